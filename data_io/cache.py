@@ -1,0 +1,347 @@
+"""Prepared samples on disk: made once per data set and setting, shared by all runs.
+
+An entry is a folder per case, named by the case and by a hash of all that decides its
+content: the settings of the preprocessing, the raw files and the versions of the
+libraries that resize. It is written aside and renamed, so it is there whole or not at
+all, and two processes that prepare the same case at once only do the work twice. A
+missing or damaged entry is made again whenever it is asked for: the cache may be
+deleted at any time, also while a run reads from it.
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from data_io.errors import InputError
+from data_io.miscnn_compat import Data_IO
+from data_io.preprocessing import Settings, subfunctions
+
+__all__ = ["Cache", "content", "prepare"]
+
+_FORMAT = 1
+_LIBRARIES = ("batchgenerators", "miscnn", "scikit-image", "scipy")
+_ARRAYS = {"image": "image.npy", "label": "label.npy"}
+_SHEET = "sample.json"
+_ATTEMPTS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Cache:
+    """The prepared cases of one data set at one setting.
+
+    Attributes:
+        dataset: module of the data set (`RECORD`, `interface`, `files`).
+        root: its folder.
+        settings: the preprocessing and augmentation asked for.
+        folder: where the entries lie.
+        content: SHA-256 of the raw files of each case.
+    """
+
+    dataset: Any
+    root: Path
+    settings: Settings
+    folder: Path
+    content: Mapping[str, str]
+
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """The cases, in the order in which they were asked for."""
+        return tuple(self.content)
+
+    @property
+    def data_hash(self) -> str:
+        """SHA-256 of the raw content of all cases, whatever the settings and paths."""
+        return _digest(sorted(self.content.items()))
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of settings, versions and raw content of all cases."""
+        return _digest([_recipe(self.dataset, self.settings), self.data_hash])
+
+    def image(self, case: str) -> np.ndarray:
+        """Read a prepared image: (*input_shape, channels), float32, z-scored."""
+        return self._array(case, "image")
+
+    def label(self, case: str) -> np.ndarray:
+        """Read a prepared label map: (*input_shape), uint8 class numbers."""
+        return self._array(case, "label")
+
+    def native_shape(self, case: str) -> tuple[int, ...]:
+        """Spatial shape of the raw image, in pixels."""
+        _, sheet = self._entry(case)
+        return tuple(sheet["native_shape"])
+
+    def _array(self, case: str, kind: str) -> np.ndarray:
+        """Map an array of an entry, read-only; the map outlives the file's deletion."""
+        for _ in range(_ATTEMPTS):
+            entry, _ = self._entry(case)
+            try:
+                return np.load(entry / _ARRAYS[kind], mmap_mode="r")
+            except FileNotFoundError:
+                continue  # deleted between the two lines: make it again
+        raise InputError(_restless(self.folder, case))
+
+    def _entry(self, case: str) -> tuple[Path, dict[str, Any]]:
+        """Find the entry of a case, making it where it is missing or damaged."""
+        entry = self._path(case)
+        for _ in range(_ATTEMPTS):
+            sheet = _read_sheet(entry)
+            if sheet is not None:
+                return entry, sheet
+            self._check_unchanged(case)
+            _write_entry(entry, _preprocess(self.dataset, self.root, case, self))
+        raise InputError(_restless(self.folder, case))
+
+    def _path(self, case: str) -> Path:
+        if case not in self.content:
+            raise InputError(
+                f"{self.dataset.RECORD.name}: expected one of the {len(self.content)} "
+                f"prepared cases, received {case!r}."
+            )
+        recipe = _recipe(self.dataset, self.settings)
+        return self.folder / f"{case}-{_digest([recipe, self.content[case]])[:16]}"
+
+    def _check_unchanged(self, case: str) -> None:
+        """Refuse to make an entry from raw files that are not those of the start."""
+        now = content(self.dataset, self.root, [case], self.folder.parent)[case]
+        if now != self.content[case]:
+            raise InputError(
+                f"{self.dataset.RECORD.name}, case {case}: its raw files changed while "
+                "they were in use. Start again once they are at rest."
+            )
+
+
+def prepare(
+    dataset: Any,
+    root: Path,
+    cases: Iterable[str],
+    settings: Settings,
+    folder: Path,
+    progress: bool = True,
+) -> Cache:
+    """Preprocess what is not in the cache yet, through MIScnn.
+
+    Args:
+        dataset: module of a data set; used are `RECORD.name`, `interface(root)` and
+            `files(root, case)`.
+        root: the data set's folder.
+        cases: ids of the cases to prepare.
+        settings: shape and orders; the augmentation's values do not matter here.
+        folder: the cache of all data sets; made where it is missing.
+        progress: show a bar on a terminal while cases are made.
+
+    Returns:
+        the cache with all cases in it.
+
+    Raises:
+        InputError: the folder cannot be written, or raw files change meanwhile.
+    """
+    folder = Path(folder)
+    own = folder / dataset.RECORD.name
+    _make_folder(own)
+    hashes = content(dataset, root, cases, folder)
+    cache = Cache(dataset, Path(root), settings, own, hashes)
+    missing = [case for case in hashes if _read_sheet(cache._path(case)) is None]
+    bar = tqdm(missing, "preparing", unit="case", disable=None if progress else True)
+    for case in bar:
+        cache._entry(case)
+    return cache
+
+
+def content(
+    dataset: Any, root: Path, cases: Iterable[str], folder: Path
+) -> dict[str, str]:
+    """Hash the raw files of cases; files seen before are recognised, not read.
+
+    Args:
+        dataset: module of a data set; used are `RECORD.name` and `files(root, case)`.
+        root: the data set's folder.
+        cases: ids of cases.
+        folder: the cache, where hashes are remembered by path, size and time of change.
+
+    Returns:
+        per case the SHA-256 over names and content of its files, in their order.
+    """
+    memory = Path(folder) / dataset.RECORD.name / "raw-files.json"
+    known = _read_json(memory) or {}
+    found: dict[str, str] = {}
+    fresh: dict[str, list[Any]] = {}
+    for case in cases:
+        parts = []
+        for path in dataset.files(root, case):
+            parts.append((path.name, _remembered(Path(path), known, fresh)))
+        found[case] = _digest(parts)
+    if any(known.get(path) != value for path, value in fresh.items()):
+        _write_json(memory, {**known, **fresh})
+    return found
+
+
+def _remembered(path: Path, known: dict[str, Any], fresh: dict[str, list[Any]]) -> str:
+    """SHA-256 of a file, from memory while its size and time of change are the same."""
+    state = path.stat()
+    name = str(path.resolve())
+    stamp = [state.st_size, state.st_mtime_ns]
+    value = known.get(name)
+    if not isinstance(value, list) or value[:2] != stamp or len(value) != 3:
+        value = [*stamp, _file_hash(path)]
+    fresh[name] = value
+    return str(value[2])
+
+
+def _preprocess(dataset: Any, root: Path, case: str, cache: Cache) -> dict[str, Any]:
+    """Take one case through MIScnn's Data_IO and subfunctions.
+
+    The image is cast to float32 as MIScnn does before augmentation and in its own
+    stores, the label to uint8.
+    """
+    source = Data_IO(dataset.interface(root), str(root))
+    sample = source.sample_loader(case, load_seg=True)
+    native_shape = sample.img_data.shape[:-1]
+    for step in subfunctions(cache.settings):
+        step.preprocessing(sample, training=True)
+    return {
+        "image": np.ascontiguousarray(sample.img_data, dtype=np.float32),
+        "label": np.ascontiguousarray(sample.seg_data[..., 0], dtype=np.uint8),
+        "native_shape": native_shape,
+    }
+
+
+def _write_entry(entry: Path, sample: dict[str, Any]) -> None:
+    """Write an entry aside and rename it; one that is whole by then is kept."""
+    _make_folder(entry.parent)
+    try:
+        aside = Path(tempfile.mkdtemp(prefix=".making-", dir=entry.parent))
+    except OSError as error:
+        raise InputError(_unwritable(entry.parent, error)) from error
+    try:
+        _fill(aside, sample)
+        if entry.exists() and _read_sheet(entry) is None:
+            _discard(entry)
+        aside.rename(entry)
+    except FileNotFoundError:
+        pass  # the cache was deleted under our hands: the caller tries again
+    except OSError as error:
+        # Another process may have put the same entry there first: theirs is as good.
+        if _read_sheet(entry) is None:
+            raise InputError(_unwritable(entry.parent, error)) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _fill(aside: Path, sample: dict[str, Any]) -> None:
+    """Write the arrays and the sheet by which they are known to be whole."""
+    sheet: dict[str, Any] = {"native_shape": list(sample["native_shape"]), "files": {}}
+    for kind, name in _ARRAYS.items():
+        np.save(aside / name, sample[kind])
+        state = (aside / name).stat()
+        sheet["files"][name] = {
+            "size": state.st_size,
+            "mtime_ns": state.st_mtime_ns,
+            "sha256": _file_hash(aside / name),
+        }
+    (aside / _SHEET).write_text(json.dumps(sheet, indent=1) + "\n", encoding="utf-8")
+
+
+def _read_sheet(entry: Path) -> dict[str, Any] | None:
+    """Read an entry's sheet; None where the entry is missing or damaged."""
+    sheet = _read_json(entry / _SHEET)
+    if not sheet or set(sheet.get("files", {})) != set(_ARRAYS.values()):
+        return None
+    for name, expected in sheet["files"].items():
+        if not _is_whole(entry / name, expected):
+            return None
+    return sheet
+
+
+def _is_whole(path: Path, expected: Mapping[str, Any]) -> bool:
+    """Check size and time of change; the hash only where the time differs (a copy)."""
+    try:
+        state = path.stat()
+        if state.st_size != expected["size"]:
+            return False
+        if state.st_mtime_ns == expected["mtime_ns"]:
+            return True
+        return _file_hash(path) == expected["sha256"]
+    except OSError:
+        return False
+
+
+def _discard(entry: Path) -> None:
+    """Move a damaged entry away before deleting it, so that nobody meets half of it."""
+    away = Path(tempfile.mkdtemp(prefix=".damaged-", dir=entry.parent))
+    try:
+        entry.rename(away / entry.name)
+    finally:
+        shutil.rmtree(away, ignore_errors=True)
+
+
+def _recipe(dataset: Any, settings: Settings) -> list[Any]:
+    """All that decides an entry's content, but for the raw files."""
+    versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    return [_FORMAT, dataset.RECORD.name, settings.prepared(), versions]
+
+
+def _digest(value: Any) -> str:
+    """SHA-256 of a value's JSON."""
+    text = json.dumps(value, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _file_hash(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """Read a JSON object; None where there is none that can be read."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON file aside and rename it."""
+    _make_folder(path.parent)
+    try:
+        handle, aside = tempfile.mkstemp(prefix=".making-", dir=path.parent)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(value, file)
+        os.replace(aside, path)
+    except FileNotFoundError:
+        pass  # the cache was deleted meanwhile; the hashes are only a memory
+    except OSError as error:
+        raise InputError(_unwritable(path.parent, error)) from error
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(_unwritable(folder, error)) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> str:
+    return (
+        f"cache: expected a folder that can be written, but {folder} gave: "
+        f"{error.strerror or error}. Free space, mend its rights or name another one."
+    )
+
+
+def _restless(folder: Path, case: str) -> str:
+    return (
+        f"cache: the entry of case {case} in {folder} vanished each time it was made. "
+        "Stop what deletes it and start again."
+    )

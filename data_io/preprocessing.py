@@ -1,0 +1,111 @@
+"""Preprocessing and augmentation of section 2.7, as MIScnn carries them out.
+
+The order is MIScnn's: resize, z-score, one-hot label, augmentation. The differences
+between the paper's words and the released code are decided for the code, since the
+published numbers come from it: the image is resized with cubic and the mask with
+linear interpolation (the paper says bilinear), and mirroring has a probability of 0.5
+per axis (the paper says 0.15).
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+from data_io.miscnn_compat import Data_Augmentation, Normalization, Resize
+
+__all__ = ["Settings", "augmentation", "subfunctions"]
+
+_PREPARED = ("input_shape", "order_image", "order_label")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What happens between a raw image and a batch; the defaults are the paper's.
+
+    Attributes:
+        input_shape: spatial shape of the network's input, in pixels.
+        order_image: spline order of the image's resize, 0-5. An 8-bit image stays
+            8-bit through it (batchgenerators 0.21 truncated, 0.25 rounds).
+        order_label: order of the label's resize, each class on its own, and of the
+            softmax values on their way back to the native size.
+        probability: of brightness, elastic deformation, rotation and scaling, each.
+        brightness: range of the factor on the z-scored values, drawn per channel.
+        elastic_alpha, elastic_sigma: strength and smoothness of the elastic field in
+            pixels of the input. They do not shrink with `input_shape`, so the field
+            is relatively stronger at smaller inputs; set them to change that.
+        rotation_degrees: rotation is drawn from plus or minus this.
+        scaling: range of the zoom; half of the draws are below 1 and half above;
+            above 1 shrinks the picture.
+    """
+
+    input_shape: tuple[int, ...]
+    order_image: int = 3
+    order_label: int = 1
+    probability: float = 0.15
+    brightness: tuple[float, float] = (0.5, 2.0)
+    elastic_alpha: tuple[float, float] = (0.0, 900.0)
+    elastic_sigma: tuple[float, float] = (9.0, 13.0)
+    rotation_degrees: float = 15.0
+    scaling: tuple[float, float] = (0.85, 1.25)
+
+    def prepared(self) -> dict[str, Any]:
+        """The values that decide what the cache holds; augmentation comes after it."""
+        return {name: getattr(self, name) for name in _PREPARED}
+
+
+def subfunctions(settings: Settings) -> list[Any]:
+    """MIScnn's steps from the raw to the prepared sample, in order.
+
+    The z-score is (x - mean + 1e-6) / (std + 1e-6), mean and standard deviation taken
+    over the whole image and all its channels.
+
+    Args:
+        settings: shape and orders of the resize.
+
+    Returns:
+        [Resize, Normalization], fresh instances.
+    """
+    return [
+        Resize(
+            new_shape=tuple(settings.input_shape),
+            order_img=settings.order_image,
+            order_seg=settings.order_label,
+        ),
+        Normalization(mode="z-score", smooth=1e-6),
+    ]
+
+
+def augmentation(settings: Settings) -> Any:
+    """MIScnn's augmentation with the released settings, in its fixed order.
+
+    Mirror (each axis, 0.5), brightness, then one warp of elastic deformation, rotation
+    and scaling; image cubic, mask nearest, 0 outside. The mask is one-hot by then, so
+    what comes from outside the image has no class at all, not even background, as in
+    the released code: such pixels' targets sum to 0.
+
+    Args:
+        settings: ranges and the probability; see `Settings`.
+
+    Returns:
+        a `Data_Augmentation` with one cycle.
+    """
+    augment = Data_Augmentation(
+        cycles=1,
+        mirror=True,
+        brightness=True,
+        elastic_deform=True,
+        rotations=True,
+        scaling=True,
+        contrast=False,
+        gamma=False,
+        gaussian_noise=False,
+    )
+    augment.config_p_per_sample = settings.probability
+    augment.config_brightness_range = settings.brightness
+    augment.config_elastic_deform_alpha = settings.elastic_alpha
+    augment.config_elastic_deform_sigma = settings.elastic_sigma
+    angle = settings.rotation_degrees / 360.0 * 2.0 * math.pi  # MIScnn's, to the bit
+    for axis in ("X", "Y", "Z"):
+        setattr(augment, f"config_rotations_angle{axis}", (-angle, angle))
+    augment.config_scaling_range = settings.scaling
+    return augment
