@@ -1,0 +1,379 @@
+"""Counts of the predicted probability given the label: all of calibration in 2 kB.
+
+One histogram per case, region and target answers for every threshold, reliability
+diagram and calibration error without another prediction. Bins are even in logit, since
+losses such as Dice push nearly all probabilities close to 0 or 1, and the softmax
+thresholds are among the edges, so that the counts at a threshold are exact.
+"""
+
+import io
+import math
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from data_io.errors import InputError
+from pipelines.measure.metrics import overlap_scores, probability_slabs
+
+__all__ = [
+    "EDGES",
+    "THRESHOLDS",
+    "Histograms",
+    "confusion",
+    "count",
+    "count_pair",
+    "load",
+    "save",
+    "threshold_metrics",
+]
+
+_Array = npt.NDArray[Any]
+_Counts = npt.NDArray[np.int64]
+_Floats = npt.NDArray[np.float64]
+
+THRESHOLDS: _Floats = np.arange(1, 20) / 20
+"""Softmax thresholds of section 2.7 and Fig. 5: 0.05, 0.10, ..., 0.95."""
+
+_LOGIT_LIMIT = 16  # logit(1e-7) = -16.1: beyond lies what float32 calls 0 or 1
+_BINS_PER_LOGIT = 4
+
+
+def _edges() -> _Floats:
+    """Make the edges: even in logit, joined by the thresholds, from 0 to 1."""
+    logits = np.arange(_LOGIT_LIMIT * _BINS_PER_LOGIT, 0, -1) / _BINS_PER_LOGIT
+    # Twelve digits: the last bits of exp differ between machines, the edges must not.
+    low = [float(f"{1 / (1 + math.exp(x)):.12g}") for x in logits]
+    high = [1 - edge for edge in low]
+    return np.unique([0.0, *low, *THRESHOLDS, *high, 1.0])
+
+
+EDGES: _Floats = _edges()
+"""Edges of the B bins, (B + 1,), from 0 to 1: bins [e_i, e_i+1), the last closed."""
+
+EDGES.flags.writeable = THRESHOLDS.flags.writeable = False
+
+
+def count(
+    probability: npt.ArrayLike,
+    label: npt.ArrayLike,
+    mask: npt.ArrayLike | None = None,
+) -> _Counts:
+    """Count voxels by label and bin of probability.
+
+    Args:
+        probability: probability of the target, (*spatial), in [0, 1].
+        label: 1 where the truth is the target, else 0; integer or bool, (*spatial).
+        mask: voxels to use, bool, (*spatial); None uses all of them.
+
+    Returns:
+        Counts, (2, B): row 0 where the label is 0, row 1 where it is 1. They sum to the
+        number of voxels used.
+
+    Raises:
+        ValueError: shapes that do not fit, an empty mask, values out of range.
+    """
+    return _count(probability, [label], mask)
+
+
+def count_pair(
+    probability: npt.ArrayLike,
+    label_a: npt.ArrayLike,
+    label_b: npt.ArrayLike,
+    mask: npt.ArrayLike | None = None,
+) -> _Counts:
+    """Count voxels by the labels of two observers and bin of probability.
+
+    Args:
+        probability: probability of the target, (*spatial), in [0, 1].
+        label_a: the first observer's label, as in `count`.
+        label_b: the second observer's label, as in `count`.
+        mask: voxels to use, bool, (*spatial); None uses all of them.
+
+    Returns:
+        Counts, (4, B): rows (a, b) = 00, 01, 10, 11.
+
+    Raises:
+        ValueError: as in `count`.
+    """
+    return _count(probability, [label_a, label_b], mask)
+
+
+def _count(
+    probability: npt.ArrayLike,
+    labels: Sequence[npt.ArrayLike],
+    mask: npt.ArrayLike | None,
+) -> _Counts:
+    """Count voxels by bin and by the labels, whose first one varies slowest."""
+    n_bins, n_rows = len(EDGES) - 1, 2 ** len(labels)
+    total = np.zeros(n_rows * n_bins, dtype=np.int64)
+    maps = [_checked_label(label) for label in labels]
+    for cut, p in probability_slabs(*maps, np.asarray(probability), mask=mask):
+        # In float32, 0.35 is less than 0.35: compare in float64, as the edges are.
+        bins = np.searchsorted(EDGES[1:-1], p.astype(np.float64), side="right")
+        row = np.zeros(len(p), dtype=np.intp)
+        for label in cut:
+            row = 2 * row + label.astype(np.intp)
+        total += np.bincount(row * n_bins + bins, minlength=total.size)
+    return total.reshape(n_rows, n_bins)
+
+
+def _checked_label(label: npt.ArrayLike) -> _Array:
+    array = np.asarray(label)
+    if array.ndim == 0 or array.dtype.kind not in "iub":
+        raise ValueError(
+            "label: expected integers or bool with at least one axis, received "
+            f"{array.dtype} of shape {array.shape}."
+        )
+    if array.size and not (array.min() >= 0 and array.max() <= 1):
+        raise ValueError(
+            f"label: expected 0 and 1, received {array.min()} to {array.max()}; "
+            "compare a label map with the target first."
+        )
+    return array
+
+
+def confusion(
+    counts: npt.ArrayLike, threshold: float, edges: npt.ArrayLike = EDGES
+) -> tuple[_Counts, _Counts, _Counts, _Counts]:
+    """Count right and wrong voxels at a threshold, exactly.
+
+    Positive is p >= threshold: Eq. 10 corrected, which has the comparison the other
+    way round. At 0.5 this differs from argmax where p is 0.5 exactly: argmax then
+    takes the background.
+
+    Args:
+        counts: histograms, (..., 2, B).
+        threshold: one of the edges, to 1e-9; all of `THRESHOLDS` are.
+        edges: edges of the bins, (B + 1,).
+
+    Returns:
+        True positives, false positives, false negatives, true negatives, each (...).
+
+    Raises:
+        ValueError: counts that do not fit the edges; a threshold that is no edge.
+    """
+    counts, edges = np.asarray(counts), np.asarray(edges)
+    if counts.ndim < 2 or counts.shape[-2:] != (2, len(edges) - 1):
+        raise ValueError(
+            f"counts: expected shape (..., 2, {len(edges) - 1}), received "
+            f"{counts.shape}."
+        )
+    # 0.05 * 3 is not 0.15 to the last bit; the threshold meant is the edge.
+    index = int(np.abs(edges - threshold).argmin())
+    if not abs(edges[index] - threshold) <= 1e-9:
+        raise ValueError(
+            "threshold: expected an edge of the bins, such as 0.05, 0.10, ..., 0.95, "
+            f"received {threshold}."
+        )
+    below, above = counts[..., :index].sum(axis=-1), counts[..., index:].sum(axis=-1)
+    return above[..., 1], above[..., 0], below[..., 1], below[..., 0]
+
+
+def threshold_metrics(
+    counts: npt.ArrayLike,
+    thresholds: Sequence[float] | _Floats = THRESHOLDS,
+    edges: npt.ArrayLike = EDGES,
+) -> dict[str, _Floats]:
+    """Compute Dice, Jaccard, precision and recall at each threshold (Fig. 5).
+
+    Args:
+        counts: histograms, (..., 2, B), such as (K, 2, B) for K cases.
+        thresholds: edges to cut at, (T,).
+        edges: edges of the bins, (B + 1,).
+
+    Returns:
+        "dice", "jaccard", "precision", "recall", each (..., T), in [0, 1]; NaN where
+        undefined, as in `metrics.overlap_scores`.
+
+    Raises:
+        ValueError: as in `confusion`.
+    """
+    parts = [confusion(counts, float(threshold), edges) for threshold in thresholds]
+    tp, fp, fn, _ = (np.stack(part, axis=-1) for part in zip(*parts, strict=True))
+    return overlap_scores(tp, fp, fn)
+
+
+_KEYS = ("case", "split", "region", "reference", "target")
+_PAIR_KEYS = ("pair_case", "pair_split", "pair_region", "pair_target")
+
+
+@dataclass(frozen=True, eq=False)
+class Histograms:
+    """The histograms of one run, as they stand in histograms.npz.
+
+    Attributes:
+        edges: edges of the bins, (B + 1,).
+        case, split, region, reference, target: text, (K,), as in cases.csv.
+        counts: (K, 2, B), see `count`.
+        pair_case, pair_split, pair_region, pair_target: text, (K2,); K2 = 0 where no
+            case has a second observer.
+        pair_counts: (K2, 4, B), see `count_pair`.
+    """
+
+    edges: _Floats
+    case: _Array
+    split: _Array
+    region: _Array
+    reference: _Array
+    target: _Array
+    counts: _Counts
+    pair_case: _Array
+    pair_split: _Array
+    pair_region: _Array
+    pair_target: _Array
+    pair_counts: _Counts
+
+    def __post_init__(self) -> None:
+        """Check that everything fits together.
+
+        Raises:
+            ValueError: arrays of unequal length; counts that do not fit the edges.
+        """
+        n_bins = len(self.edges) - 1
+        self._check("counts", _KEYS, (2, n_bins))
+        self._check("pair_counts", _PAIR_KEYS, (4, n_bins))
+
+    def _check(self, name: str, keys: tuple[str, ...], shape: tuple[int, int]) -> None:
+        counts = getattr(self, name)
+        expected = (len(counts), *shape)
+        if counts.shape != expected or counts.dtype.kind != "i":
+            raise ValueError(
+                f"{name}: expected integers of shape {expected}, received "
+                f"{counts.dtype} of shape {counts.shape}."
+            )
+        for key in keys:
+            array = getattr(self, key)
+            if array.shape != (len(counts),) or array.dtype.kind != "U":
+                raise ValueError(
+                    f"{key}: expected text of shape {(len(counts),)}, as {name} has, "
+                    f"received {array.dtype} of shape {array.shape}."
+                )
+
+    @classmethod
+    def from_rows(
+        cls,
+        rows: Sequence[Mapping[str, object]],
+        pairs: Sequence[Mapping[str, object]] = (),
+    ) -> Self:
+        """Stack histograms that were counted one by one, with `EDGES`.
+
+        Args:
+            rows: mappings with case, split, region, reference, target and counts
+                (2, B); other keys are left out.
+            pairs: mappings with case, split, region, target and counts (4, B).
+
+        Returns:
+            The histograms, in the order given.
+
+        Raises:
+            KeyError: a key is missing.
+            ValueError: counts of another shape.
+        """
+        keys = {key: _texts(rows, key) for key in _KEYS}
+        pair_keys = {
+            key: _texts(pairs, key.removeprefix("pair_")) for key in _PAIR_KEYS
+        }
+        return cls(
+            edges=EDGES,
+            counts=_stacked(rows, 2),
+            pair_counts=_stacked(pairs, 4),
+            **keys,
+            **pair_keys,
+        )
+
+    def select(self, **wanted: str) -> _Counts:
+        """Give the counts of the rows that match, such as `split="test"`.
+
+        Args:
+            **wanted: any of case, split, region, reference, target.
+
+        Returns:
+            Counts, (k, 2, B), in the order of the file; the case of each is
+            `self.case[self.where(**wanted)]`.
+        """
+        return self.counts[self.where(**wanted)]
+
+    def where(self, **wanted: str) -> npt.NDArray[np.bool_]:
+        """Tell which rows match; arguments as in `select`.
+
+        Returns:
+            bool, (K,).
+
+        Raises:
+            ValueError: a name that is no column.
+        """
+        unknown = set(wanted) - set(_KEYS)
+        if unknown:
+            raise ValueError(
+                f"select: expected some of {', '.join(_KEYS)}, received "
+                f"{', '.join(sorted(unknown))}."
+            )
+        match = np.ones(len(self.counts), dtype=np.bool_)
+        for key, value in wanted.items():
+            match &= getattr(self, key) == value
+        return match
+
+
+def _texts(rows: Sequence[Mapping[str, object]], key: str) -> _Array:
+    return np.array([str(row[key]) for row in rows], dtype=np.str_)
+
+
+def _stacked(rows: Sequence[Mapping[str, object]], n_labels: int) -> _Counts:
+    """Stack the counts of the rows, (K, n_labels, B), also where K is 0."""
+    empty = np.zeros((0, n_labels, len(EDGES) - 1), dtype=np.int64)
+    return np.concatenate([empty, *(np.asarray(row["counts"])[None] for row in rows)])
+
+
+def save(file: Path | str | BinaryIO, histograms: Histograms) -> None:
+    """Write histograms as .npz: the same histograms give the same bytes.
+
+    Args:
+        file: where to write; a path is overwritten. Writing aside and renaming is the
+            caller's business.
+        histograms: what to write.
+    """
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for field in fields(histograms):
+            array = io.BytesIO()
+            np.lib.format.write_array(
+                array, getattr(histograms, field.name), allow_pickle=False
+            )
+            # numpy.savez would write the time of day into the file.
+            entry = zipfile.ZipInfo(f"{field.name}.npy", (1980, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, array.getvalue())
+
+
+def load(file: Path | str | BinaryIO) -> Histograms:
+    """Read histograms that `save` wrote. Nothing in the file is ever executed.
+
+    Args:
+        file: the .npz file.
+
+    Returns:
+        The histograms, with the edges they were counted with.
+
+    Raises:
+        InputError: no such file, damaged, or not a file of histograms.
+    """
+    names = [field.name for field in fields(Histograms)]
+    damage = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return Histograms(**{name: _member(archive, name) for name in names})
+    except damage as error:
+        raise InputError(
+            f"{file}: expected the histograms of a run, received a file that cannot be "
+            f"read as such ({error}). Evaluate the run again."
+        ) from error
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> _Array:
+    with archive.open(f"{name}.npy") as member:
+        return np.lib.format.read_array(member, allow_pickle=False)
