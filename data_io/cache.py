@@ -9,6 +9,7 @@ deleted at any time, also while a run reads from it.
 """
 
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -287,8 +288,13 @@ def _discard(entry: Path) -> None:
 
 def _recipe(dataset: Any, settings: Settings) -> list[Any]:
     """All that decides an entry's content, but for the raw files."""
-    versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
-    return [_FORMAT, dataset.RECORD.name, settings.prepared(), versions]
+    return [_FORMAT, dataset.RECORD.name, settings.prepared(), _versions()]
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    """Versions of the libraries that resize; looked up once, since it takes a while."""
+    return {name: importlib.metadata.version(name) for name in _LIBRARIES}
 
 
 def _digest(value: Any) -> str:

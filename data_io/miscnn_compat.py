@@ -19,6 +19,7 @@ mended; everything else in this project imports MIScnn's names from here.
 
 import contextlib
 import functools
+import importlib
 import importlib.util
 import inspect
 import random
@@ -44,15 +45,16 @@ __all__ = [
 
 _KERAS_PARTS = ("backend", "callbacks", "layers", "models", "optimizers", "utils")
 _OPTIONAL = ("SimpleITK", "pydicom")
+# Imported by MIScnn too. They come first, since some look for optional packages and
+# would take a stand-in for one.
+_NOT_TO_BE_FOOLED = ("nibabel", "pandas", "skimage.transform", "matplotlib.pyplot")
 
 
 class _Absent(types.ModuleType):
     """A module that can be imported but not used."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        raise ImportError(
+        raise AttributeError(
             f"MIScnn asked for {self.__name__}.{name}, but {self.__name__} is not "
             "loaded: this part of MIScnn is not available here."
         )
@@ -85,6 +87,8 @@ def _addons() -> dict[str, types.ModuleType]:
 @contextlib.contextmanager
 def _stand_ins() -> Iterator[None]:
     """Let MIScnn be imported; leave ``sys.modules`` and ``random`` as they were."""
+    for name in _NOT_TO_BE_FOOLED:
+        importlib.import_module(name)
     modules = {**_tensorflow(), **_addons()}
     for name in _OPTIONAL:
         if name not in sys.modules and importlib.util.find_spec(name) is None:
