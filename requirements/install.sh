@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Usage: requirements/install.sh FOLDER LOCK PYTHON
+# Build the virtual environment FOLDER from LOCK, then add this project to it.
+# FOLDER/.ready is written last: a folder without it is built anew.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+folder=$1 lock=$2 python=$3
+torch_version=2.13.0
+export PYTHONNOUSERSITE=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+unset PYTHONPATH PYTHONHOME
+
+install() { "$folder/bin/python" -m pip install --quiet --no-deps "$@"; }
+
+# PyPI's torch for Linux brings gigabytes of CUDA. The CPU build has a version of its
+# own, found either through pip's own configuration or on the torch project's index.
+install_torch() {
+    if [[ $(uname -s) != Linux ]]; then
+        install "torch==$torch_version"
+    else
+        install "torch==$torch_version+cpu" 2>/dev/null || install \
+            --index-url https://download.pytorch.org/whl/cpu "torch==$torch_version+cpu"
+    fi
+}
+
+digest=$("$python" -c 'import hashlib, sys
+print(hashlib.sha256(b"".join(open(p, "rb").read() for p in sys.argv[1:])).hexdigest())
+' "$lock" "$0")
+if [[ $(cat "$folder/.ready" 2>/dev/null) != "$digest" ]]; then
+    echo "Building $folder from $lock (a few minutes) ..."
+    "$python" -m venv --clear "$folder"
+    install --require-hashes -r "$lock"
+    [[ $lock != */torch.txt ]] || install_torch
+fi
+# setuptools comes with the lock, so this downloads nothing.
+install --no-build-isolation -e .
+echo "$digest" >"$folder/.ready"
+echo "$folder is ready."
