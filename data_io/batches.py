@@ -24,7 +24,7 @@ __all__ = ["Batches", "CachedInterface", "prediction_input", "to_native"]
 _DRAWING = threading.Lock()
 
 
-class CachedInterface(Abstract_IO):  # type: ignore[misc]
+class CachedInterface(Abstract_IO):
     """MIScnn's Data I/O interface over prepared samples.
 
     Args:
@@ -209,11 +209,12 @@ def _drawing_from(entropy: Sequence[int]) -> Iterator[None]:
     """Seed numpy's and Python's global generators for a while, then put them back."""
     words = np.random.SeedSequence(list(entropy)).generate_state(8)
     with _DRAWING:
-        numpy_state, python_state = np.random.get_state(), random.getstate()
-        np.random.seed(words)
+        numpy_state = np.random.get_state()  # noqa: NPY002 (batchgenerators' own)
+        python_state = random.getstate()
+        np.random.seed(words)  # noqa: NPY002
         random.seed(words.tobytes())
         try:
             yield
         finally:
-            np.random.set_state(numpy_state)
+            np.random.set_state(numpy_state)  # noqa: NPY002
             random.setstate(python_state)

@@ -8,14 +8,15 @@ missing or damaged entry is made again whenever it is asked for: the cache may b
 deleted at any time, also while a run reads from it.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import importlib.metadata
 import json
-import os
 import shutil
-import tempfile
+import time
+import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,9 @@ _FORMAT = 1
 _LIBRARIES = ("batchgenerators", "miscnn", "scikit-image", "scipy")
 _ARRAYS = {"image": "image.npy", "label": "label.npy"}
 _SHEET = "sample.json"
-_ATTEMPTS = 3
+_ASIDE = ".making-"
+_STALE_SECONDS = 3600
+_ATTEMPTS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,8 +91,8 @@ class Cache:
             entry, _ = self._entry(case)
             try:
                 return np.load(entry / _ARRAYS[kind], mmap_mode="r")
-            except FileNotFoundError:
-                continue  # deleted between the two lines: make it again
+            except (OSError, ValueError):
+                continue  # deleted or cut between the two lines: make it again
         raise InputError(_restless(self.folder, case))
 
     def _entry(self, case: str) -> tuple[Path, dict[str, Any]]:
@@ -100,7 +103,7 @@ class Cache:
             if sheet is not None:
                 return entry, sheet
             self._check_unchanged(case)
-            _write_entry(entry, _preprocess(self.dataset, self.root, case, self))
+            _write_entry(entry, self._preprocess(case))
         raise InputError(_restless(self.folder, case))
 
     def _path(self, case: str) -> Path:
@@ -111,6 +114,27 @@ class Cache:
             )
         recipe = _recipe(self.dataset, self.settings)
         return self.folder / f"{case}-{_digest([recipe, self.content[case]])[:16]}"
+
+    @functools.cached_property
+    def _source(self) -> Any:
+        """MIScnn's Data_IO over the raw files."""
+        return Data_IO(self.dataset.interface(self.root), str(self.root))
+
+    def _preprocess(self, case: str) -> dict[str, Any]:
+        """Take one case through MIScnn's Data_IO and subfunctions.
+
+        The image is cast to float32, as MIScnn does in its own stores and before
+        augmentation, the label to uint8.
+        """
+        sample = self._source.sample_loader(case, load_seg=True)
+        native_shape = sample.img_data.shape[:-1]
+        for step in subfunctions(self.settings):
+            step.preprocessing(sample, training=True)
+        return {
+            "image": np.ascontiguousarray(sample.img_data, dtype=np.float32),
+            "label": np.ascontiguousarray(sample.seg_data[..., 0], dtype=np.uint8),
+            "native_shape": native_shape,
+        }
 
     def _check_unchanged(self, case: str) -> None:
         """Refuse to make an entry from raw files that are not those of the start."""
@@ -150,6 +174,7 @@ def prepare(
     folder = Path(folder)
     own = folder / dataset.RECORD.name
     _make_folder(own)
+    _sweep(own)
     hashes = content(dataset, root, cases, folder)
     cache = Cache(dataset, Path(root), settings, own, hashes)
     missing = [case for case in hashes if _read_sheet(cache._path(case)) is None]
@@ -178,12 +203,10 @@ def content(
     found: dict[str, str] = {}
     fresh: dict[str, list[Any]] = {}
     for case in cases:
-        parts = []
-        for path in dataset.files(root, case):
-            parts.append((path.name, _remembered(Path(path), known, fresh)))
-        found[case] = _digest(parts)
+        paths = dataset.files(root, case)
+        found[case] = _digest([(p.name, _remembered(p, known, fresh)) for p in paths])
     if any(known.get(path) != value for path, value in fresh.items()):
-        _write_json(memory, {**known, **fresh})
+        _remember(memory, {**known, **fresh})
     return found
 
 
@@ -199,32 +222,11 @@ def _remembered(path: Path, known: dict[str, Any], fresh: dict[str, list[Any]]) 
     return str(value[2])
 
 
-def _preprocess(dataset: Any, root: Path, case: str, cache: Cache) -> dict[str, Any]:
-    """Take one case through MIScnn's Data_IO and subfunctions.
-
-    The image is cast to float32 as MIScnn does before augmentation and in its own
-    stores, the label to uint8.
-    """
-    source = Data_IO(dataset.interface(root), str(root))
-    sample = source.sample_loader(case, load_seg=True)
-    native_shape = sample.img_data.shape[:-1]
-    for step in subfunctions(cache.settings):
-        step.preprocessing(sample, training=True)
-    return {
-        "image": np.ascontiguousarray(sample.img_data, dtype=np.float32),
-        "label": np.ascontiguousarray(sample.seg_data[..., 0], dtype=np.uint8),
-        "native_shape": native_shape,
-    }
-
-
 def _write_entry(entry: Path, sample: dict[str, Any]) -> None:
     """Write an entry aside and rename it; one that is whole by then is kept."""
-    _make_folder(entry.parent)
+    aside = entry.parent / f"{_ASIDE}{uuid.uuid4().hex}"
     try:
-        aside = Path(tempfile.mkdtemp(prefix=".making-", dir=entry.parent))
-    except OSError as error:
-        raise InputError(_unwritable(entry.parent, error)) from error
-    try:
+        aside.mkdir(parents=True)
         _fill(aside, sample)
         if entry.exists() and _read_sheet(entry) is None:
             _discard(entry)
@@ -279,11 +281,17 @@ def _is_whole(path: Path, expected: Mapping[str, Any]) -> bool:
 
 def _discard(entry: Path) -> None:
     """Move a damaged entry away before deleting it, so that nobody meets half of it."""
-    away = Path(tempfile.mkdtemp(prefix=".damaged-", dir=entry.parent))
-    try:
-        entry.rename(away / entry.name)
-    finally:
-        shutil.rmtree(away, ignore_errors=True)
+    away = entry.parent / f"{_ASIDE}{uuid.uuid4().hex}"
+    entry.rename(away)
+    shutil.rmtree(away, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what a killed process left half made an hour ago or more."""
+    for path in folder.glob(f"{_ASIDE}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _recipe(dataset: Any, settings: Settings) -> list[Any]:
@@ -318,18 +326,15 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write a JSON file aside and rename it."""
-    _make_folder(path.parent)
+def _remember(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON file aside and rename it; without it, files are hashed again."""
+    aside = path.parent / f"{_ASIDE}{uuid.uuid4().hex}"
     try:
-        handle, aside = tempfile.mkstemp(prefix=".making-", dir=path.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(value, file)
-        os.replace(aside, path)
-    except FileNotFoundError:
-        pass  # the cache was deleted meanwhile; the hashes are only a memory
-    except OSError as error:
-        raise InputError(_unwritable(path.parent, error)) from error
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(json.dumps(value), encoding="utf-8")
+        aside.replace(path)
+    except OSError:
+        aside.unlink(missing_ok=True)
 
 
 def _make_folder(folder: Path) -> None:

@@ -141,7 +141,7 @@ for _module in (_resize, _resampling):
     _module.resize_segmentation = _without(_module.resize_segmentation, "cval")
 
 
-class Preprocessor(_Preprocessor):  # type: ignore[misc]
+class Preprocessor(_Preprocessor):
     """MIScnn's Preprocessor with a queue, a cache and a lock of its own.
 
     Augmentation has to be asked for: MIScnn's default is one with its own settings,
