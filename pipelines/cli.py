@@ -1,0 +1,306 @@
+"""`dscpp`: thin commands, one stage each. Heavy imports live inside the functions."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_io.errors import InputError
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+        0 on success, 1 when a run failed, 2 on bad input (message on stderr).
+    """
+    # TensorFlow's own notes would bury ours; its errors still come through.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    options = _parser().parse_args(arguments)
+    try:
+        result = options.run(options)
+    except InputError as error:
+        print(f"dscpp: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("dscpp: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except RuntimeError as error:
+        if type(error).__name__ != "NotFinite":
+            raise
+        print(f"dscpp: {error}", file=sys.stderr)
+        return 1
+    return int(result or 0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dscpp",
+        description="Calibrated segmentation with the DSC++ loss: train, predict, "
+        "evaluate and compare with the paper (Yeung et al., 2021).",
+        epilog="A whole study: dscpp reproduce. Not for clinical use.",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for add in (_demo, _reproduce, _verify, _train, _predict, _evaluate, _tables, _runs):
+        add(commands)
+    return parser
+
+
+_Commands = argparse._SubParsersAction
+
+
+def _command(
+    commands: _Commands[argparse.ArgumentParser], name: str, help_: str, note: str = ""
+) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name,
+        help=help_,
+        description=help_[0].upper() + help_[1:] + ".",
+        epilog=note,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="the data set's folder or zip, or the folder that contains it "
+        "(default: data/<NAME>; phantoms are made when needed)",
+    )
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path(".work"),
+        metavar="DIR",
+        help="cache of preprocessed images; safe to delete (default: .work)",
+    )
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=Path("results"),
+        metavar="DIR",
+        help="folder of all results (default: results)",
+    )
+
+
+def _demo(commands: _Commands[argparse.ArgumentParser]) -> None:
+    from pipelines.workflow import reproduce
+
+    parser = _command(
+        commands,
+        "demo",
+        "train CE, DSC and DSC++ on simulated phantoms and compare them (minutes)",
+    )
+    reproduce.add_demo_arguments(parser)
+    parser.set_defaults(run=reproduce.demo)
+
+
+def _reproduce(commands: _Commands[argparse.ArgumentParser]) -> None:
+    from pipelines.workflow import reproduce
+
+    parser = _command(
+        commands, "reproduce", "train, predict and evaluate many runs, then the tables"
+    )
+    reproduce.add_arguments(parser)
+    parser.set_defaults(run=reproduce.command)
+
+
+def _verify(commands: _Commands[argparse.ArgumentParser]) -> None:
+    def run(options: argparse.Namespace) -> None:
+        from data_io import datasets, verify
+
+        module = datasets.by_name(options.dataset)
+        state = options.work / "verify" / f"{module.RECORD.name}.json"
+        print(verify.verify(module, module.locate(options.data), state))
+
+    parser = _command(
+        commands, "verify", "decode every file of a data set and report every problem"
+    )
+    parser.add_argument("--dataset", required=True, metavar="NAME", help=_datasets())
+    _add_data(parser)
+    parser.set_defaults(run=run)
+
+
+def _train(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "train",
+        "train one run; the same command goes on with one that was stopped",
+        "example:\n  dscpp train --dataset phantom --loss DSC++ --seed 0 "
+        "--preset demo --output my-run",
+    )
+    parser.add_argument("--dataset", required=True, metavar="NAME", help=_datasets())
+    _add_data(parser)
+    parser.add_argument("--loss", required=True, metavar="NAME", help=_losses())
+    parser.add_argument(
+        "--gamma",
+        type=float,
+        metavar="G",
+        help="exponent of a ++ loss (default: 2, as in the paper)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="decides weights, order and augmentation (default: 0)",
+    )
+    parser.add_argument(
+        "--split-seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="decides the split where a data set has no fixed one (default: 0)",
+    )
+    parser.add_argument(
+        "--preset",
+        default="paper",
+        metavar="P",
+        help="paper (512x512, GPU), reduced (256x256, CPU) or demo (default: paper)",
+    )
+    parser.add_argument("--epochs", type=int, metavar="N", help="at most so many epochs")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change any value of the protocol, such as --set filters=16; "
+        "may be repeated",
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="RUN", help="the run folder"
+    )
+    parser.set_defaults(run=_run_train)
+
+
+def _run_train(options: argparse.Namespace) -> None:
+    from pipelines import stages
+    from pipelines.training import protocol
+    from pipelines.training.task import Task
+
+    overrides = protocol.parse_overrides(options.set)
+    if options.epochs is not None:
+        overrides["epochs"] = options.epochs
+    try:
+        task = Task.make(
+            options.dataset,
+            options.loss,
+            options.gamma,
+            options.seed,
+            options.split_seed,
+            options.preset,
+            overrides,
+        )
+    except ValueError as error:  # The losses know nothing of InputError.
+        raise InputError(str(error)) from error
+    run = stages.train(task, options.data, options.output, options.work)
+    times = run.record["times"]
+    print(
+        f"{run.folder}: {run.state}, best validation loss "
+        f"{run.record['best_val_loss']:.4f}, {times['epochs']} epochs"
+    )
+
+
+def _predict(commands: _Commands[argparse.ArgumentParser]) -> None:
+    def run(options: argparse.Namespace) -> None:
+        from pipelines import stages
+
+        done = stages.predict(options.run_folder, options.data, options.work)
+        print(f"{done.folder}: {done.state}")
+
+    parser = _command(
+        commands,
+        "predict",
+        "write the probabilities of a trained run at native resolution",
+    )
+    _add_run(parser)
+    _add_data(parser)
+    parser.set_defaults(run=run)
+
+
+def _evaluate(commands: _Commands[argparse.ArgumentParser]) -> None:
+    def run(options: argparse.Namespace) -> None:
+        from pipelines import stages
+
+        done = stages.evaluate(
+            options.run_folder, options.data, options.work, options.again
+        )
+        print(f"{done.folder}: {done.state}; see cases.csv and histograms.npz")
+
+    parser = _command(
+        commands, "evaluate", "measure a predicted run: cases.csv, histograms.npz"
+    )
+    _add_run(parser)
+    _add_data(parser)
+    parser.add_argument(
+        "--again", action="store_true", help="measure again although it was done"
+    )
+    parser.set_defaults(run=run)
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    # `run` itself is the command's function.
+    parser.add_argument(
+        "--run",
+        dest="run_folder",
+        type=Path,
+        required=True,
+        metavar="RUN",
+        help="the run folder",
+    )
+
+
+def _tables(commands: _Commands[argparse.ArgumentParser]) -> None:
+    def run(options: argparse.Namespace) -> None:
+        from pipelines.reporting import tables
+
+        for path in tables.write_tables(options.results):
+            print(path)
+
+    parser = _command(
+        commands,
+        "tables",
+        "write every table from the runs at hand, beside the published values "
+        "(needs neither images nor a backend)",
+    )
+    _add_results(parser)
+    parser.set_defaults(run=run)
+
+
+def _runs(commands: _Commands[argparse.ArgumentParser]) -> None:
+    def run(options: argparse.Namespace) -> None:
+        from pipelines import run as runs
+
+        for folder in sorted(options.results.glob("*/*/runs")):
+            for found in runs.find(folder.parent):
+                epochs = found.record["times"].get("epochs", "")
+                print(f"{found.state:10} {epochs!s:>5} epochs  {found.folder}")
+
+    parser = _command(commands, "runs", "list the runs and how far each has come")
+    _add_results(parser)
+    parser.set_defaults(run=run)
+
+
+def _datasets() -> str:
+    return "drive or phantom"
+
+
+def _losses() -> str:
+    from losses import catalogue
+
+    return ", ".join(catalogue.names())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""Where a run was made: code, versions, backend, device and machine."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+__all__ = ["backend", "commit", "device", "machine", "peak_memory_mb", "versions"]
+
+_PACKAGES = (
+    "keras",
+    "tensorflow",
+    "tensorflow-cpu",
+    "torch",
+    "jax",
+    "miscnn",
+    "batchgenerators",
+    "scikit-image",
+    "numpy",
+    "scipy",
+)
+
+
+def backend() -> str:
+    """The Keras backend that this process would use, without importing Keras."""
+    if "keras" in sys.modules:
+        return str(sys.modules["keras"].backend.backend())
+    return os.environ.get("KERAS_BACKEND", "tensorflow")
+
+
+def commit() -> str:
+    """Commit of the code, with "+" when files differ from it; "" outside git."""
+    here = Path(__file__).resolve().parent
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty=+"]
+    try:
+        result = subprocess.run(
+            [*command, "--exclude=*"], cwd=here, capture_output=True, text=True
+        )
+    except OSError:
+        return ""
+    return result.stdout.strip()
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a result depends on."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> str:
+    """Kind of machine: system, processor architecture, cores. No host name."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    return f"{platform.system()} {platform.machine()}, {cores or os.cpu_count()} cores"
+
+
+def device() -> str:
+    """What the backend computes on: the GPU's name, or "CPU"."""
+    name = backend()
+    if name == "tensorflow":
+        import tensorflow as tf
+
+        gpus = tf.config.list_physical_devices("GPU")
+        details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+        return ", ".join(str(d.get("device_name", "GPU")) for d in details) or "CPU"
+    if name == "torch":
+        import torch
+
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    if name == "jax":
+        import jax
+
+        kinds = [d.device_kind for d in jax.devices() if d.platform != "cpu"]
+        return ", ".join(kinds) or "CPU"
+    return name
+
+
+def peak_memory_mb() -> float:
+    """Peak resident memory of this process, in MB (1e6 bytes)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6, 1)

@@ -1,0 +1,372 @@
+"""The run folder: the sole owner of its files, their schema and their state.
+
+A run is `results/<dataset>/<preset>/runs/<name>/`. What every file holds is laid down
+in `results/README.md`. Nothing here imports Keras, so tables and `--help` stay light.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from data_io.errors import InputError
+from losses import catalogue
+
+__all__ = [
+    "CASE_KEYS",
+    "COMMITTED",
+    "FORMAT",
+    "IDENTITY",
+    "STATES",
+    "Run",
+    "find",
+    "folder_name",
+    "is_run",
+    "run_folder",
+    "sha256",
+    "write_atomically",
+    "write_csv",
+    "write_json",
+]
+
+FORMAT = 1
+STATES = ("training", "trained", "predicted", "evaluated")
+RECORD = "run.json"
+COMMITTED = (RECORD, "history.csv", "cases.csv", "histograms.npz")
+CASE_KEYS = (
+    "dataset",
+    "preset",
+    "loss",
+    "gamma",
+    "seed",
+    "method",
+    "split",
+    "region",
+    "reference",
+    "case",
+    "target",
+)
+# What makes two runs the same run: a resumed command must agree in all of it.
+IDENTITY = (
+    "format",
+    "dataset",
+    "preset",
+    "loss",
+    "gamma",
+    "seed",
+    "split_seed",
+    "method",
+    "backend",
+    "overrides",
+    "settings",
+    "preprocessing",
+    "split",
+    "data_hash",
+)
+
+
+def folder_name(
+    loss: str,
+    gamma: float | None,
+    seed: int,
+    backend: str = "tensorflow",
+    method: str = "",
+) -> str:
+    """Name of a run's folder: `<loss>[-g<gamma>]-s<seed>[-<backend>][-<method>]`.
+
+    Args:
+        loss: a loss of the catalogue, any case, such as "DSC++".
+        gamma: the ++ exponent, or None; named only when not the loss's default.
+        seed: the training seed.
+        backend: Keras backend; named only when not "tensorflow".
+        method: what was done after training, such as "temperature"; "" for nothing.
+    """
+    parts = [catalogue.slug(loss)]
+    if gamma is not None and gamma != catalogue.default_gamma(loss):
+        parts.append(f"g{gamma:g}")
+    parts.append(f"s{seed}")
+    parts += [backend] if backend != "tensorflow" else []
+    parts += [method] if method else []
+    return "-".join(parts)
+
+
+def run_folder(
+    results: Path,
+    dataset: str,
+    preset: str,
+    name: str,
+    overrides: Mapping[str, Any] | None = None,
+) -> Path:
+    """Where a run belongs; one with overrides goes to `custom-<hash>`, never a table.
+
+    Args:
+        results: the folder of all results.
+        dataset: a data set's short name, such as "drive".
+        preset: "paper", "reduced" or "demo".
+        name: from `folder_name`.
+        overrides: values that differ from the preset's; {} or None for none.
+    """
+    group = preset
+    if overrides:
+        text = json.dumps([preset, overrides], sort_keys=True)
+        group = "custom-" + hashlib.sha256(text.encode()).hexdigest()[:8]
+    return Path(results) / dataset / group / "runs" / name
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal text."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomically(path: Path, writer: Callable[[Path], object]) -> Path:
+    """Let `writer` write a file beside `path`, then rename it onto `path`.
+
+    A process killed at any moment leaves the old file or the new one, never half.
+
+    Args:
+        path: the file to make or replace; its folder is made.
+        writer: called with the path to write; it keeps the suffix of `path`.
+
+    Returns:
+        `path`.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            suffix=path.suffix, prefix=f".{path.stem}-", dir=path.parent
+        )
+    except OSError as error:
+        raise InputError(
+            f"{path}: expected a folder that can be written, found "
+            f"{error.strerror or error}; choose another output folder"
+        ) from error
+    os.close(handle)
+    aside = Path(name)
+    try:
+        writer(aside)
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        aside.chmod(0o644)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    return path
+
+
+def write_json(path: Path, value: object) -> Path:
+    """Write `value` as indented JSON, atomically."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return write_atomically(path, lambda aside: aside.write_text(text, "utf-8"))
+
+
+def write_csv(
+    path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
+) -> Path:
+    """Write rows as CSV, atomically; None and NaN become empty cells.
+
+    Floats are written with 9 significant digits, the precision of float32: more would
+    differ between machines, less would lose what the networks give.
+    """
+
+    def write(aside: Path) -> None:
+        with aside.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
+
+    return write_atomically(path, write)
+
+
+def _cell(value: Any) -> str:
+    if value is None or value != value:
+        return ""
+    if isinstance(value, bool | int | str):
+        return str(value)
+    return f"{float(value):.9g}"
+
+
+@dataclass
+class Run:
+    """One run folder.
+
+    Attributes:
+        folder: the run's folder.
+        record: the content of `run.json`.
+    """
+
+    folder: Path
+    record: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """Read a run.
+
+        Raises:
+            InputError: there is no readable `run.json`, or one of another format.
+        """
+        path = Path(folder) / RECORD
+        try:
+            record = json.loads(path.read_text("utf-8"))
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{folder}: expected a run folder with a {RECORD}, found none; "
+                "make one with `dscpp train … --output FOLDER`"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{path}: expected JSON, found a file that cannot be read ({error}); "
+                "delete the run folder and train again"
+            ) from error
+        if not isinstance(record, dict) or record.get("format") != FORMAT:
+            found = record.get("format") if isinstance(record, dict) else type(record)
+            raise InputError(
+                f"{path}: expected format {FORMAT}, found {found}; this run "
+                "was written by another version: use that version or train again"
+            )
+        return cls(Path(folder), record)
+
+    @classmethod
+    def create(cls, folder: Path, record: Mapping[str, Any]) -> Run:
+        """Start a run: its folder and a `run.json` in state "training"."""
+        run = cls(Path(folder), {"format": FORMAT, **record})
+        run.update(state="training")
+        return run
+
+    @property
+    def state(self) -> str:
+        """One of `STATES`."""
+        return str(self.record["state"])
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    def reached(self, state: str) -> bool:
+        """Whether the run is at `state` or past it."""
+        return STATES.index(self.state) >= STATES.index(state)
+
+    def path(self, name: str) -> Path:
+        """A file or folder of the run."""
+        return self.folder / name
+
+    def update(self, files: Sequence[str] = (), **values: Any) -> None:
+        """Change the record on disk; `files` are hashed into it.
+
+        Dictionaries are merged one level deep, so stages add to `times` side by side.
+        """
+        for key, value in values.items():
+            if isinstance(value, Mapping) and isinstance(self.record.get(key), dict):
+                value = {**self.record[key], **value}
+            self.record[key] = value
+        hashes = {name: sha256(self.path(name)) for name in files}
+        if hashes:
+            self.record["files"] = {**self.record.get("files", {}), **hashes}
+        write_json(self.path(RECORD), self.record)
+
+    def require(self, state: str, command: str) -> None:
+        """Refuse to go on from a run that has not reached `state`."""
+        if not self.reached(state):
+            raise InputError(
+                f"{self.folder}: expected a run that is {state!r}, found "
+                f"{self.state!r}; run `{command}` first"
+            )
+
+    def require_same(self, wanted: Mapping[str, Any]) -> None:
+        """Refuse to go on when the command asks for something else than the run is.
+
+        Args:
+            wanted: the identity (`IDENTITY` keys) that the command asks for; keys
+                that it leaves out are not compared.
+
+        Raises:
+            InputError: names each value that differs.
+        """
+        differences = list(_differences(self.record, wanted))
+        if differences:
+            raise InputError(
+                f"{self.folder}: settings or data changed since this run began:\n"
+                + "\n".join(f"  {line}" for line in differences)
+                + "\nGive the same command and data as before, or another --output."
+            )
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run; a second process on the same run is refused at once."""
+        with lock_folder(self.folder):
+            yield
+
+
+@contextlib.contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Hold a run's folder, made if needed; the lock ends with the process.
+
+    Raises:
+        InputError: another process holds it, or the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / ".lock", timeout=0)
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise InputError(
+            f"{folder}: another process is working on this run; wait for it to end, "
+            "or give another --output"
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"{folder}: expected an output folder that can be written, found "
+            f"{error.strerror or error}; choose another --output"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _differences(
+    record: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = ""
+) -> Iterator[str]:
+    # Through JSON, so that tuples and lists, as read and as given, compare equal.
+    for key, want in wanted.items():
+        if prefix == "" and key not in IDENTITY:
+            continue
+        have = record.get(key)
+        want = json.loads(json.dumps(want))
+        if isinstance(have, dict) and isinstance(want, dict):
+            gone = dict.fromkeys(have.keys() - want.keys())
+            yield from _differences(have, {**want, **gone}, f"{prefix}{key}.")
+        elif have != want:
+            yield f"{prefix}{key}: the run has {have!r}, the command asks {want!r}"
+
+
+def is_run(folder: Path) -> bool:
+    """Whether the folder holds a run."""
+    return (Path(folder) / RECORD).is_file()
+
+
+def find(folder: Path) -> list[Run]:
+    """All runs in `<folder>/runs/`, by name.
+
+    Args:
+        folder: `results/<dataset>/<preset>`.
+    """
+    runs = Path(folder) / "runs"
+    if not runs.is_dir():
+        return []
+    return [Run.open(path) for path in sorted(runs.iterdir()) if is_run(path)]

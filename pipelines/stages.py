@@ -1,0 +1,193 @@
+"""Train, predict, evaluate: each stage alone, on a run folder, doing what is missing.
+
+A stage that a run has passed returns at once, without data and without a backend, so a
+fresh clone with committed runs trains nothing again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from data_io import verify
+from data_io.errors import InputError
+from pipelines import provenance
+from pipelines import run as runs
+from pipelines.training.task import Task, from_record
+
+__all__ = ["WORK", "estimate", "evaluate", "predict", "train"]
+
+WORK = Path(".work")
+
+
+def train(task: Task, data: Path | None, output: Path, work: Path = WORK) -> runs.Run:
+    """Train a run, or go on with one that was stopped.
+
+    Args:
+        task: what to train.
+        data: the data set's folder, as its `locate` takes it.
+        output: the run folder, made if needed.
+        work: where the cache and the record of verified files lie.
+
+    Returns:
+        The run, in state "trained" or past it.
+
+    Raises:
+        InputError: bad data, an output that cannot be written, a run that another
+            process holds, or one that was begun with other settings or data.
+    """
+    with runs.lock_folder(output):
+        if runs.is_run(output):
+            run = runs.Run.open(output)
+            run.require_same(task.identity())
+            if run.reached("trained"):
+                _require_same_data(run, task, data, work)
+                return run
+        material, identity = _prepare(task, data, work)
+        if runs.is_run(output):
+            run.require_same(identity)
+        else:
+            run = runs.Run.create(output, _new_record(task, identity))
+        from pipelines.training import fit
+
+        fit.train(task, material, run)
+    return run
+
+
+def predict(
+    folder: Path, data: Path | None, work: Path = WORK, again: bool = False
+) -> runs.Run:
+    """Write the probabilities of a trained run's validation and test cases.
+
+    Args:
+        folder: the run.
+        data: the data set's folder.
+        work: as in `train`.
+        again: predict even where the run has passed this stage.
+
+    Raises:
+        InputError: no such run, not trained, no weights here, other data than before.
+    """
+    run = runs.Run.open(folder)
+    run.require("trained", f"dscpp train … --output {folder}")
+    with run.locked():
+        if again or not run.reached("predicted"):
+            task = from_record(run.record)
+            _require_backend(run)
+            material, identity = _prepare(task, data, work)
+            run.require_same(identity)
+            from pipelines.training import predict as prediction
+
+            prediction.predict(task, material, run)
+    return run
+
+
+def evaluate(
+    folder: Path, data: Path | None, work: Path = WORK, again: bool = False
+) -> runs.Run:
+    """Measure a predicted run: `cases.csv`, `histograms.npz` and its picture.
+
+    Args:
+        folder: the run.
+        data: the data set's folder.
+        work: as in `train`.
+        again: measure even where the run has passed this stage.
+
+    Raises:
+        InputError: no such run, not predicted, or no probabilities here.
+    """
+    run = runs.Run.open(folder)
+    run.require("predicted", f"dscpp predict --run {folder}")
+    with run.locked():
+        if again or not run.reached("evaluated"):
+            from pipelines import evaluate as evaluation
+            from pipelines import show
+
+            task = from_record(run.record)
+            root = task.module.locate(data)
+            _require_same_data(run, task, root, work)
+            evaluation.evaluate(run, root)
+            show.picture(run, root)
+    return run
+
+
+def estimate(task: Task, data: Path | None, work: Path = WORK) -> dict[str, Any]:
+    """Time a few training steps; see `pipelines.training.fit.estimate`."""
+    material, _ = _prepare(task, data, work)
+    from pipelines.training import fit
+
+    return fit.estimate(task, material)
+
+
+def _prepare(
+    task: Task, data: Path | None, work: Path
+) -> tuple[Any, dict[str, Any]]:
+    """Verify and preprocess the data; the identity then includes it."""
+    module = task.module
+    root = module.locate(data)
+    verify.verify(module, root, _verified(task, work))
+    from data_io import cache
+    from data_io.preprocessing import Settings
+    from pipelines.training.fit import Material
+
+    split = module.split(root)
+    settings = Settings(input_shape=task.protocol.input_shape)
+    cases = [case for ids in split.values() for case in ids]
+    prepared = cache.prepare(module, root, cases, settings, work / "cache")
+    material = Material(
+        cache=prepared,
+        split=split,
+        classes=len(module.RECORD.classes),
+        channels=module.RECORD.channels,
+    )
+    identity = {
+        **task.identity(),
+        "preprocessing": settings.as_dict(),
+        "split": {name: list(ids) for name, ids in split.items()},
+        "data_hash": prepared.data_hash,
+    }
+    return material, identity
+
+
+def _verified(task: Task, work: Path) -> Path:
+    return work / "verify" / f"{task.dataset}.json"
+
+
+def _new_record(task: Task, identity: dict[str, Any]) -> dict[str, Any]:
+    record = task.module.RECORD
+    return {
+        "title": record.title,
+        "simulated": record.simulated,
+        **identity,
+        "commit": provenance.commit(),
+        "versions": provenance.versions(),
+        "machine": provenance.machine(),
+        "times": {},
+        "files": {},
+    }
+
+
+def _require_backend(run: runs.Run) -> None:
+    """Probabilities are part of a run, and a run is of one backend."""
+    wanted, here = run.record["backend"], provenance.backend()
+    if wanted != here:
+        raise InputError(
+            f"{run.folder}: expected backend {wanted!r}, found {here!r}; "
+            f"set KERAS_BACKEND={wanted} or use its environment"
+        )
+
+
+def _require_same_data(
+    run: runs.Run, task: Task, data: Path | None, work: Path
+) -> None:
+    """Where data is given, a finished run must have been made from it."""
+    if data is None:
+        return
+    from data_io import cache
+
+    module = task.module
+    root = module.locate(data)
+    split = module.split(root)
+    cases = [case for ids in split.values() for case in ids]
+    hashes = cache.content(module, root, cases, work / "cache")
+    run.require_same({"data_hash": cache.data_hash(hashes)})

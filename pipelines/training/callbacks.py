@@ -1,0 +1,222 @@
+"""Callbacks of the fit loop: those of Keras made resumable, and ours."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from pipelines import run as runs
+from pipelines.training import state
+
+__all__ = [
+    "EarlyStopping",
+    "EpochSetter",
+    "NotFinite",
+    "NotFiniteStop",
+    "ProgressBar",
+    "ReduceLROnPlateau",
+    "Resumable",
+    "StateWriter",
+]
+
+
+class Resumable(Protocol):
+    """A callback whose state can be taken out and put back."""
+
+    FIELDS: tuple[str, ...]
+
+    def get_state(self) -> dict[str, Any]:
+        """The state, as JSON knows it."""
+
+    def set_state(self, values: dict[str, Any]) -> None:
+        """Put a state back."""
+
+
+class _ResumableMixin:
+    """Keeps the fields of a Keras callback over its reset in `on_train_begin`."""
+
+    FIELDS: tuple[str, ...] = ()
+    _restored: dict[str, Any] | None = None
+
+    def get_state(self) -> dict[str, Any]:
+        values = {name: getattr(self, name) for name in self.FIELDS}
+        best = values.get("best")
+        return {**values, "best": None if best is None else float(best)}
+
+    def set_state(self, values: dict[str, Any]) -> None:
+        self._restored = values
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        super().on_train_begin(logs)  # type: ignore[misc]
+        for name, value in (self._restored or {}).items():
+            setattr(self, name, value)
+
+
+class ReduceLROnPlateau(_ResumableMixin, keras.callbacks.ReduceLROnPlateau):
+    """Keras' callback, able to go on in the middle of a plateau."""
+
+    FIELDS = ("best", "wait", "cooldown_counter")
+
+
+class EarlyStopping(_ResumableMixin, keras.callbacks.EarlyStopping):
+    """Keras' callback, able to go on in the middle of its patience."""
+
+    FIELDS = ("best", "wait", "best_epoch", "stopped_epoch")
+
+
+class EpochSetter(keras.callbacks.Callback):
+    """Tells the batches which epoch they draw for."""
+
+    def __init__(self, batches: Any) -> None:
+        super().__init__()
+        self.batches = batches
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.batches.epoch = epoch
+
+
+class NotFinite(RuntimeError):
+    """The loss became NaN or infinite; the message names the case."""
+
+
+class NotFiniteStop(keras.callbacks.Callback):
+    """Stops at the first step whose loss is not finite, and keeps its batch.
+
+    Args:
+        batches: the training batches, for the case's name and content.
+        path: where to keep the batch, an `.npz` with `image`, `label` and `case`.
+    """
+
+    def __init__(self, batches: Any, path: Path) -> None:
+        super().__init__()
+        self.batches = batches
+        self.path = path
+
+    def on_train_batch_end(
+        self, batch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        # Keras reports the running mean over the epoch: it is finite until the first
+        # step that is not.
+        value = float((logs or {})["loss"])
+        if math.isfinite(value):
+            return
+        image, label = self.batches[batch]
+        case = self.batches.case(batch)
+        runs.write_atomically(
+            self.path,
+            lambda aside: np.savez(aside, image=image, label=label, case=case),
+        )
+        raise NotFinite(
+            f"the loss became {value} in epoch {self.batches.epoch + 1} at case {case}; "
+            f"its batch is kept in {self.path}. The last good state is kept too; a "
+            "lower learning rate (--set learning_rate=0.01) may help."
+        )
+
+
+class StateWriter(keras.callbacks.Callback):
+    """Keeps the best model and, after each epoch, the state to resume from.
+
+    Args:
+        path: the state file.
+        progress: filled as training goes on.
+        resumable: callbacks whose state belongs to it.
+        keep_best: called when the validation loss is the lowest so far.
+        interval: seconds between two writes of the state; what came after the last
+            one is simply trained again, to the same result.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        progress: state.Progress,
+        resumable: list[Resumable],
+        keep_best: Callable[[keras.Model], None],
+        interval: float = 2.0,
+    ) -> None:
+        super().__init__()
+        self.path = path
+        self.progress = progress
+        self.resumable = resumable
+        self.keep_best = keep_best
+        self.interval = interval
+        self._clock = self._written = time.monotonic()
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._clock = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        values = {name: float(value) for name, value in (logs or {}).items()}
+        progress = self.progress
+        progress.epoch = epoch + 1
+        progress.history.append({"epoch": epoch + 1, **values})
+        progress.stopped = bool(self.model.stop_training)
+        progress.callbacks = {
+            type(callback).__name__: callback.get_state() for callback in self.resumable
+        }
+        if progress.best is None or values["val_loss"] < progress.best:
+            progress.best = values["val_loss"]
+            self.keep_best(self.model)
+        self._write_when_due(progress.stopped)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self._write_when_due(True)
+
+    def _write_when_due(self, now: bool) -> None:
+        clock = time.monotonic()
+        self.progress.seconds += clock - self._clock
+        self._clock = clock
+        if now or clock - self._written >= self.interval:
+            state.save(self.path, self.model, self.progress)
+            self._written = time.monotonic()
+
+
+class ProgressBar(keras.callbacks.Callback):
+    """One bar over all steps: epoch, losses, and the time to go at most.
+
+    Args:
+        epochs: the most epochs there may be (early stopping may end sooner).
+        steps: steps an epoch.
+        initial_epoch: epochs done before.
+        title: shown in front.
+    """
+
+    def __init__(
+        self, epochs: int, steps: int, initial_epoch: int, title: str
+    ) -> None:
+        super().__init__()
+        self.epochs = epochs
+        self.validation = ""
+        self.bar = tqdm(
+            total=epochs * steps,
+            initial=initial_epoch * steps,
+            desc=title,
+            unit="step",
+            mininterval=1.0,
+            dynamic_ncols=True,
+        )
+
+    def on_train_batch_end(
+        self, batch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        self.bar.set_postfix_str(
+            f"loss {float((logs or {})['loss']):.4f}{self.validation}", refresh=False
+        )
+        self.bar.update()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.validation = f", val_loss {float((logs or {})['val_loss']):.4f}"
+        self.bar.set_postfix_str(
+            f"epoch {epoch + 1}/{self.epochs} at most, "
+            f"loss {float((logs or {})['loss']):.4f}{self.validation}",
+            refresh=False,
+        )
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self.bar.close()

@@ -1,0 +1,216 @@
+"""One training, from raw files to the best checkpoint, resumable at any moment."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+import losses
+from data_io import batches, cache
+from data_io.errors import InputError
+from pipelines import provenance
+from pipelines import run as runs
+from pipelines.training import callbacks, state, unet
+from pipelines.training.protocol import Protocol
+from pipelines.training.task import Task
+
+__all__ = ["MODEL", "Material", "build", "estimate", "train"]
+
+MODEL = "model.keras"
+STATE = "state.npz"
+HISTORY = ("epoch", "loss", "val_loss", "learning_rate")
+
+
+@dataclass(frozen=True)
+class Material:
+    """The data of a training, checked and preprocessed.
+
+    Attributes:
+        cache: the preprocessed cases.
+        split: case ids of "training", "validation" and "test".
+        classes: number of classes, background included.
+        channels: channels of the images.
+    """
+
+    cache: cache.Cache
+    split: dict[str, tuple[str, ...]]
+    classes: int
+    channels: int
+
+
+def build(protocol: Protocol, channels: int, classes: int) -> keras.Model:
+    """The U-Net for a protocol, with fresh weights (section 2.7: Xavier).
+
+    Args:
+        protocol: its input shape, filters and depth decide the network.
+        channels: channels of the images.
+        classes: classes, background included.
+    """
+    network = unet.UNet(protocol.filters, protocol.depth)
+    shape = (*protocol.input_shape, channels)
+    if len(protocol.input_shape) == 3:
+        return network.create_model_3D(shape, classes)
+    return network.create_model_2D(shape, classes)
+
+
+def train(task: Task, material: Material, run: runs.Run) -> None:
+    """Train a run to its end, from the start or from where it was stopped.
+
+    The same task and data give the same history and weights, to the bit on a CPU,
+    however often the process was killed in between.
+
+    Args:
+        task: what to train.
+        material: the data.
+        run: the run, in state "training", locked by the caller.
+
+    Raises:
+        callbacks.NotFinite: the loss became NaN or infinite.
+        InputError: the saved state does not fit.
+    """
+    keras.utils.set_random_seed(task.seed)
+    model = _compiled(task, material)
+    path = run.path(STATE)
+    progress = state.load(path, model) if path.exists() else state.Progress()
+    if not (progress.stopped or progress.epoch >= task.protocol.epochs):
+        _fit(task, material, run, model, progress)
+    _finish(run, progress)
+
+
+def _compiled(task: Task, material: Material) -> keras.Model:
+    values = task.protocol
+    model = build(values, material.channels, material.classes)
+    gamma = {} if task.gamma is None else {"gamma": task.gamma}
+    model.compile(
+        optimizer=keras.optimizers.SGD(
+            values.learning_rate, momentum=values.momentum, nesterov=values.nesterov
+        ),
+        loss=losses.by_name(task.loss, **gamma),
+    )
+    return model
+
+
+def _batches(task: Task, material: Material, split: str) -> batches.Batches:
+    training = split == "training"
+    return batches.Batches(
+        material.cache,
+        material.split[split],
+        classes=material.classes,
+        seed=task.seed,
+        augment=training and task.protocol.augment,
+        shuffle=training,
+    )
+
+
+def _fit(
+    task: Task,
+    material: Material,
+    run: runs.Run,
+    model: keras.Model,
+    progress: state.Progress,
+) -> None:
+    training = _batches(task, material, "training")
+    resumable = _resumable(task.protocol)
+    for callback in resumable:
+        name = type(callback).__name__
+        if name in progress.callbacks:
+            callback.set_state(progress.callbacks[name])
+
+    def keep_best(best: keras.Model) -> None:
+        # Without the optimiser: the state file has it, and users need a third.
+        runs.write_atomically(
+            run.path(MODEL), lambda aside: best.save(aside, include_optimizer=False)
+        )
+
+    model.fit(
+        training,
+        validation_data=_batches(task, material, "validation"),
+        epochs=task.protocol.epochs,
+        initial_epoch=progress.epoch,
+        shuffle=False,  # Batches shuffles by seed and epoch.
+        verbose=0,
+        callbacks=[
+            callbacks.EpochSetter(training),
+            callbacks.NotFiniteStop(training, run.path("not-finite.npz")),
+            *resumable,
+            callbacks.StateWriter(run.path(STATE), progress, resumable, keep_best),
+            callbacks.ProgressBar(
+                task.protocol.epochs, len(training), progress.epoch, run.name
+            ),
+        ],
+    )
+
+
+def _resumable(values: Protocol) -> list[Any]:
+    return [
+        callbacks.ReduceLROnPlateau(
+            monitor="val_loss",
+            factor=values.plateau_factor,
+            patience=values.plateau_patience,
+            min_delta=values.min_delta,
+            cooldown=values.plateau_cooldown,
+            min_lr=values.min_learning_rate,
+            mode="min",
+        ),
+        callbacks.EarlyStopping(
+            monitor="val_loss",
+            patience=values.stopping_patience,
+            min_delta=values.min_delta,
+            mode="min",
+        ),
+    ]
+
+
+def _finish(run: runs.Run, progress: state.Progress) -> None:
+    if not run.path(MODEL).exists():
+        raise InputError(
+            f"{run.path(MODEL)}: expected the best checkpoint of a finished training, "
+            "found none; delete the run folder and train again"
+        )
+    runs.write_csv(run.path("history.csv"), HISTORY, progress.history)
+    epochs = len(progress.history)
+    run.update(
+        files=["history.csv", MODEL],
+        state="trained",
+        best_val_loss=progress.best,
+        device=provenance.device(),
+        peak_memory_mb=provenance.peak_memory_mb(),
+        times={
+            "train_s": round(progress.seconds, 1),
+            "epochs": epochs,
+            "seconds_per_epoch": round(progress.seconds / epochs, 3),
+        },
+    )
+    run.path(STATE).unlink(missing_ok=True)
+
+
+def estimate(task: Task, material: Material, steps: int = 4) -> dict[str, Any]:
+    """Time a few real training steps.
+
+    Args:
+        task: what would be trained.
+        material: its data.
+        steps: steps to time, after one that is not timed (it compiles).
+
+    Returns:
+        `seconds_per_epoch`, `epochs` (the most there may be), `device`, `hours`.
+    """
+    model = _compiled(task, material)
+    training = _batches(task, material, "training")
+    model.train_on_batch(*training[0])
+    start = time.perf_counter()
+    for index in range(steps):
+        model.train_on_batch(*training[index % len(training)])
+    step = (time.perf_counter() - start) / steps
+    # A validation step has no backward pass: about a third of a training step.
+    seconds = step * (len(training) + len(material.split["validation"]) / 3)
+    return {
+        "seconds_per_epoch": seconds,
+        "epochs": task.protocol.epochs,
+        "hours": seconds * task.protocol.epochs / 3600,
+        "device": provenance.device(),
+    }

@@ -1,0 +1,106 @@
+"""Probabilities of every validation and test case, at native resolution."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from data_io import batches
+from data_io.errors import InputError
+from pipelines import provenance
+from pipelines import run as runs
+from pipelines.evaluate import PROBABILITIES, SPLITS
+from pipelines.training import fit
+from pipelines.training.task import Task
+
+__all__ = ["load_model", "predict"]
+
+
+def load_model(run: runs.Run, task: Task, material: fit.Material) -> keras.Model:
+    """The run's best checkpoint, checked against the run's settings.
+
+    Raises:
+        InputError: no model, a damaged one, or one of another architecture.
+    """
+    path = run.path(fit.MODEL)
+    if not path.is_file():
+        raise InputError(
+            f"{path}: expected the run's best checkpoint, found none. Weights are not "
+            "kept in git: train again into another --output to have them"
+        )
+    try:
+        model = keras.models.load_model(path, compile=False)
+    except Exception as error:  # Keras raises many kinds for a damaged archive.
+        raise InputError(
+            f"{path}: expected a Keras model, found a file that cannot be loaded "
+            f"({_first_line(error)}); restore it or train again"
+        ) from error
+    expected = fit.build(task.protocol, material.channels, material.classes)
+    _require_same_architecture(path, expected, model)
+    return model
+
+
+def _require_same_architecture(
+    path: Path, expected: keras.Model, found: keras.Model
+) -> None:
+    if _shapes(expected) == _shapes(found):
+        return
+    raise InputError(
+        f"{path}: expected the run's U-Net, {_describe(expected)}; found a model of "
+        f"another architecture, {_describe(found)}; restore the run's own "
+        f"{fit.MODEL} or train again"
+    )
+
+
+def _shapes(model: keras.Model) -> list[tuple[int, ...]]:
+    ends = [tuple(model.input_shape), tuple(model.output_shape)]
+    return ends + [tuple(weight.shape) for weight in model.weights]
+
+
+def _describe(model: keras.Model) -> str:
+    return (
+        f"input {model.input_shape}, output {model.output_shape}, "
+        f"{model.count_params():,} parameters"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def predict(task: Task, material: fit.Material, run: runs.Run) -> None:
+    """Write `probabilities/<case>.npy` for each validation and test case.
+
+    Each file is (*native shape, classes), float32, softmax values resized to native
+    resolution (protocol: order 1). A folder half written is never left under its name.
+
+    Args:
+        task: the run's task.
+        material: the data.
+        run: the run, in state "trained" or past it, locked by the caller.
+    """
+    model = load_model(run, task, material)
+    start = time.perf_counter()
+    aside = run.path(f".{PROBABILITIES}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    cases = [case for split in SPLITS for case in material.split[split]]
+    for case in tqdm(cases, desc=f"{run.name} predict", unit="case"):
+        image = batches.prediction_input(material.cache, case)
+        softmax = np.asarray(model.predict_on_batch(image))[0]
+        native = batches.to_native(material.cache, case, softmax)
+        np.save(aside / f"{case}.npy", native.astype(np.float32))
+    shutil.rmtree(run.path(PROBABILITIES), ignore_errors=True)
+    aside.rename(run.path(PROBABILITIES))
+    run.update(
+        state="predicted",
+        times={"predict_s": round(time.perf_counter() - start, 1)},
+        peak_memory_mb=max(
+            provenance.peak_memory_mb(), run.record.get("peak_memory_mb", 0)
+        ),
+    )

@@ -1,0 +1,205 @@
+"""The study's protocol as data: Table 1, Table 2 and section 2.7 of the paper.
+
+Where paper and released code differ, the value here is the one the published numbers
+come from; the comment names the difference. Losses' hyperparameters (Table 2) are in
+`losses.catalogue`, resizing and augmentation in `data_io.preprocessing`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from data_io.datasets.record import Record
+from data_io.errors import InputError
+
+__all__ = ["PRESETS", "Protocol", "override", "parse_overrides", "preset"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Everything that decides a training, but for loss, seed, split and data.
+
+    Attributes:
+        input_shape: network input, voxels per spatial axis (Table 1).
+        filters: feature maps of the first level (the MIScnn standard U-Net).
+        depth: number of poolings.
+        learning_rate: initial, of SGD (section 2.7).
+        momentum: of SGD; not in the paper, 0.9 in the released code.
+        nesterov: Nesterov momentum; not in the paper, on in the released code.
+        batch_size: images per step (section 2.7).
+        epochs: at most so many.
+        plateau_factor: the learning rate is multiplied by this on a plateau.
+        plateau_patience: epochs without a better validation loss before that.
+        plateau_cooldown: epochs to wait after it.
+        min_learning_rate: lower bound of the learning rate.
+        stopping_patience: epochs without a better validation loss before the end.
+        min_delta: a smaller change of the validation loss is none.
+        augment: whether training samples are augmented.
+    """
+
+    input_shape: tuple[int, ...]
+    filters: int = 32
+    depth: int = 4
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = True
+    batch_size: int = 1
+    epochs: int = 1000
+    plateau_factor: float = 0.1
+    plateau_patience: int = 25
+    plateau_cooldown: int = 1
+    min_learning_rate: float = 1e-4
+    stopping_patience: int = 50
+    min_delta: float = 1e-7
+    augment: bool = True
+
+    def as_dict(self) -> dict[str, Any]:
+        """The values as JSON knows them (tuples become lists)."""
+        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return values
+
+
+def _paper(record: Record) -> Protocol:
+    return Protocol(input_shape=record.input_shape)
+
+
+def _reduced(record: Record) -> Protocol:
+    # For a machine without a GPU: a quarter of the voxels, half the filters, a tenth
+    # of the epochs; patience shrinks less, since 4 validation images are noisy.
+    return Protocol(
+        input_shape=tuple(min(256, size) for size in record.input_shape),
+        filters=16,
+        epochs=100,
+        plateau_patience=10,
+        stopping_patience=20,
+    )
+
+
+def _demo(record: Record) -> Protocol:
+    # For phantoms: minutes on two cores.
+    return Protocol(
+        input_shape=record.input_shape,
+        filters=8,
+        depth=3,
+        epochs=25,
+        plateau_patience=6,
+        stopping_patience=12,
+    )
+
+
+PRESETS: dict[str, Callable[[Record], Protocol]] = {
+    "paper": _paper,
+    "reduced": _reduced,
+    "demo": _demo,
+}
+
+
+def preset(name: str, record: Record) -> Protocol:
+    """The protocol of a preset for a data set.
+
+    Raises:
+        InputError: no such preset.
+    """
+    if name not in PRESETS:
+        raise InputError(
+            f"preset: expected one of {', '.join(PRESETS)}, received {name!r}"
+        )
+    return PRESETS[name](record)
+
+
+def parse_overrides(texts: list[str]) -> dict[str, Any]:
+    """Read `key=value` texts; values are JSON, such as `filters=16`.
+
+    Raises:
+        InputError: not of that form, or no such key.
+    """
+    return dict(_parse(text) for text in texts)
+
+
+def _parse(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    known = [field.name for field in dataclasses.fields(Protocol)]
+    if not equals or key not in known:
+        close = difflib.get_close_matches(key, known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise InputError(
+            f"--set: expected key=value with a key of {', '.join(known)}; "
+            f"received {text!r}{hint}"
+        )
+    try:
+        return key, json.loads(value)
+    except ValueError as error:
+        raise InputError(
+            f"--set {key}: expected a value in JSON, such as 16, 0.1, true or "
+            f"[256, 256], received {value!r}"
+        ) from error
+
+
+def override(
+    protocol: Protocol, values: Mapping[str, Any]
+) -> tuple[Protocol, dict[str, Any]]:
+    """Change values of a protocol.
+
+    Args:
+        protocol: the preset's.
+        values: new values by name; one equal to the preset's is no override.
+
+    Returns:
+        The changed protocol and the overrides that really are.
+
+    Raises:
+        InputError: a value of another type, or out of range.
+    """
+    current = protocol.as_dict()
+    for key, value in values.items():
+        _check(key, value, current[key])
+    changed = {key: value for key, value in values.items() if value != current[key]}
+    fields = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in changed.items()
+    }
+    result = dataclasses.replace(protocol, **fields)
+    _check_shape(result)
+    return result, changed
+
+
+def _check(key: str, value: Any, like: Any) -> None:
+    if isinstance(like, bool):
+        good = isinstance(value, bool)
+    elif isinstance(like, list):
+        good = (
+            isinstance(value, list)
+            and len(value) == len(like)
+            and all(type(size) is int and size > 0 for size in value)
+        )
+    elif isinstance(like, int):
+        lowest = 0 if key == "plateau_cooldown" else 1
+        good = type(value) is int and value >= lowest
+    else:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        good = number and math.isfinite(value) and value >= 0
+    if not good:
+        raise InputError(
+            f"--set {key}: expected a value like {json.dumps(like)}, "
+            f"received {json.dumps(value)}"
+        )
+    if key == "batch_size" and value != 1:
+        raise InputError(
+            f"--set batch_size: expected 1 (the study's), received {value}; losses "
+            "are per image, larger batches are not supported yet"
+        )
+
+
+def _check_shape(protocol: Protocol) -> None:
+    multiple = 2**protocol.depth
+    if any(size % multiple for size in protocol.input_shape):
+        raise InputError(
+            f"input_shape: expected multiples of {multiple} (depth {protocol.depth}), "
+            f"received {list(protocol.input_shape)}"
+        )

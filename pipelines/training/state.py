@@ -1,0 +1,88 @@
+"""The state of a training between two epochs, whole, in one file.
+
+Keras' `BackupAndRestore` loses what `ReduceLROnPlateau` and `EarlyStopping` know: they
+reset in `on_train_begin`. Here weights, optimiser, callbacks, history and clock are one
+file, written aside and renamed, so that a run killed at any moment goes on from the
+end of an epoch and ends as if it had never stopped. Batches need no random state:
+their content follows from seed, epoch and index (`data_io.batches`).
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from data_io.errors import InputError
+from pipelines import run as runs
+
+__all__ = ["Progress", "load", "save"]
+
+
+@dataclass
+class Progress:
+    """What is known of a training besides its weights.
+
+    Attributes:
+        epoch: epochs finished.
+        stopped: whether early stopping has ended it.
+        best: lowest validation loss so far, or None.
+        seconds: time spent in training so far.
+        history: one row an epoch: epoch, loss, val_loss, learning_rate.
+        callbacks: the state of each resumable callback, by name.
+    """
+
+    epoch: int = 0
+    stopped: bool = False
+    best: float | None = None
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+    callbacks: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def save(path: Path, model: keras.Model, progress: Progress) -> None:
+    """Write weights, optimiser variables and progress to one file, atomically."""
+    arrays = {
+        f"{kind}-{index}": keras.ops.convert_to_numpy(variable.value)
+        for kind, variables in _variables(model).items()
+        for index, variable in enumerate(variables)
+    }
+    text = np.array(json.dumps(asdict(progress)))
+
+    def write(aside: Path) -> None:
+        # Not compressed: weights hardly shrink, and this runs after each epoch.
+        with aside.open("wb") as file:
+            np.savez(file, progress=text, **arrays)
+
+    runs.write_atomically(path, write)
+
+
+def load(path: Path, model: keras.Model) -> Progress:
+    """Put a saved state into a compiled model.
+
+    Raises:
+        InputError: the file is damaged or of another network.
+    """
+    model.optimizer.build(model.trainable_variables)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            progress = Progress(**json.loads(str(file["progress"])))
+            for kind, variables in _variables(model).items():
+                for index, variable in enumerate(variables):
+                    variable.assign(file[f"{kind}-{index}"])
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path}: expected the saved state of this training, found a file that "
+            f"does not fit ({error}); delete the run folder to train from the start"
+        ) from error
+    return progress
+
+
+def _variables(model: keras.Model) -> dict[str, Sequence[keras.Variable]]:
+    return {"model": model.variables, "optimizer": model.optimizer.variables}

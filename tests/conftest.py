@@ -1,0 +1,43 @@
+"""Fixtures shared by all tests, and what a missing backend means."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+# Where DRIVE may lie: as DSCPP_DRIVE says, or where the README says to put it.
+DRIVE = [ROOT / "data" / "DRIVE", ROOT.parent / "shared" / "data" / "DRIVE"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Fail at once where a backend was asked for and is not there."""
+    wanted = os.environ.get("DSCPP_REQUIRE_BACKEND")
+    if wanted and importlib.util.find_spec(wanted) is None:
+        raise pytest.UsageError(
+            f"DSCPP_REQUIRE_BACKEND={wanted}, but {wanted} is not installed here"
+        )
+    if wanted and os.environ.get("KERAS_BACKEND", "tensorflow") != wanted:
+        raise pytest.UsageError(
+            f"DSCPP_REQUIRE_BACKEND={wanted}, but KERAS_BACKEND is "
+            f"{os.environ.get('KERAS_BACKEND')!r}"
+        )
+
+
+@pytest.fixture(scope="session")
+def drive_root() -> Path:
+    """The real DRIVE; tests that need it are skipped where it is absent."""
+    named = os.environ.get("DSCPP_DRIVE")
+    for folder in [Path(named)] if named else DRIVE:
+        if (folder / "training").is_dir() and (folder / "test").is_dir():
+            return folder
+    pytest.skip("DRIVE is not here: put it at data/DRIVE or set DSCPP_DRIVE")
+
+
+@pytest.fixture
+def project() -> Path:
+    """The project's root."""
+    return ROOT
