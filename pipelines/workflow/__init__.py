@@ -1,0 +1,1 @@
+"""The one runner of many runs: a Snakemake workflow that only calls `dscpp`."""

@@ -1,0 +1,132 @@
+"""Hours to expect, from a few real training steps.
+
+The steps run in a process of their own, so that whoever asks holds no memory of the
+backend while the runs go on: `python -m pipelines.workflow.estimate` prints JSON.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.training.task import Task, from_record
+from pipelines.workflow import leader
+
+__all__ = ["Cost", "describe", "measure"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run takes at most.
+
+    Attributes:
+        seconds_per_epoch: training and validation.
+        epochs: the largest number of epochs.
+        device: in words.
+        gpu: whether the device is a GPU.
+    """
+
+    seconds_per_epoch: float
+    epochs: int
+    device: str
+    gpu: bool
+
+    def hours(self, runs: int, jobs: int = 1) -> float:
+        """Hours that so many runs take at most."""
+        return self.seconds_per_epoch * self.epochs * runs / min(jobs, runs) / 3600
+
+
+def measure(tasks: Sequence[Task], data: Path, work: Path) -> list[Cost]:
+    """Time a few steps of each task, up to the first that has a GPU.
+
+    Args:
+        tasks: trainings to time; later ones matter where there is no GPU only.
+        data: the data set's own folder.
+        work: folder of the cache.
+
+    Returns:
+        As many costs as were timed; none where that failed, which is no reason to
+        stop: the runs themselves will say what is wrong.
+    """
+    question = {
+        "data": str(data),
+        "work": str(work),
+        "tasks": [task.identity() for task in tasks],
+    }
+    command = [sys.executable, "-m", "pipelines.workflow.estimate"]
+    answer = subprocess.run(
+        command,
+        input=json.dumps(question),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if answer.returncode:
+        print("The time to expect could not be measured; going on.", file=sys.stderr)
+        return []
+    return [Cost(**cost) for cost in json.loads(answer.stdout.splitlines()[-1])]
+
+
+def describe(
+    tasks: Sequence[Task], costs: Sequence[Cost], runs: int, jobs: int
+) -> list[str]:
+    """Lines that say what to expect of the first task, and what the others take.
+
+    Args:
+        tasks: the training at the preset asked for, then at smaller ones.
+        costs: from `measure`, in the same order.
+        runs: how many runs are to be made.
+        jobs: runs at a time.
+    """
+    lines = []
+    for task, cost in zip(tasks[:1], costs[:1], strict=False):
+        lines.append(
+            f"On this machine ({cost.device}) an epoch at preset {task.preset} takes "
+            f"about {_time(cost.seconds_per_epoch / 3600)}: for {runs} run(s) of at "
+            f"most {cost.epochs} epochs expect at most "
+            f"{_time(cost.hours(runs, jobs))}. Early stopping mostly ends a run "
+            "sooner. A stopped run goes on when the same command is given."
+        )
+    for task, cost in zip(tasks[1:], costs[1:], strict=False):
+        shape = "x".join(str(size) for size in task.protocol.input_shape)
+        lines.append(
+            f"No GPU was found. PRESET={task.preset} is meant for such a machine: "
+            f"{shape} pixels, {task.protocol.filters} filters, at most {cost.epochs} "
+            f"epochs; the same runs take at most {_time(cost.hours(runs, jobs))}."
+        )
+    return lines
+
+
+def _time(hours: float) -> str:
+    if hours >= 1:
+        return f"{hours:.1f} h" if hours < 100 else f"{hours:.0f} h"
+    return f"{hours * 60:.0f} min" if hours >= 1 / 30 else f"{hours * 3600:.1f} s"
+
+
+def main() -> None:
+    """Answer one question, given as JSON on standard input."""
+    leader.follow()
+    from pipelines import stages
+
+    question: dict[str, Any] = json.load(sys.stdin)
+    data, work = Path(question["data"]), Path(question["work"])
+    costs: list[Cost] = []
+    for record in question["tasks"]:
+        found = stages.estimate(from_record(record), data, work)
+        gpu = found["device"] != "CPU"
+        costs.append(
+            Cost(found["seconds_per_epoch"], found["epochs"], found["device"], gpu)
+        )
+        if gpu:
+            break
+    print(json.dumps([dataclasses.asdict(cost) for cost in costs]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,338 @@
+"""Many runs with one command: check, say what it takes, run, make the tables.
+
+`dscpp reproduce` checks everything that can be checked before the first run, measures
+the hours to expect, leaves the runs to Snakemake (see `Snakefile`) and ends with the
+tables and the runs that failed. Only `dscpp` knows what is done: killed at any moment
+and called again, it goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from data_io import datasets
+from data_io.errors import InputError
+from pipelines import run as runs
+from pipelines.workflow import estimate, leader
+from pipelines.workflow.plan import (
+    EXPERIMENTS,
+    Experiment,
+    Planned,
+    parse_losses,
+    parse_seeds,
+    plan,
+    read,
+)
+
+__all__ = ["add_arguments", "add_demo_arguments", "command", "demo", "reproduce"]
+
+SNAKEFILE = Path(__file__).with_name("Snakefile")
+DEMO_LOSSES = "CE,DSC,DSC++"
+SHORT = 5  # epochs; up to here there is no time to expect worth measuring
+INTERRUPTED = 130
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `dscpp reproduce`."""
+    parser.add_argument("--dataset", required=True, help="short name, such as drive")
+    parser.add_argument(
+        "--data", type=Path, help="the data set's folder or zip, or the folder above it"
+    )
+    parser.add_argument(
+        "--phantom",
+        action="store_true",
+        help="the same on simulated images; results go to those of the phantom",
+    )
+    parser.add_argument("--preset", help="paper (the default), reduced or demo")
+    parser.add_argument(
+        "--losses", help='such as "CE,DSC,DSC++"; "DSC++ 1.5" names an exponent'
+    )
+    parser.add_argument("--seeds", help='training seeds, such as "0,1,2"')
+    parser.add_argument("--epochs", type=int, help="at most so many epochs")
+    parser.add_argument(
+        "--experiment",
+        type=Path,
+        default=EXPERIMENTS / "paper.yaml",
+        help="what is run where nothing else is said (default: %(default)s)",
+    )
+    _add_places(parser)
+
+
+def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `dscpp demo`."""
+    _add_places(parser)
+
+
+def _add_places(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="runs at a time (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), help="folder of all results"
+    )
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path(".work"),
+        help="folder of cache, logs and stamps (default: %(default)s)",
+    )
+
+
+def command(args: argparse.Namespace) -> int:
+    """`dscpp reproduce`: see `reproduce`."""
+    dataset = "phantom" if args.phantom else args.dataset
+    datasets.by_name(args.dataset)
+    experiment = read(args.experiment, dataset)
+    changes: dict[str, Any] = {}
+    if args.preset:
+        changes["preset"] = args.preset
+    if args.losses:
+        changes["losses"] = parse_losses(args.losses)
+    if args.seeds:
+        changes["seeds"] = parse_seeds(args.seeds)
+    if args.epochs is not None:
+        changes["overrides"] = {**experiment.overrides, "epochs": args.epochs}
+    if args.phantom:
+        print("PHANTOM: simulated images, not the data set; results are labelled so.")
+    return reproduce(
+        dataclasses.replace(experiment, **changes),
+        None if args.phantom else args.data,
+        args.results,
+        args.work,
+        args.jobs,
+    )
+
+
+def demo(args: argparse.Namespace) -> int:
+    """`dscpp demo`: CE, DSC and DSC++ on phantoms."""
+    experiment = Experiment("phantom", "demo", parse_losses(DEMO_LOSSES), (0,))
+    return reproduce(experiment, None, args.results, args.work, args.jobs)
+
+
+def reproduce(
+    experiment: Experiment, data: Path | None, results: Path, work: Path, jobs: int = 1
+) -> int:
+    """Make every run of an experiment, then the tables of all runs there are.
+
+    Args:
+        experiment: data set, preset, losses, seeds and overrides.
+        data: the data set's own folder or the folder above it; None: its default.
+        results: folder of all results.
+        work: folder of cache, logs and stamps, which may be deleted at any time.
+        jobs: runs at a time.
+
+    Returns:
+        0; 1 when a run or the tables failed; 130 when interrupted.
+
+    Raises:
+        InputError: data, a name or a value that cannot be; nothing was started.
+    """
+    if jobs < 1:
+        raise InputError(f"jobs: expected a number from 1 on, received {jobs}")
+    results, work = results.absolute(), work.absolute()
+    planned = plan(experiment, results)
+    root = datasets.by_name(experiment.dataset).locate(data).absolute()
+    leader.follow_make()
+    with _alone(work, planned[0]) as folder:
+        call = Call(experiment, planned, root, results, work, folder, jobs)
+        try:
+            return call.run()
+        except KeyboardInterrupt:
+            print("\nInterrupted. The same command goes on from here.", file=sys.stderr)
+            return INTERRUPTED
+
+
+@contextlib.contextmanager
+def _alone(work: Path, first: Planned) -> Iterator[Path]:
+    """Hold the place in `work` of this data set and preset; wait for whoever has it."""
+    group = first.folder.parent.parent
+    folder = work / "workflow" / group.parent.name / group.name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / "lock")
+        try:
+            lock.acquire(timeout=1)
+        except filelock.Timeout:
+            who = ", ".join(p.name.split("-")[-1] for p in folder.glob("leader-*"))
+            print(
+                f"These runs are being made already, by process {who}. Waiting for it "
+                "to end; Ctrl-C leaves it alone.",
+                file=sys.stderr,
+            )
+            lock.acquire(poll_interval=0.5)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: expected a folder that can be written, found "
+            f"{error.strerror or error}; choose another --work"
+        ) from error
+    with lock, leader.lead(folder) as file:
+        os.environ[leader.VARIABLE] = str(file)
+        try:
+            yield folder
+        finally:
+            del os.environ[leader.VARIABLE]
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One call of `reproduce`, its arguments checked.
+
+    Attributes:
+        experiment: what to run.
+        planned: its runs.
+        data: the data set's own folder.
+        results: folder of all results.
+        work: folder of cache, logs and stamps.
+        folder: the part of `work` that this call holds.
+        jobs: runs at a time.
+    """
+
+    experiment: Experiment
+    planned: Sequence[Planned]
+    data: Path
+    results: Path
+    work: Path
+    folder: Path
+    jobs: int
+
+    def run(self) -> int:
+        """Verify, say what to expect, make the runs and the tables."""
+        verify = ["verify", "--dataset", self.experiment.dataset]
+        code = self._dscpp(*verify, *self._places())
+        if code:
+            return code
+        pending = [run for run in self.planned if not run.done]
+        print(
+            f"{len(self.planned)} run(s): {len(self.planned) - len(pending)} done, "
+            f"{len(pending)} to do. Logs: {self._log(self.planned[0]).parent}",
+            flush=True,
+        )
+        if pending:
+            self._expect(pending)
+        failed = self._snakemake()
+        tables = self._dscpp("tables", "--results", str(self.results))
+        self._report(failed)
+        return 1 if failed or tables else 0
+
+    def _expect(self, pending: Sequence[Planned]) -> None:
+        task = pending[0].task
+        if task.preset == "demo" or task.protocol.epochs <= SHORT:
+            return
+        tasks = [task]
+        if task.preset == "paper":
+            small = dataclasses.replace(self.experiment, preset="reduced", overrides={})
+            tasks.append(small.tasks()[0])
+        print("Timing a few training steps ...", flush=True)
+        costs = estimate.measure(tasks, self.data, self.work)
+        for line in estimate.describe(tasks, costs, len(pending), self.jobs):
+            print(line, flush=True)
+
+    def _snakemake(self) -> list[Planned]:
+        """Make the runs; those that failed."""
+        stamps = self.folder / "stamps"
+        # Stamps say what this call got done; what earlier calls did, run.json says.
+        shutil.rmtree(stamps, ignore_errors=True)
+        self._log(self.planned[0]).parent.mkdir(parents=True, exist_ok=True)
+        config = runs.write_json(self.folder / "config.json", self._config())
+        with (self.folder / "snakemake.log").open("w") as log:
+            code = subprocess.run(
+                [*_snakemake_command(self.jobs), "--configfile", str(config)],
+                cwd=self.folder,
+                env=self._environment(),
+                stderr=log,
+                check=False,
+            ).returncode
+        failed = [run for run in self.planned if not (stamps / run.name).exists()]
+        if code and len(failed) in (0, len(self.planned)):
+            print(f"Snakemake's own log: {log.name}", file=sys.stderr)
+        return failed
+
+    def _config(self) -> dict[str, Any]:
+        return {
+            "dscpp": dscpp(),
+            "cwd": str(Path.cwd()),
+            "places": self._places(),
+            "many": self.jobs > 1,
+            "runs": [
+                {
+                    "name": run.name,
+                    "folder": str(run.folder),
+                    "log": str(self._log(run)),
+                    "train": run.arguments(),
+                }
+                for run in self.planned
+            ],
+        }
+
+    def _environment(self) -> dict[str, str]:
+        values = {
+            **os.environ,
+            # Snakemake keeps copies of sources in the user's cache.
+            "XDG_CACHE_HOME": str(self.work / "snakemake"),
+            "DSCPP_BAR": str(int(self.jobs == 1 and sys.stdout.isatty())),
+            "PYTHONUNBUFFERED": "1",
+        }
+        if self.jobs > 1:
+            threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
+            names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
+            values |= dict.fromkeys(names, threads)
+            values |= {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+            values |= {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        return values
+
+    def _places(self) -> list[str]:
+        return ["--data", str(self.data), "--work", str(self.work)]
+
+    def _log(self, run: Planned) -> Path:
+        group = run.folder.parent.parent
+        return self.work / "logs" / group.parent.name / group.name / f"{run.name}.log"
+
+    def _dscpp(self, *arguments: str) -> int:
+        return subprocess.run([*dscpp(), *arguments], check=False).returncode
+
+    def _report(self, failed: Sequence[Planned]) -> None:
+        if not failed:
+            return
+        print(f"\n{len(failed)} of {len(self.planned)} run(s) failed:", file=sys.stderr)
+        for run in failed:
+            log = self._log(run)
+            print(f"  {run.name}: {_last_line(log)}\n    {log}", file=sys.stderr)
+        print("The same command tries them again.", file=sys.stderr)
+
+
+def dscpp() -> list[str]:
+    """The command `dscpp` of this environment."""
+    script = Path(sys.executable).with_name("dscpp")
+    return [str(script)] if script.exists() else [sys.executable, "-m", "pipelines.cli"]
+
+
+def _snakemake_command(jobs: int) -> list[str]:
+    # No lock of its own: this call holds one that dies with the process. All runs are
+    # asked for each time, so marks of a killed call mean nothing; run.json decides.
+    options = "--nolock --forceall --keep-going --rerun-triggers mtime --profile none"
+    return [
+        *(sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE)),
+        *("--cores", str(jobs), "--scheduler", "greedy"),
+        *options.split(),
+    ]
+
+
+def _last_line(log: Path) -> str:
+    """What a log says last, as a reason; a progress bar's states are one line each."""
+    try:
+        lines = log.read_text("utf-8", errors="replace").split("\n")
+    except OSError:
+        return "it was not started"
+    found = [line.split("\r")[-1].strip() for line in lines if line.strip()]
+    return found[-1] if found else "it said nothing"
