@@ -1,0 +1,218 @@
+"""DRIVE: 40 fundus photographs with vessels drawn by hand.
+
+The raw layout is read as distributed. The split is fixed: the 20 test cases are the
+authors' own, and of the 20 training cases the last four are the paper's validation
+cases (inferred from the order of the released lists).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_io.datasets import layout
+from data_io.datasets.reading import read_image, read_mask
+from data_io.datasets.record import Record
+from data_io.errors import InputError
+
+__all__ = [
+    "RECORD", "check", "files", "interface", "locate", "record", "references",
+    "regions", "remarks", "roles", "split",
+]  # fmt: skip
+
+LAYOUT = """\
+  DRIVE/
+    training/  images/21_training.tif ... 40_training.tif
+               1st_manual/21_manual1.gif ... 40_manual1.gif
+               mask/21_training_mask.gif ... 40_training_mask.gif
+    test/      images/01_test.tif ... 20_test.tif
+               1st_manual/01_manual1.gif ... 20_manual1.gif
+               2nd_manual/01_manual2.gif ... 20_manual2.gif
+               mask/01_test_mask.gif ... 20_test_mask.gif"""
+
+RECORD = Record(
+    name="drive",
+    title="DRIVE",
+    classes=("background", "vessel"),
+    channels=3,
+    input_shape=(512, 512),
+    counts={"training": 16, "validation": 4, "test": 20},
+    raw_shape=(584, 565),
+    source="https://drive.grand-challenge.org",
+    licence=(
+        "Original page: research and education only, no redistribution. Later "
+        "listings (MedSegBench, Scientific Data 2024) say CC BY 4.0. Keep to the "
+        "stricter terms"
+    ),
+    citation=(
+        "J. Staal, M. D. Abramoff, M. Niemeijer, M. A. Viergever and B. van Ginneken, "
+        "Ridge-based vessel segmentation in color images of the retina, IEEE "
+        "Transactions on Medical Imaging 23(4):501-509, 2004"
+    ),
+    access=(
+        "Get it from https://drive.grand-challenge.org (free, an account is needed) "
+        "and unpack it. The test labels (test/1st_manual) must be in it; today's "
+        "download is said to lack them."
+    ),
+    layout=LAYOUT,
+)
+
+DEFAULT = Path("data/DRIVE")
+TRAINING = tuple(f"{number:02d}" for number in range(21, 41))
+TEST = tuple(f"{number:02d}" for number in range(1, 21))
+SECOND = "test/2nd_manual"
+AGAIN = "Copy it again from the original download."
+HINTS = {
+    "test/1st_manual": (
+        "The current official download has none: the 20 test cases can be predicted, "
+        "but without these labels no training can be evaluated. Get the distribution "
+        "that has test/1st_manual and put that folder here."
+    ),
+    "": AGAIN,
+}
+
+
+def locate(data: Path | None) -> Path:
+    """Finds the folder that holds `training` and `test`.
+
+    Args:
+        data: DRIVE's own folder or zip, or the folder that contains either; None for
+            `data/DRIVE`.
+
+    Raises:
+        InputError: it is not there; says how to get it.
+    """
+    return layout.locate(RECORD, data, DEFAULT, ("training", "test"))
+
+
+def record(root: Path) -> Record:
+    """The record of the data set at `root`; for DRIVE always the same."""
+    return RECORD
+
+
+def split(root: Path) -> dict[str, tuple[str, ...]]:
+    """Returns the cases of `training` (21-36), `validation` (37-40), `test` (01-20)."""
+    return {"training": TRAINING[:16], "validation": TRAINING[16:], "test": TEST}
+
+
+def roles(root: Path, case: str) -> dict[str, Path]:
+    """Returns what each raw file of a case is, whether or not it is there.
+
+    Args:
+        root: folder from `locate`.
+        case: `01` to `40`.
+
+    Returns:
+        Paths by role: `image`, `observer1`, `observer2` (test only), `field of view`.
+
+    Raises:
+        InputError: there is no such case.
+    """
+    if case not in TRAINING + TEST:
+        raise InputError(f"DRIVE: expected a case from 01 to 40, received {case!r}.")
+    part = "test" if case in TEST else "training"
+    folder = Path(root) / part
+    found = {
+        "image": folder / "images" / f"{case}_{part}.tif",
+        "observer1": folder / "1st_manual" / f"{case}_manual1.gif",
+        "observer2": folder / "2nd_manual" / f"{case}_manual2.gif",
+        "field of view": folder / "mask" / f"{case}_{part}_mask.gif",
+    }
+    if part == "training":
+        del found["observer2"]
+    return found
+
+
+def files(root: Path, case: str) -> tuple[Path, ...]:
+    """Returns every raw file of a case that is there."""
+    return tuple(path for path in roles(root, case).values() if path.exists())
+
+
+def references(root: Path, case: str) -> dict[str, np.ndarray]:
+    """Returns the label maps of a case at native size.
+
+    Returns:
+        uint8 (584, 565), 0 or 1, by observer. A label that is not there is left out.
+
+    Raises:
+        InputError: a label can't be decoded.
+    """
+    labels = {k: v for k, v in roles(root, case).items() if k.startswith("observer")}
+    return {k: read_mask(path) for k, path in labels.items() if path.exists()}
+
+
+def regions(root: Path, case: str) -> dict[str, np.ndarray]:
+    """Returns where to measure: the whole image, and inside the round field of view.
+
+    Returns:
+        bool (584, 565), by name of the region.
+
+    Raises:
+        InputError: the mask is missing or can't be decoded.
+    """
+    inside = read_mask(roles(root, case)["field of view"]) > 0
+    return {"image": np.ones_like(inside), "field of view": inside}
+
+
+def interface(root: Path) -> Any:
+    """Returns MIScnn's Data I/O interface: RGB images and observer 1's labels."""
+    from data_io.datasets.interface import RawInterface
+
+    return RawInterface(
+        RECORD,
+        [case for part in split(root).values() for case in part],
+        lambda case: read_image(roles(root, case)["image"]),
+        lambda case: read_mask(roles(root, case)["observer1"]),
+    )
+
+
+def expected(root: Path) -> list[Path]:
+    """Every file of the data set, as distributed."""
+    return [path for case in TEST + TRAINING for path in roles(root, case).values()]
+
+
+def lacks_second_observer(root: Path) -> bool:
+    """True where no label of the second observer came with the data set."""
+    return not any(roles(root, case)["observer2"].exists() for case in TEST)
+
+
+def check(root: Path) -> list[str]:
+    """Compares the folder with the layout, without opening a file.
+
+    Returns:
+        One line for each problem: which file, expected, found, what to do.
+    """
+    wanted = expected(root)
+    if lacks_second_observer(root):
+        wanted = [path for path in wanted if path.parent != Path(root) / SECOND]
+    problems = layout.missing("DRIVE", Path(root), wanted, HINTS)
+    return problems + [
+        f"{path.relative_to(root)}: expected the 40 cases 01 to 40, found another "
+        "one. Take it out of the folder."
+        for path in surplus(root)
+        if is_another_case(path)
+    ]
+
+
+def surplus(root: Path) -> list[Path]:
+    """Files that do not belong to DRIVE."""
+    return layout.unexpected(Path(root), expected(root))
+
+
+def is_another_case(path: Path) -> bool:
+    """True for an image that would make a 41st case."""
+    in_place = path.parent.name == "images" and path.suffix.lower() == ".tif"
+    return in_place and not layout.is_litter(path.name)
+
+
+def remarks(root: Path) -> list[str]:
+    """Returns what is unusual about the folder but stops nothing."""
+    extra = [
+        str(path.relative_to(root))
+        for path in surplus(root)
+        if not is_another_case(path)
+    ]
+    lines = [f"not part of DRIVE, ignored: {', '.join(extra)}"] if extra else []
+    if lacks_second_observer(root):
+        lines.append(f"{SECOND} is not there: measures against observer 2 are left out")
+    return lines

@@ -1,0 +1,197 @@
+"""Finding a data set's folder, and comparing it with the layout as distributed."""
+
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from data_io.datasets.record import Record
+from data_io.errors import InputError
+
+__all__ = ["locate", "missing", "unexpected", "unpack"]
+
+UNPACKED = Path(".work/data")
+
+
+def locate(
+    record: Record, data: Path | None, default: Path, marks: tuple[str, ...]
+) -> Path:
+    """Finds the folder of a data set.
+
+    Args:
+        record: of the data set.
+        data: the data set's own folder or zip, or the folder that contains either;
+            None for `default`.
+        default: where the data set is looked for when nothing was said.
+        marks: subfolders of which at least one tells the data set's own folder.
+
+    Returns:
+        The folder that holds `marks`.
+
+    Raises:
+        InputError: there is no such folder; says how to get the data set.
+    """
+    start = default if data is None else Path(data)
+    for folder in candidates(start, record.title):
+        if any((folder / mark).is_dir() for mark in marks):
+            return folder
+    raise InputError(
+        f"{record.title}: expected the data set in {start}, found "
+        f"{found(start)}.\n{record.access}\nLayout:\n{record.layout}\n"
+        f"Then give DATA=FOLDER to make, --data FOLDER to dscpp, or put it in "
+        f"{default}. Without the data, `make demo` runs the same pipeline on phantoms."
+    )
+
+
+def candidates(start: Path, title: str) -> Iterator[Path]:
+    """The folders that may be the data set's own, likeliest first."""
+    if start.is_dir():
+        yield from (start, start / title)
+        start = start / f"{title}.zip"
+    if start.is_file() and start.suffix.lower() == ".zip":
+        folder = unpack(start)
+        inner = [child for child in sorted(folder.iterdir()) if child.is_dir()]
+        for outer in (folder, *inner):
+            yield from (outer, outer / title)
+
+
+def found(path: Path) -> str:
+    """What is at a path, in a few words."""
+    if path.is_file():
+        is_zip = path.suffix.lower() == ".zip"
+        return "a zip without it" if is_zip else "a file that is no zip"
+    if not path.is_dir():
+        return "no such folder"
+    entries = sorted(entry.name for entry in path.iterdir())
+    if not entries:
+        return "an empty folder"
+    more = f" and {len(entries) - 6} more" if len(entries) > 6 else ""
+    return f"a folder with {', '.join(entries[:6])}{more}"
+
+
+def unpack(archive: Path, into: Path | None = None) -> Path:
+    """Unpacks a zip once; the same content again costs nothing.
+
+    Args:
+        archive: a zip file.
+        into: parent of the unpacked folder; None for `.work/data`.
+
+    Returns:
+        The folder `<into>/<hash of names, sizes and checksums>`.
+
+    Raises:
+        InputError: not a zip, damaged, encrypted, or with entries that point outside.
+    """
+    into = UNPACKED if into is None else into
+    try:
+        with zipfile.ZipFile(archive) as content:
+            members = [m for m in content.infolist() if not is_litter(m.filename)]
+            target = into / key(members)
+            if not target.is_dir():
+                refuse_unsafe(archive, members)
+                extract(content, members, target)
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+        raise InputError(
+            f"{archive}: expected a whole, unencrypted zip, found {error}. "
+            "Download it again, or unpack it yourself and name the folder."
+        ) from error
+    return target
+
+
+def is_litter(name: str) -> bool:
+    """True for what operating systems add to archives and folders."""
+    parts = name.split("/")
+    known = {"__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"}
+    return any(part in known or part.startswith("._") for part in parts)
+
+
+def key(members: Iterable[zipfile.ZipInfo]) -> str:
+    """Hash of what an archive holds, from its directory alone."""
+    lines = sorted(f"{m.filename} {m.file_size} {m.CRC}" for m in members)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def refuse_unsafe(archive: Path, members: Iterable[zipfile.ZipInfo]) -> None:
+    """Raises InputError for entries that would be written elsewhere, and for links."""
+    for member in members:
+        parts = member.filename.replace("\\", "/").split("/")
+        absolute = parts[0] == "" or ":" in parts[0]
+        link = stat.S_ISLNK(member.external_attr >> 16)
+        if absolute or ".." in parts or link:
+            raise InputError(
+                f"{archive}: expected entries inside the archive's own folder, found "
+                f"{member.filename!r}. Do not trust this file: download it again "
+                "from the data set's own page."
+            )
+
+
+def extract(
+    content: zipfile.ZipFile, members: list[zipfile.ZipInfo], target: Path
+) -> None:
+    """Extracts aside and renames, so that a half-unpacked folder is never seen."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=target.parent))
+    try:
+        content.extractall(aside, members)
+        settle(aside, target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def settle(aside: Path, target: Path) -> None:
+    """Renames a finished folder; keeps the one another process put there first."""
+    aside.chmod(0o755)
+    try:
+        os.rename(aside, target)
+    except OSError:
+        if not target.is_dir():
+            raise
+
+
+def missing(
+    title: str, root: Path, expected: Iterable[Path], hints: Mapping[str, str]
+) -> list[str]:
+    """Says which files are not there: a folder that lacks all of them in one line.
+
+    Args:
+        title: of the data set.
+        root: the data set's own folder.
+        expected: every file that belongs to it.
+        hints: what to do, by folder relative to `root`; "" for all others.
+    """
+    problems = []
+    for folder, paths in by_folder(root, expected).items():
+        absent = [path for path in paths if not path.exists()]
+        hint = hints.get(folder, hints[""])
+        if absent and len(absent) == len(paths):
+            names = f"{paths[0].name} to {paths[-1].name}"
+            problems.append(
+                f"{title}: expected {len(paths)} files in {folder} ({names}), "
+                f"found 0. {hint}"
+            )
+        else:
+            count = f"{len(paths) - len(absent)} of {len(paths)} files of this kind"
+            problems += [
+                f"{path.relative_to(root)}: expected a file, found none "
+                f"({count} are there). {hint}"
+                for path in absent
+            ]
+    return problems
+
+
+def by_folder(root: Path, paths: Iterable[Path]) -> dict[str, list[Path]]:
+    """Groups files by their folder relative to `root`, in order."""
+    groups: dict[str, list[Path]] = {}
+    for path in paths:
+        groups.setdefault(path.parent.relative_to(root).as_posix(), []).append(path)
+    return {folder: sorted(group) for folder, group in groups.items()}
+
+
+def unexpected(root: Path, expected: Iterable[Path]) -> list[Path]:
+    """Files below `root` that do not belong to the data set."""
+    known = set(expected)
+    return sorted(p for p in root.rglob("*") if p.is_file() and p not in known)

@@ -1,0 +1,109 @@
+"""Reading raw image files: decoded to the last pixel, or one clear error."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from data_io.errors import InputError
+
+__all__ = ["decode", "read_image", "read_mask"]
+
+
+def decode(path: Path) -> tuple[str, np.ndarray]:
+    """Decodes a whole image file.
+
+    Palette images give their indices, never the colours: what a palette shows as grey
+    says nothing about the label.
+
+    Args:
+        path: an image file.
+
+    Returns:
+        Pillow's mode (`RGB`, `L`, `P`, ...) and the pixels, (rows, columns) or
+        (rows, columns, channels).
+
+    Raises:
+        InputError: no file, not an image, or cut short.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image.mode, np.array(image)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: expected a file, found none.") from error
+    except PermissionError as error:
+        raise InputError(
+            f"{path}: expected a readable file, found no permission to read it. "
+            "Change its permissions."
+        ) from error
+    except Exception as error:  # Pillow raises nearly anything on a broken file
+        raise InputError(f"{path}: {describe(path)} ({reason(error)}).") from error
+
+
+def describe(path: Path) -> str:
+    """Says what a file that can't be decoded seems to be."""
+    what = f"expected a whole {path.suffix.lstrip('.').upper()} image, found "
+    if path.is_dir():
+        return what + "a folder. Put the file in its place"
+    with path.open("rb") as file:
+        head = file.read(512)
+    size = path.stat().st_size
+    if not head:
+        return what + "an empty file. Copy it again from the original download"
+    if not any(byte < 9 or 13 < byte < 32 for byte in head):
+        return what + f"{size} bytes of text. Copy the image itself in its place"
+    return (
+        what + f"{size} bytes that can't be decoded to the end, "
+        "cut short or damaged. Copy it again from the original download"
+    )
+
+
+def reason(error: Exception) -> str:
+    """The decoder's own words, without the path it repeats."""
+    text = str(error).splitlines()[0] if str(error) else ""
+    return "not a known image format" if "cannot identify" in text else (
+        text or type(error).__name__
+    )
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Reads a colour image.
+
+    Args:
+        path: an RGB image file, 8 bits a channel.
+
+    Returns:
+        uint8, (rows, columns, 3), in [0, 255].
+
+    Raises:
+        InputError: not decodable, or not RGB.
+    """
+    mode, pixels = decode(path)
+    if mode != "RGB":
+        raise InputError(
+            f"{path}: expected an RGB image, found mode {mode}. "
+            "Copy it again from the original download."
+        )
+    return pixels
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Reads a binary mask: foreground is every index or value above 0.
+
+    Args:
+        path: a palette, grey or one-bit image file.
+
+    Returns:
+        uint8, (rows, columns), 0 or 1.
+
+    Raises:
+        InputError: not decodable, or more than one channel.
+    """
+    mode, pixels = decode(path)
+    if pixels.ndim != 2:
+        raise InputError(
+            f"{path}: expected a mask of one channel, found mode {mode}. "
+            "Copy it again from the original download."
+        )
+    return (pixels > 0).astype(np.uint8)

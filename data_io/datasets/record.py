@@ -1,0 +1,45 @@
+"""What there is to know about a data set before its files are opened."""
+
+from dataclasses import dataclass
+
+__all__ = ["Record"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """The facts of one data set.
+
+    Attributes:
+        name: folder name in `results/` and argument of `--dataset`, such as `drive`.
+        title: as the paper's tables print it, such as `DRIVE`.
+        classes: names of the classes, background first.
+        channels: channels of an image.
+        input_shape: spatial shape of the network's input, rows first.
+        counts: number of cases in `training`, `validation` and `test`.
+        raw_shape: spatial shape of every raw image, rows first; None where it varies.
+        source: address of the data set's own page.
+        licence: the terms it is distributed under, as found.
+        citation: the publication to cite.
+        access: how to get the files, one or two sentences.
+        layout: drawing of the folder, as distributed.
+        simulated: True where nothing was ever photographed.
+    """
+
+    name: str
+    title: str
+    classes: tuple[str, ...]
+    channels: int
+    input_shape: tuple[int, ...]
+    counts: dict[str, int]
+    raw_shape: tuple[int, ...] | None
+    source: str
+    licence: str
+    citation: str
+    access: str
+    layout: str
+    simulated: bool = False
+
+    @property
+    def cases(self) -> int:
+        """Number of cases in all parts of the split."""
+        return sum(self.counts.values())

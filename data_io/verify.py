@@ -1,0 +1,353 @@
+"""Decodes every file of a data set and says all that is wrong with it at once."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from data_io.datasets.reading import decode
+from data_io.datasets.record import Record
+from data_io.errors import InputError
+
+__all__ = ["Report", "state_path", "verify"]
+
+FORMAT = 1
+FOLDER = Path(".work/verify")
+AGAIN = "Copy it again from the original download."
+Facts = dict[str, Any]
+
+
+@dataclass
+class Report:
+    """What was found in a data set without problems.
+
+    Attributes:
+        title: of the data set.
+        root: its folder.
+        counts: cases by part of the split.
+        files: number of files looked at, by role.
+        sizes: number of images, by spatial shape.
+        values: the distinct values (or palette indices) seen in masks, by role.
+        foreground: mean share of foreground pixels in masks, by role, in [0, 1].
+        decoded: files decoded now.
+        skipped: files decoded before and unchanged since.
+        warnings: what is unusual but stops nothing.
+    """
+
+    title: str
+    root: Path
+    counts: dict[str, int]
+    files: dict[str, int] = field(default_factory=dict)
+    sizes: dict[tuple[int, ...], int] = field(default_factory=dict)
+    values: dict[str, set[int]] = field(default_factory=dict)
+    foreground: dict[str, float] = field(default_factory=dict)
+    decoded: int = 0
+    skipped: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{n} {part}" for part, n in self.counts.items())
+        sizes = ", ".join(f"{n} of {shown(s)}" for s, n in self.sizes.items())
+        lines = [
+            f"{self.title} in {self.root}: all is well",
+            f"  cases   {sum(self.counts.values())} ({parts})",
+            f"  images  {sizes}",
+        ]
+        for role, values in self.values.items():
+            seen = ", ".join(str(value) for value in sorted(values))
+            share = f"{100 * self.foreground[role]:.1f} % foreground"
+            lines.append(
+                f"  {role}  {self.files[role]} files, values {seen}, {share}"
+            )
+        lines.append(f"  decoded {self.decoded}, unchanged since last time "
+                     f"{self.skipped}")
+        return "\n".join(lines + [f"  warning: {text}" for text in self.warnings])
+
+
+def verify(
+    dataset: ModuleType, root: Path, state: Path | None = None, progress: bool = True
+) -> Report:
+    """Decodes every file of a data set and compares it with the record.
+
+    A file decoded before is not decoded again while its path, size and time of change
+    are the same; what it held is judged anew each time.
+
+    Args:
+        dataset: module of the data set, from `data_io.datasets.by_name`.
+        root: its folder, from `dataset.locate`.
+        state: file that remembers what was decoded, such as `state_path(name)`; None
+            to decode everything.
+        progress: shows a bar on stderr when it takes a while.
+
+    Returns:
+        Counts, sizes and label values.
+
+    Raises:
+        InputError: one message with all problems, a line each: which file, expected,
+            found, what to do.
+    """
+    record, root = dataset.record(root), Path(root)
+    problems = list(dataset.check(root))
+    report = Report(
+        record.title, root, {part: len(c) for part, c in dataset.split(root).items()}
+    )
+    facts = examine(dataset, root, state, report, problems, progress)
+    for case, by_role in facts.items():
+        for role, known in by_role.items():
+            path = dataset.roles(root, case)[role].relative_to(root)
+            problems += judge(record, role, str(path), known, by_role)
+    if problems:
+        raise InputError(message(record, root, problems))
+    summarise(report, facts)
+    report.warnings += [*dataset.remarks(root), *empty(dataset, root, facts)]
+    return report
+
+
+def state_path(name: str) -> Path:
+    """Where `dscpp` remembers what was decoded of a data set."""
+    return FOLDER / f"{name}.json"
+
+
+def examine(
+    dataset: ModuleType,
+    root: Path,
+    state: Path | None,
+    report: Report,
+    problems: list[str],
+    progress: bool,
+) -> dict[str, dict[str, Facts]]:
+    """Decodes all files that are there and not known; returns facts by case and role.
+
+    Adds to `problems` what can't be decoded, and counts in `report`.
+    """
+    known, seen = recall(state), {}
+    facts: dict[str, dict[str, Facts]] = {}
+    todo = [
+        (case, role, path)
+        for part in dataset.split(root).values()
+        for case in part
+        for role, path in dataset.roles(root, case).items()
+        if path.exists()
+    ]
+    bar = tqdm(todo, "verify", unit="file", delay=1, leave=False, disable=not progress)
+    for case, role, path in bar:
+        place, stamp = str(path.resolve()), stamp_of(path)
+        if known.get(place, {}).get("stamp") == stamp:
+            found, report.skipped = known[place]["facts"], report.skipped + 1
+        else:
+            try:
+                found = facts_of(path)
+            except InputError as error:
+                problems.append(str(error).replace(str(path), relative(path, root), 1))
+                continue
+            report.decoded += 1
+        facts.setdefault(case, {})[role] = found
+        seen[place] = {"stamp": stamp, "facts": found}
+    if report.decoded:
+        report.warnings += remember(state, known, seen)
+    return facts
+
+
+def relative(path: Path, root: Path) -> str:
+    """The path as problems name it."""
+    return str(path.relative_to(root))
+
+
+def stamp_of(path: Path) -> list[int]:
+    """Size in bytes and time of change in nanoseconds."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def facts_of(path: Path) -> Facts:
+    """What a file holds, as JSON can keep it.
+
+    Returns:
+        `mode`, `shape` (rows, columns), and for one channel of whole numbers `values`,
+        pairs of a value and its number of pixels (at most 9); for an array of floats
+        `range`.
+
+    Raises:
+        InputError: it can't be decoded.
+    """
+    mode, pixels = decode(path) if path.suffix != ".npy" else decode_array(path)
+    found: Facts = {"mode": mode, "shape": list(pixels.shape[:2])}
+    if pixels.dtype.kind == "f":
+        found["range"] = [float(pixels.min()), float(pixels.max())]
+    elif pixels.ndim == 2:
+        values, numbers = np.unique(pixels, return_counts=True)
+        pairs = zip(values.tolist(), numbers.tolist(), strict=True)
+        found["values"] = [[int(v), n] for v, n in pairs][:9]
+    return found
+
+
+def decode_array(path: Path) -> tuple[str, np.ndarray]:
+    """Reads an array of floats.
+
+    Raises:
+        InputError: not a whole `.npy` file of finite floats.
+    """
+    try:
+        array = np.load(path, allow_pickle=False)
+        if array.dtype.kind == "f" and array.size and np.isfinite(array).all():
+            return "float", array
+        found = f"{array.dtype} of shape {array.shape}, or not finite"
+    except (OSError, ValueError, EOFError) as error:
+        found = str(error)
+    raise InputError(
+        f"{path}: expected a whole .npy file of finite floats, found: {found}. "
+        "Delete the data set's folder; it is generated again."
+    )
+
+
+def judge(
+    record: Record, role: str, name: str, known: Facts, others: Mapping[str, Facts]
+) -> list[str]:
+    """Returns the problems of one decoded file.
+
+    Args:
+        record: of the data set.
+        role: `image`, `posterior`, or else a mask.
+        name: the file, as the message names it.
+        known: its facts.
+        others: facts of all files of the case, by role.
+    """
+    expected = record.raw_shape or others.get("image", known)["shape"]
+    problems = []
+    if list(expected) != known["shape"]:
+        pair = "" if role == "image" else ", the size of its image"
+        problems.append(
+            f"{name}: expected {shown(expected)}{pair}, found "
+            f"{shown(known['shape'])}. {AGAIN}"
+        )
+    if role == "image":
+        return problems + judge_image(record, name, known)
+    if role == "posterior":
+        return problems + judge_posterior(name, known)
+    return problems + judge_mask(name, known)
+
+
+def judge_image(record: Record, name: str, known: Facts) -> list[str]:
+    """Returns a problem where the image has not the record's channels."""
+    mode = {1: "L", 3: "RGB"}[record.channels]
+    if known["mode"] == mode:
+        return []
+    return [f"{name}: expected an {mode} image, found mode {known['mode']}. {AGAIN}"]
+
+
+def judge_posterior(name: str, known: Facts) -> list[str]:
+    """Returns a problem where probabilities are not probabilities."""
+    low, high = known.get("range", (-1, -1))
+    if 0 <= low <= high <= 1:
+        return []
+    return [
+        f"{name}: expected probabilities in [0, 1], found {low:g} to {high:g}. "
+        "Delete the data set's folder; it is generated again."
+    ]
+
+
+def judge_mask(name: str, known: Facts) -> list[str]:
+    """Returns a problem where a mask is not binary.
+
+    Binary: the value 0 and at most one other, whichever. So 0/255 in a grey image and
+    0/1 in a palette image are both well, 0/1/2 and grey edges are not, and neither is
+    a mask that is foreground everywhere.
+    """
+    if "values" not in known:
+        return [
+            f"{name}: expected a mask of one channel, found mode {known['mode']}. "
+            + AGAIN
+        ]
+    values = [value for value, _ in known["values"]]
+    if len(values) <= 2 and values[0] == 0:
+        return []
+    some = ", ".join(str(value) for value in values[:8])
+    more = ", ..." if len(values) > 8 else ""
+    return [
+        f"{name}: expected a binary mask, 0 and one other value, found the values "
+        f"{some}{more}. {AGAIN}"
+    ]
+
+
+def empty(
+    dataset: ModuleType, root: Path, facts: Mapping[str, Mapping[str, Facts]]
+) -> list[str]:
+    """Returns a warning for each mask without foreground."""
+    return [
+        f"{relative(dataset.roles(root, case)[role], root)} has no foreground"
+        for case, by_role in facts.items()
+        for role, known in by_role.items()
+        if role not in ("image", "posterior") and len(known["values"]) == 1
+    ]
+
+
+def summarise(report: Report, facts: Mapping[str, Mapping[str, Facts]]) -> None:
+    """Fills in the numbers of a data set without problems."""
+    shares: dict[str, list[float]] = {}
+    for by_role in facts.values():
+        for role, known in by_role.items():
+            report.files[role] = report.files.get(role, 0) + 1
+            if role == "image":
+                size = tuple(known["shape"])
+                report.sizes[size] = report.sizes.get(size, 0) + 1
+            elif "values" in known:
+                numbers = dict(known["values"])
+                report.values.setdefault(role, set()).update(numbers)
+                share = 1 - numbers[0] / sum(numbers.values())
+                shares.setdefault(role, []).append(share)
+    report.foreground = {role: float(np.mean(s)) for role, s in shares.items()}
+
+
+def message(record: Record, root: Path, problems: list[str]) -> str:
+    """One message for all problems."""
+    count = f"{len(problems)} problem" + "s" * (len(problems) > 1)
+    lines = [f"{record.title} in {root}: {count}."]
+    lines += [f"  {number}. {text}" for number, text in enumerate(problems, 1)]
+    return "\n".join(lines)
+
+
+def shown(shape: Any) -> str:
+    """A spatial shape in words."""
+    return f"{shape[0]} rows x {shape[1]} columns"
+
+
+def recall(state: Path | None) -> dict[str, dict[str, Any]]:
+    """Reads what was decoded before; nothing where the file is missing or damaged."""
+    try:
+        kept = json.loads(state.read_text("utf-8")) if state else {}
+        same = isinstance(kept, dict) and kept.get("format") == FORMAT
+        files = kept.get("files") if same else {}
+        return {
+            place: entry
+            for place, entry in files.items()
+            if isinstance(entry["facts"]["shape"], list) and len(entry["stamp"]) == 2
+        }
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        return {}
+
+
+def remember(
+    state: Path | None, known: Mapping[str, Any], seen: Mapping[str, Any]
+) -> list[str]:
+    """Writes what was decoded, aside and renamed; returns a warning where it can't."""
+    if state is None:
+        return []
+    kept = {place: entry for place, entry in known.items() if Path(place).exists()}
+    text = json.dumps({"format": FORMAT, "files": {**kept, **seen}})
+    try:
+        state.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=state.parent, prefix=".verify-", delete=False
+        ) as file:
+            file.write(text)
+        os.replace(file.name, state)
+    except OSError as error:
+        return [f"{state} can't be written ({error}): next time all is decoded again"]
+    return []
