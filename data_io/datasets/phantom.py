@@ -352,7 +352,7 @@ def draw_image(random: np.random.Generator, size: int) -> np.ndarray:
     Returns:
         uint8 (size, size, 3).
     """
-    texture = gaussian_filter(random.standard_normal((size, size)), 6, mode="wrap")
+    texture = gaussian_filter(random.standard_normal((size, size)), 8, mode="wrap")
     texture *= 8 / texture.std()
     depth = draw_vessels(random, size)
     # Vessels show most in green, as in fundus photographs.
@@ -390,7 +390,7 @@ def grow_tree(
     for start in starts:
         towards = size / 2 - start + random.normal(0, size / 6, 2)
         angle = float(np.arctan2(towards[1], towards[0]))
-        branches = [(start, angle, random.uniform(2, 3.2), random.uniform(0.7, 1), 0)]
+        branches = [(start, angle, random.uniform(1.6, 2.8), random.uniform(0.7, 1), 0)]
         while branches:
             start, angle, width, contrast, level = branches.pop()
             points, angle = walk(random, start, angle, size * 0.7**level)
