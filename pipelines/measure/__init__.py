@@ -1,0 +1,1 @@
+"""Measures, histograms and statistics: numpy and scipy only, no network library."""

@@ -112,11 +112,16 @@ def _count(
     """Count voxels by bin and by the labels, whose first one varies slowest."""
     n_bins, n_rows = len(EDGES) - 1, 2 ** len(labels)
     total = np.zeros(n_rows * n_bins, dtype=np.int64)
-    maps = [_checked_label(label) for label in labels]
-    for cut, p in probability_slabs(*maps, np.asarray(probability), mask=mask):
+    maps, p = [_checked_label(label) for label in labels], np.asarray(probability)
+    if p.shape != maps[0].shape:
+        raise ValueError(
+            f"probability: expected shape {maps[0].shape}, that of the label, received "
+            f"{p.shape}."
+        )
+    for cut, values in probability_slabs(*maps, p, mask=mask):
         # In float32, 0.35 is less than 0.35: compare in float64, as the edges are.
-        bins = np.searchsorted(EDGES[1:-1], p.astype(np.float64), side="right")
-        row = np.zeros(len(p), dtype=np.intp)
+        bins = np.searchsorted(EDGES[1:-1], values.astype(np.float64), side="right")
+        row = np.zeros(len(values), dtype=np.intp)
         for label in cut:
             row = 2 * row + label.astype(np.intp)
         total += np.bincount(row * n_bins + bins, minlength=total.size)
