@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,11 +62,10 @@ class Report:
         for role, values in self.values.items():
             seen = ", ".join(str(value) for value in sorted(values))
             share = f"{100 * self.foreground[role]:.1f} % foreground"
-            lines.append(
-                f"  {role}  {self.files[role]} files, values {seen}, {share}"
-            )
-        lines.append(f"  decoded {self.decoded}, unchanged since last time "
-                     f"{self.skipped}")
+            lines.append(f"  {role}  {self.files[role]} files, values {seen}, {share}")
+        lines.append(
+            f"  decoded {self.decoded}, unchanged since last time {self.skipped}"
+        )
         return "\n".join(lines + [f"  warning: {text}" for text in self.warnings])
 
 
@@ -129,30 +127,44 @@ def examine(
     """
     known, seen = recall(state), {}
     facts: dict[str, dict[str, Facts]] = {}
-    todo = [
+    todo = present(dataset, root)
+    bar = tqdm(todo, "verify", unit="file", delay=1, leave=False, disable=not progress)
+    for case, role, path in bar:
+        try:
+            entry = known_or_decoded(path, known)
+        except InputError as error:
+            problems.append(str(error).replace(str(path), relative(path, root), 1))
+            continue
+        facts.setdefault(case, {})[role] = entry["facts"]
+        seen[str(path.resolve())] = entry
+    report.skipped = sum(known.get(place) is entry for place, entry in seen.items())
+    report.decoded = len(seen) - report.skipped
+    if report.decoded:
+        report.warnings += remember(state, known, seen)
+    return facts
+
+
+def present(dataset: ModuleType, root: Path) -> list[tuple[str, str, Path]]:
+    """Case, role and path of every file of the data set that is there."""
+    return [
         (case, role, path)
         for part in dataset.split(root).values()
         for case in part
         for role, path in dataset.roles(root, case).items()
         if path.exists()
     ]
-    bar = tqdm(todo, "verify", unit="file", delay=1, leave=False, disable=not progress)
-    for case, role, path in bar:
-        place, stamp = str(path.resolve()), stamp_of(path)
-        if known.get(place, {}).get("stamp") == stamp:
-            found, report.skipped = known[place]["facts"], report.skipped + 1
-        else:
-            try:
-                found = facts_of(path)
-            except InputError as error:
-                problems.append(str(error).replace(str(path), relative(path, root), 1))
-                continue
-            report.decoded += 1
-        facts.setdefault(case, {})[role] = found
-        seen[place] = {"stamp": stamp, "facts": found}
-    if report.decoded:
-        report.warnings += remember(state, known, seen)
-    return facts
+
+
+def known_or_decoded(path: Path, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the entry of a file: the one kept where it is unchanged, else a new one.
+
+    Raises:
+        InputError: it can't be decoded.
+    """
+    entry, stamp = known.get(str(path.resolve())), stamp_of(path)
+    if entry and entry["stamp"] == stamp:
+        return entry
+    return {"stamp": stamp, "facts": facts_of(path)}
 
 
 def relative(path: Path, root: Path) -> str:
@@ -322,15 +334,21 @@ def recall(state: Path | None) -> dict[str, dict[str, Any]]:
     """Reads what was decoded before; nothing where the file is missing or damaged."""
     try:
         kept = json.loads(state.read_text("utf-8")) if state else {}
-        same = isinstance(kept, dict) and kept.get("format") == FORMAT
-        files = kept.get("files") if same else {}
-        return {
-            place: entry
-            for place, entry in files.items()
-            if isinstance(entry["facts"]["shape"], list) and len(entry["stamp"]) == 2
-        }
+        files = kept["files"] if kept.get("format") == FORMAT else {}
+        return {place: entry for place, entry in files.items() if is_entry(entry)}
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         return {}
+
+
+def is_entry(entry: Any) -> bool:
+    """True for what `known_or_decoded` makes, as JSON gives it back."""
+    facts = entry["facts"]
+    return (
+        [type(number) for number in entry["stamp"]] == [int, int]
+        and isinstance(facts["mode"], str)
+        and len(facts["shape"]) == 2
+        and all(len(pair) == 2 for pair in facts.get("values", []))
+    )
 
 
 def remember(
@@ -341,13 +359,11 @@ def remember(
         return []
     kept = {place: entry for place, entry in known.items() if Path(place).exists()}
     text = json.dumps({"format": FORMAT, "files": {**kept, **seen}})
+    aside = state.with_name(f".{state.name}.{os.getpid()}")
     try:
         state.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=state.parent, prefix=".verify-", delete=False
-        ) as file:
-            file.write(text)
-        os.replace(file.name, state)
+        aside.write_text(text, "utf-8")
+        aside.replace(state)
     except OSError as error:
         return [f"{state} can't be written ({error}): next time all is decoded again"]
     return []

@@ -1,4 +1,4 @@
-"""Imitations of raw data sets: the layout and the modes of the real files, made-up content.
+"""Imitations of raw data sets: true layout and image modes, made-up content.
 
 The images are drawn, not photographed. They have the true size, so that no check has
 to be loosened for a test.
@@ -85,7 +85,5 @@ def write_drive(root: Path, seed: int = 0) -> Path:
         write_grey(base / "mask" / f"{case}_{part}_mask.gif", inside)
         if part == "test":
             second = np.roll(label, 1, axis=1) & inside
-            write_palette(
-                base / "2nd_manual" / f"{case}_manual2.gif", second, PALETTE
-            )
+            write_palette(base / "2nd_manual" / f"{case}_manual2.gif", second, PALETTE)
     return folder

@@ -1,7 +1,6 @@
 """Finding a data set's folder, and comparing it with the layout as distributed."""
 
 import hashlib
-import os
 import shutil
 import stat
 import tempfile
@@ -146,7 +145,7 @@ def settle(aside: Path, target: Path) -> None:
     """Renames a finished folder; keeps the one another process put there first."""
     aside.chmod(0o755)
     try:
-        os.rename(aside, target)
+        aside.rename(target)
     except OSError:
         if not target.is_dir():
             raise

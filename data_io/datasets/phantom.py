@@ -165,9 +165,7 @@ def record(root: Path) -> Record:
     """The record of the set at `root`: its own counts and size."""
     settings = Settings(**about(root)["settings"])
     shape = (settings.size, settings.size)
-    return replace(
-        RECORD, input_shape=shape, raw_shape=shape, counts=settings.counts
-    )
+    return replace(RECORD, input_shape=shape, raw_shape=shape, counts=settings.counts)
 
 
 def split(root: Path) -> dict[str, tuple[str, ...]]:
@@ -311,9 +309,7 @@ def write(settings: Settings, folder: Path) -> None:
     (folder / ABOUT).write_text(json.dumps(text, indent=2) + "\n", "utf-8")
 
 
-def write_case(
-    folder: Path, case: str, random: np.random.Generator, size: int
-) -> None:
+def write_case(folder: Path, case: str, random: np.random.Generator, size: int) -> None:
     """Draws one case and writes its three files."""
     image = draw_image(random, size)
     chance = probability(image)
@@ -390,10 +386,11 @@ def grow_tree(
     for start in starts:
         towards = size / 2 - start + random.normal(0, size / 6, 2)
         angle = float(np.arctan2(towards[1], towards[0]))
-        branches = [(start, angle, random.uniform(1.6, 2.8), random.uniform(0.7, 1), 0)]
+        trunk = (start, angle, random.uniform(1.6, 2.8), random.uniform(0.7, 1), 0)
+        branches = [trunk]
         while branches:
-            start, angle, width, contrast, level = branches.pop()
-            points, angle = walk(random, start, angle, size * 0.7**level)
+            origin, angle, width, contrast, level = branches.pop()
+            points, angle = walk(random, origin, angle, size * 0.7**level)
             yield points, width, contrast
             for side in (-1, 1) if level < 2 else ():
                 split_at = points[random.integers(len(points) // 3, len(points))]

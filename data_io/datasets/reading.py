@@ -62,8 +62,10 @@ def describe(path: Path) -> str:
 def reason(error: Exception) -> str:
     """The decoder's own words, without the path it repeats."""
     text = str(error).splitlines()[0] if str(error) else ""
-    return "not a known image format" if "cannot identify" in text else (
-        text or type(error).__name__
+    return (
+        "not a known image format"
+        if "cannot identify" in text
+        else (text or type(error).__name__)
     )
 
 
