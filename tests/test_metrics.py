@@ -276,6 +276,7 @@ def test_undefined_is_nan(label, guess, undefined):
         assert result[name] == 0
 
 
+@pytest.mark.filterwarnings("error")
 def test_overlap_scores_of_many_counts_at_once():
     scores = overlap_scores([[2, 0]], [[2, 0]], [[1, 0]])
     np.testing.assert_array_equal(scores["dice"], [[4 / 7, np.nan]])
