@@ -6,6 +6,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$1 lock=$2 python=$3
 torch_version=2.13.0
+if [[ -z $python ]]; then
+    echo "No Python from 3.11 to 3.13 was found. Install one, or name it:" \
+        "make install PYTHON=/path/to/python3.12" >&2
+    exit 2
+fi
 export PYTHONNOUSERSITE=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 unset PYTHONPATH PYTHONHOME
 
@@ -22,9 +27,10 @@ install_torch() {
     fi
 }
 
+# Only another lock or another torch costs a new environment.
 digest=$("$python" -c 'import hashlib, sys
-print(hashlib.sha256(b"".join(open(p, "rb").read() for p in sys.argv[1:])).hexdigest())
-' "$lock" "$0")
+print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest(), sys.argv[2])
+' "$lock" "$torch_version")
 if [[ $(cat "$folder/.ready" 2>/dev/null) != "$digest" ]]; then
     echo "Building $folder from $lock (a few minutes) ..."
     "$python" -m venv --clear "$folder"

@@ -1,0 +1,92 @@
+# The front door. `make` alone lists what can be asked for; every target that needs
+# an environment builds it first. What the project does is done by `dscpp`: the
+# targets only call it, so that an interrupted one goes on when it is called again.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+BACKENDS := tensorflow torch jax
+BACKEND ?= tensorflow
+ifeq ($(filter $(BACKEND),$(BACKENDS)),)
+$(error BACKEND: expected one of: $(BACKENDS); received "$(BACKEND)")
+endif
+ifneq ($(GPU),)
+ifneq ($(BACKEND),tensorflow)
+$(error GPU=1 is prepared for BACKEND=tensorflow alone; requirements/README.md says more)
+endif
+endif
+
+# Each backend has an environment of its own, and GPU=1 another.
+FLAVOUR := $(if $(GPU),gpu,$(BACKEND))
+VENV := .venv$(patsubst %,-%,$(filter-out tensorflow,$(FLAVOUR)))
+LOCK := requirements/$(FLAVOUR).txt
+
+# The first Python of the right age; looked for only when an environment is built.
+PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	2>/dev/null && echo $$python && break; done)
+
+# Nothing from outside leaks in; Keras reads the backend from its variable.
+unexport PYTHONPATH PYTHONHOME
+export PYTHONNOUSERSITE := 1
+export KERAS_BACKEND := $(BACKEND)
+
+# $(call flag,VARIABLE,option): `--option "value"` when the variable is set.
+flag = $(if $($(1)), --$(2) "$($(1))")
+FLAGS = $(call flag,PRESET,preset)$(call flag,LOSSES,losses)$(call flag,SEEDS,seeds)
+FLAGS += $(call flag,EPOCHS,epochs)$(call flag,JOBS,jobs)
+DATA_FLAGS = $(call flag,DATA,data)$(if $(PHANTOM), --phantom)
+
+.PHONY: help install demo reproduce-drive tables test lint test-backends lock clean
+.PHONY: test-backend
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' Makefile
+	@echo "Variables: DATA PRESET LOSSES SEEDS EPOCHS JOBS PHANTOM, BACKEND (tensorflow,"
+	@echo "torch or jax), GPU=1. Example:"
+	@echo '  make reproduce-drive DATA=data/DRIVE PRESET=reduced LOSSES="DSC,DSC++"'
+
+install: $(VENV)/.ready ## build the environment from its lock
+
+$(VENV)/.ready: $(LOCK) requirements/install.sh setup.cfg pyproject.toml
+	@requirements/install.sh "$(VENV)" "$(LOCK)" "$(PYTHON)"
+
+demo: $(VENV)/.ready ## train CE, DSC and DSC++ on phantoms and print the table (minutes)
+	@$(VENV)/bin/dscpp demo$(FLAGS)
+
+reproduce-drive: $(VENV)/.ready ## train on DRIVE (DATA=folder) and write its tables (hours)
+	@$(VENV)/bin/dscpp reproduce --dataset drive$(DATA_FLAGS)$(FLAGS)
+
+tables: $(VENV)/.ready ## write every table anew from the committed runs
+	@$(VENV)/bin/dscpp tables
+
+test: lint ## style, types, import rules and all tests
+	@$(VENV)/bin/python -m pytest
+
+lint: $(VENV)/.ready ## style, types and import rules alone
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports --config setup.cfg
+
+# A backend that is missing fails here: importing Keras does, and conftest.py turns
+# a skip for a missing backend into a failure when DSCPP_REQUIRE_BACKEND is set.
+test-backends: ## the tests that depend on the backend, on all three
+	@failed=; for backend in $(BACKENDS); do \
+		echo "== $$backend"; \
+		$(MAKE) --no-print-directory test-backend BACKEND=$$backend GPU= \
+			|| failed="$$failed $$backend"; \
+	done; \
+	if [[ -n $$failed ]]; then echo "Failed:$$failed" >&2; exit 1; fi
+
+test-backend: $(VENV)/.ready
+	@DSCPP_REQUIRE_BACKEND=$(BACKEND) $(VENV)/bin/python -m pytest -m backend
+
+lock: ## choose versions anew and write the locks (UPGRADE=1: the newest)
+	@requirements/lock.sh $(if $(UPGRADE),--upgrade)
+
+clean: ## remove environments, caches and .work; data and results stay
+	@rm -rf .venv .venv-torch .venv-jax .venv-gpu .work build ./*.egg-info
+	@rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@find data_io losses pipelines tests -name __pycache__ -prune -exec rm -rf {} +
