@@ -1,0 +1,329 @@
+"""The runs of one data set at one preset, joined for a table.
+
+Reads `run.json`, `cases.csv` and `histograms.npz` of each run, nothing else, and
+refuses to join what cannot be compared.
+"""
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data_io.errors import InputError
+from pipelines import run as runs_module
+from pipelines.measure import histograms, metrics
+from pipelines.run import Run
+
+__all__ = [
+    "CUSTOM",
+    "STANDARD_GAMMA",
+    "Study",
+    "Variant",
+    "finished",
+    "groups",
+    "open_study",
+]
+
+CUSTOM = "custom-"
+"""Folders of runs with overrides begin so; these are never in a table."""
+
+STANDARD_GAMMA = 2.0
+"""The exponent of the ++ losses in Tables 4 to 6 (Table 2 of the paper)."""
+
+# What the paper reports: test images, all of each image, its one set of labels.
+_SELECTION = {"split": "test", "region": "image", "reference": "observer1"}
+
+_Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, order=True)
+class Variant:
+    """What was trained, whatever the seed: one row of a readable table.
+
+    Attributes:
+        loss: the loss's name as the paper writes it, such as "DSC++".
+        gamma: the ++ exponent of a ++ loss; None for every other loss.
+        method: what was done after training, such as "temperature"; "" for nothing.
+        backend: the Keras backend, where it is not the study's own; else "".
+    """
+
+    loss: str
+    gamma: float | None = None
+    method: str = ""
+    backend: str = ""
+
+    @property
+    def label(self) -> str:
+        """Such as "DSC++", "DSC++ g=2.5" or "DSC + temperature [torch]"."""
+        text = self.loss
+        if self.gamma is not None and self.gamma != STANDARD_GAMMA:
+            text += f" g={self.gamma:g}"
+        text += f" + {self.method}" if self.method else ""
+        return text + (f" [{self.backend}]" if self.backend else "")
+
+    @property
+    def is_main(self) -> bool:
+        """Whether the paper could have a cell for it: no method, the usual backend."""
+        return not self.method and not self.backend
+
+
+def groups(results: Path) -> list[Path]:
+    """Folders `results/<dataset>/<preset>` with a finished run, in order of name.
+
+    Args:
+        results: the folder of all results.
+    """
+    found = sorted(path.parent for path in Path(results).glob("*/*/runs"))
+    return [
+        folder
+        for folder in found
+        if not folder.name.startswith(CUSTOM) and finished(folder)
+    ]
+
+
+def finished(folder: Path) -> list[Run]:
+    """The evaluated runs of `results/<dataset>/<preset>`, in order of name."""
+    return [run for run in runs_module.find(folder) if run.state == "evaluated"]
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """The evaluated runs of one data set at one preset.
+
+    Attributes:
+        folder: `results/<dataset>/<preset>`.
+        runs: the runs of each variant, in order of seed.
+        cases: the test cases, in the order of the split.
+        targets: the classes measured, such as ("vessel",).
+        values: each run's measures, by the run's name: (targets, cases, metrics) in
+            the order of `metrics.METRICS`; NaN where undefined.
+    """
+
+    folder: Path
+    runs: dict[Variant, list[Run]]
+    cases: tuple[str, ...]
+    targets: tuple[str, ...]
+    values: dict[str, _Floats]
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """`run.json` of the first run: for what all runs share."""
+        return next(iter(self.runs.values()))[0].record
+
+    @property
+    def preset(self) -> str:
+        """Such as "paper" or "reduced"."""
+        return str(self.record["preset"])
+
+    @property
+    def title(self) -> str:
+        """The data set as the paper's tables print it."""
+        return str(self.record["title"])
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the images are simulated."""
+        return bool(self.record["simulated"])
+
+    @property
+    def main(self) -> list[Variant]:
+        """The variants that the paper's cells, tests and thresholds are made of."""
+        return [variant for variant in self.runs if variant.is_main]
+
+    def seeds(self, variant: Variant) -> tuple[int, ...]:
+        """Training seeds at hand."""
+        return tuple(int(run.record["seed"]) for run in self.runs[variant])
+
+    def measures(self, variant: Variant, target: str, metric: str) -> _Floats:
+        """One metric of every seed and test case, (seeds, cases); NaN: undefined."""
+        row, column = self.targets.index(target), metrics.METRICS.index(metric)
+        return np.stack(
+            [self.values[run.name][row, :, column] for run in self.runs[variant]]
+        )
+
+    def at_thresholds(self, variant: Variant, target: str) -> dict[str, _Floats]:
+        """Overlap measures at `histograms.THRESHOLDS`, from the histograms alone.
+
+        Returns:
+            "dice", "jaccard", "precision", "recall", each (seeds, cases, thresholds).
+        """
+        parts = [self._thresholds_of(run, target) for run in self.runs[variant]]
+        return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+
+    def _thresholds_of(self, run: Run, target: str) -> dict[str, _Floats]:
+        path = run.path("histograms.npz")
+        found = histograms.load(path)
+        rows = found.where(target=target, **_SELECTION)
+        names = [str(name) for name in found.case[rows]]
+        _check_cases(path, names, self.cases, target)
+        order = [names.index(case) for case in self.cases]
+        return histograms.threshold_metrics(
+            found.counts[rows][order], edges=found.edges
+        )
+
+
+def open_study(folder: Path, order: Sequence[str] = ()) -> Study:
+    """Read and join the evaluated runs of one data set and preset.
+
+    Args:
+        folder: `results/<dataset>/<preset>`.
+        order: names of losses in the order wanted; others follow by name.
+
+    Raises:
+        InputError: no evaluated run; runs on other data, another split or another
+            preset than the first; a run with overrides; a damaged `cases.csv`.
+    """
+    runs = finished(folder)
+    if not runs:
+        raise InputError(
+            f"{folder}: expected evaluated runs in runs/, found none; make one with "
+            "`dscpp train`, `dscpp predict` and `dscpp evaluate`"
+        )
+    for other in runs:
+        _check_joinable(runs[0], other)
+    cases = tuple(str(case) for case in runs[0].record["split"]["test"])
+    targets = _targets(runs[0])
+    values = {run.name: _read_cases(run, cases, targets) for run in runs}
+    return Study(Path(folder), _variants(runs, order), cases, targets, values)
+
+
+def _variants(runs: Sequence[Run], order: Sequence[str]) -> dict[Variant, list[Run]]:
+    """Sort runs into variants: main ones first, then by loss and gamma; by seed."""
+    usual = _usual_backend(runs)
+    found: dict[Variant, list[Run]] = {}
+    for run in sorted(runs, key=lambda run: int(run.record["seed"])):
+        found.setdefault(_variant(run, usual), []).append(run)
+    rank = {loss: position for position, loss in enumerate(order)}
+    return dict(
+        sorted(
+            found.items(),
+            key=lambda item: (
+                not item[0].is_main,
+                rank.get(item[0].loss, len(rank)),
+                item[0].loss,
+                item[0].gamma or 0.0,
+                item[0].method,
+                item[0].backend,
+            ),
+        )
+    )
+
+
+def _usual_backend(runs: Sequence[Run]) -> str:
+    """TensorFlow where any run has it, as the default; else the most frequent."""
+    counts = Counter(str(run.record["backend"]) for run in runs)
+    return max(sorted(counts), key=lambda name: (name == "tensorflow", counts[name]))
+
+
+def _variant(run: Run, usual_backend: str) -> Variant:
+    loss, gamma = str(run.record["loss"]), run.record.get("gamma")
+    # Plain forms are gamma = 1 by definition and CE has none: only ++ losses vary.
+    plus = loss.endswith("++")
+    backend = str(run.record["backend"])
+    return Variant(
+        loss,
+        (STANDARD_GAMMA if gamma in (None, "") else float(gamma)) if plus else None,
+        str(run.record.get("method") or ""),
+        "" if backend == usual_backend else backend,
+    )
+
+
+_SHARED = {
+    "dataset": "data set",
+    "preset": "preset",
+    "split": "split",
+    "data_hash": "data (hash of the raw files)",
+}
+
+
+def _check_joinable(first: Run, other: Run) -> None:
+    """Refuse runs whose per-case values cannot be set side by side."""
+    for key, meaning in _SHARED.items():
+        if first.record.get(key) != other.record.get(key):
+            raise InputError(
+                f"{first.folder} and {other.folder}: expected runs that share the "
+                f"{meaning}, found {_short(first.record.get(key))} and "
+                f"{_short(other.record.get(key))}; remove one of them or train it again"
+            )
+    if other.record.get("overrides"):
+        raise InputError(
+            f"{other.folder}: expected a run with the preset's own values, found "
+            f"overrides {other.record['overrides']}; such a run belongs in "
+            f"{CUSTOM}<hash>/ beside the preset's folder, and in no table"
+        )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _rows(run: Run) -> list[dict[str, str]]:
+    """The rows of `cases.csv` that the paper's tables are about."""
+    path = run.path("cases.csv")
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"{path}: expected the measures of an evaluated run, found a file that "
+            f"cannot be read ({error}); run `dscpp evaluate --run {run.folder}`"
+        ) from error
+    wanted = [*_SELECTION, "case", "target", *metrics.METRICS]
+    missing = [name for name in wanted if rows and name not in rows[0]]
+    if missing:
+        raise InputError(
+            f"{path}: expected the column{'s' if len(missing) > 1 else ''} "
+            f"{', '.join(missing)}, found none; run `dscpp evaluate --run {run.folder}`"
+        )
+    return [
+        row for row in rows if all(row[key] == _SELECTION[key] for key in _SELECTION)
+    ]
+
+
+def _targets(run: Run) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(row["target"] for row in _rows(run)))
+
+
+def _read_cases(run: Run, cases: Sequence[str], targets: Sequence[str]) -> _Floats:
+    """Read the measures of a run, (targets, cases, metrics); empty cells are NaN."""
+    path, rows = run.path("cases.csv"), _rows(run)
+    result = []
+    for target in targets:
+        by_case = [(row["case"], row) for row in rows if row["target"] == target]
+        _check_cases(path, [case for case, _ in by_case], cases, target)
+        named = dict(by_case)
+        result.append([_numbers(path, named[case]) for case in cases])
+    shape = (len(targets), len(cases), len(metrics.METRICS))
+    return np.array(result, dtype=np.float64).reshape(shape)
+
+
+def _numbers(path: Path, row: dict[str, str]) -> list[float]:
+    try:
+        return [float(row[metric] or "nan") for metric in metrics.METRICS]
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: case {row['case']}: expected numbers or empty cells, found "
+            f"{error}; evaluate the run again"
+        ) from error
+
+
+def _check_cases(
+    path: Path, found: Sequence[str], expected: Sequence[str], target: str
+) -> None:
+    """Every test case once, so that no mean is over other cases than it says."""
+    if sorted(found) != sorted(expected):
+        missing = sorted(set(expected) - set(found))
+        extra = sorted(set(found) - set(expected))
+        repeated = sorted(name for name, n in Counter(found).items() if n > 1)
+        raise InputError(
+            f"{path}: {target}: expected each of the {len(expected)} test cases once, "
+            f"found {len(found)} rows (missing: {missing or 'none'}, not in the split: "
+            f"{extra or 'none'}, repeated: {repeated or 'none'}); evaluate it again"
+        )

@@ -1,0 +1,568 @@
+"""Tables of the paper beside ours, tests and thresholds: CSV files from run files.
+
+Needs neither the images nor a backend: everything comes from `run.json`, `cases.csv`
+and `histograms.npz`. What every column means is in `results/README.md`.
+"""
+
+import csv
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from data_io.errors import InputError
+from pipelines.measure import histograms, metrics, statistics
+from pipelines.reporting.study import STANDARD_GAMMA, Study, Variant, groups, open_study
+from pipelines.run import write_csv
+
+__all__ = [
+    "TABLE_COLUMNS",
+    "TEST_COLUMNS",
+    "TEST_METRICS",
+    "THRESHOLD_COLUMNS",
+    "THRESHOLD_METRICS",
+    "Cell",
+    "Estimate",
+    "comparison_rows",
+    "estimate",
+    "paper_folder",
+    "published_cells",
+    "published_thresholds",
+    "study_of",
+    "table_rows",
+    "threshold_rows",
+    "verdict",
+    "write_tables",
+]
+
+TABLE_COLUMNS = (
+    "loss",
+    "gamma",
+    "target",
+    "metric",
+    "mean",
+    "standard_error",
+    "ci_low",
+    "ci_high",
+    "n",
+    "seeds",
+    "published",
+    "published_se",
+    "difference",
+    "verdict",
+    "direction",
+    "n_undefined",
+)
+TEST_COLUMNS = (
+    "metric",
+    "loss_a",
+    "loss_b",
+    "test",
+    "n",
+    "statistic",
+    "p",
+    "p_holm",
+    "target",
+)
+THRESHOLD_COLUMNS = (
+    "loss",
+    "threshold",
+    "metric",
+    "mean",
+    "ci_low",
+    "ci_high",
+    "target",
+)
+TEST_METRICS = ("nll_published", "brier_published", "nll", "brier", "dice", "jaccard")
+THRESHOLD_METRICS = ("precision", "recall", "dice")
+
+PAPER_TABLES = ("table4", "table5", "table6", "table3")
+"""Files in `results/paper/`; losses are listed in the order in which they occur."""
+
+EXTRA_TABLE = "table.csv"
+"""For what no table of the paper has a cell for: phantoms, other gammas, backends."""
+
+# Table 3 prints .05; the value's neighbours and Table 4's cell of the same network
+# say .005. The files keep what is printed; the verdict takes the stricter one.
+MISPRINTS: Mapping[tuple[str, str, float | None, str], float] = {
+    ("table3", "DSC++", 1.0, "jaccard"): 0.005,
+    ("table3", "DSC++", 2.5, "jaccard"): 0.005,
+}
+
+_Z = 1.96  # two-sided 95 %
+_NAN = float("nan")
+_Row = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One published value.
+
+    Attributes:
+        table: such as "table4".
+        dataset: the data set's title in the paper, such as "DRIVE".
+        loss: such as "DSC++".
+        gamma: the ++ exponent of a ++ loss, else None.
+        target: such as "kidney"; "" where the table has only one.
+        metric: the column of `cases.csv` it is compared with, such as "nll_published".
+        value: the mean as printed.
+        standard_error: its standard error as printed.
+    """
+
+    table: str
+    dataset: str
+    loss: str
+    gamma: float | None
+    target: str
+    metric: str
+    value: float
+    standard_error: float
+
+    @property
+    def variant(self) -> Variant:
+        """The variant that was trained for it."""
+        return Variant(self.loss, self.gamma)
+
+    @property
+    def judged_error(self) -> float:
+        """The standard error that the verdict takes: misprints put right."""
+        key = (self.table, self.loss, self.gamma, self.metric)
+        return MISPRINTS.get(key, self.standard_error)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over cases and seeds; see `estimate`."""
+
+    mean: float
+    standard_error: float
+    ci_low: float
+    ci_high: float
+    n: int
+    seeds: int
+    n_undefined: int
+
+
+def estimate(values: npt.ArrayLike) -> Estimate:
+    """Estimate the mean of a measure over cases and seeds.
+
+    Each case is averaged over seeds, and these means are bootstrapped over cases: SE_c
+    and its interval. With S > 1 seeds, s the standard deviation (S - 1) of the seeds'
+    own means, the seeds add SE_s = s / sqrt(S):
+
+        SE = sqrt(SE_c^2 + SE_s^2)
+        ci = mean -+ sqrt((distance to the bootstrap's limit)^2 + (1.96 SE_s)^2)
+
+    Args:
+        values: (seeds, cases); NaN where undefined.
+
+    Returns:
+        The estimate. `n` counts cases with a value for at least one seed,
+        `n_undefined` the undefined values of all seeds. Nothing defined: NaN.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    over_cases = statistics.bootstrap(_mean(values, axis=0))
+    seed_means = _mean(values, axis=1)
+    seed_means = seed_means[~np.isnan(seed_means)]
+    n_seeds, seed_error = len(values), 0.0
+    if len(seed_means) > 1:
+        seed_error = float(seed_means.std(ddof=1)) / math.sqrt(len(seed_means))
+    mean, extra = over_cases.mean, _Z * seed_error
+    return Estimate(
+        mean=mean,
+        standard_error=math.hypot(over_cases.standard_error, seed_error),
+        ci_low=mean - math.hypot(mean - over_cases.ci_low, extra),
+        ci_high=mean + math.hypot(over_cases.ci_high - mean, extra),
+        n=over_cases.n,
+        seeds=n_seeds,
+        n_undefined=int(np.isnan(values).sum()),
+    )
+
+
+def _mean(values: npt.NDArray[np.float64], axis: int) -> npt.NDArray[np.float64]:
+    """Mean over what is defined; NaN where nothing is (numpy's nanmean warns)."""
+    defined = ~np.isnan(values)
+    count = defined.sum(axis=axis)
+    total = np.where(defined, values, 0.0).sum(axis=axis)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+
+
+def paper_folder(results: Path) -> Path:
+    """Folder of the published values: `<results>/paper`, else the project's own.
+
+    Raises:
+        InputError: neither is there.
+    """
+    own = Path(__file__).resolve().parents[2] / "results" / "paper"
+    for folder in (Path(results) / "paper", own):
+        if (folder / "table4.csv").is_file():
+            return folder
+    raise InputError(
+        f"{Path(results) / 'paper'}: expected the published values (table3.csv to "
+        "table6.csv), found none; restore results/paper/ from the repository"
+    )
+
+
+def published_cells(folder: Path) -> tuple[Cell, ...]:
+    """Read all published values.
+
+    Args:
+        folder: `results/paper`.
+
+    Raises:
+        InputError: a table is missing or is not as expected.
+    """
+    cells: list[Cell] = []
+    for table in PAPER_TABLES:
+        path = Path(folder) / f"{table}.csv"
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                cells += [_cell(table, row) for row in csv.DictReader(file)]
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{path}: expected published values, found a file that cannot be read "
+                f"as such ({error!r}); restore it from the repository"
+            ) from error
+    return tuple(cells)
+
+
+def published_thresholds(folder: Path) -> list[dict[str, str]]:
+    """Read the figures at softmax thresholds that the paper's text prints.
+
+    Args:
+        folder: `results/paper`.
+
+    Returns:
+        Mappings with dataset, loss, threshold, metric and value, all text.
+
+    Raises:
+        InputError: `thresholds.csv` is missing or is not as expected.
+    """
+    path = Path(folder) / "thresholds.csv"
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path}: expected published values, found a file that cannot be read "
+            f"({error}); restore it from the repository"
+        ) from error
+    return rows
+
+
+def _cell(table: str, row: Mapping[str, str]) -> Cell:
+    plus = row["loss"].endswith("++")
+    return Cell(
+        table=table,
+        dataset=row["dataset"],
+        loss=row["loss"],
+        gamma=float(row.get("gamma") or STANDARD_GAMMA) if plus else None,
+        target=row.get("target", ""),
+        metric=metrics.PAPER_COLUMN[row["metric"]],
+        value=float(row["value"]),
+        standard_error=float(row["standard_error"]),
+    )
+
+
+def study_of(folder: Path) -> tuple[Study, tuple[Cell, ...]]:
+    """Join the runs of one folder, with the published cells of its data set.
+
+    Args:
+        folder: `results/<dataset>/<preset>`.
+
+    Raises:
+        InputError: see `open_study` and `published_cells`.
+    """
+    everything = published_cells(paper_folder(Path(folder).parents[1]))
+    order = tuple(dict.fromkeys(cell.loss for cell in everything))
+    study = open_study(folder, order)
+    # A simulated data set has no cells, whatever title it was given.
+    cells = () if study.simulated else everything
+    return study, tuple(cell for cell in cells if cell.dataset == study.title)
+
+
+def verdict(
+    preset: str, ours: Estimate | None, published: float, published_se: float
+) -> str:
+    """Say whether a published value was reproduced.
+
+    Args:
+        preset: only "paper" can be within or outside.
+        ours: our estimate; None where nothing was trained.
+        published: the printed mean.
+        published_se: its standard error.
+
+    Returns:
+        "not run"; "reduced" for any other preset, where only `direction` is judged;
+        "within" where |ours - published| <= 1.96 sqrt(SE^2 + SE_published^2); else
+        "outside", also where ours is undefined.
+    """
+    if ours is None:
+        return "not run"
+    if preset != "paper":
+        return "reduced"
+    # One test image has no standard error: the paper's alone is left.
+    error = 0.0 if math.isnan(ours.standard_error) else ours.standard_error
+    limit = _Z * math.hypot(error, published_se)
+    # The last bits of a difference of printed decimals must not decide.
+    return "within" if abs(ours.mean - published) <= limit + 1e-12 else "outside"
+
+
+class _Estimates:
+    """Estimates of one study, made once each: Tables 3 and 4 share a row."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self._made: dict[tuple[Variant, str, str], Estimate] = {}
+
+    def get(self, variant: Variant, target: str, metric: str) -> Estimate | None:
+        """Return the estimate, or None where the variant was not run."""
+        if variant not in self.study.runs or target not in self.study.targets:
+            return None
+        key = (variant, target, metric)
+        if key not in self._made:
+            self._made[key] = estimate(self.study.measures(*key))
+        return self._made[key]
+
+
+def table_rows(study: Study, cells: Sequence[Cell]) -> dict[str, list[_Row]]:
+    """Make the rows of every table of one study.
+
+    Args:
+        study: the runs.
+        cells: the published cells of its data set; may be empty.
+
+    Returns:
+        Rows with `TABLE_COLUMNS` by file name: "table3.csv" to "table6.csv" where the
+        data set is in that table of the paper, and `EXTRA_TABLE` where variants are
+        left that are in none. Corrected metrics follow the published ones.
+    """
+    estimates, tables = _Estimates(study), {}
+    for table in sorted({cell.table for cell in cells}):
+        own = [cell for cell in cells if cell.table == table]
+        tables[f"{table}.csv"] = _published_rows(study, estimates, own)
+    covered = {cell.variant for cell in cells}
+    rest = [variant for variant in study.runs if variant not in covered]
+    if rest:
+        tables[EXTRA_TABLE] = [
+            _row(variant, target, metric, estimates.get(variant, target, metric))
+            for variant in rest
+            for target in study.targets
+            for metric in metrics.METRICS
+        ]
+    return tables
+
+
+def _published_rows(
+    study: Study, estimates: _Estimates, cells: Sequence[Cell]
+) -> list[_Row]:
+    """Rows of one table of the paper: published cells, then corrected metrics."""
+    found = {(cell.variant, _target(study, cell), cell.metric): cell for cell in cells}
+    rows: list[_Row] = []
+    for variant, target in dict.fromkeys(key[:2] for key in found):
+        for metric in metrics.METRICS:
+            ours = estimates.get(variant, target, metric)
+            cell = found.get((variant, target, metric))
+            if cell is not None:
+                row = _row(variant, target, metric, ours)
+                row |= _judged(study, cell, ours)
+                row["direction"] = _direction(cell, cells, target, estimates)
+                rows.append(row)
+            elif ours is not None:
+                rows.append(_row(variant, target, metric, ours))
+    return rows
+
+
+def _target(study: Study, cell: Cell) -> str:
+    """The class a cell is about; tables of binary data sets do not name it."""
+    return cell.target or study.targets[0]
+
+
+def _row(variant: Variant, target: str, metric: str, ours: Estimate | None) -> _Row:
+    # The label without gamma, which has a column of its own.
+    name = Variant(variant.loss, None, variant.method, variant.backend).label
+    row: _Row = {
+        "loss": name,
+        "gamma": variant.gamma,
+        "target": target,
+        "metric": metric,
+    }
+    return row if ours is None else row | vars(ours)
+
+
+def _judged(study: Study, cell: Cell, ours: Estimate | None) -> _Row:
+    # Rounded, as 0.3 - 0.1 - 0.2 is not 0, and what it is differs between machines.
+    difference = _NAN if ours is None else round(ours.mean - cell.value, 12) + 0.0
+    return {
+        "published": cell.value,
+        "published_se": cell.standard_error,
+        "difference": difference,
+        "verdict": verdict(study.preset, ours, cell.value, cell.judged_error),
+    }
+
+
+def _direction(
+    cell: Cell, cells: Sequence[Cell], target: str, estimates: _Estimates
+) -> str:
+    """Say whether we differ from the cell's partner the way the paper does.
+
+    Returns:
+        "same" or "opposite"; "" where there is no partner, where the paper's own
+        difference is not beyond 1.96 sqrt(SE^2 + SE^2), or where one was not run.
+    """
+    partner = _partner(cell, cells)
+    if partner is None:
+        return ""
+    published = cell.value - partner.value
+    limit = _Z * math.hypot(cell.judged_error, partner.judged_error)
+    ours = estimates.get(cell.variant, target, cell.metric)
+    theirs = estimates.get(partner.variant, target, cell.metric)
+    if abs(published) <= limit + 1e-12 or ours is None or theirs is None:
+        return ""
+    return "same" if published * (ours.mean - theirs.mean) > 0 else "opposite"
+
+
+def _partner(cell: Cell, cells: Sequence[Cell]) -> Cell | None:
+    """The cell to compare with: ++ with its plain form, the others with DSC++.
+
+    In Table 3 every gamma is compared with the standard one, and that with gamma 1.
+    """
+    plain = cell.loss.removesuffix("++")
+    wanted = [
+        Variant(cell.loss, STANDARD_GAMMA) if cell.gamma is not None else None,
+        Variant(plain) if cell.gamma is not None else None,
+        Variant(cell.loss, 1.0) if cell.gamma is not None else None,
+        Variant(f"{plain}++", STANDARD_GAMMA),
+        Variant("DSC++", STANDARD_GAMMA),
+    ]
+    for variant in wanted:
+        if variant is None or variant == cell.variant:
+            continue
+        for other in cells:
+            same = (other.metric, other.target) == (cell.metric, cell.target)
+            if same and other.variant == variant:
+                return other
+    return None
+
+
+def comparison_rows(study: Study) -> list[_Row]:
+    """Compare all pairs of the study's main variants, with `TEST_COLUMNS`.
+
+    Each case is averaged over seeds first. Both tests take the cases that are defined
+    for both losses. Holm's correction is over the pairs of one metric, target and test.
+    """
+    rows: list[_Row] = []
+    for target in study.targets:
+        for metric in TEST_METRICS:
+            for test in (statistics.rank_sum, statistics.signed_rank):
+                rows += _family(study, target, metric, test.__name__)
+    return rows
+
+
+def _family(study: Study, target: str, metric: str, test: str) -> list[_Row]:
+    function = getattr(statistics, test)
+    rows: list[_Row] = []
+    for a, b in combinations(study.main, 2):
+        values_a, values_b = (
+            _mean(study.measures(variant, target, metric), axis=0) for variant in (a, b)
+        )
+        both = ~np.isnan(values_a) & ~np.isnan(values_b)
+        result = function(values_a[both], values_b[both])
+        rows.append(
+            {
+                "metric": metric,
+                "loss_a": a.label,
+                "loss_b": b.label,
+                "test": test,
+                "n": int(both.sum()),
+                "statistic": result.statistic,
+                "p": result.p,
+                "target": target,
+            }
+        )
+    adjusted = statistics.holm([float(str(row["p"])) for row in rows])
+    return [row | {"p_holm": float(p)} for row, p in zip(rows, adjusted, strict=True)]
+
+
+def threshold_rows(study: Study) -> list[_Row]:
+    """Measure the main variants at each softmax threshold, with `THRESHOLD_COLUMNS`.
+
+    From the histograms alone; mean and interval as in `estimate`.
+    """
+    rows: list[_Row] = []
+    for target in study.targets:
+        for variant in study.main:
+            values = study.at_thresholds(variant, target)
+            for index, threshold in enumerate(histograms.THRESHOLDS):
+                for metric in THRESHOLD_METRICS:
+                    found = estimate(values[metric][:, :, index])
+                    rows.append(
+                        {
+                            "loss": variant.label,
+                            "threshold": float(threshold),
+                            "metric": metric,
+                            "mean": found.mean,
+                            "ci_low": found.ci_low,
+                            "ci_high": found.ci_high,
+                            "target": target,
+                        }
+                    )
+    return rows
+
+
+def write_tables(results: Path) -> list[Path]:
+    """Write the tables of every `results/<dataset>/<preset>/` with a finished run.
+
+    Args:
+        results: the folder of all results.
+
+    Returns:
+        The files written, in order. A run that is not evaluated yet is left out, and
+        so are runs with overrides (`custom-...`).
+
+    Raises:
+        InputError: no finished run at all; runs that cannot be joined (both are named).
+    """
+    folders = groups(results)
+    if not folders:
+        raise InputError(
+            f"{results}: expected evaluated runs in <dataset>/<preset>/runs/, found "
+            "none; make some with `make demo` or `make reproduce-drive DATA=...`"
+        )
+    # All are joined before any is written: an error leaves the old tables together.
+    made = [(folder, _tables_of(folder)) for folder in folders]
+    written = []
+    for folder, tables in made:
+        if EXTRA_TABLE not in tables:
+            (folder / EXTRA_TABLE).unlink(missing_ok=True)
+        for name, (columns, rows) in tables.items():
+            written.append(write_csv(folder / name, columns, _rounded(rows)))
+    return written
+
+
+def _tables_of(folder: Path) -> dict[str, tuple[Sequence[str], list[_Row]]]:
+    """Columns and rows of every file beside `runs/`, by name."""
+    study, cells = study_of(folder)
+    files: dict[str, tuple[Sequence[str], list[_Row]]] = {
+        name: (TABLE_COLUMNS, rows) for name, rows in table_rows(study, cells).items()
+    }
+    files["tests.csv"] = (TEST_COLUMNS, comparison_rows(study))
+    files["thresholds.csv"] = (THRESHOLD_COLUMNS, threshold_rows(study))
+    return files
+
+
+def _rounded(rows: Iterable[_Row]) -> list[dict[str, object]]:
+    """Floats to 6 significant digits: more would differ between machines."""
+    return [
+        {
+            key: f"{value:.6g}"
+            if isinstance(value, float) and value == value
+            else value
+            for key, value in row.items()
+        }
+        for row in rows
+    ]

@@ -1,0 +1,262 @@
+"""The readable table, for the terminal and for the README."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_io.errors import InputError
+from pipelines.measure import histograms
+from pipelines.reporting.study import STANDARD_GAMMA, Study, Variant, groups
+from pipelines.reporting.tables import (
+    Cell,
+    comparison_rows,
+    estimate,
+    paper_folder,
+    published_thresholds,
+    study_of,
+)
+from pipelines.run import write_atomically
+
+__all__ = ["format_all", "format_table", "markdown_table", "update_readme"]
+
+_HEADINGS = {
+    "nll_published": "NLL published",
+    "nll": "NLL",
+    "brier": "Brier",
+    "dice": "Dice",
+    "jaccard": "Jaccard",
+}
+_PAIR = (Variant("DSC++", STANDARD_GAMMA), Variant("DSC"))
+
+
+@dataclass(frozen=True)
+class _Block:
+    """What a readable table says, before it is laid out."""
+
+    headline: str
+    header: list[str]
+    rows: list[list[str]]
+    notes: list[str]
+
+
+def format_table(folder: Path) -> str:
+    """Lay out the runs of one folder as plain text.
+
+    Args:
+        folder: `results/<dataset>/<preset>`.
+
+    Returns:
+        Several lines, without a final newline: what it is, a row for each loss with
+        mean and standard error, the paper's values under ours, and p values.
+
+    Raises:
+        InputError: see `study.open_study`.
+    """
+    blocks = _blocks(Path(folder))
+    return "\n\n".join(_plain(block) for block in blocks)
+
+
+def format_all(results: Path) -> str:
+    """Lay out every `results/<dataset>/<preset>` that has a finished run."""
+    return "\n\n".join(format_table(folder) for folder in groups(results))
+
+
+def markdown_table(folder: Path) -> str:
+    """Lay out the runs of one folder as Markdown; content as in `format_table`."""
+    return "\n\n".join(_markdown(block) for block in _blocks(Path(folder)))
+
+
+def update_readme(readme: Path, results: Path) -> list[str]:
+    """Put the present tables between the markers of a Markdown file.
+
+    Markers are `<!-- <dataset>-<preset>:begin -->` and `<!-- <dataset>-<preset>:end
+    -->`, such as `drive-reduced`. Tables without markers are left out, and so are
+    markers without runs.
+
+    Args:
+        readme: the file; written only if it changes.
+        results: the folder of all results.
+
+    Returns:
+        The names of the markers whose part was written.
+
+    Raises:
+        InputError: no such file, or a marker that begins and does not end.
+    """
+    try:
+        text = readme.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{readme}: expected a Markdown file, found one that cannot be read "
+            f"({error}); give the path of the README"
+        ) from error
+    new, names = text, []
+    for folder in groups(results):
+        name = f"{folder.parent.name}-{folder.name}"
+        if f"<!-- {name}:begin -->" in new:
+            new = _replaced(readme, new, name, markdown_table(folder))
+            names.append(name)
+    if new != text:
+        write_atomically(readme, lambda aside: aside.write_text(new, "utf-8"))
+    return names
+
+
+def _replaced(readme: Path, text: str, name: str, content: str) -> str:
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    if not pattern.search(text):
+        raise InputError(
+            f"{readme}: expected {end} after {begin}, found none; add it where the "
+            "generated part ends"
+        )
+    part = f"{begin}\n{content}\n{end}"
+    return pattern.sub(lambda _: part, text)
+
+
+def _blocks(folder: Path) -> list[_Block]:
+    study, cells = study_of(folder)
+    return [
+        _Block(
+            _headline(study, target),
+            ["loss", *_HEADINGS.values()],
+            [*_loss_rows(study, cells, target), *_p_rows(study, target)],
+            _notes(study, cells, target),
+        )
+        for target in study.targets
+    ]
+
+
+def _headline(study: Study, target: str) -> str:
+    title = "PHANTOM (simulated)" if study.simulated else study.title
+    seeds = sorted({seed for variant in study.runs for seed in study.seeds(variant)})
+    word = "seed" if len(seeds) == 1 else "seeds"
+    images = f"{len(study.cases)} test image" + ("s" if len(study.cases) != 1 else "")
+    return (
+        f"{title}, {target}, preset {study.preset}, "
+        f"{word} {', '.join(map(str, seeds))}, {images}, mean ± standard error"
+    )
+
+
+def _loss_rows(study: Study, cells: Sequence[Cell], target: str) -> list[list[str]]:
+    """A row of ours for each variant, the paper's row under it where there is one."""
+    rows = []
+    # Table 3 repeats cells of Table 4: whichever comes first is shown, they agree.
+    published: dict[tuple[Variant, str], Cell] = {}
+    for cell in cells:
+        if cell.target in ("", target):
+            published.setdefault((cell.variant, cell.metric), cell)
+    for variant in study.runs:
+        ours = (estimate(study.measures(variant, target, name)) for name in _HEADINGS)
+        rows.append(
+            [variant.label, *(_pm(one.mean, one.standard_error) for one in ours)]
+        )
+        found = [published.get((variant, name)) for name in _HEADINGS]
+        if any(found):
+            rows.append(
+                [
+                    "  paper",
+                    *(_pm(c.value, c.standard_error) if c else "" for c in found),
+                ]
+            )
+    return rows
+
+
+def _p_rows(study: Study, target: str) -> list[list[str]]:
+    """Lay out p of DSC++ against DSC: both tests, the paired one also after Holm."""
+    if not all(variant in study.runs for variant in _PAIR):
+        return []
+    labels = {variant.label for variant in _PAIR}
+    found = {
+        (row["test"], row["metric"]): row
+        for row in comparison_rows(study)
+        if {row["loss_a"], row["loss_b"]} == labels and row["target"] == target
+    }
+    kinds = {
+        "p rank-sum": ("rank_sum", "p"),
+        "p signed-rank": ("signed_rank", "p"),
+        "p signed-rank, Holm": ("signed_rank", "p_holm"),
+    }
+    return [
+        [text, *(_p(found[test, name][key]) for name in _HEADINGS)]
+        for text, (test, key) in kinds.items()
+    ]
+
+
+def _notes(study: Study, cells: Sequence[Cell], target: str) -> list[str]:
+    notes = []
+    if all(variant in study.runs for variant in _PAIR):
+        notes.append("p: DSC++ against DSC over test images.")
+    notes.append(
+        "NLL published is the foreground term alone, as the paper's tables have it; "
+        "NLL has both terms. Lower NLL and Brier, higher Dice and Jaccard are better."
+    )
+    if study.simulated:
+        notes.append("Simulated images: no value here says anything about patients.")
+    elif study.preset != "paper":
+        notes.append(
+            f"Preset {study.preset} is not the paper's protocol: compare directions, "
+            "not values."
+        )
+    return notes + _threshold_notes(study, cells, target)
+
+
+def _threshold_notes(study: Study, cells: Sequence[Cell], target: str) -> list[str]:
+    """The softmax thresholds whose figures the paper's text prints, ours beside."""
+    if not cells:
+        return []
+    notes = []
+    thresholds = [round(float(one), 9) for one in histograms.THRESHOLDS]
+    for row in published_thresholds(paper_folder(study.folder.parents[1])):
+        loss, plus = row["loss"], row["loss"].endswith("++")
+        variant = Variant(loss, STANDARD_GAMMA if plus else None)
+        if row["dataset"] != study.title or variant not in study.runs:
+            continue
+        index = thresholds.index(round(float(row["threshold"]), 9))
+        values = study.at_thresholds(variant, target)[row["metric"]][:, :, index]
+        ours = estimate(values)
+        notes.append(
+            f"{loss} at threshold {row['threshold']}: {row['metric']} "
+            f"{_pm(ours.mean, ours.standard_error)} (paper {float(row['value']):.3f})."
+        )
+    return notes
+
+
+def _pm(mean: float, error: float) -> str:
+    if mean != mean:
+        return "undefined"
+    return f"{mean:.3f}" + (f" ± {error:.3f}" if error == error else "")
+
+
+def _p(value: object) -> str:
+    p = float(str(value))
+    if p != p:
+        return "undefined"
+    return f"{p:.3f}" if p >= 0.001 else f"{p:.0e}"
+
+
+def _plain(block: _Block) -> str:
+    table = [block.header, *block.rows]
+    widths = [max(len(row[i]) for row in table) for i in range(len(block.header))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in table
+    ]
+    rule = "-" * max(len(line) for line in lines)
+    return "\n".join(
+        [block.headline, rule, lines[0], rule, *lines[1:], rule, *block.notes]
+    )
+
+
+def _markdown(block: _Block) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cells) + " |"
+
+    # Two leading spaces mean "under the row above"; Markdown would drop them.
+    body = [[re.sub("^  ", "&ensp;", row[0]), *row[1:]] for row in block.rows]
+    ruler = "|---|" + "--:|" * (len(block.header) - 1)
+    table = "\n".join([line(block.header), ruler, *map(line, body)])
+    return f"**{block.headline}**\n\n{table}\n\n{' '.join(block.notes)}"
