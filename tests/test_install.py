@@ -1,0 +1,239 @@
+"""The front door: locks, metadata, and what the Makefile would run."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+LOCKS = ("tensorflow", "torch", "jax", "gpu")
+BACKENDS = ("tensorflow", "torch", "jax")
+ENTRY = re.compile(r"^([a-z0-9-]+)==(\S+)")
+
+
+def make(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run make with a clean environment: the caller's variables would count."""
+    return subprocess.run(
+        ["make", "--no-print-directory", *arguments],
+        cwd=project,
+        env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def dry(project: Path, *arguments: str) -> str:
+    """The commands that make would run, were the environments there."""
+    ready = [f"--old-file=.venv{end}/.ready" for end in ("", "-torch", "-jax", "-gpu")]
+    result = make(project, "--dry-run", *ready, *arguments)
+    assert result.returncode == 0, result.stderr
+    return " ".join(result.stdout.split())
+
+
+def entries(project: Path, lock: str) -> dict[str, str]:
+    """Name of each package in a lock, and the text of its entry."""
+    text = (project / "requirements" / f"{lock}.txt").read_text()
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    blocks = re.split(r"\n(?=\S)", "\n".join(lines))
+    found = {}
+    for block in blocks:
+        match = ENTRY.match(block)
+        assert match, f"{lock}.txt: not a pinned package: {block[:60]}"
+        found[match.group(1)] = block
+    return found
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_entry_is_pinned_by_hash_and_names_no_address(
+    project: Path, lock: str
+) -> None:
+    found = entries(project, lock)
+    assert len(found) > 50
+    for name, block in found.items():
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}", block), name
+    text = (project / "requirements" / f"{lock}.txt").read_text()
+    assert not re.search(r"://|--index|--find-links|\s@\s|\+cpu", text)
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_locks_hold_one_backend_and_miscnn_without_its_old_needs(
+    project: Path, lock: str
+) -> None:
+    found = entries(project, lock)
+    assert found["miscnn"].startswith("miscnn==1.4.0 ")
+    # torch's CPU build has another hash on every index, so it is in no lock.
+    assert not {"torch", "tensorflow-addons", "simpleitk", "pydicom"} & set(found)
+    backends = {"tensorflow", "tensorflow-cpu", "jax"} & set(found)
+    expected = {
+        "tensorflow": {"tensorflow", "tensorflow-cpu"},
+        "gpu": {"tensorflow"},
+        "torch": set(),
+        "jax": {"jax"},
+    }
+    assert backends == expected[lock]
+
+
+def test_the_environments_share_their_versions(project: Path) -> None:
+    def versions(lock: str) -> dict[str, str]:
+        found = entries(project, lock)
+        return {name: block.split()[0] for name, block in found.items()}
+
+    first = versions("torch")
+    for lock in LOCKS:
+        other = versions(lock)
+        # TensorFlow 2.21 needs an h5py older than the newest.
+        shared = set(first) & set(other) - {"h5py"}
+        assert {n: first[n] for n in shared} == {n: other[n] for n in shared}
+
+
+def test_the_gpu_lock_still_runs_on_a_p100(project: Path) -> None:
+    version = entries(project, "gpu")["nvidia-cudnn-cu12"].split()[0].split("==")[1]
+    numbers = tuple(int(part) for part in version.split("."))
+    assert (9, 3, 0, 75) <= numbers < (9, 11)
+
+
+def test_the_locks_hold_what_the_metadata_asks_for(project: Path) -> None:
+    config = configparser.ConfigParser()
+    config.read(project / "setup.cfg")
+    wanted = {
+        re.split(r"[^a-zA-Z0-9-]", line)[0]
+        for line in config["options"]["install_requires"].split()
+    }
+    assert "numpy" in wanted
+    # miscnn pins tensorflow 2.7: in the metadata, no pip could install the project.
+    assert "miscnn" not in str(dict(config["options"])) + str(
+        dict(config["options.extras_require"])
+    )
+    for lock in LOCKS:
+        assert wanted <= set(entries(project, lock))
+
+
+def test_make_alone_lists_every_target_on_one_line_each(project: Path) -> None:
+    result = make(project)
+    assert result.returncode == 0, result.stderr
+    listed = re.findall(r"^  ([a-z-]+)  +\S", result.stdout, re.MULTILINE)
+    text = (project / "Makefile").read_text()
+    phony = " ".join(re.findall(r"^\.PHONY:(.*)", text, re.MULTILINE)).split()
+    assert sorted(listed) == sorted(set(phony) - {"test-backend"})
+
+
+@pytest.mark.parametrize(
+    ("backend", "folder"),
+    [("tensorflow", ".venv"), ("torch", ".venv-torch"), ("jax", ".venv-jax")],
+)
+@pytest.mark.parametrize("target", ["demo", "reproduce-drive", "tables", "test"])
+def test_each_backend_has_an_environment_of_its_own(
+    project: Path, backend: str, folder: str, target: str
+) -> None:
+    commands = dry(project, target, f"BACKEND={backend}")
+    assert f"{folder}/bin/" in commands
+    assert set(re.findall(r"\.venv[a-z-]*", commands)) == {folder}
+
+
+@pytest.mark.parametrize("target", ["demo", "reproduce-drive", "tables", "test"])
+def test_targets_install_first(project: Path, target: str) -> None:
+    commands = make(project, "-n", "-W", "requirements/jax.txt", target, "BACKEND=jax")
+    install = 'requirements/install.sh ".venv-jax" "requirements/jax.txt"'
+    assert install in commands.stdout
+    assert commands.stdout.index(install) < commands.stdout.index(".venv-jax/bin/")
+
+
+def test_the_gpu_environment(project: Path) -> None:
+    assert ".venv-gpu/bin/dscpp demo" in dry(project, "demo", "GPU=1")
+
+
+def test_variables_become_options_only_when_set(project: Path) -> None:
+    assert dry(project, "reproduce-drive") == (
+        ".venv/bin/dscpp reproduce --dataset drive"
+    )
+    assert dry(
+        project,
+        "reproduce-drive",
+        "DATA=my data/DRIVE",
+        "PRESET=reduced",
+        "LOSSES=CE,DSC,DSC++",
+        "SEEDS=0,1",
+        "EPOCHS=3",
+        "JOBS=2",
+        "PHANTOM=1",
+    ) == (
+        '.venv/bin/dscpp reproduce --dataset drive --data "my data/DRIVE" --phantom '
+        '--preset "reduced" --losses "CE,DSC,DSC++" --seeds "0,1" --epochs "3" '
+        '--jobs "2"'
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["demo", "BACKEND=mxnet"], 'tensorflow torch jax; received "mxnet"'),
+        (["demo", "BACKEND=jax", "GPU=1"], "GPU=1 is prepared for BACKEND=tensorflow"),
+    ],
+)
+def test_a_wrong_variable_is_refused(
+    project: Path, arguments: list[str], reason: str
+) -> None:
+    result = make(project, *arguments)
+    assert result.returncode == 2
+    assert reason in result.stderr
+
+
+def test_backends_are_required_where_they_are_tested(project: Path) -> None:
+    for backend in BACKENDS:
+        commands = dry(project, "test-backend", f"BACKEND={backend}")
+        assert f"DSCPP_REQUIRE_BACKEND={backend}" in commands
+        assert commands.endswith("-m pytest -m backend")
+
+
+def test_an_environment_needs_a_python_of_the_right_age(
+    project: Path, tmp_path: Path
+) -> None:
+    script = project / "requirements" / "install.sh"
+    result = subprocess.run(
+        [script, tmp_path / "env", "requirements/torch.txt", ""],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert "3.11 to 3.13" in result.stderr
+    assert not (tmp_path / "env").exists()
+
+
+KEPT = (
+    "results/drive/reduced/runs/dsc-s0/run.json",
+    "results/drive/reduced/runs/dsc-s0/history.csv",
+    "results/drive/reduced/runs/dsc-s0/cases.csv",
+    "results/drive/reduced/runs/dsc-s0/histograms.npz",
+    "results/drive/reduced/table3.csv",
+    "results/phantom/reduced/pictures/dsc.png",
+    "data_io/datasets/drive.py",
+)
+IGNORED = (
+    ".venv-torch/bin/python",
+    ".work/cache/a.npy",
+    "data/DRIVE/training/images/21_training.tif",
+    "results/drive/custom-1a2b3c/runs/dsc-s0/run.json",
+    "results/drive/reduced/pictures/dsc.png",
+    "results/drive/reduced/runs/dsc-s0/model.keras",
+    "results/drive/reduced/runs/dsc-s0/pictures/01.png",
+    "results/drive/reduced/runs/dsc-s0/probabilities/01.npy",
+    "results/phantom/demo/runs/dsc-s0/run.json",
+)
+
+
+def test_weights_data_and_pictures_of_patients_stay_out_of_git(project: Path) -> None:
+    if not (project / ".git").exists():
+        pytest.skip("not a git checkout")
+    result = subprocess.run(
+        ["git", "check-ignore", "--no-index", *KEPT, *IGNORED],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.stdout.split() == list(IGNORED)
