@@ -1,0 +1,435 @@
+"""Batches and predictions go MIScnn's way, and depend on nothing but their seed."""
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import tracemalloc
+
+import keras
+import numpy as np
+import pytest
+import tiny_dataset
+
+from data_io import batches as module
+from data_io import miscnn_compat
+from data_io.batches import Batches, prediction_input, to_native
+from data_io.cache import prepare
+from data_io.miscnn_compat import (
+    Data_Augmentation,
+    Data_IO,
+    Normalization,
+    Preprocessor,
+    Resize,
+    Sample,
+)
+from data_io.preprocessing import Settings, augmentation, subfunctions
+
+# Often enough for every step to have its turn in a few draws.
+SETTINGS = Settings(tiny_dataset.INPUT, probability=0.6)
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "raw"
+    tiny_dataset.write(folder)
+    return folder
+
+
+def ready(raw, folder, settings=SETTINGS):
+    dataset = tiny_dataset.module()
+    return prepare(dataset, raw, tiny_dataset.CASES, settings, folder, progress=False)
+
+
+@pytest.fixture(scope="module")
+def cache(raw, tmp_path_factory):
+    return ready(raw, tmp_path_factory.mktemp("cache"))
+
+
+def training(cache, seed=4):
+    return Batches(cache, cache.cases, seed=seed, augment=True, shuffle=True)
+
+
+def same(first, second):
+    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def digest(items):
+    text = b"".join(array.tobytes() for item in items for array in item)
+    return hashlib.sha256(text).hexdigest()
+
+
+@pytest.mark.backend
+def test_shapes_and_types(cache):
+    items = Batches(cache, cache.cases, augment=True)
+    assert len(items) == 3
+    for number in range(3):
+        image, label = items[number]
+        assert image.shape == (1, *tiny_dataset.INPUT, 3)
+        assert label.shape == (1, *tiny_dataset.INPUT, 2)
+        assert image.dtype == label.dtype == np.float32
+        assert image.flags.c_contiguous
+        assert image.flags.writeable
+
+
+@pytest.mark.backend
+def test_without_augmentation_a_batch_is_the_cache(cache):
+    items = Batches(cache, ("c", "a"))
+    for number, case in enumerate(("c", "a")):
+        image, label = items[number]
+        assert items.case(number) == case
+        assert np.array_equal(image[0], cache.image(case))
+        assert np.array_equal(label[0], np.eye(2)[cache.label(case)])
+
+
+def test_more_classes_than_a_case_shows(cache):
+    _, label = Batches(cache, cache.cases, classes=3)[0]
+    assert label.shape[-1] == 3
+    assert not label[..., 2].any()
+
+
+@pytest.mark.parametrize("augment", [True, False])
+@pytest.mark.backend
+def test_equals_miscnns_own_way_from_the_raw_files(raw, cache, augment):
+    items = Batches(cache, cache.cases, seed=4, augment=augment)
+    items.epoch = 2
+    direct = Preprocessor(
+        Data_IO(tiny_dataset.Interface(raw), str(raw)),
+        batch_size=1,
+        subfunctions=subfunctions(SETTINGS),
+        data_aug=augmentation(SETTINGS),
+        analysis="fullimage",
+    )
+    for number, case in enumerate(cache.cases):
+        words = np.random.SeedSequence([4, 2, number]).generate_state(8)
+        np.random.seed(words)  # noqa: NPY002 (batchgenerators draws from it)
+        expected = direct.run([case], training=True, validation=not augment)[0]
+        image, label = items[number]
+        assert np.array_equal(image, np.float32(expected[0]))
+        assert np.array_equal(label, np.float32(expected[1]))
+
+
+def test_miscnn_cannot_be_bypassed(raw, tmp_path, monkeypatch):
+    """Each of MIScnn's steps leaves a mark, and each mark is in what comes out."""
+    called = []
+
+    def mark(owner, name, change):
+        original = getattr(owner, name)
+
+        def spy(self, *args, **kwargs):
+            called.append(f"{owner.__name__}.{name}")
+            return change(self, original(self, *args, **kwargs), *args)
+
+        monkeypatch.setattr(owner, name, spy)
+
+    def loaded(_, sample, *__):
+        if not np.issubdtype(sample.img_data.dtype, np.integer):
+            sample.img_data = sample.img_data + 1000
+        return sample
+
+    def resized(_, __, sample, *___):
+        sample.img_data = np.full_like(sample.img_data, 64)
+        sample.img_data[0, 0, 0] += 8
+
+    def normalised(_, __, sample, *___):
+        sample.img_data = sample.img_data * 10
+
+    mark(Data_IO, "sample_loader", loaded)
+    mark(Resize, "preprocessing", resized)
+    mark(Normalization, "preprocessing", normalised)
+    mark(Data_Augmentation, "run", lambda _, out, *__: (out[0] + 0.25, out[1] * 3))
+    base = Preprocessor.__mro__[1]
+    mark(base, "run", lambda _, out, *__: [(b[0] + 7, b[1]) for b in out])
+
+    cache = ready(raw, tmp_path, Settings(tiny_dataset.INPUT, probability=0.0))
+    assert called == [
+        "Data_IO.sample_loader",
+        "Resize.preprocessing",
+        "Normalization.preprocessing",
+    ] * len(cache.cases)
+    called.clear()
+    image, label = Batches(cache, cache.cases, augment=True)[0]
+    assert called == [
+        "Preprocessor.run",
+        "Data_IO.sample_loader",
+        "Data_Augmentation.run",
+    ]
+    # One pixel of n is 8 above the rest: mean m + 8/n, deviation 8 sqrt(n - 1) / n.
+    n = image.size
+    low = -8 / n / (8 * np.sqrt(n - 1) / n)
+    expected = low * 10 + 1000 + 0.25 + 7
+    np.testing.assert_allclose(np.median(image), expected, rtol=1e-5)
+    assert label.max() == 3
+
+
+def test_prediction_goes_through_miscnn_too(cache, monkeypatch):
+    called = []
+    for owner, name in [
+        (Data_IO, "sample_loader"),
+        (Preprocessor, "run"),
+        (Preprocessor, "postprocessing"),
+        (Resize, "postprocessing"),
+        (Normalization, "postprocessing"),
+    ]:
+        original = getattr(owner, name)
+
+        def spy(*args, _original=original, _name=f"{owner.__name__}.{name}", **kwargs):
+            called.append(_name)
+            return _original(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, spy)
+    prediction_input(cache, "a")
+    assert called == ["Preprocessor.run", "Data_IO.sample_loader"]
+    called.clear()
+    to_native(cache, "a", np.full((*tiny_dataset.INPUT, 2), 0.5, np.float32))
+    assert called == [
+        "Data_IO.sample_loader",
+        "Preprocessor.postprocessing",
+        "Normalization.postprocessing",
+        "Resize.postprocessing",
+    ]
+
+
+@pytest.mark.backend
+def test_same_seed_epoch_and_index_give_the_same_bytes(cache):
+    first, second = training(cache), training(cache)
+    first.epoch = second.epoch = 3
+    forwards = [first[number] for number in range(3)]
+    backwards = [second[number] for number in reversed(range(3))][::-1]
+    assert digest(forwards) == digest(backwards)
+    assert digest([first[number] for number in range(3)]) == digest(forwards)
+
+
+PROCESS = """
+import hashlib, json, sys
+from pathlib import Path
+import numpy as np
+import tiny_dataset
+from data_io.batches import Batches
+from data_io.cache import prepare
+from data_io.preprocessing import Settings
+raw, folder = map(Path, sys.argv[1:])
+settings = Settings(tiny_dataset.INPUT, probability=0.6)
+cache = prepare(tiny_dataset.module(), raw, tiny_dataset.CASES, settings, folder)
+np.random.seed(99)
+items = Batches(cache, cache.cases, seed=4, augment=True, shuffle=True)
+items.epoch = 5
+drawn = {n: items[n] for n in (2, 0, 1, 0)}
+text = b"".join(array.tobytes() for n in range(3) for array in drawn[n])
+print(json.dumps([hashlib.sha256(text).hexdigest(), items.order()]))
+"""
+
+
+@pytest.mark.backend
+def test_another_process_draws_the_same_bytes(raw, cache, tmp_path, project):
+    ended = subprocess.run(
+        [sys.executable, "-c", PROCESS, str(raw), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": f"{project}{os.pathsep}{project / 'tests'}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    items = training(cache)
+    items.epoch = 5
+    expected = [digest([items[number] for number in range(3)]), items.order()]
+    assert json.loads(ended.stdout.splitlines()[-1]) == expected
+
+
+def test_seed_epoch_and_index_all_matter(cache):
+    items = Batches(cache, ("a",) * 8, seed=4, augment=True)
+    other = Batches(cache, ("a",) * 8, seed=5, augment=True)
+    first = [items[number] for number in range(8)]
+    items.epoch = 1
+    drawn = {digest([item]) for item in first}
+    assert len(drawn) > 4
+    assert digest(first) != digest([items[number] for number in range(8)])
+    assert digest(first) != digest([other[number] for number in range(8)])
+
+
+def test_each_epoch_has_an_order_of_its_own(cache):
+    items = Batches(cache, [str(n) for n in range(20)], seed=4, shuffle=True)
+    orders = []
+    for epoch in range(3):
+        items.epoch = epoch
+        orders.append(items.order())
+        assert sorted(orders[-1], key=int) == [str(n) for n in range(20)]
+        assert [items.case(n) for n in range(20)] == orders[-1]
+    assert orders[0] != orders[1] != orders[2]
+    items.epoch = 0
+    assert items.order() == orders[0]
+
+
+def test_order_is_as_given_without_shuffling(cache):
+    items = Batches(cache, ("b", "a"), seed=4)
+    items.epoch = 7
+    assert items.order() == ["b", "a"]
+
+
+def test_the_end_of_an_epoch_does_not_advance_it(cache):
+    items = training(cache)
+    items.epoch = 4
+    items.on_epoch_begin()
+    items.on_epoch_end()
+    assert items.epoch == 4
+
+
+def test_outside_index_ends_an_iteration(cache):
+    items = Batches(cache, cache.cases)
+    with pytest.raises(IndexError, match="index 3 is outside 0-2"):
+        items[3]
+    with pytest.raises(IndexError):
+        items[-1]
+    assert len(list(items)) == 3
+
+
+def test_global_generators_are_left_as_they_were(cache):
+    items = training(cache)
+    np.random.seed(1)  # noqa: NPY002
+    random.seed(1)
+    expected = np.random.random(), random.random()  # noqa: NPY002
+    np.random.seed(1)  # noqa: NPY002
+    random.seed(1)
+    items[0]
+    assert (np.random.random(), random.random()) == expected  # noqa: NPY002
+
+
+def test_threads_do_not_mix_their_draws(cache):
+    expected = [digest([training(cache)[number]]) for number in range(3)]
+    found = {}
+
+    def draw(number):
+        items = training(cache)
+        found[number] = {digest([items[number]]) for _ in range(10)}
+
+    threads = [threading.Thread(target=draw, args=(n,)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {number: {expected[number]} for number in range(3)}
+
+
+def test_the_cache_is_never_changed_by_a_draw(cache):
+    before = {case: cache.image(case).copy() for case in cache.cases}
+    items = training(cache)
+    for number in range(3):
+        image, label = items[number]
+        image += 1
+        label += 1
+    assert all(np.array_equal(cache.image(c), before[c]) for c in cache.cases)
+
+
+def test_memory_stays_the_same_over_epochs(cache):
+    items = training(cache)
+
+    def epoch(number):
+        items.epoch = number
+        for index in range(3):
+            items[index]
+
+    epoch(0)
+    tracemalloc.start()
+    epoch(1)
+    before, _ = tracemalloc.get_traced_memory()
+    for number in range(2, 12):
+        epoch(number)
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # A batch is 7.7 kB; ten epochs of three that stayed would be 230 kB.
+    assert after - before < 60_000
+    assert items.preprocessor.img_queue == []
+    assert items.preprocessor.cache == {}
+
+
+@pytest.mark.backend
+def test_keras_draws_every_item_of_the_epoch_it_is_in(cache, monkeypatch):
+    drawn = []
+    draw = Batches.__getitem__
+
+    def spy(self, index):
+        drawn.append((self.epoch, index))
+        return draw(self, index)
+
+    items = training(cache)
+    monkeypatch.setattr(Batches, "__getitem__", spy)
+    inputs = keras.Input((*tiny_dataset.INPUT, 3))
+    model = keras.Model(inputs, keras.layers.Conv2D(2, 1, activation="softmax")(inputs))
+    model.compile("sgd", "categorical_crossentropy")
+    begin = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: setattr(items, "epoch", epoch)
+    )
+    model.fit(items, epochs=3, shuffle=False, verbose=0, callbacks=[begin])
+    # Keras may look at a few items first, to learn their shapes.
+    for epoch in range(3):
+        expected = [(epoch, index) for index in range(3)]
+        assert [item for item in drawn if item[0] == epoch][-3:] == expected
+
+
+@pytest.mark.backend
+def test_prediction_input_is_the_prepared_image(raw, cache):
+    image = prediction_input(cache, "b")
+    assert image.dtype == np.float32
+    assert np.array_equal(image[0], cache.image("b"))
+    direct = Preprocessor(
+        Data_IO(tiny_dataset.Interface(raw), str(raw)),
+        batch_size=1,
+        subfunctions=subfunctions(SETTINGS),
+        analysis="fullimage",
+    )
+    expected = direct.run(["b"], training=False)[0][0]
+    assert np.array_equal(image, np.float32(expected))
+
+
+def test_to_native_equals_miscnns_own_way(raw, cache):
+    softmax = np.random.default_rng(0).dirichlet([1, 1], tiny_dataset.INPUT)
+    softmax = softmax.astype(np.float32)
+    direct = Preprocessor(
+        Data_IO(tiny_dataset.Interface(raw), str(raw)),
+        batch_size=1,
+        subfunctions=subfunctions(SETTINGS),
+        analysis="fullimage",
+    )
+    direct.run(["b"], training=False)
+    expected = direct.postprocessing(
+        direct.cache["b"], softmax[np.newaxis], activation_output=True
+    )
+    native = to_native(cache, "b", softmax)
+    assert native.dtype == np.float32
+    assert native.shape == (*tiny_dataset.NATIVE, 2)
+    assert np.array_equal(native, expected)
+    np.testing.assert_allclose(native.sum(-1), 1, atol=1e-6)
+
+
+def test_to_native_by_hand(raw, tmp_path):
+    # Two columns become 26: column j lies at (j + 0.5) / 13 - 0.5 of the old ones,
+    # and outside of 0 to 1 the edge's value goes on.
+    cache = ready(raw, tmp_path, Settings((4, 2)))
+    softmax = np.zeros((4, 2, 2), np.float32)
+    softmax[:, 0, 0] = softmax[:, 1, 1] = 1
+    native = to_native(cache, "a", softmax)
+    place = np.clip((np.arange(26) + 0.5) / 13 - 0.5, 0, 1)
+    np.testing.assert_allclose(native[..., 1], np.tile(place, (20, 1)), atol=1e-6)
+    np.testing.assert_allclose(native[..., 0], np.tile(1 - place, (20, 1)), atol=1e-6)
+
+
+def test_to_native_refuses_another_shape(cache):
+    with pytest.raises(ValueError, match=r"softmax: expected shape .*received \(3, 4"):
+        to_native(cache, "a", np.zeros((3, 4, 2)))
+
+
+def test_predictions_are_not_kept_behind_the_interface(cache):
+    interface = module.CachedInterface(cache)
+    assert not interface.check_file_termination(".npy")
+    with pytest.raises(NotImplementedError):
+        interface.load_prediction("a", "")
+    with pytest.raises(NotImplementedError):
+        interface.save_prediction(Sample("a", np.zeros((2, 2, 1)), 1, 2), "")
+
+
+def test_the_parent_of_our_preprocessor_is_miscnns():
+    assert Preprocessor.__mro__[1].__module__ == "miscnn.processing.preprocessor"
+    assert miscnn_compat.Preprocessor is Preprocessor

@@ -1,0 +1,290 @@
+"""The cache holds what MIScnn makes of the raw files, whatever happens to it."""
+
+import concurrent.futures
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_dataset
+
+from data_io import cache as module
+from data_io.cache import content, prepare
+from data_io.errors import InputError
+from data_io.miscnn_compat import Data_IO
+from data_io.preprocessing import Settings, subfunctions
+
+SETTINGS = Settings(tiny_dataset.INPUT)
+
+
+@pytest.fixture
+def raw(tmp_path):
+    tiny_dataset.write(tmp_path / "raw")
+    return tmp_path / "raw"
+
+
+@pytest.fixture
+def store(tmp_path):
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def preprocessed(monkeypatch):
+    """Counts the cases that are really preprocessed."""
+    cases = []
+    run = module.Cache._preprocess
+
+    def spy(self, case):
+        cases.append(case)
+        return run(self, case)
+
+    monkeypatch.setattr(module.Cache, "_preprocess", spy)
+    return cases
+
+
+def ready(raw, store, settings=SETTINGS, cases=tiny_dataset.CASES):
+    return prepare(tiny_dataset.module(), raw, cases, settings, store, progress=False)
+
+
+def from_raw(raw, case, settings=SETTINGS):
+    """MIScnn's own way, without any cache."""
+    sample = Data_IO(tiny_dataset.Interface(raw), str(raw)).sample_loader(case)
+    for step in subfunctions(settings):
+        step.preprocessing(sample, training=True)
+    return sample
+
+
+def entry(store, case="a") -> Path:
+    (found,) = store.glob(f"tiny/{case}-*")
+    return found
+
+
+def test_holds_what_miscnn_makes_of_the_raw_files(raw, store):
+    cache = ready(raw, store)
+    for case in tiny_dataset.CASES:
+        expected = from_raw(raw, case)
+        image, label = cache.image(case), cache.label(case)
+        assert (image.dtype, label.dtype) == (np.float32, np.uint8)
+        assert image.shape == (*tiny_dataset.INPUT, 3)
+        assert label.shape == tiny_dataset.INPUT
+        assert np.array_equal(image, expected.img_data.astype(np.float32))
+        assert np.array_equal(label, expected.seg_data[..., 0])
+        assert cache.native_shape(case) == tiny_dataset.NATIVE
+    assert cache.cases == tiny_dataset.CASES
+
+
+def test_arrays_are_mapped_and_cannot_be_written(raw, store):
+    image = ready(raw, store).image("a")
+    assert isinstance(image, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        image[0] = 0
+
+
+def test_is_made_once_and_shared(raw, store, preprocessed):
+    ready(raw, store, cases=("a", "b"))
+    assert preprocessed == ["a", "b"]
+    cache = ready(raw, store)
+    assert preprocessed == ["a", "b", "c"]
+    cache.image("a"), cache.label("b")
+    assert preprocessed == ["a", "b", "c"]
+
+
+def test_augmentation_settings_share_it_and_others_do_not(raw, store, preprocessed):
+    first = ready(raw, store)
+    again = ready(raw, store, Settings(tiny_dataset.INPUT, probability=0.9))
+    assert again.key == first.key
+    assert len(preprocessed) == 3
+    other = ready(raw, store, Settings((8, 8)))
+    assert other.key != first.key
+    assert other.data_hash == first.data_hash
+    assert len(preprocessed) == 6
+    assert other.image("a").shape == (8, 8, 3)
+    assert first.image("a").shape == (*tiny_dataset.INPUT, 3)
+
+
+def test_changed_raw_file_is_a_new_entry(raw, store, preprocessed):
+    before = ready(raw, store)
+    image = np.load(raw / "b-image.npy")
+    np.save(raw / "b-image.npy", 255 - image)
+    after = ready(raw, store)
+    assert preprocessed == ["a", "b", "c", "b"]
+    assert after.data_hash != before.data_hash
+    assert after.key != before.key
+    assert not np.array_equal(after.image("b"), before.image("b"))
+
+
+def test_new_version_of_a_library_is_a_new_entry(raw, store, monkeypatch):
+    before = ready(raw, store).key
+    monkeypatch.setattr(module, "_versions", lambda: {"scipy": "0.1"})
+    assert ready(raw, store).key != before
+
+
+def test_data_hash_knows_neither_path_nor_order(raw, store, tmp_path):
+    shutil.copytree(raw, tmp_path / "elsewhere")
+    first = ready(raw, store, cases=("a", "b"))
+    second = ready(tmp_path / "elsewhere", tmp_path / "other", cases=("b", "a"))
+    assert first.data_hash == second.data_hash
+    assert first.data_hash != ready(raw, store, cases=("a",)).data_hash
+
+
+def test_raw_files_are_read_once(raw, store, monkeypatch):
+    read = []
+    hashing = module._file_hash
+    monkeypatch.setattr(module, "_file_hash", lambda p: read.append(p) or hashing(p))
+    first = content(tiny_dataset.module(), raw, ["a", "b"], store)
+    assert len(read) == 4
+    assert content(tiny_dataset.module(), raw, ["a", "b"], store) == first
+    assert len(read) == 4
+    os.utime(raw / "a-image.npy", ns=(0, 12345))
+    assert content(tiny_dataset.module(), raw, ["a", "b"], store) == first
+    assert [path.name for path in read[4:]] == ["a-image.npy"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"x": 3}', "{"])
+def test_a_broken_memory_of_hashes_is_no_harm(raw, store, text):
+    expected = ready(raw, store).data_hash
+    (store / "tiny" / "raw-files.json").write_text(text)
+    assert ready(raw, store).data_hash == expected
+
+
+def cut_image(entry):
+    with (entry / "image.npy").open("r+b") as file:
+        file.truncate(200)
+
+
+def lose_label(entry):
+    (entry / "label.npy").unlink()
+
+
+def lose_sheet(entry):
+    (entry / "sample.json").unlink()
+
+
+def cut_sheet(entry):
+    (entry / "sample.json").write_text('{"native_shape": [')
+
+
+def empty_sheet(entry):
+    (entry / "sample.json").write_text("{}")
+
+
+def flip_a_bit(entry):
+    content = bytearray((entry / "image.npy").read_bytes())
+    content[-1] ^= 1
+    (entry / "image.npy").write_bytes(content)
+
+
+DAMAGES = [cut_image, lose_label, lose_sheet, cut_sheet, empty_sheet, flip_a_bit]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("when", ["before the start", "while in use"])
+def test_damaged_entries_are_made_again(raw, store, preprocessed, damage, when):
+    cache = ready(raw, store)
+    damage(entry(store))
+    if when == "before the start":
+        cache = ready(raw, store)
+        assert preprocessed == ["a", "b", "c", "a"]
+    expected = from_raw(raw, "a")
+    assert np.array_equal(cache.image("a"), expected.img_data.astype(np.float32))
+    assert np.array_equal(cache.label("a"), expected.seg_data[..., 0])
+    assert preprocessed == ["a", "b", "c", "a"]
+
+
+def test_a_copied_cache_is_as_good(raw, store, tmp_path, preprocessed):
+    ready(raw, store)
+    shutil.copytree(store, tmp_path / "copy", copy_function=shutil.copyfile)
+    ready(raw, tmp_path / "copy").image("a")
+    assert len(preprocessed) == 3
+
+
+def test_deleting_it_while_in_use_is_safe(raw, store):
+    cache = ready(raw, store)
+    image = cache.image("a")
+    expected = image.copy()
+    shutil.rmtree(store)
+    assert np.array_equal(image, expected)
+    assert np.array_equal(cache.image("a"), expected)
+    assert cache.native_shape("b") == tiny_dataset.NATIVE
+    assert np.array_equal(ready(raw, store).image("a"), expected)
+
+
+def test_raw_files_may_not_change_while_in_use(raw, store):
+    cache = ready(raw, store)
+    shutil.rmtree(store)
+    np.save(raw / "a-image.npy", np.zeros((*tiny_dataset.NATIVE, 3), np.uint8))
+    with pytest.raises(InputError, match="case a: its raw files changed"):
+        cache.image("a")
+
+
+def test_many_at_once_while_someone_deletes(raw, store):
+    expected = from_raw(raw, "a").img_data.astype(np.float32)
+
+    def use(_):
+        cache = ready(raw, store)
+        return all(np.array_equal(cache.image("a"), expected) for _ in range(5))
+
+    with concurrent.futures.ThreadPoolExecutor(5) as pool:
+        uses = [pool.submit(use, number) for number in range(12)]
+        for _ in range(3):
+            time.sleep(0.02)
+            shutil.rmtree(store, ignore_errors=True)
+        assert all(used.result() for used in uses)
+    assert not list(store.glob("tiny/.making-*"))
+
+
+def test_the_first_of_two_wins(raw, store, preprocessed, monkeypatch):
+    fill = module._fill
+
+    def overtaken(aside, sample):
+        monkeypatch.setattr(module, "_fill", fill)
+        ready(raw, store, cases=("a",))
+        fill(aside, sample)
+
+    monkeypatch.setattr(module, "_fill", overtaken)
+    cache = ready(raw, store, cases=("a",))
+    assert preprocessed == ["a", "a"]
+    assert cache.image("a").shape == (*tiny_dataset.INPUT, 3)
+    assert not list(store.glob("tiny/.making-*"))
+
+
+def test_leftovers_of_killed_processes_are_swept_up(raw, store):
+    old, young = store / "tiny" / ".making-old", store / "tiny" / ".making-young"
+    old.mkdir(parents=True)
+    young.mkdir()
+    (old / "image.npy").write_bytes(b"half")
+    os.utime(old, (1, 1))
+    ready(raw, store)
+    assert not old.exists()
+    assert young.exists()
+
+
+def test_unwritable_folder_is_named(raw, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match=r"cache: expected a folder.*file.*Free space"):
+        ready(raw, tmp_path / "file" / "cache")
+
+
+def test_a_full_disk_is_named(raw, store, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module.np, "save", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        ready(raw, store)
+    assert not list(store.glob("tiny/.making-*"))
+
+
+def test_unknown_case_is_named(raw, store):
+    with pytest.raises(InputError, match=r"tiny: expected one of the 1 .*received 'b'"):
+        ready(raw, store, cases=("a",)).image("b")
+
+
+def test_entries_say_how_they_are_known_to_be_whole(raw, store):
+    ready(raw, store)
+    sheet = json.loads((entry(store) / "sample.json").read_text())
+    assert sheet["native_shape"] == list(tiny_dataset.NATIVE)
+    assert set(sheet["files"]) == {"image.npy", "label.npy"}
