@@ -366,8 +366,10 @@ def draw_vessels(random: np.random.Generator, size: int) -> np.ndarray:
     for points, width, contrast in grow_tree(random, size):
         squared = np.full_like(depth, np.inf)
         for row, column in points:
-            np.minimum(squared, (rows - row) ** 2 + (columns - column) ** 2, squared)
-        np.maximum(depth, contrast * np.exp(-((squared / width**2) ** 2)), depth)
+            distance = (rows - row) ** 2 + (columns - column) ** 2
+            np.minimum(squared, distance, out=squared)
+        shadow = contrast * np.exp(-((squared / width**2) ** 2))
+        np.maximum(depth, shadow, out=depth)
     return depth
 
 

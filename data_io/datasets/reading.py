@@ -1,5 +1,6 @@
 """Reading raw image files: decoded to the last pixel, or one clear error."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,8 @@ def decode(path: Path) -> tuple[str, np.ndarray]:
         InputError: no file, not an image, or cut short.
     """
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings(), Image.open(path) as image:
+            warnings.simplefilter("ignore")  # what matters is raised, and said once
             image.load()
             return image.mode, np.array(image)
     except FileNotFoundError as error:
