@@ -28,8 +28,8 @@ def decode(path: Path) -> tuple[str, np.ndarray]:
         InputError: no file, not an image, or cut short.
     """
     try:
-        with warnings.catch_warnings(), Image.open(path) as image:
-            warnings.simplefilter("ignore")  # what matters is raised, and said once
+        # Pillow warns of what does not matter here; what does is raised.
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             image.load()
             return image.mode, np.array(image)
     except FileNotFoundError as error:
