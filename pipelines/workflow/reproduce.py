@@ -38,62 +38,86 @@ from pipelines.workflow.plan import (
 __all__ = ["add_arguments", "add_demo_arguments", "command", "demo", "reproduce"]
 
 SNAKEFILE = Path(__file__).with_name("Snakefile")
-DEMO_LOSSES = "CE,DSC,DSC++"
+PAPER, DEMO = EXPERIMENTS / "paper.yaml", EXPERIMENTS / "demo.yaml"
 SHORT = 5  # epochs; up to here there is no time to expect worth measuring
 INTERRUPTED = 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `dscpp reproduce`."""
-    parser.add_argument("--dataset", required=True, help="short name, such as drive")
     parser.add_argument(
-        "--data", type=Path, help="the data set's folder or zip, or the folder above it"
+        "--dataset", required=True, metavar="NAME", help="short name, such as drive"
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="the data set's folder or zip, or the folder that contains it",
     )
     parser.add_argument(
         "--phantom",
         action="store_true",
         help="the same on simulated images; results go to those of the phantom",
     )
-    parser.add_argument("--preset", help="paper (the default), reduced or demo")
-    parser.add_argument(
-        "--losses", help='such as "CE,DSC,DSC++"; "DSC++ 1.5" names an exponent'
-    )
-    parser.add_argument("--seeds", help='training seeds, such as "0,1,2"')
-    parser.add_argument("--epochs", type=int, help="at most so many epochs")
     parser.add_argument(
         "--experiment",
         type=Path,
-        default=EXPERIMENTS / "paper.yaml",
-        help="what is run where nothing else is said (default: %(default)s)",
+        default=PAPER,
+        metavar="FILE",
+        help=f"what is run where nothing else is said (default: {PAPER.name}, "
+        "everything in the paper)",
     )
-    _add_places(parser)
+    _add_common(parser)
 
 
 def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `dscpp demo`."""
+    parser.set_defaults(dataset="phantom", data=None, phantom=False, experiment=DEMO)
+    _add_common(parser)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--preset", metavar="P", help="paper, reduced or demo")
+    parser.add_argument(
+        "--losses",
+        metavar="NAMES",
+        help='such as "CE,DSC,DSC++"; "DSC++ 1.5" names an exponent',
+    )
+    parser.add_argument("--seeds", metavar="N,N", help='such as "0,1,2"')
+    parser.add_argument(
+        "--epochs", type=int, metavar="N", help="at most so many epochs"
+    )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="runs at a time (default: %(default)s)",
+    )
     _add_places(parser)
 
 
 def _add_places(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--jobs", type=int, default=1, help="runs at a time (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--results", type=Path, default=Path("results"), help="folder of all results"
+        "--results",
+        type=Path,
+        default=Path("results"),
+        metavar="DIR",
+        help="folder of all results (default: %(default)s)",
     )
     parser.add_argument(
         "--work",
         type=Path,
         default=Path(".work"),
+        metavar="DIR",
         help="folder of cache, logs and stamps (default: %(default)s)",
     )
 
 
 def command(args: argparse.Namespace) -> int:
-    """`dscpp reproduce`: see `reproduce`."""
-    dataset = "phantom" if args.phantom else args.dataset
+    """`dscpp reproduce` and `dscpp demo`: see `reproduce`."""
     datasets.by_name(args.dataset)
-    experiment = read(args.experiment, dataset)
+    experiment = read(args.experiment, "phantom" if args.phantom else args.dataset)
     changes: dict[str, Any] = {}
     if args.preset:
         changes["preset"] = args.preset
@@ -114,10 +138,7 @@ def command(args: argparse.Namespace) -> int:
     )
 
 
-def demo(args: argparse.Namespace) -> int:
-    """`dscpp demo`: CE, DSC and DSC++ on phantoms."""
-    experiment = Experiment("phantom", "demo", parse_losses(DEMO_LOSSES), (0,))
-    return reproduce(experiment, None, args.results, args.work, args.jobs)
+demo = command
 
 
 def reproduce(
@@ -160,28 +181,31 @@ def _alone(work: Path, first: Planned) -> Iterator[Path]:
     folder = work / "workflow" / group.parent.name / group.name
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / "lock")
-        try:
-            lock.acquire(timeout=1)
-        except filelock.Timeout:
-            who = ", ".join(p.name.split("-")[-1] for p in folder.glob("leader-*"))
-            print(
-                f"These runs are being made already, by process {who}. Waiting for it "
-                "to end; Ctrl-C leaves it alone.",
-                file=sys.stderr,
-            )
-            lock.acquire(poll_interval=0.5)
+        held = _wait_for(filelock.FileLock(folder / "lock"), folder)
     except OSError as error:
         raise InputError(
             f"{folder}: expected a folder that can be written, found "
             f"{error.strerror or error}; choose another --work"
         ) from error
-    with lock, leader.lead(folder) as file:
+    with held, leader.lead(folder) as file:
         os.environ[leader.VARIABLE] = str(file)
         try:
             yield folder
         finally:
             del os.environ[leader.VARIABLE]
+
+
+def _wait_for(lock: filelock.BaseFileLock, folder: Path) -> filelock.AcquireReturnProxy:
+    # A second's patience: the processes of a killed call need a moment to end.
+    with contextlib.suppress(filelock.Timeout):
+        return lock.acquire(timeout=1)
+    who = ", ".join(path.name.split("-")[-1] for path in folder.glob("leader-*"))
+    print(
+        f"These runs are being made already, by process {who}. Waiting for it to end; "
+        "Ctrl-C leaves it alone.",
+        file=sys.stderr,
+    )
+    return lock.acquire(poll_interval=0.5)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -280,7 +304,6 @@ class Call:
             **os.environ,
             # Snakemake keeps copies of sources in the user's cache.
             "XDG_CACHE_HOME": str(self.work / "snakemake"),
-            "DSCPP_BAR": str(int(self.jobs == 1 and sys.stdout.isatty())),
             "PYTHONUNBUFFERED": "1",
         }
         if self.jobs > 1:

@@ -1,0 +1,361 @@
+"""Many runs with one command: what is asked for, what is repeated, what survives."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_io.errors import InputError
+from pipelines import cli
+from pipelines import run as runs
+from pipelines.workflow import estimate, leader, plan, reproduce
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = plan.EXPERIMENTS / "tiny.yaml"
+PAPER = plan.EXPERIMENTS / "paper.yaml"
+THE_RUN = ("history.csv", "cases.csv")  # and the arrays of histograms.npz
+
+
+def start(folder, *arguments, **options):
+    """Starts `dscpp reproduce` on the tiny configuration, in `folder`."""
+    command = [*reproduce.dscpp(), "reproduce", "--dataset", "phantom"]
+    command += ["--experiment", str(TINY), *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=folder, **{**pipes, **options})
+
+
+def finish(process, timeout=200):
+    output, _ = process.communicate(timeout=timeout)
+    return process.returncode, output
+
+
+def run_folders(folder):
+    return sorted((folder / "results" / "phantom").glob("*/runs/*"))
+
+
+def contents(folder):
+    """Every result file below `folder` with its time of change."""
+    return {
+        path: path.stat().st_mtime_ns
+        for run in run_folders(folder)
+        for path in run.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def assert_same_run(one, other):
+    for name in THE_RUN:
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    with np.load(one / "histograms.npz") as a, np.load(other / "histograms.npz") as b:
+        assert a.files == b.files
+        for name in a.files:
+            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def wait_until(condition, seconds):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+# --- what is asked for -----------------------------------------------------------
+
+
+def test_the_paper_on_drive_is_thirteen_runs():
+    tasks = plan.read(PAPER, "drive").tasks()
+    # Table 4 without the compound losses: CE, Focal, DSC; Table 3: ten exponents.
+    assert [task.loss for task in tasks] == ["CE", "Focal", "DSC"] + 10 * ["DSC++"]
+    assert sorted(task.gamma for task in tasks[3:]) == [n / 2 for n in range(1, 11)]
+    assert {task.preset for task in tasks} == {"paper"}
+    assert len(tasks) == 13
+
+
+def test_a_default_exponent_written_out_is_not_a_second_run(tmp_path):
+    losses = plan.parse_losses("DSC++, dsc++ 2, DSC++ 1.5")
+    experiment = plan.Experiment("phantom", "demo", losses, (0, 3))
+    names = [planned.name for planned in plan.plan(experiment, tmp_path)]
+    assert names == ["dscpp-s0", "dscpp-g1.5-s0", "dscpp-s3", "dscpp-g1.5-s3"]
+
+
+def test_overrides_lead_to_a_folder_of_their_own_and_to_the_command(tmp_path):
+    experiment = plan.Experiment("phantom", "demo", (("DSC", None),), (0,))
+    changed = plan.Experiment(
+        "phantom",
+        "demo",
+        (("DSC", None),),
+        (0,),
+        {"epochs": 2, "input_shape": [32, 32]},
+    )
+    usual, other = (plan.plan(each, tmp_path)[0] for each in (experiment, changed))
+    assert usual.folder == tmp_path / "phantom" / "demo" / "runs" / "dsc-s0"
+    assert other.folder.parent.parent.name.startswith("custom-")
+    arguments = other.arguments()
+    assert ["--set", "epochs=2"] == arguments[-4:-2]
+    assert ["--set", "input_shape=[32, 32]"] == arguments[-2:]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--losses", "Dise"], ["Dise", "DSC++"]),
+        (["--losses", "CE 2"], ["CE"]),
+        (["--losses", " ,"], ["losses", "expected"]),
+        (["--seeds", "0;1"], ["seeds", "0;1"]),
+        (["--seeds", "-1"], ["seeds", "-1"]),
+        (["--preset", "papier"], ["papier", "reduced"]),
+        (["--epochs", "0"], ["epochs", "0"]),
+        (["--jobs", "0"], ["jobs", "0"]),
+        (["--dataset", "driver"], ["driver", "drive"]),
+        (["--experiment", "none.yaml"], ["none.yaml"]),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_starts(
+    tmp_path, monkeypatch, capsys, arguments, words
+):
+    monkeypatch.chdir(tmp_path)
+    given = ["reproduce", "--dataset", "phantom", "--experiment", str(TINY)]
+    assert cli.main([*given, *arguments]) == 2
+    message = capsys.readouterr().err
+    assert all(word in message for word in words), message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_the_data_it_says_where_to_get_it_and_names_the_demo(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["reproduce", "--dataset", "drive"]) == 2
+    message = capsys.readouterr().err
+    for words in ("http", "1st_manual", "data/DRIVE", "make demo"):
+        assert words in message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["preset: paper\n", "- a\n", "a: [\n", "preset: {a\n"], ids=repr
+)
+def test_a_damaged_experiment_file_is_named(tmp_path, text):
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"broken\.yaml"):
+        plan.read(path, "phantom")
+
+
+# --- what it takes ---------------------------------------------------------------
+
+
+def test_hours_to_expect_are_counted_by_hand():
+    # 3.6 s an epoch, 1000 epochs, 5 runs: an hour each; two at a time: 2.5 h.
+    cost = estimate.Cost(3.6, 1000, "CPU", gpu=False)
+    assert cost.hours(5) == pytest.approx(5)
+    assert cost.hours(5, jobs=2) == pytest.approx(2.5)
+    assert cost.hours(1, jobs=4) == pytest.approx(1)
+
+
+def test_without_a_gpu_the_reduced_preset_is_named():
+    losses = (("DSC", None),)
+    tasks = [
+        plan.Experiment("drive", preset, losses, (0,)).tasks()[0]
+        for preset in ("paper", "reduced")
+    ]
+    slow = estimate.Cost(100, 1000, "CPU", gpu=False)
+    quick = estimate.Cost(9, 100, "CPU", gpu=False)
+    lines = "\n".join(estimate.describe(tasks, [slow, quick], runs=3, jobs=1))
+    assert "83.3 h" in lines  # 100 s x 1000 x 3
+    assert "PRESET=reduced" in lines
+    assert "45 min" in lines  # 9 s x 100 x 3
+    assert "256x256 pixels, 16 filters, at most 100 epochs" in lines
+    graphics = estimate.Cost(1, 1000, "NVIDIA H200", gpu=True)
+    lines = "\n".join(estimate.describe(tasks, [graphics], runs=3, jobs=1))
+    assert "NVIDIA H200" in lines
+    assert "reduced" not in lines
+
+
+# --- who ends with whom ----------------------------------------------------------
+
+LEADER = """
+    import pathlib, subprocess, sys
+    from pipelines.workflow import leader
+    with leader.lead(pathlib.Path(sys.argv[1])) as file:
+        import os
+        os.environ[leader.VARIABLE] = str(file)
+        # A shell in between, as Snakemake has one.
+        subprocess.run(["bash", "-c", sys.argv[2] + "; true"])
+"""
+FOLLOWER = """
+    import os, pathlib, sys, time
+    from pipelines.workflow import leader
+    leader.follow()
+    pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
+    time.sleep(60)
+"""
+
+
+def alive(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks into /proc")
+def test_children_end_with_a_leader_that_is_killed(tmp_path):
+    pid_file, script = tmp_path / "pid", tmp_path / "follower.py"
+    script.write_text(textwrap.dedent(FOLLOWER))
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(LEADER), str(tmp_path)]
+        + [f"{sys.executable} {script} {pid_file}"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    wait_until(lambda: pid_file.exists() and pid_file.read_text(), 20)
+    follower = int(pid_file.read_text())
+    assert alive(follower)
+    process.kill()
+    process.wait()
+    wait_until(lambda: not alive(follower), 10)
+
+
+def test_a_child_of_a_leader_that_is_gone_does_not_start(tmp_path):
+    code = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from pipelines.workflow import leader; leader.follow()",
+        ],
+        cwd=ROOT,
+        env={**os.environ, leader.VARIABLE: str(tmp_path / "gone")},
+    ).returncode
+    assert code == leader.ENDED
+
+
+# --- the tiny configuration, through the same rules ------------------------------
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """The tiny configuration, run to its end and left alone."""
+    folder = tmp_path_factory.mktemp("tiny")
+    code, output = finish(start(folder))
+    assert code == 0, output
+    return folder
+
+
+def test_tiny_goes_through(tiny):
+    folders = run_folders(tiny)
+    assert [folder.name for folder in folders] == ["dsc-s0", "dscpp-s0"]
+    for folder in folders:
+        record = json.loads((folder / "run.json").read_text())
+        assert record["state"] == "evaluated"
+        assert record["simulated"] is True
+        assert all((folder / name).is_file() for name in runs.COMMITTED)
+        assert len((folder / "history.csv").read_text().splitlines()) == 1 + 2
+    logs = sorted((tiny / ".work" / "logs").rglob("*.log"))
+    assert [log.name for log in logs] == ["dsc-s0.log", "dscpp-s0.log"]
+    # Nothing of Snakemake beside the results.
+    assert {path.name for path in tiny.iterdir()} <= {"results", ".work"}
+
+
+def test_done_work_is_not_repeated(tiny):
+    before = contents(tiny)
+    code, output = finish(start(tiny))
+    assert code == 0, output
+    assert "2 done, 0 to do" in output
+    assert contents(tiny) == before
+
+
+def test_a_fresh_clone_trains_nothing_again(tiny, tmp_path):
+    for run in run_folders(tiny):
+        copy = tmp_path / run.relative_to(tiny)
+        copy.mkdir(parents=True)
+        for name in runs.COMMITTED:
+            shutil.copy(run / name, copy / name)
+    before = contents(tmp_path)
+    code, output = finish(start(tmp_path))
+    assert code == 0, output
+    assert contents(tmp_path) == before
+
+
+def test_a_failed_run_stops_no_other_and_is_named_with_its_log(tiny, tmp_path):
+    good, broken = "dscpp-s0", "dsc-s0"
+    runs_folder = tmp_path / run_folders(tiny)[0].relative_to(tiny).parent
+    (runs_folder / broken).mkdir(parents=True)
+    (runs_folder / broken / "run.json").write_text('{"format": ')
+    code, output = finish(start(tmp_path))
+    assert code == 1, output
+    assert_same_run(runs_folder / good, runs_folder_of(tiny) / good)
+    end = output.rpartition("1 of 2 run(s) failed")[2]
+    log = next((tmp_path / ".work" / "logs").rglob(f"{broken}.log"))
+    assert f"{broken}: " in end
+    assert str(log) in end
+    assert good not in end
+    assert "run.json" in log.read_text()
+
+
+def runs_folder_of(folder):
+    return run_folders(folder)[0].parent
+
+
+# --- make, killed ----------------------------------------------------------------
+
+
+def clone(folder):
+    """A tree in which `make` works: the front door, the environment, nothing made."""
+    folder.mkdir()
+    shutil.copy(ROOT / "Makefile", folder)
+    (folder / ".venv").symlink_to(Path(sys.prefix), target_is_directory=True)
+    return folder
+
+
+def make(folder):
+    """Starts the target itself, on phantoms; its environment is taken as it is."""
+    variables = ["PHANTOM=1", "PRESET=demo", "LOSSES=DSC++", "EPOCHS=12"]
+    return subprocess.Popen(
+        ["make", "--old-file=.venv/.ready", "reproduce-drive", *variables],
+        cwd=folder,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def saved(folder):
+    """When the training in `folder` last saved its state; 0 before that."""
+    times = [path.stat().st_mtime_ns for path in folder.rglob("state.npz")]
+    return max(times, default=0)
+
+
+def kill_in_training(folder, kill):
+    """Starts make, kills it between two saved states, and waits for all it started."""
+    before = saved(folder / "results")
+    process = make(folder)
+    wait_until(lambda: saved(folder / "results") != before, 120)
+    kill(process)
+    # The pipe closes when the last process that holds it has ended.
+    process.communicate(timeout=20)
+    assert saved(folder / "results"), "the training was over before the kill"
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_a_killed_make_goes_on_to_the_same_run(tmp_path):
+    alone, killed = clone(tmp_path / "alone"), clone(tmp_path / "killed")
+    code, output = finish(make(alone))
+    assert code == 0, output
+    kill_in_training(killed, lambda process: os.killpg(process.pid, signal.SIGKILL))
+    kill_in_training(killed, lambda process: process.kill())  # make alone
+    code, output = finish(make(killed))
+    assert code == 0, output
+    one, other = (run_folders(folder)[0] for folder in (alone, killed))
+    assert len((one / "history.csv").read_text().splitlines()) == 1 + 12
+    assert_same_run(one, other)
