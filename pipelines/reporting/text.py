@@ -1,9 +1,12 @@
 """The readable table, for the terminal and for the README."""
 
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from data_io.errors import InputError
 from pipelines.measure import histograms
@@ -151,7 +154,10 @@ def _loss_rows(study: Study, cells: Sequence[Cell], target: str) -> list[list[st
         rows.append(
             [variant.label, *(_pm(one.mean, one.standard_error) for one in ours)]
         )
-        found = [published.get((variant, name)) for name in _HEADINGS]
+        found = [
+            published.get((variant, _as_published(study, variant, target, name)))
+            for name in _HEADINGS
+        ]
         if any(found):
             rows.append(
                 [
@@ -160,6 +166,15 @@ def _loss_rows(study: Study, cells: Sequence[Cell], target: str) -> list[list[st
                 ]
             )
     return rows
+
+
+def _as_published(study: Study, variant: Variant, target: str, metric: str) -> str:
+    """With two classes the published Brier is the corrected one: one column, then."""
+    form = f"{metric}_published"
+    if metric != "brier":
+        return metric
+    ours, theirs = (study.measures(variant, target, name) for name in (metric, form))
+    return form if np.array_equal(ours, theirs, equal_nan=True) else metric
 
 
 def _p_rows(study: Study, target: str) -> list[list[str]]:
@@ -246,9 +261,8 @@ def _plain(block: _Block) -> str:
         for row in table
     ]
     rule = "-" * max(len(line) for line in lines)
-    return "\n".join(
-        [block.headline, rule, lines[0], rule, *lines[1:], rule, *block.notes]
-    )
+    notes = [textwrap.fill(note, len(rule)) for note in block.notes]
+    return "\n".join([block.headline, rule, lines[0], rule, *lines[1:], rule, *notes])
 
 
 def _markdown(block: _Block) -> str:

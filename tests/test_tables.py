@@ -1,0 +1,631 @@
+"""Tables from synthetic run folders whose numbers can be worked out by hand."""
+
+import csv
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from data_io.errors import InputError
+from pipelines.measure import histograms, metrics
+from pipelines.reporting import study, tables, text
+from pipelines.run import CASE_KEYS, folder_name, sha256
+
+CASES = ("01", "02", "03", "04")
+# One value a case; the rest of the metrics are the same for every run.
+DSC_NLL = (0.10, 0.20, 0.40, 0.50)  # mean 0.30
+PLUS_NLL = (0.04, 0.05, 0.03, 0.08)  # mean 0.05
+
+
+def make_run(
+    results: Path,
+    loss: str = "DSC",
+    nll: Sequence[float] = DSC_NLL,
+    *,
+    gamma: float | None = None,
+    seed: int = 0,
+    name: str | None = None,
+    group: str | None = None,
+    measures: Mapping[str, Sequence[float]] | None = None,
+    targets: Sequence[str] = ("vessel",),
+    shift: Sequence[int] = (0, 0, 0, 0),
+    **record: object,
+) -> Path:
+    """Write a run folder by hand: `nll` is its published NLL of CASES."""
+    full = {
+        "format": 1,
+        "dataset": "drive",
+        "title": "DRIVE",
+        "simulated": False,
+        "preset": "paper",
+        "loss": loss,
+        "gamma": gamma,
+        "seed": seed,
+        "method": "",
+        "backend": "tensorflow",
+        "overrides": {},
+        "split": {"training": ["21"], "validation": ["37"], "test": list(CASES)},
+        "data_hash": "a" * 64,
+        "state": "evaluated",
+        **record,
+    }
+    name = name or folder_name(
+        loss, gamma, seed, str(full["backend"]), str(full["method"])
+    )
+    folder = results / str(full["dataset"]) / (group or str(full["preset"]))
+    run = folder / "runs" / name
+    run.mkdir(parents=True)
+    (run / "run.json").write_text(json.dumps(full))
+    columns = dict.fromkeys(metrics.METRICS, (0.5, 0.6, 0.7, 0.8))
+    columns |= {"nll_published": nll, **(measures or {})}
+    write_cases(run / "cases.csv", full, columns, targets)
+    write_histograms(run / "histograms.npz", targets, shift)
+    return run
+
+
+def write_cases(path, record, columns, targets):
+    rows = []
+    for target in targets:
+        for index, case in enumerate(CASES):
+            row = {key: record.get(key) or "" for key in CASE_KEYS}
+            row |= {"split": "test", "region": "image", "reference": "observer1"}
+            row |= {"case": case, "target": target}
+            values = {name: values[index] for name, values in columns.items()}
+            row |= {k: "" if math.isnan(v) else v for k, v in values.items()}
+            rows.append(row)
+            # Rows that no table may take: each would be seen in the mean.
+            others = (
+                {"split": "validation"},
+                {"region": "field of view"},
+                {"reference": "observer2"},
+            )
+            nines = dict.fromkeys(metrics.METRICS, 9)
+            rows += [row | other | nines for other in others]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*CASE_KEYS, *metrics.METRICS])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_histograms(path, targets, shift=(0, 0, 0, 0)):
+    """10 voxels a case: p = .1 x4, .3, .85 false, .3, .85 x3 true; `shift` adds FP."""
+    rows = []
+    for target in targets:
+        for case, more in zip(CASES, shift, strict=True):
+            p = np.array([0.1] * 4 + [0.3, 0.85] + [0.3] + [0.85] * 3 + [0.97] * more)
+            y = np.array([0] * 6 + [1] * 4 + [0] * more)
+            row = {"case": case, "target": target, "region": "image"}
+            row |= {"split": "test", "reference": "observer1"}
+            rows.append(row | {"counts": histograms.count(p, y)})
+            rows.append(
+                row | {"split": "validation", "counts": histograms.count(1 - p, y)}
+            )
+    histograms.save(path, histograms.Histograms.from_rows(rows))
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def one(rows, **wanted):
+    found = [row for row in rows if all(row[k] == v for k, v in wanted.items())]
+    assert len(found) == 1, found
+    return found[0]
+
+
+@pytest.fixture
+def results(tmp_path):
+    return tmp_path / "results"
+
+
+def test_table4_row_by_hand(results):
+    make_run(results, "DSC", DSC_NLL)
+    written = tables.write_tables(results)
+    folder = results / "drive" / "paper"
+    names = ["table3.csv", "table4.csv", "table6.csv", "tests.csv", "thresholds.csv"]
+    assert written == [folder / name for name in names]
+    row = one(read(folder / "table4.csv"), loss="DSC", metric="nll_published")
+    assert tuple(row) == tables.TABLE_COLUMNS
+    # Published: 0.204, standard error 0.013. Mean of DSC_NLL: 1.2 / 4.
+    assert (row["mean"], row["published"], row["published_se"]) == (
+        "0.3",
+        "0.204",
+        "0.013",
+    )
+    assert (row["difference"], row["n"], row["seeds"]) == ("0.096", "4", "1")
+    assert (row["gamma"], row["target"], row["n_undefined"]) == ("", "vessel", "0")
+    # The bootstrap's standard error tends to the population one over sqrt(n):
+    # squares of -.2 -.1 .1 .2 sum to .1, so sqrt(.1 / 4) / 2 = 0.0790569.
+    assert float(row["standard_error"]) == pytest.approx(0.0790569, rel=0.03)
+    expected = stats.bootstrap(
+        (np.array(DSC_NLL),), np.mean, n_resamples=10_000, rng=np.random.default_rng(0)
+    )
+    low, high = expected.confidence_interval
+    assert row["standard_error"] == f"{expected.standard_error:.6g}"
+    assert (row["ci_low"], row["ci_high"]) == (f"{low:.6g}", f"{high:.6g}")
+    # .096 <= 1.96 sqrt(.079^2 + .013^2) = .157
+    assert row["verdict"] == "within"
+
+
+def test_verdict_outside_and_not_run(results):
+    # Spread of .001 about .5: far from .204 by any standard error.
+    make_run(results, "DSC", (0.500, 0.501, 0.502, 0.501))
+    tables.write_tables(results)
+    rows = read(results / "drive" / "paper" / "table4.csv")
+    assert one(rows, loss="DSC", metric="nll_published")["verdict"] == "outside"
+    missing = one(rows, loss="CE", metric="dice")
+    assert missing["verdict"] == "not run"
+    assert missing["published"] == "0.798"
+    for column in ("mean", "standard_error", "difference", "n", "seeds"):
+        assert missing[column] == ""
+    # A loss that was not run has its published cells and no empty corrected ones.
+    assert [row["metric"] for row in rows if row["loss"] == "CE"] == [
+        "nll_published",
+        "brier_published",
+        "dice",
+        "jaccard",
+    ]
+
+
+def test_corrected_metrics_stand_beside_the_published(results):
+    make_run(results, "DSC", measures={"nll": (0.25, 0.35, 0.45, 0.15)})
+    tables.write_tables(results)
+    rows = read(results / "drive" / "paper" / "table4.csv")
+    own = [row for row in rows if row["loss"] == "DSC"]
+    assert [row["metric"] for row in own] == list(metrics.METRICS)
+    corrected = one(own, metric="nll")
+    assert corrected["mean"] == "0.3"
+    for column in ("published", "published_se", "difference", "verdict", "direction"):
+        assert corrected[column] == ""
+
+
+def test_every_published_drive_cell_has_one_row(results):
+    make_run(results, "CE")
+    tables.write_tables(results)
+    for table, cells in {"table3": 40, "table4": 16, "table6": 32}.items():
+        rows = read(results / "drive" / "paper" / f"{table}.csv")
+        published = [row for row in rows if row["published"]]
+        assert len(published) == cells
+        keys = {(row["loss"], row["gamma"], row["metric"]) for row in published}
+        assert len(keys) == cells
+
+
+def test_table3_gamma_goes_to_its_own_row(results):
+    make_run(results, "DSC++", PLUS_NLL, gamma=2.5)
+    make_run(results, "DSC++", DSC_NLL, gamma=2.0)
+    make_run(results, "DSC++", DSC_NLL, gamma=2.75)
+    tables.write_tables(results)
+    folder = results / "drive" / "paper"
+    rows = read(folder / "table3.csv")
+    found = one(rows, gamma="2.5", metric="nll_published")
+    assert (found["mean"], found["published"]) == ("0.05", "0.038")
+    assert one(rows, gamma="2", metric="nll_published")["mean"] == "0.3"
+    assert one(rows, gamma="3", metric="nll_published")["verdict"] == "not run"
+    row4 = one(read(folder / "table4.csv"), loss="DSC++", metric="nll_published")
+    assert (row4["mean"], row4["gamma"]) == ("0.3", "2")
+    # The paper has no gamma 2.75: nothing at hand is lost in silence.
+    extra = read(folder / "table.csv")
+    assert {(row["loss"], row["gamma"]) for row in extra} == {("DSC++", "2.75")}
+    labels = {row["loss"] for row in read(folder / "thresholds.csv")}
+    assert labels == {"DSC++", "DSC++ g=2.5", "DSC++ g=2.75"}
+
+
+def test_misprinted_error_is_shown_but_not_judged_by(results):
+    # Off by .06 and nearly without spread: within 1.96 x .05, outside 1.96 x .005.
+    jaccard = {"jaccard": (0.7320, 0.7321, 0.7319, 0.7320)}
+    make_run(results, "DSC++", gamma=1.0, measures=jaccard)
+    tables.write_tables(results)
+    rows = read(results / "drive" / "paper" / "table3.csv")
+    row = one(rows, gamma="1", metric="jaccard")
+    assert (row["published_se"], row["verdict"]) == ("0.05", "outside")
+
+
+def test_reduced_preset_is_judged_on_direction(results):
+    make_run(results, "DSC", DSC_NLL, preset="reduced")
+    make_run(results, "DSC++", PLUS_NLL, gamma=2.0, preset="reduced")
+    brier = {"brier_published": (0.02, 0.02, 0.03, 0.03)}
+    make_run(results, "CE", PLUS_NLL, preset="reduced", measures=brier)
+    tables.write_tables(results)
+    rows = read(results / "drive" / "reduced" / "table4.csv")
+    assert {r["verdict"] for r in rows if r["published"]} == {"reduced", "not run"}
+    # Paper: DSC .204 above DSC++ .041; ours: .30 above .05.
+    assert one(rows, loss="DSC", metric="nll_published")["direction"] == "same"
+    assert one(rows, loss="DSC++", metric="nll_published")["direction"] == "same"
+    # Dice: .804 +- .003 and .808 +- .003 are no direction to judge by.
+    assert one(rows, loss="DSC", metric="dice")["direction"] == ""
+    # Paper: DSC .031 above DSC++ .024 in Brier; ours are equal.
+    assert one(rows, loss="DSC", metric="brier_published")["direction"] == "opposite"
+
+
+def test_direction_over_gamma_and_with_a_missing_partner(results):
+    make_run(results, "DSC++", DSC_NLL, gamma=0.5)
+    tables.write_tables(results)
+    path = results / "drive" / "paper" / "table3.csv"
+    assert one(read(path), gamma="0.5", metric="nll_published")["direction"] == ""
+    make_run(results, "DSC++", PLUS_NLL, gamma=2.0)
+    tables.write_tables(results)
+    assert one(read(path), gamma="0.5", metric="nll_published")["direction"] == "same"
+
+
+def test_several_seeds_by_hand():
+    # Case means .2 .2 .2 .2: no spread over cases; seed means .1 .2 .3.
+    values = np.array([[0.1] * 4, [0.2] * 4, [0.3] * 4])
+    found = tables.estimate(values)
+    assert found.mean == pytest.approx(0.2)
+    # s = .1, over sqrt(3) seeds.
+    assert found.standard_error == pytest.approx(0.1 / math.sqrt(3))
+    assert found.ci_high - found.mean == pytest.approx(1.96 * 0.1 / math.sqrt(3))
+    assert (found.n, found.seeds, found.n_undefined) == (4, 3, 0)
+
+
+def test_seed_and_case_errors_add_in_squares():
+    values = np.array([[0.1, 0.2, 0.4, 0.5], [0.2, 0.3, 0.5, 0.6]])
+    cases = tables.estimate(values.mean(axis=0, keepdims=True))
+    both = tables.estimate(values)
+    seed_error = math.sqrt(0.005) / math.sqrt(2)  # seed means .3 and .4
+    assert both.mean == pytest.approx(0.35)
+    assert both.standard_error == pytest.approx(
+        math.sqrt(cases.standard_error**2 + seed_error**2)
+    )
+
+
+def test_two_seeds_in_the_table(results):
+    make_run(results, "DSC", DSC_NLL, seed=0)
+    make_run(results, "DSC", [value + 0.1 for value in DSC_NLL], seed=7)
+    tables.write_tables(results)
+    rows = read(results / "drive" / "paper" / "table4.csv")
+    row = one(rows, loss="DSC", metric="nll_published")
+    assert (row["mean"], row["n"], row["seeds"]) == ("0.35", "4", "2")
+
+
+def test_undefined_is_left_out_and_counted(results):
+    nan = float("nan")
+    first = {"precision": (nan, 0.2, 0.4, nan), "recall": (nan,) * 4}
+    second = {"precision": (0.6, 0.4, 0.4, nan), "recall": (nan,) * 4}
+    make_run(results, "DSC", measures=first, seed=0)
+    make_run(results, "DSC", measures=second, seed=1)
+    tables.write_tables(results)
+    rows = read(results / "drive" / "paper" / "table4.csv")
+    row = one(rows, loss="DSC", metric="precision")
+    # Case means .6, .3, .4 and none.
+    assert (row["n"], row["n_undefined"]) == ("3", "3")
+    assert float(row["mean"]) == pytest.approx(1.3 / 3, abs=1e-6)
+    row = one(rows, loss="DSC", metric="recall")
+    assert (row["mean"], row["n"], row["n_undefined"]) == ("", "0", "8")
+
+
+@given(
+    st.lists(
+        st.lists(st.floats(0, 1) | st.just(float("nan")), min_size=5, max_size=5),
+        min_size=1,
+        max_size=3,
+    )
+)
+@settings(max_examples=25, deadline=None)
+def test_estimate_interval_holds_the_mean(values):
+    found = tables.estimate(np.array(values))
+    assert found.n <= 5
+    if found.n >= 2:
+        assert found.ci_low - 1e-12 <= found.mean <= found.ci_high + 1e-12
+        assert found.standard_error >= 0
+
+
+def test_phantoms_have_a_table_without_published_values(results):
+    shared = {"dataset": "phantom", "preset": "demo", "simulated": True}
+    # Even a phantom that is called DRIVE is not compared with the paper.
+    make_run(results, "DSC", DSC_NLL, **shared)
+    make_run(results, "CE", PLUS_NLL, **shared)
+    make_run(results, "DSC++", PLUS_NLL, gamma=2.0, **shared)
+    written = tables.write_tables(results)
+    assert [path.name for path in written] == [
+        "table.csv",
+        "tests.csv",
+        "thresholds.csv",
+    ]
+    rows = read(written[0])
+    assert list(dict.fromkeys(row["loss"] for row in rows)) == ["CE", "DSC", "DSC++"]
+    assert {row["published"] + row["verdict"] for row in rows} == {""}
+    assert "PHANTOM (simulated)" in text.format_table(results / "phantom" / "demo")
+
+
+def test_tests_csv_against_scipy(results):
+    make_run(results, "DSC", DSC_NLL)
+    make_run(results, "DSC++", PLUS_NLL, gamma=2.0)
+    make_run(results, "CE", (0.06, 0.05, 0.07, 0.09))
+    tables.write_tables(results)
+    rows = read(results / "drive" / "paper" / "tests.csv")
+    assert tuple(rows[0]) == tables.TEST_COLUMNS
+    # Three pairs, six metrics, two tests.
+    assert len(rows) == 3 * 6 * 2
+    pair = {"loss_a": "DSC", "loss_b": "DSC++", "metric": "nll_published"}
+    row = one(rows, test="rank_sum", **pair)
+    # 4 against 4, fully separated: z = 8 / sqrt(4 * 4 * 9 / 12) = 2.3094.
+    assert float(row["statistic"]) == pytest.approx(2.3094, abs=1e-4)
+    assert float(row["p"]) == pytest.approx(math.erfc(2.3094 / math.sqrt(2)), rel=1e-3)
+    row = one(rows, test="signed_rank", **pair)
+    # All four differences of one sign: 2 / 2^4.
+    assert (row["statistic"], row["p"], row["n"]) == ("0", "0.125", "4")
+    # Holm by hand over the three pairs of this metric and test: CE against DSC .125,
+    # CE against DSC++ differences .02 .0 .04 .01 (the zero is dropped): 2 / 2^3 = .25.
+    family = [r for r in rows if r["test"] == "signed_rank"]
+    family = [r for r in family if r["metric"] == "nll_published"]
+    assert [r["p"] for r in family] == ["0.125", "0.25", "0.125"]
+    assert [r["p_holm"] for r in family] == ["0.375", "0.375", "0.375"]
+
+
+def test_thresholds_by_hand(results):
+    # The other seed has one more false positive (p = .97) in every case.
+    make_run(results, "DSC++", gamma=2.0, seed=0)
+    make_run(results, "DSC++", gamma=2.0, seed=1, shift=(1, 1, 1, 1))
+    tables.write_tables(results)
+    rows = read(results / "drive" / "paper" / "thresholds.csv")
+    assert tuple(rows[0]) == tables.THRESHOLD_COLUMNS
+    assert len(rows) == 19 * 3
+    row = one(rows, threshold="0.8", metric="precision")
+    # TP 3, FP 1 and 2: 3/4 and 3/5, mean .675.
+    assert row["mean"] == "0.675"
+    assert one(rows, threshold="0.8", metric="recall")["mean"] == "0.75"
+    # At 0.2: TP 4, FP 2 and 3, FN 0: 8/10 and 8/11.
+    row = one(rows, threshold="0.2", metric="dice")
+    assert float(row["mean"]) == pytest.approx((8 / 10 + 8 / 11) / 2, abs=1e-6)
+    # At 0.9 the first seed predicts nothing: its precision is undefined, left out.
+    assert one(rows, threshold="0.9", metric="precision")["mean"] == "0"
+
+
+def test_second_run_gives_the_same_bytes(results):
+    make_run(results, "DSC", DSC_NLL)
+    make_run(results, "DSC++", PLUS_NLL, gamma=2.0)
+    first = {path: path.read_bytes() for path in tables.write_tables(results)}
+    second = {path: path.read_bytes() for path in tables.write_tables(results)}
+    assert first == second
+    for content in first.values():
+        assert b"\r" not in content and b"nan" not in content
+        assert content.endswith(b"\n")
+    leftovers = [p for p in (results / "drive" / "paper").iterdir() if p.name[0] == "."]
+    assert leftovers == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("split", {"training": ["21"], "validation": ["38"], "test": list(CASES)}),
+        ("data_hash", "b" * 64),
+        ("settings", {"filters": 16}),
+    ],
+)
+def test_runs_on_other_data_are_not_joined(results, key, value):
+    a = make_run(results, "DSC", DSC_NLL)
+    b = make_run(results, "DSC++", PLUS_NLL, gamma=2.0, **{key: value})
+    with pytest.raises(InputError) as error:
+        tables.write_tables(results)
+    assert str(a) in str(error.value) and str(b) in str(error.value)
+    assert not (results / "drive" / "paper" / "table4.csv").exists()
+
+
+def test_a_run_of_another_preset_is_not_joined(results):
+    make_run(results, "DSC", DSC_NLL)
+    make_run(results, "CE", PLUS_NLL, preset="reduced", group="paper")
+    with pytest.raises(InputError, match="share the preset, found reduced and paper"):
+        tables.write_tables(results)
+
+
+def test_overrides_are_in_no_table(results):
+    make_run(results, "DSC", DSC_NLL)
+    make_run(results, "CE", group="custom-0a1b2c3d", overrides={"epochs": 3})
+    written = tables.write_tables(results)
+    assert {path.parent.name for path in written} == {"paper"}
+    make_run(results, "CE", overrides={"epochs": 3})
+    with pytest.raises(InputError, match="overrides"):
+        tables.write_tables(results)
+
+
+def test_unfinished_runs_are_left_out(results):
+    make_run(results, "DSC", DSC_NLL)
+    run = make_run(results, "CE", PLUS_NLL, state="training")
+    (run / "cases.csv").unlink()
+    tables.write_tables(results)
+    rows = read(results / "drive" / "paper" / "table4.csv")
+    assert one(rows, loss="CE", metric="dice")["verdict"] == "not run"
+
+
+def test_nothing_evaluated_is_an_error(results):
+    make_run(results, "CE", state="predicted")
+    with pytest.raises(InputError, match="make demo"):
+        tables.write_tables(results)
+
+
+def test_other_backends_and_methods_have_rows_of_their_own(results):
+    make_run(results, "DSC", DSC_NLL)
+    make_run(results, "DSC", PLUS_NLL, backend="torch")
+    make_run(results, "DSC", PLUS_NLL, method="temperature")
+    tables.write_tables(results)
+    folder = results / "drive" / "paper"
+    row = one(read(folder / "table4.csv"), loss="DSC", metric="nll_published")
+    assert (row["mean"], row["seeds"]) == ("0.3", "1")
+    extra = {row["loss"] for row in read(folder / "table.csv")}
+    assert extra == {"DSC [torch]", "DSC + temperature"}
+    # One loss of the main kind: no pairs, so a header alone.
+    assert read(folder / "tests.csv") == []
+
+
+def test_torch_alone_is_the_usual_backend(results):
+    make_run(results, "DSC", DSC_NLL, backend="torch")
+    tables.write_tables(results)
+    folder = results / "drive" / "paper"
+    assert not (folder / "table.csv").exists()
+    row = one(read(folder / "table4.csv"), loss="DSC", metric="nll_published")
+    assert row["mean"] == "0.3"
+
+
+def test_stale_extra_table_is_removed(results):
+    make_run(results, "DSC", DSC_NLL)
+    stale = results / "drive" / "paper" / "table.csv"
+    stale.write_text("old")
+    tables.write_tables(results)
+    assert not stale.exists()
+
+
+def test_two_targets_use_the_table_that_names_them(results):
+    shared = {"dataset": "kits19", "title": "KiTS19"}
+    make_run(results, "CE", targets=("kidney", "kidney tumour"), **shared)
+    tables.write_tables(results)
+    rows = read(results / "kits19" / "paper" / "table5.csv")
+    row = one(rows, loss="CE", target="kidney tumour", metric="dice")
+    assert (row["mean"], row["published"]) == ("0.65", "0.188")
+    assert one(rows, loss="CE", target="kidney", metric="dice")["published"] == "0.896"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows[:-4], "missing: ['04']"),
+        (lambda rows: rows + rows[:1], "repeated: ['01']"),
+        (lambda rows: [{**r, "dice": "good"} for r in rows], "could not convert"),
+        (lambda rows: [{k: r[k] for k in r if k != "nll"} for r in rows], "column nll"),
+    ],
+)
+def test_damaged_cases_are_named(results, change, message):
+    path = make_run(results, "DSC") / "cases.csv"
+    rows = change(read(path))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    with pytest.raises(InputError) as error:
+        tables.write_tables(results)
+    assert message in str(error.value) and "cases.csv" in str(error.value)
+
+
+def test_edited_measures_are_refused(results):
+    run = make_run(results, "DSC")
+    record = json.loads((run / "run.json").read_text())
+    record["files"] = {"cases.csv": sha256(run / "cases.csv")}
+    (run / "run.json").write_text(json.dumps(record))
+    tables.write_tables(results)
+    with (run / "cases.csv").open("a") as file:
+        file.write("\n")
+    with pytest.raises(InputError, match=r"cases\.csv: expected the file that run"):
+        tables.write_tables(results)
+
+
+def test_missing_cases_file(results):
+    (make_run(results, "DSC") / "cases.csv").unlink()
+    with pytest.raises(InputError, match="dscpp evaluate"):
+        tables.write_tables(results)
+
+
+def test_missing_thresholds_cases(results):
+    run = make_run(results, "DSC")
+    empty = histograms.Histograms.from_rows([])
+    histograms.save(run / "histograms.npz", empty)
+    with pytest.raises(InputError, match=r"histograms\.npz"):
+        tables.write_tables(results)
+
+
+@pytest.mark.parametrize(
+    ("mean", "error", "expected"),
+    [
+        # 1.96 sqrt(.003^2 + .004^2) = .0098
+        (0.2098, 0.004, "within"),
+        (0.2099, 0.004, "outside"),
+        (0.1902, 0.004, "within"),
+        (0.1901, 0.004, "outside"),
+        (float("nan"), float("nan"), "outside"),
+        # One image: the paper's error alone, 1.96 x .003 = .00588.
+        (0.2058, float("nan"), "within"),
+        (0.2060, float("nan"), "outside"),
+    ],
+)
+def test_verdict_at_its_limits(mean, error, expected):
+    ours = tables.Estimate(mean, error, mean, mean, 20, 1, 0)
+    assert tables.verdict("paper", ours, 0.2, 0.003) == expected
+    assert tables.verdict("reduced", ours, 0.2, 0.003) == "reduced"
+    assert tables.verdict("paper", None, 0.2, 0.003) == "not run"
+
+
+def test_published_values_as_printed(project):
+    cells = tables.published_cells(project / "results" / "paper")
+    # Table 3: 10 gammas; 4: 5 data sets x 4 losses; 5: 2 classes x 4; 6: 8 losses.
+    assert len(cells) == 4 * (10 + 20 + 8 + 8)
+    drive = [c for c in cells if c.dataset == "DRIVE" and c.table == "table4"]
+    found = {(c.loss, c.metric): (c.value, c.standard_error) for c in drive}
+    assert found["DSC++", "nll_published"] == (0.041, 0.003)
+    assert found["CE", "jaccard"] == (0.664, 0.005)
+
+
+def test_readable_table(results):
+    make_run(results, "DSC", DSC_NLL, preset="reduced", seed=3)
+    make_run(results, "DSC++", PLUS_NLL, gamma=2.0, preset="reduced", seed=3)
+    shown = text.format_table(results / "drive" / "reduced").splitlines()
+    assert shown[0].startswith("DRIVE, vessel, preset reduced, seed 3, 4 test images")
+    assert "PHANTOM" not in shown[0]
+    dsc = next(i for i, line in enumerate(shown) if line.startswith("DSC "))
+    assert "0.300 ± 0.078" in shown[dsc]
+    assert shown[dsc + 1].split()[:4] == ["paper", "0.204", "±", "0.013"]
+    # With two classes the published Brier is the corrected one, so it stands under it.
+    assert "0.031 ± 0.001" in shown[dsc + 1]
+    p = next(line for line in shown if line.startswith("p signed-rank "))
+    assert p.split()[2] == "0.125"
+    assert any("DSC++ at threshold 0.8: precision 0.750" in line for line in shown)
+    assert max(map(len, shown)) <= 130
+
+
+def test_readable_table_of_one_loss_has_no_p(results):
+    make_run(results, "CE")
+    shown = text.format_table(results / "drive" / "paper")
+    assert "rank" not in shown
+
+
+def test_readme_is_rewritten_between_its_markers_only(results, tmp_path):
+    make_run(results, "DSC", DSC_NLL, preset="reduced")
+    make_run(results, "DSC", DSC_NLL)
+    readme = tmp_path / "README.md"
+    begin, end = "<!-- drive-reduced:begin -->", "<!-- drive-reduced:end -->"
+    readme.write_text(f"before\n{begin}\nold \\1\n{end}\nafter\n")
+    assert text.update_readme(readme, results) == ["drive-reduced"]
+    content = readme.read_text()
+    table = text.markdown_table(results / "drive" / "reduced")
+    assert content == f"before\n{begin}\n{table}\n{end}\nafter\n"
+    assert "| DSC | 0.300 ± 0.078 |" in table
+    before = readme.stat().st_mtime_ns
+    assert text.update_readme(readme, results) == ["drive-reduced"]
+    assert readme.stat().st_mtime_ns == before
+
+
+def test_readme_with_half_a_marker(results, tmp_path):
+    make_run(results, "DSC")
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- drive-paper:begin -->\n")
+    with pytest.raises(InputError, match="drive-paper:end"):
+        text.update_readme(readme, results)
+    with pytest.raises(InputError, match="README"):
+        text.update_readme(tmp_path / "no.md", results)
+
+
+def test_tables_need_no_backend(project):
+    """Nothing heavy is imported, so tables regenerate without TensorFlow."""
+    code = (
+        "import sys; import pipelines.reporting.text, pipelines.reporting.pictures; "
+        "heavy = {'keras', 'tensorflow', 'torch', 'jax', 'miscnn', 'matplotlib'}; "
+        "sys.exit(', '.join(heavy & set(sys.modules)) or None)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=project)
+
+
+def test_groups_are_sorted_and_skip_custom(results):
+    make_run(results, "DSC", preset="reduced")
+    make_run(results, "DSC")
+    make_run(results, "DSC", group="custom-00000000")
+    assert study.groups(results) == [
+        results / "drive" / "paper",
+        results / "drive" / "reduced",
+    ]
