@@ -1,0 +1,91 @@
+"""The DSC++ family of losses, and what it is compared with.
+
+>>> loss = losses.by_name("DSC++", gamma=2)
+>>> loss(y_true, y_pred)  # one-hot labels, probabilities: (N, *spatial, C)
+
+Functions return one value per image, classes are `keras.losses.Loss`. Needs Keras and
+nothing else, so the folder can be copied into another project.
+
+Importing this package does not import Keras: names and defaults (`losses.catalogue`)
+are there at once. The losses are loaded when first used, and together with Keras, so
+that a saved model loads without `custom_objects`.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from . import _registration, catalogue
+from .catalogue import default_gamma, names, slug
+
+if TYPE_CHECKING:
+    from .cross_entropy import (
+        CrossEntropy,
+        Focal,
+        cross_entropy_loss,
+        focal_loss,
+    )
+    from .overlap import Dice, DicePlusPlus, dice_loss, soft_counts
+
+__all__ = [
+    "CrossEntropy",
+    "Dice",
+    "DicePlusPlus",
+    "Focal",
+    "by_name",
+    "cross_entropy_loss",
+    "default_gamma",
+    "dice_loss",
+    "focal_loss",
+    "names",
+    "slug",
+    "soft_counts",
+]
+
+_HOMES = {
+    "CrossEntropy": "cross_entropy",
+    "Focal": "cross_entropy",
+    "cross_entropy_loss": "cross_entropy",
+    "focal_loss": "cross_entropy",
+    "Dice": "overlap",
+    "DicePlusPlus": "overlap",
+    "dice_loss": "overlap",
+    "soft_counts": "overlap",
+}
+
+
+def by_name(name: str, **hyperparameters: Any) -> Any:
+    """Make a loss from its name.
+
+    Args:
+        name: "CE", "Focal", "DSC" or "DSC++", in any case.
+        **hyperparameters: arguments of its class; what is left out has the value of
+            the paper's Table 2, and `gamma`, the ++ exponent, is 2 in the ++ forms.
+            `gamma=None` means the default.
+
+    Returns:
+        A `keras.losses.Loss`.
+
+    Raises:
+        ValueError: no such loss, an argument that it does not take, a bad value.
+
+    Example:
+    >>> losses.by_name("DSC++", gamma=1.5)
+    """
+    arguments = catalogue.hyperparameters(name, **hyperparameters)
+    return __getattr__(catalogue.entry(name).class_name)(**arguments)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f".{_HOMES[name]}", __name__)
+    value = getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+_registration.with_keras(__name__, sorted(set(_HOMES.values())))

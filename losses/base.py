@@ -1,0 +1,105 @@
+"""What the losses share: what is done to their arguments, and the class's shell."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from . import checks
+
+__all__ = ["PROBABILITY_FLOOR", "PerImageLoss", "Tensor", "prepare"]
+
+# A tensor of the Keras backend in use, or a NumPy array.
+Tensor = Any
+
+# Probabilities are held in [1e-7, 1 - 1e-7], as in the released code.
+PROBABILITY_FLOOR = 1e-7
+
+
+def prepare(y_true: Tensor, y_pred: Tensor, axis: int = -1) -> tuple[Tensor, Tensor]:
+    """Check the shapes, raise to float32 at least, clip the probabilities.
+
+    The cast comes before the clip: 1 - 1e-7 is 1 in float16. In float32 it is
+    1 - 1.19e-7. Clipping has gradient 0 outside the range, so a voxel whose p is
+    exactly 0 or 1 does not learn; from a softmax it would not have learnt anyway,
+    since the softmax's own gradient is 0 there. Give a model of low precision a softmax
+    in float32 (`keras.layers.Activation("softmax", dtype="float32")`).
+
+    Args:
+        y_true: one-hot labels, (N, *spatial, C), any type.
+        y_pred: probabilities, (N, *spatial, C), in [0, 1].
+        axis: axis of the classes.
+
+    Returns:
+        Both as tensors of one type, float32 or float64; probabilities in
+        [1e-7, 1 - 1e-7].
+
+    Raises:
+        ValueError: shapes as in `checks.shapes`.
+    """
+    y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
+    checks.shapes(y_true, y_pred, axis)
+    dtype = at_least_float32(keras.backend.standardize_dtype(y_pred.dtype))
+    y_true, y_pred = ops.cast(y_true, dtype), ops.cast(y_pred, dtype)
+    return y_true, ops.clip(y_pred, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
+
+
+def voxel_axes(tensor: Tensor, axis: int = -1) -> list[int]:
+    """The spatial axes: all but the first, the images, and `axis`, the classes."""
+    rank = len(tensor.shape)
+    return [i for i in range(1, rank) if i != axis % rank]
+
+
+def at_least_float32(dtype: str | None) -> str:
+    """`dtype`, or float32 where it is narrower; None means Keras' `floatx`."""
+    return "float64" if (dtype or keras.config.floatx()) == "float64" else "float32"
+
+
+class PerImageLoss(keras.losses.Loss):
+    """Shell of the loss classes; `call` returns one value per image, (N,).
+
+    Args:
+        name: name of the loss in logs.
+        reduction: as in `keras.losses.Loss`; the default is the mean over images.
+        dtype: precision of the arithmetic; float16 and bfloat16 are raised to float32.
+        axis: axis of the classes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        reduction: str | None = "sum_over_batch_size",
+        dtype: Any = None,
+        axis: int = -1,
+    ) -> None:
+        super().__init__(name=name, reduction=reduction, dtype=_loss_dtype(dtype))
+        self.axis = axis
+
+    def __call__(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> Tensor:
+        """Return the loss, reduced over the images.
+
+        Args:
+            y_true: one-hot labels, (N, *spatial, C).
+            y_pred: probabilities, (N, *spatial, C), in [0, 1].
+            sample_weight: weight per image, (N,). The weighted values are divided by
+                N, not by the sum of weights, unless `reduction` is
+                "mean_with_sample_weight".
+
+        Raises:
+            ValueError: shapes that do not fit, a `sample_weight` that is not (N,).
+        """
+        if sample_weight is not None:
+            checks.weight_shape(sample_weight)
+        return super().__call__(y_true, y_pred, sample_weight=sample_weight)
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments that make this loss again."""
+        return {**super().get_config(), "dtype": self.dtype, "axis": self.axis}
+
+
+def _loss_dtype(dtype: Any) -> str:
+    if dtype is not None:
+        dtype = keras.dtype_policies.get(dtype).compute_dtype
+    return at_least_float32(dtype)
