@@ -28,7 +28,7 @@ from data_io.errors import InputError
 from data_io.miscnn_compat import Data_IO
 from data_io.preprocessing import Settings, subfunctions
 
-__all__ = ["Cache", "content", "prepare"]
+__all__ = ["Cache", "content", "data_hash", "prepare"]
 
 _FORMAT = 1
 _LIBRARIES = ("batchgenerators", "miscnn", "scikit-image", "scipy")
@@ -65,7 +65,7 @@ class Cache:
     @property
     def data_hash(self) -> str:
         """SHA-256 of the raw content of all cases, whatever the settings and paths."""
-        return _digest(sorted(self.content.items()))
+        return data_hash(self.content)
 
     @property
     def key(self) -> str:
@@ -208,6 +208,11 @@ def content(
     if any(known.get(path) != value for path, value in fresh.items()):
         _remember(memory, {**known, **fresh})
     return found
+
+
+def data_hash(hashes: Mapping[str, str]) -> str:
+    """SHA-256 of the raw content of cases, from the hash of each (`content`)."""
+    return _digest(sorted(hashes.items()))
 
 
 def _remembered(path: Path, known: dict[str, Any], fresh: dict[str, list[Any]]) -> str:

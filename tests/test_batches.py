@@ -53,10 +53,6 @@ def training(cache, seed=4):
     return Batches(cache, cache.cases, seed=seed, augment=True, shuffle=True)
 
 
-def same(first, second):
-    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
-
-
 def digest(items):
     text = b"".join(array.tobytes() for item in items for array in item)
     return hashlib.sha256(text).hexdigest()
@@ -433,3 +429,25 @@ def test_predictions_are_not_kept_behind_the_interface(cache):
 def test_the_parent_of_our_preprocessor_is_miscnns():
     assert Preprocessor.__mro__[1].__module__ == "miscnn.processing.preprocessor"
     assert miscnn_compat.Preprocessor is Preprocessor
+
+
+def test_real_drive_equals_miscnns_own_way(drive_root, tmp_path):
+    from data_io.datasets import drive
+
+    settings = Settings(drive.RECORD.input_shape)
+    cache = prepare(drive, drive_root, ["21", "01"], settings, tmp_path, progress=False)
+    items = Batches(cache, cache.cases, seed=1, augment=True)
+    direct = Preprocessor(
+        Data_IO(drive.interface(drive_root), str(drive_root)),
+        batch_size=1,
+        subfunctions=subfunctions(settings),
+        data_aug=augmentation(settings),
+        analysis="fullimage",
+    )
+    for number, case in enumerate(cache.cases):
+        words = np.random.SeedSequence([1, 0, number]).generate_state(8)
+        np.random.seed(words)  # noqa: NPY002 (batchgenerators draws from it)
+        image, label = direct.run([case], training=True)[0]
+        assert np.array_equal(items[number][0], image)
+        assert np.array_equal(items[number][1], label)
+        assert cache.native_shape(case) == drive.RECORD.raw_shape
