@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ _PANEL = 2.6  # inches
 _FRAME = "#2ca8d2"
 _DPI = 120
 
-_Array = npt.NDArray[np.generic]
+_Array = npt.NDArray[Any]
 
 
 def compare(
