@@ -19,6 +19,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 on success, 1 when a run failed, 2 on bad input (message on stderr).
     """
+    from pipelines.workflow import leader
+
+    # Started by `dscpp reproduce`, a command ends when that one is killed.
+    leader.follow()
     # TensorFlow's own notes would bury ours; its errors still come through.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
@@ -262,12 +266,6 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def _tables(commands: _Commands[argparse.ArgumentParser]) -> None:
-    def run(options: argparse.Namespace) -> None:
-        from pipelines.reporting import tables
-
-        for path in tables.write_tables(options.results):
-            print(path)
-
     parser = _command(
         commands,
         "tables",
@@ -275,7 +273,29 @@ def _tables(commands: _Commands[argparse.ArgumentParser]) -> None:
         "(needs neither images nor a backend)",
     )
     _add_results(parser)
-    parser.set_defaults(run=run)
+    parser.add_argument("--dataset", metavar="NAME", help="print this one only")
+    parser.add_argument("--preset", metavar="P", help="print this one only")
+    parser.add_argument(
+        "--readme",
+        type=Path,
+        metavar="FILE",
+        help="put the tables between their markers in this Markdown file too",
+    )
+    parser.set_defaults(run=_run_tables)
+
+
+def _run_tables(options: argparse.Namespace) -> None:
+    from pipelines.reporting import study, tables, text
+
+    written = tables.write_tables(options.results)
+    for folder in study.groups(options.results):
+        wanted = (options.dataset or folder.parent.name, options.preset or folder.name)
+        if wanted == (folder.parent.name, folder.name):
+            print(text.format_table(folder), end="\n\n")
+            own = [path for path in written if path.parent == folder]
+            print("\n".join(str(path) for path in own))
+    if options.readme:
+        text.update_readme(options.readme, options.results)
 
 
 def _runs(commands: _Commands[argparse.ArgumentParser]) -> None:

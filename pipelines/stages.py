@@ -6,6 +6,7 @@ fresh clone with committed runs trains nothing again.
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,7 @@ def _prepare(
     )
     identity = {
         **task.identity(),
-        "preprocessing": settings.as_dict(),
+        "preprocessing": dataclasses.asdict(settings),
         "split": {name: list(ids) for name, ids in split.items()},
         "data_hash": prepared.data_hash,
     }

@@ -138,7 +138,7 @@ class StateWriter(keras.callbacks.Callback):
         progress: state.Progress,
         resumable: list[Resumable],
         keep_best: Callable[[keras.Model], None],
-        interval: float = 2.0,
+        interval: float = 1.0,
     ) -> None:
         super().__init__()
         self.path = path

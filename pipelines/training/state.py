@@ -24,6 +24,8 @@ from pipelines import run as runs
 
 __all__ = ["Progress", "load", "save"]
 
+_DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile)
+
 
 @dataclass
 class Progress:
@@ -76,7 +78,7 @@ def load(path: Path, model: keras.Model) -> Progress:
             for kind, variables in _variables(model).items():
                 for index, variable in enumerate(variables):
                     variable.assign(file[f"{kind}-{index}"])
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise InputError(
             f"{path}: expected the saved state of this training, found a file that "
             f"does not fit ({error}); delete the run folder to train from the start"

@@ -1,0 +1,98 @@
+"""Pictures of runs, made where their probabilities are.
+
+Pictures of real patients stay local: git ignores them (see `results/README.md`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data_io import datasets
+from data_io.datasets.reading import read_image
+from pipelines import run as runs
+from pipelines.evaluate import PROBABILITIES, probabilities
+from pipelines.reporting import pictures
+
+__all__ = ["FOLDER", "compare", "picture"]
+
+FOLDER = "pictures"
+_COMPARED = ("CE", "DSC", "DSC++")
+_DETAIL = 128  # pixels: what a fine vessel needs to be seen
+
+_Array = npt.NDArray[Any]
+
+
+def picture(run: runs.Run, root: Path) -> Path:
+    """Draw a run's first test case: image, truth, softmax heat map with colour bar.
+
+    Args:
+        run: a predicted run with its probabilities.
+        root: the data set's folder.
+
+    Returns:
+        The PNG file, `pictures/<case>.png` of the run.
+    """
+    case = run.record["split"]["test"][0]
+    path = run.path(FOLDER) / f"{case}.png"
+    return _draw({run.record["loss"]: run}, root, case, path)
+
+
+def compare(group: Path, root: Path) -> Path | None:
+    """Draw CE, DSC and DSC++ side by side on the first test case (as Fig. 1).
+
+    Args:
+        group: `results/<dataset>/<preset>`.
+        root: the data set's folder.
+
+    Returns:
+        The PNG file, or None where DSC and DSC++ have no probabilities here. Of several
+        seeds the lowest that has them is shown.
+    """
+    found: dict[str, runs.Run] = {}
+    for run in sorted(runs.find(group), key=lambda run: int(run.record["seed"])):
+        default = run.folder.name.startswith(_prefix(run))
+        if run.path(PROBABILITIES).is_dir() and default:
+            found.setdefault(run.record["loss"], run)
+    chosen = {loss: found[loss] for loss in _COMPARED if loss in found}
+    if not {"DSC", "DSC++"} <= chosen.keys():
+        return None
+    case = chosen["DSC"].record["split"]["test"][0]
+    return _draw(chosen, root, case, group / FOLDER / "compare.png")
+
+
+def _prefix(run: runs.Run) -> str:
+    """What the folder of a run with the loss's default exponent begins with."""
+    return runs.folder_name(run.record["loss"], None, run.record["seed"])
+
+
+def _draw(
+    shown: Mapping[str, runs.Run], root: Path, case: str, path: Path
+) -> Path:
+    first = next(iter(shown.values()))
+    module = datasets.by_name(first.record["dataset"])
+    truth = module.references(root, case)["observer1"]
+    maps = {
+        loss: _foreground(probabilities(run, case, truth.shape))
+        for loss, run in shown.items()
+    }
+    image = read_image(module.roles(root, case)["image"])
+    detail = _DETAIL if min(truth.shape) > 2 * _DETAIL else None
+    title = _title(first, module, case)
+    return pictures.compare(image, truth > 0, maps, path, title, detail)
+
+
+def _foreground(softmax: _Array) -> _Array:
+    return np.asarray(np.clip(1 - softmax[..., 0], 0, 1))
+
+
+def _title(run: runs.Run, module: ModuleType, case: str) -> str:
+    simulated = " (simulated)" if module.RECORD.simulated else ""
+    return (
+        f"{module.RECORD.title}{simulated}, case {case}, preset {run.record['preset']}"
+    )

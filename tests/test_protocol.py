@@ -1,0 +1,66 @@
+"""The protocol: the paper's numbers, presets, overrides."""
+
+from __future__ import annotations
+
+import pytest
+
+from data_io import datasets
+from data_io.errors import InputError
+from pipelines.training import protocol
+
+DRIVE = datasets.by_name("drive").RECORD
+
+
+def test_the_paper_preset_is_section_2_7_and_the_released_code():
+    values = protocol.preset("paper", DRIVE)
+    assert values.input_shape == (512, 512)
+    assert (values.filters, values.depth, values.batch_size) == (32, 4, 1)
+    assert (values.learning_rate, values.momentum, values.nesterov) == (0.1, 0.9, True)
+    assert (values.plateau_factor, values.plateau_patience) == (0.1, 25)
+    assert (values.plateau_cooldown, values.min_learning_rate) == (1, 1e-4)
+    assert (values.stopping_patience, values.min_delta) == (50, 1e-7)
+    assert values.epochs == 1000
+
+
+def test_the_reduced_preset():
+    values = protocol.preset("reduced", DRIVE)
+    assert values.input_shape == (256, 256)
+    assert (values.filters, values.epochs) == (16, 100)
+
+
+def test_overrides_say_only_what_differs():
+    values, changed = protocol.override(
+        protocol.preset("paper", DRIVE),
+        protocol.parse_overrides(["epochs=3", "filters=32", "input_shape=[64, 96]"]),
+    )
+    assert changed == {"epochs": 3, "input_shape": [64, 96]}
+    assert (values.epochs, values.input_shape) == (3, (64, 96))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch=3", "did you mean epochs"),
+        ("filters", "expected key=value"),
+        ("filters=many", "expected a value in JSON"),
+        ("filters=0", "filters"),
+        ("filters=1.5", "filters"),
+        ("filters=true", "filters"),
+        ("learning_rate=-0.1", "learning_rate"),
+        ("learning_rate=NaN", "learning_rate"),
+        ("nesterov=1", "nesterov"),
+        ("input_shape=[64]", "input_shape"),
+        ("input_shape=[64, 70]", "multiples of 16"),
+        ("batch_size=2", "expected 1"),
+    ],
+)
+def test_bad_overrides(text, message):
+    with pytest.raises(InputError, match=message):
+        protocol.override(
+            protocol.preset("paper", DRIVE), protocol.parse_overrides([text])
+        )
+
+
+def test_unknown_preset():
+    with pytest.raises(InputError, match="paper, reduced, demo"):
+        protocol.preset("papr", DRIVE)
