@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from data_io.errors import InputError
+from losses import catalogue
 from pipelines import run as runs
 from pipelines.training.task import Task
 
@@ -103,7 +104,7 @@ class Planned:
         task = self.task
         arguments = ["--dataset", task.dataset, "--preset", task.preset]
         arguments += ["--loss", task.loss, "--seed", str(task.seed)]
-        if task.gamma is not None:
+        if task.gamma != catalogue.default_gamma(task.loss):
             arguments += ["--gamma", f"{task.gamma:g}"]
         for key, value in task.overrides.items():
             arguments += ["--set", f"{key}={json.dumps(value)}"]

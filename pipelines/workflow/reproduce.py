@@ -245,9 +245,19 @@ class Call:
         if pending:
             self._expect(pending)
         failed = self._snakemake()
-        tables = self._dscpp("tables", "--results", str(self.results))
+        tables = self._tables()
         self._report(failed)
         return 1 if failed or tables else 0
+
+    def _tables(self) -> int:
+        overrides = self.planned[0].task.overrides
+        if overrides:
+            print(
+                f"Runs that differ from the preset ({', '.join(overrides)}) are in no "
+                f"table; each has its measures: {self.planned[0].folder.parent}"
+            )
+            return 0
+        return self._dscpp("tables", "--results", str(self.results))
 
     def _expect(self, pending: Sequence[Planned]) -> None:
         task = pending[0].task
