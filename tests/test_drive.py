@@ -1,18 +1,25 @@
 """DRIVE: the layout as distributed, palettes, missing labels, folders and zips."""
 
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from imitations import PALETTE, field_of_view, vessels, write_drive, write_palette
 from PIL import Image
 
 from data_io import datasets
 from data_io.datasets import drive
+from data_io.datasets.reading import decode
 from data_io.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +177,16 @@ def test_a_damaged_zip(
     assert list(Path(".work/data").iterdir()) == []  # nothing half unpacked
 
 
+def test_no_place_to_unpack_a_zip(
+    imitation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".work").touch()
+    archive = zipped(imitation / "test" / "mask", tmp_path / "DRIVE.zip", "training/")
+    with pytest.raises(InputError, match=r"expected to unpack it in \.work/data"):
+        drive.locate(archive)
+
+
 def test_locate_in_folders(
     imitation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,6 +298,36 @@ def test_miscnn_draws_samples_through_the_interface(imitation: Path) -> None:
     sample = source.sample_loader("40", load_seg=True)
     assert sample.img_data.shape == (584, 565, 3)
     assert sample.seg_data.shape == (584, 565, 1)
+
+
+@given(st.data())
+@settings(max_examples=40, deadline=None)
+def test_a_cut_file_is_an_error_or_whole(imitation: Path, data: st.DataObject) -> None:
+    role = data.draw(st.sampled_from(["image", "observer1", "observer2"]))
+    path = drive.roles(imitation, "01")[role]
+    content = path.read_bytes()
+    size = data.draw(st.integers(0, len(content) - 1))
+    part = imitation.parent / f"part{path.suffix}"
+    part.write_bytes(content[:size])
+    try:
+        mode, pixels = decode(part)
+    except InputError as error:
+        assert str(error).startswith(f"{part}: expected a whole")
+        return
+    whole = decode(path)
+    assert mode == whole[0]  # only what follows the pixels was cut
+    np.testing.assert_array_equal(pixels, whole[1])
+
+
+def test_finding_and_checking_need_no_framework() -> None:
+    code = (
+        "import sys, data_io.verify; from data_io.datasets import drive, phantom; "
+        "heavy = {'keras', 'tensorflow', 'torch', 'jax', 'miscnn'} & set(sys.modules); "
+        "sys.exit(', '.join(heavy) or 0)"
+    )
+    run = [sys.executable, "-c", code]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_real_set(drive_root: Path) -> None:

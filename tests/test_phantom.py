@@ -224,6 +224,12 @@ def test_generate_leaves_other_files_alone(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
+def test_a_place_that_can_not_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="expected a place to write phantoms in"):
+        phantom.generate(SMALL, tmp_path / "file" / "phantoms")
+
+
 @pytest.mark.parametrize("text", ["", "{}", '{"dataset": "drive", "format": 1}'])
 def test_a_damaged_description(tmp_path: Path, text: str) -> None:
     (tmp_path / "dataset.json").write_text(text)

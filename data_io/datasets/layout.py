@@ -83,7 +83,8 @@ def unpack(archive: Path, into: Path | None = None) -> Path:
         The folder `<into>/<hash of names, sizes and checksums>`.
 
     Raises:
-        InputError: not a zip, damaged, encrypted, or with entries that point outside.
+        InputError: not a zip, damaged, encrypted, with entries that point outside, or
+            no place to unpack it in.
     """
     into = UNPACKED if into is None else into
     try:
@@ -97,6 +98,11 @@ def unpack(archive: Path, into: Path | None = None) -> Path:
         raise InputError(
             f"{archive}: expected a whole, unencrypted zip, found {error}. "
             "Download it again, or unpack it yourself and name the folder."
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"{archive}: expected to unpack it in {into}, found {error}. "
+            "Make room there, or unpack it yourself and name the folder."
         ) from error
     return target
 

@@ -263,11 +263,23 @@ def generate(settings: Settings, folder: Path) -> Path:
         `folder`.
 
     Raises:
-        InputError: `folder` holds something that is no phantom set.
+        InputError: `folder` holds something that is no phantom set, or can't be
+            written.
     """
     folder = Path(folder)
-    if folder.exists() and not discard(folder, settings):
-        return folder
+    try:
+        if not folder.exists() or discard(folder, settings):
+            write_aside(settings, folder)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: expected a place to write phantoms in, found {error}. "
+            "Change its permissions or make room."
+        ) from error
+    return folder
+
+
+def write_aside(settings: Settings, folder: Path) -> None:
+    """Writes a set beside `folder` and renames it, so that it is whole or not there."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=".phantom-", dir=folder.parent))
     try:
@@ -275,7 +287,6 @@ def generate(settings: Settings, folder: Path) -> Path:
         layout.settle(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return folder
 
 
 def discard(folder: Path, settings: Settings) -> bool:
