@@ -34,7 +34,7 @@ print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest(), sys.argv[2])
 if [[ $(cat "$folder/.ready" 2>/dev/null) != "$digest" ]]; then
     echo "Building $folder from $lock (a few minutes) ..."
     "$python" -m venv --clear "$folder"
-    install --require-hashes -r "$lock"
+    install --only-binary :all: --require-hashes -r "$lock"
     [[ $lock != */torch.txt ]] || install_torch
 fi
 # setuptools comes with the lock, so this downloads nothing.
