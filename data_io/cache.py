@@ -11,7 +11,6 @@ deleted at any time, also while a run reads from it.
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import importlib.metadata
 import json
 import shutil
@@ -24,17 +23,17 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from data_io.content import ASIDE, content, data_hash, digest, file_hash, read_json
 from data_io.errors import InputError
 from data_io.miscnn_compat import Data_IO
 from data_io.preprocessing import Settings, subfunctions
 
-__all__ = ["Cache", "content", "data_hash", "prepare"]
+__all__ = ["Cache", "prepare"]
 
 _FORMAT = 1
 _LIBRARIES = ("batchgenerators", "miscnn", "scikit-image", "scipy")
 _ARRAYS = {"image": "image.npy", "label": "label.npy"}
 _SHEET = "sample.json"
-_ASIDE = ".making-"
 _STALE_SECONDS = 3600
 _ATTEMPTS = 4
 
@@ -70,7 +69,7 @@ class Cache:
     @property
     def key(self) -> str:
         """SHA-256 of settings, versions and raw content of all cases."""
-        return _digest([_recipe(self.dataset, self.settings), self.data_hash])
+        return digest([_recipe(self.dataset, self.settings), self.data_hash])
 
     def image(self, case: str) -> np.ndarray:
         """Read a prepared image: (*input_shape, channels), float32, z-scored."""
@@ -113,7 +112,7 @@ class Cache:
                 f"prepared cases, received {case!r}."
             )
         recipe = _recipe(self.dataset, self.settings)
-        return self.folder / f"{case}-{_digest([recipe, self.content[case]])[:16]}"
+        return self.folder / f"{case}-{digest([recipe, self.content[case]])[:16]}"
 
     @functools.cached_property
     def _source(self) -> Any:
@@ -184,52 +183,9 @@ def prepare(
     return cache
 
 
-def content(
-    dataset: Any, root: Path, cases: Iterable[str], folder: Path
-) -> dict[str, str]:
-    """Hash the raw files of cases; files seen before are recognised, not read.
-
-    Args:
-        dataset: module of a data set; used are `RECORD.name` and `files(root, case)`.
-        root: the data set's folder.
-        cases: ids of cases.
-        folder: the cache, where hashes are remembered by path, size and time of change.
-
-    Returns:
-        per case the SHA-256 over names and content of its files, in their order.
-    """
-    memory = Path(folder) / dataset.RECORD.name / "raw-files.json"
-    known = _read_json(memory) or {}
-    found: dict[str, str] = {}
-    fresh: dict[str, list[Any]] = {}
-    for case in cases:
-        paths = dataset.files(root, case)
-        found[case] = _digest([(p.name, _remembered(p, known, fresh)) for p in paths])
-    if any(known.get(path) != value for path, value in fresh.items()):
-        _remember(memory, {**known, **fresh})
-    return found
-
-
-def data_hash(hashes: Mapping[str, str]) -> str:
-    """SHA-256 of the raw content of cases, from the hash of each (`content`)."""
-    return _digest(sorted(hashes.items()))
-
-
-def _remembered(path: Path, known: dict[str, Any], fresh: dict[str, list[Any]]) -> str:
-    """SHA-256 of a file, from memory while its size and time of change are the same."""
-    state = path.stat()
-    name = str(path.resolve())
-    stamp = [state.st_size, state.st_mtime_ns]
-    value = known.get(name)
-    if not isinstance(value, list) or value[:2] != stamp or len(value) != 3:
-        value = [*stamp, _file_hash(path)]
-    fresh[name] = value
-    return str(value[2])
-
-
 def _write_entry(entry: Path, sample: dict[str, Any]) -> None:
     """Write an entry aside and rename it; one that is whole by then is kept."""
-    aside = entry.parent / f"{_ASIDE}{uuid.uuid4().hex}"
+    aside = entry.parent / f"{ASIDE}{uuid.uuid4().hex}"
     try:
         aside.mkdir(parents=True)
         _fill(aside, sample)
@@ -255,14 +211,14 @@ def _fill(aside: Path, sample: dict[str, Any]) -> None:
         sheet["files"][name] = {
             "size": state.st_size,
             "mtime_ns": state.st_mtime_ns,
-            "sha256": _file_hash(aside / name),
+            "sha256": file_hash(aside / name),
         }
     (aside / _SHEET).write_text(json.dumps(sheet, indent=1) + "\n", encoding="utf-8")
 
 
 def _read_sheet(entry: Path) -> dict[str, Any] | None:
     """Read an entry's sheet; None where the entry is missing or damaged."""
-    sheet = _read_json(entry / _SHEET)
+    sheet = read_json(entry / _SHEET)
     if not sheet or set(sheet.get("files", {})) != set(_ARRAYS.values()):
         return None
     for name, expected in sheet["files"].items():
@@ -279,21 +235,21 @@ def _is_whole(path: Path, expected: Mapping[str, Any]) -> bool:
             return False
         if state.st_mtime_ns == expected["mtime_ns"]:
             return True
-        return _file_hash(path) == expected["sha256"]
+        return file_hash(path) == expected["sha256"]
     except OSError:
         return False
 
 
 def _discard(entry: Path) -> None:
     """Move a damaged entry away before deleting it, so that nobody meets half of it."""
-    away = entry.parent / f"{_ASIDE}{uuid.uuid4().hex}"
+    away = entry.parent / f"{ASIDE}{uuid.uuid4().hex}"
     entry.rename(away)
     shutil.rmtree(away, ignore_errors=True)
 
 
 def _sweep(folder: Path) -> None:
     """Delete what a killed process left half made an hour ago or more."""
-    for path in folder.glob(f"{_ASIDE}*"):
+    for path in folder.glob(f"{ASIDE}*"):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > _STALE_SECONDS:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -308,38 +264,6 @@ def _recipe(dataset: Any, settings: Settings) -> list[Any]:
 def _versions() -> dict[str, str]:
     """Versions of the libraries that resize; looked up once, since it takes a while."""
     return {name: importlib.metadata.version(name) for name in _LIBRARIES}
-
-
-def _digest(value: Any) -> str:
-    """SHA-256 of a value's JSON."""
-    text = json.dumps(value, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _file_hash(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """Read a JSON object; None where there is none that can be read."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _remember(path: Path, value: dict[str, Any]) -> None:
-    """Write a JSON file aside and rename it; without it, files are hashed again."""
-    aside = path.parent / f"{_ASIDE}{uuid.uuid4().hex}"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(json.dumps(value), encoding="utf-8")
-        aside.replace(path)
-    except OSError:
-        aside.unlink(missing_ok=True)
 
 
 def _make_folder(folder: Path) -> None:

@@ -1,0 +1,1 @@
+"""What is run: training, prediction, measures, tables."""

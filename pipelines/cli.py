@@ -25,7 +25,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     leader.follow()
     # TensorFlow's own notes would bury ours; its errors still come through.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     options = _parser().parse_args(arguments)
     try:
         result = options.run(options)
@@ -51,7 +50,16 @@ def _parser() -> argparse.ArgumentParser:
         epilog="A whole study: dscpp reproduce. Not for clinical use.",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_demo, _reproduce, _verify, _train, _predict, _evaluate, _tables, _runs):
+    for add in (
+        _demo,
+        _reproduce,
+        _verify,
+        _train,
+        _predict,
+        _evaluate,
+        _tables,
+        _runs,
+    ):
         add(commands)
     return parser
 
@@ -173,7 +181,9 @@ def _train(commands: _Commands[argparse.ArgumentParser]) -> None:
         metavar="P",
         help="paper (512x512, GPU), reduced (256x256, CPU) or demo (default: paper)",
     )
-    parser.add_argument("--epochs", type=int, metavar="N", help="at most so many epochs")
+    parser.add_argument(
+        "--epochs", type=int, metavar="N", help="at most so many epochs"
+    )
     parser.add_argument(
         "--set",
         action="append",

@@ -36,10 +36,10 @@ def backend() -> str:
 def commit() -> str:
     """Commit of the code, with "+" when files differ from it; "" outside git."""
     here = Path(__file__).resolve().parent
-    command = ["git", "describe", "--always", "--abbrev=40", "--dirty=+"]
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
     try:
         result = subprocess.run(
-            [*command, "--exclude=*"], cwd=here, capture_output=True, text=True
+            command, cwd=here, capture_output=True, text=True, check=False
         )
     except OSError:
         return ""

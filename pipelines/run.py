@@ -19,6 +19,7 @@ from typing import Any
 
 import filelock
 
+from data_io.content import file_hash
 from data_io.errors import InputError
 from losses import catalogue
 
@@ -33,7 +34,6 @@ __all__ = [
     "folder_name",
     "is_run",
     "run_folder",
-    "sha256",
     "write_atomically",
     "write_csv",
     "write_json",
@@ -121,12 +121,6 @@ def run_folder(
         text = json.dumps([preset, overrides], sort_keys=True)
         group = "custom-" + hashlib.sha256(text.encode()).hexdigest()[:8]
     return Path(results) / dataset / group / "runs" / name
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal text."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomically(path: Path, writer: Callable[[Path], object]) -> Path:
@@ -271,10 +265,12 @@ class Run:
         Dictionaries are merged one level deep, so stages add to `times` side by side.
         """
         for key, value in values.items():
-            if isinstance(value, Mapping) and isinstance(self.record.get(key), dict):
-                value = {**self.record[key], **value}
-            self.record[key] = value
-        hashes = {name: sha256(self.path(name)) for name in files}
+            old = self.record.get(key)
+            if isinstance(old, dict) and isinstance(value, Mapping):
+                self.record[key] = {**old, **value}
+            else:
+                self.record[key] = value
+        hashes = {name: file_hash(self.path(name)) for name in files}
         if hashes:
             self.record["files"] = {**self.record.get("files", {}), **hashes}
         write_json(self.path(RECORD), self.record)
@@ -346,13 +342,12 @@ def _differences(
     for key, want in wanted.items():
         if prefix == "" and key not in IDENTITY:
             continue
-        have = record.get(key)
-        want = json.loads(json.dumps(want))
-        if isinstance(have, dict) and isinstance(want, dict):
-            gone = dict.fromkeys(have.keys() - want.keys())
-            yield from _differences(have, {**want, **gone}, f"{prefix}{key}.")
-        elif have != want:
-            yield f"{prefix}{key}: the run has {have!r}, the command asks {want!r}"
+        have, asked = record.get(key), json.loads(json.dumps(want))
+        if isinstance(have, dict) and isinstance(asked, dict):
+            gone = dict.fromkeys(have.keys() - asked.keys())
+            yield from _differences(have, {**asked, **gone}, f"{prefix}{key}.")
+        elif have != asked:
+            yield f"{prefix}{key}: the run has {have!r}, the command asks {asked!r}"
 
 
 def is_run(folder: Path) -> bool:

@@ -71,9 +71,7 @@ def _prefix(run: runs.Run) -> str:
     return runs.folder_name(run.record["loss"], None, run.record["seed"])
 
 
-def _draw(
-    shown: Mapping[str, runs.Run], root: Path, case: str, path: Path
-) -> Path:
+def _draw(shown: Mapping[str, runs.Run], root: Path, case: str, path: Path) -> Path:
     first = next(iter(shown.values()))
     module = datasets.by_name(first.record["dataset"])
     truth = module.references(root, case)["observer1"]

@@ -10,7 +10,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from data_io import verify
+from data_io import content, verify
 from data_io.errors import InputError
 from pipelines import provenance
 from pipelines import run as runs
@@ -120,9 +120,7 @@ def estimate(task: Task, data: Path | None, work: Path = WORK) -> dict[str, Any]
     return fit.estimate(task, material)
 
 
-def _prepare(
-    task: Task, data: Path | None, work: Path
-) -> tuple[Any, dict[str, Any]]:
+def _prepare(task: Task, data: Path | None, work: Path) -> tuple[Any, dict[str, Any]]:
     """Verify and preprocess the data; the identity then includes it."""
     module = task.module
     root = module.locate(data)
@@ -184,11 +182,9 @@ def _require_same_data(
     """Where data is given, a finished run must have been made from it."""
     if data is None:
         return
-    from data_io import cache
-
     module = task.module
     root = module.locate(data)
     split = module.split(root)
     cases = [case for ids in split.values() for case in ids]
-    hashes = cache.content(module, root, cases, work / "cache")
-    run.require_same({"data_hash": cache.data_hash(hashes)})
+    hashes = content.content(module, root, cases, work / "cache")
+    run.require_same({"data_hash": content.data_hash(hashes)})

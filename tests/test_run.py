@@ -62,9 +62,9 @@ def test_a_writer_that_fails_leaves_the_old_file_and_no_other(tmp_path):
 
 def test_an_output_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"file/run.*choose another"):
-        with runs.lock_folder(tmp_path / "file" / "run"):
-            pass
+    held = runs.lock_folder(tmp_path / "file" / "run")
+    with pytest.raises(InputError, match=r"file/run.*choose another"), held:
+        pass
     with pytest.raises(InputError, match="choose another"):
         runs.write_json(tmp_path / "file" / "run.json", {})
 
@@ -133,9 +133,9 @@ def test_the_second_process_is_refused_and_the_lock_dies_with_its_owner(tmp_path
     )
     try:
         assert owner.stdout.readline() == "held\n"
-        with pytest.raises(InputError, match="another process"):
-            with runs.lock_folder(tmp_path):
-                pass
+        held = runs.lock_folder(tmp_path)
+        with pytest.raises(InputError, match="another process"), held:
+            pass
     finally:
         owner.kill()
         owner.wait()

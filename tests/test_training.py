@@ -114,9 +114,7 @@ def test_the_checkpoint_is_the_epoch_of_the_lowest_validation_loss(
     run = stages.train(task(6, "CE"), data, tmp_path / "r", work)
     history = list(csv.DictReader(run.path("history.csv").open()))
     best = min(history, key=lambda row: float(row["val_loss"]))
-    until = stages.train(
-        task(int(best["epoch"]), "CE"), data, tmp_path / "until", work
-    )
+    until = stages.train(task(int(best["epoch"]), "CE"), data, tmp_path / "until", work)
     for a, b in zip(weights(run), weights(until), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -192,8 +190,16 @@ def test_killed_at_random_moments(data, tmp_path):
 
     def start(name: str) -> subprocess.Popen:
         return subprocess.Popen(
-            [sys.executable, "-m", "pipelines.cli", *arguments]
-            + ["--output", str(tmp_path / name), "--work", str(tmp_path / "work")],
+            [
+                sys.executable,
+                "-m",
+                "pipelines.cli",
+                *arguments,
+                "--output",
+                str(tmp_path / name),
+                "--work",
+                str(tmp_path / "work"),
+            ],
             stderr=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )

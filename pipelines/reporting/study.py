@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from data_io.content import file_hash
 from data_io.errors import InputError
 from pipelines import run as runs_module
 from pipelines.measure import histograms, metrics
-from pipelines.run import Run, sha256
+from pipelines.run import Run
 
 __all__ = [
     "CUSTOM",
@@ -266,7 +267,7 @@ def _check_files(run: Run) -> None:
     """Refuse measures that are not the ones the run wrote: edited, merged, cut off."""
     for name in ("cases.csv", "histograms.npz"):
         path, expected = run.path(name), run.record.get("files", {}).get(name)
-        if expected and path.is_file() and sha256(path) != expected:
+        if expected and path.is_file() and file_hash(path) != expected:
             raise InputError(
                 f"{path}: expected the file that run.json describes (SHA-256 "
                 f"{expected[:12]}...), found another; restore it, or run "

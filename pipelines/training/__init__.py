@@ -1,0 +1,1 @@
+"""The protocol, the network and the fit loop."""

@@ -79,6 +79,7 @@ class EpochSetter(keras.callbacks.Callback):
         self.batches = batches
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Draw for this epoch from now on."""
         self.batches.epoch = epoch
 
 
@@ -102,6 +103,11 @@ class NotFiniteStop(keras.callbacks.Callback):
     def on_train_batch_end(
         self, batch: int, logs: dict[str, Any] | None = None
     ) -> None:
+        """Look at the loss; see the class.
+
+        Raises:
+            NotFinite: the loss is NaN or infinite.
+        """
         # Keras reports the running mean over the epoch: it is finite until the first
         # step that is not.
         value = float((logs or {})["loss"])
@@ -114,9 +120,9 @@ class NotFiniteStop(keras.callbacks.Callback):
             lambda aside: np.savez(aside, image=image, label=label, case=case),
         )
         raise NotFinite(
-            f"the loss became {value} in epoch {self.batches.epoch + 1} at case {case}; "
-            f"its batch is kept in {self.path}. The last good state is kept too; a "
-            "lower learning rate (--set learning_rate=0.01) may help."
+            f"the loss became {value} in epoch {self.batches.epoch + 1} at case "
+            f"{case}; its batch is kept in {self.path}. The last good state is kept "
+            "too; a lower learning rate (--set learning_rate=0.01) may help."
         )
 
 
@@ -149,9 +155,11 @@ class StateWriter(keras.callbacks.Callback):
         self._clock = self._written = time.monotonic()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Start the clock."""
         self._clock = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Keep the best model and the state."""
         values = {name: float(value) for name, value in (logs or {}).items()}
         progress = self.progress
         progress.epoch = epoch + 1
@@ -166,6 +174,7 @@ class StateWriter(keras.callbacks.Callback):
         self._write_when_due(progress.stopped)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Write the last state."""
         self._write_when_due(True)
 
     def _write_when_due(self, now: bool) -> None:
@@ -187,9 +196,7 @@ class ProgressBar(keras.callbacks.Callback):
         title: shown in front.
     """
 
-    def __init__(
-        self, epochs: int, steps: int, initial_epoch: int, title: str
-    ) -> None:
+    def __init__(self, epochs: int, steps: int, initial_epoch: int, title: str) -> None:
         super().__init__()
         self.epochs = epochs
         self.validation = ""
@@ -205,12 +212,14 @@ class ProgressBar(keras.callbacks.Callback):
     def on_train_batch_end(
         self, batch: int, logs: dict[str, Any] | None = None
     ) -> None:
+        """Move the bar by a step."""
         self.bar.set_postfix_str(
             f"loss {float((logs or {})['loss']):.4f}{self.validation}", refresh=False
         )
         self.bar.update()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Show the epoch and its losses."""
         self.validation = f", val_loss {float((logs or {})['val_loss']):.4f}"
         self.bar.set_postfix_str(
             f"epoch {epoch + 1}/{self.epochs} at most, "
@@ -219,4 +228,5 @@ class ProgressBar(keras.callbacks.Callback):
         )
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Leave the bar as it is."""
         self.bar.close()

@@ -160,7 +160,7 @@ def override(
     for key, value in values.items():
         _check(key, value, current[key])
     changed = {key: value for key, value in values.items() if value != current[key]}
-    fields = {
+    fields: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in changed.items()
     }

@@ -96,12 +96,8 @@ class Task:
 
     def folder(self, results: Path) -> Path:
         """Where this run belongs below the folder of all results."""
-        name = runs.folder_name(
-            self.loss, self.gamma, self.seed, provenance.backend()
-        )
-        return runs.run_folder(
-            results, self.dataset, self.preset, name, self.overrides
-        )
+        name = runs.folder_name(self.loss, self.gamma, self.seed, provenance.backend())
+        return runs.run_folder(results, self.dataset, self.preset, name, self.overrides)
 
 
 def from_record(record: Mapping[str, Any]) -> Task:

@@ -17,7 +17,7 @@ from data_io.miscnn_compat import Abstract_Architecture
 __all__ = ["UNet"]
 
 
-class UNet(Abstract_Architecture):  # type: ignore[misc]
+class UNet(Abstract_Architecture):
     """Standard U-Net with instance normalisation.
 
     Args:
@@ -34,7 +34,7 @@ class UNet(Abstract_Architecture):  # type: ignore[misc]
         self.filters = filters
         self.depth = depth
 
-    def create_model_2D(  # noqa: N802 - the name is MIScnn's
+    def create_model_2D(
         self, input_shape: tuple[int | None, ...], n_labels: int = 2
     ) -> keras.Model:
         """Build for images.
@@ -49,7 +49,7 @@ class UNet(Abstract_Architecture):  # type: ignore[misc]
         """
         return self._build(input_shape, n_labels, 2)
 
-    def create_model_3D(  # noqa: N802 - the name is MIScnn's
+    def create_model_3D(
         self, input_shape: tuple[int | None, ...], n_labels: int = 2
     ) -> keras.Model:
         """Build for volumes: as `create_model_2D` with one more spatial axis."""
