@@ -13,7 +13,7 @@ $(error BACKEND: expected one of: $(BACKENDS); received "$(BACKEND)")
 endif
 ifneq ($(GPU),)
 ifneq ($(BACKEND),tensorflow)
-$(error GPU=1 is prepared for BACKEND=tensorflow alone; requirements/README.md says more)
+$(error GPU=1 is prepared for BACKEND=tensorflow alone: see requirements/README.md)
 endif
 endif
 
