@@ -33,6 +33,7 @@ print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest(), sys.argv[2])
 ' "$lock" "$torch_version")
 if [[ $(cat "$folder/.ready" 2>/dev/null) != "$digest" ]]; then
     echo "Building $folder from $lock (a few minutes) ..."
+    rm -f "$folder/.ready"
     "$python" -m venv --clear "$folder"
     install --only-binary :all: --require-hashes -r "$lock"
     [[ $lock != */torch.txt ]] || install_torch

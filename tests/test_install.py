@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -202,6 +203,67 @@ def test_an_environment_needs_a_python_of_the_right_age(
     assert result.returncode == 2
     assert "3.11 to 3.13" in result.stderr
     assert not (tmp_path / "env").exists()
+
+
+@pytest.fixture
+def stub(tmp_path: Path) -> Path:
+    """A Python that writes down what it is asked, and does nothing."""
+    path = tmp_path / "env" / "bin" / "python"
+    path.parent.mkdir(parents=True)
+    path.write_text(
+        f'#!/bin/sh\necho "$@" >>{tmp_path}/asked\n'
+        'case "$1" in -c) echo digest;; esac\n'
+        f'case "$*" in *{tmp_path}/fail*) exit 1;; esac\n'
+    )
+    path.chmod(0o755)
+    return path
+
+
+def build(project: Path, stub: Path, lock: str) -> tuple[int, str]:
+    """Exit code of install.sh with the stub, and what pip and venv were asked."""
+    script = project / "requirements" / "install.sh"
+    folder = stub.parents[1]
+    command = [script, folder, lock, stub]
+    code = subprocess.run(command, capture_output=True, check=False).returncode
+    return code, (folder.parent / "asked").read_text()
+
+
+def test_an_environment_is_built_from_hashes_and_marked_last(
+    project: Path, stub: Path
+) -> None:
+    code, asked = build(project, stub, "requirements/jax.txt")
+    assert code == 0
+    assert "-m venv --clear" in asked
+    assert "--no-deps --only-binary :all: --require-hashes -r requirements/jax" in asked
+    assert asked.rstrip().endswith("--no-deps --no-build-isolation -e .")
+    assert "torch" not in asked
+    assert (stub.parents[1] / ".ready").read_text() == "digest\n"
+
+
+def test_an_environment_whose_lock_is_unchanged_is_kept(
+    project: Path, stub: Path
+) -> None:
+    (stub.parents[1] / ".ready").write_text("digest\n")
+    code, asked = build(project, stub, "requirements/jax.txt")
+    assert code == 0
+    assert "venv" not in asked
+    assert "--require-hashes" not in asked
+
+
+def test_an_environment_that_failed_is_not_marked_ready(
+    project: Path, stub: Path, tmp_path: Path
+) -> None:
+    (stub.parents[1] / ".ready").write_text("of an older lock\n")
+    code, _ = build(project, stub, f"{tmp_path}/fail.txt")
+    assert code != 0
+    assert not (stub.parents[1] / ".ready").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere torch has no CUDA")
+def test_torch_is_the_cpu_build(project: Path, stub: Path) -> None:
+    code, asked = build(project, stub, "requirements/torch.txt")
+    assert code == 0
+    assert re.search(r"--no-deps torch==[0-9.]+\+cpu$", asked, re.MULTILINE)
 
 
 KEPT = (
