@@ -62,7 +62,7 @@ _ENTRIES = (
 )
 _BY_KEY = {entry.name.casefold(): entry for entry in _ENTRIES}
 # Arguments of every class that are no hyperparameters of a loss.
-_OPTIONS = ("axis", "name", "reduction", "dtype")
+_OPTIONS = ("axis", "reduction", "dtype")
 
 
 def names() -> list[str]:
@@ -135,7 +135,7 @@ def hyperparameters(name: str, **given: Any) -> dict[str, Any]:
     Args:
         name: a loss, any case.
         **given: `gamma`, the hyperparameters of the loss, `epsilon` of the overlap
-            losses, and `axis`, `name`, `reduction`, `dtype` of every loss.
+            losses, and `axis`, `reduction`, `dtype` of every loss.
 
     Raises:
         ValueError: an argument that the loss does not take, or a bad `gamma`. The

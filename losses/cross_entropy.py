@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from . import checks
-from .base import PerImageLoss, Tensor, prepare, voxel_axes
+from .base import PerImageLoss, Tensor, prepare, voxel_mean
 
 __all__ = ["CrossEntropy", "Focal", "cross_entropy_loss", "focal_loss"]
 
@@ -43,7 +43,7 @@ def cross_entropy_loss(y_true: Tensor, y_pred: Tensor, axis: int = -1) -> Tensor
         Eq. 1.
     """
     y_true, y_pred = prepare(y_true, y_pred, axis)
-    return -_voxel_mean(y_true * ops.log(y_pred), axis)
+    return -ops.sum(voxel_mean(y_true * ops.log(y_pred), axis), axis=-1)
 
 
 def focal_loss(
@@ -92,7 +92,7 @@ def focal_loss(
     terms = y_true * ops.log(y_pred)
     if focal_gamma > 0:
         terms = _difficulty(y_pred, focal_gamma) * terms
-    return -alpha * _voxel_mean(terms, axis)
+    return -alpha * ops.sum(voxel_mean(terms, axis), axis=-1)
 
 
 @keras.saving.register_keras_serializable(package="dscpp")
@@ -193,9 +193,3 @@ def _difficulty(y_pred: Tensor, focal_gamma: float) -> Tensor:
     if focal_gamma == 2:
         return ops.square(1 - y_pred)
     return ops.power(1 - y_pred, focal_gamma)
-
-
-def _voxel_mean(terms: Tensor, axis: int) -> Tensor:
-    """Mean over voxels of the sum over classes, (N,)."""
-    voxels = voxel_axes(terms, axis)
-    return ops.sum(ops.mean(terms, axis=voxels), axis=-1)

@@ -15,7 +15,7 @@ import keras
 from keras import ops
 
 from . import checks
-from .base import PerImageLoss, Tensor, prepare, voxel_axes
+from .base import PerImageLoss, Tensor, prepare, voxel_sum
 
 __all__ = ["Dice", "DicePlusPlus", "dice_loss", "soft_counts"]
 
@@ -65,13 +65,12 @@ def soft_counts(
     """
     gamma = checks.positive("gamma", gamma)
     y_true, y_pred = prepare(y_true, y_pred, axis)
-    voxels = voxel_axes(y_pred, axis)
     missed = y_true * (1 - y_pred)
     false = (1 - y_true) * y_pred
     return (
-        ops.sum(y_true * y_pred, axis=voxels),
-        ops.sum(_focal_power(missed, gamma), axis=voxels),
-        ops.sum(_focal_power(false, gamma), axis=voxels),
+        voxel_sum(y_true * y_pred, axis),
+        voxel_sum(_focal_power(missed, gamma), axis),
+        voxel_sum(_focal_power(false, gamma), axis),
     )
 
 
@@ -107,7 +106,7 @@ def dice_loss(
         axis: axis of the classes.
 
     Returns:
-        Values in [0, 1), (N,).
+        Values in [0, 1], (N,).
 
     Raises:
         ValueError: `gamma` or `epsilon` not above 0; shapes that do not fit; class

@@ -1,0 +1,615 @@
+"""The losses against a second implementation, by hand, and at their edges."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import ops
+
+import losses
+from losses import catalogue
+
+FLOOR = 1e-7
+# Axes of different length, so that a sum over the wrong one shows.
+SHAPES = [(2, 3, 5, 2), (1, 4, 3, 3), (2, 2, 3, 5, 4), (1, 7, 2)]
+GAMMAS = [0.3, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0]
+LOSSES = [
+    ("CE", {}),
+    ("Focal", {}),
+    ("Focal", {"alpha": 0.25, "focal_gamma": 0.5}),
+    ("Focal", {"alpha": 1.0, "focal_gamma": 0}),
+    ("DSC", {}),
+    *(("DSC++", {"gamma": gamma}) for gamma in GAMMAS),
+]
+IDS = [f"{name}{list(values.values()) or ''}" for name, values in LOSSES]
+
+
+# --- a second implementation: loops over voxels, float64, nothing shared -------------
+
+
+def reference(name: str, y: np.ndarray, p: np.ndarray, **values: float) -> list[float]:
+    """One value per image, voxel by voxel, in Python's own floats."""
+    one = {"CE": _reference_ce, "Focal": _reference_focal}.get(name, _reference_dice)
+    p = np.minimum(np.maximum(p.astype(np.float64), FLOOR), 1 - FLOOR)
+    y = y.astype(np.float64)
+    classes = y.shape[-1]
+    return [
+        one(a.reshape(-1, classes).tolist(), b.reshape(-1, classes).tolist(), **values)
+        for a, b in zip(y, p, strict=True)
+    ]
+
+
+def _reference_ce(y: list, p: list) -> float:
+    total = 0.0
+    for labels, chances in zip(y, p, strict=True):
+        for label, chance in zip(labels, chances, strict=True):
+            total -= label * np.log(chance)
+    return total / len(y)
+
+
+def _reference_focal(
+    y: list, p: list, alpha: float = 0.5, focal_gamma: float = 2.0
+) -> float:
+    total = 0.0
+    for labels, chances in zip(y, p, strict=True):
+        for label, chance in zip(labels, chances, strict=True):
+            total += alpha * (1 - chance) ** focal_gamma * -label * np.log(chance)
+    return total / len(y)
+
+
+def _reference_dice(y: list, p: list, gamma: float = 1.0, e: float = 1e-7) -> float:
+    classes = len(y[0])
+    total = 0.0
+    for c in range(classes):
+        tp = fn = fp = 0.0
+        for labels, chances in zip(y, p, strict=True):
+            tp += labels[c] * chances[c]
+            fn += (labels[c] * (1 - chances[c])) ** gamma
+            fp += ((1 - labels[c]) * chances[c]) ** gamma
+        total += (fn + fp) / (2 * tp + fn + fp + e)
+    return total / classes
+
+
+# --- data and derivatives ------------------------------------------------------------
+
+
+def sample(shape: tuple[int, ...], kind: str = "hard", seed: int = 0) -> tuple:
+    """Labels and probabilities with 1e-6 <= p <= 1 - 1e-6 or so, in float32."""
+    rng = np.random.default_rng(seed)
+    p = _softmax(2 * rng.normal(size=shape))
+    if kind == "soft":
+        return _softmax(rng.normal(size=shape)).astype("float32"), p
+    y = np.eye(shape[-1])[rng.integers(0, shape[-1], size=shape[:-1])]
+    if kind == "holes":  # voxels without a class, as augmentation leaves them
+        y[rng.random(shape[:-1]) < 0.3] = 0
+    return y.astype("float32"), p
+
+
+def _softmax(x: np.ndarray) -> np.ndarray:
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return (e / e.sum(-1, keepdims=True)).astype("float32")
+
+
+def numbers(tensor: Any) -> np.ndarray:
+    return np.asarray(ops.convert_to_numpy(tensor))
+
+
+def gradient(
+    loss: Callable[[Any, Any], Any],
+    y: np.ndarray,
+    p: np.ndarray,
+    dtype: str = "float32",
+) -> np.ndarray:
+    """Derivative of the summed loss by p, with the backend's own means."""
+    y, p = ops.convert_to_tensor(y), ops.cast(ops.convert_to_tensor(p), dtype)
+    taken = {
+        "tensorflow": _gradient_tensorflow,
+        "jax": _gradient_jax,
+        "torch": _gradient_torch,
+    }[keras.backend.backend()](lambda q: ops.sum(loss(y, q)), p)
+    return numbers(ops.cast(taken, "float32"))
+
+
+def _gradient_tensorflow(function: Callable[[Any], Any], p: Any) -> Any:
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        tape.watch(p)
+        value = function(p)
+    return tape.gradient(value, p)
+
+
+def _gradient_jax(function: Callable[[Any], Any], p: Any) -> Any:
+    import jax
+
+    return jax.grad(function)(p)
+
+
+def _gradient_torch(function: Callable[[Any], Any], p: Any) -> Any:
+    p = p.detach().clone().requires_grad_(True)
+    function(p).backward()
+    return p.grad
+
+
+def per_image(name: str, **values: float) -> Any:
+    return losses.by_name(name, reduction=None, **values)
+
+
+# --- values --------------------------------------------------------------------------
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize(("name", "values"), LOSSES, ids=IDS)
+@pytest.mark.parametrize("kind", ["hard", "soft", "holes"])
+def test_equals_the_second_implementation(name: str, values: dict, kind: str) -> None:
+    for seed, shape in enumerate(SHAPES):
+        y, p = sample(shape, kind, seed)
+        ours = numbers(per_image(name, **values)(y, p))
+        assert ours.shape == shape[:1]
+        assert str(ours.dtype) == "float32"
+        np.testing.assert_allclose(ours, reference(name, y, p, **values), rtol=1e-5)
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize(("name", "values"), LOSSES, ids=IDS)
+def test_double_precision(name: str, values: dict) -> None:
+    y, p = sample((2, 3, 5, 3), "soft")
+    ours = per_image(name, dtype="float64", **values)(y, p)
+    if keras.backend.standardize_dtype(ours.dtype) != "float64":
+        pytest.skip("JAX has float64 only where jax_enable_x64 is on")
+    np.testing.assert_allclose(numbers(ours), reference(name, y, p, **values), 1e-12)
+
+
+@pytest.mark.backend
+def test_a_large_image_keeps_its_digits() -> None:
+    # Summed one by one in float32, 512x512 voxels were wrong by 5e-5.
+    y, p = sample((1, 512, 500, 2))
+    q = np.clip(p.astype(np.float64), FLOOR, 1 - FLOOR)
+    ce = -(y * np.log(q)).sum(-1).mean()
+    assert numbers(losses.cross_entropy_loss(y, p))[0] == pytest.approx(ce, rel=2e-6)
+    tp = (y * q).sum((0, 1, 2))
+    errors = ((y * (1 - q)) ** 2 + ((1 - y) * q) ** 2).sum((0, 1, 2))
+    dice = np.mean(errors / (2 * tp + errors))
+    assert numbers(losses.dice_loss(y, p, gamma=2))[0] == pytest.approx(dice, rel=2e-6)
+
+
+@pytest.mark.backend
+def test_by_hand() -> None:
+    # One 2x3 image. Foreground in the left column; FN = 0.25 and FP = 1.25 there.
+    y1 = np.array([[1, 0, 0], [1, 0, 0]])
+    p1 = np.array([[0.75, 0.5, 0.25], [1, 0.5, 0]])
+    y = np.stack([1 - y1, y1], -1)[None].astype("float32")
+    p = np.stack([1 - p1, p1], -1)[None].astype("float32")
+    tp, fn, fp = (numbers(count)[0] for count in losses.soft_counts(y, p))
+    np.testing.assert_allclose(tp, [2.75, 1.75], atol=1e-6)
+    np.testing.assert_allclose(fn, [1.25, 0.25], atol=1e-6)
+    np.testing.assert_allclose(fp, [0.25, 1.25], atol=1e-6)
+    _, fn, fp = (numbers(count)[0] for count in losses.soft_counts(y, p, gamma=2))
+    np.testing.assert_allclose(fn, [0.5625, 0.0625], atol=1e-6)
+    np.testing.assert_allclose(fp, [0.0625, 0.5625], atol=1e-6)
+
+    def value(name: str) -> float:
+        return float(losses.by_name(name)(y, p))
+
+    assert value("DSC") == pytest.approx((1.5 / 7 + 1.5 / 5) / 2, rel=1e-6)
+    assert value("DSC++") == pytest.approx((0.625 / 6.125 + 0.625 / 4.125) / 2, 1e-6)
+    # Chances of the true class, by rows: 3/4, 1/2, 3/4; 1, 1/2, 1.
+    assert value("CE") == pytest.approx(2 * np.log(8 / 3) / 6, rel=1e-6)
+    focal = 0.5 * (2 * np.log(4 / 3) / 16 + 2 * np.log(2) / 4) / 6
+    assert value("Focal") == pytest.approx(focal, rel=1e-6)
+
+
+@pytest.mark.backend
+def test_a_voxel_without_class_is_a_false_positive_for_dice_and_unseen_by_ce() -> None:
+    y, p = sample((1, 3, 4, 2))
+    y_hole = y.copy()
+    y_hole[0, 1, 2] = 0
+    _, _, fp = losses.soft_counts(y, p)
+    _, _, fp_hole = losses.soft_counts(y_hole, p)
+    np.testing.assert_allclose(
+        numbers(fp_hole - fp)[0], y[0, 1, 2] * p[0, 1, 2], atol=1e-6
+    )
+    ce, ce_hole = (numbers(losses.cross_entropy_loss(a, p))[0] for a in (y, y_hole))
+    own = -np.log(p[0, 1, 2][y[0, 1, 2] == 1][0])
+    assert ce - ce_hole == pytest.approx(own / 12, rel=1e-4)
+
+
+@pytest.mark.backend
+def test_plus_plus_at_one_is_the_plain_loss() -> None:
+    for kind in ("hard", "soft"):
+        y, p = sample((2, 3, 5, 3), kind)
+        plain, plus = losses.by_name("DSC"), losses.by_name("DSC++", gamma=1)
+        assert float(plain(y, p)) == float(plus(y, p))
+
+
+@pytest.mark.backend
+def test_focal_without_exponent_and_weight_is_ce() -> None:
+    y, p = sample((2, 3, 5, 3))
+    focal = losses.by_name("Focal", alpha=1, focal_gamma=0)
+    assert float(focal(y, p)) == pytest.approx(float(losses.by_name("CE")(y, p)))
+
+
+@pytest.mark.backend
+def test_small_values_keep_their_digits() -> None:
+    # In float32, 1 - 2 tp / (2 tp + fn + fp) would be 0 here.
+    y, _ = sample((1, 8, 9, 2))
+    p = np.where(y == 1, 1.0, 0.0).astype("float32")
+    value = numbers(losses.dice_loss(y, p, gamma=2))[0]
+    # The clip leaves 1 - 2^-23 in float32 where the label is 1, and 1e-7 elsewhere.
+    n = y.sum((0, 1, 2))
+    errors = n * 2.0**-46 + (72 - n) * 1e-14
+    assert 0 < value == pytest.approx(np.mean(errors / (2 * n)), rel=1e-4)
+
+
+@pytest.mark.backend
+def test_an_absent_class_costs_what_epsilon_says() -> None:
+    y = np.zeros((1, 4, 5, 2), "float32")
+    y[..., 0] = 1
+    p = np.zeros_like(y)
+    p[..., 0], p[..., 1] = 0.9, 0.1
+    fp = 20 * 0.01
+    for epsilon in (1e-7, 0.2, 5.0):
+        present = fp / (2 * 18 + fp + epsilon)
+        expected = (present + fp / (fp + epsilon)) / 2
+        ours = numbers(losses.dice_loss(y, p, gamma=2, epsilon=epsilon))[0]
+        assert ours == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.backend
+def test_stated_behaviour_on_soft_labels() -> None:
+    # y = p = 0.5 everywhere: fn = fp = n / 4 and tp = n / 4, so the loss is 0.5.
+    half = np.full((1, 3, 5, 2), 0.5, "float32")
+    assert float(losses.by_name("DSC")(half, half)) == pytest.approx(0.5)
+    # g = 2: fn = fp = n / 16, so (1/8) / (1/2 + 1/8).
+    assert float(losses.by_name("DSC++")(half, half)) == pytest.approx(0.2)
+    assert float(losses.by_name("CE")(half, half)) == pytest.approx(np.log(2))
+
+
+@pytest.mark.backend
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 2**16), case=st.sampled_from(LOSSES))
+def test_the_order_of_voxels_is_irrelevant(seed: int, case: tuple) -> None:
+    y, p = sample((2, 4, 6, 3), "holes", seed)
+    order = np.random.default_rng(seed).permutation(24)
+
+    def shuffled(x: np.ndarray) -> np.ndarray:
+        return x.reshape(2, 24, 3)[:, order].reshape(2, 6, 2, 2, 3)
+
+    loss = per_image(case[0], **case[1])
+    np.testing.assert_allclose(
+        numbers(loss(y, p)), numbers(loss(shuffled(y), shuffled(p))), rtol=2e-6
+    )
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize(("name", "values"), LOSSES, ids=IDS)
+def test_a_larger_error_never_costs_less(name: str, values: dict) -> None:
+    y, p = sample((1, 3, 4, 2))
+    loss = per_image(name, **values)
+    seen = []
+    for chance in np.linspace(0, 1, 21):
+        p[0, 1, 2] = np.where(y[0, 1, 2] == 1, 1 - chance, chance)
+        seen.append(numbers(loss(y, p))[0])
+    assert np.all(np.diff(seen) > -1e-7)
+    assert seen[-1] > seen[0]
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize(("name", "values"), LOSSES, ids=IDS)
+def test_channels_first(name: str, values: dict) -> None:
+    y, p = sample((2, 2, 3, 5, 4))
+    last = per_image(name, **values)(y, p)
+    first = per_image(name, axis=1, **values)(
+        np.moveaxis(y, -1, 1), np.moveaxis(p, -1, 1)
+    )
+    np.testing.assert_allclose(numbers(first), numbers(last), rtol=2e-6)
+
+
+# --- gradients -----------------------------------------------------------------------
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize(("name", "values"), LOSSES, ids=IDS)
+@pytest.mark.parametrize("kind", ["hard", "soft"])
+def test_gradient_equals_finite_differences(name: str, values: dict, kind: str) -> None:
+    y, p = sample((2, 2, 3, 3), kind, seed=3)
+    ours = gradient(per_image(name, **values), y, p)
+    step, differences = 1e-5, np.zeros(p.shape)
+    for place in itertools.product(*map(range, p.shape)):
+        # Steps in float64, on the second implementation.
+        up, down = p.astype(np.float64), p.astype(np.float64)
+        h = step * min(p[place], 1 - p[place])
+        up[place] += h
+        down[place] -= h
+        image = slice(place[0], place[0] + 1)
+        a = reference(name, y[image], up[image], **values)[0]
+        b = reference(name, y[image], down[image], **values)[0]
+        differences[place] = (a - b) / (2 * h)
+    np.testing.assert_allclose(ours, differences, rtol=2e-4, atol=1e-6)
+
+
+def _edges() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    y, p = sample((1, 3, 5, 3))
+    one_class = np.zeros_like(y)
+    one_class[..., 0] = 1
+    return {
+        "perfect": (y, y),
+        "all wrong": (y, np.roll(y, 1, -1)),
+        "empty class": (one_class, p),
+        "empty class, perfect": (one_class, one_class),
+        "no class at all": (np.zeros_like(y), p),
+        "no class, p at 0 and 1": (np.zeros_like(y), y),
+        "p at 0 and 1": (y, np.where(p > 0.5, 1, 0).astype("float32")),
+        "all 0": (y, np.zeros_like(p)),
+        "all 1": (y, np.ones_like(p)),
+        "soft, p at 0 and 1": (p, y),
+    }
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize(("name", "values"), LOSSES, ids=IDS)
+def test_edges_are_finite(name: str, values: dict, dtype: str) -> None:
+    loss = per_image(name, **values)
+    for edge, (y, p) in _edges().items():
+        value = loss(y, ops.cast(p, dtype))
+        assert keras.backend.standardize_dtype(value.dtype) == "float32", edge
+        assert np.isfinite(numbers(value)).all(), edge
+        assert np.isfinite(gradient(loss, y, p, dtype)).all(), edge
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize(("name", "values"), LOSSES, ids=IDS)
+def test_half_precision_computes_in_float32(
+    name: str, values: dict, dtype: str
+) -> None:
+    y, p = sample((2, 3, 5, 3))
+    half = ops.cast(p, dtype)
+    rounded = numbers(ops.cast(half, "float32"))
+    for loss in (per_image(name, **values), per_image(name, dtype=dtype, **values)):
+        np.testing.assert_allclose(
+            numbers(loss(y, half)), reference(name, y, rounded, **values), rtol=1e-5
+        )
+    assert np.isfinite(gradient(loss, y, p, dtype)).all()
+
+
+@pytest.mark.backend
+def test_a_saturated_voxel_has_gradient_0() -> None:
+    # Stated in losses.base.prepare: the clip's gradient outside its range.
+    y, p = sample((1, 2, 3, 2))
+    p[0, 0, 0] = 1 - y[0, 0, 0]
+    slope = gradient(per_image("DSC"), y, p)
+    assert (slope[0, 0, 0] == 0).all()
+    assert (slope[0, 1, 2] != 0).all()
+
+
+# --- as a Keras loss -----------------------------------------------------------------
+
+
+@pytest.mark.backend
+def test_reductions_and_weights_per_image() -> None:
+    y, p = sample((3, 4, 5, 2))
+    each = numbers(per_image("DSC++")(y, p))
+    weights = np.array([0.0, 1.0, 3.0], "float32")
+    loss = losses.by_name("DSC++")
+    assert float(loss(y, p)) == pytest.approx(each.mean())
+    assert float(loss(y, p, weights)) == pytest.approx((each * weights).sum() / 3)
+    weighted = losses.by_name("DSC++", reduction="mean_with_sample_weight")
+    assert float(weighted(y, p, weights)) == pytest.approx((each @ weights) / 4)
+    assert float(loss(y, p, weights[:, None])) == pytest.approx(
+        float(loss(y, p, weights))
+    )
+    with pytest.raises(ValueError, match=r"one weight per image.*\(3, 4, 5\)"):
+        loss(y, p, np.ones((3, 4, 5)))
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("CE", {"axis": 1}),
+        ("Focal", {"alpha": 0.3, "focal_gamma": 1.5}),
+        ("DSC", {"epsilon": 0.1, "reduction": "sum"}),
+        ("DSC++", {"gamma": 2.5, "dtype": "float64"}),
+    ],
+)
+def test_serialisation_goes_round(name: str, values: dict) -> None:
+    loss = losses.by_name(name, **values)
+    assert values.items() <= loss.get_config().items()
+    again = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert type(again) is type(loss)
+    assert again.get_config() == loss.get_config()
+
+
+def _tiny_model(loss: Any, seed: int = 0) -> keras.Model:
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential(
+        [
+            keras.Input((4, 6, 1)),
+            keras.layers.Conv2D(2, 3, padding="same", activation="softmax"),
+        ]
+    )
+    model.compile(optimizer=keras.optimizers.SGD(0.1), loss=loss)
+    return model
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize(("name", "values"), LOSSES, ids=IDS)
+def test_a_step_of_training(name: str, values: dict) -> None:
+    y, _ = sample((2, 4, 6, 2))
+    x = y[..., 1:] + 0.1
+    model = _tiny_model(losses.by_name(name, **values))
+    before = model.evaluate(x, y, verbose=0)
+    predicted = model.predict(x, verbose=0)
+    expected = np.mean(reference(name, y, predicted, **values))
+    assert before == pytest.approx(expected, rel=1e-5)
+    model.fit(x, y, batch_size=1, epochs=3, verbose=0)
+    assert model.evaluate(x, y, verbose=0) < before
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("order", ["keras, losses", "losses, keras"])
+def test_saved_models_load_without_custom_objects(tmp_path: Path, order: str) -> None:
+    path = tmp_path / "model.keras"
+    _tiny_model(losses.by_name("DSC++", gamma=2.5)).save(path)
+    first, second = order.split(", ")
+    program = f"""
+        import sys
+        import {first}
+        import {second}
+        model = keras.models.load_model(sys.argv[1])
+        print(type(model.loss).__name__, model.loss.gamma)
+    """
+    assert _python(program, str(path)) == "DicePlusPlus 2.5"
+
+
+def test_names_do_not_cost_keras() -> None:
+    program = """
+        import sys
+        import losses
+        import losses.catalogue
+        losses.names(), losses.slug("DSC++"), losses.default_gamma("DSC")
+        heavy = {"keras", "tensorflow", "torch", "jax", "numpy"}
+        print(sorted(heavy & set(sys.modules)))
+    """
+    assert _python(program) == "[]"
+
+
+def _python(program: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), *arguments],
+        cwd=Path(losses.__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+# --- names, and what is refused ------------------------------------------------------
+
+
+def test_catalogue() -> None:
+    assert catalogue.names() == ["CE", "Focal", "DSC", "DSC++"]
+    assert [catalogue.slug(n) for n in catalogue.names()] == [
+        "ce", "focal", "dsc", "dscpp",
+    ]  # fmt: skip
+    assert [catalogue.default_gamma(n) for n in catalogue.names()] == [None, None, 1, 2]
+    assert catalogue.canonical("dsc++") == "DSC++"
+    assert catalogue.check_gamma("dsc++") == 2
+    assert catalogue.check_gamma("DSC++", 3) == 3
+    assert catalogue.check_gamma("CE") is None
+    assert catalogue.hyperparameters("focal") == {"alpha": 0.5, "focal_gamma": 2.0}
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("name", catalogue.names())
+def test_the_classes_agree_with_the_catalogue(name: str) -> None:
+    entry = catalogue.entry(name)
+    default = getattr(losses, entry.class_name)().get_config()
+    assert losses.by_name(name).get_config() == default
+    assert losses.by_name(name, gamma=None).get_config() == default
+    assert entry.hyperparameters.items() <= default.items()
+    assert default["name"] == entry.slug
+    if entry.gamma is not None and not entry.plain:
+        assert default["gamma"] == entry.gamma
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("DSC+", {}, r"CE, Focal, DSC, DSC\+\+, received 'DSC\+'.*mean DSC"),
+        ("dscpp", {}, r"Did you mean DSC\+\+"),
+        ("hinge", {}, r"received 'hinge'$"),
+        (None, {}, "received None"),
+        ("DSC++", {"gamma": 0}, "gamma: expected a number above 0, received 0"),
+        ("DSC++", {"gamma": -1}, "above 0, received -1"),
+        ("DSC++", {"gamma": "2"}, "above 0, received '2'"),
+        ("DSC++", {"gamma": float("nan")}, "above 0, received nan"),
+        ("DSC++", {"gamma": True}, "above 0, received True"),
+        ("DSC", {"gamma": 2}, r"plain form, expected 1, received 2.*take DSC\+\+"),
+        ("CE", {"gamma": 2}, r"CE has no \+\+ exponent"),
+        ("Focal", {"gamma": 2}, "Its own exponent is focal_gamma"),
+        ("DSC++", {"gama": 2}, "among epsilon, gamma, .*received gama"),
+        ("CE", {"alpha": 0.5}, "received alpha"),
+    ],
+)
+def test_names_and_arguments_refused(
+    name: str, values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        losses.by_name(name, **values)
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("Focal", {"alpha": 1.5}, "alpha: expected a number from 0 to 1, received 1.5"),
+        ("Focal", {"alpha": -0.1}, "received -0.1"),
+        ("Focal", {"focal_gamma": -1}, "focal_gamma: expected .* at least 0"),
+        ("DSC", {"epsilon": 0}, "epsilon: expected a number above 0"),
+    ],
+)
+def test_values_refused(name: str, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        losses.by_name(name, **values)
+
+
+SHAPES_REFUSED = [
+    ((2, 3, 5), (2, 3, 5, 4), r"class indices.*one_hot\(indices, 4, axis=-1\)"),
+    ((2, 3, 5, 1), (2, 3, 5, 4), "class indices"),
+    ((2, 3, 5, 2), (2, 3, 5, 3), r"shape of y_pred, \(2, 3, 5, 3\)"),
+    ((2, 3, 4, 2), (2, 3, 5, 2), "expected the shape of y_pred"),
+    ((2,), (2, 3, 5, 3), "expected the shape of y_pred"),
+    ((3, 2), (3, 2), "expected rank 3 or more"),
+    ((2, 3, 5, 1), (2, 3, 5, 1), r"two or more classes.*\(1 - p, p\)"),
+]
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize(("true", "predicted", "message"), SHAPES_REFUSED)
+@pytest.mark.parametrize("name", catalogue.names())
+def test_shapes_refused(
+    name: str, true: tuple[int, ...], predicted: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        losses.by_name(name)(np.zeros(true, "float32"), np.zeros(predicted, "float32"))
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("axis", [0, 4, -4])
+def test_axis_refused(axis: int) -> None:
+    y, p = sample((2, 3, 5, 2))
+    with pytest.raises(ValueError, match="axis of the classes"):
+        losses.by_name("CE", axis=axis)(y, p)
+
+
+@pytest.mark.backend
+def test_unknown_lengths_pass_when_traced() -> None:
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("only TensorFlow traces with unknown lengths")
+    import tensorflow as tf
+
+    y, p = sample((2, 3, 5, 2))
+    open_shape = tf.TensorSpec((None, None, None, None))
+    for name in catalogue.names():
+        loss = losses.by_name(name)
+        traced = tf.function(loss, input_signature=[open_shape, open_shape])
+        assert float(traced(y, p)) == pytest.approx(float(loss(y, p)), rel=1e-6)
+    indices = tf.TensorSpec((None, None, None))
+    with pytest.raises(ValueError, match="class indices"):
+        tf.function(loss).get_concrete_function(indices, open_shape)
