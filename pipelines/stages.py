@@ -7,6 +7,10 @@ fresh clone with committed runs trains nothing again.
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import os
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,7 @@ from pipelines.training.task import Task, from_record
 __all__ = ["WORK", "estimate", "evaluate", "predict", "train"]
 
 WORK = Path(".work")
+_NOTES = ("I0000 ", "WARNING: All log messages before absl")
 
 
 def train(task: Task, data: Path | None, output: Path, work: Path = WORK) -> runs.Run:
@@ -125,6 +130,7 @@ def _prepare(task: Task, data: Path | None, work: Path) -> tuple[Any, dict[str, 
     module = task.module
     root = module.locate(data)
     verify.verify(module, root, _verified(task, work))
+    _import_keras()
     from data_io import cache
     from data_io.preprocessing import Settings
     from pipelines.training.fit import Material
@@ -146,6 +152,27 @@ def _prepare(task: Task, data: Path | None, work: Path) -> tuple[Any, dict[str, 
         "data_hash": prepared.data_hash,
     }
     return material, identity
+
+
+def _import_keras() -> None:
+    """Import Keras without TensorFlow's notes on how it was built.
+
+    They come from C++ before any log level counts, two screens of them a command, and
+    would bury what matters; warnings and errors still come through.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as notes:
+        os.dup2(notes.fileno(), 2)
+        try:
+            importlib.import_module("keras")
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            notes.seek(0)
+            for line in notes.read().decode(errors="replace").splitlines():
+                if not line.startswith(_NOTES):
+                    print(line, file=sys.stderr)
 
 
 def _verified(task: Task, work: Path) -> Path:

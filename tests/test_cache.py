@@ -12,7 +12,9 @@ import pytest
 import tiny_dataset
 
 from data_io import cache as module
-from data_io.cache import content, prepare
+from data_io import content as hashes
+from data_io.cache import prepare
+from data_io.content import content
 from data_io.errors import InputError
 from data_io.miscnn_compat import Data_IO
 from data_io.preprocessing import Settings, subfunctions
@@ -132,8 +134,8 @@ def test_data_hash_knows_neither_path_nor_order(raw, store, tmp_path):
 
 def test_raw_files_are_read_once(raw, store, monkeypatch):
     read = []
-    hashing = module._file_hash
-    monkeypatch.setattr(module, "_file_hash", lambda p: read.append(p) or hashing(p))
+    hashing = hashes.file_hash
+    monkeypatch.setattr(hashes, "file_hash", lambda p: read.append(p) or hashing(p))
     first = content(tiny_dataset.module(), raw, ["a", "b"], store)
     assert len(read) == 4
     assert content(tiny_dataset.module(), raw, ["a", "b"], store) == first

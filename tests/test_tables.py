@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from data_io.content import file_hash
 from data_io.errors import InputError
 from pipelines.measure import histograms, metrics
 from pipelines.reporting import study, tables, text
-from pipelines.run import CASE_KEYS, folder_name, sha256
+from pipelines.run import CASE_KEYS, folder_name
 
 CASES = ("01", "02", "03", "04")
 # One value a case; the rest of the metrics are the same for every run.
@@ -512,7 +513,7 @@ def test_damaged_cases_are_named(results, change, message):
 def test_edited_measures_are_refused(results):
     run = make_run(results, "DSC")
     record = json.loads((run / "run.json").read_text())
-    record["files"] = {"cases.csv": sha256(run / "cases.csv")}
+    record["files"] = {"cases.csv": file_hash(run / "cases.csv")}
     (run / "run.json").write_text(json.dumps(record))
     tables.write_tables(results)
     with (run / "cases.csv").open("a") as file:
