@@ -260,7 +260,7 @@ def test_tiny_goes_through(tiny):
         assert record["state"] == "evaluated"
         assert record["simulated"] is True
         assert all((folder / name).is_file() for name in runs.COMMITTED)
-        assert len((folder / "history.csv").read_text().splitlines()) == 1 + 2
+        assert len((folder / "history.csv").read_text().splitlines()) == 1 + 8
     logs = sorted((tiny / ".work" / "logs").rglob("*.log"))
     assert [log.name for log in logs] == ["dsc-s0.log", "dscpp-s0.log"]
     # Nothing of Snakemake beside the results.
@@ -288,23 +288,24 @@ def test_a_fresh_clone_trains_nothing_again(tiny, tmp_path):
 
 
 def test_a_failed_run_stops_no_other_and_is_named_with_its_log(tiny, tmp_path):
-    good, broken = "dscpp-s0", "dsc-s0"
-    runs_folder = tmp_path / run_folders(tiny)[0].relative_to(tiny).parent
-    (runs_folder / broken).mkdir(parents=True)
-    (runs_folder / broken / "run.json").write_text('{"format": ')
+    # One run cannot be read; of the other, only the measures are missing.
+    whole = {folder.name: folder for folder in run_folders(tiny)}
+    group = tmp_path / whole["dsc-s0"].relative_to(tiny).parent
+    (group / "dsc-s0").mkdir(parents=True)
+    (group / "dsc-s0" / "run.json").write_text('{"format": ')
+    shutil.copytree(whole["dscpp-s0"], group / "dscpp-s0")
+    runs.Run.open(group / "dscpp-s0").update(state="predicted")
+    for name in ("cases.csv", "histograms.npz"):
+        (group / "dscpp-s0" / name).unlink()
     code, output = finish(start(tmp_path))
     assert code == 1, output
-    assert_same_run(runs_folder / good, runs_folder_of(tiny) / good)
+    assert_same_run(group / "dscpp-s0", whole["dscpp-s0"])
     end = output.rpartition("1 of 2 run(s) failed")[2]
-    log = next((tmp_path / ".work" / "logs").rglob(f"{broken}.log"))
-    assert f"{broken}: " in end
+    log = next((tmp_path / ".work" / "logs").rglob("dsc-s0.log"))
+    assert "dsc-s0: dscpp: " in end
     assert str(log) in end
-    assert good not in end
+    assert "dscpp-s0" not in end
     assert "run.json" in log.read_text()
-
-
-def runs_folder_of(folder):
-    return run_folders(folder)[0].parent
 
 
 # --- make, killed ----------------------------------------------------------------
@@ -319,10 +320,11 @@ def clone(folder):
 
 
 def make(folder):
-    """Starts the target itself, on phantoms; its environment is taken as it is."""
-    variables = ["PHANTOM=1", "PRESET=demo", "LOSSES=DSC++", "EPOCHS=12"]
+    """Starts the target itself, on the tiny configuration, in its environment."""
+    # `$()` keeps the space that make would strip.
+    flags = f"FLAGS=$() --experiment {TINY} --losses DSC++"
     return subprocess.Popen(
-        ["make", "--old-file=.venv/.ready", "reproduce-drive", *variables],
+        ["make", "--old-file=.venv/.ready", "reproduce-drive", "PHANTOM=1", flags],
         cwd=folder,
         start_new_session=True,
         stdout=subprocess.PIPE,
@@ -341,7 +343,9 @@ def kill_in_training(folder, kill):
     """Starts make, kills it between two saved states, and waits for all it started."""
     before = saved(folder / "results")
     process = make(folder)
-    wait_until(lambda: saved(folder / "results") != before, 120)
+    saves = folder / "results"
+    wait_until(lambda: saved(saves) != before or process.poll() is not None, 120)
+    assert process.poll() is None, process.communicate()[0]
     kill(process)
     # The pipe closes when the last process that holds it has ended.
     process.communicate(timeout=20)
@@ -349,14 +353,11 @@ def kill_in_training(folder, kill):
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
-def test_a_killed_make_goes_on_to_the_same_run(tmp_path):
-    alone, killed = clone(tmp_path / "alone"), clone(tmp_path / "killed")
-    code, output = finish(make(alone))
-    assert code == 0, output
+def test_a_killed_make_goes_on_to_the_same_run(tiny, tmp_path):
+    killed = clone(tmp_path / "killed")
     kill_in_training(killed, lambda process: os.killpg(process.pid, signal.SIGKILL))
     kill_in_training(killed, lambda process: process.kill())  # make alone
     code, output = finish(make(killed))
     assert code == 0, output
-    one, other = (run_folders(folder)[0] for folder in (alone, killed))
-    assert len((one / "history.csv").read_text().splitlines()) == 1 + 12
-    assert_same_run(one, other)
+    (found,) = run_folders(killed)
+    assert_same_run(found, run_folders(tiny)[1])
