@@ -213,7 +213,7 @@ def stub(tmp_path: Path) -> Path:
     path.write_text(
         f'#!/bin/sh\necho "$@" >>{tmp_path}/asked\n'
         'case "$1" in -c) echo digest;; esac\n'
-        f'case "$*" in *{tmp_path}/fail*) exit 1;; esac\n'
+        f'case "$*" in *"-r {tmp_path}/fail"*) exit 1;; esac\n'
     )
     path.chmod(0o755)
     return path
