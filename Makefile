@@ -59,7 +59,7 @@ reproduce-drive: $(VENV)/.ready ## train on DRIVE (DATA=folder) and write its ta
 	@$(VENV)/bin/dscpp reproduce --dataset drive$(DATA_FLAGS)$(FLAGS)
 
 tables: $(VENV)/.ready ## write every table anew from the committed runs
-	@$(VENV)/bin/dscpp tables
+	@$(VENV)/bin/dscpp tables --readme README.md
 
 test: lint ## style, types, import rules and all tests
 	@$(VENV)/bin/python -m pytest

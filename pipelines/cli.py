@@ -115,7 +115,7 @@ def _demo(commands: _Commands[argparse.ArgumentParser]) -> None:
         "train CE, DSC and DSC++ on simulated phantoms and compare them (minutes)",
     )
     reproduce.add_demo_arguments(parser)
-    parser.set_defaults(run=reproduce.demo)
+    parser.set_defaults(run=reproduce.command)
 
 
 def _reproduce(commands: _Commands[argparse.ArgumentParser]) -> None:

@@ -230,6 +230,16 @@ def test_misprinted_error_is_shown_but_not_judged_by(results):
     assert (row["published_se"], row["verdict"]) == ("0.05", "outside")
 
 
+def test_the_plain_loss_is_the_papers_gamma_1(results):
+    make_run(results, "DSC", DSC_NLL)
+    tables.write_tables(results)
+    folder = results / "drive" / "paper"
+    nll = one(read(folder / "table3.csv"), gamma="1", metric="nll_published")
+    same = one(read(folder / "table4.csv"), loss="DSC", metric="nll_published")
+    assert nll["mean"] == same["mean"] != ""
+    assert (nll["published"], same["published"]) == ("0.204", "0.204")
+
+
 def test_reduced_preset_is_judged_on_direction(results):
     make_run(results, "DSC", DSC_NLL, preset="reduced")
     make_run(results, "DSC++", PLUS_NLL, gamma=2.0, preset="reduced")

@@ -328,6 +328,9 @@ class _Estimates:
 
     def get(self, variant: Variant, target: str, metric: str) -> Estimate | None:
         """Return the estimate, or None where the variant was not run."""
+        if variant not in self.study.runs and variant.gamma == 1.0:
+            # Eq. 9 with gamma 1 is Eq. 5: the paper's row at gamma 1 is the plain loss.
+            variant = Variant(variant.loss.removesuffix("++"))
         if variant not in self.study.runs or target not in self.study.targets:
             return None
         key = (variant, target, metric)

@@ -35,7 +35,7 @@ from pipelines.workflow.plan import (
     read,
 )
 
-__all__ = ["add_arguments", "add_demo_arguments", "command", "demo", "reproduce"]
+__all__ = ["add_arguments", "add_demo_arguments", "command", "reproduce"]
 
 SNAKEFILE = Path(__file__).with_name("Snakefile")
 PAPER, DEMO = EXPERIMENTS / "paper.yaml", EXPERIMENTS / "demo.yaml"
@@ -136,9 +136,6 @@ def command(args: argparse.Namespace) -> int:
         args.work,
         args.jobs,
     )
-
-
-demo = command
 
 
 def reproduce(
@@ -246,6 +243,7 @@ class Call:
             self._expect(pending)
         failed = self._snakemake()
         tables = self._tables()
+        self._picture()
         self._report(failed)
         return 1 if failed or tables else 0
 
@@ -257,7 +255,17 @@ class Call:
                 f"table; each has its measures: {self.planned[0].folder.parent}"
             )
             return 0
-        return self._dscpp("tables", "--results", str(self.results))
+        only = ["--dataset", self.experiment.dataset]
+        only += ["--preset", self.experiment.preset]
+        return self._dscpp("tables", "--results", str(self.results), *only)
+
+    def _picture(self) -> None:
+        """Draw the losses side by side, where their probabilities are."""
+        from pipelines import show
+
+        path = show.compare(self.planned[0].folder.parent.parent, self.data)
+        if path:
+            print(f"Picture of one test case, CE, DSC and DSC++ side by side: {path}")
 
     def _expect(self, pending: Sequence[Planned]) -> None:
         task = pending[0].task
