@@ -12,6 +12,8 @@ __all__ = [
     "PerImageLoss",
     "Tensor",
     "at_least_float32",
+    "mean",
+    "power",
     "prepare",
     "voxel_mean",
     "voxel_sum",
@@ -66,8 +68,27 @@ def voxel_sum(terms: Tensor, axis: int = -1) -> Tensor:
 def voxel_mean(terms: Tensor, axis: int = -1) -> Tensor:
     """Mean over the spatial axes, (N, C); see `voxel_sum`."""
     for spatial in _spatial_axes(terms, axis):
-        terms = ops.mean(terms, axis=spatial)
+        terms = mean(terms, spatial)
     return terms
+
+
+def mean(values: Tensor, axis: int) -> Tensor:
+    """Mean along one axis. `ops.mean` on PyTorch takes float64 through float32."""
+    length = ops.cast(ops.shape(values)[axis], values.dtype)
+    return ops.sum(values, axis=axis) / length
+
+
+def power(values: Tensor, exponent: float) -> Tensor:
+    """`values ** exponent`, the exponent rounded to the type of `values` and no more.
+
+    PyTorch would round a plain number to float32. Square and identity cost no power.
+    """
+    if exponent == 1:
+        return values
+    if exponent == 2:
+        return ops.square(values)
+    dtype = keras.backend.standardize_dtype(values.dtype)
+    return ops.power(values, ops.convert_to_tensor(exponent, dtype=dtype))
 
 
 def _spatial_axes(tensor: Tensor, axis: int) -> list[int]:

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from . import checks
-from .base import PerImageLoss, Tensor, prepare, voxel_mean
+from .base import PerImageLoss, Tensor, power, prepare, voxel_mean
 
 __all__ = ["CrossEntropy", "Focal", "cross_entropy_loss", "focal_loss"]
 
@@ -91,7 +91,8 @@ def focal_loss(
     y_true, y_pred = prepare(y_true, y_pred, axis)
     terms = y_true * ops.log(y_pred)
     if focal_gamma > 0:
-        terms = _difficulty(y_pred, focal_gamma) * terms
+        # 1 - p is at least 1e-7 after the clip: no power has an infinite slope.
+        terms = power(1 - y_pred, focal_gamma) * terms
     return -alpha * ops.sum(voxel_mean(terms, axis), axis=-1)
 
 
@@ -186,10 +187,3 @@ class Focal(PerImageLoss):
         """Arguments that make this loss again."""
         own = {"alpha": self.alpha, "focal_gamma": self.focal_gamma}
         return {**super().get_config(), **own}
-
-
-def _difficulty(y_pred: Tensor, focal_gamma: float) -> Tensor:
-    # 1 - p is at least 1e-7 after the clip, so that no power has an infinite slope.
-    if focal_gamma == 2:
-        return ops.square(1 - y_pred)
-    return ops.power(1 - y_pred, focal_gamma)

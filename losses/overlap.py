@@ -15,7 +15,7 @@ import keras
 from keras import ops
 
 from . import checks
-from .base import PerImageLoss, Tensor, prepare, voxel_sum
+from .base import PerImageLoss, Tensor, mean, power, prepare, voxel_sum
 
 __all__ = ["Dice", "DicePlusPlus", "dice_loss", "soft_counts"]
 
@@ -127,7 +127,7 @@ def dice_loss(
     epsilon = checks.positive("epsilon", epsilon)
     tp, fn, fp = soft_counts(y_true, y_pred, gamma, axis)
     errors = fn + fp
-    return ops.mean(errors / (2 * tp + errors + epsilon), axis=-1)
+    return mean(errors / (2 * tp + errors + epsilon), axis=-1)
 
 
 class _Overlap(PerImageLoss):
@@ -242,13 +242,11 @@ class DicePlusPlus(_Overlap):
 
 def _focal_power(errors: Tensor, gamma: float) -> Tensor:
     """`errors ** gamma` with a finite gradient at 0, where most of the errors lie."""
-    if gamma == 1:
-        return errors
-    if gamma == 2:
-        return ops.square(errors)
-    if gamma > 1:
-        return ops.power(errors, gamma)
+    if gamma >= 1:
+        return power(errors, gamma)
     # The slope of x^g at 0 is infinite for g < 1, and infinity times the 0 of the
-    # label is NaN. So the power never sees a 0, and a 0 gets gradient 0.
+    # label is NaN. So the power never sees a 0, and a 0 gets gradient 0. Tensors in
+    # the place of the numbers 1 and 0, since PyTorch would go through float32.
     above = errors > _ERROR_FLOOR
-    return ops.where(above, ops.power(ops.maximum(errors, _ERROR_FLOOR), gamma), 0.0)
+    powers = power(ops.where(above, errors, ops.ones_like(errors)), gamma)
+    return ops.where(above, powers, ops.zeros_like(errors))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import subprocess
 import sys
@@ -142,6 +143,15 @@ def _gradient_torch(function: Callable[[Any], Any], p: Any) -> Any:
     return p.grad
 
 
+def _float64() -> contextlib.AbstractContextManager:
+    """JAX has float64 only on demand."""
+    if keras.backend.backend() != "jax":
+        return contextlib.nullcontext()
+    import jax
+
+    return jax.enable_x64(True)
+
+
 def per_image(name: str, **values: float) -> Any:
     return losses.by_name(name, reduction=None, **values)
 
@@ -165,10 +175,10 @@ def test_equals_the_second_implementation(name: str, values: dict, kind: str) ->
 @pytest.mark.parametrize(("name", "values"), LOSSES, ids=IDS)
 def test_double_precision(name: str, values: dict) -> None:
     y, p = sample((2, 3, 5, 3), "soft")
-    ours = per_image(name, dtype="float64", **values)(y, p)
-    if keras.backend.standardize_dtype(ours.dtype) != "float64":
-        pytest.skip("JAX has float64 only where jax_enable_x64 is on")
-    np.testing.assert_allclose(numbers(ours), reference(name, y, p, **values), 1e-12)
+    with _float64():
+        ours = numbers(per_image(name, dtype="float64", **values)(y, p))
+    assert str(ours.dtype) == "float64"
+    np.testing.assert_allclose(ours, reference(name, y, p, **values), rtol=1e-12)
 
 
 @pytest.mark.backend
