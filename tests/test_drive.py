@@ -230,10 +230,18 @@ def test_missing_test_labels_are_one_line_that_says_what_follows(copy: Path) -> 
     for part in (
         "expected 20 files in test/1st_manual", "found 0",
         "current official download has none", "no training can be evaluated",
+        "so none is begun",
     ):  # fmt: skip
         assert part in problem
     assert set(drive.references(copy, "01")) == {"observer2"}
     assert set(drive.references(copy, "21")) == {"observer1"}
+
+
+def test_a_single_missing_test_label_is_not_the_downloads_fault(copy: Path) -> None:
+    (copy / "test" / "1st_manual" / "07_manual1.gif").unlink()
+    (problem,) = drive.check(copy)
+    assert problem.startswith("test/1st_manual/07_manual1.gif: expected a file")
+    assert problem.endswith("(19 of 20 files of this kind are there). " + drive.AGAIN)
 
 
 def test_a_missing_second_observer_is_a_remark(copy: Path) -> None:

@@ -64,9 +64,9 @@ SECOND = "test/2nd_manual"
 AGAIN = "Copy it again from the original download."
 HINTS = {
     "test/1st_manual": (
-        "The current official download has none: the 20 test cases can be predicted, "
-        "but without these labels no training can be evaluated. Get the distribution "
-        "that has test/1st_manual and put that folder here."
+        "The current official download has none. Without these labels no training can "
+        "be evaluated, so none is begun. Get the distribution that has test/1st_manual "
+        "and put that folder here."
     ),
     "": AGAIN,
 }

@@ -166,14 +166,15 @@ def missing(
         title: of the data set.
         root: the data set's own folder.
         expected: every file that belongs to it.
-        hints: what to do, by folder relative to `root`; "" for all others.
+        hints: what to do where a whole folder is missing, by folder relative to
+            `root`; "" for all others and for single files.
     """
     problems = []
     for folder, paths in by_folder(root, expected).items():
         absent = [path for path in paths if not path.exists()]
-        hint = hints.get(folder, hints[""])
         if absent and len(absent) == len(paths):
             names = f"{paths[0].name} to {paths[-1].name}"
+            hint = hints.get(folder, hints[""])
             problems.append(
                 f"{title}: expected {len(paths)} files in {folder} ({names}), "
                 f"found 0. {hint}"
@@ -182,7 +183,7 @@ def missing(
             count = f"{len(paths) - len(absent)} of {len(paths)} files of this kind"
             problems += [
                 f"{path.relative_to(root)}: expected a file, found none "
-                f"({count} are there). {hint}"
+                f"({count} are there). {hints['']}"
                 for path in absent
             ]
     return problems
