@@ -25,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     leader.follow()
     # TensorFlow's own notes would bury ours; its errors still come through.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # The default is TensorFlow, whatever a keras.json in the home folder says.
+    os.environ["KERAS_BACKEND"] = os.environ.get("KERAS_BACKEND") or "tensorflow"
     options = _parser().parse_args(arguments)
     try:
         result = options.run(options)
@@ -230,7 +232,9 @@ def _predict(commands: _Commands[argparse.ArgumentParser]) -> None:
     def run(options: argparse.Namespace) -> None:
         from pipelines import stages
 
-        done = stages.predict(options.run_folder, options.data, options.work)
+        done = stages.predict(
+            options.run_folder, options.data, options.work, options.again
+        )
         print(f"{done.folder}: {done.state}")
 
     parser = _command(
@@ -240,6 +244,9 @@ def _predict(commands: _Commands[argparse.ArgumentParser]) -> None:
     )
     _add_run(parser)
     _add_data(parser)
+    parser.add_argument(
+        "--again", action="store_true", help="predict again although it was done"
+    )
     parser.set_defaults(run=run)
 
 
@@ -314,7 +321,7 @@ def _runs(commands: _Commands[argparse.ArgumentParser]) -> None:
 
         for folder in sorted(options.results.glob("*/*/runs")):
             for found in runs.find(folder.parent):
-                epochs = found.record["times"].get("epochs", "")
+                epochs = found.record.get("times", {}).get("epochs", "")
                 print(f"{found.state:10} {epochs!s:>5} epochs  {found.folder}")
 
     parser = _command(commands, "runs", "list the runs and how far each has come")

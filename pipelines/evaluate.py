@@ -49,12 +49,12 @@ def probabilities(run: runs.Run, case: str, shape: tuple[int, ...]) -> _Array:
         raise InputError(
             f"{path}: expected the probabilities of case {case}, found none that can "
             f"be read ({error}). They are not kept in git: run "
-            f"`dscpp predict --run {run.folder}` where the weights are"
+            f"`dscpp predict --again --run {run.folder}` where the weights are"
         ) from error
     if found.shape[:-1] != tuple(shape):
         raise InputError(
             f"{path}: expected shape {tuple(shape)} and classes, found {found.shape}; "
-            f"run `dscpp predict --run {run.folder}` again"
+            f"run `dscpp predict --again --run {run.folder}`"
         )
     return np.asarray(found)
 

@@ -33,16 +33,22 @@ __all__ = [
     "find",
     "folder_name",
     "is_run",
+    "lock_folder",
+    "require_free",
     "run_folder",
     "write_atomically",
     "write_csv",
     "write_json",
+    "writing",
 ]
 
 FORMAT = 1
 STATES = ("training", "trained", "predicted", "evaluated")
 RECORD = "run.json"
 COMMITTED = (RECORD, "history.csv", "cases.csv", "histograms.npz")
+MODEL = "model.keras"
+STATE = "state.npz"
+_WRITTEN = (*COMMITTED, MODEL, STATE)
 CASE_KEYS = (
     "dataset",
     "preset",
@@ -136,30 +142,42 @@ def write_atomically(path: Path, writer: Callable[[Path], object]) -> Path:
         `path`.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: the folder cannot be written, or the disk is full.
     """
     path = Path(path)
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
             suffix=path.suffix, prefix=f".{path.stem}-", dir=path.parent
         )
+        os.close(handle)
+        aside = Path(name)
+        try:
+            writer(aside)
+            with aside.open("rb") as file:
+                os.fsync(file.fileno())
+            aside.chmod(0o644)
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+    return path
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say what the system has against writing `path` as something a user can mend.
+
+    Raises:
+        InputError: in place of an `OSError`: no right, no space, no such device.
+    """
+    try:
+        yield
     except OSError as error:
         raise InputError(
-            f"{path}: expected a folder that can be written, found "
-            f"{error.strerror or error}; choose another output folder"
+            f"{path}: expected a place that can be written, found "
+            f"{error.strerror or error}; free space, mend its rights or choose "
+            "another output folder"
         ) from error
-    os.close(handle)
-    aside = Path(name)
-    try:
-        writer(aside)
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        aside.chmod(0o644)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-    return path
 
 
 def write_json(path: Path, value: object) -> Path:
@@ -232,6 +250,11 @@ class Run:
                 f"{path}: expected format {FORMAT}, found {found}; this run "
                 "was written by another version: use that version or train again"
             )
+        if record.get("state") not in STATES:
+            raise InputError(
+                f"{path}: expected a state of {', '.join(STATES)}, found "
+                f"{record.get('state')!r}; restore the file or train again"
+            )
         return cls(Path(folder), record)
 
     @classmethod
@@ -301,11 +324,12 @@ class Run:
                 + "\nGive the same command and data as before, or another --output."
             )
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the run; a second process on the same run is refused at once."""
-        with lock_folder(self.folder):
-            yield
+    def sweep(self) -> None:
+        """Delete what a killed process left half written; the caller holds the run."""
+        for name in _WRITTEN:
+            path = self.path(name)
+            for left in self.folder.glob(f".{path.stem}-????????{path.suffix}"):
+                left.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -315,20 +339,16 @@ def lock_folder(folder: Path) -> Iterator[None]:
     Raises:
         InputError: another process holds it, or the folder cannot be written.
     """
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(folder / ".lock", timeout=0)
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise InputError(
-            f"{folder}: another process is working on this run; wait for it to end, "
-            "or give another --output"
-        ) from error
-    except OSError as error:
-        raise InputError(
-            f"{folder}: expected an output folder that can be written, found "
-            f"{error.strerror or error}; choose another --output"
-        ) from error
+        try:
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise InputError(
+                f"{folder}: another process is working on this run; wait for it to "
+                "end, or give another --output"
+            ) from error
     try:
         yield
     finally:
@@ -348,6 +368,26 @@ def _differences(
             yield from _differences(have, {**asked, **gone}, f"{prefix}{key}.")
         elif have != asked:
             yield f"{prefix}{key}: the run has {have!r}, the command asks {asked!r}"
+
+
+def require_free(folder: Path) -> None:
+    """Refuse to begin a run among files that are not a run's.
+
+    Raises:
+        InputError: the folder holds files and is no run.
+    """
+    # Looked at in this order: the first file that a run gets is its record.
+    found = [path.name for path in _visible(Path(folder))]
+    if found and not is_run(folder):
+        raise InputError(
+            f"{folder}: expected a run, or a folder that is new or empty, found "
+            f"{', '.join(sorted(found)[:3])}; choose another --output"
+        )
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    if folder.is_dir():
+        yield from (path for path in folder.iterdir() if path.name[0] != ".")
 
 
 def is_run(folder: Path) -> bool:

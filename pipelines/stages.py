@@ -6,11 +6,13 @@ fresh clone with committed runs trains nothing again.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +42,14 @@ def train(task: Task, data: Path | None, output: Path, work: Path = WORK) -> run
 
     Raises:
         InputError: bad data, an output that cannot be written, a run that another
-            process holds, or one that was begun with other settings or data.
+            process holds, or one that was begun with other settings or data, other
+            files in its place.
     """
+    runs.require_free(output)
     with runs.lock_folder(output):
         if runs.is_run(output):
             run = runs.Run.open(output)
+            run.sweep()
             run.require_same(task.identity())
             if run.reached("trained"):
                 _require_same_data(run, task, data, work)
@@ -74,11 +79,10 @@ def predict(
     Raises:
         InputError: no such run, not trained, no weights here, other data than before.
     """
-    run = runs.Run.open(folder)
-    run.require("trained", f"dscpp train … --output {folder}")
-    with run.locked():
+    with _held(folder) as run:
+        run.require("trained", f"dscpp train … --output {folder}")
         if again or not run.reached("predicted"):
-            task = from_record(run.record)
+            task = _task(run)
             _require_backend(run)
             material, identity = _prepare(task, data, work)
             run.require_same(identity)
@@ -102,19 +106,37 @@ def evaluate(
     Raises:
         InputError: no such run, not predicted, or no probabilities here.
     """
-    run = runs.Run.open(folder)
-    run.require("predicted", f"dscpp predict --run {folder}")
-    with run.locked():
+    with _held(folder) as run:
+        run.require("predicted", f"dscpp predict --run {folder}")
         if again or not run.reached("evaluated"):
             from pipelines import evaluate as evaluation
             from pipelines import show
 
-            task = from_record(run.record)
+            task = _task(run)
             root = task.module.locate(data)
             _require_same_data(run, task, root, work)
-            evaluation.evaluate(run, root)
+            # The measures come last: with them the run is done, picture and all.
             show.picture(run, root)
+            evaluation.evaluate(run, root)
     return run
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[runs.Run]:
+    """Hold a run that exists, as it is once nobody else works on it."""
+    runs.Run.open(folder)  # a folder that is no run is not made one by its lock
+    with runs.lock_folder(folder):
+        yield runs.Run.open(folder)
+
+
+def _task(run: runs.Run) -> Task:
+    try:
+        return from_record(run.record)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"{run.path(runs.RECORD)}: expected the settings of a run, found others "
+            f"({error}); restore the file or train again"
+        ) from error
 
 
 def estimate(task: Task, data: Path | None, work: Path = WORK) -> dict[str, Any]:
@@ -166,6 +188,12 @@ def _import_keras() -> None:
         os.dup2(notes.fileno(), 2)
         try:
             importlib.import_module("keras")
+        except (ImportError, ValueError) as error:
+            raise InputError(
+                "KERAS_BACKEND: expected a backend that is installed here (tensorflow, "
+                f"torch or jax), received {provenance.backend()!r} ({error}); set "
+                "another, or use the environment of that backend"
+            ) from error
         finally:
             os.dup2(kept, 2)
             os.close(kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -69,6 +70,20 @@ def test_an_output_that_cannot_be_written_is_named(tmp_path):
         runs.write_json(tmp_path / "file" / "run.json", {})
 
 
+def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path):
+    path = tmp_path / "state.npz"
+    path.write_text("old")
+
+    def fail(aside: Path) -> None:
+        aside.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(InputError, match=r"state\.npz.*No space left.*free space"):
+        runs.write_atomically(path, fail)
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["state.npz"]
+
+
 def test_csv_cells(tmp_path):
     rows = [{"a": 1 / 3, "b": float("nan"), "c": None, "d": 12}, {"a": "x,y", "d": 0}]
     path = runs.write_csv(tmp_path / "t.csv", ["a", "b", "c", "d"], rows)
@@ -105,7 +120,9 @@ def test_a_changed_setting_is_named_and_nothing_else(tmp_path):
         run.require_same({"settings": {**RECORD["settings"], "depth": 3}})
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 99}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"format": 99}', '{"format": 1, "state": "tired"}']
+)
 def test_a_damaged_record_is_named(tmp_path, content):
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(InputError, match=r"run\.json"):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -22,9 +24,24 @@ from pipelines import stages
 from pipelines.training import callbacks, fit, state, unet
 from pipelines.training.task import Task
 
-pytestmark = pytest.mark.backend
-
 TINY = {"input_shape": [32, 32], "filters": 4, "depth": 1, "plateau_patience": 2}
+# No step is an improvement by 1, so patience runs out on the way, and a reset of either
+# callback's state shows as another learning rate or another last epoch.
+PLATEAUS = {"epochs": 9, "min_delta": 1.0, "stopping_patience": 6}
+
+
+def task(epochs: int = 6, loss: str = "DSC++", seed: int = 3, **overrides) -> Task:
+    return Task.make(
+        "phantom",
+        loss,
+        seed=seed,
+        preset="demo",
+        overrides={**TINY, "epochs": epochs, **overrides},
+    )
+
+
+# Trainings cost seconds each, for every backend: those that several tests look at are
+# made once; a test that changes one takes a copy.
 
 
 @pytest.fixture(scope="module")
@@ -34,24 +51,49 @@ def data(tmp_path_factory) -> Path:
     return phantom.generate(settings, tmp_path_factory.mktemp("phantom"))
 
 
-@pytest.fixture
-def work(tmp_path) -> Path:
-    return tmp_path / "work"
+@pytest.fixture(scope="module")
+def work(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("work")
 
 
-def task(epochs: int = 6, loss: str = "DSC++", **overrides) -> Task:
-    return Task.make(
-        "phantom",
-        loss,
-        seed=3,
-        preset="demo",
-        overrides={**TINY, "epochs": epochs, **overrides},
-    )
+@pytest.fixture(scope="module")
+def done(data, work, tmp_path_factory) -> runs.Run:
+    """A run of 4 epochs, trained, predicted and evaluated."""
+    run = stages.train(task(4), data, tmp_path_factory.mktemp("done") / "r", work)
+    stages.predict(run.folder, data, work)
+    return stages.evaluate(run.folder, data, work)
+
+
+@pytest.fixture(scope="module")
+def alone(data, work, tmp_path_factory) -> runs.Run:
+    """A run through plateaus to its early end, never stopped."""
+    output = tmp_path_factory.mktemp("alone") / "r"
+    return stages.train(task(**PLATEAUS), data, output, work)
+
+
+@pytest.fixture(scope="module")
+def cut(data, work, tmp_path_factory) -> runs.Run:
+    """A run of 3 epochs that was killed after the first."""
+    output = tmp_path_factory.mktemp("cut") / "r"
+    train_until_killed(task(3), data, output, work, after=1)
+    return runs.Run.open(output)
+
+
+def copy(run: runs.Run, folder: Path, **changes) -> runs.Run:
+    copied = runs.Run.open(shutil.copytree(run.folder, folder))
+    if changes:
+        copied.update(**changes)
+    return copied
 
 
 def weights(run: runs.Run) -> list[np.ndarray]:
     model = keras.models.load_model(run.path("model.keras"), compile=False)
     return model.get_weights()
+
+
+def history(run: runs.Run) -> list[dict[str, str]]:
+    with run.path("history.csv").open() as file:
+        return list(csv.DictReader(file))
 
 
 def same_run(one: runs.Run, other: runs.Run) -> None:
@@ -61,12 +103,36 @@ def same_run(one: runs.Run, other: runs.Run) -> None:
         np.testing.assert_array_equal(a, b)
 
 
+class Killed(BaseException):
+    """What a kill looks like from inside: no handler for exceptions sees it."""
+
+
+def train_until_killed(
+    chosen: Task, data: Path, output: Path, work: Path, after: int
+) -> None:
+    """Train, and die right after the state of an epoch was written."""
+    original = callbacks.StateWriter.on_epoch_end
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.interval = 0
+        original(self, epoch, logs)
+        if epoch + 1 == after:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(callbacks.StateWriter, "on_epoch_end", on_epoch_end)
+        with pytest.raises(Killed):
+            stages.train(chosen, data, output, work)
+
+
+@pytest.mark.backend
 def test_parameters_of_the_standard_unet():
     model = unet.UNet().create_model_2D((512, 512, 3), 2)
     assert model.count_params() == 7_766_018
     assert model.output_shape == (None, 512, 512, 2)
 
 
+@pytest.mark.backend
 def test_the_unet_in_3d_takes_unequal_axes_and_three_classes():
     model = unet.UNet(filters=2, depth=2).create_model_3D((8, 12, 16, 1), 3)
     out = keras.ops.convert_to_numpy(model(np.zeros((1, 8, 12, 16, 1), "float32")))
@@ -74,146 +140,128 @@ def test_the_unet_in_3d_takes_unequal_axes_and_three_classes():
     np.testing.assert_allclose(out.sum(-1), 1, rtol=1e-5)
 
 
-def test_the_seed_decides_the_weights(data, work, tmp_path):
-    first, second = [
-        stages.train(task(1), data, tmp_path / name, work) for name in ("a", "b")
-    ]
-    same_run(first, second)
-    other = Task.make(
-        "phantom", "DSC++", seed=4, preset="demo", overrides={**TINY, "epochs": 1}
-    )
-    third = stages.train(other, data, tmp_path / "c", work)
-    assert any(
-        not np.array_equal(a, b)
-        for a, b in zip(weights(first), weights(third), strict=True)
-    )
+@pytest.mark.backend
+def test_the_seed_decides_the_run(data, work, tmp_path, done):
+    same_run(done, stages.train(task(4), data, tmp_path / "same", work))
+    other = stages.train(task(1, seed=4), data, tmp_path / "other", work)
+    assert history(other)[0]["loss"] != history(done)[0]["loss"]
 
 
-def test_a_training_is_complete(data, work, tmp_path):
-    run = stages.train(task(4), data, tmp_path / "r", work)
-    rows = list(csv.DictReader(run.path("history.csv").open()))
+@pytest.mark.backend
+def test_a_training_is_complete(data, work, done):
+    rows = history(done)
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
     assert float(rows[0]["learning_rate"]) == pytest.approx(0.1)
     best = min(float(row["val_loss"]) for row in rows)
-    assert run.record["best_val_loss"] == pytest.approx(best)
-    assert run.record["state"] == "trained"
-    assert run.record["times"]["epochs"] == 4
-    assert run.record["split"]["test"] == list(phantom.split(data)["test"])
-    assert run.record["overrides"]["epochs"] == 4
-    assert run.record["files"].keys() == {"history.csv", "model.keras"}
-    assert not run.path("state.npz").exists()
+    assert done.record["best_val_loss"] == pytest.approx(best)
+    assert done.record["state"] == "evaluated"
+    assert done.record["times"]["epochs"] == 4
+    assert done.record["split"]["test"] == list(phantom.split(data)["test"])
+    assert done.record["overrides"]["epochs"] == 4
+    made = {"history.csv", "model.keras", "cases.csv", "histograms.npz"}
+    assert done.record["files"].keys() == made
+    assert not done.path("state.npz").exists()
     # The same command again does nothing, not even touch a file.
-    before = run.path("run.json").stat().st_mtime_ns
-    stages.train(task(4), data, tmp_path / "r", work)
-    assert run.path("run.json").stat().st_mtime_ns == before
+    before = done.path("run.json").stat().st_mtime_ns
+    stages.train(task(4), data, done.folder, work)
+    assert done.path("run.json").stat().st_mtime_ns == before
 
 
-def test_the_checkpoint_is_the_epoch_of_the_lowest_validation_loss(
-    data, work, tmp_path
-):
-    run = stages.train(task(6, "CE"), data, tmp_path / "r", work)
-    history = list(csv.DictReader(run.path("history.csv").open()))
-    best = min(history, key=lambda row: float(row["val_loss"]))
-    until = stages.train(task(int(best["epoch"]), "CE"), data, tmp_path / "until", work)
-    for a, b in zip(weights(run), weights(until), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-class Killed(BaseException):
-    """What a kill looks like from inside: no handler for exceptions sees it."""
-
-
-def stop_after(monkeypatch, epochs: int) -> None:
-    """Make the process die right after an epoch's state was written."""
-    original = callbacks.StateWriter.on_epoch_end
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.interval = 0
-        original(self, epoch, logs)
-        if epoch + 1 == epochs:
-            raise Killed
-
-    monkeypatch.setattr(callbacks.StateWriter, "on_epoch_end", on_epoch_end)
-
-
-@pytest.mark.parametrize("stop", [1, 3, 5])
-def test_resume_is_exact_through_plateaus_and_early_stopping(
-    data, work, tmp_path, monkeypatch, stop
-):
-    # No step is an improvement by 1, so patience runs out on the way, and a reset of
-    # either callback's state shows as another learning rate or another last epoch.
-    settings = {"min_delta": 1.0, "stopping_patience": 6, "plateau_patience": 2}
-    alone = stages.train(task(9, **settings), data, tmp_path / "alone", work)
-    rows = list(csv.DictReader(alone.path("history.csv").open()))
-    assert len(rows) == 7
-    assert len({row["learning_rate"] for row in rows}) > 1
-    with monkeypatch.context() as patched:
-        stop_after(patched, stop)
-        with pytest.raises(Killed):
-            stages.train(task(9, **settings), data, tmp_path / "cut", work)
-    cut = stages.train(task(9, **settings), data, tmp_path / "cut", work)
-    same_run(alone, cut)
-
-
-def test_optimiser_and_epoch_survive_the_state_file(data, work, tmp_path, monkeypatch):
-    with monkeypatch.context() as patched:
-        stop_after(patched, 2)
-        with pytest.raises(Killed):
-            stages.train(task(4), data, tmp_path / "r", work)
+@pytest.mark.backend
+def test_the_model_kept_has_the_lowest_validation_loss(data, work, done):
     material, _ = stages._prepare(task(4), data, work)
     model = fit._compiled(task(4), material)
-    progress = state.load(tmp_path / "r" / "state.npz", model)
-    assert progress.epoch == 2
-    assert len(progress.history) == 2
-    assert int(model.optimizer.iterations) == 8
+    model.set_weights(weights(done))
+    found = model.evaluate(fit._batches(task(4), material, "validation"), verbose=0)
+    best = min(float(row["val_loss"]) for row in history(done))
+    assert found == pytest.approx(best, rel=1e-5)
+
+
+def test_a_model_is_kept_at_each_new_lowest_loss_only(tmp_path):
+    kept, progress = [], state.Progress()
+    writer = callbacks.StateWriter(
+        tmp_path / "state.npz",
+        progress,
+        [],
+        lambda model: kept.append(progress.epoch),
+        interval=3600,
+    )
+    writer.set_model(SimpleNamespace(stop_training=False))
+    for epoch, loss in enumerate([3.0, 1.0, 2.0, 1.0, 0.5, 0.7]):
+        writer.on_epoch_end(epoch, {"val_loss": loss})
+    assert kept == [1, 2, 5]
+    assert progress.best == 0.5
+
+
+@pytest.mark.backend
+def test_resume_is_exact_through_plateaus_and_early_stopping(
+    data, work, tmp_path, alone
+):
+    rows = history(alone)
+    assert len(rows) == 7
+    assert len({row["learning_rate"] for row in rows}) > 1
+    for epoch in (1, 3, 5):
+        train_until_killed(task(**PLATEAUS), data, tmp_path / "cut", work, epoch)
+    (tmp_path / "cut" / ".model-abcd1234.keras").write_text("half written")
+    run = stages.train(task(**PLATEAUS), data, tmp_path / "cut", work)
+    same_run(alone, run)
+    assert not list(run.folder.glob(".model-*"))
+
+
+@pytest.mark.backend
+def test_optimiser_and_epoch_survive_the_state_file(data, work, cut):
+    material, _ = stages._prepare(task(3), data, work)
+    model = fit._compiled(task(3), material)
+    progress = state.load(cut.path("state.npz"), model)
+    assert progress.epoch == 1
+    assert len(progress.history) == 1
+    assert int(model.optimizer.iterations) == 4
     momentum = [v for v in model.optimizer.variables if "momentum" in v.path]
     assert any(float(keras.ops.max(keras.ops.abs(v))) > 0 for v in momentum)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a state"])
-def test_a_damaged_state_is_named(data, work, tmp_path, monkeypatch, content):
-    with monkeypatch.context() as patched:
-        stop_after(patched, 1)
-        with pytest.raises(Killed):
-            stages.train(task(3), data, tmp_path / "r", work)
-    (tmp_path / "r" / "state.npz").write_bytes(content)
+def test_a_damaged_state_is_named(data, work, tmp_path, cut, content):
+    run = copy(cut, tmp_path / "r")
+    run.path("state.npz").write_bytes(content)
     with pytest.raises(InputError, match=r"state\.npz"):
-        stages.train(task(3), data, tmp_path / "r", work)
+        stages.train(task(3), data, run.folder, work)
 
 
+@pytest.mark.timeout(900)
 def test_killed_at_random_moments(data, tmp_path):
     """SIGKILL from outside, five times, then the run left alone: the same run."""
     arguments = ["train", "--dataset", "phantom", "--data", str(data), "--loss", "DSC"]
-    arguments += ["--preset", "demo", "--seed", "5", "--epochs", "150"]
-    for key, value in TINY.items():
+    arguments += ["--preset", "demo", "--seed", "5", "--epochs", "300"]
+    arguments += ["--work", str(tmp_path / "work")]
+    for key, value in {**TINY, "stopping_patience": 300}.items():
         arguments += ["--set", f"{key}={json.dumps(value)}"]
 
     def start(name: str) -> subprocess.Popen:
+        command = [sys.executable, "-m", "pipelines.cli", *arguments]
         return subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "pipelines.cli",
-                *arguments,
-                "--output",
-                str(tmp_path / name),
-                "--work",
-                str(tmp_path / "work"),
-            ],
+            [*command, "--output", str(tmp_path / name)],
             stderr=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )
+
+    def saved() -> int:
+        path = tmp_path / "cut" / "state.npz"
+        try:
+            return path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
 
     assert start("alone").wait() == 0
     chance = random.Random(0)
     killed = 0
     for _ in range(5):
-        process = start("cut")
-        path = tmp_path / "cut" / "run.json"
-        while not path.exists() and process.poll() is None:
-            time.sleep(0.05)
+        before, process = saved(), start("cut")
+        # From its first saved state on: before that, it only imports.
+        while saved() == before and process.poll() is None:
+            time.sleep(0.02)
         try:
-            process.wait(chance.uniform(0, 4))
+            process.wait(chance.uniform(0, 0.8))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
@@ -223,26 +271,28 @@ def test_killed_at_random_moments(data, tmp_path):
     same_run(runs.Run.open(tmp_path / "alone"), runs.Run.open(tmp_path / "cut"))
 
 
-def test_other_settings_or_data_are_refused(data, work, tmp_path, monkeypatch):
-    output = tmp_path / "r"
-    with monkeypatch.context() as patched:
-        stop_after(patched, 1)
-        with pytest.raises(Killed):
-            stages.train(task(3), data, output, work)
+def test_other_settings_or_data_are_refused(data, work, tmp_path, cut, done):
     with pytest.raises(InputError, match=r"settings\.learning_rate: the run has 0\.1"):
-        stages.train(task(3, learning_rate=0.2), data, output, work)
+        stages.train(task(3, learning_rate=0.2), data, cut.folder, work)
     with pytest.raises(InputError, match="loss: the run has 'DSC\\+\\+'"):
-        stages.train(task(3, "CE"), data, output, work)
+        stages.train(task(3, "CE"), data, cut.folder, work)
     settings = phantom.Settings(training=4, validation=2, test=3, size=32, seed=2)
     other = phantom.generate(settings, tmp_path / "other")
     with pytest.raises(InputError, match="data_hash: the run has"):
-        stages.train(task(3), other, output, work)
-    done = stages.train(task(3), data, output, work)
+        stages.train(task(3), other, cut.folder, work)
     with pytest.raises(InputError, match="data_hash: the run has"):
-        stages.train(task(3), other, output, work)
-    assert done.state == "trained"
+        stages.train(task(4), other, done.folder, work)
+    assert runs.Run.open(done.folder).state == "evaluated"
 
 
+def test_files_that_are_no_run_are_left_alone(data, work, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match=r"found thesis\.tex; choose another"):
+        stages.train(task(1), data, tmp_path, work)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.backend
 def test_a_loss_that_is_not_finite_stops_the_run(data, work, tmp_path):
     chosen = task(3, "CE", learning_rate=1e30)
     with pytest.raises(callbacks.NotFinite) as caught:
@@ -254,19 +304,31 @@ def test_a_loss_that_is_not_finite_stops_the_run(data, work, tmp_path):
     assert runs.Run.open(tmp_path / "r").state == "training"
 
 
-def test_predict_and_evaluate(data, work, tmp_path):
-    run = stages.train(task(2), data, tmp_path / "r", work)
-    with pytest.raises(InputError, match="dscpp predict"):
-        stages.evaluate(run.folder, data, work)
-    stages.predict(run.folder, data, work)
+@pytest.mark.backend
+def test_weights_spoilt_by_the_last_step_are_not_kept(work, tmp_path):
+    # One step an epoch: its own loss is finite, and only validation sees what it did.
+    settings = phantom.Settings(training=1, validation=2, test=1, size=32, seed=1)
+    data = phantom.generate(settings, tmp_path / "phantom")
+    chosen = task(3, "CE", learning_rate=1e30)
+    with pytest.raises(callbacks.NotFinite, match="the validation loss became") as got:
+        stages.train(chosen, data, tmp_path / "r", work)
+    kept = np.load(tmp_path / "r" / "not-finite.npz")
+    assert str(kept["case"]) in phantom.split(data)["validation"]
+    assert str(kept["case"]) in str(got.value)
+    assert not (tmp_path / "r" / "model.keras").exists()
+    assert not (tmp_path / "r" / "state.npz").exists()
+
+
+@pytest.mark.backend
+def test_predict_and_evaluate(data, done):
     split = phantom.split(data)
     cases = {*split["validation"], *split["test"]}
-    assert {p.stem for p in run.path("probabilities").iterdir()} == cases
-    found = np.load(run.path("probabilities") / f"{split['test'][0]}.npy")
+    assert {p.stem for p in done.path("probabilities").iterdir()} == cases
+    found = np.load(done.path("probabilities") / f"{split['test'][0]}.npy")
     assert found.shape == (32, 32, 2)
     np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-4)
-    done = stages.evaluate(run.folder, data, work)
-    rows = list(csv.DictReader(done.path("cases.csv").open()))
+    with done.path("cases.csv").open() as file:
+        rows = list(csv.DictReader(file))
     assert {(row["case"], row["split"]) for row in rows} == {
         (case, name) for name in ("validation", "test") for case in split[name]
     }
@@ -275,16 +337,29 @@ def test_predict_and_evaluate(data, work, tmp_path):
     p = np.clip(found[..., 1].astype(float), 1e-7, 1 - 1e-7)
     expected = -np.mean(np.where(label == 1, np.log(p), np.log(1 - p)))
     assert float(row["nll"]) == pytest.approx(expected, rel=1e-6)
-    assert done.state == "evaluated"
     assert list(done.path("pictures").glob("*.png"))
 
 
-def test_a_model_of_another_architecture_is_refused(data, work, tmp_path):
-    run = stages.train(task(1), data, tmp_path / "r", work)
+def test_stages_come_in_order(data, work, tmp_path, cut, done):
+    with pytest.raises(InputError, match="dscpp train"):
+        stages.predict(cut.folder, data, work)
+    trained = copy(done, tmp_path / "r", state="trained")
+    with pytest.raises(InputError, match="dscpp predict"):
+        stages.evaluate(trained.folder, data, work)
+
+
+@pytest.mark.backend
+def test_a_model_that_is_not_the_runs_is_refused(data, work, tmp_path, done):
+    run = copy(done, tmp_path / "r", state="trained")
     unet.UNet(filters=6, depth=2).create_model_2D((32, 32, 3), 2).save(
         run.path("model.keras")
     )
     with pytest.raises(InputError, match="another architecture"):
+        stages.predict(run.folder, data, work)
+    unet.UNet(filters=4, depth=1).create_model_2D((32, 32, 3), 2).save(
+        run.path("model.keras")
+    )
+    with pytest.raises(InputError, match="the run's own weights"):
         stages.predict(run.folder, data, work)
     run.path("model.keras").write_text("no model")
     with pytest.raises(InputError, match="cannot be loaded"):
@@ -294,6 +369,7 @@ def test_a_model_of_another_architecture_is_refused(data, work, tmp_path):
         stages.predict(run.folder, data, work)
 
 
+@pytest.mark.backend
 def test_estimate(data, work):
     found = stages.estimate(task(7), data, work)
     assert found["epochs"] == 7
@@ -301,9 +377,25 @@ def test_estimate(data, work):
     assert found["hours"] == pytest.approx(found["seconds_per_epoch"] * 7 / 3600)
 
 
-def test_predicting_needs_no_finished_state_twice(data, work, tmp_path):
-    run = stages.train(task(1), data, tmp_path / "r", work)
-    stages.predict(run.folder, data, work)
-    stages.evaluate(run.folder, data, work)
+def test_predicting_needs_no_finished_state_twice(data, work, tmp_path, done):
+    run = copy(done, tmp_path / "r")
     run.path("model.keras").unlink()
     assert stages.predict(run.folder, data, work).state == "evaluated"
+
+
+@pytest.mark.backend
+def test_probabilities_that_are_gone_are_made_again(data, work, tmp_path, done):
+    run = copy(done, tmp_path / "r")
+    shutil.rmtree(run.path("probabilities"))
+    with pytest.raises(InputError, match="dscpp predict --again"):
+        stages.evaluate(run.folder, data, work, again=True)
+    assert stages.predict(run.folder, data, work, again=True).state == "predicted"
+    found = stages.evaluate(run.folder, data, work)
+    for name in ("cases.csv", "histograms.npz"):
+        assert found.record["files"][name] == done.record["files"][name], name
+
+
+def test_a_record_edited_by_hand_is_named(data, work, tmp_path, done):
+    run = copy(done, tmp_path / "r", state="trained", preset="papr")
+    with pytest.raises(InputError, match=r"run\.json: expected the settings"):
+        stages.predict(run.folder, data, work)

@@ -90,37 +90,56 @@ class NotFinite(RuntimeError):
 class NotFiniteStop(keras.callbacks.Callback):
     """Stops at the first step whose loss is not finite, and keeps its batch.
 
+    Validation counts too: the last step of an epoch may spoil the weights without a
+    training loss that shows it, and neither they nor such a validation loss may get
+    into the saved state or the best model.
+
     Args:
-        batches: the training batches, for the case's name and content.
+        training: the training batches, for the case's name and content.
+        validation: the validation batches.
         path: where to keep the batch, an `.npz` with `image`, `label` and `case`.
     """
 
-    def __init__(self, batches: Any, path: Path) -> None:
+    def __init__(self, training: Any, validation: Any, path: Path) -> None:
         super().__init__()
-        self.batches = batches
+        self.training = training
+        self.validation = validation
         self.path = path
 
     def on_train_batch_end(
         self, batch: int, logs: dict[str, Any] | None = None
     ) -> None:
-        """Look at the loss; see the class.
+        """Look at the training loss; see the class.
 
         Raises:
-            NotFinite: the loss is NaN or infinite.
+            NotFinite: it is NaN or infinite.
         """
+        self._look("loss", self.training, batch, logs)
+
+    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Look at the validation loss; see the class.
+
+        Raises:
+            NotFinite: it is NaN or infinite.
+        """
+        self._look("validation loss", self.validation, batch, logs)
+
+    def _look(
+        self, name: str, batches: Any, index: int, logs: dict[str, Any] | None
+    ) -> None:
         # Keras reports the running mean over the epoch: it is finite until the first
         # step that is not.
         value = float((logs or {})["loss"])
         if math.isfinite(value):
             return
-        image, label = self.batches[batch]
-        case = self.batches.case(batch)
+        image, label = batches[index]
+        case = batches.case(index)
         runs.write_atomically(
             self.path,
             lambda aside: np.savez(aside, image=image, label=label, case=case),
         )
         raise NotFinite(
-            f"the loss became {value} in epoch {self.batches.epoch + 1} at case "
+            f"the {name} became {value} in epoch {self.training.epoch + 1} at case "
             f"{case}; its batch is kept in {self.path}. The last good state is kept "
             "too; a lower learning rate (--set learning_rate=0.01) may help."
         )

@@ -19,8 +19,7 @@ from pipelines.training.task import Task
 
 __all__ = ["MODEL", "Material", "build", "estimate", "train"]
 
-MODEL = "model.keras"
-STATE = "state.npz"
+MODEL, STATE = runs.MODEL, runs.STATE
 HISTORY = ("epoch", "loss", "val_loss", "learning_rate")
 
 
@@ -113,6 +112,7 @@ def _fit(
     progress: state.Progress,
 ) -> None:
     training = _batches(task, material, "training")
+    validation = _batches(task, material, "validation")
     resumable = _resumable(task.protocol)
     for callback in resumable:
         name = type(callback).__name__
@@ -127,14 +127,14 @@ def _fit(
 
     model.fit(
         training,
-        validation_data=_batches(task, material, "validation"),
+        validation_data=validation,
         epochs=task.protocol.epochs,
         initial_epoch=progress.epoch,
         shuffle=False,  # Batches shuffles by seed and epoch.
         verbose=0,
         callbacks=[
             callbacks.EpochSetter(training),
-            callbacks.NotFiniteStop(training, run.path("not-finite.npz")),
+            callbacks.NotFiniteStop(training, validation, run.path("not-finite.npz")),
             *resumable,
             callbacks.StateWriter(run.path(STATE), progress, resumable, keep_best),
             callbacks.ProgressBar(

@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data_io import batches
+from data_io.content import file_hash
 from data_io.errors import InputError
 from pipelines import provenance
 from pipelines import run as runs
@@ -25,7 +26,8 @@ def load_model(run: runs.Run, task: Task, material: fit.Material) -> keras.Model
     """The run's best checkpoint, checked against the run's settings.
 
     Raises:
-        InputError: no model, a damaged one, or one of another architecture.
+        InputError: no model, a damaged one, one of another architecture, or one that
+            is not the run's own.
     """
     path = run.path(fit.MODEL)
     if not path.is_file():
@@ -42,6 +44,11 @@ def load_model(run: runs.Run, task: Task, material: fit.Material) -> keras.Model
         ) from error
     expected = fit.build(task.protocol, material.channels, material.classes)
     _require_same_architecture(path, expected, model)
+    if file_hash(path) != run.record.get("files", {}).get(fit.MODEL):
+        raise InputError(
+            f"{path}: expected the run's own weights, found others than {runs.RECORD} "
+            f"has the hash of; restore the run's own {fit.MODEL} or train again"
+        )
     return model
 
 
@@ -86,6 +93,20 @@ def predict(task: Task, material: fit.Material, run: runs.Run) -> None:
     """
     model = load_model(run, task, material)
     start = time.perf_counter()
+    with runs.writing(run.path(PROBABILITIES)):
+        _write_probabilities(model, material, run)
+    run.update(
+        state="predicted",
+        times={"predict_s": round(time.perf_counter() - start, 1)},
+        peak_memory_mb=max(
+            provenance.peak_memory_mb(), run.record.get("peak_memory_mb", 0)
+        ),
+    )
+
+
+def _write_probabilities(
+    model: keras.Model, material: fit.Material, run: runs.Run
+) -> None:
     aside = run.path(f".{PROBABILITIES}")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
@@ -97,10 +118,3 @@ def predict(task: Task, material: fit.Material, run: runs.Run) -> None:
         np.save(aside / f"{case}.npy", native.astype(np.float32))
     shutil.rmtree(run.path(PROBABILITIES), ignore_errors=True)
     aside.rename(run.path(PROBABILITIES))
-    run.update(
-        state="predicted",
-        times={"predict_s": round(time.perf_counter() - start, 1)},
-        peak_memory_mb=max(
-            provenance.peak_memory_mb(), run.record.get("peak_memory_mb", 0)
-        ),
-    )
