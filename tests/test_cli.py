@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -124,6 +125,10 @@ def test_unknown_names(phantoms, tmp_path, capsys):
     assert "gamma" in refused(capsys, [*arguments, "--gamma", "-1"])
     assert "gamma" in refused(capsys, [*arguments, "--loss", "CE", "--gamma", "2"])
     assert "epochs" in refused(capsys, [*arguments, "--epochs", "0"])
+    assert "gamma" in refused(capsys, [*arguments, "--gamma", "nan"])
+    assert "seed" in refused(capsys, [*arguments, "--seed", "-1"])
+    assert "seed" in refused(capsys, [*arguments, "--seed", str(2**32)])
+    assert "split_seed" in refused(capsys, [*arguments, "--split-seed", "-1"])
     assert not output.exists()
 
 
@@ -154,6 +159,28 @@ def test_stages_and_a_model_of_another_architecture(phantoms, tmp_path, capsys):
     message = refused(capsys, ["predict", "--run", str(other), *work])
     assert "another architecture" in message
     assert f"{model.count_params():,} parameters" in message
+
+
+@pytest.mark.parametrize("backend", ["theano", ""])
+def test_the_backend_named_must_be_here(phantoms, tmp_path, backend):
+    arguments = train(phantoms, tmp_path / "r")
+    # Without a name it is TensorFlow, and that is not here.
+    code = (
+        "import sys\n"
+        "sys.modules['tensorflow'] = None\n"
+        "from pipelines import cli\n"
+        f"sys.exit(cli.main({arguments!r}))\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "KERAS_BACKEND": backend},
+    )
+    assert found.returncode == 2, found.stderr
+    assert "Traceback" not in found.stderr
+    assert f"received {backend or 'tensorflow'!r}" in found.stderr
 
 
 @pytest.mark.parametrize(

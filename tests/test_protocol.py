@@ -52,6 +52,9 @@ def test_overrides_say_only_what_differs():
         ("input_shape=[64]", "input_shape"),
         ("input_shape=[64, 70]", "multiples of 16"),
         ("batch_size=2", "expected 1"),
+        ("momentum=1.5", "momentum.*below 1"),
+        ("plateau_factor=1", "plateau_factor.*below 1"),
+        ("learning_rate=1e400", "learning_rate"),
     ],
 )
 def test_bad_overrides(text, message):
@@ -59,6 +62,11 @@ def test_bad_overrides(text, message):
         protocol.override(
             protocol.preset("paper", DRIVE), protocol.parse_overrides([text])
         )
+
+
+def test_an_unknown_value_in_a_file_is_named():
+    with pytest.raises(InputError, match="did you mean filters"):
+        protocol.override(protocol.preset("paper", DRIVE), {"filter": 3})
 
 
 def test_unknown_preset():

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -124,14 +123,7 @@ def parse_overrides(texts: list[str]) -> dict[str, Any]:
 
 def _parse(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
-    known = [field.name for field in dataclasses.fields(Protocol)]
-    if not equals or key not in known:
-        close = difflib.get_close_matches(key, known, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise InputError(
-            f"--set: expected key=value with a key of {', '.join(known)}; "
-            f"received {text!r}{hint}"
-        )
+    _check_key(key if equals else "", text)
     try:
         return key, json.loads(value)
     except ValueError as error:
@@ -139,6 +131,18 @@ def _parse(text: str) -> tuple[str, Any]:
             f"--set {key}: expected a value in JSON, such as 16, 0.1, true or "
             f"[256, 256], received {value!r}"
         ) from error
+
+
+def _check_key(key: str, received: str) -> None:
+    known = [field.name for field in dataclasses.fields(Protocol)]
+    if key in known:
+        return
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    raise InputError(
+        f"--set: expected key=value with a key of {', '.join(known)}; "
+        f"received {received!r}{hint}"
+    )
 
 
 def override(
@@ -158,6 +162,7 @@ def override(
     """
     current = protocol.as_dict()
     for key, value in values.items():
+        _check_key(key, key)
         _check(key, value, current[key])
     changed = {key: value for key, value in values.items() if value != current[key]}
     fields: dict[str, Any] = {
@@ -167,6 +172,10 @@ def override(
     result = dataclasses.replace(protocol, **fields)
     _check_shape(result)
     return result, changed
+
+
+# Keras refuses more, and only once training begins.
+_LIMITS = {"momentum": 1, "plateau_factor": 1}
 
 
 def _check(key: str, value: Any, like: Any) -> None:
@@ -183,10 +192,11 @@ def _check(key: str, value: Any, like: Any) -> None:
         good = type(value) is int and value >= lowest
     else:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        good = number and math.isfinite(value) and value >= 0
+        good = number and 0 <= value < _LIMITS.get(key, float("inf"))
     if not good:
+        below = f" and below {_LIMITS[key]}" if key in _LIMITS else ""
         raise InputError(
-            f"--set {key}: expected a value like {json.dumps(like)}, "
+            f"--set {key}: expected a value like {json.dumps(like)}{below}, "
             f"received {json.dumps(value)}"
         )
     if key == "batch_size" and value != 1:

@@ -10,12 +10,15 @@ from typing import Any
 
 from data_io import datasets
 from data_io.datasets.record import Record
+from data_io.errors import InputError
 from losses import catalogue
 from pipelines import provenance
 from pipelines import run as runs
 from pipelines.training import protocol
 
 __all__ = ["Task", "from_record"]
+
+_SEEDS = 2**32  # as many as the backends' generators tell apart
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class Task:
             ValueError: unknown loss, or a gamma that it does not take.
         """
         record: Record = datasets.by_name(dataset).RECORD
+        _check_seed("seed", seed)
+        _check_seed("split_seed", split_seed)
         values, changed = protocol.override(
             protocol.preset(preset, record), overrides or {}
         )
@@ -98,6 +103,14 @@ class Task:
         """Where this run belongs below the folder of all results."""
         name = runs.folder_name(self.loss, self.gamma, self.seed, provenance.backend())
         return runs.run_folder(results, self.dataset, self.preset, name, self.overrides)
+
+
+def _check_seed(name: str, value: Any) -> None:
+    if type(value) is not int or not 0 <= value < _SEEDS:
+        raise InputError(
+            f"{name}: expected a whole number from 0 to {_SEEDS - 1}, "
+            f"received {value!r}"
+        )
 
 
 def from_record(record: Mapping[str, Any]) -> Task:
