@@ -18,7 +18,7 @@ from data_io.miscnn_compat import (
     Sample,
 )
 
-# Hides packages from the import, also where they are installed.
+# Hides packages from the import, also where they are installed, then trains.
 HIDE = """
 import importlib.abc, importlib.util, json, random, sys
 hidden = set(json.loads(sys.argv[1]))
@@ -43,17 +43,30 @@ def importable(name):
     return True
 names = ["SimpleITK", "pydicom", "tensorflow_addons", "tensorflow"]
 loaded = [n for n in sys.modules if n.partition(".")[0] in hidden]
+from pathlib import Path
+import tiny_dataset
+from data_io.batches import Batches
+from data_io.cache import prepare
+from data_io.preprocessing import Settings
+folder = Path(sys.argv[2])
+cache = prepare(
+    tiny_dataset.write(folder / "raw"), folder / "raw", tiny_dataset.CASES,
+    Settings(tiny_dataset.INPUT, probability=1.0), folder / "cache")
+model = keras.Sequential([keras.layers.Conv2D(2, 1, activation="softmax")])
+model.compile("sgd", "categorical_crossentropy")
+items = Batches(cache, cache.cases, augment=True)
+losses = model.fit(items, shuffle=False, verbose=0).history["loss"]
 print(json.dumps({
-    "importable": {n: importable(n) for n in names},
+    "importable": {n: importable(n) for n in names}, "losses": losses,
     "left behind": loaded, "random untouched": same}))
 """
 
 
-def import_without(hidden: list[str], project: Path) -> dict:
+def train_without(hidden: list[str], project: Path, folder: Path) -> dict:
     ended = subprocess.run(
-        [sys.executable, "-c", HIDE, json.dumps(hidden)],
+        [sys.executable, "-c", HIDE, json.dumps(hidden), str(folder)],
         cwd=project,
-        env={**os.environ, "PYTHONPATH": str(project)},
+        env={**os.environ, "PYTHONPATH": f"{project}{os.pathsep}{project / 'tests'}"},
         capture_output=True,
         text=True,
         check=False,
@@ -63,14 +76,16 @@ def import_without(hidden: list[str], project: Path) -> dict:
 
 
 @pytest.mark.backend
-def test_imports_without_simpleitk_pydicom_addons_and_tells_no_lies(project):
+def test_trains_without_simpleitk_pydicom_addons_and_tells_no_lies(project, tmp_path):
     hidden = ["SimpleITK", "pydicom", "tensorflow_addons"]
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
         hidden.append("tensorflow")
-    found = import_without(hidden, project)
+    found = train_without(hidden, project, tmp_path)
     assert not any(found["importable"][name] for name in hidden)
     assert found["left behind"] == []
     assert found["random untouched"]
+    assert len(found["losses"]) == 1
+    assert 0 < found["losses"][0] < 10
 
 
 @pytest.mark.backend
