@@ -156,6 +156,17 @@ def _train(commands: _Commands[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--dataset", required=True, metavar="NAME", help=_datasets())
     _add_data(parser)
+    _add_choices(parser)
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="RUN", help="the run folder"
+    )
+    parser.set_defaults(run=_run_train)
+
+
+def _add_choices(parser: argparse.ArgumentParser) -> None:
+    """What decides a training besides its data."""
+    from pipelines.training import protocol
+
     parser.add_argument("--loss", required=True, metavar="NAME", help=_losses())
     parser.add_argument(
         "--gamma",
@@ -192,12 +203,8 @@ def _train(commands: _Commands[argparse.ArgumentParser]) -> None:
         default=[],
         metavar="KEY=VALUE",
         help="change any value of the protocol, such as --set filters=16; "
-        "may be repeated",
+        f"may be repeated; keys: {', '.join(protocol.KEYS)}",
     )
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="RUN", help="the run folder"
-    )
-    parser.set_defaults(run=_run_train)
 
 
 def _run_train(options: argparse.Namespace) -> None:
@@ -319,10 +326,13 @@ def _runs(commands: _Commands[argparse.ArgumentParser]) -> None:
     def run(options: argparse.Namespace) -> None:
         from pipelines import run as runs
 
-        for folder in sorted(options.results.glob("*/*/runs")):
-            for found in runs.find(folder.parent):
-                epochs = found.record.get("times", {}).get("epochs", "")
-                print(f"{found.state:10} {epochs!s:>5} epochs  {found.folder}")
+        groups = sorted(options.results.glob("*/*/runs"))
+        listed = [run for group in groups for run in runs.find(group.parent)]
+        for found in listed:
+            epochs = found.record.get("times", {}).get("epochs", "")
+            print(f"{found.state:10} {epochs!s:>5} epochs  {found.folder}")
+        if not listed:
+            print(f"{options.results}: no runs yet; `dscpp demo` makes some")
 
     parser = _command(commands, "runs", "list the runs and how far each has come")
     _add_results(parser)
@@ -330,7 +340,9 @@ def _runs(commands: _Commands[argparse.ArgumentParser]) -> None:
 
 
 def _datasets() -> str:
-    return "drive or phantom"
+    from data_io import datasets
+
+    return ", ".join(datasets.names())
 
 
 def _losses() -> str:

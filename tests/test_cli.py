@@ -136,6 +136,8 @@ def test_no_run_and_no_runs(tmp_path, capsys):
     for command in ("predict", "evaluate"):
         message = refused(capsys, [command, "--run", str(tmp_path / "none")])
         assert "expected a run folder" in message
+    assert cli.main(["runs", "--results", str(tmp_path)]) == 0
+    assert "no runs yet" in capsys.readouterr().out
     message = refused(capsys, ["tables", "--results", str(tmp_path)])
     assert "make demo" in message
 
@@ -197,6 +199,7 @@ def test_the_backend_named_must_be_here(phantoms, tmp_path, backend):
                 "predict",
                 "evaluate",
                 "tables",
+                "runs",
             ]
         ),
     ],

@@ -140,8 +140,22 @@ def test_without_the_data_it_says_where_to_get_it_and_names_the_demo(
     assert list(tmp_path.iterdir()) == []
 
 
+WHOLE = "preset: demo\nseeds: {}\noverrides: {}\ndatasets: {}\n"
+
+
 @pytest.mark.parametrize(
-    "text", ["preset: paper\n", "- a\n", "a: [\n", "preset: {a\n"], ids=repr
+    "text",
+    [
+        "preset: paper\n",
+        "- a\n",
+        "a: [\n",
+        "preset: {a\n",
+        WHOLE.format("3", "{}", "{phantom: {DSC: []}}"),
+        WHOLE.format("[3]", "7", "{phantom: {DSC: []}}"),
+        WHOLE.format("[3]", "{}", "[phantom]"),
+        WHOLE.format("[3]", "{}", "{phantom: {DSC: 3}}"),
+    ],
+    ids=repr,
 )
 def test_a_damaged_experiment_file_is_named(tmp_path, text):
     path = tmp_path / "broken.yaml"

@@ -17,7 +17,7 @@ from typing import Any
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 
-__all__ = ["PRESETS", "Protocol", "override", "parse_overrides", "preset"]
+__all__ = ["KEYS", "PRESETS", "Protocol", "override", "parse_overrides", "preset"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,9 @@ class Protocol:
         """The values as JSON knows them (tuples become lists)."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         return values
+
+
+KEYS = tuple(field.name for field in dataclasses.fields(Protocol))
 
 
 def _paper(record: Record) -> Protocol:
@@ -134,13 +137,12 @@ def _parse(text: str) -> tuple[str, Any]:
 
 
 def _check_key(key: str, received: str) -> None:
-    known = [field.name for field in dataclasses.fields(Protocol)]
-    if key in known:
+    if key in KEYS:
         return
-    close = difflib.get_close_matches(key, known, n=1)
+    close = difflib.get_close_matches(key, KEYS, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
     raise InputError(
-        f"--set: expected key=value with a key of {', '.join(known)}; "
+        f"--set: expected key=value with a key of {', '.join(KEYS)}; "
         f"received {received!r}{hint}"
     )
 

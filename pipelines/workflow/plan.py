@@ -132,6 +132,16 @@ def read(path: Path, dataset: str) -> Experiment:
         raise InputError(
             f"{path}: expected the keys {', '.join(sorted(KEYS))}; see {EXPERIMENTS}"
         )
+    try:
+        return _experiment(path, content, dataset)
+    except (TypeError, AttributeError) as error:  # a list where a mapping belongs, ...
+        raise InputError(
+            f"{path}: expected the form of {EXPERIMENTS / 'paper.yaml'}, found "
+            f"another ({error})"
+        ) from error
+
+
+def _experiment(path: Path, content: dict[str, Any], dataset: str) -> Experiment:
     if dataset not in content["datasets"]:
         raise InputError(
             f"{path}: lists no losses for the data set {dataset!r}, only for "
@@ -143,7 +153,7 @@ def read(path: Path, dataset: str) -> Experiment:
         content["preset"],
         tuple((loss, gamma) for loss, gammas in losses for gamma in gammas or [None]),
         tuple(content["seeds"]),
-        content["overrides"],
+        dict(content["overrides"]),
     )
 
 
