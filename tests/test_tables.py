@@ -577,6 +577,17 @@ def test_published_values_as_printed(project):
     assert found["CE", "jaccard"] == (0.664, 0.005)
 
 
+@pytest.mark.parametrize("name", ["thresholds", "p_values"])
+@pytest.mark.parametrize("content", [None, b"", b"dataset,loss\n", b"\xff\xfe\n"])
+def test_published_figures_are_read_or_named(tmp_path, name, content):
+    read_it = getattr(tables, f"published_{name}")
+    path = tmp_path / f"{name.replace('_', '')}.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"{path.name}: expected published values"):
+        read_it(tmp_path)
+
+
 def test_readable_table(results):
     make_run(results, "DSC", DSC_NLL, preset="reduced", seed=3)
     make_run(results, "DSC++", PLUS_NLL, gamma=2.0, preset="reduced", seed=3)
@@ -590,6 +601,11 @@ def test_readable_table(results):
     assert "0.031 ± 0.001" in shown[dsc + 1]
     p = next(line for line in shown if line.startswith("p signed-rank "))
     assert p.split()[2] == "0.125"
+    # The paper prints p of its rank-sum test for NLL and Brier, and for no other.
+    rank_sum = next(i for i, line in enumerate(shown) if line.startswith("p rank-sum"))
+    assert shown[rank_sum + 1].split() == ["paper", "6e-08", "2e-07"]
+    columns = [shown[2].index(name) + len(name) for name in ("NLL published", "Brier")]
+    assert [shown[rank_sum + 1].index(p) + 5 for p in ("6e-08", "2e-07")] == columns
     assert any("DSC++ at threshold 0.8: precision 0.750" in line for line in shown)
     assert max(map(len, shown)) <= 130
 

@@ -32,6 +32,7 @@ __all__ = [
     "estimate",
     "paper_folder",
     "published_cells",
+    "published_p_values",
     "published_thresholds",
     "study_of",
     "table_rows",
@@ -249,16 +250,40 @@ def published_thresholds(folder: Path) -> list[dict[str, str]]:
     Raises:
         InputError: `thresholds.csv` is missing or is not as expected.
     """
-    path = Path(folder) / "thresholds.csv"
+    columns = ("dataset", "loss", "threshold", "metric", "value")
+    return _as_text(Path(folder) / "thresholds.csv", columns)
+
+
+def published_p_values(folder: Path) -> list[dict[str, str]]:
+    """Read the p values that the paper's text prints.
+
+    Args:
+        folder: `results/paper`.
+
+    Returns:
+        Mappings with dataset, target, metric, loss_a, loss_b and p, all text.
+
+    Raises:
+        InputError: `pvalues.csv` is missing or is not as expected.
+    """
+    columns = ("dataset", "target", "metric", "loss_a", "loss_b", "p")
+    return _as_text(Path(folder) / "pvalues.csv", columns)
+
+
+def _as_text(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Read a file of published values that has at least these columns."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
+            reader = csv.DictReader(file)
+            missing = [c for c in columns if c not in (reader.fieldnames or ())]
+            if missing:
+                raise ValueError(f"no column {', '.join(missing)}")
+            return list(reader)
+    except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: expected published values, found a file that cannot be read "
             f"({error}); restore it from the repository"
         ) from error
-    return rows
 
 
 def _cell(table: str, row: Mapping[str, str]) -> Cell:

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from data_io.errors import InputError
-from pipelines.measure import histograms
+from pipelines.measure import histograms, metrics
 from pipelines.reporting.study import STANDARD_GAMMA, Study, Variant, groups
 from pipelines.reporting.tables import (
     Cell,
     comparison_rows,
     estimate,
     paper_folder,
+    published_p_values,
     published_thresholds,
     study_of,
 )
@@ -123,7 +124,7 @@ def _blocks(folder: Path) -> list[_Block]:
         _Block(
             _headline(study, target),
             ["loss", *_HEADINGS.values()],
-            [*_loss_rows(study, cells, target), *_p_rows(study, target)],
+            [*_loss_rows(study, cells, target), *_p_rows(study, cells, target)],
             _notes(study, cells, target),
         )
         for target in study.targets
@@ -177,7 +178,7 @@ def _as_published(study: Study, variant: Variant, target: str, metric: str) -> s
     return form if np.array_equal(ours, theirs, equal_nan=True) else metric
 
 
-def _p_rows(study: Study, target: str) -> list[list[str]]:
+def _p_rows(study: Study, cells: Sequence[Cell], target: str) -> list[list[str]]:
     """Lay out p of DSC++ against DSC: both tests, the paired one also after Holm."""
     if not all(variant in study.runs for variant in _PAIR):
         return []
@@ -192,10 +193,26 @@ def _p_rows(study: Study, target: str) -> list[list[str]]:
         "p signed-rank": ("signed_rank", "p"),
         "p signed-rank, Holm": ("signed_rank", "p_holm"),
     }
-    return [
+    rows = [
         [text, *(_p(found[test, name][key]) for name in _HEADINGS)]
         for text, (test, key) in kinds.items()
     ]
+    # The paper has the rank-sum test alone: its figures stand under ours.
+    paper = _published_p(study, target) if cells else []
+    return rows[:1] + ([["  paper", *paper]] if any(paper) else []) + rows[1:]
+
+
+def _published_p(study: Study, target: str) -> list[str]:
+    """What the paper prints of p, in the table's columns; "" where it prints none."""
+    pair = tuple(variant.loss for variant in _PAIR)
+    found = {
+        metrics.PAPER_COLUMN[row["metric"]]: _p(row["p"])
+        for row in published_p_values(paper_folder(study.folder.parents[1]))
+        if (row["dataset"], row["target"]) == (study.title, target)
+        and (row["loss_a"], row["loss_b"]) == pair
+    }
+    columns = (_as_published(study, _PAIR[0], target, name) for name in _HEADINGS)
+    return [found.get(column, "") for column in columns]
 
 
 def _notes(study: Study, cells: Sequence[Cell], target: str) -> list[str]:
