@@ -15,10 +15,9 @@ from data_io.datasets.reading import decode
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 
-__all__ = ["Report", "state_path", "verify"]
+__all__ = ["Report", "verify"]
 
 FORMAT = 1
-FOLDER = Path(".work/verify")
 AGAIN = "Copy it again from the original download."
 Facts = dict[str, Any]
 
@@ -80,8 +79,7 @@ def verify(
     Args:
         dataset: module of the data set, from `data_io.datasets.by_name`.
         root: its folder, from `dataset.locate`.
-        state: file that remembers what was decoded, such as `state_path(name)`; None
-            to decode everything.
+        state: JSON file that remembers what was decoded; None to decode everything.
         progress: shows a bar on stderr when it takes a while.
 
     Returns:
@@ -106,11 +104,6 @@ def verify(
     summarise(report, facts)
     report.warnings += [*dataset.remarks(root), *empty(dataset, root, facts)]
     return report
-
-
-def state_path(name: str) -> Path:
-    """Where `dscpp` remembers what was decoded of a data set."""
-    return FOLDER / f"{name}.json"
 
 
 def examine(

@@ -14,10 +14,8 @@ import numpy.typing as npt
 
 __all__ = [
     "COLUMNS",
-    "CORRECTED",
     "COUNTS",
     "EPSILON",
-    "HIGHER_IS_BETTER",
     "METRICS",
     "PAPER_COLUMN",
     "case_metrics",
@@ -46,9 +44,6 @@ METRICS = (
 COLUMNS = COUNTS + METRICS
 """The keys of `case_metrics`, in order."""
 
-HIGHER_IS_BETTER = frozenset({"dice", "jaccard", "precision", "recall"})
-"""All other metrics are losses: lower is better."""
-
 PAPER_COLUMN: Mapping[str, str] = {
     "nll": "nll_published",
     "brier": "brier_published",
@@ -58,9 +53,6 @@ PAPER_COLUMN: Mapping[str, str] = {
     "recall": "recall",
 }
 """The name in the paper's tables, and the column of ours that it is compared with."""
-
-CORRECTED: Mapping[str, str] = {"nll_published": "nll", "brier_published": "brier"}
-"""The published form, and the corrected form that stands beside it."""
 
 # Resizing softmax values may leave [0, 1] by a rounding error; more is a mistake.
 _TOLERANCE = 1e-5
