@@ -228,47 +228,57 @@ def test_a_damaged_state_is_named(data, work, tmp_path, cut, content):
         stages.train(task(3), data, run.folder, work)
 
 
-@pytest.mark.timeout(900)
-def test_killed_at_random_moments(data, tmp_path):
-    """SIGKILL from outside, five times, then the run left alone: the same run."""
+# `dscpp` as it is, but for a state after each epoch, so that few epochs are enough.
+OFTEN = """
+import functools, sys
+from pipelines import cli
+from pipelines.training import callbacks
+callbacks.StateWriter = functools.partial(callbacks.StateWriter, interval=0)
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.timeout(600)
+def test_killed_at_random_moments(data, work, tmp_path):
+    """SIGKILL from outside, three times, then left alone: the same run."""
+    chosen = task(40, "DSC", stopping_patience=40)
+    alone = stages.train(chosen, data, tmp_path / "alone", work)
+    cut, output = tmp_path / "cut", tmp_path / "cut" / "state.npz"
     arguments = ["train", "--dataset", "phantom", "--data", str(data), "--loss", "DSC"]
-    arguments += ["--preset", "demo", "--seed", "5", "--epochs", "300"]
-    arguments += ["--work", str(tmp_path / "work")]
-    for key, value in {**TINY, "stopping_patience": 300}.items():
+    arguments += ["--preset", "demo", "--seed", "3", "--work", str(work)]
+    arguments += ["--output", str(cut)]
+    for key, value in chosen.overrides.items():
         arguments += ["--set", f"{key}={json.dumps(value)}"]
 
-    def start(name: str) -> subprocess.Popen:
-        command = [sys.executable, "-m", "pipelines.cli", *arguments]
+    def start() -> subprocess.Popen:
         return subprocess.Popen(
-            [*command, "--output", str(tmp_path / name)],
+            [sys.executable, "-c", OFTEN, *arguments],
             stderr=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )
 
     def saved() -> int:
-        path = tmp_path / "cut" / "state.npz"
         try:
-            return path.stat().st_mtime_ns
+            return output.stat().st_mtime_ns
         except FileNotFoundError:
             return 0
 
-    assert start("alone").wait() == 0
     chance = random.Random(0)
     killed = 0
-    for _ in range(5):
-        before, process = saved(), start("cut")
+    for _ in range(3):
+        before, process = saved(), start()
         # From its first saved state on: before that, it only imports.
         while saved() == before and process.poll() is None:
-            time.sleep(0.02)
+            time.sleep(0.01)
         try:
-            process.wait(chance.uniform(0, 0.8))
+            process.wait(chance.uniform(0, 0.3))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
             killed += 1
     assert killed >= 2
-    assert start("cut").wait() == 0
-    same_run(runs.Run.open(tmp_path / "alone"), runs.Run.open(tmp_path / "cut"))
+    assert start().wait() == 0
+    same_run(alone, runs.Run.open(cut))
 
 
 def test_other_settings_or_data_are_refused(data, work, tmp_path, cut, done):
