@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 from data_io import datasets
 from data_io.datasets.reading import read_image
+from losses import catalogue
+from pipelines import provenance
 from pipelines import run as runs
 from pipelines.evaluate import PROBABILITIES, probabilities
 from pipelines.reporting import pictures
@@ -51,13 +53,12 @@ def compare(group: Path, root: Path) -> Path | None:
         root: the data set's folder.
 
     Returns:
-        The PNG file, or None where DSC and DSC++ have no probabilities here. Of several
-        seeds the lowest that has them is shown.
+        The PNG file, or None where DSC and DSC++ have no probabilities here. Runs are
+        those of this process's backend; of several seeds the lowest is shown.
     """
     found: dict[str, runs.Run] = {}
     for run in sorted(runs.find(group), key=lambda run: int(run.record["seed"])):
-        default = run.folder.name.startswith(_prefix(run))
-        if run.path(PROBABILITIES).is_dir() and default:
+        if run.path(PROBABILITIES).is_dir() and run.name == _name(run):
             found.setdefault(run.record["loss"], run)
     chosen = {loss: found[loss] for loss in _COMPARED if loss in found}
     if not {"DSC", "DSC++"} <= chosen.keys():
@@ -66,9 +67,11 @@ def compare(group: Path, root: Path) -> Path | None:
     return _draw(chosen, root, case, group / FOLDER / "compare.png")
 
 
-def _prefix(run: runs.Run) -> str:
-    """What the folder of a run with the loss's default exponent begins with."""
-    return runs.folder_name(run.record["loss"], None, run.record["seed"])
+def _name(run: runs.Run) -> str:
+    """What the run would be called here with the loss's default exponent."""
+    loss, seed = run.record["loss"], run.record["seed"]
+    default = catalogue.default_gamma(loss)
+    return runs.folder_name(loss, default, seed, provenance.backend())
 
 
 def _draw(shown: Mapping[str, runs.Run], root: Path, case: str, path: Path) -> Path:
