@@ -263,7 +263,11 @@ class Call:
         """Draw the losses side by side, where their probabilities are."""
         from pipelines import show
 
-        path = show.compare(self.planned[0].folder.parent.parent, self.data)
+        try:
+            path = show.compare(self.planned[0].folder.parent.parent, self.data)
+        except InputError as error:  # a run that failed must not hide which one it is
+            print(f"No picture side by side: {error}", file=sys.stderr)
+            return
         if path:
             print(f"Picture of one test case, CE, DSC and DSC++ side by side: {path}")
 
