@@ -358,7 +358,6 @@ def test_stages_come_in_order(data, work, tmp_path, cut, done):
         stages.evaluate(trained.folder, data, work)
 
 
-@pytest.mark.backend
 def test_a_model_that_is_not_the_runs_is_refused(data, work, tmp_path, done):
     run = copy(done, tmp_path / "r", state="trained")
     unet.UNet(filters=6, depth=2).create_model_2D((32, 32, 3), 2).save(

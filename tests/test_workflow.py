@@ -281,23 +281,20 @@ def test_tiny_goes_through(tiny):
     assert {path.name for path in tiny.iterdir()} <= {"results", ".work"}
 
 
-def test_done_work_is_not_repeated(tiny):
-    before = contents(tiny)
-    code, output = finish(start(tiny))
-    assert code == 0, output
-    assert "2 done, 0 to do" in output
-    assert contents(tiny) == before
-
-
-def test_a_fresh_clone_trains_nothing_again(tiny, tmp_path):
-    for run in run_folders(tiny):
-        copy = tmp_path / run.relative_to(tiny)
-        copy.mkdir(parents=True)
-        for name in runs.COMMITTED:
-            shutil.copy(run / name, copy / name)
+def test_done_work_is_not_repeated_nor_are_committed_runs_of_a_fresh_clone(
+    tiny, tmp_path
+):
+    # One run as it was left, with its weights; one as it comes from git.
+    whole, committed = run_folders(tiny)
+    shutil.copytree(whole, tmp_path / whole.relative_to(tiny))
+    copy = tmp_path / committed.relative_to(tiny)
+    copy.mkdir(parents=True)
+    for name in runs.COMMITTED:
+        shutil.copy(committed / name, copy / name)
     before = contents(tmp_path)
     code, output = finish(start(tmp_path))
     assert code == 0, output
+    assert "2 done, 0 to do" in output
     assert contents(tmp_path) == before
 
 
