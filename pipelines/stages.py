@@ -46,6 +46,8 @@ def train(task: Task, data: Path | None, output: Path, work: Path = WORK) -> run
             files in its place.
     """
     runs.require_free(output)
+    if not runs.is_run(output):
+        task.module.locate(data)  # A wrong path leaves no empty run behind.
     with runs.lock_folder(output):
         if runs.is_run(output):
             run = runs.Run.open(output)

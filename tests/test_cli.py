@@ -106,6 +106,7 @@ def test_wrong_path(tmp_path, capsys):
     assert str(data) in message
     assert "drive.grand-challenge.org" in message
     assert "make demo" in message
+    assert not (tmp_path / "r").exists()
 
 
 def test_unwritable_output(phantoms, tmp_path, capsys):

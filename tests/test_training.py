@@ -177,19 +177,17 @@ def test_the_model_kept_has_the_lowest_validation_loss(data, work, done):
     assert found == pytest.approx(best, rel=1e-5)
 
 
-def test_a_model_is_kept_at_each_new_lowest_loss_only(tmp_path):
-    kept, progress = [], state.Progress()
-    writer = callbacks.StateWriter(
-        tmp_path / "state.npz",
-        progress,
-        [],
-        lambda model: kept.append(progress.epoch),
-        interval=3600,
-    )
-    writer.set_model(SimpleNamespace(stop_training=False))
+def test_weights_are_kept_at_each_new_lowest_loss_only(tmp_path):
+    progress = state.Progress()
+    writer = callbacks.StateWriter(tmp_path / "state.npz", progress, [], interval=3600)
+    kept = []
     for epoch, loss in enumerate([3.0, 1.0, 2.0, 1.0, 0.5, 0.7]):
+        weights = [np.array([epoch])]
+        model = SimpleNamespace(stop_training=False, get_weights=lambda w=weights: w)
+        writer.set_model(model)
         writer.on_epoch_end(epoch, {"val_loss": loss})
-    assert kept == [1, 2, 5]
+        kept.append(int(progress.best_weights[0][0]))
+    assert kept == [0, 1, 1, 1, 4, 4]
     assert progress.best == 0.5
 
 

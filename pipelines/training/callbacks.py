@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -146,13 +145,12 @@ class NotFiniteStop(keras.callbacks.Callback):
 
 
 class StateWriter(keras.callbacks.Callback):
-    """Keeps the best model and, after each epoch, the state to resume from.
+    """Keeps the best weights and, after an epoch, the state to resume from.
 
     Args:
         path: the state file.
         progress: filled as training goes on.
         resumable: callbacks whose state belongs to it.
-        keep_best: called when the validation loss is the lowest so far.
         interval: seconds between two writes of the state; what came after the last
             one is simply trained again, to the same result.
     """
@@ -162,14 +160,12 @@ class StateWriter(keras.callbacks.Callback):
         path: Path,
         progress: state.Progress,
         resumable: list[Resumable],
-        keep_best: Callable[[keras.Model], None],
-        interval: float = 1.0,
+        interval: float = 5.0,
     ) -> None:
         super().__init__()
         self.path = path
         self.progress = progress
         self.resumable = resumable
-        self.keep_best = keep_best
         self.interval = interval
         self._clock = self._written = time.monotonic()
 
@@ -178,7 +174,7 @@ class StateWriter(keras.callbacks.Callback):
         self._clock = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Keep the best model and the state."""
+        """Keep the best weights and the state."""
         values = {name: float(value) for name, value in (logs or {}).items()}
         progress = self.progress
         progress.epoch = epoch + 1
@@ -189,7 +185,7 @@ class StateWriter(keras.callbacks.Callback):
         }
         if progress.best is None or values["val_loss"] < progress.best:
             progress.best = values["val_loss"]
-            self.keep_best(self.model)
+            progress.best_weights = self.model.get_weights()
         self._write_when_due(progress.stopped)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:

@@ -10,7 +10,6 @@ import keras
 
 import losses
 from data_io import batches, cache
-from data_io.errors import InputError
 from pipelines import provenance
 from pipelines import run as runs
 from pipelines.training import callbacks, state, unet
@@ -76,7 +75,7 @@ def train(task: Task, material: Material, run: runs.Run) -> None:
     progress = state.load(path, model) if path.exists() else state.Progress()
     if not (progress.stopped or progress.epoch >= task.protocol.epochs):
         _fit(task, material, run, model, progress)
-    _finish(run, progress)
+    _finish(run, model, progress)
 
 
 def _compiled(task: Task, material: Material) -> keras.Model:
@@ -119,12 +118,6 @@ def _fit(
         if name in progress.callbacks:
             callback.set_state(progress.callbacks[name])
 
-    def keep_best(best: keras.Model) -> None:
-        # Without the optimiser: the state file has it, and users need a third.
-        runs.write_atomically(
-            run.path(MODEL), lambda aside: best.save(aside, include_optimizer=False)
-        )
-
     model.fit(
         training,
         validation_data=validation,
@@ -136,7 +129,7 @@ def _fit(
             callbacks.EpochSetter(training),
             callbacks.NotFiniteStop(training, validation, run.path("not-finite.npz")),
             *resumable,
-            callbacks.StateWriter(run.path(STATE), progress, resumable, keep_best),
+            callbacks.StateWriter(run.path(STATE), progress, resumable),
             callbacks.ProgressBar(
                 task.protocol.epochs, len(training), progress.epoch, run.name
             ),
@@ -164,12 +157,12 @@ def _resumable(values: Protocol) -> list[Any]:
     ]
 
 
-def _finish(run: runs.Run, progress: state.Progress) -> None:
-    if not run.path(MODEL).exists():
-        raise InputError(
-            f"{run.path(MODEL)}: expected the best checkpoint of a finished training, "
-            "found none; delete the run folder and train again"
-        )
+def _finish(run: runs.Run, model: keras.Model, progress: state.Progress) -> None:
+    model.set_weights(progress.best_weights)
+    # Without the optimiser, which would triple the file and serves no prediction.
+    runs.write_atomically(
+        run.path(MODEL), lambda aside: model.save(aside, include_optimizer=False)
+    )
     runs.write_csv(run.path("history.csv"), HISTORY, progress.history)
     epochs = len(progress.history)
     run.update(

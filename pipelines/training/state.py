@@ -1,10 +1,11 @@
 """The state of a training between two epochs, whole, in one file.
 
 Keras' `BackupAndRestore` loses what `ReduceLROnPlateau` and `EarlyStopping` know: they
-reset in `on_train_begin`. Here weights, optimiser, callbacks, history and clock are one
-file, written aside and renamed, so that a run killed at any moment goes on from the
-end of an epoch and ends as if it had never stopped. Batches need no random state:
-their content follows from seed, epoch and index (`data_io.batches`).
+reset in `on_train_begin`. Here weights, optimiser, best weights, callbacks, history and
+clock are one file, written aside and renamed: they belong together at any moment, and a
+run that was killed goes on from the end of an epoch and ends as if it had never
+stopped. Batches need no random state: their content follows from seed, epoch and index
+(`data_io.batches`).
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from data_io.errors import InputError
 from pipelines import run as runs
@@ -38,6 +40,7 @@ class Progress:
         seconds: time spent in training so far.
         history: one row an epoch: epoch, loss, val_loss, learning_rate.
         callbacks: the state of each resumable callback, by name.
+        best_weights: the network's weights at `best`, in the order of `get_weights`.
     """
 
     epoch: int = 0
@@ -46,6 +49,7 @@ class Progress:
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
     callbacks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    best_weights: list[npt.NDArray[Any]] = field(default_factory=list)
 
 
 def save(path: Path, model: keras.Model, progress: Progress) -> None:
@@ -55,7 +59,9 @@ def save(path: Path, model: keras.Model, progress: Progress) -> None:
         for kind, variables in _variables(model).items()
         for index, variable in enumerate(variables)
     }
-    text = np.array(json.dumps(asdict(progress)))
+    arrays |= {f"best-{i}": array for i, array in enumerate(progress.best_weights)}
+    values = {k: v for k, v in vars(progress).items() if k != "best_weights"}
+    text = np.array(json.dumps(values))
 
     def write(aside: Path) -> None:
         # Not compressed: weights hardly shrink, and this runs after each epoch.
@@ -75,6 +81,9 @@ def load(path: Path, model: keras.Model) -> Progress:
     try:
         with np.load(path, allow_pickle=False) as file:
             progress = Progress(**json.loads(str(file["progress"])))
+            if progress.best is not None:
+                indices = range(len(model.weights))
+                progress.best_weights = [file[f"best-{index}"] for index in indices]
             for kind, variables in _variables(model).items():
                 for index, variable in enumerate(variables):
                     variable.assign(file[f"{kind}-{index}"])
