@@ -10,6 +10,7 @@ deleted at any time, also while a run reads from it.
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import importlib.metadata
 import json
@@ -196,7 +197,9 @@ def _write_entry(entry: Path, sample: dict[str, Any]) -> None:
         pass  # the cache was deleted under our hands: the caller tries again
     except OSError as error:
         # Another process may have put the same entry there first: theirs is as good.
-        if _read_sheet(entry) is None:
+        # Or it is deleting one, half gone by now: the caller tries again.
+        taken = error.errno in (errno.ENOTEMPTY, errno.EEXIST)
+        if not taken and _read_sheet(entry) is None:
             raise InputError(_unwritable(entry.parent, error)) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -238,6 +238,22 @@ def test_many_at_once_while_someone_deletes(raw, store):
     assert not list(store.glob("tiny/.making-*"))
 
 
+def test_an_entry_half_deleted_by_another_is_made_again(raw, store, monkeypatch):
+    fill = module._fill
+    entry = ready(raw, store)._path("a")
+    shutil.rmtree(entry)
+
+    def meets_what_is_left(aside, sample):
+        monkeypatch.setattr(module, "_fill", fill)
+        fill(aside, sample)
+        monkeypatch.setattr(module, "_discard", lambda _: monkeypatch.undo())
+        entry.mkdir()
+        (entry / "image.npy").write_bytes(b"left over")
+
+    monkeypatch.setattr(module, "_fill", meets_what_is_left)
+    assert ready(raw, store).image("a").shape == (*tiny_dataset.INPUT, 3)
+
+
 def test_the_first_of_two_wins(raw, store, preprocessed, monkeypatch):
     fill = module._fill
 
