@@ -6,15 +6,18 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from data_io.errors import InputError
+from pipelines import arguments
 
 __all__ = ["main"]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(typed: Sequence[str] | None = None) -> int:
     """Run a command.
+
+    Args:
+        typed: the arguments as typed; None for those of this process.
 
     Returns:
         0 on success, 1 when a run failed, 2 on bad input (message on stderr).
@@ -27,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # The default is TensorFlow, whatever a keras.json in the home folder says.
     os.environ["KERAS_BACKEND"] = os.environ.get("KERAS_BACKEND") or "tensorflow"
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(typed)
     try:
         result = options.run(options)
     except InputError as error:
@@ -81,33 +84,6 @@ def _command(
     )
 
 
-def _add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="DIR",
-        help="the data set's folder or zip, or the folder that contains it "
-        "(default: data/<NAME>; phantoms are made when needed)",
-    )
-    parser.add_argument(
-        "--work",
-        type=Path,
-        default=Path(".work"),
-        metavar="DIR",
-        help="cache of preprocessed images; safe to delete (default: .work)",
-    )
-
-
-def _add_results(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--results",
-        type=Path,
-        default=Path("results"),
-        metavar="DIR",
-        help="folder of all results (default: results)",
-    )
-
-
 def _demo(commands: _Commands[argparse.ArgumentParser]) -> None:
     from pipelines.workflow import reproduce
 
@@ -142,7 +118,8 @@ def _verify(commands: _Commands[argparse.ArgumentParser]) -> None:
         commands, "verify", "decode every file of a data set and report every problem"
     )
     parser.add_argument("--dataset", required=True, metavar="NAME", help=_datasets())
-    _add_data(parser)
+    arguments.add_data(parser)
+    arguments.add_work(parser)
     parser.set_defaults(run=run)
 
 
@@ -155,10 +132,15 @@ def _train(commands: _Commands[argparse.ArgumentParser]) -> None:
         "--preset demo --output my-run",
     )
     parser.add_argument("--dataset", required=True, metavar="NAME", help=_datasets())
-    _add_data(parser)
+    arguments.add_data(parser)
+    arguments.add_work(parser)
     _add_choices(parser)
     parser.add_argument(
-        "--output", type=Path, required=True, metavar="RUN", help="the run folder"
+        "--output",
+        type=arguments.folder,
+        required=True,
+        metavar="RUN",
+        help="the run folder",
     )
     parser.set_defaults(run=_run_train)
 
@@ -194,9 +176,7 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="paper (512x512, GPU), reduced (256x256, CPU) or demo (default: paper)",
     )
-    parser.add_argument(
-        "--epochs", type=int, metavar="N", help="at most so many epochs"
-    )
+    arguments.add_epochs(parser)
     parser.add_argument(
         "--set",
         action="append",
@@ -250,7 +230,8 @@ def _predict(commands: _Commands[argparse.ArgumentParser]) -> None:
         "write the probabilities of a trained run at native resolution",
     )
     _add_run(parser)
-    _add_data(parser)
+    arguments.add_data(parser)
+    arguments.add_work(parser)
     parser.add_argument(
         "--again", action="store_true", help="predict again although it was done"
     )
@@ -270,7 +251,8 @@ def _evaluate(commands: _Commands[argparse.ArgumentParser]) -> None:
         commands, "evaluate", "measure a predicted run: cases.csv, histograms.npz"
     )
     _add_run(parser)
-    _add_data(parser)
+    arguments.add_data(parser)
+    arguments.add_work(parser)
     parser.add_argument(
         "--again", action="store_true", help="measure again although it was done"
     )
@@ -282,7 +264,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run",
         dest="run_folder",
-        type=Path,
+        type=arguments.folder,
         required=True,
         metavar="RUN",
         help="the run folder",
@@ -296,12 +278,12 @@ def _tables(commands: _Commands[argparse.ArgumentParser]) -> None:
         "write every table from the runs at hand, beside the published values "
         "(needs neither images nor a backend)",
     )
-    _add_results(parser)
+    arguments.add_results(parser)
     parser.add_argument("--dataset", metavar="NAME", help="print this one only")
     parser.add_argument("--preset", metavar="P", help="print this one only")
     parser.add_argument(
         "--readme",
-        type=Path,
+        type=arguments.folder,
         metavar="FILE",
         help="put the tables between their markers in this Markdown file too",
     )
@@ -335,7 +317,7 @@ def _runs(commands: _Commands[argparse.ArgumentParser]) -> None:
             print(f"{options.results}: no runs yet; `dscpp demo` makes some")
 
     parser = _command(commands, "runs", "list the runs and how far each has come")
-    _add_results(parser)
+    arguments.add_results(parser)
     parser.set_defaults(run=run)
 
 

@@ -23,6 +23,7 @@ import filelock
 
 from data_io import datasets
 from data_io.errors import InputError
+from pipelines import arguments
 from pipelines import run as runs
 from pipelines.workflow import estimate, leader
 from pipelines.workflow.plan import (
@@ -48,12 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset", required=True, metavar="NAME", help="short name, such as drive"
     )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="DIR",
-        help="the data set's folder or zip, or the folder that contains it",
-    )
+    arguments.add_data(parser)
     parser.add_argument(
         "--phantom",
         action="store_true",
@@ -61,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--experiment",
-        type=Path,
+        type=arguments.folder,
         default=PAPER,
         metavar="FILE",
         help=f"what is run where nothing else is said (default: {PAPER.name}, "
@@ -84,9 +80,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         help='such as "CE,DSC,DSC++"; "DSC++ 1.5" names an exponent',
     )
     parser.add_argument("--seeds", metavar="N,N", help='such as "0,1,2"')
-    parser.add_argument(
-        "--epochs", type=int, metavar="N", help="at most so many epochs"
-    )
+    arguments.add_epochs(parser)
     parser.add_argument(
         "--jobs",
         type=int,
@@ -94,24 +88,8 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="runs at a time (default: %(default)s)",
     )
-    _add_places(parser)
-
-
-def _add_places(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--results",
-        type=Path,
-        default=Path("results"),
-        metavar="DIR",
-        help="folder of all results (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--work",
-        type=Path,
-        default=Path(".work"),
-        metavar="DIR",
-        help="folder of cache, logs and stamps (default: %(default)s)",
-    )
+    arguments.add_results(parser)
+    arguments.add_work(parser)
 
 
 def command(args: argparse.Namespace) -> int:
