@@ -151,8 +151,9 @@ class StateWriter(keras.callbacks.Callback):
         path: the state file.
         progress: filled as training goes on.
         resumable: callbacks whose state belongs to it.
-        interval: seconds between two writes of the state; what came after the last
-            one is simply trained again, to the same result.
+        interval: seconds between two writes of the state, the first after the first
+            epoch; what came after the last one is simply trained again, to the same
+            result.
     """
 
     def __init__(
@@ -167,7 +168,8 @@ class StateWriter(keras.callbacks.Callback):
         self.progress = progress
         self.resumable = resumable
         self.interval = interval
-        self._clock = self._written = time.monotonic()
+        self._clock = time.monotonic()
+        self._written = -math.inf
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Start the clock."""
