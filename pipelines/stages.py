@@ -25,6 +25,7 @@ from pipelines.training.task import Task, from_record
 __all__ = ["WORK", "estimate", "evaluate", "predict", "train"]
 
 WORK = Path(".work")
+_BACKENDS = ("tensorflow", "torch", "jax")
 _NOTES = ("I0000 ", "WARNING: All log messages before absl")
 
 
@@ -191,6 +192,8 @@ def _import_keras() -> None:
         try:
             importlib.import_module("keras")
         except (ImportError, ValueError) as error:
+            if getattr(error, "name", None) not in (None, *_BACKENDS):
+                raise  # Something else is broken, and no setting mends it.
             raise InputError(
                 "KERAS_BACKEND: expected a backend that is installed here (tensorflow, "
                 f"torch or jax), received {provenance.backend()!r} ({error}); set "

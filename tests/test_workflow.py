@@ -274,7 +274,7 @@ def test_tiny_goes_through(tiny):
         assert record["state"] == "evaluated"
         assert record["simulated"] is True
         assert all((folder / name).is_file() for name in runs.COMMITTED)
-        assert len((folder / "history.csv").read_text().splitlines()) == 1 + 8
+        assert len((folder / "history.csv").read_text().splitlines()) == 1 + 20
     logs = sorted((tiny / ".work" / "logs").rglob("*.log"))
     assert [log.name for log in logs] == ["dsc-s0.log", "dscpp-s0.log"]
     # Nothing of Snakemake beside the results.
