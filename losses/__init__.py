@@ -18,38 +18,96 @@ from . import _registration, catalogue
 from .catalogue import default_gamma, names, slug
 
 if TYPE_CHECKING:
+    from .compound import (
+        Combo,
+        ComboPlusPlus,
+        SymmetricUnifiedFocal,
+        SymmetricUnifiedFocalPlusPlus,
+        UnifiedFocal,
+        UnifiedFocalPlusPlus,
+        combo_loss,
+        unified_focal_loss,
+    )
     from .cross_entropy import (
         CrossEntropy,
         Focal,
+        asymmetric_focal_loss,
         cross_entropy_loss,
         focal_loss,
+        modified_cross_entropy_loss,
     )
-    from .overlap import Dice, DicePlusPlus, dice_loss, soft_counts
+    from .overlap import (
+        Dice,
+        DicePlusPlus,
+        FocalTversky,
+        FocalTverskyPlusPlus,
+        Tversky,
+        TverskyPlusPlus,
+        asymmetric_focal_tversky_loss,
+        dice_loss,
+        focal_tversky_loss,
+        soft_counts,
+        tversky_loss,
+    )
 
 __all__ = [
+    "Combo",
+    "ComboPlusPlus",
     "CrossEntropy",
     "Dice",
     "DicePlusPlus",
     "Focal",
+    "FocalTversky",
+    "FocalTverskyPlusPlus",
+    "SymmetricUnifiedFocal",
+    "SymmetricUnifiedFocalPlusPlus",
+    "Tversky",
+    "TverskyPlusPlus",
+    "UnifiedFocal",
+    "UnifiedFocalPlusPlus",
+    "asymmetric_focal_loss",
+    "asymmetric_focal_tversky_loss",
     "by_name",
+    "combo_loss",
     "cross_entropy_loss",
     "default_gamma",
     "dice_loss",
     "focal_loss",
+    "focal_tversky_loss",
+    "modified_cross_entropy_loss",
     "names",
     "slug",
     "soft_counts",
+    "tversky_loss",
+    "unified_focal_loss",
 ]
 
 _HOMES = {
+    "Combo": "compound",
+    "ComboPlusPlus": "compound",
+    "SymmetricUnifiedFocal": "compound",
+    "SymmetricUnifiedFocalPlusPlus": "compound",
+    "UnifiedFocal": "compound",
+    "UnifiedFocalPlusPlus": "compound",
+    "combo_loss": "compound",
+    "unified_focal_loss": "compound",
     "CrossEntropy": "cross_entropy",
     "Focal": "cross_entropy",
+    "asymmetric_focal_loss": "cross_entropy",
     "cross_entropy_loss": "cross_entropy",
     "focal_loss": "cross_entropy",
+    "modified_cross_entropy_loss": "cross_entropy",
     "Dice": "overlap",
     "DicePlusPlus": "overlap",
+    "FocalTversky": "overlap",
+    "FocalTverskyPlusPlus": "overlap",
+    "Tversky": "overlap",
+    "TverskyPlusPlus": "overlap",
+    "asymmetric_focal_tversky_loss": "overlap",
     "dice_loss": "overlap",
+    "focal_tversky_loss": "overlap",
     "soft_counts": "overlap",
+    "tversky_loss": "overlap",
 }
 
 
@@ -57,7 +115,7 @@ def by_name(name: str, **hyperparameters: Any) -> Any:
     """Make a loss from its name.
 
     Args:
-        name: "CE", "Focal", "DSC" or "DSC++", in any case.
+        name: one of `names()`, such as "DSC++", in any case.
         **hyperparameters: arguments of its class; what is left out has the value of
             the paper's Table 2, and `gamma`, the ++ exponent, is 2 in the ++ forms.
             `gamma=None` means the default.

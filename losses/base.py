@@ -15,6 +15,7 @@ __all__ = [
     "mean",
     "power",
     "prepare",
+    "split_classes",
     "voxel_mean",
     "voxel_sum",
 ]
@@ -52,6 +53,12 @@ def prepare(y_true: Tensor, y_pred: Tensor, axis: int = -1) -> tuple[Tensor, Ten
     dtype = at_least_float32(keras.backend.standardize_dtype(y_pred.dtype))
     y_true, y_pred = ops.cast(y_true, dtype), ops.cast(y_pred, dtype)
     return y_true, ops.clip(y_pred, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
+
+
+def split_classes(tensor: Tensor, axis: int = -1) -> tuple[Tensor, Tensor]:
+    """Background and foreground: class 0, and all others, along `axis`."""
+    before = (slice(None),) * (axis % len(tensor.shape))
+    return tensor[(*before, slice(0, 1))], tensor[(*before, slice(1, None))]
 
 
 def voxel_sum(terms: Tensor, axis: int = -1) -> Tensor:

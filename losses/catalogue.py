@@ -49,6 +49,22 @@ class Entry:
     )
 
 
+def _pair(name: str, slug: str, class_name: str, **own: float) -> tuple[Entry, Entry]:
+    """A loss of overlap in its plain form and in its ++ form."""
+    values = MappingProxyType(own)
+    return (
+        Entry(name, slug, class_name, 1.0, plain=True, hyperparameters=values),
+        Entry(
+            f"{name}++",
+            f"{slug}pp",
+            f"{class_name}PlusPlus",
+            gamma=2.0,
+            hyperparameters=values,
+        ),
+    )
+
+
+_UNIFIED = {"lambda_": 0.5, "delta": 0.6, "focal_gamma": 0.5}
 _ENTRIES = (
     Entry("CE", "ce", "CrossEntropy"),
     Entry(
@@ -57,8 +73,24 @@ _ENTRIES = (
         "Focal",
         hyperparameters=MappingProxyType({"alpha": 0.5, "focal_gamma": 2.0}),
     ),
-    Entry("DSC", "dsc", "Dice", gamma=1.0, plain=True),
-    Entry("DSC++", "dscpp", "DicePlusPlus", gamma=2.0),
+    *_pair("DSC", "dsc", "Dice"),
+    *_pair("Tversky", "tversky", "Tversky", alpha=0.3, beta=0.7),
+    *_pair(
+        "Focal Tversky",
+        "focal_tversky",
+        "FocalTversky",
+        alpha=0.3,
+        beta=0.7,
+        focal_gamma=4 / 3,
+    ),
+    *_pair("Combo", "combo", "Combo", alpha=0.5, beta=0.5),
+    *_pair("Unified Focal", "unified_focal", "UnifiedFocal", **_UNIFIED),
+    *_pair(
+        "Symmetric Unified Focal",
+        "symmetric_unified_focal",
+        "SymmetricUnifiedFocal",
+        **_UNIFIED,
+    ),
 )
 _BY_KEY = {entry.name.casefold(): entry for entry in _ENTRIES}
 # Arguments of every class that are no hyperparameters of a loss.
@@ -96,7 +128,7 @@ def slug(name: str) -> str:
 
 
 def default_gamma(name: str) -> float | None:
-    """Default of the ++ exponent: 2 for DSC++, 1 for DSC, None for CE and Focal."""
+    """Default of the ++ exponent: 2 in a ++ form, 1 in a plain form, else None."""
     return entry(name).gamma
 
 
@@ -115,16 +147,15 @@ def check_gamma(name: str, gamma: float | None = None) -> float | None:
     if gamma is None:
         return found.gamma
     if found.gamma is None:
-        own = " Its own exponent is focal_gamma" if _has_own(found) else ""
         raise ValueError(
-            f"gamma: {found.name} has no ++ exponent, received {gamma!r}."
-            f"{own or ' Leave gamma out'}"
+            f"gamma: {found.name} has no ++ exponent, received {gamma!r}"
+            f"{_own_exponent(found) or '. Leave gamma out'}"
         )
     gamma = checks.positive("gamma", gamma)
     if found.plain and gamma != 1:
         raise ValueError(
             f"gamma: {found.name} is the plain form, expected 1, received {gamma:g}. "
-            f"For another exponent take {found.name}++"
+            f"For another exponent take {found.name}++{_own_exponent(found)}"
         )
     return gamma
 
@@ -157,8 +188,9 @@ def hyperparameters(name: str, **given: Any) -> dict[str, Any]:
     return values | given
 
 
-def _has_own(found: Entry) -> bool:
-    return "focal_gamma" in found.hyperparameters
+def _own_exponent(found: Entry) -> str:
+    own = "focal_gamma" in found.hyperparameters
+    return ". Its own exponent is focal_gamma" if own else ""
 
 
 def _suggestion(name: str) -> str:

@@ -3,7 +3,14 @@
 import math
 from typing import Any
 
-__all__ = ["fraction", "not_negative", "positive", "shapes", "weight_shape"]
+__all__ = [
+    "below_one",
+    "fraction",
+    "not_negative",
+    "positive",
+    "shapes",
+    "weight_shape",
+]
 
 
 def positive(argument: str, value: Any) -> float:
@@ -39,6 +46,19 @@ def fraction(argument: str, value: Any) -> float:
     if not _is_number(value) or not 0 <= value <= 1:
         raise ValueError(
             f"{argument}: expected a number from 0 to 1, received {value!r}"
+        )
+    return float(value)
+
+
+def below_one(argument: str, value: Any) -> float:
+    """Return `value` as a float.
+
+    Raises:
+        ValueError: where it is not a number in [0, 1).
+    """
+    if not _is_number(value) or not 0 <= value < 1:
+        raise ValueError(
+            f"{argument}: expected a number from 0 to below 1, received {value!r}"
         )
     return float(value)
 

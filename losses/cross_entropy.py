@@ -1,4 +1,4 @@
-"""Losses of cross entropy: CE and Focal."""
+"""Losses of cross entropy: CE and Focal, and the parts of Combo and Unified Focal."""
 
 from typing import Any
 
@@ -6,9 +6,26 @@ import keras
 from keras import ops
 
 from . import checks
-from .base import PerImageLoss, Tensor, power, prepare, voxel_mean
+from .base import (
+    PerImageLoss,
+    Tensor,
+    mean,
+    power,
+    prepare,
+    split_classes,
+    voxel_mean,
+)
 
-__all__ = ["CrossEntropy", "Focal", "cross_entropy_loss", "focal_loss"]
+__all__ = [
+    "CrossEntropy",
+    "Focal",
+    "asymmetric_focal_loss",
+    "asymmetric_focal_of",
+    "cross_entropy_loss",
+    "focal_loss",
+    "modified_cross_entropy_loss",
+    "modified_cross_entropy_of",
+]
 
 
 def cross_entropy_loss(y_true: Tensor, y_pred: Tensor, axis: int = -1) -> Tensor:
@@ -89,11 +106,137 @@ def focal_loss(
     alpha = checks.fraction("alpha", alpha)
     focal_gamma = checks.not_negative("focal_gamma", focal_gamma)
     y_true, y_pred = prepare(y_true, y_pred, axis)
+    terms = _focal_terms(y_true, y_pred, focal_gamma)
+    return -alpha * ops.sum(voxel_mean(terms, axis), axis=-1)
+
+
+def modified_cross_entropy_loss(
+    y_true: Tensor, y_pred: Tensor, beta: float = 0.5, axis: int = -1
+) -> Tensor:
+    """Modified cross entropy of each image: every class against the rest.
+
+    Formula:
+
+    ```python
+    loss = -mean over voxels and classes of
+        beta * y_true * log(y_pred) + (1 - beta) * (1 - y_true) * log(1 - y_pred)
+    ```
+
+    With two classes and `beta=0.5` it is half the cross entropy. A voxel without any
+    class is a negative of every class.
+
+    Args:
+        y_true: one-hot labels, (N, *spatial, C), in [0, 1].
+        y_pred: probabilities, (N, *spatial, C), in [0, 1]; clipped to [1e-7, 1 - 1e-7].
+        beta: weight of the missed against the false positives, in [0, 1].
+        axis: axis of the classes.
+
+    Returns:
+        Values from 0, (N,).
+
+    Raises:
+        ValueError: `beta` outside [0, 1]; shapes that do not fit; class indices as
+            labels.
+
+    Example:
+    >>> y = np.array([[[1, 0], [0, 1]]])
+    >>> p = np.array([[[0.5, 0.5], [0.75, 0.25]]])
+    >>> modified_cross_entropy_loss(y, p)  # half of (log 2 + log 4) / 2
+    [0.5198604]
+
+    Reference:
+        Eq. 14, with both terms inside the minus, which the paper's sign leaves out;
+        mean over classes.
+    """
+    beta = checks.fraction("beta", beta)
+    return modified_cross_entropy_of(*prepare(y_true, y_pred, axis), beta, axis)
+
+
+def modified_cross_entropy_of(
+    y_true: Tensor, y_pred: Tensor, beta: float, axis: int
+) -> Tensor:
+    """`modified_cross_entropy_loss` from what `prepare` returns."""
+    positive = beta * y_true * ops.log(y_pred)
+    # log1p keeps the digits of a small p, of which 1 - p keeps few.
+    negative = (1 - beta) * (1 - y_true) * ops.log1p(-y_pred)
+    return -mean(voxel_mean(positive + negative, axis), axis=-1)
+
+
+def asymmetric_focal_loss(
+    y_true: Tensor,
+    y_pred: Tensor,
+    delta: float = 0.6,
+    focal_gamma: float = 0.5,
+    symmetric: bool = False,
+    axis: int = -1,
+) -> Tensor:
+    """Asymmetric Focal loss of each image: only easy background weighs less.
+
+    Formula:
+
+    ```python
+    background = (1 - y_pred[0]) ** focal_gamma * y_true[0] * log(y_pred[0])
+    foreground = sum over the other classes of y_true * log(y_pred)
+    loss = -mean over voxels of (1 - delta) * background + delta * foreground
+    ```
+
+    Class 0 is background, all others are foreground.
+
+    Args:
+        y_true: one-hot labels, (N, *spatial, C), in [0, 1].
+        y_pred: probabilities, (N, *spatial, C), in [0, 1]; clipped to [1e-7, 1 - 1e-7].
+        delta: weight of the foreground, in [0, 1]; background has the rest.
+        focal_gamma: exponent, at least 0; the larger, the less easy background weighs.
+        symmetric: whether foreground has the factor `(1 - y_pred) ** focal_gamma` too.
+        axis: axis of the classes.
+
+    Returns:
+        Values from 0, (N,).
+
+    Raises:
+        ValueError: `delta` outside [0, 1]; `focal_gamma` below 0; shapes that do not
+            fit; class indices as labels.
+
+    Example:
+    >>> y = np.array([[[1, 0], [0, 1]]])
+    >>> p = np.array([[[0.75, 0.25], [0.5, 0.5]]])
+    >>> asymmetric_focal_loss(y, p)  # (0.4 * 0.5 * log(4/3) + 0.6 * log 2) / 2
+    [0.2367124]
+
+    Reference:
+        Eq. 19, whose log is of the true class's probability. The released code knows
+        two classes of a 2D image; the symmetric form is not in the paper.
+    """
+    delta = checks.fraction("delta", delta)
+    focal_gamma = checks.not_negative("focal_gamma", focal_gamma)
+    y_true, y_pred = prepare(y_true, y_pred, axis)
+    return asymmetric_focal_of(y_true, y_pred, delta, focal_gamma, symmetric, axis)
+
+
+def asymmetric_focal_of(
+    y_true: Tensor,
+    y_pred: Tensor,
+    delta: float,
+    focal_gamma: float,
+    symmetric: bool,
+    axis: int,
+) -> Tensor:
+    """`asymmetric_focal_loss` from what `prepare` returns."""
+    labels, chances = split_classes(y_true, axis), split_classes(y_pred, axis)
+    exponents = (focal_gamma, focal_gamma if symmetric else 0.0)
+    background, foreground = (
+        ops.sum(voxel_mean(_focal_terms(*each), axis), axis=-1)
+        for each in zip(labels, chances, exponents, strict=True)
+    )
+    return -(1 - delta) * background - delta * foreground
+
+
+def _focal_terms(y_true: Tensor, y_pred: Tensor, focal_gamma: float) -> Tensor:
     terms = y_true * ops.log(y_pred)
     if focal_gamma > 0:
         # 1 - p is at least 1e-7 after the clip: no power has an infinite slope.
         terms = power(1 - y_pred, focal_gamma) * terms
-    return -alpha * ops.sum(voxel_mean(terms, axis), axis=-1)
+    return terms
 
 
 @keras.saving.register_keras_serializable(package="dscpp")

@@ -70,13 +70,17 @@ def wait_until(condition, seconds):
 # --- what is asked for -----------------------------------------------------------
 
 
-def test_the_paper_on_drive_is_twelve_runs():
+def test_the_paper_on_drive_is_twenty_runs():
     tasks = plan.read(PAPER, "drive").tasks()
     # Table 4: CE, Focal, DSC; Table 3: ten exponents, of which 1 is DSC itself.
-    assert [task.loss for task in tasks] == ["CE", "Focal", "DSC"] + 9 * ["DSC++"]
-    assert sorted(task.gamma for task in tasks[2:]) == [n / 2 for n in range(1, 11)]
+    first, table6 = tasks[:12], tasks[12:]
+    assert [task.loss for task in first] == ["CE", "Focal", "DSC"] + 9 * ["DSC++"]
+    assert sorted(task.gamma for task in first[2:]) == [n / 2 for n in range(1, 11)]
+    plain = ("Tversky", "Focal Tversky", "Combo", "Unified Focal")
+    expected = [(name + end, g) for name in plain for end, g in (("", 1), ("++", 2))]
+    assert [(task.loss, task.gamma) for task in table6] == expected
     assert {task.preset for task in tasks} == {"paper"}
-    assert len(tasks) == 12
+    assert len(tasks) == 20
 
 
 def test_a_default_exponent_written_out_is_not_a_second_run(tmp_path):

@@ -1,0 +1,516 @@
+"""Compound losses: Combo and Unified Focal, of a cross entropy and an overlap each.
+
+Their ++ forms have the exponent `gamma` in the part of overlap alone.
+"""
+
+from typing import Any
+
+import keras
+
+# The modules, not their functions: loading Keras loads this one too (_registration),
+# and cross_entropy may be half loaded then.
+from . import checks, cross_entropy, overlap
+from .base import PerImageLoss, Tensor, prepare
+
+__all__ = [
+    "Combo",
+    "ComboPlusPlus",
+    "SymmetricUnifiedFocal",
+    "SymmetricUnifiedFocalPlusPlus",
+    "UnifiedFocal",
+    "UnifiedFocalPlusPlus",
+    "combo_loss",
+    "unified_focal_loss",
+]
+
+
+def combo_loss(
+    y_true: Tensor,
+    y_pred: Tensor,
+    alpha: float = 0.5,
+    beta: float = 0.5,
+    gamma: float = 1.0,
+    epsilon: float = 1e-7,
+    axis: int = -1,
+) -> Tensor:
+    """Combo loss (`gamma=1`) or Combo++ loss of each image.
+
+    Formula:
+
+    ```python
+    loss = alpha * modified_cross_entropy - (1 - alpha) * (1 - dice)
+    ```
+
+    with `modified_cross_entropy_loss` and `dice_loss`. It ends at `-(1 - alpha)` for a
+    perfect prediction, not at 0.
+
+    Args:
+        y_true: one-hot labels, (N, *spatial, C), in [0, 1].
+        y_pred: probabilities, (N, *spatial, C), in [0, 1]; clipped to [1e-7, 1 - 1e-7].
+        alpha: weight of the cross entropy, in [0, 1]; the overlap has the rest.
+        beta: weight of the missed against the false positives in the cross entropy,
+            in [0, 1].
+        gamma: the ++ exponent, above 0; 1 is the plain Combo loss.
+        epsilon: above 0; decides the value for classes absent from an image.
+        axis: axis of the classes.
+
+    Returns:
+        Values from `-(1 - alpha)`, (N,).
+
+    Raises:
+        ValueError: `alpha` or `beta` outside [0, 1]; `gamma` or `epsilon` not above 0;
+            shapes that do not fit; class indices as labels.
+
+    Example:
+    >>> y = np.array([[[1, 0], [1, 0], [0, 1]]])
+    >>> p = np.array([[[0.5, 0.5], [1, 0], [0.5, 0.5]]])
+    >>> combo_loss(y, p)  # 0.5 * log 2 / 3 - 0.5 * (1 - 0.375)
+    [-0.1969755]
+
+    Reference:
+        Eqs. 13 and 14, the sign of Eq. 14 mended as in `modified_cross_entropy_loss`.
+        Combo++ was never released; here it is Eq. 13 with the DSC of Eq. 9.
+    """
+    alpha, beta = checks.fraction("alpha", alpha), checks.fraction("beta", beta)
+    gamma = checks.positive("gamma", gamma)
+    epsilon = checks.positive("epsilon", epsilon)
+    y_true, y_pred = prepare(y_true, y_pred, axis)
+    entropy = cross_entropy.modified_cross_entropy_of(y_true, y_pred, beta, axis)
+    dice = overlap.dice_of(overlap.counts_of(y_true, y_pred, gamma, axis), epsilon)
+    return alpha * entropy - (1 - alpha) * (1 - dice)
+
+
+def unified_focal_loss(
+    y_true: Tensor,
+    y_pred: Tensor,
+    lambda_: float = 0.5,
+    delta: float = 0.6,
+    focal_gamma: float = 0.5,
+    gamma: float = 1.0,
+    symmetric: bool = False,
+    epsilon: float = 1e-7,
+    axis: int = -1,
+) -> Tensor:
+    """Unified Focal loss (`gamma=1`) or Unified Focal++ loss of each image.
+
+    Formula:
+
+    ```python
+    loss = lambda_ * focal_tversky + (1 - lambda_) * focal
+    ```
+
+    with `asymmetric_focal_tversky_loss` and `asymmetric_focal_loss`. Class 0 is
+    background, all others are foreground.
+
+    Args:
+        y_true: one-hot labels, (N, *spatial, C), in [0, 1].
+        y_pred: probabilities, (N, *spatial, C), in [0, 1]; clipped to [1e-7, 1 - 1e-7].
+        lambda_: weight of the focal Tversky part, in [0, 1]; the focal part has the
+            rest.
+        delta: weight of the missed against the false positives, and of foreground
+            against background, in [0, 1].
+        focal_gamma: in [0, 1); the larger, the less an easy background voxel weighs,
+            and the more a foreground class with a small Tversky loss.
+        gamma: the ++ exponent, above 0; 1 is the plain Unified Focal loss.
+        symmetric: whether both effects of `focal_gamma` are on every class.
+        epsilon: above 0; decides the value for classes absent from an image.
+        axis: axis of the classes.
+
+    Returns:
+        Values from 0, (N,).
+
+    Raises:
+        ValueError: `lambda_` or `delta` outside [0, 1]; `focal_gamma` outside [0, 1);
+            `gamma` or `epsilon` not above 0; shapes that do not fit; class indices as
+            labels.
+
+    Example:
+    >>> y = np.array([[[1, 0], [1, 0], [0, 1]]])
+    >>> p = np.array([[[0.5, 0.5], [1, 0], [0.75, 0.25]]])
+    >>> unified_focal_loss(y, p)
+    [0.4551924]
+
+    Reference:
+        Eqs. 18 to 21, with `lambda_` on the Tversky part as in the released code;
+        Eq. 18 has it on the focal part. At 0.5 they agree. The symmetric form is not
+        in the paper.
+    """
+    lambda_, delta = (
+        checks.fraction("lambda_", lambda_),
+        checks.fraction("delta", delta),
+    )
+    focal_gamma = checks.below_one("focal_gamma", focal_gamma)
+    gamma = checks.positive("gamma", gamma)
+    epsilon = checks.positive("epsilon", epsilon)
+    y_true, y_pred = prepare(y_true, y_pred, axis)
+    own = (delta, focal_gamma, symmetric)
+    counts = overlap.counts_of(y_true, y_pred, gamma, axis)
+    tversky = overlap.asymmetric_focal_tversky_of(counts, *own, epsilon)
+    focal = cross_entropy.asymmetric_focal_of(y_true, y_pred, *own, axis)
+    return lambda_ * tversky + (1 - lambda_) * focal
+
+
+class _Compound(PerImageLoss):
+    """What all compound losses share."""
+
+    def __init__(self, gamma: float, epsilon: float, *shell: Any) -> None:
+        axis, name, reduction, dtype = shell
+        super().__init__(name=name, reduction=reduction, dtype=dtype, axis=axis)
+        self.gamma = checks.positive("gamma", gamma)
+        self.epsilon = checks.positive("epsilon", epsilon)
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments that make this loss again."""
+        return {**super().get_config(), "epsilon": self.epsilon}
+
+
+class _Combo(_Compound):
+    """What Combo and Combo++ share."""
+
+    def __init__(self, alpha: float, beta: float, *others: Any) -> None:
+        super().__init__(*others)
+        self.alpha = checks.fraction("alpha", alpha)
+        self.beta = checks.fraction("beta", beta)
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """One value per image, (N,)."""
+        own = (self.alpha, self.beta, self.gamma, self.epsilon)
+        return combo_loss(y_true, y_pred, *own, self.axis)
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments that make this loss again."""
+        return {**super().get_config(), "alpha": self.alpha, "beta": self.beta}
+
+
+class _UnifiedFocal(_Compound):
+    """What the Unified Focal losses share."""
+
+    symmetric = False
+
+    def __init__(
+        self, lambda_: float, delta: float, focal_gamma: float, *others: Any
+    ) -> None:
+        super().__init__(*others)
+        self.lambda_ = checks.fraction("lambda_", lambda_)
+        self.delta = checks.fraction("delta", delta)
+        self.focal_gamma = checks.below_one("focal_gamma", focal_gamma)
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """One value per image, (N,)."""
+        own = (self.lambda_, self.delta, self.focal_gamma, self.gamma, self.symmetric)
+        return unified_focal_loss(y_true, y_pred, *own, self.epsilon, self.axis)
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments that make this loss again."""
+        own = {"lambda_": self.lambda_, "delta": self.delta}
+        return {**super().get_config(), **own, "focal_gamma": self.focal_gamma}
+
+
+@keras.saving.register_keras_serializable(package="dscpp")
+class Combo(_Combo):
+    """Combo loss: modified cross entropy and DSC. See `combo_loss`.
+
+    Formula:
+
+    ```python
+    loss = alpha * modified_cross_entropy - (1 - alpha) * (1 - dice)
+    ```
+
+    Args:
+        alpha: weight of the cross entropy, in [0, 1]; the overlap has the rest.
+        beta: weight of the missed against the false positives in the cross entropy,
+            in [0, 1].
+        epsilon: above 0; decides the value for classes absent from an image.
+        axis: axis of the classes.
+        name: name of the loss in logs.
+        reduction: as in `keras.losses.Loss`; the default is the mean over images.
+        dtype: precision of the arithmetic, float32 at least.
+
+    Raises:
+        ValueError: `alpha` or `beta` outside [0, 1]; `epsilon` not above 0; when
+            called, shapes that do not fit.
+
+    Example:
+    >>> model.compile(optimizer="sgd", loss=losses.Combo(alpha=0.5))
+
+    Reference:
+        Eqs. 13 and 14, the sign of Eq. 14 mended; Table 2.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 0.5,
+        beta: float = 0.5,
+        epsilon: float = 1e-7,
+        axis: int = -1,
+        name: str = "combo",
+        reduction: str | None = "sum_over_batch_size",
+        dtype: Any = None,
+    ) -> None:
+        shell = (axis, name, reduction, dtype)
+        super().__init__(alpha, beta, 1.0, epsilon, *shell)
+
+
+@keras.saving.register_keras_serializable(package="dscpp")
+class ComboPlusPlus(_Combo):
+    """Combo++ loss: modified cross entropy and DSC++. See `combo_loss`.
+
+    Formula:
+
+    ```python
+    fn = sum((y_true * (1 - y_pred)) ** gamma)  # in the part of overlap
+    fp = sum(((1 - y_true) * y_pred) ** gamma)
+    loss = alpha * modified_cross_entropy - (1 - alpha) * (1 - dice)
+    ```
+
+    Args:
+        alpha: weight of the cross entropy, in [0, 1]; the overlap has the rest.
+        beta: weight of the missed against the false positives in the cross entropy,
+            in [0, 1].
+        gamma: the ++ exponent, above 0; 1 gives the Combo loss.
+        epsilon: above 0; decides the value for classes absent from an image.
+        axis: axis of the classes.
+        name: name of the loss in logs.
+        reduction: as in `keras.losses.Loss`; the default is the mean over images.
+        dtype: precision of the arithmetic, float32 at least.
+
+    Raises:
+        ValueError: `alpha` or `beta` outside [0, 1]; `gamma` or `epsilon` not above 0;
+            when called, shapes that do not fit.
+
+    Example:
+    >>> model.compile(optimizer="sgd", loss=losses.ComboPlusPlus(gamma=2))
+
+    Reference:
+        Eqs. 13 and 14 with the sums of Eq. 9, the sign of Eq. 14 mended; Table 2, and
+        Table 6 for `gamma=2`.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 0.5,
+        beta: float = 0.5,
+        gamma: float = 2.0,
+        epsilon: float = 1e-7,
+        axis: int = -1,
+        name: str = "combopp",
+        reduction: str | None = "sum_over_batch_size",
+        dtype: Any = None,
+    ) -> None:
+        shell = (axis, name, reduction, dtype)
+        super().__init__(alpha, beta, gamma, epsilon, *shell)
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments that make this loss again."""
+        return {**super().get_config(), "gamma": self.gamma}
+
+
+@keras.saving.register_keras_serializable(package="dscpp")
+class UnifiedFocal(_UnifiedFocal):
+    """Unified Focal loss, asymmetric, the paper's. See `unified_focal_loss`.
+
+    Formula:
+
+    ```python
+    loss = lambda_ * focal_tversky + (1 - lambda_) * focal
+    ```
+
+    Args:
+        lambda_: weight of the focal Tversky part, in [0, 1].
+        delta: weight of the missed against the false positives, and of foreground
+            against background, in [0, 1].
+        focal_gamma: in [0, 1); the factor's exponent, and what the root lacks to 1.
+        epsilon: above 0; decides the value for classes absent from an image.
+        axis: axis of the classes.
+        name: name of the loss in logs.
+        reduction: as in `keras.losses.Loss`; the default is the mean over images.
+        dtype: precision of the arithmetic, float32 at least.
+
+    Raises:
+        ValueError: `lambda_` or `delta` outside [0, 1]; `focal_gamma` outside [0, 1);
+            `epsilon` not above 0; when called, shapes that do not fit.
+
+    Example:
+    >>> model.compile(optimizer="sgd", loss=losses.UnifiedFocal(delta=0.6))
+
+    Reference:
+        Eqs. 18 to 21, `lambda_` on the Tversky part; Table 2.
+    """
+
+    def __init__(
+        self,
+        lambda_: float = 0.5,
+        delta: float = 0.6,
+        focal_gamma: float = 0.5,
+        epsilon: float = 1e-7,
+        axis: int = -1,
+        name: str = "unified_focal",
+        reduction: str | None = "sum_over_batch_size",
+        dtype: Any = None,
+    ) -> None:
+        shell = (axis, name, reduction, dtype)
+        super().__init__(lambda_, delta, focal_gamma, 1.0, epsilon, *shell)
+
+
+@keras.saving.register_keras_serializable(package="dscpp")
+class UnifiedFocalPlusPlus(_UnifiedFocal):
+    """Unified Focal++ loss, asymmetric, the paper's. See `unified_focal_loss`.
+
+    Formula:
+
+    ```python
+    fn = sum((y_true * (1 - y_pred)) ** gamma)  # in the part of overlap
+    fp = sum(((1 - y_true) * y_pred) ** gamma)
+    loss = lambda_ * focal_tversky + (1 - lambda_) * focal
+    ```
+
+    Args:
+        lambda_: weight of the focal Tversky part, in [0, 1].
+        delta: weight of the missed against the false positives, and of foreground
+            against background, in [0, 1].
+        focal_gamma: in [0, 1); the factor's exponent, and what the root lacks to 1.
+        gamma: the ++ exponent, above 0; 1 gives the Unified Focal loss.
+        epsilon: above 0; decides the value for classes absent from an image.
+        axis: axis of the classes.
+        name: name of the loss in logs.
+        reduction: as in `keras.losses.Loss`; the default is the mean over images.
+        dtype: precision of the arithmetic, float32 at least.
+
+    Raises:
+        ValueError: `lambda_` or `delta` outside [0, 1]; `focal_gamma` outside [0, 1);
+            `gamma` or `epsilon` not above 0; when called, shapes that do not fit.
+
+    Example:
+    >>> model.compile(optimizer="sgd", loss=losses.UnifiedFocalPlusPlus(gamma=2))
+
+    Reference:
+        Eqs. 18 to 21 with the sums of Eq. 9, `lambda_` on the Tversky part; Table 2,
+        and Table 6 for `gamma=2`.
+    """
+
+    def __init__(
+        self,
+        lambda_: float = 0.5,
+        delta: float = 0.6,
+        focal_gamma: float = 0.5,
+        gamma: float = 2.0,
+        epsilon: float = 1e-7,
+        axis: int = -1,
+        name: str = "unified_focalpp",
+        reduction: str | None = "sum_over_batch_size",
+        dtype: Any = None,
+    ) -> None:
+        shell = (axis, name, reduction, dtype)
+        super().__init__(lambda_, delta, focal_gamma, gamma, epsilon, *shell)
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments that make this loss again."""
+        return {**super().get_config(), "gamma": self.gamma}
+
+
+@keras.saving.register_keras_serializable(package="dscpp")
+class SymmetricUnifiedFocal(_UnifiedFocal):
+    """Unified Focal loss, symmetric in the classes. See `unified_focal_loss`.
+
+    Formula:
+
+    ```python
+    loss = lambda_ * focal_tversky + (1 - lambda_) * focal
+    ```
+
+    Args:
+        lambda_: weight of the focal Tversky part, in [0, 1].
+        delta: weight of the missed against the false positives, and of foreground
+            against background, in [0, 1].
+        focal_gamma: in [0, 1); the factor's exponent, and what the root lacks to 1.
+        epsilon: above 0; decides the value for classes absent from an image.
+        axis: axis of the classes.
+        name: name of the loss in logs.
+        reduction: as in `keras.losses.Loss`; the default is the mean over images.
+        dtype: precision of the arithmetic, float32 at least.
+
+    Raises:
+        ValueError: `lambda_` or `delta` outside [0, 1]; `focal_gamma` outside [0, 1);
+            `epsilon` not above 0; when called, shapes that do not fit.
+
+    Example:
+    >>> model.compile(optimizer="sgd", loss=losses.SymmetricUnifiedFocal(delta=0.6))
+
+    Reference:
+        Eqs. 18 to 21 with factor and root on every class, which is not in the paper;
+        defaults of its asymmetric form.
+    """
+
+    symmetric = True
+
+    def __init__(
+        self,
+        lambda_: float = 0.5,
+        delta: float = 0.6,
+        focal_gamma: float = 0.5,
+        epsilon: float = 1e-7,
+        axis: int = -1,
+        name: str = "symmetric_unified_focal",
+        reduction: str | None = "sum_over_batch_size",
+        dtype: Any = None,
+    ) -> None:
+        shell = (axis, name, reduction, dtype)
+        super().__init__(lambda_, delta, focal_gamma, 1.0, epsilon, *shell)
+
+
+@keras.saving.register_keras_serializable(package="dscpp")
+class SymmetricUnifiedFocalPlusPlus(_UnifiedFocal):
+    """Unified Focal++ loss, symmetric in the classes. See `unified_focal_loss`.
+
+    Formula:
+
+    ```python
+    fn = sum((y_true * (1 - y_pred)) ** gamma)  # in the part of overlap
+    fp = sum(((1 - y_true) * y_pred) ** gamma)
+    loss = lambda_ * focal_tversky + (1 - lambda_) * focal
+    ```
+
+    Args:
+        lambda_: weight of the focal Tversky part, in [0, 1].
+        delta: weight of the missed against the false positives, and of foreground
+            against background, in [0, 1].
+        focal_gamma: in [0, 1); the factor's exponent, and what the root lacks to 1.
+        gamma: the ++ exponent, above 0; 1 gives the Symmetric Unified Focal loss.
+        epsilon: above 0; decides the value for classes absent from an image.
+        axis: axis of the classes.
+        name: name of the loss in logs.
+        reduction: as in `keras.losses.Loss`; the default is the mean over images.
+        dtype: precision of the arithmetic, float32 at least.
+
+    Raises:
+        ValueError: `lambda_` or `delta` outside [0, 1]; `focal_gamma` outside [0, 1);
+            `gamma` or `epsilon` not above 0; when called, shapes that do not fit.
+
+    Example:
+    >>> model.compile(optimizer="sgd", loss=losses.SymmetricUnifiedFocalPlusPlus())
+
+    Reference:
+        Eqs. 18 to 21 with the sums of Eq. 9, factor and root on every class, which is
+        not in the paper; defaults of its asymmetric form.
+    """
+
+    symmetric = True
+
+    def __init__(
+        self,
+        lambda_: float = 0.5,
+        delta: float = 0.6,
+        focal_gamma: float = 0.5,
+        gamma: float = 2.0,
+        epsilon: float = 1e-7,
+        axis: int = -1,
+        name: str = "symmetric_unified_focalpp",
+        reduction: str | None = "sum_over_batch_size",
+        dtype: Any = None,
+    ) -> None:
+        shell = (axis, name, reduction, dtype)
+        super().__init__(lambda_, delta, focal_gamma, gamma, epsilon, *shell)
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments that make this loss again."""
+        return {**super().get_config(), "gamma": self.gamma}
