@@ -192,7 +192,8 @@ def _import_keras() -> None:
         try:
             importlib.import_module("keras")
         except (ImportError, ValueError) as error:
-            if getattr(error, "name", None) not in (None, *_BACKENDS):
+            missing = str(getattr(error, "name", None) or "").partition(".")[0]
+            if missing not in ("", *_BACKENDS):
                 raise  # Something else is broken, and no setting mends it.
             raise InputError(
                 "KERAS_BACKEND: expected a backend that is installed here (tensorflow, "

@@ -177,7 +177,9 @@ def test_the_model_kept_has_the_lowest_validation_loss(data, work, done):
     assert found == pytest.approx(best, rel=1e-5)
 
 
-def test_weights_are_kept_at_each_new_lowest_loss_only(tmp_path):
+def test_weights_are_kept_at_each_new_lowest_loss_only(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(state, "save", lambda *given: written.append(given[2].epoch))
     progress = state.Progress()
     writer = callbacks.StateWriter(tmp_path / "state.npz", progress, [], interval=3600)
     kept = []
@@ -189,6 +191,8 @@ def test_weights_are_kept_at_each_new_lowest_loss_only(tmp_path):
         kept.append(int(progress.best_weights[0][0]))
     assert kept == [0, 1, 1, 1, 4, 4]
     assert progress.best == 0.5
+    # The first state is written at once, the next when the interval is over.
+    assert written == [1]
 
 
 @pytest.mark.backend
