@@ -27,7 +27,9 @@ Tensor = Any
 PROBABILITY_FLOOR = 1e-7
 
 
-def prepare(y_true: Tensor, y_pred: Tensor, axis: int = -1) -> tuple[Tensor, Tensor]:
+def prepare(
+    y_true: Tensor, y_pred: Tensor, axis: int = -1, weight: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Check the shapes, raise to float32 at least, clip the probabilities.
 
     The cast comes before the clip: 1 - 1e-7 is 1 in float16. In float32 it is
@@ -40,19 +42,24 @@ def prepare(y_true: Tensor, y_pred: Tensor, axis: int = -1) -> tuple[Tensor, Ten
         y_true: one-hot labels, (N, *spatial, C), any type.
         y_pred: probabilities, (N, *spatial, C), in [0, 1].
         axis: axis of the classes.
+        weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
 
     Returns:
-        Both as tensors of one type, float32 or float64; probabilities in
-        [1e-7, 1 - 1e-7].
+        All as tensors of one type, float32 or float64; probabilities in
+        [1e-7, 1 - 1e-7]; the weight with an axis of length 1 for the classes, or None.
 
     Raises:
-        ValueError: shapes as in `checks.shapes`.
+        ValueError: shapes as in `checks.shapes` and `checks.voxel_weight_shape`.
     """
     y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
     checks.shapes(y_true, y_pred, axis)
     dtype = at_least_float32(keras.backend.standardize_dtype(y_pred.dtype))
     y_true, y_pred = ops.cast(y_true, dtype), ops.cast(y_pred, dtype)
-    return y_true, ops.clip(y_pred, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
+    if weight is not None:
+        checks.voxel_weight_shape(weight, y_pred, axis)
+        weight = ops.cast(ops.convert_to_tensor(weight), dtype)
+        weight = ops.expand_dims(weight, axis)
+    return y_true, ops.clip(y_pred, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR), weight
 
 
 def split_classes(tensor: Tensor, axis: int = -1) -> tuple[Tensor, Tensor]:
@@ -61,19 +68,27 @@ def split_classes(tensor: Tensor, axis: int = -1) -> tuple[Tensor, Tensor]:
     return tensor[(*before, slice(0, 1))], tensor[(*before, slice(1, None))]
 
 
-def voxel_sum(terms: Tensor, axis: int = -1) -> Tensor:
+def voxel_sum(terms: Tensor, axis: int = -1, weight: Tensor | None = None) -> Tensor:
     """Sum over the spatial axes, (N, C), from terms with classes on `axis`.
 
     One axis after the other, which costs no second pass: TensorFlow adds float32 one
     by one, and over the 262,144 voxels of a 512x512 image at once it was wrong by 5e-5.
+
+    `weight` is what `prepare` returns.
     """
+    if weight is not None:
+        terms = weight * terms
     for spatial in _spatial_axes(terms, axis):
         terms = ops.sum(terms, axis=spatial)
     return terms
 
 
-def voxel_mean(terms: Tensor, axis: int = -1) -> Tensor:
-    """Mean over the spatial axes, (N, C); see `voxel_sum`."""
+def voxel_mean(terms: Tensor, axis: int = -1, weight: Tensor | None = None) -> Tensor:
+    """Mean over the spatial axes, (N, C), 0 at no weight at all; see `voxel_sum`."""
+    if weight is not None:
+        total = voxel_sum(weight, axis)
+        some = ops.where(total > 0, total, ops.ones_like(total))
+        return voxel_sum(terms, axis, weight) / some
     for spatial in _spatial_axes(terms, axis):
         terms = mean(terms, spatial)
     return terms
@@ -110,7 +125,7 @@ def at_least_float32(dtype: str | None) -> str:
 
 
 class PerImageLoss(keras.losses.Loss):
-    """Shell of the loss classes; `call` returns one value per image, (N,).
+    """Shell of the loss classes; each brings its own `values`.
 
     Args:
         name: name of the loss in logs.
@@ -137,16 +152,28 @@ class PerImageLoss(keras.losses.Loss):
         Args:
             y_true: one-hot labels, (N, *spatial, C).
             y_pred: probabilities, (N, *spatial, C), in [0, 1].
-            sample_weight: weight per image, (N,). The weighted values are divided by
-                N, not by the sum of weights, unless `reduction` is
-                "mean_with_sample_weight".
+            sample_weight: weight per image, (N,), or per voxel, (N, *spatial), at
+                least 0. With weights per image the weighted values are divided by N,
+                not by the sum of weights, unless `reduction` is
+                "mean_with_sample_weight". Weights per voxel are inside all sums over
+                voxels, and means are divided by their sum: a mask of 0 and 1 gives the
+                value of the image without the voxels at 0.
 
         Raises:
-            ValueError: shapes that do not fit, a `sample_weight` that is not (N,).
+            ValueError: shapes that do not fit.
         """
-        if sample_weight is not None:
-            checks.weight_shape(sample_weight)
+        if checks.is_voxel_weight(sample_weight, y_pred):
+            return super().__call__((y_true, sample_weight), y_pred)
         return super().__call__(y_true, y_pred, sample_weight=sample_weight)
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """One value per image, (N,); `y_true` may be labels and weights of voxels."""
+        y_true, weight = y_true if isinstance(y_true, tuple) else (y_true, None)
+        return self.values(y_true, y_pred, weight)
+
+    def values(self, y_true: Tensor, y_pred: Tensor, weight: Tensor | None) -> Tensor:
+        """One value per image, (N,)."""
+        raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:
         """Arguments that make this loss again."""

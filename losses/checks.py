@@ -6,10 +6,11 @@ from typing import Any
 __all__ = [
     "below_one",
     "fraction",
+    "is_voxel_weight",
     "not_negative",
     "positive",
     "shapes",
-    "weight_shape",
+    "voxel_weight_shape",
 ]
 
 
@@ -85,20 +86,42 @@ def shapes(y_true: Any, y_pred: Any, axis: int = -1) -> None:
             _check_labels(true, predicted, axis)
 
 
-def weight_shape(sample_weight: Any) -> None:
-    """Refuse a `sample_weight` that is not one weight per image.
+def is_voxel_weight(sample_weight: Any, y_pred: Any) -> bool:
+    """Whether a `sample_weight` is meant per voxel: not None, (), (N,) or (N, 1)."""
+    shape, predicted = _static_shape(sample_weight), _static_shape(y_pred)
+    if sample_weight is None or shape is None or len(shape) < 2:
+        return False
+    length = shape[1]
+    if length is None and predicted is not None:  # (N, 1), or one spatial axis
+        return len(shape) > 2 or len(predicted) == 3
+    return len(shape) > 2 or length != 1
+
+
+def voxel_weight_shape(weight: Any, y_pred: Any, axis: int = -1) -> None:
+    """Refuse weights of voxels that do not fit the probabilities.
+
+    Args:
+        weight: weights, (N, *spatial).
+        y_pred: probabilities, (N, *spatial, C).
+        axis: axis of the classes.
 
     Raises:
-        ValueError: where its shape is not (), (N,) or (N, 1). Keras would broadcast
-            other shapes against the N values without a word.
+        ValueError: where the shape is another one. Keras would broadcast it without a
+            word.
     """
-    shape = _static_shape(sample_weight)
-    if shape is None or len(shape) < 2 or (len(shape) == 2 and shape[1] in (1, None)):
+    shape, predicted = _static_shape(weight), _static_shape(y_pred)
+    if shape is None or predicted is None:
         return
-    raise ValueError(
-        "sample_weight: expected one weight per image, shape (N,), received shape "
-        f"{shape}. A mask of the voxels is not supported"
-    )
+    expected = list(predicted)
+    del expected[axis]
+    known = zip(shape, expected, strict=False)
+    if len(shape) != len(expected) or any(
+        a != b for a, b in known if None not in (a, b)
+    ):
+        raise ValueError(
+            "sample_weight: expected one weight per image, shape (N,), or one per "
+            f"voxel, shape {tuple(expected)}, received shape {shape}"
+        )
 
 
 def _is_number(value: Any) -> bool:

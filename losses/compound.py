@@ -32,6 +32,7 @@ def combo_loss(
     gamma: float = 1.0,
     epsilon: float = 1e-7,
     axis: int = -1,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Combo loss (`gamma=1`) or Combo++ loss of each image.
 
@@ -53,6 +54,7 @@ def combo_loss(
         gamma: the ++ exponent, above 0; 1 is the plain Combo loss.
         epsilon: above 0; decides the value for classes absent from an image.
         axis: axis of the classes.
+        weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
 
     Returns:
         Values from `-(1 - alpha)`, (N,).
@@ -74,9 +76,12 @@ def combo_loss(
     alpha, beta = checks.fraction("alpha", alpha), checks.fraction("beta", beta)
     gamma = checks.positive("gamma", gamma)
     epsilon = checks.positive("epsilon", epsilon)
-    y_true, y_pred = prepare(y_true, y_pred, axis)
-    entropy = cross_entropy.modified_cross_entropy_of(y_true, y_pred, beta, axis)
-    dice = overlap.dice_of(overlap.counts_of(y_true, y_pred, gamma, axis), epsilon)
+    y_true, y_pred, weight = prepare(y_true, y_pred, axis, weight)
+    entropy = cross_entropy.modified_cross_entropy_of(
+        y_true, y_pred, beta, axis, weight
+    )
+    counts = overlap.counts_of(y_true, y_pred, gamma, axis, weight)
+    dice = overlap.dice_of(counts, epsilon)
     return alpha * entropy - (1 - alpha) * (1 - dice)
 
 
@@ -90,6 +95,7 @@ def unified_focal_loss(
     symmetric: bool = False,
     epsilon: float = 1e-7,
     axis: int = -1,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Unified Focal loss (`gamma=1`) or Unified Focal++ loss of each image.
 
@@ -115,6 +121,7 @@ def unified_focal_loss(
         symmetric: whether both effects of `focal_gamma` are on every class.
         epsilon: above 0; decides the value for classes absent from an image.
         axis: axis of the classes.
+        weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
 
     Returns:
         Values from 0, (N,).
@@ -142,11 +149,11 @@ def unified_focal_loss(
     focal_gamma = checks.below_one("focal_gamma", focal_gamma)
     gamma = checks.positive("gamma", gamma)
     epsilon = checks.positive("epsilon", epsilon)
-    y_true, y_pred = prepare(y_true, y_pred, axis)
+    y_true, y_pred, weight = prepare(y_true, y_pred, axis, weight)
     own = (delta, focal_gamma, symmetric)
-    counts = overlap.counts_of(y_true, y_pred, gamma, axis)
+    counts = overlap.counts_of(y_true, y_pred, gamma, axis, weight)
     tversky = overlap.asymmetric_focal_tversky_of(counts, *own, epsilon)
-    focal = cross_entropy.asymmetric_focal_of(y_true, y_pred, *own, axis)
+    focal = cross_entropy.asymmetric_focal_of(y_true, y_pred, *own, axis, weight)
     return lambda_ * tversky + (1 - lambda_) * focal
 
 
@@ -172,10 +179,10 @@ class _Combo(_Compound):
         self.alpha = checks.fraction("alpha", alpha)
         self.beta = checks.fraction("beta", beta)
 
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+    def values(self, y_true: Tensor, y_pred: Tensor, weight: Tensor | None) -> Tensor:
         """One value per image, (N,)."""
         own = (self.alpha, self.beta, self.gamma, self.epsilon)
-        return combo_loss(y_true, y_pred, *own, self.axis)
+        return combo_loss(y_true, y_pred, *own, self.axis, weight)
 
     def get_config(self) -> dict[str, Any]:
         """Arguments that make this loss again."""
@@ -195,10 +202,10 @@ class _UnifiedFocal(_Compound):
         self.delta = checks.fraction("delta", delta)
         self.focal_gamma = checks.below_one("focal_gamma", focal_gamma)
 
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+    def values(self, y_true: Tensor, y_pred: Tensor, weight: Tensor | None) -> Tensor:
         """One value per image, (N,)."""
         own = (self.lambda_, self.delta, self.focal_gamma, self.gamma, self.symmetric)
-        return unified_focal_loss(y_true, y_pred, *own, self.epsilon, self.axis)
+        return unified_focal_loss(y_true, y_pred, *own, self.epsilon, self.axis, weight)
 
     def get_config(self) -> dict[str, Any]:
         """Arguments that make this loss again."""

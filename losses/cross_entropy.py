@@ -28,7 +28,9 @@ __all__ = [
 ]
 
 
-def cross_entropy_loss(y_true: Tensor, y_pred: Tensor, axis: int = -1) -> Tensor:
+def cross_entropy_loss(
+    y_true: Tensor, y_pred: Tensor, axis: int = -1, weight: Tensor | None = None
+) -> Tensor:
     """Cross entropy of each image.
 
     Formula:
@@ -43,6 +45,7 @@ def cross_entropy_loss(y_true: Tensor, y_pred: Tensor, axis: int = -1) -> Tensor
         y_true: one-hot labels, (N, *spatial, C), in [0, 1].
         y_pred: probabilities, (N, *spatial, C), in [0, 1]; clipped to [1e-7, 1 - 1e-7].
         axis: axis of the classes.
+        weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
 
     Returns:
         Values from 0, (N,), in nats per voxel.
@@ -59,8 +62,8 @@ def cross_entropy_loss(y_true: Tensor, y_pred: Tensor, axis: int = -1) -> Tensor
     Reference:
         Eq. 1.
     """
-    y_true, y_pred = prepare(y_true, y_pred, axis)
-    return -ops.sum(voxel_mean(y_true * ops.log(y_pred), axis), axis=-1)
+    y_true, y_pred, weight = prepare(y_true, y_pred, axis, weight)
+    return -ops.sum(voxel_mean(y_true * ops.log(y_pred), axis, weight), axis=-1)
 
 
 def focal_loss(
@@ -69,6 +72,7 @@ def focal_loss(
     alpha: float = 0.5,
     focal_gamma: float = 2.0,
     axis: int = -1,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Focal loss of each image.
 
@@ -85,6 +89,7 @@ def focal_loss(
         alpha: weight of every class, in [0, 1].
         focal_gamma: exponent, at least 0; the larger, the less an easy voxel weighs.
         axis: axis of the classes.
+        weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
 
     Returns:
         Values from 0, (N,).
@@ -105,13 +110,17 @@ def focal_loss(
     """
     alpha = checks.fraction("alpha", alpha)
     focal_gamma = checks.not_negative("focal_gamma", focal_gamma)
-    y_true, y_pred = prepare(y_true, y_pred, axis)
+    y_true, y_pred, weight = prepare(y_true, y_pred, axis, weight)
     terms = _focal_terms(y_true, y_pred, focal_gamma)
-    return -alpha * ops.sum(voxel_mean(terms, axis), axis=-1)
+    return -alpha * ops.sum(voxel_mean(terms, axis, weight), axis=-1)
 
 
 def modified_cross_entropy_loss(
-    y_true: Tensor, y_pred: Tensor, beta: float = 0.5, axis: int = -1
+    y_true: Tensor,
+    y_pred: Tensor,
+    beta: float = 0.5,
+    axis: int = -1,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Modified cross entropy of each image: every class against the rest.
 
@@ -130,6 +139,7 @@ def modified_cross_entropy_loss(
         y_pred: probabilities, (N, *spatial, C), in [0, 1]; clipped to [1e-7, 1 - 1e-7].
         beta: weight of the missed against the false positives, in [0, 1].
         axis: axis of the classes.
+        weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
 
     Returns:
         Values from 0, (N,).
@@ -149,17 +159,18 @@ def modified_cross_entropy_loss(
         mean over classes.
     """
     beta = checks.fraction("beta", beta)
-    return modified_cross_entropy_of(*prepare(y_true, y_pred, axis), beta, axis)
+    y_true, y_pred, weight = prepare(y_true, y_pred, axis, weight)
+    return modified_cross_entropy_of(y_true, y_pred, beta, axis, weight)
 
 
 def modified_cross_entropy_of(
-    y_true: Tensor, y_pred: Tensor, beta: float, axis: int
+    y_true: Tensor, y_pred: Tensor, beta: float, axis: int, weight: Tensor | None
 ) -> Tensor:
     """`modified_cross_entropy_loss` from what `prepare` returns."""
     positive = beta * y_true * ops.log(y_pred)
     # log1p keeps the digits of a small p, of which 1 - p keeps few.
     negative = (1 - beta) * (1 - y_true) * ops.log1p(-y_pred)
-    return -mean(voxel_mean(positive + negative, axis), axis=-1)
+    return -mean(voxel_mean(positive + negative, axis, weight), axis=-1)
 
 
 def asymmetric_focal_loss(
@@ -169,6 +180,7 @@ def asymmetric_focal_loss(
     focal_gamma: float = 0.5,
     symmetric: bool = False,
     axis: int = -1,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Asymmetric Focal loss of each image: only easy background weighs less.
 
@@ -189,6 +201,7 @@ def asymmetric_focal_loss(
         focal_gamma: exponent, at least 0; the larger, the less easy background weighs.
         symmetric: whether foreground has the factor `(1 - y_pred) ** focal_gamma` too.
         axis: axis of the classes.
+        weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
 
     Returns:
         Values from 0, (N,).
@@ -209,8 +222,9 @@ def asymmetric_focal_loss(
     """
     delta = checks.fraction("delta", delta)
     focal_gamma = checks.not_negative("focal_gamma", focal_gamma)
-    y_true, y_pred = prepare(y_true, y_pred, axis)
-    return asymmetric_focal_of(y_true, y_pred, delta, focal_gamma, symmetric, axis)
+    y_true, y_pred, weight = prepare(y_true, y_pred, axis, weight)
+    own = (delta, focal_gamma, symmetric)
+    return asymmetric_focal_of(y_true, y_pred, *own, axis, weight)
 
 
 def asymmetric_focal_of(
@@ -220,12 +234,13 @@ def asymmetric_focal_of(
     focal_gamma: float,
     symmetric: bool,
     axis: int,
+    weight: Tensor | None,
 ) -> Tensor:
     """`asymmetric_focal_loss` from what `prepare` returns."""
     labels, chances = split_classes(y_true, axis), split_classes(y_pred, axis)
     exponents = (focal_gamma, focal_gamma if symmetric else 0.0)
     background, foreground = (
-        ops.sum(voxel_mean(_focal_terms(*each), axis), axis=-1)
+        ops.sum(voxel_mean(_focal_terms(*each), axis, weight), axis=-1)
         for each in zip(labels, chances, exponents, strict=True)
     )
     return -(1 - delta) * background - delta * foreground
@@ -274,9 +289,9 @@ class CrossEntropy(PerImageLoss):
     ) -> None:
         super().__init__(name=name, reduction=reduction, dtype=dtype, axis=axis)
 
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+    def values(self, y_true: Tensor, y_pred: Tensor, weight: Tensor | None) -> Tensor:
         """One value per image, (N,)."""
-        return cross_entropy_loss(y_true, y_pred, self.axis)
+        return cross_entropy_loss(y_true, y_pred, self.axis, weight)
 
 
 @keras.saving.register_keras_serializable(package="dscpp")
@@ -322,9 +337,11 @@ class Focal(PerImageLoss):
         self.alpha = checks.fraction("alpha", alpha)
         self.focal_gamma = checks.not_negative("focal_gamma", focal_gamma)
 
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+    def values(self, y_true: Tensor, y_pred: Tensor, weight: Tensor | None) -> Tensor:
         """One value per image, (N,)."""
-        return focal_loss(y_true, y_pred, self.alpha, self.focal_gamma, self.axis)
+        return focal_loss(
+            y_true, y_pred, self.alpha, self.focal_gamma, self.axis, weight
+        )
 
     def get_config(self) -> dict[str, Any]:
         """Arguments that make this loss again."""

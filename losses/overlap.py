@@ -50,7 +50,11 @@ _Counts = tuple[Tensor, Tensor, Tensor]
 
 
 def soft_counts(
-    y_true: Tensor, y_pred: Tensor, gamma: float = 1.0, axis: int = -1
+    y_true: Tensor,
+    y_pred: Tensor,
+    gamma: float = 1.0,
+    axis: int = -1,
+    weight: Tensor | None = None,
 ) -> _Counts:
     """Count true positives, false negatives and false positives, softly.
 
@@ -72,6 +76,7 @@ def soft_counts(
         y_pred: probabilities, (N, *spatial, C), in [0, 1]; clipped to [1e-7, 1 - 1e-7].
         gamma: the ++ exponent, above 0.
         axis: axis of the classes.
+        weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
 
     Returns:
         `(tp, fn, fp)`, each (N, C), float32 or float64.
@@ -90,17 +95,20 @@ def soft_counts(
         Eq. 9: the sums in it.
     """
     gamma = checks.positive("gamma", gamma)
-    return counts_of(*prepare(y_true, y_pred, axis), gamma, axis)
+    y_true, y_pred, weight = prepare(y_true, y_pred, axis, weight)
+    return counts_of(y_true, y_pred, gamma, axis, weight)
 
 
-def counts_of(y_true: Tensor, y_pred: Tensor, gamma: float, axis: int) -> _Counts:
+def counts_of(
+    y_true: Tensor, y_pred: Tensor, gamma: float, axis: int, weight: Tensor | None
+) -> _Counts:
     """`soft_counts` from what `prepare` returns."""
     missed = y_true * (1 - y_pred)
     false = (1 - y_true) * y_pred
     return (
-        voxel_sum(y_true * y_pred, axis),
-        voxel_sum(_focal_power(missed, gamma), axis),
-        voxel_sum(_focal_power(false, gamma), axis),
+        voxel_sum(y_true * y_pred, axis, weight),
+        voxel_sum(_focal_power(missed, gamma), axis, weight),
+        voxel_sum(_focal_power(false, gamma), axis, weight),
     )
 
 
@@ -110,6 +118,7 @@ def dice_loss(
     gamma: float = 1.0,
     epsilon: float = 1e-7,
     axis: int = -1,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """DSC loss (`gamma=1`) or DSC++ loss of each image.
 
@@ -134,6 +143,7 @@ def dice_loss(
         gamma: the ++ exponent, above 0; 1 is the plain DSC loss.
         epsilon: above 0; see above.
         axis: axis of the classes.
+        weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
 
     Returns:
         Values in [0, 1], (N,).
@@ -155,7 +165,7 @@ def dice_loss(
         classes is theirs and the released code's.
     """
     epsilon = checks.positive("epsilon", epsilon)
-    return dice_of(soft_counts(y_true, y_pred, gamma, axis), epsilon)
+    return dice_of(soft_counts(y_true, y_pred, gamma, axis, weight), epsilon)
 
 
 def dice_of(counts: _Counts, epsilon: float) -> Tensor:
@@ -173,6 +183,7 @@ def tversky_loss(
     gamma: float = 1.0,
     epsilon: float = 1e-7,
     axis: int = -1,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Tversky loss (`gamma=1`) or Tversky++ loss of each image.
 
@@ -196,6 +207,7 @@ def tversky_loss(
         gamma: the ++ exponent, above 0; 1 is the plain Tversky loss.
         epsilon: above 0; decides the value for classes absent from an image.
         axis: axis of the classes.
+        weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
 
     Returns:
         Values in [0, 1], (N,).
@@ -215,7 +227,7 @@ def tversky_loss(
     """
     alpha, beta = checks.fraction("alpha", alpha), checks.fraction("beta", beta)
     epsilon = checks.positive("epsilon", epsilon)
-    counts = soft_counts(y_true, y_pred, gamma, axis)
+    counts = soft_counts(y_true, y_pred, gamma, axis, weight)
     return mean(_tversky_errors(counts, alpha, beta, epsilon), axis=-1)
 
 
@@ -228,6 +240,7 @@ def focal_tversky_loss(
     gamma: float = 1.0,
     epsilon: float = 1e-7,
     axis: int = -1,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Focal Tversky loss (`gamma=1`) or Focal Tversky++ loss of each image.
 
@@ -252,6 +265,7 @@ def focal_tversky_loss(
         gamma: the ++ exponent, above 0; 1 is the plain Focal Tversky loss.
         epsilon: above 0; decides the value for classes absent from an image.
         axis: axis of the classes.
+        weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
 
     Returns:
         Values in [0, 1], (N,).
@@ -274,7 +288,7 @@ def focal_tversky_loss(
     alpha, beta = checks.fraction("alpha", alpha), checks.fraction("beta", beta)
     focal_gamma = checks.positive("focal_gamma", focal_gamma)
     epsilon = checks.positive("epsilon", epsilon)
-    counts = soft_counts(y_true, y_pred, gamma, axis)
+    counts = soft_counts(y_true, y_pred, gamma, axis, weight)
     errors = _tversky_errors(counts, alpha, beta, epsilon)
     return mean(_focal_power(errors, 1 / focal_gamma), axis=-1)
 
@@ -288,6 +302,7 @@ def asymmetric_focal_tversky_loss(
     symmetric: bool = False,
     epsilon: float = 1e-7,
     axis: int = -1,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Asymmetric Focal Tversky loss of each image: a root for the foreground only.
 
@@ -312,6 +327,7 @@ def asymmetric_focal_tversky_loss(
         symmetric: whether background has the exponent `1 - focal_gamma` too.
         epsilon: above 0; decides the value for classes absent from an image.
         axis: axis of the classes.
+        weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
 
     Returns:
         Values in [0, 1], (N,).
@@ -334,7 +350,7 @@ def asymmetric_focal_tversky_loss(
     delta = checks.fraction("delta", delta)
     focal_gamma = checks.below_one("focal_gamma", focal_gamma)
     epsilon = checks.positive("epsilon", epsilon)
-    counts = soft_counts(y_true, y_pred, gamma, axis)
+    counts = soft_counts(y_true, y_pred, gamma, axis, weight)
     return asymmetric_focal_tversky_of(counts, delta, focal_gamma, symmetric, epsilon)
 
 
@@ -383,9 +399,9 @@ class _Overlap(PerImageLoss):
 class _Dice(_Overlap):
     """What DSC and DSC++ share."""
 
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+    def values(self, y_true: Tensor, y_pred: Tensor, weight: Tensor | None) -> Tensor:
         """One value per image, (N,)."""
-        return dice_loss(y_true, y_pred, self.gamma, self.epsilon, self.axis)
+        return dice_loss(y_true, y_pred, self.gamma, self.epsilon, self.axis, weight)
 
 
 @keras.saving.register_keras_serializable(package="dscpp")
@@ -483,10 +499,10 @@ class _Tversky(_Overlap):
         self.alpha = checks.fraction("alpha", alpha)
         self.beta = checks.fraction("beta", beta)
 
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+    def values(self, y_true: Tensor, y_pred: Tensor, weight: Tensor | None) -> Tensor:
         """One value per image, (N,)."""
         own = (self.alpha, self.beta, self.gamma, self.epsilon)
-        return tversky_loss(y_true, y_pred, *own, self.axis)
+        return tversky_loss(y_true, y_pred, *own, self.axis, weight)
 
     def get_config(self) -> dict[str, Any]:
         """Arguments that make this loss again."""
@@ -597,10 +613,10 @@ class _FocalTversky(_Tversky):
         super().__init__(*others)
         self.focal_gamma = checks.positive("focal_gamma", focal_gamma)
 
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+    def values(self, y_true: Tensor, y_pred: Tensor, weight: Tensor | None) -> Tensor:
         """One value per image, (N,)."""
         own = (self.alpha, self.beta, self.focal_gamma, self.gamma, self.epsilon)
-        return focal_tversky_loss(y_true, y_pred, *own, self.axis)
+        return focal_tversky_loss(y_true, y_pred, *own, self.axis, weight)
 
     def get_config(self) -> dict[str, Any]:
         """Arguments that make this loss again."""

@@ -645,8 +645,66 @@ def test_reductions_and_weights_per_image() -> None:
     assert float(loss(y, p, weights[:, None])) == pytest.approx(
         float(loss(y, p, weights))
     )
-    with pytest.raises(ValueError, match=r"one weight per image.*\(3, 4, 5\)"):
-        loss(y, p, np.ones((3, 4, 5)))
+    for wrong in [(3, 4), (3, 5, 4), (3, 4, 5, 1), (2, 4, 5)]:
+        with pytest.raises(ValueError, match=r"one per voxel, shape \(3, 4, 5\), rec"):
+            loss(y, p, np.ones(wrong, "float32"))
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize(("name", "values"), LOSSES, ids=IDS)
+def test_a_mask_of_voxels_is_as_if_they_were_not_there(name: str, values: dict) -> None:
+    y, p = sample((2, 3, 5, 3), "holes")
+    mask = np.random.default_rng(1).integers(0, 2, (2, 3, 5)).astype("float32")
+    loss = per_image(name, **values)
+    ours, other = numbers(loss(y, p, mask)), numbers(loss(y, p))
+    for i, seen in enumerate(mask.astype(bool)):
+        expected = reference(name, y[i][seen][None], p[i][seen][None], **values)
+        np.testing.assert_allclose(ours[i], expected[0], **tolerance(name, 1e-5))
+    assert np.all(np.abs(ours - other) > 1e-4)
+    all_seen = numbers(loss(y, p, np.ones_like(mask)))
+    np.testing.assert_allclose(all_seen, other, **tolerance(name, 2e-6))
+    slope = gradient(lambda a, b: loss(a, b, mask), y, p)
+    assert np.all(slope[mask == 0] == 0)
+    assert np.any(slope[mask == 1] != 0)
+    first = per_image(name, axis=1, **values)
+    np.testing.assert_allclose(
+        numbers(first(np.moveaxis(y, -1, 1), np.moveaxis(p, -1, 1), mask)),
+        ours,
+        **tolerance(name, 2e-6),
+    )
+    none = np.zeros_like(mask)
+    assert np.isfinite(numbers(loss(y, p, none))).all()
+    assert np.all(gradient(lambda a, b: loss(a, b, none), y, p) == 0)
+
+
+@pytest.mark.backend
+def test_weights_of_voxels_by_hand() -> None:
+    y = np.array([[[1, 0], [0, 1], [1, 0]]], "float32")
+    p = np.array([[[0.5, 0.5], [0.75, 0.25], [0.5, 0.5]]], "float32")
+    weight = np.array([[1.0, 3.0, 0.0]], "float32")
+    ce = numbers(losses.cross_entropy_loss(y, p, weight=weight))
+    assert ce[0] == pytest.approx((np.log(2) + 3 * np.log(4)) / 4, rel=1e-6)
+    tp, fn, fp = (
+        numbers(count)[0] for count in losses.soft_counts(y, p, 2, weight=weight)
+    )
+    np.testing.assert_allclose(tp, [0.5, 0.75], atol=1e-6)
+    np.testing.assert_allclose(fn, [0.25, 3 * 0.5625], atol=1e-6)
+    np.testing.assert_allclose(fp, [3 * 0.5625, 0.25], atol=1e-6)
+
+
+@pytest.mark.backend
+def test_a_mask_in_training() -> None:
+    y, _ = sample((2, 4, 6, 2))
+    x = y[..., 1:] + 0.1
+    mask = np.zeros((2, 4, 6), "float32")
+    mask[:, :, :3] = 1
+    model = _tiny_model(losses.by_name("Unified Focal++"))
+    p = model.predict(x, verbose=0)[:, :, :3]
+    expected = np.mean(reference("Unified Focal++", y[:, :, :3], p))
+    before = model.evaluate(x, y, sample_weight=mask, verbose=0)
+    assert before == pytest.approx(expected, rel=1e-5)
+    model.fit(x, y, sample_weight=mask, batch_size=1, epochs=2, verbose=0)
+    assert model.evaluate(x, y, sample_weight=mask, verbose=0) < before
 
 
 @pytest.mark.backend
@@ -903,6 +961,10 @@ def test_unknown_lengths_pass_when_traced() -> None:
         loss = losses.by_name(name)
         traced = tf.function(loss, input_signature=[open_shape, open_shape])
         assert float(traced(y, p)) == pytest.approx(float(loss(y, p)), rel=1e-6)
+    mask = np.arange(30.0).reshape(2, 3, 5).astype("float32") % 2
+    open_mask = tf.TensorSpec((None, None, None))
+    traced = tf.function(loss, input_signature=[open_shape, open_shape, open_mask])
+    assert float(traced(y, p, mask)) == pytest.approx(float(loss(y, p, mask)), rel=1e-6)
     indices = tf.TensorSpec((None, None, None))
     with pytest.raises(ValueError, match="class indices"):
         tf.function(loss).get_concrete_function(indices, open_shape)
