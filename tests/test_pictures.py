@@ -27,6 +27,11 @@ def colours(path):
     return {tuple(colour) for colour in np.unique(pixels.reshape(-1, 3), axis=0)}
 
 
+def run_picture(image, truth, probability, path, title="", detail=None):
+    """The picture of one run: a comparison of one."""
+    return pictures.compare(image, truth, {"softmax": probability}, path, title, detail)
+
+
 def test_same_input_same_bytes(arrays, tmp_path):
     image, truth, p = arrays
     a = pictures.compare(image, truth, {"DSC": truth, "DSC++": p}, tmp_path / "a.png")
@@ -41,7 +46,7 @@ def test_same_input_same_bytes(arrays, tmp_path):
 def test_heat_map_has_the_colours_of_its_values(tmp_path):
     # All 0.5, without a value at 0 or 1: the scale is 0 to 1, not what is in the map.
     flat = np.full(SHAPE, 0.5)
-    path = pictures.run_picture(flat, flat > 1, flat, tmp_path / "a.png")
+    path = run_picture(flat, flat > 1, flat, tmp_path / "a.png")
     pixels = (matplotlib.image.imread(path)[..., :3] * 255).round().astype(int)
     middle = np.array(matplotlib.colormaps["inferno"](0.5)[:3]) * 255
     share = (np.abs(pixels - middle).max(axis=-1) <= 1).mean()
@@ -63,14 +68,12 @@ def test_more_losses_make_a_wider_picture(arrays, tmp_path):
 
 def test_detail_adds_a_row_and_a_frame(arrays, tmp_path):
     image, truth, p = arrays
-    plain = pictures.run_picture(image, truth, p, tmp_path / "a.png", "title")
-    detail = pictures.run_picture(
-        image, truth, p, tmp_path / "b.png", "title", detail=8
-    )
+    plain = run_picture(image, truth, p, tmp_path / "a.png", "title")
+    detail = run_picture(image, truth, p, tmp_path / "b.png", "title", detail=8)
     heights = [matplotlib.image.imread(path).shape[0] for path in (plain, detail)]
     assert heights[0] < heights[1]
     # A square larger than the picture shows nothing more.
-    same = pictures.run_picture(image, truth, p, tmp_path / "c.png", "title", detail=99)
+    same = run_picture(image, truth, p, tmp_path / "c.png", "title", detail=99)
     assert same.read_bytes() == plain.read_bytes()
 
 
@@ -90,7 +93,7 @@ def test_busiest_window_by_hand():
 def test_any_image_is_shown(channels, scale, arrays, tmp_path):
     _, truth, p = arrays
     image = scale * np.random.default_rng(1).normal(size=(*SHAPE, *channels))
-    path = pictures.run_picture(image, truth, p, tmp_path / "a.png")
+    path = run_picture(image, truth, p, tmp_path / "a.png")
     assert path.stat().st_size > 1000
 
 
@@ -116,7 +119,7 @@ def test_refusals(change, message, arrays, tmp_path):
 def test_unwritable_folder(arrays, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="another output folder"):
-        pictures.run_picture(*arrays, tmp_path / "file" / "a.png")
+        run_picture(*arrays, tmp_path / "file" / "a.png")
 
 
 def test_no_pyplot(arrays, tmp_path):
@@ -124,5 +127,5 @@ def test_no_pyplot(arrays, tmp_path):
 
     for name in [name for name in sys.modules if name == "matplotlib.pyplot"]:
         del sys.modules[name]
-    pictures.run_picture(*arrays, tmp_path / "a.png")
+    run_picture(*arrays, tmp_path / "a.png")
     assert "matplotlib.pyplot" not in sys.modules

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-__all__ = ["busiest_window", "compare", "run_picture"]
+__all__ = ["busiest_window", "compare"]
 
 # Perceptually even and safe for colour-blind readers; dark is 0, bright is 1.
 _COLOURS = "inferno"
@@ -85,36 +85,6 @@ def compare(
     bar.set_label("probability of the target (softmax)", fontsize=9)
     bar.set_ticks([0, 0.25, 0.5, 0.75, 1])
     return _save(figure, path)
-
-
-def run_picture(
-    image: npt.ArrayLike,
-    truth: npt.ArrayLike,
-    probability: npt.ArrayLike,
-    path: Path,
-    title: str = "",
-    name: str = "softmax",
-    detail: int | None = None,
-) -> Path:
-    """Draw the picture of one run: image, truth, heat map with colour bar.
-
-    Args:
-        image: as in `compare`.
-        truth: as in `compare`.
-        probability: probability of the target, (rows, columns), in [0, 1].
-        path: PNG file to write.
-        title: printed above the row.
-        name: printed above the heat map, such as the loss.
-        detail: as in `compare`.
-
-    Returns:
-        `path`.
-
-    Raises:
-        ValueError: as in `compare`.
-        InputError: the file cannot be written.
-    """
-    return compare(image, truth, {name: probability}, path, title, detail)
 
 
 def busiest_window(mask: npt.ArrayLike, side: int) -> tuple[slice, slice]:

@@ -22,7 +22,7 @@ from pipelines.reporting.tables import (
 )
 from pipelines.run import write_atomically
 
-__all__ = ["format_all", "format_table", "markdown_table", "update_readme"]
+__all__ = ["format_table", "markdown_table", "update_readme"]
 
 _HEADINGS = {
     "nll_published": "NLL published",
@@ -59,11 +59,6 @@ def format_table(folder: Path) -> str:
     """
     blocks = _blocks(Path(folder))
     return "\n\n".join(_plain(block) for block in blocks)
-
-
-def format_all(results: Path) -> str:
-    """Lay out every `results/<dataset>/<preset>` that has a finished run."""
-    return "\n\n".join(format_table(folder) for folder in groups(results))
 
 
 def markdown_table(folder: Path) -> str:
