@@ -3,6 +3,9 @@
 >>> loss = losses.by_name("DSC++", gamma=2)
 >>> loss(y_true, y_pred)  # one-hot labels, probabilities: (N, *spatial, C)
 
+Every loss also takes logits, class indices, one channel from a sigmoid, channels first,
+a mask of voxels, and leaves the background out if asked: see `losses.Options`.
+
 Functions return one value per image, classes are `keras.losses.Loss`. Needs Keras and
 nothing else, so the folder can be copied into another project.
 
@@ -18,6 +21,7 @@ from . import _registration, catalogue
 from .catalogue import default_gamma, names, slug
 
 if TYPE_CHECKING:
+    from .base import Options
     from .compound import (
         Combo,
         ComboPlusPlus,
@@ -59,6 +63,7 @@ __all__ = [
     "Focal",
     "FocalTversky",
     "FocalTverskyPlusPlus",
+    "Options",
     "SymmetricUnifiedFocal",
     "SymmetricUnifiedFocalPlusPlus",
     "Tversky",
@@ -83,6 +88,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Options": "base",
     "Combo": "compound",
     "ComboPlusPlus": "compound",
     "SymmetricUnifiedFocal": "compound",
@@ -111,7 +117,7 @@ _HOMES = {
 }
 
 
-def by_name(name: str, **hyperparameters: Any) -> Any:
+def by_name(name: str, /, **hyperparameters: Any) -> Any:
     """Make a loss from its name.
 
     Args:

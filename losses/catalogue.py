@@ -94,7 +94,7 @@ _ENTRIES = (
 )
 _BY_KEY = {entry.name.casefold(): entry for entry in _ENTRIES}
 # Arguments of every class that are no hyperparameters of a loss.
-_OPTIONS = ("axis", "reduction", "dtype")
+_OPTIONS = (*checks.OPTIONS, "reduction", "dtype", "name")
 
 
 def names() -> list[str]:
@@ -160,13 +160,14 @@ def check_gamma(name: str, gamma: float | None = None) -> float | None:
     return gamma
 
 
-def hyperparameters(name: str, **given: Any) -> dict[str, Any]:
+def hyperparameters(name: str, /, **given: Any) -> dict[str, Any]:
     """Arguments for the class of a loss: the defaults, and over them what is given.
 
     Args:
         name: a loss, any case.
         **given: `gamma`, the hyperparameters of the loss, `epsilon` of the overlap
-            losses, and `axis`, `reduction`, `dtype` of every loss.
+            losses, and of every loss `axis`, `ignore_background`, `from_logits`,
+            `from_indices`, `reduction`, `dtype`, `name`.
 
     Raises:
         ValueError: an argument that the loss does not take, or a bad `gamma`. The

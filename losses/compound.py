@@ -3,14 +3,15 @@
 Their ++ forms have the exponent `gamma` in the part of overlap alone.
 """
 
-from typing import Any
+from functools import partial
+from typing import Unpack
 
 import keras
 
 # The modules, not their functions: loading Keras loads this one too (_registration),
 # and cross_entropy may be half loaded then.
 from . import checks, cross_entropy, overlap
-from .base import PerImageLoss, Tensor, prepare
+from .base import Options, PerImageLoss, Shell, Tensor, prepare
 
 __all__ = [
     "Combo",
@@ -31,8 +32,8 @@ def combo_loss(
     beta: float = 0.5,
     gamma: float = 1.0,
     epsilon: float = 1e-7,
-    axis: int = -1,
     weight: Tensor | None = None,
+    **options: Unpack[Options],
 ) -> Tensor:
     """Combo loss (`gamma=1`) or Combo++ loss of each image.
 
@@ -53,8 +54,8 @@ def combo_loss(
             in [0, 1].
         gamma: the ++ exponent, above 0; 1 is the plain Combo loss.
         epsilon: above 0; decides the value for classes absent from an image.
-        axis: axis of the classes.
         weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
+        **options: see `Options`.
 
     Returns:
         Values from `-(1 - alpha)`, (N,).
@@ -76,12 +77,9 @@ def combo_loss(
     alpha, beta = checks.fraction("alpha", alpha), checks.fraction("beta", beta)
     gamma = checks.positive("gamma", gamma)
     epsilon = checks.positive("epsilon", epsilon)
-    y_true, y_pred, weight = prepare(y_true, y_pred, axis, weight)
-    entropy = cross_entropy.modified_cross_entropy_of(
-        y_true, y_pred, beta, axis, weight
-    )
-    counts = overlap.counts_of(y_true, y_pred, gamma, axis, weight)
-    dice = overlap.dice_of(counts, epsilon)
+    voxels = prepare(y_true, y_pred, weight, **options)
+    entropy = cross_entropy.modified_cross_entropy_of(voxels, beta)
+    dice = overlap.dice_of(overlap.counts_of(voxels, gamma), epsilon)
     return alpha * entropy - (1 - alpha) * (1 - dice)
 
 
@@ -94,8 +92,8 @@ def unified_focal_loss(
     gamma: float = 1.0,
     symmetric: bool = False,
     epsilon: float = 1e-7,
-    axis: int = -1,
     weight: Tensor | None = None,
+    **options: Unpack[Options],
 ) -> Tensor:
     """Unified Focal loss (`gamma=1`) or Unified Focal++ loss of each image.
 
@@ -120,8 +118,8 @@ def unified_focal_loss(
         gamma: the ++ exponent, above 0; 1 is the plain Unified Focal loss.
         symmetric: whether both effects of `focal_gamma` are on every class.
         epsilon: above 0; decides the value for classes absent from an image.
-        axis: axis of the classes.
         weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
+        **options: see `Options`.
 
     Returns:
         Values from 0, (N,).
@@ -149,72 +147,15 @@ def unified_focal_loss(
     focal_gamma = checks.below_one("focal_gamma", focal_gamma)
     gamma = checks.positive("gamma", gamma)
     epsilon = checks.positive("epsilon", epsilon)
-    y_true, y_pred, weight = prepare(y_true, y_pred, axis, weight)
+    voxels = prepare(y_true, y_pred, weight, **options)
     own = (delta, focal_gamma, symmetric)
-    counts = overlap.counts_of(y_true, y_pred, gamma, axis, weight)
-    tversky = overlap.asymmetric_focal_tversky_of(counts, *own, epsilon)
-    focal = cross_entropy.asymmetric_focal_of(y_true, y_pred, *own, axis, weight)
+    tversky = overlap.asymmetric_focal_tversky_of(voxels, *own, gamma, epsilon)
+    focal = cross_entropy.asymmetric_focal_of(voxels, *own)
     return lambda_ * tversky + (1 - lambda_) * focal
 
 
-class _Compound(PerImageLoss):
-    """What all compound losses share."""
-
-    def __init__(self, gamma: float, epsilon: float, *shell: Any) -> None:
-        axis, name, reduction, dtype = shell
-        super().__init__(name=name, reduction=reduction, dtype=dtype, axis=axis)
-        self.gamma = checks.positive("gamma", gamma)
-        self.epsilon = checks.positive("epsilon", epsilon)
-
-    def get_config(self) -> dict[str, Any]:
-        """Arguments that make this loss again."""
-        return {**super().get_config(), "epsilon": self.epsilon}
-
-
-class _Combo(_Compound):
-    """What Combo and Combo++ share."""
-
-    def __init__(self, alpha: float, beta: float, *others: Any) -> None:
-        super().__init__(*others)
-        self.alpha = checks.fraction("alpha", alpha)
-        self.beta = checks.fraction("beta", beta)
-
-    def values(self, y_true: Tensor, y_pred: Tensor, weight: Tensor | None) -> Tensor:
-        """One value per image, (N,)."""
-        own = (self.alpha, self.beta, self.gamma, self.epsilon)
-        return combo_loss(y_true, y_pred, *own, self.axis, weight)
-
-    def get_config(self) -> dict[str, Any]:
-        """Arguments that make this loss again."""
-        return {**super().get_config(), "alpha": self.alpha, "beta": self.beta}
-
-
-class _UnifiedFocal(_Compound):
-    """What the Unified Focal losses share."""
-
-    symmetric = False
-
-    def __init__(
-        self, lambda_: float, delta: float, focal_gamma: float, *others: Any
-    ) -> None:
-        super().__init__(*others)
-        self.lambda_ = checks.fraction("lambda_", lambda_)
-        self.delta = checks.fraction("delta", delta)
-        self.focal_gamma = checks.below_one("focal_gamma", focal_gamma)
-
-    def values(self, y_true: Tensor, y_pred: Tensor, weight: Tensor | None) -> Tensor:
-        """One value per image, (N,)."""
-        own = (self.lambda_, self.delta, self.focal_gamma, self.gamma, self.symmetric)
-        return unified_focal_loss(y_true, y_pred, *own, self.epsilon, self.axis, weight)
-
-    def get_config(self) -> dict[str, Any]:
-        """Arguments that make this loss again."""
-        own = {"lambda_": self.lambda_, "delta": self.delta}
-        return {**super().get_config(), **own, "focal_gamma": self.focal_gamma}
-
-
 @keras.saving.register_keras_serializable(package="dscpp")
-class Combo(_Combo):
+class Combo(PerImageLoss):
     """Combo loss: modified cross entropy and DSC. See `combo_loss`.
 
     Formula:
@@ -228,10 +169,9 @@ class Combo(_Combo):
         beta: weight of the missed against the false positives in the cross entropy,
             in [0, 1].
         epsilon: above 0; decides the value for classes absent from an image.
-        axis: axis of the classes.
         name: name of the loss in logs.
-        reduction: as in `keras.losses.Loss`; the default is the mean over images.
-        dtype: precision of the arithmetic, float32 at least.
+        **shell: `axis`, `ignore_background`, `from_logits`, `from_indices`,
+            `reduction` and `dtype`; see `Options` and `Shell`.
 
     Raises:
         ValueError: `alpha` or `beta` outside [0, 1]; `epsilon` not above 0; when
@@ -244,22 +184,22 @@ class Combo(_Combo):
         Eqs. 13 and 14, the sign of Eq. 14 mended; Table 2.
     """
 
+    function = staticmethod(combo_loss)
+
     def __init__(
         self,
         alpha: float = 0.5,
         beta: float = 0.5,
         epsilon: float = 1e-7,
-        axis: int = -1,
         name: str = "combo",
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
+        **shell: Unpack[Shell],
     ) -> None:
-        shell = (axis, name, reduction, dtype)
-        super().__init__(alpha, beta, 1.0, epsilon, *shell)
+        own = checks.hyperparameters(alpha=alpha, beta=beta, epsilon=epsilon)
+        super().__init__(name, own, **shell)
 
 
 @keras.saving.register_keras_serializable(package="dscpp")
-class ComboPlusPlus(_Combo):
+class ComboPlusPlus(PerImageLoss):
     """Combo++ loss: modified cross entropy and DSC++. See `combo_loss`.
 
     Formula:
@@ -276,10 +216,9 @@ class ComboPlusPlus(_Combo):
             in [0, 1].
         gamma: the ++ exponent, above 0; 1 gives the Combo loss.
         epsilon: above 0; decides the value for classes absent from an image.
-        axis: axis of the classes.
         name: name of the loss in logs.
-        reduction: as in `keras.losses.Loss`; the default is the mean over images.
-        dtype: precision of the arithmetic, float32 at least.
+        **shell: `axis`, `ignore_background`, `from_logits`, `from_indices`,
+            `reduction` and `dtype`; see `Options` and `Shell`.
 
     Raises:
         ValueError: `alpha` or `beta` outside [0, 1]; `gamma` or `epsilon` not above 0;
@@ -293,27 +232,25 @@ class ComboPlusPlus(_Combo):
         Table 6 for `gamma=2`.
     """
 
+    function = staticmethod(combo_loss)
+
     def __init__(
         self,
         alpha: float = 0.5,
         beta: float = 0.5,
         gamma: float = 2.0,
         epsilon: float = 1e-7,
-        axis: int = -1,
         name: str = "combopp",
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
+        **shell: Unpack[Shell],
     ) -> None:
-        shell = (axis, name, reduction, dtype)
-        super().__init__(alpha, beta, gamma, epsilon, *shell)
-
-    def get_config(self) -> dict[str, Any]:
-        """Arguments that make this loss again."""
-        return {**super().get_config(), "gamma": self.gamma}
+        own = checks.hyperparameters(
+            alpha=alpha, beta=beta, gamma=gamma, epsilon=epsilon
+        )
+        super().__init__(name, own, **shell)
 
 
 @keras.saving.register_keras_serializable(package="dscpp")
-class UnifiedFocal(_UnifiedFocal):
+class UnifiedFocal(PerImageLoss):
     """Unified Focal loss, asymmetric, the paper's. See `unified_focal_loss`.
 
     Formula:
@@ -328,10 +265,9 @@ class UnifiedFocal(_UnifiedFocal):
             against background, in [0, 1].
         focal_gamma: in [0, 1); the factor's exponent, and what the root lacks to 1.
         epsilon: above 0; decides the value for classes absent from an image.
-        axis: axis of the classes.
         name: name of the loss in logs.
-        reduction: as in `keras.losses.Loss`; the default is the mean over images.
-        dtype: precision of the arithmetic, float32 at least.
+        **shell: `axis`, `ignore_background`, `from_logits`, `from_indices`,
+            `reduction` and `dtype`; see `Options` and `Shell`.
 
     Raises:
         ValueError: `lambda_` or `delta` outside [0, 1]; `focal_gamma` outside [0, 1);
@@ -344,23 +280,29 @@ class UnifiedFocal(_UnifiedFocal):
         Eqs. 18 to 21, `lambda_` on the Tversky part; Table 2.
     """
 
+    function = staticmethod(unified_focal_loss)
+
     def __init__(
         self,
         lambda_: float = 0.5,
         delta: float = 0.6,
         focal_gamma: float = 0.5,
         epsilon: float = 1e-7,
-        axis: int = -1,
         name: str = "unified_focal",
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
+        **shell: Unpack[Shell],
     ) -> None:
-        shell = (axis, name, reduction, dtype)
-        super().__init__(lambda_, delta, focal_gamma, 1.0, epsilon, *shell)
+        own = checks.hyperparameters(
+            checks.below_one,
+            lambda_=lambda_,
+            delta=delta,
+            focal_gamma=focal_gamma,
+            epsilon=epsilon,
+        )
+        super().__init__(name, own, **shell)
 
 
 @keras.saving.register_keras_serializable(package="dscpp")
-class UnifiedFocalPlusPlus(_UnifiedFocal):
+class UnifiedFocalPlusPlus(PerImageLoss):
     """Unified Focal++ loss, asymmetric, the paper's. See `unified_focal_loss`.
 
     Formula:
@@ -378,10 +320,9 @@ class UnifiedFocalPlusPlus(_UnifiedFocal):
         focal_gamma: in [0, 1); the factor's exponent, and what the root lacks to 1.
         gamma: the ++ exponent, above 0; 1 gives the Unified Focal loss.
         epsilon: above 0; decides the value for classes absent from an image.
-        axis: axis of the classes.
         name: name of the loss in logs.
-        reduction: as in `keras.losses.Loss`; the default is the mean over images.
-        dtype: precision of the arithmetic, float32 at least.
+        **shell: `axis`, `ignore_background`, `from_logits`, `from_indices`,
+            `reduction` and `dtype`; see `Options` and `Shell`.
 
     Raises:
         ValueError: `lambda_` or `delta` outside [0, 1]; `focal_gamma` outside [0, 1);
@@ -395,6 +336,8 @@ class UnifiedFocalPlusPlus(_UnifiedFocal):
         and Table 6 for `gamma=2`.
     """
 
+    function = staticmethod(unified_focal_loss)
+
     def __init__(
         self,
         lambda_: float = 0.5,
@@ -402,21 +345,22 @@ class UnifiedFocalPlusPlus(_UnifiedFocal):
         focal_gamma: float = 0.5,
         gamma: float = 2.0,
         epsilon: float = 1e-7,
-        axis: int = -1,
         name: str = "unified_focalpp",
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
+        **shell: Unpack[Shell],
     ) -> None:
-        shell = (axis, name, reduction, dtype)
-        super().__init__(lambda_, delta, focal_gamma, gamma, epsilon, *shell)
-
-    def get_config(self) -> dict[str, Any]:
-        """Arguments that make this loss again."""
-        return {**super().get_config(), "gamma": self.gamma}
+        own = checks.hyperparameters(
+            checks.below_one,
+            lambda_=lambda_,
+            delta=delta,
+            focal_gamma=focal_gamma,
+            gamma=gamma,
+            epsilon=epsilon,
+        )
+        super().__init__(name, own, **shell)
 
 
 @keras.saving.register_keras_serializable(package="dscpp")
-class SymmetricUnifiedFocal(_UnifiedFocal):
+class SymmetricUnifiedFocal(PerImageLoss):
     """Unified Focal loss, symmetric in the classes. See `unified_focal_loss`.
 
     Formula:
@@ -431,10 +375,9 @@ class SymmetricUnifiedFocal(_UnifiedFocal):
             against background, in [0, 1].
         focal_gamma: in [0, 1); the factor's exponent, and what the root lacks to 1.
         epsilon: above 0; decides the value for classes absent from an image.
-        axis: axis of the classes.
         name: name of the loss in logs.
-        reduction: as in `keras.losses.Loss`; the default is the mean over images.
-        dtype: precision of the arithmetic, float32 at least.
+        **shell: `axis`, `ignore_background`, `from_logits`, `from_indices`,
+            `reduction` and `dtype`; see `Options` and `Shell`.
 
     Raises:
         ValueError: `lambda_` or `delta` outside [0, 1]; `focal_gamma` outside [0, 1);
@@ -448,7 +391,7 @@ class SymmetricUnifiedFocal(_UnifiedFocal):
         defaults of its asymmetric form.
     """
 
-    symmetric = True
+    function = staticmethod(partial(unified_focal_loss, symmetric=True))
 
     def __init__(
         self,
@@ -456,17 +399,21 @@ class SymmetricUnifiedFocal(_UnifiedFocal):
         delta: float = 0.6,
         focal_gamma: float = 0.5,
         epsilon: float = 1e-7,
-        axis: int = -1,
         name: str = "symmetric_unified_focal",
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
+        **shell: Unpack[Shell],
     ) -> None:
-        shell = (axis, name, reduction, dtype)
-        super().__init__(lambda_, delta, focal_gamma, 1.0, epsilon, *shell)
+        own = checks.hyperparameters(
+            checks.below_one,
+            lambda_=lambda_,
+            delta=delta,
+            focal_gamma=focal_gamma,
+            epsilon=epsilon,
+        )
+        super().__init__(name, own, **shell)
 
 
 @keras.saving.register_keras_serializable(package="dscpp")
-class SymmetricUnifiedFocalPlusPlus(_UnifiedFocal):
+class SymmetricUnifiedFocalPlusPlus(PerImageLoss):
     """Unified Focal++ loss, symmetric in the classes. See `unified_focal_loss`.
 
     Formula:
@@ -484,10 +431,9 @@ class SymmetricUnifiedFocalPlusPlus(_UnifiedFocal):
         focal_gamma: in [0, 1); the factor's exponent, and what the root lacks to 1.
         gamma: the ++ exponent, above 0; 1 gives the Symmetric Unified Focal loss.
         epsilon: above 0; decides the value for classes absent from an image.
-        axis: axis of the classes.
         name: name of the loss in logs.
-        reduction: as in `keras.losses.Loss`; the default is the mean over images.
-        dtype: precision of the arithmetic, float32 at least.
+        **shell: `axis`, `ignore_background`, `from_logits`, `from_indices`,
+            `reduction` and `dtype`; see `Options` and `Shell`.
 
     Raises:
         ValueError: `lambda_` or `delta` outside [0, 1]; `focal_gamma` outside [0, 1);
@@ -501,7 +447,7 @@ class SymmetricUnifiedFocalPlusPlus(_UnifiedFocal):
         not in the paper; defaults of its asymmetric form.
     """
 
-    symmetric = True
+    function = staticmethod(partial(unified_focal_loss, symmetric=True))
 
     def __init__(
         self,
@@ -510,14 +456,15 @@ class SymmetricUnifiedFocalPlusPlus(_UnifiedFocal):
         focal_gamma: float = 0.5,
         gamma: float = 2.0,
         epsilon: float = 1e-7,
-        axis: int = -1,
         name: str = "symmetric_unified_focalpp",
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
+        **shell: Unpack[Shell],
     ) -> None:
-        shell = (axis, name, reduction, dtype)
-        super().__init__(lambda_, delta, focal_gamma, gamma, epsilon, *shell)
-
-    def get_config(self) -> dict[str, Any]:
-        """Arguments that make this loss again."""
-        return {**super().get_config(), "gamma": self.gamma}
+        own = checks.hyperparameters(
+            checks.below_one,
+            lambda_=lambda_,
+            delta=delta,
+            focal_gamma=focal_gamma,
+            gamma=gamma,
+            epsilon=epsilon,
+        )
+        super().__init__(name, own, **shell)

@@ -1,19 +1,21 @@
 """Losses of cross entropy: CE and Focal, and the parts of Combo and Unified Focal."""
 
-from typing import Any
+from typing import Unpack
 
 import keras
 from keras import ops
 
 from . import checks
 from .base import (
+    Options,
     PerImageLoss,
+    Shell,
     Tensor,
+    Voxels,
     mean,
     power,
     prepare,
     split_classes,
-    voxel_mean,
 )
 
 __all__ = [
@@ -29,7 +31,10 @@ __all__ = [
 
 
 def cross_entropy_loss(
-    y_true: Tensor, y_pred: Tensor, axis: int = -1, weight: Tensor | None = None
+    y_true: Tensor,
+    y_pred: Tensor,
+    weight: Tensor | None = None,
+    **options: Unpack[Options],
 ) -> Tensor:
     """Cross entropy of each image.
 
@@ -44,8 +49,8 @@ def cross_entropy_loss(
     Args:
         y_true: one-hot labels, (N, *spatial, C), in [0, 1].
         y_pred: probabilities, (N, *spatial, C), in [0, 1]; clipped to [1e-7, 1 - 1e-7].
-        axis: axis of the classes.
         weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
+        **options: see `Options`.
 
     Returns:
         Values from 0, (N,), in nats per voxel.
@@ -62,8 +67,8 @@ def cross_entropy_loss(
     Reference:
         Eq. 1.
     """
-    y_true, y_pred, weight = prepare(y_true, y_pred, axis, weight)
-    return -ops.sum(voxel_mean(y_true * ops.log(y_pred), axis, weight), axis=-1)
+    voxels = prepare(y_true, y_pred, weight, **options)
+    return -ops.sum(voxels.mean(voxels.y_true * voxels.log_pred()), axis=-1)
 
 
 def focal_loss(
@@ -71,8 +76,8 @@ def focal_loss(
     y_pred: Tensor,
     alpha: float = 0.5,
     focal_gamma: float = 2.0,
-    axis: int = -1,
     weight: Tensor | None = None,
+    **options: Unpack[Options],
 ) -> Tensor:
     """Focal loss of each image.
 
@@ -88,8 +93,8 @@ def focal_loss(
         y_pred: probabilities, (N, *spatial, C), in [0, 1]; clipped to [1e-7, 1 - 1e-7].
         alpha: weight of every class, in [0, 1].
         focal_gamma: exponent, at least 0; the larger, the less an easy voxel weighs.
-        axis: axis of the classes.
         weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
+        **options: see `Options`.
 
     Returns:
         Values from 0, (N,).
@@ -110,17 +115,17 @@ def focal_loss(
     """
     alpha = checks.fraction("alpha", alpha)
     focal_gamma = checks.not_negative("focal_gamma", focal_gamma)
-    y_true, y_pred, weight = prepare(y_true, y_pred, axis, weight)
-    terms = _focal_terms(y_true, y_pred, focal_gamma)
-    return -alpha * ops.sum(voxel_mean(terms, axis, weight), axis=-1)
+    voxels = prepare(y_true, y_pred, weight, **options)
+    terms = voxels.y_true * voxels.log_pred()
+    return -alpha * _total(voxels, terms, voxels.y_pred, focal_gamma)
 
 
 def modified_cross_entropy_loss(
     y_true: Tensor,
     y_pred: Tensor,
     beta: float = 0.5,
-    axis: int = -1,
     weight: Tensor | None = None,
+    **options: Unpack[Options],
 ) -> Tensor:
     """Modified cross entropy of each image: every class against the rest.
 
@@ -138,8 +143,8 @@ def modified_cross_entropy_loss(
         y_true: one-hot labels, (N, *spatial, C), in [0, 1].
         y_pred: probabilities, (N, *spatial, C), in [0, 1]; clipped to [1e-7, 1 - 1e-7].
         beta: weight of the missed against the false positives, in [0, 1].
-        axis: axis of the classes.
         weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
+        **options: see `Options`.
 
     Returns:
         Values from 0, (N,).
@@ -159,18 +164,14 @@ def modified_cross_entropy_loss(
         mean over classes.
     """
     beta = checks.fraction("beta", beta)
-    y_true, y_pred, weight = prepare(y_true, y_pred, axis, weight)
-    return modified_cross_entropy_of(y_true, y_pred, beta, axis, weight)
+    return modified_cross_entropy_of(prepare(y_true, y_pred, weight, **options), beta)
 
 
-def modified_cross_entropy_of(
-    y_true: Tensor, y_pred: Tensor, beta: float, axis: int, weight: Tensor | None
-) -> Tensor:
+def modified_cross_entropy_of(voxels: Voxels, beta: float) -> Tensor:
     """`modified_cross_entropy_loss` from what `prepare` returns."""
-    positive = beta * y_true * ops.log(y_pred)
-    # log1p keeps the digits of a small p, of which 1 - p keeps few.
-    negative = (1 - beta) * (1 - y_true) * ops.log1p(-y_pred)
-    return -mean(voxel_mean(positive + negative, axis, weight), axis=-1)
+    positive = beta * voxels.y_true * voxels.log_pred()
+    negative = (1 - beta) * (1 - voxels.y_true) * voxels.log_rest()
+    return -mean(voxels.mean(positive + negative), axis=-1)
 
 
 def asymmetric_focal_loss(
@@ -179,8 +180,8 @@ def asymmetric_focal_loss(
     delta: float = 0.6,
     focal_gamma: float = 0.5,
     symmetric: bool = False,
-    axis: int = -1,
     weight: Tensor | None = None,
+    **options: Unpack[Options],
 ) -> Tensor:
     """Asymmetric Focal loss of each image: only easy background weighs less.
 
@@ -200,8 +201,8 @@ def asymmetric_focal_loss(
         delta: weight of the foreground, in [0, 1]; background has the rest.
         focal_gamma: exponent, at least 0; the larger, the less easy background weighs.
         symmetric: whether foreground has the factor `(1 - y_pred) ** focal_gamma` too.
-        axis: axis of the classes.
         weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
+        **options: see `Options`.
 
     Returns:
         Values from 0, (N,).
@@ -222,36 +223,44 @@ def asymmetric_focal_loss(
     """
     delta = checks.fraction("delta", delta)
     focal_gamma = checks.not_negative("focal_gamma", focal_gamma)
-    y_true, y_pred, weight = prepare(y_true, y_pred, axis, weight)
-    own = (delta, focal_gamma, symmetric)
-    return asymmetric_focal_of(y_true, y_pred, *own, axis, weight)
+    voxels = prepare(y_true, y_pred, weight, **options)
+    return asymmetric_focal_of(voxels, delta, focal_gamma, symmetric)
 
 
 def asymmetric_focal_of(
-    y_true: Tensor,
-    y_pred: Tensor,
-    delta: float,
-    focal_gamma: float,
-    symmetric: bool,
-    axis: int,
-    weight: Tensor | None,
+    voxels: Voxels, delta: float, focal_gamma: float, symmetric: bool
 ) -> Tensor:
     """`asymmetric_focal_loss` from what `prepare` returns."""
-    labels, chances = split_classes(y_true, axis), split_classes(y_pred, axis)
+    terms = voxels.y_true * voxels.log_pred()
+    if voxels.first > 0:
+        exponent = focal_gamma if symmetric else 0.0
+        return -delta * _total(voxels, terms, voxels.y_pred, exponent)
     exponents = (focal_gamma, focal_gamma if symmetric else 0.0)
     background, foreground = (
-        ops.sum(voxel_mean(_focal_terms(*each), axis, weight), axis=-1)
-        for each in zip(labels, chances, exponents, strict=True)
+        _total(voxels, *each)
+        for each in zip(
+            split_classes(terms, voxels.axis),
+            split_classes(voxels.y_pred, voxels.axis),
+            exponents,
+            strict=True,
+        )
     )
     return -(1 - delta) * background - delta * foreground
 
 
-def _focal_terms(y_true: Tensor, y_pred: Tensor, focal_gamma: float) -> Tensor:
-    terms = y_true * ops.log(y_pred)
-    if focal_gamma > 0:
-        # 1 - p is at least 1e-7 after the clip: no power has an infinite slope.
-        terms = power(1 - y_pred, focal_gamma) * terms
-    return terms
+def _total(
+    voxels: Voxels, terms: Tensor, chances: Tensor, focal_gamma: float
+) -> Tensor:
+    """Sum over classes of the mean over voxels, (N,); easy voxels weigh less."""
+    return ops.sum(voxels.mean(_focal(terms, chances, focal_gamma)), axis=-1)
+
+
+def _focal(terms: Tensor, chances: Tensor, focal_gamma: float) -> Tensor:
+    """Times (1 - p)^focal_gamma: easy voxels weigh less."""
+    if focal_gamma == 0:
+        return terms
+    # 1 - p is at least 1e-7 after the clip: no power has an infinite slope.
+    return power(1 - chances, focal_gamma) * terms
 
 
 @keras.saving.register_keras_serializable(package="dscpp")
@@ -265,10 +274,9 @@ class CrossEntropy(PerImageLoss):
     ```
 
     Args:
-        axis: axis of the classes.
         name: name of the loss in logs.
-        reduction: as in `keras.losses.Loss`; the default is the mean over images.
-        dtype: precision of the arithmetic, float32 at least.
+        **shell: `axis`, `ignore_background`, `from_logits`, `from_indices`,
+            `reduction` and `dtype`; see `Options` and `Shell`.
 
     Raises:
         ValueError: when called, shapes that do not fit.
@@ -280,18 +288,10 @@ class CrossEntropy(PerImageLoss):
         Eq. 1.
     """
 
-    def __init__(
-        self,
-        axis: int = -1,
-        name: str = "ce",
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype, axis=axis)
+    function = staticmethod(cross_entropy_loss)
 
-    def values(self, y_true: Tensor, y_pred: Tensor, weight: Tensor | None) -> Tensor:
-        """One value per image, (N,)."""
-        return cross_entropy_loss(y_true, y_pred, self.axis, weight)
+    def __init__(self, name: str = "ce", **shell: Unpack[Shell]) -> None:
+        super().__init__(name, {}, **shell)
 
 
 @keras.saving.register_keras_serializable(package="dscpp")
@@ -308,10 +308,9 @@ class Focal(PerImageLoss):
     Args:
         alpha: weight of every class, in [0, 1].
         focal_gamma: exponent, at least 0.
-        axis: axis of the classes.
         name: name of the loss in logs.
-        reduction: as in `keras.losses.Loss`; the default is the mean over images.
-        dtype: precision of the arithmetic, float32 at least.
+        **shell: `axis`, `ignore_background`, `from_logits`, `from_indices`,
+            `reduction` and `dtype`; see `Options` and `Shell`.
 
     Raises:
         ValueError: `alpha` outside [0, 1]; `focal_gamma` below 0; when called, shapes
@@ -324,26 +323,14 @@ class Focal(PerImageLoss):
         Eq. 2 and Table 2.
     """
 
+    function = staticmethod(focal_loss)
+
     def __init__(
         self,
         alpha: float = 0.5,
         focal_gamma: float = 2.0,
-        axis: int = -1,
         name: str = "focal",
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
+        **shell: Unpack[Shell],
     ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype, axis=axis)
-        self.alpha = checks.fraction("alpha", alpha)
-        self.focal_gamma = checks.not_negative("focal_gamma", focal_gamma)
-
-    def values(self, y_true: Tensor, y_pred: Tensor, weight: Tensor | None) -> Tensor:
-        """One value per image, (N,)."""
-        return focal_loss(
-            y_true, y_pred, self.alpha, self.focal_gamma, self.axis, weight
-        )
-
-    def get_config(self) -> dict[str, Any]:
-        """Arguments that make this loss again."""
-        own = {"alpha": self.alpha, "focal_gamma": self.focal_gamma}
-        return {**super().get_config(), **own}
+        own = checks.hyperparameters(alpha=alpha, focal_gamma=focal_gamma)
+        super().__init__(name, own, **shell)

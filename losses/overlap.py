@@ -10,20 +10,22 @@ with g > 1 a confident error weighs more than several hesitant ones. Each loss i
 mean over classes of a ratio of errors to everything, never 1 minus a ratio of hits.
 """
 
-from typing import Any
+from typing import Unpack
 
 import keras
 from keras import ops
 
 from . import checks
 from .base import (
+    Options,
     PerImageLoss,
+    Shell,
     Tensor,
+    Voxels,
     mean,
     power,
     prepare,
     split_classes,
-    voxel_sum,
 )
 
 __all__ = [
@@ -53,8 +55,8 @@ def soft_counts(
     y_true: Tensor,
     y_pred: Tensor,
     gamma: float = 1.0,
-    axis: int = -1,
     weight: Tensor | None = None,
+    **options: Unpack[Options],
 ) -> _Counts:
     """Count true positives, false negatives and false positives, softly.
 
@@ -75,11 +77,11 @@ def soft_counts(
         y_true: one-hot labels, (N, *spatial, C), in [0, 1].
         y_pred: probabilities, (N, *spatial, C), in [0, 1]; clipped to [1e-7, 1 - 1e-7].
         gamma: the ++ exponent, above 0.
-        axis: axis of the classes.
         weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
+        **options: see `Options`.
 
     Returns:
-        `(tp, fn, fp)`, each (N, C), float32 or float64.
+        `(tp, fn, fp)`, each (N, C), float32 or float64; (N, C - 1) without background.
 
     Raises:
         ValueError: `gamma` not above 0; shapes that do not fit; class indices as
@@ -95,21 +97,17 @@ def soft_counts(
         Eq. 9: the sums in it.
     """
     gamma = checks.positive("gamma", gamma)
-    y_true, y_pred, weight = prepare(y_true, y_pred, axis, weight)
-    return counts_of(y_true, y_pred, gamma, axis, weight)
+    return counts_of(prepare(y_true, y_pred, weight, **options), gamma)
 
 
-def counts_of(
-    y_true: Tensor, y_pred: Tensor, gamma: float, axis: int, weight: Tensor | None
-) -> _Counts:
+def counts_of(voxels: Voxels, gamma: float) -> _Counts:
     """`soft_counts` from what `prepare` returns."""
-    missed = y_true * (1 - y_pred)
-    false = (1 - y_true) * y_pred
-    return (
-        voxel_sum(y_true * y_pred, axis, weight),
-        voxel_sum(_focal_power(missed, gamma), axis, weight),
-        voxel_sum(_focal_power(false, gamma), axis, weight),
-    )
+    # y - y p and p - y p are y (1 - p) and (1 - y) p, exactly so for a label of 0 or 1,
+    # with two passes over the voxels less.
+    hits = voxels.y_true * voxels.y_pred
+    missed = _focal_power(voxels.y_true - hits, gamma)
+    false = _focal_power(voxels.y_pred - hits, gamma)
+    return voxels.sum(hits), voxels.sum(missed), voxels.sum(false)
 
 
 def dice_loss(
@@ -117,8 +115,8 @@ def dice_loss(
     y_pred: Tensor,
     gamma: float = 1.0,
     epsilon: float = 1e-7,
-    axis: int = -1,
     weight: Tensor | None = None,
+    **options: Unpack[Options],
 ) -> Tensor:
     """DSC loss (`gamma=1`) or DSC++ loss of each image.
 
@@ -142,8 +140,8 @@ def dice_loss(
         y_pred: probabilities, (N, *spatial, C), in [0, 1].
         gamma: the ++ exponent, above 0; 1 is the plain DSC loss.
         epsilon: above 0; see above.
-        axis: axis of the classes.
         weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
+        **options: see `Options`.
 
     Returns:
         Values in [0, 1], (N,).
@@ -165,7 +163,7 @@ def dice_loss(
         classes is theirs and the released code's.
     """
     epsilon = checks.positive("epsilon", epsilon)
-    return dice_of(soft_counts(y_true, y_pred, gamma, axis, weight), epsilon)
+    return dice_of(soft_counts(y_true, y_pred, gamma, weight, **options), epsilon)
 
 
 def dice_of(counts: _Counts, epsilon: float) -> Tensor:
@@ -182,8 +180,8 @@ def tversky_loss(
     beta: float = 0.7,
     gamma: float = 1.0,
     epsilon: float = 1e-7,
-    axis: int = -1,
     weight: Tensor | None = None,
+    **options: Unpack[Options],
 ) -> Tensor:
     """Tversky loss (`gamma=1`) or Tversky++ loss of each image.
 
@@ -206,8 +204,8 @@ def tversky_loss(
         beta: weight of the false negatives, in [0, 1].
         gamma: the ++ exponent, above 0; 1 is the plain Tversky loss.
         epsilon: above 0; decides the value for classes absent from an image.
-        axis: axis of the classes.
         weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
+        **options: see `Options`.
 
     Returns:
         Values in [0, 1], (N,).
@@ -227,7 +225,7 @@ def tversky_loss(
     """
     alpha, beta = checks.fraction("alpha", alpha), checks.fraction("beta", beta)
     epsilon = checks.positive("epsilon", epsilon)
-    counts = soft_counts(y_true, y_pred, gamma, axis, weight)
+    counts = soft_counts(y_true, y_pred, gamma, weight, **options)
     return mean(_tversky_errors(counts, alpha, beta, epsilon), axis=-1)
 
 
@@ -239,8 +237,8 @@ def focal_tversky_loss(
     focal_gamma: float = 4 / 3,
     gamma: float = 1.0,
     epsilon: float = 1e-7,
-    axis: int = -1,
     weight: Tensor | None = None,
+    **options: Unpack[Options],
 ) -> Tensor:
     """Focal Tversky loss (`gamma=1`) or Focal Tversky++ loss of each image.
 
@@ -264,8 +262,8 @@ def focal_tversky_loss(
             so above 1 the classes with a small ratio weigh more.
         gamma: the ++ exponent, above 0; 1 is the plain Focal Tversky loss.
         epsilon: above 0; decides the value for classes absent from an image.
-        axis: axis of the classes.
         weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
+        **options: see `Options`.
 
     Returns:
         Values in [0, 1], (N,).
@@ -288,7 +286,7 @@ def focal_tversky_loss(
     alpha, beta = checks.fraction("alpha", alpha), checks.fraction("beta", beta)
     focal_gamma = checks.positive("focal_gamma", focal_gamma)
     epsilon = checks.positive("epsilon", epsilon)
-    counts = soft_counts(y_true, y_pred, gamma, axis, weight)
+    counts = soft_counts(y_true, y_pred, gamma, weight, **options)
     errors = _tversky_errors(counts, alpha, beta, epsilon)
     return mean(_focal_power(errors, 1 / focal_gamma), axis=-1)
 
@@ -301,8 +299,8 @@ def asymmetric_focal_tversky_loss(
     gamma: float = 1.0,
     symmetric: bool = False,
     epsilon: float = 1e-7,
-    axis: int = -1,
     weight: Tensor | None = None,
+    **options: Unpack[Options],
 ) -> Tensor:
     """Asymmetric Focal Tversky loss of each image: a root for the foreground only.
 
@@ -326,8 +324,8 @@ def asymmetric_focal_tversky_loss(
         gamma: the ++ exponent, above 0.
         symmetric: whether background has the exponent `1 - focal_gamma` too.
         epsilon: above 0; decides the value for classes absent from an image.
-        axis: axis of the classes.
         weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
+        **options: see `Options`.
 
     Returns:
         Values in [0, 1], (N,).
@@ -349,19 +347,27 @@ def asymmetric_focal_tversky_loss(
     """
     delta = checks.fraction("delta", delta)
     focal_gamma = checks.below_one("focal_gamma", focal_gamma)
+    gamma = checks.positive("gamma", gamma)
     epsilon = checks.positive("epsilon", epsilon)
-    counts = soft_counts(y_true, y_pred, gamma, axis, weight)
-    return asymmetric_focal_tversky_of(counts, delta, focal_gamma, symmetric, epsilon)
+    voxels = prepare(y_true, y_pred, weight, **options)
+    return asymmetric_focal_tversky_of(
+        voxels, delta, focal_gamma, symmetric, gamma, epsilon
+    )
 
 
 def asymmetric_focal_tversky_of(
-    counts: _Counts, delta: float, focal_gamma: float, symmetric: bool, epsilon: float
+    voxels: Voxels,
+    delta: float,
+    focal_gamma: float,
+    symmetric: bool,
+    gamma: float,
+    epsilon: float,
 ) -> Tensor:
-    """`asymmetric_focal_tversky_loss` from what `soft_counts` returns."""
-    errors = _tversky_errors(counts, 1 - delta, delta, epsilon)
-    if symmetric:
+    """`asymmetric_focal_tversky_loss` from what `prepare` returns."""
+    errors = _tversky_errors(counts_of(voxels, gamma), 1 - delta, delta, epsilon)
+    if symmetric or voxels.first > 0:
         return mean(_focal_power(errors, 1 - focal_gamma), axis=-1)
-    background, foreground = split_classes(errors)
+    background, foreground = split_classes(errors, axis=1)
     rooted = _focal_power(foreground, 1 - focal_gamma)
     return mean(ops.concatenate([background, rooted], axis=-1), axis=-1)
 
@@ -375,37 +381,20 @@ def _tversky_errors(
     return errors / (tp + errors + epsilon)
 
 
-class _Overlap(PerImageLoss):
-    """What all losses of overlap share."""
-
-    def __init__(
-        self,
-        gamma: float,
-        epsilon: float,
-        axis: int,
-        name: str,
-        reduction: str | None,
-        dtype: Any,
-    ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype, axis=axis)
-        self.gamma = checks.positive("gamma", gamma)
-        self.epsilon = checks.positive("epsilon", epsilon)
-
-    def get_config(self) -> dict[str, Any]:
-        """Arguments that make this loss again."""
-        return {**super().get_config(), "epsilon": self.epsilon}
-
-
-class _Dice(_Overlap):
-    """What DSC and DSC++ share."""
-
-    def values(self, y_true: Tensor, y_pred: Tensor, weight: Tensor | None) -> Tensor:
-        """One value per image, (N,)."""
-        return dice_loss(y_true, y_pred, self.gamma, self.epsilon, self.axis, weight)
+def _focal_power(errors: Tensor, gamma: float) -> Tensor:
+    """`errors ** gamma` with a finite gradient at 0, where most of the errors lie."""
+    if gamma >= 1:
+        return power(errors, gamma)
+    # The slope of x^g at 0 is infinite for g < 1, and infinity times the 0 of the
+    # label is NaN. So the power never sees a 0, and a 0 gets gradient 0. Tensors in
+    # the place of the numbers 1 and 0, since PyTorch would go through float32.
+    above = errors > _ERROR_FLOOR
+    powers = power(ops.where(above, errors, ops.ones_like(errors)), gamma)
+    return ops.where(above, powers, ops.zeros_like(errors))
 
 
 @keras.saving.register_keras_serializable(package="dscpp")
-class Dice(_Dice):
+class Dice(PerImageLoss):
     """DSC loss: 1 minus the Dice similarity coefficient. See `dice_loss`.
 
     Formula:
@@ -416,10 +405,9 @@ class Dice(_Dice):
 
     Args:
         epsilon: above 0; decides the value for classes absent from an image.
-        axis: axis of the classes.
         name: name of the loss in logs.
-        reduction: as in `keras.losses.Loss`; the default is the mean over images.
-        dtype: precision of the arithmetic, float32 at least.
+        **shell: `axis`, `ignore_background`, `from_logits`, `from_indices`,
+            `reduction` and `dtype`; see `Options` and `Shell`.
 
     Raises:
         ValueError: `epsilon` not above 0; when called, shapes that do not fit.
@@ -431,20 +419,17 @@ class Dice(_Dice):
         Eqs. 4, 5 and 8; mean over classes.
     """
 
+    function = staticmethod(dice_loss)
+
     def __init__(
-        self,
-        epsilon: float = 1e-7,
-        axis: int = -1,
-        name: str = "dsc",
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
+        self, epsilon: float = 1e-7, name: str = "dsc", **shell: Unpack[Shell]
     ) -> None:
-        super().__init__(1.0, epsilon, axis, name, reduction, dtype)
+        super().__init__(name, checks.hyperparameters(epsilon=epsilon), **shell)
 
 
 @keras.saving.register_keras_serializable(package="dscpp")
-class DicePlusPlus(_Dice):
-    """DSC++ loss: the DSC loss with the power `gamma` on its errors. See `dice_loss`.
+class DicePlusPlus(PerImageLoss):
+    """DSC++ loss: DSC with the power `gamma` on errors. See `dice_loss`.
 
     Formula:
 
@@ -457,10 +442,9 @@ class DicePlusPlus(_Dice):
     Args:
         gamma: the ++ exponent, above 0; 1 gives the DSC loss.
         epsilon: above 0; decides the value for classes absent from an image.
-        axis: axis of the classes.
         name: name of the loss in logs.
-        reduction: as in `keras.losses.Loss`; the default is the mean over images.
-        dtype: precision of the arithmetic, float32 at least.
+        **shell: `axis`, `ignore_background`, `from_logits`, `from_indices`,
+            `reduction` and `dtype`; see `Options` and `Shell`.
 
     Raises:
         ValueError: `gamma` or `epsilon` not above 0; when called, shapes that do not
@@ -470,48 +454,25 @@ class DicePlusPlus(_Dice):
     >>> model.compile(optimizer="sgd", loss=losses.DicePlusPlus(gamma=2))
 
     Reference:
-        Eq. 9; mean over classes. `gamma=2` is the paper's choice (section 3.1).
+        Eq. 9; mean over classes; Table 2 for `gamma=2`.
     """
+
+    function = staticmethod(dice_loss)
 
     def __init__(
         self,
         gamma: float = 2.0,
         epsilon: float = 1e-7,
-        axis: int = -1,
         name: str = "dscpp",
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
+        **shell: Unpack[Shell],
     ) -> None:
-        super().__init__(gamma, epsilon, axis, name, reduction, dtype)
-
-    def get_config(self) -> dict[str, Any]:
-        """Arguments that make this loss again."""
-        return {**super().get_config(), "gamma": self.gamma}
-
-
-class _Tversky(_Overlap):
-    """What Tversky and Tversky++ share."""
-
-    def __init__(
-        self, alpha: float, beta: float, gamma: float, epsilon: float, *shell: Any
-    ) -> None:
-        super().__init__(gamma, epsilon, *shell)
-        self.alpha = checks.fraction("alpha", alpha)
-        self.beta = checks.fraction("beta", beta)
-
-    def values(self, y_true: Tensor, y_pred: Tensor, weight: Tensor | None) -> Tensor:
-        """One value per image, (N,)."""
-        own = (self.alpha, self.beta, self.gamma, self.epsilon)
-        return tversky_loss(y_true, y_pred, *own, self.axis, weight)
-
-    def get_config(self) -> dict[str, Any]:
-        """Arguments that make this loss again."""
-        return {**super().get_config(), "alpha": self.alpha, "beta": self.beta}
+        own = checks.hyperparameters(gamma=gamma, epsilon=epsilon)
+        super().__init__(name, own, **shell)
 
 
 @keras.saving.register_keras_serializable(package="dscpp")
-class Tversky(_Tversky):
-    """Tversky loss: overlap with weights for both kinds of error. See `tversky_loss`.
+class Tversky(PerImageLoss):
+    """Tversky loss: DSC with a weight for each kind of error. See `tversky_loss`.
 
     Formula:
 
@@ -524,10 +485,9 @@ class Tversky(_Tversky):
         alpha: weight of the false positives, in [0, 1].
         beta: weight of the false negatives, in [0, 1].
         epsilon: above 0; decides the value for classes absent from an image.
-        axis: axis of the classes.
         name: name of the loss in logs.
-        reduction: as in `keras.losses.Loss`; the default is the mean over images.
-        dtype: precision of the arithmetic, float32 at least.
+        **shell: `axis`, `ignore_background`, `from_logits`, `from_indices`,
+            `reduction` and `dtype`; see `Options` and `Shell`.
 
     Raises:
         ValueError: `alpha` or `beta` outside [0, 1]; `epsilon` not above 0; when
@@ -540,21 +500,22 @@ class Tversky(_Tversky):
         Eqs. 15 and 16, mean over classes; Table 2.
     """
 
+    function = staticmethod(tversky_loss)
+
     def __init__(
         self,
         alpha: float = 0.3,
         beta: float = 0.7,
         epsilon: float = 1e-7,
-        axis: int = -1,
         name: str = "tversky",
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
+        **shell: Unpack[Shell],
     ) -> None:
-        super().__init__(alpha, beta, 1.0, epsilon, axis, name, reduction, dtype)
+        own = checks.hyperparameters(alpha=alpha, beta=beta, epsilon=epsilon)
+        super().__init__(name, own, **shell)
 
 
 @keras.saving.register_keras_serializable(package="dscpp")
-class TverskyPlusPlus(_Tversky):
+class TverskyPlusPlus(PerImageLoss):
     """Tversky++ loss: Tversky with the power `gamma` on errors. See `tversky_loss`.
 
     Formula:
@@ -571,10 +532,9 @@ class TverskyPlusPlus(_Tversky):
         beta: weight of the false negatives, in [0, 1].
         gamma: the ++ exponent, above 0; 1 gives the Tversky loss.
         epsilon: above 0; decides the value for classes absent from an image.
-        axis: axis of the classes.
         name: name of the loss in logs.
-        reduction: as in `keras.losses.Loss`; the default is the mean over images.
-        dtype: precision of the arithmetic, float32 at least.
+        **shell: `axis`, `ignore_background`, `from_logits`, `from_indices`,
+            `reduction` and `dtype`; see `Options` and `Shell`.
 
     Raises:
         ValueError: `alpha` or `beta` outside [0, 1]; `gamma` or `epsilon` not above 0;
@@ -588,44 +548,26 @@ class TverskyPlusPlus(_Tversky):
         for `gamma=2`.
     """
 
+    function = staticmethod(tversky_loss)
+
     def __init__(
         self,
         alpha: float = 0.3,
         beta: float = 0.7,
         gamma: float = 2.0,
         epsilon: float = 1e-7,
-        axis: int = -1,
         name: str = "tverskypp",
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
+        **shell: Unpack[Shell],
     ) -> None:
-        super().__init__(alpha, beta, gamma, epsilon, axis, name, reduction, dtype)
-
-    def get_config(self) -> dict[str, Any]:
-        """Arguments that make this loss again."""
-        return {**super().get_config(), "gamma": self.gamma}
-
-
-class _FocalTversky(_Tversky):
-    """What Focal Tversky and Focal Tversky++ share."""
-
-    def __init__(self, focal_gamma: float, *others: Any) -> None:
-        super().__init__(*others)
-        self.focal_gamma = checks.positive("focal_gamma", focal_gamma)
-
-    def values(self, y_true: Tensor, y_pred: Tensor, weight: Tensor | None) -> Tensor:
-        """One value per image, (N,)."""
-        own = (self.alpha, self.beta, self.focal_gamma, self.gamma, self.epsilon)
-        return focal_tversky_loss(y_true, y_pred, *own, self.axis, weight)
-
-    def get_config(self) -> dict[str, Any]:
-        """Arguments that make this loss again."""
-        return {**super().get_config(), "focal_gamma": self.focal_gamma}
+        own = checks.hyperparameters(
+            alpha=alpha, beta=beta, gamma=gamma, epsilon=epsilon
+        )
+        super().__init__(name, own, **shell)
 
 
 @keras.saving.register_keras_serializable(package="dscpp")
-class FocalTversky(_FocalTversky):
-    """Focal Tversky loss: a root of the Tversky loss. See `focal_tversky_loss`.
+class FocalTversky(PerImageLoss):
+    """Focal Tversky loss: Tversky to a power of its own. See `focal_tversky_loss`.
 
     Formula:
 
@@ -640,10 +582,9 @@ class FocalTversky(_FocalTversky):
         beta: weight of the false negatives, in [0, 1].
         focal_gamma: above 0; the exponent is `1 / focal_gamma`.
         epsilon: above 0; decides the value for classes absent from an image.
-        axis: axis of the classes.
         name: name of the loss in logs.
-        reduction: as in `keras.losses.Loss`; the default is the mean over images.
-        dtype: precision of the arithmetic, float32 at least.
+        **shell: `axis`, `ignore_background`, `from_logits`, `from_indices`,
+            `reduction` and `dtype`; see `Options` and `Shell`.
 
     Raises:
         ValueError: `alpha` or `beta` outside [0, 1]; `focal_gamma` or `epsilon` not
@@ -656,23 +597,29 @@ class FocalTversky(_FocalTversky):
         Eq. 17, mean over classes; Table 2.
     """
 
+    function = staticmethod(focal_tversky_loss)
+
     def __init__(
         self,
         alpha: float = 0.3,
         beta: float = 0.7,
         focal_gamma: float = 4 / 3,
         epsilon: float = 1e-7,
-        axis: int = -1,
         name: str = "focal_tversky",
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
+        **shell: Unpack[Shell],
     ) -> None:
-        shell = (axis, name, reduction, dtype)
-        super().__init__(focal_gamma, alpha, beta, 1.0, epsilon, *shell)
+        own = checks.hyperparameters(
+            checks.positive,
+            alpha=alpha,
+            beta=beta,
+            focal_gamma=focal_gamma,
+            epsilon=epsilon,
+        )
+        super().__init__(name, own, **shell)
 
 
 @keras.saving.register_keras_serializable(package="dscpp")
-class FocalTverskyPlusPlus(_FocalTversky):
+class FocalTverskyPlusPlus(PerImageLoss):
     """Focal Tversky++ loss: with the power `gamma` on errors. See `focal_tversky_loss`.
 
     Formula:
@@ -691,10 +638,9 @@ class FocalTverskyPlusPlus(_FocalTversky):
         focal_gamma: above 0; the exponent of the ratio is `1 / focal_gamma`.
         gamma: the ++ exponent, above 0; 1 gives the Focal Tversky loss.
         epsilon: above 0; decides the value for classes absent from an image.
-        axis: axis of the classes.
         name: name of the loss in logs.
-        reduction: as in `keras.losses.Loss`; the default is the mean over images.
-        dtype: precision of the arithmetic, float32 at least.
+        **shell: `axis`, `ignore_background`, `from_logits`, `from_indices`,
+            `reduction` and `dtype`; see `Options` and `Shell`.
 
     Raises:
         ValueError: `alpha` or `beta` outside [0, 1]; `focal_gamma`, `gamma` or
@@ -708,6 +654,8 @@ class FocalTverskyPlusPlus(_FocalTversky):
         `gamma=2`.
     """
 
+    function = staticmethod(focal_tversky_loss)
+
     def __init__(
         self,
         alpha: float = 0.3,
@@ -715,26 +663,15 @@ class FocalTverskyPlusPlus(_FocalTversky):
         focal_gamma: float = 4 / 3,
         gamma: float = 2.0,
         epsilon: float = 1e-7,
-        axis: int = -1,
         name: str = "focal_tverskypp",
-        reduction: str | None = "sum_over_batch_size",
-        dtype: Any = None,
+        **shell: Unpack[Shell],
     ) -> None:
-        shell = (axis, name, reduction, dtype)
-        super().__init__(focal_gamma, alpha, beta, gamma, epsilon, *shell)
-
-    def get_config(self) -> dict[str, Any]:
-        """Arguments that make this loss again."""
-        return {**super().get_config(), "gamma": self.gamma}
-
-
-def _focal_power(errors: Tensor, gamma: float) -> Tensor:
-    """`errors ** gamma` with a finite gradient at 0, where most of the errors lie."""
-    if gamma >= 1:
-        return power(errors, gamma)
-    # The slope of x^g at 0 is infinite for g < 1, and infinity times the 0 of the
-    # label is NaN. So the power never sees a 0, and a 0 gets gradient 0. Tensors in
-    # the place of the numbers 1 and 0, since PyTorch would go through float32.
-    above = errors > _ERROR_FLOOR
-    powers = power(ops.where(above, errors, ops.ones_like(errors)), gamma)
-    return ops.where(above, powers, ops.zeros_like(errors))
+        own = checks.hyperparameters(
+            checks.positive,
+            alpha=alpha,
+            beta=beta,
+            focal_gamma=focal_gamma,
+            gamma=gamma,
+            epsilon=epsilon,
+        )
+        super().__init__(name, own, **shell)

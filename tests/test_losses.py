@@ -725,6 +725,8 @@ def test_a_mask_in_training() -> None:
         ("Unified Focal++", {"lambda_": 0.1, "focal_gamma": 0.2, "gamma": 3}),
         ("Symmetric Unified Focal", {"delta": 0.8, "reduction": "sum"}),
         ("Symmetric Unified Focal++", {"delta": 0.8, "gamma": 3}),
+        ("DSC++", {"from_logits": True, "from_indices": True}),
+        ("Combo", {"ignore_background": True, "name": "mine"}),
     ],
 )
 def test_serialisation_goes_round(name: str, values: dict) -> None:
@@ -814,6 +816,190 @@ def _python(program: str, *arguments: str) -> str:
     return done.stdout.strip()
 
 
+# --- other layouts of labels and predictions -----------------------------------------
+
+
+def _logits(p: np.ndarray) -> np.ndarray:
+    """Logits of which p is the softmax; another constant for each voxel."""
+    return np.log(p) + np.arange(p[..., :1].size).reshape(p[..., :1].shape) % 7 - 3
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize(("name", "values"), LOSSES, ids=IDS)
+def test_class_indices_are_one_hot_labels(name: str, values: dict) -> None:
+    y, p = sample((2, 3, 5, 3), "holes")
+    expected = numbers(per_image(name, **values)(y, p))
+    loss = per_image(name, from_indices=True, **values)
+    first = per_image(name, from_indices=True, axis=1, **values)
+    # 255 is no class: a voxel without one.
+    indices = np.where(y.sum(-1) == 1, y.argmax(-1), 255)
+    for dtype in ("uint8", "int64", "float32"):
+        given = indices.astype(dtype)
+        np.testing.assert_array_equal(numbers(loss(given, p)), expected)
+        np.testing.assert_array_equal(numbers(loss(given[..., None], p)), expected)
+        moved = numbers(first(given[:, None], np.moveaxis(p, -1, 1)))
+        np.testing.assert_allclose(moved, expected, **tolerance(name, 2e-6))
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize(("name", "values"), LOSSES, ids=IDS)
+def test_logits_are_probabilities(name: str, values: dict, classes: int) -> None:
+    y, p = sample((2, 3, 5, classes), "holes")
+    logits = _logits(p).astype("float32")
+    loss, plain = per_image(name, from_logits=True, **values), per_image(name, **values)
+    np.testing.assert_allclose(
+        numbers(loss(y, logits)), numbers(plain(y, p)), **tolerance(name, 1e-5)
+    )
+    # The chain rule of the softmax: dz_c = p_c (dp_c - sum_k p_k dp_k).
+    slope = gradient(plain, y, p)
+    expected = p * (slope - (p * slope).sum(-1, keepdims=True))
+    np.testing.assert_allclose(
+        gradient(loss, y, logits), expected, rtol=1e-4, atol=1e-6
+    )
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize(("name", "values"), LOSSES, ids=IDS)
+def test_large_logits_are_finite(name: str, values: dict, dtype: str) -> None:
+    y, _ = sample((1, 3, 5, 3), "holes")
+    loss = per_image(name, from_logits=True, **values)
+    for logits in (60 * y, 60 - 60 * y, np.full_like(y, -60), 0 * y):
+        assert np.isfinite(numbers(loss(y, ops.cast(logits, dtype)))).all()
+        assert np.isfinite(gradient(loss, y, logits, dtype)).all()
+
+
+@pytest.mark.backend
+def test_a_voxel_that_is_wrong_by_far_learns_from_logits() -> None:
+    # Its probability is 0 in float32, and from there it would not.
+    y = np.array([[[1, 0], [0, 1]]], "float32")
+    logits = np.array([[[0, 40], [0, 40]]], "float32")
+    ce = losses.by_name("CE", from_logits=True)
+    assert float(ce(y, logits)) == pytest.approx(20)
+    slope = gradient(ce, y, logits)
+    np.testing.assert_allclose(slope, [[[-0.5, 0.5], [0, 0]]], atol=1e-6)
+    combo = losses.by_name("Combo", from_logits=True, alpha=1)
+    # beta = 0.5, mean over classes: (40 / 2 + 40 / 2) / 2 in one of two voxels.
+    assert float(combo(y, logits)) == pytest.approx(10)
+
+
+@pytest.mark.backend
+def test_logits_in_double_precision() -> None:
+    for name in catalogue.names():
+        y, p = sample((2, 3, 5, 3))
+        logits = _logits(p.astype(np.float64))
+        exact = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+        loss = per_image(name, dtype="float64", from_logits=True)
+        one = per_image(name, dtype="float64", from_logits=True, from_indices=True)
+        with _float64():
+            ours = numbers(loss(y, logits))
+            channel = numbers(one(y.argmax(-1) > 0, logits[..., :1]))
+        expected = reference(name, y, exact)
+        np.testing.assert_allclose(ours, expected, **tolerance(name, 1e-12))
+        chance = 1 / (1 + np.exp(-logits[..., :1]))
+        y1 = (y.argmax(-1) > 0)[..., None]
+        pairs = [np.concatenate([1 - a, a], -1) for a in (y1, chance)]
+        expected = reference(name, *pairs)
+        np.testing.assert_allclose(channel, expected, **tolerance(name, 1e-12))
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize(("name", "values"), LOSSES, ids=IDS)
+def test_one_channel_is_the_foreground(name: str, values: dict) -> None:
+    y, p = sample((2, 3, 5, 2), seed=1)
+    y1, p1 = y[..., 1:], p[..., 1:]
+    p = np.concatenate([1 - p1, p1], -1)
+    logits = np.log(p1) - np.log1p(-p1)
+    for more in ({}, {"ignore_background": True}):
+        expected = numbers(per_image(name, **more, **values)(y, p))
+
+        def agree(labels: Any, given: Any, **options: Any) -> None:
+            ours = per_image(name, **options, **more, **values)(labels, given)  # noqa: B023
+            np.testing.assert_allclose(
+                numbers(ours),
+                expected,  # noqa: B023
+                **tolerance(name, 1e-5),
+            )
+
+        agree(y1, p1)
+        agree(y1.astype("int32"), logits, from_logits=True)
+        agree(y1[..., 0], p1, from_indices=True)
+        agree(np.moveaxis(y1, -1, 1), np.moveaxis(p1, -1, 1), axis=1)
+    slope = gradient(per_image(name, from_logits=True, **values), y1, logits)
+    both = gradient(per_image(name, **values), y, p)
+    expected = (p1 * (1 - p1)) * (both[..., 1:] - both[..., :1])
+    np.testing.assert_allclose(slope, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize(("name", "values"), LOSSES, ids=IDS)
+def test_the_background_is_left_out(name: str, values: dict) -> None:
+    y, p = sample((2, 2, 3, 5, 4), "holes")
+    loss = per_image(name, ignore_background=True, **values)
+    expected = [
+        _without_background(name, a.reshape(-1, 4), b.reshape(-1, 4), **values)
+        for a, b in zip(y, p.astype(np.float64), strict=True)
+    ]
+    np.testing.assert_allclose(numbers(loss(y, p)), expected, **tolerance(name, 1e-5))
+    slope = gradient(loss, y, p)
+    assert np.all(slope[..., 0] == 0)
+    assert np.any(slope[..., 1:] != 0)
+    # From logits the background's share still follows the others'.
+    logits = per_image(name, ignore_background=True, from_logits=True, **values)
+    np.testing.assert_allclose(
+        numbers(logits(y, _logits(p))), expected, **tolerance(name, 1e-5)
+    )
+
+
+def _without_background(name: str, y: np.ndarray, p: np.ndarray, **values: Any) -> Any:
+    """The formulas with sums and means over the classes 1, 2, ... alone."""
+    gamma = values.pop("gamma", 2.0 if name.endswith("++") else 1.0)
+    values = {**catalogue.entry(name).hyperparameters, **values}
+    family = name.removesuffix("++").removeprefix("Symmetric ")
+    counts = np.array(_reference_counts(y.tolist(), p.tolist(), gamma)[1:]).T
+    y, p = y[:, 1:], p[:, 1:]
+    focal = values.get("focal_gamma", 0)
+    if family in ("CE", "Focal"):
+        terms = -values.get("alpha", 1) * (1 - p) ** focal * y * np.log(p)
+        return terms.sum(-1).mean()
+    alpha, beta = values.get("alpha", 0.5), values.get("beta", 0.5)
+    if family in ("DSC", "Combo"):
+        dice = _ratios(counts, 0.5, 0.5).mean()
+        entropy = -(beta * y * np.log(p) + (1 - beta) * (1 - y) * np.log(1 - p)).mean()
+        return dice if family == "DSC" else alpha * entropy - (1 - alpha) * (1 - dice)
+    if family in ("Tversky", "Focal Tversky"):
+        return (_ratios(counts, alpha, beta) ** (1 / (focal or 1))).mean()
+    delta, share = values["delta"], values["lambda_"]
+    tversky = (_ratios(counts, 1 - delta, delta) ** (1 - focal)).mean()
+    factor = (1 - p) ** focal if name.startswith("Symmetric") else 1
+    entropy = -delta * (factor * y * np.log(p)).sum(-1).mean()
+    return share * tversky + (1 - share) * entropy
+
+
+def _ratios(counts: np.ndarray, alpha: float, beta: float) -> np.ndarray:
+    tp, fn, fp = counts
+    return (alpha * fp + beta * fn) / (tp + alpha * fp + beta * fn)
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("channels", [1, 2])
+def test_training_on_logits_and_indices(channels: int) -> None:
+    y, _ = sample((2, 4, 6, 2))
+    x = y[..., 1:] + 0.1
+    keras.utils.set_random_seed(0)
+    layer = keras.layers.Conv2D(channels, 3, padding="same")
+    model = keras.Sequential([keras.Input((4, 6, 1)), layer])
+    options = {"from_logits": True, "from_indices": True}
+    model.compile("sgd", loss=losses.by_name("DSC++", **options))
+    labels = y.argmax(-1)
+    mask = np.arange(48.0).reshape(2, 4, 6).astype("float32") % 3
+    for weight in (None, mask):
+        before = model.evaluate(x, labels, sample_weight=weight, verbose=0)
+        model.fit(x, labels, sample_weight=weight, epochs=3, batch_size=1, verbose=0)
+        assert model.evaluate(x, labels, sample_weight=weight, verbose=0) < before
+
+
 # --- names, and what is refused ------------------------------------------------------
 
 
@@ -884,6 +1070,9 @@ def test_the_classes_agree_with_the_catalogue(name: str) -> None:
         ("unified focal", {"alpha": 1}, "among delta, epsilon, focal_gamma, lambda_"),
         ("Focal", {"gamma": 2}, "Its own exponent is focal_gamma"),
         ("DSC++", {"gama": 2}, "among epsilon, gamma, .*received gama"),
+        ("DSC++", {"axis": 1.0}, "axis: expected a whole number, received 1.0"),
+        ("CE", {"from_logits": 1}, "from_logits: expected True or False, received 1"),
+        ("Combo", {"from_indices": None}, "from_indices: expected True or False"),
         ("CE", {"alpha": 0.5}, "received alpha"),
     ],
 )
@@ -927,7 +1116,8 @@ SHAPES_REFUSED = [
     ((2, 3, 4, 2), (2, 3, 5, 2), "expected the shape of y_pred"),
     ((2,), (2, 3, 5, 3), "expected the shape of y_pred"),
     ((3, 2), (3, 2), "expected rank 3 or more"),
-    ((2, 3, 5, 1), (2, 3, 5, 1), r"two or more classes.*\(1 - p, p\)"),
+    ((2, 3, 5, 2), (2, 3, 5, 1), r"labels of one channel, shape \(2, 3, 5, 1\)"),
+    ((2, 3, 5), (2, 3, 5, 1), "labels of one channel.*from_indices=True"),
 ]
 
 
@@ -939,6 +1129,31 @@ def test_shapes_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         losses.by_name(name)(np.zeros(true, "float32"), np.zeros(predicted, "float32"))
+
+
+INDICES_REFUSED = [
+    ((2, 3, 5, 4), (2, 3, 5, 4), "One-hot labels are passed without from_indices"),
+    ((2, 3, 4), (2, 3, 5, 4), r"of shape \(2, 3, 5\) or \(2, 3, 5, 1\), received"),
+    ((2, 5, 3, 1), (2, 3, 5, 4), "expected class indices"),
+    ((2, 3, 5, 2), (2, 3, 5, 1), "expected class indices"),
+]
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize(("true", "predicted", "message"), INDICES_REFUSED)
+def test_shapes_of_indices_refused(
+    true: tuple[int, ...], predicted: tuple[int, ...], message: str
+) -> None:
+    loss = losses.by_name("DSC++", from_indices=True)
+    with pytest.raises(ValueError, match=message):
+        loss(np.zeros(true, "int32"), np.zeros(predicted, "float32"))
+
+
+def test_options_of_a_class_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"Dice: expected its hyper.*received from_log"
+    ):
+        losses.Dice(from_log=True)
 
 
 @pytest.mark.backend
