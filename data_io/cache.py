@@ -73,15 +73,19 @@ class Cache:
         return digest([_recipe(self.dataset, self.settings), self.data_hash])
 
     def image(self, case: str) -> np.ndarray:
-        """Read a prepared image: (*input_shape, channels), float32, z-scored."""
+        """Read a prepared image: (*spatial, channels), float32, z-scored.
+
+        The spatial shape is the network's input; of a volume it is the whole of it,
+        resampled, axes as in its file.
+        """
         return self._array(case, "image")
 
     def label(self, case: str) -> np.ndarray:
-        """Read a prepared label map: (*input_shape), uint8 class numbers."""
+        """Read a prepared label map: (*spatial) as the image, uint8 class numbers."""
         return self._array(case, "label")
 
     def native_shape(self, case: str) -> tuple[int, ...]:
-        """Spatial shape of the raw image, in pixels."""
+        """Spatial shape of the raw image or volume, in pixels or voxels."""
         _, sheet = self._entry(case)
         return tuple(sheet["native_shape"])
 

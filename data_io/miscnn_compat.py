@@ -34,6 +34,7 @@ import keras
 __all__ = [
     "Abstract_Architecture",
     "Abstract_IO",
+    "Clipping",
     "Data_Augmentation",
     "Data_IO",
     "Normalization",
@@ -118,6 +119,7 @@ with _stand_ins():
     from miscnn.processing.preprocessor import Preprocessor as _Preprocessor
     from miscnn.processing.subfunctions import resampling as _resampling
     from miscnn.processing.subfunctions import resize as _resize
+    from miscnn.processing.subfunctions.clipping import Clipping
     from miscnn.processing.subfunctions.normalization import Normalization
     from miscnn.processing.subfunctions.resampling import Resampling
     from miscnn.processing.subfunctions.resize import Resize

@@ -1,21 +1,25 @@
 """Preprocessing and augmentation of section 2.7, as MIScnn carries them out.
 
-The order is MIScnn's: resize, z-score, one-hot label, augmentation. The differences
-between the paper's words and the released code are decided for the code, since the
-published numbers come from it: the image is resized with cubic and the mask with
-linear interpolation (the paper says bilinear), and mirroring has a probability of 0.5
-per axis (the paper says 0.15).
+The order is MIScnn's: resize, z-score, one-hot label, augmentation; for volumes
+resample, clip, z-score over the whole volume, one-hot label, patch, augmentation. The
+differences between the paper's words and the released code are decided for the code,
+since the published numbers come from it: the image is resized with cubic and the mask
+with linear interpolation (the paper says bilinear), and mirroring has a probability of
+0.5 per axis (the paper says 0.15).
 """
 
 import dataclasses
 import math
 from typing import Any
 
-from data_io.miscnn_compat import Data_Augmentation, Normalization, Resize
+from data_io.datasets.record import Record
+from data_io.miscnn_compat import Clipping, Data_Augmentation, Normalization, Resize
+from data_io.resampling import SlabResampling
 
 __all__ = ["Settings", "augmentation", "subfunctions"]
 
 _PREPARED = ("input_shape", "order_image", "order_label")
+_PREPARED_3D = ("spacing_mm", "clip", "order_image", "order_label")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +27,8 @@ class Settings:
     """What happens between a raw image and a batch; the defaults are the paper's.
 
     Attributes:
-        input_shape: spatial shape of the network's input, in pixels.
+        input_shape: spatial shape of the network's input, in pixels. For volumes
+            (three axes) that of a patch; what is prepared is the whole volume.
         order_image: spline order of the image's resize, 0-5. An 8-bit image stays
             8-bit through it (batchgenerators 0.21 truncated, 0.25 rounds).
         order_label: order of the label's resize, each class on its own, and of the
@@ -36,6 +41,10 @@ class Settings:
         rotation_degrees: rotation is drawn from plus or minus this.
         scaling: range of the zoom; half of the draws are below 1 and half above;
             above 1 shrinks the picture.
+        spacing_mm: voxel size that volumes are resampled to, by axis; None to keep
+            their own. Not in the paper: 3.22 x 1.62 x 1.62 in the code for KiTS19.
+        clip: range that values are clipped to before the z-score; None for none. Not
+            in the paper: -79 to 304 Hounsfield units in the code for KiTS19.
     """
 
     input_shape: tuple[int, ...]
@@ -47,32 +56,65 @@ class Settings:
     elastic_sigma: tuple[float, float] = (9.0, 13.0)
     rotation_degrees: float = 15.0
     scaling: tuple[float, float] = (0.85, 1.25)
+    spacing_mm: tuple[float, float, float] | None = None
+    clip: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, record: Record, input_shape: tuple[int, ...]) -> "Settings":
+        """The settings of a data set for a network's input shape."""
+        return cls(input_shape, spacing_mm=record.spacing_mm, clip=record.clip)
+
+    @property
+    def is_3d(self) -> bool:
+        """True for volumes, which are prepared whole and cut into patches later."""
+        return len(self.input_shape) == 3
+
+    def as_dict(self) -> dict[str, Any]:
+        """All values; those of steps that are not taken are left out."""
+        values = dataclasses.asdict(self)
+        return {name: value for name, value in values.items() if value is not None}
 
     def prepared(self) -> dict[str, Any]:
         """The values that decide what the cache holds; augmentation comes after it."""
-        return {name: getattr(self, name) for name in _PREPARED}
+        names = _PREPARED_3D if self.is_3d else _PREPARED
+        values = self.as_dict()
+        return {name: values[name] for name in names if name in values}
 
 
 def subfunctions(settings: Settings) -> list[Any]:
     """MIScnn's steps from the raw to the prepared sample, in order.
 
     The z-score is (x - mean + 1e-6) / (std + 1e-6), mean and standard deviation taken
-    over the whole image and all its channels.
+    over the whole image or volume and all its channels.
 
     Args:
-        settings: shape and orders of the resize.
+        settings: shape or voxel size, orders, range.
 
     Returns:
-        [Resize, Normalization], fresh instances.
+        fresh instances: [Resize, Normalization] for images, [SlabResampling, Clipping,
+        Normalization] for volumes, less the first two where `settings` has no such
+        value.
     """
-    return [
-        Resize(
-            new_shape=tuple(settings.input_shape),
-            order_img=settings.order_image,
-            order_seg=settings.order_label,
-        ),
-        Normalization(mode="z-score", smooth=1e-6),
-    ]
+    steps: list[Any] = []
+    if not settings.is_3d:
+        steps.append(
+            Resize(
+                new_shape=tuple(settings.input_shape),
+                order_img=settings.order_image,
+                order_seg=settings.order_label,
+            )
+        )
+    elif settings.spacing_mm is not None:
+        steps.append(
+            SlabResampling(
+                new_spacing=settings.spacing_mm,
+                order_img=settings.order_image,
+                order_seg=settings.order_label,
+            )
+        )
+    if settings.clip is not None:
+        steps.append(Clipping(*settings.clip))
+    return [*steps, Normalization(mode="z-score", smooth=1e-6)]
 
 
 def augmentation(settings: Settings) -> Any:

@@ -7,7 +7,6 @@ fresh clone with committed runs trains nothing again.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import importlib
 import os
 import sys
@@ -161,7 +160,7 @@ def _prepare(task: Task, data: Path | None, work: Path) -> tuple[Any, dict[str, 
     from pipelines.training.fit import Material
 
     split = module.split(root)
-    settings = Settings(input_shape=task.protocol.input_shape)
+    settings = Settings.of(module.record(root), task.protocol.input_shape)
     cases = [case for ids in split.values() for case in ids]
     prepared = cache.prepare(module, root, cases, settings, work / "cache")
     material = Material(
@@ -172,7 +171,7 @@ def _prepare(task: Task, data: Path | None, work: Path) -> tuple[Any, dict[str, 
     )
     identity = {
         **task.identity(),
-        "preprocessing": dataclasses.asdict(settings),
+        "preprocessing": settings.as_dict(),
         "split": {name: list(ids) for name, ids in split.items()},
         "data_hash": prepared.data_hash,
     }

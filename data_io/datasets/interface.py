@@ -1,4 +1,4 @@
-"""MIScnn's Data I/O interface over the raw files of a two-dimensional data set.
+"""MIScnn's Data I/O interface over the raw files of a data set.
 
 The data set modules import this one only when an interface is asked for, so that
 finding and checking files needs no MIScnn.
@@ -17,6 +17,7 @@ from data_io.miscnn_compat import Abstract_IO
 __all__ = ["RawInterface"]
 
 Reader = Callable[[str], np.ndarray]
+Details = Callable[[str], dict[str, Any]]
 
 
 class RawInterface(Abstract_IO):
@@ -25,28 +26,39 @@ class RawInterface(Abstract_IO):
     Args:
         record: of the data set.
         cases: names of all its cases.
-        image: case to image, uint8 (rows, columns, channels).
-        label: case to label map, uint8 (rows, columns), class indices.
+        image: case to image, uint8 (rows, columns, channels), or to volume, (slices,
+            rows, columns, channels).
+        label: case to label map, uint8 (rows, columns), class indices, or to
+            (slices, rows, columns, 1).
+        details: case to what MIScnn's subfunctions ask for: for volumes `spacing` in
+            mm by axis, which its Resampling reads. None: nothing but the kind.
     """
 
     def __init__(
-        self, record: Record, cases: Sequence[str], image: Reader, label: Reader
+        self,
+        record: Record,
+        cases: Sequence[str],
+        image: Reader,
+        label: Reader,
+        details: Details | None = None,
     ) -> None:
-        super().__init__(record.channels, len(record.classes), three_dim=False)
+        super().__init__(record.channels, len(record.classes), record.is_3d)
         self.cases = list(cases)
         self.image = image
         self.label = label
+        self.details = details
 
     def initialize(self, input_path: str | None = None) -> list[str]:
         """Returns the cases; the path is known already and not looked at."""
         return list(self.cases)
 
     def load_image(self, index: str) -> tuple[np.ndarray, dict[str, Any]]:
-        """Returns the image, uint8 (rows, columns, channels), and MIScnn's details."""
-        return self.image(index), {"type": "image"}
+        """Returns the image, channels last, and MIScnn's details."""
+        details = self.details(index) if self.details else {}
+        return self.image(index), {"type": "image", **details}
 
     def load_segmentation(self, index: str) -> np.ndarray:
-        """Returns the label map, uint8 (rows, columns), class indices."""
+        """Returns the label map, uint8, class indices."""
         return self.label(index)
 
     def load_prediction(self, index: str, output_path: str | Path) -> np.ndarray:

@@ -45,7 +45,10 @@ def decode(path: Path) -> tuple[str, np.ndarray]:
 
 def describe(path: Path) -> str:
     """Says what a file that can't be decoded seems to be."""
-    what = f"expected a whole {path.suffix.lstrip('.').upper()} image, found "
+    kind = f"{path.suffix.lstrip('.').upper()} image"
+    if ".nii" in path.suffixes:
+        kind = "NIfTI volume"
+    what = f"expected a whole {kind}, found "
     if path.is_dir():
         return what + "a folder. Put the file in its place"
     with path.open("rb") as file:

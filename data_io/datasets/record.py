@@ -14,7 +14,8 @@ class Record:
         title: as the paper's tables print it, such as `DRIVE`.
         classes: names of the classes, background first.
         channels: channels of an image.
-        input_shape: spatial shape of the network's input, rows first.
+        input_shape: spatial shape of the network's input, rows first; for volumes
+            (three axes) the shape of a patch, slices first.
         counts: number of cases in `training`, `validation` and `test`.
         raw_shape: spatial shape of every raw image, rows first; None where it varies.
         source: address of the data set's own page.
@@ -23,6 +24,9 @@ class Record:
         access: how to get the files, one or two sentences.
         layout: drawing of the folder, as distributed.
         simulated: True where nothing was ever photographed.
+        spacing_mm: for volumes, the voxel size to resample to, by axis; None to keep
+            each volume's own.
+        clip: range to clip raw values to, such as Hounsfield units; None for none.
     """
 
     name: str
@@ -38,6 +42,13 @@ class Record:
     access: str
     layout: str
     simulated: bool = False
+    spacing_mm: tuple[float, float, float] | None = None
+    clip: tuple[float, float] | None = None
+
+    @property
+    def is_3d(self) -> bool:
+        """True for volumes, which are cut into patches."""
+        return len(self.input_shape) == 3
 
     @property
     def cases(self) -> int:

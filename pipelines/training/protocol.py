@@ -25,7 +25,8 @@ class Protocol:
     """Everything that decides a training, but for loss, seed, split and data.
 
     Attributes:
-        input_shape: network input, voxels per spatial axis (Table 1).
+        input_shape: network input, voxels per spatial axis (Table 1); of volumes a
+            patch.
         filters: feature maps of the first level (the MIScnn standard U-Net).
         depth: number of poolings.
         learning_rate: initial, of SGD (section 2.7).
@@ -68,16 +69,33 @@ KEYS = tuple(field.name for field in dataclasses.fields(Protocol))
 
 
 def _paper(record: Record) -> Protocol:
+    if record.is_3d:
+        return Protocol(record.input_shape, plateau_patience=5, stopping_patience=10)
     return Protocol(input_shape=record.input_shape)
 
 
 def _reduced(record: Record) -> Protocol:
+    if record.is_3d:
+        return _reduced_3d(record)
     # For a machine without a GPU: a quarter of the voxels, half the filters, a tenth
     # of the epochs; patience shrinks less, since 4 validation images are noisy.
     return Protocol(
         input_shape=tuple(min(256, size) for size in record.input_shape),
         filters=16,
         epochs=100,
+        plateau_patience=10,
+        stopping_patience=20,
+    )
+
+
+def _reduced_3d(record: Record) -> Protocol:
+    # An eighth of the voxels, a quarter of the filters, one level less (40 / 2**3 is
+    # whole). Fewer cases make an epoch of fewer patches, so patience does not shrink.
+    return Protocol(
+        input_shape=tuple(size // 2 for size in record.input_shape),
+        filters=8,
+        depth=3,
+        epochs=60,
         plateau_patience=10,
         stopping_patience=20,
     )

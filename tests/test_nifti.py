@@ -1,0 +1,120 @@
+"""Volumes keep their axes, values and grid; what is broken is one clear error."""
+
+import nibabel
+import numpy as np
+import pytest
+
+from data_io.datasets import nifti
+from data_io.errors import InputError
+
+SHAPE = (5, 7, 19)
+# As in KiTS19: axis 0 is the slice axis, and all three run against the scanner's.
+AFFINE = np.array([[0, 0, -0.75, 3], [0, -0.75, 0, 4], [-5, 0, 0, 5], [0, 0, 0, 1.0]])
+
+
+def write(path, array, affine=AFFINE):
+    nibabel.save(nibabel.Nifti1Image(array, affine), path)
+    return path
+
+
+@pytest.fixture
+def volume():
+    return np.random.default_rng(0).integers(-1000, 3000, SHAPE).astype(np.int16)
+
+
+def test_whole_numbers_stay_as_they_are_stored(tmp_path, volume):
+    for name in ("a.nii", "a.nii.gz"):
+        found = nifti.read(write(tmp_path / name, volume))
+        assert found.dtype == np.int16
+        np.testing.assert_array_equal(found, volume)
+
+
+def test_scaled_and_64_bit_values_become_float32(tmp_path, volume):
+    image = nibabel.Nifti1Image(volume, AFFINE)
+    image.header.set_slope_inter(0.5, -1000)
+    nibabel.save(image, tmp_path / "scaled.nii.gz")
+    stored = nibabel.load(tmp_path / "scaled.nii.gz").get_fdata()
+    found = nifti.read(tmp_path / "scaled.nii.gz")
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, stored.astype(np.float32))
+    found = nifti.read(write(tmp_path / "b.nii.gz", volume.astype(np.float64)))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, volume)
+
+
+def test_axes_of_length_one_behind_the_third_are_dropped(tmp_path, volume):
+    path = write(tmp_path / "a.nii.gz", volume[..., np.newaxis])
+    np.testing.assert_array_equal(nifti.read(path), volume)
+    assert nifti.geometry(path).shape == SHAPE
+
+
+def test_geometry_needs_no_voxels(tmp_path, volume):
+    path = write(tmp_path / "a.nii", volume)
+    path.write_bytes(path.read_bytes()[:400])
+    found = nifti.geometry(path)
+    assert found.shape == SHAPE
+    np.testing.assert_array_equal(found.affine, AFFINE)
+    assert found.spacing_mm == (5, 0.75, 0.75)
+
+
+def test_spacing_goes_with_the_axes_of_the_array(tmp_path, volume):
+    affine = np.diag([1.5, -2.5, 3.5, 1])[[1, 2, 0, 3]]
+    path = write(tmp_path / "a.nii.gz", volume, affine)
+    np.testing.assert_allclose(nifti.geometry(path).spacing_mm, (1.5, 2.5, 3.5))
+
+
+def test_what_is_written_lies_on_the_grid_of_the_image(tmp_path, volume):
+    like = nifti.geometry(write(tmp_path / "a.nii.gz", volume))
+    label = (volume > 0).astype(np.uint8)
+    chance = np.random.default_rng(1).random((*SHAPE, 3)).astype(np.float32)
+    for name, array in (("label.nii.gz", label), ("chance.nii.gz", chance)):
+        nifti.write_like(tmp_path / name, array, like)
+        found = nibabel.load(tmp_path / name)
+        np.testing.assert_array_equal(found.affine, AFFINE)
+        assert found.get_data_dtype() == array.dtype
+        assert found.header["sform_code"] == like.header["sform_code"]
+        np.testing.assert_array_equal(np.asarray(found.dataobj), array)
+    with pytest.raises(ValueError, match=r"expected shape \(5, 7, 19\)"):
+        nifti.write_like(tmp_path / "b.nii", label[1:], like)
+
+
+def test_labels_are_class_numbers(tmp_path):
+    label = np.arange(np.prod(SHAPE)).reshape(SHAPE) % 3
+    for dtype in (np.uint8, np.int16, np.float64):
+        found = nifti.read_label(write(tmp_path / "a.nii.gz", label.astype(dtype)))
+        assert found.dtype == np.uint8
+        np.testing.assert_array_equal(found, label)
+    for wrong in (label + 0.5, label - 1.0, np.where(label, label, np.nan)):
+        write(tmp_path / "a.nii.gz", wrong)
+        with pytest.raises(InputError, match="expected class numbers"):
+            nifti.read_label(tmp_path / "a.nii.gz")
+
+
+def test_broken_files_are_named(tmp_path, volume):
+    path = write(tmp_path / "a.nii.gz", volume)
+    whole = path.read_bytes()
+    for broken in (whole[:200], whole[: len(whole) // 2], b"", b"not a volume"):
+        path.write_bytes(broken)
+        with pytest.raises(InputError, match=r"a\.nii\.gz: expected a whole NIfTI"):
+            nifti.read(path)
+    with pytest.raises(InputError, match="expected a file, found none"):
+        nifti.read(tmp_path / "none.nii.gz")
+    with pytest.raises(InputError, match="three axes"):
+        nifti.read(write(tmp_path / "flat.nii", volume[0]))
+    with pytest.raises(InputError, match="three axes"):
+        nifti.geometry(write(tmp_path / "4d.nii", np.stack([volume] * 2, -1)))
+
+
+def test_damage_after_the_last_voxel_is_found(tmp_path, volume):
+    path = write(tmp_path / "a.nii.gz", volume)
+    nifti.check_whole(path)
+    path.write_bytes(path.read_bytes()[:-5] + b"12345")
+    with pytest.raises(InputError, match="cut short or damaged"):
+        nifti.check_whole(path)
+
+
+def test_a_file_of_another_format_is_no_volume(tmp_path, volume):
+    path = tmp_path / "a.mgz"
+    nibabel.save(nibabel.MGHImage(volume.astype(np.float32), AFFINE), path)
+    with pytest.raises(InputError, match="expected a NIfTI file, found MGHImage"):
+        nifti.read(path)
