@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -77,7 +78,7 @@ def read(path: Path) -> np.ndarray:
     with _decoding(path):
         image = _open(path)
         shape = _geometry(path, image).shape
-        stored = image.dataobj
+        stored: Any = image.dataobj
         scaled = (stored.slope, stored.inter) != (1, 0) or stored.dtype.kind == "f"
         dtype = np.float32 if scaled else stored.dtype.newbyteorder("=")
         found = np.empty(shape, dtype, order="F")
