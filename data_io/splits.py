@@ -109,8 +109,9 @@ def seeded(
 
     The sorted ids are permuted by `numpy.random.default_rng(seed)`; the first are the
     test cases, the next those of validation, the rest of training. Then identical
-    images are brought together: where copies lie in two parts, each moves to the part
-    of the first, in exchange for that part's last case without a copy.
+    images are brought together: where copies lie in two parts, all move to the part of
+    the first (where it is too small: to training), in exchange for that part's last
+    cases without a copy.
 
     Args:
         images: the hash of each case's image, by case.
@@ -128,8 +129,7 @@ def seeded(
     order = [order[k] for k in np.random.default_rng(seed).permutation(len(order))]
     part_of = dict(zip(order, _labels(counts), strict=True))
     for copies in _copies(images, order):
-        for case in copies[1:]:
-            _move(case, part_of[copies[0]], part_of, images, name)
+        _bring_together(copies, part_of, images, name)
     return {
         part: tuple(sorted(case for case in order if part_of[case] == part))
         for part in PARTS
@@ -149,25 +149,27 @@ def _copies(images: Mapping[str, str], order: Iterable[str]) -> list[list[str]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _move(
-    case: str,
-    part: str,
+def _bring_together(
+    copies: Sequence[str],
     part_of: dict[str, str],
     images: Mapping[str, str],
     name: str,
 ) -> None:
-    """Moves a case to a part in exchange for one that has no copy."""
-    if part_of[case] == part:
-        return
+    """Moves copies into one part, each in exchange for a case without a copy."""
     number = Counter(images.values())
-    free = [c for c, p in part_of.items() if p == part and number[images[c]] == 1]
-    if not free:
+    for part in (part_of[copies[0]], *PARTS):
+        free = [c for c, p in part_of.items() if p == part and number[images[c]] == 1]
+        moving = [case for case in copies if part_of[case] != part]
+        if len(moving) <= len(free):
+            break
+    else:
         raise InputError(
             f"{name}: expected different images, found so many identical ones that no "
             "split keeps them together; one group has the image of case "
-            f"{case}. Take out the copies."
+            f"{copies[0]}. Take out the copies."
         )
-    part_of[free[-1]], part_of[case] = part_of[case], part
+    for case, other in zip(moving, reversed(free), strict=False):
+        part_of[other], part_of[case] = part_of[case], part
 
 
 def read(files: Sequence[Path], known: Sequence[str], name: str) -> Split:

@@ -1,0 +1,190 @@
+"""The split: seeded, of the right sizes, without copies across parts, or from files."""
+
+import json
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_io import splits
+from data_io.errors import InputError
+
+TABLE_1 = {
+    "2018DSB": {"training": 428, "validation": 108, "test": 134},
+    "ISIC2018": {"training": 1661, "validation": 415, "test": 518},
+}
+
+
+def dataset(root: Path, contents: dict[str, bytes], counts=None, split=None):
+    """Writes a data set of one file a case, and returns its module."""
+    root.mkdir(exist_ok=True)
+    for case, content in contents.items():
+        (root / f"{case}.png").write_bytes(content)
+    record = types.SimpleNamespace(name="tiny", title="Tiny", counts=counts or {})
+    module = types.SimpleNamespace(
+        RECORD=record,
+        record=lambda root: record,
+        roles=lambda root, case: {"image": root / f"{case}.png"},
+        cases=lambda root: tuple(contents),
+    )
+    if split:
+        module.split = lambda root: split
+    return module
+
+
+def numbered(count: int) -> dict[str, bytes]:
+    return {f"c{k:02d}": str(k).encode() for k in range(count)}
+
+
+def lengths(split):
+    return {part: len(ids) for part, ids in split.items()}
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (664, (424, 107, 133)),  # 664/5 = 132.8; 531/5 = 106.2
+        (163, (104, 26, 33)),  # Table 1's BUS2017, by the rule alone
+        (204, (130, 33, 41)),  # Table 1's KiTS19, by the rule alone
+        (10, (6, 2, 2)),
+        (3, (1, 1, 1)),
+    ],
+)
+def test_sizes_are_fifths_rounded_up(number, expected):
+    sizes = splits.sizes(number, {}, "any")
+    assert tuple(sizes.values()) == expected
+    assert list(sizes) == list(splits.PARTS)
+
+
+@pytest.mark.parametrize("name", TABLE_1)
+def test_sizes_are_table_1s_where_the_number_of_cases_is(name):
+    counts = TABLE_1[name]
+    assert splits.sizes(sum(counts.values()), counts, name) == counts
+    other = splits.sizes(sum(counts.values()) - 1, counts, name)
+    assert sum(other.values()) == sum(counts.values()) - 1
+
+
+def test_two_cases_are_too_few():
+    with pytest.raises(InputError, match=r"Tiny: expected 3 cases or more.*found 2"):
+        splits.sizes(2, {}, "Tiny")
+
+
+def test_a_split_is_numpys_permutation(tmp_path):
+    module = dataset(tmp_path, numbered(10))
+    split = splits.of(module, tmp_path, seed=7)
+    order = np.random.default_rng(7).permutation(10)
+    names = [sorted(f"c{k:02d}" for k in part) for part in np.split(order, [2, 4])]
+    found = [list(split[part]) for part in ("test", "validation", "training")]
+    assert found == names
+    assert split == splits.of(module, tmp_path, seed=7)
+    assert split != splits.of(module, tmp_path, seed=8)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_copies_of_an_image_stay_together(tmp_path, seed):
+    contents = numbered(12)
+    contents["c03"] = contents["c07"] = contents["c11"] = b"three times"
+    contents["c00"] = contents["c09"] = b"twice"
+    split = splits.of(dataset(tmp_path, contents), tmp_path, seed=seed)
+    assert lengths(split) == {"training": 7, "validation": 2, "test": 3}
+    parts = [set(ids) for ids in split.values()]
+    assert set.union(*parts) == set(contents)
+    for group in ({"c03", "c07", "c11"}, {"c00", "c09"}):
+        assert sum(bool(group & part) for part in parts) == 1
+
+
+def test_nothing_but_copies_cannot_be_split(tmp_path):
+    module = dataset(tmp_path, dict.fromkeys(numbered(5), b"the same"))
+    with pytest.raises(InputError, match="Tiny: expected different images"):
+        splits.of(module, tmp_path, seed=0)
+
+
+def test_a_fixed_split_is_kept_and_a_leak_in_it_refused(tmp_path):
+    fixed = {"training": ("c00", "c01"), "validation": ("c02",), "test": ("c03",)}
+    module = dataset(tmp_path, numbered(4), split=fixed)
+    assert splits.of(module, tmp_path, seed=5) == fixed
+    (tmp_path / "c03.png").write_bytes(b"1")
+    with pytest.raises(InputError, match=r"c01 \(training\) = c03 \(test\)"):
+        splits.of(module, tmp_path, seed=5)
+
+
+def authors(tmp_path, sample, testing):
+    paths = tmp_path / "sample_list.json", tmp_path / "testing.json"
+    for path, lists in zip(paths, (sample, testing), strict=True):
+        path.write_text(json.dumps(lists))
+    return paths
+
+
+def test_the_authors_files(tmp_path):
+    module = dataset(tmp_path / "data", numbered(6))
+    sample = {"TRAINING": ["c05", "c01"], "VALIDATION": ["c02"]}
+    testing = {"TRAINING": ["c05", "c01", "c02"], "VALIDATION": ["c00", "c04"]}
+    files = authors(tmp_path, sample, testing)
+    split = splits.of(module, tmp_path / "data", None, files)
+    assert split == {
+        "training": ("c05", "c01"),
+        "validation": ("c02",),
+        "test": ("c00", "c04"),
+    }
+    with pytest.raises(InputError, match="the other way round"):
+        splits.of(module, tmp_path / "data", None, files[::-1])
+    with pytest.raises(InputError, match="Give both"):
+        splits.of(module, tmp_path / "data", None, files[:1])
+
+
+def test_the_split_of_a_run_is_a_split(tmp_path):
+    module = dataset(tmp_path / "data", numbered(8))
+    split = splits.of(module, tmp_path / "data", seed=3)
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps({"dataset": "tiny", "split": split}))
+    assert splits.of(module, tmp_path / "data", None, [path]) == split
+    path.write_text(json.dumps(split))
+    assert splits.of(module, tmp_path / "data", None, [path]) == split
+
+
+@pytest.mark.parametrize(
+    ("testing", "message"),
+    [
+        (["c00", "c07"], "found 1 that are none: c07. Correct these names"),
+        (["c00", "c01"], "found c01 more than once"),
+        ([], "expected cases for test, found none"),
+        ("c00", 'list of cases under "VALIDATION", found something else'),
+        (None, 'list of cases under "VALIDATION", found nothing'),
+    ],
+)
+def test_files_that_are_no_split(tmp_path, testing, message):
+    module = dataset(tmp_path / "data", numbered(6))
+    sample = {"TRAINING": ["c05", "c01"], "VALIDATION": ["c02"]}
+    lists = {} if testing is None else {"VALIDATION": testing}
+    files = authors(tmp_path, sample, lists)
+    with pytest.raises(InputError, match=message):
+        splits.of(module, tmp_path / "data", None, files)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_renumbered_names_fit_nothing(tmp_path, first):
+    module = dataset(tmp_path / "data", numbered(6))
+    names = [f"case_{k + first:05d}" for k in range(6)]
+    sample = {"TRAINING": names[:3], "VALIDATION": names[3:4]}
+    files = authors(tmp_path, sample, {"VALIDATION": names[4:]})
+    with pytest.raises(InputError, match="None fits: the authors renamed") as caught:
+        splits.of(module, tmp_path / "data", None, files)
+    assert "such as c00, c01, c02" in str(caught.value)
+
+
+def test_a_given_split_must_not_leak_either(tmp_path):
+    contents = {**numbered(5), "copy": b"0"}
+    module = dataset(tmp_path / "data", contents)
+    path = tmp_path / "split.json"
+    parts = {"training": ["c00", "c01"], "validation": ["c02"], "test": ["copy"]}
+    path.write_text(json.dumps(parts))
+    with pytest.raises(InputError, match=r"c00 \(training\) = copy \(test\)"):
+        splits.of(module, tmp_path / "data", None, [path])
+
+
+def test_hashes_are_remembered(tmp_path):
+    module = dataset(tmp_path / "data", numbered(6))
+    splits.of(module, tmp_path / "data", 0, folder=tmp_path / "cache")
+    memory = json.loads((tmp_path / "cache" / "tiny" / "raw-files.json").read_text())
+    assert {Path(name).stem for name in memory} == set(numbered(6))
