@@ -93,4 +93,4 @@ lock: ## choose versions anew and write the locks (UPGRADE=1: the newest)
 clean: ## remove environments, caches and .work; data and results stay
 	@rm -rf .venv .venv-torch .venv-jax .venv-gpu .work build ./*.egg-info
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
-	@find data_io losses pipelines tests -name __pycache__ -prune -exec rm -rf {} +
+	@find conformance data_io losses pipelines tests -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,144 @@
+"""`python -m conformance MODULE:CALLABLE --loss "DSC++"`: the checks as a table.
+
+Exit code 0: no check failed; 1: one did; 2: the command could not be understood.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .adapters import FRAMEWORKS, Adapter
+from .checks import CHECKS
+from .reference import MEMBERS
+from .suite import PRECISIONS, run
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: of the command line; those of the process by default.
+
+    Returns:
+        The exit code, 0 or 1; argparse exits with 2 by itself.
+    """
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if given.list:
+        print("\n".join(f"{each.name}\n    {each.description}" for each in CHECKS))
+        return 0
+    if not given.target or not given.loss:
+        parser.error("expected MODULE:CALLABLE and --loss NAME (or --list)")
+    try:
+        adapter, hyperparameters = _adapter(given)
+    except (ImportError, AttributeError, ValueError) as error:
+        parser.error(f"{given.target}: {error}")
+    report = run(
+        adapter,
+        given.loss,
+        precisions=given.precision,
+        checks=given.checks,
+        **hyperparameters,
+    )
+    print(report.text())
+    if given.json:
+        Path(given.json).write_text(report.json() + "\n", encoding="utf-8")
+    return 0 if report.ok else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m conformance",
+        description="Check an implementation of a loss of the DSC++ family.",
+    )
+    add = parser.add_argument
+    add("target", nargs="?", metavar="MODULE:CALLABLE", help="a function or a class")
+    add("--loss", choices=MEMBERS, metavar="NAME", help="what it claims to be")
+    add("--framework", choices=FRAMEWORKS, default="keras", help="default: keras")
+    add("--axis", type=int, default=-1, help="where it wants the classes (default -1)")
+    add("--gamma", type=float, help="the ++ exponent; short for --set gamma=...")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a hyperparameter that differs from Table 2's, or any argument that the "
+        "callable is to be given; may be repeated",
+    )
+    add("--weight", metavar="KEYWORD", help="its keyword for a weight of each voxel")
+    add("--pred-first", action="store_true", help="called with (y_pred, y_true)")
+    add("--from-logits", action="store_true", help="takes logits, applies a softmax")
+    add("--hard-labels", action="store_true", help="takes one-hot labels only")
+    add("--precision", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
+    add(
+        "--checks",
+        nargs="+",
+        choices=[each.name for each in CHECKS],
+        metavar="NAME",
+        help="make these alone",
+    )
+    add("--json", metavar="FILE", help="write the report there as well")
+    add("--list", action="store_true", help="say what each check asks for, and stop")
+    return parser
+
+
+def _adapter(given: argparse.Namespace) -> tuple[Adapter, dict[str, float]]:
+    """The adapter, and the hyperparameters that differ from the defaults."""
+    named = [*given.set, *([] if given.gamma is None else [f"gamma={given.gamma}"])]
+    settings = dict(_setting(each) for each in named)
+    own = MEMBERS[given.loss].defaults
+    hyperparameters = {k: _number(k, v) for k, v in settings.items() if k in own}
+    if given.gamma is not None and "gamma" not in own:
+        raise ValueError(f"{given.loss} has no ++ exponent, received --gamma")
+    adapter = FRAMEWORKS[given.framework](
+        _imported(given.target),
+        name=given.target,
+        axis=given.axis,
+        settings={k: v for k, v in settings.items() if k not in own},
+        soft_labels=not given.hard_labels,
+        weight=given.weight,
+        pred_first=given.pred_first,
+        from_logits=given.from_logits,
+    )
+    return adapter, hyperparameters
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """`name=value`, the value a number, True, False, None or text."""
+    name, found, value = text.partition("=")
+    if not found:
+        raise ValueError(f"--set: expected NAME=VALUE, received {text!r}")
+    words = {"True": True, "False": False, "None": None}
+    for read in (int, float):
+        try:
+            return name, read(value)
+        except ValueError:
+            continue
+    return name, words.get(value, value)
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{name}: expected a number, received {value!r}")
+    return value
+
+
+def _imported(target: str) -> Callable[..., Any]:
+    module, found, name = target.partition(":")
+    if not found:
+        raise ValueError('expected MODULE:CALLABLE, such as "my_package.losses:dice"')
+    loss = importlib.import_module(module)
+    for part in name.split("."):
+        loss = getattr(loss, part)
+    if not callable(loss):
+        raise ValueError("expected something that can be called")
+    return loss
+
+
+if __name__ == "__main__":
+    sys.exit(main())
