@@ -39,7 +39,7 @@ FLAGS += $(call flag,EPOCHS,epochs)$(call flag,JOBS,jobs)
 FLAGS += $(call flag,SPLIT_SEED,split-seed)$(if $(SPLIT), --split $(SPLIT))
 DATA_FLAGS = $(call flag,DATA,data)$(if $(PHANTOM), --phantom)
 
-.PHONY: help install demo reproduce-drive reproduce-dsb2018 tables test lint test-backends lock clean
+.PHONY: help install demo reproduce-drive reproduce-dsb2018 kits19 tables test lint test-backends lock clean
 .PHONY: test-backend
 
 help: ## list the targets
@@ -61,6 +61,9 @@ reproduce-drive: $(VENV)/.ready ## train on DRIVE (DATA=folder) and write its ta
 
 reproduce-dsb2018: $(VENV)/.ready ## the same on 2018DSB (DATA=folder or zip)
 	@$(VENV)/bin/dscpp reproduce --dataset dsb2018$(DATA_FLAGS)$(FLAGS)
+
+kits19: $(VENV)/.ready ## the same on KiTS19 in 3D (DATA=folder; PHANTOM=1 simulates)
+	@$(VENV)/bin/dscpp reproduce --dataset kits19$(DATA_FLAGS)$(FLAGS)
 
 tables: $(VENV)/.ready ## write every table anew from the committed runs
 	@$(VENV)/bin/dscpp tables --readme README.md

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data_io import splits
+from data_io import splits, volumes
 from data_io.datasets.reading import decode, is_colour, masks, union
 from data_io.datasets.record import Record
 from data_io.errors import InputError
@@ -190,7 +190,7 @@ def facts_of(path: Path) -> Facts:
         pairs of a value and its number of pixels (at most 9); for an array of floats
         `range`. A folder of masks has the mode `masks`, the facts of their union,
         `overlap`, the number of pixels in several of them, and the names of those that
-        are `empty`.
+        are `empty`. Of a volume see `data_io.volumes.facts`.
 
     Raises:
         InputError: it can't be decoded.
@@ -199,6 +199,8 @@ def facts_of(path: Path) -> Facts:
         pixels, overlap, empty = union(path)
         more: Facts = {"overlap": overlap, "empty": empty}
         return {**facts_of_pixels("masks", pixels), **more}
+    if ".nii" in path.suffixes:
+        return volumes.facts(path)
     mode, pixels = decode(path) if path.suffix != ".npy" else decode_array(path)
     return facts_of_pixels(mode, pixels)
 
@@ -250,6 +252,8 @@ def judge(
         known: its facts.
         others: facts of all files of the case, by role.
     """
+    if record.is_3d:
+        return volumes.judge(record, role, name, known, others)
     expected = record.raw_shape or others.get("image", known)["shape"]
     problems = []
     if list(expected) != known["shape"]:
@@ -375,7 +379,9 @@ def message(record: Record, root: Path, problems: list[str]) -> str:
 
 def shown(shape: Any) -> str:
     """A spatial shape in words."""
-    return f"{shape[0]} rows x {shape[1]} columns"
+    axes = ("slices", "rows", "columns")[-len(shape) :]
+    parts = zip(shape, axes, strict=True)
+    return " x ".join(f"{size} {axis}" for size, axis in parts)
 
 
 def recall(state: Path | None) -> dict[str, dict[str, Any]]:
@@ -394,7 +400,7 @@ def is_entry(entry: Any) -> bool:
     return (
         [type(number) for number in entry["stamp"]] == [int, int]
         and isinstance(facts["mode"], str)
-        and len(facts["shape"]) == 2
+        and len(facts["shape"]) in (2, 3)
         and all(len(pair) == 2 for pair in facts.get("values", []))
     )
 

@@ -2,7 +2,7 @@
 
 Every module offers the same doors: `RECORD`, `record`, `locate`, `roles`, `files`,
 `references`, `regions`, `interface`, `check` and `remarks`; and `split` where the split
-is fixed, else `cases` (see `data_io.splits`).
+is fixed, else `cases` (see `data_io.splits`). Modules of volumes also have `geometry`.
 """
 
 from importlib import import_module
@@ -10,9 +10,9 @@ from types import ModuleType
 
 from data_io.errors import InputError
 
-__all__ = ["by_name", "names"]
+__all__ = ["by_name", "names", "simulated"]
 
-NAMES = ("drive", "dsb2018", "phantom")
+NAMES = ("drive", "dsb2018", "kits19", "kits19-simulated", "phantom")
 
 
 def names() -> list[str]:
@@ -35,4 +35,10 @@ def by_name(name: str) -> ModuleType:
             f"--dataset {name}: expected one of {known}, received {name!r}. "
             "Name one of these."
         )
-    return import_module(f"{__name__}.{name.lower()}")
+    return import_module(f"{__name__}.{name.lower().replace('-', '_')}")
+
+
+def simulated(name: str) -> str:
+    """Name of the data set that stands in for one: made, not taken."""
+    volumes = by_name(name).RECORD.is_3d
+    return "kits19-simulated" if volumes else "phantom"

@@ -116,6 +116,8 @@ def _reduced_dsb2018(record: Record) -> Protocol:
 
 
 def _demo(record: Record) -> Protocol:
+    if record.is_3d:
+        return dataclasses.replace(_reduced_3d(record), epochs=15)
     # For phantoms: minutes on two cores.
     return Protocol(
         input_shape=record.input_shape,

@@ -95,8 +95,9 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def command(args: argparse.Namespace) -> int:
     """`dscpp reproduce` and `dscpp demo`: see `reproduce`."""
-    datasets.by_name(args.dataset)
-    experiment = read(args.experiment, "phantom" if args.phantom else args.dataset)
+    module = datasets.by_name(args.dataset)
+    name = datasets.simulated(args.dataset) if args.phantom else args.dataset
+    experiment = read(args.experiment, name)
     changes: dict[str, Any] = {}
     if args.preset:
         changes["preset"] = args.preset
@@ -109,9 +110,11 @@ def command(args: argparse.Namespace) -> int:
         changes["overrides"] = {**experiment.overrides, "epochs": args.epochs}
     if args.phantom:
         print("PHANTOM: simulated images, not the data set; results are labelled so.")
+    # Volumes are simulated over label maps that may be given; images over nothing.
+    drawn = args.phantom and not module.RECORD.is_3d
     return reproduce(
         dataclasses.replace(experiment, **changes),
-        None if args.phantom else args.data,
+        None if drawn else args.data,
         args.results,
         args.work,
         args.jobs,
