@@ -2,7 +2,8 @@
 
 The cache takes the place of the raw files behind MIScnn's Data I/O interface; from
 there on a sample goes MIScnn's way: `Data_IO.sample_loader`, then `Preprocessor.run`
-with its one-hot label, its augmentation and its making of batches.
+with its one-hot label, its augmentation and its making of batches. Of a volume it draws
+one random patch ("patchwise-crop").
 """
 
 import contextlib
@@ -78,6 +79,10 @@ class Batches(keras.utils.PyDataset):
     repeated look give the same batches. Keras must not shuffle on top of it:
     `fit(..., shuffle=False)`.
 
+    Of a volume an item is one patch, drawn anew each epoch, also without augmentation.
+    A volume that is smaller than a patch is padded with 0, its mean, in the image, and
+    with no class at all in the label, as MIScnn does it.
+
     Args:
         cache: the prepared samples.
         cases: ids of the cases to draw, all of them once an epoch.
@@ -106,7 +111,8 @@ class Batches(keras.utils.PyDataset):
             Data_IO(CachedInterface(cache, classes), ""),
             batch_size=1,
             data_aug=augmentation(cache.settings) if augment else None,
-            analysis="fullimage",
+            analysis="patchwise-crop" if cache.settings.is_3d else "fullimage",
+            patch_shape=tuple(cache.settings.input_shape),
         )
 
     def __len__(self) -> int:

@@ -42,6 +42,8 @@ __all__ = [
     "Resampling",
     "Resize",
     "Sample",
+    "crop_patch",
+    "pad_patch",
 ]
 
 _KERAS_PARTS = ("backend", "callbacks", "layers", "models", "optimizers", "utils")
@@ -123,6 +125,7 @@ with _stand_ins():
     from miscnn.processing.subfunctions.normalization import Normalization
     from miscnn.processing.subfunctions.resampling import Resampling
     from miscnn.processing.subfunctions.resize import Resize
+    from miscnn.utils.patch_operations import crop_patch, pad_patch
 
 
 def _without(function: Callable[..., Any], argument: str) -> Callable[..., Any]:

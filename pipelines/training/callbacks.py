@@ -71,15 +71,16 @@ class EarlyStopping(_ResumableMixin, keras.callbacks.EarlyStopping):
 
 
 class EpochSetter(keras.callbacks.Callback):
-    """Tells the batches which epoch they draw for."""
+    """Tells batches which epoch they draw for."""
 
-    def __init__(self, batches: Any) -> None:
+    def __init__(self, *batches: Any) -> None:
         super().__init__()
         self.batches = batches
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Draw for this epoch from now on."""
-        self.batches.epoch = epoch
+        for batches in self.batches:
+            batches.epoch = epoch
 
 
 class NotFinite(RuntimeError):

@@ -1,4 +1,8 @@
-"""Probabilities of every validation and test case, at native resolution."""
+"""Probabilities of every validation and test case.
+
+Those of images at native resolution, those of volumes on the network's grid: at native
+resolution a volume of 1059 slices has 3.3 GB of them.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +14,17 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from data_io import batches
+from data_io import batches, patches
 from data_io.content import file_hash
 from data_io.errors import InputError
 from pipelines import provenance
 from pipelines import run as runs
 from pipelines.evaluate import PROBABILITIES, SPLITS
 from pipelines.training import fit
+from pipelines.training.protocol import Protocol
 from pipelines.training.task import Task
 
-__all__ = ["load_model", "predict"]
+__all__ = ["load_model", "predict", "volume"]
 
 
 def load_model(run: runs.Run, task: Task, material: fit.Material) -> keras.Model:
@@ -83,8 +88,10 @@ def _first_line(error: Exception) -> str:
 def predict(task: Task, material: fit.Material, run: runs.Run) -> None:
     """Write `probabilities/<case>.npy` for each validation and test case.
 
-    Each file is (*native shape, classes), float32, softmax values resized to native
-    resolution (protocol: order 1). A folder half written is never left under its name.
+    Each file is float32: of an image (*native shape, classes), softmax values resized
+    to native resolution (protocol: order 1); of a volume (*prepared shape, classes), on
+    the grid that it was resampled to. A folder half written is never left under its
+    name.
 
     Args:
         task: the run's task.
@@ -94,7 +101,7 @@ def predict(task: Task, material: fit.Material, run: runs.Run) -> None:
     model = load_model(run, task, material)
     start = time.perf_counter()
     with runs.writing(run.path(PROBABILITIES)):
-        _write_probabilities(model, material, run)
+        _write_probabilities(task, model, material, run)
     run.update(
         state="predicted",
         times={"predict_s": round(time.perf_counter() - start, 1)},
@@ -105,16 +112,38 @@ def predict(task: Task, material: fit.Material, run: runs.Run) -> None:
 
 
 def _write_probabilities(
-    model: keras.Model, material: fit.Material, run: runs.Run
+    task: Task, model: keras.Model, material: fit.Material, run: runs.Run
 ) -> None:
     aside = run.path(f".{PROBABILITIES}")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
     cases = [case for split in SPLITS for case in material.split[split]]
     for case in tqdm(cases, desc=f"{run.name} predict", unit="case"):
-        image = batches.prediction_input(material.cache, case)
-        softmax = np.asarray(model.predict_on_batch(image))[0]
-        native = batches.to_native(material.cache, case, softmax)
-        np.save(aside / f"{case}.npy", native.astype(np.float32))
+        if task.protocol.overlap:
+            found = volume(model, material.cache.image(case), task.protocol)
+        else:
+            image = batches.prediction_input(material.cache, case)
+            softmax = np.asarray(model.predict_on_batch(image))[0]
+            found = batches.to_native(material.cache, case, softmax)
+        np.save(aside / f"{case}.npy", found.astype(np.float32, copy=False))
     shutil.rmtree(run.path(PROBABILITIES), ignore_errors=True)
     aside.rename(run.path(PROBABILITIES))
+
+
+def volume(model: keras.Model, image: np.ndarray, protocol: Protocol) -> np.ndarray:
+    """Predict a prepared volume, patch by patch.
+
+    Args:
+        model: from patches to probabilities.
+        image: (*shape, channels) float32, resampled, clipped and z-scored.
+        protocol: patch, overlap and join.
+
+    Returns:
+        probabilities, (*shape, classes) float32, on the grid of `image`.
+    """
+    grid = patches.Grid(
+        image.shape[:-1], protocol.input_shape, protocol.overlap, protocol.join
+    )
+    return patches.predict(
+        image, lambda patch: np.asarray(model.predict_on_batch(patch)), grid
+    )

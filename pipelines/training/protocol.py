@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from data_io import patches
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 
@@ -41,6 +42,11 @@ class Protocol:
         stopping_patience: epochs without a better validation loss before the end.
         min_delta: a smaller change of the validation loss is none.
         augment: whether training samples are augmented.
+        overlap: of neighbouring patches at prediction, voxels by axis; () for images,
+            which are predicted whole. So are the next two of volumes alone.
+        join: how overlapping predictions are joined, see `data_io.patches.Grid`.
+        fixed_validation: whether the patches of validation are the same each epoch; in
+            the released code they are drawn anew, so its validation loss is noisy.
     """
 
     input_shape: tuple[int, ...]
@@ -58,19 +64,29 @@ class Protocol:
     stopping_patience: int = 50
     min_delta: float = 1e-7
     augment: bool = True
+    overlap: tuple[int, ...] = ()
+    join: str = patches.JOINS[0]
+    fixed_validation: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """The values as JSON knows them (tuples become lists)."""
+        """The values as JSON knows them; for images without those of volumes."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        return values
+        of_volumes = len(self.input_shape) == 3
+        return {k: v for k, v in values.items() if of_volumes or k not in _OF_VOLUMES}
 
 
+_OF_VOLUMES = ("overlap", "join", "fixed_validation")
 KEYS = tuple(field.name for field in dataclasses.fields(Protocol))
 
 
 def _paper(record: Record) -> Protocol:
     if record.is_3d:
-        return Protocol(record.input_shape, plateau_patience=5, stopping_patience=10)
+        return Protocol(
+            record.input_shape,
+            plateau_patience=5,
+            stopping_patience=10,
+            overlap=_half(record.input_shape),
+        )
     return Protocol(input_shape=record.input_shape)
 
 
@@ -94,12 +110,13 @@ def _reduced_3d(record: Record) -> Protocol:
     # An eighth of the voxels, a quarter of the filters, one level less (40 / 2**3 is
     # whole). Fewer cases make an epoch of fewer patches, so patience does not shrink.
     return Protocol(
-        input_shape=tuple(size // 2 for size in record.input_shape),
+        input_shape=_half(record.input_shape),
         filters=8,
         depth=3,
         epochs=60,
         plateau_patience=10,
         stopping_patience=20,
+        overlap=_half(_half(record.input_shape)),
     )
 
 
@@ -107,7 +124,7 @@ def _reduced_dsb2018(record: Record) -> Protocol:
     # 26 times as many training images as DRIVE: a sixth of the epochs are four times
     # the steps, an hour for three runs on two cores.
     return Protocol(
-        input_shape=tuple(size // 2 for size in record.input_shape),
+        input_shape=_half(record.input_shape),
         filters=16,
         epochs=16,
         plateau_patience=3,
@@ -126,7 +143,12 @@ def _demo(record: Record) -> Protocol:
         epochs=25,
         plateau_patience=6,
         stopping_patience=12,
+        overlap=_half(record.input_shape) if record.is_3d else (),
     )
+
+
+def _half(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size // 2 for size in shape)
 
 
 PRESETS: dict[str, Callable[[Record], Protocol]] = {
@@ -199,6 +221,8 @@ def override(
     current = protocol.as_dict()
     for key, value in values.items():
         _check_key(key, key)
+        if key not in current:
+            raise InputError(f"--set {key}: for volumes alone, received for images")
         _check(key, value, current[key])
     changed = {key: value for key, value in values.items() if value != current[key]}
     fields: dict[str, Any] = {
@@ -215,16 +239,18 @@ _LIMITS = {"momentum": 1, "plateau_factor": 1}
 
 
 def _check(key: str, value: Any, like: Any) -> None:
+    lowest = 0 if key in ("plateau_cooldown", "overlap") else 1
     if isinstance(like, bool):
         good = isinstance(value, bool)
     elif isinstance(like, list):
         good = (
             isinstance(value, list)
             and len(value) == len(like)
-            and all(type(size) is int and size > 0 for size in value)
+            and all(type(size) is int and size >= lowest for size in value)
         )
+    elif isinstance(like, str):
+        good = value in patches.JOINS
     elif isinstance(like, int):
-        lowest = 0 if key == "plateau_cooldown" else 1
         good = type(value) is int and value >= lowest
     else:
         number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -248,4 +274,10 @@ def _check_shape(protocol: Protocol) -> None:
         raise InputError(
             f"input_shape: expected multiples of {multiple} (depth {protocol.depth}), "
             f"received {list(protocol.input_shape)}"
+        )
+    pairs = zip(protocol.overlap, protocol.input_shape, strict=False)
+    if any(overlap >= size for overlap, size in pairs):
+        raise InputError(
+            f"overlap: expected less than the patch, {list(protocol.input_shape)}, on "
+            f"each axis, received {list(protocol.overlap)}"
         )

@@ -1,0 +1,157 @@
+"""Volumes in patches at prediction: the grid, the padding, the joining.
+
+Patches lie where MIScnn puts them: at steps of patch less overlap, the last one shifted
+back to end with the volume. Where patches overlap, their predictions are joined by
+weights that sum to 1 at each voxel. MIScnn joins by pairwise means, first along the
+last axis, then the others; written out, the weight of a patch is a product of one
+weight an axis, as a mean and a Gaussian are too. So one loop serves all three, and no
+more than one patch is held at a time.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["JOINS", "Grid", "predict"]
+
+JOINS = ("miscnn", "mean", "gaussian")
+_SIGMA = 1 / 8  # of the patch: what nnU-Net and MONAI take
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the patches of a volume lie, and how much each counts.
+
+    Attributes:
+        shape: of the volume, voxels by axis.
+        patch: shape of a patch.
+        overlap: of neighbouring patches, voxels by axis, below the patch.
+        join: "miscnn": pairwise means as MIScnn takes them, so that the order decides:
+            1/4, 1/4, 1/2 where the last patch lies over two others. "mean": the mean
+            of all patches at a voxel. "gaussian": by distance from the patch's centre,
+            with a standard deviation of 1/8 of the patch.
+    """
+
+    shape: tuple[int, ...]
+    patch: tuple[int, ...]
+    overlap: tuple[int, ...]
+    join: str = "miscnn"
+
+    def __iter__(self) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
+        """Patches in MIScnn's order, the last axis fastest.
+
+        Yields:
+            place of the patch, a slice for each axis; its weights there, float32, of
+            the same shape as the place.
+        """
+        for axes in itertools.product(*self._axes()):
+            place = tuple(part for part, _ in axes)
+            yield place, _product([weights for _, weights in axes])
+
+    def __len__(self) -> int:
+        return math.prod(len(axis) for axis in self._axes())
+
+    def _axes(self) -> list[list[tuple[slice, np.ndarray]]]:
+        weigh = _WEIGHTS[self.join]
+        return [
+            weigh(_parts(size, patch, overlap), patch)
+            for size, patch, overlap in zip(
+                self.shape, self.patch, self.overlap, strict=True
+            )
+        ]
+
+
+def _parts(size: int, patch: int, overlap: int) -> list[slice]:
+    """Places along one axis; one patch where the volume is no longer than that."""
+    steps = max(1, math.ceil((size - overlap) / (patch - overlap)))
+    starts = [step * (patch - overlap) for step in range(steps)]
+    last = max(0, size - patch)
+    return [
+        slice(min(start, last), min(start, last) + min(patch, size)) for start in starts
+    ]
+
+
+def _pairwise(parts: list[slice], patch: int) -> list[tuple[slice, np.ndarray]]:
+    """MIScnn's: each patch halves with all that lay there before it."""
+    weights = [np.ones(part.stop - part.start) for part in parts]
+    for number in range(1, len(parts)):
+        start, stop = parts[number].start, parts[number - 1].stop
+        weights[number][: stop - start] = 0.5
+        for earlier, part in zip(weights[:number], parts, strict=False):
+            earlier[max(0, start - part.start) :] *= 0.5
+    return list(zip(parts, weights, strict=True))
+
+
+def _mean(parts: list[slice], patch: int) -> list[tuple[slice, np.ndarray]]:
+    return _normalised(parts, np.ones(patch))
+
+
+def _gaussian(parts: list[slice], patch: int) -> list[tuple[slice, np.ndarray]]:
+    distance = (np.arange(patch) - (patch - 1) / 2) / (_SIGMA * patch)
+    return _normalised(parts, np.exp(-(distance**2) / 2))
+
+
+def _normalised(
+    parts: list[slice], profile: np.ndarray
+) -> list[tuple[slice, np.ndarray]]:
+    """A profile for each patch, divided by their sum at each voxel."""
+    # A patch that the volume does not fill has one place alone, and the weight 1.
+    profiles = [profile[: part.stop - part.start] for part in parts]
+    total = np.zeros(parts[-1].stop)
+    for part, values in zip(parts, profiles, strict=True):
+        total[part] += values
+    return [
+        (part, values / total[part])
+        for part, values in zip(parts, profiles, strict=True)
+    ]
+
+
+_WEIGHTS: dict[str, Callable[[list[slice], int], list[tuple[slice, np.ndarray]]]] = {
+    "miscnn": _pairwise,
+    "mean": _mean,
+    "gaussian": _gaussian,
+}
+
+
+def _product(axes: Sequence[np.ndarray]) -> np.ndarray:
+    """Outer product of one vector for each axis, float32."""
+    product = axes[0]
+    for axis in axes[1:]:
+        product = np.multiply.outer(product, axis)
+    return product.astype(np.float32)
+
+
+def predict(
+    image: np.ndarray, network: Callable[[np.ndarray], np.ndarray], grid: Grid
+) -> np.ndarray:
+    """Predict a volume patch by patch.
+
+    A patch that sticks out of the volume is padded by MIScnn's `pad_patch` (the minimum
+    along each axis, on both sides), and its prediction is cut back.
+
+    Args:
+        image: (*shape, channels) float32; may be memory-mapped.
+        network: gives probabilities (1, *patch, classes) for a patch
+            (1, *patch, channels).
+        grid: of that shape.
+
+    Returns:
+        probabilities, (*shape, classes) float32.
+    """
+    # Not above: the names of the joins are wanted where Keras is not.
+    from data_io.miscnn_compat import crop_patch, pad_patch
+
+    joined: np.ndarray | None = None
+    for place, weights in grid:
+        patch = np.asarray(image[place], dtype=np.float32)[np.newaxis]
+        padded, inside = pad_patch(patch, grid.patch, return_slicer=True)
+        found = crop_patch(network(padded), inside)[0]
+        if joined is None:
+            joined = np.zeros((*grid.shape, found.shape[-1]), np.float32)
+        joined[place] += found * weights[..., np.newaxis]
+    if joined is None:
+        raise ValueError(f"grid: expected patches, received shape {grid.shape}")
+    return joined
