@@ -78,7 +78,8 @@ def verify(
     are the same; what it held is judged anew each time.
 
     Args:
-        dataset: module of the data set, from `data_io.datasets.by_name`.
+        dataset: module of the data set, from `data_io.datasets.by_name`. One that has
+            a `verify(root)` of its own is left to it.
         root: its folder, from `dataset.locate`.
         state: JSON file that remembers what was decoded; None to decode everything.
         progress: shows a bar on stderr when it takes a while.
@@ -90,6 +91,9 @@ def verify(
         InputError: one message with all problems, a line each: which file, expected,
             found, what to do.
     """
+    if hasattr(dataset, "verify"):
+        report: Report = dataset.verify(Path(root))
+        return report
     record, root = dataset.record(root), Path(root)
     problems = list(dataset.check(root))
     report = Report(record.title, root, counts_of(dataset, root))

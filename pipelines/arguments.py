@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-__all__ = ["add_data", "add_epochs", "add_results", "add_split", "add_work", "folder"]
+from data_io.datasets.record import Record
+from data_io.errors import InputError
+
+__all__ = [
+    "add_data", "add_epochs", "add_own", "add_results", "add_split", "add_work",
+    "class_names", "folder", "take_own",
+]  # fmt: skip
 
 
 def folder(text: str) -> Path:
@@ -22,6 +28,94 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         help="the data set's folder or zip, or the folder that contains it "
         "(default: data/<NAME>; phantoms are made when needed)",
     )
+
+
+def add_own(
+    parser: argparse.ArgumentParser,
+    title: str = "your own images, in place of --dataset and --data",
+) -> None:
+    """`--images`, `--masks`, `--name`, `--classes`: a user's own images."""
+    own = parser.add_argument_group(title)
+    own.add_argument(
+        "--images",
+        type=folder,
+        metavar="DIR",
+        help="folder of images (png, tif, jpg, bmp, gif) or NIfTI volumes",
+    )
+    own.add_argument(
+        "--masks",
+        type=folder,
+        metavar="DIR",
+        help="folder of their label maps, named as the images or with an ending such "
+        "as _mask; values 0 and one other, or 0, 1, 2, ...",
+    )
+    own.add_argument(
+        "--name",
+        metavar="NAME",
+        help="what to call them in results",
+    )
+    own.add_argument(
+        "--classes",
+        metavar="NAMES",
+        help='names of the classes in the order of their values, such as "background, '
+        'kidney, tumour" (default: derived from the label maps)',
+    )
+
+
+def take_own(options: argparse.Namespace) -> Record | None:
+    """Look at own images where they are given, and say what was found.
+
+    Args:
+        options: from `add_own`, `--dataset`, `--data` and `--work`; its `dataset` and
+            `data` become those of the own images.
+
+    Returns:
+        The record of own images; None for other data sets.
+
+    Raises:
+        InputError: images that do not fit, or neither images nor a data set.
+    """
+    if options.images is None and options.masks is None:
+        if options.dataset is None:
+            raise InputError(
+                "expected --dataset NAME, or your own data with --images DIR and "
+                "--masks DIR; received neither"
+            )
+        return _record_of(options.dataset, options.data)
+    if (
+        options.images is None
+        or options.masks is None
+        or options.dataset
+        or options.data
+    ):
+        raise InputError(
+            "expected both --images DIR and --masks DIR, and neither --dataset nor "
+            "--data; received another combination"
+        )
+    from data_io import own
+
+    name = f"own-{options.name}" if options.name else "own"
+    found = own.describe(
+        options.images, options.masks, options.work, name, class_names(options)
+    )
+    print(found, flush=True)
+    options.dataset, options.data = name, found.root.absolute()
+    return _record_of(name, options.data)
+
+
+def class_names(options: argparse.Namespace) -> list[str]:
+    """The names that `--classes` lists; [] where it is not given."""
+    names = [text.strip() for text in (options.classes or "").split(",")]
+    return [name for name in names if name]
+
+
+def _record_of(dataset: str, data: Path | None) -> Record | None:
+    """The record of own images; None where the data set's module has one for all."""
+    from data_io import datasets
+
+    module = datasets.by_name(dataset)
+    own = module is datasets.by_name("own")
+    return module.record(module.locate(data)) if own else None
 
 
 def add_epochs(parser: argparse.ArgumentParser) -> None:

@@ -110,6 +110,7 @@ def _verify(commands: _Commands[argparse.ArgumentParser]) -> None:
     def run(options: argparse.Namespace) -> None:
         from data_io import datasets, verify
 
+        arguments.take_own(options)
         module = datasets.by_name(options.dataset)
         state = options.work / "verify" / f"{module.RECORD.name}.json"
         print(verify.verify(module, module.locate(options.data), state))
@@ -117,8 +118,9 @@ def _verify(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = _command(
         commands, "verify", "decode every file of a data set and report every problem"
     )
-    parser.add_argument("--dataset", required=True, metavar="NAME", help=_datasets())
+    parser.add_argument("--dataset", metavar="NAME", help=_datasets())
     arguments.add_data(parser)
+    arguments.add_own(parser)
     arguments.add_work(parser)
     parser.set_defaults(run=run)
 
@@ -128,20 +130,22 @@ def _train(commands: _Commands[argparse.ArgumentParser]) -> None:
         commands,
         "train",
         "train one run; the same command goes on with one that was stopped",
-        "example:\n  dscpp train --dataset phantom --loss DSC++ --seed 0 "
-        "--preset demo --output my-run",
+        "examples:\n  dscpp train --dataset phantom --loss DSC++ --seed 0 "
+        "--preset demo --output my-run\n  dscpp train --images photos --masks labels "
+        "--loss DSC++ --preset reduced",
     )
-    parser.add_argument("--dataset", required=True, metavar="NAME", help=_datasets())
+    parser.add_argument("--dataset", metavar="NAME", help=_datasets())
     arguments.add_data(parser)
+    arguments.add_own(parser)
     arguments.add_work(parser)
     _add_choices(parser)
     parser.add_argument(
         "--output",
         type=arguments.folder,
-        required=True,
         metavar="RUN",
-        help="the run folder",
+        help="the run folder (default: its place in --results)",
     )
+    arguments.add_results(parser)
     parser.set_defaults(run=_run_train)
 
 
@@ -168,7 +172,7 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
         "--preset",
         default="paper",
         metavar="P",
-        help="paper (512x512, GPU), reduced (256x256, CPU) or demo (default: paper)",
+        help="paper (the study's size, GPU), reduced (CPU) or demo (default: paper)",
     )
     arguments.add_epochs(parser)
     parser.add_argument(
@@ -186,6 +190,7 @@ def _run_train(options: argparse.Namespace) -> None:
     from pipelines.training import protocol
     from pipelines.training.task import Task
 
+    record = arguments.take_own(options)
     overrides = protocol.parse_overrides(options.set)
     if options.epochs is not None:
         overrides["epochs"] = options.epochs
@@ -199,10 +204,15 @@ def _run_train(options: argparse.Namespace) -> None:
             options.preset,
             overrides,
             options.split,
+            record,
         )
     except ValueError as error:  # The losses know nothing of InputError.
         raise InputError(str(error)) from error
-    run = stages.train(task, options.data, options.output, options.work)
+    if record:
+        shape = " x ".join(str(size) for size in task.protocol.input_shape)
+        print(f"  network  input {shape} (preset {task.preset})", flush=True)
+    output = options.output or task.folder(options.results)
+    run = stages.train(task, options.data, output, options.work)
     times = run.record["times"]
     print(
         f"{run.folder}: {run.state}, best validation loss "
@@ -211,56 +221,124 @@ def _run_train(options: argparse.Namespace) -> None:
 
 
 def _predict(commands: _Commands[argparse.ArgumentParser]) -> None:
-    def run(options: argparse.Namespace) -> None:
-        from pipelines import stages
-
-        done = stages.predict(
-            options.run_folder, options.data, options.work, options.again
-        )
-        print(f"{done.folder}: {done.state}")
-
     parser = _command(
         commands,
         "predict",
-        "write the probabilities of a trained run at native resolution",
+        "write the probabilities of a trained run, or predict any images with a model",
+        "examples:\n  dscpp predict --run RUN --data DIR\n"
+        "  dscpp predict --model RUN --input photos --output labels --threshold 0.3",
     )
-    _add_run(parser)
+    _add_run(parser, required=False)
+    other = parser.add_argument_group("any images, without label maps")
+    other.add_argument(
+        "--model",
+        type=arguments.folder,
+        metavar="M",
+        help="a run folder, or a .keras file with run.json beside it",
+    )
+    other.add_argument(
+        "--input",
+        type=arguments.folder,
+        metavar="PATH",
+        help="an image or NIfTI volume, or a folder of them",
+    )
+    other.add_argument(
+        "--output",
+        type=arguments.folder,
+        metavar="DIR",
+        help="label maps and probabilities are written here",
+    )
+    other.add_argument(
+        "--threshold",
+        type=float,
+        metavar="T",
+        help="foreground where its probability is at least T (default: the most "
+        "probable class)",
+    )
     arguments.add_data(parser)
     arguments.add_work(parser)
     parser.add_argument(
         "--again", action="store_true", help="predict again although it was done"
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=_run_predict)
+
+
+def _run_predict(options: argparse.Namespace) -> None:
+    from pipelines import stages
+
+    given = [options.model, options.input, options.output]
+    if options.run_folder and not any(given):
+        done = stages.predict(
+            options.run_folder, options.data, options.work, options.again
+        )
+        print(f"{done.folder}: {done.state}")
+        return
+    if options.run_folder or not all(given):
+        raise InputError(
+            "expected --run RUN, or --model M with --input PATH and --output DIR; "
+            "received another combination"
+        )
+    stages.import_keras()
+    from pipelines import apply
+
+    written = apply.predict_files(
+        options.model, options.input, options.output, options.threshold, options.work
+    )
+    print(f"{options.output}: {len(written)} label maps, with their probabilities")
 
 
 def _evaluate(commands: _Commands[argparse.ArgumentParser]) -> None:
-    def run(options: argparse.Namespace) -> None:
-        from pipelines import stages
-
-        done = stages.evaluate(
-            options.run_folder, options.data, options.work, options.again
-        )
-        print(f"{done.folder}: {done.state}; see cases.csv and histograms.npz")
-
     parser = _command(
-        commands, "evaluate", "measure a predicted run: cases.csv, histograms.npz"
+        commands,
+        "evaluate",
+        "measure a predicted run, or a trained one on another set of images",
+        "examples:\n  dscpp evaluate --run RUN --data DIR\n"
+        "  dscpp evaluate --run RUN --images DIR --masks DIR --name clinic-b",
     )
     _add_run(parser)
     arguments.add_data(parser)
+    arguments.add_own(parser, "another set, to measure a trained run on")
     arguments.add_work(parser)
     parser.add_argument(
         "--again", action="store_true", help="measure again although it was done"
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=_run_evaluate)
 
 
-def _add_run(parser: argparse.ArgumentParser) -> None:
+def _run_evaluate(options: argparse.Namespace) -> None:
+    from pipelines import stages
+
+    if options.images is None and options.masks is None:
+        done = stages.evaluate(
+            options.run_folder, options.data, options.work, options.again
+        )
+        print(f"{done.folder}: {done.state}; see cases.csv and histograms.npz")
+        return
+    if options.images is None or options.masks is None or options.data:
+        raise InputError(
+            "expected both --images DIR and --masks DIR of the other set, and no --data"
+        )
+    stages.import_keras()
+    from pipelines import apply
+
+    folder = apply.evaluate_set(
+        options.run_folder,
+        options.images,
+        options.masks,
+        options.name or "other",
+        arguments.class_names(options),
+        options.work,
+    )
+    print(f"{folder}: see cases.csv and histograms.npz")
+
+
+def _add_run(parser: argparse.ArgumentParser, required: bool = True) -> None:
     # `run` itself is the command's function.
     parser.add_argument(
         "--run",
         dest="run_folder",
         type=arguments.folder,
-        required=True,
+        required=required,
         metavar="RUN",
         help="the run folder",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,7 +18,7 @@ from pipelines import provenance
 from pipelines import run as runs
 from pipelines.measure import histograms, metrics
 
-__all__ = ["COLUMNS", "evaluate", "probabilities"]
+__all__ = ["COLUMNS", "evaluate", "measure", "probabilities", "write"]
 
 COLUMNS = (*runs.CASE_KEYS, *metrics.COLUMNS)
 PROBABILITIES = "probabilities"
@@ -72,14 +72,8 @@ def evaluate(run: runs.Run, root: Path) -> None:
     run.require("predicted", f"dscpp predict --run {run.folder}")
     start = time.perf_counter()
     module = datasets.by_name(run.record["dataset"])
-    rows: list[dict[str, Any]] = []
-    pairs: list[dict[str, Any]] = []
     cases = [(split, case) for split in SPLITS for case in run.record["split"][split]]
-    for split, case in tqdm(cases, desc=f"{run.name} evaluate", unit="case"):
-        measured, paired = _case(run, module, root, case)
-        rows += [{"split": split, **row} for row in measured]
-        pairs += [{"split": split, **row} for row in paired]
-    _write(run, rows, pairs)
+    write(run.folder, run.record, *measure(run, module, root, cases))
     run.update(
         files=["cases.csv", "histograms.npz"],
         state="evaluated",
@@ -88,6 +82,30 @@ def evaluate(run: runs.Run, root: Path) -> None:
             provenance.peak_memory_mb(), run.record.get("peak_memory_mb", 0)
         ),
     )
+
+
+def measure(
+    run: runs.Run, module: ModuleType, root: Path, cases: Sequence[tuple[str, str]]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Measure cases whose probabilities are there.
+
+    Args:
+        run: whose `probabilities` they are.
+        module: of the data set.
+        root: the data set's folder, for labels and regions.
+        cases: pairs of the split's name and a case.
+
+    Returns:
+        rows of `cases.csv`, with the counts of `histograms.npz`, and rows of pairs of
+        observers.
+    """
+    rows: list[dict[str, Any]] = []
+    pairs: list[dict[str, Any]] = []
+    for split, case in tqdm(cases, desc=f"{run.name} evaluate", unit="case"):
+        measured, paired = _case(run, module, root, case)
+        rows += [{"split": split, **row} for row in measured]
+        pairs += [{"split": split, **row} for row in paired]
+    return rows, pairs
 
 
 def _case(
@@ -125,13 +143,24 @@ def _pair(
         yield {"counts": counts}
 
 
-def _write(
-    run: runs.Run, rows: list[dict[str, Any]], pairs: list[dict[str, Any]]
+def write(
+    folder: Path,
+    record: Mapping[str, Any],
+    rows: Sequence[dict[str, Any]],
+    pairs: Sequence[dict[str, Any]],
 ) -> None:
+    """Write `cases.csv` and `histograms.npz`.
+
+    Args:
+        folder: where to.
+        record: `run.json` of the run measured.
+        rows: from `measure`.
+        pairs: from `measure`.
+    """
     # "split" is a row's own here, and the whole split in the record.
-    own = {key: run.record[key] for key in runs.CASE_KEYS[:6]}
-    runs.write_csv(run.path("cases.csv"), COLUMNS, [{**row, **own} for row in rows])
+    own = {key: record[key] for key in runs.CASE_KEYS[:6]}
+    runs.write_csv(folder / "cases.csv", COLUMNS, [{**row, **own} for row in rows])
     table = histograms.Histograms.from_rows(rows, pairs)
     runs.write_atomically(
-        run.path("histograms.npz"), lambda aside: histograms.save(aside, table)
+        folder / "histograms.npz", lambda aside: histograms.save(aside, table)
     )

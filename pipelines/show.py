@@ -81,7 +81,9 @@ def _draw(shown: Mapping[str, runs.Run], root: Path, case: str, path: Path) -> P
         loss: _foreground(probabilities(run, case, truth.shape))
         for loss, run in shown.items()
     }
-    image = read_image(module.roles(root, case)["image"])
+    # Own images may be grey, or have more than 8 bits.
+    own = getattr(module, "picture", None)
+    image = own(root, case) if own else read_image(module.roles(root, case)["image"])
     detail = _DETAIL if min(truth.shape) > 2 * _DETAIL else None
     title = _title(first, case)
     return pictures.compare(image, truth > 0, maps, path, title, detail)

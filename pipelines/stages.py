@@ -15,15 +15,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_io import content, splits, verify
+from data_io import content, datasets, splits, verify
+from data_io.datasets.record import Record
 from data_io.errors import InputError
 from pipelines import provenance
 from pipelines import run as runs
 from pipelines.training.task import Task, from_record
 
-__all__ = ["WORK", "estimate", "evaluate", "predict", "train"]
+__all__ = ["WORK", "estimate", "evaluate", "import_keras", "predict", "train"]
 
 WORK = Path(".work")
+_PLACE = "own-data.json"
 _BACKENDS = ("tensorflow", "torch", "jax")
 _NOTES = ("I0000 ", "WARNING: All log messages before absl")
 
@@ -57,10 +59,14 @@ def train(task: Task, data: Path | None, output: Path, work: Path = WORK) -> run
                 _require_same_data(run, task, data, work)
                 return run
         material, identity = _prepare(task, data, work)
+        record = task.module.record(task.module.locate(data))
         if runs.is_run(output):
             run.require_same(identity)
         else:
-            run = runs.Run.create(output, _new_record(task, identity))
+            run = runs.Run.create(output, _new_record(task, identity, record))
+        if task.module is datasets.by_name("own"):
+            # So that the next stages need not be told; not in git.
+            runs.write_json(run.path(_PLACE), {"data": str(Path(str(data)).absolute())})
         from pipelines.training import fit
 
         fit.train(task, material, run)
@@ -84,7 +90,7 @@ def predict(
     with _held(folder) as run:
         run.require("trained", f"dscpp train … --output {folder}")
         if again or not run.reached("predicted"):
-            task = _task(run)
+            task, data = _task(run), _place(run, data)
             _require_backend(run)
             material, identity = _prepare(task, data, work, run)
             run.require_same(identity)
@@ -115,7 +121,7 @@ def evaluate(
             from pipelines import show
 
             task = _task(run)
-            root = task.module.locate(data)
+            root = task.module.locate(_place(run, data))
             _require_same_data(run, task, root, work)
             # The measures come last: with them the run is done, picture and all.
             show.picture(run, root)
@@ -129,6 +135,12 @@ def _held(folder: Path) -> Iterator[runs.Run]:
     runs.Run.open(folder)  # a folder that is no run is not made one by its lock
     with runs.lock_folder(folder):
         yield runs.Run.open(folder)
+
+
+def _place(run: runs.Run, data: Path | None) -> Path | None:
+    """Where the data are: as said, or for own images where they were in training."""
+    kept = content.read_json(run.path(_PLACE)) or {}
+    return data or (Path(kept["data"]) if "data" in kept else None)
 
 
 def _task(run: runs.Run) -> Task:
@@ -159,7 +171,7 @@ def _prepare(
     module = task.module
     root = module.locate(data)
     verify.verify(module, root, _verified(task, work))
-    _import_keras()
+    import_keras()
     from data_io import cache
     from data_io.preprocessing import Settings
     from pipelines.training.fit import Material
@@ -194,7 +206,7 @@ def _split_of(run: runs.Run) -> splits.Split:
     return {part: tuple(ids) for part, ids in run.record["split"].items()}
 
 
-def _import_keras() -> None:
+def import_keras() -> None:
     """Import Keras without TensorFlow's notes on how it was built.
 
     They come from C++ before any log level counts, two screens of them a command, and
@@ -228,10 +240,10 @@ def _verified(task: Task, work: Path) -> Path:
     return work / "verify" / f"{task.dataset}.json"
 
 
-def _new_record(task: Task, identity: dict[str, Any]) -> dict[str, Any]:
-    record = task.module.RECORD
+def _new_record(task: Task, identity: dict[str, Any], record: Record) -> dict[str, Any]:
     return {
         "title": record.title,
+        "classes": list(record.classes),
         "simulated": record.simulated,
         **identity,
         "commit": provenance.commit(),

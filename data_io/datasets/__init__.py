@@ -24,16 +24,18 @@ def by_name(name: str) -> ModuleType:
     """Returns the module of a data set.
 
     Args:
-        name: one of `names()`, in any case.
+        name: one of `names()`, in any case; or `own`, `own-...`: a user's own images.
 
     Raises:
         InputError: no data set has this name.
     """
+    if name.lower().partition("-")[0] == "own":
+        return import_module(f"{__name__}.folder")
     if name.lower() not in NAMES:
         known = ", ".join(NAMES)
         raise InputError(
             f"--dataset {name}: expected one of {known}, received {name!r}. "
-            "Name one of these."
+            "Name one of these, or give your own: --images FOLDER --masks FOLDER."
         )
     return import_module(f"{__name__}.{name.lower().replace('-', '_')}")
 

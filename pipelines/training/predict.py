@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from data_io import batches, patches
+from data_io import batches, cache, patches
 from data_io.content import file_hash
 from data_io.errors import InputError
 from pipelines import provenance
@@ -24,7 +24,9 @@ from pipelines.training import fit
 from pipelines.training.protocol import Protocol
 from pipelines.training.task import Task
 
-__all__ = ["load_model", "predict", "volume"]
+__all__ = [
+    "load_model", "predict", "probabilities", "read_model", "require_own", "volume",
+]  # fmt: skip
 
 
 def load_model(run: runs.Run, task: Task, material: fit.Material) -> keras.Model:
@@ -35,26 +37,44 @@ def load_model(run: runs.Run, task: Task, material: fit.Material) -> keras.Model
             is not the run's own.
     """
     path = run.path(fit.MODEL)
+    model = read_model(path)
+    expected = fit.build(task.protocol, material.channels, material.classes)
+    _require_same_architecture(path, expected, model)
+    require_own(path, run)
+    return model
+
+
+def read_model(path: Path) -> keras.Model:
+    """Read a model file, without its loss and optimiser.
+
+    Raises:
+        InputError: no file, or not a whole Keras model.
+    """
     if not path.is_file():
         raise InputError(
             f"{path}: expected the run's best checkpoint, found none. Weights are not "
             "kept in git: train again into another --output to have them"
         )
     try:
-        model = keras.models.load_model(path, compile=False)
+        return keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras raises many kinds for a damaged archive.
         raise InputError(
             f"{path}: expected a Keras model, found a file that cannot be loaded "
             f"({_first_line(error)}); restore it or train again"
         ) from error
-    expected = fit.build(task.protocol, material.channels, material.classes)
-    _require_same_architecture(path, expected, model)
+
+
+def require_own(path: Path, run: runs.Run) -> None:
+    """Refuse weights that are not those a run was measured with.
+
+    Raises:
+        InputError: the file's hash is not the one in `run.json`.
+    """
     if file_hash(path) != run.record.get("files", {}).get(fit.MODEL):
         raise InputError(
             f"{path}: expected the run's own weights, found others than {runs.RECORD} "
             f"has the hash of; restore the run's own {fit.MODEL} or train again"
         )
-    return model
 
 
 def _require_same_architecture(
@@ -111,6 +131,30 @@ def predict(task: Task, material: fit.Material, run: runs.Run) -> None:
     )
 
 
+def probabilities(
+    model: keras.Model, prepared: cache.Cache, case: str, protocol: Protocol
+) -> np.ndarray:
+    """Predict a case.
+
+    Args:
+        model: a trained network.
+        prepared: the cache that holds the case.
+        case: its id.
+        protocol: of the network; with an overlap, the case is a volume.
+
+    Returns:
+        Softmax values, float32: of an image (*native shape, classes), of a volume on
+        the grid it was resampled to.
+    """
+    if protocol.overlap:
+        found = volume(model, prepared.image(case), protocol)
+    else:
+        image = batches.prediction_input(prepared, case)
+        softmax = np.asarray(model.predict_on_batch(image))[0]
+        found = batches.to_native(prepared, case, softmax)
+    return found.astype(np.float32, copy=False)
+
+
 def _write_probabilities(
     task: Task, model: keras.Model, material: fit.Material, run: runs.Run
 ) -> None:
@@ -119,13 +163,8 @@ def _write_probabilities(
     aside.mkdir()
     cases = [case for split in SPLITS for case in material.split[split]]
     for case in tqdm(cases, desc=f"{run.name} predict", unit="case"):
-        if task.protocol.overlap:
-            found = volume(model, material.cache.image(case), task.protocol)
-        else:
-            image = batches.prediction_input(material.cache, case)
-            softmax = np.asarray(model.predict_on_batch(image))[0]
-            found = batches.to_native(material.cache, case, softmax)
-        np.save(aside / f"{case}.npy", found.astype(np.float32, copy=False))
+        found = probabilities(model, material.cache, case, task.protocol)
+        np.save(aside / f"{case}.npy", found)
     shutil.rmtree(run.path(PROBABILITIES), ignore_errors=True)
     aside.rename(run.path(PROBABILITIES))
 

@@ -18,7 +18,9 @@ from data_io import patches
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 
-__all__ = ["KEYS", "PRESETS", "Protocol", "override", "parse_overrides", "preset"]
+__all__ = [
+    "KEYS", "PRESETS", "Protocol", "from_dict", "override", "parse_overrides", "preset",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,21 @@ class Protocol:
 
 
 _OF_VOLUMES = ("overlap", "join", "fixed_validation")
+
+
+def from_dict(values: Mapping[str, Any]) -> Protocol:
+    """The protocol that `Protocol.as_dict` gave.
+
+    Raises:
+        TypeError: a value has another name.
+    """
+    fields: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in values.items()
+    }
+    return Protocol(**fields)
+
+
 KEYS = tuple(field.name for field in dataclasses.fields(Protocol))
 
 

@@ -59,14 +59,19 @@ class Task:
         preset: str = "paper",
         overrides: Mapping[str, Any] | None = None,
         split_files: Sequence[Path] = (),
+        record: Record | None = None,
     ) -> Task:
         """Check what was asked and fill in the defaults.
+
+        The arguments are the attributes, but for `record`: that of the images at hand,
+        where it depends on them (own data); None for the data set's one.
 
         Raises:
             InputError: unknown data set or preset, or a value out of range.
             ValueError: unknown loss, or a gamma that it does not take.
         """
-        record: Record = datasets.by_name(dataset).RECORD
+        if record is None:
+            record = datasets.by_name(dataset).RECORD
         _check_seed("seed", seed)
         if split_seed is not None:
             _check_seed("split_seed", split_seed)
@@ -120,13 +125,14 @@ def _check_seed(name: str, value: Any) -> None:
 
 
 def from_record(record: Mapping[str, Any]) -> Task:
-    """The task of a run, from its `run.json`."""
-    return Task.make(
+    """The task of a run, from its `run.json`: whatever its preset is today."""
+    return Task(
         dataset=record["dataset"],
-        loss=record["loss"],
-        gamma=record["gamma"],
+        loss=catalogue.canonical(record["loss"]),
+        gamma=catalogue.check_gamma(record["loss"], record["gamma"]),
         seed=record["seed"],
         split_seed=record["split_seed"],
         preset=record["preset"],
-        overrides=record["overrides"],
+        overrides=dict(record["overrides"]),
+        protocol=protocol.from_dict(record["settings"]),
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from data_io.datasets.record import Record
 from data_io.errors import InputError
 from losses import catalogue
 from pipelines import run as runs
@@ -41,6 +42,7 @@ class Experiment:
         overrides: values of the protocol that differ from the preset's.
         split_seed: decides the split where a data set has no fixed one.
         split_files: files that hold the split instead.
+        record: of the images at hand, where it depends on them (own data).
     """
 
     dataset: str
@@ -50,6 +52,7 @@ class Experiment:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     split_seed: int = 0
     split_files: tuple[Path, ...] = ()
+    record: Record | None = None
 
     def tasks(self) -> list[Task]:
         """Every training of it, in the order in which they are made.
@@ -76,6 +79,7 @@ class Experiment:
                 self.preset,
                 self.overrides,
                 self.split_files,
+                self.record,
             )
         except InputError:
             raise
@@ -152,12 +156,13 @@ def read(path: Path, dataset: str) -> Experiment:
 
 
 def _experiment(path: Path, content: dict[str, Any], dataset: str) -> Experiment:
-    if dataset not in content["datasets"]:
+    listed = "own" if dataset.startswith("own-") else dataset
+    if listed not in content["datasets"]:
         raise InputError(
             f"{path}: lists no losses for the data set {dataset!r}, only for "
             f"{', '.join(content['datasets'])}; add it there"
         )
-    losses = content["datasets"][dataset].items()
+    losses = content["datasets"][listed].items()
     return Experiment(
         dataset,
         content["preset"],

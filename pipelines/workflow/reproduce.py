@@ -46,10 +46,9 @@ INTERRUPTED = 130
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `dscpp reproduce`."""
-    parser.add_argument(
-        "--dataset", required=True, metavar="NAME", help="short name, such as drive"
-    )
+    parser.add_argument("--dataset", metavar="NAME", help="short name, such as drive")
     arguments.add_data(parser)
+    arguments.add_own(parser)
     parser.add_argument(
         "--phantom",
         action="store_true",
@@ -69,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `dscpp demo`."""
     parser.set_defaults(dataset="phantom", data=None, phantom=False, experiment=DEMO)
+    parser.set_defaults(images=None, masks=None)
     _add_common(parser)
 
 
@@ -95,10 +95,11 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def command(args: argparse.Namespace) -> int:
     """`dscpp reproduce` and `dscpp demo`: see `reproduce`."""
+    record = arguments.take_own(args)
     module = datasets.by_name(args.dataset)
     name = datasets.simulated(args.dataset) if args.phantom else args.dataset
     experiment = read(args.experiment, name)
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = {"record": record}
     if args.preset:
         changes["preset"] = args.preset
     if args.losses:

@@ -1,0 +1,302 @@
+"""A user's own images: a folder of them, and a folder of label maps.
+
+The folder of this data set holds no image. It holds two small files that
+`data_io.own.describe` writes: `dataset.json`, where the images are and what was found
+in them, and `reading.json`, how they are read (channels, label values). The second is
+one of the files of every case, so that another reading is other data.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from data_io.datasets import nifti
+from data_io.datasets.reading import decode, described, is_colour
+from data_io.datasets.record import Record
+from data_io.errors import InputError
+from data_io.verify import Report
+
+__all__ = [
+    "ABOUT", "READING", "RECORD", "cases", "check", "files", "geometry", "interface",
+    "is_volume", "locate", "picture", "read_labels", "read_pixels", "record",
+    "references", "regions", "remarks", "roles", "verify",
+]  # fmt: skip
+
+ABOUT = "dataset.json"
+READING = "reading.json"
+FORMAT = 1
+
+# What all sets of one's own share; `record(root)` has the facts of one.
+RECORD = Record(
+    name="own",
+    title="own data",
+    classes=("background", "foreground"),
+    channels=1,
+    input_shape=(512, 512),
+    counts={},
+    raw_shape=None,
+    source="the user's own",
+    licence="the user's own",
+    citation="none",
+    access="Give --images FOLDER and --masks FOLDER.",
+    layout="""\
+  IMAGES/  a.png b.png ... (or tif, jpg, bmp; or NIfTI volumes a.nii.gz b.nii.gz ...)
+  MASKS/   a.png b.png ... (or a_mask.png, ...; values 0 and one other, or 0, 1, 2, ...)
+""",
+)
+
+
+def locate(data: Path | None) -> Path:
+    """Finds the description that `data_io.own.describe` wrote.
+
+    Raises:
+        InputError: it is not there, or of another version.
+    """
+    if data is not None and _read(Path(data) / ABOUT).get("format") == FORMAT:
+        return Path(data)
+    raise InputError(
+        f"own data: expected a folder with {ABOUT}, as dscpp writes it, received "
+        f"{data}. Give the images and label maps themselves: --images FOLDER --masks "
+        "FOLDER."
+    )
+
+
+def record(root: Path) -> Record:
+    """The record of the images described at `root`."""
+    about = _about(root)
+    spacing = about["spacing_mm"]
+    return Record(
+        name=about["name"],
+        title=about["title"],
+        classes=tuple(about["classes"]),
+        channels=_reading(root)["channels"],
+        input_shape=tuple(about["input_shape"]),
+        counts={},
+        raw_shape=None,
+        source=RECORD.source,
+        licence=RECORD.licence,
+        citation=RECORD.citation,
+        access=RECORD.access,
+        layout=RECORD.layout,
+        spacing_mm=tuple(spacing) if spacing else None,
+    )
+
+
+def cases(root: Path) -> tuple[str, ...]:
+    """Returns the ids of the images: their names without the ending."""
+    return tuple(_about(root)["cases"])
+
+
+def roles(root: Path, case: str) -> dict[str, Path]:
+    """Returns the files of a case: `image`, and `observer1` where there are labels.
+
+    Raises:
+        InputError: there is no such case.
+    """
+    known = _about(root)["cases"]
+    if case not in known:
+        raise InputError(f"{root}: expected one of its cases, received {case!r}.")
+    return {role: Path(path) for role, path in known[case].items()}
+
+
+def files(root: Path, case: str) -> tuple[Path, ...]:
+    """Returns how the case is read, then its raw files."""
+    return (Path(root) / READING, *roles(root, case).values())
+
+
+def references(root: Path, case: str) -> dict[str, np.ndarray]:
+    """Returns the label map of a case.
+
+    Returns:
+        uint8 class numbers, (rows, columns), or of a volume in its file's order, as
+        `observer1`.
+
+    Raises:
+        InputError: it can't be decoded, or has a value that is no class's.
+    """
+    path = roles(root, case)["observer1"]
+    return {"observer1": _classes(path, _reading(root)["values"])}
+
+
+def regions(root: Path, case: str) -> dict[str, np.ndarray]:
+    """Returns where to measure: bool, the whole image alone."""
+    image = _image(roles(root, case)["image"], _reading(root)["channels"])
+    return {"image": np.ones(image.shape[:-1], bool)}
+
+
+def picture(root: Path, case: str) -> np.ndarray:
+    """Returns an image to look at: uint8 (rows, columns, 3), its whole range shown."""
+    pixels = _image(roles(root, case)["image"], 3)
+    if pixels.dtype == np.uint8:
+        return pixels
+    low, high = float(pixels.min()), float(pixels.max())
+    return np.asarray(255 * (pixels - low) / max(high - low, 1e-6), np.uint8)
+
+
+def geometry(root: Path, case: str) -> nifti.Geometry | None:
+    """Returns where the voxels of a volume lie; None for an image."""
+    path = roles(root, case)["image"]
+    return nifti.geometry(path) if is_volume(path) else None
+
+
+def interface(root: Path) -> Any:
+    """Returns MIScnn's Data I/O interface; without label maps all is background."""
+    from data_io.datasets.interface import RawInterface
+
+    own = record(root)
+
+    def image(case: str) -> np.ndarray:
+        return _image(roles(root, case)["image"], own.channels)
+
+    def label(case: str) -> np.ndarray:
+        if "observer1" not in roles(root, case):
+            return np.zeros(image(case).shape[:-1] + (1,) * own.is_3d, np.uint8)
+        found = references(root, case)["observer1"]
+        return found[..., np.newaxis] if own.is_3d else found
+
+    def details(case: str) -> dict[str, Any]:
+        place = geometry(root, case)
+        return {"spacing": np.array(place.spacing_mm)} if place else {}
+
+    return RawInterface(own, cases(root), image, label, details)
+
+
+def check(root: Path) -> list[str]:
+    """Returns a problem for each file that is gone since it was described."""
+    return [
+        f"{path}: expected a file, found none. Put it back, or give the command with "
+        "--images and --masks again."
+        for case in cases(root)
+        for path in roles(root, case).values()
+        if not path.is_file()
+    ]
+
+
+def remarks(root: Path) -> list[str]:
+    """Returns nothing: what is unusual is said when the images are described."""
+    return []
+
+
+def verify(root: Path) -> Report:
+    """Says what is there; `data_io.own.describe` looked at every file.
+
+    Raises:
+        InputError: a file is gone since.
+    """
+    problems = check(root)
+    if problems:
+        raise InputError("\n".join([f"own data in {root}:", *problems]))
+    return Report(record(root).title, Path(root), {"to be split": len(cases(root))})
+
+
+def is_volume(path: Path) -> bool:
+    """True for NIfTI files, by their name."""
+    return path.name.lower().endswith((".nii", ".nii.gz"))
+
+
+def read_pixels(path: Path) -> np.ndarray:
+    """Reads an image as it is, one channel or three.
+
+    Args:
+        path: grey (8 or 16 bits, or finite floats), one bit, palette or RGB. A palette
+            is replaced by its colours; an alpha channel is left out where it is opaque.
+            Or a NIfTI volume.
+
+    Returns:
+        (rows, columns, channels), or (*shape, 1): uint8, or float32 for what has more
+        than 8 bits.
+
+    Raises:
+        InputError: not decodable, several pages, transparent pixels, another mode.
+    """
+    if is_volume(path):
+        return nifti.read(path)[..., np.newaxis]
+    mode, pixels = decode(path)
+    if mode == "P":
+        with Image.open(path) as image:
+            mode, pixels = "RGB", np.array(image.convert("RGB"))
+    if is_colour(mode, pixels):
+        return pixels[..., :3]
+    if mode == "LA" and (pixels[..., 1] == 255).all():
+        return pixels[..., :1]
+    if pixels.ndim == 2 and np.isfinite(pixels).all():
+        small = pixels.dtype.kind == "b" or pixels.dtype == np.uint8
+        return pixels.astype(np.uint8 if small else np.float32)[..., np.newaxis]
+    raise InputError(
+        f"{path}: expected a grey or an RGB image, found {described(mode, pixels)}. "
+        "Convert it, for instance to PNG."
+    )
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """Reads a label map as it is: whole numbers, of a palette the indices.
+
+    Args:
+        path: one channel, or colours that are all grey. Or a NIfTI volume.
+
+    Returns:
+        whole numbers or bool, (rows, columns) or (*shape).
+
+    Raises:
+        InputError: not decodable, or in colour.
+    """
+    if is_volume(path):
+        return nifti.read_label(path)
+    mode, pixels = decode(path)
+    if is_colour(mode, pixels) and (pixels[..., :3] == pixels[..., :1]).all():
+        pixels = pixels[..., 0]
+    if pixels.ndim != 2 or pixels.dtype.kind not in "bui":
+        raise InputError(
+            f"{path}: expected a label map with one number a pixel, found "
+            f"{described(mode, pixels)}. Save class numbers, not colours."
+        )
+    return pixels
+
+
+def _image(path: Path, channels: int) -> np.ndarray:
+    """Reads an image with so many channels; grey becomes colour, not the reverse."""
+    pixels = read_pixels(path)
+    if pixels.shape[-1] == channels:
+        return pixels
+    if pixels.shape[-1] == 1:
+        return np.repeat(pixels, channels, axis=-1)
+    raise InputError(
+        f"{path}: expected {channels} channel, found {pixels.shape[-1]}. "
+        "Convert it to grey."
+    )
+
+
+def _classes(path: Path, values: list[int]) -> np.ndarray:
+    """Reads a label map and numbers its values: the first is class 0, and so on."""
+    pixels = read_labels(path)
+    label = np.zeros(pixels.shape, np.uint8)
+    known = pixels == values[0]
+    for number, value in enumerate(values[1:], 1):
+        label[pixels == value] = number
+        known |= pixels == value
+    if not known.all():
+        raise InputError(
+            f"{path}: expected the values {', '.join(map(str, values))}, found "
+            f"{pixels[~known].flat[0]} too. Correct the label map."
+        )
+    return label
+
+
+def _about(root: Path) -> dict[str, Any]:
+    return _read(Path(root) / ABOUT)
+
+
+def _reading(root: Path) -> dict[str, Any]:
+    return _read(Path(root) / READING)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Reads one of the two files; {} where there is none that can be read."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

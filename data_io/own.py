@@ -1,0 +1,434 @@
+"""A user's own images: which belongs to which label map, and what is in them.
+
+`describe` looks at every file, says all that is wrong at once, and writes what
+`data_io.datasets.folder` then offers as a data set like any other.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from data_io.content import read_json
+from data_io.datasets import folder, nifti
+from data_io.datasets.record import Record
+from data_io.errors import InputError
+
+__all__ = ["Description", "describe"]
+
+ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif", ".nii", ".nii.gz")
+MULTIPLE = 16  # what a U-Net of depth 4 can halve
+LARGEST, LARGEST_3D = 512, (80, 160)  # sides of the study's largest inputs (Table 1)
+MOST_CLASSES = 32
+KEPT_VALUES = 64  # of a label map; one with more is none
+SHOWN = 20  # problems of one kind
+Facts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Description:
+    """Own images, looked at and found good.
+
+    Attributes:
+        root: folder of the description, the `root` of `data_io.datasets.folder`.
+        lines: what was found, for the user to see.
+    """
+
+    root: Path
+    lines: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+
+def describe(
+    images: Path,
+    masks: Path | None,
+    work: Path,
+    name: str = "own",
+    classes: Sequence[str] = (),
+    like: Record | None = None,
+) -> Description:
+    """Looks at own images and label maps, and writes their description.
+
+    Args:
+        images: a folder of images or NIfTI volumes, or one file.
+        masks: the folder of their label maps, or one file; None where there are none.
+            A label map has its image's name, or that with an ending such as `_mask`.
+        work: where descriptions are kept; a file looked at before and unchanged since
+            is not decoded again.
+        name: of the data set, as in `results/<name>`.
+        classes: their names, background first; () to derive them: two where there is
+            one value besides 0, else one for each of 0, 1, 2, ...
+        like: record of the data a network was trained on, whose channels and classes
+            these images must have; None to derive them.
+
+    Raises:
+        InputError: one message with all problems: no images, images without label map
+            and the reverse, files that can't be decoded, label maps of another size or
+            with values that are no classes.
+    """
+    _check_name(name)
+    problems: list[str] = []
+    pairs = _pairs(Path(images), masks and Path(masks), problems)
+    root = work / "own" / f"{name}-{_digest([pairs, list(classes)])}"
+    facts = _facts(pairs, root / "facts.json", problems)
+    title = f"own data {name!r}: {images}" + (f" with {masks}" if masks else "")
+    reading = _reading(facts, classes, like, problems)
+    if problems:
+        raise InputError(_message(title, problems))
+    about = _about(name, pairs, facts, reading, like)
+    _write(root / folder.ABOUT, about)
+    kept = {key: reading[key] for key in ("channels", "values")}
+    _write(root / folder.READING, kept)
+    return Description(root, tuple(_lines(title, about, reading, facts)))
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"own(-[a-z0-9]+)*", name):
+        raise InputError(
+            f"--name: expected small letters, digits and hyphens, received {name!r}. "
+            "It becomes the name of a folder in results/."
+        )
+
+
+def _pairs(
+    images: Path, masks: Path | None, problems: list[str]
+) -> dict[str, dict[str, str]]:
+    """Files by case and role; adds to `problems` what has no partner."""
+    found = _by_stem(images, "images", problems)
+    pairs = {case: {"image": str(path)} for case, path in found.items()}
+    if masks is None:
+        return pairs
+    labels = _by_stem(masks, "masks", problems)
+    partners = _partners(list(found), list(labels))
+    for case, stem in partners.items():
+        pairs[case]["observer1"] = str(labels[stem])
+    if found and labels:
+        problems += _alone(found, labels, partners, masks)
+    return {case: pairs[case] for case in partners}
+
+
+def _by_stem(place: Path, option: str, problems: list[str]) -> dict[str, Path]:
+    """Image files by name without ending, sorted; adds what is wrong with the place."""
+    if not place.exists():
+        problems.append(f"--{option} {place}: expected a folder or file, found none.")
+        return {}
+    entries = [place] if place.is_file() else sorted(place.iterdir())
+    files = [
+        path.absolute() for path in entries if path.is_file() and _is_image(path.name)
+    ]
+    if not files:
+        problems.append(
+            f"--{option} {place}: expected files ending in {', '.join(ENDINGS)}, found "
+            f"none among {len(entries)} entries. Folders within are not looked into."
+        )
+    number = Counter(_stem(path) for path in files)
+    problems += [
+        f"{place}: expected one file named {stem}, found {count} with other endings."
+        for stem, count in number.items()
+        if count > 1
+    ]
+    return {_stem(path): path for path in files}
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(ENDINGS) and not name.startswith(".")
+
+
+def _stem(path: Path) -> str:
+    ending = max((e for e in ENDINGS if path.name.lower().endswith(e)), key=len)
+    return path.name[: -len(ending)]
+
+
+def _partners(images: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
+    """The label map of each image that has one: its name, or that and an ending.
+
+    An ending begins with what is no letter or digit, so that a1 is not a12's. The image
+    may have the ending too, as nnU-Net's `a_0000`. The longest common name decides.
+    """
+    partners = {stem: stem for stem in images if stem in labels}
+    free = sorted(set(labels) - set(partners), key=len, reverse=True)
+    for image in sorted(set(images) - set(partners), key=len, reverse=True):
+        fitting = [label for label in free if _fits(image, label)]
+        if len(fitting) == 1 or (fitting and len(fitting[0]) > len(fitting[1])):
+            partners[image] = fitting[0]
+            free.remove(fitting[0])
+    return {stem: partners[stem] for stem in images if stem in partners}
+
+
+def _fits(image: str, label: str) -> bool:
+    short, long = sorted((image, label), key=len)
+    return long.startswith(short) and not long[len(short)].isalnum()
+
+
+def _alone(
+    images: Mapping[str, Path],
+    labels: Mapping[str, Path],
+    partners: Mapping[str, str],
+    masks: Path,
+) -> list[str]:
+    without = [stem for stem in images if stem not in partners]
+    surplus = sorted(set(labels) - set(partners.values()))
+    lines = [
+        f"{images[stem]}: expected a label map {stem}.* or {stem}_*.* in {masks}, "
+        "found none or several."
+        for stem in without
+    ]
+    lines += [
+        f"{labels[stem]}: expected an image of this name, found none. Take the label "
+        "map out."
+        for stem in surplus
+    ]
+    return _first(lines)
+
+
+def _first(lines: list[str]) -> list[str]:
+    more = len(lines) - SHOWN
+    return lines[:SHOWN] + ([f"and {more} more of this kind."] if more > 0 else [])
+
+
+def _facts(
+    pairs: Mapping[str, Mapping[str, str]], memory: Path, problems: list[str]
+) -> dict[str, dict[str, Facts]]:
+    """Decodes all files not known yet; returns facts by case and role."""
+    known, fresh = read_json(memory) or {}, {}
+    facts: dict[str, dict[str, Facts]] = {}
+    todo = [(case, role, path) for case, r in pairs.items() for role, path in r.items()]
+    broken = []
+    for case, role, path in tqdm(todo, "look", unit="file", delay=1, leave=False):
+        state = Path(path).stat()
+        stamp = [state.st_size, state.st_mtime_ns]
+        entry = known.get(path)
+        if not entry or entry["stamp"] != stamp:
+            try:
+                entry = {"stamp": stamp, "facts": _look(Path(path), role)}
+            except InputError as error:
+                broken.append(str(error))
+                continue
+        fresh[path] = entry
+        facts.setdefault(case, {})[role] = entry["facts"]
+    problems += _first(broken)
+    if fresh != known and fresh:
+        _write(memory, fresh)
+    return facts
+
+
+def _look(path: Path, role: str) -> Facts:
+    """What there is to know of a file: shape and channels, or shape and values."""
+    if role == "image":
+        pixels = folder.read_pixels(path)
+        found: Facts = {"shape": list(pixels.shape[:-1]), "channels": pixels.shape[-1]}
+        if folder.is_volume(path):
+            found["spacing_mm"] = list(nifti.geometry(path).spacing_mm)
+        return found
+    labels = folder.read_labels(path)
+    values, numbers = np.unique(labels, return_counts=True)
+    counted = zip(values.tolist(), numbers.tolist(), strict=True)
+    pairs = [[int(value), number] for value, number in counted][:KEPT_VALUES]
+    return {"shape": list(labels.shape), "values": pairs}
+
+
+def _reading(
+    facts: Mapping[str, Mapping[str, Facts]],
+    classes: Sequence[str],
+    like: Record | None,
+    problems: list[str],
+) -> dict[str, Any]:
+    """Channels, label values and names of classes; adds to `problems`."""
+    problems += _first(_other_sizes(facts))
+    images = [roles["image"] for roles in facts.values() if "image" in roles]
+    axes = {len(image["shape"]) for image in images}
+    if len(axes) > 1:
+        problems.append("expected images or volumes, found both. Separate them.")
+    channels = max((image["channels"] for image in images), default=1)
+    if like:
+        if channels > like.channels:
+            problems.append(
+                f"expected images with {like.channels} channel, as the network takes, "
+                f"found {channels}. Convert them to grey."
+            )
+        channels, classes = like.channels, classes or like.classes
+    if like and axes and axes != {len(like.input_shape)}:
+        kinds = {2: "images", 3: "volumes"}
+        problems.append(
+            f"expected {kinds[len(like.input_shape)]}, as the network takes, found "
+            f"{kinds.get(axes.pop(), 'others')}."
+        )
+    if like and len(classes) != len(like.classes):
+        problems.append(
+            f"--classes: expected the network's {len(like.classes)} classes, "
+            f"received {len(classes)}."
+        )
+    labels = {c: r["observer1"] for c, r in facts.items() if "observer1" in r}
+    values = _values(labels, classes, problems) if labels else range(len(classes))
+    names = list(classes) or _names(len(values))
+    return {"channels": channels, "values": list(values), "classes": names}
+
+
+def _names(number: int) -> list[str]:
+    if number == 2:
+        return ["background", "foreground"]
+    return ["background", *(f"class {k}" for k in range(1, number))]
+
+
+def _other_sizes(facts: Mapping[str, Mapping[str, Facts]]) -> list[str]:
+    return [
+        f"case {case}: expected a label map of {_by(roles['image']['shape'])}, as its "
+        f"image is, found {_by(roles['observer1']['shape'])}."
+        for case, roles in facts.items()
+        if len(roles) == 2 and roles["image"]["shape"] != roles["observer1"]["shape"]
+    ]
+
+
+def _values(
+    labels: Mapping[str, Facts], classes: Sequence[str], problems: list[str]
+) -> Sequence[int]:
+    """The label value of each class, background first; adds to `problems`."""
+    seen = {value for facts in labels.values() for value, _ in facts["values"]}
+    other = sorted(seen - {0})
+    number = len(classes) or (2 if len(other) <= 1 else max(other) + 1)
+    if number == 2 and len(other) == 1:
+        return (0, other[0])
+    every = bool(classes) or other == list(range(1, number))
+    if other and number <= MOST_CLASSES and set(other) < set(range(number)) and every:
+        return range(number)
+    problems.append(_wrong_values(labels, classes, other))
+    return range(number)
+
+
+def _wrong_values(
+    labels: Mapping[str, Facts], classes: Sequence[str], other: Sequence[int]
+) -> str:
+    if not other:
+        return "expected a label map with foreground, found 0 in all of them."
+    expected = (
+        f"0 to {len(classes) - 1} for the {len(classes)} classes named"
+        if classes
+        else "0 and one other, or 0, 1, 2, ... without a gap (name the classes with "
+        "--classes where one is absent)"
+    )
+    number = Counter(v for facts in labels.values() for v, _ in facts["values"] if v)
+    usual = {0, number.most_common(1)[0][0]}
+    odd = [c for c, f in labels.items() if {v for v, _ in f["values"]} - usual]
+    which = [f"{case} ({_few([v for v, _ in labels[case]['values']])})" for case in odd]
+    return (
+        f"expected label maps with the values {expected}, found {_few([0, *other])}. "
+        f"{len(odd)} of {len(labels)} have others than {_few(sorted(usual))}, such as "
+        f"{'; '.join(which[:3])}. JPEG blurs labels: save them as PNG."
+    )
+
+
+def _few(values: Sequence[int]) -> str:
+    return ", ".join(str(v) for v in values[:6]) + (", ..." if len(values) > 6 else "")
+
+
+def _about(
+    name: str,
+    pairs: Mapping[str, Mapping[str, str]],
+    facts: Mapping[str, Mapping[str, Facts]],
+    reading: Mapping[str, Any],
+    like: Record | None,
+) -> dict[str, Any]:
+    """The content of `dataset.json`."""
+    shapes = np.array([roles["image"]["shape"] for roles in facts.values()])
+    spacing = _spacing([r["image"].get("spacing_mm") for r in facts.values()])
+    return {
+        "format": folder.FORMAT,
+        "name": name,
+        "title": name,
+        "classes": reading["classes"],
+        "input_shape": list(like.input_shape if like else _input_shape(shapes)),
+        "spacing_mm": like.spacing_mm if like else spacing,
+        "cases": {case: dict(roles) for case, roles in pairs.items()},
+    }
+
+
+def _input_shape(shapes: np.ndarray) -> list[int]:
+    """The multiple of 16 nearest to the median size, at most the study's largest.
+
+    Args:
+        shapes: (cases, axes); with two axes the largest side is 512, with three 160,
+            and 80 along the axis with fewest voxels, as for KiTS19.
+    """
+    median = np.median(shapes, axis=0)
+    largest = np.full(len(median), LARGEST)
+    smallest = 2 * MULTIPLE
+    if len(median) == 3:
+        largest[:] = LARGEST_3D[1]
+        largest[int(np.argmin(median))] = LARGEST_3D[0]
+        smallest = MULTIPLE
+    nearest = MULTIPLE * np.floor(median / MULTIPLE + 0.5)
+    return [int(side) for side in np.clip(nearest, smallest, largest)]
+
+
+def _spacing(found: Sequence[Sequence[float] | None]) -> list[float] | None:
+    """The median voxel size of volumes, by axis; None where they all have the same."""
+    sizes = np.array([size for size in found if size])
+    if not len(sizes) or np.allclose(sizes, sizes[0], rtol=0.01):
+        return None
+    return [round(float(size), 4) for size in np.median(sizes, axis=0)]
+
+
+def _lines(
+    title: str,
+    about: Mapping[str, Any],
+    reading: Mapping[str, Any],
+    facts: Mapping[str, Mapping[str, Facts]],
+) -> list[str]:
+    sizes = Counter(_by(roles["image"]["shape"]) for roles in facts.values())
+    shown = ", ".join(f"{n} of {size}" for size, n in sizes.most_common(4))
+    more = f", and {len(sizes) - 4} other sizes" if len(sizes) > 4 else ""
+    kinds = {1: "1 channel (grey)", 3: "3 channels (RGB)"}
+    pairs = zip(about["classes"], reading["values"], strict=True)
+    lines = [
+        title,
+        f"  images   {len(facts)}: {shown}{more}",
+        f"  channels {kinds[reading['channels']]}",
+        f"  classes  {', '.join(f'{name} ({value})' for name, value in pairs)}",
+        f"  input    {_by(about['input_shape'])} before the preset: multiples of "
+        f"{MULTIPLE} nearest to the median size, at most the study's largest",
+    ]
+    if about["spacing_mm"]:
+        lines.append(
+            f"  voxels   resampled to {_by(about['spacing_mm'])} mm, the median"
+        )
+    mixed = {roles["image"]["channels"] for roles in facts.values()}
+    if len(mixed) > 1:
+        lines.append("  note     grey and RGB images: grey ones become RGB")
+    return lines
+
+
+def _by(shape: Sequence[float]) -> str:
+    return " x ".join(f"{size:g}" for size in shape)
+
+
+def _message(title: str, problems: Sequence[str]) -> str:
+    count = f"{len(problems)} problem" + "s" * (len(problems) > 1)
+    lines = [f"  {number}. {text}" for number, text in enumerate(problems, 1)]
+    return "\n".join([f"{title}: {count}.", *lines])
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12]
+
+
+def _write(path: Path, value: Any) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(json.dumps(value, indent=1) + "\n", "utf-8")
+        aside.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"{path}: expected a place that can be written, found "
+            f"{error.strerror or error}; choose another --work."
+        ) from error

@@ -1,0 +1,275 @@
+"""A user's own images: paired, looked at, trained on, predicted, measured."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_io import own
+from data_io.datasets import folder
+from data_io.errors import InputError
+from pipelines.cli import main
+
+
+def save(path: Path, pixels: np.ndarray, **options) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+def blob(size: tuple[int, int], seed: int) -> np.ndarray:
+    """A bright rectangle's place; bool (rows, columns)."""
+    random = np.random.default_rng(seed)
+    row, column = random.integers(2, 8, 2)
+    mask = np.zeros(size, bool)
+    mask[row : row + 9, column : column + 14] = True
+    return mask
+
+
+def grey(mask: np.ndarray, seed: int) -> np.ndarray:
+    noise = np.random.default_rng(seed).normal(0, 12, mask.shape)
+    return np.clip(np.where(mask, 190, 60) + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def sets(tmp_path: Path) -> tuple[Path, Path]:
+    """Eight grey images of 30 rows and 44 columns, masks 0/255 with an ending."""
+    for number in range(8):
+        mask = blob((30, 44), number)
+        save(tmp_path / "photos" / f"a{number}.png", grey(mask, number))
+        label = np.where(mask, 255, 0).astype(np.uint8)
+        save(tmp_path / "labels" / f"a{number}_mask.png", label)
+    return tmp_path / "photos", tmp_path / "labels"
+
+
+def describe(sets, tmp_path, **options):
+    return own.describe(*sets, tmp_path / "work", **options)
+
+
+def refused(sets, tmp_path, **options) -> str:
+    with pytest.raises(InputError) as caught:
+        describe(sets, tmp_path, **options)
+    return str(caught.value)
+
+
+def test_what_is_derived_is_shown(sets, tmp_path):
+    found = describe(sets, tmp_path)
+    record = folder.record(found.root)
+    assert (record.channels, record.classes) == (1, ("background", "foreground"))
+    assert record.input_shape == (32, 48)  # nearest to 30 and 44
+    assert folder.cases(found.root) == tuple(f"a{k}" for k in range(8))
+    label = folder.references(found.root, "a3")["observer1"]
+    np.testing.assert_array_equal(label, blob((30, 44), 3))
+    for text in ("8 of 30 x 44", "1 channel (grey)", "foreground (255)", "32 x 48"):
+        assert text in str(found)
+
+
+def test_a_file_looked_at_is_not_decoded_again(sets, tmp_path, monkeypatch):
+    describe(sets, tmp_path)
+    monkeypatch.setattr(folder, "read_pixels", None)
+    monkeypatch.setattr(folder, "read_labels", None)
+    describe(sets, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "expected"),
+    [
+        (["a", "b"], ["b", "a"], {"a": "a", "b": "b"}),
+        (["a1", "a12"], ["a1_seg", "a12_seg"], {"a1": "a1_seg", "a12": "a12_seg"}),
+        (["a", "a_1"], ["a_m", "a_1_m"], {"a": "a_m", "a_1": "a_1_m"}),
+        (["c_0000", "d_0000"], ["c", "d"], {"c_0000": "c", "d_0000": "d"}),
+        (["a"], ["a_x", "a_y"], {}),  # which of the two?
+        (["a"], ["ab"], {}),
+    ],
+)
+def test_pairs(images, labels, expected):
+    assert own._partners(images, labels) == expected
+
+
+def test_all_problems_of_pairs_and_sizes_at_once(sets, tmp_path):
+    images, labels = sets
+    (labels / "a0_mask.png").unlink()
+    (images / "a1.png").unlink()
+    save(labels / "a2_mask.png", np.zeros((29, 44), np.uint8))
+    (images / "a3.png").write_bytes(b"no image at all")
+    save(labels / "a4_mask.png", np.full((30, 44, 3), [9, 8, 7], np.uint8))
+    found = refused(sets, tmp_path)
+    assert "5 problems" in found
+    assert "a0.png: expected a label map a0.* or a0_*.*" in found
+    assert "a1_mask.png: expected an image of this name" in found
+    assert "case a2: expected a label map of 30 x 44, as its image is" in found
+    assert "a3.png: expected a whole PNG image" in found
+    assert "a4_mask.png: expected a label map with one number a pixel" in found
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([0, 1], "1 of 8 have others than 0, 255, such as a0 (0, 1)"),
+        ([0, 120, 255], "found 0, 120, 255. 1 of 8"),
+        (list(range(200)), "such as a0 (0, 1, 2, 3, 4, 5, ...)"),
+    ],
+)
+def test_wrong_values(sets, tmp_path, values, message):
+    label = np.resize(np.array(values, np.uint8), (30, 44))
+    save(sets[1] / "a0_mask.png", label)
+    assert message in refused(sets, tmp_path)
+
+
+def test_nothing_to_learn(sets, tmp_path):
+    for path in sets[1].iterdir():
+        save(path, np.zeros((30, 44), np.uint8))
+    assert "found 0 in all of them" in refused(sets, tmp_path)
+    assert "expected a folder or file" in refused((sets[0], tmp_path / "x"), tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert "found none among 0" in refused((sets[0], tmp_path / "empty"), tmp_path)
+
+
+def test_several_classes(sets, tmp_path):
+    for path in sets[1].iterdir():
+        label = np.zeros((30, 44), np.uint8)
+        label[3:9, 2:30] = 1
+        label[5:7, 4:9] = 3
+        save(path, label)
+    assert "without a gap" in refused(sets, tmp_path)
+    names = ["background", "kidney", "tumour", "cyst"]
+    found = describe(sets, tmp_path, classes=names)
+    assert folder.record(found.root).classes == tuple(names)
+    assert folder.references(found.root, "a0")["observer1"].max() == 3
+    assert "0 to 2 for the 3 classes" in refused(sets, tmp_path, classes=names[:3])
+
+
+def test_another_reading_of_the_same_files_is_other_data(sets, tmp_path):
+    for path in sets[1].iterdir():
+        save(path, (blob((30, 44), 1) * 1).astype(np.uint8))
+    two = describe(sets, tmp_path).root
+    three = describe(sets, tmp_path, classes=["background", "a", "b"]).root
+    read = [
+        next(
+            p for p in folder.files(root, "a0") if p.name == "reading.json"
+        ).read_text()
+        for root in (two, three)
+    ]
+    assert read[0] != read[1]
+
+
+def palette(path: Path) -> Path:
+    image = Image.fromarray(np.array([[0, 1, 2]] * 2, np.uint8), mode="P")
+    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    path.parent.mkdir(exist_ok=True)
+    image.save(path)
+    return path
+
+
+def test_every_kind_of_image(tmp_path):
+    colour = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
+    clear = np.concatenate([colour, np.full((2, 3, 1), 255, np.uint8)], axis=-1)
+    read = folder.read_pixels
+    np.testing.assert_array_equal(read(save(tmp_path / "c.png", colour)), colour)
+    np.testing.assert_array_equal(read(save(tmp_path / "o.png", clear)), colour)
+    np.testing.assert_array_equal(read(palette(tmp_path / "p.png"))[0, 2], [70, 80, 90])
+    np.testing.assert_array_equal(folder.read_labels(tmp_path / "p.png")[0], [0, 1, 2])
+    deep = read(save(tmp_path / "d.png", np.array([[0, 40000]], np.uint16)))
+    assert deep.dtype == np.float32 and deep.tolist() == [[[0.0], [40000.0]]]
+    real = read(save(tmp_path / "f.tif", np.array([[0.5, -2.5]], np.float32)))
+    assert real[..., 0].tolist() == [[0.5, -2.5]]
+    clear[0, 0, 3] = 3
+    with pytest.raises(InputError, match="transparent"):
+        read(save(tmp_path / "t.png", clear))
+    same = np.repeat(colour[..., :1], 3, axis=-1)
+    labels = folder.read_labels(save(tmp_path / "s.png", same))
+    np.testing.assert_array_equal(labels, colour[..., 0])
+
+
+def test_grey_and_colour_together_become_colour(sets, tmp_path):
+    image = np.repeat(grey(blob((30, 44), 0), 0)[..., None], 3, axis=-1)
+    save(sets[0] / "a0.png", image)
+    found = describe(sets, tmp_path)
+    assert folder.record(found.root).channels == 3
+    assert "grey ones become RGB" in str(found)
+    pixels, _ = folder.interface(found.root).load_image("a1")
+    assert pixels.shape == (30, 44, 3)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "expected"),
+    [
+        ([(584, 565)], [512, 512]),
+        ([(100, 250), (300, 250), (90, 2000)], [96, 256]),  # medians 100 and 250
+        ([(7, 40)], [32, 48]),
+        ([(611, 512, 512)], [160, 80, 160]),
+        ([(12, 200, 100)], [16, 160, 96]),
+    ],
+)
+def test_the_input_is_the_median_size(shapes, expected):
+    assert own._input_shape(np.array(shapes)) == expected
+
+
+TINY = ["--preset", "reduced", "--epochs", "12"]
+for setting in ("filters=4", "depth=2", "plateau_patience=12", "stopping_patience=12"):
+    TINY += ["--set", setting]
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.backend
+def test_from_command_to_measures(sets, tmp_path, monkeypatch, capsys):
+    """Trains, predicts and measures; then other images, with and without labels."""
+    monkeypatch.chdir(tmp_path)
+    given = ["--images", str(sets[0]), "--masks", str(sets[1]), "--name", "spots"]
+    assert main(["train", *given, "--loss", "DSC++", "--output", "run", *TINY]) == 0
+    shown = capsys.readouterr().out
+    assert "8 of 30 x 44" in shown and "input 32 x 48 (preset reduced)" in shown
+    assert main(["predict", "--run", "run"]) == 0
+    assert main(["evaluate", "--run", "run"]) == 0
+    record = json.loads(Path("run/run.json").read_text())
+    assert record["dataset"] == "own-spots" and record["state"] == "evaluated"
+    assert record["classes"] == ["background", "foreground"]
+    assert [len(ids) for ids in record["split"].values()] == [4, 2, 2]
+    measured = rows(Path("run/cases.csv"))
+    assert {row["target"] for row in measured} == {"foreground"}
+    assert np.mean([float(row["dice"]) for row in measured]) > 0.6
+
+    before = Path("run/cases.csv").read_bytes()
+    other = ["evaluate", "--run", "run", *given[:4], "--name", "elsewhere"]
+    assert main(other) == 0
+    there = rows(Path("run/other-sets/elsewhere/cases.csv"))
+    assert {row["split"] for row in there} == {"elsewhere"} and len(there) == 8
+    assert Path("run/cases.csv").read_bytes() == before
+    same = {row["case"]: row["nll"] for row in there}
+    assert all(same[row["case"]] == row["nll"] for row in measured)
+    about = json.loads(Path("run/other-sets/elsewhere/set.json").read_text())
+    assert about["data_hash"] == record["data_hash"]
+
+    case = record["split"]["test"][0]
+    kept = np.load(f"run/probabilities/{case}.npy")
+    for threshold in ([], ["--threshold", "0.3"]):
+        arguments = ["predict", "--model", "run", "--input", str(sets[0])]
+        assert main([*arguments, "--output", "out", *threshold]) == 0
+        np.testing.assert_array_equal(np.load(f"out/{case}.npy"), kept)
+        with Image.open(f"out/{case}.png") as image:
+            assert image.mode == "P" and image.size == (44, 30)
+            label = np.asarray(image)
+        wanted = kept[..., 1] >= 0.3 if threshold else kept.argmax(-1)
+        np.testing.assert_array_equal(label, wanted)
+    one = ["--input", str(sets[0] / "a1.png"), "--output", "one"]
+    assert main(["predict", "--model", "run/model.keras", *one]) == 0
+    assert sorted(path.name for path in Path("one").iterdir()) == ["a1.npy", "a1.png"]
+
+
+def test_bad_combinations_are_named(sets, tmp_path, capsys):
+    given = ["--images", str(sets[0])]
+    for arguments, message in [
+        (["train", "--loss", "DSC", *given], "expected both --images DIR and --masks"),
+        (["train", "--loss", "DSC"], "expected --dataset NAME, or your own"),
+        (["predict", "--model", "m"], "--model M with --input PATH and --output"),
+        (["evaluate", "--run", "r", *given], "expected both --images DIR and --masks"),
+    ]:
+        assert main(arguments) == 2
+        assert message in capsys.readouterr().err
