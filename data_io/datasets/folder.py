@@ -213,7 +213,13 @@ def read_pixels(path: Path) -> np.ndarray:
         InputError: not decodable, several pages, transparent pixels, another mode.
     """
     if is_volume(path):
-        return nifti.read(path)[..., np.newaxis]
+        voxels = nifti.read(path)
+        if not np.isfinite(voxels).all():
+            raise InputError(
+                f"{path}: expected finite numbers, found others (NaN or infinite). "
+                "Replace them by the value of what surrounds the body."
+            )
+        return voxels[..., np.newaxis]
     mode, pixels = decode(path)
     if mode == "P":
         with Image.open(path) as image:
