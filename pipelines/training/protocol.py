@@ -19,7 +19,8 @@ from data_io.datasets.record import Record
 from data_io.errors import InputError
 
 __all__ = [
-    "KEYS", "PRESETS", "Protocol", "from_dict", "override", "parse_overrides", "preset",
+    "KEYS", "PRESETS", "Protocol", "from_dict", "known_preset", "override",
+    "parse_overrides", "preset",
 ]  # fmt: skip
 
 
@@ -181,11 +182,20 @@ def preset(name: str, record: Record) -> Protocol:
     Raises:
         InputError: no such preset.
     """
+    return PRESETS[known_preset(name)](record)
+
+
+def known_preset(name: str) -> str:
+    """The name of a preset, checked.
+
+    Raises:
+        InputError: no such preset.
+    """
     if name not in PRESETS:
         raise InputError(
             f"preset: expected one of {', '.join(PRESETS)}, received {name!r}"
         )
-    return PRESETS[name](record)
+    return name
 
 
 def parse_overrides(texts: list[str]) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def from_record(record: Mapping[str, Any]) -> Task:
         gamma=catalogue.check_gamma(record["loss"], record["gamma"]),
         seed=record["seed"],
         split_seed=record["split_seed"],
-        preset=record["preset"],
+        preset=protocol.known_preset(record["preset"]),
         overrides=dict(record["overrides"]),
         protocol=protocol.from_dict(record["settings"]),
     )
