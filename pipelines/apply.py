@@ -23,7 +23,8 @@ from data_io.errors import InputError
 from data_io.preprocessing import Settings
 from pipelines import evaluate, provenance
 from pipelines import run as runs
-from pipelines.training import predict
+from pipelines.training import predict, protocol
+from pipelines.training.protocol import Protocol
 
 __all__ = [
     "OTHER_SETS",
@@ -48,12 +49,14 @@ class Trained:
     Attributes:
         model: the network.
         settings: the preprocessing.
+        protocol: that of its training; of a model alone its input shape is known.
         classes: names of the classes, background first.
         run: where the network is of a run; None for a model alone.
     """
 
     model: keras.Model
     settings: Settings
+    protocol: Protocol
     classes: tuple[str, ...]
     run: runs.Run | None = None
 
@@ -86,7 +89,8 @@ def open_model(path: Path) -> Trained:
     if runs.is_run(file.parent) and file.name == runs.MODEL:
         run = runs.Run.open(file.parent)
         predict.require_own(file, run)
-        return Trained(model, _settings(run), _classes(run), run)
+        values = protocol.from_dict(run.record["settings"])
+        return Trained(model, _settings(run), values, _classes(run), run)
     shape = tuple(model.input_shape[1:-1])
     if len(shape) != 2:
         raise InputError(
@@ -94,7 +98,8 @@ def open_model(path: Path) -> Trained:
             "Give the run's folder: it says to which voxel size volumes are resampled."
         )
     number = int(model.output_shape[-1])
-    return Trained(model, Settings(shape), ("background", *map(str, range(1, number))))
+    names = ("background", *map(str, range(1, number)))
+    return Trained(model, Settings(shape), Protocol(shape), names)
 
 
 def _settings(run: runs.Run) -> Settings:
@@ -167,7 +172,10 @@ def _predictions(trained: Trained, root: Path) -> Iterator[tuple[str, _Array]]:
             prepared = cache.prepare(
                 own_images, root, [case], trained.settings, Path(place), progress=False
             )
-            yield case, predict.native(trained.model, prepared, case)
+            yield (
+                case,
+                predict.probabilities(trained.model, prepared, case, trained.protocol),
+            )
 
 
 def labels(softmax: _Array, threshold: float | None = None) -> npt.NDArray[np.uint8]:
