@@ -39,8 +39,8 @@ FLAGS += $(call flag,EPOCHS,epochs)$(call flag,JOBS,jobs)
 FLAGS += $(call flag,SPLIT_SEED,split-seed)$(if $(SPLIT), --split $(SPLIT))
 DATA_FLAGS = $(call flag,DATA,data)$(if $(PHANTOM), --phantom)
 
-.PHONY: help install demo reproduce-drive reproduce-dsb2018 kits19 tables test lint test-backends lock clean
-.PHONY: test-backend
+.PHONY: help install demo reproduce-drive reproduce-dsb2018 kits19 tables test lint
+.PHONY: test-backends test-backend recipes lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' Makefile
@@ -79,21 +79,32 @@ lint: $(VENV)/.ready ## style, types and import rules alone
 
 # A backend that is missing fails here: importing Keras does, and conftest.py turns
 # a skip for a missing backend into a failure when DSCPP_REQUIRE_BACKEND is set.
-test-backends: ## the tests that depend on the backend, on all three
+test-backends: ## the tests that depend on the backend, on all three, and the recipes
 	@failed=; for backend in $(BACKENDS); do \
 		echo "== $$backend"; \
 		$(MAKE) --no-print-directory test-backend BACKEND=$$backend GPU= \
 			|| failed="$$failed $$backend"; \
 	done; \
+	echo "== recipes"; \
+	$(MAKE) --no-print-directory recipes || failed="$$failed recipes"; \
 	if [[ -n $$failed ]]; then echo "Failed:$$failed" >&2; exit 1; fi
 
 test-backend: $(VENV)/.ready
 	@DSCPP_REQUIRE_BACKEND=$(BACKEND) $(VENV)/bin/python -m pytest -m backend
 
+# Keras, MONAI and nnU-Net together, in an environment of their own.
+recipes: .venv-peers/.ready ## the recipes, with the libraries that they are for
+	@KERAS_BACKEND=torch DSCPP_REQUIRE_PEERS=1 .venv-peers/bin/python -m pytest \
+		tests/test_recipes.py
+
+.venv-peers/.ready: requirements/peers.txt requirements/peers-sdist.txt
+.venv-peers/.ready: requirements/install.sh setup.cfg pyproject.toml
+	@requirements/install.sh .venv-peers requirements/peers.txt "$(PYTHON)"
+
 lock: ## choose versions anew and write the locks (UPGRADE=1: the newest)
 	@requirements/lock.sh $(if $(UPGRADE),--upgrade)
 
 clean: ## remove environments, caches and .work; data and results stay
-	@rm -rf .venv .venv-torch .venv-jax .venv-gpu .work build ./*.egg-info
+	@rm -rf .venv .venv-torch .venv-jax .venv-gpu .venv-peers .work build ./*.egg-info
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@find conformance data_io losses pipelines tests -name __pycache__ -prune -exec rm -rf {} +

@@ -5,6 +5,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$1 lock=$2 python=$3
+# What has no wheel is built with the lock's setuptools, in the same environment.
+sdists=${lock%.txt}-sdist.txt
+[[ -f $sdists ]] || sdists=
 torch_version=2.13.0
 if [[ -z $python ]]; then
     echo "No Python from 3.11 to 3.13 was found. Install one, or name it:" \
@@ -29,14 +32,16 @@ install_torch() {
 
 # Only another lock or another torch costs a new environment.
 digest=$("$python" -c 'import hashlib, sys
-print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest(), sys.argv[2])
-' "$lock" "$torch_version")
+locks = b"".join(open(path, "rb").read() for path in sys.argv[2:])
+print(hashlib.sha256(locks).hexdigest(), sys.argv[1])
+' "$torch_version" "$lock" ${sdists:+"$sdists"})
 if [[ $(cat "$folder/.ready" 2>/dev/null) != "$digest" ]]; then
     echo "Building $folder from $lock (a few minutes) ..."
     rm -f "$folder/.ready"
     "$python" -m venv --clear "$folder"
     install --only-binary :all: --require-hashes -r "$lock"
-    [[ $lock != */torch.txt ]] || install_torch
+    [[ -z $sdists ]] || install --no-build-isolation --require-hashes -r "$sdists"
+    [[ $lock != */torch.txt && $lock != */peers.txt ]] || install_torch
 fi
 # setuptools comes with the lock, so this downloads nothing.
 install --no-build-isolation -e .

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+# The libraries that the recipes are for.
+PEERS = ("monai", "nnunetv2")
 # Where DRIVE may lie: as DSCPP_DRIVE says, or where the README says to put it.
 DRIVE = [ROOT / "data" / "DRIVE", ROOT.parent / "shared" / "data" / "DRIVE"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Fail at once where a backend was asked for and is not there."""
+    """Fail at once where a backend or a library was asked for and is not there."""
     wanted = os.environ.get("DSCPP_REQUIRE_BACKEND")
     if wanted and importlib.util.find_spec(wanted) is None:
         raise pytest.UsageError(
@@ -25,6 +27,10 @@ def pytest_configure(config: pytest.Config) -> None:
             f"DSCPP_REQUIRE_BACKEND={wanted}, but KERAS_BACKEND is "
             f"{os.environ.get('KERAS_BACKEND')!r}"
         )
+    if os.environ.get("DSCPP_REQUIRE_PEERS"):
+        missing = [p for p in PEERS if importlib.util.find_spec(p) is None]
+        if missing:
+            raise pytest.UsageError(f"DSCPP_REQUIRE_PEERS is set, without: {missing}")
 
 
 @pytest.fixture(scope="session")

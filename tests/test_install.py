@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-LOCKS = ("tensorflow", "torch", "jax", "gpu")
+LOCKS = ("tensorflow", "torch", "jax", "gpu", "peers")
 BACKENDS = ("tensorflow", "torch", "jax")
 ENTRY = re.compile(r"^([a-z0-9-]+)==(\S+)")
 
@@ -29,7 +29,8 @@ def make(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def dry(project: Path, *arguments: str) -> str:
     """The commands that make would run, were the environments there."""
-    ready = [f"--old-file=.venv{end}/.ready" for end in ("", "-torch", "-jax", "-gpu")]
+    ends = ("", "-torch", "-jax", "-gpu", "-peers")
+    ready = [f"--old-file=.venv{end}/.ready" for end in ends]
     result = make(project, "--dry-run", *ready, *arguments)
     assert result.returncode == 0, result.stderr
     return " ".join(result.stdout.split())
@@ -67,13 +68,15 @@ def test_locks_hold_one_backend_and_miscnn_without_its_old_needs(
     found = entries(project, lock)
     assert found["miscnn"].startswith("miscnn==1.4.0 ")
     # torch's CPU build has another hash on every index, so it is in no lock.
-    assert not {"torch", "tensorflow-addons", "simpleitk", "pydicom"} & set(found)
+    assert not {"torch", "tensorflow-addons", "pydicom"} & set(found)
+    assert ("simpleitk" in found) == (lock == "peers")  # nnU-Net's
     backends = {"tensorflow", "tensorflow-cpu", "jax"} & set(found)
     expected = {
         "tensorflow": {"tensorflow", "tensorflow-cpu"},
         "gpu": {"tensorflow"},
         "torch": set(),
         "jax": {"jax"},
+        "peers": set(),
     }
     assert backends == expected[lock]
 
@@ -190,6 +193,17 @@ def test_backends_are_required_where_they_are_tested(project: Path) -> None:
         assert commands.endswith("-m pytest -m backend")
 
 
+def test_the_recipes_run_with_their_libraries_after_the_backends(
+    project: Path,
+) -> None:
+    assert "DSCPP_REQUIRE_PEERS=1 .venv-peers/bin/python -m pytest" in dry(
+        project, "recipes"
+    )
+    assert dry(project, "test-backends").endswith("tests/test_recipes.py")
+    changed = make(project, "-n", "-W", "requirements/peers-sdist.txt", "recipes")
+    assert "install.sh .venv-peers requirements/peers.txt" in changed.stdout
+
+
 def test_an_environment_needs_a_python_of_the_right_age(
     project: Path, tmp_path: Path
 ) -> None:
@@ -240,6 +254,25 @@ def test_an_environment_is_built_from_hashes_and_marked_last(
     assert (stub.parents[1] / ".ready").read_text() == "digest\n"
 
 
+def test_what_has_no_wheel_is_built_from_a_hashed_source_after_the_wheels(
+    project: Path, stub: Path
+) -> None:
+    lock = project / "requirements" / "peers-sdist.txt"
+    packages = re.findall(
+        r"^([a-z-]+)==\S+ \\\n +--hash=sha256:[0-9a-f]{64}$",
+        lock.read_text(),
+        re.MULTILINE,
+    )
+    assert packages == ["acvl-utils"]
+    assert "acvl-utils" not in entries(project, "peers")
+    _, asked = build(project, stub, "requirements/peers.txt")
+    wheels = asked.index("-r requirements/peers.txt")
+    source = asked.index(
+        "--no-build-isolation --require-hashes -r requirements/peers-sdist.txt"
+    )
+    assert wheels < source
+
+
 def test_an_environment_whose_lock_is_unchanged_is_kept(
     project: Path, stub: Path
 ) -> None:
@@ -260,8 +293,9 @@ def test_an_environment_that_failed_is_not_marked_ready(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere torch has no CUDA")
-def test_torch_is_the_cpu_build(project: Path, stub: Path) -> None:
-    code, asked = build(project, stub, "requirements/torch.txt")
+@pytest.mark.parametrize("lock", ["torch", "peers"])
+def test_torch_is_the_cpu_build(project: Path, stub: Path, lock: str) -> None:
+    code, asked = build(project, stub, f"requirements/{lock}.txt")
     assert code == 0
     assert re.search(r"--no-deps torch==[0-9.]+\+cpu$", asked, re.MULTILINE)
 
