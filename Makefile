@@ -95,7 +95,7 @@ test-backend: $(VENV)/.ready
 # Keras, MONAI and nnU-Net together, in an environment of their own.
 recipes: .venv-peers/.ready ## the recipes, with the libraries that they are for
 	@KERAS_BACKEND=torch DSCPP_REQUIRE_PEERS=1 .venv-peers/bin/python -m pytest \
-		tests/test_recipes.py
+		tests/test_recipes.py tests/test_peers.py
 
 .venv-peers/.ready: requirements/peers.txt requirements/peers-sdist.txt
 .venv-peers/.ready: requirements/install.sh setup.cfg pyproject.toml

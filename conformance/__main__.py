@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     given = parser.parse_args(arguments)
     if given.list:
-        print("\n".join(f"{each.name}\n    {each.description}" for each in CHECKS))
+        print("\n".join(f"- `{each.name}`: {each.description}" for each in CHECKS))
         return 0
     if not given.target or not given.loss:
         parser.error("expected MODULE:CALLABLE and --loss NAME (or --list)")

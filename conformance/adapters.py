@@ -5,8 +5,8 @@
 >>> adapter = JaxAdapter(lambda y, p: 1 - ..., name="mine")
 
 Keras, PyTorch and JAX are imported when they are first used, never with this module.
-Another framework needs a subclass with `_tensor`, `_numbers`, `_log`, `_slopes` and, if
-float64 is not there at once, `_precision`: see `TorchAdapter`.
+Another framework needs a subclass with `_tensor`, `_numbers`, `_slopes` and, if float64
+is not there at once, `_precision`: see `TorchAdapter`.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ DTYPES = ("float16", "bfloat16", "float32", "float64")
 Array = npt.NDArray[np.float64]
 
 # What a probability of 0 becomes before its logarithm is given as a logit.
-_SMALLEST: Mapping[str, float] = {"float16": 1e-7, "float32": 1e-30}
+_SMALLEST = 1e-30
 
 
 class Adapter:
@@ -55,7 +55,7 @@ class Adapter:
         factory: whether `target` makes the loss; a class always does.
         pred_first: whether its arguments are probabilities, then labels.
         from_logits: whether it takes logits and applies a softmax: then it is given the
-            logarithms of the probabilities.
+            logarithms of the probabilities, and gradients are by these.
     """
 
     framework = ""
@@ -121,10 +121,10 @@ class Adapter:
         weight: npt.ArrayLike | None = None,
         **hyperparameters: Any,
     ) -> Array:
-        """Differentiate the sum of `values`, whose arguments it takes, by `y_pred`.
+        """Differentiate the sum of `values`, whose arguments it takes.
 
         Returns:
-            The derivative, (N, *spatial, C).
+            The derivative by `y_pred`, or by the logits, (N, *spatial, C).
         """
         with self._precision(dtype):
             loss = self._bound(y_true, dtype, weight, hyperparameters)
@@ -133,8 +133,8 @@ class Adapter:
 
     def _prediction(self, y_pred: npt.ArrayLike, dtype: str) -> Any:
         p = np.asarray(y_pred, np.float64)
-        if self.from_logits:  # the logarithm must not be infinite
-            p = np.maximum(p, _SMALLEST["float16" if dtype == "float16" else "float32"])
+        if self.from_logits:
+            p = np.log(np.maximum(p, _SMALLEST))
         return self._tensor(np.moveaxis(p, -1, self.axis), dtype)
 
     def _bound(
@@ -156,7 +156,6 @@ class Adapter:
             keywords = {**keywords, self.weight: self._tensor(weight, dtype)}
 
         def loss(p: Any) -> Any:
-            p = self._log(p) if self.from_logits else p
             return call(*((p, y) if self.pred_first else (y, p)), **keywords)
 
         return loss
@@ -172,9 +171,6 @@ class Adapter:
         raise NotImplementedError
 
     def _numbers(self, tensor: Any) -> Array:
-        raise NotImplementedError
-
-    def _log(self, tensor: Any) -> Any:
         raise NotImplementedError
 
     def _slopes(self, loss: Callable[[Any], Any], p: Any) -> Any:
@@ -198,9 +194,6 @@ class NumpyAdapter(Adapter):
     def _numbers(self, tensor: Any) -> Array:
         return np.asarray(tensor, np.float64)
 
-    def _log(self, tensor: Any) -> Any:
-        return np.log(tensor)
-
 
 class TorchAdapter(Adapter):
     """A loss on PyTorch tensors: a function, or a module's class or object."""
@@ -217,9 +210,6 @@ class TorchAdapter(Adapter):
         import torch
 
         return tensor.detach().to(torch.float64).cpu().numpy()
-
-    def _log(self, tensor: Any) -> Any:
-        return tensor.log()
 
     def _slopes(self, loss: Callable[[Any], Any], p: Any) -> Any:
         return _torch_slopes(loss, p)
@@ -240,11 +230,6 @@ class JaxAdapter(Adapter):
 
     def _numbers(self, tensor: Any) -> Array:
         return np.asarray(tensor).astype(np.float64)
-
-    def _log(self, tensor: Any) -> Any:
-        import jax.numpy as jnp
-
-        return jnp.log(tensor)
 
     def _slopes(self, loss: Callable[[Any], Any], p: Any) -> Any:
         return _jax_slopes(loss, p)
@@ -280,11 +265,6 @@ class KerasAdapter(Adapter):
         from keras import ops
 
         return np.asarray(ops.convert_to_numpy(tensor)).astype(np.float64)
-
-    def _log(self, tensor: Any) -> Any:
-        from keras import ops
-
-        return ops.log(tensor)
 
     def _slopes(self, loss: Callable[[Any], Any], p: Any) -> Any:
         import keras

@@ -211,14 +211,21 @@ def class_order_is_irrelevant(subject: Subject) -> None:
 
 @_check()
 def images_are_independent(subject: Subject) -> None:
-    """An image's value is the same alone and in a batch; a mean is that of images."""
-    sample = subject.sample()
-    together = subject.raw_values(sample)
-    alone = np.concatenate([subject.values(sample.image(i)) for i in range(2)])
-    expected = alone if together.ndim else alone.mean(keepdims=True)
-    title = f"batch of 2, {sample.title}"
+    """An image's value does not depend on its batch; a mean is that of the images."""
+    sample = subject.sample(labels="holes")  # images of unlike sums
     allowed = subject.tolerance * subject.reference(sample).scale.mean()
-    expect_close(title, together.reshape(-1), expected, allowed)
+    received = subject.raw_values(sample).reshape(-1)
+    if not subject.per_image:
+        mean = subject.values(sample).mean(keepdims=True)
+        expect_close(f"mean of a batch, {sample.title}", received, mean, allowed)
+        return
+    for i in range(2):  # beside itself, it has its own value
+        y, p = (x[[i, i]] for x in (sample.y_true, sample.y_pred))
+        twice = subject.values(Sample(f"image {i} twice", y, p))
+        beside = received[[i, i]]
+        expect_close(
+            f"image {i} beside another, {sample.title}", beside, twice, allowed
+        )
 
 
 @_check()
@@ -229,9 +236,12 @@ def errors_never_pay(subject: Subject) -> None:
     do the cross entropies. (With soft labels it is not true: y log p rises with p.) The
     classes of a voxel moved together, as a softmax moves them, must cost more.
     """
-    base = subject.sample().image(0)
+    base, together = subject.sample().image(0), slice(0, 3)
+    alone = [slice(c, c + 1) for c in range(3)]
+    if subject.adapter.from_logits:  # a softmax moves the others too
+        alone = []
     for place in ((0, 0), (1, 2), (2, 4)):
-        for classes in (slice(0, 1), slice(1, 2), slice(2, 3), slice(0, 3)):
+        for classes in (*alone, together):
             _expect_rising(subject, base, (*place, classes))
 
 
@@ -341,6 +351,7 @@ CHECKS.extend(
 
 # Of a gradient: of itself, and of the largest in the image. The differences of float64
 # are right to about 1e-8.
+_STEP = 3e-4
 _GRADIENT: Mapping[str, tuple[float, float]] = {
     "float32": (1e-4, 1e-5),
     "float64": (1e-6, 1e-7),
@@ -414,13 +425,19 @@ def _expect_gradient(subject: Subject, sample: Sample, **options: Any) -> None:
 
 
 def _differences(subject: Subject, image: Sample, **options: float) -> np.ndarray:
-    """Central differences of the reference by each p of an image, as one batch."""
+    """Central differences of the reference by each p of an image, as one batch.
+
+    By each logit where logits are given: to add to one is to multiply its p.
+    """
     p = image.y_pred
-    step = 1e-4 * np.minimum(p, 1 - p).ravel()
+    room = np.ones_like(p) if subject.adapter.from_logits else np.minimum(p, 1 - p)
+    step = _STEP * room.ravel()
     moves = np.diag(step).reshape(-1, *p.shape[1:])
     y = np.repeat(image.y_true, len(moves), axis=0)
-    up = subject.reference(Sample("up", y, p + moves), **options).value
-    down = subject.reference(Sample("down", y, p - moves), **options).value
+    both = (
+        p * np.exp(x) if subject.adapter.from_logits else p + x for x in (moves, -moves)
+    )
+    up, down = (subject.reference(Sample("", y, x), **options).value for x in both)
     return ((up - down) / (2 * step)).reshape(p.shape)
 
 

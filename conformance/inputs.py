@@ -99,7 +99,7 @@ def edges() -> dict[str, tuple[Sample, ...]]:
             Sample("y of 0 everywhere, p 0 and 1 in image 1", none, second_is_certain),
         ),
         "p_at_0_and_1": (
-            Sample("p rounded to 0 and 1", y, np.round(p)),
+            Sample("p 1 for the likeliest class", y, np.eye(3)[p.argmax(axis=-1)]),
             Sample("p 0 everywhere in image 0 and 1 in image 1", y, ends),
         ),
     }

@@ -48,7 +48,6 @@ RECORD = "run.json"
 COMMITTED = (RECORD, "history.csv", "cases.csv", "histograms.npz")
 MODEL = "model.keras"
 STATE = "state.npz"
-OTHER_SETS = "other-sets"
 _WRITTEN = (*COMMITTED, MODEL, STATE)
 CASE_KEYS = (
     "dataset",

@@ -21,7 +21,7 @@ from conformance import reference
 from losses import catalogue
 
 
-def ours(name: str) -> conformance.Adapter:
+def ours(name: str, **settings: Any) -> conformance.Adapter:
     """One of our losses, by name, with all that it takes."""
     own = [*conformance.MEMBERS[name].defaults, "dtype", "ignore_background"]
     return conformance.KerasAdapter(
@@ -30,6 +30,9 @@ def ours(name: str) -> conformance.Adapter:
         factory=True,
         options=own,
         weight="sample_weight",
+        settings=settings,
+        axis=settings.get("axis", -1),
+        from_logits=settings.get("from_logits", False),
     )
 
 
@@ -41,6 +44,25 @@ def test_our_losses_conform(name: str) -> None:
     skipped = {each.check for each in report.results if each.outcome == "skip"}
     none = {"values_agree_with_other_hyperparameters"}  # CE has no hyperparameter
     assert skipped == (none if name == "CE" else set())
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("name", catalogue.names())
+def test_our_losses_conform_from_logits_and_channels_first(name: str) -> None:
+    report = conformance.run(
+        ours(name, axis=1, from_logits=True),
+        name,
+        precisions=["float32"],
+        checks=[
+            "values_agree",
+            "a_mask_is_as_if_voxels_were_absent",
+            "background_can_be_ignored",
+            "gradients_agree",
+            "finite_at_p_at_0_and_1",
+        ],
+    )
+    assert report.ok, report.text()
+    assert {each.outcome for each in report.results} == {"pass"}
 
 
 def test_the_family_is_the_same() -> None:
@@ -133,6 +155,14 @@ def test_reference_without_background_by_hand() -> None:
     )
 
 
+def test_reference_on_soft_labels_by_hand() -> None:
+    # y = p = 1/2: TP, FN and FP are n / 4; with the power 2 FN and FP are n / 16.
+    half = np.full((1, 3, 5, 2), 0.5)
+    assert reference("CE", half, half).value.item() == pytest.approx(np.log(2))
+    assert reference("DSC", half, half).value.item() == pytest.approx(1 / 2)
+    assert reference("DSC++", half, half).value.item() == pytest.approx(1 / 5)
+
+
 def test_reference_holds_p_at_1e_7() -> None:
     y, p = np.array([[[1.0, 0.0]]]), np.array([[[0.0, 1.0]]])
     assert reference("CE", y, p).value.item() == pytest.approx(-np.log(1e-7))
@@ -145,6 +175,54 @@ def test_reference_refuses() -> None:
         reference("DSC", Y, P, gamma=2)
     with pytest.raises(ValueError, match=r"shape \(1, 2, 3, 2\), received \(1, 2, 3"):
         reference("DSC", Y[..., :1], P)
+
+
+# --- adapters ------------------------------------------------------------------------
+
+
+def native_dice(y: Any, p: Any, gamma: float = 2.0, epsilon: float = 1e-7) -> Any:
+    """DSC++ in what NumPy, PyTorch and JAX have in common; channels first."""
+    spatial = tuple(range(2, p.ndim))
+    p = p.clip(1e-7, 1 - 1e-7)
+    wrong = (y**gamma * (1 - p) ** gamma + (1 - y) ** gamma * p**gamma).sum(spatial)
+    return (wrong / (2 * (y * p).sum(spatial) + wrong + epsilon)).mean(1)
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("framework", ["torch", "jax", "numpy"])
+@pytest.mark.parametrize("reduced", [False, True])
+def test_native_adapters(framework: str, reduced: bool) -> None:
+    pytest.importorskip(framework)
+
+    def loss(p: Any, y: Any, **given: float) -> Any:
+        values = native_dice(y, p, **given)
+        return values.mean() if reduced else values
+
+    adapter = conformance.FRAMEWORKS[framework](
+        loss,
+        axis=1,
+        options=["gamma", "epsilon"],
+        dtypes=["float32", "float64"],
+        pred_first=True,
+    )
+    checks = ["values_agree", "gradients_agree", "images_are_independent"]
+    checks.append("float16_is_computed_in_float32")
+    report = conformance.run(adapter, "DSC++", checks=checks)
+    assert report.ok, report.text()
+    outcomes = {(each.check, each.precision): each.outcome for each in report.results}
+    expected = "skip" if framework == "numpy" else "pass"
+    assert outcomes["gradients_agree", "float64"] == expected
+    assert outcomes["float16_is_computed_in_float32", "float32"] == "skip"
+
+
+def test_an_adapter_reads_the_signature() -> None:
+    adapter = conformance.NumpyAdapter(native_dice)
+    assert {"gamma", "epsilon"} <= adapter.options
+    assert adapter.name == "native_dice"
+    assert not adapter.factory
+    assert conformance.NumpyAdapter(NumpyDice).factory
+    with pytest.raises(TypeError, match="native_dice takes no weight of voxels"):
+        adapter.values(Y, P, weight=Y1[None])
 
 
 # --- the suite under planted faults --------------------------------------------------
@@ -306,12 +384,15 @@ def test_the_command_refuses(
     assert re.search(message, capsys.readouterr().err)
 
 
-def test_the_list_of_checks(capsys: pytest.CaptureFixture) -> None:
+def test_the_list_of_checks(project: Path, capsys: pytest.CaptureFixture) -> None:
     assert command.main(["--list"]) == 0
     listed = capsys.readouterr().out
     for check in conformance.CHECKS:
-        assert f"{check.name}\n    {check.description}" in listed
+        assert f"- `{check.name}`: {check.description}\n" in listed
         assert check.description.endswith(".")
+    page = (project / "docs" / "conformance.md").read_text()
+    _, _, rest = page.partition("<!-- checks:begin -->\n")
+    assert rest.partition("<!-- checks:end -->")[0] == listed
 
 
 def test_the_suite_needs_numpy_alone(project: Path) -> None:

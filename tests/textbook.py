@@ -131,6 +131,14 @@ class MeanOverBatch(Textbook):
         return ops.mean(sums, axis=0, keepdims=True) + 0 * sums
 
 
+class OneRatioForAll(Textbook):
+    """Keras' `Dice` as it comes: batch and classes in one ratio."""
+
+    def _dsc(self, y: Any, p: Any, h: dict) -> Any:
+        errors = ops.sum(y * (1 - p) + (1 - y) * p)
+        return errors / (2 * ops.sum(y * p) + errors + h["epsilon"])
+
+
 class SwappedWeights(Textbook):
     def errors(self, counts: Any, alpha: float, beta: float, e: float) -> Any:
         return super().errors(counts, beta, alpha, e)
@@ -284,6 +292,8 @@ FAULTS = [
     (SumOverClasses, "DSC++", "values_agree"),
     (SumOverClasses, "Unified Focal", "values_agree"),
     (MeanOverBatch, "DSC", "images_are_independent"),
+    (OneRatioForAll, "DSC", "images_are_independent"),
+    (OneRatioForAll, "DSC", "values_agree"),
     (SwappedWeights, "Tversky", "values_agree"),
     (SwappedWeights, "Focal Tversky++", "values_agree"),
     (SwappedWeights, "Symmetric Unified Focal", "values_agree"),
