@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import zoom
 
-from data_io.errors import InputError
 from data_io.miscnn_compat import Resampling
+from data_io.native import resampled_shape
 
-__all__ = ["SlabResampling", "resample_image", "resample_label", "resampled_shape"]
+__all__ = ["SlabResampling", "resample_image", "resample_label"]
 
 _SLAB = 16  # columns at a time; 512 rows of 611 slices are 40 MB as float64
 
@@ -24,7 +24,8 @@ class SlabResampling(Resampling):
     """MIScnn's `Resampling` to a voxel size, slab by slab.
 
     It reads `spacing` (mm, by axis) from the sample's details, as MIScnn does, and
-    leaves `original_shape` there for the way back, which is MIScnn's own.
+    leaves `original_shape` there for the way back, which is MIScnn's own; slab by slab
+    it is that of `data_io.native`.
 
     Args:
         new_spacing: voxel size to resample to, mm, by axis.
@@ -52,35 +53,6 @@ class SlabResampling(Resampling):
         if training:
             label = resample_label(sample.seg_data[..., 0], shape, self.order_seg)
             sample.seg_data = label[..., np.newaxis]
-
-
-def resampled_shape(
-    shape: Sequence[int], spacing_mm: Sequence[float], new_spacing_mm: Sequence[float]
-) -> tuple[int, ...]:
-    """The shape at another voxel size: rounded down, as MIScnn does.
-
-    Args:
-        shape: voxels by axis.
-        spacing_mm: their size by axis.
-        new_spacing_mm: the size asked for, by axis.
-
-    Raises:
-        InputError: an axis is thinner than one new voxel.
-    """
-    ratio = np.asarray(spacing_mm) / np.array(new_spacing_mm)
-    found = tuple(int(size) for size in np.floor(np.asarray(shape) * ratio))
-    if 0 in found:
-        extent_mm = np.asarray(shape) * spacing_mm
-        raise InputError(
-            "resampling: expected a volume of at least one voxel of "
-            f"{_shown(new_spacing_mm)} mm, found one of {_shown(extent_mm)} mm. "
-            "Check its spacing."
-        )
-    return found
-
-
-def _shown(sizes_mm: Sequence[float] | np.ndarray) -> str:
-    return " x ".join(f"{size:g}" for size in sizes_mm)
 
 
 def resample_image(

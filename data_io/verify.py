@@ -57,15 +57,16 @@ class Report:
         lines = [
             f"{self.title} in {self.root}: all is well",
             f"  cases   {sum(self.counts.values())} ({parts})",
-            f"  images  {sizes}",
         ]
+        lines += [f"  images  {sizes}"] if sizes else []
         for role, values in self.values.items():
             seen = ", ".join(str(value) for value in sorted(values))
             share = f"{100 * self.foreground[role]:.1f} % foreground"
             lines.append(f"  {role}  {self.files[role]} files, values {seen}, {share}")
-        lines.append(
-            f"  decoded {self.decoded}, unchanged since last time {self.skipped}"
-        )
+        if self.decoded or self.skipped:
+            lines.append(
+                f"  decoded {self.decoded}, unchanged since last time {self.skipped}"
+            )
         return "\n".join(lines + [f"  warning: {text}" for text in self.warnings])
 
 

@@ -27,7 +27,6 @@ from pipelines.training import predict, protocol
 from pipelines.training.protocol import Protocol
 
 __all__ = [
-    "OTHER_SETS",
     "Trained",
     "evaluate_set",
     "labels",
@@ -35,7 +34,6 @@ __all__ = [
     "predict_files",
 ]
 
-OTHER_SETS = "other-sets"
 _COLOURS = [0, 0, 0, 230, 159, 0, 86, 180, 233, 0, 158, 115, 240, 228, 66, 0, 114, 178,
             213, 94, 0, 204, 121, 167]  # Okabe and Ito's, class 0 black  # fmt: skip
 
@@ -268,7 +266,7 @@ def _evaluate_set(trained: Trained, root: Path, name: str, work: Path) -> Path:
         measured = evaluate.measure(
             aside, own_images, root, [(name, case) for case in cases]
         )
-    target = run.path(OTHER_SETS) / name
+    target = run.path(runs.OTHER_SETS) / name
     evaluate.write(target, run.record, *measured)
     hashes = content.content(own_images, root, cases, work / "cache")
     about = {

@@ -329,6 +329,9 @@ def _run_evaluate(options: argparse.Namespace) -> None:
         arguments.class_names(options),
         options.work,
     )
+    from pipelines.reporting import other_sets
+
+    print("\n".join(other_sets.summary(folder / "cases.csv")))
     print(f"{folder}: see cases.csv and histograms.npz")
 
 

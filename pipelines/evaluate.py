@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,13 +13,17 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from data_io import datasets
+from data_io import datasets, native
+from data_io.datasets import nifti
 from data_io.errors import InputError
 from pipelines import provenance
 from pipelines import run as runs
 from pipelines.measure import histograms, metrics
 
-__all__ = ["COLUMNS", "evaluate", "measure", "probabilities", "write"]
+__all__ = [
+    "COLUMNS", "PROBABILITIES", "SPLITS", "evaluate", "measure", "probabilities",
+    "slabs", "volume", "write",
+]  # fmt: skip
 
 COLUMNS = (*runs.CASE_KEYS, *metrics.COLUMNS)
 PROBABILITIES = "probabilities"
@@ -34,17 +39,18 @@ def probabilities(run: runs.Run, case: str, shape: tuple[int, ...]) -> _Array:
     Args:
         run: a run in state "predicted" or past it, with its local files.
         case: the case's id.
-        shape: the native spatial shape, from its label.
+        shape: the spatial shape they must have: the native one; of a volume that of the
+            network's grid.
 
     Returns:
-        Softmax values, (*shape, C), float32.
+        Softmax values, (*shape, C), float32, memory-mapped.
 
     Raises:
         InputError: the file is missing, damaged or of another shape.
     """
     path = run.path(PROBABILITIES) / f"{case}.npy"
     try:
-        found = np.load(path, allow_pickle=False)
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(
             f"{path}: expected the probabilities of case {case}, found none that can "
@@ -57,6 +63,55 @@ def probabilities(run: runs.Run, case: str, shape: tuple[int, ...]) -> _Array:
             f"run `dscpp predict --again --run {run.folder}`"
         )
     return np.asarray(found)
+
+
+def volume(
+    run: runs.Run, module: ModuleType, root: Path, case: str
+) -> tuple[_Array, nifti.Geometry]:
+    """Read a volume's probabilities, which are on the network's grid.
+
+    Args:
+        run: as for `probabilities`.
+        module: of the data set.
+        root: its folder.
+        case: the case's id.
+
+    Returns:
+        Softmax values, (*network's grid, C), float32, memory-mapped; and where the
+        volume's own voxels lie.
+
+    Raises:
+        InputError: as `probabilities`.
+    """
+    place = module.geometry(root, case)
+    spacing_mm = run.record["preprocessing"].get("spacing_mm", place.spacing_mm)
+    shape = native.resampled_shape(place.shape, place.spacing_mm, spacing_mm)
+    return probabilities(run, case, shape), place
+
+
+def slabs(
+    run: runs.Run, module: ModuleType, root: Path, case: str, shape: tuple[int, ...]
+) -> Iterator[tuple[slice, _Array]]:
+    """Read a case's probabilities at native resolution, of volumes slab by slab.
+
+    Args:
+        run: as for `volume`, as are the next three.
+        module: of the data set.
+        root: its folder.
+        case: the case's id.
+        shape: the native spatial shape, from its label.
+
+    Yields:
+        which part of the first axis (of an image all of it); softmax values there,
+        (n, *shape[1:], C), float32.
+
+    Raises:
+        InputError: as `probabilities`.
+    """
+    if module.record(root).is_3d:
+        yield from native.slabs(volume(run, module, root, case)[0], shape)
+    else:
+        yield slice(None), probabilities(run, case, shape)
 
 
 def evaluate(run: runs.Run, root: Path) -> None:
@@ -111,36 +166,68 @@ def measure(
 def _case(
     run: runs.Run, module: ModuleType, root: Path, case: str
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Measure one case in one pass over its voxels: all regions, observers, targets."""
     references = module.references(root, case)
     regions = module.regions(root, case)
-    found = probabilities(run, case, next(iter(references.values())).shape)
-    rows, pairs = [], []
-    for target, name in list(enumerate(module.record(root).classes))[1:]:
+    names = dict(enumerate(module.record(root).classes))
+    del names[0]
+    tallies = {region: _Tally(names, references) for region in regions}
+    shape = next(iter(references.values())).shape
+    for part, softmax in slabs(run, module, root, case, shape):
+        labels = {
+            reference: np.ascontiguousarray(label[part])
+            for reference, label in references.items()
+        }
         for region, mask in regions.items():
+            if mask[part].any():  # else there is nothing to measure
+                tallies[region].add(softmax, labels, mask[part])
+    rows, pairs = [], []
+    for target, name in names.items():
+        for region, tally in tallies.items():
             keys = {"case": case, "target": name, "region": region}
-            rows += [{**keys, **row} for row in _rows(found, references, target, mask)]
-            pairs += [{**keys, **row} for row in _pair(found, references, target, mask)]
+            rows += [{**keys, **row} for row in tally.rows(target)]
+            pairs += [{**keys, **row} for row in tally.pairs(target)]
     return rows, pairs
 
 
-def _rows(
-    found: _Array, references: Mapping[str, _Array], target: int, mask: _Array
-) -> Iterator[dict[str, Any]]:
-    for reference, label in references.items():
-        yield {
-            "reference": reference,
-            "counts": histograms.count(found[..., target], label == target, mask),
-            **metrics.case_metrics(label, found, target, mask),
+class _Tally:
+    """What is summed up in one region of a case, slab after slab.
+
+    Args:
+        targets: the classes to measure.
+        references: names of the observers.
+    """
+
+    def __init__(self, targets: Iterable[int], references: Iterable[str]) -> None:
+        self._targets = list(targets)
+        self._measures = {
+            name: metrics.CaseMetrics(self._targets) for name in references
         }
+        self._counts: dict[tuple[str, int], Any] = defaultdict(int)
+        self._pairs: dict[int, Any] = defaultdict(int)
 
+    def add(self, softmax: _Array, labels: Mapping[str, _Array], mask: _Array) -> None:
+        for name, label in labels.items():
+            self._measures[name].add(label, softmax, mask)
+            for target in self._targets:
+                self._counts[name, target] += histograms.count(
+                    softmax[..., target], label == target, mask
+                )
+        if all(name in labels for name in _PAIR):
+            for target in self._targets:
+                first, second = (labels[name] == target for name in _PAIR)
+                self._pairs[target] += histograms.count_pair(
+                    softmax[..., target], first, second, mask
+                )
 
-def _pair(
-    found: _Array, references: Mapping[str, _Array], target: int, mask: _Array
-) -> Iterator[dict[str, Any]]:
-    if all(name in references for name in _PAIR):
-        first, second = (references[name] == target for name in _PAIR)
-        counts = histograms.count_pair(found[..., target], first, second, mask)
-        yield {"counts": counts}
+    def rows(self, target: int) -> Iterator[dict[str, Any]]:
+        for name, measures in self._measures.items():
+            counts = self._counts[name, target]
+            yield {"reference": name, "counts": counts, **measures.of(target)}
+
+    def pairs(self, target: int) -> Iterator[dict[str, Any]]:
+        if target in self._pairs:
+            yield {"counts": self._pairs[target]}
 
 
 def write(

@@ -48,6 +48,7 @@ RECORD = "run.json"
 COMMITTED = (RECORD, "history.csv", "cases.csv", "histograms.npz")
 MODEL = "model.keras"
 STATE = "state.npz"
+OTHER_SETS = "other-sets"
 _WRITTEN = (*COMMITTED, MODEL, STATE)
 CASE_KEYS = (
     "dataset",

@@ -198,6 +198,26 @@ def test_slabs_do_not_change_the_result(monkeypatch, voxels):
     assert_same(case_metrics(label, probabilities, 1, mask), whole)
 
 
+@settings(deadline=None, max_examples=50)
+@given(cases(), st.data())
+def test_parts_one_after_the_other_are_the_whole(case, data):
+    label, probabilities, _, mask = case
+    targets = range(probabilities.shape[-1])
+    cut = data.draw(st.integers(0, len(label)))
+    parts = metrics.CaseMetrics(targets)
+    for part in (slice(cut), slice(cut, None)):
+        if mask[part].any():
+            parts.add(label[part], probabilities[part], mask[part])
+    for target in targets:
+        whole = case_metrics(label, probabilities, target, mask)
+        assert_same(parts.of(target), whole)
+
+
+def test_no_part_is_no_case():
+    with pytest.raises(ValueError, match="expected at least one part"):
+        metrics.CaseMetrics([1]).of(1)
+
+
 def test_sums_are_made_in_float64():
     # In float32 a running sum of 0.3 stops being exact after a few thousand.
     p = np.full((2000, 1000), 0.3, dtype=np.float32)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from data_io import own
 from data_io.datasets import folder
 from data_io.errors import InputError
 from pipelines.cli import main
+from pipelines.training import protocol
 
 
 def save(path: Path, pixels: np.ndarray, **options) -> Path:
@@ -34,15 +36,19 @@ def grey(mask: np.ndarray, seed: int) -> np.ndarray:
     return np.clip(np.where(mask, 190, 60) + noise, 0, 255).astype(np.uint8)
 
 
-@pytest.fixture
-def sets(tmp_path: Path) -> tuple[Path, Path]:
+def write_sets(place: Path) -> tuple[Path, Path]:
     """Eight grey images of 30 rows and 44 columns, masks 0/255 with an ending."""
     for number in range(8):
         mask = blob((30, 44), number)
-        save(tmp_path / "photos" / f"a{number}.png", grey(mask, number))
+        save(place / "photos" / f"a{number}.png", grey(mask, number))
         label = np.where(mask, 255, 0).astype(np.uint8)
-        save(tmp_path / "labels" / f"a{number}_mask.png", label)
-    return tmp_path / "photos", tmp_path / "labels"
+        save(place / "labels" / f"a{number}_mask.png", label)
+    return place / "photos", place / "labels"
+
+
+@pytest.fixture
+def sets(tmp_path: Path) -> tuple[Path, Path]:
+    return write_sets(tmp_path)
 
 
 def describe(sets, tmp_path, **options):
@@ -208,9 +214,8 @@ def test_the_input_is_the_median_size(shapes, expected):
     assert own._input_shape(np.array(shapes)) == expected
 
 
-TINY = ["--preset", "reduced", "--epochs", "12"]
-for setting in ("filters=4", "depth=2", "plateau_patience=12", "stopping_patience=12"):
-    TINY += ["--set", setting]
+def tiny(record):
+    return protocol.Protocol(record.input_shape, filters=4, depth=2, epochs=12)
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -218,49 +223,116 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with photos, labels, and a run of them in its place in results."""
+    place = tmp_path_factory.mktemp("own")
+    images, labels = write_sets(place)
+    given = ["--images", str(images), "--masks", str(labels), "--name", "spots"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setitem(protocol.PRESETS, "reduced", tiny)
+        train = ["train", *given, "--loss", "DSC++", "--preset", "reduced"]
+        assert main(train) == 0
+        (run,) = Path("results/own-spots/reduced/runs").iterdir()
+        assert main(["predict", "--run", str(run)]) == 0
+        assert main(["evaluate", "--run", str(run)]) == 0
+    return place, run
+
+
+@pytest.fixture
+def run(trained, monkeypatch) -> Path:
+    monkeypatch.chdir(trained[0])
+    return trained[1]
+
+
 @pytest.mark.backend
-def test_from_command_to_measures(sets, tmp_path, monkeypatch, capsys):
-    """Trains, predicts and measures; then other images, with and without labels."""
-    monkeypatch.chdir(tmp_path)
-    given = ["--images", str(sets[0]), "--masks", str(sets[1]), "--name", "spots"]
-    assert main(["train", *given, "--loss", "DSC++", "--output", "run", *TINY]) == 0
-    shown = capsys.readouterr().out
-    assert "8 of 30 x 44" in shown and "input 32 x 48 (preset reduced)" in shown
-    assert main(["predict", "--run", "run"]) == 0
-    assert main(["evaluate", "--run", "run"]) == 0
-    record = json.loads(Path("run/run.json").read_text())
+def test_from_two_folders_to_a_table(run, capsys):
+    record = json.loads((run / "run.json").read_text())
     assert record["dataset"] == "own-spots" and record["state"] == "evaluated"
     assert record["classes"] == ["background", "foreground"]
     assert [len(ids) for ids in record["split"].values()] == [4, 2, 2]
-    measured = rows(Path("run/cases.csv"))
+    measured = rows(run / "cases.csv")
     assert {row["target"] for row in measured} == {"foreground"}
     assert np.mean([float(row["dice"]) for row in measured]) > 0.6
+    assert main(["tables"]) == 0
+    assert "own-spots" in capsys.readouterr().out
+    means = {row["metric"]: row for row in rows(run.parents[1] / "table.csv")}
+    tests = [float(row["nll"]) for row in measured if row["split"] == "test"]
+    assert float(means["nll"]["mean"]) == pytest.approx(np.mean(tests), rel=1e-5)
 
-    before = Path("run/cases.csv").read_bytes()
-    other = ["evaluate", "--run", "run", *given[:4], "--name", "elsewhere"]
-    assert main(other) == 0
-    there = rows(Path("run/other-sets/elsewhere/cases.csv"))
+
+@pytest.mark.backend
+def test_another_set_has_rows_of_its_own(run, capsys):
+    before = (run / "cases.csv").read_bytes()
+    other = ["--images", "photos", "--masks", "labels", "--name", "elsewhere"]
+    assert main(["evaluate", "--run", str(run), *other]) == 0
+    assert "foreground: nll" in capsys.readouterr().out
+    assert (run / "cases.csv").read_bytes() == before
+    there = rows(run / "other-sets" / "elsewhere" / "cases.csv")
     assert {row["split"] for row in there} == {"elsewhere"} and len(there) == 8
-    assert Path("run/cases.csv").read_bytes() == before
-    same = {row["case"]: row["nll"] for row in there}
-    assert all(same[row["case"]] == row["nll"] for row in measured)
-    about = json.loads(Path("run/other-sets/elsewhere/set.json").read_text())
+    # The same images, so the same values as the run's own.
+    values = {row["case"]: row["nll"] for row in there}
+    for row in rows(run / "cases.csv"):
+        assert values[row["case"]] == row["nll"]
+    about = json.loads((run / "other-sets" / "elsewhere" / "set.json").read_text())
+    record = json.loads((run / "run.json").read_text())
     assert about["data_hash"] == record["data_hash"]
+    assert main(["tables"]) == 0
+    means = {row["metric"]: row for row in rows(run.parents[1] / "other-sets.csv")}
+    every = [float(row["nll"]) for row in there]
+    assert float(means["nll"]["mean"]) == pytest.approx(np.mean(every), rel=1e-5)
+    assert (means["nll"]["set"], means["nll"]["n"]) == ("elsewhere", "8")
+    shutil.rmtree(run / "other-sets")
+    assert main(["tables"]) == 0
+    assert not (run.parents[1] / "other-sets.csv").exists()
 
-    case = record["split"]["test"][0]
-    kept = np.load(f"run/probabilities/{case}.npy")
-    for threshold in ([], ["--threshold", "0.3"]):
-        arguments = ["predict", "--model", "run", "--input", str(sets[0])]
-        assert main([*arguments, "--output", "out", *threshold]) == 0
-        np.testing.assert_array_equal(np.load(f"out/{case}.npy"), kept)
-        with Image.open(f"out/{case}.png") as image:
-            assert image.mode == "P" and image.size == (44, 30)
-            label = np.asarray(image)
-        wanted = kept[..., 1] >= 0.3 if threshold else kept.argmax(-1)
-        np.testing.assert_array_equal(label, wanted)
-    one = ["--input", str(sets[0] / "a1.png"), "--output", "one"]
-    assert main(["predict", "--model", "run/model.keras", *one]) == 0
-    assert sorted(path.name for path in Path("one").iterdir()) == ["a1.npy", "a1.png"]
+
+@pytest.mark.backend
+@pytest.mark.parametrize("threshold", [None, "0.3"])
+def test_images_without_labels_are_predicted(run, tmp_path, threshold):
+    case = json.loads((run / "run.json").read_text())["split"]["test"][0]
+    kept = np.load(run / "probabilities" / f"{case}.npy")
+    command = ["predict", "--model", str(run), "--input", "photos"]
+    more = ["--threshold", threshold] if threshold else []
+    assert main([*command, "--output", str(tmp_path), *more]) == 0
+    np.testing.assert_array_equal(np.load(tmp_path / f"{case}.npy"), kept)
+    with Image.open(tmp_path / f"{case}.png") as image:
+        assert image.mode == "P" and image.size == (44, 30)
+        label = np.asarray(image)
+    wanted = kept[..., 1] >= 0.3 if threshold else kept.argmax(-1)
+    np.testing.assert_array_equal(label, wanted)
+
+
+@pytest.mark.backend
+def test_one_image_and_a_model_alone(run, tmp_path):
+    shutil.copy(run / "model.keras", tmp_path / "net.keras")
+    one = ["--input", str(Path("photos/a1.png")), "--output"]
+    for model, out in [(run / "model.keras", "with"), (tmp_path / "net.keras", "bare")]:
+        output = str(tmp_path / out)
+        assert main(["predict", "--model", str(model), *one, output]) == 0
+    names = sorted(path.name for path in (tmp_path / "with").iterdir())
+    assert names == ["a1.npy", "a1.png"]
+    found = [np.load(tmp_path / out / "a1.npy") for out in ("with", "bare")]
+    np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_what_cannot_be_predicted_is_named(run, tmp_path, capsys):
+    save(tmp_path / "in" / "c.png", np.zeros((9, 9, 3), np.uint8))
+    for arguments, message in [
+        (["--input", str(tmp_path / "in")], "expected images with 1 channel"),
+        (
+            ["--input", "photos", "--threshold", "3"],
+            "expected a number between 0 and 1",
+        ),
+        (["--input", str(tmp_path / "none")], "expected a folder or file, found none"),
+    ]:
+        output = ["--output", str(tmp_path / "out")]
+        assert main(["predict", "--model", str(run), *arguments, *output]) == 2
+        assert message in capsys.readouterr().err
+    there = ["--input", "photos", "--output", "photos"]
+    assert main(["predict", "--model", str(run), *there]) == 2
+    assert "whose files would be replaced" in capsys.readouterr().err
 
 
 def test_bad_combinations_are_named(sets, tmp_path, capsys):

@@ -17,7 +17,7 @@ from scipy import stats
 from data_io.content import file_hash
 from data_io.errors import InputError
 from pipelines.measure import histograms, metrics
-from pipelines.reporting import study, tables, text
+from pipelines.reporting import estimates, study, tables, text
 from pipelines.run import CASE_KEYS, folder_name
 
 CASES = ("01", "02", "03", "04")
@@ -399,7 +399,7 @@ def test_second_run_gives_the_same_bytes(results):
     make_run(results, "DSC", DSC_NLL)
     make_run(results, "DSC++", PLUS_NLL, gamma=2.0)
     first = {path: path.read_bytes() for path in tables.write_tables(results)}
-    tables._over_cases.cache_clear()  # Drawn anew, as another process would.
+    estimates.over_cases.cache_clear()  # Drawn anew, as another process would.
     second = {path: path.read_bytes() for path in tables.write_tables(results)}
     assert first == second
     for content in first.values():

@@ -6,7 +6,7 @@ Both stand in every row, under names of their own.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ __all__ = [
     "EPSILON",
     "METRICS",
     "PAPER_COLUMN",
+    "CaseMetrics",
     "case_metrics",
     "overlap_scores",
     "probability_slabs",
@@ -108,19 +109,57 @@ def case_metrics(
         ValueError: shapes that do not fit, an empty mask, labels or probabilities out
             of range.
     """
-    label, probabilities = np.asarray(label), np.asarray(probabilities)
-    _check_case(label, probabilities, target)
-    slabs = probability_slabs(label, probabilities, mask=mask)
-    parts = [_sums(y, p, target) for (y,), p in slabs]
-    total = {name: math.fsum(part[name] for part in parts) for name in parts[0]}
-    n, n_classes = total["n_voxels"], probabilities.shape[-1]
-    true, predicted = total["n_foreground"], total["n_predicted"]
-    tp = total["true_positives"]
-    result: dict[str, float] = {name: int(total[name]) for name in COUNTS}
-    result |= {name: total[name] / n for name in METRICS if name in total}
-    result["brier_categorical"] /= n_classes
-    scores = overlap_scores(tp, predicted - tp, true - tp)
-    return result | {name: float(value) for name, value in scores.items()}
+    case = CaseMetrics([target])
+    case.add(label, probabilities, mask)
+    return case.of(target)
+
+
+class CaseMetrics:
+    """The measures of one image for several classes, from parts of it.
+
+    A volume at native resolution is too large to be held; its parts are given one
+    after the other, each once, and are not kept.
+
+    Args:
+        targets: the classes to measure.
+    """
+
+    def __init__(self, targets: Sequence[int]) -> None:
+        self._sums: dict[int, list[dict[str, float]]] = {t: [] for t in targets}
+        self._n_classes = 0
+
+    def add(
+        self,
+        label: npt.ArrayLike,
+        probabilities: npt.ArrayLike,
+        mask: npt.ArrayLike | None = None,
+    ) -> None:
+        """Add a part of the image; arguments and errors as for `case_metrics`."""
+        label, probabilities = np.asarray(label), np.asarray(probabilities)
+        for target in self._sums:
+            _check_case(label, probabilities, target)
+        self._n_classes = probabilities.shape[-1]
+        for (y,), p in probability_slabs(label, probabilities, mask=mask):
+            for target, sums in _sums(y, p, list(self._sums)).items():
+                self._sums[target].append(sums)
+
+    def of(self, target: int) -> dict[str, float]:
+        """Measure what was added, for one of the targets; see `case_metrics`.
+
+        Raises:
+            ValueError: nothing was added.
+        """
+        parts = self._sums[target]
+        if not parts:
+            raise ValueError("case: expected at least one part, received none.")
+        total = {name: math.fsum(part[name] for part in parts) for name in parts[0]}
+        n, tp = total["n_voxels"], total["true_positives"]
+        true, predicted = total["n_foreground"], total["n_predicted"]
+        result: dict[str, float] = {name: int(total[name]) for name in COUNTS}
+        result |= {name: total[name] / n for name in METRICS if name in total}
+        result["brier_categorical"] /= self._n_classes
+        scores = overlap_scores(tp, predicted - tp, true - tp)
+        return result | {name: float(value) for name, value in scores.items()}
 
 
 def overlap_scores(
@@ -177,7 +216,8 @@ def probability_slabs(
     rows = max(1, _SLAB_VOXELS // max(1, math.prod(shape[1:])))
     for start in range(0, shape[0], rows):
         part = np.s_[start : start + rows]
-        chosen = None if keep is None else keep[part]
+        # A mask of everything, as that of a volume is, needs no picking.
+        chosen = None if keep is None or keep[part].all() else keep[part]
         cut = [_chosen(array[part], chosen, len(shape)) for array in arrays]
         _check_range(cut[-1])
         yield cut[:-1], cut[-1]
@@ -190,27 +230,38 @@ def _chosen(array: _Array, mask: _Array | None, spatial_axes: int) -> _Array:
     return array[mask]
 
 
-def _sums(label: _Array, probabilities: _Array, target: int) -> dict[str, float]:
-    """Sum everything `case_metrics` needs over the voxels of one slab.
+def _sums(
+    label: _Array, probabilities: _Array, targets: Sequence[int]
+) -> dict[int, dict[str, float]]:
+    """Sum everything `CaseMetrics` needs over the voxels of one slab.
 
     Args:
         label: true classes, (n,).
         probabilities: softmax values, (n, C).
-        target: the class to measure.
+        targets: the classes to measure.
 
     Returns:
-        Sums over the voxels, named after the metric they lead to.
+        By target, sums over the voxels, named after the metric they lead to.
     """
     _check_classes(label, probabilities)
-    truth = label == target
-    predicted = probabilities.argmax(axis=-1) == target
+    categorical = _categorical_sums(label, probabilities)
+    predicted = probabilities.argmax(axis=-1)
+    return {
+        target: {
+            **_counts(label == target, predicted == target),
+            **_target_sums(label, label == target, probabilities, target),
+            **categorical,
+        }
+        for target in targets
+    }
+
+
+def _counts(truth: _Array, predicted: _Array) -> dict[str, float]:
     return {
         "n_voxels": truth.size,
-        "n_foreground": np.count_nonzero(truth),
-        "n_predicted": np.count_nonzero(predicted),
-        "true_positives": np.count_nonzero(truth & predicted),
-        **_target_sums(label, truth, probabilities, target),
-        **_categorical_sums(label, probabilities),
+        "n_foreground": int(np.count_nonzero(truth)),
+        "n_predicted": int(np.count_nonzero(predicted)),
+        "true_positives": int(np.count_nonzero(truth & predicted)),
     }
 
 

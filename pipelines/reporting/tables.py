@@ -8,15 +8,15 @@ import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from data_io.errors import InputError
 from pipelines.measure import histograms, metrics, statistics
+from pipelines.reporting import other_sets
+from pipelines.reporting.estimates import Estimate, estimate, mean_of
 from pipelines.reporting.study import STANDARD_GAMMA, Study, Variant, groups, open_study
 from pipelines.run import write_csv
 
@@ -134,69 +134,6 @@ class Cell:
         """The standard error that the verdict takes: misprints put right."""
         key = (self.table, self.loss, self.gamma, self.metric)
         return MISPRINTS.get(key, self.standard_error)
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over cases and seeds; see `estimate`."""
-
-    mean: float
-    standard_error: float
-    ci_low: float
-    ci_high: float
-    n: int
-    seeds: int
-    n_undefined: int
-
-
-def estimate(values: npt.ArrayLike) -> Estimate:
-    """Estimate the mean of a measure over cases and seeds.
-
-    Each case is averaged over seeds, and these means are bootstrapped over cases: SE_c
-    and its interval. With S > 1 seeds, s the standard deviation (S - 1) of the seeds'
-    own means, the seeds add SE_s = s / sqrt(S):
-
-        SE = sqrt(SE_c^2 + SE_s^2)
-        ci = mean -+ sqrt((distance to the bootstrap's limit)^2 + (1.96 SE_s)^2)
-
-    Args:
-        values: (seeds, cases); NaN where undefined.
-
-    Returns:
-        The estimate. `n` counts cases with a value for at least one seed,
-        `n_undefined` the undefined values of all seeds. Nothing defined: NaN.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    over_cases = _over_cases(_mean(values, axis=0).tobytes())
-    seed_means = _mean(values, axis=1)
-    seed_means = seed_means[~np.isnan(seed_means)]
-    n_seeds, seed_error = len(values), 0.0
-    if len(seed_means) > 1:
-        seed_error = float(seed_means.std(ddof=1)) / math.sqrt(len(seed_means))
-    mean, extra = over_cases.mean, _Z * seed_error
-    return Estimate(
-        mean=mean,
-        standard_error=math.hypot(over_cases.standard_error, seed_error),
-        ci_low=mean - math.hypot(mean - over_cases.ci_low, extra),
-        ci_high=mean + math.hypot(over_cases.ci_high - mean, extra),
-        n=over_cases.n,
-        seeds=n_seeds,
-        n_undefined=int(np.isnan(values).sum()),
-    )
-
-
-@lru_cache(maxsize=4096)
-def _over_cases(values: bytes) -> statistics.Estimate:
-    """Bootstrap once what several tables show; 10,000 resamples take a while."""
-    return statistics.bootstrap(np.frombuffer(values, dtype=np.float64))
-
-
-def _mean(values: npt.NDArray[np.float64], axis: int) -> npt.NDArray[np.float64]:
-    """Mean over what is defined; NaN where nothing is (numpy's nanmean warns)."""
-    defined = ~np.isnan(values)
-    count = defined.sum(axis=axis)
-    total = np.where(defined, values, 0.0).sum(axis=axis)
-    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
 
 
 def paper_folder(results: Path) -> Path:
@@ -503,7 +440,8 @@ def _family(study: Study, target: str, metric: str, test: str) -> list[_Row]:
     rows: list[_Row] = []
     for a, b in combinations(study.main, 2):
         values_a, values_b = (
-            _mean(study.measures(variant, target, metric), axis=0) for variant in (a, b)
+            mean_of(study.measures(variant, target, metric), axis=0)
+            for variant in (a, b)
         )
         both = ~np.isnan(values_a) & ~np.isnan(values_b)
         result = function(values_a[both], values_b[both])
@@ -572,8 +510,8 @@ def write_tables(results: Path) -> list[Path]:
     made = [(folder, _tables_of(folder)) for folder in folders]
     written = []
     for folder, tables in made:
-        if EXTRA_TABLE not in tables:
-            (folder / EXTRA_TABLE).unlink(missing_ok=True)
+        for name in {EXTRA_TABLE, other_sets.TABLE} - tables.keys():
+            (folder / name).unlink(missing_ok=True)
         for name, (columns, rows) in tables.items():
             written.append(write_csv(folder / name, columns, _rounded(rows)))
     return written
@@ -587,6 +525,9 @@ def _tables_of(folder: Path) -> dict[str, tuple[Sequence[str], list[_Row]]]:
     }
     files["tests.csv"] = (TEST_COLUMNS, comparison_rows(study))
     files["thresholds.csv"] = (THRESHOLD_COLUMNS, threshold_rows(study))
+    elsewhere = other_sets.rows(run for runs in study.runs.values() for run in runs)
+    if elsewhere:
+        files[other_sets.TABLE] = (other_sets.COLUMNS, elsewhere)
     return files
 
 

@@ -1,0 +1,113 @@
+"""The two grids of a volume, the network's and its own, and the way back.
+
+A network sees volumes at one voxel size. Its probabilities are kept on that grid, since
+at native resolution those of a volume of 1059 slices would be 3.3 GB; measures, label
+maps and pictures are of the native grid. So they come back slab by slab, and nobody
+holds more than the slab in hand.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from data_io.errors import InputError
+
+__all__ = ["resampled_shape", "slab", "slabs"]
+
+_VOXELS = 1 << 22  # in a slab: 16 slices of 512x512; 50 MB of three classes
+
+_Taps = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def resampled_shape(
+    shape: Sequence[int], spacing_mm: Sequence[float], new_spacing_mm: Sequence[float]
+) -> tuple[int, ...]:
+    """The shape at another voxel size: rounded down, as MIScnn does.
+
+    Args:
+        shape: voxels by axis.
+        spacing_mm: their size by axis.
+        new_spacing_mm: the size asked for, by axis.
+
+    Raises:
+        InputError: an axis is thinner than one new voxel.
+    """
+    ratio = np.asarray(spacing_mm) / np.array(new_spacing_mm)
+    found = tuple(int(size) for size in np.floor(np.asarray(shape) * ratio))
+    if 0 in found:
+        extent_mm = np.asarray(shape) * spacing_mm
+        raise InputError(
+            "resampling: expected a volume of at least one voxel of "
+            f"{_shown(new_spacing_mm)} mm, found one of {_shown(extent_mm)} mm. "
+            "Check its spacing."
+        )
+    return found
+
+
+def _shown(sizes_mm: Sequence[float] | np.ndarray) -> str:
+    return " x ".join(f"{size:g}" for size in sizes_mm)
+
+
+def slabs(
+    softmax: np.ndarray, shape: Sequence[int]
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Bring probabilities back to a volume's own grid, slab by slab along axis 0.
+
+    Linear in each axis, the border continued: MIScnn's `Resampling.postprocessing` of
+    softmax values with order 1, up to the rounding of float32.
+
+    Args:
+        softmax: (*network's grid, classes) float32; may be memory-mapped.
+        shape: the volume's own, three axes.
+
+    Yields:
+        which slices; their probabilities, (slices, *shape[1:], classes) float32.
+    """
+    planes = max(1, _VOXELS // (shape[1] * shape[2]))
+    for start in range(0, shape[0], planes):
+        part = slice(start, min(start + planes, shape[0]))
+        yield part, slab(softmax, shape, part)
+
+
+def slab(softmax: np.ndarray, shape: Sequence[int], part: slice) -> np.ndarray:
+    """Bring some slices back to a volume's own grid; arguments as for `slabs`.
+
+    Args:
+        softmax: (*network's grid, classes) float32.
+        shape: the volume's own, three axes.
+        part: which of its slices.
+
+    Returns:
+        (slices, *shape[1:], classes) float32.
+    """
+    found = softmax
+    for axis, (old, new) in enumerate(zip(softmax.shape[:-1], shape, strict=True)):
+        chosen = part if axis == 0 else slice(None)
+        found = _interpolate(found, _taps(old, new, chosen), axis)
+    return found
+
+
+def _taps(size: int, new_size: int, part: slice) -> _Taps:
+    """Where the new voxels of an axis lie between two old ones.
+
+    Voxels are cells: the ends of the axis, not the centres of the last cells, stay
+    where they are.
+
+    Returns:
+        the old voxel before, the one after, and the weight of the latter, each (n,).
+    """
+    place = (np.arange(new_size)[part] + 0.5) * (size / new_size) - 0.5
+    place = np.clip(place, 0, size - 1)
+    before = np.floor(place).astype(np.intp)
+    after = np.minimum(before + 1, size - 1)
+    return before, after, (place - before).astype(np.float32)
+
+
+def _interpolate(array: np.ndarray, taps: _Taps, axis: int) -> np.ndarray:
+    before, after, weight = taps
+    found = np.take(array, before, axis)
+    step = np.take(array, after, axis)
+    step -= found
+    step *= weight.reshape(-1, *[1] * (array.ndim - axis - 1))
+    found += step
+    return found

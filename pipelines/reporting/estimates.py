@@ -1,0 +1,77 @@
+"""A mean over cases and seeds with its standard error and interval."""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.measure import statistics
+
+__all__ = ["Estimate", "estimate", "mean_of", "over_cases"]
+
+_Z = 1.96  # two-sided 95 %
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over cases and seeds; see `estimate`."""
+
+    mean: float
+    standard_error: float
+    ci_low: float
+    ci_high: float
+    n: int
+    seeds: int
+    n_undefined: int
+
+
+def estimate(values: npt.ArrayLike) -> Estimate:
+    """Estimate the mean of a measure over cases and seeds.
+
+    Each case is averaged over seeds, and these means are bootstrapped over cases: SE_c
+    and its interval. With S > 1 seeds, s the standard deviation (S - 1) of the seeds'
+    own means, the seeds add SE_s = s / sqrt(S):
+
+        SE = sqrt(SE_c^2 + SE_s^2)
+        ci = mean -+ sqrt((distance to the bootstrap's limit)^2 + (1.96 SE_s)^2)
+
+    Args:
+        values: (seeds, cases); NaN where undefined.
+
+    Returns:
+        The estimate. `n` counts cases with a value for at least one seed,
+        `n_undefined` the undefined values of all seeds. Nothing defined: NaN.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    cases = over_cases(mean_of(values, axis=0).tobytes())
+    seed_means = mean_of(values, axis=1)
+    seed_means = seed_means[~np.isnan(seed_means)]
+    n_seeds, seed_error = len(values), 0.0
+    if len(seed_means) > 1:
+        seed_error = float(seed_means.std(ddof=1)) / math.sqrt(len(seed_means))
+    mean, extra = cases.mean, _Z * seed_error
+    return Estimate(
+        mean=mean,
+        standard_error=math.hypot(cases.standard_error, seed_error),
+        ci_low=mean - math.hypot(mean - cases.ci_low, extra),
+        ci_high=mean + math.hypot(cases.ci_high - mean, extra),
+        n=cases.n,
+        seeds=n_seeds,
+        n_undefined=int(np.isnan(values).sum()),
+    )
+
+
+@lru_cache(maxsize=4096)
+def over_cases(values: bytes) -> statistics.Estimate:
+    """Bootstrap once what several tables show; 10,000 resamples take a while."""
+    return statistics.bootstrap(np.frombuffer(values, dtype=np.float64))
+
+
+def mean_of(values: npt.NDArray[np.float64], axis: int) -> npt.NDArray[np.float64]:
+    """Mean over what is defined; NaN where nothing is (numpy's nanmean warns)."""
+    defined = ~np.isnan(values)
+    count = defined.sum(axis=axis)
+    total = np.where(defined, values, 0.0).sum(axis=axis)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)

@@ -1,0 +1,64 @@
+"""Back on the volume's own grid: slab by slab is what MIScnn gives for the whole."""
+
+import numpy as np
+import pytest
+
+from data_io import native
+from data_io.miscnn_compat import Resampling, Sample
+
+# The network's grid and the volume's own: finer, coarser, both, the same, one slice.
+GRIDS = (
+    ((7, 9, 11), (29, 37, 23)),
+    ((23, 17, 12), (9, 8, 7)),
+    ((14, 9, 13), (5, 37, 29)),
+    ((6, 5, 4), (6, 5, 4)),
+    ((1, 8, 5), (4, 5, 1)),
+)
+
+
+def softmax_of(shape, classes=3, seed=0):
+    random = np.random.default_rng(seed)
+    return random.dirichlet([0.3] * classes, shape).astype(np.float32)
+
+
+def whole(softmax, shape):
+    """MIScnn's own way back."""
+    sample = Sample("a", np.zeros((2, 2, 2, 1)), 1, 3, {"original_shape": shape})
+    step = Resampling((3.22, 1.62, 1.62))
+    return step.postprocessing(sample, softmax, activation_output=True)
+
+
+@pytest.mark.parametrize(("grid", "shape"), GRIDS)
+@pytest.mark.parametrize("planes", [1, 3, 100])
+def test_slabs_are_miscnns_whole(monkeypatch, grid, shape, planes):
+    monkeypatch.setattr(native, "_VOXELS", planes * shape[1] * shape[2])
+    softmax = softmax_of(grid)
+    expected = whole(softmax, shape)
+    found = np.full_like(expected, np.nan)
+    for part, slab in native.slabs(softmax, shape):
+        assert slab.dtype == np.float32
+        assert len(slab) == part.stop - part.start <= planes
+        found[part] = slab
+    assert found.shape == (*shape, 3)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=3e-7)
+
+
+def test_a_single_slice_is_that_of_the_whole():
+    softmax = softmax_of((7, 9, 11))
+    found = native.slab(softmax, (29, 37, 23), slice(12, 13))
+    expected = whole(softmax, (29, 37, 23))[12:13]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=3e-7)
+
+
+def test_the_same_grid_changes_no_bit():
+    softmax = softmax_of((6, 5, 4))
+    ((part, found),) = native.slabs(softmax, (6, 5, 4))
+    assert part == slice(0, 6)
+    np.testing.assert_array_equal(found, softmax)
+
+
+def test_two_voxels_to_four_by_hand():
+    # Cells of half the size: centres at -1/4, 1/4, 3/4 and 5/4, the outer ones clipped.
+    softmax = np.array([0.0, 1.0], np.float32).reshape(2, 1, 1, 1)
+    found = native.slab(softmax, (4, 1, 1), slice(None))
+    np.testing.assert_array_equal(found.ravel(), [0, 0.25, 0.75, 1])

@@ -1,0 +1,98 @@
+"""Volumes from their stored probabilities on, in pieces that are never the whole."""
+
+from types import SimpleNamespace
+
+import nibabel
+import numpy as np
+import pytest
+
+from data_io import native
+from data_io.datasets import kits19
+from data_io.errors import InputError
+from data_io.miscnn_compat import Resampling, Sample
+from pipelines import evaluate
+from pipelines import run as runs
+from pipelines.measure import histograms, metrics
+
+CASE = "case_00003"
+SHAPE, SPACING_MM = (13, 20, 24), (5.0, 1.1, 0.7)
+KITS19 = (3.22, 1.62, 1.62)
+GRID = (20, 13, 10)
+
+
+def affine_of(spacing_mm):
+    """As KiTS19's: the axes of the file are those of the scanner, backwards."""
+    affine = np.zeros((4, 4))
+    affine[[0, 1, 2, 3], [2, 1, 0, 3]] = *(-mm for mm in spacing_mm[::-1]), 1
+    return affine
+
+
+def softmax_of(shape):
+    random = np.random.default_rng(1)
+    return random.dirichlet([0.3, 0.3, 0.3], shape).astype(np.float32)
+
+
+def miscnn(softmax, shape):
+    """The whole softmax at native resolution, as MIScnn brings it back."""
+    sample = Sample("a", np.zeros((2, 2, 2, 1)), 1, 3, {"original_shape": shape})
+    return Resampling(KITS19).postprocessing(sample, softmax, activation_output=True)
+
+
+@pytest.fixture
+def volume(tmp_path):
+    """A case as KiTS19 distributes it, and a run that has predicted it."""
+    random = np.random.default_rng(0)
+    image = random.integers(-1024, 1500, SHAPE).astype(np.int16)
+    label = random.integers(0, 3, SHAPE).astype(np.uint8)
+    label[7] = 2  # the largest slice
+    root = tmp_path / "data"
+    (root / CASE).mkdir(parents=True)
+    for name, array in ((kits19.IMAGE, image), (kits19.LABEL, label)):
+        file = nibabel.Nifti1Image(array, affine_of(SPACING_MM))
+        nibabel.save(file, root / CASE / name)
+    run = runs.Run(
+        tmp_path / "run",
+        {
+            "dataset": "kits19",
+            "title": "KiTS19",
+            "simulated": False,
+            "preset": "reduced",
+            "loss": "DSC",
+            "preprocessing": {"spacing_mm": list(KITS19)},
+            "split": {"training": [], "validation": [], "test": [CASE]},
+        },
+    )
+    run.path("probabilities").mkdir(parents=True)
+    np.save(run.path("probabilities") / f"{CASE}.npy", softmax_of(GRID))
+    return SimpleNamespace(root=root, run=run, image=image, label=label)
+
+
+@pytest.mark.parametrize("planes", [1, 4, 100])
+def test_measures_slab_by_slab_are_those_of_the_whole(monkeypatch, volume, planes):
+    monkeypatch.setattr(native, "_VOXELS", planes * SHAPE[1] * SHAPE[2])
+    rows, pairs = evaluate.measure(volume.run, kits19, volume.root, [("test", CASE)])
+    whole = miscnn(softmax_of(GRID), SHAPE)
+    assert [row["target"] for row in rows] == ["kidney", "kidney tumour"]
+    assert not pairs
+    for target, row in enumerate(rows, 1):
+        # Where the rounding of float32 decides, a voxel may fall in the next bin.
+        counts = histograms.count(whole[..., target], volume.label == target)
+        assert np.abs(row.pop("counts") - counts).sum() <= 4
+        expected = metrics.case_metrics(volume.label, whole, target)
+        for name, value in expected.items():
+            assert row[name] == pytest.approx(value, rel=1e-5), name
+
+
+def test_probabilities_of_another_grid_are_refused(volume):
+    np.save(volume.run.path("probabilities") / f"{CASE}.npy", softmax_of(SHAPE))
+    with pytest.raises(InputError, match=r"expected shape \(20, 13, 10\).*\(13, 20,"):
+        evaluate.measure(volume.run, kits19, volume.root, [("test", CASE)])
+
+
+def test_without_a_voxel_size_the_grids_are_the_same(volume):
+    del volume.run.record["preprocessing"]["spacing_mm"]
+    softmax = softmax_of(SHAPE)
+    np.save(volume.run.path("probabilities") / f"{CASE}.npy", softmax)
+    rows, _ = evaluate.measure(volume.run, kits19, volume.root, [("test", CASE)])
+    expected = metrics.case_metrics(volume.label, softmax, 1)
+    assert {name: rows[0][name] for name in expected} == pytest.approx(expected)
