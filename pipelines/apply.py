@@ -17,11 +17,10 @@ from tqdm import tqdm
 
 from data_io import cache, content, datasets, own, splits
 from data_io.datasets import folder as own_images
-from data_io.datasets import nifti
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.preprocessing import Settings
-from pipelines import evaluate, provenance
+from pipelines import evaluate, export, provenance
 from pipelines import run as runs
 from pipelines.training import predict, protocol
 from pipelines.training.protocol import Protocol
@@ -29,7 +28,6 @@ from pipelines.training.protocol import Protocol
 __all__ = [
     "Trained",
     "evaluate_set",
-    "labels",
     "open_model",
     "predict_files",
 ]
@@ -134,7 +132,7 @@ def predict_files(
         model: as for `open_model`.
         images: a file or a folder of files.
         output: the folder to write to, made where it is missing.
-        threshold: see `labels`.
+        threshold: see `export.labels`.
         work: where the look at the images is remembered.
 
     Returns:
@@ -176,34 +174,15 @@ def _predictions(trained: Trained, root: Path) -> Iterator[tuple[str, _Array]]:
             )
 
 
-def labels(softmax: _Array, threshold: float | None = None) -> npt.NDArray[np.uint8]:
-    """Class numbers from probabilities.
-
-    Args:
-        softmax: (..., classes), in [0, 1].
-        threshold: None for the most probable class. Else the most probable class but
-            background where its probability is at least this (Eq. 10, whose comparison
-            is printed the wrong way round), and background elsewhere.
-    """
-    if threshold is None:
-        return np.argmax(softmax, axis=-1).astype(np.uint8)
-    foreground = softmax[..., 1:]
-    best = np.argmax(foreground, axis=-1) + 1
-    return np.where(foreground.max(axis=-1) >= threshold, best, 0).astype(np.uint8)
-
-
 def _write(
     output: Path, root: Path, case: str, softmax: _Array, threshold: float | None
 ) -> Path:
-    label = labels(softmax, threshold)
-    geometry = own_images.geometry(root, case)
-    if geometry:
-        path = output / f"{case}.nii.gz"
-        nifti.write_like(path, label, geometry)
-        nifti.write_like(output / f"{case}_probabilities.nii.gz", softmax, geometry)
-        return path
+    place = own_images.geometry(root, case)
+    if place:
+        export.write_probabilities(output, case, softmax, place)
+        return export.write_labels(output, case, softmax, place, threshold)
     path = output / f"{case}.png"
-    image = Image.fromarray(label, mode="P")
+    image = Image.fromarray(export.labels(softmax, threshold), mode="P")
     image.putpalette(_COLOURS)
     image.save(path)
     np.save(output / f"{case}.npy", softmax, allow_pickle=False)

@@ -226,6 +226,7 @@ def _predict(commands: _Commands[argparse.ArgumentParser]) -> None:
         "predict",
         "write the probabilities of a trained run, or predict any images with a model",
         "examples:\n  dscpp predict --run RUN --data DIR\n"
+        "  dscpp predict --run RUN --data DIR --nifti --probabilities\n"
         "  dscpp predict --model RUN --input photos --output labels --threshold 0.3",
     )
     _add_run(parser, required=False)
@@ -260,6 +261,17 @@ def _predict(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--again", action="store_true", help="predict again although it was done"
     )
+    parser.add_argument(
+        "--nifti",
+        action="store_true",
+        help="with --run, of volumes: write label maps too, RUN/nifti/CASE.nii.gz, "
+        "with the affine and header of their images",
+    )
+    parser.add_argument(
+        "--probabilities",
+        action="store_true",
+        help="with --nifti: write the probabilities beside them, at native resolution",
+    )
     parser.set_defaults(run=_run_predict)
 
 
@@ -268,10 +280,7 @@ def _run_predict(options: argparse.Namespace) -> None:
 
     given = [options.model, options.input, options.output]
     if options.run_folder and not any(given):
-        done = stages.predict(
-            options.run_folder, options.data, options.work, options.again
-        )
-        print(f"{done.folder}: {done.state}")
+        _run_predict_run(options)
         return
     if options.run_folder or not all(given):
         raise InputError(
@@ -285,6 +294,23 @@ def _run_predict(options: argparse.Namespace) -> None:
         options.model, options.input, options.output, options.threshold, options.work
     )
     print(f"{options.output}: {len(written)} label maps, with their probabilities")
+
+
+def _run_predict_run(options: argparse.Namespace) -> None:
+    from pipelines import stages
+
+    if options.probabilities and not options.nifti:
+        raise InputError(
+            "--probabilities: expected --nifti too; without it probabilities are "
+            "written on the network's grid, RUN/probabilities/CASE.npy"
+        )
+    run = stages.predict(options.run_folder, options.data, options.work, options.again)
+    print(f"{run.folder}: {run.state}")
+    if options.nifti:
+        written = stages.export(
+            run.folder, options.data, options.work, options.probabilities
+        )
+        print(f"{written[0].parent}: {len(written)} label maps")
 
 
 def _evaluate(commands: _Commands[argparse.ArgumentParser]) -> None:

@@ -137,7 +137,7 @@ def write_atomically(path: Path, writer: Callable[[Path], object]) -> Path:
 
     Args:
         path: the file to make or replace; its folder is made.
-        writer: called with the path to write; it keeps the suffix of `path`.
+        writer: called with the path to write; it ends as `path` does.
 
     Returns:
         `path`.
@@ -148,8 +148,9 @@ def write_atomically(path: Path, writer: Callable[[Path], object]) -> Path:
     path = Path(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        ending = "".join(path.suffixes)  # such as .nii.gz
         handle, name = tempfile.mkstemp(
-            suffix=path.suffix, prefix=f".{path.stem}-", dir=path.parent
+            suffix=ending, prefix=f".{path.name.removesuffix(ending)}-", dir=path.parent
         )
         os.close(handle)
         aside = Path(name)

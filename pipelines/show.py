@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from data_io import datasets
+from data_io import datasets, native
+from data_io.datasets import nifti
 from data_io.datasets.reading import read_image
 from losses import catalogue
 from pipelines import provenance
 from pipelines import run as runs
-from pipelines.evaluate import PROBABILITIES, probabilities
+from pipelines.evaluate import PROBABILITIES, probabilities, volume
 from pipelines.reporting import pictures
 
 __all__ = ["FOLDER", "compare", "picture"]
@@ -31,6 +33,8 @@ _Array = npt.NDArray[Any]
 
 def picture(run: runs.Run, root: Path) -> Path:
     """Draw a run's first test case: image, truth, softmax heat map with colour bar.
+
+    Of a volume the slice of axis 0 with most foreground is drawn.
 
     Args:
         run: a predicted run with its probabilities.
@@ -76,6 +80,18 @@ def _name(run: runs.Run) -> str:
 def _draw(shown: Mapping[str, runs.Run], root: Path, case: str, path: Path) -> Path:
     first = next(iter(shown.values()))
     module = datasets.by_name(first.record["dataset"])
+    of_case = _slice if module.record(root).is_3d else _image
+    image, truth, maps = of_case(shown, module, root, case)
+    detail = _DETAIL if min(truth.shape) > 2 * _DETAIL else None
+    return pictures.compare(image, truth > 0, maps, path, _title(first, case), detail)
+
+
+_Shown = tuple[_Array, _Array, dict[str, _Array]]
+
+
+def _image(
+    shown: Mapping[str, runs.Run], module: ModuleType, root: Path, case: str
+) -> _Shown:
     truth = module.references(root, case)["observer1"]
     maps = {
         loss: _foreground(probabilities(run, case, truth.shape))
@@ -84,9 +100,29 @@ def _draw(shown: Mapping[str, runs.Run], root: Path, case: str, path: Path) -> P
     # Own images may be grey, or have more than 8 bits.
     own = getattr(module, "picture", None)
     image = own(root, case) if own else read_image(module.roles(root, case)["image"])
-    detail = _DETAIL if min(truth.shape) > 2 * _DETAIL else None
-    title = _title(first, case)
-    return pictures.compare(image, truth > 0, maps, path, title, detail)
+    return image, truth, maps
+
+
+def _slice(
+    shown: Mapping[str, runs.Run], module: ModuleType, root: Path, case: str
+) -> _Shown:
+    """The slice of a volume with most foreground in it, the first of several."""
+    label = module.references(root, case)["observer1"]
+    index = max(range(len(label)), key=lambda i: np.count_nonzero(label[i]))
+    maps = {
+        loss: _foreground(
+            native.slab(
+                volume(run, module, root, case)[0],
+                label.shape,
+                slice(index, index + 1),
+            )[0]
+        )
+        for loss, run in shown.items()
+    }
+    image = nifti.read_slice(module.roles(root, case)["image"], index)
+    window = module.record(root).clip
+    # What the network sees of a CT: beyond it lie bone and air.
+    return image if window is None else np.clip(image, *window), label[index], maps
 
 
 def _foreground(softmax: _Array) -> _Array:

@@ -22,7 +22,7 @@ from pipelines import provenance
 from pipelines import run as runs
 from pipelines.training.task import Task, from_record
 
-__all__ = ["WORK", "estimate", "evaluate", "import_keras", "predict", "train"]
+__all__ = ["WORK", "estimate", "evaluate", "export", "import_keras", "predict", "train"]
 
 WORK = Path(".work")
 _PLACE = "own-data.json"
@@ -127,6 +127,33 @@ def evaluate(
             show.picture(run, root)
             evaluation.evaluate(run, root)
     return run
+
+
+def export(
+    folder: Path,
+    data: Path | None,
+    work: Path = WORK,
+    with_probabilities: bool = False,
+) -> list[Path]:
+    """Write a predicted run's volumes as NIfTI; see `pipelines.export.volumes`.
+
+    Args:
+        folder: the run.
+        data: the data set's folder.
+        work: as in `train`.
+        with_probabilities: write them beside the label maps.
+
+    Raises:
+        InputError: as in `evaluate`, or a run of images.
+    """
+    with _held(folder) as run:
+        run.require("predicted", f"dscpp predict --run {folder}")
+        from pipelines import export as exporting
+
+        task = _task(run)
+        root = task.module.locate(_place(run, data))
+        _require_same_data(run, task, root, work)
+        return exporting.volumes(run, root, with_probabilities)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,7 @@
 """Volumes keep their axes, values and grid; what is broken is one clear error."""
 
+import gzip
+
 import nibabel
 import numpy as np
 import pytest
@@ -118,3 +120,34 @@ def test_a_file_of_another_format_is_no_volume(tmp_path, volume):
     nibabel.save(nibabel.MGHImage(volume.astype(np.float32), AFFINE), path)
     with pytest.raises(InputError, match="expected a NIfTI file, found MGHImage"):
         nifti.read(path)
+
+
+def test_a_slice_is_that_of_the_volume(tmp_path, volume):
+    path = write(tmp_path / "a.nii.gz", volume)
+    for index in (0, SHAPE[0] - 1):
+        found = nifti.read_slice(path, index)
+        assert found.dtype == volume.dtype
+        np.testing.assert_array_equal(found, volume[index])
+
+
+def unpacked(path):
+    content = path.read_bytes()
+    return gzip.decompress(content) if path.suffix == ".gz" else content
+
+
+def test_blocks_in_the_order_of_the_file_are_the_array(tmp_path, volume):
+    like = nifti.geometry(write(tmp_path / "a.nii.gz", volume))
+    chances = np.random.default_rng(1).random((*SHAPE, 2), np.float32)
+    for name in ("whole.nii.gz", "whole.nii"):
+        nifti.write_like(tmp_path / name, chances, like)
+        blocks = (
+            chances[:, :, start : start + 8, channel]
+            for channel in range(2)
+            for start in range(0, SHAPE[2], 8)
+        )
+        path = tmp_path / name.replace("whole", "blocks")
+        nifti.write_blocks(path, blocks, 2, np.float32, like)
+        # To the bit, header and all; a packed file also holds its own name.
+        assert unpacked(path) == unpacked(tmp_path / name)
+    with pytest.raises(ValueError, match="665 voxels missing"):
+        nifti.write_blocks(tmp_path / "b.nii", [volume], 2, np.int16, like)

@@ -10,7 +10,7 @@ from data_io import native
 from data_io.datasets import kits19
 from data_io.errors import InputError
 from data_io.miscnn_compat import Resampling, Sample
-from pipelines import evaluate
+from pipelines import evaluate, export, show
 from pipelines import run as runs
 from pipelines.measure import histograms, metrics
 
@@ -96,3 +96,58 @@ def test_without_a_voxel_size_the_grids_are_the_same(volume):
     rows, _ = evaluate.measure(volume.run, kits19, volume.root, [("test", CASE)])
     expected = metrics.case_metrics(volume.label, softmax, 1)
     assert {name: rows[0][name] for name in expected} == pytest.approx(expected)
+
+
+def test_the_picture_is_of_the_slice_with_most_foreground(monkeypatch, volume):
+    drawn = {}
+
+    def compare(image, truth, maps, path, *_):
+        drawn.update(image=image, truth=truth, map=maps["DSC"], path=path)
+
+    monkeypatch.setattr(show.pictures, "compare", compare)
+    show.picture(volume.run, volume.root)
+    assert drawn["path"] == volume.run.path("pictures") / f"{CASE}.png"
+    np.testing.assert_array_equal(drawn["truth"], np.ones(SHAPE[1:], bool))
+    np.testing.assert_array_equal(drawn["image"], volume.image[7].clip(-79, 304))
+    background = miscnn(softmax_of(GRID), SHAPE)[7, ..., 0]
+    np.testing.assert_allclose(drawn["map"], 1 - background, rtol=0, atol=1e-6)
+
+
+def test_the_picture_is_drawn(volume):
+    assert show.picture(volume.run, volume.root).stat().st_size > 1000
+
+
+@pytest.mark.parametrize("planes", [2, 100])
+def test_nifti_files_lie_on_the_grid_of_the_image(monkeypatch, volume, planes):
+    monkeypatch.setattr(native, "_VOXELS", planes * SHAPE[1] * SHAPE[2])
+    volume.run.record["state"] = "predicted"
+    (path,) = export.volumes(volume.run, volume.root, with_probabilities=True)
+    assert path == volume.run.path("nifti") / f"{CASE}.nii.gz"
+    given = nibabel.load(volume.root / CASE / kits19.IMAGE)
+    label = nibabel.load(path)
+    chances = nibabel.load(path.with_name(f"{CASE}_probabilities.nii.gz"))
+    whole = miscnn(softmax_of(GRID), SHAPE)
+    for found, shape, dtype in (
+        (label, SHAPE, np.uint8),
+        (chances, (*SHAPE, 3), np.float32),
+    ):
+        assert (found.shape, found.get_data_dtype()) == (shape, dtype)
+        np.testing.assert_array_equal(found.affine, given.affine)
+        np.testing.assert_array_equal(
+            found.header.get_zooms()[:3], given.header.get_zooms()
+        )
+    np.testing.assert_array_equal(np.asarray(label.dataobj), whole.argmax(axis=-1))
+    np.testing.assert_allclose(np.asarray(chances.dataobj), whole, rtol=0, atol=3e-7)
+
+
+def test_images_are_not_written_as_nifti(volume):
+    volume.run.record.update(state="predicted", dataset="drive")
+    with pytest.raises(InputError, match="expected a run on volumes for --nifti"):
+        export.volumes(volume.run, volume.root)
+
+
+def test_a_threshold_leaves_the_rest_to_the_background():
+    softmax = np.array([[0.6, 0.1, 0.3], [0.2, 0.45, 0.35], [0.5, 0.25, 0.25]])
+    np.testing.assert_array_equal(export.labels(softmax), [0, 1, 0])
+    np.testing.assert_array_equal(export.labels(softmax, 0.3), [2, 1, 0])
+    np.testing.assert_array_equal(export.labels(softmax, 0.25), [2, 1, 1])

@@ -6,22 +6,28 @@ volume takes that volume's affine and header, so both lie on the same grid.
 
 import contextlib
 import gzip
+import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
+import numpy.typing as npt
 from nibabel.affines import voxel_sizes
 from nibabel.filebasedimages import ImageFileError
+from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError
 
 from data_io.datasets.reading import describe, reason
 from data_io.errors import InputError
 
-__all__ = ["Geometry", "check_whole", "geometry", "read", "read_label", "write_like"]
+__all__ = [
+    "Geometry", "check_whole", "geometry", "read", "read_label", "read_slice",
+    "write_blocks", "write_like",
+]  # fmt: skip
 
 _SLAB = 16  # planes of the last axis, which lie together in the file
 _BROKEN = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)
@@ -78,12 +84,9 @@ def read(path: Path) -> np.ndarray:
     with _decoding(path):
         image = _open(path)
         shape = _geometry(path, image).shape
-        stored: Any = image.dataobj
-        scaled = (stored.slope, stored.inter) != (1, 0) or stored.dtype.kind == "f"
-        dtype = np.float32 if scaled else stored.dtype.newbyteorder("=")
-        found = np.empty(shape, dtype, order="F")
+        found = np.empty(shape, _dtype(image.dataobj), order="F")
         for start in range(0, shape[2], _SLAB):
-            slab = stored[:, :, start : start + _SLAB]
+            slab = image.dataobj[:, :, start : start + _SLAB]
             found[:, :, start : start + _SLAB] = slab.reshape(*shape[:2], -1)
     return found
 
@@ -108,6 +111,30 @@ def read_label(path: Path) -> np.ndarray:
     return label
 
 
+def read_slice(path: Path, index: int) -> np.ndarray:
+    """Reads one slice of axis 0, holding a slab of the volume at a time.
+
+    Args:
+        path: as for `read`.
+        index: of the slice.
+
+    Returns:
+        (rows, columns) of the type that `read` gives.
+
+    Raises:
+        InputError: as `read`.
+    """
+    with _decoding(path):
+        image = _open(path)
+        shape = _geometry(path, image).shape
+        found = np.empty(shape[1:], _dtype(image.dataobj))
+        for start in range(0, shape[2], _SLAB):
+            # Whole planes: to seek for each voxel of a packed file takes far longer.
+            slab = image.dataobj[:, :, start : start + _SLAB]
+            found[:, start : start + _SLAB] = slab.reshape(*shape[:2], -1)[index]
+    return found
+
+
 def write_like(path: Path, array: np.ndarray, like: Geometry) -> None:
     """Writes an array on the grid of a volume: its affine and its header.
 
@@ -121,10 +148,50 @@ def write_like(path: Path, array: np.ndarray, like: Geometry) -> None:
     """
     if array.shape[:3] != like.shape:
         raise ValueError(f"array: expected shape {like.shape}, received {array.shape}")
+    nibabel.save(_image_like(array, like), path)
+
+
+def write_blocks(
+    path: Path,
+    blocks: Iterable[np.ndarray],
+    channels: int,
+    dtype: npt.DTypeLike,
+    like: Geometry,
+) -> None:
+    """Writes an array on the grid of a volume, as `write_like`, but never holds it.
+
+    Args:
+        path: ends in `.nii` or `.nii.gz`.
+        blocks: in the order of the file, which is: channel after channel, and in each
+            the planes of the last axis one after the other, (*shape[:2], n).
+        channels: how many.
+        dtype: of the voxels.
+        like: the volume's geometry.
+
+    Raises:
+        ValueError: the blocks are not as many voxels as the volume has.
+    """
+    shape, dtype = (*like.shape, channels), np.dtype(dtype)
+    # No voxel of it is ever read: it stands for the whole, whose header is wanted.
+    whole = np.broadcast_to(np.zeros((), dtype), shape)
+    header = _image_like(whole, like).header
+    header.set_slope_inter(1, 0)
+    missing = math.prod(shape)
+    with ImageOpener(str(path), "wb") as file:
+        header.write_to(file)
+        file.write(bytes(header.get_data_offset() - file.tell()))
+        for block in blocks:
+            file.write(np.asarray(block, header.get_data_dtype()).tobytes("F"))
+            missing -= block.size
+    if missing:
+        raise ValueError(f"blocks: expected shape {shape}, {missing} voxels missing")
+
+
+def _image_like(array: np.ndarray, like: Geometry) -> nibabel.Nifti1Image:
     header = like.header.copy()
     header.set_data_dtype(array.dtype)
     header.set_slope_inter(1, 0)
-    nibabel.save(nibabel.Nifti1Image(array, like.affine, header), path)
+    return nibabel.Nifti1Image(array, like.affine, header)
 
 
 def check_whole(path: Path) -> None:
@@ -137,6 +204,12 @@ def check_whole(path: Path) -> None:
         with _decoding(path), gzip.open(path) as stream:
             while stream.read(1 << 20):
                 pass
+
+
+def _dtype(stored: Any) -> Any:
+    """The type of the voxels in memory, which `read` tells of."""
+    scaled = (stored.slope, stored.inter) != (1, 0) or stored.dtype.kind == "f"
+    return np.float32 if scaled else stored.dtype.newbyteorder("=")
 
 
 def _open(path: Path) -> nibabel.Nifti1Image:

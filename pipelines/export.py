@@ -1,0 +1,151 @@
+"""Volumes as NIfTI files: label maps and probabilities on the grid of their images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from data_io import datasets, native
+from data_io.datasets import nifti
+from data_io.errors import InputError
+from pipelines import evaluate
+from pipelines import run as runs
+
+__all__ = [
+    "FOLDER", "labels", "native_labels", "volumes", "write_labels",
+    "write_probabilities",
+]  # fmt: skip
+
+FOLDER = "nifti"
+
+_Array = npt.NDArray[Any]
+_Labels = npt.NDArray[np.uint8]
+
+
+def volumes(run: runs.Run, root: Path, with_probabilities: bool = False) -> list[Path]:
+    """Write what a run predicts of its validation and test volumes.
+
+    Args:
+        run: a run in state "predicted" or past it, with its local files.
+        root: the data set's folder, for the images' geometry.
+        with_probabilities: write them too: float32, large.
+
+    Returns:
+        The label maps, `nifti/<case>.nii.gz` of the run; the probabilities lie beside
+        them as `<case>_probabilities.nii.gz`, classes last.
+
+    Raises:
+        InputError: a run of images, no probabilities here, or no place to write.
+    """
+    run.require("predicted", f"dscpp predict --run {run.folder}")
+    module = datasets.by_name(run.record["dataset"])
+    if not module.record(root).is_3d:
+        raise InputError(
+            f"{run.folder}: expected a run on volumes for --nifti, found one on images,"
+            f" whose probabilities are in {evaluate.PROBABILITIES}/"
+        )
+    cases = [case for split in evaluate.SPLITS for case in run.record["split"][split]]
+    folder, written = run.path(FOLDER), []
+    for case in tqdm(cases, desc=f"{run.name} nifti", unit="case"):
+        softmax, place = evaluate.volume(run, module, root, case)
+        written.append(write_labels(folder, case, softmax, place))
+        if with_probabilities:
+            write_probabilities(folder, case, softmax, place)
+    return written
+
+
+def write_labels(
+    folder: Path,
+    case: str,
+    softmax: _Array,
+    place: nifti.Geometry,
+    threshold: float | None = None,
+) -> Path:
+    """Write a volume's label map, uint8, with the affine and header of its image.
+
+    Args:
+        folder: where to; made where it is missing.
+        case: name of the file, without the ending.
+        softmax: (*network's grid, classes) float32.
+        place: geometry of the image.
+        threshold: see `labels`.
+
+    Returns:
+        `<case>.nii.gz`.
+    """
+    label = native_labels(softmax, place.shape, threshold)
+    return runs.write_atomically(
+        folder / f"{case}.nii.gz", lambda aside: nifti.write_like(aside, label, place)
+    )
+
+
+def write_probabilities(
+    folder: Path, case: str, softmax: _Array, place: nifti.Geometry
+) -> Path:
+    """Write a volume's probabilities at native resolution, without ever holding them.
+
+    Args:
+        folder: where to; made where it is missing.
+        case: name of the file, without the ending.
+        softmax: (*network's grid, classes) float32.
+        place: geometry of the image.
+
+    Returns:
+        `<case>_probabilities.nii.gz`, float32, classes last.
+    """
+    classes = softmax.shape[-1]
+
+    def write(aside: Path) -> None:
+        blocks = _blocks(softmax, place.shape)
+        nifti.write_blocks(aside, blocks, classes, np.float32, place)
+
+    return runs.write_atomically(folder / f"{case}_probabilities.nii.gz", write)
+
+
+def _blocks(softmax: _Array, shape: tuple[int, ...]) -> Iterator[_Array]:
+    """Probabilities at native resolution in the order of a NIfTI file."""
+    for channel in range(softmax.shape[-1]):
+        # A file runs along its first axis fastest, an array along its last.
+        backwards = softmax[..., channel].T[..., np.newaxis]
+        for _, slab in native.slabs(backwards, shape[::-1]):
+            yield slab[..., 0].T
+
+
+def native_labels(
+    softmax: _Array, shape: tuple[int, ...], threshold: float | None = None
+) -> _Labels:
+    """Label map at native resolution, from probabilities that go there slab by slab.
+
+    Args:
+        softmax: (*network's grid, classes) float32.
+        shape: the volume's own.
+        threshold: see `labels`.
+
+    Returns:
+        (*shape), class numbers.
+    """
+    found = np.empty(shape, np.uint8)
+    for part, slab in native.slabs(softmax, shape):
+        found[part] = labels(slab, threshold)
+    return found
+
+
+def labels(softmax: _Array, threshold: float | None = None) -> _Labels:
+    """Class numbers from probabilities.
+
+    Args:
+        softmax: (..., classes), in [0, 1].
+        threshold: None for the most probable class. Else the most probable class but
+            background where its probability is at least this (Eq. 10, whose comparison
+            is printed the wrong way round), and background elsewhere.
+    """
+    if threshold is None:
+        return np.argmax(softmax, axis=-1).astype(np.uint8)
+    foreground = softmax[..., 1:]
+    best = np.argmax(foreground, axis=-1) + 1
+    return np.where(foreground.max(axis=-1) >= threshold, best, 0).astype(np.uint8)
