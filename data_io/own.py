@@ -89,7 +89,9 @@ def describe(
     _write(root / folder.ABOUT, about)
     kept = {key: reading[key] for key in ("channels", "values")}
     _write(root / folder.READING, kept)
-    return Description(root, tuple(_lines(title, about, reading, facts)))
+    lines = _lines(title, about, reading, facts)
+    lines += [] if like else _derived(about)
+    return Description(root, tuple(lines))
 
 
 def _check_name(name: str) -> None:
@@ -394,16 +396,22 @@ def _lines(
         f"  images   {len(facts)}: {shown}{more}",
         f"  channels {kinds[reading['channels']]}",
         f"  classes  {', '.join(f'{name} ({value})' for name, value in pairs)}",
-        f"  input    {_by(about['input_shape'])} before the preset: multiples of "
-        f"{MULTIPLE} nearest to the median size, at most the study's largest",
     ]
-    if about["spacing_mm"]:
-        lines.append(
-            f"  voxels   resampled to {_by(about['spacing_mm'])} mm, the median"
-        )
     mixed = {roles["image"]["channels"] for roles in facts.values()}
     if len(mixed) > 1:
         lines.append("  note     grey and RGB images: grey ones become RGB")
+    return lines
+
+
+def _derived(about: Mapping[str, Any]) -> list[str]:
+    """What a network for these images will be like."""
+    lines = [
+        f"  input    {_by(about['input_shape'])} before the preset: multiples of "
+        f"{MULTIPLE} nearest to the median size, at most the study's largest"
+    ]
+    if about["spacing_mm"]:
+        spacing = _by(about["spacing_mm"])
+        lines.append(f"  voxels   resampled to {spacing} mm, the median")
     return lines
 
 

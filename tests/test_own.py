@@ -1,6 +1,7 @@
 """A user's own images: paired, looked at, trained on, predicted, measured."""
 
 import csv
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ from data_io.datasets import folder
 from data_io.errors import InputError
 from pipelines.cli import main
 from pipelines.training import protocol
+from pipelines.workflow import plan
 
 
 def save(path: Path, pixels: np.ndarray, **options) -> Path:
@@ -333,6 +335,37 @@ def test_what_cannot_be_predicted_is_named(run, tmp_path, capsys):
     there = ["--input", "photos", "--output", "photos"]
     assert main(["predict", "--model", str(run), *there]) == 2
     assert "whose files would be replaced" in capsys.readouterr().err
+
+
+def test_a_run_keeps_the_split_it_was_given(run, tmp_path, capsys):
+    split = tmp_path / "split.json"
+    parts = {"training": ["a1", "a5"], "validation": ["a0"], "test": ["a7"]}
+    split.write_text(json.dumps(parts))
+    train = ["train", "--images", "photos", "--masks", "labels", "--loss", "CE"]
+    train += ["--preset", "demo", "--epochs", "1", "--set", "filters=2"]
+    train += ["--output", str(tmp_path / "run"), "--split", str(split)]
+    assert main(train) == 0
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["split"] == parts and record["split_seed"] is None
+    assert main(["predict", "--run", str(tmp_path / "run")]) == 0
+    names = {path.stem for path in (tmp_path / "run" / "probabilities").iterdir()}
+    assert names == {"a0", "a7"}
+    split.write_text(json.dumps({**parts, "test": ["a6"]}))
+    assert main(train) == 2
+    assert "split.test: the run has" in capsys.readouterr().err
+
+
+def test_reproduce_hands_the_split_on(tmp_path):
+    experiment = plan.Experiment("dsb2018", "reduced", (("CE", None),), (0,))
+    seeded = dataclasses.replace(experiment, split_seed=3)
+    files = (tmp_path / "sample_list.json", tmp_path / "testing.json")
+    read = dataclasses.replace(experiment, split_seed=3, split_files=files)
+    for changed, expected in [
+        (seeded, ["--split-seed", "3"]),
+        (read, ["--split", str(files[0]), "--split", str(files[1])]),
+    ]:
+        (planned,) = plan.plan(changed, tmp_path)
+        assert planned.arguments()[-len(expected) :] == expected
 
 
 def test_bad_combinations_are_named(sets, tmp_path, capsys):
