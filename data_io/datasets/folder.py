@@ -59,8 +59,9 @@ def locate(data: Path | None) -> Path:
         return Path(data)
     raise InputError(
         f"own data: expected a folder with {ABOUT}, as dscpp writes it, received "
-        f"{data}. Give the images and label maps themselves: --images FOLDER --masks "
-        "FOLDER."
+        f"{data}. Name the images themselves, as in training: `dscpp verify --images "
+        "FOLDER --masks FOLDER`, with --name and --classes if they were given; then "
+        "this command again."
     )
 
 
@@ -122,8 +123,14 @@ def references(root: Path, case: str) -> dict[str, np.ndarray]:
 
 
 def regions(root: Path, case: str) -> dict[str, np.ndarray]:
-    """Returns where to measure: bool, the whole image alone."""
-    image = _image(roles(root, case)["image"], _reading(root)["channels"])
+    """Returns where to measure: bool, the whole image alone.
+
+    Of a volume it is one True seen from everywhere: read-only, and no memory.
+    """
+    place = geometry(root, case)
+    if place:
+        return {"image": np.broadcast_to(np.True_, place.shape)}
+    image = read_pixels(roles(root, case)["image"])
     return {"image": np.ones(image.shape[:-1], bool)}
 
 
