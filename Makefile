@@ -39,8 +39,8 @@ FLAGS += $(call flag,EPOCHS,epochs)$(call flag,JOBS,jobs)
 FLAGS += $(call flag,SPLIT_SEED,split-seed)$(if $(SPLIT), --split $(SPLIT))
 DATA_FLAGS = $(call flag,DATA,data)$(if $(PHANTOM), --phantom)
 
-.PHONY: help install demo reproduce-drive reproduce-dsb2018 kits19 tables test lint
-.PHONY: test-backends test-backend recipes lock clean
+.PHONY: help install demo reproduce-drive reproduce-dsb2018 kits19 tables docs test
+.PHONY: lint test-backends test-backend recipes lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' Makefile
@@ -67,6 +67,9 @@ kits19: $(VENV)/.ready ## the same on KiTS19 in 3D (DATA=folder; PHANTOM=1 simul
 
 tables: $(VENV)/.ready ## write every table anew from the committed runs
 	@$(VENV)/bin/dscpp tables --readme README.md
+
+docs: $(VENV)/.ready ## draw the plots of docs/losses.md anew
+	@$(VENV)/bin/python docs/plot_losses.py
 
 test: lint ## style, types, import rules and all tests
 	@$(VENV)/bin/python -m pytest
