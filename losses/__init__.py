@@ -1,7 +1,7 @@
 """The DSC++ family of losses, and what it is compared with.
 
->>> loss = losses.by_name("DSC++", gamma=2)
->>> loss(y_true, y_pred)  # one-hot labels, probabilities: (N, *spatial, C)
+    loss = losses.by_name("DSC++", gamma=2)
+    loss(y_true, y_pred)  # one-hot labels, probabilities: (N, *spatial, C)
 
 Every loss also takes logits, class indices, one channel from a sigmoid, channels first,
 a mask of voxels, and leaves the background out if asked: see `losses.Options`.
@@ -21,7 +21,7 @@ from . import _registration, catalogue
 from .catalogue import default_gamma, names, slug
 
 if TYPE_CHECKING:
-    from .base import Options
+    from .base import Options, PerImageLoss, Shell
     from .compound import (
         Combo,
         ComboPlusPlus,
@@ -64,6 +64,8 @@ __all__ = [
     "FocalTversky",
     "FocalTverskyPlusPlus",
     "Options",
+    "PerImageLoss",
+    "Shell",
     "SymmetricUnifiedFocal",
     "SymmetricUnifiedFocalPlusPlus",
     "Tversky",
@@ -89,6 +91,8 @@ __all__ = [
 
 _HOMES = {
     "Options": "base",
+    "PerImageLoss": "base",
+    "Shell": "base",
     "Combo": "compound",
     "ComboPlusPlus": "compound",
     "SymmetricUnifiedFocal": "compound",
@@ -117,7 +121,7 @@ _HOMES = {
 }
 
 
-def by_name(name: str, /, **hyperparameters: Any) -> Any:
+def by_name(name: str, /, **hyperparameters: Any) -> "PerImageLoss":
     """Make a loss from its name.
 
     Args:
@@ -133,10 +137,12 @@ def by_name(name: str, /, **hyperparameters: Any) -> Any:
         ValueError: no such loss, an argument that it does not take, a bad value.
 
     Example:
-    >>> losses.by_name("DSC++", gamma=1.5)
+    >>> losses.by_name("DSC++", gamma=1.5).gamma
+    1.5
     """
     arguments = catalogue.hyperparameters(name, **hyperparameters)
-    return __getattr__(catalogue.entry(name).class_name)(**arguments)
+    made: PerImageLoss = __getattr__(catalogue.entry(name).class_name)(**arguments)
+    return made
 
 
 def __getattr__(name: str) -> Any:

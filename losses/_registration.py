@@ -41,6 +41,7 @@ class _AfterKeras(importlib.abc.MetaPathFinder):
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = names
+        self._looking = False
 
     def find_spec(
         self,
@@ -48,10 +49,13 @@ class _AfterKeras(importlib.abc.MetaPathFinder):
         path: Sequence[str] | None = None,
         target: ModuleType | None = None,
     ) -> ModuleSpec | None:
-        if fullname != "keras":
+        if fullname != "keras" or self._looking:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
+        self._looking = True
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self._looking = False
         if spec is not None and spec.loader is not None:
             self._follow(spec.loader)
         return spec
@@ -60,6 +64,9 @@ class _AfterKeras(importlib.abc.MetaPathFinder):
         load = loader.exec_module
 
         def load_then_import(module: ModuleType) -> None:
+            # Only now: many look for Keras without loading it.
+            if self in sys.meta_path:
+                sys.meta_path.remove(self)
             load(module)
             _import(self.names)
 

@@ -1,7 +1,8 @@
 """What the losses share: what is done to their arguments, and the class's shell."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar, TypedDict, Unpack
 
 import keras
@@ -67,39 +68,78 @@ class Shell(Options, total=False):
     dtype: Any
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Voxels:
     """Checked labels and predictions of one type, float32 or float64.
 
+    What is made from the predictions is made when it is asked for.
+
     Attributes:
-        y_true: labels, (N, *spatial, C).
-        y_pred: probabilities in [1e-7, 1 - 1e-7], (N, *spatial, C).
-        axis: axis of the classes, in both.
-        first: the class that comes first in both: 0, or 1 without the background.
+        y_true: labels, (N, *spatial, C) from class `first` on, or one channel.
+        scores: probabilities or logits of all classes, or one channel of foreground.
+        axis: axis of the classes, counted from 0.
+        first: the first class that counts: 0, or 1 without the background.
+        from_logits: whether `scores` are logits.
         weight: weight of each voxel, with a class axis of length 1; None for 1.
-        logs: logarithms of the probabilities of all classes, background included, where
-            logits were given; else None.
     """
 
     y_true: Tensor
-    y_pred: Tensor
+    scores: Tensor
     axis: int
     first: int = 0
+    from_logits: bool = False
     weight: Tensor | None = None
-    logs: Tensor | None = None
 
+    @property
+    def is_pair(self) -> bool:
+        """Whether one channel stands for two classes, background and foreground."""
+        return self.first == 0 and self.scores.shape[self.axis] == 1
+
+    @cached_property
+    def y_pred(self) -> Tensor:
+        """Probabilities in [1e-7, 1 - 1e-7], of the shape of `y_true`."""
+        chances = self.scores
+        if self.from_logits and chances.shape[self.axis] == 1:
+            chances = ops.sigmoid(chances)
+        elif self.from_logits:
+            chances = ops.softmax(chances, axis=self.axis)
+        chances = _from_class(chances, self.first, self.axis)
+        return ops.clip(chances, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
+
+    @cached_property
     def log_pred(self) -> Tensor:
-        """Logarithms of the probabilities, (N, *spatial, C)."""
-        if self.logs is None:
+        """Logarithms of the probabilities; not of one channel, see `spread`."""
+        if not self.from_logits:
             return ops.log(self.y_pred)
-        return _from_class(self.logs, self.first, self.axis)
+        logs = ops.log_softmax(self.scores, axis=self.axis)
+        return _from_class(logs, self.first, self.axis)
 
+    @cached_property
     def log_rest(self) -> Tensor:
-        """Logarithms of 1 minus the probabilities, (N, *spatial, C)."""
-        if self.logs is not None and self.logs.shape[self.axis] == 2:
-            return _from_class(ops.flip(self.logs, self.axis), self.first, self.axis)
-        # log1p keeps the digits of a small p, of which 1 - p keeps few.
-        return ops.log1p(-self.y_pred)
+        """Logarithms of 1 minus the probabilities; not of one channel either."""
+        if not self.from_logits:
+            # log1p keeps the digits of a small p, of which 1 - p keeps few.
+            return ops.log1p(-self.y_pred)
+        # From the other classes' logits: 1 - p itself is 0 where p is 1 in float32.
+        logs = ops.log_softmax(self.scores, axis=self.axis)
+        parts = [_at(logs, c, c + 1, self.axis) for c in range(logs.shape[self.axis])]
+        rest = [
+            ops.logsumexp(
+                ops.concatenate([*parts[:c], *parts[c + 1 :]], self.axis),
+                axis=self.axis,
+                keepdims=True,
+            )
+            for c in range(self.first, len(parts))
+        ]
+        return ops.concatenate(rest, axis=self.axis)
+
+    def spread(self) -> "Voxels":
+        """The same with two classes in the place of one channel."""
+        if self.scores.shape[self.axis] != 1:
+            return self
+        y_true = _with_rest(self.y_true, self.axis) if self.is_pair else self.y_true
+        scores = _two_scores(self.scores, self.axis, self.from_logits)
+        return replace(self, y_true=y_true, scores=scores)
 
     def sum(self, terms: Tensor) -> Tensor:
         """Weighted sum over the spatial axes, (N, C), of terms laid out as `y_pred`."""
@@ -134,99 +174,90 @@ def prepare(
     y_true: Tensor,
     y_pred: Tensor,
     weight: Tensor | None = None,
-    axis: int = -1,
-    ignore_background: bool = False,
-    from_logits: bool = False,
-    from_indices: bool = False,
+    **options: Unpack[Options],
 ) -> Voxels:
-    """Check the shapes, raise to float32 at least, clip the probabilities.
+    """Check the shapes, raise to float32 at least, make labels one-hot.
 
     A prediction of one channel is that of the foreground: from p the classes are the
     background with 1 - p and the foreground with p, and likewise from its label.
 
-    The cast comes before the clip: 1 - 1e-7 is 1 in float16. In float32 it is
-    1 - 1.19e-7. Clipping has gradient 0 outside the range, so a voxel whose p is
-    exactly 0 or 1 does not learn; from a softmax it would not have learnt anyway,
-    since the softmax's own gradient is 0 there. Give a model of low precision a softmax
-    in float32 (`keras.layers.Activation("softmax", dtype="float32")`), or give logits.
+    The cast comes before the clip of probabilities: 1 - 1e-7 is 1 in float16. In
+    float32 it is 1 - 1.19e-7. Clipping has gradient 0 outside the range, so a voxel
+    whose p is exactly 0 or 1 does not learn; from a softmax it would not have learnt
+    anyway, since the softmax's own gradient is 0 there. Give a model of low precision a
+    softmax in float32 (`keras.layers.Activation("softmax", dtype="float32")`), or give
+    logits.
 
     Args:
         y_true: one-hot labels, (N, *spatial, C), or class indices; any type.
         y_pred: probabilities in [0, 1], or logits, (N, *spatial, C).
         weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
-        axis: see `Options`, as for the others.
-        ignore_background: whether class 0 is left out.
-        from_logits: whether `y_pred` holds logits.
-        from_indices: whether `y_true` holds class indices.
-
-    Returns:
-        All as tensors of one type, float32 or float64.
+        **options: see `Options`.
 
     Raises:
-        ValueError: shapes as in `checks.shapes` and `checks.voxel_weight_shape`.
+        ValueError: an option that is none; shapes as in `checks.shapes` and
+            `checks.voxel_weight_shape`.
     """
+    chosen = checks.options(options)
     y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
-    checks.shapes(y_true, y_pred, axis, from_indices)
+    checks.shapes(y_true, y_pred, chosen["axis"], chosen["from_indices"])
+    axis, first = chosen["axis"] % len(y_pred.shape), int(chosen["ignore_background"])
     dtype = _at_least_float32(keras.backend.standardize_dtype(y_pred.dtype))
     if weight is not None:
         checks.voxel_weight_shape(weight, y_pred, axis)
         weight = ops.cast(ops.convert_to_tensor(weight), dtype)
         weight = ops.expand_dims(weight, axis)
-    axis, first = axis % len(y_pred.shape), int(ignore_background)
-    y_pred, logs = ops.cast(y_pred, dtype), None
-    if from_logits:
-        logs = _log_probabilities(y_pred, axis)
-        y_pred = ops.exp(_from_class(logs, first, axis))
+    scores = ops.cast(y_pred, dtype)
+    if chosen["from_indices"]:
+        # Two classes, since a voxel whose index is none of them has no class.
+        if scores.shape[axis] == 1:
+            scores = _two_scores(scores, axis, chosen["from_logits"])
+        y_true = _one_hot(y_true, scores, axis)
     else:
-        y_pred = _classes(y_pred, first, axis)
-    if from_indices:
-        y_true = _one_hot(y_true, first, y_pred, axis)
-    else:
-        y_true = _classes(ops.cast(y_true, dtype), first, axis)
-    y_pred = ops.clip(y_pred, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
-    return Voxels(y_true, y_pred, axis, first, weight, logs)
+        y_true = ops.cast(y_true, dtype)
+    if y_true.shape[axis] != 1:
+        y_true = _from_class(y_true, first, axis)
+    return Voxels(y_true, scores, axis, first, chosen["from_logits"], weight)
 
 
-def _log_probabilities(logits: Tensor, axis: int) -> Tensor:
-    """Logarithms of the softmax, or of the sigmoid's two classes from one channel."""
-    if logits.shape[axis] != 1:
-        return ops.log_softmax(logits, axis=axis)
-    pair = [ops.log_sigmoid(-logits), ops.log_sigmoid(logits)]
-    return ops.concatenate(pair, axis=axis)
+def _with_rest(values: Tensor, axis: int) -> Tensor:
+    return ops.concatenate([1 - values, values], axis=axis)
 
 
-def _classes(values: Tensor, first: int, axis: int) -> Tensor:
-    """The classes from `first` on; one channel is class 1, and class 0 is the rest."""
-    if values.shape[axis] != 1:
-        return _from_class(values, first, axis)
-    return values if first else ops.concatenate([1 - values, values], axis=axis)
+def _two_scores(scores: Tensor, axis: int, from_logits: bool) -> Tensor:
+    """Scores of two classes from those of one channel of foreground."""
+    if not from_logits:
+        return _with_rest(scores, axis)
+    # The softmax of (0, z) is (1 - sigmoid(z), sigmoid(z)).
+    return ops.concatenate([ops.zeros_like(scores), scores], axis=axis)
 
 
-def _one_hot(indices: Tensor, first: int, like: Tensor, axis: int) -> Tensor:
+def _one_hot(indices: Tensor, like: Tensor, axis: int) -> Tensor:
     """One-hot labels of the classes that `like` has, 0 for an index of no class.
 
     Not `ops.one_hot`, which is an error on PyTorch where an index is no class.
     """
     if len(indices.shape) < len(like.shape):
         indices = ops.expand_dims(indices, axis)
-    classes = ops.arange(first, first + ops.shape(like)[axis], dtype="int32")
-    classes = ops.reshape(
-        classes, [-1 if i == axis else 1 for i in range(len(like.shape))]
-    )
+    shape = [1] * len(like.shape)
+    shape[axis] = like.shape[axis]
+    classes = ops.reshape(ops.arange(like.shape[axis], dtype="int32"), shape)
     return ops.cast(ops.equal(ops.cast(indices, "int32"), classes), like.dtype)
 
 
+def _at(tensor: Tensor, start: int, stop: int | None, axis: int) -> Tensor:
+    return tensor[(*[slice(None)] * axis, slice(start, stop))]
+
+
 def _from_class(tensor: Tensor, first: int, axis: int) -> Tensor:
-    """The classes from `first` on, along `axis`, counted from 0."""
-    if first == 0:
-        return tensor
-    return tensor[(*[slice(None)] * axis, slice(first, None))]
+    """The classes from `first` on; one channel is the foreground already."""
+    whole = first == 0 or tensor.shape[axis] == 1
+    return tensor if whole else _at(tensor, first, None, axis)
 
 
 def split_classes(tensor: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     """The first class and all others, along `axis`, counted from 0."""
-    before = [slice(None)] * axis
-    return tensor[(*before, slice(0, 1))], tensor[(*before, slice(1, None))]
+    return _at(tensor, 0, 1, axis), _at(tensor, 1, None, axis)
 
 
 def mean(values: Tensor, axis: int) -> Tensor:
@@ -238,12 +269,15 @@ def mean(values: Tensor, axis: int) -> Tensor:
 def power(values: Tensor, exponent: float) -> Tensor:
     """`values ** exponent`, the exponent rounded to the type of `values` and no more.
 
-    PyTorch would round a plain number to float32. Square and identity cost no power.
+    PyTorch would round a plain number to float32. Identity, square and square root
+    cost no power.
     """
     if exponent == 1:
         return values
     if exponent == 2:
         return ops.square(values)
+    if exponent == 0.5:
+        return ops.sqrt(values)
     dtype = keras.backend.standardize_dtype(values.dtype)
     return ops.power(values, ops.convert_to_tensor(exponent, dtype=dtype))
 
@@ -258,7 +292,8 @@ class PerImageLoss(keras.losses.Loss):
 
     Args:
         name: name of the loss in logs.
-        hyperparameters: arguments of the function, checked; attributes of the loss.
+        hyperparameters: arguments of the function, checked. They and the options are
+            attributes of the loss, and a new value counts from the next call on.
         **shell: see `Shell`.
     """
 
@@ -270,10 +305,9 @@ class PerImageLoss(keras.losses.Loss):
         reduction = shell.pop("reduction", "sum_over_batch_size")
         dtype = _loss_dtype(shell.pop("dtype", None))
         super().__init__(name=name, reduction=reduction, dtype=dtype)
-        checks.options(type(self).__name__, shell)
-        self.options = {**_DEFAULTS, **shell}
-        self.hyperparameters = dict(hyperparameters)
-        for argument, value in hyperparameters.items():
+        arguments = {**hyperparameters, **checks.options(shell)}
+        self._arguments = tuple(arguments)
+        for argument, value in arguments.items():
             setattr(self, argument, value)
 
     def __call__(
@@ -295,28 +329,24 @@ class PerImageLoss(keras.losses.Loss):
         Raises:
             ValueError: shapes that do not fit.
         """
-        if checks.is_voxel_weight(sample_weight, y_pred):
-            return super().__call__((y_true, sample_weight), y_pred)
+        if sample_weight is not None:
+            sample_weight = ops.convert_to_tensor(sample_weight)
+            y_pred = ops.convert_to_tensor(y_pred)
+            if checks.sample_weight(sample_weight, y_pred, self.axis) == "voxels":
+                return super().__call__((y_true, sample_weight), y_pred)
         return super().__call__(y_true, y_pred, sample_weight=sample_weight)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """One value per image, (N,); `y_true` may be labels and weights of voxels."""
         y_true, weight = y_true if isinstance(y_true, tuple) else (y_true, None)
-        own = {**self.hyperparameters, **self.options}
-        return type(self).function(y_true, y_pred, weight=weight, **own)
+        return type(self).function(y_true, y_pred, weight=weight, **self._values())
 
     def get_config(self) -> dict[str, Any]:
         """Arguments that make this loss again."""
-        own = {**self.hyperparameters, **self.options}
-        return {**super().get_config(), "dtype": self.dtype, **own}
+        return {**super().get_config(), "dtype": self.dtype, **self._values()}
 
-
-_DEFAULTS: dict[str, Any] = {
-    "axis": -1,
-    "ignore_background": False,
-    "from_logits": False,
-    "from_indices": False,
-}
+    def _values(self) -> dict[str, Any]:
+        return {argument: getattr(self, argument) for argument in self._arguments}
 
 
 def _loss_dtype(dtype: Any) -> str:

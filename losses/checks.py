@@ -9,10 +9,10 @@ __all__ = [
     "below_one",
     "fraction",
     "hyperparameters",
-    "is_voxel_weight",
     "not_negative",
     "options",
     "positive",
+    "sample_weight",
     "shapes",
     "voxel_weight_shape",
 ]
@@ -98,15 +98,19 @@ def hyperparameters(
     return {name: rules[name](name, value) for name, value in values.items()}
 
 
-OPTIONS = ("axis", "ignore_background", "from_logits", "from_indices")
+OPTIONS: Mapping[str, Any] = {
+    "axis": -1,
+    "ignore_background": False,
+    "from_logits": False,
+    "from_indices": False,
+}
 """Arguments of every loss that say how labels and predictions are laid out."""
 
 
-def options(loss: str, given: Mapping[str, Any]) -> None:
-    """Refuse options that are none, or of another type.
+def options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill in the options that are not given.
 
     Args:
-        loss: name of the class, for the message.
         given: options by name.
 
     Raises:
@@ -115,14 +119,14 @@ def options(loss: str, given: Mapping[str, Any]) -> None:
     """
     for name, value in given.items():
         if name not in OPTIONS:
-            known = ", ".join((*OPTIONS, "reduction", "dtype", "name"))
             raise ValueError(
-                f"{loss}: expected its hyperparameters and {known}, received {name}"
+                f"options: expected some of {', '.join(OPTIONS)} besides the "
+                f"hyperparameters, received {name}"
             )
-        expected = int if name == "axis" else bool
-        if type(value) is not expected:
+        if type(value) is not type(OPTIONS[name]):
             kind = "a whole number" if name == "axis" else "True or False"
             raise ValueError(f"{name}: expected {kind}, received {value!r}")
+    return {**OPTIONS, **given}
 
 
 def shapes(
@@ -131,7 +135,7 @@ def shapes(
     """Refuse labels and predictions that do not belong together.
 
     Only what is known when a graph is traced is looked at: an axis of unknown length
-    fits any length, a tensor of unknown rank passes.
+    fits any length. Rank and number of classes have to be known.
 
     Args:
         y_true: one-hot labels, (N, *spatial, C), or class indices.
@@ -141,27 +145,46 @@ def shapes(
         from_indices: whether class indices were announced.
 
     Raises:
-        ValueError: rank below 3, class indices in the place of one-hot labels or the
-            other way round, shapes that differ, or an axis that is none of the classes.
+        ValueError: rank below 3 or unknown, number of classes unknown, class indices
+            in the place of one-hot labels or the other way round, shapes that differ,
+            or an axis that is none of the classes.
     """
-    true, predicted = _static_shape(y_true), _static_shape(y_pred)
-    if predicted is not None:
-        _check_prediction(predicted, axis)
-        if true is not None and from_indices:
-            _check_indices(true, predicted, axis)
-        elif true is not None:
-            _check_one_hot(true, predicted, axis)
+    true, predicted = _shape("y_true", y_true), _shape("y_pred", y_pred)
+    _check_prediction(predicted, axis)
+    if from_indices:
+        _check_indices(true, predicted, axis)
+    else:
+        _check_one_hot(true, predicted, axis)
 
 
-def is_voxel_weight(sample_weight: Any, y_pred: Any) -> bool:
-    """Whether a `sample_weight` is meant per voxel: not None, (), (N,) or (N, 1)."""
-    shape, predicted = _static_shape(sample_weight), _static_shape(y_pred)
-    if sample_weight is None or shape is None or len(shape) < 2:
-        return False
-    length = shape[1]
-    if length is None and predicted is not None:  # (N, 1), or one spatial axis
-        return len(shape) > 2 or len(predicted) == 3
-    return len(shape) > 2 or length != 1
+def sample_weight(weight: Any, y_pred: Any, axis: int = -1) -> str:
+    """Tell whether weights are meant per image or per voxel.
+
+    Args:
+        weight: a number, (N,), (N, 1) or (N, *spatial).
+        y_pred: probabilities, (N, *spatial, C).
+        axis: axis of the classes.
+
+    Returns:
+        "images" or "voxels".
+
+    Raises:
+        ValueError: where the shape is none of these. Keras would broadcast it without
+            a word.
+    """
+    shape, predicted = _shape("sample_weight", weight), _shape("y_pred", y_pred)
+    voxels, _ = _without_classes(predicted, axis)
+    if not shape or _fit(shape, predicted[:1]) or _fit(shape, (predicted[0], 1)):
+        # With one spatial axis of unknown length, it is the weights that tell.
+        if shape[1:] not in ((), (1,)) and _fit(shape, voxels):
+            return "voxels"
+        return "images"
+    if _fit(shape, voxels):
+        return "voxels"
+    raise ValueError(
+        f"sample_weight: expected one weight per image, shape {predicted[:1]}, or one "
+        f"per voxel, shape {voxels}, received shape {shape}"
+    )
 
 
 def voxel_weight_shape(weight: Any, y_pred: Any, axis: int = -1) -> None:
@@ -173,17 +196,13 @@ def voxel_weight_shape(weight: Any, y_pred: Any, axis: int = -1) -> None:
         axis: axis of the classes.
 
     Raises:
-        ValueError: where the shape is another one. Keras would broadcast it without a
-            word.
+        ValueError: where the shape is another one.
     """
-    shape, predicted = _static_shape(weight), _static_shape(y_pred)
-    if shape is None or predicted is None:
-        return
-    expected, _ = _without_classes(predicted, axis)
+    shape = _shape("weight", weight)
+    expected, _ = _without_classes(_shape("y_pred", y_pred), axis)
     if not _fit(shape, expected):
         raise ValueError(
-            "sample_weight: expected one weight per image, shape (N,), or one per "
-            f"voxel, shape {expected}, received shape {shape}"
+            f"weight: expected one per voxel, shape {expected}, received shape {shape}"
         )
 
 
@@ -196,12 +215,15 @@ def _is_number(value: Any) -> bool:
         return False
 
 
-def _static_shape(tensor: Any) -> tuple[int | None, ...] | None:
-    shape = getattr(tensor, "shape", ())
+def _shape(argument: str, tensor: Any) -> tuple[int | None, ...]:
+    """The shape as far as it is known; None for an axis of unknown length."""
     try:
-        return tuple(shape)
-    except ValueError:  # TensorFlow: the rank itself is unknown
-        return None
+        return tuple(getattr(tensor, "shape", ()))
+    except ValueError as error:
+        raise ValueError(
+            f"{argument}: expected a tensor whose rank is known, received one without "
+            "a shape, as tf.py_function gives. Call its set_shape first"
+        ) from error
 
 
 def _check_prediction(shape: tuple[int | None, ...], axis: int) -> None:
@@ -215,14 +237,18 @@ def _check_prediction(shape: tuple[int | None, ...], axis: int) -> None:
             "axis: expected the axis of the classes, -1 for (N, *spatial, C) or 1 for "
             f"(N, C, *spatial), received {axis} for shape {shape}"
         )
+    if not shape[axis]:
+        raise ValueError(
+            "y_pred: expected a known number of classes, or one channel, received "
+            f"shape {shape}. Call the tensor's set_shape first"
+        )
 
 
 def _check_one_hot(
     true: tuple[int | None, ...], predicted: tuple[int | None, ...], axis: int
 ) -> None:
     classes = predicted[axis]
-    # One channel against an unknown number of classes would be broadcast.
-    if _fit(true, predicted) and (true[axis] != 1 or classes == 1):
+    if _fit(true, predicted):
         return
     if classes == 1:
         raise ValueError(
@@ -235,7 +261,7 @@ def _check_one_hot(
         raise ValueError(
             f"y_true: expected one-hot labels of shape {predicted}, received shape "
             f"{true}, which looks like class indices. Pass from_indices=True, or "
-            f"keras.ops.one_hot(indices, {classes or 'number_of_classes'}, "
+            f"keras.ops.one_hot(indices, {classes}, "
             f"axis={axis}), the indices without a class axis"
         )
     raise ValueError(

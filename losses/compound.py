@@ -67,16 +67,16 @@ def combo_loss(
     Example:
     >>> y = np.array([[[1, 0], [1, 0], [0, 1]]])
     >>> p = np.array([[[0.5, 0.5], [1, 0], [0.5, 0.5]]])
-    >>> combo_loss(y, p)  # 0.5 * log 2 / 3 - 0.5 * (1 - 0.375)
-    [-0.1969755]
+    >>> round(float(combo_loss(y, p)[0]), 5)
+    -0.19698
+
+    which is 0.5 * log 2 / 3 - 0.5 * (1 - 0.375).
 
     Reference:
         Eqs. 13 and 14, the sign of Eq. 14 mended as in `modified_cross_entropy_loss`.
         Combo++ was never released; here it is Eq. 13 with the DSC of Eq. 9.
     """
-    alpha, beta = checks.fraction("alpha", alpha), checks.fraction("beta", beta)
-    gamma = checks.positive("gamma", gamma)
-    epsilon = checks.positive("epsilon", epsilon)
+    checks.hyperparameters(alpha=alpha, beta=beta, gamma=gamma, epsilon=epsilon)
     voxels = prepare(y_true, y_pred, weight, **options)
     entropy = cross_entropy.modified_cross_entropy_of(voxels, beta)
     dice = overlap.dice_of(overlap.counts_of(voxels, gamma), epsilon)
@@ -132,21 +132,22 @@ def unified_focal_loss(
     Example:
     >>> y = np.array([[[1, 0], [1, 0], [0, 1]]])
     >>> p = np.array([[[0.5, 0.5], [1, 0], [0.75, 0.25]]])
-    >>> unified_focal_loss(y, p)
-    [0.4551924]
+    >>> round(float(unified_focal_loss(y, p)[0]), 5)
+    0.45519
 
     Reference:
         Eqs. 18 to 21, with `lambda_` on the Tversky part as in the released code;
         Eq. 18 has it on the focal part. At 0.5 they agree. The symmetric form is not
         in the paper.
     """
-    lambda_, delta = (
-        checks.fraction("lambda_", lambda_),
-        checks.fraction("delta", delta),
+    checks.hyperparameters(
+        checks.below_one,
+        lambda_=lambda_,
+        delta=delta,
+        focal_gamma=focal_gamma,
+        gamma=gamma,
+        epsilon=epsilon,
     )
-    focal_gamma = checks.below_one("focal_gamma", focal_gamma)
-    gamma = checks.positive("gamma", gamma)
-    epsilon = checks.positive("epsilon", epsilon)
     voxels = prepare(y_true, y_pred, weight, **options)
     own = (delta, focal_gamma, symmetric)
     tversky = overlap.asymmetric_focal_tversky_of(voxels, *own, gamma, epsilon)
@@ -188,6 +189,7 @@ class Combo(PerImageLoss):
 
     def __init__(
         self,
+        *,
         alpha: float = 0.5,
         beta: float = 0.5,
         epsilon: float = 1e-7,
@@ -236,6 +238,7 @@ class ComboPlusPlus(PerImageLoss):
 
     def __init__(
         self,
+        *,
         alpha: float = 0.5,
         beta: float = 0.5,
         gamma: float = 2.0,
@@ -284,6 +287,7 @@ class UnifiedFocal(PerImageLoss):
 
     def __init__(
         self,
+        *,
         lambda_: float = 0.5,
         delta: float = 0.6,
         focal_gamma: float = 0.5,
@@ -340,6 +344,7 @@ class UnifiedFocalPlusPlus(PerImageLoss):
 
     def __init__(
         self,
+        *,
         lambda_: float = 0.5,
         delta: float = 0.6,
         focal_gamma: float = 0.5,
@@ -395,6 +400,7 @@ class SymmetricUnifiedFocal(PerImageLoss):
 
     def __init__(
         self,
+        *,
         lambda_: float = 0.5,
         delta: float = 0.6,
         focal_gamma: float = 0.5,
@@ -451,6 +457,7 @@ class SymmetricUnifiedFocalPlusPlus(PerImageLoss):
 
     def __init__(
         self,
+        *,
         lambda_: float = 0.5,
         delta: float = 0.6,
         focal_gamma: float = 0.5,

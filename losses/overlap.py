@@ -91,7 +91,8 @@ def soft_counts(
     >>> y = np.array([[[1, 0], [1, 0], [0, 1]]])  # one image, 3 voxels, 2 classes
     >>> p = np.array([[[0.5, 0.5], [1, 0], [0.5, 0.5]]])
     >>> tp, fn, fp = soft_counts(y, p, gamma=2)
-    >>> tp  # [[1.5, 0.5]]; fn: [[0.25, 0.25]]; fp: [[0.25, 0.25]]
+    >>> [[round(float(n), 4) for n in count[0]] for count in (tp, fn, fp)]
+    [[1.5, 0.5], [0.25, 0.25], [0.25, 0.25]]
 
     Reference:
         Eq. 9: the sums in it.
@@ -105,9 +106,16 @@ def counts_of(voxels: Voxels, gamma: float) -> _Counts:
     # y - y p and p - y p are y (1 - p) and (1 - y) p, exactly so for a label of 0 or 1,
     # with two passes over the voxels less.
     hits = voxels.y_true * voxels.y_pred
-    missed = _focal_power(voxels.y_true - hits, gamma)
-    false = _focal_power(voxels.y_pred - hits, gamma)
-    return voxels.sum(hits), voxels.sum(missed), voxels.sum(false)
+    tp = voxels.sum(hits)
+    fn = voxels.sum(_focal_power(voxels.y_true - hits, gamma))
+    fp = voxels.sum(_focal_power(voxels.y_pred - hits, gamma))
+    if not voxels.is_pair:
+        return tp, fn, fp
+    # What one class misses is what the other takes falsely.
+    rest = voxels.sum((1 - voxels.y_true) * (1 - voxels.y_pred))
+    pairs = ((rest, tp), (fp, fn), (fn, fp))
+    tp, fn, fp = (ops.concatenate(pair, axis=-1) for pair in pairs)
+    return tp, fn, fp
 
 
 def dice_loss(
@@ -153,10 +161,15 @@ def dice_loss(
     Example:
     >>> y = np.array([[[1, 0], [1, 0], [0, 1]]])
     >>> p = np.array([[[0.5, 0.5], [1, 0], [0.5, 0.5]]])
-    >>> dice_loss(y, p)  # (1/4 + 1/2) / 2
-    [0.375]
-    >>> dice_loss(y, p, gamma=2)  # (0.5/3.5 + 0.5/1.5) / 2
-    [0.23809524]
+    >>> round(float(dice_loss(y, p)[0]), 5)
+    0.375
+
+    which is (1/4 + 1/2) / 2.
+
+    >>> round(float(dice_loss(y, p, gamma=2)[0]), 5)
+    0.2381
+
+    which is (0.5/3.5 + 0.5/1.5) / 2.
 
     Reference:
         Eqs. 4, 5 and 8 (DSC), Eq. 9 (DSC++), which leave out `epsilon`. The mean over
@@ -217,16 +230,17 @@ def tversky_loss(
     Example:
     >>> y = np.array([[[1, 0], [1, 0], [0, 1]]])
     >>> p = np.array([[[0.5, 0.5], [1, 0], [0.75, 0.25]]])
-    >>> tversky_loss(y, p)  # (0.575/2.075 + 0.675/0.925) / 2
-    [0.5034191]
+    >>> round(float(tversky_loss(y, p)[0]), 5)
+    0.50342
+
+    which is (0.575/2.075 + 0.675/0.925) / 2.
 
     Reference:
         Eqs. 15 and 16, with the mean over classes of the released code; Table 2.
     """
-    alpha, beta = checks.fraction("alpha", alpha), checks.fraction("beta", beta)
-    epsilon = checks.positive("epsilon", epsilon)
+    own = checks.hyperparameters(alpha=alpha, beta=beta, epsilon=epsilon)
     counts = soft_counts(y_true, y_pred, gamma, weight, **options)
-    return mean(_tversky_errors(counts, alpha, beta, epsilon), axis=-1)
+    return mean(_tversky_errors(counts, **own), axis=-1)
 
 
 def focal_tversky_loss(
@@ -275,19 +289,20 @@ def focal_tversky_loss(
     Example:
     >>> y = np.array([[[1, 0], [1, 0], [0, 1]]])
     >>> p = np.array([[[0.5, 0.5], [1, 0], [0.75, 0.25]]])
-    >>> focal_tversky_loss(y, p)  # ((0.575/2.075)**0.75 + (0.675/0.925)**0.75) / 2
-    [0.5857342]
+    >>> round(float(focal_tversky_loss(y, p)[0]), 5)
+    0.58573
+
+    which is ((0.575/2.075)**0.75 + (0.675/0.925)**0.75) / 2.
 
     Reference:
         Eq. 17, with the mean over classes of the released code. The paper's text says
         that below 1 it focuses on hard examples; its Table 2 has 4/3, and the code the
         power 0.75.
     """
-    alpha, beta = checks.fraction("alpha", alpha), checks.fraction("beta", beta)
+    own = checks.hyperparameters(alpha=alpha, beta=beta, epsilon=epsilon)
     focal_gamma = checks.positive("focal_gamma", focal_gamma)
-    epsilon = checks.positive("epsilon", epsilon)
     counts = soft_counts(y_true, y_pred, gamma, weight, **options)
-    errors = _tversky_errors(counts, alpha, beta, epsilon)
+    errors = _tversky_errors(counts, **own)
     return mean(_focal_power(errors, 1 / focal_gamma), axis=-1)
 
 
@@ -337,22 +352,25 @@ def asymmetric_focal_tversky_loss(
     Example:
     >>> y = np.array([[[1, 0], [1, 0], [0, 1]]])
     >>> p = np.array([[[0.5, 0.5], [1, 0], [0.75, 0.25]]])
-    >>> asymmetric_focal_tversky_loss(y, p)  # (0.6/2.1 + (0.65/0.9)**0.5) / 2
-    [0.5677754]
+    >>> round(float(asymmetric_focal_tversky_loss(y, p)[0]), 5)
+    0.56778
+
+    which is (0.6/2.1 + (0.65/0.9)**0.5) / 2.
 
     Reference:
         Eqs. 20 and 21, with the mean over classes of the released code, which knows two
         classes of a 2D image and is NaN where `TI` is 1; the symmetric form is not in
         the paper.
     """
-    delta = checks.fraction("delta", delta)
-    focal_gamma = checks.below_one("focal_gamma", focal_gamma)
-    gamma = checks.positive("gamma", gamma)
-    epsilon = checks.positive("epsilon", epsilon)
-    voxels = prepare(y_true, y_pred, weight, **options)
-    return asymmetric_focal_tversky_of(
-        voxels, delta, focal_gamma, symmetric, gamma, epsilon
+    own = checks.hyperparameters(
+        checks.below_one,
+        delta=delta,
+        focal_gamma=focal_gamma,
+        gamma=gamma,
+        epsilon=epsilon,
     )
+    voxels = prepare(y_true, y_pred, weight, **options)
+    return asymmetric_focal_tversky_of(voxels, symmetric=symmetric, **own)
 
 
 def asymmetric_focal_tversky_of(
@@ -422,7 +440,7 @@ class Dice(PerImageLoss):
     function = staticmethod(dice_loss)
 
     def __init__(
-        self, epsilon: float = 1e-7, name: str = "dsc", **shell: Unpack[Shell]
+        self, *, epsilon: float = 1e-7, name: str = "dsc", **shell: Unpack[Shell]
     ) -> None:
         super().__init__(name, checks.hyperparameters(epsilon=epsilon), **shell)
 
@@ -461,6 +479,7 @@ class DicePlusPlus(PerImageLoss):
 
     def __init__(
         self,
+        *,
         gamma: float = 2.0,
         epsilon: float = 1e-7,
         name: str = "dscpp",
@@ -504,6 +523,7 @@ class Tversky(PerImageLoss):
 
     def __init__(
         self,
+        *,
         alpha: float = 0.3,
         beta: float = 0.7,
         epsilon: float = 1e-7,
@@ -552,6 +572,7 @@ class TverskyPlusPlus(PerImageLoss):
 
     def __init__(
         self,
+        *,
         alpha: float = 0.3,
         beta: float = 0.7,
         gamma: float = 2.0,
@@ -601,6 +622,7 @@ class FocalTversky(PerImageLoss):
 
     def __init__(
         self,
+        *,
         alpha: float = 0.3,
         beta: float = 0.7,
         focal_gamma: float = 4 / 3,
@@ -658,6 +680,7 @@ class FocalTverskyPlusPlus(PerImageLoss):
 
     def __init__(
         self,
+        *,
         alpha: float = 0.3,
         beta: float = 0.7,
         focal_gamma: float = 4 / 3,

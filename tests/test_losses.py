@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import doctest
 import functools
+import importlib
 import itertools
 import subprocess
 import sys
@@ -645,9 +647,20 @@ def test_reductions_and_weights_per_image() -> None:
     assert float(loss(y, p, weights[:, None])) == pytest.approx(
         float(loss(y, p, weights))
     )
-    for wrong in [(3, 4), (3, 5, 4), (3, 4, 5, 1), (2, 4, 5)]:
+    for wrong in [(3, 4), (3, 5, 4), (3, 4, 5, 1), (2, 4, 5), (2,)]:
         with pytest.raises(ValueError, match=r"one per voxel, shape \(3, 4, 5\), rec"):
             loss(y, p, np.ones(wrong, "float32"))
+        with pytest.raises(ValueError, match=r"weight: expected one per voxel"):
+            losses.dice_loss(y, p, weight=np.ones(wrong, "float32"))
+    assert float(loss(y, p, weights.tolist())) == pytest.approx(
+        float(loss(y, p, weights))
+    )
+    # One image, one spatial axis: weights of its voxels, not of three images.
+    one = losses.by_name("DSC++")(y[:1, 0], p[:1, 0], [[0, 1, 1, 1, 1]])
+    seen = losses.by_name("DSC++")(y[:1, 0, 1:], p[:1, 0, 1:])
+    assert float(one) == pytest.approx(float(seen))
+    with pytest.raises(ValueError, match=r"shape \(1,\), or one per voxel"):
+        loss(y[:1], p[:1], weights)
 
 
 @pytest.mark.backend
@@ -737,6 +750,15 @@ def test_serialisation_goes_round(name: str, values: dict) -> None:
     assert again.get_config() == loss.get_config()
 
 
+@pytest.mark.backend
+def test_a_changed_hyperparameter_counts_from_the_next_call_on() -> None:
+    y, p = sample((2, 3, 5, 2))
+    loss = losses.by_name("DSC++", gamma=2)
+    loss.gamma = 3.0
+    assert loss.get_config()["gamma"] == 3
+    assert float(loss(y, p)) == float(losses.by_name("DSC++", gamma=3)(y, p))
+
+
 def _tiny_model(loss: Any, seed: int = 0) -> keras.Model:
     keras.utils.set_random_seed(seed)
     model = keras.Sequential(
@@ -777,15 +799,21 @@ def test_any_module_can_be_the_first_import(module: str) -> None:
 
 
 @pytest.mark.backend
-@pytest.mark.parametrize("order", ["keras, losses", "losses, keras"])
+@pytest.mark.parametrize(
+    "order",
+    [
+        "import keras, losses",
+        "import losses, keras",
+        # Many libraries look whether Keras is there before they load it.
+        'import losses; from importlib.util import *; find_spec("keras"); import keras',
+    ],
+)
 def test_saved_models_load_without_custom_objects(tmp_path: Path, order: str) -> None:
     path = tmp_path / "model.keras"
     _tiny_model(losses.by_name("DSC++", gamma=2.5)).save(path)
-    first, second = order.split(", ")
     program = f"""
         import sys
-        import {first}
-        import {second}
+        {order}
         model = keras.models.load_model(sys.argv[1])
         print(type(model.loss).__name__, model.loss.gamma)
     """
@@ -882,6 +910,22 @@ def test_a_voxel_that_is_wrong_by_far_learns_from_logits() -> None:
     combo = losses.by_name("Combo", from_logits=True, alpha=1)
     # beta = 0.5, mean over classes: (40 / 2 + 40 / 2) / 2 in one of two voxels.
     assert float(combo(y, logits)) == pytest.approx(10)
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("ignore", [False, True])
+def test_a_false_positive_among_three_classes_learns_from_logits(ignore: bool) -> None:
+    # The label is class 0; class 1 leads by 40. log(1 - p_1) is -40 + log 2, that of
+    # the others 0.
+    y = np.array([[[1, 0, 0]]], "float32")
+    logits = np.array([[[0, 40, 0]]], "float32")
+    options = {"from_logits": True, "ignore_background": ignore}
+    combo = losses.by_name("Combo", alpha=1, beta=0, **options)
+    classes = 2 if ignore else 3
+    expected = (40 - np.log(2)) / classes
+    assert float(combo(y, logits)) == pytest.approx(expected, rel=1e-6)
+    slope = gradient(combo, y, logits)
+    np.testing.assert_allclose(slope * classes, [[[-0.5, 1, -0.5]]], atol=1e-5)
 
 
 @pytest.mark.backend
@@ -998,6 +1042,17 @@ def test_training_on_logits_and_indices(channels: int) -> None:
         before = model.evaluate(x, labels, sample_weight=weight, verbose=0)
         model.fit(x, labels, sample_weight=weight, epochs=3, batch_size=1, verbose=0)
         assert model.evaluate(x, labels, sample_weight=weight, verbose=0) < before
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("module", ["", ".overlap", ".cross_entropy", ".compound"])
+def test_examples_in_the_docstrings(module: str) -> None:
+    names = {"np": np, "losses": losses, "model": _tiny_model("mse")}
+    found = doctest.testmod(
+        importlib.import_module(f"losses{module}"), extraglobs=names
+    )
+    assert found.attempted > 0
+    assert found.failed == 0
 
 
 # --- names, and what is refused ------------------------------------------------------
@@ -1150,10 +1205,13 @@ def test_shapes_of_indices_refused(
 
 
 def test_options_of_a_class_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"Dice: expected its hyper.*received from_log"
-    ):
+    with pytest.raises(ValueError, match=r"axis, ignore_background.*received from_log"):
         losses.Dice(from_log=True)
+    y, p = sample((2, 3, 5, 2))
+    with pytest.raises(ValueError, match="ignore_background: expected True or False"):
+        losses.dice_loss(y, p, ignore_background=2)
+    with pytest.raises(ValueError, match="received foo"):
+        losses.cross_entropy_loss(y, p, foo=1)
 
 
 @pytest.mark.backend
@@ -1171,7 +1229,7 @@ def test_unknown_lengths_pass_when_traced() -> None:
     import tensorflow as tf
 
     y, p = sample((2, 3, 5, 2))
-    open_shape = tf.TensorSpec((None, None, None, None))
+    open_shape = tf.TensorSpec((None, None, None, 2))
     for name in catalogue.names():
         loss = losses.by_name(name)
         traced = tf.function(loss, input_signature=[open_shape, open_shape])
@@ -1183,3 +1241,13 @@ def test_unknown_lengths_pass_when_traced() -> None:
     indices = tf.TensorSpec((None, None, None))
     with pytest.raises(ValueError, match="class indices"):
         tf.function(loss).get_concrete_function(indices, open_shape)
+    # One channel and many classes are not told apart without their number.
+    without = tf.TensorSpec((None, None, None, None))
+    with pytest.raises(ValueError, match=r"known number of classes.*set_shape"):
+        tf.function(loss).get_concrete_function(without, without)
+    for places in ((0,), (1,), (2,)):
+        shapes = [open_shape, open_shape, open_mask]
+        for place in places:
+            shapes[place] = tf.TensorSpec(None)
+        with pytest.raises(ValueError, match=r"whose rank is known.*set_shape"):
+            tf.function(loss).get_concrete_function(*shapes)
