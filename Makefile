@@ -40,7 +40,7 @@ FLAGS += $(call flag,SPLIT_SEED,split-seed)$(if $(SPLIT), --split $(SPLIT))
 DATA_FLAGS = $(call flag,DATA,data)$(if $(PHANTOM), --phantom)
 
 .PHONY: help install demo reproduce-drive reproduce-dsb2018 kits19 tables docs test
-.PHONY: lint test-backends test-backend recipes lock clean
+.PHONY: lint test-backends test-backend recipes bench-losses bench-step lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' Makefile
@@ -97,12 +97,21 @@ test-backend: $(VENV)/.ready
 
 # Keras, MONAI and nnU-Net together, in an environment of their own.
 recipes: .venv-peers/.ready ## the recipes, with the libraries that they are for
-	@KERAS_BACKEND=torch DSCPP_REQUIRE_PEERS=1 .venv-peers/bin/python -m pytest \
-		tests/test_recipes.py tests/test_peers.py
+	@KERAS_BACKEND=torch DSCPP_REQUIRE_PEERS=1 .venv-peers/bin/python -m pytest -m peers
 
 .venv-peers/.ready: requirements/peers.txt requirements/peers-sdist.txt
 .venv-peers/.ready: requirements/install.sh setup.cfg pyproject.toml
 	@requirements/install.sh .venv-peers requirements/peers.txt "$(PYTHON)"
+
+# Each environment adds its own rows to benchmarks/losses.csv.
+bench-losses: .venv-peers/.ready ## time the losses in a training step and against MONAI's
+	@for backend in $(BACKENDS); do \
+		$(MAKE) --no-print-directory bench-step BACKEND=$$backend GPU=; \
+	done
+	@KERAS_BACKEND=torch .venv-peers/bin/python -m benchmarks.losses peers
+
+bench-step: $(VENV)/.ready
+	@$(VENV)/bin/python -m benchmarks.losses step
 
 lock: ## choose versions anew and write the locks (UPGRADE=1: the newest)
 	@requirements/lock.sh $(if $(UPGRADE),--upgrade)
@@ -110,4 +119,5 @@ lock: ## choose versions anew and write the locks (UPGRADE=1: the newest)
 clean: ## remove environments, caches and .work; data and results stay
 	@rm -rf .venv .venv-torch .venv-jax .venv-gpu .venv-peers .work build ./*.egg-info
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
-	@find conformance data_io losses pipelines tests -name __pycache__ -prune -exec rm -rf {} +
+	@find benchmarks conformance data_io losses pipelines recipes tests \
+		-name __pycache__ -prune -exec rm -rf {} +

@@ -17,6 +17,7 @@ ROUNDING = {
 }
 
 
+@pytest.mark.peers
 def test_the_page_says_what_the_libraries_do(project: Path) -> None:
     pytest.importorskip("monai")
     page = (project / "docs" / "conformance.md").read_text()

@@ -40,15 +40,18 @@ def assert_falls(values: list[float], epochs: int, to: float) -> None:
 
 
 @pytest.mark.backend
+@pytest.mark.peers
 def test_keras_fit(run) -> None:
     assert_falls(run("keras_fit.py"), 5, to=0.5)
 
 
+@pytest.mark.peers
 def test_monai_loop(run) -> None:
     pytest.importorskip("monai")
     assert_falls(run("monai_loop.py"), 5, to=0.7)
 
 
+@pytest.mark.peers
 @pytest.mark.timeout(900)
 def test_nnunet_plans_preprocesses_trains_and_validates(run) -> None:
     pytest.importorskip("nnunetv2")
@@ -68,6 +71,7 @@ def trainer_module(project: Path) -> ModuleType:
     return sys.modules[found.__module__]
 
 
+@pytest.mark.peers
 def test_ignored_voxels_do_not_count_in_nnunet(trainer_module: ModuleType) -> None:
     import torch
 
@@ -83,6 +87,7 @@ def test_ignored_voxels_do_not_count_in_nnunet(trainer_module: ModuleType) -> No
     assert gradient[:, 2].abs().max() == 0
 
 
+@pytest.mark.peers
 def test_nnunet_regions_are_refused(trainer_module: ModuleType) -> None:
     class Regions(trainer_module.nnUNetTrainerDSCPlusPlus):
         def __init__(self) -> None:

@@ -1,0 +1,195 @@
+"""What the losses cost: of a training step, and beside MONAI's.
+
+`make bench-losses` runs both parts, each in the environment that it needs:
+`python -m benchmarks.losses step` and `python -m benchmarks.losses peers`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+import losses
+from benchmarks import timing
+from pipelines.training import unet
+
+__all__ = ["against_monai", "in_a_step", "value_and_gradient"]
+
+# Of a training step, at most; and draws of each.
+SHARE, DRAWS = 0.05, 21
+IMAGE, CLASSES, FILTERS = (1, 256, 256), 2, 32
+# (N, C, *spatial): an image of DRIVE and a patch of KiTS19.
+SHAPES = ((1, 2, 512, 512), (1, 3, 80, 160, 160))
+DICE, TVERSKY = ("DSC", "DSC++"), ("Tversky", "Tversky++")
+
+
+def labels_and_logits(
+    shape: tuple[int, ...], axis: int = -1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw class indices, without a class axis, and logits of the shape given."""
+    random = np.random.default_rng(0)
+    logits = random.normal(size=shape, scale=3).astype("float32")
+    spatial = np.delete(shape, axis)
+    return random.integers(0, shape[axis], spatial, dtype="int32"), logits
+
+
+def value_and_gradient(
+    loss: Callable[[Any, Any], Any], y_true: np.ndarray, y_pred: np.ndarray
+) -> Callable[[], object]:
+    """A function that computes a loss and its gradient for `y_pred`.
+
+    Compiled as Keras compiles a training step: a graph on TensorFlow, XLA on JAX,
+    nothing on PyTorch.
+
+    Args:
+        loss: from labels and predictions to one number.
+        y_true: labels.
+        y_pred: predictions.
+
+    Returns:
+        A function without arguments that returns both, computed anew each time.
+    """
+    y_true, y_pred = map(keras.ops.convert_to_tensor, (y_true, y_pred))
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        return _tensorflow(loss, y_true, y_pred)
+    if backend == "jax":
+        return _jax(loss, y_true, y_pred)
+    return _torch(loss, y_true, y_pred)
+
+
+def _tensorflow(
+    loss: Callable[..., Any], y_true: Any, y_pred: Any
+) -> Callable[[], Any]:
+    import tensorflow as tf
+
+    @tf.function
+    def step(y_true: Any, y_pred: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(y_pred)
+            value = loss(y_true, y_pred)
+        return value, tape.gradient(value, y_pred)
+
+    return partial(step, y_true, y_pred)
+
+
+def _jax(loss: Callable[..., Any], y_true: Any, y_pred: Any) -> Callable[[], Any]:
+    import jax
+
+    step = jax.jit(jax.value_and_grad(loss, argnums=1))
+    return lambda: jax.block_until_ready(step(y_true, y_pred))
+
+
+def _torch(loss: Callable[..., Any], y_true: Any, y_pred: Any) -> Callable[[], Any]:
+    def step() -> Any:
+        leaf = y_pred.detach().requires_grad_()
+        value = loss(y_true, leaf)
+        value.backward()
+        return value.detach(), leaf.grad
+
+    return step
+
+
+def in_a_step(
+    draws: int = DRAWS, image: tuple[int, ...] = IMAGE, filters: int = FILTERS
+) -> list[timing.Row]:
+    """Time every loss alone, beside a whole training step of the U-Net.
+
+    The step is that of the study's network with DSC++: float32, batch 1, SGD.
+
+    Args:
+        draws: timed calls of each.
+        image: shape of the images, (N, rows, columns).
+        filters: of the network's first level.
+    """
+    model = unet.UNet(filters).create_model_2D((*image[1:], 3), CLASSES)
+    model.compile(optimizer=keras.optimizers.SGD(0.1), loss=losses.by_name("DSC++"))
+    indices, logits = labels_and_logits((*image, CLASSES))
+    y_true = np.eye(CLASSES, dtype="float32")[indices]
+    y_pred = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
+    images = np.random.default_rng(1).normal(size=(*image, 3)).astype("float32")
+    functions: dict[str, Callable[[], object]] = {
+        name: value_and_gradient(losses.by_name(name), y_true, y_pred)
+        for name in losses.names()
+    }
+    functions["step"] = partial(model.train_on_batch, images, y_true)
+    seconds = timing.alternate(functions, draws)
+    step = f"training step, U-Net, {filters} filters", seconds.pop("step")
+    packages = ("keras", keras.backend.backend())
+    return [
+        timing.compare(name, y_pred.shape, ours, step, packages, SHARE)
+        for name, ours in seconds.items()
+    ]
+
+
+def against_monai(draws: int = DRAWS) -> list[timing.Row]:
+    """Time DSC, DSC++, Tversky and Tversky++ beside what MONAI has for them.
+
+    Classes are on axis 1. Once both get probabilities and one-hot labels: the losses
+    alone. Once both get logits and class indices: all that a training asks of them.
+    """
+    return [
+        row
+        for shape in SHAPES
+        for names, peer in ((DICE, "DiceLoss"), (TVERSKY, "TverskyLoss"))
+        for raw in (False, True)
+        for row in _beside(peer, names, shape, raw, draws)
+    ]
+
+
+def _beside(
+    peer: str, names: tuple[str, ...], shape: tuple[int, ...], raw: bool, draws: int
+) -> list[timing.Row]:
+    """Time our losses of these names beside MONAI's of that name.
+
+    `raw`: from logits and class indices, else from probabilities and one-hot labels.
+    """
+    import monai
+
+    y_true, y_pred = labels_and_logits(shape, axis=1)
+    y_true = y_true[:, None]
+    if not raw:
+        y_true = keras.ops.one_hot(y_true[:, 0], shape[1], axis=1)
+        y_pred = keras.ops.convert_to_numpy(keras.ops.softmax(y_pred, axis=1))
+    theirs = getattr(monai.losses, peer)(softmax=raw, to_onehot_y=raw)
+    functions: dict[str, Callable[[Any, Any], Any]] = {
+        name: losses.by_name(name, axis=1, from_logits=raw, from_indices=raw)
+        for name in names
+    }
+    functions[peer] = lambda y_true, y_pred: theirs(y_pred, y_true)
+    seconds = timing.alternate(
+        {n: value_and_gradient(f, y_true, y_pred) for n, f in functions.items()}, draws
+    )
+    other = f"MONAI {peer}", seconds.pop(peer)
+    inputs = "logits, indices" if raw else "probabilities, one-hot"
+    packages = ("keras", "torch", "monai")
+    return [
+        timing.compare(f"{name} ({inputs})", shape, ours, other, packages)
+        for name, ours in seconds.items()
+    ]
+
+
+def main() -> None:
+    """Measure one part, print it and write it to the CSV file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", choices=("step", "peers"))
+    parser.add_argument("--draws", type=int, default=DRAWS)
+    parser.add_argument(
+        "--output", type=Path, default=Path(__file__).with_suffix(".csv")
+    )
+    arguments = parser.parse_args()
+    part = {"step": in_a_step, "peers": against_monai}[arguments.part]
+    rows = part(arguments.draws)
+    for row in rows:
+        print(timing.describe(row))
+    timing.write(arguments.output, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Benchmarks: what they compute, not how fast it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import losses
+from benchmarks import losses as loss_benchmark
+from benchmarks import timing
+
+
+def test_functions_are_called_in_turn_and_warm_up_is_not_timed() -> None:
+    called: list[str] = []
+    functions = {name: lambda name=name: called.append(name) for name in "ab"}
+    seconds = timing.alternate(functions, draws=3, warm_up=1)
+    assert called == list("abababab")
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3}
+    assert all((values > 0).all() for values in seconds.values())
+
+
+def test_a_row_is_a_ratio_of_medians_with_the_spread_of_the_draws() -> None:
+    ours, theirs = np.array([0.001, 0.002, 0.009]), np.array([0.01, 0.04, 0.03])
+    peer = "step", theirs
+    row = timing.compare("DSC", (1, 2, 3), ours, peer, ("numpy",), target=0.05)
+    assert (row.ours_ms, row.peer_ms, row.shape) == ("2", "30", "1x2x3")
+    assert row.ratio == "0.0667"  # 2 / 30
+    # Draw by draw: 0.1, 0.05, 0.3; quartiles 0.075 and 0.2.
+    assert row.spread == "0.12"
+    assert (row.target, row.met, row.n) == ("0.05", "no", 3)
+    assert row.versions == f"numpy {np.__version__}"
+    assert timing.compare("DSC", (1,), ours, peer, ("numpy",), target=0.07).met == "yes"
+    assert timing.compare("DSC", (1,), ours, peer, ("numpy",)).met == ""
+
+
+def test_a_newer_row_takes_the_place_of_its_older_one(tmp_path: Path) -> None:
+    def row(what: str, milliseconds: float) -> timing.Row:
+        seconds = np.array([milliseconds / 1000])
+        return timing.compare(what, (1,), seconds, ("step", seconds), ("numpy",))
+
+    path = tmp_path / "rows.csv"
+    timing.write(path, [row("DSC", 4), row("CE", 3)])
+    timing.write(path, [row("DSC", 5)])
+    lines = [line.split(",")[:4] for line in path.read_text().splitlines()]
+    assert [(line[0], line[3]) for line in lines] == [
+        ("what", "ours_ms"),
+        ("CE", "3"),
+        ("DSC", "5"),
+    ]
+
+
+@pytest.mark.backend
+def test_value_and_gradient_are_those_of_the_loss() -> None:
+    y_true = np.array([[[1.0, 0], [0, 1]]], dtype="float32")
+    y_pred = np.array([[[0.75, 0.25], [0.5, 0.5]]], dtype="float32")
+    squares = lambda y_true, y_pred: keras.ops.sum((y_true - y_pred) ** 2)  # noqa: E731
+    value, gradient = loss_benchmark.value_and_gradient(squares, y_true, y_pred)()
+    assert float(value) == pytest.approx(0.625)
+    gradient = keras.ops.convert_to_numpy(gradient)
+    np.testing.assert_allclose(gradient, 2 * (y_pred - y_true))
+
+
+@pytest.mark.backend
+def test_losses_are_timed_beside_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "names", lambda: ["CE", "DSC++"])
+    rows = loss_benchmark.in_a_step(draws=1, image=(1, 16, 32), filters=2)
+    assert [row.what for row in rows] == ["CE", "DSC++"]
+    for row in rows:
+        assert row.peer == "training step, U-Net, 2 filters"
+        assert (row.shape, row.target) == ("1x16x32x2", "0.05")
+        assert row.backend == keras.backend.backend()
+
+
+@pytest.mark.peers
+def test_losses_are_timed_beside_monai(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("monai")
+    monkeypatch.setattr(loss_benchmark, "SHAPES", [(1, 3, 4, 5)])
+    rows = loss_benchmark.against_monai(draws=1)
+    assert [(row.what, row.peer) for row in rows[::2]] == [
+        ("DSC (probabilities, one-hot)", "MONAI DiceLoss"),
+        ("DSC (logits, indices)", "MONAI DiceLoss"),
+        ("Tversky (probabilities, one-hot)", "MONAI TverskyLoss"),
+        ("Tversky (logits, indices)", "MONAI TverskyLoss"),
+    ]
