@@ -119,12 +119,13 @@ def predict_files(
     output: Path,
     threshold: float | None = None,
     work: Path = Path(".work"),
+    volume_probabilities: bool = False,
 ) -> list[Path]:
     """Predicts images that need no label maps.
 
     Writes for each image, at its own size, `<name>.png`, a palette image whose indices
     are class numbers, and `<name>.npy`, the probabilities, float32 (rows, columns,
-    classes). For each volume `<name>.nii.gz`, uint8 class numbers, and
+    classes). For each volume `<name>.nii.gz`, uint8 class numbers, and on request
     `<name>_probabilities.nii.gz`, float32, classes last, both with the volume's affine
     and header.
 
@@ -134,6 +135,7 @@ def predict_files(
         output: the folder to write to, made where it is missing.
         threshold: see `export.labels`.
         work: where the look at the images is remembered.
+        volume_probabilities: write those of volumes too, which are large.
 
     Returns:
         The label files.
@@ -146,7 +148,7 @@ def predict_files(
         raise InputError(
             f"--threshold: expected a number between 0 and 1, received {threshold}"
         )
-    if output.resolve() in (images.resolve(), images.resolve().parent):
+    if output.resolve() == (images.parent if images.is_file() else images).resolve():
         raise InputError(
             f"--output {output}: expected another folder than that of the images, "
             "whose files would be replaced"
@@ -157,7 +159,14 @@ def predict_files(
     with runs.writing(output):
         output.mkdir(parents=True, exist_ok=True)
         for case, softmax in _predictions(trained, found.root):
-            written.append(_write(output, found.root, case, softmax, threshold))
+            place = own_images.geometry(found.root, case)
+            if place and volume_probabilities:
+                export.write_probabilities(output, case, softmax, place)
+            written.append(
+                export.write_labels(output, case, softmax, place, threshold)
+                if place
+                else _write_image(output, case, softmax, threshold)
+            )
     return written
 
 
@@ -174,13 +183,9 @@ def _predictions(trained: Trained, root: Path) -> Iterator[tuple[str, _Array]]:
             )
 
 
-def _write(
-    output: Path, root: Path, case: str, softmax: _Array, threshold: float | None
+def _write_image(
+    output: Path, case: str, softmax: _Array, threshold: float | None
 ) -> Path:
-    place = own_images.geometry(root, case)
-    if place:
-        export.write_probabilities(output, case, softmax, place)
-        return export.write_labels(output, case, softmax, place, threshold)
     path = output / f"{case}.png"
     image = Image.fromarray(export.labels(softmax, threshold), mode="P")
     image.putpalette(_COLOURS)

@@ -270,7 +270,8 @@ def _predict(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--probabilities",
         action="store_true",
-        help="with --nifti: write the probabilities beside them, at native resolution",
+        help="with --nifti, and with --model on volumes: write the probabilities "
+        "beside the label maps, at native resolution (large)",
     )
     parser.set_defaults(run=_run_predict)
 
@@ -291,14 +292,24 @@ def _run_predict(options: argparse.Namespace) -> None:
     from pipelines import apply
 
     written = apply.predict_files(
-        options.model, options.input, options.output, options.threshold, options.work
+        options.model,
+        options.input,
+        options.output,
+        options.threshold,
+        options.work,
+        options.probabilities,
     )
-    print(f"{options.output}: {len(written)} label maps, with their probabilities")
+    print(f"{options.output}: {len(written)} label maps")
 
 
 def _run_predict_run(options: argparse.Namespace) -> None:
     from pipelines import stages
 
+    if options.threshold is not None:
+        raise InputError(
+            "--threshold: expected --model, --input and --output with it; a run keeps "
+            "probabilities, which `dscpp tables` measures at every threshold"
+        )
     if options.probabilities and not options.nifti:
         raise InputError(
             "--probabilities: expected --nifti too; without it probabilities are "

@@ -373,6 +373,7 @@ def test_bad_combinations_are_named(sets, tmp_path, capsys):
     for arguments, message in [
         (["train", "--loss", "DSC", *given], "expected both --images DIR and --masks"),
         (["train", "--loss", "DSC"], "expected --dataset NAME, or your own"),
+        (["predict", "--run", "r", "--threshold", "0.3"], "--threshold: expected"),
         (["predict", "--model", "m"], "--model M with --input PATH and --output"),
         (["evaluate", "--run", "r", *given], "expected both --images DIR and --masks"),
     ]:
