@@ -3,18 +3,19 @@
 The cache takes the place of the raw files behind MIScnn's Data I/O interface; from
 there on a sample goes MIScnn's way: `Data_IO.sample_loader`, then `Preprocessor.run`
 with its one-hot label, its augmentation and its making of batches. Of a volume it draws
-one random patch ("patchwise-crop").
+one random patch ("patchwise-crop"), and is given only the piece that this patch needs.
 """
 
 import contextlib
 import random
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from data_io import windows
 from data_io.cache import Cache
 from data_io.miscnn_compat import Abstract_IO, Data_IO, Preprocessor
 from data_io.preprocessing import augmentation, subfunctions
@@ -38,6 +39,8 @@ class CachedInterface(Abstract_IO):
         three_dim = len(cache.settings.input_shape) == 3
         super().__init__(channels=channels, classes=classes, three_dim=three_dim)
         self.cache = cache
+        # The piece that is loaded of a sample; None for all of it.
+        self.piece: tuple[slice, ...] | None = None
 
     def initialize(self, input_path: str) -> list[str]:
         """Name the samples: the cases of the cache."""
@@ -50,11 +53,14 @@ class CachedInterface(Abstract_IO):
         own postprocessing.
         """
         native_shape = self.cache.native_shape(index)
-        return self.cache.image(index), {"original_shape": native_shape}
+        return self._cut(self.cache.image(index)), {"original_shape": native_shape}
 
     def load_segmentation(self, index: str) -> np.ndarray:
         """Load a label map, (*input_shape) uint8."""
-        return self.cache.label(index)
+        return self._cut(self.cache.label(index))
+
+    def _cut(self, array: np.ndarray) -> np.ndarray:
+        return array if self.piece is None else array[self.piece]
 
     def load_prediction(self, index: str, output_path: str) -> np.ndarray:
         """Refuse: predictions are the run folder's, not the cache's."""
@@ -107,8 +113,9 @@ class Batches(keras.utils.PyDataset):
         self.epoch = 0
         self.augment = augment
         self.shuffle = shuffle
+        self.source = CachedInterface(cache, classes)
         self.preprocessor = Preprocessor(
-            Data_IO(CachedInterface(cache, classes), ""),
+            Data_IO(self.source, ""),
             batch_size=1,
             data_aug=augmentation(cache.settings) if augment else None,
             analysis="patchwise-crop" if cache.settings.is_3d else "fullimage",
@@ -130,12 +137,22 @@ class Batches(keras.utils.PyDataset):
             the image without any class.
         """
         case = self.case(index)
-        with _drawing_from([self.seed, self.epoch, index]):
+        with _drawing_from([self.seed, self.epoch, index]) as rewind:
+            self.source.piece = self._piece(case)
+            rewind()
             batches = self.preprocessor.run(
                 [case], training=True, validation=not self.augment
             )
         image, label = batches[0]
         return _float32(image), _float32(label)
+
+    def _piece(self, case: str) -> tuple[slice, ...] | None:
+        """The piece of a volume that a patch needs; None where that is all of it."""
+        cache = self.source.cache
+        if not cache.settings.is_3d:
+            return None
+        *shape, channels = cache.image(case).shape
+        return windows.draw(shape, channels, cache.settings, self.augment)
 
     def case(self, index: int) -> str:
         """Name the case of an item of this epoch."""
@@ -211,16 +228,24 @@ def _float32(array: np.ndarray) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _drawing_from(entropy: Sequence[int]) -> Iterator[None]:
-    """Seed numpy's and Python's global generators for a while, then put them back."""
+def _drawing_from(entropy: Sequence[int]) -> Iterator[Callable[[], None]]:
+    """Seed numpy's and Python's global generators for a while, then put them back.
+
+    Yields:
+        What seeds them once more, so that the same is drawn again.
+    """
     words = np.random.SeedSequence(list(entropy)).generate_state(8)
     with _DRAWING:
         numpy_state = np.random.get_state()  # noqa: NPY002 (batchgenerators' own)
         python_state = random.getstate()
-        np.random.seed(words)  # noqa: NPY002
-        random.seed(words.tobytes())
+
+        def rewind() -> None:
+            np.random.seed(words)  # noqa: NPY002
+            random.seed(words.tobytes())
+
+        rewind()
         try:
-            yield
+            yield rewind
         finally:
             np.random.set_state(numpy_state)  # noqa: NPY002
             random.setstate(python_state)

@@ -4,13 +4,13 @@ Patches lie where MIScnn puts them: at steps of patch less overlap, the last one
 back to end with the volume. Where patches overlap, their predictions are joined by
 weights that sum to 1 at each voxel. MIScnn joins by pairwise means, first along the
 last axis, then the others; written out, the weight of a patch is a product of one
-weight an axis, as a mean and a Gaussian are too. So one loop serves all three, and no
-more than one patch is held at a time.
+weight an axis, as a mean and a Gaussian are too. So one way of adding up serves all
+three, and of all patches never more is held than a row, a layer and the volume that
+they are added to.
 """
 
-import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,21 +40,13 @@ class Grid:
     overlap: tuple[int, ...]
     join: str = "miscnn"
 
-    def __iter__(self) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
-        """Patches in MIScnn's order, the last axis fastest.
+    def axes(self) -> list[list[tuple[slice, np.ndarray]]]:
+        """The patches along each axis; those of the volume are their product.
 
-        Yields:
-            place of the patch, a slice for each axis; its weights there, float32, of
-            the same shape as the place.
+        Returns:
+            by axis and patch: its place, and its weights there, (length of the place,)
+            in (0, 1]; at each voxel they sum to 1.
         """
-        for axes in itertools.product(*self._axes()):
-            place = tuple(part for part, _ in axes)
-            yield place, _product([weights for _, weights in axes])
-
-    def __len__(self) -> int:
-        return math.prod(len(axis) for axis in self._axes())
-
-    def _axes(self) -> list[list[tuple[slice, np.ndarray]]]:
         weigh = _WEIGHTS[self.join]
         return [
             weigh(_parts(size, patch, overlap), patch)
@@ -116,14 +108,6 @@ _WEIGHTS: dict[str, Callable[[list[slice], int], list[tuple[slice, np.ndarray]]]
 }
 
 
-def _product(axes: Sequence[np.ndarray]) -> np.ndarray:
-    """Outer product of one vector for each axis, float32."""
-    product = axes[0]
-    for axis in axes[1:]:
-        product = np.multiply.outer(product, axis)
-    return product.astype(np.float32)
-
-
 def predict(
     image: np.ndarray, network: Callable[[np.ndarray], np.ndarray], grid: Grid
 ) -> np.ndarray:
@@ -139,19 +123,44 @@ def predict(
         grid: of that shape.
 
     Returns:
-        probabilities, (*shape, classes) float32.
+        probabilities, (*shape, classes) float32; joined as MIScnn does it, they are
+        MIScnn's to the last bit (but for values below 1e-37).
     """
     # Not above: the names of the joins are wanted where Keras is not.
     from data_io.miscnn_compat import crop_patch, pad_patch
 
-    joined: np.ndarray | None = None
-    for place, weights in grid:
-        patch = np.asarray(image[place], dtype=np.float32)[np.newaxis]
+    def of_patch(place: tuple[slice, ...]) -> np.ndarray:
+        patch = np.array(image[place], dtype=np.float32, order="C")[np.newaxis]
         padded, inside = pad_patch(patch, grid.patch, return_slicer=True)
-        found = crop_patch(network(padded), inside)[0]
-        if joined is None:
-            joined = np.zeros((*grid.shape, found.shape[-1]), np.float32)
-        joined[place] += found * weights[..., np.newaxis]
-    if joined is None:
-        raise ValueError(f"grid: expected patches, received shape {grid.shape}")
-    return joined
+        return np.asarray(crop_patch(network(padded), inside)[0], dtype=np.float32)
+
+    return _joined(grid.axes(), of_patch)
+
+
+_Place = tuple[slice, ...]
+
+
+def _joined(
+    axes: Sequence[Sequence[tuple[slice, np.ndarray]]],
+    of_patch: Callable[[_Place], np.ndarray],
+    place: _Place = (),
+) -> np.ndarray:
+    """Add up patches along the last axis, rows along the one before, and so on.
+
+    This is MIScnn's order. It decides how the sums are rounded.
+    """
+    axis = len(place)
+    if axis == len(axes):
+        return of_patch(place)
+    total = np.empty(0)
+    for part, weights in axes[axis]:
+        found = _joined(axes, of_patch, (*place, part))
+        if not total.size:
+            size = axes[axis][-1][0].stop
+            shape = (*found.shape[:axis], size, *found.shape[axis + 1 :])
+            total = np.zeros(shape, np.float32)
+        found = found * weights.astype(np.float32).reshape(
+            -1, *[1] * (found.ndim - axis - 1)
+        )
+        total[(*[slice(None)] * axis, part)] += found
+    return total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import types
 from pathlib import Path
 from typing import Any
@@ -41,21 +42,27 @@ def network(patch: np.ndarray) -> np.ndarray:
     return np.stack([1 - p, p], axis=-1)[np.newaxis].astype(np.float32)
 
 
+def places_of(grid: Grid) -> list[tuple[slice, ...]]:
+    return list(
+        itertools.product(*([part for part, _ in axis] for axis in grid.axes()))
+    )
+
+
 @pytest.mark.parametrize(("shape", "patch", "overlap"), GRIDS)
 def test_patches_lie_where_miscnn_puts_them(
     shape: tuple, patch: tuple, overlap: tuple
 ) -> None:
     image, grid = volume(shape), Grid(shape, patch, overlap)
     expected = miscnn_patches.slice_matrix(image, patch, overlap, three_dim=True)
-    places = [place for place, _ in grid]
-    assert len(grid) == len(places) == len(expected)
+    places = places_of(grid)
+    assert len(places) == len(expected)
     for place, part in zip(places, expected, strict=True):
         np.testing.assert_array_equal(image[place], part)
 
 
 @pytest.mark.parametrize(("shape", "patch", "overlap"), GRIDS)
 def test_joined_as_miscnn_does_it(shape: tuple, patch: tuple, overlap: tuple) -> None:
-    """From the volume to joined probabilities, through MIScnn's Preprocessor."""
+    """From the volume to joined probabilities, to the bit, by MIScnn's Preprocessor."""
     image = volume(shape)
     preprocessor = Preprocessor(
         Data_IO(_interface(image), ""),
@@ -70,14 +77,14 @@ def test_joined_as_miscnn_does_it(shape: tuple, patch: tuple, overlap: tuple) ->
     expected = preprocessor.postprocessing(sample, found, activation_output=True)
     ours = predict(image, network, Grid(shape, patch, overlap))
     assert ours.dtype == np.float32
-    np.testing.assert_allclose(ours, expected, rtol=0, atol=3e-7)
+    np.testing.assert_array_equal(ours, expected)
 
 
 @pytest.mark.parametrize(("shape", "patch", "overlap"), GRIDS)
 def test_joined_by_a_true_mean(shape: tuple, patch: tuple, overlap: tuple) -> None:
     image = volume(shape)
     total, number = np.zeros((*shape, 2)), np.zeros((*shape, 1))
-    for place, _ in Grid(shape, patch, overlap):
+    for place in places_of(Grid(shape, patch, overlap)):
         part = image[place][np.newaxis]
         padded, inside = miscnn_patches.pad_patch(part, patch, return_slicer=True)
         total[place] += miscnn_patches.crop_patch(network(padded), inside)[0]
@@ -90,7 +97,7 @@ def test_pairwise_means_by_hand() -> None:
     # Patches of 4 over 9 voxels, overlap 2: at 0, 2, 4 and, shifted back, at 5.
     grid = Grid((9,), (4,), (2,))
     total = np.zeros((4, 9))
-    for row, (place, weights) in zip(total, grid, strict=True):
+    for row, (place, weights) in zip(total, grid.axes()[0], strict=True):
         row[place] = weights
     expected = [
         [1, 1, 0.5, 0.5, 0, 0, 0, 0, 0],
@@ -103,8 +110,8 @@ def test_pairwise_means_by_hand() -> None:
 
 def test_gaussian_weights_by_hand() -> None:
     # A standard deviation of 1/2 voxel: e^-(1.5^2 * 2) at the ends of a patch of 4.
-    (first, left), (second, right) = Grid((6,), (4,), (2,), "gaussian")
-    assert (first[0], second[0]) == (slice(0, 4), slice(2, 6))
+    (first, left), (second, right) = Grid((6,), (4,), (2,), "gaussian").axes()[0]
+    assert (first, second) == (slice(0, 4), slice(2, 6))
     near, far = np.exp(-(0.5**2) * 2), np.exp(-(1.5**2) * 2)
     share = near / (near + far)
     np.testing.assert_allclose(left, [1, 1, share, 1 - share], rtol=1e-6)
@@ -156,7 +163,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
         )
     return types.SimpleNamespace(
         cases=tuple(SHAPES),
-        settings=Settings(PATCH, probability=0.6),
+        settings=Settings(PATCH, probability=0.3),
         image=lambda case: np.load(folder / f"{case}-image.npy", mmap_mode="r"),
         label=lambda case: np.load(folder / f"{case}-label.npy", mmap_mode="r"),
         native_shape=lambda case: SHAPES[case],
@@ -198,11 +205,14 @@ def test_patches_are_drawn_anew_each_epoch_and_only_by_seed(cache: Any) -> None:
         assert (first != drawn(1, 0, augment)).any()
 
 
-def test_augmented_patches_are_those_of_miscnn(cache: Any) -> None:
-    """The same draws through MIScnn's own Preprocessor, from copies in memory."""
-    batches = Batches(cache, cache.cases, classes=3, seed=5, augment=True)
-    for index, case in enumerate(cache.cases):
-        words = np.random.SeedSequence([5, 0, index]).generate_state(8)
+@pytest.mark.parametrize("augment", [True, False])
+def test_patches_are_those_of_miscnn(cache: Any, augment: bool) -> None:
+    """The same draws through MIScnn's own Preprocessor, from whole copies in memory."""
+    batches = Batches(cache, cache.cases, classes=3, seed=5, augment=augment)
+    pieces = set()
+    for batches.epoch, index in itertools.product(range(20), range(len(cache.cases))):
+        case = batches.case(index)
+        words = np.random.SeedSequence([5, batches.epoch, index]).generate_state(8)
         interface = _interface(np.array(cache.image(case)), np.array(cache.label(case)))
         preprocessor = Preprocessor(
             Data_IO(interface, ""),
@@ -212,7 +222,10 @@ def test_augmented_patches_are_those_of_miscnn(cache: Any) -> None:
             patch_shape=PATCH,
         )
         image, label = batches[index]
+        pieces.add(batches.source.piece is None)
         np.random.seed(words)  # noqa: NPY002
-        (expected,) = preprocessor.run(["a"], training=True)
+        (expected,) = preprocessor.run(["a"], training=True, validation=not augment)
         np.testing.assert_array_equal(image, expected[0])
         np.testing.assert_array_equal(label, expected[1])
+    # Both ways were taken: from the piece alone, and from the whole where it warps.
+    assert pieces == ({True, False} if augment else {False})

@@ -237,7 +237,8 @@ def override(
 
     Args:
         protocol: the preset's.
-        values: new values by name; one equal to the preset's is no override.
+        values: new values by name; one equal to the preset's is no override. Another
+            patch has its own overlap, half of it, unless that is given too.
 
     Returns:
         The changed protocol and the overrides that really are.
@@ -256,6 +257,8 @@ def override(
         key: tuple(value) if isinstance(value, list) else value
         for key, value in changed.items()
     }
+    if protocol.overlap and "input_shape" in fields:
+        fields.setdefault("overlap", _half(fields["input_shape"]))
     result = dataclasses.replace(protocol, **fields)
     _check_shape(result)
     return result, changed
