@@ -19,6 +19,7 @@ from data_io.errors import InputError
 __all__ = ["Report", "verify"]
 
 FORMAT = 1
+MOST_SIZES = 4  # that a report names
 AGAIN = "Copy it again from the original download."
 Facts = dict[str, Any]
 
@@ -53,7 +54,10 @@ class Report:
 
     def __str__(self) -> str:
         parts = ", ".join(f"{n} {part}" for part, n in self.counts.items())
-        sizes = ", ".join(f"{n} of {shown(s)}" for s, n in self.sizes.items())
+        commonest = sorted(self.sizes.items(), key=lambda pair: -pair[1])
+        sizes = ", ".join(f"{n} of {shown(s)}" for s, n in commonest[:MOST_SIZES])
+        others = sum(n for _, n in commonest[MOST_SIZES:])
+        sizes += f" and {others} of other sizes" if others else ""
         lines = [
             f"{self.title} in {self.root}: all is well",
             f"  cases   {sum(self.counts.values())} ({parts})",

@@ -1,6 +1,7 @@
 """CT phantoms: labels stay where they are, values are those of tissue, seeds repeat."""
 
 import json
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 from data_io import datasets, splits, verify
 from data_io.datasets import ct, kits19, kits19_simulated, nifti
 from data_io.errors import InputError
+from pipelines import cli
+from pipelines.workflow import reproduce
 
 SPACING_MM = (5.0, 2.2, 2.4)
 SHAPE = (34, 120, 140)
@@ -170,3 +173,20 @@ def test_every_row_of_a_table_says_phantom():
     assert all("phantom" in name for name in (record.title, *record.classes[1:]))
     assert datasets.simulated("kits19") == "kits19-simulated"
     assert datasets.simulated("drive") == "phantom"
+
+
+def test_phantom_takes_label_maps_for_volumes_and_nothing_for_images(monkeypatch):
+    asked = []
+
+    def notice(experiment, data, *rest):
+        asked.append((experiment.dataset, experiment.preset, data))
+        return 0
+
+    monkeypatch.setattr(reproduce, "reproduce", notice)
+    for name in ("kits19", "drive"):
+        given = ["reproduce", "--dataset", name, "--phantom", "--data", "there"]
+        assert cli.main([*given, "--preset", "reduced"]) == 0
+    assert asked == [
+        ("kits19-simulated", "reduced", Path("there")),
+        ("phantom", "reduced", None),
+    ]

@@ -218,3 +218,12 @@ def test_label_maps_alone_say_how_to_get_the_images(root):
     assert "starter_code.get_imaging" in str(caught.value)
     assert "PHANTOM=1" in str(caught.value)
     assert "5 cases" in str(caught.value)
+
+
+def test_a_report_of_many_sizes_is_short():
+    sizes = {(n, 20, 24): 1 for n in range(30, 40)}
+    report = verify.Report("KiTS19", None, {"to be split": 11}, sizes=sizes)
+    report.sizes[50, 20, 24] = 3
+    line = next(line for line in str(report).splitlines() if "images" in line)
+    assert line.startswith("  images  3 of 50 slices x 20 rows x 24 columns, 1 of 30")
+    assert line.endswith("and 7 of other sizes")
