@@ -4,6 +4,7 @@ import contextlib
 import csv
 from collections import Counter
 
+import keras
 import nibabel
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from data_io.miscnn_compat import (
 )
 from data_io.preprocessing import Settings, augmentation, subfunctions
 from data_io.resampling import SlabResampling
+from pipelines import run as runs
 from pipelines import stages
 from pipelines.reporting import tables
 from pipelines.training import protocol
@@ -71,7 +73,8 @@ def work(tmp_path_factory):
 def done(root, work, tmp_path_factory):
     """A run that has passed all stages, where the tables look for one."""
     results = tmp_path_factory.mktemp("results")
-    folder = results / "kits19" / "reduced" / "runs" / "dscpp-s0"
+    name = runs.folder_name("DSC++", 2, 0, keras.backend.backend())
+    folder = results / "kits19" / "reduced" / "runs" / name
     with spied() as drawn:
         train(root, folder, work)
     stages.predict(folder, root, work)
@@ -80,6 +83,7 @@ def done(root, work, tmp_path_factory):
     return run
 
 
+@pytest.mark.backend
 def test_from_raw_files_to_a_table(done, root):
     assert done.state == "evaluated"
     settings = done.record["settings"]

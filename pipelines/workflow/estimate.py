@@ -96,9 +96,10 @@ def describe(
         )
     for task, cost in zip(tasks[1:], costs[1:], strict=False):
         shape = "x".join(str(size) for size in task.protocol.input_shape)
+        unit = "voxels" if len(task.protocol.input_shape) == 3 else "pixels"
         lines.append(
             f"No GPU was found. PRESET={task.preset} is meant for such a machine: "
-            f"{shape} pixels, {task.protocol.filters} filters, at most {cost.epochs} "
+            f"{shape} {unit}, {task.protocol.filters} filters, at most {cost.epochs} "
             f"epochs; the same runs take at most {_time(cost.hours(runs, jobs))}."
         )
     return lines
