@@ -1,18 +1,20 @@
 """Volumes from their stored probabilities on, in pieces that are never the whole."""
 
+import tracemalloc
 from types import SimpleNamespace
 
 import nibabel
 import numpy as np
 import pytest
 
-from data_io import native
+from data_io import content, native
 from data_io.datasets import kits19
 from data_io.errors import InputError
 from data_io.miscnn_compat import Resampling, Sample
-from pipelines import evaluate, export, show
+from pipelines import cli, evaluate, export, show
 from pipelines import run as runs
 from pipelines.measure import histograms, metrics
+from pipelines.training.task import Task
 
 CASE = "case_00003"
 SHAPE, SPACING_MM = (13, 20, 24), (5.0, 1.1, 0.7)
@@ -54,6 +56,7 @@ def volume(tmp_path):
         tmp_path / "run",
         {
             "dataset": "kits19",
+            "state": "predicted",
             "title": "KiTS19",
             "simulated": False,
             "preset": "reduced",
@@ -120,7 +123,6 @@ def test_the_picture_is_drawn(volume):
 @pytest.mark.parametrize("planes", [2, 100])
 def test_nifti_files_lie_on_the_grid_of_the_image(monkeypatch, volume, planes):
     monkeypatch.setattr(native, "_VOXELS", planes * SHAPE[1] * SHAPE[2])
-    volume.run.record["state"] = "predicted"
     (path,) = export.volumes(volume.run, volume.root, with_probabilities=True)
     assert path == volume.run.path("nifti") / f"{CASE}.nii.gz"
     given = nibabel.load(volume.root / CASE / kits19.IMAGE)
@@ -141,7 +143,7 @@ def test_nifti_files_lie_on_the_grid_of_the_image(monkeypatch, volume, planes):
 
 
 def test_images_are_not_written_as_nifti(volume):
-    volume.run.record.update(state="predicted", dataset="drive")
+    volume.run.record["dataset"] = "drive"
     with pytest.raises(InputError, match="expected a run on volumes for --nifti"):
         export.volumes(volume.run, volume.root)
 
@@ -151,3 +153,48 @@ def test_a_threshold_leaves_the_rest_to_the_background():
     np.testing.assert_array_equal(export.labels(softmax), [0, 1, 0])
     np.testing.assert_array_equal(export.labels(softmax, 0.3), [2, 1, 0])
     np.testing.assert_array_equal(export.labels(softmax, 0.25), [2, 1, 1])
+
+
+def test_the_command_writes_nifti_files(volume, tmp_path, capsys):
+    task = Task.make("kits19", "DSC", preset="reduced")
+    hashes = content.content(kits19, volume.root, [CASE], tmp_path / "work" / "cache")
+    volume.run.record.update(
+        task.identity(),
+        format=runs.FORMAT,
+        state="evaluated",
+        data_hash=content.data_hash(hashes),
+    )
+    runs.write_json(volume.run.path("run.json"), volume.run.record)
+    folder, data = str(volume.run.folder), str(volume.root)
+    typed = ["predict", "--run", folder, "--data", data, "--work", f"{tmp_path}/work"]
+    assert cli.main([*typed, "--probabilities"]) == 2
+    assert "expected --nifti too" in capsys.readouterr().err
+    assert cli.main([*typed, "--nifti", "--probabilities"]) == 0
+    assert sorted(path.name for path in volume.run.path("nifti").iterdir()) == [
+        f"{CASE}.nii.gz",
+        f"{CASE}_probabilities.nii.gz",
+    ]
+    (volume.root / CASE / kits19.IMAGE).write_bytes(b"another image")
+    assert cli.main([*typed, "--nifti"]) == 2
+    assert "data_hash" in capsys.readouterr().err
+
+
+def test_a_volume_is_measured_in_a_fraction_of_its_softmax(monkeypatch, volume):
+    shape = (240, 60, 50)
+    label = np.zeros(shape, np.uint8)
+    for name in (kits19.IMAGE, kits19.LABEL):
+        file = nibabel.Nifti1Image(label, affine_of(KITS19))
+        nibabel.save(file, volume.root / CASE / name)
+    softmax = np.full((*shape, 3), 1 / 3, np.float32)
+    np.save(volume.run.path("probabilities") / f"{CASE}.npy", softmax)
+    monkeypatch.setattr(native, "_VOXELS", 2 * shape[1] * shape[2])
+    monkeypatch.setattr(metrics, "_SLAB_VOXELS", 2 * shape[1] * shape[2])
+    tracemalloc.start()
+    try:
+        evaluate.measure(volume.run, kits19, volume.root, [("test", CASE)])
+        export.volumes(volume.run, volume.root, with_probabilities=True)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # Several copies of the label map, never the softmax (twelve times as large).
+    assert peak < 0.5 * softmax.nbytes
