@@ -40,7 +40,8 @@ FLAGS += $(call flag,SPLIT_SEED,split-seed)$(if $(SPLIT), --split $(SPLIT))
 DATA_FLAGS = $(call flag,DATA,data)$(if $(PHANTOM), --phantom)
 
 .PHONY: help install demo reproduce-drive reproduce-dsb2018 kits19 tables docs test
-.PHONY: lint test-backends test-backend recipes bench-losses bench-step lock clean
+.PHONY: lint test-backends test-backend recipes bench-losses bench-step bench-evaluation
+.PHONY: lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' Makefile
@@ -112,6 +113,9 @@ bench-losses: .venv-peers/.ready ## time the losses in a training step and again
 
 bench-step: $(VENV)/.ready
 	@$(VENV)/bin/python -m benchmarks.losses step
+
+bench-evaluation: $(VENV)/.ready ## memory of volumes, beside the notebooks' way (8 GB)
+	@nice $(VENV)/bin/python -m benchmarks.evaluation_memory
 
 lock: ## choose versions anew and write the locks (UPGRADE=1: the newest)
 	@requirements/lock.sh $(if $(UPGRADE),--upgrade)

@@ -1,1 +1,1 @@
-"""Ours against peers, timed in turn; `make bench-losses` runs what is here."""
+"""Ours against peers: `make bench-losses`, `make bench-evaluation`."""
