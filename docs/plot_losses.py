@@ -29,7 +29,10 @@ PAIRS = (
     "DSC", "Tversky", "Focal Tversky", "Combo", "Unified Focal",
     "Symmetric Unified Focal",
 )  # fmt: skip
-WANTED = ("CE", "Focal", "DSC", "DSC++", "Combo", "Unified Focal", "Unified Focal++")
+WANTED = (
+    "CE", "Focal", "DSC", "DSC++", "Tversky++", "Combo", "Combo++", "Unified Focal",
+    "Unified Focal++",
+)  # fmt: skip
 STYLE = {
     "figure.constrained_layout.use": True,
     "font.size": 8,
