@@ -275,6 +275,10 @@ def background_can_be_ignored(subject: Subject) -> None:
     for shape in (inputs.STANDARD, (2, 4, 3, 2)):
         sample = subject.sample(shape, labels="holes")
         subject.expect_reference(sample, ignore_background=True)
+    if subject.adapter.has_gradient and not subject.adapter.from_logits:
+        ignored = subject.gradient(sample, ignore_background=True)[..., 0]
+        zeros = np.zeros_like(ignored)
+        expect_close("gradient by p of the background", ignored, zeros, 0)
 
 
 # --- gradients, and the ends of the formulas -----------------------------------------
@@ -296,13 +300,16 @@ def gradients_agree_on_soft_labels(subject: Subject) -> None:
 
 @_check(concerns=_has("gamma"))
 def gradients_are_finite_with_gamma_below_1(subject: Subject) -> None:
-    """With gamma = 1/2 and one-hot labels the gradient is a finite number, and right.
+    """With gamma = 1/2 the gradient is finite at all edges, and right between them.
 
     The slope of a root is infinite at 0, where FN and FP have most of their terms.
     """
     if not subject.takes("gamma"):
         raise Skipped("does not take gamma")
     _expect_gradient(subject, subject.sample(seed=4), gamma=0.5)
+    for edge in inputs.edges().values():
+        for sample in edge:
+            _expect_finite(subject, sample, subject.precision, gamma=0.5)
 
 
 def _finite(edge: str, subject: Subject) -> None:
@@ -441,9 +448,11 @@ def _differences(subject: Subject, image: Sample, **options: float) -> np.ndarra
     return ((up - down) / (2 * step)).reshape(p.shape)
 
 
-def _expect_finite(subject: Subject, sample: Sample, dtype: str) -> None:
+def _expect_finite(
+    subject: Subject, sample: Sample, dtype: str, **options: Any
+) -> None:
     title = f"{sample.title}, {dtype}"
-    expect_finite(title, subject.values(sample, dtype))
+    expect_finite(title, subject.values(sample, dtype, **options))
     if subject.adapter.has_gradient:
-        gradient = subject.gradient(sample, dtype)
+        gradient = subject.gradient(sample, dtype, **options)
         expect_finite(f"gradient, {title}", gradient)
