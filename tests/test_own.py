@@ -4,6 +4,8 @@ import csv
 import dataclasses
 import json
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +174,26 @@ def palette(path: Path) -> Path:
     return path
 
 
+def test_deep_colour_is_not_cut_to_eight_bits(tmp_path):
+    """A PNG of 16 bits a channel by hand: 2 rows of 2 pixels."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        check = zlib.crc32(kind + content)
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
+        )
+
+    row = b"\0" + struct.pack(">6H", 1, 2, 3, 4, 5, 60000)
+    (tmp_path / "deep.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(2 * row))
+        + chunk(b"IEND", b"")
+    )
+    with pytest.raises(InputError, match="expected 8 bits a colour channel, found 16"):
+        folder.read_pixels(tmp_path / "deep.png")
+
+
 def test_every_kind_of_image(tmp_path):
     colour = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
     clear = np.concatenate([colour, np.full((2, 3, 1), 255, np.uint8)], axis=-1)
@@ -184,6 +206,10 @@ def test_every_kind_of_image(tmp_path):
     assert deep.dtype == np.float32 and deep.tolist() == [[[0.0], [40000.0]]]
     real = read(save(tmp_path / "f.tif", np.array([[0.5, -2.5]], np.float32)))
     assert real[..., 0].tolist() == [[0.5, -2.5]]
+    pages = [Image.fromarray(colour), Image.fromarray(colour + 1)]
+    pages[0].save(tmp_path / "two.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(InputError, match="expected one picture, found 2 pages"):
+        read(tmp_path / "two.tif")
     clear[0, 0, 3] = 3
     with pytest.raises(InputError, match="transparent"):
         read(save(tmp_path / "t.png", clear))

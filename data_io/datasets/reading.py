@@ -30,7 +30,7 @@ def decode(path: Path) -> tuple[str, np.ndarray]:
     try:
         # Pillow warns of what does not matter here; what does is raised.
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
-            _refuse_deep_colour(image)
+            _refuse_what_would_be_lost(path, image)
             image.load()
             return image.mode, np.array(image)
     except FileNotFoundError as error:
@@ -40,16 +40,30 @@ def decode(path: Path) -> tuple[str, np.ndarray]:
             f"{path}: expected a readable file, found no permission to read it. "
             "Change its permissions."
         ) from error
+    except InputError:
+        raise
     except Exception as error:  # Pillow raises nearly anything on a broken file
         raise InputError(f"{path}: {describe(path)} ({reason(error)}).") from error
 
 
-def _refuse_deep_colour(image: Image.Image) -> None:
-    """Raises ValueError for colour of 16 bits a channel, which Pillow cuts to 8."""
+def _refuse_what_would_be_lost(path: Path, image: Image.Image) -> None:
+    """Raises InputError for further pages, and for colour of 16 bits a channel.
+
+    Pillow reads the first page and the upper 8 bits, and says nothing. The second
+    picture in a camera's JPEG (MPO) is a preview.
+    """
+    pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    if pages > 1:
+        raise InputError(
+            f"{path}: expected one picture, found {pages} pages. Save each page as a "
+            "file, or a stack of slices as NIfTI."
+        )
     arguments = [tile[3] for tile in getattr(image, "tile", [])]
     rawmodes = [a[0] if isinstance(a, tuple) else a for a in arguments]
     if image.mode in ("RGB", "RGBA") and any(";16" in str(raw) for raw in rawmodes):
-        raise ValueError("16 bits a colour channel, expected 8")
+        raise InputError(
+            f"{path}: expected 8 bits a colour channel, found 16. Convert it to 8 bits."
+        )
 
 
 def describe(path: Path) -> str:
