@@ -36,15 +36,16 @@ export KERAS_BACKEND := $(BACKEND)
 flag = $(if $($(1)), --$(2) "$($(1))")
 FLAGS = $(call flag,PRESET,preset)$(call flag,LOSSES,losses)$(call flag,SEEDS,seeds)
 FLAGS += $(call flag,EPOCHS,epochs)$(call flag,JOBS,jobs)
+FLAGS += $(call flag,SPLIT_SEED,split-seed)$(if $(SPLIT), --split $(SPLIT))
 DATA_FLAGS = $(call flag,DATA,data)$(if $(PHANTOM), --phantom)
 
-.PHONY: help install demo reproduce-drive tables test lint test-backends lock clean
+.PHONY: help install demo reproduce-drive reproduce-dsb2018 tables test lint test-backends lock clean
 .PHONY: test-backend
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' Makefile
-	@echo "Variables: DATA PRESET LOSSES SEEDS EPOCHS JOBS PHANTOM, BACKEND (tensorflow,"
-	@echo "torch or jax), GPU=1. Example:"
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' Makefile
+	@echo "Variables: DATA PRESET LOSSES SEEDS SPLIT_SEED SPLIT EPOCHS JOBS PHANTOM,"
+	@echo "BACKEND (tensorflow, torch or jax), GPU=1. Example:"
 	@echo '  make reproduce-drive DATA=data/DRIVE PRESET=reduced LOSSES="DSC,DSC++"'
 
 install: $(VENV)/.ready ## build the environment from its lock
@@ -57,6 +58,9 @@ demo: $(VENV)/.ready ## train CE, DSC and DSC++ on phantoms and print the table 
 
 reproduce-drive: $(VENV)/.ready ## train on DRIVE (DATA=folder) and write its tables (hours)
 	@$(VENV)/bin/dscpp reproduce --dataset drive$(DATA_FLAGS)$(FLAGS)
+
+reproduce-dsb2018: $(VENV)/.ready ## the same on 2018DSB (DATA=folder or zip)
+	@$(VENV)/bin/dscpp reproduce --dataset dsb2018$(DATA_FLAGS)$(FLAGS)
 
 tables: $(VENV)/.ready ## write every table anew from the committed runs
 	@$(VENV)/bin/dscpp tables --readme README.md

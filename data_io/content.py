@@ -3,14 +3,17 @@
 Without MIScnn or Keras, so that a finished run can be compared with its data at once.
 """
 
+import contextlib
 import hashlib
 import json
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ASIDE", "content", "data_hash", "digest", "file_hash", "read_json"]
+__all__ = [
+    "ASIDE", "content", "data_hash", "digest", "file_hash", "images", "read_json",
+]  # fmt: skip
 
 # Begins the name of what is being written; the cache sweeps up what is left of it.
 ASIDE = ".making-"
@@ -30,16 +33,44 @@ def content(
     Returns:
         per case the SHA-256 over names and content of its files, in their order.
     """
-    memory = Path(folder) / dataset.RECORD.name / "raw-files.json"
-    known = read_json(memory) or {}
-    found: dict[str, str] = {}
-    fresh: dict[str, list[Any]] = {}
-    for case in cases:
-        paths = dataset.files(root, case)
-        found[case] = digest([(p.name, _remembered(p, known, fresh)) for p in paths])
-    if any(known.get(path) != value for path, value in fresh.items()):
-        _remember(memory, {**known, **fresh})
+    with _memory(dataset, folder) as remembered:
+        return {
+            case: digest([(p.name, remembered(p)) for p in dataset.files(root, case)])
+            for case in cases
+        }
+
+
+def images(
+    dataset: Any, root: Path, cases: Iterable[str], folder: Path | None
+) -> dict[str, str]:
+    """Hash the image file of each case, whatever its name: equal means a copy.
+
+    Args:
+        dataset: module of a data set; used are `RECORD.name` and `roles(root, case)`.
+        root: the data set's folder.
+        cases: ids of cases.
+        folder: as for `content`; None to remember nothing.
+
+    Returns:
+        SHA-256 by case; a case whose image is not there has its id, equal to no other.
+    """
+    found = {}
+    with _memory(dataset, folder) as remembered:
+        for case in cases:
+            path = dataset.roles(root, case)["image"]
+            found[case] = remembered(path) if path.is_file() else case
     return found
+
+
+@contextlib.contextmanager
+def _memory(dataset: Any, folder: Path | None) -> Iterator[Callable[[Path], str]]:
+    """Gives a function that hashes files; what is new is written down at the end."""
+    memory = None if folder is None else folder / dataset.RECORD.name / "raw-files.json"
+    known = (read_json(memory) if memory else None) or {}
+    fresh: dict[str, list[Any]] = {}
+    yield lambda path: _remembered(path, known, fresh)
+    if memory and any(known.get(path) != value for path, value in fresh.items()):
+        _remember(memory, {**known, **fresh})
 
 
 def data_hash(hashes: Mapping[str, str]) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data_io.datasets.reading import decode
+from data_io import splits
+from data_io.datasets.reading import decode, is_colour, masks, union
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 
@@ -29,7 +30,7 @@ class Report:
     Attributes:
         title: of the data set.
         root: its folder.
-        counts: cases by part of the split.
+        counts: cases by part of a fixed split, or of all that are to be split.
         files: number of files looked at, by role.
         sizes: number of images, by spatial shape.
         values: the distinct values (or palette indices) seen in masks, by role.
@@ -91,9 +92,7 @@ def verify(
     """
     record, root = dataset.record(root), Path(root)
     problems = list(dataset.check(root))
-    report = Report(
-        record.title, root, {part: len(c) for part, c in dataset.split(root).items()}
-    )
+    report = Report(record.title, root, counts_of(dataset, root))
     facts = examine(dataset, root, state, report, problems, progress)
     for case, by_role in facts.items():
         for role, known in by_role.items():
@@ -103,7 +102,15 @@ def verify(
         raise InputError(message(record, root, problems))
     summarise(report, facts)
     report.warnings += [*dataset.remarks(root), *empty(dataset, root, facts)]
+    report.warnings += [*overlapping(facts), *empty_objects(dataset, root, facts)]
     return report
+
+
+def counts_of(dataset: ModuleType, root: Path) -> dict[str, int]:
+    """Number of cases by part of a fixed split, or of all that are to be split."""
+    if hasattr(dataset, "split"):
+        return {part: len(ids) for part, ids in dataset.split(root).items()}
+    return {"to be split": len(dataset.cases(root))}
 
 
 def examine(
@@ -141,8 +148,7 @@ def present(dataset: ModuleType, root: Path) -> list[tuple[str, str, Path]]:
     """Case, role and path of every file of the data set that is there."""
     return [
         (case, role, path)
-        for part in dataset.split(root).values()
-        for case in part
+        for case in splits.cases(dataset, root)
         for role, path in dataset.roles(root, case).items()
         if path.exists()
     ]
@@ -166,9 +172,14 @@ def relative(path: Path, root: Path) -> str:
 
 
 def stamp_of(path: Path) -> list[int]:
-    """Size in bytes and time of change in nanoseconds."""
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
+    """Size in bytes and time of change in nanoseconds; of a folder, total and latest.
+
+    A file that comes into a folder or leaves it changes the folder's own time.
+    """
+    files = [path, *masks(path)] if path.is_dir() else [path]
+    states = [file.stat() for file in files]
+    size = sum(state.st_size for state in states)
+    return [size, max(state.st_mtime_ns for state in states)]
 
 
 def facts_of(path: Path) -> Facts:
@@ -177,13 +188,28 @@ def facts_of(path: Path) -> Facts:
     Returns:
         `mode`, `shape` (rows, columns), and for one channel of whole numbers `values`,
         pairs of a value and its number of pixels (at most 9); for an array of floats
-        `range`.
+        `range`. A folder of masks has the mode `masks`, the facts of their union,
+        `overlap`, the number of pixels in several of them, and the names of those that
+        are `empty`.
 
     Raises:
         InputError: it can't be decoded.
     """
+    if path.is_dir() and not path.suffix:  # named like a file, it is in a file's place
+        pixels, overlap, empty = union(path)
+        more: Facts = {"overlap": overlap, "empty": empty}
+        return {**facts_of_pixels("masks", pixels), **more}
     mode, pixels = decode(path) if path.suffix != ".npy" else decode_array(path)
+    return facts_of_pixels(mode, pixels)
+
+
+def facts_of_pixels(mode: str, pixels: np.ndarray) -> Facts:
+    """The facts of a decoded file, see `facts_of`."""
     found: Facts = {"mode": mode, "shape": list(pixels.shape[:2])}
+    if is_colour(mode, pixels):
+        found["mode"] = "RGB"
+    elif mode == "RGBA":
+        found["mode"] = "RGBA with transparent pixels"
     if pixels.dtype.kind == "f":
         found["range"] = [float(pixels.min()), float(pixels.max())]
     elif pixels.ndim == 2:
@@ -290,6 +316,35 @@ def empty(
         for case, by_role in facts.items()
         for role, known in by_role.items()
         if role not in ("image", "posterior") and len(known["values"]) == 1
+    ]
+
+
+def overlapping(facts: Mapping[str, Mapping[str, Facts]]) -> list[str]:
+    """Returns a warning where masks of single objects overlap."""
+    found = [
+        (case, known["overlap"])
+        for case, by_role in facts.items()
+        for known in by_role.values()
+        if known.get("overlap")
+    ]
+    if not found:
+        return []
+    pixels = sum(number for _, number in found)
+    return [
+        f"masks of single objects overlap in {len(found)} of {len(facts)} images "
+        f"({pixels} pixels, each counted once), such as {found[0][0]}"
+    ]
+
+
+def empty_objects(
+    dataset: ModuleType, root: Path, facts: Mapping[str, Mapping[str, Facts]]
+) -> list[str]:
+    """Returns a warning for each mask of a single object without foreground."""
+    return [
+        f"{relative(dataset.roles(root, case)[role], root)}/{name} is empty"
+        for case, by_role in facts.items()
+        for role, known in by_role.items()
+        for name in known.get("empty", [])
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-__all__ = ["add_data", "add_epochs", "add_results", "add_work", "folder"]
+__all__ = ["add_data", "add_epochs", "add_results", "add_split", "add_work", "folder"]
 
 
 def folder(text: str) -> Path:
@@ -39,6 +39,27 @@ def add_results(parser: argparse.ArgumentParser) -> None:
         default=Path("results"),
         metavar="DIR",
         help="folder of all results (default: %(default)s)",
+    )
+
+
+def add_split(parser: argparse.ArgumentParser) -> None:
+    """`--split-seed` and `--split`: which cases train and which are measured."""
+    parser.add_argument(
+        "--split-seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="decides the split where a data set has no fixed one (default: 0)",
+    )
+    parser.add_argument(
+        "--split",
+        type=folder,
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="read the split instead: the authors' sample_list.json and testing.json, "
+        "in this order, or one JSON file with training, validation and test",
     )
 
 

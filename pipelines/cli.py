@@ -163,13 +163,7 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="decides weights, order and augmentation (default: 0)",
     )
-    parser.add_argument(
-        "--split-seed",
-        type=int,
-        default=0,
-        metavar="N",
-        help="decides the split where a data set has no fixed one (default: 0)",
-    )
+    arguments.add_split(parser)
     parser.add_argument(
         "--preset",
         default="paper",
@@ -204,6 +198,7 @@ def _run_train(options: argparse.Namespace) -> None:
             options.split_seed,
             options.preset,
             overrides,
+            options.split,
         )
     except ValueError as error:  # The losses know nothing of InputError.
         raise InputError(str(error)) from error

@@ -97,7 +97,7 @@ def _case(
     regions = module.regions(root, case)
     found = probabilities(run, case, next(iter(references.values())).shape)
     rows, pairs = [], []
-    for target, name in list(enumerate(module.RECORD.classes))[1:]:
+    for target, name in list(enumerate(module.record(root).classes))[1:]:
         for region, mask in regions.items():
             keys = {"case": case, "target": name, "region": region}
             rows += [{**keys, **row} for row in _rows(found, references, target, mask)]

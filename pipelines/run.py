@@ -367,7 +367,18 @@ def _differences(
             gone = dict.fromkeys(have.keys() - asked.keys())
             yield from _differences(have, {**asked, **gone}, f"{prefix}{key}.")
         elif have != asked:
-            yield f"{prefix}{key}: the run has {have!r}, the command asks {asked!r}"
+            yield (
+                f"{prefix}{key}: the run has {_short(have)}, the command asks "
+                f"{_short(asked)}"
+            )
+
+
+def _short(value: object) -> str:
+    """A value in one line; of a long list, such as a split's cases, the beginning."""
+    text = repr(value)
+    if not isinstance(value, list) or len(text) <= 80:
+        return text
+    return f"{len(value)} values, {text[:60]}..."
 
 
 def require_free(folder: Path) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -84,7 +83,7 @@ def _draw(shown: Mapping[str, runs.Run], root: Path, case: str, path: Path) -> P
     }
     image = read_image(module.roles(root, case)["image"])
     detail = _DETAIL if min(truth.shape) > 2 * _DETAIL else None
-    title = _title(first, module, case)
+    title = _title(first, case)
     return pictures.compare(image, truth > 0, maps, path, title, detail)
 
 
@@ -92,8 +91,7 @@ def _foreground(softmax: _Array) -> _Array:
     return np.asarray(np.clip(1 - softmax[..., 0], 0, 1))
 
 
-def _title(run: runs.Run, module: ModuleType, case: str) -> str:
-    simulated = " (simulated)" if module.RECORD.simulated else ""
-    return (
-        f"{module.RECORD.title}{simulated}, case {case}, preset {run.record['preset']}"
-    )
+def _title(run: runs.Run, case: str) -> str:
+    record = run.record
+    simulated = " (simulated)" if record["simulated"] else ""
+    return f"{record['title']}{simulated}, case {case}, preset {record['preset']}"

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_io import content, verify
+from data_io import content, splits, verify
 from data_io.errors import InputError
 from pipelines import provenance
 from pipelines import run as runs
@@ -87,7 +87,7 @@ def predict(
         if again or not run.reached("predicted"):
             task = _task(run)
             _require_backend(run)
-            material, identity = _prepare(task, data, work)
+            material, identity = _prepare(task, data, work, run)
             run.require_same(identity)
             from pipelines.training import predict as prediction
 
@@ -150,8 +150,13 @@ def estimate(task: Task, data: Path | None, work: Path = WORK) -> dict[str, Any]
     return fit.estimate(task, material)
 
 
-def _prepare(task: Task, data: Path | None, work: Path) -> tuple[Any, dict[str, Any]]:
-    """Verify and preprocess the data; the identity then includes it."""
+def _prepare(
+    task: Task, data: Path | None, work: Path, run: runs.Run | None = None
+) -> tuple[Any, dict[str, Any]]:
+    """Verify and preprocess the data; the identity then includes it.
+
+    A run that is there has its split; else the task decides it.
+    """
     module = task.module
     root = module.locate(data)
     verify.verify(module, root, _verified(task, work))
@@ -160,15 +165,16 @@ def _prepare(task: Task, data: Path | None, work: Path) -> tuple[Any, dict[str, 
     from data_io.preprocessing import Settings
     from pipelines.training.fit import Material
 
-    split = module.split(root)
+    record = module.record(root)
+    split = _split_of(run) if run else _split(task, root, work)
     settings = Settings(input_shape=task.protocol.input_shape)
     cases = [case for ids in split.values() for case in ids]
     prepared = cache.prepare(module, root, cases, settings, work / "cache")
     material = Material(
         cache=prepared,
         split=split,
-        classes=len(module.RECORD.classes),
-        channels=module.RECORD.channels,
+        classes=len(record.classes),
+        channels=record.channels,
     )
     identity = {
         **task.identity(),
@@ -177,6 +183,16 @@ def _prepare(task: Task, data: Path | None, work: Path) -> tuple[Any, dict[str, 
         "data_hash": prepared.data_hash,
     }
     return material, identity
+
+
+def _split(task: Task, root: Path, work: Path) -> splits.Split:
+    return splits.of(
+        task.module, root, task.split_seed, task.split_files, work / "cache"
+    )
+
+
+def _split_of(run: runs.Run) -> splits.Split:
+    return {part: tuple(ids) for part, ids in run.record["split"].items()}
 
 
 def _import_keras() -> None:
@@ -245,7 +261,10 @@ def _require_same_data(
         return
     module = task.module
     root = module.locate(data)
-    split = module.split(root)
-    cases = [case for ids in split.values() for case in ids]
+    if task.split_files:
+        split = {part: list(ids) for part, ids in _split(task, root, work).items()}
+        run.require_same({"split": split})
+    known = set(splits.cases(module, root))
+    cases = [case for ids in _split_of(run).values() for case in ids if case in known]
     hashes = content.content(module, root, cases, work / "cache")
     run.require_same({"data_hash": content.data_hash(hashes)})

@@ -24,6 +24,7 @@ def make_run(group: Path, data: Path, loss: str, gamma, seed=0, value=0.5, backe
     name = runs.folder_name(loss, gamma, seed, backend)
     split = {part: list(cases) for part, cases in phantom.split(data).items()}
     record = {"dataset": "phantom", "preset": "demo", "loss": loss, "gamma": gamma}
+    record |= {"title": "phantom", "simulated": True}
     record |= {"seed": seed, "backend": backend, "split": split}
     run = runs.Run.create(group / "runs" / name, record)
     run.path("probabilities").mkdir()

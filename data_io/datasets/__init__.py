@@ -1,7 +1,8 @@
 """The data sets, one module each.
 
-Every module offers the same doors: `RECORD`, `record`, `locate`, `split`, `roles`,
-`files`, `references`, `regions`, `interface`, `check` and `remarks`.
+Every module offers the same doors: `RECORD`, `record`, `locate`, `roles`, `files`,
+`references`, `regions`, `interface`, `check` and `remarks`; and `split` where the split
+is fixed, else `cases` (see `data_io.splits`).
 """
 
 from importlib import import_module
@@ -11,7 +12,7 @@ from data_io.errors import InputError
 
 __all__ = ["by_name", "names"]
 
-NAMES = ("drive", "phantom")
+NAMES = ("drive", "dsb2018", "phantom")
 
 
 def names() -> list[str]:

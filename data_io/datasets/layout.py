@@ -17,7 +17,11 @@ UNPACKED = Path(".work/data")
 
 
 def locate(
-    record: Record, data: Path | None, default: Path, marks: tuple[str, ...]
+    record: Record,
+    data: Path | None,
+    default: Path,
+    marks: tuple[str, ...],
+    name: str | None = None,
 ) -> Path:
     """Finds the folder of a data set.
 
@@ -26,7 +30,9 @@ def locate(
         data: the data set's own folder or zip, or the folder that contains either;
             None for `default`.
         default: where the data set is looked for when nothing was said.
-        marks: subfolders of which at least one tells the data set's own folder.
+        marks: subfolders of which at least one tells the data set's own folder; `*`
+            stands for any name.
+        name: of the data set's folder and zip; None for its title.
 
     Returns:
         The folder that holds `marks`.
@@ -35,8 +41,8 @@ def locate(
         InputError: there is no such folder; says how to get the data set.
     """
     start = default if data is None else Path(data)
-    for folder in candidates(start, record.title):
-        if any((folder / mark).is_dir() for mark in marks):
+    for folder in candidates(start, name or record.title):
+        if any(path.is_dir() for mark in marks for path in folder.glob(mark)):
             return folder
     raise InputError(
         f"{record.title}: expected the data set in {start}, found "
@@ -46,16 +52,16 @@ def locate(
     )
 
 
-def candidates(start: Path, title: str) -> Iterator[Path]:
+def candidates(start: Path, name: str) -> Iterator[Path]:
     """The folders that may be the data set's own, likeliest first."""
     if start.is_dir():
-        yield from (start, start / title)
-        start = start / f"{title}.zip"
+        yield from (start, start / name)
+        start = start / f"{name}.zip"
     if start.is_file() and start.suffix.lower() == ".zip":
         folder = unpack(start)
         inner = [child for child in sorted(folder.iterdir()) if child.is_dir()]
         for outer in (folder, *inner):
-            yield from (outer, outer / title)
+            yield from (outer, outer / name)
 
 
 def found(path: Path) -> str:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from data_io.errors import InputError
 
-__all__ = ["decode", "read_image", "read_mask"]
+__all__ = ["decode", "read_image", "read_mask", "read_union", "union"]
 
 
 def decode(path: Path) -> tuple[str, np.ndarray]:
@@ -30,6 +30,7 @@ def decode(path: Path) -> tuple[str, np.ndarray]:
     try:
         # Pillow warns of what does not matter here; what does is raised.
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+            _refuse_deep_colour(image)
             image.load()
             return image.mode, np.array(image)
     except FileNotFoundError as error:
@@ -41,6 +42,14 @@ def decode(path: Path) -> tuple[str, np.ndarray]:
         ) from error
     except Exception as error:  # Pillow raises nearly anything on a broken file
         raise InputError(f"{path}: {describe(path)} ({reason(error)}).") from error
+
+
+def _refuse_deep_colour(image: Image.Image) -> None:
+    """Raises ValueError for colour of 16 bits a channel, which Pillow cuts to 8."""
+    arguments = [tile[3] for tile in getattr(image, "tile", [])]
+    rawmodes = [a[0] if isinstance(a, tuple) else a for a in arguments]
+    if image.mode in ("RGB", "RGBA") and any(";16" in str(raw) for raw in rawmodes):
+        raise ValueError("16 bits a colour channel, expected 8")
 
 
 def describe(path: Path) -> str:
@@ -75,7 +84,8 @@ def read_image(path: Path) -> np.ndarray:
     """Reads a colour image.
 
     Args:
-        path: an RGB image file, 8 bits a channel.
+        path: an RGB image file, 8 bits a channel. A fourth channel, alpha, is left out
+            where it is opaque throughout, and so says nothing.
 
     Returns:
         uint8, (rows, columns, 3), in [0, 255].
@@ -84,12 +94,23 @@ def read_image(path: Path) -> np.ndarray:
         InputError: not decodable, or not RGB.
     """
     mode, pixels = decode(path)
-    if mode != "RGB":
+    if not is_colour(mode, pixels):
         raise InputError(
-            f"{path}: expected an RGB image, found mode {mode}. "
+            f"{path}: expected an RGB image, found {described(mode, pixels)}. "
             "Copy it again from the original download."
         )
-    return pixels
+    return pixels[..., :3]
+
+
+def is_colour(mode: str, pixels: np.ndarray) -> bool:
+    """True for RGB, and for RGBA that is opaque throughout."""
+    return mode == "RGB" or (mode == "RGBA" and bool((pixels[..., 3] == 255).all()))
+
+
+def described(mode: str, pixels: np.ndarray) -> str:
+    """A mode in words; of an alpha channel, that it is not opaque."""
+    clear = mode == "RGBA" and not is_colour(mode, pixels)
+    return f"mode {mode}" + (" with transparent pixels" if clear else "")
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -111,3 +132,50 @@ def read_mask(path: Path) -> np.ndarray:
             "Copy it again from the original download."
         )
     return (pixels > 0).astype(np.uint8)
+
+
+def union(folder: Path) -> tuple[np.ndarray, int, list[str]]:
+    """Joins the masks of single objects, one file each.
+
+    Args:
+        folder: of nothing but masks, all of one size.
+
+    Returns:
+        uint8 (rows, columns), 1 where any mask is foreground; the number of pixels that
+        several masks claim, which count once; names of masks without foreground.
+
+    Raises:
+        InputError: no mask, one that can't be decoded or has not one channel, or masks
+            of different sizes.
+    """
+    total, empty = None, []
+    for path in masks(folder):
+        mask = read_mask(path)
+        if not mask.any():
+            empty.append(path.name)
+        if total is None:
+            total = np.zeros(mask.shape, np.uint16)
+        if mask.shape != total.shape:
+            raise InputError(
+                f"{path}: expected {total.shape} (rows, columns), the size of the "
+                f"other masks of this image, found {mask.shape}. "
+                "Copy it again from the original download."
+            )
+        total += mask
+    if total is None:
+        raise InputError(
+            f"{folder}: expected a mask for each object, found no PNG file. "
+            "Copy the folder again from the original download."
+        )
+    return (total > 0).astype(np.uint8), int((total > 1).sum()), empty
+
+
+def read_union(folder: Path) -> np.ndarray:
+    """Reads the union of the masks in a folder, uint8 (rows, columns); see `union`."""
+    return union(folder)[0]
+
+
+def masks(folder: Path) -> list[Path]:
+    """The mask files of a folder, by name."""
+    found = folder.glob("*.png") if folder.is_dir() else []
+    return sorted(path for path in found if not path.name.startswith("."))

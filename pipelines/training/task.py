@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -30,20 +30,23 @@ class Task:
         loss: name of the loss, as the catalogue spells it.
         gamma: the ++ exponent; None for losses that have none.
         seed: decides weights, order and augmentation.
-        split_seed: decides the split where a data set has no fixed one.
+        split_seed: decides the split where a data set has no fixed one; None where
+            `split_files` do.
         preset: name of the preset.
         overrides: values that differ from the preset's.
         protocol: the preset's protocol with the overrides in it.
+        split_files: files that hold the split, see `data_io.splits.read`.
     """
 
     dataset: str
     loss: str
     gamma: float | None
     seed: int
-    split_seed: int
+    split_seed: int | None
     preset: str
     overrides: Mapping[str, Any]
     protocol: protocol.Protocol
+    split_files: tuple[Path, ...] = ()
 
     @classmethod
     def make(
@@ -52,9 +55,10 @@ class Task:
         loss: str,
         gamma: float | None = None,
         seed: int = 0,
-        split_seed: int = 0,
+        split_seed: int | None = 0,
         preset: str = "paper",
         overrides: Mapping[str, Any] | None = None,
+        split_files: Sequence[Path] = (),
     ) -> Task:
         """Check what was asked and fill in the defaults.
 
@@ -64,7 +68,8 @@ class Task:
         """
         record: Record = datasets.by_name(dataset).RECORD
         _check_seed("seed", seed)
-        _check_seed("split_seed", split_seed)
+        if split_seed is not None:
+            _check_seed("split_seed", split_seed)
         values, changed = protocol.override(
             protocol.preset(preset, record), overrides or {}
         )
@@ -73,10 +78,11 @@ class Task:
             loss=catalogue.canonical(loss),
             gamma=catalogue.check_gamma(loss, gamma),
             seed=seed,
-            split_seed=split_seed,
+            split_seed=None if split_files else split_seed,
             preset=preset,
             overrides=changed,
             protocol=values,
+            split_files=tuple(split_files),
         )
 
     @property

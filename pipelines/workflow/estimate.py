@@ -58,6 +58,7 @@ def measure(tasks: Sequence[Task], data: Path, work: Path) -> list[Cost]:
         "data": str(data),
         "work": str(work),
         "tasks": [task.identity() for task in tasks],
+        "split": [str(path) for path in tasks[0].split_files],
     }
     command = [sys.executable, "-m", "pipelines.workflow.estimate"]
     answer = subprocess.run(
@@ -117,8 +118,10 @@ def main() -> None:
     question: dict[str, Any] = json.load(sys.stdin)
     data, work = Path(question["data"]), Path(question["work"])
     costs: list[Cost] = []
+    split = tuple(Path(path) for path in question["split"])
     for record in question["tasks"]:
-        found = stages.estimate(from_record(record), data, work)
+        task = dataclasses.replace(from_record(record), split_files=split)
+        found = stages.estimate(task, data, work)
         gpu = found["device"] != "CPU"
         costs.append(
             Cost(found["seconds_per_epoch"], found["epochs"], found["device"], gpu)

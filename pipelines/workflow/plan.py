@@ -39,6 +39,8 @@ class Experiment:
         losses: pairs of a loss and its ++ exponent (None: the loss's default).
         seeds: training seeds.
         overrides: values of the protocol that differ from the preset's.
+        split_seed: decides the split where a data set has no fixed one.
+        split_files: files that hold the split instead.
     """
 
     dataset: str
@@ -46,6 +48,8 @@ class Experiment:
     losses: tuple[tuple[str, float | None], ...]
     seeds: tuple[int, ...]
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    split_seed: int = 0
+    split_files: tuple[Path, ...] = ()
 
     def tasks(self) -> list[Task]:
         """Every training of it, in the order in which they are made.
@@ -68,8 +72,10 @@ class Experiment:
                 loss,
                 gamma,
                 seed,
-                preset=self.preset,
-                overrides=self.overrides,
+                self.split_seed,
+                self.preset,
+                self.overrides,
+                self.split_files,
             )
         except InputError:
             raise
@@ -106,6 +112,10 @@ class Planned:
         arguments += ["--loss", task.loss, "--seed", str(task.seed)]
         if task.gamma != catalogue.default_gamma(task.loss):
             arguments += ["--gamma", f"{task.gamma:g}"]
+        if task.split_seed is not None:
+            arguments += ["--split-seed", str(task.split_seed)]
+        for path in task.split_files:
+            arguments += ["--split", str(path.absolute())]
         for key, value in task.overrides.items():
             arguments += ["--set", f"{key}={json.dumps(value)}"]
         return arguments

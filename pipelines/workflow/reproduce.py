@@ -80,6 +80,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         help='such as "CE,DSC,DSC++"; "DSC++ 1.5" names an exponent',
     )
     parser.add_argument("--seeds", metavar="N,N", help='such as "0,1,2"')
+    arguments.add_split(parser)
     arguments.add_epochs(parser)
     parser.add_argument(
         "--jobs",
@@ -103,6 +104,7 @@ def command(args: argparse.Namespace) -> int:
         changes["losses"] = parse_losses(args.losses)
     if args.seeds:
         changes["seeds"] = parse_seeds(args.seeds)
+    changes["split_seed"], changes["split_files"] = args.split_seed, tuple(args.split)
     if args.epochs is not None:
         changes["overrides"] = {**experiment.overrides, "epochs": args.epochs}
     if args.phantom:

@@ -1,0 +1,295 @@
+"""Which cases train, which choose the model, which are measured: decided once, by seed.
+
+A data set with a split of its own (DRIVE) keeps it. Any other is split 80/20 into
+development and test, then the development part 80/20 into training and validation
+(section 2.1 of the paper), with the sizes of Table 1 where the number of cases is the
+paper's. The seed of the split is not the seed of the training: all losses and all
+training seeds share one split. A split can also be read from files.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_io import content
+from data_io.errors import InputError
+
+__all__ = ["PARTS", "Split", "cases", "of", "read", "seeded", "sizes"]
+
+PARTS = ("training", "validation", "test")
+Split = dict[str, tuple[str, ...]]
+
+
+def cases(dataset: Any, root: Path) -> tuple[str, ...]:
+    """All cases of a data set, whether or not its split is fixed."""
+    if hasattr(dataset, "split"):
+        return tuple(case for part in dataset.split(root).values() for case in part)
+    return tuple(dataset.cases(root))
+
+
+def of(
+    dataset: Any,
+    root: Path,
+    seed: int | None,
+    files: Sequence[Path] = (),
+    folder: Path | None = None,
+) -> Split:
+    """Returns the split of a data set, without leaks.
+
+    Args:
+        dataset: module of a data set, with `split(root)` where it is fixed and
+            `cases(root)` where it is not.
+        root: the data set's folder.
+        seed: of a split that is not fixed; not used where there are `files`.
+        files: a split to be read instead, see `read`.
+        folder: the cache, where hashes of files are remembered; None: nowhere.
+
+    Returns:
+        ids of the cases by `training`, `validation` and `test`, none twice.
+
+    Raises:
+        InputError: too few cases, a file that is no split of these cases, or a fixed
+            or given split with the same image in two parts. A seeded split keeps
+            identical images together.
+    """
+    known = cases(dataset, root)
+    images = content.images(dataset, root, known, folder)
+    name = dataset.record(root).title
+    if files:
+        split = read(files, known, name)
+    elif hasattr(dataset, "split"):
+        split = dict(dataset.split(root))
+    else:
+        counts = sizes(len(known), dataset.record(root).counts, name)
+        return seeded(images, counts, 0 if seed is None else seed, name)
+    _refuse_leaks(split, images, name)
+    return split
+
+
+def sizes(number: int, counts: Mapping[str, int], name: str) -> dict[str, int]:
+    """Returns how many cases each part gets.
+
+    Args:
+        number: of cases.
+        counts: the paper's (Table 1), used where they are of as many cases; may be {}.
+        name: of the data set, for the message.
+
+    Returns:
+        Table 1's sizes, or else a fifth for `test`, rounded up, and a fifth of the rest
+        for `validation`, rounded up (as scikit-learn rounds; no rounding gives all of
+        Table 1).
+
+    Raises:
+        InputError: fewer than three cases.
+    """
+    if sum(counts.values()) == number and all(counts.values()):
+        return {part: counts[part] for part in PARTS}
+    if number < 3:
+        raise InputError(
+            f"{name}: expected 3 cases or more, so that training, validation and test "
+            f"have one each, found {number}. Add cases."
+        )
+    test = -(-number // 5)
+    validation = -(-(number - test) // 5)
+    return {
+        "training": number - test - validation,
+        "validation": validation,
+        "test": test,
+    }
+
+
+def seeded(
+    images: Mapping[str, str], counts: Mapping[str, int], seed: int, name: str
+) -> Split:
+    """Splits cases at random.
+
+    The sorted ids are permuted by `numpy.random.default_rng(seed)`; the first are the
+    test cases, the next those of validation, the rest of training. Then identical
+    images are brought together: where copies lie in two parts, each moves to the part
+    of the first, in exchange for that part's last case without a copy.
+
+    Args:
+        images: the hash of each case's image, by case.
+        counts: size of each part.
+        seed: of the permutation.
+        name: of the data set, for the message.
+
+    Returns:
+        ids by part, each part sorted.
+
+    Raises:
+        InputError: there are too many identical images for parts of these sizes.
+    """
+    order = sorted(images)
+    order = [order[k] for k in np.random.default_rng(seed).permutation(len(order))]
+    part_of = dict(zip(order, _labels(counts), strict=True))
+    for copies in _copies(images, order):
+        for case in copies[1:]:
+            _move(case, part_of[copies[0]], part_of, images, name)
+    return {
+        part: tuple(sorted(case for case in order if part_of[case] == part))
+        for part in PARTS
+    }
+
+
+def _labels(counts: Mapping[str, int]) -> list[str]:
+    """The part of each place in the order: test first."""
+    return [part for part in reversed(PARTS) for _ in range(counts[part])]
+
+
+def _copies(images: Mapping[str, str], order: Iterable[str]) -> list[list[str]]:
+    """Groups of two or more cases with the same image, in order."""
+    groups: dict[str, list[str]] = {}
+    for case in order:
+        groups.setdefault(images[case], []).append(case)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _move(
+    case: str,
+    part: str,
+    part_of: dict[str, str],
+    images: Mapping[str, str],
+    name: str,
+) -> None:
+    """Moves a case to a part in exchange for one that has no copy."""
+    if part_of[case] == part:
+        return
+    number = Counter(images.values())
+    free = [c for c, p in part_of.items() if p == part and number[images[c]] == 1]
+    if not free:
+        raise InputError(
+            f"{name}: expected different images, found so many identical ones that no "
+            "split keeps them together; one group has the image of case "
+            f"{case}. Take out the copies."
+        )
+    part_of[free[-1]], part_of[case] = part_of[case], part
+
+
+def read(files: Sequence[Path], known: Sequence[str], name: str) -> Split:
+    """Reads a split from JSON.
+
+    Args:
+        files: the authors' two files: first `sample_list.json` with lists "TRAINING"
+            and "VALIDATION", then `testing.json` with the test cases under
+            "VALIDATION" (its "TRAINING" is ignored). Or one file with lists
+            "training", "validation" and "test", such as a run's `run.json`.
+        known: the cases there are; those that no list names are left out.
+        name: of the data set, for messages.
+
+    Raises:
+        InputError: not such files, an empty part, a name that is no case, or one that
+            is there twice.
+    """
+    split = _lists([Path(path) for path in files])
+    where = " and ".join(str(path) for path in files)
+    for part, ids in split.items():
+        if not ids:
+            raise InputError(f"{where}: expected cases for {part}, found none.")
+    named = Counter(case for ids in split.values() for case in ids)
+    _refuse_unknown(where, list(named), known, name)
+    twice = [case for case, number in named.items() if number > 1]
+    if twice:
+        raise InputError(
+            f"{where}: expected each case once, found {_some(twice)} more than once. "
+            "A case in two parts would leak from one to the other."
+        )
+    return split
+
+
+def _lists(files: Sequence[Path]) -> Split:
+    if len(files) == 1:
+        return _own(files[0])
+    if len(files) != 2:
+        raise InputError(f"--split: expected one or two files, received {len(files)}.")
+    first, second = files
+    if "test" in first.name.lower() and "test" not in second.name.lower():
+        raise InputError(
+            f"--split: expected the list of training and validation first, then that "
+            f"of the test cases, received {first.name} before {second.name}. "
+            "Give them the other way round."
+        )
+    sample, testing = _json(first), _json(second)
+    return {
+        "training": _names(first, sample, "TRAINING"),
+        "validation": _names(first, sample, "VALIDATION"),
+        "test": _names(second, testing, "VALIDATION"),
+    }
+
+
+def _own(path: Path) -> Split:
+    found = _json(path)
+    lists = found.get("split", found)
+    if "TRAINING" in found:
+        raise InputError(
+            f"{path}: expected also the list of test cases, received training and "
+            "validation alone. Give both: --split sample_list.json testing.json"
+        )
+    if not isinstance(lists, dict):
+        lists = {}
+    return {part: _names(path, lists, part) for part in PARTS}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: expected a JSON file, found: {error}.") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: expected a JSON object with lists of cases.")
+    return found
+
+
+def _names(path: Path, lists: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    found = lists.get(key)
+    if not isinstance(found, list) or not all(isinstance(n, str | int) for n in found):
+        raise InputError(
+            f'{path}: expected a list of cases under "{key}", found '
+            f"{'nothing' if found is None else 'something else'}. Keys there: "
+            f"{', '.join(lists) or 'none'}."
+        )
+    return tuple(str(name) for name in found)
+
+
+def _refuse_unknown(
+    where: str, named: Sequence[str], known: Sequence[str], name: str
+) -> None:
+    unknown = sorted(set(named) - set(known))
+    if not unknown:
+        return
+    hint = (
+        "None fits: the authors renamed and renumbered their files, so their lists go "
+        "with their own copy alone. Write the names of this copy"
+        if len(unknown) == len(set(named))
+        else "Correct these names"
+    )
+    raise InputError(
+        f"{where}: expected names of {name}'s {len(known)} cases, such as "
+        f"{_some(known)}; found {len(unknown)} that are none: {_some(unknown)}. "
+        f"{hint}, or leave out --split."
+    )
+
+
+def _refuse_leaks(split: Split, images: Mapping[str, str], name: str) -> None:
+    part_of = {case: part for part, ids in split.items() for case in ids}
+    leaks = [
+        f"{' = '.join(f'{case} ({part_of[case]})' for case in group)}"
+        for group in _copies(images, part_of)
+        if len({part_of[case] for case in group}) > 1
+    ]
+    if leaks:
+        raise InputError(
+            f"{name}: expected no image in two parts of the split, found "
+            f"{len(leaks)} group(s) of identical files across parts: "
+            f"{'; '.join(leaks[:5])}. Put each group into one part, or keep one of it."
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few names; hashes shortened."""
+    shown = [n if len(n) <= 24 else n[:12] + "..." for n in names[:3]]
+    return ", ".join(shown) + (", ..." if len(names) > 3 else "")
