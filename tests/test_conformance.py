@@ -248,7 +248,11 @@ def test_planted_faults_are_caught(fault: type, name: str, check: str) -> None:
 
 def written_as(kind: type, name: str) -> conformance.Adapter:
     defaults = conformance.MEMBERS[name].defaults
-    return conformance.KerasAdapter(kind(name, dict(defaults)), options=defaults)
+    return conformance.KerasAdapter(
+        kind(name, dict(defaults)),
+        options=[*defaults, "ignore_background"],
+        weight="weight",
+    )
 
 
 # --- reports and the command ---------------------------------------------------------

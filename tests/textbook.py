@@ -21,9 +21,20 @@ class Textbook:
         self.kind = name.removesuffix("++").removeprefix("Symmetric ")
         self.defaults = {"gamma": 1.0, **defaults}
 
-    def __call__(self, y: Any, p: Any, **given: float) -> Any:
+    def __call__(
+        self,
+        y: Any,
+        p: Any,
+        weight: Any = None,
+        ignore_background: bool = False,
+        **given: float,
+    ) -> Any:
         h = {**self.defaults, **given}
         y, p = self.prepare(y, p)
+        self.weight = 1 + 0 * p[..., :1]
+        if weight is not None:
+            self.weight = ops.cast(weight, p.dtype)[..., None]
+        self.first = 1 if ignore_background else 0
         method = "_" + self.kind.lower().replace(" ", "_")
         return getattr(self, method)(y, p, h)
 
@@ -36,18 +47,20 @@ class Textbook:
         return ops.clip(p, 1e-7, 1 - 1e-7)
 
     def over_voxels(self, terms: Any) -> Any:
+        terms = self.weight * terms
         for axis in reversed(range(1, len(terms.shape) - 1)):
             terms = ops.sum(terms, axis=axis)
         return terms
 
     def voxel_mean(self, terms: Any) -> Any:
-        voxels = 1
-        for length in terms.shape[1:-1]:
-            voxels *= length
-        return self.over_voxels(terms) / voxels
+        voxels = self.over_voxels(1 + 0 * terms)
+        return self.over_voxels(terms) / ops.maximum(voxels, 1e-30)
+
+    def class_sum(self, values: Any) -> Any:
+        return ops.sum(values[:, self.first :], axis=-1)
 
     def over_classes(self, values: Any) -> Any:
-        return ops.sum(values, axis=-1) / values.shape[-1]
+        return self.class_sum(values) / (values.shape[-1] - self.first)
 
     def counts(self, y: Any, p: Any, g: float) -> tuple[Any, Any, Any]:
         # y^g apart: the slope of (y (1 - p))^g at y = 0 would be infinite below g = 1.
@@ -65,11 +78,11 @@ class Textbook:
         return self.over_classes(self.errors(counts, 0.5, 0.5, h["epsilon"] / 2))
 
     def _ce(self, y: Any, p: Any, h: dict) -> Any:
-        return -ops.sum(self.voxel_mean(y * ops.log(p)), axis=-1)
+        return -self.class_sum(self.voxel_mean(y * ops.log(p)))
 
     def _focal(self, y: Any, p: Any, h: dict) -> Any:
         terms = (1 - p) ** h["focal_gamma"] * y * ops.log(p)
-        return -h["alpha"] * ops.sum(self.voxel_mean(terms), axis=-1)
+        return -h["alpha"] * self.class_sum(self.voxel_mean(terms))
 
     def _tversky(self, y: Any, p: Any, h: dict) -> Any:
         counts = self.counts(y, p, h["gamma"])
@@ -79,7 +92,10 @@ class Textbook:
     def _focal_tversky(self, y: Any, p: Any, h: dict) -> Any:
         counts = self.counts(y, p, h["gamma"])
         errors = self.errors(counts, h["alpha"], h["beta"], h["epsilon"])
-        return self.over_classes(errors ** (1 / h["focal_gamma"]))
+        return self.over_classes(self.power(errors, 1 / h["focal_gamma"]))
+
+    def power(self, errors: Any, exponent: float) -> Any:
+        return (errors + 1e-30) ** exponent  # the slope of a root is infinite at 0
 
     def entropy(self, y: Any, p: Any, beta: float) -> Any:
         terms = beta * y * ops.log(p) + (1 - beta) * (1 - y) * ops.log1p(-p)
@@ -102,27 +118,28 @@ class Textbook:
         return ops.concatenate([first[:, :1], roots[:, 1:]], axis=-1)
 
     def root(self, errors: Any, focal_gamma: float) -> Any:
-        return errors ** (1 - focal_gamma)
+        return self.power(errors, 1 - focal_gamma)
 
     def asymmetric_focal(self, y: Any, p: Any, h: dict) -> Any:
-        logs = y * ops.log(p)
         factors = (1 - p) ** h["focal_gamma"]
         others = factors if self.name.startswith("Symmetric") else 1 + 0 * p
-        background = self.voxel_mean((factors * logs)[..., :1])
-        foreground = self.voxel_mean((others * logs)[..., 1:])
-        delta = h["delta"]
-        total = (1 - delta) * ops.sum(background, -1) + delta * ops.sum(foreground, -1)
-        return -total
+        factors = ops.concatenate([factors[..., :1], others[..., 1:]], axis=-1)
+        terms = self.voxel_mean(factors * y * ops.log(p))
+        background, foreground = (1 - h["delta"]) * terms[:, :1], h["delta"] * terms
+        weighted = ops.concatenate([background, foreground[:, 1:]], axis=-1)
+        return -self.class_sum(weighted)
 
 
 class ClassesOnTheWrongAxis(Textbook):
     def over_voxels(self, terms: Any) -> Any:
-        return super().over_voxels(ops.moveaxis(terms, 1, -1))
+        for axis in reversed(range(2, len(terms.shape))):
+            terms = ops.sum(terms, axis=axis)
+        return terms
 
 
 class SumOverClasses(Textbook):
     def over_classes(self, values: Any) -> Any:
-        return ops.sum(values, axis=-1)
+        return self.class_sum(values)
 
 
 class MeanOverBatch(Textbook):
@@ -217,6 +234,11 @@ class OneMinusTheIndex(Textbook):
         return 1 - (tp + e) / (tp + alpha * fp + beta * fn + e)
 
 
+class NoFloorUnderTheRoot(Textbook):
+    def power(self, errors: Any, exponent: float) -> Any:
+        return errors**exponent
+
+
 class ReleasedPower(OneMinusTheIndex):
     def root(self, errors: Any, focal_gamma: float) -> Any:
         return errors * errors**-focal_gamma  # NaN where the index is 1
@@ -265,6 +287,26 @@ class AsEquation14Prints(Textbook):
         return self.over_classes(self.voxel_mean(terms))
 
 
+class MeanOverAllVoxels(Textbook):
+    def voxel_mean(self, terms: Any) -> Any:
+        voxels = terms.shape[1] * terms.shape[2]
+        return self.over_voxels(terms) / voxels
+
+
+class WeightInMeansAlone(Textbook):
+    def counts(self, y: Any, p: Any, g: float) -> tuple[Any, Any, Any]:
+        weight, self.weight = self.weight, 1 + 0 * self.weight
+        counts = super().counts(y, p, g)
+        self.weight = weight
+        return counts
+
+
+class BackgroundVoxelsLeftOut(Textbook):
+    def counts(self, y: Any, p: Any, g: float) -> tuple[Any, Any, Any]:
+        seen = 1 - y[..., :1] if self.first else 1.0
+        return super().counts(seen * y, seen * p, g)
+
+
 class RoundsLabels(Textbook):
     def prepare(self, y: Any, p: Any) -> tuple[Any, Any]:
         return super().prepare(ops.round(y), p)
@@ -300,7 +342,6 @@ FAULTS = [
     (NoClip, "CE", "finite_at_all_wrong"),
     (NoClip, "CE", "wrong_predictions_are_clipped_at_1e_7"),
     (NoClip, "Combo", "finite_at_perfect_prediction"),
-    (NoClip, "Focal Tversky", "finite_at_perfect_prediction"),
     (ClipTooFarIn, "CE", "wrong_predictions_are_clipped_at_1e_7"),
     (ClipTooFarIn, "DSC++", "values_agree_where_p_is_extreme"),
     (ClipBeforeTheCast, "Combo", "float16_is_computed_in_float32"),
@@ -315,6 +356,7 @@ FAULTS = [
     (EpsilonBelowAlone, "DSC", "absent_classes_cost_what_epsilon_says"),
     (EpsilonAboveToo, "Tversky", "absent_classes_cost_what_epsilon_says"),
     (OneMinusTheIndex, "DSC++", "values_agree_where_p_is_extreme"),
+    (NoFloorUnderTheRoot, "Focal Tversky", "a_mask_is_as_if_voxels_were_absent"),
     (ReleasedPower, "Unified Focal++", "finite_at_perfect_prediction"),
     (LambdaOnTheFocalPart, "Unified Focal", "values_agree_with_other_hyperparameters"),
     (RootOnEveryClass, "Unified Focal++", "values_agree"),
@@ -324,6 +366,9 @@ FAULTS = [
     (FirstClassWeighsMore, "DSC", "class_order_is_irrelevant"),
     (PlusTheCoefficient, "Combo", "errors_never_pay"),
     (AsEquation14Prints, "Combo++", "errors_never_pay"),
+    (MeanOverAllVoxels, "CE", "a_mask_is_as_if_voxels_were_absent"),
+    (WeightInMeansAlone, "Combo", "a_mask_is_as_if_voxels_were_absent"),
+    (BackgroundVoxelsLeftOut, "DSC", "background_can_be_ignored"),
     (RoundsLabels, "DSC", "soft_labels_follow_the_formula"),
     (VoxelsWithoutClassLeftOut, "DSC", "values_agree_on_voxels_without_class"),
     (GradientOfHalf, "CE", "gradients_agree"),
