@@ -323,7 +323,8 @@ class Run:
             raise InputError(
                 f"{self.folder}: settings or data changed since this run began:\n"
                 + "\n".join(f"  {line}" for line in differences)
-                + "\nGive the same command and data as before, or another --output."
+                + "\nGive the same command and data as before, or another --output "
+                "(reproduce: another --results)."
             )
 
     def sweep(self) -> None:
