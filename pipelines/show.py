@@ -132,4 +132,5 @@ def _foreground(softmax: _Array) -> _Array:
 def _title(run: runs.Run, case: str) -> str:
     record = run.record
     simulated = " (simulated)" if record["simulated"] else ""
-    return f"{record['title']}{simulated}, case {case}, preset {record['preset']}"
+    number = case.removeprefix("case_")
+    return f"{record['title']}{simulated}, case {number}, preset {record['preset']}"
