@@ -1,19 +1,26 @@
 """What the losses are tried on: small seeded images with axes of different length."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SHAPES", "STANDARD", "Sample", "edges", "representable", "sample"]
+__all__ = ["SHAPES", "STANDARD", "VOLUME", "Sample", "edges", "representable", "sample"]
 
 Array = npt.NDArray[np.float64]
 
 STANDARD = (2, 3, 5, 3)
 """Two images of 3x5 with three classes."""
 
-SHAPES = (STANDARD, (2, 4, 3, 2), (1, 2, 3, 5, 4), (1, 4, 7, 5))
-"""Images and one volume with 2 to 5 classes, (N, *spatial, C)."""
+VOLUME = (1, 2, 3, 5, 4)
+"""One volume of 2x3x5 with four classes."""
+
+SHAPES: Mapping[str, tuple[tuple[int, ...], ...]] = {
+    "float32": (STANDARD, (2, 4, 3, 2), VOLUME, (1, 4, 7, 5)),
+    "float64": (STANDARD, VOLUME),  # JAX compiles every operation for every shape
+}
+"""Images and a volume with 2 to 5 classes, (N, *spatial, C), by precision."""
 
 NEAREST = 1e-6
 """Agreement is asked for where NEAREST <= p <= 1 - NEAREST."""

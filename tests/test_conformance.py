@@ -47,7 +47,7 @@ def test_our_losses_conform(name: str) -> None:
 
 
 @pytest.mark.backend
-@pytest.mark.parametrize("name", catalogue.names())
+@pytest.mark.parametrize("name", ["Focal", "Combo++", "Unified Focal++"])
 def test_our_losses_conform_from_logits_and_channels_first(name: str) -> None:
     report = conformance.run(
         ours(name, axis=1, from_logits=True),
