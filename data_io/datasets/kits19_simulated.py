@@ -242,4 +242,4 @@ def expected(root: Path) -> Iterator[str]:
 
 def remarks(root: Path) -> list[str]:
     """Returns what to know about the set that stops nothing."""
-    return [f"{NOTE}: no result says anything about patients"]
+    return [f"{NOTE}; no result says anything about patients"]
