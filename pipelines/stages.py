@@ -56,7 +56,10 @@ def train(task: Task, data: Path | None, output: Path, work: Path = WORK) -> run
             run.sweep()
             run.require_same(task.identity())
             if run.reached("trained"):
-                _require_same_data(run, task, data, work)
+                if data is not None:
+                    _require_same_split(run, task, data, work)
+                    _require_same_data(run, task, data, work)
+                    _remember_place(run, task, data)
                 return run
         material, identity = _prepare(task, data, work)
         record = task.module.record(task.module.locate(data))
@@ -64,9 +67,7 @@ def train(task: Task, data: Path | None, output: Path, work: Path = WORK) -> run
             run.require_same(identity)
         else:
             run = runs.Run.create(output, _new_record(task, identity, record))
-        if task.module is datasets.by_name("own"):
-            # So that the next stages need not be told; not in git.
-            runs.write_json(run.path(_PLACE), {"data": str(Path(str(data)).absolute())})
+        _remember_place(run, task, data)
         from pipelines.training import fit
 
         fit.train(task, material, run)
@@ -90,7 +91,8 @@ def predict(
     with _held(folder) as run:
         run.require("trained", f"dscpp train … --output {folder}")
         if again or not run.reached("predicted"):
-            task, data = _task(run), _place(run, data)
+            task = _task(run)
+            data = _place(run, task, data)
             _require_backend(run)
             material, identity = _prepare(task, data, work, run)
             run.require_same(identity)
@@ -121,7 +123,7 @@ def evaluate(
             from pipelines import show
 
             task = _task(run)
-            root = task.module.locate(_place(run, data))
+            root = task.module.locate(_place(run, task, data))
             _require_same_data(run, task, root, work)
             # The measures come last: with them the run is done, picture and all.
             show.picture(run, root)
@@ -151,7 +153,7 @@ def export(
         from pipelines import export as exporting
 
         task = _task(run)
-        root = task.module.locate(_place(run, data))
+        root = task.module.locate(_place(run, task, data))
         _require_same_data(run, task, root, work)
         return exporting.volumes(run, root, with_probabilities)
 
@@ -164,10 +166,35 @@ def _held(folder: Path) -> Iterator[runs.Run]:
         yield runs.Run.open(folder)
 
 
-def _place(run: runs.Run, data: Path | None) -> Path | None:
-    """Where the data are: as said, or for own images where they were in training."""
+def _remember_place(run: runs.Run, task: Task, data: Path | None) -> None:
+    """Of own images, so that the next stages need not be told; not in git."""
+    if task.module is datasets.by_name("own"):
+        runs.write_json(run.path(_PLACE), {"data": str(Path(str(data)).absolute())})
+
+
+def _place(run: runs.Run, task: Task, data: Path | None) -> Path | None:
+    """Where the data are: as said, or for own images where they were in training.
+
+    Raises:
+        InputError: own images are no longer there.
+    """
+    if data is not None or task.module is not datasets.by_name("own"):
+        return data
     kept = content.read_json(run.path(_PLACE)) or {}
-    return data or (Path(kept["data"]) if "data" in kept else None)
+    try:
+        root = task.module.locate(Path(kept["data"]) if "data" in kept else None)
+        gone = len(task.module.check(root))
+        found = f"{gone} files gone" if gone else ""
+    except InputError:
+        found = "no note of where that was"
+    if found:
+        raise InputError(
+            f"{run.folder}: expected its images where they were in training, found "
+            f"{found}. Put them back; or, where they were moved, give this run's "
+            "`dscpp train` command with their --images and --masks of today and "
+            f"--output {run.folder}: it trains nothing. Then give this command again."
+        )
+    return root
 
 
 def _task(run: runs.Run) -> Task:
@@ -291,6 +318,12 @@ def _require_backend(run: runs.Run) -> None:
         )
 
 
+def _require_same_split(run: runs.Run, task: Task, data: Path, work: Path) -> None:
+    """Files added since, or other files of `--split`, are another training."""
+    split = _split(task, task.module.locate(data), work)
+    run.require_same({"split": split})
+
+
 def _require_same_data(
     run: runs.Run, task: Task, data: Path | None, work: Path
 ) -> None:
@@ -299,9 +332,6 @@ def _require_same_data(
         return
     module = task.module
     root = module.locate(data)
-    if task.split_files:
-        split = {part: list(ids) for part, ids in _split(task, root, work).items()}
-        run.require_same({"split": split})
     known = set(splits.cases(module, root))
     cases = [case for ids in _split_of(run).values() for case in ids if case in known]
     hashes = content.content(module, root, cases, work / "cache")

@@ -18,6 +18,7 @@ from data_io import datasets
 from data_io.datasets import drive
 from data_io.datasets.reading import decode
 from data_io.errors import InputError
+from pipelines import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -349,3 +350,17 @@ def test_the_real_set(drive_root: Path) -> None:
     first, second = label["observer1"], label["observer2"]
     dice = 2 * (first & second).sum() / (first.sum() + second.sum())
     assert 0.75 < dice < 0.9  # two people who looked at the same eye
+
+
+def test_the_committed_runs_are_of_the_real_set(
+    drive_root: Path, tmp_path: Path, project: Path
+) -> None:
+    """The README's command trains nothing: split and content are the runs' own."""
+    run = tmp_path / "dscpp-s0"
+    run.mkdir()
+    kept = project / "results" / "drive" / "reduced" / "runs" / "dscpp-s0" / "run.json"
+    shutil.copy(kept, run)
+    command = ["train", "--dataset", "drive", "--data", str(drive_root)]
+    command += ["--loss", "DSC++", "--preset", "reduced", "--output", str(run)]
+    assert cli.main([*command, "--work", str(tmp_path / "work")]) == 0
+    assert (run / "run.json").read_bytes() == kept.read_bytes()

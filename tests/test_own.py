@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_io import own
+from data_io import content, own, splits
 from data_io.datasets import folder
 from data_io.errors import InputError
+from pipelines import run as runs
 from pipelines.cli import main
 from pipelines.training import protocol
+from pipelines.training.task import Task
 from pipelines.workflow import plan
 
 
@@ -379,6 +381,60 @@ def test_a_run_keeps_the_split_it_was_given(run, tmp_path, capsys):
     split.write_text(json.dumps({**parts, "test": ["a6"]}))
     assert main(train) == 2
     assert "split.test: the run has" in capsys.readouterr().err
+
+
+def write_dummy_run(place: Path) -> list[str]:
+    """A run that is trained, as its record says; returns the command of it."""
+    images, labels = write_sets(place)
+    given = ["--images", str(images), "--masks", str(labels), "--loss", "CE"]
+    command = ["train", *given, "--preset", "demo", "--output", "run"]
+    task, root = task_of(place)
+    material = {
+        "split": splits.of(task.module, root, 0),
+        "data_hash": content.data_hash(
+            content.content(folder, root, folder.cases(root), place / ".work" / "cache")
+        ),
+    }
+    record = {**task.identity(), **material, "best_val_loss": 1, "times": {"epochs": 1}}
+    runs.Run.create(place / "run", record).update(state="trained")
+    return command
+
+
+def task_of(place: Path) -> tuple[Task, Path]:
+    root = own.describe(place / "photos", place / "labels", place / ".work").root
+    task = Task.make("own", "CE", preset="demo", record=folder.record(root))
+    return task, root
+
+
+@pytest.fixture
+def dummy(tmp_path, monkeypatch) -> list[str]:
+    """In a folder with a run called trained; the command that asks for it."""
+    monkeypatch.chdir(tmp_path)
+    return write_dummy_run(tmp_path)
+
+
+def test_images_added_since_are_another_training(dummy, capsys):
+    assert main(dummy) == 0
+    capsys.readouterr()
+    save(Path("photos/b.png"), grey(blob((30, 44), 9), 9))
+    save(Path("labels/b_mask.png"), blob((30, 44), 9).astype(np.uint8) * 255)
+    assert main(dummy) == 2
+    error = capsys.readouterr().err
+    assert "split.training: the run has" in error and "another --output" in error
+
+
+def test_images_that_moved_are_found_by_the_same_training(dummy, tmp_path, capsys):
+    assert main(dummy) == 0
+    Path("photos").rename("elsewhere")
+    assert main(["predict", "--run", "run"]) == 2
+    error = capsys.readouterr().err
+    assert "found 8 files gone" in error and "`dscpp train` command" in error
+    assert main([word.replace("photos", "elsewhere") for word in dummy]) == 0
+    place = json.loads(Path("run/own-data.json").read_text())["data"]
+    assert folder.roles(Path(place), "a1")["image"] == tmp_path / "elsewhere" / "a1.png"
+    Path("run/own-data.json").unlink()
+    assert main(["predict", "--run", "run"]) == 2
+    assert "no note of where that was" in capsys.readouterr().err
 
 
 def test_reproduce_hands_the_split_on(tmp_path):
