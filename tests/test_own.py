@@ -220,6 +220,22 @@ def test_every_kind_of_image(tmp_path):
     np.testing.assert_array_equal(labels, colour[..., 0])
 
 
+@pytest.mark.parametrize("ending", ["jpg", "png", "tif"])
+def test_an_image_that_viewers_turn_is_refused(tmp_path, ending):
+    pixels = np.arange(16 * 8, dtype=np.uint8).reshape(16, 8)
+    path = tmp_path / f"photo.{ending}"
+    exif = Image.Exif()
+    for orientation in (0, 1):
+        exif[0x0112] = orientation
+        save(path, pixels, exif=exif)
+        assert folder.read_pixels(path).shape == (16, 8, 1)
+    exif[0x0112] = 6
+    save(path, pixels, exif=exif)
+    for read in (folder.read_pixels, folder.read_labels):
+        with pytest.raises(InputError, match="found an EXIF rotation"):
+            read(path)
+
+
 def test_grey_and_colour_together_become_colour(sets, tmp_path):
     image = np.repeat(grey(blob((30, 44), 0), 0)[..., None], 3, axis=-1)
     save(sets[0] / "a0.png", image)

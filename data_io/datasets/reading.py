@@ -1,14 +1,18 @@
 """Reading raw image files: decoded to the last pixel, or one clear error."""
 
+import struct
 import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from data_io.errors import InputError
 
 __all__ = ["decode", "read_image", "read_mask", "read_union", "union"]
+
+# What Pillow raises, as it catches it itself on opening a JPEG.
+_BAD_EXIF = (KeyError, SyntaxError, TypeError, ValueError, struct.error)
 
 
 def decode(path: Path) -> tuple[str, np.ndarray]:
@@ -25,12 +29,14 @@ def decode(path: Path) -> tuple[str, np.ndarray]:
         (rows, columns, channels).
 
     Raises:
-        InputError: no file, not an image, or cut short.
+        InputError: no file, not an image, cut short, of several pages or more than 8
+            bits a colour channel, or turned by an EXIF tag.
     """
     try:
         # Pillow warns of what does not matter here; what does is raised.
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             _refuse_what_would_be_lost(path, image)
+            _refuse_turned(path, image)
             image.load()
             return image.mode, np.array(image)
     except FileNotFoundError as error:
@@ -63,6 +69,25 @@ def _refuse_what_would_be_lost(path: Path, image: Image.Image) -> None:
     if image.mode in ("RGB", "RGBA") and any(";16" in str(raw) for raw in rawmodes):
         raise InputError(
             f"{path}: expected 8 bits a colour channel, found 16. Convert it to 8 bits."
+        )
+
+
+def _refuse_turned(path: Path, image: Image.Image) -> None:
+    """Raises InputError where viewers turn or mirror the stored pixels.
+
+    Pillow turns TIFF as it loads, and JPEG and PNG not: an image and its mask could
+    differ in it and nothing would say so.
+    """
+    if image.format == "PNG":
+        image.load()  # The tag may come after the pixels.
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except _BAD_EXIF:
+        return  # What can't be read turns nothing.
+    if orientation not in (0, 1):
+        raise InputError(
+            f"{path}: expected pixels as they are shown, found an EXIF rotation "
+            f"(orientation {orientation}). Save it turned, without the tag."
         )
 
 
