@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -77,8 +78,9 @@ def open_model(path: Path) -> Trained:
             the network's input and z-scored, as in this project.
 
     Raises:
-        InputError: no model, a damaged one, other weights than the run's, or a network
-            for volumes without `run.json`, which alone knows the voxel size.
+        InputError: no model, a damaged one, other weights than the run's, or without
+            `run.json` a network for volumes, whose voxel size it alone knows, or one
+            of no fixed input size.
     """
     file = path / runs.MODEL if path.is_dir() else path
     model = predict.read_model(file)
@@ -92,6 +94,12 @@ def open_model(path: Path) -> Trained:
         raise InputError(
             f"{file}: expected {runs.RECORD} beside a network for volumes, found none. "
             "Give the run's folder: it says to which voxel size volumes are resampled."
+        )
+    if None in shape:
+        raise InputError(
+            f"{file}: expected {runs.RECORD} beside a network of no fixed input size, "
+            f"found none; its input is {model.input_shape}. Give the run's folder, or "
+            "a network built for one size."
         )
     number = int(model.output_shape[-1])
     names = ("background", *map(str, range(1, number)))
@@ -148,13 +156,10 @@ def predict_files(
         raise InputError(
             f"--threshold: expected a number between 0 and 1, received {threshold}"
         )
-    if output.resolve() == (images.parent if images.is_file() else images).resolve():
-        raise InputError(
-            f"--output {output}: expected another folder than that of the images, "
-            "whose files would be replaced"
-        )
     trained = open_model(model)
+    _require_other_folder(output, images, trained.run)
     found = own.describe(images, None, work, like=trained.record())
+    _require_free(output, found.root)
     written = []
     with runs.writing(output):
         output.mkdir(parents=True, exist_ok=True)
@@ -168,6 +173,32 @@ def predict_files(
                 else _write_image(output, case, softmax, threshold)
             )
     return written
+
+
+def _require_other_folder(output: Path, images: Path, run: runs.Run | None) -> None:
+    """Refuses to write among images, or among the images and masks of training."""
+    taken = {images.parent if images.is_file() else images}
+    kept = content.read_json(run.path(runs.PLACE)) if run else None
+    if kept:
+        about = content.read_json(Path(kept["data"]) / own_images.ABOUT) or {}
+        cases = about.get("cases", {}).values()
+        taken |= {Path(path).parent for roles in cases for path in roles.values()}
+    if output.resolve() in {place.resolve() for place in taken}:
+        raise InputError(
+            f"--output {output}: expected another folder than that of images or masks, "
+            "whose files would be replaced"
+        )
+
+
+def _require_free(output: Path, root: Path) -> None:
+    """Refuses to replace a PNG without probabilities beside it: it is not of here."""
+    for case in own_images.cases(root):
+        path = output / f"{case}.png"
+        if path.exists() and not path.with_name(f"{case}.npy").exists():
+            raise InputError(
+                f"--output {output}: expected no files but predictions, found "
+                f"{path.name}, which would be replaced; choose another folder"
+            )
 
 
 def _predictions(trained: Trained, root: Path) -> Iterator[tuple[str, _Array]]:
@@ -186,12 +217,14 @@ def _predictions(trained: Trained, root: Path) -> Iterator[tuple[str, _Array]]:
 def _write_image(
     output: Path, case: str, softmax: _Array, threshold: float | None
 ) -> Path:
-    path = output / f"{case}.png"
     image = Image.fromarray(export.labels(softmax, threshold), mode="P")
     image.putpalette(_COLOURS)
-    image.save(path)
-    np.save(output / f"{case}.npy", softmax, allow_pickle=False)
-    return path
+    # The label map last, so that one of ours never stands alone; see `_require_free`.
+    runs.write_atomically(
+        output / f"{case}.npy",
+        lambda aside: np.save(aside, softmax, allow_pickle=False),
+    )
+    return runs.write_atomically(output / f"{case}.png", image.save)
 
 
 def evaluate_set(
@@ -242,25 +275,85 @@ def _evaluate_set(trained: Trained, root: Path, name: str, work: Path) -> Path:
     if run is None:
         raise InputError("expected a run folder, received a model alone")
     cases = own_images.cases(root)
-    with tempfile.TemporaryDirectory() as place:
-        aside = runs.Run(Path(place), run.record)
-        aside.path(evaluate.PROBABILITIES).mkdir()
-        for case, softmax in _predictions(trained, root):
-            np.save(aside.path(evaluate.PROBABILITIES) / f"{case}.npy", softmax)
-        measured = evaluate.measure(
-            aside, own_images, root, [(name, case) for case in cases]
-        )
-    target = run.path(runs.OTHER_SETS) / name
-    evaluate.write(target, run.record, *measured)
     hashes = content.content(own_images, root, cases, work / "cache")
+    target = run.path(runs.OTHER_SETS) / name
     about = {
         "format": runs.FORMAT,
         "set": name,
         "cases": list(cases),
         "data_hash": content.data_hash(hashes),
+        "seen": _seen(run, root, work),
         "model": run.record["files"][runs.MODEL],
         "commit": provenance.commit(),
         "versions": provenance.versions(),
     }
-    runs.write_json(target / "set.json", about)
+    _require_same_set(target, about["data_hash"])
+    measured = _measure(trained, run, root, name)
+    # Not in `other-sets`, where what is there is taken for a set.
+    aside = run.path(f".{runs.OTHER_SETS}")
+    with runs.writing(target):
+        shutil.rmtree(aside, ignore_errors=True)
+        evaluate.write(aside, run.record, *measured)
+        runs.write_json(aside / "set.json", about)
+        shutil.rmtree(target, ignore_errors=True)
+        target.parent.mkdir(exist_ok=True)
+        aside.rename(target)
     return target
+
+
+def _require_same_set(target: Path, data_hash: str) -> None:
+    """Refuses to replace the measures of other images under the same name."""
+    kept = content.read_json(target / "set.json")
+    if kept and kept.get("data_hash") != data_hash:
+        raise InputError(
+            f"{target}: expected the images that the set {target.name!r} was measured "
+            "on, found others. Give these another --name, or delete that folder."
+        )
+
+
+def _seen(run: runs.Run, root: Path, work: Path) -> list[str] | None:
+    """Says which images of a set the run was trained on; None where it is not known."""
+    known = content.read_json(run.path(runs.SEEN))
+    if known is None:
+        print(
+            "  note     whether images of this set were trained on is not known: give "
+            "the run's `dscpp train` command again, which notes it and trains nothing",
+            flush=True,
+        )
+        return None
+    cases = own_images.cases(root)
+    images = content.images(own_images, root, cases, work / "cache")
+    seen = [case for case in cases if images[case] in set(known.values())]
+    print(
+        f"  seen     {len(seen)} of {len(cases)} images of this set were trained on "
+        "(training and validation)",
+        flush=True,
+    )
+    return seen
+
+
+def _measure(
+    trained: Trained, run: runs.Run, root: Path, name: str
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Predicts and measures case by case: probabilities of one are on disk at a time.
+
+    Returns:
+        as `evaluate.measure`.
+    """
+    rows: list[dict[str, Any]] = []
+    pairs: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as place:
+        aside = runs.Run(Path(place), run.record)
+        folder = aside.path(evaluate.PROBABILITIES)
+        folder.mkdir()
+        for case, softmax in _predictions(trained, root):
+            path = folder / f"{case}.npy"
+            with runs.writing(path):
+                np.save(path, softmax)
+            measured, paired = evaluate.measure_case(
+                aside, own_images, root, name, case
+            )
+            rows += measured
+            pairs += paired
+            path.unlink()
+    return rows, pairs

@@ -21,8 +21,8 @@ from pipelines import run as runs
 from pipelines.measure import histograms, metrics
 
 __all__ = [
-    "COLUMNS", "PROBABILITIES", "SPLITS", "evaluate", "measure", "probabilities",
-    "slabs", "volume", "write",
+    "COLUMNS", "PROBABILITIES", "SPLITS", "evaluate", "measure", "measure_case",
+    "probabilities", "slabs", "volume", "write",
 ]  # fmt: skip
 
 COLUMNS = (*runs.CASE_KEYS, *metrics.COLUMNS)
@@ -157,10 +157,21 @@ def measure(
     rows: list[dict[str, Any]] = []
     pairs: list[dict[str, Any]] = []
     for split, case in tqdm(cases, desc=f"{run.name} evaluate", unit="case"):
-        measured, paired = _case(run, module, root, case)
-        rows += [{"split": split, **row} for row in measured]
-        pairs += [{"split": split, **row} for row in paired]
+        measured, paired = measure_case(run, module, root, split, case)
+        rows += measured
+        pairs += paired
     return rows, pairs
+
+
+def measure_case(
+    run: runs.Run, module: ModuleType, root: Path, split: str, case: str
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Measure one case; arguments and rows as those of `measure`."""
+    rows, pairs = _case(run, module, root, case)
+    return (
+        [{"split": split, **row} for row in rows],
+        [{"split": split, **row} for row in pairs],
+    )
 
 
 def _case(

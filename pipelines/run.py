@@ -49,6 +49,8 @@ COMMITTED = (RECORD, "history.csv", "cases.csv", "histograms.npz")
 MODEL = "model.keras"
 STATE = "state.npz"
 OTHER_SETS = "other-sets"
+PLACE = "own-data.json"  # where own images are; not in git
+SEEN = "seen-images.json"  # SHA-256 by case of training and validation; not in git
 _WRITTEN = (*COMMITTED, MODEL, STATE)
 CASE_KEYS = (
     "dataset",

@@ -25,7 +25,6 @@ from pipelines.training.task import Task, from_record
 __all__ = ["WORK", "estimate", "evaluate", "export", "import_keras", "predict", "train"]
 
 WORK = Path(".work")
-_PLACE = "own-data.json"
 _BACKENDS = ("tensorflow", "torch", "jax")
 _NOTES = ("I0000 ", "WARNING: All log messages before absl")
 
@@ -59,7 +58,7 @@ def train(task: Task, data: Path | None, output: Path, work: Path = WORK) -> run
                 if data is not None:
                     _require_same_split(run, task, data, work)
                     _require_same_data(run, task, data, work)
-                    _remember_place(run, task, data)
+                    _remember(run, task, data, work)
                 return run
         material, identity = _prepare(task, data, work)
         record = task.module.record(task.module.locate(data))
@@ -67,7 +66,7 @@ def train(task: Task, data: Path | None, output: Path, work: Path = WORK) -> run
             run.require_same(identity)
         else:
             run = runs.Run.create(output, _new_record(task, identity, record))
-        _remember_place(run, task, data)
+        _remember(run, task, data, work)
         from pipelines.training import fit
 
         fit.train(task, material, run)
@@ -166,10 +165,19 @@ def _held(folder: Path) -> Iterator[runs.Run]:
         yield runs.Run.open(folder)
 
 
-def _remember_place(run: runs.Run, task: Task, data: Path | None) -> None:
-    """Of own images, so that the next stages need not be told; not in git."""
+def _remember(run: runs.Run, task: Task, data: Path | None, work: Path) -> None:
+    """Keep what later stages ask of the data; not in git.
+
+    Which images the run has seen; of own images also where they are, so that the next
+    stages need not be told.
+    """
+    root = task.module.locate(data)
+    parts = _split_of(run)
+    seen = [*parts["training"], *parts["validation"]]
+    hashes = content.images(task.module, root, seen, work / "cache")
+    runs.write_json(run.path(runs.SEEN), hashes)
     if task.module is datasets.by_name("own"):
-        runs.write_json(run.path(_PLACE), {"data": str(Path(str(data)).absolute())})
+        runs.write_json(run.path(runs.PLACE), {"data": str(root.absolute())})
 
 
 def _place(run: runs.Run, task: Task, data: Path | None) -> Path | None:
@@ -180,7 +188,7 @@ def _place(run: runs.Run, task: Task, data: Path | None) -> Path | None:
     """
     if data is not None or task.module is not datasets.by_name("own"):
         return data
-    kept = content.read_json(run.path(_PLACE)) or {}
+    kept = content.read_json(run.path(runs.PLACE)) or {}
     try:
         root = task.module.locate(Path(kept["data"]) if "data" in kept else None)
         gone = len(task.module.check(root))

@@ -313,7 +313,10 @@ def test_another_set_has_rows_of_its_own(run, capsys):
     before = (run / "cases.csv").read_bytes()
     other = ["--images", "photos", "--masks", "labels", "--name", "elsewhere"]
     assert main(["evaluate", "--run", str(run), *other]) == 0
-    assert "foreground: nll" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert (
+        "foreground: nll" in said and "6 of 8 images of this set were trained" in said
+    )
     assert (run / "cases.csv").read_bytes() == before
     there = rows(run / "other-sets" / "elsewhere" / "cases.csv")
     assert {row["split"] for row in there} == {"elsewhere"} and len(there) == 8
@@ -324,6 +327,9 @@ def test_another_set_has_rows_of_its_own(run, capsys):
     about = json.loads((run / "other-sets" / "elsewhere" / "set.json").read_text())
     record = json.loads((run / "run.json").read_text())
     assert about["data_hash"] == record["data_hash"]
+    split = record["split"]
+    assert about["seen"] == sorted(split["training"] + split["validation"])
+    assert not list(run.glob(".other-sets*"))
     assert main(["tables"]) == 0
     means = {row["metric"]: row for row in rows(run.parents[1] / "other-sets.csv")}
     every = [float(row["nll"]) for row in there]
@@ -332,6 +338,26 @@ def test_another_set_has_rows_of_its_own(run, capsys):
     shutil.rmtree(run / "other-sets")
     assert main(["tables"]) == 0
     assert not (run.parents[1] / "other-sets.csv").exists()
+
+
+@pytest.mark.backend
+def test_other_images_do_not_replace_a_set_of_the_same_name(run, tmp_path, capsys):
+    save(tmp_path / "in" / "x.png", grey(blob((30, 44), 9), 9))
+    save(tmp_path / "on" / "x.png", blob((30, 44), 9).astype(np.uint8) * 255)
+    one = ["--images", str(tmp_path / "in"), "--masks", str(tmp_path / "on")]
+    command = ["evaluate", "--run", str(run)]
+    shutil.move(run / "seen-images.json", tmp_path)
+    assert main([*command, *one]) == 0
+    assert "is not known" in capsys.readouterr().out
+    shutil.move(tmp_path / "seen-images.json", run)
+    kept = (run / "other-sets" / "other" / "set.json").read_text()
+    assert json.loads(kept)["seen"] is None
+    assert main([*command, "--images", "photos", "--masks", "labels"]) == 2
+    assert "Give these another --name" in capsys.readouterr().err
+    assert (run / "other-sets" / "other" / "set.json").read_text() == kept
+    assert main([*command, *one]) == 0  # the same images: measured again
+    assert "0 of 1 images" in capsys.readouterr().out
+    shutil.rmtree(run / "other-sets")
 
 
 @pytest.mark.backend
@@ -376,9 +402,25 @@ def test_what_cannot_be_predicted_is_named(run, tmp_path, capsys):
         output = ["--output", str(tmp_path / "out")]
         assert main(["predict", "--model", str(run), *arguments, *output]) == 2
         assert message in capsys.readouterr().err
-    there = ["--input", "photos", "--output", "photos"]
+    for taken in ("photos", "labels"):
+        there = ["--input", "photos", "--output", taken]
+        assert main(["predict", "--model", str(run), *there]) == 2
+        assert "whose files would be replaced" in capsys.readouterr().err
+    save(tmp_path / "masks" / "a3.png", blob((30, 44), 3))
+    there = ["--input", "photos", "--output", str(tmp_path / "masks")]
     assert main(["predict", "--model", str(run), *there]) == 2
-    assert "whose files would be replaced" in capsys.readouterr().err
+    assert "found a3.png, which would be replaced" in capsys.readouterr().err
+
+
+def test_a_model_of_no_fixed_size_needs_its_run(run, tmp_path, capsys):
+    import keras
+
+    inputs = keras.Input((None, None, 1))
+    outputs = keras.layers.Conv2D(2, 1, activation="softmax")(inputs)
+    keras.Model(inputs, outputs).save(tmp_path / "free.keras")
+    command = ["predict", "--model", str(tmp_path / "free.keras"), "--input", "photos"]
+    assert main([*command, "--output", str(tmp_path / "out")]) == 2
+    assert "network of no fixed input size" in capsys.readouterr().err
 
 
 def test_a_run_keeps_the_split_it_was_given(run, tmp_path, capsys):
