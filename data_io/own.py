@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from data_io import volumes
 from data_io.content import read_json
 from data_io.datasets import folder, nifti
 from data_io.datasets.record import Record
@@ -28,6 +29,7 @@ ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif", ".nii", ".n
 MULTIPLE = 16  # what a U-Net of depth 4 can halve
 LARGEST, LARGEST_3D = 512, (80, 160)  # sides of the study's largest inputs (Table 1)
 MOST_CLASSES = 32
+FACTS = 2  # version of what is remembered of a file
 KEPT_VALUES = 64  # of a label map; one with more is none
 SHOWN = 20  # problems of one kind
 Facts = dict[str, Any]
@@ -208,15 +210,17 @@ def _facts(
     broken = []
     for case, role, path in tqdm(todo, "look", unit="file", delay=1, leave=False):
         state = Path(path).stat()
-        stamp = [state.st_size, state.st_mtime_ns]
-        entry = known.get(path)
+        stamp = [FACTS, state.st_size, state.st_mtime_ns]
+        # One file may be named in both roles; that is a problem to be told, not here.
+        key = f"{role} {path}"
+        entry = known.get(key)
         if not entry or entry["stamp"] != stamp:
             try:
                 entry = {"stamp": stamp, "facts": _look(Path(path), role)}
             except InputError as error:
                 broken.append(str(error))
                 continue
-        fresh[path] = entry
+        fresh[key] = entry
         facts.setdefault(case, {})[role] = entry["facts"]
     problems += _first(broken)
     if fresh != known and fresh:
@@ -231,12 +235,19 @@ def _look(path: Path, role: str) -> Facts:
         found: Facts = {"shape": list(pixels.shape[:-1]), "channels": pixels.shape[-1]}
         if folder.is_volume(path):
             found["spacing_mm"] = list(nifti.geometry(path).spacing_mm)
-        return found
+        return {**found, **_place(path)}
     labels = folder.read_labels(path)
     values, numbers = np.unique(labels, return_counts=True)
     counted = zip(values.tolist(), numbers.tolist(), strict=True)
     pairs = [[int(value), number] for value, number in counted][:KEPT_VALUES]
-    return {"shape": list(labels.shape), "values": pairs}
+    return {"shape": list(labels.shape), "values": pairs, **_place(path)}
+
+
+def _place(path: Path) -> Facts:
+    """Where a volume's voxels lie; nothing of an image."""
+    if not folder.is_volume(path):
+        return {}
+    return {"affine": nifti.geometry(path).affine.tolist()}
 
 
 def _reading(
@@ -247,6 +258,7 @@ def _reading(
 ) -> dict[str, Any]:
     """Channels, label values and names of classes; adds to `problems`."""
     problems += _first(_other_sizes(facts))
+    problems += _first(_other_grids(facts))
     images = [roles["image"] for roles in facts.values() if "image" in roles]
     axes = {len(image["shape"]) for image in images}
     if len(axes) > 1:
@@ -270,6 +282,11 @@ def _reading(
             f"--classes: expected the network's {len(like.classes)} classes, "
             f"received {len(classes)}."
         )
+    if like and tuple(classes) != like.classes and set(classes) == set(like.classes):
+        problems.append(
+            f"--classes: expected the network's order, {', '.join(like.classes)}, "
+            f"received {', '.join(classes)}. Number the label values in that order."
+        )
     labels = {c: r["observer1"] for c, r in facts.items() if "observer1" in r}
     values = _values(labels, classes, problems) if labels else range(len(classes))
     names = list(classes) or _names(len(values))
@@ -288,6 +305,24 @@ def _other_sizes(facts: Mapping[str, Mapping[str, Facts]]) -> list[str]:
         f"image is, found {_by(roles['observer1']['shape'])}."
         for case, roles in facts.items()
         if len(roles) == 2 and roles["image"]["shape"] != roles["observer1"]["shape"]
+    ]
+
+
+def _other_grids(facts: Mapping[str, Mapping[str, Facts]]) -> list[str]:
+    """Label maps of the right size that lie elsewhere, such as mirrored ones."""
+    pairs = {case: roles for case, roles in facts.items() if len(roles) == 2}
+    return [
+        f"case {case}: expected a label map with the affine of its image, found "
+        "another one: it lies elsewhere or is mirrored. Resample it."
+        for case, roles in pairs.items()
+        if roles["image"]["shape"] == roles["observer1"]["shape"]
+        and "affine" in roles["image"]
+        and not np.allclose(
+            roles["image"]["affine"],
+            roles["observer1"].get("affine", np.nan),
+            rtol=0,
+            atol=volumes.SAME_MM,
+        )
     ]
 
 

@@ -75,6 +75,20 @@ def test_problems_of_volumes(tmp_path):
     assert "label map of 14 x 30 x 22, as its image is, found 14 x 30 x 21" in found
 
 
+def test_a_label_map_on_another_grid_is_refused(tmp_path):
+    images, labels = write_sets(tmp_path)
+    path = labels / "v1.nii.gz"
+    whole = nibabel.load(path)
+    # Mirrored in the array and in the affine: the same place in mm, not by voxel.
+    mirror = np.diag([-1.0, 1, 1, 1])
+    mirror[0, 3] = SHAPE[0] - 1
+    array = np.asarray(whole.dataobj)[::-1]
+    nibabel.save(nibabel.Nifti1Image(array, whole.affine @ mirror), path)
+    for _ in range(2):  # decoded, then remembered
+        with pytest.raises(InputError, match="v1_0000: expected a label map with the"):
+            own.describe(images, labels, tmp_path / "work")
+
+
 def tiny(record) -> Protocol:
     overlap = tuple(size // 2 for size in record.input_shape)
     return Protocol(record.input_shape, filters=2, depth=2, epochs=8, overlap=overlap)
