@@ -172,12 +172,20 @@ def _remember(run: runs.Run, task: Task, data: Path | None, work: Path) -> None:
     stages need not be told.
     """
     root = task.module.locate(data)
-    parts = _split_of(run)
-    seen = [*parts["training"], *parts["validation"]]
-    hashes = content.images(task.module, root, seen, work / "cache")
-    runs.write_json(run.path(runs.SEEN), hashes)
+    # A run from git has no weights to measure on other sets: nothing to note.
+    if not run.reached("trained") or run.path(runs.MODEL).is_file():
+        parts = _split_of(run)
+        seen = [*parts["training"], *parts["validation"]]
+        hashes = content.images(task.module, root, seen, work / "cache")
+        _write_if_other(run.path(runs.SEEN), hashes)
     if task.module is datasets.by_name("own"):
-        runs.write_json(run.path(runs.PLACE), {"data": str(root.absolute())})
+        _write_if_other(run.path(runs.PLACE), {"data": str(root.absolute())})
+
+
+def _write_if_other(path: Path, value: dict[str, str]) -> None:
+    """A finished run is left as it is where there is nothing new to note."""
+    if content.read_json(path) != value:
+        runs.write_json(path, value)
 
 
 def _place(run: runs.Run, task: Task, data: Path | None) -> Path | None:
