@@ -4,7 +4,6 @@
 `data_io.datasets.folder` then offers as a data set like any other.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -18,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data_io import volumes
-from data_io.content import read_json
+from data_io.content import digest, read_json
 from data_io.datasets import folder, nifti
 from data_io.datasets.record import Record
 from data_io.errors import InputError
@@ -81,7 +80,7 @@ def describe(
     _check_name(name)
     problems: list[str] = []
     pairs = _pairs(Path(images), masks and Path(masks), problems)
-    root = work / "own" / f"{name}-{_digest([pairs, list(classes)])}"
+    root = work / "own" / f"{name}-{digest([pairs, list(classes)])[:12]}"
     facts = _facts(pairs, root / "facts.json", problems)
     title = f"own data {name!r}: {images}" + (f" with {masks}" if masks else "")
     reading = _reading(facts, classes, like, problems)
@@ -211,7 +210,7 @@ def _facts(
     for case, role, path in tqdm(todo, "look", unit="file", delay=1, leave=False):
         state = Path(path).stat()
         stamp = [FACTS, state.st_size, state.st_mtime_ns]
-        # One file may be named in both roles; that is a problem to be told, not here.
+        # One file may be named in both roles, and has other facts in each.
         key = f"{role} {path}"
         entry = known.get(key)
         if not entry or entry["stamp"] != stamp:
@@ -233,8 +232,6 @@ def _look(path: Path, role: str) -> Facts:
     if role == "image":
         pixels = folder.read_pixels(path)
         found: Facts = {"shape": list(pixels.shape[:-1]), "channels": pixels.shape[-1]}
-        if folder.is_volume(path):
-            found["spacing_mm"] = list(nifti.geometry(path).spacing_mm)
         return {**found, **_place(path)}
     labels = folder.read_labels(path)
     values, numbers = np.unique(labels, return_counts=True)
@@ -247,7 +244,8 @@ def _place(path: Path) -> Facts:
     """Where a volume's voxels lie; nothing of an image."""
     if not folder.is_volume(path):
         return {}
-    return {"affine": nifti.geometry(path).affine.tolist()}
+    place = nifti.geometry(path)
+    return {"affine": place.affine.tolist(), "spacing_mm": list(place.spacing_mm)}
 
 
 def _reading(
@@ -316,13 +314,7 @@ def _other_grids(facts: Mapping[str, Mapping[str, Facts]]) -> list[str]:
         "another one: it lies elsewhere or is mirrored. Resample it."
         for case, roles in pairs.items()
         if roles["image"]["shape"] == roles["observer1"]["shape"]
-        and "affine" in roles["image"]
-        and not np.allclose(
-            roles["image"]["affine"],
-            roles["observer1"].get("affine", np.nan),
-            rtol=0,
-            atol=volumes.SAME_MM,
-        )
+        and not volumes.same_place(roles["image"], roles["observer1"])
     ]
 
 
@@ -458,10 +450,6 @@ def _message(title: str, problems: Sequence[str]) -> str:
     count = f"{len(problems)} problem" + "s" * (len(problems) > 1)
     lines = [f"  {number}. {text}" for number, text in enumerate(problems, 1)]
     return "\n".join([f"{title}: {count}.", *lines])
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12]
 
 
 def _write(path: Path, value: Any) -> None:

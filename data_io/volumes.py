@@ -10,7 +10,7 @@ import numpy as np
 from data_io.datasets import nifti
 from data_io.datasets.record import Record
 
-__all__ = ["facts", "judge"]
+__all__ = ["facts", "judge", "same_place"]
 
 AGAIN = "Copy it again from the original download."
 SIZES_MM = (0.01, 50.0)  # of voxels; beyond, a header has lost its unit or its mind
@@ -141,12 +141,18 @@ def _judge_grid(name: str, known: Facts, image: Facts) -> list[str]:
             f"{name}: expected {_shape(image)} voxels, as its image, found "
             f"{_shape(known)}. {AGAIN}"
         ]
-    if not np.allclose(known["affine"], image["affine"], rtol=0, atol=SAME_MM):
+    if not same_place(known, image):
         return [
             f"{name}: expected the affine of its image, found another one: rows "
             f"{known['affine'][:3]}, of the image {image['affine'][:3]}. {AGAIN}"
         ]
     return []
+
+
+def same_place(one: Facts, other: Facts) -> bool:
+    """Whether two files have the same affine, or none as images have."""
+    first, second = (facts.get("affine", np.nan) for facts in (one, other))
+    return np.allclose(first, second, rtol=0, atol=SAME_MM, equal_nan=True)
 
 
 def _shape(known: Facts) -> str:

@@ -111,8 +111,7 @@ class Voxels:
         """Logarithms of the probabilities; not of one channel, see `spread`."""
         if not self.from_logits:
             return ops.log(self.y_pred)
-        logs = ops.log_softmax(self.scores, axis=self.axis)
-        return _from_class(logs, self.first, self.axis)
+        return _from_class(self._logs, self.first, self.axis)
 
     @cached_property
     def log_rest(self) -> Tensor:
@@ -121,8 +120,8 @@ class Voxels:
             # log1p keeps the digits of a small p, of which 1 - p keeps few.
             return ops.log1p(-self.y_pred)
         # From the other classes' logits: 1 - p itself is 0 where p is 1 in float32.
-        logs = ops.log_softmax(self.scores, axis=self.axis)
-        parts = [_at(logs, c, c + 1, self.axis) for c in range(logs.shape[self.axis])]
+        classes = range(self.scores.shape[self.axis])
+        parts = [_at(self._logs, c, c + 1, self.axis) for c in classes]
         rest = [
             ops.logsumexp(
                 ops.concatenate([*parts[:c], *parts[c + 1 :]], self.axis),
@@ -132,6 +131,11 @@ class Voxels:
             for c in range(self.first, len(parts))
         ]
         return ops.concatenate(rest, axis=self.axis)
+
+    @cached_property
+    def _logs(self) -> Tensor:
+        """Logarithms of the softmax of all classes, from logits."""
+        return ops.log_softmax(self.scores, axis=self.axis)
 
     def spread(self) -> "Voxels":
         """The same with two classes in the place of one channel."""

@@ -174,13 +174,11 @@ def sample_weight(weight: Any, y_pred: Any, axis: int = -1) -> str:
     """
     shape, predicted = _shape("sample_weight", weight), _shape("y_pred", y_pred)
     voxels, _ = _without_classes(predicted, axis)
-    if not shape or _fit(shape, predicted[:1]) or _fit(shape, (predicted[0], 1)):
-        # With one spatial axis of unknown length, it is the weights that tell.
-        if shape[1:] not in ((), (1,)) and _fit(shape, voxels):
-            return "voxels"
-        return "images"
-    if _fit(shape, voxels):
+    # One spatial axis of unknown length fits (N, 1) too: that is a weight per image.
+    if _fit(shape, voxels) and shape[1:] != (1,):
         return "voxels"
+    if not shape or _fit(shape, predicted[:1]) or _fit(shape, (predicted[0], 1)):
+        return "images"
     raise ValueError(
         f"sample_weight: expected one weight per image, shape {predicted[:1]}, or one "
         f"per voxel, shape {voxels}, received shape {shape}"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
-from data_io import cache, content, datasets, own, splits
+from data_io import cache, content, datasets, native, own, splits
 from data_io.datasets import folder as own_images
 from data_io.datasets.record import Record
 from data_io.errors import InputError
@@ -288,7 +289,7 @@ def _evaluate_set(trained: Trained, root: Path, name: str, work: Path) -> Path:
         "versions": provenance.versions(),
     }
     _require_same_set(target, about["data_hash"])
-    measured = _measure(trained, run, root, name)
+    measured = _measure(trained, root, name)
     # Not in `other-sets`, where what is there is taken for a set.
     aside = run.path(f".{runs.OTHER_SETS}")
     with runs.writing(target):
@@ -333,27 +334,25 @@ def _seen(run: runs.Run, root: Path, work: Path) -> list[str] | None:
 
 
 def _measure(
-    trained: Trained, run: runs.Run, root: Path, name: str
+    trained: Trained, root: Path, name: str
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Predicts and measures case by case: probabilities of one are on disk at a time.
+    """Predicts and measures case by case: probabilities of one are held at a time.
 
     Returns:
         as `evaluate.measure`.
     """
     rows: list[dict[str, Any]] = []
     pairs: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as place:
-        aside = runs.Run(Path(place), run.record)
-        folder = aside.path(evaluate.PROBABILITIES)
-        folder.mkdir()
-        for case, softmax in _predictions(trained, root):
-            path = folder / f"{case}.npy"
-            with runs.writing(path):
-                np.save(path, softmax)
-            measured, paired = evaluate.measure_case(
-                aside, own_images, root, name, case
-            )
-            rows += measured
-            pairs += paired
-            path.unlink()
+    for case, softmax in _predictions(trained, root):
+        slabs_of = functools.partial(_slabs, softmax, trained.settings.is_3d)
+        measured, paired = evaluate.measure_case(own_images, root, name, case, slabs_of)
+        rows += measured
+        pairs += paired
     return rows, pairs
+
+
+def _slabs(
+    softmax: _Array, is_3d: bool, shape: tuple[int, ...]
+) -> Iterable[tuple[slice, _Array]]:
+    """Probabilities in hand at native resolution, as `evaluate.slabs` reads them."""
+    return native.slabs(softmax, shape) if is_3d else [(slice(None), softmax)]

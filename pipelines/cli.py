@@ -230,6 +230,29 @@ def _predict(commands: _Commands[argparse.ArgumentParser]) -> None:
         "  dscpp predict --model RUN --input photos --output labels --threshold 0.3",
     )
     _add_run(parser, required=False)
+    _add_any_images(parser)
+    arguments.add_data(parser)
+    arguments.add_work(parser)
+    parser.add_argument(
+        "--again", action="store_true", help="predict again although it was done"
+    )
+    parser.add_argument(
+        "--nifti",
+        action="store_true",
+        help="with --run, of volumes: write label maps too, RUN/nifti/CASE.nii.gz, "
+        "with the affine and header of their images",
+    )
+    parser.add_argument(
+        "--probabilities",
+        action="store_true",
+        help="with --nifti, and with --model on volumes: write the probabilities "
+        "beside the label maps, at native resolution (large)",
+    )
+    parser.set_defaults(run=_run_predict)
+
+
+def _add_any_images(parser: argparse.ArgumentParser) -> None:
+    """Arguments to predict images that belong to no run."""
     other = parser.add_argument_group("any images, without label maps")
     other.add_argument(
         "--model",
@@ -256,24 +279,6 @@ def _predict(commands: _Commands[argparse.ArgumentParser]) -> None:
         help="foreground where its probability is at least T (default: the most "
         "probable class)",
     )
-    arguments.add_data(parser)
-    arguments.add_work(parser)
-    parser.add_argument(
-        "--again", action="store_true", help="predict again although it was done"
-    )
-    parser.add_argument(
-        "--nifti",
-        action="store_true",
-        help="with --run, of volumes: write label maps too, RUN/nifti/CASE.nii.gz, "
-        "with the affine and header of their images",
-    )
-    parser.add_argument(
-        "--probabilities",
-        action="store_true",
-        help="with --nifti, and with --model on volumes: write the probabilities "
-        "beside the label maps, at native resolution (large)",
-    )
-    parser.set_defaults(run=_run_predict)
 
 
 def _run_predict(options: argparse.Namespace) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -157,34 +158,39 @@ def measure(
     rows: list[dict[str, Any]] = []
     pairs: list[dict[str, Any]] = []
     for split, case in tqdm(cases, desc=f"{run.name} evaluate", unit="case"):
-        measured, paired = measure_case(run, module, root, split, case)
+        stored = functools.partial(slabs, run, module, root, case)
+        measured, paired = measure_case(module, root, split, case, stored)
         rows += measured
         pairs += paired
     return rows, pairs
 
 
 def measure_case(
-    run: runs.Run, module: ModuleType, root: Path, split: str, case: str
+    module: ModuleType,
+    root: Path,
+    split: str,
+    case: str,
+    slabs_of: Callable[[tuple[int, ...]], Iterable[tuple[slice, _Array]]],
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Measure one case; arguments and rows as those of `measure`."""
-    rows, pairs = _case(run, module, root, case)
-    return (
-        [{"split": split, **row} for row in rows],
-        [{"split": split, **row} for row in pairs],
-    )
+    """Measure one case in one pass over its voxels: all regions, observers, targets.
 
+    Args:
+        module: of the data set.
+        root: its folder.
+        split: name of the split, for the rows.
+        case: the case's id.
+        slabs_of: gives the probabilities as `slabs` does, from the native shape.
 
-def _case(
-    run: runs.Run, module: ModuleType, root: Path, case: str
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Measure one case in one pass over its voxels: all regions, observers, targets."""
+    Returns:
+        as `measure`.
+    """
     references = module.references(root, case)
     regions = module.regions(root, case)
     names = dict(enumerate(module.record(root).classes))
     del names[0]
     tallies = {region: _Tally(names, references) for region in regions}
     shape = next(iter(references.values())).shape
-    for part, softmax in slabs(run, module, root, case, shape):
+    for part, softmax in slabs_of(shape):
         labels = {
             reference: np.ascontiguousarray(label[part])
             for reference, label in references.items()
@@ -195,7 +201,7 @@ def _case(
     rows, pairs = [], []
     for target, name in names.items():
         for region, tally in tallies.items():
-            keys = {"case": case, "target": name, "region": region}
+            keys = {"split": split, "case": case, "target": name, "region": region}
             rows += [{**keys, **row} for row in tally.rows(target)]
             pairs += [{**keys, **row} for row in tally.pairs(target)]
     return rows, pairs

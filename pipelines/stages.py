@@ -56,17 +56,19 @@ def train(task: Task, data: Path | None, output: Path, work: Path = WORK) -> run
             run.require_same(task.identity())
             if run.reached("trained"):
                 if data is not None:
-                    _require_same_split(run, task, data, work)
-                    _require_same_data(run, task, data, work)
-                    _remember(run, task, data, work)
+                    root = task.module.locate(data)
+                    _require_same_split(run, task, root, work)
+                    _require_same_data(run, task, root, work)
+                    _remember(run, task, root, work)
                 return run
-        material, identity = _prepare(task, data, work)
-        record = task.module.record(task.module.locate(data))
+        root = task.module.locate(data)
+        material, identity = _prepare(task, root, work)
+        record = task.module.record(root)
         if runs.is_run(output):
             run.require_same(identity)
         else:
             run = runs.Run.create(output, _new_record(task, identity, record))
-        _remember(run, task, data, work)
+        _remember(run, task, root, work)
         from pipelines.training import fit
 
         fit.train(task, material, run)
@@ -165,13 +167,12 @@ def _held(folder: Path) -> Iterator[runs.Run]:
         yield runs.Run.open(folder)
 
 
-def _remember(run: runs.Run, task: Task, data: Path | None, work: Path) -> None:
+def _remember(run: runs.Run, task: Task, root: Path, work: Path) -> None:
     """Keep what later stages ask of the data; not in git.
 
     Which images the run has seen; of own images also where they are, so that the next
     stages need not be told.
     """
-    root = task.module.locate(data)
     # A run from git has no weights to measure on other sets: nothing to note.
     if not run.reached("trained") or run.path(runs.MODEL).is_file():
         parts = _split_of(run)
@@ -334,20 +335,14 @@ def _require_backend(run: runs.Run) -> None:
         )
 
 
-def _require_same_split(run: runs.Run, task: Task, data: Path, work: Path) -> None:
+def _require_same_split(run: runs.Run, task: Task, root: Path, work: Path) -> None:
     """Files added since, or other files of `--split`, are another training."""
-    split = _split(task, task.module.locate(data), work)
-    run.require_same({"split": split})
+    run.require_same({"split": _split(task, root, work)})
 
 
-def _require_same_data(
-    run: runs.Run, task: Task, data: Path | None, work: Path
-) -> None:
-    """Where data is given, a finished run must have been made from it."""
-    if data is None:
-        return
+def _require_same_data(run: runs.Run, task: Task, root: Path, work: Path) -> None:
+    """A finished run must have been made from the data that are given."""
     module = task.module
-    root = module.locate(data)
     known = set(splits.cases(module, root))
     cases = [case for ids in _split_of(run).values() for case in ids if case in known]
     hashes = content.content(module, root, cases, work / "cache")

@@ -5,7 +5,6 @@ say phantom. Over the label maps of KiTS19 (which come without the CT images), o
 drawn ones where there are none.
 """
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -18,7 +17,7 @@ import nibabel
 import numpy as np
 from tqdm import tqdm
 
-from data_io.content import file_hash
+from data_io.content import digest, file_hash
 from data_io.datasets import ct, kits19, layout, nifti
 from data_io.datasets.kits19 import (
     cases,
@@ -114,8 +113,7 @@ def drawn() -> dict[str, Path | None]:
 def key(sources: dict[str, Path | None]) -> str:
     """Names a set by all that decides its content."""
     hashes = {case: path and file_hash(path) for case, path in sources.items()}
-    text = json.dumps([FORMAT, hashes])
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return digest([FORMAT, hashes])[:12]
 
 
 def complete(folder: Path) -> bool:

@@ -4,11 +4,10 @@ Arrays keep the axes of their file, whatever its affine says; what is written be
 volume takes that volume's affine and header, so both lie on the same grid.
 """
 
-import contextlib
 import gzip
 import math
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError
 
-from data_io.datasets.reading import describe, reason
+from data_io.datasets.reading import decoding
 from data_io.errors import InputError
 
 __all__ = [
@@ -63,7 +62,7 @@ def geometry(path: Path) -> Geometry:
     Raises:
         InputError: no file, not NIfTI, or not three axes.
     """
-    with _decoding(path):
+    with decoding(path, *_BROKEN):
         return _geometry(path, _open(path))
 
 
@@ -81,7 +80,7 @@ def read(path: Path) -> np.ndarray:
     Raises:
         InputError: no file, not NIfTI, not three axes, or cut short.
     """
-    with _decoding(path):
+    with decoding(path, *_BROKEN):
         image = _open(path)
         shape = _geometry(path, image).shape
         found = np.empty(shape, _dtype(image.dataobj), order="F")
@@ -124,7 +123,7 @@ def read_slice(path: Path, index: int) -> np.ndarray:
     Raises:
         InputError: as `read`.
     """
-    with _decoding(path):
+    with decoding(path, *_BROKEN):
         image = _open(path)
         shape = _geometry(path, image).shape
         found = np.empty(shape[1:], _dtype(image.dataobj))
@@ -201,7 +200,7 @@ def check_whole(path: Path) -> None:
         InputError: it is cut short or damaged.
     """
     if path.suffix == ".gz":
-        with _decoding(path), gzip.open(path) as stream:
+        with decoding(path, *_BROKEN), gzip.open(path) as stream:
             while stream.read(1 << 20):
                 pass
 
@@ -230,21 +229,3 @@ def _geometry(path: Path, image: nibabel.Nifti1Image) -> Geometry:
             "Split what has more."
         )
     return Geometry(shape[:3], np.asarray(image.affine), image.header)
-
-
-@contextlib.contextmanager
-def _decoding(path: Path) -> Iterator[None]:
-    """Turns what nibabel and gzip raise on a bad file into one clear error."""
-    try:
-        yield
-    except InputError:
-        raise
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: expected a file, found none.") from error
-    except PermissionError as error:
-        raise InputError(
-            f"{path}: expected a readable file, found no permission to read it. "
-            "Change its permissions."
-        ) from error
-    except _BROKEN as error:
-        raise InputError(f"{path}: {describe(path)} ({reason(error)}).") from error

@@ -1,7 +1,9 @@
 """Reading raw image files: decoded to the last pixel, or one clear error."""
 
+import contextlib
 import struct
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ from PIL import ExifTags, Image
 
 from data_io.errors import InputError
 
-__all__ = ["decode", "read_image", "read_mask", "read_union", "union"]
+__all__ = ["decode", "decoding", "read_image", "read_mask", "read_union", "union"]
 
 # What Pillow raises, as it catches it itself on opening a JPEG.
 _BAD_EXIF = (KeyError, SyntaxError, TypeError, ValueError, struct.error)
@@ -32,13 +34,34 @@ def decode(path: Path) -> tuple[str, np.ndarray]:
         InputError: no file, not an image, cut short, of several pages or more than 8
             bits a colour channel, or turned by an EXIF tag.
     """
+    # Pillow warns of what does not matter here; what does is raised. It raises nearly
+    # anything on a broken file.
+    with (
+        decoding(path, Exception),
+        warnings.catch_warnings(action="ignore"),
+        Image.open(path) as image,
+    ):
+        _refuse_what_would_be_lost(path, image)
+        _refuse_turned(path, image)
+        image.load()
+        return image.mode, np.array(image)
+
+
+@contextlib.contextmanager
+def decoding(path: Path, *broken: type[Exception]) -> Iterator[None]:
+    """Turns what a decoder raises on a bad file into one clear error.
+
+    Args:
+        path: the file.
+        *broken: what is raised where it is damaged or of another kind.
+
+    Raises:
+        InputError: in place of these, and of a file that is missing or closed to us.
+    """
     try:
-        # Pillow warns of what does not matter here; what does is raised.
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
-            _refuse_what_would_be_lost(path, image)
-            _refuse_turned(path, image)
-            image.load()
-            return image.mode, np.array(image)
+        yield
+    except InputError:
+        raise
     except FileNotFoundError as error:
         raise InputError(f"{path}: expected a file, found none.") from error
     except PermissionError as error:
@@ -46,9 +69,7 @@ def decode(path: Path) -> tuple[str, np.ndarray]:
             f"{path}: expected a readable file, found no permission to read it. "
             "Change its permissions."
         ) from error
-    except InputError:
-        raise
-    except Exception as error:  # Pillow raises nearly anything on a broken file
+    except broken as error:
         raise InputError(f"{path}: {describe(path)} ({reason(error)}).") from error
 
 
