@@ -20,6 +20,7 @@ from data_io.errors import InputError
 from pipelines import provenance
 from pipelines import run as runs
 from pipelines.measure import histograms, metrics
+from pipelines.measure.regions import BAND, band, band_radius
 
 __all__ = [
     "COLUMNS", "PROBABILITIES", "SPLITS", "evaluate", "measure", "measure_case",
@@ -185,7 +186,7 @@ def measure_case(
         as `measure`.
     """
     references = module.references(root, case)
-    regions = module.regions(root, case)
+    regions = _regions(module, root, case, references)
     names = dict(enumerate(module.record(root).classes))
     del names[0]
     tallies = {region: _Tally(names, references) for region in regions}
@@ -207,6 +208,22 @@ def measure_case(
     return rows, pairs
 
 
+def _regions(
+    module: ModuleType, root: Path, case: str, references: Mapping[str, _Array]
+) -> dict[str, _Array]:
+    """The data set's own regions, and the band around what observer 1 marked.
+
+    A case without a structure has no band.
+    """
+    regions = dict(module.regions(root, case))
+    label = next(iter(references.values()))
+    place = module.geometry(root, case) if hasattr(module, "geometry") else None
+    around = band(label, band_radius(label.ndim, place and place.spacing_mm))
+    if around.any():
+        regions[BAND] = around
+    return regions
+
+
 class _Tally:
     """What is summed up in one region of a case, slab after slab.
 
@@ -221,15 +238,18 @@ class _Tally:
             name: metrics.CaseMetrics(self._targets) for name in references
         }
         self._counts: dict[tuple[str, int], Any] = defaultdict(int)
+        self._sums: dict[tuple[str, int], Any] = defaultdict(float)
         self._pairs: dict[int, Any] = defaultdict(int)
 
     def add(self, softmax: _Array, labels: Mapping[str, _Array], mask: _Array) -> None:
         for name, label in labels.items():
             self._measures[name].add(label, softmax, mask)
             for target in self._targets:
-                self._counts[name, target] += histograms.count(
+                counts, sums = histograms.count_with_sums(
                     softmax[..., target], label == target, mask
                 )
+                self._counts[name, target] += counts
+                self._sums[name, target] += sums
         if all(name in labels for name in _PAIR):
             for target in self._targets:
                 first, second = (labels[name] == target for name in _PAIR)
@@ -239,8 +259,9 @@ class _Tally:
 
     def rows(self, target: int) -> Iterator[dict[str, Any]]:
         for name, measures in self._measures.items():
-            counts = self._counts[name, target]
-            yield {"reference": name, "counts": counts, **measures.of(target)}
+            key = name, target
+            binned = {"counts": self._counts[key], "sums": self._sums[key]}
+            yield {"reference": name, **binned, **measures.of(target)}
 
     def pairs(self, target: int) -> Iterator[dict[str, Any]]:
         if target in self._pairs:

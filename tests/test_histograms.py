@@ -2,6 +2,7 @@
 
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,11 @@ from pipelines.measure.histograms import (
     EDGES,
     THRESHOLDS,
     Histograms,
+    centres,
     confusion,
     count,
     count_pair,
+    count_with_sums,
     load,
     save,
     threshold_metrics,
@@ -283,6 +286,8 @@ def test_round_trip(tmp_path, histograms):
     save(tmp_path / "histograms.npz", histograms)
     back = load(tmp_path / "histograms.npz")
     for name, array in vars(histograms).items():
+        if array is None:
+            continue
         np.testing.assert_array_equal(getattr(back, name), array)
         assert getattr(back, name).dtype == array.dtype
 
@@ -311,6 +316,53 @@ def test_no_rows_and_no_pairs(tmp_path):
     back = load(tmp_path / "empty.npz")
     assert back.counts.shape == (0, 2, N_BINS)
     assert back.pair_counts.shape == (0, 4, N_BINS)
+
+
+@given(predictions())
+def test_sums_are_those_of_the_voxels_of_each_bin(prediction):
+    p, label, mask = prediction
+    counts, sums = count_with_sums(p, label, mask)
+    np.testing.assert_array_equal(counts, count(p, label, mask))
+    values = p[mask].astype(np.float64)
+    for left, right, total in zip(EDGES[:-1], EDGES[1:], sums, strict=True):
+        inside = (values >= left) & ((values < right) | (right == 1))
+        assert total == pytest.approx(values[inside].sum(), rel=1e-12)
+
+
+def test_means_stand_beside_the_counts_and_are_nan_where_nothing_is(tmp_path):
+    # By hand: 0.3 and 0.32 share a bin; their mean is 0.31.
+    counts, sums = count_with_sums(np.array([0.3, 0.32, 0.9]), np.array([0, 1, 1]))
+    save(tmp_path / "h.npz", Histograms.from_rows([row(counts=counts, sums=sums)]))
+    back = load(tmp_path / "h.npz")
+    assert back.means.shape == (1, N_BINS)
+    found = back.means[0][~np.isnan(back.means[0])]
+    np.testing.assert_allclose(found, [0.31, 0.9], rtol=1e-6)
+    full = back.counts[0].sum(axis=0) > 0
+    np.testing.assert_allclose(back.confidence()[0, full], [0.31, 0.9], rtol=1e-6)
+    np.testing.assert_allclose(back.confidence()[0, ~full], centres()[~full])
+
+
+def test_without_means_the_confidence_is_the_centre(tmp_path, histograms):
+    save(tmp_path / "old.npz", histograms)
+    back = load(tmp_path / "old.npz")
+    assert back.means is None
+    np.testing.assert_array_equal(back.confidence()[3], centres())
+
+
+def test_centres_lie_in_their_bins_half_way_in_logit():
+    middle = centres()
+    assert (middle > EDGES[:-1]).all() and (middle < EDGES[1:]).all()
+    assert middle[0] == EDGES[1] / 2
+    # The bin that ends at 0.5 begins at logit -0.2006 (p = 0.45).
+    index = int(np.searchsorted(EDGES, 0.5)) - 1
+    assert EDGES[index] == pytest.approx(0.45)
+    half = math.log(0.45 / 0.55) / 2
+    assert middle[index] == pytest.approx(1 / (1 + math.exp(-half)))
+
+
+def test_means_of_another_shape_are_refused(histograms):
+    with pytest.raises(ValueError, match=r"means: expected shape \(6, \d+\)"):
+        replace(histograms, means=np.zeros((6, 3)))
 
 
 def test_select(histograms):

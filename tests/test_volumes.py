@@ -13,7 +13,7 @@ from data_io.errors import InputError
 from data_io.miscnn_compat import Resampling, Sample
 from pipelines import cli, evaluate, export, show
 from pipelines import run as runs
-from pipelines.measure import histograms, metrics
+from pipelines.measure import histograms, metrics, regions
 from pipelines.training.task import Task
 
 CASE = "case_00003"
@@ -75,13 +75,18 @@ def test_measures_slab_by_slab_are_those_of_the_whole(monkeypatch, volume, plane
     monkeypatch.setattr(native, "_VOXELS", planes * SHAPE[1] * SHAPE[2])
     rows, pairs = evaluate.measure(volume.run, kits19, volume.root, [("test", CASE)])
     whole = miscnn(softmax_of(GRID), SHAPE)
-    assert [row["target"] for row in rows] == ["kidney", "kidney tumour"]
+    near = regions.band(volume.label, regions.band_radius(3, SPACING_MM))
+    masks = {"image": None, "band": near}
+    assert [(row["target"], row["region"]) for row in rows] == [
+        (target, region) for target in ("kidney", "kidney tumour") for region in masks
+    ]
     assert not pairs
-    for target, row in enumerate(rows, 1):
+    for row in rows:
+        target, mask = 1 + (row["target"] == "kidney tumour"), masks[row["region"]]
         # Where the rounding of float32 decides, a voxel may fall in the next bin.
-        counts = histograms.count(whole[..., target], volume.label == target)
+        counts = histograms.count(whole[..., target], volume.label == target, mask)
         assert np.abs(row.pop("counts") - counts).sum() <= 4
-        expected = metrics.case_metrics(volume.label, whole, target)
+        expected = metrics.case_metrics(volume.label, whole, target, mask)
         for name, value in expected.items():
             assert row[name] == pytest.approx(value, rel=1e-5), name
 

@@ -3,7 +3,9 @@
 One histogram per case, region and target answers for every threshold, reliability
 diagram and calibration error without another prediction. Bins are even in logit, since
 losses such as Dice push nearly all probabilities close to 0 or 1, and the softmax
-thresholds are among the edges, so that the counts at a threshold are exact.
+thresholds are among the edges, so that the counts at a threshold are exact. Beside the
+counts stands the mean probability in each bin, so that the confidence of a bin is what
+the network said, not the bin's centre.
 """
 
 import io
@@ -25,9 +27,11 @@ __all__ = [
     "EDGES",
     "THRESHOLDS",
     "Histograms",
+    "centres",
     "confusion",
     "count",
     "count_pair",
+    "count_with_sums",
     "load",
     "save",
     "threshold_metrics",
@@ -78,6 +82,28 @@ def count(
     Raises:
         ValueError: shapes that do not fit, an empty mask, values out of range.
     """
+    return _count(probability, [label], mask)[0]
+
+
+def count_with_sums(
+    probability: npt.ArrayLike,
+    label: npt.ArrayLike,
+    mask: npt.ArrayLike | None = None,
+) -> tuple[_Counts, _Floats]:
+    """Count as `count` does, and sum up the probability in each bin.
+
+    Args:
+        probability: as in `count`, as are the next two.
+        label: 1 where the truth is the target, else 0.
+        mask: voxels to use.
+
+    Returns:
+        Counts, (2, B); sums of the probability over all voxels of a bin, whatever
+        their label, (B,), float64.
+
+    Raises:
+        ValueError: as in `count`.
+    """
     return _count(probability, [label], mask)
 
 
@@ -101,31 +127,55 @@ def count_pair(
     Raises:
         ValueError: as in `count`.
     """
-    return _count(probability, [label_a, label_b], mask)
+    return _count(probability, [label_a, label_b], mask)[0]
 
 
 def _count(
     probability: npt.ArrayLike,
     labels: Sequence[npt.ArrayLike],
     mask: npt.ArrayLike | None,
-) -> _Counts:
-    """Count voxels by bin and by the labels, whose first one varies slowest."""
+) -> tuple[_Counts, _Floats]:
+    """Count voxels by bin and by the labels, whose first one varies slowest.
+
+    Returns:
+        Counts, (2 ** labels, B); sums of the probability, (B,).
+    """
     n_bins, n_rows = len(EDGES) - 1, 2 ** len(labels)
     total = np.zeros(n_rows * n_bins, dtype=np.int64)
+    sums = np.zeros(n_bins)
     maps, p = [_checked_label(label) for label in labels], np.asarray(probability)
     if p.shape != maps[0].shape:
         raise ValueError(
             f"probability: expected shape {maps[0].shape}, that of the label, received "
             f"{p.shape}."
         )
-    for cut, values in probability_slabs(*maps, p, mask=mask):
+    for cut, found in probability_slabs(*maps, p, mask=mask):
         # In float32, 0.35 is less than 0.35: compare in float64, as the edges are.
-        bins = np.searchsorted(EDGES[1:-1], values.astype(np.float64), side="right")
+        values = found.astype(np.float64)
+        bins = np.searchsorted(EDGES[1:-1], values, side="right")
         row = np.zeros(len(values), dtype=np.intp)
         for label in cut:
             row = 2 * row + label.astype(np.intp)
         total += np.bincount(row * n_bins + bins, minlength=total.size)
-    return total.reshape(n_rows, n_bins)
+        sums += np.bincount(bins, weights=values, minlength=n_bins)
+    return total.reshape(n_rows, n_bins), sums
+
+
+def centres(edges: npt.ArrayLike = EDGES) -> _Floats:
+    """Give the middle of each bin, half-way in logit; of the first and last in p.
+
+    Args:
+        edges: edges of the bins, from 0 to 1, (B + 1,).
+
+    Returns:
+        Probabilities, (B,), each inside its bin.
+    """
+    edges = np.asarray(edges, dtype=np.float64)
+    middle = (edges[:-1] + edges[1:]) / 2
+    inner = edges[1:-1]
+    logits = np.log(inner) - np.log1p(-inner)
+    middle[1:-1] = 1 / (1 + np.exp(-(logits[:-1] + logits[1:]) / 2))
+    return middle
 
 
 def _checked_label(label: npt.ArrayLike) -> _Array:
@@ -216,6 +266,8 @@ class Histograms:
         edges: edges of the bins, (B + 1,).
         case, split, region, reference, target: text, (K,), as in cases.csv.
         counts: (K, 2, B), see `count`.
+        means: mean probability of the voxels in each bin, (K, B), float32; NaN where a
+            bin is empty; None in files from before it was kept.
         pair_case, pair_split, pair_region, pair_target: text, (K2,); K2 = 0 where no
             case has a second observer.
         pair_counts: (K2, 4, B), see `count_pair`.
@@ -233,6 +285,7 @@ class Histograms:
     pair_region: _Array
     pair_target: _Array
     pair_counts: _Counts
+    means: _Array | None = None
 
     def __post_init__(self) -> None:
         """Check that everything fits together.
@@ -243,6 +296,21 @@ class Histograms:
         n_bins = len(self.edges) - 1
         self._check("counts", _KEYS, (2, n_bins))
         self._check("pair_counts", _PAIR_KEYS, (4, n_bins))
+        expected = (len(self.counts), n_bins)
+        if self.means is not None and self.means.shape != expected:
+            raise ValueError(
+                f"means: expected shape {expected}, received {self.means.shape}."
+            )
+
+    def confidence(self) -> _Floats:
+        """Mean probability in each bin, (K, B), float64: the bin's centre if unknown.
+
+        Unknown are the bins that are empty, and all bins of files without `means`.
+        """
+        middle = np.broadcast_to(centres(self.edges), self.counts[:, 0].shape)
+        if self.means is None:
+            return middle
+        return np.where(np.isnan(self.means), middle, self.means.astype(np.float64))
 
     def _check(self, name: str, keys: tuple[str, ...], shape: tuple[int, int]) -> None:
         counts = getattr(self, name)
@@ -269,8 +337,9 @@ class Histograms:
         """Stack histograms that were counted one by one, with `EDGES`.
 
         Args:
-            rows: mappings with case, split, region, reference, target and counts
-                (2, B); other keys are left out.
+            rows: mappings with case, split, region, reference, target, counts (2, B)
+                and, in all of them or in none, sums (B,), both from `count_with_sums`;
+                other keys are left out.
             pairs: mappings with case, split, region, target and counts (4, B).
 
         Returns:
@@ -287,6 +356,7 @@ class Histograms:
         return cls(
             edges=EDGES,
             counts=_stacked(rows, 2),
+            means=_means(rows),
             pair_counts=_stacked(pairs, 4),
             **keys,
             **pair_keys,
@@ -335,6 +405,17 @@ def _stacked(rows: Sequence[Mapping[str, object]], n_labels: int) -> _Counts:
     return np.concatenate([empty, *(np.asarray(row["counts"])[None] for row in rows)])
 
 
+def _means(rows: Sequence[Mapping[str, object]]) -> _Array | None:
+    """Mean probability in each bin, (K, B), NaN where it is empty; None: no sums."""
+    if not any("sums" in row for row in rows):
+        return None
+    counts = _stacked(rows, 2).sum(axis=1)
+    sums = np.array([row["sums"] for row in rows], dtype=np.float64)
+    empty = np.full(counts.shape, np.nan)
+    means = np.divide(sums.reshape(counts.shape), counts, out=empty, where=counts > 0)
+    return means.astype(np.float32)
+
+
 def save(file: Path | str | BinaryIO, histograms: Histograms) -> None:
     """Write histograms as .npz: the same histograms give the same bytes.
 
@@ -345,10 +426,11 @@ def save(file: Path | str | BinaryIO, histograms: Histograms) -> None:
     """
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for field in fields(histograms):
+            value = getattr(histograms, field.name)
+            if value is None:
+                continue
             array = io.BytesIO()
-            np.lib.format.write_array(
-                array, getattr(histograms, field.name), allow_pickle=False
-            )
+            np.lib.format.write_array(array, value, allow_pickle=False)
             # numpy.savez would write the time of day into the file.
             entry = zipfile.ZipInfo(f"{field.name}.npy", (1980, 1, 1, 0, 0, 0))
             entry.compress_type = zipfile.ZIP_DEFLATED
@@ -371,6 +453,8 @@ def load(file: Path | str | BinaryIO) -> Histograms:
     damage = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error)
     try:
         with zipfile.ZipFile(file) as archive:
+            if "means.npy" not in archive.namelist():
+                names.remove("means")
             return Histograms(**{name: _member(archive, name) for name in names})
     except damage as error:
         raise InputError(

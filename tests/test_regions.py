@@ -1,0 +1,81 @@
+"""The band: the structures and what lies near them."""
+
+import numpy as np
+import pytest
+
+from data_io.datasets import phantom
+from pipelines import evaluate
+from pipelines.measure import histograms, metrics
+from pipelines.measure.regions import band, band_radius
+
+SMALL = phantom.Settings(training=1, validation=1, test=1, size=64)
+
+
+def test_the_band_is_a_box_around_each_voxel_of_a_structure():
+    label = np.zeros((9, 12), np.uint8)
+    label[4, 3], label[4, 9] = 1, 2
+    expected = np.zeros((9, 12), bool)
+    expected[3:6, 1:6] = True  # one row, two columns beyond
+    expected[3:6, 7:12] = True
+    np.testing.assert_array_equal(band(label, (1, 2)), expected)
+
+
+def test_the_band_ends_at_the_border_and_does_not_wrap():
+    label = np.zeros((4, 5, 6), bool)
+    label[0, 0, 5] = True
+    found = band(label, (2, 1, 3))
+    assert found.sum() == 3 * 2 * 4
+    assert found[:3, :2, 2:].all()
+
+
+def test_nothing_is_near_where_there_is_no_structure():
+    assert not band(np.zeros((5, 5)), (3, 3)).any()
+
+
+@pytest.mark.parametrize(
+    ("axes", "spacing_mm", "radius"),
+    [
+        (2, None, (5, 5)),
+        (3, (5.0, 0.8, 0.8), (1, 6, 6)),  # 1, 6.25
+        (3, (0.5, 1.7, 12.0), (10, 3, 1)),  # 10, 2.9, at least 1
+    ],
+)
+def test_the_width_is_5_pixels_or_5_mm(axes, spacing_mm, radius):
+    assert band_radius(axes, spacing_mm) == radius
+
+
+def test_a_radius_for_other_axes_is_refused():
+    with pytest.raises(ValueError, match=r"radius: expected 2 numbers.*\(1, 1, 1\)"):
+        band(np.zeros((5, 5)), (1, 1, 1))
+
+
+def test_a_case_is_measured_in_its_band(tmp_path):
+    root = phantom.generate(SMALL, tmp_path / "phantoms")
+    case = phantom.split(root)["test"][0]
+    label = phantom.references(root, case)["observer1"]
+    p = phantom.posterior(root, case)
+    softmax = np.stack([1 - p, p], axis=-1)
+    rows, _ = evaluate.measure_case(
+        phantom, root, "test", case, lambda shape: [(slice(None), softmax)]
+    )
+    assert [row["region"] for row in rows] == ["image", "band"]
+    inside = band(label, (5, 5))
+    assert 0 < inside.sum() < inside.size
+    row = rows[1]
+    expected = metrics.case_metrics(label, softmax, 1, inside)
+    assert {name: row[name] for name in expected} == pytest.approx(expected)
+    counts, sums = histograms.count_with_sums(p, label, inside)
+    np.testing.assert_array_equal(row["counts"], counts)
+    np.testing.assert_allclose(row["sums"], sums)
+
+
+def test_without_a_structure_there_is_no_band(tmp_path, monkeypatch):
+    root = phantom.generate(SMALL, tmp_path / "phantoms")
+    case = phantom.split(root)["test"][0]
+    empty = np.zeros_like(phantom.references(root, case)["observer1"])
+    monkeypatch.setattr(phantom, "references", lambda *_: {"observer1": empty})
+    softmax = np.full((*empty.shape, 2), 0.5, np.float32)
+    rows, _ = evaluate.measure_case(
+        phantom, root, "test", case, lambda shape: [(slice(None), softmax)]
+    )
+    assert [row["region"] for row in rows] == ["image"]
