@@ -39,9 +39,9 @@ FLAGS += $(call flag,EPOCHS,epochs)$(call flag,JOBS,jobs)
 FLAGS += $(call flag,SPLIT_SEED,split-seed)$(if $(SPLIT), --split $(SPLIT))
 DATA_FLAGS = $(call flag,DATA,data)$(if $(PHANTOM), --phantom)
 
-.PHONY: help install demo reproduce-drive reproduce-dsb2018 kits19 tables docs test
-.PHONY: lint test-backends test-backend recipes bench-losses bench-step bench-evaluation
-.PHONY: lock clean
+.PHONY: help install demo reproduce-drive reproduce-dsb2018 kits19 tables figures docs
+.PHONY: test lint test-backends test-backend recipes bench-losses bench-step
+.PHONY: bench-evaluation lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' Makefile
@@ -68,6 +68,9 @@ kits19: $(VENV)/.ready ## the same on KiTS19 in 3D (DATA=folder; PHANTOM=1 simul
 
 tables: $(VENV)/.ready ## write every table anew from the committed runs
 	@$(VENV)/bin/dscpp tables --readme README.md
+
+figures: $(VENV)/.ready ## draw every figure anew from the committed runs
+	@$(VENV)/bin/dscpp figures
 
 docs: $(VENV)/.ready ## draw the plots of docs/losses.md anew
 	@$(VENV)/bin/python docs/plot_losses.py

@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         _predict,
         _evaluate,
         _tables,
+        _figures,
         _runs,
     ):
         add(commands)
@@ -420,6 +421,22 @@ def _run_tables(options: argparse.Namespace) -> None:
             print("\n".join(str(path) for path in own))
     if options.readme:
         text.update_readme(options.readme, options.results)
+
+
+def _figures(commands: _Commands[argparse.ArgumentParser]) -> None:
+    def run(options: argparse.Namespace) -> None:
+        from pipelines.reporting import figures
+
+        for path in figures.write_figures(options.results):
+            print(path)
+
+    parser = _command(
+        commands,
+        "figures",
+        "draw every figure from the runs at hand, as SVG, PDF and PNG",
+    )
+    arguments.add_results(parser)
+    parser.set_defaults(run=run)
 
 
 def _runs(commands: _Commands[argparse.ArgumentParser]) -> None:

@@ -40,6 +40,7 @@ STANDARD_GAMMA = 2.0
 # What the paper reports: test images, all of each image, its one set of labels.
 _SELECTION = {"split": "test", "region": "image", "reference": "observer1"}
 
+_Counts = npt.NDArray[np.int64]
 _Floats = npt.NDArray[np.float64]
 
 
@@ -154,19 +155,29 @@ class Study:
         Returns:
             "dice", "jaccard", "precision", "recall", each (seeds, cases, thresholds).
         """
-        parts = [self._thresholds_of(run, target) for run in self.runs[variant]]
+        parts = [
+            histograms.threshold_metrics(counts, edges=edges)
+            for counts, edges in self.counts(variant, target)
+        ]
         return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
 
-    def _thresholds_of(self, run: Run, target: str) -> dict[str, _Floats]:
+    def counts(self, variant: Variant, target: str) -> list[tuple[_Counts, _Floats]]:
+        """Counts of the softmax value given the truth, of every seed.
+
+        Returns:
+            for each seed the counts of the test cases, (cases, 2, B), as
+            `histograms.count` has them, and the edges of their bins, (B + 1,).
+        """
+        return [self._counts_of(run, target) for run in self.runs[variant]]
+
+    def _counts_of(self, run: Run, target: str) -> tuple[_Counts, _Floats]:
         path = run.path("histograms.npz")
         found = histograms.load(path)
         rows = found.where(target=target, **_SELECTION)
         names = [str(name) for name in found.case[rows]]
         _check_cases(path, names, self.cases, target)
         order = [names.index(case) for case in self.cases]
-        return histograms.threshold_metrics(
-            found.counts[rows][order], edges=found.edges
-        )
+        return found.counts[rows][order], found.edges
 
 
 def open_study(folder: Path, order: Sequence[str] = ()) -> Study:

@@ -1,0 +1,55 @@
+"""The paper's figures from the runs at hand: curves, which are committed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.reporting import tables
+from pipelines.reporting.figures import curves, style
+from pipelines.reporting.study import groups
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["FOLDER", "FORMATS", "write_figures"]
+
+FOLDER = "figures"
+FORMATS = ("svg", "pdf", "png")
+
+
+def write_figures(results: Path) -> list[Path]:
+    """Draw the curves of every `results/<dataset>/<preset>/` with a finished run.
+
+    Args:
+        results: the folder of all results.
+
+    Returns:
+        The files written, in order: `<dataset>/<preset>/figures/*`, each figure in all
+        `FORMATS`. A figure that its runs cannot fill is removed.
+
+    Raises:
+        InputError: runs that cannot be joined; a folder that cannot be written.
+    """
+    written = []
+    with style.drawing():
+        for folder in groups(results):
+            for name, figure in _curves(folder).items():
+                stem = folder / FOLDER / name
+                if figure is None:
+                    for kind in FORMATS:
+                        (stem.parent / f"{name}.{kind}").unlink(missing_ok=True)
+                else:
+                    written += style.save(figure, stem, FORMATS)
+    return written
+
+
+def _curves(folder: Path) -> dict[str, Figure | None]:
+    """The figures of one data set and preset, by the name of their files."""
+    study, cells = tables.study_of(folder)
+    published = tables.published_thresholds(tables.paper_folder(folder.parents[1]))
+    return {
+        "figure2-softmax": curves.softmax(study),
+        "figure5-thresholds": curves.thresholds(study, published),
+        "table3-gamma": curves.gammas(study, cells),
+    }

@@ -1,0 +1,347 @@
+"""Figures from run files alone: curves and histograms, no picture of anyone.
+
+Each takes a study and gives a matplotlib figure, or None where it has nothing to show;
+call them within `style.drawing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.measure import histograms
+from pipelines.reporting.estimates import Estimate, estimate
+from pipelines.reporting.figures import style
+from pipelines.reporting.study import STANDARD_GAMMA, Study, Variant
+from pipelines.reporting.tables import Cell
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["COMPARED", "about", "by_exponent", "gammas", "softmax", "thresholds"]
+
+COMPARED = (Variant("CE"), Variant("DSC"), Variant("DSC++", STANDARD_GAMMA))
+"""The losses of Fig. 5, and CE beside them."""
+
+_BINS = np.arange(21) / 20  # all of them among the edges of every histogram
+_SOFTMAX_PANELS = 4  # in a row
+_BASE = 1e-3  # of the steps: below any count, as a logarithmic axis has no 0
+_NAMES = {
+    "recall": "Recall",
+    "precision": "Precision",
+    "dice": "Dice",
+    "nll_published": "NLL as published",
+    "nll": "NLL, both terms",
+    "brier_published": "Brier score",
+}
+_AT_THRESHOLDS = ("recall", "precision", "dice")
+_AGAINST_GAMMA = ("nll_published", "nll", "brier_published", "dice")
+_Z = 1.96  # two-sided 95 %
+_Floats = npt.NDArray[np.float64]
+
+
+def about(study: Study, shown: Iterable[Variant]) -> str:
+    """What a figure is of: data set, preset, seeds and number of images.
+
+    Args:
+        study: the runs.
+        shown: the variants in the figure.
+
+    Returns:
+        Such as "DRIVE, preset reduced, seeds 0, 1, 2, 20 test images"; simulated data
+        are called so in capitals.
+    """
+    seeds = sorted({seed for variant in shown for seed in study.seeds(variant)})
+    name = f"{study.title} (SIMULATED)" if study.simulated else study.title
+    word = "image" if len(study.cases) == 1 else "images"
+    return (
+        f"{name}, preset {study.preset}, seed{'s' if len(seeds) > 1 else ''} "
+        f"{', '.join(map(str, seeds))}, {len(study.cases)} test {word}"
+    )
+
+
+def by_exponent(variants: Iterable[Variant]) -> list[Variant]:
+    """Sort variants by loss, in the order given, and each family by its ++ exponent.
+
+    A plain form is its family's exponent 1.
+    """
+    listed = list(variants)
+    families = list(dict.fromkeys(_family(variant) for variant in listed))
+    return sorted(
+        listed, key=lambda one: (families.index(_family(one)), one.gamma or 1.0)
+    )
+
+
+def _family(variant: Variant) -> str:
+    return variant.loss.removesuffix("++")
+
+
+def thresholds(study: Study, published: Sequence[dict[str, str]] = ()) -> Figure | None:
+    """Draw recall, precision and Dice over the softmax threshold (Fig. 5, top).
+
+    Args:
+        study: the runs; of the losses `COMPARED` those at hand are drawn.
+        published: rows of `tables.published_thresholds`; those of the study's data set
+            are marked.
+
+    Returns:
+        A row of panels for each class; None where none of the losses was run.
+    """
+    shown = [variant for variant in COMPARED if variant in study.runs]
+    if not shown:
+        return None
+    own = [] if study.simulated else published
+    points = [row for row in own if row["dataset"] == study.title]
+    figure = style.sheet(
+        (style.WIDTH, 0.85 + 2.1 * len(study.targets)),
+        f"Softmax thresholds: {about(study, shown)}",
+        "Lines: mean over test images; bands: its 95 % interval (bootstrap over "
+        f"images{_and_seeds(study, shown)}). Positive is where the softmax value is at "
+        "least the threshold; precision is left out of the mean where nothing is."
+        + (f" Diamonds: printed in the paper{_full(study)}." if points else ""),
+        legend=True,
+    )
+    axes = figure.subplots(
+        len(study.targets), len(_AT_THRESHOLDS), sharex=True, sharey=True, squeeze=False
+    )
+    for row, target in zip(axes, study.targets, strict=True):
+        for axis, metric in zip(row, _AT_THRESHOLDS, strict=True):
+            for variant in shown:
+                _band(axis, study, variant, target, metric)
+            _mark(axis, [one for one in points if one["metric"] == metric])
+        row[0].set_ylabel(target)
+    for axis, metric in zip(axes[0], _AT_THRESHOLDS, strict=True):
+        axis.set_title(_NAMES[metric])
+    for axis in axes[-1]:
+        axis.set_xlabel("softmax threshold")
+        axis.set_xticks([0.1, 0.3, 0.5, 0.7, 0.9])
+    style.legend(figure)
+    return figure
+
+
+def _band(axis: Axes, study: Study, variant: Variant, target: str, metric: str) -> None:
+    """Draw one loss in one panel: mean and interval at each threshold."""
+    values = study.at_thresholds(variant, target)[metric]
+    found = [estimate(values[:, :, index]) for index in range(values.shape[-1])]
+    at, mean, low, high = _rounded(
+        [(t, e.mean, e.ci_low, e.ci_high)
+         for t, e in zip(histograms.THRESHOLDS, found, strict=True)]
+    ).T  # fmt: skip
+    look = style.line(variant.loss)
+    axis.fill_between(at, low, high, color=look["color"], alpha=0.2, linewidth=0)
+    axis.plot(at, mean, label=variant.label, **look)
+    axis.grid(axis="y", color="0.92", linewidth=0.6)
+
+
+def _mark(axis: Axes, rows: Sequence[dict[str, str]]) -> None:
+    """Mark values that the paper prints."""
+    for row in rows:
+        axis.plot(
+            float(row["threshold"]),
+            float(row["value"]),
+            "D",
+            label=f"{row['loss']}, paper",
+            color=style.colour(row["loss"]),
+            markerfacecolor="white",
+            markersize=5,
+            zorder=3,
+        )
+
+
+def softmax(study: Study) -> Figure | None:
+    """Draw how many voxels have which softmax value (Fig. 2, bottom).
+
+    Args:
+        study: the runs; each loss and exponent is a panel, exponents in order.
+
+    Returns:
+        Rows of four panels for each class; None where there is no run to show.
+    """
+    shown = by_exponent(study.main)
+    if not shown:
+        return None
+    columns = min(_SOFTMAX_PANELS, len(shown))
+    rows, many = -(-len(shown) // columns), style.elements(study.record)
+    figure = style.sheet(
+        (style.WIDTH, 0.85 + 1.6 * rows * len(study.targets)),
+        f"Softmax values: {about(study, shown)}",
+        f"Filled: all {many} of the test images by softmax value, in bins of 0.05; "
+        "line: those that are the target in truth. "
+        f"{'Mean over seeds. ' if _and_seeds(study, shown) else ''}"
+        f"Printed: the share of all {many} that lies between the outer bins.",
+    )
+    axes = figure.subplots(
+        rows * len(study.targets), columns, sharex=True, sharey=True, squeeze=False
+    )
+    blocks = axes.reshape(len(study.targets), -1)
+    for block, target in zip(blocks, study.targets, strict=True):
+        for axis, variant in zip(block, shown, strict=False):
+            _histogram(axis, study, variant, target)
+        for axis in block[len(shown) :]:
+            axis.remove()
+        for axis in block[len(shown) - columns : len(shown)]:
+            axis.set_xlabel("softmax value")
+            axis.tick_params(labelbottom=True)
+        for axis in block[::columns]:
+            axis.set_ylabel(f"{style.elements(study.record)}\n({target})")
+    axes[0, 0].set_ylim(bottom=_decade_below(figure))
+    return figure
+
+
+def _decade_below(figure: Figure) -> float:
+    """Where a logarithmic axis begins: not far below the lowest step there is."""
+    from matplotlib.patches import StepPatch
+
+    steps = [s for axis in figure.axes for s in axis.patches]
+    values = [s.get_data()[0] for s in steps if isinstance(s, StepPatch)]
+    lowest = min((float(v[v > 0].min()) for v in values if (v > 0).any()), default=1.0)
+    return float(10.0 ** np.floor(np.log10(lowest)))
+
+
+def _histogram(axis: Axes, study: Study, variant: Variant, target: str) -> None:
+    """Draw one panel: all voxels filled, those of the target as a line."""
+    parts = [
+        _in_bins(counts.sum(axis=0), edges)
+        for counts, edges in study.counts(variant, target)
+    ]
+    of_truth = np.mean(parts, axis=0)  # (2, bins): background, target
+    everything = of_truth.sum(axis=0)
+    axis.set_yscale("log")
+    axis.stairs(
+        _rounded(everything),
+        _BINS,
+        fill=True,
+        baseline=_BASE,
+        color=style.colour(variant.loss),
+        alpha=0.55,
+    )
+    axis.stairs(_rounded(of_truth[1]), _BINS, baseline=_BASE, color="black", lw=0.9)
+    between = everything[1:-1].sum() / everything.sum()
+    axis.text(0.5, 0.98, f"{100 * between:.1f} %\nfrom 0.05 to 0.95", ha="center",
+              va="top", transform=axis.transAxes, fontsize=7)  # fmt: skip
+    axis.set_title(_label(variant))
+    axis.set_xticks([0, 0.5, 1])
+
+
+def _in_bins(counts: npt.NDArray[np.int64], edges: _Floats) -> npt.NDArray[np.int64]:
+    """Join fine bins, (2, B), to `_BINS`, (2, 20)."""
+    starts = [int(np.abs(edges - edge).argmin()) for edge in _BINS[:-1]]
+    return np.add.reduceat(counts, starts, axis=-1)
+
+
+def _label(variant: Variant) -> str:
+    """A loss with its exponent, also where that is the usual one."""
+    if variant.gamma is None:
+        has_exponent = f"{variant.loss}++" in style.LOSSES
+        return f"{variant.loss} (γ = 1)" if has_exponent else variant.loss
+    return f"{variant.loss}, γ = {variant.gamma:g}"
+
+
+def gammas(study: Study, cells: Sequence[Cell] = ()) -> Figure | None:
+    """Draw NLL, Brier score and Dice of DSC++ against gamma (Table 3).
+
+    Args:
+        study: the runs; DSC is gamma 1.
+        cells: published cells of the study's data set; those of Table 3 stand beside.
+
+    Returns:
+        Four panels for each class; None where the paper has no such table of the data
+        set and fewer than three gammas were run.
+    """
+    shown = [v for v in by_exponent(study.main) if _family(v) == "DSC"]
+    published = [cell for cell in cells if cell.table == "table3"]
+    if not shown or (not published and len(shown) < 3):
+        return None
+    note = (
+        "Filled: ours, mean over test images and its 95 % interval (bootstrap over "
+        f"images{_and_seeds(study, shown)}); γ = 1 is DSC."
+    )
+    if published:
+        note += " Open: printed in the paper, ± 1.96 standard errors"
+        note += f"{_full(study)}. NLL as published is the foreground term alone."
+    figure = style.sheet(
+        (style.WIDTH, 0.85 + 2.0 * len(study.targets)),
+        f"Exponent γ of DSC++: {about(study, shown)}",
+        note,
+        legend=True,
+    )
+    axes = figure.subplots(
+        len(study.targets), len(_AGAINST_GAMMA), sharex=True, squeeze=False
+    )
+    for row, target in zip(axes, study.targets, strict=True):
+        for axis, metric in zip(row, _AGAINST_GAMMA, strict=True):
+            _against_gamma(axis, study, shown, published, target, metric)
+        row[0].set_ylabel(target)
+    for axis, metric in zip(axes[0], _AGAINST_GAMMA, strict=True):
+        axis.set_title(_NAMES[metric])
+    for axis in axes[-1]:
+        axis.set_xlabel("γ")
+        axis.set_xticks([1, 2, 3, 4, 5])
+        axis.set_xlim(0.3, 5.2)
+    style.legend(figure)
+    return figure
+
+
+def _against_gamma(
+    axis: Axes,
+    study: Study,
+    shown: Sequence[Variant],
+    published: Sequence[Cell],
+    target: str,
+    metric: str,
+) -> None:
+    """Draw one panel: published values in grey, ours over them."""
+    theirs = [
+        (cell.gamma or 1.0, cell.value, _Z * cell.judged_error)
+        for cell in published
+        if cell.metric == metric and cell.target in ("", target)
+    ]
+    if theirs:
+        x, y, error = _rounded(theirs).T
+        look: dict[str, Any] = {"markerfacecolor": "white", "ms": 3.5, "lw": 0.8}
+        look |= {"color": style.PUBLISHED, "label": "DSC++, paper"}
+        axis.errorbar(x, y, error, fmt="D-", **look)
+    for variant in shown:
+        ours = estimate(study.measures(variant, target, metric))
+        _point(axis, variant, ours)
+    axis.grid(axis="y", color="0.92", linewidth=0.6)
+
+
+def _point(axis: Axes, variant: Variant, ours: Estimate) -> None:
+    x, y, low, high = _rounded(
+        (variant.gamma or 1.0, ours.mean, ours.ci_low, ours.ci_high)
+    )
+    axis.errorbar(
+        x,
+        y,
+        [[y - low], [high - y]],
+        fmt="o",
+        ms=4,
+        color=style.colour(variant.loss),
+        label=f"{variant.loss}, ours",
+        zorder=3,
+    )
+
+
+def _full(study: Study) -> str:
+    """That the paper's values are of another protocol than ours, where they are."""
+    if study.preset == "paper":
+        return ""
+    return f" (its own protocol, not preset {study.preset})"
+
+
+def _and_seeds(study: Study, shown: Iterable[Variant]) -> str:
+    """How an interval covers seeds: only where there are several."""
+    several = any(len(study.seeds(variant)) > 1 for variant in shown)
+    return " and spread of seeds" if several else ""
+
+
+def _rounded(values: npt.ArrayLike) -> _Floats:
+    """To 6 significant digits, as in the tables: more would differ between machines."""
+    array = np.asarray(values, dtype=np.float64)
+    text = [f"{value:.6g}" for value in array.ravel()]
+    return np.array(text, dtype=np.float64).reshape(array.shape)

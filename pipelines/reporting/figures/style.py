@@ -1,0 +1,189 @@
+"""How every figure looks: one colour a loss, sizes of print, the same bytes each time.
+
+matplotlib is imported inside the functions, since it takes half a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.run import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "FALSE_NEGATIVE", "FALSE_POSITIVE", "HEAT", "LOSSES", "PUBLISHED", "WIDTH",
+    "colour", "drawing", "elements", "legend", "line", "save", "sheet",
+]  # fmt: skip
+
+WIDTH = 7.2
+"""Inches: two columns of a journal's page."""
+
+HEAT = "inferno"
+"""Colour map of probabilities, even to the eye and safe; dark is 0, bright is 1."""
+
+FALSE_POSITIVE, FALSE_NEGATIVE = "#ff00ff", "#00c800"
+"""Magenta and green, as in the paper: told apart with any kind of colour vision."""
+
+PUBLISHED = "#595959"
+"""Values that the paper prints."""
+
+# Okabe and Ito's colours, and Tol's for the rest. Losses that are compared most lie
+# farthest apart; a ++ form is the darker of its pair.
+_COLOURS = {
+    "CE": "#000000",
+    "Focal": "#999999",
+    "DSC": "#d55e00",
+    "DSC++": "#0072b2",
+    "Tversky": "#cc79a7",
+    "Tversky++": "#882255",
+    "Focal Tversky": "#e69f00",
+    "Focal Tversky++": "#8a6d00",
+    "Combo": "#56b4e9",
+    "Combo++": "#332288",
+    "Unified Focal": "#44aa99",
+    "Unified Focal++": "#117733",
+    "Symmetric Unified Focal": "#ddcc77",
+    "Symmetric Unified Focal++": "#6b5b2a",
+}
+LOSSES = tuple(_COLOURS)
+"""All losses that have a colour."""
+
+_STYLE: dict[str, Any] = {
+    "axes.axisbelow": True,
+    "axes.labelsize": 7.5,
+    "axes.linewidth": 0.6,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 8,
+    "figure.constrained_layout.h_pad": 0.05,
+    "figure.constrained_layout.w_pad": 0.05,
+    "figure.constrained_layout.use": True,
+    "font.size": 7.5,
+    "legend.fontsize": 7.5,
+    "legend.frameon": False,
+    "lines.linewidth": 1.3,
+    "pdf.compression": 0,  # zlib's output differs between its builds
+    "pdf.fonttype": 42,  # letters stay letters in an editor
+    "savefig.dpi": 200,
+    "svg.fonttype": "path",  # looks the same where the fonts are not
+    "svg.hashsalt": "dscpp",  # else the ids in it are random
+    "xtick.labelsize": 7,
+    "xtick.major.width": 0.6,
+    "ytick.labelsize": 7,
+    "ytick.major.width": 0.6,
+}
+# Without versions and dates, the same figure is the same file.
+_METADATA: dict[str, dict[str, None]] = {
+    "png": {"Software": None},
+    "svg": {"Creator": None, "Date": None},
+    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+}
+
+
+def colour(loss: str) -> str:
+    """The colour of a loss in all figures, such as "#0072b2" for DSC++.
+
+    Args:
+        loss: the name as the paper writes it.
+    """
+    return _COLOURS[loss]
+
+
+def line(loss: str) -> dict[str, Any]:
+    """Colour and dashes of a loss: ++ forms are solid, so that grey print will do."""
+    plain = "--" if f"{loss}++" in _COLOURS else ":"
+    dashes = "-" if loss.endswith("++") else plain
+    return {"color": colour(loss), "linestyle": dashes}
+
+
+def elements(record: Mapping[str, Any]) -> str:
+    """What a run's images are made of: "pixels", or "voxels" of volumes.
+
+    Args:
+        record: `run.json`.
+    """
+    shape = record.get("settings", {}).get("input_shape", ())
+    return "voxels" if len(shape) == 3 else "pixels"
+
+
+@contextlib.contextmanager
+def drawing() -> Iterator[None]:
+    """Draw as laid down here, whatever a user's own matplotlibrc says."""
+    import matplotlib.style
+
+    with matplotlib.style.context(["default", _STYLE]):
+        yield
+
+
+def sheet(
+    size: tuple[float, float], title: str, note: str = "", legend: bool = False
+) -> Figure:
+    """Make an empty figure; call it within `drawing`.
+
+    Args:
+        size: width and height in inches.
+        title: what it shows and of what, above all panels.
+        note: how it was made, in small print below; wrapped to the width.
+        legend: leave a line for `legend` under the title.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # Without pyplot, which would keep a state for all callers.
+    figure = Figure(figsize=size, facecolor="white")
+    FigureCanvasAgg(figure)
+    at_left: dict[str, Any] = {"x": 0.01, "ha": "left"}
+    heading = {"fontsize": 8.5, "fontweight": "bold", "linespacing": 1.5}
+    figure.suptitle(title + "\n " * legend, **at_left, **heading)
+    if note:
+        lines = textwrap.fill(note, int(size[0] * 21))
+        figure.supxlabel(lines, **at_left, fontsize=6.5, color="#404040")
+    return figure
+
+
+def legend(figure: Figure) -> None:
+    """Put one legend for all panels under the title: each name once."""
+    found: dict[str, Any] = {}
+    for axis in figure.axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    below_title = 1 - 0.2 / figure.get_figheight()
+    figure.legend(
+        list(found.values()),
+        list(found),
+        loc="upper left",
+        bbox_to_anchor=(0, below_title),
+        ncols=len(found),
+    )
+
+
+def save(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:
+    """Write a figure, each file as a whole; the same figure gives the same bytes.
+
+    Args:
+        figure: from `sheet`; call it within `drawing`.
+        stem: the path without its ending.
+        formats: of "png", "svg" and "pdf".
+
+    Returns:
+        The files, in the order of `formats`.
+
+    Raises:
+        InputError: a file cannot be written.
+    """
+
+    def write(aside: Path) -> None:
+        kind = aside.suffix[1:]
+        figure.savefig(aside, format=kind, metadata=_METADATA[kind])
+
+    # Not with_suffix: a name may have dots in it.
+    return [
+        write_atomically(stem.parent / f"{stem.name}.{kind}", write) for kind in formats
+    ]

@@ -1,0 +1,211 @@
+"""Figures: what is drawn is what was measured, the same bytes each time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from test_tables import CASES, make_run
+
+from data_io.errors import InputError
+from losses import catalogue
+from pipelines.reporting import figures, tables
+from pipelines.reporting.figures import curves, style
+from pipelines.reporting.study import Variant
+
+ALL = ["figure2-softmax", "figure5-thresholds", "table3-gamma"]
+
+
+@pytest.fixture
+def results(tmp_path):
+    results = tmp_path / "results"
+    make_run(results, "CE")
+    make_run(results, "DSC", gamma=1.0)
+    make_run(results, "DSC++", gamma=2.0)
+    return results
+
+
+def study_of(results, **changes):
+    folder = results / "drive" / "paper"
+    study, cells = tables.study_of(folder)
+    return study, cells
+
+
+def lines(axis):
+    """Curves by label."""
+    return {line.get_label(): line.get_xydata() for line in axis.get_lines()}
+
+
+def test_files_in_all_formats(results):
+    written = figures.write_figures(results)
+    folder = results / "drive" / "paper" / "figures"
+    expected = [folder / f"{name}.{kind}" for name in ALL for kind in figures.FORMATS]
+    assert written == expected
+    assert sorted(folder.iterdir()) == sorted(expected)
+    starts = {"svg": b"<?xml", "pdf": b"%PDF", "png": b"\x89PNG"}
+    for path in written:
+        content = path.read_bytes()
+        assert content.startswith(starts[path.suffix[1:]])
+        for trace in (b"CreationDate", b"dc:date", b"Software", b"Matplotlib v"):
+            assert trace not in content
+
+
+def test_same_runs_same_bytes_in_another_process(tmp_path, project):
+    results = tmp_path / "results"
+    make_run(results, "DSC++", gamma=2.0)
+    first = {path: path.read_bytes() for path in figures.write_figures(results)}
+    for path in first:
+        path.unlink()
+    # A user's own settings, another order of sets, another folder.
+    (tmp_path / "matplotlibrc").write_text("font.size: 30\nsvg.hashsalt: other\n")
+    code = (
+        f"import sys; sys.path.insert(0, {str(project)!r}); "
+        "from pathlib import Path; from pipelines.reporting import figures; "
+        "figures.write_figures(Path(sys.argv[1])); "
+        "sys.exit('matplotlib.pyplot' in sys.modules)"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, str(results)],
+        cwd=tmp_path,
+        env={"PYTHONHASHSEED": "7", "MPLCONFIGDIR": str(tmp_path)},
+        check=True,
+    )
+    assert {path: path.read_bytes() for path in first} == first
+
+
+def test_a_figure_that_its_runs_cannot_fill_is_removed(tmp_path):
+    results = tmp_path / "results"
+    make_run(results, "Focal")
+    folder = results / "drive" / "paper" / "figures"
+    folder.mkdir()
+    (folder / "figure5-thresholds.svg").write_text("of a run that is gone")
+    figures.write_figures(results)
+    names = {path.stem for path in folder.iterdir()}
+    # No DSC and no gamma, but published values of Table 3 are no figure of ours.
+    assert names == {"figure2-softmax"}
+
+
+def test_thresholds_are_those_of_the_table(results):
+    study, _ = study_of(results)
+    published = [
+        {"dataset": "DRIVE", "loss": "DSC++", "threshold": "0.8", "metric": "recall",
+         "value": "0.5"},
+        {"dataset": "KiTS19", "loss": "DSC++", "threshold": "0.8", "metric": "recall",
+         "value": "0.1"},
+    ]  # fmt: skip
+    with style.drawing():
+        recall, precision, dice = curves.thresholds(study, published).axes
+    drawn = lines(recall)
+    assert list(drawn) == ["CE", "DSC", "DSC++", "DSC++, paper"]
+    np.testing.assert_array_equal(drawn["DSC++, paper"], [[0.8, 0.5]])
+    rows = tables.threshold_rows(study)
+    for axis, metric in ((recall, "recall"), (precision, "precision"), (dice, "dice")):
+        table = [
+            (row["threshold"], row["mean"])
+            for row in rows
+            if row["loss"] == "DSC++" and row["metric"] == metric
+        ]
+        np.testing.assert_allclose(lines(axis)["DSC++"], table, rtol=1e-5)
+    # By hand, from the ten voxels of each case: at 0.3 all four of the target are
+    # positive and two others, above 0.85 nothing is.
+    at = dict(lines(precision)["DSC"].round(9).tolist())
+    assert at[0.3] == pytest.approx(4 / 6, rel=1e-5)
+    assert np.isnan(at[0.9])
+    assert dict(lines(recall)["DSC"].round(9).tolist())[0.5] == 0.75
+
+
+def test_published_points_are_not_set_beside_simulated_data(tmp_path):
+    results = tmp_path / "results"
+    make_run(results, "DSC++", gamma=2.0, simulated=True)
+    study, cells = study_of(results)
+    published = tables.published_thresholds(tables.paper_folder(results))
+    with style.drawing():
+        figure = curves.thresholds(study, published)
+        assert list(lines(figure.axes[0])) == ["DSC++"]
+        assert "SIMULATED" in figure.get_suptitle()
+        assert curves.gammas(study, cells) is None
+
+
+def test_title_names_preset_seeds_and_images(tmp_path):
+    results = tmp_path / "results"
+    for seed in (0, 2):
+        make_run(results, "DSC++", gamma=2.0, seed=seed)
+    make_run(results, "DSC", gamma=1.0, seed=1)
+    study, _ = study_of(results)
+    expected = "DRIVE, preset paper, seeds {}, 4 test images"
+    assert curves.about(study, study.main) == expected.format("0, 1, 2")
+    only = [variant for variant in study.main if variant.loss == "DSC++"]
+    assert curves.about(study, only) == expected.format("0, 2")
+
+
+def test_histogram_counts_voxels_by_hand(results):
+    study, _ = study_of(results)
+    with style.drawing():
+        axes = curves.softmax(study).axes
+    assert [axis.get_title("left") for axis in axes] == [
+        "CE",
+        "DSC (γ = 1)",
+        "DSC++, γ = 2",
+    ]
+    everything, target = (patch.get_data() for patch in axes[0].patches)
+    # A case has p = .1 x4, .3, .85 of the background and .3, .85 x3 of the target.
+    n = len(CASES)
+    by_bin = np.zeros(20)
+    by_bin[[2, 6, 17]] = np.multiply(n, [4, 2, 4])
+    np.testing.assert_array_equal(everything.values, by_bin)
+    by_bin[[2, 6, 17]] = np.multiply(n, [0, 1, 3])
+    np.testing.assert_array_equal(target.values, by_bin)
+    np.testing.assert_allclose(target.edges, np.linspace(0, 1, 21))
+    assert axes[0].texts[0].get_text().startswith("100.0 %")
+
+
+def test_several_seeds_are_averaged_in_the_histogram(tmp_path):
+    results = tmp_path / "results"
+    make_run(results, "CE", seed=0)
+    make_run(results, "CE", seed=1, shift=(4, 0, 0, 0))  # four voxels more at .97
+    study, _ = study_of(results)
+    with style.drawing():
+        axis = curves.softmax(study).axes[0]
+    assert axis.patches[0].get_data().values[19] == 2
+    assert axis.texts[0].get_text().startswith("95.2 %")  # 40 of 42
+
+
+def test_gammas_beside_table_3(results):
+    make_run(results, "DSC++", (0.1, 0.2, 0.3, 0.4), gamma=3.5)
+    study, cells = study_of(results)
+    with style.drawing():
+        axes = curves.gammas(study, cells).axes
+    nll = axes[0]
+    paper, dsc, standard, other = nll.containers
+    assert paper.get_label() == "DSC++, paper"
+    first = paper.lines[0].get_xydata()[0]
+    np.testing.assert_array_equal(first, (0.5, 0.281))
+    np.testing.assert_allclose(dsc.lines[0].get_xydata(), [[1.0, 0.30]])
+    np.testing.assert_allclose(other.lines[0].get_xydata(), [[3.5, 0.25]])
+    assert [c.lines[0].get_color() for c in (dsc, standard, other)] == [
+        style.colour("DSC"),
+        style.colour("DSC++"),
+        style.colour("DSC++"),
+    ]
+    # The second panel is the corrected NLL, of which the paper prints nothing.
+    assert len(axes[1].containers) == 3
+
+
+def test_exponents_in_order_in_their_family():
+    given = [Variant("CE"), Variant("DSC"), Variant("DSC++", 0.5), Variant("DSC++", 2)]
+    given += [Variant("Tversky"), Variant("DSC++", 1.5)]
+    order = [given[i] for i in (0, 2, 1, 5, 3, 4)]
+    assert curves.by_exponent(given) == order
+
+
+def test_every_loss_has_its_own_colour():
+    assert sorted(style.LOSSES) == sorted(catalogue.names())
+    assert len({style.colour(loss) for loss in style.LOSSES}) == len(style.LOSSES)
+
+
+def test_unwritable_folder(results):
+    (results / "drive" / "paper" / "figures").write_text("a file in its place")
+    with pytest.raises(InputError, match="another output folder"):
+        figures.write_figures(results)
