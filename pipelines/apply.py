@@ -354,5 +354,5 @@ def _measure(
 def _slabs(
     softmax: _Array, is_3d: bool, shape: tuple[int, ...]
 ) -> Iterable[tuple[slice, _Array]]:
-    """Probabilities in hand at native resolution, as `evaluate.slabs` reads them."""
+    """Probabilities in hand at native resolution, as `stored.slabs` reads them."""
     return native.slabs(softmax, shape) if is_3d else [(slice(None), softmax)]

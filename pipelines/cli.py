@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         _train,
         _predict,
         _evaluate,
+        _temperature,
         _tables,
         _figures,
         _runs,
@@ -376,6 +377,36 @@ def _run_evaluate(options: argparse.Namespace) -> None:
 
     print("\n".join(other_sets.summary(folder / "cases.csv")))
     print(f"{folder}: see cases.csv and histograms.npz")
+
+
+def _temperature(commands: _Commands[argparse.ArgumentParser]) -> None:
+    def run(options: argparse.Namespace) -> None:
+        from pipelines import stages
+
+        done = stages.temperature(
+            options.run_folder, options.data, options.work, options.again
+        )
+        fitted = done.record["posthoc"]
+        print(
+            f"{done.folder}: {done.state}, temperature {fitted['temperature']:g}, NLL "
+            f"of the validation cases {fitted['nll_before']:.4f} before, "
+            f"{fitted['nll_after']:.4f} after"
+        )
+
+    parser = _command(
+        commands,
+        "temperature",
+        "fit a temperature on a predicted run's validation cases; the scaled run is "
+        "written and measured beside it",
+        "example:\n  dscpp temperature --run RUN --data DIR",
+    )
+    _add_run(parser)
+    arguments.add_data(parser)
+    arguments.add_work(parser)
+    parser.add_argument(
+        "--again", action="store_true", help="fit again although it was done"
+    )
+    parser.set_defaults(run=run)
 
 
 def _add_run(parser: argparse.ArgumentParser, required: bool = True) -> None:

@@ -14,106 +14,18 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from data_io import datasets, native
-from data_io.datasets import nifti
-from data_io.errors import InputError
-from pipelines import provenance
+from data_io import datasets
+from pipelines import provenance, stored
 from pipelines import run as runs
 from pipelines.measure import histograms, metrics
 from pipelines.measure.regions import BAND, band, band_radius
 
-__all__ = [
-    "COLUMNS", "PROBABILITIES", "SPLITS", "evaluate", "measure", "measure_case",
-    "probabilities", "slabs", "volume", "write",
-]  # fmt: skip
+__all__ = ["COLUMNS", "evaluate", "measure", "measure_case", "write"]
 
 COLUMNS = (*runs.CASE_KEYS, *metrics.COLUMNS)
-PROBABILITIES = "probabilities"
-SPLITS = ("validation", "test")
 _PAIR = ("observer1", "observer2")
 
 _Array = npt.NDArray[Any]
-
-
-def probabilities(run: runs.Run, case: str, shape: tuple[int, ...]) -> _Array:
-    """Read a case's probabilities.
-
-    Args:
-        run: a run in state "predicted" or past it, with its local files.
-        case: the case's id.
-        shape: the spatial shape they must have: the native one; of a volume that of the
-            network's grid.
-
-    Returns:
-        Softmax values, (*shape, C), float32, memory-mapped.
-
-    Raises:
-        InputError: the file is missing, damaged or of another shape.
-    """
-    path = run.path(PROBABILITIES) / f"{case}.npy"
-    try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(
-            f"{path}: expected the probabilities of case {case}, found none that can "
-            f"be read ({error}). They are not kept in git: run "
-            f"`dscpp predict --again --run {run.folder}` where the weights are"
-        ) from error
-    if found.shape[:-1] != tuple(shape):
-        raise InputError(
-            f"{path}: expected shape {tuple(shape)} and classes, found {found.shape}; "
-            f"run `dscpp predict --again --run {run.folder}`"
-        )
-    return np.asarray(found)
-
-
-def volume(
-    run: runs.Run, module: ModuleType, root: Path, case: str
-) -> tuple[_Array, nifti.Geometry]:
-    """Read a volume's probabilities, which are on the network's grid.
-
-    Args:
-        run: as for `probabilities`.
-        module: of the data set.
-        root: its folder.
-        case: the case's id.
-
-    Returns:
-        Softmax values, (*network's grid, C), float32, memory-mapped; and where the
-        volume's own voxels lie.
-
-    Raises:
-        InputError: as `probabilities`.
-    """
-    place = module.geometry(root, case)
-    spacing_mm = run.record["preprocessing"].get("spacing_mm", place.spacing_mm)
-    shape = native.resampled_shape(place.shape, place.spacing_mm, spacing_mm)
-    return probabilities(run, case, shape), place
-
-
-def slabs(
-    run: runs.Run, module: ModuleType, root: Path, case: str, shape: tuple[int, ...]
-) -> Iterator[tuple[slice, _Array]]:
-    """Read a case's probabilities at native resolution, of volumes slab by slab.
-
-    Args:
-        run: as for `volume`, as are the next three.
-        module: of the data set.
-        root: its folder.
-        case: the case's id.
-        shape: the native spatial shape, from its label.
-
-    Yields:
-        which part of the first axis (of an image all of it); softmax values there,
-        (n, *shape[1:], C), float32.
-
-    Raises:
-        InputError: as `probabilities`.
-    """
-    if module.record(root).is_3d:
-        yield from native.slabs(volume(run, module, root, case)[0], shape)
-    else:
-        yield slice(None), probabilities(run, case, shape)
 
 
 def evaluate(run: runs.Run, root: Path) -> None:
@@ -129,8 +41,8 @@ def evaluate(run: runs.Run, root: Path) -> None:
     run.require("predicted", f"dscpp predict --run {run.folder}")
     start = time.perf_counter()
     module = datasets.by_name(run.record["dataset"])
-    cases = [(split, case) for split in SPLITS for case in run.record["split"][split]]
-    write(run.folder, run.record, *measure(run, module, root, cases))
+    measured = measure(run, module, root, stored.cases(run))
+    write(run.folder, run.record, *measured)
     run.update(
         files=["cases.csv", "histograms.npz"],
         state="evaluated",
@@ -159,8 +71,8 @@ def measure(
     rows: list[dict[str, Any]] = []
     pairs: list[dict[str, Any]] = []
     for split, case in tqdm(cases, desc=f"{run.name} evaluate", unit="case"):
-        stored = functools.partial(slabs, run, module, root, case)
-        measured, paired = measure_case(module, root, split, case, stored)
+        slabs_of = functools.partial(stored.slabs, run, module, root, case)
+        measured, paired = measure_case(module, root, split, case, slabs_of)
         rows += measured
         pairs += paired
     return rows, pairs
@@ -180,7 +92,7 @@ def measure_case(
         root: its folder.
         split: name of the split, for the rows.
         case: the case's id.
-        slabs_of: gives the probabilities as `slabs` does, from the native shape.
+        slabs_of: gives the probabilities as `stored.slabs` does, from the native shape.
 
     Returns:
         as `measure`.

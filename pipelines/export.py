@@ -13,8 +13,8 @@ from tqdm import tqdm
 from data_io import datasets, native
 from data_io.datasets import nifti
 from data_io.errors import InputError
-from pipelines import evaluate
 from pipelines import run as runs
+from pipelines import stored
 
 __all__ = [
     "FOLDER", "labels", "native_labels", "volumes", "write_labels",
@@ -47,12 +47,11 @@ def volumes(run: runs.Run, root: Path, with_probabilities: bool = False) -> list
     if not module.record(root).is_3d:
         raise InputError(
             f"{run.folder}: expected a run on volumes for --nifti, found one on images,"
-            f" whose probabilities are in {evaluate.PROBABILITIES}/"
+            f" whose probabilities are in {stored.PROBABILITIES}/"
         )
-    cases = [case for split in evaluate.SPLITS for case in run.record["split"][split]]
     folder, written = run.path(FOLDER), []
-    for case in tqdm(cases, desc=f"{run.name} nifti", unit="case"):
-        softmax, place = evaluate.volume(run, module, root, case)
+    for _, case in tqdm(stored.cases(run), desc=f"{run.name} nifti", unit="case"):
+        softmax, place = stored.volume(run, module, root, case)
         written.append(write_labels(folder, case, softmax, place))
         if with_probabilities:
             write_probabilities(folder, case, softmax, place)

@@ -19,8 +19,8 @@ from data_io.datasets.reading import read_image
 from losses import catalogue
 from pipelines import provenance
 from pipelines import run as runs
-from pipelines.evaluate import PROBABILITIES, probabilities, volume
 from pipelines.reporting import pictures
+from pipelines.stored import PROBABILITIES, probabilities, volume
 
 __all__ = ["FOLDER", "compare", "picture"]
 

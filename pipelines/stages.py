@@ -22,7 +22,10 @@ from pipelines import provenance
 from pipelines import run as runs
 from pipelines.training.task import Task, from_record
 
-__all__ = ["WORK", "estimate", "evaluate", "export", "import_keras", "predict", "train"]
+__all__ = [
+    "WORK", "estimate", "evaluate", "export", "import_keras", "predict", "temperature",
+    "train",
+]  # fmt: skip
 
 WORK = Path(".work")
 _BACKENDS = ("tensorflow", "torch", "jax")
@@ -130,6 +133,56 @@ def evaluate(
             show.picture(run, root)
             evaluation.evaluate(run, root)
     return run
+
+
+def temperature(
+    folder: Path, data: Path | None, work: Path = WORK, again: bool = False
+) -> runs.Run:
+    """Scale a predicted run by a temperature, and measure what comes out.
+
+    See `pipelines.posthoc.temperature`. The new run lies beside the run.
+
+    Args:
+        folder: the run.
+        data: the data set's folder.
+        work: as in `train`.
+        again: fit again although that was done.
+
+    Returns:
+        The scaled run, in state "evaluated".
+
+    Raises:
+        InputError: as in `evaluate`; a run that is scaled already.
+    """
+    from pipelines.posthoc import temperature as scaling
+
+    with _held(folder) as run:
+        run.require("predicted", f"dscpp predict --run {folder}")
+        if run.record.get("method"):
+            raise InputError(
+                f"{folder}: expected a run as it was trained, found one after "
+                f"{run.record['method']}; give the run it was made from"
+            )
+        output = scaling.folder_of(run)
+        runs.require_free(output)
+        with runs.lock_folder(output):
+            if not again and _scaled(output, scaling.model_of(run)):
+                root = data
+            else:
+                task = _task(run)
+                root = task.module.locate(_place(run, task, data))
+                _require_same_data(run, task, root, work)
+                scaling.make(run, root, output)
+    return evaluate(output, root, work, again)
+
+
+def _scaled(output: Path, model: str) -> bool:
+    """Whether the scaled run is there, and of the weights that the run has now."""
+    if not runs.is_run(output):
+        return False
+    found = runs.Run.open(output)
+    same = found.record.get("posthoc", {}).get("model") == model
+    return same and found.reached("predicted")
 
 
 def export(

@@ -38,15 +38,20 @@ def finish(process, timeout=200):
 
 
 def run_folders(folder):
-    return sorted((folder / "results" / "phantom").glob("*/runs/*"))
+    """The runs that were trained, without their scaled twins."""
+    found = sorted((folder / "results" / "phantom").glob("*/runs/*"))
+    return [run for run in found if not run.name.endswith("-temperature")]
+
+
+def twin(run):
+    return run.with_name(f"{run.name}-temperature")
 
 
 def contents(folder):
     """Every result file below `folder` with its time of change."""
     return {
         path: path.stat().st_mtime_ns
-        for run in run_folders(folder)
-        for path in run.rglob("*")
+        for path in (folder / "results" / "phantom").glob("*/runs/**/*")
         if path.is_file() and path.name != ".lock"
     }
 
@@ -279,6 +284,11 @@ def test_tiny_goes_through(tiny):
         assert record["simulated"] is True
         assert all((folder / name).is_file() for name in runs.COMMITTED)
         assert len((folder / "history.csv").read_text().splitlines()) == 1 + 20
+        scaled = runs.Run.open(twin(folder))
+        assert (scaled.state, scaled.record["posthoc"]["run"]) == (
+            "evaluated",
+            folder.name,
+        )
     logs = sorted((tiny / ".work" / "logs").rglob("*.log"))
     assert [log.name for log in logs] == ["dsc-s0.log", "dscpp-s0.log"]
     # Nothing of Snakemake beside the results.
@@ -290,7 +300,8 @@ def test_done_work_is_not_repeated_nor_are_committed_runs_of_a_fresh_clone(
 ):
     # One run as it was left, with its weights; one as it comes from git.
     whole, committed = run_folders(tiny)
-    shutil.copytree(whole, tmp_path / whole.relative_to(tiny))
+    for folder in (whole, twin(whole)):
+        shutil.copytree(folder, tmp_path / folder.relative_to(tiny))
     copy = tmp_path / committed.relative_to(tiny)
     copy.mkdir(parents=True)
     for name in runs.COMMITTED:

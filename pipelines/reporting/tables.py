@@ -15,7 +15,7 @@ import numpy as np
 
 from data_io.errors import InputError
 from pipelines.measure import histograms, metrics, statistics
-from pipelines.reporting import other_sets
+from pipelines.reporting import other_sets, temperatures
 from pipelines.reporting.estimates import Estimate, estimate, mean_of
 from pipelines.reporting.study import STANDARD_GAMMA, Study, Variant, groups, open_study
 from pipelines.run import write_csv
@@ -87,6 +87,8 @@ PAPER_TABLES = ("table4", "table5", "table6", "table3")
 
 EXTRA_TABLE = "table.csv"
 """For what no table of the paper has a cell for: phantoms, other gammas, backends."""
+
+_OPTIONAL = {EXTRA_TABLE, other_sets.TABLE, temperatures.TABLE}
 
 # Table 3 prints .05; the value's neighbours and Table 4's cell of the same network
 # say .005. The files keep what is printed; the verdict takes the stricter one.
@@ -510,7 +512,7 @@ def write_tables(results: Path) -> list[Path]:
     made = [(folder, _tables_of(folder)) for folder in folders]
     written = []
     for folder, tables in made:
-        for name in {EXTRA_TABLE, other_sets.TABLE} - tables.keys():
+        for name in _OPTIONAL - tables.keys():
             (folder / name).unlink(missing_ok=True)
         for name, (columns, rows) in tables.items():
             written.append(write_csv(folder / name, columns, _rounded(rows)))
@@ -528,6 +530,9 @@ def _tables_of(folder: Path) -> dict[str, tuple[Sequence[str], list[_Row]]]:
     elsewhere = other_sets.rows(run for runs in study.runs.values() for run in runs)
     if elsewhere:
         files[other_sets.TABLE] = (other_sets.COLUMNS, elsewhere)
+    scaled = temperatures.rows(study)
+    if scaled:
+        files[temperatures.TABLE] = (temperatures.COLUMNS, scaled)
     return files
 
 

@@ -19,7 +19,7 @@ from data_io.content import file_hash
 from data_io.errors import InputError
 from pipelines import provenance
 from pipelines import run as runs
-from pipelines.evaluate import PROBABILITIES, SPLITS
+from pipelines.stored import PROBABILITIES, SPLITS
 from pipelines.training import fit
 from pipelines.training.protocol import Protocol
 from pipelines.training.task import Task

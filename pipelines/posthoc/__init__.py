@@ -1,0 +1,1 @@
+"""After the training: a run in, a run out, so that tables treat both alike."""

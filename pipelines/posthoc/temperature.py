@@ -1,0 +1,239 @@
+"""Temperature scaling: one number, fitted on the validation cases (Guo et al., 2017).
+
+The logits of a network are divided by T: above 1 probabilities move towards each other,
+below 1 apart; the order of the classes, and with it Dice, stays. What a run keeps are
+probabilities at native size (of volumes on the network's grid), so it is their
+logarithms that are divided: the scaling comes after an image was brought back to its
+size, and before a volume is.
+
+The scaled probabilities are a run of their own, `<run>-temperature`, beside the run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import optimize
+from tqdm import tqdm
+
+from data_io import datasets, native
+from data_io.errors import InputError
+from pipelines import run as runs
+from pipelines import stored
+
+__all__ = ["BOUNDS", "METHOD", "Fit", "fit", "folder_of", "make", "model_of", "scale"]
+
+METHOD = "temperature"
+BOUNDS = (0.05, 20.0)
+"""Temperatures that are looked at."""
+
+# A softmax in float32 ends here; beyond, the logit is not known.
+_SMALLEST = float(np.finfo(np.float32).tiny)
+_TOLERANCE = 1e-4  # of log T
+_SLICES = 16  # of a volume, evenly spread: 4 million voxels of 512x512
+
+_Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted temperature.
+
+    Attributes:
+        temperature: T, above 0.
+        nll_before: mean of -log p of the true class over the voxels used, at T = 1.
+        nll_after: the same at T.
+        cases: validation cases used.
+        n_voxels: voxels used.
+    """
+
+    temperature: float
+    nll_before: float
+    nll_after: float
+    cases: int
+    n_voxels: int
+
+
+def scale(softmax: npt.ArrayLike, temperature: float) -> _Array:
+    """Divide the logits behind probabilities by a temperature.
+
+    Args:
+        softmax: probabilities, (*spatial, C), in [0, 1], with sum 1 over the classes.
+        temperature: T, above 0.
+
+    Returns:
+        p^(1/T), divided by its sum over the classes: float32, (*spatial, C). A p
+        below the smallest normal float32 counts as that.
+
+    Raises:
+        ValueError: a temperature that is not above 0.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature: expected a number above 0, got {temperature}.")
+    logits = np.log(np.maximum(np.asarray(softmax, np.float32), _SMALLEST))
+    logits /= np.float32(temperature)
+    logits -= logits.max(axis=-1, keepdims=True)
+    found = np.exp(logits, out=logits)
+    found /= found.sum(axis=-1, keepdims=True)
+    return found
+
+
+def fit(run: runs.Run, root: Path) -> Fit:
+    """Find the temperature with the lowest NLL on a run's validation cases.
+
+    The NLL is that of all classes (Eq. 1), over all voxels of the images together; of
+    volumes, over evenly spread slices at native resolution.
+
+    Args:
+        run: a predicted run, with its probabilities.
+        root: the data set's folder.
+
+    Returns:
+        The fit.
+
+    Raises:
+        InputError: no validation case; no probabilities here; a best temperature at
+            the bounds, which says that something else is wrong.
+    """
+    module = datasets.by_name(run.record["dataset"])
+    cases = run.record["split"]["validation"]
+    if not cases:
+        raise InputError(
+            f"{run.folder}: expected validation cases to fit a temperature on, found "
+            "none in its split; train with another split"
+        )
+    samples = [_Sample.read(run, module, root, case) for case in cases]
+    with tqdm(desc=f"{run.name} temperature", unit="step", total=25) as bar:
+
+        def nll(log_temperature: float) -> float:
+            bar.update()
+            return _nll(samples, float(np.exp(log_temperature)))
+
+        best = optimize.minimize_scalar(
+            nll, bounds=np.log(BOUNDS), method="bounded", options={"xatol": _TOLERANCE}
+        )
+        before = nll(0.0)
+    temperature = float(np.exp(best.x))
+    if min(temperature / BOUNDS[0], BOUNDS[1] / temperature) < 1.01:
+        raise InputError(
+            f"{run.folder}: expected a best temperature between {BOUNDS[0]} and "
+            f"{BOUNDS[1]}, found {temperature:.3g}: its probabilities say nothing "
+            "about the validation cases"
+        )
+    # The same to the last digit that is written, on every machine.
+    temperature = float(f"{temperature:.4g}")
+    return Fit(
+        temperature=temperature,
+        nll_before=float(f"{before:.6g}"),
+        nll_after=float(f"{_nll(samples, temperature):.6g}"),
+        cases=len(samples),
+        n_voxels=sum(sample.label.size for sample in samples),
+    )
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """What a temperature is fitted on in one case.
+
+    Attributes:
+        softmax: as the run keeps it; memory-mapped.
+        label: true classes, (*spatial) of an image, (slices, rows, columns) of a
+            volume.
+        shape: of the volume at native resolution; None for an image.
+        slices: which of its slices `label` holds.
+    """
+
+    softmax: _Array
+    label: _Array
+    shape: tuple[int, ...] | None = None
+    slices: Sequence[int] = ()
+
+    @classmethod
+    def read(cls, run: runs.Run, module: ModuleType, root: Path, case: str) -> _Sample:
+        label = next(iter(module.references(root, case).values()))
+        if not module.record(root).is_3d:
+            return cls(stored.probabilities(run, case, label.shape), label)
+        softmax, _ = stored.volume(run, module, root, case)
+        count = min(_SLICES, label.shape[0])
+        # The middle of each of `count` equal parts.
+        slices = [int((part + 0.5) * label.shape[0] / count) for part in range(count)]
+        return cls(softmax, label[slices], label.shape, slices)
+
+    def scaled(self, temperature: float) -> Iterator[tuple[_Array, _Array]]:
+        """Labels and scaled probabilities, part by part."""
+        softmax = scale(self.softmax, temperature)
+        if self.shape is None:
+            yield self.label, softmax
+            return
+        for label, number in zip(self.label, self.slices, strict=True):
+            yield label, native.slab(softmax, self.shape, slice(number, number + 1))[0]
+
+
+def _nll(samples: Sequence[_Sample], temperature: float) -> float:
+    """Mean of -log p of the true class over all voxels."""
+    total, voxels = 0.0, 0
+    for sample in samples:
+        for label, softmax in sample.scaled(temperature):
+            index = label[..., np.newaxis].astype(np.intp)
+            p = np.take_along_axis(softmax, index, axis=-1)
+            total -= float(np.log(np.maximum(p, _SMALLEST)).sum(dtype=np.float64))
+            voxels += label.size
+    return total / voxels
+
+
+def folder_of(run: runs.Run) -> Path:
+    """The folder of a run's scaled twin: `<run>-temperature`, beside it."""
+    return run.folder.with_name(f"{run.folder.name}-{METHOD}")
+
+
+def make(run: runs.Run, root: Path, output: Path) -> runs.Run:
+    """Fit a temperature and write the scaled run, up to its probabilities.
+
+    Args:
+        run: a predicted run, with its probabilities, held by the caller.
+        root: the data set's folder.
+        output: the new run's folder, held by the caller.
+
+    Returns:
+        The new run, in state "predicted": its record is the run's, with `method`
+        "temperature" and what was fitted under `posthoc`.
+
+    Raises:
+        InputError: as `fit`.
+    """
+    start = time.perf_counter()
+    found = fit(run, root)
+    kept = {key: value for key, value in run.record.items() if key not in _OWN}
+    origin = {"run": run.name, "model": model_of(run), **asdict(found)}
+    added = {"method": METHOD, "posthoc": origin, "times": {}, "files": {}}
+    new = runs.Run.create(output, kept | added)
+    for _, case in tqdm(stored.cases(run), desc=f"{output.name} scale", unit="case"):
+        _scale_case(run, new, case, found.temperature)
+    new.update(
+        state="predicted",
+        times={"fit_s": round(time.perf_counter() - start, 1)},
+    )
+    return new
+
+
+# Of the training alone: the new run has its own, or none.
+_OWN = ("times", "files", "state", "peak_memory_mb")
+
+
+def _scale_case(run: runs.Run, new: runs.Run, case: str, temperature: float) -> None:
+    scaled = scale(np.load(stored.path(run, case), mmap_mode="r"), temperature)
+    runs.write_atomically(
+        stored.path(new, case), lambda aside: np.save(aside, scaled, allow_pickle=False)
+    )
+
+
+def model_of(run: runs.Run) -> str:
+    """SHA-256 of a run's weights, "" where it names none: what a fit belongs to."""
+    return str(run.record.get("files", {}).get(runs.MODEL, ""))

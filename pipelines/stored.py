@@ -1,0 +1,115 @@
+"""The probabilities that a run keeps beside its measures; not in git."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data_io import native
+from data_io.datasets import nifti
+from data_io.errors import InputError
+from pipelines import run as runs
+
+__all__ = ["PROBABILITIES", "SPLITS", "cases", "path", "probabilities", "slabs",
+           "volume"]  # fmt: skip
+
+PROBABILITIES = "probabilities"
+SPLITS = ("validation", "test")
+
+_Array = npt.NDArray[Any]
+
+
+def cases(run: runs.Run) -> list[tuple[str, str]]:
+    """Pairs of a part of the split and a case of it: all that are predicted."""
+    return [(part, case) for part in SPLITS for case in run.record["split"][part]]
+
+
+def path(run: runs.Run, case: str) -> Path:
+    """Where a case's probabilities are, or will be."""
+    return run.path(PROBABILITIES) / f"{case}.npy"
+
+
+def probabilities(run: runs.Run, case: str, shape: tuple[int, ...]) -> _Array:
+    """Read a case's probabilities.
+
+    Args:
+        run: a run in state "predicted" or past it, with its local files.
+        case: the case's id.
+        shape: the spatial shape they must have: the native one; of a volume that of the
+            network's grid.
+
+    Returns:
+        Softmax values, (*shape, C), float32, memory-mapped.
+
+    Raises:
+        InputError: the file is missing, damaged or of another shape.
+    """
+    file = path(run, case)
+    try:
+        found = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(
+            f"{file}: expected the probabilities of case {case}, found none that can "
+            f"be read ({error}). They are not kept in git: run "
+            f"`dscpp predict --again --run {run.folder}` where the weights are"
+        ) from error
+    if found.shape[:-1] != tuple(shape):
+        raise InputError(
+            f"{file}: expected shape {tuple(shape)} and classes, found {found.shape}; "
+            f"run `dscpp predict --again --run {run.folder}`"
+        )
+    return np.asarray(found)
+
+
+def volume(
+    run: runs.Run, module: ModuleType, root: Path, case: str
+) -> tuple[_Array, nifti.Geometry]:
+    """Read a volume's probabilities, which are on the network's grid.
+
+    Args:
+        run: as for `probabilities`.
+        module: of the data set.
+        root: its folder.
+        case: the case's id.
+
+    Returns:
+        Softmax values, (*network's grid, C), float32, memory-mapped; and where the
+        volume's own voxels lie.
+
+    Raises:
+        InputError: as `probabilities`.
+    """
+    place = module.geometry(root, case)
+    spacing_mm = run.record["preprocessing"].get("spacing_mm", place.spacing_mm)
+    shape = native.resampled_shape(place.shape, place.spacing_mm, spacing_mm)
+    return probabilities(run, case, shape), place
+
+
+def slabs(
+    run: runs.Run, module: ModuleType, root: Path, case: str, shape: tuple[int, ...]
+) -> Iterator[tuple[slice, _Array]]:
+    """Read a case's probabilities at native resolution, of volumes slab by slab.
+
+    Args:
+        run: as for `volume`, as are the next three.
+        module: of the data set.
+        root: its folder.
+        case: the case's id.
+        shape: the native spatial shape, from its label.
+
+    Yields:
+        which part of the first axis (of an image all of it); softmax values there,
+        (n, *shape[1:], C), float32.
+
+    Raises:
+        InputError: as `probabilities`.
+    """
+    if module.record(root).is_3d:
+        yield from native.slabs(volume(run, module, root, case)[0], shape)
+    else:
+        yield slice(None), probabilities(run, case, shape)

@@ -1,0 +1,201 @@
+"""Temperature scaling: the fit by hand, the run it writes, the table over runs."""
+
+import csv
+import json
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+from test_tables import make_run, one, read
+
+from data_io.datasets import phantom
+from data_io.errors import InputError
+from pipelines import cli, stages, stored
+from pipelines import run as runs
+from pipelines.posthoc import temperature
+from pipelines.reporting import tables
+from pipelines.training.task import Task
+
+TINY = {"input_shape": [32, 32], "filters": 2, "depth": 1, "epochs": 1}
+
+
+def test_scaling_divides_the_logits():
+    logits = np.random.default_rng(0).normal(scale=5, size=(7, 6, 3))
+    found = temperature.scale(softmax(logits, axis=-1), 2.5)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, softmax(logits / 2.5, axis=-1), atol=1e-6)
+
+
+def test_a_probability_of_zero_stays_finite():
+    found = temperature.scale(np.array([[0.0, 1.0]], np.float32), 4.0)
+    # The smallest normal float32 is 2^-126; its fourth root 2^-31.5.
+    assert found[0, 0] == pytest.approx(2**-31.5, rel=1e-4)
+    assert found[0, 1] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, math.nan])
+def test_a_temperature_must_be_above_0(wrong):
+    with pytest.raises(ValueError, match="temperature: expected a number above 0"):
+        temperature.scale(np.full((2, 2), 0.5), wrong)
+
+
+def run_of(tmp_path, monkeypatch, label, p):
+    """A run of one validation image with these labels and probabilities."""
+    record = {"dataset": "fake", "split": {"validation": ["a"], "test": []}}
+    run = runs.Run(tmp_path / "run", record)
+    run.path("probabilities").mkdir(parents=True)
+    stacked = np.stack([1 - p, p], axis=-1).astype(np.float32)
+    np.save(run.path("probabilities") / "a.npy", stacked)
+    module = SimpleNamespace(
+        references=lambda root, case: {"observer1": label},
+        record=lambda root: SimpleNamespace(is_3d=False),
+    )
+    monkeypatch.setattr(temperature.datasets, "by_name", lambda name: module)
+    return run
+
+
+def test_the_fit_by_hand(tmp_path, monkeypatch):
+    # It says 0.9 where 3 of 4 are true and 0.1 where 1 of 4 is: the best is 0.75 and
+    # 0.25, so T = logit(0.9) / logit(0.75) = log 9 / log 3 = 2.
+    p = np.array([[0.9] * 4, [0.1] * 4])
+    label = np.array([[1, 1, 1, 0], [0, 0, 0, 1]], np.uint8)
+    found = temperature.fit(run_of(tmp_path, monkeypatch, label, p), tmp_path)
+    assert found.temperature == pytest.approx(2, abs=2e-3)
+    before = -(3 * math.log(0.9) + math.log(0.1)) / 4
+    after = -(3 * math.log(0.75) + math.log(0.25)) / 4
+    assert found.nll_before == pytest.approx(before, rel=1e-5)
+    assert found.nll_after == pytest.approx(after, rel=1e-5)
+    assert (found.cases, found.n_voxels) == (1, 8)
+
+
+def test_a_temperature_at_the_bounds_is_refused(tmp_path, monkeypatch):
+    # Right as often as wrong: the best is 0.5 throughout, at a T without end.
+    p, label = np.array([[0.9, 0.9]]), np.array([[1, 0]], np.uint8)
+    run = run_of(tmp_path, monkeypatch, label, p)
+    with pytest.raises(InputError, match=r"best temperature between 0.05 and 20"):
+        temperature.fit(run, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("temperature")
+    settings = phantom.Settings(training=2, validation=2, test=2, size=32, seed=2)
+    data = phantom.generate(settings, folder / "phantom")
+    task = Task.make("phantom", "DSC", seed=0, preset="demo", overrides=TINY)
+    run, work = folder / "runs" / "dsc-s0", folder / "work"
+    stages.train(task, data, run, work)
+    stages.predict(run, data, work)
+    stages.evaluate(run, data, work)
+    return SimpleNamespace(data=data, run=run, work=work)
+
+
+def test_the_scaled_run_is_a_run_beside_the_run(trained, capsys, monkeypatch):
+    command = ["temperature", "--run", str(trained.run), "--work", str(trained.work)]
+    assert cli.main([*command, "--data", str(trained.data)]) == 0
+    folder = trained.run.with_name("dsc-s0-temperature")
+    assert str(folder) in capsys.readouterr().out
+    new, old = runs.Run.open(folder), runs.Run.open(trained.run)
+    assert (new.state, new.record["method"]) == ("evaluated", "temperature")
+    fitted = new.record["posthoc"]
+    assert fitted["run"] == "dsc-s0"
+    assert fitted["nll_after"] < fitted["nll_before"]
+    for key in ("loss", "seed", "split", "data_hash", "settings", "commit"):
+        assert new.record[key] == old.record[key], key
+    assert set(new.record["files"]) == {"cases.csv", "histograms.npz"}
+    case = old.record["split"]["test"][0]
+    before, after = (stored.probabilities(run, case, (32, 32)) for run in (old, new))
+    logit = np.log(before[..., 1].astype(float)) - np.log(before[..., 0].astype(float))
+    expected = 1 / (1 + np.exp(-logit / fitted["temperature"]))
+    np.testing.assert_allclose(after[..., 1], expected, atol=1e-5)
+    rows = list(csv.DictReader(new.path("cases.csv").open()))
+    assert {row["method"] for row in rows} == {"temperature"}
+    validation = [
+        float(row["nll_categorical"])
+        for row in rows
+        if (row["split"], row["region"]) == ("validation", "image")
+    ]
+    # Two images of one size: the mean over voxels is that over images.
+    assert np.mean(validation) == pytest.approx(fitted["nll_after"], rel=1e-4)
+
+    # Given again, nothing is fitted and no data are needed.
+    monkeypatch.setattr(temperature, "fit", None)
+    assert cli.main(command) == 0
+
+
+def test_other_weights_are_fitted_anew(trained):
+    stages.temperature(trained.run, trained.data, trained.work)
+    new = runs.Run.open(trained.run.with_name("dsc-s0-temperature"))
+    origin = new.record["posthoc"]
+    new.update(posthoc={**origin, "model": "of other weights"})
+    again = stages.temperature(trained.run, trained.data, trained.work)
+    assert again.record["posthoc"]["model"] == origin["model"]
+
+
+def test_one_that_was_stopped_is_made_again(trained, monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(temperature, "_scale_case", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            stages.temperature(trained.run, trained.data, trained.work, again=True)
+    folder = trained.run.with_name("dsc-s0-temperature")
+    assert runs.Run.open(folder).state == "training"
+    assert stages.temperature(trained.run, trained.data, trained.work).state == (
+        "evaluated"
+    )
+
+
+def test_a_scaled_run_is_not_scaled_again(trained):
+    made = stages.temperature(trained.run, trained.data, trained.work)
+    with pytest.raises(InputError, match="expected a run as it was trained"):
+        stages.temperature(made.folder, trained.data, trained.work)
+
+
+def test_a_run_without_probabilities_is_told(trained, tmp_path):
+    record = json.loads((trained.run / "run.json").read_text())
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"dscpp predict --again"):
+        stages.temperature(tmp_path / "run", trained.data, trained.work)
+    assert not (tmp_path / "run-temperature" / "run.json").exists()
+
+
+def scaled(results, loss, nll, found, **more):
+    make_run(results, loss, nll, method="temperature", posthoc={"temperature": found},
+             **more)  # fmt: skip
+
+
+def test_the_table_by_hand(tmp_path):
+    results = tmp_path / "results"
+    for seed, shift in enumerate((0.0, 0.2)):
+        nll = np.array([0.4, 0.5, 0.6, 0.9]) + shift
+        make_run(results, "DSC", nll, seed=seed)
+        scaled(results, "DSC", nll - 0.3, 3.0 + seed, seed=seed)
+    make_run(results, "DSC", (9, 9, 9, 9), seed=2)  # its scaled run is not there
+    make_run(results, "DSC++", (0.1, 0.1, 0.2, 0.2), gamma=2.0)
+    tables.write_tables(results)
+    rows = read(results / "drive" / "paper" / "temperature.csv")
+    assert [row["metric"] for row in rows] == ["nll_published", "nll", "brier", "dice"]
+    row = one(rows, loss="DSC", metric="nll_published")
+    # Means 0.6 and 0.8 before, each 0.3 less after.
+    assert (row["before"], row["after"], row["seeds"], row["n"]) == (
+        "0.7", "0.4", "2", "4",
+    )  # fmt: skip
+    assert float(row["difference"]) == pytest.approx(-0.3)
+    assert [row[f"temperature{end}"] for end in ("", "_low", "_high")] == [
+        "3.5", "3", "4",
+    ]  # fmt: skip
+    # Seed 0 alone has both: 0.1, 0.2, 0.3, 0.6 less 0.1, 0.1, 0.2, 0.2.
+    assert float(row["to_dscpp"]) == pytest.approx(0.6 / 4)
+
+
+def test_no_scaled_run_no_table(tmp_path):
+    results = tmp_path / "results"
+    make_run(results)
+    stale = results / "drive" / "paper" / "temperature.csv"
+    stale.write_text("of runs that are gone")
+    tables.write_tables(results)
+    assert not stale.exists()
