@@ -8,14 +8,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from scipy.special import softmax
-from test_tables import make_run, one, read
+from test_tables import DSC_NLL, make_run, one, read
 
 from data_io.datasets import phantom
 from data_io.errors import InputError
 from pipelines import cli, stages, stored
 from pipelines import run as runs
 from pipelines.posthoc import temperature
-from pipelines.reporting import tables
+from pipelines.reporting import tables, temperatures, text
 from pipelines.training.task import Task
 
 TINY = {"input_shape": [32, 32], "filters": 2, "depth": 1, "epochs": 1}
@@ -190,6 +190,28 @@ def test_the_table_by_hand(tmp_path):
     ]  # fmt: skip
     # Seed 0 alone has both: 0.1, 0.2, 0.3, 0.6 less 0.1, 0.1, 0.2, 0.2.
     assert float(row["to_dscpp"]) == pytest.approx(0.6 / 4)
+
+
+def test_the_readme_has_a_line_for_each_loss(tmp_path):
+    results, readme = tmp_path / "results", tmp_path / "README.md"
+    measures = {"nll": (0.4, 0.4, 0.6, 0.6), "brier": (0.1, 0.1, 0.1, 0.3)}
+    make_run(results, "DSC", measures=measures)
+    less = {name: np.array(values) / 2 for name, values in measures.items()}
+    scaled(results, "DSC", DSC_NLL, 2.25, measures=less)
+    better = {"nll": (0.1, 0.1, 0.2, 0.2)}
+    make_run(results, "DSC++", measures=better, gamma=2.0)
+    marker = "drive-paper-temperature"
+    readme.write_text(f"<!-- {marker}:begin -->\n<!-- {marker}:end -->\n")
+    assert text.update_readme(readme, results) == [marker]
+    (line,) = [line for line in readme.read_text().splitlines() if "DSC" in line[:6]]
+    begin = "| DSC | 1 | 2.25 (2.25 to 2.25) | 0.500 | 0.250 | 0.150 | 0.075 | +0.100 ("
+    assert line.startswith(begin)
+
+
+def test_a_study_without_scaled_runs_says_so(tmp_path):
+    make_run(tmp_path / "results")
+    study, _ = tables.study_of(tmp_path / "results" / "drive" / "paper")
+    assert temperatures.markdown(study) == "*No run was scaled yet.*"
 
 
 def test_no_scaled_run_no_table(tmp_path):

@@ -9,7 +9,7 @@ from pipelines.measure import statistics
 from pipelines.reporting.estimates import estimate, mean_of
 from pipelines.reporting.study import STANDARD_GAMMA, Study, Variant
 
-__all__ = ["COLUMNS", "METHOD", "METRICS", "TABLE", "rows"]
+__all__ = ["COLUMNS", "METHOD", "METRICS", "TABLE", "markdown", "rows"]
 
 TABLE = "temperature.csv"
 METHOD = "temperature"
@@ -101,3 +101,46 @@ def _paired(
         ]
         found.append(np.reshape(values, (len(shared), len(study.cases))))
     return found[0], found[1]
+
+
+def markdown(study: Study) -> str:
+    """Lay out the temperatures of one study for the README: a row a loss and class."""
+    found = rows(study)
+    if not found:
+        return "*No run was scaled yet.*"
+    lines = [
+        "| loss | seeds | temperature | NLL | scaled | Brier | scaled | "
+        "scaled NLL less that of DSC++ |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in (row for row in found if row["metric"] == "nll"):
+        brier = next(
+            other
+            for other in found
+            if other["metric"] == "brier"
+            and all(other[key] == row[key] for key in ("loss", "gamma", "target"))
+        )
+        lines.append(_line(study, row, brier))
+    return "\n".join(lines)
+
+
+def _line(study: Study, row: dict[str, object], brier: dict[str, object]) -> str:
+    gamma = row["gamma"]
+    name = str(row["loss"])
+    if gamma not in (None, STANDARD_GAMMA):
+        name += f" g={gamma:g}"
+    if len(study.targets) > 1:
+        name += f", {row['target']}"
+    cells = [
+        name,
+        str(row["seeds"]),
+        "{temperature:.2f} ({temperature_low:.2f} to {temperature_high:.2f})",
+        "{before:.3f}",
+        "{after:.3f}",
+        f"{brier['before']:.3f}",
+        f"{brier['after']:.3f}",
+        "{to_dscpp:+.3f} ({to_dscpp_low:+.3f} to {to_dscpp_high:+.3f})"
+        if "to_dscpp" in row
+        else "",
+    ]
+    return "| " + " | ".join(cells).format(**row) + " |"

@@ -2,14 +2,16 @@
 
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from data_io.errors import InputError
 from pipelines.measure import histograms, metrics
+from pipelines.reporting import temperatures
 from pipelines.reporting.study import STANDARD_GAMMA, Study, Variant, groups
 from pipelines.reporting.tables import (
     Cell,
@@ -22,7 +24,7 @@ from pipelines.reporting.tables import (
 )
 from pipelines.run import write_atomically
 
-__all__ = ["format_table", "markdown_table", "update_readme"]
+__all__ = ["TOPICS", "format_table", "markdown_table", "update_readme"]
 
 _HEADINGS = {
     "nll_published": "NLL published",
@@ -31,6 +33,9 @@ _HEADINGS = {
     "dice": "Dice",
     "jaccard": "Jaccard",
 }
+TOPICS: Mapping[str, Callable[[Study], str]] = {"temperature": temperatures.markdown}
+"""What is said of one study besides its table: name of the marker, and who writes."""
+
 _PAIR = (Variant("DSC++", STANDARD_GAMMA), Variant("DSC"))
 
 
@@ -70,8 +75,8 @@ def update_readme(readme: Path, results: Path) -> list[str]:
     """Put the present tables between the markers of a Markdown file.
 
     Markers are `<!-- <dataset>-<preset>:begin -->` and `<!-- <dataset>-<preset>:end
-    -->`, such as `drive-reduced`. Tables without markers are left out, and so are
-    markers without runs.
+    -->`, such as `drive-reduced`; of what `TOPICS` names, `drive-reduced-temperature`.
+    Tables without markers are left out, and so are markers without runs.
 
     Args:
         readme: the file; written only if it changes.
@@ -91,14 +96,26 @@ def update_readme(readme: Path, results: Path) -> list[str]:
             f"({error}); give the path of the README"
         ) from error
     new, names = text, []
-    for folder in groups(results):
-        name = f"{folder.parent.name}-{folder.name}"
+    for name, content in _parts(results):
         if f"<!-- {name}:begin -->" in new:
-            new = _replaced(readme, new, name, markdown_table(folder))
+            new = _replaced(readme, new, name, content())
             names.append(name)
     if new != text:
         write_atomically(readme, lambda aside: aside.write_text(new, "utf-8"))
     return names
+
+
+def _parts(results: Path) -> Iterator[tuple[str, Callable[[], str]]]:
+    """The name of every marker and what makes the text between."""
+    for folder in groups(results):
+        name = f"{folder.parent.name}-{folder.name}"
+        yield name, partial(markdown_table, folder)
+        for topic, write in TOPICS.items():
+            yield f"{name}-{topic}", partial(_on_topic, folder, write)
+
+
+def _on_topic(folder: Path, write: Callable[[Study], str]) -> str:
+    return write(study_of(folder)[0])
 
 
 def _replaced(readme: Path, text: str, name: str, content: str) -> str:
