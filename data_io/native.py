@@ -12,40 +12,50 @@ import numpy as np
 
 from data_io.errors import InputError
 
-__all__ = ["resampled_shape", "slab", "slabs"]
+__all__ = ["by_axis", "resampled_shape", "slab", "slabs"]
 
 _VOXELS = 1 << 22  # in a slab: 16 slices of 512x512; 50 MB of three classes
+_SAME = 1e-5  # relative difference of voxel sizes that is rounding alone
 
 _Taps = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def resampled_shape(
-    shape: Sequence[int], spacing_mm: Sequence[float], new_spacing_mm: Sequence[float]
+    shape: Sequence[int],
+    spacing_mm: Sequence[float],
+    new_spacing_mm: Sequence[float],
+    name: str = "resampling",
 ) -> tuple[int, ...]:
     """The shape at another voxel size: rounded down, as MIScnn does.
 
+    Sizes that differ by rounding alone (1e-5 of them) are the same, which MIScnn does
+    not say: there 512 voxels of 0.6999999 mm become 511 of 0.7 mm.
+
     Args:
         shape: voxels by axis.
-        spacing_mm: their size by axis.
-        new_spacing_mm: the size asked for, by axis.
+        spacing_mm: their size by axis, above 0.
+        new_spacing_mm: the size asked for, by axis, above 0.
+        name: what the error calls the volume.
 
     Raises:
         InputError: an axis is thinner than one new voxel.
     """
     ratio = np.asarray(spacing_mm) / np.array(new_spacing_mm)
+    ratio[np.abs(ratio - 1) <= _SAME] = 1
     found = tuple(int(size) for size in np.floor(np.asarray(shape) * ratio))
     if 0 in found:
         extent_mm = np.asarray(shape) * spacing_mm
         raise InputError(
-            "resampling: expected a volume of at least one voxel of "
-            f"{_shown(new_spacing_mm)} mm, found one of {_shown(extent_mm)} mm. "
-            "Check its spacing."
+            f"{name}: expected a volume of at least one voxel of "
+            f"{by_axis(new_spacing_mm)} mm, found one of {by_axis(extent_mm)} mm. "
+            "Check its voxel size, or take it out."
         )
     return found
 
 
-def _shown(sizes_mm: Sequence[float] | np.ndarray) -> str:
-    return " x ".join(f"{size:g}" for size in sizes_mm)
+def by_axis(sizes: Sequence[float] | np.ndarray) -> str:
+    """Sizes in voxels or mm, for people: `3.22 x 1.62 x 1.62`."""
+    return " x ".join(f"{size:g}" for size in sizes)
 
 
 def slabs(

@@ -10,6 +10,7 @@ with linear interpolation (the paper says bilinear), and mirroring has a probabi
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from data_io.datasets.record import Record
@@ -45,6 +46,8 @@ class Settings:
             their own. Not in the paper: 3.22 x 1.62 x 1.62 in the code for KiTS19.
         clip: range that values are clipped to before the z-score; None for none. Not
             in the paper: -79 to 304 Hounsfield units in the code for KiTS19.
+        axes: order of the axes of volumes, see `Record.axes`. It changes nothing here:
+            volumes of another order are refused where they are looked at.
     """
 
     input_shape: tuple[int, ...]
@@ -58,11 +61,26 @@ class Settings:
     scaling: tuple[float, float] = (0.85, 1.25)
     spacing_mm: tuple[float, float, float] | None = None
     clip: tuple[float, float] | None = None
+    axes: tuple[int, int, int] | None = None
 
     @classmethod
     def of(cls, record: Record, input_shape: tuple[int, ...]) -> "Settings":
         """The settings of a data set for a network's input shape."""
-        return cls(input_shape, spacing_mm=record.spacing_mm, clip=record.clip)
+        return cls(
+            input_shape,
+            spacing_mm=record.spacing_mm,
+            clip=record.clip,
+            axes=record.axes,
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
+        """The settings that `as_dict` gave, as JSON keeps them."""
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+        return cls(**fields)
 
     @property
     def is_3d(self) -> bool:

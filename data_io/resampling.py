@@ -36,15 +36,23 @@ class SlabResampling(Resampling):
     def preprocessing(self, sample: Any, training: bool = True) -> None:
         """Resample a sample's image and, in training, its label.
 
+        One that has the voxel size already stays as it is, type and all.
+
         Args:
             sample: image (*spatial, channels) and label (*spatial, 1).
             training: whether there is a label.
+
+        Raises:
+            InputError: the volume is thinner than one new voxel.
         """
         native = sample.img_data.shape[:-1]
         spacing_mm = sample.get_extended_data()["spacing"]
-        shape = resampled_shape(native, spacing_mm, self.new_spacing)
+        name = f"case {sample.index}"
+        shape = resampled_shape(native, spacing_mm, self.new_spacing, name)
         if not training:
             sample.extended["original_shape"] = native
+        if shape == native:
+            return
         channels = [
             resample_image(sample.img_data[..., channel], shape, self.order_img)
             for channel in range(sample.img_data.shape[-1])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from data_io import native
+from data_io.errors import InputError
 from data_io.miscnn_compat import Resampling, Sample
 
 # The network's grid and the volume's own: finer, coarser, both, the same, one slice.
@@ -62,3 +63,16 @@ def test_two_voxels_to_four_by_hand():
     softmax = np.array([0.0, 1.0], np.float32).reshape(2, 1, 1, 1)
     found = native.slab(softmax, (4, 1, 1), slice(None))
     np.testing.assert_array_equal(found.ravel(), [0, 0.25, 0.75, 1])
+
+
+def test_sizes_that_differ_by_rounding_cost_no_voxel():
+    shape, wanted = (512, 512, 1059), (0.7, 0.7, 0.5)
+    near = (np.nextafter(0.7, 0), 0.699994, 0.5000049)
+    assert native.resampled_shape(shape, near, wanted) == shape
+    # Further off it is another size: 512 x 0.6999 / 0.7 = 511.93
+    assert native.resampled_shape(shape, (0.6999, 0.7, 0.5), wanted)[0] == 511
+
+
+def test_a_thin_volume_is_named():
+    with pytest.raises(InputError, match=r"^case b7: expected a volume"):
+        native.resampled_shape((1, 8, 8), (2, 1, 1), (3, 1, 1), "case b7")

@@ -151,3 +151,49 @@ def test_blocks_in_the_order_of_the_file_are_the_array(tmp_path, volume):
         assert unpacked(path) == unpacked(tmp_path / name)
     with pytest.raises(ValueError, match="665 voxels missing"):
         nifti.write_blocks(tmp_path / "b.nii", [volume], 2, np.int16, like)
+
+
+def turned(degrees: float) -> np.ndarray:
+    """Turned about the axis from foot to head, voxels of 2 x 2 x 5 mm."""
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return np.array([[2 * cos, -2 * sin, 0, 0], [2 * sin, 2 * cos, 0, 0], [0, 0, 5, 0],
+                     [0, 0, 0, 1]])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("affine", "expected"),
+    [
+        (AFFINE, (2, 1, 0)),  # as KiTS19: slices first
+        (np.diag([-1.0, 1, 3, 1]), (0, 1, 2)),  # flipped, not reordered
+        (np.diag([1.0, 2, 3, 1])[[2, 0, 1, 3]], (1, 2, 0)),
+        (turned(30), (0, 1, 2)),
+        (turned(60), (1, 0, 2)),
+        (turned(44), None),  # as near to the one as to the other
+        (turned(46), None),
+    ],
+)
+def test_the_order_of_axes(tmp_path, volume, affine, expected):
+    path = write(tmp_path / "a.nii.gz", volume, affine)
+    assert nifti.geometry(path).axes == expected
+
+
+def test_a_header_without_orientation_says_no_order_of_axes(tmp_path, volume):
+    image = nibabel.Nifti1Image(volume, AFFINE)
+    image.set_sform(None, code=0)
+    image.set_qform(None, code=0)
+    nibabel.save(image, tmp_path / "a.nii.gz")
+    assert nifti.geometry(tmp_path / "a.nii.gz").axes is None
+
+
+def test_colours_and_complex_numbers_are_refused(tmp_path, volume):
+    colours = np.zeros(SHAPE, [(name, np.uint8) for name in "RGB"])
+    for array, found in [
+        (colours, "found colours"),
+        (volume.astype(np.complex64), "found type complex64"),
+    ]:
+        path = write(tmp_path / "a.nii.gz", array)
+        for read in (nifti.read, nifti.read_label, nifti.geometry):
+            with pytest.raises(InputError, match=rf"a\.nii\.gz: .* {found}"):
+                read(path)
+        with pytest.raises(InputError, match=found):
+            nifti.read_slice(path, 0)

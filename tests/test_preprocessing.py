@@ -1,5 +1,7 @@
 """Resize, z-score and augmentation are the protocol's, in its order."""
 
+import dataclasses
+import json
 import random
 import sys
 
@@ -185,3 +187,17 @@ def test_augmentation_does_not_change_what_is_cached():
     assert first.prepared() == Settings((8, 8), probability=0.3).prepared()
     assert first.prepared() != Settings((8, 9)).prepared()
     assert first.prepared() != Settings((8, 8), order_image=1).prepared()
+
+
+def test_settings_come_back_from_json():
+    settings = Settings((8, 8, 8), spacing_mm=(3.0, 1.5, 0.7), axes=(2, 1, 0))
+    read = Settings.from_dict(json.loads(json.dumps(settings.as_dict())))
+    assert read == settings
+
+
+def test_the_order_of_axes_makes_no_other_cache():
+    plain = Settings((8, 8, 8), spacing_mm=(3.0, 1.5, 0.7))
+    ordered = dataclasses.replace(plain, axes=(2, 1, 0))
+    assert "axes" not in plain.as_dict()  # as in runs of before
+    assert ordered.as_dict() == {**plain.as_dict(), "axes": (2, 1, 0)}
+    assert ordered.prepared() == plain.prepared()

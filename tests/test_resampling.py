@@ -72,3 +72,25 @@ def test_every_label_of_a_constant_map_stays():
     sample = resample(SlabResampling(KITS19), label, label, (4, 2, 2))
     assert set(np.unique(sample.seg_data)) == {2}
     np.testing.assert_allclose(sample.img_data, 2, rtol=0, atol=1e-12)
+
+
+def test_a_volume_of_that_size_already_stays_as_it_is():
+    random = np.random.default_rng(0)
+    image = random.integers(-1000, 1500, (5, 6, 7)).astype(np.int16)
+    label = random.integers(0, 3, (5, 6, 7)).astype(np.uint8)
+    for training in (True, False):
+        sample = resample(
+            SlabResampling(KITS19), image, label, (3.2200001, 1.62, 1.62), training
+        )
+        assert sample.img_data.dtype == np.int16
+        np.testing.assert_array_equal(sample.img_data[..., 0], image)
+    assert sample.extended["original_shape"] == (5, 6, 7)
+    theirs = resample(Resampling(KITS19), image.astype(float), label, KITS19)
+    np.testing.assert_allclose(theirs.img_data[..., 0], image, rtol=0, atol=1e-10)
+    np.testing.assert_array_equal(theirs.seg_data[..., 0], label)
+
+
+def test_a_thin_sample_is_named():
+    image = np.zeros((1, 6, 8), np.float32)
+    with pytest.raises(InputError, match=r"^case a: expected a volume"):
+        resample(SlabResampling(KITS19), image, None, (2, 2, 2), training=False)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from nibabel.affines import voxel_sizes
 from nibabel.filebasedimages import ImageFileError
 from nibabel.openers import ImageOpener
+from nibabel.orientations import io_orientation
 from nibabel.spatialimages import HeaderDataError
 
 from data_io.datasets.reading import decoding
@@ -29,6 +30,7 @@ __all__ = [
 ]  # fmt: skip
 
 _SLAB = 16  # planes of the last axis, which lie together in the file
+_OBLIQUE = 0.8  # the cosine of 37 degrees; at 45 an axis is as near to another one
 _BROKEN = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)
 
 
@@ -55,12 +57,27 @@ class Geometry:
         """
         return tuple(float(size) for size in voxel_sizes(self.affine))
 
+    @property
+    def axes(self) -> tuple[int, int, int] | None:
+        """Which axis of the body each axis of the array runs along, either way.
+
+        0 is left to right, 1 back to front, 2 foot to head. None where that is not
+        known: the header doesn't say how the array lies, or it lies obliquely, more
+        than 37 degrees off.
+        """
+        if not (self.header["sform_code"] or self.header["qform_code"]):
+            return None
+        first, second, third = np.nan_to_num(io_orientation(self.affine)[:, 0])
+        found = (int(first), int(second), int(third))
+        along = np.abs(self.affine[found, range(3)])
+        return found if (along >= _OBLIQUE * voxel_sizes(self.affine)).all() else None
+
 
 def geometry(path: Path) -> Geometry:
     """Reads where a volume's voxels lie, without reading the voxels.
 
     Raises:
-        InputError: no file, not NIfTI, or not three axes.
+        InputError: no file, not NIfTI, not three axes, or colours or complex numbers.
     """
     with decoding(path, *_BROKEN):
         return _geometry(path, _open(path))
@@ -78,7 +95,8 @@ def read(path: Path) -> np.ndarray:
         header scales nothing, else float32 (to which 64-bit values are rounded).
 
     Raises:
-        InputError: no file, not NIfTI, not three axes, or cut short.
+        InputError: no file, not NIfTI, not three axes, colours or complex numbers, or
+            cut short.
     """
     with decoding(path, *_BROKEN):
         image = _open(path)
@@ -217,6 +235,13 @@ def _open(path: Path) -> nibabel.Nifti1Image:
     if not isinstance(image, nibabel.Nifti1Image):
         raise InputError(
             f"{path}: expected a NIfTI file, found {type(image).__name__}. Convert it."
+        )
+    kind = image.get_data_dtype()
+    if kind.kind not in "iuf":
+        stored = "colours" if kind.fields else f"type {kind}"
+        raise InputError(
+            f"{path}: expected one real number a voxel, found {stored}. Convert it to "
+            "grey, or to its magnitude."
         )
     return image
 

@@ -27,6 +27,8 @@ class Record:
         spacing_mm: for volumes, the voxel size to resample to, by axis; None to keep
             each volume's own.
         clip: range to clip raw values to, such as Hounsfield units; None for none.
+        axes: for volumes, which axis of the body each axis of the array runs along, see
+            `data_io.datasets.nifti.Geometry.axes`; None where it is not laid down.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Record:
     simulated: bool = False
     spacing_mm: tuple[float, float, float] | None = None
     clip: tuple[float, float] | None = None
+    axes: tuple[int, int, int] | None = None
 
     @property
     def is_3d(self) -> bool:
