@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data_io import volumes
+from data_io import own_grids
 from data_io.content import digest, read_json
-from data_io.datasets import folder, nifti
+from data_io.datasets import folder
 from data_io.datasets.record import Record
 from data_io.errors import InputError
+from data_io.native import by_axis
 
 __all__ = ["Description", "describe"]
 
@@ -28,7 +29,7 @@ ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif", ".nii", ".n
 MULTIPLE = 16  # what a U-Net of depth 4 can halve
 LARGEST, LARGEST_3D = 512, (80, 160)  # sides of the study's largest inputs (Table 1)
 MOST_CLASSES = 32
-FACTS = 2  # version of what is remembered of a file
+FACTS = 3  # version of what is remembered of a file
 KEPT_VALUES = 64  # of a label map; one with more is none
 SHOWN = 20  # problems of one kind
 Facts = dict[str, Any]
@@ -69,18 +70,19 @@ def describe(
         name: of the data set, as in `results/<name>`.
         classes: their names, background first; () to derive them: two where there is
             one value besides 0, else one for each of 0, 1, 2, ...
-        like: record of the data a network was trained on, whose channels and classes
-            these images must have; None to derive them.
+        like: record of the data a network was trained on, whose channels, classes and
+            order of axes these images must have; None to derive them.
 
     Raises:
         InputError: one message with all problems: no images, images without label map
             and the reverse, files that can't be decoded, label maps of another size or
-            with values that are no classes.
+            with values that are no classes, volumes whose axes are in another order.
     """
     _check_name(name)
+    _check_apart(images, masks)
     problems: list[str] = []
     pairs = _pairs(Path(images), masks and Path(masks), problems)
-    root = work / "own" / f"{name}-{digest([pairs, list(classes)])[:12]}"
+    root = work / "own" / f"{name}-{_key(pairs, classes, like)[:12]}"
     facts = _facts(pairs, root / "facts.json", problems)
     title = f"own data {name!r}: {images}" + (f" with {masks}" if masks else "")
     reading = _reading(facts, classes, like, problems)
@@ -91,8 +93,21 @@ def describe(
     kept = {key: reading[key] for key in ("channels", "values")}
     _write(root / folder.READING, kept)
     lines = _lines(title, about, reading, facts)
+    whose = "the network's" if like else "the median"
+    lines += own_grids.lines(about, facts, whose)
     lines += [] if like else _derived(about)
     return Description(root, tuple(lines))
+
+
+def _key(
+    pairs: Mapping[str, Mapping[str, str]], classes: Sequence[str], like: Record | None
+) -> str:
+    """What the description depends on; for a network also on what it takes."""
+    asked: list[Any] = [pairs, list(classes)]
+    if like:
+        asked += [like.classes, like.channels, like.input_shape]
+        asked += [like.spacing_mm, like.axes]
+    return digest(asked)
 
 
 def _check_name(name: str) -> None:
@@ -100,6 +115,15 @@ def _check_name(name: str) -> None:
         raise InputError(
             f"--name: expected small letters, digits and hyphens, received {name!r}. "
             "It becomes the name of a folder in results/."
+        )
+
+
+def _check_apart(images: Path, masks: Path | None) -> None:
+    """Refuses one folder as both: each image would be its own label map."""
+    if masks and Path(images).resolve() == Path(masks).resolve():
+        raise InputError(
+            f"--masks {masks}: expected another folder or file than that of --images, "
+            "received the same. Put the label maps into a folder of their own."
         )
 
 
@@ -232,20 +256,12 @@ def _look(path: Path, role: str) -> Facts:
     if role == "image":
         pixels = folder.read_pixels(path)
         found: Facts = {"shape": list(pixels.shape[:-1]), "channels": pixels.shape[-1]}
-        return {**found, **_place(path)}
+        return {**found, **own_grids.look(path)}
     labels = folder.read_labels(path)
     values, numbers = np.unique(labels, return_counts=True)
     counted = zip(values.tolist(), numbers.tolist(), strict=True)
     pairs = [[int(value), number] for value, number in counted][:KEPT_VALUES]
-    return {"shape": list(labels.shape), "values": pairs, **_place(path)}
-
-
-def _place(path: Path) -> Facts:
-    """Where a volume's voxels lie; nothing of an image."""
-    if not folder.is_volume(path):
-        return {}
-    place = nifti.geometry(path)
-    return {"affine": place.affine.tolist(), "spacing_mm": list(place.spacing_mm)}
+    return {"shape": list(labels.shape), "values": pairs, **own_grids.look(path)}
 
 
 def _reading(
@@ -256,39 +272,61 @@ def _reading(
 ) -> dict[str, Any]:
     """Channels, label values and names of classes; adds to `problems`."""
     problems += _first(_other_sizes(facts))
-    problems += _first(_other_grids(facts))
+    for kind in own_grids.problems(facts, like):
+        problems += _first(kind)
     images = [roles["image"] for roles in facts.values() if "image" in roles]
-    axes = {len(image["shape"]) for image in images}
-    if len(axes) > 1:
+    if len({len(image["shape"]) for image in images}) > 1:
         problems.append("expected images or volumes, found both. Separate them.")
     channels = max((image["channels"] for image in images), default=1)
     if like:
-        if channels > like.channels:
-            problems.append(
-                f"expected images with {like.channels} channel, as the network takes, "
-                f"found {channels}. Convert them to grey."
-            )
+        problems += _unlike(images, like)
+        problems += _other_names(classes, like) if classes else []
         channels, classes = like.channels, classes or like.classes
-    if like and axes and axes != {len(like.input_shape)}:
-        kinds = {2: "images", 3: "volumes"}
-        problems.append(
-            f"expected {kinds[len(like.input_shape)]}, as the network takes, found "
-            f"{kinds.get(axes.pop(), 'others')}."
-        )
-    if like and len(classes) != len(like.classes):
-        problems.append(
-            f"--classes: expected the network's {len(like.classes)} classes, "
-            f"received {len(classes)}."
-        )
-    if like and tuple(classes) != like.classes and set(classes) == set(like.classes):
-        problems.append(
-            f"--classes: expected the network's order, {', '.join(like.classes)}, "
-            f"received {', '.join(classes)}. Number the label values in that order."
-        )
     labels = {c: r["observer1"] for c, r in facts.items() if "observer1" in r}
     values = _values(labels, classes, problems) if labels else range(len(classes))
     names = list(classes) or _names(len(values))
     return {"channels": channels, "values": list(values), "classes": names}
+
+
+def _unlike(images: Sequence[Facts], like: Record) -> list[str]:
+    """Images that the network can't take."""
+    problems = []
+    channels = max((image["channels"] for image in images), default=1)
+    if channels > like.channels:
+        problems.append(
+            f"expected images with {like.channels} channel, as the network takes, "
+            f"found {channels}. Convert them to grey."
+        )
+    kinds = {2: "images", 3: "volumes"}
+    found = {len(image["shape"]) for image in images}
+    if found - {len(like.input_shape)}:
+        problems.append(
+            f"expected {kinds[len(like.input_shape)]}, as the network takes, found "
+            f"{kinds[5 - len(like.input_shape)]}."
+        )
+    return problems
+
+
+def _other_names(classes: Sequence[str], like: Record) -> list[str]:
+    """Names of classes under which another class would be measured than is meant.
+
+    The network's own say which label value is which; all new ones (but for that of the
+    background) rename its classes; some of each are a misunderstanding.
+    """
+    given, known = ([n.casefold() for n in names] for names in (classes, like.classes))
+    if len(given) != len(known):
+        return [
+            f"--classes: expected the network's {len(known)} classes, "
+            f"received {len(given)}."
+        ]
+    same_background = set(given[:1]) & set(known[:1])
+    if given == known or not set(given) & set(known) - same_background:
+        return []
+    return [
+        f"--classes: expected the network's in their order, {', '.join(like.classes)}, "
+        f"or other names for all but the background, received {', '.join(classes)}. "
+        "Number the label values in the network's order."
+    ]
 
 
 def _names(number: int) -> list[str]:
@@ -299,22 +337,10 @@ def _names(number: int) -> list[str]:
 
 def _other_sizes(facts: Mapping[str, Mapping[str, Facts]]) -> list[str]:
     return [
-        f"case {case}: expected a label map of {_by(roles['image']['shape'])}, as its "
-        f"image is, found {_by(roles['observer1']['shape'])}."
+        f"case {case}: expected a label map of {by_axis(roles['image']['shape'])}, as "
+        f"its image is, found {by_axis(roles['observer1']['shape'])}."
         for case, roles in facts.items()
         if len(roles) == 2 and roles["image"]["shape"] != roles["observer1"]["shape"]
-    ]
-
-
-def _other_grids(facts: Mapping[str, Mapping[str, Facts]]) -> list[str]:
-    """Label maps of the right size that lie elsewhere, such as mirrored ones."""
-    pairs = {case: roles for case, roles in facts.items() if len(roles) == 2}
-    return [
-        f"case {case}: expected a label map with the affine of its image, found "
-        "another one: it lies elsewhere or is mirrored. Resample it."
-        for case, roles in pairs.items()
-        if roles["image"]["shape"] == roles["observer1"]["shape"]
-        and not volumes.same_place(roles["image"], roles["observer1"])
     ]
 
 
@@ -369,14 +395,14 @@ def _about(
 ) -> dict[str, Any]:
     """The content of `dataset.json`."""
     shapes = np.array([roles["image"]["shape"] for roles in facts.values()])
-    spacing = _spacing([r["image"].get("spacing_mm") for r in facts.values()])
     return {
         "format": folder.FORMAT,
         "name": name,
         "title": name,
         "classes": reading["classes"],
         "input_shape": list(like.input_shape if like else _input_shape(shapes)),
-        "spacing_mm": like.spacing_mm if like else spacing,
+        "spacing_mm": like.spacing_mm if like else own_grids.spacing_mm(facts),
+        "axes": like.axes if like else own_grids.axes(facts),
         "cases": {case: dict(roles) for case, roles in pairs.items()},
     }
 
@@ -399,21 +425,13 @@ def _input_shape(shapes: np.ndarray) -> list[int]:
     return [int(side) for side in np.clip(nearest, smallest, largest)]
 
 
-def _spacing(found: Sequence[Sequence[float] | None]) -> list[float] | None:
-    """The median voxel size of volumes, by axis; None where they all have the same."""
-    sizes = np.array([size for size in found if size])
-    if not len(sizes) or np.allclose(sizes, sizes[0], rtol=0.01):
-        return None
-    return [round(float(size), 4) for size in np.median(sizes, axis=0)]
-
-
 def _lines(
     title: str,
     about: Mapping[str, Any],
     reading: Mapping[str, Any],
     facts: Mapping[str, Mapping[str, Facts]],
 ) -> list[str]:
-    sizes = Counter(_by(roles["image"]["shape"]) for roles in facts.values())
+    sizes = Counter(by_axis(roles["image"]["shape"]) for roles in facts.values())
     shown = ", ".join(f"{n} of {size}" for size, n in sizes.most_common(4))
     more = f", and {len(sizes) - 4} other sizes" if len(sizes) > 4 else ""
     kinds = {1: "1 channel (grey)", 3: "3 channels (RGB)"}
@@ -432,18 +450,10 @@ def _lines(
 
 def _derived(about: Mapping[str, Any]) -> list[str]:
     """What a network for these images will be like."""
-    lines = [
-        f"  input    {_by(about['input_shape'])} before the preset: multiples of "
+    return [
+        f"  input    {by_axis(about['input_shape'])} before the preset: multiples of "
         f"{MULTIPLE} nearest to the median size, at most the study's largest"
     ]
-    if about["spacing_mm"]:
-        spacing = _by(about["spacing_mm"])
-        lines.append(f"  voxels   resampled to {spacing} mm, the median")
-    return lines
-
-
-def _by(shape: Sequence[float]) -> str:
-    return " x ".join(f"{size:g}" for size in shape)
 
 
 def _message(title: str, problems: Sequence[str]) -> str:

@@ -67,6 +67,7 @@ class Trained:
             input_shape=self.settings.input_shape,
             spacing_mm=self.settings.spacing_mm,
             clip=self.settings.clip,
+            axes=self.settings.axes,
         )
 
 

@@ -53,8 +53,8 @@ def train(task: Task, data: Path | None, output: Path, work: Path = WORK) -> run
     if not runs.is_run(output):
         task.module.locate(data)  # A wrong path leaves no empty run behind.
     with runs.lock_folder(output):
-        if runs.is_run(output):
-            run = runs.Run.open(output)
+        run = runs.Run.open(output) if runs.is_run(output) else None
+        if run:
             run.sweep()
             run.require_same(task.identity())
             if run.reached("trained"):
@@ -65,9 +65,9 @@ def train(task: Task, data: Path | None, output: Path, work: Path = WORK) -> run
                     _remember(run, task, root, work)
                 return run
         root = task.module.locate(data)
-        material, identity = _prepare(task, root, work)
+        material, identity = _prepare(task, root, work, run)
         record = task.module.record(root)
-        if runs.is_run(output):
+        if run:
             run.require_same(identity)
         else:
             run = runs.Run.create(output, _new_record(task, identity, record))
@@ -98,7 +98,7 @@ def predict(
             task = _task(run)
             data = _place(run, task, data)
             _require_backend(run)
-            material, identity = _prepare(task, data, work, run)
+            material, identity = _prepare(task, data, work, run, _split_of(run))
             run.require_same(identity)
             from pipelines.training import predict as prediction
 
@@ -286,11 +286,20 @@ def estimate(task: Task, data: Path | None, work: Path = WORK) -> dict[str, Any]
 
 
 def _prepare(
-    task: Task, data: Path | None, work: Path, run: runs.Run | None = None
+    task: Task,
+    data: Path | None,
+    work: Path,
+    run: runs.Run | None = None,
+    split: splits.Split | None = None,
 ) -> tuple[Any, dict[str, Any]]:
     """Verify and preprocess the data; the identity then includes it.
 
-    A run that is there has its split; else the task decides it.
+    Args:
+        task: what is trained.
+        data: the data set's folder.
+        work: as in `train`.
+        run: the run, where it is there already.
+        split: its split; None where the task decides it.
     """
     module = task.module
     root = module.locate(data)
@@ -301,8 +310,11 @@ def _prepare(
     from pipelines.training.fit import Material
 
     record = module.record(root)
-    split = _split_of(run) if run else _split(task, root, work)
+    split = split or _split(task, root, work)
     settings = Settings.of(record, task.protocol.input_shape)
+    if run and module is datasets.by_name("own"):
+        # Another version may have derived other settings of the same images.
+        settings = Settings.from_dict(run.record["preprocessing"])
     cases = [case for ids in split.values() for case in ids]
     prepared = cache.prepare(module, root, cases, settings, work / "cache")
     material = Material(

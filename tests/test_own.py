@@ -508,6 +508,96 @@ def test_reproduce_hands_the_split_on(tmp_path):
         assert planned.arguments()[-len(expected) :] == expected
 
 
+@pytest.fixture
+def three(tmp_path) -> tuple[tuple[Path, Path], object]:
+    """Images of three classes, and what a network of such takes."""
+    place = write_sets(tmp_path / "three")
+    for path in place[1].iterdir():
+        label = blob((30, 44), 1).astype(np.uint8)
+        label[5:7, 4:9] = 2
+        save(path, label)
+    names = ["background", "kidney", "tumour"]
+    found = describe(place, tmp_path, classes=names)
+    return place, folder.record(found.root)
+
+
+@pytest.mark.parametrize(
+    ("names", "good"),
+    [
+        ("background, kidney, tumour", True),
+        ("Background, Kidney, Tumour", True),
+        ("background, Niere, Geschwulst", True),
+        ("nothing, Niere, Geschwulst", True),
+        ("background, tumour, kidney", False),
+        ("background, kidney, cyst", False),
+        ("background, cyst, kidney", False),
+        ("nothing, kidney, tumour", False),
+        ("kidney, background, stone", False),
+    ],
+)
+def test_names_of_classes_are_the_networks_or_all_others(three, tmp_path, names, good):
+    sets, like = three
+    given = [name.strip() for name in names.split(",")]
+    if good:
+        found = describe(sets, tmp_path, classes=given, like=like)
+        assert folder.record(found.root).classes == tuple(given)
+        return
+    message = refused(sets, tmp_path, classes=given, like=like)
+    assert "1 problem." in message
+    assert "the network's in their order, background, kidney, tumour" in message
+    assert f"received {names}." in message
+
+
+def test_two_classes_may_have_other_names_for_the_foreground(sets, tmp_path):
+    like = folder.record(describe(sets, tmp_path).root)
+    names = ["background", "vessel"]
+    found = describe(sets, tmp_path, classes=names, like=like)
+    assert folder.record(found.root).classes == ("background", "vessel")
+    wrong = refused(sets, tmp_path, classes=["foreground", "background"], like=like)
+    assert "expected the network's in their order" in wrong
+
+
+def test_what_a_network_takes_has_a_description_of_its_own(three, tmp_path):
+    sets, like = three
+    names = list(like.classes)
+    root = describe(sets, tmp_path, classes=names).root
+    written = (root / "dataset.json").read_text()
+    pairs = json.loads(written)["cases"]
+    # Named as before networks counted, so that what runs note of it stays true.
+    assert root.name == f"own-{content.digest([pairs, names])[:12]}"
+    larger = dataclasses.replace(like, input_shape=(64, 64))
+    colour = dataclasses.replace(like, channels=3)
+    other = [
+        describe(sets, tmp_path, classes=names, like=network).root
+        for network in (like, larger, colour)
+    ]
+    assert len({root, *other}) == 4
+    assert (root / "dataset.json").read_text() == written
+    assert folder.record(other[1]).input_shape == (64, 64)
+    assert folder.record(other[2]).channels == 3
+    assert describe(sets, tmp_path, classes=names, like=like).root == other[0]
+
+
+def test_one_folder_as_images_and_masks_is_refused(sets, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(sets[1])
+    one = sets[1] / "a1_mask.png"
+    for images, masks in [(sets[1], sets[1]), (link, sets[1]), (one, one)]:
+        message = refused((images, masks), tmp_path)
+        assert f"--masks {masks}: expected another folder or file" in message
+        assert "received the same" in message
+
+
+def test_a_file_that_moved_is_named_with_what_to_do(sets, tmp_path):
+    root = describe(sets, tmp_path).root
+    (sets[0] / "a1.png").rename(tmp_path / "a1.png")
+    (problem,) = folder.check(root)
+    assert "a1.png: expected a file, found none" in problem
+    assert "`dscpp train` command with --images and --masks of today" in problem
+    with pytest.raises(InputError, match="in its `dscpp train` command"):
+        folder.locate(tmp_path)
+
+
 def test_bad_combinations_are_named(sets, tmp_path, capsys):
     given = ["--images", str(sets[0])]
     for arguments, message in [

@@ -8,9 +8,10 @@ import nibabel
 import numpy as np
 import pytest
 
-from data_io import own
+from data_io import own, own_grids
 from data_io.datasets import folder
 from data_io.errors import InputError
+from pipelines import apply
 from pipelines.cli import main
 from pipelines.training import protocol
 from pipelines.training.protocol import Protocol
@@ -53,12 +54,100 @@ def test_what_is_derived(tmp_path):
     assert record.input_shape == (16, 32, 16)  # nearest to 14, 30 and 22; 16 at least
     assert record.spacing_mm == (3.0, 1.5, 2.0)
     assert "7 of 14 x 30 x 22" in str(found)
-    assert "resampled to 3 x 1.5 x 2 mm" in str(found)
+    assert "3 x 1.5 x 2 mm, the median; 1 of 7 volumes are resampled" in str(found)
+    assert record.axes == (0, 1, 2)
+    assert "left-right, back-front, foot-head" in str(found)
     place = folder.geometry(found.root, "v6_0000")
     assert place.spacing_mm == pytest.approx((3.6, 1.5, 2.0))
     image, details = folder.interface(found.root).load_image("v6_0000")
     assert image.shape == (*SHAPE, 1)
     assert details["spacing"] == pytest.approx([3.6, 1.5, 2.0])
+
+
+def write_alike(place: Path, affine, shape=SHAPE, number=6) -> tuple[Path, Path]:
+    """Volumes of one voxel size."""
+    for seed in range(number):
+        image, label = volume(seed, shape)
+        write(place / "ct" / f"v{seed}.nii.gz", image, affine)
+        write(place / "seg" / f"v{seed}.nii.gz", label, affine)
+    return place / "ct", place / "seg"
+
+
+def test_one_voxel_size_is_kept_to_the_last_digit(tmp_path):
+    affine = np.diag([0.7123456, 0.703125, 5.0, 1.0]).astype(np.float32)
+    found = own.describe(*write_alike(tmp_path, affine), tmp_path / "work")
+    spacing = folder.record(found.root).spacing_mm
+    assert spacing == pytest.approx((0.7123456, 0.703125, 5.0), rel=1e-6)
+    assert spacing == folder.geometry(found.root, "v1").spacing_mm
+    assert "mm, the median; 0 of 6 volumes are resampled to it" in str(found)
+
+
+def test_what_a_network_takes_decides_the_voxel_size_of_another_set(tmp_path):
+    like = folder.record(
+        own.describe(*write_sets(tmp_path), tmp_path / "work", "own-a").root
+    )
+    coarse = AFFINE @ np.diag([1, 2, 2, 1])
+    other = write_alike(tmp_path / "other", coarse)
+    found = own.describe(*other, tmp_path / "work", "own-b", like=like)
+    assert folder.record(found.root).spacing_mm == (3.0, 1.5, 2.0)
+    assert "the network's; 6 of 6 volumes are resampled to it" in str(found)
+
+
+# Slices first, the rest as it was: no mirror, another order.
+SLICES_FIRST = AFFINE[:, [2, 1, 0, 3]]
+
+
+def test_another_order_of_axes_in_one_folder_is_refused(tmp_path):
+    images, labels = write_sets(tmp_path)
+    image, label = volume(3)
+    write(images / "v3_0000.nii.gz", image, SLICES_FIRST)
+    write(labels / "v3.nii.gz", label, SLICES_FIRST)
+    for _ in range(2):  # decoded, then remembered
+        with pytest.raises(InputError) as caught:
+            own.describe(images, labels, tmp_path / "work")
+        assert "1 problem." in str(caught.value)
+        assert (
+            "case v3_0000: expected axes in the order left-right, back-front, "
+            "foot-head, as most volumes here have them, found foot-head, back-front, "
+            "left-right. Reorder"
+        ) in str(caught.value)
+
+
+def test_another_order_of_axes_than_the_networks_is_refused(tmp_path):
+    like = folder.record(
+        own.describe(*write_sets(tmp_path / "a"), tmp_path / "work").root
+    )
+    other = write_alike(tmp_path / "b", SLICES_FIRST, number=2)
+    assert own.describe(*other, tmp_path / "work")  # by itself it is good
+    with pytest.raises(InputError) as caught:
+        own.describe(*other, tmp_path / "work", like=like)
+    assert "2 problems" in str(caught.value)
+    assert "as the network was trained on, found foot-head" in str(caught.value)
+    # A header that doesn't say how its array lies is taken at its word.
+    for path in [path for place in other for path in place.iterdir()]:
+        silent = nibabel.load(path)
+        silent = nibabel.Nifti1Image(np.asarray(silent.dataobj), None, silent.header)
+        silent.set_sform(None, code=0)
+        silent.set_qform(None, code=0)
+        nibabel.save(silent, path)
+    assert own.describe(*other, tmp_path / "work", like=like)
+
+
+def test_problems_of_voxel_sizes(tmp_path):
+    images, labels = write_alike(tmp_path, AFFINE)
+    thin = (1, *SHAPE[1:])
+    for place, array in [(images, np.int16), (labels, np.uint8)]:
+        flat = AFFINE @ np.diag([0.5, 1, 1, 1])
+        write(place / "v4.nii.gz", np.ones(thin, array), flat)
+        header = nibabel.Nifti1Header()
+        header.set_sform(np.diag([0.0, 1, 1, 1]), code=1)
+        empty = nibabel.Nifti1Image(np.ones(SHAPE, array), None, header)
+        nibabel.save(empty, place / "v5.nii.gz")
+    with pytest.raises(InputError) as caught:
+        own.describe(images, labels, tmp_path / "work")
+    found = str(caught.value)
+    assert "case v4: expected a volume of at least one voxel of 3 x 1.5 x 2" in found
+    assert "ct/v5.nii.gz: expected voxels of a size above 0 mm, found 0 x 1 x" in found
 
 
 def test_problems_of_volumes(tmp_path):
@@ -135,3 +224,62 @@ def test_from_two_folders_to_a_table(tmp_path, monkeypatch, capsys):
     np.testing.assert_array_equal(np.asarray(written.dataobj), softmax.argmax(-1))
     record = json.loads((run / "run.json").read_text())
     assert record["preprocessing"]["spacing_mm"] == [3.0, 1.5, 2.0]
+
+
+def train_alike(place: Path) -> list[str]:
+    """A run of volumes of one voxel size, in `run`; returns its command."""
+    images, labels = write_alike(place, AFFINE)
+    given = ["--images", str(images), "--masks", str(labels), "--loss", "CE"]
+    command = ["train", *given, "--preset", "reduced", "--output", "run"]
+    assert main([*command, "--epochs", "1"]) == 0
+    return [*command, "--epochs", "1"]
+
+
+def test_another_set_is_seen_at_the_voxel_size_of_training(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(protocol.PRESETS, "reduced", tiny)
+    train_alike(tmp_path)
+    coarse = AFFINE @ np.diag([1, 2, 1, 1])  # 3 mm in place of 1.5
+    image, label = volume(9)
+    write(tmp_path / "other" / "x.nii.gz", image, coarse)
+    write(tmp_path / "truth" / "x.nii.gz", label, coarse)
+    other = ["--images", "other", "--masks", "truth"]
+    grids = []
+    slabs = apply.native.slabs
+    monkeypatch.setattr(
+        apply.native,
+        "slabs",
+        lambda softmax, shape: grids.append(softmax.shape) or slabs(softmax, shape),
+    )
+    assert main(["evaluate", "--run", "run", *other]) == 0
+    assert grids == [(14, 60, 22, 2)]
+    (row,) = rows(Path("run/other-sets/other/cases.csv"))
+    assert int(row["n_voxels"]) == 14 * 30 * 22
+    write(tmp_path / "other" / "x.nii.gz", image, SLICES_FIRST)
+    write(tmp_path / "truth" / "x.nii.gz", label, SLICES_FIRST)
+    assert main(["evaluate", "--run", "run", *other, "--name", "b"]) == 2
+    once = ["--input", "other/x.nii.gz", "--output", "out"]
+    assert main(["predict", "--model", "run", *once]) == 2
+
+
+def test_a_run_of_before_keeps_the_grid_it_was_trained_on(tmp_path, monkeypatch):
+    """Runs of one voxel size once had none in their record, nor an order of axes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(protocol.PRESETS, "reduced", tiny)
+    with monkeypatch.context() as before:
+        for name in ("spacing_mm", "axes"):
+            before.setattr(own_grids, name, lambda facts: None)
+        command = train_alike(tmp_path)
+    kept = json.loads(Path("run/run.json").read_text())["preprocessing"]
+    assert not {"spacing_mm", "axes"} & set(kept)
+    assert main(command) == 0  # the same images, described anew
+    assert main(["predict", "--run", "run"]) == 0
+    assert main(["evaluate", "--run", "run"]) == 0
+    assert json.loads(Path("run/run.json").read_text())["preprocessing"] == kept
+    # Begun before, ended now.
+    record = json.loads(Path("run/run.json").read_text())
+    Path("run/run.json").write_text(json.dumps({**record, "state": "training"}))
+    assert main(command) == 0
+    other = write_alike(tmp_path / "other", AFFINE @ np.diag([1, 2, 1, 1]), number=1)
+    given = ["--images", str(other[0]), "--masks", str(other[1])]
+    assert main(["evaluate", "--run", "run", *given]) == 0

@@ -59,16 +59,16 @@ def locate(data: Path | None) -> Path:
         return Path(data)
     raise InputError(
         f"own data: expected a folder with {ABOUT}, as dscpp writes it, received "
-        f"{data}. Name the images themselves, as in training: `dscpp verify --images "
-        "FOLDER --masks FOLDER`, with --name and --classes if they were given; then "
-        "this command again."
+        f"{data}. Name own images with --images FOLDER and --masks FOLDER; for a run "
+        "that is there, in its `dscpp train` command, which notes where they are and "
+        "trains nothing. Then give this command without --data."
     )
 
 
 def record(root: Path) -> Record:
     """The record of the images described at `root`."""
     about = _about(root)
-    spacing = about["spacing_mm"]
+    spacing, axes = about["spacing_mm"], about.get("axes")
     return Record(
         name=about["name"],
         title=about["title"],
@@ -83,6 +83,7 @@ def record(root: Path) -> Record:
         access=RECORD.access,
         layout=RECORD.layout,
         spacing_mm=tuple(spacing) if spacing else None,
+        axes=tuple(axes) if axes else None,
     )
 
 
@@ -174,8 +175,8 @@ def interface(root: Path) -> Any:
 def check(root: Path) -> list[str]:
     """Returns a problem for each file that is gone since it was described."""
     return [
-        f"{path}: expected a file, found none. Put it back, or give the command with "
-        "--images and --masks again."
+        f"{path}: expected a file, found none. Put it back; or, where it was moved, "
+        "give the `dscpp train` command with --images and --masks of today."
         for case in cases(root)
         for path in roles(root, case).values()
         if not path.is_file()

@@ -1,0 +1,162 @@
+"""Where a user's own volumes lie: their voxel sizes and the order of their axes.
+
+`data_io.own` looks at the files. Facts are what `look` gives, by case and role; images
+have none of them, and of images each function here gives nothing.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_io import native, volumes
+from data_io.datasets import folder, nifti
+from data_io.datasets.record import Record
+from data_io.errors import InputError
+
+__all__ = ["axes", "lines", "look", "problems", "spacing_mm"]
+
+_DIRECTIONS = ("left-right", "back-front", "foot-head")
+_CANONICAL = (0, 1, 2)
+_Facts = Mapping[str, Mapping[str, dict[str, Any]]]
+
+
+def look(path: Path) -> dict[str, Any]:
+    """What there is to know of where a volume's voxels lie.
+
+    Returns:
+        `affine`, `spacing_mm` and `axes` of `data_io.datasets.nifti.Geometry`, as JSON
+        keeps them; {} of an image.
+
+    Raises:
+        InputError: not NIfTI, or voxels of no size.
+    """
+    if not folder.is_volume(path):
+        return {}
+    place = nifti.geometry(path)
+    if not (np.isfinite(place.affine).all() and all(place.spacing_mm)):
+        raise InputError(
+            f"{path}: expected voxels of a size above 0 mm, found "
+            f"{native.by_axis(place.spacing_mm)}. Correct the affine in its header."
+        )
+    return {
+        "affine": place.affine.tolist(),
+        "spacing_mm": list(place.spacing_mm),
+        "axes": list(place.axes) if place.axes else None,
+    }
+
+
+def spacing_mm(facts: _Facts) -> list[float] | None:
+    """The median voxel size, by axis; None of images.
+
+    Not rounded: at 0.7 mm a ten thousandth more is a voxel of 512 less.
+    """
+    sizes = [image["spacing_mm"] for image in _volumes(facts).values()]
+    return [float(size) for size in np.median(sizes, axis=0)] if sizes else None
+
+
+def axes(facts: _Facts) -> tuple[int, ...] | None:
+    """The order of axes that most volumes have; None where no header says one."""
+    usual = Counter(_known_axes(facts).values()).most_common(1)
+    return usual[0][0] if usual else None
+
+
+def problems(facts: _Facts, like: Record | None) -> list[list[str]]:
+    """What is wrong with volumes, by kind.
+
+    Args:
+        facts: of all cases.
+        like: record of the data a network was trained on; None where there is none.
+    """
+    return [_other_grids(facts), _other_axes(facts, like), _thin(facts, like)]
+
+
+def _other_grids(facts: _Facts) -> list[str]:
+    """Label maps of the right size that lie elsewhere, such as mirrored ones."""
+    pairs = {case: roles for case, roles in facts.items() if len(roles) == 2}
+    return [
+        f"case {case}: expected a label map with the affine of its image, found "
+        "another one: it lies elsewhere or is mirrored. Resample it."
+        for case, roles in pairs.items()
+        if roles["image"]["shape"] == roles["observer1"]["shape"]
+        and not volumes.same_place(roles["image"], roles["observer1"])
+    ]
+
+
+def _other_axes(facts: _Facts, like: Record | None) -> list[str]:
+    """Volumes whose axes are in another order than the network's, or than most."""
+    expected, whose = axes(facts), "most volumes here have them"
+    if like and like.axes:
+        expected, whose = like.axes, "the network was trained on"
+    how = "as_closest_canonical" if expected == _CANONICAL else "as_reoriented"
+    return [
+        f"case {case}: expected axes in the order {_directions(expected)}, as {whose}, "
+        f"found {_directions(found)}. Reorder those of the image and of its label map, "
+        f"for instance with nibabel's {how}."
+        for case, found in _known_axes(facts).items()
+        if expected and found != expected
+    ]
+
+
+def _thin(facts: _Facts, like: Record | None) -> list[str]:
+    """Volumes of less than a voxel of the size that all are resampled to."""
+    wanted = like.spacing_mm if like else spacing_mm(facts)
+    found = []
+    for case, image in _volumes(facts).items():
+        try:
+            _resampled(image, wanted, f"case {case}")
+        except InputError as error:
+            found.append(str(error))
+    return found
+
+
+def _resampled(
+    image: Mapping[str, Any], wanted_mm: Sequence[float] | None, name: str
+) -> list[int]:
+    """The shape at another voxel size; its own where none is wanted."""
+    shape, size_mm = image["shape"], image["spacing_mm"]
+    return list(native.resampled_shape(shape, size_mm, wanted_mm or size_mm, name))
+
+
+def _volumes(facts: _Facts) -> dict[str, dict[str, Any]]:
+    """Facts of the images that are volumes, by case."""
+    images = {case: roles.get("image", {}) for case, roles in facts.items()}
+    return {case: image for case, image in images.items() if "spacing_mm" in image}
+
+
+def _known_axes(facts: _Facts) -> dict[str, tuple[int, ...]]:
+    """The order of axes of each volume whose header says it."""
+    found = {case: image["axes"] for case, image in _volumes(facts).items()}
+    return {case: tuple(order) for case, order in found.items() if order}
+
+
+def lines(about: Mapping[str, Any], facts: _Facts, whose: str) -> list[str]:
+    """The grid on which a network sees volumes, for the user to see.
+
+    Args:
+        about: content of `dataset.json`.
+        facts: of all cases, which are good.
+        whose: voxel size it is.
+    """
+    images, wanted = _volumes(facts), about["spacing_mm"]
+    if not images:
+        return []
+    if not wanted:
+        return ["  voxels   each volume's own size, as the network was trained"]
+    others = [
+        case
+        for case, image in images.items()
+        if _resampled(image, wanted, case) != image["shape"]
+    ]
+    shown = [
+        f"  voxels   {native.by_axis(wanted)} mm, {whose}; {len(others)} of "
+        f"{len(images)} volumes are resampled to it"
+    ]
+    known = about["axes"]
+    return shown + ([f"  axes     {_directions(known)}"] if known else [])
+
+
+def _directions(order: Sequence[int]) -> str:
+    return ", ".join(_DIRECTIONS[axis] for axis in order)
