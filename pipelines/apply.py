@@ -37,6 +37,8 @@ __all__ = [
 _COLOURS = [0, 0, 0, 230, 159, 0, 86, 180, 233, 0, 158, 115, 240, 228, 66, 0, 114, 178,
             213, 94, 0, 204, 121, 167]  # Okabe and Ito's, class 0 black  # fmt: skip
 
+_CHANNELS = (1, 3)  # of own images: grey or RGB
+
 _Array = npt.NDArray[Any]
 
 
@@ -81,8 +83,9 @@ def open_model(path: Path) -> Trained:
 
     Raises:
         InputError: no model, a damaged one, other weights than the run's, or without
-            `run.json` a network for volumes, whose voxel size it alone knows, or one
-            of no fixed input size.
+            `run.json` a network for volumes, whose voxel size it alone knows, one of
+            no fixed input size, or one that does not go from grey or RGB images to two
+            classes or more.
     """
     file = path / runs.MODEL if path.is_dir() else path
     model = predict.read_model(file)
@@ -90,31 +93,48 @@ def open_model(path: Path) -> Trained:
         run = runs.Run.open(file.parent)
         predict.require_own(file, run)
         values = protocol.from_dict(run.record["settings"])
-        return Trained(model, _settings(run), values, _classes(run), run)
+        settings = Settings.from_dict(run.record["preprocessing"])
+        return Trained(model, settings, values, _classes(run), run)
+    _require_alone(file, model)
     shape = tuple(model.input_shape[1:-1])
-    if len(shape) != 2:
-        raise InputError(
-            f"{file}: expected {runs.RECORD} beside a network for volumes, found none. "
-            "Give the run's folder: it says to which voxel size volumes are resampled."
-        )
-    if None in shape:
-        raise InputError(
-            f"{file}: expected {runs.RECORD} beside a network of no fixed input size, "
-            f"found none; its input is {model.input_shape}. Give the run's folder, or "
-            "a network built for one size."
-        )
     number = int(model.output_shape[-1])
     names = ("background", *map(str, range(1, number)))
     return Trained(model, Settings(shape), Protocol(shape), names)
 
 
-def _settings(run: runs.Run) -> Settings:
-    values = run.record["preprocessing"]
-    fields: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in values.items()
-    }
-    return Settings(**fields)
+def _require_alone(file: Path, model: keras.Model) -> None:
+    """Refuses a network that can't be used without its run."""
+    given, made = (_shapes(ends) for ends in (model.inputs, model.outputs))
+    if [len(shape) for shape in given] == [5]:
+        raise InputError(
+            f"{file}: expected {runs.RECORD} beside a network for volumes, found none. "
+            "Give the run's folder: it says to which voxel size volumes are resampled."
+        )
+    if [(len(shape), shape[-1] in _CHANNELS) for shape in given] != [(4, True)]:
+        raise InputError(
+            f"{file}: expected a network that takes (batch, rows, columns, channels) "
+            f"with 1 channel (grey) or 3 (RGB), found {_shown(given)}; give such."
+        )
+    if None in given[0][1:-1]:
+        raise InputError(
+            f"{file}: expected {runs.RECORD} beside a network of no fixed input size, "
+            f"found none; its input is {_shown(given)}. Give the run's folder, or a "
+            "network built for one size."
+        )
+    if [shape[1:-1] for shape in made] != [given[0][1:-1]] or made[0][-1] in (None, 1):
+        raise InputError(
+            f"{file}: expected a network that gives each pixel a probability for each "
+            f"of two classes or more, found {_shown(made)} for {_shown(given)}. Give "
+            "one with a softmax over the classes, background first."
+        )
+
+
+def _shapes(ends: Sequence[Any] | None) -> list[tuple[int | None, ...]]:
+    return [tuple(tensor.shape) for tensor in ends or []]
+
+
+def _shown(shapes: Sequence[tuple[int | None, ...]]) -> str:
+    return " and ".join(map(str, shapes)) or "none"
 
 
 def _classes(run: runs.Run) -> tuple[str, ...]:

@@ -423,6 +423,46 @@ def test_a_model_of_no_fixed_size_needs_its_run(run, tmp_path, capsys):
     assert "network of no fixed input size" in capsys.readouterr().err
 
 
+@pytest.mark.backend
+@pytest.mark.parametrize(
+    ("shape", "classes", "message"),
+    [
+        ((32, 32, 2), 2, r"1 channel (grey) or 3 (RGB), found (None, 32, 32, 2)"),
+        ((32, 32, 4), 2, r"1 channel (grey) or 3 (RGB), found (None, 32, 32, 4)"),
+        ((32,), 2, r"expected a network that takes (batch, rows, columns, channels)"),
+        ((8, 8, 8, 1), 2, "expected run.json beside a network for volumes"),
+        ((32, 32, 1), 1, "two classes or more, found (None, 32, 32, 1)"),
+    ],
+)
+def test_a_model_of_another_kind_is_refused(
+    run, tmp_path, capsys, shape, classes, message
+):
+    import keras
+
+    inputs = keras.Input(shape)
+    outputs = keras.layers.Dense(classes, activation="softmax")(inputs)
+    keras.Model(inputs, outputs).save(tmp_path / "net.keras")
+    command = ["predict", "--model", str(tmp_path / "net.keras"), "--input", "photos"]
+    assert main([*command, "--output", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "net.keras: expected" in error and message in error
+
+
+@pytest.mark.backend
+def test_a_network_of_whole_images_or_two_outputs_is_refused(run, tmp_path, capsys):
+    import keras
+
+    inputs = keras.Input((32, 32, 1))
+    one = keras.layers.Conv2D(2, 1, activation="softmax")(inputs)
+    whole = keras.layers.GlobalAveragePooling2D()(one)
+    for outputs in (whole, [one, one]):
+        keras.Model(inputs, outputs).save(tmp_path / "net.keras")
+        command = ["predict", "--model", str(tmp_path / "net.keras")]
+        there = ["--input", "photos", "--output", str(tmp_path / "out")]
+        assert main([*command, *there]) == 2
+        assert "expected a network that gives each pixel" in capsys.readouterr().err
+
+
 def test_a_run_keeps_the_split_it_was_given(run, tmp_path, capsys):
     split = tmp_path / "split.json"
     parts = {"training": ["a1", "a5"], "validation": ["a0"], "test": ["a7"]}
