@@ -149,6 +149,40 @@ class Study:
             [self.values[run.name][row, :, column] for run in self.runs[variant]]
         )
 
+    def measures_in(
+        self, variant: Variant, target: str, metric: str, region: str, reference: str
+    ) -> _Floats:
+        """As `measures`, in any region and against any observer.
+
+        Returns:
+            (seeds, cases); NaN where undefined, and where a case has no such row.
+        """
+        return np.array(
+            [
+                [self._measured(run, target, metric, region, reference, case)
+                 for case in self.cases]
+                for run in self.runs[variant]
+            ]
+        )  # fmt: skip
+
+    def _measured(self, run: Run, target: str, metric: str, *where: str) -> float:
+        row = self._everywhere[run.name].get((target, *where))
+        return float("nan") if row is None else row[metrics.METRICS.index(metric)]
+
+    @cached_property
+    def _everywhere(self) -> dict[str, dict[tuple[str, ...], list[float]]]:
+        """Measures by run; target, region, reference and case."""
+        keys = ("target", "region", "reference", "case")
+        return {
+            run.name: {
+                tuple(row[key] for key in keys): _numbers(run.path("cases.csv"), row)
+                for row in _all_rows(run)
+                if row["split"] == _SELECTION["split"]
+            }
+            for runs in self.runs.values()
+            for run in runs
+        }
+
     def at_thresholds(self, variant: Variant, target: str) -> dict[str, _Floats]:
         """Overlap measures at `histograms.THRESHOLDS`, from the histograms alone.
 
@@ -293,6 +327,14 @@ def _short(value: object) -> str:
 
 def _rows(run: Run) -> list[dict[str, str]]:
     """The rows of `cases.csv` that the paper's tables are about."""
+    return [
+        row
+        for row in _all_rows(run)
+        if all(row[key] == _SELECTION[key] for key in _SELECTION)
+    ]
+
+
+def _all_rows(run: Run) -> list[dict[str, str]]:
     path = run.path("cases.csv")
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -309,9 +351,7 @@ def _rows(run: Run) -> list[dict[str, str]]:
             f"{path}: expected the column{'s' if len(missing) > 1 else ''} "
             f"{', '.join(missing)}, found none; run `dscpp evaluate --run {run.folder}`"
         )
-    return [
-        row for row in rows if all(row[key] == _SELECTION[key] for key in _SELECTION)
-    ]
+    return rows
 
 
 def _targets(run: Run) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from data_io.errors import InputError
 from pipelines.measure import histograms, metrics, statistics
-from pipelines.reporting import other_sets, temperatures
+from pipelines.reporting import calibration, observers, other_sets, temperatures
 from pipelines.reporting.estimates import Estimate, estimate, mean_of
 from pipelines.reporting.study import STANDARD_GAMMA, Study, Variant, groups, open_study
 from pipelines.run import write_csv
@@ -88,7 +88,7 @@ PAPER_TABLES = ("table4", "table5", "table6", "table3")
 EXTRA_TABLE = "table.csv"
 """For what no table of the paper has a cell for: phantoms, other gammas, backends."""
 
-_OPTIONAL = {EXTRA_TABLE, other_sets.TABLE, temperatures.TABLE}
+_OPTIONAL = {EXTRA_TABLE, other_sets.TABLE, temperatures.TABLE, observers.TABLE}
 
 # Table 3 prints .05; the value's neighbours and Table 4's cell of the same network
 # say .005. The files keep what is printed; the verdict takes the stricter one.
@@ -527,6 +527,14 @@ def _tables_of(folder: Path) -> dict[str, tuple[Sequence[str], list[_Row]]]:
     }
     files["tests.csv"] = (TEST_COLUMNS, comparison_rows(study))
     files["thresholds.csv"] = (THRESHOLD_COLUMNS, threshold_rows(study))
+    files[calibration.TABLE] = (calibration.COLUMNS, calibration.rows(study))
+    files[calibration.DIAGRAM] = (
+        calibration.DIAGRAM_COLUMNS,
+        calibration.diagram_rows(study),
+    )
+    pair = observers.rows(study)
+    if pair:
+        files[observers.TABLE] = (observers.COLUMNS, pair)
     elsewhere = other_sets.rows(run for runs in study.runs.values() for run in runs)
     if elsewhere:
         files[other_sets.TABLE] = (other_sets.COLUMNS, elsewhere)

@@ -1,0 +1,182 @@
+"""How often the 95 % intervals of the tables hold the true mean, by simulation.
+
+Values of n images are drawn from a population whose mean is known, the interval is made
+as the tables make it (`statistics.bootstrap`, 10,000 resamples, BCa), and what is
+counted is how often it holds that mean. Populations are normal, lognormal as NLL is
+skewed, and the per-image values of committed runs, drawn with replacement; for
+differences of two losses on the same images, pairs are drawn. The last rows add seeds:
+`estimates.estimate` with three of them. `make bench-coverage` writes `coverage.csv`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.measure import statistics
+from pipelines.reporting.estimates import estimate
+
+OUTPUT = Path(__file__).with_suffix(".csv")
+RESULTS = Path(__file__).parents[1] / "results"
+COLUMNS = (
+    "interval", "population", "n", "seeds", "replications", "coverage", "error",
+    "below", "above", "width",
+)  # fmt: skip
+SIZES = (20, 41, 134)
+"""Test images of DRIVE, KiTS19 and 2018DSB."""
+
+REPLICATIONS = 2000
+MEASURED = Path("dsb2018/reduced/runs")  # 133 test images: the most there are
+LOSSES = {"CE": "ce-s0", "DSC": "dsc-s0", "DSC++": "dscpp-s0"}
+N_SEEDS = 3
+
+_Floats = npt.NDArray[np.float64]
+Draw = Callable[[np.random.Generator, int], _Floats]
+
+
+def read(run: str, metric: str) -> _Floats:
+    """Per-image values of a committed run, (images,), in the order of the file."""
+    with (RESULTS / MEASURED / run / "cases.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
+    return np.array([float(row[metric]) for row in rows if row["region"] == "image"])
+
+
+def lognormal(sigma: float) -> tuple[Draw, float]:
+    """A skewed population: exp of a normal one with this standard deviation."""
+    return (
+        lambda random, n: random.lognormal(sigma=sigma, size=n),
+        math.exp(sigma**2 / 2),
+    )
+
+
+def measured(values: _Floats) -> tuple[Draw, float]:
+    """The images of a run as the population."""
+    return lambda random, n: random.choice(values, size=n), float(values.mean())
+
+
+def with_seeds(seed_deviation: float) -> tuple[Draw, float]:
+    """Three trainings: images, trainings and their joint noise are normal.
+
+    Args:
+        seed_deviation: standard deviation of the trainings' own means, where that over
+            images is 1 and that of what is left 0.3.
+    """
+
+    def draw(random: np.random.Generator, n: int) -> _Floats:
+        images = random.normal(size=n)
+        trainings = random.normal(scale=seed_deviation, size=(N_SEEDS, 1))
+        return images + trainings + random.normal(scale=0.3, size=(N_SEEDS, n))
+
+    return draw, 0.0
+
+
+def populations() -> dict[tuple[str, str], tuple[Draw, float]]:
+    """What is drawn from and its mean, by kind of interval and name."""
+    found: dict[tuple[str, str], tuple[Draw, float]] = {
+        ("mean", "normal"): (lambda random, n: random.normal(size=n), 0.0),
+        ("mean", "lognormal, sigma 0.5"): lognormal(0.5),
+        ("mean", "lognormal, sigma 1"): lognormal(1.0),
+    }
+    for metric in ("nll", "dice"):
+        values = {loss: read(run, metric) for loss, run in LOSSES.items()}
+        for loss, one in values.items():
+            found["mean", f"2018DSB, {metric} of {loss}"] = measured(one)
+        for loss in ("DSC", "CE"):
+            gap = values["DSC++"] - values[loss]
+            name = f"2018DSB, {metric} of DSC++ less {loss}"
+            found["paired difference", name] = measured(gap)
+    for deviation in (0.0, 0.1, 0.3):
+        name = f"normal, trainings differ by {deviation:g}"
+        found["mean over seeds", name] = with_seeds(deviation)
+    return found
+
+
+def simulate(
+    key: tuple[str, str], n: int, replications: int = REPLICATIONS
+) -> dict[str, Any]:
+    """Count how often the interval holds the mean.
+
+    Args:
+        key: of `populations`.
+        n: images.
+        replications: how often to draw.
+
+    Returns:
+        A row with `COLUMNS`: `error` is the binomial standard error of `coverage`.
+    """
+    kind, name = key
+    draw, truth = populations()[key]
+    random = np.random.default_rng([zlib.crc32(name.encode()), n])
+    ends = np.array(
+        [interval(draw(random, n), seed) for seed in range(replications)], dtype=float
+    )
+    # An interval of width 0 about 0 would come down to the last bits.
+    slack = 1e-12
+    below = float(np.mean(ends[:, 1] < truth - slack))
+    above = float(np.mean(ends[:, 0] > truth + slack))
+    coverage = 1 - below - above
+    return {
+        "interval": kind,
+        "population": name,
+        "n": n,
+        "seeds": N_SEEDS if kind == "mean over seeds" else 1,
+        "replications": replications,
+        "coverage": f"{coverage:.4f}",
+        "error": f"{math.sqrt(coverage * (1 - coverage) / replications):.4f}",
+        "below": f"{below:.4f}",
+        "above": f"{above:.4f}",
+        "width": f"{np.mean(ends[:, 1] - ends[:, 0]):.4g}",
+    }
+
+
+def interval(values: _Floats, seed: int) -> tuple[float, float]:
+    """The interval of the tables: of one value an image, or of (seeds, images).
+
+    Args:
+        values: (n,) or (seeds, n).
+        seed: of the bootstrap; the tables always take 0, but draws of different
+            replications have to be independent.
+    """
+    if values.ndim == 1:
+        one = statistics.bootstrap(values, seed=seed)
+        return one.ci_low, one.ci_high
+    both = estimate(values)
+    return both.ci_low, both.ci_high
+
+
+def main() -> None:
+    """Simulate every population at every size and write the rows."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--output", type=Path, default=OUTPUT, metavar="CSV")
+    parser.add_argument("--replications", type=int, default=REPLICATIONS, metavar="N")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N")
+    options = parser.parse_args()
+    wanted = [(key, n) for key in populations() for n in SIZES]
+    with ProcessPoolExecutor(options.jobs) as pool:
+        waiting = [pool.submit(simulate, *one, options.replications) for one in wanted]
+        rows = []
+        for found in waiting:
+            rows.append(found.result())
+            print(*rows[-1].values(), sep=", ", flush=True)
+    write(options.output, rows)
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write the rows as CSV."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
