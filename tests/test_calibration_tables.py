@@ -12,6 +12,7 @@ from data_io.errors import InputError
 from pipelines import evaluate
 from pipelines.measure import histograms, metrics
 from pipelines.reporting import calibration, observers, study, tables
+from pipelines.reporting.figures import reliability, style
 
 SHAPE = (40, 30)
 CASES = ("01", "02", "03")
@@ -367,3 +368,51 @@ def test_damaged_histograms_are_named(tmp_path, images):
     path.write_bytes(b"nothing")
     with pytest.raises(InputError, match="expected the histograms of a run"):
         tables.write_tables(tmp_path)
+
+
+def test_drawn_diagrams_are_those_of_the_table(written):
+    found, _ = tables.study_of(written / "drive" / "reduced")
+    rows = read(written, "reliability.csv")
+    with style.drawing():
+        axes = reliability.diagrams(found).axes
+    titles = [(axis.get_title("left"), axis.get_ylabel()) for axis in axes]
+    # A row a region, a column a loss; the first column names the region.
+    assert [title for title, _ in titles] == [*LOSSES] * 3
+    assert [label.split("(")[-1] for _, label in titles[::2]] == [
+        "image)", "field of view)", "band)",
+    ]  # fmt: skip
+    for index, axis in enumerate(axes):
+        region = titles[index - index % 2][1].split("(")[1][:-1]
+        where = {"loss": titles[index][0], "region": region, "reference": "observer1"}
+        table = [
+            (float(r["confidence"]), float(r["frequency"]))
+            for r in rows
+            if r["n_voxels"] != "0" and all(r[k] == v for k, v in where.items())
+        ]
+        lines = {line.get_label(): line.get_xydata() for line in axis.get_lines()}
+        np.testing.assert_allclose(lines[where["loss"]], table, atol=2e-5)
+        # The diagonal, a line a case, and all together.
+        assert len(lines) == 2 + len(CASES)
+        ece = one(read(written, "calibration.csv"), measure="ece", **where)
+        assert f"ECE {float(ece['pooled']):.3f}" in axis.texts[0].get_text()
+
+
+def test_many_cases_are_drawn_as_their_spread(written, monkeypatch):
+    monkeypatch.setattr(reliability, "_MANY", 2)
+    found, _ = tables.study_of(written / "drive" / "reduced")
+    row = next(
+        row
+        for row in read(written, "reliability.csv")
+        if row["reference"] == "observer1"
+        and float(row["frequency_p10"] or 1) < float(row["frequency_p90"] or 0)
+    )
+    assert (row["loss"], row["region"]) == ("CE", "image")
+    with style.drawing():
+        axis = reliability.diagrams(found).axes[0]
+    (band,) = axis.collections
+    (outline,) = band.get_paths()
+    ends = [float(row[f"frequency_p{q}"]) for q in (10, 90)]
+    x = float(row["confidence"])
+    drawn = [y for at, y in outline.vertices if abs(at - x) < 2e-5]
+    assert [min(drawn), max(drawn)] == pytest.approx(ends, abs=2e-5)
+    assert len(axis.get_lines()) == 2

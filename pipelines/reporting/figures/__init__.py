@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.reporting import tables
-from pipelines.reporting.figures import curves, style
+from pipelines.reporting.figures import curves, reliability, style
 from pipelines.reporting.study import groups
 
 if TYPE_CHECKING:
@@ -52,4 +52,5 @@ def _curves(folder: Path) -> dict[str, Figure | None]:
         "figure2-softmax": curves.softmax(study),
         "figure5-thresholds": curves.thresholds(study, published),
         "table3-gamma": curves.gammas(study, cells),
+        "reliability": reliability.diagrams(study),
     }
