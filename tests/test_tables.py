@@ -471,6 +471,20 @@ def test_other_backends_and_methods_have_rows_of_their_own(results):
     assert read(folder / "tests.csv") == []
 
 
+def test_the_readable_table_names_the_seeds_of_each_loss(results):
+    for seed in (0, 1):
+        make_run(results, "DSC", DSC_NLL, seed=seed)
+    make_run(results, "CE", DSC_NLL)
+    scaling = {"method": "temperature", "posthoc": {"temperature": 3.5}}
+    make_run(results, "CE", PLUS_NLL, seed=2, **scaling)
+    lines = text.format_table(results / "drive" / "paper").splitlines()
+    assert "seeds 0, 1," in lines[0]
+    assert sum(line.startswith("CE (seed 0) ") for line in lines) == 1
+    assert sum(line.startswith("DSC  ") for line in lines) == 1
+    # What followed a training has a table of its own.
+    assert not any("temperature" in line for line in lines)
+
+
 def test_torch_alone_is_the_usual_backend(results):
     make_run(results, "DSC", DSC_NLL, backend="torch")
     tables.write_tables(results)

@@ -145,13 +145,30 @@ def _blocks(folder: Path) -> list[_Block]:
 
 def _headline(study: Study, target: str) -> str:
     title = "PHANTOM (simulated)" if study.simulated else study.title
-    seeds = sorted({seed for variant in study.runs for seed in study.seeds(variant)})
+    seeds = _all_seeds(study)
     word = "seed" if len(seeds) == 1 else "seeds"
     images = f"{len(study.cases)} test image" + ("s" if len(study.cases) != 1 else "")
     return (
         f"{title}, {target}, preset {study.preset}, "
         f"{word} {', '.join(map(str, seeds))}, {images}, mean ± standard error"
     )
+
+
+def _shown(study: Study) -> list[Variant]:
+    """The variants as they were trained; what follows a training has its own table."""
+    return [variant for variant in study.runs if not variant.method]
+
+
+def _all_seeds(study: Study) -> tuple[int, ...]:
+    return tuple(sorted({s for variant in _shown(study) for s in study.seeds(variant)}))
+
+
+def _name(study: Study, variant: Variant) -> str:
+    """A variant's label; with its seeds where the headline names others too."""
+    seeds = study.seeds(variant)
+    if seeds == _all_seeds(study):
+        return variant.label
+    return f"{variant.label} (seed {', '.join(map(str, seeds))})"
 
 
 def _loss_rows(study: Study, cells: Sequence[Cell], target: str) -> list[list[str]]:
@@ -162,10 +179,13 @@ def _loss_rows(study: Study, cells: Sequence[Cell], target: str) -> list[list[st
     for cell in cells:
         if cell.target in ("", target):
             published.setdefault((cell.variant, cell.metric), cell)
-    for variant in study.runs:
+    for variant in _shown(study):
         ours = (estimate(study.measures(variant, target, name)) for name in _HEADINGS)
         rows.append(
-            [variant.label, *(_pm(one.mean, one.standard_error) for one in ours)]
+            [
+                _name(study, variant),
+                *(_pm(one.mean, one.standard_error) for one in ours),
+            ]
         )
         found = [
             published.get((variant, _as_published(study, variant, target, name)))
