@@ -40,8 +40,8 @@ FLAGS += $(call flag,SPLIT_SEED,split-seed)$(if $(SPLIT), --split $(SPLIT))
 DATA_FLAGS = $(call flag,DATA,data)$(if $(PHANTOM), --phantom)
 
 .PHONY: help install demo reproduce-drive reproduce-dsb2018 kits19 tables figures docs
-.PHONY: test lint test-backends test-backend recipes bench-losses bench-step
-.PHONY: bench-evaluation lock clean
+.PHONY: errata test lint test-backends test-backend recipes bench-losses
+.PHONY: bench-step bench-evaluation lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' Makefile
@@ -74,6 +74,9 @@ figures: $(VENV)/.ready ## draw every figure anew from the committed runs
 
 docs: $(VENV)/.ready ## draw the plots of docs/losses.md anew
 	@$(VENV)/bin/python docs/plot_losses.py
+
+errata: $(VENV)/.ready ## measure what each errata entry does (DATA=folder of DRIVE, kits19)
+	@nice $(VENV)/bin/python -m errata --write$(call flag,DATA,data)
 
 test: lint ## style, types, import rules and all tests
 	@$(VENV)/bin/python -m pytest
@@ -126,5 +129,5 @@ lock: ## choose versions anew and write the locks (UPGRADE=1: the newest)
 clean: ## remove environments, caches and .work; data and results stay
 	@rm -rf .venv .venv-torch .venv-jax .venv-gpu .venv-peers .work build ./*.egg-info
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
-	@find benchmarks conformance data_io losses pipelines recipes tests \
+	@find benchmarks conformance data_io errata losses pipelines recipes tests \
 		-name __pycache__ -prune -exec rm -rf {} +

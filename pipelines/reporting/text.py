@@ -24,7 +24,13 @@ from pipelines.reporting.tables import (
 )
 from pipelines.run import write_atomically
 
-__all__ = ["TOPICS", "format_table", "markdown_table", "update_readme"]
+__all__ = [
+    "TOPICS",
+    "format_table",
+    "markdown_table",
+    "replace_marked",
+    "update_readme",
+]
 
 _HEADINGS = {
     "nll_published": "NLL published",
@@ -98,7 +104,7 @@ def update_readme(readme: Path, results: Path) -> list[str]:
     new, names = text, []
     for name, content in _parts(results):
         if f"<!-- {name}:begin -->" in new:
-            new = _replaced(readme, new, name, content())
+            new = replace_marked(readme, new, name, content())
             names.append(name)
     if new != text:
         write_atomically(readme, lambda aside: aside.write_text(new, "utf-8"))
@@ -118,12 +124,26 @@ def _on_topic(folder: Path, write: Callable[[Study], str]) -> str:
     return write(study_of(folder)[0])
 
 
-def _replaced(readme: Path, text: str, name: str, content: str) -> str:
+def replace_marked(path: Path, text: str, name: str, content: str) -> str:
+    """Replace what stands between `<!-- name:begin -->` and `<!-- name:end -->`.
+
+    Args:
+        path: the file that the text is from, for the message.
+        text: the whole of it.
+        name: of the markers.
+        content: what is put between them.
+
+    Returns:
+        The new text.
+
+    Raises:
+        InputError: no such markers, or one that begins and does not end.
+    """
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
     if not pattern.search(text):
         raise InputError(
-            f"{readme}: expected {end} after {begin}, found none; add it where the "
+            f"{path}: expected {end} after {begin}, found none; add it where the "
             "generated part ends"
         )
     part = f"{begin}\n{content}\n{end}"

@@ -1,0 +1,360 @@
+"""Entries about images on their way to the network: splits, sizes, augmentation."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from conformance.reference import reference
+from data_io.preprocessing import Settings, augmentation
+from errata.registry import Row, measured
+
+Floats = npt.NDArray[np.float64]
+
+SIZE = (512, 512)
+DRIVE_SIZE = (584, 565)
+DRAWS = 300
+
+
+def phantom_image(rows: int, columns: int) -> np.ndarray:
+    """A phantom cut to size, uint8 (rows, columns, 3)."""
+    from data_io.datasets import phantom
+
+    size = math.ceil(max(rows, columns) / 16) * 16
+    return phantom.draw_image(np.random.default_rng(0), size)[:rows, :columns]
+
+
+def phantom_label(rows: int, columns: int) -> np.ndarray:
+    """Where that phantom's vessels are more likely than not: int (rows, columns)."""
+    from data_io.datasets import phantom
+
+    return (phantom.probability(phantom_image(rows, columns)) > 0.5).astype(int)
+
+
+def z_score(image: np.ndarray) -> Floats:
+    """MIScnn's: over the whole image and all channels."""
+    values = image.astype(np.float64)
+    return (values - values.mean() + 1e-6) / (values.std() + 1e-6)
+
+
+def resized(
+    image: np.ndarray, order: int, shape: tuple[int, int] = SIZE, **options: object
+) -> Floats:
+    """An image resized channel by channel, as float and without rounding."""
+    from skimage.transform import resize
+
+    settings = {"anti_aliasing": False, "clip": True} | options
+    channels = [
+        resize(image[..., c].astype(float), shape, order, **settings)
+        for c in range(image.shape[-1])
+    ]
+    return np.stack(channels, axis=-1)
+
+
+@measured(
+    "classless-pixels",
+    "constructed",
+    f"{DRAWS} augmented phantom labels, 512x512",
+    slow=True,
+)
+def classless_pixels() -> Iterator[Row]:
+    """Pixels without any class after augmentation, and what a perfect network pays."""
+    label = np.eye(2)[phantom_label(*SIZE)][None]
+    drawn = list(_augmented(label, DRAWS))
+    lost = np.array([1 - one.sum(axis=-1).mean() for one in drawn])
+    hit = [one for one, share in zip(drawn, lost, strict=True) if share > 0]
+    yield Row("share of samples with pixels of no class", float(np.mean(lost > 0)), 0.0)
+    yield Row(
+        "pixels of no class in such a sample, mean",
+        100 * float(lost[lost > 0].mean()),
+        0.0,
+        unit="%",
+    )
+    for name in ("CE", "DSC", "DSC++"):
+        values = [_of_perfect(name, one) for one in hit]
+        yield Row(
+            f"{name} of a perfect prediction of such a sample, mean",
+            *np.mean(values, axis=0),
+        )
+
+
+def _of_perfect(name: str, label: np.ndarray) -> tuple[float, float]:
+    """A loss with pixels of no class as they are, and as background."""
+    nothing = label.sum(axis=-1) == 0
+    whole = label.copy()
+    whole[nothing, 0] = 1
+    found = (reference(name, y[None], whole[None]).value for y in (label, whole))
+    # What p is held from 0 by, 1e-7 a voxel, is not what is looked for.
+    published, corrected = (round(float(value[0]), 5) for value in found)
+    return published, corrected
+
+
+def _augmented(label: np.ndarray, draws: int) -> Iterator[np.ndarray]:
+    """Draw one-hot labels through MIScnn's augmentation, always the same ones."""
+    augment = augmentation(Settings(SIZE))
+    image = np.zeros((*label.shape[:-1], 1), np.float32)
+    with seeded(0):
+        for _ in range(draws):
+            yield augment.run(image, label)[1][0]
+
+
+class seeded:
+    """Seed numpy's global generator, from which batchgenerators draws, for a while."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def __enter__(self) -> None:
+        self.state = np.random.get_state()  # noqa: NPY002
+        np.random.seed(self.seed)  # noqa: NPY002
+
+    def __exit__(self, *_: object) -> None:
+        np.random.set_state(self.state)  # noqa: NPY002
+
+
+@measured("mirroring", "constructed", "4000 augmented samples; the paper's 0.15")
+def mirroring() -> Iterator[Row]:
+    """Share of samples that are mirrored along any axis, in 2D and 3D."""
+    for axes in (2, 3):
+        shape = (2, 3, 4)[:axes]
+        image = np.arange(math.prod(shape), dtype=np.float32).reshape(1, *shape, 1)
+        augment = augmentation(Settings(shape))
+        augment.brightness = augment.elastic_deform = False
+        augment.rotations = augment.scaling = False
+        with seeded(0):
+            drawn = [augment.run(image.copy(), image.copy())[0] for _ in range(4000)]
+        share = float(np.mean([not np.array_equal(one, image) for one in drawn]))
+        yield Row(
+            f"share of samples mirrored, {axes}D: code, paper (0.15 an axis)",
+            share,
+            1 - 0.85**axes,
+        )
+    yield Row(
+        "share of samples left as they are, 2D: code, paper",
+        0.5**2 * 0.85**4,
+        0.85**2 * 0.85**4,
+    )
+
+
+@measured("scaling-sense", "constructed", "a square of 100x100 pixels, warped")
+def scaling_sense() -> Iterator[Row]:
+    """Which way "0.85-1.25x" goes: edge of the square at both ends of the range."""
+    from batchgenerators.augmentations.utils import (
+        create_zero_centered_coordinate_mesh,
+        interpolate_img,
+        scale_coords,
+    )
+
+    image = np.zeros((200, 200), np.float32)
+    image[50:150, 50:150] = 1
+    for factor in (0.85, 1.25):
+        mesh = scale_coords(create_zero_centered_coordinate_mesh((200, 200)), factor)
+        found = interpolate_img(image, mesh + 99.5, order=1)
+        yield Row(
+            f"edge of the square at scale {factor}: code, paper's words",
+            math.sqrt(float(found.sum())),
+            100 * factor,
+            unit="pixels",
+        )
+    # Half the draws are from 0.85 to 1, half from 1 to 1.25.
+    yield Row("share of draws below 1: code, even over the range", 0.5, 0.15 / 0.4)
+
+
+@measured(
+    "brightness", "constructed", "a phantom, factor 2 before and after the z-score"
+)
+def brightness() -> Iterator[Row]:
+    """Brightness on z-scored values is contrast: the mean stays at 0."""
+    image = phantom_image(*DRIVE_SIZE)
+    for name, measure in (("mean", np.mean), ("standard deviation", np.std)):
+        after = float(measure(2 * z_score(image)))
+        before = float(measure(2.0 * image / image.std() - image.mean() / image.std()))
+        yield Row(
+            f"{name} at factor 2: after the z-score (code), before it",
+            round(after, 6),
+            before,
+            unit="SD",
+        )
+
+
+@measured("cubic", "constructed", "a phantom, 584x565 to 512x512")
+def cubic() -> Iterator[Row]:
+    """Cubic against linear interpolation, in grey levels and z-scored."""
+    yield from _cubic([phantom_image(*DRIVE_SIZE)])
+
+
+@measured("cubic", "data", "DRIVE's 40 images, 584x565 to 512x512", "drive")
+def cubic_on_drive(root: Path) -> Iterator[Row]:
+    """The same on real images."""
+    from data_io.datasets import drive
+    from data_io.datasets.reading import read_image
+
+    cases = drive.TRAINING + drive.TEST
+    yield from _cubic(read_image(drive.roles(root, case)["image"]) for case in cases)
+
+
+def _cubic(images: Iterable[np.ndarray]) -> Iterator[Row]:
+    grey, scored, largest = [], [], []
+    for image in images:
+        cube, line = resized(image, 3), resized(image, 1)
+        grey.append(np.abs(cube - line).mean())
+        largest.append(np.abs(cube - line).max())
+        scored.append(np.abs(z_score(cube) - z_score(line)).mean())
+    yield Row(
+        "mean difference of cubic from linear",
+        float(np.mean(grey)),
+        0.0,
+        unit="grey levels of 255",
+    )
+    yield Row(
+        "largest difference", float(np.max(largest)), 0.0, unit="grey levels of 255"
+    )
+    yield Row(
+        "mean difference after the z-score", float(np.mean(scored)), 0.0, unit="SD"
+    )
+
+
+@measured("no-anti-aliasing", "constructed", "a phantom, 760x570 to 128x128 as BUS2017")
+def no_anti_aliasing() -> Iterator[Row]:
+    """Down by a factor of 5: what of the noise stays without a filter."""
+    image = phantom_image(760, 570)
+    plain, smooth = (
+        resized(image, 3, (128, 128), anti_aliasing=on) for on in (False, True)
+    )
+    apart = float(np.abs(plain - smooth).mean())
+    yield Row(
+        "mean difference from a filtered resize", apart, 0.0, unit="grey levels of 255"
+    )
+    yield Row(
+        "standard deviation of the resized image",
+        float(plain.std()),
+        float(smooth.std()),
+        unit="grey levels",
+    )
+
+
+@measured("eight-bit", "constructed", "a phantom, 584x565 to 512x512, cubic")
+def eight_bit() -> Iterator[Row]:
+    """8-bit values cut off (batchgenerators 0.21) and rounded (0.25)."""
+    exact = resized(phantom_image(*DRIVE_SIZE), 3)
+    forms = np.trunc(exact), np.rint(exact)
+    yield Row(
+        "mean shift", *(float((f - exact).mean()) for f in forms), unit="grey levels"
+    )
+    yield Row(
+        "mean difference after the z-score, which takes off the shift",
+        *(float(np.abs(z_score(f) - z_score(exact)).mean()) for f in forms),
+        unit="SD",
+    )
+
+
+@measured("resize-border", "constructed", "a phantom, 584x565 to 512x512, cubic")
+def resize_border() -> Iterator[Row]:
+    """Beyond the image 0 (batchgenerators 0.21) or its mirror (0.25): the rim."""
+    image = phantom_image(*DRIVE_SIZE)
+    dark, plain = resized(image, 3, mode="constant", cval=0), resized(image, 3)
+    difference = np.abs(dark - plain)
+    inside = difference[1:-1, 1:-1]
+    rim = (difference.sum() - inside.sum()) / (difference.size - inside.size)
+    yield Row(
+        "mean difference of the outermost pixels",
+        float(rim),
+        0.0,
+        unit="grey levels of 255",
+    )
+    yield Row(
+        "largest difference inside of them",
+        float(inside.max()),
+        0.0,
+        unit="grey levels of 255",
+    )
+
+
+@measured("half-pixel", "constructed", "a phantom of 512x512, a warp by nothing")
+def half_pixel() -> Iterator[Row]:
+    """The centre of a warp at n / 2 (batchgenerators 0.21), at (n - 1) / 2 (0.25)."""
+    from scipy.ndimage import map_coordinates
+
+    image, label = z_score(phantom_image(*SIZE))[..., 1], phantom_label(*SIZE)
+    mesh = np.indices(SIZE).astype(float)
+    moved = {
+        shift: map_coordinates(image, mesh + shift, order=3, cval=0)
+        for shift in (0.5, 0.0)
+    }
+    yield Row("centre of 512 pixels", 512 / 2, (512 - 1) / 2, unit="pixel")
+    yield Row(
+        "mean difference of the image from itself",
+        *(round(float(np.abs(one - image).mean()), 6) for one in moved.values()),
+        unit="SD",
+    )
+    dice = []
+    for shift in moved:
+        there = map_coordinates(label, mesh + shift, order=0, cval=0)
+        dice.append(2 * (there & label).sum() / (there.sum() + label.sum()))
+    yield Row("Dice of the vessels' label with itself", *map(float, dice))
+
+
+@measured("jpeg-masks", "constructed", "an ellipse of 400x600 pixels, JPEG quality 75")
+def jpeg_masks() -> Iterator[Row]:
+    """Grey values in a mask read from JPEG, and two ways to make classes of them."""
+    from PIL import Image
+
+    rows, columns = np.ogrid[-1:1:400j, -1:1:600j]
+    mask = np.where((rows / 0.6) ** 2 + (columns / 0.5) ** 2 < 1, 255, 0)
+    memory = io.BytesIO()
+    Image.fromarray(mask.astype(np.uint8)).save(memory, "JPEG", quality=75)
+    read = np.asarray(Image.open(memory))
+    yield Row(
+        "pixels that are neither 0 nor 255",
+        100 * float(np.mean((read > 0) & (read < 255))),
+        0.0,
+        unit="%",
+    )
+    yield Row(
+        "foreground by value > 0 / by value >= 128",
+        float((read > 0).sum() / (mask > 0).sum()),
+        float((read >= 128).sum() / (mask > 0).sum()),
+    )
+
+
+# The published lists, against the numbers of the frames (they are not in this project).
+COUNTED = {"training": 107, "training or validation": 117}
+FRAMES, PARTS = 612, {"training": 392, "training or validation": 490}
+SEQUENCES = 23  # section 2.6
+
+
+@measured("frame-split", "constructed", "612 frames, 392/98/122 at random; by sequence")
+def frame_split() -> Iterator[Row]:
+    """Test frames of which a frame before or after is trained on: expected number."""
+    for part, count in PARTS.items():
+        expected = 122 * np.mean(
+            [
+                _chance(count, neighbours)
+                for neighbours, frames in (
+                    (1, 2 * SEQUENCES),
+                    (2, FRAMES - 2 * SEQUENCES),
+                )
+                for _ in range(frames)
+            ]
+        )
+        yield Row(
+            f"of 122 test frames, with a neighbour in {part}: expected",
+            float(expected),
+            0.0,
+        )
+        yield Row(
+            f"of 122 test frames, with a neighbour in {part}: published lists",
+            COUNTED[part],
+            0,
+        )
+
+
+def _chance(count: int, neighbours: int) -> float:
+    """Chance that one of 1 or 2 other frames is among `count` of the other 611."""
+    none = math.comb(FRAMES - 1 - neighbours, count) / math.comb(FRAMES - 1, count)
+    return 1 - none

@@ -1,0 +1,276 @@
+"""Entries about what the paper prints: its text against its own tables.
+
+All from `results/paper/*.csv`, the tables cell by cell, and from the numbers that the
+text and Table 1 print, which stand here with their section.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from scipy import stats
+
+from errata.registry import RESULTS, Row, measured
+from pipelines.measure import statistics
+
+PAPER = RESULTS / "paper"
+Cell = tuple[float, float]  # value and standard error
+LOWER = ("nll", "brier")
+
+# Table 1: images, training, validation, test.
+TABLE_1 = {
+    "DRIVE": (40, 16, 4, 20),
+    "BUS2017": (163, 104, 26, 33),
+    "2018DSB": (670, 428, 108, 134),
+    "ISIC2018": (2596, 1661, 417, 518),
+    "CVC-ClinicDB": (612, 392, 98, 122),
+    "KiTS19": (204, 130, 33, 41),
+}
+# Section 2.6, the text: images; those of KiTS19 are 300, less 90, less 6.
+TEXT = {"BUS2017": 163, "2018DSB": 670, "ISIC2018": 2594, "CVC-ClinicDB": 612}
+KITS19 = (300, 90, 6)
+
+
+def cells(table: str, *keys: str) -> dict[tuple[str, ...], dict[str, Cell]]:
+    """The printed cells of a table.
+
+    Args:
+        table: such as "table4".
+        keys: columns that name a row, such as "dataset", "loss".
+
+    Returns:
+        by row and metric: value and standard error.
+    """
+    found: dict[tuple[str, ...], dict[str, Cell]] = defaultdict(dict)
+    with (PAPER / f"{table}.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            pair = float(row["value"]), float(row["standard_error"])
+            found[tuple(row[key] for key in keys)][row["metric"]] = pair
+    return dict(found)
+
+
+def p_of(a: Cell, b: Cell) -> float:
+    """Two-sided p of a difference of two printed means, by their standard errors.
+
+    For independent samples and a normal mean: not the paper's rank-sum test, but what
+    its table lets a reader check.
+    """
+    z = abs(a[0] - b[0]) / math.hypot(a[1], b[1])
+    return float(2 * stats.norm.sf(z))
+
+
+def best(metric: str, row: dict[str, float], worst: bool = False) -> list[str]:
+    """The losses that share the best (or worst) value of a metric."""
+    lowest = (metric in LOWER) != worst
+    limit = (min if lowest else max)(row.values())
+    return [loss for loss, value in row.items() if value == limit]
+
+
+def by_dataset(metric: str) -> list[dict[str, float]]:
+    """Table 4: the values of the four losses, for each of the five data sets."""
+    found: dict[str, dict[str, float]] = defaultdict(dict)
+    for (dataset, loss), row in cells("table4", "dataset", "loss").items():
+        found[dataset][loss] = row[metric][0]
+    return list(found.values())
+
+
+def count(metric: str, losses: Iterable[str], worst: bool = False) -> tuple[int, int]:
+    """Data sets of five where one of the losses is best: alone, and alone or tied."""
+    found = [set(best(metric, row, worst)) for row in by_dataset(metric)]
+    return (
+        sum(names <= set(losses) for names in found),
+        sum(bool(names & set(losses)) for names in found),
+    )
+
+
+@measured("table4-claims", "paper", "section 3.2.1 and abstract against Table 4")
+def table4_claims() -> Iterator[Row]:
+    """How often a loss is best: as the text says, and by the table, ties apart."""
+    claims = (
+        ("DSC++ has the lowest Brier", "brier", ["DSC++"], False, 5),
+        ("DSC++ has the highest Dice", "dice", ["DSC++"], False, 4),
+        ("DSC++ has the highest Jaccard", "jaccard", ["DSC++"], False, 3),
+        ("CE or Focal has the lowest Dice", "dice", ["CE", "Focal"], True, 5),
+        ("Focal has the lowest Dice", "dice", ["Focal"], True, 4),
+        ("Focal has the lowest Jaccard", "jaccard", ["Focal"], True, 4),
+    )
+    for text, metric, losses, worst, said in claims:
+        alone, tied = count(metric, losses, worst)
+        shared = f"{alone} and {tied - alone} tied" if tied > alone else alone
+        yield Row(text, said, shared, unit="of five data sets")
+    alone, tied = count("nll", ["DSC++"])
+    shared = f"{alone} and {tied - alone} tied" if tied > alone else alone
+    yield Row("DSC++ has the lowest NLL", None, shared, unit="of five data sets")
+
+
+@measured("no-difference-claims", "paper", "sections 3.2.1 and 3.2.2: p by printed SE")
+def no_difference_claims() -> Iterator[Row]:
+    """NLL of DSC++ and CE or Focal, "no significant difference" in the text."""
+    rows: dict[tuple[str, ...], dict[str, Cell]] = {
+        (dataset, "", loss): row
+        for (dataset, loss), row in cells("table4", "dataset", "loss").items()
+    }
+    rows |= cells("table5", "dataset", "target", "loss")
+    for dataset, target, loss in rows:
+        if loss not in ("CE", "Focal"):
+            continue
+        p = p_of(
+            rows[dataset, target, loss]["nll"], rows[dataset, target, "DSC++"]["nll"]
+        )
+        if p < 0.05:
+            where = f"{dataset} {target}".strip()
+            yield Row(f"p of NLL, DSC++ against {loss}, {where}", "not below 0.05", p)
+
+
+@measured("significant-claims", "paper", "abstract, section 3.3: p by printed SE")
+def significant_claims() -> Iterator[Row]:
+    """Differences that the text calls significant, and the tables hardly show."""
+    table6 = cells("table6", "loss")
+    for (loss,) in table6:
+        if loss.endswith("++"):
+            continue
+        p = p_of(table6[loss,]["brier"], table6[f"{loss}++",]["brier"])
+        yield Row(f"p of Brier, {loss}++ against {loss}, DRIVE", "below 0.05", p)
+    with (PAPER / "pvalues.csv").open(newline="", encoding="utf-8") as file:
+        printed = {
+            row["dataset"] for row in csv.DictReader(file) if row["metric"] == "brier"
+        }
+    yield Row(
+        "data sets with a printed p below 0.05 for Brier, DSC++ against DSC",
+        6,
+        len(printed),
+        unit="of six",
+    )
+
+
+@measured("gamma-claims", "paper", "section 3.1 against Table 3")
+def gamma_claims() -> Iterator[Row]:
+    """Where NLL and Brier turn, as the text has it and by the table."""
+    table = {float(g): row for (g,), row in cells("table3", "gamma").items()}
+    for metric, name in (("nll", "NLL"), ("brier", "Brier")):
+        values = {gamma: row[metric][0] for gamma, row in table.items()}
+        lowest = min(values.values())
+        where = [f"{g:g}" for g, value in values.items() if value == lowest]
+        yield Row(
+            f"gamma of the lowest {name} (the text: 2 to 2.5, rising above)",
+            "2 to 2.5",
+            " and ".join(where),
+        )
+        above = [value for gamma, value in values.items() if gamma > 2.5]
+        yield Row(
+            f"gammas above 2.5 with a {name} above that of gamma 2",
+            len(above),
+            sum(value > values[2.0] for value in above),
+            unit=f"of {len(above)}",
+        )
+
+
+@measured("table3-errors", "paper", "Table 3, Jaccard; p against gamma 2")
+def table3_errors() -> Iterator[Row]:
+    """The standard errors .05 as printed, and as .005."""
+    table = {float(g): row["jaccard"] for (g,), row in cells("table3", "gamma").items()}
+    for gamma in (1.0, 2.5):
+        value, error = table[gamma]
+        yield Row(f"standard error at gamma {gamma:g}", error, error / 10)
+        yield Row(
+            f"p of gamma {gamma:g} against 2",
+            p_of((value, error), table[2.0]),
+            p_of((value, error / 10), table[2.0]),
+        )
+
+
+@measured("same-run-two-errors", "paper", "Table 3's gamma 1 and Table 4's DSC, DRIVE")
+def same_run_two_errors() -> Iterator[Row]:
+    """One model in two tables: the bootstrap was drawn anew."""
+    one = cells("table3", "gamma")["1.0",]
+    other = cells("table4", "dataset", "loss")["DRIVE", "DSC"]
+    for part, name in enumerate(("mean", "standard error")):
+        yield Row(
+            f"{name} of NLL: Table 3, Table 4", one["nll"][part], other["nll"][part]
+        )
+
+
+@measured("counts", "paper", "Table 1; the text of section 2.6")
+def counts() -> Iterator[Row]:
+    """Numbers of images that do not agree, and KiTS19's, which do."""
+    for name, (images, *parts) in TABLE_1.items():
+        if name in TEXT and (TEXT[name] != images or sum(parts) != images):
+            yield Row(f"{name}, images", images, TEXT[name])
+            yield Row(f"{name}, validation", parts[1], TEXT[name] - parts[0] - parts[2])
+    labelled, without, poor = KITS19
+    yield Row("KiTS19, images", TABLE_1["KiTS19"][0], labelled - without - poor)
+    agree = sum(sum(parts) == images for images, *parts in TABLE_1.values())
+    yield Row("data sets whose parts sum to the whole", 6, agree, unit="of six")
+
+
+@measured("image-sizes", "paper", "section 2.6; the files, Table 1")
+def image_sizes() -> Iterator[Row]:
+    """Sizes in the text, and those of the images; pixels by them."""
+    sizes = {
+        "DRIVE": ((584, 768), (584, 565)),
+        "CVC-ClinicDB": ((288, 368), (288, 384)),
+    }
+    for name, (said, real) in sizes.items():
+        yield Row(
+            f"{name}, rows x columns", *("x".join(map(str, s)) for s in (said, real))
+        )
+        yield Row(f"{name}, pixels", math.prod(said), math.prod(real))
+
+
+@measured("p-of-20", "paper", "printed p of DRIVE; two samples of 20, fully separated")
+def p_of_20() -> Iterator[Row]:
+    """The smallest p that the test can give for 20 images: it says "separated"."""
+    low, high = np.arange(1.0, 21), np.arange(1.0, 21) ** 1.1 + 100
+    smallest = statistics.rank_sum(low, high).p
+    yield Row("p of NLL, DRIVE; the smallest possible", 6e-8, smallest)
+    yield Row(
+        "the smallest p of the paired test", None, statistics.signed_rank(low, high).p
+    )
+
+
+@measured("many-tests", "paper", "the 13 printed p values")
+def many_tests() -> Iterator[Row]:
+    """Those below 0.05 without a correction, and with Holm's over what is printed."""
+    with (PAPER / "pvalues.csv").open(newline="", encoding="utf-8") as file:
+        p = [float(row["p"]) for row in csv.DictReader(file)]
+    corrected = statistics.holm(p)
+    yield Row(
+        "p values below 0.05",
+        sum(one < 0.05 for one in p),
+        int((corrected < 0.05).sum()),
+        unit=f"of {len(p)}",
+    )
+    yield Row("largest p", max(p), float(corrected.max()))
+
+
+@measured("kits19-p-values", "paper", "section 3.2.2 against Table 5")
+def kits19_p_values() -> Iterator[Row]:
+    """Which calibration score the printed p can be of: DSC++ against DSC, by SE."""
+    table = cells("table5", "target", "loss")
+    for target, said in (("kidney", 3e-8), ("kidney tumour", 2e-8)):
+        for metric, name in (("nll", "NLL"), ("brier", "Brier")):
+            pair = (table[target, loss][metric] for loss in ("DSC", "DSC++"))
+            yield Row(
+                f"p of {target}, {name} (the text: of calibration scores)",
+                said,
+                p_of(*pair),
+            )
+
+
+@measured("threshold-cost", "paper", "section 3.4: DSC++ on DRIVE")
+def threshold_cost() -> Iterator[Row]:
+    """What "little effect on the DSC score" is in standard errors of Table 4."""
+    value, error = cells("table4", "dataset", "loss")["DRIVE", "DSC++"]["dice"]
+    with (PAPER / "thresholds.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if row["metric"] == "dice":
+                lost = value - float(row["value"])
+                yield Row(
+                    f"Dice lost at T = {row['threshold']}, in standard errors",
+                    "little",
+                    lost / error,
+                )

@@ -1,0 +1,191 @@
+"""Entries measured on the committed runs: their `cases.csv` and `history.csv` alone.
+
+Each names its runs, those of seed 0, so that a further run does not change a number.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from errata.registry import RESULTS, Row, measured
+from pipelines.measure import histograms, statistics
+from pipelines.measure.metrics import EPSILON
+
+LOSSES = {"CE": "ce", "DSC": "dsc", "DSC++": "dscpp"}
+DRIVE, DSB, KITS = (
+    f"{name}/reduced" for name in ("drive", "dsb2018", "kits19-simulated")
+)
+NAMES = {"nll": "NLL", "brier": "Brier", "dice": "Dice"}
+TUMOUR = "phantom kidney tumour"
+
+
+def column(
+    group: str, loss: str, name: str, region: str = "image", target: str = ""
+) -> np.ndarray:
+    """One measure of all test cases of a committed run, by observer 1.
+
+    Args:
+        group: such as "drive/reduced".
+        loss: a key of `LOSSES`.
+        name: a column of `cases.csv`.
+        region: where it was measured.
+        target: the class, where there are several.
+
+    Returns:
+        float64 (cases,); NaN where undefined.
+    """
+    chosen = [
+        float(row[name] or "nan")
+        for row in _cases(RESULTS / group / "runs" / f"{LOSSES[loss]}-s0")
+        if (row["split"], row["region"], row["reference"])
+        == ("test", region, "observer1")
+        and target in ("", row["target"])
+    ]
+    return np.array(chosen)
+
+
+@cache
+def _cases(folder: Path) -> list[dict[str, str]]:
+    with (folder / "cases.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def mean(group: str, loss: str, name: str, **where: str) -> float:
+    """Mean over the test cases for which the measure is defined."""
+    return float(np.nanmean(column(group, loss, name, **where)))
+
+
+@measured("foreground-nll", "run", "DRIVE and 2018DSB, preset reduced, seed 0, test")
+def foreground_nll() -> Iterator[Row]:
+    """NLL without and with the background term, and who is ahead by each."""
+    for title, group in (("DRIVE", DRIVE), ("2018DSB", DSB)):
+        found = {
+            loss: (mean(group, loss, "nll_published"), mean(group, loss, "nll"))
+            for loss in LOSSES
+        }
+        for loss, pair in found.items():
+            yield Row(f"NLL of {loss}, {title}", *pair)
+        best = (min(found, key=lambda loss: found[loss][form]) for form in (0, 1))
+        yield Row(f"lowest NLL of the three, {title}", *best)
+    share = column(DRIVE, "CE", "n_foreground") / column(DRIVE, "CE", "n_voxels")
+    yield Row(
+        'NLL of "all foreground" (p = 1 everywhere), DRIVE',
+        float(np.mean(share * -np.log1p(-EPSILON))),
+        float(np.mean((1 - share) * -np.log(EPSILON))),
+    )
+
+
+@measured("label-map-scores", "run", "simulated KiTS19, preset reduced, seed 0, test")
+def label_map_scores() -> Iterator[Row]:
+    """NLL and Brier of the tumour against the label map, and one against the rest."""
+    for metric, name in (("nll", "NLL"), ("brier", "Brier")):
+        found = {
+            loss: tuple(
+                mean(KITS, loss, column_name, target=TUMOUR)
+                for column_name in (f"{metric}_published", metric)
+            )
+            for loss in ("DSC", "DSC++")
+        }
+        for loss, pair in found.items():
+            yield Row(f"{name} of the tumour, {loss}", *pair)
+        best = (min(found, key=lambda loss: found[loss][form]) for form in (0, 1))
+        yield Row(f"lower {name} of the tumour", *best)
+
+
+@measured("brier-over-classes", "run", "preset reduced, seed 0, test, DSC++")
+def brier_over_classes() -> Iterator[Row]:
+    """Brier of the foreground channel beside Eq. 11's mean over all classes."""
+    names = ("brier", "brier_categorical")
+    yield Row(
+        "Brier on DRIVE, two classes", *(mean(DRIVE, "DSC++", name) for name in names)
+    )
+    for target in ("phantom kidney", TUMOUR):
+        yield Row(
+            f"Brier on simulated KiTS19, three classes: {target.split(maxsplit=1)[1]}",
+            *(mean(KITS, "DSC++", name, target=target) for name in names),
+        )
+
+
+@measured("rank-sum", "run", "DSC++ against DSC, preset reduced, seed 0, test")
+def rank_sum() -> Iterator[Row]:
+    """P of the test for independent samples, and of the one for the same images."""
+    for title, group in (("DRIVE", DRIVE), ("2018DSB", DSB)):
+        for metric in ("nll", "brier", "dice"):
+            a, b = (column(group, loss, metric) for loss in ("DSC++", "DSC"))
+            yield Row(
+                f"p of {NAMES[metric]}, {title}",
+                statistics.rank_sum(a, b).p,
+                statistics.signed_rank(a, b).p,
+            )
+
+
+@measured("undefined-scores", "run", "CE, DSC and DSC++, preset reduced, seed 0, test")
+def undefined_scores() -> Iterator[Row]:
+    """How many overlap scores of the committed runs are undefined."""
+    groups = {"DRIVE": DRIVE, "2018DSB": DSB, "simulated KiTS19": KITS}
+    names = ("dice", "jaccard", "precision", "recall")
+    for title, group in groups.items():
+        values = np.concatenate(
+            [
+                column(group, loss, name)
+                for loss in LOSSES
+                if _exists(group, loss)
+                for name in names
+            ]
+        )
+        yield Row(
+            f"undefined scores, {title}, of {values.size}",
+            None,
+            int(np.isnan(values).sum()),
+        )
+
+
+def _exists(group: str, loss: str) -> bool:
+    return (RESULTS / group / "runs" / f"{LOSSES[loss]}-s0" / "cases.csv").exists()
+
+
+@measured("threshold-comparison", "run", "DRIVE, preset reduced, DSC++, seed 0, test")
+def threshold_comparison() -> Iterator[Row]:
+    """Overlap where s < T is called foreground, and where s >= T is."""
+    path = RESULTS / DRIVE / "runs" / "dscpp-s0" / "histograms.npz"
+    found = histograms.load(path)
+    rows = found.where(
+        target="vessel", split="test", region="image", reference="observer1"
+    )
+    counts = found.counts[rows]
+    for threshold, metric in ((0.5, "dice"), (0.8, "precision"), (0.2, "recall")):
+        tp, fp, fn, tn = histograms.confusion(counts, threshold, found.edges)
+        pair = (
+            np.nanmean(histograms.overlap_scores(*three)[metric])
+            for three in ((fn, tn, tp), (tp, fp, fn))
+        )
+        yield Row(f"{metric} at T = {threshold}", *map(float, pair))
+
+
+@measured("field-of-view", "run", "DRIVE, preset reduced, seed 0, test")
+def field_of_view() -> Iterator[Row]:
+    """Measures over the whole photograph, black corners included, and inside."""
+    for loss in LOSSES:
+        for metric, name in NAMES.items():
+            yield Row(
+                f"{name} of {loss}",
+                mean(DRIVE, loss, metric),
+                mean(DRIVE, loss, metric, region="field of view"),
+            )
+
+
+@measured("best-checkpoint", "run", "DRIVE, preset reduced, seed 0")
+def best_checkpoint() -> Iterator[Row]:
+    """Validation loss of the last epoch, and of the epoch whose weights are kept."""
+    for loss, slug in LOSSES.items():
+        path = RESULTS / DRIVE / "runs" / f"{slug}-s0" / "history.csv"
+        with path.open(newline="", encoding="utf-8") as file:
+            values = [float(row["val_loss"]) for row in csv.DictReader(file)]
+        yield Row(
+            f"validation loss of {loss}, last and best epoch", values[-1], min(values)
+        )

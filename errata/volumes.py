@@ -1,0 +1,228 @@
+"""Entries about volumes: resampling, patches, their joining, their validation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from conformance.reference import reference
+from data_io.patches import Grid
+from errata.registry import Row, measured
+
+PATCH, OVERLAP = (80, 160, 160), (40, 80, 80)
+SPACING_MM = (6.44, 3.24, 3.24)  # of simulated volumes: twice the study's
+REDRAWS = 25
+
+
+@measured("pairwise-means", "constructed", "patches over 130x250x250 voxels")
+def pairwise_means() -> Iterator[Row]:
+    """Weights of overlapping patches, and how far a joined probability can be off."""
+    shape, joins = (130, 250, 250), ("miscnn", "mean")
+    grids = [Grid(shape, PATCH, OVERLAP, join).axes() for join in joins]
+    axes = [_tables(*three) for three in zip(*grids, shape, strict=True)]
+    one, other = axes[0]
+    place = int(np.argmax((one > 0).sum(axis=0)))  # where most patches lie
+    weights = (table[:, place] for table in (one, other))
+    for number, pair in enumerate(zip(*weights, strict=True), 1):
+        yield Row(
+            f"weight of patch {number} at slice {place}, along the slices",
+            *map(float, pair),
+        )
+    same = [float(np.mean(np.abs(a - b).max(axis=0) < 1e-9)) for a, b in axes]
+    yield Row("share of voxels whose weights differ", 1 - float(np.prod(same)), 0.0)
+    yield Row("largest error of a joined probability", _largest(axes), 0.0)
+
+
+def _tables(one: Any, other: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two joins' weights along an axis, (patches, size) each; 0 where no patch is."""
+    tables = np.zeros((2, len(one), size))
+    for table, patches in zip(tables, (one, other), strict=True):
+        for number, (part, weights) in enumerate(patches):
+            table[number, part] = weights
+    return tables[0], tables[1]
+
+
+def _largest(axes: list[tuple[np.ndarray, np.ndarray]]) -> float:
+    """Half the sum of |difference of weights|, at the worst voxel of the volume.
+
+    So far apart are the joined values where each patch says 1 or 0 as it suits.
+    """
+    distinct = [
+        np.unique(np.concatenate(pair), axis=1).reshape(2, len(pair[0]), -1)
+        for pair in axes
+    ]
+    products = [
+        np.einsum("ai,bj,ck->abcijk", *(tables[form] for tables in distinct))
+        for form in (0, 1)
+    ]
+    apart = np.abs(products[0] - products[1]).sum(axis=(0, 1, 2))
+    return float(apart.max() / 2)
+
+
+class _Volumes:
+    """Simulated CT volumes where `Batches` looks for prepared samples.
+
+    Attributes:
+        settings: of the preprocessing: the patch.
+        cases: their names.
+    """
+
+    def __init__(self, number: int, shape: tuple[int, ...], patch: Any) -> None:
+        from data_io.datasets import ct
+        from data_io.preprocessing import Settings
+
+        self.settings = Settings(patch)
+        self.cases = tuple(f"volume-{n}" for n in range(number))
+        self._arrays = {}
+        for seed, case in enumerate(self.cases):
+            random = np.random.default_rng(seed)
+            label = ct.draw_label(shape, SPACING_MM, random)
+            volume = np.clip(ct.simulate(label, SPACING_MM, random), -79, 304)
+            image = (volume - volume.mean()) / volume.std()
+            self._arrays[case] = image.astype(np.float32)[..., None], label
+
+    def image(self, case: str) -> np.ndarray:
+        """The z-scored volume, (*shape, 1) float32."""
+        return self._arrays[case][0]
+
+    def label(self, case: str) -> np.ndarray:
+        """The label map, (*shape) uint8."""
+        return self._arrays[case][1]
+
+    def native_shape(self, case: str) -> tuple[int, ...]:
+        """The shape of the label map."""
+        return self._arrays[case][1].shape
+
+
+@measured(
+    "redrawn-validation",
+    "constructed",
+    f"fixed predictions of 6 simulated volumes, {REDRAWS} epochs",
+    slow=True,
+)
+def redrawn_validation() -> Iterator[Row]:
+    """Validation loss over epochs without any training: patches drawn anew, and kept.
+
+    The network is a fixed rule: the nearer the value to a kidney's, the higher p.
+    """
+    from data_io.batches import Batches
+
+    volumes: Any = _Volumes(6, (32, 96, 96), (16, 48, 48))
+    batches = Batches(volumes, volumes.cases, classes=3, seed=0)
+    redrawn = _losses(batches, range(REDRAWS))
+    kept = _losses(batches, [0] * 3)  # as with fixed_validation: always epoch 0's
+    for name, values in redrawn.items():
+        forms = values, kept[name]
+        yield Row(
+            f"standard deviation of val_loss over epochs, {name}",
+            *(float(np.std(form, ddof=1)) for form in forms),
+        )
+        yield Row(f"mean val_loss, {name}", *(float(np.mean(form)) for form in forms))
+
+
+def _losses(batches: Any, epochs: Iterable[int]) -> dict[str, list[float]]:
+    """The mean loss of a fixed network over the batches, at each epoch's draw."""
+    found: dict[str, list[float]] = {"CE": [], "DSC": [], "DSC++": []}
+    for epoch in epochs:
+        batches.epoch = epoch
+        drawn = [batches[index] for index in range(len(batches))]
+        for name, values in found.items():
+            each = [reference(name, y, _rule(x)).value[0] for x, y in drawn]
+            values.append(float(np.mean(each)))
+    return found
+
+
+def _rule(image: np.ndarray) -> np.ndarray:
+    """Probabilities of three classes from z-scored values alone."""
+    x = image[..., 0].astype(np.float64)
+    logits = np.stack([1 - x, 2 * x - 3, x - 2.5], axis=-1)
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+@measured("integer-resampling", "constructed", "simulated CT, 3 mm to 3.3x4.1x4.1 mm")
+def integer_resampling() -> Iterator[Row]:
+    """MIScnn's resampling of an integer volume, and of its values as float."""
+    from data_io.datasets import ct
+    from data_io.miscnn_compat import Resampling, Sample
+    from data_io.resampling import SlabResampling
+
+    random = np.random.default_rng(0)
+    shape, spacing = (20, 60, 60), (3.0, 3.0, 3.0)
+    volume = ct.simulate(ct.draw_label(shape, spacing, random), spacing, random)
+    found = []
+    for step in (Resampling, SlabResampling):
+        sample = Sample("x", volume[..., None], 1, 3, {"spacing": np.array(spacing)})
+        step((3.3, 4.1, 4.1)).preprocessing(sample, training=False)
+        found.append(np.asarray(sample.img_data, np.float64))
+    difference = np.abs(found[0] - found[1])
+    yield Row(
+        "largest difference of integers from floats",
+        float(difference.max()),
+        0.0,
+        unit="HU",
+    )
+    yield Row("mean difference", float(difference.mean()), 0.0, unit="HU")
+
+
+@cache
+def _grids(root: Path) -> dict[str, tuple[tuple[int, ...], tuple[float, ...]]]:
+    """Shape and voxel size (mm) of each of KiTS19's label maps that the study takes."""
+    from data_io.datasets import kits19, nifti
+
+    places = {
+        case: nifti.geometry(kits19.roles(root, case)["observer1"])
+        for case in kits19.cases(root)
+    }
+    return {case: (one.shape, one.spacing_mm) for case, one in places.items()}
+
+
+@measured(
+    "unsaid-resampling", "data", "grids of the KiTS19 label maps at hand", "kits19"
+)
+def unsaid_resampling(root: Path) -> Iterator[Row]:
+    """What a patch of 80x160x160 covers at each volume's voxels, and resampled."""
+    from data_io.datasets import kits19
+
+    spacings = np.array([spacing for _, spacing in _grids(root).values()])
+    resampled = np.array(kits19.RECORD.spacing_mm) * PATCH
+    native = np.median(spacings * PATCH, axis=0)
+    for name, said, done in zip(
+        ("slices", "rows", "columns"), native, resampled, strict=True
+    ):
+        yield Row(
+            f"patch along {name}: native voxels (paper), resampled (code)",
+            float(said),
+            float(done),
+            unit="mm, median",
+        )
+
+
+@measured("padded-volumes", "data", "grids of the KiTS19 label maps at hand", "kits19")
+def padded_volumes(root: Path) -> Iterator[Row]:
+    """Volumes smaller than a patch: padded, with voxels that have no class."""
+    from data_io.datasets import kits19
+    from data_io.native import resampled_shape
+
+    spacing = kits19.RECORD.spacing_mm or ()
+    shapes = [resampled_shape(*grid, spacing) for grid in _grids(root).values()]
+    thin = [shape[0] < PATCH[0] for shape in shapes]
+    filled = [
+        np.prod([min(1, size / edge) for size, edge in zip(shape, PATCH, strict=True)])
+        for shape in shapes
+    ]
+    small = [share for share in filled if share < 1]
+    yield Row(f"volumes thinner than 80 slices, of {len(shapes)}", sum(thin), None)
+    yield Row(
+        f"volumes smaller than a patch on any axis, of {len(shapes)}", len(small), None
+    )
+    yield Row(
+        "voxels of such a patch that are padding, mean",
+        100 * float(1 - np.mean(small)),
+        None,
+        unit="%",
+    )

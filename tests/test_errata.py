@@ -1,0 +1,188 @@
+"""The errata: every entry has a number, and it is the one that the code gives."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from errata import __main__ as command
+from errata import page, registry
+from errata.registry import Part
+
+MENDED = "other numbers come out now: run `make errata` and look at what changed"
+
+
+@pytest.fixture(scope="module")
+def committed() -> list[dict[str, str]]:
+    """The rows of docs/errata.csv; importing the command registers every part."""
+    command.load()
+    return registry.read(command.CSV)
+
+
+def fast_parts() -> list[Part]:
+    command.load()
+    return [part for part in registry.parts() if not part.slow]
+
+
+def numbers(row: dict[str, str]) -> list[str]:
+    return [row["published"], row["corrected"]]
+
+
+def test_every_part_has_its_numbers(committed: list[dict[str, str]]) -> None:
+    known = {(part.entry, part.source) for part in registry.parts()}
+    assert {(row["entry"], row["source"]) for row in committed} == known
+    for row in committed:
+        assert any(numbers(row)), row
+
+
+def test_every_entry_is_described_once_with_its_numbers(
+    committed: list[dict[str, str]],
+) -> None:
+    text = command.PAGE.read_text("utf-8")
+    entries = page.entries(text)
+    assert sorted(entries) == sorted({part.entry for part in registry.parts()})
+    for entry in entries:
+        assert text.count(f"\n### {entry}: ") == 1, entry
+        table = page.table(entry, [r for r in committed if r["entry"] == entry])
+        assert f"<!-- {entry}:begin -->\n{table}\n<!-- {entry}:end -->" in text, entry
+
+
+@pytest.mark.parametrize(
+    "part", fast_parts(), ids=lambda part: f"{part.entry}-{part.source}"
+)
+def test_numbers_are_those_that_are_measured(
+    part: Part, committed: list[dict[str, str]]
+) -> None:
+    stood = [
+        row
+        for row in committed
+        if (row["entry"], row["source"]) == (part.entry, part.source)
+    ]
+    found = part.rows()
+    assert [row["quantity"] for row in found] == [row["quantity"] for row in stood]
+    for new, old in zip(found, stood, strict=True):
+        for one, other in zip(numbers(new), numbers(old), strict=True):
+            assert same(one, other), f"{new}, committed {old}: {MENDED}"
+
+
+def same(one: str, other: str) -> bool:
+    """Equal as text, or as numbers up to a unit of the last of four digits."""
+    try:
+        return math.isclose(float(one), float(other), rel_tol=1e-3, abs_tol=1e-9)
+    except ValueError:
+        return one == other
+
+
+def value(
+    committed: list[dict[str, str]], entry: str, quantity: str, source: str = ""
+) -> tuple[str, str]:
+    rows = [
+        row
+        for row in committed
+        if row["entry"] == entry
+        and row["quantity"].startswith(quantity)
+        and source in ("", row["source"])
+    ]
+    assert len(rows) == 1, (entry, quantity, len(rows))
+    return rows[0]["published"], rows[0]["corrected"]
+
+
+def test_numbers_by_hand(committed: list[dict[str, str]]) -> None:
+    def pair(*where: str) -> list[float]:
+        return [float(one) for one in value(committed, *where)]
+
+    # -log(1e-7) = 16.118; tumour voxels, 1 %, have the number 2 and p_1 = 0.
+    kidney = pair("label-map-scores", "NLL of the kidney", "constructed")
+    assert kidney == pytest.approx([0.01 * 2 * 16.118, 0], abs=1e-4)
+    # 1 % of (2 - 1)^2 and 2 % of (1 - 0)^2.
+    tumour = pair("label-map-scores", "Brier of the tumour", "constructed")
+    assert tumour == pytest.approx([0.03, 0])
+    # Focal at gamma 1 is (1 - p) times CE.
+    assert pair("focal-gamma", "Focal / CE at the gamma") == pytest.approx([0.3, 1])
+    # 0.5 log(1 - 0.9) = -1.1513, and the other way round.
+    sign = pair("eq14-sign", "mCE where the network says foreground with p = 0.9:")
+    assert sign == pytest.approx([-1.1513, 1.1513], abs=1e-3)
+    # 8^(-1/4) and 8^(1/3).
+    pull = pair("focal-tversky-exponent", "pull")
+    assert pull == pytest.approx([0.5946, 2], abs=1e-3)
+    # -0.4 sqrt(0.1) log 0.1, and -0.4 sqrt(0.1) log 0.9.
+    wrong = pair("eq19-class", "focal part where background has p = 0.9:")
+    assert wrong == pytest.approx([0.29126, 0.013327], rel=1e-3)
+    assert pair("wrong-axis", "share of a patch") == [2 / 160, 1]
+    assert pair("pairwise-means", "weight of patch 3") == [0.5, 0.3333]
+    # Two chances in four and the code's 0.5: 1 - 0.5^2, 1 - 0.85^2.
+    mirrored = pair("mirroring", "share of samples mirrored, 2D")
+    assert mirrored == pytest.approx([0.75, 0.2775], abs=0.02)
+    # Keras: alpha on misses; 0.7 * 0.5 / (1 + 0.35) against 0.3 * 0.5 / (1 + 0.15).
+    keras = pair("keras-tversky", "Tversky loss, a false positive")
+    assert keras == pytest.approx([0.35 / 1.35, 0.15 / 1.15], rel=1e-3)
+    # v = 0.9 v + 0.1: after many steps 1, so ten times 0.1 a step, less the start.
+    assert 9 < pair("momentum", "way after 100 steps", "constructed")[0] < 10
+
+
+def test_printed_tables_by_eye(committed: list[dict[str, str]]) -> None:
+    claims = {
+        "DSC++ has the lowest Brier": ("5", "3 and 2 tied"),  # CE ties, DRIVE, 2018DSB
+        "DSC++ has the highest Dice": ("4", "3 and 1 tied"),  # DSC ties on 2018DSB
+        "Focal has the lowest Dice": ("4", "3"),  # CE on ISIC2018 and CVC-ClinicDB
+    }
+    for claim, counts in claims.items():
+        assert value(committed, "table4-claims", claim) == counts
+    assert value(committed, "counts", "ISIC2018, images") == ("2596", "2594")
+    # (0.808 - 0.748) / 0.003.
+    assert value(committed, "threshold-cost", "Dice lost at T = 0.8")[1] == "20"
+
+
+def test_expected_neighbours_of_a_small_set_by_hand() -> None:
+    from errata import images
+
+    # 392 of the other 611 frames are trained on; both of two are not with the chance
+    # (219 / 611) (218 / 610).
+    assert images._chance(392, 1) == pytest.approx(392 / 611)
+    assert images._chance(392, 2) == pytest.approx(1 - 219 * 218 / (611 * 610))
+
+
+def test_a_part_that_is_not_measured_keeps_its_rows(
+    committed: list[dict[str, str]],
+) -> None:
+    new = [{**row, "published": "7"} for row in committed if row["entry"] == "cubic"]
+    new = [row for row in new if row["source"] == "constructed"]
+    gone = {**committed[0], "entry": "no-such-entry"}
+    merged = registry.merge([*committed, gone], new)
+    assert len(merged) == len(committed)
+    kept = [row for row in merged if row["published"] != "7"]
+    assert len(kept) >= len(committed) - len(new)
+    of_cubic = [row for row in merged if row["entry"] == "cubic"]
+    assert {row["source"] for row in of_cubic} == {"constructed", "data"}
+
+
+def test_without_data_a_part_is_skipped_and_says_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["padded-volumes", "--data", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "padded-volumes (data): skipped, no data" in said
+    assert "KiTS19" in said
+
+
+def test_one_entry_is_printed_and_an_unknown_one_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert command.main(["table3-errors"]) == 0
+    assert "published 0.05, corrected 0.005" in capsys.readouterr().out
+    assert command.main(["table3"]) == 2
+    assert "table3-errors" in capsys.readouterr().err
+
+
+def test_a_page_without_an_entry_is_refused(
+    tmp_path: Path, committed: list[dict[str, str]]
+) -> None:
+    path = tmp_path / "errata.md"
+    path.write_text("<!-- cubic:begin -->\n<!-- cubic:end -->\n")
+    rows = [row for row in committed if row["entry"] in ("cubic", "counts")]
+    with pytest.raises(page.InputError, match="counts"):
+        page.update(path, rows)
+    page.update(path, [row for row in rows if row["entry"] == "cubic"])
+    assert "`python -m errata cubic`" in path.read_text()
