@@ -71,7 +71,7 @@ def undefined_scores() -> Iterator[Row]:
     yield Row("mean Dice", float(scores.mean()), float(np.nanmean(scores)))
 
 
-@measured("native-size", "constructed", "phantom of 584x565, network at 256x256")
+@measured("native-size", "constructed", "phantom of 292x283, network at 128x128")
 def native_size() -> Iterator[Row]:
     """An overconfident prediction, brought back with order 1 and as it is.
 
@@ -81,14 +81,14 @@ def native_size() -> Iterator[Row]:
     """
     from data_io.miscnn_compat import Resize, Sample
 
-    truth = _vessels(592)[:584, :565]
-    label = _resized(truth, (256, 256))
+    truth = _vessels(304)[:292, :283]
+    label = _resized(truth, (128, 128))
     wrong = np.roll(label, 1, axis=1)
     softmax = np.stack([1 - wrong, wrong], axis=-1).astype(np.float64)
     found = {}
     for form, order in (("published", 1), ("corrected", 0)):
         sample = Sample("x", np.zeros((1, 1, 1)), 1, 2, {"original_shape": truth.shape})
-        step = Resize((256, 256), order_seg=order)
+        step = Resize((128, 128), order_seg=order)
         native = step.postprocessing(sample, softmax, activation_output=True)
         found[form] = case_metrics(truth, np.clip(native, 0, 1), target=1)
     for metric, name in (("nll", "NLL"), ("brier", "Brier"), ("dice", "Dice")):
