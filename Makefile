@@ -68,6 +68,7 @@ kits19: $(VENV)/.ready ## the same on KiTS19 in 3D (DATA=folder; PHANTOM=1 simul
 
 tables: $(VENV)/.ready ## write every table anew from the committed runs
 	@$(VENV)/bin/dscpp tables --readme README.md
+	@$(VENV)/bin/python -m errata --source run --write >/dev/null
 
 figures: $(VENV)/.ready ## draw every figure anew from the committed runs
 	@$(VENV)/bin/dscpp figures

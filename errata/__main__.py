@@ -3,7 +3,8 @@
 Without entries and without --write it lists them. With --write the numbers go to
 `docs/errata.csv` and into the tables of `docs/errata.md`; without entries it measures
 all. A part whose data are not there is skipped, with the reason, and keeps the number
-that it has. `--fast` leaves out what takes minutes.
+that it has. `--fast` leaves out what takes minutes; `--source run` takes those parts
+alone that come from the committed runs (`make tables` calls it so).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from data_io.errors import InputError
@@ -25,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code, 2 for what a user can mend."""
     options = _parser().parse_args(arguments)
     try:
-        chosen = _chosen(options.entries)
+        chosen = _chosen(options.entries, options.source)
         if options.entries or options.write:
             rows = _measure(chosen, options.data, options.fast)
             if options.write:
@@ -43,6 +45,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m errata", description=about)
     parser.add_argument("entries", nargs="*", metavar="ENTRY")
     parser.add_argument("--write", action="store_true", help="write docs/errata.*")
+    parser.add_argument(
+        "--source", nargs="+", choices=registry.SOURCES, default=registry.SOURCES
+    )
     parser.add_argument("--fast", action="store_true", help="leave out minutes")
     parser.add_argument(
         "--data",
@@ -59,7 +64,7 @@ def load() -> None:
         importlib.import_module(f"errata.{group}")
 
 
-def _chosen(names: list[str]) -> list[Part]:
+def _chosen(names: list[str], sources: Sequence[str]) -> list[Part]:
     load()
     known = list(dict.fromkeys(part.entry for part in registry.parts()))
     for name in names:
@@ -67,7 +72,11 @@ def _chosen(names: list[str]) -> list[Part]:
             raise InputError(
                 f"errata: expected one of {', '.join(known)}, received {name!r}"
             )
-    return [part for part in registry.parts() if not names or part.entry in names]
+    return [
+        part
+        for part in registry.parts()
+        if (not names or part.entry in names) and part.source in sources
+    ]
 
 
 def _list(chosen: list[Part]) -> None:

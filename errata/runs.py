@@ -1,6 +1,7 @@
 """Entries measured on the committed runs: their `cases.csv` and `history.csv` alone.
 
 Each names its runs, those of seed 0, so that a further run does not change a number.
+One that is trained anew does, and `make tables` measures these entries again.
 """
 
 from __future__ import annotations

@@ -12,7 +12,10 @@ from errata import __main__ as command
 from errata import page, registry
 from errata.registry import Part
 
-MENDED = "other numbers come out now: run `make errata` and look at what changed"
+MENDED = (
+    "other numbers come out now: run `python -m errata --write`, for those of runs "
+    "`make tables`, and look at what changed"
+)
 
 
 @pytest.fixture(scope="module")
