@@ -450,6 +450,10 @@ def _run_tables(options: argparse.Namespace) -> None:
             print(text.format_table(folder), end="\n\n")
             own = [path for path in written if path.parent == folder]
             print("\n".join(str(path) for path in own))
+    over_all = [path for path in written if path.parent == options.results]
+    if over_all:
+        print(text.format_summary(options.results), end="\n\n")
+        print("\n".join(str(path) for path in over_all))
     if options.readme:
         text.update_readme(options.readme, options.results)
 

@@ -7,12 +7,13 @@ import sys
 
 import numpy as np
 import pytest
-from test_tables import CASES, make_run
+from written_runs import CASES, make_run
 
 from data_io.errors import InputError
 from losses import catalogue
 from pipelines.reporting import figures, tables
 from pipelines.reporting.figures import curves, style
+from pipelines.reporting.published import paper_folder, published_thresholds
 from pipelines.reporting.study import Variant
 
 ALL = ["figure2-softmax", "figure5-thresholds", "table3-gamma", "reliability"]
@@ -120,7 +121,7 @@ def test_published_points_are_not_set_beside_simulated_data(tmp_path):
     results = tmp_path / "results"
     make_run(results, "DSC++", gamma=2.0, simulated=True)
     study, cells = study_of(results)
-    published = tables.published_thresholds(tables.paper_folder(results))
+    published = published_thresholds(paper_folder(results))
     with style.drawing():
         figure = curves.thresholds(study, published)
         assert list(lines(figure.axes[0])) == ["DSC++"]

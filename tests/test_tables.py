@@ -5,124 +5,21 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from written_runs import CASES, DSC_NLL, PLUS_NLL, make_run, one, read
 
 from data_io.content import file_hash
 from data_io.errors import InputError
 from pipelines.measure import histograms, metrics
-from pipelines.reporting import estimates, study, tables, text
-from pipelines.run import CASE_KEYS, folder_name
+from pipelines.reporting import estimates, published, study, tables, text
 
-CASES = ("01", "02", "03", "04")
 # Written whatever was run.
 ALWAYS = ("tests.csv", "thresholds.csv", "calibration.csv", "reliability.csv")
-# One value a case; the rest of the metrics are the same for every run.
-DSC_NLL = (0.10, 0.20, 0.40, 0.50)  # mean 0.30
-PLUS_NLL = (0.04, 0.05, 0.03, 0.08)  # mean 0.05
-
-
-def make_run(
-    results: Path,
-    loss: str = "DSC",
-    nll: Sequence[float] = DSC_NLL,
-    *,
-    gamma: float | None = None,
-    seed: int = 0,
-    name: str | None = None,
-    group: str | None = None,
-    measures: Mapping[str, Sequence[float]] | None = None,
-    targets: Sequence[str] = ("vessel",),
-    shift: Sequence[int] = (0, 0, 0, 0),
-    **record: object,
-) -> Path:
-    """Write a run folder by hand: `nll` is its published NLL of CASES."""
-    full = {
-        "format": 1,
-        "dataset": "drive",
-        "title": "DRIVE",
-        "simulated": False,
-        "preset": "paper",
-        "loss": loss,
-        "gamma": gamma,
-        "seed": seed,
-        "method": "",
-        "backend": "tensorflow",
-        "overrides": {},
-        "split": {"training": ["21"], "validation": ["37"], "test": list(CASES)},
-        "data_hash": "a" * 64,
-        "state": "evaluated",
-        **record,
-    }
-    name = name or folder_name(
-        loss, gamma, seed, str(full["backend"]), str(full["method"])
-    )
-    folder = results / str(full["dataset"]) / (group or str(full["preset"]))
-    run = folder / "runs" / name
-    run.mkdir(parents=True)
-    (run / "run.json").write_text(json.dumps(full))
-    columns = dict.fromkeys(metrics.METRICS, (0.5, 0.6, 0.7, 0.8))
-    columns |= {"nll_published": nll, **(measures or {})}
-    write_cases(run / "cases.csv", full, columns, targets)
-    write_histograms(run / "histograms.npz", targets, shift)
-    return run
-
-
-def write_cases(path, record, columns, targets):
-    rows = []
-    for target in targets:
-        for index, case in enumerate(CASES):
-            row = {key: record.get(key) or "" for key in CASE_KEYS}
-            row |= {"split": "test", "region": "image", "reference": "observer1"}
-            row |= {"case": case, "target": target}
-            values = {name: values[index] for name, values in columns.items()}
-            row |= {k: "" if math.isnan(v) else v for k, v in values.items()}
-            rows.append(row)
-            # Rows that no table may take: each would be seen in the mean.
-            others = (
-                {"split": "validation"},
-                {"region": "field of view"},
-                {"reference": "observer2"},
-            )
-            nines = dict.fromkeys(metrics.METRICS, 9)
-            rows += [row | other | nines for other in others]
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*CASE_KEYS, *metrics.METRICS])
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def write_histograms(path, targets, shift=(0, 0, 0, 0)):
-    """10 voxels a case: p = .1 x4, .3, .85 false, .3, .85 x3 true; `shift` adds FP."""
-    rows = []
-    for target in targets:
-        for case, more in zip(CASES, shift, strict=True):
-            p = np.array([0.1] * 4 + [0.3, 0.85] + [0.3] + [0.85] * 3 + [0.97] * more)
-            y = np.array([0] * 6 + [1] * 4 + [0] * more)
-            row = {"case": case, "target": target, "region": "image"}
-            row |= {"split": "test", "reference": "observer1"}
-            rows.append(row | {"counts": histograms.count(p, y)})
-            rows.append(
-                row | {"split": "validation", "counts": histograms.count(1 - p, y)}
-            )
-    histograms.save(path, histograms.Histograms.from_rows(rows))
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def one(rows, **wanted):
-    found = [row for row in rows if all(row[k] == v for k, v in wanted.items())]
-    assert len(found) == 1, found
-    return found[0]
 
 
 @pytest.fixture
@@ -135,7 +32,12 @@ def test_table4_row_by_hand(results):
     written = tables.write_tables(results)
     folder = results / "drive" / "paper"
     names = ["table3.csv", "table4.csv", "table6.csv", *ALWAYS]
-    assert written == [folder / name for name in names]
+    over_all = ["table3.csv", "table4.csv", "table5.csv", "table6.csv"]
+    over_all += ["claims.csv", "summary.csv"]
+    assert written == [
+        *(folder / name for name in names),
+        *(results / name for name in over_all),
+    ]
     row = one(read(folder / "table4.csv"), loss="DSC", metric="nll_published")
     assert tuple(row) == tables.TABLE_COLUMNS
     # Published: 0.204, standard error 0.013. Mean of DSC_NLL: 1.2 / 4.
@@ -435,7 +337,7 @@ def test_overrides_are_in_no_table(results):
     make_run(results, "DSC", DSC_NLL)
     make_run(results, "CE", group="custom-0a1b2c3d", overrides={"epochs": 3})
     written = tables.write_tables(results)
-    assert {path.parent.name for path in written} == {"paper"}
+    assert {path.parent.name for path in written} == {"paper", "results"}
     make_run(results, "CE", overrides={"epochs": 3})
     with pytest.raises(InputError, match="overrides"):
         tables.write_tables(results)
@@ -581,7 +483,7 @@ def test_verdict_at_its_limits(mean, error, expected):
 
 
 def test_published_values_as_printed(project):
-    cells = tables.published_cells(project / "results" / "paper")
+    cells = published.published_cells(project / "results" / "paper")
     # Table 3: 10 gammas; 4: 5 data sets x 4 losses; 5: 2 classes x 4; 6: 8 losses.
     assert len(cells) == 4 * (10 + 20 + 8 + 8)
     drive = [c for c in cells if c.dataset == "DRIVE" and c.table == "table4"]
@@ -593,7 +495,7 @@ def test_published_values_as_printed(project):
 @pytest.mark.parametrize("name", ["thresholds", "p_values"])
 @pytest.mark.parametrize("content", [None, b"", b"dataset,loss\n", b"\xff\xfe\n"])
 def test_published_figures_are_read_or_named(tmp_path, name, content):
-    read_it = getattr(tables, f"published_{name}")
+    read_it = getattr(published, f"published_{name}")
     path = tmp_path / f"{name.replace('_', '')}.csv"
     if content is not None:
         path.write_bytes(content)
@@ -673,3 +575,46 @@ def test_groups_are_sorted_and_skip_custom(results):
         results / "drive" / "paper",
         results / "drive" / "reduced",
     ]
+
+
+def test_every_published_cell_stands_once_at_the_top(results):
+    make_run(results, "DSC", DSC_NLL)
+    make_run(results, "DSC", PLUS_NLL, preset="reduced")
+    make_run(results, "CE", PLUS_NLL, preset="reduced")
+    make_run(results, "CE", PLUS_NLL, dataset="bus", title="BUS2017", simulated=True)
+    tables.write_tables(results)
+    keys = ("dataset", "loss", "gamma", "target", "metric")
+    for name, cells in {"table3": 40, "table4": 80, "table5": 32, "table6": 32}.items():
+        rows = read(results / f"{name}.csv")
+        assert tuple(rows[0]) == tables.OVERVIEW_COLUMNS
+        assert len({tuple(row[key] for key in keys) for row in rows}) == cells
+        assert all(row["published"] and row["published_se"] for row in rows)
+        assert len(rows) == cells
+    rows = read(results / "table4.csv")
+    # The paper's preset comes before the reduced one, which comes before nothing.
+    found = one(rows, dataset="DRIVE", loss="DSC", metric="nll_published")
+    assert (found["preset"], found["mean"], found["verdict"]) == (
+        "paper",
+        "0.3",
+        "within",
+    )
+    found = one(rows, dataset="DRIVE", loss="CE", metric="nll_published")
+    assert (found["preset"], found["mean"], found["verdict"]) == (
+        "reduced",
+        "0.05",
+        "reduced",
+    )
+    # Simulated images fill no cell, whatever they are called.
+    away = [row for row in rows if row["dataset"] != "DRIVE"]
+    assert {(row["preset"], row["mean"], row["verdict"]) for row in away} == {
+        ("", "", "not run")
+    }
+    # Table 3 at gamma 1 is the same training.
+    found = one(read(results / "table3.csv"), gamma="1", metric="nll_published")
+    assert (found["preset"], found["mean"]) == ("paper", "0.3")
+
+
+def test_nothing_at_the_top_without_the_papers_data(results):
+    make_run(results, "DSC", dataset="own", title="clinic")
+    written = tables.write_tables(results)
+    assert {path.parent.name for path in written} == {"paper"}

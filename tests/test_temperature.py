@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from scipy.special import softmax
-from test_tables import DSC_NLL, make_run, one, read
+from written_runs import DSC_NLL, make_run, one, read
 
 from data_io.datasets import phantom
 from data_io.errors import InputError

@@ -138,6 +138,15 @@ class Study:
         """The variants that the paper's cells, tests and thresholds are made of."""
         return [variant for variant in self.runs if variant.is_main]
 
+    def standing_in(self, variant: Variant) -> Variant | None:
+        """The variant at hand that is the same training; None: it was not run.
+
+        Eq. 9 with gamma 1 is Eq. 5: the paper's row at gamma 1 is the plain loss.
+        """
+        if variant not in self.runs and variant.gamma == 1.0:
+            variant = Variant(variant.loss.removesuffix("++"))
+        return variant if variant in self.runs else None
+
     def seeds(self, variant: Variant) -> tuple[int, ...]:
         """Training seeds at hand."""
         return tuple(int(run.record["seed"]) for run in self.runs[variant])

@@ -4,10 +4,8 @@ Needs neither the images nor a backend: everything comes from `run.json`, `cases
 and `histograms.npz`. What every column means is in `results/README.md`.
 """
 
-import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -15,25 +13,30 @@ import numpy as np
 
 from data_io.errors import InputError
 from pipelines.measure import histograms, metrics, statistics
-from pipelines.reporting import calibration, observers, other_sets, temperatures
+from pipelines.reporting import (
+    calibration,
+    claims,
+    observers,
+    other_sets,
+    overview,
+    summary,
+    temperatures,
+)
 from pipelines.reporting.estimates import Estimate, estimate, mean_of
+from pipelines.reporting.published import Cell, paper_folder, published_cells
 from pipelines.reporting.study import STANDARD_GAMMA, Study, Variant, groups, open_study
 from pipelines.run import write_csv
 
 __all__ = [
+    "OVERVIEW_COLUMNS",
     "TABLE_COLUMNS",
     "TEST_COLUMNS",
     "TEST_METRICS",
     "THRESHOLD_COLUMNS",
     "THRESHOLD_METRICS",
-    "Cell",
     "Estimate",
     "comparison_rows",
     "estimate",
-    "paper_folder",
-    "published_cells",
-    "published_p_values",
-    "published_thresholds",
     "study_of",
     "table_rows",
     "threshold_rows",
@@ -59,6 +62,7 @@ TABLE_COLUMNS = (
     "direction",
     "n_undefined",
 )
+OVERVIEW_COLUMNS = ("dataset", "preset", *TABLE_COLUMNS)
 TEST_COLUMNS = (
     "metric",
     "loss_a",
@@ -82,161 +86,15 @@ THRESHOLD_COLUMNS = (
 TEST_METRICS = ("nll_published", "brier_published", "nll", "brier", "dice", "jaccard")
 THRESHOLD_METRICS = ("precision", "recall", "dice")
 
-PAPER_TABLES = ("table4", "table5", "table6", "table3")
-"""Files in `results/paper/`; losses are listed in the order in which they occur."""
-
 EXTRA_TABLE = "table.csv"
 """For what no table of the paper has a cell for: phantoms, other gammas, backends."""
 
 _OPTIONAL = {EXTRA_TABLE, other_sets.TABLE, temperatures.TABLE, observers.TABLE}
 
-# Table 3 prints .05; the value's neighbours and Table 4's cell of the same network
-# say .005. The files keep what is printed; the verdict takes the stricter one.
-MISPRINTS: Mapping[tuple[str, str, float | None, str], float] = {
-    ("table3", "DSC++", 1.0, "jaccard"): 0.005,
-    ("table3", "DSC++", 2.5, "jaccard"): 0.005,
-}
-
 _Z = 1.96  # two-sided 95 %
 _NAN = float("nan")
 _Row = dict[str, object]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One published value.
-
-    Attributes:
-        table: such as "table4".
-        dataset: the data set's title in the paper, such as "DRIVE".
-        loss: such as "DSC++".
-        gamma: the ++ exponent of a ++ loss, else None.
-        target: such as "kidney"; "" where the table has only one.
-        metric: the column of `cases.csv` it is compared with, such as "nll_published".
-        value: the mean as printed.
-        standard_error: its standard error as printed.
-    """
-
-    table: str
-    dataset: str
-    loss: str
-    gamma: float | None
-    target: str
-    metric: str
-    value: float
-    standard_error: float
-
-    @property
-    def variant(self) -> Variant:
-        """The variant that was trained for it."""
-        return Variant(self.loss, self.gamma)
-
-    @property
-    def judged_error(self) -> float:
-        """The standard error that the verdict takes: misprints put right."""
-        key = (self.table, self.loss, self.gamma, self.metric)
-        return MISPRINTS.get(key, self.standard_error)
-
-
-def paper_folder(results: Path) -> Path:
-    """Folder of the published values: `<results>/paper`, else the project's own.
-
-    Raises:
-        InputError: neither is there.
-    """
-    own = Path(__file__).resolve().parents[2] / "results" / "paper"
-    for folder in (Path(results) / "paper", own):
-        if (folder / "table4.csv").is_file():
-            return folder
-    raise InputError(
-        f"{Path(results) / 'paper'}: expected the published values (table3.csv to "
-        "table6.csv), found none; restore results/paper/ from the repository"
-    )
-
-
-def published_cells(folder: Path) -> tuple[Cell, ...]:
-    """Read all published values.
-
-    Args:
-        folder: `results/paper`.
-
-    Raises:
-        InputError: a table is missing or is not as expected.
-    """
-    cells: list[Cell] = []
-    for table in PAPER_TABLES:
-        path = Path(folder) / f"{table}.csv"
-        try:
-            with path.open(newline="", encoding="utf-8") as file:
-                cells += [_cell(table, row) for row in csv.DictReader(file)]
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{path}: expected published values, found a file that cannot be read "
-                f"as such ({error!r}); restore it from the repository"
-            ) from error
-    return tuple(cells)
-
-
-def published_thresholds(folder: Path) -> list[dict[str, str]]:
-    """Read the figures at softmax thresholds that the paper's text prints.
-
-    Args:
-        folder: `results/paper`.
-
-    Returns:
-        Mappings with dataset, loss, threshold, metric and value, all text.
-
-    Raises:
-        InputError: `thresholds.csv` is missing or is not as expected.
-    """
-    columns = ("dataset", "loss", "threshold", "metric", "value")
-    return _as_text(Path(folder) / "thresholds.csv", columns)
-
-
-def published_p_values(folder: Path) -> list[dict[str, str]]:
-    """Read the p values that the paper's text prints.
-
-    Args:
-        folder: `results/paper`.
-
-    Returns:
-        Mappings with dataset, target, metric, loss_a, loss_b and p, all text.
-
-    Raises:
-        InputError: `pvalues.csv` is missing or is not as expected.
-    """
-    columns = ("dataset", "target", "metric", "loss_a", "loss_b", "p")
-    return _as_text(Path(folder) / "pvalues.csv", columns)
-
-
-def _as_text(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Read a file of published values that has at least these columns."""
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            missing = [c for c in columns if c not in (reader.fieldnames or ())]
-            if missing:
-                raise ValueError(f"no column {', '.join(missing)}")
-            return list(reader)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: expected published values, found a file that cannot be read "
-            f"({error}); restore it from the repository"
-        ) from error
-
-
-def _cell(table: str, row: Mapping[str, str]) -> Cell:
-    plus = row["loss"].endswith("++")
-    return Cell(
-        table=table,
-        dataset=row["dataset"],
-        loss=row["loss"],
-        gamma=float(row.get("gamma") or STANDARD_GAMMA) if plus else None,
-        target=row.get("target", ""),
-        metric=metrics.PAPER_COLUMN[row["metric"]],
-        value=float(row["value"]),
-        standard_error=float(row["standard_error"]),
-    )
+_Files = dict[str, tuple[Sequence[str], list[_Row]]]
 
 
 def study_of(folder: Path) -> tuple[Study, tuple[Cell, ...]]:
@@ -292,12 +150,10 @@ class _Estimates:
 
     def get(self, variant: Variant, target: str, metric: str) -> Estimate | None:
         """Return the estimate, or None where the variant was not run."""
-        if variant not in self.study.runs and variant.gamma == 1.0:
-            # Eq. 9 with gamma 1 is Eq. 5: the paper's row at gamma 1 is the plain loss.
-            variant = Variant(variant.loss.removesuffix("++"))
-        if variant not in self.study.runs or target not in self.study.targets:
+        trained = self.study.standing_in(variant)
+        if trained is None or target not in self.study.targets:
             return None
-        key = (variant, target, metric)
+        key = (trained, target, metric)
         if key not in self._made:
             self._made[key] = estimate(self.study.measures(*key))
         return self._made[key]
@@ -492,6 +348,9 @@ def threshold_rows(study: Study) -> list[_Row]:
 def write_tables(results: Path) -> list[Path]:
     """Write the tables of every `results/<dataset>/<preset>/` with a finished run.
 
+    Where one of them has cells of the paper, also what stands over all data sets, in
+    `results` itself: every published cell, every claim of the text, and their numbers.
+
     Args:
         results: the folder of all results.
 
@@ -509,20 +368,27 @@ def write_tables(results: Path) -> list[Path]:
             "none; make some with `make demo` or `make reproduce-drive DATA=...`"
         )
     # All are joined before any is written: an error leaves the old tables together.
-    made = [(folder, _tables_of(folder)) for folder in folders]
+    made = [_tables_of(folder) for folder in folders]
+    over_all = _over_all(results, made)
     written = []
-    for folder, tables in made:
-        for name in _OPTIONAL - tables.keys():
-            (folder / name).unlink(missing_ok=True)
-        for name, (columns, rows) in tables.items():
-            written.append(write_csv(folder / name, columns, _rounded(rows)))
-    return written
+    for study, files in made:
+        for name in _OPTIONAL - files.keys():
+            (study.folder / name).unlink(missing_ok=True)
+        written += _write(study.folder, files)
+    return written + _write(Path(results), over_all)
 
 
-def _tables_of(folder: Path) -> dict[str, tuple[Sequence[str], list[_Row]]]:
+def _write(folder: Path, files: _Files) -> list[Path]:
+    return [
+        write_csv(folder / name, columns, _rounded(rows))
+        for name, (columns, rows) in files.items()
+    ]
+
+
+def _tables_of(folder: Path) -> tuple[Study, _Files]:
     """Columns and rows of every file beside `runs/`, by name."""
     study, cells = study_of(folder)
-    files: dict[str, tuple[Sequence[str], list[_Row]]] = {
+    files: _Files = {
         name: (TABLE_COLUMNS, rows) for name, rows in table_rows(study, cells).items()
     }
     files["tests.csv"] = (TEST_COLUMNS, comparison_rows(study))
@@ -541,6 +407,22 @@ def _tables_of(folder: Path) -> dict[str, tuple[Sequence[str], list[_Row]]]:
     scaled = temperatures.rows(study)
     if scaled:
         files[temperatures.TABLE] = (temperatures.COLUMNS, scaled)
+    return study, files
+
+
+def _over_all(results: Path, made: Sequence[tuple[Study, _Files]]) -> _Files:
+    """Columns and rows of the files in `results` itself, by name."""
+    paper = paper_folder(results)
+    cells = published_cells(paper)
+    titles = {cell.dataset for cell in cells}
+    if not any(not study.simulated and study.title in titles for study, _ in made):
+        return {}
+    own = [(s, {name: rows for name, (_, rows) in files.items()}) for s, files in made]
+    tables = overview.overview_rows(cells, own)
+    decided = claims.claim_rows(paper, [(s, rows["tests.csv"]) for s, rows in own])
+    files: _Files = {name: (OVERVIEW_COLUMNS, rows) for name, rows in tables.items()}
+    files["claims.csv"] = (claims.COLUMNS, decided)
+    files[summary.FILE] = (summary.COLUMNS, summary.summary_rows(tables, decided))
     return files
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.reporting import tables
 from pipelines.reporting.figures import curves, reliability, style
+from pipelines.reporting.published import paper_folder, published_thresholds
 from pipelines.reporting.study import groups
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def write_figures(results: Path) -> list[Path]:
 def _curves(folder: Path) -> dict[str, Figure | None]:
     """The figures of one data set and preset, by the name of their files."""
     study, cells = tables.study_of(folder)
-    published = tables.published_thresholds(tables.paper_folder(folder.parents[1]))
+    published = published_thresholds(paper_folder(folder.parents[1]))
     return {
         "figure2-softmax": curves.softmax(study),
         "figure5-thresholds": curves.thresholds(study, published),

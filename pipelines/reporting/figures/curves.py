@@ -15,8 +15,8 @@ import numpy.typing as npt
 from pipelines.measure import histograms
 from pipelines.reporting.estimates import Estimate, estimate
 from pipelines.reporting.figures import style
+from pipelines.reporting.published import Cell
 from pipelines.reporting.study import STANDARD_GAMMA, Study, Variant
-from pipelines.reporting.tables import Cell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,7 +85,7 @@ def thresholds(study: Study, published: Sequence[dict[str, str]] = ()) -> Figure
 
     Args:
         study: the runs; of the losses `COMPARED` those at hand are drawn.
-        published: rows of `tables.published_thresholds`; those of the study's data set
+        published: rows of `published_thresholds`; those of the study's data set
             are marked.
 
     Returns:

@@ -1,0 +1,220 @@
+"""What claims are decided from: our runs, or what the paper's own tables print."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from data_io.errors import InputError
+from pipelines.measure import histograms, metrics, statistics
+from pipelines.reporting.estimates import Estimate, estimate, mean_of, over_cases
+from pipelines.reporting.published import Cell
+from pipelines.reporting.study import STANDARD_GAMMA, Study, Variant
+
+__all__ = ["Figure", "Pair", "Printed", "Quantity", "Runs", "column_of"]
+
+_Floats = npt.NDArray[np.float64]
+_QUANTITY = re.compile(r"(?P<loss>.+?)(?: g=(?P<gamma>[\d.]+))?(?:@(?P<at>[\d.]+))?")
+_THRESHOLDS = [round(float(one), 9) for one in histograms.THRESHOLDS]
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What a claim compares: a trained variant, as it is or at a softmax threshold.
+
+    Attributes:
+        variant: loss and gamma.
+        threshold: softmax threshold, one of `histograms.THRESHOLDS`; None: argmax.
+    """
+
+    variant: Variant
+    threshold: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read "DSC", "DSC++ g=2.5" or "DSC++@0.8".
+
+        Raises:
+            InputError: written otherwise, or a threshold that is not measured.
+        """
+        found = _QUANTITY.fullmatch(text)
+        threshold = float(found["at"]) if found and found["at"] else None
+        if found is None or (threshold is not None and threshold not in _THRESHOLDS):
+            raise InputError(
+                f"{text!r}: expected a loss such as DSC, DSC++ g=2.5 or DSC++@0.8 "
+                "(thresholds 0.05 to 0.95 in steps of 0.05); correct claims.csv"
+            )
+        gamma = float(found["gamma"] or STANDARD_GAMMA)
+        plus = found["loss"].endswith("++")
+        return cls(Variant(found["loss"], gamma if plus else None), threshold)
+
+    @property
+    def label(self) -> str:
+        """As `parse` reads it."""
+        at = "" if self.threshold is None else f"@{self.threshold:g}"
+        return self.variant.label + at
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two quantities on the same test cases, each case averaged over seeds.
+
+    Attributes:
+        a: the first quantity.
+        b: the second.
+        difference: mean over cases of a - b.
+        ci_low: lower end of its 95 % interval (paired bootstrap over cases, BCa).
+        ci_high: upper end.
+        n: cases defined for both.
+        seeds: number of seeds, of the one that has fewer.
+        z: of the rank-sum test, positive where a is higher.
+        p_rank_sum: of the published test.
+        p_signed_rank: of the paired test.
+        p_holm: the latter after Holm's correction as in `tests.csv`; NaN where that
+            has no such pair.
+    """
+
+    a: Quantity
+    b: Quantity
+    difference: float
+    ci_low: float
+    ci_high: float
+    n: int
+    seeds: int
+    z: float
+    p_rank_sum: float
+    p_signed_rank: float
+    p_holm: float
+
+
+def column_of(metric: str, corrected: bool) -> str:
+    """The column of `cases.csv` for the paper's word, published form or corrected."""
+    return metric if corrected else metrics.PAPER_COLUMN[metric]
+
+
+class Runs:
+    """Our runs of one data set at one preset, as evidence on one class."""
+
+    def __init__(
+        self,
+        study: Study,
+        tests: Iterable[Mapping[str, object]],
+        target: str = "",
+        corrected: bool = False,
+    ) -> None:
+        """Take the evidence from a study.
+
+        Args:
+            study: the runs.
+            tests: rows of its `tests.csv`.
+            target: the class; "" for the only one.
+            corrected: take the corrected NLL and Brier, not the published forms.
+        """
+        self.study = study
+        self.target = target or study.targets[0]
+        self.corrected = corrected
+        self._holm = {
+            (row["metric"], frozenset((row["loss_a"], row["loss_b"]))): row["p_holm"]
+            for row in tests
+            if row["test"] == "signed_rank" and row["target"] == self.target
+        }
+
+    def has(self, quantity: Quantity) -> bool:
+        """Whether it was run."""
+        known = self.target in self.study.targets
+        return known and self.study.standing_in(quantity.variant) is not None
+
+    def estimate(self, quantity: Quantity, metric: str) -> Estimate:
+        """Mean over cases and seeds, as in the tables."""
+        return estimate(self._values(quantity, metric))
+
+    def means(
+        self, quantities: Sequence[Quantity], metric: str
+    ) -> dict[Quantity, float]:
+        """Means of those that were run."""
+        return {q: self.estimate(q, metric).mean for q in quantities if self.has(q)}
+
+    def pair(self, a: Quantity, b: Quantity, metric: str) -> Pair:
+        """Compare two quantities that were run, over the cases defined for both."""
+        found = [self._values(quantity, metric) for quantity in (a, b)]
+        values_a, values_b = (mean_of(values, axis=0) for values in found)
+        both = ~np.isnan(values_a) & ~np.isnan(values_b)
+        values_a, values_b = values_a[both], values_b[both]
+        differences = over_cases((values_a - values_b).tobytes())
+        rank_sum = statistics.rank_sum(values_a, values_b)
+        key = (column_of(metric, self.corrected), frozenset(map(self._label, (a, b))))
+        return Pair(
+            a=a,
+            b=b,
+            # Rounded, as the last bits differ between machines and might have a sign.
+            difference=round(differences.mean, 12) + 0.0,
+            ci_low=differences.ci_low,
+            ci_high=differences.ci_high,
+            n=int(both.sum()),
+            seeds=min(map(len, found)),
+            z=rank_sum.statistic,
+            p_rank_sum=rank_sum.p,
+            p_signed_rank=statistics.signed_rank(values_a, values_b).p,
+            p_holm=float(str(self._holm.get(key, "nan"))),
+        )
+
+    def _label(self, quantity: Quantity) -> str:
+        variant = self.study.standing_in(quantity.variant) or quantity.variant
+        return Quantity(variant, quantity.threshold).label
+
+    def _values(self, quantity: Quantity, metric: str) -> _Floats:
+        """One value a seed and case, (seeds, cases)."""
+        variant = self.study.standing_in(quantity.variant)
+        if variant is None:
+            raise KeyError(quantity.label)
+        if quantity.threshold is None:
+            column = column_of(metric, self.corrected)
+            return self.study.measures(variant, self.target, column)
+        index = _THRESHOLDS.index(quantity.threshold)
+        return _at_thresholds(self.study, variant, self.target)[metric][:, :, index]
+
+
+@lru_cache(maxsize=64)
+def _at_thresholds(study: Study, variant: Variant, target: str) -> dict[str, _Floats]:
+    """Read once what many claims ask for."""
+    return study.at_thresholds(variant, target)
+
+
+class Figure(NamedTuple):
+    """A printed mean and its standard error; NaN where none is printed."""
+
+    mean: float
+    standard_error: float
+
+
+class Printed:
+    """The paper's own tables and thresholds."""
+
+    def __init__(
+        self, cells: Iterable[Cell], thresholds: Iterable[Mapping[str, str]]
+    ) -> None:
+        """Take what is printed: see `published.published_cells` and the others."""
+        self._values: dict[tuple[str, str, Quantity, str], Figure] = {}
+        for cell in cells:
+            key = (cell.dataset, cell.target, Quantity(cell.variant), cell.metric)
+            self._values.setdefault(key, Figure(cell.value, cell.judged_error))
+        for row in thresholds:
+            quantity = Quantity.parse(f"{row['loss']}@{row['threshold']}")
+            key = (row["dataset"], "", quantity, row["metric"])
+            self._values[key] = Figure(float(row["value"]), float("nan"))
+
+    def figures(
+        self, dataset: str, target: str, quantities: Sequence[Quantity], metric: str
+    ) -> dict[Quantity, Figure]:
+        """Those that are printed; with two classes argmax is threshold 0.5."""
+        found = {}
+        for one in quantities:
+            plain = Quantity(one.variant) if one.threshold == 0.5 else one
+            key = (dataset, target, plain, column_of(metric, corrected=False))
+            if key in self._values:
+                found[one] = self._values[key]
+        return found
