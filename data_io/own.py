@@ -290,21 +290,20 @@ def _reading(
 
 def _unlike(images: Sequence[Facts], like: Record) -> list[str]:
     """Images that the network can't take."""
-    problems = []
+    kinds = {2: "images", 3: "volumes"}
+    wanted = len(like.input_shape)
+    if {len(image["shape"]) for image in images} - {wanted}:
+        return [
+            f"expected {kinds[wanted]}, as the network takes, found "
+            f"{kinds[5 - wanted]}."
+        ]
     channels = max((image["channels"] for image in images), default=1)
     if channels > like.channels:
-        problems.append(
+        return [
             f"expected images with {like.channels} channel, as the network takes, "
             f"found {channels}. Convert them to grey."
-        )
-    kinds = {2: "images", 3: "volumes"}
-    found = {len(image["shape"]) for image in images}
-    if found - {len(like.input_shape)}:
-        problems.append(
-            f"expected {kinds[len(like.input_shape)]}, as the network takes, found "
-            f"{kinds[5 - len(like.input_shape)]}."
-        )
-    return problems
+        ]
+    return []
 
 
 def _other_names(classes: Sequence[str], like: Record) -> list[str]:
@@ -323,9 +322,10 @@ def _other_names(classes: Sequence[str], like: Record) -> list[str]:
     if given == known or not set(given) & set(known) - same_background:
         return []
     return [
-        f"--classes: expected the network's in their order, {', '.join(like.classes)}, "
-        f"or other names for all but the background, received {', '.join(classes)}. "
-        "Number the label values in the network's order."
+        f"--classes: expected the network's names in their order, "
+        f"{', '.join(like.classes)}, or other names for all but the background, "
+        f"received {', '.join(classes)}. Leave --classes out for the network's names; "
+        "the label values must be numbered in its order."
     ]
 
 
@@ -371,15 +371,21 @@ def _wrong_values(
         else "0 and one other, or 0, 1, 2, ... without a gap (name the classes with "
         "--classes where one is absent)"
     )
+    found = (
+        f"expected label maps with the values {expected}, found {_few([0, *other])}."
+    )
     number = Counter(v for facts in labels.values() for v, _ in facts["values"] if v)
     usual = {0, number.most_common(1)[0][0]}
     odd = [c for c, f in labels.items() if {v for v, _ in f["values"]} - usual]
     which = [f"{case} ({_few([v for v, _ in labels[case]['values']])})" for case in odd]
-    return (
-        f"expected label maps with the values {expected}, found {_few([0, *other])}. "
-        f"{len(odd)} of {len(labels)} have others than {_few(sorted(usual))}, such as "
-        f"{'; '.join(which[:3])}. JPEG blurs labels: save them as PNG."
-    )
+    if odd:
+        found += (
+            f" {len(odd)} of {len(labels)} have others than {_few(sorted(usual))}, "
+            f"such as {'; '.join(which[:3])}."
+        )
+    # Grey values at the edges, as JPEG makes them, are many.
+    blurred = len(other) >= MOST_CLASSES
+    return found + (" JPEG blurs labels: save them as PNG." if blurred else "")
 
 
 def _few(values: Sequence[int]) -> str:

@@ -113,7 +113,8 @@ def _require_alone(file: Path, model: keras.Model) -> None:
     if [(len(shape), shape[-1] in _CHANNELS) for shape in given] != [(4, True)]:
         raise InputError(
             f"{file}: expected a network that takes (batch, rows, columns, channels) "
-            f"with 1 channel (grey) or 3 (RGB), found {_shown(given)}; give such."
+            f"with 1 channel (grey) or 3 (RGB), found {_shown(given)}. Give one made "
+            "for such images."
         )
     if None in given[0][1:-1]:
         raise InputError(

@@ -122,7 +122,7 @@ def test_all_problems_of_pairs_and_sizes_at_once(sets, tmp_path):
     [
         ([0, 1], "1 of 8 have others than 0, 255, such as a0 (0, 1)"),
         ([0, 120, 255], "found 0, 120, 255. 1 of 8"),
-        (list(range(200)), "such as a0 (0, 1, 2, 3, 4, 5, ...)"),
+        (list(range(200)), "such as a0 (0, 1, 2, 3, 4, 5, ...). JPEG blurs labels"),
     ],
 )
 def test_wrong_values(sets, tmp_path, values, message):
@@ -152,6 +152,20 @@ def test_several_classes(sets, tmp_path):
     assert folder.record(found.root).classes == tuple(names)
     assert folder.references(found.root, "a0")["observer1"].max() == 3
     assert "0 to 2 for the 3 classes" in refused(sets, tmp_path, classes=names[:3])
+
+
+def test_one_other_value_for_three_classes_is_all_that_is_said(sets, tmp_path):
+    message = refused(sets, tmp_path, classes=["background", "kidney", "tumour"])
+    assert message.endswith("for the 3 classes named, found 0, 255.")
+
+
+def test_images_for_a_network_of_volumes_are_one_problem(sets, tmp_path):
+    save(sets[0] / "a0.png", np.zeros((30, 44, 3), np.uint8))
+    like = dataclasses.replace(folder.RECORD, input_shape=(16, 16, 16), channels=1)
+    message = refused(sets, tmp_path, like=like)
+    assert message.endswith(
+        "1 problem.\n  1. expected volumes, as the network takes, found images."
+    )
 
 
 def test_another_reading_of_the_same_files_is_other_data(sets, tmp_path):
@@ -589,7 +603,7 @@ def test_names_of_classes_are_the_networks_or_all_others(three, tmp_path, names,
         return
     message = refused(sets, tmp_path, classes=given, like=like)
     assert "1 problem." in message
-    assert "the network's in their order, background, kidney, tumour" in message
+    assert "the network's names in their order, background, kidney, tumour" in message
     assert f"received {names}." in message
 
 
@@ -599,7 +613,7 @@ def test_two_classes_may_have_other_names_for_the_foreground(sets, tmp_path):
     found = describe(sets, tmp_path, classes=names, like=like)
     assert folder.record(found.root).classes == ("background", "vessel")
     wrong = refused(sets, tmp_path, classes=["foreground", "background"], like=like)
-    assert "expected the network's in their order" in wrong
+    assert "expected the network's names in their order" in wrong
 
 
 def test_what_a_network_takes_has_a_description_of_its_own(three, tmp_path):
