@@ -70,8 +70,8 @@ tables: $(VENV)/.ready ## write every table anew from the committed runs
 	@$(VENV)/bin/dscpp tables --readme README.md
 	@$(VENV)/bin/python -m errata --source run --write >/dev/null
 
-figures: $(VENV)/.ready ## draw every figure anew from the committed runs
-	@$(VENV)/bin/dscpp figures
+figures: $(VENV)/.ready ## draw every figure anew; those with images where DATA is
+	@$(VENV)/bin/dscpp figures$(call flag,DATA,data)
 
 docs: $(VENV)/.ready ## draw the plots of docs/losses.md anew
 	@$(VENV)/bin/python docs/plot_losses.py

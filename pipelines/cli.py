@@ -460,17 +460,23 @@ def _run_tables(options: argparse.Namespace) -> None:
 
 def _figures(commands: _Commands[argparse.ArgumentParser]) -> None:
     def run(options: argparse.Namespace) -> None:
+        from pipelines import illustrate
         from pipelines.reporting import figures
 
         for path in figures.write_figures(options.results):
             print(path)
+        given = (options.results, options.data, options.work)
+        print("\n".join(illustrate.write_pictures(*given)))
 
     parser = _command(
         commands,
         "figures",
-        "draw every figure from the runs at hand, as SVG, PDF and PNG",
+        "draw every figure from the runs at hand; those with images where "
+        "probabilities and images are",
     )
     arguments.add_results(parser)
+    arguments.add_data(parser)
+    arguments.add_work(parser)
     parser.set_defaults(run=run)
 
 

@@ -5,7 +5,8 @@ Pictures of real patients stay local: git ignores them (see `results/README.md`)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,7 +23,7 @@ from pipelines import run as runs
 from pipelines.reporting import pictures
 from pipelines.stored import PROBABILITIES, probabilities, volume
 
-__all__ = ["FOLDER", "compare", "picture"]
+__all__ = ["FOLDER", "View", "compare", "detail", "foreground", "picture", "view"]
 
 FOLDER = "pictures"
 _COMPARED = ("CE", "DSC", "DSC++")
@@ -79,53 +80,97 @@ def _name(run: runs.Run) -> str:
 
 def _draw(shown: Mapping[str, runs.Run], root: Path, case: str, path: Path) -> Path:
     first = next(iter(shown.values()))
-    module = datasets.by_name(first.record["dataset"])
-    of_case = _slice if module.record(root).is_3d else _image
-    image, truth, maps = of_case(shown, module, root, case)
-    detail = _DETAIL if min(truth.shape) > 2 * _DETAIL else None
-    return pictures.compare(image, truth > 0, maps, path, _title(first, case), detail)
+    found = view(shown, root, case)
+    maps = {loss: foreground(softmax) for loss, softmax in found.softmax.items()}
+    truth = found.label > 0
+    return pictures.compare(
+        found.image, truth, maps, path, _title(first, case), detail(truth.shape)
+    )
 
 
-_Shown = tuple[_Array, _Array, dict[str, _Array]]
+@dataclass(frozen=True, eq=False)
+class View:
+    """What a picture shows of a case: an image, or one slice of a volume.
+
+    Attributes:
+        image: (rows, columns[, channels]); of a CT what the network sees of it.
+        label: class numbers, (rows, columns), of the first observer.
+        softmax: softmax values by the name of the run, (rows, columns, C).
+        index: of the slice, along axis 0; None of an image.
+    """
+
+    image: _Array
+    label: _Array
+    softmax: dict[str, _Array]
+    index: int | None = None
+
+
+def view(
+    shown: Mapping[str, runs.Run], root: Path, case: str, target: int | None = None
+) -> View:
+    """Read a case with the probabilities of some runs.
+
+    Args:
+        shown: runs of one data set with their probabilities, by a name for each.
+        root: the data set's folder.
+        case: the case's id.
+        target: of a volume, the class whose largest slice is taken (the first of
+            several); None, or one that the case has nothing of: all foreground.
+
+    Raises:
+        InputError: probabilities or images are not there, or do not fit.
+    """
+    record = next(iter(shown.values())).record
+    module = datasets.by_name(record["dataset"])
+    if module.record(root).is_3d:
+        return _slice(shown, module, root, case, target)
+    return _image(shown, module, root, case)
 
 
 def _image(
     shown: Mapping[str, runs.Run], module: ModuleType, root: Path, case: str
-) -> _Shown:
-    truth = module.references(root, case)["observer1"]
-    maps = {
-        loss: _foreground(probabilities(run, case, truth.shape))
-        for loss, run in shown.items()
+) -> View:
+    label = module.references(root, case)["observer1"]
+    softmax = {
+        name: probabilities(run, case, label.shape) for name, run in shown.items()
     }
     # Own images may be grey, or have more than 8 bits.
     own = getattr(module, "picture", None)
     image = own(root, case) if own else read_image(module.roles(root, case)["image"])
-    return image, truth, maps
+    return View(image, label, softmax)
 
 
 def _slice(
-    shown: Mapping[str, runs.Run], module: ModuleType, root: Path, case: str
-) -> _Shown:
-    """The slice of a volume with most foreground in it, the first of several."""
+    shown: Mapping[str, runs.Run],
+    module: ModuleType,
+    root: Path,
+    case: str,
+    target: int | None,
+) -> View:
     label = module.references(root, case)["observer1"]
-    index = max(range(len(label)), key=lambda i: np.count_nonzero(label[i]))
-    maps = {
-        loss: _foreground(
-            native.slab(
-                volume(run, module, root, case)[0],
-                label.shape,
-                slice(index, index + 1),
-            )[0]
-        )
-        for loss, run in shown.items()
+    sizes = [np.count_nonzero(plane == target) for plane in label] if target else [0]
+    if not any(sizes):
+        sizes = [np.count_nonzero(plane) for plane in label]
+    index = int(np.argmax(sizes))
+    part = slice(index, index + 1)
+    softmax = {
+        name: native.slab(volume(run, module, root, case)[0], label.shape, part)[0]
+        for name, run in shown.items()
     }
     image = nifti.read_slice(module.roles(root, case)["image"], index)
     window = module.record(root).clip
     # What the network sees of a CT: beyond it lie bone and air.
-    return image if window is None else np.clip(image, *window), label[index], maps
+    image = image if window is None else np.clip(image, *window)
+    return View(image, label[index], softmax, index)
 
 
-def _foreground(softmax: _Array) -> _Array:
+def detail(shape: Sequence[int]) -> int | None:
+    """Side of the square to show enlarged; None where the image is small itself."""
+    return _DETAIL if min(shape) > 2 * _DETAIL else None
+
+
+def foreground(softmax: _Array) -> _Array:
+    """Softmax value of all classes but the background, (rows, columns)."""
     return np.asarray(np.clip(1 - softmax[..., 0], 0, 1))
 
 

@@ -23,8 +23,8 @@ from pipelines import run as runs
 from pipelines.training.task import Task, from_record
 
 __all__ = [
-    "WORK", "estimate", "evaluate", "export", "import_keras", "predict", "temperature",
-    "train",
+    "WORK", "estimate", "evaluate", "export", "import_keras", "located", "predict",
+    "temperature", "train",
 ]  # fmt: skip
 
 WORK = Path(".work")
@@ -126,9 +126,7 @@ def evaluate(
             from pipelines import evaluate as evaluation
             from pipelines import show
 
-            task = _task(run)
-            root = task.module.locate(_place(run, task, data))
-            _require_same_data(run, task, root, work)
+            root = located(run, data, work)
             # The measures come last: with them the run is done, picture and all.
             show.picture(run, root)
             evaluation.evaluate(run, root)
@@ -169,9 +167,7 @@ def temperature(
             if not again and _scaled(output, scaling.model_of(run)):
                 root = data
             else:
-                task = _task(run)
-                root = task.module.locate(_place(run, task, data))
-                _require_same_data(run, task, root, work)
+                root = located(run, data, work)
                 scaling.make(run, root, output)
     return evaluate(output, root, work, again)
 
@@ -206,10 +202,28 @@ def export(
         run.require("predicted", f"dscpp predict --run {folder}")
         from pipelines import export as exporting
 
-        task = _task(run)
-        root = task.module.locate(_place(run, task, data))
-        _require_same_data(run, task, root, work)
+        root = located(run, data, work)
         return exporting.volumes(run, root, with_probabilities)
+
+
+def located(run: runs.Run, data: Path | None, work: Path = WORK) -> Path:
+    """Find the data that a run was trained on.
+
+    Args:
+        run: the run.
+        data: as in `train`.
+        work: as in `train`.
+
+    Returns:
+        The data set's folder.
+
+    Raises:
+        InputError: they are not there, or are others than the run's.
+    """
+    task = _task(run)
+    root = Path(task.module.locate(_place(run, task, data)))
+    _require_same_data(run, task, root, work)
+    return root
 
 
 @contextlib.contextmanager

@@ -315,6 +315,7 @@ IGNORED = (
     "data/DRIVE/training/images/21_training.tif",
     "results/drive/custom-1a2b3c/runs/dsc-s0/run.json",
     "results/drive/reduced/pictures/dsc.png",
+    "results/pictures/figure3-losses-reduced.png",
     "results/drive/reduced/runs/dsc-s0/model.keras",
     "results/drive/reduced/runs/dsc-s0/pictures/01.png",
     "results/drive/reduced/runs/dsc-s0/probabilities/01.npy",

@@ -54,16 +54,19 @@ def test_heat_map_has_the_colours_of_its_values(tmp_path):
     assert 0.15 < share < 0.35
 
 
-def test_more_losses_make_a_wider_picture(arrays, tmp_path):
+def test_more_losses_stay_within_a_page(arrays, tmp_path):
     image, truth, p = arrays
     sizes = [
         matplotlib.image.imread(
-            pictures.compare(image, truth, maps, tmp_path / "a.png")
-        ).shape
-        for maps in ({"CE": p}, {"CE": p, "DSC": p, "DSC++": p})
+            pictures.compare(
+                image, truth, {str(i): p for i in range(n)}, tmp_path / "a.png"
+            )
+        ).shape[:2]
+        for n in (1, 3, 8)
     ]
-    assert sizes[0][0] == sizes[1][0]
-    assert sizes[0][1] < sizes[1][1]
+    # Panels side by side: wider up to two columns of print, then smaller panels.
+    assert sizes[0][1] < sizes[1][1] == sizes[2][1] == 7.2 * 300
+    assert sizes[2][0] < sizes[1][0] < sizes[0][0]
 
 
 def test_detail_adds_a_row_and_a_frame(arrays, tmp_path):
@@ -86,6 +89,57 @@ def test_busiest_window_by_hand():
     assert pictures.busiest_window(np.zeros((6, 9)), 6) == (slice(0, 6), slice(0, 6))
     with pytest.raises(ValueError, match="1 to 6, received 7"):
         pictures.busiest_window(mask, 7)
+
+
+def test_busiest_window_weighs_what_counts_more():
+    weight = np.zeros((6, 9), dtype=np.uint8)
+    weight[0, :3] = 1
+    weight[5, 8] = 200
+    # Sums of bytes would overflow: 3 x 200 is not 88.
+    weight[4, 7:] = 200
+    assert pictures.busiest_window(weight, 3) == (slice(3, 6), slice(6, 9))
+
+
+def test_errors_by_hand():
+    truth = np.array([[1, 1, 0, 0]])
+    positive = np.array([[True, False, True, False]])
+    image = np.array([[10, 20, 30, 100]], dtype=np.uint8)
+    panel = pictures.errors(image, truth, positive, "T = 0.5")
+    expected = [[255, 255, 255], [0, 200, 0], [255, 0, 255], [60, 60, 60]]
+    assert panel.pixels.tolist() == [expected]
+    assert (panel.title, panel.is_heat) == ("T = 0.5", False)
+
+
+def test_a_part_of_a_panel_keeps_its_title():
+    panel = pictures.heat(np.array([[0.1, 0.2], [0.3, 0.4]]), "DSC")
+    part = panel.cut((slice(0, 2), slice(1, 2)))
+    assert (part.pixels.tolist(), part.title) == ([[0.2], [0.4]], "DSC")
+    assert panel.cut(None) is panel
+
+
+def test_colours_of_the_errors_are_explained(arrays, tmp_path):
+    image, truth, p = arrays
+    panel = pictures.errors(image, truth, p > 0.9, "errors")
+    found = {
+        key: colours(pictures.draw([[panel]], tmp_path / "a", "title", key=key)[0])
+        for key in (False, True)
+    }
+    # Nothing is missed here, so green is in the key alone.
+    green = {(0, 200, 0)}
+    assert not green & found[False]
+    assert green <= found[True]
+
+
+def test_gaps_and_both_formats(arrays, tmp_path):
+    image, truth, p = arrays
+    rows = [[pictures.photo(image), pictures.heat(p, "DSC")], [None, None]]
+    rows[1][0] = pictures.truth_of(truth)
+    formats = ("pdf", "png")
+    first = pictures.draw(rows, tmp_path / "a.b", "t", "note", ["row"], formats)
+    assert [path.name for path in first] == ["a.b.pdf", "a.b.png"]
+    again = pictures.draw(rows, tmp_path / "c", "t", "note", ["row"], formats)
+    for one, other in zip(first, again, strict=True):
+        assert one.read_bytes() == other.read_bytes()
 
 
 @pytest.mark.parametrize("channels", [(), (1,), (3,)])

@@ -1,4 +1,4 @@
-"""Pictures of one image: truth beside the softmax heat maps of the losses.
+"""Pictures of images: truth, softmax heat maps of the losses, what they get wrong.
 
 The caller gives arrays; nothing is read here. matplotlib is imported inside the
 functions, since it takes half a second.
@@ -6,29 +6,252 @@ functions, since it takes half a second.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.run import write_atomically
+from pipelines.reporting.figures import style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.image import AxesImage
 
-__all__ = ["busiest_window", "compare"]
+__all__ = [
+    "Panel", "Window", "busiest_window", "compare", "draw", "errors", "heat", "photo",
+    "truth_of",
+]  # fmt: skip
 
-# Perceptually even and safe for colour-blind readers; dark is 0, bright is 1.
-_COLOURS = "inferno"
-_PANEL = 2.6  # inches
+_WIDEST = 1.8  # inches of a panel; more columns make narrower ones
+_BAR = 0.75  # inches to the right, for the colour bar
 _FRAME = "#2ca8d2"
-_DPI = 120
+_DIPPED = 0.6  # of its brightness: what an image keeps under coloured errors
+
+# Of print, so that hardly a pixel is lost; and images are too large to be left as is.
+_FINE = {
+    "figure.constrained_layout.h_pad": 0.03,
+    "figure.constrained_layout.w_pad": 0.02,
+    "pdf.compression": 6,
+    "savefig.dpi": 300,
+}
 
 _Array = npt.NDArray[Any]
+Window = tuple[slice, slice]
+"""Rows and columns of a part of an image."""
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One panel of a picture; made by `photo`, `truth_of`, `heat` or `errors`.
+
+    Attributes:
+        pixels: bytes, (rows, columns, 3); of a heat map probabilities, (rows, columns).
+        title: printed above.
+        note: printed below, small.
+        frame: a part to draw a frame around.
+    """
+
+    pixels: _Array
+    title: str = ""
+    note: str = ""
+    frame: Window | None = None
+
+    @property
+    def is_heat(self) -> bool:
+        """Whether it is a heat map, which a colour bar explains."""
+        return self.pixels.ndim == 2
+
+    def cut(self, window: Window | None) -> Panel:
+        """The same panel of a part of the image; None for all of it."""
+        return self if window is None else replace(self, pixels=self.pixels[window])
+
+
+def photo(image: npt.ArrayLike, title: str = "image") -> Panel:
+    """Make a panel of an image.
+
+    Args:
+        image: (rows, columns), (rows, columns, 1) or RGB (rows, columns, 3); bytes, or
+            values of any range, which are stretched from black to white.
+        title: printed above.
+
+    Raises:
+        ValueError: another shape.
+    """
+    return Panel(_displayable(image), title)
+
+
+def truth_of(mask: npt.ArrayLike, title: str = "truth") -> Panel:
+    """Make a panel of a mask, (rows, columns): white where it is not 0."""
+    bright = np.where(np.asarray(mask) > 0, 255, 0).astype(np.uint8)
+    return Panel(np.repeat(bright[..., np.newaxis], 3, axis=-1), title)
+
+
+def heat(probability: npt.ArrayLike, title: str) -> Panel:
+    """Make a heat map on a scale from 0 to 1.
+
+    Args:
+        probability: softmax values of the target, (rows, columns), in [0, 1].
+        title: printed above.
+
+    Raises:
+        ValueError: values outside [0, 1], or NaN.
+    """
+    values = np.asarray(probability)
+    if not (values.min() >= -1e-5 and values.max() <= 1 + 1e-5):
+        raise ValueError(
+            f"{title}: expected probabilities in [0, 1], received {values.min()} to "
+            f"{values.max()}."
+        )
+    return Panel(values, title)
+
+
+def errors(
+    image: npt.ArrayLike, truth: npt.ArrayLike, positive: npt.ArrayLike, title: str
+) -> Panel:
+    """Lay a prediction and what is wrong in it over an image (as Fig. 5).
+
+    Args:
+        image: as for `photo`; shown in grey, dipped.
+        truth: not 0 where the target is, (rows, columns).
+        positive: not 0 where it is predicted, (rows, columns).
+        title: printed above.
+
+    Returns:
+        True positives white, false positives magenta, false negatives green.
+    """
+    grey = _displayable(image).mean(axis=-1, keepdims=True) * _DIPPED
+    pixels = np.repeat(np.round(grey).astype(np.uint8), 3, axis=-1)
+    true, found = np.asarray(truth) > 0, np.asarray(positive) > 0
+    pixels[true & found] = 255
+    pixels[found & ~true] = _bytes(style.FALSE_POSITIVE)
+    pixels[true & ~found] = _bytes(style.FALSE_NEGATIVE)
+    return Panel(pixels, title)
+
+
+def _bytes(colour: str) -> list[int]:
+    return list(bytes.fromhex(colour.removeprefix("#")))
+
+
+def draw(
+    rows: Sequence[Sequence[Panel | None]],
+    stem: Path,
+    title: str,
+    note: str = "",
+    labels: Sequence[str] = (),
+    formats: Sequence[str] = ("png",),
+    key: bool = False,
+) -> list[Path]:
+    """Draw panels in rows; heat maps share one colour bar from 0 to 1.
+
+    The same input gives the same bytes.
+
+    Args:
+        rows: the panels, rows of equal length; None for a gap.
+        stem: the file to write, without its ending; replaced as a whole.
+        title: printed above all.
+        note: printed below, small.
+        labels: printed at the left of each row, wrapped.
+        formats: endings, of "png" and "pdf".
+        key: explain the colours of `errors`.
+
+    Returns:
+        The files, in the order of `formats`.
+
+    Raises:
+        InputError: a file cannot be written.
+    """
+    with style.drawing(_FINE):
+        figure, axes = _grid(rows, title, note, key)
+        heats = [
+            image
+            for line, panels in zip(axes, rows, strict=True)
+            for image in map(_fill, line, panels)
+            if image is not None
+        ]
+        for line, label in zip(axes, labels, strict=False):
+            line[0].set_ylabel(textwrap.fill(label, 18, replace_whitespace=False))
+        if heats:
+            bar = figure.colorbar(
+                heats[-1], ax=axes.ravel().tolist(), fraction=0.03, pad=0.02, aspect=30
+            )
+            bar.set_label("softmax value")
+            bar.set_ticks([0, 0.25, 0.5, 0.75, 1])
+            bar.outline.set_linewidth(0.4)
+        if key:
+            _explain(figure)
+        return style.save(figure, stem, formats)
+
+
+def _grid(
+    rows: Sequence[Sequence[Panel | None]], title: str, note: str, key: bool
+) -> tuple[Figure, npt.NDArray[np.object_]]:
+    columns = len(rows[0])
+    side = min(_WIDEST, (style.WIDTH - _BAR) / columns)
+    ratios = [_ratio(row) for row in rows]
+    # What stands above and below the panels; the layout takes what it needs of it.
+    text = sum(0.21 + 0.12 * any(p and p.note for p in row) for row in rows)
+    text += 0.3 + 0.2 * key + 0.25 * bool(note)
+    size = (side * columns + _BAR, side * sum(ratios) + text)
+    figure = style.sheet(size, title, note, legend=key)
+    axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=ratios)
+    return figure, axes
+
+
+def _ratio(row: Sequence[Panel | None]) -> float:
+    """Height over width of the tallest panel of a row."""
+    shapes = [panel.pixels.shape for panel in row if panel]
+    return max(shape[0] / shape[1] for shape in shapes)
+
+
+def _fill(axis: Axes, panel: Panel | None) -> Any:
+    """Draw one panel; give back the heat map, if it is one."""
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.spines[:].set_visible(False)
+    if panel is None:
+        return None
+    axis.set_title(panel.title, fontsize=7.5, loc="center", pad=3)
+    axis.set_xlabel(panel.note, fontsize=6.5, labelpad=2)
+    if panel.frame:
+        _frame(axis, panel.frame)
+    # Enlarged pixels stay pixels: smoothing would make up probabilities.
+    if not panel.is_heat:
+        axis.imshow(panel.pixels)
+        return None
+    return axis.imshow(panel.pixels, cmap=style.HEAT, vmin=0, vmax=1)
+
+
+def _frame(axis: Axes, window: Window) -> None:
+    """Show in the whole image where the detail is."""
+    from matplotlib.patches import Rectangle
+
+    rows, columns = window
+    width, height = columns.stop - columns.start, rows.stop - rows.start
+    corner = (columns.start - 0.5, rows.start - 0.5)
+    axis.add_patch(
+        Rectangle(corner, width, height, fill=False, edgecolor=_FRAME, linewidth=1)
+    )
+
+
+def _explain(figure: Figure) -> None:
+    from matplotlib.patches import Patch
+
+    colours = {
+        "true positive": "white",
+        "false positive": style.FALSE_POSITIVE,
+        "false negative": style.FALSE_NEGATIVE,
+    }
+    style.legend(
+        figure,
+        {
+            name: Patch(facecolor=colour, edgecolor="black", linewidth=0.4)
+            for name, colour in colours.items()
+        },
+    )
 
 
 def compare(
@@ -41,12 +264,10 @@ def compare(
 ) -> Path:
     """Draw a row: image, truth, and a softmax heat map for each loss.
 
-    The heat maps share one colour bar from 0 to 1, as Fig. 1 of the paper. The same
-    input gives the same bytes.
+    The same input gives the same bytes.
 
     Args:
-        image: (rows, columns), (rows, columns, 1) or RGB (rows, columns, 3); bytes, or
-            values of any range, which are stretched from black to white.
+        image: as for `photo`.
         truth: 1 where the target is, else 0, (rows, columns).
         probabilities: by the name to print: probability of the target, (rows,
             columns), in [0, 1].
@@ -62,37 +283,39 @@ def compare(
         ValueError: no probabilities, shapes that do not fit, values outside [0, 1].
         InputError: the file cannot be written.
     """
-    picture, mask = _displayable(image), np.asarray(truth)
-    maps = {name: np.asarray(values) for name, values in probabilities.items()}
-    _check(picture, mask, maps)
-    windows = [(slice(None), slice(None))]
+    panels = [photo(image), truth_of(truth)]
+    panels += [heat(values, name) for name, values in probabilities.items()]
+    _check(panels)
+    rows, mask = [panels], np.asarray(truth)
     if detail is not None and detail < min(mask.shape):
-        windows.append(busiest_window(mask, detail))
-    figure, axes = _grid(len(windows), 2 + len(maps), mask.shape, title)
-    for row, window in zip(axes, windows, strict=True):
-        heat = _draw_row(
-            row, picture[window], mask[window], [m[window] for m in maps.values()]
-        )
-    for axis, name in zip(axes[0], ["image", "truth", *maps], strict=True):
-        axis.set_title(name, fontsize=11)
-    if len(windows) > 1:
-        for axis in axes[0]:
-            _frame(axis, windows[1])
-        axes[1][0].set_ylabel("detail", fontsize=10)
-    bar = figure.colorbar(
-        heat, ax=axes[:, 2:].ravel().tolist(), fraction=0.05, pad=0.02
-    )
-    bar.set_label("probability of the target (softmax)", fontsize=9)
-    bar.set_ticks([0, 0.25, 0.5, 0.75, 1])
-    return _save(figure, path)
+        window = busiest_window(mask > 0, detail)
+        rows = [
+            [replace(panel, frame=window) for panel in panels],
+            [replace(panel.cut(window), title="") for panel in panels],
+        ]
+    stem = path.with_name(path.name.removesuffix(".png"))
+    return draw(rows, stem, title, labels=["", "detail"])[0]
 
 
-def busiest_window(mask: npt.ArrayLike, side: int) -> tuple[slice, slice]:
-    """Find the square with most of the target in it: the first one, of several.
+def _check(panels: Sequence[Panel]) -> None:
+    if len(panels) < 3:
+        raise ValueError("probabilities: expected at least one map, received none.")
+    shape = panels[0].pixels.shape[:2]
+    for panel in panels[1:]:
+        if panel.pixels.shape[:2] != shape:
+            raise ValueError(
+                f"{panel.title}: expected shape {shape}, that of the image, received "
+                f"{panel.pixels.shape[:2]}."
+            )
+
+
+def busiest_window(weight: npt.ArrayLike, side: int) -> Window:
+    """Find the square with most in it: the first one, of several.
 
     Args:
-        mask: 1 where the target is, else 0, (rows, columns).
-        side: side of the square, at most the smaller side of the mask.
+        weight: how much each pixel counts, a whole number from 0 up, (rows, columns);
+            of a mask, 1 where the target is.
+        side: side of the square, at most the smaller side of the image.
 
     Returns:
         The rows and the columns of the square.
@@ -100,7 +323,7 @@ def busiest_window(mask: npt.ArrayLike, side: int) -> tuple[slice, slice]:
     Raises:
         ValueError: a square that does not fit.
     """
-    array = np.asarray(mask) > 0
+    array = np.asarray(weight).astype(np.int64)
     if not 0 < side <= min(array.shape):
         raise ValueError(f"side: expected 1 to {min(array.shape)}, received {side}.")
     # Sums of all squares at once, as differences of sums from the corner.
@@ -130,75 +353,3 @@ def _displayable(image: npt.ArrayLike) -> _Array:
         low, span = values.min(), np.ptp(values)
         array = np.round(255 * (values - low) / (span or 1.0)).astype(np.uint8)
     return np.broadcast_to(array, (*array.shape[:2], 3))
-
-
-def _check(picture: _Array, mask: _Array, maps: Mapping[str, _Array]) -> None:
-    if not maps:
-        raise ValueError("probabilities: expected at least one map, received none.")
-    for name, array in {"truth": mask, **maps}.items():
-        if array.shape != picture.shape[:2]:
-            raise ValueError(
-                f"{name}: expected shape {picture.shape[:2]}, that of the image, "
-                f"received {array.shape}."
-            )
-    for name, array in maps.items():
-        if not (array.min() >= -1e-5 and array.max() <= 1 + 1e-5):
-            raise ValueError(
-                f"{name}: expected probabilities in [0, 1], received {array.min()} to "
-                f"{array.max()}."
-            )
-
-
-def _grid(
-    rows: int, columns: int, shape: tuple[int, ...], title: str
-) -> tuple[Figure, npt.NDArray[np.object_]]:
-    """Make a figure without pyplot, which would keep a state for all callers."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    height = _PANEL * (shape[0] / shape[1] + (rows - 1))
-    size = (_PANEL * columns + 0.9, height + (0.8 if title else 0.45))
-    figure = Figure(figsize=size, dpi=_DPI, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    ratios = [shape[0] / shape[1], *[1.0] * (rows - 1)]
-    axes = figure.subplots(rows, columns, squeeze=False, height_ratios=ratios)
-    if title:
-        figure.suptitle(title, fontsize=12)
-    return figure, axes
-
-
-def _draw_row(
-    axes: npt.NDArray[np.object_], picture: _Array, mask: _Array, maps: list[_Array]
-) -> AxesImage:
-    """Fill a row of panels; give back the last heat map, for the colour bar."""
-    # Pixels stay pixels: smoothing would make up probabilities.
-    axes[0].imshow(picture, interpolation="nearest")
-    axes[1].imshow(mask > 0, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    heats = [
-        axis.imshow(one, cmap=_COLOURS, vmin=0, vmax=1, interpolation="nearest")
-        for axis, one in zip(axes[2:], maps, strict=True)
-    ]
-    for axis in axes:
-        axis.set_xticks([])
-        axis.set_yticks([])
-    return heats[-1]
-
-
-def _frame(axis: Axes, window: tuple[slice, slice]) -> None:
-    """Show in the whole image where the detail is."""
-    from matplotlib.patches import Rectangle
-
-    rows, columns = window
-    width, height = columns.stop - columns.start, rows.stop - rows.start
-    corner = (columns.start - 0.5, rows.start - 0.5)
-    axis.add_patch(
-        Rectangle(corner, width, height, fill=False, edgecolor=_FRAME, linewidth=1.2)
-    )
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    # Without matplotlib's version in it, the same picture is the same file.
-    return write_atomically(
-        Path(path),
-        lambda aside: figure.savefig(aside, format="png", metadata={"Software": None}),
-    )

@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["COMPARED", "about", "by_exponent", "gammas", "softmax", "thresholds"]
+__all__ = [
+    "COMPARED",
+    "about",
+    "by_exponent",
+    "gammas",
+    "label",
+    "name_of",
+    "softmax",
+    "thresholds",
+]
 
 COMPARED = (Variant("CE"), Variant("DSC"), Variant("DSC++", STANDARD_GAMMA))
 """The losses of Fig. 5, and CE beside them."""
@@ -56,12 +65,16 @@ def about(study: Study, shown: Iterable[Variant]) -> str:
         are called so in capitals.
     """
     seeds = sorted({seed for variant in shown for seed in study.seeds(variant)})
-    name = f"{study.title} (SIMULATED)" if study.simulated else study.title
     word = "image" if len(study.cases) == 1 else "images"
     return (
-        f"{name}, preset {study.preset}, seed{'s' if len(seeds) > 1 else ''} "
+        f"{name_of(study)}, preset {study.preset}, seed{'s' if len(seeds) > 1 else ''} "
         f"{', '.join(map(str, seeds))}, {len(study.cases)} test {word}"
     )
+
+
+def name_of(study: Study) -> str:
+    """The data set as the paper prints it; simulated ones say so in capitals."""
+    return f"{study.title} (SIMULATED)" if study.simulated else study.title
 
 
 def by_exponent(variants: Iterable[Variant]) -> list[Variant]:
@@ -223,7 +236,7 @@ def _histogram(axis: Axes, study: Study, variant: Variant, target: str) -> None:
     between = everything[1:-1].sum() / everything.sum()
     axis.text(0.5, 0.98, f"{100 * between:.1f} %\nfrom 0.05 to 0.95", ha="center",
               va="top", transform=axis.transAxes, fontsize=7)  # fmt: skip
-    axis.set_title(_label(variant))
+    axis.set_title(label(variant))
     axis.set_xticks([0, 0.5, 1])
 
 
@@ -233,7 +246,7 @@ def _in_bins(counts: npt.NDArray[np.int64], edges: _Floats) -> npt.NDArray[np.in
     return np.add.reduceat(counts, starts, axis=-1)
 
 
-def _label(variant: Variant) -> str:
+def label(variant: Variant) -> str:
     """A loss with its exponent, also where that is the usual one."""
     if variant.gamma is None:
         has_exponent = f"{variant.loss}++" in style.LOSSES
@@ -302,7 +315,7 @@ def _against_gamma(
     ]
     if theirs:
         x, y, error = _rounded(theirs).T
-        look: dict[str, Any] = {"markerfacecolor": "white", "ms": 3.5, "lw": 0.8}
+        look: dict[str, Any] = {"markerfacecolor": "white", "ms": 5, "lw": 0.8}
         look |= {"color": style.PUBLISHED, "label": "DSC++, paper"}
         axis.errorbar(x, y, error, fmt="D-", **look)
     for variant in shown:
@@ -320,7 +333,7 @@ def _point(axis: Axes, variant: Variant, ours: Estimate) -> None:
         y,
         [[y - low], [high - y]],
         fmt="o",
-        ms=4,
+        ms=3.5,
         color=style.colour(variant.loss),
         label=f"{variant.loss}, ours",
         zorder=3,

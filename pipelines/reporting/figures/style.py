@@ -114,11 +114,15 @@ def elements(record: Mapping[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def drawing() -> Iterator[None]:
-    """Draw as laid down here, whatever a user's own matplotlibrc says."""
+def drawing(changes: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """Draw as laid down here, whatever a user's own matplotlibrc says.
+
+    Args:
+        changes: settings of matplotlib that differ from those of the other figures.
+    """
     import matplotlib.style
 
-    with matplotlib.style.context(["default", _STYLE]):
+    with matplotlib.style.context(["default", {**_STYLE, **(changes or {})}]):
         yield
 
 
@@ -129,7 +133,7 @@ def sheet(
 
     Args:
         size: width and height in inches.
-        title: what it shows and of what, above all panels.
+        title: what it shows and of what, above all panels; wrapped to the width.
         note: how it was made, in small print below; wrapped to the width.
         legend: leave a line for `legend` under the title.
     """
@@ -141,20 +145,27 @@ def sheet(
     FigureCanvasAgg(figure)
     at_left: dict[str, Any] = {"x": 0.01, "ha": "left"}
     heading = {"fontsize": 8.5, "fontweight": "bold", "linespacing": 1.5}
-    figure.suptitle(title + "\n " * legend, **at_left, **heading)
+    lines = textwrap.fill(title, int(size[0] * 13))
+    figure.suptitle(lines + "\n " * legend, **at_left, **heading)
     if note:
-        lines = textwrap.fill(note, int(size[0] * 21))
+        lines = textwrap.fill(note, int(size[0] * 20))
         figure.supxlabel(lines, **at_left, fontsize=6.5, color="#404040")
     return figure
 
 
-def legend(figure: Figure) -> None:
-    """Put one legend for all panels under the title: each name once."""
-    found: dict[str, Any] = {}
-    for axis in figure.axes:
+def legend(figure: Figure, key: Mapping[str, Any] | None = None) -> None:
+    """Put one legend for all panels under the title: each name once.
+
+    Args:
+        figure: from `sheet`, with its `legend`.
+        key: what stands for each name; None for what the panels have.
+    """
+    found = dict(key or {})
+    for axis in () if key else figure.axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
-    below_title = 1 - 0.2 / figure.get_figheight()
+    title_lines = figure.get_suptitle().count("\n")
+    below_title = 1 - (0.02 + 0.18 * title_lines) / figure.get_figheight()
     figure.legend(
         list(found.values()),
         list(found),
