@@ -300,7 +300,7 @@ def _figure3(preset: str, parts: Sequence[Example | str]) -> _Sheet | str:
             for v in losses
         ]
         rows.append(row)
-    labels = tuple(f"{part.name}\ncase {_short(part.case)}" for part in shown)
+    labels = tuple(part.name for part in shown)
     rules = " ".join(
         f"{part.name}, {part.seeds(part.runs)}: {part.note(enlarged=False)}"
         for part in shown

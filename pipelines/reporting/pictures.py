@@ -173,7 +173,7 @@ def draw(
             if image is not None
         ]
         for line, label in zip(axes, labels, strict=False):
-            line[0].set_ylabel(textwrap.fill(label, 18, replace_whitespace=False))
+            line[0].set_ylabel(textwrap.fill(label, 18))
         if heats:
             bar = figure.colorbar(
                 heats[-1], ax=axes.ravel().tolist(), fraction=0.03, pad=0.02, aspect=30
