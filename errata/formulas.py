@@ -10,28 +10,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from conformance.reference import FLOOR, reference
+from errata.examples import Floats, one_hot, pair, softmax
 from errata.registry import Row, measured
-
-Floats = npt.NDArray[np.float64]
 
 # Six voxels, two of them foreground, with one hesitant and one confident error.
 TRUTH = np.array([0, 0, 0, 0, 1, 1])
 CHANCE = np.array([0.01, 0.1, 0.4, 0.9, 0.95, 0.3])
 EXAMPLE = "six voxels, two of them foreground"
-
-
-def one_hot(labels: npt.ArrayLike, classes: int = 2) -> Floats:
-    """Labels (N,) as a batch of one image: (1, N, classes)."""
-    return np.eye(classes)[np.asarray(labels)][None]
-
-
-def pair(chance: npt.ArrayLike) -> Floats:
-    """Probabilities of foreground (N,) as a batch of one image: (1, N, 2)."""
-    p = np.asarray(chance, np.float64)
-    return np.stack([1 - p, p], axis=-1)[None]
 
 
 def value(name: str, y: Floats, p: Floats, **hyperparameters: Any) -> float:
@@ -46,7 +33,7 @@ def focal_gamma() -> Iterator[Row]:
     entropy = value("CE", y, p)
     focal = (value("Focal", y, p, alpha=1.0, focal_gamma=g) for g in (1.0, 0.0))
     yield Row(
-        "Focal / CE at the gamma said to give CE: 1 published, 0 corrected",
+        "Focal / CE at gamma 1 (the paper: equal), at gamma 0",
         *(one / entropy for one in focal),
     )
     yield Row(
@@ -97,14 +84,9 @@ def _gradient(classes: int, factor: int) -> Floats:
         for sign in (1, -1):
             shifted = logits.copy()
             shifted[0, number, 0] += sign * step
-            moved.append(factor * value("Tversky", y, _softmax(shifted)))
+            moved.append(factor * value("Tversky", y, softmax(shifted)))
         found[number] = (moved[0] - moved[1]) / (2 * step)
     return found
-
-
-def _softmax(logits: Floats) -> Floats:
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
 @measured("eq14-sign", "constructed", "one background voxel, beta 0.5")
@@ -287,9 +269,7 @@ def wrong_axis() -> Iterator[Row]:
 def not_exponential() -> Iterator[Row]:
     """Penalty and slope of one error: p as in DSC, p^2 as in DSC++."""
     for p in (0.1, 0.5, 0.9):
-        yield Row(
-            f"penalty at p = {p}: DSC++ / DSC, said to be above 1", None, p**2 / p
-        )
+        yield Row(f"penalty at p = {p}: DSC++ / DSC", "more", p**2 / p)
         yield Row(f"slope at p = {p}: DSC++ / DSC", None, 2 * p)
 
 
@@ -302,7 +282,7 @@ def combo_offset() -> Iterator[Row]:
     )
 
 
-@measured("keras-tversky", "constructed", "one voxel of background at p = 0.5 of two")
+@measured("keras-tversky", "constructed", "two voxels, one of them half wrong")
 def keras_tversky() -> Iterator[Row]:
     """Keras' own Tversky beside the formula, false positives and negatives alone."""
     import keras

@@ -5,44 +5,18 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterable, Iterator
-from functools import cache
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from conformance.reference import reference
-from data_io.preprocessing import Settings, augmentation
+from errata.examples import Floats, phantom_image, phantom_label, seeded, z_score
 from errata.registry import Row, measured
-
-Floats = npt.NDArray[np.float64]
 
 SIZE = (512, 512)
 # Half of DRIVE, whose ratio to the network's input is the same.
 HALF_DRIVE, HALF = (292, 283), (256, 256)
 DRAWS = 300
-
-
-@cache
-def phantom_image(rows: int, columns: int) -> np.ndarray:
-    """A phantom cut to size, uint8 (rows, columns, 3)."""
-    from data_io.datasets import phantom
-
-    size = math.ceil(max(rows, columns) / 16) * 16
-    return phantom.draw_image(np.random.default_rng(0), size)[:rows, :columns]
-
-
-def phantom_label(rows: int, columns: int) -> np.ndarray:
-    """Where that phantom's vessels are more likely than not: int (rows, columns)."""
-    from data_io.datasets import phantom
-
-    return (phantom.probability(phantom_image(rows, columns)) > 0.5).astype(int)
-
-
-def z_score(image: np.ndarray) -> Floats:
-    """MIScnn's: over the whole image and all channels."""
-    values = image.astype(np.float64)
-    return (values - values.mean() + 1e-6) / (values.std() + 1e-6)
 
 
 def resized(
@@ -99,6 +73,8 @@ def _of_perfect(name: str, label: np.ndarray) -> tuple[float, float]:
 
 def _augmented(label: np.ndarray, draws: int) -> Iterator[np.ndarray]:
     """Draw one-hot labels through MIScnn's augmentation, always the same ones."""
+    from data_io.preprocessing import Settings, augmentation
+
     augment = augmentation(Settings(SIZE))
     image = np.zeros((*label.shape[:-1], 1), np.float32)
     with seeded(0):
@@ -106,23 +82,11 @@ def _augmented(label: np.ndarray, draws: int) -> Iterator[np.ndarray]:
             yield augment.run(image, label)[1][0]
 
 
-class seeded:
-    """Seed numpy's global generator, from which batchgenerators draws, for a while."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def __enter__(self) -> None:
-        self.state = np.random.get_state()  # noqa: NPY002
-        np.random.seed(self.seed)  # noqa: NPY002
-
-    def __exit__(self, *_: object) -> None:
-        np.random.set_state(self.state)  # noqa: NPY002
-
-
 @measured("mirroring", "constructed", "4000 augmented samples; the paper's 0.15")
 def mirroring() -> Iterator[Row]:
     """Share of samples that are mirrored along any axis, in 2D and 3D."""
+    from data_io.preprocessing import Settings, augmentation
+
     for axes in (2, 3):
         shape = (2, 3, 4)[:axes]
         image = np.arange(math.prod(shape), dtype=np.float32).reshape(1, *shape, 1)
@@ -285,6 +249,46 @@ def resize_border() -> Iterator[Row]:
     )
 
 
+@measured("label-resize", "constructed", "a phantom's label, 292x283 to 256x256")
+def label_resize() -> Iterator[Row]:
+    """Labels of two classes resized by both versions' rules: where they tie."""
+    label = phantom_label(*HALF_DRIVE)
+    old, new = last_class_of_half(label, HALF), highest_class(label, HALF)
+    yield Row("share of pixels that differ", float(np.mean(old != new)), 0.0)
+    yield Row("foreground pixels", int((old > 0).sum()), int((new > 0).sum()))
+
+
+def last_class_of_half(label: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Resize a label map by the rule of batchgenerators 0.21.
+
+    Each class on its own, linearly; a voxel has the last class that reaches 0.5, or 0.
+    """
+    found = np.zeros(shape, label.dtype)
+    for value, share in _shares(label, shape):
+        found[share >= 0.5] = value
+    return found
+
+
+def highest_class(label: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Resize a label map by the rule of 0.25: the class with the highest share."""
+    from batchgenerators.augmentations.utils import resize_segmentation
+
+    return np.asarray(resize_segmentation(label, shape, order=1))
+
+
+def _shares(
+    label: np.ndarray, shape: tuple[int, ...]
+) -> Iterator[tuple[int, np.ndarray]]:
+    from skimage.transform import resize
+
+    for value in np.unique(label):
+        mask = (label == value).astype(float)
+        yield (
+            int(value),
+            resize(mask, shape, 1, mode="edge", clip=True, anti_aliasing=False),
+        )
+
+
 @measured("half-pixel", "constructed", "a phantom of 256x256, a warp by nothing")
 def half_pixel() -> Iterator[Row]:
     """The centre of a warp at n / 2 (batchgenerators 0.21), at (n - 1) / 2 (0.25)."""
@@ -338,7 +342,7 @@ FRAMES, PARTS = 612, {"training": 392, "training or validation": 490}
 SEQUENCES = 23  # section 2.6
 
 
-@measured("frame-split", "constructed", "612 frames, 392/98/122 at random; by sequence")
+@measured("frame-split", "constructed", "612 frames, 392/98/122 at random")
 def frame_split() -> Iterator[Row]:
     """Test frames of which a frame before or after is trained on: expected number."""
     for part, count in PARTS.items():
@@ -362,9 +366,55 @@ def frame_split() -> Iterator[Row]:
             COUNTED[part],
             0,
         )
+    yield from _recall()
 
 
 def _chance(count: int, neighbours: int) -> float:
     """Chance that one of 1 or 2 other frames is among `count` of the other 611."""
     none = math.comb(FRAMES - 1 - neighbours, count) / math.comb(FRAMES - 1, count)
     return 1 - none
+
+
+def _recall() -> Iterator[Row]:
+    """Dice of a network that gives the label of the training frame most like the image.
+
+    A polyp is a disc that drifts by some 2 % of the picture a frame. Most like it is
+    the image whose disc lies nearest.
+    """
+    random = np.random.default_rng(0)
+    lengths = np.full(SEQUENCES, FRAMES // SEQUENCES)
+    lengths[: FRAMES % SEQUENCES] += 1
+    discs = np.concatenate([_sequence(random, int(length)) for length in lengths])
+    sequence = np.repeat(np.arange(SEQUENCES), lengths)
+    by_frame = random.permutation(FRAMES)[:122]
+    by_sequence = np.flatnonzero(sequence % 5 == 0)
+    yield Row(
+        "mean Dice of a network that recalls the most like frame, simulated",
+        *(_recalled(discs, test) for test in (by_frame, by_sequence)),
+    )
+
+
+def _sequence(random: np.random.Generator, length: int) -> Floats:
+    """Row, column and radius of a disc in each frame, the picture being 1 by 1."""
+    start = random.uniform((0.2, 0.2, 0.05), (0.8, 0.8, 0.2))
+    steps = random.normal(0, (0.02, 0.02, 0.002), (length, 3))
+    return np.abs(start + np.cumsum(steps, axis=0))
+
+
+def _recalled(discs: Floats, test: np.ndarray) -> float:
+    rest = np.setdiff1d(np.arange(len(discs)), test)
+    apart = np.linalg.norm(discs[test, None] - discs[None, rest], axis=-1)
+    found = discs[rest[apart.argmin(axis=1)]]
+    return float(
+        np.mean([_dice(*both) for both in zip(discs[test], found, strict=True)])
+    )
+
+
+def _dice(one: Floats, other: Floats) -> float:
+    """Dice of two discs, drawn on 200x200 pixels."""
+    rows, columns = np.ogrid[0:1:200j, 0:1:200j]
+    a, b = (
+        (rows - disc[0]) ** 2 + (columns - disc[1]) ** 2 < disc[2] ** 2
+        for disc in (one, other)
+    )
+    return float(2 * (a & b).sum() / (a.sum() + b.sum()))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from errata.examples import phantom_label
 from errata.registry import Row, measured
 from pipelines.measure.metrics import CaseMetrics, case_metrics
 
@@ -81,7 +82,7 @@ def native_size() -> Iterator[Row]:
     """
     from data_io.miscnn_compat import Resize, Sample
 
-    truth = _vessels(304)[:292, :283]
+    truth = phantom_label(292, 283)
     label = _resized(truth, (128, 128))
     wrong = np.roll(label, 1, axis=1)
     softmax = np.stack([1 - wrong, wrong], axis=-1).astype(np.float64)
@@ -93,14 +94,6 @@ def native_size() -> Iterator[Row]:
         found[form] = case_metrics(truth, np.clip(native, 0, 1), target=1)
     for metric, name in (("nll", "NLL"), ("brier", "Brier"), ("dice", "Dice")):
         yield Row(name, found["published"][metric], found["corrected"][metric])
-
-
-def _vessels(size: int) -> np.ndarray:
-    """A phantom's vessels, where they are more likely than not: int (size, size)."""
-    from data_io.datasets import phantom
-
-    image = phantom.draw_image(np.random.default_rng(0), size)
-    return (phantom.probability(image) > 0.5).astype(int)
 
 
 def _resized(label: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

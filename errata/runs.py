@@ -7,6 +7,7 @@ One that is trained anew does, and `make tables` measures these entries again.
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -190,3 +191,18 @@ def best_checkpoint() -> Iterator[Row]:
         yield Row(
             f"validation loss of {loss}, last and best epoch", values[-1], min(values)
         )
+
+
+@measured("counts", "run", "run.json of the committed runs on 2018DSB")
+def counts() -> Iterator[Row]:
+    """Images of 2018DSB in Table 1, and in the corrected copy that our runs have."""
+    from errata.printed import TABLE_1
+
+    path = RESULTS / DSB / "runs" / "dsc-s0" / "run.json"
+    split = json.loads(path.read_text("utf-8"))["split"]
+    parts = ("training", "validation", "test")
+    found = [len(split[part]) for part in parts]
+    for name, said, ours in zip(
+        ("images", *parts), TABLE_1["2018DSB"], (sum(found), *found), strict=True
+    ):
+        yield Row(f"2018DSB, {name}: paper, ours", said, ours)

@@ -11,6 +11,8 @@ import numpy as np
 
 from conformance.reference import reference
 from data_io.patches import Grid
+from errata.examples import softmax
+from errata.images import highest_class, last_class_of_half
 from errata.registry import Row, measured
 
 PATCH, OVERLAP = (80, 160, 160), (40, 80, 80)
@@ -140,8 +142,17 @@ def _rule(image: np.ndarray) -> np.ndarray:
     """Probabilities of three classes from z-scored values alone."""
     x = image[..., 0].astype(np.float64)
     logits = np.stack([1 - x, 2 * x - 3, x - 2.5], axis=-1)
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+    return softmax(logits)
+
+
+@measured("padded-volumes", "constructed", "a simulated volume, clipped and z-scored")
+def padding_value() -> Iterator[Row]:
+    """What a thin volume is padded with, in training and at prediction."""
+    volumes = _Volumes(1, (32, 96, 96), (16, 48, 48))
+    lowest = float(volumes.image(volumes.cases[0]).min())
+    yield Row(
+        "padding: 0 in training, the minimum at prediction", 0.0, lowest, unit="SD"
+    )
 
 
 @measured("integer-resampling", "constructed", "simulated CT, 3 mm to 3.3x4.1x4.1 mm")
@@ -226,3 +237,25 @@ def padded_volumes(root: Path) -> Iterator[Row]:
         None,
         unit="%",
     )
+
+
+@measured("label-resize", "data", "KiTS19 label maps of under 100 slices", "kits19")
+def label_resize_of_kits19(root: Path) -> Iterator[Row]:
+    """Labels of three classes resampled by both versions' rules."""
+    from data_io.datasets import kits19, nifti
+    from data_io.native import resampled_shape
+
+    spacing_mm = kits19.RECORD.spacing_mm or ()
+    counts = np.zeros((2, 3), int)
+    differ = 0
+    for case, grid in _grids(root).items():
+        if grid[0][0] >= 100:
+            continue
+        label = nifti.read_label(kits19.roles(root, case)["observer1"])
+        shape = resampled_shape(*grid, spacing_mm)
+        old, new = (rule(label, shape) for rule in (last_class_of_half, highest_class))
+        counts += [np.bincount(one.ravel(), minlength=3) for one in (old, new)]
+        differ += int((old != new).sum())
+    for value, name in enumerate(("background", "kidney", "tumour")):
+        yield Row(f"{name} voxels", *map(int, counts[:, value]))
+    yield Row("voxels that differ", differ, 0)

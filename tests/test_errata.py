@@ -6,6 +6,7 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from errata import __main__ as command
@@ -106,7 +107,7 @@ def test_numbers_by_hand(committed: list[dict[str, str]]) -> None:
     tumour = pair("label-map-scores", "Brier of the tumour", "constructed")
     assert tumour == pytest.approx([0.03, 0])
     # Focal at gamma 1 is (1 - p) times CE.
-    assert pair("focal-gamma", "Focal / CE at the gamma") == pytest.approx([0.3, 1])
+    assert pair("focal-gamma", "Focal / CE at gamma 1") == pytest.approx([0.3, 1])
     # 0.5 log(1 - 0.9) = -1.1513, and the other way round.
     sign = pair("eq14-sign", "mCE where the network says foreground with p = 0.9")
     assert sign == pytest.approx([-1.1513, 1.1513], abs=1e-3)
@@ -192,3 +193,26 @@ def test_a_page_without_an_entry_is_refused(
         page.update(path, rows)
     page.update(path, [row for row in rows if row["entry"] == "cubic"])
     assert "`python -m errata cubic`" in path.read_text()
+
+
+def test_the_two_rules_for_labels_by_hand() -> None:
+    from errata import images
+
+    # Halved, the middle voxel is 1/2 class 1 and 1/2 class 2, as the old rule has it
+    # the last of them; and of 1, 2, 0, 0 a quarter each none has a half: background.
+    row = np.array([[1, 1, 1, 2, 2, 2]])
+    np.testing.assert_array_equal(images.last_class_of_half(row, (1, 3)), [[1, 2, 2]])
+    four = np.array([[1, 2], [3, 4]])
+    assert images.last_class_of_half(four, (1, 1)) == 0
+    assert images.highest_class(four, (1, 1)) > 0
+
+
+def test_a_recalling_network_by_hand() -> None:
+    from errata import images
+
+    disc = np.array([0.5, 0.5, 0.2])
+    assert images._dice(disc, disc) == 1
+    assert images._dice(disc, np.array([0.5, 0.5, 0.1])) == pytest.approx(0.4, abs=0.01)
+    apart = np.array([[0.2, 0.2, 0.1], [0.8, 0.8, 0.1], [0.8, 0.8, 0.1]])
+    assert images._recalled(apart, np.array([0])) == 0
+    assert images._recalled(apart, np.array([1])) == 1

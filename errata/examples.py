@@ -1,0 +1,74 @@
+"""What several entries are measured on: phantoms, one-hot labels, probabilities."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "Floats",
+    "one_hot",
+    "pair",
+    "phantom_image",
+    "phantom_label",
+    "seeded",
+    "softmax",
+    "z_score",
+]
+
+Floats = npt.NDArray[np.float64]
+
+
+@cache
+def phantom_image(rows: int, columns: int) -> np.ndarray:
+    """A phantom cut to size, uint8 (rows, columns, 3)."""
+    from data_io.datasets import phantom
+
+    size = math.ceil(max(rows, columns) / 16) * 16
+    return phantom.draw_image(np.random.default_rng(0), size)[:rows, :columns]
+
+
+def phantom_label(rows: int, columns: int) -> np.ndarray:
+    """Where that phantom's vessels are more likely than not: int (rows, columns)."""
+    from data_io.datasets import phantom
+
+    return (phantom.probability(phantom_image(rows, columns)) > 0.5).astype(int)
+
+
+def z_score(image: np.ndarray) -> Floats:
+    """MIScnn's: over the whole image and all channels."""
+    values = image.astype(np.float64)
+    return (values - values.mean() + 1e-6) / (values.std() + 1e-6)
+
+
+def one_hot(labels: npt.ArrayLike, classes: int = 2) -> Floats:
+    """Labels (N,) as a batch of one image: (1, N, classes)."""
+    return np.eye(classes)[np.asarray(labels)][None]
+
+
+def pair(chance: npt.ArrayLike) -> Floats:
+    """Probabilities of foreground (N,) as a batch of one image: (1, N, 2)."""
+    p = np.asarray(chance, np.float64)
+    return np.stack([1 - p, p], axis=-1)[None]
+
+
+def softmax(logits: Floats) -> Floats:
+    """Probabilities over the last axis."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed numpy's global generator, from which batchgenerators draws, for a while."""
+    state = np.random.get_state()  # noqa: NPY002
+    np.random.seed(seed)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
