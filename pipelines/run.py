@@ -29,6 +29,7 @@ __all__ = [
     "FORMAT",
     "IDENTITY",
     "STATES",
+    "TRUTH",
     "Run",
     "find",
     "folder_name",
@@ -51,6 +52,7 @@ STATE = "state.npz"
 OTHER_SETS = "other-sets"
 PLACE = "own-data.json"  # where own images are; not in git
 SEEN = "seen-images.json"  # SHA-256 by case of training and validation; not in git
+TRUTH = "true posterior"  # method of the one run that nothing was trained for
 _WRITTEN = (*COMMITTED, MODEL, STATE)
 CASE_KEYS = (
     "dataset",

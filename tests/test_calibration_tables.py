@@ -416,3 +416,23 @@ def test_many_cases_are_drawn_as_their_spread(written, monkeypatch):
     drawn = [y for at, y in outline.vertices if abs(at - x) < 2e-5]
     assert [min(drawn), max(drawn)] == pytest.approx(ends, abs=2e-5)
     assert len(axis.get_lines()) == 2
+
+
+def test_what_the_readme_says(written):
+    found, _ = tables.study_of(written / "drive" / "reduced")
+    said = calibration.markdown(found)
+    rows = read(written, "calibration.csv")
+    where = {"loss": "DSC", "region": "band", "reference": "observer1"}
+    cells = {
+        name: one(rows, measure=name, **where) for name in ("ece", "ace", "resolution")
+    }
+    (line,) = [line for line in said.splitlines() if line.startswith("| DSC |")]
+    for name, digits in (("ece", 3), ("ace", 3), ("resolution", 4)):
+        assert f"| {float(cells[name]['mean']):.{digits}f} ± " in line
+    assert "Without another word: band." in said
+    said = observers.markdown(found)
+    rows = read(written, "observers.csv")
+    dice = one(rows, who=observers.HUMAN, region="image", measure="dice")
+    assert f"the second has Dice {float(dice['mean']):.3f} ± " in said
+    p = one(rows, who="DSC", region="image", measure="mean_p_one")
+    assert f"DSC {float(p['mean']):.2f}; and p is" in said

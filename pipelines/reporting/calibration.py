@@ -30,6 +30,7 @@ __all__ = [
     "Reader",
     "diagram_rows",
     "identity",
+    "markdown",
     "rows",
     "spread",
 ]
@@ -308,3 +309,53 @@ def _agreement(pairs: _Array, edges: _Array) -> dict[str, _Array]:
         joined = calibration.join(counts, histograms.centres(edges), edges)
         shares[f"share_{name}"] = joined.frequency
     return shares
+
+
+_SHOWN = ("ace", "reliability", "resolution")
+
+
+def markdown(study: Study) -> str:
+    """Lay out calibration for the README: a row a loss and class, first observer.
+
+    ECE of the whole image beside the measures of the narrowest region that all of the
+    losses were measured in.
+    """
+    values: dict[tuple[object, ...], _Row] = {
+        (row["loss"], row["gamma"], row["target"], row["region"], row["measure"]): row
+        for row in rows(study)
+        if row["reference"] == _PAIR[0]
+    }
+    region = _narrowest(study, {(key[0], key[1], key[3]) for key in values})
+    regions = [one for one in _REGIONS if one in {key[3] for key in values}]
+    shown = [*((one, "ece") for one in regions), *((region, one) for one in _SHOWN)]
+    heads = ["loss", *(f"ECE, {one}" for one in regions), "ACE", *_SHOWN[1:]]
+    lines = ["| " + " | ".join(heads) + " |", "|---|" + "--:|" * (len(heads) - 1)]
+    for variant in study.main:
+        for target in study.targets:
+            own = (*identity(variant).values(), target)
+            name = variant.label
+            name += f", {target}" if len(study.targets) > 1 else ""
+            cells = [_cell(values.get((*own, *one))) for one in shown]
+            lines.append("| " + " | ".join([name, *cells]) + " |")
+    note = (
+        "Mean over test images ± standard error, first observer. ECE, ACE: 20 bins of "
+        "0.05. Reliability (lower is better) and resolution (higher is better): "
+        f"Murphy's parts of the Brier score. Without another word: {region}."
+    )
+    return "\n".join([*lines, "", note])
+
+
+def _narrowest(study: Study, measured: set[tuple[object, ...]]) -> str:
+    """The last of the regions that every main variant has."""
+    return next(
+        region
+        for region in reversed(_REGIONS)
+        if all((*identity(v).values(), region) in measured for v in study.main)
+    )
+
+
+def _cell(row: _Row | None) -> str:
+    if row is None:
+        return ""
+    digits = 3 if row["measure"] in ("ece", "ace") else 4
+    return "{mean:.{d}f} ± {standard_error:.{d}f}".format(**row, d=digits)

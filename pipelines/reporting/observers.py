@@ -23,7 +23,7 @@ from pipelines.reporting.calibration import (
 )
 from pipelines.reporting.study import Study, Variant
 
-__all__ = ["COLUMNS", "HUMAN", "NEAR_HALF", "TABLE", "rows"]
+__all__ = ["COLUMNS", "HUMAN", "NEAR_HALF", "TABLE", "markdown", "rows"]
 
 TABLE = "observers.csv"
 COLUMNS = (
@@ -84,10 +84,11 @@ def _human(pairs: _Array) -> Iterator[_Row]:
     scores = overlap_scores(both, second, first)
     # 0 and 1 in the place of p: the Brier score is the share that they disagree on.
     scores["brier"] = (first + second) / voxels
+    own = {"who": HUMAN, "gamma": None}
     for measure, values in scores.items():
-        yield _row("observer1", measure, values) | {"who": HUMAN}
+        yield _row("observer1", measure, values) | own
     for name, part in (("both", both), ("one", first + second), ("none", none)):
-        yield _row(EITHER, f"share_{name}", part / voxels) | {"who": HUMAN}
+        yield _row(EITHER, f"share_{name}", part / voxels) | own
 
 
 def _against_each(
@@ -129,3 +130,40 @@ def _or_nan(voxels: _Array) -> _Array:
 
 def _row(reference: str, measure: str, values: _Array) -> _Row:
     return {"reference": reference, "measure": measure} | spread(values)
+
+
+def markdown(study: Study) -> str:
+    """Say for the README how far observers agree, and what p is where they do not."""
+    found = [row for row in rows(study) if row["region"] == "image"]
+    if not found:
+        return "*These images have one observer.*"
+    return "\n\n".join(_said(study, found, target) for target in study.targets)
+
+
+def _said(study: Study, found: list[_Row], target: str) -> str:
+    """The sentences on one class."""
+    values: dict[tuple[object, ...], _Row] = {
+        (row["who"], row["gamma"], row["reference"], row["measure"]): row
+        for row in found
+        if row["target"] == target
+    }
+    losses = [(v.label, tuple(identity(v).values())) for v in study.main]
+
+    def of_each(reference: str, measure: str, form: str) -> str:
+        shown = (
+            f"{label} {form.format(**values[*who, reference, measure])}"
+            for label, who in losses
+        )
+        return ", ".join(shown)
+
+    pm = "{mean:.3f} ± {standard_error:.3f}"
+    human = values[HUMAN, None, "observer1", "dice"]
+    apart = values[HUMAN, None, EITHER, "share_one"]
+    return (
+        f"Against the first observer's {target}, the second has Dice "
+        f"{pm.format(**human)}; {of_each('observer1', 'dice', pm)}. Against the "
+        f"second: {of_each('observer2', 'dice', pm)}. The two disagree on "
+        f"{100 * float(str(apart['mean'])):.1f} % of the image; there the mean p is: "
+        f"{of_each(EITHER, 'mean_p_one', '{mean:.2f}')}; and p is from 0.25 to 0.75 in "
+        f"this share of it: {of_each(EITHER, 'near_half_one', '{mean:.2f}')}."
+    )

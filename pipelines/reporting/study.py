@@ -49,7 +49,8 @@ class Variant:
     """What was trained, whatever the seed: one row of a readable table.
 
     Attributes:
-        loss: the loss's name as the paper writes it, such as "DSC++".
+        loss: the loss's name as the paper writes it, such as "DSC++"; "" where nothing
+            was trained.
         gamma: the ++ exponent of a ++ loss; None for every other loss.
         method: what was done after training, such as "temperature"; "" for nothing.
         backend: the Keras backend, where it is not the study's own; else "".
@@ -66,7 +67,7 @@ class Variant:
         text = self.loss
         if self.gamma is not None and self.gamma != STANDARD_GAMMA:
             text += f" g={self.gamma:g}"
-        text += f" + {self.method}" if self.method else ""
+        text = " + ".join(part for part in (text, self.method) if part)
         return text + (f" [{self.backend}]" if self.backend else "")
 
     @property

@@ -11,7 +11,7 @@ import numpy as np
 
 from data_io.errors import InputError
 from pipelines.measure import histograms, metrics
-from pipelines.reporting import summary, temperatures
+from pipelines.reporting import calibration, observers, summary, temperatures
 from pipelines.reporting.evidence import Quantity, Runs
 from pipelines.reporting.published import (
     Cell,
@@ -21,7 +21,7 @@ from pipelines.reporting.published import (
 )
 from pipelines.reporting.study import STANDARD_GAMMA, Study, Variant, groups
 from pipelines.reporting.tables import comparison_rows, estimate, study_of
-from pipelines.run import write_atomically
+from pipelines.run import TRUTH, write_atomically
 
 __all__ = [
     "TOPICS",
@@ -42,7 +42,11 @@ _HEADINGS = {
 }
 _SUMMARY = "claims"
 _KINDS = {"cells": "Published cells", "claims": "Claims of the text"}
-TOPICS: Mapping[str, Callable[[Study], str]] = {"temperature": temperatures.markdown}
+TOPICS: Mapping[str, Callable[[Study], str]] = {
+    "temperature": temperatures.markdown,
+    "calibration": calibration.markdown,
+    "observers": observers.markdown,
+}
 """What is said of one study besides its table: name of the marker, and who writes."""
 
 _PAIR = (Variant("DSC++", STANDARD_GAMMA), Variant("DSC"))
@@ -247,18 +251,22 @@ def _headline(study: Study, target: str) -> str:
 
 
 def _shown(study: Study) -> list[Variant]:
-    """The variants as they were trained; what follows a training has its own table."""
-    return [variant for variant in study.runs if not variant.method]
+    """The variants as they were trained, and of phantoms the truth.
+
+    What follows a training has its own table.
+    """
+    return [variant for variant in study.runs if variant.method in ("", TRUTH)]
 
 
 def _all_seeds(study: Study) -> tuple[int, ...]:
-    return tuple(sorted({s for variant in _shown(study) for s in study.seeds(variant)}))
+    trained = [variant for variant in _shown(study) if variant.method != TRUTH]
+    return tuple(sorted({s for variant in trained for s in study.seeds(variant)}))
 
 
 def _name(study: Study, variant: Variant) -> str:
     """A variant's label; with its seeds where the headline names others too."""
     seeds = study.seeds(variant)
-    if seeds == _all_seeds(study):
+    if seeds == _all_seeds(study) or variant.method == TRUTH:
         return variant.label
     return f"{variant.label} (seed {', '.join(map(str, seeds))})"
 
@@ -349,6 +357,11 @@ def _notes(study: Study, cells: Sequence[Cell], target: str) -> list[str]:
     )
     if study.simulated:
         notes.append("Simulated images: no value here says anything about patients.")
+        if any(variant.method == TRUTH for variant in study.runs):
+            notes.append(
+                f"{TRUTH.capitalize()}: the probability that the labels were drawn "
+                "from. Nothing is expected to have a lower NLL or Brier score."
+            )
     elif study.preset != "paper":
         notes.append(
             f"Preset {study.preset} is not the paper's protocol: compare directions, "

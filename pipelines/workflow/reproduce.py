@@ -226,10 +226,17 @@ class Call:
         if pending:
             self._expect(pending)
         failed = self._snakemake()
+        self._truth()
         tables = self._tables()
         self._picture()
         self._report(failed)
         return 1 if failed or tables else 0
+
+    def _truth(self) -> None:
+        """Of simulated images, measure the true probabilities beside the networks."""
+        from pipelines import truth
+
+        truth.measure(self.planned[0].folder.parent.parent, self.data)
 
     def _tables(self) -> int:
         overrides = self.planned[0].task.overrides

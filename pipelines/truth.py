@@ -1,0 +1,79 @@
+"""The true probabilities of phantoms, measured as if a network had said them.
+
+A phantom's label is drawn from a probability that is known. Measured on the way that
+every network's probabilities take, it has to come out calibrated and ahead of every
+network in NLL and Brier score: it shows that the measures are what they say.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data_io import datasets
+from pipelines import evaluate, stored
+from pipelines import run as runs
+
+__all__ = ["FOLDER", "measure"]
+
+FOLDER = "true-posterior"
+"""Its run's folder, beside those of the networks."""
+
+_SHARED = (
+    "dataset", "title", "simulated", "classes", "preset", "backend", "overrides",
+    "settings", "preprocessing", "split_seed", "split", "data_hash",
+)  # fmt: skip
+_Rows = list[dict[str, Any]]
+
+
+def measure(group: Path, root: Path) -> runs.Run | None:
+    """Measure the truth beside the evaluated runs of a group.
+
+    Args:
+        group: `results/<dataset>/<preset>`.
+        root: the data set's folder.
+
+    Returns:
+        The run `runs/true-posterior`, with method `run.TRUTH` and no loss; None where
+        the data set has no known probability, or no run was evaluated.
+    """
+    done = [
+        run
+        for run in runs.find(group)
+        if run.state == "evaluated" and run.record["method"] != runs.TRUTH
+    ]
+    module = datasets.by_name(done[0].record["dataset"]) if done else None
+    if module is None or not hasattr(module, "posterior"):
+        return None
+    record = {key: done[0].record[key] for key in _SHARED if key in done[0].record}
+    record |= {"loss": "", "gamma": None, "seed": 0, "method": runs.TRUTH}
+    folder = done[0].folder.parent / FOLDER
+    with runs.lock_folder(folder):
+        run = runs.Run.create(folder, record)
+        evaluate.write(folder, record, *_measured(module, root, run))
+        run.update(files=["cases.csv", "histograms.npz"], state="evaluated")
+    return run
+
+
+def _measured(module: ModuleType, root: Path, run: runs.Run) -> tuple[_Rows, _Rows]:
+    rows: _Rows = []
+    pairs: _Rows = []
+    for part, case in stored.cases(run):
+        said = functools.partial(_softmax, module.posterior(root, case))
+        measured, paired = evaluate.measure_case(module, root, part, case, said)
+        rows += measured
+        pairs += paired
+    return rows, pairs
+
+
+def _softmax(
+    p: npt.NDArray[Any], shape: tuple[int, ...]
+) -> Iterable[tuple[slice, npt.NDArray[Any]]]:
+    """All of an image at once, as `stored.slabs` gives it."""
+    return [(slice(None), np.stack([1 - p, p], axis=-1).reshape(*shape, 2))]

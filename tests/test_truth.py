@@ -1,0 +1,172 @@
+"""Phantoms: measured as a network is, the true probability is calibrated and best.
+
+If any part of the way from probabilities to tables leaned to one side, it would not be.
+"""
+
+import csv
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from data_io.datasets import phantom
+from pipelines import run as runs
+from pipelines import stages, truth
+from pipelines.measure import calibration, histograms
+from pipelines.reporting import tables, text
+from pipelines.training.task import Task
+
+SETTINGS = phantom.Settings(training=12, validation=3, test=50, size=64, seed=11)
+LOSSES = ("CE", "DSC", "DSC++")
+# Enough to be far better than a guess, in seconds.
+SMALL = {"filters": 8, "depth": 1, "epochs": 8}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return phantom.generate(SETTINGS, tmp_path_factory.mktemp("data") / "phantom")
+
+
+@pytest.fixture(scope="module")
+def group(data, tmp_path_factory):
+    """Three trained networks with their measures, and the truth beside them."""
+    group = tmp_path_factory.mktemp("results") / "phantom" / "demo"
+    for loss in LOSSES:
+        task = Task.make("phantom", loss, seed=0, preset="demo", overrides=SMALL)
+        run = group / "runs" / runs.folder_name(loss, task.gamma, 0)
+        stages.train(task, data, run, group / "work")
+        stages.predict(run, data, group / "work")
+        stages.evaluate(run, data, group / "work")
+    truth.measure(group, data)
+    return group
+
+
+def measures(run, metric, region="image"):
+    """One value a test case, (cases,)."""
+    with run.path("cases.csv").open(newline="") as file:
+        return np.array(
+            [
+                float(row[metric])
+                for row in csv.DictReader(file)
+                if (row["split"], row["region"]) == ("test", region)
+            ]
+        )
+
+
+def gaps(found, data):
+    """Per bin: gap between share and mean p, and its standard error by sampling."""
+    where = found.where(split="test", region="image")
+    bins = calibration.join(
+        found.counts[where].sum(axis=0),
+        np.average(
+            found.confidence()[where],
+            axis=0,
+            weights=found.counts[where].sum(axis=1) + 1e-300,
+        ),
+    )
+    p = np.stack([phantom.posterior(data, case) for case in found.case[where]])
+    p = p.astype(np.float64)
+    which = np.searchsorted(calibration.WIDE[1:-1], p, side="right")
+    variance = np.bincount(which.ravel(), (p * (1 - p)).ravel(), len(bins.n))
+    np.testing.assert_array_equal(bins.n, np.bincount(which.ravel(), None, len(bins.n)))
+    held = bins.n > 0
+    return (bins.frequency - bins.confidence)[held], (np.sqrt(variance) / bins.n)[held]
+
+
+def test_the_truth_lies_on_the_diagonal_within_sampling_error(group, data):
+    found = histograms.load(group / "runs" / truth.FOLDER / "histograms.npz")
+    gap, error = gaps(found, data)
+    assert len(gap) == 20
+    z = gap / error
+    assert np.abs(z).max() < 4
+    # All bins together: neither too far off nor, by some mistake, too near.
+    assert 1e-4 < stats.chi2.sf((z**2).sum(), len(z)) < 1 - 1e-4
+
+
+def test_a_slightly_overconfident_network_would_be_noticed(data):
+    """The same labels under 1.15 times the true logit: the check above can fail."""
+    total, sums = 0, 0
+    for case in phantom.split(data)["test"]:
+        p = phantom.posterior(data, case).astype(np.float64)
+        label = phantom.references(data, case)["observer1"]
+        odds = (p / (1 - p)) ** 1.15
+        one, of_p = histograms.count_with_sums(odds / (1 + odds), label)
+        total, sums = total + one, sums + of_p
+    n = total.sum(axis=0)
+    means = np.divide(sums, n, out=histograms.centres(), where=n > 0)
+    bins = calibration.join(total, means)
+    f = bins.confidence
+    z = (bins.frequency - f) / np.sqrt(f * (1 - f) / bins.n)
+    assert stats.chi2.sf((z**2).sum(), len(z)) < 1e-9
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("metric", ["nll", "brier"])
+def test_no_trained_network_is_ahead_of_the_truth(group, loss, metric):
+    best = runs.Run.open(group / "runs" / truth.FOLDER)
+    gamma = {"DSC": 1.0, "DSC++": 2.0}.get(loss)
+    trained = runs.Run.open(group / "runs" / runs.folder_name(loss, gamma, 0))
+    theirs, ours = measures(trained, metric), measures(best, metric)
+    assert len(theirs) == len(ours) == SETTINGS.test
+    assert ours.mean() < theirs.mean()
+    # On the same images, and not by chance.
+    assert stats.ttest_rel(ours, theirs, alternative="less").pvalue < 1e-3
+    # It did learn: saying the share of the foreground everywhere is worse.
+    share = 0.128
+    guess = (
+        share * (1 - share) if metric == "brier" else stats.entropy([share, 1 - share])
+    )
+    if loss == "CE":
+        assert theirs.mean() < 0.8 * guess
+
+
+def test_its_nll_and_brier_are_what_theory_says(group, data):
+    """Mean of the entropy and of p (1 - p), within sampling error."""
+    run = runs.Run.open(group / "runs" / truth.FOLDER)
+    p = np.stack(
+        [phantom.posterior(data, case) for case in phantom.split(data)["test"]]
+    )
+    p = p.astype(np.float64)
+    q = 1 - p
+    expected = {"brier": p * q, "nll": -(p * np.log(p) + q * np.log(q))}
+    # Variances of (y - p)^2 and of -log p(y), given p.
+    variance = {"brier": p * q * (1 - 2 * p) ** 2, "nll": p * q * np.log(p / q) ** 2}
+    for metric, values in expected.items():
+        error = np.sqrt(variance[metric].sum()) / p.size
+        assert abs(measures(run, metric).mean() - values.mean()) < 4 * error
+
+
+def test_it_is_a_row_of_the_tables_and_in_no_test(group, data, tmp_path):
+    """With the preset's own values, as `dscpp demo` makes it."""
+    copy = tmp_path / "phantom" / "demo"
+    for run in runs.find(group):
+        record = {**run.record, "overrides": {}}
+        folder = copy / "runs" / run.name
+        folder.mkdir(parents=True)
+        for name in ("cases.csv", "histograms.npz"):
+            (folder / name).write_bytes(run.path(name).read_bytes())
+        runs.write_json(folder / "run.json", record)
+    tables.write_tables(tmp_path)
+    with (copy / "table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(dict.fromkeys(row["loss"] for row in rows)) == [*LOSSES, runs.TRUTH]
+    for name in ("tests.csv", "thresholds.csv"):
+        assert runs.TRUTH not in (copy / name).read_text()
+    assert runs.TRUTH in (copy / "calibration.csv").read_text()
+    shown = text.format_table(copy)
+    assert f"\n{runs.TRUTH} " in shown
+    assert "True posterior: the probability" in shown
+
+
+def test_without_known_probabilities_there_is_none(group, data, monkeypatch, tmp_path):
+    assert truth.measure(tmp_path, data) is None
+    monkeypatch.delattr(phantom, "posterior")
+    assert truth.measure(group, data) is None
+
+
+def test_measured_again_it_is_the_same(group, data):
+    run = group / "runs" / truth.FOLDER
+    before = {path.name: path.read_bytes() for path in run.glob("[a-z]*.*")}
+    truth.measure(group, data)
+    assert {p.name: p.read_bytes() for p in run.glob("[a-z]*.*")} == before
+    assert set(before) == {"run.json", "cases.csv", "histograms.npz"}
