@@ -441,7 +441,7 @@ def _tables(commands: _Commands[argparse.ArgumentParser]) -> None:
 
 
 def _run_tables(options: argparse.Namespace) -> None:
-    from pipelines.reporting import study, tables, text
+    from pipelines.reporting import highlights, study, tables, text
 
     written = tables.write_tables(options.results)
     for folder in study.groups(options.results):
@@ -452,7 +452,7 @@ def _run_tables(options: argparse.Namespace) -> None:
             print("\n".join(str(path) for path in own))
     over_all = [path for path in written if path.parent == options.results]
     if over_all:
-        print(text.format_summary(options.results), end="\n\n")
+        print(highlights.counts(options.results), end="\n\n")
         print("\n".join(str(path) for path in over_all))
     if options.readme:
         text.update_readme(options.readme, options.results)

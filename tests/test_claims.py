@@ -8,7 +8,16 @@ import pytest
 from written_runs import CASES, DSC_NLL, PLUS_NLL, make_run, one, read
 
 from data_io.errors import InputError
-from pipelines.reporting import claims, estimates, published, study, tables, text
+from pipelines.reporting import (
+    claims,
+    decisions,
+    estimates,
+    highlights,
+    published,
+    study,
+    tables,
+    text,
+)
 
 # Of four against four only a full separation is significant: z = 8 / sqrt(12),
 # p = erfc(2.3094 / sqrt(2)).
@@ -51,7 +60,7 @@ def rows_of(results, written, tests=False):
         writer.writerows(written)
     studies = [tables.study_of(folder)[0] for folder in study.groups(results)]
     given = [(one, tables.comparison_rows(one) if tests else ()) for one in studies]
-    return claims.claim_rows(results / "paper", given)
+    return decisions.claim_rows(results / "paper", given)
 
 
 def shifted(by):
@@ -147,7 +156,7 @@ def test_ahead_takes_ties_as_printed(results):
     run(results, "CE", shifted((-0.0006,) * 4))
     tied = decided(results, "ahead", "DSC++", "DSC", sense="higher")
     assert tied["verdict"] == "holds"
-    assert tied["why"] == "DSC++ minus DSC: -0.0005"
+    assert tied["why"] == "DSC++ minus DSC is -0.0005"
     behind = decided(results, "ahead", "CE", "DSC", sense="higher")
     assert behind["verdict"] == "fails"
 
@@ -160,7 +169,7 @@ def test_best_of_several(results):
     row = decided(results, "best", b="CE; DSC", **said)
     # DSC was not run and might be higher.
     assert row["verdict"] == "undecided"
-    assert row["why"] == "DSC++ minus CE: +0.0100; not run: DSC"
+    assert row["why"] == "DSC++ minus CE is +0.0100; not run: DSC"
     run(results, "DSC", DICE)
     assert decided(results, "best", b="CE; DSC", **said)["verdict"] == "holds"
     row = decided(results, "best", b="CE; DSC; Focal", **said)
@@ -276,6 +285,15 @@ def test_thresholds_and_their_correction(results):
     assert (row["verdict"], row["difference"]) == ("fails", pytest.approx(0.05))
 
 
+def test_share_of_extreme_softmax_values(results):
+    # Voxels at .1, .3, .85 and, with `shift`, at .97: of 10 + n the n are extreme.
+    run(results, "DSC", shift=(2, 2, 2, 2))
+    run(results, "DSC++", shift=(0, 0, 0, 0))
+    row = decided(results, "ahead", "DSC", "DSC++", metric="extremes", sense="higher")
+    assert (row["verdict"], row["difference"]) == ("holds", pytest.approx(2 / 12))
+    assert row["verdict_corrected"] == row["paper"] == row["paper_tables"] == ""
+
+
 def test_holm_as_in_tests_csv(results):
     run(results, "CE", nll=(0.06, 0.05, 0.07, 0.09))
     run(results, "DSC", nll=DSC_NLL)
@@ -311,7 +329,7 @@ def test_simulated_images_decide_nothing(results):
     run(results, "DSC", nll=DSC_NLL, simulated=True)
     run(results, "DSC++", nll=PLUS_NLL, simulated=True)
     row = decided(results, "differs", "DSC++", "DSC", metric="nll", sense="lower")
-    assert (row["verdict"], row["why"]) == ("not run", "no runs on DRIVE")
+    assert (row["verdict"], row["why"]) == ("not run", "not run: all on DRIVE")
 
 
 def test_a_method_is_not_the_loss(results):
@@ -462,7 +480,7 @@ def test_the_same_bytes_again_and_no_nan(results):
     tables.write_tables(results)
     assert (results / "claims.csv").read_bytes() == first
     rows = read(results / "claims.csv")
-    assert tuple(rows[0]) == claims.COLUMNS
+    assert tuple(rows[0]) == decisions.COLUMNS
     assert {row["verdict"] for row in rows} == {
         "holds",
         "fails",
@@ -487,7 +505,7 @@ def test_summary_counts_every_claim_and_cell(results):
             assert int(said["count"]) == sum(row["verdict"] == verdict for row in own)
     cells = [row for row in counts if row["kind"] == "cells" and row["group"] != "all"]
     assert sum(int(row["count"]) for row in cells) == 184
-    shown = text.format_summary(results).splitlines()
+    shown = highlights.counts(results).splitlines()
     assert shown[0].startswith("Published cells (184): within ")
     assert shown[1].startswith(f"Claims of the text ({len(rows)}): holds ")
 
@@ -505,6 +523,20 @@ def test_summary_in_the_readme(results, tmp_path):
         "| DRIVE, vessel, preset reduced, 1 seed | 0.17 | 0.20 | 1.00 | "
         "+0.010 [+0.010, +0.010] | +0.004 |" in content
     )
+    named = dict(
+        line.removeprefix("- ").split(" (", 1)
+        for line in content.splitlines()
+        if line.startswith("- ") and "`" in line
+    )
+    # The proper NLL is the same for both here: what held by the published one fails.
+    other = named["Another verdict by the proper NLL and Brier"]
+    assert "`3.1-nll-gamma-2`" in other
+    assert "`3.1-nll-gamma-2`" not in named["Claims that fail"]
+    said = named["Printed means and standard errors speak against the text"]
+    assert "`3.2.1-focal-lowest-dice`" in said and "`3.1-brier-lowest`" not in said
+    (results / "claims.csv").write_text("id\n1\n")
+    with pytest.raises(InputError, match=r"claims\.csv: expected verdicts"):
+        text.update_readme(readme, results)
     (results / "summary.csv").write_text("kind\nclaims\n")
     with pytest.raises(InputError, match=r"summary\.csv: expected counts"):
-        text.format_summary(results)
+        highlights.counts(results)

@@ -15,10 +15,13 @@ from pipelines.reporting.estimates import Estimate, estimate, mean_of, over_case
 from pipelines.reporting.published import Cell
 from pipelines.reporting.study import STANDARD_GAMMA, Study, Variant
 
-__all__ = ["Figure", "Pair", "Printed", "Quantity", "Runs", "column_of"]
+__all__ = ["EXTREMES", "Figure", "Pair", "Printed", "Quantity", "Runs", "column_of"]
 
 _Floats = npt.NDArray[np.float64]
 _QUANTITY = re.compile(r"(?P<loss>.+?)(?: g=(?P<gamma>[\d.]+))?(?:@(?P<at>[\d.]+))?")
+EXTREMES = "extremes"
+"""A measure of confidence: the share of voxels with p < 0.05 or p >= 0.95."""
+
 _THRESHOLDS = [round(float(one), 9) for one in histograms.THRESHOLDS]
 
 
@@ -93,7 +96,7 @@ class Pair:
 
 def column_of(metric: str, corrected: bool) -> str:
     """The column of `cases.csv` for the paper's word, published form or corrected."""
-    return metric if corrected else metrics.PAPER_COLUMN[metric]
+    return metric if corrected else metrics.PAPER_COLUMN.get(metric, metric)
 
 
 class Runs:
@@ -171,6 +174,8 @@ class Runs:
         variant = self.study.standing_in(quantity.variant)
         if variant is None:
             raise KeyError(quantity.label)
+        if metric == EXTREMES:
+            return _extremes(self.study, variant, self.target)
         if quantity.threshold is None:
             column = column_of(metric, self.corrected)
             return self.study.measures(variant, self.target, column)
@@ -182,6 +187,17 @@ class Runs:
 def _at_thresholds(study: Study, variant: Variant, target: str) -> dict[str, _Floats]:
     """Read once what many claims ask for."""
     return study.at_thresholds(variant, target)
+
+
+@lru_cache(maxsize=64)
+def _extremes(study: Study, variant: Variant, target: str) -> _Floats:
+    """`EXTREMES` of each seed and case, (seeds, cases), from the histograms."""
+    shares = []
+    for counts, edges in study.counts(variant, target):
+        by_bin = counts.sum(axis=1)
+        between = (edges[:-1] >= _THRESHOLDS[0]) & (edges[:-1] < _THRESHOLDS[-1])
+        shares.append(by_bin[:, ~between].sum(axis=1) / by_bin.sum(axis=1))
+    return np.stack(shares)
 
 
 class Figure(NamedTuple):

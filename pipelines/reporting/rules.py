@@ -76,15 +76,17 @@ class Outcome:
 
     Attributes:
         verdict: `HOLDS`, `FAILS`, `UNDECIDED` or `NOT_RUN`.
-        why: in a few words.
+        why: in a few words; "" where nothing was run.
         weakness: of the parts of one claim the one with the highest is shown.
         pair: the two quantities it turns on, with both tests; None where there is none.
+        missing: labels of what is compared and was not run.
     """
 
     verdict: str
-    why: str
+    why: str = ""
     weakness: float = -math.inf
     pair: Pair | None = None
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -158,9 +160,9 @@ class _Pairwise(Rule):
         return _pairs(a, b)
 
     def decide(self, part: Part, runs: Runs) -> Outcome:
-        missing = [one.label for one in part.quantities if not runs.has(one)]
+        missing = tuple(one.label for one in part.quantities if not runs.has(one))
         if missing:
-            return Outcome(NOT_RUN, f"not run: {', '.join(missing)}")
+            return Outcome(NOT_RUN, missing=missing)
         pair = runs.pair(part.a[0], part.b[0], part.metric)
         if pair.n < 2:
             return Outcome(UNDECIDED, f"{pair.n} cases are defined for both", pair=pair)
@@ -172,15 +174,16 @@ class _Pairwise(Rule):
         a, b = (printed[one] for one in part.quantities)
         error = math.hypot(a.standard_error, b.standard_error)
         # Rounded, as 0.3 - 0.1 - 0.2 is not 0.
-        return HOLDS if self._printed(round(a.mean - b.mean, 9), error) else FAILS
+        agrees = self._printed(round(a.mean - b.mean, 9), error)
+        return "" if agrees is None else HOLDS if agrees else FAILS
 
     @abstractmethod
     def _decide(self, pair: Pair) -> Outcome:
         """Decide from a pair of two cases or more."""
 
     @abstractmethod
-    def _printed(self, difference: float, error: float) -> bool:
-        """Whether a printed difference, with its standard error, agrees."""
+    def _printed(self, difference: float, error: float) -> bool | None:
+        """Whether a printed difference, with its standard error, agrees; None: open."""
 
 
 class Differs(_Pairwise):
@@ -198,7 +201,7 @@ class Differs(_Pairwise):
         # The surer the wrong direction, the weaker.
         return Outcome(HOLDS if holds else FAILS, why, p if right else 2 - p, pair)
 
-    def _printed(self, difference: float, error: float) -> bool:
+    def _printed(self, difference: float, error: float) -> bool | None:
         return self._sign * difference > 0
 
 
@@ -221,8 +224,9 @@ class Steady(_Pairwise):
         why = f"interval reaches beyond +-{MARGIN:g}, and not wholly"
         return Outcome(UNDECIDED, why, weakness, pair)
 
-    def _printed(self, difference: float, error: float) -> bool:
-        return abs(difference) <= MARGIN
+    def _printed(self, difference: float, error: float) -> bool | None:
+        # How little "little" is, the paper does not say: the margin is ours.
+        return None
 
 
 class NoDifference(Steady):
@@ -242,7 +246,7 @@ class NoDifference(Steady):
         why = f"rank-sum p not below {ALPHA:g}; {same.why}"
         return Outcome(same.verdict, why, same.weakness, pair)
 
-    def _printed(self, difference: float, error: float) -> bool:
+    def _printed(self, difference: float, error: float) -> bool | None:
         return abs(difference) <= 1.96 * error
 
 
@@ -254,18 +258,18 @@ class _Ordered(Rule):
         undefined = [one.label for one, mean in means.items() if math.isnan(mean)]
         if undefined:
             return Outcome(UNDECIDED, f"undefined: {', '.join(undefined)}")
-        missing = [one.label for one in part.quantities if one not in means]
+        missing = tuple(one.label for one in part.quantities if one not in means)
         steps = self._steps(part, means)
         if not steps:
-            return Outcome(NOT_RUN, f"not run: {', '.join(missing)}")
+            return Outcome(NOT_RUN, missing=missing)
         lead, one, other = min(steps, key=lambda step: step[0])
         pair = runs.pair(one, other, part.metric)
-        rest = f"; not run: {', '.join(missing)}" if missing else ""
-        why = f"{one.label} minus {other.label}: {self._sign * lead:+.4f}{rest}"
-        if not self._stands(part, means, lead):
-            undone = self._may_turn(part, missing)
-            return Outcome(UNDECIDED if undone else FAILS, why, -lead, pair)
-        return Outcome(UNDECIDED if missing else HOLDS, why, -lead, pair)
+        why = f"{one.label} minus {other.label} is {self._sign * lead:+.4f}"
+        if self._stands(part, means, lead):
+            verdict = UNDECIDED if missing else HOLDS
+        else:
+            verdict = UNDECIDED if self._may_turn(part, missing) else FAILS
+        return Outcome(verdict, why, -lead, pair, missing)
 
     def in_print(self, part: Part, printed: _Figures) -> str:
         if not all(one in printed for one in part.quantities):
@@ -360,7 +364,7 @@ class AsPrinted(Rule):
     def decide(self, part: Part, runs: Runs) -> Outcome:
         quantity = part.a[0]
         if not runs.has(quantity):
-            return Outcome(NOT_RUN, f"not run: {quantity.label}")
+            return Outcome(NOT_RUN, missing=(quantity.label,))
         found = runs.estimate(quantity, part.metric)
         difference = found.mean - self.value
         why = f"ours {found.mean:.3f} ± {found.standard_error:.3f}"

@@ -36,7 +36,7 @@ def summary_rows(
 
     Args:
         tables: rows of `overview.overview_rows`.
-        claims: rows of `claims.claim_rows`.
+        claims: rows of `decisions.claim_rows`.
     """
     cells = [
         (f"Table {name.removesuffix('.csv')[-1]}", _of_cell(row))

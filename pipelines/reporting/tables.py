@@ -16,6 +16,7 @@ from pipelines.measure import histograms, metrics, statistics
 from pipelines.reporting import (
     calibration,
     claims,
+    decisions,
     observers,
     other_sets,
     overview,
@@ -419,9 +420,9 @@ def _over_all(results: Path, made: Sequence[tuple[Study, _Files]]) -> _Files:
         return {}
     own = [(s, {name: rows for name, (_, rows) in files.items()}) for s, files in made]
     tables = overview.overview_rows(cells, own)
-    decided = claims.claim_rows(paper, [(s, rows["tests.csv"]) for s, rows in own])
+    decided = decisions.claim_rows(paper, [(s, rows["tests.csv"]) for s, rows in own])
     files: _Files = {name: (OVERVIEW_COLUMNS, rows) for name, rows in tables.items()}
-    files["claims.csv"] = (claims.COLUMNS, decided)
+    files[claims.FILE] = (decisions.COLUMNS, decided)
     files[summary.FILE] = (summary.COLUMNS, summary.summary_rows(tables, decided))
     return files
 

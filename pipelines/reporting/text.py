@@ -11,8 +11,7 @@ import numpy as np
 
 from data_io.errors import InputError
 from pipelines.measure import histograms, metrics
-from pipelines.reporting import calibration, observers, summary, temperatures
-from pipelines.reporting.evidence import Quantity, Runs
+from pipelines.reporting import calibration, highlights, observers, temperatures
 from pipelines.reporting.published import (
     Cell,
     paper_folder,
@@ -25,9 +24,7 @@ from pipelines.run import TRUTH, write_atomically
 
 __all__ = [
     "TOPICS",
-    "format_summary",
     "format_table",
-    "markdown_summary",
     "markdown_table",
     "replace_marked",
     "update_readme",
@@ -40,8 +37,6 @@ _HEADINGS = {
     "dice": "Dice",
     "jaccard": "Jaccard",
 }
-_SUMMARY = "claims"
-_KINDS = {"cells": "Published cells", "claims": "Claims of the text"}
 TOPICS: Mapping[str, Callable[[Study], str]] = {
     "temperature": temperatures.markdown,
     "calibration": calibration.markdown,
@@ -82,73 +77,6 @@ def format_table(folder: Path) -> str:
 def markdown_table(folder: Path) -> str:
     """Lay out the runs of one folder as Markdown; content as in `format_table`."""
     return "\n\n".join(_markdown(block) for block in _blocks(Path(folder)))
-
-
-def format_summary(results: Path) -> str:
-    """How many published cells and claims came out how, in two lines.
-
-    Args:
-        results: the folder of all results, with its `summary.csv`.
-
-    Raises:
-        InputError: see `summary.read_counts`.
-    """
-    lines = []
-    for kind, groups_ in summary.read_counts(results).items():
-        counts = groups_["all"]
-        said = "; ".join(f"{verdict} {count}" for verdict, count in counts.items())
-        lines.append(f"{_KINDS[kind]} ({sum(counts.values())}): {said}.")
-    return "\n".join(lines)
-
-
-def markdown_summary(results: Path) -> str:
-    """The counts by table and section, and the central figures, as Markdown."""
-    parts = []
-    for kind, groups_ in summary.read_counts(results).items():
-        header = [_KINDS[kind], *groups_["all"]]
-        rows = [[group, *map(str, found.values())] for group, found in groups_.items()]
-        parts.append(_markdown_rows(header, rows))
-    return "\n\n".join([*parts, _central(results)])
-
-
-def _central(results: Path) -> str:
-    """DSC++ beside DSC wherever both were run: what the paper is about."""
-    header = ["DSC++ beside DSC", "NLL published, ratio", "paper", "NLL, ratio"]
-    header += ["Dice, difference", "paper"]
-    rows = []
-    for folder in groups(results):
-        study, cells = study_of(folder)
-        printed = {(c.variant, c.target, c.metric): c.value for c in cells}
-        if not cells or not all(variant in study.runs for variant in _PAIR):
-            continue
-        rows += [_central_row(study, target, printed) for target in study.targets]
-    return _markdown_rows(header, rows)
-
-
-def _central_row(
-    study: Study, target: str, printed: Mapping[tuple[Variant, str, str], float]
-) -> list[str]:
-    plus, plain = map(Quantity, _PAIR)
-    ratios = []
-    for corrected in (False, True):
-        means = Runs(study, (), target, corrected).means((plus, plain), "nll")
-        ratios.append(f"{means[plus] / means[plain]:.2f}")
-    pair = Runs(study, (), target).pair(plus, plain, "dice")
-    known = target if any(key[1] == target for key in printed) else ""
-    theirs = {
-        metric: [printed[variant, known, metric] for variant in _PAIR]
-        for metric in ("nll_published", "dice")
-    }
-    nll, dice = theirs.values()
-    seeds = f"{pair.seeds} seed{'s' if pair.seeds != 1 else ''}"
-    return [
-        f"{study.title}, {target}, preset {study.preset}, {seeds}",
-        ratios[0],
-        f"{nll[0] / nll[1]:.2f}",
-        ratios[1],
-        f"{pair.difference:+.3f} [{pair.ci_low:+.3f}, {pair.ci_high:+.3f}]",
-        f"{dice[0] - dice[1]:+.3f}",
-    ]
 
 
 def update_readme(readme: Path, results: Path) -> list[str]:
@@ -193,7 +121,7 @@ def _parts(results: Path) -> Iterator[tuple[str, Callable[[], str]]]:
         yield name, partial(markdown_table, folder)
         for topic, write in TOPICS.items():
             yield f"{name}-{topic}", partial(_on_topic, folder, write)
-    yield _SUMMARY, partial(markdown_summary, results)
+    yield highlights.MARKER, partial(highlights.markdown, results)
 
 
 def _on_topic(folder: Path, write: Callable[[Study], str]) -> str:
@@ -419,16 +347,8 @@ def _plain(block: _Block) -> str:
     return "\n".join([block.headline, rule, lines[0], rule, *lines[1:], rule, *notes])
 
 
-def _markdown_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cells) + " |"
-
-    ruler = "|---|" + "--:|" * (len(header) - 1)
-    return "\n".join([line(header), ruler, *map(line, rows)])
-
-
 def _markdown(block: _Block) -> str:
     # Two leading spaces mean "under the row above"; Markdown would drop them.
     body = [[re.sub("^  ", "&ensp;", row[0]), *row[1:]] for row in block.rows]
-    table = _markdown_rows(block.header, body)
+    table = highlights.markdown_rows(block.header, body)
     return f"**{block.headline}**\n\n{table}\n\n{' '.join(block.notes)}"

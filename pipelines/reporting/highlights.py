@@ -1,0 +1,141 @@
+"""How it stands over all data sets, in a few lines: for the terminal and the README."""
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from data_io.errors import InputError
+from pipelines.reporting import claims, summary
+from pipelines.reporting.evidence import Quantity, Runs
+from pipelines.reporting.overview import PRESETS
+from pipelines.reporting.study import STANDARD_GAMMA, Study, Variant, groups
+from pipelines.reporting.tables import study_of
+
+__all__ = ["MARKER", "counts", "markdown", "markdown_rows"]
+
+MARKER = "claims"
+"""Name of the marker in the README."""
+
+_KINDS = {"cells": "Published cells", "claims": "Claims of the text"}
+_PAIR = (Variant("DSC++", STANDARD_GAMMA), Variant("DSC"))
+
+_Claim = Mapping[str, str]
+
+_LISTS: Mapping[str, Callable[[_Claim], bool]] = {
+    "Claims that fail": lambda row: row["verdict"] == "fails",
+    "Another verdict by the proper NLL and Brier": lambda row: (
+        row["verdict_corrected"] not in ("", row["verdict"])
+    ),
+    "Printed means and standard errors speak against the text": lambda row: (
+        row["paper_tables"] == "fails"
+    ),
+}
+"""Which claims are named in the README, and under which words."""
+
+
+def markdown_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lay out a Markdown table: the first column to the left, the others right."""
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cells) + " |"
+
+    ruler = "|---|" + "--:|" * (len(header) - 1)
+    return "\n".join([line(header), ruler, *map(line, rows)])
+
+
+def counts(results: Path) -> str:
+    """How many published cells and claims came out how, in two lines.
+
+    Args:
+        results: the folder of all results, with its `summary.csv`.
+
+    Raises:
+        InputError: see `summary.read_counts`.
+    """
+    lines = []
+    for kind, by_group in summary.read_counts(results).items():
+        found = by_group["all"]
+        said = "; ".join(f"{verdict} {count}" for verdict, count in found.items())
+        lines.append(f"{_KINDS[kind]} ({sum(found.values())}): {said}.")
+    return "\n".join(lines)
+
+
+def markdown(results: Path) -> str:
+    """Counts by table and section, claims worth a look, DSC++ beside DSC.
+
+    Args:
+        results: the folder of all results, with its `summary.csv` and `claims.csv`.
+
+    Raises:
+        InputError: these cannot be read, or runs cannot be joined.
+    """
+    parts = []
+    for kind, by_group in summary.read_counts(results).items():
+        header = [_KINDS[kind], *by_group["all"]]
+        rows = [[group, *map(str, found.values())] for group, found in by_group.items()]
+        parts.append(markdown_rows(header, rows))
+    return "\n\n".join([*parts, _named(results), _central(results)])
+
+
+def _named(results: Path) -> str:
+    """The claims of `_LISTS` by their ids."""
+    path = Path(results) / claims.FILE
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        named = {
+            words: [row["id"] for row in rows if wanted(row)]
+            for words, wanted in _LISTS.items()
+        }
+        disputed = sum(row["disagree"] != "" for row in rows)
+    except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"{path}: expected verdicts on claims, found a file that cannot be read as "
+            f"such ({error!r}); write it anew with `dscpp tables`"
+        ) from error
+    lines = [
+        f"- {words} ({len(ids)}): {', '.join(f'`{one}`' for one in ids) or 'none'}."
+        for words, ids in named.items()
+    ]
+    lines.append(f"- Rank-sum test and paired test disagree: {disputed} claims.")
+    return "\n".join(lines)
+
+
+def _central(results: Path) -> str:
+    """DSC++ beside DSC wherever both were run: what the paper is about."""
+    header = ["DSC++ beside DSC", "NLL published, ratio", "paper", "NLL, ratio"]
+    header += ["Dice, difference", "paper"]
+    rows = []
+    for folder in groups(results):
+        study, cells = study_of(folder)
+        printed = {(c.variant, c.target, c.metric): c.value for c in cells}
+        both = all(variant in study.runs for variant in _PAIR)
+        if cells and both and study.preset in PRESETS:
+            rows += [_central_row(study, target, printed) for target in study.targets]
+    return markdown_rows(header, rows)
+
+
+def _central_row(
+    study: Study, target: str, printed: Mapping[tuple[Variant, str, str], float]
+) -> list[str]:
+    plus, plain = map(Quantity, _PAIR)
+    ratios = []
+    for corrected in (False, True):
+        means = Runs(study, (), target, corrected).means((plus, plain), "nll")
+        ratios.append(f"{means[plus] / means[plain]:.2f}")
+    pair = Runs(study, (), target).pair(plus, plain, "dice")
+    # Tables of binary data sets do not name the class.
+    known = target if any(key[1] == target for key in printed) else ""
+    nll, dice = (
+        [printed[variant, known, metric] for variant in _PAIR]
+        for metric in ("nll_published", "dice")
+    )
+    seeds = f"{pair.seeds} seed{'s' if pair.seeds != 1 else ''}"
+    return [
+        f"{study.title}, {target}, preset {study.preset}, {seeds}",
+        ratios[0],
+        f"{nll[0] / nll[1]:.2f}",
+        ratios[1],
+        f"{pair.difference:+.3f} [{pair.ci_low:+.3f}, {pair.ci_high:+.3f}]",
+        f"{dice[0] - dice[1]:+.3f}",
+    ]
