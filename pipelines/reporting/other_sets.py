@@ -67,10 +67,11 @@ def _of_set(path: Path) -> list[dict[str, object]]:
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            cases = list(csv.DictReader(file))
+            # As in the tables: all of the image, and not its band once more.
+            found = [row for row in csv.DictReader(file) if row["region"] == "image"]
         return [
-            _row(path.parent.name, target, metric, cases)
-            for target in dict.fromkeys(case["target"] for case in cases)
+            _row(path.parent.name, target, metric, found)
+            for target in dict.fromkeys(row["target"] for row in found)
             for metric in metrics.METRICS
         ]
     except (OSError, KeyError, ValueError) as error:
