@@ -93,11 +93,10 @@ def _measure(chosen: list[Part], data: Path | None, fast: bool) -> list[dict[str
             print(f"{part.entry} ({part.source}): skipped, takes minutes")
             continue
         try:
-            root = _root(part.needs, data)
+            found = part.rows(_root(part.needs, data))
         except InputError as error:
             print(f"{part.entry} ({part.source}): skipped, no data.\n  {error}")
             continue
-        found = part.rows(root)
         print(f"{part.entry} ({part.source}): {part.measured_on}")
         for row in found:
             pair = (f"{form} {row[form] or '-'}" for form in ("published", "corrected"))

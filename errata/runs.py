@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_io.errors import InputError
 from errata.registry import RESULTS, Row, measured
 from pipelines.measure import histograms, statistics
 from pipelines.measure.metrics import EPSILON
@@ -43,7 +44,7 @@ def column(
     """
     chosen = [
         float(row[name] or "nan")
-        for row in _cases(RESULTS / group / "runs" / f"{LOSSES[loss]}-s0")
+        for row in _cases(_file(group, loss, "cases.csv"))
         if (row["split"], row["region"], row["reference"])
         == ("test", region, "observer1")
         and target in ("", row["target"])
@@ -51,9 +52,24 @@ def column(
     return np.array(chosen)
 
 
+def _file(group: str, loss: str, name: str) -> Path:
+    """A file of a committed run.
+
+    Raises:
+        InputError: it is not there.
+    """
+    path = RESULTS / group / "runs" / f"{LOSSES[loss]}-s0" / name
+    if not path.exists():
+        raise InputError(
+            f"{path}: expected a file of the committed run, found none; restore it, or "
+            "train the run again"
+        )
+    return path
+
+
 @cache
-def _cases(folder: Path) -> list[dict[str, str]]:
-    with (folder / "cases.csv").open(newline="", encoding="utf-8") as file:
+def _cases(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -74,6 +90,13 @@ def foreground_nll() -> Iterator[Row]:
             yield Row(f"NLL of {loss}, {title}", *pair)
         best = (min(found, key=lambda loss: found[loss][form]) for form in (0, 1))
         yield Row(f"lowest NLL of the three, {title}", *best)
+        p = (
+            statistics.signed_rank(
+                column(group, "DSC++", name), column(group, "CE", name)
+            ).p
+            for name in ("nll_published", "nll")
+        )
+        yield Row(f"p of DSC++ against CE, signed-rank, {title}", *p)
     share = column(DRIVE, "CE", "n_foreground") / column(DRIVE, "CE", "n_voxels")
     yield Row(
         'NLL of "all foreground" (p = 1 everywhere), DRIVE',
@@ -126,35 +149,24 @@ def rank_sum() -> Iterator[Row]:
             )
 
 
-@measured("undefined-scores", "run", "CE, DSC and DSC++, preset reduced, seed 0, test")
+@measured("undefined-scores", "run", "DSC and DSC++, preset reduced, seed 0, test")
 def undefined_scores() -> Iterator[Row]:
     """How many overlap scores of the committed runs are undefined."""
     groups = {"DRIVE": DRIVE, "2018DSB": DSB, "simulated KiTS19": KITS}
     names = ("dice", "jaccard", "precision", "recall")
     for title, group in groups.items():
-        values = np.concatenate(
-            [
-                column(group, loss, name)
-                for loss in LOSSES
-                if _exists(group, loss)
-                for name in names
-            ]
-        )
-        yield Row(
-            f"undefined scores, {title}, of {values.size}",
-            None,
-            int(np.isnan(values).sum()),
-        )
-
-
-def _exists(group: str, loss: str) -> bool:
-    return (RESULTS / group / "runs" / f"{LOSSES[loss]}-s0" / "cases.csv").exists()
+        values = [
+            column(group, loss, name) for loss in ("DSC", "DSC++") for name in names
+        ]
+        undefined = int(np.isnan(np.concatenate(values)).sum())
+        number = sum(one.size for one in values)
+        yield Row(f"undefined scores, {title}, of {number}", None, undefined)
 
 
 @measured("threshold-comparison", "run", "DRIVE, preset reduced, DSC++, seed 0, test")
 def threshold_comparison() -> Iterator[Row]:
     """Overlap where s < T is called foreground, and where s >= T is."""
-    path = RESULTS / DRIVE / "runs" / "dscpp-s0" / "histograms.npz"
+    path = _file(DRIVE, "DSC++", "histograms.npz")
     found = histograms.load(path)
     rows = found.where(
         target="vessel", split="test", region="image", reference="observer1"
@@ -184,8 +196,8 @@ def field_of_view() -> Iterator[Row]:
 @measured("best-checkpoint", "run", "DRIVE, preset reduced, seed 0")
 def best_checkpoint() -> Iterator[Row]:
     """Validation loss of the last epoch, and of the epoch whose weights are kept."""
-    for loss, slug in LOSSES.items():
-        path = RESULTS / DRIVE / "runs" / f"{slug}-s0" / "history.csv"
+    for loss in LOSSES:
+        path = _file(DRIVE, loss, "history.csv")
         with path.open(newline="", encoding="utf-8") as file:
             values = [float(row["val_loss"]) for row in csv.DictReader(file)]
         yield Row(
@@ -198,7 +210,7 @@ def counts() -> Iterator[Row]:
     """Images of 2018DSB in Table 1, and in the corrected copy that our runs have."""
     from errata.printed import TABLE_1
 
-    path = RESULTS / DSB / "runs" / "dsc-s0" / "run.json"
+    path = _file(DSB, "DSC", "run.json")
     split = json.loads(path.read_text("utf-8"))["split"]
     parts = ("training", "validation", "test")
     found = [len(split[part]) for part in parts]

@@ -174,6 +174,20 @@ def test_without_data_a_part_is_skipped_and_says_why(
     assert "KiTS19" in said
 
 
+def test_without_its_run_a_part_is_skipped_and_says_why(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from errata import runs
+
+    monkeypatch.setattr(runs, "RESULTS", tmp_path)
+    assert command.main(["field-of-view"]) == 0
+    said = capsys.readouterr().out
+    assert "field-of-view (run): skipped" in said
+    assert "ce-s0" in said
+
+
 def test_one_entry_is_printed_and_an_unknown_one_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
