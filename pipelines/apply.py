@@ -82,12 +82,15 @@ def open_model(path: Path) -> Trained:
             the network's input and z-scored, as in this project.
 
     Raises:
-        InputError: no model, a damaged one, other weights than the run's, or without
+        InputError: no model, a damaged one, other weights than the run's, a run after
+            a method such as temperature, or without
             `run.json` a network for volumes, whose voxel size it alone knows, one of
             no fixed input size, or one that does not go from grey or RGB images to two
             classes or more.
     """
     file = path / runs.MODEL if path.is_dir() else path
+    if runs.is_run(path):
+        _require_trained(runs.Run.open(path))
     model = predict.read_model(file)
     if runs.is_run(file.parent) and file.name == runs.MODEL:
         run = runs.Run.open(file.parent)
@@ -100,6 +103,17 @@ def open_model(path: Path) -> Trained:
     number = int(model.output_shape[-1])
     names = ("background", *map(str, range(1, number)))
     return Trained(model, Settings(shape), Protocol(shape), names)
+
+
+def _require_trained(run: runs.Run) -> None:
+    """Refuses a run that was made from another one's probabilities."""
+    method = run.record.get("method")
+    if method:
+        origin = run.record.get("posthoc", {}).get("run", "the one it was made from")
+        raise InputError(
+            f"{run.folder}: expected a run with a network, found one after {method}, "
+            f"which has probabilities alone; give the run that was trained: {origin}"
+        )
 
 
 def _require_alone(file: Path, model: keras.Model) -> None:

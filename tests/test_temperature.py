@@ -12,7 +12,7 @@ from written_runs import DSC_NLL, make_run, one, read
 
 from data_io.datasets import phantom
 from data_io.errors import InputError
-from pipelines import cli, stages, stored
+from pipelines import apply, cli, stages, stored
 from pipelines import run as runs
 from pipelines.posthoc import temperature
 from pipelines.reporting import tables, temperatures, text
@@ -152,6 +152,12 @@ def test_a_scaled_run_is_not_scaled_again(trained):
     made = stages.temperature(trained.run, trained.data, trained.work)
     with pytest.raises(InputError, match="expected a run as it was trained"):
         stages.temperature(made.folder, trained.data, trained.work)
+
+
+def test_a_scaled_run_has_no_network_for_other_images(trained, tmp_path):
+    made = stages.temperature(trained.run, trained.data, trained.work)
+    with pytest.raises(InputError, match=r"found one after temperature.*: dsc-s0$"):
+        apply.predict_files(made.folder, trained.data, tmp_path / "out")
 
 
 def test_a_run_without_probabilities_is_told(trained, tmp_path):
