@@ -41,7 +41,7 @@ DATA_FLAGS = $(call flag,DATA,data)$(if $(PHANTOM), --phantom)
 
 .PHONY: help install demo reproduce-drive reproduce-dsb2018 kits19 tables figures docs
 .PHONY: errata test lint test-backends test-backend recipes bench-losses
-.PHONY: bench-step bench-evaluation lock clean
+.PHONY: bench-step bench-coverage bench-evaluation lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' Makefile
@@ -120,6 +120,9 @@ bench-losses: .venv-peers/.ready ## time the losses in a training step and again
 
 bench-step: $(VENV)/.ready
 	@$(VENV)/bin/python -m benchmarks.losses step
+
+bench-coverage: $(VENV)/.ready ## how often the 95 % intervals hold the true mean (20 minutes)
+	@nice $(VENV)/bin/python -m benchmarks.coverage
 
 bench-evaluation: $(VENV)/.ready ## memory of volumes, beside the notebooks' way (8 GB)
 	@nice $(VENV)/bin/python -m benchmarks.evaluation_memory
