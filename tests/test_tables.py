@@ -16,7 +16,7 @@ from written_runs import CASES, DSC_NLL, PLUS_NLL, make_run, one, read
 from data_io.content import file_hash
 from data_io.errors import InputError
 from pipelines.measure import histograms, metrics
-from pipelines.reporting import estimates, published, study, tables, text
+from pipelines.reporting import estimates, overview, published, study, tables, text
 
 # Written whatever was run.
 ALWAYS = ("tests.csv", "thresholds.csv", "calibration.csv", "reliability.csv")
@@ -612,6 +612,19 @@ def test_every_published_cell_stands_once_at_the_top(results):
     # Table 3 at gamma 1 is the same training.
     found = one(read(results / "table3.csv"), gamma="1", metric="nll_published")
     assert (found["preset"], found["mean"]) == ("paper", "0.3")
+
+
+def test_simulated_rows_are_not_taken_even_if_offered(results):
+    run = {"loss": "CE", "gamma": None, "target": "vessel", "metric": "dice"}
+    offered = {"table4.csv": [run | {"mean": 0.5, "verdict": "within"}]}
+    cells = published.published_cells(published.paper_folder(results))
+    means = []
+    for name, simulated in (("real", False), ("phantom", True)):
+        make_run(results, "CE", dataset=name, simulated=simulated)
+        found = tables.study_of(results / name / "paper")[0]
+        rows = overview.overview_rows(cells, [(found, offered)])["table4.csv"]
+        means.append([row["mean"] for row in rows if "mean" in row])
+    assert means == [[0.5], []]
 
 
 def test_nothing_at_the_top_without_the_papers_data(results):
