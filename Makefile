@@ -67,7 +67,7 @@ kits19: $(VENV)/.ready ## the same on KiTS19 in 3D (DATA=folder; PHANTOM=1 simul
 	@$(VENV)/bin/dscpp reproduce --dataset kits19$(DATA_FLAGS)$(FLAGS)
 
 tables: $(VENV)/.ready ## write every table anew from the committed runs
-	@$(VENV)/bin/dscpp tables --readme README.md
+	@$(VENV)/bin/dscpp tables --readme README.md docs/results.md
 	@$(VENV)/bin/python -m errata --source run --write >/dev/null
 
 figures: $(VENV)/.ready ## draw every figure anew; those with images where DATA is

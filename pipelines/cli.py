@@ -434,8 +434,10 @@ def _tables(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--readme",
         type=arguments.folder,
+        nargs="+",
+        default=[],
         metavar="FILE",
-        help="put the tables between their markers in this Markdown file too",
+        help="put the tables between their markers in these Markdown files too",
     )
     parser.set_defaults(run=_run_tables)
 
@@ -454,8 +456,8 @@ def _run_tables(options: argparse.Namespace) -> None:
     if over_all:
         print(highlights.counts(options.results), end="\n\n")
         print("\n".join(str(path) for path in over_all))
-    if options.readme:
-        text.update_readme(options.readme, options.results)
+    for path in options.readme:
+        text.update_readme(path, options.results)
 
 
 def _figures(commands: _Commands[argparse.ArgumentParser]) -> None:
