@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_io import datasets
+from data_io.content import file_hash
 from pipelines import evaluate, stored
 from pipelines import run as runs
 
@@ -29,6 +30,7 @@ _SHARED = (
     "dataset", "title", "simulated", "classes", "preset", "backend", "overrides",
     "settings", "preprocessing", "split_seed", "split", "data_hash",
 )  # fmt: skip
+_FILES = ("cases.csv", "histograms.npz")
 _Rows = list[dict[str, Any]]
 
 
@@ -55,10 +57,25 @@ def measure(group: Path, root: Path) -> runs.Run | None:
     record |= {"loss": "", "gamma": None, "seed": 0, "method": runs.TRUTH}
     folder = done[0].folder.parent / FOLDER
     with runs.lock_folder(folder):
+        if _is_current(folder, record):
+            return runs.Run.open(folder)
         run = runs.Run.create(folder, record)
         evaluate.write(folder, record, *_measured(module, root, run))
-        run.update(files=["cases.csv", "histograms.npz"], state="evaluated")
+        run.update(files=list(_FILES), state="evaluated")
     return run
+
+
+def _is_current(folder: Path, record: dict[str, Any]) -> bool:
+    """Whether this was measured before, and its files are as they were written."""
+    if not runs.is_run(folder):
+        return False
+    found = runs.Run.open(folder).record
+    same = all(found.get(key) == value for key, value in record.items())
+    if not same or found["state"] != "evaluated":
+        return False
+    paths = [folder / name for name in _FILES]
+    hashes = [file_hash(path) for path in paths if path.is_file()]
+    return hashes == [found["files"][name] for name in _FILES]
 
 
 def _measured(module: ModuleType, root: Path, run: runs.Run) -> tuple[_Rows, _Rows]:

@@ -164,9 +164,12 @@ def test_without_known_probabilities_there_is_none(group, data, monkeypatch, tmp
     assert truth.measure(group, data) is None
 
 
-def test_measured_again_it_is_the_same(group, data):
+def test_measured_once_and_again_where_a_file_is_not_as_written(group, data):
     run = group / "runs" / truth.FOLDER
-    before = {path.name: path.read_bytes() for path in run.glob("[a-z]*.*")}
+    paths = [run / name for name in ("run.json", "cases.csv", "histograms.npz")]
+    before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in paths]
     truth.measure(group, data)
-    assert {p.name: p.read_bytes() for p in run.glob("[a-z]*.*")} == before
-    assert set(before) == {"run.json", "cases.csv", "histograms.npz"}
+    assert [(p.read_bytes(), p.stat().st_mtime_ns) for p in paths] == before
+    paths[1].write_text("damaged")
+    truth.measure(group, data)
+    assert [p.read_bytes() for p in paths] == [content for content, _ in before]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from data_io.errors import InputError
-from pipelines import cli
+from pipelines import cli, truth
 from pipelines import run as runs
 from pipelines.workflow import estimate, leader, plan, reproduce
 
@@ -38,9 +38,10 @@ def finish(process, timeout=200):
 
 
 def run_folders(folder):
-    """The runs that were trained, without their scaled twins."""
+    """The runs that were trained, without their scaled twins and the truth."""
     found = sorted((folder / "results" / "phantom").glob("*/runs/*"))
-    return [run for run in found if not run.name.endswith("-temperature")]
+    other = ("-temperature", truth.FOLDER)
+    return [run for run in found if not run.name.endswith(other)]
 
 
 def twin(run):
