@@ -11,7 +11,8 @@ import pytest
 
 from pipelines import cli
 
-COMMANDS = (["tables"], ["figures"])
+# As `make tables` names them.
+PAGES = ("README.md", "docs/results.md")
 
 
 def is_given(path: PurePosixPath) -> bool:
@@ -57,8 +58,12 @@ def test_every_committed_file_is_generated_to_the_byte(project, tmp_path, capsys
         if not is_given(name)
     }
     folder = clone(project, tmp_path / "results", names)
-    for command in COMMANDS:
-        assert cli.main([*command, "--results", str(folder)]) == 0
+    pages = [tmp_path / Path(page).name for page in PAGES]
+    for page, copy in zip(PAGES, pages, strict=True):
+        shutil.copyfile(project / page, copy)
+    given = ["--results", str(folder)]
+    assert cli.main(["tables", *given, "--readme", *map(str, pages)]) == 0
+    assert cli.main(["figures", *given]) == 0
     # Figures with images need what git has not: each says so.
     said = capsys.readouterr().out.splitlines()
     skipped = [line for line in said if line.startswith("skipped: ")]
@@ -70,4 +75,9 @@ def test_every_committed_file_is_generated_to_the_byte(project, tmp_path, capsys
     # Committed and made by nothing, or made and not committed.
     assert sorted(found) == sorted(expected)
     stale = [str(name) for name in expected if found[name] != expected[name]]
+    stale += [
+        page
+        for page, copy in zip(PAGES, pages, strict=True)
+        if copy.read_bytes() != (project / page).read_bytes()
+    ]
     assert stale == [], "run `make tables figures` and commit what it writes"
