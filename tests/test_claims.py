@@ -4,6 +4,7 @@ import csv
 import math
 import shutil
 
+import numpy as np
 import pytest
 from written_runs import CASES, DSC_NLL, PLUS_NLL, make_run, one, read
 
@@ -352,12 +353,14 @@ def test_a_method_is_not_the_loss(results):
 
 
 def test_seeds_are_averaged(results):
-    run(results, "DSC", DICE)
+    for seed in (0, 1):
+        run(results, "DSC", DICE, seed=seed)
     run(results, "DSC++", shifted((0.02,) * 4), seed=0)
     run(results, "DSC++", shifted((-0.01,) * 4), seed=1)
     row = decided(results, "steady", "DSC++", "DSC")
     assert row["difference"] == pytest.approx(0.005)
-    assert (row["verdict"], row["seeds"], row["n"]) == ("holds", 1, len(CASES))
+    # The seeds differ by 0.03, so SE over seeds is 0.015: beyond the margin.
+    assert (row["verdict"], row["seeds"], row["n"]) == ("undecided", 2, len(CASES))
 
 
 @pytest.mark.parametrize(
@@ -554,3 +557,39 @@ def test_summary_in_the_readme(results, tmp_path):
     (results / "summary.csv").write_text("kind\nclaims\n")
     with pytest.raises(InputError, match=r"summary\.csv: expected counts"):
         highlights.counts(results)
+
+
+def test_a_pair_is_of_the_seeds_that_both_have(results):
+    # Seed 1 alone is shared: 0.5, 0.6, 0.7, 0.8 less 0.1, 0.1, 0.2, 0.2.
+    for seed, shift in ((0, 5.0), (1, 0.0)):
+        make_run(results, "DSC", np.array((0.5, 0.6, 0.7, 0.8)) + shift, seed=seed)
+    for seed, shift in ((1, 0.0), (2, 9.0)):
+        nll = np.array((0.1, 0.1, 0.2, 0.2)) + shift
+        make_run(results, "DSC++", nll, gamma=2.0, seed=seed)
+    joined, _ = tables.study_of(results / "drive" / "paper")
+    plain, plus = evidence.Quantity.parse("DSC"), evidence.Quantity.parse("DSC++")
+    pair = evidence.Runs(joined, ()).pair(plain, plus, "nll")
+    assert (pair.seeds, pair.n) == (1, 4)
+    assert pair.difference == pytest.approx(0.5)
+    row = next(
+        row
+        for row in tables.comparison_rows(joined)
+        if (row["metric"], row["test"]) == ("nll_published", "rank_sum")
+    )
+    # Every value of DSC is above every one of DSC++: U at its end.
+    assert abs(row["statistic"]) == pytest.approx(2.309, abs=1e-3)
+
+
+def test_the_interval_of_a_pair_has_the_spread_over_seeds(results):
+    # All cases differ by 0.1 with seed 0 and by 0.3 with seed 1: over cases alone the
+    # interval has no width; SE over seeds is 0.1, so it is 0.2 -+ 0.196.
+    for seed, gap in ((0, 0.1), (1, 0.3)):
+        make_run(results, "DSC", (0.5, 0.6, 0.7, 0.8), seed=seed)
+        nll = np.array((0.5, 0.6, 0.7, 0.8)) - gap
+        make_run(results, "DSC++", nll, gamma=2.0, seed=seed)
+    joined, _ = tables.study_of(results / "drive" / "paper")
+    pair = evidence.Runs(joined, ()).pair(
+        *map(evidence.Quantity.parse, ("DSC", "DSC++")), "nll"
+    )
+    assert pair.difference == pytest.approx(0.2)
+    assert (pair.ci_low, pair.ci_high) == pytest.approx((0.004, 0.396), abs=1e-6)

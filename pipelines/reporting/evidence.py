@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from data_io.errors import InputError
 from pipelines.measure import histograms, metrics, statistics
-from pipelines.reporting.estimates import Estimate, estimate, mean_of, over_cases
+from pipelines.reporting.estimates import Estimate, estimate, mean_of
 from pipelines.reporting.published import Cell
 from pipelines.reporting.study import STANDARD_GAMMA, Study, Variant
 
@@ -64,16 +64,17 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two quantities on the same test cases, each case averaged over seeds.
+    """Two quantities on the same test cases and seeds: those that both have.
 
     Attributes:
         a: the first quantity.
         b: the second.
         difference: mean over cases of a - b.
-        ci_low: lower end of its 95 % interval (paired bootstrap over cases, BCa).
+        ci_low: lower end of its 95 % interval: paired bootstrap over cases (BCa), with
+            the spread over seeds as in `estimates.estimate`.
         ci_high: upper end.
         n: cases defined for both.
-        seeds: number of seeds, of the one that has fewer.
+        seeds: number of seeds that both have; of the one with fewer where none is.
         z: of the rank-sum test, positive where a is higher.
         p_rank_sum: of the published test.
         p_signed_rank: of the paired test.
@@ -143,11 +144,15 @@ class Runs:
 
     def pair(self, a: Quantity, b: Quantity, metric: str) -> Pair:
         """Compare two quantities that were run, over the cases defined for both."""
-        found = [self._values(quantity, metric) for quantity in (a, b)]
+        rows = self.study.shared(*(self._variant(one) for one in (a, b)))
+        found = [
+            self._values(quantity, metric)[own]
+            for quantity, own in zip((a, b), rows, strict=True)
+        ]
         values_a, values_b = (mean_of(values, axis=0) for values in found)
         both = ~np.isnan(values_a) & ~np.isnan(values_b)
         values_a, values_b = values_a[both], values_b[both]
-        differences = over_cases((values_a - values_b).tobytes())
+        differences = _difference(*(values[:, both] for values in found))
         rank_sum = statistics.rank_sum(values_a, values_b)
         key = (column_of(metric, self.corrected), frozenset(map(self._label, (a, b))))
         return Pair(
@@ -169,11 +174,15 @@ class Runs:
         variant = self.study.standing_in(quantity.variant) or quantity.variant
         return Quantity(variant, quantity.threshold).label
 
-    def _values(self, quantity: Quantity, metric: str) -> _Floats:
-        """One value a seed and case, (seeds, cases)."""
+    def _variant(self, quantity: Quantity) -> Variant:
         variant = self.study.standing_in(quantity.variant)
         if variant is None:
             raise KeyError(quantity.label)
+        return variant
+
+    def _values(self, quantity: Quantity, metric: str) -> _Floats:
+        """One value a seed and case, (seeds, cases)."""
+        variant = self._variant(quantity)
         if metric == EXTREMES:
             return _extremes(self.study, variant, self.target)
         if quantity.threshold is None:
@@ -181,6 +190,17 @@ class Runs:
             return self.study.measures(variant, self.target, column)
         index = _THRESHOLDS.index(quantity.threshold)
         return _at_thresholds(self.study, variant, self.target)[metric][:, :, index]
+
+
+def _difference(a: _Floats, b: _Floats) -> Estimate:
+    """Mean of a - b over cases and seeds, (seeds, cases) each, as in the tables.
+
+    Without a seed in common the losses are averaged first, and how much seeds differ
+    is not in the interval.
+    """
+    if len(a) == len(b):
+        return estimate(a - b)
+    return estimate((mean_of(a, axis=0) - mean_of(b, axis=0))[np.newaxis])
 
 
 @lru_cache(maxsize=64)

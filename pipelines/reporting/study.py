@@ -152,6 +152,19 @@ class Study:
         """Training seeds at hand."""
         return tuple(int(run.record["seed"]) for run in self.runs[variant])
 
+    def shared(self, a: Variant, b: Variant) -> tuple[list[int], list[int]]:
+        """Rows of two variants' values that are of the same seeds.
+
+        Returns:
+            For each variant the rows of `measures` of the seeds that both have, in the
+            same order; all rows of each where they have none in common.
+        """
+        seeds_a, seeds_b = self.seeds(a), self.seeds(b)
+        both = [seed for seed in seeds_a if seed in seeds_b]
+        if not both:
+            return list(range(len(seeds_a))), list(range(len(seeds_b)))
+        return [seeds_a.index(s) for s in both], [seeds_b.index(s) for s in both]
+
     def measures(self, variant: Variant, target: str, metric: str) -> _Floats:
         """One metric of every seed and test case, (seeds, cases); NaN: undefined."""
         row, column = self.targets.index(target), metrics.METRICS.index(metric)

@@ -283,8 +283,9 @@ def _partner(cell: Cell, cells: Sequence[Cell]) -> Cell | None:
 def comparison_rows(study: Study) -> list[_Row]:
     """Compare all pairs of the study's main variants, with `TEST_COLUMNS`.
 
-    Each case is averaged over seeds first. Both tests take the cases that are defined
-    for both losses. Holm's correction is over the pairs of one metric, target and test.
+    Each case is averaged over the seeds that both have. Both tests take the cases that
+    are defined for both losses. Holm's correction is over the pairs of one metric,
+    target and test.
     """
     rows: list[_Row] = []
     for target in study.targets:
@@ -299,8 +300,8 @@ def _family(study: Study, target: str, metric: str, test: str) -> list[_Row]:
     rows: list[_Row] = []
     for a, b in combinations(study.main, 2):
         values_a, values_b = (
-            mean_of(study.measures(variant, target, metric), axis=0)
-            for variant in (a, b)
+            mean_of(study.measures(variant, target, metric)[own], axis=0)
+            for variant, own in zip((a, b), study.shared(a, b), strict=True)
         )
         both = ~np.isnan(values_a) & ~np.isnan(values_b)
         result = function(values_a[both], values_b[both])
