@@ -301,7 +301,7 @@ def test_done_work_is_not_repeated_nor_are_committed_runs_of_a_fresh_clone(
 ):
     # One run as it was left, with its weights; one as it comes from git.
     whole, committed = run_folders(tiny)
-    for folder in (whole, twin(whole)):
+    for folder in (whole, twin(whole), whole.with_name("true-posterior")):
         shutil.copytree(folder, tmp_path / folder.relative_to(tiny))
     copy = tmp_path / committed.relative_to(tiny)
     copy.mkdir(parents=True)

@@ -236,7 +236,10 @@ class Call:
         """Of simulated images, measure the true probabilities beside the networks."""
         from pipelines import truth
 
-        truth.measure(self.planned[0].folder.parent.parent, self.data)
+        try:
+            truth.measure(self.planned[0].folder.parent.parent, self.data)
+        except InputError as error:  # a run that failed must not hide which one it is
+            print(f"The truth was not measured: {error}", file=sys.stderr)
 
     def _tables(self) -> int:
         overrides = self.planned[0].task.overrides
