@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from pipelines.measure import statistics
 from pipelines.reporting.estimates import estimate
+from pipelines.run import write_csv
 
 OUTPUT = Path(__file__).with_suffix(".csv")
 RESULTS = Path(__file__).parents[1] / "results"
@@ -167,15 +168,7 @@ def main() -> None:
         for found in waiting:
             rows.append(found.result())
             print(*rows[-1].values(), sep=", ", flush=True)
-    write(options.output, rows)
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write the rows as CSV."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(options.output, COLUMNS, rows)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ notebooks' way takes 8 GB of memory.
 from __future__ import annotations
 
 import argparse
-import csv
 import functools
 import json
 import subprocess
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from pipelines import provenance
+from pipelines.run import write_csv
 
 OUTPUT = Path(__file__).with_suffix(".csv")
 COLUMNS = (
@@ -230,7 +230,7 @@ def main() -> None:
     elif options.measure:
         print(json.dumps(measure(options.measure, options.folder)))
     else:
-        write(options.output, run_all(options.only))
+        write_csv(options.output, COLUMNS, run_all(options.only))
 
 
 def measure(what: str, folder: Path) -> dict[str, float]:
@@ -272,14 +272,6 @@ def _call(*arguments: str) -> str:
     command = [sys.executable, "-m", "benchmarks.evaluation_memory", *arguments]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return done.stdout.splitlines()[-1] if done.stdout else ""
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write the rows as CSV."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ __all__ = [
     "DIAGRAM",
     "DIAGRAM_COLUMNS",
     "EITHER",
-    "MEASURES",
     "TABLE",
     "Binned",
     "Reader",
@@ -47,9 +46,6 @@ DIAGRAM_COLUMNS = (
     "confidence", "frequency", "n_voxels", "n_cases", "frequency_p10", "frequency_p90",
     "share_both", "share_one", "share_none", "seeds", "p_in_bins",
 )  # fmt: skip
-
-MEASURES = ("nll", "brier", "ece", "ace", "mce")
-"""What is estimated over cases, besides Murphy's parts of the Brier score."""
 
 EITHER = "mean of both"
 """The reference where both observers' labels are averaged."""
@@ -177,6 +173,17 @@ def identity(variant: Variant) -> _Row:
     return {"loss": name, "gamma": variant.gamma}
 
 
+def _everywhere(
+    study: Study,
+) -> Iterator[tuple[Variant, Reader, tuple[str, str, str], _Row]]:
+    """Every variant in each class, region and reference, with the columns of that."""
+    for variant in study.runs:
+        reader = Reader(study, variant)
+        for place in reader.places():
+            names = zip(("target", "region", "reference"), place, strict=True)
+            yield variant, reader, place, identity(variant) | dict(names)
+
+
 def rows(study: Study) -> list[_Row]:
     """Estimate every measure of every variant, in all regions, with `COLUMNS`.
 
@@ -184,19 +191,14 @@ def rows(study: Study) -> list[_Row]:
     all test cases' voxels together, the mean over seeds.
     """
     found = []
-    for variant in study.runs:
-        reader = Reader(study, variant)
-        for place in reader.places():
-            binned = reader.binned(*place)
-            about = identity(variant) | dict(
-                zip(("target", "region", "reference"), place, strict=True)
-            )
-            for measure, (cases, pooled) in _measured(
-                study, variant, place, binned
-            ).items():
-                row = about | {"measure": measure} | spread(cases)
-                row |= {"pooled": pooled, "p_in_bins": binned.p_in_bins}
-                found.append(row)
+    for variant, reader, place, about in _everywhere(study):
+        binned = reader.binned(*place)
+        for measure, (cases, pooled) in _measured(
+            study, variant, place, binned
+        ).items():
+            row = about | {"measure": measure} | spread(cases)
+            row |= {"pooled": pooled, "p_in_bins": binned.p_in_bins}
+            found.append(row)
     return found
 
 
@@ -253,21 +255,16 @@ def diagram_rows(study: Study) -> list[_Row]:
     how far the cases lie apart.
     """
     found = []
-    for variant in study.runs:
-        reader = Reader(study, variant)
-        for place in reader.places():
-            binned = reader.binned(*place)
-            about = identity(variant) | dict(
-                zip(("target", "region", "reference"), place, strict=True)
-            )
-            about |= {"seeds": len(binned.counts), "p_in_bins": binned.p_in_bins}
-            columns = _diagram(binned)
-            if place[-1] == EITHER:
-                columns |= _agreement(reader.pairs(*place[:2]), binned.edges)
-            found += [
-                about | {name: values[index] for name, values in columns.items()}
-                for index in range(len(calibration.WIDE) - 1)
-            ]
+    for _, reader, place, about in _everywhere(study):
+        binned = reader.binned(*place)
+        about |= {"seeds": len(binned.counts), "p_in_bins": binned.p_in_bins}
+        columns = _diagram(binned)
+        if place[-1] == EITHER:
+            columns |= _agreement(reader.pairs(*place[:2]), binned.edges)
+        found += [
+            about | {name: values[index] for name, values in columns.items()}
+            for index in range(len(calibration.WIDE) - 1)
+        ]
     return found
 
 
