@@ -12,13 +12,22 @@ import numpy as np
 from tqdm import tqdm
 
 from data_io import splits, volumes
-from data_io.datasets.reading import decode, is_colour, masks, union
+from data_io.datasets.reading import (
+    as_binary,
+    as_rgb,
+    decode,
+    has_two_values,
+    is_colour,
+    masks,
+    one_channel,
+    union,
+)
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 
 __all__ = ["Report", "verify"]
 
-FORMAT = 1
+FORMAT = 2
 MOST_SIZES = 4  # that a report names
 AGAIN = "Copy it again from the original download."
 Facts = dict[str, Any]
@@ -112,6 +121,7 @@ def verify(
     summarise(report, facts)
     report.warnings += [*dataset.remarks(root), *empty(dataset, root, facts)]
     report.warnings += [*overlapping(facts), *empty_objects(dataset, root, facts)]
+    report.warnings += [*converted(record, facts), *cut_at_half(facts)]
     return report
 
 
@@ -199,7 +209,8 @@ def facts_of(path: Path) -> Facts:
         pairs of a value and its number of pixels (at most 9); for an array of floats
         `range`. A folder of masks has the mode `masks`, the facts of their union,
         `overlap`, the number of pixels in several of them, and the names of those that
-        are `empty`. Of a volume see `data_io.volumes.facts`.
+        are `empty`. What can be read as RGB has `rgb` (True), what can be read as a
+        mask `mask` (see `mask_facts`). Of a volume see `data_io.volumes.facts`.
 
     Raises:
         InputError: it can't be decoded.
@@ -227,7 +238,29 @@ def facts_of_pixels(mode: str, pixels: np.ndarray) -> Facts:
         values, numbers = np.unique(pixels, return_counts=True)
         pairs = zip(values.tolist(), numbers.tolist(), strict=True)
         found["values"] = [[int(v), n] for v, n in pairs][:9]
-    return found
+    # Palettes are read as colours, whatever their indices.
+    found["rgb"] = mode == "P" or as_rgb(mode, pixels) is not None
+    mask = mask_facts(mode, pixels)
+    return {**found, "mask": mask} if mask else found
+
+
+def mask_facts(mode: str, pixels: np.ndarray) -> Facts:
+    """What a file is as a mask, see `data_io.datasets.reading.as_binary`.
+
+    Returns:
+        `values` of its one channel, 0 and at most one other, or [] where there are
+        more; `foreground`, the share of such pixels in [0, 1]; `greys`, how many pixels
+        were cut at half that are neither 0 nor 255. {} where it can't be a mask.
+    """
+    binary, grey = as_binary(mode, pixels), one_channel(mode, pixels)
+    if binary is None or grey is None:
+        return {}
+    exact = has_two_values(grey)
+    return {
+        "values": sorted({int(grey.min()), int(grey.max())}) if exact else [],
+        "foreground": float(binary.mean()),
+        "greys": 0 if exact else int(((grey > 0) & (grey < 255)).sum()),
+    }
 
 
 def decode_array(path: Path) -> tuple[str, np.ndarray]:
@@ -275,13 +308,13 @@ def judge(
         return problems + judge_image(record, name, known)
     if role == "posterior":
         return problems + judge_posterior(name, known)
-    return problems + judge_mask(name, known)
+    return problems + judge_mask(record, name, known)
 
 
 def judge_image(record: Record, name: str, known: Facts) -> list[str]:
     """Returns a problem where the image has not the record's channels."""
     mode = {1: "L", 3: "RGB"}[record.channels]
-    if known["mode"] == mode:
+    if known["mode"] == mode or (record.any_mode and known["rgb"]):
         return []
     return [f"{name}: expected an {mode} image, found mode {known['mode']}. {AGAIN}"]
 
@@ -297,13 +330,17 @@ def judge_posterior(name: str, known: Facts) -> list[str]:
     ]
 
 
-def judge_mask(name: str, known: Facts) -> list[str]:
+def judge_mask(record: Record, name: str, known: Facts) -> list[str]:
     """Returns a problem where a mask is not binary.
+
+    With `Record.grey_masks`: where it can't be made binary.
 
     Binary: the value 0 and at most one other, whichever. So 0/255 in a grey image and
     0/1 in a palette image are both well, 0/1/2 and grey edges are not, and neither is
     a mask that is foreground everywhere.
     """
+    if record.grey_masks and "mask" in known:
+        return []
     if "values" not in known:
         return [
             f"{name}: expected a mask of one channel, found mode {known['mode']}. "
@@ -328,7 +365,47 @@ def empty(
         f"{relative(dataset.roles(root, case)[role], root)} has no foreground"
         for case, by_role in facts.items()
         for role, known in by_role.items()
-        if role not in ("image", "posterior") and len(known["values"]) == 1
+        if role not in ("image", "posterior") and share_of(known) == 0
+    ]
+
+
+def share_of(known: Facts) -> float:
+    """The share of foreground of a file that is a mask, in [0, 1]."""
+    if "mask" in known:
+        return float(known["mask"]["foreground"])
+    numbers = dict(known["values"])
+    return float(1 - numbers[0] / sum(numbers.values()))
+
+
+def converted(record: Record, facts: Mapping[str, Mapping[str, Facts]]) -> list[str]:
+    """Returns a warning where images are not stored as RGB but read so."""
+    modes = {
+        case: by_role["image"]["mode"]
+        for case, by_role in facts.items()
+        if by_role.get("image", {}).get("mode", "RGB") != "RGB"
+    }
+    if not modes or not record.any_mode:
+        return []
+    kinds = ", ".join(sorted(set(modes.values())))
+    return [
+        f"{len(modes)} of {len(facts)} images are not RGB (mode {kinds}): read as RGB, "
+        f"such as {next(iter(modes))}"
+    ]
+
+
+def cut_at_half(facts: Mapping[str, Mapping[str, Facts]]) -> list[str]:
+    """Returns a warning where masks have greys."""
+    greys = {
+        case: by_role["observer1"]["mask"]["greys"]
+        for case, by_role in facts.items()
+        if by_role.get("observer1", {}).get("mask", {}).get("greys")
+    }
+    if not greys:
+        return []
+    return [
+        f"{len(greys)} of {len(facts)} masks have greys ({sum(greys.values())} pixels "
+        "between 0 and 255): foreground from 128 on, such as in case "
+        f"{next(iter(greys))}"
     ]
 
 
@@ -370,11 +447,11 @@ def summarise(report: Report, facts: Mapping[str, Mapping[str, Facts]]) -> None:
             if role == "image":
                 size = tuple(known["shape"])
                 report.sizes[size] = report.sizes.get(size, 0) + 1
-            elif "values" in known:
-                numbers = dict(known["values"])
-                report.values.setdefault(role, set()).update(numbers)
-                share = 1 - numbers[0] / sum(numbers.values())
-                shares.setdefault(role, []).append(share)
+            elif "values" in known or "mask" in known:
+                seen = [value for value, _ in known.get("values", [])]
+                seen = known["mask"]["values"] if "mask" in known else seen
+                report.values.setdefault(role, set()).update(seen)
+                shares.setdefault(role, []).append(share_of(known))
     report.foreground = {role: float(np.mean(s)) for role, s in shares.items()}
 
 

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from data_io.datasets import nifti
-from data_io.datasets.reading import decode, described, is_colour
+from data_io.datasets.reading import decode, decode_colour, described, is_colour
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.verify import Report
@@ -228,10 +227,7 @@ def read_pixels(path: Path) -> np.ndarray:
                 "Replace them by the value of what surrounds the body."
             )
         return voxels[..., np.newaxis]
-    mode, pixels = decode(path)
-    if mode == "P":
-        with Image.open(path) as image:
-            mode, pixels = "RGB", np.array(image.convert("RGB"))
+    mode, pixels = decode_colour(path)
     if is_colour(mode, pixels):
         return pixels[..., :3]
     if mode == "LA" and (pixels[..., 1] == 255).all():

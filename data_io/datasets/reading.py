@@ -11,7 +11,12 @@ from PIL import ExifTags, Image
 
 from data_io.errors import InputError
 
-__all__ = ["decode", "decoding", "read_image", "read_mask", "read_union", "union"]
+__all__ = [
+    "GREY", "as_binary", "as_rgb", "decode", "decode_colour", "decoding",
+    "read_any_image", "read_image", "read_mask", "read_union", "union",
+]  # fmt: skip
+
+GREY = 128  # of 255: from here on a grey value of a mask is foreground
 
 # What Pillow raises, as it catches it itself on opening a JPEG.
 _BAD_EXIF = (KeyError, SyntaxError, TypeError, ValueError, struct.error)
@@ -165,6 +170,54 @@ def read_image(path: Path) -> np.ndarray:
     return pixels[..., :3]
 
 
+def decode_colour(path: Path) -> tuple[str, np.ndarray]:
+    """Decodes an image file as `decode` does, but a palette image to its colours."""
+    mode, pixels = decode(path)
+    if mode != "P":
+        return mode, pixels
+    with Image.open(path) as image:
+        return "RGB", np.array(image.convert("RGB"))
+
+
+def read_any_image(path: Path) -> np.ndarray:
+    """Reads an image as RGB that copies of a data set store in different ways.
+
+    Args:
+        path: an image of 8 bits a channel: RGB, grey (three equal channels then), one
+            bit, or a palette (its colours then); an opaque alpha channel is left out.
+
+    Returns:
+        uint8, (rows, columns, 3), in [0, 255].
+
+    Raises:
+        InputError: not decodable, or neither of these.
+    """
+    mode, pixels = decode_colour(path)
+    found = as_rgb(mode, pixels)
+    if found is None:
+        raise InputError(
+            f"{path}: expected an RGB or a grey image of 8 bits, found "
+            f"{described(mode, pixels)}. Copy it again from the original download."
+        )
+    return found
+
+
+def as_rgb(mode: str, pixels: np.ndarray) -> np.ndarray | None:
+    """Makes RGB of a decoded image (`decode_colour`); None where it can't be.
+
+    Returns:
+        uint8, (rows, columns, 3).
+    """
+    if is_colour(mode, pixels):
+        return pixels[..., :3]
+    if mode == "LA" and (pixels[..., 1] == 255).all():
+        mode, pixels = "L", pixels[..., 0]
+    if mode not in ("L", "1"):
+        return None
+    grey = pixels * np.uint8(255) if mode == "1" else pixels
+    return np.repeat(grey[..., np.newaxis], 3, axis=-1)
+
+
 def is_colour(mode: str, pixels: np.ndarray) -> bool:
     """True for RGB, and for RGBA that is opaque throughout."""
     return mode == "RGB" or (mode == "RGBA" and bool((pixels[..., 3] == 255).all()))
@@ -176,11 +229,14 @@ def described(mode: str, pixels: np.ndarray) -> str:
     return f"mode {mode}" + (" with transparent pixels" if clear else "")
 
 
-def read_mask(path: Path) -> np.ndarray:
+def read_mask(path: Path, grey: bool = False) -> np.ndarray:
     """Reads a binary mask: foreground is every index or value above 0.
 
     Args:
         path: a palette, grey or one-bit image file.
+        grey: for data sets whose copies store masks in different ways. Equal channels
+            count as one; where there are more values than 0 and one other, 8-bit greys
+            as JPEG and resizing leave them, foreground is `GREY` and above.
 
     Returns:
         uint8, (rows, columns), 0 or 1.
@@ -189,12 +245,46 @@ def read_mask(path: Path) -> np.ndarray:
         InputError: not decodable, or more than one channel.
     """
     mode, pixels = decode(path)
-    if pixels.ndim != 2:
+    found = as_binary(mode, pixels) if grey else pixels > 0
+    if found is None or found.ndim != 2:
         raise InputError(
-            f"{path}: expected a mask of one channel, found mode {mode}. "
-            "Copy it again from the original download."
+            f"{path}: expected a mask of one channel, found "
+            f"{described(mode, pixels)}. Copy it again from the original download."
         )
-    return (pixels > 0).astype(np.uint8)
+    return found.astype(np.uint8)
+
+
+def as_binary(mode: str, pixels: np.ndarray) -> np.ndarray | None:
+    """Makes a mask of a decoded file as `read_mask` does with `grey`, or None.
+
+    Returns:
+        bool, (rows, columns).
+    """
+    grey = one_channel(mode, pixels)
+    if grey is None:
+        return None
+    if has_two_values(grey):
+        return grey > 0
+    return grey >= GREY if grey.dtype == np.uint8 and mode != "P" else None
+
+
+def one_channel(mode: str, pixels: np.ndarray) -> np.ndarray | None:
+    """The one channel of a grey picture, also of one in colour; None for others."""
+    if mode == "LA" and (pixels[..., 1] == 255).all():
+        return pixels[..., 0]
+    if is_colour(mode, pixels):
+        # A photograph shows its colours in the first row: no need to see all of it.
+        same = all(
+            (part[..., :3] == part[..., :1]).all() for part in (pixels[:1], pixels)
+        )
+        return pixels[..., 0] if same else None
+    return pixels if pixels.ndim == 2 and pixels.dtype.kind in "bui" else None
+
+
+def has_two_values(grey: np.ndarray) -> bool:
+    """True for whole numbers of 0 and at most one other, 0 or more."""
+    highest = grey.max()
+    return bool(((grey == 0) | (grey == highest)).all() and highest >= 0)
 
 
 def union(folder: Path) -> tuple[np.ndarray, int, list[str]]:
