@@ -3,8 +3,9 @@
 A data set with a split of its own (DRIVE) keeps it. Any other is split 80/20 into
 development and test, then the development part 80/20 into training and validation
 (section 2.1 of the paper), with the sizes of Table 1 where the number of cases is the
-paper's. The seed of the split is not the seed of the training: all losses and all
-training seeds share one split. A split can also be read from files.
+paper's; or by whole groups, where the data set's record says so. The seed of the split
+is not the seed of the training: all losses and all training seeds share one split. A
+split can also be read from files.
 """
 
 import json
@@ -18,7 +19,7 @@ import numpy as np
 from data_io import content
 from data_io.errors import InputError
 
-__all__ = ["PARTS", "Split", "cases", "of", "read", "seeded", "sizes"]
+__all__ = ["PARTS", "Split", "cases", "grouped", "of", "read", "seeded", "sizes"]
 
 PARTS = ("training", "validation", "test")
 Split = dict[str, tuple[str, ...]]
@@ -26,9 +27,9 @@ Split = dict[str, tuple[str, ...]]
 
 def cases(dataset: Any, root: Path) -> tuple[str, ...]:
     """All cases of a data set, whether or not its split is fixed."""
-    if hasattr(dataset, "split"):
-        return tuple(case for part in dataset.split(root).values() for case in part)
-    return tuple(dataset.cases(root))
+    if hasattr(dataset, "cases"):
+        return tuple(dataset.cases(root))
+    return tuple(case for part in dataset.split(root).values() for case in part)
 
 
 def of(
@@ -41,8 +42,9 @@ def of(
     """Returns the split of a data set, without leaks.
 
     Args:
-        dataset: module of a data set, with `split(root)` where it is fixed and
-            `cases(root)` where it is not.
+        dataset: module of a data set, with `split(root)` where it is fixed ({} where
+            this copy does not say it), `cases(root)` where it is not, and
+            `groups(root)` where its record has `split_by`.
         root: the data set's folder.
         seed: of a split that is not fixed; not used where there are `files`.
         files: a split to be read instead, see `read`.
@@ -52,9 +54,9 @@ def of(
         ids of the cases by `training`, `validation` and `test`, none twice.
 
     Raises:
-        InputError: too few cases, a file that is no split of these cases, or a fixed
-            or given split with the same image in two parts. A seeded split keeps
-            identical images together.
+        InputError: too few cases, a file that is no split of these cases, a copy that
+            does not say its fixed split or its groups, or a fixed or given split with
+            the same image in two parts. A seeded split keeps identical images together.
     """
     known = cases(dataset, root)
     images = content.images(dataset, root, known, folder)
@@ -62,12 +64,40 @@ def of(
     if files:
         split = read(files, known, name)
     elif hasattr(dataset, "split"):
-        split = dict(dataset.split(root))
+        split = _fixed(dataset, root, name)
     else:
-        counts = sizes(len(known), dataset.record(root).counts, name)
-        return seeded(images, counts, 0 if seed is None else seed, name)
+        record, seed = dataset.record(root), 0 if seed is None else seed
+        counts = sizes(len(known), record.counts, name)
+        if record.split_by:
+            groups = _groups(dataset, root, name)
+            return grouped(groups, images, counts, seed, name)
+        return seeded(images, counts, seed, name)
     _refuse_leaks(split, images, name)
     return split
+
+
+def _fixed(dataset: Any, root: Path, name: str) -> Split:
+    """The split that the data set comes with."""
+    split = dict(dataset.split(root))
+    if not split:
+        raise InputError(
+            f"{name}: expected names that say which cases are for training and which "
+            f"for the test, found others in {root}. Give the lists that came with this "
+            "copy: --split sample_list.json testing.json"
+        )
+    return split
+
+
+def _groups(dataset: Any, root: Path, name: str) -> dict[str, str]:
+    """The group of each case."""
+    groups = dict(dataset.groups(root))
+    if not groups:
+        raise InputError(
+            f"{name}: expected names that say which {dataset.record(root).split_by} a "
+            f"case is of, found others in {root}. Use the data set as distributed, or "
+            "give a split that keeps them together: --split FILE"
+        )
+    return groups
 
 
 def sizes(number: int, counts: Mapping[str, int], name: str) -> dict[str, int]:
@@ -134,6 +164,69 @@ def seeded(
         part: tuple(sorted(case for case in order if part_of[case] == part))
         for part in PARTS
     }
+
+
+def grouped(
+    groups: Mapping[str, str],
+    images: Mapping[str, str],
+    counts: Mapping[str, int],
+    seed: int,
+    name: str,
+) -> Split:
+    """Splits cases at random, whole groups at a time.
+
+    The groups, in order of their first case, are permuted by
+    `numpy.random.default_rng(seed)`. The first are the test cases, the next those of
+    validation, as many groups as come nearest to the size of the part; the rest is for
+    training. Groups that share identical images count as one.
+
+    Args:
+        groups: the group of each case, by case.
+        images: the hash of each case's image, by case.
+        counts: the size wanted of each part.
+        seed: of the permutation.
+        name: of the data set, for the message.
+
+    Returns:
+        ids by part, each part sorted.
+
+    Raises:
+        InputError: fewer than three groups.
+    """
+    joined = _joined(groups, images)
+    if len(joined) < len(PARTS):
+        raise InputError(
+            f"{name}: expected 3 groups of cases or more, so that training, validation "
+            f"and test have one each, found {len(joined)}. Add cases."
+        )
+    order = np.random.default_rng(seed).permutation(len(joined))
+    rest = [joined[k] for k in order]
+    split: Split = {}
+    for others, part in ((2, "test"), (1, "validation")):
+        number = _nearest(rest[: len(rest) - others], counts[part])
+        split[part] = tuple(sorted(case for group in rest[:number] for case in group))
+        rest = rest[number:]
+    split["training"] = tuple(sorted(case for group in rest for case in group))
+    return {part: split[part] for part in PARTS}
+
+
+def _joined(groups: Mapping[str, str], images: Mapping[str, str]) -> list[list[str]]:
+    """The cases of each group, in order; groups that share an image are one."""
+    group_of = dict(groups)
+    for copies in _copies(images, sorted(images)):
+        shared = {group_of[case] for case in copies}
+        first = group_of[copies[0]]
+        group_of = {c: first if g in shared else g for c, g in group_of.items()}
+    members: dict[str, list[str]] = {}
+    for case in sorted(group_of):
+        members.setdefault(group_of[case], []).append(case)
+    return list(members.values())
+
+
+def _nearest(groups: Sequence[Sequence[str]], wanted: int) -> int:
+    """How many of the groups, from the first on, have together nearest to `wanted`."""
+    totals = np.cumsum([len(group) for group in groups])
+    return int(np.argmin(np.abs(totals - wanted))) + 1
 
 
 def _labels(counts: Mapping[str, int]) -> list[str]:

@@ -127,9 +127,10 @@ def verify(
 
 def counts_of(dataset: ModuleType, root: Path) -> dict[str, int]:
     """Number of cases by part of a fixed split, or of all that are to be split."""
-    if hasattr(dataset, "split"):
-        return {part: len(ids) for part, ids in dataset.split(root).items()}
-    return {"to be split": len(dataset.cases(root))}
+    parts = dataset.split(root) if hasattr(dataset, "split") else {}
+    if parts:
+        return {part: len(ids) for part, ids in parts.items()}
+    return {"to be split": len(splits.cases(dataset, root))}
 
 
 def examine(

@@ -21,7 +21,9 @@ def dataset(root: Path, contents: dict[str, bytes], counts=None, split=None):
     root.mkdir(exist_ok=True)
     for case, content in contents.items():
         (root / f"{case}.png").write_bytes(content)
-    record = types.SimpleNamespace(name="tiny", title="Tiny", counts=counts or {})
+    record = types.SimpleNamespace(
+        name="tiny", title="Tiny", counts=counts or {}, split_by=""
+    )
     module = types.SimpleNamespace(
         RECORD=record,
         record=lambda root: record,
@@ -188,3 +190,67 @@ def test_hashes_are_remembered(tmp_path):
     splits.of(module, tmp_path / "data", 0, folder=tmp_path / "cache")
     memory = json.loads((tmp_path / "cache" / "tiny" / "raw-files.json").read_text())
     assert {Path(name).stem for name in memory} == set(numbered(6))
+
+
+# Sizes of groups; "a" is the largest, so that no part comes out exactly.
+GROUPS = {"a": 9, "b": 4, "c": 4, "d": 3, "e": 3, "f": 2, "g": 5}
+
+
+def in_groups() -> dict[str, str]:
+    return {f"{g}{k}": g for g, size in GROUPS.items() for k in range(size)}
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whole_groups_go_to_one_part(seed):
+    groups = in_groups()
+    images = {case: case for case in groups}
+    counts = {"training": 18, "validation": 5, "test": 7}
+    split = splits.grouped(groups, images, counts, seed, "Tiny")
+    assert sorted(case for ids in split.values() for case in ids) == sorted(groups)
+    parts = [{groups[case] for case in ids} for ids in split.values()]
+    assert sum(map(len, parts)) == len(GROUPS) and all(parts)
+    # Written out: groups in the permuted order until the next would lead further away.
+    order = np.random.default_rng(seed).permutation(sorted(GROUPS))
+    taken, total = 1, GROUPS[order[0]]
+    while abs(total + GROUPS[order[taken]] - 7) < abs(total - 7):
+        total += GROUPS[order[taken]]
+        taken += 1
+    assert {groups[case] for case in split["test"]} == set(order[:taken])
+    assert split == splits.grouped(groups, images, counts, seed, "Tiny")
+
+
+def test_groups_that_share_an_image_count_as_one():
+    groups = in_groups()
+    images = {case: case for case in groups} | {"b0": "same", "f1": "same"}
+    for seed in range(20):
+        counts = {"training": 18, "validation": 6, "test": 6}
+        split = splits.grouped(groups, images, counts, seed, "Tiny")
+        part_of = {case: part for part, ids in split.items() for case in ids}
+        assert part_of["b0"] == part_of["b3"] == part_of["f0"] == part_of["f1"]
+
+
+def test_a_record_decides_that_groups_stay_together(tmp_path):
+    groups = in_groups()
+    module = dataset(tmp_path, {case: case.encode() for case in groups})
+    module.RECORD.split_by = "patient"
+    module.groups = lambda root: groups
+    split = splits.of(module, tmp_path, seed=3)
+    parts = [{groups[case] for case in ids} for ids in split.values()]
+    assert sum(map(len, parts)) == len(GROUPS)
+    module.groups = lambda root: {}
+    with pytest.raises(InputError, match=r"which patient a case is of.*--split FILE"):
+        splits.of(module, tmp_path, seed=3)
+
+
+def test_two_groups_are_too_few():
+    groups = {"a": "1", "b": "1", "c": "2", "d": "2"}
+    with pytest.raises(InputError, match=r"3 groups of cases or more.*found 2"):
+        splits.grouped(groups, {c: c for c in groups}, splits.sizes(4, {}, ""), 0, "T")
+
+
+def test_a_copy_that_does_not_say_its_fixed_split(tmp_path):
+    module = dataset(tmp_path, numbered(6))
+    module.split = lambda root: {}
+    assert len(splits.cases(module, tmp_path)) == 6
+    with pytest.raises(InputError, match=r"--split sample_list.json testing.json"):
+        splits.of(module, tmp_path, seed=0)

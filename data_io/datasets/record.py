@@ -33,6 +33,8 @@ class Record:
             JPEG leaves them: they are read with `read_mask(path, grey=True)`.
         any_mode: True where copies of the data set differ in how images are stored: as
             grey, palette or RGB, and are read as RGB with `read_any_image`.
+        split_by: what the split by seed keeps together, such as `sequence`: no two
+            parts share a group of the data set's `groups(root)`. "" for nothing.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Record:
     axes: tuple[int, int, int] | None = None
     grey_masks: bool = False
     any_mode: bool = False
+    split_by: str = ""
 
     @property
     def is_3d(self) -> bool:
