@@ -1,29 +1,29 @@
-"""Batches for training and inputs for prediction, drawn through MIScnn.
+"""Batches for training and inputs for prediction.
 
-The cache takes the place of the raw files behind MIScnn's Data I/O interface; from
-there on a sample goes MIScnn's way: `Data_IO.sample_loader`, then `Preprocessor.run`
-with its one-hot label, its augmentation and its making of batches. Of a volume it draws
-one random patch ("patchwise-crop"), and is given only the piece that this patch needs.
+For training a sample is read from the cache, drawn and augmented as MIScnn would do it,
+by `data_io.augment`; threads do this ahead of time. For prediction the cache takes the
+place of the raw files behind MIScnn's Data I/O interface, and from there on a sample
+goes MIScnn's way.
 """
 
-import contextlib
-import random
+import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import keras
 import numpy as np
 
-from data_io import windows
+from data_io import augment
 from data_io.cache import Cache
 from data_io.miscnn_compat import Abstract_IO, Data_IO, Preprocessor
 from data_io.preprocessing import augmentation, subfunctions
 
 __all__ = ["Batches", "CachedInterface", "prediction_input", "to_native"]
 
-# batchgenerators draws from numpy's global state: one at a time.
-_DRAWING = threading.Lock()
+_Item = tuple[np.ndarray, np.ndarray]
+_Place = tuple[int, int]
 
 
 class CachedInterface(Abstract_IO):
@@ -39,8 +39,6 @@ class CachedInterface(Abstract_IO):
         three_dim = len(cache.settings.input_shape) == 3
         super().__init__(channels=channels, classes=classes, three_dim=three_dim)
         self.cache = cache
-        # The piece that is loaded of a sample; None for all of it.
-        self.piece: tuple[slice, ...] | None = None
 
     def initialize(self, input_path: str) -> list[str]:
         """Name the samples: the cases of the cache."""
@@ -53,14 +51,11 @@ class CachedInterface(Abstract_IO):
         own postprocessing.
         """
         native_shape = self.cache.native_shape(index)
-        return self._cut(self.cache.image(index)), {"original_shape": native_shape}
+        return self.cache.image(index), {"original_shape": native_shape}
 
     def load_segmentation(self, index: str) -> np.ndarray:
         """Load a label map, (*input_shape) uint8."""
-        return self._cut(self.cache.label(index))
-
-    def _cut(self, array: np.ndarray) -> np.ndarray:
-        return array if self.piece is None else array[self.piece]
+        return self.cache.label(index)
 
     def load_prediction(self, index: str, output_path: str) -> np.ndarray:
         """Refuse: predictions are the run folder's, not the cache's."""
@@ -79,23 +74,27 @@ class CachedInterface(Abstract_IO):
 class Batches(keras.utils.PyDataset):
     """Batches of one case each, the same for the same seed, epoch and index.
 
-    Nothing else decides an item: not the order or the number of calls, not the state
-    of numpy's generator, which is put back after each draw. `epoch` is set by whoever
-    trains; the end of an epoch does not advance it, so that a resumed run and a
-    repeated look give the same batches. Keras must not shuffle on top of it:
-    `fit(..., shuffle=False)`.
+    Nothing else decides an item: not the order or the number of calls, nor the number
+    of workers. `epoch` is set by whoever trains; the end of an epoch does not advance
+    it, so that a resumed run and a repeated look give the same batches. Keras must not
+    shuffle on top of it: `fit(..., shuffle=False)`.
 
     Of a volume an item is one patch, drawn anew each epoch, also without augmentation.
     A volume that is smaller than a patch is padded with 0, its mean, in the image, and
     with no class at all in the label, as MIScnn does it.
+
+    While an item is used, those that follow it are drawn by threads of this process:
+    SciPy works without Python's lock, and nothing outlives the process or copies it.
 
     Args:
         cache: the prepared samples.
         cases: ids of the cases to draw, all of them once an epoch.
         classes: number of classes, background included.
         seed: fixes order and augmentation.
-        augment: whether samples go through MIScnn's augmentation.
+        augment: whether samples are augmented as MIScnn does it.
         shuffle: whether each epoch has an order of its own.
+        redraw: whether each epoch has draws of its own; if not, all have the first's.
+        workers: threads that draw ahead, as many items; None for one a core.
     """
 
     def __init__(
@@ -106,27 +105,25 @@ class Batches(keras.utils.PyDataset):
         seed: int = 0,
         augment: bool = False,
         shuffle: bool = False,
+        redraw: bool = True,
+        workers: int | None = None,
     ) -> None:
-        super().__init__(workers=1, use_multiprocessing=False)
+        super().__init__(workers=1, use_multiprocessing=False)  # of Keras: none
+        self.cache = cache
         self.cases = tuple(cases)
+        self.classes = classes
         self.seed = seed
         self.epoch = 0
-        self.augment = augment
+        self.redraw = redraw
         self.shuffle = shuffle
-        self.source = CachedInterface(cache, classes)
-        self.preprocessor = Preprocessor(
-            Data_IO(self.source, ""),
-            batch_size=1,
-            data_aug=augmentation(cache.settings) if augment else None,
-            analysis="patchwise-crop" if cache.settings.is_3d else "fullimage",
-            patch_shape=tuple(cache.settings.input_shape),
-        )
+        self.augmentation = augmentation(cache.settings) if augment else None
+        self._ahead = _Ahead(workers or _cores())
 
     def __len__(self) -> int:
         return len(self.cases)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Draw an item of this epoch.
+    def __getitem__(self, index: int) -> _Item:
+        """Give an item of this epoch.
 
         Args:
             index: place in the epoch's order, 0 to len - 1.
@@ -136,23 +133,31 @@ class Batches(keras.utils.PyDataset):
             (1, *input_shape, classes) float32. Augmentation leaves pixels from outside
             the image without any class.
         """
-        case = self.case(index)
-        with _drawing_from([self.seed, self.epoch, index]) as rewind:
-            self.source.piece = self._piece(case)
-            rewind()
-            batches = self.preprocessor.run(
-                [case], training=True, validation=not self.augment
-            )
-        image, label = batches[0]
-        return _float32(image), _float32(label)
+        self.case(index)  # refuses what is outside
+        return self._ahead.take(self, (self._epoch(), index))
 
-    def _piece(self, case: str) -> tuple[slice, ...] | None:
-        """The piece of a volume that a patch needs; None where that is all of it."""
-        cache = self.source.cache
-        if not cache.settings.is_3d:
-            return None
-        *shape, channels = cache.image(case).shape
-        return windows.draw(shape, channels, cache.settings, self.augment)
+    def draw(self, epoch: int, index: int) -> _Item:
+        """Draw an item of any epoch, here and now; see `__getitem__`."""
+        case = self.order(epoch)[index]
+        image, label = self.cache.image(case), self.cache.label(case)
+        settings = self.cache.settings
+        words = np.random.SeedSequence([self.seed, epoch, index]).generate_state(8)
+        plan = augment.plan(
+            label.shape,
+            image.shape[-1],
+            tuple(settings.input_shape) if settings.is_3d else None,
+            self.augmentation,
+            np.random.RandomState(words),
+        )
+        image, label = augment.carry_out(plan, image, label, self.classes)
+        return image[np.newaxis], label[np.newaxis]
+
+    def after(self, place: _Place) -> Iterator[_Place]:
+        """The items that follow one, this epoch and the next."""
+        epoch, index = place
+        yield from ((epoch, later) for later in range(index + 1, len(self)))
+        following = epoch + 1 if self.redraw else epoch
+        yield from ((following, first) for first in range(len(self)))
 
     def case(self, index: int) -> str:
         """Name the case of an item of this epoch."""
@@ -160,13 +165,56 @@ class Batches(keras.utils.PyDataset):
             raise IndexError(f"index {index} is outside 0-{len(self) - 1}")
         return self.order()[index]
 
-    def order(self) -> list[str]:
-        """The epoch's order of the cases."""
+    def order(self, epoch: int | None = None) -> list[str]:
+        """An epoch's order of the cases; None: of this one."""
         if not self.shuffle:
             return list(self.cases)
+        epoch = self._epoch() if epoch is None else epoch
         # A third number keeps this stream apart from those of the items.
-        generator = np.random.default_rng([self.seed, self.epoch, 2**32 - 1])
+        generator = np.random.default_rng([self.seed, epoch, 2**32 - 1])
         return [self.cases[place] for place in generator.permutation(len(self))]
+
+    def _epoch(self) -> int:
+        return self.epoch if self.redraw else 0
+
+
+class _Ahead:
+    """Draws the items that come next while one is used.
+
+    Never more are kept than there are workers; what nobody came for is dropped.
+
+    Args:
+        workers: threads, and items.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="batches")
+        self._futures: dict[_Place, Future[_Item]] = {}
+
+    def take(self, batches: Batches, place: _Place) -> _Item:
+        """Give an item, and begin those that follow it."""
+        with self._lock:
+            wanted = [place]
+            for later in batches.after(place):
+                if len(wanted) > self.workers or later in wanted:
+                    break
+                wanted.append(later)
+            for old in self._futures.keys() - set(wanted):
+                self._futures.pop(old).cancel()
+            for new in wanted:
+                if new not in self._futures:
+                    self._futures[new] = self._pool.submit(batches.draw, *new)
+            future = self._futures.pop(place)
+        return future.result()
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def prediction_input(cache: Cache, case: str) -> np.ndarray:
@@ -225,27 +273,3 @@ def to_native(cache: Cache, case: str, softmax: np.ndarray) -> np.ndarray:
 def _float32(array: np.ndarray) -> np.ndarray:
     """Copy to float32, contiguous and writable: nothing points into the cache."""
     return np.array(array, dtype=np.float32, order="C")
-
-
-@contextlib.contextmanager
-def _drawing_from(entropy: Sequence[int]) -> Iterator[Callable[[], None]]:
-    """Seed numpy's and Python's global generators for a while, then put them back.
-
-    Yields:
-        What seeds them once more, so that the same is drawn again.
-    """
-    words = np.random.SeedSequence(list(entropy)).generate_state(8)
-    with _DRAWING:
-        numpy_state = np.random.get_state()  # noqa: NPY002 (batchgenerators' own)
-        python_state = random.getstate()
-
-        def rewind() -> None:
-            np.random.seed(words)  # noqa: NPY002
-            random.seed(words.tobytes())
-
-        rewind()
-        try:
-            yield rewind
-        finally:
-            np.random.set_state(numpy_state)  # noqa: NPY002
-            random.setstate(python_state)

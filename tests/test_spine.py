@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from data_io import augment
 from data_io.datasets import phantom
 from data_io.miscnn_compat import Preprocessor, Resize
 from pipelines import stages
@@ -43,9 +44,10 @@ def differ(found):
 
 
 @pytest.mark.backend
-def test_training_and_prediction_see_only_what_miscnn_gives(
+def test_training_and_prediction_see_only_what_they_are_given(
     data, tmp_path, monkeypatch
 ):
+    """What MIScnn prepares and `augment` draws, and, to predict, MIScnn's own way."""
     run, losses = train(data, tmp_path / "as-it-is")
     assert np.min(losses) > 0.1
     found = predict(data, run)
@@ -63,17 +65,21 @@ def test_training_and_prediction_see_only_what_miscnn_gives(
 
         monkeypatch.setattr(owner, name, changed)
 
-    def emptied(batches):
-        # A batch for prediction has no label.
-        return [(0 * x, None if y is None else 0 * y) for x, y in batches]
+    def nothing(*args):
+        called["carry_out"] += 1
+        return [0 * array for array in drawn(*args)]
 
-    change(Preprocessor.__mro__[1], "run", emptied)
+    drawn = augment.carry_out
+    monkeypatch.setattr(augment, "carry_out", nothing)
+    change(
+        Preprocessor.__mro__[1], "run", lambda batches: [(0 * b[0],) for b in batches]
+    )
     change(Resize, "postprocessing", lambda softmax: softmax / 2)
     run, losses = train(data, tmp_path / "emptied")
     # No class anywhere: cross entropy is 0 then, whatever the network says.
     assert losses == [[0] * EPOCHS] * 2
     # Three cases for training, two for validation; Keras may look at some twice.
-    assert called["run"] >= (3 + 2) * EPOCHS
+    assert called["carry_out"] >= (3 + 2) * EPOCHS
     called.clear()
     found = predict(data, run)
     assert not differ(found)

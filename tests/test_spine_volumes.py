@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import tiny_volumes
 
-from data_io import batches
+from data_io import augment, batches
 from data_io.cache import prepare
 from data_io.datasets import kits19
 from data_io.miscnn_compat import (
     Clipping,
-    Data_Augmentation,
     Data_IO,
     Normalization,
     Preprocessor,
@@ -46,7 +45,7 @@ def spied():
 
     def spy(self, index):
         item = draw(self, index)
-        if not self.augment:
+        if self.augmentation is None:
             drawn.add((self.epoch, item[0].tobytes()))
         return item
 
@@ -153,37 +152,38 @@ def test_validation_patches_are_redrawn_or_fixed(done, root, work, tmp_path):
     assert len({content for _, content in done.drawn}) == 2
     with spied() as drawn:
         train(root, tmp_path / "run", work, fixed_validation=True)
-    assert [epoch for epoch, _ in drawn] == [0]
+    assert [epoch for epoch, _ in sorted(drawn)] == [0, 1]
+    assert len({content for _, content in drawn}) == 1
 
 
-def test_training_sees_only_what_miscnn_gives(root, work, tmp_path, monkeypatch):
+def test_training_sees_only_what_is_prepared_and_drawn(
+    root, work, tmp_path, monkeypatch
+):
     called = Counter()
 
     def change(owner, name, to_what):
         original = getattr(owner, name)
 
-        def changed(self, *args, **kwargs):
+        def changed(*args, **kwargs):
             called[f"{owner.__name__}.{name}"] += 1
-            return to_what(original(self, *args, **kwargs))
+            return to_what(original(*args, **kwargs))
 
         monkeypatch.setattr(owner, name, changed)
 
     change(Data_IO, "sample_loader", lambda sample: sample)
-    change(Data_Augmentation, "run", lambda found: found)
     change(SlabResampling, "preprocessing", lambda found: found)
     change(Normalization, "preprocessing", lambda found: found)
     # No class anywhere: the overlap loss of every class is that of nothing found.
-    empty = Preprocessor.__mro__[1]
-    change(empty, "run", lambda found: [(0 * x, 0 * y) for x, y in found])
+    change(augment, "carry_out", lambda found: [0 * array for array in found])
     run = train(root, tmp_path / "run", tmp_path / "other work")
     with run.path("history.csv").open() as file:
         losses = [float(row["loss"]) for row in csv.DictReader(file)]
     np.testing.assert_allclose(losses, 1, atol=1e-3)
     # Five cases to prepare; three to train on and one to validate with, twice.
+    assert called["Data_IO.sample_loader"] == 5
     assert called["SlabResampling.preprocessing"] == 5
     assert called["Normalization.preprocessing"] == 5
-    assert called["Preprocessor.run"] >= 8
-    assert called["Data_Augmentation.run"] >= 8
+    assert called["data_io.augment.carry_out"] >= 8
     assert len(subfunctions(Settings.of(kits19.RECORD, PATCH))) == 3
 
 

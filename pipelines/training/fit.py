@@ -100,6 +100,8 @@ def _batches(task: Task, material: Material, split: str) -> batches.Batches:
         seed=task.seed,
         augment=training and task.protocol.augment,
         shuffle=training,
+        # Patches of validation are drawn anew each epoch too, as in the released code.
+        redraw=training or not task.protocol.fixed_validation,
     )
 
 
@@ -112,8 +114,6 @@ def _fit(
 ) -> None:
     training = _batches(task, material, "training")
     validation = _batches(task, material, "validation")
-    # Patches of validation are drawn anew each epoch too, as in the released code.
-    redrawn = [training] if task.protocol.fixed_validation else [training, validation]
     resumable = _resumable(task.protocol)
     for callback in resumable:
         name = type(callback).__name__
@@ -128,7 +128,7 @@ def _fit(
         shuffle=False,  # Batches shuffles by seed and epoch.
         verbose=0,
         callbacks=[
-            callbacks.EpochSetter(*redrawn),
+            callbacks.EpochSetter(training, validation),
             callbacks.NotFiniteStop(training, validation, run.path("not-finite.npz")),
             *resumable,
             callbacks.StateWriter(run.path(STATE), progress, resumable),

@@ -1,0 +1,316 @@
+"""MIScnn's augmentation of one sample, without its detours.
+
+MIScnn makes the whole sample one-hot, copies it as float32 and hands it through
+batchgenerators, even where one patch of a volume is wanted and nothing is warped. Here
+the draws are made first, in MIScnn's order and from the same numbers. Then what they
+reach of the sample is read, mirrored, brightened and warped by the same SciPy calls,
+and the label stays a map of class numbers until the end. What comes out is what
+MIScnn's `Data_Augmentation.run` gives from the same draws: for images to the bit, for
+volumes up to the error of an interpolation that knows a part of the volume alone.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from batchgenerators.augmentations.utils import (
+    create_zero_centered_coordinate_mesh,
+    rotate_coords_2d,
+    rotate_coords_3d,
+    scale_coords,
+)
+from scipy import ndimage
+
+from data_io.miscnn_compat import Data_Augmentation
+
+__all__ = ["Plan", "carry_out", "one_hot", "plan"]
+
+_MIRROR = 0.5  # of each axis, batchgenerators' own
+_ORDER = 3  # of the image's interpolation, MIScnn's own; the label's is 0
+# A cubic spline's coefficient depends on voxels further off by 0.27 to the power of
+# their distance: 12 voxels leave an error of 1e-7, and are what SciPy itself pads.
+_MARGIN = 12
+_NO_CLASS = 255
+_UNSUPPORTED = ("contrast", "gamma", "gaussian_noise", "infaug")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What happens to a sample: all that is drawn for it.
+
+    Attributes:
+        mirrored: whether each axis is turned round.
+        factors: by which each channel is multiplied; () for none.
+        place: where what is kept lies in the mirrored sample, (start, stop) by axis;
+            it may reach out of it.
+        coordinates: where each voxel of the result comes from, in the mirrored sample,
+            (axes, *result) float64; None where nothing is warped.
+    """
+
+    mirrored: tuple[bool, ...]
+    factors: tuple[float, ...]
+    place: tuple[tuple[int, int], ...]
+    coordinates: np.ndarray | None = None
+
+
+def plan(
+    shape: Sequence[int],
+    channels: int,
+    patch: Sequence[int] | None,
+    augmentation: Data_Augmentation | None,
+    random: np.random.RandomState,
+) -> Plan:
+    """Draw what MIScnn would draw, in its order.
+
+    Args:
+        shape: of the sample, voxels by axis; two or three.
+        channels: of its image.
+        patch: shape of the random patch to cut ("patchwise-crop"); None: all of it.
+        augmentation: MIScnn's, with its settings; None: none.
+        random: a generator as NumPy's global one, in the state that MIScnn would find.
+
+    Raises:
+        ValueError: `augmentation` asks for steps that are not carried out here.
+    """
+    mirrored: tuple[bool, ...] = (False,) * len(shape)
+    factors: tuple[float, ...] = ()
+    if augmentation is not None:
+        _check(augmentation)
+        if augmentation.mirror:
+            random.uniform()  # whether to mirror at all: always
+            mirrored = tuple(random.uniform() < _MIRROR for _ in shape)
+        if augmentation.brightness:
+            factors = _brightness(channels, augmentation, random)
+        coordinates = _warp(patch or shape, augmentation, random)
+        if coordinates is not None:
+            _centre(coordinates, shape, patch, random)
+            return Plan(mirrored, factors, _reach(coordinates), coordinates)
+    firsts = [0] * len(shape) if patch is None else _crop(shape, patch, random)
+    ends = zip(firsts, patch or shape, strict=True)
+    place = tuple((first, first + size) for first, size in ends)
+    return Plan(mirrored, factors, place)
+
+
+def _check(augmentation: Data_Augmentation) -> None:
+    asked = [name for name in _UNSUPPORTED if getattr(augmentation, name)]
+    if asked or augmentation.cycles != 1 or not augmentation.seg_augmentation:
+        raise ValueError(
+            "augmentation: expected one cycle of mirroring, brightness, elastic "
+            "deformation, rotation and scaling, received "
+            f"{augmentation.cycles} with {', '.join(asked) or 'labels left alone'}"
+        )
+
+
+def _brightness(
+    channels: int, augmentation: Data_Augmentation, random: np.random.RandomState
+) -> tuple[float, ...]:
+    if random.uniform() >= augmentation.config_p_per_sample:
+        return ()
+    low, high = augmentation.config_brightness_range
+    of_all = random.uniform(low, high)  # drawn in any case
+    if not augmentation.coloraug_per_channel:
+        return (of_all,) * channels
+    return tuple(random.uniform(low, high) for _ in range(channels))
+
+
+def _warp(
+    patch: Sequence[int],
+    augmentation: Data_Augmentation,
+    random: np.random.RandomState,
+) -> np.ndarray | None:
+    """Where the voxels of a patch come from, counted from its centre."""
+    probability = augmentation.config_p_per_sample
+    coordinates: np.ndarray | None = None
+
+    def base() -> np.ndarray:
+        if coordinates is None:
+            return create_zero_centered_coordinate_mesh(patch)
+        return coordinates
+
+    if augmentation.elastic_deform and random.uniform() < probability:
+        coordinates = base() + _elastic(patch, augmentation, random)
+    if augmentation.rotations and random.uniform() < probability:
+        coordinates = _rotated(base(), augmentation, random)
+    if augmentation.scaling and random.uniform() < probability:
+        low, high = augmentation.config_scaling_range
+        smaller = random.random_sample() < 0.5 and low < 1
+        range_ = (low, 1) if smaller else (max(low, 1), high)
+        coordinates = scale_coords(base(), random.uniform(*range_))
+    return coordinates
+
+
+def _elastic(
+    patch: Sequence[int],
+    augmentation: Data_Augmentation,
+    random: np.random.RandomState,
+) -> np.ndarray:
+    alpha = random.uniform(*augmentation.config_elastic_deform_alpha)
+    sigma = random.uniform(*augmentation.config_elastic_deform_sigma)
+    fields = [
+        ndimage.gaussian_filter(
+            random.random_sample(tuple(patch)) * 2 - 1, sigma, mode="constant", cval=0
+        )
+        for _ in patch
+    ]
+    return np.stack(fields) * alpha
+
+
+def _rotated(
+    coordinates: np.ndarray,
+    augmentation: Data_Augmentation,
+    random: np.random.RandomState,
+) -> np.ndarray:
+    angles = []
+    for axis in "XYZ" if len(coordinates) == 3 else "X":
+        random.uniform()  # whether about this axis: always
+        angles.append(
+            random.uniform(*getattr(augmentation, f"config_rotations_angle{axis}"))
+        )
+    rotate = rotate_coords_3d if len(coordinates) == 3 else rotate_coords_2d
+    return rotate(coordinates, *angles)
+
+
+def _centre(
+    coordinates: np.ndarray,
+    shape: Sequence[int],
+    patch: Sequence[int] | None,
+    random: np.random.RandomState,
+) -> None:
+    """Count coordinates from the sample's first voxel, with the patch put somewhere."""
+    for axis, size in enumerate(shape):
+        if patch is None:
+            coordinates[axis] += size / 2.0 - 0.5
+        else:
+            half = patch[axis] // 2
+            coordinates[axis] += random.uniform(half, size - half)
+
+
+def _reach(coordinates: np.ndarray) -> tuple[tuple[int, int], ...]:
+    """The voxels that an interpolation needs, (start, stop) by axis."""
+    return tuple(
+        (int(np.floor(axis.min())) - _MARGIN, int(np.ceil(axis.max())) + _MARGIN + 1)
+        for axis in coordinates
+    )
+
+
+def _crop(
+    shape: Sequence[int], patch: Sequence[int], random: np.random.RandomState
+) -> list[int]:
+    """First voxel of a random patch; a sample that is shorter lies in its middle."""
+    return [
+        int(random.randint(0, size - part)) if size > part else (size - part) // 2
+        for size, part in zip(shape, patch, strict=True)
+    ]
+
+
+def carry_out(
+    todo: Plan, image: np.ndarray, label: np.ndarray, classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Do what was drawn to a sample.
+
+    Args:
+        todo: what to do.
+        image: (*spatial, channels) float32; may be mapped from a file, of which only
+            what is reached is read.
+        label: (*spatial) uint8, class numbers below `classes`.
+        classes: number of classes, below 255.
+
+    Returns:
+        image (*result, channels) and one-hot label (*result, classes), both float32,
+        new. What comes from outside the sample is 0 in the image and of no class.
+    """
+    shape = label.shape
+    part = _part(todo, shape)
+    stored = tuple(map(_stored, part, shape, todo.mirrored))
+    turn = tuple(slice(None, None, -1 if turned else 1) for turned in todo.mirrored)
+    channels = list(np.moveaxis(image[stored][turn], -1, 0))
+    if todo.factors:
+        factors = np.asarray(todo.factors, np.float32)
+        channels = [channel * factors[n] for n, channel in enumerate(channels)]
+    if todo.coordinates is None:
+        make: Callable[..., np.ndarray] = _placed
+    else:
+        make = _warped
+        todo = dataclasses.replace(todo, coordinates=_shifted(todo.coordinates, part))
+    drawn = np.empty((*_result(todo), len(channels)), np.float32)
+    for channel, found in enumerate(channels):
+        drawn[..., channel] = make(found, todo, part, _ORDER, 0)
+    numbers = make(label[stored][turn], todo, part, 0, _NO_CLASS)
+    return drawn, one_hot(numbers, classes)
+
+
+def _result(todo: Plan) -> tuple[int, ...]:
+    if todo.coordinates is None:
+        return tuple(stop - start for start, stop in todo.place)
+    return todo.coordinates.shape[1:]
+
+
+def _part(todo: Plan, shape: Sequence[int]) -> tuple[slice, ...]:
+    """What of the place lies in the sample; of a warped image all of it.
+
+    The whole of an image costs little, and gives MIScnn's values to the bit.
+    """
+    if todo.coordinates is not None and len(shape) == 2:
+        return tuple(slice(0, size) for size in shape)
+    return tuple(
+        slice(min(max(start, 0), size), min(max(stop, 0), size))
+        for (start, stop), size in zip(todo.place, shape, strict=True)
+    )
+
+
+def _stored(part: slice, size: int, mirrored: bool) -> slice:
+    """The same voxels, counted as they are stored."""
+    return slice(size - part.stop, size - part.start) if mirrored else part
+
+
+def _shifted(coordinates: np.ndarray, part: Sequence[slice]) -> np.ndarray:
+    """Coordinates counted from the first voxel of the part."""
+    starts = [axis.start for axis in part]
+    if not any(starts):
+        return coordinates
+    return coordinates - np.reshape(starts, (-1, *[1] * len(starts)))
+
+
+def _placed(
+    values: np.ndarray, todo: Plan, part: Sequence[slice], order: int, outside: int
+) -> np.ndarray:
+    """Put a part where it belongs in the result."""
+    result = _result(todo)
+    if values.shape == result:
+        return values
+    placed = np.full(result, outside, values.dtype)
+    inside = tuple(
+        slice(axis.start - start, axis.stop - start)
+        for axis, (start, _) in zip(part, todo.place, strict=True)
+    )
+    placed[inside] = values
+    return placed
+
+
+def _warped(
+    values: np.ndarray, todo: Plan, part: Sequence[slice], order: int, outside: int
+) -> np.ndarray:
+    return ndimage.map_coordinates(
+        values.astype(float) if order else np.ascontiguousarray(values),
+        todo.coordinates,
+        output=None if order else values.dtype,
+        order=order,
+        mode="constant",
+        cval=outside,
+    )
+
+
+def one_hot(label: np.ndarray, classes: int) -> np.ndarray:
+    """Classes as MIScnn's networks take them.
+
+    Args:
+        label: (*spatial) uint8, class numbers; one that is not below `classes` is of no
+            class.
+        classes: number of classes, below 255.
+
+    Returns:
+        (*spatial, classes) float32.
+    """
+    table = np.zeros((_NO_CLASS + 1, classes), np.float32)
+    table[:classes] = np.eye(classes, dtype=np.float32)
+    return table.take(label, axis=0)
