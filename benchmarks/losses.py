@@ -124,9 +124,9 @@ def in_a_step(
     seconds = timing.alternate(functions, draws)
     del seconds["first"]
     step = f"training step, U-Net, {filters} filters", seconds.pop("step")
-    packages = ("keras", keras.backend.backend())
+    packages = timing.packages()
     return [
-        timing.compare(name, y_pred.shape, ours, step, packages, SHARE)
+        timing.compare("losses", name, y_pred.shape, ours, step, packages, SHARE)
         for name, ours in seconds.items()
     ]
 
@@ -173,7 +173,7 @@ def _beside(
     inputs = "logits, indices" if raw else "probabilities, one-hot"
     packages = ("keras", "torch", "monai")
     return [
-        timing.compare(f"{name} ({inputs})", shape, ours, other, packages)
+        timing.compare("losses", f"{name} ({inputs})", shape, ours, other, packages)
         for name, ours in seconds.items()
     ]
 
@@ -183,15 +183,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", choices=("step", "peers"))
     parser.add_argument("--draws", type=int, default=DRAWS)
-    parser.add_argument(
-        "--output", type=Path, default=Path(__file__).with_suffix(".csv")
-    )
+    parser.add_argument("--output", type=Path, default=timing.RESULTS)
     arguments = parser.parse_args()
     part = {"step": in_a_step, "peers": against_monai}[arguments.part]
     rows = part(arguments.draws)
     for row in rows:
         print(timing.describe(row))
-    timing.write(arguments.output, rows)
+    timing.write(rows, arguments.output)
 
 
 if __name__ == "__main__":

@@ -25,31 +25,53 @@ def test_functions_are_called_in_turn_and_warm_up_is_not_timed() -> None:
 def test_a_row_is_a_ratio_of_medians_with_the_spread_of_the_draws() -> None:
     ours, theirs = np.array([0.001, 0.002, 0.009]), np.array([0.01, 0.04, 0.03])
     peer = "step", theirs
-    row = timing.compare("DSC", (1, 2, 3), ours, peer, ("numpy",), target=0.05)
-    assert (row.ours_ms, row.peer_ms, row.shape) == ("2", "30", "1x2x3")
+    row = timing.compare(
+        "losses", "DSC", (1, 2, 3), ours, peer, ("numpy",), target=0.05
+    )
+    assert (row.ours, row.peer_median, row.shape) == ("2", "30", "1x2x3")
+    assert (row.ours_mean, row.peer_mean, row.unit) == ("4", "26.67", "ms")
     assert row.ratio == "0.0667"  # 2 / 30
     # Draw by draw: 0.1, 0.05, 0.3; quartiles 0.075 and 0.2.
     assert row.spread == "0.12"
     assert (row.target, row.met, row.n) == ("0.05", "no", 3)
     assert row.versions == f"numpy {np.__version__}"
-    assert timing.compare("DSC", (1,), ours, peer, ("numpy",), target=0.07).met == "yes"
-    assert timing.compare("DSC", (1,), ours, peer, ("numpy",)).met == ""
+    assert (
+        timing.compare("losses", "DSC", (1,), ours, peer, ("numpy",), target=0.07).met
+        == "yes"
+    )
+    assert timing.compare("losses", "DSC", (1,), ours, peer, ("numpy",)).met == ""
 
 
 def test_a_newer_row_takes_the_place_of_its_older_one(tmp_path: Path) -> None:
     def row(what: str, milliseconds: float) -> timing.Row:
         seconds = np.array([milliseconds / 1000])
-        return timing.compare(what, (1,), seconds, ("step", seconds), ("numpy",))
+        return timing.compare(
+            "losses", what, (1,), seconds, ("step", seconds), ("numpy",)
+        )
 
     path = tmp_path / "rows.csv"
-    timing.write(path, [row("DSC", 4), row("CE", 3)])
-    timing.write(path, [row("DSC", 5)])
-    lines = [line.split(",")[:4] for line in path.read_text().splitlines()]
-    assert [(line[0], line[3]) for line in lines] == [
-        ("what", "ours_ms"),
-        ("CE", "3"),
-        ("DSC", "5"),
+    timing.write([row("DSC", 4), row("CE", 3)], path)
+    timing.write([row("DSC", 5)], path)
+    found = timing.read(path)
+    assert [(row.what, row.ours, row.n) for row in found] == [
+        ("CE", "3", 1),
+        ("DSC", "5", 1),
     ]
+
+
+def test_means_where_the_draws_are_of_several_kinds() -> None:
+    ours, theirs = np.array([1.0, 1.0, 7.0]), np.array([2.0, 2.0, 2.0])
+    row = timing.compare(
+        "samples", "a", (1,), ours, ("b", theirs), (), 0.5, by="mean", unit="s"
+    )
+    assert (row.ratio, row.ours, row.ours_mean, row.met) == ("1.5", "1", "3", "no")
+
+
+def test_without_a_peer_the_ratio_is_the_time_itself() -> None:
+    row = timing.compare("start", "a", (1,), np.array([0.5]), None, (), 1.0, unit="s")
+    assert (row.ratio, row.ours, row.peer, row.met) == ("0.5", "0.5", "", "yes")
+    row = timing.compare("start", "a", (1,), np.array([0.5]), None, (), 400.0)
+    assert (row.ratio, row.ours, row.met) == ("500", "500", "no")
 
 
 @pytest.mark.backend
