@@ -10,7 +10,8 @@ volumes up to the error of an interpolation that knows a part of the volume alon
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Sequence
 
 import numpy as np
 from batchgenerators.augmentations.utils import (
@@ -41,10 +42,10 @@ class Plan:
     Attributes:
         mirrored: whether each axis is turned round.
         factors: by which each channel is multiplied; () for none.
-        place: where what is kept lies in the mirrored sample, (start, stop) by axis;
-            it may reach out of it.
-        coordinates: where each voxel of the result comes from, in the mirrored sample,
-            (axes, *result) float64; None where nothing is warped.
+        place: what is needed of the mirrored sample, (start, stop) by axis; where
+            nothing is warped it is the result, and may reach out of the sample.
+        coordinates: where each voxel of the result comes from, counted from the first
+            voxel of `place`, (axes, *result) float64; None where nothing is warped.
     """
 
     mirrored: tuple[bool, ...]
@@ -84,7 +85,7 @@ def plan(
         coordinates = _warp(patch or shape, augmentation, random)
         if coordinates is not None:
             _centre(coordinates, shape, patch, random)
-            return Plan(mirrored, factors, _reach(coordinates), coordinates)
+            return Plan(mirrored, factors, _reach(coordinates, shape), coordinates)
     firsts = [0] * len(shape) if patch is None else _crop(shape, patch, random)
     ends = zip(firsts, patch or shape, strict=True)
     place = tuple((first, first + size) for first, size in ends)
@@ -146,13 +147,25 @@ def _elastic(
 ) -> np.ndarray:
     alpha = random.uniform(*augmentation.config_elastic_deform_alpha)
     sigma = random.uniform(*augmentation.config_elastic_deform_sigma)
-    fields = [
-        ndimage.gaussian_filter(
-            random.random_sample(tuple(patch)) * 2 - 1, sigma, mode="constant", cval=0
+    offsets = np.stack(
+        [_smoothed(random.random_sample(tuple(patch)) * 2 - 1, sigma) for _ in patch]
+    )
+    offsets *= alpha
+    return offsets
+
+
+def _smoothed(field: np.ndarray, sigma: float) -> np.ndarray:
+    """Filter with a Gaussian of `sigma` voxels, 0 outside."""
+    if field.ndim == 2:
+        return ndimage.gaussian_filter(field, sigma, mode="constant", cval=0)
+    # The same filter as a matrix for each axis, its answers to a 1 in each place: of a
+    # volume that is three times as fast, and rounds otherwise.
+    for axis, size in enumerate(field.shape):
+        matrix = ndimage.gaussian_filter1d(
+            np.eye(size), sigma, axis=0, mode="constant", cval=0
         )
-        for _ in patch
-    ]
-    return np.stack(fields) * alpha
+        field = np.moveaxis(np.tensordot(matrix, field, (1, axis)), 0, axis)
+    return field
 
 
 def _rotated(
@@ -185,12 +198,22 @@ def _centre(
             coordinates[axis] += random.uniform(half, size - half)
 
 
-def _reach(coordinates: np.ndarray) -> tuple[tuple[int, int], ...]:
-    """The voxels that an interpolation needs, (start, stop) by axis."""
-    return tuple(
-        (int(np.floor(axis.min())) - _MARGIN, int(np.ceil(axis.max())) + _MARGIN + 1)
-        for axis in coordinates
-    )
+def _reach(
+    coordinates: np.ndarray, shape: Sequence[int]
+) -> tuple[tuple[int, int], ...]:
+    """What an interpolation needs of the sample; coordinates then count from there.
+
+    Of an image it is all: that costs little, and gives MIScnn's values to the bit.
+    """
+    if len(shape) == 2:
+        return tuple((0, size) for size in shape)
+    place = []
+    for axis, size in zip(coordinates, shape, strict=True):
+        start = min(max(int(np.floor(axis.min())) - _MARGIN, 0), size)
+        stop = min(max(int(np.ceil(axis.max())) + _MARGIN + 1, start), size)
+        np.subtract(axis, start, out=axis)
+        place.append((start, stop))
+    return tuple(place)
 
 
 def _crop(
@@ -219,43 +242,21 @@ def carry_out(
         image (*result, channels) and one-hot label (*result, classes), both float32,
         new. What comes from outside the sample is 0 in the image and of no class.
     """
-    shape = label.shape
-    part = _part(todo, shape)
-    stored = tuple(map(_stored, part, shape, todo.mirrored))
-    turn = tuple(slice(None, None, -1 if turned else 1) for turned in todo.mirrored)
-    channels = list(np.moveaxis(image[stored][turn], -1, 0))
-    if todo.factors:
-        factors = np.asarray(todo.factors, np.float32)
-        channels = [channel * factors[n] for n, channel in enumerate(channels)]
-    if todo.coordinates is None:
-        make: Callable[..., np.ndarray] = _placed
-    else:
-        make = _warped
-        todo = dataclasses.replace(todo, coordinates=_shifted(todo.coordinates, part))
-    drawn = np.empty((*_result(todo), len(channels)), np.float32)
-    for channel, found in enumerate(channels):
-        drawn[..., channel] = make(found, todo, part, _ORDER, 0)
-    numbers = make(label[stored][turn], todo, part, 0, _NO_CLASS)
-    return drawn, one_hot(numbers, classes)
-
-
-def _result(todo: Plan) -> tuple[int, ...]:
-    if todo.coordinates is None:
-        return tuple(stop - start for start, stop in todo.place)
-    return todo.coordinates.shape[1:]
-
-
-def _part(todo: Plan, shape: Sequence[int]) -> tuple[slice, ...]:
-    """What of the place lies in the sample; of a warped image all of it.
-
-    The whole of an image costs little, and gives MIScnn's values to the bit.
-    """
-    if todo.coordinates is not None and len(shape) == 2:
-        return tuple(slice(0, size) for size in shape)
-    return tuple(
+    part = tuple(
         slice(min(max(start, 0), size), min(max(stop, 0), size))
-        for (start, stop), size in zip(todo.place, shape, strict=True)
+        for (start, stop), size in zip(todo.place, label.shape, strict=True)
     )
+    stored = tuple(map(_stored, part, label.shape, todo.mirrored))
+    turn = tuple(slice(None, None, -1 if turned else 1) for turned in todo.mirrored)
+    image, label = image[stored][turn], label[stored][turn]
+    if todo.factors:
+        image = image * np.asarray(todo.factors, np.float32)
+    if todo.coordinates is None:
+        drawn = _placed(image, todo, part, 0)
+        numbers = _placed(label, todo, part, _NO_CLASS)
+    else:
+        drawn, numbers = _warped(image, label, todo.coordinates)
+    return drawn, one_hot(numbers, classes)
 
 
 def _stored(part: slice, size: int, mirrored: bool) -> slice:
@@ -263,22 +264,14 @@ def _stored(part: slice, size: int, mirrored: bool) -> slice:
     return slice(size - part.stop, size - part.start) if mirrored else part
 
 
-def _shifted(coordinates: np.ndarray, part: Sequence[slice]) -> np.ndarray:
-    """Coordinates counted from the first voxel of the part."""
-    starts = [axis.start for axis in part]
-    if not any(starts):
-        return coordinates
-    return coordinates - np.reshape(starts, (-1, *[1] * len(starts)))
-
-
 def _placed(
-    values: np.ndarray, todo: Plan, part: Sequence[slice], order: int, outside: int
+    values: np.ndarray, todo: Plan, part: Sequence[slice], outside: int
 ) -> np.ndarray:
-    """Put a part where it belongs in the result."""
-    result = _result(todo)
-    if values.shape == result:
-        return values
-    placed = np.full(result, outside, values.dtype)
+    """Copy a part to where it belongs in the result."""
+    result = tuple(stop - start for start, stop in todo.place)
+    if values.shape[: len(result)] == result:
+        return np.array(values, order="C")
+    placed = np.full(result + values.shape[len(result) :], outside, values.dtype)
     inside = tuple(
         slice(axis.start - start, axis.stop - start)
         for axis, (start, _) in zip(part, todo.place, strict=True)
@@ -288,16 +281,24 @@ def _placed(
 
 
 def _warped(
-    values: np.ndarray, todo: Plan, part: Sequence[slice], order: int, outside: int
-) -> np.ndarray:
-    return ndimage.map_coordinates(
-        values.astype(float) if order else np.ascontiguousarray(values),
-        todo.coordinates,
-        output=None if order else values.dtype,
-        order=order,
+    image: np.ndarray, label: np.ndarray, coordinates: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Interpolate: the image with cubic splines, the label from its nearest voxel."""
+    drawn = np.empty((*coordinates.shape[1:], image.shape[-1]), np.float32)
+    for channel in range(image.shape[-1]):
+        values = image[..., channel].astype(float)
+        drawn[..., channel] = ndimage.map_coordinates(
+            values, coordinates, order=_ORDER, mode="constant", cval=0
+        )
+    numbers = ndimage.map_coordinates(
+        np.ascontiguousarray(label),
+        coordinates,
+        output=label.dtype,
+        order=0,
         mode="constant",
-        cval=outside,
+        cval=_NO_CLASS,
     )
+    return drawn, numbers
 
 
 def one_hot(label: np.ndarray, classes: int) -> np.ndarray:
@@ -311,6 +312,21 @@ def one_hot(label: np.ndarray, classes: int) -> np.ndarray:
     Returns:
         (*spatial, classes) float32.
     """
-    table = np.zeros((_NO_CLASS + 1, classes), np.float32)
-    table[:classes] = np.eye(classes, dtype=np.float32)
-    return table.take(label, axis=0)
+    if label.size % 2:
+        return _table(classes).take(label, axis=0)
+    # Two voxels at a time, looked up as one number: three times as fast.
+    pairs = np.ascontiguousarray(label).reshape(-1).view(np.uint16)
+    found = _table_of_pairs(classes).take(pairs, axis=0, mode="clip")
+    return found.reshape(*label.shape, classes)
+
+
+def _table(classes: int) -> np.ndarray:
+    """One-hot rows by class number; zeros for what is no class."""
+    return np.eye(_NO_CLASS + 1, classes, dtype=np.float32)
+
+
+@functools.cache
+def _table_of_pairs(classes: int) -> np.ndarray:
+    """The rows of two voxels, by the number that their two bytes make together."""
+    bytes_ = np.arange(2**16, dtype=np.uint16).view(np.uint8).reshape(-1, 2)
+    return _table(classes)[bytes_].reshape(-1, 2 * classes)

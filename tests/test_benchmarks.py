@@ -10,7 +10,8 @@ import pytest
 
 import losses
 from benchmarks import losses as loss_benchmark
-from benchmarks import timing
+from benchmarks import samples, timing
+from data_io.batches import Batches
 
 
 def test_functions_are_called_in_turn_and_warm_up_is_not_timed() -> None:
@@ -107,3 +108,26 @@ def test_losses_are_timed_beside_monai(monkeypatch: pytest.MonkeyPatch) -> None:
         ("Tversky (probabilities, one-hot)", "MONAI TverskyLoss"),
         ("Tversky (logits, indices)", "MONAI TverskyLoss"),
     ]
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_both_generators_draw_the_same_samples(augment: bool, tmp_path: Path) -> None:
+    kind = ((24, 40, 32), (8, 16, 16), 1, 3)
+    cache, source = samples.simulated(tmp_path, *kind)
+    generator = samples.miscnn_generator(cache, source, augment)
+    batches = Batches(cache, cache.cases, classes=3, augment=augment)
+    # MIScnn's takes the cases in turn, whatever index it is asked for.
+    for epoch, index in ((0, 0), (3, 1), (5, 2)):
+        samples.seed_miscnn(epoch, index)
+        expected = generator[0]
+        found = batches.draw(epoch, index)
+        np.testing.assert_allclose(found[0], expected[0], rtol=0, atol=1e-4)
+        np.testing.assert_array_equal(found[1], expected[1])
+
+
+def test_samples_are_timed_beside_miscnn() -> None:
+    images = ((16, 32), (16, 32), 3, 2)
+    row = samples.against_miscnn(images, augment=True, draws=2)
+    assert (row.peer, row.target, row.by) == ("MIScnn DataGenerator", "0.5", "mean")
+    row = samples.cores_against_one(images, draws=1, cores=2)
+    assert (row.shape, row.target) == ("16x32x3", "0.588")  # 1 / (0.85 * 2)

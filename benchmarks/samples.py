@@ -1,0 +1,253 @@
+"""Samples of a training: ours beside MIScnn's generator, and more cores beside one.
+
+Images and volumes are simulated from a seed: their sizes decide, not what they show.
+Both start from the same prepared samples: MIScnn from the files that it keeps of them
+(`prepare_subfunctions`, as the released notebooks do), ours from the cache. Each draw
+gives both the same random numbers, so both warp the same samples.
+`python -m benchmarks.samples`; it needs 1 GB of disk for a while.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from benchmarks import timing
+from data_io.batches import Batches
+from data_io.cache import Cache, prepare
+from data_io.miscnn_compat import Abstract_IO, Data_IO, Preprocessor
+from data_io.preprocessing import Settings, augmentation, subfunctions
+
+__all__ = [
+    "against_miscnn", "cores_against_one", "miscnn_generator", "seed_miscnn",
+    "simulated",
+]  # fmt: skip
+
+CASES = 4
+IMAGES = (512, 512), (512, 512), 3, 2
+VOLUMES = (128, 248, 248), (80, 160, 160), 1, 3
+DRAWS = {2: 200, 3: 100}
+# What is wanted: times of MIScnn's, by axes and augmentation; and of the cores.
+FASTER = {(2, True): 2, (3, True): 2, (3, False): 20}
+SCALING = 0.85
+PACKAGES = ("miscnn", "batchgenerators", "scipy", "numpy")
+
+
+class _Simulated(Abstract_IO):
+    """MIScnn's interface over arrays in files; image and label map of a case."""
+
+    def __init__(self, folder: Path, channels: int, classes: int, axes: int) -> None:
+        super().__init__(channels=channels, classes=classes, three_dim=axes == 3)
+        self.folder = folder
+
+    def initialize(self, input_path: str) -> list[str]:
+        return sorted({path.stem.partition("-")[0] for path in self.folder.iterdir()})
+
+    def load_image(self, index: str) -> tuple[np.ndarray, dict[str, Any]]:
+        return np.load(self.folder / f"{index}-image.npy"), {}
+
+    def load_segmentation(self, index: str) -> np.ndarray:
+        return np.load(self.folder / f"{index}-label.npy")
+
+    def load_prediction(self, index: str, output_path: str) -> np.ndarray:
+        raise NotImplementedError
+
+    def save_prediction(self, sample: Any, output_path: str) -> None:
+        raise NotImplementedError
+
+    @staticmethod
+    def check_file_termination(termination: str) -> bool:
+        return False
+
+
+def simulated(
+    folder: Path,
+    shape: tuple[int, ...],
+    patch: tuple[int, ...],
+    channels: int,
+    classes: int,
+) -> tuple[Cache, Data_IO]:
+    """Write noise with labels, and prepare it.
+
+    Args:
+        folder: gets everything.
+        shape: of an image or volume.
+        patch: shape of the network's input.
+        channels: of the image.
+        classes: background included.
+
+    Returns:
+        The cache with the prepared samples, and MIScnn's way to the raw ones.
+    """
+    raw = folder / "raw"
+    raw.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for case in range(CASES):
+        image = random.integers(0, 256, (*shape, channels), dtype=np.uint8)
+        label = random.integers(0, classes, shape, dtype=np.uint8)
+        np.save(raw / f"{case}-image.npy", image)
+        np.save(raw / f"{case}-label.npy", label)
+    interface = _Simulated(raw, channels, classes, len(shape))
+    dataset = SimpleNamespace(
+        RECORD=SimpleNamespace(name="simulated"),
+        interface=lambda root: interface,
+        files=lambda root, case: sorted(raw.glob(f"{case}-*")),
+    )
+    cases = interface.initialize("")
+    cache = prepare(dataset, raw, cases, Settings(patch), folder / "cache", False)
+    return cache, Data_IO(interface, str(raw), batch_path=str(folder / "batches"))
+
+
+def miscnn_generator(cache: Cache, source: Data_IO, augment: bool) -> Any:
+    """MIScnn's generator over samples that it has prepared."""
+    # Loaded with MIScnn by miscnn_compat, which alone knows how.
+    from miscnn.neural_network.data_generator import DataGenerator
+
+    settings = cache.settings
+    preprocessor = Preprocessor(
+        source,
+        batch_size=1,
+        subfunctions=subfunctions(settings),
+        data_aug=augmentation(settings) if augment else None,
+        prepare_subfunctions=True,
+        analysis="patchwise-crop" if settings.is_3d else "fullimage",
+        patch_shape=tuple(settings.input_shape),
+    )
+    return DataGenerator(
+        list(cache.cases), preprocessor, training=True, validation=not augment
+    )
+
+
+def seed_miscnn(epoch: int, index: int) -> None:
+    """Let MIScnn draw what `Batches` draws for this item, with seed 0."""
+    words = np.random.SeedSequence([0, epoch, index]).generate_state(8)
+    np.random.seed(words)  # noqa: NPY002 (MIScnn draws from it)
+
+
+@contextlib.contextmanager
+def _one_core() -> Iterator[None]:
+    """Keep this process, and BLAS with it, on one of its cores."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+def against_miscnn(
+    kind: tuple[Any, ...], augment: bool, draws: int | None = None
+) -> timing.Row:
+    """Time samples of a kind on one core, in turn with MIScnn's of the same draw.
+
+    Args:
+        kind: `IMAGES` or `VOLUMES`.
+        augment: with augmentation.
+        draws: samples of each; None for `DRAWS`.
+    """
+    shape, patch, channels, classes = kind
+    with tempfile.TemporaryDirectory() as place, _one_core():
+        cache, source = simulated(Path(place), *kind)
+        generator = miscnn_generator(cache, source, augment)
+        batches = Batches(cache, cache.cases, classes, augment=augment)
+        counters = {"ours": iter(range(10**6)), "theirs": iter(range(10**6))}
+
+        def theirs() -> Any:
+            number = next(counters["theirs"])
+            seed_miscnn(number, number % CASES)
+            return generator[number % CASES]
+
+        def ours() -> Any:
+            number = next(counters["ours"])
+            return batches.draw(number, number % CASES)
+
+        functions: dict[str, Callable[[], Any]] = {"ours": ours, "theirs": theirs}
+        seconds = timing.alternate(functions, draws or DRAWS[len(shape)])
+    faster = FASTER.get((len(shape), augment))
+    return timing.compare(
+        "samples",
+        _name(kind, augment) + ", one core",
+        (*patch, channels),
+        seconds["ours"],
+        ("MIScnn DataGenerator", seconds["theirs"]),
+        PACKAGES,
+        None if faster is None else 1 / faster,
+        by="mean",
+        backend="",
+    )
+
+
+def _name(kind: tuple[Any, ...], augment: bool) -> str:
+    what = "patch of a volume" if len(kind[0]) == 3 else "image"
+    return f"{what}, {'augmented' if augment else 'not augmented'}"
+
+
+def cores_against_one(
+    kind: tuple[Any, ...], draws: int = 10, cores: int | None = None
+) -> timing.Row:
+    """Time augmented samples drawn by a thread a core, in turn with one thread.
+
+    Args:
+        kind: `IMAGES` or `VOLUMES`.
+        draws: of each, so many times eight samples a core.
+        cores: None for those of the process.
+    """
+    _, patch, channels, classes = kind
+    cores = cores or len(os.sched_getaffinity(0))
+    count = 8 * cores
+
+    def take(batches: Batches, pool: ThreadPoolExecutor, rounds: Iterator[int]) -> None:
+        first = next(rounds) * count
+        places = [(first + n, n % CASES) for n in range(count)]
+        list(pool.map(lambda place: batches.draw(*place), places))
+
+    with (
+        tempfile.TemporaryDirectory() as place,
+        ThreadPoolExecutor(1) as one,
+        ThreadPoolExecutor(cores) as all_,
+    ):
+        cache, _ = simulated(Path(place), *kind)
+        batches = Batches(cache, cache.cases, classes, augment=True)
+        functions: dict[str, Callable[[], Any]] = {
+            name: partial(take, batches, pool, iter(range(10**6)))
+            for name, pool in (("one", one), ("all", all_))
+        }
+        seconds = timing.alternate(functions, draws, warm_up=1)
+    return timing.compare(
+        "samples",
+        f"{_name(kind, True)}, {cores} cores",
+        (*patch, channels),
+        seconds["all"] / count,
+        ("ours on one core", seconds["one"] / count),
+        PACKAGES,
+        1 / (SCALING * cores),
+        by="mean",
+        backend="",
+    )
+
+
+def main() -> None:
+    """Measure all, print it and write it to the CSV file."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--output", type=Path, default=timing.RESULTS)
+    arguments = parser.parse_args()
+    for kind in (IMAGES, VOLUMES):
+        rows = [against_miscnn(kind, augment) for augment in (True, False)]
+        rows.append(cores_against_one(kind))
+        for row in rows:
+            print(timing.describe(row), flush=True)
+        timing.write(rows, arguments.output)
+
+
+if __name__ == "__main__":
+    main()
