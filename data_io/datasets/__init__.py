@@ -12,7 +12,10 @@ from data_io.errors import InputError
 
 __all__ = ["by_name", "names", "simulated"]
 
-NAMES = ("drive", "dsb2018", "kits19", "kits19-simulated", "phantom")
+NAMES = (
+    "drive", "bus2017", "dsb2018", "isic2018", "cvc-clinicdb", "cvc-clinicdb-sequence",
+    "kits19", "kits19-simulated", "phantom",
+)  # fmt: skip
 
 
 def names() -> list[str]:

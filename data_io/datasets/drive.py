@@ -2,7 +2,9 @@
 
 The raw layout is read as distributed. The split is fixed: the 20 test cases are the
 authors' own, and of the 20 training cases the last four are the paper's validation
-cases (inferred from the order of the released lists).
+cases (inferred from the order of the released lists). Copies in the layout of the
+authors' own (`<case>/imaging.png`, `<case>/segmentation.png`) are read too; their names
+do not say the split, which has to be given.
 """
 
 from pathlib import Path
@@ -16,7 +18,7 @@ from data_io.datasets.record import Record
 from data_io.errors import InputError
 
 __all__ = [
-    "RECORD", "check", "files", "interface", "locate", "record", "references",
+    "RECORD", "cases", "check", "files", "interface", "locate", "record", "references",
     "regions", "remarks", "roles", "split",
 ]  # fmt: skip
 
@@ -82,7 +84,18 @@ def locate(data: Path | None) -> Path:
     Raises:
         InputError: it is not there; says how to get it.
     """
-    return layout.locate(RECORD, data, DEFAULT, ("training", "test"))
+    marks = ("training", "test", layout.PREPARED)
+    return layout.locate(RECORD, data, DEFAULT, marks)
+
+
+def is_prepared(root: Path) -> bool:
+    """True for the layout of the authors' copies."""
+    return not any((Path(root) / part).is_dir() for part in ("training", "test"))
+
+
+def cases(root: Path) -> tuple[str, ...]:
+    """Returns the ids of all cases: 21 to 40, then 01 to 20, or those of a copy."""
+    return layout.prepared_cases(root) if is_prepared(root) else TRAINING + TEST
 
 
 def record(root: Path) -> Record:
@@ -91,7 +104,12 @@ def record(root: Path) -> Record:
 
 
 def split(root: Path) -> dict[str, tuple[str, ...]]:
-    """Returns the cases of `training` (21-36), `validation` (37-40), `test` (01-20)."""
+    """Returns the cases of `training` (21-36), `validation` (37-40), `test` (01-20).
+
+    {} for a copy whose names do not say it.
+    """
+    if is_prepared(root):
+        return {}
     return {"training": TRAINING[:16], "validation": TRAINING[16:], "test": TEST}
 
 
@@ -103,11 +121,14 @@ def roles(root: Path, case: str) -> dict[str, Path]:
         case: `01` to `40`.
 
     Returns:
-        Paths by role: `image`, `observer1`, `observer2` (test only), `field of view`.
+        Paths by role: `image`, `observer1`, `observer2` (test only), `field of view`;
+        of a copy in the authors' layout the first two.
 
     Raises:
         InputError: there is no such case.
     """
+    if is_prepared(root):
+        return layout.prepared(root, case)
     if case not in TRAINING + TEST:
         raise InputError(f"DRIVE: expected a case from 01 to 40, received {case!r}.")
     part = "test" if case in TEST else "training"
@@ -145,11 +166,14 @@ def regions(root: Path, case: str) -> dict[str, np.ndarray]:
     """Returns where to measure: the whole image, and inside the round field of view.
 
     Returns:
-        bool (584, 565), by name of the region.
+        bool (584, 565), by name of the region; the former alone for a copy without
+        masks of the field of view.
 
     Raises:
         InputError: the mask is missing or can't be decoded.
     """
+    if is_prepared(root):
+        return {"image": np.ones(references(root, case)["observer1"].shape, bool)}
     inside = read_mask(roles(root, case)["field of view"]) > 0
     return {"image": np.ones_like(inside), "field of view": inside}
 
@@ -160,7 +184,7 @@ def interface(root: Path) -> Any:
 
     return RawInterface(
         RECORD,
-        [case for part in split(root).values() for case in part],
+        cases(root),
         lambda case: read_image(roles(root, case)["image"]),
         lambda case: read_mask(roles(root, case)["observer1"]),
     )
@@ -168,11 +192,14 @@ def interface(root: Path) -> Any:
 
 def expected(root: Path) -> list[Path]:
     """Every file of the data set, as distributed."""
-    return [path for case in TEST + TRAINING for path in roles(root, case).values()]
+    ids = cases(root) if is_prepared(root) else TEST + TRAINING
+    return [path for case in ids for path in roles(root, case).values()]
 
 
 def lacks_second_observer(root: Path) -> bool:
     """True where no label of the second observer came with the data set."""
+    if is_prepared(root):
+        return True
     return not any(roles(root, case)["observer2"].exists() for case in TEST)
 
 
@@ -213,6 +240,11 @@ def remarks(root: Path) -> list[str]:
         if not is_another_case(path)
     ]
     lines = [f"not part of DRIVE, ignored: {', '.join(extra)}"] if extra else []
-    if lacks_second_observer(root):
+    if is_prepared(root):
+        lines.append(
+            f"{len(cases(root))} cases in the layout of the authors' copies: measures "
+            "in the field of view and against observer 2 are left out"
+        )
+    elif lacks_second_observer(root):
         lines.append(f"{SECOND} is not there: measures against observer 2 are left out")
     return lines

@@ -2,7 +2,8 @@
 
 The training images of stage 1 of the 2018 Data Science Bowl. Each nucleus has a mask of
 its own; the label is their union, as in the paper. The images are RGBA files whose
-alpha channel is opaque: it is left out.
+alpha channel is opaque: it is left out. Copies in the layout of the authors' own
+(`<case>/imaging.png`, `<case>/segmentation.png`, the union already made) are read too.
 """
 
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from data_io.datasets import layout
-from data_io.datasets.reading import masks, read_image, read_union
+from data_io.datasets.reading import masks, read_image, read_mask, read_union
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 
@@ -63,7 +64,8 @@ def locate(data: Path | None) -> Path:
     Raises:
         InputError: it is not there; says how to get it.
     """
-    return layout.locate(RECORD, data, DEFAULT, ("*/images", "*/masks"), FOLDER)
+    marks = ("*/images", "*/masks", layout.PREPARED)
+    return layout.locate(RECORD, data, DEFAULT, marks, FOLDER)
 
 
 def record(root: Path) -> Record:
@@ -73,21 +75,27 @@ def record(root: Path) -> Record:
 
 def cases(root: Path) -> tuple[str, ...]:
     """Returns the ids of the images, in order: folders with `images` or `masks`."""
-    return tuple(
+    raw = tuple(
         sorted(
             folder.name
             for folder in Path(root).iterdir()
-            if any((folder / part).is_dir() for part in ("images", "masks"))
-            and not layout.is_litter(folder.name)
+            if is_raw(folder) and not layout.is_litter(folder.name)
         )
     )
+    return raw or layout.prepared_cases(root)
+
+
+def is_raw(folder: Path) -> bool:
+    """True for the folder of a case in the layout as distributed."""
+    return any((folder / part).is_dir() for part in ("images", "masks"))
 
 
 def roles(root: Path, case: str) -> dict[str, Path]:
     """Returns what the parts of a case are, whether or not they are there.
 
     Returns:
-        `image`, a file, and `observer1`, the folder of the nuclei's masks.
+        `image`, a file, and `observer1`, the folder of the nuclei's masks (in the
+        authors' layout the file of their union).
 
     Raises:
         InputError: there is no such case.
@@ -95,6 +103,8 @@ def roles(root: Path, case: str) -> dict[str, Path]:
     folder = Path(root) / case
     if not folder.is_dir():
         raise InputError(f"2018DSB: expected a case in {root}, received {case!r}.")
+    if not is_raw(folder):
+        return layout.prepared(root, case)
     return {
         "image": folder / "images" / f"{case}.png",
         "observer1": folder / "masks",
@@ -105,6 +115,8 @@ def files(root: Path, case: str) -> tuple[Path, ...]:
     """Returns every raw file of a case that is there: image, then masks by name."""
     parts = roles(root, case)
     image = [parts["image"]] if parts["image"].exists() else []
+    if parts["observer1"].is_file():
+        return (*image, parts["observer1"])
     return (*image, *masks(parts["observer1"]))
 
 
@@ -117,7 +129,8 @@ def references(root: Path, case: str) -> dict[str, np.ndarray]:
     Raises:
         InputError: a mask can't be decoded, or has another size than the others.
     """
-    return {"observer1": read_union(roles(root, case)["observer1"])}
+    path = roles(root, case)["observer1"]
+    return {"observer1": read_union(path) if path.is_dir() else read_mask(path)}
 
 
 def regions(root: Path, case: str) -> dict[str, np.ndarray]:
@@ -150,11 +163,15 @@ def check(root: Path) -> list[str]:
         if not parts["image"].is_file():
             name = parts["image"].relative_to(root)
             problems.append(f"{name}: expected a file, found none. {AGAIN}")
-        if not masks(parts["observer1"]):
+        label = parts["observer1"]
+        if is_raw(Path(root) / case) and not masks(label):
             name = parts["observer1"].relative_to(root)
             problems.append(
                 f"{name}: expected a mask for each nucleus, found no PNG file. {AGAIN}"
             )
+        elif not label.exists():
+            name = label.relative_to(root)
+            problems.append(f"{name}: expected a file, found none. {AGAIN}")
     return problems
 
 

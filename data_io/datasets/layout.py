@@ -11,9 +11,20 @@ from pathlib import Path
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 
-__all__ = ["locate", "missing", "unexpected", "unpack"]
+__all__ = [
+    "ENDINGS", "LABEL", "PREPARED", "is_litter", "locate", "missing", "picture",
+    "prepared", "prepared_cases", "unexpected", "unpack",
+]  # fmt: skip
 
 UNPACKED = Path(".work/data")
+_KINDS = ("png", "tif", "tiff", "jpg", "jpeg", "bmp", "gif")
+ENDINGS = tuple(f".{e}" for kind in _KINDS for e in (kind, kind.upper()))
+"""Endings of image files, as they are written."""
+
+# The layout that MIScnn's own interfaces read, and so that of the authors' copies.
+IMAGE, LABEL = "imaging", "segmentation"
+PREPARED = f"*/{IMAGE}.[bgjptBGJPT]*"
+"""A mark of `locate`: a folder for each case with `imaging.png`, `segmentation.png`."""
 
 
 def locate(
@@ -30,8 +41,8 @@ def locate(
         data: the data set's own folder or zip, or the folder that contains either;
             None for `default`.
         default: where the data set is looked for when nothing was said.
-        marks: subfolders of which at least one tells the data set's own folder; `*`
-            stands for any name.
+        marks: subfolders (or `PREPARED`) of which at least one tells the data set's own
+            folder; `*` stands for any name.
         name: of the data set's folder and zip; None for its title.
 
     Returns:
@@ -42,7 +53,7 @@ def locate(
     """
     start = default if data is None else Path(data)
     for folder in candidates(start, name or record.title):
-        if any(path.is_dir() for mark in marks for path in folder.glob(mark)):
+        if any(is_mark(p, m) for m in marks for p in folder.glob(m)):
             return folder
     raise InputError(
         f"{record.title}: expected the data set in {start}, found "
@@ -50,6 +61,44 @@ def locate(
         f"Then give DATA=FOLDER to make, --data FOLDER to dscpp, or put it in "
         f"{default}. Without the data, `make demo` runs the same pipeline on phantoms."
     )
+
+
+def is_mark(path: Path, mark: str) -> bool:
+    """True for a folder, and for the file that `PREPARED` stands for."""
+    return path.is_file() if mark == PREPARED else path.is_dir()
+
+
+def picture(folder: Path, stem: str, ending: str) -> Path:
+    """The image file of a name, whatever its ending; with `ending` where none is."""
+    likeliest = folder / f"{stem}{ending}"
+    if likeliest.is_file():
+        return likeliest
+    found = (folder / f"{stem}{other}" for other in ENDINGS)
+    return next((path for path in found if path.is_file()), likeliest)
+
+
+def prepared(root: Path, case: str) -> dict[str, Path]:
+    """The files of a case in the layout of the authors' copies: image and label map."""
+    folder = Path(root) / case
+    return {
+        "image": picture(folder, IMAGE, ".png"),
+        "observer1": picture(folder, LABEL, ".png"),
+    }
+
+
+def prepared_cases(root: Path) -> tuple[str, ...]:
+    """The folders of cases in the layout of the authors' copies, in order."""
+    folders = (path for path in Path(root).iterdir() if path.is_dir())
+    return in_order(
+        folder.name
+        for folder in folders
+        if any(path.is_file() for path in prepared(root, folder.name).values())
+    )
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Names in order, numbers without leading zeros too: 2 before 10."""
+    return tuple(sorted(names, key=lambda name: (len(name), name)))
 
 
 def candidates(start: Path, name: str) -> Iterator[Path]:

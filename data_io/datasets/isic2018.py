@@ -1,0 +1,70 @@
+"""ISIC2018, task 1: 2,594 dermoscopic images with the outline of the lesion.
+
+The archive has JPEG images and PNG masks of the same size, 0 and 255; a lesion may fill
+the whole image (https://challenge.isic-archive.com/landing/2018/45). Other copies, the
+authors' among them, have masks as JPEG, with greys. Table 1 of the paper has 2,596
+images, 417 of them for validation: two more than there are; 415 is what is left.
+"""
+
+from pathlib import Path
+
+from data_io.datasets.pairs import Pairs
+from data_io.datasets.record import Record
+
+__all__ = [
+    "DEFAULT", "RECORD", "cases", "check", "files", "interface", "locate", "picture",
+    "record", "references", "regions", "remarks", "roles",
+]  # fmt: skip
+
+LAYOUT = """\
+  ISIC2018/
+    ISIC2018_Task1-2_Training_Input/       ISIC_0000000.jpg ...
+    ISIC2018_Task1_Training_GroundTruth/   ISIC_0000000_segmentation.png ..."""
+
+RECORD = Record(
+    name="isic2018",
+    title="ISIC2018",
+    classes=("background", "lesion"),
+    channels=3,
+    input_shape=(512, 512),
+    counts={"training": 1661, "validation": 415, "test": 518},
+    raw_shape=None,
+    source="https://challenge.isic-archive.com/data/#2018",
+    licence="CC BY-NC 4.0",
+    citation=(
+        "N. Codella, V. Rotemberg, P. Tschandl and others, Skin lesion analysis toward "
+        "melanoma detection 2018: a challenge hosted by the International Skin Imaging "
+        "Collaboration, arXiv:1902.03368, 2019; P. Tschandl, C. Rosendahl and H. "
+        "Kittler, The HAM10000 dataset, Scientific Data 5:180161, 2018"
+    ),
+    access=(
+        "Get the training data and ground truth of tasks 1 and 2 from "
+        "https://challenge.isic-archive.com/data/#2018 (free, no account), "
+        "ISIC2018_Task1-2_Training_Input.zip (10 GB) and "
+        "ISIC2018_Task1_Training_GroundTruth.zip, and unpack both into one folder."
+    ),
+    layout=LAYOUT,
+    grey_masks=True,
+    any_mode=True,
+)
+
+DEFAULT = Path("data/ISIC2018")
+
+_PAIRS = Pairs(
+    RECORD,
+    DEFAULT,
+    folders=(
+        ("ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth"),
+    ),
+    pattern=r"ISIC_\d{7}",
+    example="ISIC_0000000",
+    endings=(".jpg", ".png"),
+    suffix="_segmentation",
+    # Lie beside the images in the archives of the challenge, since 2017.
+    companions=r"ISIC_\d{7}_superpixels\.png",
+)
+
+locate, record, cases, roles = _PAIRS.locate, _PAIRS.record, _PAIRS.cases, _PAIRS.roles
+files, references, regions = _PAIRS.files, _PAIRS.references, _PAIRS.regions
+interface, picture = _PAIRS.interface, _PAIRS.picture
+check, remarks = _PAIRS.check, _PAIRS.remarks
