@@ -87,3 +87,125 @@ def write_drive(root: Path, seed: int = 0) -> Path:
             second = np.roll(label, 1, axis=1) & inside
             write_palette(base / "2nd_manual" / f"{case}_manual2.gif", second, PALETTE)
     return folder
+
+
+def blob(size: tuple[int, int], seed: int) -> np.ndarray:
+    """Draws one lesion: an ellipse off the centre; bool (rows, columns)."""
+    random = np.random.default_rng(seed)
+    canvas = Image.new("L", size[::-1])
+    row, column = (int(random.uniform(0.35, 0.65) * side) for side in size)
+    tall, wide = (int(random.uniform(0.1, 0.25) * side) for side in size)
+    box = [column - wide, row - tall, column + wide, row + tall]
+    ImageDraw.Draw(canvas).ellipse(box, fill=1)
+    return np.asarray(canvas) > 0
+
+
+def shaded(mask: np.ndarray, seed: int, inside: int, outside: int) -> np.ndarray:
+    """A grey picture with noise, of one level inside a mask and another outside."""
+    noise = np.random.default_rng(seed).normal(0, 12, mask.shape)
+    levels = np.where(mask, inside, outside)
+    return np.clip(levels + noise, 0, 255).astype(np.uint8)
+
+
+def save(path: Path, pixels: np.ndarray, **options: object) -> None:
+    """Writes an image file in the format that its name says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+
+
+def as_grey(mask: np.ndarray) -> np.ndarray:
+    """A mask as most sets have it: uint8, 0 and 255."""
+    return np.where(mask, 255, 0).astype(np.uint8)
+
+
+def write_bus2017(root: Path, number: int = 6) -> Path:
+    """Writes an imitation of dataset B: BUS/original and BUS/GT, 000001.png and so on.
+
+    Ultrasound is grey and of many sizes. The images come as grey, RGB, opaque RGBA and
+    palette files in turn, the masks as 0/255, 0/1 and with three channels.
+
+    Returns:
+        The folder `BUS`.
+    """
+    folder = Path(root) / "BUS"
+    for n in range(1, number + 1):
+        mask = blob((90 + 7 * n, 130 - 5 * n), n)
+        grey = shaded(mask, n, 50, 130)
+        opaque = np.full((*mask.shape, 1), 255, np.uint8)
+        rgb = np.repeat(grey[..., None], 3, -1)
+        path = folder / "original" / f"{n:06d}.png"
+        if n % 4 == 0:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            palette = Image.fromarray(255 - grey, mode="P")
+            palette.putpalette([255 - level for level in range(256) for _ in "rgb"])
+            palette.save(path)
+        else:
+            save(path, [None, grey, rgb, np.concatenate([rgb, opaque], -1)][n % 4])
+        label = [as_grey(mask), mask.astype(np.uint8), as_grey(mask)[..., None]][n % 3]
+        if label.ndim == 3:
+            label = np.repeat(label, 3, -1)
+        save(folder / "GT" / f"{n:06d}.png", label)
+    return folder
+
+
+def write_isic2018(root: Path, number: int = 6) -> Path:
+    """Writes an imitation of ISIC2018, task 1: JPEG images, PNG masks 0/255.
+
+    The ids have gaps; the archives also hold two text files, and those of 2017
+    superpixels beside the images.
+
+    Returns:
+        The folder with the two folders of the archives.
+    """
+    folder = Path(root) / "ISIC2018"
+    images = folder / "ISIC2018_Task1-2_Training_Input"
+    masks = folder / "ISIC2018_Task1_Training_GroundTruth"
+    for n in range(number):
+        case = f"ISIC_{7 * n + 3:07d}"
+        mask = blob((96 + 10 * n, 128 + 6 * n), 100 + n)
+        grey = shaded(mask, n, 90, 170)
+        skin = np.stack([grey, grey * 0.75, grey * 0.7], -1).astype(np.uint8)
+        save(images / f"{case}.jpg", skin, quality=95)
+        save(masks / f"{case}_segmentation.png", as_grey(mask))
+    for part in (images, masks):
+        (part / "ATTRIBUTION.txt").write_text("who took them")
+        (part / "LICENSE.txt").write_text("terms")
+    save(images / "ISIC_0000003_superpixels.png", np.zeros((96, 128, 3), np.uint8))
+    return folder
+
+
+def write_cvc_clinicdb(root: Path, frames: tuple[int, ...]) -> Path:
+    """Writes an imitation of CVC-ClinicDB: TIFF frames of 288 x 384, not padded.
+
+    Args:
+        root: folder in which `CVC-ClinicDB` is made.
+        frames: numbers from 1 to 612.
+
+    Returns:
+        The folder `CVC-ClinicDB`.
+    """
+    folder = Path(root) / "CVC-ClinicDB"
+    for n in frames:
+        mask = blob((288, 384), 200 + n)
+        grey = shaded(mask, n, 180, 110)
+        frame = np.stack([grey, grey * 0.6, grey * 0.5], -1).astype(np.uint8)
+        save(folder / "Original" / f"{n}.tif", frame)
+        save(folder / "Ground Truth" / f"{n}.tif", as_grey(mask))
+    (folder / "Original" / "Thumbs.db").write_bytes(b"thumbs")
+    return folder
+
+
+def write_prepared(root: Path, cases: dict[str, tuple[np.ndarray, np.ndarray]]) -> Path:
+    """Writes the layout that MIScnn's interfaces read, and so the authors' copies have.
+
+    Args:
+        root: folder of the cases.
+        cases: image and mask (bool) by name.
+
+    Returns:
+        `root`.
+    """
+    for case, (image, mask) in cases.items():
+        save(Path(root) / case / "imaging.png", image)
+        save(Path(root) / case / "segmentation.png", mask.astype(np.uint8))
+    return Path(root)
