@@ -36,17 +36,18 @@ export KERAS_BACKEND := $(BACKEND)
 flag = $(if $($(1)), --$(2) "$($(1))")
 FLAGS = $(call flag,PRESET,preset)$(call flag,LOSSES,losses)$(call flag,SEEDS,seeds)
 FLAGS += $(call flag,EPOCHS,epochs)$(call flag,JOBS,jobs)
-FLAGS += $(call flag,SPLIT_SEED,split-seed)$(if $(SPLIT), --split $(SPLIT))
+FLAGS += $(call flag,SPLIT_SEED,split-seed)$(call flag,SPLIT_BY,split-by)$(if $(SPLIT), --split $(SPLIT))
 DATA_FLAGS = $(call flag,DATA,data)$(if $(PHANTOM), --phantom)
 
-.PHONY: help install demo reproduce-drive reproduce-dsb2018 kits19 tables figures docs
+.PHONY: help install demo reproduce-drive reproduce-bus2017 reproduce-dsb2018
+.PHONY: reproduce-isic2018 reproduce-cvc-clinicdb kits19 tables figures docs
 .PHONY: errata test lint test-backends test-backend recipes bench-losses
 .PHONY: bench-step bench-coverage bench-evaluation lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' Makefile
-	@echo "Variables: DATA PRESET LOSSES SEEDS SPLIT_SEED SPLIT EPOCHS JOBS PHANTOM,"
-	@echo "BACKEND (tensorflow, torch or jax), GPU=1. Example:"
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' Makefile
+	@echo "Variables: DATA PRESET LOSSES SEEDS SPLIT_SEED SPLIT SPLIT_BY EPOCHS JOBS,"
+	@echo "PHANTOM BACKEND (tensorflow, torch or jax), GPU=1. Example:"
 	@echo '  make reproduce-drive DATA=data/DRIVE PRESET=reduced LOSSES="DSC,DSC++"'
 
 install: $(VENV)/.ready ## build the environment from its lock
@@ -60,8 +61,17 @@ demo: $(VENV)/.ready ## train CE, DSC and DSC++ on phantoms and print the table 
 reproduce-drive: $(VENV)/.ready ## train on DRIVE (DATA=folder) and write its tables (hours)
 	@$(VENV)/bin/dscpp reproduce --dataset drive$(DATA_FLAGS)$(FLAGS)
 
+reproduce-bus2017: $(VENV)/.ready ## the same on BUS2017, dataset B (DATA=folder or zip)
+	@$(VENV)/bin/dscpp reproduce --dataset bus2017$(DATA_FLAGS)$(FLAGS)
+
 reproduce-dsb2018: $(VENV)/.ready ## the same on 2018DSB (DATA=folder or zip)
 	@$(VENV)/bin/dscpp reproduce --dataset dsb2018$(DATA_FLAGS)$(FLAGS)
+
+reproduce-isic2018: $(VENV)/.ready ## the same on ISIC2018, task 1 (DATA=folder)
+	@$(VENV)/bin/dscpp reproduce --dataset isic2018$(DATA_FLAGS)$(FLAGS)
+
+reproduce-cvc-clinicdb: $(VENV)/.ready ## the same on CVC-ClinicDB (SPLIT_BY=sequence: by video)
+	@$(VENV)/bin/dscpp reproduce --dataset cvc-clinicdb$(DATA_FLAGS)$(FLAGS)
 
 kits19: $(VENV)/.ready ## the same on KiTS19 in 3D (DATA=folder; PHANTOM=1 simulates)
 	@$(VENV)/bin/dscpp reproduce --dataset kits19$(DATA_FLAGS)$(FLAGS)

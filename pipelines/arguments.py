@@ -73,8 +73,10 @@ def take_own(options: argparse.Namespace) -> Record | None:
         The record of own images; None for other data sets.
 
     Raises:
-        InputError: images that do not fit, or neither images nor a data set.
+        InputError: images that do not fit, neither images nor a data set, or groups
+            that the data set does not have.
     """
+    _take_split_by(options)
     if options.images is None and options.masks is None:
         if options.dataset is None:
             raise InputError(
@@ -101,6 +103,21 @@ def take_own(options: argparse.Namespace) -> Record | None:
     print(found, flush=True)
     options.dataset, options.data = name, found.root.absolute()
     return _record_of(name, options.data)
+
+
+def _take_split_by(options: argparse.Namespace) -> None:
+    """Where groups are to stay together, take the data set that keeps them so."""
+    kind = getattr(options, "split_by", None)
+    if not kind:
+        return
+    if not options.dataset:
+        raise InputError(
+            f"--split-by {kind}: expected a data set whose files tell such groups, "
+            "received own images. Give a split of yours: --split FILE"
+        )
+    from data_io import datasets
+
+    options.dataset = datasets.split_by(options.dataset, kind)
 
 
 def class_names(options: argparse.Namespace) -> list[str]:
@@ -137,7 +154,7 @@ def add_results(parser: argparse.ArgumentParser) -> None:
 
 
 def add_split(parser: argparse.ArgumentParser) -> None:
-    """`--split-seed` and `--split`: which cases train and which are measured."""
+    """`--split-seed`, `--split`, `--split-by`: which cases train and are measured."""
     parser.add_argument(
         "--split-seed",
         type=int,
@@ -154,6 +171,12 @@ def add_split(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="read the split instead: the authors' sample_list.json and testing.json, "
         "in this order, or one JSON file with training, validation and test",
+    )
+    parser.add_argument(
+        "--split-by",
+        metavar="KIND",
+        help="keep groups in one part of the split: sequence (of the videos of "
+        "cvc-clinicdb); results go to a data set of their own",
     )
 
 

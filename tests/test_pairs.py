@@ -272,6 +272,22 @@ def test_the_two_splits_are_two_data_sets() -> None:
     assert one.title != other.title and one.name != other.name
 
 
+def test_split_by_names_the_other_data_set(capsys) -> None:
+    assert datasets.split_by("CVC-ClinicDB", "sequence") == "cvc-clinicdb-sequence"
+    train = ["train", "--loss", "CE", "--split-by"]
+    for arguments, expected in (
+        (["sequence", "--dataset", "bus2017"], "tell such groups (cvc-clinicdb)"),
+        (
+            ["patient", "--dataset", "cvc-clinicdb"],
+            "(none does), received cvc-clinicdb",
+        ),
+        (["sequence", "--images", "a", "--masks", "b"], "received own images"),
+        (["sequence", "--dataset", "cvc-clinicdb", "--data", "no"], "found no such"),
+    ):
+        assert main([*train, *arguments]) == 2
+        assert expected in capsys.readouterr().err
+
+
 def pictures(number: int, size: tuple[int, int]) -> dict:
     """Images with masks, by name, as the authors' copies have them."""
     found = {}

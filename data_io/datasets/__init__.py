@@ -10,7 +10,7 @@ from types import ModuleType
 
 from data_io.errors import InputError
 
-__all__ = ["by_name", "names", "simulated"]
+__all__ = ["by_name", "names", "simulated", "split_by"]
 
 NAMES = (
     "drive", "bus2017", "dsb2018", "isic2018", "cvc-clinicdb", "cvc-clinicdb-sequence",
@@ -41,6 +41,31 @@ def by_name(name: str) -> ModuleType:
             "Name one of these, or give your own: --images FOLDER --masks FOLDER."
         )
     return import_module(f"{__name__}.{name.lower().replace('-', '_')}")
+
+
+def split_by(name: str, kind: str) -> str:
+    """Name of a data set whose split keeps groups of cases together.
+
+    It is a data set of its own: what is measured on cases of unseen groups is another
+    quantity, and the two never share a table.
+
+    Args:
+        name: of the data set, such as `cvc-clinicdb`.
+        kind: of the groups, such as `sequence`.
+
+    Raises:
+        InputError: the data set has no such groups.
+    """
+    whole = f"{name.lower()}-{kind}"
+    if whole in NAMES and by_name(whole).RECORD.split_by == kind:
+        return whole
+    own = (by_name(other).RECORD for other in NAMES)
+    known = [r.name.removesuffix(f"-{kind}") for r in own if r.split_by == kind]
+    raise InputError(
+        f"--split-by {kind}: expected a data set whose files tell such groups "
+        f"({', '.join(known) or 'none does'}), received {name}. Give a split of yours: "
+        "--split FILE"
+    )
 
 
 def simulated(name: str) -> str:
