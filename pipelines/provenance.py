@@ -34,16 +34,26 @@ def backend() -> str:
 
 
 def commit() -> str:
-    """Commit of the code, with "+" when files differ from it; "" outside git."""
+    """Commit of the code, with "+" when code differs from it; "" outside git.
+
+    What runs and tables write (`results`, the README, `docs`) is not code.
+    """
+    name = _git("rev-parse", "HEAD")
+    written = (f":(top,exclude){path}" for path in ("results", "README.md", "docs"))
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", *written)
+    return name + "+" * bool(name and changed)
+
+
+def _git(*arguments: str) -> str:
+    """What git says, or "" where it is not there or refuses."""
     here = Path(__file__).resolve().parent
-    command = ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
     try:
         result = subprocess.run(
-            command, cwd=here, capture_output=True, text=True, check=False
+            ["git", *arguments], cwd=here, capture_output=True, text=True, check=False
         )
     except OSError:
         return ""
-    return result.stdout.strip()
+    return result.stdout.strip() if result.returncode == 0 else ""
 
 
 def versions() -> dict[str, str]:

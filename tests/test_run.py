@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from data_io.errors import InputError
+from pipelines import provenance
 from pipelines import run as runs
 
 RECORD = {
@@ -188,3 +190,29 @@ def test_find_takes_folders_with_a_record_only(tmp_path):
 def test_the_record_is_json_of_the_format(tmp_path):
     run = runs.Run.create(tmp_path / "r", RECORD)
     assert json.loads(run.path("run.json").read_text())["format"] == runs.FORMAT
+
+
+def test_the_commit_is_that_of_the_code(tmp_path, monkeypatch):
+    """A table that was written since the last commit does not change the code."""
+
+    def git(*arguments):
+        name = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", *name, *arguments], cwd=tmp_path, check=True)
+
+    for path in ("pipelines/code.py", "results/table.csv", "README.md", "docs/a.md"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text("1")
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "pipelines/code.py"))
+    assert provenance.commit() == ""
+    git("init", "-q")
+    assert provenance.commit() == ""
+    git("add", "-A")
+    git("commit", "-qm", "first")
+    name = provenance.commit()
+    assert re.fullmatch("[0-9a-f]{40}", name)
+    for path in ("results/table.csv", "README.md", "docs/a.md"):
+        (tmp_path / path).write_text("2")
+    (tmp_path / "pipelines/new.py").write_text("untracked, as a user's notes are")
+    assert provenance.commit() == name
+    (tmp_path / "pipelines/code.py").write_text("2")
+    assert provenance.commit() == name + "+"
