@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     for add in (
         _demo,
         _reproduce,
+        _fetch,
         _verify,
         _train,
         _predict,
@@ -106,6 +107,36 @@ def _reproduce(commands: _Commands[argparse.ArgumentParser]) -> None:
     )
     reproduce.add_arguments(parser)
     parser.set_defaults(run=reproduce.command)
+
+
+def _fetch(commands: _Commands[argparse.ArgumentParser]) -> None:
+    def run(options: argparse.Namespace) -> None:
+        from data_io import datasets, fetch
+
+        if options.name.lower() not in datasets.names():
+            raise InputError(f"fetch: expected {_datasets()}, received {options.name}")
+        module = datasets.by_name(options.name)
+        if module.RECORD.downloads:
+            print(fetch.plan(module, options.output), flush=True)
+        done = fetch.fetch(module, options.output)
+        print(f"{done}\nnext: dscpp verify --dataset {module.RECORD.name}", end="")
+        print(f" --data {done.root}" if options.output else "")
+
+    parser = _command(
+        commands,
+        "fetch",
+        "download a data set, or say where it is to be had; again, to check it",
+        "A download that was cut is gone on with by the same command.\n"
+        "example:\n  dscpp fetch dsb2018",
+    )
+    parser.add_argument("name", metavar="NAME", help=_datasets())
+    parser.add_argument(
+        "--output",
+        type=arguments.folder,
+        metavar="DIR",
+        help="the data set's folder (default: where all commands look, data/...)",
+    )
+    parser.set_defaults(run=run)
 
 
 def _verify(commands: _Commands[argparse.ArgumentParser]) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import socket
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,6 +34,34 @@ def pytest_configure(config: pytest.Config) -> None:
         missing = [p for p in PEERS if importlib.util.find_spec(p) is None]
         if missing:
             raise pytest.UsageError(f"DSCPP_REQUIRE_PEERS is set, without: {missing}")
+
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost", None, "")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_network() -> Iterator[None]:
+    """Fail any test that looks up or connects to another machine."""
+
+    def guarded(original: Any, host_of: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            host = host_of(*arguments)
+            if (host.decode() if isinstance(host, bytes) else host) not in LOOPBACK:
+                pytest.fail(f"a test reached for the network: {host}")
+            return original(*arguments, **options)
+
+        return call
+
+    def peer(_: socket.socket, address: Any) -> Any:
+        return address[0] if isinstance(address, tuple) else None
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "connect_ex"):
+            original = getattr(socket.socket, name)
+            patch.setattr(socket.socket, name, guarded(original, peer))
+        looked_up = guarded(socket.getaddrinfo, lambda host, *_: host)
+        patch.setattr(socket, "getaddrinfo", looked_up)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -195,6 +195,7 @@ def test_the_backend_named_must_be_here(phantoms, tmp_path, backend):
             for c in [
                 "demo",
                 "reproduce",
+                "fetch",
                 "verify",
                 "train",
                 "predict",

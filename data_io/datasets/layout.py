@@ -2,18 +2,19 @@
 
 import hashlib
 import shutil
-import stat
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from data_io import archives
+from data_io.archives import is_litter
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 
 __all__ = [
     "ENDINGS", "LABEL", "PREPARED", "is_litter", "locate", "missing", "picture",
-    "prepared", "prepared_cases", "unexpected", "unpack",
+    "prepared", "prepared_cases", "settle", "unexpected", "unpack",
 ]  # fmt: skip
 
 UNPACKED = Path(".work/data")
@@ -55,9 +56,10 @@ def locate(
     for folder in candidates(start, name or record.title):
         if any(is_mark(p, m) for m in marks for p in folder.glob(m)):
             return folder
+    fetch = f"\n`dscpp fetch {record.name}` downloads it." if record.downloads else ""
     raise InputError(
         f"{record.title}: expected the data set in {start}, found "
-        f"{found(start)}.\n{record.access}\nLayout:\n{record.layout}\n"
+        f"{found(start)}.\n{record.access}{fetch}\nLayout:\n{record.layout}\n"
         f"Then give DATA=FOLDER to make, --data FOLDER to dscpp, or put it in "
         f"{default}. Without the data, `make demo` runs the same pipeline on phantoms."
     )
@@ -138,55 +140,22 @@ def unpack(archive: Path, into: Path | None = None) -> Path:
         The folder `<into>/<hash of names, sizes and checksums>`.
 
     Raises:
-        InputError: not a zip, damaged, encrypted, with entries that point outside, or
+        InputError: not a zip, damaged, not safe (`data_io.archives`), or
             no place to unpack it in.
     """
     into = UNPACKED if into is None else into
-    try:
-        with zipfile.ZipFile(archive) as content:
-            members = [m for m in content.infolist() if not is_litter(m.filename)]
-            target = into / key(members)
-            if not target.is_dir():
-                refuse_unsafe(archive, members)
-                extract(content, members, target)
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
-        raise InputError(
-            f"{archive}: expected a whole, unencrypted zip, found {error}. "
-            "Download it again, or unpack it yourself and name the folder."
-        ) from error
-    except OSError as error:
-        raise InputError(
-            f"{archive}: expected to unpack it in {into}, found {error}. "
-            "Make room there, or unpack it yourself and name the folder."
-        ) from error
+    with archives.opened(archive, into) as content:
+        members = archives.members(archive, content)
+        target = into / key(members)
+        if not target.is_dir():
+            extract(content, members, target)
     return target
-
-
-def is_litter(name: str) -> bool:
-    """True for what operating systems add to archives and folders."""
-    parts = name.split("/")
-    known = {"__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"}
-    return any(part in known or part.startswith("._") for part in parts)
 
 
 def key(members: Iterable[zipfile.ZipInfo]) -> str:
     """Hash of what an archive holds, from its directory alone."""
     lines = sorted(f"{m.filename} {m.file_size} {m.CRC}" for m in members)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
-
-
-def refuse_unsafe(archive: Path, members: Iterable[zipfile.ZipInfo]) -> None:
-    """Raises InputError for entries that would be written elsewhere, and for links."""
-    for member in members:
-        parts = member.filename.replace("\\", "/").split("/")
-        absolute = parts[0] == "" or ":" in parts[0]
-        link = stat.S_ISLNK(member.external_attr >> 16)
-        if absolute or ".." in parts or link:
-            raise InputError(
-                f"{archive}: expected entries inside the archive's own folder, found "
-                f"{member.filename!r}. Do not trust this file: download it again "
-                "from the data set's own page."
-            )
 
 
 def extract(
@@ -196,7 +165,7 @@ def extract(
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=target.parent))
     try:
-        content.extractall(aside, members)
+        archives.extract(content, members, aside)
         settle(aside, target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

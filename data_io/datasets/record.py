@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from data_io.datasets.downloads import Download
+
 __all__ = ["Record"]
 
 
@@ -23,6 +25,7 @@ class Record:
         citation: the publication to cite.
         access: how to get the files, one or two sentences.
         layout: drawing of the folder, as distributed.
+        downloads: what `dscpp fetch` gets; () where an account is needed.
         simulated: True where nothing was ever photographed.
         spacing_mm: for volumes, the voxel size to resample to, by axis; None to keep
             each volume's own.
@@ -49,6 +52,7 @@ class Record:
     citation: str
     access: str
     layout: str
+    downloads: tuple[Download, ...] = ()
     simulated: bool = False
     spacing_mm: tuple[float, float, float] | None = None
     clip: tuple[float, float] | None = None

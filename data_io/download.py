@@ -1,0 +1,279 @@
+"""One file over HTTP: resumed where it was cut, tried again, checked by pooch."""
+
+import json
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pooch
+import requests
+import urllib3
+from tqdm import tqdm
+
+from data_io import content
+from data_io.datasets.downloads import Download
+from data_io.errors import InputError
+
+__all__ = ["retrieve"]
+
+ATTEMPTS = 5  # in a row that bring nothing
+WAIT_S = 1.0  # after the first; doubled each time
+LONGEST_WAIT_S = 120.0  # whatever a server asks for
+TIMEOUT_S = 30.0
+CHUNK = 1 << 18
+BUSY = {408, 425, 429, 500, 502, 503, 504}
+MAGIC = {".gz": (b"\x1f\x8b", "a gzip file"), ".zip": (b"PK", "a zip")}
+
+
+class Failure(Exception):
+    """An address does not give the file; another one may."""
+
+
+class Cut(Failure):
+    """The connection failed or the server is busy; the same again may help."""
+
+    def __init__(self, message: str, wait_s: float = 0.0):
+        super().__init__(message)
+        self.wait_s = wait_s
+
+
+def retrieve(
+    download: Download,
+    folder: Path,
+    parts: Path,
+    known: tuple[str, str] | None,
+    progress: bool = True,
+) -> tuple[Path, str]:
+    """Downloads a file, unless it is there as it should be.
+
+    Args:
+        download: what to get.
+        folder: where its `path` is; nothing is there under that name before all of it
+            is there and checked.
+        parts: folder for what is not whole yet; what lies there is resumed.
+        known: SHA-256 it must have, and who says so; None to take what comes.
+        progress: shows a bar on stderr.
+
+    Returns:
+        The file, and the address it came from, "" where it was there.
+
+    Raises:
+        InputError: no address gave it; one line for each.
+    """
+    pooch.get_logger().setLevel("WARNING")
+    parts.mkdir(parents=True, exist_ok=True)
+    problems = []
+    for url in download.urls:
+        part = parts / f"{content.digest(url)[:16]}.part"
+        resuming = Resuming(part, download, progress)
+        try:
+            found = pooch.retrieve(
+                url, known and known[0], download.path, folder, downloader=resuming
+            )
+            return Path(found), url if resuming.called else ""
+        except Failure as error:
+            problems.append(f"{url}: {error}")
+        except ValueError as error:  # pooch's, for another hash
+            said = known[1] if known else ""
+            problems.append(f"{url}: {another(str(error), said)}")
+    raise InputError(
+        f"{download.path}: expected to download it, found\n"
+        + "\n".join(f"  {problem}" for problem in problems)
+        + "\nThe same command goes on from here."
+    )
+
+
+def another(message: str, said: str) -> str:
+    """What pooch found of a file with another hash, and who says what it should be."""
+    hashes = re.findall(r"\b[0-9a-f]{64}\b", message)
+    if not hashes:
+        return message
+    return (
+        f"received a file with the SHA-256 {hashes[0]}, expected {hashes[-1]} "
+        f"({said}); it was deleted"
+    )
+
+
+class Resuming:
+    """Downloader for pooch that goes on where an earlier one stopped.
+
+    What was received lies in a file of its own, with the server's mark of the version
+    (`ETag`, or the time of change) beside it: only the same version is gone on with.
+
+    Attributes:
+        called: True once pooch asked for the file.
+    """
+
+    def __init__(self, part: Path, download: Download, progress: bool):
+        self.part, self.download, self.progress = part, download, progress
+        self.mark = part.with_suffix(".json")
+        self.stated = ""
+        self.called = False
+
+    def __call__(self, url: str, output_file: str, _: Any = None) -> None:
+        """Writes the file behind `url` to `output_file`.
+
+        Raises:
+            Failure: there is none, or none that fits, or the connection is too bad.
+        """
+        self.called = True
+        failures, best = 0, 0
+        while True:
+            try:
+                self.attempt(url)
+                break
+            except Cut as cut:
+                failures = 1 if self.received() > best else failures + 1
+                best = max(best, self.received())
+                if failures >= ATTEMPTS:
+                    raise Failure(f"{cut} ({ATTEMPTS} times)") from cut
+                pause(max(WAIT_S * 2 ** (failures - 1), cut.wait_s))
+        self.check()
+        self.part.replace(output_file)
+        self.forget()
+
+    def attempt(self, url: str) -> None:
+        """Asks for what is missing, once, and writes what comes."""
+        mark = content.read_json(self.mark) or {}
+        offset = self.received() if mark.get("version") else 0
+        if offset and offset == mark["total"]:
+            return  # All but the renaming was done.
+        # Encoded by the way, parts would not fit together.
+        headers = {"Accept-Encoding": "identity", "User-Agent": "dscpp"}
+        if offset:
+            headers |= {"Range": f"bytes={offset}-", "If-Range": mark["version"]}
+        try:
+            with requests.get(
+                url, headers=headers, stream=True, timeout=TIMEOUT_S
+            ) as response:
+                if url.startswith("https:") and response.url.startswith("http:"):
+                    raise Failure(f"redirected without encryption to {response.url}")
+                refuse(response, self.forget)
+                self.stated = stated_hash(response)
+                offset, total = self.begin(response, offset, mark)
+                self.write(response, offset, total)
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            raise Cut(f"the connection failed: {error}") from error
+
+    def begin(
+        self, response: requests.Response, offset: int, mark: dict[str, Any]
+    ) -> tuple[int, int | None]:
+        """Where to write what comes, and the size of the whole file."""
+        if response.status_code == 206:
+            return offset, self.rest(response, offset, mark)
+        length = response.headers.get("Content-Length", "")
+        total = int(length) if length.isdecimal() else None
+        if total is None and "Transfer-Encoding" not in response.headers:
+            raise Failure("the server does not say where the file ends")
+        expected = self.download.size
+        if expected and total is not None and total != expected:
+            raise Failure(f"expected {expected} bytes, found {total} on the server")
+        self.forget()
+        self.mark.write_text(json.dumps({"version": version(response), "total": total}))
+        return 0, total
+
+    def rest(
+        self, response: requests.Response, offset: int, mark: dict[str, Any]
+    ) -> int | None:
+        """The size of the whole file, where the rest of the same file comes."""
+        given = response.headers.get("Content-Range", "")
+        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", given)
+        if found and int(found[1]) == offset and offset:
+            total = None if found[2] == "*" else int(found[2])
+            same = version(response) in ("", mark["version"])
+            if same and mark["total"] in (None, total):
+                return total
+        self.forget()
+        raise Cut(f"another part, or of another file, than asked for: {given!r}")
+
+    def write(
+        self, response: requests.Response, offset: int, total: int | None
+    ) -> None:
+        """Appends what comes; a connection that ends early is a `Cut`."""
+        with (
+            self.part.open("ab" if offset else "wb") as file,
+            tqdm(
+                desc=self.download.path[-40:],
+                initial=offset,
+                total=total,
+                unit="B",
+                unit_scale=True,
+                delay=1,
+                leave=False,
+                disable=not self.progress,
+            ) as bar,
+        ):
+            # The bytes as sent: a server may call a .gz file's own gzip an encoding.
+            for chunk in response.raw.stream(CHUNK, decode_content=False):
+                file.write(chunk)
+                bar.update(len(chunk))
+        if total is not None and self.received() != total:
+            raise Cut(f"the connection ended after {self.received()} of {total} bytes")
+
+    def check(self) -> None:
+        """Raises Failure, and forgets all, where what came can't be the file."""
+        expected = self.download.size
+        suffix = Path(self.download.path).suffix
+        begin, kind = MAGIC.get(suffix, (b"", "a file"))
+        with self.part.open("rb") as file:
+            start = file.read(40)
+        problem = ""
+        if expected and self.received() != expected:
+            problem = f"expected {expected} bytes, received {self.received()}"
+        elif not start.startswith(begin):
+            problem = f"expected {kind}, received one that begins with {start!r}"
+        elif self.stated and content.file_hash(self.part) != self.stated:
+            problem = f"received other bytes than the server's SHA-256, {self.stated}"
+        if problem:
+            self.forget()
+            raise Failure(problem)
+
+    def received(self) -> int:
+        """Bytes that are here."""
+        return self.part.stat().st_size if self.part.exists() else 0
+
+    def forget(self) -> None:
+        """Removes what was received."""
+        self.part.unlink(missing_ok=True)
+        self.mark.unlink(missing_ok=True)
+
+
+def refuse(response: requests.Response, forget: Callable[[], None]) -> None:
+    """Raises what a status that is neither all nor the rest of a file means."""
+    status = response.status_code
+    said = f"HTTP {status} {response.reason}"
+    if status in BUSY:
+        asked = response.headers.get("Retry-After", "")
+        wait_s = float(asked) if asked.isdecimal() else 0.0
+        raise Cut(said, min(wait_s, LONGEST_WAIT_S))
+    if status == 416:
+        forget()
+        raise Cut(said)
+    if status not in (200, 206):
+        raise Failure(said)
+
+
+def version(response: requests.Response) -> str:
+    """The server's mark of this very content; "" where it gives none."""
+    etag = str(response.headers.get("ETag", ""))
+    weak = not etag or etag.startswith("W/")
+    return str(response.headers.get("Last-Modified", "")) if weak else etag
+
+
+def stated_hash(response: requests.Response) -> str:
+    """The SHA-256 that a server states of the file, "" for none.
+
+    Hugging Face has it in `X-Linked-Etag`, in the answer that redirects to its store.
+    """
+    for answer in (*response.history, response):
+        found = str(answer.headers.get("X-Linked-Etag", "")).strip('"')
+        if re.fullmatch("[0-9a-f]{64}", found):
+            return found
+    return ""
+
+
+def pause(seconds: float) -> None:
+    """Waits before the next attempt."""
+    time.sleep(seconds)

@@ -1,0 +1,345 @@
+"""A whole data set from its hosts: room, downloads, unpacking, checks.
+
+All is made in a hidden folder beside the data set's own and renamed at the end, so that
+no half of a data set passes for one. A lock file beside it keeps the SHA-256 of what
+came: by it the files are checked later, and a host that publishes no checksum must give
+the same bytes again.
+"""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from data_io import archives, content, download
+from data_io.datasets.downloads import Download
+from data_io.datasets.record import Record
+from data_io.errors import InputError
+
+__all__ = ["Fetched", "fetch", "plan"]
+
+FORMAT = 1
+SPARE = 100_000_000  # bytes of disk that are left alone
+
+
+@dataclass
+class Fetched:
+    """What `fetch` did.
+
+    Attributes:
+        title: of the data set.
+        root: its folder.
+        files: number of its files that were checked.
+        new: paths of what was downloaded.
+        untold: how many of these no public checksum could vouch for.
+        lock: the lock file.
+    """
+
+    title: str
+    root: Path
+    files: int = 0
+    new: list[str] = field(default_factory=list)
+    untold: int = 0
+    lock: Path | None = None
+
+    def __str__(self) -> str:
+        if self.lock is None:
+            return f"{self.title} is in {self.root}; there is nothing to fetch"
+        done = f"{len(self.new)} downloaded" if self.new else "nothing to download"
+        lines = [f"{self.title} in {self.root}: {self.files} files as expected, {done}"]
+        if self.untold:
+            lines.append(
+                f"  no published checksum for {self.untold} of them: their SHA-256 is "
+                f"recorded in {self.lock}, and later downloads must equal it"
+            )
+        return "\n".join(lines)
+
+
+def plan(dataset: ModuleType, output: Path | None = None) -> str:
+    """What `fetch` would download, from where, and on which terms, in a few lines."""
+    record, target = dataset.RECORD, place(dataset, output)
+    wanted = record.downloads
+    hosts = {host(url): None for one in wanted for url in one.urls[:1]}
+    told = sum(one.sha256 is not None for one in wanted)
+    lines = [
+        f"{record.title}: {len(wanted)} file{'s' * (len(wanted) > 1)}, "
+        f"{amount(expected(wanted))}, from "
+        f"{', '.join(hosts)}, into {target}",
+        f"  terms    {record.licence}",
+        f"  cite     {record.citation}",
+        f"  checked  {told} of {len(wanted)} by a published SHA-256",
+    ]
+    if told < len(wanted):
+        lines.append(
+            "           the others have no published checksum: the first download's "
+            f"SHA-256 is recorded in {lock_of(target)}, and later ones must equal it"
+        )
+    lines += [f"           {text}" for text in dict.fromkeys(d.source for d in wanted)]
+    return "\n".join(line for line in lines if line.strip())
+
+
+def fetch(
+    dataset: ModuleType, output: Path | None = None, progress: bool = True
+) -> Fetched:
+    """Downloads a data set; where it is there, checks it and gets what is damaged.
+
+    Args:
+        dataset: module of the data set, from `data_io.datasets.by_name`.
+        output: its folder; None for where `locate` looks by default.
+        progress: shows bars on stderr.
+
+    Returns:
+        What was done.
+
+    Raises:
+        InputError: an account is needed (says which page, files and folder); too little
+            room; a download or an archive that is not as expected; files in the folder
+            that no fetch wrote; another fetch at work there.
+    """
+    if not dataset.RECORD.downloads:
+        return by_hand(dataset, output)
+    target = place(dataset, output)
+    aside = target.with_name(f".{target.name}.fetching")
+    try:
+        aside.mkdir(parents=True, exist_ok=True)
+        with FileLock(str(aside / "lock"), timeout=0):
+            try:
+                done = Work(dataset.RECORD, target, aside, progress).run()
+                shutil.rmtree(aside, ignore_errors=True)
+            finally:
+                tidy(aside)
+    except Timeout as error:
+        raise InputError(
+            f"{target}: expected to be alone, found another fetch at work. Wait for it."
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"{target}: expected to write there, found {error}. Make room, or name "
+            "another place with --output; what was downloaded is kept."
+        ) from error
+    done.root = dataset.locate(target)
+    return done
+
+
+def tidy(aside: Path) -> None:
+    """Removes a folder that holds nothing to go on with."""
+    if not any(path.is_file() and path.name != "lock" for path in aside.rglob("*")):
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def place(dataset: ModuleType, output: Path | None) -> Path:
+    """The data set's folder; behind a link, so that renaming stays on one disk."""
+    given = Path(dataset.DEFAULT if output is None else output)
+    return given.resolve() if given.is_symlink() else given
+
+
+def by_hand(dataset: ModuleType, output: Path | None) -> Fetched:
+    """What there is to say of a data set that can't be downloaded.
+
+    Raises:
+        InputError: it is not there; which page, files and folder.
+    """
+    record = dataset.RECORD
+    if record.simulated:
+        raise InputError(
+            f"{record.title}: expected a data set with files to download, found one "
+            "that is simulated. It is made when it is needed."
+        )
+    target = place(dataset, output)
+    try:
+        return Fetched(record.title, dataset.locate(target))
+    except InputError:
+        raise InputError(
+            f"{record.title} can't be fetched for you: its page asks for an account or "
+            f"for consent.\n  page    {record.source}\n  how     {record.access}\n"
+            f"  terms   {record.licence}\n  into    {target}, so that it has\n"
+            f"{record.layout}\nThen: dscpp verify --dataset {record.name} "
+            f"--data {target}"
+        ) from None
+
+
+@dataclass
+class Work:
+    """One fetch at work.
+
+    Attributes:
+        record: of the data set.
+        target: its folder.
+        aside: where all is made; this process is alone there.
+        progress: shows bars on stderr.
+    """
+
+    record: Record
+    target: Path
+    aside: Path
+    progress: bool
+
+    def run(self) -> Fetched:
+        """Gets what is not there, and puts it where it belongs."""
+        kept = self.recall()
+        missing = self.missing(kept)
+        self.require_room(missing)
+        quiet = not self.progress or len(missing) < 2  # each file has a bar of its own
+        for one in tqdm(missing, self.record.title, unit="file", disable=quiet):
+            kept[one.path] = self.obtain(one, kept.get(one.path))
+            self.remember(kept)
+            (self.aside / "archives" / one.path).unlink(missing_ok=True)
+        if self.folder != self.target:
+            if self.target.is_dir():  # and empty: renaming on some systems minds it
+                self.target.rmdir()
+            self.folder.rename(self.target)
+        files = sum(len(entry["files"]) for entry in kept.values())
+        new = [one.path for one in missing]
+        untold = sum(not kept[path]["vouched"] for path in new)
+        return Fetched(
+            self.record.title, self.target, files, new, untold, lock_of(self.target)
+        )
+
+    @property
+    def folder(self) -> Path:
+        """Where files go: the data set's folder once it is whole, aside before that."""
+        whole = self.target.is_dir() and any(self.target.iterdir())
+        return self.target if whole else self.aside / "whole"
+
+    def recall(self) -> dict[str, dict[str, Any]]:
+        """What the lock file says of earlier downloads, by their paths.
+
+        Raises:
+            InputError: it can't be read, or there are files without it.
+        """
+        lock = lock_of(self.target)
+        found = content.read_json(lock) or {}
+        if lock.exists() and found.get("format") != FORMAT:
+            raise InputError(
+                f"{lock}: expected what an earlier fetch recorded, found something "
+                "else. Move it away to trust what is downloaded now."
+            )
+        if not lock.exists() and self.folder == self.target:
+            raise InputError(
+                f"{self.target}: expected no files there, or those of an earlier "
+                f"fetch, found others. To check them: dscpp verify --dataset "
+                f"{self.record.name} --data {self.target}. To fetch, name another "
+                "place with --output, or move them away."
+            )
+        return dict(found.get("downloads", {}))
+
+    def remember(self, kept: dict[str, dict[str, Any]]) -> None:
+        """Writes the lock file, aside and renamed."""
+        lock = lock_of(self.target)
+        aside = self.aside / lock.name
+        value = {"format": FORMAT, "dataset": self.record.name, "downloads": kept}
+        aside.write_text(json.dumps(value, indent=1, sort_keys=True), encoding="utf-8")
+        aside.replace(lock)
+
+    def missing(self, kept: dict[str, dict[str, Any]]) -> list[Download]:
+        """Downloads of which a file is not there, or not as it was."""
+        files = [
+            (one, name, sha256)
+            for one in self.record.downloads
+            for name, sha256 in kept.get(one.path, {}).get("files", {}).items()
+        ]
+        good = {one.path for one in self.record.downloads if current(one, kept)}
+        quiet = not self.progress
+        for one, name, sha256 in tqdm(
+            files, "check", unit="file", delay=1, leave=False, disable=quiet
+        ):
+            file = self.folder / name
+            if not file.is_file() or content.file_hash(file) != sha256:
+                good.discard(one.path)
+        return [one for one in self.record.downloads if one.path not in good]
+
+    def require_room(self, missing: Iterable[Download]) -> None:
+        """Raises InputError where downloads, and what is unpacked, would not fit."""
+        missing = list(missing)
+        unpacked = sum(one.expected for one in missing if one.is_archive)
+        kept = [*self.aside.glob("parts/*.part"), *self.aside.glob("archives/*")]
+        here = sum(path.stat().st_size for path in kept)
+        self.require(max(0, expected(missing) - here) + unpacked)
+
+    def require(self, wanted: int) -> None:
+        """Raises InputError where the disk has not so many bytes left."""
+        free = shutil.disk_usage(self.aside).free
+        if wanted and free < wanted + SPARE:
+            raise InputError(
+                f"{self.target}: expected room for {amount(wanted + SPARE)}, found "
+                f"{amount(free)} free. Make room, or name another place with --output."
+            )
+
+    def obtain(self, one: Download, entry: dict[str, Any] | None) -> dict[str, Any]:
+        """Downloads, checks and unpacks one file; returns what the lock file keeps."""
+        known = None
+        if one.sha256:
+            known = one.sha256, f"published: {one.source}"
+        elif entry:
+            known = entry["sha256"], f"of the first download, in {lock_of(self.target)}"
+        folder = self.aside / "archives" if one.is_archive else self.folder
+        path, url = download.retrieve(
+            one, folder, self.aside / "parts", known, self.progress
+        )
+        sha256 = known[0] if known else content.file_hash(path)
+        files = self.unpack(path) if one.is_archive else {one.path: sha256}
+        return {
+            "url": url or (entry or {}).get("url", ""),
+            "sha256": sha256,
+            "vouched": one.sha256 is not None,
+            "files": files,
+        }
+
+    def unpack(self, archive: Path) -> dict[str, str]:
+        """Moves the files of an archive into the folder; returns their SHA-256."""
+        fresh = self.aside / "unpacking"
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir()
+        with distrusted(archive), archives.opened(archive, fresh) as opened:
+            members = archives.members(archive, opened)
+        self.require(archives.room(members))
+        with distrusted(archive), archives.opened(archive, fresh) as opened:
+            files = archives.extract(opened, members, fresh)
+        for name in files:
+            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (fresh / name).replace(self.folder / name)
+        return files
+
+
+@contextlib.contextmanager
+def distrusted(archive: Path) -> Iterator[None]:
+    """Deletes an archive that turns out to be damaged or not safe."""
+    try:
+        yield
+    except InputError as error:
+        if not isinstance(error.__cause__, OSError):  # which is not its fault
+            archive.unlink()
+        raise
+
+
+def current(one: Download, kept: dict[str, dict[str, Any]]) -> bool:
+    """True where the lock file has this download, with the checksum now published."""
+    return one.path in kept and one.sha256 in (None, kept[one.path]["sha256"])
+
+
+def lock_of(target: Path) -> Path:
+    """The lock file of a data set's folder."""
+    return target.with_name(f"{target.name}.lock.json")
+
+
+def expected(downloads: Iterable[Download]) -> int:
+    """Bytes to download, as far as known."""
+    return sum(one.expected for one in downloads)
+
+
+def amount(size: int) -> str:
+    """Bytes in words."""
+    power = min(3, (len(str(size)) - 1) // 3)
+    return f"{size / 1000**power:.3g} {('bytes', 'kB', 'MB', 'GB')[power]}"
+
+
+def host(url: str) -> str:
+    """The server that an address names."""
+    return url.split("/")[2]

@@ -1,0 +1,375 @@
+"""One file over HTTP, from a server on this machine that fails in every way."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from web import Page, Web, ctrl_c, served
+
+from data_io import download
+from data_io.datasets.downloads import Download
+from data_io.errors import InputError
+
+FILE = bytes(range(256)) * 40
+SHA256 = hashlib.sha256(FILE).hexdigest()
+PUBLISHED = (SHA256, "published: a paper")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Web]:
+    with served() as site:
+        yield site
+
+
+@pytest.fixture
+def web(server: Web, monkeypatch: pytest.MonkeyPatch) -> Web:
+    """The server without pages; waits between attempts are only noted."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(download, "CHUNK", 1000)
+    server.pages, server.asked = {}, []
+    return server
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    noted: list[float] = []
+    monkeypatch.setattr(download, "pause", noted.append)
+    return noted
+
+
+def get(
+    web: Web,
+    folder: Path,
+    *paths: str,
+    known: tuple[str, str] | None = None,
+    size: int | None = None,
+    name: str = "a/file.bin",
+) -> tuple[Path, str]:
+    urls = tuple(web.url(path) for path in paths or ("/file",))
+    one = Download(urls, name, size)
+    return download.retrieve(one, folder / "data", folder / "parts", known, False)
+
+
+def refused(web: Web, folder: Path, *paths: str, **options) -> str:
+    """The message of a download that fails; nothing of it may lie in its place."""
+    with pytest.raises(InputError) as caught:
+        get(web, folder, *paths, **options)
+    assert not [path for path in (folder / "data").rglob("*") if path.is_file()]
+    return str(caught.value)
+
+
+def left(folder: Path) -> list[str]:
+    """What is left of downloads that are not whole."""
+    return sorted(path.suffix for path in (folder / "parts").iterdir())
+
+
+def test_a_file_with_its_published_checksum(web: Web, tmp_path: Path) -> None:
+    web.pages["/file"] = Page(FILE)
+    path, url = get(web, tmp_path, known=PUBLISHED, size=len(FILE))
+    assert path == tmp_path / "data" / "a" / "file.bin"
+    assert path.read_bytes() == FILE
+    assert url == web.url("/file")
+    assert left(tmp_path) == []
+    assert get(web, tmp_path, known=PUBLISHED) == (path, "")
+    assert len(web.asked) == 1
+
+
+def test_a_cut_file_is_resumed_and_is_the_same(
+    web: Web, tmp_path: Path, waits: list[float]
+) -> None:
+    web.pages["/file"] = Page(FILE, faults=[3000, 2500, 0])
+    path, _ = get(web, tmp_path)
+    assert path.read_bytes() == FILE
+    # What arrived before each cut, in whole blocks of a socket, is not sent again.
+    assert web.ranges() == [None, "bytes=3000-", "bytes=5500-", "bytes=5500-"]
+    assert [headers.get("If-Range") for _, headers in web.asked[1:]] == ['"1"'] * 3
+    assert waits == [1, 1, 2]
+
+
+@settings(
+    deadline=None,
+    max_examples=25,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    cuts=st.lists(st.integers(0, len(FILE)), max_size=4),
+    ranges=st.booleans(),
+    marked=st.booleans(),
+)
+def test_wherever_it_is_cut_it_is_the_same(
+    web: Web,
+    tmp_path_factory: pytest.TempPathFactory,
+    waits: list[float],
+    cuts: list[int],
+    ranges: bool,
+    marked: bool,
+) -> None:
+    folder = tmp_path_factory.mktemp("cut")
+    marks = {"ETag": '"1"'} if marked else {}
+    web.pages["/file"] = Page(FILE, marks, ranges, faults=list(cuts))
+    path, _ = get(web, folder)
+    assert path.read_bytes() == FILE
+    assert left(folder) == []
+
+
+def test_a_server_without_ranges_starts_again(
+    web: Web, tmp_path: Path, waits: list[float]
+) -> None:
+    web.pages["/file"] = Page(FILE, ranges=False, faults=[3000])
+    assert get(web, tmp_path)[0].read_bytes() == FILE
+    assert web.ranges() == [None, "bytes=3000-"]
+
+
+@pytest.mark.parametrize(
+    "marks", [{}, {"ETag": 'W/"1"'}], ids=["no mark", "a weak mark"]
+)
+def test_without_a_mark_of_the_version_it_starts_again(
+    web: Web, tmp_path: Path, waits: list[float], marks: dict[str, str]
+) -> None:
+    web.pages["/file"] = Page(FILE, marks, faults=[3000])
+    assert get(web, tmp_path)[0].read_bytes() == FILE
+    assert web.ranges() == [None, None]
+
+
+def test_the_time_of_change_will_do_as_a_mark(
+    web: Web, tmp_path: Path, waits: list[float]
+) -> None:
+    changed = {"Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}
+    web.pages["/file"] = Page(FILE, changed, faults=[3000])
+    assert get(web, tmp_path)[0].read_bytes() == FILE
+    assert web.asked[1][1]["If-Range"] == changed["Last-Modified"]
+
+
+@pytest.mark.parametrize("heeds", [True, False], ids=["If-Range", "no If-Range"])
+@pytest.mark.parametrize("size", [len(FILE), len(FILE) + 5])
+def test_a_file_that_changed_in_between_is_not_glued_together(
+    web: Web, tmp_path: Path, waits: list[float], heeds: bool, size: int
+) -> None:
+    other = b"x" * size
+
+    def change(page: Page) -> None:
+        page.content, page.marks = other, {"ETag": '"2"'}
+
+    web.pages["/file"] = Page(FILE, heeds=heeds, faults=[3000, change])
+    assert get(web, tmp_path)[0].read_bytes() == other
+
+
+def test_a_file_that_changed_under_the_same_mark(
+    web: Web, tmp_path: Path, waits: list[float]
+) -> None:
+    other = b"x" * (len(FILE) + 5)
+
+    def change(page: Page) -> None:
+        page.content = other
+
+    web.pages["/file"] = Page(FILE, faults=[3000, change])
+    assert get(web, tmp_path)[0].read_bytes() == other
+
+
+def test_a_file_that_became_shorter_than_what_is_here(
+    web: Web, tmp_path: Path, waits: list[float]
+) -> None:
+    def change(page: Page) -> None:
+        page.content = FILE[:100]
+
+    web.pages["/file"] = Page(FILE, faults=[3000, change])
+    assert get(web, tmp_path)[0].read_bytes() == FILE[:100]
+
+
+def test_wrong_bytes_are_deleted(web: Web, tmp_path: Path) -> None:
+    wrong = b"x" + FILE[1:]
+    web.pages["/file"] = Page(wrong)
+    message = refused(web, tmp_path, known=PUBLISHED)
+    assert SHA256 in message
+    assert hashlib.sha256(wrong).hexdigest() in message
+    assert "published: a paper" in message
+    assert web.url("/file") in message
+    assert left(tmp_path) == []
+
+
+def test_a_mirror_helps_where_the_first_has_wrong_bytes_or_none(
+    web: Web, tmp_path: Path
+) -> None:
+    web.pages["/wrong"] = Page(FILE[::-1])
+    web.pages["/file"] = Page(FILE)
+    path, url = get(web, tmp_path, "/none", "/wrong", "/file", known=PUBLISHED)
+    assert path.read_bytes() == FILE
+    assert url == web.url("/file")
+
+
+def test_parts_of_two_mirrors_are_not_joined(
+    web: Web, tmp_path: Path, waits: list[float]
+) -> None:
+    web.pages["/one"] = Page(b"y" * 9000, faults=[3000] + [0] * 10)
+    web.pages["/two"] = Page(FILE)
+    assert get(web, tmp_path, "/one", "/two")[0].read_bytes() == FILE
+    assert web.asked[-1][1].get("Range") is None
+
+
+def test_no_address_gives_it(web: Web, tmp_path: Path) -> None:
+    message = refused(web, tmp_path, "/one", "/two")
+    assert f"{web.url('/one')}: HTTP 404 Not Found" in message
+    assert f"{web.url('/two')}: HTTP 404 Not Found" in message
+    assert "a/file.bin" in message
+
+
+def test_a_busy_server_is_asked_again_when_it_says(
+    web: Web, tmp_path: Path, waits: list[float]
+) -> None:
+    faults = [(503, {}), (429, {"Retry-After": "7"}), (503, {"Retry-After": "9000"})]
+    web.pages["/file"] = Page(FILE, faults=faults)
+    assert get(web, tmp_path)[0].read_bytes() == FILE
+    assert waits == [1, 7, 120]
+
+
+def test_it_gives_up_after_five_attempts_that_bring_nothing(
+    web: Web, tmp_path: Path, waits: list[float]
+) -> None:
+    web.pages["/file"] = Page(FILE, faults=[3000] + [(500, {})] * 20)
+    assert "HTTP 500" in refused(web, tmp_path)
+    assert len(web.asked) == 5
+    assert waits == [1, 2, 4, 8]
+    assert left(tmp_path) == [".json", ".part"]  # the same command goes on from here
+    web.pages["/file"].faults = []
+    assert get(web, tmp_path)[0].read_bytes() == FILE
+    assert web.ranges()[-1] == "bytes=3000-"
+
+
+def test_it_goes_on_while_every_attempt_brings_something(
+    web: Web, tmp_path: Path, waits: list[float]
+) -> None:
+    web.pages["/file"] = Page(FILE, faults=[1000] * 9)
+    assert get(web, tmp_path)[0].read_bytes() == FILE
+    assert waits == [1] * 9
+
+
+def test_nobody_answers(tmp_path: Path, waits: list[float]) -> None:
+    with served() as site:
+        nobody = Web(port=site.port)
+    assert "the connection failed" in refused(nobody, tmp_path)
+    assert len(waits) == 4
+
+
+def test_redirects_are_followed_also_when_resuming(
+    web: Web, tmp_path: Path, waits: list[float]
+) -> None:
+    web.pages["/old"] = Page(b"", faults=[(302, {"Location": "/file"})] * 2)
+    web.pages["/file"] = Page(FILE, faults=[3000])
+    assert get(web, tmp_path, "/old")[0].read_bytes() == FILE
+    assert web.ranges() == [None, None, "bytes=3000-", "bytes=3000-"]
+
+
+def test_a_redirect_to_an_address_without_encryption_is_refused(
+    web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    web.pages["/file"] = Page(FILE)
+    plain = requests.get
+    monkeypatch.setattr(
+        requests, "get", lambda url, **more: plain(f"http{url[5:]}", **more)
+    )
+    one = Download((f"https{web.url('/file')[4:]}",), "file.bin")
+    with pytest.raises(InputError, match="without encryption"):
+        download.retrieve(one, tmp_path / "data", tmp_path / "parts", None, False)
+    assert not list((tmp_path / "data").glob("*"))
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_checksum_that_the_host_states_is_checked(
+    web: Web, tmp_path: Path, right: bool
+) -> None:
+    stated = {"Location": "/file", "X-Linked-Etag": f'"{SHA256}"'}
+    web.pages["/resolve"] = Page(b"", faults=[(302, stated)])
+    web.pages["/file"] = Page(FILE if right else FILE[::-1])
+    if right:
+        assert get(web, tmp_path, "/resolve")[0].read_bytes() == FILE
+    else:
+        assert SHA256 in refused(web, tmp_path, "/resolve")
+        assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("a.nii.gz", "a gzip file"), ("a.zip", "a zip")]
+)
+def test_a_page_that_asks_to_log_in_is_no_file(
+    web: Web, tmp_path: Path, name: str, kind: str
+) -> None:
+    web.pages["/file"] = Page(b"<!DOCTYPE html><title>Log in</title>")
+    message = refused(web, tmp_path, name=name)
+    assert f"expected {kind}" in message
+    assert "<!DOCTYPE html>" in message
+    assert left(tmp_path) == []
+
+
+def test_another_size_than_stated_is_not_even_downloaded(
+    web: Web, tmp_path: Path
+) -> None:
+    web.pages["/file"] = Page(FILE)
+    message = refused(web, tmp_path, size=4)
+    assert f"expected 4 bytes, found {len(FILE)} on the server" in message
+
+
+def test_a_file_sent_in_chunks(web: Web, tmp_path: Path, waits: list[float]) -> None:
+    web.pages["/file"] = Page(FILE, length="chunked", faults=[3000])
+    assert get(web, tmp_path)[0].read_bytes() == FILE
+    # No size was told, yet the end that was missing was noticed.
+    assert web.ranges() == [None, "bytes=3000-"]
+    message = refused(web, tmp_path / "other", size=4)
+    assert f"expected 4 bytes, received {len(FILE)}" in message
+
+
+def test_a_file_whose_end_can_not_be_told_from_a_cut(web: Web, tmp_path: Path) -> None:
+    web.pages["/file"] = Page(FILE, length="untold")
+    assert "does not say where the file ends" in refused(web, tmp_path)
+
+
+def test_a_gzip_file_stays_one_although_the_server_calls_it_encoded(
+    web: Web, tmp_path: Path
+) -> None:
+    packed = gzip.compress(FILE)
+    web.pages["/file"] = Page(packed, headers={"Content-Encoding": "gzip"})
+    assert get(web, tmp_path, name="a.nii.gz")[0].read_bytes() == packed
+
+
+def test_ctrl_c_in_the_middle_then_again(
+    web: Web, tmp_path: Path, waits: list[float]
+) -> None:
+    web.pages["/file"] = Page(FILE, faults=[3000, ctrl_c])
+    with pytest.raises(KeyboardInterrupt):
+        # The first connection is cut; Ctrl-C comes while the second is waited for.
+        get(web, tmp_path)
+    assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
+    assert left(tmp_path) == [".json", ".part"]
+    assert get(web, tmp_path)[0].read_bytes() == FILE
+    assert web.ranges()[-1] == "bytes=3000-"
+
+
+def test_what_was_whole_but_not_renamed_is_not_asked_for_again(
+    web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(_: object) -> None:
+        raise KeyboardInterrupt
+
+    web.pages["/file"] = Page(FILE)
+    with monkeypatch.context() as patch:
+        patch.setattr(download.Resuming, "check", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            get(web, tmp_path)
+    assert get(web, tmp_path)[0].read_bytes() == FILE
+    assert len(web.asked) == 1
+
+
+def test_no_test_reaches_the_network() -> None:
+    for host in ("192.0.2.1", "example.org"):
+        with pytest.raises(pytest.fail.Exception, match=host):
+            requests.get(f"http://{host}/", timeout=1)
+        with pytest.raises(pytest.fail.Exception, match=host):
+            socket.create_connection((host, 80), timeout=1)

@@ -1,0 +1,425 @@
+"""`dscpp fetch`: whole data sets from a server on this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import hashlib
+import io
+import json
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import urlsplit
+
+import pytest
+from filelock import FileLock
+from web import Page, Web, ctrl_c, served
+
+from data_io import archives, datasets, download, fetch
+from data_io.datasets import downloads, dsb2018, kits19
+from data_io.datasets.downloads import Download
+from data_io.errors import InputError
+from pipelines import cli
+
+FILES = {
+    f"image{number}/{part}.png": f"{part} {number}".encode() * 500
+    for number in range(3)
+    for part in ("images/image", "masks/a", "masks/b")
+}
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+ZIP = zipped(FILES)
+SHA256 = hashlib.sha256(ZIP).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Web]:
+    with served() as site:
+        yield site
+
+
+@pytest.fixture
+def web(server: Web, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Web:
+    """The server, with the zip of 2018DSB; commands run in an empty folder."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(download, "pause", lambda _: None)
+    monkeypatch.chdir(tmp_path)
+    server.pages, server.asked = {"/dsb.zip": Page(ZIP)}, []
+    return server
+
+
+def offer(monkeypatch: pytest.MonkeyPatch, module, *offered: Download) -> None:
+    """Lets a data set be downloaded from here."""
+    record = dataclasses.replace(module.RECORD, downloads=offered)
+    monkeypatch.setattr(module, "RECORD", record)
+
+
+@pytest.fixture
+def dsb(web: Web, monkeypatch: pytest.MonkeyPatch) -> Web:
+    """2018DSB with a published checksum."""
+    one = Download(
+        (web.url("/dsb.zip"),), "stage1_train.zip", len(ZIP), SHA256, "a paper"
+    )
+    offer(monkeypatch, dsb2018, one)
+    return web
+
+
+@pytest.fixture
+def untold(web: Web, monkeypatch: pytest.MonkeyPatch) -> Web:
+    """2018DSB without one."""
+    one = Download((web.url("/dsb.zip"),), "stage1_train.zip", about=1000)
+    offer(monkeypatch, dsb2018, one)
+    return web
+
+
+@pytest.fixture
+def kits(web: Web, monkeypatch: pytest.MonkeyPatch) -> Web:
+    """Two cases of KiTS19, files that are kept as they are."""
+    names = [
+        f"data/case_0000{number}/{kind}.nii.gz"
+        for number in range(2)
+        for kind in ("imaging", "segmentation")
+    ]
+    for name in names:
+        web.pages[f"/{name}"] = Page(gzip.compress(name.encode() * 100, mtime=0))
+    offer(
+        monkeypatch,
+        kits19,
+        *(Download((web.url(f"/{n}"),), n, about=99) for n in names),
+    )
+    return web
+
+
+def run(capsys: pytest.CaptureFixture[str], *command: str) -> str:
+    assert cli.main(["fetch", *command]) == 0
+    return capsys.readouterr().out
+
+
+def refused(capsys: pytest.CaptureFixture[str], *command: str) -> str:
+    assert cli.main(["fetch", *command]) == 2
+    return capsys.readouterr().err
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def names(folder: str) -> set[str]:
+    return {path.name for path in Path(folder).iterdir()}
+
+
+def test_a_data_set_comes_to_where_all_commands_look(dsb: Web, capsys) -> None:
+    said = run(capsys, "dsb2018")
+    assert files(Path("data/stage1_train")) == FILES
+    assert names("data") == {"stage1_train", "stage1_train.lock.json"}
+    assert dsb2018.locate(None) == Path("data/stage1_train")
+    assert "127.0.0.1" in said
+    assert "CC0 1.0" in said
+    assert "checked  1 of 1 by a published SHA-256" in said
+    assert "a paper" in said
+    assert "2018DSB in data/stage1_train: 9 files as expected, 1 downloaded" in said
+    assert said.endswith("next: dscpp verify --dataset dsb2018\n")
+
+
+def test_again_it_only_checks(dsb: Web, capsys) -> None:
+    run(capsys, "dsb2018")
+    before = {p: p.stat().st_mtime_ns for p in Path("data").rglob("*") if p.is_file()}
+    assert "9 files as expected, nothing to download" in run(capsys, "DSB2018")
+    assert len(dsb.asked) == 1
+    after = {p: p.stat().st_mtime_ns for p in Path("data").rglob("*") if p.is_file()}
+    lock = Path("data/stage1_train.lock.json")
+    assert before.pop(lock) <= after.pop(lock)
+    assert before == after
+
+
+def test_another_place(dsb: Web, capsys) -> None:
+    said = run(capsys, "dsb2018", "--output", "else/where")
+    assert files(Path("else/where")) == FILES
+    assert said.endswith("dscpp verify --dataset dsb2018 --data else/where\n")
+    assert not Path("data").exists()
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing"])
+def test_what_is_damaged_is_got_again(dsb: Web, capsys, damage: str) -> None:
+    run(capsys, "dsb2018")
+    own = Path("data/stage1_train/notes.txt")
+    own.write_text("not of the data set")
+    victim = Path("data/stage1_train/image1/masks/a.png")
+    victim.write_bytes(b"?") if damage == "changed" else victim.unlink()
+    assert "9 files as expected, 1 downloaded" in run(capsys, "dsb2018")
+    assert files(Path("data/stage1_train")) == {**FILES, "notes.txt": own.read_bytes()}
+
+
+def test_one_damaged_file_of_many_is_got_alone(kits: Web, capsys) -> None:
+    said = run(capsys, "kits19")
+    assert "4 files as expected, 4 downloaded" in said
+    assert "the others have no published checksum" in said
+    assert "no published checksum for 4 of them" in said
+    assert kits19.locate(None) == Path("data/kits19/data")
+    Path("data/kits19/data/case_00001/imaging.nii.gz").unlink()
+    kits.asked.clear()
+    assert "4 files as expected, 1 downloaded" in run(capsys, "kits19")
+    assert [path for path, _ in kits.asked] == ["/data/case_00001/imaging.nii.gz"]
+
+
+def test_wrong_bytes_leave_nothing_under_the_final_name(dsb: Web, capsys) -> None:
+    dsb.pages["/dsb.zip"].content = ZIP[:-1] + b"?"
+    message = refused(capsys, "dsb2018")
+    assert SHA256 in message
+    assert "a paper" in message
+    assert not Path("data/stage1_train").exists()
+    assert not Path("data/stage1_train.lock.json").exists()
+    assert not [p for p in Path("data").rglob("*.zip") if p.is_file()]
+    dsb.pages["/dsb.zip"].content = ZIP
+    run(capsys, "dsb2018")
+
+
+def test_the_first_download_decides_where_no_checksum_is_published(
+    untold: Web, capsys
+) -> None:
+    run(capsys, "dsb2018")
+    lock = json.loads(Path("data/stage1_train.lock.json").read_text())
+    assert lock["downloads"]["stage1_train.zip"]["sha256"] == SHA256
+    shutil.rmtree("data/stage1_train")
+    untold.pages["/dsb.zip"].content = other = zipped({**FILES, "new/images/1": b"1"})
+    message = refused(capsys, "dsb2018")
+    assert SHA256 in message
+    assert hashlib.sha256(other).hexdigest() in message
+    assert "of the first download, in data/stage1_train.lock.json" in message
+    assert not Path("data/stage1_train").exists()
+    untold.pages["/dsb.zip"].content = ZIP
+    assert "1 downloaded" in run(capsys, "dsb2018")
+
+
+def test_a_lock_file_that_can_not_be_read_is_not_forgotten(untold: Web, capsys) -> None:
+    run(capsys, "dsb2018")
+    Path("data/stage1_train.lock.json").write_text("{")
+    assert "stage1_train.lock.json: expected" in refused(capsys, "dsb2018")
+    assert len(untold.asked) == 1
+
+
+def test_another_checksum_that_is_published_later(
+    dsb: Web, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(capsys, "dsb2018")
+    new = zipped({**FILES, "image3/images/image.png": b"more"})
+    dsb.pages["/dsb.zip"].content = new
+    one = Download((dsb.url("/dsb.zip"),), "stage1_train.zip", len(new),
+                   hashlib.sha256(new).hexdigest(), "a later paper")  # fmt: skip
+    offer(monkeypatch, dsb2018, one)
+    assert "10 files as expected, 1 downloaded" in run(capsys, "dsb2018")
+
+
+@pytest.mark.parametrize(
+    ("kind", "entries"),
+    [
+        ("outside", {"../../outside.png": b"x"}),
+        ("absolute", {"/tmp/outside.png": b"x"}),
+        ("twice", {"image0/images/IMAGE.png": b"x"}),
+    ],
+)
+def test_a_hostile_archive_leaves_nothing(
+    untold: Web, capsys, kind: str, entries: dict[str, bytes]
+) -> None:
+    untold.pages["/dsb.zip"].content = zipped({**FILES, **entries})
+    assert "Do not trust this file" in refused(capsys, "dsb2018")
+    assert names(".") == {"data"}
+    assert names("data") == set()
+    untold.pages["/dsb.zip"].content = ZIP
+    run(capsys, "dsb2018")
+    assert files(Path("data/stage1_train")) == FILES
+
+
+def test_an_archive_of_something_else_is_said_so(untold: Web, capsys) -> None:
+    untold.pages["/dsb.zip"].content = zipped({"readme.txt": b"moved"})
+    assert "expected the data set in data/stage1_train" in refused(capsys, "dsb2018")
+
+
+def free(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    usage = SimpleNamespace(total=10**12, used=0, free=size + fetch.SPARE)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+
+
+def test_too_little_room_is_said_before_anything_is_downloaded(
+    dsb: Web, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free(monkeypatch, 2 * len(ZIP) - 1)  # the archive, and as much unpacked
+    message = refused(capsys, "dsb2018")
+    assert "expected room for" in message
+    assert "--output" in message
+    assert dsb.asked == []
+    free(monkeypatch, 2 * len(ZIP))
+    assert "1 downloaded" in run(capsys, "dsb2018")
+
+
+def test_too_little_room_to_unpack_keeps_the_archive(
+    dsb: Web, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free(monkeypatch, 2 * len(ZIP))
+    monkeypatch.setattr(archives, "BLOCK", 1 << 20)
+    assert "expected room for 109 MB" in refused(capsys, "dsb2018")
+    assert not Path("data/stage1_train").exists()
+    free(monkeypatch, 10**9)
+    run(capsys, "dsb2018")
+    assert len(dsb.asked) == 1
+
+
+def test_room_is_counted_less_what_is_here(
+    dsb: Web, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dsb.pages["/dsb.zip"].faults = [10_000] + [(500, {})] * 4
+    assert "HTTP 500" in refused(capsys, "dsb2018")
+    free(monkeypatch, 2 * len(ZIP) - 10_001)
+    assert "expected room" in refused(capsys, "dsb2018")
+    free(monkeypatch, 2 * len(ZIP) - 10_000)
+    monkeypatch.setattr(archives, "BLOCK", 1)
+    run(capsys, "dsb2018")
+    assert dsb.ranges()[-1] == "bytes=10000-"
+
+
+def test_stopped_between_two_files_it_goes_on(kits: Web, capsys) -> None:
+    kits.pages["/data/case_00001/imaging.nii.gz"].faults = [ctrl_c]
+    assert cli.main(["fetch", "kits19"]) == 130
+    assert "the same command goes on from here" in capsys.readouterr().err
+    assert not Path("data/kits19").exists()  # half of a data set is none
+    assert "4 files as expected, 2 downloaded" in run(capsys, "kits19")
+    asked = [path for path, _ in kits.asked]
+    assert asked.count("/data/case_00000/imaging.nii.gz") == 1
+
+
+def test_stopped_while_unpacking_it_goes_on_without_another_download(
+    untold: Web, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, done = archives.extract_file, []
+
+    def stopped(*given) -> str:
+        if len(done) == 4:
+            raise KeyboardInterrupt
+        done.append(given)
+        return whole(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(archives, "extract_file", stopped)
+        assert cli.main(["fetch", "dsb2018"]) == 130
+    assert not Path("data/stage1_train").exists()
+    run(capsys, "dsb2018")
+    assert files(Path("data/stage1_train")) == FILES
+    assert len(untold.asked) == 1
+
+
+def test_files_that_no_fetch_wrote_are_left_alone(dsb: Web, capsys) -> None:
+    own = Path("data/stage1_train/mine.txt")
+    own.parent.mkdir(parents=True)
+    own.write_text("mine")
+    message = refused(capsys, "dsb2018")
+    assert "expected no files there, or those of an earlier fetch" in message
+    assert files(Path("data")) == {"stage1_train/mine.txt": b"mine"}
+    own.unlink()
+    run(capsys, "dsb2018")  # an empty folder is none
+
+
+def test_behind_a_link(dsb: Web, capsys, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    Path("data").mkdir()
+    Path("data/stage1_train").symlink_to(tmp_path / "disk" / "dsb")
+    run(capsys, "dsb2018")
+    assert files(tmp_path / "disk" / "dsb") == FILES
+    assert dsb2018.locate(None) == Path("data/stage1_train")
+
+
+def test_two_at_once(dsb: Web, capsys) -> None:
+    aside = Path("data/.stage1_train.fetching")
+    aside.mkdir(parents=True)
+    with FileLock(str(aside / "lock")):
+        assert "found another fetch at work" in refused(capsys, "dsb2018")
+    run(capsys, "dsb2018")
+
+
+def test_no_place_to_write(dsb: Web, capsys) -> None:
+    Path("data").write_text("a file")
+    assert "expected to write there" in refused(capsys, "dsb2018")
+
+
+def test_where_an_account_is_needed(web: Web, capsys) -> None:
+    message = refused(capsys, "drive")
+    assert "https://drive.grand-challenge.org" in message
+    assert "into    data/DRIVE" in message
+    assert "1st_manual/01_manual1.gif" in message
+    assert "dscpp verify --dataset drive --data data/DRIVE" in message
+    assert "into    elsewhere" in refused(capsys, "drive", "--output", "elsewhere")
+    Path("data/DRIVE/training").mkdir(parents=True)
+    assert "DRIVE is in data/DRIVE; there is nothing to fetch" in run(capsys, "drive")
+    assert web.asked == []
+
+
+def test_what_is_simulated_or_unknown(web: Web, capsys) -> None:
+    assert "It is made when it is needed" in refused(capsys, "phantom")
+    assert "expected drive, dsb2018" in refused(capsys, "nothing")
+    assert "received own" in refused(capsys, "own")
+
+
+PUBLISHED = (downloads.DSB2018, downloads.ISIC2018, downloads.KITS19)
+
+
+@pytest.mark.parametrize("offered", PUBLISHED)
+def test_what_is_known_of_the_hosts(offered: tuple[Download, ...]) -> None:
+    assert len({one.path for one in offered}) == len(offered)
+    assert len({url for one in offered for url in one.urls}) == sum(
+        len(one.urls) for one in offered
+    )
+    for one in offered:
+        assert all(urlsplit(url).scheme == "https" for url in one.urls)
+        assert one.expected > 0
+        assert (one.sha256 is None) == (one.source == "")
+        assert one.sha256 is None or re.fullmatch("[0-9a-f]{64}", one.sha256)
+
+
+def test_kits19_is_the_210_labelled_cases() -> None:
+    cases = [one.path for one in downloads.KITS19]
+    assert len(cases) == 2 * kits19.LABELLED
+    assert cases[-1] == "data/case_00209/imaging.nii.gz"
+    assert downloads.KITS19[-1].urls[0].endswith("/images/case_00209.nii.gz")
+    assert sum(one.expected for one in downloads.KITS19) == pytest.approx(
+        20e9, rel=0.01
+    )
+
+
+@pytest.mark.parametrize("name", datasets.names())
+def test_every_set_can_be_had_or_says_how(name: str) -> None:
+    record = datasets.by_name(name).RECORD
+    assert record.downloads or record.simulated or record.source in record.access
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (82_923_446, "82.9 MB"),
+        (2 * 10**13, "2e+04 GB"),
+    ],
+)
+def test_amounts(size: int, words: str) -> None:
+    assert fetch.amount(size) == words
+
+
+def test_messages_are_input_errors(dsb: Web) -> None:
+    with pytest.raises(InputError):
+        fetch.fetch(dsb2018, Path(__file__) / "below a file", progress=False)
