@@ -40,7 +40,7 @@ def test_the_page_names_every_door(project, cells):
     page = (project / "docs" / "datasets.md").read_text("utf-8")
     doors = re.findall(r"^\| (`.*?`) \|", page.partition("## Adding")[2], re.MULTILINE)
     named = {name for door in doors for name in re.findall(r"`(\w+)", door)}
-    assert named == {name for name in vars(cells) if name in named} and len(named) == 11
+    assert named == {name for name in vars(cells) if name in named} and len(named) == 12
 
 
 def test_from_command_to_table(cells, tmp_path, monkeypatch, capsys):
