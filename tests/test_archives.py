@@ -70,9 +70,9 @@ def out(folder: Path) -> list[Path]:
         [("\\\\host\\outside", b"")],
         [("C:/outside", b"")],
         [("set/1.png:stream", b"")],
-        [(special("set", stat.S_IFLNK), b"/etc")],
+        [(special("lnk", stat.S_IFLNK), b"/etc")],
         [(special("set", stat.S_IFIFO), b"")],
-        [(special("set", stat.S_IFCHR), b"")],
+        [(special("chr", stat.S_IFCHR), b"")],
         [("set/1.png", b"a"), ("set/1.png", b"b")],
         [("set/1.png", b"a"), ("set/./1.png", b"b")],
         [("set/1.png", b"a"), ("SET/1.PNG", b"b")],
@@ -124,9 +124,9 @@ def test_entries_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
     size = sum(map(len, entries))
     tail = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 9, 9, size, start, 0)
     archive.write_bytes(data[:start] + b"".join(entries) + tail)
-    with pytest.raises(InputError, match=r"claim to hold 18432|expected a whole"):
+    with pytest.raises(InputError, match="claim to hold 18432"):
         unpack(archive, tmp_path / "out")
-    assert len(out(tmp_path)) <= 1
+    assert out(tmp_path) == []
 
 
 @pytest.mark.parametrize("declared", [10, 5000], ids=["less", "more"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import socket
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import requests
+import urllib3
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from web import Page, Web, ctrl_c, served
@@ -121,6 +123,22 @@ def test_wherever_it_is_cut_it_is_the_same(
     assert left(folder) == []
 
 
+def test_a_cut_that_the_library_does_not_notice(
+    web: Web, tmp_path: Path, waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As older versions of urllib3 are unless they are told otherwise."""
+    noticing = urllib3.HTTPResponse.stream
+
+    def stream(self, *given, **more):
+        with contextlib.suppress(urllib3.exceptions.ProtocolError):
+            yield from noticing(self, *given, **more)
+
+    monkeypatch.setattr(urllib3.HTTPResponse, "stream", stream)
+    web.pages["/file"] = Page(FILE, faults=[3000])
+    assert get(web, tmp_path)[0].read_bytes() == FILE
+    assert web.ranges() == [None, "bytes=3000-"]
+
+
 def test_a_server_without_ranges_starts_again(
     web: Web, tmp_path: Path, waits: list[float]
 ) -> None:
@@ -209,7 +227,7 @@ def test_a_mirror_helps_where_the_first_has_wrong_bytes_or_none(
 def test_parts_of_two_mirrors_are_not_joined(
     web: Web, tmp_path: Path, waits: list[float]
 ) -> None:
-    web.pages["/one"] = Page(b"y" * 9000, faults=[3000] + [0] * 10)
+    web.pages["/one"] = Page(b"y" * len(FILE), faults=[3000] + [0] * 10)
     web.pages["/two"] = Page(FILE)
     assert get(web, tmp_path, "/one", "/two")[0].read_bytes() == FILE
     assert web.asked[-1][1].get("Range") is None
