@@ -20,7 +20,7 @@ from filelock import FileLock
 from web import Page, Web, ctrl_c, served
 
 from data_io import archives, datasets, download, fetch
-from data_io.datasets import downloads, dsb2018, kits19
+from data_io.datasets import downloads, dsb2018, isic2018, kits19
 from data_io.datasets.downloads import Download
 from data_io.errors import InputError
 from pipelines import cli
@@ -40,8 +40,12 @@ def zipped(files: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 ZIP = zipped(FILES)
-SHA256 = hashlib.sha256(ZIP).hexdigest()
+SHA256 = digest(ZIP)
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +205,7 @@ def test_the_first_download_decides_where_no_checksum_is_published(
     untold.pages["/dsb.zip"].content = other = zipped({**FILES, "new/images/1": b"1"})
     message = refused(capsys, "dsb2018")
     assert SHA256 in message
-    assert hashlib.sha256(other).hexdigest() in message
+    assert digest(other) in message
     assert "of the first download, in data/stage1_train.lock.json" in message
     assert not Path("data/stage1_train").exists()
     untold.pages["/dsb.zip"].content = ZIP
@@ -222,7 +226,7 @@ def test_another_checksum_that_is_published_later(
     new = zipped({**FILES, "image3/images/image.png": b"more"})
     dsb.pages["/dsb.zip"].content = new
     one = Download((dsb.url("/dsb.zip"),), "stage1_train.zip", len(new),
-                   hashlib.sha256(new).hexdigest(), "a later paper")  # fmt: skip
+                   digest(new), "a later paper")  # fmt: skip
     offer(monkeypatch, dsb2018, one)
     assert "10 files as expected, 1 downloaded" in run(capsys, "dsb2018")
 
@@ -357,21 +361,60 @@ def test_no_place_to_write(dsb: Web, capsys) -> None:
     assert "expected to write there" in refused(capsys, "dsb2018")
 
 
-def test_where_an_account_is_needed(web: Web, capsys) -> None:
-    message = refused(capsys, "drive")
-    assert "https://drive.grand-challenge.org" in message
-    assert "into    data/DRIVE" in message
-    assert "1st_manual/01_manual1.gif" in message
-    assert "dscpp verify --dataset drive --data data/DRIVE" in message
-    assert "into    elsewhere" in refused(capsys, "drive", "--output", "elsewhere")
+def test_two_archives_of_one_data_set(
+    web: Web, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = {"ISIC2018_Task1-2_Training_Input/ISIC_0000000.jpg": b"image" * 99}
+    masks = {
+        "ISIC2018_Task1_Training_GroundTruth/ISIC_0000000_segmentation.png": b"mask",
+        "__MACOSX/._ISIC2018_Task1_Training_GroundTruth": b"litter",
+    }
+    archives = {"images.zip": zipped(images), "masks.zip": zipped(masks)}
+    web.pages = {f"/{name}": Page(data) for name, data in archives.items()}
+    offered = [
+        Download((web.url(f"/{name}"),), name, len(data), digest(data), "a paper")
+        for name, data in archives.items()
+    ]
+    offer(monkeypatch, isic2018, *offered)
+    assert "2 files as expected, 2 downloaded" in run(capsys, "isic2018")
+    assert len(files(Path("data/ISIC2018"))) == 2
+    assert isic2018.cases(isic2018.locate(None)) == ("ISIC_0000000",)
+    shutil.rmtree("data/ISIC2018/ISIC2018_Task1_Training_GroundTruth")
+    web.asked.clear()
+    assert "2 files as expected, 1 downloaded" in run(capsys, "isic2018")
+    assert [path for path, _ in web.asked] == ["/masks.zip"]
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "page", "file"),
+    [
+        ("drive", "data/DRIVE", "drive.grand-challenge.org", "1st_manual/01_manual1"),
+        ("bus2017", "data/BUS", "helward.mmu.ac.uk/STAFF/M.Yap", "000001.png"),
+        ("cvc-clinicdb", "data/CVC-ClinicDB", "polyp.grand-challenge.org", "1.tif"),
+        ("cvc-clinicdb-sequence", "data/CVC-ClinicDB", "polyp.grand-chall", "1.tif"),
+    ],
+)
+def test_where_an_account_is_needed(
+    web: Web, capsys, name: str, folder: str, page: str, file: str
+) -> None:
+    message = refused(capsys, name)
+    assert f"page    https://{page}" in message
+    assert f"into    {folder}, so that" in message
+    assert file in message
+    assert f"dscpp verify --dataset {name} --data {folder}" in message
+    assert "into    elsewhere" in refused(capsys, name, "--output", "elsewhere")
+    assert list(Path().iterdir()) == []
+    assert web.asked == []
+
+
+def test_what_was_got_by_hand_is_found(web: Web, capsys) -> None:
     Path("data/DRIVE/training").mkdir(parents=True)
     assert "DRIVE is in data/DRIVE; there is nothing to fetch" in run(capsys, "drive")
-    assert web.asked == []
 
 
 def test_what_is_simulated_or_unknown(web: Web, capsys) -> None:
     assert "It is made when it is needed" in refused(capsys, "phantom")
-    assert "expected drive, dsb2018" in refused(capsys, "nothing")
+    assert "expected drive, bus2017" in refused(capsys, "nothing")
     assert "received own" in refused(capsys, "own")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from data_io.datasets import cvc_clinicdb
 from data_io.datasets.cvc_clinicdb import (
+    DEFAULT,
     cases,
     check,
     files,
@@ -25,8 +26,8 @@ from data_io.datasets.cvc_clinicdb import (
 from data_io.datasets.record import Record
 
 __all__ = [
-    "RECORD", "cases", "check", "files", "groups", "interface", "locate", "picture",
-    "record", "references", "regions", "remarks", "roles",
+    "DEFAULT", "RECORD", "cases", "check", "files", "groups", "interface", "locate",
+    "picture", "record", "references", "regions", "remarks", "roles",
 ]  # fmt: skip
 
 RECORD = replace(

@@ -8,6 +8,7 @@ images, 417 of them for validation: two more than there are; 415 is what is left
 
 from pathlib import Path
 
+from data_io.datasets import downloads
 from data_io.datasets.pairs import Pairs
 from data_io.datasets.record import Record
 
@@ -44,6 +45,7 @@ RECORD = Record(
         "ISIC2018_Task1_Training_GroundTruth.zip, and unpack both into one folder."
     ),
     layout=LAYOUT,
+    downloads=downloads.ISIC2018,
     grey_masks=True,
     any_mode=True,
 )
