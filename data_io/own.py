@@ -20,7 +20,8 @@ from data_io import own_grids
 from data_io.content import digest, read_json
 from data_io.datasets import folder
 from data_io.datasets.record import Record
-from data_io.errors import InputError
+from data_io.errors import InputError, Problems
+from data_io.images import copies
 from data_io.native import by_axis
 
 __all__ = ["Description", "describe"]
@@ -29,7 +30,7 @@ ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif", ".nii", ".n
 MULTIPLE = 16  # what a U-Net of depth 4 can halve
 LARGEST, LARGEST_3D = 512, (80, 160)  # sides of the study's largest inputs (Table 1)
 MOST_CLASSES = 32
-FACTS = 3  # version of what is remembered of a file
+FACTS = 4  # version of what is remembered of a file
 KEPT_VALUES = 64  # of a label map; one with more is none
 SHOWN = 20  # problems of one kind
 Facts = dict[str, Any]
@@ -87,7 +88,7 @@ def describe(
     title = f"own data {name!r}: {images}" + (f" with {masks}" if masks else "")
     reading = _reading(facts, classes, like, problems)
     if problems:
-        raise InputError(_message(title, problems))
+        raise Problems(title, problems)
     about = _about(name, pairs, facts, reading, like)
     _write(root / folder.ABOUT, about)
     kept = {key: reading[key] for key in ("channels", "values")}
@@ -256,6 +257,7 @@ def _look(path: Path, role: str) -> Facts:
     if role == "image":
         pixels = folder.read_pixels(path)
         found: Facts = {"shape": list(pixels.shape[:-1]), "channels": pixels.shape[-1]}
+        found |= copies(pixels)
         return {**found, **own_grids.look(path)}
     labels = folder.read_labels(path)
     values, numbers = np.unique(labels, return_counts=True)
@@ -271,6 +273,7 @@ def _reading(
     problems: list[str],
 ) -> dict[str, Any]:
     """Channels, label values and names of classes; adds to `problems`."""
+    problems += _first(_constant(facts))
     problems += _first(_other_sizes(facts))
     for kind in own_grids.problems(facts, like):
         problems += _first(kind)
@@ -333,6 +336,15 @@ def _names(number: int) -> list[str]:
     if number == 2:
         return ["background", "foreground"]
     return ["background", *(f"class {k}" for k in range(1, number))]
+
+
+def _constant(facts: Mapping[str, Mapping[str, Facts]]) -> list[str]:
+    return [
+        f"case {case}: expected an image of something, found the same value "
+        "everywhere. Copy it again, or take it out."
+        for case, roles in facts.items()
+        if roles.get("image", {}).get("constant")
+    ]
 
 
 def _other_sizes(facts: Mapping[str, Mapping[str, Facts]]) -> list[str]:
@@ -410,6 +422,8 @@ def _about(
         "spacing_mm": like.spacing_mm if like else own_grids.spacing_mm(facts),
         "axes": like.axes if like else own_grids.axes(facts),
         "cases": {case: dict(roles) for case, roles in pairs.items()},
+        "pixels": {case: roles["image"]["pixels"] for case, roles in facts.items()},
+        "turned": {case: roles["image"]["turned"] for case, roles in facts.items()},
     }
 
 
@@ -460,12 +474,6 @@ def _derived(about: Mapping[str, Any]) -> list[str]:
         f"  input    {by_axis(about['input_shape'])} before the preset: multiples of "
         f"{MULTIPLE} nearest to the median size, at most the study's largest"
     ]
-
-
-def _message(title: str, problems: Sequence[str]) -> str:
-    count = f"{len(problems)} problem" + "s" * (len(problems) > 1)
-    lines = [f"  {number}. {text}" for number, text in enumerate(problems, 1)]
-    return "\n".join([f"{title}: {count}.", *lines])
 
 
 def _write(path: Path, value: Any) -> None:

@@ -18,7 +18,6 @@ from data_io.errors import InputError
 
 __all__ = ["axes", "lines", "look", "problems", "spacing_mm"]
 
-_DIRECTIONS = ("left-right", "back-front", "foot-head")
 _CANONICAL = (0, 1, 2)
 _Facts = Mapping[str, Mapping[str, dict[str, Any]]]
 
@@ -92,9 +91,9 @@ def _other_axes(facts: _Facts, like: Record | None) -> list[str]:
         expected, whose = like.axes, "the network was trained on"
     how = "as_closest_canonical" if expected == _CANONICAL else "as_reoriented"
     return [
-        f"case {case}: expected axes in the order {_directions(expected)}, as {whose}, "
-        f"found {_directions(found)}. Reorder those of the image and of its label map, "
-        f"for instance with nibabel's {how}."
+        f"case {case}: expected axes in the order {volumes.directions(expected)}, as "
+        f"{whose}, found {volumes.directions(found)}. Reorder those of the image and "
+        f"of its label map, for instance with nibabel's {how}."
         for case, found in _known_axes(facts).items()
         if expected and found != expected
     ]
@@ -155,8 +154,4 @@ def lines(about: Mapping[str, Any], facts: _Facts, whose: str) -> list[str]:
         f"{len(images)} volumes are resampled to it"
     ]
     known = about["axes"]
-    return shown + ([f"  axes     {_directions(known)}"] if known else [])
-
-
-def _directions(order: Sequence[int]) -> str:
-    return ", ".join(_DIRECTIONS[axis] for axis in order)
+    return shown + ([f"  axes     {volumes.directions(known)}"] if known else [])

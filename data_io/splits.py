@@ -19,7 +19,9 @@ import numpy as np
 from data_io import content
 from data_io.errors import InputError
 
-__all__ = ["PARTS", "Split", "cases", "grouped", "of", "read", "seeded", "sizes"]
+__all__ = [
+    "PARTS", "Split", "cases", "choose", "grouped", "of", "read", "seeded", "sizes",
+]  # fmt: skip
 
 PARTS = ("training", "validation", "test")
 Split = dict[str, tuple[str, ...]]
@@ -58,22 +60,33 @@ def of(
             does not say its fixed split or its groups, or a fixed or given split with
             the same image in two parts. A seeded split keeps identical images together.
     """
-    known = cases(dataset, root)
-    images = content.images(dataset, root, known, folder)
-    name = dataset.record(root).title
-    if files:
-        split = read(files, known, name)
-    elif hasattr(dataset, "split"):
-        split = _fixed(dataset, root, name)
-    else:
-        record, seed = dataset.record(root), 0 if seed is None else seed
-        counts = sizes(len(known), record.counts, name)
-        if record.split_by:
-            groups = _groups(dataset, root, name)
-            return grouped(groups, images, counts, seed, name)
-        return seeded(images, counts, seed, name)
-    _refuse_leaks(split, images, name)
+    split = choose(dataset, root, seed, files, folder)
+    if files or hasattr(dataset, "split"):
+        images = content.images(dataset, root, cases(dataset, root), folder)
+        _refuse_leaks(split, images, dataset.record(root).title)
     return split
+
+
+def choose(
+    dataset: Any,
+    root: Path,
+    seed: int | None,
+    files: Sequence[Path] = (),
+    folder: Path | None = None,
+) -> Split:
+    """Returns the split of a data set, as `of`, whatever leaks a given one has."""
+    record, known = dataset.record(root), cases(dataset, root)
+    if files:
+        return read(files, known, record.title)
+    if hasattr(dataset, "split"):
+        return _fixed(dataset, root, record.title)
+    seed = 0 if seed is None else seed
+    counts = sizes(len(known), record.counts, record.title)
+    images = content.images(dataset, root, known, folder)
+    if record.split_by:
+        groups = _groups(dataset, root, record.title)
+        return grouped(groups, images, counts, seed, record.title)
+    return seeded(images, counts, seed, record.title)
 
 
 def _fixed(dataset: Any, root: Path, name: str) -> Split:

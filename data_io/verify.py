@@ -1,9 +1,9 @@
 """Decodes every file of a data set and says all that is wrong with it at once."""
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,80 +11,48 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data_io import splits, volumes
-from data_io.datasets.reading import (
-    as_binary,
-    as_rgb,
-    decode,
-    has_two_values,
-    is_colour,
-    masks,
-    one_channel,
-    union,
-)
+from data_io import images, pool, splits, volumes
+from data_io.datasets.reading import masks
 from data_io.datasets.record import Record
-from data_io.errors import InputError
+from data_io.errors import InputError, Problems
+from data_io.report import AGAIN, Finding, Report
 
-__all__ = ["Report", "verify"]
+__all__ = ["Report", "audit", "verify"]
 
-FORMAT = 2
-MOST_SIZES = 4  # that a report names
-AGAIN = "Copy it again from the original download."
+FORMAT = 3
+# Below it all is decoded before other processes would have started.
+FEW_BYTES = 1 << 26
 Facts = dict[str, Any]
-
-
-@dataclass
-class Report:
-    """What was found in a data set without problems.
-
-    Attributes:
-        title: of the data set.
-        root: its folder.
-        counts: cases by part of a fixed split, or of all that are to be split.
-        files: number of files looked at, by role.
-        sizes: number of images, by spatial shape.
-        values: the distinct values (or palette indices) seen in masks, by role.
-        foreground: mean share of foreground pixels in masks, by role, in [0, 1].
-        decoded: files decoded now.
-        skipped: files decoded before and unchanged since.
-        warnings: what is unusual but stops nothing.
-    """
-
-    title: str
-    root: Path
-    counts: dict[str, int]
-    files: dict[str, int] = field(default_factory=dict)
-    sizes: dict[tuple[int, ...], int] = field(default_factory=dict)
-    values: dict[str, set[int]] = field(default_factory=dict)
-    foreground: dict[str, float] = field(default_factory=dict)
-    decoded: int = 0
-    skipped: int = 0
-    warnings: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        parts = ", ".join(f"{n} {part}" for part, n in self.counts.items())
-        commonest = sorted(self.sizes.items(), key=lambda pair: -pair[1])
-        sizes = ", ".join(f"{n} of {shown(s)}" for s, n in commonest[:MOST_SIZES])
-        others = sum(n for _, n in commonest[MOST_SIZES:])
-        sizes += f" and {others} of other sizes" if others else ""
-        lines = [
-            f"{self.title} in {self.root}: all is well",
-            f"  cases   {sum(self.counts.values())} ({parts})",
-        ]
-        lines += [f"  images  {sizes}"] if sizes else []
-        for role, values in self.values.items():
-            seen = ", ".join(str(value) for value in sorted(values))
-            share = f"{100 * self.foreground[role]:.1f} % foreground"
-            lines.append(f"  {role}  {self.files[role]} files, values {seen}, {share}")
-        if self.decoded or self.skipped:
-            lines.append(
-                f"  decoded {self.decoded}, unchanged since last time {self.skipped}"
-            )
-        return "\n".join(lines + [f"  warning: {text}" for text in self.warnings])
+Entry = dict[str, Any]
 
 
 def verify(
-    dataset: ModuleType, root: Path, state: Path | None = None, progress: bool = True
+    dataset: ModuleType,
+    root: Path,
+    state: Path | None = None,
+    progress: bool = True,
+    jobs: int | None = None,
+) -> Report:
+    """Decodes every file of a data set and compares it with the record.
+
+    As `audit`, for those who want to go on with sound data only.
+
+    Raises:
+        InputError: one message with all problems, a line each: which file, expected,
+            found, what to do.
+    """
+    report = audit(dataset, root, state, progress, jobs)
+    if report.problems:
+        raise report.error()
+    return report
+
+
+def audit(
+    dataset: ModuleType,
+    root: Path,
+    state: Path | None = None,
+    progress: bool = True,
+    jobs: int | None = None,
 ) -> Report:
     """Decodes every file of a data set and compares it with the record.
 
@@ -97,27 +65,29 @@ def verify(
         root: its folder, from `dataset.locate`.
         state: JSON file that remembers what was decoded; None to decode everything.
         progress: shows a bar on stderr when it takes a while.
+        jobs: number of processes that decode; a file that makes one crash is a
+            problem like any other. 0 for none but this one. None for as many as there
+            are processors where much is to be decoded, else for 0. What is found is
+            the same.
 
     Returns:
-        Counts, sizes and label values.
+        Problems, in the order of the cases, counts, sizes and label values.
 
     Raises:
-        InputError: one message with all problems, a line each: which file, expected,
-            found, what to do.
+        InputError: no data set at all.
     """
     if hasattr(dataset, "verify"):
         report: Report = dataset.verify(Path(root))
         return report
     record, root = dataset.record(root), Path(root)
-    problems = list(dataset.check(root))
-    report = Report(record.title, root, counts_of(dataset, root))
-    facts = examine(dataset, root, state, report, problems, progress)
+    report = Report(record.title, root, counts_of(dataset, root), name=record.name)
+    report.problems += [Finding("layout", text) for text in dataset.check(root)]
+    facts = examine(dataset, root, state, report, progress, jobs)
+    axes = getattr(dataset, "AXES", record.axes)
     for case, by_role in facts.items():
         for role, known in by_role.items():
-            path = dataset.roles(root, case)[role].relative_to(root)
-            problems += judge(record, role, str(path), known, by_role)
-    if problems:
-        raise InputError(message(record, root, problems))
+            say = speaker(root, case, role, dataset.roles(root, case)[role])
+            report.problems += judge(record, axes, role, say, known, by_role)
     summarise(report, facts)
     report.warnings += [*dataset.remarks(root), *empty(dataset, root, facts)]
     report.warnings += [*overlapping(facts), *empty_objects(dataset, root, facts)]
@@ -138,30 +108,87 @@ def examine(
     root: Path,
     state: Path | None,
     report: Report,
-    problems: list[str],
     progress: bool,
+    jobs: int | None,
 ) -> dict[str, dict[str, Facts]]:
     """Decodes all files that are there and not known; returns facts by case and role.
 
-    Adds to `problems` what can't be decoded, and counts in `report`.
+    Adds to the report's problems what can't be decoded, and its counts.
     """
-    known, seen = recall(state), {}
-    facts: dict[str, dict[str, Facts]] = {}
     todo = present(dataset, root)
-    bar = tqdm(todo, "verify", unit="file", delay=1, leave=False, disable=not progress)
-    for case, role, path in bar:
-        try:
-            entry = known_or_decoded(path, known)
-        except InputError as error:
-            problems.append(str(error).replace(str(path), relative(path, root), 1))
-            continue
-        facts.setdefault(case, {})[role] = entry["facts"]
-        seen[str(path.resolve())] = entry
-    report.skipped = sum(known.get(place) is entry for place, entry in seen.items())
-    report.decoded = len(seen) - report.skipped
-    if report.decoded:
-        report.warnings += remember(state, known, seen)
+    known, paths = recall(state), [path for _, _, path in todo]
+    files = [(path, role) for _, role, path in todo]
+    found, new = [known_entry(path, role, known) for path, role in files], []
+    try:
+        for index, result in decode(files, found, progress, jobs):
+            found[index] = result
+            new.append(index)
+    finally:  # What was decoded before a stop is not decoded again.
+        entries = zip(paths, found, strict=True)
+        seen = {place(path): entry for path, entry in entries if is_entry(entry)}
+        warnings = remember(state, known, seen) if new else []
+    facts: dict[str, dict[str, Facts]] = {}
+    for (case, role, path), entry in zip(todo, found, strict=True):
+        if entry is not None and "facts" in entry:
+            facts.setdefault(case, {})[role] = entry["facts"]
+        else:
+            say = speaker(root, case, role, path)
+            report.problems += [say("unreadable", t) for t in faults(path, entry)]
+    report.decoded = sum("facts" in (found[index] or {}) for index in new)
+    report.skipped = len(paths) - len(new)
+    report.warnings += warnings
     return facts
+
+
+def decode(
+    files: Sequence[tuple[Path, str]],
+    known: Sequence[Entry | None],
+    progress: bool,
+    jobs: int | None,
+) -> Any:
+    """Decodes what is not known; yields index and entry, in no order.
+
+    The bar counts bytes: of volumes one may be a hundred times another.
+    """
+    todo = [index for index, entry in enumerate(known) if entry is None]
+    sizes = [size_of(files[index][0]) for index in todo]
+    if jobs is None:
+        jobs = pool.processors() if sum(sizes) > FEW_BYTES else 0
+    bar = tqdm(
+        total=sum(sizes), desc="verify", unit="B", unit_scale=True, delay=1,
+        leave=False, disable=not progress,
+    )  # fmt: skip
+    with bar:
+        for number, entry in pool.each(examined, [files[k] for k in todo], jobs):
+            bar.update(sizes[number])
+            yield todo[number], entry
+
+
+def examined(file: tuple[Path, str]) -> Entry:
+    """The entry of a file, by path and role: `stamp` and `facts`, or its `faults`."""
+    path, role = file
+    try:
+        return {"stamp": stamp_of(path), "facts": facts_of(path, role)}
+    except Problems as error:
+        return {"faults": list(error.problems)}
+    except InputError as error:
+        return {"faults": [str(error)]}
+    except Exception as error:  # A decoder may raise anything; the next file goes on.
+        name = type(error).__name__
+        found = f"expected a file that can be decoded, found {name} ({error})."
+        return {
+            "faults": [f"{path}: {found} Copy it again from the original download."]
+        }
+
+
+def faults(path: Path, entry: Any) -> list[str]:
+    """What is wrong with a file that has no facts."""
+    if isinstance(entry, pool.Crash):
+        return [
+            f"{path}: expected a file that can be decoded, found one that makes the "
+            f"decoder crash. {AGAIN}"
+        ]
+    return list(entry["faults"])
 
 
 def present(dataset: ModuleType, root: Path) -> list[tuple[str, str, Path]]:
@@ -174,21 +201,41 @@ def present(dataset: ModuleType, root: Path) -> list[tuple[str, str, Path]]:
     ]
 
 
-def known_or_decoded(path: Path, known: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the entry of a file: the one kept where it is unchanged, else a new one.
+def known_entry(path: Path, role: str, known: Mapping[str, Any]) -> Entry | None:
+    """The entry that was kept of a file; None where there is none, or it changed."""
+    entry: Entry | None = known.get(place(path))
+    if entry is None or (role == "image" and "pixels" not in entry["facts"]):
+        return None
+    try:
+        return entry if entry["stamp"] == stamp_of(path) else None
+    except OSError:
+        return None
 
-    Raises:
-        InputError: it can't be decoded.
-    """
-    entry, stamp = known.get(str(path.resolve())), stamp_of(path)
-    if entry and entry["stamp"] == stamp:
-        return entry
-    return {"stamp": stamp, "facts": facts_of(path)}
+
+def place(path: Path) -> str:
+    """The name under which a file is remembered."""
+    return str(path.resolve())
 
 
 def relative(path: Path, root: Path) -> str:
     """The path as problems name it."""
-    return str(path.relative_to(root))
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
+
+def speaker(
+    root: Path, case: str, role: str, path: Path
+) -> Callable[[str, str], Finding]:
+    """Makes findings about a file, which they name by its path below the root."""
+
+    def say(kind: str, text: str) -> Finding:
+        name = relative(path, root)
+        if str(path) in text:
+            text = text.replace(str(path), name, 1)
+        else:
+            text = f"{name}: {text}"
+        return Finding(kind, text, case, role, name)
+
+    return say
 
 
 def stamp_of(path: Path) -> list[int]:
@@ -202,160 +249,37 @@ def stamp_of(path: Path) -> list[int]:
     return [size, max(state.st_mtime_ns for state in states)]
 
 
-def facts_of(path: Path) -> Facts:
-    """What a file holds, as JSON can keep it.
+def size_of(path: Path) -> int:
+    """Bytes of a file or of a folder's masks; 0 where that can't be known."""
+    try:
+        return stamp_of(path)[0]
+    except OSError:
+        return 0
 
-    Returns:
-        `mode`, `shape` (rows, columns), and for one channel of whole numbers `values`,
-        pairs of a value and its number of pixels (at most 9); for an array of floats
-        `range`. A folder of masks has the mode `masks`, the facts of their union,
-        `overlap`, the number of pixels in several of them, and the names of those that
-        are `empty`. What can be read as RGB has `rgb` (True), what can be read as a
-        mask `mask` (see `mask_facts`). Of a volume see `data_io.volumes.facts`.
+
+def facts_of(path: Path, role: str) -> Facts:
+    """What a file holds: see `data_io.images.facts` and `data_io.volumes.facts`.
 
     Raises:
         InputError: it can't be decoded.
     """
-    if path.is_dir() and not path.suffix:  # named like a file, it is in a file's place
-        pixels, overlap, empty = union(path)
-        more: Facts = {"overlap": overlap, "empty": empty}
-        return {**facts_of_pixels("masks", pixels), **more}
     if ".nii" in path.suffixes:
-        return volumes.facts(path)
-    mode, pixels = decode(path) if path.suffix != ".npy" else decode_array(path)
-    return facts_of_pixels(mode, pixels)
-
-
-def facts_of_pixels(mode: str, pixels: np.ndarray) -> Facts:
-    """The facts of a decoded file, see `facts_of`."""
-    found: Facts = {"mode": mode, "shape": list(pixels.shape[:2])}
-    if is_colour(mode, pixels):
-        found["mode"] = "RGB"
-    elif mode == "RGBA":
-        found["mode"] = "RGBA with transparent pixels"
-    if pixels.dtype.kind == "f":
-        found["range"] = [float(pixels.min()), float(pixels.max())]
-    elif pixels.ndim == 2:
-        values, numbers = np.unique(pixels, return_counts=True)
-        pairs = zip(values.tolist(), numbers.tolist(), strict=True)
-        found["values"] = [[int(v), n] for v, n in pairs][:9]
-    # Palettes are read as colours, whatever their indices.
-    found["rgb"] = mode == "P" or as_rgb(mode, pixels) is not None
-    mask = mask_facts(mode, pixels)
-    return {**found, "mask": mask} if mask else found
-
-
-def mask_facts(mode: str, pixels: np.ndarray) -> Facts:
-    """What a file is as a mask, see `data_io.datasets.reading.as_binary`.
-
-    Returns:
-        `values` of its one channel, 0 and at most one other, or [] where there are
-        more; `foreground`, the share of such pixels in [0, 1]; `greys`, how many pixels
-        were cut at half that are neither 0 nor 255. {} where it can't be a mask.
-    """
-    binary, grey = as_binary(mode, pixels), one_channel(mode, pixels)
-    if binary is None or grey is None:
-        return {}
-    exact = has_two_values(grey)
-    return {
-        "values": sorted({int(grey.min()), int(grey.max())}) if exact else [],
-        "foreground": float(binary.mean()),
-        "greys": 0 if exact else int(((grey > 0) & (grey < 255)).sum()),
-    }
-
-
-def decode_array(path: Path) -> tuple[str, np.ndarray]:
-    """Reads an array of floats.
-
-    Raises:
-        InputError: not a whole `.npy` file of finite floats.
-    """
-    try:
-        array = np.load(path, allow_pickle=False)
-        if array.dtype.kind == "f" and array.size and np.isfinite(array).all():
-            return "float", array
-        found = f"{array.dtype} of shape {array.shape}, or not finite"
-    except (OSError, ValueError, EOFError) as error:
-        found = str(error)
-    raise InputError(
-        f"{path}: expected a whole .npy file of finite floats, found: {found}. "
-        "Delete the data set's folder; it is generated again."
-    )
+        return volumes.facts(path, role)
+    return images.facts(path, role)
 
 
 def judge(
-    record: Record, role: str, name: str, known: Facts, others: Mapping[str, Facts]
-) -> list[str]:
-    """Returns the problems of one decoded file.
-
-    Args:
-        record: of the data set.
-        role: `image`, `posterior`, or else a mask.
-        name: the file, as the message names it.
-        known: its facts.
-        others: facts of all files of the case, by role.
-    """
+    record: Record,
+    axes: tuple[int, ...] | None,
+    role: str,
+    say: Callable[[str, str], Finding],
+    known: Facts,
+    others: Mapping[str, Facts],
+) -> list[Finding]:
+    """Returns the problems of one decoded file; see `images.judge`, `volumes.judge`."""
     if record.is_3d:
-        return volumes.judge(record, role, name, known, others)
-    expected = record.raw_shape or others.get("image", known)["shape"]
-    problems = []
-    if list(expected) != known["shape"]:
-        pair = "" if role == "image" else ", the size of its image"
-        problems.append(
-            f"{name}: expected {shown(expected)}{pair}, found "
-            f"{shown(known['shape'])}. {AGAIN}"
-        )
-    if role == "image":
-        return problems + judge_image(record, name, known)
-    if role == "posterior":
-        return problems + judge_posterior(name, known)
-    return problems + judge_mask(record, name, known)
-
-
-def judge_image(record: Record, name: str, known: Facts) -> list[str]:
-    """Returns a problem where the image has not the record's channels."""
-    mode = {1: "L", 3: "RGB"}[record.channels]
-    if known["mode"] == mode or (record.any_mode and known["rgb"]):
-        return []
-    return [f"{name}: expected an {mode} image, found mode {known['mode']}. {AGAIN}"]
-
-
-def judge_posterior(name: str, known: Facts) -> list[str]:
-    """Returns a problem where probabilities are not probabilities."""
-    low, high = known.get("range", (-1, -1))
-    if 0 <= low <= high <= 1:
-        return []
-    return [
-        f"{name}: expected probabilities in [0, 1], found {low:g} to {high:g}. "
-        "Delete the data set's folder; it is generated again."
-    ]
-
-
-def judge_mask(record: Record, name: str, known: Facts) -> list[str]:
-    """Returns a problem where a mask is not binary.
-
-    With `Record.grey_masks`: where it can't be made binary.
-
-    Binary: the value 0 and at most one other, whichever. So 0/255 in a grey image and
-    0/1 in a palette image are both well, 0/1/2 and grey edges are not, and neither is
-    a mask that is foreground everywhere.
-    """
-    if record.grey_masks and "mask" in known:
-        return []
-    if "values" not in known:
-        return [
-            f"{name}: expected a mask of one channel, found mode {known['mode']}. "
-            + AGAIN
-        ]
-    values = [value for value, _ in known["values"]]
-    if len(values) <= 2 and values[0] == 0:
-        return []
-    some = ", ".join(str(value) for value in values[:8])
-    more = ", ..." if len(values) > 8 else ""
-    return [
-        f"{name}: expected a binary mask, 0 and one other value, found the values "
-        f"{some}{more}. {AGAIN}"
-    ]
+        return volumes.judge(record, role, say, known, others, axes)
+    return images.judge(record, role, say, known, others)
 
 
 def empty(
@@ -366,8 +290,32 @@ def empty(
         f"{relative(dataset.roles(root, case)[role], root)} has no foreground"
         for case, by_role in facts.items()
         for role, known in by_role.items()
-        if role not in ("image", "posterior") and share_of(known) == 0
+        if role not in ("image", "posterior")
+        and is_mask(known)
+        and share_of(known) == 0
     ]
+
+
+def overlapping(facts: Mapping[str, Mapping[str, Facts]]) -> list[str]:
+    """Returns a warning where masks of single objects overlap."""
+    found = [
+        (case, known["overlap"])
+        for case, by_role in facts.items()
+        for known in by_role.values()
+        if known.get("overlap")
+    ]
+    if not found:
+        return []
+    pixels = sum(number for _, number in found)
+    return [
+        f"masks of single objects overlap in {len(found)} of {len(facts)} images "
+        f"({pixels} pixels, each counted once), such as {found[0][0]}"
+    ]
+
+
+def is_mask(known: Facts) -> bool:
+    """True where there is a share of foreground to speak of."""
+    return "mask" in known or bool(known.get("values"))
 
 
 def share_of(known: Facts) -> float:
@@ -375,7 +323,7 @@ def share_of(known: Facts) -> float:
     if "mask" in known:
         return float(known["mask"]["foreground"])
     numbers = dict(known["values"])
-    return float(1 - numbers[0] / sum(numbers.values()))
+    return float(1 - numbers.get(0, 0) / sum(numbers.values()))
 
 
 def converted(record: Record, facts: Mapping[str, Mapping[str, Facts]]) -> list[str]:
@@ -410,23 +358,6 @@ def cut_at_half(facts: Mapping[str, Mapping[str, Facts]]) -> list[str]:
     ]
 
 
-def overlapping(facts: Mapping[str, Mapping[str, Facts]]) -> list[str]:
-    """Returns a warning where masks of single objects overlap."""
-    found = [
-        (case, known["overlap"])
-        for case, by_role in facts.items()
-        for known in by_role.values()
-        if known.get("overlap")
-    ]
-    if not found:
-        return []
-    pixels = sum(number for _, number in found)
-    return [
-        f"masks of single objects overlap in {len(found)} of {len(facts)} images "
-        f"({pixels} pixels, each counted once), such as {found[0][0]}"
-    ]
-
-
 def empty_objects(
     dataset: ModuleType, root: Path, facts: Mapping[str, Mapping[str, Facts]]
 ) -> list[str]:
@@ -440,35 +371,22 @@ def empty_objects(
 
 
 def summarise(report: Report, facts: Mapping[str, Mapping[str, Facts]]) -> None:
-    """Fills in the numbers of a data set without problems."""
+    """Fills in the numbers, and what tells copies of an image."""
     shares: dict[str, list[float]] = {}
-    for by_role in facts.values():
+    for case, by_role in facts.items():
         for role, known in by_role.items():
             report.files[role] = report.files.get(role, 0) + 1
             if role == "image":
                 size = tuple(known["shape"])
                 report.sizes[size] = report.sizes.get(size, 0) + 1
-            elif "values" in known or "mask" in known:
+                report.pixels[case] = known["pixels"]
+                report.turned[case] = str(known.get("turned", known["pixels"]))
+            elif is_mask(known):
                 seen = [value for value, _ in known.get("values", [])]
                 seen = known["mask"]["values"] if "mask" in known else seen
                 report.values.setdefault(role, set()).update(seen)
                 shares.setdefault(role, []).append(share_of(known))
     report.foreground = {role: float(np.mean(s)) for role, s in shares.items()}
-
-
-def message(record: Record, root: Path, problems: list[str]) -> str:
-    """One message for all problems."""
-    count = f"{len(problems)} problem" + "s" * (len(problems) > 1)
-    lines = [f"{record.title} in {root}: {count}."]
-    lines += [f"  {number}. {text}" for number, text in enumerate(problems, 1)]
-    return "\n".join(lines)
-
-
-def shown(shape: Any) -> str:
-    """A spatial shape in words."""
-    axes = ("slices", "rows", "columns")[-len(shape) :]
-    parts = zip(shape, axes, strict=True)
-    return " x ".join(f"{size} {axis}" for size, axis in parts)
 
 
 def recall(state: Path | None) -> dict[str, dict[str, Any]]:
@@ -482,14 +400,17 @@ def recall(state: Path | None) -> dict[str, dict[str, Any]]:
 
 
 def is_entry(entry: Any) -> bool:
-    """True for what `known_or_decoded` makes, as JSON gives it back."""
-    facts = entry["facts"]
-    return (
-        [type(number) for number in entry["stamp"]] == [int, int]
-        and isinstance(facts["mode"], str)
-        and len(facts["shape"]) in (2, 3)
-        and all(len(pair) == 2 for pair in facts.get("values", []))
-    )
+    """True for what `examined` makes of a sound file, as JSON gives it back."""
+    try:
+        facts = entry["facts"]
+        return (
+            [type(number) for number in entry["stamp"]] == [int, int]
+            and isinstance(facts["mode"], str)
+            and len(facts["shape"]) in (2, 3)
+            and all(len(pair) == 2 for pair in facts.get("values", []))
+        )
+    except (AttributeError, KeyError, TypeError):
+        return False
 
 
 def remember(
@@ -506,5 +427,7 @@ def remember(
         aside.write_text(text, "utf-8")
         aside.replace(state)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            aside.unlink()
         return [f"{state} can't be written ({error}): next time all is decoded again"]
     return []

@@ -1,7 +1,8 @@
 """What `data_io.verify` asks of volumes: facts of a NIfTI file, and what is wrong."""
 
+import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,118 +10,143 @@ import numpy as np
 
 from data_io.datasets import nifti
 from data_io.datasets.record import Record
+from data_io.report import AGAIN, Finding, Say
 
-__all__ = ["facts", "judge", "same_place"]
+__all__ = ["directions", "facts", "judge", "same_place"]
 
-AGAIN = "Copy it again from the original download."
+_DIRECTIONS = ("left-right", "back-front", "foot-head")
 SIZES_MM = (0.01, 50.0)  # of voxels; beyond, a header has lost its unit or its mind
 SAME_MM = 1e-3
 _MOST = 9  # values kept: more are no label map
-_SLAB = 16
 Facts = dict[str, Any]
 
 
-def facts(path: Path) -> Facts:
+def facts(path: Path, role: str) -> Facts:
     """What a volume holds, as JSON can keep it.
 
+    Args:
+        path: a NIfTI file.
+        role: `image`, or another.
+
     Returns:
-        `mode`, `shape` (slices, rows, columns), `affine`, `unit` of length, `missing`
-        (voxels that are NaN or infinite) and `values`, pairs of a value and its number
-        of voxels (at most 9; where there are more, the numbers are not of all voxels).
+        `mode`, `shape` (slices, rows, columns), `affine`, `axes` (see
+        `nifti.Geometry`), `unit` of length, of an image `pixels`, a hash of shape
+        and voxels, `missing` (voxels that are NaN or infinite), `constant`, where all
+        voxels are the same, and `values`, pairs of a value and its number of voxels (at
+        most 9; where there are more, the numbers are not of all voxels).
 
     Raises:
         InputError: it can't be decoded to its end.
     """
     nifti.check_whole(path)
-    where, voxels = nifti.geometry(path), nifti.read(path)
-    return {
+    where = nifti.geometry(path)
+    found: Facts = {
         "mode": "volume",
         "shape": list(where.shape),
         "affine": np.round(where.affine, 6).tolist(),
+        "axes": list(where.axes) if where.axes else None,
         "unit": where.header.get_xyzt_units()[0],
-        "missing": _missing(voxels),
-        "values": _values(voxels),
+    }
+    return found | _voxels(path, role, where.shape)
+
+
+def _voxels(path: Path, role: str, shape: tuple[int, ...]) -> Facts:
+    """What follows from the voxels, in one pass that holds a slab at a time."""
+    missing, counted, ends = 0, Counter[float](), set()
+    whole = hashlib.sha256(str(shape).encode())
+    for slab in nifti.slabs(path):
+        if role == "image":
+            whole.update(np.ascontiguousarray(slab.T, np.float32).data)
+        ends |= {slab.min().item(), slab.max().item()}
+        if slab.dtype.kind == "f":
+            missing += int((~np.isfinite(slab)).sum())
+        if len(counted) <= _MOST:
+            values, numbers = np.unique(slab, return_counts=True, equal_nan=True)
+            counted.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
+    pairs = sorted((v, n) for v, n in counted.items() if np.isfinite(v))[:_MOST]
+    return {
+        **({"pixels": whole.hexdigest()} if role == "image" else {}),
+        "missing": missing,
+        "constant": len(ends) == 1 and not missing,
+        "values": [[int(v) if v == int(v) else v, n] for v, n in pairs],
     }
 
 
-def _missing(voxels: np.ndarray) -> int:
-    """Voxels that are no number."""
-    if voxels.dtype.kind != "f":
-        return 0
-    return sum(int((~np.isfinite(part)).sum()) for part in _slabs(voxels))
-
-
-def _values(voxels: np.ndarray) -> list[list[float]]:
-    """Values and their numbers, lowest first; given up once there are too many."""
-    counted: Counter[float] = Counter()
-    for part in _slabs(voxels):
-        values, numbers = np.unique(part, return_counts=True, equal_nan=True)
-        counted.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
-        if len(counted) > _MOST:
-            break
-    pairs = sorted((v, n) for v, n in counted.items() if np.isfinite(v))[:_MOST]
-    return [[int(v) if v == int(v) else v, n] for v, n in pairs]
-
-
-def _slabs(voxels: np.ndarray) -> list[np.ndarray]:
-    columns = range(0, voxels.shape[2], _SLAB)
-    return [voxels[:, :, start : start + _SLAB] for start in columns]
-
-
 def judge(
-    record: Record, role: str, name: str, known: Facts, others: Mapping[str, Facts]
-) -> list[str]:
+    record: Record,
+    role: str,
+    say: Say,
+    known: Facts,
+    others: Mapping[str, Facts],
+    axes: tuple[int, ...] | None = None,
+) -> list[Finding]:
     """Returns the problems of one volume.
 
     Args:
         record: of the data set.
         role: `image`, or else a label map.
-        name: the file, as the message names it.
+        say: makes a finding about the file.
         known: its facts.
         others: facts of all files of the case, by role.
+        axes: the order its axes must have, see `nifti.Geometry.axes`; None for any.
     """
     if role == "image":
-        return _judge_image(record, name, known)
-    problems = _judge_label(record, name, known)
-    return problems + _judge_grid(name, known, others.get("image", known))
+        return _judge_image(record, say, known, axes)
+    problems = _judge_label(record, say, known)
+    return problems + _judge_grid(say, known, others.get("image", known))
 
 
-def _judge_image(record: Record, name: str, known: Facts) -> list[str]:
+def _judge_image(
+    record: Record, say: Say, known: Facts, axes: tuple[int, ...] | None
+) -> list[Finding]:
     problems = []
     if known["missing"]:
-        problems.append(
-            f"{name}: expected numbers, found {known['missing']} voxels that are NaN "
-            f"or infinite. {AGAIN}"
+        text = (
+            f"expected numbers, found {known['missing']} voxels that are NaN or "
+            f"infinite. {AGAIN}"
         )
+        problems.append(say("not finite", text))
+    if known["constant"]:
+        text = "expected an image of something, found the same value in all its voxels."
+        problems.append(say("constant", f"{text} {AGAIN}"))
     if known["unit"] not in ("mm", "unknown"):
-        problems.append(
-            f"{name}: expected voxel sizes in mm, found them in {known['unit']}. "
-            "Correct the header."
+        text = f"expected voxel sizes in mm, found them in {known['unit']}."
+        problems.append(say("unit", f"{text} Correct the header."))
+    if axes and known["axes"] and list(axes) != known["axes"]:
+        text = (
+            f"expected axes in the order {directions(axes)}, found "
+            f"{directions(known['axes'])}. {AGAIN} Or reorder the axes of image and "
+            "label map, for instance with nibabel's as_reoriented."
         )
-    return problems + _judge_spacing(record, name, known)
+        problems.append(say("axes", text))
+    return problems + _judge_spacing(record, say, known)
 
 
-def _judge_spacing(record: Record, name: str, known: Facts) -> list[str]:
+def directions(order: Sequence[int]) -> str:
+    """An order of axes in words, see `nifti.Geometry.axes`."""
+    return ", ".join(_DIRECTIONS[axis] for axis in order)
+
+
+def _judge_spacing(record: Record, say: Say, known: Facts) -> list[Finding]:
     """A voxel size of 0 or beyond reason, or a volume thinner than a new voxel."""
     sizes = np.sqrt((np.array(known["affine"])[:3, :3] ** 2).sum(axis=0))
     shown = " x ".join(f"{size:g}" for size in sizes)
     low, high = SIZES_MM
     if not ((sizes >= low) & (sizes <= high)).all():
-        return [
-            f"{name}: expected voxels of {low:g} to {high:g} mm, found {shown}. "
-            "Correct the affine in its header."
-        ]
+        text = f"expected voxels of {low:g} to {high:g} mm, found {shown}."
+        return [say("spacing", f"{text} Correct the affine in its header.")]
     wanted = record.spacing_mm
     if wanted and (sizes * known["shape"] < np.array(wanted)).any():
-        return [
-            f"{name}: expected a volume of one voxel of "
+        text = (
+            "expected a volume of one voxel of "
             f"{' x '.join(f'{size:g}' for size in wanted)} mm at least, found "
             f"{_shape(known)} voxels of {shown} mm. Take it out."
-        ]
+        )
+        return [say("thin", text)]
     return []
 
 
-def _judge_label(record: Record, name: str, known: Facts) -> list[str]:
+def _judge_label(record: Record, say: Say, known: Facts) -> list[Finding]:
     """Values that are no class."""
     classes = range(len(record.classes))
     if not known["missing"] and all(value in classes for value, _ in known["values"]):
@@ -128,24 +154,24 @@ def _judge_label(record: Record, name: str, known: Facts) -> list[str]:
     found = [f"{value:g}" for value, _ in known["values"]]
     found += ["NaN"] if known["missing"] else []
     more = ", ..." if len(known["values"]) == _MOST else ""
-    return [
-        f"{name}: expected the values {', '.join(str(value) for value in classes)} "
+    text = (
+        f"expected the values {', '.join(str(value) for value in classes)} "
         f"({', '.join(record.classes)}), found {', '.join(found)}{more}. {AGAIN}"
-    ]
+    )
+    return [say("values", text)]
 
 
-def _judge_grid(name: str, known: Facts, image: Facts) -> list[str]:
+def _judge_grid(say: Say, known: Facts, image: Facts) -> list[Finding]:
     """A label map that does not lie on the voxels of its image."""
     if known["shape"] != image["shape"]:
-        return [
-            f"{name}: expected {_shape(image)} voxels, as its image, found "
-            f"{_shape(known)}. {AGAIN}"
-        ]
+        text = f"expected {_shape(image)} voxels, as its image, found {_shape(known)}."
+        return [say("shape", f"{text} {AGAIN}")]
     if not same_place(known, image):
-        return [
-            f"{name}: expected the affine of its image, found another one: rows "
+        text = (
+            f"expected the affine of its image, found another one: rows "
             f"{known['affine'][:3]}, of the image {image['affine'][:3]}. {AGAIN}"
-        ]
+        )
+        return [say("affine", text)]
     return []
 
 

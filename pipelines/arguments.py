@@ -10,13 +10,22 @@ from data_io.errors import InputError
 
 __all__ = [
     "add_data", "add_epochs", "add_own", "add_results", "add_split", "add_work",
-    "class_names", "folder", "take_own",
+    "class_names", "folder", "number", "take_own",
 ]  # fmt: skip
 
 
 def folder(text: str) -> Path:
     """A path as typed; `~` is the home folder, also where no shell expanded it."""
     return Path(text).expanduser()
+
+
+def number(text: str) -> int:
+    """A whole number, 0 or more, as typed."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number, 0 or more, received {text!r}"
+        )
+    return int(text)
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from data_io.errors import InputError
+from data_io.errors import InputError, Problems
 from pipelines import arguments
 
 __all__ = ["main"]
@@ -140,22 +140,57 @@ def _fetch(commands: _Commands[argparse.ArgumentParser]) -> None:
 
 
 def _verify(commands: _Commands[argparse.ArgumentParser]) -> None:
-    def run(options: argparse.Namespace) -> None:
-        from data_io import datasets, verify
-
-        arguments.take_own(options)
-        module = datasets.by_name(options.dataset)
-        state = options.work / "verify" / f"{module.RECORD.name}.json"
-        print(verify.verify(module, module.locate(options.data), state))
-
     parser = _command(
-        commands, "verify", "decode every file of a data set and report every problem"
+        commands,
+        "verify",
+        "decode every file of a data set, look for leaks between the parts of its "
+        "split, and report every problem",
+        "examples:\n  dscpp verify --dataset dsb2018 --data DIR --json report.json\n"
+        "  dscpp verify --images photos --masks labels --split split.json",
     )
     parser.add_argument("--dataset", metavar="NAME", help=_datasets())
     arguments.add_data(parser)
     arguments.add_own(parser)
     arguments.add_work(parser)
-    parser.set_defaults(run=run)
+    arguments.add_split(parser)
+    parser.add_argument(
+        "--jobs",
+        type=arguments.number,
+        metavar="N",
+        help="decode in N processes, whose crash stops nothing else; 0: in this one "
+        "(default: one a processor where there is much to decode, else 0)",
+    )
+    parser.add_argument(
+        "--json",
+        type=arguments.folder,
+        metavar="FILE",
+        help="write the report as JSON too, also where there are problems; "
+        "docs/verify.md has its schema",
+    )
+    parser.set_defaults(run=_run_verify)
+
+
+def _run_verify(options: argparse.Namespace) -> None:
+    from pipelines import check
+
+    try:
+        arguments.take_own(options)
+        report = check.check(
+            options.dataset,
+            options.data,
+            options.work,
+            options.split_seed,
+            options.split,
+            options.jobs,
+        )
+    except Problems as error:
+        report = check.failed(options.dataset or "own", error)
+        check.write(report, options.json)
+        raise
+    check.write(report, options.json)
+    if not report.ok:
+        raise report.error()
+    print(report)
 
 
 def _train(commands: _Commands[argparse.ArgumentParser]) -> None:

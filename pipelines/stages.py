@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_io import content, datasets, splits, verify
+from data_io import content, datasets, leaks, splits, verify
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from pipelines import provenance
@@ -317,14 +317,16 @@ def _prepare(
     """
     module = task.module
     root = module.locate(data)
-    verify.verify(module, root, _verified(task, work))
+    report = verify.verify(module, root, _verified(task, work))
     import_keras()
     from data_io import cache
     from data_io.preprocessing import Settings
     from pipelines.training.fit import Material
 
     record = module.record(root)
-    split = split or _split(task, root, work)
+    if split is None:
+        split = _split(task, root, work)
+        leaks.refuse_pixels(split, report)
     settings = Settings.of(record, task.protocol.input_shape)
     if run and module is datasets.by_name("own"):
         # Another version may have derived other settings of the same images.

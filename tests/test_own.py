@@ -160,7 +160,7 @@ def test_one_other_value_for_three_classes_is_all_that_is_said(sets, tmp_path):
 
 
 def test_images_for_a_network_of_volumes_are_one_problem(sets, tmp_path):
-    save(sets[0] / "a0.png", np.zeros((30, 44, 3), np.uint8))
+    save(sets[0] / "a0.png", np.arange(3960, dtype=np.uint8).reshape(30, 44, 3))
     like = dataclasses.replace(folder.RECORD, input_shape=(16, 16, 16), channels=1)
     message = refused(sets, tmp_path, like=like)
     assert message.endswith(

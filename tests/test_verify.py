@@ -19,7 +19,7 @@ from imitations import (
 )
 from PIL import Image
 
-from data_io import verify as module
+from data_io import images
 from data_io.datasets import drive, phantom
 from data_io.errors import InputError
 from data_io.verify import verify
@@ -218,13 +218,13 @@ def test_unchanged_files_are_not_decoded_again(
 ) -> None:
     root, own = copy
     seen: list[Path] = []
-    real = module.decode
+    real = images.decode
 
     def spy(path: Path) -> tuple[str, np.ndarray]:
         seen.append(path)
         return real(path)
 
-    monkeypatch.setattr(module, "decode", spy)
+    monkeypatch.setattr(images, "decode", spy)
     assert verify(drive, root, own).skipped == 140
     assert seen == []
     write_grey(root / LABEL, vessels(3))
@@ -251,8 +251,8 @@ def test_a_problem_stays_one_the_second_time(copy: tuple[Path, Path]) -> None:
     "content",
     [
         "", "{", "[]", "null", '{"format": 1}', '{"format": 0, "files": {}}',
-        '{"format": 2, "files": {"a": 1}}',
-        '{"format": 2, "files": {"a": {"stamp": 1, "facts": {"shape": 2}}}}',
+        '{"format": 3, "files": {"a": 1}}',
+        '{"format": 3, "files": {"a": {"stamp": 1, "facts": {"shape": 2}}}}',
     ],
 )  # fmt: skip
 def test_a_damaged_state_is_ignored(tmp_path: Path, content: str) -> None:
@@ -260,7 +260,7 @@ def test_a_damaged_state_is_ignored(tmp_path: Path, content: str) -> None:
     state = tmp_path / "state.json"
     state.write_text(content)
     assert verify(phantom, root, state).decoded == 9
-    assert json.loads(state.read_text())["format"] == 2
+    assert json.loads(state.read_text())["format"] == 3
     assert verify(phantom, root, state).skipped == 9
     assert sorted(p.name for p in tmp_path.iterdir()) == ["set", "state.json"]
 

@@ -15,8 +15,8 @@ import numpy as np
 from data_io.datasets import nifti
 from data_io.datasets.reading import decode, decode_colour, described, is_colour
 from data_io.datasets.record import Record
-from data_io.errors import InputError
-from data_io.verify import Report
+from data_io.errors import InputError, Problems
+from data_io.report import Report
 
 __all__ = [
     "ABOUT", "READING", "RECORD", "cases", "check", "files", "geometry", "interface",
@@ -195,8 +195,11 @@ def verify(root: Path) -> Report:
     """
     problems = check(root)
     if problems:
-        raise InputError("\n".join([f"own data in {root}:", *problems]))
-    return Report(record(root).title, Path(root), {"to be split": len(cases(root))})
+        raise Problems(f"own data in {root}", problems)
+    about, own = _about(root), record(root)
+    counts = {"to be split": len(about["cases"])}
+    copies = {key: about.get(key, {}) for key in ("pixels", "turned")}
+    return Report(own.title, Path(root), counts, name=own.name, **copies)
 
 
 def is_volume(path: Path) -> bool:

@@ -17,8 +17,8 @@ from data_io.datasets.record import Record
 from data_io.errors import InputError
 
 __all__ = [
-    "RECORD", "cases", "check", "files", "geometry", "interface", "locate", "record",
-    "references", "regions", "remarks", "roles",
+    "AXES", "RECORD", "cases", "check", "files", "geometry", "interface", "locate",
+    "record", "references", "regions", "remarks", "roles",
 ]  # fmt: skip
 
 LAYOUT = """\
@@ -54,6 +54,9 @@ RECORD = Record(
     clip=(-79, 304),
 )
 
+# Slices, rows, columns. Not in the record: with it in their settings, runs of before
+# would be other runs.
+AXES = (2, 1, 0)
 DEFAULT = Path("data/kits19")
 IMAGE, LABEL = "imaging.nii.gz", "segmentation.nii.gz"
 LABELLED = 210

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from data_io.content import digest, file_hash
 from data_io.datasets import ct, kits19, layout, nifti
 from data_io.datasets.kits19 import (
+    AXES,
     cases,
     files,
     geometry,
@@ -32,8 +33,8 @@ from data_io.datasets.record import Record
 from data_io.errors import InputError
 
 __all__ = [
-    "RECORD", "cases", "check", "files", "geometry", "interface", "locate", "record",
-    "references", "regions", "remarks", "roles",
+    "AXES", "RECORD", "cases", "check", "files", "geometry", "interface", "locate",
+    "record", "references", "regions", "remarks", "roles",
 ]  # fmt: skip
 
 FORMAT = 1

@@ -7,7 +7,7 @@ volume takes that volume's affine and header, so both lie on the same grid.
 import gzip
 import math
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from data_io.datasets.reading import decoding
 from data_io.errors import InputError
 
 __all__ = [
-    "Geometry", "check_whole", "geometry", "read", "read_label", "read_slice",
+    "Geometry", "check_whole", "geometry", "read", "read_label", "read_slice", "slabs",
     "write_blocks", "write_like",
 ]  # fmt: skip
 
@@ -65,7 +65,8 @@ class Geometry:
         known: the header doesn't say how the array lies, or it lies obliquely, more
         than 37 degrees off.
         """
-        if not (self.header["sform_code"] or self.header["qform_code"]):
+        said = self.header["sform_code"] or self.header["qform_code"]
+        if not (said and np.isfinite(self.affine).all()):
             return None
         first, second, third = np.nan_to_num(io_orientation(self.affine)[:, 0])
         found = (int(first), int(second), int(third))
@@ -102,10 +103,29 @@ def read(path: Path) -> np.ndarray:
         image = _open(path)
         shape = _geometry(path, image).shape
         found = np.empty(shape, _dtype(image.dataobj), order="F")
+    for start, slab in zip(range(0, shape[2], _SLAB), slabs(path), strict=True):
+        found[:, :, start : start + _SLAB] = slab
+    return found
+
+
+def slabs(path: Path) -> Iterator[np.ndarray]:
+    """Reads a volume in the order of its file, holding no more than a slab of it.
+
+    Args:
+        path: as for `read`.
+
+    Yields:
+        (*shape[:2], n) of the type that `read` gives: planes of the last axis.
+
+    Raises:
+        InputError: as `read`.
+    """
+    with decoding(path, *_BROKEN):
+        image = _open(path)
+        shape, kind = _geometry(path, image).shape, _dtype(image.dataobj)
         for start in range(0, shape[2], _SLAB):
             slab = image.dataobj[:, :, start : start + _SLAB]
-            found[:, :, start : start + _SLAB] = slab.reshape(*shape[:2], -1)
-    return found
+            yield slab.reshape(*shape[:2], -1).astype(kind, copy=False)
 
 
 def read_label(path: Path) -> np.ndarray:
@@ -145,10 +165,9 @@ def read_slice(path: Path, index: int) -> np.ndarray:
         image = _open(path)
         shape = _geometry(path, image).shape
         found = np.empty(shape[1:], _dtype(image.dataobj))
-        for start in range(0, shape[2], _SLAB):
-            # Whole planes: to seek for each voxel of a packed file takes far longer.
-            slab = image.dataobj[:, :, start : start + _SLAB]
-            found[:, start : start + _SLAB] = slab.reshape(*shape[:2], -1)[index]
+    # Whole planes: to seek for each voxel of a packed file takes far longer.
+    for start, slab in zip(range(0, shape[2], _SLAB), slabs(path), strict=True):
+        found[:, start : start + _SLAB] = slab[index]
     return found
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
-from data_io.errors import InputError
+from data_io.errors import InputError, Problems
 
 __all__ = [
     "GREY", "as_binary", "as_rgb", "decode", "decode_colour", "decoding",
@@ -298,29 +298,40 @@ def union(folder: Path) -> tuple[np.ndarray, int, list[str]]:
         several masks claim, which count once; names of masks without foreground.
 
     Raises:
-        InputError: no mask, one that can't be decoded or has not one channel, or masks
-            of different sizes.
+        InputError: no mask; or all that is wrong with them: that can't be decoded, have
+            not one channel, or another size than the first.
     """
-    total, empty = None, []
+    total, empty, problems = None, [], []
     for path in masks(folder):
-        mask = read_mask(path)
+        try:
+            mask = read_mask(path)
+            total = _added(path, mask, total)
+        except InputError as error:
+            problems.append(str(error))
+            continue
         if not mask.any():
             empty.append(path.name)
-        if total is None:
-            total = np.zeros(mask.shape, np.uint16)
-        if mask.shape != total.shape:
-            raise InputError(
-                f"{path}: expected {total.shape} (rows, columns), the size of the "
-                f"other masks of this image, found {mask.shape}. "
-                "Copy it again from the original download."
-            )
-        total += mask
+    if problems:
+        raise Problems(str(folder), problems)
     if total is None:
         raise InputError(
             f"{folder}: expected a mask for each object, found no PNG file. "
             "Copy the folder again from the original download."
         )
     return (total > 0).astype(np.uint8), int((total > 1).sum()), empty
+
+
+def _added(path: Path, mask: np.ndarray, total: np.ndarray | None) -> np.ndarray:
+    """How many masks claim each pixel, with one more mask."""
+    if total is None:
+        return mask.astype(np.uint16)
+    if mask.shape != total.shape:
+        raise InputError(
+            f"{path}: expected {total.shape} (rows, columns), the size of the other "
+            f"masks of this image, found {mask.shape}. "
+            "Copy it again from the original download."
+        )
+    return total + mask
 
 
 def read_union(folder: Path) -> np.ndarray:

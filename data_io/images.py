@@ -1,0 +1,254 @@
+"""What `data_io.verify` asks of images: facts of a file, and what is wrong."""
+
+import hashlib
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_io.datasets.reading import (
+    as_binary,
+    as_rgb,
+    decode,
+    decode_colour,
+    decoding,
+    has_two_values,
+    is_colour,
+    one_channel,
+    union,
+)
+from data_io.datasets.record import Record
+from data_io.errors import InputError
+from data_io.report import AGAIN, Finding, Say, shown
+
+__all__ = ["copies", "facts", "judge", "pixel_hash", "turned_hash"]
+
+_MOST = 9  # values kept: more are no label map
+GENERATED = "Delete the data set's folder; it is generated again."
+Facts = dict[str, Any]
+
+
+def facts(path: Path, role: str) -> Facts:
+    """What a file holds, as JSON can keep it.
+
+    Args:
+        path: an image file, an array of floats (`.npy`) or a folder of masks.
+        role: `image`, or another.
+
+    Returns:
+        `mode`, `shape` (rows, columns); of an image `pixels` and `turned`, hashes of
+        what is decoded (`pixel_hash`, `turned_hash`), and `constant`, where all pixels
+        are the same; for one channel of whole numbers `values`, pairs of a value and
+        its number of pixels (at most 9); for an array of floats `range`. A folder of
+        masks has the mode `masks`, the facts of their union, `overlap`, the number of
+        pixels in several of them, and the names of those that are `empty`. What can be
+        read as RGB has `rgb` (True), what can be read as a mask `mask` (see `_mask`).
+
+    Raises:
+        InputError: it can't be decoded; of a folder with all that is wrong in it.
+    """
+    if path.is_dir() and not path.suffix:  # named like a file, it is in a file's place
+        pixels, overlap, empty = union(path)
+        more: Facts = {"overlap": overlap, "empty": empty}
+        return {**_facts("masks", pixels), **more}
+    mode, pixels = decode(path) if path.suffix != ".npy" else _array(path)
+    found = _facts(mode, pixels)
+    if role == "image":
+        colours = decode_colour(path)[1] if mode == "P" else pixels
+        found |= copies(colours[..., :3] if found["mode"] == "RGB" else colours)
+    return found
+
+
+def copies(pixels: np.ndarray) -> Facts:
+    """What tells an image or a volume from others, and from none; see `facts`.
+
+    Args:
+        pixels: (*spatial) or (*spatial, channels); a volume has channels.
+    """
+    constant = bool((pixels == pixels[(slice(1),) * min(pixels.ndim, 3)]).all())
+    whole = pixel_hash(pixels)
+    turned = turned_hash(pixels) if pixels.ndim < 4 else whole
+    return {"pixels": whole, "turned": turned, "constant": constant}
+
+
+def _facts(mode: str, pixels: np.ndarray) -> Facts:
+    found: Facts = {"mode": mode, "shape": list(pixels.shape[:2])}
+    # Palettes are read as colours, whatever their indices.
+    found["rgb"] = mode == "P" or as_rgb(mode, pixels) is not None
+    found |= _mask(mode, pixels)
+    if is_colour(mode, pixels):
+        found["mode"] = "RGB"
+    elif mode == "RGBA":
+        found["mode"] = "RGBA with transparent pixels"
+    if pixels.dtype.kind == "f":
+        found["range"] = [float(pixels.min()), float(pixels.max())]
+    elif pixels.ndim == 2:
+        values, numbers = np.unique(pixels, return_counts=True)
+        pairs = zip(values.tolist(), numbers.tolist(), strict=True)
+        found["values"] = [[int(v), n] for v, n in pairs][:_MOST]
+    return found
+
+
+def _mask(mode: str, pixels: np.ndarray) -> Facts:
+    """What a file is as a mask, see `data_io.datasets.reading.as_binary`.
+
+    Returns:
+        `mask`: `values` of its one channel, 0 and at most one other, or [] where there
+        are more; `foreground`, the share of such pixels in [0, 1]; `greys`, how many
+        pixels were cut at half that are neither 0 nor 255. {} where it can't be a mask.
+    """
+    binary, grey = as_binary(mode, pixels), one_channel(mode, pixels)
+    if binary is None or grey is None:
+        return {}
+    exact = has_two_values(grey)
+    found = {
+        "values": sorted({int(grey.min()), int(grey.max())}) if exact else [],
+        "foreground": float(binary.mean()),
+        "greys": 0 if exact else int(((grey > 0) & (grey < 255)).sum()),
+    }
+    return {"mask": found}
+
+
+def pixel_hash(pixels: np.ndarray) -> str:
+    """SHA-256 of what is shown, whatever the file's format and other content.
+
+    Grey values that are stored as three equal channels are the same as one channel,
+    and bits the same as 0 and 255.
+
+    Args:
+        pixels: (rows, columns) or (rows, columns, channels).
+    """
+    if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
+        pixels = pixels[..., 0]
+    if pixels.dtype.kind == "b":
+        pixels = pixels.astype(np.uint8) * 255
+    head = f"{pixels.shape} {pixels.dtype.newbyteorder('=').str}"
+    whole = hashlib.sha256(head.encode())
+    whole.update(np.ascontiguousarray(pixels).data)
+    return whole.hexdigest()
+
+
+def turned_hash(pixels: np.ndarray) -> str:
+    """A hash that is the same for an image, turned by 90 degrees or mirrored too.
+
+    Of the eight ways to turn it, the one whose sums along rows and columns come first
+    is hashed: to hash all takes eight times as long.
+
+    Args:
+        pixels: as for `pixel_hash`; of floats, whose sums depend on their order, it is
+            the hash as it stands.
+    """
+    if pixels.dtype.kind == "f":
+        return pixel_hash(pixels)
+    flat = pixels if pixels.ndim == 2 else pixels.sum(axis=2, dtype=np.int64)
+    sums = flat.sum(axis=1, dtype=np.int64), flat.sum(axis=0, dtype=np.int64)
+    signs = {way: _profile(sums, way) for way in itertools.product((0, 1), repeat=3)}
+    first = min(signs.values())
+    ways = [way for way, sign in signs.items() if sign == first]
+    return min(pixel_hash(_turned(pixels, way)) for way in ways)
+
+
+def _profile(sums: tuple[np.ndarray, ...], way: tuple[int, ...]) -> list[list[int]]:
+    """Sums along rows and columns of an image that was turned (`_turned`)."""
+    swap, *flips = way
+    pairs = zip(sums[::-1] if swap else sums, flips, strict=True)
+    return [(each[::-1] if flip else each).tolist() for each, flip in pairs]
+
+
+def _turned(pixels: np.ndarray, way: tuple[int, ...]) -> np.ndarray:
+    swap, rows, columns = way
+    found = pixels.swapaxes(0, 1) if swap else pixels
+    return found[:: -1 if rows else 1, :: -1 if columns else 1]
+
+
+def _array(path: Path) -> tuple[str, np.ndarray]:
+    """Reads an array of floats.
+
+    Raises:
+        InputError: not a whole `.npy` file of finite floats.
+    """
+    try:
+        with decoding(path):
+            array = np.load(path, allow_pickle=False)
+        if array.dtype.kind == "f" and array.size and np.isfinite(array).all():
+            return "float", array
+        found = f"{array.dtype} of shape {array.shape}, or not finite"
+    except (OSError, ValueError, EOFError) as error:
+        if isinstance(error, InputError):
+            raise
+        found = str(error)
+    raise InputError(
+        f"{path}: expected a whole .npy file of finite floats, found: {found}. "
+        + GENERATED
+    )
+
+
+def judge(
+    record: Record, role: str, say: Say, known: Facts, others: Mapping[str, Facts]
+) -> list[Finding]:
+    """Returns the problems of one decoded file.
+
+    Args:
+        record: of the data set.
+        role: `image`, `posterior`, or else a mask.
+        say: makes a finding about the file.
+        known: its facts.
+        others: facts of all files of the case, by role.
+    """
+    expected = record.raw_shape or others.get("image", known)["shape"]
+    problems = []
+    if list(expected) != known["shape"]:
+        pair = "" if role == "image" else ", the size of its image"
+        text = f"expected {shown(expected)}{pair}, found {shown(known['shape'])}."
+        problems.append(say("shape", f"{text} {AGAIN}"))
+    if role == "image":
+        return problems or _judge_image(record, say, known)
+    if role == "posterior":
+        return problems + _judge_posterior(say, known)
+    return problems + _judge_mask(record, say, known)
+
+
+def _judge_image(record: Record, say: Say, known: Facts) -> list[Finding]:
+    """A problem where the image has not the record's channels, or nothing in it."""
+    mode = {1: "L", 3: "RGB"}[record.channels]
+    if known["mode"] != mode and not (record.any_mode and known["rgb"]):
+        text = f"expected an {mode} image, found mode {known['mode']}. {AGAIN}"
+        return [say("channels", text)]
+    if known["constant"]:
+        text = "expected an image of something, found the same value in all its pixels."
+        return [say("constant", f"{text} {AGAIN}")]
+    return []
+
+
+def _judge_posterior(say: Say, known: Facts) -> list[Finding]:
+    """A problem where probabilities are not probabilities."""
+    low, high = known.get("range", (-1, -1))
+    if 0 <= low <= high <= 1:
+        return []
+    text = f"expected probabilities in [0, 1], found {low:g} to {high:g}. {GENERATED}"
+    return [say("values", text)]
+
+
+def _judge_mask(record: Record, say: Say, known: Facts) -> list[Finding]:
+    """A problem where a mask is not binary.
+
+    With `Record.grey_masks`: where it can't be made binary.
+
+    Binary: the value 0 and at most one other, whichever. So 0/255 in a grey image and
+    0/1 in a palette image are both well, 0/1/2 and grey edges are not, and neither is
+    a mask that is foreground everywhere.
+    """
+    if record.grey_masks and "mask" in known:
+        return []
+    if "values" not in known:
+        text = f"expected a mask of one channel, found mode {known['mode']}. {AGAIN}"
+        return [say("channels", text)]
+    values = [value for value, _ in known["values"]]
+    if len(values) <= 2 and values[0] == 0:
+        return []
+    some = ", ".join(str(value) for value in values[:8])
+    more = ", ..." if len(values) > 8 else ""
+    text = f"expected a binary mask, 0 and one other value, found the values {some}"
+    return [say("values", f"{text}{more}. {AGAIN}")]

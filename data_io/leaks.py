@@ -1,0 +1,147 @@
+"""Whether the parts of a split are apart: no case of one is another's copy or kin.
+
+What is trained on, or chooses the model, must not be measured under another name.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+
+from data_io import content, splits
+from data_io.errors import InputError
+from data_io.report import Finding, Leak, Report
+
+__all__ = ["audit", "find", "normal", "refuse_pixels"]
+
+_ENDING = re.compile(r"\.(png|tiff?|jpe?g|bmp|gif|npy|nii|gz|dcm|mha|nrrd)$")
+_SAYS = {
+    "id": "cases whose names differ in case, ending or leading zeros alone",
+    "bytes": "identical files",
+    "pixels": "identical pixels in different files",
+    "turned": "the same image turned or mirrored",
+    "group": "cases of one group",
+}
+_ACTION = {
+    "group": "Expected in the paper's random splits; a split by group has none.",
+    "id": "Rename them where they are different images, else keep one.",
+}
+_COPIES = "Put each into one part (--split FILE), or keep one of it."
+_SHOWN = 3  # of the cases of a leak: a video may have 25 frames in each part
+
+
+def audit(
+    dataset: ModuleType,
+    root: Path,
+    report: Report,
+    seed: int,
+    files: Sequence[Path] = (),
+    folder: Path | None = None,
+) -> None:
+    """Looks for leaks in the split that a training would take; fills in the report.
+
+    Args:
+        dataset: module of the data set.
+        root: its folder.
+        report: of `data_io.verify.audit`.
+        seed: of a split that is not fixed, as for `data_io.splits.of`.
+        files: a split to be read instead.
+        folder: where hashes of files are remembered.
+    """
+    try:
+        split = splits.choose(dataset, root, seed, files, folder)
+    except InputError as error:
+        report.problems.append(Finding("split", str(error)))
+        return
+    named = [case for ids in split.values() for case in ids]
+    report.split = {part: len(ids) for part, ids in split.items()}
+    bytes_ = content.images(dataset, root, named, folder)
+    groups = dataset.groups(root) if hasattr(dataset, "groups") else {}
+    report.leaks = find(split, bytes_, report.pixels, report.turned, groups)
+
+
+def find(
+    split: splits.Split,
+    bytes_: Mapping[str, str],
+    pixels: Mapping[str, str],
+    turned: Mapping[str, str],
+    groups: Mapping[str, str],
+) -> list[Leak]:
+    """Returns the leaks of a split, the surest kind of each pair only.
+
+    Args:
+        split: ids by part.
+        bytes_: the hash of each case's image file.
+        pixels: the hash of what is decoded; may lack cases.
+        turned: the same however the image is turned or mirrored; may lack cases.
+        groups: the group of each case, such as a patient; may lack cases.
+
+    Returns:
+        leaks in the order of their kinds, then of their cases.
+    """
+    part_of = {case: part for part, ids in split.items() for case in ids}
+    keys = {
+        "bytes": bytes_,
+        "pixels": pixels,
+        "turned": turned,
+        "id": {case: normal(case) for case in part_of},
+        "group": groups,
+    }
+    found: list[Leak] = []
+    for kind, key_of in keys.items():
+        for cases in _across(part_of, key_of):
+            if not any(set(cases) <= set(leak.cases) for leak in found):
+                found.append(_leak(kind, cases, part_of, str(key_of[cases[0]])))
+    return found
+
+
+def _across(
+    part_of: Mapping[str, str], key_of: Mapping[str, str]
+) -> Iterable[tuple[str, ...]]:
+    """Groups of cases with the same key that lie in more than one part."""
+    groups: dict[str, list[str]] = {}
+    for case in sorted(part_of.keys() & key_of.keys()):
+        groups.setdefault(key_of[case], []).append(case)
+    return [
+        tuple(cases)
+        for cases in groups.values()
+        if len({part_of[case] for case in cases}) > 1
+    ]
+
+
+def _leak(
+    kind: str, cases: tuple[str, ...], part_of: Mapping[str, str], key: str
+) -> Leak:
+    parts = tuple(part_of[case] for case in cases)
+    named = [f"{case} ({part_of[case]})" for case in cases]
+    if len(named) > 2 * _SHOWN:
+        counts = [f"{parts.count(part)} {part}" for part in dict.fromkeys(parts)]
+        named = [*named[:_SHOWN], f"... of {len(cases)}: {', '.join(counts)}"]
+    what = _SAYS[kind] + (f" ({key})" if kind == "group" else "")
+    message = (
+        f"split: expected independent cases in its parts, found {what}: "
+        f"{', '.join(named)}. {_ACTION.get(kind, _COPIES)}"
+    )
+    return Leak(kind, cases, parts, message)
+
+
+def normal(case: str) -> str:
+    """An id without what does not tell cases apart: case, ending, leading zeros."""
+    name = case.casefold()
+    while _ENDING.search(name):
+        name = _ENDING.sub("", name)
+    return re.sub(r"\d+", lambda digits: str(int(digits[0])), name)
+
+
+def refuse_pixels(split: splits.Split, report: Report) -> None:
+    """Refuses to train on an image that is measured in another file.
+
+    Identical files are refused, or kept together, by `data_io.splits.of`.
+
+    Raises:
+        InputError: the same pixels in two parts.
+    """
+    leaks = find(split, {}, report.pixels, {}, {})
+    wrong = [leak.message for leak in leaks if leak.kind == "pixels"]
+    if wrong:
+        raise InputError("\n".join([f"{report.title}: {wrong[0]}", *wrong[1:5]]))

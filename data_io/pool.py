@@ -1,0 +1,100 @@
+"""Work on many files in several processes, of which any may crash."""
+
+import contextlib
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from typing import Any, TypeVar
+
+__all__ = ["Crash", "each", "processors"]
+
+_Item = TypeVar("_Item")
+
+
+class Crash(Exception):
+    """The process that worked on an item ended, as by a fault in a C library."""
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def each(
+    function: Callable[[_Item], Any], items: Sequence[_Item], jobs: int
+) -> Iterator[tuple[int, Any]]:
+    """Calls a function on each item.
+
+    Args:
+        function: found by its name in a module; what it takes and gives can be pickled.
+            It must not raise.
+        items: what it is called on.
+        jobs: number of processes; 0 to stay in this one, where a crash is a crash.
+
+    Yields:
+        index of an item and what the function gave, or `Crash`, as they come: in no
+        order.
+    """
+    if jobs == 0:
+        yield from ((index, function(item)) for index, item in enumerate(items))
+        return
+    left = list(range(len(items)))
+    while left:
+        done = set()
+        for index, result in _together(function, items, left, jobs):
+            done.add(index)
+            yield index, result
+        left = [index for index in left if index not in done]
+        # A pool begins items in order: what brought it down is among the first.
+        suspects, left = left[: 2 * jobs + 1], left[2 * jobs + 1 :]
+        for index in suspects:
+            alone = list(_together(function, items, [index], 1))
+            yield index, alone[0][1] if alone else Crash()
+
+
+def _together(
+    function: Callable[[_Item], Any],
+    items: Sequence[_Item],
+    indices: Sequence[int],
+    jobs: int,
+) -> Iterator[tuple[int, Any]]:
+    """Results until all are there, or until a process crashes."""
+    jobs = min(jobs, len(indices))
+    with ProcessPoolExecutor(jobs, _context(), _end_with_parent) as pool:
+        futures = {}
+        with contextlib.suppress(BrokenProcessPool):
+            for index in indices:
+                futures[pool.submit(function, items[index])] = index
+        try:
+            for future in as_completed(futures):
+                with contextlib.suppress(BrokenProcessPool):
+                    yield futures[future], future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _context() -> Any:
+    """Processes that start from a clean one: threads and backends do not come along."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["data_io.verify"])
+    return context
+
+
+def _end_with_parent() -> None:
+    """A killed parent leaves no process behind that waits for work for ever."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            wait([parent.sentinel])
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
