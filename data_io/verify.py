@@ -124,17 +124,17 @@ def examine(
             found[index] = result
             new.append(index)
     finally:  # What was decoded before a stop is not decoded again.
-        entries = zip(paths, found, strict=True)
-        seen = {place(path): entry for path, entry in entries if is_entry(entry)}
+        pairs = zip(paths, found, strict=True)
+        seen = {place(path): entry for path, entry in pairs if is_entry(entry)}
         warnings = remember(state, known, seen) if new else []
     facts: dict[str, dict[str, Facts]] = {}
     for (case, role, path), entry in zip(todo, found, strict=True):
-        if entry is not None and "facts" in entry:
+        if entry and is_entry(entry):
             facts.setdefault(case, {})[role] = entry["facts"]
         else:
             say = speaker(root, case, role, path)
             report.problems += [say("unreadable", t) for t in faults(path, entry)]
-    report.decoded = sum("facts" in (found[index] or {}) for index in new)
+    report.decoded = sum(is_entry(found[index]) for index in new)
     report.skipped = len(paths) - len(new)
     report.warnings += warnings
     return facts
