@@ -15,8 +15,17 @@ __all__ = ["by_name", "names", "simulated", "split_by"]
 
 NAMES = (
     "drive", "bus2017", "dsb2018", "isic2018", "cvc-clinicdb", "cvc-clinicdb-sequence",
-    "kits19", "kits19-simulated", "phantom",
+    "kits19", "kits19-simulated", "phantom", "phantom-lesion", "phantom-skin",
+    "phantom-polyp", "phantom-nuclei",
 )  # fmt: skip
+# What is simulated in place of each; vessels for all others.
+_PHANTOMS = {
+    "bus2017": "phantom-lesion",
+    "dsb2018": "phantom-nuclei",
+    "isic2018": "phantom-skin",
+    "cvc-clinicdb": "phantom-polyp",
+    "cvc-clinicdb-sequence": "phantom-polyp",
+}
 
 
 def names() -> list[str]:
@@ -71,5 +80,7 @@ def split_by(name: str, kind: str) -> str:
 
 def simulated(name: str) -> str:
     """Name of the data set that stands in for one: made, not taken."""
-    volumes = by_name(name).RECORD.is_3d
-    return "kits19-simulated" if volumes else "phantom"
+    record = by_name(name).RECORD
+    if record.simulated:
+        return record.name
+    return "kits19-simulated" if record.is_3d else _PHANTOMS.get(record.name, "phantom")
