@@ -9,6 +9,7 @@ from pathlib import Path
 import imitations
 import numpy as np
 import pytest
+import written_runs
 from PIL import Image
 
 from data_io import datasets, splits
@@ -16,6 +17,7 @@ from data_io.datasets import bus2017, cvc_clinicdb, cvc_clinicdb_sequence, isic2
 from data_io.errors import InputError
 from data_io.verify import verify
 from pipelines.cli import main
+from pipelines.reporting import tables
 from pipelines.training import protocol
 
 # From the table on the data set's page: sequence, first and last frame.
@@ -350,6 +352,39 @@ def test_the_authors_names_say_neither_split_nor_sequence(tmp_path: Path) -> Non
     for name in ("drive", "cvc-clinicdb-sequence"):
         split = splits.of(datasets.by_name(name), root, 0, files)
         assert split["test"] == ("case_4", "case_5")
+
+
+@pytest.mark.parametrize("name", ["bus2017", "isic2018", "cvc-clinicdb"])
+def test_written_runs_fill_the_papers_cells(name: str, tmp_path: Path, project) -> None:
+    record = datasets.by_name(name).RECORD
+    with (project / "results" / "paper" / "table4.csv").open() as file:
+        printed = {
+            row["loss"]: float(row["value"])
+            for row in csv.DictReader(file)
+            if (row["dataset"], row["metric"]) == (record.title, "nll")
+        }
+    for loss, gamma in (("DSC", None), ("DSC++", 2.0)):
+        written_runs.make_run(
+            tmp_path,
+            loss,
+            [printed[loss] + shift for shift in (-0.01, 0, 0, 0.01)],
+            gamma=gamma,
+            dataset=name,
+            title=record.title,
+            targets=record.classes[1:],
+        )
+    tables.write_tables(tmp_path)
+    rows = written_runs.read(tmp_path / "table4.csv")
+    ours = [row for row in rows if row["dataset"] == record.title]
+    assert len(ours) == 16
+    for loss, value in printed.items():
+        row = written_runs.one(ours, loss=loss, metric="nll_published")
+        assert float(row["published"]) == value
+        if loss.startswith("DSC"):
+            assert float(row["mean"]) == pytest.approx(value, rel=1e-4)
+            assert (row["verdict"], row["preset"]) == ("within", "paper")
+        else:
+            assert row["verdict"] == "not run"
 
 
 @pytest.mark.parametrize(
