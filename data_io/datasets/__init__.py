@@ -8,6 +8,7 @@ and those of real data `DEFAULT`, the folder to look in and to fetch to.
 
 from importlib import import_module
 from types import ModuleType
+from typing import cast
 
 from data_io.errors import InputError
 
@@ -50,6 +51,9 @@ def by_name(name: str) -> ModuleType:
             f"--dataset {name}: expected one of {known}, received {name!r}. "
             "Name one of these, or give your own: --images FOLDER --masks FOLDER."
         )
+    if name.lower().startswith("phantom-"):
+        kinds = import_module(f"{__name__}.phantom")
+        return cast(ModuleType, kinds.of_kind(name.lower()))
     return import_module(f"{__name__}.{name.lower().replace('-', '_')}")
 
 

@@ -4,8 +4,8 @@ No patient, no camera: a seed draws branching vessels of varying width and contr
 textured, noisy ground, or what another kind shows (`data_io.datasets.phantom_kinds`).
 The label of each pixel is then drawn from a probability that is computed from the
 *visible* 8-bit image (`Kind.probability`), so a network can learn that probability, and
-a calibrated one has to. Every file says phantom in its name. Each kind is a data set of
-its own, with a module of its own that takes its doors from here.
+a calibrated one has to. Every file says phantom in its name. This module is the data
+set of vessels; each other kind is a data set of its own with the same doors, `of_kind`.
 """
 
 import hashlib
@@ -13,7 +13,9 @@ import json
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -29,7 +31,7 @@ from data_io.errors import InputError
 
 __all__ = [
     "PHANTOM", "RECORD", "Settings", "check", "draw_image", "files", "generate",
-    "interface", "key", "locate", "posterior", "probability", "record", "record_of",
+    "interface", "key", "locate", "of_kind", "posterior", "probability", "record",
     "references", "regions", "remarks", "roles", "split",
 ]  # fmt: skip
 
@@ -37,6 +39,11 @@ FORMAT = 1
 WORK = Path(".work")
 ABOUT = "dataset.json"
 NOTE = "Simulated phantom, not a photograph: no patient, no camera."
+# The doors that find out by themselves which kind is at a folder.
+_SHARED = (
+    "check", "files", "interface", "posterior", "record", "references", "regions",
+    "remarks", "roles", "split",
+)  # fmt: skip
 AGAIN = "Delete the folder: phantoms are generated again."
 
 
@@ -111,6 +118,20 @@ def record_of(kind: Kind) -> Record:
 RECORD = record_of(VESSEL)
 
 
+@cache
+def of_kind(dataset: str) -> ModuleType:
+    """The module of a kind's data set: this one, but for its record and its place.
+
+    Args:
+        dataset: its name, one of `KINDS`.
+    """
+    kind = KINDS[dataset]
+    module = ModuleType(f"{__name__}_{kind.structure}", f"Phantoms of {dataset}.")
+    vars(module).update({name: globals()[name] for name in _SHARED})
+    vars(module).update(RECORD=record_of(kind), locate=partial(locate, kind=kind))
+    return module
+
+
 def locate(data: Path | None, kind: Kind = VESSEL) -> Path:
     """Finds a phantom set, or generates the default one.
 
@@ -127,14 +148,14 @@ def locate(data: Path | None, kind: Kind = VESSEL) -> Path:
         return folder if complete(folder) else generate(PHANTOM, folder, kind)
     for folder in (Path(data), Path(data) / kind.dataset):
         if (folder / ABOUT).is_file():
-            return of_kind(folder, kind)
+            return require_kind(folder, kind)
     raise InputError(
         f"{kind.dataset}: expected a phantom set ({ABOUT}) in {data}, found "
         f"{layout.found(Path(data))}. {RECORD.access}"
     )
 
 
-def of_kind(folder: Path, kind: Kind) -> Path:
+def require_kind(folder: Path, kind: Kind) -> Path:
     """Returns the folder of a set, where it shows this kind.
 
     Raises:
