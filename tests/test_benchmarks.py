@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import losses
+from benchmarks import epoch as epoch_benchmark
 from benchmarks import losses as loss_benchmark
 from benchmarks import samples, timing
 from data_io.batches import Batches
@@ -131,3 +132,24 @@ def test_samples_are_timed_beside_miscnn() -> None:
     assert (row.peer, row.target, row.by) == ("MIScnn DataGenerator", "0.5", "mean")
     row = samples.cores_against_one(images, draws=1, cores=2)
     assert (row.shape, row.target) == ("16x32x3", "0.588")  # 1 / (0.85 * 2)
+
+
+@pytest.mark.backend
+def test_epochs_are_timed_beside_their_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = {"training": 2, "validation": 1, "test": 1}
+    monkeypatch.setattr(epoch_benchmark, "COUNTS", counts)
+    row = epoch_benchmark.epochs_beside_steps(
+        "demo", epochs=3, size=32, depth=1, filters=2
+    )
+    assert (row.n, row.target, row.shape) == (2, "1.05", "1x32x32x3")
+    assert float(row.ratio) > 0.5  # an epoch has all of its steps in it
+    row = epoch_benchmark.memory_over_epochs(epochs=3, early=2, depth=1, filters=2)
+    assert (row.what, row.peer) == ("peak memory after 3 epochs", "after 2")
+    assert float(row.ratio) >= 1
+
+
+def test_a_second_start_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = {"training": 1, "validation": 1, "test": 1}
+    monkeypatch.setattr(epoch_benchmark, "COUNTS", counts)
+    row = epoch_benchmark.second_start(None, draws=2, size=32)
+    assert (row.what, row.unit) == ("a second start's look at 3 images of phantom", "s")

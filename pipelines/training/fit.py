@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +55,12 @@ def build(protocol: Protocol, channels: int, classes: int) -> keras.Model:
     return network.create_model_2D(shape, classes)
 
 
-def train(task: Task, material: Material, run: runs.Run) -> None:
+def train(
+    task: Task,
+    material: Material,
+    run: runs.Run,
+    watchers: Sequence[keras.callbacks.Callback] = (),
+) -> None:
     """Train a run to its end, from the start or from where it was stopped.
 
     The same task and data give the same history and weights, to the bit on a CPU,
@@ -64,6 +70,7 @@ def train(task: Task, material: Material, run: runs.Run) -> None:
         task: what to train.
         material: the data.
         run: the run, in state "training", locked by the caller.
+        watchers: callbacks beside those of the training, called after them.
 
     Raises:
         callbacks.NotFinite: the loss became NaN or infinite.
@@ -74,7 +81,7 @@ def train(task: Task, material: Material, run: runs.Run) -> None:
     path = run.path(STATE)
     progress = state.load(path, model) if path.exists() else state.Progress()
     if not (progress.stopped or progress.epoch >= task.protocol.epochs):
-        _fit(task, material, run, model, progress)
+        _fit(task, material, run, model, progress, watchers)
     _finish(run, model, progress)
 
 
@@ -111,6 +118,7 @@ def _fit(
     run: runs.Run,
     model: keras.Model,
     progress: state.Progress,
+    watchers: Sequence[keras.callbacks.Callback],
 ) -> None:
     training = _batches(task, material, "training")
     validation = _batches(task, material, "validation")
@@ -135,6 +143,7 @@ def _fit(
             callbacks.ProgressBar(
                 task.protocol.epochs, len(training), progress.epoch, run.name
             ),
+            *watchers,
         ],
     )
 

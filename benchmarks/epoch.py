@@ -1,0 +1,216 @@
+"""What goes on around the steps of a training: time, memory, and a second start.
+
+A training as `dscpp train` does it, on phantoms of DRIVE's numbers and the input size
+asked for. After each epoch its steps are taken once more, on one batch that lies ready:
+what an epoch takes beyond that is waiting for samples, and all that goes on around it.
+`python -m benchmarks.epoch`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from benchmarks import timing
+from data_io import cache, datasets, splits, verify
+from data_io.batches import Batches
+from data_io.datasets import phantom
+from data_io.preprocessing import Settings
+from pipelines import provenance
+from pipelines import run as runs
+from pipelines.training import fit
+from pipelines.training.task import Task
+
+__all__ = ["epochs_beside_steps", "memory_over_epochs", "second_start"]
+
+# DRIVE's split: 16 images to train on, 4 to validate with, 20 to test.
+COUNTS = {"training": 16, "validation": 4, "test": 20}
+# Targets: over pure steps; seconds; peak memory after the last epoch over an early one.
+WAITING, START, GROWTH = 1.05, 1.0, 1.02
+EPOCHS = 7  # the first compiles and is not counted
+PRESETS = {"reduced": 256, "paper": 512}
+
+
+class _Clock(keras.callbacks.Callback):
+    """Times each epoch, then the same number of steps on batches that lie ready."""
+
+    def __init__(self, steps: dict[str, int]) -> None:
+        super().__init__()
+        self.batch: tuple[Any, Any] | None = None  # given when there is one
+        self.steps = steps
+        self.epochs: list[float] = []
+        self.pure: list[float] = []
+        self._start = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Note the time, take the steps alone, and start anew."""
+        self.epochs.append(time.perf_counter() - self._start)
+        self._steps()  # compiles, or fills caches
+        start = time.perf_counter()
+        self._steps()
+        self.pure.append(time.perf_counter() - start)
+        self._start = time.perf_counter()
+
+    def _steps(self) -> None:
+        for _ in range(self.steps["training"]):
+            self.model.train_on_batch(*(self.batch or ()))
+        for _ in range(self.steps["validation"]):
+            self.model.test_on_batch(*(self.batch or ()))
+
+
+class _Peaks(keras.callbacks.Callback):
+    """Notes the process's peak memory after each epoch, MB."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.after: list[float] = []
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Note it."""
+        self.after.append(provenance.peak_memory_mb())
+
+
+def _train(
+    preset: str, size: int, overrides: dict[str, Any], watcher: keras.callbacks.Callback
+) -> None:
+    """Train on phantoms in a folder that is deleted."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        root = phantom.generate(
+            phantom.Settings(size=size, **COUNTS), folder / "phantom"
+        )
+        record, split = phantom.record(root), phantom.split(root)
+        task = Task.make(
+            "phantom", "DSC++", preset=preset, overrides=overrides, record=record
+        )
+        cases = [case for part in split.values() for case in part]
+        settings = Settings.of(record, task.protocol.input_shape)
+        prepared = cache.prepare(
+            phantom, root, cases, settings, folder / "cache", False
+        )
+        material = fit.Material(prepared, split, len(record.classes), record.channels)
+        if isinstance(watcher, _Clock):
+            watcher.batch = Batches(prepared, split["training"])[0]
+        run = runs.Run.create(folder / "run", {"times": {}})
+        fit.train(task, material, run, [watcher])
+
+
+def epochs_beside_steps(
+    preset: str = "reduced",
+    epochs: int = EPOCHS,
+    size: int | None = None,
+    **overrides: Any,
+) -> timing.Row:
+    """Train on phantoms, and time epochs in turn with their steps alone.
+
+    Args:
+        preset: "reduced" (256x256, 16 filters) or "paper" (512x512, 32 filters).
+        epochs: one more than are counted.
+        size: of the images; None for the preset's.
+        **overrides: of the preset's values.
+    """
+    size = size or PRESETS[preset]
+    steps = _Clock(COUNTS)
+    _train(preset, size, {"epochs": epochs, **overrides}, steps)
+    return timing.compare(
+        "epoch",
+        f"epoch of {COUNTS['training']} + {COUNTS['validation']} images, {preset}",
+        (1, size, size, phantom.RECORD.channels),
+        np.array(steps.epochs[1:]),
+        ("its steps alone", np.array(steps.pure[1:])),
+        timing.packages(),
+        WAITING,
+        unit="s",
+    )
+
+
+def memory_over_epochs(
+    epochs: int = 200, early: int = 20, **overrides: Any
+) -> timing.Row:
+    """Train a small network for long, and look at the memory.
+
+    Args:
+        epochs: how long.
+        early: the epoch after which nothing should be added.
+        **overrides: of the preset's values.
+    """
+    peaks = _Peaks()
+    small = {"epochs": epochs, "stopping_patience": epochs, "filters": 4}
+    _train("reduced", 64, {**small, **overrides}, peaks)
+    return timing.compare(
+        "epoch",
+        f"peak memory after {epochs} epochs",
+        (1, 64, 64, phantom.RECORD.channels),
+        np.array(peaks.after[-1:]),
+        (f"after {early}", np.array(peaks.after[early - 1 : early])),
+        timing.packages(),
+        GROWTH,
+        unit="MB",
+    )
+
+
+def second_start(data: Path | None, draws: int = 11, size: int = 576) -> timing.Row:
+    """Time what a start does with data that an earlier one has verified and prepared.
+
+    Args:
+        data: DRIVE's folder; None for phantoms of its numbers and size.
+        draws: starts that are timed.
+        size: of the phantoms; DRIVE's images have 584 x 565 pixels.
+    """
+    module = datasets.by_name("drive" if data else "phantom")
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        if data:
+            root = module.locate(data)
+        else:
+            root = phantom.generate(
+                phantom.Settings(size=size, **COUNTS), folder / "phantom"
+            )
+
+        def start() -> None:
+            verify.verify(module, root, folder / "verified.json", False)
+            split = splits.of(module, root, 0, (), folder / "cache")
+            cases = [case for part in split.values() for case in part]
+            settings = Settings.of(module.record(root), (512, 512))
+            cache.prepare(module, root, cases, settings, folder / "cache", False)
+
+        seconds = timing.alternate({"start": start}, draws, warm_up=1)["start"]
+    return timing.compare(
+        "start",
+        f"a second start's look at {sum(COUNTS.values())} images of "
+        + module.RECORD.title,
+        (512, 512),
+        seconds,
+        None,
+        ("numpy",),
+        START,
+        unit="s",
+        backend="",
+    )
+
+
+def main() -> None:
+    """Measure, print it and write it to the CSV file."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--preset", choices=PRESETS, default="reduced")
+    parser.add_argument("--data", type=Path, help="DRIVE's folder, for a second start")
+    parser.add_argument("--output", type=Path, default=timing.RESULTS)
+    arguments = parser.parse_args()
+    rows = [
+        memory_over_epochs(),
+        epochs_beside_steps(arguments.preset),
+        second_start(arguments.data),
+    ]
+    for row in rows:
+        print(timing.describe(row))
+    timing.write(rows, arguments.output)
+
+
+if __name__ == "__main__":
+    main()
