@@ -63,9 +63,18 @@ class Fetched:
 
 
 def plan(dataset: ModuleType, output: Path | None = None) -> str:
-    """What `fetch` would download, from where, and on which terms, in a few lines."""
-    record, target = dataset.RECORD, place(dataset, output)
+    """What `fetch` would download, from where, and on which terms, in a few lines.
+
+    Returns:
+        "" where it can download nothing, or did before.
+    """
+    record = dataset.RECORD
     wanted = record.downloads
+    if not wanted:
+        return ""
+    target = place(dataset, output)
+    if target.is_dir() and lock_of(target).exists():
+        return ""
     hosts = {host(url): None for one in wanted for url in one.urls[:1]}
     told = sum(one.sha256 is not None for one in wanted)
     lines = [
@@ -77,9 +86,10 @@ def plan(dataset: ModuleType, output: Path | None = None) -> str:
         f"  checked  {told} of {len(wanted)} by a published SHA-256",
     ]
     if told < len(wanted):
+        which = "the others have no" if told else "no"
         lines.append(
-            "           the others have no published checksum: the first download's "
-            f"SHA-256 is recorded in {lock_of(target)}, and later ones must equal it"
+            f"           {which} published checksum: the first download's SHA-256 is "
+            f"recorded in {lock_of(target)}, and later ones must equal it"
         )
     lines += [f"           {text}" for text in dict.fromkeys(d.source for d in wanted)]
     return "\n".join(line for line in lines if line.strip())
@@ -246,11 +256,11 @@ class Work:
             for name, sha256 in kept.get(one.path, {}).get("files", {}).items()
         ]
         good = {one.path for one in self.record.downloads if current(one, kept)}
-        quiet = not self.progress
+        folder, quiet = self.folder, not self.progress
         for one, name, sha256 in tqdm(
             files, "check", unit="file", delay=1, leave=False, disable=quiet
         ):
-            file = self.folder / name
+            file = folder / name
             if not file.is_file() or content.file_hash(file) != sha256:
                 good.discard(one.path)
         return [one for one in self.record.downloads if one.path not in good]
@@ -302,9 +312,10 @@ class Work:
         self.require(archives.room(members))
         with distrusted(archive), archives.opened(archive, fresh) as opened:
             files = archives.extract(opened, members, fresh)
+        folder = self.folder
         for name in files:
-            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (fresh / name).replace(self.folder / name)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (fresh / name).replace(folder / name)
         return files
 
 

@@ -116,8 +116,8 @@ def _fetch(commands: _Commands[argparse.ArgumentParser]) -> None:
         if options.name.lower() not in datasets.names():
             raise InputError(f"fetch: expected {_datasets()}, received {options.name}")
         module = datasets.by_name(options.name)
-        if module.RECORD.downloads:
-            print(fetch.plan(module, options.output), flush=True)
+        plan = fetch.plan(module, options.output)
+        print(plan, end="\n" * bool(plan), flush=True)
         done = fetch.fetch(module, options.output)
         print(f"{done}\nnext: dscpp verify --dataset {module.RECORD.name}", end="")
         print(f" --data {done.root}" if options.output else "")

@@ -145,7 +145,9 @@ def test_a_data_set_comes_to_where_all_commands_look(dsb: Web, capsys) -> None:
 def test_again_it_only_checks(dsb: Web, capsys) -> None:
     run(capsys, "dsb2018")
     before = {p: p.stat().st_mtime_ns for p in Path("data").rglob("*") if p.is_file()}
-    assert "9 files as expected, nothing to download" in run(capsys, "DSB2018")
+    assert run(capsys, "DSB2018").startswith(
+        "2018DSB in data/stage1_train: 9 files as expected, nothing to download\n"
+    )
     assert len(dsb.asked) == 1
     after = {p: p.stat().st_mtime_ns for p in Path("data").rglob("*") if p.is_file()}
     lock = Path("data/stage1_train.lock.json")
@@ -174,7 +176,7 @@ def test_what_is_damaged_is_got_again(dsb: Web, capsys, damage: str) -> None:
 def test_one_damaged_file_of_many_is_got_alone(kits: Web, capsys) -> None:
     said = run(capsys, "kits19")
     assert "4 files as expected, 4 downloaded" in said
-    assert "the others have no published checksum" in said
+    assert "checked  0 of 4 by a published SHA-256\n           no published" in said
     assert "no published checksum for 4 of them" in said
     assert kits19.locate(None) == Path("data/kits19/data")
     Path("data/kits19/data/case_00001/imaging.nii.gz").unlink()
