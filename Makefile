@@ -45,7 +45,7 @@ DATA_FLAGS = $(call flag,DATA,data)$(if $(PHANTOM), --phantom)
 .PHONY: bench-step bench-coverage bench-evaluation lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-23s %s\n", $$1, $$2}' Makefile
 	@echo "Variables: DATA PRESET LOSSES SEEDS SPLIT_SEED SPLIT SPLIT_BY EPOCHS JOBS,"
 	@echo "PHANTOM BACKEND (tensorflow, torch or jax), GPU=1. Example:"
 	@echo '  make reproduce-drive DATA=data/DRIVE PRESET=reduced LOSSES="DSC,DSC++"'
