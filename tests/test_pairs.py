@@ -132,6 +132,17 @@ def test_greys_of_a_jpeg_are_cut_at_half_and_counted(isic: Path) -> None:
     assert f"2 of 6 masks have greys ({expected} pixels between 0 and 255)" in text
 
 
+def test_class_numbers_are_not_taken_for_greys(isic: Path) -> None:
+    path = isic2018.roles(isic, "ISIC_0000003")["observer1"]
+    classes = np.zeros((96, 128), np.uint8)
+    classes[20:40, 20:60], classes[50:60, 20:60] = 1, 2
+    imitations.save(path, classes)
+    found = problems(isic2018, isic)
+    assert "0 and one other value, found the values 0, 1, 2" in found
+    with pytest.raises(InputError, match="expected a mask of 0 and one other value"):
+        isic2018.references(isic, "ISIC_0000003")
+
+
 def test_a_lesion_may_fill_the_image(isic: Path) -> None:
     path = isic2018.roles(isic, "ISIC_0000003")["observer1"]
     imitations.save(path, np.full((96, 128), 255, np.uint8))

@@ -242,13 +242,15 @@ def read_mask(path: Path, grey: bool = False) -> np.ndarray:
         uint8, (rows, columns), 0 or 1.
 
     Raises:
-        InputError: not decodable, or more than one channel.
+        InputError: not decodable, more than one channel, or with `grey` several values
+            none of which is a grey of `GREY` or above.
     """
     mode, pixels = decode(path)
     found = as_binary(mode, pixels) if grey else pixels > 0
     if found is None or found.ndim != 2:
+        kind = "0 and one other value, or of 8-bit greys" if grey else "one channel"
         raise InputError(
-            f"{path}: expected a mask of one channel, found "
+            f"{path}: expected a mask of {kind}, found "
             f"{described(mode, pixels)}. Copy it again from the original download."
         )
     return found.astype(np.uint8)
@@ -265,7 +267,9 @@ def as_binary(mode: str, pixels: np.ndarray) -> np.ndarray | None:
         return None
     if has_two_values(grey):
         return grey > 0
-    return grey >= GREY if grey.dtype == np.uint8 and mode != "P" else None
+    # Small numbers, such as 0, 1 and 2, are classes and no greys.
+    greys = grey.dtype == np.uint8 and mode != "P" and grey.max() >= GREY
+    return grey >= GREY if greys else None
 
 
 def one_channel(mode: str, pixels: np.ndarray) -> np.ndarray | None:

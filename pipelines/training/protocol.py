@@ -97,9 +97,9 @@ def from_dict(values: Mapping[str, Any]) -> Protocol:
 KEYS = tuple(field.name for field in dataclasses.fields(Protocol))
 
 
-# For a machine without a GPU: half the filters, and half of Table 1's input where it is
-# larger than 128x128. Sets of many images get few epochs: the steps count, and those of
-# three losses should take about an hour on two cores.
+# For a machine without a GPU: half the filters, and a smaller input than Table 1's
+# where that is larger than 128x128. Sets of many images get few epochs: what counts are
+# steps, and those of three losses take an hour or two on two cores.
 _REDUCED: dict[str, dict[str, Any]] = {
     "bus2017": {
         "input_shape": (128, 128),
