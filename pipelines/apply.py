@@ -96,6 +96,7 @@ def open_model(path: Path) -> Trained:
         run = runs.Run.open(file.parent)
         predict.require_own(file, run)
         values = protocol.from_dict(run.record["settings"])
+        model = predict.fastest(model, values)
         settings = Settings.from_dict(run.record["preprocessing"])
         return Trained(model, settings, values, _classes(run), run)
     _require_alone(file, model)

@@ -64,6 +64,39 @@ def test_bad_overrides(text, message):
         )
 
 
+@pytest.mark.parametrize("text", ["precision=mixed_float16", "xla=true", "xla=false"])
+def test_how_steps_are_computed_can_be_chosen(text):
+    key, value = next(iter(protocol.parse_overrides([text]).items()))
+    default = protocol.preset("paper", DRIVE)
+    values, changed = protocol.override(default, {key: value})
+    assert changed == {key: value}
+    assert values.as_dict() == {**default.as_dict(), key: value}
+    assert protocol.from_dict(values.as_dict()) == values
+
+
+def test_runs_of_before_it_could_be_chosen_are_the_same():
+    values = protocol.preset("paper", DRIVE)
+    assert not {"precision", "xla"} & values.as_dict().keys()
+    same = protocol.parse_overrides(["precision=float32", "xla=auto"])
+    assert protocol.override(values, same) == (values, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("precision=float16", 'precision: expected one of "float32", "mixed_float16"'),
+        ("precision=32", "precision: expected one of"),
+        ("xla=1", 'xla: expected one of "auto", true, false, received 1'),
+        ("xla=yes", 'received "yes"'),
+    ],
+)
+def test_a_way_to_compute_that_there_is_not(text, message):
+    with pytest.raises(InputError, match=message):
+        protocol.override(
+            protocol.preset("paper", DRIVE), protocol.parse_overrides([text])
+        )
+
+
 def test_an_unknown_value_in_a_file_is_named():
     with pytest.raises(InputError, match="did you mean filters"):
         protocol.override(protocol.preset("paper", DRIVE), {"filter": 3})

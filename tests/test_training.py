@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -126,21 +127,6 @@ def train_until_killed(
 
 
 @pytest.mark.backend
-def test_parameters_of_the_standard_unet():
-    model = unet.UNet().create_model_2D((512, 512, 3), 2)
-    assert model.count_params() == 7_766_018
-    assert model.output_shape == (None, 512, 512, 2)
-
-
-@pytest.mark.backend
-def test_the_unet_in_3d_takes_unequal_axes_and_three_classes():
-    model = unet.UNet(filters=2, depth=2).create_model_3D((8, 12, 16, 1), 3)
-    out = keras.ops.convert_to_numpy(model(np.zeros((1, 8, 12, 16, 1), "float32")))
-    assert out.shape == (1, 8, 12, 16, 3)
-    np.testing.assert_allclose(out.sum(-1), 1, rtol=1e-5)
-
-
-@pytest.mark.backend
 def test_the_seed_decides_the_run(data, work, tmp_path, done):
     same_run(done, stages.train(task(4), data, tmp_path / "same", work))
     other = stages.train(task(1, seed=4), data, tmp_path / "other", work)
@@ -220,6 +206,28 @@ def test_optimiser_and_epoch_survive_the_state_file(data, work, cut):
     assert int(model.optimizer.iterations) == 4
     momentum = [v for v in model.optimizer.variables if "momentum" in v.path]
     assert any(float(keras.ops.max(keras.ops.abs(v))) > 0 for v in momentum)
+
+
+@pytest.mark.backend
+def test_a_run_in_float16_resumes_exactly_with_its_loss_scale(data, work, tmp_path):
+    chosen = task(3, precision="mixed_float16")
+    alone = stages.train(chosen, data, tmp_path / "alone", work)
+    train_until_killed(chosen, data, tmp_path / "cut", work, after=2)
+    material, _ = stages._prepare(chosen, data, work)
+    model = fit._compiled(chosen, material)
+    state.load(tmp_path / "cut" / "state.npz", model)
+    # Steps since the scale was last changed: it has been counting, not begun anew.
+    assert int(model.optimizer.step_counter) > 0
+    same_run(alone, stages.train(chosen, data, tmp_path / "cut", work))
+
+
+@pytest.mark.backend
+def test_the_model_file_is_of_keras_own_layers(done):
+    with zipfile.ZipFile(done.path("model.keras")) as file:
+        config = json.loads(file.read("config.json"))
+    for layer in config["config"]["layers"]:
+        assert layer["module"] == "keras.layers", layer["class_name"]
+        assert layer["config"].get("data_format") in (None, "channels_last")
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a state"])

@@ -17,7 +17,7 @@ from pipelines.training import callbacks, state, unet
 from pipelines.training.protocol import Protocol
 from pipelines.training.task import Task
 
-__all__ = ["MODEL", "Material", "build", "estimate", "train"]
+__all__ = ["MODEL", "Material", "build", "compile_model", "estimate", "train"]
 
 MODEL, STATE = runs.MODEL, runs.STATE
 HISTORY = ("epoch", "loss", "val_loss", "learning_rate")
@@ -43,16 +43,46 @@ class Material:
 def build(protocol: Protocol, channels: int, classes: int) -> keras.Model:
     """The U-Net for a protocol, with fresh weights (section 2.7: Xavier).
 
+    It has the form that the backend computes fastest; see `unet`.
+
     Args:
-        protocol: its input shape, filters and depth decide the network.
+        protocol: its input shape, filters, depth and precision decide the network.
         channels: channels of the images.
         classes: classes, background included.
     """
-    network = unet.UNet(protocol.filters, protocol.depth)
+    network = unet.UNet(protocol.filters, protocol.depth, protocol.precision, fast=True)
+    return _create(network, protocol, channels, classes)
+
+
+def _create(
+    network: unet.UNet, protocol: Protocol, channels: int, classes: int
+) -> keras.Model:
     shape = (*protocol.input_shape, channels)
     if len(protocol.input_shape) == 3:
         return network.create_model_3D(shape, classes)
     return network.create_model_2D(shape, classes)
+
+
+def compile_model(
+    model: keras.Model, protocol: Protocol, loss: keras.losses.Loss
+) -> None:
+    """Compile a network that `build` gave for its training.
+
+    Args:
+        model: the network.
+        protocol: its optimiser, precision and `xla`.
+        loss: from one-hot labels and probabilities.
+    """
+    optimizer: Any = keras.optimizers.SGD(
+        protocol.learning_rate, momentum=protocol.momentum, nesterov=protocol.nesterov
+    )
+    if protocol.precision == "mixed_float16":
+        # Keras does this by itself only where the policy is the global one.
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    model.compile(optimizer=optimizer, loss=loss, jit_compile=protocol.xla)
+    if keras.backend.backend() == "torch":
+        optimizer.build(model.trainable_variables)
+        unet.arrange(optimizer.variables)
 
 
 def train(
@@ -82,19 +112,14 @@ def train(
     progress = state.load(path, model) if path.exists() else state.Progress()
     if not (progress.stopped or progress.epoch >= task.protocol.epochs):
         _fit(task, material, run, model, progress, watchers)
-    _finish(run, model, progress)
+    _finish(task, material, run, progress)
 
 
 def _compiled(task: Task, material: Material) -> keras.Model:
     values = task.protocol
     model = build(values, material.channels, material.classes)
     gamma = {} if task.gamma is None else {"gamma": task.gamma}
-    model.compile(
-        optimizer=keras.optimizers.SGD(
-            values.learning_rate, momentum=values.momentum, nesterov=values.nesterov
-        ),
-        loss=losses.by_name(task.loss, **gamma),
-    )
+    compile_model(model, values, losses.by_name(task.loss, **gamma))
     return model
 
 
@@ -168,7 +193,12 @@ def _resumable(values: Protocol) -> list[Any]:
     ]
 
 
-def _finish(run: runs.Run, model: keras.Model, progress: state.Progress) -> None:
+def _finish(
+    task: Task, material: Material, run: runs.Run, progress: state.Progress
+) -> None:
+    # The plain form, which any Keras loads on any backend.
+    network = unet.UNet(task.protocol.filters, task.protocol.depth)
+    model = _create(network, task.protocol, material.channels, material.classes)
     model.set_weights(progress.best_weights)
     # Without the optimiser, which would triple the file and serves no prediction.
     runs.write_atomically(

@@ -25,12 +25,16 @@ from pipelines.training.protocol import Protocol
 from pipelines.training.task import Task
 
 __all__ = [
-    "load_model", "predict", "probabilities", "read_model", "require_own", "volume",
+    "fastest", "load_model", "predict", "probabilities", "read_model", "require_own",
+    "volume",
 ]  # fmt: skip
 
 
 def load_model(run: runs.Run, task: Task, material: fit.Material) -> keras.Model:
     """The run's best checkpoint, checked against the run's settings.
+
+    Returns:
+        The network in the form that `fit.build` gives, with the file's weights.
 
     Raises:
         InputError: no model, a damaged one, one of another architecture, or one that
@@ -41,7 +45,16 @@ def load_model(run: runs.Run, task: Task, material: fit.Material) -> keras.Model
     expected = fit.build(task.protocol, material.channels, material.classes)
     _require_same_architecture(path, expected, model)
     require_own(path, run)
-    return model
+    expected.set_weights(model.get_weights())
+    return expected
+
+
+def fastest(model: keras.Model, protocol: Protocol) -> keras.Model:
+    """A run's network as `fit.build` gives it, from the one that its file holds."""
+    channels, classes = model.input_shape[-1], model.output_shape[-1]
+    network = fit.build(protocol, channels, classes)
+    network.set_weights(model.get_weights())
+    return network
 
 
 def read_model(path: Path) -> keras.Model:

@@ -50,6 +50,9 @@ class Protocol:
         join: how overlapping predictions are joined, see `data_io.patches.Grid`.
         fixed_validation: whether the patches of validation are the same each epoch; in
             the released code they are drawn anew, so its validation loss is noisy.
+        precision: Keras' dtype policy of the network; softmax and loss are float32.
+        xla: whether steps are compiled, Keras' `jit_compile`. "auto": on TensorFlow
+            where it has a GPU, on JAX always, on PyTorch never (true: torch.compile).
     """
 
     input_shape: tuple[int, ...]
@@ -70,15 +73,30 @@ class Protocol:
     overlap: tuple[int, ...] = ()
     join: str = patches.JOINS[0]
     fixed_validation: bool = False
+    precision: str = "float32"
+    xla: bool | str = "auto"
 
     def as_dict(self) -> dict[str, Any]:
-        """The values as JSON knows them; for images without those of volumes."""
+        """The values as JSON knows them; for images without those of volumes.
+
+        How steps are computed is in it only where it is not the default: runs of
+        before it could be chosen are the same as those of today.
+        """
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        for key, choices in _COMPUTED.items():
+            if values[key] == choices[0]:
+                del values[key]
         of_volumes = len(self.input_shape) == 3
         return {k: v for k, v in values.items() if of_volumes or k not in _OF_VOLUMES}
 
 
 _OF_VOLUMES = ("overlap", "join", "fixed_validation")
+# What values can be chosen from, the default first.
+_COMPUTED: dict[str, tuple[Any, ...]] = {
+    "precision": ("float32", "mixed_float16", "mixed_bfloat16"),
+    "xla": ("auto", True, False),
+}
+_CHOICES = {"join": patches.JOINS, **_COMPUTED}
 
 
 def from_dict(values: Mapping[str, Any]) -> Protocol:
@@ -219,7 +237,7 @@ def known_preset(name: str) -> str:
 
 
 def parse_overrides(texts: list[str]) -> dict[str, Any]:
-    """Read `key=value` texts; values are JSON, such as `filters=16`.
+    """Read `key=value` texts; values are JSON, such as `filters=16`, or a bare word.
 
     Raises:
         InputError: not of that form, or no such key.
@@ -233,6 +251,8 @@ def _parse(text: str) -> tuple[str, Any]:
     try:
         return key, json.loads(value)
     except ValueError as error:
+        if key in _CHOICES:
+            return key, value
         raise InputError(
             f"--set {key}: expected a value in JSON, such as 16, 0.1, true or "
             f"[256, 256], received {value!r}"
@@ -266,7 +286,8 @@ def override(
     Raises:
         InputError: a value of another type, or out of range.
     """
-    current = protocol.as_dict()
+    default = {key: choices[0] for key, choices in _COMPUTED.items()}
+    current = default | protocol.as_dict()
     for key, value in values.items():
         _check_key(key, key)
         if key not in current:
@@ -290,6 +311,9 @@ _LIMITS = {"momentum": 1, "plateau_factor": 1}
 
 def _check(key: str, value: Any, like: Any) -> None:
     lowest = 0 if key in ("plateau_cooldown", "overlap") else 1
+    if key in _CHOICES:
+        _check_choice(key, value)
+        return
     if isinstance(like, bool):
         good = isinstance(value, bool)
     elif isinstance(like, list):
@@ -298,8 +322,6 @@ def _check(key: str, value: Any, like: Any) -> None:
             and len(value) == len(like)
             and all(type(size) is int and size >= lowest for size in value)
         )
-    elif isinstance(like, str):
-        good = value in patches.JOINS
     elif isinstance(like, int):
         good = type(value) is int and value >= lowest
     else:
@@ -316,6 +338,16 @@ def _check(key: str, value: Any, like: Any) -> None:
             f"--set batch_size: expected 1 (the study's), received {value}; losses "
             "are per image, larger batches are not supported yet"
         )
+
+
+def _check_choice(key: str, value: Any) -> None:
+    # 1 is no true: it would be another run's name.
+    if any(value == one and type(value) is type(one) for one in _CHOICES[key]):
+        return
+    choices = ", ".join(map(json.dumps, _CHOICES[key]))
+    raise InputError(
+        f"--set {key}: expected one of {choices}, received {json.dumps(value)}"
+    )
 
 
 def _check_shape(protocol: Protocol) -> None:

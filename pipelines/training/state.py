@@ -77,7 +77,9 @@ def load(path: Path, model: keras.Model) -> Progress:
     Raises:
         InputError: the file is damaged or of another network.
     """
-    model.optimizer.build(model.trainable_variables)
+    # A second time, an optimiser that scales the loss would add its variables again.
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
     try:
         with np.load(path, allow_pickle=False) as file:
             progress = Progress(**json.loads(str(file["progress"])))
