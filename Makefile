@@ -41,8 +41,8 @@ DATA_FLAGS = $(call flag,DATA,data)$(if $(PHANTOM), --phantom)
 
 .PHONY: help install demo reproduce-drive reproduce-bus2017 reproduce-dsb2018
 .PHONY: reproduce-isic2018 reproduce-cvc-clinicdb kits19 tables figures docs
-.PHONY: errata test lint test-backends test-backend recipes bench-losses
-.PHONY: bench-step bench-coverage bench-evaluation lock clean
+.PHONY: errata test lint test-backends test-backend recipes bench
+.PHONY: bench-losses bench-training bench-step bench-coverage bench-evaluation lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-23s %s\n", $$1, $$2}' Makefile
@@ -121,7 +121,19 @@ recipes: .venv-peers/.ready ## the recipes, with the libraries that they are for
 .venv-peers/.ready: requirements/install.sh setup.cfg pyproject.toml
 	@requirements/install.sh .venv-peers requirements/peers.txt "$(PYTHON)"
 
-# Each environment adds its own rows to benchmarks/losses.csv.
+# Each environment adds its own rows to benchmarks/results.csv; the page is made of all.
+bench: $(VENV)/.ready bench-losses ## measure speed and memory beside the peers (30 minutes)
+	@$(VENV)/bin/python -m benchmarks.samples
+	@for backend in tensorflow torch; do \
+		$(MAKE) --no-print-directory bench-training BACKEND=$$backend GPU=; \
+	done
+	@$(MAKE) --no-print-directory bench-evaluation
+	@$(VENV)/bin/python -m benchmarks.page --write README.md
+
+bench-training: $(VENV)/.ready
+	@$(VENV)/bin/python -m benchmarks.step
+	@$(VENV)/bin/python -m benchmarks.epoch$(call flag,DATA,data)
+
 bench-losses: .venv-peers/.ready ## time the losses in a training step and against MONAI's
 	@for backend in $(BACKENDS); do \
 		$(MAKE) --no-print-directory bench-step BACKEND=$$backend GPU=; \
@@ -135,7 +147,7 @@ bench-coverage: $(VENV)/.ready ## how often the 95 % intervals hold the true mea
 	@nice $(VENV)/bin/python -m benchmarks.coverage
 
 bench-evaluation: $(VENV)/.ready ## memory of volumes, beside the notebooks' way (8 GB)
-	@nice $(VENV)/bin/python -m benchmarks.evaluation_memory
+	@$(VENV)/bin/python -m benchmarks.evaluation_memory
 
 lock: ## choose versions anew and write the locks (UPGRADE=1: the newest)
 	@requirements/lock.sh $(if $(UPGRADE),--upgrade)

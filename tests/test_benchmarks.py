@@ -11,8 +11,9 @@ import pytest
 import losses
 from benchmarks import epoch as epoch_benchmark
 from benchmarks import losses as loss_benchmark
-from benchmarks import samples, timing
+from benchmarks import page, samples, timing
 from data_io.batches import Batches
+from pipelines.reporting.text import replace_marked
 
 
 def test_functions_are_called_in_turn_and_warm_up_is_not_timed() -> None:
@@ -153,3 +154,30 @@ def test_a_second_start_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(epoch_benchmark, "COUNTS", counts)
     row = epoch_benchmark.second_start(None, draws=2, size=32)
     assert (row.what, row.unit) == ("a second start's look at 3 images of phantom", "s")
+
+
+def test_the_table_has_what_was_wanted_and_of_losses_the_slowest() -> None:
+    def row(part: str, what: str, ours: float, target: float | None) -> timing.Row:
+        peer = "peer", np.array([1.0, 1.0])
+        seconds = np.array([ours, ours])
+        return timing.compare(part, what, (2, 3), seconds, peer, (), target)
+
+    rows = [
+        row("losses", "CE", 0.01, 0.05),
+        row("losses", "DSC", 0.02, 0.05),
+        row("start", "second start", 3, 1),
+        row("samples", "image", 0.4, 0.5),
+        row("samples", "nothing wanted", 0.4, None),
+    ]
+    backend = keras.backend.backend()
+    assert page.table(rows).splitlines()[2:5] == [
+        f"| image | {backend} | 2x3 | 400 ms | 1000 ms | peer | 0.4 | 0.5 | yes |",
+        f"| loss DSC | {backend} | 2x3 | 20 ms | 1000 ms | peer | 2 % | 5 % | yes |",
+        f"| second start | {backend} | 2x3 | 3000 ms | 1000 ms | peer | 3 | 1 | no |",
+    ]
+
+
+def test_the_readme_has_the_table_of_the_results(project: Path) -> None:
+    text = (project / "README.md").read_text("utf-8")
+    content = page.table(timing.read())
+    assert replace_marked(project / "README.md", text, page.MARKER, content) == text

@@ -20,6 +20,7 @@ from pipelines.reporting import estimates, overview, published, study, tables, t
 
 # Written whatever was run.
 ALWAYS = ("tests.csv", "thresholds.csv", "calibration.csv", "reliability.csv")
+ALWAYS += ("costs.csv",)
 
 
 @pytest.fixture
@@ -631,3 +632,24 @@ def test_nothing_at_the_top_without_the_papers_data(results):
     make_run(results, "DSC", dataset="own", title="clinic")
     written = tables.write_tables(results)
     assert {path.parent.name for path in written} == {"paper"}
+
+
+def test_hours_and_hardware_stand_in_the_table(results):
+    made = {"device": "CPU", "machine": "Linux x86_64, 2 cores, Some CPU"}
+    for seed, seconds in ((0, 1800), (1, 5400)):
+        make_run(results, seed=seed, times={"train_s": seconds, "epochs": 9}, **made)
+    gpu = {"device": "Some GPU", "machine": "Linux x86_64, 16 cores"}
+    make_run(results, "DSC++", gamma=2.0, times={"train_s": 360}, **gpu)
+    make_run(results, "CE")  # of an older version: nothing is known
+    tables.write_tables(results)
+    folder = results / "drive" / "paper"
+    rows = read(folder / "costs.csv")
+    row = one(rows, loss="DSC", seed="1")
+    assert (row["train_s"], row["epochs"], row["device"]) == ("5400", "9", "CPU")
+    assert one(rows, loss="CE")["train_s"] == ""
+    shown = text.format_table(folder)
+    lines = {line.split("  ")[0]: line.split()[-1] for line in shown.splitlines()}
+    assert lines["loss"] == "hours"
+    assert (lines["DSC"], lines["DSC++ (seed 0)"]) == ("1.00", "0.10")
+    assert "CPU, Linux x86_64, 2 cores, Some CPU" in " ".join(shown.split())
+    assert "Some GPU, Linux x86_64, 16 cores" in " ".join(shown.split())

@@ -16,6 +16,7 @@ from pipelines.measure import histograms, metrics, statistics
 from pipelines.reporting import (
     calibration,
     claims,
+    costs,
     decisions,
     observers,
     other_sets,
@@ -400,6 +401,7 @@ def _tables_of(folder: Path) -> tuple[Study, _Files]:
         calibration.DIAGRAM_COLUMNS,
         calibration.diagram_rows(study),
     )
+    files[costs.TABLE] = (costs.COLUMNS, costs.rows(study))
     pair = observers.rows(study)
     if pair:
         files[observers.TABLE] = (observers.COLUMNS, pair)

@@ -11,7 +11,7 @@ import numpy as np
 
 from data_io.errors import InputError
 from pipelines.measure import histograms, metrics
-from pipelines.reporting import calibration, highlights, observers, temperatures
+from pipelines.reporting import calibration, costs, highlights, observers, temperatures
 from pipelines.reporting.published import (
     Cell,
     paper_folder,
@@ -159,7 +159,7 @@ def _blocks(folder: Path) -> list[_Block]:
     return [
         _Block(
             _headline(study, target),
-            ["loss", *_HEADINGS.values()],
+            ["loss", *_HEADINGS.values(), "hours"],
             [*_loss_rows(study, cells, target), *_p_rows(study, cells, target)],
             _notes(study, cells, target),
         )
@@ -213,6 +213,7 @@ def _loss_rows(study: Study, cells: Sequence[Cell], target: str) -> list[list[st
             [
                 _name(study, variant),
                 *(_pm(one.mean, one.standard_error) for one in ours),
+                _hours(study, variant),
             ]
         )
         found = [
@@ -224,6 +225,7 @@ def _loss_rows(study: Study, cells: Sequence[Cell], target: str) -> list[list[st
                 [
                     "  paper",
                     *(_pm(c.value, c.standard_error) if c else "" for c in found),
+                    "",
                 ]
             )
     return rows
@@ -254,12 +256,12 @@ def _p_rows(study: Study, cells: Sequence[Cell], target: str) -> list[list[str]]
         "p signed-rank, Holm": ("signed_rank", "p_holm"),
     }
     rows = [
-        [text, *(_p(found[test, name][key]) for name in _HEADINGS)]
+        [text, *(_p(found[test, name][key]) for name in _HEADINGS), ""]
         for text, (test, key) in kinds.items()
     ]
     # The paper has the rank-sum test alone: its figures stand under ours.
     paper = _published_p(study, target) if cells else []
-    return rows[:1] + ([["  paper", *paper]] if any(paper) else []) + rows[1:]
+    return rows[:1] + ([["  paper", *paper, ""]] if any(paper) else []) + rows[1:]
 
 
 def _published_p(study: Study, target: str) -> list[str]:
@@ -295,6 +297,12 @@ def _notes(study: Study, cells: Sequence[Cell], target: str) -> list[str]:
             f"Preset {study.preset} is not the paper's protocol: compare directions, "
             "not values."
         )
+    hardware = costs.hardware(study)
+    if hardware:
+        notes.append(
+            "Hours: mean of a training, also where other work ran beside it "
+            f"({costs.TABLE} has every run). Hardware: {'; '.join(hardware)}."
+        )
     return notes + _threshold_notes(study, cells, target)
 
 
@@ -317,6 +325,11 @@ def _threshold_notes(study: Study, cells: Sequence[Cell], target: str) -> list[s
             f"{_pm(ours.mean, ours.standard_error)} (paper {float(row['value']):.3f})."
         )
     return notes
+
+
+def _hours(study: Study, variant: Variant) -> str:
+    hours = costs.hours(study, variant)
+    return "" if hours != hours else f"{hours:.2f}"
 
 
 def _pm(mean: float, error: float) -> str:

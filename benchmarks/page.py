@@ -1,0 +1,85 @@
+"""The README's table of `results.csv`: what is wanted, what was measured.
+
+`python -m benchmarks.page --write README.md`; `make bench` does so at its end.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import timing
+from pipelines.reporting.text import replace_marked
+
+__all__ = ["MARKER", "table"]
+
+MARKER = "benchmarks"
+ORDER = ("samples", "step", "losses", "epoch", "evaluation", "start")
+_HEAD = (
+    "| what | backend | input | ours | beside | of | ratio | wanted | met |",
+    "|---|---|---|--:|--:|---|--:|--:|---|",
+)
+
+
+def table(rows: Sequence[timing.Row]) -> str:
+    """Write rows that have a target as a Markdown table; losses as their largest share.
+
+    Args:
+        rows: of `results.csv`.
+    """
+    wanted = [row for row in rows if row.target and row.part != "losses"]
+    wanted += _largest([row for row in rows if row.target and row.part == "losses"])
+    wanted.sort(key=lambda row: ORDER.index(row.part))
+    machines = sorted({row.machine for row in wanted})
+    note = f"Machine: {'; '.join(machines)}. Ratio: ours over the other's, of "
+    note += "medians, for samples of means; met where it is at most what is wanted."
+    return "\n".join([*_HEAD, *map(_line, wanted), "", note])
+
+
+def _largest(rows: Sequence[timing.Row]) -> list[timing.Row]:
+    """Of each backend's losses the one that takes the largest share of a step."""
+    found: dict[str, timing.Row] = {}
+    for row in rows:
+        other = found.get(row.backend)
+        if other is None or float(row.ratio) > float(other.ratio):
+            found[row.backend] = row
+    return list(found.values())
+
+
+def _line(row: timing.Row) -> str:
+    ours, theirs = row.ours, row.peer_median
+    if row.by == "mean":
+        ours, theirs = row.ours_mean, row.peer_mean
+    beside = f"{theirs} {row.unit}" if row.peer else ""
+    what = f"loss {row.what}" if row.part == "losses" else row.what
+    cells = [
+        what, row.backend, row.shape, f"{ours} {row.unit}", beside, row.peer,
+        _percent(row.ratio) if row.part == "losses" else row.ratio,
+        _percent(row.target) if row.part == "losses" else row.target,
+        row.met,
+    ]  # fmt: skip
+    return "| " + " | ".join(cells) + " |"
+
+
+def _percent(share: str) -> str:
+    return f"{float(share) * 100:.2g} %"
+
+
+def main() -> None:
+    """Print the table, or put it between the markers of a page."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--results", type=Path, default=timing.RESULTS)
+    parser.add_argument("--write", type=Path, metavar="PAGE")
+    arguments = parser.parse_args()
+    content = table(timing.read(arguments.results))
+    if arguments.write is None:
+        print(content)
+        return
+    text = arguments.write.read_text(encoding="utf-8")
+    text = replace_marked(arguments.write, text, MARKER, content)
+    arguments.write.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
