@@ -13,7 +13,6 @@ from benchmarks import epoch as epoch_benchmark
 from benchmarks import losses as loss_benchmark
 from benchmarks import page, samples, timing
 from data_io.batches import Batches
-from pipelines.reporting.text import replace_marked
 
 
 def test_functions_are_called_in_turn_and_warm_up_is_not_timed() -> None:
@@ -175,9 +174,3 @@ def test_the_table_has_what_was_wanted_and_of_losses_the_slowest() -> None:
         f"| loss DSC | {backend} | 2x3 | 20 ms | 1000 ms | peer | 2 % | 5 % | yes |",
         f"| second start | {backend} | 2x3 | 3000 ms | 1000 ms | peer | 3 | 1 | no |",
     ]
-
-
-def test_the_readme_has_the_table_of_the_results(project: Path) -> None:
-    text = (project / "README.md").read_text("utf-8")
-    content = page.table(timing.read())
-    assert replace_marked(project / "README.md", text, page.MARKER, content) == text
