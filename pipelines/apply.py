@@ -390,6 +390,6 @@ def _measure(
 
 def _slabs(
     softmax: _Array, is_3d: bool, shape: tuple[int, ...]
-) -> Iterable[tuple[slice, _Array]]:
+) -> Iterable[tuple[Any, _Array]]:
     """Probabilities in hand at native resolution, as `stored.slabs` reads them."""
-    return native.slabs(softmax, shape) if is_3d else [(slice(None), softmax)]
+    return native.slabs(softmax, shape) if is_3d else [(..., softmax)]

@@ -92,7 +92,7 @@ def volume(
 
 def slabs(
     run: runs.Run, module: ModuleType, root: Path, case: str, shape: tuple[int, ...]
-) -> Iterator[tuple[slice, _Array]]:
+) -> Iterator[tuple[Any, _Array]]:
     """Read a case's probabilities at native resolution, of volumes slab by slab.
 
     Args:
@@ -103,8 +103,8 @@ def slabs(
         shape: the native spatial shape, from its label.
 
     Yields:
-        which part of the first axis (of an image all of it); softmax values there,
-        (n, *shape[1:], C), float32.
+        where, an index of a volume's last axis (of an image all of it); softmax values
+        there, (*spatial, C), float32.
 
     Raises:
         InputError: as `probabilities`.
@@ -112,4 +112,4 @@ def slabs(
     if module.record(root).is_3d:
         yield from native.slabs(volume(run, module, root, case)[0], shape)
     else:
-        yield slice(None), probabilities(run, case, shape)
+        yield ..., probabilities(run, case, shape)

@@ -139,7 +139,7 @@ def read_label(path: Path) -> np.ndarray:
     """
     found = read(path)
     with np.errstate(invalid="ignore"):  # NaN is refused below
-        label = found.astype(np.uint8)
+        label = found.astype(np.uint8, copy=False)
     if label.dtype != found.dtype and not np.array_equal(label, found):
         raise InputError(
             f"{path}: expected class numbers, 0 to 255, found values from "
