@@ -224,7 +224,7 @@ def _require_other_folder(output: Path, images: Path, run: runs.Run | None) -> N
     if output.resolve() in {place.resolve() for place in taken}:
         raise InputError(
             f"--output {output}: expected another folder than that of images or masks, "
-            "whose files would be replaced"
+            "received theirs, whose files would be replaced; choose another"
         )
 
 

@@ -66,12 +66,13 @@ class Geometry:
         than 37 degrees off.
         """
         said = self.header["sform_code"] or self.header["qform_code"]
-        if not (said and np.isfinite(self.affine).all()):
+        sizes = voxel_sizes(self.affine)
+        if not (said and np.isfinite(self.affine).all() and (sizes > 0).all()):
             return None
         first, second, third = np.nan_to_num(io_orientation(self.affine)[:, 0])
         found = (int(first), int(second), int(third))
         along = np.abs(self.affine[found, range(3)])
-        return found if (along >= _OBLIQUE * voxel_sizes(self.affine)).all() else None
+        return found if (along >= _OBLIQUE * sizes).all() else None
 
 
 def geometry(path: Path) -> Geometry:
