@@ -146,7 +146,7 @@ bench-step: $(VENV)/.ready
 bench-coverage: $(VENV)/.ready ## how often the 95 % intervals hold the true mean (20 minutes)
 	@nice $(VENV)/bin/python -m benchmarks.coverage
 
-bench-evaluation: $(VENV)/.ready ## memory of volumes, beside the notebooks' way (8 GB)
+bench-evaluation: $(VENV)/.ready ## time and memory of volumes, beside the notebooks' way (8 GB)
 	@$(VENV)/bin/python -m benchmarks.evaluation_memory
 
 lock: ## choose versions anew and write the locks (UPGRADE=1: the newest)

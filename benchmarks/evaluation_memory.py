@@ -1,34 +1,45 @@
-"""What volumes cost in memory: our way, beside the released notebooks'.
+"""What volumes cost in time and memory: our way, beside the released notebooks'.
 
-Volumes of KiTS19's sizes are simulated from a seed: the numbers of voxels decide, not
-what they show. Every row is a process of its own, so that its peak is its own; one runs
-at a time. `make bench-evaluation` writes `evaluation_memory.csv` beside this file; the
-notebooks' way takes 8 GB of memory.
+Volumes of KiTS19's sizes are simulated from a seed: their sizes decide, not what they
+show. Every draw is a process of its own, so that its peak is its own. One runs
+at a time, what has a peer in turn with it. `make bench-evaluation` writes
+`evaluation_memory.csv` and rows of `results.csv`; the notebooks' way takes 8 GB of
+memory.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import timing
 from pipelines import provenance
 from pipelines.run import write_csv
 
+__all__ = ["measure", "rows", "simulate"]
+
 OUTPUT = Path(__file__).with_suffix(".csv")
 COLUMNS = (
-    "what", "shape", "seconds", "peak_mb", "target_mb", "met", "machine", "versions",
+    "what", "shape", "n", "seconds", "cpu_seconds", "peak_mb", "target_mb", "met",
+    "machine", "versions",
 )  # fmt: skip
 SEED = 0
+DRAWS = 3  # of what has a peer
+# Of the notebooks' way.
+SECONDS, MEMORY = 1 / 10, 1 / 3
+Work = Callable[[], object]
+Draws = list[dict[str, float]]
 # KiTS19's first case, and one as long as its longest.
 LONG, LONGEST = (611, 512, 512), (1059, 512, 512)
 SPACING_MM = (0.5, 0.919921875, 0.919921875)
@@ -97,7 +108,10 @@ def _label(shape: tuple[int, ...]) -> np.ndarray:
     return label
 
 
-def evaluation(folder: Path) -> None:
+# Each of these imports what it needs, and gives the work that is to be measured.
+
+
+def evaluation(folder: Path) -> Work:
     """Measure the case as `dscpp evaluate` does."""
     from data_io.datasets import kits19
     from pipelines import evaluate
@@ -105,15 +119,22 @@ def evaluation(folder: Path) -> None:
 
     values = {"spacing_mm": kits19.RECORD.spacing_mm}
     run = runs.Run(folder / "run", {"preprocessing": values})
-    evaluate.measure(run, kits19, folder / "data", [("test", CASE)])
+    return lambda: evaluate.measure(run, kits19, folder / "data", [("test", CASE)])
 
 
-def notebooks_evaluation(folder: Path) -> None:
+def notebooks_evaluation(folder: Path) -> Work:
     """Measure the case as the released notebooks do: all of it at once.
 
     The softmax goes through MIScnn's resampling whole, the label map is read as
     float64, and each measure is an expression over whole arrays (protocol: metrics).
     """
+    import data_io.datasets.kits19
+    import data_io.miscnn_compat  # noqa: F401
+
+    return lambda: _notebooks_evaluation(folder)
+
+
+def _notebooks_evaluation(folder: Path) -> dict[int, dict[str, float]]:
     from data_io.datasets import kits19
     from data_io.miscnn_compat import Resampling, Sample
 
@@ -124,8 +145,10 @@ def notebooks_evaluation(folder: Path) -> None:
     step = Resampling(kits19.RECORD.spacing_mm)
     softmax = step.postprocessing(sample, softmax, activation_output=True)
     predicted = np.argmax(softmax, axis=-1)
-    for target in (1, 2):
-        _notebooks_measures(label, predicted, softmax[..., target], target)
+    return {
+        target: _notebooks_measures(label, predicted, softmax[..., target], target)
+        for target in (1, 2)
+    }
 
 
 def _notebooks_measures(
@@ -150,20 +173,22 @@ def _get_fdata(path: Path) -> np.ndarray:
     return np.asarray(nibabel.Nifti1Image.from_filename(path).get_fdata())
 
 
-def resampling(folder: Path) -> None:
+def resampling(folder: Path) -> Work:
     """Resample the image as this project does."""
     from data_io.datasets import kits19, nifti
     from data_io.resampling import SlabResampling
 
-    _resample(SlabResampling, nifti.read(folder / "data" / CASE / kits19.IMAGE))
+    path = folder / "data" / CASE / kits19.IMAGE
+    return lambda: _resample(SlabResampling, nifti.read(path))
 
 
-def miscnn_resampling(folder: Path) -> None:
+def miscnn_resampling(folder: Path) -> Work:
     """Resample the image as MIScnn does."""
     from data_io.datasets import kits19
     from data_io.miscnn_compat import Resampling
 
-    _resample(Resampling, _get_fdata(folder / "data" / CASE / kits19.IMAGE))
+    path = folder / "data" / CASE / kits19.IMAGE
+    return lambda: _resample(Resampling, _get_fdata(path))
 
 
 def _resample(step: Any, volume: np.ndarray) -> None:
@@ -175,54 +200,82 @@ def _resample(step: Any, volume: np.ndarray) -> None:
     step(kits19.RECORD.spacing_mm).preprocessing(sample, training=False)
 
 
-def preparation(folder: Path) -> None:
+def preparation(folder: Path) -> Work:
     """Prepare the case for training: image and label map, clip, z-score, cache."""
     from data_io import cache
     from data_io.datasets import kits19
     from data_io.preprocessing import Settings
 
     settings = Settings.of(kits19.RECORD, kits19.RECORD.input_shape)
-    cache.prepare(kits19, folder / "data", [CASE], settings, folder / "cache")
+    data, aside = folder / "data", folder / "cache"
+    return lambda: cache.prepare(kits19, data, [CASE], settings, aside)
 
 
-def forward_pass(folder: Path, preset: str) -> None:
+def forward_pass(preset: str) -> Callable[[Path], Work]:
     """Predict one patch with the U-Net of a preset."""
-    from data_io.datasets import kits19
-    from pipelines.training import fit, protocol
 
-    values = protocol.preset(preset, kits19.RECORD)
-    model = fit.build(values, channels=1, classes=3)
-    model.predict_on_batch(np.zeros((1, *values.input_shape, 1), np.float32))
+    def prepare(folder: Path) -> Work:
+        from data_io.datasets import kits19
+        from pipelines.training import fit, protocol
+
+        values = protocol.preset(preset, kits19.RECORD)
+        model = fit.build(values, channels=1, classes=3)
+        patch = np.zeros((1, *values.input_shape, 1), np.float32)
+        return lambda: model.predict_on_batch(patch)
+
+    return prepare
 
 
-def _forward(preset: str) -> tuple[Callable[[Path], None], tuple[int, ...]]:
+@dataclass(frozen=True)
+class _What:
+    """What is measured.
+
+    Attributes:
+        prepare: from a folder that `simulate` filled, the work.
+        shape: of the volume, or the patch.
+        target_mb: the most memory it may take; None: nothing promised.
+        peer: name of another one, to be measured in turn with it.
+        targets: the largest ratios to the peer's seconds and memory.
+    """
+
+    prepare: Callable[[Path], Work]
+    shape: tuple[int, ...]
+    target_mb: int | None = None
+    peer: str = ""
+    targets: tuple[float | None, float | None] = (None, None)
+
+
+def _patch(preset: str) -> _What:
     from data_io.datasets import kits19
     from pipelines.training import protocol
 
     shape = protocol.preset(preset, kits19.RECORD).input_shape
-    return functools.partial(forward_pass, preset=preset), shape
+    return _What(forward_pass(preset), shape)
 
 
-# What, how, of which size, and what it may take at most (None: nothing promised).
-ROWS: dict[str, tuple[Callable[[Path], None], tuple[int, ...], int | None]] = {
-    "evaluation": (evaluation, LONG, 2400),
-    "evaluation, longest case": (evaluation, LONGEST, 4000),
-    "evaluation, notebooks' way": (notebooks_evaluation, LONG, None),
-    "input resampling": (resampling, LONG, None),
-    "input resampling, MIScnn's": (miscnn_resampling, LONG, None),
-    "preparation": (preparation, LONG, None),
-    "forward pass of a patch, reduced": (*_forward("reduced"), None),
-    "forward pass of a patch, paper": (*_forward("paper"), None),
+WHAT = {
+    "evaluation": _What(
+        evaluation, LONG, 2400, "evaluation, notebooks' way", (SECONDS, MEMORY)
+    ),
+    "evaluation, longest case": _What(evaluation, LONGEST, 4000),
+    "evaluation, notebooks' way": _What(notebooks_evaluation, LONG),
+    "input resampling": _What(resampling, LONG, peer="input resampling, MIScnn's"),
+    "input resampling, MIScnn's": _What(miscnn_resampling, LONG),
+    "preparation": _What(preparation, LONG),
+    "forward pass of a patch, reduced": _patch("reduced"),
+    "forward pass of a patch, paper": _patch("paper"),
 }
 
 
 def main() -> None:
-    """Measure every row, or, in a process of its own, one."""
+    """Measure what is asked for, or, in a process of its own, one draw of it."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--output", type=Path, default=OUTPUT, metavar="CSV")
-    parser.add_argument("--only", nargs="+", default=list(ROWS), choices=ROWS)
+    parser.add_argument("--results", type=Path, default=timing.RESULTS, metavar="CSV")
+    parser.add_argument("--only", nargs="+", default=list(WHAT), choices=WHAT)
+    parser.add_argument("--draws", type=int, default=DRAWS, help="of what has a peer")
     parser.add_argument("--simulate", type=json.loads, help=argparse.SUPPRESS)
-    parser.add_argument("--measure", choices=ROWS, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", choices=WHAT, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.simulate:
@@ -230,48 +283,126 @@ def main() -> None:
     elif options.measure:
         print(json.dumps(measure(options.measure, options.folder)))
     else:
-        write_csv(options.output, COLUMNS, run_all(options.only))
+        found = draw(options.only, options.draws)
+        write_csv(options.output, COLUMNS, table(found))
+        timing.write(beside_peers(found), options.results)
 
 
 def measure(what: str, folder: Path) -> dict[str, float]:
-    """Run one row in this process.
+    """Do one thing in this process.
 
     Returns:
-        seconds, imports included, and the process's peak memory, MB (1e6 bytes).
+        seconds by the clock and of the processor, all threads together, without what
+        was imported before; the process's peak memory, MB (1e6 bytes).
     """
-    start = time.perf_counter()
-    ROWS[what][0](folder)
-    seconds = round(time.perf_counter() - start, 1)
-    return {"seconds": seconds, "peak_mb": provenance.peak_memory_mb()}
-
-
-def run_all(names: list[str]) -> list[dict[str, Any]]:
-    """Run rows, each in a process of its own, on volumes simulated for them."""
-    about = {
-        "machine": provenance.machine(),
-        "versions": "; ".join(f"{n} {v}" for n, v in provenance.versions().items()),
+    work = WHAT[what].prepare(folder)
+    start, busy = time.perf_counter(), time.process_time()
+    work()
+    return {
+        "seconds": round(time.perf_counter() - start, 2),
+        "cpu_seconds": round(time.process_time() - busy, 2),
+        "peak_mb": provenance.peak_memory_mb(),
     }
-    rows = []
+
+
+def rows(draws: int = DRAWS) -> list[timing.Row]:
+    """Measure the evaluation beside the notebooks' way, for `results.csv`.
+
+    Args:
+        draws: of each, in turn.
+
+    Returns:
+        By the clock; of the processor; peak memory.
+    """
+    return beside_peers(draw(["evaluation", WHAT["evaluation"].peer], draws))
+
+
+def draw(names: Sequence[str], draws: int) -> dict[str, Draws]:
+    """Measure, in processes of their own, on volumes simulated for them.
+
+    Args:
+        names: keys of `WHAT`.
+        draws: how often, in turn, those of which the peer is there too; others once.
+    """
+    peers = {WHAT[name].peer: name for name in names}
+    paired = {n for n in names if WHAT[n].peer in names or n in peers}
+    found: dict[str, Draws] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as place:
-        for what in names:
-            _, shape, target_mb = ROWS[what]
-            folder = Path(place) / "x".join(map(str, shape))
-            if shape in (LONG, LONGEST) and not folder.exists():
-                _call("--simulate", json.dumps(shape), "--folder", str(folder))
-            found = json.loads(_call("--measure", what, "--folder", str(folder)))
-            row = {"what": what, "shape": folder.name, **found}
-            if target_mb is not None:
-                met = found["peak_mb"] <= target_mb
-                row |= {"target_mb": target_mb, "met": "yes" if met else "no"}
-            rows.append({**row, **about})
-            print(f"{what}, {folder.name}: {found}", flush=True)
-    return rows
+        for number in range(draws):
+            for name in names:
+                if number and name not in paired:
+                    continue
+                folder = _simulated(Path(place), WHAT[name].shape)
+                said = _call("--measure", name, "--folder", str(folder))
+                found[name].append(json.loads(said))
+                print(f"{name}, {folder.name}: {found[name][-1]}", flush=True)
+    return found
+
+
+def _simulated(place: Path, shape: tuple[int, ...]) -> Path:
+    folder = place / _text(shape)
+    if shape in (LONG, LONGEST) and not folder.exists():
+        _call("--simulate", json.dumps(shape), "--folder", str(folder))
+    return folder
+
+
+def _text(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
 
 
 def _call(*arguments: str) -> str:
     command = [sys.executable, "-m", "benchmarks.evaluation_memory", *arguments]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return done.stdout.splitlines()[-1] if done.stdout else ""
+
+
+def table(found: Mapping[str, Draws]) -> list[dict[str, Any]]:
+    """Rows of `evaluation_memory.csv`: median times, highest peak of the draws."""
+    versions = provenance.versions().items()
+    about = {
+        "machine": provenance.machine(),
+        "versions": "; ".join(f"{name} {version}" for name, version in versions),
+    }
+    lines: list[dict[str, Any]] = []
+    for name, draws in found.items():
+        peak_mb, target_mb = max(d["peak_mb"] for d in draws), WHAT[name].target_mb
+        line = {
+            "what": name,
+            "shape": _text(WHAT[name].shape),
+            "n": len(draws),
+            "seconds": statistics.median(d["seconds"] for d in draws),
+            "cpu_seconds": statistics.median(d["cpu_seconds"] for d in draws),
+            "peak_mb": peak_mb,
+        }
+        if target_mb is not None:
+            met = "yes" if peak_mb <= target_mb else "no"
+            line |= {"target_mb": target_mb, "met": met}
+        lines.append(line | about)
+    return lines
+
+
+def beside_peers(found: Mapping[str, Draws]) -> list[timing.Row]:
+    """Times and peak memory of all that was measured in turn with a peer."""
+    return [
+        timing.compare(
+            "evaluation",
+            f"{name}: {kind}",
+            what.shape,
+            np.array([draw[key] for draw in found[name]]),
+            (what.peer, np.array([draw[key] for draw in found[what.peer]])),
+            ("numpy", "scipy", "miscnn", "scikit-image"),
+            target,
+            unit=unit,
+            backend="",
+        )
+        for name, what in WHAT.items()
+        if name in found and what.peer in found
+        for kind, key, unit, target in (
+            ("time", "seconds", "s", what.targets[0]),
+            ("processor time", "cpu_seconds", "s", what.targets[0]),
+            ("peak memory", "peak_mb", "MB", what.targets[1]),
+        )
+    ]
 
 
 if __name__ == "__main__":

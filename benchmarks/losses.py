@@ -17,7 +17,8 @@ import numpy as np
 
 import losses
 from benchmarks import timing
-from pipelines.training import unet
+from pipelines.training import fit
+from pipelines.training.protocol import Protocol
 
 __all__ = ["against_monai", "in_a_step", "value_and_gradient"]
 
@@ -108,8 +109,9 @@ def in_a_step(
         image: shape of the images, (N, rows, columns).
         filters: of the network's first level.
     """
-    model = unet.UNet(filters).create_model_2D((*image[1:], 3), CLASSES)
-    model.compile(optimizer=keras.optimizers.SGD(0.1), loss=losses.by_name("DSC++"))
+    values = Protocol(image[1:], filters)
+    model = fit.build(values, 3, CLASSES)
+    fit.compile_model(model, values, losses.by_name("DSC++"))
     indices, logits = labels_and_logits((*image, CLASSES))
     y_true = np.eye(CLASSES, dtype="float32")[indices]
     y_pred = keras.ops.convert_to_numpy(keras.ops.softmax(logits))

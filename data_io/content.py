@@ -119,4 +119,5 @@ def _remember(path: Path, value: dict[str, Any]) -> None:
         aside.write_text(json.dumps(value), encoding="utf-8")
         aside.replace(path)
     except OSError:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink()

@@ -174,7 +174,9 @@ def _array(path: Path) -> tuple[str, np.ndarray]:
             array = np.load(path, allow_pickle=False)
         if array.dtype.kind == "f" and array.size and np.isfinite(array).all():
             return "float", array
-        found = f"{array.dtype} of shape {array.shape}, or not finite"
+        found = f"{array.dtype} of shape {array.shape}"
+        if array.dtype.kind == "f":
+            found += f", {(~np.isfinite(array)).sum()} values NaN or infinite"
     except (OSError, ValueError, EOFError) as error:
         if isinstance(error, InputError):
             raise

@@ -44,6 +44,7 @@ __all__ = [
     "Sample",
     "crop_patch",
     "pad_patch",
+    "standard_unet",
 ]
 
 _KERAS_PARTS = ("backend", "callbacks", "layers", "models", "optimizers", "utils")
@@ -117,6 +118,7 @@ with _stand_ins():
     from miscnn.neural_network.architecture.abstract_architecture import (
         Abstract_Architecture,
     )
+    from miscnn.neural_network.architecture.unet import standard as standard_unet
     from miscnn.processing.data_augmentation import Data_Augmentation
     from miscnn.processing.preprocessor import Preprocessor as _Preprocessor
     from miscnn.processing.subfunctions import resampling as _resampling

@@ -83,6 +83,13 @@ def audit(
     report = Report(record.title, root, counts_of(dataset, root), name=record.name)
     report.problems += [Finding("layout", text) for text in dataset.check(root)]
     facts = examine(dataset, root, state, report, progress, jobs)
+    named = {problem.file for problem in report.problems if problem.file}
+    # Of a folder in a file's place both are true; what was opened says more.
+    report.problems = [
+        problem
+        for problem in report.problems
+        if problem.file or problem.message.partition(": ")[0] not in named
+    ]
     axes = getattr(dataset, "AXES", record.axes)
     for case, by_role in facts.items():
         for role, known in by_role.items():
@@ -92,6 +99,7 @@ def audit(
     report.warnings += [*dataset.remarks(root), *empty(dataset, root, facts)]
     report.warnings += [*overlapping(facts), *empty_objects(dataset, root, facts)]
     report.warnings += [*converted(record, facts), *cut_at_half(facts)]
+    report.warnings += whole(dataset, root, facts)
     return report
 
 
@@ -355,6 +363,18 @@ def cut_at_half(facts: Mapping[str, Mapping[str, Facts]]) -> list[str]:
         f"{len(greys)} of {len(facts)} masks have greys ({sum(greys.values())} pixels "
         "between 0 and 255): foreground from 128 on, such as in case "
         f"{next(iter(greys))}"
+    ]
+
+
+def whole(
+    dataset: ModuleType, root: Path, facts: Mapping[str, Mapping[str, Facts]]
+) -> list[str]:
+    """Returns a warning for each mask without background, where that is no problem."""
+    return [
+        f"{relative(dataset.roles(root, case)[role], root)} has no background"
+        for case, by_role in facts.items()
+        for role, known in by_role.items()
+        if role.startswith("observer") and known.get("mask", {}).get("foreground") == 1
     ]
 
 

@@ -224,7 +224,7 @@ def _require_other_folder(output: Path, images: Path, run: runs.Run | None) -> N
     if output.resolve() in {place.resolve() for place in taken}:
         raise InputError(
             f"--output {output}: expected another folder than that of images or masks, "
-            "whose files would be replaced"
+            "received theirs, whose files would be replaced; choose another"
         )
 
 
@@ -390,6 +390,6 @@ def _measure(
 
 def _slabs(
     softmax: _Array, is_3d: bool, shape: tuple[int, ...]
-) -> Iterable[tuple[slice, _Array]]:
+) -> Iterable[tuple[Any, _Array]]:
     """Probabilities in hand at native resolution, as `stored.slabs` reads them."""
-    return native.slabs(softmax, shape) if is_3d else [(slice(None), softmax)]
+    return native.slabs(softmax, shape) if is_3d else [(..., softmax)]

@@ -36,6 +36,15 @@ def main(typed: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"dscpp: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.filename is None:
+            raise  # Of no file: nothing that its rights or a disk would mend.
+        print(
+            f"dscpp: {error.filename}: expected a place that can be used, found: "
+            f"{error.strerror}. Mend its rights, free space, or name another.",
+            file=sys.stderr,
+        )
+        return 2
     except KeyboardInterrupt:
         print("dscpp: stopped; the same command goes on from here", file=sys.stderr)
         return 130

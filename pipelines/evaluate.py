@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
 from data_io import datasets
 from pipelines import provenance, stored
 from pipelines import run as runs
-from pipelines.measure import histograms, metrics
+from pipelines.measure import histograms, metrics, voxels
 from pipelines.measure.regions import BAND, band, band_radius
 
 __all__ = ["COLUMNS", "evaluate", "measure", "measure_case", "write"]
@@ -25,7 +26,12 @@ __all__ = ["COLUMNS", "evaluate", "measure", "measure_case", "write"]
 COLUMNS = (*runs.CASE_KEYS, *metrics.COLUMNS)
 _PAIR = ("observer1", "observer2")
 
+_MOST_THREADS = 8  # one brings the slabs, and does not keep more busy
+
 _Array = npt.NDArray[Any]
+_Slab = tuple[Any, _Array]
+_Item = TypeVar("_Item")
+_Found = TypeVar("_Found")
 
 
 def evaluate(run: runs.Run, root: Path) -> None:
@@ -83,9 +89,12 @@ def measure_case(
     root: Path,
     split: str,
     case: str,
-    slabs_of: Callable[[tuple[int, ...]], Iterable[tuple[slice, _Array]]],
+    slabs_of: Callable[[tuple[int, ...]], Iterable[_Slab]],
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Measure one case in one pass over its voxels: all regions, observers, targets.
+
+    Slabs are measured side by side, and what was found is added in their order: it does
+    not depend on the number of cores.
 
     Args:
         module: of the data set.
@@ -101,16 +110,20 @@ def measure_case(
     regions = _regions(module, root, case, references)
     names = dict(enumerate(module.record(root).classes))
     del names[0]
-    tallies = {region: _Tally(names, references) for region in regions}
     shape = next(iter(references.values())).shape
-    for part, softmax in slabs_of(shape):
-        labels = {
-            reference: np.ascontiguousarray(label[part])
-            for reference, label in references.items()
-        }
-        for region, mask in regions.items():
-            if mask[part].any():  # else there is nothing to measure
-                tallies[region].add(softmax, labels, mask[part])
+
+    def measure_slab(slab: _Slab) -> dict[str, _Tally]:
+        where, softmax = slab
+        labels = {name: label[where] for name, label in references.items()}
+        found = {region: _Tally(names, references) for region in regions}
+        for region, tally in found.items():
+            tally.add(softmax, labels, regions[region][where])
+        return found
+
+    tallies = {region: _Tally(names, references) for region in regions}
+    for found in _side_by_side(measure_slab, slabs_of(shape)):
+        for region, tally in found.items():
+            tallies[region].join(tally)
     rows, pairs = [], []
     for target, name in names.items():
         for region, tally in tallies.items():
@@ -136,8 +149,26 @@ def _regions(
     return regions
 
 
+def _side_by_side(
+    function: Callable[[_Item], _Found], items: Iterable[_Item]
+) -> Iterator[_Found]:
+    """Call a function on items in threads: its results, in the items' order.
+
+    Only as many items are drawn ahead as there are threads.
+    """
+    threads = min(_MOST_THREADS, os.cpu_count() or 1)
+    waiting: deque[Future[_Found]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
 class _Tally:
-    """What is summed up in one region of a case, slab after slab.
+    """What is summed up in one region of a case.
 
     Args:
         targets: the classes to measure.
@@ -150,29 +181,43 @@ class _Tally:
             name: metrics.CaseMetrics(self._targets) for name in references
         }
         self._counts: dict[tuple[str, int], Any] = defaultdict(int)
-        self._sums: dict[tuple[str, int], Any] = defaultdict(float)
+        self._sums: dict[int, Any] = defaultdict(float)
         self._pairs: dict[int, Any] = defaultdict(int)
 
     def add(self, softmax: _Array, labels: Mapping[str, _Array], mask: _Array) -> None:
         for name, label in labels.items():
-            self._measures[name].add(label, softmax, mask)
-            for target in self._targets:
-                counts, sums = histograms.count_with_sums(
-                    softmax[..., target], label == target, mask
-                )
+            self._measures[name].check(label, softmax)
+        for cut, p in voxels.blocks(list(labels.values()), softmax, mask):
+            self._add_block(dict(zip(labels, cut, strict=True)), p)
+
+    def _add_block(self, labels: Mapping[str, _Array], p: _Array) -> None:
+        for name, label in labels.items():
+            self._measures[name].add_block(label, p)
+        for target in self._targets:
+            truth = {name: label == target for name, label in labels.items()}
+            bins = histograms.bins_of(p[target])
+            self._sums[target] += histograms.sum_bins(bins, p[target])
+            for name in labels:
+                counts = histograms.count_bins(bins, [truth[name]])
                 self._counts[name, target] += counts
-                self._sums[name, target] += sums
-        if all(name in labels for name in _PAIR):
-            for target in self._targets:
-                first, second = (labels[name] == target for name in _PAIR)
-                self._pairs[target] += histograms.count_pair(
-                    softmax[..., target], first, second, mask
-                )
+            if all(name in labels for name in _PAIR):
+                both = [truth[name] for name in _PAIR]
+                self._pairs[target] += histograms.count_bins(bins, both)
+
+    def join(self, other: _Tally) -> None:
+        """Add what another one summed up, of the same targets and observers."""
+        for name, measures in other._measures.items():
+            self._measures[name].join(measures)
+        for key, counts in other._counts.items():
+            self._counts[key] += counts
+        for target, sums in other._sums.items():
+            self._sums[target] += sums
+        for target, counts in other._pairs.items():
+            self._pairs[target] += counts
 
     def rows(self, target: int) -> Iterator[dict[str, Any]]:
         for name, measures in self._measures.items():
-            key = name, target
-            binned = {"counts": self._counts[key], "sums": self._sums[key]}
+            binned = {"counts": self._counts[name, target], "sums": self._sums[target]}
             yield {"reference": name, **binned, **measures.of(target)}
 
     def pairs(self, target: int) -> Iterator[dict[str, Any]]:

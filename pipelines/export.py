@@ -109,10 +109,8 @@ def write_probabilities(
 def _blocks(softmax: _Array, shape: tuple[int, ...]) -> Iterator[_Array]:
     """Probabilities at native resolution in the order of a NIfTI file."""
     for channel in range(softmax.shape[-1]):
-        # A file runs along its first axis fastest, an array along its last.
-        backwards = softmax[..., channel].T[..., np.newaxis]
-        for _, slab in native.slabs(backwards, shape[::-1]):
-            yield slab[..., 0].T
+        for _, slab in native.slabs(softmax[..., channel, np.newaxis], shape):
+            yield slab[..., 0]
 
 
 def native_labels(

@@ -251,7 +251,7 @@ class Run:
                 "delete the run folder and train again"
             ) from error
         if not isinstance(record, dict) or record.get("format") != FORMAT:
-            found = record.get("format") if isinstance(record, dict) else type(record)
+            found = record.get("format") if isinstance(record, dict) else "no object"
             raise InputError(
                 f"{path}: expected format {FORMAT}, found {found}; this run "
                 "was written by another version: use that version or train again"
@@ -311,6 +311,20 @@ class Run:
                 f"{self.folder}: expected a run that is {state!r}, found "
                 f"{self.state!r}; run `{command}` first"
             )
+
+    def require_measures(self) -> None:
+        """Refuse measures that are not the ones the run wrote: edited, merged, cut off.
+
+        Files that are not there are not looked at: old runs may lack one.
+        """
+        for name in ("cases.csv", "histograms.npz"):
+            path, expected = self.path(name), self.record.get("files", {}).get(name)
+            if expected and path.is_file() and file_hash(path) != expected:
+                raise InputError(
+                    f"{path}: expected the file that {RECORD} describes (SHA-256 "
+                    f"{expected[:12]}...), found another; restore it, or run "
+                    f"`dscpp evaluate --again --run {self.folder}`"
+                )
 
     def require_same(self, wanted: Mapping[str, Any]) -> None:
         """Refuse to go on when the command asks for something else than the run is.

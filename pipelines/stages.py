@@ -130,6 +130,8 @@ def evaluate(
             # The measures come last: with them the run is done, picture and all.
             show.picture(run, root)
             evaluation.evaluate(run, root)
+        else:
+            run.require_measures()
     return run
 
 
@@ -421,10 +423,21 @@ def _require_same_split(run: runs.Run, task: Task, root: Path, work: Path) -> No
     run.require_same({"split": _split(task, root, work)})
 
 
+def _has(module: Any, root: Path, case: str) -> bool:
+    """Whether any file of a case is there."""
+    return any(path.exists() for path in module.files(root, case))
+
+
 def _require_same_data(run: runs.Run, task: Task, root: Path, work: Path) -> None:
     """A finished run must have been made from the data that are given."""
     module = task.module
     known = set(splits.cases(module, root))
-    cases = [case for ids in _split_of(run).values() for case in ids if case in known]
+    cases = [case for ids in _split_of(run).values() for case in ids]
+    gone = [case for case in cases if case not in known or not _has(module, root, case)]
+    if gone:
+        raise InputError(
+            f"{run.folder}: expected the {len(cases)} cases of its split in {root}, "
+            f"found {len(gone)} gone: {', '.join(gone[:3])}. Put them back."
+        )
     hashes = content.content(module, root, cases, work / "cache")
     run.require_same({"data_hash": content.data_hash(hashes)})

@@ -20,6 +20,8 @@ __all__ = ["PROBABILITIES", "SPLITS", "cases", "path", "probabilities", "slabs",
 
 PROBABILITIES = "probabilities"
 SPLITS = ("validation", "test")
+_SLICES = 16  # looked at together
+_SLACK, _SUM_SLACK = 1e-5, 1e-2  # as the measures take them
 
 _Array = npt.NDArray[Any]
 
@@ -47,7 +49,8 @@ def probabilities(run: runs.Run, case: str, shape: tuple[int, ...]) -> _Array:
         Softmax values, (*shape, C), float32, memory-mapped.
 
     Raises:
-        InputError: the file is missing, damaged or of another shape.
+        InputError: the file is missing, damaged, of another shape or type, or holds no
+            probabilities: outside [0, 1], NaN, or not summing to 1.
     """
     file = path(run, case)
     try:
@@ -58,12 +61,30 @@ def probabilities(run: runs.Run, case: str, shape: tuple[int, ...]) -> _Array:
             f"be read ({error}). They are not kept in git: run "
             f"`dscpp predict --again --run {run.folder}` where the weights are"
         ) from error
-    if found.shape[:-1] != tuple(shape):
-        raise InputError(
-            f"{file}: expected shape {tuple(shape)} and classes, found {found.shape}; "
-            f"run `dscpp predict --again --run {run.folder}`"
-        )
+    classes = run.record.get("classes")  # runs of before they were kept have none
+    number = len(classes) if classes else (0, *found.shape)[-1]
+    wrong = _wrong(found, (*shape, number))
+    if wrong:
+        again = f"run `dscpp predict --again --run {run.folder}`"
+        raise InputError(f"{file}: expected {wrong}; {again}")
     return np.asarray(found)
+
+
+def _wrong(found: _Array, shape: tuple[int, ...]) -> str:
+    """Says why an array is not the probabilities of this shape; "" where it is."""
+    if found.shape != shape:
+        return f"shape {shape}, the last classes, found {found.shape}"
+    if found.dtype != np.float32:
+        return f"float32, found {found.dtype}"
+    for start in range(0, len(found), _SLICES):
+        part = found[start : start + _SLICES]
+        low, high = float(part.min()), float(part.max())
+        if not -_SLACK <= low <= high <= 1 + _SLACK:
+            return f"probabilities in [0, 1], found {low:g} to {high:g}"
+        off = float(np.abs(part.sum(axis=-1) - 1).max())
+        if off > _SUM_SLACK:
+            return f"probabilities that sum to 1, found a sum off by {off:g}"
+    return ""
 
 
 def volume(
@@ -92,7 +113,7 @@ def volume(
 
 def slabs(
     run: runs.Run, module: ModuleType, root: Path, case: str, shape: tuple[int, ...]
-) -> Iterator[tuple[slice, _Array]]:
+) -> Iterator[tuple[Any, _Array]]:
     """Read a case's probabilities at native resolution, of volumes slab by slab.
 
     Args:
@@ -103,8 +124,8 @@ def slabs(
         shape: the native spatial shape, from its label.
 
     Yields:
-        which part of the first axis (of an image all of it); softmax values there,
-        (n, *shape[1:], C), float32.
+        where, an index of a volume's last axis (of an image all of it); softmax values
+        there, (*spatial, C), float32.
 
     Raises:
         InputError: as `probabilities`.
@@ -112,4 +133,4 @@ def slabs(
     if module.record(root).is_3d:
         yield from native.slabs(volume(run, module, root, case)[0], shape)
     else:
-        yield slice(None), probabilities(run, case, shape)
+        yield ..., probabilities(run, case, shape)

@@ -91,6 +91,6 @@ def _measured(module: ModuleType, root: Path, run: runs.Run) -> tuple[_Rows, _Ro
 
 def _softmax(
     p: npt.NDArray[Any], shape: tuple[int, ...]
-) -> Iterable[tuple[slice, npt.NDArray[Any]]]:
+) -> Iterable[tuple[Any, npt.NDArray[Any]]]:
     """All of an image at once, as `stored.slabs` gives it."""
-    return [(slice(None), np.stack([1 - p, p], axis=-1).reshape(*shape, 2))]
+    return [(..., np.stack([1 - p, p], axis=-1).reshape(*shape, 2))]

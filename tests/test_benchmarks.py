@@ -12,7 +12,9 @@ import losses
 from benchmarks import epoch as epoch_benchmark
 from benchmarks import losses as loss_benchmark
 from benchmarks import page, samples, timing
+from benchmarks import step as step_benchmark
 from data_io.batches import Batches
+from pipelines.training.protocol import Protocol
 
 
 def test_functions_are_called_in_turn_and_warm_up_is_not_timed() -> None:
@@ -174,3 +176,41 @@ def test_the_table_has_what_was_wanted_and_of_losses_the_slowest() -> None:
         f"| loss DSC | {backend} | 2x3 | 20 ms | 1000 ms | peer | 2 % | 5 % | yes |",
         f"| second start | {backend} | 2x3 | 3000 ms | 1000 ms | peer | 3 | 1 | no |",
     ]
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize(
+    ("shape", "channels", "classes"), [((16, 32), 3, 2), ((8, 4, 12), 1, 3)]
+)
+def test_the_peers_step_is_ours(
+    shape: tuple[int, ...], channels: int, classes: int
+) -> None:
+    protocol = Protocol(shape, filters=2, depth=1)
+    ours, peer = step_benchmark.pair(protocol, channels, classes)
+    if keras.backend.backend() == "jax":
+        assert peer is None
+        return
+    assert peer is not None
+    # Three steps: equal weights, loss, gradients and optimisers.
+    for _ in range(3):
+        assert ours() == pytest.approx(peer[1](), rel=1e-4)
+
+
+@pytest.mark.backend
+def test_a_step_is_timed_beside_its_peer() -> None:
+    (row,) = step_benchmark.beside_peer((16, 32), draws=1, filters=2, depth=1)
+    assert (row.part, row.what) == ("step", "training step, U-Net, 2 filters")
+    assert (row.shape, row.unit, row.device) == ("1x16x32x3", "ms", "CPU")
+    peers = {"torch": "plain PyTorch", "tensorflow": "MIScnn"}
+    backend = keras.backend.backend()
+    assert row.peer == (f"{peers[backend]}, same U-Net" if backend in peers else "")
+    assert row.target == ("1.05" if backend in peers else "")
+
+
+@pytest.mark.backend
+def test_a_network_of_another_shape_is_no_peer() -> None:
+    plain_torch = pytest.importorskip("benchmarks.plain_torch", exc_type=ImportError)
+    network = plain_torch.PlainUNet(2, 3, 2, filters=2, depth=1)
+    weights = [np.zeros(tuple(p.shape), "float32") for p in network.parameters()]
+    with pytest.raises(ValueError, match="expected a weight of shape"):
+        network.take(weights)

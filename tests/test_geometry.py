@@ -110,7 +110,7 @@ def test_labels_survive_there_and_back(name, tmp_path, monkeypatch):
     label = draw(shape)
     write(tmp_path / CASE, label, axes(spacing_mm))
     # Several slabs, the last one thinner.
-    monkeypatch.setattr(native, "_VOXELS", 10 * shape[1] * shape[2])
+    monkeypatch.setattr(native, "_VOXELS", 10 * shape[0] * shape[1])
     softmax, path = there_and_back(tmp_path, CASE, SETTINGS)
     extent = np.array(shape) * spacing_mm
     grid_mm = np.array(kits19.RECORD.spacing_mm)

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from data_io.errors import InputError
-from pipelines.measure import metrics
+from pipelines.measure import voxels
 from pipelines.measure.histograms import (
     EDGES,
     THRESHOLDS,
     Histograms,
+    bins_of,
     centres,
     confusion,
     count,
@@ -171,12 +172,12 @@ def test_mask_is_the_same_as_cropping():
     )
 
 
-def test_slabs_do_not_change_the_result(monkeypatch):
+def test_blocks_do_not_change_the_result(monkeypatch):
     rng = np.random.default_rng(2)
     p, label = rng.random((9, 4, 3)), rng.integers(0, 2, (9, 4, 3))
     mask = rng.random(p.shape) < 0.2
     whole = count(p, label, mask)
-    monkeypatch.setattr(metrics, "_SLAB_VOXELS", 13)
+    monkeypatch.setattr(voxels, "_BLOCK", 13)
     np.testing.assert_array_equal(count(p, label, mask), whole)
 
 
@@ -186,6 +187,30 @@ def test_float32_is_compared_as_float64():
     counts = count(p, np.ones(2, int))
     assert confusion(counts, 0.35)[0] == 0
     assert confusion(counts, 0.05)[0] == 2
+
+
+def neighbours(values, steps=3):
+    """Float32 values in [0, 1], and the next ones on both sides."""
+    found = [np.asarray(values, dtype=np.float32)]
+    for towards in (0, 1):
+        value = found[0]
+        for _ in range(steps):
+            value = np.nextafter(value, np.float32(towards))
+            found.append(value)
+    return np.unique(np.concatenate(found))
+
+
+def test_bins_of_float32_are_those_of_a_search():
+    # Wherever a bin could begin one number too early or too late: at each edge, at each
+    # end of what the table takes as one, at 0 and 1. Between those nothing changes.
+    bits = np.arange(0, 1 << 32, 1 << 16, dtype=np.uint64).astype(np.uint32)
+    ends = bits.view(np.float32)
+    ends = ends[(ends >= 0) & (ends <= 1)]
+    p = neighbours(np.concatenate([EDGES, ends, 1 - ends, [0.5]]))
+    assert p.min() == 0
+    assert p.max() == 1
+    expected = np.searchsorted(EDGES[1:-1], p.astype(np.float64), side="right")
+    np.testing.assert_array_equal(bins_of(p), expected)
 
 
 def test_a_half_is_positive_here_and_background_for_argmax():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.spatial import distance
 
-from pipelines.measure import metrics
+from pipelines.measure import metrics, voxels
 from pipelines.measure.metrics import case_metrics, overlap_scores
 
 # Two rows, three columns; argmax gives 2 TP, 2 FP, 1 FN, 1 TN.
@@ -186,15 +186,15 @@ def test_what_lies_outside_the_mask_may_be_anything():
     assert case_metrics(label, probabilities, 1, mask)["n_voxels"] == 5
 
 
-@pytest.mark.parametrize("voxels", [1, 7, 20, 60])
-def test_slabs_do_not_change_the_result(monkeypatch, voxels):
+@pytest.mark.parametrize("size", [1, 7, 20, 60])
+def test_blocks_do_not_change_the_result(monkeypatch, size):
     rng = np.random.default_rng(4)
     label = rng.integers(0, 2, (11, 3, 2))
-    # Transposed, so that no slab is contiguous.
+    # Transposed, so that no block is contiguous.
     probabilities = np.moveaxis(rng.dirichlet([1, 1], (2, 3, 11)), (0, 2), (2, 0))
     mask = rng.random(label.shape) < 0.3
     whole = case_metrics(label, probabilities, 1, mask)
-    monkeypatch.setattr(metrics, "_SLAB_VOXELS", voxels)
+    monkeypatch.setattr(voxels, "_BLOCK", size)
     assert_same(case_metrics(label, probabilities, 1, mask), whole)
 
 
@@ -211,6 +211,17 @@ def test_parts_one_after_the_other_are_the_whole(case, data):
     for target in targets:
         whole = case_metrics(label, probabilities, target, mask)
         assert_same(parts.of(target), whole)
+
+
+@settings(deadline=None, max_examples=50)
+@given(cases())
+def test_the_order_in_memory_does_not_matter(case):
+    label, probabilities, target, mask = case
+    backwards = (np.asfortranarray(array) for array in (label, probabilities))
+    planes = np.moveaxis(np.moveaxis(probabilities, -1, 0).copy(), 0, -1)
+    expected = case_metrics(label, probabilities, target, mask)
+    assert_same(case_metrics(*backwards, target, mask), expected)
+    assert_same(case_metrics(label, planes, target, mask), expected)
 
 
 def test_no_part_is_no_case():

@@ -405,7 +405,8 @@ def test_one_image_and_a_model_alone(run, tmp_path):
     names = sorted(path.name for path in (tmp_path / "with").iterdir())
     assert names == ["a1.npy", "a1.png"]
     found = [np.load(tmp_path / out / "a1.npy") for out in ("with", "bare")]
-    np.testing.assert_array_equal(found[0], found[1])
+    # Beside its run a network has its fast form, alone the plain one of its file.
+    np.testing.assert_allclose(found[0], found[1], atol=1e-5)
 
 
 def test_what_cannot_be_predicted_is_named(run, tmp_path, capsys):

@@ -28,6 +28,22 @@ def test_the_band_ends_at_the_border_and_does_not_wrap():
     assert found[:3, :2, 2:].all()
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_the_band_is_what_is_near_each_voxel(order):
+    random = np.random.default_rng(0)
+    label = np.asarray(random.random((17, 12, 20)) < 0.002, order=order)
+    label[:, :2] = label[..., 15:] = False
+    radius = (2, 0, 4)
+    expected = np.zeros(label.shape, bool)
+    for voxel in np.argwhere(label):
+        first = np.maximum(voxel - radius, 0)
+        expected[tuple(map(slice, first, voxel + radius + 1))] = True
+    found = band(label, radius)
+    np.testing.assert_array_equal(found, expected)
+    assert 0 < found.sum() < found.size
+    assert found.flags[f"{order}_CONTIGUOUS"]  # what is measured lies alike
+
+
 def test_nothing_is_near_where_there_is_no_structure():
     assert not band(np.zeros((5, 5)), (3, 3)).any()
 

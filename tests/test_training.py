@@ -381,7 +381,7 @@ def test_a_model_that_is_not_the_runs_is_refused(data, work, tmp_path, done):
     with pytest.raises(InputError, match="the run's own weights"):
         stages.predict(run.folder, data, work)
     run.path("model.keras").write_text("no model")
-    with pytest.raises(InputError, match="cannot be loaded"):
+    with pytest.raises(InputError, match="no whole archive"):
         stages.predict(run.folder, data, work)
     run.path("model.keras").unlink()
     with pytest.raises(InputError, match="not kept in git"):

@@ -13,7 +13,7 @@ from data_io.errors import InputError
 from data_io.miscnn_compat import Resampling, Sample
 from pipelines import cli, evaluate, export, show
 from pipelines import run as runs
-from pipelines.measure import histograms, metrics, regions
+from pipelines.measure import histograms, metrics, regions, voxels
 from pipelines.training.task import Task
 
 CASE = "case_00003"
@@ -72,7 +72,7 @@ def volume(tmp_path):
 
 @pytest.mark.parametrize("planes", [1, 4, 100])
 def test_measures_slab_by_slab_are_those_of_the_whole(monkeypatch, volume, planes):
-    monkeypatch.setattr(native, "_VOXELS", planes * SHAPE[1] * SHAPE[2])
+    monkeypatch.setattr(native, "_VOXELS", planes * SHAPE[0] * SHAPE[1])
     rows, pairs = evaluate.measure(volume.run, kits19, volume.root, [("test", CASE)])
     whole = miscnn(softmax_of(GRID), SHAPE)
     near = regions.band(volume.label, regions.band_radius(3, SPACING_MM))
@@ -89,6 +89,29 @@ def test_measures_slab_by_slab_are_those_of_the_whole(monkeypatch, volume, plane
         expected = metrics.case_metrics(volume.label, whole, target, mask)
         for name, value in expected.items():
             assert row[name] == pytest.approx(value, rel=1e-5), name
+
+
+def test_measures_do_not_depend_on_the_number_of_cores(monkeypatch, volume):
+    monkeypatch.setattr(native, "_VOXELS", SHAPE[0] * SHAPE[1])
+    found = []
+    for cores in (1, 2, 5):
+        monkeypatch.setattr(evaluate.os, "cpu_count", lambda cores=cores: cores)
+        cases = [("test", CASE)]
+        found.append(evaluate.measure(volume.run, kits19, volume.root, cases)[0])
+    for rows in found[1:]:
+        for row, first in zip(rows, found[0], strict=True):
+            assert row.keys() == first.keys()
+            for name, value in first.items():
+                np.testing.assert_array_equal(row[name], value)  # to the last bit
+
+
+def test_a_mistake_in_a_slab_is_raised(monkeypatch, volume):
+    monkeypatch.setattr(native, "_VOXELS", SHAPE[0] * SHAPE[1])
+    softmax = softmax_of(GRID)
+    softmax[:, :, -1] = np.nan
+    np.save(volume.run.path("probabilities") / f"{CASE}.npy", softmax)
+    with pytest.raises(ValueError, match=r"values in \[0, 1\], received nan"):
+        evaluate.measure(volume.run, kits19, volume.root, [("test", CASE)])
 
 
 def test_probabilities_of_another_grid_are_refused(volume):
@@ -127,7 +150,7 @@ def test_the_picture_is_drawn(volume):
 
 @pytest.mark.parametrize("planes", [2, 100])
 def test_nifti_files_lie_on_the_grid_of_the_image(monkeypatch, volume, planes):
-    monkeypatch.setattr(native, "_VOXELS", planes * SHAPE[1] * SHAPE[2])
+    monkeypatch.setattr(native, "_VOXELS", planes * SHAPE[0] * SHAPE[1])
     (path,) = export.volumes(volume.run, volume.root, with_probabilities=True)
     assert path == volume.run.path("nifti") / f"{CASE}.nii.gz"
     given = nibabel.load(volume.root / CASE / kits19.IMAGE)
@@ -185,15 +208,15 @@ def test_the_command_writes_nifti_files(volume, tmp_path, capsys):
 
 
 def test_a_volume_is_measured_in_a_fraction_of_its_softmax(monkeypatch, volume):
-    shape = (240, 60, 50)
+    shape = (240, 120, 100)
     label = np.zeros(shape, np.uint8)
     for name in (kits19.IMAGE, kits19.LABEL):
         file = nibabel.Nifti1Image(label, affine_of(KITS19))
         nibabel.save(file, volume.root / CASE / name)
     softmax = np.full((*shape, 3), 1 / 3, np.float32)
     np.save(volume.run.path("probabilities") / f"{CASE}.npy", softmax)
-    monkeypatch.setattr(native, "_VOXELS", 2 * shape[1] * shape[2])
-    monkeypatch.setattr(metrics, "_SLAB_VOXELS", 2 * shape[1] * shape[2])
+    monkeypatch.setattr(native, "_VOXELS", 2 * shape[0] * shape[1])
+    monkeypatch.setattr(voxels, "_BLOCK", 2 * shape[0] * shape[1])
     tracemalloc.start()
     try:
         evaluate.measure(volume.run, kits19, volume.root, [("test", CASE)])

@@ -264,6 +264,40 @@ def test_a_child_of_a_leader_that_is_gone_does_not_start(tmp_path):
     assert code == leader.ENDED
 
 
+def environment(jobs, tmp_path):
+    """What the runs of a call with so many jobs are started with."""
+    return reproduce.Call(
+        None, (), tmp_path, tmp_path, tmp_path, tmp_path, jobs
+    )._environment()
+
+
+@pytest.mark.parametrize(("jobs", "threads"), [(2, "4"), (3, "2"), (16, "1")])
+def test_runs_at_a_time_share_cores_and_gpu(tmp_path, monkeypatch, jobs, threads):
+    monkeypatch.setattr(reproduce.pool, "processors", lambda: 8)
+    for name in reproduce.shared(jobs):
+        monkeypatch.delenv(name, raising=False)
+    found = environment(jobs, tmp_path)
+    assert found["OMP_NUM_THREADS"] == found["PJRT_NPROC"] == threads
+    assert found["TF_NUM_INTRAOP_THREADS"] == threads
+    assert found["TF_NUM_INTEROP_THREADS"] == threads
+    assert found["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
+    assert found["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+
+
+def test_what_the_user_has_set_comes_first(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "true")
+    found = environment(2, tmp_path)
+    assert found["OMP_NUM_THREADS"] == "7"
+    assert found["XLA_PYTHON_CLIENT_PREALLOCATE"] == "true"
+
+
+def test_a_run_alone_has_all_of_the_machine(tmp_path, monkeypatch):
+    for name in reproduce.shared(2):
+        monkeypatch.delenv(name, raising=False)
+    assert not reproduce.shared(2).keys() & environment(1, tmp_path).keys()
+
+
 # --- the tiny configuration, through the same rules ------------------------------
 
 

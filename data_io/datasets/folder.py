@@ -199,7 +199,8 @@ def verify(root: Path) -> Report:
     about, own = _about(root), record(root)
     counts = {"to be split": len(about["cases"])}
     copies = {key: about.get(key, {}) for key in ("pixels", "turned")}
-    return Report(own.title, Path(root), counts, name=own.name, **copies)
+    first = next(iter(about["cases"].values()))["image"]
+    return Report(own.title, Path(first).parent, counts, name=own.name, **copies)
 
 
 def is_volume(path: Path) -> bool:

@@ -66,12 +66,13 @@ class Geometry:
         than 37 degrees off.
         """
         said = self.header["sform_code"] or self.header["qform_code"]
-        if not (said and np.isfinite(self.affine).all()):
+        sizes = voxel_sizes(self.affine)
+        if not (said and np.isfinite(self.affine).all() and (sizes > 0).all()):
             return None
         first, second, third = np.nan_to_num(io_orientation(self.affine)[:, 0])
         found = (int(first), int(second), int(third))
         along = np.abs(self.affine[found, range(3)])
-        return found if (along >= _OBLIQUE * voxel_sizes(self.affine)).all() else None
+        return found if (along >= _OBLIQUE * sizes).all() else None
 
 
 def geometry(path: Path) -> Geometry:
@@ -139,7 +140,7 @@ def read_label(path: Path) -> np.ndarray:
     """
     found = read(path)
     with np.errstate(invalid="ignore"):  # NaN is refused below
-        label = found.astype(np.uint8)
+        label = found.astype(np.uint8, copy=False)
     if label.dtype != found.dtype and not np.array_equal(label, found):
         raise InputError(
             f"{path}: expected class numbers, 0 to 255, found values from "

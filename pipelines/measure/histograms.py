@@ -8,6 +8,7 @@ counts stands the mean probability in each bin, so that the confidence of a bin 
 the network said, not the bin's centre.
 """
 
+import functools
 import io
 import math
 import zipfile
@@ -21,19 +22,24 @@ import numpy as np
 import numpy.typing as npt
 
 from data_io.errors import InputError
-from pipelines.measure.metrics import overlap_scores, probability_slabs
+from pipelines.measure import voxels
+from pipelines.measure.metrics import overlap_scores
 
 __all__ = [
     "EDGES",
+    "N_BINS",
     "THRESHOLDS",
     "Histograms",
+    "bins_of",
     "centres",
     "confusion",
     "count",
+    "count_bins",
     "count_pair",
     "count_with_sums",
     "load",
     "save",
+    "sum_bins",
     "threshold_metrics",
 ]
 
@@ -61,6 +67,9 @@ EDGES: _Floats = _edges()
 """Edges of the B bins, (B + 1,), from 0 to 1: bins [e_i, e_i+1), the last closed."""
 
 EDGES.flags.writeable = THRESHOLDS.flags.writeable = False
+
+N_BINS = len(EDGES) - 1
+_SHIFT = 16  # half the bits of a float32
 
 
 def count(
@@ -140,25 +149,118 @@ def _count(
     Returns:
         Counts, (2 ** labels, B); sums of the probability, (B,).
     """
-    n_bins, n_rows = len(EDGES) - 1, 2 ** len(labels)
-    total = np.zeros(n_rows * n_bins, dtype=np.int64)
-    sums = np.zeros(n_bins)
     maps, p = [_checked_label(label) for label in labels], np.asarray(probability)
     if p.shape != maps[0].shape:
         raise ValueError(
             f"probability: expected shape {maps[0].shape}, that of the label, received "
             f"{p.shape}."
         )
-    for cut, found in probability_slabs(*maps, p, mask=mask):
+    total = np.zeros((2 ** len(maps), N_BINS), dtype=np.int64)
+    sums = np.zeros(N_BINS)
+    keep = voxels.check_mask(mask, p.shape)
+    for cut, values in voxels.blocks(maps, p, keep):
+        bins = bins_of(values)
+        total += count_bins(bins, [label.astype(np.bool_) for label in cut])
+        sums += sum_bins(bins, values)
+    return total, sums
+
+
+def bins_of(p: _Array) -> _Array:
+    """Find the bin of each probability.
+
+    Args:
+        p: probabilities in [0, 1], (n,).
+
+    Returns:
+        Numbers of bins, (n,), intp.
+    """
+    if p.dtype != np.float32:
         # In float32, 0.35 is less than 0.35: compare in float64, as the edges are.
-        values = found.astype(np.float64)
-        bins = np.searchsorted(EDGES[1:-1], values, side="right")
-        row = np.zeros(len(values), dtype=np.intp)
-        for label in cut:
-            row = 2 * row + label.astype(np.intp)
-        total += np.bincount(row * n_bins + bins, minlength=total.size)
-        sums += np.bincount(bins, weights=values, minlength=n_bins)
-    return total.reshape(n_rows, n_bins), sums
+        return np.searchsorted(EDGES[1:-1], p.astype(np.float64), side="right")
+    first, bins = _cells()
+    place = _place(p)
+    cell = (place.view(np.uint32) >> _SHIFT).astype(np.intp)
+    higher = place >= first.take(cell)
+    cell *= 2
+    cell += higher
+    return bins.take(cell).astype(np.intp)
+
+
+def _place(p: _Array) -> _Array:
+    """Spread out the float32 near 1 as those near 0 are: by their distance from it.
+
+    From p > 1/2 it takes 1 + 2^-23. Nothing is rounded, since both are multiples of
+    2^-24 and the difference is below 1. So p <= 1/2 stay, the others become negative,
+    and within each half the order is as it was.
+    """
+    place = np.rint(p)
+    place *= np.float32(1 + 2**-23)
+    return np.subtract(p, place, out=place)
+
+
+@functools.cache
+def _cells() -> tuple[_Array, _Array]:
+    """Make the table in which bins are looked up instead of searched for.
+
+    A cell is all places that have their first 16 bits in common: sign, and magnitude to
+    a part in 128. That is narrower than any bin, so one edge at most lies in it.
+
+    Returns:
+        By cell, the lowest place that belongs to a higher bin, infinity if none does,
+        float32; and twice by cell, the bin below that and the bin from there on, uint8.
+    """
+    inner = EDGES[1:-1]
+    edges = inner.astype(np.float32)
+    # The lowest float32 of each bin: p >= edge, in float64, is p >= this.
+    edges = _place(np.where(edges < inner, np.nextafter(edges, np.float32(1)), edges))
+    bits, half = np.arange(1 << _SHIFT, dtype=np.uint32) << _SHIFT, 1 << (_SHIFT - 1)
+    # Negative places rise as their magnitudes, and so their bits, fall.
+    bits[half:] |= (1 << _SHIFT) - 1
+    lowest = bits.view(np.float32)
+    bins = np.searchsorted(np.sort(edges), lowest, side="right")
+    # That has the negative places first; they come last.
+    negative = np.count_nonzero(edges < 0)
+    bins[:half] -= negative
+    bins[half:] += edges.size - negative
+    table = np.repeat(bins.astype(np.uint8), 2)
+    first = np.full(bits.size, np.inf, np.float32)
+    for number, place in enumerate(edges, start=1):
+        cell = int(place.view(np.uint32)) >> _SHIFT
+        if place > lowest[cell]:
+            # Where two edges lie between two float32, the later number stays.
+            first[cell], table[2 * cell + 1] = place, number
+    return first, table
+
+
+def count_bins(bins: _Array, labels: Sequence[npt.NDArray[np.bool_]]) -> _Counts:
+    """Count voxels by labels and bin.
+
+    Args:
+        bins: from `bins_of`, (n,).
+        labels: where the truth is the target, (n,) each, of any number of observers.
+
+    Returns:
+        Counts, (2 ** labels, B); the first label varies slowest.
+    """
+    if not labels:
+        return np.bincount(bins, minlength=N_BINS)[np.newaxis]
+    # Few voxels are the target: count these, and take them off the whole.
+    first, *others = labels
+    there = count_bins(bins[first], [label[first] for label in others])
+    return np.concatenate([count_bins(bins, others) - there, there])
+
+
+def sum_bins(bins: _Array, p: _Array) -> _Floats:
+    """Sum up the probability in each bin.
+
+    Args:
+        bins: from `bins_of`, (n,).
+        p: probabilities, (n,).
+
+    Returns:
+        (B,), float64.
+    """
+    return np.asarray(np.bincount(bins, p, N_BINS), np.float64)
 
 
 def centres(edges: npt.ArrayLike = EDGES) -> _Floats:

@@ -6,11 +6,13 @@ Both stand in every row, under names of their own.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from pipelines.measure import voxels
 
 __all__ = [
     "COLUMNS",
@@ -21,7 +23,6 @@ __all__ = [
     "CaseMetrics",
     "case_metrics",
     "overlap_scores",
-    "probability_slabs",
 ]
 
 EPSILON = 1e-7
@@ -55,14 +56,11 @@ PAPER_COLUMN: Mapping[str, str] = {
 }
 """The name in the paper's tables, and the column of ours that it is compared with."""
 
-# Resizing softmax values may leave [0, 1] by a rounding error; more is a mistake.
-_TOLERANCE = 1e-5
 _SUM_TOLERANCE = 1e-2
-# About 8 MB a temporary array: a volume of 1e8 voxels needs no more than a photograph.
-_SLAB_VOXELS = 1 << 20
 
 _Array = npt.NDArray[Any]
 _Floats = npt.NDArray[np.float64]
+_Sums = dict[str, float]
 
 
 def case_metrics(
@@ -125,7 +123,7 @@ class CaseMetrics:
     """
 
     def __init__(self, targets: Sequence[int]) -> None:
-        self._sums: dict[int, list[dict[str, float]]] = {t: [] for t in targets}
+        self._parts: dict[int, list[_Sums]] = {target: [] for target in targets}
         self._n_classes = 0
 
     def add(
@@ -136,12 +134,40 @@ class CaseMetrics:
     ) -> None:
         """Add a part of the image; arguments and errors as for `case_metrics`."""
         label, probabilities = np.asarray(label), np.asarray(probabilities)
-        for target in self._sums:
+        self.check(label, probabilities)
+        keep = voxels.check_mask(mask, label.shape)
+        for (y,), p in voxels.blocks([label], probabilities, keep):
+            self.add_block(y, p)
+
+    def check(self, label: _Array, probabilities: _Array) -> None:
+        """Check kinds and numbers of axes and the targets before anything is summed.
+
+        Raises:
+            ValueError: they do not fit; says what was expected.
+        """
+        for target in self._parts:
             _check_case(label, probabilities, target)
-        self._n_classes = probabilities.shape[-1]
-        for (y,), p in probability_slabs(label, probabilities, mask=mask):
-            for target, sums in _sums(y, p, list(self._sums)).items():
-                self._sums[target].append(sums)
+
+    def add_block(self, label: _Array, probabilities: _Array) -> None:
+        """Add voxels that `voxels.blocks` gave, of arrays that were checked.
+
+        Args:
+            label: true classes, (n,).
+            probabilities: softmax values, classes first, (C, n).
+
+        Raises:
+            ValueError: labels that are no classes; probabilities that do not add up
+                to 1.
+        """
+        self._n_classes = len(probabilities)
+        for target, sums in _sums(label, probabilities, list(self._parts)).items():
+            self._parts[target].append(sums)
+
+    def join(self, other: "CaseMetrics") -> None:
+        """Add what was added to another one, of the same targets."""
+        self._n_classes = other._n_classes or self._n_classes
+        for target, sums in other._parts.items():
+            self._parts[target] += sums
 
     def of(self, target: int) -> dict[str, float]:
         """Measure what was added, for one of the targets; see `case_metrics`.
@@ -149,7 +175,7 @@ class CaseMetrics:
         Raises:
             ValueError: nothing was added.
         """
-        parts = self._sums[target]
+        parts = self._parts[target]
         if not parts:
             raise ValueError("case: expected at least one part, received none.")
         total = {name: math.fsum(part[name] for part in parts) for name in parts[0]}
@@ -186,120 +212,105 @@ def overlap_scores(
     }
 
 
-def probability_slabs(
-    *arrays: _Array, mask: npt.ArrayLike | None = None
-) -> Iterator[tuple[list[_Array], _Array]]:
-    """Cut label maps and their probabilities into slabs along the first axis.
-
-    A slab holds about a million voxels, so that the temporary arrays of a measure stay
-    small whatever the size of the volume.
-
-    Args:
-        *arrays: label maps (*spatial), then, last, probabilities in [0, 1], (*spatial)
-            or (*spatial, C).
-        mask: voxels to keep, bool, (*spatial); None keeps all of them.
-
-    Yields:
-        The label maps, each (n,), and the probabilities, (n,) or (n, C), of one slab,
-        inside the mask only.
-
-    Raises:
-        ValueError: shapes that do not fit, an empty mask, probabilities that are NaN or
-            outside [0, 1].
-    """
-    *labels, probabilities = arrays
-    shape = labels[0].shape
-    keep = _checked_mask(mask, shape)
-    for position, other in enumerate(labels[1:], start=2):
-        _check_shape(f"label map {position}", other.shape, shape)
-    _check_shape("probabilities", probabilities.shape[: len(shape)], shape)
-    rows = max(1, _SLAB_VOXELS // max(1, math.prod(shape[1:])))
-    for start in range(0, shape[0], rows):
-        part = np.s_[start : start + rows]
-        # A mask of everything, as that of a volume is, needs no picking.
-        chosen = None if keep is None or keep[part].all() else keep[part]
-        cut = [_chosen(array[part], chosen, len(shape)) for array in arrays]
-        _check_range(cut[-1])
-        yield cut[:-1], cut[-1]
-
-
-def _chosen(array: _Array, mask: _Array | None, spatial_axes: int) -> _Array:
-    """Flatten the spatial axes, keeping the voxels in the mask."""
-    if mask is None:
-        return array.reshape(-1, *array.shape[spatial_axes:])
-    return array[mask]
-
-
 def _sums(
     label: _Array, probabilities: _Array, targets: Sequence[int]
-) -> dict[int, dict[str, float]]:
-    """Sum everything `CaseMetrics` needs over the voxels of one slab.
+) -> dict[int, _Sums]:
+    """Sum everything `CaseMetrics` needs over the voxels of one block.
 
     Args:
         label: true classes, (n,).
-        probabilities: softmax values, (n, C).
+        probabilities: softmax values, (C, n).
         targets: the classes to measure.
 
     Returns:
         By target, sums over the voxels, named after the metric they lead to.
     """
     _check_classes(label, probabilities)
-    categorical = _categorical_sums(label, probabilities)
-    predicted = probabilities.argmax(axis=-1)
+    predicted, marked = _argmax(probabilities), np.flatnonzero(label)
+    found: dict[int, _Sums] = {}
+    nll = brier = 0.0
+    for index, p in enumerate(probabilities):
+        truth = label == index
+        error, log_right = _errors(truth, p)
+        squares = float(np.square(error).sum())
+        nll -= _sum_where(log_right, truth)
+        brier += squares
+        if index not in targets:
+            continue
+        sums = {"nll": float(-log_right.sum()), "brier": squares}
+        if len(probabilities) > 2:
+            # Elsewhere both labels, the map's and one-hot, are 0; of class 0 nowhere.
+            chosen = marked if index else slice(None)
+            sums |= _published(label[chosen], p[chosen], error[chosen], squares)
+        else:
+            sums["nll_published"] = -_sum_where(log_right, truth)
+            sums["brier_published"] = squares
+        found[index] = _counts(truth, predicted == index) | sums
+    categorical = {"nll_categorical": nll, "brier_categorical": brier}
+    return {target: sums | categorical for target, sums in found.items()}
+
+
+def _errors(truth: npt.NDArray[np.bool_], p: _Array) -> tuple[_Floats, _Floats]:
+    """Compute |y - p|, and the log of the probability given to what is true.
+
+    That is log(1 - |y - p|), of p or 1 - p: one logarithm a voxel.
+    """
+    error = np.subtract(truth, p, dtype=np.float64)
+    np.abs(error, out=error)
+    log_right = np.clip(error, EPSILON, 1 - EPSILON)
+    np.negative(log_right, out=log_right)
+    return error, np.log1p(log_right, out=log_right)
+
+
+def _sum_where(values: _Floats, where: npt.NDArray[np.bool_]) -> float:
+    """Sum the chosen values, picking the fewer voxels of the two kinds.
+
+    No digits are lost here: what is taken off is log(1 - p) of voxels of other
+    classes, and no less than log p of those classes, which is in the same sum.
+    """
+    if 2 * np.count_nonzero(where) > where.size:
+        return float(values.sum() - values[~where].sum())
+    return float(values[where].sum())
+
+
+def _published(label: _Array, p: _Array, error: _Floats, squares: float) -> _Sums:
+    """Sum NLL and Brier as published, of three and more classes.
+
+    The notebooks put the label map itself where the one-hot truth belongs.
+
+    Args:
+        label: true classes where they are not 0, (m,).
+        p: probability of the target there, (m,).
+        error: |y - p| there, (m,).
+        squares: sum of (y - p)^2 over all voxels.
+    """
+    p = p.astype(np.float64)
+    changed = np.square(label - p) - np.square(error)
+    log_p = np.log(np.clip(p, EPSILON, 1 - EPSILON))
     return {
-        target: {
-            **_counts(label == target, predicted == target),
-            **_target_sums(label, label == target, probabilities, target),
-            **categorical,
-        }
-        for target in targets
+        "nll_published": float(-(label * log_p).sum()),
+        "brier_published": squares + float(changed.sum()),
     }
 
 
-def _counts(truth: _Array, predicted: _Array) -> dict[str, float]:
+def _argmax(probabilities: _Array) -> _Array:
+    """The most probable class, (n,); the lower one of two that are equal."""
+    best = probabilities[0]
+    found = np.zeros(best.shape, np.min_scalar_type(len(probabilities) - 1))
+    for index, p in enumerate(probabilities[1:], start=1):
+        # Of a higher class than all before: the larger number is the newer one.
+        np.maximum(found, (p > best) * found.dtype.type(index), out=found)
+        best = np.maximum(best, p)
+    return found
+
+
+def _counts(truth: _Array, predicted: _Array) -> _Sums:
     return {
         "n_voxels": truth.size,
         "n_foreground": int(np.count_nonzero(truth)),
         "n_predicted": int(np.count_nonzero(predicted)),
         "true_positives": int(np.count_nonzero(truth & predicted)),
     }
-
-
-def _target_sums(
-    label: _Array, truth: npt.NDArray[np.bool_], probabilities: _Array, target: int
-) -> dict[str, float]:
-    """Sum NLL and Brier of the target's channel, published and corrected."""
-    p = _as_float64(probabilities[:, target])
-    clipped = np.clip(p, EPSILON, 1 - EPSILON)
-    log_p = np.log(clipped)
-    squares = np.square(truth - p).sum()
-    published = {
-        "nll_published": -log_p[truth].sum(),
-        "brier_published": squares,
-    }
-    if probabilities.shape[-1] > 2:
-        # The notebooks put the label map itself where the one-hot truth belongs.
-        published = {
-            "nll_published": -(label * log_p).sum(),
-            "brier_published": np.square(label - p).sum(),
-        }
-    missed = np.log1p(-clipped[~truth]).sum()
-    return published | {"nll": -log_p[truth].sum() - missed, "brier": squares}
-
-
-def _categorical_sums(label: _Array, probabilities: _Array) -> dict[str, float]:
-    """Sum Eq. 1 and Eq. 11 over all classes."""
-    nll = brier = 0.0
-    for index in range(probabilities.shape[-1]):
-        truth, p = label == index, _as_float64(probabilities[:, index])
-        nll -= np.log(np.clip(p[truth], EPSILON, 1 - EPSILON)).sum()
-        brier += np.square(truth - p).sum()
-    return {"nll_categorical": nll, "brier_categorical": brier}
-
-
-def _as_float64(p: _Array) -> _Floats:
-    """Widen before summing, and take off what rounding left outside [0, 1]."""
-    return np.clip(p.astype(np.float64), 0.0, 1.0)
 
 
 def _ratio(numerator: _Floats, denominator: _Floats) -> _Floats:
@@ -327,56 +338,16 @@ def _check_case(label: _Array, probabilities: _Array, target: int) -> None:
 
 def _check_classes(label: _Array, probabilities: _Array) -> None:
     """Check that labels are classes and that probabilities add up to 1."""
-    n_classes = probabilities.shape[-1]
-    if not label.size:
-        return
+    n_classes = len(probabilities)
     if label.min() < 0 or label.max() >= n_classes:
         raise ValueError(
             f"label: expected classes 0 to {n_classes - 1}, received {label.min()} to "
             f"{label.max()}."
         )
-    error = np.abs(sum(probabilities[:, c] for c in range(n_classes)) - 1).max()
+    total = probabilities.sum(axis=0)
+    error = max(total.max() - 1, 1 - total.min())
     if error > _SUM_TOLERANCE:
         raise ValueError(
             "probabilities: expected a sum of 1 over the classes, received a sum that "
             f"is off by {error:.3g}."
         )
-
-
-def _check_range(probabilities: _Array) -> None:
-    """Check for [0, 1]; NaN fails, as no comparison with it is true."""
-    if not probabilities.size:
-        return
-    low, high = probabilities.min(), probabilities.max()
-    if not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):
-        raise ValueError(
-            f"probabilities: expected values in [0, 1], received {low} to {high}."
-        )
-
-
-def _check_shape(
-    name: str, received: tuple[int, ...], expected: tuple[int, ...]
-) -> None:
-    if received != expected:
-        raise ValueError(
-            f"{name}: expected spatial shape {expected}, that of the label, received "
-            f"{received}."
-        )
-
-
-def _checked_mask(
-    mask: npt.ArrayLike | None, shape: tuple[int, ...]
-) -> npt.NDArray[np.bool_] | None:
-    """Return the mask as an array, after checking that there is something in it."""
-    if mask is None:
-        if not math.prod(shape):
-            raise ValueError(f"label: expected voxels, received shape {shape}.")
-        return None
-    array = np.asarray(mask)
-    _check_shape("mask", array.shape, shape)
-    # A mask of 0 and 255 would pick rows by index, not voxels.
-    if array.dtype != np.bool_:
-        raise ValueError(f"mask: expected bool, received {array.dtype}.")
-    if not array.any():
-        raise ValueError("mask: expected at least one voxel inside, received none.")
-    return array

@@ -50,15 +50,28 @@ def band(label: npt.ArrayLike, radius: Sequence[int]) -> npt.NDArray[np.bool_]:
     Raises:
         ValueError: a radius for another number of axes, or below 0.
     """
-    marked: npt.NDArray[Any] = (np.asarray(label) != 0).view(np.uint8)
+    marked: npt.NDArray[np.bool_] = np.asarray(label) != 0
     if len(radius) != marked.ndim or min(radius, default=0) < 0:
         raise ValueError(
             f"radius: expected {marked.ndim} numbers of at least 0, received "
             f"{tuple(radius)}."
         )
+    found = np.zeros(marked.shape, np.bool_, "F" if marked.flags.fnc else "C")
+    if not marked.any():
+        return found
+    box = tuple(_reach(marked, axis, reach) for axis, reach in enumerate(radius))
+    near: npt.NDArray[Any] = marked[box].view(np.uint8)
     # Along one axis after the other: a box is the product of its sides.
     for axis, reach in enumerate(radius):
-        marked = ndimage.maximum_filter1d(
-            marked, 2 * reach + 1, axis=axis, mode="constant", cval=0
+        near = ndimage.maximum_filter1d(
+            near, 2 * reach + 1, axis=axis, mode="constant", cval=0
         )
-    return marked.view(np.bool_)
+    found[box] = near.view(np.bool_)
+    return found
+
+
+def _reach(marked: npt.NDArray[np.bool_], axis: int, reach: int) -> slice:
+    """From the first to the last voxel marked along an axis, and as far beyond."""
+    others = tuple(other for other in range(marked.ndim) if other != axis)
+    places = np.flatnonzero(marked.any(axis=others))
+    return slice(max(0, places[0] - reach), places[-1] + reach + 1)

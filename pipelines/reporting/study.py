@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_io.content import file_hash
 from data_io.errors import InputError
 from pipelines import run as runs_module
 from pipelines.measure import histograms, metrics
@@ -256,7 +255,7 @@ def open_study(folder: Path, order: Sequence[str] = ()) -> Study:
         )
     for other in runs:
         _check_joinable(runs[0], other)
-        _check_files(other)
+        other.require_measures()
     cases = tuple(str(case) for case in runs[0].record["split"]["test"])
     targets = _targets(runs[0])
     values = {run.name: _read_cases(run, cases, targets) for run in runs}
@@ -329,18 +328,6 @@ def _check_joinable(first: Run, other: Run) -> None:
             f"overrides {other.record['overrides']}; such a run belongs in "
             f"{CUSTOM}<hash>/ beside the preset's folder, and in no table"
         )
-
-
-def _check_files(run: Run) -> None:
-    """Refuse measures that are not the ones the run wrote: edited, merged, cut off."""
-    for name in ("cases.csv", "histograms.npz"):
-        path, expected = run.path(name), run.record.get("files", {}).get(name)
-        if expected and path.is_file() and file_hash(path) != expected:
-            raise InputError(
-                f"{path}: expected the file that run.json describes (SHA-256 "
-                f"{expected[:12]}...), found another; restore it, or run "
-                f"`dscpp evaluate --again --run {run.folder}`"
-            )
 
 
 def _short(value: object) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
+import zipfile
 from pathlib import Path
 
 import keras
@@ -67,6 +68,11 @@ def read_model(path: Path) -> keras.Model:
         raise InputError(
             f"{path}: expected the run's best checkpoint, found none. Weights are not "
             "kept in git: train again into another --output to have them"
+        )
+    if not zipfile.is_zipfile(path):
+        raise InputError(
+            f"{path}: expected a Keras model, found {path.stat().st_size} bytes that "
+            "are no whole archive, cut short or damaged; restore it or train again"
         )
     try:
         return keras.models.load_model(path, compile=False)
@@ -158,6 +164,9 @@ def probabilities(
     Returns:
         Softmax values, float32: of an image (*native shape, classes), of a volume on
         the grid it was resampled to.
+
+    Raises:
+        InputError: the network gives values that are no numbers.
     """
     if protocol.overlap:
         found = volume(model, prepared.image(case), protocol)
@@ -165,6 +174,11 @@ def probabilities(
         image = batches.prediction_input(prepared, case)
         softmax = np.asarray(model.predict_on_batch(image))[0]
         found = batches.to_native(prepared, case, softmax)
+    if not np.isfinite(found).all():
+        raise InputError(
+            f"case {case}: expected probabilities, found NaN or infinite values from "
+            "this network; its weights or the case's values are damaged: train again"
+        )
     return found.astype(np.float32, copy=False)
 
 
@@ -175,11 +189,14 @@ def _write_probabilities(
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
     cases = [case for split in SPLITS for case in material.split[split]]
-    for case in tqdm(cases, desc=f"{run.name} predict", unit="case"):
-        found = probabilities(model, material.cache, case, task.protocol)
-        np.save(aside / f"{case}.npy", found)
-    shutil.rmtree(run.path(PROBABILITIES), ignore_errors=True)
-    aside.rename(run.path(PROBABILITIES))
+    try:
+        for case in tqdm(cases, desc=f"{run.name} predict", unit="case"):
+            found = probabilities(model, material.cache, case, task.protocol)
+            np.save(aside / f"{case}.npy", found)
+        shutil.rmtree(run.path(PROBABILITIES), ignore_errors=True)
+        aside.rename(run.path(PROBABILITIES))
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def volume(model: keras.Model, image: np.ndarray, protocol: Protocol) -> np.ndarray:

@@ -88,13 +88,23 @@ def load(path: Path, model: keras.Model) -> Progress:
                 progress.best_weights = [file[f"best-{index}"] for index in indices]
             for kind, variables in _variables(model).items():
                 for index, variable in enumerate(variables):
-                    variable.assign(file[f"{kind}-{index}"])
+                    variable.assign(_fitting(file, f"{kind}-{index}", variable))
     except _DAMAGE as error:
         raise InputError(
             f"{path}: expected the saved state of this training, found a file that "
             f"does not fit ({error}); delete the run folder to train from the start"
         ) from error
     return progress
+
+
+def _fitting(file: Any, name: str, variable: keras.Variable) -> npt.NDArray[Any]:
+    """An array of the file that has its variable's shape."""
+    value: npt.NDArray[Any] = file[name]
+    if value.shape != tuple(variable.shape):
+        raise ValueError(
+            f"{name} has shape {value.shape}, the network's {tuple(variable.shape)}"
+        )
+    return value
 
 
 def _variables(model: keras.Model) -> dict[str, Sequence[keras.Variable]]:

@@ -21,7 +21,7 @@ from typing import Any
 
 import filelock
 
-from data_io import datasets
+from data_io import datasets, pool
 from data_io.errors import InputError
 from pipelines import arguments
 from pipelines import run as runs
@@ -316,19 +316,13 @@ class Call:
         }
 
     def _environment(self) -> dict[str, str]:
-        values = {
+        return {
+            **(shared(self.jobs) if self.jobs > 1 else {}),
             **os.environ,
             # Snakemake keeps copies of sources in the user's cache.
             "XDG_CACHE_HOME": str(self.work / "snakemake"),
             "PYTHONUNBUFFERED": "1",
         }
-        if self.jobs > 1:
-            threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
-            names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
-            values |= dict.fromkeys(names, threads)
-            values |= {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}
-            values |= {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-        return values
 
     def _places(self) -> list[str]:
         return ["--data", str(self.data), "--work", str(self.work)]
@@ -348,6 +342,33 @@ class Call:
             log = self._log(run)
             print(f"  {run.name}: {_last_line(log)}\n    {log}", file=sys.stderr)
         print("The same command tries them again.", file=sys.stderr)
+
+
+# PyTorch and NumPy, TensorFlow, JAX.
+_THREADS = (
+    "OMP_NUM_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+    "PJRT_NPROC",
+)
+# The first run would take all of a GPU's memory; PyTorch takes what it needs.
+_MEMORY = {
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+}
+
+
+def shared(jobs: int) -> dict[str, str]:
+    """The variables by which runs at a time share a machine.
+
+    They count when a backend is imported, so that they go into the environment of the
+    runs, behind what the user has set.
+
+    Args:
+        jobs: runs at a time.
+    """
+    threads = str(max(1, pool.processors() // jobs))
+    return dict.fromkeys(_THREADS, threads) | _MEMORY
 
 
 def dscpp() -> list[str]:

@@ -1,0 +1,51 @@
+"""Every kind of damage: no traceback, no wrong result, nothing half written."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from damage import STAGES, Damage, Met, Scenes, faults, table
+from damages import DAMAGES, SOUND
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory) -> Scenes:
+    return Scenes(tmp_path_factory.mktemp("damage"))
+
+
+@pytest.fixture(scope="module")
+def met() -> list[tuple[Damage, Met]]:
+    """What the tests of this module came across, for the table."""
+    return []
+
+
+def test_there_are_forty_kinds_and_more_of_each_stage():
+    kinds = {(damage.stage, damage.what) for damage in DAMAGES}
+    assert len(kinds) == len(DAMAGES) >= 40
+    assert {stage for stage, _ in kinds} == set(STAGES)
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda d: f"{d.stage}: {d.what}")
+def test_damage_is_named_and_spoils_nothing(scenes, met, damage):
+    found = scenes.meet(damage)
+    met.append((damage, found))
+    assert faults(damage, found) == []
+
+
+@pytest.mark.parametrize("command", SOUND, ids=" ".join)
+def test_the_sound_scene_is_sound(scenes, command):
+    """Else a damage might be met for another reason than itself."""
+    undamaged = Damage("", "", lambda scene: None, command, "", code=0)
+    assert scenes.meet(undamaged).code == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system's words differ")
+def test_the_page_is_what_is_said(met, project: Path):
+    if len(met) < len(DAMAGES):
+        pytest.skip("only part of the damages was done")
+    page = (project / "docs" / "damage.md").read_text("utf-8")
+    assert page == table(met), "PYTHONPATH=. python tests/damage.py writes it anew"
