@@ -110,13 +110,15 @@ def test_a_mistake_in_a_slab_is_raised(monkeypatch, volume):
     softmax = softmax_of(GRID)
     softmax[:, :, -1] = np.nan
     np.save(volume.run.path("probabilities") / f"{CASE}.npy", softmax)
-    with pytest.raises(ValueError, match=r"values in \[0, 1\], received nan"):
+    with pytest.raises(InputError, match=r"case_00003\.npy: .* in \[0, 1\], found nan"):
         evaluate.measure(volume.run, kits19, volume.root, [("test", CASE)])
 
 
 def test_probabilities_of_another_grid_are_refused(volume):
     np.save(volume.run.path("probabilities") / f"{CASE}.npy", softmax_of(SHAPE))
-    with pytest.raises(InputError, match=r"expected shape \(20, 13, 10\).*\(13, 20,"):
+    with pytest.raises(
+        InputError, match=r"expected shape \(20, 13, 10, 3\).*\(13, 20,"
+    ):
         evaluate.measure(volume.run, kits19, volume.root, [("test", CASE)])
 
 
