@@ -399,7 +399,7 @@ def beside_peers(found: Mapping[str, Draws]) -> list[timing.Row]:
         if name in found and what.peer in found
         for kind, key, unit, target in (
             ("time", "seconds", "s", what.targets[0]),
-            ("processor time", "cpu_seconds", "s", what.targets[0]),
+            ("processor time", "cpu_seconds", "s", None),
             ("peak memory", "peak_mb", "MB", what.targets[1]),
         )
     ]

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import cProfile
 import os
+import pstats
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,8 +31,8 @@ from data_io.miscnn_compat import Abstract_IO, Data_IO, Preprocessor
 from data_io.preprocessing import Settings, augmentation, subfunctions
 
 __all__ = [
-    "against_miscnn", "cores_against_one", "miscnn_generator", "seed_miscnn",
-    "simulated",
+    "against_miscnn", "cores_against_one", "miscnn_generator", "scipys_share",
+    "seed_miscnn", "simulated",
 ]  # fmt: skip
 
 CASES = 4
@@ -236,6 +238,42 @@ def cores_against_one(
     )
 
 
+def scipys_share(kind: tuple[Any, ...], draws: int | None = None) -> timing.Row:
+    """How much of an augmented sample's time is spent in SciPy, on one core.
+
+    What is left to gain where SciPy's values are wanted to the bit.
+
+    Args:
+        kind: `IMAGES` or `VOLUMES`.
+        draws: samples; None for `DRAWS`.
+    """
+    shape, patch, channels, classes = kind
+    with tempfile.TemporaryDirectory() as place, _one_core():
+        cache, _ = simulated(Path(place), *kind)
+        batches = Batches(cache, cache.cases, classes, augment=True)
+        batches.draw(0, 0)
+        profile = cProfile.Profile()
+        with profile:
+            for number in range(draws or DRAWS[len(shape)]):
+                batches.draw(number, number % CASES)
+    found = pstats.Stats(profile)
+    inside = sum(
+        cumulative
+        for (_, _, name), (_, _, _, cumulative, _) in found.stats.items()  # type: ignore[attr-defined]
+        if name in ("map_coordinates", "gaussian_filter")
+    )
+    return timing.compare(
+        "samples",
+        f"SciPy's calls in {_name(kind, True)}",
+        (*patch, channels),
+        np.array([inside]),
+        ("the whole of it", np.array([found.total_tt])),  # type: ignore[attr-defined]
+        PACKAGES,
+        unit="s",
+        backend="",
+    )
+
+
 def main() -> None:
     """Measure all, print it and write it to the CSV file."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -243,7 +281,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for kind in (IMAGES, VOLUMES):
         rows = [against_miscnn(kind, augment) for augment in (True, False)]
-        rows.append(cores_against_one(kind))
+        rows += [cores_against_one(kind), scipys_share(kind)]
         for row in rows:
             print(timing.describe(row), flush=True)
         timing.write(rows, arguments.output)

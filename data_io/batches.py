@@ -6,7 +6,6 @@ place of the raw files behind MIScnn's Data I/O interface, and from there on a s
 goes MIScnn's way.
 """
 
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from data_io import augment
+from data_io import augment, pool
 from data_io.cache import Cache
 from data_io.miscnn_compat import Abstract_IO, Data_IO, Preprocessor
 from data_io.preprocessing import augmentation, subfunctions
@@ -94,7 +93,8 @@ class Batches(keras.utils.PyDataset):
         augment: whether samples are augmented as MIScnn does it.
         shuffle: whether each epoch has an order of its own.
         redraw: whether each epoch has draws of its own; if not, all have the first's.
-        workers: threads that draw ahead, as many items; None for one a core.
+        workers: threads that draw ahead, as many items; None for those of
+            `pool.threads`.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Batches(keras.utils.PyDataset):
         self.redraw = redraw
         self.shuffle = shuffle
         self.augmentation = augmentation(cache.settings) if augment else None
-        self._ahead = _Ahead(workers or _cores())
+        self._ahead = _Ahead(workers or pool.threads())
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -208,13 +208,6 @@ class _Ahead:
                     self._futures[new] = self._pool.submit(batches.draw, *new)
             future = self._futures.pop(place)
         return future.result()
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def prediction_input(cache: Cache, case: str) -> np.ndarray:

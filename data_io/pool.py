@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
-__all__ = ["Crash", "each", "processors"]
+__all__ = ["Crash", "each", "processors", "threads"]
 
 _Item = TypeVar("_Item")
 
@@ -24,6 +24,17 @@ def processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def threads() -> int:
+    """How many threads of this process should work at a time.
+
+    One for each processor that it may use, or as many as OMP_NUM_THREADS says: runs
+    that share a machine are given it.
+    """
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    most = processors()
+    return min(max(int(asked), 1), most) if asked.isdecimal() else most
 
 
 def each(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Any, TypeVar
 import numpy.typing as npt
 from tqdm import tqdm
 
-from data_io import datasets
+from data_io import datasets, pool
 from pipelines import provenance, stored
 from pipelines import run as runs
 from pipelines.measure import histograms, metrics, voxels
@@ -156,11 +155,11 @@ def _side_by_side(
 
     Only as many items are drawn ahead as there are threads.
     """
-    threads = min(_MOST_THREADS, os.cpu_count() or 1)
+    threads = min(_MOST_THREADS, pool.threads())
     waiting: deque[Future[_Found]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads) as workers:
         for item in items:
-            waiting.append(pool.submit(function, item))
+            waiting.append(workers.submit(function, item))
             if len(waiting) > threads:
                 yield waiting.popleft().result()
         while waiting:

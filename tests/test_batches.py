@@ -17,7 +17,7 @@ import pytest
 import tiny_dataset
 
 from data_io import batches as module
-from data_io import miscnn_compat
+from data_io import miscnn_compat, pool
 from data_io.batches import Batches, prediction_input, to_native
 from data_io.cache import prepare
 from data_io.miscnn_compat import (
@@ -513,3 +513,12 @@ def test_real_drive_equals_miscnns_own_way(drive_root, tmp_path):
         assert np.array_equal(items[number][0], image)
         assert np.array_equal(items[number][1], label)
         assert cache.native_shape(case) == drive.RECORD.raw_shape
+
+
+def test_as_many_threads_as_processors_or_as_asked_for(monkeypatch):
+    monkeypatch.setattr(pool, "processors", lambda: 4)
+    for asked, expected in (("", 4), ("2", 2), ("64", 4), ("0", 1), ("all", 4)):
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+        assert pool.threads() == expected
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert pool.threads() == 4

@@ -14,6 +14,7 @@ from benchmarks import losses as loss_benchmark
 from benchmarks import page, samples, timing
 from benchmarks import step as step_benchmark
 from data_io.batches import Batches
+from pipelines.reporting.text import replace_marked
 from pipelines.training.protocol import Protocol
 
 
@@ -134,6 +135,8 @@ def test_samples_are_timed_beside_miscnn() -> None:
     assert (row.peer, row.target, row.by) == ("MIScnn DataGenerator", "0.5", "mean")
     row = samples.cores_against_one(images, draws=1, cores=2)
     assert (row.shape, row.target) == ("16x32x3", "0.588")  # 1 / (0.85 * 2)
+    row = samples.scipys_share(images, draws=20)
+    assert 0 < float(row.ratio) < 1
 
 
 @pytest.mark.backend
@@ -214,3 +217,9 @@ def test_a_network_of_another_shape_is_no_peer() -> None:
     weights = [np.zeros(tuple(p.shape), "float32") for p in network.parameters()]
     with pytest.raises(ValueError, match="expected a weight of shape"):
         network.take(weights)
+
+
+def test_the_readme_has_the_table_of_the_results(project: Path) -> None:
+    text = (project / "README.md").read_text("utf-8")
+    content = page.table(timing.read())
+    assert replace_marked(project / "README.md", text, page.MARKER, content) == text

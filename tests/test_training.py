@@ -418,3 +418,22 @@ def test_a_record_edited_by_hand_is_named(data, work, tmp_path, done):
     run = copy(done, tmp_path / "r", state="trained", preset="papr")
     with pytest.raises(InputError, match=r"run\.json: expected the settings"):
         stages.predict(run.folder, data, work)
+
+
+def test_a_slow_disk_gets_the_state_less_often(tmp_path, monkeypatch):
+    clock, written = [0.0], []
+
+    def save(path, model, progress):
+        clock[0] += 0.1
+        written.append(progress.epoch)
+
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(callbacks.state, "save", save)
+    model = SimpleNamespace(stop_training=False, get_weights=list)
+    writer = callbacks.StateWriter(tmp_path / "state.npz", state.Progress(), [], 1.0)
+    writer.set_model(model)
+    for epoch in range(12):
+        clock[0] += 2
+        writer.on_epoch_end(epoch, {"loss": 1.0, "val_loss": 1.0})
+    # A write of 0.1 s is 1 % of 10 s: every fifth epoch of 2 s, after the first.
+    assert written == [1, 6, 11]

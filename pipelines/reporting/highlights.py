@@ -1,13 +1,14 @@
 """How it stands over all data sets, in a few lines: for the terminal and the README."""
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from data_io.errors import InputError
 from pipelines.reporting import claims, summary
 from pipelines.reporting.evidence import Quantity, Runs
 from pipelines.reporting.overview import PRESETS
+from pipelines.reporting.published import Cell
 from pipelines.reporting.study import STANDARD_GAMMA, Study, Variant, groups
 from pipelines.reporting.tables import study_of
 
@@ -18,11 +19,18 @@ MARKER = "claims"
 
 _KINDS = {"cells": "Published cells", "claims": "Claims of the text"}
 _PAIR = (Variant("DSC++", STANDARD_GAMMA), Variant("DSC"))
+_CE = Variant("CE")
+# Metric, whether it is the proper form, and its heading.
+_BESIDE_CE = (
+    ("nll", False, "NLL published"),
+    ("nll", True, "NLL"),
+    ("brier", True, "Brier"),
+    ("dice", False, "Dice"),
+)
 
 _Claim = Mapping[str, str]
 
 _LISTS: Mapping[str, Callable[[_Claim], bool]] = {
-    "Claims that fail": lambda row: row["verdict"] == "fails",
     "Another verdict by the proper NLL and Brier": lambda row: (
         row["verdict_corrected"] not in ("", row["verdict"])
     ),
@@ -61,7 +69,7 @@ def counts(results: Path) -> str:
 
 
 def markdown(results: Path) -> str:
-    """Counts by table and section, claims worth a look, DSC++ beside DSC.
+    """Counts by table and section, claims worth a look, DSC++ beside DSC and CE.
 
     Args:
         results: the folder of all results, with its `summary.csv` and `claims.csv`.
@@ -74,11 +82,13 @@ def markdown(results: Path) -> str:
         header = [_KINDS[kind], *by_group["all"]]
         rows = [[group, *map(str, found.values())] for group, found in by_group.items()]
         parts.append(markdown_rows(header, rows))
-    return "\n\n".join([*parts, _named(results), _central(results)])
+    return "\n\n".join(
+        [*parts, _named(results), _central(results), _beside_ce(results)]
+    )
 
 
 def _named(results: Path) -> str:
-    """The claims of `_LISTS` by their ids."""
+    """The claims that fail with the reason, those of `_LISTS` by their ids."""
     path = Path(results) / claims.FILE
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -87,13 +97,19 @@ def _named(results: Path) -> str:
             words: [row["id"] for row in rows if wanted(row)]
             for words, wanted in _LISTS.items()
         }
+        failed = [
+            f"  - `{row['id']}`: {row['why'].partition('; not run:')[0]}."
+            for row in rows
+            if row["verdict"] == "fails"
+        ]
         disputed = sum(row["disagree"] != "" for row in rows)
     except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"{path}: expected verdicts on claims, found a file that cannot be read as "
             f"such ({error!r}); write it anew with `dscpp tables`"
         ) from error
-    lines = [
+    lines = [f"- Claims that fail ({len(failed)}), and by what:", *failed]
+    lines += [
         f"- {words} ({len(ids)}): {', '.join(f'`{one}`' for one in ids) or 'none'}."
         for words, ids in named.items()
     ]
@@ -106,13 +122,51 @@ def _central(results: Path) -> str:
     header = ["DSC++ beside DSC", "NLL published, ratio", "paper", "NLL, ratio"]
     header += ["Dice, difference", "paper"]
     rows = []
+    for study, cells in _with_all(results, *_PAIR):
+        printed = {(c.variant, c.target, c.metric): c.value for c in cells}
+        rows += [_central_row(study, target, printed) for target in study.targets]
+    return markdown_rows(header, rows)
+
+
+def _beside_ce(results: Path) -> str:
+    """DSC++ less CE, paired: what is left of the lead under the proper forms."""
+    headings = [f"{name}, difference" for _, _, name in _BESIDE_CE]
+    rows = [
+        [
+            _title(study, target, _PAIR[0], _CE),
+            *(
+                _difference(study, target, corrected, metric, _PAIR[0], _CE)
+                for metric, corrected, _ in _BESIDE_CE
+            ),
+        ]
+        for study, _ in _with_all(results, _PAIR[0], _CE)
+        for target in study.targets
+    ]
+    return markdown_rows(["DSC++ beside CE", *headings], rows)
+
+
+def _with_all(
+    results: Path, *wanted: Variant
+) -> Iterator[tuple[Study, tuple[Cell, ...]]]:
+    """The studies with cells in the paper and runs of all these variants."""
     for folder in groups(results):
         study, cells = study_of(folder)
-        printed = {(c.variant, c.target, c.metric): c.value for c in cells}
-        both = all(variant in study.runs for variant in _PAIR)
-        if cells and both and study.preset in PRESETS:
-            rows += [_central_row(study, target, printed) for target in study.targets]
-    return markdown_rows(header, rows)
+        there = all(variant in study.runs for variant in wanted)
+        if cells and there and study.preset in PRESETS:
+            yield study, cells
+
+
+def _title(study: Study, target: str, a: Variant, b: Variant) -> str:
+    seeds = Runs(study, (), target).pair(Quantity(a), Quantity(b), "dice").seeds
+    word = "seed" if seeds == 1 else "seeds"
+    return f"{study.title}, {target}, preset {study.preset}, {seeds} {word}"
+
+
+def _difference(
+    study: Study, target: str, corrected: bool, metric: str, a: Variant, b: Variant
+) -> str:
+    pair = Runs(study, (), target, corrected).pair(Quantity(a), Quantity(b), metric)
+    return f"{pair.difference:+.3f} [{pair.ci_low:+.3f}, {pair.ci_high:+.3f}]"
 
 
 def _central_row(
@@ -123,19 +177,17 @@ def _central_row(
     for corrected in (False, True):
         means = Runs(study, (), target, corrected).means((plus, plain), "nll")
         ratios.append(f"{means[plus] / means[plain]:.2f}")
-    pair = Runs(study, (), target).pair(plus, plain, "dice")
     # Tables of binary data sets do not name the class.
     known = target if any(key[1] == target for key in printed) else ""
     nll, dice = (
         [printed[variant, known, metric] for variant in _PAIR]
         for metric in ("nll_published", "dice")
     )
-    seeds = f"{pair.seeds} seed{'s' if pair.seeds != 1 else ''}"
     return [
-        f"{study.title}, {target}, preset {study.preset}, {seeds}",
+        _title(study, target, *_PAIR),
         ratios[0],
         f"{nll[0] / nll[1]:.2f}",
         ratios[1],
-        f"{pair.difference:+.3f} [{pair.ci_low:+.3f}, {pair.ci_high:+.3f}]",
+        _difference(study, target, False, "dice", *_PAIR),
         f"{dice[0] - dice[1]:+.3f}",
     ]

@@ -26,6 +26,9 @@ __all__ = [
 ]
 
 
+_SHARE = 0.01  # of a training's time that writing its state may take
+
+
 class Resumable(Protocol):
     """A callback whose state can be taken out and put back."""
 
@@ -154,7 +157,7 @@ class StateWriter(keras.callbacks.Callback):
         resumable: callbacks whose state belongs to it.
         interval: seconds between two writes of the state, the first after the first
             epoch; what came after the last one is simply trained again, to the same
-            result.
+            result. More where a write takes long: `_SHARE` of the time at most.
     """
 
     def __init__(
@@ -171,6 +174,7 @@ class StateWriter(keras.callbacks.Callback):
         self.interval = interval
         self._clock = time.monotonic()
         self._written = -math.inf
+        self._pause = interval
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Start the clock."""
@@ -199,9 +203,11 @@ class StateWriter(keras.callbacks.Callback):
         clock = time.monotonic()
         self.progress.seconds += clock - self._clock
         self._clock = clock
-        if now or clock - self._written >= self.interval:
+        if now or clock - self._written >= self._pause:
             state.save(self.path, self.model, self.progress)
             self._written = time.monotonic()
+            took = self._written - clock
+            self._pause = max(self.interval, took / _SHARE)
 
 
 class ProgressBar(keras.callbacks.Callback):
