@@ -27,7 +27,8 @@ import numpy as np
 from benchmarks import timing
 from data_io.batches import Batches
 from data_io.cache import Cache, prepare
-from data_io.miscnn_compat import Abstract_IO, Data_IO, Preprocessor
+from data_io.datasets.interface import RawInterface
+from data_io.miscnn_compat import Data_IO, Preprocessor
 from data_io.preprocessing import Settings, augmentation, subfunctions
 
 __all__ = [
@@ -43,33 +44,6 @@ DRAWS = {2: 200, 3: 100}
 FASTER = {(2, True): 2, (3, True): 2, (3, False): 20}
 SCALING = 0.85
 PACKAGES = ("miscnn", "batchgenerators", "scipy", "numpy")
-
-
-class _Simulated(Abstract_IO):
-    """MIScnn's interface over arrays in files; image and label map of a case."""
-
-    def __init__(self, folder: Path, channels: int, classes: int, axes: int) -> None:
-        super().__init__(channels=channels, classes=classes, three_dim=axes == 3)
-        self.folder = folder
-
-    def initialize(self, input_path: str) -> list[str]:
-        return sorted({path.stem.partition("-")[0] for path in self.folder.iterdir()})
-
-    def load_image(self, index: str) -> tuple[np.ndarray, dict[str, Any]]:
-        return np.load(self.folder / f"{index}-image.npy"), {}
-
-    def load_segmentation(self, index: str) -> np.ndarray:
-        return np.load(self.folder / f"{index}-label.npy")
-
-    def load_prediction(self, index: str, output_path: str) -> np.ndarray:
-        raise NotImplementedError
-
-    def save_prediction(self, sample: Any, output_path: str) -> None:
-        raise NotImplementedError
-
-    @staticmethod
-    def check_file_termination(termination: str) -> bool:
-        return False
 
 
 def simulated(
@@ -99,13 +73,24 @@ def simulated(
         label = random.integers(0, classes, shape, dtype=np.uint8)
         np.save(raw / f"{case}-image.npy", image)
         np.save(raw / f"{case}-label.npy", label)
-    interface = _Simulated(raw, channels, classes, len(shape))
+    cases = [str(case) for case in range(CASES)]
+    record: Any = SimpleNamespace(
+        name="simulated",
+        channels=channels,
+        classes=range(classes),
+        is_3d=len(shape) == 3,
+    )
+    interface = RawInterface(
+        record,
+        cases,
+        lambda case: np.load(raw / f"{case}-image.npy"),
+        lambda case: np.load(raw / f"{case}-label.npy"),
+    )
     dataset = SimpleNamespace(
-        RECORD=SimpleNamespace(name="simulated"),
+        RECORD=record,
         interface=lambda root: interface,
         files=lambda root, case: sorted(raw.glob(f"{case}-*")),
     )
-    cases = interface.initialize("")
     cache = prepare(dataset, raw, cases, Settings(patch), folder / "cache", False)
     return cache, Data_IO(interface, str(raw), batch_path=str(folder / "batches"))
 
