@@ -5,6 +5,7 @@ Every function takes one value per image. An undefined value (NaN: see
 each image over them first: two trainings are not two patients.
 """
 
+import gc
 from dataclasses import dataclass
 
 import numpy as np
@@ -164,7 +165,12 @@ def holm(p_values: npt.ArrayLike) -> _Floats:
         raise ValueError(f"p_values: expected values in [0, 1], received {p}.")
     adjusted = np.full(p.shape, np.nan)
     if defined.any():
-        adjusted[defined] = multipletests(p[defined], method="holm")[1]
+        # multipletests collects garbage each time: none of what is there now.
+        gc.freeze()
+        try:
+            adjusted[defined] = multipletests(p[defined], method="holm")[1]
+        finally:
+            gc.unfreeze()
     return adjusted
 
 
