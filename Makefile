@@ -130,7 +130,7 @@ bench: $(VENV)/.ready bench-losses ## measure speed and memory beside the peers 
 	@$(MAKE) --no-print-directory bench-evaluation
 	@$(VENV)/bin/python -m benchmarks.page --write README.md
 
-bench-training: $(VENV)/.ready
+bench-training: $(VENV)/.ready ## time the steps and epochs of a training on one BACKEND
 	@$(VENV)/bin/python -m benchmarks.step
 	@$(VENV)/bin/python -m benchmarks.epoch$(call flag,DATA,data)
 
