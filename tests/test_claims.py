@@ -548,7 +548,17 @@ def test_summary_in_the_readme(results, tmp_path):
     # The proper NLL is the same for both here: what held by the published one fails.
     other = named["Another verdict by the proper NLL and Brier"]
     assert "`3.1-nll-gamma-2`" in other
-    assert "`3.1-nll-gamma-2`" not in named["Claims that fail"]
+    # Each claim that fails is there with its reason, and no other.
+    with (results / "claims.csv").open(newline="") as file:
+        fails = [row for row in csv.DictReader(file) if row["verdict"] == "fails"]
+    listed = [line for line in content.splitlines() if line.startswith("  - `")]
+    assert fails
+    assert len(listed) == len(fails)
+    for line, row in zip(listed, fails, strict=True):
+        assert line.startswith(
+            f"  - `{row['id']}`: {row['why'].split('; not run:')[0]}"
+        )
+    assert not any("`3.1-nll-gamma-2`" in line for line in listed)
     said = named["Printed means and standard errors speak against the text"]
     assert "`3.2.1-focal-lowest-dice`" in said and "`3.1-brier-lowest`" not in said
     (results / "claims.csv").write_text("id\n1\n")

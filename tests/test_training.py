@@ -424,7 +424,7 @@ def test_a_slow_disk_gets_the_state_less_often(tmp_path, monkeypatch):
     clock, written = [0.0], []
 
     def save(path, model, progress):
-        clock[0] += 0.1
+        clock[0] += 0.0625
         written.append(progress.epoch)
 
     monkeypatch.setattr(callbacks.time, "monotonic", lambda: clock[0])
@@ -435,5 +435,5 @@ def test_a_slow_disk_gets_the_state_less_often(tmp_path, monkeypatch):
     for epoch in range(12):
         clock[0] += 2
         writer.on_epoch_end(epoch, {"loss": 1.0, "val_loss": 1.0})
-    # A write of 0.1 s is 1 % of 10 s: every fifth epoch of 2 s, after the first.
-    assert written == [1, 6, 11]
+    # A write of 0.0625 s is 1 % of 6.25 s: every fourth epoch of 2 s.
+    assert written == [1, 5, 9]

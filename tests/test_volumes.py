@@ -95,7 +95,7 @@ def test_measures_do_not_depend_on_the_number_of_cores(monkeypatch, volume):
     monkeypatch.setattr(native, "_VOXELS", SHAPE[0] * SHAPE[1])
     found = []
     for cores in (1, 2, 5):
-        monkeypatch.setattr(evaluate.os, "cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr(evaluate.pool, "threads", lambda cores=cores: cores)
         cases = [("test", CASE)]
         found.append(evaluate.measure(volume.run, kits19, volume.root, cases)[0])
     for rows in found[1:]:
