@@ -14,6 +14,7 @@ import errno
 import functools
 import importlib.metadata
 import json
+import math
 import shutil
 import time
 import uuid
@@ -31,9 +32,10 @@ from data_io.preprocessing import Settings, subfunctions
 
 __all__ = ["Cache", "prepare"]
 
-_FORMAT = 1
+_FORMAT = 2
 _LIBRARIES = ("batchgenerators", "miscnn", "scikit-image", "scipy")
 _ARRAYS = {"image": "image.npy", "label": "label.npy"}
+_TYPES = {"image": np.float32, "label": np.uint8}
 _SHEET = "sample.json"
 _STALE_SECONDS = 3600
 _ATTEMPTS = 4
@@ -90,11 +92,18 @@ class Cache:
         return tuple(sheet["native_shape"])
 
     def _array(self, case: str, kind: str) -> np.ndarray:
-        """Map an array of an entry, read-only; the map outlives the file's deletion."""
+        """Map an array of an entry, read-only; the map outlives the file's deletion.
+
+        Not by `numpy.load`: it parses the file's header with `ast`, which until Python
+        3.12 may fail in threads (cpython issue 106905), and samples are read in them.
+        """
+        name = _ARRAYS[kind]
         for _ in range(_ATTEMPTS):
-            entry, _ = self._entry(case)
+            entry, sheet = self._entry(case)
+            dtype, shape = np.dtype(_TYPES[kind]), tuple(sheet["files"][name]["shape"])
+            offset = sheet["files"][name]["size"] - math.prod(shape) * dtype.itemsize
             try:
-                return np.load(entry / _ARRAYS[kind], mmap_mode="r")
+                return np.memmap(entry / name, dtype, "r", offset, shape)
             except (OSError, ValueError):
                 continue  # deleted or cut between the two lines: make it again
         raise InputError(_restless(self.folder, case))
@@ -135,8 +144,8 @@ class Cache:
         for step in subfunctions(self.settings):
             step.preprocessing(sample, training=True)
         return {
-            "image": np.ascontiguousarray(sample.img_data, dtype=np.float32),
-            "label": np.ascontiguousarray(sample.seg_data[..., 0], dtype=np.uint8),
+            "image": np.ascontiguousarray(sample.img_data, _TYPES["image"]),
+            "label": np.ascontiguousarray(sample.seg_data[..., 0], _TYPES["label"]),
             "native_shape": native_shape,
         }
 
@@ -216,6 +225,7 @@ def _fill(aside: Path, sample: dict[str, Any]) -> None:
         np.save(aside / name, sample[kind])
         state = (aside / name).stat()
         sheet["files"][name] = {
+            "shape": sample[kind].shape,
             "size": state.st_size,
             "mtime_ns": state.st_mtime_ns,
             "sha256": file_hash(aside / name),

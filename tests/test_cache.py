@@ -1,5 +1,6 @@
 """The cache holds what MIScnn makes of the raw files, whatever happens to it."""
 
+import ast
 import concurrent.futures
 import json
 import os
@@ -220,6 +221,21 @@ def test_raw_files_may_not_change_while_in_use(raw, store):
     np.save(raw / "a-image.npy", np.zeros((*tiny_dataset.NATIVE, 3), np.uint8))
     with pytest.raises(InputError, match="case a: its raw files changed"):
         cache.image("a")
+
+
+def test_reading_parses_nothing(raw, store, monkeypatch):
+    """Samples are read in threads, and Python's parser may fail where two use it."""
+    cache = ready(raw, store)
+    parsed = []
+    parse = ast.parse
+    monkeypatch.setattr(
+        ast, "parse", lambda *a, **k: parsed.append(a) or parse(*a, **k)
+    )
+    for case in tiny_dataset.CASES:
+        cache.image(case), cache.label(case)
+    assert not parsed
+    np.load(entry(store) / "image.npy")  # as a look at the spy
+    assert parsed
 
 
 def test_many_at_once_while_someone_deletes(raw, store):

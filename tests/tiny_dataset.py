@@ -4,6 +4,7 @@ It has what `data_io.cache.prepare` asks of a data set module, and none of the r
 of the real ones.
 """
 
+import threading
 import types
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from data_io.miscnn_compat import Abstract_IO
 CASES = ("a", "b", "c")
 NATIVE = (20, 26)
 INPUT = (16, 24)
+_PARSER = threading.Lock()  # `numpy.load` uses Python's, which fails in threads
 
 
 def write(root: Path) -> types.SimpleNamespace:
@@ -38,6 +40,11 @@ def files(root: Path, case: str) -> tuple[Path, ...]:
     return tuple(Path(root) / f"{case}-{kind}.npy" for kind in ("image", "label"))
 
 
+def _load(path: Path) -> np.ndarray:
+    with _PARSER:
+        return np.load(path)
+
+
 class Interface(Abstract_IO):
     def __init__(self, root: Path) -> None:
         super().__init__(channels=3, classes=2, three_dim=False)
@@ -47,10 +54,10 @@ class Interface(Abstract_IO):
         return list(CASES)
 
     def load_image(self, index: str) -> tuple[np.ndarray, dict]:
-        return np.load(self.root / f"{index}-image.npy"), {}
+        return _load(self.root / f"{index}-image.npy"), {}
 
     def load_segmentation(self, index: str) -> np.ndarray:
-        return np.load(self.root / f"{index}-label.npy")
+        return _load(self.root / f"{index}-label.npy")
 
     def load_prediction(self, index: str, output_path: str) -> None:
         raise NotImplementedError
