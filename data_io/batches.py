@@ -19,7 +19,7 @@ from data_io.cache import Cache
 from data_io.miscnn_compat import Abstract_IO, Data_IO, Preprocessor
 from data_io.preprocessing import augmentation, subfunctions
 
-__all__ = ["Batches", "CachedInterface", "prediction_input", "to_native"]
+__all__ = ["Batches", "CachedInterface", "feed", "prediction_input", "to_native"]
 
 _Item = tuple[np.ndarray, np.ndarray]
 _Place = tuple[int, int]
@@ -136,6 +136,13 @@ class Batches(keras.utils.PyDataset):
         self.case(index)  # refuses what is outside
         return self._ahead.take(self, (self._epoch(), index))
 
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shapes of an item's image and label, the same for all."""
+        spatial = (1, *self.cache.settings.input_shape)
+        channels = self.cache.image(self.cases[0]).shape[-1]
+        return (*spatial, channels), (*spatial, self.classes)
+
     def draw(self, epoch: int, index: int) -> _Item:
         """Draw an item of any epoch, here and now; see `__getitem__`."""
         case = self.order(epoch)[index]
@@ -176,6 +183,40 @@ class Batches(keras.utils.PyDataset):
 
     def _epoch(self) -> int:
         return self.epoch if self.redraw else 0
+
+
+def feed(batches: Batches) -> Any:
+    """Give batches in the form in which `fit` waits for nothing.
+
+    On TensorFlow Keras makes a `tf.data.Dataset` of a `PyDataset`, with automatic
+    tuning. The tuning's thread sleeps for 10 ms, twice that and so on, and may miss
+    that an epoch has ended, which then ends 0.6, 1.3, 2.6 or 5.1 s late. Nothing is to
+    be tuned here: threads draw ahead already. So the dataset is made without.
+
+    Args:
+        batches: what `fit` is to take.
+
+    Returns:
+        on TensorFlow a dataset of the same items in the same order, which in each epoch
+        asks for them anew; elsewhere the batches themselves.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return batches
+    import tensorflow as tf
+
+    def items() -> Iterator[_Item]:
+        return (batches[index] for index in range(len(batches)))
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    dataset = tf.data.Dataset.from_generator(
+        items,
+        output_signature=tuple(
+            tf.TensorSpec(shape, tf.float32) for shape in batches.shapes
+        ),
+    )
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(batches)))
+    return dataset.prefetch(1).with_options(options)
 
 
 class _Ahead:

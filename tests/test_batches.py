@@ -18,7 +18,7 @@ import tiny_dataset
 
 from data_io import batches as module
 from data_io import miscnn_compat, pool
-from data_io.batches import Batches, prediction_input, to_native
+from data_io.batches import Batches, feed, prediction_input, to_native
 from data_io.cache import prepare
 from data_io.miscnn_compat import (
     Data_IO,
@@ -280,6 +280,24 @@ def test_global_generators_are_left_as_they_were(cache):
     random.seed(1)
     items[0]
     assert (np.random.random(), random.random()) == expected  # noqa: NPY002
+
+
+@pytest.mark.backend
+def test_fit_is_fed_each_epochs_items(cache):
+    items = training(cache)
+    fed = feed(items)
+    assert len(fed) == len(items)
+    for items.epoch in range(3):
+        expected = digest([items[number] for number in range(3)])
+        given = fed if fed is items else fed.as_numpy_iterator()
+        assert digest(list(given)) == expected
+
+
+def test_tensorflow_does_not_tune_what_fit_is_fed(cache):
+    """Its tuning makes epochs wait for seconds; see `feed`."""
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("other backends take the batches themselves")
+    assert not feed(training(cache)).options().autotune.enabled
 
 
 @pytest.mark.backend

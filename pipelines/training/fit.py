@@ -154,8 +154,8 @@ def _fit(
             callback.set_state(progress.callbacks[name])
 
     model.fit(
-        training,
-        validation_data=validation,
+        batches.feed(training),
+        validation_data=batches.feed(validation),
         epochs=task.protocol.epochs,
         initial_epoch=progress.epoch,
         shuffle=False,  # Batches shuffles by seed and epoch.
