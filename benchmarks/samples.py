@@ -15,16 +15,19 @@ import cProfile
 import os
 import pstats
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy as np
+from scipy import ndimage
 
 from benchmarks import timing
+from data_io import augment
 from data_io.batches import Batches
 from data_io.cache import Cache, prepare
 from data_io.datasets.interface import RawInterface
@@ -40,6 +43,9 @@ CASES = 4
 IMAGES = (512, 512), (512, 512), 3, 2
 VOLUMES = (128, 248, 248), (80, 160, 160), 1, 3
 DRAWS = {2: 200, 3: 100}
+# Of SciPy, called by `data_io.augment`; and draws whose arguments are kept at a time.
+SCIPYS = "gaussian_filter", "gaussian_filter1d", "map_coordinates"
+KEPT = {2: 40, 3: 20}
 # What is wanted: times of MIScnn's, by axes and augmentation; and of the cores.
 FASTER = {(2, True): 2, (3, True): 2, (3, False): 20}
 SCALING = 0.85
@@ -180,47 +186,89 @@ def _name(kind: tuple[Any, ...], augment: bool) -> str:
 
 
 def cores_against_one(
-    kind: tuple[Any, ...], draws: int = 10, cores: int | None = None
-) -> timing.Row:
+    kind: tuple[Any, ...],
+    rounds: int = 6,
+    cores: int | None = None,
+    draws: int | None = None,
+) -> list[timing.Row]:
     """Time augmented samples drawn by a thread a core, in turn with one thread.
+
+    And so the calls of SciPy in them by themselves: what the machine gives.
 
     Args:
         kind: `IMAGES` or `VOLUMES`.
-        draws: of each, so many times eight samples a core.
+        rounds: of each.
         cores: None for those of the process.
+        draws: samples a round; None for `DRAWS`. A round ends with its last sample, and
+            one costs up to ten times another: many hide that.
+
+    Returns:
+        Rows of the samples and of the calls, ms for each sample.
     """
-    _, patch, channels, classes = kind
+    shape, patch, channels, classes = kind
     cores = cores or len(os.sched_getaffinity(0))
-    count = 8 * cores
-
-    def take(batches: Batches, pool: ThreadPoolExecutor, rounds: Iterator[int]) -> None:
-        first = next(rounds) * count
-        places = [(first + n, n % CASES) for n in range(count)]
-        list(pool.map(lambda place: batches.draw(*place), places))
-
-    with (
-        tempfile.TemporaryDirectory() as place,
-        ThreadPoolExecutor(1) as one,
-        ThreadPoolExecutor(cores) as all_,
-    ):
+    draws = draws or DRAWS[len(shape)]
+    what = f"{_name(kind, True)}, {cores} cores"
+    with tempfile.TemporaryDirectory() as place:
         cache, _ = simulated(Path(place), *kind)
         batches = Batches(cache, cache.cases, classes, augment=True)
-        functions: dict[str, Callable[[], Any]] = {
-            name: partial(take, batches, pool, iter(range(10**6)))
-            for name, pool in (("one", one), ("all", all_))
+        work: dict[str, Sequence[Callable[[], Any]]] = {
+            what: [partial(batches.draw, n, n % CASES) for n in range(draws)],
+            f"SciPy's calls in {what}": _calls(batches, min(draws, KEPT[len(shape)])),
         }
-        seconds = timing.alternate(functions, draws, warm_up=1)
-    return timing.compare(
-        "samples",
-        f"{_name(kind, True)}, {cores} cores",
-        (*patch, channels),
-        seconds["all"] / count,
-        ("ours on one core", seconds["one"] / count),
-        PACKAGES,
-        1 / (SCALING * cores),
-        by="mean",
-        backend="",
-    )
+        seconds = {what: _one_and_all(w, cores, rounds) for what, w in work.items()}
+    return [
+        timing.compare(
+            "samples",
+            name,
+            (*patch, channels),
+            found["all"],
+            ("on one core", found["one"]),
+            PACKAGES,
+            1 / (SCALING * cores) if name == what else None,
+            by="mean",
+            backend="",
+        )
+        for name, found in seconds.items()
+    ]
+
+
+def _one_and_all(
+    work: Sequence[Callable[[], Any]], cores: int, rounds: int
+) -> dict[str, np.ndarray]:
+    """Seconds of a piece of work, on one thread and on as many as there are cores."""
+
+    def run(pool: ThreadPoolExecutor) -> None:
+        for done in [pool.submit(piece) for piece in work]:
+            done.result()
+
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(cores) as every:
+        pools: dict[str, Callable[[], Any]] = {
+            "one": partial(run, one),
+            "all": partial(run, every),
+        }
+        seconds = timing.alternate(pools, rounds, warm_up=1)
+    return {name: found / len(work) for name, found in seconds.items()}
+
+
+def _calls(batches: Batches, draws: int) -> list[Callable[[], Any]]:
+    """What a number of draws asks SciPy for: for each draw a call of all that."""
+    calls: list[list[Callable[[], Any]]] = [[] for _ in range(draws)]
+
+    def noted(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        calls[number].append(partial(function, *args, **options))
+        return function(*args, **options)
+
+    functions = {name: partial(noted, getattr(ndimage, name)) for name in SCIPYS}
+    with mock.patch.object(augment, "ndimage", SimpleNamespace(**functions)):
+        for number in range(draws):
+            batches.draw(number, number % CASES)
+    return [partial(_all_of, pieces) for pieces in calls]
+
+
+def _all_of(pieces: Sequence[Callable[[], Any]]) -> None:
+    for piece in pieces:
+        piece()
 
 
 def scipys_share(kind: tuple[Any, ...], draws: int | None = None) -> timing.Row:
@@ -266,7 +314,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for kind in (IMAGES, VOLUMES):
         rows = [against_miscnn(kind, augment) for augment in (True, False)]
-        rows += [cores_against_one(kind), scipys_share(kind)]
+        rows += [*cores_against_one(kind), scipys_share(kind)]
         for row in rows:
             print(timing.describe(row), flush=True)
         timing.write(rows, arguments.output)

@@ -133,8 +133,11 @@ def test_samples_are_timed_beside_miscnn() -> None:
     images = ((16, 32), (16, 32), 3, 2)
     row = samples.against_miscnn(images, augment=True, draws=2)
     assert (row.peer, row.target, row.by) == ("MIScnn DataGenerator", "0.5", "mean")
-    row = samples.cores_against_one(images, draws=1, cores=2)
+    row, calls = samples.cores_against_one(images, rounds=1, cores=2, draws=20)
     assert (row.shape, row.target) == ("16x32x3", "0.588")  # 1 / (0.85 * 2)
+    assert calls.what == f"SciPy's calls in {row.what}"
+    assert float(calls.ours) > 0
+    assert calls.target == ""
     row = samples.scipys_share(images, draws=20)
     assert 0 < float(row.ratio) < 1
 
