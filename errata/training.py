@@ -1,15 +1,20 @@
-"""Entries that need a training: minutes on phantoms, with the demo preset."""
+"""Entries that need a training: minutes, on phantoms or on DRIVE."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
 import io
+import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from errata.registry import Row, measured
+from pipelines.measure import histograms, metrics
 
 SETTINGS = {
     "published": [],
@@ -52,19 +57,84 @@ def momentum() -> Iterator[Row]:
 
 def _train(extra: list[str]) -> dict[str, float]:
     """Train in a folder that is thrown away; what its `history.csv` says."""
-    from pipelines import cli
-
-    command = ["train", "--dataset", "phantom", "--preset", "demo", "--loss", "DSC++"]
-    with tempfile.TemporaryDirectory() as place:
-        run = Path(place) / "run"
-        with contextlib.redirect_stdout(io.StringIO()):
-            code = cli.main([*command, "--output", str(run), *extra])
-        if code:
-            raise RuntimeError(f"dscpp {' '.join(command)}: expected 0, found {code}")
-        with (run / "history.csv").open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+    command = ["--dataset", "phantom", "--preset", "demo", "--loss", "DSC++", *extra]
+    with _trained(command) as run, (run / "history.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
     return {
         "training loss of epoch 5": float(rows[4]["loss"]),
         "training loss of the last epoch": float(rows[-1]["loss"]),
         "lowest validation loss": min(float(row["val_loss"]) for row in rows),
     }
+
+
+@contextlib.contextmanager
+def _trained(command: list[str]) -> Iterator[Path]:
+    """Train by `dscpp train`; a run that is there for a while."""
+    from pipelines import cli
+
+    with tempfile.TemporaryDirectory() as place:
+        run = Path(place) / "run"
+        with contextlib.redirect_stdout(io.StringIO()):
+            code = cli.main(["train", *command, "--output", str(run)])
+        if code:
+            raise RuntimeError(f"dscpp train {command}: expected 0, found {code}")
+        yield run
+
+
+@measured(
+    "native-size",
+    "training",
+    "DRIVE, test, preset reduced, seed 0, trained anew",
+    needs="drive",
+)
+def at_both_sizes(root: Path) -> Iterator[Row]:
+    """A network's predictions, brought back (published) and as they are (corrected)."""
+    from data_io.datasets import drive
+
+    for loss in ("DSC", "DSC++"):
+        command = ["--dataset", "drive", "--data", str(root), "--preset", "reduced"]
+        with _trained([*command, "--loss", loss]) as run:
+            found = _sizes(run, drive, root)
+        for name in found[0]:
+            yield Row(f"{loss}: {name}", *(values[name] for values in found))
+
+
+def _sizes(run: Path, dataset: Any, root: Path) -> list[dict[str, float]]:
+    """What a run's test cases come to at their own size and at the network's."""
+    import keras
+
+    from data_io import batches, cache
+    from data_io.preprocessing import Settings
+
+    model = keras.models.load_model(run / "model.keras", compile=False)
+    cases = json.loads((run / "run.json").read_text("utf-8"))["split"]["test"]
+    raw = dataset.interface(root)
+    measures: list[list[dict[str, float]]] = [[], []]
+    with tempfile.TemporaryDirectory() as place:
+        settings = Settings.of(dataset.RECORD, model.input_shape[1:-1])
+        prepared = cache.prepare(dataset, root, cases, settings, Path(place))
+        for case in cases:
+            image = batches.prediction_input(prepared, case)
+            softmax = keras.ops.convert_to_numpy(model(image, training=False))[0]
+            native = batches.to_native(prepared, case, softmax)
+            label = np.asarray(raw.load_segmentation(case)).reshape(native.shape[:-1])
+            measures[0].append(_measured(label, native))
+            measures[1].append(_measured(prepared.label(case), softmax))
+    return [
+        {name: float(np.mean([one[name] for one in part])) for name in part[0]}
+        for part in measures
+    ]
+
+
+def _measured(label: np.ndarray, softmax: np.ndarray) -> dict[str, float]:
+    """Measures of a case, and how far those at a threshold move with it."""
+    found = {"NLL": metrics.case_metrics(label, softmax, target=1)["nll"]}
+    counts = histograms.count(softmax[..., 1], label == 1)
+    ends = 0.2, 0.8
+    for name, values in histograms.threshold_metrics(counts, (0.5, *ends)).items():
+        if name == "dice":
+            found["Dice at T = 0.5"] = values[0]
+        if name != "jaccard":
+            what = f"{name.capitalize()} at T = {ends[0]} less that at {ends[1]}"
+            found[what] = values[1] - values[2]
+    return found
