@@ -239,7 +239,8 @@ def _one_and_all(
     """Seconds of a piece of work, on one thread and on as many as there are cores."""
 
     def run(pool: ThreadPoolExecutor) -> None:
-        for done in [pool.submit(piece) for piece in work]:
+        # Nothing is kept: memory for samples is used again, as in a training.
+        for done in [pool.submit(_all_of, [piece]) for piece in work]:
             done.result()
 
     with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(cores) as every:
