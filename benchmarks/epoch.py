@@ -1,8 +1,9 @@
 """What goes on around the steps of a training: time, memory, and a second start.
 
 A training as `dscpp train` does it, on phantoms of DRIVE's numbers and the input size
-asked for. After each epoch its steps are taken once more, on one batch that lies ready:
-what an epoch takes beyond that is waiting for samples, and all that goes on around it.
+asked for. After some epochs the steps of one are taken alone, on a batch that lies
+ready, and its samples drawn alone: what an epoch takes beyond its steps is drawing
+beside them, waiting for samples, and all that goes on around.
 `python -m benchmarks.epoch`.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,35 +35,58 @@ __all__ = ["epochs_beside_steps", "memory_over_epochs", "second_start"]
 COUNTS = {"training": 16, "validation": 4, "test": 20}
 # Targets: over pure steps; seconds; peak memory after the last epoch over an early one.
 WAITING, START, GROWTH = 1.05, 1.0, 1.02
-EPOCHS = 16  # the first compiles and is not counted
+EPOCHS = 33  # the first compiles and is not counted
+# Epochs between two looks at the steps alone. Training would seem to stand still else:
+# its state is written when some seconds have passed.
+BLOCK = 4
 PRESETS = {"reduced": 256, "paper": 512}
 
 
 class _Clock(keras.callbacks.Callback):
-    """Times each epoch, then the same number of steps on batches that lie ready."""
+    """Times blocks of epochs; in between, steps and draws alone."""
 
-    def __init__(self, steps: dict[str, int]) -> None:
+    def __init__(self, counts: dict[str, int], block: int) -> None:
         super().__init__()
-        self.batch: tuple[Any, Any] | None = None  # given when there is one
-        self.steps = steps
+        self.material: tuple[Batches, tuple[Any, Any]] | None = (
+            None  # by whoever trains
+        )
+        self.counts = counts
+        self.block = block
         self.epochs: list[float] = []
-        self.pure: list[float] = []
-        self._start = time.perf_counter()
+        self.steps: list[float] = []
+        self.draws: list[float] = []
+        self._start = 0.0
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Note the time, take the steps alone, and start anew."""
-        self.epochs.append(time.perf_counter() - self._start)
-        self._steps()  # compiles, or fills caches
-        start = time.perf_counter()
-        self._steps()
-        self.pure.append(time.perf_counter() - start)
-        self._start = time.perf_counter()
+        """Note the time of a block, take its parts alone, and start anew."""
+        if epoch % self.block == 0:
+            if epoch:
+                took = time.perf_counter() - self._start
+                self.epochs.append(took / self.block)
+                _seconds(self._steps)  # compiles, or fills caches
+                self.steps.append(_seconds(self._steps))
+                self.draws.append(_seconds(lambda: self._draws(epoch)))
+            self._start = time.perf_counter()
 
     def _steps(self) -> None:
-        for _ in range(self.steps["training"]):
-            self.model.train_on_batch(*(self.batch or ()))
-        for _ in range(self.steps["validation"]):
-            self.model.test_on_batch(*(self.batch or ()))
+        if self.material is None:
+            raise RuntimeError("material: expected what the training draws from")
+        for _ in range(self.counts["training"]):
+            self.model.train_on_batch(*self.material[1])
+        for _ in range(self.counts["validation"]):
+            self.model.test_on_batch(*self.material[1])
+
+    def _draws(self, epoch: int) -> None:
+        if self.material is None:
+            raise RuntimeError("material: expected what the training draws from")
+        for index in range(self.counts["training"]):
+            self.material[0].draw(epoch, index)
+
+
+def _seconds(function: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
 
 
 class _Peaks(keras.callbacks.Callback):
@@ -96,7 +121,8 @@ def _train(
         )
         material = fit.Material(prepared, split, len(record.classes), record.channels)
         if isinstance(watcher, _Clock):
-            watcher.batch = Batches(prepared, split["training"])[0]
+            draws = Batches(prepared, split["training"], augment=True, shuffle=True)
+            watcher.material = draws, draws[0]
         run = runs.Run.create(folder / "run", {"times": {}})
         fit.train(task, material, run, [watcher])
 
@@ -106,7 +132,7 @@ def epochs_beside_steps(
     epochs: int = EPOCHS,
     size: int | None = None,
     **overrides: Any,
-) -> timing.Row:
+) -> list[timing.Row]:
     """Train on phantoms, and time epochs in turn with their steps alone.
 
     Args:
@@ -114,20 +140,37 @@ def epochs_beside_steps(
         epochs: one more than are counted.
         size: of the images; None for the preset's.
         **overrides: of the preset's values.
+
+    Returns:
+        Rows of the epoch, and of its samples drawn one after the other.
     """
     size = size or PRESETS[preset]
-    steps = _Clock(COUNTS)
-    _train(preset, size, {"epochs": epochs, **overrides}, steps)
-    return timing.compare(
-        "epoch",
-        f"epoch of {COUNTS['training']} + {COUNTS['validation']} images, {preset}",
-        (1, size, size, phantom.RECORD.channels),
-        np.array(steps.epochs[1:]),
-        ("its steps alone", np.array(steps.pure[1:])),
-        timing.packages(),
-        WAITING,
-        unit="s",
+    clock = _Clock(COUNTS, BLOCK)
+    _train(
+        preset,
+        size,
+        {"epochs": epochs, "stopping_patience": epochs, **overrides},
+        clock,
     )
+    steps = "its steps alone", np.array(clock.steps)
+    shape = 1, size, size, phantom.RECORD.channels
+    counted = f"{COUNTS['training']} + {COUNTS['validation']} images, {preset}"
+    return [
+        timing.compare(
+            "epoch",
+            f"{what} {counted}",
+            shape,
+            np.array(seconds),
+            steps,
+            timing.packages(),
+            target,
+            unit="s",
+        )
+        for what, seconds, target in (
+            ("epoch of", clock.epochs, WAITING),
+            ("drawing, one thread, of", clock.draws, None),
+        )
+    ]
 
 
 def memory_over_epochs(
@@ -204,7 +247,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = [
         memory_over_epochs(),
-        epochs_beside_steps(arguments.preset),
+        *epochs_beside_steps(arguments.preset),
         second_start(arguments.data),
     ]
     for row in rows:

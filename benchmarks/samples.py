@@ -223,7 +223,7 @@ def cores_against_one(
             name,
             (*patch, channels),
             found["all"],
-            ("on one core", found["one"]),
+            ("one core", found["one"]),
             PACKAGES,
             1 / (SCALING * cores) if name == what else None,
             by="mean",

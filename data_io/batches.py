@@ -229,6 +229,7 @@ class _Ahead:
     """
 
     def __init__(self, workers: int) -> None:
+        pool.still_blas()
         self.workers = workers
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="batches")

@@ -1,4 +1,4 @@
-"""Work on many files in several processes, of which any may crash."""
+"""How much works at a time; work on many files in processes that may crash."""
 
 import contextlib
 import multiprocessing
@@ -10,7 +10,9 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
-__all__ = ["Crash", "each", "processors", "threads"]
+import threadpoolctl
+
+__all__ = ["Crash", "each", "processors", "still_blas", "threads"]
 
 _Item = TypeVar("_Item")
 
@@ -35,6 +37,16 @@ def threads() -> int:
     asked = os.environ.get("OMP_NUM_THREADS", "")
     most = processors()
     return min(max(int(asked), 1), most) if asked.isdecimal() else most
+
+
+def still_blas() -> None:
+    """Let OpenBLAS compute in one thread, in this process and from now on.
+
+    The products here are small, and threads of ours work side by side already: those of
+    OpenBLAS would spin between two calls, on the cores that these need.
+    """
+    controller = threadpoolctl.ThreadpoolController()
+    controller.select(internal_api="openblas").limit(limits=1)
 
 
 def each(

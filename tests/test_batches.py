@@ -14,6 +14,7 @@ import tracemalloc
 import keras
 import numpy as np
 import pytest
+import threadpoolctl
 import tiny_dataset
 
 from data_io import batches as module
@@ -280,6 +281,15 @@ def test_global_generators_are_left_as_they_were(cache):
     random.seed(1)
     items[0]
     assert (np.random.random(), random.random()) == expected  # noqa: NPY002
+
+
+def test_blas_leaves_the_cores_to_the_workers(cache):
+    controller = threadpoolctl.ThreadpoolController().select(internal_api="openblas")
+    if not controller.lib_controllers:
+        pytest.skip("NumPy has no OpenBLAS here")
+    with controller.limit(limits=2):
+        training(cache)
+        assert {one["num_threads"] for one in controller.info()} == {1}
 
 
 @pytest.mark.backend

@@ -146,11 +146,14 @@ def test_samples_are_timed_beside_miscnn() -> None:
 def test_epochs_are_timed_beside_their_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = {"training": 2, "validation": 1, "test": 1}
     monkeypatch.setattr(epoch_benchmark, "COUNTS", counts)
-    row = epoch_benchmark.epochs_beside_steps(
-        "demo", epochs=3, size=32, depth=1, filters=2
+    monkeypatch.setattr(epoch_benchmark, "BLOCK", 2)
+    row, drawing = epoch_benchmark.epochs_beside_steps(
+        "demo", epochs=5, size=32, depth=1, filters=2
     )
     assert (row.n, row.target, row.shape) == (2, "1.05", "1x32x32x3")
     assert float(row.ratio) > 0.5  # an epoch has all of its steps in it
+    assert (drawing.n, drawing.target) == (2, "")
+    assert float(drawing.ours) > 0
     row = epoch_benchmark.memory_over_epochs(epochs=3, early=2, depth=1, filters=2)
     assert (row.what, row.peer) == ("peak memory after 3 epochs", "after 2")
     assert float(row.ratio) >= 1
