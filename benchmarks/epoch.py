@@ -45,11 +45,12 @@ PRESETS = {"reduced": 256, "paper": 512}
 class _Clock(keras.callbacks.Callback):
     """Times blocks of epochs; in between, steps and draws alone."""
 
+    # Of the training, set by who makes it: what it draws from, and an item of it.
+    batches: Batches
+    item: tuple[Any, Any]
+
     def __init__(self, counts: dict[str, int], block: int) -> None:
         super().__init__()
-        self.material: tuple[Batches, tuple[Any, Any]] | None = (
-            None  # by whoever trains
-        )
         self.counts = counts
         self.block = block
         self.epochs: list[float] = []
@@ -63,24 +64,20 @@ class _Clock(keras.callbacks.Callback):
             if epoch:
                 took = time.perf_counter() - self._start
                 self.epochs.append(took / self.block)
-                _seconds(self._steps)  # compiles, or fills caches
+                self._steps()  # compiles, or fills caches
                 self.steps.append(_seconds(self._steps))
                 self.draws.append(_seconds(lambda: self._draws(epoch)))
             self._start = time.perf_counter()
 
     def _steps(self) -> None:
-        if self.material is None:
-            raise RuntimeError("material: expected what the training draws from")
         for _ in range(self.counts["training"]):
-            self.model.train_on_batch(*self.material[1])
+            self.model.train_on_batch(*self.item)
         for _ in range(self.counts["validation"]):
-            self.model.test_on_batch(*self.material[1])
+            self.model.test_on_batch(*self.item)
 
     def _draws(self, epoch: int) -> None:
-        if self.material is None:
-            raise RuntimeError("material: expected what the training draws from")
         for index in range(self.counts["training"]):
-            self.material[0].draw(epoch, index)
+            self.batches.draw(epoch, index)
 
 
 def _seconds(function: Callable[[], None]) -> float:
@@ -121,8 +118,10 @@ def _train(
         )
         material = fit.Material(prepared, split, len(record.classes), record.channels)
         if isinstance(watcher, _Clock):
-            draws = Batches(prepared, split["training"], augment=True, shuffle=True)
-            watcher.material = draws, draws[0]
+            watcher.batches = Batches(
+                prepared, split["training"], augment=True, shuffle=True
+            )
+            watcher.item = watcher.batches[0]
         run = runs.Run.create(folder / "run", {"times": {}})
         fit.train(task, material, run, [watcher])
 
