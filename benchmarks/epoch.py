@@ -35,7 +35,7 @@ __all__ = ["epochs_beside_steps", "memory_over_epochs", "second_start"]
 COUNTS = {"training": 16, "validation": 4, "test": 20}
 # Targets: over pure steps; seconds; peak memory after the last epoch over an early one.
 WAITING, START, GROWTH = 1.05, 1.0, 1.02
-EPOCHS = 33  # the first compiles and is not counted
+EPOCHS = 49  # the first compiles and is not counted
 # Epochs between two looks at the steps alone. Training would seem to stand still else:
 # its state is written when some seconds have passed.
 BLOCK = 4
@@ -119,7 +119,10 @@ def _train(
         material = fit.Material(prepared, split, len(record.classes), record.channels)
         if isinstance(watcher, _Clock):
             watcher.batches = Batches(
-                prepared, split["training"], augment=True, shuffle=True
+                prepared,
+                split["training"],
+                augment=task.protocol.augment,
+                shuffle=True,
             )
             watcher.item = watcher.batches[0]
         run = runs.Run.create(folder / "run", {"times": {}})
@@ -154,6 +157,8 @@ def epochs_beside_steps(
     steps = "its steps alone", np.array(clock.steps)
     shape = 1, size, size, phantom.RECORD.channels
     counted = f"{COUNTS['training']} + {COUNTS['validation']} images, {preset}"
+    if not overrides.get("augment", True):
+        counted += ", not augmented"
     return [
         timing.compare(
             "epoch",
@@ -247,6 +252,8 @@ def main() -> None:
     rows = [
         memory_over_epochs(),
         *epochs_beside_steps(arguments.preset),
+        # Hardly a draw: what is left of an epoch beside its steps and its draws.
+        *epochs_beside_steps(arguments.preset, augment=False),
         second_start(arguments.data),
     ]
     for row in rows:
