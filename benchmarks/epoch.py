@@ -157,8 +157,9 @@ def epochs_beside_steps(
     steps = "its steps alone", np.array(clock.steps)
     shape = 1, size, size, phantom.RECORD.channels
     counted = f"{COUNTS['training']} + {COUNTS['validation']} images, {preset}"
+    target: float | None = WAITING
     if not overrides.get("augment", True):
-        counted += ", not augmented"
+        counted, target = f"{counted}, not augmented", None
     return [
         timing.compare(
             "epoch",
@@ -171,7 +172,7 @@ def epochs_beside_steps(
             unit="s",
         )
         for what, seconds, target in (
-            ("epoch of", clock.epochs, WAITING),
+            ("epoch of", clock.epochs, target),
             ("drawing, one thread, of", clock.draws, None),
         )
     ]

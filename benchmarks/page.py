@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,10 +32,18 @@ def table(rows: Sequence[timing.Row]) -> str:
     wanted = [row for row in rows if row.target and row.part != "losses"]
     wanted += _largest([row for row in rows if row.target and row.part == "losses"])
     wanted.sort(key=lambda row: ORDER.index(row.part))
-    machines = sorted({row.machine for row in wanted})
-    note = f"Machine: {'; '.join(machines)}. Ratio: ours over the other's, of "
+    marks = _marks(wanted)
+    machines = "; ".join(f"{mark} {machine}" for machine, mark in marks.items())
+    note = f"Machine: {machines.strip()}. Ratio: ours over the other's, of "
     note += "medians, for samples of means; met where it is at most what is wanted."
-    return "\n".join([*_HEAD, *map(_line, wanted), "", note])
+    lines = [_line(row, marks[row.machine]) for row in wanted]
+    return "\n".join([*_HEAD, *lines, "", note])
+
+
+def _marks(rows: Sequence[timing.Row]) -> dict[str, str]:
+    """A mark for each machine, for that of most rows none."""
+    machines = Counter(row.machine for row in rows).most_common()
+    return {machine: r"\*" * place for place, (machine, _) in enumerate(machines)}
 
 
 def _largest(rows: Sequence[timing.Row]) -> list[timing.Row]:
@@ -47,14 +56,14 @@ def _largest(rows: Sequence[timing.Row]) -> list[timing.Row]:
     return list(found.values())
 
 
-def _line(row: timing.Row) -> str:
+def _line(row: timing.Row, mark: str) -> str:
     ours, theirs = row.ours, row.peer_median
     if row.by == "mean":
         ours, theirs = row.ours_mean, row.peer_mean
     beside = f"{theirs} {row.unit}" if row.peer else ""
     what = f"loss {row.what}" if row.part == "losses" else row.what
     cells = [
-        what, row.backend, row.shape, f"{ours} {row.unit}", beside, row.peer,
+        what + mark, row.backend, row.shape, f"{ours} {row.unit}", beside, row.peer,
         _percent(row.ratio) if row.part == "losses" else row.ratio,
         _percent(row.target) if row.part == "losses" else row.target,
         row.met,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import keras
@@ -153,7 +154,11 @@ def test_epochs_are_timed_beside_their_steps(monkeypatch: pytest.MonkeyPatch) ->
     assert (row.n, row.target, row.shape) == (2, "1.05", "1x32x32x3")
     assert float(row.ratio) > 0.5  # an epoch has all of its steps in it
     assert (drawing.n, drawing.target) == (2, "")
-    assert float(drawing.ours) > 0
+    plain, copying = epoch_benchmark.epochs_beside_steps(
+        "demo", epochs=3, size=32, augment=False, depth=1, filters=2
+    )
+    assert (plain.what, plain.target) == (f"{row.what}, not augmented", "")
+    assert copying.what == f"{drawing.what}, not augmented"
     row = epoch_benchmark.memory_over_epochs(epochs=3, early=2, depth=1, filters=2)
     assert (row.what, row.peer) == ("peak memory after 3 epochs", "after 2")
     assert float(row.ratio) >= 1
@@ -185,6 +190,13 @@ def test_the_table_has_what_was_wanted_and_of_losses_the_slowest() -> None:
         f"| loss DSC | {backend} | 2x3 | 20 ms | 1000 ms | peer | 2 % | 5 % | yes |",
         f"| second start | {backend} | 2x3 | 3000 ms | 1000 ms | peer | 3 | 1 | no |",
     ]
+    # Another machine's row is marked.
+    rows[2] = dataclasses.replace(rows[2], machine="another")
+    lines = page.table(rows).splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:5]] == [
+        "| image", "| loss DSC", r"| second start\*",
+    ]  # fmt: skip
+    assert lines[-1].startswith(rf"Machine: {rows[0].machine}; \* another. ")
 
 
 @pytest.mark.backend
