@@ -95,7 +95,7 @@ def populations() -> dict[tuple[str, str], tuple[Draw, float]]:
             gap = values["DSC++"] - values[loss]
             name = f"2018DSB, {metric} of DSC++ less {loss}"
             found["paired difference", name] = measured(gap)
-    for deviation in (0.0, 0.1, 0.3):
+    for deviation in (0.0, 0.1, 0.3, 0.6, 1.0):
         name = f"normal, trainings differ by {deviation:g}"
         found["mean over seeds", name] = with_seeds(deviation)
     return found

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import optimize
 
+from data_io import batches
 from errata.registry import Row, measured
 from pipelines.measure import histograms, metrics
+from pipelines.posthoc import temperature
 
 SETTINGS = {
     "published": [],
@@ -103,38 +106,81 @@ def _sizes(run: Path, dataset: Any, root: Path) -> list[dict[str, float]]:
     """What a run's test cases come to at their own size and at the network's."""
     import keras
 
-    from data_io import batches, cache
+    from data_io import cache
     from data_io.preprocessing import Settings
 
     model = keras.models.load_model(run / "model.keras", compile=False)
-    cases = json.loads((run / "run.json").read_text("utf-8"))["split"]["test"]
+    split = json.loads((run / "run.json").read_text("utf-8"))["split"]
+    parts = [split[part] for part in ("validation", "test")]
     raw = dataset.interface(root)
     measures: list[list[dict[str, float]]] = [[], []]
     with tempfile.TemporaryDirectory() as place:
         settings = Settings.of(dataset.RECORD, model.input_shape[1:-1])
-        prepared = cache.prepare(dataset, root, cases, settings, Path(place))
-        for case in cases:
-            image = batches.prediction_input(prepared, case)
-            softmax = keras.ops.convert_to_numpy(model(image, training=False))[0]
+        prepared = cache.prepare(
+            dataset, root, [*parts[0], *parts[1]], settings, Path(place)
+        )
+        validation, test = (
+            [
+                (case, prepared.label(case), _softmax(model, prepared, case))
+                for case in p
+            ]
+            for p in parts
+        )
+        fitted = _temperature([found[1:] for found in validation])
+        for case, label, softmax in test:
             native = batches.to_native(prepared, case, softmax)
-            label = np.asarray(raw.load_segmentation(case)).reshape(native.shape[:-1])
-            measures[0].append(_measured(label, native))
-            measures[1].append(_measured(prepared.label(case), softmax))
-    return [
+            own = np.asarray(raw.load_segmentation(case)).reshape(native.shape[:-1])
+            scaled = temperature.scale(softmax, fitted)
+            back = batches.to_native(prepared, case, scaled)
+            measures[0].append(_measured(own, native, back))
+            measures[1].append(_measured(label, softmax, scaled))
+    means = [
         {name: float(np.mean([one[name] for one in part])) for name in part[0]}
         for part in measures
     ]
+    return [{"temperature, fitted at the network's size": fitted} | m for m in means]
 
 
-def _measured(label: np.ndarray, softmax: np.ndarray) -> dict[str, float]:
+def _softmax(model: Any, prepared: Any, case: str) -> np.ndarray:
+    import keras
+
+    image = batches.prediction_input(prepared, case)
+    softmax: np.ndarray = keras.ops.convert_to_numpy(model(image, training=False))[0]
+    return softmax
+
+
+def _temperature(cases: list[tuple[np.ndarray, np.ndarray]]) -> float:
+    """The best for labels and probabilities as the network gives them."""
+
+    def nll(log_temperature: float) -> float:
+        t = float(np.exp(log_temperature))
+        return float(
+            np.mean([_nll(label, temperature.scale(p, t)) for label, p in cases])
+        )
+
+    best = optimize.minimize_scalar(
+        nll, bounds=np.log(temperature.BOUNDS), method="bounded"
+    )
+    return float(np.exp(best.x))
+
+
+def _nll(label: np.ndarray, softmax: np.ndarray) -> float:
+    return float(metrics.case_metrics(label, softmax, target=1)["nll"])
+
+
+def _measured(
+    label: np.ndarray, softmax: np.ndarray, scaled: np.ndarray
+) -> dict[str, float]:
     """Measures of a case, and how far those at a threshold move with it."""
-    found = {"NLL": metrics.case_metrics(label, softmax, target=1)["nll"]}
+    found = {"NLL": _nll(label, softmax), "NLL, scaled": _nll(label, scaled)}
     counts = histograms.count(softmax[..., 1], label == 1)
-    ends = 0.2, 0.8
-    for name, values in histograms.threshold_metrics(counts, (0.5, *ends)).items():
+    thresholds = (0.5, 0.2, 0.3, 0.7, 0.8)
+    for name, values in histograms.threshold_metrics(counts, thresholds).items():
         if name == "dice":
             found["Dice at T = 0.5"] = values[0]
-        if name != "jaccard":
-            what = f"{name.capitalize()} at T = {ends[0]} less that at {ends[1]}"
-            found[what] = values[1] - values[2]
+            for t, value in zip(thresholds[1:], values[1:], strict=True):
+                found[f"Dice at T = 0.5 less that at {t}"] = values[0] - value
+        elif name != "jaccard":
+            what = f"{name.capitalize()} at T = 0.2 less that at 0.8"
+            found[what] = values[1] - values[4]
     return found

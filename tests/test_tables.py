@@ -16,7 +16,15 @@ from written_runs import CASES, DSC_NLL, PLUS_NLL, make_run, one, read
 from data_io.content import file_hash
 from data_io.errors import InputError
 from pipelines.measure import histograms, metrics
-from pipelines.reporting import estimates, overview, published, study, tables, text
+from pipelines.reporting import (
+    estimates,
+    noise,
+    overview,
+    published,
+    study,
+    tables,
+    text,
+)
 
 # Written whatever was run.
 ALWAYS = ("tests.csv", "thresholds.csv", "calibration.csv", "reliability.csv")
@@ -172,6 +180,34 @@ def test_direction_over_gamma_and_with_a_missing_partner(results):
     assert one(read(path), gamma="0.5", metric="nll_published")["direction"] == "same"
 
 
+def test_published_differences_beside_training_noise(results):
+    path = results / "drive" / "paper" / "noise.csv"
+    make_run(results, "DSC", DSC_NLL, seed=0)
+    make_run(results, "DSC++", PLUS_NLL, gamma=2.0)
+    tables.write_tables(results)
+    assert not path.exists()  # one seed each: nothing is known
+    make_run(results, "DSC", [value + 0.1 for value in DSC_NLL], seed=1)
+    tables.write_tables(results)
+    found = one(read(path), table="4", loss="DSC", metric="nll_published")
+    # Means differ by .1: s = .1 / sqrt(2), two trainings by sqrt(2) s = .1, and t(1)
+    # is 12.706. The paper has .204 for DSC and .041 for DSC++.
+    assert (found["partner"], found["df"]) == ("DSC++", "1")
+    assert float(found["noise"]) == pytest.approx(0.1)
+    assert float(found["limit"]) == pytest.approx(1.2706, abs=1e-4)
+    assert float(found["published_difference"]) == pytest.approx(0.163)
+    assert found["exceeds"] == "no"
+    # Dice is the same for both seeds: any difference is beyond that.
+    found = one(read(path), table="4", loss="DSC", metric="dice")
+    assert (float(found["noise"]), found["exceeds"]) == (0, "yes")
+    # Counted: of Table 4's three differences on DRIVE none of the NLL's is beyond.
+    studied, cells = tables.study_of(path.parent)
+    header, *lines = noise.summary(noise.rows(studied, cells))
+    assert header == ["", "NLL", "Brier", "Dice", "Jaccard"]
+    by_table = {line[0]: line[1:] for line in lines}
+    assert by_table["Table 4"][0] == "0 of 3"
+    assert by_table["noise"][0] == "0.1000"
+
+
 def test_several_seeds_by_hand():
     # Case means .2 .2 .2 .2: no spread over cases; seed means .1 .2 .3.
     values = np.array([[0.1] * 4, [0.2] * 4, [0.3] * 4])
@@ -179,7 +215,10 @@ def test_several_seeds_by_hand():
     assert found.mean == pytest.approx(0.2)
     # s = .1, over sqrt(3) seeds.
     assert found.standard_error == pytest.approx(0.1 / math.sqrt(3))
-    assert found.ci_high - found.mean == pytest.approx(1.96 * 0.1 / math.sqrt(3))
+    # Student's t for two degrees of freedom, 97.5 %: 4.303.
+    assert found.ci_high - found.mean == pytest.approx(
+        4.303 * 0.1 / math.sqrt(3), rel=1e-3
+    )
     assert (found.n, found.seeds, found.n_undefined) == (4, 3, 0)
 
 
@@ -192,6 +231,22 @@ def test_seed_and_case_errors_add_in_squares():
     assert both.standard_error == pytest.approx(
         math.sqrt(cases.standard_error**2 + seed_error**2)
     )
+
+
+def test_a_ratio_of_means_over_the_same_cases():
+    # Every a is half of its b: no spread in the ratio, whatever that over cases is.
+    b = np.array([[0.1, 0.2, 0.6], [0.3, 0.2, 0.7]])
+    found = estimates.ratio(b / 2, b)
+    assert (found.mean, found.ci_low, found.ci_high) == pytest.approx((0.5, 0.5, 0.5))
+    # Undefined for one of the two: the case is left out of both. 0.3 over 0.6.
+    a = np.array([[0.1, 0.2, 0.9]])
+    found = estimates.ratio(a, [[0.2, 0.4, np.nan]])
+    assert (found.mean, found.n) == (pytest.approx(0.5), 2)
+    # Seeds with ratios 1/2 and 2 of equal cases: e^0 -+ t(1) log 4 / 2, nearly.
+    found = estimates.ratio([[1.0, 1.0], [2.0, 2.0]], [[2.0, 2.0], [1.0, 1.0]])
+    assert found.mean == pytest.approx(1)
+    assert found.ci_low == pytest.approx(1 / found.ci_high)
+    assert found.ci_high > 2
 
 
 def test_two_seeds_in_the_table(results):

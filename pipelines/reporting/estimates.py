@@ -1,17 +1,16 @@
 """A mean over cases and seeds with its standard error and interval."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 from pipelines.measure import statistics
 
-__all__ = ["Estimate", "estimate", "mean_of", "over_cases"]
-
-_Z = 1.96  # two-sided 95 %
+__all__ = ["Estimate", "estimate", "mean_of", "over_cases", "ratio"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,10 @@ def estimate(values: npt.ArrayLike) -> Estimate:
     own means, the seeds add SE_s = s / sqrt(S):
 
         SE = sqrt(SE_c^2 + SE_s^2)
-        ci = mean -+ sqrt((distance to the bootstrap's limit)^2 + (1.96 SE_s)^2)
+        ci = mean -+ sqrt((distance to the bootstrap's limit)^2 + (t SE_s)^2)
+
+    with t the 97.5 % quantile of Student's distribution for S - 1 degrees of freedom:
+    4.3 for three seeds, whose spread is known that badly.
 
     Args:
         values: (seeds, cases); NaN where undefined.
@@ -48,10 +50,11 @@ def estimate(values: npt.ArrayLike) -> Estimate:
     cases = over_cases(mean_of(values, axis=0).tobytes())
     seed_means = mean_of(values, axis=1)
     seed_means = seed_means[~np.isnan(seed_means)]
-    n_seeds, seed_error = len(values), 0.0
+    n_seeds, seed_error, extra = len(values), 0.0, 0.0
     if len(seed_means) > 1:
         seed_error = float(seed_means.std(ddof=1)) / math.sqrt(len(seed_means))
-    mean, extra = cases.mean, _Z * seed_error
+        extra = float(stats.t.ppf(0.975, len(seed_means) - 1)) * seed_error
+    mean = cases.mean
     return Estimate(
         mean=mean,
         standard_error=math.hypot(cases.standard_error, seed_error),
@@ -60,6 +63,34 @@ def estimate(values: npt.ArrayLike) -> Estimate:
         n=cases.n,
         seeds=n_seeds,
         n_undefined=int(np.isnan(values).sum()),
+    )
+
+
+def ratio(a: npt.ArrayLike, b: npt.ArrayLike) -> Estimate:
+    """Estimate the ratio of two means over the same cases and seeds, paired.
+
+    Of the logarithm of the ratio, linear in the means: log(mean a / mean b) is the mean
+    of itself + a / mean a - b / mean b, and that is what `estimate` is put to.
+
+    Args:
+        a: (seeds, cases), positive mean; NaN where undefined.
+        b: the same of the other.
+
+    Returns:
+        The estimate of the ratio; its `standard_error` is that of the logarithm.
+    """
+    a, b = (np.asarray(values, dtype=np.float64) for values in (a, b))
+    both = ~np.isnan(a) & ~np.isnan(b)
+    a, b = (np.where(both, values, np.nan) for values in (a, b))
+    mean_a, mean_b = (
+        float(mean_of(mean_of(values, axis=0), axis=0)) for values in (a, b)
+    )
+    found = estimate(math.log(mean_a / mean_b) + a / mean_a - b / mean_b)
+    return replace(
+        found,
+        mean=math.exp(found.mean),
+        ci_low=math.exp(found.ci_low),
+        ci_high=math.exp(found.ci_high),
     )
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from data_io.errors import InputError
 from pipelines.measure import histograms, metrics, statistics
-from pipelines.reporting.estimates import Estimate, estimate, mean_of
+from pipelines.reporting.estimates import Estimate, estimate, mean_of, ratio
 from pipelines.reporting.published import Cell
 from pipelines.reporting.study import STANDARD_GAMMA, Study, Variant
 
@@ -144,11 +144,7 @@ class Runs:
 
     def pair(self, a: Quantity, b: Quantity, metric: str) -> Pair:
         """Compare two quantities that were run, over the cases defined for both."""
-        rows = self.study.shared(*(self._variant(one) for one in (a, b)))
-        found = [
-            self._values(quantity, metric)[own]
-            for quantity, own in zip((a, b), rows, strict=True)
-        ]
+        found = self._shared(a, b, metric)
         values_a, values_b = (mean_of(values, axis=0) for values in found)
         both = ~np.isnan(values_a) & ~np.isnan(values_b)
         values_a, values_b = values_a[both], values_b[both]
@@ -169,6 +165,21 @@ class Runs:
             p_signed_rank=statistics.signed_rank(values_a, values_b).p,
             p_holm=float(str(self._holm.get(key, "nan"))),
         )
+
+    def ratio(self, a: Quantity, b: Quantity, metric: str) -> Estimate:
+        """The mean of one over that of another, paired as in `pair`."""
+        found = self._shared(a, b, metric)
+        if len(found[0]) != len(found[1]):
+            found = [mean_of(values, axis=0)[np.newaxis] for values in found]
+        return ratio(*found)
+
+    def _shared(self, a: Quantity, b: Quantity, metric: str) -> list[_Floats]:
+        """Values of two quantities for the seeds that both have."""
+        rows = self.study.shared(*(self._variant(one) for one in (a, b)))
+        return [
+            self._values(quantity, metric)[own]
+            for quantity, own in zip((a, b), rows, strict=True)
+        ]
 
     def _label(self, quantity: Quantity) -> str:
         variant = self.study.standing_in(quantity.variant) or quantity.variant

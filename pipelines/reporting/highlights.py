@@ -5,17 +5,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from data_io.errors import InputError
-from pipelines.reporting import claims, summary
+from pipelines.reporting import claims, noise, summary
 from pipelines.reporting.evidence import Quantity, Runs
 from pipelines.reporting.overview import PRESETS
-from pipelines.reporting.published import Cell
+from pipelines.reporting.published import Cell, paper_folder, published_p_values
+from pipelines.reporting.rules import ALPHA
 from pipelines.reporting.study import STANDARD_GAMMA, Study, Variant, groups
 from pipelines.reporting.tables import study_of
 
-__all__ = ["MARKER", "counts", "markdown", "markdown_rows"]
+__all__ = ["COUNTS", "MARKER", "counts", "markdown", "markdown_rows"]
 
 MARKER = "claims"
 """Name of the marker in the README."""
+
+COUNTS = "counts"
+"""Name of the marker at the README's top."""
 
 _KINDS = {"cells": "Published cells", "claims": "Claims of the text"}
 _PAIR = (Variant("DSC++", STANDARD_GAMMA), Variant("DSC"))
@@ -83,7 +87,13 @@ def markdown(results: Path) -> str:
         rows = [[group, *map(str, found.values())] for group, found in by_group.items()]
         parts.append(markdown_rows(header, rows))
     return "\n\n".join(
-        [*parts, _named(results), _central(results), _beside_ce(results)]
+        [
+            *parts,
+            _named(results),
+            _central(results),
+            _beside_ce(results),
+            _noise(results),
+        ]
     )
 
 
@@ -97,11 +107,7 @@ def _named(results: Path) -> str:
             words: [row["id"] for row in rows if wanted(row)]
             for words, wanted in _LISTS.items()
         }
-        failed = [
-            f"  - `{row['id']}`: {row['why'].partition('; not run:')[0]}."
-            for row in rows
-            if row["verdict"] == "fails"
-        ]
+        failed = [f"  - {_failed(row)}." for row in rows if row["verdict"] == "fails"]
         disputed = sum(row["disagree"] != "" for row in rows)
     except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
@@ -117,14 +123,58 @@ def _named(results: Path) -> str:
     return "\n".join(lines)
 
 
+def _failed(row: _Claim) -> str:
+    """A claim that fails: by what, from how many seeds, and what bears on the cause."""
+    seeds = {"": "", "1": " (one seed)"}.get(row["seeds"], f" ({row['seeds']} seeds)")
+    said = [f"`{row['id']}`{seeds}: {row['why'].partition('; not run:')[0]}"]
+    # Of the pair that decided it: the paired test, where it says something else.
+    paired, unpaired = (
+        float(row[name] or "nan") for name in ("p_signed_rank", "p_rank_sum")
+    )
+    if (paired < ALPHA) != (unpaired < ALPHA):
+        found = "" if paired < ALPHA else "not "
+        said.append(f"the paired test's p is {found}below 0.05 ({paired:.1g})")
+    if row["verdict_corrected"] not in ("", row["verdict"]):
+        said.append(f"{row['verdict_corrected']} by the proper form")
+    if row["paper_tables"] == "fails":
+        said.append("fails by the paper's own tables too")
+    return "; ".join(said)
+
+
+def _noise(results: Path) -> str:
+    """How many published differences exceed what trainings differ by."""
+    tables = []
+    for folder in groups(results):
+        study, cells = study_of(folder)
+        if study.preset not in PRESETS:
+            continue
+        for target in study.targets:
+            found = [r for r in noise.rows(study, cells) if r["target"] == target]
+            if found:
+                (_, *names), *lines = noise.summary(found)
+                title = f"{study.title}, {target}: beyond training noise"
+                tables.append(markdown_rows([title, *names], lines))
+    return "\n\n".join(tables)
+
+
 def _central(results: Path) -> str:
     """DSC++ beside DSC wherever both were run: what the paper is about."""
-    header = ["DSC++ beside DSC", "NLL published, ratio", "paper", "NLL, ratio"]
-    header += ["Dice, difference", "paper"]
+    header = ["DSC++ beside DSC", "NLL published, ratio", "paper", "p", "paper"]
+    header += ["NLL, ratio", "Dice, difference", "paper"]
+    p_values = published_p_values(paper_folder(results))
     rows = []
     for study, cells in _with_all(results, *_PAIR):
         printed = {(c.variant, c.target, c.metric): c.value for c in cells}
-        rows += [_central_row(study, target, printed) for target in study.targets]
+        p = {
+            (row["target"], row["metric"]): row["p"]
+            for row in p_values
+            if (row["dataset"], row["loss_a"], row["loss_b"])
+            == (study.title, *(variant.loss for variant in _PAIR))
+        }
+        rows += [
+            _central_row(study, target, printed, p.get((target, "nll"), ""))
+            for target in study.targets
+        ]
     return markdown_rows(header, rows)
 
 
@@ -170,23 +220,29 @@ def _difference(
 
 
 def _central_row(
-    study: Study, target: str, printed: Mapping[tuple[Variant, str, str], float]
+    study: Study,
+    target: str,
+    printed: Mapping[tuple[Variant, str, str], float],
+    printed_p: str,
 ) -> list[str]:
     plus, plain = map(Quantity, _PAIR)
     ratios = []
     for corrected in (False, True):
-        means = Runs(study, (), target, corrected).means((plus, plain), "nll")
-        ratios.append(f"{means[plus] / means[plain]:.2f}")
+        found = Runs(study, (), target, corrected).ratio(plus, plain, "nll")
+        ratios.append(f"{found.mean:.2f} [{found.ci_low:.2f}, {found.ci_high:.2f}]")
     # Tables of binary data sets do not name the class.
     known = target if any(key[1] == target for key in printed) else ""
     nll, dice = (
         [printed[variant, known, metric] for variant in _PAIR]
         for metric in ("nll_published", "dice")
     )
+    p = Runs(study, (), target).pair(plus, plain, "nll").p_rank_sum
     return [
         _title(study, target, *_PAIR),
         ratios[0],
         f"{nll[0] / nll[1]:.2f}",
+        f"{p:.1g}",
+        printed_p,
         ratios[1],
         _difference(study, target, False, "dice", *_PAIR),
         f"{dice[0] - dice[1]:+.3f}",

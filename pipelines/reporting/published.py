@@ -13,6 +13,7 @@ __all__ = [
     "PAPER_TABLES",
     "Cell",
     "paper_folder",
+    "partner_of",
     "published_cells",
     "published_p_values",
     "published_thresholds",
@@ -135,6 +136,36 @@ def published_p_values(folder: Path) -> list[dict[str, str]]:
     """
     columns = ("dataset", "target", "metric", "loss_a", "loss_b", "p")
     return read_rows(Path(folder) / "pvalues.csv", columns)
+
+
+def partner_of(cell: Cell, cells: Sequence[Cell]) -> Cell | None:
+    """The cell to compare with: ++ with its plain form, the others with DSC++.
+
+    In Table 3 every gamma is compared with the standard one, and that with gamma 1.
+
+    Args:
+        cell: a cell.
+        cells: all of its table and data set.
+
+    Returns:
+        The other cell; None where there is none.
+    """
+    plain = cell.loss.removesuffix("++")
+    wanted = [
+        Variant(cell.loss, STANDARD_GAMMA) if cell.gamma is not None else None,
+        Variant(plain) if cell.gamma is not None else None,
+        Variant(cell.loss, 1.0) if cell.gamma is not None else None,
+        Variant(f"{plain}++", STANDARD_GAMMA),
+        Variant("DSC++", STANDARD_GAMMA),
+    ]
+    for variant in wanted:
+        if variant is None or variant == cell.variant:
+            continue
+        for other in cells:
+            same = (other.metric, other.target) == (cell.metric, cell.target)
+            if same and other.variant == variant:
+                return other
+    return None
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:

@@ -226,7 +226,7 @@ class Steady(_Pairwise):
 
     def _printed(self, difference: float, error: float) -> bool | None:
         # How little "little" is, the paper does not say: the margin is ours.
-        return None
+        return abs(difference) <= MARGIN
 
 
 class NoDifference(Steady):

@@ -18,6 +18,7 @@ from pipelines.reporting import (
     claims,
     costs,
     decisions,
+    noise,
     observers,
     other_sets,
     overview,
@@ -25,8 +26,13 @@ from pipelines.reporting import (
     temperatures,
 )
 from pipelines.reporting.estimates import Estimate, estimate, mean_of
-from pipelines.reporting.published import Cell, paper_folder, published_cells
-from pipelines.reporting.study import STANDARD_GAMMA, Study, Variant, groups, open_study
+from pipelines.reporting.published import (
+    Cell,
+    paper_folder,
+    partner_of,
+    published_cells,
+)
+from pipelines.reporting.study import Study, Variant, groups, open_study
 from pipelines.run import write_csv
 
 __all__ = [
@@ -91,7 +97,13 @@ THRESHOLD_METRICS = ("precision", "recall", "dice")
 EXTRA_TABLE = "table.csv"
 """For what no table of the paper has a cell for: phantoms, other gammas, backends."""
 
-_OPTIONAL = {EXTRA_TABLE, other_sets.TABLE, temperatures.TABLE, observers.TABLE}
+_OPTIONAL = {
+    EXTRA_TABLE,
+    noise.TABLE,
+    observers.TABLE,
+    other_sets.TABLE,
+    temperatures.TABLE,
+}
 
 _Z = 1.96  # two-sided 95 %
 _NAN = float("nan")
@@ -246,7 +258,7 @@ def _direction(
         "same" or "opposite"; "" where there is no partner, where the paper's own
         difference is not beyond 1.96 sqrt(SE^2 + SE^2), or where one was not run.
     """
-    partner = _partner(cell, cells)
+    partner = partner_of(cell, cells)
     if partner is None:
         return ""
     published = cell.value - partner.value
@@ -256,29 +268,6 @@ def _direction(
     if abs(published) <= limit + 1e-12 or ours is None or theirs is None:
         return ""
     return "same" if published * (ours.mean - theirs.mean) > 0 else "opposite"
-
-
-def _partner(cell: Cell, cells: Sequence[Cell]) -> Cell | None:
-    """The cell to compare with: ++ with its plain form, the others with DSC++.
-
-    In Table 3 every gamma is compared with the standard one, and that with gamma 1.
-    """
-    plain = cell.loss.removesuffix("++")
-    wanted = [
-        Variant(cell.loss, STANDARD_GAMMA) if cell.gamma is not None else None,
-        Variant(plain) if cell.gamma is not None else None,
-        Variant(cell.loss, 1.0) if cell.gamma is not None else None,
-        Variant(f"{plain}++", STANDARD_GAMMA),
-        Variant("DSC++", STANDARD_GAMMA),
-    ]
-    for variant in wanted:
-        if variant is None or variant == cell.variant:
-            continue
-        for other in cells:
-            same = (other.metric, other.target) == (cell.metric, cell.target)
-            if same and other.variant == variant:
-                return other
-    return None
 
 
 def comparison_rows(study: Study) -> list[_Row]:
@@ -408,6 +397,9 @@ def _tables_of(folder: Path) -> tuple[Study, _Files]:
     elsewhere = other_sets.rows(run for runs in study.runs.values() for run in runs)
     if elsewhere:
         files[other_sets.TABLE] = (other_sets.COLUMNS, elsewhere)
+    beyond = noise.rows(study, cells)
+    if beyond:
+        files[noise.TABLE] = (noise.COLUMNS, beyond)
     scaled = temperatures.rows(study)
     if scaled:
         files[temperatures.TABLE] = (temperatures.COLUMNS, scaled)

@@ -131,10 +131,11 @@ def _line(study: Study, row: dict[str, object], brier: dict[str, object]) -> str
         name += f" g={gamma:g}"
     if len(study.targets) > 1:
         name += f", {row['target']}"
+    spread = " ({temperature_low:.2f} to {temperature_high:.2f})"
     cells = [
         name,
         str(row["seeds"]),
-        "{temperature:.2f} ({temperature_low:.2f} to {temperature_high:.2f})",
+        "{temperature:.2f}" + ("" if row["seeds"] == 1 else spread),
         "{before:.3f}",
         "{after:.3f}",
         f"{brier['before']:.3f}",

@@ -84,8 +84,8 @@ def update_readme(readme: Path, results: Path) -> list[str]:
 
     Markers are `<!-- <dataset>-<preset>:begin -->` and `<!-- <dataset>-<preset>:end
     -->`, such as `drive-reduced`; of what `TOPICS` names, `drive-reduced-temperature`;
-    `claims` has the numbers over all. Tables without markers are left out, and so are
-    markers without runs.
+    `claims` has the numbers over all, `counts` how many they are. Tables without
+    markers are left out, and so are markers without runs.
 
     Args:
         readme: the file; written only if it changes.
@@ -121,6 +121,7 @@ def _parts(results: Path) -> Iterator[tuple[str, Callable[[], str]]]:
         yield name, partial(markdown_table, folder)
         for topic, write in TOPICS.items():
             yield f"{name}-{topic}", partial(_on_topic, folder, write)
+    yield highlights.COUNTS, partial(highlights.counts, results)
     yield highlights.MARKER, partial(highlights.markdown, results)
 
 
