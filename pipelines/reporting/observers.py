@@ -141,29 +141,33 @@ def markdown(study: Study) -> str:
 
 
 def _said(study: Study, found: list[_Row], target: str) -> str:
-    """The sentences on one class."""
+    """A sentence and a table on one class."""
     values: dict[tuple[object, ...], _Row] = {
         (row["who"], row["gamma"], row["reference"], row["measure"]): row
         for row in found
         if row["target"] == target
     }
-    losses = [(v.label, tuple(identity(v).values())) for v in study.main]
-
-    def of_each(reference: str, measure: str, form: str) -> str:
-        shown = (
-            f"{label} {form.format(**values[*who, reference, measure])}"
-            for label, who in losses
-        )
-        return ", ".join(shown)
-
-    pm = "{mean:.3f} ± {standard_error:.3f}"
+    pm, plain = "{mean:.3f} ± {standard_error:.3f}", "{mean:.2f}"
+    columns = (
+        ("observer1", "dice", pm), ("observer2", "dice", pm),
+        (EITHER, "mean_p_one", plain), (EITHER, "near_half_one", plain),
+    )  # fmt: skip
+    lines = [
+        f"| {target} | Dice, first observer | Dice, second "
+        "| mean p where they disagree | share of that with p from 0.25 to 0.75 |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for variant in study.main:
+        who = tuple(identity(variant).values())
+        cells = [
+            form.format(**values[*who, reference, measure])
+            for reference, measure, form in columns
+        ]
+        lines.append("| " + " | ".join([variant.label, *cells]) + " |")
     human = values[HUMAN, None, "observer1", "dice"]
     apart = values[HUMAN, None, EITHER, "share_one"]
     return (
         f"Against the first observer's {target}, the second has Dice "
-        f"{pm.format(**human)}; {of_each('observer1', 'dice', pm)}. Against the "
-        f"second: {of_each('observer2', 'dice', pm)}. The two disagree on "
-        f"{100 * float(str(apart['mean'])):.1f} % of the image; there the mean p is: "
-        f"{of_each(EITHER, 'mean_p_one', '{mean:.2f}')}; and p is from 0.25 to 0.75 in "
-        f"this share of it: {of_each(EITHER, 'near_half_one', '{mean:.2f}')}."
+        f"{pm.format(**human)}. The two disagree on "
+        f"{100 * float(str(apart['mean'])):.1f} % of the image.\n\n" + "\n".join(lines)
     )
