@@ -108,6 +108,7 @@ def _miscnn(
             nesterov=protocol.nesterov,
         ),
         loss=losses.by_name("DSC++"),
+        jit_compile=False,  # as ours
     )
     return _waited(partial(theirs.train_on_batch, image, label))
 
