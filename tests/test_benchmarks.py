@@ -15,6 +15,7 @@ from benchmarks import losses as loss_benchmark
 from benchmarks import page, samples, timing
 from benchmarks import step as step_benchmark
 from data_io.batches import Batches
+from pipelines import provenance
 from pipelines.reporting.text import replace_marked
 from pipelines.training.protocol import Protocol
 
@@ -175,7 +176,8 @@ def test_the_table_has_what_was_wanted_and_of_losses_the_slowest() -> None:
     def row(part: str, what: str, ours: float, target: float | None) -> timing.Row:
         peer = "peer", np.array([1.0, 1.0])
         seconds = np.array([ours, ours])
-        return timing.compare(part, what, (2, 3), seconds, peer, (), target)
+        made = timing.compare(part, what, (2, 3), seconds, peer, (), target)
+        return dataclasses.replace(made, device="CPU", machine="m")
 
     rows = [
         row("losses", "CE", 0.01, 0.05),
@@ -196,7 +198,14 @@ def test_the_table_has_what_was_wanted_and_of_losses_the_slowest() -> None:
     assert [line.split(" | ")[0] for line in lines[2:5]] == [
         "| image", "| loss DSC", r"| second start\*",
     ]  # fmt: skip
-    assert lines[-1].startswith(rf"Machine: {rows[0].machine}; \* another. ")
+    assert lines[-1].startswith(r"Machine: m; \* another. ")
+    # So is another device's, which has a slowest loss of its own.
+    rows[2:3] = [dataclasses.replace(rows[0], device="H100")]
+    lines = page.table(rows).splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:5]] == [
+        "| image", "| loss DSC", r"| loss CE\*",
+    ]  # fmt: skip
+    assert lines[-1].startswith(r"Machine: m; \* H100, m. ")
 
 
 @pytest.mark.backend
@@ -219,13 +228,18 @@ def test_the_peers_step_is_ours(
 
 @pytest.mark.backend
 def test_a_step_is_timed_beside_its_peer() -> None:
-    (row,) = step_benchmark.beside_peer((16, 32), draws=1, filters=2, depth=1)
+    row, *memory = step_benchmark.beside_peer((16, 32), draws=1, filters=2, depth=1)
     assert (row.part, row.what) == ("step", "training step, U-Net, 2 filters")
-    assert (row.shape, row.unit, row.device) == ("1x16x32x3", "ms", "CPU")
+    assert (row.shape, row.unit) == ("1x16x32x3", "ms")
+    assert row.device == provenance.device()
     peers = {"torch": "plain PyTorch", "tensorflow": "MIScnn"}
     backend = keras.backend.backend()
     assert row.peer == (f"{peers[backend]}, same U-Net" if backend in peers else "")
     assert row.target == ("1.05" if backend in peers else "")
+    # Of a GPU its memory too.
+    expected = [] if row.device == "CPU" else ["memory of a step, U-Net, 2 filters"]
+    assert [found.what for found in memory] == expected
+    assert all((m.unit, m.peer, m.target) == ("MB", row.peer, "") for m in memory)
 
 
 @pytest.mark.backend
