@@ -58,6 +58,7 @@ def simulated(
     patch: tuple[int, ...],
     channels: int,
     classes: int,
+    cases: int = CASES,
 ) -> tuple[Cache, Data_IO]:
     """Write noise with labels, and prepare it.
 
@@ -67,6 +68,7 @@ def simulated(
         patch: shape of the network's input.
         channels: of the image.
         classes: background included.
+        cases: how many; their names are "0", "1" and so on.
 
     Returns:
         The cache with the prepared samples, and MIScnn's way to the raw ones.
@@ -74,12 +76,12 @@ def simulated(
     raw = folder / "raw"
     raw.mkdir(parents=True)
     random = np.random.default_rng(0)
-    for case in range(CASES):
+    names = [str(case) for case in range(cases)]
+    for case in names:
         image = random.integers(0, 256, (*shape, channels), dtype=np.uint8)
         label = random.integers(0, classes, shape, dtype=np.uint8)
         np.save(raw / f"{case}-image.npy", image)
         np.save(raw / f"{case}-label.npy", label)
-    cases = [str(case) for case in range(CASES)]
     record: Any = SimpleNamespace(
         name="simulated",
         channels=channels,
@@ -88,7 +90,7 @@ def simulated(
     )
     interface = RawInterface(
         record,
-        cases,
+        names,
         lambda case: np.load(raw / f"{case}-image.npy"),
         lambda case: np.load(raw / f"{case}-label.npy"),
     )
@@ -97,7 +99,7 @@ def simulated(
         interface=lambda root: interface,
         files=lambda root, case: sorted(raw.glob(f"{case}-*")),
     )
-    cache = prepare(dataset, raw, cases, Settings(patch), folder / "cache", False)
+    cache = prepare(dataset, raw, names, Settings(patch), folder / "cache", False)
     return cache, Data_IO(interface, str(raw), batch_path=str(folder / "batches"))
 
 

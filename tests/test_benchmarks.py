@@ -149,20 +149,39 @@ def test_epochs_are_timed_beside_their_steps(monkeypatch: pytest.MonkeyPatch) ->
     counts = {"training": 2, "validation": 1, "test": 1}
     monkeypatch.setattr(epoch_benchmark, "COUNTS", counts)
     monkeypatch.setattr(epoch_benchmark, "BLOCK", 2)
-    row, drawing = epoch_benchmark.epochs_beside_steps(
-        "demo", epochs=5, size=32, depth=1, filters=2
+    row, rate, waiting, drawing, *memory = epoch_benchmark.epochs_beside_steps(
+        "demo", epochs=5, shape=(16, 32), depth=1, filters=2
     )
-    assert (row.n, row.target, row.shape) == (2, "1.05", "1x32x32x3")
+    assert (row.n, row.target, row.shape) == (2, "1.05", "1x16x32x3")
     assert float(row.ratio) > 0.5  # an epoch has all of its steps in it
+    assert (rate.unit, rate.peer, rate.target) == ("1/s", "its steps alone", "")
+    assert 0 < float(waiting.ratio) < 1  # a share of the epoch, and all of its samples
     assert (drawing.n, drawing.target) == (2, "")
-    plain, copying = epoch_benchmark.epochs_beside_steps(
-        "demo", epochs=3, size=32, augment=False, depth=1, filters=2
-    )
-    assert (plain.what, plain.target) == (f"{row.what}, not augmented", "")
+    assert len(memory) == (row.device != "CPU")
+    plain, rate, _, copying = epoch_benchmark.epochs_beside_steps(
+        "demo", epochs=3, shape=(32, 32), augment=False, depth=1, filters=2
+    )[:4]
+    assert plain.what == f"{row.what}, not augmented"
+    assert (plain.target, plain.shape, plain.n) == ("", "1x32x32x3", 1)
+    # Two of training and one of validation.
+    assert float(rate.ours) == pytest.approx(3 / float(plain.ours), rel=0.01)
     assert copying.what == f"{drawing.what}, not augmented"
     row = epoch_benchmark.memory_over_epochs(epochs=3, early=2, depth=1, filters=2)
     assert (row.what, row.peer) == ("peak memory after 3 epochs", "after 2")
     assert float(row.ratio) >= 1
+
+
+@pytest.mark.backend
+def test_epochs_of_volumes_are_timed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = {"training": 3, "validation": 1, "test": 1}
+    monkeypatch.setattr(epoch_benchmark, "COUNTS", counts)
+    monkeypatch.setattr(epoch_benchmark, "BLOCK", 1)
+    row, rate, *_ = epoch_benchmark.epochs_beside_steps(
+        "reduced", epochs=3, shape=(4, 8, 16), depth=1, filters=2
+    )
+    assert row.what == "epoch of 3 + 1 patches, reduced"
+    assert (row.shape, row.target, row.n) == ("1x4x8x16x1", "1.05", 2)
+    assert rate.what == "steps a second, epoch of 3 + 1 patches, reduced"
 
 
 def test_a_second_start_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
