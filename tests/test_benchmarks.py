@@ -131,6 +131,28 @@ def test_both_generators_draw_the_same_samples(augment: bool, tmp_path: Path) ->
         np.testing.assert_array_equal(found[1], expected[1])
 
 
+def test_scipys_calls_are_those_of_the_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, _ = samples.simulated(tmp_path, (16, 32), (16, 32), 3, 2)
+    batches = Batches(cache, cache.cases, classes=2, augment=True)
+    drawn: list[tuple[int, int]] = []
+    monkeypatch.setattr(batches, "draw", lambda *place: drawn.append(place))
+    timed: list[int] = []
+
+    def seconds(work: list, cores: int, rounds: int) -> dict[str, np.ndarray]:
+        timed.append(len(work))
+        return {"one": np.array([1.0, 2.0]), "all": np.array([0.5, 0.25])}
+
+    monkeypatch.setattr(samples, "_one_and_all", seconds)
+    found = samples._calls_alone(batches, draws=5, kept=2, cores=2, rounds=2)
+    # Two at a time, each once; the seconds of the three parts together.
+    assert drawn == [(0, 0), (1, 1), (2, 2), (3, 3), (4, 0)]
+    assert timed == [2, 2, 1]
+    assert found["one"].tolist() == [3, 6]
+    assert found["all"].tolist() == [1.5, 0.75]
+
+
 def test_samples_are_timed_beside_miscnn() -> None:
     images = ((16, 32), (16, 32), 3, 2)
     row = samples.against_miscnn(images, augment=True, draws=2)
@@ -140,6 +162,9 @@ def test_samples_are_timed_beside_miscnn() -> None:
     assert calls.what == f"SciPy's calls in {row.what}"
     assert float(calls.ours) > 0
     assert calls.target == ""
+    row = samples.cores_against_miscnn(images, augment=True, rounds=1, cores=2, draws=5)
+    assert (row.what, row.n) == ("image, augmented, 2 cores", 1)
+    assert (row.peer, row.target) == ("MIScnn DataGenerator, as many threads", "")
     row = samples.scipys_share(images, draws=20)
     assert 0 < float(row.ratio) < 1
 
