@@ -191,8 +191,9 @@ def test_epochs_are_timed_beside_their_steps(monkeypatch: pytest.MonkeyPatch) ->
     # Two of training and one of validation.
     assert float(rate.ours) == pytest.approx(3 / float(plain.ours), rel=0.01)
     assert copying.what == f"{drawing.what}, not augmented"
-    row = epoch_benchmark.memory_over_epochs(epochs=3, early=2, depth=1, filters=2)
+    row = epoch_benchmark.memory_over_epochs(32, epochs=3, early=2, depth=1, filters=2)
     assert (row.what, row.peer) == ("peak memory after 3 epochs", "after 2")
+    assert row.shape == "1x32x32x3"
     assert float(row.ratio) >= 1
 
 
