@@ -1,10 +1,11 @@
 """What goes on around the steps of a training: time, memory, and a second start.
 
-A training as `dscpp train` does it, on phantoms of DRIVE's numbers and the input size
-asked for. After some epochs the steps of one are taken alone, on a batch that lies
-ready, and its samples drawn alone: what an epoch takes beyond its steps is drawing
-beside them, waiting for samples, and all that goes on around.
-`python -m benchmarks.epoch`.
+A training as `dscpp train` does it, on as many phantoms as DRIVE has images, or as many
+simulated volumes, and the input size asked for. After some epochs the steps of one are
+taken alone, on a batch that lies ready on the device, and its samples drawn alone: what
+an epoch takes beyond its steps is drawing beside them, waiting for samples, and all
+that goes on around. `python -m benchmarks.epoch`; with `--shape 80 160 160` of epochs
+alone.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import keras
 import numpy as np
 
-from benchmarks import timing
+from benchmarks import samples, step, timing
 from data_io import cache, datasets, splits, verify
 from data_io.batches import Batches
 from data_io.datasets import phantom
@@ -33,47 +35,77 @@ __all__ = ["epochs_beside_steps", "memory_over_epochs", "second_start"]
 
 # DRIVE's split: 16 images to train on, 4 to validate with, 20 to test.
 COUNTS = {"training": 16, "validation": 4, "test": 20}
-# Targets: over pure steps; seconds; peak memory after the last epoch over an early one.
+# Targets: over pure steps; seconds; peak memory after the last epoch over an early one,
+# of some 900 MB: one sample of 128x128 left behind an epoch adds 3 to 4 %, as tried.
 WAITING, START, GROWTH = 1.05, 1.0, 1.02
+# Of the images. The larger comes last, since the peak is that of the process.
+SIZES = 64, 128
 EPOCHS = 49  # the first compiles and is not counted
 # Epochs between two looks at the steps alone. Training would seem to stand still else:
 # its state is written when some seconds have passed.
 BLOCK = 4
-PRESETS = {"reduced": 256, "paper": 512}
+PRESETS = {"reduced": (256, 256), "paper": (512, 512)}
+_Take = Callable[[Batches, int], Any]
 
 
 class _Clock(keras.callbacks.Callback):
     """Times blocks of epochs; in between, steps and draws alone."""
 
-    # Of the training, set by who makes it: what it draws from, and an item of it.
+    # Of the training, set by who makes it: what it draws from.
     batches: Batches
-    item: tuple[Any, Any]
 
     def __init__(self, counts: dict[str, int], block: int) -> None:
         super().__init__()
         self.counts = counts
         self.block = block
         self.epochs: list[float] = []
+        self.waits: list[float] = []
         self.steps: list[float] = []
         self.draws: list[float] = []
-        self._start = 0.0
+        self.peaks: list[float] = []  # of a GPU, MB
+        self._start = self._waited = 0.0
+        self._gpu = provenance.device() != "CPU"
+
+    def watched(self, take: _Take) -> _Take:
+        """A way to take samples of which it is known how long it waits."""
+
+        def taken(batches: Batches, index: int) -> Any:
+            start = time.perf_counter()
+            item = take(batches, index)
+            self._waited += time.perf_counter() - start
+            return item
+
+        return taken
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Note the time of a block, take its parts alone, and start anew."""
         if epoch % self.block == 0:
             if epoch:
-                took = time.perf_counter() - self._start
-                self.epochs.append(took / self.block)
-                self._steps()  # compiles, or fills caches
-                self.steps.append(_seconds(self._steps))
-                self.draws.append(_seconds(lambda: self._draws(epoch)))
-            self._start = time.perf_counter()
+                self._note()
+                self._parts(epoch)
+            if self._gpu:
+                step.forget_peak()
+            self._start, self._waited = time.perf_counter(), 0.0
 
-    def _steps(self) -> None:
+    def _note(self) -> None:
+        took = time.perf_counter() - self._start
+        self.epochs.append(took / self.block)
+        self.waits.append(self._waited / self.block)
+        if self._gpu:
+            self.peaks.append(step.peak_mb())
+
+    def _parts(self, epoch: int) -> None:
+        # On the device already: bringing it there is the epoch's.
+        item = [keras.ops.convert_to_tensor(x) for x in self.batches.draw(epoch, 0)]
+        self._steps(item)  # compiles, or fills caches
+        self.steps.append(_seconds(lambda: self._steps(item)))
+        self.draws.append(_seconds(lambda: self._draws(epoch)))
+
+    def _steps(self, item: Sequence[Any]) -> None:
         for _ in range(self.counts["training"]):
-            self.model.train_on_batch(*self.item)
+            self.model.train_on_batch(*item)
         for _ in range(self.counts["validation"]):
-            self.model.test_on_batch(*self.item)
+            self.model.test_on_batch(*item)
 
     def _draws(self, epoch: int) -> None:
         for index in range(self.counts["training"]):
@@ -98,103 +130,155 @@ class _Peaks(keras.callbacks.Callback):
         self.after.append(provenance.peak_memory_mb())
 
 
+def _images(
+    folder: Path, preset: str, shape: Sequence[int], overrides: dict[str, Any]
+) -> tuple[Task, fit.Material]:
+    """A training on phantoms."""
+    drawn = phantom.Settings(size=max(shape), **COUNTS)
+    root = phantom.generate(drawn, folder / "phantom")
+    record, split = phantom.record(root), phantom.split(root)
+    task = Task.make(
+        "phantom",
+        "DSC++",
+        preset=preset,
+        overrides={"input_shape": list(shape), **overrides},
+        record=record,
+    )
+    cases = [case for part in split.values() for case in part]
+    settings = Settings.of(record, task.protocol.input_shape)
+    prepared = cache.prepare(phantom, root, cases, settings, folder / "cache", False)
+    return task, fit.Material(prepared, split, len(record.classes), record.channels)
+
+
+def _volumes(
+    folder: Path, preset: str, shape: Sequence[int], overrides: dict[str, Any]
+) -> tuple[Task, fit.Material]:
+    """A training on noise in volumes, as much larger than a patch as `samples` has."""
+    volume, patch, channels, classes = samples.VOLUMES
+    sides = zip(shape, volume, patch, strict=True)
+    sizes = tuple(size * of // part for size, of, part in sides)
+    training, validation = COUNTS["training"], COUNTS["validation"]
+    prepared, _ = samples.simulated(
+        folder, sizes, tuple(shape), channels, classes, training + validation
+    )
+    names = tuple(prepared.cases)
+    split = {"training": names[:training], "validation": names[training:], "test": ()}
+    task = Task.make(
+        "kits19",
+        "DSC++",
+        preset=preset,
+        overrides={"input_shape": list(shape), **overrides},
+    )
+    return task, fit.Material(prepared, split, classes, channels)
+
+
 def _train(
-    preset: str, size: int, overrides: dict[str, Any], watcher: keras.callbacks.Callback
-) -> None:
-    """Train on phantoms in a folder that is deleted."""
+    preset: str,
+    shape: Sequence[int],
+    overrides: dict[str, Any],
+    watcher: keras.callbacks.Callback,
+) -> fit.Material:
+    """Train on simulated data in a folder that is deleted; gives what it was."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        root = phantom.generate(
-            phantom.Settings(size=size, **COUNTS), folder / "phantom"
-        )
-        record, split = phantom.record(root), phantom.split(root)
-        task = Task.make(
-            "phantom", "DSC++", preset=preset, overrides=overrides, record=record
-        )
-        cases = [case for part in split.values() for case in part]
-        settings = Settings.of(record, task.protocol.input_shape)
-        prepared = cache.prepare(
-            phantom, root, cases, settings, folder / "cache", False
-        )
-        material = fit.Material(prepared, split, len(record.classes), record.channels)
+        make = _volumes if len(shape) == 3 else _images
+        task, material = make(folder, preset, shape, overrides)
         if isinstance(watcher, _Clock):
             watcher.batches = Batches(
-                prepared,
-                split["training"],
+                material.cache,
+                material.split["training"],
+                classes=material.classes,
                 augment=task.protocol.augment,
                 shuffle=True,
             )
-            watcher.item = watcher.batches[0]
         run = runs.Run.create(folder / "run", {"times": {}})
         fit.train(task, material, run, [watcher])
+    return material
 
 
 def epochs_beside_steps(
     preset: str = "reduced",
     epochs: int = EPOCHS,
-    size: int | None = None,
+    shape: Sequence[int] = (),
     **overrides: Any,
 ) -> list[timing.Row]:
-    """Train on phantoms, and time epochs in turn with their steps alone.
+    """Train on simulated data, and time epochs in turn with their steps alone.
 
     Args:
         preset: "reduced" (256x256, 16 filters) or "paper" (512x512, 32 filters).
         epochs: one more than are counted.
-        size: of the images; None for the preset's.
+        shape: of the network's input, voxels by axis; () for the preset's of images.
+            Three axes: patches of volumes, in KiTS19's protocol.
         **overrides: of the preset's values.
 
     Returns:
-        Rows of the epoch, and of its samples drawn one after the other.
+        Rows of the epoch, of its steps a second, of its waiting for samples, and of
+        those drawn one after the other; on a GPU another of its memory.
     """
-    size = size or PRESETS[preset]
+    shape = tuple(shape) or PRESETS[preset]
     clock = _Clock(COUNTS, BLOCK)
-    _train(
-        preset,
-        size,
-        {"epochs": epochs, "stopping_patience": epochs, **overrides},
-        clock,
-    )
-    steps = "its steps alone", np.array(clock.steps)
-    shape = 1, size, size, phantom.RECORD.channels
-    counted = f"{COUNTS['training']} + {COUNTS['validation']} images, {preset}"
+    long = {"epochs": epochs, "stopping_patience": epochs, **overrides}
+    with mock.patch.object(Batches, "__getitem__", clock.watched(Batches.__getitem__)):
+        material = _train(preset, shape, long, clock)
+    kind = "patches" if len(shape) == 3 else "images"
+    counted = f"{COUNTS['training']} + {COUNTS['validation']} {kind}, {preset}"
     target: float | None = WAITING
     if not overrides.get("augment", True):
         counted, target = f"{counted}, not augmented", None
+    return _rows(clock, counted, (1, *shape, material.channels), target)
+
+
+def _rows(
+    clock: _Clock, counted: str, shape: Sequence[int], target: float | None
+) -> list[timing.Row]:
+    number = COUNTS["training"] + COUNTS["validation"]
+    epochs, steps = np.array(clock.epochs), np.array(clock.steps)
+    waits, draws = np.array(clock.waits), np.array(clock.draws)
+    alone, rate = ("its steps alone", steps), ("its steps alone", number / steps)
+    whole = "the epoch", epochs
+    found: list[tuple[str, np.ndarray, timing.Series | None, float | None, str]] = [
+        ("epoch of", epochs, alone, target, "s"),
+        ("steps a second, epoch of", number / epochs, rate, None, "1/s"),
+        ("waiting for samples, epoch of", waits, whole, None, "s"),
+        ("drawing, one thread, of", draws, alone, None, "s"),
+    ]
+    if clock.peaks:
+        peaks = np.array(clock.peaks)
+        found.append(("GPU memory, epoch of", peaks, None, None, "MB"))
     return [
         timing.compare(
             "epoch",
             f"{what} {counted}",
             shape,
-            np.array(seconds),
-            steps,
+            ours,
+            peer,
             timing.packages(),
-            target,
-            unit="s",
+            wanted,
+            unit=unit,
         )
-        for what, seconds, target in (
-            ("epoch of", clock.epochs, target),
-            ("drawing, one thread, of", clock.draws, None),
-        )
+        for what, ours, peer, wanted, unit in found
     ]
 
 
 def memory_over_epochs(
-    epochs: int = 200, early: int = 20, **overrides: Any
+    size: int, epochs: int = 200, early: int = 100, **overrides: Any
 ) -> timing.Row:
     """Train a small network for long, and look at the memory.
 
     Args:
+        size: of the images, pixels by side.
         epochs: how long.
-        early: the epoch after which nothing should be added.
+        early: the epoch after which nothing should be added: what is asked for once,
+            such as by threads of the backend, has been by then.
         **overrides: of the preset's values.
     """
     peaks = _Peaks()
     small = {"epochs": epochs, "stopping_patience": epochs, "filters": 4}
-    _train("reduced", 64, {**small, **overrides}, peaks)
+    _train("reduced", (size, size), {**small, **overrides}, peaks)
     return timing.compare(
         "epoch",
         f"peak memory after {epochs} epochs",
-        (1, 64, 64, phantom.RECORD.channels),
+        (1, size, size, phantom.RECORD.channels),
         np.array(peaks.after[-1:]),
         (f"after {early}", np.array(peaks.after[early - 1 : early])),
         timing.packages(),
@@ -247,16 +331,25 @@ def main() -> None:
     """Measure, print it and write it to the CSV file."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--preset", choices=PRESETS, default="reduced")
+    parser.add_argument(
+        "--shape", type=int, nargs="+", default=(), metavar="N", help="as 80 160 160"
+    )
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        default=EPOCHS,
+        help=f"one more than a multiple of {BLOCK}",
+    )
     parser.add_argument("--data", type=Path, help="DRIVE's folder, for a second start")
     parser.add_argument("--output", type=Path, default=timing.RESULTS)
     arguments = parser.parse_args()
-    rows = [
-        memory_over_epochs(),
-        *epochs_beside_steps(arguments.preset),
-        # Hardly a draw: what is left of an epoch beside its steps and its draws.
-        *epochs_beside_steps(arguments.preset, augment=False),
-        second_start(arguments.data),
-    ]
+    rows = [] if arguments.shape else [memory_over_epochs(size) for size in SIZES]
+    asked = arguments.preset, arguments.epochs, arguments.shape
+    rows += epochs_beside_steps(*asked)
+    # Hardly a draw: what is left of an epoch beside its steps and its draws.
+    rows += epochs_beside_steps(*asked, augment=False)
+    if not arguments.shape:
+        rows.append(second_start(arguments.data))
     for row in rows:
         print(timing.describe(row))
     timing.write(rows, arguments.output)

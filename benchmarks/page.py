@@ -33,26 +33,31 @@ def table(rows: Sequence[timing.Row]) -> str:
     wanted += _largest([row for row in rows if row.target and row.part == "losses"])
     wanted.sort(key=lambda row: ORDER.index(row.part))
     marks = _marks(wanted)
-    machines = "; ".join(f"{mark} {machine}" for machine, mark in marks.items())
+    machines = "; ".join(f"{mark} {', '.join(p)}" for p, mark in marks.items())
     note = f"Machine: {machines.strip()}. Ratio: ours over the other's, of "
     note += "medians, for samples of means; met where it is at most what is wanted."
-    lines = [_line(row, marks[row.machine]) for row in wanted]
+    lines = [_line(row, marks[_place(row)]) for row in wanted]
     return "\n".join([*_HEAD, *lines, "", note])
 
 
-def _marks(rows: Sequence[timing.Row]) -> dict[str, str]:
-    """A mark for each machine, for that of most rows none."""
-    machines = Counter(row.machine for row in rows).most_common()
-    return {machine: r"\*" * place for place, (machine, _) in enumerate(machines)}
+def _place(row: timing.Row) -> tuple[str, ...]:
+    """What a row was measured on: the machine, and a device beside its processor."""
+    return (row.machine,) if row.device == "CPU" else (row.device, row.machine)
+
+
+def _marks(rows: Sequence[timing.Row]) -> dict[tuple[str, ...], str]:
+    """A mark for each place, for that of most rows none."""
+    places = Counter(map(_place, rows)).most_common()
+    return {place: r"\*" * number for number, (place, _) in enumerate(places)}
 
 
 def _largest(rows: Sequence[timing.Row]) -> list[timing.Row]:
-    """Of each backend's losses the one that takes the largest share of a step."""
-    found: dict[str, timing.Row] = {}
+    """Of each backend's losses on a device that of the largest share of a step."""
+    found: dict[tuple[str, str], timing.Row] = {}
     for row in rows:
-        other = found.get(row.backend)
+        other = found.get((row.backend, row.device))
         if other is None or float(row.ratio) > float(other.ratio):
-            found[row.backend] = row
+            found[row.backend, row.device] = row
     return list(found.values())
 
 

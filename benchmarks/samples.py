@@ -2,8 +2,8 @@
 
 Images and volumes are simulated from a seed: their sizes decide, not what they show.
 Both start from the same prepared samples: MIScnn from the files that it keeps of them
-(`prepare_subfunctions`, as the released notebooks do), ours from the cache. Each draw
-gives both the same random numbers, so both warp the same samples.
+(`prepare_subfunctions`, as the released notebooks do), ours from the cache. On one core
+each draw gives both the same random numbers, so both warp the same samples.
 `python -m benchmarks.samples`; it needs 1 GB of disk for a while.
 """
 
@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +28,7 @@ import numpy as np
 from scipy import ndimage
 
 from benchmarks import timing
-from data_io import augment
+from data_io import augment, pool
 from data_io.batches import Batches
 from data_io.cache import Cache, prepare
 from data_io.datasets.interface import RawInterface
@@ -35,14 +36,16 @@ from data_io.miscnn_compat import Data_IO, Preprocessor
 from data_io.preprocessing import Settings, augmentation, subfunctions
 
 __all__ = [
-    "against_miscnn", "cores_against_one", "miscnn_generator", "scipys_share",
-    "seed_miscnn", "simulated",
+    "against_miscnn", "cores_against_miscnn", "cores_against_one", "miscnn_generator",
+    "scipys_share", "seed_miscnn", "simulated",
 ]  # fmt: skip
 
 CASES = 4
 IMAGES = (512, 512), (512, 512), 3, 2
 VOLUMES = (128, 248, 248), (80, 160, 160), 1, 3
 DRAWS = {2: 200, 3: 100}
+# Of a round on all cores beside MIScnn's, whose volumes take a second each.
+ROUND = {2: 200, 3: 40}
 # Of SciPy, called by `data_io.augment`; and draws whose arguments are kept at a time.
 SCIPYS = "gaussian_filter", "gaussian_filter1d", "map_coordinates"
 KEPT = {2: 40, 3: 20}
@@ -58,6 +61,7 @@ def simulated(
     patch: tuple[int, ...],
     channels: int,
     classes: int,
+    cases: int = CASES,
 ) -> tuple[Cache, Data_IO]:
     """Write noise with labels, and prepare it.
 
@@ -67,6 +71,7 @@ def simulated(
         patch: shape of the network's input.
         channels: of the image.
         classes: background included.
+        cases: how many; their names are "0", "1" and so on.
 
     Returns:
         The cache with the prepared samples, and MIScnn's way to the raw ones.
@@ -74,12 +79,12 @@ def simulated(
     raw = folder / "raw"
     raw.mkdir(parents=True)
     random = np.random.default_rng(0)
-    for case in range(CASES):
+    names = [str(case) for case in range(cases)]
+    for case in names:
         image = random.integers(0, 256, (*shape, channels), dtype=np.uint8)
         label = random.integers(0, classes, shape, dtype=np.uint8)
         np.save(raw / f"{case}-image.npy", image)
         np.save(raw / f"{case}-label.npy", label)
-    cases = [str(case) for case in range(CASES)]
     record: Any = SimpleNamespace(
         name="simulated",
         channels=channels,
@@ -88,7 +93,7 @@ def simulated(
     )
     interface = RawInterface(
         record,
-        cases,
+        names,
         lambda case: np.load(raw / f"{case}-image.npy"),
         lambda case: np.load(raw / f"{case}-label.npy"),
     )
@@ -97,7 +102,7 @@ def simulated(
         interface=lambda root: interface,
         files=lambda root, case: sorted(raw.glob(f"{case}-*")),
     )
-    cache = prepare(dataset, raw, cases, Settings(patch), folder / "cache", False)
+    cache = prepare(dataset, raw, names, Settings(patch), folder / "cache", False)
     return cache, Data_IO(interface, str(raw), batch_path=str(folder / "batches"))
 
 
@@ -153,7 +158,8 @@ def against_miscnn(
         cache, source = simulated(Path(place), *kind)
         generator = miscnn_generator(cache, source, augment)
         batches = Batches(cache, cache.cases, classes, augment=augment)
-        counters = {"ours": iter(range(10**6)), "theirs": iter(range(10**6))}
+        # The first again for each call that is not timed: then those of the other rows.
+        counters = {name: chain([0] * 2, count()) for name in ("ours", "theirs")}
 
         def theirs() -> Any:
             number = next(counters["theirs"])
@@ -185,6 +191,65 @@ def _name(kind: tuple[Any, ...], augment: bool) -> str:
     return f"{what}, {'augmented' if augment else 'not augmented'}"
 
 
+def cores_against_miscnn(
+    kind: tuple[Any, ...],
+    augment: bool,
+    rounds: int = 3,
+    cores: int | None = None,
+    draws: int | None = None,
+) -> timing.Row:
+    """Time samples as a training takes them, in turn with MIScnn's in as many threads.
+
+    Of the same kind of draw, but not the same: MIScnn's threads share one generator of
+    random numbers.
+
+    Args:
+        kind: `IMAGES` or `VOLUMES`.
+        augment: with augmentation.
+        rounds: of each.
+        cores: threads; None for those of a training.
+        draws: samples a round; None for `ROUND`.
+
+    Returns:
+        A row, ms for each sample. Ours has the draws of a few more in it, which were
+        begun and not asked for.
+    """
+    shape, patch, channels, classes = kind
+    cores = cores or pool.threads()
+    draws = draws or ROUND[len(shape)]
+    epochs = {name: count() for name in ("ours", "theirs")}
+    with tempfile.TemporaryDirectory() as place:
+        cache, source = simulated(Path(place), *kind)
+        generator = miscnn_generator(cache, source, augment)
+        cases = list(cache.cases) * -(-draws // CASES)
+
+        def ours() -> None:
+            batches = Batches(
+                cache, cases[:draws], classes, augment=augment, workers=cores
+            )
+            batches.epoch = next(epochs["ours"])
+            for index in range(draws):
+                batches[index]
+            batches._ahead._pool.shutdown()  # nothing is left to the peer's time
+
+        def theirs() -> None:
+            seed_miscnn(next(epochs["theirs"]), 0)
+            with ThreadPoolExecutor(cores) as threads:
+                _run([partial(generator.__getitem__, 0)] * draws, threads)
+
+        seconds = timing.alternate({"ours": ours, "theirs": theirs}, rounds, warm_up=1)
+    return timing.compare(
+        "samples",
+        f"{_name(kind, augment)}, {cores} cores",
+        (*patch, channels),
+        seconds["ours"] / draws,
+        ("MIScnn DataGenerator, as many threads", seconds["theirs"] / draws),
+        PACKAGES,
+        by="mean",
+        backend="",
+    )
+
+
 def cores_against_one(
     kind: tuple[Any, ...],
     rounds: int = 6,
@@ -197,8 +262,8 @@ def cores_against_one(
 
     Args:
         kind: `IMAGES` or `VOLUMES`.
-        rounds: of each.
-        cores: None for those of the process.
+        rounds: of each; of SciPy's calls half as many.
+        cores: None for the threads of a training.
         draws: samples a round; None for `DRAWS`. A round ends with its last sample, and
             one costs up to ten times another: many hide that.
 
@@ -206,24 +271,26 @@ def cores_against_one(
         Rows of the samples and of the calls, ms for each sample.
     """
     shape, patch, channels, classes = kind
-    cores = cores or len(os.sched_getaffinity(0))
+    cores = cores or pool.threads()
     draws = draws or DRAWS[len(shape)]
     what = f"{_name(kind, True)}, {cores} cores"
     with tempfile.TemporaryDirectory() as place:
         cache, _ = simulated(Path(place), *kind)
         batches = Batches(cache, cache.cases, classes, augment=True)
-        work: dict[str, Sequence[Callable[[], Any]]] = {
-            what: [partial(batches.draw, n, n % CASES) for n in range(draws)],
-            f"SciPy's calls in {what}": _calls(batches, min(draws, KEPT[len(shape)])),
+        work = [partial(batches.draw, n, n % CASES) for n in range(draws)]
+        seconds = {
+            what: _one_and_all(work, cores, rounds),
+            f"SciPy's calls in {what}": _calls_alone(
+                batches, draws, KEPT[len(shape)], cores, max(rounds // 2, 1)
+            ),
         }
-        seconds = {what: _one_and_all(w, cores, rounds) for what, w in work.items()}
     return [
         timing.compare(
             "samples",
             name,
             (*patch, channels),
-            found["all"],
-            ("one core", found["one"]),
+            found["all"] / draws,
+            ("one core", found["one"] / draws),
             PACKAGES,
             1 / (SCALING * cores) if name == what else None,
             by="mean",
@@ -236,25 +303,34 @@ def cores_against_one(
 def _one_and_all(
     work: Sequence[Callable[[], Any]], cores: int, rounds: int
 ) -> dict[str, np.ndarray]:
-    """Seconds of a piece of work, on one thread and on as many as there are cores."""
-
-    def run(pool: ThreadPoolExecutor) -> None:
-        # Nothing is kept: memory for samples is used again, as in a training.
-        for done in [pool.submit(_all_of, [piece]) for piece in work]:
-            done.result()
-
+    """Seconds of all of it, on one thread and on as many as there are cores."""
     with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(cores) as every:
         pools: dict[str, Callable[[], Any]] = {
-            "one": partial(run, one),
-            "all": partial(run, every),
+            "one": partial(_run, work, one),
+            "all": partial(_run, work, every),
         }
-        seconds = timing.alternate(pools, rounds, warm_up=1)
-    return {name: found / len(work) for name, found in seconds.items()}
+        return timing.alternate(pools, rounds, warm_up=1)
 
 
-def _calls(batches: Batches, draws: int) -> list[Callable[[], Any]]:
-    """What a number of draws asks SciPy for: for each draw a call of all that."""
-    calls: list[list[Callable[[], Any]]] = [[] for _ in range(draws)]
+def _run(work: Sequence[Callable[[], Any]], threads: ThreadPoolExecutor) -> None:
+    # Nothing is kept: memory for samples is used again, as in a training.
+    for done in [threads.submit(_all_of, [piece]) for piece in work]:
+        done.result()
+
+
+def _calls_alone(
+    batches: Batches, draws: int, kept: int, cores: int, rounds: int
+) -> dict[str, np.ndarray]:
+    """As `_one_and_all`, of SciPy's calls in draws, of a number of these at a time."""
+    parts = [range(n, min(n + kept, draws)) for n in range(0, draws, kept)]
+    found = [_one_and_all(_calls(batches, part), cores, rounds) for part in parts]
+    names = "one", "all"
+    return {name: np.sum([part[name] for part in found], axis=0) for name in names}
+
+
+def _calls(batches: Batches, numbers: Sequence[int]) -> list[Callable[[], Any]]:
+    """What draws ask SciPy for: for each draw a call of all that."""
+    calls: dict[int, list[Callable[[], Any]]] = {number: [] for number in numbers}
 
     def noted(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         calls[number].append(partial(function, *args, **options))
@@ -262,9 +338,9 @@ def _calls(batches: Batches, draws: int) -> list[Callable[[], Any]]:
 
     functions = {name: partial(noted, getattr(ndimage, name)) for name in SCIPYS}
     with mock.patch.object(augment, "ndimage", SimpleNamespace(**functions)):
-        for number in range(draws):
+        for number in numbers:
             batches.draw(number, number % CASES)
-    return [partial(_all_of, pieces) for pieces in calls]
+    return [partial(_all_of, pieces) for pieces in calls.values()]
 
 
 def _all_of(pieces: Sequence[Callable[[], Any]]) -> None:
@@ -315,6 +391,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for kind in (IMAGES, VOLUMES):
         rows = [against_miscnn(kind, augment) for augment in (True, False)]
+        rows += [cores_against_miscnn(kind, augment) for augment in (True, False)]
         rows += [*cores_against_one(kind), scipys_share(kind)]
         for row in rows:
             print(timing.describe(row), flush=True)

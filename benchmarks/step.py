@@ -25,7 +25,7 @@ from pipelines import provenance
 from pipelines.training import fit
 from pipelines.training.protocol import Protocol
 
-__all__ = ["beside_peer", "pair"]
+__all__ = ["beside_peer", "forget_peak", "pair", "peak_mb"]
 
 TARGET = 1.05
 # Input size and draws.
@@ -108,6 +108,7 @@ def _miscnn(
             nesterov=protocol.nesterov,
         ),
         loss=losses.by_name("DSC++"),
+        jit_compile=False,  # as ours
     )
     return _waited(partial(theirs.train_on_batch, image, label))
 
@@ -191,23 +192,37 @@ def _row(
 
 
 def _peak_mb(step: Step) -> float:
-    """The most memory of the GPU in a step, with all that lies there besides, in MB."""
+    forget_peak()
+    step()
+    return peak_mb()
+
+
+def forget_peak() -> None:
+    """Begin anew to look for the most memory of the GPU; JAX can't."""
     backend = keras.backend.backend()
     if backend == "torch":
         import torch
 
         torch.cuda.reset_peak_memory_stats()
-        step()
+    elif backend == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.reset_memory_stats("GPU:0")
+
+
+def peak_mb() -> float:
+    """The most memory of the GPU since then, with all that lies there, in MB."""
+    backend = keras.backend.backend()
+    if backend == "torch":
+        import torch
+
         return torch.cuda.max_memory_allocated() / 1e6
     if backend == "tensorflow":
         import tensorflow as tf
 
-        tf.config.experimental.reset_memory_stats("GPU:0")
-        step()
         return float(tf.config.experimental.get_memory_info("GPU:0")["peak"]) / 1e6
     import jax
 
-    step()
     return float(jax.devices()[0].memory_stats()["peak_bytes_in_use"]) / 1e6
 
 

@@ -31,7 +31,7 @@ class Row:
         what: what of ours was measured.
         backend: Keras backend; empty where none is used.
         shape: shape of its input, such as "1x256x256x2".
-        unit: of the next columns: "ms", "s" or "MB" (1e6 bytes).
+        unit: of the next columns: "ms", "s", "1/s" or "MB" (1e6 bytes).
         ours, ours_mean: median and mean of the draws.
         peer: what it is compared with; empty where nothing is.
         peer_median, peer_mean: of that.
@@ -95,7 +95,7 @@ def alternate(
     return seconds
 
 
-_FACTORS = {"ms": 1000.0, "s": 1.0, "MB": 1.0}
+_FACTORS = {"ms": 1000.0, "s": 1.0, "1/s": 1.0, "MB": 1.0}
 
 
 def compare(
@@ -116,7 +116,7 @@ def compare(
         part: see `Row`, as for `what`, `shape`, `target`, `by` and `unit`.
         what: see `part`.
         shape: of the input.
-        ours: seconds, or MB for that unit, (draws,).
+        ours: seconds, or 1/s or MB for that unit, (draws,).
         peer: name and the same, (draws,), of the other; None for nothing.
         packages: installed packages whose versions belong to the row.
         target: see `part`; without a peer in `unit`.

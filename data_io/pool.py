@@ -14,6 +14,10 @@ import threadpoolctl
 
 __all__ = ["Crash", "each", "processors", "still_blas", "threads"]
 
+# Of one kind of work. Each keeps an item, a patch of a volume some 30 MB; and in an
+# evaluation one brings the slabs, and does not keep more busy.
+_MOST_THREADS = 8
+
 _Item = TypeVar("_Item")
 
 
@@ -32,10 +36,10 @@ def threads() -> int:
     """How many threads of this process should work at a time.
 
     One for each processor that it may use, or as many as OMP_NUM_THREADS says: runs
-    that share a machine are given it.
+    that share a machine are given it. At most 8.
     """
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    most = processors()
+    most = min(processors(), _MOST_THREADS)
     return min(max(int(asked), 1), most) if asked.isdecimal() else most
 
 

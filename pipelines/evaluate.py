@@ -25,8 +25,6 @@ __all__ = ["COLUMNS", "evaluate", "measure", "measure_case", "write"]
 COLUMNS = (*runs.CASE_KEYS, *metrics.COLUMNS)
 _PAIR = ("observer1", "observer2")
 
-_MOST_THREADS = 8  # one brings the slabs, and does not keep more busy
-
 _Array = npt.NDArray[Any]
 _Slab = tuple[Any, _Array]
 _Item = TypeVar("_Item")
@@ -155,7 +153,7 @@ def _side_by_side(
 
     Only as many items are drawn ahead as there are threads.
     """
-    threads = min(_MOST_THREADS, pool.threads())
+    threads = pool.threads()
     waiting: deque[Future[_Found]] = deque()
     with ThreadPoolExecutor(threads) as workers:
         for item in items:

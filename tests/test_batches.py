@@ -550,3 +550,8 @@ def test_as_many_threads_as_processors_or_as_asked_for(monkeypatch):
         assert pool.threads() == expected
     monkeypatch.delenv("OMP_NUM_THREADS")
     assert pool.threads() == 4
+    # A machine of many cores is no reason to keep as many samples.
+    monkeypatch.setattr(pool, "processors", lambda: 96)
+    assert pool.threads() == 8
+    monkeypatch.setenv("OMP_NUM_THREADS", "64")
+    assert pool.threads() == 8

@@ -15,6 +15,7 @@ from benchmarks import losses as loss_benchmark
 from benchmarks import page, samples, timing
 from benchmarks import step as step_benchmark
 from data_io.batches import Batches
+from pipelines import provenance
 from pipelines.reporting.text import replace_marked
 from pipelines.training.protocol import Protocol
 
@@ -130,6 +131,28 @@ def test_both_generators_draw_the_same_samples(augment: bool, tmp_path: Path) ->
         np.testing.assert_array_equal(found[1], expected[1])
 
 
+def test_scipys_calls_are_those_of_the_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, _ = samples.simulated(tmp_path, (16, 32), (16, 32), 3, 2)
+    batches = Batches(cache, cache.cases, classes=2, augment=True)
+    drawn: list[tuple[int, int]] = []
+    monkeypatch.setattr(batches, "draw", lambda *place: drawn.append(place))
+    timed: list[int] = []
+
+    def seconds(work: list, cores: int, rounds: int) -> dict[str, np.ndarray]:
+        timed.append(len(work))
+        return {"one": np.array([1.0, 2.0]), "all": np.array([0.5, 0.25])}
+
+    monkeypatch.setattr(samples, "_one_and_all", seconds)
+    found = samples._calls_alone(batches, draws=5, kept=2, cores=2, rounds=2)
+    # Two at a time, each once; the seconds of the three parts together.
+    assert drawn == [(0, 0), (1, 1), (2, 2), (3, 3), (4, 0)]
+    assert timed == [2, 2, 1]
+    assert found["one"].tolist() == [3, 6]
+    assert found["all"].tolist() == [1.5, 0.75]
+
+
 def test_samples_are_timed_beside_miscnn() -> None:
     images = ((16, 32), (16, 32), 3, 2)
     row = samples.against_miscnn(images, augment=True, draws=2)
@@ -139,6 +162,9 @@ def test_samples_are_timed_beside_miscnn() -> None:
     assert calls.what == f"SciPy's calls in {row.what}"
     assert float(calls.ours) > 0
     assert calls.target == ""
+    row = samples.cores_against_miscnn(images, augment=True, rounds=1, cores=2, draws=5)
+    assert (row.what, row.n) == ("image, augmented, 2 cores", 1)
+    assert (row.peer, row.target) == ("MIScnn DataGenerator, as many threads", "")
     row = samples.scipys_share(images, draws=20)
     assert 0 < float(row.ratio) < 1
 
@@ -148,20 +174,40 @@ def test_epochs_are_timed_beside_their_steps(monkeypatch: pytest.MonkeyPatch) ->
     counts = {"training": 2, "validation": 1, "test": 1}
     monkeypatch.setattr(epoch_benchmark, "COUNTS", counts)
     monkeypatch.setattr(epoch_benchmark, "BLOCK", 2)
-    row, drawing = epoch_benchmark.epochs_beside_steps(
-        "demo", epochs=5, size=32, depth=1, filters=2
+    row, rate, waiting, drawing, *memory = epoch_benchmark.epochs_beside_steps(
+        "demo", epochs=5, shape=(16, 32), depth=1, filters=2
     )
-    assert (row.n, row.target, row.shape) == (2, "1.05", "1x32x32x3")
+    assert (row.n, row.target, row.shape) == (2, "1.05", "1x16x32x3")
     assert float(row.ratio) > 0.5  # an epoch has all of its steps in it
+    assert (rate.unit, rate.peer, rate.target) == ("1/s", "its steps alone", "")
+    assert 0 < float(waiting.ratio) < 1  # a share of the epoch, and all of its samples
     assert (drawing.n, drawing.target) == (2, "")
-    plain, copying = epoch_benchmark.epochs_beside_steps(
-        "demo", epochs=3, size=32, augment=False, depth=1, filters=2
-    )
-    assert (plain.what, plain.target) == (f"{row.what}, not augmented", "")
+    assert len(memory) == (row.device != "CPU")
+    plain, rate, _, copying = epoch_benchmark.epochs_beside_steps(
+        "demo", epochs=3, shape=(32, 32), augment=False, depth=1, filters=2
+    )[:4]
+    assert plain.what == f"{row.what}, not augmented"
+    assert (plain.target, plain.shape, plain.n) == ("", "1x32x32x3", 1)
+    # Two of training and one of validation.
+    assert float(rate.ours) == pytest.approx(3 / float(plain.ours), rel=0.01)
     assert copying.what == f"{drawing.what}, not augmented"
-    row = epoch_benchmark.memory_over_epochs(epochs=3, early=2, depth=1, filters=2)
+    row = epoch_benchmark.memory_over_epochs(32, epochs=3, early=2, depth=1, filters=2)
     assert (row.what, row.peer) == ("peak memory after 3 epochs", "after 2")
+    assert row.shape == "1x32x32x3"
     assert float(row.ratio) >= 1
+
+
+@pytest.mark.backend
+def test_epochs_of_volumes_are_timed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = {"training": 3, "validation": 1, "test": 1}
+    monkeypatch.setattr(epoch_benchmark, "COUNTS", counts)
+    monkeypatch.setattr(epoch_benchmark, "BLOCK", 1)
+    row, rate, *_ = epoch_benchmark.epochs_beside_steps(
+        "reduced", epochs=3, shape=(4, 8, 16), depth=1, filters=2
+    )
+    assert row.what == "epoch of 3 + 1 patches, reduced"
+    assert (row.shape, row.target, row.n) == ("1x4x8x16x1", "1.05", 2)
+    assert rate.what == "steps a second, epoch of 3 + 1 patches, reduced"
 
 
 def test_a_second_start_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +221,8 @@ def test_the_table_has_what_was_wanted_and_of_losses_the_slowest() -> None:
     def row(part: str, what: str, ours: float, target: float | None) -> timing.Row:
         peer = "peer", np.array([1.0, 1.0])
         seconds = np.array([ours, ours])
-        return timing.compare(part, what, (2, 3), seconds, peer, (), target)
+        made = timing.compare(part, what, (2, 3), seconds, peer, (), target)
+        return dataclasses.replace(made, device="CPU", machine="m")
 
     rows = [
         row("losses", "CE", 0.01, 0.05),
@@ -196,7 +243,14 @@ def test_the_table_has_what_was_wanted_and_of_losses_the_slowest() -> None:
     assert [line.split(" | ")[0] for line in lines[2:5]] == [
         "| image", "| loss DSC", r"| second start\*",
     ]  # fmt: skip
-    assert lines[-1].startswith(rf"Machine: {rows[0].machine}; \* another. ")
+    assert lines[-1].startswith(r"Machine: m; \* another. ")
+    # So is another device's, which has a slowest loss of its own.
+    rows[2:3] = [dataclasses.replace(rows[0], device="H100")]
+    lines = page.table(rows).splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:5]] == [
+        "| image", "| loss DSC", r"| loss CE\*",
+    ]  # fmt: skip
+    assert lines[-1].startswith(r"Machine: m; \* H100, m. ")
 
 
 @pytest.mark.backend
@@ -219,13 +273,18 @@ def test_the_peers_step_is_ours(
 
 @pytest.mark.backend
 def test_a_step_is_timed_beside_its_peer() -> None:
-    (row,) = step_benchmark.beside_peer((16, 32), draws=1, filters=2, depth=1)
+    row, *memory = step_benchmark.beside_peer((16, 32), draws=1, filters=2, depth=1)
     assert (row.part, row.what) == ("step", "training step, U-Net, 2 filters")
-    assert (row.shape, row.unit, row.device) == ("1x16x32x3", "ms", "CPU")
+    assert (row.shape, row.unit) == ("1x16x32x3", "ms")
+    assert row.device == provenance.device()
     peers = {"torch": "plain PyTorch", "tensorflow": "MIScnn"}
     backend = keras.backend.backend()
     assert row.peer == (f"{peers[backend]}, same U-Net" if backend in peers else "")
     assert row.target == ("1.05" if backend in peers else "")
+    # Of a GPU its memory too.
+    expected = [] if row.device == "CPU" else ["memory of a step, U-Net, 2 filters"]
+    assert [found.what for found in memory] == expected
+    assert all((m.unit, m.peer, m.target) == ("MB", row.peer, "") for m in memory)
 
 
 @pytest.mark.backend

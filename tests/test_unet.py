@@ -146,7 +146,9 @@ def test_only_float16_scales_its_loss():
         assert scaled == (precision == "mixed_float16")
 
 
-def test_what_is_compiled_is_said_or_left_to_keras():
+def test_what_is_compiled_is_said_and_not_left_to_keras(monkeypatch):
+    # As Keras finds on TensorFlow where there is a GPU.
+    monkeypatch.setattr(keras.Model, "_resolve_auto_jit_compile", lambda model: True)
     for xla, expected in (
         ("auto", BACKEND == "jax"),
         (True, True),

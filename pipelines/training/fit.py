@@ -79,7 +79,10 @@ def compile_model(
     if protocol.precision == "mixed_float16":
         # Keras does this by itself only where the policy is the global one.
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    model.compile(optimizer=optimizer, loss=loss, jit_compile=protocol.xla)
+    # Not left to Keras, which compiles on TensorFlow as soon as there is a GPU.
+    unasked = protocol.xla == "auto" and keras.backend.backend() != "jax"
+    xla = False if unasked else protocol.xla
+    model.compile(optimizer=optimizer, loss=loss, jit_compile=xla)
     if keras.backend.backend() == "torch":
         optimizer.build(model.trainable_variables)
         unet.arrange(optimizer.variables)

@@ -51,8 +51,8 @@ class Protocol:
         fixed_validation: whether the patches of validation are the same each epoch; in
             the released code they are drawn anew, so its validation loss is noisy.
         precision: Keras' dtype policy of the network; softmax and loss are float32.
-        xla: whether steps are compiled, Keras' `jit_compile`. "auto": on TensorFlow
-            where it has a GPU, on JAX always, on PyTorch never (true: torch.compile).
+        xla: whether steps are compiled, on PyTorch by torch.compile. "auto": on JAX
+            alone, which does not go without.
     """
 
     input_shape: tuple[int, ...]
