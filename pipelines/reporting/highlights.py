@@ -144,10 +144,7 @@ def _failed(row: _Claim) -> str:
 def _noise(results: Path) -> str:
     """How many published differences exceed what trainings differ by."""
     tables = []
-    for folder in groups(results):
-        study, cells = study_of(folder)
-        if study.preset not in PRESETS:
-            continue
+    for study, cells in _with_all(results):
         for target in study.targets:
             found = [r for r in noise.rows(study, cells) if r["target"] == target]
             if found:

@@ -51,10 +51,12 @@ def rows(study: Study, cells: Sequence[Cell]) -> list[_Row]:
         if partner is None or target not in study.targets:
             continue
         key = frozenset((cell, partner))
-        df, noise = _noise(study, target, cell.metric)
-        if not df or key in seen:
+        if key in seen:
             continue
         seen.add(key)
+        df, noise = _noise(study, target, cell.metric)
+        if not df:
+            continue
         limit = float(stats.t.ppf(0.975, df)) * noise
         # Rounded, as the difference of printed decimals has last bits of its own.
         difference = round(cell.value - partner.value, 12) + 0.0
