@@ -1,14 +1,16 @@
 """A training step of the study's network, beside that of others of the same shape.
 
 On PyTorch beside a U-Net in PyTorch alone, on TensorFlow beside MIScnn's own with its
-normalisation swapped; on JAX alone. Weights, loss and optimiser are the same; ours is
-built and compiled as `dscpp train` does it. On a GPU, where there is one, and then the
-memory is measured too. `python -m benchmarks.step`.
+normalisation swapped; on all backends beside the form of ours that is not taken there
+(`pipelines.training.unet`). Weights, loss and optimiser are the same; ours is built and
+compiled as `dscpp train` does it. On a GPU, where there is one, and then the memory is
+measured too. `python -m benchmarks.step`.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,21 +24,23 @@ import losses
 from benchmarks import timing
 from data_io.miscnn_compat import standard_unet
 from pipelines import provenance
-from pipelines.training import fit
+from pipelines.training import fit, unet
 from pipelines.training.protocol import Protocol
 
-__all__ = ["beside_peer", "forget_peak", "pair", "peak_mb"]
+__all__ = ["OURS", "beside_peers", "forget_peak", "peak_mb", "sides"]
 
-TARGET = 1.05
+# At most this of a peer's; and the form that is taken is the faster one.
+TARGETS = {"plain PyTorch": 1.05, "MIScnn": 1.05, "our": 1.0}
 # Input size and draws.
 IMAGES = (((256, 256), 21), ((512, 512), 7))
+OURS = "ours"
 Step = Callable[[], float]
 
 
-def pair(
+def sides(
     protocol: Protocol, channels: int, classes: int
-) -> tuple[Step, tuple[str, Step] | None]:
-    """Our training step and the peer's, from equal weights on one sample.
+) -> dict[str, Callable[[], Step]]:
+    """What makes our training step and the peers', from equal weights on one sample.
 
     Args:
         protocol: of the network; float32, batch 1.
@@ -44,19 +48,22 @@ def pair(
         classes: of its labels.
 
     Returns:
-        Ours, and name and step of the peer, None on JAX. Each call takes a step, waits
-        for the device and gives the loss.
+        By name, `OURS` first. Each step takes one, waits for the device and gives the
+        loss; nothing but the step keeps its network.
     """
     image, label = _sample(protocol.input_shape, channels, classes)
-    model = fit.build(protocol, channels, classes)
-    fit.compile_model(model, protocol, losses.by_name("DSC++"))
-    ours = _waited(partial(model.train_on_batch, image, label))
+    weights = fit.build(protocol, channels, classes).get_weights()
+    given = protocol, weights, image, label
+    made = {OURS: partial(_ours, *given)}
     backend = keras.backend.backend()
     if backend == "torch":
-        return ours, ("plain PyTorch", _plain(model, protocol, image, label))
-    if backend == "tensorflow":
-        return ours, ("MIScnn", _miscnn(model, protocol, image, label))
-    return ours, None
+        made["plain PyTorch, same U-Net"] = partial(_plain, *given)
+    elif backend == "tensorflow":
+        made["MIScnn, same U-Net"] = partial(_miscnn, *given)
+    first = not unet.channels_first_is_faster()
+    other = unet.UNet(protocol.filters, protocol.depth, channels_first=first)
+    name = f"our U-Net, channels-{'first' if first else 'last'}"
+    return {**made, name: partial(_network, other, *given)}
 
 
 def _sample(
@@ -68,8 +75,23 @@ def _sample(
     return image, np.eye(classes, dtype="float32")[label]
 
 
+def _ours(
+    protocol: Protocol,
+    weights: list[np.ndarray],
+    image: np.ndarray,
+    label: np.ndarray,
+) -> Step:
+    model = fit.build(protocol, image.shape[-1], label.shape[-1])
+    model.set_weights(weights)
+    fit.compile_model(model, protocol, losses.by_name("DSC++"))
+    return _waited(partial(model.train_on_batch, image, label))
+
+
 def _plain(
-    model: keras.Model, protocol: Protocol, image: np.ndarray, label: np.ndarray
+    protocol: Protocol,
+    weights: list[np.ndarray],
+    image: np.ndarray,
+    label: np.ndarray,
 ) -> Step:
     from benchmarks import plain_torch
 
@@ -80,7 +102,7 @@ def _plain(
         protocol.filters,
         protocol.depth,
     )
-    network.take(model.get_weights())
+    network.take(weights)
     image, label = (np.ascontiguousarray(np.moveaxis(x, -1, 1)) for x in (image, label))
     return _waited(
         plain_torch.training_step(
@@ -89,18 +111,26 @@ def _plain(
     )
 
 
-def _miscnn(
-    model: keras.Model, protocol: Protocol, image: np.ndarray, label: np.ndarray
-) -> Step:
+def _miscnn(protocol: Protocol, *given: Any) -> Step:
     def normalization(momentum: float) -> keras.layers.Layer:
         del momentum  # of batch normalisation
         return keras.layers.GroupNormalization(groups=-1, epsilon=1e-3)
 
     network = standard_unet.Architecture(protocol.filters, protocol.depth)
-    create = getattr(network, f"create_model_{len(protocol.input_shape)}D")
     with mock.patch.object(standard_unet, "BatchNormalization", normalization):
-        theirs = create(image.shape[1:], n_labels=label.shape[-1])
-    theirs.set_weights(model.get_weights())
+        return _network(network, protocol, *given)
+
+
+def _network(
+    network: Any,
+    protocol: Protocol,
+    weights: list[np.ndarray],
+    image: np.ndarray,
+    label: np.ndarray,
+) -> Step:
+    create = getattr(network, f"create_model_{len(protocol.input_shape)}D")
+    theirs = create(image.shape[1:], n_labels=label.shape[-1])
+    theirs.set_weights(weights)
     theirs.compile(
         optimizer=keras.optimizers.SGD(
             protocol.learning_rate,
@@ -108,7 +138,7 @@ def _miscnn(
             nesterov=protocol.nesterov,
         ),
         loss=losses.by_name("DSC++"),
-        jit_compile=False,  # as ours
+        jit_compile=keras.backend.backend() == "jax",  # as ours
     )
     return _waited(partial(theirs.train_on_batch, image, label))
 
@@ -135,7 +165,7 @@ def _waited(step: Callable[[], Any]) -> Step:
     return waited
 
 
-def beside_peer(
+def beside_peers(
     shape: Sequence[int],
     draws: int,
     channels: int = 3,
@@ -143,7 +173,7 @@ def beside_peer(
     filters: int = 32,
     depth: int = 4,
 ) -> list[timing.Row]:
-    """Time our training step and the peer's in turn.
+    """Time our training step and the peers' in turn.
 
     Args:
         shape: input size by axis.
@@ -154,47 +184,64 @@ def beside_peer(
         depth: of the network.
 
     Returns:
-        One row; on a GPU another with the peak memory of a step.
+        A row a peer; on a GPU others with the peak memory of a step.
     """
-    protocol = Protocol(tuple(shape), filters=filters, depth=depth)
-    ours, peer = pair(protocol, channels, classes)
-    steps: dict[str, Step] = {"ours": ours} | (dict([peer]) if peer else {})
-    seconds = timing.alternate(steps, draws)
-    rows = [_row("training step", shape, channels, filters, seconds, "ms")]
+    made = sides(
+        Protocol(tuple(shape), filters=filters, depth=depth), channels, classes
+    )
+    found = []
     if provenance.device() != "CPU":
-        peaks = {name: np.array([_peak_mb(step)]) for name, step in steps.items()}
-        rows.append(_row("memory of a step", shape, channels, filters, peaks, "MB"))
-    return rows
+        found.append(("memory of a step", _peaks(made), "MB"))
+    steps = {name: make() for name, make in made.items()}
+    found.append(("training step", timing.alternate(steps, draws), "ms"))
+    return [
+        _row(f"{what}, U-Net, {filters} filters", (1, *shape, channels), *each, unit)
+        for what, values, unit in reversed(found)
+        for each in _pairs(values)
+    ]
+
+
+def _pairs(
+    found: dict[str, np.ndarray],
+) -> list[tuple[np.ndarray, timing.Series | None]]:
+    """Ours with each peer, or alone."""
+    peers = [series for series in found.items() if series[0] != OURS]
+    if not peers:
+        return [(found[OURS], None)]
+    return [(found[OURS], series) for series in peers]
 
 
 def _row(
     what: str,
     shape: Sequence[int],
-    channels: int,
-    filters: int,
-    found: dict[str, np.ndarray],
+    ours: np.ndarray,
+    peer: timing.Series | None,
     unit: str,
 ) -> timing.Row:
-    peers = [(f"{name}, same U-Net", x) for name, x in found.items() if name != "ours"]
-    versions = timing.packages()
-    if keras.backend.backend() == "tensorflow":
+    versions, target = timing.packages(), None
+    if peer and unit == "ms":
+        target = next(
+            most for name, most in TARGETS.items() if peer[0].startswith(name)
+        )
+    if peer and peer[0].startswith("MIScnn"):
         versions = (*versions, "miscnn")
-    return timing.compare(
-        "step",
-        f"{what}, U-Net, {filters} filters",
-        (1, *shape, channels),
-        found["ours"],
-        peers[0] if peers else None,
-        versions,
-        TARGET if peers and unit == "ms" else None,
-        unit=unit,
-    )
+    return timing.compare("step", what, shape, ours, peer, versions, target, unit=unit)
 
 
-def _peak_mb(step: Step) -> float:
-    forget_peak()
-    step()
-    return peak_mb()
+def _peaks(made: dict[str, Callable[[], Step]]) -> dict[str, np.ndarray]:
+    """The most memory of a step of each, one at a time, with all that it keeps; MB."""
+    found = {}
+    for name, make in made.items():
+        step = make()
+        step()
+        forget_peak()
+        step()
+        found[name] = np.array([peak_mb()])
+        del step
+        gc.collect()
+        if keras.backend.backend() == "jax":
+            break  # its peak is that of the process
+    return found
 
 
 def forget_peak() -> None:
@@ -239,7 +286,7 @@ def main() -> None:
     for shape, draws in sizes:
         # As KiTS19 has them, and DRIVE.
         channels, classes = (1, 3) if len(shape) == 3 else (3, 2)
-        rows = beside_peer(shape, arguments.draws or draws, channels, classes)
+        rows = beside_peers(shape, arguments.draws or draws, channels, classes)
         for row in rows:
             print(timing.describe(row), flush=True)
         timing.write(rows, arguments.output)

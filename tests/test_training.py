@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import random
 import shutil
 import signal
@@ -437,3 +438,55 @@ def test_a_slow_disk_gets_the_state_less_often(tmp_path, monkeypatch):
         writer.on_epoch_end(epoch, {"loss": 1.0, "val_loss": 1.0})
     # A write of 0.0625 s is 1 % of 6.25 s: every fourth epoch of 2 s.
     assert written == [1, 5, 9]
+
+
+class Fetched(float):
+    """A loss that lies on a device: how often it was asked for is counted."""
+
+    times = 0
+
+    def __float__(self):
+        Fetched.times += 1
+        return float.__add__(self, 0.0)
+
+
+def test_losses_are_fetched_once_a_second_and_the_first_bad_step_is_found(
+    tmp_path, monkeypatch
+):
+    clock = [0.0]
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: clock[0])
+    drawn = []
+
+    class Items(SimpleNamespace):
+        def __getitem__(self, index):
+            drawn.append(index)
+            return np.full((1, 2), index), np.zeros((1, 2))
+
+    items = Items(epoch=2, case="case {}".format)
+    stop = callbacks.NotFiniteStop(items, Items(), tmp_path / "not-finite.npz")
+    bar = callbacks.ProgressBar(1, 100, 0, "run")
+    monkeypatch.setattr(Fetched, "times", 0)
+    for step in range(40):
+        clock[0] += 0.01
+        loss = Fetched("nan" if step > 30 else 1.0)
+        for callback in (bar, stop):
+            callback.on_train_batch_end(step, {"loss": loss})
+    assert Fetched.times == 1  # the bar's first; nothing is known of the bad ones yet
+    assert bar.bar.n == 40
+    with pytest.raises(callbacks.NotFinite, match="in epoch 3 at case case 31;"):
+        stop.on_epoch_end(2, {})
+    assert drawn == [31]
+    assert np.load(stop.path)["image"].tolist() == [[31, 31]]
+
+
+def test_a_long_epoch_does_not_hide_a_bad_step(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: clock[0])
+    kind = type("Items", (dict,), {"epoch": 0, "case": lambda self, index: "a"})
+    items = kind({1: (np.zeros(1), np.zeros(1))})
+    stop = callbacks.NotFiniteStop(items, items, tmp_path / "not-finite.npz")
+    stop.on_train_batch_end(0, {"loss": 1.0})
+    stop.on_train_batch_end(1, {"loss": math.inf})
+    clock[0] += 1.5
+    with pytest.raises(callbacks.NotFinite, match="the loss became inf"):
+        stop.on_train_batch_end(2, {"loss": math.inf})

@@ -14,8 +14,9 @@ from pipelines.training.protocol import Protocol
 
 BACKEND = keras.backend.backend()
 pytestmark = pytest.mark.backend
-# (*spatial, channels), classes; axes of different length.
-SHAPES = [((16, 24, 3), 2), ((8, 12, 16, 1), 3)]
+# (*spatial, channels), classes; axes of different length, the last never of as many
+# voxels as there are channels: see the module `unet`.
+SHAPES = [((16, 24, 3), 2), ((8, 12, 20, 1), 3)]
 
 
 def protocol(shape=(16, 24), **changes) -> Protocol:
@@ -44,10 +45,10 @@ def sample(shape, classes) -> tuple[np.ndarray, np.ndarray]:
     return image, np.eye(classes, dtype="float32")[label]
 
 
-def trained(fast: bool, shape, classes) -> tuple[keras.Model, float]:
+def trained(first: bool, shape, classes) -> tuple[keras.Model, float]:
     """A network after three steps, and the loss of the last."""
     keras.utils.set_random_seed(1)
-    model = create(unet.UNet(4, 1, fast=fast), shape, classes)
+    model = create(unet.UNet(4, 1, channels_first=first), shape, classes)
     fit.compile_model(model, protocol(shape[:-1]), losses.by_name("DSC++"))
     values = [model.train_on_batch(*sample(shape, classes)) for _ in range(3)]
     return model, float(values[-1])
@@ -59,9 +60,9 @@ def test_parameters_of_the_standard_unet():
     assert model.output_shape == (None, 512, 512, 2)
 
 
-@pytest.mark.parametrize("fast", [False, True])
-def test_the_unet_in_3d_takes_unequal_axes_and_three_classes(fast):
-    network = unet.UNet(filters=2, depth=2, fast=fast)
+@pytest.mark.parametrize("first", [False, True])
+def test_the_unet_in_3d_takes_unequal_axes_and_three_classes(first):
+    network = unet.UNet(filters=2, depth=2, channels_first=first)
     model = network.create_model_3D((8, 12, 16, 1), 3)
     out = keras.ops.convert_to_numpy(model(np.zeros((1, 8, 12, 16, 1), "float32")))
     assert out.shape == (1, 8, 12, 16, 3)
@@ -71,21 +72,21 @@ def test_the_unet_in_3d_takes_unequal_axes_and_three_classes(fast):
 @pytest.mark.parametrize(("shape", "classes"), SHAPES)
 def test_both_forms_begin_equal_and_learn_the_same(shape, classes):
     plain, plain_loss = trained(False, shape, classes)
-    fast, fast_loss = trained(True, shape, classes)
-    assert fast_loss == pytest.approx(plain_loss, abs=1e-4)
-    for one, other in zip(plain.get_weights(), fast.get_weights(), strict=True):
+    first, first_loss = trained(True, shape, classes)
+    assert first_loss == pytest.approx(plain_loss, abs=1e-4)
+    for one, other in zip(plain.get_weights(), first.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-3)
     # Weights go from one form to the other.
-    plain.set_weights(fast.get_weights())
+    plain.set_weights(first.get_weights())
     image, _ = sample(shape, classes)
     expected = plain.predict_on_batch(image)
     assert expected.max() - expected.min() > 0.1
-    np.testing.assert_allclose(fast.predict_on_batch(image), expected, atol=1e-4)
+    np.testing.assert_allclose(first.predict_on_batch(image), expected, atol=1e-4)
 
 
-@pytest.mark.skipif(BACKEND == "torch", reason="the forms differ on PyTorch")
-def test_the_plain_form_is_the_fast_one():
-    config = create(unet.UNet(4, 1, fast=True), *SHAPES[0]).get_config()
+@pytest.mark.skipif(BACKEND == "torch", reason="channels-first is faster on PyTorch")
+def test_training_takes_the_plain_form():
+    config = fit.build(protocol(), 3, 2).get_config()
     kinds = {layer["module"] for layer in config["layers"]}
     assert kinds == {"keras.layers"}
     formats = {layer["config"].get("data_format") for layer in config["layers"]}
@@ -94,7 +95,8 @@ def test_the_plain_form_is_the_fast_one():
 
 def test_one_voxel_at_the_bottom_is_normalised_to_the_shift():
     # One value less its mean: PyTorch's functional form refuses it.
-    both = [create(unet.UNet(4, 2, fast=fast), (4, 4, 3), 2) for fast in (False, True)]
+    forms = [unet.UNet(4, 2, channels_first=first) for first in (False, True)]
+    both = [create(network, (4, 4, 3), 2) for network in forms]
     both[1].set_weights(both[0].get_weights())
     image, _ = sample((4, 4, 3), 2)
     one, other = (model.predict_on_batch(image) for model in both)

@@ -27,6 +27,8 @@ __all__ = [
 
 
 _SHARE = 0.01  # of a training's time that writing its state may take
+# Seconds between two looks at the loss: each waits until the device is done.
+_LOOK = 1.0
 
 
 class Resumable(Protocol):
@@ -91,11 +93,14 @@ class NotFinite(RuntimeError):
 
 
 class NotFiniteStop(keras.callbacks.Callback):
-    """Stops at the first step whose loss is not finite, and keeps its batch.
+    """Stops where a loss is not finite, and keeps the batch of the first step that was.
 
     Validation counts too: the last step of an epoch may spoil the weights without a
     training loss that shows it, and neither they nor such a validation loss may get
     into the saved state or the best model.
+
+    Losses are looked at once a second and at the end of each epoch, before anything is
+    saved. A look waits for the device, which at each step would be left idle by it.
 
     Args:
         training: the training batches, for the case's name and content.
@@ -108,31 +113,52 @@ class NotFiniteStop(keras.callbacks.Callback):
         self.training = training
         self.validation = validation
         self.path = path
+        self._unseen: list[tuple[str, Any, int, Any]] = []
+        self._looked = time.monotonic()
 
     def on_train_batch_end(
         self, batch: int, logs: dict[str, Any] | None = None
     ) -> None:
-        """Look at the training loss; see the class.
+        """Note the training loss; see the class.
 
         Raises:
-            NotFinite: it is NaN or infinite.
+            NotFinite: one is NaN or infinite.
         """
-        self._look("loss", self.training, batch, logs)
+        self._note("loss", self.training, batch, logs)
 
     def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Look at the validation loss; see the class.
+        """Note the validation loss; see the class.
 
         Raises:
-            NotFinite: it is NaN or infinite.
+            NotFinite: one is NaN or infinite.
         """
-        self._look("validation loss", self.validation, batch, logs)
+        self._note("validation loss", self.validation, batch, logs)
 
-    def _look(
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Look at what is left of the epoch; see the class.
+
+        Raises:
+            NotFinite: a loss is NaN or infinite.
+        """
+        self._look()
+
+    def _note(
         self, name: str, batches: Any, index: int, logs: dict[str, Any] | None
     ) -> None:
+        self._unseen.append((name, batches, index, (logs or {})["loss"]))
+        if time.monotonic() - self._looked >= _LOOK:
+            self._look()
+
+    def _look(self) -> None:
+        for step in self._unseen:
+            self._check(*step)
+        self._unseen.clear()
+        self._looked = time.monotonic()
+
+    def _check(self, name: str, batches: Any, index: int, loss: Any) -> None:
         # Keras reports the running mean over the epoch: it is finite until the first
         # step that is not.
-        value = float((logs or {})["loss"])
+        value = float(loss)
         if math.isfinite(value):
             return
         image, label = batches[index]
@@ -213,6 +239,8 @@ class StateWriter(keras.callbacks.Callback):
 class ProgressBar(keras.callbacks.Callback):
     """One bar over all steps: epoch, losses, and the time to go at most.
 
+    The loss is shown anew once a second: a look at it waits for the device.
+
     Args:
         epochs: the most epochs there may be (early stopping may end sooner).
         steps: steps an epoch.
@@ -224,12 +252,13 @@ class ProgressBar(keras.callbacks.Callback):
         super().__init__()
         self.epochs = epochs
         self.validation = ""
+        self._looked = -math.inf
         self.bar = tqdm(
             total=epochs * steps,
             initial=initial_epoch * steps,
             desc=title,
             unit="step",
-            mininterval=1.0,
+            mininterval=_LOOK,
             dynamic_ncols=True,
         )
 
@@ -237,9 +266,13 @@ class ProgressBar(keras.callbacks.Callback):
         self, batch: int, logs: dict[str, Any] | None = None
     ) -> None:
         """Move the bar by a step."""
-        self.bar.set_postfix_str(
-            f"loss {float((logs or {})['loss']):.4f}{self.validation}", refresh=False
-        )
+        now = time.monotonic()
+        if now - self._looked >= _LOOK:
+            self.bar.set_postfix_str(
+                f"loss {float((logs or {})['loss']):.4f}{self.validation}",
+                refresh=False,
+            )
+            self._looked = now
         self.bar.update()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

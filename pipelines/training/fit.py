@@ -43,14 +43,19 @@ class Material:
 def build(protocol: Protocol, channels: int, classes: int) -> keras.Model:
     """The U-Net for a protocol, with fresh weights (section 2.7: Xavier).
 
-    It has the form that the backend computes fastest; see `unet`.
+    It has the form that the backend computes faster; see `unet`.
 
     Args:
         protocol: its input shape, filters, depth and precision decide the network.
         channels: channels of the images.
         classes: classes, background included.
     """
-    network = unet.UNet(protocol.filters, protocol.depth, protocol.precision, fast=True)
+    network = unet.UNet(
+        protocol.filters,
+        protocol.depth,
+        protocol.precision,
+        unet.channels_first_is_faster(),
+    )
     return _create(network, protocol, channels, classes)
 
 

@@ -5,10 +5,12 @@ normalisation (scale and shift, epsilon 1e-3), max pooling, transposed convoluti
 concatenation, softmax (section 2.7; Ronneberger et al. 2015; Zhou & Yang 2019).
 
 It has two forms of the same weights in the same order. The plain one is Keras' own
-layers, channels-last: what is saved, and what Keras loads anywhere. The fast one is
-what each backend computes fastest. On TensorFlow and JAX that is the plain one:
-another layout or normalisation gains 2 % at most there. On PyTorch it is channels-first
-inside, normalises by PyTorch's own kernel and keeps kernels in PyTorch's order.
+layers, channels-last: what is saved, and what Keras loads anywhere. The other is
+channels-first inside; on PyTorch it also normalises by PyTorch's own kernel and keeps
+kernels in PyTorch's order. `channels_first_is_faster` says which of them the backend
+computes faster (`benchmarks.step` measures both). On TensorFlow channels-first would
+not always be right either: where the last axis has as many voxels as there are
+channels, Keras (3.15: `ops.add`) adds the bias along that axis.
 """
 
 from __future__ import annotations
@@ -22,7 +24,16 @@ from keras import layers
 
 from data_io.miscnn_compat import Abstract_Architecture
 
-__all__ = ["UNet", "arrange"]
+__all__ = ["UNet", "arrange", "channels_first_is_faster"]
+
+
+def channels_first_is_faster() -> bool:
+    """Whether this backend computes the channels-first form faster."""
+    return _on_torch()
+
+
+def _on_torch() -> bool:
+    return bool(keras.backend.backend() == "torch")
 
 
 class UNet(Abstract_Architecture):
@@ -33,8 +44,8 @@ class UNet(Abstract_Architecture):
         depth: number of poolings; each spatial axis must divide by 2**depth.
         precision: Keras' dtype policy of all layers but the last two, which are always
             float32: probabilities are what the study measures.
-        fast: the form that this backend computes fastest; see the module. Otherwise the
-            plain one.
+        channels_first: the form that is channels-first inside; what goes in and comes
+            out is channels-last in both.
 
     Example:
         >>> model = UNet().create_model_2D((512, 512, 3), n_labels=2)
@@ -47,12 +58,12 @@ class UNet(Abstract_Architecture):
         filters: int = 32,
         depth: int = 4,
         precision: str = "float32",
-        fast: bool = False,
+        channels_first: bool = False,
     ) -> None:
         self.filters = filters
         self.depth = depth
         self.precision = precision
-        self.channels_first = fast and keras.backend.backend() == "torch"
+        self.channels_first = channels_first
 
     def create_model_2D(
         self, input_shape: tuple[int | None, ...], n_labels: int = 2
@@ -100,7 +111,7 @@ class UNet(Abstract_Architecture):
             x = layers.Permute((*range(2, rank + 2), 1), dtype="float32")(x)
         outputs = layers.Softmax(dtype="float32", name="probabilities")(x)
         model = keras.Model(inputs, outputs, name=f"unet_{rank}d")
-        if self.channels_first:
+        if self.channels_first and _on_torch():
             arrange(model.variables)
         return model
 
@@ -118,9 +129,8 @@ class UNet(Abstract_Architecture):
         return 1 if self.channels_first else -1
 
     def _normalization(self) -> layers.Layer:
-        kind = (
-            _InstanceNormalization if self.channels_first else layers.GroupNormalization
-        )
+        own = self.channels_first and _on_torch()
+        kind = _InstanceNormalization if own else layers.GroupNormalization
         return kind(groups=-1, axis=self._axis, epsilon=1e-3, dtype=self.precision)
 
     def _layer(
@@ -156,12 +166,13 @@ def arrange(variables: Iterable[keras.Variable]) -> None:
 class _ChannelsFirst(layers.Layer):
     """From (N, *spatial, C) to (N, C, *spatial), in that order in memory too.
 
-    A view, as `Permute` gives on PyTorch, would make each convolution go back to
+    On PyTorch a view, as `Permute` gives, would make each convolution go back to
     channels-last inside.
     """
 
     def call(self, inputs: Any) -> Any:
-        return inputs.moveaxis(-1, 1).contiguous()
+        turned = keras.ops.moveaxis(inputs, -1, 1)
+        return turned.contiguous() if _on_torch() else turned
 
 
 @keras.saving.register_keras_serializable(package="dscpp")
