@@ -7,17 +7,19 @@ import csv
 import io
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import optimize
 
 from data_io import batches
 from errata.registry import Row, measured
 from pipelines.measure import histograms, metrics
 from pipelines.posthoc import temperature
+
+_Case = tuple[str, np.ndarray, np.ndarray]  # id, label, probabilities
 
 SETTINGS = {
     "published": [],
@@ -126,7 +128,7 @@ def _sizes(run: Path, dataset: Any, root: Path) -> list[dict[str, float]]:
             ]
             for p in parts
         )
-        fitted = _temperature([found[1:] for found in validation])
+        fitted = temperature.best(partial(_scaled_nll, validation))
         for case, label, softmax in test:
             native = batches.to_native(prepared, case, softmax)
             own = np.asarray(raw.load_segmentation(case)).reshape(native.shape[:-1])
@@ -149,19 +151,11 @@ def _softmax(model: Any, prepared: Any, case: str) -> np.ndarray:
     return softmax
 
 
-def _temperature(cases: list[tuple[np.ndarray, np.ndarray]]) -> float:
-    """The best for labels and probabilities as the network gives them."""
-
-    def nll(log_temperature: float) -> float:
-        t = float(np.exp(log_temperature))
-        return float(
-            np.mean([_nll(label, temperature.scale(p, t)) for label, p in cases])
-        )
-
-    best = optimize.minimize_scalar(
-        nll, bounds=np.log(temperature.BOUNDS), method="bounded"
+def _scaled_nll(cases: Sequence[_Case], t: float) -> float:
+    """Mean over cases, of labels and probabilities as the network gives them."""
+    return float(
+        np.mean([_nll(label, temperature.scale(p, t)) for _, label, p in cases])
     )
-    return float(np.exp(best.x))
 
 
 def _nll(label: np.ndarray, softmax: np.ndarray) -> float:

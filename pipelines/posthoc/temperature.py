@@ -12,7 +12,7 @@ The scaled probabilities are a run of their own, `<run>-temperature`, beside the
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -28,7 +28,9 @@ from data_io.errors import InputError
 from pipelines import run as runs
 from pipelines import stored
 
-__all__ = ["BOUNDS", "METHOD", "Fit", "fit", "folder_of", "make", "model_of", "scale"]
+__all__ = [
+    "BOUNDS", "METHOD", "Fit", "best", "fit", "folder_of", "make", "model_of", "scale",
+]  # fmt: skip
 
 METHOD = "temperature"
 BOUNDS = (0.05, 20.0)
@@ -85,6 +87,21 @@ def scale(softmax: npt.ArrayLike, temperature: float) -> _Array:
     return found
 
 
+def best(nll: Callable[[float], float]) -> float:
+    """Find the temperature within `BOUNDS` at which a function is lowest.
+
+    Args:
+        nll: of a temperature; with one minimum.
+    """
+    found = optimize.minimize_scalar(
+        lambda log_temperature: nll(float(np.exp(log_temperature))),
+        bounds=np.log(BOUNDS),
+        method="bounded",
+        options={"xatol": _TOLERANCE},
+    )
+    return float(np.exp(found.x))
+
+
 def fit(run: runs.Run, root: Path) -> Fit:
     """Find the temperature with the lowest NLL on a run's validation cases.
 
@@ -112,15 +129,12 @@ def fit(run: runs.Run, root: Path) -> Fit:
     samples = [_Sample.read(run, module, root, case) for case in cases]
     with tqdm(desc=f"{run.name} temperature", unit="step", total=25) as bar:
 
-        def nll(log_temperature: float) -> float:
+        def nll(temperature: float) -> float:
             bar.update()
-            return _nll(samples, float(np.exp(log_temperature)))
+            return _nll(samples, temperature)
 
-        best = optimize.minimize_scalar(
-            nll, bounds=np.log(BOUNDS), method="bounded", options={"xatol": _TOLERANCE}
-        )
-        before = nll(0.0)
-    temperature = float(np.exp(best.x))
+        temperature = best(nll)
+        before = nll(1.0)
     if min(temperature / BOUNDS[0], BOUNDS[1] / temperature) < 1.01:
         raise InputError(
             f"{run.folder}: expected a best temperature between {BOUNDS[0]} and "

@@ -17,6 +17,7 @@ from pipelines.measure.calibration import Bins
 from pipelines.measure.histograms import Histograms
 from pipelines.measure.regions import BAND
 from pipelines.reporting.estimates import estimate, mean_of
+from pipelines.reporting.markdown import table
 from pipelines.reporting.study import Study, Variant
 
 __all__ = [
@@ -326,20 +327,20 @@ def markdown(study: Study) -> str:
     regions = [one for one in _REGIONS if one in {key[3] for key in values}]
     shown = [*((one, "ece") for one in regions), *((region, one) for one in _SHOWN)]
     heads = ["loss", *(f"ECE, {one}" for one in regions), "ACE", *_SHOWN[1:]]
-    lines = ["| " + " | ".join(heads) + " |", "|---|" + "--:|" * (len(heads) - 1)]
+    lines = []
     for variant in study.main:
         for target in study.targets:
             own = (*identity(variant).values(), target)
             name = variant.label
             name += f", {target}" if len(study.targets) > 1 else ""
             cells = [_cell(values.get((*own, *one))) for one in shown]
-            lines.append("| " + " | ".join([name, *cells]) + " |")
+            lines.append([name, *cells])
     note = (
         "Mean over test images ± standard error, first observer. ECE, ACE: 20 bins of "
         "0.05. Reliability (lower is better) and resolution (higher is better): "
         f"Murphy's parts of the Brier score. Without another word: {region}."
     )
-    return "\n".join([*lines, "", note])
+    return f"{table(heads, lines)}\n\n{note}"
 
 
 def _narrowest(study: Study, measured: set[tuple[object, ...]]) -> str:

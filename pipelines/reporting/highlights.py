@@ -1,19 +1,20 @@
 """How it stands over all data sets, in a few lines: for the terminal and the README."""
 
 import csv
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from data_io.errors import InputError
 from pipelines.reporting import claims, noise, summary
 from pipelines.reporting.evidence import Quantity, Runs
+from pipelines.reporting.markdown import table
 from pipelines.reporting.overview import PRESETS
-from pipelines.reporting.published import Cell, paper_folder, published_p_values
+from pipelines.reporting.published import Cell, paper_folder, printed_p
 from pipelines.reporting.rules import ALPHA
 from pipelines.reporting.study import STANDARD_GAMMA, Study, Variant, groups
 from pipelines.reporting.tables import study_of
 
-__all__ = ["COUNTS", "MARKER", "counts", "markdown", "markdown_rows"]
+__all__ = ["COUNTS", "MARKER", "counts", "markdown"]
 
 MARKER = "claims"
 """Name of the marker in the README."""
@@ -43,16 +44,6 @@ _LISTS: Mapping[str, Callable[[_Claim], bool]] = {
     ),
 }
 """Which claims are named in the README, and under which words."""
-
-
-def markdown_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lay out a Markdown table: the first column to the left, the others right."""
-
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cells) + " |"
-
-    ruler = "|---|" + "--:|" * (len(header) - 1)
-    return "\n".join([line(header), ruler, *map(line, rows)])
 
 
 def counts(results: Path) -> str:
@@ -85,7 +76,7 @@ def markdown(results: Path) -> str:
     for kind, by_group in summary.read_counts(results).items():
         header = [_KINDS[kind], *by_group["all"]]
         rows = [[group, *map(str, found.values())] for group, found in by_group.items()]
-        parts.append(markdown_rows(header, rows))
+        parts.append(table(header, rows))
     return "\n\n".join(
         [
             *parts,
@@ -150,7 +141,7 @@ def _noise(results: Path) -> str:
             if found:
                 (_, *names), *lines = noise.summary(found)
                 title = f"{study.title}, {target}: beyond training noise"
-                tables.append(markdown_rows([title, *names], lines))
+                tables.append(table([title, *names], lines))
     return "\n\n".join(tables)
 
 
@@ -158,21 +149,16 @@ def _central(results: Path) -> str:
     """DSC++ beside DSC wherever both were run: what the paper is about."""
     header = ["DSC++ beside DSC", "NLL published, ratio", "paper", "p", "paper"]
     header += ["NLL, ratio", "Dice, difference", "paper"]
-    p_values = published_p_values(paper_folder(results))
+    losses = _PAIR[0].loss, _PAIR[1].loss
     rows = []
     for study, cells in _with_all(results, *_PAIR):
         printed = {(c.variant, c.target, c.metric): c.value for c in cells}
-        p = {
-            (row["target"], row["metric"]): row["p"]
-            for row in p_values
-            if (row["dataset"], row["loss_a"], row["loss_b"])
-            == (study.title, *(variant.loss for variant in _PAIR))
-        }
+        p = printed_p(paper_folder(results), study.title, losses)
         rows += [
             _central_row(study, target, printed, p.get((target, "nll"), ""))
             for target in study.targets
         ]
-    return markdown_rows(header, rows)
+    return table(header, rows)
 
 
 def _beside_ce(results: Path) -> str:
@@ -189,7 +175,7 @@ def _beside_ce(results: Path) -> str:
         for study, _ in _with_all(results, _PAIR[0], _CE)
         for target in study.targets
     ]
-    return markdown_rows(["DSC++ beside CE", *headings], rows)
+    return table(["DSC++ beside CE", *headings], rows)
 
 
 def _with_all(

@@ -21,6 +21,7 @@ from pipelines.reporting.calibration import (
     identity,
     spread,
 )
+from pipelines.reporting.markdown import table
 from pipelines.reporting.study import Study, Variant
 
 __all__ = ["COLUMNS", "HUMAN", "NEAR_HALF", "TABLE", "markdown", "rows"]
@@ -152,22 +153,23 @@ def _said(study: Study, found: list[_Row], target: str) -> str:
         ("observer1", "dice", pm), ("observer2", "dice", pm),
         (EITHER, "mean_p_one", plain), (EITHER, "near_half_one", plain),
     )  # fmt: skip
-    lines = [
-        f"| {target} | Dice, first observer | Dice, second "
-        "| mean p where they disagree | share of that with p from 0.25 to 0.75 |",
-        "|---|--:|--:|--:|--:|",
-    ]
+    header = [
+        target, "Dice, first observer", "Dice, second", "mean p where they disagree",
+        "share of that with p from 0.25 to 0.75",
+    ]  # fmt: skip
+    lines = []
     for variant in study.main:
         who = tuple(identity(variant).values())
         cells = [
             form.format(**values[*who, reference, measure])
             for reference, measure, form in columns
         ]
-        lines.append("| " + " | ".join([variant.label, *cells]) + " |")
+        lines.append([variant.label, *cells])
     human = values[HUMAN, None, "observer1", "dice"]
     apart = values[HUMAN, None, EITHER, "share_one"]
     return (
         f"Against the first observer's {target}, the second has Dice "
         f"{pm.format(**human)}. The two disagree on "
-        f"{100 * float(str(apart['mean'])):.1f} % of the image.\n\n" + "\n".join(lines)
+        f"{100 * float(str(apart['mean'])):.1f} % of the image.\n\n"
+        + table(header, lines)
     )

@@ -14,6 +14,7 @@ __all__ = [
     "Cell",
     "paper_folder",
     "partner_of",
+    "printed_p",
     "published_cells",
     "published_p_values",
     "published_thresholds",
@@ -136,6 +137,26 @@ def published_p_values(folder: Path) -> list[dict[str, str]]:
     """
     columns = ("dataset", "target", "metric", "loss_a", "loss_b", "p")
     return read_rows(Path(folder) / "pvalues.csv", columns)
+
+
+def printed_p(
+    folder: Path, title: str, pair: tuple[str, str]
+) -> dict[tuple[str, str], str]:
+    """What the text prints of p for two losses on a data set, by target and metric.
+
+    Args:
+        folder: `results/paper`.
+        title: of the data set, as "DRIVE".
+        pair: names of the losses, in the order of the text.
+
+    Raises:
+        InputError: see `published_p_values`.
+    """
+    return {
+        (row["target"], row["metric"]): row["p"]
+        for row in published_p_values(folder)
+        if (row["dataset"], row["loss_a"], row["loss_b"]) == (title, *pair)
+    }
 
 
 def partner_of(cell: Cell, cells: Sequence[Cell]) -> Cell | None:

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from pipelines.measure import statistics
 from pipelines.reporting.estimates import estimate, mean_of
+from pipelines.reporting.markdown import table
 from pipelines.reporting.study import STANDARD_GAMMA, Study, Variant
 
 __all__ = ["COLUMNS", "METHOD", "METRICS", "TABLE", "markdown", "rows"]
@@ -108,11 +109,9 @@ def markdown(study: Study) -> str:
     found = rows(study)
     if not found:
         return "*No run was scaled yet.*"
-    lines = [
-        "| loss | seeds | temperature | NLL | scaled | Brier | scaled | "
-        "scaled NLL less that of DSC++ |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
-    ]
+    header = ["loss", "seeds", "temperature", "NLL", "scaled", "Brier", "scaled"]
+    header.append("scaled NLL less that of DSC++")
+    lines = []
     for row in (row for row in found if row["metric"] == "nll"):
         brier = next(
             other
@@ -121,10 +120,10 @@ def markdown(study: Study) -> str:
             and all(other[key] == row[key] for key in ("loss", "gamma", "target"))
         )
         lines.append(_line(study, row, brier))
-    return "\n".join(lines)
+    return table(header, lines)
 
 
-def _line(study: Study, row: dict[str, object], brier: dict[str, object]) -> str:
+def _line(study: Study, row: dict[str, object], brier: dict[str, object]) -> list[str]:
     gamma = row["gamma"]
     name = str(row["loss"])
     if gamma not in (None, STANDARD_GAMMA):
@@ -144,4 +143,4 @@ def _line(study: Study, row: dict[str, object], brier: dict[str, object]) -> str
         if "to_dscpp" in row
         else "",
     ]
-    return "| " + " | ".join(cells).format(**row) + " |"
+    return [cell.format(**row) for cell in cells]

@@ -12,10 +12,11 @@ import numpy as np
 from data_io.errors import InputError
 from pipelines.measure import histograms, metrics
 from pipelines.reporting import calibration, costs, highlights, observers, temperatures
+from pipelines.reporting.markdown import table
 from pipelines.reporting.published import (
     Cell,
     paper_folder,
-    published_p_values,
+    printed_p,
     published_thresholds,
 )
 from pipelines.reporting.study import STANDARD_GAMMA, Study, Variant, groups
@@ -267,12 +268,12 @@ def _p_rows(study: Study, cells: Sequence[Cell], target: str) -> list[list[str]]
 
 def _published_p(study: Study, target: str) -> list[str]:
     """What the paper prints of p, in the table's columns; "" where it prints none."""
-    pair = tuple(variant.loss for variant in _PAIR)
+    pair = (_PAIR[0].loss, _PAIR[1].loss)
+    printed = printed_p(paper_folder(study.folder.parents[1]), study.title, pair)
     found = {
-        metrics.PAPER_COLUMN[row["metric"]]: _p(row["p"])
-        for row in published_p_values(paper_folder(study.folder.parents[1]))
-        if (row["dataset"], row["target"]) == (study.title, target)
-        and (row["loss_a"], row["loss_b"]) == pair
+        metrics.PAPER_COLUMN[metric]: _p(p)
+        for (own, metric), p in printed.items()
+        if own == target
     }
     columns = (_as_published(study, _PAIR[0], target, name) for name in _HEADINGS)
     return [found.get(column, "") for column in columns]
@@ -347,14 +348,14 @@ def _p(value: object) -> str:
 
 
 def _plain(block: _Block) -> str:
-    table = [block.header, *block.rows]
-    widths = [max(len(row[i]) for row in table) for i in range(len(block.header))]
+    grid = [block.header, *block.rows]
+    widths = [max(len(row[i]) for row in grid) for i in range(len(block.header))]
     lines = [
         "  ".join(
             cell.ljust(width) if i == 0 else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
-        for row in table
+        for row in grid
     ]
     rule = "-" * max(len(line) for line in lines)
     notes = [textwrap.fill(note, len(rule)) for note in block.notes]
@@ -364,5 +365,5 @@ def _plain(block: _Block) -> str:
 def _markdown(block: _Block) -> str:
     # Two leading spaces mean "under the row above"; Markdown would drop them.
     body = [[re.sub("^  ", "&ensp;", row[0]), *row[1:]] for row in block.rows]
-    table = highlights.markdown_rows(block.header, body)
-    return f"**{block.headline}**\n\n{table}\n\n{' '.join(block.notes)}"
+    rows = table(block.header, body)
+    return f"**{block.headline}**\n\n{rows}\n\n{' '.join(block.notes)}"
