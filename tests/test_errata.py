@@ -230,3 +230,12 @@ def test_a_recalling_network_by_hand() -> None:
     apart = np.array([[0.2, 0.2, 0.1], [0.8, 0.8, 0.1], [0.8, 0.8, 0.1]])
     assert images._recalled(apart, np.array([0])) == 0
     assert images._recalled(apart, np.array([1])) == 1
+
+
+def test_the_places_in_the_released_code_name_entries_that_are_there():
+    text = (registry.PROJECT / "docs" / "errata.md").read_text("utf-8")
+    places = text.split("## Where in the released code")[1]
+    cells = re.findall(r"^\| (`[^|]+`) \|", places, re.MULTILINE)
+    named = {name for cell in cells for name in re.findall(r"`([a-z0-9-]+)`", cell)}
+    assert len(named) > 25
+    assert named <= set(page.entries(text))
