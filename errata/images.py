@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from conformance.reference import reference
+from data_io.datasets import cvc_clinicdb
 from errata.examples import Floats, phantom_image, phantom_label, seeded, z_score
 from errata.registry import Row, measured
 
@@ -339,7 +340,7 @@ def jpeg_masks() -> Iterator[Row]:
 # The published lists, against the numbers of the frames (they are not in this project).
 COUNTED = {"training": 107, "training or validation": 117}
 FRAMES, PARTS = 612, {"training": 392, "training or validation": 490}
-SEQUENCES = 23  # section 2.6
+LENGTHS = tuple(map(len, cvc_clinicdb.SEQUENCES))  # section 2.6 has 23 sequences
 
 
 @measured("frame-split", "constructed", "612 frames, 392/98/122 at random")
@@ -350,8 +351,8 @@ def frame_split() -> Iterator[Row]:
             [
                 _chance(count, neighbours)
                 for neighbours, frames in (
-                    (1, 2 * SEQUENCES),
-                    (2, FRAMES - 2 * SEQUENCES),
+                    (1, 2 * len(LENGTHS)),
+                    (2, FRAMES - 2 * len(LENGTHS)),
                 )
                 for _ in range(frames)
             ]
@@ -382,10 +383,8 @@ def _recall() -> Iterator[Row]:
     the image whose disc lies nearest.
     """
     random = np.random.default_rng(0)
-    lengths = np.full(SEQUENCES, FRAMES // SEQUENCES)
-    lengths[: FRAMES % SEQUENCES] += 1
-    discs = np.concatenate([_sequence(random, int(length)) for length in lengths])
-    sequence = np.repeat(np.arange(SEQUENCES), lengths)
+    discs = np.concatenate([_sequence(random, length) for length in LENGTHS])
+    sequence = np.repeat(np.arange(len(LENGTHS)), LENGTHS)
     by_frame = random.permutation(FRAMES)[:122]
     by_sequence = np.flatnonzero(sequence % 5 == 0)
     yield Row(
