@@ -1,26 +1,17 @@
-"""Where a run was made: code, versions, backend, device and machine."""
+"""Where a run was made: versions, backend, device and machine."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
 import platform
-import re
 import resource
-import subprocess
 import sys
 from pathlib import Path
 
-from data_io.errors import InputError
-
-__all__ = [
-    "BACKENDS", "COMMIT", "backend", "commit", "device", "is_clean", "machine",
-    "peak_memory_mb", "versions",
-]  # fmt: skip
+__all__ = ["BACKENDS", "backend", "device", "machine", "peak_memory_mb", "versions"]
 
 BACKENDS = ("tensorflow", "torch", "jax")
-COMMIT = "DSCPP_COMMIT"
-"""The environment variable that names the commit of a tree without git."""
 
 _PACKAGES = (
     "keras",
@@ -41,62 +32,6 @@ def backend() -> str:
     if "keras" in sys.modules:
         return str(sys.modules["keras"].backend.backend())
     return os.environ.get("KERAS_BACKEND", "tensorflow")
-
-
-def commit() -> str:
-    """Commit of the code, with "+" when code differs from it; "" where it is unknown.
-
-    What runs and tables write (`results`, the README, `docs`) is not code, nor is what
-    git does not track. Without git the environment variable `COMMIT` says it, or the
-    file that `git archive` writes it into (`commit.txt`).
-
-    Raises:
-        InputError: the environment variable holds something else.
-    """
-    # A repository around an installed or unpacked tree is not this code's.
-    name = _git("ls-files", "--error-unmatch", __file__) and _git("rev-parse", "HEAD")
-    if not name:
-        return _told() or _archived()
-    written = (f":(top,exclude){path}" for path in ("results", "README.md", "docs"))
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", *written)
-    return name + "+" * bool(changed)
-
-
-def is_clean(name: object) -> bool:
-    """Whether a commit, as `commit` gives it, is known and without changes."""
-    return isinstance(name, str) and bool(re.fullmatch("[0-9a-f]{40,64}", name))
-
-
-def _told() -> str:
-    name = os.environ.get(COMMIT, "").strip()
-    if name and not is_clean(name.removesuffix("+")):
-        raise InputError(
-            f"{COMMIT}: expected a commit of 40 hexadecimal digits, as `git rev-parse "
-            f"HEAD` gives it, with + behind it where files were changed; received "
-            f"{name!r}"
-        )
-    return name
-
-
-def _archived() -> str:
-    """What `git archive` wrote; in a checkout the file holds a placeholder."""
-    try:
-        name = Path(__file__).with_name("commit.txt").read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        return ""
-    return name if is_clean(name) else ""
-
-
-def _git(*arguments: str) -> str:
-    """What git says, or "" where it is not there or refuses."""
-    here = Path(__file__).resolve().parent
-    try:
-        result = subprocess.run(
-            ["git", *arguments], cwd=here, capture_output=True, text=True, check=False
-        )
-    except OSError:
-        return ""
-    return result.stdout.strip() if result.returncode == 0 else ""
 
 
 def versions() -> dict[str, str]:

@@ -23,7 +23,7 @@ import filelock
 from data_io.content import file_hash
 from data_io.errors import InputError
 from losses import catalogue
-from pipelines import provenance
+from pipelines import commits
 
 __all__ = [
     "CASE_KEYS",
@@ -35,7 +35,6 @@ __all__ = [
     "Run",
     "find",
     "folder_name",
-    "from_clean_commit",
     "is_held",
     "is_run",
     "lock_folder",
@@ -127,19 +126,6 @@ def replicate_of(folder: Path) -> int:
     """Which replicate a run folder's name says it is: 2 for `dsc-s0.r2`; else 1."""
     found = re.search(r"\.r([1-9]\d{0,5})$", Path(folder).name)
     return int(found[1]) if found else 1
-
-
-def from_clean_commit(record: Mapping[str, Any]) -> bool:
-    """Whether all code that worked on a run is that of a known, unchanged commit.
-
-    Args:
-        record: a run's `run.json`: its `commit`, and where other stages or a resumed
-            training were of other commits, those in `commits`.
-    """
-    later = record.get("commits", [])
-    return isinstance(later, list) and all(
-        provenance.is_clean(name) for name in [record.get("commit"), *later]
-    )
 
 
 def run_folder(
@@ -337,7 +323,7 @@ class Run:
 
     def note_commit(self) -> None:
         """Add the commit of this code to the record where it is another one."""
-        here, later = provenance.commit(), self.record.get("commits", [])
+        here, later = commits.commit(), self.record.get("commits", [])
         if here not in (self.record.get("commit"), *later):
             self.update(commits=[*later, here])
 

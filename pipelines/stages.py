@@ -18,7 +18,7 @@ from typing import Any
 from data_io import content, datasets, leaks, splits, verify
 from data_io.datasets.record import Record
 from data_io.errors import InputError
-from pipelines import provenance, stored
+from pipelines import commits, provenance, stored
 from pipelines import run as runs
 from pipelines.training.task import Task, from_record
 
@@ -442,7 +442,7 @@ def _new_record(task: Task, identity: dict[str, Any], record: Record) -> dict[st
         "classes": list(record.classes),
         "simulated": record.simulated,
         **identity,
-        "commit": provenance.commit(),
+        "commit": commits.commit(),
         "versions": provenance.versions(),
         "machine": provenance.machine(),
         "times": {},

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from data_io.errors import InputError
-from pipelines import provenance
+from pipelines import commits
 from pipelines import run as runs
 
 RECORD = {
@@ -55,9 +55,9 @@ def test_a_folder_says_which_replicate_it_is(name, replicate):
 
 def test_a_run_of_before_there_were_replicates_is_the_first(tmp_path):
     old = runs.Run.create(tmp_path / "dsc-s0", RECORD)
-    old.require_same({"seed": 0, "replicate": 1})
+    old.require_same({"loss": "DSC", "replicate": 1})
     with pytest.raises(InputError, match="replicate: the run has 1, the command asks"):
-        old.require_same({"seed": 0, "replicate": 2})
+        old.require_same({"loss": "DSC", "replicate": 2})
 
 
 CLEAN, OTHER = "0123456789abcdef" * 2 + "01234567", "f" * 40
@@ -78,13 +78,13 @@ CLEAN, OTHER = "0123456789abcdef" * 2 + "01234567", "f" * 40
     ],
 )
 def test_a_clean_run_is_of_known_and_unchanged_commits_alone(record, clean):
-    assert runs.from_clean_commit(record) is clean
+    assert commits.from_clean_commit(record) is clean
 
 
 def test_another_commit_that_works_on_a_run_is_noted_once(tmp_path, monkeypatch):
     run = runs.Run.create(tmp_path / "r", {**RECORD, "commit": CLEAN})
     for here in (CLEAN, OTHER + "+", OTHER + "+", CLEAN):
-        monkeypatch.setattr(provenance, "commit", lambda here=here: here)
+        monkeypatch.setattr(commits, "commit", lambda here=here: here)
         run.note_commit()
     assert runs.Run.open(run.folder).record["commits"] == [OTHER + "+"]
 
@@ -263,54 +263,69 @@ def test_the_commit_is_that_of_the_code(tmp_path, monkeypatch):
     for path in ("pipelines/code.py", "results/table.csv", "README.md", "docs/a.md"):
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text("1")
-    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "pipelines/code.py"))
-    monkeypatch.delenv(provenance.COMMIT, raising=False)
-    assert provenance.commit() == ""
+    monkeypatch.setattr(commits, "__file__", str(tmp_path / "pipelines/code.py"))
+    monkeypatch.delenv(commits.VARIABLE, raising=False)
+    assert commits.commit() == ""
     git(tmp_path, "init", "-q")
-    assert provenance.commit() == ""
+    assert commits.commit() == ""
     git(tmp_path, "add", "-A")
     git(tmp_path, "commit", "-qm", "first")
-    name = provenance.commit()
+    name = commits.commit()
     assert re.fullmatch("[0-9a-f]{40}", name)
     for path in ("results/table.csv", "README.md", "docs/a.md"):
         (tmp_path / path).write_text("2")
     (tmp_path / "pipelines/new.py").write_text("untracked, as a user's notes are")
-    assert provenance.commit() == name
+    assert commits.commit() == name
     (tmp_path / "pipelines/code.py").write_text("2")
-    assert provenance.commit() == name + "+"
+    assert commits.commit() == name + "+"
 
 
 def test_without_git_the_commit_is_told(tmp_path, monkeypatch):
     """By the environment, else by the file that `git archive` writes."""
-    code = tmp_path / "pipelines" / "provenance.py"
+    code = tmp_path / "pipelines" / "commits.py"
     code.parent.mkdir()
     code.write_text("")
-    monkeypatch.setattr(provenance, "__file__", str(code))
-    monkeypatch.delenv(provenance.COMMIT, raising=False)
+    monkeypatch.setattr(commits, "__file__", str(code))
+    monkeypatch.delenv(commits.VARIABLE, raising=False)
     code.with_name("commit.txt").write_text("$Format:%H$\n")
-    assert provenance.commit() == ""
+    assert commits.commit() == ""
     code.with_name("commit.txt").write_text(OTHER + "\n")
-    assert provenance.commit() == OTHER
-    monkeypatch.setenv(provenance.COMMIT, CLEAN + "+")
-    assert provenance.commit() == CLEAN + "+"
+    assert commits.commit() == OTHER
+    monkeypatch.setenv(commits.VARIABLE, CLEAN + "+")
+    assert commits.commit() == CLEAN + "+"
     for wrong in ("v1.0", CLEAN[:7], "$(git rev-parse HEAD)"):
-        monkeypatch.setenv(provenance.COMMIT, wrong)
-        with pytest.raises(InputError, match=provenance.COMMIT):
-            provenance.commit()
+        monkeypatch.setenv(commits.VARIABLE, wrong)
+        with pytest.raises(InputError, match=commits.VARIABLE):
+            commits.commit()
 
 
 def test_a_repository_around_a_tree_does_not_say_its_commit(tmp_path, monkeypatch):
     git(tmp_path, "init", "-q")
     git(tmp_path, "commit", "-q", "--allow-empty", "-m", "of somebody else")
-    code = tmp_path / "unpacked" / "provenance.py"
+    code = tmp_path / "unpacked" / "commits.py"
     code.parent.mkdir()
     code.write_text("")
-    monkeypatch.setattr(provenance, "__file__", str(code))
-    assert provenance.commit() == ""
+    monkeypatch.setattr(commits, "__file__", str(code))
+    assert commits.commit() == ""
+
+
+def test_a_tree_that_git_cannot_look_through_is_not_clean(tmp_path, monkeypatch):
+    code = tmp_path / "commits.py"
+    code.write_text("")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-qm", "first")
+    monkeypatch.setattr(commits, "__file__", str(code))
+    monkeypatch.setattr(commits, "_git", refusing(commits._git, "status"))
+    assert commits.commit().endswith("+")
+
+
+def refusing(original, command):
+    return lambda *given: None if given[0] == command else original(*given)
 
 
 def test_git_archive_writes_the_commit(tmp_path, project):
-    if provenance.is_clean((project / "pipelines/commit.txt").read_text().strip()):
+    if commits.is_clean((project / "pipelines/commit.txt").read_text().strip()):
         pytest.skip("this tree is such an archive")
     for file in (".gitattributes", "pipelines/commit.txt"):
         (tmp_path / file).parent.mkdir(exist_ok=True)

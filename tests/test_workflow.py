@@ -24,6 +24,8 @@ from pipelines import run as runs
 from pipelines.training.task import Task
 from pipelines.workflow import estimate, leader, plan, reproduce, study
 
+# Trainings of a second may take long beside other work: a study yields to all of it.
+pytestmark = pytest.mark.timeout(1800)
 ROOT = Path(__file__).resolve().parents[1]
 TINY = plan.EXPERIMENTS / "tiny.yaml"
 PAPER = plan.EXPERIMENTS / "paper.yaml"
@@ -37,7 +39,7 @@ def start(folder, *arguments, **options):
     return subprocess.Popen(command, cwd=folder, **{**pipes, **options})
 
 
-def finish(process, timeout=200):
+def finish(process, timeout=1500):
     output, _ = process.communicate(timeout=timeout)
     return process.returncode, output
 
@@ -166,7 +168,7 @@ def test_a_replicate_is_a_run_beside_the_first(tmp_path):
 
 def test_two_splits_do_not_share_a_folder(tmp_path):
     one = plan.Experiment("dsb2018", (("DSC", None),))
-    with pytest.raises(InputError, match="dsc-s0.*differ in their split"):
+    with pytest.raises(InputError, match=r"dsc-s0.*differ in their split"):
         plan.plan([one, dataclasses.replace(one, split_seed=1)], tmp_path)
 
 
@@ -204,6 +206,13 @@ def test_what_cannot_be_is_said_before_anything_starts(
     assert cli.main([*given, *arguments]) == 2
     message = capsys.readouterr().err
     assert all(word in message for word in words), message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_refuses_no_runs_at_a_time(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["study", str(TINY), "--jobs", "0"]) == 2
+    assert "jobs: expected" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -295,7 +304,7 @@ def test_a_study_at_full_size_wants_a_clean_commit(
     tmp_path, monkeypatch, capsys, commit, words
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(study.provenance, "commit", lambda: commit)
+    monkeypatch.setattr(study.commits, "commit", lambda: commit)
     assert cli.main(["study", "--data", "nowhere"]) == 2
     message = capsys.readouterr().err
     assert all(word in message for word in ["paper", *words]), message
@@ -350,6 +359,20 @@ def test_without_a_gpu_the_reduced_preset_is_named():
     lines = "\n".join(estimate.describe(tasks, [graphics], runs=3, jobs=1))
     assert "NVIDIA H200" in lines
     assert "reduced" not in lines
+
+
+def test_what_is_timed_is_also_timed_at_the_reduced_preset(tmp_path, monkeypatch):
+    split = tmp_path / "split.json"
+    experiment = plan.Experiment("drive", (("DSC", None),), split_files=(split,))
+    planned = plan.plan([experiment], tmp_path)
+    timed = []
+    monkeypatch.setattr(
+        reproduce.estimate, "measure", lambda runs, folder: timed.extend(runs) or []
+    )
+    reproduce.Call(planned, tmp_path, tmp_path, tmp_path, 1)._expect(planned)
+    assert [run.task.preset for run in timed] == ["paper", "reduced"]
+    for number, run in enumerate(timed):
+        assert plan.load(run.write(tmp_path / f"{number}.json")) == run
 
 
 # --- who ends with whom ----------------------------------------------------------
@@ -618,7 +641,7 @@ def make_study(folder):
 def kill_when(folder, moment, kill):
     """Starts make, kills it at a moment, and waits for all that it started."""
     process = make_study(folder)
-    wait_until(lambda: moment() or process.poll() is not None, 400)
+    wait_until(lambda: moment() or process.poll() is not None, 800)
     assert process.poll() is None, process.communicate()[0]
     kill(process)
     # The pipe closes when the last process that holds it has ended.
@@ -636,10 +659,9 @@ def state_of(folder, name):
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
-@pytest.mark.timeout(1800)  # a study yields to everything else on the machine
 def test_a_study_that_was_killed_twice_makes_the_same_files(tiny, tmp_path):
     """In the training of one run and behind that of another; all of it, and make."""
-    killed = clone(tmp_path / "killed")
+    killed = clone(tmp_path / "ki{ll}ed twice")
     first, second = run_folders(tiny)
 
     def in_training():
@@ -653,7 +675,7 @@ def test_a_study_that_was_killed_twice_makes_the_same_files(tiny, tmp_path):
     kill_when(killed, before_its_measures, lambda make: make.kill())
     assert state_of(killed, first.name) == "evaluated"
     assert before_its_measures(), "the run was over before the kill"
-    code, output = finish(make_study(killed), timeout=1200)
+    code, output = finish(make_study(killed))
     assert code == 0, output
     assert "2 run(s): 1 done, 1 to do" in output
     for found, expected in zip(run_folders(killed), run_folders(tiny), strict=True):

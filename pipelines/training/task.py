@@ -62,7 +62,7 @@ class Task:
         split_seed: int | None = 0,
         preset: str = "paper",
         overrides: Mapping[str, Any] | None = None,
-        split_files: Sequence[Path] = (),
+        split_files: Sequence[Path | str] = (),
         record: Record | None = None,
         replicate: int = 1,
         backend: str | None = None,
@@ -95,7 +95,7 @@ class Task:
             preset=preset,
             overrides=changed,
             protocol=values,
-            split_files=tuple(split_files),
+            split_files=tuple(Path(path) for path in split_files),
             replicate=replicate,
             backend=backend or provenance.backend(),
         )

@@ -195,7 +195,6 @@ def load(path: Path) -> Planned:
     found = _checked(path, "run", _yaml(path), _RUN, ("dataset", "loss"))
     data = Path(found["data"]) if found.get("data") else None
     kept = {key: found[key] for key in _RUN if key in found and key not in _PLACES}
-    kept["split_files"] = [Path(name) for name in kept.get("split_files", [])]
     module = datasets.by_name(found["dataset"])
     if module is datasets.by_name("own"):
         kept["record"] = module.record(module.locate(data))

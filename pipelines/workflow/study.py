@@ -17,7 +17,7 @@ from types import ModuleType
 
 from data_io import datasets
 from data_io.errors import InputError
-from pipelines import arguments, provenance
+from pipelines import arguments, commits
 from pipelines.workflow import reproduce, status
 from pipelines.workflow.plan import EXPERIMENTS, Planned, plan, read
 
@@ -86,8 +86,8 @@ def command(options: argparse.Namespace) -> int:
 
 def _require_clean(pending: Sequence[Planned]) -> None:
     """Refuse to begin runs for the paper's cells with code that nobody can get."""
-    name = provenance.commit()
-    if provenance.is_clean(name):
+    name = commits.commit()
+    if commits.is_clean(name):
         return
     if any(run.task.preset == "paper" and not run.task.overrides for run in pending):
         found = f"changes on top of {name[:12]}" if name else "one without a commit"
@@ -95,7 +95,7 @@ def _require_clean(pending: Sequence[Planned]) -> None:
             f"{Path(__file__).parents[2]}: expected a checkout of a commit without "
             f"changes for runs at the preset paper, found {found}. Start from one of "
             "its own: `git worktree add ../study HEAD` or a clone (see README.md). "
-            f"Where there is no git, set {provenance.COMMIT} to the commit."
+            f"Where there is no git, set {commits.VARIABLE} to the commit."
         )
 
 
