@@ -35,19 +35,19 @@ export KERAS_BACKEND := $(BACKEND)
 # $(call flag,VARIABLE,option): `--option "value"` when the variable is set.
 flag = $(if $($(1)), --$(2) "$($(1))")
 FLAGS = $(call flag,PRESET,preset)$(call flag,LOSSES,losses)$(call flag,SEEDS,seeds)
-FLAGS += $(call flag,EPOCHS,epochs)$(call flag,JOBS,jobs)
+FLAGS += $(call flag,EPOCHS,epochs)$(call flag,JOBS,jobs)$(call flag,REPLICATE,replicate)
 FLAGS += $(call flag,SPLIT_SEED,split-seed)$(call flag,SPLIT_BY,split-by)$(if $(SPLIT), --split $(SPLIT))
 DATA_FLAGS = $(call flag,DATA,data)$(if $(PHANTOM), --phantom)
 
-.PHONY: help install demo reproduce-drive reproduce-bus2017 reproduce-dsb2018
+.PHONY: help install demo study reproduce-drive reproduce-bus2017 reproduce-dsb2018
 .PHONY: reproduce-isic2018 reproduce-cvc-clinicdb kits19 tables figures docs
 .PHONY: errata test lint test-backends test-backend recipes bench
 .PHONY: bench-losses bench-training bench-step bench-coverage bench-evaluation lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-23s %s\n", $$1, $$2}' Makefile
-	@echo "Variables: DATA PRESET LOSSES SEEDS SPLIT_SEED SPLIT SPLIT_BY EPOCHS JOBS,"
-	@echo "PHANTOM BACKEND (tensorflow, torch or jax), GPU=1. Example:"
+	@echo "Variables: DATA PRESET LOSSES SEEDS REPLICATE SPLIT_SEED SPLIT SPLIT_BY EPOCHS"
+	@echo "JOBS STUDY STATUS PHANTOM BACKEND (tensorflow, torch or jax), GPU=1. Example:"
 	@echo '  make reproduce-drive DATA=data/DRIVE PRESET=reduced LOSSES="DSC,DSC++"'
 
 install: $(VENV)/.ready ## build the environment from its lock
@@ -75,6 +75,9 @@ reproduce-cvc-clinicdb: $(VENV)/.ready ## the same on CVC-ClinicDB (SPLIT_BY=seq
 
 kits19: $(VENV)/.ready ## the same on KiTS19 in 3D (DATA=folder; PHANTOM=1 simulates)
 	@$(VENV)/bin/dscpp reproduce --dataset kits19$(DATA_FLAGS)$(FLAGS)
+
+study: $(VENV)/.ready ## make the runs of a list at low priority (DATA=folder of all; STATUS=1)
+	@$(VENV)/bin/dscpp study$(if $(STUDY), "$(STUDY)")$(call flag,DATA,data)$(call flag,JOBS,jobs)$(if $(STATUS), --status)
 
 tables: $(VENV)/.ready ## write every table anew from the committed runs
 	@$(VENV)/bin/dscpp tables --readme README.md docs/results.md

@@ -22,7 +22,7 @@ from data_io.datasets import folder as own_images
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.preprocessing import Settings
-from pipelines import evaluate, export, provenance
+from pipelines import commits, evaluate, export, provenance
 from pipelines import run as runs
 from pipelines.training import predict, protocol
 from pipelines.training.protocol import Protocol
@@ -322,7 +322,7 @@ def _evaluate_set(trained: Trained, root: Path, name: str, work: Path) -> Path:
         "data_hash": content.data_hash(hashes),
         "seen": _seen(run, root, work),
         "model": run.record["files"][runs.MODEL],
-        "commit": provenance.commit(),
+        "commit": commits.commit(),
         "versions": provenance.versions(),
     }
     _require_same_set(target, about["data_hash"])

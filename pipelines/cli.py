@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from data_io.errors import InputError, Problems
 from pipelines import arguments
+from pipelines.run import Run, replicate_of
 
 __all__ = ["main"]
 
@@ -67,8 +68,10 @@ def _parser() -> argparse.ArgumentParser:
     for add in (
         _demo,
         _reproduce,
+        _study,
         _fetch,
         _verify,
+        _run,
         _train,
         _predict,
         _evaluate,
@@ -116,6 +119,20 @@ def _reproduce(commands: _Commands[argparse.ArgumentParser]) -> None:
     )
     reproduce.add_arguments(parser)
     parser.set_defaults(run=reproduce.command)
+
+
+def _study(commands: _Commands[argparse.ArgumentParser]) -> None:
+    from pipelines.workflow import study
+
+    parser = _command(
+        commands,
+        "study",
+        "make the runs of a list in its order, at low priority, or say how far it is",
+        "The same command goes on after any interruption.\n"
+        "examples:\n  dscpp study --data DIR\n  dscpp study --status",
+    )
+    study.add_arguments(parser)
+    parser.set_defaults(run=study.command)
 
 
 def _fetch(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -202,6 +219,63 @@ def _run_verify(options: argparse.Namespace) -> None:
     print(report)
 
 
+def _run(commands: _Commands[argparse.ArgumentParser]) -> None:
+    def run(options: argparse.Namespace) -> None:
+        from pipelines import stages
+        from pipelines.workflow import plan
+
+        planned = plan.load(options.file)
+        os.environ["KERAS_BACKEND"] = planned.task.backend
+        given = (planned.task, planned.data, planned.folder, planned.work)
+        for stage, done in stages.complete(*given):
+            print(_LINES[stage](done), flush=True)
+
+    parser = _command(
+        commands,
+        "run",
+        "train, predict, evaluate and fit the temperature of one run, whatever is "
+        "missing",
+        "FILE is YAML or JSON: dataset and loss; and where they are not the defaults\n"
+        "gamma, seed, preset, replicate, overrides, split_seed, split_files, backend,\n"
+        "data (the data set's folder), folder (the run's) and work.",
+    )
+    parser.add_argument("file", type=arguments.folder, metavar="FILE")
+    parser.set_defaults(run=run)
+
+
+def _trained(run: Run) -> str:
+    return (
+        f"{run.folder}: {run.state}, best validation loss "
+        f"{run.record['best_val_loss']:.4f}, {run.record['times']['epochs']} epochs"
+    )
+
+
+def _predicted(run: Run) -> str:
+    return f"{run.folder}: {run.state}"
+
+
+def _evaluated(run: Run) -> str:
+    return f"{run.folder}: {run.state}; see cases.csv and histograms.npz"
+
+
+def _scaled(run: Run) -> str:
+    fitted = run.record["posthoc"]
+    return (
+        f"{run.folder}: {run.state}, temperature {fitted['temperature']:g}, NLL "
+        f"of the validation cases {fitted['nll_before']:.4f} before, "
+        f"{fitted['nll_after']:.4f} after"
+    )
+
+
+# What each stage says when it is done.
+_LINES: dict[str, Callable[[Run], str]] = {
+    "train": _trained,
+    "predict": _predicted,
+    "evaluate": _evaluated,
+    "temperature": _scaled,
+}
+
+
 def _train(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = _command(
         commands,
@@ -220,7 +294,8 @@ def _train(commands: _Commands[argparse.ArgumentParser]) -> None:
         "--output",
         type=arguments.folder,
         metavar="RUN",
-        help="the run folder (default: its place in --results)",
+        help="the run folder (default: its place in --results); a name with .r2 "
+        "behind it is a second training of the same settings",
     )
     arguments.add_results(parser)
     parser.set_defaults(run=_run_train)
@@ -282,6 +357,7 @@ def _run_train(options: argparse.Namespace) -> None:
             overrides,
             options.split,
             record,
+            replicate_of(options.output) if options.output else 1,
         )
     except ValueError as error:  # The losses know nothing of InputError.
         raise InputError(str(error)) from error
@@ -289,12 +365,7 @@ def _run_train(options: argparse.Namespace) -> None:
         shape = " x ".join(str(size) for size in task.protocol.input_shape)
         print(f"  network  input {shape} (preset {task.preset})", flush=True)
     output = options.output or task.folder(options.results)
-    run = stages.train(task, options.data, output, options.work)
-    times = run.record["times"]
-    print(
-        f"{run.folder}: {run.state}, best validation loss "
-        f"{run.record['best_val_loss']:.4f}, {times['epochs']} epochs"
-    )
+    print(_trained(stages.train(task, options.data, output, options.work)))
 
 
 def _predict(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -398,7 +469,7 @@ def _run_predict_run(options: argparse.Namespace) -> None:
             "written on the network's grid, RUN/probabilities/CASE.npy"
         )
     run = stages.predict(options.run_folder, options.data, options.work, options.again)
-    print(f"{run.folder}: {run.state}")
+    print(_predicted(run))
     if options.nifti:
         written = stages.export(
             run.folder, options.data, options.work, options.probabilities
@@ -431,7 +502,7 @@ def _run_evaluate(options: argparse.Namespace) -> None:
         done = stages.evaluate(
             options.run_folder, options.data, options.work, options.again
         )
-        print(f"{done.folder}: {done.state}; see cases.csv and histograms.npz")
+        print(_evaluated(done))
         return
     if options.images is None or options.masks is None or options.data:
         raise InputError(
@@ -461,12 +532,7 @@ def _temperature(commands: _Commands[argparse.ArgumentParser]) -> None:
         done = stages.temperature(
             options.run_folder, options.data, options.work, options.again
         )
-        fitted = done.record["posthoc"]
-        print(
-            f"{done.folder}: {done.state}, temperature {fitted['temperature']:g}, NLL "
-            f"of the validation cases {fitted['nll_before']:.4f} before, "
-            f"{fitted['nll_after']:.4f} after"
-        )
+        print(_scaled(done))
 
     parser = _command(
         commands,

@@ -1,4 +1,4 @@
-"""Where a run was made: code, versions, backend, device and machine."""
+"""Where a run was made: versions, backend, device and machine."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import importlib.metadata
 import os
 import platform
 import resource
-import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["backend", "commit", "device", "machine", "peak_memory_mb", "versions"]
+__all__ = ["BACKENDS", "backend", "device", "machine", "peak_memory_mb", "versions"]
+
+BACKENDS = ("tensorflow", "torch", "jax")
 
 _PACKAGES = (
     "keras",
@@ -31,29 +32,6 @@ def backend() -> str:
     if "keras" in sys.modules:
         return str(sys.modules["keras"].backend.backend())
     return os.environ.get("KERAS_BACKEND", "tensorflow")
-
-
-def commit() -> str:
-    """Commit of the code, with "+" when code differs from it; "" outside git.
-
-    What runs and tables write (`results`, the README, `docs`) is not code.
-    """
-    name = _git("rev-parse", "HEAD")
-    written = (f":(top,exclude){path}" for path in ("results", "README.md", "docs"))
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", *written)
-    return name + "+" * bool(name and changed)
-
-
-def _git(*arguments: str) -> str:
-    """What git says, or "" where it is not there or refuses."""
-    here = Path(__file__).resolve().parent
-    try:
-        result = subprocess.run(
-            ["git", *arguments], cwd=here, capture_output=True, text=True, check=False
-        )
-    except OSError:
-        return ""
-    return result.stdout.strip() if result.returncode == 0 else ""
 
 
 def versions() -> dict[str, str]:

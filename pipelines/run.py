@@ -11,6 +11,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ import filelock
 from data_io.content import file_hash
 from data_io.errors import InputError
 from losses import catalogue
+from pipelines import commits
 
 __all__ = [
     "CASE_KEYS",
@@ -33,8 +35,10 @@ __all__ = [
     "Run",
     "find",
     "folder_name",
+    "is_held",
     "is_run",
     "lock_folder",
+    "replicate_of",
     "require_free",
     "run_folder",
     "write_atomically",
@@ -75,6 +79,7 @@ IDENTITY = (
     "loss",
     "gamma",
     "seed",
+    "replicate",
     "split_seed",
     "method",
     "backend",
@@ -84,6 +89,7 @@ IDENTITY = (
     "split",
     "data_hash",
 )
+_ABSENT = {"replicate": 1}  # what a record says that lacks a key
 
 
 def folder_name(
@@ -92,8 +98,11 @@ def folder_name(
     seed: int,
     backend: str = "tensorflow",
     method: str = "",
+    replicate: int = 1,
 ) -> str:
-    """Name of a run's folder: `<loss>[-g<gamma>]-s<seed>[-<backend>][-<method>]`.
+    """Name of a run's folder.
+
+    It is `<loss>[-g<gamma>]-s<seed>[-<backend>][.r<replicate>][-<method>]`.
 
     Args:
         loss: a loss of the catalogue, any case, such as "DSC++".
@@ -101,14 +110,22 @@ def folder_name(
         seed: the training seed.
         backend: Keras backend; named only when not "tensorflow".
         method: what was done after training, such as "temperature"; "" for nothing.
+        replicate: which training of the same settings; named from 2 on.
     """
     parts = [catalogue.slug(loss)]
     if gamma is not None and gamma != catalogue.default_gamma(loss):
         parts.append(f"g{gamma:g}")
     parts.append(f"s{seed}")
     parts += [backend] if backend != "tensorflow" else []
+    parts[-1] += f".r{replicate}" if replicate != 1 else ""
     parts += [method] if method else []
     return "-".join(parts)
+
+
+def replicate_of(folder: Path) -> int:
+    """Which replicate a run folder's name says it is: 2 for `dsc-s0.r2`; else 1."""
+    found = re.search(r"\.r([1-9]\d{0,5})$", Path(folder).name)
+    return int(found[1]) if found else 1
 
 
 def run_folder(
@@ -304,6 +321,12 @@ class Run:
             self.record["files"] = {**self.record.get("files", {}), **hashes}
         write_json(self.path(RECORD), self.record)
 
+    def note_commit(self) -> None:
+        """Add the commit of this code to the record where it is another one."""
+        here, later = commits.commit(), self.record.get("commits", [])
+        if here not in (self.record.get("commit"), *later):
+            self.update(commits=[*later, here])
+
     def require(self, state: str, command: str) -> None:
         """Refuse to go on from a run that has not reached `state`."""
         if not self.reached(state):
@@ -362,9 +385,10 @@ def lock_folder(folder: Path) -> Iterator[None]:
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / ".lock", timeout=0)
+        # `is_held` has the lock for a moment when somebody asks.
+        lock = filelock.FileLock(folder / ".lock", timeout=0.2)
         try:
-            lock.acquire()
+            lock.acquire(poll_interval=0.02)
         except filelock.Timeout as error:
             raise InputError(
                 f"{folder}: another process is working on this run; wait for it to "
@@ -376,6 +400,20 @@ def lock_folder(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process is working on a run."""
+    path = Path(folder) / ".lock"
+    if not path.exists():
+        return False
+    try:
+        with filelock.FileLock(path, timeout=0):
+            return False
+    except filelock.Timeout:
+        return True
+    except OSError:  # a folder that cannot be written
+        return False
+
+
 def _differences(
     record: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[str]:
@@ -383,7 +421,8 @@ def _differences(
     for key, want in wanted.items():
         if prefix == "" and key not in IDENTITY:
             continue
-        have, asked = record.get(key), json.loads(json.dumps(want))
+        have = record.get(key, _ABSENT.get(key) if prefix == "" else None)
+        asked = json.loads(json.dumps(want))
         if isinstance(have, dict) and isinstance(asked, dict):
             gone = dict.fromkeys(have.keys() - asked.keys())
             yield from _differences(have, {**asked, **gone}, f"{prefix}{key}.")

@@ -1,4 +1,4 @@
-"""Train, predict, evaluate: each stage alone, on a run folder, doing what is missing.
+"""Train, predict, evaluate: on a run folder, each stage alone or all, where missing.
 
 A stage that a run has passed returns at once, without data and without a backend, so a
 fresh clone with committed runs trains nothing again.
@@ -18,17 +18,16 @@ from typing import Any
 from data_io import content, datasets, leaks, splits, verify
 from data_io.datasets.record import Record
 from data_io.errors import InputError
-from pipelines import provenance
+from pipelines import commits, provenance, stored
 from pipelines import run as runs
 from pipelines.training.task import Task, from_record
 
 __all__ = [
-    "WORK", "estimate", "evaluate", "export", "import_keras", "located", "predict",
-    "temperature", "train",
+    "WORK", "complete", "estimate", "evaluate", "export", "import_keras", "is_complete",
+    "located", "predict", "temperature", "train",
 ]  # fmt: skip
 
 WORK = Path(".work")
-_BACKENDS = ("tensorflow", "torch", "jax")
 _NOTES = ("I0000 ", "WARNING: All log messages before absl")
 
 
@@ -64,11 +63,13 @@ def train(task: Task, data: Path | None, output: Path, work: Path = WORK) -> run
                     _require_same_data(run, task, root, work)
                     _remember(run, task, root, work)
                 return run
+        _require_backend(output, task.backend)
         root = task.module.locate(data)
         material, identity = _prepare(task, root, work, run)
         record = task.module.record(root)
         if run:
             run.require_same(identity)
+            run.note_commit()
         else:
             run = runs.Run.create(output, _new_record(task, identity, record))
         _remember(run, task, root, work)
@@ -97,9 +98,10 @@ def predict(
         if again or not run.reached("predicted"):
             task = _task(run)
             data = _place(run, task, data)
-            _require_backend(run)
+            _require_backend(run.folder, task.backend)
             material, identity = _prepare(task, data, work, run, _split_of(run))
             run.require_same(identity)
+            run.note_commit()
             from pipelines.training import predict as prediction
 
             prediction.predict(task, material, run)
@@ -127,6 +129,7 @@ def evaluate(
             from pipelines import show
 
             root = located(run, data, work)
+            run.note_commit()
             # The measures come last: with them the run is done, picture and all.
             show.picture(run, root)
             evaluation.evaluate(run, root)
@@ -181,6 +184,45 @@ def _scaled(output: Path, model: str) -> bool:
     found = runs.Run.open(output)
     same = found.record.get("posthoc", {}).get("model") == model
     return same and found.reached("predicted")
+
+
+def complete(
+    task: Task, data: Path | None, output: Path, work: Path = WORK
+) -> Iterator[tuple[str, runs.Run]]:
+    """Do all stages of a run that are missing: train to temperature.
+
+    Args:
+        task: what to train.
+        data: as in `train`.
+        output: the run folder.
+        work: as in `train`.
+
+    Yields:
+        The name of each stage and its run, once it is done. A run from git has no
+        probabilities, and so no temperature to fit.
+
+    Raises:
+        InputError: as the stages.
+    """
+    run = train(task, data, output, work)
+    yield "train", run
+    yield "predict", predict(run.folder, data, work)
+    yield "evaluate", evaluate(run.folder, data, work)
+    if run.path(stored.PROBABILITIES).is_dir():
+        yield "temperature", temperature(run.folder, data, work)
+
+
+def is_complete(run: runs.Run) -> bool:
+    """Whether `complete` has nothing left to do for a run."""
+    from pipelines.posthoc import temperature as scaling
+
+    if not run.reached("evaluated"):
+        return False
+    if not run.path(stored.PROBABILITIES).is_dir():
+        return True
+    twin = scaling.folder_of(run)
+    same = _scaled(twin, scaling.model_of(run))
+    return same and runs.Run.open(twin).reached("evaluated")
 
 
 def export(
@@ -374,7 +416,7 @@ def import_keras() -> None:
             importlib.import_module("keras")
         except (ImportError, ValueError) as error:
             missing = str(getattr(error, "name", None) or "").partition(".")[0]
-            if missing not in ("", *_BACKENDS):
+            if missing not in ("", *provenance.BACKENDS):
                 raise  # Something else is broken, and no setting mends it.
             raise InputError(
                 "KERAS_BACKEND: expected a backend that is installed here (tensorflow, "
@@ -400,7 +442,7 @@ def _new_record(task: Task, identity: dict[str, Any], record: Record) -> dict[st
         "classes": list(record.classes),
         "simulated": record.simulated,
         **identity,
-        "commit": provenance.commit(),
+        "commit": commits.commit(),
         "versions": provenance.versions(),
         "machine": provenance.machine(),
         "times": {},
@@ -408,12 +450,12 @@ def _new_record(task: Task, identity: dict[str, Any], record: Record) -> dict[st
     }
 
 
-def _require_backend(run: runs.Run) -> None:
+def _require_backend(folder: Path, wanted: str) -> None:
     """Probabilities are part of a run, and a run is of one backend."""
-    wanted, here = run.record["backend"], provenance.backend()
+    here = provenance.backend()
     if wanted != here:
         raise InputError(
-            f"{run.folder}: expected backend {wanted!r}, found {here!r}; "
+            f"{folder}: expected backend {wanted!r}, found {here!r}; "
             f"set KERAS_BACKEND={wanted} or use its environment"
         )
 

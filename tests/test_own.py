@@ -556,16 +556,14 @@ def test_images_that_moved_are_found_by_the_same_training(dummy, tmp_path, capsy
 
 
 def test_reproduce_hands_the_split_on(tmp_path):
-    experiment = plan.Experiment("dsb2018", "reduced", (("CE", None),), (0,))
+    experiment = plan.Experiment("dsb2018", (("CE", None),), preset="reduced")
     seeded = dataclasses.replace(experiment, split_seed=3)
     files = (tmp_path / "sample_list.json", tmp_path / "testing.json")
     read = dataclasses.replace(experiment, split_seed=3, split_files=files)
-    for changed, expected in [
-        (seeded, ["--split-seed", "3"]),
-        (read, ["--split", str(files[0]), "--split", str(files[1])]),
-    ]:
-        (planned,) = plan.plan(changed, tmp_path)
-        assert planned.arguments()[-len(expected) :] == expected
+    for changed, seed, expected in [(seeded, 3, ()), (read, None, files)]:
+        (planned,) = plan.plan([changed], tmp_path)
+        task = plan.load(planned.write(tmp_path / "run.json")).task
+        assert (task.split_seed, task.split_files) == (seed, expected)
 
 
 @pytest.fixture

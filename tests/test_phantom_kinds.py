@@ -157,5 +157,5 @@ def test_the_vessels_are_those_of_before() -> None:
 )
 def test_what_stands_in_for_a_data_set(name: str, expected: str) -> None:
     assert datasets.simulated(name) == expected
-    experiment = plan.read(reproduce.PAPER, expected)
+    (experiment,) = plan.of_dataset(reproduce.PAPER, expected)
     assert [loss for loss, _ in experiment.losses] == ["CE", "DSC", "DSC++"]

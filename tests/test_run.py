@@ -5,15 +5,17 @@ from __future__ import annotations
 import errno
 import json
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import threading
 from pathlib import Path
 
 import pytest
 
 from data_io.errors import InputError
-from pipelines import provenance
+from pipelines import commits
 from pipelines import run as runs
 
 RECORD = {
@@ -34,10 +36,64 @@ RECORD = {
         (("dsc++", 2.5, 3), "dscpp-g2.5-s3"),
         (("CE", None, 1, "torch"), "ce-s1-torch"),
         (("DSC", 1.0, 0, "tensorflow", "temperature"), "dsc-s0-temperature"),
+        (("DSC", 1.0, 0, "tensorflow", "", 2), "dsc-s0.r2"),
+        (("DSC++", 2.5, 0, "torch", "", 3), "dscpp-g2.5-s0-torch.r3"),
+        (("DSC", 1.0, 0, "tensorflow", "temperature", 2), "dsc-s0.r2-temperature"),
     ],
 )
 def test_folder_name(arguments, name):
     assert runs.folder_name(*arguments) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "replicate"),
+    [("dsc-s0", 1), ("dscpp-g2.5-s0", 1), ("a/dsc-s0.r2", 2), ("x.r12", 12), ("r2", 1)],
+)
+def test_a_folder_says_which_replicate_it_is(name, replicate):
+    assert runs.replicate_of(Path(name)) == replicate
+
+
+def test_a_run_of_before_there_were_replicates_is_the_first(tmp_path):
+    old = runs.Run.create(tmp_path / "dsc-s0", RECORD)
+    old.require_same({"loss": "DSC", "replicate": 1})
+    with pytest.raises(InputError, match="replicate: the run has 1, the command asks"):
+        old.require_same({"loss": "DSC", "replicate": 2})
+
+
+CLEAN, OTHER = "0123456789abcdef" * 2 + "01234567", "f" * 40
+
+
+@pytest.mark.parametrize(
+    ("record", "clean"),
+    [
+        ({"commit": CLEAN}, True),
+        ({"commit": CLEAN, "commits": [OTHER]}, True),
+        ({"commit": CLEAN, "commits": [OTHER, OTHER + "+"]}, False),
+        ({"commit": CLEAN, "commits": [""]}, False),
+        ({"commit": CLEAN, "commits": "x"}, False),
+        ({"commit": CLEAN + "+"}, False),
+        ({"commit": ""}, False),
+        ({"commit": None}, False),
+        ({}, False),
+    ],
+)
+def test_a_clean_run_is_of_known_and_unchanged_commits_alone(record, clean):
+    assert commits.from_clean_commit(record) is clean
+
+
+def test_another_commit_that_works_on_a_run_is_noted_once(tmp_path, monkeypatch):
+    run = runs.Run.create(tmp_path / "r", {**RECORD, "commit": CLEAN})
+    for here in (CLEAN, OTHER + "+", OTHER + "+", CLEAN):
+        monkeypatch.setattr(commits, "commit", lambda here=here: here)
+        run.note_commit()
+    assert runs.Run.open(run.folder).record["commits"] == [OTHER + "+"]
+
+
+def test_a_run_is_held_while_a_process_works_on_it(tmp_path):
+    assert not runs.is_held(tmp_path / "none")
+    with runs.lock_folder(tmp_path / "r"):
+        assert runs.is_held(tmp_path / "r")
+    assert not runs.is_held(tmp_path / "r")
 
 
 def test_overrides_never_share_a_folder_with_a_preset():
@@ -192,27 +248,92 @@ def test_the_record_is_json_of_the_format(tmp_path):
     assert json.loads(run.path("run.json").read_text())["format"] == runs.FORMAT
 
 
+def git(folder, *arguments):
+    name = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    command = ["git", *name, *arguments]
+    done = subprocess.run(
+        command, cwd=folder, check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
 def test_the_commit_is_that_of_the_code(tmp_path, monkeypatch):
     """A table that was written since the last commit does not change the code."""
-
-    def git(*arguments):
-        name = ["-c", "user.name=a", "-c", "user.email=a@b"]
-        subprocess.run(["git", *name, *arguments], cwd=tmp_path, check=True)
 
     for path in ("pipelines/code.py", "results/table.csv", "README.md", "docs/a.md"):
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text("1")
-    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "pipelines/code.py"))
-    assert provenance.commit() == ""
-    git("init", "-q")
-    assert provenance.commit() == ""
-    git("add", "-A")
-    git("commit", "-qm", "first")
-    name = provenance.commit()
+    monkeypatch.setattr(commits, "__file__", str(tmp_path / "pipelines/code.py"))
+    monkeypatch.delenv(commits.VARIABLE, raising=False)
+    assert commits.commit() == ""
+    git(tmp_path, "init", "-q")
+    assert commits.commit() == ""
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-qm", "first")
+    name = commits.commit()
     assert re.fullmatch("[0-9a-f]{40}", name)
     for path in ("results/table.csv", "README.md", "docs/a.md"):
         (tmp_path / path).write_text("2")
     (tmp_path / "pipelines/new.py").write_text("untracked, as a user's notes are")
-    assert provenance.commit() == name
+    assert commits.commit() == name
     (tmp_path / "pipelines/code.py").write_text("2")
-    assert provenance.commit() == name + "+"
+    assert commits.commit() == name + "+"
+
+
+def test_without_git_the_commit_is_told(tmp_path, monkeypatch):
+    """By the environment, else by the file that `git archive` writes."""
+    code = tmp_path / "pipelines" / "commits.py"
+    code.parent.mkdir()
+    code.write_text("")
+    monkeypatch.setattr(commits, "__file__", str(code))
+    monkeypatch.delenv(commits.VARIABLE, raising=False)
+    code.with_name("commit.txt").write_text("$Format:%H$\n")
+    assert commits.commit() == ""
+    code.with_name("commit.txt").write_text(OTHER + "\n")
+    assert commits.commit() == OTHER
+    monkeypatch.setenv(commits.VARIABLE, CLEAN + "+")
+    assert commits.commit() == CLEAN + "+"
+    for wrong in ("v1.0", CLEAN[:7], "$(git rev-parse HEAD)"):
+        monkeypatch.setenv(commits.VARIABLE, wrong)
+        with pytest.raises(InputError, match=commits.VARIABLE):
+            commits.commit()
+
+
+def test_a_repository_around_a_tree_does_not_say_its_commit(tmp_path, monkeypatch):
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "-q", "--allow-empty", "-m", "of somebody else")
+    code = tmp_path / "unpacked" / "commits.py"
+    code.parent.mkdir()
+    code.write_text("")
+    monkeypatch.setattr(commits, "__file__", str(code))
+    assert commits.commit() == ""
+
+
+def test_a_tree_that_git_cannot_look_through_is_not_clean(tmp_path, monkeypatch):
+    code = tmp_path / "commits.py"
+    code.write_text("")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-qm", "first")
+    monkeypatch.setattr(commits, "__file__", str(code))
+    monkeypatch.setattr(commits, "_git", refusing(commits._git, "status"))
+    assert commits.commit().endswith("+")
+
+
+def refusing(original, command):
+    return lambda *given: None if given[0] == command else original(*given)
+
+
+def test_git_archive_writes_the_commit(tmp_path, project):
+    if commits.is_clean((project / "pipelines/commit.txt").read_text().strip()):
+        pytest.skip("this tree is such an archive")
+    for file in (".gitattributes", "pipelines/commit.txt"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        shutil.copy(project / file, tmp_path / file)
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-qm", "first")
+    head = git(tmp_path, "rev-parse", "HEAD")
+    git(tmp_path, "archive", "--output", "tree.tar", "HEAD")
+    with tarfile.open(tmp_path / "tree.tar") as tar:
+        assert tar.extractfile("pipelines/commit.txt").read().decode().strip() == head

@@ -1,5 +1,8 @@
 """Many runs with one command: what is asked for, what is repeated, what survives."""
 
+import contextlib
+import dataclasses
+import io
 import json
 import os
 import shutil
@@ -8,20 +11,24 @@ import subprocess
 import sys
 import textwrap
 import time
+import zipfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from data_io.errors import InputError
-from pipelines import cli, truth
+from pipelines import cli, provenance, truth
 from pipelines import run as runs
-from pipelines.workflow import estimate, leader, plan, reproduce
+from pipelines.training.task import Task
+from pipelines.workflow import estimate, leader, plan, reproduce, study
 
+# Trainings of a second may take long beside other work: a study yields to all of it.
+pytestmark = pytest.mark.timeout(1800)
 ROOT = Path(__file__).resolve().parents[1]
 TINY = plan.EXPERIMENTS / "tiny.yaml"
 PAPER = plan.EXPERIMENTS / "paper.yaml"
-THE_RUN = ("history.csv", "cases.csv")  # and the arrays of histograms.npz
 
 
 def start(folder, *arguments, **options):
@@ -32,7 +39,7 @@ def start(folder, *arguments, **options):
     return subprocess.Popen(command, cwd=folder, **{**pipes, **options})
 
 
-def finish(process, timeout=200):
+def finish(process, timeout=1500):
     output, _ = process.communicate(timeout=timeout)
     return process.returncode, output
 
@@ -58,8 +65,27 @@ def contents(folder):
 
 
 def assert_same_run(one, other):
-    for name in THE_RUN:
-        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    assert (one / "history.csv").read_bytes() == (other / "history.csv").read_bytes()
+    for found, expected in zip(weights(one), weights(other), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert_same_measures(one, other)
+
+
+def weights(run):
+    """The arrays of a saved network, read without Keras."""
+    found = []
+    with zipfile.ZipFile(run / runs.MODEL) as file:
+        content = io.BytesIO(file.read("model.weights.h5"))
+    with h5py.File(content) as file:
+        file.visititems(
+            lambda _, item: found.append(item[()]) if hasattr(item, "dtype") else None
+        )
+    assert found
+    return found
+
+
+def assert_same_measures(one, other):
+    assert (one / "cases.csv").read_bytes() == (other / "cases.csv").read_bytes()
     with np.load(one / "histograms.npz") as a, np.load(other / "histograms.npz") as b:
         assert a.files == b.files
         for name in a.files:
@@ -77,7 +103,8 @@ def wait_until(condition, seconds):
 
 
 def test_the_paper_on_drive_is_twenty_runs():
-    tasks = plan.read(PAPER, "drive").tasks()
+    (block,) = plan.of_dataset(PAPER, "drive")
+    tasks = block.tasks()
     # Table 4: CE, Focal, DSC; Table 3: ten exponents, of which 1 is DSC itself.
     first, table6 = tasks[:12], tasks[12:]
     assert [task.loss for task in first] == ["CE", "Focal", "DSC"] + 9 * ["DSC++"]
@@ -91,26 +118,69 @@ def test_the_paper_on_drive_is_twenty_runs():
 
 def test_a_default_exponent_written_out_is_not_a_second_run(tmp_path):
     losses = plan.parse_losses("DSC++, dsc++ 2, DSC++ 1.5")
-    experiment = plan.Experiment("phantom", "demo", losses, (0, 3))
-    names = [planned.name for planned in plan.plan(experiment, tmp_path)]
+    experiment = plan.Experiment("phantom", losses, (0, 3), "demo")
+    names = [planned.name for planned in plan.plan([experiment], tmp_path)]
     assert names == ["dscpp-s0", "dscpp-g1.5-s0", "dscpp-s3", "dscpp-g1.5-s3"]
 
 
-def test_overrides_lead_to_a_folder_of_their_own_and_to_the_command(tmp_path):
-    experiment = plan.Experiment("phantom", "demo", (("DSC", None),), (0,))
-    changed = plan.Experiment(
-        "phantom",
-        "demo",
-        (("DSC", None),),
-        (0,),
-        {"epochs": 2, "input_shape": [32, 32]},
+def test_overrides_lead_to_a_folder_of_their_own(tmp_path):
+    usual = plan.Experiment("phantom", (("DSC", None),), preset="demo")
+    changed = dataclasses.replace(
+        usual, overrides={"epochs": 2, "input_shape": [32, 32]}
     )
-    usual, other = (plan.plan(each, tmp_path)[0] for each in (experiment, changed))
-    assert usual.folder == tmp_path / "phantom" / "demo" / "runs" / "dsc-s0"
-    assert other.folder.parent.parent.name.startswith("custom-")
-    arguments = other.arguments()
-    assert arguments[-4:-2] == ["--set", "epochs=2"]
-    assert arguments[-2:] == ["--set", "input_shape=[32, 32]"]
+    plain, other = plan.plan([usual, changed], tmp_path)
+    assert plain.folder == tmp_path / "phantom" / "demo" / "runs" / "dsc-s0"
+    assert other.group.name.startswith("custom-")
+
+
+def test_a_run_file_describes_all_of_a_run(tmp_path):
+    experiment = plan.Experiment(
+        "phantom",
+        (("DSC++", 1.5),),
+        (3,),
+        "demo",
+        {"epochs": 2, "input_shape": [32, 32]},
+        split_files=(tmp_path / "split.json",),
+        replicate=2,
+        backend="torch",
+    )
+    (planned,) = plan.plan([experiment], tmp_path)
+    assert planned.name == "dscpp-g1.5-s3-torch.r2"
+    planned = dataclasses.replace(planned, data=tmp_path / "br{a}ces", work=tmp_path)
+    assert plan.load(planned.write(tmp_path / "run.json")) == planned
+
+
+def test_a_run_file_needs_a_data_set_and_a_loss_alone(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("{dataset: drive, loss: dsc++}")
+    found = plan.load(path)
+    assert found.task == Task.make("drive", "DSC++")
+    assert found.folder == Path("results/drive/paper/runs/dscpp-s0")
+
+
+def test_a_replicate_is_a_run_beside_the_first(tmp_path):
+    first = plan.Experiment("phantom", (("DSC", None),), preset="demo")
+    again = dataclasses.replace(first, replicate=2)
+    planned = plan.plan([first, again, first], tmp_path)
+    assert [run.name for run in planned] == ["dsc-s0", "dsc-s0.r2"]
+    assert planned[1].task.identity()["replicate"] == 2
+
+
+def test_two_splits_do_not_share_a_folder(tmp_path):
+    one = plan.Experiment("dsb2018", (("DSC", None),))
+    with pytest.raises(InputError, match=r"dsc-s0.*differ in their split"):
+        plan.plan([one, dataclasses.replace(one, split_seed=1)], tmp_path)
+
+
+def test_the_study_is_in_the_order_that_was_asked_for(tmp_path):
+    planned = plan.plan(plan.read(study.STUDY), tmp_path)
+    names = [f"{run.group.relative_to(tmp_path)} {run.name}" for run in planned]
+    first = [f"{loss}-s{n}" for n in (0, 1, 2) for loss in ("dscpp", "dsc", "ce")]
+    assert names[:10] == [f"drive/paper {name}" for name in [*first, "focal-s0"]]
+    assert "tversky" in names[10] and "dscpp-g1.5-s0" in names[18]
+    assert sum(name.startswith("drive/paper") for name in names) == 26
+    assert names[26].startswith("cvc-clinicdb/reduced")
+    assert len(names) == 26 + 12 + 12 + 8
 
 
 @pytest.mark.parametrize(
@@ -139,6 +209,13 @@ def test_what_cannot_be_is_said_before_anything_starts(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_study_refuses_no_runs_at_a_time(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["study", str(TINY), "--jobs", "0"]) == 2
+    assert "jobs: expected" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_the_data_it_says_where_to_get_it_and_names_the_demo(
     tmp_path, monkeypatch, capsys
 ):
@@ -150,28 +227,108 @@ def test_without_the_data_it_says_where_to_get_it_and_names_the_demo(
     assert list(tmp_path.iterdir()) == []
 
 
-WHOLE = "preset: demo\nseeds: {}\noverrides: {}\ndatasets: {}\n"
+def broken(key, value):
+    return f"- {{dataset: phantom, losses: [DSC], {key}: {value}}}\n"
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "words"),
     [
-        "preset: paper\n",
-        "- a\n",
-        "a: [\n",
-        "preset: {a\n",
-        WHOLE.format("3", "{}", "{phantom: {DSC: []}}"),
-        WHOLE.format("[3]", "7", "{phantom: {DSC: []}}"),
-        WHOLE.format("[3]", "{}", "[phantom]"),
-        WHOLE.format("[3]", "{}", "{phantom: {DSC: 3}}"),
+        ("preset: paper\n", ["list", "paper.yaml"]),
+        ("[]", ["list"]),
+        ("- a\n", ["block 1", "dataset"]),
+        ("a: [\n", ["YAML"]),
+        ("- {dataset: phantom}\n", ["missing: losses"]),
+        (broken("lose", "1"), ["unknown: lose"]),
+        (broken("seeds", "3"), ["seeds", "a list", "3"]),
+        (broken("seeds", "[a]"), ["seed", "whole number", "a"]),
+        (broken("seeds", "[-1]"), ["seed", "-1"]),
+        (broken("overrides", "7"), ["overrides", "keys with values", "7"]),
+        (broken("overrides", "{filter: 7}"), ["filter", "filters"]),
+        (broken("preset", "papier"), ["papier", "reduced"]),
+        (broken("preset", "[demo]"), ["preset", "a word"]),
+        (broken("replicate", "0"), ["replicate", "0"]),
+        (broken("replicate", "true"), ["replicate", "True"]),
+        (broken("backend", "theano"), ["backend", "theano", "torch"]),
+        (broken("split_files", "[3]"), ["split_files"]),
+        ("- {dataset: phantom, losses: DSC}\n", ["losses", "a list"]),
+        ("- {dataset: phantom, losses: [3]}\n", ["losses", "3"]),
+        ("- {dataset: phantom, losses: []}\n", ["losses"]),
+        ("- {dataset: phantom, losses: [CE 2]}\n", ["CE"]),
+        ("- {dataset: fantom, losses: [CE]}\n", ["fantom", "phantom"]),
     ],
-    ids=repr,
 )
-def test_a_damaged_experiment_file_is_named(tmp_path, text):
-    path = tmp_path / "broken.yaml"
-    path.write_text(text)
-    with pytest.raises(InputError, match=r"broken\.yaml"):
-        plan.read(path, "phantom")
+def test_what_an_experiment_file_cannot_say_is_named(
+    tmp_path, monkeypatch, capsys, text, words
+):
+    monkeypatch.chdir(tmp_path)
+    Path("broken.yaml").write_text(text)
+    assert cli.main(["study", "broken.yaml"]) == 2
+    message = capsys.readouterr().err
+    assert all(word in message for word in words), message
+    assert [path.name for path in tmp_path.iterdir()] == ["broken.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{dataset: phantom}", ["missing: loss"]),
+        ("{dataset: phantom, loss: Dise}", ["Dise", "DSC++"]),
+        ("{dataset: phantom, loss: DSC, gamma: two}", ["gamma", "two"]),
+        ("{dataset: phantom, loss: DSC, seed: 1.5}", ["seed", "1.5"]),
+        ("[1]", ["run", "list"]),
+        ("\0", ["run.yaml"]),
+        ("{dataset: drive, loss: DSC, data: gone}", ["DRIVE", "gone"]),
+    ],
+)
+def test_what_a_run_file_cannot_say_is_named(
+    tmp_path, monkeypatch, capsys, text, words
+):
+    monkeypatch.chdir(tmp_path)
+    Path("run.yaml").write_text(text)
+    assert cli.main(["run", "run.yaml"]) == 2
+    message = capsys.readouterr().err
+    assert all(word in message for word in words), message
+    assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
+
+
+# --- where the code comes from ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("commit", "words"),
+    [("0" * 40 + "+", ["changes on top of 000000000000", "worktree"]),
+     ("", ["without a commit", "DSCPP_COMMIT"])],
+)  # fmt: skip
+def test_a_study_at_full_size_wants_a_clean_commit(
+    tmp_path, monkeypatch, capsys, commit, words
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(study.commits, "commit", lambda: commit)
+    assert cli.main(["study", "--data", "nowhere"]) == 2
+    message = capsys.readouterr().err
+    assert all(word in message for word in ["paper", *words]), message
+    # Smaller runs, and those of no table, need none.
+    for more in ("preset: reduced", "overrides: {epochs: 3}"):
+        Path("small.yaml").write_text(f"- {{dataset: drive, losses: [DSC], {more}}}")
+        assert cli.main(["study", "small.yaml", "--data", "nowhere"]) == 2
+        assert "expected the data set in nowhere" in capsys.readouterr().err
+
+
+def test_data_sets_that_are_not_there_stop_no_others(tmp_path, capsys):
+    experiments = [plan.Experiment(n, (("DSC", None),)) for n in ("drive", "kits19")]
+    (tmp_path / "DRIVE" / "training").mkdir(parents=True)
+    found = study._locate(plan.plan(experiments, tmp_path), tmp_path)
+    assert found == {"drive": tmp_path / "DRIVE"}
+    assert "Runs left out: KiTS19" in capsys.readouterr().err
+
+
+def test_a_data_set_is_looked_for_by_its_name_in_the_folder_of_all(tmp_path):
+    # The folder of another data set has the subfolder that 2018DSB is told by.
+    (tmp_path / "OTHER" / "images").mkdir(parents=True)
+    (tmp_path / "stage1_train" / "a" / "images").mkdir(parents=True)
+    planned = plan.plan([plan.Experiment("dsb2018", (("DSC", None),))], tmp_path)
+    assert study._locate(planned, tmp_path) == {"dsb2018": tmp_path / "stage1_train"}
 
 
 # --- what it takes ---------------------------------------------------------------
@@ -188,7 +345,7 @@ def test_hours_to_expect_are_counted_by_hand():
 def test_without_a_gpu_the_reduced_preset_is_named():
     losses = (("DSC", None),)
     tasks = [
-        plan.Experiment("drive", preset, losses, (0,)).tasks()[0]
+        plan.Experiment("drive", losses, preset=preset).tasks()[0]
         for preset in ("paper", "reduced")
     ]
     slow = estimate.Cost(100, 1000, "CPU", gpu=False)
@@ -202,6 +359,20 @@ def test_without_a_gpu_the_reduced_preset_is_named():
     lines = "\n".join(estimate.describe(tasks, [graphics], runs=3, jobs=1))
     assert "NVIDIA H200" in lines
     assert "reduced" not in lines
+
+
+def test_what_is_timed_is_also_timed_at_the_reduced_preset(tmp_path, monkeypatch):
+    split = tmp_path / "split.json"
+    experiment = plan.Experiment("drive", (("DSC", None),), split_files=(split,))
+    planned = plan.plan([experiment], tmp_path)
+    timed = []
+    monkeypatch.setattr(
+        reproduce.estimate, "measure", lambda runs, folder: timed.extend(runs) or []
+    )
+    reproduce.Call(planned, tmp_path, tmp_path, tmp_path, 1)._expect(planned)
+    assert [run.task.preset for run in timed] == ["paper", "reduced"]
+    for number, run in enumerate(timed):
+        assert plan.load(run.write(tmp_path / f"{number}.json")) == run
 
 
 # --- who ends with whom ----------------------------------------------------------
@@ -266,9 +437,7 @@ def test_a_child_of_a_leader_that_is_gone_does_not_start(tmp_path):
 
 def environment(jobs, tmp_path):
     """What the runs of a call with so many jobs are started with."""
-    return reproduce.Call(
-        None, (), tmp_path, tmp_path, tmp_path, tmp_path, jobs
-    )._environment()
+    return reproduce.Call((), tmp_path, tmp_path, tmp_path, jobs)._environment()
 
 
 @pytest.mark.parametrize(("jobs", "threads"), [(2, "4"), (3, "2"), (16, "1")])
@@ -369,6 +538,83 @@ def test_a_failed_run_stops_no_other_and_is_named_with_its_log(tiny, tmp_path):
     assert "run.json" in log.read_text()
 
 
+# --- how far it is ---------------------------------------------------------------
+
+
+def begun(folder, times=None, **values):
+    """Writes a run of this machine: finished where it has times."""
+    machine = {"machine": provenance.machine(), "commit": "0" * 40}
+    run = runs.Run.create(folder, {"method": "", **machine, **values})
+    if times:
+        run.update(state="evaluated", times=times)
+    return run
+
+
+def saved_state(run, epoch, seconds):
+    progress = json.dumps({"epoch": epoch, "seconds": seconds})
+    np.savez(run.path(runs.STATE), progress=np.array(progress))
+
+
+def study_file(folder, text):
+    path = folder / "study.yaml"
+    path.write_text(text)
+    return path
+
+
+def shown(folder, path, *arguments):
+    given = ["study", str(path), "--status", "--results", str(folder / "results")]
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert cli.main([*given, "--work", str(folder / "work"), *arguments]) == 0
+    return out.getvalue().splitlines()
+
+
+def test_status_says_what_is_done_running_stopped_and_left(tmp_path):
+    path = study_file(tmp_path, "- {dataset: drive, losses: [DSC++, DSC, CE, Focal]}")
+    group = tmp_path / "results" / "drive" / "paper" / "runs"
+    done = {"train_s": 3400.0, "predict_s": 150.0, "evaluate_s": 50.0, "epochs": 170}
+    begun(group / "dscpp-s0", done)
+    saved_state(begun(group / "dsc-s0"), epoch=90, seconds=1800.0)
+    saved_state(begun(group / "ce-s0"), epoch=10, seconds=200.0)
+    log = tmp_path / "work" / "logs" / "drive" / "paper" / "ce-s0.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("dscpp: the disk is full\n")
+    with runs.lock_folder(group / "dsc-s0"):
+        lines = shown(tmp_path, path)
+    starts = [line.split()[0] for line in lines[:4]]
+    assert starts == ["done", "running", "stopped", "left"]
+    assert "170 epochs, 1.0 h" in lines[0]
+    assert "epoch 90 of at most 1000" in lines[1]
+    assert "epoch 10 of at most 1000; dscpp: the disk is full" in lines[2]
+    assert lines[4] == "4 run(s): 1 done, 1 running, 1 stopped, 1 left"
+    # An hour a run: (3600 - 1800) + (3600 - 200) + 3600 s = 2.44 h.
+    assert lines[5].startswith("drive at paper: 3 run(s) take about 2.4 h (1 finished")
+    assert "about 1.2 h" in shown(tmp_path, path, "--jobs", "2")[5]
+
+
+def test_before_a_run_is_finished_the_time_is_that_of_its_epochs(tmp_path):
+    path = study_file(tmp_path, "- {dataset: drive, losses: [DSC++, DSC]}")
+    group = tmp_path / "results" / "drive" / "paper" / "runs"
+    assert shown(tmp_path, path)[3] == "drive at paper: no run to take a time from yet"
+    # Of another kind of machine: it says nothing here.
+    elsewhere = {"train_s": 36.0, "predict_s": 0.0, "evaluate_s": 0.0, "epochs": 9}
+    begun(group / "ce-s0", elsewhere, machine="another")
+    saved_state(begun(group / "dscpp-s0"), epoch=10, seconds=180.0)
+    # 18 s x 1000 epochs x 2 runs, less the 180 s that are spent.
+    line = shown(tmp_path, path)[3]
+    assert line.startswith("drive at paper: 2 run(s) take at most 9.9 h (10 epochs of")
+    assert "18.0 s each, at most 1000" in line
+
+
+def test_a_damaged_record_stops_no_status(tmp_path):
+    path = study_file(tmp_path, "- {dataset: drive, losses: [DSC++, DSC, CE]}")
+    group = tmp_path / "results" / "drive" / "paper" / "runs"
+    begun(group / "dscpp-s0", {"train_s": "long", "epochs": []})
+    begun(group / "dsc-s0").path(runs.STATE).write_bytes(b"PK nothing")
+    begun(group / "ce-s0").path("run.json").write_text("{")
+    lines = shown(tmp_path, path)
+    assert [line.split()[0] for line in lines[:3]] == ["done", "stopped", "left"]
+
+
 # --- make, killed ----------------------------------------------------------------
 
 
@@ -380,12 +626,10 @@ def clone(folder):
     return folder
 
 
-def make(folder):
+def make_study(folder):
     """Starts the target itself, on the tiny configuration, in its environment."""
-    # `$()` keeps the space that make would strip.
-    flags = f"FLAGS=$() --experiment {TINY} --losses DSC++"
     return subprocess.Popen(
-        ["make", "--old-file=.venv/.ready", "reproduce-drive", "PHANTOM=1", flags],
+        ["make", "--old-file=.venv/.ready", "study", f"STUDY={TINY}"],
         cwd=folder,
         start_new_session=True,
         stdout=subprocess.PIPE,
@@ -394,31 +638,46 @@ def make(folder):
     )
 
 
-def saved(folder):
-    """When the training in `folder` last saved its state; 0 before that."""
-    times = [path.stat().st_mtime_ns for path in folder.rglob("state.npz")]
-    return max(times, default=0)
-
-
-def kill_in_training(folder, kill):
-    """Starts make, kills it between two saved states, and waits for all it started."""
-    before = saved(folder / "results")
-    process = make(folder)
-    saves = folder / "results"
-    wait_until(lambda: saved(saves) != before or process.poll() is not None, 120)
+def kill_when(folder, moment, kill):
+    """Starts make, kills it at a moment, and waits for all that it started."""
+    process = make_study(folder)
+    wait_until(lambda: moment() or process.poll() is not None, 800)
     assert process.poll() is None, process.communicate()[0]
     kill(process)
     # The pipe closes when the last process that holds it has ended.
-    process.communicate(timeout=20)
-    assert saved(folder / "results"), "the training was over before the kill"
+    process.communicate(timeout=60)
+
+
+def state_of(folder, name):
+    """The state of a run: "saved" once its training can go on; "" before it begins."""
+    for run in folder.glob(f"results/phantom/*/runs/{name}"):
+        if (run / runs.STATE).exists():
+            return "saved"
+        if runs.is_run(run):
+            return runs.Run.open(run).state
+    return ""
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
-def test_a_killed_make_goes_on_to_the_same_run(tiny, tmp_path):
-    killed = clone(tmp_path / "killed")
-    kill_in_training(killed, lambda process: os.killpg(process.pid, signal.SIGKILL))
-    kill_in_training(killed, lambda process: process.kill())  # make alone
-    code, output = finish(make(killed))
+def test_a_study_that_was_killed_twice_makes_the_same_files(tiny, tmp_path):
+    """In the training of one run and behind that of another; all of it, and make."""
+    killed = clone(tmp_path / "ki{ll}ed twice")
+    first, second = run_folders(tiny)
+
+    def in_training():
+        return state_of(killed, first.name) == "saved"
+
+    def before_its_measures():
+        return state_of(killed, second.name) in ("trained", "predicted")
+
+    kill_when(killed, in_training, lambda make: os.killpg(make.pid, signal.SIGKILL))
+    assert in_training(), "the training was over before the kill"
+    kill_when(killed, before_its_measures, lambda make: make.kill())
+    assert state_of(killed, first.name) == "evaluated"
+    assert before_its_measures(), "the run was over before the kill"
+    code, output = finish(make_study(killed))
     assert code == 0, output
-    (found,) = run_folders(killed)
-    assert_same_run(found, run_folders(tiny)[1])
+    assert "2 run(s): 1 done, 1 to do" in output
+    for found, expected in zip(run_folders(killed), run_folders(tiny), strict=True):
+        assert_same_run(found, expected)
+        assert_same_measures(twin(found), twin(expected))

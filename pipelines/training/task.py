@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -36,6 +36,8 @@ class Task:
         overrides: values that differ from the preset's.
         protocol: the preset's protocol with the overrides in it.
         split_files: files that hold the split, see `data_io.splits.read`.
+        replicate: counts the trainings of the same settings, from 1 on.
+        backend: Keras backend; that of this process where nothing else is said.
     """
 
     dataset: str
@@ -47,6 +49,8 @@ class Task:
     overrides: Mapping[str, Any]
     protocol: protocol.Protocol
     split_files: tuple[Path, ...] = ()
+    replicate: int = 1
+    backend: str = field(default_factory=provenance.backend)
 
     @classmethod
     def make(
@@ -58,8 +62,10 @@ class Task:
         split_seed: int | None = 0,
         preset: str = "paper",
         overrides: Mapping[str, Any] | None = None,
-        split_files: Sequence[Path] = (),
+        split_files: Sequence[Path | str] = (),
         record: Record | None = None,
+        replicate: int = 1,
+        backend: str | None = None,
     ) -> Task:
         """Check what was asked and fill in the defaults.
 
@@ -67,7 +73,7 @@ class Task:
         where it depends on them (own data); None for the data set's one.
 
         Raises:
-            InputError: unknown data set or preset, or a value out of range.
+            InputError: unknown data set, preset or backend, or a value out of range.
             ValueError: unknown loss, or a gamma that it does not take.
         """
         if record is None:
@@ -75,6 +81,8 @@ class Task:
         _check_seed("seed", seed)
         if split_seed is not None:
             _check_seed("split_seed", split_seed)
+        _check_seed("replicate", replicate, lowest=1)
+        _check_backend(backend)
         values, changed = protocol.override(
             protocol.preset(preset, record), overrides or {}
         )
@@ -87,8 +95,25 @@ class Task:
             preset=preset,
             overrides=changed,
             protocol=values,
-            split_files=tuple(split_files),
+            split_files=tuple(Path(path) for path in split_files),
+            replicate=replicate,
+            backend=backend or provenance.backend(),
         )
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of `make` that give this task, as JSON knows them."""
+        return {
+            "dataset": self.dataset,
+            "loss": self.loss,
+            "gamma": self.gamma,
+            "seed": self.seed,
+            "replicate": self.replicate,
+            "split_seed": self.split_seed,
+            "split_files": [str(path.absolute()) for path in self.split_files],
+            "preset": self.preset,
+            "overrides": dict(self.overrides),
+            "backend": self.backend,
+        }
 
     @property
     def module(self) -> ModuleType:
@@ -103,24 +128,35 @@ class Task:
             "loss": self.loss,
             "gamma": self.gamma,
             "seed": self.seed,
+            "replicate": self.replicate,
             "split_seed": self.split_seed,
             "method": "",
-            "backend": provenance.backend(),
+            "backend": self.backend,
             "overrides": dict(self.overrides),
             "settings": self.protocol.as_dict(),
         }
 
     def folder(self, results: Path) -> Path:
         """Where this run belongs below the folder of all results."""
-        name = runs.folder_name(self.loss, self.gamma, self.seed, provenance.backend())
+        name = runs.folder_name(
+            self.loss, self.gamma, self.seed, self.backend, replicate=self.replicate
+        )
         return runs.run_folder(results, self.dataset, self.preset, name, self.overrides)
 
 
-def _check_seed(name: str, value: Any) -> None:
-    if type(value) is not int or not 0 <= value < _SEEDS:
+def _check_seed(name: str, value: Any, lowest: int = 0) -> None:
+    if type(value) is not int or not lowest <= value < _SEEDS:
         raise InputError(
-            f"{name}: expected a whole number from 0 to {_SEEDS - 1}, "
+            f"{name}: expected a whole number from {lowest} to {_SEEDS - 1}, "
             f"received {value!r}"
+        )
+
+
+def _check_backend(name: Any) -> None:
+    if name is not None and name not in provenance.BACKENDS:
+        raise InputError(
+            f"backend: expected one of {', '.join(provenance.BACKENDS)}, "
+            f"received {name!r}"
         )
 
 
@@ -131,6 +167,8 @@ def from_record(record: Mapping[str, Any]) -> Task:
         loss=catalogue.canonical(record["loss"]),
         gamma=catalogue.check_gamma(record["loss"], record["gamma"]),
         seed=record["seed"],
+        replicate=record.get("replicate", 1),
+        backend=record["backend"],
         split_seed=record["split_seed"],
         preset=protocol.known_preset(record["preset"]),
         overrides=dict(record["overrides"]),

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from pipelines.training.task import Task, from_record
-from pipelines.workflow import leader
+from pipelines.training.task import Task
+from pipelines.workflow import leader, plan
 
-__all__ = ["Cost", "describe", "measure"]
+__all__ = ["Cost", "describe", "duration", "measure"]
 
 
 @dataclass(frozen=True)
@@ -42,28 +42,23 @@ class Cost:
         return self.seconds_per_epoch * self.epochs * runs / min(jobs, runs) / 3600
 
 
-def measure(tasks: Sequence[Task], data: Path, work: Path) -> list[Cost]:
-    """Time a few steps of each task, up to the first that has a GPU.
+def measure(planned: Sequence[plan.Planned], folder: Path) -> list[Cost]:
+    """Time a few steps of each run, up to the first that has a GPU.
 
     Args:
-        tasks: trainings to time; later ones matter where there is no GPU only.
-        data: the data set's own folder.
-        work: folder of the cache.
+        planned: runs to time; later ones matter where there is no GPU only.
+        folder: where to write their run files.
 
     Returns:
         As many costs as were timed; none where that failed, which is no reason to
         stop: the runs themselves will say what is wrong.
     """
-    question = {
-        "data": str(data),
-        "work": str(work),
-        "tasks": [task.identity() for task in tasks],
-        "split": [str(path) for path in tasks[0].split_files],
-    }
-    command = [sys.executable, "-m", "pipelines.workflow.estimate"]
+    files = [
+        str(run.write(folder / f"timed-{number}.json"))
+        for number, run in enumerate(planned)
+    ]
     answer = subprocess.run(
-        command,
-        input=json.dumps(question),
+        [sys.executable, "-m", "pipelines.workflow.estimate", *files],
         stdout=subprocess.PIPE,
         text=True,
         check=False,
@@ -89,9 +84,9 @@ def describe(
     for task, cost in zip(tasks[:1], costs[:1], strict=False):
         lines.append(
             f"On this machine ({cost.device}) an epoch at preset {task.preset} takes "
-            f"about {_time(cost.seconds_per_epoch / 3600)}: for {runs} run(s) of at "
+            f"about {duration(cost.seconds_per_epoch / 3600)}: for {runs} run(s) of at "
             f"most {cost.epochs} epochs expect at most "
-            f"{_time(cost.hours(runs, jobs))}. Early stopping mostly ends a run "
+            f"{duration(cost.hours(runs, jobs))}. Early stopping mostly ends a run "
             "sooner. A stopped run goes on when the same command is given."
         )
     for task, cost in zip(tasks[1:], costs[1:], strict=False):
@@ -100,29 +95,28 @@ def describe(
         lines.append(
             f"No GPU was found. PRESET={task.preset} is meant for such a machine: "
             f"{shape} {unit}, {task.protocol.filters} filters, at most {cost.epochs} "
-            f"epochs; the same runs take at most {_time(cost.hours(runs, jobs))}."
+            f"epochs; the same runs take at most {duration(cost.hours(runs, jobs))}."
         )
     return lines
 
 
-def _time(hours: float) -> str:
+def duration(hours: float) -> str:
+    """Hours in words, such as "2.5 h", "45 min" or "9.0 s"."""
     if hours >= 1:
         return f"{hours:.1f} h" if hours < 100 else f"{hours:.0f} h"
     return f"{hours * 60:.0f} min" if hours >= 1 / 30 else f"{hours * 3600:.1f} s"
 
 
 def main() -> None:
-    """Answer one question, given as JSON on standard input."""
+    """Time the runs whose files are the arguments."""
     leader.follow()
     from pipelines import stages
 
-    question: dict[str, Any] = json.load(sys.stdin)
-    data, work = Path(question["data"]), Path(question["work"])
     costs: list[Cost] = []
-    split = tuple(Path(path) for path in question["split"])
-    for record in question["tasks"]:
-        task = dataclasses.replace(from_record(record), split_files=split)
-        found = stages.estimate(task, data, work)
+    for file in sys.argv[1:]:
+        run = plan.load(Path(file))
+        os.environ["KERAS_BACKEND"] = run.task.backend
+        found = stages.estimate(run.task, run.data, run.work)
         gpu = found["device"] != "CPU"
         costs.append(
             Cost(found["seconds_per_epoch"], found["epochs"], found["device"], gpu)

@@ -1,8 +1,13 @@
-"""Which runs a call asks for: an experiment file, changed by the arguments."""
+"""Which runs are made: experiment files, and one run as a file.
+
+An experiment file is a list of blocks, in the order in which their runs are made. A
+block names a data set and losses; the rest has defaults (see `experiments/`). A run
+file, which `dscpp run` takes, is one run with the places of its data and results.
+Both are YAML; JSON is YAML too.
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,16 +15,19 @@ from typing import Any
 
 import yaml
 
+from data_io import datasets
 from data_io.datasets.record import Record
 from data_io.errors import InputError
-from losses import catalogue
 from pipelines import run as runs
+from pipelines import stages
 from pipelines.training.task import Task
 
 __all__ = [
     "EXPERIMENTS",
     "Experiment",
     "Planned",
+    "load",
+    "of_dataset",
     "parse_losses",
     "parse_seeds",
     "plan",
@@ -27,35 +35,59 @@ __all__ = [
 ]
 
 EXPERIMENTS = Path(__file__).parent / "experiments"
-KEYS = {"preset", "seeds", "overrides", "datasets"}
+RESULTS = Path("results")
+# The keys of the two kinds of files, and of what type their values are.
+_SHARED: dict[str, Any] = {
+    "dataset": str,
+    "preset": str,
+    "overrides": dict,
+    "replicate": int,
+    "split_seed": int | None,
+    "split_files": list,
+    "backend": str,
+}
+_BLOCK = {**_SHARED, "losses": list, "seeds": list}
+_RUN = {
+    **_SHARED,
+    "loss": str,
+    "gamma": float | int | None,
+    "seed": int,
+    "data": str | None,
+    "folder": str,
+    "work": str,
+}
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What an experiment file lists for one data set.
+    """One block of an experiment file: the trainings of one data set and preset.
 
     Attributes:
         dataset: the data set's short name.
-        preset: the protocol's preset.
         losses: pairs of a loss and its ++ exponent (None: the loss's default).
         seeds: training seeds.
+        preset: the protocol's preset.
         overrides: values of the protocol that differ from the preset's.
         split_seed: decides the split where a data set has no fixed one.
         split_files: files that hold the split instead.
         record: of the images at hand, where it depends on them (own data).
+        replicate: which training of the same settings, from 1 on.
+        backend: Keras backend; None for that of this process.
     """
 
     dataset: str
-    preset: str
     losses: tuple[tuple[str, float | None], ...]
-    seeds: tuple[int, ...]
+    seeds: tuple[int, ...] = (0,)
+    preset: str = "paper"
     overrides: Mapping[str, Any] = field(default_factory=dict)
-    split_seed: int = 0
+    split_seed: int | None = 0
     split_files: tuple[Path, ...] = ()
     record: Record | None = None
+    replicate: int = 1
+    backend: str | None = None
 
     def tasks(self) -> list[Task]:
-        """Every training of it, in the order in which they are made.
+        """Every training of it, in the order in which they are made: seed by seed.
 
         Raises:
             InputError: unknown data set, preset or loss, or a value out of range.
@@ -69,30 +101,45 @@ class Experiment:
         return [task for n, task in enumerate(tasks) if task not in tasks[:n]]
 
     def _task(self, loss: str, gamma: float | None, seed: int) -> Task:
-        try:
-            return Task.make(
-                self.dataset,
-                loss,
-                gamma,
-                seed,
-                self.split_seed,
-                self.preset,
-                self.overrides,
-                self.split_files,
-                self.record,
-            )
-        except InputError:
-            raise
-        except ValueError as error:
-            raise InputError(f"losses: {error}") from error
+        return _make(
+            dataset=self.dataset,
+            loss=loss,
+            gamma=gamma,
+            seed=seed,
+            split_seed=self.split_seed,
+            preset=self.preset,
+            overrides=self.overrides,
+            split_files=self.split_files,
+            record=self.record,
+            replicate=self.replicate,
+            backend=self.backend,
+        )
+
+
+def _make(**arguments: Any) -> Task:
+    try:
+        return Task.make(**arguments)
+    except InputError:
+        raise
+    except ValueError as error:  # The losses know nothing of InputError.
+        raise InputError(f"losses: {error}") from error
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One run to be made: what it is and where it belongs."""
+    """One run to be made: what it is and where it belongs.
+
+    Attributes:
+        task: the training.
+        folder: the run's folder.
+        data: the data set's folder; None for its default.
+        work: folder of the cache.
+    """
 
     task: Task
     folder: Path
+    data: Path | None = None
+    work: Path = stages.WORK
 
     @property
     def name(self) -> str:
@@ -100,76 +147,173 @@ class Planned:
         return self.folder.name
 
     @property
+    def group(self) -> Path:
+        """`results/<dataset>/<preset>`, or the folder of runs with these overrides."""
+        return self.folder.parent.parent
+
+    @property
+    def log(self) -> Path:
+        """Where its output is kept."""
+        place = self.work / "logs" / self.group.parent.name / self.group.name
+        return place / f"{self.name}.log"
+
+    @property
+    def run(self) -> runs.Run | None:
+        """The run as far as it has come; None where it has not begun."""
+        if not runs.is_run(self.folder):
+            return None
+        try:
+            return runs.Run.open(self.folder)
+        except InputError:  # `dscpp run` will say what is wrong with it
+            return None
+
+    @property
     def done(self) -> bool:
         """Whether its folder says that nothing is left to do."""
-        if not runs.is_run(self.folder):
-            return False
-        try:
-            return runs.Run.open(self.folder).reached(runs.STATES[-1])
-        except InputError:  # `dscpp train` will say what is wrong with it
-            return False
+        return self.run is not None and stages.is_complete(self.run)
 
-    def arguments(self) -> list[str]:
-        """The arguments of `dscpp train`, but for its places."""
-        task = self.task
-        arguments = ["--dataset", task.dataset, "--preset", task.preset]
-        arguments += ["--loss", task.loss, "--seed", str(task.seed)]
-        if task.gamma != catalogue.default_gamma(task.loss):
-            arguments += ["--gamma", f"{task.gamma:g}"]
-        if task.split_seed is not None:
-            arguments += ["--split-seed", str(task.split_seed)]
-        for path in task.split_files:
-            arguments += ["--split", str(path.absolute())]
-        for key, value in task.overrides.items():
-            arguments += ["--set", f"{key}={json.dumps(value)}"]
-        return arguments
+    def write(self, path: Path) -> Path:
+        """Write it as a run file, which `load` reads."""
+        places = {
+            "data": None if self.data is None else str(self.data),
+            "folder": str(self.folder),
+            "work": str(self.work),
+        }
+        return runs.write_json(path, self.task.arguments() | places)
 
 
-def plan(experiment: Experiment, results: Path) -> list[Planned]:
-    """The runs of an experiment and where each belongs below `results`."""
-    return [Planned(task, task.folder(results)) for task in experiment.tasks()]
+def load(path: Path) -> Planned:
+    """Read a run file.
 
-
-def read(path: Path, dataset: str) -> Experiment:
-    """Read what an experiment file lists for a data set.
+    Args:
+        path: keys are the arguments of `Task.make`, `data`, `folder` and `work`;
+            only `dataset` and `loss` have no default.
 
     Raises:
-        InputError: no such file, other keys than expected, or no such data set in it.
+        InputError: no such file, or one that describes no run.
     """
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    found = _checked(path, "run", _yaml(path), _RUN, ("dataset", "loss"))
+    data = Path(found["data"]) if found.get("data") else None
+    kept = {key: found[key] for key in _RUN if key in found and key not in _PLACES}
+    module = datasets.by_name(found["dataset"])
+    if module is datasets.by_name("own"):
+        kept["record"] = module.record(module.locate(data))
+    task = _make(**kept)
+    folder = Path(found["folder"]) if "folder" in found else task.folder(RESULTS)
+    return Planned(task, folder, data, Path(found.get("work", stages.WORK)))
+
+
+_PLACES = ("data", "folder", "work")
+
+
+def plan(experiments: Sequence[Experiment], results: Path) -> list[Planned]:
+    """The runs of experiments and where each belongs below `results`, in order.
+
+    Raises:
+        InputError: see `Experiment.tasks`; or two different runs in one folder.
+    """
+    found: dict[Path, Task] = {}
+    for task in (task for experiment in experiments for task in experiment.tasks()):
+        folder = task.folder(results)
+        if found.setdefault(folder, task) != task:
+            raise InputError(
+                f"{folder}: expected one run, found two that differ in their split; "
+                "give another --results, or leave one out"
+            )
+    return [Planned(task, folder) for folder, task in found.items()]
+
+
+def read(path: Path) -> list[Experiment]:
+    """Read an experiment file, block by block.
+
+    Raises:
+        InputError: no such file, or one of another form.
+    """
+    content = _yaml(path)
+    if not isinstance(content, list) or not content:
         raise InputError(
-            f"{path}: expected an experiment file in YAML, found {error}"
-        ) from error
-    if not isinstance(content, dict) or set(content) != KEYS:
-        raise InputError(
-            f"{path}: expected the keys {', '.join(sorted(KEYS))}; see {EXPERIMENTS}"
+            f"{path}: expected a list of runs, each with dataset and losses, found "
+            f"{type(content).__name__}; see {EXPERIMENTS / 'paper.yaml'}"
         )
-    try:
-        return _experiment(path, content, dataset)
-    except (TypeError, AttributeError) as error:  # a list where a mapping belongs, ...
-        raise InputError(
-            f"{path}: expected the form of {EXPERIMENTS / 'paper.yaml'}, found "
-            f"another ({error})"
-        ) from error
+    return [_experiment(path, number, block) for number, block in enumerate(content, 1)]
 
 
-def _experiment(path: Path, content: dict[str, Any], dataset: str) -> Experiment:
+def of_dataset(path: Path, dataset: str) -> list[Experiment]:
+    """The blocks of an experiment file that are about one data set.
+
+    Raises:
+        InputError: as `read`; no such data set in it.
+    """
     listed = "own" if dataset.startswith("own-") else dataset
-    if listed not in content["datasets"]:
+    blocks = read(path)
+    chosen = [block for block in blocks if block.dataset == listed]
+    if not chosen:
+        known = ", ".join(dict.fromkeys(block.dataset for block in blocks))
         raise InputError(
-            f"{path}: lists no losses for the data set {dataset!r}, only for "
-            f"{', '.join(content['datasets'])}; add it there"
+            f"{path}: lists no losses for the data set {dataset!r}, only for {known}; "
+            "add it there"
         )
-    losses = content["datasets"][listed].items()
-    return Experiment(
-        dataset,
-        content["preset"],
-        tuple((loss, gamma) for loss, gammas in losses for gamma in gammas or [None]),
-        tuple(content["seeds"]),
-        dict(content["overrides"]),
-    )
+    return chosen
+
+
+def _yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise InputError(
+            f"{path}: expected a file in YAML or JSON, found {error}"
+        ) from error
+
+
+def _experiment(path: Path, number: int, block: Any) -> Experiment:
+    name = f"block {number}"
+    found = _checked(path, name, block, _BLOCK, ("dataset", "losses"))
+    losses = found["losses"]
+    if not losses or not all(isinstance(loss, str) for loss in losses):
+        raise InputError(
+            f'{path}: {name}: losses: expected a list such as [CE, DSC++, "DSC++ 1.5"]'
+            f", found {losses!r}"
+        )
+    found["losses"] = tuple(_parse_loss(loss.strip()) for loss in losses)
+    found["seeds"] = tuple(found.get("seeds", [0]))
+    found["split_files"] = tuple(Path(file) for file in found.get("split_files", []))
+    return Experiment(**found)
+
+
+def _checked(
+    path: Path, name: str, found: Any, types: Mapping[str, Any], required: Sequence[str]
+) -> dict[str, Any]:
+    """A mapping of a file, its keys and the types of its values looked at."""
+    keys = f"the keys {', '.join(required)} and any of {', '.join(types)}"
+    if not isinstance(found, dict):
+        raise InputError(
+            f"{path}: {name}: expected {keys}, found {type(found).__name__}"
+        )
+    wrong = [str(key) for key in found if key not in types]
+    missing = [key for key in required if key not in found]
+    if wrong or missing:
+        raise InputError(
+            f"{path}: {name}: expected {keys}; unknown: {', '.join(wrong) or 'none'}, "
+            f"missing: {', '.join(missing) or 'none'}"
+        )
+    for key, value in found.items():
+        if not isinstance(value, types[key]) or isinstance(value, bool):
+            kind = getattr(types[key], "__name__", str(types[key]))
+            raise InputError(
+                f"{path}: {name}: {key}: expected {_KINDS.get(kind, kind)}, found "
+                f"{value!r}"
+            )
+    if not all(isinstance(file, str) for file in found.get("split_files", [])):
+        raise InputError(f"{path}: {name}: split_files: expected a list of file names")
+    return dict(found)
+
+
+_KINDS = {
+    "str": "a word",
+    "int": "a whole number",
+    "list": "a list, such as [a, b]",
+    "dict": "keys with values, such as {epochs: 3}",
+}
 
 
 def parse_losses(text: str) -> tuple[tuple[str, float | None], ...]:

@@ -2,8 +2,8 @@
 
 `dscpp reproduce` checks everything that can be checked before the first run, measures
 the hours to expect, leaves the runs to Snakemake (see `Snakefile`) and ends with the
-tables and the runs that failed. Only `dscpp` knows what is done: killed at any moment
-and called again, it goes on.
+tables and the runs that failed. Only `dscpp run` knows what is done: killed at any
+moment and called again, it goes on. `dscpp study` makes its runs with the same `Call`.
 """
 
 from __future__ import annotations
@@ -25,18 +25,21 @@ from data_io import datasets, pool
 from data_io.errors import InputError
 from pipelines import arguments
 from pipelines import run as runs
-from pipelines.workflow import estimate, leader
+from pipelines.workflow import estimate, leader, status
 from pipelines.workflow.plan import (
     EXPERIMENTS,
     Experiment,
     Planned,
+    of_dataset,
     parse_losses,
     parse_seeds,
     plan,
-    read,
 )
 
-__all__ = ["add_arguments", "add_demo_arguments", "command", "reproduce"]
+__all__ = [
+    "Call", "add_arguments", "add_demo_arguments", "add_jobs", "command", "dscpp",
+    "make", "reproduce", "require_jobs",
+]  # fmt: skip
 
 SNAKEFILE = Path(__file__).with_name("Snakefile")
 PAPER, DEMO = EXPERIMENTS / "paper.yaml", EXPERIMENTS / "demo.yaml"
@@ -80,8 +83,21 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         help='such as "CE,DSC,DSC++"; "DSC++ 1.5" names an exponent',
     )
     parser.add_argument("--seeds", metavar="N,N", help='such as "0,1,2"')
+    parser.add_argument(
+        "--replicate",
+        type=arguments.number,
+        metavar="N",
+        help="2 for a second training of the same settings, kept beside the first",
+    )
     arguments.add_split(parser)
     arguments.add_epochs(parser)
+    add_jobs(parser)
+    arguments.add_results(parser)
+    arguments.add_work(parser)
+
+
+def add_jobs(parser: argparse.ArgumentParser) -> None:
+    """`--jobs`: runs side by side."""
     parser.add_argument(
         "--jobs",
         type=int,
@@ -89,8 +105,12 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="runs at a time (default: %(default)s)",
     )
-    arguments.add_results(parser)
-    arguments.add_work(parser)
+
+
+def require_jobs(jobs: int) -> None:
+    """Refuse a number of runs at a time that is none."""
+    if jobs < 1:
+        raise InputError(f"jobs: expected a number from 1 on, received {jobs}")
 
 
 def command(args: argparse.Namespace) -> int:
@@ -98,37 +118,40 @@ def command(args: argparse.Namespace) -> int:
     record = arguments.take_own(args)
     module = datasets.by_name(args.dataset)
     name = datasets.simulated(args.dataset) if args.phantom else args.dataset
-    experiment = read(args.experiment, name)
-    changes: dict[str, Any] = {"record": record}
+    changes: dict[str, Any] = {"dataset": name, "record": record}
     if args.preset:
         changes["preset"] = args.preset
     if args.losses:
         changes["losses"] = parse_losses(args.losses)
     if args.seeds:
         changes["seeds"] = parse_seeds(args.seeds)
+    if args.replicate is not None:
+        changes["replicate"] = args.replicate
     changes["split_seed"], changes["split_files"] = args.split_seed, tuple(args.split)
-    if args.epochs is not None:
-        changes["overrides"] = {**experiment.overrides, "epochs": args.epochs}
+    experiments = []
+    for block in of_dataset(args.experiment, name):
+        more = {} if args.epochs is None else {"epochs": args.epochs}
+        overrides = {**block.overrides, **more}
+        experiments.append(dataclasses.replace(block, **changes, overrides=overrides))
     if args.phantom:
         print("PHANTOM: simulated images, not the data set; results are labelled so.")
     # Volumes are simulated over label maps that may be given; images over nothing.
     drawn = args.phantom and not module.RECORD.is_3d
-    return reproduce(
-        dataclasses.replace(experiment, **changes),
-        None if drawn else args.data,
-        args.results,
-        args.work,
-        args.jobs,
-    )
+    data = None if drawn else args.data
+    return reproduce(experiments, data, args.results, args.work, args.jobs)
 
 
 def reproduce(
-    experiment: Experiment, data: Path | None, results: Path, work: Path, jobs: int = 1
+    experiments: Sequence[Experiment],
+    data: Path | None,
+    results: Path,
+    work: Path,
+    jobs: int = 1,
 ) -> int:
-    """Make every run of an experiment, then the tables of all runs there are.
+    """Make every run of experiments, then the tables of all runs there are.
 
     Args:
-        experiment: data set, preset, losses, seeds and overrides.
+        experiments: of one data set.
         data: the data set's own folder or the folder above it; None: its default.
         results: folder of all results.
         work: folder of cache, logs and stamps, which may be deleted at any time.
@@ -140,14 +163,38 @@ def reproduce(
     Raises:
         InputError: data, a name or a value that cannot be; nothing was started.
     """
-    if jobs < 1:
-        raise InputError(f"jobs: expected a number from 1 on, received {jobs}")
-    results, work = results.absolute(), work.absolute()
-    planned = plan(experiment, results)
-    root = datasets.by_name(experiment.dataset).locate(data).absolute()
+    require_jobs(jobs)
+    planned = plan(experiments, results.absolute())
+    root = datasets.by_name(planned[0].task.dataset).locate(data).absolute()
+    placed = [dataclasses.replace(run, data=root) for run in planned]
+    group = planned[0].group
+    place = Path(group.parent.name) / group.name
+    return make(placed, results, work, place, jobs)
+
+
+def make(
+    planned: Sequence[Planned], results: Path, work: Path, place: Path, jobs: int = 1
+) -> int:
+    """Make runs, then the tables of all runs there are.
+
+    Args:
+        planned: all runs that were asked for; one without data is not looked at.
+        results: as in `reproduce`, and so the next and `jobs`.
+        work: folder of cache, logs and stamps.
+        place: where in `work` this call keeps its notes; one call at a time has it.
+        jobs: runs at a time.
+
+    Returns:
+        As `reproduce`.
+
+    Raises:
+        InputError: as `reproduce`.
+    """
+    work = work.absolute()
+    planned = [dataclasses.replace(run, work=work) for run in planned]
     leader.follow_make()
-    with _alone(work, planned[0]) as folder:
-        call = Call(experiment, planned, root, results, work, folder, jobs)
+    with _alone(work / "workflow" / place) as folder:
+        call = Call(planned, results.absolute(), work, folder, jobs)
         try:
             return call.run()
         except KeyboardInterrupt:
@@ -156,10 +203,8 @@ def reproduce(
 
 
 @contextlib.contextmanager
-def _alone(work: Path, first: Planned) -> Iterator[Path]:
-    """Hold the place in `work` of this data set and preset; wait for whoever has it."""
-    group = first.folder.parent.parent
-    folder = work / "workflow" / group.parent.name / group.name
+def _alone(folder: Path) -> Iterator[Path]:
+    """Hold a call's place; wait for whoever has it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         held = _wait_for(filelock.FileLock(folder / "lock"), folder)
@@ -191,21 +236,17 @@ def _wait_for(lock: filelock.BaseFileLock, folder: Path) -> filelock.AcquireRetu
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """One call of `reproduce`, its arguments checked.
+    """One call of `reproduce` or `study`, its arguments checked.
 
     Attributes:
-        experiment: what to run.
-        planned: its runs.
-        data: the data set's own folder.
+        planned: all runs that were asked for; one without data is not looked at.
         results: folder of all results.
         work: folder of cache, logs and stamps.
         folder: the part of `work` that this call holds.
         jobs: runs at a time.
     """
 
-    experiment: Experiment
     planned: Sequence[Planned]
-    data: Path
     results: Path
     work: Path
     folder: Path
@@ -213,78 +254,110 @@ class Call:
 
     def run(self) -> int:
         """Verify, say what to expect, make the runs and the tables."""
-        verify = ["verify", "--dataset", self.experiment.dataset]
-        code = self._dscpp(*verify, *self._places())
-        if code:
-            return code
-        pending = [run for run in self.planned if not run.done]
+        placed = [run for run in self.planned if run.data is not None]
+        refused = self._refused(placed)
+        todo = [run for run in placed if run.task.dataset not in refused]
+        if placed and not todo:
+            return max(refused.values())
+        pending = [run for run in todo if not run.done]
+        left = sum(not run.done for run in self.planned)
         print(
-            f"{len(self.planned)} run(s): {len(self.planned) - len(pending)} done, "
-            f"{len(pending)} to do. Logs: {self._log(self.planned[0]).parent}",
+            f"{len(self.planned)} run(s): {len(self.planned) - left} done, {left} to "
+            f"do. Logs: {os.path.commonpath([run.log.parent for run in self.planned])}",
             flush=True,
         )
-        if pending:
-            self._expect(pending)
-        failed = self._snakemake()
-        self._truth()
+        self._expect(pending)
+        self._snakemake(todo)
+        self._truth(todo)
         tables = self._tables()
-        self._picture()
+        self._pictures(todo)
+        failed = self._failed()
         self._report(failed)
         return 1 if failed or tables else 0
 
-    def _truth(self) -> None:
+    def _refused(self, placed: Sequence[Planned]) -> dict[str, int]:
+        """Data sets that are not as they should be, with the exit codes of verify."""
+        roots = {run.task.dataset: str(run.data) for run in placed}
+        work = ("--work", str(self.work))
+        codes = {
+            name: self._dscpp("verify", "--dataset", name, "--data", root, *work)
+            for name, root in roots.items()
+        }
+        return {name: code for name, code in codes.items() if code}
+
+    def _truth(self, made: Sequence[Planned]) -> None:
         """Of simulated images, measure the true probabilities beside the networks."""
         from pipelines import truth
 
-        try:
-            truth.measure(self.planned[0].folder.parent.parent, self.data)
-        except InputError as error:  # a run that failed must not hide which one it is
-            print(f"The truth was not measured: {error}", file=sys.stderr)
+        for group, data in _groups(made).items():
+            try:
+                truth.measure(group, data)
+            except InputError as error:  # it must not hide which run failed
+                print(f"The truth was not measured: {error}", file=sys.stderr)
 
     def _tables(self) -> int:
-        overrides = self.planned[0].task.overrides
-        if overrides:
+        """Write the tables; print those of a single data set and preset."""
+        custom = {run.group: run for run in self.planned if run.task.overrides}
+        for group, run in custom.items():
             print(
-                f"Runs that differ from the preset ({', '.join(overrides)}) are in no "
-                f"table; each has its measures: {self.planned[0].folder.parent}"
+                f"Runs that differ from the preset ({', '.join(run.task.overrides)}) "
+                f"are in no table; each has its measures: {group / 'runs'}"
             )
+        usual = [run for run in self.planned if run.group not in custom]
+        groups = {run.group: run.task for run in usual}
+        if not groups:
             return 0
-        only = ["--dataset", self.experiment.dataset]
-        only += ["--preset", self.experiment.preset]
+        only: list[str] = []
+        if len(groups) == 1:
+            (task,) = groups.values()
+            only = ["--dataset", task.dataset, "--preset", task.preset]
         return self._dscpp("tables", "--results", str(self.results), *only)
 
-    def _picture(self) -> None:
+    def _pictures(self, made: Sequence[Planned]) -> None:
         """Draw the losses side by side, where their probabilities are."""
         from pipelines import show
 
-        try:
-            path = show.compare(self.planned[0].folder.parent.parent, self.data)
-        except InputError as error:  # a run that failed must not hide which one it is
-            print(f"No picture side by side: {error}", file=sys.stderr)
-            return
-        if path:
-            print(f"Picture of one test case, CE, DSC and DSC++ side by side: {path}")
+        for group, data in _groups(made).items():
+            try:
+                path = show.compare(group, data)
+            except InputError as error:  # it must not hide which run failed
+                print(f"No picture side by side: {error}", file=sys.stderr)
+                continue
+            if path:
+                print(f"Picture of a test case, CE, DSC and DSC++ side by side: {path}")
 
     def _expect(self, pending: Sequence[Planned]) -> None:
-        task = pending[0].task
-        if task.preset == "demo" or task.protocol.epochs <= SHORT:
-            return
-        tasks = [task]
-        if task.preset == "paper":
-            small = dataclasses.replace(self.experiment, preset="reduced", overrides={})
-            tasks.append(small.tasks()[0])
+        """Say how long it takes: from runs that are there, else from a few steps."""
+        pending = [
+            run
+            for run in pending
+            if run.task.preset != "demo" and run.task.protocol.epochs > SHORT
+        ]
+        lines, unknown = status.expect(pending, self.jobs)
+        print("\n".join(lines), end="\n" * bool(lines), flush=True)
+        if unknown:
+            self._time([run for run in unknown if run.group == unknown[0].group])
+
+    def _time(self, pending: Sequence[Planned]) -> None:
+        first = pending[0]
+        timed = [first]
+        if first.task.preset == "paper":
+            small = {**first.task.arguments(), "preset": "reduced", "overrides": {}}
+            task = first.task.make(**small, record=first.task.module.record(first.data))
+            timed.append(dataclasses.replace(first, task=task))
         print("Timing a few training steps ...", flush=True)
-        costs = estimate.measure(tasks, self.data, self.work)
+        costs = estimate.measure(timed, self.folder)
+        tasks = [run.task for run in timed]
         for line in estimate.describe(tasks, costs, len(pending), self.jobs):
             print(line, flush=True)
 
-    def _snakemake(self) -> list[Planned]:
-        """Make the runs; those that failed."""
-        stamps = self.folder / "stamps"
+    def _snakemake(self, todo: Sequence[Planned]) -> None:
+        """Make the runs."""
         # Stamps say what this call got done; what earlier calls did, run.json says.
-        shutil.rmtree(stamps, ignore_errors=True)
-        self._log(self.planned[0]).parent.mkdir(parents=True, exist_ok=True)
-        config = runs.write_json(self.folder / "config.json", self._config())
+        shutil.rmtree(self._stamps, ignore_errors=True)
+        if not todo:
+            return
+        config = runs.write_json(self.folder / "config.json", self._config(todo))
         with (self.folder / "snakemake.log").open("w") as log:
             code = subprocess.run(
                 [*_snakemake_command(self.jobs), "--configfile", str(config)],
@@ -293,26 +366,36 @@ class Call:
                 stderr=log,
                 check=False,
             ).returncode
-        failed = [run for run in self.planned if not (stamps / run.name).exists()]
-        if code and len(failed) in (0, len(self.planned)):
+        if code and len(self._failed()) in (0, len(self.planned)):
             print(f"Snakemake's own log: {log.name}", file=sys.stderr)
-        return failed
 
-    def _config(self) -> dict[str, Any]:
+    @property
+    def _stamps(self) -> Path:
+        return self.folder / "stamps"
+
+    def _failed(self) -> list[Planned]:
+        """Runs that this call should have made and did not."""
+        return [
+            run
+            for number, run in enumerate(self.planned)
+            if not (self._stamps / str(number)).exists()
+            and not (run.data is None and run.done)
+        ]
+
+    def _config(self, todo: Sequence[Planned]) -> dict[str, Any]:
+        described = []
+        for number, run in enumerate(self.planned):
+            if run not in todo:
+                continue
+            run.log.parent.mkdir(parents=True, exist_ok=True)
+            file = run.write(self.folder / "runs" / f"{number}.json")
+            named = {"number": str(number), "name": run.name, "file": str(file)}
+            described.append({**named, "log": str(run.log)})
         return {
             "dscpp": dscpp(),
             "cwd": str(Path.cwd()),
-            "places": self._places(),
             "many": self.jobs > 1,
-            "runs": [
-                {
-                    "name": run.name,
-                    "folder": str(run.folder),
-                    "log": str(self._log(run)),
-                    "train": run.arguments(),
-                }
-                for run in self.planned
-            ],
+            "runs": described,
         }
 
     def _environment(self) -> dict[str, str]:
@@ -324,13 +407,6 @@ class Call:
             "PYTHONUNBUFFERED": "1",
         }
 
-    def _places(self) -> list[str]:
-        return ["--data", str(self.data), "--work", str(self.work)]
-
-    def _log(self, run: Planned) -> Path:
-        group = run.folder.parent.parent
-        return self.work / "logs" / group.parent.name / group.name / f"{run.name}.log"
-
     def _dscpp(self, *arguments: str) -> int:
         return subprocess.run([*dscpp(), *arguments], check=False).returncode
 
@@ -339,9 +415,14 @@ class Call:
             return
         print(f"\n{len(failed)} of {len(self.planned)} run(s) failed:", file=sys.stderr)
         for run in failed:
-            log = self._log(run)
-            print(f"  {run.name}: {_last_line(log)}\n    {log}", file=sys.stderr)
+            reason = status.last_line(run.log) or "it was not started"
+            print(f"  {run.name}: {reason}\n    {run.log}", file=sys.stderr)
         print("The same command tries them again.", file=sys.stderr)
+
+
+def _groups(made: Sequence[Planned]) -> dict[Path, Path]:
+    """The folders `results/<dataset>/<preset>` of runs, with their data."""
+    return {run.group: run.data for run in made if run.data is not None}
 
 
 # PyTorch and NumPy, TensorFlow, JAX.
@@ -386,13 +467,3 @@ def _snakemake_command(jobs: int) -> list[str]:
         *("--cores", str(jobs), "--scheduler", "greedy"),
         *options.split(),
     ]
-
-
-def _last_line(log: Path) -> str:
-    """What a log says last, as a reason; a progress bar's states are one line each."""
-    try:
-        lines = log.read_text("utf-8", errors="replace").split("\n")
-    except OSError:
-        return "it was not started"
-    found = [line.split("\r")[-1].strip() for line in lines if line.strip()]
-    return found[-1] if found else "it said nothing"

@@ -1,0 +1,85 @@
+"""Which commit of the code made a run, and whether it is one that anybody can get."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from data_io.errors import InputError
+
+__all__ = ["VARIABLE", "commit", "from_clean_commit", "is_clean"]
+
+VARIABLE = "DSCPP_COMMIT"
+"""The environment variable that names the commit of a tree without git."""
+
+
+def commit() -> str:
+    """Commit of the code, with "+" when code differs from it; "" where it is unknown.
+
+    What runs and tables write (`results`, the README, `docs`) is not code, nor is what
+    git does not track. Without git the environment variable `VARIABLE` says it, or the
+    file that `git archive` writes it into (`commit.txt`).
+
+    Raises:
+        InputError: the environment variable holds something else.
+    """
+    # A repository around an installed or unpacked tree is not this code's.
+    name = _git("ls-files", "--error-unmatch", __file__) and _git("rev-parse", "HEAD")
+    if not name:
+        return _told() or _archived()
+    written = (f":(top,exclude){path}" for path in ("results", "README.md", "docs"))
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", *written)
+    return name if changed == "" else name + "+"
+
+
+def is_clean(name: object) -> bool:
+    """Whether a commit, as `commit` gives it, is known and without changes."""
+    return isinstance(name, str) and bool(re.fullmatch("[0-9a-f]{40,64}", name))
+
+
+def from_clean_commit(record: Mapping[str, Any]) -> bool:
+    """Whether all code that worked on a run is that of a known, unchanged commit.
+
+    Args:
+        record: a run's `run.json`: its `commit`, and where other stages or a resumed
+            training were of other commits, those in `commits`.
+    """
+    later = record.get("commits", [])
+    return isinstance(later, list) and all(
+        is_clean(name) for name in [record.get("commit"), *later]
+    )
+
+
+def _told() -> str:
+    name = os.environ.get(VARIABLE, "").strip()
+    if name and not is_clean(name.removesuffix("+")):
+        raise InputError(
+            f"{VARIABLE}: expected 40 hexadecimal digits, as `git rev-parse HEAD` "
+            f"gives them, with + behind where files were changed; received {name!r}"
+        )
+    return name
+
+
+def _archived() -> str:
+    """What `git archive` wrote; in a checkout the file holds a placeholder."""
+    try:
+        name = Path(__file__).with_name("commit.txt").read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return name if is_clean(name) else ""
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says; None where it is not there or refuses."""
+    here = Path(__file__).resolve().parent
+    try:
+        result = subprocess.run(
+            ["git", *arguments], cwd=here, capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return None
+    return result.stdout.strip() if result.returncode == 0 else None

@@ -1,0 +1,126 @@
+"""A study: an ordered list of runs of several data sets, made beside other work.
+
+`dscpp study FILE` makes what an experiment file lists, in its order and at low
+priority, with the `Call` of `dscpp reproduce`: killed at any moment and called again,
+it goes on; a run that fails stops no other and is named at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from data_io import datasets
+from data_io.errors import InputError
+from pipelines import arguments, commits
+from pipelines.workflow import reproduce, status
+from pipelines.workflow.plan import EXPERIMENTS, Planned, plan, read
+
+__all__ = ["add_arguments", "command"]
+
+STUDY = EXPERIMENTS / "study.yaml"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `dscpp study`."""
+    parser.add_argument(
+        "file",
+        nargs="?",
+        type=arguments.folder,
+        default=STUDY,
+        metavar="FILE",
+        help=f"the list of runs (default: {STUDY.name} of this project)",
+    )
+    parser.add_argument(
+        "--status",
+        action="store_true",
+        help="make nothing; say what is done, running and left, and how long it takes",
+    )
+    parser.add_argument(
+        "--data",
+        type=arguments.folder,
+        metavar="DIR",
+        help="the folder that holds the folders of all data sets (default: data)",
+    )
+    reproduce.add_jobs(parser)
+    arguments.add_results(parser)
+    arguments.add_work(parser)
+
+
+def command(options: argparse.Namespace) -> int:
+    """`dscpp study`: see the module.
+
+    Returns:
+        As `reproduce.reproduce`.
+
+    Raises:
+        InputError: the file describes no runs; none of its data sets is there; or the
+            code has changes and a run at the preset paper is to be made.
+    """
+    reproduce.require_jobs(options.jobs)
+    planned = [
+        dataclasses.replace(run, work=options.work.absolute())
+        for run in plan(read(options.file), options.results.absolute())
+    ]
+    if options.status:
+        print("\n".join(status.describe(planned, options.jobs)))
+        return 0
+    pending = [run for run in planned if not run.done]
+    _require_clean(pending)
+    roots = _locate(pending, options.data)
+    placed = [
+        dataclasses.replace(run, data=roots.get(run.task.dataset))
+        if run in pending
+        else run
+        for run in planned
+    ]
+    os.nice(19)
+    place = Path("study") / options.file.stem
+    return reproduce.make(placed, options.results, options.work, place, options.jobs)
+
+
+def _require_clean(pending: Sequence[Planned]) -> None:
+    """Refuse to begin runs for the paper's cells with code that nobody can get."""
+    name = commits.commit()
+    if commits.is_clean(name):
+        return
+    if any(run.task.preset == "paper" and not run.task.overrides for run in pending):
+        found = f"changes on top of {name[:12]}" if name else "one without a commit"
+        raise InputError(
+            f"{Path(__file__).parents[2]}: expected a checkout of a commit without "
+            f"changes for runs at the preset paper, found {found}. Start from one of "
+            "its own: `git worktree add ../study HEAD` or a clone (see README.md). "
+            f"Where there is no git, set {commits.VARIABLE} to the commit."
+        )
+
+
+def _locate(pending: Sequence[Planned], data: Path | None) -> dict[str, Path]:
+    """Find each data set; runs of one that is not there are left out, and named."""
+    roots: dict[str, Path] = {}
+    errors: list[InputError] = []
+    for name in dict.fromkeys(run.task.dataset for run in pending):
+        module = datasets.by_name(name)
+        try:
+            roots[name] = module.locate(_place(module, data)).absolute()
+        except InputError as error:
+            errors.append(error)
+    if errors and not roots:
+        raise errors[0]
+    for left_out in errors:
+        print(f"Runs left out: {left_out}", file=sys.stderr)
+    return roots
+
+
+def _place(module: ModuleType, data: Path | None) -> Path | None:
+    """Where to look for a data set: by its usual name in the folder of all."""
+    # Images are simulated over nothing; volumes over label maps that may be given.
+    if data is None or (module.RECORD.simulated and not module.RECORD.is_3d):
+        return None
+    name = module.DEFAULT.name if hasattr(module, "DEFAULT") else module.RECORD.name
+    usual = (data / name, data / f"{name}.zip")
+    return next((path for path in usual if path.exists()), data)
