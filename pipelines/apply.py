@@ -216,11 +216,9 @@ def predict_files(
 def _require_other_folder(output: Path, images: Path, run: runs.Run | None) -> None:
     """Refuses to write among images, or among the images and masks of training."""
     taken = {images.parent if images.is_file() else images}
-    kept = content.read_json(run.path(runs.PLACE)) if run else None
-    if kept:
-        about = content.read_json(Path(kept["data"]) / own_images.ABOUT) or {}
-        cases = about.get("cases", {}).values()
-        taken |= {Path(path).parent for roles in cases for path in roles.values()}
+    kept = run.data() if run else None
+    if kept and (kept / own_images.ABOUT).is_file():
+        taken |= own_images.places(own_images.locate(kept))
     if output.resolve() in {place.resolve() for place in taken}:
         raise InputError(
             f"--output {output}: expected another folder than that of images or masks, "
@@ -351,7 +349,7 @@ def _require_same_set(target: Path, data_hash: str) -> None:
 
 def _seen(run: runs.Run, root: Path, work: Path) -> list[str] | None:
     """Says which images of a set the run was trained on; None where it is not known."""
-    known = content.read_json(run.path(runs.SEEN))
+    known = run.seen()
     if known is None:
         print(
             "  note     whether images of this set were trained on is not known: give "
@@ -361,7 +359,7 @@ def _seen(run: runs.Run, root: Path, work: Path) -> list[str] | None:
         return None
     cases = own_images.cases(root)
     images = content.images(own_images, root, cases, work / "cache")
-    seen = [case for case in cases if images[case] in set(known.values())]
+    seen = [case for case in cases if images[case] in known]
     print(
         f"  seen     {len(seen)} of {len(cases)} images of this set were trained on "
         "(training and validation)",

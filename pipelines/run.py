@@ -19,8 +19,9 @@ from typing import Any
 
 import filelock
 
-from data_io.content import file_hash
+from data_io.content import file_hash, read_json
 from data_io.errors import InputError
+from data_io.names import plain
 from losses import catalogue
 
 __all__ = [
@@ -53,6 +54,7 @@ OTHER_SETS = "other-sets"
 PLACE = "own-data.json"  # where own images are; not in git
 SEEN = "seen-images.json"  # SHA-256 by case of training and validation; not in git
 TRUTH = "true posterior"  # method of the one run that nothing was trained for
+_NAMES = ("dataset", "preset", "loss", "method", "backend")
 _WRITTEN = (*COMMITTED, MODEL, STATE)
 CASE_KEYS = (
     "dataset",
@@ -261,6 +263,7 @@ class Run:
                 f"{path}: expected a state of {', '.join(STATES)}, found "
                 f"{record.get('state')!r}; restore the file or train again"
             )
+        _check_names(path, record)
         return cls(Path(folder), record)
 
     @classmethod
@@ -345,12 +348,76 @@ class Run:
                 "(reproduce: another --results)."
             )
 
+    def data(self) -> Path | None:
+        """Where own images are described, as the training noted it; None: no note.
+
+        Raises:
+            InputError: the note is none of ours.
+        """
+        path = self.path(PLACE)
+        try:
+            found = json.loads(path.read_text("utf-8"))["data"]
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, LookupError, TypeError):
+            found = None
+        if not isinstance(found, str) or not found or "\0" in found:
+            raise InputError(
+                f"{path}: expected where the images are described, found another file; "
+                "delete it, then give this run's `dscpp train` command, which notes it "
+                "and trains nothing"
+            )
+        return Path(found)
+
+    def seen(self) -> set[str] | None:
+        """SHA-256 of the images of training and validation; None where not known."""
+        found = read_json(self.path(SEEN))
+        return None if found is None else {str(value) for value in found.values()}
+
     def sweep(self) -> None:
         """Delete what a killed process left half written; the caller holds the run."""
         for name in _WRITTEN:
             path = self.path(name)
             for left in self.folder.glob(f".{path.stem}-????????{path.suffix}"):
                 left.unlink(missing_ok=True)
+
+
+def _check_names(path: Path, record: Mapping[str, Any]) -> None:
+    """Refuse names in `run.json` that could lead out of the folders they are used in.
+
+    Also refuse a run folder that holds a link to somewhere else: what is written to
+    the run would be written there.
+    """
+    for key in _NAMES:
+        if record.get(key) not in (None, ""):
+            plain(record[key], path, key)
+    split = record.get("split", {})
+    if not isinstance(split, dict) or not all(
+        isinstance(cases, list) for cases in split.values()
+    ):
+        raise InputError(
+            f"{path}: expected a split of lists of cases, found {_short(split)}; "
+            "restore the file, or delete the run folder and train again"
+        )
+    for cases in split.values():
+        for case in cases:
+            plain(case, path, "case")
+    _refuse_links(path.parent)
+
+
+def _refuse_links(folder: Path) -> None:
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            entry = Path(place, name)
+            if entry.is_symlink() and not _is_inside(entry, folder):
+                raise InputError(
+                    f"{entry}: expected a run's own file or folder, found a link that "
+                    "leads out of the run; put what it leads to in its place"
+                )
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 @contextlib.contextmanager

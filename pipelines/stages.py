@@ -266,13 +266,14 @@ def _place(run: runs.Run, task: Task, data: Path | None) -> Path | None:
     """
     if data is not None or task.module is not datasets.by_name("own"):
         return data
-    kept = content.read_json(run.path(runs.PLACE)) or {}
-    try:
-        root = task.module.locate(Path(kept["data"]) if "data" in kept else None)
-        gone = len(task.module.check(root))
-        found = f"{gone} files gone" if gone else ""
-    except InputError:
+    root = run.data()
+    if root is None:
         found = "no note of where that was"
+    elif not (root / task.module.ABOUT).is_file():
+        found = f"no description of them in {root}"
+    else:
+        gone = len(task.module.check(task.module.locate(root)))
+        found = f"{gone} files gone" if gone else ""
     if found:
         raise InputError(
             f"{run.folder}: expected its images where they were in training, found "
