@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
+import itertools
 import json
 import os
 import tempfile
@@ -307,6 +308,13 @@ class Run:
             self.record["files"] = {**self.record.get("files", {}), **hashes}
         write_json(self.path(RECORD), self.record)
 
+    def remake(self) -> str:
+        """The command that writes the run's probabilities anew."""
+        if self.record.get("method"):
+            origin = self.record.get("posthoc", {}).get("run", "RUN")
+            return f"dscpp temperature --again --run {self.folder.with_name(origin)}"
+        return f"dscpp predict --again --run {self.folder}"
+
     def require(self, state: str, command: str) -> None:
         """Refuse to go on from a run that has not reached `state`."""
         if not self.reached(state):
@@ -399,9 +407,11 @@ def _check_names(path: Path, record: Mapping[str, Any]) -> None:
             f"{path}: expected a split of lists of cases, found {_short(split)}; "
             "restore the file, or delete the run folder and train again"
         )
-    for cases in split.values():
-        for case in cases:
-            plain(case, path, "case")
+    for case in itertools.chain(*split.values()):
+        plain(case, path, "case")
+    origin = record.get("posthoc")
+    if isinstance(origin, dict) and "run" in origin:
+        plain(origin["run"], path, "run")
     _refuse_links(path.parent)
 
 

@@ -18,9 +18,9 @@ from tqdm import tqdm
 from data_io import batches, cache, patches
 from data_io.content import file_hash
 from data_io.errors import InputError
-from pipelines import provenance
+from pipelines import provenance, written
 from pipelines import run as runs
-from pipelines.stored import PROBABILITIES, SPLITS
+from pipelines.stored import LIST, PROBABILITIES, SPLITS
 from pipelines.training import fit
 from pipelines.training.protocol import Protocol
 from pipelines.training.task import Task
@@ -129,8 +129,8 @@ def predict(task: Task, material: fit.Material, run: runs.Run) -> None:
 
     Each file is float32: of an image (*native shape, classes), softmax values resized
     to native resolution (protocol: order 1); of a volume (*prepared shape, classes), on
-    the grid that it was resampled to. A folder half written is never left under its
-    name.
+    the grid that it was resampled to. Their list is `pipelines.written.LIST`. A folder
+    half written is never left under its name.
 
     Args:
         task: the run's task.
@@ -142,6 +142,7 @@ def predict(task: Task, material: fit.Material, run: runs.Run) -> None:
     with runs.writing(run.path(PROBABILITIES)):
         _write_probabilities(task, model, material, run)
     run.update(
+        files=[LIST],
         state="predicted",
         times={"predict_s": round(time.perf_counter() - start, 1)},
         peak_memory_mb=max(
@@ -193,6 +194,7 @@ def _write_probabilities(
         for case in tqdm(cases, desc=f"{run.name} predict", unit="case"):
             found = probabilities(model, material.cache, case, task.protocol)
             np.save(aside / f"{case}.npy", found)
+        written.seal(aside, [f"{case}.npy" for case in cases])
         shutil.rmtree(run.path(PROBABILITIES), ignore_errors=True)
         aside.rename(run.path(PROBABILITIES))
     finally:
