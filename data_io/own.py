@@ -24,7 +24,7 @@ from data_io.images import copies
 from data_io.names import unfit
 from data_io.native import by_axis
 
-__all__ = ["Description", "describe"]
+__all__ = ["Description", "describe", "files_of"]
 
 ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif", ".nii", ".nii.gz")
 MULTIPLE = 16  # what a U-Net of depth 4 can halve
@@ -172,6 +172,14 @@ def _by_stem(place: Path, option: str, problems: list[str]) -> dict[str, Path]:
         if count > 1
     ]
     return {_stem(path): path for path in files}
+
+
+def files_of(images: Path) -> dict[str, Path]:
+    """The image files of a folder, or one file, by the names of their cases.
+
+    Nothing is decoded, and nothing said of what is wrong: see `describe`.
+    """
+    return _by_stem(images, "images", [])
 
 
 def _is_image(name: str) -> bool:

@@ -182,6 +182,7 @@ def _verify(commands: _Commands[argparse.ArgumentParser]) -> None:
 def _run_verify(options: argparse.Namespace) -> None:
     from pipelines import check
 
+    check.require_free(options.json)
     try:
         arguments.take_own(options)
         report = check.check(
@@ -370,10 +371,7 @@ def _run_predict(options: argparse.Namespace) -> None:
             "expected --run RUN, or --model M with --input PATH and --output DIR; "
             "received another combination"
         )
-    stages.import_keras()
-    from pipelines import apply
-
-    written = apply.predict_files(
+    written = stages.predict_images(
         options.model,
         options.input,
         options.output,
@@ -397,6 +395,8 @@ def _run_predict_run(options: argparse.Namespace) -> None:
             "--probabilities: expected --nifti too; without it probabilities are "
             "written on the network's grid, RUN/probabilities/CASE.npy"
         )
+    if options.nifti:
+        stages.require_nifti_free(options.run_folder, options.probabilities)
     run = stages.predict(options.run_folder, options.data, options.work, options.again)
     print(f"{run.folder}: {run.state}")
     if options.nifti:
@@ -537,9 +537,10 @@ def _run_tables(options: argparse.Namespace) -> None:
 
 def _figures(commands: _Commands[argparse.ArgumentParser]) -> None:
     def run(options: argparse.Namespace) -> None:
-        from pipelines import illustrate
+        from pipelines import illustrate, written
         from pipelines.reporting import figures
 
+        written.require_figures(options.results)
         for path in figures.write_figures(options.results):
             print(path)
         given = (options.results, options.data, options.work)

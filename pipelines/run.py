@@ -202,7 +202,13 @@ def write_csv(
 
     Floats are written with 9 significant digits, the precision of float32: more would
     differ between machines, less would lose what the networks give.
+
+    Raises:
+        InputError: `path` cannot be written; or, but for a run's own files, it is a
+            table with other columns, which this would replace.
     """
+    if not is_run(Path(path).parent):
+        _require_table(Path(path), columns)
 
     def write(aside: Path) -> None:
         with aside.open("w", newline="", encoding="utf-8") as file:
@@ -211,6 +217,23 @@ def write_csv(
             writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
 
     return write_atomically(path, write)
+
+
+def _require_table(path: Path, columns: Sequence[str]) -> None:
+    """Refuse to replace a file that shares less than half of the columns."""
+    if not os.path.lexists(path):
+        return
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            found = next(csv.reader(file), [])
+    except (OSError, UnicodeDecodeError, csv.Error):
+        found = []
+    if 2 * len(set(found) & set(columns)) < len(columns):
+        raise InputError(
+            f"{path}: expected no file, or a table with the columns "
+            f"{', '.join(columns[:3])}, ..., found another file, which would be "
+            "replaced; move it away or rename it"
+        )
 
 
 def _cell(value: Any) -> str:

@@ -18,13 +18,13 @@ from typing import Any
 from data_io import content, datasets, leaks, splits, verify
 from data_io.datasets.record import Record
 from data_io.errors import InputError
-from pipelines import provenance
+from pipelines import provenance, written
 from pipelines import run as runs
 from pipelines.training.task import Task, from_record
 
 __all__ = [
     "WORK", "estimate", "evaluate", "export", "import_keras", "located", "predict",
-    "temperature", "train",
+    "predict_images", "require_nifti_free", "temperature", "train",
 ]  # fmt: skip
 
 WORK = Path(".work")
@@ -51,7 +51,9 @@ def train(task: Task, data: Path | None, output: Path, work: Path = WORK) -> run
     """
     runs.require_free(output)
     if not runs.is_run(output):
-        task.module.locate(data)  # A wrong path leaves no empty run behind.
+        root = task.module.locate(data)  # A wrong path leaves no empty run behind.
+        if task.module is datasets.by_name("own"):
+            written.require_apart("--output", output, task.module.places(root))
     with runs.lock_folder(output):
         run = runs.Run.open(output) if runs.is_run(output) else None
         if run:
@@ -104,6 +106,61 @@ def predict(
 
             prediction.predict(task, material, run)
     return run
+
+
+def predict_images(
+    model: Path,
+    images: Path,
+    output: Path,
+    threshold: float | None = None,
+    work: Path = WORK,
+    volume_probabilities: bool = False,
+) -> list[Path]:
+    """Predict any images with a trained network; see `pipelines.apply.predict_files`.
+
+    What can be refused without a backend is refused before one is imported.
+
+    Raises:
+        InputError: as `apply.predict_files`; a threshold outside (0, 1); an output
+            among images, label maps or a run's files, or one that holds a file of a
+            name to be written that no prediction wrote, or that was changed since.
+    """
+    if threshold is not None and not 0 < threshold < 1:
+        raise InputError(
+            f"--threshold: expected a number between 0 and 1, received {threshold}"
+        )
+    written.require_apart("--output", output, _taken(model, images, output))
+    written.require_own(output, _predicted(images, volume_probabilities))
+    import_keras()
+    from pipelines import apply
+
+    return apply.predict_files(
+        model, images, output, threshold, work, volume_probabilities
+    )
+
+
+def _taken(model: Path, images: Path, output: Path) -> set[Path]:
+    """Folders that no prediction is written to: of images, and of a run's own data."""
+    beside = images.is_file() and output.resolve() == images.parent.resolve()
+    taken = {images.parent if beside else images}
+    place = model if model.is_dir() else model.parent
+    root = runs.Run.open(place).data() if runs.is_run(place) else None
+    own = datasets.by_name("own")
+    if root and (root / own.ABOUT).is_file():
+        taken |= own.places(own.locate(root))
+    return taken
+
+
+def _predicted(images: Path, volume_probabilities: bool) -> list[str]:
+    """Names of the files that are written of images."""
+    from data_io import own
+    from pipelines.export import files_of
+
+    names: list[str] = []
+    for case, path in own.files_of(images).items():
+        is_volume = datasets.by_name("own").is_volume(path)
+        names += files_of(case, is_volume, volume_probabilities)
+    return names
 
 
 def evaluate(
@@ -164,7 +221,7 @@ def temperature(
                 f"{run.record['method']}; give the run it was made from"
             )
         output = scaling.folder_of(run)
-        runs.require_free(output)
+        _require_scaled_of(run, output)
         with runs.lock_folder(output):
             if not again and _scaled(output, scaling.model_of(run)):
                 root = data
@@ -174,6 +231,21 @@ def temperature(
     return evaluate(output, root, work, again)
 
 
+def _require_scaled_of(run: runs.Run, output: Path) -> None:
+    """Refuse to write over files, or over a run, that are not the run's scaled twin."""
+    runs.require_free(output)
+    if not runs.is_run(output):
+        return
+    record = runs.Run.open(output).record
+    origin = record.get("posthoc", {}).get("run")
+    if not record.get("method") or origin != run.name:
+        raise InputError(
+            f"{output}: expected no run, or {run.name} after a temperature, found "
+            f"{'one of ' + origin if origin else 'another run'}, which would be "
+            "replaced; move it away or rename it"
+        )
+
+
 def _scaled(output: Path, model: str) -> bool:
     """Whether the scaled run is there, and of the weights that the run has now."""
     if not runs.is_run(output):
@@ -181,6 +253,13 @@ def _scaled(output: Path, model: str) -> bool:
     found = runs.Run.open(output)
     same = found.record.get("posthoc", {}).get("model") == model
     return same and found.reached("predicted")
+
+
+def require_nifti_free(folder: Path, with_probabilities: bool = False) -> None:
+    """Refuse what `export` would refuse to replace, before anything is predicted."""
+    from pipelines import export as exporting
+
+    exporting.require_free(runs.Run.open(folder), with_probabilities)
 
 
 def export(

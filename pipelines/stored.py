@@ -19,7 +19,7 @@ from pipelines import run as runs
 from pipelines import written
 
 __all__ = ["LIST", "PROBABILITIES", "SPLITS", "as_kept", "cases", "path",
-           "probabilities", "slabs", "volume"]  # fmt: skip
+           "probabilities", "require_free", "slabs", "volume"]  # fmt: skip
 
 PROBABILITIES = "probabilities"
 LIST = f"{PROBABILITIES}/{written.LIST}"
@@ -35,6 +35,22 @@ _Array = npt.NDArray[Any]
 def cases(run: runs.Run) -> list[tuple[str, str]]:
     """Pairs of a part of the split and a case of it: all that are predicted."""
     return [(part, case) for part in SPLITS for case in run.record["split"][part]]
+
+
+def require_free(run: runs.Run) -> None:
+    """Refuse to write probabilities anew where other files lie among them.
+
+    Raises:
+        InputError: a file that is no case's.
+    """
+    own = {written.LIST, *(f"{case}.npy" for _, case in cases(run))}
+    other = {path.name for path in run.path(PROBABILITIES).glob("*")} - own
+    if other:
+        raise InputError(
+            f"{run.path(PROBABILITIES)}: expected the probabilities of the run's cases "
+            f"alone, found {', '.join(sorted(other)[:3])}, which would be deleted; "
+            "move it away"
+        )
 
 
 def path(run: runs.Run, case: str) -> Path:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from data_io import datasets
 from data_io.content import file_hash
+from data_io.errors import InputError
 from pipelines import evaluate, stored
 from pipelines import run as runs
 
@@ -56,6 +57,7 @@ def measure(group: Path, root: Path) -> runs.Run | None:
     record = {key: done[0].record[key] for key in _SHARED if key in done[0].record}
     record |= {"loss": "", "gamma": None, "seed": 0, "method": runs.TRUTH}
     folder = done[0].folder.parent / FOLDER
+    _require_free(folder)
     with runs.lock_folder(folder):
         if _is_current(folder, record):
             return runs.Run.open(folder)
@@ -63,6 +65,16 @@ def measure(group: Path, root: Path) -> runs.Run | None:
         evaluate.write(folder, record, *_measured(module, root, run))
         run.update(files=list(_FILES), state="evaluated")
     return run
+
+
+def _require_free(folder: Path) -> None:
+    """Refuse to write over files or over a run that is another one."""
+    runs.require_free(folder)
+    if runs.is_run(folder) and runs.Run.open(folder).record.get("method") != runs.TRUTH:
+        raise InputError(
+            f"{folder}: expected no run, or the truth that was measured, found another "
+            "run, which would be replaced; move it away or rename it"
+        )
 
 
 def _is_current(folder: Path, record: dict[str, Any]) -> bool:

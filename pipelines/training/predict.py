@@ -20,7 +20,7 @@ from data_io.content import file_hash
 from data_io.errors import InputError
 from pipelines import provenance, written
 from pipelines import run as runs
-from pipelines.stored import LIST, PROBABILITIES, SPLITS
+from pipelines.stored import LIST, PROBABILITIES, SPLITS, require_free
 from pipelines.training import fit
 from pipelines.training.protocol import Protocol
 from pipelines.training.task import Task
@@ -137,6 +137,7 @@ def predict(task: Task, material: fit.Material, run: runs.Run) -> None:
         material: the data.
         run: the run, in state "trained" or past it, locked by the caller.
     """
+    require_free(run)
     model = load_model(run, task, material)
     start = time.perf_counter()
     with runs.writing(run.path(PROBABILITIES)):
