@@ -37,7 +37,7 @@ __all__ = [
 _COLOURS = [0, 0, 0, 230, 159, 0, 86, 180, 233, 0, 158, 115, 240, 228, 66, 0, 114, 178,
             213, 94, 0, 204, 121, 167]  # Okabe and Ito's, class 0 black  # fmt: skip
 
-_SET = ("cases.csv", "histograms.npz", "set.json")  # files of another set
+_SET = (*runs.MEASURES, "set.json")  # files of another set
 _CHANNELS = (1, 3)  # of own images: grey or RGB
 
 _Array = npt.NDArray[Any]
@@ -316,8 +316,8 @@ def _require_same_set(target: Path, data_hash: str) -> None:
     if other or (kept is None and target.exists()):
         raise InputError(
             f"{target}: expected no folder, or the measures of a set, found "
-            f"{', '.join(sorted(other)[:3]) or 'none of them'}. Give another --name, "
-            "or move what is there away."
+            f"{', '.join(sorted(other)[:3]) or 'no set.json'}. Give another --name, or "
+            "move what is there away."
         )
     if kept and kept.get("data_hash") != data_hash:
         raise InputError(

@@ -520,6 +520,7 @@ def _tables(commands: _Commands[argparse.ArgumentParser]) -> None:
 def _run_tables(options: argparse.Namespace) -> None:
     from pipelines.reporting import highlights, study, tables, text
 
+    _warn_unrecorded(options)
     written = tables.write_tables(options.results)
     for folder in study.groups(options.results):
         wanted = (options.dataset or folder.parent.name, options.preset or folder.name)
@@ -535,12 +536,21 @@ def _run_tables(options: argparse.Namespace) -> None:
         text.update_readme(path, options.results)
 
 
+def _warn_unrecorded(options: argparse.Namespace) -> None:
+    """Say which folders are left out because their record is gone."""
+    from pipelines import run as runs
+
+    for line in runs.unrecorded(options.results):
+        print(f"dscpp: warning: left out: {line}", file=sys.stderr)
+
+
 def _figures(commands: _Commands[argparse.ArgumentParser]) -> None:
     def run(options: argparse.Namespace) -> None:
         from pipelines import illustrate, written
         from pipelines.reporting import figures
 
         written.require_figures(options.results)
+        _warn_unrecorded(options)
         for path in figures.write_figures(options.results):
             print(path)
         given = (options.results, options.data, options.work)
@@ -564,6 +574,7 @@ def _runs(commands: _Commands[argparse.ArgumentParser]) -> None:
 
         groups = sorted(options.results.glob("*/*/runs"))
         listed = [run for group in groups for run in runs.find(group.parent)]
+        _warn_unrecorded(options)
         for found in listed:
             epochs = found.record.get("times", {}).get("epochs", "")
             print(f"{found.state:10} {epochs!s:>5} epochs  {found.folder}")

@@ -43,7 +43,7 @@ def volumes(run: runs.Run, root: Path, with_probabilities: bool = False) -> list
         InputError: a run of images, no probabilities here, no place to write, or a
             file there that was not written so, such as a corrected label map.
     """
-    run.require("predicted", f"dscpp predict --run {run.folder}")
+    run.require("predicted", run.remake())
     module = datasets.by_name(run.record["dataset"])
     if not module.record(root).is_3d:
         raise InputError(

@@ -30,6 +30,7 @@ __all__ = [
     "COMMITTED",
     "FORMAT",
     "IDENTITY",
+    "MEASURES",
     "STATES",
     "TRUTH",
     "Run",
@@ -39,6 +40,7 @@ __all__ = [
     "lock_folder",
     "require_free",
     "run_folder",
+    "unrecorded",
     "write_atomically",
     "write_csv",
     "write_json",
@@ -48,7 +50,8 @@ __all__ = [
 FORMAT = 1
 STATES = ("training", "trained", "predicted", "evaluated")
 RECORD = "run.json"
-COMMITTED = (RECORD, "history.csv", "cases.csv", "histograms.npz")
+MEASURES = ("cases.csv", "histograms.npz")
+COMMITTED = (RECORD, "history.csv", *MEASURES)
 MODEL = "model.keras"
 STATE = "state.npz"
 OTHER_SETS = "other-sets"
@@ -268,24 +271,26 @@ class Run:
             record = json.loads(path.read_text("utf-8"))
         except FileNotFoundError as error:
             raise InputError(
-                f"{folder}: expected a run folder with a {RECORD}, found none; "
-                "make one with `dscpp train … --output FOLDER`"
+                f"{folder}: expected a run folder with a {RECORD}, "
+                f"{_unrecorded(folder)}"
             ) from error
         except (OSError, ValueError) as error:
             raise InputError(
                 f"{path}: expected JSON, found a file that cannot be read ({error}); "
-                "delete the run folder and train again"
+                "restore it, or delete the run folder and train again"
             ) from error
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             found = record.get("format") if isinstance(record, dict) else "no object"
             raise InputError(
                 f"{path}: expected format {FORMAT}, found {found}; this run "
-                "was written by another version: use that version or train again"
+                "was written by another version: use that version, or train again into "
+                "another --output"
             )
         if record.get("state") not in STATES:
             raise InputError(
                 f"{path}: expected a state of {', '.join(STATES)}, found "
-                f"{record.get('state')!r}; restore the file or train again"
+                f"{record.get('state')!r}; restore the file, or delete the run folder "
+                "and train again"
             )
         _check_names(path, record)
         return cls(Path(folder), record)
@@ -332,11 +337,19 @@ class Run:
         write_json(self.path(RECORD), self.record)
 
     def remake(self) -> str:
-        """The command that writes the run's probabilities anew."""
+        """The command that writes the run's probabilities, or writes them anew."""
+        again = " --again" * self.reached("predicted")
+        if self.record.get("method") == TRUTH:
+            return "dscpp reproduce"  # which measures it in passing
         if self.record.get("method"):
             origin = self.record.get("posthoc", {}).get("run", "RUN")
-            return f"dscpp temperature --again --run {self.folder.with_name(origin)}"
-        return f"dscpp predict --again --run {self.folder}"
+            return f"dscpp temperature{again} --run {self.folder.with_name(origin)}"
+        return f"dscpp predict{again} --run {self.folder}"
+
+    @property
+    def has_measures(self) -> bool:
+        """Whether the files that an evaluation writes are there, whatever they hold."""
+        return all(self.path(name).is_file() for name in MEASURES)
 
     def require(self, state: str, command: str) -> None:
         """Refuse to go on from a run that has not reached `state`."""
@@ -351,7 +364,7 @@ class Run:
 
         Files that are not there are not looked at: old runs may lack one.
         """
-        for name in ("cases.csv", "histograms.npz"):
+        for name in MEASURES:
             path, expected = self.path(name), self.record.get("files", {}).get(name)
             if expected and path.is_file() and file_hash(path) != expected:
                 raise InputError(
@@ -513,13 +526,41 @@ def require_free(folder: Path) -> None:
     if found and not is_run(folder):
         raise InputError(
             f"{folder}: expected a run, or a folder that is new or empty, found "
-            f"{', '.join(sorted(found)[:3])}; choose another --output"
+            f"{', '.join(sorted(found)[:3])}; choose another --output, or, where this "
+            f"is a run that lost its {RECORD}, restore that"
         )
 
 
 def _visible(folder: Path) -> Iterator[Path]:
     if folder.is_dir():
         yield from (path for path in folder.iterdir() if path.name[0] != ".")
+
+
+def _unrecorded(folder: Path) -> str:
+    """What there is in place of a run, and what to do."""
+    found = sorted(path.name for path in _visible(Path(folder)))
+    if not found:
+        return "found none; make one with `dscpp train … --output FOLDER`"
+    return (
+        f"found {', '.join(found[:3])} without one; restore it, or move the folder "
+        "away and train again"
+    )
+
+
+def unrecorded(results: Path) -> list[str]:
+    """Say which folders in the place of runs hold files but no `run.json`.
+
+    Args:
+        results: the folder of all results.
+
+    Returns:
+        A line for each, in order; `find` leaves these folders out.
+    """
+    return [
+        f"{folder}: expected a run folder with a {RECORD}, {_unrecorded(folder)}"
+        for folder in sorted(Path(results).glob("*/*/runs/*"))
+        if folder.name[0] != "." and not is_run(folder) and any(_visible(folder))
+    ]
 
 
 def is_run(folder: Path) -> bool:
@@ -532,6 +573,9 @@ def find(folder: Path) -> list[Run]:
 
     Args:
         folder: `results/<dataset>/<preset>`.
+
+    Returns:
+        The runs; folders without a `run.json` are left out: see `unrecorded`.
     """
     runs = Path(folder) / "runs"
     if not runs.is_dir():

@@ -95,8 +95,9 @@ def predict(
         InputError: no such run, not trained, no weights here, other data than before.
     """
     with _held(folder) as run:
-        run.require("trained", f"dscpp train … --output {folder}")
         if again or not run.reached("predicted"):
+            _require_network(run)
+            run.require("trained", f"dscpp train … --output {folder}")
             task = _task(run)
             data = _place(run, task, data)
             _require_backend(run)
@@ -172,14 +173,15 @@ def evaluate(
         folder: the run.
         data: the data set's folder.
         work: as in `train`.
-        again: measure even where the run has passed this stage.
+        again: measure even where the run has passed this stage; so does a run whose
+            measures are gone.
 
     Raises:
         InputError: no such run, not predicted, or no probabilities here.
     """
     with _held(folder) as run:
-        run.require("predicted", f"dscpp predict --run {folder}")
-        if again or not run.reached("evaluated"):
+        run.require("predicted", run.remake())
+        if again or not run.reached("evaluated") or not run.has_measures:
             from pipelines import evaluate as evaluation
             from pipelines import show
 
@@ -214,7 +216,7 @@ def temperature(
     from pipelines.posthoc import temperature as scaling
 
     with _held(folder) as run:
-        run.require("predicted", f"dscpp predict --run {folder}")
+        run.require("predicted", run.remake())
         if run.record.get("method"):
             raise InputError(
                 f"{folder}: expected a run as it was trained, found one after "
@@ -280,7 +282,7 @@ def export(
         InputError: as in `evaluate`, or a run of images.
     """
     with _held(folder) as run:
-        run.require("predicted", f"dscpp predict --run {folder}")
+        run.require("predicted", run.remake())
         from pipelines import export as exporting
 
         root = located(run, data, work)
@@ -363,13 +365,27 @@ def _place(run: runs.Run, task: Task, data: Path | None) -> Path | None:
     return root
 
 
+def _require_network(run: runs.Run) -> None:
+    """Refuse to predict with a run that was made from another one's probabilities."""
+    if run.record.get("method"):
+        raise InputError(
+            f"{run.folder}: expected a run with a network, found one after "
+            f"{run.record['method']}; its probabilities come from `{run.remake()}`"
+        )
+
+
 def _task(run: runs.Run) -> Task:
+    if run.record.get("method") == runs.TRUTH:
+        raise InputError(
+            f"{run.folder}: expected a run of a network, found the {runs.TRUTH}; "
+            f"`{run.remake()}` with the runs beside it measures it anew"
+        )
     try:
         return from_record(run.record)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(
             f"{run.path(runs.RECORD)}: expected the settings of a run, found others "
-            f"({error}); restore the file or train again"
+            f"({error}); restore the file, or train again into another --output"
         ) from error
 
 

@@ -31,7 +31,6 @@ _SHARED = (
     "dataset", "title", "simulated", "classes", "preset", "backend", "overrides",
     "settings", "preprocessing", "split_seed", "split", "data_hash",
 )  # fmt: skip
-_FILES = ("cases.csv", "histograms.npz")
 _Rows = list[dict[str, Any]]
 
 
@@ -63,7 +62,7 @@ def measure(group: Path, root: Path) -> runs.Run | None:
             return runs.Run.open(folder)
         run = runs.Run.create(folder, record)
         evaluate.write(folder, record, *_measured(module, root, run))
-        run.update(files=list(_FILES), state="evaluated")
+        run.update(files=runs.MEASURES, state="evaluated")
     return run
 
 
@@ -85,9 +84,9 @@ def _is_current(folder: Path, record: dict[str, Any]) -> bool:
     same = all(found.get(key) == value for key, value in record.items())
     if not same or found["state"] != "evaluated":
         return False
-    paths = [folder / name for name in _FILES]
+    paths = [folder / name for name in runs.MEASURES]
     hashes = [file_hash(path) for path in paths if path.is_file()]
-    return hashes == [found["files"][name] for name in _FILES]
+    return hashes == [found["files"][name] for name in runs.MEASURES]
 
 
 def _measured(module: ModuleType, root: Path, run: runs.Run) -> tuple[_Rows, _Rows]:

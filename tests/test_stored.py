@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from predicted_runs import make_run
 
 from data_io import content
 from data_io.datasets import phantom
@@ -22,23 +23,6 @@ from pipelines.posthoc import temperature
 def data(tmp_path_factory) -> Path:
     settings = phantom.Settings(training=1, validation=2, test=2, size=32, seed=3)
     return phantom.generate(settings, tmp_path_factory.mktemp("phantom"))
-
-
-def make_run(folder: Path, data: Path, power: float = 0.5) -> runs.Run:
-    """A predicted run that knows the truth, but is too unsure of it."""
-    split = {part: list(cases) for part, cases in phantom.split(data).items()}
-    record = {"dataset": "phantom", "preset": "demo", "loss": "DSC", "gamma": 1.0}
-    record |= {"title": "phantom", "simulated": True, "seed": 0, "method": ""}
-    record |= {"classes": ["background", "vessel"], "backend": "tensorflow"}
-    run = runs.Run.create(folder, {**record, "split": split, "files": {}})
-    run.path("probabilities").mkdir()
-    for _, case in stored.cases(run):
-        p = phantom.posterior(data, case)
-        softmax = temperature.scale(np.stack([1 - p, p], -1), 1 / power)
-        np.save(stored.path(run, case), softmax)
-    written.seal(run.path("probabilities"), [f"{c}.npy" for _, c in stored.cases(run)])
-    run.update(files=[stored.LIST], state="predicted")
-    return run
 
 
 @pytest.fixture

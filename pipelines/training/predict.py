@@ -72,14 +72,16 @@ def read_model(path: Path) -> keras.Model:
     if not zipfile.is_zipfile(path):
         raise InputError(
             f"{path}: expected a Keras model, found {path.stat().st_size} bytes that "
-            "are no whole archive, cut short or damaged; restore it or train again"
+            "are no whole archive, cut short or damaged; restore it, or train again "
+            "into another --output"
         )
     try:
         return keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras raises many kinds for a damaged archive.
         raise InputError(
             f"{path}: expected a Keras model, found a file that cannot be loaded "
-            f"({_first_line(error)}); restore it or train again"
+            f"({_first_line(error)}); restore it, or train again "
+            "into another --output"
         ) from error
 
 
@@ -92,7 +94,8 @@ def require_own(path: Path, run: runs.Run) -> None:
     if file_hash(path) != run.record.get("files", {}).get(fit.MODEL):
         raise InputError(
             f"{path}: expected the run's own weights, found others than {runs.RECORD} "
-            f"has the hash of; restore the run's own {fit.MODEL} or train again"
+            f"has the hash of; restore the run's own {fit.MODEL}, or train again "
+            "into another --output"
         )
 
 
@@ -104,7 +107,8 @@ def _require_same_architecture(
     raise InputError(
         f"{path}: expected the run's U-Net, {_describe(expected)}; found a model of "
         f"another architecture, {_describe(found)}; restore the run's own "
-        f"{fit.MODEL} or train again"
+        f"{fit.MODEL}, or train again "
+        "into another --output"
     )
 
 
@@ -179,7 +183,8 @@ def probabilities(
     if not np.isfinite(found).all():
         raise InputError(
             f"case {case}: expected probabilities, found NaN or infinite values from "
-            "this network; its weights or the case's values are damaged: train again"
+            "this network; its weights or the case's values are damaged: restore the "
+            "run's own, or train again into another --output"
         )
     return found.astype(np.float32, copy=False)
 
