@@ -5,6 +5,8 @@ Exit code 0: no check failed; 1: one did; 2: the command could not be understood
 
 import argparse
 import importlib
+import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,6 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         adapter, hyperparameters = _adapter(given)
     except (ImportError, AttributeError, ValueError) as error:
         parser.error(f"{given.target}: {error}")
+    if given.json and not _is_free(Path(given.json)):
+        parser.error(
+            f"--json {given.json}: expected no file, or an earlier report, found "
+            "another, which would be replaced; move it away or name another file"
+        )
     report = run(
         adapter,
         given.loss,
@@ -49,6 +56,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.json:
         Path(given.json).write_text(report.json() + "\n", encoding="utf-8")
     return 0 if report.ok else 1
+
+
+def _is_free(path: Path) -> bool:
+    """Whether nothing would be lost by writing a report there."""
+    if not os.path.lexists(path):
+        return True
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and {"ok", "loss", "results"} <= found.keys()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,7 +6,6 @@
 
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,13 +17,14 @@ from tqdm import tqdm
 
 from data_io import own_grids
 from data_io.content import digest, read_json
-from data_io.datasets import folder
+from data_io.datasets import folder, is_own
 from data_io.datasets.record import Record
 from data_io.errors import InputError, Problems
 from data_io.images import copies
+from data_io.names import unfit
 from data_io.native import by_axis
 
-__all__ = ["Description", "describe"]
+__all__ = ["Description", "describe", "files_of"]
 
 ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif", ".nii", ".nii.gz")
 MULTIPLE = 16  # what a U-Net of depth 4 can halve
@@ -112,7 +112,7 @@ def _key(
 
 
 def _check_name(name: str) -> None:
-    if not re.fullmatch(r"own(-[a-z0-9]+)*", name):
+    if not is_own(name):
         raise InputError(
             f"--name: expected small letters, digits and hyphens, received {name!r}. "
             "It becomes the name of a folder in results/."
@@ -159,6 +159,12 @@ def _by_stem(place: Path, option: str, problems: list[str]) -> dict[str, Path]:
             f"--{option} {place}: expected files ending in {', '.join(ENDINGS)}, found "
             f"none among {len(entries)} entries. Folders within are not looked into."
         )
+    problems += [
+        f"{place}: expected a name that can be used on every system, found "
+        f"{path.name!a}: {unfit(_stem(path))}. Rename the file."
+        for path in files
+        if unfit(_stem(path))
+    ]
     number = Counter(_stem(path) for path in files)
     problems += [
         f"{place}: expected one file named {stem}, found {count} with other endings."
@@ -166,6 +172,14 @@ def _by_stem(place: Path, option: str, problems: list[str]) -> dict[str, Path]:
         if count > 1
     ]
     return {_stem(path): path for path in files}
+
+
+def files_of(images: Path) -> dict[str, Path]:
+    """The image files of a folder, or one file, by the names of their cases.
+
+    Nothing is decoded, and nothing said of what is wrong: see `describe`.
+    """
+    return _by_stem(images, "images", [])
 
 
 def _is_image(name: str) -> bool:

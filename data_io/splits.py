@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from data_io import content
+from data_io import content, names
 from data_io.errors import InputError
 
 __all__ = [
@@ -28,10 +28,16 @@ Split = dict[str, tuple[str, ...]]
 
 
 def cases(dataset: Any, root: Path) -> tuple[str, ...]:
-    """All cases of a data set, whether or not its split is fixed."""
+    """All cases of a data set, whether or not its split is fixed.
+
+    Raises:
+        InputError: a case whose name can't be that of a file.
+    """
     if hasattr(dataset, "cases"):
-        return tuple(dataset.cases(root))
-    return tuple(case for part in dataset.split(root).values() for case in part)
+        found = dataset.cases(root)
+    else:
+        found = [case for part in dataset.split(root).values() for case in part]
+    return tuple(names.plain(case, root, "case") for case in found)
 
 
 def of(
@@ -360,7 +366,7 @@ def _names(path: Path, lists: Mapping[str, Any], key: str) -> tuple[str, ...]:
             f"{'nothing' if found is None else 'something else'}. Keys there: "
             f"{', '.join(lists) or 'none'}."
         )
-    return tuple(str(name) for name in found)
+    return tuple(names.plain(str(name), path, "case") for name in found)
 
 
 def _refuse_unknown(

@@ -22,7 +22,7 @@ from data_io.datasets import folder as own_images
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.preprocessing import Settings
-from pipelines import commits, evaluate, export, provenance
+from pipelines import commits, evaluate, export, provenance, written
 from pipelines import run as runs
 from pipelines.training import predict, protocol
 from pipelines.training.protocol import Protocol
@@ -37,6 +37,7 @@ __all__ = [
 _COLOURS = [0, 0, 0, 230, 159, 0, 86, 180, 233, 0, 158, 115, 240, 228, 66, 0, 114, 178,
             213, 94, 0, 204, 121, 167]  # Okabe and Ito's, class 0 black  # fmt: skip
 
+_SET = (*runs.MEASURES, "set.json")  # files of another set
 _CHANNELS = (1, 3)  # of own images: grey or RGB
 
 _Array = npt.NDArray[Any]
@@ -187,56 +188,26 @@ def predict_files(
         The label files.
 
     Raises:
-        InputError: bad images, a bad model, a threshold outside (0, 1), or an output
-            folder that is the images' own or cannot be written.
+        InputError: bad images, a bad model, or an output folder that cannot be written
+            or has a file in the place of another.
     """
-    if threshold is not None and not 0 < threshold < 1:
-        raise InputError(
-            f"--threshold: expected a number between 0 and 1, received {threshold}"
-        )
     trained = open_model(model)
-    _require_other_folder(output, images, trained.run)
     found = own.describe(images, None, work, like=trained.record())
-    _require_free(output, found.root)
-    written = []
+    labels, names = [], []
     with runs.writing(output):
         output.mkdir(parents=True, exist_ok=True)
         for case, softmax in _predictions(trained, found.root):
             place = own_images.geometry(found.root, case)
+            names += export.files_of(case, place is not None, volume_probabilities)
             if place and volume_probabilities:
                 export.write_probabilities(output, case, softmax, place)
-            written.append(
+            labels.append(
                 export.write_labels(output, case, softmax, place, threshold)
                 if place
                 else _write_image(output, case, softmax, threshold)
             )
-    return written
-
-
-def _require_other_folder(output: Path, images: Path, run: runs.Run | None) -> None:
-    """Refuses to write among images, or among the images and masks of training."""
-    taken = {images.parent if images.is_file() else images}
-    kept = content.read_json(run.path(runs.PLACE)) if run else None
-    if kept:
-        about = content.read_json(Path(kept["data"]) / own_images.ABOUT) or {}
-        cases = about.get("cases", {}).values()
-        taken |= {Path(path).parent for roles in cases for path in roles.values()}
-    if output.resolve() in {place.resolve() for place in taken}:
-        raise InputError(
-            f"--output {output}: expected another folder than that of images or masks, "
-            "received theirs, whose files would be replaced; choose another"
-        )
-
-
-def _require_free(output: Path, root: Path) -> None:
-    """Refuses to replace a PNG without probabilities beside it: it is not of here."""
-    for case in own_images.cases(root):
-        path = output / f"{case}.png"
-        if path.exists() and not path.with_name(f"{case}.npy").exists():
-            raise InputError(
-                f"--output {output}: expected no files but predictions, found "
-                f"{path.name}, which would be replaced; choose another folder"
-            )
+        written.settle(output, names)
+    return labels
 
 
 def _predictions(trained: Trained, root: Path) -> Iterator[tuple[str, _Array]]:
@@ -257,12 +228,11 @@ def _write_image(
 ) -> Path:
     image = Image.fromarray(export.labels(softmax, threshold), mode="P")
     image.putpalette(_COLOURS)
-    # The label map last, so that one of ours never stands alone; see `_require_free`.
-    runs.write_atomically(
+    written.write(
         output / f"{case}.npy",
         lambda aside: np.save(aside, softmax, allow_pickle=False),
     )
-    return runs.write_atomically(output / f"{case}.png", image.save)
+    return written.write(output / f"{case}.png", image.save)
 
 
 def evaluate_set(
@@ -340,8 +310,15 @@ def _evaluate_set(trained: Trained, root: Path, name: str, work: Path) -> Path:
 
 
 def _require_same_set(target: Path, data_hash: str) -> None:
-    """Refuses to replace the measures of other images under the same name."""
+    """Refuses to replace other files, or measures of other images of the same name."""
+    other = {path.name for path in target.glob("*")} - set(_SET)
     kept = content.read_json(target / "set.json")
+    if other or (kept is None and target.exists()):
+        raise InputError(
+            f"{target}: expected no folder, or the measures of a set, found "
+            f"{', '.join(sorted(other)[:3]) or 'no set.json'}. Give another --name, or "
+            "move what is there away."
+        )
     if kept and kept.get("data_hash") != data_hash:
         raise InputError(
             f"{target}: expected the images that the set {target.name!r} was measured "
@@ -351,7 +328,7 @@ def _require_same_set(target: Path, data_hash: str) -> None:
 
 def _seen(run: runs.Run, root: Path, work: Path) -> list[str] | None:
     """Says which images of a set the run was trained on; None where it is not known."""
-    known = content.read_json(run.path(runs.SEEN))
+    known = run.seen()
     if known is None:
         print(
             "  note     whether images of this set were trained on is not known: give "
@@ -361,7 +338,7 @@ def _seen(run: runs.Run, root: Path, work: Path) -> list[str] | None:
         return None
     cases = own_images.cases(root)
     images = content.images(own_images, root, cases, work / "cache")
-    seen = [case for case in cases if images[case] in set(known.values())]
+    seen = [case for case in cases if images[case] in known]
     print(
         f"  seen     {len(seen)} of {len(cases)} images of this set were trained on "
         "(training and validation)",

@@ -9,8 +9,9 @@ from data_io import datasets, leaks, splits, verify
 from data_io.errors import Problems
 from data_io.report import Finding, Report
 from pipelines import run as runs
+from pipelines import written
 
-__all__ = ["check", "failed", "write"]
+__all__ = ["check", "failed", "require_free", "write"]
 
 
 def check(
@@ -50,6 +51,16 @@ def failed(dataset: str, error: Problems) -> Report:
     """The report of images that could not be made a data set."""
     found = [Finding("own", text) for text in error.problems]
     return Report(error.title, Path(), {}, name=dataset, problems=found)
+
+
+def require_free(path: Path | None) -> None:
+    """Refuse a file for the report that is there and is no earlier report.
+
+    Raises:
+        InputError: see `written.require_report`.
+    """
+    if path is not None:
+        written.require_report(path, Report("", Path(), {}).as_dict())
 
 
 def write(report: Report, path: Path | None) -> None:

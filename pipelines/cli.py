@@ -199,6 +199,7 @@ def _verify(commands: _Commands[argparse.ArgumentParser]) -> None:
 def _run_verify(options: argparse.Namespace) -> None:
     from pipelines import check
 
+    check.require_free(options.json)
     try:
         arguments.take_own(options)
         report = check.check(
@@ -441,10 +442,7 @@ def _run_predict(options: argparse.Namespace) -> None:
             "expected --run RUN, or --model M with --input PATH and --output DIR; "
             "received another combination"
         )
-    stages.import_keras()
-    from pipelines import apply
-
-    written = apply.predict_files(
+    written = stages.predict_images(
         options.model,
         options.input,
         options.output,
@@ -468,6 +466,8 @@ def _run_predict_run(options: argparse.Namespace) -> None:
             "--probabilities: expected --nifti too; without it probabilities are "
             "written on the network's grid, RUN/probabilities/CASE.npy"
         )
+    if options.nifti:
+        stages.require_nifti_free(options.run_folder, options.probabilities)
     run = stages.predict(options.run_folder, options.data, options.work, options.again)
     print(_predicted(run))
     if options.nifti:
@@ -586,6 +586,7 @@ def _tables(commands: _Commands[argparse.ArgumentParser]) -> None:
 def _run_tables(options: argparse.Namespace) -> None:
     from pipelines.reporting import highlights, study, tables, text
 
+    _warn_unrecorded(options)
     written = tables.write_tables(options.results)
     for folder in study.groups(options.results):
         wanted = (options.dataset or folder.parent.name, options.preset or folder.name)
@@ -601,11 +602,21 @@ def _run_tables(options: argparse.Namespace) -> None:
         text.update_readme(path, options.results)
 
 
+def _warn_unrecorded(options: argparse.Namespace) -> None:
+    """Say which folders are left out because their record is gone."""
+    from pipelines import run as runs
+
+    for line in runs.unrecorded(options.results):
+        print(f"dscpp: warning: left out: {line}", file=sys.stderr)
+
+
 def _figures(commands: _Commands[argparse.ArgumentParser]) -> None:
     def run(options: argparse.Namespace) -> None:
-        from pipelines import illustrate
+        from pipelines import illustrate, written
         from pipelines.reporting import figures
 
+        written.require_figures(options.results)
+        _warn_unrecorded(options)
         for path in figures.write_figures(options.results):
             print(path)
         given = (options.results, options.data, options.work)
@@ -629,6 +640,7 @@ def _runs(commands: _Commands[argparse.ArgumentParser]) -> None:
 
         groups = sorted(options.results.glob("*/*/runs"))
         listed = [run for group in groups for run in runs.find(group.parent)]
+        _warn_unrecorded(options)
         for found in listed:
             epochs = found.record.get("times", {}).get("epochs", "")
             print(f"{found.state:10} {epochs!s:>5} epochs  {found.folder}")

@@ -41,13 +41,13 @@ def evaluate(run: runs.Run, root: Path) -> None:
     Raises:
         InputError: the run has no probabilities.
     """
-    run.require("predicted", f"dscpp predict --run {run.folder}")
+    run.require("predicted", run.remake())
     start = time.perf_counter()
     module = datasets.by_name(run.record["dataset"])
     measured = measure(run, module, root, stored.cases(run))
     write(run.folder, run.record, *measured)
     run.update(
-        files=["cases.csv", "histograms.npz"],
+        files=runs.MEASURES,
         state="evaluated",
         times={"evaluate_s": round(time.perf_counter() - start, 1)},
         peak_memory_mb=max(

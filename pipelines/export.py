@@ -14,11 +14,11 @@ from data_io import datasets, native
 from data_io.datasets import nifti
 from data_io.errors import InputError
 from pipelines import run as runs
-from pipelines import stored
+from pipelines import stored, written
 
 __all__ = [
-    "FOLDER", "labels", "native_labels", "volumes", "write_labels",
-    "write_probabilities",
+    "FOLDER", "files_of", "labels", "native_labels", "require_free", "volumes",
+    "write_labels", "write_probabilities",
 ]  # fmt: skip
 
 FOLDER = "nifti"
@@ -40,22 +40,51 @@ def volumes(run: runs.Run, root: Path, with_probabilities: bool = False) -> list
         them as `<case>_probabilities.nii.gz`, classes last.
 
     Raises:
-        InputError: a run of images, no probabilities here, or no place to write.
+        InputError: a run of images, no probabilities here, no place to write, or a
+            file there that was not written so, such as a corrected label map.
     """
-    run.require("predicted", f"dscpp predict --run {run.folder}")
+    run.require("predicted", run.remake())
     module = datasets.by_name(run.record["dataset"])
     if not module.record(root).is_3d:
         raise InputError(
             f"{run.folder}: expected a run on volumes for --nifti, found one on images,"
             f" whose probabilities are in {stored.PROBABILITIES}/"
         )
-    folder, written = run.path(FOLDER), []
-    for _, case in tqdm(stored.cases(run), desc=f"{run.name} nifti", unit="case"):
+    folder, made = run.path(FOLDER), []
+    cases = [case for _, case in stored.cases(run)]
+    names = require_free(run, with_probabilities)
+    for case in tqdm(cases, desc=f"{run.name} nifti", unit="case"):
         softmax, place = stored.volume(run, module, root, case)
-        written.append(write_labels(folder, case, softmax, place))
+        made.append(write_labels(folder, case, softmax, place))
         if with_probabilities:
             write_probabilities(folder, case, softmax, place)
-    return written
+    written.settle(folder, names)
+    return made
+
+
+def require_free(run: runs.Run, with_probabilities: bool = False) -> list[str]:
+    """Refuse to replace other files than those that `volumes` wrote.
+
+    Returns:
+        Names of all files that `volumes` will write.
+
+    Raises:
+        InputError: see `written.require_own`.
+    """
+    names = [
+        name
+        for _, case in stored.cases(run)
+        for name in files_of(case, True, with_probabilities)
+    ]
+    written.require_own(run.path(FOLDER), names)
+    return names
+
+
+def files_of(case: str, is_volume: bool, with_probabilities: bool = False) -> list[str]:
+    """Names of the files that are written of a case; of an image both are."""
+    if not is_volume:
+        return [f"{case}.npy", f"{case}.png"]
+    return [f"{case}.nii.gz", f"{case}_probabilities.nii.gz"][: 1 + with_probabilities]
 
 
 def write_labels(
@@ -78,7 +107,7 @@ def write_labels(
         `<case>.nii.gz`.
     """
     label = native_labels(softmax, place.shape, threshold)
-    return runs.write_atomically(
+    return written.write(
         folder / f"{case}.nii.gz", lambda aside: nifti.write_like(aside, label, place)
     )
 
@@ -103,7 +132,7 @@ def write_probabilities(
         blocks = _blocks(softmax, place.shape)
         nifti.write_blocks(aside, blocks, classes, np.float32, place)
 
-    return runs.write_atomically(folder / f"{case}_probabilities.nii.gz", write)
+    return written.write(folder / f"{case}_probabilities.nii.gz", write)
 
 
 def _blocks(softmax: _Array, shape: tuple[int, ...]) -> Iterator[_Array]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -20,8 +21,9 @@ from typing import Any
 
 import filelock
 
-from data_io.content import file_hash
+from data_io.content import file_hash, read_json
 from data_io.errors import InputError
+from data_io.names import plain
 from losses import catalogue
 from pipelines import commits
 
@@ -30,6 +32,7 @@ __all__ = [
     "COMMITTED",
     "FORMAT",
     "IDENTITY",
+    "MEASURES",
     "STATES",
     "TRUTH",
     "Run",
@@ -41,6 +44,7 @@ __all__ = [
     "replicate_of",
     "require_free",
     "run_folder",
+    "unrecorded",
     "write_atomically",
     "write_csv",
     "write_json",
@@ -50,13 +54,15 @@ __all__ = [
 FORMAT = 1
 STATES = ("training", "trained", "predicted", "evaluated")
 RECORD = "run.json"
-COMMITTED = (RECORD, "history.csv", "cases.csv", "histograms.npz")
+MEASURES = ("cases.csv", "histograms.npz")
+COMMITTED = (RECORD, "history.csv", *MEASURES)
 MODEL = "model.keras"
 STATE = "state.npz"
 OTHER_SETS = "other-sets"
 PLACE = "own-data.json"  # where own images are; not in git
 SEEN = "seen-images.json"  # SHA-256 by case of training and validation; not in git
 TRUTH = "true posterior"  # method of the one run that nothing was trained for
+_NAMES = ("dataset", "preset", "loss", "method", "backend")
 _WRITTEN = (*COMMITTED, MODEL, STATE)
 CASE_KEYS = (
     "dataset",
@@ -216,7 +222,13 @@ def write_csv(
 
     Floats are written with 9 significant digits, the precision of float32: more would
     differ between machines, less would lose what the networks give.
+
+    Raises:
+        InputError: `path` cannot be written; or, but for a run's own files, it is a
+            table with other columns, which this would replace.
     """
+    if not is_run(Path(path).parent):
+        _require_table(Path(path), columns)
 
     def write(aside: Path) -> None:
         with aside.open("w", newline="", encoding="utf-8") as file:
@@ -225,6 +237,23 @@ def write_csv(
             writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
 
     return write_atomically(path, write)
+
+
+def _require_table(path: Path, columns: Sequence[str]) -> None:
+    """Refuse to replace a file that shares less than half of the columns."""
+    if not os.path.lexists(path):
+        return
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            found = next(csv.reader(file), [])
+    except (OSError, UnicodeDecodeError, csv.Error):
+        found = []
+    if 2 * len(set(found) & set(columns)) < len(columns):
+        raise InputError(
+            f"{path}: expected no file, or a table with the columns "
+            f"{', '.join(columns[:3])}, ..., found another file, which would be "
+            "replaced; move it away or rename it"
+        )
 
 
 def _cell(value: Any) -> str:
@@ -259,25 +288,28 @@ class Run:
             record = json.loads(path.read_text("utf-8"))
         except FileNotFoundError as error:
             raise InputError(
-                f"{folder}: expected a run folder with a {RECORD}, found none; "
-                "make one with `dscpp train … --output FOLDER`"
+                f"{folder}: expected a run folder with a {RECORD}, "
+                f"{_unrecorded(folder)}"
             ) from error
         except (OSError, ValueError) as error:
             raise InputError(
                 f"{path}: expected JSON, found a file that cannot be read ({error}); "
-                "delete the run folder and train again"
+                "restore it, or delete the run folder and train again"
             ) from error
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             found = record.get("format") if isinstance(record, dict) else "no object"
             raise InputError(
                 f"{path}: expected format {FORMAT}, found {found}; this run "
-                "was written by another version: use that version or train again"
+                "was written by another version: use that version, or train again into "
+                "another --output"
             )
         if record.get("state") not in STATES:
             raise InputError(
                 f"{path}: expected a state of {', '.join(STATES)}, found "
-                f"{record.get('state')!r}; restore the file or train again"
+                f"{record.get('state')!r}; restore the file, or delete the run folder "
+                "and train again"
             )
+        _check_names(path, record)
         return cls(Path(folder), record)
 
     @classmethod
@@ -327,6 +359,21 @@ class Run:
         if here not in (self.record.get("commit"), *later):
             self.update(commits=[*later, here])
 
+    def remake(self) -> str:
+        """The command that writes the run's probabilities, or writes them anew."""
+        again = " --again" * self.reached("predicted")
+        if self.record.get("method") == TRUTH:
+            return "dscpp reproduce"  # which measures it in passing
+        if self.record.get("method"):
+            origin = self.record.get("posthoc", {}).get("run", "RUN")
+            return f"dscpp temperature{again} --run {self.folder.with_name(origin)}"
+        return f"dscpp predict{again} --run {self.folder}"
+
+    @property
+    def has_measures(self) -> bool:
+        """Whether the files that an evaluation writes are there, whatever they hold."""
+        return all(self.path(name).is_file() for name in MEASURES)
+
     def require(self, state: str, command: str) -> None:
         """Refuse to go on from a run that has not reached `state`."""
         if not self.reached(state):
@@ -340,7 +387,7 @@ class Run:
 
         Files that are not there are not looked at: old runs may lack one.
         """
-        for name in ("cases.csv", "histograms.npz"):
+        for name in MEASURES:
             path, expected = self.path(name), self.record.get("files", {}).get(name)
             if expected and path.is_file() and file_hash(path) != expected:
                 raise InputError(
@@ -368,12 +415,78 @@ class Run:
                 "(reproduce: another --results)."
             )
 
+    def data(self) -> Path | None:
+        """Where own images are described, as the training noted it; None: no note.
+
+        Raises:
+            InputError: the note is none of ours.
+        """
+        path = self.path(PLACE)
+        try:
+            found = json.loads(path.read_text("utf-8"))["data"]
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, LookupError, TypeError):
+            found = None
+        if not isinstance(found, str) or not found or "\0" in found:
+            raise InputError(
+                f"{path}: expected where the images are described, found another file; "
+                "delete it, then give this run's `dscpp train` command, which notes it "
+                "and trains nothing"
+            )
+        return Path(found)
+
+    def seen(self) -> set[str] | None:
+        """SHA-256 of the images of training and validation; None where not known."""
+        found = read_json(self.path(SEEN))
+        return None if found is None else {str(value) for value in found.values()}
+
     def sweep(self) -> None:
         """Delete what a killed process left half written; the caller holds the run."""
         for name in _WRITTEN:
             path = self.path(name)
             for left in self.folder.glob(f".{path.stem}-????????{path.suffix}"):
                 left.unlink(missing_ok=True)
+
+
+def _check_names(path: Path, record: Mapping[str, Any]) -> None:
+    """Refuse names in `run.json` that could lead out of the folders they are used in.
+
+    Also refuse a run folder that holds a link to somewhere else: what is written to
+    the run would be written there.
+    """
+    for key in _NAMES:
+        if record.get(key) not in (None, ""):
+            plain(record[key], path, key)
+    split = record.get("split", {})
+    if not isinstance(split, dict) or not all(
+        isinstance(cases, list) for cases in split.values()
+    ):
+        raise InputError(
+            f"{path}: expected a split of lists of cases, found {_short(split)}; "
+            "restore the file, or delete the run folder and train again"
+        )
+    for case in itertools.chain(*split.values()):
+        plain(case, path, "case")
+    origin = record.get("posthoc")
+    if isinstance(origin, dict) and "run" in origin:
+        plain(origin["run"], path, "run")
+    _refuse_links(path.parent)
+
+
+def _refuse_links(folder: Path) -> None:
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            entry = Path(place, name)
+            if entry.is_symlink() and not _is_inside(entry, folder):
+                raise InputError(
+                    f"{entry}: expected a run's own file or folder, found a link that "
+                    "leads out of the run; put what it leads to in its place"
+                )
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 @contextlib.contextmanager
@@ -452,13 +565,41 @@ def require_free(folder: Path) -> None:
     if found and not is_run(folder):
         raise InputError(
             f"{folder}: expected a run, or a folder that is new or empty, found "
-            f"{', '.join(sorted(found)[:3])}; choose another --output"
+            f"{', '.join(sorted(found)[:3])}; choose another --output, or, where this "
+            f"is a run that lost its {RECORD}, restore that"
         )
 
 
 def _visible(folder: Path) -> Iterator[Path]:
     if folder.is_dir():
         yield from (path for path in folder.iterdir() if path.name[0] != ".")
+
+
+def _unrecorded(folder: Path) -> str:
+    """What there is in place of a run, and what to do."""
+    found = sorted(path.name for path in _visible(Path(folder)))
+    if not found:
+        return "found none; make one with `dscpp train … --output FOLDER`"
+    return (
+        f"found {', '.join(found[:3])} without one; restore it, or move the folder "
+        "away and train again"
+    )
+
+
+def unrecorded(results: Path) -> list[str]:
+    """Say which folders in the place of runs hold files but no `run.json`.
+
+    Args:
+        results: the folder of all results.
+
+    Returns:
+        A line for each, in order; `find` leaves these folders out.
+    """
+    return [
+        f"{folder}: expected a run folder with a {RECORD}, {_unrecorded(folder)}"
+        for folder in sorted(Path(results).glob("*/*/runs/*"))
+        if folder.name[0] != "." and not is_run(folder) and any(_visible(folder))
+    ]
 
 
 def is_run(folder: Path) -> bool:
@@ -471,6 +612,9 @@ def find(folder: Path) -> list[Run]:
 
     Args:
         folder: `results/<dataset>/<preset>`.
+
+    Returns:
+        The runs; folders without a `run.json` are left out: see `unrecorded`.
     """
     runs = Path(folder) / "runs"
     if not runs.is_dir():

@@ -18,7 +18,7 @@ from data_io import datasets, native
 from data_io.datasets import nifti
 from data_io.datasets.reading import read_image
 from losses import catalogue
-from pipelines import provenance
+from pipelines import provenance, written
 from pipelines import run as runs
 from pipelines.reporting import pictures
 from pipelines.stored import PROBABILITIES, probabilities, volume
@@ -79,6 +79,7 @@ def _name(run: runs.Run) -> str:
 
 
 def _draw(shown: Mapping[str, runs.Run], root: Path, case: str, path: Path) -> Path:
+    written.require_figure(path)
     first = next(iter(shown.values()))
     found = view(shown, root, case)
     maps = {loss: foreground(softmax) for loss, softmax in found.softmax.items()}

@@ -18,13 +18,14 @@ from typing import Any
 from data_io import content, datasets, leaks, splits, verify
 from data_io.datasets.record import Record
 from data_io.errors import InputError
-from pipelines import commits, provenance, stored
+from pipelines import commits, provenance, stored, written
 from pipelines import run as runs
 from pipelines.training.task import Task, from_record
 
 __all__ = [
     "WORK", "complete", "estimate", "evaluate", "export", "import_keras", "is_complete",
-    "located", "predict", "temperature", "train",
+    "located", "predict", "predict_images", "require_nifti_free", "temperature",
+    "train",
 ]  # fmt: skip
 
 WORK = Path(".work")
@@ -50,7 +51,9 @@ def train(task: Task, data: Path | None, output: Path, work: Path = WORK) -> run
     """
     runs.require_free(output)
     if not runs.is_run(output):
-        task.module.locate(data)  # A wrong path leaves no empty run behind.
+        root = task.module.locate(data)  # A wrong path leaves no empty run behind.
+        if task.module is datasets.by_name("own"):
+            written.require_apart("--output", output, task.module.places(root))
     with runs.lock_folder(output):
         run = runs.Run.open(output) if runs.is_run(output) else None
         if run:
@@ -94,8 +97,9 @@ def predict(
         InputError: no such run, not trained, no weights here, other data than before.
     """
     with _held(folder) as run:
-        run.require("trained", f"dscpp train … --output {folder}")
         if again or not run.reached("predicted"):
+            _require_network(run)
+            run.require("trained", f"dscpp train … --output {folder}")
             task = _task(run)
             data = _place(run, task, data)
             _require_backend(run.folder, task.backend)
@@ -108,6 +112,61 @@ def predict(
     return run
 
 
+def predict_images(
+    model: Path,
+    images: Path,
+    output: Path,
+    threshold: float | None = None,
+    work: Path = WORK,
+    volume_probabilities: bool = False,
+) -> list[Path]:
+    """Predict any images with a trained network; see `pipelines.apply.predict_files`.
+
+    What can be refused without a backend is refused before one is imported.
+
+    Raises:
+        InputError: as `apply.predict_files`; a threshold outside (0, 1); an output
+            among images, label maps or a run's files, or one that holds a file of a
+            name to be written that no prediction wrote, or that was changed since.
+    """
+    if threshold is not None and not 0 < threshold < 1:
+        raise InputError(
+            f"--threshold: expected a number between 0 and 1, received {threshold}"
+        )
+    written.require_apart("--output", output, _taken(model, images, output))
+    written.require_own(output, _predicted(images, volume_probabilities))
+    import_keras()
+    from pipelines import apply
+
+    return apply.predict_files(
+        model, images, output, threshold, work, volume_probabilities
+    )
+
+
+def _taken(model: Path, images: Path, output: Path) -> set[Path]:
+    """Folders that no prediction is written to: of images, and of a run's own data."""
+    beside = images.is_file() and output.resolve() == images.parent.resolve()
+    taken = {images.parent if beside else images}
+    place = model if model.is_dir() else model.parent
+    root = runs.Run.open(place).data() if runs.is_run(place) else None
+    own = datasets.by_name("own")
+    if root and (root / own.ABOUT).is_file():
+        taken |= own.places(own.locate(root))
+    return taken
+
+
+def _predicted(images: Path, volume_probabilities: bool) -> list[str]:
+    """Names of the files that are written of images."""
+    from data_io import own
+    from pipelines.export import files_of
+
+    names: list[str] = []
+    for case, path in own.files_of(images).items():
+        is_volume = datasets.by_name("own").is_volume(path)
+        names += files_of(case, is_volume, volume_probabilities)
+    return names
+
+
 def evaluate(
     folder: Path, data: Path | None, work: Path = WORK, again: bool = False
 ) -> runs.Run:
@@ -117,14 +176,15 @@ def evaluate(
         folder: the run.
         data: the data set's folder.
         work: as in `train`.
-        again: measure even where the run has passed this stage.
+        again: measure even where the run has passed this stage; so does a run whose
+            measures are gone.
 
     Raises:
         InputError: no such run, not predicted, or no probabilities here.
     """
     with _held(folder) as run:
-        run.require("predicted", f"dscpp predict --run {folder}")
-        if again or not run.reached("evaluated"):
+        run.require("predicted", run.remake())
+        if again or not run.reached("evaluated") or not run.has_measures:
             from pipelines import evaluate as evaluation
             from pipelines import show
 
@@ -160,14 +220,14 @@ def temperature(
     from pipelines.posthoc import temperature as scaling
 
     with _held(folder) as run:
-        run.require("predicted", f"dscpp predict --run {folder}")
+        run.require("predicted", run.remake())
         if run.record.get("method"):
             raise InputError(
                 f"{folder}: expected a run as it was trained, found one after "
                 f"{run.record['method']}; give the run it was made from"
             )
         output = scaling.folder_of(run)
-        runs.require_free(output)
+        _require_scaled_of(run, output)
         with runs.lock_folder(output):
             if not again and _scaled(output, scaling.model_of(run)):
                 root = data
@@ -175,6 +235,21 @@ def temperature(
                 root = located(run, data, work)
                 scaling.make(run, root, output)
     return evaluate(output, root, work, again)
+
+
+def _require_scaled_of(run: runs.Run, output: Path) -> None:
+    """Refuse to write over files, or over a run, that are not the run's scaled twin."""
+    runs.require_free(output)
+    if not runs.is_run(output):
+        return
+    record = runs.Run.open(output).record
+    origin = record.get("posthoc", {}).get("run")
+    if not record.get("method") or origin != run.name:
+        raise InputError(
+            f"{output}: expected no run, or {run.name} after a temperature, found "
+            f"{'one of ' + origin if origin else 'another run'}, which would be "
+            "replaced; move it away or rename it"
+        )
 
 
 def _scaled(output: Path, model: str) -> bool:
@@ -216,13 +291,20 @@ def is_complete(run: runs.Run) -> bool:
     """Whether `complete` has nothing left to do for a run."""
     from pipelines.posthoc import temperature as scaling
 
-    if not run.reached("evaluated"):
+    if not run.reached("evaluated") or not run.has_measures:
         return False
     if not run.path(stored.PROBABILITIES).is_dir():
         return True
     twin = scaling.folder_of(run)
     same = _scaled(twin, scaling.model_of(run))
     return same and runs.Run.open(twin).reached("evaluated")
+
+
+def require_nifti_free(folder: Path, with_probabilities: bool = False) -> None:
+    """Refuse what `export` would refuse to replace, before anything is predicted."""
+    from pipelines import export as exporting
+
+    exporting.require_free(runs.Run.open(folder), with_probabilities)
 
 
 def export(
@@ -243,7 +325,7 @@ def export(
         InputError: as in `evaluate`, or a run of images.
     """
     with _held(folder) as run:
-        run.require("predicted", f"dscpp predict --run {folder}")
+        run.require("predicted", run.remake())
         from pipelines import export as exporting
 
         root = located(run, data, work)
@@ -308,13 +390,14 @@ def _place(run: runs.Run, task: Task, data: Path | None) -> Path | None:
     """
     if data is not None or task.module is not datasets.by_name("own"):
         return data
-    kept = content.read_json(run.path(runs.PLACE)) or {}
-    try:
-        root = task.module.locate(Path(kept["data"]) if "data" in kept else None)
-        gone = len(task.module.check(root))
-        found = f"{gone} files gone" if gone else ""
-    except InputError:
+    root = run.data()
+    if root is None:
         found = "no note of where that was"
+    elif not (root / task.module.ABOUT).is_file():
+        found = f"no description of them in {root}"
+    else:
+        gone = len(task.module.check(task.module.locate(root)))
+        found = f"{gone} files gone" if gone else ""
     if found:
         raise InputError(
             f"{run.folder}: expected its images where they were in training, found "
@@ -325,13 +408,27 @@ def _place(run: runs.Run, task: Task, data: Path | None) -> Path | None:
     return root
 
 
+def _require_network(run: runs.Run) -> None:
+    """Refuse to predict with a run that was made from another one's probabilities."""
+    if run.record.get("method"):
+        raise InputError(
+            f"{run.folder}: expected a run with a network, found one after "
+            f"{run.record['method']}; its probabilities come from `{run.remake()}`"
+        )
+
+
 def _task(run: runs.Run) -> Task:
+    if run.record.get("method") == runs.TRUTH:
+        raise InputError(
+            f"{run.folder}: expected a run of a network, found the {runs.TRUTH}; "
+            f"`{run.remake()}` with the runs beside it measures it anew"
+        )
     try:
         return from_record(run.record)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(
             f"{run.path(runs.RECORD)}: expected the settings of a run, found others "
-            f"({error}); restore the file or train again"
+            f"({error}); restore the file, or train again into another --output"
         ) from error
 
 

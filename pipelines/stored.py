@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -11,14 +12,19 @@ import numpy as np
 import numpy.typing as npt
 
 from data_io import native
+from data_io.content import file_hash
 from data_io.datasets import nifti
 from data_io.errors import InputError
 from pipelines import run as runs
+from pipelines import written
 
-__all__ = ["PROBABILITIES", "SPLITS", "cases", "path", "probabilities", "slabs",
-           "volume"]  # fmt: skip
+__all__ = ["LIST", "PROBABILITIES", "SPLITS", "as_kept", "cases", "path",
+           "probabilities", "require_free", "slabs", "volume"]  # fmt: skip
 
 PROBABILITIES = "probabilities"
+LIST = f"{PROBABILITIES}/{written.LIST}"
+"""The SHA-256 of a run's probabilities; `run.json` has that of the list."""
+
 SPLITS = ("validation", "test")
 _SLICES = 16  # looked at together
 _SLACK, _SUM_SLACK = 1e-5, 1e-2  # as the measures take them
@@ -29,6 +35,22 @@ _Array = npt.NDArray[Any]
 def cases(run: runs.Run) -> list[tuple[str, str]]:
     """Pairs of a part of the split and a case of it: all that are predicted."""
     return [(part, case) for part in SPLITS for case in run.record["split"][part]]
+
+
+def require_free(run: runs.Run) -> None:
+    """Refuse to write probabilities anew where other files lie among them.
+
+    Raises:
+        InputError: a file that is no case's.
+    """
+    own = {written.LIST, *(f"{case}.npy" for _, case in cases(run))}
+    other = {path.name for path in run.path(PROBABILITIES).glob("*")} - own
+    if other:
+        raise InputError(
+            f"{run.path(PROBABILITIES)}: expected the probabilities of the run's cases "
+            f"alone, found {', '.join(sorted(other)[:3])}, which would be deleted; "
+            "move it away"
+        )
 
 
 def path(run: runs.Run, case: str) -> Path:
@@ -49,8 +71,9 @@ def probabilities(run: runs.Run, case: str, shape: tuple[int, ...]) -> _Array:
         Softmax values, (*shape, C), float32, memory-mapped.
 
     Raises:
-        InputError: the file is missing, damaged, of another shape or type, or holds no
-            probabilities: outside [0, 1], NaN, or not summing to 1.
+        InputError: the file is missing, damaged, of another shape or type, holds no
+            probabilities (outside [0, 1], NaN, or not summing to 1), or is not the one
+            that the run wrote. A run of before the list was kept says so once.
     """
     file = path(run, case)
     try:
@@ -58,16 +81,82 @@ def probabilities(run: runs.Run, case: str, shape: tuple[int, ...]) -> _Array:
     except (OSError, ValueError, EOFError) as error:
         raise InputError(
             f"{file}: expected the probabilities of case {case}, found none that can "
-            f"be read ({error}). They are not kept in git: run "
-            f"`dscpp predict --again --run {run.folder}` where the weights are"
+            f"be read ({error}). They are not kept in git: run `{run.remake()}` where "
+            "the weights are"
         ) from error
     classes = run.record.get("classes")  # runs of before they were kept have none
     number = len(classes) if classes else (0, *found.shape)[-1]
     wrong = _wrong(found, (*shape, number))
     if wrong:
-        again = f"run `dscpp predict --again --run {run.folder}`"
-        raise InputError(f"{file}: expected {wrong}; {again}")
+        raise InputError(f"{file}: expected {wrong}; run `{run.remake()}`")
+    _require_own(run, file)
     return np.asarray(found)
+
+
+def _require_own(run: runs.Run, file: Path) -> None:
+    """Refuse a file that the run did not write, whatever its values."""
+    sums = run.path(LIST)
+    expected = run.record.get("files", {}).get(LIST)
+    if expected is None and not sums.exists():
+        _say_unlisted(run)
+        return
+    if not sums.is_file() or _hash(sums) != expected:
+        raise InputError(
+            f"{sums}: expected the list of probabilities that {runs.RECORD} has the "
+            f"hash of, found {'another' if sums.is_file() else 'none'}; "
+            f"run `{run.remake()}`"
+        )
+    if _hash(file) not in written.known(file.parent).get(file.name, []):
+        raise InputError(
+            f"{file}: expected the probabilities that the run wrote, found others than "
+            f"{written.LIST} beside them has the hash of; run `{run.remake()}`"
+        )
+
+
+def _hash(path: Path) -> str:
+    state = path.stat()
+    return _hash_of(path.absolute(), state.st_size, state.st_mtime_ns)
+
+
+@functools.cache
+def _hash_of(path: Path, size: int, mtime_ns: int) -> str:
+    """A file is hashed once in a process, while it is the same."""
+    return file_hash(path)
+
+
+@functools.cache
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _say_unlisted(run: runs.Run) -> None:
+    _say(
+        f"  note     {run.path(PROBABILITIES)} is of a version that kept no list of "
+        "SHA-256: shape and values are checked, not whether the files are the run's "
+        f"own; `{run.remake()}` writes them with the list"
+    )
+
+
+def as_kept(run: runs.Run, module: ModuleType, root: Path, case: str) -> _Array:
+    """Read a case's probabilities as the run keeps them.
+
+    Args:
+        run: as for `probabilities`.
+        module: of the data set.
+        root: its folder.
+        case: the case's id.
+
+    Returns:
+        Softmax values, float32, memory-mapped: of an image (*native shape, C), of a
+        volume (*network's grid, C).
+
+    Raises:
+        InputError: as `probabilities`.
+    """
+    if module.record(root).is_3d:
+        return volume(run, module, root, case)[0]
+    label = next(iter(module.references(root, case).values()))
+    return probabilities(run, case, label.shape)
 
 
 def _wrong(found: _Array, shape: tuple[int, ...]) -> str:

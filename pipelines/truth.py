@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from data_io import datasets
 from data_io.content import file_hash
+from data_io.errors import InputError
 from pipelines import evaluate, stored
 from pipelines import run as runs
 
@@ -30,7 +31,6 @@ _SHARED = (
     "dataset", "title", "simulated", "classes", "preset", "backend", "overrides",
     "settings", "preprocessing", "split_seed", "split", "data_hash",
 )  # fmt: skip
-_FILES = ("cases.csv", "histograms.npz")
 _Rows = list[dict[str, Any]]
 
 
@@ -56,13 +56,24 @@ def measure(group: Path, root: Path) -> runs.Run | None:
     record = {key: done[0].record[key] for key in _SHARED if key in done[0].record}
     record |= {"loss": "", "gamma": None, "seed": 0, "method": runs.TRUTH}
     folder = done[0].folder.parent / FOLDER
+    _require_free(folder)
     with runs.lock_folder(folder):
         if _is_current(folder, record):
             return runs.Run.open(folder)
         run = runs.Run.create(folder, record)
         evaluate.write(folder, record, *_measured(module, root, run))
-        run.update(files=list(_FILES), state="evaluated")
+        run.update(files=runs.MEASURES, state="evaluated")
     return run
+
+
+def _require_free(folder: Path) -> None:
+    """Refuse to write over files or over a run that is another one."""
+    runs.require_free(folder)
+    if runs.is_run(folder) and runs.Run.open(folder).record.get("method") != runs.TRUTH:
+        raise InputError(
+            f"{folder}: expected no run, or the truth that was measured, found another "
+            "run, which would be replaced; move it away or rename it"
+        )
 
 
 def _is_current(folder: Path, record: dict[str, Any]) -> bool:
@@ -73,9 +84,9 @@ def _is_current(folder: Path, record: dict[str, Any]) -> bool:
     same = all(found.get(key) == value for key, value in record.items())
     if not same or found["state"] != "evaluated":
         return False
-    paths = [folder / name for name in _FILES]
+    paths = [folder / name for name in runs.MEASURES]
     hashes = [file_hash(path) for path in paths if path.is_file()]
-    return hashes == [found["files"][name] for name in _FILES]
+    return hashes == [found["files"][name] for name in runs.MEASURES]
 
 
 def _measured(module: ModuleType, root: Path, run: runs.Run) -> tuple[_Rows, _Rows]:

@@ -125,6 +125,13 @@ def array(change: Callable[[np.ndarray], np.ndarray]) -> Act:
     return lambda path: np.save(path, change(np.load(path)))
 
 
+def block(old: np.ndarray) -> np.ndarray:
+    """Other values that could be probabilities, in a square."""
+    new = old.copy()
+    new[2:9, 3:11] = new[2:9, 3:11, ::-1]
+    return new
+
+
 def voxels(
     change: Callable[[np.ndarray], np.ndarray] = lambda array: array,
     affine: np.ndarray | None = tiny_volumes.AFFINE,
@@ -611,7 +618,28 @@ PREDICT_DAMAGES = [
            lambda s: [(s / "out").mkdir(), shutil.copy(s / "photos/p0.png", s / "out")],
            MODEL, names="p0.png"),
     Damage("predict", "disk full while label maps are written", lambda scene: None,
-           MODEL, names="p1", during=full(".p1-"), leaves=("out/p0.*", "out/p1.npy")),
+           MODEL, names="p1", during=full(".p1-"),
+           leaves=("out/p0.*", "out/p1.npy", "out/dscpp.sha256")),
+    Damage("predict", "a label map that no prediction wrote in the output",
+           lambda s: [(s / "out").mkdir(),
+                      shutil.copy(s / "labels/p0.png", s / "out/p0.png"),
+                      shutil.copy(s / "run/probabilities/phantom-004.npy",
+                                  s / "out/p0.npy")], MODEL, names="p0.npy"),
+    Damage("predict", "a run's own folder as output",
+           lambda scene: None, (*MODEL[:-1], "run/probabilities"), names="run"),
+    Damage("predict", "other files among the probabilities",
+           at("run/probabilities/notes.txt", text("mine")), PREDICT,
+           names="notes.txt"),
+    Damage("predict", "run.json with a case that leads out of its folder",
+           json_of("run/run.json",
+                   lambda r: r["split"]["test"].append("../../../../evil")),
+           PREDICT, names="evil"),
+    Damage("predict", "run.json with a data set that leads out of its folder",
+           json_of("run/run.json", set_(dataset="own-../../x")), PREDICT,
+           names="own-../../x"),
+    Damage("predict", "a link that leads out of the run",
+           lambda s: (s / "run/nifti").symlink_to((s / "labels").absolute()), PREDICT,
+           names="run/nifti"),
     Damage("predict", "a file in the place of the output", at("out", text("mine")),
            MODEL, names="out"),
 ]  # fmt: skip
@@ -632,6 +660,17 @@ EVALUATE_DAMAGES = [
         array(lambda a: a / 2), EVALUATE),
     one("evaluate", "probabilities of 16 bits", HELD_OUT,
         array(lambda a: a.astype(np.float16)), EVALUATE),
+    one("evaluate", "probabilities of another case", HELD_OUT,
+        lambda path: shutil.copyfile(path.with_name("phantom-005.npy"), path),
+        EVALUATE),
+    one("evaluate", "a block of other values in the probabilities", HELD_OUT,
+        array(block), EVALUATE),
+    one("evaluate", "the list of probabilities missing",
+        "run/probabilities/dscpp.sha256", Path.unlink, EVALUATE),
+    one("evaluate", "the end of the probabilities zero, at temperature",
+        "run/probabilities/phantom-007.npy",
+        lambda path: path.write_bytes(path.read_bytes()[:-2000] + bytes(2000)),
+        ("temperature", *OF_RUN)),
     one("evaluate", "pickled objects for probabilities", HELD_OUT,
         array(lambda a: a.astype(object)), EVALUATE),
     one("evaluate", "measures edited after the evaluation", "run/cases.csv",

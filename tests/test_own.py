@@ -393,6 +393,22 @@ def test_images_without_labels_are_predicted(run, tmp_path, threshold):
         label = np.asarray(image)
     wanted = kept[..., 1] >= 0.3 if threshold else kept.argmax(-1)
     np.testing.assert_array_equal(label, wanted)
+    # Its own are replaced; one that was corrected is not.
+    assert main([*command, "--output", str(tmp_path), *more]) == 0
+    (tmp_path / f"{case}.png").write_bytes(b"corrected")
+    assert main([*command, "--output", str(tmp_path), *more]) == 2
+    assert (tmp_path / f"{case}.png").read_bytes() == b"corrected"
+
+
+def test_other_files_in_the_place_of_a_set(run, capsys):
+    target = run / "other-sets" / "mine"
+    target.mkdir(parents=True)
+    (target / "notes.txt").write_text("mine")
+    command = ["evaluate", "--run", str(run), "--images", "photos", "--masks", "labels"]
+    assert main([*command, "--name", "mine"]) == 2
+    assert "mine: expected no folder, or the measures" in capsys.readouterr().err
+    assert (target / "notes.txt").read_text() == "mine"
+    shutil.rmtree(run / "other-sets")
 
 
 @pytest.mark.backend
@@ -403,7 +419,7 @@ def test_one_image_and_a_model_alone(run, tmp_path):
         output = str(tmp_path / out)
         assert main(["predict", "--model", str(model), *one, output]) == 0
     names = sorted(path.name for path in (tmp_path / "with").iterdir())
-    assert names == ["a1.npy", "a1.png"]
+    assert names == ["a1.npy", "a1.png", "dscpp.sha256"]
     found = [np.load(tmp_path / out / "a1.npy") for out in ("with", "bare")]
     # Beside its run a network has its fast form, alone the plain one of its file.
     np.testing.assert_allclose(found[0], found[1], atol=1e-5)

@@ -103,7 +103,8 @@ def test_the_scaled_run_is_a_run_beside_the_run(trained, capsys, monkeypatch):
     assert fitted["nll_after"] < fitted["nll_before"]
     for key in ("loss", "seed", "split", "data_hash", "settings", "commit"):
         assert new.record[key] == old.record[key], key
-    assert set(new.record["files"]) == {"cases.csv", "histograms.npz"}
+    made = {"cases.csv", "histograms.npz", stored.LIST}
+    assert set(new.record["files"]) == made
     case = old.record["split"]["test"][0]
     before, after = (stored.probabilities(run, case, (32, 32)) for run in (old, new))
     logit = np.log(before[..., 1].astype(float)) - np.log(before[..., 0].astype(float))

@@ -146,6 +146,7 @@ def test_a_training_is_complete(data, work, done):
     assert done.record["split"]["test"] == list(phantom.split(data)["test"])
     assert done.record["overrides"]["epochs"] == 4
     made = {"history.csv", "model.keras", "cases.csv", "histograms.npz"}
+    made.add("probabilities/dscpp.sha256")
     assert done.record["files"].keys() == made
     assert not done.path("state.npz").exists()
     # The same command again does nothing, not even touch a file.

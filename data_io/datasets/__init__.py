@@ -6,13 +6,14 @@ is fixed, else `cases` (see `data_io.splits`). Modules of volumes also have `geo
 and those of real data `DEFAULT`, the folder to look in and to fetch to.
 """
 
+import re
 from importlib import import_module
 from types import ModuleType
 from typing import cast
 
 from data_io.errors import InputError
 
-__all__ = ["by_name", "names", "simulated", "split_by"]
+__all__ = ["by_name", "is_own", "names", "simulated", "split_by"]
 
 NAMES = (
     "drive", "bus2017", "dsb2018", "isic2018", "cvc-clinicdb", "cvc-clinicdb-sequence",
@@ -34,6 +35,11 @@ def names() -> list[str]:
     return list(NAMES)
 
 
+def is_own(name: str) -> bool:
+    """Whether a name is one of own images: `own`, or `own-` with words and hyphens."""
+    return re.fullmatch(r"own(-[a-z0-9]+)*", name) is not None
+
+
 def by_name(name: str) -> ModuleType:
     """Returns the module of a data set.
 
@@ -43,7 +49,7 @@ def by_name(name: str) -> ModuleType:
     Raises:
         InputError: no data set has this name.
     """
-    if name.lower().partition("-")[0] == "own":
+    if is_own(name.lower()):
         return import_module(f"{__name__}.folder")
     if name.lower() not in NAMES:
         known = ", ".join(NAMES)

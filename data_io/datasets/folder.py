@@ -8,19 +8,22 @@ one of the files of every case, so that another reading is other data.
 
 import json
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import numpy as np
 
+from data_io import datasets
 from data_io.datasets import nifti
 from data_io.datasets.reading import decode, decode_colour, described, is_colour
 from data_io.datasets.record import Record
 from data_io.errors import InputError, Problems
+from data_io.names import plain
 from data_io.report import Report
 
 __all__ = [
     "ABOUT", "READING", "RECORD", "cases", "check", "files", "geometry", "interface",
-    "is_volume", "locate", "picture", "read_labels", "read_pixels", "record",
+    "is_volume", "locate", "picture", "places", "read_labels", "read_pixels", "record",
     "references", "regions", "remarks", "roles", "verify",
 ]  # fmt: skip
 
@@ -52,9 +55,10 @@ def locate(data: Path | None) -> Path:
     """Finds the description that `data_io.own.describe` wrote.
 
     Raises:
-        InputError: it is not there, or of another version.
+        InputError: it is not there, of another version, or damaged.
     """
     if data is not None and _read(Path(data) / ABOUT).get("format") == FORMAT:
+        _check(Path(data))
         return Path(data)
     raise InputError(
         f"own data: expected a folder with {ABOUT}, as dscpp writes it, received "
@@ -62,6 +66,57 @@ def locate(data: Path | None) -> Path:
         "that is there, in its `dscpp train` command, which notes where they are and "
         "trains nothing. Then give this command without --data."
     )
+
+
+def _check(root: Path) -> None:
+    """Refuses a description that `data_io.own.describe` would not have written.
+
+    Raises:
+        InputError: names the file and what is wrong with it.
+    """
+    about, reading, found = _about(root), _reading(root), ""
+    if not datasets.is_own(str(about.get("name"))):
+        found = f"the name {about.get('name')!a}"
+    elif not _are(str, about.get("classes")) or not _are(int, about.get("input_shape")):
+        found = "no classes or no input_shape"
+    elif not isinstance(about.get("cases"), dict):
+        found = "no cases"
+    elif about.get("spacing_mm") and not _are(int | float, about["spacing_mm"]):
+        found = f"spacing_mm {about['spacing_mm']}"
+    elif reading.get("channels") not in (1, 3) or not _are(int, reading.get("values")):
+        found = f"no channels or no values in {READING}"
+    else:
+        for case, files_ in about["cases"].items():
+            plain(case, root / ABOUT, "case")
+            if not _is_case(files_):
+                found = f"other files of case {case}"
+    if found:
+        raise InputError(
+            f"{root / ABOUT}: expected a description that dscpp wrote, found {found}. "
+            "Name the images with --images FOLDER and --masks FOLDER: it is written "
+            "anew."
+        )
+
+
+def _are(kind: type | UnionType, values: object) -> bool:
+    """Whether a value that was read is a list of one kind."""
+    return isinstance(values, list) and all(isinstance(v, kind) for v in values)
+
+
+def _is_case(found: object) -> bool:
+    """Whether a value that was read is the files of a case, by role."""
+    return (
+        isinstance(found, dict)
+        and "image" in found
+        and found.keys() <= {"image", "observer1"}
+        and all(isinstance(p, str) and Path(p).is_absolute() for p in found.values())
+    )
+
+
+def places(root: Path) -> set[Path]:
+    """Returns the folders in which images and label maps lie."""
+    cases_ = _about(root)["cases"].values()
+    return {Path(path).parent for files_ in cases_ for path in files_.values()}
 
 
 def record(root: Path) -> Record:

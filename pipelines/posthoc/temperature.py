@@ -26,7 +26,7 @@ from tqdm import tqdm
 from data_io import datasets, native
 from data_io.errors import InputError
 from pipelines import run as runs
-from pipelines import stored
+from pipelines import stored, written
 
 __all__ = [
     "BOUNDS", "METHOD", "Fit", "best", "fit", "folder_of", "make", "model_of", "scale",
@@ -223,14 +223,21 @@ def make(run: runs.Run, root: Path, output: Path) -> runs.Run:
         InputError: as `fit`.
     """
     start = time.perf_counter()
+    module = datasets.by_name(run.record["dataset"])
+    # All are looked at before anything is written.
+    softmax = {
+        case: stored.as_kept(run, module, root, case) for _, case in stored.cases(run)
+    }
     found = fit(run, root)
     kept = {key: value for key, value in run.record.items() if key not in _OWN}
     origin = {"run": run.name, "model": model_of(run), **asdict(found)}
     added = {"method": METHOD, "posthoc": origin, "times": {}, "files": {}}
     new = runs.Run.create(output, kept | added)
-    for _, case in tqdm(stored.cases(run), desc=f"{output.name} scale", unit="case"):
-        _scale_case(run, new, case, found.temperature)
+    for case in tqdm(softmax, desc=f"{output.name} scale", unit="case"):
+        _scale_case(new, case, softmax[case], found.temperature)
+    written.seal(new.path(stored.PROBABILITIES), [f"{case}.npy" for case in softmax])
     new.update(
+        files=[stored.LIST],
         state="predicted",
         times={"fit_s": round(time.perf_counter() - start, 1)},
     )
@@ -241,8 +248,8 @@ def make(run: runs.Run, root: Path, output: Path) -> runs.Run:
 _OWN = ("times", "files", "state", "peak_memory_mb")
 
 
-def _scale_case(run: runs.Run, new: runs.Run, case: str, temperature: float) -> None:
-    scaled = scale(np.load(stored.path(run, case), mmap_mode="r"), temperature)
+def _scale_case(new: runs.Run, case: str, softmax: _Array, temperature: float) -> None:
+    scaled = scale(softmax, temperature)
     runs.write_atomically(
         stored.path(new, case), lambda aside: np.save(aside, scaled, allow_pickle=False)
     )

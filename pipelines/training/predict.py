@@ -18,9 +18,9 @@ from tqdm import tqdm
 from data_io import batches, cache, patches
 from data_io.content import file_hash
 from data_io.errors import InputError
-from pipelines import provenance
+from pipelines import provenance, written
 from pipelines import run as runs
-from pipelines.stored import PROBABILITIES, SPLITS
+from pipelines.stored import LIST, PROBABILITIES, SPLITS, require_free
 from pipelines.training import fit
 from pipelines.training.protocol import Protocol
 from pipelines.training.task import Task
@@ -72,14 +72,16 @@ def read_model(path: Path) -> keras.Model:
     if not zipfile.is_zipfile(path):
         raise InputError(
             f"{path}: expected a Keras model, found {path.stat().st_size} bytes that "
-            "are no whole archive, cut short or damaged; restore it or train again"
+            "are no whole archive, cut short or damaged; restore it, or train again "
+            "into another --output"
         )
     try:
         return keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras raises many kinds for a damaged archive.
         raise InputError(
             f"{path}: expected a Keras model, found a file that cannot be loaded "
-            f"({_first_line(error)}); restore it or train again"
+            f"({_first_line(error)}); restore it, or train again "
+            "into another --output"
         ) from error
 
 
@@ -92,7 +94,8 @@ def require_own(path: Path, run: runs.Run) -> None:
     if file_hash(path) != run.record.get("files", {}).get(fit.MODEL):
         raise InputError(
             f"{path}: expected the run's own weights, found others than {runs.RECORD} "
-            f"has the hash of; restore the run's own {fit.MODEL} or train again"
+            f"has the hash of; restore the run's own {fit.MODEL}, or train again "
+            "into another --output"
         )
 
 
@@ -104,7 +107,8 @@ def _require_same_architecture(
     raise InputError(
         f"{path}: expected the run's U-Net, {_describe(expected)}; found a model of "
         f"another architecture, {_describe(found)}; restore the run's own "
-        f"{fit.MODEL} or train again"
+        f"{fit.MODEL}, or train again "
+        "into another --output"
     )
 
 
@@ -129,19 +133,21 @@ def predict(task: Task, material: fit.Material, run: runs.Run) -> None:
 
     Each file is float32: of an image (*native shape, classes), softmax values resized
     to native resolution (protocol: order 1); of a volume (*prepared shape, classes), on
-    the grid that it was resampled to. A folder half written is never left under its
-    name.
+    the grid that it was resampled to. Their list is `pipelines.written.LIST`. A folder
+    half written is never left under its name.
 
     Args:
         task: the run's task.
         material: the data.
         run: the run, in state "trained" or past it, locked by the caller.
     """
+    require_free(run)
     model = load_model(run, task, material)
     start = time.perf_counter()
     with runs.writing(run.path(PROBABILITIES)):
         _write_probabilities(task, model, material, run)
     run.update(
+        files=[LIST],
         state="predicted",
         times={"predict_s": round(time.perf_counter() - start, 1)},
         peak_memory_mb=max(
@@ -177,7 +183,8 @@ def probabilities(
     if not np.isfinite(found).all():
         raise InputError(
             f"case {case}: expected probabilities, found NaN or infinite values from "
-            "this network; its weights or the case's values are damaged: train again"
+            "this network; its weights or the case's values are damaged: restore the "
+            "run's own, or train again into another --output"
         )
     return found.astype(np.float32, copy=False)
 
@@ -193,6 +200,7 @@ def _write_probabilities(
         for case in tqdm(cases, desc=f"{run.name} predict", unit="case"):
             found = probabilities(model, material.cache, case, task.protocol)
             np.save(aside / f"{case}.npy", found)
+        written.seal(aside, [f"{case}.npy" for case in cases])
         shutil.rmtree(run.path(PROBABILITIES), ignore_errors=True)
         aside.rename(run.path(PROBABILITIES))
     finally:

@@ -1,0 +1,56 @@
+"""Names that become names of files, checked where they are read."""
+
+import unicodedata
+from pathlib import PurePosixPath, PureWindowsPath
+
+from data_io.errors import InputError
+
+__all__ = ["LONGEST", "plain", "unfit"]
+
+LONGEST = 200
+"""Bytes of a name in UTF-8: with what is put around it, it fits in a file's 255."""
+
+
+def plain(name: object, where: object, what: str = "name") -> str:
+    """Refuses a name that is more than the name of one file.
+
+    Run folders, splits and descriptions come from others. What they name is joined to
+    a folder, and must not lead out of it, on any system.
+
+    Args:
+        name: what was read.
+        where: the file or option that it was read from.
+        what: it is, such as "case".
+
+    Returns:
+        The name.
+
+    Raises:
+        InputError: no text; empty; a separator of either kind, a drive, a leading dot,
+            a control character; or longer than `LONGEST`.
+    """
+    found = unfit(name)
+    if found or not isinstance(name, str):
+        shown = ascii(name) if len(ascii(name)) <= 80 else f"{ascii(name)[:77]}..."
+        raise InputError(
+            f"{where}: expected a {what} that can be the name of a file, found {shown}:"
+            f" {found}. Correct it, or take this file from its author anew."
+        )
+    return name
+
+
+def unfit(name: object) -> str:
+    """Says why a name is no plain name; "" where it is one."""
+    if not isinstance(name, str):
+        return "it is no text"
+    if not name:
+        return "it is empty"
+    if name != PurePosixPath(name).name or name != PureWindowsPath(name).name:
+        return "it leads to another folder"
+    if name.startswith("."):
+        return "it begins with a dot"
+    if any(unicodedata.category(letter) == "Cc" for letter in name):
+        return "it has a control character"
+    if len(name.encode("utf-8", "surrogatepass")) > LONGEST:
+        return f"it has more than {LONGEST} bytes"
+    return ""

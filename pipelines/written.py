@@ -1,0 +1,254 @@
+"""What a command may replace: files that dscpp wrote and nobody changed since.
+
+Into a folder that a user names, and where a user may correct what lies there, a list of
+what was written is written too. `dscpp.sha256` has the lines of `sha256sum`:
+`sha256sum --check dscpp.sha256` reads it. Tables, reports and figures, which are never
+edited, are known by their form.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import struct
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from data_io.content import file_hash
+from data_io.errors import InputError
+from pipelines import run as runs
+
+__all__ = [
+    "LIST", "known", "require_apart", "require_figure", "require_figures",
+    "require_own", "require_report", "seal", "settle", "write",
+]  # fmt: skip
+
+LIST = "dscpp.sha256"
+
+_PDF = b"%PDF-1.4\n%\xac\xdc \xab\xba"  # as Matplotlib begins one
+_SVG = b'id="figure_1"'
+_FIGURE_NAMES = re.compile(r"(figure|table)\d.*|reliability|compare")
+_DOTS_A_METRE = (7874, 11811)  # of 200 and 300 dots an inch, as figures have them
+
+
+def known(folder: Path) -> dict[str, list[str]]:
+    """SHA-256 of the files that were written into a folder, by their names.
+
+    A name has several, oldest first, where a command was stopped: its file is one of
+    them.
+
+    Returns:
+        {} where there is no list.
+
+    Raises:
+        InputError: the list cannot be read.
+    """
+    path = Path(folder) / LIST
+    found = defaultdict(list)
+    try:
+        text = path.read_text("utf-8", errors="surrogateescape")
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise InputError(
+            f"{path}: expected a list of SHA-256, found a file that cannot be read "
+            f"({error.strerror}); mend its rights or delete it"
+        ) from error
+    for line in text.split("\n"):
+        sha256, _, name = line.partition("  ")
+        if len(sha256) == 64 and name:
+            found[name].append(sha256)
+    return dict(found)
+
+
+def seal(folder: Path, names: Iterable[str]) -> Path:
+    """Write the list of files of a folder, and of no others.
+
+    Args:
+        folder: that holds them.
+        names: of the files, all of which are there.
+
+    Returns:
+        The list.
+    """
+    return _write(folder, {name: [file_hash(folder / name)] for name in names})
+
+
+def _write(folder: Path, hashes: Mapping[str, Iterable[str]]) -> Path:
+    lines = [f"{sha256}  {name}\n" for name, all_ in hashes.items() for sha256 in all_]
+    content = "".join(lines).encode("utf-8", "surrogateescape")
+    return runs.write_atomically(folder / LIST, lambda path: path.write_bytes(content))
+
+
+def settle(folder: Path, names: Collection[str]) -> None:
+    """Leave one line a file in the list, once files of these names are written."""
+    found = known(folder)
+    kept = {name: all_[-1:] if name in names else all_ for name, all_ in found.items()}
+    _write(folder, kept)
+
+
+def write(path: Path, writer: Callable[[Path], object]) -> Path:
+    """Write a file as `run.write_atomically` does, and note it in its folder's list.
+
+    The note is there before the file: a command that is killed knows it again.
+
+    Raises:
+        InputError: the file is there and is not one that was written so; or it cannot
+            be written.
+    """
+
+    def noted(aside: Path) -> None:
+        writer(aside)
+        line = f"{file_hash(aside)}  {path.name}\n"
+        with (path.parent / LIST).open("ab") as file:
+            file.write(line.encode("utf-8", "surrogateescape"))
+
+    require_own(path.parent, [path.name])
+    return runs.write_atomically(path, noted)
+
+
+def require_own(folder: Path, names: Sequence[str]) -> None:
+    """Refuse to replace files that dscpp did not write into a folder.
+
+    Args:
+        folder: to be written to.
+        names: of all files to be written.
+
+    Raises:
+        InputError: a file is there that is not in the folder's list, was changed since,
+            or is a link; the list is a link; or two files would have one name.
+    """
+    twice = [name for name, number in Counter(names).items() if number > 1]
+    if twice:
+        raise InputError(
+            f"{folder}: expected a name of its own for each file, found {twice[0]} for "
+            "two of them; rename one of the images"
+        )
+    listed = known(folder)
+    foreign = [name for name in names if not _is_own(folder / name, listed)]
+    if (folder / LIST).is_symlink():
+        foreign.append(LIST)
+    if foreign:
+        more = f", and {len(foreign) - 1} more such files" if len(foreign) > 1 else ""
+        raise InputError(
+            f"{folder / foreign[0]}: expected no file, or one that dscpp wrote and "
+            f"nobody changed, found another{more}, which would be replaced; move it "
+            "away or choose another folder"
+        )
+
+
+def _is_own(path: Path, listed: Mapping[str, Sequence[str]]) -> bool:
+    if not os.path.lexists(path):
+        return True
+    if path.name not in listed or path.is_symlink() or not path.is_file():
+        return False
+    return file_hash(path) in listed[path.name]
+
+
+def require_apart(option: str, output: Path, taken: Iterable[Path]) -> None:
+    """Refuse to write into folders of images and label maps, or into a run.
+
+    Folders are compared as the file system does: through links, and whatever their
+    spelling where case does not count.
+
+    Args:
+        option: that named the output, such as "--output".
+        output: to be written to; need not be there.
+        taken: folders of images and label maps.
+
+    Raises:
+        InputError: the output is one of these folders, or within one or within a run.
+    """
+    parents = [path for path in _upwards(output) if path.is_dir()]
+    inside = [
+        place for place in taken if any(_same(place, parent) for parent in parents)
+    ]
+    inside += [parent for parent in parents if runs.is_run(parent)]
+    if inside:
+        raise InputError(
+            f"{option} {output}: expected a folder apart from images, masks and runs, "
+            f"received one in {inside[0]}; choose another"
+        )
+
+
+def _upwards(path: Path) -> list[Path]:
+    whole = path.resolve()
+    return [whole, *whole.parents]
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.exists() and one.samefile(other)
+
+
+def require_report(path: Path, keys: Iterable[str]) -> None:
+    """Refuse to replace a file that is no JSON report.
+
+    Args:
+        path: of the report.
+        keys: that every report has.
+
+    Raises:
+        InputError: a file is there that is no JSON object with these keys.
+    """
+    if not os.path.lexists(path):
+        return
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict) or not set(keys) <= found.keys():
+        raise InputError(
+            f"{path}: expected no file, or an earlier report, found another, which "
+            "would be replaced; move it away or name another file"
+        )
+
+
+def require_figures(results: Path) -> None:
+    """Refuse to replace files that bear a figure's name and are none of ours.
+
+    Raises:
+        InputError: see `require_figure`.
+    """
+    for folder in ("*/*/figures", "*/*/pictures", "pictures"):
+        for path in sorted(results.glob(f"{folder}/*")):
+            if _FIGURE_NAMES.fullmatch(path.stem):
+                require_figure(path)
+
+
+def require_figure(path: Path) -> None:
+    """Refuse to replace a picture that was not drawn here.
+
+    Raises:
+        InputError: a file is there that Matplotlib did not write as here: PNG without
+            a word in it at 200 or 300 dots an inch, SVG or PDF.
+    """
+    kinds = {".png": _is_png, ".svg": _is_svg, ".pdf": _is_pdf}
+    if not os.path.lexists(path) or path.suffix not in kinds:
+        return
+    content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+    if not kinds[path.suffix](content):
+        raise InputError(
+            f"{path}: expected no file, or a figure that dscpp drew, found another, "
+            "which would be replaced; move it away or rename it"
+        )
+
+
+def _is_png(content: bytes) -> bool:
+    kinds, dots, at = set(), 0, 8
+    while len(content) >= at + 17:
+        size, kind = struct.unpack(">I4s", content[at : at + 8])
+        if kind == b"pHYs":
+            (dots,) = struct.unpack(">I", content[at + 8 : at + 12])
+        kinds.add(kind)
+        at += 12 + size
+    return kinds <= {b"IHDR", b"pHYs", b"IDAT", b"IEND"} and dots in _DOTS_A_METRE
+
+
+def _is_svg(content: bytes) -> bool:
+    return _SVG in content[:4000]
+
+
+def _is_pdf(content: bytes) -> bool:
+    return content.startswith(_PDF)

@@ -1,0 +1,223 @@
+"""Names and ids in files that come from others: none leads out of its folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data_io import datasets, names, own, splits
+from data_io.datasets import folder
+from data_io.errors import InputError
+from pipelines import run as runs
+from pipelines.cli import main
+from pipelines.training.task import Task
+
+HOSTILE = (
+    "../evil",
+    "../../../../evil",
+    "..",
+    ".",
+    "",
+    "a/b",
+    "/etc/evil",
+    "a\\b",
+    "..\\evil",
+    "C:evil",
+    ".hidden",
+    "a\0b",
+    "a\nb",
+    "a\x1b[2Jb",
+    "x" * 201,
+    "é" * 101,  # 202 bytes
+    None,
+    7,
+    ["a"],
+)
+HARMLESS = ("21", "case_00000", "a.b", "Ärzte 3", "true posterior", "x" * 200, "a..b")
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=ascii)
+def test_a_name_that_is_more_than_a_name(name):
+    with pytest.raises(InputError, match=r"^run\.json: expected a case .*Correct it"):
+        names.plain(name, "run.json", "case")
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_a_plain_name(name):
+    assert names.plain(name, "run.json") == name
+
+
+def write_run(place: Path, **change) -> Path:
+    split = {"training": ["21"], "validation": ["37"], "test": ["01"]}
+    record = {"format": 1, "state": "trained", "dataset": "drive", "preset": "demo"}
+    record |= {"loss": "DSC", "method": "", "backend": "tensorflow", "split": split}
+    place.mkdir(parents=True)
+    (place / "run.json").write_text(json.dumps({**record, **change}))
+    return place
+
+
+@pytest.mark.parametrize("key", ["dataset", "preset", "loss", "method", "backend"])
+@pytest.mark.parametrize("name", ["../../x", "own-../../x", "/x", "a\0", ["a"], 3])
+def test_a_name_in_a_run(tmp_path, key, name):
+    run = write_run(tmp_path / "run", **{key: name})
+    with pytest.raises(InputError, match=rf"run\.json: expected a {key}"):
+        runs.Run.open(run)
+
+
+@pytest.mark.parametrize("part", ["training", "validation", "test"])
+@pytest.mark.parametrize("name", ["../../../../evil", "/evil", "a\\b", None, {}])
+def test_a_case_in_a_run(tmp_path, part, name):
+    run = write_run(tmp_path / "run", split={part: ["01", name]})
+    with pytest.raises(InputError, match=r"run\.json: expected a case"):
+        runs.Run.open(run)
+
+
+@pytest.mark.parametrize("split", [[], "test", {"test": "01"}, {"test": None}])
+def test_a_split_that_is_none(tmp_path, split):
+    run = write_run(tmp_path / "run", split=split)
+    with pytest.raises(InputError, match="expected a split of lists of cases"):
+        runs.Run.open(run)
+
+
+@pytest.mark.parametrize("name", ["nifti", "probabilities", ".lock", "cases.csv"])
+def test_a_link_that_leads_out_of_a_run(tmp_path, name):
+    run = write_run(tmp_path / "run")
+    (tmp_path / "mine").mkdir()
+    (run / name).symlink_to(tmp_path / "mine")
+    with pytest.raises(InputError, match=rf"{name}: .* a link that leads out"):
+        runs.Run.open(run)
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
+def test_links_within_a_run_and_to_it_are_followed(tmp_path):
+    run = write_run(tmp_path / "run")
+    (run / "latest.csv").symlink_to("cases.csv")
+    (tmp_path / "link").symlink_to(run)
+    assert runs.Run.open(tmp_path / "link").state == "trained"
+
+
+@pytest.mark.parametrize("name", ["own-../../x", "own-", "own-a/b", "own-A b", "own/x"])
+def test_a_name_of_own_data(name):
+    with pytest.raises(InputError, match="expected one of"):
+        datasets.by_name(name)
+
+
+def write_own(place: Path, **change) -> Path:
+    """A description as `own.describe` writes it, of images that are not there."""
+    image = str(place / "photos" / "a.png")
+    about = {"format": 1, "name": "own", "title": "own", "classes": ["no", "yes"]}
+    about |= {"input_shape": [32, 32], "spacing_mm": None, "cases": {}, **change}
+    about["cases"] = about["cases"] or {"a": {"image": image, "observer1": image}}
+    place.mkdir(parents=True)
+    (place / folder.ABOUT).write_text(json.dumps(about))
+    reading = {"channels": 1, "values": [0, 1]}
+    (place / folder.READING).write_text(json.dumps(reading))
+    return place
+
+
+def test_a_description_of_own_data(tmp_path):
+    root = write_own(tmp_path / "own")
+    assert folder.cases(folder.locate(root)) == ("a",)
+    assert folder.places(root) == {root / "photos"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "own-../../x"},
+        {"name": "drive"},
+        {"name": None},
+        {"classes": "ab"},
+        {"input_shape": ["32", 32]},
+        {"spacing_mm": "1"},
+        {"cases": ["a"]},
+        {"cases": {"../../../../evil": {"image": "/a.png"}}},
+        {"cases": {"/evil": {"image": "/a.png"}}},
+        {"cases": {"a\nb": {"image": "/a.png"}}},
+        {"cases": {"a": {"image": "a.png"}}},
+        {"cases": {"a": {"image": 3}}},
+        {"cases": {"a": {"observer1": "/a.png"}}},
+        {"cases": {"a": {"image": "/a.png", "../x": "/b.png"}}},
+        {"cases": {"a": ["/a.png"]}},
+    ],
+    ids=str,
+)
+def test_a_hostile_description(tmp_path, change):
+    root = write_own(tmp_path / "own", **change)
+    with pytest.raises(InputError, match=r"own/dataset\.json: expected"):
+        folder.locate(root)
+
+
+def test_a_hostile_note_of_where_own_images_are(tmp_path, capsys):
+    """The reported input: predict would have written outside of the run."""
+    hostile = {"../../../../evil": {"image": "/a.png", "observer1": "/a.png"}}
+    root = write_own(tmp_path / "own", cases=hostile)
+    task = Task.make("own", "DSC", preset="demo", record=folder.record(root))
+    split = {"training": ["a"], "validation": ["b"], "test": ["c"]}
+    record = {**task.identity(), "split": split, "state": "trained"}
+    record |= {"preprocessing": {}, "data_hash": "", "backend": "tensorflow"}
+    run = write_run(tmp_path / "run", **record)
+    (run / runs.PLACE).write_text(json.dumps({"data": str(root)}))
+    assert main(["predict", "--run", str(run), "--work", str(tmp_path / "work")]) == 2
+    assert "own/dataset.json: expected a case" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"data": 5}', '{"data": ""}', "{}"])
+def test_a_note_that_is_none(tmp_path, text):
+    run = runs.Run.open(write_run(tmp_path / "run"))
+    run.path(runs.PLACE).write_text(text)
+    with pytest.raises(InputError, match=r"own-data\.json: expected where"):
+        run.data()
+
+
+def test_hashes_of_seen_images_that_are_none(tmp_path):
+    run = runs.Run.open(write_run(tmp_path / "run"))
+    assert run.seen() is None
+    run.path(runs.SEEN).write_text('{"a": ["x"], "b": "y"}')
+    assert "y" in run.seen()
+
+
+@pytest.mark.parametrize("case", ["../../evil", "/evil", "a\\b"])
+def test_a_case_in_a_split(tmp_path, case):
+    split = {"training": ["a"], "validation": ["b"], "test": [case]}
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    with pytest.raises(InputError, match=r"split\.json: expected a case"):
+        splits.read([tmp_path / "split.json"], ["a", "b", case], "own")
+    authors = {"TRAINING": ["a"], "VALIDATION": [case]}
+    (tmp_path / "sample_list.json").write_text(json.dumps(authors))
+    (tmp_path / "testing.json").write_text('{"VALIDATION": ["c"]}')
+    with pytest.raises(InputError, match=r"sample_list\.json: expected a case"):
+        files = [tmp_path / "sample_list.json", tmp_path / "testing.json"]
+        splits.read(files, ["a", "c", case], "own")
+
+
+def test_an_image_whose_name_is_no_plain_name(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a\\b.png").write_bytes(b"")
+    (tmp_path / "photos" / f"{'x' * 210}.png").write_bytes(b"")
+    with pytest.raises(InputError) as caught:
+        own.describe(tmp_path / "photos", None, tmp_path / "work")
+    assert "it leads to another folder. Rename" in str(caught.value)
+    assert "it has more than 200 bytes. Rename" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "/x", "a\0"])
+def test_the_name_of_another_set(tmp_path, name):
+    with pytest.raises(InputError, match="--name"):
+        own.describe(tmp_path, tmp_path, tmp_path / "work", f"own-{name}")
+
+
+def test_an_experiment_of_a_hostile_data_set(tmp_path):
+    text = {"preset": "demo", "seeds": [0], "datasets": {"own-../../x": {}}}
+    (tmp_path / "e.yaml").write_text(json.dumps(text))
+    command = ["reproduce", "--dataset", "own-../../x", "--experiment"]
+    assert main([*command, str(tmp_path / "e.yaml")]) == 2
+
+
+def test_no_stage_is_fooled(tmp_path, capsys):
+    run = write_run(tmp_path / "run", dataset="own-../../x")
+    for command in ("predict", "evaluate", "temperature"):
+        assert main([command, "--run", str(run)]) == 2
+        assert "expected a dataset that can be the name" in capsys.readouterr().err

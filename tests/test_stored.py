@@ -1,0 +1,181 @@
+"""The probabilities that a run keeps: read by one reader, which knows them again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from predicted_runs import make_run
+
+from data_io import content
+from data_io.datasets import phantom
+from data_io.errors import InputError
+from pipelines import evaluate, show, stored, written
+from pipelines import run as runs
+from pipelines.posthoc import temperature
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    settings = phantom.Settings(training=1, validation=2, test=2, size=32, seed=3)
+    return phantom.generate(settings, tmp_path_factory.mktemp("phantom"))
+
+
+@pytest.fixture
+def run(tmp_path, data) -> runs.Run:
+    return make_run(tmp_path / "runs" / "dsc-s0", data)
+
+
+def test_what_was_written_is_read(run, data):
+    for _, case in stored.cases(run):
+        p = phantom.posterior(data, case)
+        odds = np.sqrt(p / (1 - p))
+        found = stored.as_kept(run, phantom, data, case)
+        np.testing.assert_allclose(found[..., 1], odds / (1 + odds), atol=1e-5)
+
+
+def zeroed_tail(path: Path, run: runs.Run) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-2000] + bytes(2000))
+
+
+def random_block(path: Path, run: runs.Run) -> None:
+    """Values that could be a network's."""
+    array = np.load(path)
+    p = np.random.default_rng(0).random((9, 9), np.float32)
+    array[3:12, 5:14] = np.stack([1 - p, p], -1)
+    np.save(path, array)
+
+
+def of_another_case(path: Path, run: runs.Run) -> None:
+    others = [other for other in path.parent.glob("*.npy") if other != path]
+    shutil.copy(sorted(others)[0], path)
+
+
+def of_another_run(path: Path, run: runs.Run) -> None:
+    array = np.load(path)
+    np.save(path, temperature.scale(array, 1.5))
+
+
+def cut(path: Path, run: runs.Run) -> None:
+    path.write_bytes(path.read_bytes()[:-300])
+
+
+def changed(change: Callable[[np.ndarray], np.ndarray]):
+    return lambda path, run: np.save(path, change(np.load(path)))
+
+
+def relisted(path: Path, run: runs.Run) -> None:
+    """Another file, and a list that says so."""
+    of_another_run(path, run)
+    written.seal(path.parent, [other.name for other in path.parent.glob("*.npy")])
+
+
+def unlisted(path: Path, run: runs.Run) -> None:
+    (path.parent / written.LIST).unlink()
+
+
+def left_out(path: Path, run: runs.Run) -> None:
+    written.seal(path.parent, [])
+
+
+DAMAGES = {
+    "zeroed tail": zeroed_tail,
+    "random block": random_block,
+    "another case": of_another_case,
+    "another run": of_another_run,
+    "cut short": cut,
+    "empty": lambda path, run: path.write_bytes(b""),
+    "gone": lambda path, run: path.unlink(),
+    "NaN": changed(lambda a: np.where(a == a.max(), np.nan, a)),
+    "above 1": changed(lambda a: a + np.float32([1, -1])),
+    "sum not 1": changed(lambda a: a / 2),
+    "another shape": changed(lambda a: a[:-1]),
+    "more classes": changed(lambda a: np.concatenate([a, 0 * a[..., :1]], -1)),
+    "16 bits": changed(lambda a: a.astype(np.float16)),
+    "another list": relisted,
+    "no list": unlisted,
+    "not in the list": left_out,
+}
+READERS = {
+    "temperature": temperature.make,
+    "evaluate": lambda run, data, out: evaluate.evaluate(run, data),
+    "picture": lambda run, data, out: show.picture(run, data),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_nothing_measures_damaged_or_swapped_ones(run, data, tmp_path, damage, reader):
+    # The picture shows the first test case.
+    path = stored.path(run, run.record["split"]["test"][0])
+    DAMAGES[damage](path, run)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=r"dscpp predict --again --run .*dsc-s0`"):
+        READERS[reader](run, data, tmp_path / "runs" / "dsc-s0-temperature")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_all_of_another_run_are_not_this_runs(run, data, tmp_path):
+    """Folder and list swapped together: run.json has the hash of the list."""
+    other = make_run(tmp_path / "runs" / "dsc-s1", data, power=0.7)
+    shutil.rmtree(run.path("probabilities"))
+    shutil.copytree(other.path("probabilities"), run.path("probabilities"))
+    with pytest.raises(InputError, match=r"dscpp\.sha256: expected the list"):
+        temperature.make(run, data, tmp_path / "out")
+
+
+def test_a_run_of_before_the_list_is_read_and_it_is_said_once(run, data, capsys):
+    run.path(stored.LIST).unlink()
+    run.record["files"] = {}
+    for _, case in stored.cases(run):
+        stored.as_kept(run, phantom, data, case)
+    said = capsys.readouterr().out
+    assert said.count("note") == 1 and "not whether the files are the run's" in said
+    zeroed_tail(stored.path(run, case), run)
+    with pytest.raises(InputError, match="sum off by 1"):
+        stored.as_kept(run, phantom, data, case)
+
+
+def test_the_scaled_run_has_its_own_list(run, data, tmp_path):
+    output = tmp_path / "runs" / "dsc-s0-temperature"
+    new = temperature.make(run, data, output)
+    assert new.record["posthoc"]["temperature"] == pytest.approx(0.5, abs=0.15)
+    case = run.record["split"]["test"][0]
+    of_another_run(stored.path(new, case), new)
+    with pytest.raises(
+        InputError, match=r"dscpp temperature --again --run .*runs/dsc-s0`"
+    ):
+        stored.as_kept(runs.Run.open(output), phantom, data, case)
+
+
+def test_a_file_is_hashed_once(run, data, monkeypatch):
+    seen = []
+
+    def counted(path: Path) -> str:
+        seen.append(path.name)
+        return content.file_hash(path)
+
+    monkeypatch.setattr(stored, "file_hash", counted)
+    case = run.record["split"]["test"][0]
+    for _ in range(3):
+        stored.as_kept(run, phantom, data, case)
+    assert sorted(seen) == sorted([written.LIST, f"{case}.npy"])
+    path = stored.path(run, case)
+    state = path.stat()
+    of_another_run(path, run)  # of the same size; the time of change says so
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
+    with pytest.raises(InputError, match="expected the probabilities that the run"):
+        stored.as_kept(run, phantom, data, case)
+
+
+def test_the_list_is_one_of_sha256sum(run):
+    lines = run.path(stored.LIST).read_text().splitlines()
+    names = sorted(line.split("  ")[1] for line in lines)
+    assert names == sorted(f"{case}.npy" for _, case in stored.cases(run))
+    first = lines[0].split("  ")
+    assert first[0] == content.file_hash(run.path("probabilities") / first[1])
