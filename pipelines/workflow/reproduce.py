@@ -15,7 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from data_io import datasets, pool
 from data_io.errors import InputError
 from pipelines import arguments
 from pipelines import run as runs
-from pipelines.workflow import estimate, leader
+from pipelines.workflow import estimate, leader, logs
 from pipelines.workflow.plan import (
     EXPERIMENTS,
     Experiment,
@@ -226,10 +226,12 @@ class Call:
         if pending:
             self._expect(pending)
         failed = self._snakemake()
-        self._truth()
-        tables = self._tables()
-        self._picture()
-        self._report(failed)
+        try:
+            self._truth()
+            tables = self._tables()
+            self._picture()
+        finally:  # why a run failed comes last, whatever came of the rest
+            self._report(failed)
         return 1 if failed or tables else 0
 
     def _truth(self) -> None:
@@ -238,7 +240,7 @@ class Call:
 
         try:
             truth.measure(self.planned[0].folder.parent.parent, self.data)
-        except InputError as error:  # a run that failed must not hide which one it is
+        except (InputError, OSError) as error:
             print(f"The truth was not measured: {error}", file=sys.stderr)
 
     def _tables(self) -> int:
@@ -259,7 +261,7 @@ class Call:
 
         try:
             path = show.compare(self.planned[0].folder.parent.parent, self.data)
-        except InputError as error:  # a run that failed must not hide which one it is
+        except (InputError, OSError) as error:
             print(f"No picture side by side: {error}", file=sys.stderr)
             return
         if path:
@@ -278,25 +280,27 @@ class Call:
         for line in estimate.describe(tasks, costs, len(pending), self.jobs):
             print(line, flush=True)
 
-    def _snakemake(self) -> list[Planned]:
-        """Make the runs; those that failed."""
+    def _snakemake(self) -> dict[str, str]:
+        """Make the runs; the names of those that failed, with what each said last."""
+        before = {run.name: logs.size(self._log(run)) for run in self.planned}
         stamps = self.folder / "stamps"
         # Stamps say what this call got done; what earlier calls did, run.json says.
         shutil.rmtree(stamps, ignore_errors=True)
         self._log(self.planned[0]).parent.mkdir(parents=True, exist_ok=True)
         config = runs.write_json(self.folder / "config.json", self._config())
         with (self.folder / "snakemake.log").open("w") as log:
-            code = subprocess.run(
+            subprocess.run(
                 [*_snakemake_command(self.jobs), "--configfile", str(config)],
                 cwd=self.folder,
                 env=self._environment(),
                 stderr=log,
                 check=False,
-            ).returncode
-        failed = [run for run in self.planned if not (stamps / run.name).exists()]
-        if code and len(failed) in (0, len(self.planned)):
-            print(f"Snakemake's own log: {log.name}", file=sys.stderr)
-        return failed
+            )
+        return {
+            run.name: logs.reason(self._log(run), before[run.name])
+            for run in self.planned
+            if not (stamps / run.name).exists()
+        }
 
     def _config(self) -> dict[str, Any]:
         return {
@@ -334,14 +338,20 @@ class Call:
     def _dscpp(self, *arguments: str) -> int:
         return subprocess.run([*dscpp(), *arguments], check=False).returncode
 
-    def _report(self, failed: Sequence[Planned]) -> None:
+    def _report(self, failed: Mapping[str, str]) -> None:
         if not failed:
             return
-        print(f"\n{len(failed)} of {len(self.planned)} run(s) failed:", file=sys.stderr)
-        for run in failed:
-            log = self._log(run)
-            print(f"  {run.name}: {_last_line(log)}\n    {log}", file=sys.stderr)
-        print("The same command tries them again.", file=sys.stderr)
+        lines = [f"\n{len(failed)} of {len(self.planned)} run(s) failed:"]
+        for run in self.planned:
+            if run.name in failed:
+                reason = failed[run.name] or "it was not started"
+                lines.append(logs.indented(f"{run.name}: {reason}\n  {self._log(run)}"))
+        if "" in failed.values():
+            own = self.folder / "snakemake.log"
+            lines.append(f"Snakemake, which starts the runs, said last ({own}):")
+            lines.append(logs.indented(logs.tail(own)))
+        lines.append("The same command tries them again.")
+        print("\n".join(lines), file=sys.stderr)
 
 
 # PyTorch and NumPy, TensorFlow, JAX.
@@ -386,13 +396,3 @@ def _snakemake_command(jobs: int) -> list[str]:
         *("--cores", str(jobs), "--scheduler", "greedy"),
         *options.split(),
     ]
-
-
-def _last_line(log: Path) -> str:
-    """What a log says last, as a reason; a progress bar's states are one line each."""
-    try:
-        lines = log.read_text("utf-8", errors="replace").split("\n")
-    except OSError:
-        return "it was not started"
-    found = [line.split("\r")[-1].strip() for line in lines if line.strip()]
-    return found[-1] if found else "it said nothing"
