@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from data_io.errors import InputError, Problems
 from pipelines import arguments
@@ -32,7 +33,8 @@ def main(typed: Sequence[str] | None = None) -> int:
     os.environ["KERAS_BACKEND"] = os.environ.get("KERAS_BACKEND") or "tensorflow"
     options = _parser().parse_args(typed)
     try:
-        result = options.run(options)
+        with _bars_closed_first():
+            result = options.run(options)
     except InputError as error:
         print(f"dscpp: {error}", file=sys.stderr)
         return 2
@@ -54,6 +56,18 @@ def main(typed: Sequence[str] | None = None) -> int:
         print(f"dscpp: {error}", file=sys.stderr)
         return 1
     return int(result or 0)
+
+
+@contextlib.contextmanager
+def _bars_closed_first() -> Iterator[None]:
+    """Let what is said of an error begin on a line of its own, and be the last."""
+    try:
+        yield
+    except BaseException:
+        bars = getattr(sys.modules.get("tqdm"), "tqdm", None)
+        for bar in list(getattr(bars, "_instances", ())):
+            bar.close()
+        raise
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import textwrap
 from pathlib import Path
 
@@ -9,7 +11,10 @@ __all__ = ["indented", "reason", "size", "tail"]
 
 MESSAGE = "dscpp: "  # how the command line begins what it says of an error
 TRACEBACK = "Traceback (most recent call last):"
-MOST = 20  # lines of a message
+# "dsc-s0:  25%|##5   | 5/20 [00:01<00:03, 4.1step/s]", and the same without a total.
+BAR = re.compile(r"\d%\||\d\w* \[\d\d:\d\d")
+MOST = 40  # lines of a message
+LITTLE = 2**20  # bytes free, of a disk on which a log may have lost its end
 
 
 def size(log: Path) -> int:
@@ -26,24 +31,28 @@ def reason(log: Path, start: int = 0) -> str:
 
     Returns:
         The last message of the command line with all its lines; after a traceback, what
-        was raised; else the last line. "" where nothing was written.
+        was raised; else the last line that is no progress bar. "" where nothing was
+        written.
     """
     if size(log) <= start:
         return ""
-    lines = _lines(log.read_bytes()[start:])
-    messages = [n for n, line in enumerate(lines) if line.startswith(MESSAGE)]
-    tracebacks = [n for n, line in enumerate(lines) if line == TRACEBACK]
-    last = max(messages + tracebacks, default=len(lines) - 1)
-    if last in tracebacks:
-        # What was raised is not indented, as the lines of the traceback are.
-        ends = [n for n in range(last + 1, len(lines)) if not lines[n].startswith(" ")]
-        last = min(ends, default=len(lines) - 1)
-    return "\n".join(lines[last:][:MOST]) if lines else "it said nothing"
+    lines = [line for line in _lines(log, start) if not BAR.search(line)]
+    begins = [n for n, line in enumerate(lines) if line.startswith(MESSAGE)]
+    begins += [n for n, line in enumerate(lines) if line.startswith(TRACEBACK)]
+    last = max(begins, default=len(lines) - 1)
+    raised = [n for n in range(last + 1, len(lines)) if not lines[n].startswith(" ")]
+    if begins and raised and lines[last].startswith(TRACEBACK):
+        last = raised[0]
+    if begins:
+        return "\n".join(lines[last:][:MOST])
+    full = shutil.disk_usage(log.parent).free < LITTLE
+    silent = "it ended without a message" + ", and this disk is full" * full
+    return lines[-1] if lines and not full else silent
 
 
 def tail(log: Path, most: int = MOST) -> str:
     """The last lines of a log."""
-    return "\n".join(_lines(log.read_bytes())[-most:])
+    return "\n".join(_lines(log)[-most:])
 
 
 def indented(text: str) -> str:
@@ -51,8 +60,8 @@ def indented(text: str) -> str:
     return textwrap.indent(text, "  ")
 
 
-def _lines(content: bytes) -> list[str]:
-    """Lines with something in them; of a progress bar, which redraws one, the last."""
-    text = content.decode("utf-8", errors="backslashreplace")
+def _lines(log: Path, start: int = 0) -> list[str]:
+    """Lines with something in them; of one that was redrawn, what was drawn last."""
+    text = log.read_bytes()[start:].decode("utf-8", errors="backslashreplace")
     lines = [line.rstrip().split("\r")[-1] for line in text.split("\n")]
     return [line for line in lines if line.strip()]
