@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from data_io.errors import InputError, Problems
-from pipelines import arguments
+from pipelines import arguments, installed
 
 __all__ = ["main"]
 
@@ -31,12 +31,18 @@ def main(typed: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # The default is TensorFlow, whatever a keras.json in the home folder says.
     os.environ["KERAS_BACKEND"] = os.environ.get("KERAS_BACKEND") or "tensorflow"
-    options = _parser().parse_args(typed)
     try:
         with _bars_closed_first():
+            options = _parser().parse_args(typed)
             result = options.run(options)
     except InputError as error:
         print(f"dscpp: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if not name or installed.is_here(name):
+            raise  # Of a package that is here: no command would bring it.
+        print(f"dscpp: {installed.missing(name)}", file=sys.stderr)
         return 2
     except OSError as error:
         if error.filename is None:

@@ -23,7 +23,7 @@ import filelock
 
 from data_io import datasets, pool
 from data_io.errors import InputError
-from pipelines import arguments
+from pipelines import arguments, installed
 from pipelines import run as runs
 from pipelines.workflow import estimate, leader, logs
 from pipelines.workflow.plan import (
@@ -144,6 +144,9 @@ def reproduce(
         raise InputError(f"jobs: expected a number from 1 on, received {jobs}")
     results, work = results.absolute(), work.absolute()
     planned = plan(experiment, results)
+    if not all(run.done for run in planned):
+        installed.require("snakemake")
+        installed.require_training()
     root = datasets.by_name(experiment.dataset).locate(data).absolute()
     leader.follow_make()
     with _alone(work, planned[0]) as folder:
