@@ -32,8 +32,14 @@ unexport PYTHONPATH PYTHONHOME
 export PYTHONNOUSERSITE := 1
 export KERAS_BACKEND := $(BACKEND)
 
-# $(call flag,VARIABLE,option): `--option "value"` when the variable is set.
-flag = $(if $($(1)), --$(2) "$($(1))")
+# $(call flag,VARIABLE,option): `--option='value'` when the variable is set, the value
+# as typed: neither make nor the shell finds a $ or a quote of its own in a path.
+define NEWLINE
+
+
+endef
+quoted = '$(subst $(NEWLINE),'$$'\n'',$(subst ','\'',$(value $(1))))'
+flag = $(if $(value $(1)), --$(2)=$(quoted))
 FLAGS = $(call flag,PRESET,preset)$(call flag,LOSSES,losses)$(call flag,SEEDS,seeds)
 FLAGS += $(call flag,EPOCHS,epochs)$(call flag,JOBS,jobs)$(call flag,REPLICATE,replicate)
 FLAGS += $(call flag,SPLIT_SEED,split-seed)$(call flag,SPLIT_BY,split-by)$(if $(SPLIT), --split $(SPLIT))

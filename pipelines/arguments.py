@@ -16,7 +16,10 @@ __all__ = [
 
 def folder(text: str) -> Path:
     """A path as typed; `~` is the home folder, also where no shell expanded it."""
-    return Path(text).expanduser()
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # ~name of nobody here: a name as any other, as in a shell
+        return Path(text)
 
 
 def number(text: str) -> int:

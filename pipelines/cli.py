@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from data_io.errors import InputError, Problems
-from pipelines import arguments
+from pipelines import arguments, installed
 from pipelines.run import Run, replicate_of
 
 __all__ = ["main"]
@@ -31,11 +32,18 @@ def main(typed: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # The default is TensorFlow, whatever a keras.json in the home folder says.
     os.environ["KERAS_BACKEND"] = os.environ.get("KERAS_BACKEND") or "tensorflow"
-    options = _parser().parse_args(typed)
     try:
-        result = options.run(options)
+        with _bars_closed_first():
+            options = _parser().parse_args(typed)
+            result = options.run(options)
     except InputError as error:
         print(f"dscpp: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if not name or installed.is_here(name):
+            raise  # Of a package that is here: no command would bring it.
+        print(f"dscpp: {installed.missing(name)}", file=sys.stderr)
         return 2
     except OSError as error:
         if error.filename is None:
@@ -55,6 +63,18 @@ def main(typed: Sequence[str] | None = None) -> int:
         print(f"dscpp: {error}", file=sys.stderr)
         return 1
     return int(result or 0)
+
+
+@contextlib.contextmanager
+def _bars_closed_first() -> Iterator[None]:
+    """Let what is said of an error begin on a line of its own, and be the last."""
+    try:
+        yield
+    except BaseException:
+        bars = getattr(sys.modules.get("tqdm"), "tqdm", None)
+        for bar in list(getattr(bars, "_instances", ())):
+            bar.close()
+        raise
 
 
 def _parser() -> argparse.ArgumentParser:

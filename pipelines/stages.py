@@ -18,7 +18,7 @@ from typing import Any
 from data_io import content, datasets, leaks, splits, verify
 from data_io.datasets.record import Record
 from data_io.errors import InputError
-from pipelines import commits, provenance, stored, written
+from pipelines import commits, installed, provenance, stored, written
 from pipelines import run as runs
 from pipelines.training.task import Task, from_record
 
@@ -51,6 +51,7 @@ def train(task: Task, data: Path | None, output: Path, work: Path = WORK) -> run
     """
     runs.require_free(output)
     if not runs.is_run(output):
+        installed.require_training()
         root = task.module.locate(data)  # A wrong path leaves no empty run behind.
         if task.module is datasets.by_name("own"):
             written.require_apart("--output", output, task.module.places(root))
@@ -456,6 +457,7 @@ def _prepare(
         run: the run, where it is there already.
         split: its split; None where the task decides it.
     """
+    installed.require_training()
     module = task.module
     root = module.locate(data)
     report = verify.verify(module, root, _verified(task, work))
@@ -505,6 +507,7 @@ def import_keras() -> None:
     They come from C++ before any log level counts, two screens of them a command, and
     would bury what matters; warnings and errors still come through.
     """
+    installed.require_training()
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as notes:

@@ -1,7 +1,9 @@
 """What the paper prints: its tables, p values and figures at softmax thresholds."""
 
+import contextlib
 import csv
-from collections.abc import Mapping, Sequence
+import importlib.metadata
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,19 +71,27 @@ class Cell:
 
 
 def paper_folder(results: Path) -> Path:
-    """Folder of the published values: `<results>/paper`, else the project's own.
+    """Folder of the published values: `<results>/paper`, or as the project has them.
 
     Raises:
         InputError: neither is there.
     """
     own = Path(__file__).resolve().parents[2] / "results" / "paper"
-    for folder in (Path(results) / "paper", own):
+    for folder in (Path(results) / "paper", own, *_installed()):
         if (folder / "table4.csv").is_file():
             return folder
     raise InputError(
         f"{Path(results) / 'paper'}: expected the published values (table3.csv to "
         "table6.csv), found none; restore results/paper/ from the repository"
     )
+
+
+def _installed() -> Iterator[Path]:
+    """The folder of the values that came with the package, where it is installed."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        for file in importlib.metadata.files("dscpp") or ():
+            if file.match("share/dscpp/paper/table4.csv"):
+                yield Path(str(file.locate())).parent
 
 
 def published_cells(folder: Path) -> tuple[Cell, ...]:

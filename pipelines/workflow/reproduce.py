@@ -23,9 +23,9 @@ import filelock
 
 from data_io import datasets, pool
 from data_io.errors import InputError
-from pipelines import arguments
+from pipelines import arguments, installed
 from pipelines import run as runs
-from pipelines.workflow import estimate, leader, status
+from pipelines.workflow import estimate, leader, logs, status
 from pipelines.workflow.plan import (
     EXPERIMENTS,
     Experiment,
@@ -190,6 +190,9 @@ def make(
     Raises:
         InputError: as `reproduce`.
     """
+    if not all(run.done for run in planned if run.data is not None):
+        installed.require("snakemake")
+        installed.require_training()
     work = work.absolute()
     planned = [dataclasses.replace(run, work=work) for run in planned]
     leader.follow_make()
@@ -267,12 +270,13 @@ class Call:
             flush=True,
         )
         self._expect(pending)
-        self._snakemake(todo)
-        self._truth(todo)
-        tables = self._tables()
-        self._pictures(todo)
-        failed = self._failed()
-        self._report(failed)
+        failed = self._snakemake(todo)
+        try:
+            self._truth(todo)
+            tables = self._tables()
+            self._pictures(todo)
+        finally:  # why a run failed comes last, whatever came of the rest
+            self._report(failed)
         return 1 if failed or tables else 0
 
     def _refused(self, placed: Sequence[Planned]) -> dict[str, int]:
@@ -292,7 +296,7 @@ class Call:
         for group, data in _groups(made).items():
             try:
                 truth.measure(group, data)
-            except InputError as error:  # it must not hide which run failed
+            except (InputError, OSError) as error:  # it must not hide which run failed
                 print(f"The truth was not measured: {error}", file=sys.stderr)
 
     def _tables(self) -> int:
@@ -320,7 +324,7 @@ class Call:
         for group, data in _groups(made).items():
             try:
                 path = show.compare(group, data)
-            except InputError as error:  # it must not hide which run failed
+            except (InputError, OSError) as error:  # it must not hide which run failed
                 print(f"No picture side by side: {error}", file=sys.stderr)
                 continue
             if path:
@@ -351,33 +355,34 @@ class Call:
         for line in estimate.describe(tasks, costs, len(pending), self.jobs):
             print(line, flush=True)
 
-    def _snakemake(self, todo: Sequence[Planned]) -> None:
-        """Make the runs."""
+    def _snakemake(self, todo: Sequence[Planned]) -> list[tuple[Planned, str]]:
+        """Make the runs; those that failed, with what each said last."""
+        before = [logs.size(run.log) for run in self.planned]
         # Stamps say what this call got done; what earlier calls did, run.json says.
         shutil.rmtree(self._stamps, ignore_errors=True)
-        if not todo:
-            return
-        config = runs.write_json(self.folder / "config.json", self._config(todo))
-        with (self.folder / "snakemake.log").open("w") as log:
-            code = subprocess.run(
-                [*_snakemake_command(self.jobs), "--configfile", str(config)],
-                cwd=self.folder,
-                env=self._environment(),
-                stderr=log,
-                check=False,
-            ).returncode
-        if code and len(self._failed()) in (0, len(self.planned)):
-            print(f"Snakemake's own log: {log.name}", file=sys.stderr)
+        own = self.folder / "snakemake.log"
+        own.unlink(missing_ok=True)
+        if todo:
+            config = runs.write_json(self.folder / "config.json", self._config(todo))
+            with own.open("w") as log:
+                subprocess.run(
+                    [*_snakemake_command(self.jobs), "--configfile", str(config)],
+                    cwd=self.folder,
+                    env=self._environment(),
+                    stderr=log,
+                    check=False,
+                )
+        return self._failed(before)
 
     @property
     def _stamps(self) -> Path:
         return self.folder / "stamps"
 
-    def _failed(self) -> list[Planned]:
-        """Runs that this call should have made and did not."""
+    def _failed(self, before: Sequence[int]) -> list[tuple[Planned, str]]:
+        """Runs that this call should have made and did not, and why."""
         return [
-            run
-            for number, run in enumerate(self.planned)
+            (run, logs.reason(run.log, size))
+            for number, (run, size) in enumerate(zip(self.planned, before, strict=True))
             if not (self._stamps / str(number)).exists()
             and not (run.data is None and run.done)
         ]
@@ -410,14 +415,19 @@ class Call:
     def _dscpp(self, *arguments: str) -> int:
         return subprocess.run([*dscpp(), *arguments], check=False).returncode
 
-    def _report(self, failed: Sequence[Planned]) -> None:
+    def _report(self, failed: Sequence[tuple[Planned, str]]) -> None:
         if not failed:
             return
-        print(f"\n{len(failed)} of {len(self.planned)} run(s) failed:", file=sys.stderr)
-        for run in failed:
-            reason = status.last_line(run.log) or "it was not started"
-            print(f"  {run.name}: {reason}\n    {run.log}", file=sys.stderr)
-        print("The same command tries them again.", file=sys.stderr)
+        lines = [f"\n{len(failed)} of {len(self.planned)} run(s) failed:"]
+        for run, reason in failed:
+            said = reason or "it was not started"
+            lines.append(logs.indented(f"{run.name}: {said}\n  {run.log}"))
+        own = self.folder / "snakemake.log"
+        if own.is_file() and not all(reason for _, reason in failed):
+            lines.append(f"Snakemake, which starts the runs, said last ({own}):")
+            lines.append(logs.indented(logs.tail(own)))
+        lines.append("The same command tries them again.")
+        print("\n".join(lines), file=sys.stderr)
 
 
 def _groups(made: Sequence[Planned]) -> dict[Path, Path]:

@@ -1,0 +1,74 @@
+"""What a command needs beside the project, looked for before anything is begun."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shlex
+import sys
+
+from data_io.errors import InputError
+from pipelines.provenance import BACKENDS
+
+__all__ = ["is_here", "missing", "require", "require_training"]
+
+_PIP = {
+    # It asks for a TensorFlow that today's Pythons do not have; see setup.cfg.
+    "miscnn": ("--no-deps", "miscnn==1.4.0"),
+    "PIL": ("pillow",),
+    "skimage": ("scikit-image",),
+    "yaml": ("pyyaml",),
+}
+
+
+def require_training() -> None:
+    """Look for Keras, its backend and MIScnn, without importing any.
+
+    Raises:
+        InputError: one is not installed, or `KERAS_BACKEND` names no backend; the
+            message has the command that installs it.
+    """
+    backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    here = [name for name in BACKENDS if is_here(name)]
+    if backend in here:
+        require("keras", "miscnn")
+        return
+    wrong = (
+        f"KERAS_BACKEND: expected one of {', '.join(BACKENDS)} that is installed, "
+        f"received {backend!r}; installed: {', '.join(here) or 'none'}"
+    )
+    if backend not in BACKENDS:
+        raise InputError(f"{wrong}. Set another.")
+    absent = [name for name in ("keras", backend, "miscnn") if not is_here(name)]
+    raise InputError(f"{wrong}\n{missing(*absent)}")
+
+
+def require(*modules: str) -> None:
+    """Look for modules without importing them.
+
+    Raises:
+        InputError: one or more are not installed.
+    """
+    if absent := [name for name in modules if not is_here(name)]:
+        raise missing(*absent)
+
+
+def missing(*modules: str) -> InputError:
+    """What to say of modules that are not installed."""
+    pip = (sys.executable, "-m", "pip", "install")
+    commands = [shlex.join((*pip, *_PIP.get(name, (name,)))) for name in modules]
+    lines = "\n  ".join(commands)
+    return InputError(
+        f"{', '.join(modules)}: expected to be installed, found no such Python package "
+        f"in this environment. To install:\n  {lines}\n"
+        "In a checkout of the project, `make install` does that in .venv."
+    )
+
+
+def is_here(name: str) -> bool:
+    """Whether a module is installed; a folder that another left behind is none."""
+    try:
+        found = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return False
+    return found is not None and found.origin is not None

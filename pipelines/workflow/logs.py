@@ -1,0 +1,67 @@
+"""What the log of a run says of how it ended."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import textwrap
+from pathlib import Path
+
+__all__ = ["indented", "reason", "size", "tail"]
+
+MESSAGE = "dscpp: "  # how the command line begins what it says of an error
+TRACEBACK = "Traceback (most recent call last):"
+# "dsc-s0:  25%|##5   | 5/20 [00:01<00:03, 4.1step/s]", and the same without a total.
+BAR = re.compile(r"\d%\||\d\w* \[\d\d:\d\d")
+MOST = 40  # lines of a message
+LITTLE = 2**20  # bytes free, of a disk on which a log may have lost its end
+
+
+def size(log: Path) -> int:
+    """Bytes of a log; 0 where there is none."""
+    return log.stat().st_size if log.is_file() else 0
+
+
+def reason(log: Path, start: int = 0) -> str:
+    """Why a run ended, from its log.
+
+    Args:
+        log: of a run's commands, appended to at each attempt.
+        start: bytes of it that were there before this attempt.
+
+    Returns:
+        The last message of the command line with all its lines; after a traceback, what
+        was raised; else the last line that is no progress bar. "" where nothing was
+        written.
+    """
+    if size(log) <= start:
+        return ""
+    lines = [line for line in _lines(log, start) if not BAR.search(line)]
+    begins = [n for n, line in enumerate(lines) if line.startswith(MESSAGE)]
+    begins += [n for n, line in enumerate(lines) if line.startswith(TRACEBACK)]
+    last = max(begins, default=len(lines) - 1)
+    raised = [n for n in range(last + 1, len(lines)) if not lines[n].startswith(" ")]
+    if begins and raised and lines[last].startswith(TRACEBACK):
+        last = raised[0]
+    if begins:
+        return "\n".join(lines[last:][:MOST])
+    full = shutil.disk_usage(log.parent).free < LITTLE
+    silent = "it ended without a message" + ", and this disk is full" * full
+    return lines[-1] if lines and not full else silent
+
+
+def tail(log: Path, most: int = MOST) -> str:
+    """The last lines of a log."""
+    return "\n".join(_lines(log)[-most:])
+
+
+def indented(text: str) -> str:
+    """A text as part of a list."""
+    return textwrap.indent(text, "  ")
+
+
+def _lines(log: Path, start: int = 0) -> list[str]:
+    """Lines with something in them; of one that was redrawn, what was drawn last."""
+    text = log.read_bytes()[start:].decode("utf-8", errors="backslashreplace")
+    lines = [line.rstrip().split("\r")[-1] for line in text.split("\n")]
+    return [line for line in lines if line.strip()]
