@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from data_io.errors import InputError, Problems
-from pipelines import arguments
+from pipelines import arguments, backend
 
 __all__ = ["main"]
 
@@ -31,6 +31,7 @@ def main(typed: Sequence[str] | None = None) -> int:
     # The default is TensorFlow, whatever a keras.json in the home folder says.
     os.environ["KERAS_BACKEND"] = os.environ.get("KERAS_BACKEND") or "tensorflow"
     options = _parser().parse_args(typed)
+    backend.clear_environment()
     try:
         result = options.run(options)
     except InputError as error:
@@ -359,8 +360,6 @@ def _add_any_images(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_predict(options: argparse.Namespace) -> None:
-    from pipelines import stages
-
     given = [options.model, options.input, options.output]
     if options.run_folder and not any(given):
         _run_predict_run(options)
@@ -370,7 +369,7 @@ def _run_predict(options: argparse.Namespace) -> None:
             "expected --run RUN, or --model M with --input PATH and --output DIR; "
             "received another combination"
         )
-    stages.import_keras()
+    backend.start()
     from pipelines import apply
 
     written = apply.predict_files(
@@ -437,7 +436,7 @@ def _run_evaluate(options: argparse.Namespace) -> None:
         raise InputError(
             "expected both --images DIR and --masks DIR of the other set, and no --data"
         )
-    stages.import_keras()
+    backend.start()
     from pipelines import apply
 
     folder = apply.evaluate_set(
