@@ -12,13 +12,14 @@ ifeq ($(filter $(BACKEND),$(BACKENDS)),)
 $(error BACKEND: expected one of: $(BACKENDS); received "$(BACKEND)")
 endif
 ifneq ($(GPU),)
-ifneq ($(BACKEND),tensorflow)
-$(error GPU=1 is prepared for BACKEND=tensorflow alone: see requirements/README.md)
+ifeq ($(BACKEND),torch)
+$(error GPU=1 is prepared for BACKEND=tensorflow and jax: see requirements/README.md)
 endif
 endif
 
-# Each backend has an environment of its own, and GPU=1 another.
-FLAVOUR := $(if $(GPU),gpu,$(BACKEND))
+# Each backend has an environment of its own, and with GPU=1 another.
+FLAVOUR := $(BACKEND)$(if $(GPU),-gpu)
+FLAVOUR := $(FLAVOUR:tensorflow-gpu=gpu)
 VENV := .venv$(patsubst %,-%,$(filter-out tensorflow,$(FLAVOUR)))
 LOCK := requirements/$(FLAVOUR).txt
 
@@ -131,8 +132,8 @@ recipes: .venv-peers/.ready ## the recipes, with the libraries that they are for
 	@requirements/install.sh .venv-peers requirements/peers.txt "$(PYTHON)"
 
 # Each environment adds its own rows to benchmarks/results.csv; the page is made of all.
-# GPU=1 is for TensorFlow's part.
-FOR_BACKEND = BACKEND=$$backend GPU=$$([[ $$backend != tensorflow ]] || echo "$(GPU)")
+# GPU=1 is not for PyTorch's part.
+FOR_BACKEND = BACKEND=$$backend GPU=$$([[ $$backend == torch ]] || echo "$(GPU)")
 
 bench: $(VENV)/.ready bench-losses ## measure speed and memory beside the peers (an hour)
 	@$(VENV)/bin/python -m benchmarks.samples
@@ -168,7 +169,8 @@ lock: ## choose versions anew and write the locks (UPGRADE=1: the newest)
 	@requirements/lock.sh $(if $(UPGRADE),--upgrade)
 
 clean: ## remove environments, caches and .work; data and results stay
-	@rm -rf .venv .venv-torch .venv-jax .venv-gpu .venv-peers .work build ./*.egg-info
+	@rm -rf .venv .venv-torch .venv-jax .venv-gpu .venv-jax-gpu .venv-peers .work build
+	@rm -rf ./*.egg-info
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@find benchmarks conformance data_io errata losses pipelines recipes tests \
 		-name __pycache__ -prune -exec rm -rf {} +

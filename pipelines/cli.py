@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from data_io.errors import InputError, Problems
-from pipelines import arguments, installed
+from pipelines import arguments, backend, installed
 from pipelines.run import Run, replicate_of
 
 __all__ = ["main"]
@@ -35,6 +35,7 @@ def main(typed: Sequence[str] | None = None) -> int:
     try:
         with _bars_closed_first():
             options = _parser().parse_args(typed)
+            backend.clear_environment()
             result = options.run(options)
     except InputError as error:
         print(f"dscpp: {error}", file=sys.stderr)
@@ -451,8 +452,6 @@ def _add_any_images(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_predict(options: argparse.Namespace) -> None:
-    from pipelines import stages
-
     given = [options.model, options.input, options.output]
     if options.run_folder and not any(given):
         _run_predict_run(options)
@@ -528,7 +527,7 @@ def _run_evaluate(options: argparse.Namespace) -> None:
         raise InputError(
             "expected both --images DIR and --masks DIR of the other set, and no --data"
         )
-    stages.import_keras()
+    backend.start()
     from pipelines import apply
 
     folder = apply.evaluate_set(

@@ -46,12 +46,13 @@ def from_clean_commit(record: Mapping[str, Any]) -> bool:
 
     Args:
         record: a run's `run.json`: its `commit`, and where other stages or a resumed
-            training were of other commits, those in `commits`.
+            training were of other commits, those in `environment_changes`.
     """
-    later = record.get("commits", [])
-    return isinstance(later, list) and all(
-        is_clean(name) for name in [record.get("commit"), *later]
-    )
+    changes = record.get("environment_changes", [])
+    if not isinstance(changes, list) or not all(isinstance(c, dict) for c in changes):
+        return False
+    later = [change["commit"] for change in changes if "commit" in change]
+    return all(is_clean(name) for name in [record.get("commit"), *later])
 
 
 def _told() -> str:

@@ -1,4 +1,4 @@
-"""Where a run was made: versions, backend, device and machine."""
+"""Where a run was made: versions, backend, device, machine, environment."""
 
 from __future__ import annotations
 
@@ -7,9 +7,17 @@ import os
 import platform
 import resource
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-__all__ = ["BACKENDS", "backend", "device", "machine", "peak_memory_mb", "versions"]
+from data_io import pool
+from pipelines import commits
+
+__all__ = [
+    "BACKENDS", "backend", "changes", "device", "environment", "machine",
+    "peak_memory_mb", "threads", "variables", "versions",
+]  # fmt: skip
 
 BACKENDS = ("tensorflow", "torch", "jax")
 
@@ -25,6 +33,78 @@ _PACKAGES = (
     "numpy",
     "scipy",
 )
+
+
+# Variables of these beginnings decide how a backend rounds or how it shares work out.
+_DECIDE = (
+    "ATEN_", "CUBLAS_", "CUDNN_", "DNNL_", "JAX_", "KERAS_TORCH_DEVICE", "KMP_", "MKL_",
+    "NPROC", "OMP_", "ONEDNN_", "OPENBLAS_", "PJRT_", "TF_", "TORCH_", "XLA_",
+)  # fmt: skip
+# But these only say what is logged, where things are kept and how memory is taken.
+_DO_NOT = (
+    "JAX_COMPILATION_CACHE_", "JAX_PERSISTENT_CACHE_", "TF_CPP_",
+    "TF_FORCE_GPU_ALLOW_GROWTH", "XLA_PYTHON_CLIENT_",
+)  # fmt: skip
+
+
+def environment(with_backend: bool = True) -> dict[str, Any]:
+    """What besides a run's settings decides its numbers, as `run.json` keeps it.
+
+    Args:
+        with_backend: whether the backend is imported and computes; without it there
+            are neither `threads` nor `variables`.
+    """
+    found = {"commit": commits.commit(), "versions": versions(), "machine": machine()}
+    if with_backend:
+        found |= {"threads": threads(), "variables": variables()}
+    return found
+
+
+def changes(record: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """What of an environment is not as it was when a run was last worked on.
+
+    Args:
+        record: the run's; what an older run does not say has not changed.
+        now: from `environment`.
+
+    Returns:
+        The values of now that differ.
+    """
+    before = {key: record[key] for key in now if key in record}
+    for change in record.get("environment_changes", ()):
+        before |= {key: change[key] for key in before if key in change}
+    return {key: now[key] for key in before if now[key] != before[key]}
+
+
+def threads() -> int:
+    """How many threads the backend computes one operation with, on the processor."""
+    name = backend()
+    if name == "torch":
+        import torch
+
+        return int(torch.get_num_threads())
+    if name == "tensorflow":
+        import tensorflow as tf
+
+        set_in_code = tf.config.threading.get_intra_op_parallelism_threads()
+        return set_in_code or _asked("TF_NUM_INTRAOP_THREADS") or pool.processors()
+    return _asked("PJRT_NPROC") or _asked("NPROC") or pool.processors()
+
+
+def _asked(variable: str) -> int:
+    """A number of threads that the environment asks for; 0 where it asks for none."""
+    text = os.environ.get(variable, "")
+    return int(text) if text.isdecimal() else 0
+
+
+def variables() -> dict[str, str]:
+    """Environment variables that decide how the backend computes, without paths."""
+    found = {
+        name: " ".join(word for word in value.split() if "/" not in word)
+        for name, value in sorted(os.environ.items())
+        if name.startswith(_DECIDE) and not name.startswith(_DO_NOT)
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 def backend() -> str:
@@ -51,8 +131,8 @@ def machine() -> str:
     The processor belongs to it: another kind adds floats in another order, and from
     the last bits on a training takes another way.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    kind = f"{platform.system()} {platform.machine()}, {cores or os.cpu_count()} cores"
+    cores = pool.processors()
+    kind = f"{platform.system()} {platform.machine()}, {cores} cores"
     return ", ".join(filter(None, [kind, _processor()]))
 
 

@@ -25,7 +25,6 @@ from data_io.content import file_hash, read_json
 from data_io.errors import InputError
 from data_io.names import plain
 from losses import catalogue
-from pipelines import commits
 
 __all__ = [
     "CASE_KEYS",
@@ -352,12 +351,6 @@ class Run:
         if hashes:
             self.record["files"] = {**self.record.get("files", {}), **hashes}
         write_json(self.path(RECORD), self.record)
-
-    def note_commit(self) -> None:
-        """Add the commit of this code to the record where it is another one."""
-        here, later = commits.commit(), self.record.get("commits", [])
-        if here not in (self.record.get("commit"), *later):
-            self.update(commits=[*later, here])
 
     def remake(self) -> str:
         """The command that writes the run's probabilities, or writes them anew."""

@@ -7,10 +7,7 @@ fresh clone with committed runs trains nothing again.
 from __future__ import annotations
 
 import contextlib
-import importlib
-import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,18 +15,17 @@ from typing import Any
 from data_io import content, datasets, leaks, splits, verify
 from data_io.datasets.record import Record
 from data_io.errors import InputError
-from pipelines import commits, installed, provenance, stored, written
+from pipelines import backend, provenance, stored, written
 from pipelines import run as runs
 from pipelines.training.task import Task, from_record
 
 __all__ = [
-    "WORK", "complete", "estimate", "evaluate", "export", "import_keras", "is_complete",
-    "located", "predict", "predict_images", "require_nifti_free", "temperature",
+    "WORK", "complete", "estimate", "evaluate", "export", "is_complete", "located",
+    "predict", "predict_images", "require_nifti_free", "temperature",
     "train",
 ]  # fmt: skip
 
 WORK = Path(".work")
-_NOTES = ("I0000 ", "WARNING: All log messages before absl")
 
 
 def train(task: Task, data: Path | None, output: Path, work: Path = WORK) -> runs.Run:
@@ -73,7 +69,7 @@ def train(task: Task, data: Path | None, output: Path, work: Path = WORK) -> run
         record = task.module.record(root)
         if run:
             run.require_same(identity)
-            run.note_commit()
+            _note_environment(run, "train")
         else:
             run = runs.Run.create(output, _new_record(task, identity, record))
         _remember(run, task, root, work)
@@ -106,7 +102,7 @@ def predict(
             _require_backend(run.folder, task.backend)
             material, identity = _prepare(task, data, work, run, _split_of(run))
             run.require_same(identity)
-            run.note_commit()
+            _note_environment(run, "predict")
             from pipelines.training import predict as prediction
 
             prediction.predict(task, material, run)
@@ -136,7 +132,7 @@ def predict_images(
         )
     written.require_apart("--output", output, _taken(model, images, output))
     written.require_own(output, _predicted(images, volume_probabilities))
-    import_keras()
+    backend.start()
     from pipelines import apply
 
     return apply.predict_files(
@@ -190,7 +186,7 @@ def evaluate(
             from pipelines import show
 
             root = located(run, data, work)
-            run.note_commit()
+            _note_environment(run, "evaluate", with_backend=False)
             # The measures come last: with them the run is done, picture and all.
             show.picture(run, root)
             evaluation.evaluate(run, root)
@@ -461,7 +457,7 @@ def _prepare(
     module = task.module
     root = module.locate(data)
     report = verify.verify(module, root, _verified(task, work))
-    import_keras()
+    backend.start()
     from data_io import cache
     from data_io.preprocessing import Settings
     from pipelines.training.fit import Material
@@ -501,37 +497,6 @@ def _split_of(run: runs.Run) -> splits.Split:
     return {part: tuple(ids) for part, ids in run.record["split"].items()}
 
 
-def import_keras() -> None:
-    """Import Keras without TensorFlow's notes on how it was built.
-
-    They come from C++ before any log level counts, two screens of them a command, and
-    would bury what matters; warnings and errors still come through.
-    """
-    installed.require_training()
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as notes:
-        os.dup2(notes.fileno(), 2)
-        try:
-            importlib.import_module("keras")
-        except (ImportError, ValueError) as error:
-            missing = str(getattr(error, "name", None) or "").partition(".")[0]
-            if missing not in ("", *provenance.BACKENDS):
-                raise  # Something else is broken, and no setting mends it.
-            raise InputError(
-                "KERAS_BACKEND: expected a backend that is installed here (tensorflow, "
-                f"torch or jax), received {provenance.backend()!r} ({error}); set "
-                "another, or use the environment of that backend"
-            ) from error
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            notes.seek(0)
-            for line in notes.read().decode(errors="replace").splitlines():
-                if not line.startswith(_NOTES):
-                    print(line, file=sys.stderr)
-
-
 def _verified(task: Task, work: Path) -> Path:
     return work / "verify" / f"{task.dataset}.json"
 
@@ -542,12 +507,33 @@ def _new_record(task: Task, identity: dict[str, Any], record: Record) -> dict[st
         "classes": list(record.classes),
         "simulated": record.simulated,
         **identity,
-        "commit": commits.commit(),
-        "versions": provenance.versions(),
-        "machine": provenance.machine(),
+        **provenance.environment(),
         "times": {},
         "files": {},
     }
+
+
+def _note_environment(run: runs.Run, stage: str, with_backend: bool = True) -> None:
+    """Record what of the environment has changed since the run was last worked on.
+
+    A training that goes on elsewhere is warned of: it ends otherwise than alone.
+    """
+    now = provenance.environment(with_backend)
+    changed = provenance.changes(run.record, now)
+    if not changed:
+        return
+    if stage == "train":
+        lines = [f"  {key}: now {value}" for key, value in changed.items()]
+        print(
+            f"{run.folder}: this training goes on in another environment than before, "
+            "and may not give the figures it would have given, to the bit:",
+            *lines,
+            f"Both are in {runs.RECORD}.",
+            sep="\n",
+            file=sys.stderr,
+        )
+    earlier = run.record.get("environment_changes", [])
+    run.update(environment_changes=[*earlier, {"stage": stage, **changed}])
 
 
 def _require_backend(folder: Path, wanted: str) -> None:

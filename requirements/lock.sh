@@ -17,7 +17,7 @@ compile() {
     echo "$1.txt: $(grep -c == "$1.txt") packages"
 }
 
-for name in tensorflow torch jax gpu; do
+for name in tensorflow torch jax gpu jax-gpu; do
     compile "$name" "$@"
 done
 # acvl-utils alone has no wheel, so it has a lock of its own: install.sh builds it.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-LOCKS = ("tensorflow", "torch", "jax", "gpu", "peers")
+LOCKS = ("tensorflow", "torch", "jax", "gpu", "jax-gpu", "peers")
 BACKENDS = ("tensorflow", "torch", "jax")
 ENTRY = re.compile(r"^([a-z0-9-]+)==(\S+)")
 
@@ -29,7 +29,7 @@ def make(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def dry(project: Path, *arguments: str) -> str:
     """The commands that make would run, were the environments there."""
-    ends = ("", "-torch", "-jax", "-gpu", "-peers")
+    ends = ("", "-torch", "-jax", "-gpu", "-jax-gpu", "-peers")
     ready = [f"--old-file=.venv{end}/.ready" for end in ends]
     result = make(project, "--dry-run", *ready, *arguments)
     assert result.returncode == 0, result.stderr
@@ -76,6 +76,7 @@ def test_locks_hold_one_backend_and_miscnn_without_its_old_needs(
         "gpu": {"tensorflow"},
         "torch": set(),
         "jax": {"jax"},
+        "jax-gpu": {"jax"},
         "peers": set(),
     }
     assert backends == expected[lock]
@@ -94,8 +95,9 @@ def test_the_environments_share_their_versions(project: Path) -> None:
         assert {n: first[n] for n in shared} == {n: other[n] for n in shared}
 
 
-def test_the_gpu_lock_still_runs_on_a_p100(project: Path) -> None:
-    version = entries(project, "gpu")["nvidia-cudnn-cu12"].split()[0].split("==")[1]
+@pytest.mark.parametrize("lock", ["gpu", "jax-gpu"])
+def test_the_gpu_locks_still_run_on_a_p100(project: Path, lock: str) -> None:
+    version = entries(project, lock)["nvidia-cudnn-cu12"].split()[0].split("==")[1]
     numbers = tuple(int(part) for part in version.split("."))
     assert (9, 3, 0, 75) <= numbers < (9, 11)
 
@@ -148,6 +150,22 @@ def test_targets_install_first(project: Path, target: str) -> None:
 
 def test_the_gpu_environment(project: Path) -> None:
     assert ".venv-gpu/bin/dscpp demo" in dry(project, "demo", "GPU=1")
+    commands = dry(project, "demo", "GPU=1", "BACKEND=jax")
+    assert ".venv-jax-gpu/bin/dscpp demo" in commands
+    lock = make(project, "-n", "-W", "requirements/jax-gpu.txt", "install",
+                "GPU=1", "BACKEND=jax").stdout  # fmt: skip
+    assert 'install.sh ".venv-jax-gpu" "requirements/jax-gpu.txt"' in lock
+
+
+def test_jax_is_the_same_with_a_gpu_and_brings_what_cuda_needs(project: Path) -> None:
+    cpu, gpu = entries(project, "jax"), entries(project, "jax-gpu")
+    assert {name: cpu[name].split()[0] for name in cpu} == {
+        name: gpu[name].split()[0] for name in cpu
+    }
+    added = gpu.keys() - cpu.keys()
+    assert {"jax-cuda12-plugin", "jax-cuda12-pjrt", "nvidia-cudnn-cu12"} <= added
+    for name in added:
+        assert "sys_platform == 'linux'" in gpu[name].splitlines()[0]
 
 
 def test_variables_become_options_only_when_set(project: Path) -> None:
@@ -175,7 +193,7 @@ def test_variables_become_options_only_when_set(project: Path) -> None:
     ("arguments", "reason"),
     [
         (["demo", "BACKEND=mxnet"], 'tensorflow torch jax; received "mxnet"'),
-        (["demo", "BACKEND=jax", "GPU=1"], "GPU=1 is prepared for BACKEND=tensorflow"),
+        (["demo", "BACKEND=torch", "GPU=1"], "prepared for BACKEND=tensorflow and jax"),
     ],
 )
 def test_a_wrong_variable_is_refused(

@@ -64,7 +64,9 @@ def test_bad_overrides(text, message):
         )
 
 
-@pytest.mark.parametrize("text", ["precision=mixed_float16", "xla=true", "xla=false"])
+@pytest.mark.parametrize(
+    "text", ["precision=mixed_float16", "precision=tf32", "xla=true", "xla=false"]
+)
 def test_how_steps_are_computed_can_be_chosen(text):
     key, value = next(iter(protocol.parse_overrides([text]).items()))
     default = protocol.preset("paper", DRIVE)
@@ -84,7 +86,7 @@ def test_runs_of_before_it_could_be_chosen_are_the_same():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("precision=float16", 'precision: expected one of "float32", "mixed_float16"'),
+        ("precision=float16", 'precision: expected one of "float32", "tf32", "mixed'),
         ("precision=32", "precision: expected one of"),
         ("xla=1", 'xla: expected one of "auto", true, false, received 1'),
         ("xla=yes", 'received "yes"'),

@@ -61,16 +61,21 @@ def test_a_run_of_before_there_were_replicates_is_the_first(tmp_path):
 
 
 CLEAN, OTHER = "0123456789abcdef" * 2 + "01234567", "f" * 40
+CHANGES = "environment_changes"
 
 
 @pytest.mark.parametrize(
     ("record", "clean"),
     [
         ({"commit": CLEAN}, True),
-        ({"commit": CLEAN, "commits": [OTHER]}, True),
-        ({"commit": CLEAN, "commits": [OTHER, OTHER + "+"]}, False),
-        ({"commit": CLEAN, "commits": [""]}, False),
-        ({"commit": CLEAN, "commits": "x"}, False),
+        ({"commit": CLEAN, CHANGES: [{"stage": "train", "threads": 1}]}, True),
+        ({"commit": CLEAN, CHANGES: [{"commit": OTHER}]}, True),
+        (
+            {"commit": CLEAN, CHANGES: [{"commit": OTHER}, {"commit": OTHER + "+"}]},
+            False,
+        ),
+        ({"commit": CLEAN, CHANGES: [{"commit": ""}]}, False),
+        ({"commit": CLEAN, CHANGES: "x"}, False),
         ({"commit": CLEAN + "+"}, False),
         ({"commit": ""}, False),
         ({"commit": None}, False),
@@ -79,14 +84,6 @@ CLEAN, OTHER = "0123456789abcdef" * 2 + "01234567", "f" * 40
 )
 def test_a_clean_run_is_of_known_and_unchanged_commits_alone(record, clean):
     assert commits.from_clean_commit(record) is clean
-
-
-def test_another_commit_that_works_on_a_run_is_noted_once(tmp_path, monkeypatch):
-    run = runs.Run.create(tmp_path / "r", {**RECORD, "commit": CLEAN})
-    for here in (CLEAN, OTHER + "+", OTHER + "+", CLEAN):
-        monkeypatch.setattr(commits, "commit", lambda here=here: here)
-        run.note_commit()
-    assert runs.Run.open(run.folder).record["commits"] == [OTHER + "+"]
 
 
 def test_a_run_is_held_while_a_process_works_on_it(tmp_path):

@@ -15,7 +15,7 @@ from written_runs import make_run
 from conformance.__main__ import main as conformance
 from data_io.datasets import folder as own_images
 from data_io.errors import InputError
-from pipelines import check, export, show, stages, stored, truth, written
+from pipelines import backend, check, export, show, stages, stored, truth, written
 from pipelines import run as runs
 from pipelines.cli import main
 from pipelines.reporting.figures import style
@@ -59,7 +59,7 @@ def predict(output: str, images: str = "in", model: str = "run", **options) -> N
         def reached() -> None:
             raise Reached
 
-        patch.setattr(stages, "import_keras", reached)
+        patch.setattr(backend, "start", reached)
         stages.predict_images(
             Path(model), Path(images), Path(output), work=Path("work"), **options
         )

@@ -11,7 +11,7 @@ import keras
 
 import losses
 from data_io import batches, cache
-from pipelines import provenance
+from pipelines import backend, provenance
 from pipelines import run as runs
 from pipelines.training import callbacks, state, unet
 from pipelines.training.protocol import Protocol
@@ -43,17 +43,20 @@ class Material:
 def build(protocol: Protocol, channels: int, classes: int) -> keras.Model:
     """The U-Net for a protocol, with fresh weights (section 2.7: Xavier).
 
-    It has the form that the backend computes faster; see `unet`.
+    It has the form that the backend computes faster; see `unet`. From now on the
+    backend multiplies as the protocol's precision says.
 
     Args:
         protocol: its input shape, filters, depth and precision decide the network.
         channels: channels of the images.
         classes: classes, background included.
     """
+    backend.set_precision(protocol.precision)
     network = unet.UNet(
         protocol.filters,
         protocol.depth,
-        protocol.precision,
+        # TF32 is a way to multiply float32, not a type.
+        "float32" if protocol.precision == "tf32" else protocol.precision,
         unet.channels_first_is_faster(),
     )
     return _create(network, protocol, channels, classes)

@@ -50,7 +50,9 @@ class Protocol:
         join: how overlapping predictions are joined, see `data_io.patches.Grid`.
         fixed_validation: whether the patches of validation are the same each epoch; in
             the released code they are drawn anew, so its validation loss is noisy.
-        precision: Keras' dtype policy of the network; softmax and loss are float32.
+        precision: how the network computes; softmax and loss are float32 in all.
+            "tf32": float32 whose products may be rounded to TF32, as NVIDIA's GPUs
+            do since Ampere; "mixed_float16" and "mixed_bfloat16": Keras' policies.
         xla: whether steps are compiled, on PyTorch by torch.compile. "auto": on JAX
             alone, which does not go without.
     """
@@ -93,7 +95,7 @@ class Protocol:
 _OF_VOLUMES = ("overlap", "join", "fixed_validation")
 # What values can be chosen from, the default first.
 _COMPUTED: dict[str, tuple[Any, ...]] = {
-    "precision": ("float32", "mixed_float16", "mixed_bfloat16"),
+    "precision": ("float32", "tf32", "mixed_float16", "mixed_bfloat16"),
     "xla": ("auto", True, False),
 }
 _CHOICES = {"join": patches.JOINS, **_COMPUTED}
