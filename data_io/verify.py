@@ -19,7 +19,7 @@ from data_io.report import AGAIN, Finding, Report
 
 __all__ = ["Report", "audit", "verify"]
 
-FORMAT = 3
+FORMAT = 4
 # Below it all is decoded before other processes would have started.
 FEW_BYTES = 1 << 26
 Facts = dict[str, Any]
