@@ -26,11 +26,12 @@ def look(path: Path) -> dict[str, Any]:
     """What there is to know of where a volume's voxels lie.
 
     Returns:
-        `affine`, `spacing_mm` and `axes` of `data_io.datasets.nifti.Geometry`, as JSON
-        keeps them; {} of an image.
+        `affine`, `other`, `spacing_mm` and `axes` as JSON keeps them, see
+        `data_io.datasets.nifti.Geometry`; {} of an image.
 
     Raises:
-        InputError: not NIfTI, or voxels of no size.
+        InputError: not NIfTI, voxels of no size or in another unit than mm, or a
+            header that contradicts itself.
     """
     if not folder.is_volume(path):
         return {}
@@ -40,8 +41,11 @@ def look(path: Path) -> dict[str, Any]:
             f"{path}: expected voxels of a size above 0 mm, found "
             f"{native.by_axis(place.spacing_mm)}. Correct the affine in its header."
         )
+    if volumes.wrong_unit(place.unit):
+        raise InputError(f"{path}: {volumes.wrong_unit(place.unit)}")
     return {
         "affine": place.affine.tolist(),
+        "other": place.other.tolist() if place.other is not None else None,
         "spacing_mm": list(place.spacing_mm),
         "axes": list(place.axes) if place.axes else None,
     }
@@ -76,8 +80,8 @@ def _other_grids(facts: _Facts) -> list[str]:
     """Label maps of the right size that lie elsewhere, such as mirrored ones."""
     pairs = {case: roles for case, roles in facts.items() if len(roles) == 2}
     return [
-        f"case {case}: expected a label map with the affine of its image, found "
-        "another one: it lies elsewhere or is mirrored. Resample it."
+        f"case {case}: label map: "
+        f"{volumes.elsewhere(roles['observer1'], roles['image'])}"
         for case, roles in pairs.items()
         if roles["image"]["shape"] == roles["observer1"]["shape"]
         and not volumes.same_place(roles["image"], roles["observer1"])
@@ -154,4 +158,17 @@ def lines(about: Mapping[str, Any], facts: _Facts, whose: str) -> list[str]:
         f"{len(images)} volumes are resampled to it"
     ]
     known = about["axes"]
-    return shown + ([f"  axes     {volumes.directions(known)}"] if known else [])
+    shown += [f"  axes     {volumes.directions(known)}"] if known else []
+    return shown + _doubts(images)
+
+
+def _doubts(images: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Says of how many volumes the qform lies elsewhere than the sform."""
+    others = [case for case, image in images.items() if image.get("other")]
+    if not others:
+        return []
+    return [
+        f"  note     {len(others)} of {len(images)} volumes have a qform that differs "
+        f"from the sform in place or by a few degrees, such as {others[0]}: the sform "
+        "is taken"
+    ]

@@ -99,7 +99,7 @@ def audit(
     report.warnings += [*dataset.remarks(root), *empty(dataset, root, facts)]
     report.warnings += [*overlapping(facts), *empty_objects(dataset, root, facts)]
     report.warnings += [*converted(record, facts), *cut_at_half(facts)]
-    report.warnings += whole(dataset, root, facts)
+    report.warnings += [*whole(dataset, root, facts), *doubtful(facts)]
     return report
 
 
@@ -375,6 +375,19 @@ def whole(
         for case, by_role in facts.items()
         for role, known in by_role.items()
         if role.startswith("observer") and known.get("mask", {}).get("foreground") == 1
+    ]
+
+
+def doubtful(facts: Mapping[str, Mapping[str, Facts]]) -> list[str]:
+    """Returns a warning where a sform and a qform differ, but in no voxel size."""
+    cases = [
+        case for case, by_role in facts.items() if by_role.get("image", {}).get("other")
+    ]
+    if not cases:
+        return []
+    return [
+        f"{len(cases)} of {len(facts)} volumes have a qform that differs from the "
+        f"sform in place or by a few degrees, such as {cases[0]}: the sform is taken"
     ]
 
 
