@@ -107,7 +107,7 @@ def _key(
     asked: list[Any] = [pairs, list(classes)]
     if like:
         asked += [like.classes, like.channels, like.input_shape]
-        asked += [like.spacing_mm, like.axes]
+        asked += [like.spacing_mm, like.axes, like.directions]
     return digest(asked)
 
 
@@ -421,6 +421,7 @@ def _about(
         "input_shape": list(like.input_shape if like else _input_shape(shapes)),
         "spacing_mm": like.spacing_mm if like else own_grids.spacing_mm(facts),
         "axes": like.axes if like else own_grids.axes(facts),
+        "directions": like.directions if like else own_grids.directions(facts),
         "cases": {case: dict(roles) for case, roles in pairs.items()},
         "pixels": {case: roles["image"]["pixels"] for case, roles in facts.items()},
         "turned": {case: roles["image"]["turned"] for case, roles in facts.items()},

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data_io import images, pool, splits, volumes
+from data_io import images, native, pool, splits, volumes
 from data_io.datasets.reading import masks
 from data_io.datasets.record import Record
 from data_io.errors import InputError, Problems
@@ -100,6 +100,7 @@ def audit(
     report.warnings += [*overlapping(facts), *empty_objects(dataset, root, facts)]
     report.warnings += [*converted(record, facts), *cut_at_half(facts)]
     report.warnings += [*whole(dataset, root, facts), *doubtful(facts)]
+    report.warnings += mirrored(getattr(dataset, "DIRECTIONS", None), facts)
     return report
 
 
@@ -388,6 +389,22 @@ def doubtful(facts: Mapping[str, Mapping[str, Facts]]) -> list[str]:
     return [
         f"{len(cases)} of {len(facts)} volumes have a qform that differs from the "
         f"sform in place or by a few degrees, such as {cases[0]}: the sform is taken"
+    ]
+
+
+def mirrored(
+    directions: str | None, facts: Mapping[str, Mapping[str, Facts]]
+) -> list[str]:
+    """Returns a warning where volumes run in other directions than as distributed."""
+    images = {case: by_role.get("image", {}) for case, by_role in facts.items()}
+    found = {case: image.get("directions") for case, image in images.items()}
+    cases = [case for case, code in found.items() if native.against(code, directions)]
+    if not cases:
+        return []
+    return [
+        f"{len(cases)} of {len(facts)} volumes are stored mirrored, such as {cases[0]} "
+        f"({found[cases[0]]}, as distributed {directions}): they are read as they are. "
+        "Copy them again from the original download"
     ]
 
 

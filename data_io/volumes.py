@@ -29,7 +29,8 @@ def facts(path: Path, role: str) -> Facts:
         role: `image`, or another.
 
     Returns:
-        `mode`, `shape` (slices, rows, columns), `affine`, `axes`, `other` and `unit`
+        `mode`, `shape` (slices, rows, columns), `affine`, `axes`,
+        `directions`, `other` and `unit`
         (see `nifti.Geometry`), of an image `pixels`, a hash of shape
         and voxels, `missing` (voxels that are NaN or infinite), `constant`, where all
         voxels are the same, and `values`, pairs of a value and its number of voxels (at
@@ -45,6 +46,7 @@ def facts(path: Path, role: str) -> Facts:
         "shape": list(where.shape),
         "affine": np.round(where.affine, 6).tolist(),
         "axes": list(where.axes) if where.axes else None,
+        "directions": where.directions,
         "other": where.other.tolist() if where.other is not None else None,
         "unit": where.unit,
     }
@@ -174,15 +176,15 @@ def _judge_grid(say: Say, known: Facts, image: Facts) -> list[Finding]:
         text = f"expected {_shape(image)} voxels, as its image, found {_shape(known)}."
         return [say("shape", f"{text} {AGAIN}")]
     if not same_place(known, image):
-        return [say("affine", f"{elsewhere(known, image)} {AGAIN}")]
+        return [say("affine", f"expected {elsewhere(known, image)} {AGAIN}")]
     return []
 
 
 def elsewhere(label: Facts, image: Facts) -> str:
-    """Says that a label map has not the grid of its image, and what both are."""
+    """What a label map was expected to have and has, and what to do."""
     grids = [affines.shown(np.array(facts["affine"])) for facts in (label, image)]
     return (
-        f"expected the affine of its image, {grids[1]}, found {grids[0]}. Where it was "
+        f"the affine of its image, {grids[1]}, found {grids[0]}. Where it was "
         "drawn on the image's voxels, copy the image's header: to resample it would "
         "move it. Where it was drawn on its own grid, resample it to the image's, by "
         "nearest neighbour."

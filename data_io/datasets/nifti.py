@@ -18,7 +18,7 @@ import numpy.typing as npt
 from nibabel.affines import voxel_sizes
 from nibabel.filebasedimages import ImageFileError
 from nibabel.openers import ImageOpener
-from nibabel.orientations import io_orientation
+from nibabel.orientations import aff2axcodes, io_orientation
 from nibabel.spatialimages import HeaderDataError
 
 from data_io.datasets import affines
@@ -69,6 +69,19 @@ class Geometry:
     def other(self) -> np.ndarray | None:
         """The qform where it lies elsewhere than `affine`; see `affines.doubt`."""
         return affines.doubt(self.header)
+
+    @property
+    def directions(self) -> str | None:
+        """Towards what each axis of the array runs: `LPS` is left, back and head.
+
+        An oblique axis counts as the one it is nearest to. None where the header does
+        not say how the array lies.
+        """
+        said = self.header["sform_code"] or self.header["qform_code"]
+        if not said or not np.isfinite(self.affine).all():
+            return None
+        codes = aff2axcodes(self.affine)
+        return None if None in codes else "".join(codes)
 
     @property
     def axes(self) -> tuple[int, int, int] | None:
