@@ -79,7 +79,11 @@ def plan(
         _check(augmentation)
         if augmentation.mirror:
             random.uniform()  # whether to mirror at all: always
-            mirrored = tuple(random.uniform() < _MIRROR for _ in shape)
+            axes = augmentation.config_mirror_axes
+            mirrored = tuple(
+                axis in axes and random.uniform() < _MIRROR
+                for axis in range(len(shape))
+            )
         if augmentation.brightness:
             factors = _brightness(channels, augmentation, random)
         coordinates = _warp(patch or shape, augmentation, random)

@@ -17,7 +17,7 @@ import numpy as np
 from data_io import augment, pool
 from data_io.cache import Cache
 from data_io.miscnn_compat import Abstract_IO, Data_IO, Preprocessor
-from data_io.preprocessing import augmentation, subfunctions
+from data_io.preprocessing import EVERY_AXIS, augmentation, subfunctions
 
 __all__ = ["Batches", "CachedInterface", "feed", "prediction_input", "to_native"]
 
@@ -95,6 +95,7 @@ class Batches(keras.utils.PyDataset):
         redraw: whether each epoch has draws of its own; if not, all have the first's.
         workers: threads that draw ahead, as many items; None for those of
             `pool.threads`.
+        mirror_axes: of the augmentation, see `data_io.preprocessing.augmentation`.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Batches(keras.utils.PyDataset):
         shuffle: bool = False,
         redraw: bool = True,
         workers: int | None = None,
+        mirror_axes: str | Sequence[int] = EVERY_AXIS,
     ) -> None:
         super().__init__(workers=1, use_multiprocessing=False)  # of Keras: none
         self.cache = cache
@@ -116,7 +118,9 @@ class Batches(keras.utils.PyDataset):
         self.epoch = 0
         self.redraw = redraw
         self.shuffle = shuffle
-        self.augmentation = augmentation(cache.settings) if augment else None
+        self.augmentation = None
+        if augment:
+            self.augmentation = augmentation(cache.settings, mirror_axes)
         self._ahead = _Ahead(workers or pool.threads())
 
     def __len__(self) -> int:

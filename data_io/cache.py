@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from data_io import native
 from data_io.content import ASIDE, content, data_hash, digest, file_hash, read_json
 from data_io.errors import InputError
 from data_io.miscnn_compat import Data_IO
@@ -78,7 +79,7 @@ class Cache:
         """Read a prepared image: (*spatial, channels), float32, z-scored.
 
         The spatial shape is the network's input; of a volume it is the whole of it,
-        resampled, axes as in its file.
+        resampled, axes in the order of its file.
         """
         return self._array(case, "image")
 
@@ -90,6 +91,11 @@ class Cache:
         """Spatial shape of the raw image or volume, in pixels or voxels."""
         _, sheet = self._entry(case)
         return tuple(sheet["native_shape"])
+
+    def turned(self, case: str) -> tuple[int, ...]:
+        """Axes along which a prepared volume runs against its file."""
+        _, sheet = self._entry(case)
+        return tuple(sheet.get("turned", ()))
 
     def _array(self, case: str, kind: str) -> np.ndarray:
         """Map an array of an entry, read-only; the map outlives the file's deletion.
@@ -141,13 +147,23 @@ class Cache:
         """
         sample = self._source.sample_loader(case, load_seg=True)
         native_shape = sample.img_data.shape[:-1]
+        turned = self._turn(sample)
         for step in subfunctions(self.settings):
             step.preprocessing(sample, training=True)
         return {
             "image": np.ascontiguousarray(sample.img_data, _TYPES["image"]),
             "label": np.ascontiguousarray(sample.seg_data[..., 0], _TYPES["label"]),
             "native_shape": native_shape,
+            "turned": turned,
         }
+
+    def _turn(self, sample: Any) -> list[int]:
+        """Turn a volume that is stored mirrored; returns along which axes."""
+        found = sample.get_extended_data().get("directions")
+        axes = native.against(found, self.settings.directions)
+        sample.img_data = np.flip(sample.img_data, axes)
+        sample.seg_data = np.flip(sample.seg_data, axes)
+        return list(axes)
 
     def _check_unchanged(self, case: str) -> None:
         """Refuse to make an entry from raw files that are not those of the start."""
@@ -220,7 +236,11 @@ def _write_entry(entry: Path, sample: dict[str, Any]) -> None:
 
 def _fill(aside: Path, sample: dict[str, Any]) -> None:
     """Write the arrays and the sheet by which they are known to be whole."""
-    sheet: dict[str, Any] = {"native_shape": list(sample["native_shape"]), "files": {}}
+    sheet: dict[str, Any] = {
+        "native_shape": list(sample["native_shape"]),
+        "turned": sample["turned"],
+        "files": {},
+    }
     for kind, name in _ARRAYS.items():
         np.save(aside / name, sample[kind])
         state = (aside / name).stat()

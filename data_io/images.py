@@ -25,6 +25,7 @@ from data_io.report import AGAIN, Finding, Say, shown
 
 __all__ = ["copies", "facts", "judge", "pixel_hash", "turned_hash"]
 
+_CLEAR = "RGBA with transparent pixels"
 _MOST = 9  # values kept: more are no label map
 GENERATED = "Delete the data set's folder; it is generated again."
 Facts = dict[str, Any]
@@ -56,8 +57,11 @@ def facts(path: Path, role: str) -> Facts:
     mode, pixels = decode(path) if path.suffix != ".npy" else _array(path)
     found = _facts(mode, pixels)
     if role == "image":
-        colours = decode_colour(path)[1] if mode == "P" else pixels
-        found |= copies(colours[..., :3] if found["mode"] == "RGB" else colours)
+        if mode == "P":  # read as colours, whatever the indices
+            mode, pixels = decode_colour(path)
+            if not is_colour(mode, pixels):
+                found |= {"rgb": False, "mode": _CLEAR}
+        found |= copies(pixels[..., :3] if found["mode"] == "RGB" else pixels)
     return found
 
 
@@ -75,13 +79,12 @@ def copies(pixels: np.ndarray) -> Facts:
 
 def _facts(mode: str, pixels: np.ndarray) -> Facts:
     found: Facts = {"mode": mode, "shape": list(pixels.shape[:2])}
-    # Palettes are read as colours, whatever their indices.
     found["rgb"] = mode == "P" or as_rgb(mode, pixels) is not None
     found |= _mask(mode, pixels)
     if is_colour(mode, pixels):
         found["mode"] = "RGB"
     elif mode == "RGBA":
-        found["mode"] = "RGBA with transparent pixels"
+        found["mode"] = _CLEAR
     if pixels.dtype.kind == "f":
         found["range"] = [float(pixels.min()), float(pixels.max())]
     elif pixels.ndim == 2:

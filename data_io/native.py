@@ -13,10 +13,12 @@ import numpy as np
 
 from data_io.errors import InputError
 
-__all__ = ["by_axis", "resampled_shape", "slab", "slabs"]
+__all__ = ["against", "by_axis", "resampled_shape", "slab", "slabs"]
 
 _VOXELS = 1 << 20  # in a slab; 12 MB of three classes, which stay in a cache
 _SAME = 1e-5  # relative difference of voxel sizes that is rounding alone
+
+_BOTH_WAYS = {code: pair for pair in ("LR", "PA", "IS") for code in pair}
 
 _Taps = tuple[np.ndarray, np.ndarray, np.ndarray]
 _Index = tuple[Any, ...]
@@ -58,6 +60,24 @@ def resampled_shape(
 def by_axis(sizes: Sequence[float] | np.ndarray) -> str:
     """Sizes in voxels or mm, for people: `3.22 x 1.62 x 1.62`."""
     return " x ".join(f"{size:g}" for size in sizes)
+
+
+def against(found: str | None, wanted: str | None) -> tuple[int, ...]:
+    """The axes along which a volume runs against the directions that are wanted.
+
+    Args:
+        found: of the volume, such as `LAS`; see `nifti.Geometry.directions`.
+        wanted: such as `RAS`, for which axis 0 is turned round.
+
+    Returns:
+        () also where either is not known, or the axes are in another order.
+    """
+    if not found or not wanted:
+        return ()
+    pairs = list(zip(found, wanted, strict=True))
+    if any(a not in _BOTH_WAYS[b] for a, b in pairs):
+        return ()
+    return tuple(axis for axis, (a, b) in enumerate(pairs) if a != b)
 
 
 def slabs(

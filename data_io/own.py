@@ -30,7 +30,7 @@ ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif", ".nii", ".n
 MULTIPLE = 16  # what a U-Net of depth 4 can halve
 LARGEST, LARGEST_3D = 512, (80, 160)  # sides of the study's largest inputs (Table 1)
 MOST_CLASSES = 32
-FACTS = 4  # version of what is remembered of a file
+FACTS = 5  # version of what is remembered of a file
 KEPT_VALUES = 64  # of a label map; one with more is none
 SHOWN = 20  # problems of one kind
 Facts = dict[str, Any]
@@ -107,7 +107,7 @@ def _key(
     asked: list[Any] = [pairs, list(classes)]
     if like:
         asked += [like.classes, like.channels, like.input_shape]
-        asked += [like.spacing_mm, like.axes]
+        asked += [like.spacing_mm, like.axes, like.directions]
     return digest(asked)
 
 
@@ -435,6 +435,7 @@ def _about(
         "input_shape": list(like.input_shape if like else _input_shape(shapes)),
         "spacing_mm": like.spacing_mm if like else own_grids.spacing_mm(facts),
         "axes": like.axes if like else own_grids.axes(facts),
+        "directions": like.directions if like else own_grids.directions(facts),
         "cases": {case: dict(roles) for case, roles in pairs.items()},
         "pixels": {case: roles["image"]["pixels"] for case, roles in facts.items()},
         "turned": {case: roles["image"]["turned"] for case, roles in facts.items()},

@@ -16,7 +16,7 @@ from data_io.datasets import folder, nifti
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 
-__all__ = ["axes", "lines", "look", "problems", "spacing_mm"]
+__all__ = ["axes", "directions", "lines", "look", "problems", "spacing_mm"]
 
 _CANONICAL = (0, 1, 2)
 _Facts = Mapping[str, Mapping[str, dict[str, Any]]]
@@ -26,11 +26,12 @@ def look(path: Path) -> dict[str, Any]:
     """What there is to know of where a volume's voxels lie.
 
     Returns:
-        `affine`, `spacing_mm` and `axes` of `data_io.datasets.nifti.Geometry`, as JSON
-        keeps them; {} of an image.
+        `affine`, `other`, `spacing_mm`, `axes` and `directions` as JSON keeps them, see
+        `data_io.datasets.nifti.Geometry`; {} of an image.
 
     Raises:
-        InputError: not NIfTI, or voxels of no size.
+        InputError: not NIfTI, voxels of no size or in another unit than mm, or a
+            header that contradicts itself.
     """
     if not folder.is_volume(path):
         return {}
@@ -40,10 +41,14 @@ def look(path: Path) -> dict[str, Any]:
             f"{path}: expected voxels of a size above 0 mm, found "
             f"{native.by_axis(place.spacing_mm)}. Correct the affine in its header."
         )
+    if volumes.wrong_unit(place.unit):
+        raise InputError(f"{path}: {volumes.wrong_unit(place.unit)}")
     return {
         "affine": place.affine.tolist(),
+        "other": place.other.tolist() if place.other is not None else None,
         "spacing_mm": list(place.spacing_mm),
         "axes": list(place.axes) if place.axes else None,
+        "directions": place.directions,
     }
 
 
@@ -62,6 +67,13 @@ def axes(facts: _Facts) -> tuple[int, ...] | None:
     return usual[0][0] if usual else None
 
 
+def directions(facts: _Facts) -> str | None:
+    """Towards what the axes of most volumes run; None where no header says it."""
+    found = [image["directions"] for image in _volumes(facts).values()]
+    usual = Counter(code for code in found if code).most_common(1)
+    return usual[0][0] if usual else None
+
+
 def problems(facts: _Facts, like: Record | None) -> list[list[str]]:
     """What is wrong with volumes, by kind.
 
@@ -76,8 +88,8 @@ def _other_grids(facts: _Facts) -> list[str]:
     """Label maps of the right size that lie elsewhere, such as mirrored ones."""
     pairs = {case: roles for case, roles in facts.items() if len(roles) == 2}
     return [
-        f"case {case}: expected a label map with the affine of its image, found "
-        "another one: it lies elsewhere or is mirrored. Resample it."
+        f"case {case}: expected a label map with "
+        f"{volumes.elsewhere(roles['observer1'], roles['image'])}"
         for case, roles in pairs.items()
         if roles["image"]["shape"] == roles["observer1"]["shape"]
         and not volumes.same_place(roles["image"], roles["observer1"])
@@ -139,19 +151,59 @@ def lines(about: Mapping[str, Any], facts: _Facts, whose: str) -> list[str]:
         facts: of all cases, which are good.
         whose: voxel size it is.
     """
-    images, wanted = _volumes(facts), about["spacing_mm"]
+    images, known = _volumes(facts), about["axes"]
     if not images:
         return []
-    if not wanted:
-        return ["  voxels   each volume's own size, as the network was trained"]
+    shown = [_voxels(about["spacing_mm"], images, whose)]
+    shown += [f"  axes     {volumes.directions(known)}"] if known else []
+    return shown + _turned(about["directions"], images) + _doubts(images)
+
+
+def _voxels(
+    wanted_mm: Sequence[float] | None, images: Mapping[str, Any], whose: str
+) -> str:
+    """Says to what voxel size volumes are resampled."""
+    if not wanted_mm:
+        return "  voxels   each volume's own size, as the network was trained"
     others = [
         case
         for case, image in images.items()
-        if _resampled(image, wanted, case) != image["shape"]
+        if _resampled(image, wanted_mm, case) != image["shape"]
     ]
-    shown = [
-        f"  voxels   {native.by_axis(wanted)} mm, {whose}; {len(others)} of "
+    return (
+        f"  voxels   {native.by_axis(wanted_mm)} mm, {whose}; {len(others)} of "
         f"{len(images)} volumes are resampled to it"
+    )
+
+
+def _turned(wanted: str | None, images: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Says of how many volumes an axis is turned round, and of how many it can't be."""
+    known = {case: image["directions"] for case, image in images.items()}
+    if not wanted:
+        return [
+            "  turned   none: towards what axes run was not noted in training"
+        ] * any(known.values())
+    turned = [case for case, code in known.items() if native.against(code, wanted)]
+    silent = [case for case, code in known.items() if not code]
+    such = f", such as {turned[0]} ({known[turned[0]]})" if turned else ""
+    shown = [
+        f"  turned   {len(turned)} of {len(images)} volumes are mirrored on reading so "
+        f"that all run towards {wanted}{such}"
     ]
-    known = about["axes"]
-    return shown + ([f"  axes     {volumes.directions(known)}"] if known else [])
+    return shown + [
+        f"  note     {len(silent)} of {len(images)} headers do not say how their "
+        f"volume lies, such as {case}: taken for {wanted}"
+        for case in silent[:1]
+    ]
+
+
+def _doubts(images: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Says of how many volumes the qform lies elsewhere than the sform."""
+    others = [case for case, image in images.items() if image.get("other")]
+    if not others:
+        return []
+    return [
+        f"  note     {len(others)} of {len(images)} volumes have a qform that differs "
+        f"from the sform in place or by a few degrees, such as {others[0]}: the sform "
+        "is taken"
+    ]

@@ -5,22 +5,24 @@ resample, clip, z-score over the whole volume, one-hot label, patch, augmentatio
 differences between the paper's words and the released code are decided for the code,
 since the published numbers come from it: the image is resized with cubic and the mask
 with linear interpolation (the paper says bilinear), and mirroring has a probability of
-0.5 per axis (the paper says 0.15).
+0.5 per axis (the paper says 0.15). Mirroring makes left and right indistinguishable to
+the network; `mirror_axes` switches it off by axis.
 """
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_io.datasets.record import Record
 from data_io.miscnn_compat import Clipping, Data_Augmentation, Normalization, Resize
 from data_io.resampling import SlabResampling
 
-__all__ = ["Settings", "augmentation", "subfunctions"]
+__all__ = ["EVERY_AXIS", "Settings", "augmentation", "subfunctions"]
 
+EVERY_AXIS = "all"
 _PREPARED = ("input_shape", "order_image", "order_label")
-_PREPARED_3D = ("spacing_mm", "clip", "order_image", "order_label")
+_PREPARED_3D = ("spacing_mm", "directions", "clip", "order_image", "order_label")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,9 @@ class Settings:
             in the paper: -79 to 304 Hounsfield units in the code for KiTS19.
         axes: order of the axes of volumes, see `Record.axes`. It changes nothing here:
             volumes of another order are refused where they are looked at.
+        directions: of the axes of volumes, see `Record.directions`: those that run the
+            other way are turned before all else, and their probabilities back. None
+            for runs of before it was noted, and for data sets whose files agree.
     """
 
     input_shape: tuple[int, ...]
@@ -62,6 +67,7 @@ class Settings:
     spacing_mm: tuple[float, float, float] | None = None
     clip: tuple[float, float] | None = None
     axes: tuple[int, int, int] | None = None
+    directions: str | None = None
 
     @classmethod
     def of(cls, record: Record, input_shape: tuple[int, ...]) -> "Settings":
@@ -71,6 +77,7 @@ class Settings:
             spacing_mm=record.spacing_mm,
             clip=record.clip,
             axes=record.axes,
+            directions=record.directions,
         )
 
     @classmethod
@@ -135,7 +142,9 @@ def subfunctions(settings: Settings) -> list[Any]:
     return [*steps, Normalization(mode="z-score", smooth=1e-6)]
 
 
-def augmentation(settings: Settings) -> Any:
+def augmentation(
+    settings: Settings, mirror_axes: str | Sequence[int] = EVERY_AXIS
+) -> Any:
     """MIScnn's augmentation with the released settings, in its fixed order.
 
     Mirror (each axis, 0.5), brightness, then one warp of elastic deformation, rotation
@@ -143,8 +152,12 @@ def augmentation(settings: Settings) -> Any:
     what comes from outside the image has no class at all, not even background, as in
     the released code: such pixels' targets sum to 0.
 
+    Mirroring makes left and right one: a network trained with it can't tell the left
+    kidney from the right. `mirror_axes` leaves out the axes that must stay.
+
     Args:
         settings: ranges and the probability; see `Settings`.
+        mirror_axes: the axes that may be mirrored; "all" as in the released code.
 
     Returns:
         a `Data_Augmentation` with one cycle.
@@ -160,6 +173,9 @@ def augmentation(settings: Settings) -> Any:
         gamma=False,
         gaussian_noise=False,
     )
+    if mirror_axes != EVERY_AXIS:
+        augment.mirror = bool(mirror_axes)
+        augment.config_mirror_axes = tuple(map(int, mirror_axes))
     augment.config_p_per_sample = settings.probability
     augment.config_brightness_range = settings.brightness
     augment.config_elastic_deform_alpha = settings.elastic_alpha

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data_io import images, pool, splits, volumes
+from data_io import images, native, pool, splits, volumes
 from data_io.datasets.reading import masks
 from data_io.datasets.record import Record
 from data_io.errors import InputError, Problems
@@ -19,7 +19,7 @@ from data_io.report import AGAIN, Finding, Report
 
 __all__ = ["Report", "audit", "verify"]
 
-FORMAT = 3
+FORMAT = 4
 # Below it all is decoded before other processes would have started.
 FEW_BYTES = 1 << 26
 Facts = dict[str, Any]
@@ -99,7 +99,8 @@ def audit(
     report.warnings += [*dataset.remarks(root), *empty(dataset, root, facts)]
     report.warnings += [*overlapping(facts), *empty_objects(dataset, root, facts)]
     report.warnings += [*converted(record, facts), *cut_at_half(facts)]
-    report.warnings += whole(dataset, root, facts)
+    report.warnings += [*whole(dataset, root, facts), *doubtful(facts)]
+    report.warnings += mirrored(getattr(dataset, "DIRECTIONS", None), facts)
     return report
 
 
@@ -375,6 +376,35 @@ def whole(
         for case, by_role in facts.items()
         for role, known in by_role.items()
         if role.startswith("observer") and known.get("mask", {}).get("foreground") == 1
+    ]
+
+
+def doubtful(facts: Mapping[str, Mapping[str, Facts]]) -> list[str]:
+    """Returns a warning where a sform and a qform differ, but in no voxel size."""
+    cases = [
+        case for case, by_role in facts.items() if by_role.get("image", {}).get("other")
+    ]
+    if not cases:
+        return []
+    return [
+        f"{len(cases)} of {len(facts)} volumes have a qform that differs from the "
+        f"sform in place or by a few degrees, such as {cases[0]}: the sform is taken"
+    ]
+
+
+def mirrored(
+    directions: str | None, facts: Mapping[str, Mapping[str, Facts]]
+) -> list[str]:
+    """Returns a warning where volumes run in other directions than as distributed."""
+    images = {case: by_role.get("image", {}) for case, by_role in facts.items()}
+    found = {case: image.get("directions") for case, image in images.items()}
+    cases = [case for case, code in found.items() if native.against(code, directions)]
+    if not cases:
+        return []
+    return [
+        f"{len(cases)} of {len(facts)} volumes are stored mirrored, such as {cases[0]} "
+        f"({found[cases[0]]}, as distributed {directions}): they are read as they are. "
+        "Copy them again from the original download"
     ]
 
 

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nibabel.affines import voxel_sizes
 
-from data_io.datasets import nifti
+from data_io.datasets import affines, nifti
 from data_io.datasets.record import Record
 from data_io.report import AGAIN, Finding, Say
 
-__all__ = ["directions", "facts", "judge", "same_place"]
+__all__ = ["directions", "elsewhere", "facts", "judge", "same_place", "wrong_unit"]
 
 _DIRECTIONS = ("left-right", "back-front", "foot-head")
 SIZES_MM = (0.01, 50.0)  # of voxels; beyond, a header has lost its unit or its mind
-SAME_MM = 1e-3
 _MOST = 9  # values kept: more are no label map
 Facts = dict[str, Any]
 
@@ -29,8 +29,9 @@ def facts(path: Path, role: str) -> Facts:
         role: `image`, or another.
 
     Returns:
-        `mode`, `shape` (slices, rows, columns), `affine`, `axes` (see
-        `nifti.Geometry`), `unit` of length, of an image `pixels`, a hash of shape
+        `mode`, `shape` (slices, rows, columns), `affine`, `axes`,
+        `directions`, `other` and `unit`
+        (see `nifti.Geometry`), of an image `pixels`, a hash of shape
         and voxels, `missing` (voxels that are NaN or infinite), `constant`, where all
         voxels are the same, and `values`, pairs of a value and its number of voxels (at
         most 9; where there are more, the numbers are not of all voxels).
@@ -45,7 +46,9 @@ def facts(path: Path, role: str) -> Facts:
         "shape": list(where.shape),
         "affine": np.round(where.affine, 6).tolist(),
         "axes": list(where.axes) if where.axes else None,
-        "unit": where.header.get_xyzt_units()[0],
+        "directions": where.directions,
+        "other": where.other.tolist() if where.other is not None else None,
+        "unit": where.unit,
     }
     return found | _voxels(path, role, where.shape)
 
@@ -109,9 +112,8 @@ def _judge_image(
     if known["constant"]:
         text = "expected an image of something, found the same value in all its voxels."
         problems.append(say("constant", f"{text} {AGAIN}"))
-    if known["unit"] not in ("mm", "unknown"):
-        text = f"expected voxel sizes in mm, found them in {known['unit']}."
-        problems.append(say("unit", f"{text} Correct the header."))
+    if wrong_unit(known["unit"]):
+        problems.append(say("unit", wrong_unit(known["unit"])))
     if axes and known["axes"] and list(axes) != known["axes"]:
         text = (
             f"expected axes in the order {directions(axes)}, found "
@@ -120,6 +122,13 @@ def _judge_image(
         )
         problems.append(say("axes", text))
     return problems + _judge_spacing(record, say, known)
+
+
+def wrong_unit(unit: str) -> str:
+    """Says what is wrong with a unit of length; "" where it is mm or not said."""
+    if unit in ("mm", "unknown"):
+        return ""
+    return f"expected voxel sizes in mm, found them in {unit}. Correct the header."
 
 
 def directions(order: Sequence[int]) -> str:
@@ -167,18 +176,34 @@ def _judge_grid(say: Say, known: Facts, image: Facts) -> list[Finding]:
         text = f"expected {_shape(image)} voxels, as its image, found {_shape(known)}."
         return [say("shape", f"{text} {AGAIN}")]
     if not same_place(known, image):
-        text = (
-            f"expected the affine of its image, found another one: rows "
-            f"{known['affine'][:3]}, of the image {image['affine'][:3]}. {AGAIN}"
-        )
-        return [say("affine", text)]
+        return [say("affine", f"expected {elsewhere(known, image)} {AGAIN}")]
     return []
 
 
+def elsewhere(label: Facts, image: Facts) -> str:
+    """What a label map was expected to have and has, and what to do."""
+    grids = [affines.shown(np.array(facts["affine"])) for facts in (label, image)]
+    return (
+        f"the affine of its image, {grids[1]}, found {grids[0]}. Where it was "
+        "drawn on the image's voxels, copy the image's header: to resample it would "
+        "move it. Where it was drawn on its own grid, resample it to the image's, by "
+        "nearest neighbour."
+    )
+
+
 def same_place(one: Facts, other: Facts) -> bool:
-    """Whether two files have the same affine, or none as images have."""
-    first, second = (facts.get("affine", np.nan) for facts in (one, other))
-    return np.allclose(first, second, rtol=0, atol=SAME_MM, equal_nan=True)
+    """Whether two files have the same affine, or none as images have.
+
+    Programs that write label maps take the sform or the qform: either will do.
+    """
+    if "affine" not in one or "affine" not in other:
+        return "affine" not in one and "affine" not in other
+    sizes = voxel_sizes(np.array(one["affine"]))
+    ours, theirs = (
+        [np.array(a) for a in (facts["affine"], facts.get("other")) if a is not None]
+        for facts in (one, other)
+    )
+    return any(affines.same(a, b, sizes) for a in ours for b in theirs)
 
 
 def _shape(known: Facts) -> str:

@@ -323,7 +323,7 @@ def jpeg_masks() -> Iterator[Row]:
     mask = np.where((rows / 0.6) ** 2 + (columns / 0.5) ** 2 < 1, 255, 0)
     memory = io.BytesIO()
     Image.fromarray(mask.astype(np.uint8)).save(memory, "JPEG", quality=75)
-    read = np.asarray(Image.open(memory))
+    read = np.asarray(Image.open(memory, formats=["JPEG"]))
     yield Row(
         "pixels that are neither 0 nor 255",
         100 * float(np.mean((read > 0) & (read < 255))),

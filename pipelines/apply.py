@@ -71,6 +71,7 @@ class Trained:
             spacing_mm=self.settings.spacing_mm,
             clip=self.settings.clip,
             axes=self.settings.axes,
+            directions=self.settings.directions,
         )
 
 

@@ -452,6 +452,8 @@ def _add_any_images(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_predict(options: argparse.Namespace) -> None:
+    from pipelines import stages
+
     given = [options.model, options.input, options.output]
     if options.run_folder and not any(given):
         _run_predict_run(options)

@@ -54,7 +54,11 @@ def environment(with_backend: bool = True) -> dict[str, Any]:
         with_backend: whether the backend is imported and computes; without it there
             are neither `threads` nor `variables`.
     """
-    found = {"commit": commits.commit(), "versions": versions(), "machine": machine()}
+    found: dict[str, Any] = {
+        "commit": commits.commit(),
+        "versions": versions(),
+        "machine": machine(),
+    }
     if with_backend:
         found |= {"threads": threads(), "variables": variables()}
     return found

@@ -15,7 +15,7 @@ from typing import Any
 from data_io import content, datasets, leaks, splits, verify
 from data_io.datasets.record import Record
 from data_io.errors import InputError
-from pipelines import backend, provenance, stored, written
+from pipelines import backend, installed, provenance, stored, written
 from pipelines import run as runs
 from pipelines.training.task import Task, from_record
 

@@ -17,6 +17,7 @@ from unittest import mock
 
 import nibabel
 import numpy as np
+import tifffile
 import tiny_volumes
 from damage import Damage, train_command
 from PIL import Image
@@ -118,6 +119,29 @@ def deep_colour(path: Path) -> None:
     head = struct.pack(">IIBBBBB", 30, 24, 16, 2, 0, 0, 0)
     chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks))
+
+
+def deep_planes(path: Path) -> None:
+    """A TIFF with planes of 16 bits, under the name of a PNG."""
+    planes = np.arange(3 * 25 * 30, dtype=np.uint16).reshape(3, 25, 30)
+    tifffile.imwrite(path, planes, photometric="rgb", planarconfig="separate")
+
+
+def clear_colour(path: Path) -> None:
+    """A PNG of which one colour is transparent."""
+    with Image.open(path) as image:
+        rgb = image.convert("RGB")
+    rgb.save(path, transparency=rgb.getpixel((0, 0)))
+
+
+def two_sizes(path: Path) -> None:
+    """A qform and pixdim of 8 x 3 x 4 mm beside the sform."""
+
+    def change(content: bytearray) -> None:
+        content[80:92] = struct.pack("<3f", 8, 3, 4)
+        content[252:254] = struct.pack("<h", 1)
+
+    packed(change)(path)
 
 
 def array(change: Callable[[np.ndarray], np.ndarray]) -> Act:
@@ -401,6 +425,10 @@ VERIFY_IMAGES = [
     one("verify", "image of another size than its label map", NUCLEI,
         pixels(lambda a: a[:-2]), DSB, names="n1/masks"),
     one("verify", "image with 16 bits a colour channel", NUCLEI, deep_colour, DSB),
+    one("verify", "TIFF with planes of 16 bits", NUCLEI, deep_planes, DSB),
+    one("verify", "PostScript under an image's name", NUCLEI,
+        text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n{} loop\n"), DSB),
+    one("verify", "a colour that is transparent", NUCLEI, clear_colour, DSB),
     one("verify", "grey image with 16 bits", NUCLEI,
         pixels(lambda a: a[..., 0].astype(np.uint16) * 257), DSB),
     one("verify", "grey image where colours are expected", NUCLEI,
@@ -451,6 +479,10 @@ VERIFY_VOLUMES = [
     one("verify", "affine of NaN", IMAGE, affine_nan, KITS),
     one("verify", "spacing in micrometres", IMAGE,
         voxels(header=lambda h: h.set_xyzt_units("micron")), KITS),
+    one("verify", "sform and qform of two voxel sizes", IMAGE, two_sizes, KITS),
+    Damage("verify", "volume stored mirrored",
+           both(CASE, voxels(affine=tiny_volumes.AFFINE @ np.diag([1, 1, -1, 1]))),
+           KITS, code=0, names="case_00001"),
     one("verify", "label map elsewhere than its image", LABEL,
         voxels(affine=tiny_volumes.AFFINE @ np.diag([1, 1, -1, 1])), KITS),
     one("verify", "label map of another shape", LABEL, voxels(lambda a: a[:, :-3]),

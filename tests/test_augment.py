@@ -83,6 +83,25 @@ def test_patches_are_miscnns_to_interpolation_error(seed, shape, steps):
     np.testing.assert_allclose(found, expected, rtol=0, atol=error)
 
 
+@pytest.mark.parametrize("axes", [(), (0,), (1, 2), (0, 2)])
+@pytest.mark.parametrize("seed", range(8))
+def test_mirroring_can_be_switched_off_by_axis(axes, seed):
+    shape = (6, 8, 10)
+    todo = augmentation(Settings(shape), axes)
+    for name in STEPS[1:]:
+        setattr(todo, name, False)
+    found, expected, plan = compare(shape, None, 1, 2, todo, seed)
+    np.testing.assert_array_equal(found, expected)
+    assert not any(plan.mirrored[axis] for axis in set(range(3)) - set(axes))
+
+
+def test_each_named_axis_is_mirrored():
+    todo, random = augmentation(Settings((6, 8, 10)), (1, 2)), np.random.RandomState(0)
+    plans = [augment.plan((6, 8, 10), 1, None, todo, random) for _ in range(40)]
+    mirrored = np.mean([plan.mirrored for plan in plans], axis=0)
+    assert mirrored[0] == 0 and (mirrored[1:] > 0.2).all()
+
+
 def test_a_volume_without_augmentation_is_only_cropped():
     nothing = Data_Augmentation(
         scaling=False, rotations=False, brightness=False, contrast=False,

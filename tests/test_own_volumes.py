@@ -272,11 +272,11 @@ def test_a_run_of_before_keeps_the_grid_it_was_trained_on(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(protocol.PRESETS, "reduced", tiny)
     with monkeypatch.context() as before:
-        for name in ("spacing_mm", "axes"):
+        for name in ("spacing_mm", "axes", "directions"):
             before.setattr(own_grids, name, lambda facts: None)
         command = train_alike(tmp_path)
     kept = json.loads(Path("run/run.json").read_text())["preprocessing"]
-    assert not {"spacing_mm", "axes"} & set(kept)
+    assert not {"spacing_mm", "axes", "directions"} & set(kept)
     assert main(command) == 0  # the same images, described anew
     assert main(["predict", "--run", "run"]) == 0
     assert main(["evaluate", "--run", "run"]) == 0

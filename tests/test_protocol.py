@@ -55,6 +55,10 @@ def test_overrides_say_only_what_differs():
         ("momentum=1.5", "momentum.*below 1"),
         ("plateau_factor=1", "plateau_factor.*below 1"),
         ("learning_rate=1e400", "learning_rate"),
+        ("mirror_axes=[2]", "mirror_axes: expected axes from 0 to 1, received"),
+        ("mirror_axes=[true]", "mirror_axes: expected one of"),
+        ("mirror_axes=0", "mirror_axes: expected one of"),
+        ("mirror_axes=[1, 0]", "mirror_axes: expected one of"),
     ],
 )
 def test_bad_overrides(text, message):
@@ -64,9 +68,10 @@ def test_bad_overrides(text, message):
         )
 
 
-@pytest.mark.parametrize(
-    "text", ["precision=mixed_float16", "precision=tf32", "xla=true", "xla=false"]
-)
+@pytest.mark.parametrize("text", [
+    "precision=mixed_float16", "precision=tf32", "xla=true", "xla=false",
+    "mirror_axes=[0]", "mirror_axes=[]",
+])  # fmt: skip
 def test_how_steps_are_computed_can_be_chosen(text):
     key, value = next(iter(protocol.parse_overrides([text]).items()))
     default = protocol.preset("paper", DRIVE)
@@ -76,10 +81,21 @@ def test_how_steps_are_computed_can_be_chosen(text):
     assert protocol.from_dict(values.as_dict()) == values
 
 
+def test_every_axis_by_number_is_the_default():
+    default = protocol.preset("paper", DRIVE)
+    assert protocol.override(default, {"mirror_axes": [0, 1]}) == (default, {})
+    volumes = protocol.preset("paper", datasets.by_name("kits19").RECORD)
+    assert protocol.override(volumes, {"mirror_axes": [0, 1, 2]}) == (volumes, {})
+    values, changed = protocol.override(volumes, {"mirror_axes": [0, 1]})
+    assert values.mirror_axes == (0, 1) and changed == {"mirror_axes": [0, 1]}
+
+
 def test_runs_of_before_it_could_be_chosen_are_the_same():
     values = protocol.preset("paper", DRIVE)
-    assert not {"precision", "xla"} & values.as_dict().keys()
-    same = protocol.parse_overrides(["precision=float32", "xla=auto"])
+    assert not {"precision", "xla", "mirror_axes"} & values.as_dict().keys()
+    same = protocol.parse_overrides(
+        ["precision=float32", "xla=auto", "mirror_axes=all"]
+    )
     assert protocol.override(values, same) == (values, {})
 
 

@@ -251,8 +251,8 @@ def test_a_problem_stays_one_the_second_time(copy: tuple[Path, Path]) -> None:
     "content",
     [
         "", "{", "[]", "null", '{"format": 1}', '{"format": 0, "files": {}}',
-        '{"format": 3, "files": {"a": 1}}',
-        '{"format": 3, "files": {"a": {"stamp": 1, "facts": {"shape": 2}}}}',
+        '{"format": 4, "files": {"a": 1}}',
+        '{"format": 4, "files": {"a": {"stamp": 1, "facts": {"shape": 2}}}}',
     ],
 )  # fmt: skip
 def test_a_damaged_state_is_ignored(tmp_path: Path, content: str) -> None:
@@ -260,7 +260,7 @@ def test_a_damaged_state_is_ignored(tmp_path: Path, content: str) -> None:
     state = tmp_path / "state.json"
     state.write_text(content)
     assert verify(phantom, root, state).decoded == 9
-    assert json.loads(state.read_text())["format"] == 3
+    assert json.loads(state.read_text())["format"] == 4
     assert verify(phantom, root, state).skipped == 9
     assert sorted(p.name for p in tmp_path.iterdir()) == ["set", "state.json"]
 

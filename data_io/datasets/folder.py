@@ -138,6 +138,7 @@ def record(root: Path) -> Record:
         layout=RECORD.layout,
         spacing_mm=tuple(spacing) if spacing else None,
         axes=tuple(axes) if axes else None,
+        directions=about.get("directions"),
     )
 
 
@@ -221,7 +222,12 @@ def interface(root: Path) -> Any:
 
     def details(case: str) -> dict[str, Any]:
         place = geometry(root, case)
-        return {"spacing": np.array(place.spacing_mm)} if place else {}
+        if place is None:
+            return {}
+        return {
+            "spacing": np.array(place.spacing_mm),
+            "directions": place.directions,
+        }
 
     return RawInterface(own, cases(root), image, label, details)
 

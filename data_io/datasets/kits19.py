@@ -17,8 +17,8 @@ from data_io.datasets.record import Record
 from data_io.errors import InputError
 
 __all__ = [
-    "AXES", "RECORD", "cases", "check", "files", "geometry", "interface", "locate",
-    "record", "references", "regions", "remarks", "roles",
+    "AXES", "DIRECTIONS", "RECORD", "cases", "check", "files", "geometry", "interface",
+    "locate", "record", "references", "regions", "remarks", "roles",
 ]  # fmt: skip
 
 LAYOUT = """\
@@ -57,6 +57,7 @@ RECORD = Record(
 # Slices, rows, columns. Not in the record: with it in their settings, runs of before
 # would be other runs.
 AXES = (2, 1, 0)
+DIRECTIONS = "IPL"  # towards feet, back and left, in every file as distributed
 DEFAULT = Path("data/kits19")
 IMAGE, LABEL = "imaging.nii.gz", "segmentation.nii.gz"
 LABELLED = 210

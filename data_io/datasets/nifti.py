@@ -18,9 +18,10 @@ import numpy.typing as npt
 from nibabel.affines import voxel_sizes
 from nibabel.filebasedimages import ImageFileError
 from nibabel.openers import ImageOpener
-from nibabel.orientations import io_orientation
+from nibabel.orientations import aff2axcodes, io_orientation
 from nibabel.spatialimages import HeaderDataError
 
+from data_io.datasets import affines
 from data_io.datasets.reading import decoding
 from data_io.errors import InputError
 
@@ -29,6 +30,7 @@ __all__ = [
     "write_blocks", "write_like",
 ]  # fmt: skip
 
+_UNITS = {0: "unknown", 1: "meter", 2: "mm", 3: "micron"}
 _SLAB = 16  # planes of the last axis, which lie together in the file
 _OBLIQUE = 0.8  # the cosine of 37 degrees; at 45 an axis is as near to another one
 _BROKEN = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)
@@ -58,6 +60,30 @@ class Geometry:
         return tuple(float(size) for size in voxel_sizes(self.affine))
 
     @property
+    def unit(self) -> str:
+        """Of length, as the header says: `mm`, `unknown`, `micron`, `meter`, a code."""
+        code = int(self.header["xyzt_units"]) % 8
+        return _UNITS.get(code, f"code {code}")
+
+    @property
+    def other(self) -> np.ndarray | None:
+        """The qform where it lies elsewhere than `affine`; see `affines.doubt`."""
+        return affines.doubt(self.header)
+
+    @property
+    def directions(self) -> str | None:
+        """Towards what each axis of the array runs: `LPS` is left, back and head.
+
+        An oblique axis counts as the one it is nearest to. None where the header does
+        not say how the array lies.
+        """
+        said = self.header["sform_code"] or self.header["qform_code"]
+        if not said or not np.isfinite(self.affine).all():
+            return None
+        codes = aff2axcodes(self.affine)
+        return None if None in codes else "".join(codes)
+
+    @property
     def axes(self) -> tuple[int, int, int] | None:
         """Which axis of the body each axis of the array runs along, either way.
 
@@ -79,10 +105,19 @@ def geometry(path: Path) -> Geometry:
     """Reads where a volume's voxels lie, without reading the voxels.
 
     Raises:
-        InputError: no file, not NIfTI, not three axes, or colours or complex numbers.
+        InputError: no file, not NIfTI, not three axes, colours or complex numbers, or
+            a header that contradicts itself, see `data_io.datasets.affines.fault`.
     """
     with decoding(path, *_BROKEN):
-        return _geometry(path, _open(path))
+        image = _open(path)
+        found = _geometry(path, image)
+        with ImageOpener(str(path)) as file:
+            # As it is stored: nibabel makes 1 of a voxel size of 0 on loading.
+            header = type(image.header).from_fileobj(file, check=False)
+    fault = affines.fault(header)
+    if fault:
+        raise InputError(f"{path}: {fault}")
+    return found
 
 
 def read(path: Path) -> np.ndarray:

@@ -12,11 +12,30 @@ from PIL import ExifTags, Image
 from data_io.errors import InputError, Problems
 
 __all__ = [
-    "GREY", "as_binary", "as_rgb", "decode", "decode_colour", "decoding",
+    "FORMATS", "GREY", "as_binary", "as_rgb", "decode", "decode_colour", "decoding",
     "read_any_image", "read_image", "read_mask", "read_union", "union",
 ]  # fmt: skip
 
+Base = ExifTags.Base
 GREY = 128  # of 255: from here on a grey value of a mask is foreground
+
+# Pillow tries nothing else: it would hand what looks like PostScript to Ghostscript,
+# which runs it as a program, whatever the file's name.
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF")
+
+# What TIFF samples of each mode may be declared as for Pillow to read them as they are
+# stored: bits, and 1 for whole numbers, 2 for those with a sign, 3 for floats.
+_TIFF_SAMPLES = {
+    "1": {(1, 1)},
+    "L": {(2, 1), (4, 1), (8, 1)},
+    "P": {(1, 1), (2, 1), (4, 1), (8, 1)},
+    **{mode: {(8, 1)} for mode in ("LA", "RGB", "RGBA")},
+    **{mode: {(16, 1)} for mode in ("I;16", "I;16B")},
+    "I": {(16, 2), (32, 1), (32, 2)},
+    "F": {(32, 3)},
+}
+_NUMBERS = {1: "", 2: " with a sign", 3: ", floats"}
+_IMAGE_DEPTH = 32997  # of volumes in one page; Pillow has no name for it
 
 # What Pillow raises, as it catches it itself on opening a JPEG.
 _BAD_EXIF = (KeyError, SyntaxError, TypeError, ValueError, struct.error)
@@ -26,30 +45,43 @@ def decode(path: Path) -> tuple[str, np.ndarray]:
     """Decodes a whole image file.
 
     Palette images give their indices, never the colours: what a palette shows as grey
-    says nothing about the label.
+    says nothing about the label. A grey or RGB image that declares one value to be
+    transparent gets an alpha channel, where any pixel has that value.
 
     Args:
-        path: an image file.
+        path: an image file of one of the `FORMATS`, whatever its name ends in.
 
     Returns:
         Pillow's mode (`RGB`, `L`, `P`, ...) and the pixels, (rows, columns) or
-        (rows, columns, channels).
+        (rows, columns, channels), as the file holds them.
 
     Raises:
         InputError: no file, not an image, cut short, of several pages or more than 8
-            bits a colour channel, or turned by an EXIF tag.
+            bits a colour channel, turned by an EXIF tag, or stored in a way that Pillow
+            does not read without loss.
     """
+    return _decode(path, colours=False)
+
+
+def decode_colour(path: Path) -> tuple[str, np.ndarray]:
+    """Decodes an image file as `decode` does, but a palette image to its colours."""
+    return _decode(path, colours=True)
+
+
+def _decode(path: Path, colours: bool) -> tuple[str, np.ndarray]:
     # Pillow warns of what does not matter here; what does is raised. It raises nearly
     # anything on a broken file.
     with (
         decoding(path, Exception),
         warnings.catch_warnings(action="ignore"),
-        Image.open(path) as image,
+        Image.open(path, formats=FORMATS) as image,
     ):
         _refuse_what_would_be_lost(path, image)
         _refuse_turned(path, image)
         image.load()
-        return image.mode, np.array(image)
+        if image.mode != "P":
+            return _stored(image)
+        return _colours(image) if colours else ("P", np.array(image))
 
 
 @contextlib.contextmanager
@@ -79,7 +111,7 @@ def decoding(path: Path, *broken: type[Exception]) -> Iterator[None]:
 
 
 def _refuse_what_would_be_lost(path: Path, image: Image.Image) -> None:
-    """Raises InputError for further pages, and for colour of 16 bits a channel.
+    """Raises InputError for further pages, and for values that Pillow would change.
 
     Pillow reads the first page and the upper 8 bits, and says nothing. The second
     picture in a camera's JPEG (MPO) is a preview.
@@ -92,10 +124,74 @@ def _refuse_what_would_be_lost(path: Path, image: Image.Image) -> None:
         )
     arguments = [tile[3] for tile in getattr(image, "tile", [])]
     rawmodes = [a[0] if isinstance(a, tuple) else a for a in arguments]
-    if image.mode in ("RGB", "RGBA") and any(";16" in str(raw) for raw in rawmodes):
+    if image.mode[0] != "I" and any(";16" in str(raw) for raw in rawmodes):
         raise InputError(
             f"{path}: expected 8 bits a colour channel, found 16. Convert it to 8 bits."
         )
+    if image.format == "TIFF":
+        _refuse_tiff(path, image)
+
+
+def _refuse_tiff(path: Path, image: Image.Image) -> None:
+    """Raises InputError for a TIFF that declares other pixels than Pillow decodes.
+
+    Pillow takes planes of 16 bits for 8, and 8 bits with a sign for 8 without; it
+    leaves out channels besides colour and alpha, and planes of a volume; where 0 is
+    white it turns grey of 8 bits but not of more; and big-endian numbers of 32 bits
+    that are compressed have their bytes swapped twice.
+    """
+    tags, mode = image.tag_v2, image.mode  # type: ignore[attr-defined]
+    if mode not in _TIFF_SAMPLES:
+        return  # No image is read in these modes, nor a label map.
+    (depth, kind), planes = _samples(image), tags.get(_IMAGE_DEPTH, 1)
+    bits = tags.get(Base.BitsPerSample, (1,))
+    channels = max(len(bits), tags.get(Base.SamplesPerPixel, 1))
+    found = ""
+    if channels != len(image.getbands()):
+        found = f"{channels} channels"
+    elif (depth, kind) not in _TIFF_SAMPLES[mode]:
+        found = f"{depth} bits a channel{_NUMBERS.get(kind, '')}"
+    elif planes != 1:
+        found = f"a volume of {planes} planes"
+    elif tags.get(Base.PhotometricInterpretation) == 0 and mode not in ("1", "L"):
+        found = f"{depth} bits of which 0 is white"
+    elif mode in "IF" and tags.prefix == b"MM" and tags.get(Base.Compression, 1) != 1:
+        found = f"{depth} bits that are big-endian and compressed"
+    if found:
+        raise InputError(
+            f"{path}: expected a TIFF of 8 bits a channel, or grey of 16 bits or "
+            f"32-bit floats, found {found}, which would be read wrongly. Convert it."
+        )
+
+
+def _samples(image: Image.Image) -> tuple[int, int]:
+    """Bits and kind of number of a TIFF's samples, the highest of all channels."""
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    bits, kinds = tags.get(Base.BitsPerSample, (1,)), tags.get(Base.SampleFormat, (1,))
+    return max(bits), max(kinds)
+
+
+def _stored(image: Image.Image) -> tuple[str, np.ndarray]:
+    """Mode and pixels of an image that is no palette's, with the alpha it declares."""
+    pixels, value = np.array(image), image.info.get("transparency")
+    if image.format == "TIFF" and image.mode == "I" and _samples(image) == (32, 1):
+        pixels = pixels.view(np.uint32)  # Pillow has no mode without a sign.
+    if value is None or image.mode not in ("1", "L", "I;16", "RGB"):
+        return image.mode, pixels
+    clear = pixels == np.array(value)
+    clear = clear.all(axis=-1) if clear.ndim == 3 else clear
+    if not clear.any():
+        return image.mode, pixels
+    mode = "RGBA" if image.mode == "RGB" else "LA"
+    return mode, np.dstack([pixels, np.where(clear, 0, 255)])
+
+
+def _colours(image: Image.Image) -> tuple[str, np.ndarray]:
+    """Mode and colours of a palette image: RGBA where any pixel is transparent."""
+    pixels = np.array(image.convert("RGBA"))
+    if is_colour("RGBA", pixels):
+        return "RGB", np.ascontiguousarray(pixels[..., :3])
+    return "RGBA", pixels
 
 
 def _refuse_turned(path: Path, image: Image.Image) -> None:
@@ -107,7 +203,7 @@ def _refuse_turned(path: Path, image: Image.Image) -> None:
     if image.format == "PNG":
         image.load()  # The tag may come after the pixels.
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        orientation = image.getexif().get(Base.Orientation, 1)
     except _BAD_EXIF:
         return  # What can't be read turns nothing.
     if orientation not in (0, 1):
@@ -132,10 +228,12 @@ def describe(path: Path) -> str:
         return what + "an empty file. Copy it again from the original download"
     if not any(byte < 9 or 13 < byte < 32 for byte in head):
         return what + f"{size} bytes of text. Copy the image itself in its place"
-    return (
-        what + f"{size} bytes that can't be decoded to the end, "
-        "cut short or damaged. Copy it again from the original download"
-    )
+    found = f"{size} bytes that can't be decoded to the end, cut short or damaged"
+    again = "Copy it again from the original download"
+    if head.startswith((b"II*\0", b"MM\0*")):
+        found += ", or a TIFF of a kind that is not read, such as 64-bit floats"
+        again += ", or convert it to PNG"
+    return f"{what}{found}. {again}"
 
 
 def reason(error: Exception) -> str:
@@ -168,15 +266,6 @@ def read_image(path: Path) -> np.ndarray:
             "Copy it again from the original download."
         )
     return pixels[..., :3]
-
-
-def decode_colour(path: Path) -> tuple[str, np.ndarray]:
-    """Decodes an image file as `decode` does, but a palette image to its colours."""
-    mode, pixels = decode(path)
-    if mode != "P":
-        return mode, pixels
-    with Image.open(path) as image:
-        return "RGB", np.array(image.convert("RGB"))
 
 
 def read_any_image(path: Path) -> np.ndarray:
@@ -225,7 +314,7 @@ def is_colour(mode: str, pixels: np.ndarray) -> bool:
 
 def described(mode: str, pixels: np.ndarray) -> str:
     """A mode in words; of an alpha channel, that it is not opaque."""
-    clear = mode == "RGBA" and not is_colour(mode, pixels)
+    clear = mode in ("RGBA", "LA") and bool((pixels[..., -1] != 255).any())
     return f"mode {mode}" + (" with transparent pixels" if clear else "")
 
 

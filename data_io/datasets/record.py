@@ -32,6 +32,9 @@ class Record:
         clip: range to clip raw values to, such as Hounsfield units; None for none.
         axes: for volumes, which axis of the body each axis of the array runs along, see
             `data_io.datasets.nifti.Geometry.axes`; None where it is not laid down.
+        directions: for volumes, towards what each axis of the array runs, see
+            `data_io.datasets.nifti.Geometry.directions`; volumes that run the other way
+            are turned. None to take each as it is stored.
         grey_masks: True where masks are known to hold grey values besides 0 and 255, as
             JPEG leaves them: they are read with `read_mask(path, grey=True)`.
         any_mode: True where copies of the data set differ in how images are stored: as
@@ -57,6 +60,7 @@ class Record:
     spacing_mm: tuple[float, float, float] | None = None
     clip: tuple[float, float] | None = None
     axes: tuple[int, int, int] | None = None
+    directions: str | None = None
     grey_masks: bool = False
     any_mode: bool = False
     split_by: str = ""

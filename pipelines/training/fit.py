@@ -145,6 +145,7 @@ def _batches(task: Task, material: Material, split: str) -> batches.Batches:
         shuffle=training,
         # Patches of validation are drawn anew each epoch too, as in the released code.
         redraw=training or not task.protocol.fixed_validation,
+        mirror_axes=task.protocol.mirror_axes,
     )
 
 

@@ -169,13 +169,14 @@ def probabilities(
 
     Returns:
         Softmax values, float32: of an image (*native shape, classes), of a volume on
-        the grid it was resampled to.
+        the grid it was resampled to, in the directions of its file.
 
     Raises:
         InputError: the network gives values that are no numbers.
     """
     if protocol.overlap:
         found = volume(model, prepared.image(case), protocol)
+        found = np.flip(found, prepared.turned(case))
     else:
         image = batches.prediction_input(prepared, case)
         softmax = np.asarray(model.predict_on_batch(image))[0]
@@ -186,7 +187,7 @@ def probabilities(
             "this network; its weights or the case's values are damaged: restore the "
             "run's own, or train again into another --output"
         )
-    return found.astype(np.float32, copy=False)
+    return np.ascontiguousarray(found, np.float32)
 
 
 def _write_probabilities(

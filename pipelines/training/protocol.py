@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -53,6 +54,8 @@ class Protocol:
         precision: how the network computes; softmax and loss are float32 in all.
             "tf32": float32 whose products may be rounded to TF32, as NVIDIA's GPUs
             do since Ampere; "mixed_float16" and "mixed_bfloat16": Keras' policies.
+        mirror_axes: axes that augmentation may mirror; "all" as in the released code,
+            which makes left and right one to the network.
         xla: whether steps are compiled, on PyTorch by torch.compile. "auto": on JAX
             alone, which does not go without.
     """
@@ -77,15 +80,16 @@ class Protocol:
     fixed_validation: bool = False
     precision: str = "float32"
     xla: bool | str = "auto"
+    mirror_axes: str | tuple[int, ...] = "all"
 
     def as_dict(self) -> dict[str, Any]:
         """The values as JSON knows them; for images without those of volumes.
 
-        How steps are computed is in it only where it is not the default: runs of
-        before it could be chosen are the same as those of today.
+        What could not be chosen in earlier versions is in it only where it is not the
+        default: runs of before are the same as those of today.
         """
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        for key, choices in _COMPUTED.items():
+        for key, choices in _ADDED.items():
             if values[key] == choices[0]:
                 del values[key]
         of_volumes = len(self.input_shape) == 3
@@ -93,12 +97,16 @@ class Protocol:
 
 
 _OF_VOLUMES = ("overlap", "join", "fixed_validation")
+_SOME_AXES = [
+    list(axes) for n in range(3) for axes in itertools.combinations(range(3), n)
+]
 # What values can be chosen from, the default first.
-_COMPUTED: dict[str, tuple[Any, ...]] = {
+_ADDED: dict[str, tuple[Any, ...]] = {
     "precision": ("float32", "tf32", "mixed_float16", "mixed_bfloat16"),
     "xla": ("auto", True, False),
+    "mirror_axes": ("all", *_SOME_AXES),
 }
-_CHOICES = {"join": patches.JOINS, **_COMPUTED}
+_CHOICES = {"join": patches.JOINS, **_ADDED}
 
 
 def from_dict(values: Mapping[str, Any]) -> Protocol:
@@ -288,8 +296,10 @@ def override(
     Raises:
         InputError: a value of another type, or out of range.
     """
-    default = {key: choices[0] for key, choices in _COMPUTED.items()}
+    default = {key: choices[0] for key, choices in _ADDED.items()}
     current = default | protocol.as_dict()
+    if values.get("mirror_axes") == list(range(len(protocol.input_shape))):
+        values = {**values, "mirror_axes": "all"}
     for key, value in values.items():
         _check_key(key, key)
         if key not in current:
@@ -343,13 +353,19 @@ def _check(key: str, value: Any, like: Any) -> None:
 
 
 def _check_choice(key: str, value: Any) -> None:
-    # 1 is no true: it would be another run's name.
-    if any(value == one and type(value) is type(one) for one in _CHOICES[key]):
+    # As JSON: 1 is no true, it would be another run's name.
+    choices = [json.dumps(choice) for choice in _CHOICES[key]]
+    if json.dumps(value) in choices:
         return
-    choices = ", ".join(map(json.dumps, _CHOICES[key]))
     raise InputError(
-        f"--set {key}: expected one of {choices}, received {json.dumps(value)}"
+        f"--set {key}: expected one of {', '.join(choices)}, received "
+        f"{json.dumps(value)}"
     )
+
+
+def _mirrored(protocol: Protocol) -> tuple[int, ...]:
+    """The axes that are named; () for "all"."""
+    return () if isinstance(protocol.mirror_axes, str) else protocol.mirror_axes
 
 
 def _check_shape(protocol: Protocol) -> None:
@@ -358,6 +374,12 @@ def _check_shape(protocol: Protocol) -> None:
         raise InputError(
             f"input_shape: expected multiples of {multiple} (depth {protocol.depth}), "
             f"received {list(protocol.input_shape)}"
+        )
+    number = len(protocol.input_shape)
+    if any(axis not in range(number) for axis in _mirrored(protocol)):
+        raise InputError(
+            f"mirror_axes: expected axes from 0 to {number - 1}, received "
+            f"{list(protocol.mirror_axes)}"
         )
     pairs = zip(protocol.overlap, protocol.input_shape, strict=False)
     if any(overlap >= size for overlap, size in pairs):
