@@ -146,7 +146,7 @@ class _Sheet:
 
 
 def write_pictures(
-    results: Path, data: Path | None = None, work: Path = stages.WORK
+    results: Path, data: Path | None = None, work: Path = runs.WORK
 ) -> list[str]:
     """Draw Figs. 1 to 5 where probabilities and images are here.
 
@@ -186,7 +186,7 @@ def _drawn_or_not(sheet: _Sheet | str, stem: Path) -> list[str]:
     return [f"skipped: {stem}: {sheet}"] if isinstance(sheet, str) else sheet.draw(stem)
 
 
-def example(study: Study, data: Path | None, work: Path = stages.WORK) -> Example:
+def example(study: Study, data: Path | None, work: Path = runs.WORK) -> Example:
     """Choose the case that is shown, and read it.
 
     Args:

@@ -34,6 +34,7 @@ __all__ = [
     "MEASURES",
     "STATES",
     "TRUTH",
+    "WORK",
     "Run",
     "find",
     "folder_name",
@@ -52,6 +53,7 @@ __all__ = [
 
 FORMAT = 1
 STATES = ("training", "trained", "predicted", "evaluated")
+WORK = Path(".work")  # cache, logs and unpacked zips; safe to delete
 RECORD = "run.json"
 MEASURES = ("cases.csv", "histograms.npz")
 COMMITTED = (RECORD, "history.csv", *MEASURES)

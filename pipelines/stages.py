@@ -20,15 +20,15 @@ from pipelines import run as runs
 from pipelines.training.task import Task, from_record
 
 __all__ = [
-    "WORK", "complete", "estimate", "evaluate", "export", "is_complete", "located",
+    "complete", "estimate", "evaluate", "export", "is_complete", "located",
     "predict", "predict_images", "require_nifti_free", "temperature",
     "train",
 ]  # fmt: skip
 
-WORK = Path(".work")
 
-
-def train(task: Task, data: Path | None, output: Path, work: Path = WORK) -> runs.Run:
+def train(
+    task: Task, data: Path | None, output: Path, work: Path = runs.WORK
+) -> runs.Run:
     """Train a run, or go on with one that was stopped.
 
     Args:
@@ -80,7 +80,7 @@ def train(task: Task, data: Path | None, output: Path, work: Path = WORK) -> run
 
 
 def predict(
-    folder: Path, data: Path | None, work: Path = WORK, again: bool = False
+    folder: Path, data: Path | None, work: Path = runs.WORK, again: bool = False
 ) -> runs.Run:
     """Write the probabilities of a trained run's validation and test cases.
 
@@ -114,7 +114,7 @@ def predict_images(
     images: Path,
     output: Path,
     threshold: float | None = None,
-    work: Path = WORK,
+    work: Path = runs.WORK,
     volume_probabilities: bool = False,
 ) -> list[Path]:
     """Predict any images with a trained network; see `pipelines.apply.predict_files`.
@@ -165,7 +165,7 @@ def _predicted(images: Path, volume_probabilities: bool) -> list[str]:
 
 
 def evaluate(
-    folder: Path, data: Path | None, work: Path = WORK, again: bool = False
+    folder: Path, data: Path | None, work: Path = runs.WORK, again: bool = False
 ) -> runs.Run:
     """Measure a predicted run: `cases.csv`, `histograms.npz` and its picture.
 
@@ -196,7 +196,7 @@ def evaluate(
 
 
 def temperature(
-    folder: Path, data: Path | None, work: Path = WORK, again: bool = False
+    folder: Path, data: Path | None, work: Path = runs.WORK, again: bool = False
 ) -> runs.Run:
     """Scale a predicted run by a temperature, and measure what comes out.
 
@@ -259,7 +259,7 @@ def _scaled(output: Path, model: str) -> bool:
 
 
 def complete(
-    task: Task, data: Path | None, output: Path, work: Path = WORK
+    task: Task, data: Path | None, output: Path, work: Path = runs.WORK
 ) -> Iterator[tuple[str, runs.Run]]:
     """Do all stages of a run that are missing: train to temperature.
 
@@ -307,7 +307,7 @@ def require_nifti_free(folder: Path, with_probabilities: bool = False) -> None:
 def export(
     folder: Path,
     data: Path | None,
-    work: Path = WORK,
+    work: Path = runs.WORK,
     with_probabilities: bool = False,
 ) -> list[Path]:
     """Write a predicted run's volumes as NIfTI; see `pipelines.export.volumes`.
@@ -329,7 +329,7 @@ def export(
         return exporting.volumes(run, root, with_probabilities)
 
 
-def located(run: runs.Run, data: Path | None, work: Path = WORK) -> Path:
+def located(run: runs.Run, data: Path | None, work: Path = runs.WORK) -> Path:
     """Find the data that a run was trained on.
 
     Args:
@@ -429,7 +429,7 @@ def _task(run: runs.Run) -> Task:
         ) from error
 
 
-def estimate(task: Task, data: Path | None, work: Path = WORK) -> dict[str, Any]:
+def estimate(task: Task, data: Path | None, work: Path = runs.WORK) -> dict[str, Any]:
     """Time a few training steps; see `pipelines.training.fit.estimate`."""
     material, _ = _prepare(task, data, work)
     from pipelines.training import fit

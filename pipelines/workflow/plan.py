@@ -19,7 +19,6 @@ from data_io import datasets
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from pipelines import run as runs
-from pipelines import stages
 from pipelines.training.task import Task
 
 __all__ = [
@@ -139,7 +138,7 @@ class Planned:
     task: Task
     folder: Path
     data: Path | None = None
-    work: Path = stages.WORK
+    work: Path = runs.WORK
 
     @property
     def name(self) -> str:
@@ -170,6 +169,8 @@ class Planned:
     @property
     def done(self) -> bool:
         """Whether its folder says that nothing is left to do."""
+        from pipelines import stages  # not above: --help needs none of it
+
         return self.run is not None and stages.is_complete(self.run)
 
     def write(self, path: Path) -> Path:
@@ -200,7 +201,7 @@ def load(path: Path) -> Planned:
         kept["record"] = module.record(module.locate(data))
     task = _make(**kept)
     folder = Path(found["folder"]) if "folder" in found else task.folder(RESULTS)
-    return Planned(task, folder, data, Path(found.get("work", stages.WORK)))
+    return Planned(task, folder, data, Path(found.get("work", runs.WORK)))
 
 
 _PLACES = ("data", "folder", "work")
