@@ -36,7 +36,7 @@ def stated(header: nibabel.Nifti1Header) -> dict[str, np.ndarray]:
     # 0 counts as 1 by the standard, and many programs write it; and they round.
     if abs(header["pixdim"][0]) != 1:
         header["pixdim"][0] = 1
-    header.quaternion_threshold = -1e-4
+    header.quaternion_threshold = np.float32(-1e-4)
     if header["sform_code"] > 0:
         found["sform"] = np.asarray(header.get_sform())
     if header["qform_code"] > 0:
