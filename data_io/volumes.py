@@ -138,7 +138,7 @@ def directions(order: Sequence[int]) -> str:
 
 def _judge_spacing(record: Record, say: Say, known: Facts) -> list[Finding]:
     """A voxel size of 0 or beyond reason, or a volume thinner than a new voxel."""
-    sizes = np.sqrt((np.array(known["affine"])[:3, :3] ** 2).sum(axis=0))
+    sizes = _sizes(known)
     shown = " x ".join(f"{size:g}" for size in sizes)
     low, high = SIZES_MM
     if not ((sizes >= low) & (sizes <= high)).all():
@@ -175,7 +175,9 @@ def _judge_grid(say: Say, known: Facts, image: Facts) -> list[Finding]:
     if known["shape"] != image["shape"]:
         text = f"expected {_shape(image)} voxels, as its image, found {_shape(known)}."
         return [say("shape", f"{text} {AGAIN}")]
-    if not same_place(known, image):
+    sound = np.isfinite(image["affine"]).all() and _sizes(image).all()
+    # Of an image whose own voxels have no size, that is said; no label is compared.
+    if sound and not same_place(known, image):
         return [say("affine", f"expected {elsewhere(known, image)} {AGAIN}")]
     return []
 
@@ -198,12 +200,17 @@ def same_place(one: Facts, other: Facts) -> bool:
     """
     if "affine" not in one or "affine" not in other:
         return "affine" not in one and "affine" not in other
-    sizes = voxel_sizes(np.array(one["affine"]))
+    sizes = _sizes(one)
     ours, theirs = (
         [np.array(a) for a in (facts["affine"], facts.get("other")) if a is not None]
         for facts in (one, other)
     )
     return any(affines.same(a, b, sizes) for a in ours for b in theirs)
+
+
+def _sizes(known: Facts) -> np.ndarray:
+    """Voxel sizes by axis, mm."""
+    return voxel_sizes(np.array(known["affine"]))
 
 
 def _shape(known: Facts) -> str:

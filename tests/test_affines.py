@@ -49,6 +49,8 @@ def write(path: Path, seed: int = 0, sform=SFORM, qform=None, label=False, **hea
     stored["xyzt_units"] = header.get("unit", 2)
     if "pixdim" in header:
         stored["pixdim"][1:4] = header["pixdim"]
+    stored["pixdim"][0] = header.get("qfac", stored["pixdim"][0])
+    stored["quatern_d"] += header.get("quatern_d_off", 0)
     # The header's bytes as they are: nibabel would mend them.
     path.parent.mkdir(parents=True, exist_ok=True)
     voxels = np.asarray(volume.dataobj).tobytes("F")
@@ -77,6 +79,10 @@ CONTRADICTIONS = {
     ),
     "mirrored": ({"qform": resized(SFORM, -1, 1, 1)}, r"sform .*LPS.*qform .*RPS"),
     "turned by 20 degrees": ({"qform": turned(SFORM, 20)}, "expected one geometry"),
+    "a qform that is no rotation": (
+        {"quatern_d_off": 0.5},
+        "expected a qform that is a rotation",
+    ),
     "pixdim 0": ({"pixdim": (1.4, 0, 9)}, r"found pixdim 1\.4 x 0 x 9\. Correct"),
     "pixdim below 0": ({"pixdim": (1.4, -1.4, 9)}, r"found pixdim 1\.4 x -1\.4"),
     "pixdim NaN": ({"pixdim": (1.4, np.nan, 9)}, "found pixdim 1.4 x nan"),
@@ -110,6 +116,8 @@ HARMLESS = {
     "size off by 0.004 mm": {"qform": resized(SFORM, 1.404 / 1.4, 1, 9.004 / 9)},
     "place off by 0.004 mm": {"qform": moved(SFORM, 0.004, -0.004, 0.004)},
     "no unit": {"unit": 0},
+    "a qfac of 0": {"qfac": 0},
+    "a quaternion that is rounded": {"quatern_d_off": 1e-6},
     "another place": {"qform": moved(SFORM, 0, 0, 30)},
     "turned by 2 degrees": {"qform": turned(SFORM, 2)},
     "no sform": {"sform_code": 0},

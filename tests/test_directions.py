@@ -135,6 +135,20 @@ def test_a_mirrored_copy_is_predicted_alike_and_on_its_own_grid(
         assert dice((foreground > 0.5).astype(np.uint8), truth) > 0.95
 
 
+def test_a_mirrored_copy_is_measured_alike(tmp_path, monkeypatch):
+    monkeypatch.setattr(predict, "volume", left_half)
+    network, measured = trained("LPS"), {}
+    for name, flips in (("a", ()), ("b", (0, 1))):
+        given = sets(tmp_path / name, flips, number=2)
+        found = own.describe(*given, tmp_path / "work", like=network.record())
+        rows, _ = apply._measure(network, found.root, name)
+        measured[name] = {
+            row["case"]: row["dice"] for row in rows if row["region"] == "image"
+        }
+    assert measured["a"] == measured["b"]
+    assert min(measured["a"].values()) > 0.95
+
+
 def test_what_cannot_be_turned_is_said(tmp_path, monkeypatch):
     silent = sets(tmp_path / "a", said=False, number=1)
     like = trained("LPS").record()

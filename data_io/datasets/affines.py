@@ -32,7 +32,11 @@ def stated(header: nibabel.Nifti1Header) -> dict[str, np.ndarray]:
     Raises:
         ValueError: the qform is no rotation.
     """
-    found = {}
+    found, header = {}, header.copy()
+    # 0 counts as 1 by the standard, and many programs write it; and they round.
+    if abs(header["pixdim"][0]) != 1:
+        header["pixdim"][0] = 1
+    header.quaternion_threshold = np.float32(-1e-4)
     if header["sform_code"] > 0:
         found["sform"] = np.asarray(header.get_sform())
     if header["qform_code"] > 0:
