@@ -48,7 +48,7 @@ DATA_FLAGS = $(call flag,DATA,data)$(if $(PHANTOM), --phantom)
 
 .PHONY: help install demo study reproduce-drive reproduce-bus2017 reproduce-dsb2018
 .PHONY: reproduce-isic2018 reproduce-cvc-clinicdb kits19 tables figures docs
-.PHONY: errata test lint test-backends test-backend recipes bench
+.PHONY: errata test lint test-backends test-backend test-ports recipes bench
 .PHONY: bench-losses bench-training bench-step bench-coverage bench-evaluation lock clean
 
 help: ## list the targets
@@ -127,6 +127,9 @@ test-backend: $(VENV)/.ready
 recipes: .venv-peers/.ready ## the recipes, with the libraries that they are for
 	@KERAS_BACKEND=torch DSCPP_REQUIRE_PEERS=1 .venv-peers/bin/python -m pytest -m peers
 
+test-ports: .venv-peers/.ready ## the PyTorch port: its losses, MONAI, nnU-Net, its wheel
+	@KERAS_BACKEND=torch DSCPP_REQUIRE_PEERS=1 .venv-peers/bin/python -m pytest -m ports
+
 .venv-peers/.ready: requirements/peers.txt requirements/peers-sdist.txt
 .venv-peers/.ready: requirements/install.sh setup.cfg pyproject.toml
 	@requirements/install.sh .venv-peers requirements/peers.txt "$(PYTHON)"
@@ -155,6 +158,7 @@ bench-losses: .venv-peers/.ready ## time the losses in a training step and again
 		$(MAKE) --no-print-directory bench-step $(FOR_BACKEND); \
 	done
 	@KERAS_BACKEND=torch .venv-peers/bin/python -m benchmarks.losses peers
+	@KERAS_BACKEND=torch PYTHONPATH=ports/torch .venv-peers/bin/python -m benchmarks.losses port
 
 bench-step: $(VENV)/.ready
 	@$(VENV)/bin/python -m benchmarks.losses step
@@ -172,5 +176,5 @@ clean: ## remove environments, caches and .work; data and results stay
 	@rm -rf .venv .venv-torch .venv-jax .venv-gpu .venv-jax-gpu .venv-peers .work build
 	@rm -rf ./*.egg-info
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
-	@find benchmarks conformance data_io errata losses pipelines recipes tests \
+	@find benchmarks conformance data_io errata losses pipelines ports recipes tests \
 		-name __pycache__ -prune -exec rm -rf {} +

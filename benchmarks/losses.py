@@ -1,13 +1,13 @@
 """What the losses cost: of a training step, and beside MONAI's.
 
-`make bench-losses` runs both parts, each in the environment that it needs:
-`python -m benchmarks.losses step` and `python -m benchmarks.losses peers`.
+`make bench-losses` runs all parts, each in the environment that it needs:
+`python -m benchmarks.losses step`, `peers` (Keras' losses) and `port` (PyTorch's).
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from benchmarks import timing
 from pipelines.training import fit
 from pipelines.training.protocol import Protocol
 
-__all__ = ["against_monai", "in_a_step", "value_and_gradient"]
+__all__ = ["against_monai", "in_a_step", "port_against_monai", "value_and_gradient"]
 
 # Of a training step, at most; and draws of each.
 SHARE, DRAWS = 0.05, 21
@@ -28,6 +28,9 @@ IMAGE, CLASSES, FILTERS = (1, 256, 256), 2, 32
 # (N, C, *spatial): an image of DRIVE and a patch of KiTS19.
 SHAPES = ((1, 2, 512, 512), (1, 3, 80, 160, 160))
 DICE, TVERSKY = ("DSC", "DSC++"), ("Tversky", "Tversky++")
+# Of the port: two volumes and two images, and DSC++ beside DiceLoss at most.
+PORT_SHAPES = ((2, 3, 96, 96, 96), (2, 2, 512, 512))
+PORT_TARGET = 1.2
 
 
 def labels_and_logits(
@@ -180,15 +183,128 @@ def _beside(
     ]
 
 
+def port_against_monai(
+    draws: int = DRAWS, names: Sequence[str] | None = None, compiled: bool = True
+) -> list[timing.Row]:
+    """Time the port's losses, and weigh their memory, beside those of MONAI.
+
+    From logits and class indices, value and gradient; eager, and compiled where asked;
+    on the CPU, and on the GPU where there is one. A loss of cross entropy stands beside
+    DiceCELoss, Tversky beside TverskyLoss, DSC beside DiceLoss.
+
+    Args:
+        draws: timed calls of each.
+        names: losses to time; None for all fourteen.
+        compiled: whether to compile both as well.
+    """
+    import torch
+
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    return [
+        row
+        for device in devices
+        for shape in PORT_SHAPES
+        for mode in (("eager", "compiled") if compiled else ("eager",))
+        for row in _port_beside(device, shape, mode, draws, names)
+    ]
+
+
+def _port_beside(
+    device: str, shape: tuple[int, ...], mode: str, draws: int, names: Any
+) -> list[timing.Row]:
+    """Rows of time and of peak memory of one device, shape and mode."""
+    import dscpp_torch
+    import monai
+    import torch
+
+    indices, logits = labels_and_logits(shape, axis=1)
+    y_true = torch.from_numpy(indices[:, None]).long().to(device)
+    y_pred = torch.from_numpy(logits).to(device)
+    peers = ("DiceLoss", "TverskyLoss", "DiceCELoss")
+    raw = {"softmax": True, "to_onehot_y": True}
+    modules = {name: getattr(monai.losses, name)(**raw) for name in peers}
+    own = list(names or dscpp_torch.NAMES)
+    modules |= {name: dscpp_torch.by_name(name, **raw) for name in own}
+    if mode == "compiled":
+        modules = {name: torch.compile(each) for name, each in modules.items()}
+    steps = {name: _step(each, y_true, y_pred) for name, each in modules.items()}
+    seconds = timing.alternate(steps, draws)
+    megabytes = {name: _peak_megabytes(step, device) for name, step in steps.items()}
+    rows = []
+    for name in own:
+        peer = _nearest(name)
+        target = PORT_TARGET if (name, mode) == ("DSC++", "eager") else None
+        for what, found, unit in (("time", seconds, "ms"), ("memory", megabytes, "MB")):
+            rows.append(
+                timing.compare(
+                    "port",
+                    f"{name} ({mode}, {device}), {what}",
+                    shape,
+                    found[name],
+                    (f"MONAI {peer}", found[peer]),
+                    ("torch", "monai"),
+                    target,
+                    unit=unit,
+                    backend="torch",
+                )
+            )
+    return rows
+
+
+def _nearest(name: str) -> str:
+    """The loss of MONAI that stands nearest, of the three that are timed."""
+    if "Tversky" in name:
+        return "TverskyLoss"
+    return "DiceLoss" if name in DICE else "DiceCELoss"
+
+
+def _step(loss: Any, y_true: Any, y_pred: Any) -> Callable[[], object]:
+    """A function that computes value and gradient, and waits for the device."""
+    import torch
+
+    def step() -> object:
+        leaf = y_pred.detach().requires_grad_()
+        loss(leaf, y_true).backward()
+        if leaf.is_cuda:
+            torch.cuda.synchronize()
+        return leaf.grad
+
+    return step
+
+
+def _peak_megabytes(step: Callable[[], object], device: str) -> np.ndarray:
+    """Most memory held at once by what a step allocates, in 1e6 bytes, (1,)."""
+    import torch
+
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        return np.array([(torch.cuda.max_memory_allocated() - before) / 1e6])
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
+        step()
+    events = profile.profiler.kineto_results.events()
+    memory = [each for each in events if each.name() == "[memory]"]
+    memory.sort(key=lambda each: each.start_ns())
+    held = np.cumsum([each.nbytes() for each in memory])
+    return np.array([held.max() / 1e6])
+
+
 def main() -> None:
     """Measure one part, print it and write it to the CSV file."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=("step", "peers"))
+    parser.add_argument("part", choices=("step", "peers", "port"))
     parser.add_argument("--draws", type=int, default=DRAWS)
     parser.add_argument("--output", type=Path, default=timing.RESULTS)
     arguments = parser.parse_args()
-    part = {"step": in_a_step, "peers": against_monai}[arguments.part]
-    rows = part(arguments.draws)
+    parts: dict[str, Callable[[int], list[timing.Row]]] = {
+        "step": in_a_step,
+        "peers": against_monai,
+        "port": port_against_monai,
+    }
+    rows = parts[arguments.part](arguments.draws)
     for row in rows:
         print(timing.describe(row))
     timing.write(rows, arguments.output)

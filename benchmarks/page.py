@@ -16,7 +16,7 @@ from pipelines.reporting.text import replace_marked
 __all__ = ["MARKER", "table"]
 
 MARKER = "benchmarks"
-ORDER = ("samples", "step", "losses", "epoch", "evaluation", "start")
+ORDER = ("samples", "step", "losses", "port", "epoch", "evaluation", "start")
 _HEAD = (
     "| what | backend | input | ours | beside | of | ratio | wanted | met |",
     "|---|---|---|--:|--:|---|--:|--:|---|",

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A conformance suite for the DSC++ family of losses, for any implementation.
 
 >>> from conformance import TorchAdapter, run
@@ -5,6 +6,9 @@
 >>> report.ok
 True
 >>> print(report.text())  # check by check: pass, fail with the reason, skip
+
+Installed by itself it is the distribution dscpp-conformance, and its import name is
+`dscpp_conformance`.
 
 On the command line: `python -m conformance my_module:my_loss --loss "DSC++"
 --framework torch --axis 1`. Needs NumPy, and the framework of the implementation once

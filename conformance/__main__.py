@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`python -m conformance MODULE:CALLABLE --loss "DSC++"`: the checks as a table.
 
 Exit code 0: no check failed; 1: one did; 2: the command could not be understood.
@@ -71,7 +72,7 @@ def _is_free(path: Path) -> bool:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m conformance",
+        prog=f"python -m {__package__}",
         description="Check an implementation of a loss of the DSC++ family.",
     )
     add = parser.add_argument

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Implementations as the suite sees them: NumPy arrays in, NumPy arrays out.
 
 >>> adapter = TorchAdapter(my_module.dice_plus_plus, axis=1)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The checks: each says in its docstring what it asks of an implementation.
 
 A check is a function of a `Subject`. It is content without a word, or raises `Failed`

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the losses are tried on: small seeded images with axes of different length."""
 
 from collections.abc import Mapping

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the losses of MONAI and Keras do, measured: the table of docs/conformance.md.
 
 `python -m conformance.peers docs/conformance.md` writes it anew between its markers;

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The fourteen losses in float64 NumPy: what an implementation is compared with.
 
 Written from the formulas of Yeung et al. and from nothing else, one function a formula,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One implementation under one precision, beside the reference: what a check is given.
 
 A check says nothing when it is content, and raises `Failed` or `Skipped` otherwise.

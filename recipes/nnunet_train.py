@@ -1,7 +1,8 @@
 """Train nnU-Net v2 with DSC++ on a tiny data set, by nnU-Net's own means.
 
 What `nnUNetv2_plan_and_preprocess` and `nnUNetv2_train` do, called from Python so that
-the epoch can be shortened. Run: `python recipes/nnunet_train.py`.
+the epoch can be shortened. Run: `python recipes/nnunet_train.py`; it needs
+`pip install ./ports/torch`.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def train(folder: Path, epochs: int) -> list[float]:
         The training loss of each epoch.
     """
     import torch
-    from nnunet_trainers.nnUNetTrainerDSCPlusPlus import nnUNetTrainerDSCPlusPlus
+    from dscpp_torch.nnunet.dscpp_trainers import nnUNetTrainerDSCPlusPlus
 
     plans = json.loads((folder / "nnUNetPlans.json").read_text())
     description = json.loads((folder / "dataset.json").read_text())

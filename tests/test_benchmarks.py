@@ -116,6 +116,24 @@ def test_losses_are_timed_beside_monai(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+@pytest.mark.ports
+def test_the_port_is_timed_and_weighed_beside_monai(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("monai")
+    monkeypatch.setattr(loss_benchmark, "PORT_SHAPES", [(1, 3, 40, 50)])
+    names = ["CE", "DSC++", "Tversky"]
+    rows = loss_benchmark.port_against_monai(1, names, compiled=False)
+    assert [(row.what, row.peer, row.target) for row in rows if row.unit == "MB"] == [
+        ("CE (eager, cpu), memory", "MONAI DiceCELoss", ""),
+        ("DSC++ (eager, cpu), memory", "MONAI DiceLoss", "1.2"),
+        ("Tversky (eager, cpu), memory", "MONAI TverskyLoss", ""),
+    ]
+    assert {row.shape for row in rows} == {"1x3x40x50"}
+    # At least a prediction, a label and a gradient, of 24,000 bytes each.
+    assert all(float(row.ours) >= 0.072 for row in rows if row.unit == "MB")
+
+
 @pytest.mark.parametrize("augment", [True, False])
 def test_both_generators_draw_the_same_samples(augment: bool, tmp_path: Path) -> None:
     kind = ((24, 40, 32), (8, 16, 16), 1, 3)

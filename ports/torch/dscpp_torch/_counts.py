@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sums over voxels: true positives, false negatives and false positives, softly."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def power(x: Tensor, exponent: float) -> Tensor:
+    """`x ** exponent` for x from 0 on, with a finite slope at 0."""
+    if exponent == 1:
+        return x
+    if exponent > 1:
+        return x.pow(exponent)
+    above = x > 1e-30  # at 0 the slope of a root is infinite
+    return torch.where(above, x, torch.ones_like(x)).pow(exponent) * above
+
+
+def weighted(x: Tensor, w: Tensor | None) -> Tensor:
+    """`x` times the weight of each voxel; None is 1 everywhere."""
+    return x if w is None else x * w
+
+
+def over_voxels(x: Tensor) -> Tensor:
+    """Sum over the spatial axes, (N, C)."""
+    return x.flatten(2).sum(2)
+
+
+def across_ranks(x: Tensor) -> Tensor:
+    """Sum over the processes of the default group, where there are several."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return x
+    return _AcrossRanks.apply(x)
+
+
+class _AcrossRanks(torch.autograd.Function):
+    """The sum of all processes, whose slope is that of the sum of their losses.
+
+    DistributedDataParallel then takes the mean of the gradients: that of one process
+    with the whole batch.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x.clone()
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Tensor:
+        slope = slope.clone()
+        dist.all_reduce(slope)
+        return slope
+
+
+def overlap(
+    p: Tensor,
+    y: Tensor,
+    w: Tensor | None,
+    gamma: float,
+    alpha: float,
+    beta: float,
+    kind: str,
+) -> tuple[Tensor, Tensor]:
+    """Count hits and errors of each image and class.
+
+    | kind | hits | false positives | misses |
+    |---|---|---|---|
+    | "formula" | y p | (1 - y) p | y (1 - p) |
+    | "soft" | min(y, p) | (p - y)+ | (y - p)+ |
+    | "hard", labels are 0 or 1 | both are the same | | |
+
+    Args:
+        p: probabilities in (0, 1), (N, C, *spatial).
+        y: labels in [0, 1], (N, C, *spatial).
+        w: weight of each voxel, (N, 1, *spatial); None for 1.
+        gamma: exponent of the errors, above 0.
+        alpha: weight of the false positives.
+        beta: weight of the misses.
+        kind: see above.
+
+    Returns:
+        The sum of the hits, and that of the weighted powers of errors, (N, C) each.
+    """
+    # Two conditions, not one with "and", which TorchScript would compile.
+    if not torch.jit.is_scripting():  # noqa: SIM102
+        if kind != "formula" and not torch.jit.is_tracing():
+            hits, errors = _Overlap.apply(p, y, w, gamma, alpha, beta, kind == "hard")
+            return hits, errors
+    # y - y p and p - y p are y (1 - p) and (1 - y) p.
+    both = torch.minimum(y, p) if kind == "soft" else y * p
+    fn = over_voxels(weighted(power(y - both, gamma), w))
+    fp = over_voxels(weighted(power(p - both, gamma), w))
+    return over_voxels(weighted(both, w)), alpha * fp + beta * fn
+
+
+class _Overlap(torch.autograd.Function):
+    """`overlap` of hard or soft labels, with few passes and its slope by hand.
+
+    Then an error is |y - p|, weighted by `beta` where p is below y, else by `alpha`.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        p: Tensor,
+        y: Tensor,
+        w: Tensor | None,
+        gamma: float,
+        alpha: float,
+        beta: float,
+        hard: bool,
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(p, y, w)
+        ctx.gamma, ctx.sides, ctx.hard = gamma, (alpha, beta), hard
+        buffer = y * p if hard else torch.minimum(y, p)
+        hits = over_voxels(weighted(buffer, w))
+        buffer = torch.sub(y, p, out=buffer)
+        buffer = buffer if gamma == 2 else buffer.abs_()
+        buffer = buffer if gamma == 1 else buffer.pow_(gamma)
+        if alpha != beta:
+            buffer.mul_(_below(p, y, hard).mul(beta - alpha).add_(alpha))
+        errors = over_voxels(weighted(buffer, w))
+        return hits, errors if alpha != beta else alpha * errors
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, hits: Tensor, errors: Tensor) -> tuple[Tensor | None, ...]:
+        p, y, w = ctx.saved_tensors
+        shape = [*hits.shape, *[1] * (p.dim() - 2)]
+        hits, errors = hits.view(shape), ctx.gamma * errors.view(shape)
+        below = _below(p, y, ctx.hard)
+        alpha, beta = ctx.sides
+        if (
+            ctx.gamma == 2 and alpha == beta and ctx.hard
+        ):  # that of DSC++, in two passes
+            slope = (p * (alpha * errors)).addcmul_(y, hits - alpha * errors)
+        else:
+            slope = _slope(p - y, ctx.gamma).mul_(errors)
+            slope.mul_(below.mul(beta - alpha).add_(alpha)).addcmul_(below, hits)
+        return weighted(slope, w), None, None, None, None, None, None
+
+
+def _below(p: Tensor, y: Tensor, hard: bool) -> Tensor:
+    """1 where p is below y, else 0: a hard label itself, as p is in (0, 1)."""
+    return y if hard else (p < y).to(p)
+
+
+def _slope(x: Tensor, gamma: float) -> Tensor:
+    """Slope of `|x| ** gamma / gamma`, in place; 0 where it is infinite."""
+    if gamma == 2:
+        return x
+    if gamma == 1:
+        return x.sign_()
+    size = x.abs()
+    if gamma < 1:
+        size.masked_fill_(size <= 1e-30, torch.inf)
+    return x.sign_().mul_(size.pow_(gamma - 1))
