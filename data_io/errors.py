@@ -1,8 +1,10 @@
 """The exceptions for what a user can mend."""
 
+import sys
+import unicodedata
 from collections.abc import Sequence
 
-__all__ = ["InputError", "Problems"]
+__all__ = ["InputError", "Problems", "escaped", "is_text", "not_text"]
 
 
 class InputError(ValueError):
@@ -31,3 +33,40 @@ class Problems(InputError):
     def __reduce__(self) -> tuple[type, tuple[str, tuple[str, ...]]]:
         """Let it come whole out of another process."""
         return type(self), (self.title, self.problems)
+
+
+def is_text(name: str) -> bool:
+    """Whether a name is text that can be written; a file's may be any bytes."""
+    return not any(unicodedata.category(letter) == "Cs" for letter in name)
+
+
+def not_text(name: str) -> str:
+    """What to say of a name that `is_text` refuses."""
+    encoding = sys.getfilesystemencoding()
+    remedy = "Rename it"
+    if encoding != "utf-8":
+        remedy = f"This terminal's settings take names for {encoding}: set PYTHONUTF8=1"
+    return f"{escaped(name)}: expected a name in UTF-8, found other bytes. {remedy}."
+
+
+def escaped(text: str) -> str:
+    """A text for a terminal, on which a name in it can do nothing.
+
+    Args:
+        text: may have control characters, such as those that move the cursor or change
+            colours, and bytes that are no UTF-8, as Python has them in names of files.
+
+    Returns:
+        The text, with a backslash and a number for each of these. Newlines and tabs
+        stay.
+    """
+    return "".join(_escaped(letter) for letter in text)
+
+
+def _escaped(letter: str) -> str:
+    if letter in "\n\t" or unicodedata.category(letter) not in ("Cc", "Cs"):
+        return letter
+    number = ord(letter)
+    if 0xDC80 <= number <= 0xDCFF:  # a byte, as `os.fsdecode` hides it
+        number -= 0xDC00
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"

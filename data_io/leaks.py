@@ -4,6 +4,7 @@ What is trained on, or chooses the model, must not be measured under another nam
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -126,8 +127,11 @@ def _leak(
 
 
 def normal(case: str) -> str:
-    """An id without what does not tell cases apart: case, ending, leading zeros."""
-    name = case.casefold()
+    """An id without what does not tell cases apart.
+
+    Case, ending, leading zeros, and whether an accent is a character of its own.
+    """
+    name = unicodedata.normalize("NFC", case).casefold()
     while _ENDING.search(name):
         name = _ENDING.sub("", name)
     return re.sub(r"\d+", lambda digits: str(int(digits[0])), name)

@@ -6,6 +6,7 @@
 
 import json
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from data_io import own_grids
 from data_io.content import digest, read_json
 from data_io.datasets import folder, is_own
 from data_io.datasets.record import Record
-from data_io.errors import InputError, Problems
+from data_io.errors import InputError, Problems, is_text, not_text
 from data_io.images import copies
 from data_io.names import unfit
 from data_io.native import by_axis
@@ -167,10 +168,12 @@ def _by_stem(place: Path, option: str, problems: list[str]) -> dict[str, Path]:
     ]
     number = Counter(_stem(path) for path in files)
     problems += [
-        f"{place}: expected one file named {stem}, found {count} with other endings."
+        f"{place}: expected one file named {stem}, found {count}, with other endings "
+        "or an accent written otherwise."
         for stem, count in number.items()
         if count > 1
     ]
+    problems += [not_text(str(path)) for path in files if not is_text(path.name)]
     return {_stem(path): path for path in files}
 
 
@@ -187,8 +190,13 @@ def _is_image(name: str) -> bool:
 
 
 def _stem(path: Path) -> str:
+    """The name without its ending, an accent and its letter as one character.
+
+    Some systems write them as two: an image and its label map, or a split, may come
+    from another system.
+    """
     ending = max((e for e in ENDINGS if path.name.lower().endswith(e)), key=len)
-    return path.name[: -len(ending)]
+    return unicodedata.normalize("NFC", path.name[: -len(ending)])
 
 
 def _partners(images: Sequence[str], labels: Sequence[str]) -> dict[str, str]:

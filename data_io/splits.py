@@ -9,6 +9,7 @@ split can also be read from files.
 """
 
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -299,7 +300,12 @@ def read(files: Sequence[Path], known: Sequence[str], name: str) -> Split:
         InputError: not such files, an empty part, a name that is no case, or one that
             is there twice.
     """
-    split = _lists([Path(path) for path in files])
+    # A list may come from a system that writes an accent as a character of its own.
+    spelt = {unicodedata.normalize("NFC", case): case for case in known}
+    split = {
+        part: tuple(spelt.get(unicodedata.normalize("NFC", case), case) for case in ids)
+        for part, ids in _lists([Path(path) for path in files]).items()
+    }
     where = " and ".join(str(path) for path in files)
     for part, ids in split.items():
         if not ids:

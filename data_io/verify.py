@@ -14,7 +14,7 @@ from tqdm import tqdm
 from data_io import images, native, pool, splits, volumes
 from data_io.datasets.reading import masks
 from data_io.datasets.record import Record
-from data_io.errors import InputError, Problems
+from data_io.errors import InputError, Problems, is_text, not_text
 from data_io.report import AGAIN, Finding, Report
 
 __all__ = ["Report", "audit", "verify"]
@@ -80,6 +80,9 @@ def audit(
         report: Report = dataset.verify(Path(root))
         return report
     record, root = dataset.record(root), Path(root)
+    unread = [case for case in splits.cases(dataset, root) if not is_text(case)]
+    if unread:
+        raise Problems(f"{record.title} in {root}", [not_text(case) for case in unread])
     report = Report(record.title, root, counts_of(dataset, root), name=record.name)
     report.problems += [Finding("layout", text) for text in dataset.check(root)]
     facts = examine(dataset, root, state, report, progress, jobs)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
-from data_io.errors import InputError, Problems
+from data_io.errors import InputError, Problems, escaped, is_text, not_text
 from pipelines import arguments, backend, installed
 from pipelines.run import Run, replicate_of
 
@@ -32,13 +34,18 @@ def main(typed: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # The default is TensorFlow, whatever a keras.json in the home folder says.
     os.environ["KERAS_BACKEND"] = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # else a test's own
+            # A terminal that lacks a letter is shown its number.
+            stream.reconfigure(errors="backslashreplace")
     try:
         with _bars_closed_first():
             options = _parser().parse_args(typed)
+            _require_text(sys.argv[1:] if typed is None else typed)
             backend.clear_environment()
             result = options.run(options)
     except InputError as error:
-        print(f"dscpp: {error}", file=sys.stderr)
+        print(f"dscpp: {escaped(str(error))}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         name = (error.name or "").partition(".")[0]
@@ -49,8 +56,9 @@ def main(typed: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None:
             raise  # Of no file: nothing that its rights or a disk would mend.
+        place = escaped(str(error.filename))
         print(
-            f"dscpp: {error.filename}: expected a place that can be used, found: "
+            f"dscpp: {place}: expected a place that can be used, found: "
             f"{error.strerror}. Mend its rights, free space, or name another.",
             file=sys.stderr,
         )
@@ -64,6 +72,24 @@ def main(typed: Sequence[str] | None = None) -> int:
         print(f"dscpp: {error}", file=sys.stderr)
         return 1
     return int(result or 0)
+
+
+def _require_text(names: Iterable[str]) -> None:
+    """Refuse names that could not be written into a record; that of this folder too.
+
+    Raises:
+        InputError: the first that is no text, or this folder was deleted.
+    """
+    try:
+        here = str(Path.cwd())
+    except FileNotFoundError as error:
+        raise InputError(
+            "expected a folder to work in, found that this one was deleted; change to "
+            "another"
+        ) from error
+    for name in (*names, here):
+        if not is_text(name):
+            raise InputError(not_text(name))
 
 
 @contextlib.contextmanager

@@ -213,7 +213,9 @@ def writing(path: Path) -> Iterator[None]:
 def write_json(path: Path, value: object) -> Path:
     """Write `value` as indented JSON, atomically."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    return write_atomically(path, lambda aside: aside.write_text(text, "utf-8"))
+    # What is no UTF-8 in the name of a file becomes JSON's own escape.
+    as_utf8 = ("utf-8", "backslashreplace")
+    return write_atomically(path, lambda aside: aside.write_text(text, *as_utf8))
 
 
 def write_csv(
@@ -232,7 +234,7 @@ def write_csv(
         _require_table(Path(path), columns)
 
     def write(aside: Path) -> None:
-        with aside.open("w", newline="", encoding="utf-8") as file:
+        with aside.open("w", -1, "utf-8", "backslashreplace", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(columns)
             writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)

@@ -512,6 +512,13 @@ VERIFY_OWN = [
            copy("photos/p1.png", "photos/p1.bmp"), OWN, names="p1"),
     Damage("verify", "one folder for images and label maps", lambda scene: None,
            ("verify", "--images", "photos", "--masks", "photos"), names="photos"),
+    Damage("verify", "own files whose names are not UTF-8",
+           lambda s: [(s / f / "p1.png").rename(s / f / os.fsdecode(b"caf\xe9.png"))
+                      for f in ("photos", "labels")], OWN, names="caf\\xe9.png"),
+    Damage("verify", "two own images whose names differ in how an accent is written",
+           all_of(copy("photos/p1.png", "photos/\u00e9.png"),
+                  copy("photos/p1.png", "photos/e\u0301.png"),
+                  copy("labels/p1.png", "labels/\u00e9.png")), OWN, names="\u00e9"),
     Damage("verify", "own images and volumes mixed",
            all_of(copy(IMAGE, "photos/v.nii.gz"), copy(LABEL, "labels/v.nii.gz")), OWN,
            names="photos"),

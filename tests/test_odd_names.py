@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import imitations
+import numpy as np
 import pytest
 
-from pipelines import arguments
+from data_io import leaks, own, splits
+from data_io.errors import InputError, escaped, not_text
+from pipelines import arguments, cli
+from pipelines import run as runs
 from pipelines.workflow import plan, reproduce
 
 # What Snakemake, a shell, awk, make, glob and format would each take for their own.
@@ -97,3 +104,146 @@ def test_make_hands_on_a_path_as_typed(project: Path, name: str) -> None:
     ).stdout.replace(b".venv/bin/dscpp", b"printf '%s\\0'")
     said = subprocess.run(["bash"], input=dry, capture_output=True, check=False).stdout
     assert said.split(b"\0")[-2].decode() == f"--data={name}"
+
+
+# --- names of files that are no UTF-8, or that another system wrote -----------------
+
+LATIN = os.fsdecode(b"caf\xe9")
+ONE, TWO = "\u00e9", "e\u0301"  # the same letter, with its accent and beside it
+
+
+def images(folder: Path, names: list[str], label_names: list[str]) -> list[str]:
+    """Writes own images, and label maps; the arguments that name them."""
+    for number, (name, label) in enumerate(zip(names, label_names, strict=True)):
+        mask = imitations.blob((24, 32), number)
+        grey = imitations.shaded(mask, number, 60, 150)
+        imitations.save(folder / "photos" / f"{name}.png", grey)
+        imitations.save(folder / "labels" / f"{label}.png", imitations.as_grey(mask))
+    return ["--images", str(folder / "photos"), "--masks", str(folder / "labels")]
+
+
+def refused(capsys, *command: str) -> str:
+    """The one message of a command that must end with exit code 2."""
+    assert cli.main(list(command)) == 2
+    error = capsys.readouterr().err
+    assert error.count("dscpp: ") == 1
+    assert "Traceback" not in error
+    return error
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a name is text there")
+def test_names_that_are_not_utf8_are_refused_once_and_shown(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    own_images = images(tmp_path, [LATIN, "b", "c"], [LATIN, "b", "c"])
+    for command in (["verify", "--json", "r.json"], ["train", "--loss", "DSC"]):
+        error = refused(capsys, *command, *own_images)
+        assert r"photos/caf\xe9.png: expected a name in UTF-8" in error
+    assert (
+        r"caf\xe9.png"
+        in json.loads(Path("r.json").read_text())["problems"][0]["message"]
+    )
+    for case in (LATIN, "b", "c"):
+        for kind in ("images", "masks"):
+            pixels = np.full((9, 9, 4), 255, np.uint8)
+            name = tmp_path / "dsb" / case / kind / f"{case}.png"
+            imitations.save(name, pixels)
+    dsb = ("--dataset", "dsb2018", "--data", str(tmp_path / "dsb"))
+    for command in (["verify"], ["train", "--loss", "DSC"]):
+        error = refused(capsys, *command, *dsb)
+        assert r"caf\xe9: expected a name in UTF-8" in error
+    assert not list(tmp_path.rglob("run.json"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a name is text there")
+def test_places_that_are_not_utf8_are_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for command in (
+        ["tables", "--results", LATIN],
+        ["demo", "--work", LATIN],
+        ["train", "--dataset", "phantom", "--loss", "DSC", "--output", LATIN],
+        ["verify", "--images", LATIN, "--masks", "labels"],
+    ):
+        assert r"dscpp: caf\xe9: expected a name in UTF-8" in refused(capsys, *command)
+    (tmp_path / LATIN).mkdir()
+    monkeypatch.chdir(LATIN)
+    assert r"caf\xe9: expected a name in UTF-8" in refused(capsys, "tables")
+    assert sorted(tmp_path.iterdir()) == [tmp_path / LATIN]
+    (tmp_path / LATIN).rmdir()
+    assert "this one was deleted" in refused(capsys, "tables")
+
+
+def test_settings_that_take_names_for_ascii_are_named(monkeypatch):
+    assert "PYTHONUTF8" not in not_text(LATIN)
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")
+    assert "PYTHONUTF8=1" in not_text(LATIN)
+
+
+def test_a_terminal_that_lacks_a_letter_is_shown_its_number(tmp_path, monkeypatch):
+    own_images = images(tmp_path / ONE, ["a", "b", "c"], ["a", "b", "c"])
+    said = [io.TextIOWrapper(io.BytesIO(), "ascii") for _ in range(2)]
+    monkeypatch.setattr(sys, "stdout", said[0])
+    monkeypatch.setattr(sys, "stderr", said[1])
+    work = ("--work", str(tmp_path / "work"))
+    assert cli.main(["verify", *own_images, *work]) == 0
+    assert cli.main(["verify", *own_images[:3], ONE, *work]) == 2
+    for stream in said:
+        stream.flush()
+        assert rb"/\xe9/photos" in stream.buffer.getvalue()
+
+
+def test_an_accent_may_be_written_in_two_ways(tmp_path):
+    images(tmp_path, [ONE, "b", TWO + "1"], [TWO + "_mask", "b", ONE + "1"])
+    photos, labels = tmp_path / "photos", tmp_path / "labels"
+    found = own.describe(photos, labels, tmp_path)
+    about = json.loads((found.root / "dataset.json").read_text())["cases"]
+    assert about == {
+        case: {"image": str(photos / image), "observer1": str(labels / label)}
+        for case, image, label in (
+            ("b", "b.png", "b.png"),
+            (ONE, f"{ONE}.png", f"{TWO}_mask.png"),
+            (f"{ONE}1", f"{TWO}1.png", f"{ONE}1.png"),
+        )
+    }
+    (tmp_path / "split.json").write_text(
+        json.dumps({"training": [TWO], "validation": ["b"], "test": [TWO + "1"]})
+    )
+    for known in ([ONE, "b", ONE + "1"], [TWO, "b", TWO + "1"]):
+        split = splits.read([tmp_path / "split.json"], known, "own")
+        assert [case for ids in split.values() for case in ids] == known
+    assert leaks.normal(ONE) == leaks.normal(TWO)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="one file there")
+def test_two_names_that_differ_in_that_alone_are_refused(tmp_path):
+    images(tmp_path, [ONE, TWO, "b"], [ONE, "c", "b"])
+    with pytest.raises(InputError, match=f"expected one file named {ONE}, found 2"):
+        own.describe(tmp_path / "photos", tmp_path / "labels", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a b\n\t\u00e9\u202f\N{MICROSCOPE}", "a b\n\t\u00e9\u202f\N{MICROSCOPE}"),
+        ("\x1b[31mred\r\x00", r"\x1b[31mred\x0d\x00"),
+        ("\x9b2J\x7f", r"\x9b2J\x7f"),
+        (LATIN, r"caf\xe9"),
+        ("\ud800", r"\ud800"),
+    ],
+)
+def test_a_name_can_do_nothing_to_a_terminal(text, expected):
+    assert escaped(text) == expected
+
+
+def test_an_error_shows_control_characters(tmp_path, capsys):
+    error = refused(capsys, "tables", "--results", str(tmp_path / "\x1b[2Jx\r"))
+    assert r"\x1b[2Jx\x0d" in error
+    assert not {"\x1b", "\r"} & set(error)
+
+
+def test_any_name_can_be_recorded(tmp_path):
+    path = runs.write_json(tmp_path / "a.json", {LATIN: "\u00e9\n\x1b"})
+    assert json.loads(path.read_text("utf-8")) == {LATIN: "\u00e9\n\x1b"}
+    path = runs.write_csv(tmp_path / "a.csv", ["case"], [{"case": LATIN}])
+    assert path.read_text("utf-8") == "case\ncaf\\udce9\n"

@@ -7,6 +7,8 @@ import shutil
 import textwrap
 from pathlib import Path
 
+from data_io.errors import escaped
+
 __all__ = ["indented", "reason", "size", "tail"]
 
 MESSAGE = "dscpp: "  # how the command line begins what it says of an error
@@ -64,4 +66,4 @@ def _lines(log: Path, start: int = 0) -> list[str]:
     """Lines with something in them; of one that was redrawn, what was drawn last."""
     text = log.read_bytes()[start:].decode("utf-8", errors="backslashreplace")
     lines = [line.rstrip().split("\r")[-1] for line in text.split("\n")]
-    return [line for line in lines if line.strip()]
+    return [escaped(line) for line in lines if line.strip()]
