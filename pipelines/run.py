@@ -39,6 +39,7 @@ __all__ = [
     "is_run",
     "lock_folder",
     "require_free",
+    "require_table",
     "run_folder",
     "unrecorded",
     "write_atomically",
@@ -211,7 +212,7 @@ def write_csv(
             table with other columns, which this would replace.
     """
     if not is_run(Path(path).parent):
-        _require_table(Path(path), columns)
+        require_table(Path(path), columns)
 
     def write(aside: Path) -> None:
         with aside.open("w", newline="", encoding="utf-8") as file:
@@ -222,8 +223,12 @@ def write_csv(
     return write_atomically(path, write)
 
 
-def _require_table(path: Path, columns: Sequence[str]) -> None:
-    """Refuse to replace a file that shares less than half of the columns."""
+def require_table(path: Path, columns: Sequence[str]) -> None:
+    """Refuse to replace a file that is no table with columns such as these.
+
+    Raises:
+        InputError: a file is there that shares less than half of the columns.
+    """
     if not os.path.lexists(path):
         return
     try:
