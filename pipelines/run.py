@@ -43,6 +43,7 @@ __all__ = [
     "lock_folder",
     "replicate_of",
     "require_free",
+    "require_table",
     "run_folder",
     "unrecorded",
     "write_atomically",
@@ -231,7 +232,7 @@ def write_csv(
             table with other columns, which this would replace.
     """
     if not is_run(Path(path).parent):
-        _require_table(Path(path), columns)
+        require_table(Path(path), columns)
 
     def write(aside: Path) -> None:
         with aside.open("w", -1, "utf-8", "backslashreplace", newline="") as file:
@@ -242,8 +243,12 @@ def write_csv(
     return write_atomically(path, write)
 
 
-def _require_table(path: Path, columns: Sequence[str]) -> None:
-    """Refuse to replace a file that shares less than half of the columns."""
+def require_table(path: Path, columns: Sequence[str]) -> None:
+    """Refuse to replace a file that is no table with columns such as these.
+
+    Raises:
+        InputError: a file is there that shares less than half of the columns.
+    """
     if not os.path.lexists(path):
         return
     try:

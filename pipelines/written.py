@@ -16,7 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from data_io.content import file_hash
+from data_io.content import file_hash, read_json
 from data_io.errors import InputError
 from pipelines import run as runs
 
@@ -165,12 +165,18 @@ def require_apart(option: str, output: Path, taken: Iterable[Path]) -> None:
     inside = [
         place for place in taken if any(_same(place, parent) for parent in parents)
     ]
-    inside += [parent for parent in parents if runs.is_run(parent)]
+    inside += [parent for parent in parents if _is_run(parent)]
     if inside:
         raise InputError(
             f"{option} {output}: expected a folder apart from images, masks and runs, "
             f"received one in {inside[0]}; choose another"
         )
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder holds a run, and not another program's `run.json`."""
+    record = read_json(folder / runs.RECORD)
+    return runs.is_run(folder) and (record is None or "state" in record)
 
 
 def _upwards(path: Path) -> list[Path]:

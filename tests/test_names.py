@@ -209,11 +209,12 @@ def test_the_name_of_another_set(tmp_path, name):
         own.describe(tmp_path, tmp_path, tmp_path / "work", f"own-{name}")
 
 
-def test_an_experiment_of_a_hostile_data_set(tmp_path):
+def test_an_experiment_of_a_hostile_data_set(tmp_path, capsys):
     text = {"preset": "demo", "seeds": [0], "datasets": {"own-../../x": {}}}
     (tmp_path / "e.yaml").write_text(json.dumps(text))
     command = ["reproduce", "--dataset", "own-../../x", "--experiment"]
     assert main([*command, str(tmp_path / "e.yaml")]) == 2
+    assert "--dataset own-../../x: expected one of" in capsys.readouterr().err
 
 
 def test_no_stage_is_fooled(tmp_path, capsys):

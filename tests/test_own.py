@@ -441,11 +441,11 @@ def test_what_cannot_be_predicted_is_named(run, tmp_path, capsys):
     for taken in ("photos", "labels"):
         there = ["--input", "photos", "--output", taken]
         assert main(["predict", "--model", str(run), *there]) == 2
-        assert "whose files would be replaced" in capsys.readouterr().err
+        assert "expected a folder apart from images" in capsys.readouterr().err
     save(tmp_path / "masks" / "a3.png", blob((30, 44), 3))
     there = ["--input", "photos", "--output", str(tmp_path / "masks")]
     assert main(["predict", "--model", str(run), *there]) == 2
-    assert "found a3.png, which would be replaced" in capsys.readouterr().err
+    assert "a3.png: expected no file, or one that dscpp" in capsys.readouterr().err
 
 
 def test_a_model_of_no_fixed_size_needs_its_run(run, tmp_path, capsys):

@@ -164,6 +164,7 @@ def test_one_image_and_an_output_below_its_folder(scene):
 
 
 def test_no_place_that_is_free_is_refused(scene):
+    Path("run.json").write_text('{"of": "another program"}')
     for output in ("out", "deep/er/out", "in-predicted", "."):
         with pytest.raises(Reached):
             predict(output)

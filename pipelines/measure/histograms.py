@@ -561,7 +561,7 @@ def load(file: Path | str | BinaryIO) -> Histograms:
     except damage as error:
         raise InputError(
             f"{file}: expected the histograms of a run, received a file that cannot be "
-            f"read as such ({error}). Evaluate the run again."
+            f"read as such ({error}). Measure again: `dscpp evaluate --again`."
         ) from error
 
 
