@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 import losses
-from data_io import batches, cache
+from data_io import batches, cache, pool
 from pipelines import backend, provenance, stopping
 from pipelines import run as runs
 from pipelines.training import callbacks, state, unet
@@ -117,6 +117,7 @@ def train(
         callbacks.NotFinite: the loss became NaN or infinite.
         InputError: the saved state does not fit.
     """
+    pool.keep_memory()
     keras.utils.set_random_seed(task.seed)
     model = _compiled(task, material)
     path = run.path(STATE)
