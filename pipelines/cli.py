@@ -369,7 +369,7 @@ def _run_predict(options: argparse.Namespace) -> None:
             "expected --run RUN, or --model M with --input PATH and --output DIR; "
             "received another combination"
         )
-    backend.start()
+    backend.start(options.work)
     from pipelines import apply
 
     written = apply.predict_files(
@@ -436,7 +436,7 @@ def _run_evaluate(options: argparse.Namespace) -> None:
         raise InputError(
             "expected both --images DIR and --masks DIR of the other set, and no --data"
         )
-    backend.start()
+    backend.start(options.work)
     from pipelines import apply
 
     folder = apply.evaluate_set(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -16,7 +17,7 @@ from data_io import pool
 
 __all__ = [
     "backend", "changes", "commit", "device", "environment", "machine",
-    "peak_memory_mb", "threads", "variables", "versions",
+    "peak_memory_mb", "processor_hash", "threads", "variables", "versions",
 ]  # fmt: skip
 
 _PACKAGES = (
@@ -33,6 +34,7 @@ _PACKAGES = (
 )
 
 
+_CPUINFO = Path("/proc/cpuinfo")
 # Variables of these beginnings decide how a backend rounds or how it shares work out.
 _DECIDE = (
     "ATEN_", "CUBLAS_", "CUDNN_", "DNNL_", "JAX_", "KERAS_TORCH_DEVICE", "KMP_", "MKL_",
@@ -52,7 +54,11 @@ def environment(with_backend: bool = True) -> dict[str, Any]:
         with_backend: whether the backend is imported and computes; without it there
             are neither `threads` nor `variables`.
     """
-    found = {"commit": commit(), "versions": versions(), "machine": machine()}
+    found: dict[str, Any] = {
+        "commit": commit(),
+        "versions": versions(),
+        "machine": machine(),
+    }
     if with_backend:
         found |= {"threads": threads(), "variables": variables()}
     return found
@@ -159,12 +165,23 @@ def machine() -> str:
 
 def _processor() -> str:
     """The processor's name, or "" where the system does not say."""
+    return _cpuinfo("model name") if _CPUINFO.exists() else platform.processor()
+
+
+def processor_hash() -> str:
+    """One name for processors that run each other's machine code: 8 hex digits."""
+    kind = [machine(), _cpuinfo("flags"), _cpuinfo("Features")]
+    return hashlib.sha256("\n".join(kind).encode()).hexdigest()[:8]
+
+
+def _cpuinfo(key: str) -> str:
+    """What Linux says of the first processor, "" where it says nothing of that."""
     try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+        lines = _CPUINFO.read_text("utf-8").splitlines()
     except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2] for line in lines if line.startswith("model name")]
-    return names[0].strip() if names else ""
+        return ""
+    values = [line.partition(":")[2] for line in lines if line.startswith(key)]
+    return values[0].strip() if values else ""
 
 
 def device() -> str:

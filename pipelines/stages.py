@@ -318,7 +318,7 @@ def _prepare(
     module = task.module
     root = module.locate(data)
     report = verify.verify(module, root, _verified(task, work))
-    backend.start()
+    backend.start(work)
     from data_io import cache
     from data_io.preprocessing import Settings
     from pipelines.training.fit import Material
