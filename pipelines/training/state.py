@@ -26,7 +26,7 @@ from pipelines import run as runs
 
 __all__ = ["Arrays", "Progress", "load", "save", "snapshot"]
 
-Arrays = dict[str, npt.NDArray[Any]]
+Arrays = dict[str, Any]  # NumPy arrays by name
 
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile)
 
