@@ -1,8 +1,10 @@
 """How much works at a time; work on many files in processes that may crash."""
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
+import platform
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -12,11 +14,16 @@ from typing import Any, TypeVar
 
 import threadpoolctl
 
-__all__ = ["Crash", "each", "processors", "still_blas", "threads"]
+__all__ = [
+    "Crash", "each", "keep_memory", "processors", "still_blas", "threads",
+]  # fmt: skip
 
 # Of one kind of work. Each keeps an item, a patch of a volume some 30 MB; and in an
 # evaluation one brings the slabs, and does not keep more busy.
 _MOST_THREADS = 8
+
+# Of glibc's malloc.h: M_TRIM_THRESHOLD, never, and M_MMAP_MAX, no array by itself.
+_KEEP = ((-1, -1), (-4, 0))
 
 _Item = TypeVar("_Item")
 
@@ -51,6 +58,19 @@ def still_blas() -> None:
     """
     controller = threadpoolctl.ThreadpoolController()
     controller.select(internal_api="openblas").limit(limits=1)
+
+
+def keep_memory() -> None:
+    """Let the C library keep what this process frees, from now on; on Linux alone.
+
+    By default glibc gives each array of a step back to the system and asks for it again
+    in the next step: millions of pages, each of which the system clears. Elsewhere than
+    with glibc nothing happens.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        for option, value in _KEEP:
+            library.mallopt(option, value)
 
 
 def each(

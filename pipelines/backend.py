@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 import tempfile
+from pathlib import Path
 
 from data_io.errors import InputError
 from pipelines import installed, provenance
@@ -18,6 +19,7 @@ from pipelines import installed, provenance
 __all__ = ["clear_environment", "set_precision", "start"]
 
 _NOTES = ("I0000 ", "WARNING: All log messages before absl")
+_MOST_COMPILED = 2**30  # bytes; what was not used for longest goes first
 # Each would make a run something else than its run.json says, without a trace in it.
 _OVERRULING = {
     "KERAS_MAX_EPOCHS": "use --epochs",
@@ -52,11 +54,14 @@ def clear_environment() -> None:
     os.environ["KERAS_HOME"] = os.devnull
 
 
-def start() -> None:
+def start(work: Path | None = None) -> None:
     """Import Keras and its backend with the values that all runs have.
 
     To be called before anything else imports Keras; where that was done already, what
     its configuration can still change is set all the same.
+
+    Args:
+        work: where JAX keeps what it has compiled, for the next process; None: nowhere.
 
     Raises:
         InputError: KERAS_BACKEND names a backend that is not installed.
@@ -73,6 +78,22 @@ def start() -> None:
     keras.config.set_max_epochs(None)
     keras.config.set_max_steps_per_epoch(None)
     set_precision("float32")
+    if work and keras.backend.backend() == "jax":
+        _keep_compiled(work / "jax" / provenance.processor_hash())
+
+
+def _keep_compiled(folder: Path) -> None:
+    """Let JAX compile a step once for all processes; a folder that is set stays.
+
+    JAX checks an entry by its checksum, warns of a damaged one and compiles.
+    """
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+        jax.config.update("jax_compilation_cache_max_size", _MOST_COMPILED)
 
 
 def set_precision(precision: str) -> None:

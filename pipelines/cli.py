@@ -555,7 +555,7 @@ def _run_evaluate(options: argparse.Namespace) -> None:
         raise InputError(
             "expected both --images DIR and --masks DIR of the other set, and no --data"
         )
-    backend.start()
+    backend.start(options.work)
     from pipelines import apply
 
     folder = apply.evaluate_set(

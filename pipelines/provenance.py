@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -16,7 +17,7 @@ from pipelines import commits
 
 __all__ = [
     "BACKENDS", "backend", "changes", "device", "environment", "machine",
-    "peak_memory_mb", "threads", "variables", "versions",
+    "peak_memory_mb", "processor_hash", "threads", "variables", "versions",
 ]  # fmt: skip
 
 BACKENDS = ("tensorflow", "torch", "jax")
@@ -35,6 +36,7 @@ _PACKAGES = (
 )
 
 
+_CPUINFO = Path("/proc/cpuinfo")
 # Variables of these beginnings decide how a backend rounds or how it shares work out.
 _DECIDE = (
     "ATEN_", "CUBLAS_", "CUDNN_", "DNNL_", "JAX_", "KERAS_TORCH_DEVICE", "KMP_", "MKL_",
@@ -142,12 +144,23 @@ def machine() -> str:
 
 def _processor() -> str:
     """The processor's name, or "" where the system does not say."""
+    return _cpuinfo("model name") if _CPUINFO.exists() else platform.processor()
+
+
+def processor_hash() -> str:
+    """One name for processors that run each other's machine code: 8 hex digits."""
+    kind = [machine(), _cpuinfo("flags"), _cpuinfo("Features")]
+    return hashlib.sha256("\n".join(kind).encode()).hexdigest()[:8]
+
+
+def _cpuinfo(key: str) -> str:
+    """What Linux says of the first processor, "" where it says nothing of that."""
     try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+        lines = _CPUINFO.read_text("utf-8").splitlines()
     except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2] for line in lines if line.startswith("model name")]
-    return names[0].strip() if names else ""
+        return ""
+    values = [line.partition(":")[2] for line in lines if line.startswith(key)]
+    return values[0].strip() if values else ""
 
 
 def device() -> str:

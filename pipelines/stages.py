@@ -132,7 +132,7 @@ def predict_images(
         )
     written.require_apart("--output", output, _taken(model, images, output))
     written.require_own(output, _predicted(images, volume_probabilities))
-    backend.start()
+    backend.start(work)
     from pipelines import apply
 
     return apply.predict_files(
@@ -457,7 +457,7 @@ def _prepare(
     module = task.module
     root = module.locate(data)
     report = verify.verify(module, root, _verified(task, work))
-    backend.start()
+    backend.start(work)
     from data_io import cache
     from data_io.preprocessing import Settings
     from pipelines.training.fit import Material

@@ -85,6 +85,47 @@ def test_every_convolution_of_jax_asks_for_float32(in_float32):
     assert not any("highest" in line for line in rounded)
 
 
+@pytest.fixture
+def no_cache_yet():
+    """JAX as it is before the first `start`, and then as it was."""
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+    compilation_cache.reset_cache()
+
+
+@pytest.mark.backend
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX alone keeps steps")
+def test_jax_compiles_once_and_again_where_that_is_damaged(no_cache_yet, tmp_path):
+    import jax
+
+    def compute() -> float:
+        jax.clear_caches()
+        return float(jax.jit(lambda x: jax.numpy.sin(x).sum() * 3)(np.arange(9.0)))
+
+    backend.start(tmp_path)
+    found = compute()
+    entries = list(tmp_path.glob("jax/*/*-cache"))
+    assert entries
+    before = {path: path.read_bytes() for path in entries}
+    assert compute() == found
+    assert {path: path.read_bytes() for path in entries} == before
+    for path, content in before.items():
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + b"damaged" + content[middle + 7 :])
+    with pytest.warns(UserWarning, match="Error reading persistent compilation cache"):
+        assert compute() == found
+    for path in entries:
+        path.write_bytes(b"")
+    with pytest.warns(UserWarning, match="Error reading persistent compilation cache"):
+        assert compute() == found
+
+
 @pytest.mark.backend
 def test_what_keras_was_told_before_is_set_back():
     keras.config.set_floatx("float16")

@@ -1,6 +1,9 @@
 """Work in several processes: the same results whatever their number."""
 
 import json
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -64,3 +67,46 @@ def test_a_decoder_that_crashes_is_a_problem_of_its_file(tmp_path, monkeypatch):
     ]
     assert "makes the decoder crash" in report.problems[0].message
     assert report.decoded == 8
+
+
+# Steps as of a training: arrays are made, used and given up. Prints the pages that a
+# step asks the system for, and the highest memory in the first and last step.
+STEPS = """
+import resource, sys
+import numpy as np
+from data_io import pool
+
+def step():
+    arrays = [np.ones(5_000_000, np.float32) for _ in range(4)]
+    return [array + array for array in arrays]
+
+def used():
+    return resource.getrusage(resource.RUSAGE_SELF)
+
+if sys.argv[1] == "keep":
+    pool.keep_memory()
+step()
+before, first = used().ru_minflt, used().ru_maxrss
+for _ in range(10):
+    step()
+print((used().ru_minflt - before) // 10, first, used().ru_maxrss)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc alone")
+def test_memory_is_kept_from_step_to_step_and_does_not_grow(project):
+    def run(kind: str) -> list[int]:
+        command = [sys.executable, "-c", STEPS, kind]
+        printed = subprocess.run(command, cwd=project, capture_output=True, check=True)
+        return [int(word) for word in printed.stdout.split()]
+
+    (pages_before, _, peak_before), (pages, first, last) = run("leave"), run("keep")
+    assert 10 * pages < pages_before
+    assert last < 1.02 * first
+    assert last < 1.05 * peak_before
+
+
+def test_where_there_is_no_glibc_memory_is_left_alone(monkeypatch):
+    monkeypatch.setattr(pool.platform, "libc_ver", lambda: ("", ""))
+    monkeypatch.setattr(pool.ctypes, "CDLL", lambda name: pytest.fail("called"))
+    pool.keep_memory()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import math
 import random
@@ -21,8 +22,8 @@ import pytest
 
 from data_io.datasets import phantom
 from data_io.errors import InputError
+from pipelines import provenance, stages
 from pipelines import run as runs
-from pipelines import stages
 from pipelines.training import callbacks, fit, state, unet
 from pipelines.training.task import Task
 
@@ -145,6 +146,9 @@ def test_a_training_is_complete(data, work, done):
     assert done.record["times"]["epochs"] == 4
     assert done.record["split"]["test"] == list(phantom.split(data)["test"])
     assert done.record["overrides"]["epochs"] == 4
+    assert done.record["threads"] == provenance.threads()
+    assert done.record["variables"] == provenance.variables()
+    assert "environment_changes" not in done.record
     made = {"history.csv", "model.keras", "cases.csv", "histograms.npz"}
     made.add("probabilities/dscpp.sha256")
     assert done.record["files"].keys() == made
@@ -167,7 +171,8 @@ def test_the_model_kept_has_the_lowest_validation_loss(data, work, done):
 
 def test_weights_are_kept_at_each_new_lowest_loss_only(tmp_path, monkeypatch):
     written = []
-    monkeypatch.setattr(state, "save", lambda *given: written.append(given[2].epoch))
+    monkeypatch.setattr(state, "snapshot", lambda model, progress: progress.epoch)
+    monkeypatch.setattr(state, "save", lambda path, epoch: written.append(epoch))
     progress = state.Progress()
     writer = callbacks.StateWriter(tmp_path / "state.npz", progress, [], interval=3600)
     kept = []
@@ -181,6 +186,34 @@ def test_weights_are_kept_at_each_new_lowest_loss_only(tmp_path, monkeypatch):
     assert progress.best == 0.5
     # The first state is written at once, the next when the interval is over.
     assert written == [1]
+    # What is left is written at the end, once.
+    writer.flush()
+    writer.flush()
+    assert written == [1, 6]
+
+
+@pytest.mark.backend
+def test_ctrl_c_in_an_epoch_loses_that_epoch_alone(
+    data, work, tmp_path, monkeypatch, done
+):
+    """The state that is written is that of the last whole epoch, not of the moment."""
+    steps = []
+
+    def stop_in_epoch_4(self, batch, logs=None):
+        steps.append(batch)
+        if len(steps) == 4 * 3 + 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        # After the first epoch, the next write by the clock would be in an hour.
+        rarely = functools.partial(callbacks.StateWriter, interval=3600)
+        patched.setattr(callbacks, "StateWriter", rarely)
+        patched.setattr(callbacks.ProgressBar, "on_train_batch_end", stop_in_epoch_4)
+        with pytest.raises(KeyboardInterrupt):
+            stages.train(task(4), data, tmp_path / "r", work)
+    with np.load(tmp_path / "r" / "state.npz") as file:
+        assert json.loads(str(file["progress"]))["epoch"] == 3
+    same_run(done, stages.train(task(4), data, tmp_path / "r", work))
 
 
 @pytest.mark.backend
@@ -307,6 +340,28 @@ def test_other_settings_or_data_are_refused(data, work, tmp_path, cut, done):
     assert runs.Run.open(done.folder).state == "evaluated"
 
 
+def test_a_training_that_goes_on_elsewhere_says_so(
+    data, work, tmp_path, monkeypatch, capsys, cut
+):
+    run = copy(cut, tmp_path / "r", commit="a", threads=64)
+    run.path("state.npz").unlink()
+    monkeypatch.setattr(provenance, "commit", lambda: "b")
+    monkeypatch.setattr(fit, "train", lambda *given: None)
+    for _ in range(2):  # The second time nothing has changed any more.
+        stages.train(task(3), data, run.folder, work)
+    said = capsys.readouterr().err
+    assert said.count("goes on in another environment") == 1
+    assert "  commit: now b" in said
+    here = provenance.threads()
+    assert f"  threads: now {here}" in said
+    record = runs.Run.open(run.folder).record
+    assert record["environment_changes"] == [
+        {"stage": "train", "commit": "b", "threads": here}
+    ]
+    # What it began in is still there: both commits took part.
+    assert (record["commit"], record["threads"]) == ("a", 64)
+
+
 def test_files_that_are_no_run_are_left_alone(data, work, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match=r"found thesis\.tex; choose another"):
@@ -425,11 +480,12 @@ def test_a_record_edited_by_hand_is_named(data, work, tmp_path, done):
 def test_a_slow_disk_gets_the_state_less_often(tmp_path, monkeypatch):
     clock, written = [0.0], []
 
-    def save(path, model, progress):
+    def save(path, epoch):
         clock[0] += 0.0625
-        written.append(progress.epoch)
+        written.append(epoch)
 
     monkeypatch.setattr(callbacks.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(state, "snapshot", lambda model, progress: progress.epoch)
     monkeypatch.setattr(callbacks.state, "save", save)
     model = SimpleNamespace(stop_training=False, get_weights=list)
     writer = callbacks.StateWriter(tmp_path / "state.npz", state.Progress(), [], 1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from pathlib import Path
 from typing import Any, Protocol
@@ -175,15 +176,19 @@ class NotFiniteStop(keras.callbacks.Callback):
 
 
 class StateWriter(keras.callbacks.Callback):
-    """Keeps the best weights and, after an epoch, the state to resume from.
+    """Keeps the best weights and, after each epoch, the state to resume from.
+
+    The state is copied after each epoch and written every so often, and by `flush` at
+    the end: what is written is always the state of a finished epoch.
 
     Args:
         path: the state file.
         progress: filled as training goes on.
         resumable: callbacks whose state belongs to it.
         interval: seconds between two writes of the state, the first after the first
-            epoch; what came after the last one is simply trained again, to the same
-            result. More where a write takes long: `_SHARE` of the time at most.
+            epoch; what came after the last one before a SIGKILL is simply trained
+            again, to the same result. More where a write takes long: `_SHARE` of the
+            time at most.
     """
 
     def __init__(
@@ -201,6 +206,8 @@ class StateWriter(keras.callbacks.Callback):
         self._clock = time.monotonic()
         self._written = -math.inf
         self._pause = interval
+        self._unwritten: state.Arrays | None = None
+        self._lock = threading.Lock()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Start the clock."""
@@ -219,21 +226,30 @@ class StateWriter(keras.callbacks.Callback):
         if progress.best is None or values["val_loss"] < progress.best:
             progress.best = values["val_loss"]
             progress.best_weights = self.model.get_weights()
-        self._write_when_due(progress.stopped)
+        clock = time.monotonic()
+        progress.seconds += clock - self._clock
+        self._clock = clock
+        self._unwritten = state.snapshot(self.model, progress)
+        if progress.stopped or clock - self._written >= self._pause:
+            self.flush()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Write the last state."""
-        self._write_when_due(True)
+        self.flush()
 
-    def _write_when_due(self, now: bool) -> None:
-        clock = time.monotonic()
-        self.progress.seconds += clock - self._clock
-        self._clock = clock
-        if now or clock - self._written >= self._pause:
-            state.save(self.path, self.model, self.progress)
+    def flush(self) -> None:
+        """Write the state of the last finished epoch, where that is not done yet.
+
+        From any thread, at any moment.
+        """
+        with self._lock:
+            if self._unwritten is None:
+                return
+            start = time.monotonic()
+            state.save(self.path, self._unwritten)
+            self._unwritten = None
             self._written = time.monotonic()
-            took = self._written - clock
-            self._pause = max(self.interval, took / _SHARE)
+            self._pause = max(self.interval, (self._written - start) / _SHARE)
 
 
 class ProgressBar(keras.callbacks.Callback):

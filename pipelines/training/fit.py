@@ -10,8 +10,8 @@ from typing import Any
 import keras
 
 import losses
-from data_io import batches, cache
-from pipelines import backend, provenance
+from data_io import batches, cache, pool
+from pipelines import backend, provenance, stopping
 from pipelines import run as runs
 from pipelines.training import callbacks, state, unet
 from pipelines.training.protocol import Protocol
@@ -117,6 +117,7 @@ def train(
         callbacks.NotFinite: the loss became NaN or infinite.
         InputError: the saved state does not fit.
     """
+    pool.keep_memory()
     keras.utils.set_random_seed(task.seed)
     model = _compiled(task, material)
     path = run.path(STATE)
@@ -165,24 +166,28 @@ def _fit(
         if name in progress.callbacks:
             callback.set_state(progress.callbacks[name])
 
-    model.fit(
-        batches.feed(training),
-        validation_data=batches.feed(validation),
-        epochs=task.protocol.epochs,
-        initial_epoch=progress.epoch,
-        shuffle=False,  # Batches shuffles by seed and epoch.
-        verbose=0,
-        callbacks=[
-            callbacks.EpochSetter(training, validation),
-            callbacks.NotFiniteStop(training, validation, run.path("not-finite.npz")),
-            *resumable,
-            callbacks.StateWriter(run.path(STATE), progress, resumable),
-            callbacks.ProgressBar(
-                task.protocol.epochs, len(training), progress.epoch, run.name
-            ),
-            *watchers,
-        ],
-    )
+    writer = callbacks.StateWriter(run.path(STATE), progress, resumable)
+    with stopping.saving(writer.flush):
+        model.fit(
+            batches.feed(training),
+            validation_data=batches.feed(validation),
+            epochs=task.protocol.epochs,
+            initial_epoch=progress.epoch,
+            shuffle=False,  # Batches shuffles by seed and epoch.
+            verbose=0,
+            callbacks=[
+                callbacks.EpochSetter(training, validation),
+                callbacks.NotFiniteStop(
+                    training, validation, run.path("not-finite.npz")
+                ),
+                *resumable,
+                writer,
+                callbacks.ProgressBar(
+                    task.protocol.epochs, len(training), progress.epoch, run.name
+                ),
+                *watchers,
+            ],
+        )
 
 
 def _resumable(values: Protocol) -> list[Any]:

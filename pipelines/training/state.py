@@ -24,7 +24,9 @@ import numpy.typing as npt
 from data_io.errors import InputError
 from pipelines import run as runs
 
-__all__ = ["Progress", "load", "save"]
+__all__ = ["Arrays", "Progress", "load", "save", "snapshot"]
+
+Arrays = dict[str, Any]  # NumPy arrays by name
 
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile)
 
@@ -52,8 +54,8 @@ class Progress:
     best_weights: list[npt.NDArray[Any]] = field(default_factory=list)
 
 
-def save(path: Path, model: keras.Model, progress: Progress) -> None:
-    """Write weights, optimiser variables and progress to one file, atomically."""
+def snapshot(model: keras.Model, progress: Progress) -> Arrays:
+    """Copy weights, optimiser variables and progress, as they are at this moment."""
     arrays = {
         f"{kind}-{index}": keras.ops.convert_to_numpy(variable.value)
         for kind, variables in _variables(model).items()
@@ -61,12 +63,16 @@ def save(path: Path, model: keras.Model, progress: Progress) -> None:
     }
     arrays |= {f"best-{i}": array for i, array in enumerate(progress.best_weights)}
     values = {k: v for k, v in vars(progress).items() if k != "best_weights"}
-    text = np.array(json.dumps(values))
+    return {"progress": np.array(json.dumps(values)), **arrays}
+
+
+def save(path: Path, arrays: Arrays) -> None:
+    """Write a snapshot to one file, atomically."""
 
     def write(aside: Path) -> None:
-        # Not compressed: weights hardly shrink, and this runs after each epoch.
+        # Not compressed: weights hardly shrink, and this runs after many epochs.
         with aside.open("wb") as file:
-            np.savez(file, progress=text, **arrays)
+            np.savez(file, **arrays)
 
     runs.write_atomically(path, write)
 

@@ -16,6 +16,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipelines import stopping
+
 __all__ = ["VARIABLE", "follow", "follow_make", "lead"]
 
 VARIABLE = "DSCPP_LEADER"
@@ -55,7 +57,7 @@ def follow() -> None:
 
     def wait() -> None:
         fcntl.flock(file, fcntl.LOCK_SH)
-        os._exit(ENDED)
+        stopping.end(ENDED)
 
     threading.Thread(target=wait, name="follow", daemon=True).start()
 

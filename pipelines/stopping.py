@@ -1,0 +1,95 @@
+"""What a process that is told to stop saves before it ends.
+
+Ctrl-C raises KeyboardInterrupt in the main thread, once a step is over. SIGTERM (the
+time limit of a cluster) and SIGHUP (a closed terminal) must not wait for that: a step
+of a volume takes a minute, and a kill follows soon. So a thread of its own hears them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+__all__ = ["end", "saving"]
+
+_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+_ENOUGH = b"\0"  # the number of no signal
+_savers: list[Callable[[], object]] = []
+
+
+def end(code: int) -> None:
+    """Save what there is to be saved, and end this process now, from any thread.
+
+    Args:
+        code: the exit code, 128 and the number of the signal that asks for it.
+    """
+    try:
+        if _savers:
+            _save()
+    finally:
+        os._exit(code)
+
+
+def _save() -> None:
+    message = "stopped; the same command goes on from here"
+    try:
+        for save in _savers:
+            save()
+    except Exception as error:
+        message = f"stopped; what was not saved yet is lost: {error}"
+    print(f"\ndscpp: {message}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def saving(save: Callable[[], object]) -> Iterator[None]:
+    """Call a function at the end, however it comes: an error, Ctrl-C, SIGTERM, SIGHUP.
+
+    A signal that is ignored (nohup) or handled already is left alone, and so are all
+    where this is not the main thread, which alone may handle them.
+
+    Args:
+        save: called from any thread, at any moment; a second time it does nothing.
+    """
+    _savers.append(save)
+    try:
+        with _listening():
+            yield
+    finally:
+        _savers.remove(save)
+        save()
+
+
+@contextlib.contextmanager
+def _listening() -> Iterator[None]:
+    """End the process at a signal, also while its main thread is not in Python."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signals = [one for one in _SIGNALS if signal.getsignal(one) is signal.SIG_DFL]
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    thread = threading.Thread(target=_listen, args=(ours, signals), daemon=True)
+    thread.start()
+    before = signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
+    for one in signals:
+        signal.signal(one, lambda *_: None)  # Python writes its number to the pipe.
+    try:
+        yield
+    finally:
+        for one in signals:
+            signal.signal(one, signal.SIG_DFL)
+        signal.set_wakeup_fd(before)
+        os.write(theirs, _ENOUGH)
+        thread.join()
+        os.close(ours)
+        os.close(theirs)
+
+
+def _listen(pipe: int, signals: list[signal.Signals]) -> None:
+    while (heard := os.read(pipe, 1)) != _ENOUGH:
+        if heard[0] in signals:
+            end(128 + heard[0])
