@@ -218,6 +218,7 @@ def test_the_recipes_run_with_their_libraries_after_the_backends(
         project, "recipes"
     )
     assert dry(project, "test-backends").endswith("-m pytest -m peers")
+    assert dry(project, "test-ports").endswith("-m pytest -m ports")
     changed = make(project, "-n", "-W", "requirements/peers-sdist.txt", "recipes")
     assert "install.sh .venv-peers requirements/peers.txt" in changed.stdout
 

@@ -15,7 +15,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("nnunetv2")
-port = pytest.importorskip("dscpp_torch")
+import dscpp_torch as port  # noqa: E402
 
 pytestmark = pytest.mark.ports
 ROOT = Path(__file__).resolve().parents[1]

@@ -112,10 +112,11 @@ class Loss(torch.nn.Module):
         self.reduction, self.batch, self.ddp = reduction, batch, ddp
         self.smooth_nr, self.smooth_dr = float(smooth_nr), float(smooth_dr)
         self.soft_label, self.ignore_index = soft_label, ignore_index
+        classes: Tensor | None = None
         if weight is not None:
-            weight = torch.as_tensor(weight, dtype=torch.float32)
-            _expect("weight", bool((weight >= 0).all()), "0 or more each", weight)
-        self.register_buffer("class_weight", weight)
+            classes = torch.as_tensor(weight, dtype=torch.float32)
+            _expect("weight", bool((classes >= 0).all()), "0 or more each", classes)
+        self.register_buffer("class_weight", classes)
 
     def forward(
         self, input: Tensor, target: Tensor, mask: Tensor | None = None
