@@ -209,6 +209,23 @@ def test_what_cannot_be_is_said_before_anything_starts(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "split_seed"), [([], 5), (["--split-seed", "0"], 0)]
+)
+def test_the_file_decides_the_split_where_the_command_does_not(
+    tmp_path, monkeypatch, arguments, split_seed
+):
+    path = tmp_path / "file.yaml"
+    path.write_text("- {dataset: phantom, losses: [DSC], split_seed: 5}")
+    asked = []
+    monkeypatch.setattr(
+        reproduce, "reproduce", lambda blocks, *_: asked.extend(blocks) or 0
+    )
+    given = ["reproduce", "--dataset", "phantom", "--experiment", str(path)]
+    assert cli.main([*given, *arguments]) == 0
+    assert [block.split_seed for block in asked] == [split_seed]
+
+
 def test_a_study_refuses_no_runs_at_a_time(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["study", str(TINY), "--jobs", "0"]) == 2
@@ -589,6 +606,21 @@ def test_status_says_what_is_done_running_stopped_and_left(tmp_path):
     # An hour a run: (3600 - 1800) + (3600 - 200) + 3600 s = 2.44 h.
     assert lines[5].startswith("drive at paper: 3 run(s) take about 2.4 h (1 finished")
     assert "about 1.2 h" in shown(tmp_path, path, "--jobs", "2")[5]
+
+
+def test_a_run_is_done_with_its_temperature_where_one_can_be_fitted(tmp_path):
+    (planned,) = plan.plan([plan.Experiment("drive", (("DSC", None),))], tmp_path)
+    assert not planned.done
+    run = begun(planned.folder, {"epochs": 1}, files={runs.MODEL: "of now"})
+    assert planned.done  # as it comes from git
+    run.path("probabilities").mkdir()
+    assert not planned.done
+    scaled = begun(twin(planned.folder), {"fit_s": 1}, posthoc={"model": "of now"})
+    assert planned.done
+    scaled.update(state="predicted")
+    assert not planned.done
+    scaled.update(state="evaluated", posthoc={"model": "of before"})
+    assert not planned.done
 
 
 def test_before_a_run_is_finished_the_time_is_that_of_its_epochs(tmp_path):
