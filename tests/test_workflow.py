@@ -348,6 +348,37 @@ def test_a_data_set_is_looked_for_by_its_name_in_the_folder_of_all(tmp_path):
     assert study._locate(planned, tmp_path) == {"dsb2018": tmp_path / "stage1_train"}
 
 
+def test_a_study_yields_to_other_work_and_makes_what_is_left(tmp_path, monkeypatch):
+    path = tmp_path / "study.yaml"
+    path.write_text("- {dataset: drive, preset: reduced, losses: [DSC, CE, Focal]}")
+    (tmp_path / "DRIVE" / "training").mkdir(parents=True)
+    results, calls, yielded = tmp_path / "results", [], []
+    begun(results / "drive" / "reduced" / "runs" / "ce-s0", {"epochs": 1})
+    monkeypatch.setattr(study.os, "nice", yielded.append)
+    monkeypatch.setattr(study.reproduce, "make", lambda *given: calls.append(given))
+    given = ["study", str(path), "--data", str(tmp_path), "--results", str(results)]
+    assert cli.main([*given, "--work", str(tmp_path / "work")]) == 0
+    ((planned, *_),) = calls
+    data = [(run.name, run.data) for run in planned]
+    drive = tmp_path / "DRIVE"
+    assert data == [("dsc-s0", drive), ("ce-s0", None), ("focal-s0", drive)]
+    assert yielded == [19]
+
+
+def test_runs_that_were_left_out_or_not_finished_have_failed(tmp_path):
+    losses = (("DSC", None), ("CE", None), ("Focal", None), ("Combo", None))
+    made, stopped, done, left_out = plan.plan(
+        [plan.Experiment("drive", losses)], tmp_path
+    )
+    made, stopped = (dataclasses.replace(r, data=tmp_path) for r in (made, stopped))
+    begun(done.folder, {"epochs": 1})
+    (tmp_path / "stamps").mkdir()
+    (tmp_path / "stamps" / "0").touch()
+    planned = [made, stopped, done, left_out]
+    call = reproduce.Call(planned, tmp_path, tmp_path, tmp_path, 1)
+    assert call._failed() == [stopped, left_out]
+
+
 # --- what it takes ---------------------------------------------------------------
 
 
