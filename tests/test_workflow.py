@@ -291,7 +291,10 @@ def test_what_an_experiment_file_cannot_say_is_named(
     [
         ("{dataset: phantom}", ["missing: loss"]),
         ("{dataset: phantom, loss: Dise}", ["Dise", "DSC++"]),
-        ("{dataset: phantom, loss: DSC, gamma: two}", ["gamma", "two"]),
+        (
+            "{dataset: phantom, loss: DSC, gamma: two}",
+            ["gamma", "a number or null", "two"],
+        ),
         ("{dataset: phantom, loss: DSC, seed: 1.5}", ["seed", "1.5"]),
         ("[1]", ["run", "list"]),
         ("\0", ["run.yaml"]),
