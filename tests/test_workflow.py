@@ -209,6 +209,23 @@ def test_what_cannot_be_is_said_before_anything_starts(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "split_seed"), [([], 5), (["--split-seed", "0"], 0)]
+)
+def test_the_file_decides_the_split_where_the_command_does_not(
+    tmp_path, monkeypatch, arguments, split_seed
+):
+    path = tmp_path / "file.yaml"
+    path.write_text("- {dataset: phantom, losses: [DSC], split_seed: 5}")
+    asked = []
+    monkeypatch.setattr(
+        reproduce, "reproduce", lambda blocks, *_: asked.extend(blocks) or 0
+    )
+    given = ["reproduce", "--dataset", "phantom", "--experiment", str(path)]
+    assert cli.main([*given, *arguments]) == 0
+    assert [block.split_seed for block in asked] == [split_seed]
+
+
 def test_a_study_refuses_no_runs_at_a_time(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["study", str(TINY), "--jobs", "0"]) == 2
@@ -274,7 +291,10 @@ def test_what_an_experiment_file_cannot_say_is_named(
     [
         ("{dataset: phantom}", ["missing: loss"]),
         ("{dataset: phantom, loss: Dise}", ["Dise", "DSC++"]),
-        ("{dataset: phantom, loss: DSC, gamma: two}", ["gamma", "two"]),
+        (
+            "{dataset: phantom, loss: DSC, gamma: two}",
+            ["gamma", "a number or null", "two"],
+        ),
         ("{dataset: phantom, loss: DSC, seed: 1.5}", ["seed", "1.5"]),
         ("[1]", ["run", "list"]),
         ("\0", ["run.yaml"]),
@@ -329,6 +349,37 @@ def test_a_data_set_is_looked_for_by_its_name_in_the_folder_of_all(tmp_path):
     (tmp_path / "stage1_train" / "a" / "images").mkdir(parents=True)
     planned = plan.plan([plan.Experiment("dsb2018", (("DSC", None),))], tmp_path)
     assert study._locate(planned, tmp_path) == {"dsb2018": tmp_path / "stage1_train"}
+
+
+def test_a_study_yields_to_other_work_and_makes_what_is_left(tmp_path, monkeypatch):
+    path = tmp_path / "study.yaml"
+    path.write_text("- {dataset: drive, preset: reduced, losses: [DSC, CE, Focal]}")
+    (tmp_path / "DRIVE" / "training").mkdir(parents=True)
+    results, calls, yielded = tmp_path / "results", [], []
+    begun(results / "drive" / "reduced" / "runs" / "ce-s0", {"epochs": 1})
+    monkeypatch.setattr(study.os, "nice", yielded.append)
+    monkeypatch.setattr(study.reproduce, "make", lambda *given: calls.append(given))
+    given = ["study", str(path), "--data", str(tmp_path), "--results", str(results)]
+    assert cli.main([*given, "--work", str(tmp_path / "work")]) == 0
+    ((planned, *_),) = calls
+    data = [(run.name, run.data) for run in planned]
+    drive = tmp_path / "DRIVE"
+    assert data == [("dsc-s0", drive), ("ce-s0", None), ("focal-s0", drive)]
+    assert yielded == [19]
+
+
+def test_runs_that_were_left_out_or_not_finished_have_failed(tmp_path):
+    losses = (("DSC", None), ("CE", None), ("Focal", None), ("Combo", None))
+    made, stopped, done, left_out = plan.plan(
+        [plan.Experiment("drive", losses)], tmp_path
+    )
+    made, stopped = (dataclasses.replace(r, data=tmp_path) for r in (made, stopped))
+    begun(done.folder, {"epochs": 1})
+    (tmp_path / "stamps").mkdir()
+    (tmp_path / "stamps" / "0").touch()
+    planned = [made, stopped, done, left_out]
+    call = reproduce.Call(planned, tmp_path, tmp_path, tmp_path, 1)
+    assert call._failed() == [stopped, left_out]
 
 
 # --- what it takes ---------------------------------------------------------------
@@ -589,6 +640,21 @@ def test_status_says_what_is_done_running_stopped_and_left(tmp_path):
     # An hour a run: (3600 - 1800) + (3600 - 200) + 3600 s = 2.44 h.
     assert lines[5].startswith("drive at paper: 3 run(s) take about 2.4 h (1 finished")
     assert "about 1.2 h" in shown(tmp_path, path, "--jobs", "2")[5]
+
+
+def test_a_run_is_done_with_its_temperature_where_one_can_be_fitted(tmp_path):
+    (planned,) = plan.plan([plan.Experiment("drive", (("DSC", None),))], tmp_path)
+    assert not planned.done
+    run = begun(planned.folder, {"epochs": 1}, files={runs.MODEL: "of now"})
+    assert planned.done  # as it comes from git
+    run.path("probabilities").mkdir()
+    assert not planned.done
+    scaled = begun(twin(planned.folder), {"fit_s": 1}, posthoc={"model": "of now"})
+    assert planned.done
+    scaled.update(state="predicted")
+    assert not planned.done
+    scaled.update(state="evaluated", posthoc={"model": "of before"})
+    assert not planned.done
 
 
 def test_before_a_run_is_finished_the_time_is_that_of_its_epochs(tmp_path):

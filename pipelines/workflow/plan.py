@@ -312,6 +312,9 @@ def _checked(
 _KINDS = {
     "str": "a word",
     "int": "a whole number",
+    "int | None": "a whole number or null",
+    "float | int | None": "a number or null",
+    "str | None": "a word or null",
     "list": "a list, such as [a, b]",
     "dict": "keys with values, such as {epochs: 3}",
 }

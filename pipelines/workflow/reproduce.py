@@ -90,6 +90,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         help="2 for a second training of the same settings, kept beside the first",
     )
     arguments.add_split(parser)
+    parser.set_defaults(split_seed=None)  # then the experiment file says
     arguments.add_epochs(parser)
     add_jobs(parser)
     arguments.add_results(parser)
@@ -127,7 +128,10 @@ def command(args: argparse.Namespace) -> int:
         changes["seeds"] = parse_seeds(args.seeds)
     if args.replicate is not None:
         changes["replicate"] = args.replicate
-    changes["split_seed"], changes["split_files"] = args.split_seed, tuple(args.split)
+    if args.split_seed is not None:
+        changes["split_seed"] = args.split_seed
+    if args.split:
+        changes["split_files"] = tuple(args.split)
     experiments = []
     for block in of_dataset(args.experiment, name):
         more = {} if args.epochs is None else {"epochs": args.epochs}
