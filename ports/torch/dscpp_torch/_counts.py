@@ -140,7 +140,8 @@ class _Overlap(torch.autograd.Function):
             slope = (p * (alpha * errors)).addcmul_(y, hits - alpha * errors)
         else:
             slope = _slope(p - y, ctx.gamma).mul_(errors)
-            slope.mul_(below.mul(beta - alpha).add_(alpha)).addcmul_(below, hits)
+            side = alpha if alpha == beta else below.mul(beta - alpha).add_(alpha)
+            slope.mul_(side).addcmul_(below, hits)
         return weighted(slope, w), None, None, None, None, None, None
 
 
