@@ -539,13 +539,13 @@ def _run_tables(options: argparse.Namespace) -> None:
 
 def _figures(commands: _Commands[argparse.ArgumentParser]) -> None:
     def run(options: argparse.Namespace) -> None:
-        from pipelines import illustrate
+        from pipelines import photographs
         from pipelines.reporting import figures
 
         for path in figures.write_figures(options.results):
             print(path)
         given = (options.results, options.data, options.work)
-        print("\n".join(illustrate.write_pictures(*given)))
+        print("\n".join(photographs.write_pictures(*given)))
 
     parser = _command(
         commands,

@@ -124,11 +124,11 @@ def evaluate(
         run.require("predicted", f"dscpp predict --run {folder}")
         if again or not run.reached("evaluated"):
             from pipelines import evaluate as evaluation
-            from pipelines import show
+            from pipelines import photographs
 
             root = located(run, data, work)
             # The measures come last: with them the run is done, picture and all.
-            show.picture(run, root)
+            photographs.picture(run, root)
             evaluation.evaluate(run, root)
         else:
             run.require_measures()

@@ -20,6 +20,9 @@ _Floats = npt.NDArray[np.float64]
 # Up to here the exact distribution of the signed-rank statistic is used, as in scipy.
 _EXACT_PAIRS = 50
 
+# Means of resamples are rounded to 12 digits: what is closer is the same.
+_EQUAL = 1e-12
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -209,10 +212,10 @@ def bootstrap(
     mean = float(used.mean()) if n else nan
     if n < 2:
         return Estimate(mean, nan, nan, nan, n, left_out)
-    # Equal but for the last bits: BCa would divide noise by noise.
-    if np.ptp(used) <= 4 * np.finfo(np.float64).eps * np.abs(used).max():
-        return Estimate(mean, 0.0, mean, mean, n, left_out)
     scale = float(np.abs(used).max())
+    # Equal but for the last bits: BCa would divide noise by noise.
+    if np.ptp(used) <= _EQUAL * scale:
+        return Estimate(mean, 0.0, mean, mean, n, left_out)
     # Not by BLAS, whose threads wait for one another on so little.
     drawn = np.einsum("i,ij->j", used, _shares(n, n_resamples, seed))
     means = np.sort(_rounded(drawn, scale))

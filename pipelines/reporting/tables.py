@@ -510,6 +510,7 @@ def _every_cell(
     ]
     columns = [*COLUMNS["over all"], "class"]
     found = pd.concat([*parts, empty], ignore_index=True).reindex(columns=columns)
+    found = found.astype({"gamma": float})  # None of several losses is an object.
     run = found["published"].notna() & (found["verdict"] != "not run")
     # Last come the cells themselves, for what nothing fills.
     found = found[run | (found.index >= len(found) - len(empty))]

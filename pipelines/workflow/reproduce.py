@@ -255,10 +255,10 @@ class Call:
 
     def _picture(self) -> None:
         """Draw the losses side by side, where their probabilities are."""
-        from pipelines import show
+        from pipelines import photographs
 
         try:
-            path = show.compare(self.planned[0].folder.parent.parent, self.data)
+            path = photographs.compare(self.planned[0].folder.parent.parent, self.data)
         except InputError as error:  # a run that failed must not hide which one it is
             print(f"No picture side by side: {error}", file=sys.stderr)
             return
