@@ -309,7 +309,7 @@ def observers(read: list[Reader]) -> pd.DataFrame:
         for target, region, reference in reader.places():
             if reference != EITHER:
                 continue
-            about = {"target": target, "region": region}
+            about: _Row = {"target": target, "region": region}
             pairs = reader.pairs(target, region)
             if (target, region) not in people:
                 people[target, region] = [about | row for row in _human(pairs)]

@@ -9,7 +9,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -140,7 +140,7 @@ class Report:
         for page in self.pages:
             yield page.name, page.markdown
             for topic in topics.TOPICS:
-                yield f"{page.name}-{topic}", lambda p=page, t=topic: p.topic(t)
+                yield f"{page.name}-{topic}", partial(page.topic, topic)
         if self.over_all:
             yield "counts", self.counts
             yield (

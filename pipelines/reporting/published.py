@@ -24,7 +24,7 @@ STANDARD_GAMMA = 2.0
 
 # Table 3 prints .05; the value's neighbours and Table 4's cell of the same network
 # say .005. The files keep what is printed; the verdict takes the stricter one.
-_MISPRINTS = {
+_MISPRINTS: Mapping[tuple[str, str, float | None, str], float] = {
     ("table3", "DSC++", 1.0, "jaccard"): 0.005,
     ("table3", "DSC++", 2.5, "jaccard"): 0.005,
 }

@@ -145,7 +145,8 @@ def _band(axis: Axes, study: Study, variant: Variant, target: str, metric: str) 
 def _mark(axis: Axes, rows: Sequence[dict[str, str]]) -> None:
     """Mark values that the paper prints."""
     for row in rows:
-        look = {"color": style.colour(row["loss"]), "label": f"{row['loss']}, paper"}
+        look: dict[str, Any] = {"color": style.colour(row["loss"])}
+        look |= {"label": f"{row['loss']}, paper"}
         look |= {"markerfacecolor": "white", "markersize": 5, "zorder": 3}
         axis.plot(float(row["threshold"]), float(row["value"]), "D", **look)
 
