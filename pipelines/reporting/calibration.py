@@ -9,7 +9,7 @@ near one half where people disagree.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,6 @@ import pandas as pd
 
 from pipelines.measure import calibration, histograms
 from pipelines.measure.calibration import Bins
-from pipelines.measure.histograms import Histograms
 from pipelines.measure.metrics import overlap_scores
 from pipelines.measure.regions import BAND
 from pipelines.reporting.estimates import estimate, mean_of
@@ -134,12 +133,17 @@ class Reader:
         # What p says in a bin does not depend on whose labels stand beside it.
         labels = OBSERVERS[0] if reference == EITHER else reference
         where = {"target": target, "region": region, "reference": labels}
-        found = [self._of(one, where) for one in self._files]
-        counts, confidence = (np.stack(part) for part in zip(*found, strict=True))
+        confidence = []
+        for one in self._files:
+            rows = one.where(split="test", **where)
+            placed = self.study.placed(one.confidence()[rows], one.case[rows])
+            confidence.append(placed)
         if reference == EITHER:
             counts = calibration.mean_label(self.pairs(target, region))
+        else:
+            counts = self.study.counts(self.variant, **where).astype(np.float64)
         exact = all(one.means is not None for one in self._files)
-        return Binned(counts, confidence, self._files[0].edges, exact)
+        return Binned(counts, np.stack(confidence), self.study.edges, exact)
 
     def pairs(self, target: str, region: str) -> _Array:
         """Voxels by the labels of both observers, (seeds, cases, 4, B).
@@ -151,21 +155,8 @@ class Reader:
             where = (one.pair_split == "test") & (one.pair_target == target)
             where &= one.pair_region == region
             counts = one.pair_counts[where].astype(np.float64)
-            result.append(self._placed(counts, one.pair_case[where]))
+            result.append(self.study.placed(counts, one.pair_case[where]))
         return np.stack(result)
-
-    def _of(self, found: Histograms, where: Mapping[str, str]) -> tuple[_Array, _Array]:
-        """Counts, (cases, 2, B), and confidence, (cases, B), of one run."""
-        rows = found.where(split="test", **where)
-        counts = found.counts[rows].astype(np.float64)
-        names, confidence = found.case[rows], found.confidence()[rows]
-        return self._placed(counts, names), self._placed(confidence, names)
-
-    def _placed(self, values: _Array, names: npt.NDArray[np.str_]) -> _Array:
-        """Put rows in the order of the study's cases; 0 where a case has none."""
-        result = np.zeros((len(self.study.cases), *values.shape[1:]))
-        result[[self.study.cases.index(str(name)) for name in names]] = values
-        return result
 
 
 def readers(study: Study) -> list[Reader]:

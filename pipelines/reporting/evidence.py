@@ -231,12 +231,10 @@ def _difference(a: _Floats, b: _Floats) -> Estimate:
 
 def _extremes(study: Study, variant: Variant, target: str) -> _Floats:
     """`EXTREMES` of each seed and case, (seeds, cases), from the histograms."""
-    shares = []
-    for counts, edges in study.counts(variant, target):
-        by_bin = counts.sum(axis=1)
-        between = (edges[:-1] >= _THRESHOLDS[0]) & (edges[:-1] < _THRESHOLDS[-1])
-        shares.append(by_bin[:, ~between].sum(axis=1) / by_bin.sum(axis=1))
-    return np.stack(shares)
+    by_bin, low = study.counts(variant, target).sum(axis=2), study.edges[:-1]
+    between = (low >= _THRESHOLDS[0]) & (low < _THRESHOLDS[-1])
+    shares: _Floats = by_bin[..., ~between].sum(axis=-1) / by_bin.sum(axis=-1)
+    return shares
 
 
 class Figure(NamedTuple):

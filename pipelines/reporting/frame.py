@@ -186,20 +186,34 @@ class Study:
                 _check_cases(path, list(map(str, names)), self.cases, target)
         return found
 
-    def counts(self, variant: Variant, target: str) -> list[tuple[_Counts, _Floats]]:
-        """Counts of the softmax value given the truth, of every seed.
+    @cached_property
+    def edges(self) -> _Floats:
+        """Of the bins of all histograms, (B + 1,)."""
+        return next(iter(self.histograms.values())).edges
+
+    def counts(
+        self,
+        variant: Variant,
+        target: str,
+        region: str = _SELECTION["region"],
+        reference: str = _SELECTION["reference"],
+    ) -> _Counts:
+        """Voxels by truth and bin of the softmax value, as `histograms.count` has them.
 
         Returns:
-            for each seed the counts of the test cases, (cases, 2, B), as
-            `histograms.count` has them, and the edges of their bins, (B + 1,).
+            (seeds, cases, 2, B); 0 where a case has none of the region.
         """
-        result = []
-        for run in self.runs[variant]:
-            found = self.histograms[run.name]
-            rows = found.where(target=target, **_SELECTION)
-            names = list(map(str, found.case[rows]))
-            order = [names.index(case) for case in self.cases]
-            result.append((found.counts[rows][order], found.edges))
+        where = {"target": target, "region": region, "reference": reference}
+        found = [self.histograms[run.name] for run in self.runs[variant]]
+        each = [(one, one.where(split="test", **where)) for one in found]
+        return np.stack([self.placed(h.counts[rows], h.case[rows]) for h, rows in each])
+
+    def placed(
+        self, values: npt.NDArray[Any], names: npt.NDArray[np.str_]
+    ) -> npt.NDArray[Any]:
+        """Put values, (K, ...), of K named cases in the order of `cases`; else 0."""
+        result = np.zeros((len(self.cases), *values.shape[1:]), dtype=values.dtype)
+        result[[self.cases.index(str(name)) for name in names]] = values
         return result
 
     def at_thresholds(self, variant: Variant, target: str) -> dict[str, _Floats]:
@@ -210,13 +224,9 @@ class Study:
         """
         key = (variant, target)
         if key not in self._at_thresholds:
-            parts = [
-                histograms.threshold_metrics(counts, edges=edges)
-                for counts, edges in self.counts(variant, target)
-            ]
-            self._at_thresholds[key] = {
-                name: np.stack([part[name] for part in parts]) for name in parts[0]
-            }
+            counts = self.counts(*key)
+            found = histograms.threshold_metrics(counts, edges=self.edges)
+            self._at_thresholds[key] = found
         return self._at_thresholds[key]
 
     @cached_property

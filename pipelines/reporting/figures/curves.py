@@ -203,11 +203,10 @@ def _decade_below(figure: Figure) -> float:
 
 def _histogram(axis: Axes, study: Study, variant: Variant, target: str) -> None:
     """Draw one panel: all voxels filled, those of the target as a line."""
-    parts = [
-        _in_bins(counts.sum(axis=0), edges)
-        for counts, edges in study.counts(variant, target)
-    ]
-    of_truth = np.mean(parts, axis=0)  # (2, bins): background, target
+    counts = study.counts(variant, target).sum(axis=1)
+    starts = [int(np.abs(study.edges - edge).argmin()) for edge in _BINS[:-1]]
+    # (2, bins): background, target.
+    of_truth = np.add.reduceat(counts, starts, axis=-1).mean(axis=0)
     everything = of_truth.sum(axis=0)
     axis.set_yscale("log")
     axis.stairs(
@@ -224,12 +223,6 @@ def _histogram(axis: Axes, study: Study, variant: Variant, target: str) -> None:
               va="top", transform=axis.transAxes, fontsize=7)  # fmt: skip
     axis.set_title(label(variant))
     axis.set_xticks([0, 0.5, 1])
-
-
-def _in_bins(counts: npt.NDArray[np.int64], edges: _Floats) -> npt.NDArray[np.int64]:
-    """Join fine bins, (2, B), to `_BINS`, (2, 20)."""
-    starts = [int(np.abs(edges - edge).argmin()) for edge in _BINS[:-1]]
-    return np.add.reduceat(counts, starts, axis=-1)
 
 
 def label(variant: Variant) -> str:
