@@ -63,9 +63,11 @@ class Variant:
 
     @property
     def columns(self) -> dict[str, object]:
-        """How tables name it: `loss` with method and backend, and `gamma`."""
+        """How tables name it: `loss` with method and backend, and `gamma` or NaN."""
         name = Variant(self.loss, None, self.method, self.backend).label
-        return {"loss": name, "gamma": self.gamma}
+        # None in every row would make a column of objects, which no table can join.
+        gamma = float("nan") if self.gamma is None else self.gamma
+        return {"loss": name, "gamma": gamma}
 
     @property
     def is_main(self) -> bool:

@@ -383,7 +383,7 @@ def _temperature(study: Study, scaled: Variant, target: str, metric: str) -> _Ro
     found = [float(run.record["posthoc"]["temperature"]) for run in study.runs[scaled]]
     row: _Row = {
         "loss": Variant(scaled.loss, None, "", scaled.backend).label,
-        "gamma": scaled.gamma,
+        "gamma": scaled.columns["gamma"],
         "target": target,
         "metric": metric,
         "temperature": float(np.mean(found)),

@@ -18,7 +18,7 @@ _PM = "{mean:.3f} ± {standard_error:.3f}"
 def _of(rows: pd.DataFrame, variant: Variant, who: str = "loss") -> pd.DataFrame:
     """The rows of one variant."""
     own = variant.columns
-    same = rows["gamma"].fillna(0.0) == (own["gamma"] or 0.0)
+    same = rows["gamma"].fillna(0.0) == (variant.gamma or 0.0)
     return rows[(rows[who] == own["loss"]) & same]
 
 
