@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import timing
-from pipelines.reporting.text import replace_marked
+from pipelines.reporting.markdown import replace_marked
 
 __all__ = ["MARKER", "table"]
 

@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 from data_io.errors import InputError
-from pipelines.reporting.text import replace_marked
+from pipelines.reporting.markdown import replace_marked
 from pipelines.run import write_atomically
 
 __all__ = ["entries", "table", "update"]

@@ -566,9 +566,9 @@ def _run_evaluate(options: argparse.Namespace) -> None:
         arguments.class_names(options),
         options.work,
     )
-    from pipelines.reporting import other_sets
+    from pipelines.reporting import tables
 
-    print("\n".join(other_sets.summary(folder / "cases.csv")))
+    print("\n".join(tables.set_summary(folder / "cases.csv")))
     print(f"{folder}: see cases.csv and histograms.npz")
 
 
@@ -631,22 +631,24 @@ def _tables(commands: _Commands[argparse.ArgumentParser]) -> None:
 
 
 def _run_tables(options: argparse.Namespace) -> None:
-    from pipelines.reporting import highlights, study, tables, text
+    from pipelines.reporting.pages import Report
 
     _warn_unrecorded(options)
-    written = tables.write_tables(options.results)
-    for folder in study.groups(options.results):
+    report = Report(options.results)
+    written = report.write()
+    for page in report.pages:
+        folder = page.study.folder
         wanted = (options.dataset or folder.parent.name, options.preset or folder.name)
         if wanted == (folder.parent.name, folder.name):
-            print(text.format_table(folder), end="\n\n")
+            print(page.text(), end="\n\n")
             own = [path for path in written if path.parent == folder]
             print("\n".join(str(path) for path in own))
     over_all = [path for path in written if path.parent == options.results]
     if over_all:
-        print(highlights.counts(options.results), end="\n\n")
+        print(report.counts(), end="\n\n")
         print("\n".join(str(path) for path in over_all))
     for path in options.readme:
-        text.update_readme(path, options.results)
+        report.update(path)
 
 
 def _warn_unrecorded(options: argparse.Namespace) -> None:
@@ -659,7 +661,7 @@ def _warn_unrecorded(options: argparse.Namespace) -> None:
 
 def _figures(commands: _Commands[argparse.ArgumentParser]) -> None:
     def run(options: argparse.Namespace) -> None:
-        from pipelines import illustrate, written
+        from pipelines import photographs, written
         from pipelines.reporting import figures
 
         written.require_figures(options.results)
@@ -667,7 +669,7 @@ def _figures(commands: _Commands[argparse.ArgumentParser]) -> None:
         for path in figures.write_figures(options.results):
             print(path)
         given = (options.results, options.data, options.work)
-        print("\n".join(illustrate.write_pictures(*given)))
+        print("\n".join(photographs.write_pictures(*given)))
 
     parser = _command(
         commands,

@@ -183,12 +183,12 @@ def evaluate(
         run.require("predicted", run.remake())
         if again or not run.reached("evaluated") or not run.has_measures:
             from pipelines import evaluate as evaluation
-            from pipelines import show
+            from pipelines import photographs
 
             root = located(run, data, work)
             _note_environment(run, "evaluate", with_backend=False)
             # The measures come last: with them the run is done, picture and all.
-            show.picture(run, root)
+            photographs.picture(run, root)
             evaluation.evaluate(run, root)
         else:
             run.require_measures()

@@ -16,7 +16,7 @@ from benchmarks import page, samples, timing
 from benchmarks import step as step_benchmark
 from data_io.batches import Batches
 from pipelines import provenance
-from pipelines.reporting.text import replace_marked
+from pipelines.reporting.markdown import replace_marked
 from pipelines.training.protocol import Protocol
 
 

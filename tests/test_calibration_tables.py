@@ -11,7 +11,7 @@ import pytest
 from data_io.errors import InputError
 from pipelines import evaluate
 from pipelines.measure import histograms, metrics
-from pipelines.reporting import calibration, observers, study, tables
+from pipelines.reporting import calibration, frame, pages
 from pipelines.reporting.figures import reliability, style
 
 SHAPE = (40, 30)
@@ -102,7 +102,7 @@ def written(tmp_path_factory, images):
     folder = tmp_path_factory.mktemp("results")
     for loss in LOSSES:
         make_run(folder, images, loss)
-    tables.write_tables(folder)
+    pages.Report(folder).write()
     return folder
 
 
@@ -220,7 +220,7 @@ def test_spread_of_the_cases_in_a_bin(written, images):
 
 def test_observers_agree_as_their_masks_do(written, images):
     rows = read(written, "observers.csv")
-    human = {"who": observers.HUMAN, "region": "image"}
+    human = {"who": calibration.HUMAN, "region": "image"}
     dice, recall, apart = [], [], []
     for case in CASES[:2]:
         first, second = images.labels[case].values()
@@ -262,7 +262,7 @@ def test_p_where_observers_agree_and_where_not(written, images, loss):
 def test_networks_stand_beside_the_second_observer(written, images):
     rows = read(written, "observers.csv")
     assert [r["who"] for r in rows] == sorted(
-        (r["who"] for r in rows), key=[observers.HUMAN, "CE", "DSC"].index
+        (r["who"] for r in rows), key=[calibration.HUMAN, "CE", "DSC"].index
     )
     for reference in ("observer1", "observer2"):
         expected = []
@@ -279,7 +279,7 @@ def test_networks_stand_beside_the_second_observer(written, images):
 def test_seeds_are_averaged(tmp_path, images):
     for seed in (0, 1):
         make_run(tmp_path, images, "CE", seed)
-    tables.write_tables(tmp_path)
+    pages.Report(tmp_path).write()
     row = one(
         read(tmp_path, "calibration.csv"),
         loss="CE", region="image", reference="observer1", measure="ece",
@@ -295,7 +295,7 @@ def test_seeds_are_averaged(tmp_path, images):
 
 def test_runs_without_means_say_so(tmp_path, images):
     make_run(tmp_path, images, "CE", old=True)
-    tables.write_tables(tmp_path)
+    pages.Report(tmp_path).write()
     for name in ("calibration.csv", "reliability.csv"):
         assert {row["p_in_bins"] for row in read(tmp_path, name)} == {"centre"}
 
@@ -315,7 +315,7 @@ def test_a_region_that_one_seed_lacks_is_left_out(tmp_path, images):
         if name != "edges"
     }
     histograms.save(path, histograms.Histograms(edges=found.edges, **values))
-    tables.write_tables(tmp_path)
+    pages.Report(tmp_path).write()
     rows = read(tmp_path, "calibration.csv")
     assert {r["region"] for r in rows if r["loss"] == "CE"} == {
         "image", "field of view",
@@ -324,13 +324,13 @@ def test_a_region_that_one_seed_lacks_is_left_out(tmp_path, images):
 
 
 def test_one_observer_alone_has_no_table_of_two(tmp_path, images):
-    stale = tmp_path / "drive" / "reduced" / observers.TABLE
+    stale = tmp_path / "drive" / "reduced" / "observers.csv"
     make_run(tmp_path, images, "CE")
-    tables.write_tables(tmp_path)
+    pages.Report(tmp_path).write()
     assert stale.is_file()
     alone = {c: {"observer1": one["observer1"]} for c, one in images.labels.items()}
     make_run(tmp_path, Images(alone, images.where), "CE", seed=1)
-    tables.write_tables(tmp_path)
+    pages.Report(tmp_path).write()
     assert not stale.exists()
     found = read(tmp_path, "calibration.csv")
     assert {row["reference"] for row in found} == {"observer1"}
@@ -339,8 +339,8 @@ def test_one_observer_alone_has_no_table_of_two(tmp_path, images):
 def test_committed_scores_lie_where_their_histograms_allow(project):
     """Each voxel's p is in its bin: that bounds the Brier score of cases.csv."""
     checked = 0
-    for folder in study.groups(project / "results"):
-        for run in study.finished(folder):
+    for folder in frame.groups(project / "results"):
+        for run in frame.finished(folder):
             found = histograms.load(run.path("histograms.npz"))
             low, high = found.edges[:-1], found.edges[1:]
             with run.path("cases.csv").open(newline="") as file:
@@ -367,11 +367,11 @@ def test_damaged_histograms_are_named(tmp_path, images):
     path = tmp_path / "drive" / "reduced" / "runs" / "ce-s0" / "histograms.npz"
     path.write_bytes(b"nothing")
     with pytest.raises(InputError, match="expected the histograms of a run"):
-        tables.write_tables(tmp_path)
+        pages.Report(tmp_path).write()
 
 
 def test_drawn_diagrams_are_those_of_the_table(written):
-    found, _ = tables.study_of(written / "drive" / "reduced")
+    found = frame.open_study(written / "drive" / "reduced")
     rows = read(written, "reliability.csv")
     with style.drawing():
         axes = reliability.diagrams(found).axes
@@ -399,7 +399,7 @@ def test_drawn_diagrams_are_those_of_the_table(written):
 
 def test_many_cases_are_drawn_as_their_spread(written, monkeypatch):
     monkeypatch.setattr(reliability, "_MANY", 2)
-    found, _ = tables.study_of(written / "drive" / "reduced")
+    found = frame.open_study(written / "drive" / "reduced")
     row = next(
         row
         for row in read(written, "reliability.csv")
@@ -419,8 +419,8 @@ def test_many_cases_are_drawn_as_their_spread(written, monkeypatch):
 
 
 def test_what_the_readme_says(written):
-    found, _ = tables.study_of(written / "drive" / "reduced")
-    said = calibration.markdown(found)
+    page = pages.Page.of(written / "drive" / "reduced")
+    said = page.topic("calibration")
     rows = read(written, "calibration.csv")
     where = {"loss": "DSC", "region": "band", "reference": "observer1"}
     cells = {
@@ -430,9 +430,9 @@ def test_what_the_readme_says(written):
     for name, digits in (("ece", 3), ("ace", 3), ("resolution", 4)):
         assert f"| {float(cells[name]['mean']):.{digits}f} ± " in line
     assert "Without another word: band." in said
-    said = observers.markdown(found)
+    said = page.topic("observers")
     rows = read(written, "observers.csv")
-    dice = one(rows, who=observers.HUMAN, region="image", measure="dice")
+    dice = one(rows, who=calibration.HUMAN, region="image", measure="dice")
     assert f"the second has Dice {float(dice['mean']):.3f} ± " in said
     p = one(rows, who="DSC", region="image", measure="mean_p_one")
     (line,) = [line for line in said.splitlines() if line.startswith("| DSC |")]

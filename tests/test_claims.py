@@ -12,15 +12,13 @@ from written_runs import CASES, DSC_NLL, PLUS_NLL, make_run, one, read
 from data_io.errors import InputError
 from pipelines.reporting import (
     claims,
-    decisions,
     estimates,
     evidence,
-    highlights,
+    frame,
+    pages,
     published,
     rules,
-    study,
     tables,
-    text,
 )
 
 # Of four against four only a full separation is significant: z = 8 / sqrt(12),
@@ -62,9 +60,10 @@ def rows_of(results, written, tests=False):
         writer = csv.DictWriter(file, HEADER, restval="")
         writer.writeheader()
         writer.writerows(written)
-    studies = [tables.study_of(folder)[0] for folder in study.groups(results)]
-    given = [(one, tables.comparison_rows(one) if tests else ()) for one in studies]
-    return decisions.claim_rows(results / "paper", given)
+    studies = [frame.open_study(folder) for folder in frame.groups(results)]
+    given = [(one, tables.comparisons(one) if tests else None) for one in studies]
+    paper = published.Paper(results / "paper")
+    return claims.decide(paper, given).to_dict("records")
 
 
 def shifted(by):
@@ -439,8 +438,9 @@ def test_a_claim_that_cannot_be_read_is_named(results, row, message):
 def test_every_claim_of_the_paper_can_be_decided(project):
     found = published.read_rows(project / "results" / "paper" / "claims.csv", HEADER)
     assert len({row["id"] for row in found}) == len(found) > 30
-    parsed = claims.published_claims(project / "results" / "paper")
-    cells = published.published_cells(project / "results" / "paper")
+    paper = published.Paper(project / "results" / "paper")
+    parsed = claims.published_claims(paper)
+    cells = list(published.each_cell(paper.cells))
     known = {cell.variant for cell in cells}
     titles = {(cell.dataset, cell.target) for cell in cells}
     for claim in parsed:
@@ -455,9 +455,9 @@ def test_every_claim_of_the_paper_can_be_decided(project):
 
 def test_every_printed_p_value_is_a_claim(results):
     run(results, "CE")
-    tables.write_tables(results)
+    pages.Report(results).write()
     rows = read(results / "claims.csv")
-    for printed in published.published_p_values(results / "paper"):
+    for printed in published.Paper(results / "paper").p_values:
         number = printed["source"].removeprefix("section ")
         binary = printed["dataset"] != "KiTS19"
         target = "" if binary else f" ({printed['target']})"
@@ -475,7 +475,7 @@ def test_every_printed_p_value_is_a_claim(results):
 
 def test_where_the_papers_text_and_tables_part(results):
     run(results, "CE")
-    tables.write_tables(results)
+    pages.Report(results).write()
     rows = read(results / "claims.csv")
     # Focal is lowest in Dice on DRIVE, BUS2017 and 2018DSB alone: three, not four.
     assert one(rows, id="3.2.1-focal-lowest-dice")["paper_tables"] == "fails"
@@ -492,13 +492,13 @@ def test_where_the_papers_text_and_tables_part(results):
 def test_the_same_bytes_again_and_no_nan(results):
     run(results, "DSC", nll=DSC_NLL)
     run(results, "DSC++", nll=PLUS_NLL)
-    tables.write_tables(results)
+    pages.Report(results).write()
     first = (results / "claims.csv").read_bytes()
     estimates.over_cases.cache_clear()
-    tables.write_tables(results)
+    pages.Report(results).write()
     assert (results / "claims.csv").read_bytes() == first
     rows = read(results / "claims.csv")
-    assert tuple(rows[0]) == decisions.COLUMNS
+    assert tuple(rows[0]) == claims.COLUMNS
     assert {row["verdict"] for row in rows} == {
         "holds",
         "fails",
@@ -513,7 +513,7 @@ def test_the_same_bytes_again_and_no_nan(results):
 def test_summary_counts_every_claim_and_cell(results):
     run(results, "DSC", nll=DSC_NLL)
     run(results, "DSC++", nll=PLUS_NLL)
-    tables.write_tables(results)
+    pages.Report(results).write()
     counts = read(results / "summary.csv")
     rows = read(results / "claims.csv")
     for verdict in ("holds", "fails", "undecided", "not run"):
@@ -523,7 +523,7 @@ def test_summary_counts_every_claim_and_cell(results):
             assert int(said["count"]) == sum(row["verdict"] == verdict for row in own)
     cells = [row for row in counts if row["kind"] == "cells" and row["group"] != "all"]
     assert sum(int(row["count"]) for row in cells) == 184
-    shown = highlights.counts(results).splitlines()
+    shown = pages.Report(results).counts().splitlines()
     assert shown[0].startswith("Published cells (184): within ")
     assert shown[1].startswith(f"Claims of the text ({len(rows)}): holds ")
 
@@ -531,10 +531,10 @@ def test_summary_counts_every_claim_and_cell(results):
 def test_summary_in_the_readme(results, tmp_path):
     run(results, "DSC", nll=DSC_NLL, preset="reduced")
     run(results, "DSC++", shifted((0.01,) * 4), nll=PLUS_NLL, preset="reduced")
-    tables.write_tables(results)
+    pages.Report(results).write()
     readme = tmp_path / "README.md"
     readme.write_text("a\n<!-- claims:begin -->\n<!-- claims:end -->\nb\n")
-    assert text.update_readme(readme, results) == ["claims"]
+    assert pages.Report(results).update(readme) == ["claims"]
     content = readme.read_text()
     # NLL .05 over .3, the paper's .041 over .204; the corrected ones are equal here.
     (line,) = re.findall(
@@ -566,12 +566,11 @@ def test_summary_in_the_readme(results, tmp_path):
     assert not any("`3.1-nll-gamma-2`" in line for line in listed)
     said = named["Printed means and standard errors speak against the text"]
     assert "`3.2.1-focal-lowest-dice`" in said and "`3.1-brier-lowest`" not in said
+    # From the runs themselves: what was written before does not matter.
     (results / "claims.csv").write_text("id\n1\n")
-    with pytest.raises(InputError, match=r"claims\.csv: expected verdicts"):
-        text.update_readme(readme, results)
-    (results / "summary.csv").write_text("kind\nclaims\n")
-    with pytest.raises(InputError, match=r"summary\.csv: expected counts"):
-        highlights.counts(results)
+    (results / "summary.csv").unlink()
+    pages.Report(results).update(readme)
+    assert readme.read_text() == content
 
 
 def test_a_pair_is_of_the_seeds_that_both_have(results):
@@ -581,14 +580,14 @@ def test_a_pair_is_of_the_seeds_that_both_have(results):
     for seed, shift in ((1, 0.0), (2, 9.0)):
         nll = np.array((0.1, 0.1, 0.2, 0.2)) + shift
         make_run(results, "DSC++", nll, gamma=2.0, seed=seed)
-    joined, _ = tables.study_of(results / "drive" / "paper")
+    joined = frame.open_study(results / "drive" / "paper")
     plain, plus = evidence.Quantity.parse("DSC"), evidence.Quantity.parse("DSC++")
-    pair = evidence.Runs(joined, ()).pair(plain, plus, "nll")
+    pair = evidence.Runs(joined).pair(plain, plus, "nll")
     assert (pair.seeds, pair.n) == (1, 4)
     assert pair.difference == pytest.approx(0.5)
     row = next(
         row
-        for row in tables.comparison_rows(joined)
+        for row in tables.comparisons(joined).to_dict("records")
         if (row["metric"], row["test"]) == ("nll_published", "rank_sum")
     )
     # Every value of DSC is above every one of DSC++: U at its end.
@@ -602,8 +601,8 @@ def test_the_interval_of_a_pair_has_the_spread_over_seeds(results):
         make_run(results, "DSC", (0.5, 0.6, 0.7, 0.8), seed=seed)
         nll = np.array((0.5, 0.6, 0.7, 0.8)) - gap
         make_run(results, "DSC++", nll, gamma=2.0, seed=seed)
-    joined, _ = tables.study_of(results / "drive" / "paper")
-    pair = evidence.Runs(joined, ()).pair(
+    joined = frame.open_study(results / "drive" / "paper")
+    pair = evidence.Runs(joined).pair(
         *map(evidence.Quantity.parse, ("DSC", "DSC++")), "nll"
     )
     assert pair.difference == pytest.approx(0.2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from predicted_runs import make_run
@@ -12,10 +13,10 @@ from written_runs import make_run as write_run
 
 from data_io.datasets import phantom
 from data_io.errors import InputError
+from pipelines import photographs, stages, truth
 from pipelines import run as runs
-from pipelines import show, stages, truth
 from pipelines.cli import main
-from pipelines.reporting import tables
+from pipelines.reporting.pages import Report
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def data(tmp_path_factory) -> Path:
 @pytest.fixture
 def run(tmp_path, data, monkeypatch) -> runs.Run:
     """An evaluated run below `results`, with its probabilities."""
-    monkeypatch.setattr(show, "picture", lambda *_: None)  # takes a second
+    monkeypatch.setattr(photographs, "picture", lambda *_: None)  # takes a second
     folder = tmp_path / "results" / "phantom" / "demo" / "runs" / "dsc-s0"
     make_run(folder, data)
     return stages.evaluate(folder, data, tmp_path / "work")
@@ -46,7 +47,7 @@ def test_measures_that_are_gone_are_made_again(run, data, tmp_path, name):
     run.path(name).unlink()
     if name == "cases.csv":
         with pytest.raises(InputError) as caught:
-            tables.write_tables(tmp_path / "results")
+            Report(tmp_path / "results").write()
         command = advised(str(caught.value))
     else:
         command = ["evaluate", "--run", str(run.folder)]
@@ -132,10 +133,10 @@ def lost(results: Path, name: str) -> Path:
 
 @pytest.mark.parametrize("command", ["tables", "figures", "runs"])
 def test_a_run_that_lost_its_record_is_named(tmp_path, capsys, command, monkeypatch):
-    monkeypatch.setattr("pipelines.reporting.tables.write_tables", lambda _: [])
+    report = SimpleNamespace(write=list, pages=[])
+    monkeypatch.setattr("pipelines.reporting.pages.Report", lambda _: report)
     monkeypatch.setattr("pipelines.reporting.figures.write_figures", lambda _: [])
-    monkeypatch.setattr("pipelines.illustrate.write_pictures", lambda *_: [])
-    monkeypatch.setattr("pipelines.reporting.study.groups", lambda _: [])
+    monkeypatch.setattr("pipelines.photographs.write_pictures", lambda *_: [])
     results = tmp_path / "results"
     write_run(results)
     folder = lost(results, "dsc-s7")

@@ -11,10 +11,9 @@ from written_runs import CASES, make_run
 
 from data_io.errors import InputError
 from losses import catalogue
-from pipelines.reporting import figures, tables
+from pipelines.reporting import figures, frame, tables
 from pipelines.reporting.figures import curves, style
-from pipelines.reporting.published import paper_folder, published_thresholds
-from pipelines.reporting.study import Variant
+from pipelines.reporting.published import Variant
 
 ALL = ["figure2-softmax", "figure5-thresholds", "table3-gamma", "reliability"]
 
@@ -28,10 +27,8 @@ def results(tmp_path):
     return results
 
 
-def study_of(results, **changes):
-    folder = results / "drive" / "paper"
-    study, cells = tables.study_of(folder)
-    return study, cells
+def study_of(results):
+    return frame.open_study(results / "drive" / "paper")
 
 
 def lines(axis):
@@ -89,19 +86,19 @@ def test_a_figure_that_its_runs_cannot_fill_is_removed(tmp_path):
 
 
 def test_thresholds_are_those_of_the_table(results):
-    study, _ = study_of(results)
-    published = [
+    study = study_of(results)
+    study.paper.thresholds[:] = [
         {"dataset": "DRIVE", "loss": "DSC++", "threshold": "0.8", "metric": "recall",
          "value": "0.5"},
         {"dataset": "KiTS19", "loss": "DSC++", "threshold": "0.8", "metric": "recall",
          "value": "0.1"},
     ]  # fmt: skip
     with style.drawing():
-        recall, precision, dice = curves.thresholds(study, published).axes
+        recall, precision, dice = curves.thresholds(study).axes
     drawn = lines(recall)
     assert list(drawn) == ["CE", "DSC", "DSC++", "DSC++, paper"]
     np.testing.assert_array_equal(drawn["DSC++, paper"], [[0.8, 0.5]])
-    rows = tables.threshold_rows(study)
+    rows = tables.thresholds(study).to_dict("records")
     for axis, metric in ((recall, "recall"), (precision, "precision"), (dice, "dice")):
         table = [
             (row["threshold"], row["mean"])
@@ -120,13 +117,12 @@ def test_thresholds_are_those_of_the_table(results):
 def test_published_points_are_not_set_beside_simulated_data(tmp_path):
     results = tmp_path / "results"
     make_run(results, "DSC++", gamma=2.0, simulated=True)
-    study, cells = study_of(results)
-    published = published_thresholds(paper_folder(results))
+    study = study_of(results)
     with style.drawing():
-        figure = curves.thresholds(study, published)
+        figure = curves.thresholds(study)
         assert list(lines(figure.axes[0])) == ["DSC++"]
         assert "SIMULATED" in figure.get_suptitle()
-        assert curves.gammas(study, cells) is None
+        assert curves.gammas(study) is None
 
 
 def test_title_names_preset_seeds_and_images(tmp_path):
@@ -134,7 +130,7 @@ def test_title_names_preset_seeds_and_images(tmp_path):
     for seed in (0, 2):
         make_run(results, "DSC++", gamma=2.0, seed=seed)
     make_run(results, "DSC", gamma=1.0, seed=1)
-    study, _ = study_of(results)
+    study = study_of(results)
     expected = "DRIVE, preset paper, seeds {}, 4 test images"
     assert curves.about(study, study.main) == expected.format("0, 1, 2")
     only = [variant for variant in study.main if variant.loss == "DSC++"]
@@ -142,7 +138,7 @@ def test_title_names_preset_seeds_and_images(tmp_path):
 
 
 def test_histogram_counts_voxels_by_hand(results):
-    study, _ = study_of(results)
+    study = study_of(results)
     with style.drawing():
         axes = curves.softmax(study).axes
     assert [axis.get_title("left") for axis in axes] == [
@@ -166,7 +162,7 @@ def test_several_seeds_are_averaged_in_the_histogram(tmp_path):
     results = tmp_path / "results"
     make_run(results, "CE", seed=0)
     make_run(results, "CE", seed=1, shift=(4, 0, 0, 0))  # four voxels more at .97
-    study, _ = study_of(results)
+    study = study_of(results)
     with style.drawing():
         axis = curves.softmax(study).axes[0]
     assert axis.patches[0].get_data().values[19] == 2
@@ -175,9 +171,9 @@ def test_several_seeds_are_averaged_in_the_histogram(tmp_path):
 
 def test_gammas_beside_table_3(results):
     make_run(results, "DSC++", (0.1, 0.2, 0.3, 0.4), gamma=3.5)
-    study, cells = study_of(results)
+    study = study_of(results)
     with style.drawing():
-        axes = curves.gammas(study, cells).axes
+        axes = curves.gammas(study).axes
     nll = axes[0]
     paper, dsc, standard, other = nll.containers
     assert paper.get_label() == "DSC++, paper"

@@ -13,10 +13,11 @@ import tiny_volumes
 from data_io import content, splits
 from data_io.datasets import by_name, phantom
 from data_io.errors import InputError
-from pipelines import evaluate, illustrate
+from pipelines import evaluate, photographs
 from pipelines import run as runs
-from pipelines.reporting import tables
-from pipelines.reporting.study import Study, Variant
+from pipelines.reporting import frame
+from pipelines.reporting.frame import Study
+from pipelines.reporting.published import Variant
 from pipelines.training.task import Task
 
 NAMES = ("figure1-heat-maps", "figure2-gamma", "figure5-overlays")
@@ -66,27 +67,27 @@ def make_run(results, data, loss, gamma=None, seed=0, noise=0.1, dataset="phanto
 
 
 def open_group(results: Path, name: str = "phantom/reduced") -> Study:
-    return tables.study_of(results / name)[0]
+    return frame.open_study(results / name)
 
 
 def test_every_figure_is_drawn_the_same_each_time(tmp_path, data):
     results = tmp_path / "results"
     for loss in ("CE", "DSC", "DSC++"):
         make_run(results, data, loss)
-    lines = illustrate.write_pictures(results, data, tmp_path / "work")
+    lines = photographs.write_pictures(results, data, tmp_path / "work")
     folder = results / "phantom" / "reduced" / "pictures"
     stems = [folder / name for name in NAMES]
     stems.append(results / "pictures" / "figure3-losses-reduced")
     assert lines == [f"{stem}.{kind}" for stem in stems for kind in ("pdf", "png")]
     first = {line: Path(line).read_bytes() for line in lines}
-    illustrate.write_pictures(results, data, tmp_path / "work")
+    photographs.write_pictures(results, data, tmp_path / "work")
     assert {line: Path(line).read_bytes() for line in lines} == first
 
 
 def test_without_probabilities_each_figure_says_what_to_do(tmp_path, data):
     results = tmp_path / "results"
     shutil.rmtree(make_run(results, data, "DSC").path("probabilities"))
-    lines = illustrate.write_pictures(results, data, tmp_path / "work")
+    lines = photographs.write_pictures(results, data, tmp_path / "work")
     folder = results / "phantom" / "reduced"
     for line, name in zip(lines, NAMES, strict=False):
         assert line.startswith(f"skipped: {folder / 'pictures' / name}: no probabil")
@@ -100,7 +101,7 @@ def test_without_probabilities_each_figure_says_what_to_do(tmp_path, data):
 def test_images_that_are_not_there_or_others(tmp_path, data):
     results = tmp_path / "results"
     make_run(results, data, "DSC")
-    lines = illustrate.write_pictures(results, tmp_path / "none", tmp_path / "work")
+    lines = photographs.write_pictures(results, tmp_path / "none", tmp_path / "work")
     assert all(line.startswith("skipped: ") for line in lines)
     assert "none" in lines[0]
     assert "\n" not in "".join(lines)
@@ -108,14 +109,14 @@ def test_images_that_are_not_there_or_others(tmp_path, data):
         phantom.Settings(training=1, validation=1, test=3, size=32, seed=1),
         tmp_path / "others",
     )
-    lines = illustrate.write_pictures(results, others, tmp_path / "work")
+    lines = photographs.write_pictures(results, others, tmp_path / "work")
     assert "data changed" in lines[0]
 
 
 def test_what_each_figure_needs(tmp_path, data):
     results = tmp_path / "results"
     make_run(results, data, "DSC++")
-    first, second, *drawn = illustrate.write_pictures(results, data, tmp_path / "work")
+    first, second, *drawn = photographs.write_pictures(results, data, tmp_path / "work")
     assert first.startswith("skipped: ") and "DSC and DSC++ are needed" in first
     assert "two exponents" in second and "here are those of DSC++" in second
     assert [Path(line).stem for line in drawn[::2]] == [
@@ -127,20 +128,20 @@ def test_what_each_figure_needs(tmp_path, data):
 def test_case_of_median_dice_by_hand(tmp_path):
     values = {"dice": (0.5, 0.9, 0.7, 0.6)}  # the lower of the middle two: 0.6
     made = test_tables.make_run(tmp_path, "DSC++", measures=values)
-    study, _ = tables.study_of(made.parents[1])
-    assert illustrate.median_case(study, runs.Run.open(made)) == "04"
+    study = frame.open_study(made.parents[1])
+    assert photographs.median_case(study, runs.Run.open(made)) == "04"
 
 
 def test_undefined_dice_is_no_median(tmp_path):
     nan = float("nan")
     values = {"dice": (nan, 0.9, nan, 0.6)}
     made = test_tables.make_run(tmp_path / "some", "DSC++", measures=values)
-    study, _ = tables.study_of(made.parents[1])
-    assert illustrate.median_case(study, runs.Run.open(made)) == "04"
+    study = frame.open_study(made.parents[1])
+    assert photographs.median_case(study, runs.Run.open(made)) == "04"
     values = {"dice": (nan,) * 4}
     made = test_tables.make_run(tmp_path / "none", "DSC++", measures=values)
-    study, _ = tables.study_of(made.parents[1])
-    assert illustrate.median_case(study, runs.Run.open(made)) == "01"
+    study = frame.open_study(made.parents[1])
+    assert photographs.median_case(study, runs.Run.open(made)) == "01"
 
 
 def test_lowest_seed_that_is_here_decides_and_is_shown(tmp_path, data):
@@ -151,10 +152,10 @@ def test_lowest_seed_that_is_here_decides_and_is_shown(tmp_path, data):
             shutil.rmtree(run.path("probabilities"))
     make_run(results, data, "CE", noise=2.0)
     study = open_group(results)
-    found = illustrate.example(study, data, tmp_path / "work")
+    found = photographs.example(study, data, tmp_path / "work")
     seeds = {variant.loss: run.record["seed"] for variant, run in found.runs.items()}
     assert seeds == {"CE": 0, "DSC++": 1}
-    assert found.case == illustrate.median_case(study, found.runs[PLUS])
+    assert found.case == photographs.median_case(study, found.runs[PLUS])
     assert "3 test cases with DSC++ (seed 1)" in found.rule
     assert found.title("What", found.runs) == (
         f"What: phantom (SIMULATED), preset reduced, seeds 0, 1, case {found.case}"
@@ -164,16 +165,16 @@ def test_lowest_seed_that_is_here_decides_and_is_shown(tmp_path, data):
 def test_a_run_that_lacks_the_case_is_not_shown(tmp_path, data):
     results = tmp_path / "results"
     plain, plus = (make_run(results, data, loss) for loss in ("DSC", "DSC++"))
-    case = illustrate.median_case(open_group(results), plus)
+    case = photographs.median_case(open_group(results), plus)
     (plain.path("probabilities") / f"{case}.npy").unlink()
-    found = illustrate.example(open_group(results), data, tmp_path / "work")
+    found = photographs.example(open_group(results), data, tmp_path / "work")
     assert (found.case, list(found.runs)) == (case, [PLUS])
     (plus.path("probabilities") / f"{case}.npy").write_bytes(b"cut off")
     with pytest.raises(InputError, match=f"{case}.npy: expected the probabilities"):
-        illustrate.example(open_group(results), data, tmp_path / "work")
+        photographs.example(open_group(results), data, tmp_path / "work")
     (plus.path("probabilities") / f"{case}.npy").unlink()
     with pytest.raises(InputError, match="no probabilities here"):
-        illustrate.example(open_group(results), data, tmp_path / "work")
+        photographs.example(open_group(results), data, tmp_path / "work")
 
 
 def test_volumes_show_the_slice_with_most_tumour(tmp_path, volumes):
@@ -181,7 +182,7 @@ def test_volumes_show_the_slice_with_most_tumour(tmp_path, volumes):
     for loss in ("DSC", "DSC++"):
         make_run(results, volumes, loss, dataset="kits19")
     study = open_group(results, "kits19/reduced")
-    found = illustrate.example(study, volumes, tmp_path / "work")
+    found = photographs.example(study, volumes, tmp_path / "work")
     label = by_name("kits19").references(volumes, found.case)["observer1"]
     areas = (label == 2).sum(axis=(1, 2))
     assert areas.max() > 0
@@ -190,6 +191,6 @@ def test_volumes_show_the_slice_with_most_tumour(tmp_path, volumes):
     # Softmax values of the tumour are those of the truth but for the noise.
     tumour = found.view.softmax["DSC++"][..., 2]
     np.testing.assert_array_equal(tumour > 0.5, found.view.label == 2)
-    lines = illustrate.write_pictures(results, volumes, tmp_path / "work")
+    lines = photographs.write_pictures(results, volumes, tmp_path / "work")
     assert any("figure4-slice.png" in line for line in lines)
     assert not any(line.startswith("skipped") for line in lines)

@@ -97,12 +97,12 @@ def test_what_is_done_needs_no_backend(tmp_path, monkeypatch):
 
 
 def test_any_other_package(capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pipelines.reporting.tables", None)
+    monkeypatch.setitem(sys.modules, "pipelines.reporting.pages", None)
     with pytest.raises(ModuleNotFoundError):  # of ours: no command brings it
         cli.main(["tables"])
-    monkeypatch.delitem(sys.modules, "pipelines.reporting.tables")
+    monkeypatch.delitem(sys.modules, "pipelines.reporting.pages")
     monkeypatch.setitem(sys.modules, "skimage", None)
-    monkeypatch.delitem(sys.modules, "pipelines.illustrate", raising=False)
+    monkeypatch.delitem(sys.modules, "pipelines.photographs", raising=False)
     assert "pip install scikit-image\n" in refused(capsys, ["figures"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -34,14 +35,14 @@ print("said")
 
 def call(folder: Path) -> reproduce.Call:
     """A call for one run, every place of it in `folder`."""
-    losses = (("DSC", None),)
-    split = (folder / "split.json",)
-    asked = plan.Experiment("phantom", "demo", losses, (0,), {}, 0, split)
+    losses, split = (("DSC", None),), (folder / "split.json",)
+    asked = plan.Experiment("phantom", losses, preset="demo", split_files=split)
     results, work = folder / "results", folder / "work"
     place = work / "workflow"
     place.mkdir(parents=True)
-    planned = plan.plan(asked, results)
-    return reproduce.Call(asked, planned, folder / "data", results, work, place, 1)
+    (run,) = plan.plan([asked], results)
+    placed = dataclasses.replace(run, data=folder / "data", work=work)
+    return reproduce.Call([placed], results, work, place, 1)
 
 
 @pytest.fixture
@@ -61,17 +62,15 @@ def odd(tmp_path, monkeypatch) -> Path:
 
 def test_every_place_may_have_any_name(odd):
     one = call(odd)
-    assert one._snakemake() == {}, (one.folder / "snakemake.log").read_text()
+    failed = one._snakemake(one.planned)
+    assert failed == [], (one.folder / "snakemake.log").read_text()
     asked = [json.loads(line) for line in (odd / "asked").read_text().splitlines()]
-    run = str(odd / "results" / "phantom" / "demo" / "runs" / "dsc-s0")
-    places = ["--data", str(odd / "data"), "--work", str(odd / "work")]
-    split = ["--split", str(odd / "split.json")]
-    loss = ["--dataset", "phantom", "--preset", "demo", "--loss", "DSC", "--seed", "0"]
-    assert asked == [
-        ["train", *loss, *split, *places, "--output", run],
-        ["predict", "--run", run, *places],
-        ["evaluate", "--run", run, *places],
-    ]
+    file = one.folder / "runs" / "0.json"
+    assert asked == [["run", str(file)]]
+    found = plan.load(file)
+    assert found.folder == odd / "results" / "phantom" / "demo" / "runs" / "dsc-s0"
+    assert (found.data, found.work) == (odd / "data", odd / "work")
+    assert found.task.split_files == (odd / "split.json",)
 
 
 def test_where_snakemake_fails_before_any_run_its_own_error_is_shown(
@@ -80,10 +79,10 @@ def test_where_snakemake_fails_before_any_run_its_own_error_is_shown(
     (tmp_path / "Snakefile").write_text('raise ValueError("no such moon")\n')
     monkeypatch.setattr(reproduce, "SNAKEFILE", tmp_path / "Snakefile")
     one = call(tmp_path)
-    log = one._log(one.planned[0])
+    log = one.planned[0].log
     log.parent.mkdir(parents=True)
     log.write_text("dscpp: the reason of last week\n")
-    one._report(one._snakemake())
+    one._report(one._snakemake(one.planned))
     error = capsys.readouterr().err
     assert "dsc-s0: it was not started" in error
     assert "no such moon" in error

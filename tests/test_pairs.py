@@ -17,7 +17,7 @@ from data_io.datasets import bus2017, cvc_clinicdb, cvc_clinicdb_sequence, isic2
 from data_io.errors import InputError
 from data_io.verify import verify
 from pipelines.cli import main
-from pipelines.reporting import tables
+from pipelines.reporting import pages
 from pipelines.training import protocol
 
 # From the table on the data set's page: sequence, first and last frame.
@@ -384,7 +384,7 @@ def test_written_runs_fill_the_papers_cells(name: str, tmp_path: Path, project) 
             title=record.title,
             targets=record.classes[1:],
         )
-    tables.write_tables(tmp_path)
+    pages.Report(tmp_path).write()
     rows = written_runs.read(tmp_path / "table4.csv")
     ours = [row for row in rows if row["dataset"] == record.title]
     assert len(ours) == 16

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from data_io.errors import InputError
-from pipelines.reporting import pictures
+from pipelines.reporting.figures import panels
 
 # Rows and columns differ, so that an axis mix-up shows.
 SHAPE = (30, 20)
@@ -29,17 +29,17 @@ def colours(path):
 
 def run_picture(image, truth, probability, path, title="", detail=None):
     """The picture of one run: a comparison of one."""
-    return pictures.compare(image, truth, {"softmax": probability}, path, title, detail)
+    return panels.compare(image, truth, {"softmax": probability}, path, title, detail)
 
 
 def test_same_input_same_bytes(arrays, tmp_path):
     image, truth, p = arrays
-    a = pictures.compare(image, truth, {"DSC": truth, "DSC++": p}, tmp_path / "a.png")
-    b = pictures.compare(image, truth, {"DSC": truth, "DSC++": p}, tmp_path / "b.png")
+    a = panels.compare(image, truth, {"DSC": truth, "DSC++": p}, tmp_path / "a.png")
+    b = panels.compare(image, truth, {"DSC": truth, "DSC++": p}, tmp_path / "b.png")
     content = a.read_bytes()
     assert content == b.read_bytes()
     assert content.startswith(b"\x89PNG") and b"Software" not in content
-    c = pictures.compare(image, truth, {"DSC": p, "DSC++": p}, tmp_path / "c.png")
+    c = panels.compare(image, truth, {"DSC": p, "DSC++": p}, tmp_path / "c.png")
     assert content != c.read_bytes()
 
 
@@ -58,7 +58,7 @@ def test_more_losses_stay_within_a_page(arrays, tmp_path):
     image, truth, p = arrays
     sizes = [
         matplotlib.image.imread(
-            pictures.compare(
+            panels.compare(
                 image, truth, {str(i): p for i in range(n)}, tmp_path / "a.png"
             )
         ).shape[:2]
@@ -85,10 +85,10 @@ def test_busiest_window_by_hand():
     mask[1, 1] = 1
     mask[3:5, 6:8] = 1
     # The first 3x3 square, row by row, that holds all four: rows 2-4, columns 5-7.
-    assert pictures.busiest_window(mask, 3) == (slice(2, 5), slice(5, 8))
-    assert pictures.busiest_window(np.zeros((6, 9)), 6) == (slice(0, 6), slice(0, 6))
+    assert panels.busiest_window(mask, 3) == (slice(2, 5), slice(5, 8))
+    assert panels.busiest_window(np.zeros((6, 9)), 6) == (slice(0, 6), slice(0, 6))
     with pytest.raises(ValueError, match="1 to 6, received 7"):
-        pictures.busiest_window(mask, 7)
+        panels.busiest_window(mask, 7)
 
 
 def test_busiest_window_weighs_what_counts_more():
@@ -97,21 +97,21 @@ def test_busiest_window_weighs_what_counts_more():
     weight[5, 8] = 200
     # Sums of bytes would overflow: 3 x 200 is not 88.
     weight[4, 7:] = 200
-    assert pictures.busiest_window(weight, 3) == (slice(3, 6), slice(6, 9))
+    assert panels.busiest_window(weight, 3) == (slice(3, 6), slice(6, 9))
 
 
 def test_errors_by_hand():
     truth = np.array([[1, 1, 0, 0]])
     positive = np.array([[True, False, True, False]])
     image = np.array([[10, 20, 30, 100]], dtype=np.uint8)
-    panel = pictures.errors(image, truth, positive, "T = 0.5")
+    panel = panels.errors(image, truth, positive, "T = 0.5")
     expected = [[255, 255, 255], [0, 200, 0], [255, 0, 255], [60, 60, 60]]
     assert panel.pixels.tolist() == [expected]
     assert (panel.title, panel.is_heat) == ("T = 0.5", False)
 
 
 def test_a_part_of_a_panel_keeps_its_title():
-    panel = pictures.heat(np.array([[0.1, 0.2], [0.3, 0.4]]), "DSC")
+    panel = panels.heat(np.array([[0.1, 0.2], [0.3, 0.4]]), "DSC")
     part = panel.cut((slice(0, 2), slice(1, 2)))
     assert (part.pixels.tolist(), part.title) == ([[0.2], [0.4]], "DSC")
     assert panel.cut(None) is panel
@@ -119,9 +119,9 @@ def test_a_part_of_a_panel_keeps_its_title():
 
 def test_colours_of_the_errors_are_explained(arrays, tmp_path):
     image, truth, p = arrays
-    panel = pictures.errors(image, truth, p > 0.9, "errors")
+    panel = panels.errors(image, truth, p > 0.9, "errors")
     found = {
-        key: colours(pictures.draw([[panel]], tmp_path / "a", "title", key=key)[0])
+        key: colours(panels.draw([[panel]], tmp_path / "a", "title", key=key)[0])
         for key in (False, True)
     }
     # Nothing is missed here, so green is in the key alone.
@@ -132,12 +132,12 @@ def test_colours_of_the_errors_are_explained(arrays, tmp_path):
 
 def test_gaps_and_both_formats(arrays, tmp_path):
     image, truth, p = arrays
-    rows = [[pictures.photo(image), pictures.heat(p, "DSC")], [None, None]]
-    rows[1][0] = pictures.truth_of(truth)
+    rows = [[panels.photo(image), panels.heat(p, "DSC")], [None, None]]
+    rows[1][0] = panels.truth_of(truth)
     formats = ("pdf", "png")
-    first = pictures.draw(rows, tmp_path / "a.b", "t", "note", ["row"], formats)
+    first = panels.draw(rows, tmp_path / "a.b", "t", "note", ["row"], formats)
     assert [path.name for path in first] == ["a.b.pdf", "a.b.png"]
-    again = pictures.draw(rows, tmp_path / "c", "t", "note", ["row"], formats)
+    again = panels.draw(rows, tmp_path / "c", "t", "note", ["row"], formats)
     for one, other in zip(first, again, strict=True):
         assert one.read_bytes() == other.read_bytes()
 
@@ -166,7 +166,7 @@ def test_refusals(change, message, arrays, tmp_path):
     image, truth, p = arrays
     given = {"image": image, "truth": truth, "maps": {"DSC": p}} | change
     with pytest.raises(ValueError, match=message):
-        pictures.compare(given["image"], given["truth"], given["maps"], tmp_path / "a")
+        panels.compare(given["image"], given["truth"], given["maps"], tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -100,10 +100,11 @@ def test_a_run_that_was_killed_is_said_to_be(tmp_path, monkeypatch, capsys):
     command.chmod(0o755)
     monkeypatch.setattr(reproduce, "dscpp", lambda: [str(command)])
     one = call(tmp_path)
-    failed = one._snakemake()
-    assert failed["dsc-s0"].startswith("dscpp: ended by signal KILL")
+    failed = one._snakemake(one.planned)
+    ((_, reason),) = failed
+    assert reason.startswith("dscpp: ended by signal KILL")
     one._report(failed)
     error = capsys.readouterr().err
     assert "memory" in error
-    assert str(one._log(one.planned[0])) in error
+    assert str(one.planned[0].log) in error
     assert "step/s" not in error

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from data_io.datasets import phantom
-from pipelines import provenance, show
+from pipelines import photographs, provenance
 from pipelines import run as runs
 
 
@@ -40,27 +40,27 @@ def pixels(path: Path) -> np.ndarray:
 
 def test_a_run_has_a_picture_named_by_its_first_test_case(tmp_path, data):
     run = make_run(tmp_path, data, "DSC", 1.0)
-    path = show.picture(run, data)
+    path = photographs.picture(run, data)
     assert path == run.path("pictures") / f"{phantom.split(data)['test'][0]}.png"
     assert pixels(path).std() > 0
 
 
 def test_nothing_to_compare(tmp_path, data):
-    assert show.compare(tmp_path, data) is None
+    assert photographs.compare(tmp_path, data) is None
     make_run(tmp_path, data, "DSC++", 2.0)
-    assert show.compare(tmp_path, data) is None
+    assert photographs.compare(tmp_path, data) is None
     other = "jax" if provenance.backend() != "jax" else "torch"
     make_run(tmp_path, data, "DSC", 1.0, backend=other)
-    assert show.compare(tmp_path, data) is None
+    assert photographs.compare(tmp_path, data) is None
 
 
 def test_only_the_default_exponent_and_the_lowest_seed_are_shown(tmp_path, data):
     make_run(tmp_path, data, "DSC", 1.0, value=0.9)
     make_run(tmp_path, data, "DSC++", 2.0, value=0.3)
-    plain = pixels(show.compare(tmp_path, data))
+    plain = pixels(photographs.compare(tmp_path, data))
     make_run(tmp_path, data, "DSC++", 0.5, value=0.7)
     make_run(tmp_path, data, "DSC++", 2.0, seed=1, value=0.7)
-    np.testing.assert_array_equal(pixels(show.compare(tmp_path, data)), plain)
+    np.testing.assert_array_equal(pixels(photographs.compare(tmp_path, data)), plain)
     make_run(tmp_path, data, "CE", None, value=0.2)
     # A panel more, and so lower ones within the same width.
-    assert pixels(show.compare(tmp_path, data)).shape[0] < plain.shape[0]
+    assert pixels(photographs.compare(tmp_path, data)).shape[0] < plain.shape[0]

@@ -24,7 +24,7 @@ from data_io.preprocessing import Settings, augmentation, subfunctions
 from data_io.resampling import SlabResampling
 from pipelines import run as runs
 from pipelines import stages
-from pipelines.reporting import tables
+from pipelines.reporting import pages
 from pipelines.training import protocol
 from pipelines.training.task import Task
 
@@ -99,7 +99,7 @@ def test_from_raw_files_to_a_table(done, root):
         target = 1 if row["target"] == "kidney" else 2
         assert int(row["n_foreground"]) == np.count_nonzero(label == target)
         assert 0 < float(row["nll"]) < 3
-    written = tables.write_tables(done.folder.parents[3])
+    written = pages.Report(done.folder.parents[3]).write()
     assert any("kidney tumour" in path.read_text() for path in written)
     assert len(list(done.path("pictures").glob("*.png"))) == 1
 

@@ -203,6 +203,23 @@ def test_interval_equals_bca_written_out():
     assert result.ci_high - result.mean > result.mean - result.ci_low
 
 
+@pytest.mark.parametrize("n", [2, 5, 20, 41])
+def test_the_bootstrap_is_that_of_scipy_to_the_last_digits(n):
+    values = np.random.default_rng(n).lognormal(size=n)
+    drawn = stats.bootstrap(
+        (values,),
+        # Rounded as ours: else BCa counts equal resamples by their last bits.
+        lambda x, axis: np.round(x.mean(axis=axis), 12),
+        n_resamples=10_000,
+        method="BCa",
+        rng=np.random.default_rng(0),
+    )
+    found = bootstrap(values)
+    expected = (drawn.standard_error, *drawn.confidence_interval)
+    ours = (found.standard_error, found.ci_low, found.ci_high)
+    assert ours == pytest.approx(expected, rel=1e-10)
+
+
 def test_the_same_seed_gives_the_same_result():
     values = np.random.default_rng(10).random(20)
     assert bootstrap(values) == bootstrap(values)

@@ -14,7 +14,7 @@ from predicted_runs import make_run
 from data_io import content
 from data_io.datasets import phantom
 from data_io.errors import InputError
-from pipelines import evaluate, show, stored, written
+from pipelines import evaluate, photographs, stored, written
 from pipelines import run as runs
 from pipelines.posthoc import temperature
 
@@ -104,7 +104,7 @@ DAMAGES = {
 READERS = {
     "temperature": temperature.make,
     "evaluate": lambda run, data, out: evaluate.evaluate(run, data),
-    "picture": lambda run, data, out: show.picture(run, data),
+    "picture": lambda run, data, out: photographs.picture(run, data),
 }
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,12 +19,10 @@ from data_io.errors import InputError
 from pipelines.measure import histograms, metrics
 from pipelines.reporting import (
     estimates,
-    noise,
-    overview,
+    frame,
+    pages,
     published,
-    study,
     tables,
-    text,
 )
 
 # Written whatever was run.
@@ -38,7 +37,7 @@ def results(tmp_path):
 
 def test_table4_row_by_hand(results):
     make_run(results, "DSC", DSC_NLL)
-    written = tables.write_tables(results)
+    written = pages.Report(results).write()
     folder = results / "drive" / "paper"
     names = ["table3.csv", "table4.csv", "table6.csv", *ALWAYS]
     over_all = ["table3.csv", "table4.csv", "table5.csv", "table6.csv"]
@@ -48,7 +47,7 @@ def test_table4_row_by_hand(results):
         *(results / name for name in over_all),
     ]
     row = one(read(folder / "table4.csv"), loss="DSC", metric="nll_published")
-    assert tuple(row) == tables.TABLE_COLUMNS
+    assert tuple(row) == tables.COLUMNS["table"]
     # Published: 0.204, standard error 0.013. Mean of DSC_NLL: 1.2 / 4.
     assert (row["mean"], row["published"], row["published_se"]) == (
         "0.3",
@@ -60,8 +59,12 @@ def test_table4_row_by_hand(results):
     # The bootstrap's standard error tends to the population one over sqrt(n):
     # squares of -.2 -.1 .1 .2 sum to .1, so sqrt(.1 / 4) / 2 = 0.0790569.
     assert float(row["standard_error"]) == pytest.approx(0.0790569, rel=0.03)
+    # Rounded: a resample in another order is the same, whatever its last bit.
     expected = stats.bootstrap(
-        (np.array(DSC_NLL),), np.mean, n_resamples=10_000, rng=np.random.default_rng(0)
+        (np.array(DSC_NLL),),
+        lambda x, axis: np.round(np.mean(x, axis), 12),
+        n_resamples=10_000,
+        rng=np.random.default_rng(0),
     )
     low, high = expected.confidence_interval
     assert row["standard_error"] == f"{expected.standard_error:.6g}"
@@ -73,7 +76,7 @@ def test_table4_row_by_hand(results):
 def test_verdict_outside_and_not_run(results):
     # Spread of .001 about .5: far from .204 by any standard error.
     make_run(results, "DSC", (0.500, 0.501, 0.502, 0.501))
-    tables.write_tables(results)
+    pages.Report(results).write()
     rows = read(results / "drive" / "paper" / "table4.csv")
     assert one(rows, loss="DSC", metric="nll_published")["verdict"] == "outside"
     missing = one(rows, loss="CE", metric="dice")
@@ -92,7 +95,7 @@ def test_verdict_outside_and_not_run(results):
 
 def test_corrected_metrics_stand_beside_the_published(results):
     make_run(results, "DSC", measures={"nll": (0.25, 0.35, 0.45, 0.15)})
-    tables.write_tables(results)
+    pages.Report(results).write()
     rows = read(results / "drive" / "paper" / "table4.csv")
     own = [row for row in rows if row["loss"] == "DSC"]
     assert [row["metric"] for row in own] == list(metrics.METRICS)
@@ -104,7 +107,7 @@ def test_corrected_metrics_stand_beside_the_published(results):
 
 def test_every_published_drive_cell_has_one_row(results):
     make_run(results, "CE")
-    tables.write_tables(results)
+    pages.Report(results).write()
     for table, cells in {"table3": 40, "table4": 16, "table6": 32}.items():
         rows = read(results / "drive" / "paper" / f"{table}.csv")
         published = [row for row in rows if row["published"]]
@@ -117,7 +120,7 @@ def test_table3_gamma_goes_to_its_own_row(results):
     make_run(results, "DSC++", PLUS_NLL, gamma=2.5)
     make_run(results, "DSC++", DSC_NLL, gamma=2.0)
     make_run(results, "DSC++", DSC_NLL, gamma=2.75)
-    tables.write_tables(results)
+    pages.Report(results).write()
     folder = results / "drive" / "paper"
     rows = read(folder / "table3.csv")
     found = one(rows, gamma="2.5", metric="nll_published")
@@ -137,7 +140,7 @@ def test_misprinted_error_is_shown_but_not_judged_by(results):
     # Off by .06 and nearly without spread: within 1.96 x .05, outside 1.96 x .005.
     jaccard = {"jaccard": (0.7320, 0.7321, 0.7319, 0.7320)}
     make_run(results, "DSC++", gamma=1.0, measures=jaccard)
-    tables.write_tables(results)
+    pages.Report(results).write()
     rows = read(results / "drive" / "paper" / "table3.csv")
     row = one(rows, gamma="1", metric="jaccard")
     assert (row["published_se"], row["verdict"]) == ("0.05", "outside")
@@ -145,7 +148,7 @@ def test_misprinted_error_is_shown_but_not_judged_by(results):
 
 def test_the_plain_loss_is_the_papers_gamma_1(results):
     make_run(results, "DSC", DSC_NLL)
-    tables.write_tables(results)
+    pages.Report(results).write()
     folder = results / "drive" / "paper"
     nll = one(read(folder / "table3.csv"), gamma="1", metric="nll_published")
     same = one(read(folder / "table4.csv"), loss="DSC", metric="nll_published")
@@ -158,7 +161,7 @@ def test_reduced_preset_is_judged_on_direction(results):
     make_run(results, "DSC++", PLUS_NLL, gamma=2.0, preset="reduced")
     brier = {"brier_published": (0.02, 0.02, 0.03, 0.03)}
     make_run(results, "CE", PLUS_NLL, preset="reduced", measures=brier)
-    tables.write_tables(results)
+    pages.Report(results).write()
     rows = read(results / "drive" / "reduced" / "table4.csv")
     assert {r["verdict"] for r in rows if r["published"]} == {"reduced", "not run"}
     # Paper: DSC .204 above DSC++ .041; ours: .30 above .05.
@@ -172,11 +175,11 @@ def test_reduced_preset_is_judged_on_direction(results):
 
 def test_direction_over_gamma_and_with_a_missing_partner(results):
     make_run(results, "DSC++", DSC_NLL, gamma=0.5)
-    tables.write_tables(results)
+    pages.Report(results).write()
     path = results / "drive" / "paper" / "table3.csv"
     assert one(read(path), gamma="0.5", metric="nll_published")["direction"] == ""
     make_run(results, "DSC++", PLUS_NLL, gamma=2.0)
-    tables.write_tables(results)
+    pages.Report(results).write()
     assert one(read(path), gamma="0.5", metric="nll_published")["direction"] == "same"
 
 
@@ -184,10 +187,10 @@ def test_published_differences_beside_training_noise(results):
     path = results / "drive" / "paper" / "noise.csv"
     make_run(results, "DSC", DSC_NLL, seed=0)
     make_run(results, "DSC++", PLUS_NLL, gamma=2.0)
-    tables.write_tables(results)
+    pages.Report(results).write()
     assert not path.exists()  # one seed each: nothing is known
     make_run(results, "DSC", [value + 0.1 for value in DSC_NLL], seed=1)
-    tables.write_tables(results)
+    pages.Report(results).write()
     found = one(read(path), table="4", loss="DSC", metric="nll_published")
     # Means differ by .1: s = .1 / sqrt(2), two trainings by sqrt(2) s = .1, and t(1)
     # is 12.706. The paper has .204 for DSC and .041 for DSC++.
@@ -200,8 +203,8 @@ def test_published_differences_beside_training_noise(results):
     found = one(read(path), table="4", loss="DSC", metric="dice")
     assert (float(found["noise"]), found["exceeds"]) == (0, "yes")
     # Counted: of Table 4's three differences on DRIVE none of the NLL's is beyond.
-    studied, cells = tables.study_of(path.parent)
-    header, *lines = noise.summary(noise.rows(studied, cells))
+    studied = frame.open_study(path.parent)
+    header, *lines = tables.noise_counts(tables.noise(studied))
     assert header == ["", "NLL", "Brier", "Dice", "Jaccard"]
     by_table = {line[0]: line[1:] for line in lines}
     assert by_table["Table 4"][0] == "0 of 3"
@@ -211,7 +214,7 @@ def test_published_differences_beside_training_noise(results):
 def test_several_seeds_by_hand():
     # Case means .2 .2 .2 .2: no spread over cases; seed means .1 .2 .3.
     values = np.array([[0.1] * 4, [0.2] * 4, [0.3] * 4])
-    found = tables.estimate(values)
+    found = estimates.estimate(values)
     assert found.mean == pytest.approx(0.2)
     # s = .1, over sqrt(3) seeds.
     assert found.standard_error == pytest.approx(0.1 / math.sqrt(3))
@@ -224,8 +227,8 @@ def test_several_seeds_by_hand():
 
 def test_seed_and_case_errors_add_in_squares():
     values = np.array([[0.1, 0.2, 0.4, 0.5], [0.2, 0.3, 0.5, 0.6]])
-    cases = tables.estimate(values.mean(axis=0, keepdims=True))
-    both = tables.estimate(values)
+    cases = estimates.estimate(values.mean(axis=0, keepdims=True))
+    both = estimates.estimate(values)
     seed_error = math.sqrt(0.005) / math.sqrt(2)  # seed means .3 and .4
     assert both.mean == pytest.approx(0.35)
     assert both.standard_error == pytest.approx(
@@ -252,7 +255,7 @@ def test_a_ratio_of_means_over_the_same_cases():
 def test_two_seeds_in_the_table(results):
     make_run(results, "DSC", DSC_NLL, seed=0)
     make_run(results, "DSC", [value + 0.1 for value in DSC_NLL], seed=7)
-    tables.write_tables(results)
+    pages.Report(results).write()
     rows = read(results / "drive" / "paper" / "table4.csv")
     row = one(rows, loss="DSC", metric="nll_published")
     assert (row["mean"], row["n"], row["seeds"]) == ("0.35", "4", "2")
@@ -264,7 +267,7 @@ def test_undefined_is_left_out_and_counted(results):
     second = {"precision": (0.6, 0.4, 0.4, nan), "recall": (nan,) * 4}
     make_run(results, "DSC", measures=first, seed=0)
     make_run(results, "DSC", measures=second, seed=1)
-    tables.write_tables(results)
+    pages.Report(results).write()
     rows = read(results / "drive" / "paper" / "table4.csv")
     row = one(rows, loss="DSC", metric="precision")
     # Case means .6, .3, .4 and none.
@@ -286,7 +289,7 @@ _HUNDREDTHS = st.integers(0, 100).map(lambda value: value / 100)
 )
 @settings(max_examples=25, deadline=None)
 def test_estimate_interval_holds_the_mean(values):
-    found = tables.estimate(np.array(values))
+    found = estimates.estimate(np.array(values))
     assert found.n <= 5
     if found.n >= 2:
         assert found.ci_low - 1e-12 <= found.mean <= found.ci_high + 1e-12
@@ -299,21 +302,21 @@ def test_phantoms_have_a_table_without_published_values(results):
     make_run(results, "DSC", DSC_NLL, **shared)
     make_run(results, "CE", PLUS_NLL, **shared)
     make_run(results, "DSC++", PLUS_NLL, gamma=2.0, **shared)
-    written = tables.write_tables(results)
+    written = pages.Report(results).write()
     assert [path.name for path in written] == ["table.csv", *ALWAYS]
     rows = read(written[0])
     assert list(dict.fromkeys(row["loss"] for row in rows)) == ["CE", "DSC", "DSC++"]
     assert {row["published"] + row["verdict"] for row in rows} == {""}
-    assert "PHANTOM (simulated)" in text.format_table(results / "phantom" / "demo")
+    assert "PHANTOM (simulated)" in pages.Page.of(results / "phantom" / "demo").text()
 
 
 def test_tests_csv_against_scipy(results):
     make_run(results, "DSC", DSC_NLL)
     make_run(results, "DSC++", PLUS_NLL, gamma=2.0)
     make_run(results, "CE", (0.06, 0.05, 0.07, 0.09))
-    tables.write_tables(results)
+    pages.Report(results).write()
     rows = read(results / "drive" / "paper" / "tests.csv")
-    assert tuple(rows[0]) == tables.TEST_COLUMNS
+    assert tuple(rows[0]) == tables.COLUMNS["tests"]
     # Three pairs, six metrics, two tests.
     assert len(rows) == 3 * 6 * 2
     pair = {"loss_a": "DSC", "loss_b": "DSC++", "metric": "nll_published"}
@@ -336,9 +339,9 @@ def test_thresholds_by_hand(results):
     # The other seed has one more false positive (p = .97) in every case.
     make_run(results, "DSC++", gamma=2.0, seed=0)
     make_run(results, "DSC++", gamma=2.0, seed=1, shift=(1, 1, 1, 1))
-    tables.write_tables(results)
+    pages.Report(results).write()
     rows = read(results / "drive" / "paper" / "thresholds.csv")
-    assert tuple(rows[0]) == tables.THRESHOLD_COLUMNS
+    assert tuple(rows[0]) == tables.COLUMNS["thresholds"]
     assert len(rows) == 19 * 3
     row = one(rows, threshold="0.8", metric="precision")
     # TP 3, FP 1 and 2: 3/4 and 3/5, mean .675.
@@ -354,9 +357,9 @@ def test_thresholds_by_hand(results):
 def test_second_run_gives_the_same_bytes(results):
     make_run(results, "DSC", DSC_NLL)
     make_run(results, "DSC++", PLUS_NLL, gamma=2.0)
-    first = {path: path.read_bytes() for path in tables.write_tables(results)}
+    first = {path: path.read_bytes() for path in pages.Report(results).write()}
     estimates.over_cases.cache_clear()  # Drawn anew, as another process would.
-    second = {path: path.read_bytes() for path in tables.write_tables(results)}
+    second = {path: path.read_bytes() for path in pages.Report(results).write()}
     assert first == second
     for content in first.values():
         assert b"\r" not in content and b"nan" not in content
@@ -377,7 +380,7 @@ def test_runs_on_other_data_are_not_joined(results, key, value):
     a = make_run(results, "DSC", DSC_NLL)
     b = make_run(results, "DSC++", PLUS_NLL, gamma=2.0, **{key: value})
     with pytest.raises(InputError) as error:
-        tables.write_tables(results)
+        pages.Report(results).write()
     assert str(a) in str(error.value) and str(b) in str(error.value)
     assert not (results / "drive" / "paper" / "table4.csv").exists()
 
@@ -386,24 +389,24 @@ def test_a_run_of_another_preset_is_not_joined(results):
     make_run(results, "DSC", DSC_NLL)
     make_run(results, "CE", PLUS_NLL, preset="reduced", group="paper")
     with pytest.raises(InputError, match="share the preset, found reduced and paper"):
-        tables.write_tables(results)
+        pages.Report(results).write()
 
 
 def test_overrides_are_in_no_table(results):
     make_run(results, "DSC", DSC_NLL)
     make_run(results, "CE", group="custom-0a1b2c3d", overrides={"epochs": 3})
-    written = tables.write_tables(results)
+    written = pages.Report(results).write()
     assert {path.parent.name for path in written} == {"paper", "results"}
     make_run(results, "CE", overrides={"epochs": 3})
     with pytest.raises(InputError, match="overrides"):
-        tables.write_tables(results)
+        pages.Report(results).write()
 
 
 def test_unfinished_runs_are_left_out(results):
     make_run(results, "DSC", DSC_NLL)
     run = make_run(results, "CE", PLUS_NLL, state="training")
     (run / "cases.csv").unlink()
-    tables.write_tables(results)
+    pages.Report(results).write()
     rows = read(results / "drive" / "paper" / "table4.csv")
     assert one(rows, loss="CE", metric="dice")["verdict"] == "not run"
 
@@ -411,7 +414,7 @@ def test_unfinished_runs_are_left_out(results):
 def test_nothing_evaluated_is_an_error(results):
     make_run(results, "CE", state="predicted")
     with pytest.raises(InputError, match="make demo"):
-        tables.write_tables(results)
+        pages.Report(results).write()
 
 
 def test_other_backends_and_methods_have_rows_of_their_own(results):
@@ -419,7 +422,7 @@ def test_other_backends_and_methods_have_rows_of_their_own(results):
     make_run(results, "DSC", PLUS_NLL, backend="torch")
     scaling = {"method": "temperature", "posthoc": {"temperature": 3.5}}
     make_run(results, "DSC", PLUS_NLL, **scaling)
-    tables.write_tables(results)
+    pages.Report(results).write()
     folder = results / "drive" / "paper"
     row = one(read(folder / "table4.csv"), loss="DSC", metric="nll_published")
     assert (row["mean"], row["seeds"]) == ("0.3", "1")
@@ -435,7 +438,7 @@ def test_the_readable_table_names_the_seeds_of_each_loss(results):
     make_run(results, "CE", DSC_NLL)
     scaling = {"method": "temperature", "posthoc": {"temperature": 3.5}}
     make_run(results, "CE", PLUS_NLL, seed=2, **scaling)
-    lines = text.format_table(results / "drive" / "paper").splitlines()
+    lines = pages.Page.of(results / "drive" / "paper").text().splitlines()
     assert "seeds 0, 1," in lines[0]
     assert sum(line.startswith("CE (seed 0) ") for line in lines) == 1
     assert sum(line.startswith("DSC  ") for line in lines) == 1
@@ -445,7 +448,7 @@ def test_the_readable_table_names_the_seeds_of_each_loss(results):
 
 def test_torch_alone_is_the_usual_backend(results):
     make_run(results, "DSC", DSC_NLL, backend="torch")
-    tables.write_tables(results)
+    pages.Report(results).write()
     folder = results / "drive" / "paper"
     assert not (folder / "table.csv").exists()
     row = one(read(folder / "table4.csv"), loss="DSC", metric="nll_published")
@@ -456,14 +459,14 @@ def test_stale_extra_table_is_removed(results):
     make_run(results, "DSC", DSC_NLL)
     stale = results / "drive" / "paper" / "table.csv"
     stale.write_text("old")
-    tables.write_tables(results)
+    pages.Report(results).write()
     assert not stale.exists()
 
 
 def test_two_targets_use_the_table_that_names_them(results):
     shared = {"dataset": "kits19", "title": "KiTS19"}
     make_run(results, "CE", targets=("kidney", "kidney tumour"), **shared)
-    tables.write_tables(results)
+    pages.Report(results).write()
     rows = read(results / "kits19" / "paper" / "table5.csv")
     row = one(rows, loss="CE", target="kidney tumour", metric="dice")
     assert (row["mean"], row["published"]) == ("0.65", "0.188")
@@ -487,7 +490,7 @@ def test_damaged_cases_are_named(results, change, message):
         writer.writeheader()
         writer.writerows(rows)
     with pytest.raises(InputError) as error:
-        tables.write_tables(results)
+        pages.Report(results).write()
     assert message in str(error.value) and "cases.csv" in str(error.value)
 
 
@@ -496,17 +499,17 @@ def test_edited_measures_are_refused(results):
     record = json.loads((run / "run.json").read_text())
     record["files"] = {"cases.csv": file_hash(run / "cases.csv")}
     (run / "run.json").write_text(json.dumps(record))
-    tables.write_tables(results)
+    pages.Report(results).write()
     with (run / "cases.csv").open("a") as file:
         file.write("\n")
     with pytest.raises(InputError, match=r"cases\.csv: expected the file that run"):
-        tables.write_tables(results)
+        pages.Report(results).write()
 
 
 def test_missing_cases_file(results):
     (make_run(results, "DSC") / "cases.csv").unlink()
     with pytest.raises(InputError, match="dscpp evaluate"):
-        tables.write_tables(results)
+        pages.Report(results).write()
 
 
 def test_missing_thresholds_cases(results):
@@ -514,7 +517,7 @@ def test_missing_thresholds_cases(results):
     empty = histograms.Histograms.from_rows([])
     histograms.save(run / "histograms.npz", empty)
     with pytest.raises(InputError, match=r"histograms\.npz"):
-        tables.write_tables(results)
+        pages.Report(results).write()
 
 
 @pytest.mark.parametrize(
@@ -532,14 +535,15 @@ def test_missing_thresholds_cases(results):
     ],
 )
 def test_verdict_at_its_limits(mean, error, expected):
-    ours = tables.Estimate(mean, error, mean, mean, 20, 1, 0)
+    ours = estimates.Estimate(mean, error, mean, mean, 20, 1, 0)
     assert tables.verdict("paper", ours, 0.2, 0.003) == expected
     assert tables.verdict("reduced", ours, 0.2, 0.003) == "reduced"
     assert tables.verdict("paper", None, 0.2, 0.003) == "not run"
 
 
 def test_published_values_as_printed(project):
-    cells = published.published_cells(project / "results" / "paper")
+    paper = published.Paper(project / "results" / "paper")
+    cells = list(published.each_cell(paper.cells))
     # Table 3: 10 gammas; 4: 5 data sets x 4 losses; 5: 2 classes x 4; 6: 8 losses.
     assert len(cells) == 4 * (10 + 20 + 8 + 8)
     drive = [c for c in cells if c.dataset == "DRIVE" and c.table == "table4"]
@@ -551,18 +555,17 @@ def test_published_values_as_printed(project):
 @pytest.mark.parametrize("name", ["thresholds", "p_values"])
 @pytest.mark.parametrize("content", [None, b"", b"dataset,loss\n", b"\xff\xfe\n"])
 def test_published_figures_are_read_or_named(tmp_path, name, content):
-    read_it = getattr(published, f"published_{name}")
     path = tmp_path / f"{name.replace('_', '')}.csv"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(InputError, match=rf"{path.name}: expected published values"):
-        read_it(tmp_path)
+        getattr(published.Paper(tmp_path), name)
 
 
 def test_readable_table(results):
     make_run(results, "DSC", DSC_NLL, preset="reduced", seed=3)
     make_run(results, "DSC++", PLUS_NLL, gamma=2.0, preset="reduced", seed=3)
-    shown = text.format_table(results / "drive" / "reduced").splitlines()
+    shown = pages.Page.of(results / "drive" / "reduced").text().splitlines()
     assert shown[0].startswith("DRIVE, vessel, preset reduced, seed 3, 4 test images")
     assert "PHANTOM" not in shown[0]
     dsc = next(i for i, line in enumerate(shown) if line.startswith("DSC "))
@@ -583,7 +586,7 @@ def test_readable_table(results):
 
 def test_readable_table_of_one_loss_has_no_p(results):
     make_run(results, "CE")
-    shown = text.format_table(results / "drive" / "paper")
+    shown = pages.Page.of(results / "drive" / "paper").text()
     assert "rank" not in shown
 
 
@@ -593,13 +596,13 @@ def test_readme_is_rewritten_between_its_markers_only(results, tmp_path):
     readme = tmp_path / "README.md"
     begin, end = "<!-- drive-reduced:begin -->", "<!-- drive-reduced:end -->"
     readme.write_text(f"before\n{begin}\nold \\1\n{end}\nafter\n")
-    assert text.update_readme(readme, results) == ["drive-reduced"]
+    assert pages.Report(results).update(readme) == ["drive-reduced"]
     content = readme.read_text()
-    table = text.markdown_table(results / "drive" / "reduced")
+    table = pages.Page.of(results / "drive" / "reduced").markdown()
     assert content == f"before\n{begin}\n{table}\n{end}\nafter\n"
     assert "| DSC | 0.300 ± 0.078 |" in table
     before = readme.stat().st_mtime_ns
-    assert text.update_readme(readme, results) == ["drive-reduced"]
+    assert pages.Report(results).update(readme) == ["drive-reduced"]
     assert readme.stat().st_mtime_ns == before
 
 
@@ -608,15 +611,16 @@ def test_readme_with_half_a_marker(results, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("<!-- drive-paper:begin -->\n")
     with pytest.raises(InputError, match="drive-paper:end"):
-        text.update_readme(readme, results)
+        pages.Report(results).update(readme)
     with pytest.raises(InputError, match="README"):
-        text.update_readme(tmp_path / "no.md", results)
+        pages.Report(results).update(tmp_path / "no.md")
 
 
 def test_tables_need_no_backend(project):
     """Nothing heavy is imported, so tables regenerate without TensorFlow."""
     code = (
-        "import sys; import pipelines.reporting.text, pipelines.reporting.pictures; "
+        "import sys; from pipelines.reporting import pages; "
+        "from pipelines.reporting.figures import panels, reliability; "
         "heavy = {'keras', 'tensorflow', 'torch', 'jax', 'miscnn', 'matplotlib'}; "
         "sys.exit(', '.join(heavy & set(sys.modules)) or None)"
     )
@@ -627,7 +631,7 @@ def test_groups_are_sorted_and_skip_custom(results):
     make_run(results, "DSC", preset="reduced")
     make_run(results, "DSC")
     make_run(results, "DSC", group="custom-00000000")
-    assert study.groups(results) == [
+    assert frame.groups(results) == [
         results / "drive" / "paper",
         results / "drive" / "reduced",
     ]
@@ -638,11 +642,11 @@ def test_every_published_cell_stands_once_at_the_top(results):
     make_run(results, "DSC", PLUS_NLL, preset="reduced")
     make_run(results, "CE", PLUS_NLL, preset="reduced")
     make_run(results, "CE", PLUS_NLL, dataset="bus", title="BUS2017", simulated=True)
-    tables.write_tables(results)
+    pages.Report(results).write()
     keys = ("dataset", "loss", "gamma", "target", "metric")
     for name, cells in {"table3": 40, "table4": 80, "table5": 32, "table6": 32}.items():
         rows = read(results / f"{name}.csv")
-        assert tuple(rows[0]) == tables.OVERVIEW_COLUMNS
+        assert tuple(rows[0]) == tables.COLUMNS["over all"]
         assert len({tuple(row[key] for key in keys) for row in rows}) == cells
         assert all(row["published"] and row["published_se"] for row in rows)
         assert len(rows) == cells
@@ -672,20 +676,22 @@ def test_every_published_cell_stands_once_at_the_top(results):
 
 def test_simulated_rows_are_not_taken_even_if_offered(results):
     run = {"loss": "CE", "gamma": None, "target": "vessel", "metric": "dice"}
-    offered = {"table4.csv": [run | {"mean": 0.5, "verdict": "within"}]}
-    cells = published.published_cells(published.paper_folder(results))
+    run |= {"published": 0.798, "mean": 0.5, "verdict": "within"}
+    columns = list(tables.COLUMNS["table"])
+    offered = {"table4.csv": pd.DataFrame([run], columns=columns)}
+    cells = published.Paper(published.paper_folder(results)).cells
     means = []
     for name, simulated in (("real", False), ("phantom", True)):
         make_run(results, "CE", dataset=name, simulated=simulated)
-        found = tables.study_of(results / name / "paper")[0]
-        rows = overview.overview_rows(cells, [(found, offered)])["table4.csv"]
-        means.append([row["mean"] for row in rows if "mean" in row])
+        found = frame.open_study(results / name / "paper")
+        rows = tables.over_all(cells, [(found, offered)])["table4.csv"]
+        means.append(list(rows["mean"].dropna()))
     assert means == [[0.5], []]
 
 
 def test_nothing_at_the_top_without_the_papers_data(results):
     make_run(results, "DSC", dataset="own", title="clinic")
-    written = tables.write_tables(results)
+    written = pages.Report(results).write()
     assert {path.parent.name for path in written} == {"paper"}
 
 
@@ -696,13 +702,13 @@ def test_hours_and_hardware_stand_in_the_table(results):
     gpu = {"device": "Some GPU", "machine": "Linux x86_64, 16 cores"}
     make_run(results, "DSC++", gamma=2.0, times={"train_s": 360}, **gpu)
     make_run(results, "CE")  # of an older version: nothing is known
-    tables.write_tables(results)
+    pages.Report(results).write()
     folder = results / "drive" / "paper"
     rows = read(folder / "costs.csv")
     row = one(rows, loss="DSC", seed="1")
     assert (row["train_s"], row["epochs"], row["device"]) == ("5400", "9", "CPU")
     assert one(rows, loss="CE")["train_s"] == ""
-    shown = text.format_table(folder)
+    shown = pages.Page.of(folder).text()
     lines = {line.split("  ")[0]: line.split()[-1] for line in shown.splitlines()}
     assert lines["loss"] == "hours"
     assert (lines["DSC"], lines["DSC++ (seed 0)"]) == ("1.00", "0.10")

@@ -15,7 +15,7 @@ from data_io.errors import InputError
 from pipelines import apply, cli, stages, stored
 from pipelines import run as runs
 from pipelines.posthoc import temperature
-from pipelines.reporting import tables, temperatures, text
+from pipelines.reporting import pages
 from pipelines.training.task import Task
 
 TINY = {"input_shape": [32, 32], "filters": 2, "depth": 1, "epochs": 1}
@@ -183,7 +183,7 @@ def test_the_table_by_hand(tmp_path):
         scaled(results, "DSC", nll - 0.3, 3.0 + seed, seed=seed)
     make_run(results, "DSC", (9, 9, 9, 9), seed=2)  # its scaled run is not there
     make_run(results, "DSC++", (0.1, 0.1, 0.2, 0.2), gamma=2.0)
-    tables.write_tables(results)
+    pages.Report(results).write()
     rows = read(results / "drive" / "paper" / "temperature.csv")
     assert [row["metric"] for row in rows] == ["nll_published", "nll", "brier", "dice"]
     row = one(rows, loss="DSC", metric="nll_published")
@@ -209,7 +209,7 @@ def test_the_readme_has_a_line_for_each_loss(tmp_path):
     make_run(results, "DSC++", measures=better, gamma=2.0)
     marker = "drive-paper-temperature"
     readme.write_text(f"<!-- {marker}:begin -->\n<!-- {marker}:end -->\n")
-    assert text.update_readme(readme, results) == [marker]
+    assert pages.Report(results).update(readme) == [marker]
     (line,) = [line for line in readme.read_text().splitlines() if "DSC" in line[:6]]
     begin = "| DSC | 1 | 2.25 | 0.500 | 0.250 | 0.150 | 0.075 | +0.100 ("
     assert line.startswith(begin)
@@ -217,8 +217,8 @@ def test_the_readme_has_a_line_for_each_loss(tmp_path):
 
 def test_a_study_without_scaled_runs_says_so(tmp_path):
     make_run(tmp_path / "results")
-    study, _ = tables.study_of(tmp_path / "results" / "drive" / "paper")
-    assert temperatures.markdown(study) == "*No run was scaled yet.*"
+    page = pages.Page.of(tmp_path / "results" / "drive" / "paper")
+    assert page.topic("temperature") == "*No run was scaled yet.*"
 
 
 def test_no_scaled_run_no_table(tmp_path):
@@ -226,5 +226,5 @@ def test_no_scaled_run_no_table(tmp_path):
     make_run(results)
     stale = results / "drive" / "paper" / "temperature.csv"
     stale.write_text("of runs that are gone")
-    tables.write_tables(results)
+    pages.Report(results).write()
     assert not stale.exists()

@@ -11,7 +11,7 @@ from data_io import content, native
 from data_io.datasets import kits19
 from data_io.errors import InputError
 from data_io.miscnn_compat import Resampling, Sample
-from pipelines import cli, evaluate, export, show
+from pipelines import cli, evaluate, export, photographs
 from pipelines import run as runs
 from pipelines.measure import histograms, metrics, regions, voxels
 from pipelines.training.task import Task
@@ -137,8 +137,8 @@ def test_the_picture_is_of_the_slice_with_most_foreground(monkeypatch, volume):
     def compare(image, truth, maps, path, *_):
         drawn.update(image=image, truth=truth, map=maps["DSC"], path=path)
 
-    monkeypatch.setattr(show.pictures, "compare", compare)
-    show.picture(volume.run, volume.root)
+    monkeypatch.setattr(photographs.panels, "compare", compare)
+    photographs.picture(volume.run, volume.root)
     assert drawn["path"] == volume.run.path("pictures") / f"{CASE}.png"
     np.testing.assert_array_equal(drawn["truth"], np.ones(SHAPE[1:], bool))
     np.testing.assert_array_equal(drawn["image"], volume.image[7].clip(-79, 304))
@@ -147,7 +147,7 @@ def test_the_picture_is_of_the_slice_with_most_foreground(monkeypatch, volume):
 
 
 def test_the_picture_is_drawn(volume):
-    assert show.picture(volume.run, volume.root).stat().st_size > 1000
+    assert photographs.picture(volume.run, volume.root).stat().st_size > 1000
 
 
 @pytest.mark.parametrize("planes", [2, 100])

@@ -379,7 +379,7 @@ def test_runs_that_were_left_out_or_not_finished_have_failed(tmp_path):
     (tmp_path / "stamps" / "0").touch()
     planned = [made, stopped, done, left_out]
     call = reproduce.Call(planned, tmp_path, tmp_path, tmp_path, 1)
-    assert call._failed() == [stopped, left_out]
+    assert call._failed([0] * 4) == [(stopped, ""), (left_out, "")]
 
 
 # --- what it takes ---------------------------------------------------------------

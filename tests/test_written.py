@@ -15,7 +15,16 @@ from written_runs import make_run
 from conformance.__main__ import main as conformance
 from data_io.datasets import folder as own_images
 from data_io.errors import InputError
-from pipelines import backend, check, export, show, stages, stored, truth, written
+from pipelines import (
+    backend,
+    check,
+    export,
+    photographs,
+    stages,
+    stored,
+    truth,
+    written,
+)
 from pipelines import run as runs
 from pipelines.cli import main
 from pipelines.reporting.figures import style
@@ -56,7 +65,7 @@ def predict(output: str, images: str = "in", model: str = "run", **options) -> N
     """`predict --model`, as far as it goes without a backend."""
     with pytest.MonkeyPatch.context() as patch:
 
-        def reached() -> None:
+        def reached(work: Path) -> None:
             raise Reached
 
         patch.setattr(backend, "start", reached)
@@ -293,7 +302,7 @@ def test_a_photo_in_the_place_of_a_picture(tmp_path):
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(path)
     before = path.read_bytes()
     with pytest.raises(InputError, match=r"01\.png: expected no file, or a figure"):
-        show._draw({}, tmp_path, "01", path)
+        photographs._draw({}, tmp_path, "01", path)
     assert path.read_bytes() == before
 
 

@@ -1,51 +1,43 @@
-"""How well probabilities are calibrated: tables from the histograms of the runs.
+"""How well probabilities are calibrated, and what two observers of an image say of it.
 
-In every region and against every observer: the far background is easy for any loss and
-outnumbers the rest, so that over the whole image all of them look calibrated.
+From the histograms of the runs, in every region and against every observer: the far
+background is easy for any loss and outnumbers the rest, so that over the whole image
+all of them look calibrated. The second observer against the first is the human
+reference for the networks' Dice. The pair shows what one observer cannot: whether p is
+near one half where people disagree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from pipelines.measure import calibration, histograms
 from pipelines.measure.calibration import Bins
-from pipelines.measure.histograms import Histograms
+from pipelines.measure.metrics import overlap_scores
 from pipelines.measure.regions import BAND
 from pipelines.reporting.estimates import estimate, mean_of
-from pipelines.reporting.markdown import table
-from pipelines.reporting.study import Study, Variant
+from pipelines.reporting.frame import Study
+from pipelines.reporting.published import Variant
 
 __all__ = [
-    "COLUMNS",
-    "DIAGRAM",
-    "DIAGRAM_COLUMNS",
-    "EITHER",
-    "TABLE",
-    "Binned",
-    "Reader",
-    "diagram_rows",
-    "identity",
-    "markdown",
-    "rows",
-    "spread",
-]
+    "EITHER", "ENOUGH", "HUMAN", "NEAR_HALF", "OBSERVERS", "REGIONS", "Binned",
+    "Reader", "diagrams", "measures", "observers", "readers",
+]  # fmt: skip
 
-TABLE = "calibration.csv"
-COLUMNS = (
-    "loss", "gamma", "target", "region", "reference", "measure", "mean",
-    "standard_error", "ci_low", "ci_high", "n", "seeds", "n_undefined", "pooled",
-    "p_in_bins",
-)  # fmt: skip
-DIAGRAM = "reliability.csv"
-DIAGRAM_COLUMNS = (
-    "loss", "gamma", "target", "region", "reference", "bin_low", "bin_high",
-    "confidence", "frequency", "n_voxels", "n_cases", "frequency_p10", "frequency_p90",
-    "share_both", "share_one", "share_none", "seeds", "p_in_bins",
+_SPREAD = ("mean", "standard_error", "ci_low", "ci_high", "n", "seeds", "n_undefined")
+_PLACE = ("target", "region", "reference")
+_COLUMNS = ("loss", "gamma", *_PLACE, "measure", *_SPREAD, "pooled", "p_in_bins")
+_OBSERVER_COLUMNS = ("who", "gamma", *_PLACE, "measure", *_SPREAD)
+_DIAGRAM_COLUMNS = (
+    "loss", "gamma", *_PLACE, "bin_low", "bin_high", "confidence", "frequency",
+    "n_voxels", "n_cases", "frequency_p10", "frequency_p90", "share_both", "share_one",
+    "share_none", "seeds", "p_in_bins",
 )  # fmt: skip
 
 EITHER = "mean of both"
@@ -54,10 +46,21 @@ EITHER = "mean of both"
 ENOUGH = 10
 """A case counts in the spread of a bin from this many voxels on."""
 
-_REGIONS = ("image", "field of view", BAND)
-_PAIR = ("observer1", "observer2")
+HUMAN = "observer2"
+"""In the column `who`: the second annotator in the place of a network."""
+
+NEAR_HALF = (0.25, 0.75)
+"""p in [low, high) is called near one half; both are edges of the histograms."""
+
+OBSERVERS = ("observer1", "observer2")
+REGIONS = ("image", "field of view", BAND)
+_OVERLAP = ("dice", "jaccard", "precision", "recall")
+_SCORES = ("nll", "brier")
+# Rows of `count_pair`: 00, 01, 10, 11.
+_SAID = {"both": (3,), "one": (1, 2), "none": (0,)}
 _Array = npt.NDArray[np.float64]
-_Row = dict[str, object]
+_Row = dict[str, Any]
+_Place = tuple[str, str, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +91,7 @@ class Binned:
 
 
 class Reader:
-    """The histograms of one variant of a study, each file read once.
+    """The histograms of one variant of a study.
 
     Args:
         study: the runs.
@@ -96,24 +99,22 @@ class Reader:
     """
 
     def __init__(self, study: Study, variant: Variant) -> None:
-        self._study, self.variant = study, variant
-        self._files = [
-            histograms.load(run.path("histograms.npz")) for run in study.runs[variant]
-        ]
-        self.edges = self._files[0].edges
+        self.study, self.variant = study, variant
+        self._files = [study.histograms[run.name] for run in study.runs[variant]]
+        self._binned: dict[_Place, Binned] = {}
 
-    def places(self) -> Iterator[tuple[str, str, str]]:
+    def places(self) -> Iterator[_Place]:
         """Target, region and reference of what every seed has, in order."""
         each = [
             set(zip(one.target, one.region, one.reference, strict=True))
             for one in self._files
         ]
         shared = set.intersection(*each)
-        for target in self._study.targets:
-            for region in _REGIONS:
-                found = [r for r in _PAIR if (target, region, r) in shared]
+        for target in self.study.targets:
+            for region in REGIONS:
+                found = [r for r in OBSERVERS if (target, region, r) in shared]
                 yield from ((target, region, one) for one in found)
-                if len(found) == len(_PAIR) and self._paired(target, region):
+                if len(found) == len(OBSERVERS) and self._paired(target, region):
                     yield target, region, EITHER
 
     def _paired(self, target: str, region: str) -> bool:
@@ -122,100 +123,75 @@ class Reader:
             for one in self._files
         )
 
-    def binned(self, target: str, region: str, reference: str) -> Binned:
+    def binned(self, place: _Place) -> Binned:
         """Gather what `places` named."""
+        if place not in self._binned:
+            self._binned[place] = self._gather(*place)
+        return self._binned[place]
+
+    def _gather(self, target: str, region: str, reference: str) -> Binned:
         # What p says in a bin does not depend on whose labels stand beside it.
-        labels = _PAIR[0] if reference == EITHER else reference
-        found = [self._of(one, target, region, labels) for one in self._files]
-        counts, confidence = (np.stack(part) for part in zip(*found, strict=True))
+        labels = OBSERVERS[0] if reference == EITHER else reference
+        where = {"target": target, "region": region, "reference": labels}
+        confidence = []
+        for one in self._files:
+            rows = one.where(split="test", **where)
+            placed = self.study.placed(one.confidence()[rows], one.case[rows])
+            confidence.append(placed)
         if reference == EITHER:
             counts = calibration.mean_label(self.pairs(target, region))
+        else:
+            counts = self.study.counts(self.variant, **where).astype(np.float64)
         exact = all(one.means is not None for one in self._files)
-        return Binned(counts, confidence, self.edges, exact)
+        return Binned(counts, np.stack(confidence), self.study.edges, exact)
 
     def pairs(self, target: str, region: str) -> _Array:
         """Voxels by the labels of both observers, (seeds, cases, 4, B).
 
         Only where `places` gives `EITHER`.
         """
-        return np.stack([self._pairs_of(one, target, region) for one in self._files])
-
-    def _of(
-        self, found: Histograms, target: str, region: str, reference: str
-    ) -> tuple[_Array, _Array]:
-        """Counts, (cases, 2, B), and confidence, (cases, B), of one run."""
-        where = found.where(
-            split="test", target=target, region=region, reference=reference
-        )
-        names = found.case[where]
-        return (
-            self._placed(found.counts[where].astype(np.float64), names),
-            self._placed(found.confidence()[where], names),
-        )
-
-    def _pairs_of(self, found: Histograms, target: str, region: str) -> _Array:
-        where = (found.pair_split == "test") & (found.pair_target == target)
-        where &= found.pair_region == region
-        counts = found.pair_counts[where].astype(np.float64)
-        return self._placed(counts, found.pair_case[where])
-
-    def _placed(self, values: _Array, names: npt.NDArray[np.str_]) -> _Array:
-        """Put rows in the order of the study's cases; 0 where a case has none."""
-        result = np.zeros((len(self._study.cases), *values.shape[1:]))
-        place = {case: index for index, case in enumerate(self._study.cases)}
-        for name, value in zip(names, values, strict=True):
-            result[place[str(name)]] = value
-        return result
+        result = []
+        for one in self._files:
+            where = (one.pair_split == "test") & (one.pair_target == target)
+            where &= one.pair_region == region
+            counts = one.pair_counts[where].astype(np.float64)
+            result.append(self.study.placed(counts, one.pair_case[where]))
+        return np.stack(result)
 
 
-def identity(variant: Variant) -> _Row:
-    """How tables name a variant: `loss` with method and backend, and `gamma`."""
-    name = Variant(variant.loss, None, variant.method, variant.backend).label
-    return {"loss": name, "gamma": variant.gamma}
+def readers(study: Study) -> list[Reader]:
+    """One for each variant, to be shared by the tables of the study."""
+    return [Reader(study, variant) for variant in study.runs]
 
 
-def _everywhere(
-    study: Study,
-) -> Iterator[tuple[Variant, Reader, tuple[str, str, str], _Row]]:
-    """Every variant in each class, region and reference, with the columns of that."""
-    for variant in study.runs:
-        reader = Reader(study, variant)
-        for place in reader.places():
-            names = zip(("target", "region", "reference"), place, strict=True)
-            yield variant, reader, place, identity(variant) | dict(names)
-
-
-def rows(study: Study) -> list[_Row]:
-    """Estimate every measure of every variant, in all regions, with `COLUMNS`.
+def measures(read: list[Reader]) -> pd.DataFrame:
+    """Estimate every measure of every variant, in all regions: `calibration.csv`.
 
     `mean` is over cases, with the error and interval of `estimate`; `pooled` is that of
     all test cases' voxels together, the mean over seeds.
     """
     found = []
-    for variant, reader, place, about in _everywhere(study):
-        binned = reader.binned(*place)
-        for measure, (cases, pooled) in _measured(
-            study, variant, place, binned
-        ).items():
-            row = about | {"measure": measure} | spread(cases)
-            row |= {"pooled": pooled, "p_in_bins": binned.p_in_bins}
-            found.append(row)
-    return found
+    for reader in read:
+        for place in reader.places():
+            binned = reader.binned(place)
+            about = _about(reader, place) | {"p_in_bins": binned.p_in_bins}
+            for name, (cases, pooled) in _measured(reader, place, binned).items():
+                row = about | {"measure": name, "pooled": pooled}
+                found.append(row | vars(estimate(cases)))
+    return pd.DataFrame(found, columns=list(_COLUMNS))
 
 
-def spread(values: _Array) -> _Row:
-    """Mean, error, interval and counts of (seeds, cases), by column."""
-    return dict(vars(estimate(values)))
+def _about(reader: Reader, place: _Place) -> _Row:
+    return reader.variant.columns | dict(zip(_PLACE, place, strict=True))
 
 
 def _measured(
-    study: Study, variant: Variant, place: tuple[str, str, str], binned: Binned
-) -> Mapping[str, tuple[_Array, float]]:
+    reader: Reader, place: _Place, binned: Binned
+) -> dict[str, tuple[_Array, float]]:
     """Each measure by case, (seeds, cases), and of the pooled voxels."""
     wide, fine = binned.bins(), binned.bins(None)
-    scores = {name: _score(study, variant, place, name) for name in ("nll", "brier")}
-    by_case = dict(scores)
-    pooled = {name: _weighted(wide, values) for name, values in scores.items()}
+    by_case = {name: _score(reader, place, name) for name in _SCORES}
+    pooled = {name: _weighted(wide, values) for name, values in by_case.items()}
     for function in (calibration.ece, calibration.ace, calibration.mce):
         by_case[function.__name__] = function(wide)
         pooled[function.__name__] = function(wide.pooled(axis=1))
@@ -227,17 +203,18 @@ def _measured(
     }
 
 
-def _score(
-    study: Study, variant: Variant, place: tuple[str, str, str], metric: str
-) -> _Array:
+def _score(reader: Reader, place: _Place, metric: str) -> _Array:
     """NLL or Brier score by case, (seeds, cases); both observers': their mean.
 
     That is what to expect of an observer drawn at random, and what the halves of
     `calibration.mean_label` count.
     """
     target, region, reference = place
-    wanted = _PAIR if reference == EITHER else (reference,)
-    values = [study.measures_in(variant, target, metric, region, one) for one in wanted]
+    wanted = OBSERVERS if reference == EITHER else (reference,)
+    values = [
+        reader.study.measures(reader.variant, target, metric, region, one)
+        for one in wanted
+    ]
     return np.mean(values, axis=0)
 
 
@@ -249,111 +226,138 @@ def _weighted(bins: Bins, values: _Array) -> _Array:
     return np.divide(total, n.sum(axis=-1), out=empty, where=n.sum(axis=-1) > 0)
 
 
-def diagram_rows(study: Study) -> list[_Row]:
-    """Make the reliability diagrams of every variant, with `DIAGRAM_COLUMNS`.
+def diagrams(read: list[Reader]) -> pd.DataFrame:
+    """Make the reliability diagrams of every variant: `reliability.csv`.
 
     A row is a bin of width 0.05, with the voxels of all test cases and seeds; beside it
     how far the cases lie apart.
     """
-    found = []
-    for _, reader, place, about in _everywhere(study):
-        binned = reader.binned(*place)
-        about |= {"seeds": len(binned.counts), "p_in_bins": binned.p_in_bins}
-        columns = _diagram(binned)
-        if place[-1] == EITHER:
-            columns |= _agreement(reader.pairs(*place[:2]), binned.edges)
-        found += [
-            about | {name: values[index] for name, values in columns.items()}
-            for index in range(len(calibration.WIDE) - 1)
-        ]
-    return found
+    found: list[_Row] = []
+    for reader in read:
+        for place in reader.places():
+            binned = reader.binned(place)
+            columns = _diagram(binned)
+            if place[-1] == EITHER:
+                columns |= _agreement(reader.pairs(*place[:2]), binned.edges)
+            about = _about(reader, place) | {"seeds": len(binned.counts)}
+            about["p_in_bins"] = binned.p_in_bins
+            each = zip(*columns.values(), strict=True)
+            found += [about | dict(zip(columns, row, strict=True)) for row in each]
+    return pd.DataFrame(found, columns=list(_DIAGRAM_COLUMNS))
 
 
-def _diagram(binned: Binned) -> dict[str, Sequence[float] | _Array]:
+def _diagram(binned: Binned) -> dict[str, npt.NDArray[Any]]:
     """The columns of one reliability diagram, a value for each bin."""
     bins = binned.bins()
-    everything = bins.pooled(axis=(0, 1))
+    everything, cases = bins.pooled(axis=(0, 1)), bins.pooled(axis=0)
+    low, high = frequency_spread(cases)
     return {
         "bin_low": calibration.WIDE[:-1],
         "bin_high": calibration.WIDE[1:],
         "confidence": everything.confidence,
         "frequency": everything.frequency,
-        "n_voxels": [int(n) for n in everything.n],
-        **_between_cases(bins.pooled(axis=0)),
+        "n_voxels": everything.n.astype(np.int64),
+        "n_cases": (cases.n > 0).sum(axis=0),
+        "frequency_p10": low,
+        "frequency_p90": high,
     }
 
 
-def _between_cases(cases: Bins) -> dict[str, Sequence[float]]:
-    """How many cases have voxels in each bin, and the 10th and 90th percentile."""
-    frequency = cases.frequency
-    low, high, held = [], [], []
-    for index in range(frequency.shape[-1]):
-        values = frequency[cases.n[:, index] >= ENOUGH, index]
-        enough = values.size > 0
-        low.append(float(np.percentile(values, 10)) if enough else float("nan"))
-        high.append(float(np.percentile(values, 90)) if enough else float("nan"))
-        held.append(int((cases.n[:, index] > 0).sum()))
-    return {"n_cases": held, "frequency_p10": low, "frequency_p90": high}
+def frequency_spread(cases: Bins) -> _Array:
+    """The 10th and 90th percentile over cases in each bin, (2, M), of `ENOUGH` voxels.
+
+    Args:
+        cases: bins of every case, (cases, M).
+    """
+    ends = np.full((2, cases.n.shape[-1]), np.nan)
+    for index, (share, n) in enumerate(zip(cases.frequency.T, cases.n.T, strict=True)):
+        if (n >= ENOUGH).any():
+            ends[:, index] = np.percentile(share[n >= ENOUGH], [10, 90])
+    return ends
 
 
 def _agreement(pairs: _Array, edges: _Array) -> dict[str, _Array]:
     """Shares of voxels in each bin that both, one or no observer marked."""
-    rows = pairs.sum(axis=(0, 1))
-    parts = {"both": rows[3], "one": rows[1] + rows[2], "none": rows[0]}
-    shares = {}
-    for name, part in parts.items():
+    rows, shares = pairs.sum(axis=(0, 1)), {}
+    for name, which in _SAID.items():
         # As if these voxels were the target.
+        part = rows[list(which)].sum(axis=0)
         counts = np.stack([rows.sum(axis=0) - part, part])
         joined = calibration.join(counts, histograms.centres(edges), edges)
         shares[f"share_{name}"] = joined.frequency
     return shares
 
 
-_SHOWN = ("ace", "reliability", "resolution")
+def observers(read: list[Reader]) -> pd.DataFrame:
+    """Compare observers and networks: `observers.csv`; no row without two observers.
 
-
-def markdown(study: Study) -> str:
-    """Lay out calibration for the README: a row a loss and class, first observer.
-
-    ECE of the whole image beside the measures of the narrowest region that all of the
-    losses were measured in.
+    First the second observer against the first, then each variant against both, with
+    mean, error and interval over cases as in `estimate`.
     """
-    values: dict[tuple[object, ...], _Row] = {
-        (row["loss"], row["gamma"], row["target"], row["region"], row["measure"]): row
-        for row in rows(study)
-        if row["reference"] == _PAIR[0]
-    }
-    region = _narrowest(study, {(key[0], key[1], key[3]) for key in values})
-    regions = [one for one in _REGIONS if one in {key[3] for key in values}]
-    shown = [*((one, "ece") for one in regions), *((region, one) for one in _SHOWN)]
-    heads = ["loss", *(f"ECE, {one}" for one in regions), "ACE", *_SHOWN[1:]]
-    lines = []
-    for variant in study.main:
-        for target in study.targets:
-            own = (*identity(variant).values(), target)
-            name = variant.label
-            name += f", {target}" if len(study.targets) > 1 else ""
-            cells = [_cell(values.get((*own, *one))) for one in shown]
-            lines.append([name, *cells])
-    note = (
-        "Mean over test images ± standard error, first observer. ECE, ACE: 20 bins of "
-        "0.05. Reliability (lower is better) and resolution (higher is better): "
-        f"Murphy's parts of the Brier score. Without another word: {region}."
-    )
-    return f"{table(heads, lines)}\n\n{note}"
+    people: dict[tuple[str, str], list[_Row]] = {}
+    networks: list[_Row] = []
+    for reader in read:
+        for target, region, reference in reader.places():
+            if reference != EITHER:
+                continue
+            about: _Row = {"target": target, "region": region}
+            pairs = reader.pairs(target, region)
+            if (target, region) not in people:
+                people[target, region] = [about | row for row in _human(pairs)]
+            own = reader.variant.columns
+            about |= {"who": own["loss"], "gamma": own["gamma"]}
+            networks += [about | row for row in _against_each(reader, target, region)]
+            binned = reader.binned((target, region, EITHER))
+            networks += [about | row for row in _against_both(binned, pairs)]
+    rows = [row for found in people.values() for row in found] + networks
+    return pd.DataFrame(rows, columns=list(_OBSERVER_COLUMNS))
 
 
-def _narrowest(study: Study, measured: set[tuple[object, ...]]) -> str:
-    """The last of the regions that every main variant has."""
-    return next(
-        region
-        for region in reversed(_REGIONS)
-        if all((*identity(v).values(), region) in measured for v in study.main)
-    )
+def _human(pairs: _Array) -> Iterator[_Row]:
+    """The second observer, measured as if it were a network's prediction."""
+    none, second, first, both = np.moveaxis(pairs[:1].sum(axis=-1), -1, 0)
+    voxels = _or_nan(none + second + first + both)
+    scores = overlap_scores(both, second, first)
+    # 0 and 1 in the place of p: the Brier score is the share that they disagree on.
+    scores["brier"] = (first + second) / voxels
+    for measure, values in scores.items():
+        yield _row(OBSERVERS[0], measure, values) | {"who": HUMAN}
+    for name, part in (("both", both), ("one", first + second), ("none", none)):
+        yield _row(EITHER, f"share_{name}", part / voxels) | {"who": HUMAN}
 
 
-def _cell(row: _Row | None) -> str:
-    if row is None:
-        return ""
-    digits = 3 if row["measure"] in ("ece", "ace") else 4
-    return "{mean:.{d}f} ± {standard_error:.{d}f}".format(**row, d=digits)
+def _against_each(reader: Reader, target: str, region: str) -> Iterator[_Row]:
+    """One variant against each observer, and what to expect of one drawn at random."""
+    for measure in (*_OVERLAP, *_SCORES):
+        places = [(target, region, one) for one in OBSERVERS]
+        each = [_score(reader, place, measure) for place in places]
+        for one, values in zip(OBSERVERS, each, strict=True):
+            yield _row(one, measure, values)
+        if measure in _SCORES:
+            yield _row(EITHER, measure, np.mean(each, axis=0))
+
+
+def _against_both(binned: Binned, pairs: _Array) -> Iterator[_Row]:
+    """One variant against the mean of both labels, and p by what they say."""
+    bins = binned.bins()
+    yield _row(EITHER, "ece", calibration.ece(bins))
+    yield _row(EITHER, "ace", calibration.ace(bins))
+    low, high = (np.abs(binned.edges - edge).argmin() for edge in NEAR_HALF)
+    for name, which in _SAID.items():
+        counts = pairs[..., list(which), :].sum(axis=-2)
+        voxels = _or_nan(counts.sum(axis=-1))
+        # A bin's mean p is that of all its voxels, whatever their labels: what comes
+        # out is off by less than the width of a bin.
+        mean = (counts * binned.confidence).sum(axis=-1) / voxels
+        yield _row(EITHER, f"mean_p_{name}", mean)
+        near = counts[..., low:high].sum(axis=-1) / voxels
+        yield _row(EITHER, f"near_half_{name}", near)
+
+
+def _or_nan(voxels: _Array) -> _Array:
+    """A number to divide by: none is undefined, not infinite."""
+    return np.where(voxels > 0, voxels, np.nan)
+
+
+def _row(reference: str, measure: str, values: _Array) -> _Row:
+    return {"reference": reference, "measure": measure} | vars(estimate(values))

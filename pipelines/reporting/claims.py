@@ -1,47 +1,63 @@
-"""The claims of the paper's text, as `results/paper/claims.csv` has them.
+"""The claims of the paper's text put to the runs at hand: a verdict for each.
 
-What a claim compares, and which of the `rules` decides it. `decisions` puts them to the
-runs.
+`results/paper/claims.csv` says what a claim compares and which of the `rules` decides
+it. What every column of the result means is in `results/README.md`.
 """
 
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Self
 
+import numpy as np
+import pandas as pd
+
 from data_io.errors import InputError
-from pipelines.measure import metrics
-from pipelines.reporting.evidence import EXTREMES, Quantity
-from pipelines.reporting.published import read_rows
+from pipelines.measure import metrics, statistics
+from pipelines.reporting.evidence import (
+    EXTREMES,
+    Pair,
+    Printed,
+    Quantity,
+    Runs,
+    holm_of,
+)
+from pipelines.reporting.frame import Study
+from pipelines.reporting.published import Paper, read_rows
 from pipelines.reporting.rules import (
+    ALPHA,
     FAILS,
     HOLDS,
     NOT_RUN,
     RULES,
     UNDECIDED,
+    Outcome,
     Part,
     Rule,
 )
+from pipelines.reporting.tables import usable
 
-__all__ = ["FILE", "Claim", "published_claims"]
+__all__ = ["COLUMNS", "FILE", "VERDICTS", "Claim", "decide", "published_claims"]
 
 FILE = "claims.csv"
-_PAPER_COLUMNS = (
-    "id",
-    "section",
-    "claim",
-    "dataset",
-    "rule",
-    "metric",
-    "a",
-    "b",
-    "sense",
-    "value",
-    "at_least",
-    "reading",
-)
+COLUMNS = (
+    "id", "section", "claim", "dataset", "metric", "test", "verdict", "preset", "seeds",
+    "why", "paper", "ours", "a", "b", "difference", "ci_low", "ci_high", "n",
+    "p_rank_sum", "p_signed_rank", "p_holm", "disagree", "verdict_corrected",
+    "paper_tables", "parts", "parts_hold", "parts_fail", "parts_not_run", "reading",
+)  # fmt: skip
+VERDICTS = (HOLDS, FAILS, UNDECIDED, NOT_RUN)
+"""What can become of a claim."""
+
+_GIVEN = ("id", "section", "claim", "dataset", "metric", "reading")
+_PAPER_COLUMNS = (*_GIVEN, "rule", "a", "b", "sense", "value", "at_least")
 _METRICS = (*metrics.PAPER_COLUMN, EXTREMES)
+_SHOWN = 6
+"""So many comparisons are named in a cell; the others are counted."""
+
+_Row = dict[str, object]
+_Holm = Mapping[tuple[str, str, frozenset[str]], float]
 
 
 @dataclass(frozen=True)
@@ -121,14 +137,226 @@ def _dataset(text: str) -> tuple[str, str]:
     return title, target
 
 
-def published_claims(folder: Path) -> tuple[Claim, ...]:
+def published_claims(paper: Paper) -> tuple[Claim, ...]:
     """Read the claims of the paper's text.
-
-    Args:
-        folder: `results/paper`.
 
     Raises:
         InputError: `claims.csv` is missing or is not as expected.
     """
-    rows = read_rows(Path(folder) / FILE, _PAPER_COLUMNS)
-    return tuple(Claim.parse(row) for row in rows)
+    return tuple(map(Claim.parse, read_rows(paper.folder / FILE, _PAPER_COLUMNS)))
+
+
+def decide(
+    paper: Paper, studies: Sequence[tuple[Study, pd.DataFrame | None]]
+) -> pd.DataFrame:
+    """Decide every claim, with `COLUMNS`.
+
+    Args:
+        paper: what the paper prints.
+        studies: each study with its `tables.comparisons`; None for no correction for
+            their number. Only `tables.usable` ones are taken.
+
+    Raises:
+        InputError: a file of `results/paper` is missing or is not as expected.
+    """
+    tests = {study.folder: own for study, own in studies}
+    ordered = [
+        (study, {} if tests[study.folder] is None else holm_of(tests[study.folder]))
+        for study in usable([study for study, _ in studies])
+    ]
+    printed = Printed(paper)
+    rows = [
+        _Decision(claim, ordered).row() | _paper_side(claim, printed, paper.p_values)
+        for claim in published_claims(paper)
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A part of a claim, the runs it was put to, and what came of it."""
+
+    part: Part
+    runs: Runs | None
+    outcome: Outcome
+
+    @property
+    def was_run(self) -> bool:
+        return self.outcome.verdict != NOT_RUN
+
+    @property
+    def ours(self) -> str:
+        """Our means of all that it compares."""
+        if self.runs is None:
+            return ""
+        return _listed(self.part, self.runs.means(self.part.measured, self.part.metric))
+
+
+class _Decision:
+    """One claim put to the runs."""
+
+    def __init__(self, claim: Claim, studies: Sequence[tuple[Study, _Holm]]) -> None:
+        self.claim = claim
+        self.studies = studies
+        self.judged = _with_holm(self._judge(corrected=False))
+        self.verdict = claim.combined([one.outcome.verdict for one in self.judged])
+        self.was_run = [one for one in self.judged if one.was_run]
+
+    def _judge(self, corrected: bool) -> list[_Judged]:
+        result = []
+        for part in self.claim.parts:
+            runs, outcome = self._evidence(part, corrected), _NOTHING
+            if runs is not None:
+                outcome = self.claim.rule.decide(part, runs)
+            result.append(_Judged(part, runs, outcome))
+        return result
+
+    def _evidence(self, part: Part, corrected: bool) -> Runs | None:
+        """The preset with most of what a part compares; the paper's before others."""
+        found = [
+            Runs(study, holm, part.target, corrected)
+            for study, holm in self.studies
+            if study.title == part.dataset
+        ]
+        counts = [sum(map(runs.has, part.quantities)) for runs in found]
+        return found[counts.index(max(counts))] if found else None
+
+    def row(self) -> _Row:
+        presets = [
+            one.runs.study.preset
+            for one in self.was_run
+            if one.runs is not None and one.part.measured
+        ]
+        row: _Row = {name: self.claim.row[name] for name in _GIVEN}
+        row |= {
+            "test": self._test(),
+            "verdict": self.verdict,
+            "preset": "; ".join(dict.fromkeys(presets)),
+            "why": self._why(),
+            "ours": self._ours(),
+            "disagree": _disagreement([one.outcome.pair for one in self.was_run]),
+            "verdict_corrected": self._corrected(),
+        }
+        count = Counter(one.outcome.verdict for one in self.judged)
+        row |= {"parts": len(self.judged), "parts_hold": count[HOLDS]}
+        row |= {"parts_fail": count[FAILS], "parts_not_run": count[NOT_RUN]}
+        pair = self._shown().outcome.pair
+        if pair is not None:
+            row |= vars(pair) | {"a": pair.a.label, "b": pair.b.label}
+        return row
+
+    def _shown(self) -> _Judged:
+        """The weakest of the parts that the verdict comes from."""
+        own = [one for one in self.judged if one.outcome.verdict == self.verdict]
+        among = own or self.was_run or self.judged
+        return max(among, key=lambda one: one.outcome.weakness)
+
+    def _test(self) -> str:
+        words, parts = self.claim.rule.in_words, len(self.claim.parts)
+        if self.claim.at_least == parts:
+            return words
+        return f"{words}; in at least {self.claim.at_least} of {parts}"
+
+    def _why(self) -> str:
+        """What decided, of which part, and what was not run."""
+        shown = self._shown()
+        why = shown.outcome.why
+        if why and len(self.claim.parts) > 1 and shown.part.metric:
+            why = f"{shown.part.name}: {why}"
+        several = len({one.part.dataset for one in self.judged}) > 1
+        missing = dict.fromkeys(
+            f"{label} on {one.part.dataset}" if several or label == "all" else label
+            for one in self.judged
+            for label in one.outcome.missing
+        )
+        lacking = f"not run: {', '.join(missing)}" if missing else ""
+        return "; ".join(text for text in (why, lacking) if text)
+
+    def _ours(self) -> str:
+        """Our figures: every part that was run, or the weakest where they are many."""
+        if len(self.was_run) > _SHOWN:
+            return f"{self._shown().ours}; {len(self.was_run) - 1} more"
+        return _some(one.ours for one in self.was_run)
+
+    def _corrected(self) -> str:
+        """The verdict by the corrected NLL and Brier; "" for a claim on neither."""
+        if not {"nll", "brier"} & {part.metric for part in self.claim.parts}:
+            return ""
+        found = self._judge(corrected=True)
+        return self.claim.combined([one.outcome.verdict for one in found])
+
+
+_NOTHING = Outcome(NOT_RUN, missing=("all",))
+
+
+def _listed(part: Part, means: Mapping[Quantity, float]) -> str:
+    values = ", ".join(
+        f"{one.label} {'undefined' if math.isnan(mean) else f'{mean:.4g}'}"
+        for one, mean in means.items()
+    )
+    return f"{part.name}: {values}" if values else ""
+
+
+def _some(texts: Iterable[str]) -> str:
+    """Join the first few, each once, and say how many more there are."""
+    found = [text for text in dict.fromkeys(texts) if text]
+    more = len(found) - _SHOWN
+    return "; ".join(found[:_SHOWN] + ([f"{more} more"] if more > 0 else []))
+
+
+def _with_holm(judged: Sequence[_Judged]) -> list[_Judged]:
+    """Correct p over the claim's own parts where `tests.csv` has no such pair."""
+    open_ones = [
+        (index, one.outcome.pair)
+        for index, one in enumerate(judged)
+        if one.outcome.pair is not None and math.isnan(one.outcome.pair.p_holm)
+    ]
+    adjusted = np.array([pair.p_signed_rank for _, pair in open_ones])
+    if len(adjusted) > 1:
+        adjusted = statistics.holm(adjusted)
+    result = list(judged)
+    for (index, pair), p in zip(open_ones, adjusted, strict=True):
+        outcome = replace(judged[index].outcome, pair=replace(pair, p_holm=float(p)))
+        result[index] = replace(judged[index], outcome=outcome)
+    return result
+
+
+def _disagreement(pairs: Sequence[Pair | None]) -> str:
+    """Where the two tests fall on different sides of `ALPHA`."""
+    said = []
+    for pair in pairs:
+        if pair is None or (pair.p_rank_sum < ALPHA) == (pair.p_signed_rank < ALPHA):
+            continue
+        finder = "rank-sum" if pair.p_rank_sum < ALPHA else "signed-rank"
+        said.append(f"{finder} alone finds {pair.a.label} other than {pair.b.label}")
+    return _some(said)
+
+
+def _paper_side(
+    claim: Claim, printed: Printed, p_values: Sequence[Mapping[str, str]]
+) -> _Row:
+    """What the paper prints of it, and whether its own tables agree with its text."""
+    verdicts, texts = [], []
+    for part in claim.parts:
+        found = printed.figures(part.dataset, part.target, part.measured, part.metric)
+        verdicts.append(claim.rule.in_print(part, found))
+        text = _listed(part, {one: figure.mean for one, figure in found.items()})
+        p = _printed_p(part, p_values)
+        texts.append(text + (f", p = {p}" if p else ""))
+    if not math.isnan(claim.rule.value):
+        texts = [f"{claim.rule.value:g}"]
+    return {
+        "paper": _some(texts),
+        "paper_tables": claim.combined(verdicts) if all(verdicts) else "",
+    }
+
+
+def _printed_p(part: Part, p_values: Sequence[Mapping[str, str]]) -> str:
+    if len(part.a) != 1 or len(part.b) != 1:
+        return ""
+    wanted = (part.dataset, part.metric, part.a[0].label, part.b[0].label)
+    for row in p_values:
+        own = tuple(row[key] for key in ("dataset", "metric", "loss_a", "loss_b"))
+        if own == wanted and part.target in ("", row["target"]):
+            return row["p"]
+    return ""

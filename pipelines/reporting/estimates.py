@@ -2,15 +2,21 @@
 
 import math
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 from pipelines.measure import statistics
 
-__all__ = ["Estimate", "estimate", "mean_of", "over_cases", "ratio"]
+__all__ = [
+    "Estimate", "Z", "compare", "estimate", "mean_of", "over_cases", "pm", "ratio",
+    "student",
+]  # fmt: skip
+
+Z = 1.96
+"""Of a normal distribution, two-sided 95 %."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ def estimate(values: npt.ArrayLike) -> Estimate:
     n_seeds, seed_error, extra = len(values), 0.0, 0.0
     if len(seed_means) > 1:
         seed_error = float(seed_means.std(ddof=1)) / math.sqrt(len(seed_means))
-        extra = float(stats.t.ppf(0.975, len(seed_means) - 1)) * seed_error
+        extra = student(len(seed_means) - 1) * seed_error
     mean = cases.mean
     return Estimate(
         mean=mean,
@@ -94,10 +100,44 @@ def ratio(a: npt.ArrayLike, b: npt.ArrayLike) -> Estimate:
     )
 
 
-@lru_cache(maxsize=4096)
+@cache
 def over_cases(values: bytes) -> statistics.Estimate:
-    """Bootstrap once what several tables show; 10,000 resamples take a while."""
+    """Bootstrap once what several tables show."""
     return statistics.bootstrap(np.frombuffer(values, dtype=np.float64))
+
+
+def student(df: int) -> float:
+    """The 97.5 % quantile of Student's distribution for `df` degrees of freedom."""
+    return float(special.stdtrit(df, 0.975))
+
+
+def compare(test: str, a: npt.ArrayLike, b: npt.ArrayLike) -> statistics.Comparison:
+    """Test two samples once, whatever tables show it.
+
+    Args:
+        test: "rank_sum" or "signed_rank": a function of `statistics`.
+        a: one value per image, (n,).
+        b: the same of the other.
+    """
+    samples = (np.asarray(values, dtype=np.float64).tobytes() for values in (a, b))
+    return _compared(test, *samples)
+
+
+@cache
+def _compared(test: str, a: bytes, b: bytes) -> statistics.Comparison:
+    found: statistics.Comparison = getattr(statistics, test)(
+        np.frombuffer(a, dtype=np.float64), np.frombuffer(b, dtype=np.float64)
+    )
+    return found
+
+
+def pm(mean: float, error: float, digits: int = 3) -> str:
+    """A mean and its standard error in print, such as "0.300 ± 0.078"."""
+    if math.isnan(mean):
+        return "undefined"
+    return f"{mean:.{digits}f}" + (
+        "" if math.isnan(error) else f" ± {error:.{digits}f}"
+    )
 
 
 def mean_of(values: npt.NDArray[np.float64], axis: int) -> npt.NDArray[np.float64]:

@@ -1,21 +1,27 @@
 """What claims are decided from: our runs, or what the paper's own tables print."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from data_io.errors import InputError
-from pipelines.measure import histograms, metrics, statistics
-from pipelines.reporting.estimates import Estimate, estimate, mean_of, ratio
-from pipelines.reporting.published import Cell
-from pipelines.reporting.study import STANDARD_GAMMA, Study, Variant
+from pipelines.measure import histograms, metrics
+from pipelines.reporting.estimates import (
+    Estimate,
+    compare,
+    estimate,
+    mean_of,
+    ratio,
+)
+from pipelines.reporting.frame import Study
+from pipelines.reporting.published import STANDARD_GAMMA, Paper, Variant, each_cell
 
-__all__ = ["EXTREMES", "Figure", "Pair", "Printed", "Quantity", "Runs", "column_of"]
+__all__ = ["EXTREMES", "Figure", "Pair", "Printed", "Quantity", "Runs", "holm_of"]
 
 _Floats = npt.NDArray[np.float64]
 _QUANTITY = re.compile(r"(?P<loss>.+?)(?: g=(?P<gamma>[\d.]+))?(?:@(?P<at>[\d.]+))?")
@@ -95,37 +101,45 @@ class Pair:
     p_holm: float
 
 
-def column_of(metric: str, corrected: bool) -> str:
-    """The column of `cases.csv` for the paper's word, published form or corrected."""
-    return metric if corrected else metrics.PAPER_COLUMN.get(metric, metric)
+_Holm = Mapping[tuple[str, str, frozenset[str]], float]
 
 
+def holm_of(tests: pd.DataFrame) -> _Holm:
+    """Corrected p of the paired test by class, metric and the two losses.
+
+    Args:
+        tests: of `tables.comparisons`.
+    """
+    own = tests[tests["test"].eq("signed_rank")]
+    names = ("target", "metric", "loss_a", "loss_b", "p_holm")
+    return {
+        (target, metric, frozenset((a, b))): p
+        for target, metric, a, b, p in zip(
+            *(own[n].tolist() for n in names), strict=True
+        )
+    }
+
+
+@dataclass(frozen=True, eq=False)
 class Runs:
-    """Our runs of one data set at one preset, as evidence on one class."""
+    """Our runs of one data set at one preset, as evidence on one class.
 
-    def __init__(
-        self,
-        study: Study,
-        tests: Iterable[Mapping[str, object]],
-        target: str = "",
-        corrected: bool = False,
-    ) -> None:
-        """Take the evidence from a study.
+    Attributes:
+        study: the runs.
+        holm: p after Holm's correction, see `holm_of`; empty for none.
+        name: the class; "" for the only one.
+        corrected: take the corrected NLL and Brier, not the published forms.
+    """
 
-        Args:
-            study: the runs.
-            tests: rows of its `tests.csv`.
-            target: the class; "" for the only one.
-            corrected: take the corrected NLL and Brier, not the published forms.
-        """
-        self.study = study
-        self.target = target or study.targets[0]
-        self.corrected = corrected
-        self._holm = {
-            (row["metric"], frozenset((row["loss_a"], row["loss_b"]))): row["p_holm"]
-            for row in tests
-            if row["test"] == "signed_rank" and row["target"] == self.target
-        }
+    study: Study
+    holm: _Holm = field(default_factory=dict)
+    name: str = ""
+    corrected: bool = False
+
+    @property
+    def target(self) -> str:
+        """The class."""
+        return self.name or self.study.targets[0]
 
     def has(self, quantity: Quantity) -> bool:
         """Whether it was run."""
@@ -147,10 +161,12 @@ class Runs:
         found = self._shared(a, b, metric)
         values_a, values_b = (mean_of(values, axis=0) for values in found)
         both = ~np.isnan(values_a) & ~np.isnan(values_b)
-        values_a, values_b = values_a[both], values_b[both]
+        sides = values_a[both], values_b[both]
         differences = _difference(*(values[:, both] for values in found))
-        rank_sum = statistics.rank_sum(values_a, values_b)
-        key = (column_of(metric, self.corrected), frozenset(map(self._label, (a, b))))
+        rank_sum = compare("rank_sum", *sides)
+        trained = (Quantity(self._variant(one), one.threshold) for one in (a, b))
+        losses = frozenset(one.label for one in trained)
+        key = (self.target, self._column(metric), losses)
         return Pair(
             a=a,
             b=b,
@@ -162,8 +178,8 @@ class Runs:
             seeds=min(map(len, found)),
             z=rank_sum.statistic,
             p_rank_sum=rank_sum.p,
-            p_signed_rank=statistics.signed_rank(values_a, values_b).p,
-            p_holm=float(str(self._holm.get(key, "nan"))),
+            p_signed_rank=compare("signed_rank", *sides).p,
+            p_holm=self.holm.get(key, float("nan")),
         )
 
     def ratio(self, a: Quantity, b: Quantity, metric: str) -> Estimate:
@@ -181,15 +197,14 @@ class Runs:
             for quantity, own in zip((a, b), rows, strict=True)
         ]
 
-    def _label(self, quantity: Quantity) -> str:
-        variant = self.study.standing_in(quantity.variant) or quantity.variant
-        return Quantity(variant, quantity.threshold).label
-
     def _variant(self, quantity: Quantity) -> Variant:
         variant = self.study.standing_in(quantity.variant)
         if variant is None:
             raise KeyError(quantity.label)
         return variant
+
+    def _column(self, metric: str) -> str:
+        return metric if self.corrected else metrics.PAPER_COLUMN.get(metric, metric)
 
     def _values(self, quantity: Quantity, metric: str) -> _Floats:
         """One value a seed and case, (seeds, cases)."""
@@ -197,10 +212,10 @@ class Runs:
         if metric == EXTREMES:
             return _extremes(self.study, variant, self.target)
         if quantity.threshold is None:
-            column = column_of(metric, self.corrected)
-            return self.study.measures(variant, self.target, column)
+            return self.study.measures(variant, self.target, self._column(metric))
         index = _THRESHOLDS.index(quantity.threshold)
-        return _at_thresholds(self.study, variant, self.target)[metric][:, :, index]
+        found = self.study.at_thresholds(variant, self.target)
+        return found[metric][:, :, index]
 
 
 def _difference(a: _Floats, b: _Floats) -> Estimate:
@@ -214,21 +229,12 @@ def _difference(a: _Floats, b: _Floats) -> Estimate:
     return estimate((mean_of(a, axis=0) - mean_of(b, axis=0))[np.newaxis])
 
 
-@lru_cache(maxsize=64)
-def _at_thresholds(study: Study, variant: Variant, target: str) -> dict[str, _Floats]:
-    """Read once what many claims ask for."""
-    return study.at_thresholds(variant, target)
-
-
-@lru_cache(maxsize=64)
 def _extremes(study: Study, variant: Variant, target: str) -> _Floats:
     """`EXTREMES` of each seed and case, (seeds, cases), from the histograms."""
-    shares = []
-    for counts, edges in study.counts(variant, target):
-        by_bin = counts.sum(axis=1)
-        between = (edges[:-1] >= _THRESHOLDS[0]) & (edges[:-1] < _THRESHOLDS[-1])
-        shares.append(by_bin[:, ~between].sum(axis=1) / by_bin.sum(axis=1))
-    return np.stack(shares)
+    by_bin, low = study.counts(variant, target).sum(axis=2), study.edges[:-1]
+    between = (low >= _THRESHOLDS[0]) & (low < _THRESHOLDS[-1])
+    shares: _Floats = by_bin[..., ~between].sum(axis=-1) / by_bin.sum(axis=-1)
+    return shares
 
 
 class Figure(NamedTuple):
@@ -241,15 +247,12 @@ class Figure(NamedTuple):
 class Printed:
     """The paper's own tables and thresholds."""
 
-    def __init__(
-        self, cells: Iterable[Cell], thresholds: Iterable[Mapping[str, str]]
-    ) -> None:
-        """Take what is printed: see `published.published_cells` and the others."""
+    def __init__(self, paper: Paper) -> None:
         self._values: dict[tuple[str, str, Quantity, str], Figure] = {}
-        for cell in cells:
+        for cell in each_cell(paper.cells):
             key = (cell.dataset, cell.target, Quantity(cell.variant), cell.metric)
             self._values.setdefault(key, Figure(cell.value, cell.judged_error))
-        for row in thresholds:
+        for row in paper.thresholds:
             quantity = Quantity.parse(f"{row['loss']}@{row['threshold']}")
             key = (row["dataset"], "", quantity, row["metric"])
             self._values[key] = Figure(float(row["value"]), float("nan"))
@@ -258,10 +261,10 @@ class Printed:
         self, dataset: str, target: str, quantities: Sequence[Quantity], metric: str
     ) -> dict[Quantity, Figure]:
         """Those that are printed; with two classes argmax is threshold 0.5."""
-        found = {}
+        found, column = {}, metrics.PAPER_COLUMN.get(metric, metric)
         for one in quantities:
             plain = Quantity(one.variant) if one.threshold == 0.5 else one
-            key = (dataset, target, plain, column_of(metric, corrected=False))
+            key = (dataset, target, plain, column)
             if key in self._values:
                 found[one] = self._values[key]
         return found

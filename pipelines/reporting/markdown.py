@@ -1,8 +1,12 @@
-"""Tables in Markdown, as all generated pages have them."""
+"""Tables in Markdown, as all generated pages have them, and where they stand."""
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
-__all__ = ["table"]
+from data_io.errors import InputError
+
+__all__ = ["replace_marked", "table"]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -13,3 +17,29 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
     ruler = "|---|" + "--:|" * (len(header) - 1)
     return "\n".join([line(header), ruler, *map(line, rows)])
+
+
+def replace_marked(path: Path, text: str, name: str, content: str) -> str:
+    """Replace what stands between `<!-- name:begin -->` and `<!-- name:end -->`.
+
+    Args:
+        path: the file that the text is from, for the message.
+        text: the whole of it.
+        name: of the markers.
+        content: what is put between them.
+
+    Returns:
+        The new text.
+
+    Raises:
+        InputError: no such markers, or one that begins and does not end.
+    """
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    if not pattern.search(text):
+        raise InputError(
+            f"{path}: expected {end} after {begin}, found none; add it where the "
+            "generated part ends"
+        )
+    part = f"{begin}\n{content}\n{end}"
+    return pattern.sub(lambda _: part, text)

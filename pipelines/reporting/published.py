@@ -1,73 +1,167 @@
 """What the paper prints: its tables, p values and figures at softmax thresholds."""
 
 import contextlib
-import csv
 import importlib.metadata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
 
 from data_io.errors import InputError
 from pipelines.measure import metrics
-from pipelines.reporting.study import STANDARD_GAMMA, Variant
 
 __all__ = [
-    "PAPER_TABLES",
-    "Cell",
-    "paper_folder",
-    "partner_of",
-    "printed_p",
-    "published_cells",
-    "published_p_values",
-    "published_thresholds",
-    "read_rows",
-]
+    "PAPER_TABLES", "STANDARD_GAMMA", "Cell", "Paper", "Variant", "each_cell",
+    "paper_folder", "partner_of", "read_rows",
+]  # fmt: skip
 
 PAPER_TABLES = ("table4", "table5", "table6", "table3")
 """Files in `results/paper/`; losses are listed in the order in which they occur."""
 
+STANDARD_GAMMA = 2.0
+"""The exponent of the ++ losses in Tables 4 to 6 (Table 2 of the paper)."""
+
 # Table 3 prints .05; the value's neighbours and Table 4's cell of the same network
 # say .005. The files keep what is printed; the verdict takes the stricter one.
-MISPRINTS: Mapping[tuple[str, str, float | None, str], float] = {
+_MISPRINTS: Mapping[tuple[str, str, float | None, str], float] = {
     ("table3", "DSC++", 1.0, "jaccard"): 0.005,
     ("table3", "DSC++", 2.5, "jaccard"): 0.005,
 }
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One published value.
+@dataclass(frozen=True, order=True)
+class Variant:
+    """What was trained, whatever the seed: one row of a readable table.
+
+    Attributes:
+        loss: the loss's name as the paper writes it, such as "DSC++"; "" where nothing
+            was trained.
+        gamma: the ++ exponent of a ++ loss; None for every other loss.
+        method: what was done after training, such as "temperature"; "" for nothing.
+        backend: the Keras backend, where it is not the study's own; else "".
+    """
+
+    loss: str
+    gamma: float | None = None
+    method: str = ""
+    backend: str = ""
+
+    @classmethod
+    def standard(cls, loss: str) -> "Variant":
+        """A loss with the exponent that the paper gives it."""
+        return cls(loss, STANDARD_GAMMA if loss.endswith("++") else None)
+
+    @property
+    def label(self) -> str:
+        """Such as "DSC++", "DSC++ g=2.5" or "DSC + temperature [torch]"."""
+        text = self.loss
+        if self.gamma is not None and self.gamma != STANDARD_GAMMA:
+            text += f" g={self.gamma:g}"
+        text = " + ".join(part for part in (text, self.method) if part)
+        return text + (f" [{self.backend}]" if self.backend else "")
+
+    @property
+    def columns(self) -> dict[str, object]:
+        """How tables name it: `loss` with method and backend, and `gamma` or NaN."""
+        name = Variant(self.loss, None, self.method, self.backend).label
+        # None in every row would make a column of objects, which no table can join.
+        gamma = float("nan") if self.gamma is None else self.gamma
+        return {"loss": name, "gamma": gamma}
+
+    @property
+    def is_main(self) -> bool:
+        """Whether the paper could have a cell for it: no method, the usual backend."""
+        return not self.method and not self.backend
+
+
+class Cell(NamedTuple):
+    """One published value: a row of `Paper.cells`.
 
     Attributes:
         table: such as "table4".
         dataset: the data set's title in the paper, such as "DRIVE".
         loss: such as "DSC++".
-        gamma: the ++ exponent of a ++ loss, else None.
+        gamma: the ++ exponent of a ++ loss, else NaN.
         target: such as "kidney"; "" where the table has only one.
         metric: the column of `cases.csv` it is compared with, such as "nll_published".
         value: the mean as printed.
         standard_error: its standard error as printed.
+        judged_error: the standard error that the verdict takes: misprints put right.
+        variant: the variant that was trained for it.
     """
 
     table: str
     dataset: str
     loss: str
-    gamma: float | None
+    gamma: float
     target: str
     metric: str
     value: float
     standard_error: float
+    judged_error: float
+    variant: Variant
 
     @property
-    def variant(self) -> Variant:
-        """The variant that was trained for it."""
-        return Variant(self.loss, self.gamma)
+    def place(self) -> tuple[object, ...]:
+        """Where it stands: no other cell of its data set does."""
+        return self.table, self.target, self.metric, self.variant
 
-    @property
-    def judged_error(self) -> float:
-        """The standard error that the verdict takes: misprints put right."""
-        key = (self.table, self.loss, self.gamma, self.metric)
-        return MISPRINTS.get(key, self.standard_error)
+
+class Paper:
+    """What the paper prints; each file is read where it is first asked for.
+
+    Args:
+        folder: `results/paper`.
+
+    Raises:
+        InputError: by each property: a file is missing or is not as expected.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """All published values, with the columns of `Cell`."""
+        found: list[Cell] = []
+        for table in PAPER_TABLES:
+            path = self.folder / f"{table}.csv"
+            columns = ("dataset", "loss", "metric", "value", "standard_error")
+            try:
+                found += [_cell(table, row) for row in read_rows(path, columns)]
+            except (KeyError, ValueError) as error:
+                raise _unreadable(path, repr(error)) from error
+        return pd.DataFrame(found, columns=list(Cell._fields))
+
+    @cached_property
+    def thresholds(self) -> list[dict[str, str]]:
+        """The figures at softmax thresholds that the text prints, as text."""
+        columns = ("dataset", "loss", "threshold", "metric", "value")
+        return read_rows(self.folder / "thresholds.csv", columns)
+
+    @cached_property
+    def p_values(self) -> list[dict[str, str]]:
+        """The p values that the text prints, as text."""
+        columns = ("dataset", "target", "metric", "loss_a", "loss_b", "p")
+        return read_rows(self.folder / "pvalues.csv", columns)
+
+    def printed_p(
+        self, title: str, pair: tuple[str, str]
+    ) -> dict[tuple[str, str], str]:
+        """What the text prints of p for two losses, by target and metric.
+
+        Args:
+            title: of the data set, as "DRIVE".
+            pair: names of the losses, in the order of the text.
+        """
+        return {
+            (row["target"], row["metric"]): row["p"]
+            for row in self.p_values
+            if (row["dataset"], row["loss_a"], row["loss_b"]) == (title, *pair)
+        }
 
 
 def paper_folder(results: Path) -> Path:
@@ -94,136 +188,72 @@ def _installed() -> Iterator[Path]:
                 yield Path(str(file.locate())).parent
 
 
-def published_cells(folder: Path) -> tuple[Cell, ...]:
-    """Read all published values.
-
-    Args:
-        folder: `results/paper`.
-
-    Raises:
-        InputError: a table is missing or is not as expected.
-    """
-    cells: list[Cell] = []
-    for table in PAPER_TABLES:
-        path = Path(folder) / f"{table}.csv"
-        try:
-            with path.open(newline="", encoding="utf-8") as file:
-                cells += [_cell(table, row) for row in csv.DictReader(file)]
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{path}: expected published values, found a file that cannot be read "
-                f"as such ({error!r}); restore it from the repository"
-            ) from error
-    return tuple(cells)
-
-
-def published_thresholds(folder: Path) -> list[dict[str, str]]:
-    """Read the figures at softmax thresholds that the paper's text prints.
-
-    Args:
-        folder: `results/paper`.
-
-    Returns:
-        Mappings with dataset, loss, threshold, metric and value, all text.
-
-    Raises:
-        InputError: `thresholds.csv` is missing or is not as expected.
-    """
-    columns = ("dataset", "loss", "threshold", "metric", "value")
-    return read_rows(Path(folder) / "thresholds.csv", columns)
-
-
-def published_p_values(folder: Path) -> list[dict[str, str]]:
-    """Read the p values that the paper's text prints.
-
-    Args:
-        folder: `results/paper`.
-
-    Returns:
-        Mappings with dataset, target, metric, loss_a, loss_b and p, all text.
-
-    Raises:
-        InputError: `pvalues.csv` is missing or is not as expected.
-    """
-    columns = ("dataset", "target", "metric", "loss_a", "loss_b", "p")
-    return read_rows(Path(folder) / "pvalues.csv", columns)
-
-
-def printed_p(
-    folder: Path, title: str, pair: tuple[str, str]
-) -> dict[tuple[str, str], str]:
-    """What the text prints of p for two losses on a data set, by target and metric.
-
-    Args:
-        folder: `results/paper`.
-        title: of the data set, as "DRIVE".
-        pair: names of the losses, in the order of the text.
-
-    Raises:
-        InputError: see `published_p_values`.
-    """
-    return {
-        (row["target"], row["metric"]): row["p"]
-        for row in published_p_values(folder)
-        if (row["dataset"], row["loss_a"], row["loss_b"]) == (title, *pair)
-    }
-
-
-def partner_of(cell: Cell, cells: Sequence[Cell]) -> Cell | None:
+def partner_of(cell: Cell, cells: Mapping[tuple[object, ...], Cell]) -> Cell | None:
     """The cell to compare with: ++ with its plain form, the others with DSC++.
 
     In Table 3 every gamma is compared with the standard one, and that with gamma 1.
 
     Args:
         cell: a cell.
-        cells: all of its table and data set.
+        cells: those of its data set, by their `place`.
 
     Returns:
         The other cell; None where there is none.
     """
-    plain = cell.loss.removesuffix("++")
-    wanted = [
-        Variant(cell.loss, STANDARD_GAMMA) if cell.gamma is not None else None,
-        Variant(plain) if cell.gamma is not None else None,
-        Variant(cell.loss, 1.0) if cell.gamma is not None else None,
-        Variant(f"{plain}++", STANDARD_GAMMA),
-        Variant("DSC++", STANDARD_GAMMA),
-    ]
-    for variant in wanted:
-        if variant is None or variant == cell.variant:
-            continue
-        for other in cells:
-            same = (other.metric, other.target) == (cell.metric, cell.target)
-            if same and other.variant == variant:
-                return other
+    for variant in _partners(cell.variant):
+        other = cells.get((*cell.place[:-1], variant))
+        if variant != cell.variant and other is not None:
+            return other
     return None
 
 
+def _partners(variant: Variant) -> Iterator[Variant]:
+    plain = variant.loss.removesuffix("++")
+    if variant.gamma is not None:
+        yield Variant(variant.loss, STANDARD_GAMMA)
+        yield Variant(plain)
+        yield Variant(variant.loss, 1.0)
+    yield Variant(f"{plain}++", STANDARD_GAMMA)
+    yield Variant("DSC++", STANDARD_GAMMA)
+
+
+def each_cell(cells: pd.DataFrame) -> Iterator[Cell]:
+    """The rows of `Paper.cells`, or of a part of it."""
+    return map(Cell._make, cells.itertuples(index=False, name=None))
+
+
 def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Read a file of published values that has at least these columns."""
+    """Read a file of published values that has at least these columns, as text."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            missing = [c for c in columns if c not in (reader.fieldnames or ())]
-            if missing:
-                raise ValueError(f"no column {', '.join(missing)}")
-            return list(reader)
+        found = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: expected published values, found a file that cannot be read "
-            f"({error}); restore it from the repository"
-        ) from error
+        raise _unreadable(path, str(error)) from error
+    missing = [name for name in columns if name not in found]
+    if missing:
+        raise _unreadable(path, f"no column {', '.join(missing)}")
+    return found.to_dict("records")
 
 
-def _cell(table: str, row: Mapping[str, str]) -> Cell:
+def _unreadable(path: Path, found: str) -> InputError:
+    return InputError(
+        f"{path}: expected published values, found a file that cannot be read as such "
+        f"({found}); restore it from the repository"
+    )
+
+
+def _cell(table: str, row: dict[str, Any]) -> Cell:
     plus = row["loss"].endswith("++")
+    gamma = float(row.get("gamma") or STANDARD_GAMMA) if plus else None
+    metric, error = metrics.PAPER_COLUMN[row["metric"]], float(row["standard_error"])
     return Cell(
         table=table,
         dataset=row["dataset"],
         loss=row["loss"],
-        gamma=float(row.get("gamma") or STANDARD_GAMMA) if plus else None,
+        gamma=float("nan") if gamma is None else gamma,
         target=row.get("target", ""),
-        metric=metrics.PAPER_COLUMN[row["metric"]],
+        metric=metric,
         value=float(row["value"]),
-        standard_error=float(row["standard_error"]),
+        standard_error=error,
+        judged_error=_MISPRINTS.get((table, row["loss"], gamma, metric), error),
+        variant=Variant(row["loss"], gamma),
     )

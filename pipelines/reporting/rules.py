@@ -10,18 +10,9 @@ from data_io.errors import InputError
 from pipelines.reporting.evidence import Figure, Pair, Quantity, Runs
 
 __all__ = [
-    "ALPHA",
-    "FAILS",
-    "HOLDS",
-    "MARGIN",
-    "NOT_RUN",
-    "PRINTED",
-    "RULES",
-    "UNDECIDED",
-    "Outcome",
-    "Part",
-    "Rule",
-]
+    "ALPHA", "FAILS", "HOLDS", "MARGIN", "NOT_RUN", "PRINTED", "RULES", "UNDECIDED",
+    "Outcome", "Part", "Rule",
+]  # fmt: skip
 
 ALPHA = 0.05
 """Section 2.7: a difference is significant where p is below it."""
@@ -37,6 +28,7 @@ HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "fails", "undecided", "not run"
 _Means = Mapping[Quantity, float]
 _Figures = Mapping[Quantity, Figure]
 _Side = Sequence[Quantity]
+_Steps = list[tuple[float, Quantity, Quantity]]
 _Split = Iterator[tuple[tuple[Quantity, ...], tuple[Quantity, ...]]]
 
 
@@ -58,6 +50,12 @@ class Part:
     metric: str
     a: tuple[Quantity, ...]
     b: tuple[Quantity, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Such as "KiTS19 (kidney) dice"."""
+        target = f" ({self.target})" if self.target else ""
+        return f"{self.dataset}{target} {self.metric}"
 
     @property
     def quantities(self) -> tuple[Quantity, ...]:
@@ -286,9 +284,7 @@ class _Ordered(Rule):
         return False
 
     @abstractmethod
-    def _steps(
-        self, part: Part, means: _Means
-    ) -> list[tuple[float, Quantity, Quantity]]:
+    def _steps(self, part: Part, means: _Means) -> _Steps:
         """By how much the first is ahead of the second, for what has a mean."""
 
 
@@ -297,9 +293,7 @@ class Best(_Ordered):
 
     test = "each mean of a {sense} than all of b, or equal as printed"
 
-    def _steps(
-        self, part: Part, means: _Means
-    ) -> list[tuple[float, Quantity, Quantity]]:
+    def _steps(self, part: Part, means: _Means) -> _Steps:
         return [
             (self._sign * (means[one] - means[other]), one, other)
             for one, other in product(part.a, part.b)
@@ -321,9 +315,7 @@ class OneBest(Best):
 
     test = "one mean of a {sense} than all of b, or equal as printed"
 
-    def _steps(
-        self, part: Part, means: _Means
-    ) -> list[tuple[float, Quantity, Quantity]]:
+    def _steps(self, part: Part, means: _Means) -> _Steps:
         steps = super()._steps(part, means)
         if not steps:
             return []
@@ -340,9 +332,7 @@ class Trend(_Ordered):
 
     test = "each mean of a {sense} than the one before, or equal as printed"
 
-    def _steps(
-        self, part: Part, means: _Means
-    ) -> list[tuple[float, Quantity, Quantity]]:
+    def _steps(self, part: Part, means: _Means) -> _Steps:
         return [
             (self._sign * (means[after] - means[before]), after, before)
             for before, after in pairwise(one for one in part.a if one in means)

@@ -1,131 +1,111 @@
-"""Tables of the paper beside ours, tests and thresholds: CSV files from run files.
+"""Tables of the paper beside ours, tests, thresholds, noise and costs: one frame each.
 
-Needs neither the images nor a backend: everything comes from `run.json`, `cases.csv`
-and `histograms.npz`. What every column means is in `results/README.md`.
+Needs neither the images nor a backend: everything comes from a `Study`. What every
+column means is in `results/README.md`; `pages` writes them.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from data_io.errors import InputError
 from pipelines.measure import histograms, metrics, statistics
-from pipelines.reporting import (
-    calibration,
-    claims,
-    costs,
-    decisions,
-    noise,
-    observers,
-    other_sets,
-    overview,
-    summary,
-    temperatures,
+from pipelines.reporting.estimates import (
+    Estimate,
+    Z,
+    compare,
+    estimate,
+    mean_of,
+    student,
 )
-from pipelines.reporting.estimates import Estimate, estimate, mean_of
+from pipelines.reporting.frame import Study
 from pipelines.reporting.published import (
+    PAPER_TABLES,
     Cell,
-    paper_folder,
+    Variant,
+    each_cell,
     partner_of,
-    published_cells,
 )
-from pipelines.reporting.study import Study, Variant, groups, open_study
-from pipelines.run import write_csv
+from pipelines.run import OTHER_SETS, Run
 
 __all__ = [
-    "OVERVIEW_COLUMNS",
-    "TABLE_COLUMNS",
-    "TEST_COLUMNS",
-    "TEST_METRICS",
-    "THRESHOLD_COLUMNS",
-    "THRESHOLD_METRICS",
-    "Estimate",
-    "comparison_rows",
-    "estimate",
-    "study_of",
-    "table_rows",
-    "threshold_rows",
-    "verdict",
-    "write_tables",
-]
+    "COLUMNS", "EXTRA_TABLE", "PRESETS", "TEMPERATURE", "comparisons", "costs", "noise",
+    "noise_counts", "other_sets", "over_all", "papers", "set_summary", "summary",
+    "temperatures", "thresholds", "usable", "verdict",
+]  # fmt: skip
 
-TABLE_COLUMNS = (
-    "loss",
-    "gamma",
-    "target",
-    "metric",
-    "mean",
-    "standard_error",
-    "ci_low",
-    "ci_high",
-    "n",
-    "seeds",
-    "published",
-    "published_se",
-    "difference",
-    "verdict",
-    "direction",
-    "n_undefined",
-)
-OVERVIEW_COLUMNS = ("dataset", "preset", *TABLE_COLUMNS)
-TEST_COLUMNS = (
-    "metric",
-    "loss_a",
-    "loss_b",
-    "test",
-    "n",
-    "statistic",
-    "p",
-    "p_holm",
-    "target",
-)
-THRESHOLD_COLUMNS = (
-    "loss",
-    "threshold",
-    "metric",
-    "mean",
-    "ci_low",
-    "ci_high",
-    "target",
-)
-TEST_METRICS = ("nll_published", "brier_published", "nll", "brier", "dice", "jaccard")
-THRESHOLD_METRICS = ("precision", "recall", "dice")
+_SPREAD = ("mean", "standard_error", "ci_low", "ci_high", "n")
+_WHAT = ("loss", "gamma", "target", "metric")
+_TABLE = (
+    *_WHAT, *_SPREAD, "seeds", "published", "published_se", "difference", "verdict",
+    "direction", "n_undefined",
+)  # fmt: skip
+_TIMES = (
+    "train_s", "epochs", "seconds_per_epoch", "fit_s", "predict_s", "evaluate_s",
+)  # fmt: skip
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "table": _TABLE,
+    "over all": ("dataset", "preset", *_TABLE),
+    "tests": (
+        "metric", "loss_a", "loss_b", "test", "n", "statistic", "p", "p_holm", "target",
+    ),
+    "thresholds": (
+        "loss", "threshold", "metric", "mean", "ci_low", "ci_high", "target",
+    ),
+    "costs": (
+        "loss", "gamma", "seed", "method", "backend", "device", "machine", *_TIMES,
+        "peak_memory_mb",
+    ),
+    "noise": (
+        "table", *_WHAT, "partner", "partner_gamma", "published_difference", "noise",
+        "df", "limit", "exceeds",
+    ),
+    "temperature": (
+        *_WHAT, "seeds", "n", "temperature", "temperature_low", "temperature_high",
+        "before", "after", "difference", "ci_low", "ci_high", "to_dscpp",
+        "to_dscpp_low", "to_dscpp_high", "p_to_dscpp",
+    ),
+    "other sets": (
+        "loss", "gamma", "seed", "backend", "set", "target", "metric", *_SPREAD,
+        "n_undefined",
+    ),
+    "summary": ("kind", "group", "verdict", "count"),
+}  # fmt: skip
+"""Of each kind of table, in order."""
 
 EXTRA_TABLE = "table.csv"
 """For what no table of the paper has a cell for: phantoms, other gammas, backends."""
 
-_OPTIONAL = {
-    EXTRA_TABLE,
-    noise.TABLE,
-    observers.TABLE,
-    other_sets.TABLE,
-    temperatures.TABLE,
-}
+PRESETS = ("paper", "reduced")
+"""What may fill a published cell, the first first; demonstrations never do."""
 
-_Z = 1.96  # two-sided 95 %
-_NAN = float("nan")
+TEMPERATURE = "temperature"
+"""The method of runs that were scaled."""
+
+TEST_METRICS = ("nll_published", "brier_published", "nll", "brier", "dice", "jaccard")
+THRESHOLD_METRICS = ("precision", "recall", "dice")
+_SCALED_METRICS = ("nll_published", "nll", "brier", "dice")
+_DSCPP = Variant.standard("DSC++")
+_CELLS = (
+    "within",
+    "outside",
+    "reduced, same direction",
+    "reduced, opposite direction",
+    "reduced, no direction",
+    "not run",
+)
+"""What can become of a published cell: a reduced one is judged on direction only."""
+
 _Row = dict[str, object]
-_Files = dict[str, tuple[Sequence[str], list[_Row]]]
 
 
-def study_of(folder: Path) -> tuple[Study, tuple[Cell, ...]]:
-    """Join the runs of one folder, with the published cells of its data set.
-
-    Args:
-        folder: `results/<dataset>/<preset>`.
-
-    Raises:
-        InputError: see `open_study` and `published_cells`.
-    """
-    everything = published_cells(paper_folder(Path(folder).parents[1]))
-    order = tuple(dict.fromkeys(cell.loss for cell in everything))
-    study = open_study(folder, order)
-    # A simulated data set has no cells, whatever title it was given.
-    cells = () if study.simulated else everything
-    return study, tuple(cell for cell in cells if cell.dataset == study.title)
+def _frame(rows: Iterable[Mapping[str, object]], kind: str) -> pd.DataFrame:
+    return pd.DataFrame(list(rows), columns=list(COLUMNS[kind]))
 
 
 def verdict(
@@ -140,7 +120,7 @@ def verdict(
         published_se: its standard error.
 
     Returns:
-        "not run"; "reduced" for any other preset, where only `direction` is judged;
+        "not run"; "reduced" for any other preset, where only the direction is judged;
         "within" where |ours - published| <= 1.96 sqrt(SE^2 + SE_published^2); else
         "outside", also where ours is undefined.
     """
@@ -150,107 +130,79 @@ def verdict(
         return "reduced"
     # One test image has no standard error: the paper's alone is left.
     error = 0.0 if math.isnan(ours.standard_error) else ours.standard_error
-    limit = _Z * math.hypot(error, published_se)
+    limit = Z * math.hypot(error, published_se)
     # The last bits of a difference of printed decimals must not decide.
     return "within" if abs(ours.mean - published) <= limit + 1e-12 else "outside"
 
 
-class _Estimates:
-    """Estimates of one study, made once each: Tables 3 and 4 share a row."""
-
-    def __init__(self, study: Study) -> None:
-        self.study = study
-        self._made: dict[tuple[Variant, str, str], Estimate] = {}
-
-    def get(self, variant: Variant, target: str, metric: str) -> Estimate | None:
-        """Return the estimate, or None where the variant was not run."""
-        trained = self.study.standing_in(variant)
-        if trained is None or target not in self.study.targets:
-            return None
-        key = (trained, target, metric)
-        if key not in self._made:
-            self._made[key] = estimate(self.study.measures(*key))
-        return self._made[key]
-
-
-def table_rows(study: Study, cells: Sequence[Cell]) -> dict[str, list[_Row]]:
-    """Make the rows of every table of one study.
-
-    Args:
-        study: the runs.
-        cells: the published cells of its data set; may be empty.
+def papers(study: Study) -> dict[str, pd.DataFrame]:
+    """The paper's tables beside ours, by file name.
 
     Returns:
-        Rows with `TABLE_COLUMNS` by file name: "table3.csv" to "table6.csv" where the
-        data set is in that table of the paper, and `EXTRA_TABLE` where variants are
-        left that are in none. Corrected metrics follow the published ones.
+        "table3.csv" to "table6.csv" where the data set is in that table of the paper,
+        and `EXTRA_TABLE` where variants are left that are in none. Corrected metrics
+        follow the published ones.
     """
-    estimates, tables = _Estimates(study), {}
-    for table in sorted({cell.table for cell in cells}):
-        own = [cell for cell in cells if cell.table == table]
-        tables[f"{table}.csv"] = _published_rows(study, estimates, own)
-    covered = {cell.variant for cell in cells}
-    rest = [variant for variant in study.runs if variant not in covered]
-    if rest:
-        tables[EXTRA_TABLE] = [
-            _row(variant, target, metric, estimates.get(variant, target, metric))
-            for variant in rest
-            for target in study.targets
-            for metric in metrics.METRICS
-        ]
-    return tables
+    cells = study.cells
+    tables = {
+        f"{table}.csv": _frame(_beside(study, own), "table")
+        for table, own in cells.groupby("table")
+    }
+    rest = [v for v in study.runs if v not in set(cells["variant"])]
+    extra = [
+        _ours(study, variant, target, metric)
+        for variant in rest
+        for target in study.targets
+        for metric in metrics.METRICS
+    ]
+    return tables | ({EXTRA_TABLE: _frame(extra, "table")} if extra else {})
 
 
-def _published_rows(
-    study: Study, estimates: _Estimates, cells: Sequence[Cell]
-) -> list[_Row]:
+def _beside(study: Study, cells: pd.DataFrame) -> Iterator[_Row]:
     """Rows of one table of the paper: published cells, then corrected metrics."""
-    found = {(cell.variant, _target(study, cell), cell.metric): cell for cell in cells}
-    rows: list[_Row] = []
+    places = {one.place: one for one in each_cell(cells)}
+    found = {(one.variant, one.target, one.metric): one for one in places.values()}
     for variant, target in dict.fromkeys(key[:2] for key in found):
         for metric in metrics.METRICS:
-            ours = estimates.get(variant, target, metric)
             cell = found.get((variant, target, metric))
+            row = _ours(study, variant, target, metric)
             if cell is not None:
-                row = _row(variant, target, metric, ours)
-                row |= _judged(study, cell, ours)
-                row["direction"] = _direction(cell, cells, target, estimates)
-                rows.append(row)
-            elif ours is not None:
-                rows.append(_row(variant, target, metric, ours))
-    return rows
+                yield row | _judged(study, cell, partner_of(cell, places))
+            elif "mean" in row:
+                yield row
 
 
-def _target(study: Study, cell: Cell) -> str:
-    """The class a cell is about; tables of binary data sets do not name it."""
-    return cell.target or study.targets[0]
+def _ours(study: Study, variant: Variant, target: str, metric: str) -> _Row:
+    row: _Row = variant.columns | {"target": target, "metric": metric}
+    found = _estimated(study, variant, target, metric)
+    return row if found is None else row | vars(found)
 
 
-def _row(variant: Variant, target: str, metric: str, ours: Estimate | None) -> _Row:
-    # The label without gamma, which has a column of its own.
-    name = Variant(variant.loss, None, variant.method, variant.backend).label
-    row: _Row = {
-        "loss": name,
-        "gamma": variant.gamma,
-        "target": target,
-        "metric": metric,
-    }
-    return row if ours is None else row | vars(ours)
+def _estimated(
+    study: Study, variant: Variant, target: str, metric: str
+) -> Estimate | None:
+    """Our estimate; None where the variant was not run."""
+    trained = study.standing_in(variant)
+    if trained is None or target not in study.targets:
+        return None
+    return estimate(study.measures(trained, target, metric))
 
 
-def _judged(study: Study, cell: Cell, ours: Estimate | None) -> _Row:
+def _judged(study: Study, cell: Cell, partner: Cell | None) -> _Row:
+    ours = _estimated(study, cell.variant, cell.target, cell.metric)
     # Rounded, as 0.3 - 0.1 - 0.2 is not 0, and what it is differs between machines.
-    difference = _NAN if ours is None else round(ours.mean - cell.value, 12) + 0.0
+    difference = math.nan if ours is None else round(ours.mean - cell.value, 12) + 0.0
     return {
         "published": cell.value,
         "published_se": cell.standard_error,
         "difference": difference,
         "verdict": verdict(study.preset, ours, cell.value, cell.judged_error),
+        "direction": _direction(study, cell, partner, ours),
     }
 
 
 def _direction(
-    cell: Cell, cells: Sequence[Cell], target: str, estimates: _Estimates
+    study: Study, cell: Cell, partner: Cell | None, ours: Estimate | None
 ) -> str:
     """Say whether we differ from the cell's partner the way the paper does.
 
@@ -258,35 +210,33 @@ def _direction(
         "same" or "opposite"; "" where there is no partner, where the paper's own
         difference is not beyond 1.96 sqrt(SE^2 + SE^2), or where one was not run.
     """
-    partner = partner_of(cell, cells)
-    if partner is None:
+    if partner is None or ours is None:
         return ""
+    theirs = _estimated(study, partner.variant, partner.target, partner.metric)
     published = cell.value - partner.value
-    limit = _Z * math.hypot(cell.judged_error, partner.judged_error)
-    ours = estimates.get(cell.variant, target, cell.metric)
-    theirs = estimates.get(partner.variant, target, cell.metric)
-    if abs(published) <= limit + 1e-12 or ours is None or theirs is None:
+    limit = Z * math.hypot(cell.judged_error, partner.judged_error)
+    if theirs is None or abs(published) <= limit + 1e-12:
         return ""
     return "same" if published * (ours.mean - theirs.mean) > 0 else "opposite"
 
 
-def comparison_rows(study: Study) -> list[_Row]:
-    """Compare all pairs of the study's main variants, with `TEST_COLUMNS`.
+def comparisons(study: Study) -> pd.DataFrame:
+    """Compare all pairs of the study's main variants.
 
     Each case is averaged over the seeds that both have. Both tests take the cases that
     are defined for both losses. Holm's correction is over the pairs of one metric,
     target and test.
     """
-    rows: list[_Row] = []
-    for target in study.targets:
-        for metric in TEST_METRICS:
-            for test in (statistics.rank_sum, statistics.signed_rank):
-                rows += _family(study, target, metric, test.__name__)
-    return rows
+    families = [
+        _family(study, target, metric, test)
+        for target in study.targets
+        for metric in TEST_METRICS
+        for test in ("rank_sum", "signed_rank")
+    ]
+    return _frame((row for family in families for row in family), "tests")
 
 
 def _family(study: Study, target: str, metric: str, test: str) -> list[_Row]:
-    function = getattr(statistics, test)
     rows: list[_Row] = []
     for a, b in combinations(study.main, 2):
         values_a, values_b = (
@@ -294,142 +244,319 @@ def _family(study: Study, target: str, metric: str, test: str) -> list[_Row]:
             for variant, own in zip((a, b), study.shared(a, b), strict=True)
         )
         both = ~np.isnan(values_a) & ~np.isnan(values_b)
-        result = function(values_a[both], values_b[both])
-        rows.append(
-            {
-                "metric": metric,
-                "loss_a": a.label,
-                "loss_b": b.label,
-                "test": test,
-                "n": int(both.sum()),
-                "statistic": result.statistic,
-                "p": result.p,
-                "target": target,
-            }
-        )
+        result = compare(test, values_a[both], values_b[both])
+        row: _Row = {"metric": metric, "loss_a": a.label, "loss_b": b.label}
+        row |= {"test": test, "n": int(both.sum()), "target": target}
+        rows.append(row | {"statistic": result.statistic, "p": result.p})
     adjusted = statistics.holm([float(str(row["p"])) for row in rows])
     return [row | {"p_holm": float(p)} for row, p in zip(rows, adjusted, strict=True)]
 
 
-def threshold_rows(study: Study) -> list[_Row]:
-    """Measure the main variants at each softmax threshold, with `THRESHOLD_COLUMNS`.
+def thresholds(study: Study) -> pd.DataFrame:
+    """Measure the main variants at each softmax threshold, from the histograms alone.
 
-    From the histograms alone; mean and interval as in `estimate`.
+    Mean and interval as in `estimate`.
     """
-    rows: list[_Row] = []
+    rows = []
     for target in study.targets:
         for variant in study.main:
             values = study.at_thresholds(variant, target)
             for index, threshold in enumerate(histograms.THRESHOLDS):
-                for metric in THRESHOLD_METRICS:
-                    found = estimate(values[metric][:, :, index])
-                    rows.append(
-                        {
-                            "loss": variant.label,
-                            "threshold": float(threshold),
-                            "metric": metric,
-                            "mean": found.mean,
-                            "ci_low": found.ci_low,
-                            "ci_high": found.ci_high,
-                            "target": target,
-                        }
-                    )
-    return rows
+                at: _Row = {"loss": variant.label, "target": target}
+                at["threshold"] = float(threshold)
+                rows += [
+                    at | {"metric": one} | vars(estimate(values[one][:, :, index]))
+                    for one in THRESHOLD_METRICS
+                ]
+    return _frame(rows, "thresholds")
 
 
-def write_tables(results: Path) -> list[Path]:
-    """Write the tables of every `results/<dataset>/<preset>/` with a finished run.
+def costs(study: Study) -> pd.DataFrame:
+    """What each run cost: hours, memory and the hardware that it took."""
+    return _frame(
+        (
+            variant.columns
+            | {"loss": variant.loss, "method": variant.method}
+            | {name: run.record.get("times", {}).get(name) for name in _TIMES}
+            | {key: run.record.get(key) for key in ("seed", "backend", "device")}
+            | {key: run.record.get(key) for key in ("machine", "peak_memory_mb")}
+            for variant, runs in study.runs.items()
+            for run in runs
+        ),
+        "costs",
+    )
 
-    Where one of them has cells of the paper, also what stands over all data sets, in
-    `results` itself: every published cell, every claim of the text, and their numbers.
 
-    Args:
-        results: the folder of all results.
+def noise(study: Study) -> pd.DataFrame:
+    """Hold each published difference against the spread over seeds.
+
+    The noise is what two single trainings that differ in nothing but the seed differ
+    by, one standard deviation: sqrt(2) s, where s^2 is the variance over seeds of the
+    mean over test cases, pooled over the losses with several seeds, with `df` degrees
+    of freedom. A difference exceeds it beyond the 97.5 % quantile of Student's t for
+    these, times the noise (`limit`).
 
     Returns:
-        The files written, in order. A run that is not evaluated yet is left out, and
-        so are runs with overrides (`custom-...`).
-
-    Raises:
-        InputError: no finished run at all; runs that cannot be joined (both are named).
+        A row for each published cell and its `partner_of`, once, in the order of the
+        tables; none where no loss has several seeds.
     """
-    folders = groups(results)
-    if not folders:
-        raise InputError(
-            f"{results}: expected evaluated runs in <dataset>/<preset>/runs/, found "
-            "none; make some with `make demo` or `make reproduce-drive DATA=...`"
-        )
-    # All are joined before any is written: an error leaves the old tables together.
-    made = [_tables_of(folder) for folder in folders]
-    over_all = _over_all(results, made)
-    written = []
-    for study, files in made:
-        for name in _OPTIONAL - files.keys():
-            (study.folder / name).unlink(missing_ok=True)
-        written += _write(study.folder, files)
-    return written + _write(Path(results), over_all)
+    rows: list[_Row] = []
+    seen: set[frozenset[tuple[object, ...]]] = set()
+    cells = {one.place: one for one in each_cell(study.cells)}
+    for cell in cells.values():
+        partner = partner_of(cell, cells)
+        if partner is None or cell.target not in study.targets:
+            continue
+        key = frozenset((cell.place, partner.place))
+        df, spread = _noise(study, cell.target, cell.metric)
+        if key in seen or not df:
+            continue
+        seen.add(key)
+        # Rounded, as the difference of printed decimals has last bits of its own.
+        difference = round(cell.value - partner.value, 12) + 0.0
+        limit = student(df) * spread
+        row: _Row = cell._asdict() | {"table": cell.table.removeprefix("table")}
+        row |= {"partner": partner.loss, "partner_gamma": partner.gamma}
+        row |= {"published_difference": difference, "noise": spread, "df": df}
+        row |= {"limit": limit, "exceeds": "yes" if abs(difference) > limit else "no"}
+        rows.append(row)
+    return _frame(rows, "noise")
 
 
-def _write(folder: Path, files: _Files) -> list[Path]:
+def _noise(study: Study, target: str, metric: str) -> tuple[int, float]:
+    """Degrees of freedom, and what two trainings differ by; 0 and NaN: not known."""
+    df, squares = 0, 0.0
+    for variant in study.runs:
+        if variant.method:
+            continue
+        means = mean_of(study.measures(variant, target, metric), axis=1)
+        means = means[~np.isnan(means)]
+        if len(means) > 1:
+            df += len(means) - 1
+            squares += float(((means - means.mean()) ** 2).sum())
+    return df, math.sqrt(2 * squares / df) if df else math.nan
+
+
+def noise_counts(found: pd.DataFrame) -> list[list[str]]:
+    """How many of each table's differences exceed the noise, by metric.
+
+    Args:
+        found: of `noise`, of one study and class.
+
+    Returns:
+        Lines of cells, the header first: a line for each table, then the noise.
+    """
+    words = {column: word for word, column in metrics.PAPER_COLUMN.items()}
+    names = list(found["metric"].unique())
+    heads = [words[name].capitalize() for name in names]
+    lines = [["", *("NLL" if one == "Nll" else one for one in heads)]]
+    for table, own in found.groupby("table"):
+        beyond = own["exceeds"].eq("yes").groupby(own["metric"]).agg(["sum", "size"])
+        beyond = beyond.reindex(names, fill_value=0)
+        cells = [f"{yes} of {n}" for yes, n in beyond.itertuples(index=False)]
+        lines.append([f"Table {table}", *cells])
+    noises = found.drop_duplicates("metric")["noise"]
+    return [*lines, ["noise", *(f"{value:.4f}" for value in noises)]]
+
+
+def temperatures(study: Study) -> pd.DataFrame:
+    """What temperature scaling does to each loss, and whether it makes up for it.
+
+    Only seeds with both runs count, the trained and the scaled. Differences are of the
+    same cases: `difference` is after - before, `to_dscpp` the scaled loss less the
+    unscaled DSC++ of the seeds that both have, with the signed-rank p.
+    """
+    rows = [
+        _temperature(study, scaled, target, metric)
+        for scaled in study.runs
+        if scaled.method == TEMPERATURE
+        for target in study.targets
+        for metric in _SCALED_METRICS
+    ]
+    return _frame(rows, "temperature")
+
+
+def _temperature(study: Study, scaled: Variant, target: str, metric: str) -> _Row:
+    unscaled = Variant(scaled.loss, scaled.gamma, "", scaled.backend)
+    before, after = _paired(study, unscaled, scaled, target, metric)
+    change = estimate(after - before)
+    found = [float(run.record["posthoc"]["temperature"]) for run in study.runs[scaled]]
+    row: _Row = {
+        "loss": Variant(scaled.loss, None, "", scaled.backend).label,
+        "gamma": scaled.columns["gamma"],
+        "target": target,
+        "metric": metric,
+        "temperature": float(np.mean(found)),
+        "temperature_low": min(found),
+        "temperature_high": max(found),
+        "before": estimate(before).mean,
+        "after": estimate(after).mean,
+    }
+    row |= vars(change) | {"difference": change.mean}
+    reference = Variant(_DSCPP.loss, _DSCPP.gamma, "", scaled.backend)
+    plus, after = _paired(study, reference, scaled, target, metric)
+    if not len(after) or unscaled == reference:
+        return row
+    gap = estimate(after - plus)
+    row |= {"to_dscpp_low": gap.ci_low, "to_dscpp_high": gap.ci_high}
+    sides = (mean_of(values, axis=0) for values in (after, plus))
+    return row | {"to_dscpp": gap.mean, "p_to_dscpp": compare("signed_rank", *sides).p}
+
+
+def _paired(
+    study: Study, a: Variant, b: Variant, target: str, metric: str
+) -> list[np.ndarray]:
+    """One metric of both variants for the seeds that both have, (seeds, cases) each."""
+    if a not in study.runs or not set(study.seeds(a)) & set(study.seeds(b)):
+        return [np.empty((0, len(study.cases)))] * 2
     return [
-        write_csv(folder / name, columns, _rounded(rows))
-        for name, (columns, rows) in files.items()
+        study.measures(variant, target, metric)[rows]
+        for variant, rows in zip((a, b), study.shared(a, b), strict=True)
     ]
 
 
-def _tables_of(folder: Path) -> tuple[Study, _Files]:
-    """Columns and rows of every file beside `runs/`, by name."""
-    study, cells = study_of(folder)
-    files: _Files = {
-        name: (TABLE_COLUMNS, rows) for name, rows in table_rows(study, cells).items()
+def other_sets(runs: Iterable[Run]) -> pd.DataFrame:
+    """A row for each run, other set, class and metric; none where none was measured.
+
+    Seeds are not joined: each row is one network on all images of one set.
+    """
+    rows = [
+        {key: run.record[key] for key in ("loss", "gamma", "seed", "backend")} | row
+        for run in runs
+        for path in sorted(run.path(OTHER_SETS).glob("*/cases.csv"))
+        for row in _of_set(path)
+    ]
+    return _frame(rows, "other sets")
+
+
+def set_summary(path: Path) -> list[str]:
+    """What a `cases.csv` of one set says, in a line for each class."""
+    lines = []
+    for target, own in pd.DataFrame(_of_set(path)).groupby("target", sort=False):
+        by_metric = own.set_index("metric")
+        values = [
+            "{} {mean:.3f} ± {standard_error:.3f}".format(name, **by_metric.loc[name])
+            for name in ("nll", "brier", "dice", "jaccard")
+        ]
+        n = by_metric.loc["nll", "n"]
+        lines.append(f"{target}: {', '.join(values)} ({n} images)")
+    return lines
+
+
+def _of_set(path: Path) -> list[_Row]:
+    """Means of one set by class and metric.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    try:
+        found = pd.read_csv(path, dtype=str, keep_default_na=False)
+        # As in the tables: all of the image, and not its band once more.
+        found = found[found["region"] == "image"]
+        return [
+            {"set": path.parent.name, "target": target, "metric": metric}
+            | vars(estimate([[float(text or "nan") for text in own[metric]]]))
+            for target, own in found.groupby("target", sort=False)
+            for metric in metrics.METRICS
+        ]
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(
+            f"{path}: expected the measures of a set, found a file that cannot be read "
+            f"({error}); give `dscpp evaluate --run … --images … --masks …` again"
+        ) from error
+
+
+def usable(studies: Sequence[Study]) -> list[Study]:
+    """Those that may fill a published cell, the paper's preset before others."""
+    found = [one for one in studies if not one.simulated and one.preset in PRESETS]
+    return sorted(found, key=lambda one: PRESETS.index(one.preset))
+
+
+def over_all(
+    cells: pd.DataFrame, made: Sequence[tuple[Study, Mapping[str, pd.DataFrame]]]
+) -> dict[str, pd.DataFrame]:
+    """Every published cell once, whichever preset fills it, by file name.
+
+    Args:
+        cells: `Paper.cells`.
+        made: each study with its own tables, as `papers` makes them.
+
+    Returns:
+        `dataset`, `preset` and the columns of the study's own row, in the order of
+        `cells`. A cell that no preset was run for has its published values alone and
+        the verdict "not run".
+    """
+    ranked = usable([study for study, _ in made])
+    own = {id(study): tables for study, tables in made}
+    return {
+        f"{table}.csv": _every_cell(
+            cells[cells["table"] == table],
+            [(study, own[id(study)].get(f"{table}.csv")) for study in ranked],
+        )
+        for table in sorted(PAPER_TABLES)
     }
-    files["tests.csv"] = (TEST_COLUMNS, comparison_rows(study))
-    files["thresholds.csv"] = (THRESHOLD_COLUMNS, threshold_rows(study))
-    files[calibration.TABLE] = (calibration.COLUMNS, calibration.rows(study))
-    files[calibration.DIAGRAM] = (
-        calibration.DIAGRAM_COLUMNS,
-        calibration.diagram_rows(study),
-    )
-    files[costs.TABLE] = (costs.COLUMNS, costs.rows(study))
-    pair = observers.rows(study)
-    if pair:
-        files[observers.TABLE] = (observers.COLUMNS, pair)
-    elsewhere = other_sets.rows(run for runs in study.runs.values() for run in runs)
-    if elsewhere:
-        files[other_sets.TABLE] = (other_sets.COLUMNS, elsewhere)
-    beyond = noise.rows(study, cells)
-    if beyond:
-        files[noise.TABLE] = (noise.COLUMNS, beyond)
-    scaled = temperatures.rows(study)
-    if scaled:
-        files[temperatures.TABLE] = (temperatures.COLUMNS, scaled)
-    return study, files
 
 
-def _over_all(results: Path, made: Sequence[tuple[Study, _Files]]) -> _Files:
-    """Columns and rows of the files in `results` itself, by name."""
-    paper = paper_folder(results)
-    cells = published_cells(paper)
-    titles = {cell.dataset for cell in cells}
-    if not any(not study.simulated and study.title in titles for study, _ in made):
-        return {}
-    own = [(s, {name: rows for name, (_, rows) in files.items()}) for s, files in made]
-    tables = overview.overview_rows(cells, own)
-    decided = decisions.claim_rows(paper, [(s, rows["tests.csv"]) for s, rows in own])
-    files: _Files = {name: (OVERVIEW_COLUMNS, rows) for name, rows in tables.items()}
-    files[claims.FILE] = (decisions.COLUMNS, decided)
-    files[summary.FILE] = (summary.COLUMNS, summary.summary_rows(tables, decided))
-    return files
+def _every_cell(
+    cells: pd.DataFrame, made: Sequence[tuple[Study, pd.DataFrame | None]]
+) -> pd.DataFrame:
+    """One table over all data sets."""
+    empty = cells.rename(columns={"value": "published", "standard_error": "own_se"})
+    empty = empty.rename(columns={"own_se": "published_se"}).assign(verdict="not run")
+    parts = [
+        rows.assign(dataset=study.title, preset=study.preset)
+        for study, rows in made
+        if rows is not None
+    ]
+    columns = [*COLUMNS["over all"], "class"]
+    found = pd.concat([*parts, empty], ignore_index=True).reindex(columns=columns)
+    found = found.astype({"gamma": float})  # None of several losses is an object.
+    run = found["published"].notna() & (found["verdict"] != "not run")
+    # Last come the cells themselves, for what nothing fills.
+    found = found[run | (found.index >= len(found) - len(empty))]
+    # Only tables whose cells name the class have several.
+    named = found["target"] if cells["target"].ne("").any() else ""
+    key = ["dataset", "loss", "gamma", "class", "metric"]
+    found = found.assign(**{"class": named}).drop_duplicates(key)
+    order = empty.assign(**{"class": cells["target"]})[key]
+    return order.merge(found, on=key, how="left")[columns[:-1]]
 
 
-def _rounded(rows: Iterable[_Row]) -> list[dict[str, object]]:
-    """Floats to 6 significant digits: more would differ between machines."""
+def summary(
+    tables: Mapping[str, pd.DataFrame], claims: pd.DataFrame, verdicts: Sequence[str]
+) -> pd.DataFrame:
+    """Count verdicts: for each table, each section and for all.
+
+    Args:
+        tables: of `over_all`.
+        claims: of `claims.decide`.
+        verdicts: what can become of a claim.
+    """
+    cells = [
+        (f"Table {name.removesuffix('.csv')[-1]}", _of_cell(row))
+        for name, table in tables.items()
+        for row in table.to_dict("records")
+    ]
+    said = [
+        (f"section {section}", str(found))
+        for section, found in zip(claims["section"], claims["verdict"], strict=True)
+    ]
+    rows = [*_counted("cells", cells, _CELLS), *_counted("claims", said, verdicts)]
+    return _frame(rows, "summary")
+
+
+def _of_cell(row: Mapping[str, object]) -> str:
+    if row["verdict"] != "reduced":
+        return str(row["verdict"])
+    return f"reduced, {row['direction'] or 'no'} direction"
+
+
+def _counted(
+    kind: str, found: Sequence[tuple[str, str]], verdicts: Sequence[str]
+) -> list[_Row]:
+    count = Counter(found) + Counter(("all", verdict) for _, verdict in found)
     return [
-        {
-            key: f"{value:.6g}"
-            if isinstance(value, float) and value == value
-            else value
-            for key, value in row.items()
-        }
-        for row in rows
+        {"kind": kind, "group": group, "verdict": one, "count": count[group, one]}
+        for group in [*dict.fromkeys(group for group, _ in found), "all"]
+        for one in verdicts
     ]

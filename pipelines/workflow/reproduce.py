@@ -323,11 +323,11 @@ class Call:
 
     def _pictures(self, made: Sequence[Planned]) -> None:
         """Draw the losses side by side, where their probabilities are."""
-        from pipelines import show
+        from pipelines import photographs
 
         for group, data in _groups(made).items():
             try:
-                path = show.compare(group, data)
+                path = photographs.compare(group, data)
             except (InputError, OSError) as error:  # it must not hide which run failed
                 print(f"No picture side by side: {error}", file=sys.stderr)
                 continue

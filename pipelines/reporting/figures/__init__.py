@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.reporting import tables
 from pipelines.reporting.figures import curves, reliability, style
-from pipelines.reporting.published import paper_folder, published_thresholds
-from pipelines.reporting.study import groups
+from pipelines.reporting.frame import Study, studies
+from pipelines.reporting.published import Paper, paper_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,9 +33,9 @@ def write_figures(results: Path) -> list[Path]:
     """
     written = []
     with style.drawing():
-        for folder in groups(results):
-            for name, figure in _curves(folder).items():
-                stem = folder / FOLDER / name
+        for study in studies(results, Paper(paper_folder(results))):
+            for name, figure in _curves(study).items():
+                stem = study.folder / FOLDER / name
                 if figure is None:
                     for kind in FORMATS:
                         (stem.parent / f"{name}.{kind}").unlink(missing_ok=True)
@@ -45,13 +44,11 @@ def write_figures(results: Path) -> list[Path]:
     return written
 
 
-def _curves(folder: Path) -> dict[str, Figure | None]:
+def _curves(study: Study) -> dict[str, Figure | None]:
     """The figures of one data set and preset, by the name of their files."""
-    study, cells = tables.study_of(folder)
-    published = published_thresholds(paper_folder(folder.parents[1]))
     return {
         "figure2-softmax": curves.softmax(study),
-        "figure5-thresholds": curves.thresholds(study, published),
-        "table3-gamma": curves.gammas(study, cells),
+        "figure5-thresholds": curves.thresholds(study),
+        "table3-gamma": curves.gammas(study),
         "reliability": reliability.diagrams(study),
     }

@@ -13,27 +13,21 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.measure import histograms
-from pipelines.reporting.estimates import Estimate, estimate
+from pipelines.reporting.estimates import Z, estimate
 from pipelines.reporting.figures import style
-from pipelines.reporting.published import Cell
-from pipelines.reporting.study import STANDARD_GAMMA, Study, Variant
+from pipelines.reporting.frame import Study
+from pipelines.reporting.published import Variant, each_cell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = [
-    "COMPARED",
-    "about",
-    "by_exponent",
-    "gammas",
-    "label",
-    "name_of",
-    "softmax",
+    "COMPARED", "about", "by_exponent", "gammas", "label", "name_of", "softmax",
     "thresholds",
-]
+]  # fmt: skip
 
-COMPARED = (Variant("CE"), Variant("DSC"), Variant("DSC++", STANDARD_GAMMA))
+COMPARED = tuple(Variant.standard(loss) for loss in ("CE", "DSC", "DSC++"))
 """The losses of Fig. 5, and CE beside them."""
 
 _BINS = np.arange(21) / 20  # all of them among the edges of every histogram
@@ -49,7 +43,6 @@ _NAMES = {
 }
 _AT_THRESHOLDS = ("recall", "precision", "dice")
 _AGAINST_GAMMA = ("nll_published", "nll", "brier_published", "dice")
-_Z = 1.96  # two-sided 95 %
 _Floats = npt.NDArray[np.float64]
 
 
@@ -93,13 +86,12 @@ def _family(variant: Variant) -> str:
     return variant.loss.removesuffix("++")
 
 
-def thresholds(study: Study, published: Sequence[dict[str, str]] = ()) -> Figure | None:
+def thresholds(study: Study) -> Figure | None:
     """Draw recall, precision and Dice over the softmax threshold (Fig. 5, top).
 
     Args:
-        study: the runs; of the losses `COMPARED` those at hand are drawn.
-        published: rows of `published_thresholds`; those of the study's data set
-            are marked.
+        study: the runs; of the losses `COMPARED` those at hand are drawn. What the
+            paper prints of the data set is marked.
 
     Returns:
         A row of panels for each class; None where none of the losses was run.
@@ -107,7 +99,7 @@ def thresholds(study: Study, published: Sequence[dict[str, str]] = ()) -> Figure
     shown = [variant for variant in COMPARED if variant in study.runs]
     if not shown:
         return None
-    own = [] if study.simulated else published
+    own = [] if study.simulated else study.paper.thresholds
     points = [row for row in own if row["dataset"] == study.title]
     figure = style.sheet(
         (style.WIDTH, 0.85 + 2.1 * len(study.targets)),
@@ -153,16 +145,10 @@ def _band(axis: Axes, study: Study, variant: Variant, target: str, metric: str) 
 def _mark(axis: Axes, rows: Sequence[dict[str, str]]) -> None:
     """Mark values that the paper prints."""
     for row in rows:
-        axis.plot(
-            float(row["threshold"]),
-            float(row["value"]),
-            "D",
-            label=f"{row['loss']}, paper",
-            color=style.colour(row["loss"]),
-            markerfacecolor="white",
-            markersize=5,
-            zorder=3,
-        )
+        look: dict[str, Any] = {"color": style.colour(row["loss"])}
+        look |= {"label": f"{row['loss']}, paper"}
+        look |= {"markerfacecolor": "white", "markersize": 5, "zorder": 3}
+        axis.plot(float(row["threshold"]), float(row["value"]), "D", **look)
 
 
 def softmax(study: Study) -> Figure | None:
@@ -217,11 +203,10 @@ def _decade_below(figure: Figure) -> float:
 
 def _histogram(axis: Axes, study: Study, variant: Variant, target: str) -> None:
     """Draw one panel: all voxels filled, those of the target as a line."""
-    parts = [
-        _in_bins(counts.sum(axis=0), edges)
-        for counts, edges in study.counts(variant, target)
-    ]
-    of_truth = np.mean(parts, axis=0)  # (2, bins): background, target
+    counts = study.counts(variant, target).sum(axis=1)
+    starts = [int(np.abs(study.edges - edge).argmin()) for edge in _BINS[:-1]]
+    # (2, bins): background, target.
+    of_truth = np.add.reduceat(counts, starts, axis=-1).mean(axis=0)
     everything = of_truth.sum(axis=0)
     axis.set_yscale("log")
     axis.stairs(
@@ -240,12 +225,6 @@ def _histogram(axis: Axes, study: Study, variant: Variant, target: str) -> None:
     axis.set_xticks([0, 0.5, 1])
 
 
-def _in_bins(counts: npt.NDArray[np.int64], edges: _Floats) -> npt.NDArray[np.int64]:
-    """Join fine bins, (2, B), to `_BINS`, (2, 20)."""
-    starts = [int(np.abs(edges - edge).argmin()) for edge in _BINS[:-1]]
-    return np.add.reduceat(counts, starts, axis=-1)
-
-
 def label(variant: Variant) -> str:
     """A loss with its exponent, also where that is the usual one."""
     if variant.gamma is None:
@@ -254,19 +233,18 @@ def label(variant: Variant) -> str:
     return f"{variant.loss}, γ = {variant.gamma:g}"
 
 
-def gammas(study: Study, cells: Sequence[Cell] = ()) -> Figure | None:
+def gammas(study: Study) -> Figure | None:
     """Draw NLL, Brier score and Dice of DSC++ against gamma (Table 3).
 
     Args:
-        study: the runs; DSC is gamma 1.
-        cells: published cells of the study's data set; those of Table 3 stand beside.
+        study: the runs; DSC is gamma 1. The cells of Table 3 stand beside.
 
     Returns:
         Four panels for each class; None where the paper has no such table of the data
         set and fewer than three gammas were run.
     """
     shown = [v for v in by_exponent(study.main) if _family(v) == "DSC"]
-    published = [cell for cell in cells if cell.table == "table3"]
+    published = study.cells["table"].eq("table3").any()
     if not shown or (not published and len(shown) < 3):
         return None
     note = (
@@ -287,7 +265,7 @@ def gammas(study: Study, cells: Sequence[Cell] = ()) -> Figure | None:
     )
     for row, target in zip(axes, study.targets, strict=True):
         for axis, metric in zip(row, _AGAINST_GAMMA, strict=True):
-            _against_gamma(axis, study, shown, published, target, metric)
+            _against_gamma(axis, study, shown, target, metric)
         row[0].set_ylabel(target)
     for axis, metric in zip(axes[0], _AGAINST_GAMMA, strict=True):
         axis.set_title(_NAMES[metric])
@@ -303,15 +281,15 @@ def _against_gamma(
     axis: Axes,
     study: Study,
     shown: Sequence[Variant],
-    published: Sequence[Cell],
     target: str,
     metric: str,
 ) -> None:
     """Draw one panel: published values in grey, ours over them."""
+    where = ("table3", metric, target)
     theirs = [
-        (cell.gamma or 1.0, cell.value, _Z * cell.judged_error)
-        for cell in published
-        if cell.metric == metric and cell.target in ("", target)
+        (cell.variant.gamma or 1.0, cell.value, Z * cell.judged_error)
+        for cell in each_cell(study.cells)
+        if (cell.table, cell.metric, cell.target) == where
     ]
     if theirs:
         x, y, error = _rounded(theirs).T
@@ -319,25 +297,13 @@ def _against_gamma(
         look |= {"color": style.PUBLISHED, "label": "DSC++, paper"}
         axis.errorbar(x, y, error, fmt="D-", **look)
     for variant in shown:
-        ours = estimate(study.measures(variant, target, metric))
-        _point(axis, variant, ours)
+        found = estimate(study.measures(variant, target, metric))
+        ours = (variant.gamma or 1.0, found.mean, found.ci_low, found.ci_high)
+        at, mean, low, high = _rounded(ours)
+        look = {"color": style.colour(variant.loss), "label": f"{variant.loss}, ours"}
+        ends = [[mean - low], [high - mean]]
+        axis.errorbar(at, mean, ends, fmt="o", ms=3.5, zorder=3, **look)
     axis.grid(axis="y", color="0.92", linewidth=0.6)
-
-
-def _point(axis: Axes, variant: Variant, ours: Estimate) -> None:
-    x, y, low, high = _rounded(
-        (variant.gamma or 1.0, ours.mean, ours.ci_low, ours.ci_high)
-    )
-    axis.errorbar(
-        x,
-        y,
-        [[y - low], [high - y]],
-        fmt="o",
-        ms=3.5,
-        color=style.colour(variant.loss),
-        label=f"{variant.loss}, ours",
-        zorder=3,
-    )
 
 
 def _full(study: Study) -> str:

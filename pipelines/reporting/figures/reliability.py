@@ -10,10 +10,17 @@ import numpy.typing as npt
 
 from pipelines.measure import calibration
 from pipelines.measure.calibration import Bins
-from pipelines.reporting.calibration import ENOUGH, Binned, Reader
+from pipelines.reporting.calibration import (
+    ENOUGH,
+    OBSERVERS,
+    Binned,
+    Reader,
+    frequency_spread,
+)
 from pipelines.reporting.figures import style
 from pipelines.reporting.figures.curves import about, by_exponent
-from pipelines.reporting.study import Study, Variant
+from pipelines.reporting.frame import Study
+from pipelines.reporting.published import Variant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["diagrams"]
 
-_REFERENCE = "observer1"
 _PANELS = 4  # in a row
 _MANY = 50  # cases: more lines than that are a blot
 _Found = Mapping[Variant, Binned]
@@ -79,10 +85,9 @@ def _places(study: Study, shown: list[Variant]) -> Mapping[tuple[str, str], _Fou
     found: dict[tuple[str, str], dict[Variant, Binned]] = {}
     for variant in shown:
         reader = Reader(study, variant)
-        for target, region, reference in reader.places():
-            if reference == _REFERENCE:
-                place = found.setdefault((target, region), {})
-                place[variant] = reader.binned(target, region, reference)
+        for place in reader.places():
+            if place[-1] == OBSERVERS[0]:
+                found.setdefault(place[:2], {})[variant] = reader.binned(place)
     return found
 
 
@@ -122,16 +127,9 @@ def _lines(axis: Axes, cases: Bins, colour: str) -> None:
 
 def _spread(axis: Axes, cases: Bins, colour: str) -> None:
     """Draw how far the cases lie apart in each bin, over the bin's mean p."""
-    together = cases.pooled()
-    ends = [
-        np.percentile(share[n >= ENOUGH], [10, 90])
-        if (n >= ENOUGH).any()
-        else [np.nan, np.nan]
-        for share, n in zip(cases.frequency.T, cases.n.T, strict=True)
-    ]
-    low, high = _rounded(np.array(ends)).T
+    low, high = _rounded(frequency_spread(cases))
     known = ~np.isnan(low)
-    x = _rounded(together.confidence)
+    x = _rounded(cases.pooled().confidence)
     axis.fill_between(
         x[known], low[known], high[known], color=colour, alpha=0.2, linewidth=0
     )

@@ -1,8 +1,10 @@
-"""The paper's figures with images in them, from runs whose probabilities are here.
+"""Pictures with images in them, of runs whose probabilities are here.
 
-They may show patients, so git ignores them; the curves are in `reporting.figures`.
-Which case is shown is decided by a rule, never by eye: the test case whose Dice with
-DSC++ is the median.
+A picture beside each run and, as the paper's figures, of all losses together. They may
+show patients, so git ignores them (see `results/README.md`); the curves are in
+`reporting.figures`, which reads no image and needs no backend. Which case a figure
+shows is decided by a rule, never by eye: the test case whose Dice with DSC++ is the
+median.
 """
 
 from __future__ import annotations
@@ -12,29 +14,193 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
-from skimage.morphology import skeletonize
+import numpy.typing as npt
 
+from data_io import datasets, native
+from data_io.datasets import nifti
+from data_io.datasets.reading import read_image
 from data_io.errors import InputError
+from losses import catalogue
+from pipelines import provenance, stages, stored, written
 from pipelines import run as runs
-from pipelines import show, stages, stored
-from pipelines.measure import metrics
-from pipelines.reporting import pictures, tables
 from pipelines.reporting.estimates import mean_of
-from pipelines.reporting.figures import curves, style
-from pipelines.reporting.pictures import Panel, Window
-from pipelines.reporting.study import STANDARD_GAMMA, Study, Variant, groups
+from pipelines.reporting.figures import curves, panels, style
+from pipelines.reporting.figures.panels import Panel, Window
+from pipelines.reporting.frame import Study, studies
+from pipelines.reporting.published import Paper, Variant, paper_folder
 
-__all__ = ["THRESHOLDS", "Example", "example", "median_case", "write_pictures"]
+__all__ = [
+    "FOLDER", "THRESHOLDS", "Example", "View", "compare", "example", "median_case",
+    "picture", "view", "write_pictures",
+]  # fmt: skip
 
+FOLDER = "pictures"
 THRESHOLDS = (0.2, 0.4, 0.6, 0.8)
 """Softmax thresholds of the overlays (Fig. 5, bottom)."""
 
+_COMPARED = ("CE", "DSC", "DSC++")
+_DETAIL = 128  # pixels: what a fine vessel needs to be seen
 _FORMATS = ("pdf", "png")
-_PLAIN, _PLUS = Variant("DSC"), Variant("DSC++", STANDARD_GAMMA)
+_PLAIN, _PLUS = Variant("DSC"), Variant.standard("DSC++")
 _IN_A_ROW = 4
 _TOGETHER = "figure3-losses"
+
+_Array = npt.NDArray[Any]
+
+
+def picture(run: runs.Run, root: Path) -> Path:
+    """Draw a run's first test case: image, truth, softmax heat map with colour bar.
+
+    Of a volume the slice of axis 0 with most foreground is drawn.
+
+    Args:
+        run: a predicted run with its probabilities.
+        root: the data set's folder.
+
+    Returns:
+        The PNG file, `pictures/<case>.png` of the run.
+    """
+    case = run.record["split"]["test"][0]
+    path = run.path(FOLDER) / f"{case}.png"
+    return _draw({run.record["loss"]: run}, root, case, path)
+
+
+def compare(group: Path, root: Path) -> Path | None:
+    """Draw CE, DSC and DSC++ side by side on the first test case (as Fig. 1).
+
+    Args:
+        group: `results/<dataset>/<preset>`.
+        root: the data set's folder.
+
+    Returns:
+        The PNG file, or None where DSC and DSC++ have no probabilities here. Runs are
+        those of this process's backend; of several seeds the lowest is shown.
+    """
+    found: dict[str, runs.Run] = {}
+    for run in sorted(runs.find(group), key=lambda run: int(run.record["seed"])):
+        if run.path(stored.PROBABILITIES).is_dir() and run.name == _name(run):
+            found.setdefault(run.record["loss"], run)
+    chosen = {loss: found[loss] for loss in _COMPARED if loss in found}
+    if not {"DSC", "DSC++"} <= chosen.keys():
+        return None
+    case = chosen["DSC"].record["split"]["test"][0]
+    return _draw(chosen, root, case, group / FOLDER / "compare.png")
+
+
+def _name(run: runs.Run) -> str:
+    """What the run would be called here with the loss's default exponent."""
+    loss, seed = run.record["loss"], run.record["seed"]
+    default = catalogue.default_gamma(loss)
+    return runs.folder_name(loss, default, seed, provenance.backend())
+
+
+def _draw(shown: Mapping[str, runs.Run], root: Path, case: str, path: Path) -> Path:
+    written.require_figure(path)
+    first = next(iter(shown.values()))
+    found = view(shown, root, case)
+    maps = {loss: _foreground(softmax) for loss, softmax in found.softmax.items()}
+    truth = found.label > 0
+    return panels.compare(
+        found.image, truth, maps, path, _title(first, case), _detail(truth.shape)
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What a picture shows of a case: an image, or one slice of a volume.
+
+    Attributes:
+        image: (rows, columns[, channels]); of a CT what the network sees of it.
+        label: class numbers, (rows, columns), of the first observer.
+        softmax: softmax values by the name of the run, (rows, columns, C).
+        index: of the slice, along axis 0; None of an image.
+    """
+
+    image: _Array
+    label: _Array
+    softmax: dict[str, _Array]
+    index: int | None = None
+
+
+def view(
+    shown: Mapping[str, runs.Run], root: Path, case: str, target: int | None = None
+) -> View:
+    """Read a case with the probabilities of some runs.
+
+    Args:
+        shown: runs of one data set with their probabilities, by a name for each.
+        root: the data set's folder.
+        case: the case's id.
+        target: of a volume, the class whose largest slice is taken (the first of
+            several); None, or one that the case has nothing of: all foreground.
+
+    Raises:
+        InputError: probabilities or images are not there, or do not fit.
+    """
+    record = next(iter(shown.values())).record
+    module = datasets.by_name(record["dataset"])
+    if module.record(root).is_3d:
+        return _slice(shown, module, root, case, target)
+    return _image(shown, module, root, case)
+
+
+def _image(
+    shown: Mapping[str, runs.Run], module: ModuleType, root: Path, case: str
+) -> View:
+    label = module.references(root, case)["observer1"]
+    softmax = {
+        name: stored.probabilities(run, case, label.shape)
+        for name, run in shown.items()
+    }
+    # Own images may be grey, or have more than 8 bits.
+    own = getattr(module, "picture", None)
+    image = own(root, case) if own else read_image(module.roles(root, case)["image"])
+    return View(image, label, softmax)
+
+
+def _slice(
+    shown: Mapping[str, runs.Run],
+    module: ModuleType,
+    root: Path,
+    case: str,
+    target: int | None,
+) -> View:
+    label = module.references(root, case)["observer1"]
+    sizes = [np.count_nonzero(plane == target) for plane in label] if target else [0]
+    if not any(sizes):
+        sizes = [np.count_nonzero(plane) for plane in label]
+    index = int(np.argmax(sizes))
+    part, where = slice(index, index + 1), (module, root, case)
+    softmax = {
+        name: native.slab(stored.volume(run, *where)[0], label.shape, part)[0]
+        for name, run in shown.items()
+    }
+    image = nifti.read_slice(module.roles(root, case)["image"], index)
+    window = module.record(root).clip
+    # What the network sees of a CT: beyond it lie bone and air.
+    image = image if window is None else np.clip(image, *window)
+    return View(image, label[index], softmax, index)
+
+
+def _detail(shape: Sequence[int]) -> int | None:
+    """Side of the square to show enlarged; None where the image is small itself."""
+    return _DETAIL if min(shape) > 2 * _DETAIL else None
+
+
+def _foreground(softmax: _Array) -> _Array:
+    """Softmax value of all classes but the background, (rows, columns)."""
+    return np.asarray(np.clip(1 - softmax[..., 0], 0, 1))
+
+
+def _title(run: runs.Run, case: str) -> str:
+    record = run.record
+    simulated = " (simulated)" if record["simulated"] else ""
+    number = case.removeprefix("case_")
+    return f"{record['title']}{simulated}, case {number}, preset {record['preset']}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,10 +222,10 @@ class Example:
     rule: str
 
     @cached_property
-    def view(self) -> show.View:
+    def view(self) -> View:
         """Image, label and softmax values, by `Variant.label`."""
         named = {variant.label: run for variant, run in self.runs.items()}
-        return show.view(named, self.root, self.case, target=len(self.study.targets))
+        return view(named, self.root, self.case, target=len(self.study.targets))
 
     @property
     def name(self) -> str:
@@ -74,12 +240,14 @@ class Example:
     @cached_property
     def window(self) -> Window | None:
         """The part that is shown enlarged; None where the image is small itself."""
-        side = show.detail(self.truth.shape)
-        return pictures.busiest_window(self._interest(side), side) if side else None
+        side = _detail(self.truth.shape)
+        return panels.busiest_window(self._interest(side), side) if side else None
 
     def _interest(self, side: int) -> np.ndarray:
         """What the enlarged part has most of; see `note`."""
         if self.view.index is None:
+            from skimage.morphology import skeletonize
+
             # Centre lines: else the thickest vessels were shown, which all losses find.
             return np.asarray(skeletonize(self.truth))
         # Most of the last class; where that is all in, most of the others.
@@ -88,7 +256,7 @@ class Example:
 
     def probability(self, variant: Variant) -> np.ndarray:
         """Softmax value of all foreground, (rows, columns)."""
-        return show.foreground(self.view.softmax[variant.label])
+        return _foreground(self.view.softmax[variant.label])
 
     def positive(self, variant: Variant) -> np.ndarray:
         """Where the likeliest class is not the background, (rows, columns)."""
@@ -130,7 +298,7 @@ class Example:
 
 @dataclass(frozen=True)
 class _Sheet:
-    """What `pictures.draw` takes."""
+    """What `panels.draw` takes."""
 
     rows: list[list[Panel | None]]
     title: str
@@ -139,7 +307,7 @@ class _Sheet:
     key: bool = False
 
     def draw(self, stem: Path) -> list[str]:
-        written = pictures.draw(
+        written = panels.draw(
             self.rows, stem, self.title, self.note, self.labels, _FORMATS, self.key
         )
         return [str(path) for path in written]
@@ -165,8 +333,7 @@ def write_pictures(
         InputError: runs that cannot be joined, a folder that cannot be written.
     """
     lines, by_preset = [], defaultdict(list)
-    for folder in groups(results):
-        study, _ = tables.study_of(folder)
+    for study in studies(results, Paper(paper_folder(results))):
         figures = _VOLUMES if _is_3d(study) else _IMAGES
         try:
             found: Example | str = example(study, data, work)
@@ -175,10 +342,10 @@ def write_pictures(
         by_preset[study.preset].append(found)
         for name, make in figures.items():
             sheet = found if isinstance(found, str) else make(found)
-            lines += _drawn_or_not(sheet, folder / show.FOLDER / name)
+            lines += _drawn_or_not(sheet, study.folder / FOLDER / name)
     for preset, parts in by_preset.items():
         name = f"{_TOGETHER}-{preset}"
-        lines += _drawn_or_not(_figure3(preset, parts), results / show.FOLDER / name)
+        lines += _drawn_or_not(_figure3(preset, parts), results / FOLDER / name)
     return lines
 
 
@@ -239,7 +406,8 @@ def _has(run: runs.Run, case: str) -> bool:
 
 def median_case(study: Study, run: runs.Run) -> str:
     """The test case whose Dice is the median; see `example`."""
-    dice = study.values[run.name][:, :, metrics.METRICS.index("dice")]
+    places = [(target, "image", "observer1") for target in study.targets]
+    dice = np.stack([study.of_run(run, place, "dice") for place in places])
     mean = mean_of(dice, axis=0)
     ranked = [index for index in np.argsort(mean, kind="stable") if mean[index] >= 0]
     # Where nothing is defined, any case is as good as another.
@@ -251,10 +419,10 @@ def _figure1(of: Example) -> _Sheet | str:
     if not {_PLAIN, _PLUS} <= of.runs.keys():
         return f"probabilities of DSC and DSC++ are needed, {_here(of)}"
     rows: list[list[Panel | None]] = []
-    beside = (pictures.photo(of.view.image), pictures.truth_of(of.truth))
+    beside = (panels.photo(of.view.image), panels.truth_of(of.truth))
     for variant, panel in zip((_PLAIN, _PLUS), beside, strict=True):
-        heat = pictures.heat(of.probability(variant), variant.label)
-        wrong = pictures.errors(
+        heat = panels.heat(of.probability(variant), variant.label)
+        wrong = panels.errors(
             of.view.image, of.truth, of.positive(variant), f"{variant.label}, errors"
         )
         row: list[Panel | None] = [of.framed(panel), of.framed(heat)]
@@ -270,15 +438,15 @@ def _figure2(of: Example) -> _Sheet | str:
     shown = [v for v in curves.by_exponent(of.runs) if v.loss in ("DSC", "DSC++")]
     if len(shown) < 2:
         return f"two exponents of DSC++ are needed (DSC is 1), {_here(of)}"
-    image, truth = pictures.photo(of.view.image), pictures.truth_of(of.truth)
-    panels: list[Panel | None] = [of.framed(image), truth.cut(of.window)]
-    panels += [
-        pictures.heat(of.probability(variant), curves.label(variant)).cut(of.window)
+    image, truth = panels.photo(of.view.image), panels.truth_of(of.truth)
+    drawn: list[Panel | None] = [of.framed(image), truth.cut(of.window)]
+    drawn += [
+        panels.heat(of.probability(variant), curves.label(variant)).cut(of.window)
         for variant in shown
     ]
-    columns = -(-len(panels) // -(-len(panels) // _IN_A_ROW))  # rows of equal length
-    panels += [None] * (-len(panels) % columns)
-    rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
+    columns = -(-len(drawn) // -(-len(drawn) // _IN_A_ROW))  # rows of equal length
+    drawn += [None] * (-len(drawn) % columns)
+    rows = [drawn[i : i + columns] for i in range(0, len(drawn), columns)]
     return _Sheet(rows, of.title("Exponent γ of DSC++", shown), of.note())
 
 
@@ -287,16 +455,14 @@ def _figure3(preset: str, parts: Sequence[Example | str]) -> _Sheet | str:
     shown = [part for part in parts if isinstance(part, Example)]
     if not shown:
         return "no data set of this preset has probabilities and images here"
-    usual = (None, STANDARD_GAMMA)
-    losses = list(
-        dict.fromkeys(v for part in shown for v in part.runs if v.gamma in usual)
-    )
+    every = dict.fromkeys(v for part in shown for v in part.runs)
+    losses = [one for one in every if one == Variant.standard(one.loss)]
     rows: list[list[Panel | None]] = []
     for part in shown:
-        row: list[Panel | None] = [pictures.photo(part.view.image)]
-        row.append(pictures.truth_of(part.truth))
+        row: list[Panel | None] = [panels.photo(part.view.image)]
+        row.append(panels.truth_of(part.truth))
         row += [
-            pictures.heat(part.probability(v), v.label) if v in part.runs else None
+            panels.heat(part.probability(v), v.label) if v in part.runs else None
             for v in losses
         ]
         rows.append(row)
@@ -310,14 +476,14 @@ def _figure3(preset: str, parts: Sequence[Example | str]) -> _Sheet | str:
 
 def _figure4(of: Example) -> _Sheet:
     """A slice of a volume: a row for each class, a heat map for each loss (Fig. 4)."""
-    image = pictures.photo(of.view.image)
+    image = panels.photo(of.view.image)
     rows: list[list[Panel | None]] = []
     for number in range(1, len(of.study.targets) + 1):
-        truth = pictures.truth_of(of.view.label == number)
+        truth = panels.truth_of(of.view.label == number)
         beside = image.cut(of.window) if rows else of.framed(image)
         row: list[Panel | None] = [beside, truth.cut(of.window)]
         row += [
-            pictures.heat(softmax[..., number], loss).cut(of.window)
+            panels.heat(softmax[..., number], loss).cut(of.window)
             for loss, softmax in of.view.softmax.items()
         ]
         rows.append(row)
@@ -331,7 +497,7 @@ def _figure5(of: Example) -> _Sheet | str:
     if not shown:
         return f"probabilities of DSC or DSC++ are needed, {_here(of)}"
     rows: list[list[Panel | None]] = []
-    beside = (pictures.photo(of.view.image), pictures.truth_of(of.truth))
+    beside = (panels.photo(of.view.image), panels.truth_of(of.truth))
     for variant, panel in zip(shown, beside, strict=False):
         row: list[Panel | None] = [panel.cut(of.window)]
         row += [_overlay(of, variant, threshold) for threshold in THRESHOLDS]
@@ -344,7 +510,7 @@ def _figure5(of: Example) -> _Sheet | str:
 
 def _overlay(of: Example, variant: Variant, threshold: float) -> Panel:
     positive = of.probability(variant) >= threshold
-    panel = pictures.errors(of.view.image, of.truth, positive, f"T = {threshold}")
+    panel = panels.errors(of.view.image, of.truth, positive, f"T = {threshold}")
     true = np.count_nonzero(positive & of.truth)
     recall, precision = (
         f"{true / size:.2f}" if size else "undefined"

@@ -1,10 +1,9 @@
-"""The runs of one data set at one preset, joined for a table.
+"""The runs of one data set at one preset as one tidy frame, with the paper's values.
 
-Reads `run.json`, `cases.csv` and `histograms.npz` of each run, nothing else, and
+Reads `run.json`, `cases.csv` and `histograms.npz` of each run once, nothing else, and
 refuses to join what cannot be compared.
 """
 
-import csv
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,65 +13,26 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from data_io.errors import InputError
 from pipelines import run as runs_module
 from pipelines.measure import histograms, metrics
+from pipelines.measure.histograms import Histograms
+from pipelines.reporting.published import STANDARD_GAMMA, Paper, Variant, paper_folder
 from pipelines.run import Run
 
-__all__ = [
-    "CUSTOM",
-    "STANDARD_GAMMA",
-    "Study",
-    "Variant",
-    "finished",
-    "groups",
-    "open_study",
-]
+__all__ = ["CUSTOM", "Study", "finished", "groups", "open_study", "studies"]
 
 CUSTOM = "custom-"
 """Folders of runs with overrides begin so; these are never in a table."""
 
-STANDARD_GAMMA = 2.0
-"""The exponent of the ++ losses in Tables 4 to 6 (Table 2 of the paper)."""
-
 # What the paper reports: test images, all of each image, its one set of labels.
 _SELECTION = {"split": "test", "region": "image", "reference": "observer1"}
+_KEYS = ("target", "region", "reference")
 
 _Counts = npt.NDArray[np.int64]
 _Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, order=True)
-class Variant:
-    """What was trained, whatever the seed: one row of a readable table.
-
-    Attributes:
-        loss: the loss's name as the paper writes it, such as "DSC++"; "" where nothing
-            was trained.
-        gamma: the ++ exponent of a ++ loss; None for every other loss.
-        method: what was done after training, such as "temperature"; "" for nothing.
-        backend: the Keras backend, where it is not the study's own; else "".
-    """
-
-    loss: str
-    gamma: float | None = None
-    method: str = ""
-    backend: str = ""
-
-    @property
-    def label(self) -> str:
-        """Such as "DSC++", "DSC++ g=2.5" or "DSC + temperature [torch]"."""
-        text = self.loss
-        if self.gamma is not None and self.gamma != STANDARD_GAMMA:
-            text += f" g={self.gamma:g}"
-        text = " + ".join(part for part in (text, self.method) if part)
-        return text + (f" [{self.backend}]" if self.backend else "")
-
-    @property
-    def is_main(self) -> bool:
-        """Whether the paper could have a cell for it: no method, the usual backend."""
-        return not self.method and not self.backend
 
 
 def groups(results: Path) -> list[Path]:
@@ -81,12 +41,12 @@ def groups(results: Path) -> list[Path]:
     Args:
         results: the folder of all results.
     """
+    return [folder for folder in _folders(results) if finished(folder)]
+
+
+def _folders(results: Path) -> list[Path]:
     found = sorted(path.parent for path in Path(results).glob("*/*/runs"))
-    return [
-        folder
-        for folder in found
-        if not folder.name.startswith(CUSTOM) and finished(folder)
-    ]
+    return [folder for folder in found if not folder.name.startswith(CUSTOM)]
 
 
 def finished(folder: Path) -> list[Run]:
@@ -100,18 +60,20 @@ class Study:
 
     Attributes:
         folder: `results/<dataset>/<preset>`.
+        paper: what the paper prints.
         runs: the runs of each variant, in order of seed.
         cases: the test cases, in the order of the split.
         targets: the classes measured, such as ("vessel",).
-        values: each run's measures, by the run's name: (targets, cases, metrics) in
-            the order of `metrics.METRICS`; NaN where undefined.
+        frame: a row for each run, target, region, reference and test case: these by
+            name, and `metrics.METRICS`; NaN where undefined.
     """
 
     folder: Path
+    paper: Paper
     runs: dict[Variant, list[Run]]
     cases: tuple[str, ...]
     targets: tuple[str, ...]
-    values: dict[str, _Floats]
+    frame: pd.DataFrame
 
     @cached_property
     def record(self) -> dict[str, Any]:
@@ -132,6 +94,18 @@ class Study:
     def simulated(self) -> bool:
         """Whether the images are simulated."""
         return bool(self.record["simulated"])
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """The published cells of the data set; none of simulated data.
+
+        See `Paper.cells`; the class is named in each.
+        """
+        cells = self.paper.cells
+        if self.simulated:
+            return cells.iloc[:0]
+        own = cells[cells["dataset"] == self.title]
+        return own.assign(target=own["target"].replace("", self.targets[0]))
 
     @property
     def main(self) -> list[Variant]:
@@ -164,46 +138,83 @@ class Study:
             return list(range(len(seeds_a))), list(range(len(seeds_b)))
         return [seeds_a.index(s) for s in both], [seeds_b.index(s) for s in both]
 
-    def measures(self, variant: Variant, target: str, metric: str) -> _Floats:
-        """One metric of every seed and test case, (seeds, cases); NaN: undefined."""
-        row, column = self.targets.index(target), metrics.METRICS.index(metric)
-        return np.stack(
-            [self.values[run.name][row, :, column] for run in self.runs[variant]]
-        )
-
-    def measures_in(
-        self, variant: Variant, target: str, metric: str, region: str, reference: str
+    def measures(
+        self,
+        variant: Variant,
+        target: str,
+        metric: str,
+        region: str = _SELECTION["region"],
+        reference: str = _SELECTION["reference"],
     ) -> _Floats:
-        """As `measures`, in any region and against any observer.
+        """One metric of every seed and test case.
 
         Returns:
             (seeds, cases); NaN where undefined, and where a case has no such row.
         """
-        return np.array(
-            [
-                [self._measured(run, target, metric, region, reference, case)
-                 for case in self.cases]
-                for run in self.runs[variant]
-            ]
-        )  # fmt: skip
+        runs, place = self.runs[variant], (target, region, reference)
+        return np.stack([self.of_run(run, place, metric) for run in runs])
 
-    def _measured(self, run: Run, target: str, metric: str, *where: str) -> float:
-        row = self._everywhere[run.name].get((target, *where))
-        return float("nan") if row is None else row[metrics.METRICS.index(metric)]
+    def of_run(self, run: Run, place: tuple[str, str, str], metric: str) -> _Floats:
+        """One metric of one run, (cases,), for a target, region and reference."""
+        found = self._by_run.get((run.name, *place))
+        if found is None:
+            return np.full(len(self.cases), np.nan)
+        return found[:, metrics.METRICS.index(metric)]
 
     @cached_property
-    def _everywhere(self) -> dict[str, dict[tuple[str, ...], list[float]]]:
-        """Measures by run; target, region, reference and case."""
-        keys = ("target", "region", "reference", "case")
+    def _by_run(self) -> dict[tuple[str, ...], _Floats]:
+        """Measures, (cases, metrics), by run, target, region and reference."""
+        columns = list(metrics.METRICS)
         return {
-            run.name: {
-                tuple(row[key] for key in keys): _numbers(run.path("cases.csv"), row)
-                for row in _all_rows(run)
-                if row["split"] == _SELECTION["split"]
-            }
-            for runs in self.runs.values()
-            for run in runs
+            key: part.set_index("case").reindex(self.cases)[columns].to_numpy()
+            for key, part in self.frame.groupby(["run", *_KEYS])
         }
+
+    @cached_property
+    def histograms(self) -> dict[str, Histograms]:
+        """What each run counted, by the run's name.
+
+        Raises:
+            InputError: a damaged file, or one that lacks a test case.
+        """
+        found = {}
+        for run in (run for runs in self.runs.values() for run in runs):
+            path = run.path("histograms.npz")
+            found[run.name] = one = histograms.load(path)
+            for target in self.targets:
+                names = one.case[one.where(target=target, **_SELECTION)]
+                _check_cases(path, list(map(str, names)), self.cases, target)
+        return found
+
+    @cached_property
+    def edges(self) -> _Floats:
+        """Of the bins of all histograms, (B + 1,)."""
+        return next(iter(self.histograms.values())).edges
+
+    def counts(
+        self,
+        variant: Variant,
+        target: str,
+        region: str = _SELECTION["region"],
+        reference: str = _SELECTION["reference"],
+    ) -> _Counts:
+        """Voxels by truth and bin of the softmax value, as `histograms.count` has them.
+
+        Returns:
+            (seeds, cases, 2, B); 0 where a case has none of the region.
+        """
+        where = {"target": target, "region": region, "reference": reference}
+        found = [self.histograms[run.name] for run in self.runs[variant]]
+        each = [(one, one.where(split="test", **where)) for one in found]
+        return np.stack([self.placed(h.counts[rows], h.case[rows]) for h, rows in each])
+
+    def placed(
+        self, values: npt.NDArray[Any], names: npt.NDArray[np.str_]
+    ) -> npt.NDArray[Any]:
+        """Put values, (K, ...), of K named cases in the order of `cases`; else 0."""
+        result = np.zeros((len(self.cases), *values.shape[1:]), dtype=values.dtype)
+        result[[self.cases.index(str(name)) for name in names]] = values
+        return result
 
     def at_thresholds(self, variant: Variant, target: str) -> dict[str, _Floats]:
         """Overlap measures at `histograms.THRESHOLDS`, from the histograms alone.
@@ -211,83 +222,94 @@ class Study:
         Returns:
             "dice", "jaccard", "precision", "recall", each (seeds, cases, thresholds).
         """
-        parts = [
-            histograms.threshold_metrics(counts, edges=edges)
-            for counts, edges in self.counts(variant, target)
-        ]
-        return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+        key = (variant, target)
+        if key not in self._at_thresholds:
+            counts = self.counts(*key)
+            found = histograms.threshold_metrics(counts, edges=self.edges)
+            self._at_thresholds[key] = found
+        return self._at_thresholds[key]
 
-    def counts(self, variant: Variant, target: str) -> list[tuple[_Counts, _Floats]]:
-        """Counts of the softmax value given the truth, of every seed.
-
-        Returns:
-            for each seed the counts of the test cases, (cases, 2, B), as
-            `histograms.count` has them, and the edges of their bins, (B + 1,).
-        """
-        return [self._counts_of(run, target) for run in self.runs[variant]]
-
-    def _counts_of(self, run: Run, target: str) -> tuple[_Counts, _Floats]:
-        path = run.path("histograms.npz")
-        found = histograms.load(path)
-        rows = found.where(target=target, **_SELECTION)
-        names = [str(name) for name in found.case[rows]]
-        _check_cases(path, names, self.cases, target)
-        order = [names.index(case) for case in self.cases]
-        return found.counts[rows][order], found.edges
+    @cached_property
+    def _at_thresholds(self) -> dict[tuple[Variant, str], dict[str, _Floats]]:
+        return {}
 
 
-def open_study(folder: Path, order: Sequence[str] = ()) -> Study:
+def studies(results: Path, paper: Paper) -> list[Study]:
+    """Join the runs of every folder with a finished run, in order of name.
+
+    Args:
+        results: the folder of all results.
+        paper: what the paper prints.
+
+    Raises:
+        InputError: as by `open_study`.
+    """
+    each = ((folder, finished(folder)) for folder in _folders(results))
+    return [_join(folder, runs, paper) for folder, runs in each if runs]
+
+
+def open_study(folder: Path, paper: Paper | None = None) -> Study:
     """Read and join the evaluated runs of one data set and preset.
 
     Args:
         folder: `results/<dataset>/<preset>`.
-        order: names of losses in the order wanted; others follow by name.
+        paper: what the paper prints; None reads it from beside the results. Variants
+            come in the order of its losses; others follow by name.
 
     Raises:
         InputError: no evaluated run; runs on other data, another split or another
             preset than the first; a run with overrides; a damaged `cases.csv`.
     """
+    folder = Path(folder)
+    paper = paper or Paper(paper_folder(folder.parents[1]))
     runs = finished(folder)
     if not runs:
         raise InputError(
             f"{folder}: expected evaluated runs in runs/, found none; make one with "
             "`dscpp train`, `dscpp predict` and `dscpp evaluate`"
         )
+    return _join(folder, runs, paper)
+
+
+def _join(folder: Path, runs: Sequence[Run], paper: Paper) -> Study:
     for other in runs:
         _check_joinable(runs[0], other)
         other.require_measures()
     cases = tuple(str(case) for case in runs[0].record["split"]["test"])
-    targets = _targets(runs[0])
-    values = {run.name: _read_cases(run, cases, targets) for run in runs}
-    return Study(Path(folder), _variants(runs, order), cases, targets, values)
+    read = [_read_cases(run) for run in runs]
+    targets = tuple(map(str, _selected(read[0])["target"].unique()))
+    for run, rows in zip(runs, read, strict=True):
+        own = _selected(rows)
+        for target in targets:
+            names = list(own["case"][own["target"] == target])
+            _check_cases(run.path("cases.csv"), names, cases, target)
+    order = tuple(paper.cells["loss"].unique())
+    frame = pd.concat(read, ignore_index=True)
+    return Study(folder, paper, _variants(runs, order), cases, targets, frame)
+
+
+def _selected(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that the paper's tables are about."""
+    image, first = _SELECTION["region"], _SELECTION["reference"]
+    return rows[(rows["region"] == image) & (rows["reference"] == first)]
 
 
 def _variants(runs: Sequence[Run], order: Sequence[str]) -> dict[Variant, list[Run]]:
     """Sort runs into variants: main ones first, then by loss and gamma; by seed."""
-    usual = _usual_backend(runs)
+    # TensorFlow where any run has it, as the default; else the most frequent.
+    counts = Counter(str(run.record["backend"]) for run in runs)
+    usual = max(sorted(counts), key=lambda one: (one == "tensorflow", counts[one]))
     found: dict[Variant, list[Run]] = {}
     for run in sorted(runs, key=lambda run: int(run.record["seed"])):
         found.setdefault(_variant(run, usual), []).append(run)
     rank = {loss: position for position, loss in enumerate(order)}
-    return dict(
-        sorted(
-            found.items(),
-            key=lambda item: (
-                not item[0].is_main,
-                rank.get(item[0].loss, len(rank)),
-                item[0].loss,
-                item[0].gamma or 0.0,
-                item[0].method,
-                item[0].backend,
-            ),
-        )
-    )
 
+    def place(one: Variant) -> tuple[object, ...]:
+        listed = rank.get(one.loss, len(rank))
+        own = (one.loss, one.gamma or 0.0, one.method, one.backend)
+        return (not one.is_main, listed, *own)
 
-def _usual_backend(runs: Sequence[Run]) -> str:
-    """TensorFlow where any run has it, as the default; else the most frequent."""
-    counts = Counter(str(run.record["backend"]) for run in runs)
-    return max(sorted(counts), key=lambda name: (name == "tensorflow", counts[name]))
+    return {variant: found[variant] for variant in sorted(found, key=place)}
 
 
 def _variant(run: Run, usual_backend: str) -> Variant:
@@ -335,60 +357,41 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _rows(run: Run) -> list[dict[str, str]]:
-    """The rows of `cases.csv` that the paper's tables are about."""
-    return [
-        row
-        for row in _all_rows(run)
-        if all(row[key] == _SELECTION[key] for key in _SELECTION)
-    ]
-
-
-def _all_rows(run: Run) -> list[dict[str, str]]:
-    path = run.path("cases.csv")
+def _read_cases(run: Run) -> pd.DataFrame:
+    """The test rows of `cases.csv`, with the run's name; empty cells are NaN."""
+    path, again = run.path("cases.csv"), f"run `dscpp evaluate --run {run.folder}`"
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+    except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: expected the measures of an evaluated run, found a file that "
-            f"cannot be read ({error}); run `dscpp evaluate --run {run.folder}`"
+            f"cannot be read ({error}); {again}"
         ) from error
     wanted = [*_SELECTION, "case", "target", *metrics.METRICS]
-    missing = [name for name in wanted if rows and name not in rows[0]]
+    missing = [name for name in wanted if name not in rows]
     if missing:
         raise InputError(
             f"{path}: expected the column{'s' if len(missing) > 1 else ''} "
-            f"{', '.join(missing)}, found none; run `dscpp evaluate --run {run.folder}`"
+            f"{', '.join(missing)}, found none; {again}"
         )
-    return rows
+    rows = rows.loc[rows["split"] == _SELECTION["split"], wanted]
+    for metric in metrics.METRICS:
+        rows[metric] = _numbers(path, rows["case"], rows[metric])
+    return rows.assign(run=run.name)
 
 
-def _targets(run: Run) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(row["target"] for row in _rows(run)))
-
-
-def _read_cases(run: Run, cases: Sequence[str], targets: Sequence[str]) -> _Floats:
-    """Read the measures of a run, (targets, cases, metrics); empty cells are NaN."""
-    path, rows = run.path("cases.csv"), _rows(run)
-    result = []
-    for target in targets:
-        by_case = [(row["case"], row) for row in rows if row["target"] == target]
-        _check_cases(path, [case for case, _ in by_case], cases, target)
-        named = dict(by_case)
-        result.append([_numbers(path, named[case]) for case in cases])
-    shape = (len(targets), len(cases), len(metrics.METRICS))
-    return np.array(result, dtype=np.float64).reshape(shape)
-
-
-def _numbers(path: Path, row: dict[str, str]) -> list[float]:
-    try:
-        return [float(row[metric] or "nan") for metric in metrics.METRICS]
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"{path}: case {row['case']}: expected numbers or empty cells, found "
-            f"{error}; evaluate the run again"
-        ) from error
+def _numbers(path: Path, cases: Sequence[str], texts: Sequence[str]) -> _Floats:
+    """Cells as numbers, (n,)."""
+    values = []
+    for case, text in zip(cases, texts, strict=True):
+        try:
+            values.append(float(text or "nan"))
+        except ValueError as error:
+            raise InputError(
+                f"{path}: case {case}: expected numbers or empty cells, found {error}; "
+                "evaluate the run again"
+            ) from error
+    return np.array(values, dtype=np.float64)
 
 
 def _check_cases(

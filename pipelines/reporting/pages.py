@@ -1,0 +1,429 @@
+"""Every table of the runs at hand: as CSV, in the terminal and in Markdown.
+
+All of it comes from the same frames: each file of a run is read once.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data_io.errors import InputError
+from pipelines.measure import histograms, metrics
+from pipelines.reporting import calibration, claims, highlights, tables, topics
+from pipelines.reporting.estimates import estimate, pm
+from pipelines.reporting.frame import Study, open_study, studies
+from pipelines.reporting.markdown import replace_marked, table
+from pipelines.reporting.published import Cell, Paper, Variant, each_cell, paper_folder
+from pipelines.run import TRUTH, require_table, write_atomically, writing
+
+__all__ = ["Page", "Report"]
+
+_HEADINGS = {
+    "nll_published": "NLL published",
+    "nll": "NLL",
+    "brier": "Brier",
+    "dice": "Dice",
+    "jaccard": "Jaccard",
+}
+_PAIR = (Variant.standard("DSC++"), Variant("DSC"))
+# Only written where they have a row.
+_OPTIONAL = (
+    tables.EXTRA_TABLE, "observers.csv", "other-sets.csv", "noise.csv",
+    "temperature.csv",
+)  # fmt: skip
+
+
+class Report:
+    """The tables of every `results/<dataset>/<preset>/` with a finished run.
+
+    Args:
+        results: the folder of all results. A run that is not evaluated yet is left out,
+            and so are runs with overrides (`custom-...`).
+
+    Raises:
+        InputError: no finished run at all; runs that cannot be joined (both are named).
+    """
+
+    def __init__(self, results: Path) -> None:
+        self.results = Path(results)
+        self.paper = Paper(paper_folder(self.results))
+        self.pages = [Page(one) for one in studies(self.results, self.paper)]
+        if not self.pages:
+            raise InputError(
+                f"{results}: expected evaluated runs in <dataset>/<preset>/runs/, "
+                "found none; make some with `make demo` or `make reproduce-drive "
+                "DATA=...`"
+            )
+
+    @cached_property
+    def over_all(self) -> dict[str, pd.DataFrame]:
+        """What stands in `results` itself, by file name.
+
+        Every published cell, every claim of the text, and their numbers; nothing where
+        no study has cells of the paper.
+        """
+        if not any(len(page.study.cells) for page in self.pages):
+            return {}
+        made = [(page.study, page.files) for page in self.pages]
+        found = tables.over_all(self.paper.cells, made)
+        tested = [(study, files["tests.csv"]) for study, files in made]
+        said = claims.decide(self.paper, tested)
+        counts = tables.summary(found, said, claims.VERDICTS)
+        return found | {claims.FILE: said, "summary.csv": counts}
+
+    def write(self) -> list[Path]:
+        """Write all tables; all are made before any is written.
+
+        Returns:
+            The files written, in order.
+        """
+        made = [(page.study.folder, page.files) for page in self.pages]
+        made.append((self.results, self.over_all))
+        for folder, files in made:
+            for name, frame in files.items():
+                require_table(folder / name, list(frame))
+        for folder, files in made[:-1]:
+            for name in set(_OPTIONAL) - files.keys():
+                require_table(folder / name, ("target",))
+                with writing(folder / name):
+                    (folder / name).unlink(missing_ok=True)
+        return [
+            _write_csv(folder / name, frame)
+            for folder, files in made
+            for name, frame in files.items()
+        ]
+
+    def counts(self) -> str:
+        """How many published cells and claims came out how, in two lines."""
+        return highlights.counts(self.over_all)
+
+    def update(self, readme: Path) -> list[str]:
+        """Put the present tables between the markers of a Markdown file.
+
+        Markers are `<!-- <dataset>-<preset>:begin -->` and `<!-- <dataset>-<preset>:end
+        -->`, such as `drive-reduced`; of what `topics` names,
+        `drive-reduced-temperature`; `claims` has the numbers over all, `counts` how
+        many they are. Tables without markers are left out, and so are markers without
+        runs.
+
+        Args:
+            readme: the file; written only if it changes.
+
+        Returns:
+            The names of the markers whose part was written.
+
+        Raises:
+            InputError: no such file, or a marker that begins and does not end.
+        """
+        try:
+            text = readme.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"{readme}: expected a Markdown file, found one that cannot be read "
+                f"({error}); give the path of the README"
+            ) from error
+        new, names = text, []
+        for name, content in self._parts():
+            if f"<!-- {name}:begin -->" in new:
+                new = replace_marked(readme, new, name, content())
+                names.append(name)
+        if new != text:
+            write_atomically(readme, lambda aside: aside.write_text(new, "utf-8"))
+        return names
+
+    def _parts(self) -> Iterator[tuple[str, Callable[[], str]]]:
+        """The name of every marker and what makes the text between."""
+        for page in self.pages:
+            yield page.name, page.markdown
+            for topic in topics.TOPICS:
+                yield f"{page.name}-{topic}", partial(page.topic, topic)
+        if self.over_all:
+            yield "counts", self.counts
+            yield (
+                "claims",
+                lambda: highlights.markdown(
+                    [(page.study, page.files) for page in self.pages], self.over_all
+                ),
+            )
+
+
+def _write_csv(path: Path, frame: pd.DataFrame) -> Path:
+    """Floats to 6 significant digits: more would differ between machines."""
+    style = {"index": False, "float_format": "%.6g", "lineterminator": "\n"}
+    return write_atomically(path, lambda aside: frame.to_csv(aside, **style))
+
+
+@dataclass(frozen=True)
+class _Block:
+    """What a readable table says, before it is laid out."""
+
+    headline: str
+    header: list[str]
+    rows: list[list[str]]
+    notes: list[str]
+
+
+class Page:
+    """The tables of one study."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+
+    @classmethod
+    def of(cls, folder: Path) -> Page:
+        """Read one folder, `results/<dataset>/<preset>`; see `frame.open_study`."""
+        return cls(open_study(folder))
+
+    @property
+    def name(self) -> str:
+        """Such as "drive-reduced"."""
+        return f"{self.study.folder.parent.name}-{self.study.folder.name}"
+
+    @cached_property
+    def files(self) -> dict[str, pd.DataFrame]:
+        """Every table beside `runs/`, by file name."""
+        study = self.study
+        read = calibration.readers(study)
+        runs = (run for runs in study.runs.values() for run in runs)
+        files = tables.papers(study) | {
+            "tests.csv": tables.comparisons(study),
+            "thresholds.csv": tables.thresholds(study),
+            "calibration.csv": calibration.measures(read),
+            "reliability.csv": calibration.diagrams(read),
+            "costs.csv": tables.costs(study),
+            "observers.csv": calibration.observers(read),
+            "other-sets.csv": tables.other_sets(runs),
+            "noise.csv": tables.noise(study),
+            "temperature.csv": tables.temperatures(study),
+        }
+        return {
+            name: frame
+            for name, frame in files.items()
+            if len(frame) or name not in _OPTIONAL
+        }
+
+    def topic(self, name: str) -> str:
+        """What `topics` says of the study in Markdown: a key of `topics.TOPICS`."""
+        file, write = topics.TOPICS[name]
+        return write(self.study, self.files.get(file, pd.DataFrame()))
+
+    def text(self) -> str:
+        """Lay out the runs as plain text.
+
+        Returns:
+            Several lines, without a final newline: what it is, a row for each loss with
+            mean and standard error, the paper's values under ours, and p values.
+        """
+        return "\n\n".join(map(_plain, self._blocks()))
+
+    def markdown(self) -> str:
+        """Lay out the runs as Markdown; content as in `text`."""
+        return "\n\n".join(map(_markdown, self._blocks()))
+
+    def _blocks(self) -> list[_Block]:
+        return [
+            _Block(
+                _headline(self.study, target),
+                ["loss", *_HEADINGS.values(), "hours"],
+                [*self._loss_rows(target), *self._p_rows(target)],
+                self._notes(target),
+            )
+            for target in self.study.targets
+        ]
+
+    def _loss_rows(self, target: str) -> list[list[str]]:
+        """A row of ours for each variant; the paper's under it where there is one."""
+        rows, study = [], self.study
+        # Table 3 repeats cells of Table 4: whichever comes first is shown, they agree.
+        published: dict[tuple[Variant, str], Cell] = {}
+        for cell in each_cell(study.cells[study.cells["target"] == target]):
+            published.setdefault((cell.variant, cell.metric), cell)
+        for variant in _shown(study):
+            ours = (estimate(study.measures(variant, target, m)) for m in _HEADINGS)
+            cells = [pm(one.mean, one.standard_error) for one in ours]
+            rows.append([_name(study, variant), *cells, self._hours(variant)])
+            columns = (_as_published(study, variant, target, m) for m in _HEADINGS)
+            found = [published.get((variant, column)) for column in columns]
+            if any(found):
+                theirs = [pm(c.value, c.standard_error) if c else "" for c in found]
+                rows.append(["  paper", *theirs, ""])
+        return rows
+
+    def _hours(self, variant: Variant) -> str:
+        """Mean hours that the trainings of a variant took; "" where none is known."""
+        runs = self.study.runs[variant]
+        found = [run.record.get("times", {}).get("train_s") for run in runs]
+        known = [seconds for seconds in found if seconds is not None]
+        return f"{float(np.mean(known)) / 3600:.2f}" if known else ""
+
+    def _p_rows(self, target: str) -> list[list[str]]:
+        """P of DSC++ against DSC: both tests, the paired one also after Holm."""
+        if not all(variant in self.study.runs for variant in _PAIR):
+            return []
+        found = self.files["tests.csv"]
+        # In either order.
+        labels = {variant.label for variant in _PAIR}
+        ours = found["loss_a"].isin(labels) & found["loss_b"].isin(labels)
+        found = found[ours & (found["target"] == target)]
+        found = found.set_index(["test", "metric"])
+        kinds = {
+            "p rank-sum": ("rank_sum", "p"),
+            "p signed-rank": ("signed_rank", "p"),
+            "p signed-rank, Holm": ("signed_rank", "p_holm"),
+        }
+        rows = [
+            [text, *(_p(found.loc[(test, name), key]) for name in _HEADINGS), ""]
+            for text, (test, key) in kinds.items()
+        ]
+        # The paper has the rank-sum test alone: its figures stand under ours.
+        paper = self._published_p(target) if len(self.study.cells) else []
+        return rows[:1] + ([["  paper", *paper, ""]] if any(paper) else []) + rows[1:]
+
+    def _published_p(self, target: str) -> list[str]:
+        """What the paper prints of p, in the table's columns; "" where none."""
+        pair = (_PAIR[0].loss, _PAIR[1].loss)
+        printed = self.study.paper.printed_p(self.study.title, pair)
+        found = {
+            metrics.PAPER_COLUMN[metric]: _p(float(p))
+            for (own, metric), p in printed.items()
+            if own == target
+        }
+        columns = (_as_published(self.study, _PAIR[0], target, m) for m in _HEADINGS)
+        return [found.get(column, "") for column in columns]
+
+    def _notes(self, target: str) -> list[str]:
+        study, notes = self.study, []
+        if all(variant in study.runs for variant in _PAIR):
+            notes.append("p: DSC++ against DSC over test images.")
+        notes.append(
+            "NLL published is the foreground term alone, as the paper's tables have "
+            "it; NLL has both terms. Lower NLL and Brier, higher Dice and Jaccard are "
+            "better."
+        )
+        if study.simulated:
+            notes.append(
+                "Simulated images: no value here says anything about patients."
+            )
+            if any(variant.method == TRUTH for variant in study.runs):
+                notes.append(
+                    f"{TRUTH.capitalize()}: the probability that the labels were drawn "
+                    "from. Nothing is expected to have a lower NLL or Brier score."
+                )
+        elif study.preset != "paper":
+            notes.append(
+                f"Preset {study.preset} is not the paper's protocol: compare "
+                "directions, not values."
+            )
+        hardware = _hardware(study)
+        if hardware:
+            notes.append(
+                "Hours: mean of a training, also where other work ran beside it "
+                f"(costs.csv has every run). Hardware: {'; '.join(hardware)}."
+            )
+        return notes + (_threshold_notes(study, target) if len(study.cells) else [])
+
+
+def _hardware(study: Study) -> list[str]:
+    """What the study's trainings ran on: device and machine, each once."""
+    found = {
+        f"{run.record.get('device') or 'unknown device'}, {run.record.get('machine')}"
+        for runs in study.runs.values()
+        for run in runs
+        if "train_s" in run.record.get("times", {})
+    }
+    return sorted(found)
+
+
+def _headline(study: Study, target: str) -> str:
+    title = "PHANTOM (simulated)" if study.simulated else study.title
+    seeds = _all_seeds(study)
+    word = "seed" if len(seeds) == 1 else "seeds"
+    images = f"{len(study.cases)} test image" + ("s" if len(study.cases) != 1 else "")
+    return (
+        f"{title}, {target}, preset {study.preset}, "
+        f"{word} {', '.join(map(str, seeds))}, {images}, mean ± standard error"
+    )
+
+
+def _shown(study: Study) -> list[Variant]:
+    """The variants as they were trained, and of phantoms the truth.
+
+    What follows a training has its own table.
+    """
+    return [variant for variant in study.runs if variant.method in ("", TRUTH)]
+
+
+def _all_seeds(study: Study) -> tuple[int, ...]:
+    trained = [variant for variant in _shown(study) if variant.method != TRUTH]
+    return tuple(sorted({s for variant in trained for s in study.seeds(variant)}))
+
+
+def _name(study: Study, variant: Variant) -> str:
+    """A variant's label; with its seeds where the headline names others too."""
+    seeds = study.seeds(variant)
+    if seeds == _all_seeds(study) or variant.method == TRUTH:
+        return variant.label
+    return f"{variant.label} (seed {', '.join(map(str, seeds))})"
+
+
+def _as_published(study: Study, variant: Variant, target: str, metric: str) -> str:
+    """With two classes the published Brier is the corrected one: one column, then."""
+    form = f"{metric}_published"
+    if metric != "brier":
+        return metric
+    ours, theirs = (study.measures(variant, target, name) for name in (metric, form))
+    return form if np.array_equal(ours, theirs, equal_nan=True) else metric
+
+
+def _threshold_notes(study: Study, target: str) -> list[str]:
+    """The softmax thresholds whose figures the paper's text prints, ours beside."""
+    notes = []
+    thresholds = [round(float(one), 9) for one in histograms.THRESHOLDS]
+    for row in study.paper.thresholds:
+        variant = Variant.standard(row["loss"])
+        if row["dataset"] != study.title or variant not in study.runs:
+            continue
+        index = thresholds.index(round(float(row["threshold"]), 9))
+        values = study.at_thresholds(variant, target)[row["metric"]][:, :, index]
+        ours = estimate(values)
+        notes.append(
+            f"{row['loss']} at threshold {row['threshold']}: {row['metric']} "
+            f"{pm(ours.mean, ours.standard_error)} (paper {float(row['value']):.3f})."
+        )
+    return notes
+
+
+def _p(p: float) -> str:
+    if p != p:
+        return "undefined"
+    return f"{p:.3f}" if p >= 0.001 else f"{p:.0e}"
+
+
+def _plain(block: _Block) -> str:
+    grid = [block.header, *block.rows]
+    widths = [max(len(row[i]) for row in grid) for i in range(len(block.header))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in grid
+    ]
+    rule = "-" * max(len(line) for line in lines)
+    notes = [textwrap.fill(note, len(rule)) for note in block.notes]
+    return "\n".join([block.headline, rule, lines[0], rule, *lines[1:], rule, *notes])
+
+
+def _markdown(block: _Block) -> str:
+    # Two leading spaces mean "under the row above"; Markdown would drop them.
+    body = [[re.sub("^  ", "&ensp;", row[0]), *row[1:]] for row in block.rows]
+    rows = table(block.header, body)
+    return f"**{block.headline}**\n\n{rows}\n\n{' '.join(block.notes)}"
