@@ -225,6 +225,6 @@ def test_no_scaled_run_no_table(tmp_path):
     results = tmp_path / "results"
     make_run(results)
     stale = results / "drive" / "paper" / "temperature.csv"
-    stale.write_text("of runs that are gone")
+    stale.write_text("loss,target\nof runs that are gone,\n")
     pages.Report(results).write()
     assert not stale.exists()
