@@ -458,7 +458,7 @@ def test_torch_alone_is_the_usual_backend(results):
 def test_stale_extra_table_is_removed(results):
     make_run(results, "DSC", DSC_NLL)
     stale = results / "drive" / "paper" / "table.csv"
-    stale.write_text("old")
+    stale.write_text("loss,target\nold,\n")
     pages.Report(results).write()
     assert not stale.exists()
 

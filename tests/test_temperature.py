@@ -43,7 +43,8 @@ def test_a_temperature_must_be_above_0(wrong):
 
 def run_of(tmp_path, monkeypatch, label, p):
     """A run of one validation image with these labels and probabilities."""
-    record = {"dataset": "fake", "split": {"validation": ["a"], "test": []}}
+    split = {"validation": ["a"], "test": []}
+    record = {"dataset": "fake", "state": "predicted", "split": split}
     run = runs.Run(tmp_path / "run", record)
     run.path("probabilities").mkdir(parents=True)
     stacked = np.stack([1 - p, p], axis=-1).astype(np.float32)

@@ -169,11 +169,18 @@ def reproduce(
     """
     require_jobs(jobs)
     planned = plan(experiments, results.absolute())
+    _require_installed(planned)
     root = datasets.by_name(planned[0].task.dataset).locate(data).absolute()
     placed = [dataclasses.replace(run, data=root) for run in planned]
     group = planned[0].group
     place = Path(group.parent.name) / group.name
     return make(placed, results, work, place, jobs)
+
+
+def _require_installed(planned: Sequence[Planned]) -> None:
+    if not all(run.done for run in planned):
+        installed.require("snakemake")
+        installed.require_training()
 
 
 def make(
@@ -194,9 +201,7 @@ def make(
     Raises:
         InputError: as `reproduce`.
     """
-    if not all(run.done for run in planned if run.data is not None):
-        installed.require("snakemake")
-        installed.require_training()
+    _require_installed([run for run in planned if run.data is not None])
     work = work.absolute()
     planned = [dataclasses.replace(run, work=work) for run in planned]
     leader.follow_make()
