@@ -654,8 +654,9 @@ def _run_tables(options: argparse.Namespace) -> None:
 def _warn_unrecorded(options: argparse.Namespace) -> None:
     """Say which folders are left out because their record is gone."""
     from pipelines import run as runs
+    from pipelines.reporting.frame import unclean
 
-    for line in runs.unrecorded(options.results):
+    for line in [*runs.unrecorded(options.results), *unclean(options.results)]:
         print(f"dscpp: warning: left out: {line}", file=sys.stderr)
 
 

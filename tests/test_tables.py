@@ -16,6 +16,7 @@ from written_runs import CASES, DSC_NLL, PLUS_NLL, make_run, one, read
 
 from data_io.content import file_hash
 from data_io.errors import InputError
+from pipelines import cli
 from pipelines.measure import histograms, metrics
 from pipelines.reporting import (
     estimates,
@@ -24,6 +25,7 @@ from pipelines.reporting import (
     published,
     tables,
 )
+from pipelines.reporting.published import Variant
 
 # Written whatever was run.
 ALWAYS = ("tests.csv", "thresholds.csv", "calibration.csv", "reliability.csv")
@@ -383,6 +385,41 @@ def test_runs_on_other_data_are_not_joined(results, key, value):
         pages.Report(results).write()
     assert str(a) in str(error.value) and str(b) in str(error.value)
     assert not (results / "drive" / "paper" / "table4.csv").exists()
+
+
+def test_verdicts_rest_on_runs_of_clean_commits_alone(results, capsys):
+    make_run(results, "DSC", DSC_NLL)
+    for number, commit in enumerate(["c" * 40 + "+", "", None], 1):
+        make_run(results, "DSC", PLUS_NLL, seed=number, commit=commit)
+    studied = frame.open_study(results / "drive" / "paper")
+    (variant,) = studied.runs
+    assert studied.seeds(variant) == (0,)
+    first, *_ = frame.unclean(results)
+    assert "dsc-s1: expected a commit without changes, found 'ccc" in first
+    assert cli.main(["tables", "--results", str(results)]) == 0
+    said = capsys.readouterr().err
+    assert all(f"left out: {results}/drive/paper/runs/dsc-s{n}:" in said for n in "123")
+
+
+def test_a_smaller_preset_names_runs_of_changed_code(results):
+    make_run(results, "DSC", DSC_NLL, preset="reduced", commit="c" * 40 + "+")
+    make_run(results, "CE", DSC_NLL, preset="reduced")
+    (page,) = pages.Report(results).pages
+    assert "not to be made again exactly: dsc-s0." in page.text()
+
+
+def test_a_replicate_is_a_training_of_its_own(results):
+    # DSC was trained twice with seed 0; DSC++ is paired with the first of them.
+    make_run(results, "DSC", DSC_NLL)
+    make_run(results, "DSC", PLUS_NLL, name="dsc-s0.r2", replicate=2)
+    make_run(results, "DSC++", PLUS_NLL)
+    studied = frame.open_study(results / "drive" / "paper")
+    dsc, plus = Variant("DSC"), Variant.standard("DSC++")
+    measured = studied.measures(dsc, "vessel", "nll_published")
+    assert measured == pytest.approx(np.array([DSC_NLL, PLUS_NLL]))
+    assert studied.seeds(dsc) == (0,)
+    assert studied.trainings(dsc) == [(0, 1), (0, 2)]
+    assert studied.shared(dsc, plus) == ([0], [0])
 
 
 def test_a_run_of_another_preset_is_not_joined(results):

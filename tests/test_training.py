@@ -22,7 +22,7 @@ import pytest
 
 from data_io.datasets import phantom
 from data_io.errors import InputError
-from pipelines import provenance, stages
+from pipelines import commits, provenance, stages
 from pipelines import run as runs
 from pipelines.training import callbacks, fit, state, unet
 from pipelines.training.task import Task
@@ -345,7 +345,7 @@ def test_a_training_that_goes_on_elsewhere_says_so(
 ):
     run = copy(cut, tmp_path / "r", commit="a", threads=64)
     run.path("state.npz").unlink()
-    monkeypatch.setattr(provenance, "commit", lambda: "b")
+    monkeypatch.setattr(commits, "commit", lambda: "b")
     monkeypatch.setattr(fit, "train", lambda *given: None)
     for _ in range(2):  # The second time nothing has changed any more.
         stages.train(task(3), data, run.folder, work)

@@ -47,6 +47,7 @@ def make_run(
         "split": {"training": ["21"], "validation": ["37"], "test": list(CASES)},
         "data_hash": "a" * 64,
         "state": "evaluated",
+        "commit": "c" * 40,
         **record,
     }
     name = name or folder_name(

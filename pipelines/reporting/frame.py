@@ -17,12 +17,13 @@ import pandas as pd
 
 from data_io.errors import InputError
 from pipelines import run as runs_module
+from pipelines.commits import from_clean_commit
 from pipelines.measure import histograms, metrics
 from pipelines.measure.histograms import Histograms
 from pipelines.reporting.published import STANDARD_GAMMA, Paper, Variant, paper_folder
-from pipelines.run import Run
+from pipelines.run import TRUTH, Run
 
-__all__ = ["CUSTOM", "Study", "finished", "groups", "open_study", "studies"]
+__all__ = ["CUSTOM", "Study", "finished", "groups", "open_study", "studies", "unclean"]
 
 CUSTOM = "custom-"
 """Folders of runs with overrides begin so; these are never in a table."""
@@ -50,8 +51,37 @@ def _folders(results: Path) -> list[Path]:
 
 
 def finished(folder: Path) -> list[Run]:
-    """The evaluated runs of `results/<dataset>/<preset>`, in order of name."""
-    return [run for run in runs_module.find(folder) if run.state == "evaluated"]
+    """The evaluated runs of `results/<dataset>/<preset>`, in order of name.
+
+    At the preset "paper" those alone whose commit is known and without changes:
+    verdicts rest on them, so anybody must be able to get their code.
+    """
+    runs = [run for run in runs_module.find(folder) if run.state == "evaluated"]
+    return [run for run in runs if Path(folder).name != "paper" or _is_clean(run)]
+
+
+def _is_clean(run: Run) -> bool:
+    return run.record.get("method") == TRUTH or from_clean_commit(run.record)
+
+
+def unclean(results: Path) -> list[str]:
+    """Evaluated runs at the preset "paper" that `finished` leaves out, and why.
+
+    Args:
+        results: the folder of all results.
+
+    Returns:
+        A line for each.
+    """
+    folders = [folder for folder in _folders(results) if folder.name == "paper"]
+    runs = [run for folder in folders for run in runs_module.find(folder)]
+    return [
+        f"{run.folder}: expected a commit without changes, found "
+        f"{str(run.record.get('commit') or 'none')!r}; train it again from a clean "
+        "checkout, as a replicate"
+        for run in runs
+        if run.state == "evaluated" and not _is_clean(run)
+    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +91,7 @@ class Study:
     Attributes:
         folder: `results/<dataset>/<preset>`.
         paper: what the paper prints.
-        runs: the runs of each variant, in order of seed.
+        runs: the runs of each variant, in order of seed and replicate.
         cases: the test cases, in the order of the split.
         targets: the classes measured, such as ("vessel",).
         frame: a row for each run, target, region, reference and test case: these by
@@ -122,21 +152,25 @@ class Study:
         return variant if variant in self.runs else None
 
     def seeds(self, variant: Variant) -> tuple[int, ...]:
-        """Training seeds at hand."""
-        return tuple(int(run.record["seed"]) for run in self.runs[variant])
+        """Training seeds at hand, each once."""
+        return tuple(dict.fromkeys(seed for seed, _ in self.trainings(variant)))
+
+    def trainings(self, variant: Variant) -> list[tuple[int, int]]:
+        """Seed and replicate of each training, in the order of `measures`."""
+        return [_training(run) for run in self.runs[variant]]
 
     def shared(self, a: Variant, b: Variant) -> tuple[list[int], list[int]]:
-        """Rows of two variants' values that are of the same seeds.
+        """Rows of two variants' values that are of the same seeds and replicates.
 
         Returns:
-            For each variant the rows of `measures` of the seeds that both have, in the
-            same order; all rows of each where they have none in common.
+            For each variant the rows of `measures` of the trainings that both have, in
+            the same order; all rows of each where they have none in common.
         """
-        seeds_a, seeds_b = self.seeds(a), self.seeds(b)
-        both = [seed for seed in seeds_a if seed in seeds_b]
+        all_a, all_b = self.trainings(a), self.trainings(b)
+        both = [one for one in all_a if one in all_b]
         if not both:
-            return list(range(len(seeds_a))), list(range(len(seeds_b)))
-        return [seeds_a.index(s) for s in both], [seeds_b.index(s) for s in both]
+            return list(range(len(all_a))), list(range(len(all_b)))
+        return [all_a.index(one) for one in both], [all_b.index(one) for one in both]
 
     def measures(
         self,
@@ -149,7 +183,7 @@ class Study:
         """One metric of every seed and test case.
 
         Returns:
-            (seeds, cases); NaN where undefined, and where a case has no such row.
+            (trainings, cases); NaN where undefined, and where a case has no such row.
         """
         runs, place = self.runs[variant], (target, region, reference)
         return np.stack([self.of_run(run, place, metric) for run in runs])
@@ -300,7 +334,7 @@ def _variants(runs: Sequence[Run], order: Sequence[str]) -> dict[Variant, list[R
     counts = Counter(str(run.record["backend"]) for run in runs)
     usual = max(sorted(counts), key=lambda one: (one == "tensorflow", counts[one]))
     found: dict[Variant, list[Run]] = {}
-    for run in sorted(runs, key=lambda run: int(run.record["seed"])):
+    for run in sorted(runs, key=_training):
         found.setdefault(_variant(run, usual), []).append(run)
     rank = {loss: position for position, loss in enumerate(order)}
 
@@ -310,6 +344,11 @@ def _variants(runs: Sequence[Run], order: Sequence[str]) -> dict[Variant, list[R
         return (not one.is_main, listed, *own)
 
     return {variant: found[variant] for variant in sorted(found, key=place)}
+
+
+def _training(run: Run) -> tuple[int, int]:
+    """Seed and replicate of a run."""
+    return int(run.record["seed"]), int(run.record.get("replicate", 1))
 
 
 def _variant(run: Run, usual_backend: str) -> Variant:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from data_io.errors import InputError
+from pipelines.commits import from_clean_commit
 from pipelines.measure import histograms, metrics
 from pipelines.reporting import calibration, claims, highlights, tables, topics
 from pipelines.reporting.estimates import estimate, pm
@@ -322,6 +323,12 @@ class Page:
                 f"Preset {study.preset} is not the paper's protocol: compare "
                 "directions, not values."
             )
+        if changed := _of_changed_code(study):
+            notes.append(
+                "Of a commit with uncommitted changes, so not to be made again "
+                "exactly: "
+                f"{', '.join(changed)}."
+            )
         hardware = _hardware(study)
         if hardware:
             notes.append(
@@ -329,6 +336,14 @@ class Page:
                 f"(costs.csv has every run). Hardware: {'; '.join(hardware)}."
             )
         return notes + (_threshold_notes(study, target) if len(study.cells) else [])
+
+
+def _of_changed_code(study: Study) -> list[str]:
+    """The trainings whose code no commit holds, by the name of their folder."""
+    trained = [
+        run for one in _shown(study) if not one.method for run in study.runs[one]
+    ]
+    return [run.name for run in trained if not from_clean_commit(run.record)]
 
 
 def _hardware(study: Study) -> list[str]:
