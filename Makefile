@@ -84,7 +84,7 @@ kits19: $(VENV)/.ready ## the same on KiTS19 in 3D (DATA=folder; PHANTOM=1 simul
 	@$(VENV)/bin/dscpp reproduce --dataset kits19$(DATA_FLAGS)$(FLAGS)
 
 study: $(VENV)/.ready ## make the runs of a list at low priority (DATA=folder of all; STATUS=1)
-	@$(VENV)/bin/dscpp study$(if $(STUDY), "$(STUDY)")$(call flag,DATA,data)$(call flag,JOBS,jobs)$(if $(STATUS), --status)
+	@$(VENV)/bin/dscpp study$(if $(value STUDY), $(call quoted,STUDY))$(call flag,DATA,data)$(call flag,JOBS,jobs)$(if $(STATUS), --status)
 
 tables: $(VENV)/.ready ## write every table anew from the committed runs
 	@$(VENV)/bin/dscpp tables --readme README.md docs/results.md

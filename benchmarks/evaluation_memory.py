@@ -118,7 +118,7 @@ def evaluation(folder: Path) -> Work:
     from pipelines import run as runs
 
     values = {"spacing_mm": kits19.RECORD.spacing_mm}
-    run = runs.Run(folder / "run", {"preprocessing": values})
+    run = runs.Run(folder / "run", {"state": "predicted", "preprocessing": values})
     return lambda: evaluate.measure(run, kits19, folder / "data", [("test", CASE)])
 
 

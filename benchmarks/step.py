@@ -27,7 +27,13 @@ from pipelines import provenance
 from pipelines.training import fit, unet
 from pipelines.training.protocol import Protocol
 
-__all__ = ["OURS", "beside_peers", "forget_peak", "peak_mb", "sides"]
+__all__ = [
+    "OURS",
+    "beside_peers",
+    "forget_peak",
+    "peak_mb",
+    "sides",
+]
 
 # At most this of a peer's; and the form that is taken is the faster one.
 TARGETS = {"plain PyTorch": 1.05, "MIScnn": 1.05, "our": 1.0}
@@ -61,6 +67,8 @@ def sides(
     elif backend == "tensorflow":
         made["MIScnn, same U-Net"] = partial(_miscnn, *given)
     first = not unet.channels_first_is_faster()
+    if first and not unet.computes_channels_first():
+        return made
     other = unet.UNet(protocol.filters, protocol.depth, channels_first=first)
     name = f"our U-Net, channels-{'first' if first else 'last'}"
     return {**made, name: partial(_network, other, *given)}

@@ -11,7 +11,7 @@ from typing import Any
 
 from data_io.errors import InputError
 
-__all__ = ["VARIABLE", "commit", "from_clean_commit", "is_clean"]
+__all__ = ["VARIABLE", "commit", "from_clean_commit", "is_clean", "unclean_commit"]
 
 VARIABLE = "DSCPP_COMMIT"
 """The environment variable that names the commit of a tree without git."""
@@ -48,11 +48,22 @@ def from_clean_commit(record: Mapping[str, Any]) -> bool:
         record: a run's `run.json`: its `commit`, and where other stages or a resumed
             training were of other commits, those in `environment_changes`.
     """
+    return all(map(is_clean, _of_run(record)))
+
+
+def unclean_commit(record: Mapping[str, Any]) -> str:
+    """The first commit of a run that is unknown or has changes, as a message has it."""
+    name = next((one for one in _of_run(record) if not is_clean(one)), "")
+    return f"{name!r}" if name else "none"
+
+
+def _of_run(record: Mapping[str, Any]) -> list[object]:
+    """Every commit whose code worked on a run; None where that cannot be read."""
     changes = record.get("environment_changes", [])
     if not isinstance(changes, list) or not all(isinstance(c, dict) for c in changes):
-        return False
+        return [None]
     later = [change["commit"] for change in changes if "commit" in change]
-    return all(is_clean(name) for name in [record.get("commit"), *later])
+    return [record.get("commit"), *later]
 
 
 def _told() -> str:

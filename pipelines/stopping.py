@@ -57,10 +57,12 @@ def saving(save: Callable[[], object]) -> Iterator[None]:
     _savers.append(save)
     try:
         with _listening():
-            yield
+            try:
+                yield
+            finally:  # still listening: a second signal waits for what is being saved
+                save()
     finally:
         _savers.remove(save)
-        save()
 
 
 @contextlib.contextmanager

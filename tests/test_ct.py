@@ -178,7 +178,8 @@ def test_every_row_of_a_table_says_phantom():
 def test_phantom_takes_label_maps_for_volumes_and_nothing_for_images(monkeypatch):
     asked = []
 
-    def notice(experiment, data, *rest):
+    def notice(experiments, data, *rest):
+        (experiment,) = experiments
         asked.append((experiment.dataset, experiment.preset, data))
         return 0
 

@@ -108,3 +108,37 @@ def test_in_another_thread_it_only_saves():
     thread.start()
     thread.join()
     assert len(saved) == 1
+
+
+SLOW = """
+import threading, time
+from pipelines import stopping
+lock, saved = threading.Lock(), []
+def save():
+    with lock:
+        if not saved:
+            print("saving", flush=True)
+            time.sleep(0.5)
+            saved.append(1)
+            print("saved", flush=True)
+def leader_ends():
+    time.sleep(0.2)
+    stopping.end(143)
+threading.Thread(target=leader_ends, daemon=True).start()
+with stopping.saving(save):
+    raise KeyboardInterrupt
+"""
+
+
+def test_a_second_order_to_stop_waits_for_what_is_being_saved(project, tmp_path):
+    # Ctrl-C on `reproduce`: its end reaches the run while the run saves.
+    done = subprocess.run(
+        [sys.executable, "-c", SLOW],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(project)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["saving", "saved"]
+    assert done.returncode == 143

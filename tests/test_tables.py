@@ -395,7 +395,7 @@ def test_verdicts_rest_on_runs_of_clean_commits_alone(results, capsys):
     (variant,) = studied.runs
     assert studied.seeds(variant) == (0,)
     first, *_ = frame.unclean(results)
-    assert "dsc-s1: expected a commit without changes, found 'ccc" in first
+    assert "dsc-s1: expected commits without changes, found 'ccc" in first
     assert cli.main(["tables", "--results", str(results)]) == 0
     said = capsys.readouterr().err
     assert all(f"left out: {results}/drive/paper/runs/dsc-s{n}:" in said for n in "123")
@@ -420,6 +420,17 @@ def test_a_replicate_is_a_training_of_its_own(results):
     assert studied.seeds(dsc) == (0,)
     assert studied.trainings(dsc) == [(0, 1), (0, 2)]
     assert studied.shared(dsc, plus) == ([0], [0])
+
+
+def test_a_training_made_again_to_the_bit_counts_once(results):
+    for number in (1, 2, 3):
+        nll = PLUS_NLL if number == 3 else DSC_NLL
+        run = make_run(results, "DSC", nll, name=f"dsc-s0.r{number}", replicate=number)
+        record = json.loads((run / "run.json").read_text())
+        record["files"] = {"cases.csv": file_hash(run / "cases.csv")}
+        (run / "run.json").write_text(json.dumps(record))
+    studied = frame.open_study(results / "drive" / "paper")
+    assert studied.trainings(Variant("DSC")) == [(0, 1), (0, 3)]
 
 
 def test_a_run_of_another_preset_is_not_joined(results):

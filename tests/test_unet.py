@@ -14,6 +14,10 @@ from pipelines.training.protocol import Protocol
 
 BACKEND = keras.backend.backend()
 pytestmark = pytest.mark.backend
+CHANNELS_FIRST = pytest.mark.skipif(
+    not unet.computes_channels_first(),
+    reason="TensorFlow computes channels-first on a GPU, or by oneDNN (AVX-512)",
+)
 # (*spatial, channels), classes; axes of different length, the last never of as many
 # voxels as there are channels: see the module `unet`.
 SHAPES = [((16, 24, 3), 2), ((8, 12, 20, 1), 3)]
@@ -60,7 +64,7 @@ def test_parameters_of_the_standard_unet():
     assert model.output_shape == (None, 512, 512, 2)
 
 
-@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("first", [False, pytest.param(True, marks=CHANNELS_FIRST)])
 def test_the_unet_in_3d_takes_unequal_axes_and_three_classes(first):
     network = unet.UNet(filters=2, depth=2, channels_first=first)
     model = network.create_model_3D((8, 12, 16, 1), 3)
@@ -69,6 +73,7 @@ def test_the_unet_in_3d_takes_unequal_axes_and_three_classes(first):
     np.testing.assert_allclose(out.sum(-1), 1, rtol=1e-5)
 
 
+@CHANNELS_FIRST
 @pytest.mark.parametrize(("shape", "classes"), SHAPES)
 def test_both_forms_begin_equal_and_learn_the_same(shape, classes):
     plain, plain_loss = trained(False, shape, classes)
@@ -93,6 +98,7 @@ def test_training_takes_the_plain_form():
     assert formats == {None, "channels_last"}
 
 
+@CHANNELS_FIRST
 def test_one_voxel_at_the_bottom_is_normalised_to_the_shift():
     # One value less its mean: PyTorch's functional form refuses it.
     forms = [unet.UNet(4, 2, channels_first=first) for first in (False, True)]

@@ -24,12 +24,31 @@ from keras import layers
 
 from data_io.miscnn_compat import Abstract_Architecture
 
-__all__ = ["UNet", "arrange", "channels_first_is_faster"]
+__all__ = ["UNet", "arrange", "channels_first_is_faster", "computes_channels_first"]
 
 
 def channels_first_is_faster() -> bool:
     """Whether this backend computes the channels-first form faster."""
     return _on_torch()
+
+
+def computes_channels_first() -> bool:
+    """Whether the backend computes the channels-first form here.
+
+    TensorFlow does on a GPU; on a processor it takes oneDNN for it, which it uses by
+    itself where there is AVX-512.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return True
+    from tensorflow import errors, nn, zeros
+
+    try:
+        nn.conv2d_transpose(
+            zeros((1, 2, 4, 4)), zeros((2, 2, 2, 2)), (1, 2, 8, 8), 2, "SAME", "NCHW"
+        )
+    except (errors.InvalidArgumentError, errors.UnimplementedError):
+        return False
+    return True
 
 
 def _on_torch() -> bool:

@@ -171,7 +171,10 @@ class Planned:
         """Whether its folder says that nothing is left to do."""
         from pipelines import stages  # not above: --help needs none of it
 
-        return self.run is not None and stages.is_complete(self.run)
+        try:
+            return self.run is not None and stages.is_complete(self.run)
+        except InputError:  # `dscpp run` will say what is wrong with it
+            return False
 
     def write(self, path: Path) -> Path:
         """Write it as a run file, which `load` reads."""
@@ -275,6 +278,8 @@ def _experiment(path: Path, number: int, block: Any) -> Experiment:
             f'{path}: {name}: losses: expected a list such as [CE, DSC++, "DSC++ 1.5"]'
             f", found {losses!r}"
         )
+    if found.get("seeds") == []:
+        raise InputError(f"{path}: {name}: seeds: expected one or more, found none")
     found["losses"] = tuple(_parse_loss(loss.strip()) for loss in losses)
     found["seeds"] = tuple(found.get("seeds", [0]))
     found["split_files"] = tuple(Path(file) for file in found.get("split_files", []))
