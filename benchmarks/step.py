@@ -60,7 +60,7 @@ def sides(
     image, label = _sample(protocol.input_shape, channels, classes)
     weights = fit.build(protocol, channels, classes).get_weights()
     given = protocol, weights, image, label
-    made = {OURS: partial(_ours, *given)}
+    made: dict[str, Callable[[], Step]] = {OURS: partial(_ours, *given)}
     backend = keras.backend.backend()
     if backend == "torch":
         made["plain PyTorch, same U-Net"] = partial(_plain, *given)

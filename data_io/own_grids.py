@@ -19,6 +19,7 @@ from data_io.errors import InputError
 __all__ = ["axes", "directions", "lines", "look", "problems", "spacing_mm"]
 
 _CANONICAL = (0, 1, 2)
+_AXIS = {"L": 0, "R": 0, "P": 1, "A": 1, "I": 2, "S": 2}
 _Facts = Mapping[str, Mapping[str, dict[str, Any]]]
 
 
@@ -138,9 +139,19 @@ def _volumes(facts: _Facts) -> dict[str, dict[str, Any]]:
 
 
 def _known_axes(facts: _Facts) -> dict[str, tuple[int, ...]]:
-    """The order of axes of each volume whose header says it."""
-    found = {case: image["axes"] for case, image in _volumes(facts).items()}
+    """The order of axes of each volume whose header says it.
+
+    Of one that lies too obliquely for an order, that of the axes it is nearest to:
+    they decide how it is turned.
+    """
+    found = {case: _order(image) for case, image in _volumes(facts).items()}
     return {case: tuple(order) for case, order in found.items() if order}
+
+
+def _order(image: Mapping[str, Any]) -> Sequence[int] | None:
+    axes: Sequence[int] | None = image["axes"]
+    nearest = [_AXIS[letter] for letter in image["directions"] or ""]
+    return axes or nearest or None
 
 
 def lines(about: Mapping[str, Any], facts: _Facts, whose: str) -> list[str]:

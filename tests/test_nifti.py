@@ -197,3 +197,13 @@ def test_colours_and_complex_numbers_are_refused(tmp_path, volume):
                 read(path)
         with pytest.raises(InputError, match=found):
             nifti.read_slice(path, 0)
+
+
+def test_a_header_of_more_voxels_than_memory_is_an_error(tmp_path):
+    path = tmp_path / "v.nii"
+    image = nibabel.Nifti1Image(np.zeros((2, 2, 2), "float32"), np.eye(4))
+    nibabel.save(image, path)
+    image.header["dim"][1:4] = 32767
+    path.write_bytes(image.header.binaryblock + path.read_bytes()[348:])
+    with pytest.raises(InputError, match=r"v\.nii: expected"):
+        nifti.read(path)

@@ -288,3 +288,17 @@ def test_a_run_of_before_keeps_the_grid_it_was_trained_on(tmp_path, monkeypatch)
     other = write_alike(tmp_path / "other", AFFINE @ np.diag([1, 2, 1, 1]), number=1)
     given = ["--images", str(other[0]), "--masks", str(other[1])]
     assert main(["evaluate", "--run", "run", *given]) == 0
+
+
+def test_a_steep_volume_is_of_the_axes_that_it_is_nearest_to():
+    """It was let through and read with its axes exchanged."""
+    near = {"axes": (0, 1, 2), "directions": "RAS"}
+    steep = {"axes": None, "directions": "ARS"}
+    silent = {"axes": None, "directions": None}
+    cases = {"a": near, "b": near, "steep": steep, "silent": silent}
+    facts = {
+        case: {"image": {"spacing_mm": (1, 1, 1), **image}}
+        for case, image in cases.items()
+    }
+    (problem,) = own_grids._other_axes(facts, None)
+    assert problem.startswith("case steep: expected axes in the order left-right")

@@ -258,3 +258,13 @@ def opener(call: ast.AST) -> str:
     name = ast.unparse(call.func)
     last = name.rpartition(".")[2]
     return name if last in OPENERS or name.removeprefix("PIL.") in OPENERS else ""
+
+
+def test_a_mask_of_which_zero_is_white_is_refused(tmp_path):
+    """What tifffile writes of booleans: Pillow reads it with its values exchanged."""
+    path = tmp_path / "mask.tif"
+    tifffile.imwrite(path, np.eye(16, dtype=bool))
+    with pytest.raises(InputError, match="found 1 bit of which 0 is white"):
+        reading.read_mask(path)
+    tifffile.imwrite(path, np.eye(16, dtype=bool), photometric="minisblack")
+    assert (reading.read_mask(path) > 0).sum() == 16

@@ -200,7 +200,7 @@ def test_the_command_writes_nifti_files(volume, tmp_path, capsys):
     assert cli.main([*typed, "--probabilities"]) == 2
     assert "expected --nifti too" in capsys.readouterr().err
     assert cli.main([*typed, "--nifti", "--probabilities"]) == 0
-    assert sorted(path.name for path in volume.run.path("nifti").iterdir()) == [
+    assert sorted(path.name for path in volume.run.path("nifti").glob("*.gz")) == [
         f"{CASE}.nii.gz",
         f"{CASE}_probabilities.nii.gz",
     ]

@@ -138,7 +138,13 @@ def read(path: Path) -> np.ndarray:
     with decoding(path, *_BROKEN):
         image = _open(path)
         shape = _geometry(path, image).shape
-        found = np.empty(shape, _dtype(image.dataobj), order="F")
+        try:
+            found = np.empty(shape, _dtype(image.dataobj), order="F")
+        except MemoryError as error:
+            raise InputError(
+                f"{path}: expected a volume that fits into memory, found a header of "
+                f"{' x '.join(map(str, shape))} voxels. Look at the header, or crop it."
+            ) from error
     for start, slab in zip(range(0, shape[2], _SLAB), slabs(path), strict=True):
         found[:, :, start : start + _SLAB] = slab
     return found

@@ -153,8 +153,9 @@ def _refuse_tiff(path: Path, image: Image.Image) -> None:
         found = f"{depth} bits a channel{_NUMBERS.get(kind, '')}"
     elif planes != 1:
         found = f"a volume of {planes} planes"
-    elif tags.get(Base.PhotometricInterpretation) == 0 and mode not in ("1", "L"):
-        found = f"{depth} bits of which 0 is white"
+    elif tags.get(Base.PhotometricInterpretation) == 0:
+        # Of a mask, nobody can say whether the value or the colour is meant.
+        found = f"{depth} bit{'s' * (depth > 1)} of which 0 is white"
     elif mode in "IF" and tags.prefix == b"MM" and tags.get(Base.Compression, 1) != 1:
         found = f"{depth} bits that are big-endian and compressed"
     if found:

@@ -272,7 +272,7 @@ def _parse(text: str) -> tuple[str, Any]:
 def _check_key(key: str, received: str) -> None:
     if key in KEYS:
         return
-    close = difflib.get_close_matches(key, KEYS, n=1)
+    close = difflib.get_close_matches(str(key), KEYS, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
     raise InputError(
         f"--set: expected key=value with a key of {', '.join(KEYS)}; "
