@@ -110,8 +110,8 @@ lint: $(VENV)/.ready ## style, types and import rules alone
 
 # A backend that is missing fails here: importing Keras does, and conftest.py turns
 # a skip for a missing backend into a failure when DSCPP_REQUIRE_BACKEND is set.
-test-backends: ## the tests that depend on the backend, on all three, and the recipes
-	@failed=; for backend in $(BACKENDS); do \
+test-backends: ## the tests that depend on the backend, on all three (ONLY=...), and the recipes
+	@failed=; for backend in $(or $(ONLY),$(BACKENDS)); do \
 		echo "== $$backend"; \
 		$(MAKE) --no-print-directory test-backend BACKEND=$$backend GPU= \
 			|| failed="$$failed $$backend"; \
