@@ -180,7 +180,7 @@ class Study:
         region: str = _SELECTION["region"],
         reference: str = _SELECTION["reference"],
     ) -> _Floats:
-        """One metric of every seed and test case.
+        """One metric of every training and test case.
 
         Returns:
             (trainings, cases); NaN where undefined, and where a case has no such row.
@@ -235,7 +235,7 @@ class Study:
         """Voxels by truth and bin of the softmax value, as `histograms.count` has them.
 
         Returns:
-            (seeds, cases, 2, B); 0 where a case has none of the region.
+            (trainings, cases, 2, B); 0 where a case has none of the region.
         """
         where = {"target": target, "region": region, "reference": reference}
         found = [self.histograms[run.name] for run in self.runs[variant]]
@@ -254,7 +254,8 @@ class Study:
         """Overlap measures at `histograms.THRESHOLDS`, from the histograms alone.
 
         Returns:
-            "dice", "jaccard", "precision", "recall", each (seeds, cases, thresholds).
+            "dice", "jaccard", "precision", "recall", each (trainings, cases,
+            thresholds).
         """
         key = (variant, target)
         if key not in self._at_thresholds:

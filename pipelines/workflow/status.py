@@ -15,10 +15,11 @@ import numpy as np
 from data_io.errors import InputError
 from pipelines import provenance
 from pipelines import run as runs
+from pipelines.workflow import logs
 from pipelines.workflow.estimate import duration
 from pipelines.workflow.plan import Planned
 
-__all__ = ["describe", "expect", "last_line"]
+__all__ = ["describe", "expect"]
 
 _STAGES = ("train_s", "predict_s", "evaluate_s")
 
@@ -65,7 +66,7 @@ def _state(planned: Planned) -> tuple[str, str]:
     """One of done, running, stopped and left, and what more there is to say."""
     run = planned.run
     if run is None:
-        return "left", last_line(planned.log)
+        return "left", _reason(planned)
     if planned.done:
         took = _took(run)
         note = f"{took[1]} epochs, {duration(took[0] / 3600)}" if took else ""
@@ -76,7 +77,12 @@ def _state(planned: Planned) -> tuple[str, str]:
         note = f"epoch {epochs} of at most {planned.task.protocol.epochs}"
     if runs.is_held(planned.folder):
         return "running", note
-    return "stopped", "; ".join(filter(None, [note, last_line(planned.log)]))
+    return "stopped", "; ".join(filter(None, [note, _reason(planned)]))
+
+
+def _reason(planned: Planned) -> str:
+    """Why its last attempt ended, in one line."""
+    return logs.reason(planned.log).partition("\n")[0]
 
 
 def expect(
@@ -180,13 +186,3 @@ def _progress(run: runs.Run) -> tuple[int, float]:
         return int(found["epoch"]), float(found["seconds"])
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         return 0, 0.0
-
-
-def last_line(log: Path) -> str:
-    """What a log says last, as a reason; a progress bar's states are one line each."""
-    try:
-        lines = log.read_text("utf-8", errors="replace").split("\n")
-    except OSError:
-        return ""
-    found = [line.split("\r")[-1].strip() for line in lines if line.strip()]
-    return found[-1] if found else "it said nothing"
