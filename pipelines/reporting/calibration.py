@@ -19,6 +19,7 @@ import pandas as pd
 
 from pipelines.measure import calibration, histograms
 from pipelines.measure.calibration import Bins
+from pipelines.measure.histograms import Histograms
 from pipelines.measure.metrics import overlap_scores
 from pipelines.measure.regions import BAND
 from pipelines.reporting.estimates import estimate, mean_of
@@ -93,6 +94,10 @@ class Binned:
 class Reader:
     """The histograms of one variant of a study.
 
+    Older runs counted less: no band around the target, no pairs of labels, no mean p.
+    Where a training of the variant counted more, those that counted less are left out
+    here; the column `seeds` of the tables says how many there are.
+
     Args:
         study: the runs.
         variant: one of the study's.
@@ -100,28 +105,27 @@ class Reader:
 
     def __init__(self, study: Study, variant: Variant) -> None:
         self.study, self.variant = study, variant
-        self._files = [study.histograms[run.name] for run in study.runs[variant]]
+        files = [study.histograms[run.name] for run in study.runs[variant]]
+        each = [_counted(one) for one in files]
+        everything = set().union(*each)
+        whole = [row for row, has in enumerate(each) if has == everything]
+        self.rows = whole or list(range(len(files)))
+        self._files = [files[row] for row in self.rows]
+        self._shared = set.intersection(*(each[row] for row in self.rows))
         self._binned: dict[_Place, Binned] = {}
 
     def places(self) -> Iterator[_Place]:
-        """Target, region and reference of what every seed has, in order."""
-        each = [
-            set(zip(one.target, one.region, one.reference, strict=True))
-            for one in self._files
-        ]
-        shared = set.intersection(*each)
+        """Target, region and reference of what every training has, in order."""
         for target in self.study.targets:
             for region in REGIONS:
-                found = [r for r in OBSERVERS if (target, region, r) in shared]
-                yield from ((target, region, one) for one in found)
-                if len(found) == len(OBSERVERS) and self._paired(target, region):
-                    yield target, region, EITHER
+                for one in (*OBSERVERS, EITHER):
+                    if (target, region, one) in self._shared:
+                        yield target, region, one
 
-    def _paired(self, target: str, region: str) -> bool:
-        return all(
-            np.any((one.pair_target == target) & (one.pair_region == region))
-            for one in self._files
-        )
+    def measures(self, target: str, metric: str, region: str, reference: str) -> _Array:
+        """`Study.measures` of the trainings at hand here."""
+        where = (target, metric, region, reference)
+        return self.study.measures(self.variant, *where)[self.rows]
 
     def binned(self, place: _Place) -> Binned:
         """Gather what `places` named."""
@@ -141,9 +145,10 @@ class Reader:
         if reference == EITHER:
             counts = calibration.mean_label(self.pairs(target, region))
         else:
-            counts = self.study.counts(self.variant, **where).astype(np.float64)
+            counts = self.study.counts(self.variant, **where)[self.rows]
         exact = all(one.means is not None for one in self._files)
-        return Binned(counts, np.stack(confidence), self.study.edges, exact)
+        edges = self.study.edges
+        return Binned(counts.astype(np.float64), np.stack(confidence), edges, exact)
 
     def pairs(self, target: str, region: str) -> _Array:
         """Voxels by the labels of both observers, (seeds, cases, 4, B).
@@ -157,6 +162,15 @@ class Reader:
             counts = one.pair_counts[where].astype(np.float64)
             result.append(self.study.placed(counts, one.pair_case[where]))
         return np.stack(result)
+
+
+def _counted(one: Histograms) -> set[_Place]:
+    """Target, region and reference that a run counted; ("", "", "mean p") if it did."""
+    found = set(zip(one.target, one.region, one.reference, strict=True))
+    for place in set(zip(one.pair_target, one.pair_region, strict=True)):
+        if all((*place, observer) in found for observer in OBSERVERS):
+            found.add((*place, EITHER))
+    return found | ({("", "", "mean p")} if one.means is not None else set())
 
 
 def readers(study: Study) -> list[Reader]:
@@ -211,10 +225,7 @@ def _score(reader: Reader, place: _Place, metric: str) -> _Array:
     """
     target, region, reference = place
     wanted = OBSERVERS if reference == EITHER else (reference,)
-    values = [
-        reader.study.measures(reader.variant, target, metric, region, one)
-        for one in wanted
-    ]
+    values = [reader.measures(target, metric, region, one) for one in wanted]
     return np.mean(values, axis=0)
 
 
