@@ -21,20 +21,24 @@ _PIP = {
 }
 
 
-def require_training() -> None:
+def require_training(backend: str | None = None) -> None:
     """Look for Keras, its backend and MIScnn, without importing any.
+
+    Args:
+        backend: the backend wanted; None for that of this process.
 
     Raises:
         InputError: one is not installed, or `KERAS_BACKEND` names no backend; the
             message has the command that installs it.
     """
-    backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    said = "KERAS_BACKEND" if backend is None else "backend"
+    backend = backend or os.environ.get("KERAS_BACKEND") or "tensorflow"
     here = [name for name in BACKENDS if is_here(name)]
     if backend in here:
         require("keras", "miscnn")
         return
     wrong = (
-        f"KERAS_BACKEND: expected one of {', '.join(BACKENDS)} that is installed, "
+        f"{said}: expected one of {', '.join(BACKENDS)} that is installed, "
         f"received {backend!r}; installed: {', '.join(here) or 'none'}"
     )
     if backend not in BACKENDS:

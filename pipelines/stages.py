@@ -281,7 +281,20 @@ def complete(
     yield "predict", predict(run.folder, data, work)
     yield "evaluate", evaluate(run.folder, data, work)
     if run.path(stored.PROBABILITIES).is_dir():
-        yield "temperature", temperature(run.folder, data, work)
+        yield "temperature", _temperature_or_note(run, data, work)
+
+
+def _temperature_or_note(run: runs.Run, data: Path | None, work: Path) -> runs.Run:
+    """The scaled run; where no temperature fits, the run itself, with a note of it."""
+    from pipelines.posthoc import temperature as scaling
+
+    try:
+        return temperature(run.folder, data, work)
+    except scaling.AtBound as error:
+        print(f"There is no scaled run. {error}", file=sys.stderr)
+        with _held(run.folder) as held:
+            held.update(temperature_at_bound=scaling.model_of(held))
+            return held
 
 
 def is_complete(run: runs.Run) -> bool:
@@ -291,6 +304,8 @@ def is_complete(run: runs.Run) -> bool:
     if not run.reached("evaluated") or not run.has_measures:
         return False
     if not run.path(stored.PROBABILITIES).is_dir():
+        return True
+    if run.record.get("temperature_at_bound") == scaling.model_of(run):
         return True
     twin = scaling.folder_of(run)
     same = _scaled(twin, scaling.model_of(run))

@@ -75,8 +75,24 @@ def test_a_temperature_at_the_bounds_is_refused(tmp_path, monkeypatch):
     # Right as often as wrong: the best is 0.5 throughout, at a T without end.
     p, label = np.array([[0.9, 0.9]]), np.array([[1, 0]], np.uint8)
     run = run_of(tmp_path, monkeypatch, label, p)
-    with pytest.raises(InputError, match=r"best temperature between 0.05 and 20"):
+    with pytest.raises(temperature.AtBound, match=r"between 0.05 and 20"):
         temperature.fit(run, tmp_path)
+
+
+def test_a_temperature_at_the_bounds_fails_no_run(tmp_path, monkeypatch, capsys):
+    def refuse(*_):
+        raise temperature.AtBound("at the bounds")
+
+    monkeypatch.setattr(stages, "temperature", refuse)
+    run = runs.Run.create(tmp_path / "dsc-s0", {"files": {runs.MODEL: "of now"}})
+    run.update(state="evaluated")
+    run.path("probabilities").mkdir()
+    for name in runs.MEASURES:
+        run.path(name).touch()
+    assert not stages.is_complete(run)
+    assert stages._temperature_or_note(run, None, tmp_path).folder == run.folder
+    assert "no scaled run. at the bounds" in capsys.readouterr().err
+    assert stages.is_complete(runs.Run.open(run.folder))
 
 
 @pytest.fixture(scope="module")

@@ -258,7 +258,7 @@ def broken(key, value):
         ("- {dataset: phantom}\n", ["missing: losses"]),
         (broken("lose", "1"), ["unknown: lose"]),
         (broken("seeds", "3"), ["seeds", "a list", "3"]),
-        (broken("seeds", "[a]"), ["seed", "whole number", "a"]),
+        (broken("seeds", "[a]"), ["broken.yaml: block 1", "seed", "whole number", "a"]),
         (broken("seeds", "[-1]"), ["seed", "-1"]),
         (broken("overrides", "7"), ["overrides", "keys with values", "7"]),
         (broken("overrides", "{filter: 7}"), ["filter", "filters"]),
@@ -290,7 +290,8 @@ def test_what_an_experiment_file_cannot_say_is_named(
     ("text", "words"),
     [
         ("{dataset: phantom}", ["missing: loss"]),
-        ("{dataset: phantom, loss: Dise}", ["Dise", "DSC++"]),
+        ("{dataset: phantom, loss: Dise}", ["run.yaml: losses", "Dise", "DSC++"]),
+        ("{dataset: phantom, loss: DSC, preset: big}", ["run.yaml", "preset", "big"]),
         (
             "{dataset: phantom, loss: DSC, gamma: two}",
             ["gamma", "a number or null", "two"],
@@ -324,7 +325,7 @@ def test_a_study_at_full_size_wants_a_clean_commit(
     tmp_path, monkeypatch, capsys, commit, words
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(study.commits, "commit", lambda: commit)
+    monkeypatch.setattr(reproduce.commits, "commit", lambda: commit)
     assert cli.main(["study", "--data", "nowhere"]) == 2
     message = capsys.readouterr().err
     assert all(word in message for word in ["paper", *words]), message
@@ -333,6 +334,18 @@ def test_a_study_at_full_size_wants_a_clean_commit(
         Path("small.yaml").write_text(f"- {{dataset: drive, losses: [DSC], {more}}}")
         assert cli.main(["study", "small.yaml", "--data", "nowhere"]) == 2
         assert "expected the data set in nowhere" in capsys.readouterr().err
+
+
+def test_a_run_begun_by_changed_code_is_not_gone_on_with(tmp_path, monkeypatch, capsys):
+    path = study_file(tmp_path, "- {dataset: drive, losses: [DSC]}")
+    folder = tmp_path / "results" / "drive" / "paper" / "runs" / "dsc-s0"
+    begun(folder, commit="1" * 40 + "+")
+    monkeypatch.setattr(reproduce.commits, "commit", lambda: "1" * 40)
+    given = ["study", str(path), "--results", str(tmp_path / "results")]
+    assert cli.main(given) == 2
+    message = capsys.readouterr().err
+    assert str(folder) in message
+    assert "replicate" in message
 
 
 def test_data_sets_that_are_not_there_stop_no_others(tmp_path, capsys):
@@ -595,7 +608,16 @@ def test_a_failed_run_stops_no_other_and_is_named_with_its_log(tiny, tmp_path):
 def begun(folder, times=None, **values):
     """Writes a run of this machine: finished where it has times."""
     machine = {"machine": provenance.machine(), "commit": "0" * 40}
-    run = runs.Run.create(folder, {"method": "", **machine, **values})
+    block = plan.Experiment(
+        folder.parents[2].name,
+        tuple((loss, None) for loss in ("DSC++", "DSC", "CE", "Focal")),
+        preset=folder.parents[1].name,
+    )
+    planned = plan.plan([block], folder.parents[3])
+    tasks = {run.folder: run.task for run in planned}
+    identity = tasks[folder.with_name(folder.name.removesuffix("-temperature"))]
+    record = {"method": "", **identity.identity(), **machine, **values}
+    run = runs.Run.create(folder, record)
     if times:
         for name in runs.MEASURES:
             run.path(name).touch()
@@ -657,6 +679,10 @@ def test_a_run_is_done_with_its_temperature_where_one_can_be_fitted(tmp_path):
     assert not planned.done
     scaled.update(state="evaluated", posthoc={"model": "of before"})
     assert not planned.done
+    run.update(temperature_at_bound="of now")  # none can be fitted
+    assert planned.done
+    run.update(split_seed=7)  # another training than the one that is planned
+    assert not planned.done
 
 
 def test_before_a_run_is_finished_the_time_is_that_of_its_epochs(tmp_path):
@@ -666,6 +692,7 @@ def test_before_a_run_is_finished_the_time_is_that_of_its_epochs(tmp_path):
     # Of another kind of machine: it says nothing here.
     elsewhere = {"train_s": 36.0, "predict_s": 0.0, "evaluate_s": 0.0, "epochs": 9}
     begun(group / "ce-s0", elsewhere, machine="another")
+    begun(group / "focal-s0", elsewhere, backend="jax")
     saved_state(begun(group / "dscpp-s0"), epoch=10, seconds=180.0)
     # 18 s x 1000 epochs x 2 runs, less the 180 s that are spent.
     line = shown(tmp_path, path)[3]

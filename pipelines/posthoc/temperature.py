@@ -29,7 +29,8 @@ from pipelines import run as runs
 from pipelines import stored, written
 
 __all__ = [
-    "BOUNDS", "METHOD", "Fit", "best", "fit", "folder_of", "make", "model_of", "scale",
+    "BOUNDS", "METHOD", "AtBound", "Fit", "best", "fit", "folder_of", "make",
+    "model_of", "scale",
 ]  # fmt: skip
 
 METHOD = "temperature"
@@ -42,6 +43,10 @@ _TOLERANCE = 1e-4  # of log T
 _SLICES = 16  # of a volume, evenly spread: 4 million voxels of 512x512
 
 _Array = npt.NDArray[Any]
+
+
+class AtBound(InputError):
+    """The best temperature lies at `BOUNDS`: nothing is scaled by it."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +121,9 @@ def fit(run: runs.Run, root: Path) -> Fit:
         The fit.
 
     Raises:
-        InputError: no validation case; no probabilities here; a best temperature at
-            the bounds, which says that something else is wrong.
+        InputError: no validation case; no probabilities here.
+        AtBound: a best temperature at the bounds, which says that something else is
+            wrong.
     """
     module = datasets.by_name(run.record["dataset"])
     cases = run.record["split"]["validation"]
@@ -136,7 +142,7 @@ def fit(run: runs.Run, root: Path) -> Fit:
         temperature = best(nll)
         before = nll(1.0)
     if min(temperature / BOUNDS[0], BOUNDS[1] / temperature) < 1.01:
-        raise InputError(
+        raise AtBound(
             f"{run.folder}: expected a best temperature between {BOUNDS[0]} and "
             f"{BOUNDS[1]}, found {temperature:.3g}: its probabilities say nothing "
             "about the validation cases"

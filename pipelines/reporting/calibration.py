@@ -145,10 +145,10 @@ class Reader:
         if reference == EITHER:
             counts = calibration.mean_label(self.pairs(target, region))
         else:
-            counts = self.study.counts(self.variant, **where)[self.rows]
+            whole = self.study.counts(self.variant, **where)[self.rows]
+            counts = whole.astype(np.float64)
         exact = all(one.means is not None for one in self._files)
-        edges = self.study.edges
-        return Binned(counts.astype(np.float64), np.stack(confidence), edges, exact)
+        return Binned(counts, np.stack(confidence), self.study.edges, exact)
 
     def pairs(self, target: str, region: str) -> _Array:
         """Voxels by the labels of both observers, (seeds, cases, 4, B).

@@ -72,6 +72,7 @@ class Experiment:
         record: of the images at hand, where it depends on them (own data).
         replicate: which training of the same settings, from 1 on.
         backend: Keras backend; None for that of this process.
+        source: file and block that say so, for errors; "" where the caller does.
     """
 
     dataset: str
@@ -84,6 +85,7 @@ class Experiment:
     record: Record | None = None
     replicate: int = 1
     backend: str | None = None
+    source: str = ""
 
     def tasks(self) -> list[Task]:
         """Every training of it, in the order in which they are made: seed by seed.
@@ -112,16 +114,19 @@ class Experiment:
             record=self.record,
             replicate=self.replicate,
             backend=self.backend,
+            source=self.source,
         )
 
 
-def _make(**arguments: Any) -> Task:
+def _make(source: str, **arguments: Any) -> Task:
+    """Make a task; what is wrong with it is said of `source`, where that is known."""
+    before = f"{source}: " if source else ""
     try:
         return Task.make(**arguments)
-    except InputError:
-        raise
+    except InputError as error:
+        raise InputError(f"{before}{error}") from error
     except ValueError as error:  # The losses know nothing of InputError.
-        raise InputError(f"losses: {error}") from error
+        raise InputError(f"{before}losses: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -172,7 +177,10 @@ class Planned:
         from pipelines import stages  # not above: --help needs none of it
 
         try:
-            return self.run is not None and stages.is_complete(self.run)
+            if self.run is None:
+                return False
+            self.run.require_same(self.task.identity())
+            return stages.is_complete(self.run)
         except InputError:  # `dscpp run` will say what is wrong with it
             return False
 
@@ -202,7 +210,7 @@ def load(path: Path) -> Planned:
     module = datasets.by_name(found["dataset"])
     if module is datasets.by_name("own"):
         kept["record"] = module.record(module.locate(data))
-    task = _make(**kept)
+    task = _make(str(path), **kept)
     folder = Path(found["folder"]) if "folder" in found else task.folder(RESULTS)
     return Planned(task, folder, data, Path(found.get("work", runs.WORK)))
 
@@ -283,7 +291,7 @@ def _experiment(path: Path, number: int, block: Any) -> Experiment:
     found["losses"] = tuple(_parse_loss(loss.strip()) for loss in losses)
     found["seeds"] = tuple(found.get("seeds", [0]))
     found["split_files"] = tuple(Path(file) for file in found.get("split_files", []))
-    return Experiment(**found)
+    return Experiment(**found, source=f"{path}: {name}")
 
 
 def _checked(

@@ -23,7 +23,7 @@ import filelock
 
 from data_io import datasets, pool
 from data_io.errors import InputError
-from pipelines import arguments, installed
+from pipelines import arguments, commits, installed, provenance
 from pipelines import run as runs
 from pipelines.workflow import estimate, leader, logs, status
 from pipelines.workflow.plan import (
@@ -38,7 +38,7 @@ from pipelines.workflow.plan import (
 
 __all__ = [
     "Call", "add_arguments", "add_demo_arguments", "add_jobs", "command", "dscpp",
-    "make", "reproduce", "require_jobs",
+    "make", "reproduce", "require_jobs", "unclean",
 ]  # fmt: skip
 
 SNAKEFILE = Path(__file__).with_name("Snakefile")
@@ -136,6 +136,7 @@ def command(args: argparse.Namespace) -> int:
     for block in of_dataset(args.experiment, name):
         more = {} if args.epochs is None else {"epochs": args.epochs}
         overrides = {**block.overrides, **more}
+        changes["source"] = ""  # some of it is from the command line
         experiments.append(dataclasses.replace(block, **changes, overrides=overrides))
     if args.phantom:
         print("PHANTOM: simulated images, not the data set; results are labelled so.")
@@ -178,9 +179,42 @@ def reproduce(
 
 
 def _require_installed(planned: Sequence[Planned]) -> None:
-    if not all(run.done for run in planned):
+    pending = [run for run in planned if not run.done]
+    if pending:
         installed.require("snakemake")
-        installed.require_training()
+    for backend in dict.fromkeys(run.task.backend for run in pending):
+        # The usual one may be named wrongly, which only the environment tells.
+        usual = backend == provenance.backend()
+        installed.require_training(None if usual else backend)
+
+
+def unclean(pending: Sequence[Planned]) -> str:
+    """Why runs would count in no verdict at the preset paper; "" where they would.
+
+    Args:
+        pending: runs that are not done.
+    """
+    own = [r for r in pending if r.task.preset == "paper" and not r.task.overrides]
+    if not own:
+        return ""
+    begun = [run.run for run in own if run.run is not None]
+    for run in begun:
+        if not commits.from_clean_commit(run.record):
+            return (
+                f"{run.folder}: expected a run at the preset paper that was begun with "
+                f"the code of a commit, found {commits.unclean_commit(run.record)}. "
+                "Train it again as a replicate, or delete the folder"
+            )
+    name = commits.commit()
+    if commits.is_clean(name):
+        return ""
+    found = f"changes on top of {name[:12]}" if name else "one without a commit"
+    return (
+        f"{Path(__file__).parents[2]}: expected a checkout of a commit without "
+        f"changes for runs at the preset paper, found {found}. Start from one of "
+        "its own: `git worktree add ../study HEAD` or a clone (see README.md). "
+        f"Where there is no git, set {commits.VARIABLE} to the commit."
+    )
 
 
 def make(
@@ -201,7 +235,10 @@ def make(
     Raises:
         InputError: as `reproduce`.
     """
-    _require_installed([run for run in planned if run.data is not None])
+    placed = [run for run in planned if run.data is not None]
+    _require_installed(placed)
+    if wrong := unclean([run for run in placed if not run.done]):
+        print(f"These runs will count in no verdict. {wrong}", file=sys.stderr)
     work = work.absolute()
     planned = [dataclasses.replace(run, work=work) for run in planned]
     leader.follow_make()
@@ -354,7 +391,9 @@ class Call:
     def _time(self, pending: Sequence[Planned]) -> None:
         first = pending[0]
         timed = [first]
-        if first.task.preset == "paper":
+        if first.task.preset == "paper" and all(
+            run.group == first.group for run in self.planned
+        ):  # of a study the user does not choose the preset
             small = {**first.task.arguments(), "preset": "reduced", "overrides": {}}
             task = first.task.make(**small, record=first.task.module.record(first.data))
             timed.append(dataclasses.replace(first, task=task))

@@ -121,8 +121,8 @@ def _title(run: Planned) -> str:
 
 
 def _pace(group: Path, pending: Sequence[Planned]) -> _Pace | None:
-    here, opened = provenance.machine(), list(_trainings(group))
-    near = [run for run in opened if run.record.get("machine") == here]
+    like = {"machine": provenance.machine(), "backend": pending[0].task.backend}
+    near = [run for run in _trainings(group) if like.items() <= run.record.items()]
     took = [_took(run) for run in near if run.reached("evaluated")]
     finished = [each for each in took if each]
     if finished:

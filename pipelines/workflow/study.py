@@ -11,13 +11,14 @@ import argparse
 import dataclasses
 import os
 import sys
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
 from data_io import datasets
 from data_io.errors import InputError
-from pipelines import arguments, commits
+from pipelines import arguments
 from pipelines.workflow import reproduce, status
 from pipelines.workflow.plan import EXPERIMENTS, Planned, plan, read
 
@@ -71,7 +72,8 @@ def command(options: argparse.Namespace) -> int:
         print("\n".join(status.describe(planned, options.jobs)))
         return 0
     pending = [run for run in planned if not run.done]
-    _require_clean(pending)
+    if wrong := reproduce.unclean(pending):
+        raise InputError(wrong)
     roots = _locate(pending, options.data)
     placed = [
         dataclasses.replace(run, data=roots.get(run.task.dataset))
@@ -80,23 +82,10 @@ def command(options: argparse.Namespace) -> int:
         for run in planned
     ]
     os.nice(19)
-    place = Path("study") / options.file.stem
+    # Two lists of one name are two studies.
+    number = zlib.crc32(str(options.file.resolve()).encode())
+    place = Path("study") / f"{options.file.stem}-{number:08x}"
     return reproduce.make(placed, options.results, options.work, place, options.jobs)
-
-
-def _require_clean(pending: Sequence[Planned]) -> None:
-    """Refuse to begin runs for the paper's cells with code that nobody can get."""
-    name = commits.commit()
-    if commits.is_clean(name):
-        return
-    if any(run.task.preset == "paper" and not run.task.overrides for run in pending):
-        found = f"changes on top of {name[:12]}" if name else "one without a commit"
-        raise InputError(
-            f"{Path(__file__).parents[2]}: expected a checkout of a commit without "
-            f"changes for runs at the preset paper, found {found}. Start from one of "
-            "its own: `git worktree add ../study HEAD` or a clone (see README.md). "
-            f"Where there is no git, set {commits.VARIABLE} to the commit."
-        )
 
 
 def _locate(pending: Sequence[Planned], data: Path | None) -> dict[str, Path]:
