@@ -18,6 +18,7 @@ from data_io import augment, pool
 from data_io.cache import Cache
 from data_io.miscnn_compat import Abstract_IO, Data_IO, Preprocessor
 from data_io.preprocessing import EVERY_AXIS, augmentation, subfunctions
+from data_io.shared import Shared
 
 __all__ = ["Batches", "CachedInterface", "feed", "prediction_input", "to_native"]
 
@@ -119,8 +120,11 @@ class Batches(keras.utils.PyDataset):
         self.redraw = redraw
         self.shuffle = shuffle
         self.augmentation = None
+        self._shared = None
         if augment:
             self.augmentation = augmentation(cache.settings, mirror_axes)
+            decides = (cache.key, cache.settings.as_dict(), self.cases, seed, shuffle)
+            self._shared = Shared.here(*decides, mirror_axes, classes=classes)
         self._ahead = _Ahead(workers or pool.threads())
 
     def __len__(self) -> int:
@@ -149,6 +153,13 @@ class Batches(keras.utils.PyDataset):
 
     def draw(self, epoch: int, index: int) -> _Item:
         """Draw an item of any epoch, here and now; see `__getitem__`."""
+        item = self._shared.load(epoch, index) if self._shared else None
+        if item is None:
+            item = self._drawn(epoch, index)
+        image, label = item
+        return image[np.newaxis], label[np.newaxis]
+
+    def _drawn(self, epoch: int, index: int) -> _Item:
         case = self.order(epoch)[index]
         image, label = self.cache.image(case), self.cache.label(case)
         settings = self.cache.settings
@@ -160,8 +171,10 @@ class Batches(keras.utils.PyDataset):
             self.augmentation,
             np.random.RandomState(words),
         )
-        image, label = augment.carry_out(plan, image, label, self.classes)
-        return image[np.newaxis], label[np.newaxis]
+        item = augment.carry_out(plan, image, label, self.classes)
+        if self._shared and plan.coordinates is not None:  # the rest is drawn as fast
+            self._shared.leave(epoch, index, item)
+        return item
 
     def after(self, place: _Place) -> Iterator[_Place]:
         """The items that follow one, this epoch and the next."""

@@ -18,7 +18,7 @@ import threadpoolctl
 import tiny_dataset
 
 from data_io import batches as module
-from data_io import miscnn_compat, pool
+from data_io import miscnn_compat, pool, shared
 from data_io.batches import Batches, feed, prediction_input, to_native
 from data_io.cache import prepare
 from data_io.miscnn_compat import (
@@ -555,3 +555,50 @@ def test_as_many_threads_as_processors_or_as_asked_for(monkeypatch):
     assert pool.threads() == 8
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
     assert pool.threads() == 8
+
+
+# --- samples that trainings side by side share -----------------------------------
+
+
+def drawn(batches):
+    return digest(batches.draw(epoch, i) for epoch in (0, 1) for i in range(3))
+
+
+def test_shared_samples_are_drawn_once_and_the_same(cache, tmp_path, monkeypatch):
+    alone = drawn(training(cache))
+    monkeypatch.setenv(shared.VARIABLE, str(tmp_path / "samples"))
+    assert drawn(training(cache)) == alone
+    left = sorted((tmp_path / "samples").rglob("*-*"))
+    assert 0 < len(left) <= 6  # those that are warped
+    times = [path.stat().st_mtime_ns for path in left]
+
+    def never(*_):
+        raise AssertionError("drawn again")
+
+    monkeypatch.setattr(module.augment, "_elastic", never)
+    monkeypatch.setattr(module.augment, "_rotated", never)
+    assert drawn(training(cache)) == alone
+    assert [path.stat().st_mtime_ns for path in left] == times
+    left[0].write_bytes(left[0].read_bytes()[:50])  # damaged: drawn anew
+    monkeypatch.undo()
+    monkeypatch.setenv(shared.VARIABLE, str(tmp_path / "samples"))
+    assert drawn(training(cache)) == alone
+    # Another seed, and other cases, have samples of their own.
+    for cases, seed in ((cache.cases, 5), (cache.cases[1:], 4)):
+        other = Batches(cache, cases, seed=seed, augment=True, shuffle=True)
+        found = digest(other.draw(0, index) for index in range(2))
+        monkeypatch.delenv(shared.VARIABLE)
+        other = Batches(cache, cases, seed=seed, augment=True, shuffle=True)
+        assert digest(other.draw(0, index) for index in range(2)) == found
+        monkeypatch.setenv(shared.VARIABLE, str(tmp_path / "samples"))
+
+
+def test_where_there_is_no_room_no_sample_is_left(cache, tmp_path, monkeypatch):
+    monkeypatch.setenv(shared.VARIABLE, str(tmp_path / "samples"))
+    monkeypatch.setattr(shared, "FREE", 2**60)
+    alone = drawn(training(cache))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    file = tmp_path / "file"
+    file.touch()
+    monkeypatch.setenv(shared.VARIABLE, str(file))  # cannot be a folder
+    assert drawn(training(cache)) == alone

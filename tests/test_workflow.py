@@ -507,7 +507,7 @@ def environment(jobs, tmp_path):
 @pytest.mark.parametrize(("jobs", "threads"), [(2, "4"), (3, "2"), (16, "1")])
 def test_runs_at_a_time_share_cores_and_gpu(tmp_path, monkeypatch, jobs, threads):
     monkeypatch.setattr(reproduce.pool, "processors", lambda: 8)
-    for name in reproduce.shared(jobs):
+    for name in reproduce.shared(jobs, tmp_path):
         monkeypatch.delenv(name, raising=False)
     found = environment(jobs, tmp_path)
     assert found["OMP_NUM_THREADS"] == found["PJRT_NPROC"] == threads
@@ -515,6 +515,7 @@ def test_runs_at_a_time_share_cores_and_gpu(tmp_path, monkeypatch, jobs, threads
     assert found["TF_NUM_INTEROP_THREADS"] == threads
     assert found["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
     assert found["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+    assert found["DSCPP_SAMPLES"].startswith(str(tmp_path))
 
 
 def test_what_the_user_has_set_comes_first(tmp_path, monkeypatch):
@@ -526,9 +527,9 @@ def test_what_the_user_has_set_comes_first(tmp_path, monkeypatch):
 
 
 def test_a_run_alone_has_all_of_the_machine(tmp_path, monkeypatch):
-    for name in reproduce.shared(2):
+    for name in reproduce.shared(2, tmp_path):
         monkeypatch.delenv(name, raising=False)
-    assert not reproduce.shared(2).keys() & environment(1, tmp_path).keys()
+    assert not reproduce.shared(2, tmp_path).keys() & environment(1, tmp_path).keys()
 
 
 # --- the tiny configuration, through the same rules ------------------------------

@@ -23,6 +23,7 @@ import filelock
 
 from data_io import datasets, pool
 from data_io.errors import InputError
+from data_io.shared import VARIABLE
 from pipelines import arguments, commits, installed, provenance
 from pipelines import run as runs
 from pipelines.workflow import estimate, leader, logs, status
@@ -408,6 +409,7 @@ class Call:
         before = [logs.size(run.log) for run in self.planned]
         # Stamps say what this call got done; what earlier calls did, run.json says.
         shutil.rmtree(self._stamps, ignore_errors=True)
+        shutil.rmtree(self._samples, ignore_errors=True)  # of a call that was killed
         own = self.folder / "snakemake.log"
         own.unlink(missing_ok=True)
         if todo:
@@ -420,11 +422,16 @@ class Call:
                     stderr=log,
                     check=False,
                 )
+            shutil.rmtree(self._samples, ignore_errors=True)
         return self._failed(before)
 
     @property
     def _stamps(self) -> Path:
         return self.folder / "stamps"
+
+    @property
+    def _samples(self) -> Path:
+        return self.folder / "samples"
 
     def _failed(self, before: Sequence[int]) -> list[tuple[Planned, str]]:
         """Runs that this call should have made and did not, and why."""
@@ -453,7 +460,7 @@ class Call:
 
     def _environment(self) -> dict[str, str]:
         return {
-            **(shared(self.jobs) if self.jobs > 1 else {}),
+            **(shared(self.jobs, self._samples) if self.jobs > 1 else {}),
             **os.environ,
             # Snakemake keeps copies of sources in the user's cache.
             "XDG_CACHE_HOME": str(self.work / "snakemake"),
@@ -497,17 +504,18 @@ _MEMORY = {
 }
 
 
-def shared(jobs: int) -> dict[str, str]:
-    """The variables by which runs at a time share a machine.
+def shared(jobs: int, samples: Path) -> dict[str, str]:
+    """The variables by which runs at a time share a machine, and their samples.
 
     They count when a backend is imported, so that they go into the environment of the
     runs, behind what the user has set.
 
     Args:
         jobs: runs at a time.
+        samples: folder for what `data_io.shared` keeps.
     """
     threads = str(max(1, pool.processors() // jobs))
-    return dict.fromkeys(_THREADS, threads) | _MEMORY
+    return dict.fromkeys(_THREADS, threads) | _MEMORY | {VARIABLE: str(samples)}
 
 
 def dscpp() -> list[str]:

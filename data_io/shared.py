@@ -1,0 +1,85 @@
+"""Augmented samples that trainings side by side share.
+
+A sample follows from the data, the settings, the seed, the epoch and the index, not
+from the loss: all losses of a seed draw the same. Where the environment variable
+`VARIABLE` names a folder, the first training that warps a sample leaves it there, and
+the others read it: the same bits, for a tenth of the time. `dscpp study` and `dscpp
+reproduce` name one where they make several runs at a time, and delete it at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from data_io import augment
+
+__all__ = ["FREE", "VARIABLE", "Shared"]
+
+VARIABLE = "DSCPP_SAMPLES"
+"""The environment variable that names the folder."""
+
+FREE = 8 * 2**30
+"""Bytes that are left free where the folder lies; beyond, no sample is added."""
+
+_NO_CLASS = 255
+_Item = tuple[np.ndarray, np.ndarray]
+
+
+class Shared:
+    """Samples of one order of draws.
+
+    Args:
+        folder: where they lie.
+        *decides: all that decides a sample but its epoch and index; equal for equal
+            samples, with a `repr` that says all of it.
+        classes: number of classes, at most 255.
+    """
+
+    def __init__(self, folder: Path, *decides: object, classes: int) -> None:
+        self.classes = classes
+        key = hashlib.sha256(repr((decides, classes)).encode()).hexdigest()[:16]
+        self._folder = folder / key
+
+    @classmethod
+    def here(cls, *decides: object, classes: int) -> Shared | None:
+        """Those of the folder that `VARIABLE` names; None where it names none."""
+        name = os.environ.get(VARIABLE)
+        return cls(Path(name), *decides, classes=classes) if name else None
+
+    def load(self, epoch: int, index: int) -> _Item | None:
+        """A sample's image and one-hot label; None where nobody has left it."""
+        try:
+            with self._path(epoch, index).open("rb") as file:
+                image, numbers = np.load(file), np.load(file)
+        except (OSError, ValueError, EOFError):
+            return None
+        return image, augment.one_hot(numbers, self.classes)
+
+    def leave(self, epoch: int, index: int, item: _Item) -> None:
+        """Add a sample, where there is room for it; what fails is left out."""
+        image, label = item
+        numbers = label.argmax(-1).astype(np.uint8)
+        numbers[~label.any(-1)] = _NO_CLASS
+        with contextlib.suppress(OSError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            if shutil.disk_usage(self._folder).free < FREE + image.nbytes:
+                return
+            handle, name = tempfile.mkstemp(dir=self._folder)
+            aside = Path(name)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    np.save(file, image)
+                    np.save(file, numbers)
+                aside.replace(self._path(epoch, index))
+            except OSError:
+                aside.unlink()
+
+    def _path(self, epoch: int, index: int) -> Path:
+        return self._folder / f"{epoch}-{index}"
