@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from data_io import schema
+
 __all__ = [
     "ASIDE", "content", "data_hash", "digest", "file_hash", "images", "read_json",
 ]  # fmt: skip
@@ -86,11 +88,7 @@ def digest(value: Any) -> str:
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """Read a JSON object; None where there is none that can be read."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
+    return schema.recall(path, dict[str, Any])
 
 
 def _remembered(path: Path, known: dict[str, Any], fresh: dict[str, list[Any]]) -> str:

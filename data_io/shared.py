@@ -18,8 +18,6 @@ from pathlib import Path
 
 import numpy as np
 
-from data_io import augment
-
 __all__ = ["FREE", "VARIABLE", "Shared"]
 
 VARIABLE = "DSCPP_SAMPLES"
@@ -55,6 +53,8 @@ class Shared:
 
     def load(self, epoch: int, index: int) -> _Item | None:
         """A sample's image and one-hot label; None where nobody has left it."""
+        from data_io import augment  # not above: --help needs none of it
+
         try:
             with self._path(epoch, index).open("rb") as file:
                 image, numbers = np.load(file), np.load(file)

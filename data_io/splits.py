@@ -8,7 +8,6 @@ is not the seed of the training: all losses and all training seeds share one spl
 split can also be read from files.
 """
 
-import json
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from data_io import content, names
+from data_io import content, names, schema
 from data_io.errors import InputError
 
 __all__ = [
@@ -356,11 +355,11 @@ def _own(path: Path) -> Split:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found: dict[str, Any] = schema.load(path, dict[str, Any])
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: expected a JSON file, found: {error}.") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: expected a JSON object with lists of cases.")
+        raise InputError(
+            f"{path}: expected a JSON object with lists of cases, found: {error}."
+        ) from error
     return found
 
 

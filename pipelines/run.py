@@ -21,10 +21,12 @@ from typing import Any
 
 import filelock
 
-from data_io.content import file_hash, read_json
+from data_io import schema
+from data_io.content import file_hash
 from data_io.errors import InputError
 from data_io.names import plain
 from losses import catalogue
+from pipelines.record import FORMAT, STATES, Record, require_unchanged, sealed
 
 __all__ = [
     "CASE_KEYS",
@@ -52,8 +54,6 @@ __all__ = [
     "writing",
 ]
 
-FORMAT = 1
-STATES = ("training", "trained", "predicted", "evaluated")
 WORK = Path(".work")  # cache, logs and unpacked zips; safe to delete
 RECORD = "run.json"
 MEASURES = ("cases.csv", "histograms.npz")
@@ -293,7 +293,7 @@ class Run:
         """
         path = Path(folder) / RECORD
         try:
-            record = json.loads(path.read_text("utf-8"))
+            record = schema.load(path, dict[str, Any])
         except FileNotFoundError as error:
             raise InputError(
                 f"{folder}: expected a run folder with a {RECORD}, "
@@ -304,19 +304,20 @@ class Run:
                 f"{path}: expected JSON, found a file that cannot be read ({error}); "
                 "restore it, or delete the run folder and train again"
             ) from error
-        if not isinstance(record, dict) or record.get("format") != FORMAT:
-            found = record.get("format") if isinstance(record, dict) else "no object"
+        if record.get("format") != FORMAT:
             raise InputError(
-                f"{path}: expected format {FORMAT}, found {found}; this run "
-                "was written by another version: use that version, or train again into "
-                "another --output"
+                f"{path}: expected format {FORMAT}, found {record.get('format')}; this "
+                "run was written by another version: use that version, or train again "
+                "into another --output"
             )
-        if record.get("state") not in STATES:
+        try:
+            schema.load(path, Record)
+            require_unchanged(record)
+        except (OSError, ValueError) as error:
             raise InputError(
-                f"{path}: expected a state of {', '.join(STATES)}, found "
-                f"{record.get('state')!r}; restore the file, or delete the run folder "
-                "and train again"
-            )
+                f"{path}: expected the values of a run, found others ({error}); "
+                "restore the file, or delete the run folder and train again"
+            ) from error
         _check_names(path, record)
         return cls(Path(folder), record)
 
@@ -359,6 +360,7 @@ class Run:
         hashes = {name: file_hash(self.path(name)) for name in files}
         if hashes:
             self.record["files"] = {**self.record.get("files", {}), **hashes}
+        self.record = sealed(self.record)
         write_json(self.path(RECORD), self.record)
 
     def remake(self) -> str:
@@ -425,12 +427,12 @@ class Run:
         """
         path = self.path(PLACE)
         try:
-            found = json.loads(path.read_text("utf-8"))["data"]
+            found = schema.load(path, dict[str, str]).get("data", "")
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, LookupError, TypeError):
-            found = None
-        if not isinstance(found, str) or not found or "\0" in found:
+        except (OSError, ValueError):
+            found = ""
+        if not found or "\0" in found:
             raise InputError(
                 f"{path}: expected where the images are described, found another file; "
                 "delete it, then give this run's `dscpp train` command, which notes it "
@@ -440,8 +442,8 @@ class Run:
 
     def seen(self) -> set[str] | None:
         """SHA-256 of the images of training and validation; None where not known."""
-        found = read_json(self.path(SEEN))
-        return None if found is None else {str(value) for value in found.values()}
+        found = schema.recall(self.path(SEEN), dict[str, str])
+        return None if found is None else set(found.values())
 
     def sweep(self) -> None:
         """Delete what a killed process left half written; the caller holds the run."""
@@ -460,19 +462,10 @@ def _check_names(path: Path, record: Mapping[str, Any]) -> None:
     for key in _NAMES:
         if record.get(key) not in (None, ""):
             plain(record[key], path, key)
-    split = record.get("split", {})
-    if not isinstance(split, dict) or not all(
-        isinstance(cases, list) for cases in split.values()
-    ):
-        raise InputError(
-            f"{path}: expected a split of lists of cases, found {_short(split)}; "
-            "restore the file, or delete the run folder and train again"
-        )
-    for case in itertools.chain(*split.values()):
+    for case in itertools.chain(*record.get("split", {}).values()):
         plain(case, path, "case")
-    origin = record.get("posthoc")
-    if isinstance(origin, dict) and "run" in origin:
-        plain(origin["run"], path, "run")
+    if origin := record.get("posthoc", {}).get("run"):
+        plain(origin, path, "run")
     _refuse_links(path.parent)
 
 

@@ -8,14 +8,15 @@ edited, are known by their form.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import struct
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from data_io import schema
 from data_io.content import file_hash, read_json
 from data_io.errors import InputError
 from pipelines import run as runs
@@ -201,10 +202,10 @@ def require_report(path: Path, keys: Iterable[str]) -> None:
     if not os.path.lexists(path):
         return
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = schema.load(path, dict[str, Any])
     except (OSError, ValueError):
-        found = None
-    if not isinstance(found, dict) or not set(keys) <= found.keys():
+        found = {}
+    if not set(keys) <= found.keys():
         raise InputError(
             f"{path}: expected no file, or an earlier report, found another, which "
             "would be replaced; move it away or name another file"

@@ -240,6 +240,7 @@ def json_of(name: str, change: Callable[[dict[str, Any]], object]) -> Act:
     def act(scene: Path) -> None:
         value = json.loads((scene / name).read_text())
         change(value)
+        value.pop("sha256", None)  # of run.json; or the change itself were refused
         (scene / name).write_text(json.dumps(value))
 
     return act
@@ -608,6 +609,14 @@ TRAIN_DAMAGES = [
     Damage("train", "run.json in a state that there is not",
            json_of("cut/run.json", set_(state="tired")), RESUME, names="run.json"),
     one("train", "run.json that is a list", "cut/run.json", text("[]"), RESUME),
+    Damage("train", "run.json with times that are none",
+           json_of("cut/run.json", set_(times=None)), RESUME, names="times"),
+    one("train", "run.json nested a hundred thousand deep", "cut/run.json",
+        text("[" * 100_000), RESUME),
+    Damage("train", "run.json that was edited",
+           lambda scene: Path(scene / "cut/run.json").write_text(
+               (scene / "cut/run.json").read_text().replace("{", '{"by": "hand",', 1)),
+           RESUME, names="run.json"),
     one("train", "the saved state cut short", "cut/state.npz", cut, RESUME),
     one("train", "the saved state of another network", "cut/state.npz",
         lambda path: np.savez(path, **{

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ from imitations import write_drive
 
 from data_io.datasets import phantom
 from pipelines import cli
+from pipelines import run as runs
 
 TINY = ("input_shape=[32,32]", "filters=2", "depth=1", "epochs=1")
 
@@ -155,8 +155,7 @@ def test_stages_and_a_model_of_another_architecture(phantoms, tmp_path, capsys):
     assert cli.main(["runs", "--results", str(tmp_path / "results")]) == 0
     assert "evaluated" in capsys.readouterr().out
     other = Path(shutil.copytree(run, tmp_path / "other"))
-    record = json.loads((other / "run.json").read_text())
-    (other / "run.json").write_text(json.dumps({**record, "state": "trained"}))
+    runs.Run.open(other).update(state="trained")
     model = unet.UNet(filters=3, depth=1).create_model_2D((32, 32, 3), 2)
     model.save(other / "model.keras")
     message = refused(capsys, ["predict", "--run", str(other), *work])

@@ -62,7 +62,7 @@ def write_run(place: Path, **change) -> Path:
 @pytest.mark.parametrize("name", ["../../x", "own-../../x", "/x", "a\0", ["a"], 3])
 def test_a_name_in_a_run(tmp_path, key, name):
     run = write_run(tmp_path / "run", **{key: name})
-    with pytest.raises(InputError, match=rf"run\.json: expected a {key}"):
+    with pytest.raises(InputError, match=rf"run\.json: expected .*{key}"):
         runs.Run.open(run)
 
 
@@ -70,14 +70,14 @@ def test_a_name_in_a_run(tmp_path, key, name):
 @pytest.mark.parametrize("name", ["../../../../evil", "/evil", "a\\b", None, {}])
 def test_a_case_in_a_run(tmp_path, part, name):
     run = write_run(tmp_path / "run", split={part: ["01", name]})
-    with pytest.raises(InputError, match=r"run\.json: expected a case"):
+    with pytest.raises(InputError, match=r"run\.json: expected .*(case|split)"):
         runs.Run.open(run)
 
 
 @pytest.mark.parametrize("split", [[], "test", {"test": "01"}, {"test": None}])
 def test_a_split_that_is_none(tmp_path, split):
     run = write_run(tmp_path / "run", split=split)
-    with pytest.raises(InputError, match="expected a split of lists of cases"):
+    with pytest.raises(InputError, match=r"found others \(split"):
         runs.Run.open(run)
 
 
@@ -175,8 +175,11 @@ def test_a_note_that_is_none(tmp_path, text):
 def test_hashes_of_seen_images_that_are_none(tmp_path):
     run = runs.Run.open(write_run(tmp_path / "run"))
     assert run.seen() is None
-    run.path(runs.SEEN).write_text('{"a": ["x"], "b": "y"}')
-    assert "y" in run.seen()
+    run.path(runs.SEEN).write_text('{"a": "x", "b": "y"}')
+    assert run.seen() == {"x", "y"}
+    for other in ('{"a": ["x"], "b": "y"}', "[" * 100_000):
+        run.path(runs.SEEN).write_text(other)
+        assert run.seen() is None
 
 
 @pytest.mark.parametrize("case", ["../../evil", "/evil", "a\\b"])

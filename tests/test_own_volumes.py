@@ -12,6 +12,7 @@ from data_io import own, own_grids
 from data_io.datasets import folder
 from data_io.errors import InputError
 from pipelines import apply
+from pipelines import run as runs
 from pipelines.cli import main
 from pipelines.training import protocol
 from pipelines.training.protocol import Protocol
@@ -282,8 +283,7 @@ def test_a_run_of_before_keeps_the_grid_it_was_trained_on(tmp_path, monkeypatch)
     assert main(["evaluate", "--run", "run"]) == 0
     assert json.loads(Path("run/run.json").read_text())["preprocessing"] == kept
     # Begun before, ended now.
-    record = json.loads(Path("run/run.json").read_text())
-    Path("run/run.json").write_text(json.dumps({**record, "state": "training"}))
+    runs.Run.open(Path("run")).update(state="training")
     assert main(command) == 0
     other = write_alike(tmp_path / "other", AFFINE @ np.diag([1, 2, 1, 1]), number=1)
     given = ["--images", str(other[0]), "--masks", str(other[1])]

@@ -184,6 +184,48 @@ def test_a_damaged_record_is_named(tmp_path, content):
         runs.Run.open(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"times": None}, "times: expected an object, found None"),
+        ({"files": []}, r"files: expected an object, found \[\]"),
+        ({"gamma": "x"}, "gamma: expected a valid number, found 'x'"),
+        ({"loss": 3, "seed": 1.5}, "loss: .*; seed: "),
+        ({"split": {"test": "01"}}, "split.test: expected a valid array, found '01'"),
+        ({"posthoc": {"run": 1}}, "posthoc.run: expected a valid string, found 1"),
+        ({"times": {"train_s": "long"}}, "times.train_s: .*found 'long'"),
+        ({"state": "tired"}, "state: expected 'training', .*found 'tired'"),
+    ],
+    ids=str,
+)
+def test_values_of_other_types_are_named(tmp_path, values, said):
+    record = {"format": 1, "state": "training", **values}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=rf"run\.json: .*\({said}"):
+        runs.Run.open(tmp_path)
+
+
+def test_a_record_nested_too_deep_is_named(tmp_path):
+    deep = "[" * 100_000 + "]" * 100_000
+    (tmp_path / "run.json").write_text('{"format": 1, "times": ' + deep + "}")
+    with pytest.raises(InputError, match="recursion limit"):
+        runs.Run.open(tmp_path)
+
+
+def test_a_record_that_was_edited_is_refused(tmp_path):
+    run = runs.Run.create(tmp_path / "run", {"loss": "DSC", "times": {"train_s": 0.1}})
+    run.update(times={"predict_s": 1 / 3}, note="größer")
+    path = run.path("run.json")
+    assert runs.Run.open(run.folder).record == run.record
+    path.write_text(path.read_text().replace('"DSC"', '"DSC++"'))
+    with pytest.raises(InputError, match="values changed by something else"):
+        runs.Run.open(run.folder)
+    record = json.loads(path.read_text())
+    del record["sha256"]  # as runs of before have none
+    path.write_text(json.dumps(record))
+    assert runs.Run.open(run.folder).record["loss"] == "DSC++"
+
+
 def test_no_run(tmp_path):
     with pytest.raises(InputError, match="expected a run folder"):
         runs.Run.open(tmp_path / "none")

@@ -13,6 +13,7 @@ from data_io.datasets import phantom
 from pipelines import run as runs
 from pipelines import stages, truth
 from pipelines.measure import calibration, histograms
+from pipelines.record import sealed
 from pipelines.reporting import pages
 from pipelines.training.task import Task
 
@@ -140,7 +141,7 @@ def test_it_is_a_row_of_the_tables_and_in_no_test(group, data, tmp_path):
     """With the preset's own values, as `dscpp demo` makes it."""
     copy = tmp_path / "phantom" / "demo"
     for run in runs.find(group):
-        record = {**run.record, "overrides": {}}
+        record = sealed({**run.record, "overrides": {}})
         folder = copy / "runs" / run.name
         folder.mkdir(parents=True)
         for name in ("cases.csv", "histograms.npz"):

@@ -32,6 +32,9 @@ CUSTOM = "custom-"
 _SELECTION = {"split": "test", "region": "image", "reference": "observer1"}
 _KEYS = ("target", "region", "reference")
 
+_DESCRIBED = (
+    "dataset", "title", "simulated", "preset", "loss", "seed", "backend", "split",
+)  # fmt: skip
 _Counts = npt.NDArray[np.int64]
 _Floats = npt.NDArray[np.float64]
 
@@ -57,7 +60,18 @@ def finished(folder: Path) -> list[Run]:
     verdicts rest on them, so anybody must be able to get their code.
     """
     runs = [run for run in runs_module.find(folder) if run.state == "evaluated"]
+    for run in runs:
+        _require_described(run)
     return [run for run in runs if Path(folder).name != "paper" or _is_clean(run)]
+
+
+def _require_described(run: Run) -> None:
+    """Refuse a run whose record lacks what a table says of it."""
+    if missing := [key for key in _DESCRIBED if key not in run.record]:
+        raise InputError(
+            f"{run.path(runs_module.RECORD)}: expected {', '.join(_DESCRIBED)}, found "
+            f"no {', '.join(missing)}; restore the file, or move the run's folder away"
+        )
 
 
 def _is_clean(run: Run) -> bool:

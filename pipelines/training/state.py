@@ -20,7 +20,9 @@ from typing import Any
 import keras
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import TypedDict
 
+from data_io import schema
 from data_io.errors import InputError
 from pipelines import run as runs
 
@@ -52,6 +54,17 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)
     callbacks: dict[str, dict[str, Any]] = field(default_factory=dict)
     best_weights: list[npt.NDArray[Any]] = field(default_factory=list)
+
+
+class _Saved(TypedDict):
+    """What is saved of a `Progress` beside its weights."""
+
+    epoch: int
+    stopped: bool
+    best: float | None
+    seconds: float
+    history: list[dict[str, float]]
+    callbacks: dict[str, dict[str, Any]]
 
 
 def snapshot(model: keras.Model, progress: Progress) -> Arrays:
@@ -88,7 +101,8 @@ def load(path: Path, model: keras.Model) -> Progress:
         model.optimizer.build(model.trainable_variables)
     try:
         with np.load(path, allow_pickle=False) as file:
-            progress = Progress(**json.loads(str(file["progress"])))
+            text = str(file["progress"])
+            progress = Progress(**schema.parse(text, _Saved))
             if progress.best is not None:
                 indices = range(len(model.weights))
                 progress.best_weights = [file[f"best-{index}"] for index in indices]

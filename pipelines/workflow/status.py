@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from data_io import schema
 from data_io.errors import InputError
 from pipelines import provenance
 from pipelines import run as runs
@@ -182,7 +183,7 @@ def _progress(run: runs.Run) -> tuple[int, float]:
     try:
         # What `pipelines.training.state` writes, read without Keras.
         with np.load(run.path(runs.STATE), allow_pickle=False) as file:
-            found = json.loads(str(file["progress"]))
+            found = schema.parse(str(file["progress"]), dict[str, Any])
         return int(found["epoch"]), float(found["seconds"])
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         return 0, 0.0

@@ -1,0 +1,78 @@
+"""JSON that is read back: of the kind it was written as, or refused with the reason.
+
+A kind is a type, such as `dict[str, list[str]]` or a `TypedDict`; pydantic checks it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+__all__ = ["load", "parse", "recall"]
+
+_SHOWN = 3  # faults that a message names
+
+
+def parse(text: str | bytes, kind: Any) -> Any:
+    """Read JSON of a kind.
+
+    Args:
+        text: JSON.
+        kind: a type; numbers, text and lists are not turned into each other.
+
+    Returns:
+        What `json.loads` gives: keys beyond those of the kind stay, in their order.
+
+    Raises:
+        ValueError: no JSON, or nested too deep, or a value of another type; names the
+            first of them, by key.
+    """
+    import pydantic  # not above: --help needs none of it
+
+    try:
+        _adapter(kind).validate_json(text, strict=True)
+    except pydantic.ValidationError as error:
+        raise ValueError("; ".join(map(_said, error.errors()[:_SHOWN]))) from None
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def load(path: Path, kind: Any) -> Any:
+    """Read a file of JSON of a kind; see `parse`.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: as `parse`.
+    """
+    return parse(path.read_bytes(), kind)
+
+
+def recall(path: Path, kind: Any) -> Any | None:
+    """As `load`; None where there is none of the kind: what can be made again."""
+    try:
+        return load(path, kind)
+    except (OSError, ValueError):
+        return None
+
+
+@functools.cache
+def _adapter(kind: Any) -> Any:
+    import pydantic
+
+    return pydantic.TypeAdapter(kind)
+
+
+def _said(fault: Any) -> str:
+    place = ".".join(map(str, fault["loc"]))
+    what = fault["msg"].replace("Input should be", "expected")
+    found = "" if fault["type"] in ("json_invalid", "missing") else _found(fault)
+    return f"{place}: {what}{found}" if place else f"{what}{found}"
+
+
+def _found(fault: Any) -> str:
+    text = repr(fault["input"])
+    return f", found {text if len(text) <= 60 else text[:57] + '...'}"

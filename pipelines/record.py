@@ -1,0 +1,95 @@
+"""What `run.json` holds: the types of its values and the hash over all of it.
+
+`results/README.md` says what each key means.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from typing_extensions import TypedDict
+
+from data_io.content import digest
+
+__all__ = ["FORMAT", "STATES", "Record", "require_unchanged", "sealed"]
+
+FORMAT = 1
+STATES = ("training", "trained", "predicted", "evaluated")
+SEAL = "sha256"
+
+
+class Posthoc(TypedDict, total=False):
+    """Of a run that was made from another: which, and what was fitted."""
+
+    run: str
+    model: str
+    temperature: float
+    nll_before: float
+    nll_after: float
+    cases: int
+    n_voxels: int
+
+
+class Record(TypedDict, total=False):
+    """The values of `run.json`; older runs lack some keys."""
+
+    format: int
+    state: Literal["training", "trained", "predicted", "evaluated"]
+    dataset: str
+    title: str
+    simulated: bool
+    classes: list[str]
+    preset: str
+    loss: str
+    gamma: float | None
+    seed: int | None
+    replicate: int
+    split_seed: int | None
+    method: str
+    posthoc: Posthoc
+    backend: str
+    overrides: dict[str, Any]
+    settings: dict[str, Any]
+    preprocessing: dict[str, Any]
+    split: dict[str, list[str]]
+    data_hash: str
+    commit: str
+    versions: dict[str, str]
+    machine: str
+    device: str
+    threads: int
+    variables: dict[str, str]
+    environment_changes: list[dict[str, Any]]
+    best_val_loss: float | None
+    times: dict[str, float]
+    peak_memory_mb: float | None
+    temperature_at_bound: str
+    files: dict[str, str]
+    sha256: str
+
+
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with the hash over its other values, last."""
+    kept = {key: value for key, value in record.items() if key != SEAL}
+    return {**kept, SEAL: _hash(kept)}
+
+
+def require_unchanged(record: Mapping[str, Any]) -> None:
+    """Refuse a record that was changed after it was written; older ones have no hash.
+
+    Raises:
+        ValueError: its hash is another.
+    """
+    kept = {key: value for key, value in record.items() if key != SEAL}
+    if SEAL in record and record[SEAL] != _hash(kept):
+        raise ValueError(
+            f"{SEAL}: expected the values that dscpp wrote, found values changed by "
+            "something else"
+        )
+
+
+def _hash(record: Mapping[str, Any]) -> str:
+    # Through JSON, so that what is written and what is read have the same hash.
+    return digest(json.loads(json.dumps(record)))
