@@ -389,7 +389,7 @@ def test_runs_on_other_data_are_not_joined(results, key, value):
 
 def test_verdicts_rest_on_runs_of_clean_commits_alone(results, capsys):
     make_run(results, "DSC", DSC_NLL)
-    for number, commit in enumerate(["c" * 40 + "+", "", None], 1):
+    for number, commit in enumerate(["c" * 40 + "+", ""], 1):
         make_run(results, "DSC", PLUS_NLL, seed=number, commit=commit)
     studied = frame.open_study(results / "drive" / "paper")
     (variant,) = studied.runs
@@ -398,7 +398,7 @@ def test_verdicts_rest_on_runs_of_clean_commits_alone(results, capsys):
     assert "dsc-s1: expected commits without changes, found 'ccc" in first
     assert cli.main(["tables", "--results", str(results)]) == 0
     said = capsys.readouterr().err
-    assert all(f"left out: {results}/drive/paper/runs/dsc-s{n}:" in said for n in "123")
+    assert all(f"left out: {results}/drive/paper/runs/dsc-s{n}:" in said for n in "12")
 
 
 def test_a_smaller_preset_names_runs_of_changed_code(results):
