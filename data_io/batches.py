@@ -16,7 +16,8 @@ import numpy as np
 
 from data_io import augment, pool
 from data_io.cache import Cache
-from data_io.miscnn_compat import Abstract_IO, Data_IO, Preprocessor
+from data_io.datasets.interface import ReadOnly
+from data_io.miscnn_compat import Data_IO, Preprocessor
 from data_io.preprocessing import EVERY_AXIS, augmentation, subfunctions
 
 __all__ = ["Batches", "CachedInterface", "feed", "prediction_input", "to_native"]
@@ -25,7 +26,7 @@ _Item = tuple[np.ndarray, np.ndarray]
 _Place = tuple[int, int]
 
 
-class CachedInterface(Abstract_IO):
+class CachedInterface(ReadOnly):
     """MIScnn's Data I/O interface over prepared samples.
 
     Args:
@@ -55,19 +56,6 @@ class CachedInterface(Abstract_IO):
     def load_segmentation(self, index: str) -> np.ndarray:
         """Load a label map, (*input_shape) uint8."""
         return self.cache.label(index)
-
-    def load_prediction(self, index: str, output_path: str) -> np.ndarray:
-        """Refuse: predictions are the run folder's, not the cache's."""
-        raise NotImplementedError("predictions are not kept behind this interface")
-
-    def save_prediction(self, sample: Any, output_path: str) -> None:
-        """Refuse: predictions are the run folder's, not the cache's."""
-        raise NotImplementedError("predictions are not kept behind this interface")
-
-    @staticmethod
-    def check_file_termination(termination: str) -> bool:
-        """Claim no file type: samples are known by case, not by file."""
-        return False
 
 
 class Batches(keras.utils.PyDataset):

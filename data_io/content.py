@@ -9,7 +9,10 @@ import json
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # Run folders are read without the readers of images.
+    from data_io.datasets.dataset import Dataset
 
 __all__ = [
     "ASIDE", "content", "data_hash", "digest", "file_hash", "images", "read_json",
@@ -20,12 +23,12 @@ ASIDE = ".making-"
 
 
 def content(
-    dataset: Any, root: Path, cases: Iterable[str], folder: Path
+    dataset: "Dataset", root: Path, cases: Iterable[str], folder: Path
 ) -> dict[str, str]:
     """Hash the raw files of cases; files seen before are recognised, not read.
 
     Args:
-        dataset: module of a data set; used are `RECORD.name` and `files(root, case)`.
+        dataset: the data set.
         root: the data set's folder.
         cases: ids of cases.
         folder: the cache, where hashes are remembered by path, size and time of change.
@@ -41,12 +44,12 @@ def content(
 
 
 def images(
-    dataset: Any, root: Path, cases: Iterable[str], folder: Path | None
+    dataset: "Dataset", root: Path, cases: Iterable[str], folder: Path | None
 ) -> dict[str, str]:
     """Hash the image file of each case, whatever its name: equal means a copy.
 
     Args:
-        dataset: module of a data set; used are `RECORD.name` and `roles(root, case)`.
+        dataset: the data set.
         root: the data set's folder.
         cases: ids of cases.
         folder: as for `content`; None to remember nothing.
@@ -63,7 +66,7 @@ def images(
 
 
 @contextlib.contextmanager
-def _memory(dataset: Any, folder: Path | None) -> Iterator[Callable[[Path], str]]:
+def _memory(dataset: "Dataset", folder: Path | None) -> Iterator[Callable[[Path], str]]:
     """Gives a function that hashes files; what is new is written down at the end."""
     memory = None if folder is None else folder / dataset.RECORD.name / "raw-files.json"
     known = (read_json(memory) if memory else None) or {}

@@ -12,13 +12,13 @@ import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from data_io import archives, content, download
+from data_io.datasets.dataset import Dataset
 from data_io.datasets.downloads import Download
 from data_io.datasets.record import Record
 from data_io.errors import InputError
@@ -62,7 +62,7 @@ class Fetched:
         return "\n".join(lines)
 
 
-def plan(dataset: ModuleType, output: Path | None = None) -> str:
+def plan(dataset: Dataset, output: Path | None = None) -> str:
     """What `fetch` would download, from where, and on which terms, in a few lines.
 
     Returns:
@@ -96,12 +96,12 @@ def plan(dataset: ModuleType, output: Path | None = None) -> str:
 
 
 def fetch(
-    dataset: ModuleType, output: Path | None = None, progress: bool = True
+    dataset: Dataset, output: Path | None = None, progress: bool = True
 ) -> Fetched:
     """Downloads a data set; where it is there, checks it and gets what is damaged.
 
     Args:
-        dataset: module of the data set, from `data_io.datasets.by_name`.
+        dataset: the data set, from `data_io.datasets.by_name`.
         output: its folder; None for where `locate` looks by default.
         progress: shows bars on stderr.
 
@@ -144,13 +144,13 @@ def tidy(aside: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def place(dataset: ModuleType, output: Path | None) -> Path:
+def place(dataset: Dataset, output: Path | None) -> Path:
     """The data set's folder; behind a link, so that renaming stays on one disk."""
     given = Path(dataset.DEFAULT if output is None else output)
     return given.resolve() if given.is_symlink() else given
 
 
-def by_hand(dataset: ModuleType, output: Path | None) -> Fetched:
+def by_hand(dataset: Dataset, output: Path | None) -> Fetched:
     """What there is to say of a data set that can't be downloaded.
 
     Raises:

@@ -7,9 +7,9 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 
 from data_io import content, splits
+from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
 from data_io.report import Finding, Leak, Report
 
@@ -32,7 +32,7 @@ _SHOWN = 3  # of the cases of a leak: a video may have 25 frames in each part
 
 
 def audit(
-    dataset: ModuleType,
+    dataset: Dataset,
     root: Path,
     report: Report,
     seed: int,
@@ -42,7 +42,7 @@ def audit(
     """Looks for leaks in the split that a training would take; fills in the report.
 
     Args:
-        dataset: module of the data set.
+        dataset: the data set.
         root: its folder.
         report: of `data_io.verify.audit`.
         seed: of a split that is not fixed, as for `data_io.splits.of`.
@@ -57,7 +57,7 @@ def audit(
     named = [case for ids in split.values() for case in ids]
     report.split = {part: len(ids) for part, ids in split.items()}
     bytes_ = content.images(dataset, root, named, folder)
-    groups = dataset.groups(root) if hasattr(dataset, "groups") else {}
+    groups = dataset.groups(root)
     report.leaks = find(split, bytes_, report.pixels, report.turned, groups)
 
 

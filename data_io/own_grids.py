@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from data_io import native, volumes
-from data_io.datasets import folder, nifti
+from data_io.datasets import nifti
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 
@@ -34,7 +34,7 @@ def look(path: Path) -> dict[str, Any]:
         InputError: not NIfTI, voxels of no size or in another unit than mm, or a
             header that contradicts itself.
     """
-    if not folder.is_volume(path):
+    if not nifti.is_volume(path):
         return {}
     place = nifti.geometry(path)
     if not (np.isfinite(place.affine).all() and all(place.spacing_mm)):

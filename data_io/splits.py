@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from data_io import content, names
+from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
 
 __all__ = [
@@ -28,21 +29,17 @@ PARTS = ("training", "validation", "test")
 Split = dict[str, tuple[str, ...]]
 
 
-def cases(dataset: Any, root: Path) -> tuple[str, ...]:
+def cases(dataset: Dataset, root: Path) -> tuple[str, ...]:
     """All cases of a data set, whether or not its split is fixed.
 
     Raises:
         InputError: a case whose name can't be that of a file.
     """
-    if hasattr(dataset, "cases"):
-        found = dataset.cases(root)
-    else:
-        found = [case for part in dataset.split(root).values() for case in part]
-    return tuple(names.plain(case, root, "case") for case in found)
+    return tuple(names.plain(case, root, "case") for case in dataset.cases(root))
 
 
 def of(
-    dataset: Any,
+    dataset: Dataset,
     root: Path,
     seed: int | None,
     files: Sequence[Path] = (),
@@ -51,9 +48,7 @@ def of(
     """Returns the split of a data set, without leaks.
 
     Args:
-        dataset: module of a data set, with `split(root)` where it is fixed ({} where
-            this copy does not say it), `cases(root)` where it is not, and
-            `groups(root)` where its record has `split_by`.
+        dataset: the data set.
         root: the data set's folder.
         seed: of a split that is not fixed; not used where there are `files`.
         files: a split to be read instead, see `read`.
@@ -68,14 +63,14 @@ def of(
             the same image in two parts. A seeded split keeps identical images together.
     """
     split = choose(dataset, root, seed, files, folder)
-    if files or hasattr(dataset, "split"):
+    if files or dataset.split(root) is not None:
         images = content.images(dataset, root, cases(dataset, root), folder)
         _refuse_leaks(split, images, dataset.record(root).title)
     return split
 
 
 def choose(
-    dataset: Any,
+    dataset: Dataset,
     root: Path,
     seed: int | None,
     files: Sequence[Path] = (),
@@ -85,8 +80,9 @@ def choose(
     record, known = dataset.record(root), cases(dataset, root)
     if files:
         return read(files, known, record.title)
-    if hasattr(dataset, "split"):
-        return _fixed(dataset, root, record.title)
+    fixed = dataset.split(root)
+    if fixed is not None:
+        return _fixed(fixed, root, record.title)
     seed = 0 if seed is None else seed
     counts = sizes(len(known), record.counts, record.title)
     images = content.images(dataset, root, known, folder)
@@ -96,9 +92,8 @@ def choose(
     return seeded(images, counts, seed, record.title)
 
 
-def _fixed(dataset: Any, root: Path, name: str) -> Split:
+def _fixed(split: Split, root: Path, name: str) -> Split:
     """The split that the data set comes with."""
-    split = dict(dataset.split(root))
     if not split:
         raise InputError(
             f"{name}: expected names that say which cases are for training and which "
@@ -108,9 +103,9 @@ def _fixed(dataset: Any, root: Path, name: str) -> Split:
     return split
 
 
-def _groups(dataset: Any, root: Path, name: str) -> dict[str, str]:
+def _groups(dataset: Dataset, root: Path, name: str) -> dict[str, str]:
     """The group of each case."""
-    groups = dict(dataset.groups(root))
+    groups = dataset.groups(root)
     if not groups:
         raise InputError(
             f"{name}: expected names that say which {dataset.record(root).split_by} a "

@@ -5,13 +5,14 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from data_io import images, native, pool, splits, volumes
+from data_io.datasets.dataset import Dataset
+from data_io.datasets.folder import OwnImages
 from data_io.datasets.reading import masks
 from data_io.datasets.record import Record
 from data_io.errors import InputError, Problems, is_text, not_text
@@ -27,7 +28,7 @@ Entry = dict[str, Any]
 
 
 def verify(
-    dataset: ModuleType,
+    dataset: Dataset,
     root: Path,
     state: Path | None = None,
     progress: bool = True,
@@ -48,7 +49,7 @@ def verify(
 
 
 def audit(
-    dataset: ModuleType,
+    dataset: Dataset,
     root: Path,
     state: Path | None = None,
     progress: bool = True,
@@ -60,8 +61,8 @@ def audit(
     are the same; what it held is judged anew each time.
 
     Args:
-        dataset: module of the data set, from `data_io.datasets.by_name`. One that has
-            a `verify(root)` of its own is left to it.
+        dataset: the data set, from `data_io.datasets.by_name`. Own images were
+            looked at by `data_io.own.describe`.
         root: its folder, from `dataset.locate`.
         state: JSON file that remembers what was decoded; None to decode everything.
         progress: shows a bar on stderr when it takes a while.
@@ -76,9 +77,8 @@ def audit(
     Raises:
         InputError: no data set at all.
     """
-    if hasattr(dataset, "verify"):
-        report: Report = dataset.verify(Path(root))
-        return report
+    if isinstance(dataset, OwnImages):
+        return dataset.verify(Path(root))
     record, root = dataset.record(root), Path(root)
     unread = [case for case in splits.cases(dataset, root) if not is_text(case)]
     if unread:
@@ -93,7 +93,7 @@ def audit(
         for problem in report.problems
         if problem.file or problem.message.partition(": ")[0] not in named
     ]
-    axes = getattr(dataset, "AXES", record.axes)
+    axes = dataset.AXES or record.axes
     for case, by_role in facts.items():
         for role, known in by_role.items():
             say = speaker(root, case, role, dataset.roles(root, case)[role])
@@ -103,20 +103,20 @@ def audit(
     report.warnings += [*overlapping(facts), *empty_objects(dataset, root, facts)]
     report.warnings += [*converted(record, facts), *cut_at_half(facts)]
     report.warnings += [*whole(dataset, root, facts), *doubtful(facts)]
-    report.warnings += mirrored(getattr(dataset, "DIRECTIONS", None), facts)
+    report.warnings += mirrored(dataset.DIRECTIONS, facts)
     return report
 
 
-def counts_of(dataset: ModuleType, root: Path) -> dict[str, int]:
+def counts_of(dataset: Dataset, root: Path) -> dict[str, int]:
     """Number of cases by part of a fixed split, or of all that are to be split."""
-    parts = dataset.split(root) if hasattr(dataset, "split") else {}
+    parts = dataset.split(root)
     if parts:
         return {part: len(ids) for part, ids in parts.items()}
     return {"to be split": len(splits.cases(dataset, root))}
 
 
 def examine(
-    dataset: ModuleType,
+    dataset: Dataset,
     root: Path,
     state: Path | None,
     report: Report,
@@ -203,7 +203,7 @@ def faults(path: Path, entry: Any) -> list[str]:
     return list(entry["faults"])
 
 
-def present(dataset: ModuleType, root: Path) -> list[tuple[str, str, Path]]:
+def present(dataset: Dataset, root: Path) -> list[tuple[str, str, Path]]:
     """Case, role and path of every file of the data set that is there."""
     return [
         (case, role, path)
@@ -295,7 +295,7 @@ def judge(
 
 
 def empty(
-    dataset: ModuleType, root: Path, facts: Mapping[str, Mapping[str, Facts]]
+    dataset: Dataset, root: Path, facts: Mapping[str, Mapping[str, Facts]]
 ) -> list[str]:
     """Returns a warning for each mask without foreground."""
     return [
@@ -371,7 +371,7 @@ def cut_at_half(facts: Mapping[str, Mapping[str, Facts]]) -> list[str]:
 
 
 def whole(
-    dataset: ModuleType, root: Path, facts: Mapping[str, Mapping[str, Facts]]
+    dataset: Dataset, root: Path, facts: Mapping[str, Mapping[str, Facts]]
 ) -> list[str]:
     """Returns a warning for each mask without background, where that is no problem."""
     return [
@@ -412,7 +412,7 @@ def mirrored(
 
 
 def empty_objects(
-    dataset: ModuleType, root: Path, facts: Mapping[str, Mapping[str, Facts]]
+    dataset: Dataset, root: Path, facts: Mapping[str, Mapping[str, Facts]]
 ) -> list[str]:
     """Returns a warning for each mask of a single object without foreground."""
     return [

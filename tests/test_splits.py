@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from data_io import splits
+from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
 
 TABLE_1 = {
@@ -17,21 +18,18 @@ TABLE_1 = {
 
 
 def dataset(root: Path, contents: dict[str, bytes], counts=None, split=None):
-    """Writes a data set of one file a case, and returns its module."""
+    """Writes a data set of one file a case, and returns it."""
     root.mkdir(exist_ok=True)
     for case, content in contents.items():
         (root / f"{case}.png").write_bytes(content)
     record = types.SimpleNamespace(
         name="tiny", title="Tiny", counts=counts or {}, split_by=""
     )
-    module = types.SimpleNamespace(
-        RECORD=record,
-        record=lambda root: record,
-        roles=lambda root, case: {"image": root / f"{case}.png"},
-        cases=lambda root: tuple(contents),
-    )
-    if split:
-        module.split = lambda root: split
+    module = Dataset()
+    module.RECORD = record
+    module.roles = lambda root, case: {"image": root / f"{case}.png"}
+    module.cases = lambda root: tuple(contents)
+    module.split = lambda root: split
     return module
 
 

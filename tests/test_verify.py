@@ -20,7 +20,8 @@ from imitations import (
 from PIL import Image
 
 from data_io import images
-from data_io.datasets import drive, phantom
+from data_io.datasets import phantom
+from data_io.datasets.drive import drive
 from data_io.errors import InputError
 from data_io.verify import verify
 
@@ -259,9 +260,9 @@ def test_a_damaged_state_is_ignored(tmp_path: Path, content: str) -> None:
     root = phantom.generate(phantom.Settings(1, 1, 1, 32), tmp_path / "set")
     state = tmp_path / "state.json"
     state.write_text(content)
-    assert verify(phantom, root, state).decoded == 9
+    assert verify(phantom.vessels, root, state).decoded == 9
     assert json.loads(state.read_text())["format"] == 4
-    assert verify(phantom, root, state).skipped == 9
+    assert verify(phantom.vessels, root, state).skipped == 9
     assert sorted(p.name for p in tmp_path.iterdir()) == ["set", "state.json"]
 
 
@@ -269,28 +270,28 @@ def test_one_state_for_two_folders(tmp_path: Path) -> None:
     settings, state = phantom.Settings(1, 1, 1, 32), tmp_path / "state.json"
     first = phantom.generate(settings, tmp_path / "first")
     second = phantom.generate(settings, tmp_path / "second")
-    assert verify(phantom, first, state).decoded == 9
-    assert verify(phantom, second, state).decoded == 9
-    assert verify(phantom, first, state).skipped == 9
-    assert verify(phantom, second, state).skipped == 9
+    assert verify(phantom.vessels, first, state).decoded == 9
+    assert verify(phantom.vessels, second, state).decoded == 9
+    assert verify(phantom.vessels, first, state).skipped == 9
+    assert verify(phantom.vessels, second, state).skipped == 9
 
 
 def test_an_unwritable_state_is_a_warning(tmp_path: Path) -> None:
     root = phantom.generate(phantom.Settings(1, 1, 1, 32), tmp_path / "set")
     (tmp_path / "file").touch()
-    report = verify(phantom, root, tmp_path / "file" / "state.json")
+    report = verify(phantom.vessels, root, tmp_path / "file" / "state.json")
     assert "can't be written" in report.warnings[0]
 
 
 def test_a_posterior_outside_0_to_1(tmp_path: Path) -> None:
     root = phantom.generate(phantom.Settings(1, 1, 1, 32), tmp_path / "set")
-    path = phantom.roles(root, "phantom-001")["posterior"]
+    path = phantom.vessels.roles(root, "phantom-001")["posterior"]
     np.save(path, np.full((32, 32), 1.5, np.float32))
     with pytest.raises(InputError, match=r"in \[0, 1\], found 1\.5 to 1\.5"):
-        verify(phantom, root)
+        verify(phantom.vessels, root)
     cut(path)
     with pytest.raises(InputError, match=r"expected a whole \.npy file"):
-        verify(phantom, root)
+        verify(phantom.vessels, root)
 
 
 def test_the_real_set(drive_root: Path, tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ from data_io.datasets.reading import decoding
 from data_io.errors import InputError
 
 __all__ = [
-    "Geometry", "check_whole", "geometry", "read", "read_label", "read_slice", "slabs",
-    "write_blocks", "write_like",
+    "Geometry", "check_whole", "geometry", "is_volume", "read", "read_label",
+    "read_slice", "slabs", "write_blocks", "write_like",
 ]  # fmt: skip
 
 _UNITS = {0: "unknown", 1: "meter", 2: "mm", 3: "micron"}
@@ -99,6 +99,11 @@ class Geometry:
         found = (int(first), int(second), int(third))
         along = np.abs(self.affine[found, range(3)])
         return found if (along >= _OBLIQUE * sizes).all() else None
+
+
+def is_volume(path: Path) -> bool:
+    """True for NIfTI files, by their name."""
+    return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
 def geometry(path: Path) -> Geometry:

@@ -356,7 +356,8 @@ class Call:
         timed = [first]
         if first.task.preset == "paper":
             small = {**first.task.arguments(), "preset": "reduced", "overrides": {}}
-            task = first.task.make(**small, record=first.task.module.record(first.data))
+            record = first.task.module.record(Path(first.data or ""))
+            task = first.task.make(**small, record=record)
             timed.append(dataclasses.replace(first, task=task))
         print("Timing a few training steps ...", flush=True)
         costs = estimate.measure(timed, self.folder)
