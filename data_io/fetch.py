@@ -7,7 +7,6 @@ the same bytes again.
 """
 
 import contextlib
-import json
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -242,11 +241,8 @@ class Work:
 
     def remember(self, kept: dict[str, dict[str, Any]]) -> None:
         """Writes the lock file, aside and renamed."""
-        lock = lock_of(self.target)
-        aside = self.aside / lock.name
         value = {"format": FORMAT, "dataset": self.record.name, "downloads": kept}
-        aside.write_text(json.dumps(value, indent=1, sort_keys=True), encoding="utf-8")
-        aside.replace(lock)
+        content.write_json(lock_of(self.target), value, 1)
 
     def missing(self, kept: dict[str, dict[str, Any]]) -> list[Download]:
         """Downloads of which a file is not there, or not as it was."""

@@ -4,8 +4,6 @@
 `data_io.datasets.folder` then offers as a data set like any other.
 """
 
-import json
-import os
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,16 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from data_io import own_grids
-from data_io.content import digest, read_json
+from data_io.content import digest, write_json
 from data_io.datasets import folder, is_own
 from data_io.datasets.record import Record
 from data_io.errors import InputError, Problems, is_text, not_text
-from data_io.images import copies
 from data_io.names import unfit
 from data_io.native import by_axis
+from data_io.verify import examine
 
 __all__ = ["Description", "describe", "files_of"]
 
@@ -31,8 +28,6 @@ ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif", ".nii", ".n
 MULTIPLE = 16  # what a U-Net of depth 4 can halve
 LARGEST, LARGEST_3D = 512, (80, 160)  # sides of the study's largest inputs (Table 1)
 MOST_CLASSES = 32
-FACTS = 5  # version of what is remembered of a file
-KEPT_VALUES = 64  # of a label map; one with more is none
 SHOWN = 20  # problems of one kind
 Facts = dict[str, Any]
 
@@ -85,15 +80,24 @@ def describe(
     problems: list[str] = []
     pairs = _pairs(Path(images), masks and Path(masks), problems)
     root = work / "own" / f"{name}-{_key(pairs, classes, like)[:12]}"
-    facts = _facts(pairs, root / "facts.json", problems)
+    files = [(c, role, Path(p)) for c, r in pairs.items() for role, p in r.items()]
+    seen = examine(files, folder.own.look, work / "verify" / f"{name}.json")
+    problems += _first([text for *_, text in seen.faults])
+    facts = seen.facts
     title = f"own data {name!r}: {images}" + (f" with {masks}" if masks else "")
     reading = _reading(facts, classes, like, problems)
     if problems:
         raise Problems(title, problems)
     about = _about(name, pairs, facts, reading, like)
-    _write(root / folder.ABOUT, about)
     kept = {key: reading[key] for key in ("channels", "values")}
-    _write(root / folder.READING, kept)
+    try:
+        write_json(root / folder.ABOUT, about, 1)
+        write_json(root / folder.READING, kept, 1)
+    except OSError as error:
+        raise InputError(
+            f"{root}: expected a place that can be written, found "
+            f"{error.strerror or error}; choose another --work."
+        ) from error
     lines = _lines(title, about, reading, facts)
     whose = "the network's" if like else "the median"
     lines += own_grids.lines(about, facts, whose)
@@ -244,48 +248,6 @@ def _alone(
 def _first(lines: list[str]) -> list[str]:
     more = len(lines) - SHOWN
     return lines[:SHOWN] + ([f"and {more} more of this kind."] if more > 0 else [])
-
-
-def _facts(
-    pairs: Mapping[str, Mapping[str, str]], memory: Path, problems: list[str]
-) -> dict[str, dict[str, Facts]]:
-    """Decodes all files not known yet; returns facts by case and role."""
-    known, fresh = read_json(memory) or {}, {}
-    facts: dict[str, dict[str, Facts]] = {}
-    todo = [(case, role, path) for case, r in pairs.items() for role, path in r.items()]
-    broken = []
-    for case, role, path in tqdm(todo, "look", unit="file", delay=1, leave=False):
-        state = Path(path).stat()
-        stamp = [FACTS, state.st_size, state.st_mtime_ns]
-        # One file may be named in both roles, and has other facts in each.
-        key = f"{role} {path}"
-        entry = known.get(key)
-        if not entry or entry["stamp"] != stamp:
-            try:
-                entry = {"stamp": stamp, "facts": _look(Path(path), role)}
-            except InputError as error:
-                broken.append(str(error))
-                continue
-        fresh[key] = entry
-        facts.setdefault(case, {})[role] = entry["facts"]
-    problems += _first(broken)
-    if fresh != known and fresh:
-        _write(memory, fresh)
-    return facts
-
-
-def _look(path: Path, role: str) -> Facts:
-    """What there is to know of a file: shape and channels, or shape and values."""
-    if role == "image":
-        pixels = folder.read_pixels(path)
-        found: Facts = {"shape": list(pixels.shape[:-1]), "channels": pixels.shape[-1]}
-        found |= copies(pixels)
-        return {**found, **own_grids.look(path)}
-    labels = folder.read_labels(path)
-    values, numbers = np.unique(labels, return_counts=True)
-    counted = zip(values.tolist(), numbers.tolist(), strict=True)
-    pairs = [[int(value), number] for value, number in counted][:KEPT_VALUES]
-    return {"shape": list(labels.shape), "values": pairs, **own_grids.look(path)}
 
 
 def _reading(
@@ -445,8 +407,6 @@ def _about(
         "axes": like.axes if like else own_grids.axes(facts),
         "directions": like.directions if like else own_grids.directions(facts),
         "cases": {case: dict(roles) for case, roles in pairs.items()},
-        "pixels": {case: roles["image"]["pixels"] for case, roles in facts.items()},
-        "turned": {case: roles["image"]["turned"] for case, roles in facts.items()},
     }
 
 
@@ -497,16 +457,3 @@ def _derived(about: Mapping[str, Any]) -> list[str]:
         f"  input    {by_axis(about['input_shape'])} before the preset: multiples of "
         f"{MULTIPLE} nearest to the median size, at most the study's largest"
     ]
-
-
-def _write(path: Path, value: Any) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(json.dumps(value, indent=1) + "\n", "utf-8")
-        aside.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"{path}: expected a place that can be written, found "
-            f"{error.strerror or error}; choose another --work."
-        ) from error

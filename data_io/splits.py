@@ -22,7 +22,7 @@ from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
 
 __all__ = [
-    "PARTS", "Split", "cases", "choose", "grouped", "of", "read", "seeded", "sizes",
+    "PARTS", "Split", "cases", "grouped", "of", "read", "seeded", "sizes",
 ]  # fmt: skip
 
 PARTS = ("training", "validation", "test")
@@ -45,7 +45,7 @@ def of(
     files: Sequence[Path] = (),
     folder: Path | None = None,
 ) -> Split:
-    """Returns the split of a data set, without leaks.
+    """Returns the split of a data set; `data_io.leaks` looks whether it has leaks.
 
     Args:
         dataset: the data set.
@@ -58,25 +58,10 @@ def of(
         ids of the cases by `training`, `validation` and `test`, none twice.
 
     Raises:
-        InputError: too few cases, a file that is no split of these cases, a copy that
-            does not say its fixed split or its groups, or a fixed or given split with
-            the same image in two parts. A seeded split keeps identical images together.
+        InputError: too few cases, a file that is no split of these cases, or a copy
+            that does not say its fixed split or its groups. A seeded split keeps
+            identical images together.
     """
-    split = choose(dataset, root, seed, files, folder)
-    if files or dataset.split(root) is not None:
-        images = content.images(dataset, root, cases(dataset, root), folder)
-        _refuse_leaks(split, images, dataset.record(root).title)
-    return split
-
-
-def choose(
-    dataset: Dataset,
-    root: Path,
-    seed: int | None,
-    files: Sequence[Path] = (),
-    folder: Path | None = None,
-) -> Split:
-    """Returns the split of a data set, as `of`, whatever leaks a given one has."""
     record, known = dataset.record(root), cases(dataset, root)
     if files:
         return read(files, known, record.title)
@@ -387,21 +372,6 @@ def _refuse_unknown(
         f"{_some(known)}; found {len(unknown)} that are none: {_some(unknown)}. "
         f"{hint}, or leave out --split."
     )
-
-
-def _refuse_leaks(split: Split, images: Mapping[str, str], name: str) -> None:
-    part_of = {case: part for part, ids in split.items() for case in ids}
-    leaks = [
-        f"{' = '.join(f'{case} ({part_of[case]})' for case in group)}"
-        for group in _copies(images, part_of)
-        if len({part_of[case] for case in group}) > 1
-    ]
-    if leaks:
-        raise InputError(
-            f"{name}: expected no image in two parts of the split, found "
-            f"{len(leaks)} group(s) of identical files across parts: "
-            f"{'; '.join(leaks[:5])}. Put each group into one part, or keep one of it."
-        )
 
 
 def _some(names: Sequence[str]) -> str:

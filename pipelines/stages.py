@@ -457,16 +457,17 @@ def _prepare(
     installed.require_training()
     module = task.module
     root = module.locate(data)
-    report = verify.verify(module, root, _verified(task, work))
+    report = verify.audit(module, root, _verified(task, work))
+    if split is None:
+        asked = task.split_seed, task.split_files, work / "cache"
+        split = leaks.audit(module, root, report, *asked)
+    leaks.require(report)
     backend.start(work)
     from data_io import cache
     from data_io.preprocessing import Settings
     from pipelines.training.fit import Material
 
     record = module.record(root)
-    if split is None:
-        split = _split(task, root, work)
-        leaks.refuse_pixels(split, report)
     settings = Settings.of(record, task.protocol.input_shape)
     if run and module is own:
         # Another version may have derived other settings of the same images.

@@ -58,7 +58,7 @@ def test_a_decoder_that_crashes_is_a_problem_of_its_file(tmp_path, monkeypatch):
 
     def crash(function, items, jobs):
         for index, item in enumerate(items):
-            yield index, pool.Crash() if item[0] == bad else function(item)
+            yield index, pool.Crash() if item[1] == bad else function(item)
 
     monkeypatch.setattr(pool, "each", crash)
     report = verify.audit(phantom.vessels, root, progress=False)

@@ -20,6 +20,7 @@ from imitations import (
 from PIL import Image
 
 from data_io import images
+from data_io.content import stamp_of
 from data_io.datasets import phantom
 from data_io.datasets.drive import drive
 from data_io.errors import InputError
@@ -38,7 +39,7 @@ def imitation(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def state(imitation: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What was decoded of the imitation, by path: copies have to be rewritten."""
+    """What was decoded of the imitation, by path: copies are other files."""
     path = tmp_path_factory.mktemp("state") / "drive.json"
     verify(drive, imitation, path)
     return path
@@ -49,7 +50,11 @@ def copy(imitation: Path, state: Path, tmp_path: Path) -> tuple[Path, Path]:
     """An imitation that a test may damage, and a state that knows its sound files."""
     root = Path(shutil.copytree(imitation, tmp_path / "DRIVE"))  # keeps times
     own = tmp_path / "state.json"
-    own.write_text(state.read_text().replace(str(imitation), str(root.resolve())))
+    text = state.read_text().replace(str(imitation), str(root.resolve()))
+    kept = json.loads(text)
+    for key, entry in kept["files"].items():
+        entry["stamp"] = stamp_of(Path(key.partition(" ")[2]))
+    own.write_text(json.dumps(kept))
     return root, own
 
 
@@ -239,6 +244,18 @@ def test_unchanged_files_are_not_decoded_again(
     assert verify(drive, root).decoded == 140  # without a state everything
 
 
+def test_a_file_whose_time_was_set_back_is_decoded_again(
+    copy: tuple[Path, Path],
+) -> None:
+    """Size and time of writing are as before: the time of change tells."""
+    root, own = copy
+    before = (root / IMAGE).stat()
+    (root / IMAGE).write_bytes((root / IMAGE).read_bytes())
+    os.utime(root / IMAGE, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (root / IMAGE).stat().st_size == before.st_size
+    assert verify(drive, root, own).decoded == 1
+
+
 def test_a_problem_stays_one_the_second_time(copy: tuple[Path, Path]) -> None:
     root, own = copy
     three_values(root / LABEL)
@@ -252,8 +269,8 @@ def test_a_problem_stays_one_the_second_time(copy: tuple[Path, Path]) -> None:
     "content",
     [
         "", "{", "[]", "null", '{"format": 1}', '{"format": 0, "files": {}}',
-        '{"format": 4, "files": {"a": 1}}',
-        '{"format": 4, "files": {"a": {"stamp": 1, "facts": {"shape": 2}}}}',
+        '{"format": 5, "files": {"a": 1}}',
+        '{"format": 5, "files": {"a": {"stamp": 1, "facts": {"shape": 2}}}}',
     ],
 )  # fmt: skip
 def test_a_damaged_state_is_ignored(tmp_path: Path, content: str) -> None:
@@ -261,7 +278,7 @@ def test_a_damaged_state_is_ignored(tmp_path: Path, content: str) -> None:
     state = tmp_path / "state.json"
     state.write_text(content)
     assert verify(phantom.vessels, root, state).decoded == 9
-    assert json.loads(state.read_text())["format"] == 4
+    assert json.loads(state.read_text())["format"] == 5
     assert verify(phantom.vessels, root, state).skipped == 9
     assert sorted(p.name for p in tmp_path.iterdir()) == ["set", "state.json"]
 

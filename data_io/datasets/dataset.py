@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
+from data_io import images, volumes
 from data_io.datasets import layout, nifti
 from data_io.datasets.reading import (
     masks,
@@ -157,6 +158,27 @@ class Dataset:
         """
         path = self.roles(root, case)["image"]
         return nifti.geometry(path) if nifti.is_volume(path) else None
+
+    @staticmethod
+    def look(path: Path, role: str) -> dict[str, Any]:
+        """Returns what verification asks of a file, as JSON can keep it.
+
+        Args:
+            path: a file, or a folder of masks of single objects.
+            role: of the file, see `roles`.
+
+        Returns:
+            Facts, see `data_io.images.facts` and `data_io.volumes.facts`.
+
+        Raises:
+            InputError: it can't be decoded.
+        """
+        facts = volumes.facts if nifti.is_volume(path) else images.facts
+        return facts(path, role)
+
+    def home(self, root: Path) -> Path:
+        """Returns the folder of the raw files, to which messages are relative."""
+        return Path(root)
 
     def expected(self, root: Path) -> list[Path]:
         """Returns every file of the data set, as distributed."""

@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from data_io import datasets
+from data_io import datasets, images, volumes
 from data_io.content import read_json
 from data_io.datasets import nifti
 from data_io.datasets.dataset import Dataset
 from data_io.datasets.reading import decode, decode_colour, described, is_colour
 from data_io.datasets.record import Record
-from data_io.errors import InputError, Problems
+from data_io.errors import InputError
 from data_io.names import plain
-from data_io.report import Report
+from data_io.native import by_axis
 
 __all__ = [
     "ABOUT", "READING", "OwnImages", "own", "read_labels", "read_pixels",
@@ -148,22 +148,32 @@ class OwnImages(Dataset):
         """Returns nothing: what is unusual is said when the images are described."""
         return []
 
-    def verify(self, root: Path) -> Report:
-        """Says what is there; `data_io.own.describe` looked at every file.
+    @staticmethod
+    def look(path: Path, role: str) -> dict[str, Any]:
+        """Returns what there is to know of a file; see `Dataset.look`.
+
+        Returns:
+            `shape`; of an image `channels` and what tells copies; of a label map
+            `values`, and `jpeg` where they may be blurred; of a volume where it lies.
 
         Raises:
-            InputError: a file is gone since.
+            InputError: it can't be decoded, or is of no use here.
         """
-        problems = self.check(root)
-        if problems:
-            raise Problems(f"own data in {root}", problems)
-        about, record = _about(root), self.record(root)
-        counts = {"to be split": len(about["cases"])}
-        copies = {key: about.get(key, {}) for key in ("pixels", "turned")}
-        first = next(iter(about["cases"].values()))["image"]
-        return Report(
-            record.title, Path(first).parent, counts, name=record.name, **copies
-        )
+        if nifti.is_volume(path):
+            return _look_at_volume(path, role)
+        if role == "image":
+            pixels = read_pixels(path)
+            shape, channels = list(pixels.shape[:-1]), pixels.shape[-1]
+            found = {"mode": "image", "shape": shape, "channels": channels}
+            return found | images.copies(pixels)
+        labels = read_labels(path)
+        jpeg = path.suffix.lower() in (".jpg", ".jpeg")
+        found = {"mode": "labels", "shape": list(labels.shape), "jpeg": jpeg}
+        return {**found, "values": images.counted(labels)}
+
+    def home(self, root: Path) -> Path:
+        """Returns the folder of the first image."""
+        return Path(next(iter(_about(root)["cases"].values()))["image"]).parent
 
 
 def _check(root: Path) -> None:
@@ -211,6 +221,33 @@ def _is_case(found: object) -> bool:
     )
 
 
+def _look_at_volume(path: Path, role: str) -> dict[str, Any]:
+    found = volumes.facts(path, role)
+    sizes = found["spacing_mm"]
+    if not (np.isfinite(found["affine"]).all() and all(sizes)):
+        raise InputError(
+            f"{path}: expected voxels of a size above 0 mm, found "
+            f"{by_axis(sizes)}. Correct the affine in its header."
+        )
+    if volumes.wrong_unit(found["unit"]):
+        raise InputError(f"{path}: {volumes.wrong_unit(found['unit'])}")
+    if role == "image":
+        if found["missing"]:
+            raise _not_finite(path)
+        return {**found, "channels": 1}
+    odd = [value for value, _ in found["values"] if value not in range(256)]
+    if odd or found["missing"]:
+        raise nifti.no_label(path, odd[0] if odd else np.nan, found["range"])
+    return found
+
+
+def _not_finite(path: Path) -> InputError:
+    return InputError(
+        f"{path}: expected finite numbers, found others (NaN or infinite). Replace "
+        "them by the value of what surrounds the body."
+    )
+
+
 def read_pixels(path: Path) -> np.ndarray:
     """Reads an image as it is, one channel or three.
 
@@ -229,10 +266,7 @@ def read_pixels(path: Path) -> np.ndarray:
     if nifti.is_volume(path):
         voxels = nifti.read(path)
         if not np.isfinite(voxels).all():
-            raise InputError(
-                f"{path}: expected finite numbers, found others (NaN or infinite). "
-                "Replace them by the value of what surrounds the body."
-            )
+            raise _not_finite(path)
         return voxels[..., np.newaxis]
     mode, pixels = decode_colour(path)
     if is_colour(mode, pixels):

@@ -7,7 +7,7 @@ volume takes that volume's affine and header, so both lie on the same grid.
 import gzip
 import math
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,14 @@ from data_io.datasets.reading import decoding
 from data_io.errors import InputError
 
 __all__ = [
-    "Geometry", "check_whole", "geometry", "is_volume", "read", "read_label",
-    "read_slice", "slabs", "write_blocks", "write_like",
+    "Geometry", "check_whole", "geometry", "is_volume", "no_label", "read",
+    "read_label", "read_slice", "rounded", "slabs", "write_blocks", "write_like",
 ]  # fmt: skip
 
 _UNITS = {0: "unknown", 1: "meter", 2: "mm", 3: "micron"}
 _SLAB = 16  # planes of the last axis, which lie together in the file
 _OBLIQUE = 0.8  # the cosine of 37 degrees; at 45 an axis is as near to another one
+_WHOLE = 1e-3  # from a whole number: that number, in a label map
 _BROKEN = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)
 
 
@@ -184,15 +185,40 @@ def read_label(path: Path) -> np.ndarray:
     Raises:
         InputError: as `read`, or values that are no whole numbers from 0 to 255.
     """
-    found = read(path)
+    found = rounded(read(path))
     with np.errstate(invalid="ignore"):  # NaN is refused below
         label = found.astype(np.uint8, copy=False)
     if label.dtype != found.dtype and not np.array_equal(label, found):
-        raise InputError(
-            f"{path}: expected class numbers, 0 to 255, found values from "
-            f"{found.min():g} to {found.max():g} or fractions. Is this the label map?"
-        )
+        odd = found[found != label].flat[0]
+        raise no_label(path, odd, [found.min(), found.max()])
     return label
+
+
+def rounded(labels: np.ndarray) -> np.ndarray:
+    """Label values that a header's scale or a program took off whole numbers, put back.
+
+    Args:
+        labels: of any type; what is within 0.001 of a whole number becomes that.
+    """
+    if labels.dtype.kind != "f":
+        return labels
+    near = np.rint(labels)
+    with np.errstate(invalid="ignore"):  # of infinite ones
+        return np.where(np.abs(labels - near) <= _WHOLE, near, labels)
+
+
+def no_label(path: Path, value: float, ends: Sequence[float]) -> InputError:
+    """The error for a file with a value that is no class number.
+
+    Args:
+        path: the file.
+        value: which is none.
+        ends: the least and the greatest value in the file.
+    """
+    return InputError(
+        f"{path}: expected class numbers, 0 to 255, found {value:g} among values from "
+        f"{ends[0]:g} to {ends[1]:g}. Is this the label map?"
+    )
 
 
 def read_slice(path: Path, index: int) -> np.ndarray:
