@@ -13,7 +13,7 @@ from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
 from data_io.report import Finding, Leak, Report
 
-__all__ = ["audit", "find", "normal", "require"]
+__all__ = ["absent", "audit", "find", "normal", "require"]
 
 _ENDING = re.compile(r"\.(png|tiff?|jpe?g|bmp|gif|npy|nii|gz|dcm|mha|nrrd)$")
 _SAYS = {
@@ -62,7 +62,31 @@ def audit(
     bytes_ = content.images(dataset, root, named, folder)
     groups = dataset.groups(root)
     report.leaks = find(split, bytes_, report.pixels, report.turned, groups)
+    report.warnings += absent(split, report.classes, dataset.record(root).classes)
     return split
+
+
+def absent(
+    split: splits.Split, marked: Mapping[str, set[int]], classes: Sequence[str]
+) -> list[str]:
+    """Returns a warning for each class that no case of a part has.
+
+    Args:
+        split: ids by part.
+        marked: numbers of the classes in the label map of each case; may lack cases.
+        classes: their names, background first.
+    """
+    found = []
+    for part, ids in split.items():
+        known = [marked[case] for case in ids if case in marked]
+        there: set[int] = set().union(*known)
+        so = "the network can't learn it" if part == "training" else "no measure of it"
+        found += [
+            f"{part}: none of its {len(known)} label maps has the class {name}: {so}"
+            for number, name in enumerate(classes)
+            if number and known and number not in there
+        ]
+    return found
 
 
 def find(

@@ -27,7 +27,7 @@ __all__ = ["Description", "describe", "files_of"]
 ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif", ".nii", ".nii.gz")
 MULTIPLE = 16  # what a U-Net of depth 4 can halve
 LARGEST, LARGEST_3D = 512, (80, 160)  # sides of the study's largest inputs (Table 1)
-MOST_CLASSES = 32
+MOST_DERIVED, MOST_CLASSES = 32, 256  # classes without names, and with
 SHOWN = 20  # problems of one kind
 Facts = dict[str, Any]
 
@@ -350,7 +350,8 @@ def _values(
     if number == 2 and len(other) == 1:
         return (0, other[0])
     every = bool(classes) or other == list(range(1, number))
-    if other and number <= MOST_CLASSES and set(other) < set(range(number)) and every:
+    few = number <= (MOST_CLASSES if classes else MOST_DERIVED)
+    if other and few and set(other) < set(range(number)) and every:
         return range(number)
     problems.append(_wrong_values(labels, classes, other))
     return range(number)
@@ -361,11 +362,13 @@ def _wrong_values(
 ) -> str:
     if not other:
         return "expected a label map with foreground, found 0 in all of them."
+    if len(classes) > MOST_CLASSES:
+        return f"--classes: expected at most {MOST_CLASSES}, received {len(classes)}."
     expected = (
         f"0 to {len(classes) - 1} for the {len(classes)} classes named"
         if classes
         else "0 and one other, or 0, 1, 2, ... without a gap (name the classes with "
-        "--classes where one is absent)"
+        f"--classes where one is absent, or where there are more than {MOST_DERIVED})"
     )
     found = (
         f"expected label maps with the values {expected}, found {_few([0, *other])}."
@@ -379,8 +382,7 @@ def _wrong_values(
             f" {len(odd)} of {len(labels)} have others than {_few(sorted(usual))}, "
             f"such as {'; '.join(which[:3])}."
         )
-    # Grey values at the edges, as JPEG makes them, are many.
-    blurred = len(other) >= MOST_CLASSES
+    blurred = any(facts.get("jpeg") for facts in labels.values())
     return found + (" JPEG blurs labels: save them as PNG." if blurred else "")
 
 

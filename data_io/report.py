@@ -81,6 +81,7 @@ class Report:
         problems: what is wrong.
         pixels: hash of each case's decoded image, by case.
         turned: the same of what it is however turned or mirrored.
+        classes: numbers of the classes that observer 1 marked, by case.
         split: the split that was looked at for leaks, number of cases by part; {} where
             none was.
         leaks: what was found there.
@@ -100,6 +101,7 @@ class Report:
     problems: list[Finding] = field(default_factory=list)
     pixels: dict[str, str] = field(default_factory=dict)
     turned: dict[str, str] = field(default_factory=dict)
+    classes: dict[str, set[int]] = field(default_factory=dict)
     split: dict[str, int] = field(default_factory=dict)
     leaks: list[Leak] = field(default_factory=list)
 

@@ -89,6 +89,7 @@ def audit(
     report.decoded, report.skipped = found.decoded, found.skipped
     report.problems = _problems(dataset, root, files, found)
     summarise(report, found.facts)
+    report.classes = _marked(dataset.values(root), found.facts)
     names = {(case, role): relative(path, home) for case, role, path in files}
     report.warnings += [found.warning] if found.warning else []
     report.warnings += [*dataset.remarks(root), *_of_masks(names, found.facts)]
@@ -375,6 +376,19 @@ def share_of(known: Facts) -> float:
         return float(known["mask"]["foreground"])
     numbers = dict(known["values"])
     return float(1 - numbers.get(0, 0) / sum(numbers.values()))
+
+
+def _marked(values: Sequence[int], facts: _ByCase) -> dict[str, set[int]]:
+    """The classes that observer 1 marked, by case."""
+    found = {}
+    for case, by_role in facts.items():
+        known = by_role.get("observer1", {})
+        if is_mask(known) and len(values) == 2:
+            found[case] = {1} if share_of(known) else set()
+        elif is_mask(known):
+            seen = {value for value, number in known.get("values", []) if number}
+            found[case] = {k for k, value in enumerate(values) if k and value in seen}
+    return found
 
 
 def summarise(report: Report, facts: _ByCase) -> None:

@@ -460,7 +460,10 @@ def _prepare(
     report = verify.audit(module, root, _verified(task, work))
     if split is None:
         asked = task.split_seed, task.split_files, work / "cache"
+        known = len(report.warnings)
         split = leaks.audit(module, root, report, *asked)
+        for text in report.warnings[known:]:
+            print(f"  warning: {text}", flush=True)
     leaks.require(report)
     backend.start(work)
     from data_io import cache

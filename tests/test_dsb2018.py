@@ -150,3 +150,10 @@ def test_grey_and_deep_images_are_named(root: Path) -> None:
     found = problems(root)
     assert "image0.png: expected an RGB image, found mode L" in found
     assert "image1.png: expected an RGB image, found mode I;16" in found
+
+
+def test_another_set_with_folders_of_images_is_none(tmp_path):
+    (tmp_path / "DRIVE" / "training" / "images").mkdir(parents=True)
+    (tmp_path / "DRIVE" / "test" / "images").mkdir(parents=True)
+    with pytest.raises(InputError, match="2018DSB: expected the data set in"):
+        dsb2018.locate(tmp_path / "DRIVE")

@@ -123,7 +123,7 @@ def test_all_problems_of_pairs_and_sizes_at_once(sets, tmp_path):
     [
         ([0, 1], "1 of 8 have others than 0, 255, such as a0 (0, 1)"),
         ([0, 120, 255], "found 0, 120, 255. 1 of 8"),
-        (list(range(200)), "such as a0 (0, 1, 2, 3, 4, 5, ...). JPEG blurs labels"),
+        (list(range(200)), "such as a0 (0, 1, 2, 3, 4, 5, ...)."),
     ],
 )
 def test_wrong_values(sets, tmp_path, values, message):
@@ -690,3 +690,63 @@ def test_bad_combinations_are_named(sets, tmp_path, capsys):
     ]:
         assert main(arguments) == 2
         assert message in capsys.readouterr().err
+
+
+def test_more_than_32_classes_where_they_are_named(tmp_path):
+    images, labels = tmp_path / "photos", tmp_path / "labels"
+    numbers = np.arange(41).repeat(41).reshape(41, 41).astype(np.uint8)
+    for name in ("a", "b", "c"):
+        save(images / f"{name}.png", grey(numbers > 3, len(name)))
+        save(labels / f"{name}.png", numbers)
+    text = refused((images, labels), tmp_path)
+    assert (
+        "name the classes with --classes where one is absent, or where there are"
+        in text
+    )
+    assert "JPEG" not in text
+    names = tuple(f"c{k}" for k in range(41))
+    found = describe((images, labels), tmp_path, classes=names)
+    assert folder.own.references(found.root, "a")["observer1"].max() == 40
+    too_many = tuple(f"c{k}" for k in range(257))
+    assert "expected at most 256" in refused(
+        (images, labels), tmp_path, classes=too_many
+    )
+
+
+def test_the_description_is_parsed_once_not_for_each_case(sets, tmp_path, monkeypatch):
+    root = describe(sets, tmp_path).root
+    parsed = []
+    read = folder.read_json
+    monkeypatch.setattr(
+        folder, "read_json", lambda path: parsed.append(path) or read(path)
+    )
+    folder._parsed.cache_clear()
+    for case in folder.own.cases(root):
+        folder.own.references(root, case)
+        folder.own.files(root, case)
+    assert len(parsed) == 2  # dataset.json and reading.json
+    text = (root / folder.ABOUT).read_text().replace('"title": "own"', '"title": "x"')
+    (root / folder.ABOUT).write_text(text)
+    assert folder.own.record(root).title == "x"  # one that changed is read again
+
+
+def test_a_class_that_a_part_lacks_is_said(sets, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for number in (0, 1, 2, 3, 4):
+        save(sets[1] / f"a{number}_mask.png", np.zeros((30, 44), np.uint8))
+    names = [f"a{number}" for number in range(8)]
+    parts = {"training": names[:3], "validation": [names[3]], "test": names[4:]}
+    Path("split.json").write_text(json.dumps(parts))
+    command = ["verify", "--images", str(sets[0]), "--masks", str(sets[1])]
+    assert main([*command, "--split", "split.json"]) == 0
+    said = capsys.readouterr().out
+    for part, count in (("training", 3), ("validation", 1)):
+        text = f"{part}: none of its {count} label maps has the class foreground"
+        assert text in said
+    assert "test: none" not in said
+
+
+def test_jpeg_is_named_where_a_label_map_is_one(sets, tmp_path):
+    (sets[1] / "a0_mask.png").unlink()
+    save(sets[1] / "a0_mask.jpg", grey(blob((30, 44), 0), 0))
+    assert "JPEG blurs labels: save them as PNG." in refused(sets, tmp_path)

@@ -321,3 +321,27 @@ def test_the_real_set(drive_root: Path, tmp_path: Path) -> None:
     assert report.warnings == []
     assert report.foreground["observer1"] == pytest.approx(0.087, abs=0.002)
     assert verify(drive, drive_root, state).skipped == 140
+
+
+def test_a_training_names_the_same_problems(
+    copy: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from pipelines.cli import main
+
+    root, _ = copy
+    monkeypatch.chdir(root.parent)
+    (root / IMAGE).unlink()
+    shutil.copy(
+        root / "training/images/22_training.tif", root / "test/images/05_test.tif"
+    )
+    cut(root / LABEL)
+    data = ["--dataset", "drive", "--data", str(root)]
+    said = []
+    for command in (["verify"], ["train", "--loss", "CE", "--preset", "demo"]):
+        assert main([*command, *data]) == 2
+        said.append(capsys.readouterr().err.partition("dscpp: ")[2])
+    assert said[0] == said[1]
+    assert "3 problems" in said[0]
+    assert "identical files: 05 (test), 22 (training)" in said[0]

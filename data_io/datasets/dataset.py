@@ -138,6 +138,13 @@ class Dataset:
             return read_union(path)
         return read_mask(path, grey=self.RECORD.grey_masks)
 
+    def values(self, root: Path) -> list[int]:
+        """Returns the label value of each class, as `look` finds it, background first.
+
+        Of two classes the second is any value that is not the first.
+        """
+        return list(range(len(self.RECORD.classes)))
+
     def regions(self, root: Path, case: str) -> dict[str, np.ndarray]:
         """Returns where to measure: bool, of the label map's shape, by name.
 

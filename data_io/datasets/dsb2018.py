@@ -52,6 +52,13 @@ class Dsb2018(Dataset):
     DEFAULT = Path("data/stage1_train")
     MARKS = ("*/images", "*/masks", layout.PREPARED)
 
+    def locate(self, data: Path | None) -> Path:
+        """Finds the folder that holds a folder for each image."""
+        root = super().locate(data)
+        if not self.cases(root):
+            raise layout.absent(self.RECORD, root, self.DEFAULT)
+        return root
+
     def cases(self, root: Path) -> tuple[str, ...]:
         """Returns the ids of the images: folders with `images` or `masks`."""
         folders = (f for f in Path(root).iterdir() if not layout.is_litter(f.name))
@@ -95,8 +102,12 @@ class Dsb2018(Dataset):
 
 
 def _is_raw(folder: Path) -> bool:
-    """True for the folder of a case in the layout as distributed."""
-    return any((folder / part).is_dir() for part in ("images", "masks"))
+    """True for the folder of a case in the layout as distributed.
+
+    Other data sets have folders with `images` too.
+    """
+    image = folder / "images" / f"{folder.name}.png"
+    return (folder / "masks").is_dir() or image.is_file()
 
 
 dsb2018 = Dsb2018()

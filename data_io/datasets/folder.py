@@ -135,6 +135,10 @@ class OwnImages(Dataset):
         path = self.roles(root, case)["observer1"]
         return {"observer1": _classes(path, _reading(root)["values"])}
 
+    def values(self, root: Path) -> list[int]:
+        """Returns the label value of each class, background first."""
+        return list(_reading(root)["values"])
+
     def check(self, root: Path) -> list[str]:
         """Returns a problem for each file that is gone since it was described."""
         return [
@@ -299,6 +303,8 @@ def read_labels(path: Path) -> np.ndarray:
     mode, pixels = decode(path)
     if is_colour(mode, pixels) and (pixels[..., :3] == pixels[..., :1]).all():
         pixels = pixels[..., 0]
+    if pixels.ndim == 2 and pixels.dtype.kind == "f":
+        return nifti.as_label(path, pixels)
     if pixels.ndim != 2 or pixels.dtype.kind not in "bui":
         raise InputError(
             f"{path}: expected a label map with one number a pixel, found "

@@ -187,8 +187,7 @@ def _write_case(folder: Path, case: str, source: Path | None) -> None:
         shutil.copyfile(source, target)
     where = nifti.geometry(target)
     volume = ct.simulate(nifti.read_label(target), where.spacing_mm, random)
-    where.header["descrip"] = NOTE.encode()
-    nifti.write_like(folder / kits19.IMAGE, volume, where)
+    nifti.write_like(folder / kits19.IMAGE, volume, where, NOTE)
 
 
 def _draw(path: Path, random: np.random.Generator) -> None:

@@ -55,8 +55,13 @@ def locate(
     for folder in candidates(start, default.name):
         if any(is_mark(p, m) for m in marks for p in folder.glob(m)):
             return folder
+    raise absent(record, start, default)
+
+
+def absent(record: Record, start: Path, default: Path) -> InputError:
+    """The error for a data set that is not in a folder; says how to get it."""
     fetch = f"\n`dscpp fetch {record.name}` downloads it." if record.downloads else ""
-    raise InputError(
+    return InputError(
         f"{record.title}: expected the data set in {start}, found "
         f"{found(start)}.\n{record.access}{fetch}\nLayout:\n{record.layout}\n"
         f"Then give DATA=FOLDER to make, --data FOLDER to dscpp, or put it in "
