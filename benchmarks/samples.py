@@ -49,7 +49,7 @@ VOLUMES = (128, 248, 248), (80, 160, 160), 1, 3
 DRAWS = {2: 200, 3: 100}
 # Of a round on all cores beside MIScnn's, whose volumes take a second each.
 ROUND = {2: 200, 3: 40}
-# Of SciPy, called by `data_io.augment`; and draws whose arguments are kept at a time.
+# Of SciPy, called by `data_io.augment`; draws kept at a time, with arguments.
 SCIPYS = "gaussian_filter", "gaussian_filter1d", "map_coordinates"
 KEPT = {2: 40, 3: 20}
 # What is wanted: times of MIScnn's, by axes and augmentation; and of the cores.

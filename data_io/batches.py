@@ -1,9 +1,9 @@
 """Batches for training and inputs for prediction.
 
 For training a sample is read from the cache, drawn and augmented as MIScnn would do it,
-by `data_io.augment`; threads do this ahead of time. For prediction the cache takes the
-place of the raw files behind MIScnn's Data I/O interface, and from there on a sample
-goes MIScnn's way.
+by `data_io.augment`; threads do this ahead of time. For prediction the
+cache takes the place of the raw files behind MIScnn's Data I/O interface, and from
+there on a sample goes MIScnn's way.
 """
 
 import threading
@@ -83,7 +83,7 @@ class Batches(keras.utils.PyDataset):
         redraw: whether each epoch has draws of its own; if not, all have the first's.
         workers: threads that draw ahead, as many items; None for those of
             `pool.threads`.
-        mirror_axes: of the augmentation, see `data_io.preprocessing.augmentation`.
+        mirror_axes: of `data_io.preprocessing.augmentation`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What `data_io.verify` asks of images: facts of a file, and what is wrong."""
+"""What verification asks of images: facts of a file, and what is wrong."""
 
 import hashlib
 import itertools

@@ -45,7 +45,7 @@ def of(
     files: Sequence[Path] = (),
     folder: Path | None = None,
 ) -> Split:
-    """Returns the split of a data set; `data_io.leaks` looks whether it has leaks.
+    """Returns the split of a data set; for leaks see `data_io.leaks`.
 
     Args:
         dataset: the data set.

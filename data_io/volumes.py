@@ -1,4 +1,4 @@
-"""What `data_io.verify` asks of volumes: facts of a NIfTI file, and what is wrong."""
+"""What verification asks of volumes: facts of a NIfTI file, and what is wrong."""
 
 import hashlib
 from collections import Counter

@@ -321,7 +321,7 @@ def test_a_cut_file_is_an_error_or_whole(imitation: Path, data: st.DataObject) -
 
 def test_finding_and_checking_need_no_framework() -> None:
     code = (
-        "import sys, data_io.verify; from data_io.datasets import drive, phantom; "
+        "import sys, data_io.verify; from data_io.datasets import drive; "
         "heavy = {'keras', 'tensorflow', 'torch', 'jax', 'miscnn'} & set(sys.modules); "
         "sys.exit(', '.join(heavy) or 0)"
     )

@@ -175,7 +175,7 @@ class Dataset:
             role: of the file, see `roles`.
 
         Returns:
-            Facts, see `data_io.images.facts` and `data_io.volumes.facts`.
+            See `data_io.images.facts`; of volumes `data_io.volumes.facts`.
 
         Raises:
             InputError: it can't be decoded.

@@ -1,9 +1,10 @@
 """A user's own images: a folder of them, and a folder of label maps.
 
-The folder of this data set holds no image. It holds two small files that
-`data_io.own.describe` writes: `dataset.json`, where the images are and what was found
-in them, and `reading.json`, how they are read (channels, label values). The second is
-one of the files of every case, so that another reading is other data.
+The folder of this data set holds no image. It holds two small files, which
+`data_io.own.describe` writes. `dataset.json` says where the images
+are and what was found in them, `reading.json` how they are read (channels, label
+values). The second is one of the files of every case, so that another reading is other
+data.
 """
 
 from dataclasses import replace
@@ -181,7 +182,7 @@ class OwnImages(Dataset):
 
 
 def _check(root: Path) -> None:
-    """Refuses a description that `data_io.own.describe` would not have written.
+    """Refuses a description that dscpp would not have written.
 
     Raises:
         InputError: names the file and what is wrong with it.
