@@ -25,6 +25,7 @@ from benchmarks import samples, step, timing
 from data_io import cache, datasets, splits, verify
 from data_io.batches import Batches
 from data_io.datasets import phantom
+from data_io.datasets.phantom import vessels
 from data_io.preprocessing import Settings
 from pipelines import provenance
 from pipelines import run as runs
@@ -158,7 +159,7 @@ def _images(
     """A training on phantoms."""
     drawn = phantom.Settings(size=max(shape), **COUNTS)
     root = phantom.generate(drawn, folder / "phantom")
-    record, split = phantom.record(root), phantom.split(root)
+    record, split = vessels.record(root), vessels.split(root)
     task = Task.make(
         "phantom",
         "DSC++",
@@ -168,7 +169,7 @@ def _images(
     )
     cases = [case for part in split.values() for case in part]
     settings = Settings.of(record, task.protocol.input_shape)
-    prepared = cache.prepare(phantom, root, cases, settings, folder / "cache", False)
+    prepared = cache.prepare(vessels, root, cases, settings, folder / "cache", False)
     return task, fit.Material(prepared, split, len(record.classes), record.channels)
 
 
@@ -305,7 +306,7 @@ def memory_over_epochs(
     return timing.compare(
         "epoch",
         f"peak memory after {epochs} epochs",
-        (1, size, size, phantom.RECORD.channels),
+        (1, size, size, vessels.RECORD.channels),
         np.array(peaks.after[-1:]),
         (f"after {early}", np.array(peaks.after[early - 1 : early])),
         timing.packages(),

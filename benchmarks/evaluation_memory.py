@@ -56,7 +56,8 @@ def simulate(folder: Path, shape: tuple[int, ...]) -> None:
         shape: of the volume.
     """
     from data_io import native
-    from data_io.datasets import kits19, nifti
+    from data_io.datasets import nifti
+    from data_io.datasets.kits19 import kits19
 
     random = np.random.default_rng(SEED)
     place = _place(shape)
@@ -113,7 +114,7 @@ def _label(shape: tuple[int, ...]) -> np.ndarray:
 
 def evaluation(folder: Path) -> Work:
     """Measure the case as `dscpp evaluate` does."""
-    from data_io.datasets import kits19
+    from data_io.datasets.kits19 import kits19
     from pipelines import evaluate
     from pipelines import run as runs
 
@@ -135,7 +136,7 @@ def notebooks_evaluation(folder: Path) -> Work:
 
 
 def _notebooks_evaluation(folder: Path) -> dict[int, dict[str, float]]:
-    from data_io.datasets import kits19
+    from data_io.datasets.kits19 import kits19
     from data_io.miscnn_compat import Resampling, Sample
 
     softmax = np.load(folder / "run" / "probabilities" / f"{CASE}.npy")
@@ -175,7 +176,8 @@ def _get_fdata(path: Path) -> np.ndarray:
 
 def resampling(folder: Path) -> Work:
     """Resample the image as this project does."""
-    from data_io.datasets import kits19, nifti
+    from data_io.datasets import nifti
+    from data_io.datasets.kits19 import kits19
     from data_io.resampling import SlabResampling
 
     path = folder / "data" / CASE / kits19.IMAGE
@@ -184,7 +186,7 @@ def resampling(folder: Path) -> Work:
 
 def miscnn_resampling(folder: Path) -> Work:
     """Resample the image as MIScnn does."""
-    from data_io.datasets import kits19
+    from data_io.datasets.kits19 import kits19
     from data_io.miscnn_compat import Resampling
 
     path = folder / "data" / CASE / kits19.IMAGE
@@ -192,7 +194,7 @@ def miscnn_resampling(folder: Path) -> Work:
 
 
 def _resample(step: Any, volume: np.ndarray) -> None:
-    from data_io.datasets import kits19
+    from data_io.datasets.kits19 import kits19
     from data_io.miscnn_compat import Sample
 
     details = {"spacing": np.array(SPACING_MM)}
@@ -203,7 +205,7 @@ def _resample(step: Any, volume: np.ndarray) -> None:
 def preparation(folder: Path) -> Work:
     """Prepare the case for training: image and label map, clip, z-score, cache."""
     from data_io import cache
-    from data_io.datasets import kits19
+    from data_io.datasets.kits19 import kits19
     from data_io.preprocessing import Settings
 
     settings = Settings.of(kits19.RECORD, kits19.RECORD.input_shape)
@@ -215,7 +217,7 @@ def forward_pass(preset: str) -> Callable[[Path], Work]:
     """Predict one patch with the U-Net of a preset."""
 
     def prepare(folder: Path) -> Work:
-        from data_io.datasets import kits19
+        from data_io.datasets.kits19 import kits19
         from pipelines.training import fit, protocol
 
         values = protocol.preset(preset, kits19.RECORD)
@@ -246,7 +248,7 @@ class _What:
 
 
 def _patch(preset: str) -> _What:
-    from data_io.datasets import kits19
+    from data_io.datasets.kits19 import kits19
     from pipelines.training import protocol
 
     shape = protocol.preset(preset, kits19.RECORD).input_shape

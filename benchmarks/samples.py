@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import cProfile
+import dataclasses
 import os
 import pstats
 import tempfile
@@ -31,7 +32,9 @@ from benchmarks import timing
 from data_io import augment, pool
 from data_io.batches import Batches
 from data_io.cache import Cache, prepare
+from data_io.datasets.dataset import Dataset
 from data_io.datasets.interface import RawInterface
+from data_io.datasets.phantom import vessels
 from data_io.miscnn_compat import Data_IO, Preprocessor
 from data_io.preprocessing import Settings, augmentation, subfunctions
 
@@ -46,13 +49,43 @@ VOLUMES = (128, 248, 248), (80, 160, 160), 1, 3
 DRAWS = {2: 200, 3: 100}
 # Of a round on all cores beside MIScnn's, whose volumes take a second each.
 ROUND = {2: 200, 3: 40}
-# Of SciPy, called by `data_io.augment`; and draws whose arguments are kept at a time.
+# Of SciPy, called by `data_io.augment`; draws kept at a time, with arguments.
 SCIPYS = "gaussian_filter", "gaussian_filter1d", "map_coordinates"
 KEPT = {2: 40, 3: 20}
 # What is wanted: times of MIScnn's, by axes and augmentation; and of the cores.
 FASTER = {(2, True): 2, (3, True): 2, (3, False): 20}
 SCALING = 0.85
 PACKAGES = ("miscnn", "batchgenerators", "scipy", "numpy")
+
+
+class Noise(Dataset):
+    """Arrays that MIScnn's interface reads as they are."""
+
+    def __init__(self, shape: tuple[int, ...], channels: int, classes: int) -> None:
+        self.RECORD = dataclasses.replace(
+            vessels.RECORD,
+            name="simulated",
+            channels=channels,
+            classes=tuple(map(str, range(classes))),
+            input_shape=shape,
+        )
+
+    def cases(self, root: Path) -> tuple[str, ...]:
+        """Returns the names before `-image.npy`."""
+        return tuple(sorted(p.name[:-10] for p in root.glob("*-image.npy")))
+
+    def roles(self, root: Path, case: str) -> dict[str, Path]:
+        """Returns the two arrays of a case."""
+        image, label = (root / f"{case}-{kind}.npy" for kind in ("image", "label"))
+        return {"image": image, "observer1": label}
+
+    def image(self, root: Path, case: str) -> np.ndarray:
+        """Returns an image as it was written."""
+        return np.load(self.roles(root, case)["image"])
+
+    def references(self, root: Path, case: str) -> dict[str, np.ndarray]:
+        """Returns the label as it was written, without the axis that is added."""
+        return {"observer1": np.load(self.roles(root, case)["observer1"])}
 
 
 def simulated(
@@ -85,25 +118,10 @@ def simulated(
         label = random.integers(0, classes, shape, dtype=np.uint8)
         np.save(raw / f"{case}-image.npy", image)
         np.save(raw / f"{case}-label.npy", label)
-    record: Any = SimpleNamespace(
-        name="simulated",
-        channels=channels,
-        classes=range(classes),
-        is_3d=len(shape) == 3,
-    )
-    interface = RawInterface(
-        record,
-        names,
-        lambda case: np.load(raw / f"{case}-image.npy"),
-        lambda case: np.load(raw / f"{case}-label.npy"),
-    )
-    dataset = SimpleNamespace(
-        RECORD=record,
-        interface=lambda root: interface,
-        files=lambda root, case: sorted(raw.glob(f"{case}-*")),
-    )
+    dataset = Noise(shape, channels, classes)
     cache = prepare(dataset, raw, names, Settings(patch), folder / "cache", False)
-    return cache, Data_IO(interface, str(raw), batch_path=str(folder / "batches"))
+    source = Data_IO(RawInterface(dataset, raw), str(raw), str(folder / "batches"))
+    return cache, source
 
 
 def miscnn_generator(cache: Cache, source: Data_IO, augment: bool) -> Any:

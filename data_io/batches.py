@@ -1,9 +1,9 @@
 """Batches for training and inputs for prediction.
 
 For training a sample is read from the cache, drawn and augmented as MIScnn would do it,
-by `data_io.augment`; threads do this ahead of time. For prediction the cache takes the
-place of the raw files behind MIScnn's Data I/O interface, and from there on a sample
-goes MIScnn's way.
+by `data_io.augment`; threads do this ahead of time. For prediction the
+cache takes the place of the raw files behind MIScnn's Data I/O interface, and from
+there on a sample goes MIScnn's way.
 """
 
 import threading
@@ -16,7 +16,8 @@ import numpy as np
 
 from data_io import augment, pool
 from data_io.cache import Cache
-from data_io.miscnn_compat import Abstract_IO, Data_IO, Preprocessor
+from data_io.datasets.interface import ReadOnly
+from data_io.miscnn_compat import Data_IO, Preprocessor
 from data_io.preprocessing import EVERY_AXIS, augmentation, subfunctions
 from data_io.shared import Shared
 
@@ -26,7 +27,7 @@ _Item = tuple[np.ndarray, np.ndarray]
 _Place = tuple[int, int]
 
 
-class CachedInterface(Abstract_IO):
+class CachedInterface(ReadOnly):
     """MIScnn's Data I/O interface over prepared samples.
 
     Args:
@@ -57,19 +58,6 @@ class CachedInterface(Abstract_IO):
         """Load a label map, (*input_shape) uint8."""
         return self.cache.label(index)
 
-    def load_prediction(self, index: str, output_path: str) -> np.ndarray:
-        """Refuse: predictions are the run folder's, not the cache's."""
-        raise NotImplementedError("predictions are not kept behind this interface")
-
-    def save_prediction(self, sample: Any, output_path: str) -> None:
-        """Refuse: predictions are the run folder's, not the cache's."""
-        raise NotImplementedError("predictions are not kept behind this interface")
-
-    @staticmethod
-    def check_file_termination(termination: str) -> bool:
-        """Claim no file type: samples are known by case, not by file."""
-        return False
-
 
 class Batches(keras.utils.PyDataset):
     """Batches of one case each, the same for the same seed, epoch and index.
@@ -96,7 +84,7 @@ class Batches(keras.utils.PyDataset):
         redraw: whether each epoch has draws of its own; if not, all have the first's.
         workers: threads that draw ahead, as many items; None for those of
             `pool.threads`.
-        mirror_axes: of the augmentation, see `data_io.preprocessing.augmentation`.
+        mirror_axes: of `data_io.preprocessing.augmentation`.
     """
 
     def __init__(

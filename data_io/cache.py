@@ -27,6 +27,8 @@ from tqdm import tqdm
 
 from data_io import native
 from data_io.content import ASIDE, content, data_hash, digest, file_hash, read_json
+from data_io.datasets.dataset import Dataset
+from data_io.datasets.interface import RawInterface
 from data_io.errors import InputError
 from data_io.miscnn_compat import Data_IO
 from data_io.preprocessing import Settings, subfunctions
@@ -47,14 +49,14 @@ class Cache:
     """The prepared cases of one data set at one setting.
 
     Attributes:
-        dataset: module of the data set (`RECORD`, `interface`, `files`).
+        dataset: the data set.
         root: its folder.
         settings: the preprocessing and augmentation asked for.
         folder: where the entries lie.
         content: SHA-256 of the raw files of each case.
     """
 
-    dataset: Any
+    dataset: Dataset
     root: Path
     settings: Settings
     folder: Path
@@ -137,7 +139,7 @@ class Cache:
     @functools.cached_property
     def _source(self) -> Any:
         """MIScnn's Data_IO over the raw files."""
-        return Data_IO(self.dataset.interface(self.root), str(self.root))
+        return Data_IO(RawInterface(self.dataset, self.root), str(self.root))
 
     def _preprocess(self, case: str) -> dict[str, Any]:
         """Take one case through MIScnn's Data_IO and subfunctions.
@@ -176,7 +178,7 @@ class Cache:
 
 
 def prepare(
-    dataset: Any,
+    dataset: Dataset,
     root: Path,
     cases: Iterable[str],
     settings: Settings,
@@ -186,8 +188,7 @@ def prepare(
     """Preprocess what is not in the cache yet, through MIScnn.
 
     Args:
-        dataset: module of a data set; used are `RECORD.name`, `interface(root)` and
-            `files(root, case)`.
+        dataset: the data set.
         root: the data set's folder.
         cases: ids of the cases to prepare.
         settings: shape and orders; the augmentation's values do not matter here.
@@ -292,7 +293,7 @@ def _sweep(folder: Path) -> None:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _recipe(dataset: Any, settings: Settings) -> list[Any]:
+def _recipe(dataset: Dataset, settings: Settings) -> list[Any]:
     """All that decides an entry's content, but for the raw files."""
     return [_FORMAT, dataset.RECORD.name, settings.prepared(), _versions()]
 

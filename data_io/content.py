@@ -1,4 +1,4 @@
-"""What the raw files of a data set are: hashes of their content, remembered.
+"""What raw files are: hashes of their content; and what was found in them, remembered.
 
 Without MIScnn or Keras, so that a finished run can be compared with its data at once.
 """
@@ -7,72 +7,145 @@ import contextlib
 import hashlib
 import json
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # Run folders are read without the readers of images.
+    from data_io.datasets.dataset import Dataset
 
 from data_io import schema
 
 __all__ = [
-    "ASIDE", "content", "data_hash", "digest", "file_hash", "images", "read_json",
+    "ASIDE", "Memory", "content", "data_hash", "digest", "file_hash", "images",
+    "read_json", "stamp_of", "write_json",
 ]  # fmt: skip
 
 # Begins the name of what is being written; the cache sweeps up what is left of it.
 ASIDE = ".making-"
+FORMAT = 5  # of what is remembered
+
+
+class Memory:
+    """What was found in files, kept while these are as they were.
+
+    Args:
+        path: JSON file to keep it in; None to keep nothing. One that is damaged, or of
+            another format, is as none.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        kept = (read_json(path) if path else None) or {}
+        files = kept.get("files") if kept.get("format") == FORMAT else None
+        self.files: dict[str, Any] = files if isinstance(files, dict) else {}
+
+    def get(self, file: Path, kind: str) -> Any:
+        """Returns what `put` kept of a file; None where it changed since.
+
+        Args:
+            file: the file or folder.
+            kind: of what was found: one file may have several.
+        """
+        entry = self.files.get(_key(file, kind))
+        with contextlib.suppress(OSError):
+            if isinstance(entry, dict) and entry.get("stamp") == stamp_of(file):
+                return entry.get("found")
+        return None
+
+    def put(self, file: Path, kind: str, stamp: list[int], found: Any) -> None:
+        """Notes what was found in a file that had this stamp."""
+        self.files[_key(file, kind)] = {"stamp": stamp, "found": found}
+
+    def save(self) -> str:
+        """Writes it down; returns why that failed, or ""."""
+        if self.path is None:
+            return ""
+        files = self.files.items()
+        kept = {k: v for k, v in files if Path(k.partition(" ")[2]).exists()}
+        try:
+            write_json(self.path, {"format": FORMAT, "files": kept})
+        except OSError as error:
+            return str(error)
+        return ""
+
+
+def _key(file: Path, kind: str) -> str:
+    return f"{kind.replace(' ', '-')} {file.resolve()}"
+
+
+def stamp_of(path: Path) -> list[int]:
+    """Size in bytes, and times of writing and of change in nanoseconds.
+
+    The first of the times can be set back by programs, the other one not. Of a folder
+    they are the total and the latest, its own too: what comes or leaves changes it.
+    """
+    files = [path, *path.iterdir()] if path.is_dir() else [path]
+    states = [file.stat() for file in files]
+    return [
+        sum(state.st_size for state in states),
+        max(state.st_mtime_ns for state in states),
+        max(state.st_ctime_ns for state in states),
+    ]
 
 
 def content(
-    dataset: Any, root: Path, cases: Iterable[str], folder: Path
+    dataset: "Dataset", root: Path, cases: Iterable[str], folder: Path
 ) -> dict[str, str]:
     """Hash the raw files of cases; files seen before are recognised, not read.
 
     Args:
-        dataset: module of a data set; used are `RECORD.name` and `files(root, case)`.
-        root: the data set's folder.
+        dataset: the data set.
+        root: its folder.
         cases: ids of cases.
-        folder: the cache, where hashes are remembered by path, size and time of change.
+        folder: the cache, where hashes are remembered.
 
     Returns:
         per case the SHA-256 over names and content of its files, in their order.
     """
-    with _memory(dataset, folder) as remembered:
-        return {
-            case: digest([(p.name, remembered(p)) for p in dataset.files(root, case)])
-            for case in cases
-        }
+    files = {case: dataset.files(root, case) for case in cases}
+    hashes = _hashes(dataset, folder, (p for paths in files.values() for p in paths))
+    return {
+        case: digest([(path.name, hashes[path]) for path in paths])
+        for case, paths in files.items()
+    }
 
 
 def images(
-    dataset: Any, root: Path, cases: Iterable[str], folder: Path | None
+    dataset: "Dataset", root: Path, cases: Iterable[str], folder: Path | None
 ) -> dict[str, str]:
     """Hash the image file of each case, whatever its name: equal means a copy.
 
     Args:
-        dataset: module of a data set; used are `RECORD.name` and `roles(root, case)`.
-        root: the data set's folder.
+        dataset: the data set.
+        root: its folder.
         cases: ids of cases.
         folder: as for `content`; None to remember nothing.
 
     Returns:
         SHA-256 by case; a case whose image is not there has its id, equal to no other.
     """
-    found = {}
-    with _memory(dataset, folder) as remembered:
-        for case in cases:
-            path = dataset.roles(root, case)["image"]
-            found[case] = remembered(path) if path.is_file() else case
+    paths = {case: dataset.roles(root, case)["image"] for case in cases}
+    hashes = _hashes(dataset, folder, (p for p in paths.values() if p.is_file()))
+    return {case: hashes.get(path, case) for case, path in paths.items()}
+
+
+def _hashes(
+    dataset: "Dataset", folder: Path | None, paths: Iterable[Path]
+) -> dict[Path, str]:
+    """SHA-256 of files, from memory where they are as they were."""
+    memory = Memory(folder and folder / dataset.RECORD.name / "raw-files.json")
+    found: dict[Path, str] = {}
+    new = False
+    for path in paths:
+        known = memory.get(path, "sha256")
+        if not isinstance(known, str):
+            stamp, known, new = stamp_of(path), file_hash(path), True
+            memory.put(path, "sha256", stamp, known)
+        found[path] = known
+    if new:
+        memory.save()
     return found
-
-
-@contextlib.contextmanager
-def _memory(dataset: Any, folder: Path | None) -> Iterator[Callable[[Path], str]]:
-    """Gives a function that hashes files; what is new is written down at the end."""
-    memory = None if folder is None else folder / dataset.RECORD.name / "raw-files.json"
-    known = (read_json(memory) if memory else None) or {}
-    fresh: dict[str, list[Any]] = {}
-    yield lambda path: _remembered(path, known, fresh)
-    if memory and any(known.get(path) != value for path, value in fresh.items()):
-        _remember(memory, {**known, **fresh})
 
 
 def data_hash(hashes: Mapping[str, str]) -> str:
@@ -91,31 +164,22 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return schema.recall(path, dict[str, Any])
 
 
-def _remembered(path: Path, known: dict[str, Any], fresh: dict[str, list[Any]]) -> str:
-    """SHA-256 of a file, from memory while its size and time of change are the same."""
-    state = path.stat()
-    name = str(path.resolve())
-    stamp = [state.st_size, state.st_mtime_ns]
-    value = known.get(name)
-    if not isinstance(value, list) or value[:2] != stamp or len(value) != 3:
-        value = [*stamp, file_hash(path)]
-    fresh[name] = value
-    return str(value[2])
-
-
 def file_hash(path: Path) -> str:
     """SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _remember(path: Path, value: dict[str, Any]) -> None:
-    """Write a JSON file aside and rename it; without it, files are hashed again."""
+def write_json(path: Path, value: Any, indent: int | None = None) -> None:
+    """Write a JSON file beside its place and rename it: whole, or as it was.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.parent / f"{ASIDE}{uuid.uuid4().hex}"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(json.dumps(value), encoding="utf-8")
+        aside.write_text(json.dumps(value, indent=indent) + "\n", "utf-8")
         aside.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            aside.unlink()
+    finally:
+        aside.unlink(missing_ok=True)

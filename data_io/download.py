@@ -23,6 +23,7 @@ WAIT_S = 1.0  # after the first; doubled each time
 LONGEST_WAIT_S = 120.0  # whatever a server asks for
 TIMEOUT_S = 30.0
 CHUNK = 1 << 18
+SLOWEST, GRACE_S = 1000, 60.0  # bytes a second, over all but the first seconds
 BUSY = {408, 425, 429, 500, 502, 503, 504}
 MAGIC = {".gz": (b"\x1f\x8b", "a gzip file"), ".zip": (b"PK", "a zip")}
 
@@ -205,12 +206,24 @@ class Resuming:
                 disable=not self.progress,
             ) as bar,
         ):
+            began, here = time.monotonic(), 0
             # The bytes as sent: a server may call a .gz file's own gzip an encoding.
-            for chunk in response.raw.stream(CHUNK, decode_content=False):
+            while chunk := response.raw.read1(CHUNK, decode_content=False):
+                here += len(chunk)
+                self.refuse_stream(offset + here, total)
+                if here < SLOWEST * (time.monotonic() - began - GRACE_S):
+                    raise Failure(f"fewer than {SLOWEST} bytes a second come")
                 file.write(chunk)
                 bar.update(len(chunk))
         if total is not None and self.received() != total:
             raise Cut(f"the connection ended after {self.received()} of {total} bytes")
+
+    def refuse_stream(self, received: int, total: int | None) -> None:
+        """Raises Failure, and forgets all, where more comes than was stated."""
+        stated = total if total is not None else self.download.size
+        if stated is not None and received > stated:
+            self.forget()
+            raise Failure(f"expected {stated} bytes, received more")
 
     def check(self) -> None:
         """Raises Failure, and forgets all, where what came can't be the file."""

@@ -7,18 +7,17 @@ the same bytes again.
 """
 
 import contextlib
-import json
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from data_io import archives, content, download
+from data_io.datasets.dataset import Dataset
 from data_io.datasets.downloads import Download
 from data_io.datasets.record import Record
 from data_io.errors import InputError
@@ -62,7 +61,7 @@ class Fetched:
         return "\n".join(lines)
 
 
-def plan(dataset: ModuleType, output: Path | None = None) -> str:
+def plan(dataset: Dataset, output: Path | None = None) -> str:
     """What `fetch` would download, from where, and on which terms, in a few lines.
 
     Returns:
@@ -96,12 +95,12 @@ def plan(dataset: ModuleType, output: Path | None = None) -> str:
 
 
 def fetch(
-    dataset: ModuleType, output: Path | None = None, progress: bool = True
+    dataset: Dataset, output: Path | None = None, progress: bool = True
 ) -> Fetched:
     """Downloads a data set; where it is there, checks it and gets what is damaged.
 
     Args:
-        dataset: module of the data set, from `data_io.datasets.by_name`.
+        dataset: the data set, from `data_io.datasets.by_name`.
         output: its folder; None for where `locate` looks by default.
         progress: shows bars on stderr.
 
@@ -144,13 +143,13 @@ def tidy(aside: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def place(dataset: ModuleType, output: Path | None) -> Path:
+def place(dataset: Dataset, output: Path | None) -> Path:
     """The data set's folder; behind a link, so that renaming stays on one disk."""
     given = Path(dataset.DEFAULT if output is None else output)
     return given.resolve() if given.is_symlink() else given
 
 
-def by_hand(dataset: ModuleType, output: Path | None) -> Fetched:
+def by_hand(dataset: Dataset, output: Path | None) -> Fetched:
     """What there is to say of a data set that can't be downloaded.
 
     Raises:
@@ -242,11 +241,8 @@ class Work:
 
     def remember(self, kept: dict[str, dict[str, Any]]) -> None:
         """Writes the lock file, aside and renamed."""
-        lock = lock_of(self.target)
-        aside = self.aside / lock.name
         value = {"format": FORMAT, "dataset": self.record.name, "downloads": kept}
-        aside.write_text(json.dumps(value, indent=1, sort_keys=True), encoding="utf-8")
-        aside.replace(lock)
+        content.write_json(lock_of(self.target), value, 1)
 
     def missing(self, kept: dict[str, dict[str, Any]]) -> list[Download]:
         """Downloads of which a file is not there, or not as it was."""

@@ -1,4 +1,4 @@
-"""What `data_io.verify` asks of images: facts of a file, and what is wrong."""
+"""What verification asks of images: facts of a file, and what is wrong."""
 
 import hashlib
 import itertools
@@ -21,12 +21,11 @@ from data_io.datasets.reading import (
 )
 from data_io.datasets.record import Record
 from data_io.errors import InputError
-from data_io.report import AGAIN, Finding, Say, shown
+from data_io.report import AGAIN, KEPT_VALUES, Finding, Say, shown
 
-__all__ = ["copies", "facts", "judge", "pixel_hash", "turned_hash"]
+__all__ = ["copies", "counted", "facts", "judge", "pixel_hash", "turned_hash"]
 
 _CLEAR = "RGBA with transparent pixels"
-_MOST = 9  # values kept: more are no label map
 GENERATED = "Delete the data set's folder; it is generated again."
 Facts = dict[str, Any]
 
@@ -41,8 +40,8 @@ def facts(path: Path, role: str) -> Facts:
     Returns:
         `mode`, `shape` (rows, columns); of an image `pixels` and `turned`, hashes of
         what is decoded (`pixel_hash`, `turned_hash`), and `constant`, where all pixels
-        are the same; for one channel of whole numbers `values`, pairs of a value and
-        its number of pixels (at most 9); for an array of floats `range`. A folder of
+        are the same; of a mask of one channel of whole numbers `values` (`counted`);
+        for an array of floats `range`. A folder of
         masks has the mode `masks`, the facts of their union, `overlap`, the number of
         pixels in several of them, and the names of those that are `empty`. What can be
         read as RGB has `rgb` (True), what can be read as a mask `mask` (see `_mask`).
@@ -53,9 +52,11 @@ def facts(path: Path, role: str) -> Facts:
     if path.is_dir() and not path.suffix:  # named like a file, it is in a file's place
         pixels, overlap, empty = union(path)
         more: Facts = {"overlap": overlap, "empty": empty}
-        return {**_facts("masks", pixels), **more}
+        return {**_facts("masks", pixels), "values": counted(pixels), **more}
     mode, pixels = decode(path) if path.suffix != ".npy" else _array(path)
     found = _facts(mode, pixels)
+    if role != "image" and pixels.ndim == 2 and pixels.dtype.kind != "f":
+        found["values"] = counted(pixels)
     if role == "image":
         if mode == "P":  # read as colours, whatever the indices
             mode, pixels = decode_colour(path)
@@ -87,11 +88,14 @@ def _facts(mode: str, pixels: np.ndarray) -> Facts:
         found["mode"] = _CLEAR
     if pixels.dtype.kind == "f":
         found["range"] = [float(pixels.min()), float(pixels.max())]
-    elif pixels.ndim == 2:
-        values, numbers = np.unique(pixels, return_counts=True)
-        pairs = zip(values.tolist(), numbers.tolist(), strict=True)
-        found["values"] = [[int(v), n] for v, n in pairs][:_MOST]
     return found
+
+
+def counted(pixels: np.ndarray) -> list[list[int]]:
+    """Pairs of a value and its number of pixels, the lowest `KEPT_VALUES` of them."""
+    values, numbers = np.unique(pixels, return_counts=True)
+    pairs = zip(values.tolist(), numbers.tolist(), strict=True)
+    return [[int(value), number] for value, number in pairs][:KEPT_VALUES]
 
 
 def _mask(mode: str, pixels: np.ndarray) -> Facts:

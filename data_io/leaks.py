@@ -7,13 +7,13 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 
 from data_io import content, splits
+from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
 from data_io.report import Finding, Leak, Report
 
-__all__ = ["audit", "find", "normal", "refuse_pixels"]
+__all__ = ["absent", "audit", "find", "normal", "require"]
 
 _ENDING = re.compile(r"\.(png|tiff?|jpe?g|bmp|gif|npy|nii|gz|dcm|mha|nrrd)$")
 _SAYS = {
@@ -32,33 +32,61 @@ _SHOWN = 3  # of the cases of a leak: a video may have 25 frames in each part
 
 
 def audit(
-    dataset: ModuleType,
+    dataset: Dataset,
     root: Path,
     report: Report,
-    seed: int,
+    seed: int | None,
     files: Sequence[Path] = (),
     folder: Path | None = None,
-) -> None:
+) -> splits.Split:
     """Looks for leaks in the split that a training would take; fills in the report.
 
     Args:
-        dataset: module of the data set.
+        dataset: the data set.
         root: its folder.
         report: of `data_io.verify.audit`.
         seed: of a split that is not fixed, as for `data_io.splits.of`.
         files: a split to be read instead.
         folder: where hashes of files are remembered.
+
+    Returns:
+        The split; {} where there is none, which the report then says.
     """
     try:
-        split = splits.choose(dataset, root, seed, files, folder)
+        split = splits.of(dataset, root, seed, files, folder)
     except InputError as error:
         report.problems.append(Finding("split", str(error)))
-        return
+        return {}
     named = [case for ids in split.values() for case in ids]
     report.split = {part: len(ids) for part, ids in split.items()}
     bytes_ = content.images(dataset, root, named, folder)
-    groups = dataset.groups(root) if hasattr(dataset, "groups") else {}
+    groups = dataset.groups(root)
     report.leaks = find(split, bytes_, report.pixels, report.turned, groups)
+    report.warnings += absent(split, report.classes, dataset.record(root).classes)
+    return split
+
+
+def absent(
+    split: splits.Split, marked: Mapping[str, set[int]], classes: Sequence[str]
+) -> list[str]:
+    """Returns a warning for each class that no case of a part has.
+
+    Args:
+        split: ids by part.
+        marked: numbers of the classes in the label map of each case; may lack cases.
+        classes: their names, background first.
+    """
+    found = []
+    for part, ids in split.items():
+        known = [marked[case] for case in ids if case in marked]
+        there: set[int] = set().union(*known)
+        so = "the network can't learn it" if part == "training" else "no measure of it"
+        found += [
+            f"{part}: none of its {len(known)} label maps has the class {name}: {so}"
+            for number, name in enumerate(classes)
+            if number and known and number not in there
+        ]
+    return found
 
 
 def find(
@@ -137,15 +165,15 @@ def normal(case: str) -> str:
     return re.sub(r"\d+", lambda digits: str(int(digits[0])), name)
 
 
-def refuse_pixels(split: splits.Split, report: Report) -> None:
-    """Refuses to train on an image that is measured in another file.
+def require(report: Report) -> None:
+    """Refuses to train on what is damaged, or measured under another name too.
 
-    Identical files are refused, or kept together, by `data_io.splits.of`.
+    An image that is turned, and a name that is nearly another's, stop no training:
+    `dscpp verify` names them.
 
     Raises:
-        InputError: the same pixels in two parts.
+        InputError: all problems, and identical files or pixels in two parts.
     """
-    leaks = find(split, {}, report.pixels, {}, {})
-    wrong = [leak.message for leak in leaks if leak.kind == "pixels"]
-    if wrong:
-        raise InputError("\n".join([f"{report.title}: {wrong[0]}", *wrong[1:5]]))
+    report.leaks = [leak for leak in report.leaks if leak.kind in ("bytes", "pixels")]
+    if not report.ok:
+        raise report.error()

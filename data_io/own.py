@@ -4,8 +4,6 @@
 `data_io.datasets.folder` then offers as a data set like any other.
 """
 
-import json
-import os
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,25 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from data_io import own_grids
-from data_io.content import digest, read_json
+from data_io.content import digest, write_json
 from data_io.datasets import folder, is_own
 from data_io.datasets.record import Record
 from data_io.errors import InputError, Problems, is_text, not_text
-from data_io.images import copies
 from data_io.names import unfit
 from data_io.native import by_axis
+from data_io.verify import examine
 
 __all__ = ["Description", "describe", "files_of"]
 
 ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif", ".nii", ".nii.gz")
 MULTIPLE = 16  # what a U-Net of depth 4 can halve
 LARGEST, LARGEST_3D = 512, (80, 160)  # sides of the study's largest inputs (Table 1)
-MOST_CLASSES = 32
-FACTS = 5  # version of what is remembered of a file
-KEPT_VALUES = 64  # of a label map; one with more is none
+MOST_DERIVED, MOST_CLASSES = 32, 256  # classes without names, and with
 SHOWN = 20  # problems of one kind
 Facts = dict[str, Any]
 
@@ -85,15 +80,24 @@ def describe(
     problems: list[str] = []
     pairs = _pairs(Path(images), masks and Path(masks), problems)
     root = work / "own" / f"{name}-{_key(pairs, classes, like)[:12]}"
-    facts = _facts(pairs, root / "facts.json", problems)
+    files = [(c, role, Path(p)) for c, r in pairs.items() for role, p in r.items()]
+    seen = examine(files, folder.own.look, work / "verify" / f"{name}.json")
+    problems += _first([text for *_, text in seen.faults])
+    facts = seen.facts
     title = f"own data {name!r}: {images}" + (f" with {masks}" if masks else "")
     reading = _reading(facts, classes, like, problems)
     if problems:
         raise Problems(title, problems)
     about = _about(name, pairs, facts, reading, like)
-    _write(root / folder.ABOUT, about)
     kept = {key: reading[key] for key in ("channels", "values")}
-    _write(root / folder.READING, kept)
+    try:
+        write_json(root / folder.ABOUT, about, 1)
+        write_json(root / folder.READING, kept, 1)
+    except OSError as error:
+        raise InputError(
+            f"{root}: expected a place that can be written, found "
+            f"{error.strerror or error}; choose another --work."
+        ) from error
     lines = _lines(title, about, reading, facts)
     whose = "the network's" if like else "the median"
     lines += own_grids.lines(about, facts, whose)
@@ -246,48 +250,6 @@ def _first(lines: list[str]) -> list[str]:
     return lines[:SHOWN] + ([f"and {more} more of this kind."] if more > 0 else [])
 
 
-def _facts(
-    pairs: Mapping[str, Mapping[str, str]], memory: Path, problems: list[str]
-) -> dict[str, dict[str, Facts]]:
-    """Decodes all files not known yet; returns facts by case and role."""
-    known, fresh = read_json(memory) or {}, {}
-    facts: dict[str, dict[str, Facts]] = {}
-    todo = [(case, role, path) for case, r in pairs.items() for role, path in r.items()]
-    broken = []
-    for case, role, path in tqdm(todo, "look", unit="file", delay=1, leave=False):
-        state = Path(path).stat()
-        stamp = [FACTS, state.st_size, state.st_mtime_ns]
-        # One file may be named in both roles, and has other facts in each.
-        key = f"{role} {path}"
-        entry = known.get(key)
-        if not entry or entry["stamp"] != stamp:
-            try:
-                entry = {"stamp": stamp, "facts": _look(Path(path), role)}
-            except InputError as error:
-                broken.append(str(error))
-                continue
-        fresh[key] = entry
-        facts.setdefault(case, {})[role] = entry["facts"]
-    problems += _first(broken)
-    if fresh != known and fresh:
-        _write(memory, fresh)
-    return facts
-
-
-def _look(path: Path, role: str) -> Facts:
-    """What there is to know of a file: shape and channels, or shape and values."""
-    if role == "image":
-        pixels = folder.read_pixels(path)
-        found: Facts = {"shape": list(pixels.shape[:-1]), "channels": pixels.shape[-1]}
-        found |= copies(pixels)
-        return {**found, **own_grids.look(path)}
-    labels = folder.read_labels(path)
-    values, numbers = np.unique(labels, return_counts=True)
-    counted = zip(values.tolist(), numbers.tolist(), strict=True)
-    pairs = [[int(value), number] for value, number in counted][:KEPT_VALUES]
-    return {"shape": list(labels.shape), "values": pairs, **own_grids.look(path)}
-
-
 def _reading(
     facts: Mapping[str, Mapping[str, Facts]],
     classes: Sequence[str],
@@ -388,7 +350,8 @@ def _values(
     if number == 2 and len(other) == 1:
         return (0, other[0])
     every = bool(classes) or other == list(range(1, number))
-    if other and number <= MOST_CLASSES and set(other) < set(range(number)) and every:
+    few = number <= (MOST_CLASSES if classes else MOST_DERIVED)
+    if other and few and set(other) < set(range(number)) and every:
         return range(number)
     problems.append(_wrong_values(labels, classes, other))
     return range(number)
@@ -399,11 +362,13 @@ def _wrong_values(
 ) -> str:
     if not other:
         return "expected a label map with foreground, found 0 in all of them."
+    if len(classes) > MOST_CLASSES:
+        return f"--classes: expected at most {MOST_CLASSES}, received {len(classes)}."
     expected = (
         f"0 to {len(classes) - 1} for the {len(classes)} classes named"
         if classes
         else "0 and one other, or 0, 1, 2, ... without a gap (name the classes with "
-        "--classes where one is absent)"
+        f"--classes where one is absent, or where there are more than {MOST_DERIVED})"
     )
     found = (
         f"expected label maps with the values {expected}, found {_few([0, *other])}."
@@ -417,8 +382,7 @@ def _wrong_values(
             f" {len(odd)} of {len(labels)} have others than {_few(sorted(usual))}, "
             f"such as {'; '.join(which[:3])}."
         )
-    # Grey values at the edges, as JPEG makes them, are many.
-    blurred = len(other) >= MOST_CLASSES
+    blurred = any(facts.get("jpeg") for facts in labels.values())
     return found + (" JPEG blurs labels: save them as PNG." if blurred else "")
 
 
@@ -445,8 +409,6 @@ def _about(
         "axes": like.axes if like else own_grids.axes(facts),
         "directions": like.directions if like else own_grids.directions(facts),
         "cases": {case: dict(roles) for case, roles in pairs.items()},
-        "pixels": {case: roles["image"]["pixels"] for case, roles in facts.items()},
-        "turned": {case: roles["image"]["turned"] for case, roles in facts.items()},
     }
 
 
@@ -497,16 +459,3 @@ def _derived(about: Mapping[str, Any]) -> list[str]:
         f"  input    {by_axis(about['input_shape'])} before the preset: multiples of "
         f"{MULTIPLE} nearest to the median size, at most the study's largest"
     ]
-
-
-def _write(path: Path, value: Any) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(json.dumps(value, indent=1) + "\n", "utf-8")
-        aside.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"{path}: expected a place that can be written, found "
-            f"{error.strerror or error}; choose another --work."
-        ) from error

@@ -1,56 +1,24 @@
 """Where a user's own volumes lie: their voxel sizes and the order of their axes.
 
-`data_io.own` looks at the files. Facts are what `look` gives, by case and role; images
-have none of them, and of images each function here gives nothing.
+Facts are what `OwnImages.look` gives, by case and role; those of images say nothing of
+a grid, and of images each function here gives nothing.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data_io import native, volumes
-from data_io.datasets import folder, nifti
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 
-__all__ = ["axes", "directions", "lines", "look", "problems", "spacing_mm"]
+__all__ = ["axes", "directions", "lines", "problems", "spacing_mm"]
 
 _CANONICAL = (0, 1, 2)
 _AXIS = {"L": 0, "R": 0, "P": 1, "A": 1, "I": 2, "S": 2}
 _Facts = Mapping[str, Mapping[str, dict[str, Any]]]
-
-
-def look(path: Path) -> dict[str, Any]:
-    """What there is to know of where a volume's voxels lie.
-
-    Returns:
-        `affine`, `other`, `spacing_mm`, `axes` and `directions` as JSON keeps them, see
-        `data_io.datasets.nifti.Geometry`; {} of an image.
-
-    Raises:
-        InputError: not NIfTI, voxels of no size or in another unit than mm, or a
-            header that contradicts itself.
-    """
-    if not folder.is_volume(path):
-        return {}
-    place = nifti.geometry(path)
-    if not (np.isfinite(place.affine).all() and all(place.spacing_mm)):
-        raise InputError(
-            f"{path}: expected voxels of a size above 0 mm, found "
-            f"{native.by_axis(place.spacing_mm)}. Correct the affine in its header."
-        )
-    if volumes.wrong_unit(place.unit):
-        raise InputError(f"{path}: {volumes.wrong_unit(place.unit)}")
-    return {
-        "affine": place.affine.tolist(),
-        "other": place.other.tolist() if place.other is not None else None,
-        "spacing_mm": list(place.spacing_mm),
-        "axes": list(place.axes) if place.axes else None,
-        "directions": place.directions,
-    }
 
 
 def spacing_mm(facts: _Facts) -> list[float] | None:

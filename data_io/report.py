@@ -8,9 +8,12 @@ from typing import Any
 
 from data_io.errors import Problems
 
-__all__ = ["AGAIN", "FORMAT", "Finding", "Leak", "Report", "Say", "shown"]
+__all__ = [
+    "AGAIN", "FORMAT", "KEPT_VALUES", "Finding", "Leak", "Report", "Say", "shown",
+]  # fmt: skip
 
 FORMAT = 1  # of the JSON report; docs/verify.md has its schema
+KEPT_VALUES = 257  # of a label map; more are no class numbers of 8 bits
 MOST_SIZES = 4  # that a report names
 AGAIN = "Copy it again from the original download."
 
@@ -78,6 +81,7 @@ class Report:
         problems: what is wrong.
         pixels: hash of each case's decoded image, by case.
         turned: the same of what it is however turned or mirrored.
+        classes: numbers of the classes that observer 1 marked, by case.
         split: the split that was looked at for leaks, number of cases by part; {} where
             none was.
         leaks: what was found there.
@@ -97,6 +101,7 @@ class Report:
     problems: list[Finding] = field(default_factory=list)
     pixels: dict[str, str] = field(default_factory=dict)
     turned: dict[str, str] = field(default_factory=dict)
+    classes: dict[str, set[int]] = field(default_factory=dict)
     split: dict[str, int] = field(default_factory=dict)
     leaks: list[Leak] = field(default_factory=list)
 

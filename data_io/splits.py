@@ -17,42 +17,37 @@ from typing import Any
 import numpy as np
 
 from data_io import content, names, schema
+from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
 
 __all__ = [
-    "PARTS", "Split", "cases", "choose", "grouped", "of", "read", "seeded", "sizes",
+    "PARTS", "Split", "cases", "grouped", "of", "read", "seeded", "sizes",
 ]  # fmt: skip
 
 PARTS = ("training", "validation", "test")
 Split = dict[str, tuple[str, ...]]
 
 
-def cases(dataset: Any, root: Path) -> tuple[str, ...]:
+def cases(dataset: Dataset, root: Path) -> tuple[str, ...]:
     """All cases of a data set, whether or not its split is fixed.
 
     Raises:
         InputError: a case whose name can't be that of a file.
     """
-    if hasattr(dataset, "cases"):
-        found = dataset.cases(root)
-    else:
-        found = [case for part in dataset.split(root).values() for case in part]
-    return tuple(names.plain(case, root, "case") for case in found)
+    return tuple(names.plain(case, root, "case") for case in dataset.cases(root))
 
 
 def of(
-    dataset: Any,
+    dataset: Dataset,
     root: Path,
     seed: int | None,
     files: Sequence[Path] = (),
     folder: Path | None = None,
 ) -> Split:
-    """Returns the split of a data set, without leaks.
+    """Returns the split of a data set; for leaks see `data_io.leaks`.
 
     Args:
-        dataset: module of a data set, with `split(root)` where it is fixed ({} where
-            this copy does not say it), `cases(root)` where it is not, and
-            `groups(root)` where its record has `split_by`.
+        dataset: the data set.
         root: the data set's folder.
         seed: of a split that is not fixed; not used where there are `files`.
         files: a split to be read instead, see `read`.
@@ -62,30 +57,16 @@ def of(
         ids of the cases by `training`, `validation` and `test`, none twice.
 
     Raises:
-        InputError: too few cases, a file that is no split of these cases, a copy that
-            does not say its fixed split or its groups, or a fixed or given split with
-            the same image in two parts. A seeded split keeps identical images together.
+        InputError: too few cases, a file that is no split of these cases, or a copy
+            that does not say its fixed split or its groups. A seeded split keeps
+            identical images together.
     """
-    split = choose(dataset, root, seed, files, folder)
-    if files or hasattr(dataset, "split"):
-        images = content.images(dataset, root, cases(dataset, root), folder)
-        _refuse_leaks(split, images, dataset.record(root).title)
-    return split
-
-
-def choose(
-    dataset: Any,
-    root: Path,
-    seed: int | None,
-    files: Sequence[Path] = (),
-    folder: Path | None = None,
-) -> Split:
-    """Returns the split of a data set, as `of`, whatever leaks a given one has."""
     record, known = dataset.record(root), cases(dataset, root)
     if files:
         return read(files, known, record.title)
-    if hasattr(dataset, "split"):
-        return _fixed(dataset, root, record.title)
+    fixed = dataset.split(root)
+    if fixed is not None:
+        return _fixed(fixed, root, record.title)
     seed = 0 if seed is None else seed
     counts = sizes(len(known), record.counts, record.title)
     images = content.images(dataset, root, known, folder)
@@ -95,9 +76,8 @@ def choose(
     return seeded(images, counts, seed, record.title)
 
 
-def _fixed(dataset: Any, root: Path, name: str) -> Split:
+def _fixed(split: Split, root: Path, name: str) -> Split:
     """The split that the data set comes with."""
-    split = dict(dataset.split(root))
     if not split:
         raise InputError(
             f"{name}: expected names that say which cases are for training and which "
@@ -107,9 +87,9 @@ def _fixed(dataset: Any, root: Path, name: str) -> Split:
     return split
 
 
-def _groups(dataset: Any, root: Path, name: str) -> dict[str, str]:
+def _groups(dataset: Dataset, root: Path, name: str) -> dict[str, str]:
     """The group of each case."""
-    groups = dict(dataset.groups(root))
+    groups = dataset.groups(root)
     if not groups:
         raise InputError(
             f"{name}: expected names that say which {dataset.record(root).split_by} a "
@@ -391,21 +371,6 @@ def _refuse_unknown(
         f"{_some(known)}; found {len(unknown)} that are none: {_some(unknown)}. "
         f"{hint}, or leave out --split."
     )
-
-
-def _refuse_leaks(split: Split, images: Mapping[str, str], name: str) -> None:
-    part_of = {case: part for part, ids in split.items() for case in ids}
-    leaks = [
-        f"{' = '.join(f'{case} ({part_of[case]})' for case in group)}"
-        for group in _copies(images, part_of)
-        if len({part_of[case] for case in group}) > 1
-    ]
-    if leaks:
-        raise InputError(
-            f"{name}: expected no image in two parts of the split, found "
-            f"{len(leaks)} group(s) of identical files across parts: "
-            f"{'; '.join(leaks[:5])}. Put each group into one part, or keep one of it."
-        )
 
 
 def _some(names: Sequence[str]) -> str:

@@ -1,33 +1,36 @@
 """Decodes every file of a data set and says all that is wrong with it at once."""
 
-import contextlib
-import json
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from data_io import images, native, pool, splits, volumes
-from data_io.datasets.reading import masks
+from data_io.content import Memory, stamp_of
+from data_io.datasets.dataset import Dataset
+from data_io.datasets.folder import own
 from data_io.datasets.record import Record
 from data_io.errors import InputError, Problems, is_text, not_text
 from data_io.report import AGAIN, Finding, Report
 
-__all__ = ["Report", "audit", "verify"]
+__all__ = ["Examined", "Report", "audit", "examine", "verify"]
 
-FORMAT = 4
 # Below it all is decoded before other processes would have started.
 FEW_BYTES = 1 << 26
 Facts = dict[str, Any]
-Entry = dict[str, Any]
+_ByCase = Mapping[str, Mapping[str, Facts]]
+_Names = Mapping[tuple[str, str], str]  # of files, by case and role
+Look = Callable[[Path, str], Facts]
+_File = tuple[str, str, Path]  # case, role, path
+_Item = tuple[Look, Path, str]
+_Found = tuple[list[int], Facts | None, list[str]]  # stamp, facts, faults
 
 
 def verify(
-    dataset: ModuleType,
+    dataset: Dataset,
     root: Path,
     state: Path | None = None,
     progress: bool = True,
@@ -48,7 +51,7 @@ def verify(
 
 
 def audit(
-    dataset: ModuleType,
+    dataset: Dataset,
     root: Path,
     state: Path | None = None,
     progress: bool = True,
@@ -56,12 +59,11 @@ def audit(
 ) -> Report:
     """Decodes every file of a data set and compares it with the record.
 
-    A file decoded before is not decoded again while its path, size and time of change
-    are the same; what it held is judged anew each time.
+    A file decoded before is not decoded again while it is the same
+    (`data_io.content.stamp_of`); what it held is judged anew each time.
 
     Args:
-        dataset: module of the data set, from `data_io.datasets.by_name`. One that has
-            a `verify(root)` of its own is left to it.
+        dataset: the data set, from `data_io.datasets.by_name`.
         root: its folder, from `dataset.locate`.
         state: JSON file that remembers what was decoded; None to decode everything.
         progress: shows a bar on stderr when it takes a while.
@@ -76,94 +78,125 @@ def audit(
     Raises:
         InputError: no data set at all.
     """
-    if hasattr(dataset, "verify"):
-        report: Report = dataset.verify(Path(root))
-        return report
     record, root = dataset.record(root), Path(root)
+    home = dataset.home(root)
     unread = [case for case in splits.cases(dataset, root) if not is_text(case)]
     if unread:
-        raise Problems(f"{record.title} in {root}", [not_text(case) for case in unread])
-    report = Report(record.title, root, counts_of(dataset, root), name=record.name)
-    report.problems += [Finding("layout", text) for text in dataset.check(root)]
-    facts = examine(dataset, root, state, report, progress, jobs)
-    named = {problem.file for problem in report.problems if problem.file}
-    # Of a folder in a file's place both are true; what was opened says more.
-    report.problems = [
-        problem
-        for problem in report.problems
-        if problem.file or problem.message.partition(": ")[0] not in named
-    ]
-    axes = getattr(dataset, "AXES", record.axes)
-    for case, by_role in facts.items():
-        for role, known in by_role.items():
-            say = speaker(root, case, role, dataset.roles(root, case)[role])
-            report.problems += judge(record, axes, role, say, known, by_role)
-    summarise(report, facts)
-    report.warnings += [*dataset.remarks(root), *empty(dataset, root, facts)]
-    report.warnings += [*overlapping(facts), *empty_objects(dataset, root, facts)]
-    report.warnings += [*converted(record, facts), *cut_at_half(facts)]
-    report.warnings += [*whole(dataset, root, facts), *doubtful(facts)]
-    report.warnings += mirrored(getattr(dataset, "DIRECTIONS", None), facts)
+        raise Problems(f"{record.title} in {home}", [not_text(case) for case in unread])
+    report = Report(record.title, home, counts_of(dataset, root), name=record.name)
+    files = present(dataset, root)
+    found = examine(files, dataset.look, state, progress, jobs)
+    report.decoded, report.skipped = found.decoded, found.skipped
+    report.problems = _problems(dataset, root, files, found)
+    summarise(report, found.facts)
+    report.classes = _marked(dataset.values(root), found.facts)
+    names = {(case, role): relative(path, home) for case, role, path in files}
+    report.warnings += [found.warning] if found.warning else []
+    report.warnings += [*dataset.remarks(root), *_of_masks(names, found.facts)]
+    report.warnings += _of_images(record, dataset.DIRECTIONS, found.facts)
     return report
 
 
-def counts_of(dataset: ModuleType, root: Path) -> dict[str, int]:
+def _problems(
+    dataset: Dataset, root: Path, files: Sequence[_File], found: "Examined"
+) -> list[Finding]:
+    """All that is wrong with the folder and its files."""
+    home, record = dataset.home(root), dataset.record(root)
+    problems = [
+        speaker(home, case, role, path)("unreadable", text)
+        for case, role, path, text in found.faults
+    ]
+    # Of a folder in a file's place both are true; what was opened says more.
+    named = {problem.file for problem in problems}
+    layout = [t for t in dataset.check(root) if t.partition(": ")[0] not in named]
+    problems = [*(Finding("layout", text) for text in layout), *problems]
+    for case, role, path in files:
+        known = found.facts.get(case, {})
+        # Own images are judged by `data_io.own.describe`.
+        if role in known and dataset is not own:
+            axes, say = dataset.AXES or record.axes, speaker(home, case, role, path)
+            problems += judge(record, axes, role, say, known[role], known)
+    return problems
+
+
+def counts_of(dataset: Dataset, root: Path) -> dict[str, int]:
     """Number of cases by part of a fixed split, or of all that are to be split."""
-    parts = dataset.split(root) if hasattr(dataset, "split") else {}
+    parts = dataset.split(root)
     if parts:
         return {part: len(ids) for part, ids in parts.items()}
     return {"to be split": len(splits.cases(dataset, root))}
 
 
-def examine(
-    dataset: ModuleType,
-    root: Path,
-    state: Path | None,
-    report: Report,
-    progress: bool,
-    jobs: int | None,
-) -> dict[str, dict[str, Facts]]:
-    """Decodes all files that are there and not known; returns facts by case and role.
+@dataclass
+class Examined:
+    """What was found in files.
 
-    Adds to the report's problems what can't be decoded, and its counts.
+    Attributes:
+        facts: of the sound ones, by case and role.
+        faults: case, role, path and what is wrong of those that can't be decoded.
+        decoded: number of files decoded now.
+        skipped: number of files that were known.
+        warning: why what was found can't be remembered, or "".
     """
-    todo = present(dataset, root)
-    known, paths = recall(state), [path for _, _, path in todo]
-    files = [(path, role) for _, role, path in todo]
-    found, new = [known_entry(path, role, known) for path, role in files], []
+
+    facts: dict[str, dict[str, Facts]] = field(default_factory=dict)
+    faults: list[tuple[str, str, Path, str]] = field(default_factory=list)
+    decoded: int = 0
+    skipped: int = 0
+    warning: str = ""
+
+
+def examine(
+    files: Sequence[_File],
+    look: Look,
+    state: Path | None = None,
+    progress: bool = True,
+    jobs: int | None = None,
+) -> Examined:
+    """Decodes files that are not known.
+
+    Args:
+        files: case, role and path of each.
+        look: gives the facts of a path and role, see `Dataset.look`.
+        state: as for `audit`, as are the next two.
+        progress: shows a bar.
+        jobs: number of processes.
+    """
+    memory = Memory(state)
+    known = [_remembered(memory, path, role) for _, role, path in files]
+    todo = [index for index, facts in enumerate(known) if facts is None]
+    found = Examined(skipped=len(files) - len(todo))
+    broken: dict[int, list[str]] = {}
     try:
-        for index, result in decode(files, found, progress, jobs):
-            found[index] = result
-            new.append(index)
+        items = [(look, files[index][2], files[index][1]) for index in todo]
+        for number, (stamp, facts, texts) in decode(items, progress, jobs):
+            index = todo[number]
+            known[index], broken[index] = facts, texts
+            if facts is not None:
+                memory.put(files[index][2], files[index][1], stamp, facts)
+                found.decoded += 1
     finally:  # What was decoded before a stop is not decoded again.
-        pairs = zip(paths, found, strict=True)
-        seen = {place(path): entry for path, entry in pairs if is_entry(entry)}
-        warnings = remember(state, known, seen) if new else []
-    facts: dict[str, dict[str, Facts]] = {}
-    for (case, role, path), entry in zip(todo, found, strict=True):
-        if entry and is_entry(entry):
-            facts.setdefault(case, {})[role] = entry["facts"]
-        else:
-            say = speaker(root, case, role, path)
-            report.problems += [say("unreadable", t) for t in faults(path, entry)]
-    report.decoded = sum(is_entry(found[index]) for index in new)
-    report.skipped = len(paths) - len(new)
-    report.warnings += warnings
-    return facts
+        failed = memory.save() if todo else ""
+    for index, (case, role, path) in enumerate(files):
+        facts = known[index]
+        if facts is not None:
+            found.facts.setdefault(case, {})[role] = facts
+        found.faults += [(case, role, path, text) for text in broken.get(index, [])]
+    if failed:
+        found.warning = (
+            f"{state} can't be written ({failed}): next time all is decoded again"
+        )
+    return found
 
 
 def decode(
-    files: Sequence[tuple[Path, str]],
-    known: Sequence[Entry | None],
-    progress: bool,
-    jobs: int | None,
-) -> Any:
-    """Decodes what is not known; yields index and entry, in no order.
+    items: Sequence[_Item], progress: bool, jobs: int | None
+) -> Iterator[tuple[int, _Found]]:
+    """Decodes files; yields index and what `examined` gives, in no order.
 
     The bar counts bytes: of volumes one may be a hundred times another.
     """
-    todo = [index for index, entry in enumerate(known) if entry is None]
-    sizes = [size_of(files[index][0]) for index in todo]
+    sizes = [_size_of(path) for _, path, _ in items]
     if jobs is None:
         jobs = pool.processors() if sum(sizes) > FEW_BYTES else 0
     bar = tqdm(
@@ -171,39 +204,34 @@ def decode(
         leave=False, disable=not progress,
     )  # fmt: skip
     with bar:
-        for number, entry in pool.each(examined, [files[k] for k in todo], jobs):
+        for number, entry in pool.each(examined, items, jobs):
             bar.update(sizes[number])
-            yield todo[number], entry
+            crashed = isinstance(entry, pool.Crash)
+            yield number, _crash(items[number][1]) if crashed else entry
 
 
-def examined(file: tuple[Path, str]) -> Entry:
-    """The entry of a file, by path and role: `stamp` and `facts`, or its `faults`."""
-    path, role = file
+def _crash(path: Path) -> _Found:
+    found = "found one that makes the decoder crash"
+    text = f"{path}: expected a file that can be decoded, {found}. {AGAIN}"
+    return [], None, [text]
+
+
+def examined(item: _Item) -> _Found:
+    """The stamp of a file, its facts or None, and what is wrong with it."""
+    look, path, role = item
     try:
-        return {"stamp": stamp_of(path), "facts": facts_of(path, role)}
+        return stamp_of(path), look(path, role), []
     except Problems as error:
-        return {"faults": list(error.problems)}
+        return [], None, list(error.problems)
     except InputError as error:
-        return {"faults": [str(error)]}
+        return [], None, [str(error)]
     except Exception as error:  # A decoder may raise anything; the next file goes on.
-        name = type(error).__name__
-        found = f"expected a file that can be decoded, found {name} ({error})."
-        return {
-            "faults": [f"{path}: {found} Copy it again from the original download."]
-        }
+        found = f"found {type(error).__name__} ({error})"
+        text = f"{path}: expected a file that can be decoded, {found}. {AGAIN}"
+        return [], None, [text]
 
 
-def faults(path: Path, entry: Any) -> list[str]:
-    """What is wrong with a file that has no facts."""
-    if isinstance(entry, pool.Crash):
-        return [
-            f"{path}: expected a file that can be decoded, found one that makes the "
-            f"decoder crash. {AGAIN}"
-        ]
-    return list(entry["faults"])
-
-
-def present(dataset: ModuleType, root: Path) -> list[tuple[str, str, Path]]:
+def present(dataset: Dataset, root: Path) -> list[_File]:
     """Case, role and path of every file of the data set that is there."""
     return [
         (case, role, path)
@@ -213,20 +241,27 @@ def present(dataset: ModuleType, root: Path) -> list[tuple[str, str, Path]]:
     ]
 
 
-def known_entry(path: Path, role: str, known: Mapping[str, Any]) -> Entry | None:
-    """The entry that was kept of a file; None where there is none, or it changed."""
-    entry: Entry | None = known.get(place(path))
-    if entry is None or (role == "image" and "pixels" not in entry["facts"]):
-        return None
+def _remembered(memory: Memory, path: Path, role: str) -> Facts | None:
+    """What was found in a file before, where it is facts as JSON gives them back."""
+    facts = memory.get(path, role)
     try:
-        return entry if entry["stamp"] == stamp_of(path) else None
-    except OSError:
+        sound = (
+            isinstance(facts["mode"], str)
+            and len(facts["shape"]) in (2, 3)
+            and all(len(pair) == 2 for pair in facts.get("values", []))
+            and (role != "image" or isinstance(facts["pixels"], str))
+        )
+    except (AttributeError, KeyError, TypeError):
         return None
+    return facts if sound else None
 
 
-def place(path: Path) -> str:
-    """The name under which a file is remembered."""
-    return str(path.resolve())
+def _size_of(path: Path) -> int:
+    """Bytes of a file or of a folder's masks; 0 where that can't be known."""
+    try:
+        return stamp_of(path)[0]
+    except OSError:
+        return 0
 
 
 def relative(path: Path, root: Path) -> str:
@@ -250,36 +285,6 @@ def speaker(
     return say
 
 
-def stamp_of(path: Path) -> list[int]:
-    """Size in bytes and time of change in nanoseconds; of a folder, total and latest.
-
-    A file that comes into a folder or leaves it changes the folder's own time.
-    """
-    files = [path, *masks(path)] if path.is_dir() else [path]
-    states = [file.stat() for file in files]
-    size = sum(state.st_size for state in states)
-    return [size, max(state.st_mtime_ns for state in states)]
-
-
-def size_of(path: Path) -> int:
-    """Bytes of a file or of a folder's masks; 0 where that can't be known."""
-    try:
-        return stamp_of(path)[0]
-    except OSError:
-        return 0
-
-
-def facts_of(path: Path, role: str) -> Facts:
-    """What a file holds: see `data_io.images.facts` and `data_io.volumes.facts`.
-
-    Raises:
-        InputError: it can't be decoded.
-    """
-    if ".nii" in path.suffixes:
-        return volumes.facts(path, role)
-    return images.facts(path, role)
-
-
 def judge(
     record: Record,
     axes: tuple[int, ...] | None,
@@ -294,35 +299,70 @@ def judge(
     return images.judge(record, role, say, known, others)
 
 
-def empty(
-    dataset: ModuleType, root: Path, facts: Mapping[str, Mapping[str, Facts]]
-) -> list[str]:
-    """Returns a warning for each mask without foreground."""
-    return [
-        f"{relative(dataset.roles(root, case)[role], root)} has no foreground"
+def _of_masks(names: _Names, facts: _ByCase) -> list[str]:
+    """What is unusual in masks: warnings."""
+    masks = [
+        (names[case, role], case, role, known)
         for case, by_role in facts.items()
         for role, known in by_role.items()
-        if role not in ("image", "posterior")
-        and is_mask(known)
-        and share_of(known) == 0
+        if role not in ("image", "posterior") and is_mask(known)
+    ]
+    lines = [f"{m[0]} has no foreground" for m in masks if share_of(m[-1]) == 0]
+    twice = {case: k["overlap"] for _, case, _, k in masks if k.get("overlap")}
+    if twice:
+        lines.append(
+            f"masks of single objects overlap in {len(twice)} of {len(facts)} images "
+            f"({sum(twice.values())} pixels, each counted once), such as "
+            f"{next(iter(twice))}"
+        )
+    lines += [
+        f"{m[0]}/{name} is empty" for m in masks for name in m[-1].get("empty", ())
+    ]
+    cut = {
+        c: k["mask"]["greys"]
+        for _, c, r, k in masks
+        if r == "observer1" and "mask" in k
+    }
+    greys = {case: number for case, number in cut.items() if number}
+    if greys:
+        lines.append(
+            f"{len(greys)} of {len(facts)} masks have greys ({sum(greys.values())} "
+            "pixels between 0 and 255): foreground from 128 on, such as in case "
+            f"{next(iter(greys))}"
+        )
+    return lines + [
+        f"{name} has no background"
+        for name, _, role, known in masks
+        if role.startswith("observer") and known.get("mask", {}).get("foreground") == 1
     ]
 
 
-def overlapping(facts: Mapping[str, Mapping[str, Facts]]) -> list[str]:
-    """Returns a warning where masks of single objects overlap."""
-    found = [
-        (case, known["overlap"])
-        for case, by_role in facts.items()
-        for known in by_role.values()
-        if known.get("overlap")
-    ]
-    if not found:
-        return []
-    pixels = sum(number for _, number in found)
-    return [
-        f"masks of single objects overlap in {len(found)} of {len(facts)} images "
-        f"({pixels} pixels, each counted once), such as {found[0][0]}"
-    ]
+def _of_images(record: Record, directions: str | None, facts: _ByCase) -> list[str]:
+    """What is unusual in images: warnings."""
+    images = {case: roles["image"] for case, roles in facts.items() if "image" in roles}
+    lines, of = [], f"of {len(facts)}"
+    modes = {c: k["mode"] for c, k in images.items() if k["mode"] != "RGB"}
+    if modes and record.any_mode:
+        kinds = ", ".join(sorted(set(modes.values())))
+        lines.append(
+            f"{len(modes)} {of} images are not RGB (mode {kinds}): read as RGB, such "
+            f"as {next(iter(modes))}"
+        )
+    doubtful = [case for case, known in images.items() if known.get("other")]
+    if doubtful:
+        lines.append(
+            f"{len(doubtful)} {of} volumes have a qform that differs from the sform in "
+            f"place or by a few degrees, such as {doubtful[0]}: the sform is taken"
+        )
+    runs = {case: known.get("directions") for case, known in images.items()}
+    turned = [case for case, code in runs.items() if native.against(code, directions)]
+    if turned:
+        lines.append(
+            f"{len(turned)} {of} volumes are stored mirrored, such as {turned[0]} "
+            f"({runs[turned[0]]}, as distributed {directions}): they are read as they "
+            "are. Copy them again from the original download"
+        )
+    return lines
 
 
 def is_mask(known: Facts) -> bool:
@@ -338,92 +378,20 @@ def share_of(known: Facts) -> float:
     return float(1 - numbers.get(0, 0) / sum(numbers.values()))
 
 
-def converted(record: Record, facts: Mapping[str, Mapping[str, Facts]]) -> list[str]:
-    """Returns a warning where images are not stored as RGB but read so."""
-    modes = {
-        case: by_role["image"]["mode"]
-        for case, by_role in facts.items()
-        if by_role.get("image", {}).get("mode", "RGB") != "RGB"
-    }
-    if not modes or not record.any_mode:
-        return []
-    kinds = ", ".join(sorted(set(modes.values())))
-    return [
-        f"{len(modes)} of {len(facts)} images are not RGB (mode {kinds}): read as RGB, "
-        f"such as {next(iter(modes))}"
-    ]
+def _marked(values: Sequence[int], facts: _ByCase) -> dict[str, set[int]]:
+    """The classes that observer 1 marked, by case."""
+    found = {}
+    for case, by_role in facts.items():
+        known = by_role.get("observer1", {})
+        if is_mask(known) and len(values) == 2:
+            found[case] = {1} if share_of(known) else set()
+        elif is_mask(known):
+            seen = {value for value, number in known.get("values", []) if number}
+            found[case] = {k for k, value in enumerate(values) if k and value in seen}
+    return found
 
 
-def cut_at_half(facts: Mapping[str, Mapping[str, Facts]]) -> list[str]:
-    """Returns a warning where masks have greys."""
-    greys = {
-        case: by_role["observer1"]["mask"]["greys"]
-        for case, by_role in facts.items()
-        if by_role.get("observer1", {}).get("mask", {}).get("greys")
-    }
-    if not greys:
-        return []
-    return [
-        f"{len(greys)} of {len(facts)} masks have greys ({sum(greys.values())} pixels "
-        "between 0 and 255): foreground from 128 on, such as in case "
-        f"{next(iter(greys))}"
-    ]
-
-
-def whole(
-    dataset: ModuleType, root: Path, facts: Mapping[str, Mapping[str, Facts]]
-) -> list[str]:
-    """Returns a warning for each mask without background, where that is no problem."""
-    return [
-        f"{relative(dataset.roles(root, case)[role], root)} has no background"
-        for case, by_role in facts.items()
-        for role, known in by_role.items()
-        if role.startswith("observer") and known.get("mask", {}).get("foreground") == 1
-    ]
-
-
-def doubtful(facts: Mapping[str, Mapping[str, Facts]]) -> list[str]:
-    """Returns a warning where a sform and a qform differ, but in no voxel size."""
-    cases = [
-        case for case, by_role in facts.items() if by_role.get("image", {}).get("other")
-    ]
-    if not cases:
-        return []
-    return [
-        f"{len(cases)} of {len(facts)} volumes have a qform that differs from the "
-        f"sform in place or by a few degrees, such as {cases[0]}: the sform is taken"
-    ]
-
-
-def mirrored(
-    directions: str | None, facts: Mapping[str, Mapping[str, Facts]]
-) -> list[str]:
-    """Returns a warning where volumes run in other directions than as distributed."""
-    images = {case: by_role.get("image", {}) for case, by_role in facts.items()}
-    found = {case: image.get("directions") for case, image in images.items()}
-    cases = [case for case, code in found.items() if native.against(code, directions)]
-    if not cases:
-        return []
-    return [
-        f"{len(cases)} of {len(facts)} volumes are stored mirrored, such as {cases[0]} "
-        f"({found[cases[0]]}, as distributed {directions}): they are read as they are. "
-        "Copy them again from the original download"
-    ]
-
-
-def empty_objects(
-    dataset: ModuleType, root: Path, facts: Mapping[str, Mapping[str, Facts]]
-) -> list[str]:
-    """Returns a warning for each mask of a single object without foreground."""
-    return [
-        f"{relative(dataset.roles(root, case)[role], root)}/{name} is empty"
-        for case, by_role in facts.items()
-        for role, known in by_role.items()
-        for name in known.get("empty", [])
-    ]
-
-
-def summarise(report: Report, facts: Mapping[str, Mapping[str, Facts]]) -> None:
+def summarise(report: Report, facts: _ByCase) -> None:
     """Fills in the numbers, and what tells copies of an image."""
     shares: dict[str, list[float]] = {}
     for case, by_role in facts.items():
@@ -440,47 +408,3 @@ def summarise(report: Report, facts: Mapping[str, Mapping[str, Facts]]) -> None:
                 report.values.setdefault(role, set()).update(seen)
                 shares.setdefault(role, []).append(share_of(known))
     report.foreground = {role: float(np.mean(s)) for role, s in shares.items()}
-
-
-def recall(state: Path | None) -> dict[str, dict[str, Any]]:
-    """Reads what was decoded before; nothing where the file is missing or damaged."""
-    try:
-        kept = json.loads(state.read_text("utf-8")) if state else {}
-        files = kept["files"] if kept.get("format") == FORMAT else {}
-        return {place: entry for place, entry in files.items() if is_entry(entry)}
-    except (OSError, ValueError, AttributeError, KeyError, TypeError):
-        return {}
-
-
-def is_entry(entry: Any) -> bool:
-    """True for what `examined` makes of a sound file, as JSON gives it back."""
-    try:
-        facts = entry["facts"]
-        return (
-            [type(number) for number in entry["stamp"]] == [int, int]
-            and isinstance(facts["mode"], str)
-            and len(facts["shape"]) in (2, 3)
-            and all(len(pair) == 2 for pair in facts.get("values", []))
-        )
-    except (AttributeError, KeyError, TypeError):
-        return False
-
-
-def remember(
-    state: Path | None, known: Mapping[str, Any], seen: Mapping[str, Any]
-) -> list[str]:
-    """Writes what was decoded, aside and renamed; returns a warning where it can't."""
-    if state is None:
-        return []
-    kept = {place: entry for place, entry in known.items() if Path(place).exists()}
-    text = json.dumps({"format": FORMAT, "files": {**kept, **seen}})
-    aside = state.with_name(f".{state.name}.{os.getpid()}")
-    try:
-        state.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(text, "utf-8")
-        aside.replace(state)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink()
-        return [f"{state} can't be written ({error}): next time all is decoded again"]
-    return []

@@ -1,4 +1,4 @@
-"""What `data_io.verify` asks of volumes: facts of a NIfTI file, and what is wrong."""
+"""What verification asks of volumes: facts of a NIfTI file, and what is wrong."""
 
 import hashlib
 from collections import Counter
@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nibabel.affines import voxel_sizes
 
 from data_io.datasets import affines, nifti
 from data_io.datasets.record import Record
-from data_io.report import AGAIN, Finding, Say
+from data_io.report import AGAIN, KEPT_VALUES, Finding, Say
 
 __all__ = ["directions", "elsewhere", "facts", "judge", "same_place", "wrong_unit"]
 
 _DIRECTIONS = ("left-right", "back-front", "foot-head")
 SIZES_MM = (0.01, 50.0)  # of voxels; beyond, a header has lost its unit or its mind
-_MOST = 9  # values kept: more are no label map
+_SHOWN = 9  # values
 Facts = dict[str, Any]
 
 
@@ -29,12 +28,12 @@ def facts(path: Path, role: str) -> Facts:
         role: `image`, or another.
 
     Returns:
-        `mode`, `shape` (slices, rows, columns), `affine`, `axes`,
-        `directions`, `other` and `unit`
-        (see `nifti.Geometry`), of an image `pixels`, a hash of shape
-        and voxels, `missing` (voxels that are NaN or infinite), `constant`, where all
-        voxels are the same, and `values`, pairs of a value and its number of voxels (at
-        most 9; where there are more, the numbers are not of all voxels).
+        `mode`, `shape` (slices, rows, columns), `affine`, `spacing_mm`, `axes`,
+        `directions`, `other` and `unit` (see `nifti.Geometry`), `missing` (voxels that
+        are NaN or infinite), `range`; of an image `pixels`, a hash of shape and voxels,
+        and `constant`, where all voxels are the same; of a label map `values`, pairs of
+        a value and its number of voxels (the lowest `KEPT_VALUES`; where there are
+        more, the numbers are not of all voxels).
 
     Raises:
         InputError: it can't be decoded to its end.
@@ -44,7 +43,8 @@ def facts(path: Path, role: str) -> Facts:
     found: Facts = {
         "mode": "volume",
         "shape": list(where.shape),
-        "affine": np.round(where.affine, 6).tolist(),
+        "affine": where.affine.tolist(),
+        "spacing_mm": list(where.spacing_mm),
         "axes": list(where.axes) if where.axes else None,
         "directions": where.directions,
         "other": where.other.tolist() if where.other is not None else None,
@@ -55,24 +55,23 @@ def facts(path: Path, role: str) -> Facts:
 
 def _voxels(path: Path, role: str, shape: tuple[int, ...]) -> Facts:
     """What follows from the voxels, in one pass that holds a slab at a time."""
-    missing, counted, ends = 0, Counter[float](), set()
+    missing, ends, counts = 0, set(), Counter[float]()
     whole = hashlib.sha256(str(shape).encode())
     for slab in nifti.slabs(path):
-        if role == "image":
-            whole.update(np.ascontiguousarray(slab.T, np.float32).data)
         ends |= {slab.min().item(), slab.max().item()}
         if slab.dtype.kind == "f":
             missing += int((~np.isfinite(slab)).sum())
-        if len(counted) <= _MOST:
-            values, numbers = np.unique(slab, return_counts=True, equal_nan=True)
-            counted.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
-    pairs = sorted((v, n) for v, n in counted.items() if np.isfinite(v))[:_MOST]
-    return {
-        **({"pixels": whole.hexdigest()} if role == "image" else {}),
-        "missing": missing,
-        "constant": len(ends) == 1 and not missing,
-        "values": [[int(v) if v == int(v) else v, n] for v, n in pairs],
-    }
+        if role == "image":
+            whole.update(np.ascontiguousarray(slab.T, np.float32).data)
+        elif len(counts) <= KEPT_VALUES:
+            values, numbers = np.unique(nifti.rounded(slab), return_counts=True)
+            counts.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
+    found: Facts = {"missing": missing, "range": [min(ends), max(ends)]}
+    if role == "image":
+        constant = len(ends) == 1 and not missing
+        return {**found, "pixels": whole.hexdigest(), "constant": constant}
+    pairs = sorted((v, n) for v, n in counts.items() if np.isfinite(v))[:KEPT_VALUES]
+    return {**found, "values": [[int(v) if v == int(v) else v, n] for v, n in pairs]}
 
 
 def judge(
@@ -160,9 +159,9 @@ def _judge_label(record: Record, say: Say, known: Facts) -> list[Finding]:
     classes = range(len(record.classes))
     if not known["missing"] and all(value in classes for value, _ in known["values"]):
         return []
-    found = [f"{value:g}" for value, _ in known["values"]]
+    found = [f"{value:g}" for value, _ in known["values"][:_SHOWN]]
     found += ["NaN"] if known["missing"] else []
-    more = ", ..." if len(known["values"]) == _MOST else ""
+    more = ", ..." if len(known["values"]) >= _SHOWN else ""
     text = (
         f"expected the values {', '.join(str(value) for value in classes)} "
         f"({', '.join(record.classes)}), found {', '.join(found)}{more}. {AGAIN}"
@@ -210,7 +209,7 @@ def same_place(one: Facts, other: Facts) -> bool:
 
 def _sizes(known: Facts) -> np.ndarray:
     """Voxel sizes by axis, mm."""
-    return voxel_sizes(np.array(known["affine"]))
+    return np.array(known["spacing_mm"])
 
 
 def _shape(known: Facts) -> str:

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_io.datasets import by_name
 from data_io.errors import InputError
 from errata import GROUPS, page, registry
 from errata.registry import Part
@@ -113,9 +114,7 @@ def _root(needs: str, data: Path | None) -> Path | None:
     """
     if not needs:
         return None
-    dataset = importlib.import_module(f"data_io.datasets.{needs}")
-    found: Path = dataset.locate(data)
-    return found
+    return by_name(needs).locate(data)
 
 
 def _write(rows: list[dict[str, str]]) -> None:

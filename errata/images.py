@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from conformance.reference import reference
-from data_io.datasets import cvc_clinicdb
+from data_io.datasets.cvc_clinicdb import SEQUENCES
 from errata.examples import Floats, phantom_image, phantom_label, seeded, z_score
 from errata.registry import Row, measured
 
@@ -159,7 +159,7 @@ def cubic() -> Iterator[Row]:
 @measured("cubic", "data", "DRIVE's 40 images, 584x565 to 512x512", "drive")
 def cubic_on_drive(root: Path) -> Iterator[Row]:
     """The same on real images."""
-    from data_io.datasets import drive
+    from data_io.datasets.drive import drive
     from data_io.datasets.reading import read_image
 
     cases = drive.TRAINING + drive.TEST
@@ -340,7 +340,7 @@ def jpeg_masks() -> Iterator[Row]:
 # The published lists, against the numbers of the frames (they are not in this project).
 COUNTED = {"training": 107, "training or validation": 117}
 FRAMES, PARTS = 612, {"training": 392, "training or validation": 490}
-LENGTHS = tuple(map(len, cvc_clinicdb.SEQUENCES))  # section 2.6 has 23 sequences
+LENGTHS = tuple(map(len, SEQUENCES))  # section 2.6 has 23 sequences
 
 
 @measured("frame-split", "constructed", "612 frames, 392/98/122 at random")

@@ -29,7 +29,8 @@ def label_map_scores() -> Iterator[Row]:
 @measured("label-map-scores", "data", "KiTS19 label maps, perfect prediction", "kits19")
 def label_map_scores_of_kits19(root: Path) -> Iterator[Row]:
     """The same for every label map at hand, slice by slice, mean over cases."""
-    from data_io.datasets import kits19, nifti
+    from data_io.datasets import nifti
+    from data_io.datasets.kits19 import kits19
 
     cases = kits19.cases(root)
     found: dict[int, list[dict[str, float]]] = {1: [], 2: []}

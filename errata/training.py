@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from data_io import batches
+from data_io.datasets.dataset import Dataset
 from errata.registry import Row, measured
 from pipelines.measure import histograms, metrics
 from pipelines.posthoc import temperature
@@ -94,7 +95,7 @@ def _trained(command: list[str]) -> Iterator[Path]:
 )
 def at_both_sizes(root: Path) -> Iterator[Row]:
     """A network's predictions, brought back (published) and as they are (corrected)."""
-    from data_io.datasets import drive
+    from data_io.datasets.drive import drive
 
     for loss in ("DSC", "DSC++"):
         command = ["--dataset", "drive", "--data", str(root), "--preset", "reduced"]
@@ -104,17 +105,18 @@ def at_both_sizes(root: Path) -> Iterator[Row]:
             yield Row(f"{loss}: {name}", *(values[name] for values in found))
 
 
-def _sizes(run: Path, dataset: Any, root: Path) -> list[dict[str, float]]:
+def _sizes(run: Path, dataset: Dataset, root: Path) -> list[dict[str, float]]:
     """What a run's test cases come to at their own size and at the network's."""
     import keras
 
     from data_io import cache
+    from data_io.datasets.interface import RawInterface
     from data_io.preprocessing import Settings
 
     model = keras.models.load_model(run / "model.keras", compile=False)
     split = json.loads((run / "run.json").read_text("utf-8"))["split"]
     parts = [split[part] for part in ("validation", "test")]
-    raw = dataset.interface(root)
+    raw = RawInterface(dataset, root)
     measures: list[list[dict[str, float]]] = [[], []]
     with tempfile.TemporaryDirectory() as place:
         settings = Settings.of(dataset.RECORD, model.input_shape[1:-1])

@@ -183,7 +183,8 @@ def integer_resampling() -> Iterator[Row]:
 @cache
 def _grids(root: Path) -> dict[str, tuple[tuple[int, ...], tuple[float, ...]]]:
     """Shape and voxel size (mm) of each of KiTS19's label maps that the study takes."""
-    from data_io.datasets import kits19, nifti
+    from data_io.datasets import nifti
+    from data_io.datasets.kits19 import kits19
 
     places = {
         case: nifti.geometry(kits19.roles(root, case)["observer1"])
@@ -197,7 +198,7 @@ def _grids(root: Path) -> dict[str, tuple[tuple[int, ...], tuple[float, ...]]]:
 )
 def unsaid_resampling(root: Path) -> Iterator[Row]:
     """What a patch of 80x160x160 covers at each volume's voxels, and resampled."""
-    from data_io.datasets import kits19
+    from data_io.datasets.kits19 import kits19
 
     spacings = np.array([spacing for _, spacing in _grids(root).values()])
     resampled = np.array(kits19.RECORD.spacing_mm) * PATCH
@@ -216,7 +217,7 @@ def unsaid_resampling(root: Path) -> Iterator[Row]:
 @measured("padded-volumes", "data", "grids of the KiTS19 label maps at hand", "kits19")
 def padded_volumes(root: Path) -> Iterator[Row]:
     """Volumes smaller than a patch: padded, with voxels that have no class."""
-    from data_io.datasets import kits19
+    from data_io.datasets.kits19 import kits19
     from data_io.native import resampled_shape
 
     spacing = kits19.RECORD.spacing_mm or ()
@@ -242,7 +243,8 @@ def padded_volumes(root: Path) -> Iterator[Row]:
 @measured("label-resize", "data", "KiTS19 label maps of under 100 slices", "kits19")
 def label_resize_of_kits19(root: Path) -> Iterator[Row]:
     """Labels of three classes resampled by both versions' rules."""
-    from data_io.datasets import kits19, nifti
+    from data_io.datasets import nifti
+    from data_io.datasets.kits19 import kits19
     from data_io.native import resampled_shape
 
     spacing_mm = kits19.RECORD.spacing_mm or ()

@@ -18,7 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from data_io import cache, content, datasets, native, own, splits
-from data_io.datasets import folder as own_images
+from data_io.datasets.folder import own as own_images
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.preprocessing import Settings

@@ -42,7 +42,7 @@ def check(
     root = Path(module.locate(data))
     state = work / "verify" / f"{module.RECORD.name}.json"
     report = verify.audit(module, root, state, jobs=jobs)
-    if files or hasattr(module, "split") or len(splits.cases(module, root)) > 2:
+    if files or module.split(root) is not None or len(splits.cases(module, root)) > 2:
         leaks.audit(module, root, report, seed, files, work / "cache")
     return report
 

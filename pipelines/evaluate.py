@@ -8,13 +8,13 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar
 
 import numpy.typing as npt
 from tqdm import tqdm
 
 from data_io import datasets, pool
+from data_io.datasets.dataset import Dataset
 from pipelines import provenance, stored
 from pipelines import run as runs
 from pipelines.measure import histograms, metrics, voxels
@@ -57,13 +57,13 @@ def evaluate(run: runs.Run, root: Path) -> None:
 
 
 def measure(
-    run: runs.Run, module: ModuleType, root: Path, cases: Sequence[tuple[str, str]]
+    run: runs.Run, module: Dataset, root: Path, cases: Sequence[tuple[str, str]]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Measure cases whose probabilities are there.
 
     Args:
         run: whose `probabilities` they are.
-        module: of the data set.
+        module: the data set.
         root: the data set's folder, for labels and regions.
         cases: pairs of the split's name and a case.
 
@@ -82,7 +82,7 @@ def measure(
 
 
 def measure_case(
-    module: ModuleType,
+    module: Dataset,
     root: Path,
     split: str,
     case: str,
@@ -94,7 +94,7 @@ def measure_case(
     not depend on the number of cores.
 
     Args:
-        module: of the data set.
+        module: the data set.
         root: its folder.
         split: name of the split, for the rows.
         case: the case's id.
@@ -131,7 +131,7 @@ def measure_case(
 
 
 def _regions(
-    module: ModuleType, root: Path, case: str, references: Mapping[str, _Array]
+    module: Dataset, root: Path, case: str, references: Mapping[str, _Array]
 ) -> dict[str, _Array]:
     """The data set's own regions, and the band around what observer 1 marked.
 
@@ -139,8 +139,8 @@ def _regions(
     """
     regions = dict(module.regions(root, case))
     label = next(iter(references.values()))
-    place = module.geometry(root, case) if hasattr(module, "geometry") else None
-    around = band(label, band_radius(label.ndim, place and place.spacing_mm))
+    place = module.geometry(root, case)
+    around = band(label, band_radius(label.ndim, place.spacing_mm if place else None))
     if around.any():
         regions[BAND] = around
     return regions

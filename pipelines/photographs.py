@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ import numpy.typing as npt
 
 from data_io import datasets, native
 from data_io.datasets import nifti
-from data_io.datasets.reading import read_image
+from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
 from losses import catalogue
 from pipelines import provenance, stages, stored, written
@@ -149,22 +148,19 @@ def view(
 
 
 def _image(
-    shown: Mapping[str, runs.Run], module: ModuleType, root: Path, case: str
+    shown: Mapping[str, runs.Run], module: Dataset, root: Path, case: str
 ) -> View:
     label = module.references(root, case)["observer1"]
     softmax = {
         name: stored.probabilities(run, case, label.shape)
         for name, run in shown.items()
     }
-    # Own images may be grey, or have more than 8 bits.
-    own = getattr(module, "picture", None)
-    image = own(root, case) if own else read_image(module.roles(root, case)["image"])
-    return View(image, label, softmax)
+    return View(module.picture(root, case), label, softmax)
 
 
 def _slice(
     shown: Mapping[str, runs.Run],
-    module: ModuleType,
+    module: Dataset,
     root: Path,
     case: str,
     target: int | None,

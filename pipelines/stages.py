@@ -12,7 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_io import content, datasets, leaks, splits, verify
+from data_io import content, leaks, splits, verify
+from data_io.datasets import nifti
+from data_io.datasets.dataset import Dataset
+from data_io.datasets.folder import ABOUT, own
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from pipelines import backend, installed, provenance, stored, written
@@ -49,8 +52,8 @@ def train(
     if not runs.is_run(output):
         installed.require_training()
         root = task.module.locate(data)  # A wrong path leaves no empty run behind.
-        if task.module is datasets.by_name("own"):
-            written.require_apart("--output", output, task.module.places(root))
+        if task.module is own:
+            written.require_apart("--output", output, own.places(root))
     with runs.lock_folder(output):
         run = runs.Run.open(output) if runs.is_run(output) else None
         if run:
@@ -146,21 +149,19 @@ def _taken(model: Path, images: Path, output: Path) -> set[Path]:
     taken = {images.parent if beside else images}
     place = model if model.is_dir() else model.parent
     root = runs.Run.open(place).data() if runs.is_run(place) else None
-    own = datasets.by_name("own")
-    if root and (root / own.ABOUT).is_file():
+    if root and (root / ABOUT).is_file():
         taken |= own.places(own.locate(root))
     return taken
 
 
 def _predicted(images: Path, volume_probabilities: bool) -> list[str]:
     """Names of the files that are written of images."""
-    from data_io import own
+    from data_io.own import files_of as images_of
     from pipelines.export import files_of
 
     names: list[str] = []
-    for case, path in own.files_of(images).items():
-        is_volume = datasets.by_name("own").is_volume(path)
-        names += files_of(case, is_volume, volume_probabilities)
+    for case, path in images_of(images).items():
+        names += files_of(case, nifti.is_volume(path), volume_probabilities)
     return names
 
 
@@ -384,7 +385,7 @@ def _remember(run: runs.Run, task: Task, root: Path, work: Path) -> None:
         seen = [*parts["training"], *parts["validation"]]
         hashes = content.images(task.module, root, seen, work / "cache")
         _write_if_other(run.path(runs.SEEN), hashes)
-    if task.module is datasets.by_name("own"):
+    if task.module is own:
         _write_if_other(run.path(runs.PLACE), {"data": str(root.absolute())})
 
 
@@ -400,12 +401,12 @@ def _place(run: runs.Run, task: Task, data: Path | None) -> Path | None:
     Raises:
         InputError: own images are no longer there.
     """
-    if data is not None or task.module is not datasets.by_name("own"):
+    if data is not None or task.module is not own:
         return data
     root = run.data()
     if root is None:
         found = "no note of where that was"
-    elif not (root / task.module.ABOUT).is_file():
+    elif not (root / ABOUT).is_file():
         found = f"no description of them in {root}"
     else:
         gone = len(task.module.check(task.module.locate(root)))
@@ -471,18 +472,22 @@ def _prepare(
     installed.require_training()
     module = task.module
     root = module.locate(data)
-    report = verify.verify(module, root, _verified(task, work))
+    report = verify.audit(module, root, _verified(task, work))
+    if split is None:
+        asked = task.split_seed, task.split_files, work / "cache"
+        known = len(report.warnings)
+        split = leaks.audit(module, root, report, *asked)
+        for text in report.warnings[known:]:
+            print(f"  warning: {text}", flush=True)
+    leaks.require(report)
     backend.start(work)
     from data_io import cache
     from data_io.preprocessing import Settings
     from pipelines.training.fit import Material
 
     record = module.record(root)
-    if split is None:
-        split = _split(task, root, work)
-        leaks.refuse_pixels(split, report)
     settings = Settings.of(record, task.protocol.input_shape)
-    if run and module is datasets.by_name("own"):
+    if run and module is own:
         # Another version may have derived other settings of the same images.
         settings = Settings.from_dict(run.record["preprocessing"])
     cases = [case for ids in split.values() for case in ids]
@@ -566,7 +571,7 @@ def _require_same_split(run: runs.Run, task: Task, root: Path, work: Path) -> No
     run.require_same({"split": _split(task, root, work)})
 
 
-def _has(module: Any, root: Path, case: str) -> bool:
+def _has(module: Dataset, root: Path, case: str) -> bool:
     """Whether any file of a case is there."""
     return any(path.exists() for path in module.files(root, case))
 

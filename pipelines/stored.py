@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from data_io import native
 from data_io.content import file_hash
 from data_io.datasets import nifti
+from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
 from pipelines import run as runs
 from pipelines import written
@@ -137,12 +137,12 @@ def _say_unlisted(run: runs.Run) -> None:
     )
 
 
-def as_kept(run: runs.Run, module: ModuleType, root: Path, case: str) -> _Array:
+def as_kept(run: runs.Run, module: Dataset, root: Path, case: str) -> _Array:
     """Read a case's probabilities as the run keeps them.
 
     Args:
         run: as for `probabilities`.
-        module: of the data set.
+        module: the data set.
         root: its folder.
         case: the case's id.
 
@@ -177,13 +177,13 @@ def _wrong(found: _Array, shape: tuple[int, ...]) -> str:
 
 
 def volume(
-    run: runs.Run, module: ModuleType, root: Path, case: str
+    run: runs.Run, module: Dataset, root: Path, case: str
 ) -> tuple[_Array, nifti.Geometry]:
     """Read a volume's probabilities, which are on the network's grid.
 
     Args:
         run: as for `probabilities`.
-        module: of the data set.
+        module: the data set.
         root: its folder.
         case: the case's id.
 
@@ -195,19 +195,21 @@ def volume(
         InputError: as `probabilities`.
     """
     place = module.geometry(root, case)
+    if place is None:
+        raise ValueError(f"case {case}: expected a volume, found an image")
     spacing_mm = run.record["preprocessing"].get("spacing_mm", place.spacing_mm)
     shape = native.resampled_shape(place.shape, place.spacing_mm, spacing_mm)
     return probabilities(run, case, shape), place
 
 
 def slabs(
-    run: runs.Run, module: ModuleType, root: Path, case: str, shape: tuple[int, ...]
+    run: runs.Run, module: Dataset, root: Path, case: str, shape: tuple[int, ...]
 ) -> Iterator[tuple[Any, _Array]]:
     """Read a case's probabilities at native resolution, of volumes slab by slab.
 
     Args:
         run: as for `volume`, as are the next three.
-        module: of the data set.
+        module: the data set.
         root: its folder.
         case: the case's id.
         shape: the native spatial shape, from its label.

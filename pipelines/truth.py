@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ import numpy.typing as npt
 
 from data_io import datasets
 from data_io.content import file_hash
+from data_io.datasets.phantom import Phantom
 from data_io.errors import InputError
 from pipelines import evaluate, stored
 from pipelines import run as runs
@@ -51,7 +51,7 @@ def measure(group: Path, root: Path) -> runs.Run | None:
         if run.state == "evaluated" and run.record["method"] != runs.TRUTH
     ]
     module = datasets.by_name(done[0].record["dataset"]) if done else None
-    if module is None or not hasattr(module, "posterior"):
+    if not isinstance(module, Phantom):
         return None
     record = {key: done[0].record[key] for key in _SHARED if key in done[0].record}
     record |= {"loss": "", "gamma": None, "seed": 0, "method": runs.TRUTH}
@@ -89,7 +89,7 @@ def _is_current(folder: Path, record: dict[str, Any]) -> bool:
     return hashes == [found["files"][name] for name in runs.MEASURES]
 
 
-def _measured(module: ModuleType, root: Path, run: runs.Run) -> tuple[_Rows, _Rows]:
+def _measured(module: Phantom, root: Path, run: runs.Run) -> tuple[_Rows, _Rows]:
     rows: _Rows = []
     pairs: _Rows = []
     for part, case in stored.cases(run):

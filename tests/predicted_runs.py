@@ -16,17 +16,17 @@ from pipelines.training.task import Task
 
 def make_run(folder: Path, data: Path, power: float = 0.5) -> runs.Run:
     """A run that says the truth to a power: below 1 it is less sure than it should."""
-    split = {part: list(cases) for part, cases in phantom.split(data).items()}
+    split = {part: list(cases) for part, cases in phantom.vessels.split(data).items()}
     task = Task.make("phantom", "DSC", seed=0, preset="demo")
     cases = [case for ids in split.values() for case in ids]
-    hashes = content.content(phantom, data, cases, folder / ".cache")
+    hashes = content.content(phantom.vessels, data, cases, folder / ".cache")
     record = {"title": "phantom", "simulated": True, **task.identity(), "split": split}
     record |= {"classes": ["background", "vessel"], "preprocessing": {}, "files": {}}
     record |= {"data_hash": content.data_hash(hashes), "backend": "tensorflow"}
     run = runs.Run.create(folder, record)
     run.path(stored.PROBABILITIES).mkdir()
     for _, case in stored.cases(run):
-        p = phantom.posterior(data, case)
+        p = phantom.vessels.posterior(data, case)
         softmax = temperature.scale(np.stack([1 - p, p], -1), 1 / power)
         np.save(stored.path(run, case), softmax)
     names = [f"{case}.npy" for _, case in stored.cases(run)]

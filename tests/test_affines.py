@@ -8,7 +8,8 @@ import pytest
 import tiny_volumes
 
 from data_io import own, verify
-from data_io.datasets import folder, kits19, nifti
+from data_io.datasets import folder, nifti
+from data_io.datasets.kits19 import kits19
 from data_io.errors import InputError
 
 SHAPE = (14, 30, 22)
@@ -129,7 +130,7 @@ HARMLESS = {
 @pytest.mark.parametrize("name", HARMLESS)
 def test_what_is_rounding_or_changes_no_voxel_is_read(tmp_path, name):
     found = own.describe(*sets(tmp_path, **HARMLESS[name]), tmp_path / "work")
-    spacing = folder.geometry(found.root, "v1").spacing_mm
+    spacing = folder.own.geometry(found.root, "v1").spacing_mm
     assert spacing == pytest.approx((1.4, 1.4, 9.0), rel=1e-5)
     doubtful = name in ("another place", "turned by 2 degrees")
     assert ("1 of 6 volumes have a qform" in str(found)) == doubtful

@@ -21,6 +21,7 @@ from data_io import batches as module
 from data_io import miscnn_compat, pool, shared
 from data_io.batches import Batches, feed, prediction_input, to_native
 from data_io.cache import prepare
+from data_io.datasets.interface import RawInterface
 from data_io.miscnn_compat import (
     Data_IO,
     Normalization,
@@ -95,7 +96,7 @@ def test_equals_miscnns_own_way_from_the_raw_files(raw, cache, augment):
     items = Batches(cache, cache.cases, seed=4, augment=augment)
     items.epoch = 2
     direct = Preprocessor(
-        Data_IO(tiny_dataset.Interface(raw), str(raw)),
+        Data_IO(RawInterface(tiny_dataset.module(), raw), str(raw)),
         batch_size=1,
         subfunctions=subfunctions(SETTINGS),
         data_aug=augmentation(SETTINGS),
@@ -461,7 +462,7 @@ def test_prediction_input_is_the_prepared_image(raw, cache):
     assert image.dtype == np.float32
     assert np.array_equal(image[0], cache.image("b"))
     direct = Preprocessor(
-        Data_IO(tiny_dataset.Interface(raw), str(raw)),
+        Data_IO(RawInterface(tiny_dataset.module(), raw), str(raw)),
         batch_size=1,
         subfunctions=subfunctions(SETTINGS),
         analysis="fullimage",
@@ -474,7 +475,7 @@ def test_to_native_equals_miscnns_own_way(raw, cache):
     softmax = np.random.default_rng(0).dirichlet([1, 1], tiny_dataset.INPUT)
     softmax = softmax.astype(np.float32)
     direct = Preprocessor(
-        Data_IO(tiny_dataset.Interface(raw), str(raw)),
+        Data_IO(RawInterface(tiny_dataset.module(), raw), str(raw)),
         batch_size=1,
         subfunctions=subfunctions(SETTINGS),
         analysis="fullimage",
@@ -522,13 +523,13 @@ def test_the_parent_of_our_preprocessor_is_miscnns():
 
 
 def test_real_drive_equals_miscnns_own_way(drive_root, tmp_path):
-    from data_io.datasets import drive
+    from data_io.datasets.drive import drive
 
     settings = Settings(drive.RECORD.input_shape)
     cache = prepare(drive, drive_root, ["21", "01"], settings, tmp_path, progress=False)
     items = Batches(cache, cache.cases, seed=1, augment=True)
     direct = Preprocessor(
-        Data_IO(drive.interface(drive_root), str(drive_root)),
+        Data_IO(RawInterface(drive, drive_root), str(drive_root)),
         batch_size=1,
         subfunctions=subfunctions(settings),
         data_aug=augmentation(settings),

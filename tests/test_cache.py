@@ -16,6 +16,7 @@ from data_io import cache as module
 from data_io import content as hashes
 from data_io.cache import prepare
 from data_io.content import content
+from data_io.datasets.interface import RawInterface
 from data_io.errors import InputError
 from data_io.miscnn_compat import Data_IO
 from data_io.preprocessing import Settings, subfunctions
@@ -54,7 +55,9 @@ def ready(raw, store, settings=SETTINGS, cases=tiny_dataset.CASES):
 
 def from_raw(raw, case, settings=SETTINGS):
     """MIScnn's own way, without any cache."""
-    sample = Data_IO(tiny_dataset.Interface(raw), str(raw)).sample_loader(case)
+    sample = Data_IO(RawInterface(tiny_dataset.module(), raw), str(raw)).sample_loader(
+        case
+    )
     for step in subfunctions(settings):
         step.preprocessing(sample, training=True)
     return sample

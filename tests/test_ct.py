@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from data_io import datasets, splits, verify
-from data_io.datasets import ct, kits19, kits19_simulated, nifti
+from data_io.datasets import ct, nifti
+from data_io.datasets.kits19 import kits19
+from data_io.datasets.kits19_simulated import kits19_simulated
 from data_io.errors import InputError
 from pipelines import cli
 from pipelines.workflow import reproduce

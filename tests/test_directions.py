@@ -10,7 +10,8 @@ import pytest
 import tiny_volumes
 
 from data_io import cache, native, own, verify
-from data_io.datasets import folder, kits19
+from data_io.datasets import folder
+from data_io.datasets.kits19 import kits19
 from data_io.preprocessing import Settings
 from pipelines import apply
 from pipelines.training import predict
@@ -74,10 +75,12 @@ def sets(place: Path, flips=(), number=6, **options) -> tuple[Path, Path]:
 
 def prepared(place: Path, sets_) -> tuple[str, cache.Cache]:
     found = own.describe(*sets_, place / "work")
-    settings = Settings.of(folder.record(found.root), (8, 16, 16))
+    settings = Settings.of(folder.own.record(found.root), (8, 16, 16))
     settings = dataclasses.replace(settings, spacing_mm=(3.3, 1.8, 2.1))
-    cases = folder.cases(found.root)
-    return str(found), cache.prepare(folder, found.root, cases, settings, place / "c")
+    cases = folder.own.cases(found.root)
+    return str(found), cache.prepare(
+        folder.own, found.root, cases, settings, place / "c"
+    )
 
 
 @pytest.mark.parametrize("flips", [(0,), (1, 2), (0, 1, 2)])
@@ -172,9 +175,9 @@ def test_an_oblique_volume_runs_towards_what_is_nearest(tmp_path):
     turn = np.array([[cos, -sin, 0, 0], [sin, cos, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
     given = sets(tmp_path, (0,), affine=turn @ LPS)
     found = own.describe(*given, tmp_path / "work")
-    assert folder.record(found.root).directions == "LPS"
+    assert folder.own.record(found.root).directions == "LPS"
     assert "1 of 6 volumes are mirrored" in str(found)
-    assert folder.geometry(found.root, "v1").directions == "RPS"
+    assert folder.own.geometry(found.root, "v1").directions == "RPS"
 
 
 def test_a_mirrored_case_of_a_data_set_is_a_warning(tmp_path):

@@ -341,7 +341,22 @@ def test_a_file_sent_in_chunks(web: Web, tmp_path: Path, waits: list[float]) -> 
     # No size was told, yet the end that was missing was noticed.
     assert web.ranges() == [None, "bytes=3000-"]
     message = refused(web, tmp_path / "other", size=4)
-    assert f"expected 4 bytes, received {len(FILE)}" in message
+    assert "expected 4 bytes, received more" in message
+    assert left(tmp_path / "other") == []
+
+
+def test_a_server_that_trickles_is_given_up(
+    web: Web, tmp_path: Path, waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the file had to come at a rate that no server has."""
+    monkeypatch.setattr(download, "SLOWEST", 10**15)
+    monkeypatch.setattr(download, "GRACE_S", 0.0)
+    web.pages["/file"] = Page(FILE)
+    message = refused(web, tmp_path)
+    assert "bytes a second come" in message
+    assert len(web.asked) == 1
+    monkeypatch.undo()
+    assert get(web, tmp_path)[0].read_bytes() == FILE
 
 
 def test_a_file_whose_end_can_not_be_told_from_a_cut(web: Web, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +14,9 @@ from imitations import PALETTE, field_of_view, vessels, write_drive, write_palet
 from PIL import Image
 
 from data_io import datasets
-from data_io.datasets import drive
+from data_io.datasets.dataset import AGAIN
+from data_io.datasets.drive import drive
+from data_io.datasets.interface import RawInterface
 from data_io.datasets.reading import decode
 from data_io.errors import InputError
 from pipelines import cli
@@ -242,7 +243,7 @@ def test_a_single_missing_test_label_is_not_the_downloads_fault(copy: Path) -> N
     (copy / "test" / "1st_manual" / "07_manual1.gif").unlink()
     (problem,) = drive.check(copy)
     assert problem.startswith("test/1st_manual/07_manual1.gif: expected a file")
-    assert problem.endswith("(19 of 20 files of this kind are there). " + drive.AGAIN)
+    assert problem.endswith("(19 of 20 files of this kind are there). " + AGAIN)
 
 
 def test_a_missing_second_observer_is_a_remark(copy: Path) -> None:
@@ -272,7 +273,7 @@ def test_litter_is_a_remark_and_a_41st_case_a_problem(copy: Path) -> None:
 
 
 def test_interface(imitation: Path, tmp_path: Path) -> None:
-    raw = drive.interface(imitation)
+    raw = RawInterface(drive, imitation)
     cases = raw.initialize(str(imitation))
     assert cases[0] == "21"
     assert cases[-1] == "20"
@@ -289,20 +290,10 @@ def test_interface(imitation: Path, tmp_path: Path) -> None:
     assert image[label > 0].mean() < 0.8 * image[(label == 0) & field_of_view()].mean()
 
 
-def test_interface_keeps_predictions(imitation: Path, tmp_path: Path) -> None:
-    raw = drive.interface(imitation)
-    values = np.random.default_rng(0).random((4, 5, 2), np.float32)
-    raw.save_prediction(SimpleNamespace(index="05", pred_data=values), tmp_path / "new")
-    kept = raw.load_prediction("05", tmp_path / "new")
-    np.testing.assert_array_equal(kept, values)
-    with pytest.raises(InputError, match=r"06.*Predict first"):
-        raw.load_prediction("06", tmp_path / "new")
-
-
 def test_miscnn_draws_samples_through_the_interface(imitation: Path) -> None:
     from data_io.miscnn_compat import Data_IO
 
-    source = Data_IO(drive.interface(imitation), str(imitation))
+    source = Data_IO(RawInterface(drive, imitation), str(imitation))
     assert len(source.get_indiceslist()) == 40
     sample = source.sample_loader("40", load_seg=True)
     assert sample.img_data.shape == (584, 565, 3)
@@ -330,7 +321,7 @@ def test_a_cut_file_is_an_error_or_whole(imitation: Path, data: st.DataObject) -
 
 def test_finding_and_checking_need_no_framework() -> None:
     code = (
-        "import sys, data_io.verify; from data_io.datasets import drive, phantom; "
+        "import sys, data_io.verify; from data_io.datasets import drive; "
         "heavy = {'keras', 'tensorflow', 'torch', 'jax', 'miscnn'} & set(sys.modules); "
         "sys.exit(', '.join(heavy) or 0)"
     )

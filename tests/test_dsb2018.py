@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from data_io import datasets, splits
-from data_io.datasets import dsb2018
+from data_io.datasets.dsb2018 import dsb2018
+from data_io.datasets.interface import RawInterface
 from data_io.errors import InputError
 from data_io.verify import verify
 from pipelines.training import protocol
@@ -67,7 +68,7 @@ def test_a_case(root: Path) -> None:
     assert dsb2018.regions(root, "image2")["image"].sum() == 36 * 16
     names = [path.name for path in dsb2018.files(root, "image2")]
     assert names == ["image2.png", "nucleus0.png", "nucleus1.png"]
-    source = dsb2018.interface(root)
+    source = RawInterface(dsb2018, root)
     assert source.initialize() == ["image0", "image1", "image2", "image3"]
     image, _ = source.load_image("image2")
     assert image.shape == (36, 16, 3)
@@ -149,3 +150,10 @@ def test_grey_and_deep_images_are_named(root: Path) -> None:
     found = problems(root)
     assert "image0.png: expected an RGB image, found mode L" in found
     assert "image1.png: expected an RGB image, found mode I;16" in found
+
+
+def test_another_set_with_folders_of_images_is_none(tmp_path):
+    (tmp_path / "DRIVE" / "training" / "images").mkdir(parents=True)
+    (tmp_path / "DRIVE" / "test" / "images").mkdir(parents=True)
+    with pytest.raises(InputError, match="2018DSB: expected the data set in"):
+        dsb2018.locate(tmp_path / "DRIVE")

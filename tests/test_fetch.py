@@ -20,8 +20,11 @@ from filelock import FileLock
 from web import Page, Web, ctrl_c, served
 
 from data_io import archives, datasets, download, fetch
-from data_io.datasets import downloads, dsb2018, isic2018, kits19
+from data_io.datasets import downloads
 from data_io.datasets.downloads import Download
+from data_io.datasets.dsb2018 import dsb2018
+from data_io.datasets.isic2018 import isic2018
+from data_io.datasets.kits19 import kits19
 from data_io.errors import InputError
 from pipelines import cli
 

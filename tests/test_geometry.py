@@ -9,7 +9,7 @@ from scipy.ndimage import maximum_filter, minimum_filter
 
 from data_io import native
 from data_io.cache import prepare
-from data_io.datasets import kits19
+from data_io.datasets.kits19 import kits19
 from data_io.preprocessing import Settings
 from pipelines import export
 

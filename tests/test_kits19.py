@@ -8,7 +8,8 @@ import pytest
 
 from data_io import datasets, splits, verify
 from data_io.cache import prepare
-from data_io.datasets import kits19
+from data_io.datasets.interface import RawInterface
+from data_io.datasets.kits19 import kits19
 from data_io.errors import InputError
 from data_io.preprocessing import Settings
 from pipelines.training import protocol
@@ -92,7 +93,7 @@ def test_the_record_is_the_papers_and_the_released_codes():
 
 
 def test_values_axes_and_spacing_as_in_the_files(root):
-    source = kits19.interface(root)
+    source = RawInterface(kits19, root)
     assert (source.channels, source.classes, source.three_dim) == (1, 3, True)
     image, details = source.load_image("case_00001")
     stored = nibabel.load(root / "case_00001" / "imaging.nii.gz")
@@ -112,7 +113,7 @@ def test_spacing_is_what_miscnn_reads(root):
     theirs = NIFTI_interface(channels=1, classes=3)
     theirs.initialize(str(root))
     image, details = theirs.load_image("case_00002")
-    ours, own = kits19.interface(root).load_image("case_00002")
+    ours, own = RawInterface(kits19, root).load_image("case_00002")
     np.testing.assert_array_equal(ours[..., 0], image)
     np.testing.assert_array_equal(own["spacing"], details["spacing"])
 

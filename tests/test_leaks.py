@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from PIL import Image
 
 from data_io import images, leaks, verify
 from data_io.datasets import phantom
+from data_io.datasets.dataset import Dataset
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.report import Report
@@ -28,25 +28,21 @@ def picture(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (9, 7, 3), dtype=np.uint8)
 
 
-def module(root: Path, groups=None, split=SPLIT) -> SimpleNamespace:
+def module(root: Path, groups=None, split=SPLIT) -> Dataset:
     """A data set with six different images, each with an empty label beside it."""
     cases = [case for ids in split.values() for case in ids]
     for number, case in enumerate(cases):
         Image.fromarray(picture(number)).save(root / f"{case}.png")
         Image.fromarray(np.zeros((9, 7), np.uint8)).save(root / f"{case}-label.png")
-    found = SimpleNamespace(
-        RECORD=RECORD,
-        record=lambda root: RECORD,
-        check=lambda root: [],
-        remarks=lambda root: [],
-        split=lambda root: split,
-        roles=lambda root, case: {
-            "image": next(p for p in root.iterdir() if p.stem == case),
-            "observer1": root / f"{case}-label.png",
-        },
-    )
-    if groups:
-        found.groups = lambda root: groups
+    found = Dataset()
+    found.RECORD = RECORD
+    found.check = found.remarks = lambda root: []
+    found.split = lambda root: split
+    found.roles = lambda root, case: {
+        "image": next(p for p in root.iterdir() if p.stem == case),
+        "observer1": root / f"{case}-label.png",
+    }
+    found.groups = lambda root: groups or {}
     return found
 
 
@@ -99,8 +95,8 @@ def test_the_same_pixels_in_another_file(tmp_path, write):
     }
     report = audited(dataset, tmp_path)
     assert found(report) == [("pixels", ("a1", "a4"), ("training", "validation"))]
-    with pytest.raises(InputError, match=r"Tiny: split: .* a1 \(training\), a4"):
-        leaks.refuse_pixels(SPLIT, report)
+    with pytest.raises(InputError, match=r"split: .* a1 \(training\), a4"):
+        leaks.require(report)
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -168,10 +164,10 @@ def test_the_surest_kind_alone_is_named():
 def test_a_given_split_and_its_leaks_on_the_command_line(tmp_path, capsys):
     settings = phantom.Settings(training=2, validation=1, test=1, size=32)
     root = phantom.generate(settings, tmp_path / "set")
-    cases = [case for ids in phantom.split(root).values() for case in ids]
+    cases = [case for ids in phantom.vessels.split(root).values() for case in ids]
     parts = {"training": cases[:2], "validation": cases[2:3], "test": cases[3:]}
-    pixels = Image.open(phantom.roles(root, cases[0])["image"])
-    copied = phantom.roles(root, cases[3])["image"]
+    pixels = Image.open(phantom.vessels.roles(root, cases[0])["image"])
+    copied = phantom.vessels.roles(root, cases[3])["image"]
     pixels.save(copied, format=pixels.format, compress_level=0)
     split = tmp_path / "split.json"
     split.write_text(json.dumps(parts))

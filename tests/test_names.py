@@ -119,8 +119,8 @@ def write_own(place: Path, **change) -> Path:
 
 def test_a_description_of_own_data(tmp_path):
     root = write_own(tmp_path / "own")
-    assert folder.cases(folder.locate(root)) == ("a",)
-    assert folder.places(root) == {root / "photos"}
+    assert folder.own.cases(folder.own.locate(root)) == ("a",)
+    assert folder.own.places(root) == {root / "photos"}
 
 
 @pytest.mark.parametrize(
@@ -147,14 +147,14 @@ def test_a_description_of_own_data(tmp_path):
 def test_a_hostile_description(tmp_path, change):
     root = write_own(tmp_path / "own", **change)
     with pytest.raises(InputError, match=r"own/dataset\.json: expected"):
-        folder.locate(root)
+        folder.own.locate(root)
 
 
 def test_a_hostile_note_of_where_own_images_are(tmp_path, capsys):
     """The reported input: predict would have written outside of the run."""
     hostile = {"../../../../evil": {"image": "/a.png", "observer1": "/a.png"}}
     root = write_own(tmp_path / "own", cases=hostile)
-    task = Task.make("own", "DSC", preset="demo", record=folder.record(root))
+    task = Task.make("own", "DSC", preset="demo", record=folder.own.record(root))
     split = {"training": ["a"], "validation": ["b"], "test": ["c"]}
     record = {**task.identity(), "split": split, "state": "trained"}
     record |= {"preprocessing": {}, "data_hash": "", "backend": "tensorflow"}

@@ -1,12 +1,14 @@
 """Volumes keep their axes, values and grid; what is broken is one clear error."""
 
 import gzip
+from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 
-from data_io.datasets import nifti
+from data_io import volumes
+from data_io.datasets import folder, nifti
 from data_io.errors import InputError
 
 SHAPE = (5, 7, 19)
@@ -207,3 +209,101 @@ def test_a_header_of_more_voxels_than_memory_is_an_error(tmp_path):
     path.write_bytes(image.header.binaryblock + path.read_bytes()[348:])
     with pytest.raises(InputError, match=r"v\.nii: expected"):
         nifti.read(path)
+
+
+def turned_by(path: Path, off: float) -> Path:
+    """A volume whose quaternion is longer than 1 by half of `off`."""
+    image = nibabel.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), None)
+    image.set_qform(np.eye(4), code=1)
+    image.header["vox_offset"] = 352
+    for name in "bcd":
+        image.header[f"quatern_{name}"] = np.sqrt((1 + off) / 3)
+    voxels = np.asarray(image.dataobj).tobytes("F")
+    path.write_bytes(image.header.binaryblock + bytes(4) + voxels)
+    return path
+
+
+def test_a_rounded_quaternion_is_a_rotation(tmp_path):
+    for off in (3e-7, 1e-5):
+        path = turned_by(tmp_path / "a.nii", off)
+        assert nifti.geometry(path).spacing_mm == pytest.approx((1, 1, 1))
+        assert nifti.read(path).max() == 23
+    with pytest.raises(InputError, match="a qform that is a rotation") as caught:
+        nifti.read(turned_by(tmp_path / "a.nii", 1e-3))
+    assert "damaged" not in str(caught.value)
+
+
+def stored(path: Path, **fields: object) -> Path:
+    """A label map of 0, 1 and 2 with these fields in its header."""
+    label = (np.arange(24) % 3).astype(np.int16)
+    image = nibabel.Nifti1Image(label.reshape(2, 3, 4), np.eye(4))
+    image.header["vox_offset"] = 352
+    for name, value in fields.items():
+        image.header[name] = value
+    path.write_bytes(image.header.binaryblock + bytes(4) + label.tobytes("C"))
+    return path
+
+
+@pytest.mark.parametrize("slope", [1.00001526, 0.9996, 1])
+def test_labels_that_a_scale_moved_a_little_are_class_numbers(tmp_path, slope):
+    path = stored(tmp_path / "a.nii", scl_slope=slope, scl_inter=0)
+    assert set(nifti.read_label(path).flat) == {0, 1, 2}
+    assert [v for v, _ in volumes.facts(path, "observer1")["values"]] == [0, 1, 2]
+
+
+def test_the_value_that_is_no_class_number_is_named(tmp_path):
+    path = stored(tmp_path / "a.nii", scl_slope=1.25, scl_inter=0)
+    found = r"found (1\.25|2\.5) among values from 0 to 2\.5"
+    for read in (nifti.read_label, lambda path: folder.own.look(path, "observer1")):
+        with pytest.raises(InputError, match=found):
+            read(path)
+
+
+@pytest.mark.parametrize(("slope", "inter"), [(np.inf, 0), (-np.inf, 0), (1, np.nan)])
+def test_a_scale_that_is_not_finite_is_an_error(tmp_path, slope, inter):
+    path = stored(tmp_path / "a.nii", scl_slope=slope, scl_inter=inter)
+    with pytest.raises(InputError) as caught:
+        nifti.geometry(path)
+    assert "expected a finite scale" in str(caught.value)
+    assert "damaged" not in str(caught.value)
+
+
+def test_nibabel_says_nothing_itself(tmp_path, capfd):
+    path = stored(tmp_path / "a.nii", pixdim=[5, 1, 1, 1, 1, 1, 1, 1], bitpix=8)
+    nifti.read(path)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_sizes_that_are_absurd_are_refused_at_once(tmp_path):
+    path = stored(tmp_path / "a.nii", dim=[3, 10000, 10000, 10000, 1, 1, 1, 1])
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(path.read_bytes()))
+    sparse = stored(tmp_path / "b.nii", dim=[3, 3000, 3000, 2800, 1, 1, 1, 1])
+    with sparse.open("r+b") as file:
+        file.truncate(50_000_000_000 + 1000)
+    for each in (path, tmp_path / "a.nii.gz", sparse):
+        for read in (nifti.geometry, nifti.read_label, folder.own.look):
+            with pytest.raises(InputError, match="expected a volume of at most"):
+                read(each, "image") if read is folder.own.look else read(each)
+
+
+def test_what_is_written_says_nothing_of_the_patient(tmp_path, volume):
+    image = nibabel.Nifti1Image(volume, AFFINE)
+    image.header.set_intent("z score", (), name="z")
+    image.header["cal_min"], image.header["cal_max"] = 40, 400
+    image.header["descrip"], image.header["aux_file"] = b"Ann Example", b"ann.txt"
+    image.header["db_name"] = b"Ann"
+    note = nibabel.nifti1.Nifti1Extension("comment", b"Ann Example, born 1970")
+    image.header.extensions.append(note)
+    nibabel.save(image, tmp_path / "a.nii.gz")
+    like = nifti.geometry(tmp_path / "a.nii.gz")
+    nifti.write_like(tmp_path / "b.nii.gz", (volume > 0).astype(np.uint8), like)
+    slab = [np.zeros(SHAPE, np.float32)]
+    nifti.write_blocks(tmp_path / "c.nii.gz", slab, 1, np.float32, like)
+    for name in "bc":
+        whole = gzip.decompress((tmp_path / f"{name}.nii.gz").read_bytes())
+        assert b"Ann" not in whole
+        header = nibabel.load(tmp_path / f"{name}.nii.gz").header
+        assert header.get_intent() == ("none", (), "")
+        assert header["cal_min"] == header["cal_max"] == 0
+        assert not header.extensions
+    assert like.header["cal_max"] == 400  # the image's own header is as it was

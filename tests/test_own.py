@@ -14,6 +14,7 @@ from PIL import Image
 
 from data_io import content, own, splits
 from data_io.datasets import folder
+from data_io.datasets.interface import RawInterface
 from data_io.errors import InputError
 from pipelines import run as runs
 from pipelines.cli import main
@@ -69,11 +70,11 @@ def refused(sets, tmp_path, **options) -> str:
 
 def test_what_is_derived_is_shown(sets, tmp_path):
     found = describe(sets, tmp_path)
-    record = folder.record(found.root)
+    record = folder.own.record(found.root)
     assert (record.channels, record.classes) == (1, ("background", "foreground"))
     assert record.input_shape == (32, 48)  # nearest to 30 and 44
-    assert folder.cases(found.root) == tuple(f"a{k}" for k in range(8))
-    label = folder.references(found.root, "a3")["observer1"]
+    assert folder.own.cases(found.root) == tuple(f"a{k}" for k in range(8))
+    label = folder.own.references(found.root, "a3")["observer1"]
     np.testing.assert_array_equal(label, blob((30, 44), 3))
     for text in ("8 of 30 x 44", "1 channel (grey)", "foreground (255)", "32 x 48"):
         assert text in str(found)
@@ -122,7 +123,7 @@ def test_all_problems_of_pairs_and_sizes_at_once(sets, tmp_path):
     [
         ([0, 1], "1 of 8 have others than 0, 255, such as a0 (0, 1)"),
         ([0, 120, 255], "found 0, 120, 255. 1 of 8"),
-        (list(range(200)), "such as a0 (0, 1, 2, 3, 4, 5, ...). JPEG blurs labels"),
+        (list(range(200)), "such as a0 (0, 1, 2, 3, 4, 5, ...)."),
     ],
 )
 def test_wrong_values(sets, tmp_path, values, message):
@@ -149,8 +150,8 @@ def test_several_classes(sets, tmp_path):
     assert "without a gap" in refused(sets, tmp_path)
     names = ["background", "kidney", "tumour", "cyst"]
     found = describe(sets, tmp_path, classes=names)
-    assert folder.record(found.root).classes == tuple(names)
-    assert folder.references(found.root, "a0")["observer1"].max() == 3
+    assert folder.own.record(found.root).classes == tuple(names)
+    assert folder.own.references(found.root, "a0")["observer1"].max() == 3
     assert "0 to 2 for the 3 classes" in refused(sets, tmp_path, classes=names[:3])
 
 
@@ -161,7 +162,7 @@ def test_one_other_value_for_three_classes_is_all_that_is_said(sets, tmp_path):
 
 def test_images_for_a_network_of_volumes_are_one_problem(sets, tmp_path):
     save(sets[0] / "a0.png", np.arange(3960, dtype=np.uint8).reshape(30, 44, 3))
-    like = dataclasses.replace(folder.RECORD, input_shape=(16, 16, 16), channels=1)
+    like = dataclasses.replace(folder.own.RECORD, input_shape=(16, 16, 16), channels=1)
     message = refused(sets, tmp_path, like=like)
     assert message.endswith(
         "1 problem.\n  1. expected volumes, as the network takes, found images."
@@ -175,7 +176,7 @@ def test_another_reading_of_the_same_files_is_other_data(sets, tmp_path):
     three = describe(sets, tmp_path, classes=["background", "a", "b"]).root
     read = [
         next(
-            p for p in folder.files(root, "a0") if p.name == "reading.json"
+            p for p in folder.own.files(root, "a0") if p.name == "reading.json"
         ).read_text()
         for root in (two, three)
     ]
@@ -254,9 +255,9 @@ def test_grey_and_colour_together_become_colour(sets, tmp_path):
     image = np.repeat(grey(blob((30, 44), 0), 0)[..., None], 3, axis=-1)
     save(sets[0] / "a0.png", image)
     found = describe(sets, tmp_path)
-    assert folder.record(found.root).channels == 3
+    assert folder.own.record(found.root).channels == 3
     assert "grey ones become RGB" in str(found)
-    pixels, _ = folder.interface(found.root).load_image("a1")
+    pixels, _ = RawInterface(folder.own, found.root).load_image("a1")
     assert pixels.shape == (30, 44, 3)
 
 
@@ -527,7 +528,9 @@ def write_dummy_run(place: Path) -> list[str]:
     material = {
         "split": splits.of(task.module, root, 0),
         "data_hash": content.data_hash(
-            content.content(folder, root, folder.cases(root), place / ".work" / "cache")
+            content.content(
+                folder.own, root, folder.own.cases(root), place / ".work" / "cache"
+            )
         ),
     }
     record = {**task.identity(), **material, "best_val_loss": 1, "times": {"epochs": 1}}
@@ -537,7 +540,7 @@ def write_dummy_run(place: Path) -> list[str]:
 
 def task_of(place: Path) -> tuple[Task, Path]:
     root = own.describe(place / "photos", place / "labels", place / ".work").root
-    task = Task.make("own", "CE", preset="demo", record=folder.record(root))
+    task = Task.make("own", "CE", preset="demo", record=folder.own.record(root))
     return task, root
 
 
@@ -566,7 +569,10 @@ def test_images_that_moved_are_found_by_the_same_training(dummy, tmp_path, capsy
     assert "found 8 files gone" in error and "`dscpp train` command" in error
     assert main([word.replace("photos", "elsewhere") for word in dummy]) == 0
     place = json.loads(Path("run/own-data.json").read_text())["data"]
-    assert folder.roles(Path(place), "a1")["image"] == tmp_path / "elsewhere" / "a1.png"
+    assert (
+        folder.own.roles(Path(place), "a1")["image"]
+        == tmp_path / "elsewhere" / "a1.png"
+    )
     Path("run/own-data.json").unlink()
     assert main(["predict", "--run", "run"]) == 2
     assert "no note of where that was" in capsys.readouterr().err
@@ -593,7 +599,7 @@ def three(tmp_path) -> tuple[tuple[Path, Path], object]:
         save(path, label)
     names = ["background", "kidney", "tumour"]
     found = describe(place, tmp_path, classes=names)
-    return place, folder.record(found.root)
+    return place, folder.own.record(found.root)
 
 
 @pytest.mark.parametrize(
@@ -615,7 +621,7 @@ def test_names_of_classes_are_the_networks_or_all_others(three, tmp_path, names,
     given = [name.strip() for name in names.split(",")]
     if good:
         found = describe(sets, tmp_path, classes=given, like=like)
-        assert folder.record(found.root).classes == tuple(given)
+        assert folder.own.record(found.root).classes == tuple(given)
         return
     message = refused(sets, tmp_path, classes=given, like=like)
     assert "1 problem." in message
@@ -624,10 +630,10 @@ def test_names_of_classes_are_the_networks_or_all_others(three, tmp_path, names,
 
 
 def test_two_classes_may_have_other_names_for_the_foreground(sets, tmp_path):
-    like = folder.record(describe(sets, tmp_path).root)
+    like = folder.own.record(describe(sets, tmp_path).root)
     names = ["background", "vessel"]
     found = describe(sets, tmp_path, classes=names, like=like)
-    assert folder.record(found.root).classes == ("background", "vessel")
+    assert folder.own.record(found.root).classes == ("background", "vessel")
     wrong = refused(sets, tmp_path, classes=["foreground", "background"], like=like)
     assert "expected the network's names in their order" in wrong
 
@@ -648,8 +654,8 @@ def test_what_a_network_takes_has_a_description_of_its_own(three, tmp_path):
     ]
     assert len({root, *other}) == 4
     assert (root / "dataset.json").read_text() == written
-    assert folder.record(other[1]).input_shape == (64, 64)
-    assert folder.record(other[2]).channels == 3
+    assert folder.own.record(other[1]).input_shape == (64, 64)
+    assert folder.own.record(other[2]).channels == 3
     assert describe(sets, tmp_path, classes=names, like=like).root == other[0]
 
 
@@ -666,11 +672,11 @@ def test_one_folder_as_images_and_masks_is_refused(sets, tmp_path):
 def test_a_file_that_moved_is_named_with_what_to_do(sets, tmp_path):
     root = describe(sets, tmp_path).root
     (sets[0] / "a1.png").rename(tmp_path / "a1.png")
-    (problem,) = folder.check(root)
+    (problem,) = folder.own.check(root)
     assert "a1.png: expected a file, found none" in problem
     assert "`dscpp train` command with --images and --masks of today" in problem
     with pytest.raises(InputError, match="in its `dscpp train` command"):
-        folder.locate(tmp_path)
+        folder.own.locate(tmp_path)
 
 
 def test_bad_combinations_are_named(sets, tmp_path, capsys):
@@ -684,3 +690,63 @@ def test_bad_combinations_are_named(sets, tmp_path, capsys):
     ]:
         assert main(arguments) == 2
         assert message in capsys.readouterr().err
+
+
+def test_more_than_32_classes_where_they_are_named(tmp_path):
+    images, labels = tmp_path / "photos", tmp_path / "labels"
+    numbers = np.arange(41).repeat(41).reshape(41, 41).astype(np.uint8)
+    for name in ("a", "b", "c"):
+        save(images / f"{name}.png", grey(numbers > 3, len(name)))
+        save(labels / f"{name}.png", numbers)
+    text = refused((images, labels), tmp_path)
+    assert (
+        "name the classes with --classes where one is absent, or where there are"
+        in text
+    )
+    assert "JPEG" not in text
+    names = tuple(f"c{k}" for k in range(41))
+    found = describe((images, labels), tmp_path, classes=names)
+    assert folder.own.references(found.root, "a")["observer1"].max() == 40
+    too_many = tuple(f"c{k}" for k in range(257))
+    assert "expected at most 256" in refused(
+        (images, labels), tmp_path, classes=too_many
+    )
+
+
+def test_the_description_is_parsed_once_not_for_each_case(sets, tmp_path, monkeypatch):
+    root = describe(sets, tmp_path).root
+    parsed = []
+    read = folder.read_json
+    monkeypatch.setattr(
+        folder, "read_json", lambda path: parsed.append(path) or read(path)
+    )
+    folder._parsed.cache_clear()
+    for case in folder.own.cases(root):
+        folder.own.references(root, case)
+        folder.own.files(root, case)
+    assert len(parsed) == 2  # dataset.json and reading.json
+    text = (root / folder.ABOUT).read_text().replace('"title": "own"', '"title": "x"')
+    (root / folder.ABOUT).write_text(text)
+    assert folder.own.record(root).title == "x"  # one that changed is read again
+
+
+def test_a_class_that_a_part_lacks_is_said(sets, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for number in (0, 1, 2, 3, 4):
+        save(sets[1] / f"a{number}_mask.png", np.zeros((30, 44), np.uint8))
+    names = [f"a{number}" for number in range(8)]
+    parts = {"training": names[:3], "validation": [names[3]], "test": names[4:]}
+    Path("split.json").write_text(json.dumps(parts))
+    command = ["verify", "--images", str(sets[0]), "--masks", str(sets[1])]
+    assert main([*command, "--split", "split.json"]) == 0
+    said = capsys.readouterr().out
+    for part, count in (("training", 3), ("validation", 1)):
+        text = f"{part}: none of its {count} label maps has the class foreground"
+        assert text in said
+    assert "test: none" not in said
+
+
+def test_jpeg_is_named_where_a_label_map_is_one(sets, tmp_path):
+    (sets[1] / "a0_mask.png").unlink()
+    save(sets[1] / "a0_mask.jpg", grey(blob((30, 44), 0), 0))
+    assert "JPEG blurs labels: save them as PNG." in refused(sets, tmp_path)

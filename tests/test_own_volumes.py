@@ -10,6 +10,7 @@ import pytest
 
 from data_io import own, own_grids
 from data_io.datasets import folder
+from data_io.datasets.interface import RawInterface
 from data_io.errors import InputError
 from pipelines import apply
 from pipelines import run as runs
@@ -50,7 +51,7 @@ def write_sets(place: Path) -> tuple[Path, Path]:
 
 def test_what_is_derived(tmp_path):
     found = own.describe(*write_sets(tmp_path), tmp_path / "work")
-    record = folder.record(found.root)
+    record = folder.own.record(found.root)
     assert record.is_3d and record.channels == 1
     assert record.input_shape == (16, 32, 16)  # nearest to 14, 30 and 22; 16 at least
     assert record.spacing_mm == (3.0, 1.5, 2.0)
@@ -58,9 +59,9 @@ def test_what_is_derived(tmp_path):
     assert "3 x 1.5 x 2 mm, the median; 1 of 7 volumes are resampled" in str(found)
     assert record.axes == (0, 1, 2)
     assert "left-right, back-front, foot-head" in str(found)
-    place = folder.geometry(found.root, "v6_0000")
+    place = folder.own.geometry(found.root, "v6_0000")
     assert place.spacing_mm == pytest.approx((3.6, 1.5, 2.0))
-    image, details = folder.interface(found.root).load_image("v6_0000")
+    image, details = RawInterface(folder.own, found.root).load_image("v6_0000")
     assert image.shape == (*SHAPE, 1)
     assert details["spacing"] == pytest.approx([3.6, 1.5, 2.0])
 
@@ -77,20 +78,20 @@ def write_alike(place: Path, affine, shape=SHAPE, number=6) -> tuple[Path, Path]
 def test_one_voxel_size_is_kept_to_the_last_digit(tmp_path):
     affine = np.diag([0.7123456, 0.703125, 5.0, 1.0]).astype(np.float32)
     found = own.describe(*write_alike(tmp_path, affine), tmp_path / "work")
-    spacing = folder.record(found.root).spacing_mm
+    spacing = folder.own.record(found.root).spacing_mm
     assert spacing == pytest.approx((0.7123456, 0.703125, 5.0), rel=1e-6)
-    assert spacing == folder.geometry(found.root, "v1").spacing_mm
+    assert spacing == folder.own.geometry(found.root, "v1").spacing_mm
     assert "mm, the median; 0 of 6 volumes are resampled to it" in str(found)
 
 
 def test_what_a_network_takes_decides_the_voxel_size_of_another_set(tmp_path):
-    like = folder.record(
+    like = folder.own.record(
         own.describe(*write_sets(tmp_path), tmp_path / "work", "own-a").root
     )
     coarse = AFFINE @ np.diag([1, 2, 2, 1])
     other = write_alike(tmp_path / "other", coarse)
     found = own.describe(*other, tmp_path / "work", "own-b", like=like)
-    assert folder.record(found.root).spacing_mm == (3.0, 1.5, 2.0)
+    assert folder.own.record(found.root).spacing_mm == (3.0, 1.5, 2.0)
     assert "the network's; 6 of 6 volumes are resampled to it" in str(found)
 
 
@@ -115,7 +116,7 @@ def test_another_order_of_axes_in_one_folder_is_refused(tmp_path):
 
 
 def test_another_order_of_axes_than_the_networks_is_refused(tmp_path):
-    like = folder.record(
+    like = folder.own.record(
         own.describe(*write_sets(tmp_path / "a"), tmp_path / "work").root
     )
     other = write_alike(tmp_path / "b", SLICES_FIRST, number=2)

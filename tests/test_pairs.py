@@ -13,7 +13,16 @@ import written_runs
 from PIL import Image
 
 from data_io import datasets, splits
-from data_io.datasets import bus2017, cvc_clinicdb, cvc_clinicdb_sequence, isic2018
+from data_io.datasets.bus2017 import bus2017
+from data_io.datasets.cvc_clinicdb import (
+    FIRST,
+    SEQUENCES,
+    cvc_clinicdb,
+    cvc_clinicdb_sequence,
+    sequence,
+)
+from data_io.datasets.interface import RawInterface
+from data_io.datasets.isic2018 import isic2018
 from data_io.errors import InputError
 from data_io.verify import verify
 from pipelines.cli import main
@@ -28,7 +37,7 @@ PUBLISHED = """
 23 467-478, 24 479-503, 25 504-528, 26 529-546, 27 547-571, 28 572-591, 29 592-612
 """
 # Two frames of every third sequence, and one more.
-FRAMES = tuple(n for start in cvc_clinicdb.FIRST[:-1:3] for n in (start, start + 1))
+FRAMES = tuple(n for start in FIRST[:-1:3] for n in (start, start + 1))
 
 
 @pytest.fixture
@@ -79,7 +88,7 @@ def test_bus_in_every_way_it_is_stored(bus: Path, tmp_path: Path) -> None:
     assert bus2017.locate(tmp_path) == bus2017.locate(bus) == bus
     cases = bus2017.cases(bus)
     assert cases == tuple(f"{n:06d}" for n in range(1, 7))
-    source = bus2017.interface(bus)
+    source = RawInterface(bus2017, bus)
     modes = set()
     for number, case in enumerate(cases, 1):
         path = bus2017.roles(bus, case)["image"]
@@ -234,14 +243,14 @@ def test_no_masks_at_all(cvc: Path) -> None:
 
 def test_the_sequences_are_the_published_ones() -> None:
     rows = [row.split() for row in PUBLISHED.replace("\n", " ").split(",")]
-    assert len(rows) == len(cvc_clinicdb.SEQUENCES) == 29
-    for (number, ends), frames in zip(rows, cvc_clinicdb.SEQUENCES, strict=True):
+    assert len(rows) == len(SEQUENCES) == 29
+    for (number, ends), frames in zip(rows, SEQUENCES, strict=True):
         first, last = map(int, ends.split("-"))
         assert (frames[0], frames[-1]) == (first, last)
-        assert cvc_clinicdb.sequence(str(first)) == f"sequence {number}"
-        assert cvc_clinicdb.sequence(f"{last:03d}") == f"sequence {number}"
-    assert sum(map(len, cvc_clinicdb.SEQUENCES)) == 612
-    assert cvc_clinicdb.sequence("0") == cvc_clinicdb.sequence("613") == ""
+        assert sequence(str(first)) == f"sequence {number}"
+        assert sequence(f"{last:03d}") == f"sequence {number}"
+    assert sum(map(len, SEQUENCES)) == 612
+    assert sequence("0") == sequence("613") == ""
 
 
 @pytest.fixture(scope="module")
@@ -330,7 +339,7 @@ def test_the_authors_layout(name: str, size: tuple[int, int], tmp_path: Path) ->
     assert cases == tuple(given) and cases[-1] == "case_10"
     report = verify(module, root, progress=False)
     assert report.counts == {"to be split": 11} and report.decoded == 22
-    source = module.interface(root)
+    source = RawInterface(module, root)
     assert source.initialize() == list(given)
     image, mask = given["case_10"]
     np.testing.assert_array_equal(source.load_image("case_10")[0], image)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import label
 
-from data_io.datasets import phantom
+from data_io.datasets import phantom, phantom_vessels
+from data_io.datasets.interface import RawInterface
 from data_io.errors import InputError
 from data_io.verify import verify
 
@@ -31,7 +32,7 @@ def default(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def cases(root: Path) -> list[str]:
-    return [case for part in phantom.split(root).values() for case in part]
+    return [case for part in phantom.vessels.split(root).values() for case in part]
 
 
 def digest(root: Path) -> dict[str, str]:
@@ -55,10 +56,10 @@ def test_same_seed_same_bytes(small: Path, tmp_path: Path) -> None:
 
 
 def test_split_counts_and_record(small: Path) -> None:
-    parts = phantom.split(small)
+    parts = phantom.vessels.split(small)
     assert {k: len(v) for k, v in parts.items()} == SMALL.counts
     assert len(set(cases(small))) == 9
-    record = phantom.record(small)
+    record = phantom.vessels.record(small)
     assert record.input_shape == record.raw_shape == (48, 48)
     assert record.counts == {"training": 4, "validation": 2, "test": 3}
     assert record.simulated
@@ -67,10 +68,10 @@ def test_split_counts_and_record(small: Path) -> None:
 
 def test_every_file_says_phantom(small: Path) -> None:
     for case in cases(small):
-        for path in phantom.files(small, case):
+        for path in phantom.vessels.files(small, case):
             assert path.name.startswith("phantom-")
         for role in ("image", "observer1"):
-            with Image.open(phantom.roles(small, case)[role]) as image:
+            with Image.open(phantom.vessels.roles(small, case)[role]) as image:
                 assert "phantom" in image.info["Description"]
     about = json.loads((small / "dataset.json").read_text("utf-8"))
     assert about["dataset"] == "phantom"
@@ -95,12 +96,12 @@ def test_posterior_is_the_documented_function_of_the_visible_image(
     small: Path,
 ) -> None:
     for case in cases(small):
-        with Image.open(phantom.roles(small, case)["image"]) as image:
+        with Image.open(phantom.vessels.roles(small, case)["image"]) as image:
             assert image.mode == "RGB"
             green = np.asarray(image)[..., 1].astype(float)
         darker = smoothed(green, 5) - smoothed(green, 1)
         expected = 0.002 + 0.996 / (1 + np.exp(-(darker - 20) / 4))
-        found = phantom.posterior(small, case)
+        found = phantom.vessels.posterior(small, case)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
@@ -108,17 +109,19 @@ def test_posterior_is_the_documented_function_of_the_visible_image(
 @given(st.integers(0, 40), st.integers(0, 2**32 - 1))
 def test_probability_does_not_see_brightness(shift: int, seed: int) -> None:
     image = np.random.default_rng(seed).integers(0, 200, (32, 40, 3), dtype=np.uint8)
-    found = phantom.probability(image)
+    found = phantom_vessels.probability(image)
     assert found.shape == (32, 40)
     assert ((found >= 0.002) & (found <= 0.998)).all()
-    brighter = phantom.probability(image + np.uint8(shift))
+    brighter = phantom_vessels.probability(image + np.uint8(shift))
     np.testing.assert_allclose(found, brighter, atol=1e-5)
 
 
 def test_labels_are_drawn_from_the_posterior(default: Path) -> None:
-    chance = np.stack([phantom.posterior(default, case) for case in cases(default)])
+    chance = np.stack(
+        [phantom.vessels.posterior(default, case) for case in cases(default)]
+    )
     label = np.stack(
-        [phantom.references(default, c)["observer1"] for c in cases(default)]
+        [phantom.vessels.references(default, c)["observer1"] for c in cases(default)]
     )
     for low, high in ((0, 0.01), (0.01, 0.1), (0.1, 0.4), (0.4, 0.7), (0.7, 1)):
         inside = (chance >= low) & (chance < high)
@@ -132,7 +135,9 @@ def test_labels_are_drawn_from_the_posterior(default: Path) -> None:
 
 
 def test_the_default_set_is_like_drive_in_what_matters(default: Path) -> None:
-    chance = np.stack([phantom.posterior(default, case) for case in cases(default)])
+    chance = np.stack(
+        [phantom.vessels.posterior(default, case) for case in cases(default)]
+    )
     assert 0.08 < chance.mean() < 0.16
     assert (chance < 0.02).mean() > 0.6
     assert ((chance > 0.2) & (chance < 0.8)).mean() > 0.05  # weak vessels
@@ -147,7 +152,7 @@ def test_the_default_set_is_like_drive_in_what_matters(default: Path) -> None:
 
 
 def test_verify_accepts_it(small: Path) -> None:
-    report = verify(phantom, small)
+    report = verify(phantom.vessels, small)
     assert report.sizes == {(48, 48): 9}
     assert report.values == {"observer1": {0, 255}}
     assert report.decoded == 27
@@ -155,36 +160,36 @@ def test_verify_accepts_it(small: Path) -> None:
 
 
 def test_references_and_regions(small: Path) -> None:
-    label = phantom.references(small, "phantom-001")
+    label = phantom.vessels.references(small, "phantom-001")
     assert set(label) == {"observer1"}
     assert label["observer1"].dtype == np.uint8
     assert set(np.unique(label["observer1"])) == {0, 1}
-    region = phantom.regions(small, "phantom-001")
+    region = phantom.vessels.regions(small, "phantom-001")
     assert set(region) == {"image"}
     assert region["image"].shape == (48, 48)
     assert region["image"].all()
 
 
 def test_interface(small: Path) -> None:
-    raw = phantom.interface(small)
+    raw = RawInterface(phantom.vessels, small)
     assert raw.initialize() == cases(small)
     image, _ = raw.load_image("phantom-002")
     label = raw.load_segmentation("phantom-002")
     assert image.shape == (48, 48, 3)
     assert image.dtype == label.dtype == np.uint8
     np.testing.assert_array_equal(
-        label, phantom.references(small, "phantom-002")["observer1"]
+        label, phantom.vessels.references(small, "phantom-002")["observer1"]
     )
 
 
 def test_locate_generates_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(phantom, "PHANTOM", SMALL)
-    root = phantom.locate(None)
+    root = phantom.vessels.locate(None)
     assert root.parent == Path(".work/phantom")
-    assert phantom.check(root) == []
+    assert phantom.vessels.check(root) == []
     before = (root / "dataset.json").stat().st_mtime_ns
-    assert phantom.locate(None) == root
+    assert phantom.vessels.locate(None) == root
     assert (root / "dataset.json").stat().st_mtime_ns == before
     assert list(root.parent.iterdir()) == [root]  # nothing is left aside
 
@@ -194,12 +199,12 @@ def test_a_damaged_generated_set_is_made_again(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(phantom, "PHANTOM", SMALL)
-    root = phantom.locate(None)
-    phantom.roles(root, "phantom-003")["image"].unlink()
-    assert digest(phantom.locate(None)) == digest(small)
+    root = phantom.vessels.locate(None)
+    phantom.vessels.roles(root, "phantom-003")["image"].unlink()
+    assert digest(phantom.vessels.locate(None)) == digest(small)
     (root / "dataset.json").unlink()
     with pytest.raises(InputError, match="found other files"):
-        phantom.locate(None)
+        phantom.vessels.locate(None)
 
 
 def test_two_at_once_end_with_one_whole_set(tmp_path: Path, small: Path) -> None:
@@ -210,11 +215,11 @@ def test_two_at_once_end_with_one_whole_set(tmp_path: Path, small: Path) -> None
 
 
 def test_locate_a_folder(small: Path, tmp_path: Path) -> None:
-    assert phantom.locate(small) == small
+    assert phantom.vessels.locate(small) == small
     inside = phantom.generate(SMALL, tmp_path / "phantom")
-    assert phantom.locate(tmp_path) == inside
+    assert phantom.vessels.locate(tmp_path) == inside
     with pytest.raises(InputError, match="expected a phantom set"):
-        phantom.locate(tmp_path / "nowhere")
+        phantom.vessels.locate(tmp_path / "nowhere")
 
 
 def test_generate_leaves_other_files_alone(tmp_path: Path) -> None:
@@ -234,7 +239,7 @@ def test_a_place_that_can_not_be_written(tmp_path: Path) -> None:
 def test_a_damaged_description(tmp_path: Path, text: str) -> None:
     (tmp_path / "dataset.json").write_text(text)
     with pytest.raises(InputError, match=r"dataset\.json: expected the description"):
-        phantom.split(tmp_path)
+        phantom.vessels.split(tmp_path)
 
 
 @pytest.mark.parametrize(

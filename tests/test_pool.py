@@ -32,13 +32,13 @@ def test_what_is_found_does_not_depend_on_the_number_of_processes(tmp_path):
     settings = phantom.Settings(training=3, validation=2, test=2, size=32)
     root = phantom.generate(settings, tmp_path / "set")
     first, second, third = (
-        phantom.roles(root, f"phantom-{number:03d}") for number in (1, 3, 5)
+        phantom.vessels.roles(root, f"phantom-{number:03d}") for number in (1, 3, 5)
     )
     first["image"].write_bytes(b"")
     Image.fromarray(np.zeros((30, 32), np.uint8)).save(second["observer1"])
     third["posterior"].write_bytes(b"\x93NUMPY cut")
     found = [
-        verify.audit(phantom, root, progress=False, jobs=jobs).as_dict()
+        verify.audit(phantom.vessels, root, progress=False, jobs=jobs).as_dict()
         for jobs in (0, 1, 3)
     ]
     assert found[0] == found[1] == found[2]
@@ -54,14 +54,14 @@ def test_what_is_found_does_not_depend_on_the_number_of_processes(tmp_path):
 def test_a_decoder_that_crashes_is_a_problem_of_its_file(tmp_path, monkeypatch):
     settings = phantom.Settings(training=1, validation=1, test=1, size=32)
     root = phantom.generate(settings, tmp_path / "set")
-    bad = Path(phantom.roles(root, "phantom-002")["image"])
+    bad = Path(phantom.vessels.roles(root, "phantom-002")["image"])
 
     def crash(function, items, jobs):
         for index, item in enumerate(items):
-            yield index, pool.Crash() if item[0] == bad else function(item)
+            yield index, pool.Crash() if item[1] == bad else function(item)
 
     monkeypatch.setattr(pool, "each", crash)
-    report = verify.audit(phantom, root, progress=False)
+    report = verify.audit(phantom.vessels, root, progress=False)
     assert [(p.kind, p.file) for p in report.problems] == [
         ("unreadable", "images/phantom-002_image.png")
     ]

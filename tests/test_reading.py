@@ -268,3 +268,45 @@ def test_a_mask_of_which_zero_is_white_is_refused(tmp_path):
         reading.read_mask(path)
     tifffile.imwrite(path, np.eye(16, dtype=bool), photometric="minisblack")
     assert (reading.read_mask(path) > 0).sum() == 16
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_few_grey_bits_are_numbers_in_a_label_map_and_greys_in_an_image(tmp_path, bits):
+    highest = 2**bits - 1
+    numbers = np.arange(32).reshape(4, 8) % (highest + 1)
+    packed = np.unpackbits(numbers.astype(np.uint8)[..., None], axis=-1)[..., -bits:]
+    rows = np.packbits(packed.reshape(4, -1), axis=-1)
+    body = b"".join(b"\0" + row.tobytes() for row in rows)
+    head = struct.pack(">IIBBBBB", 8, 4, bits, 0, 0, 0, 0)
+    path = tmp_path / "a.png"
+    parts = ((b"IHDR", head), (b"IDAT", zlib.compress(body)), (b"IEND", b""))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts))
+    np.testing.assert_array_equal(folder.read_labels(path), numbers)
+    greys = folder.read_pixels(path)[..., 0]
+    if bits > 1:
+        np.testing.assert_array_equal(greys, numbers * (255 // highest))
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    check = struct.pack(">I", zlib.crc32(name + data))
+    return struct.pack(">I", len(data)) + name + data + check
+
+
+def test_masks_of_floats_are_read_where_they_are_whole_numbers(tmp_path):
+    numbers = (np.arange(24).reshape(4, 6) % 3).astype(np.float32)
+    path = tmp_path / "a.tif"
+    Image.fromarray(numbers + np.float32(2e-4)).save(path)
+    np.testing.assert_array_equal(folder.read_labels(path), numbers)
+    Image.fromarray(numbers / 4).save(path)
+    with pytest.raises(InputError, match=r"found 0\.25 among values from 0 to 0\.5"):
+        folder.read_labels(path)
+
+
+def test_a_large_image_is_read_or_too_large_but_not_damaged(tmp_path, monkeypatch):
+    assert 2 * Image.MAX_IMAGE_PIXELS > 189_000_000
+    path = tmp_path / "a.png"
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)
+    with pytest.raises(InputError, match=r"expected at most \d+ pixels") as caught:
+        reading.decode(path)
+    assert "damaged" not in str(caught.value)

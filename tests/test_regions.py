@@ -67,12 +67,12 @@ def test_a_radius_for_other_axes_is_refused():
 
 def test_a_case_is_measured_in_its_band(tmp_path):
     root = phantom.generate(SMALL, tmp_path / "phantoms")
-    case = phantom.split(root)["test"][0]
-    label = phantom.references(root, case)["observer1"]
-    p = phantom.posterior(root, case)
+    case = phantom.vessels.split(root)["test"][0]
+    label = phantom.vessels.references(root, case)["observer1"]
+    p = phantom.vessels.posterior(root, case)
     softmax = np.stack([1 - p, p], axis=-1)
     rows, _ = evaluate.measure_case(
-        phantom, root, "test", case, lambda shape: [(slice(None), softmax)]
+        phantom.vessels, root, "test", case, lambda shape: [(slice(None), softmax)]
     )
     assert [row["region"] for row in rows] == ["image", "band"]
     inside = band(label, (5, 5))
@@ -87,11 +87,11 @@ def test_a_case_is_measured_in_its_band(tmp_path):
 
 def test_without_a_structure_there_is_no_band(tmp_path, monkeypatch):
     root = phantom.generate(SMALL, tmp_path / "phantoms")
-    case = phantom.split(root)["test"][0]
-    empty = np.zeros_like(phantom.references(root, case)["observer1"])
-    monkeypatch.setattr(phantom, "references", lambda *_: {"observer1": empty})
+    case = phantom.vessels.split(root)["test"][0]
+    empty = np.zeros_like(phantom.vessels.references(root, case)["observer1"])
+    monkeypatch.setattr(phantom.vessels, "references", lambda *_: {"observer1": empty})
     softmax = np.full((*empty.shape, 2), 0.5, np.float32)
     rows, _ = evaluate.measure_case(
-        phantom, root, "test", case, lambda shape: [(slice(None), softmax)]
+        phantom.vessels, root, "test", case, lambda shape: [(slice(None), softmax)]
     )
     assert [row["region"] for row in rows] == ["image"]

@@ -22,7 +22,7 @@ def data(tmp_path_factory) -> Path:
 def make_run(group: Path, data: Path, loss: str, gamma, seed=0, value=0.5, backend=""):
     backend = backend or provenance.backend()
     name = runs.folder_name(loss, gamma, seed, backend)
-    split = {part: list(cases) for part, cases in phantom.split(data).items()}
+    split = {part: list(cases) for part, cases in phantom.vessels.split(data).items()}
     record = {"dataset": "phantom", "preset": "demo", "loss": loss, "gamma": gamma}
     record |= {"title": "phantom", "simulated": True}
     record |= {"seed": seed, "backend": backend, "split": split}
@@ -41,7 +41,9 @@ def pixels(path: Path) -> np.ndarray:
 def test_a_run_has_a_picture_named_by_its_first_test_case(tmp_path, data):
     run = make_run(tmp_path, data, "DSC", 1.0)
     path = photographs.picture(run, data)
-    assert path == run.path("pictures") / f"{phantom.split(data)['test'][0]}.png"
+    assert (
+        path == run.path("pictures") / f"{phantom.vessels.split(data)['test'][0]}.png"
+    )
     assert pixels(path).std() > 0
 
 

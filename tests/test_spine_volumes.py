@@ -12,7 +12,8 @@ import tiny_volumes
 
 from data_io import augment, batches
 from data_io.cache import prepare
-from data_io.datasets import kits19
+from data_io.datasets.interface import RawInterface
+from data_io.datasets.kits19 import kits19
 from data_io.miscnn_compat import (
     Clipping,
     Data_IO,
@@ -121,10 +122,15 @@ def test_patches_are_miscnns_from_the_raw_files(root, tmp_path, augment):
     items = batches.Batches(
         prepared, prepared.cases, classes=3, seed=4, augment=augment
     )
-    record, source = kits19.RECORD, kits19.interface(root)
-    as_stored = source.image
-    # As MIScnn's own NIfTI interface gives it; integers would be rounded.
-    source.image = lambda case: as_stored(case).astype(np.float64)
+    record, source = kits19.RECORD, RawInterface(kits19, root)
+    as_stored = source.load_image
+
+    def as_floats(case):
+        """As MIScnn's own NIfTI interface gives it; integers would be rounded."""
+        image, details = as_stored(case)
+        return image.astype(np.float64), details
+
+    source.load_image = as_floats
     direct = Preprocessor(
         Data_IO(source, str(root)),
         batch_size=1,

@@ -32,9 +32,9 @@ def run(tmp_path, data) -> runs.Run:
 
 def test_what_was_written_is_read(run, data):
     for _, case in stored.cases(run):
-        p = phantom.posterior(data, case)
+        p = phantom.vessels.posterior(data, case)
         odds = np.sqrt(p / (1 - p))
-        found = stored.as_kept(run, phantom, data, case)
+        found = stored.as_kept(run, phantom.vessels, data, case)
         np.testing.assert_allclose(found[..., 1], odds / (1 + odds), atol=1e-5)
 
 
@@ -133,12 +133,12 @@ def test_a_run_of_before_the_list_is_read_and_it_is_said_once(run, data, capsys)
     run.path(stored.LIST).unlink()
     run.record["files"] = {}
     for _, case in stored.cases(run):
-        stored.as_kept(run, phantom, data, case)
+        stored.as_kept(run, phantom.vessels, data, case)
     said = capsys.readouterr().out
     assert said.count("note") == 1 and "not whether the files are the run's" in said
     zeroed_tail(stored.path(run, case), run)
     with pytest.raises(InputError, match="sum off by 1"):
-        stored.as_kept(run, phantom, data, case)
+        stored.as_kept(run, phantom.vessels, data, case)
 
 
 def test_the_scaled_run_has_its_own_list(run, data, tmp_path):
@@ -150,7 +150,7 @@ def test_the_scaled_run_has_its_own_list(run, data, tmp_path):
     with pytest.raises(
         InputError, match=r"dscpp temperature --again --run .*runs/dsc-s0`"
     ):
-        stored.as_kept(runs.Run.open(output), phantom, data, case)
+        stored.as_kept(runs.Run.open(output), phantom.vessels, data, case)
 
 
 def test_a_file_is_hashed_once(run, data, monkeypatch):
@@ -163,14 +163,14 @@ def test_a_file_is_hashed_once(run, data, monkeypatch):
     monkeypatch.setattr(stored, "file_hash", counted)
     case = run.record["split"]["test"][0]
     for _ in range(3):
-        stored.as_kept(run, phantom, data, case)
+        stored.as_kept(run, phantom.vessels, data, case)
     assert sorted(seen) == sorted([written.LIST, f"{case}.npy"])
     path = stored.path(run, case)
     state = path.stat()
     of_another_run(path, run)  # of the same size; the time of change says so
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
     with pytest.raises(InputError, match="expected the probabilities that the run"):
-        stored.as_kept(run, phantom, data, case)
+        stored.as_kept(run, phantom.vessels, data, case)
 
 
 def test_the_list_is_one_of_sha256sum(run):

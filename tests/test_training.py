@@ -144,7 +144,7 @@ def test_a_training_is_complete(data, work, done):
     assert done.record["best_val_loss"] == pytest.approx(best)
     assert done.record["state"] == "evaluated"
     assert done.record["times"]["epochs"] == 4
-    assert done.record["split"]["test"] == list(phantom.split(data)["test"])
+    assert done.record["split"]["test"] == list(phantom.vessels.split(data)["test"])
     assert done.record["overrides"]["epochs"] == 4
     assert done.record["threads"] == provenance.threads()
     assert done.record["variables"] == provenance.variables()
@@ -375,7 +375,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(data, work, tmp_path):
     with pytest.raises(callbacks.NotFinite) as caught:
         stages.train(chosen, data, tmp_path / "r", work)
     kept = np.load(tmp_path / "r" / "not-finite.npz")
-    assert str(kept["case"]) in phantom.split(data)["training"]
+    assert str(kept["case"]) in phantom.vessels.split(data)["training"]
     assert str(kept["case"]) in str(caught.value)
     assert kept["image"].shape == (1, 32, 32, 3)
     assert runs.Run.open(tmp_path / "r").state == "training"
@@ -390,7 +390,7 @@ def test_weights_spoilt_by_the_last_step_are_not_kept(work, tmp_path):
     with pytest.raises(callbacks.NotFinite, match="the validation loss became") as got:
         stages.train(chosen, data, tmp_path / "r", work)
     kept = np.load(tmp_path / "r" / "not-finite.npz")
-    assert str(kept["case"]) in phantom.split(data)["validation"]
+    assert str(kept["case"]) in phantom.vessels.split(data)["validation"]
     assert str(kept["case"]) in str(got.value)
     assert not (tmp_path / "r" / "model.keras").exists()
     assert not (tmp_path / "r" / "state.npz").exists()
@@ -398,7 +398,7 @@ def test_weights_spoilt_by_the_last_step_are_not_kept(work, tmp_path):
 
 @pytest.mark.backend
 def test_predict_and_evaluate(data, done):
-    split = phantom.split(data)
+    split = phantom.vessels.split(data)
     cases = {*split["validation"], *split["test"]}
     assert {p.stem for p in done.path("probabilities").glob("*.npy")} == cases
     found = np.load(done.path("probabilities") / f"{split['test'][0]}.npy")
@@ -409,7 +409,7 @@ def test_predict_and_evaluate(data, done):
     assert {(row["case"], row["split"]) for row in rows} == {
         (case, name) for name in ("validation", "test") for case in split[name]
     }
-    label = phantom.references(data, split["test"][0])["observer1"]
+    label = phantom.vessels.references(data, split["test"][0])["observer1"]
     row = next(row for row in rows if row["case"] == split["test"][0])
     p = np.clip(found[..., 1].astype(float), 1e-7, 1 - 1e-7)
     expected = -np.mean(np.where(label == 1, np.log(p), np.log(1 - p)))

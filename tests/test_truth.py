@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from data_io.datasets import phantom
+from data_io.datasets.drive import drive
 from pipelines import run as runs
 from pipelines import stages, truth
 from pipelines.measure import calibration, histograms
@@ -65,7 +66,7 @@ def gaps(found, data):
             weights=found.counts[where].sum(axis=1) + 1e-300,
         ),
     )
-    p = np.stack([phantom.posterior(data, case) for case in found.case[where]])
+    p = np.stack([phantom.vessels.posterior(data, case) for case in found.case[where]])
     p = p.astype(np.float64)
     which = np.searchsorted(calibration.WIDE[1:-1], p, side="right")
     variance = np.bincount(which.ravel(), (p * (1 - p)).ravel(), len(bins.n))
@@ -87,9 +88,9 @@ def test_the_truth_lies_on_the_diagonal_within_sampling_error(group, data):
 def test_a_slightly_overconfident_network_would_be_noticed(data):
     """The same labels under 1.15 times the true logit: the check above can fail."""
     total, sums = 0, 0
-    for case in phantom.split(data)["test"]:
-        p = phantom.posterior(data, case).astype(np.float64)
-        label = phantom.references(data, case)["observer1"]
+    for case in phantom.vessels.split(data)["test"]:
+        p = phantom.vessels.posterior(data, case).astype(np.float64)
+        label = phantom.vessels.references(data, case)["observer1"]
         odds = (p / (1 - p)) ** 1.15
         one, of_p = histograms.count_with_sums(odds / (1 + odds), label)
         total, sums = total + one, sums + of_p
@@ -125,7 +126,10 @@ def test_its_nll_and_brier_are_what_theory_says(group, data):
     """Mean of the entropy and of p (1 - p), within sampling error."""
     run = runs.Run.open(group / "runs" / truth.FOLDER)
     p = np.stack(
-        [phantom.posterior(data, case) for case in phantom.split(data)["test"]]
+        [
+            phantom.vessels.posterior(data, case)
+            for case in phantom.vessels.split(data)["test"]
+        ]
     )
     p = p.astype(np.float64)
     q = 1 - p
@@ -161,7 +165,7 @@ def test_it_is_a_row_of_the_tables_and_in_no_test(group, data, tmp_path):
 
 def test_without_known_probabilities_there_is_none(group, data, monkeypatch, tmp_path):
     assert truth.measure(tmp_path, data) is None
-    monkeypatch.delattr(phantom, "posterior")
+    monkeypatch.setattr(truth.datasets, "by_name", lambda name: drive)
     assert truth.measure(group, data) is None
 
 

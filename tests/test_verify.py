@@ -20,7 +20,9 @@ from imitations import (
 from PIL import Image
 
 from data_io import images
-from data_io.datasets import drive, phantom
+from data_io.content import stamp_of
+from data_io.datasets import phantom
+from data_io.datasets.drive import drive
 from data_io.errors import InputError
 from data_io.verify import verify
 
@@ -37,7 +39,7 @@ def imitation(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def state(imitation: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What was decoded of the imitation, by path: copies have to be rewritten."""
+    """What was decoded of the imitation, by path: copies are other files."""
     path = tmp_path_factory.mktemp("state") / "drive.json"
     verify(drive, imitation, path)
     return path
@@ -48,7 +50,11 @@ def copy(imitation: Path, state: Path, tmp_path: Path) -> tuple[Path, Path]:
     """An imitation that a test may damage, and a state that knows its sound files."""
     root = Path(shutil.copytree(imitation, tmp_path / "DRIVE"))  # keeps times
     own = tmp_path / "state.json"
-    own.write_text(state.read_text().replace(str(imitation), str(root.resolve())))
+    text = state.read_text().replace(str(imitation), str(root.resolve()))
+    kept = json.loads(text)
+    for key, entry in kept["files"].items():
+        entry["stamp"] = stamp_of(Path(key.partition(" ")[2]))
+    own.write_text(json.dumps(kept))
     return root, own
 
 
@@ -238,6 +244,18 @@ def test_unchanged_files_are_not_decoded_again(
     assert verify(drive, root).decoded == 140  # without a state everything
 
 
+def test_a_file_whose_time_was_set_back_is_decoded_again(
+    copy: tuple[Path, Path],
+) -> None:
+    """Size and time of writing are as before: the time of change tells."""
+    root, own = copy
+    before = (root / IMAGE).stat()
+    (root / IMAGE).write_bytes((root / IMAGE).read_bytes())
+    os.utime(root / IMAGE, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (root / IMAGE).stat().st_size == before.st_size
+    assert verify(drive, root, own).decoded == 1
+
+
 def test_a_problem_stays_one_the_second_time(copy: tuple[Path, Path]) -> None:
     root, own = copy
     three_values(root / LABEL)
@@ -251,17 +269,17 @@ def test_a_problem_stays_one_the_second_time(copy: tuple[Path, Path]) -> None:
     "content",
     [
         "", "{", "[]", "null", '{"format": 1}', '{"format": 0, "files": {}}',
-        '{"format": 4, "files": {"a": 1}}',
-        '{"format": 4, "files": {"a": {"stamp": 1, "facts": {"shape": 2}}}}',
+        '{"format": 5, "files": {"a": 1}}',
+        '{"format": 5, "files": {"a": {"stamp": 1, "facts": {"shape": 2}}}}',
     ],
 )  # fmt: skip
 def test_a_damaged_state_is_ignored(tmp_path: Path, content: str) -> None:
     root = phantom.generate(phantom.Settings(1, 1, 1, 32), tmp_path / "set")
     state = tmp_path / "state.json"
     state.write_text(content)
-    assert verify(phantom, root, state).decoded == 9
-    assert json.loads(state.read_text())["format"] == 4
-    assert verify(phantom, root, state).skipped == 9
+    assert verify(phantom.vessels, root, state).decoded == 9
+    assert json.loads(state.read_text())["format"] == 5
+    assert verify(phantom.vessels, root, state).skipped == 9
     assert sorted(p.name for p in tmp_path.iterdir()) == ["set", "state.json"]
 
 
@@ -269,28 +287,28 @@ def test_one_state_for_two_folders(tmp_path: Path) -> None:
     settings, state = phantom.Settings(1, 1, 1, 32), tmp_path / "state.json"
     first = phantom.generate(settings, tmp_path / "first")
     second = phantom.generate(settings, tmp_path / "second")
-    assert verify(phantom, first, state).decoded == 9
-    assert verify(phantom, second, state).decoded == 9
-    assert verify(phantom, first, state).skipped == 9
-    assert verify(phantom, second, state).skipped == 9
+    assert verify(phantom.vessels, first, state).decoded == 9
+    assert verify(phantom.vessels, second, state).decoded == 9
+    assert verify(phantom.vessels, first, state).skipped == 9
+    assert verify(phantom.vessels, second, state).skipped == 9
 
 
 def test_an_unwritable_state_is_a_warning(tmp_path: Path) -> None:
     root = phantom.generate(phantom.Settings(1, 1, 1, 32), tmp_path / "set")
     (tmp_path / "file").touch()
-    report = verify(phantom, root, tmp_path / "file" / "state.json")
+    report = verify(phantom.vessels, root, tmp_path / "file" / "state.json")
     assert "can't be written" in report.warnings[0]
 
 
 def test_a_posterior_outside_0_to_1(tmp_path: Path) -> None:
     root = phantom.generate(phantom.Settings(1, 1, 1, 32), tmp_path / "set")
-    path = phantom.roles(root, "phantom-001")["posterior"]
+    path = phantom.vessels.roles(root, "phantom-001")["posterior"]
     np.save(path, np.full((32, 32), 1.5, np.float32))
     with pytest.raises(InputError, match=r"in \[0, 1\], found 1\.5 to 1\.5"):
-        verify(phantom, root)
+        verify(phantom.vessels, root)
     cut(path)
     with pytest.raises(InputError, match=r"expected a whole \.npy file"):
-        verify(phantom, root)
+        verify(phantom.vessels, root)
 
 
 def test_the_real_set(drive_root: Path, tmp_path: Path) -> None:
@@ -303,3 +321,27 @@ def test_the_real_set(drive_root: Path, tmp_path: Path) -> None:
     assert report.warnings == []
     assert report.foreground["observer1"] == pytest.approx(0.087, abs=0.002)
     assert verify(drive, drive_root, state).skipped == 140
+
+
+def test_a_training_names_the_same_problems(
+    copy: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from pipelines.cli import main
+
+    root, _ = copy
+    monkeypatch.chdir(root.parent)
+    (root / IMAGE).unlink()
+    shutil.copy(
+        root / "training/images/22_training.tif", root / "test/images/05_test.tif"
+    )
+    cut(root / LABEL)
+    data = ["--dataset", "drive", "--data", str(root)]
+    said = []
+    for command in (["verify"], ["train", "--loss", "CE", "--preset", "demo"]):
+        assert main([*command, *data]) == 2
+        said.append(capsys.readouterr().err.partition("dscpp: ")[2])
+    assert said[0] == said[1]
+    assert "3 problems" in said[0]
+    assert "identical files: 05 (test), 22 (training)" in said[0]

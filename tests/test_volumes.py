@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_io import content, native
-from data_io.datasets import kits19
+from data_io.datasets.kits19 import kits19
 from data_io.errors import InputError
 from data_io.miscnn_compat import Resampling, Sample
 from pipelines import cli, evaluate, export, photographs

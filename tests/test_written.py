@@ -332,7 +332,7 @@ def test_a_run_in_the_place_of_the_truth(tmp_path):
 def test_a_run_among_own_images(scene, capsys):
     from pipelines.training.task import Task
 
-    record = own_images.record(own_images.locate(scene / "own"))
+    record = own_images.own.record(own_images.own.locate(scene / "own"))
     task = Task.make("own", "DSC", preset="demo", record=record)
     for output in ("photos/run", "labels/run"):
         with pytest.raises(InputError, match="expected a folder apart from images"):

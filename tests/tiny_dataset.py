@@ -1,7 +1,6 @@
 """A data set of three small cases behind MIScnn's interface, for tests.
 
-It has what `data_io.cache.prepare` asks of a data set module, and none of the readers
-of the real ones.
+Its files are arrays, so that none of the readers of images is needed.
 """
 
 import threading
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_io.miscnn_compat import Abstract_IO
+from data_io.datasets.dataset import Dataset
 
 CASES = ("a", "b", "c")
 NATIVE = (20, 26)
@@ -18,8 +17,8 @@ INPUT = (16, 24)
 _PARSER = threading.Lock()  # `numpy.load` uses Python's, which fails in threads
 
 
-def write(root: Path) -> types.SimpleNamespace:
-    """Writes the cases to `root` and returns the data set's module."""
+def write(root: Path) -> Dataset:
+    """Writes the cases to `root` and returns the data set."""
     random = np.random.default_rng(7)
     root.mkdir(parents=True, exist_ok=True)
     for case in CASES:
@@ -29,42 +28,32 @@ def write(root: Path) -> types.SimpleNamespace:
     return module()
 
 
-def module() -> types.SimpleNamespace:
-    """The data set's module; the same for every root."""
-    return types.SimpleNamespace(
-        RECORD=types.SimpleNamespace(name="tiny"), interface=Interface, files=files
+class Tiny(Dataset):
+    RECORD = types.SimpleNamespace(
+        name="tiny", channels=3, classes=("background", "bright"), is_3d=False
     )
 
+    def cases(self, root: Path) -> tuple[str, ...]:
+        return CASES
 
-def files(root: Path, case: str) -> tuple[Path, ...]:
-    return tuple(Path(root) / f"{case}-{kind}.npy" for kind in ("image", "label"))
+    def roles(self, root: Path, case: str) -> dict[str, Path]:
+        image, label = (
+            Path(root) / f"{case}-{kind}.npy" for kind in ("image", "label")
+        )
+        return {"image": image, "observer1": label}
+
+    def image(self, root: Path, case: str) -> np.ndarray:
+        return _load(self.roles(root, case)["image"])
+
+    def references(self, root: Path, case: str) -> dict[str, np.ndarray]:
+        return {"observer1": _load(self.roles(root, case)["observer1"])}
+
+
+def module() -> Dataset:
+    """The data set; the same for every root."""
+    return Tiny()
 
 
 def _load(path: Path) -> np.ndarray:
     with _PARSER:
         return np.load(path)
-
-
-class Interface(Abstract_IO):
-    def __init__(self, root: Path) -> None:
-        super().__init__(channels=3, classes=2, three_dim=False)
-        self.root = Path(root)
-
-    def initialize(self, input_path: str) -> list[str]:
-        return list(CASES)
-
-    def load_image(self, index: str) -> tuple[np.ndarray, dict]:
-        return _load(self.root / f"{index}-image.npy"), {}
-
-    def load_segmentation(self, index: str) -> np.ndarray:
-        return _load(self.root / f"{index}-label.npy")
-
-    def load_prediction(self, index: str, output_path: str) -> None:
-        raise NotImplementedError
-
-    def save_prediction(self, sample: object, output_path: str) -> None:
-        raise NotImplementedError
-
-    @staticmethod
-    def check_file_termination(termination: str) -> bool:
-        return False

@@ -1,17 +1,13 @@
-"""The data sets, one module each.
-
-Every module offers the same doors: `RECORD`, `record`, `locate`, `roles`, `files`,
-`references`, `regions`, `interface`, `check` and `remarks`; and `split` where the split
-is fixed, else `cases` (see `data_io.splits`). Modules of volumes also have `geometry`,
-and those of real data `DEFAULT`, the folder to look in and to fetch to.
-"""
+"""The data sets, each a class in a module of its own; see `dataset.Dataset`."""
 
 import re
 from importlib import import_module
-from types import ModuleType
-from typing import cast
+from typing import TYPE_CHECKING
 
 from data_io.errors import InputError
+
+if TYPE_CHECKING:  # Names of data sets are wanted where nothing is read.
+    from data_io.datasets.dataset import Dataset
 
 __all__ = ["by_name", "is_own", "names", "simulated", "split_by"]
 
@@ -28,6 +24,12 @@ _PHANTOMS = {
     "cvc-clinicdb": "phantom-polyp",
     "cvc-clinicdb-sequence": "phantom-polyp",
 }
+# Where the module is not called as the data set.
+_MODULES = {
+    "cvc-clinicdb-sequence": "cvc_clinicdb",
+    "own": "folder",
+    **dict.fromkeys(_PHANTOMS.values(), "phantom"),
+}
 
 
 def names() -> list[str]:
@@ -40,8 +42,8 @@ def is_own(name: str) -> bool:
     return re.fullmatch(r"own(-[a-z0-9]+)*", name) is not None
 
 
-def by_name(name: str) -> ModuleType:
-    """Returns the module of a data set.
+def by_name(name: str) -> "Dataset":
+    """Returns a data set, the same object each time.
 
     Args:
         name: one of `names()`, in any case; or `own`, `own-...`: a user's own images.
@@ -49,18 +51,19 @@ def by_name(name: str) -> ModuleType:
     Raises:
         InputError: no data set has this name.
     """
-    if is_own(name.lower()):
-        return import_module(f"{__name__}.folder")
-    if name.lower() not in NAMES:
+    wanted = "own" if is_own(name.lower()) else name.lower()
+    if wanted not in (*NAMES, "own"):
         known = ", ".join(NAMES)
         raise InputError(
             f"--dataset {name}: expected one of {known}, received {name!r}. "
             "Name one of these, or give your own: --images FOLDER --masks FOLDER."
         )
-    if name.lower().startswith("phantom-"):
-        kinds = import_module(f"{__name__}.phantom")
-        return cast(ModuleType, kinds.of_kind(name.lower()))
-    return import_module(f"{__name__}.{name.lower().replace('-', '_')}")
+    from data_io.datasets.dataset import Dataset
+
+    place = _MODULES.get(wanted, wanted.replace("-", "_"))
+    objects = vars(import_module(f"{__name__}.{place}")).values()
+    found = (each for each in objects if isinstance(each, Dataset))
+    return next(each for each in found if each.RECORD.name == wanted)
 
 
 def split_by(name: str, kind: str) -> str:

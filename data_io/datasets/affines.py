@@ -14,7 +14,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from data_io.native import by_axis
 
-__all__ = ["doubt", "fault", "same", "shown", "stated"]
+__all__ = ["doubt", "fault", "no_rotation", "same", "shown", "stated"]
 
 # Programs round: to 0.01 mm, but of small voxels to a twentieth of one, it is the same.
 _SAME_MM, _SAME_SHARE = 0.01, 0.05
@@ -36,7 +36,6 @@ def stated(header: nibabel.Nifti1Header) -> dict[str, np.ndarray]:
     # 0 counts as 1 by the standard, and many programs write it; and they round.
     if abs(header["pixdim"][0]) != 1:
         header["pixdim"][0] = 1
-    header.quaternion_threshold = np.float32(-1e-4)
     if header["sform_code"] > 0:
         found["sform"] = np.asarray(header.get_sform())
     if header["qform_code"] > 0:
@@ -66,13 +65,18 @@ def fault(header: nibabel.Nifti1Header) -> str:
     try:
         affines = stated(header)
     except ValueError as error:
-        return (
-            f"expected a qform that is a rotation, found another ({error}). Correct "
-            "it in the header, or set its code to 0 where the sform is right."
-        )
+        return no_rotation(error)
     if not all(np.isfinite(a).all() and voxel_sizes(a).all() for a in affines.values()):
         return ""
     return _contradiction(affines, pixdim) or _shear(affines)
+
+
+def no_rotation(error: Exception) -> str:
+    """Says that a qform is no rotation."""
+    return (
+        f"expected a qform that is a rotation, found another ({error}). Correct "
+        "it in the header, or set its code to 0 where the sform is right."
+    )
 
 
 def _contradiction(affines: dict[str, np.ndarray], pixdim: np.ndarray) -> str:

@@ -10,17 +10,10 @@ from pathlib import Path
 from data_io.datasets.pairs import Pairs
 from data_io.datasets.record import Record
 
-__all__ = [
-    "DEFAULT", "RECORD", "cases", "check", "files", "interface", "locate", "picture",
-    "record", "references", "regions", "remarks", "roles",
-]  # fmt: skip
+__all__ = ["Bus2017", "bus2017"]
 
-LAYOUT = """\
-  BUS/
-    original/  000001.png ... 000163.png
-    GT/        000001.png ... 000163.png"""
 
-RECORD = Record(
+_RECORD = Record(
     name="bus2017",
     title="BUS2017",
     classes=("background", "lesion"),
@@ -39,23 +32,23 @@ RECORD = Record(
         "Ask for it (dataset B) on https://helward.mmu.ac.uk/STAFF/M.Yap/dataset.php: "
         "an agreement has to be signed. Unpack BUS.zip."
     ),
-    layout=LAYOUT,
+    layout="""\
+  BUS/
+    original/  000001.png ... 000163.png
+    GT/        000001.png ... 000163.png""",
     grey_masks=True,
     any_mode=True,
 )
 
-DEFAULT = Path("data/BUS")
 
-_PAIRS = Pairs(
-    RECORD,
-    DEFAULT,
-    folders=(("original", "GT"),),
-    pattern=r"\d+",
-    example="000001",
-    endings=(".png", ".png"),
-)
+class Bus2017(Pairs):
+    """The doors of BUS2017."""
 
-locate, record, cases, roles = _PAIRS.locate, _PAIRS.record, _PAIRS.cases, _PAIRS.roles
-files, references, regions = _PAIRS.files, _PAIRS.references, _PAIRS.regions
-interface, picture = _PAIRS.interface, _PAIRS.picture
-check, remarks = _PAIRS.check, _PAIRS.remarks
+    RECORD = _RECORD
+    DEFAULT = Path("data/BUS")
+    FOLDERS = (("original", "GT"),)
+    PATTERN = r"\d+"
+    EXAMPLE = "000001"
+
+
+bus2017 = Bus2017()

@@ -2,10 +2,11 @@
 
 The frames come from 29 sequences of 25 videos; which frame is of which sequence is said
 on the data set's page (`SEQUENCES`). A split at random, as in the paper, puts
-neighbours of most test frames into training. `cvc_clinicdb_sequence` is the same data
-set, split by sequence.
+neighbours of most test frames into training. `BySequence` is the same data set,
+split by sequence.
 """
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,17 +14,22 @@ from data_io.datasets.pairs import Pairs
 from data_io.datasets.record import Record
 
 __all__ = [
-    "DEFAULT", "RECORD", "SEQUENCES", "cases", "check", "files", "groups", "interface",
-    "locate", "picture", "record", "references", "regions", "remarks", "roles",
+    "SEQUENCES", "BySequence", "CvcClinicDB", "cvc_clinicdb", "cvc_clinicdb_sequence",
 ]  # fmt: skip
 
-LAYOUT = """\
-  CVC-ClinicDB/
-    Original/       1.tif ... 612.tif
-    Ground Truth/   1.tif ... 612.tif
-  or both folders in TIF/ or in PNG/ (*.png)"""
+FIRST = (
+    1, 26, 51, 68, 79, 104, 127, 152, 178, 200, 206, 228, 253, 278, 298, 318, 343, 364,
+    384, 409, 429, 448, 467, 479, 504, 529, 547, 572, 592, 613,
+)  # fmt: skip
+SEQUENCES = tuple(range(start, end) for start, end in pairwise(FIRST))
+"""The frames of sequences 1 to 29, by the table on the data set's own page.
 
-RECORD = Record(
+That is `RECORD.source`; https://github.com/dataset-ninja/cvc-612 (ABSTRACT.md) repeats
+the table. Challenge papers speak of 31 sequences for the same frames.
+"""
+
+
+_RECORD = Record(
     name="cvc-clinicdb",
     title="CVC-ClinicDB",
     classes=("background", "polyp"),
@@ -47,67 +53,65 @@ RECORD = Record(
         "account may be needed) and unpack it; the copy of "
         "https://www.kaggle.com/datasets/balraj98/cvcclinicdb (account) will do too."
     ),
-    layout=LAYOUT,
+    layout="""\
+  CVC-ClinicDB/
+    Original/       1.tif ... 612.tif
+    Ground Truth/   1.tif ... 612.tif
+  or both folders in TIF/ or in PNG/ (*.png)""",
     grey_masks=True,
     any_mode=True,
 )
 
-DEFAULT = Path("data/CVC-ClinicDB")
 
-FIRST = (
-    1, 26, 51, 68, 79, 104, 127, 152, 178, 200, 206, 228, 253, 278, 298, 318, 343, 364,
-    384, 409, 429, 448, 467, 479, 504, 529, 547, 572, 592, 613,
-)  # fmt: skip
-SEQUENCES = tuple(range(start, end) for start, end in pairwise(FIRST))
-"""The frames of sequences 1 to 29, by the table on the data set's own page.
+class CvcClinicDB(Pairs):
+    """The doors of CVC-ClinicDB."""
 
-That is `RECORD.source`; https://github.com/dataset-ninja/cvc-612 (ABSTRACT.md) repeats
-the table. Challenge papers speak of 31 sequences for the same frames.
-"""
-
-_PAIRS = Pairs(
-    RECORD,
-    DEFAULT,
-    folders=(
+    RECORD = _RECORD
+    DEFAULT = Path("data/CVC-ClinicDB")
+    FOLDERS = (
         ("Original", "Ground Truth"),
         ("TIF/Original", "TIF/Ground Truth"),
         ("PNG/Original", "PNG/Ground Truth"),
-    ),
-    pattern=r"\d+",
-    example="1",
-    endings=(".tif", ".tif"),
-)
+    )
+    PATTERN = r"\d+"
+    EXAMPLE = "1"
+    ENDINGS = (".tif", ".tif")
 
-locate, record, cases, roles = _PAIRS.locate, _PAIRS.record, _PAIRS.cases, _PAIRS.roles
-files, references, regions = _PAIRS.files, _PAIRS.references, _PAIRS.regions
-interface, picture, remarks = _PAIRS.interface, _PAIRS.picture, _PAIRS.remarks
+    def check(self, root: Path) -> list[str]:
+        """Compares the folder with the layout; frames are numbered from 1 to 612."""
+        known = () if self.is_prepared(root) else self.cases(root)
+        return super().check(root) + [
+            f"{self.roles(root, case)['image'].relative_to(root)}: expected a frame "
+            "from 1 to 612, found another number. Use the names as distributed."
+            for case in known
+            if not sequence(case)
+        ]
+
+    def groups(self, root: Path) -> dict[str, str]:
+        """Returns the sequence of each frame, such as `sequence 7`, by case.
+
+        Returns:
+            {} in the layout of the authors' copies, whose frames may be renumbered.
+        """
+        if self.is_prepared(root):
+            return {}
+        found = {case: sequence(case) for case in self.cases(root)}
+        return found if all(found.values()) else {}
 
 
-def check(root: Path) -> list[str]:
-    """Compares the folder with the layout, without opening a file.
+class BySequence(CvcClinicDB):
+    """The same files, split by video sequence: no sequence lies in two parts.
 
-    Returns:
-        One line for each problem: which file, expected, found, what to do.
+    It is a data set of its own: what is measured on frames of unseen sequences is
+    another quantity than the paper's, and the two never share a table.
     """
-    known = () if _PAIRS.is_prepared(root) else cases(root)
-    return _PAIRS.check(root) + [
-        f"{roles(root, case)['image'].relative_to(root)}: expected a frame from 1 to "
-        "612, found another number. Use the names as distributed."
-        for case in known
-        if not sequence(case)
-    ]
 
-
-def groups(root: Path) -> dict[str, str]:
-    """Returns the sequence of each frame, such as `sequence 7`, by case.
-
-    Returns:
-        {} in the layout of the authors' copies, whose frames may be renumbered.
-    """
-    if _PAIRS.is_prepared(root):
-        return {}
-    found = {case: sequence(case) for case in cases(root)}
-    return found if all(found.values()) else {}
+    RECORD = replace(
+        CvcClinicDB.RECORD,
+        name="cvc-clinicdb-sequence",
+        title="CVC-ClinicDB by sequence",
+        split_by="sequence",
+    )
 
 
 def sequence(case: str) -> str:
@@ -115,3 +119,7 @@ def sequence(case: str) -> str:
     number = int(case)
     found = [n for n, frames in enumerate(SEQUENCES, 1) if number in frames]
     return f"sequence {found[0]}" if found else ""
+
+
+cvc_clinicdb = CvcClinicDB()
+cvc_clinicdb_sequence = BySequence()

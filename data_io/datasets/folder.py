@@ -1,38 +1,40 @@
 """A user's own images: a folder of them, and a folder of label maps.
 
-The folder of this data set holds no image. It holds two small files that
-`data_io.own.describe` writes: `dataset.json`, where the images are and what was found
-in them, and `reading.json`, how they are read (channels, label values). The second is
-one of the files of every case, so that another reading is other data.
+The folder of this data set holds no image. It holds two small files, which
+`data_io.own.describe` writes. `dataset.json` says where the images
+are and what was found in them, `reading.json` how they are read (channels, label
+values). The second is one of the files of every case, so that another reading is other
+data.
 """
 
-import json
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from types import UnionType
 from typing import Any
 
 import numpy as np
 
-from data_io import datasets
+from data_io import datasets, images, volumes
+from data_io.content import read_json
 from data_io.datasets import nifti
+from data_io.datasets.dataset import Dataset
 from data_io.datasets.reading import decode, decode_colour, described, is_colour
 from data_io.datasets.record import Record
-from data_io.errors import InputError, Problems
+from data_io.errors import InputError
 from data_io.names import plain
-from data_io.report import Report
+from data_io.native import by_axis
 
 __all__ = [
-    "ABOUT", "READING", "RECORD", "cases", "check", "files", "geometry", "interface",
-    "is_volume", "locate", "picture", "places", "read_labels", "read_pixels", "record",
-    "references", "regions", "remarks", "roles", "verify",
+    "ABOUT", "READING", "OwnImages", "own", "read_labels", "read_pixels",
 ]  # fmt: skip
 
 ABOUT = "dataset.json"
 READING = "reading.json"
 FORMAT = 1
 
-# What all sets of one's own share; `record(root)` has the facts of one.
-RECORD = Record(
+# What all sets of one's own share; `OwnImages.record` has the facts of one.
+_RECORD = Record(
     name="own",
     title="own data",
     classes=("background", "foreground"),
@@ -51,25 +53,136 @@ RECORD = Record(
 )
 
 
-def locate(data: Path | None) -> Path:
-    """Finds the description that `data_io.own.describe` wrote.
+class OwnImages(Dataset):
+    """The doors of own images; its root is the folder of the two small files."""
 
-    Raises:
-        InputError: it is not there, of another version, or damaged.
-    """
-    if data is not None and _read(Path(data) / ABOUT).get("format") == FORMAT:
-        _check(Path(data))
-        return Path(data)
-    raise InputError(
-        f"own data: expected a folder with {ABOUT}, as dscpp writes it, received "
-        f"{data}. Name own images with --images FOLDER and --masks FOLDER; for a run "
-        "that is there, in its `dscpp train` command, which notes where they are and "
-        "trains nothing. Then give this command without --data."
-    )
+    RECORD = _RECORD
+
+    def locate(self, data: Path | None) -> Path:
+        """Finds the description that `data_io.own.describe` wrote.
+
+        Raises:
+            InputError: it is not there, of another version, or damaged.
+        """
+        if data is not None and _read(Path(data) / ABOUT).get("format") == FORMAT:
+            _check(Path(data))
+            return Path(data)
+        raise InputError(
+            f"own data: expected a folder with {ABOUT}, as dscpp writes it, received "
+            f"{data}. Name own images with --images FOLDER and --masks FOLDER; for a "
+            "run that is there, in its `dscpp train` command, which notes where they "
+            "are and trains nothing. Then give this command without --data."
+        )
+
+    def places(self, root: Path) -> set[Path]:
+        """Returns the folders in which images and label maps lie."""
+        cases = _about(root)["cases"].values()
+        return {Path(path).parent for files in cases for path in files.values()}
+
+    def record(self, root: Path) -> Record:
+        """Returns the facts of the images described at `root`."""
+        about = _about(root)
+        spacing, axes = about["spacing_mm"], about.get("axes")
+        return replace(
+            self.RECORD,
+            name=about["name"],
+            title=about["title"],
+            classes=tuple(about["classes"]),
+            channels=_reading(root)["channels"],
+            input_shape=tuple(about["input_shape"]),
+            spacing_mm=tuple(spacing) if spacing else None,
+            axes=tuple(axes) if axes else None,
+            directions=about.get("directions"),
+        )
+
+    def cases(self, root: Path) -> tuple[str, ...]:
+        """Returns the ids of the images: their names without the ending."""
+        return tuple(_about(root)["cases"])
+
+    def roles(self, root: Path, case: str) -> dict[str, Path]:
+        """Returns `image`, and `observer1` where there are label maps.
+
+        Raises:
+            InputError: there is no such case.
+        """
+        known = _about(root)["cases"]
+        if case not in known:
+            raise InputError(f"{root}: expected one of its cases, received {case!r}.")
+        return {role: Path(path) for role, path in known[case].items()}
+
+    def files(self, root: Path, case: str) -> tuple[Path, ...]:
+        """Returns how the case is read, then its raw files."""
+        return (Path(root) / READING, *self.roles(root, case).values())
+
+    def image(self, root: Path, case: str) -> np.ndarray:
+        """Returns an image with the channels of the set, uint8 or float32."""
+        path = self.roles(root, case)["image"]
+        return _with_channels(path, _reading(root)["channels"])
+
+    def picture(self, root: Path, case: str) -> np.ndarray:
+        """Returns an image to look at: uint8 RGB, its whole range shown."""
+        pixels = _with_channels(self.roles(root, case)["image"], 3)
+        if pixels.dtype == np.uint8:
+            return pixels
+        low, high = float(pixels.min()), float(pixels.max())
+        return np.asarray(255 * (pixels - low) / max(high - low, 1e-6), np.uint8)
+
+    def references(self, root: Path, case: str) -> dict[str, np.ndarray]:
+        """Returns the label map of a case, uint8 class numbers, as `observer1`.
+
+        Raises:
+            InputError: it can't be decoded, or has a value that is no class's.
+        """
+        path = self.roles(root, case)["observer1"]
+        return {"observer1": _classes(path, _reading(root)["values"])}
+
+    def values(self, root: Path) -> list[int]:
+        """Returns the label value of each class, background first."""
+        return list(_reading(root)["values"])
+
+    def check(self, root: Path) -> list[str]:
+        """Returns a problem for each file that is gone since it was described."""
+        return [
+            f"{path}: expected a file, found none. Put it back; or, where it was "
+            "moved, give the `dscpp train` command with --images and --masks of today."
+            for path in self.expected(root)
+            if not path.is_file()
+        ]
+
+    def remarks(self, root: Path) -> list[str]:
+        """Returns nothing: what is unusual is said when the images are described."""
+        return []
+
+    @staticmethod
+    def look(path: Path, role: str) -> dict[str, Any]:
+        """Returns what there is to know of a file; see `Dataset.look`.
+
+        Returns:
+            `shape`; of an image `channels` and what tells copies; of a label map
+            `values`, and `jpeg` where they may be blurred; of a volume where it lies.
+
+        Raises:
+            InputError: it can't be decoded, or is of no use here.
+        """
+        if nifti.is_volume(path):
+            return _look_at_volume(path, role)
+        if role == "image":
+            pixels = read_pixels(path)
+            shape, channels = list(pixels.shape[:-1]), pixels.shape[-1]
+            found = {"mode": "image", "shape": shape, "channels": channels}
+            return found | images.copies(pixels)
+        labels = read_labels(path)
+        jpeg = path.suffix.lower() in (".jpg", ".jpeg")
+        found = {"mode": "labels", "shape": list(labels.shape), "jpeg": jpeg}
+        return {**found, "values": images.counted(labels)}
+
+    def home(self, root: Path) -> Path:
+        """Returns the folder of the first image."""
+        return Path(next(iter(_about(root)["cases"].values()))["image"]).parent
 
 
 def _check(root: Path) -> None:
-    """Refuses a description that `data_io.own.describe` would not have written.
+    """Refuses a description that dscpp would not have written.
 
     Raises:
         InputError: names the file and what is wrong with it.
@@ -113,160 +226,31 @@ def _is_case(found: object) -> bool:
     )
 
 
-def places(root: Path) -> set[Path]:
-    """Returns the folders in which images and label maps lie."""
-    cases_ = _about(root)["cases"].values()
-    return {Path(path).parent for files_ in cases_ for path in files_.values()}
+def _look_at_volume(path: Path, role: str) -> dict[str, Any]:
+    found = volumes.facts(path, role)
+    sizes = found["spacing_mm"]
+    if not (np.isfinite(found["affine"]).all() and all(sizes)):
+        raise InputError(
+            f"{path}: expected voxels of a size above 0 mm, found "
+            f"{by_axis(sizes)}. Correct the affine in its header."
+        )
+    if volumes.wrong_unit(found["unit"]):
+        raise InputError(f"{path}: {volumes.wrong_unit(found['unit'])}")
+    if role == "image":
+        if found["missing"]:
+            raise _not_finite(path)
+        return {**found, "channels": 1}
+    odd = [value for value, _ in found["values"] if value not in range(256)]
+    if odd or found["missing"]:
+        raise nifti.no_label(path, odd[0] if odd else np.nan, found["range"])
+    return found
 
 
-def record(root: Path) -> Record:
-    """The record of the images described at `root`."""
-    about = _about(root)
-    spacing, axes = about["spacing_mm"], about.get("axes")
-    return Record(
-        name=about["name"],
-        title=about["title"],
-        classes=tuple(about["classes"]),
-        channels=_reading(root)["channels"],
-        input_shape=tuple(about["input_shape"]),
-        counts={},
-        raw_shape=None,
-        source=RECORD.source,
-        licence=RECORD.licence,
-        citation=RECORD.citation,
-        access=RECORD.access,
-        layout=RECORD.layout,
-        spacing_mm=tuple(spacing) if spacing else None,
-        axes=tuple(axes) if axes else None,
-        directions=about.get("directions"),
+def _not_finite(path: Path) -> InputError:
+    return InputError(
+        f"{path}: expected finite numbers, found others (NaN or infinite). Replace "
+        "them by the value of what surrounds the body."
     )
-
-
-def cases(root: Path) -> tuple[str, ...]:
-    """Returns the ids of the images: their names without the ending."""
-    return tuple(_about(root)["cases"])
-
-
-def roles(root: Path, case: str) -> dict[str, Path]:
-    """Returns the files of a case: `image`, and `observer1` where there are labels.
-
-    Raises:
-        InputError: there is no such case.
-    """
-    known = _about(root)["cases"]
-    if case not in known:
-        raise InputError(f"{root}: expected one of its cases, received {case!r}.")
-    return {role: Path(path) for role, path in known[case].items()}
-
-
-def files(root: Path, case: str) -> tuple[Path, ...]:
-    """Returns how the case is read, then its raw files."""
-    return (Path(root) / READING, *roles(root, case).values())
-
-
-def references(root: Path, case: str) -> dict[str, np.ndarray]:
-    """Returns the label map of a case.
-
-    Returns:
-        uint8 class numbers, (rows, columns), or of a volume in its file's order, as
-        `observer1`.
-
-    Raises:
-        InputError: it can't be decoded, or has a value that is no class's.
-    """
-    path = roles(root, case)["observer1"]
-    return {"observer1": _classes(path, _reading(root)["values"])}
-
-
-def regions(root: Path, case: str) -> dict[str, np.ndarray]:
-    """Returns where to measure: bool, the whole image alone.
-
-    Of a volume it is one True seen from everywhere: read-only, and no memory.
-    """
-    place = geometry(root, case)
-    if place:
-        return {"image": np.broadcast_to(np.True_, place.shape)}
-    image = read_pixels(roles(root, case)["image"])
-    return {"image": np.ones(image.shape[:-1], bool)}
-
-
-def picture(root: Path, case: str) -> np.ndarray:
-    """Returns an image to look at: uint8 (rows, columns, 3), its whole range shown."""
-    pixels = _image(roles(root, case)["image"], 3)
-    if pixels.dtype == np.uint8:
-        return pixels
-    low, high = float(pixels.min()), float(pixels.max())
-    return np.asarray(255 * (pixels - low) / max(high - low, 1e-6), np.uint8)
-
-
-def geometry(root: Path, case: str) -> nifti.Geometry | None:
-    """Returns where the voxels of a volume lie; None for an image."""
-    path = roles(root, case)["image"]
-    return nifti.geometry(path) if is_volume(path) else None
-
-
-def interface(root: Path) -> Any:
-    """Returns MIScnn's Data I/O interface; without label maps all is background."""
-    from data_io.datasets.interface import RawInterface
-
-    own = record(root)
-
-    def image(case: str) -> np.ndarray:
-        return _image(roles(root, case)["image"], own.channels)
-
-    def label(case: str) -> np.ndarray:
-        if "observer1" not in roles(root, case):
-            return np.zeros(image(case).shape[:-1] + (1,) * own.is_3d, np.uint8)
-        found = references(root, case)["observer1"]
-        return found[..., np.newaxis] if own.is_3d else found
-
-    def details(case: str) -> dict[str, Any]:
-        place = geometry(root, case)
-        if place is None:
-            return {}
-        return {
-            "spacing": np.array(place.spacing_mm),
-            "directions": place.directions,
-        }
-
-    return RawInterface(own, cases(root), image, label, details)
-
-
-def check(root: Path) -> list[str]:
-    """Returns a problem for each file that is gone since it was described."""
-    return [
-        f"{path}: expected a file, found none. Put it back; or, where it was moved, "
-        "give the `dscpp train` command with --images and --masks of today."
-        for case in cases(root)
-        for path in roles(root, case).values()
-        if not path.is_file()
-    ]
-
-
-def remarks(root: Path) -> list[str]:
-    """Returns nothing: what is unusual is said when the images are described."""
-    return []
-
-
-def verify(root: Path) -> Report:
-    """Says what is there; `data_io.own.describe` looked at every file.
-
-    Raises:
-        InputError: a file is gone since.
-    """
-    problems = check(root)
-    if problems:
-        raise Problems(f"own data in {root}", problems)
-    about, own = _about(root), record(root)
-    counts = {"to be split": len(about["cases"])}
-    copies = {key: about.get(key, {}) for key in ("pixels", "turned")}
-    first = next(iter(about["cases"].values()))["image"]
-    return Report(own.title, Path(first).parent, counts, name=own.name, **copies)
-
-
-def is_volume(path: Path) -> bool:
-    """True for NIfTI files, by their name."""
-    return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
 def read_pixels(path: Path) -> np.ndarray:
@@ -284,13 +268,10 @@ def read_pixels(path: Path) -> np.ndarray:
     Raises:
         InputError: not decodable, several pages, transparent pixels, another mode.
     """
-    if is_volume(path):
+    if nifti.is_volume(path):
         voxels = nifti.read(path)
         if not np.isfinite(voxels).all():
-            raise InputError(
-                f"{path}: expected finite numbers, found others (NaN or infinite). "
-                "Replace them by the value of what surrounds the body."
-            )
+            raise _not_finite(path)
         return voxels[..., np.newaxis]
     mode, pixels = decode_colour(path)
     if is_colour(mode, pixels):
@@ -318,11 +299,13 @@ def read_labels(path: Path) -> np.ndarray:
     Raises:
         InputError: not decodable, or in colour.
     """
-    if is_volume(path):
+    if nifti.is_volume(path):
         return nifti.read_label(path)
     mode, pixels = decode(path)
     if is_colour(mode, pixels) and (pixels[..., :3] == pixels[..., :1]).all():
         pixels = pixels[..., 0]
+    if pixels.ndim == 2 and pixels.dtype.kind == "f":
+        return nifti.as_label(path, pixels)
     if pixels.ndim != 2 or pixels.dtype.kind not in "bui":
         raise InputError(
             f"{path}: expected a label map with one number a pixel, found "
@@ -331,7 +314,7 @@ def read_labels(path: Path) -> np.ndarray:
     return pixels
 
 
-def _image(path: Path, channels: int) -> np.ndarray:
+def _with_channels(path: Path, channels: int) -> np.ndarray:
     """Reads an image with so many channels; grey becomes colour, not the reverse."""
     pixels = read_pixels(path)
     if pixels.shape[-1] == channels:
@@ -369,9 +352,22 @@ def _reading(root: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Reads one of the two files; {} where there is none that can be read."""
+    """Reads one of the two files; {} where there is none that can be read.
+
+    Nobody changes what it returns: a file that is the same is parsed once, not for
+    each case.
+    """
     try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        state = path.stat()
+    except OSError:
         return {}
-    return found if isinstance(found, dict) else {}
+    stamp = (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+    return _parsed(path.absolute(), stamp)
+
+
+@lru_cache(8)
+def _parsed(path: Path, stamp: tuple[int, ...]) -> dict[str, Any]:
+    return read_json(path) or {}
+
+
+own = OwnImages()

@@ -12,17 +12,10 @@ from data_io.datasets import downloads
 from data_io.datasets.pairs import Pairs
 from data_io.datasets.record import Record
 
-__all__ = [
-    "DEFAULT", "RECORD", "cases", "check", "files", "interface", "locate", "picture",
-    "record", "references", "regions", "remarks", "roles",
-]  # fmt: skip
+__all__ = ["Isic2018", "isic2018"]
 
-LAYOUT = """\
-  ISIC2018/
-    ISIC2018_Task1-2_Training_Input/       ISIC_0000000.jpg ...
-    ISIC2018_Task1_Training_GroundTruth/   ISIC_0000000_segmentation.png ..."""
 
-RECORD = Record(
+_RECORD = Record(
     name="isic2018",
     title="ISIC2018",
     classes=("background", "lesion"),
@@ -44,29 +37,30 @@ RECORD = Record(
         "ISIC2018_Task1-2_Training_Input.zip (10 GB) and "
         "ISIC2018_Task1_Training_GroundTruth.zip, and unpack both into one folder."
     ),
-    layout=LAYOUT,
+    layout="""\
+  ISIC2018/
+    ISIC2018_Task1-2_Training_Input/       ISIC_0000000.jpg ...
+    ISIC2018_Task1_Training_GroundTruth/   ISIC_0000000_segmentation.png ...""",
     downloads=downloads.ISIC2018,
     grey_masks=True,
     any_mode=True,
 )
 
-DEFAULT = Path("data/ISIC2018")
 
-_PAIRS = Pairs(
-    RECORD,
-    DEFAULT,
-    folders=(
+class Isic2018(Pairs):
+    """The doors of ISIC2018."""
+
+    RECORD = _RECORD
+    DEFAULT = Path("data/ISIC2018")
+    FOLDERS = (
         ("ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth"),
-    ),
-    pattern=r"ISIC_\d{7}",
-    example="ISIC_0000000",
-    endings=(".jpg", ".png"),
-    suffix="_segmentation",
+    )
+    PATTERN = r"ISIC_\d{7}"
+    EXAMPLE = "ISIC_0000000"
+    ENDINGS = (".jpg", ".png")
+    SUFFIX = "_segmentation"
     # Lie beside the images in the archives of the challenge, since 2017.
-    companions=r"ISIC_\d{7}_superpixels\.png",
-)
+    COMPANIONS = r"ISIC_\d{7}_superpixels\.png"
 
-locate, record, cases, roles = _PAIRS.locate, _PAIRS.record, _PAIRS.cases, _PAIRS.roles
-files, references, regions = _PAIRS.files, _PAIRS.references, _PAIRS.regions
-interface, picture = _PAIRS.interface, _PAIRS.picture
-check, remarks = _PAIRS.check, _PAIRS.remarks
+
+isic2018 = Isic2018()

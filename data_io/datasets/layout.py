@@ -33,7 +33,6 @@ def locate(
     data: Path | None,
     default: Path,
     marks: tuple[str, ...],
-    name: str | None = None,
 ) -> Path:
     """Finds the folder of a data set.
 
@@ -41,10 +40,10 @@ def locate(
         record: of the data set.
         data: the data set's own folder or zip, or the folder that contains either;
             None for `default`.
-        default: where the data set is looked for when nothing was said.
+        default: where the data set is looked for when nothing was said; named as its
+            folder and its zip.
         marks: subfolders (or `PREPARED`) of which at least one tells the data set's own
             folder; `*` stands for any name.
-        name: of the data set's folder and zip; None for its title.
 
     Returns:
         The folder that holds `marks`.
@@ -53,11 +52,16 @@ def locate(
         InputError: there is no such folder; says how to get the data set.
     """
     start = default if data is None else Path(data)
-    for folder in candidates(start, name or record.title):
+    for folder in candidates(start, default.name):
         if any(is_mark(p, m) for m in marks for p in folder.glob(m)):
             return folder
+    raise absent(record, start, default)
+
+
+def absent(record: Record, start: Path, default: Path) -> InputError:
+    """The error for a data set that is not in a folder; says how to get it."""
     fetch = f"\n`dscpp fetch {record.name}` downloads it." if record.downloads else ""
-    raise InputError(
+    return InputError(
         f"{record.title}: expected the data set in {start}, found "
         f"{found(start)}.\n{record.access}{fetch}\nLayout:\n{record.layout}\n"
         f"Then give DATA=FOLDER to make, --data FOLDER to dscpp, or put it in "

@@ -5,9 +5,10 @@ volume takes that volume's affine and header, so both lie on the same grid.
 """
 
 import gzip
+import logging
 import math
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import numpy.typing as npt
+from nibabel import imageglobals
 from nibabel.affines import voxel_sizes
 from nibabel.filebasedimages import ImageFileError
 from nibabel.openers import ImageOpener
@@ -26,13 +28,21 @@ from data_io.datasets.reading import decoding
 from data_io.errors import InputError
 
 __all__ = [
-    "Geometry", "check_whole", "geometry", "read", "read_label", "read_slice", "slabs",
-    "write_blocks", "write_like",
+    "Geometry", "as_label", "check_whole", "geometry", "is_volume", "no_label", "read",
+    "read_label", "read_slice", "rounded", "slabs", "write_blocks", "write_like",
 ]  # fmt: skip
 
+# nibabel says on stderr what it mends in a header; what matters here is raised.
+imageglobals.logger.setLevel(logging.CRITICAL + 1)
+# Programs round quaternions to float32, and some to fewer digits.
+nibabel.Nifti1Header.quaternion_threshold = np.float32(-1e-4)
+
+_MOST_VOXELS = 1 << 32  # 15 times KiTS19's largest
 _UNITS = {0: "unknown", 1: "meter", 2: "mm", 3: "micron"}
 _SLAB = 16  # planes of the last axis, which lie together in the file
 _OBLIQUE = 0.8  # the cosine of 37 degrees; at 45 an axis is as near to another one
+_SCALE = "expected a finite scale of the voxel values"
+_WHOLE = 1e-3  # from a whole number: that number, in a label map
 _BROKEN = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)
 
 
@@ -101,6 +111,11 @@ class Geometry:
         return found if (along >= _OBLIQUE * sizes).all() else None
 
 
+def is_volume(path: Path) -> bool:
+    """True for NIfTI files, by their name."""
+    return path.name.lower().endswith((".nii", ".nii.gz"))
+
+
 def geometry(path: Path) -> Geometry:
     """Reads where a volume's voxels lie, without reading the voxels.
 
@@ -114,10 +129,21 @@ def geometry(path: Path) -> Geometry:
         with ImageOpener(str(path)) as file:
             # As it is stored: nibabel makes 1 of a voxel size of 0 on loading.
             header = type(image.header).from_fileobj(file, check=False)
-    fault = affines.fault(header)
+    fault = affines.fault(header) or _scale_fault(header)
     if fault:
         raise InputError(f"{path}: {fault}")
     return found
+
+
+def _scale_fault(header: nibabel.Nifti1Header) -> str:
+    """Says what is wrong with the scale of values; 0 and NaN stand for none."""
+    slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
+    if not np.isinf(slope):
+        return ""
+    return (
+        f"{_SCALE}, found scl_slope {slope:g}, scl_inter {inter:g}. Correct them in "
+        "the header: 1 and 0 where values are stored as they are."
+    )
 
 
 def read(path: Path) -> np.ndarray:
@@ -138,13 +164,7 @@ def read(path: Path) -> np.ndarray:
     with decoding(path, *_BROKEN):
         image = _open(path)
         shape = _geometry(path, image).shape
-        try:
-            found = np.empty(shape, _dtype(image.dataobj), order="F")
-        except MemoryError as error:
-            raise InputError(
-                f"{path}: expected a volume that fits into memory, found a header of "
-                f"{' x '.join(map(str, shape))} voxels. Look at the header, or crop it."
-            ) from error
+        found = np.empty(shape, _dtype(image.dataobj), order="F")
     for start, slab in zip(range(0, shape[2], _SLAB), slabs(path), strict=True):
         found[:, :, start : start + _SLAB] = slab
     return found
@@ -179,15 +199,45 @@ def read_label(path: Path) -> np.ndarray:
     Raises:
         InputError: as `read`, or values that are no whole numbers from 0 to 255.
     """
-    found = read(path)
+    return as_label(path, read(path))
+
+
+def as_label(path: Path, values: np.ndarray) -> np.ndarray:
+    """Makes class numbers, uint8, of the values of a file; raises as `read_label`."""
+    found = rounded(values)
     with np.errstate(invalid="ignore"):  # NaN is refused below
         label = found.astype(np.uint8, copy=False)
     if label.dtype != found.dtype and not np.array_equal(label, found):
-        raise InputError(
-            f"{path}: expected class numbers, 0 to 255, found values from "
-            f"{found.min():g} to {found.max():g} or fractions. Is this the label map?"
-        )
+        odd = found[found != label].flat[0]
+        raise no_label(path, odd, [found.min(), found.max()])
     return label
+
+
+def rounded(labels: np.ndarray) -> np.ndarray:
+    """Label values that a header's scale or a program took off whole numbers, put back.
+
+    Args:
+        labels: of any type; what is within 0.001 of a whole number becomes that.
+    """
+    if labels.dtype.kind != "f":
+        return labels
+    near = np.rint(labels)
+    with np.errstate(invalid="ignore"):  # of infinite ones
+        return np.where(np.abs(labels - near) <= _WHOLE, near, labels)
+
+
+def no_label(path: Path, value: float, ends: Sequence[float]) -> InputError:
+    """The error for a file with a value that is no class number.
+
+    Args:
+        path: the file.
+        value: which is none.
+        ends: the least and the greatest value in the file.
+    """
+    return InputError(
+        f"{path}: expected class numbers, 0 to 255, found {value:g} among values from "
+        f"{ends[0]:g} to {ends[1]:g}. Is this the label map?"
+    )
 
 
 def read_slice(path: Path, index: int) -> np.ndarray:
@@ -213,20 +263,26 @@ def read_slice(path: Path, index: int) -> np.ndarray:
     return found
 
 
-def write_like(path: Path, array: np.ndarray, like: Geometry) -> None:
+def write_like(
+    path: Path, array: np.ndarray, like: Geometry, description: str = ""
+) -> None:
     """Writes an array on the grid of a volume: its affine and its header.
+
+    What the header says of the values and of the patient is left out: the range to
+    show, what they mean, texts, extensions.
 
     Args:
         path: ends in `.nii` or `.nii.gz`.
         array: (*shape) or (*shape, channels); its type is kept, unscaled.
         like: the volume's geometry.
+        description: text of the header, at most 79 bytes.
 
     Raises:
         ValueError: the array has another shape than the volume.
     """
     if array.shape[:3] != like.shape:
         raise ValueError(f"array: expected shape {like.shape}, received {array.shape}")
-    nibabel.save(_image_like(array, like), path)
+    nibabel.save(_image_like(array, like, description), path)
 
 
 def write_blocks(
@@ -265,8 +321,16 @@ def write_blocks(
         raise ValueError(f"blocks: expected shape {shape}, {missing} voxels missing")
 
 
-def _image_like(array: np.ndarray, like: Geometry) -> nibabel.Nifti1Image:
+def _image_like(
+    array: np.ndarray, like: Geometry, description: str = ""
+) -> nibabel.Nifti1Image:
     header = like.header.copy()
+    header.extensions.clear()
+    header.set_intent("none")
+    header["cal_min"] = header["cal_max"] = 0
+    header["descrip"], header["aux_file"] = description.encode(), b""
+    for name in {"db_name", "data_type"} & set(header):
+        header[name] = b""
     header.set_data_dtype(array.dtype)
     header.set_slope_inter(1, 0)
     return nibabel.Nifti1Image(array, like.affine, header)
@@ -292,7 +356,17 @@ def _dtype(stored: Any) -> Any:
 
 def _open(path: Path) -> nibabel.Nifti1Image:
     # One open file for all slabs: a packed one would be unpacked anew for each.
-    image = nibabel.load(path, keep_file_open=True)
+    try:
+        image = nibabel.load(path, keep_file_open=True)
+    except (HeaderDataError, ValueError) as error:
+        fault = ""
+        if "w2" in str(error):  # of a quaternion
+            fault = affines.no_rotation(error)
+        elif "intercept" in str(error):
+            fault = f"{_SCALE}, found {error}. Correct it in the header."
+        if fault:
+            raise InputError(f"{path}: {fault}") from error
+        raise
     if not isinstance(image, nibabel.Nifti1Image):
         raise InputError(
             f"{path}: expected a NIfTI file, found {type(image).__name__}. Convert it."
@@ -313,5 +387,11 @@ def _geometry(path: Path, image: nibabel.Nifti1Image) -> Geometry:
         raise InputError(
             f"{path}: expected a volume with three axes, found shape {shape}. "
             "Split what has more."
+        )
+    if math.prod(shape) > _MOST_VOXELS:
+        raise InputError(
+            f"{path}: expected a volume of at most {_MOST_VOXELS} voxels, found a "
+            f"header of {' x '.join(map(str, shape[:3]))}. Look at the header, or crop "
+            "it."
         )
     return Geometry(shape[:3], np.asarray(image.affine), image.header)

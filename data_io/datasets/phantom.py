@@ -4,8 +4,8 @@ No patient, no camera: a seed draws branching vessels of varying width and contr
 textured, noisy ground, or what another kind shows (`data_io.datasets.phantom_kinds`).
 The label of each pixel is then drawn from a probability that is computed from the
 *visible* 8-bit image (`Kind.probability`), so a network can learn that probability, and
-a calibrated one has to. Every file says phantom in its name. This module is the data
-set of vessels; each other kind is a data set of its own with the same doors, `of_kind`.
+a calibrated one has to. Every file says phantom in its name. Each kind is a data set of
+its own.
 """
 
 import hashlib
@@ -13,37 +13,28 @@ import json
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass, replace
-from functools import cache, partial
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from data_io.datasets import layout
+from data_io.datasets.dataset import Dataset
 from data_io.datasets.phantom_kinds import KINDS, VESSEL, Kind
-from data_io.datasets.phantom_vessels import draw_image, probability
-from data_io.datasets.reading import read_image, read_mask
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 
 __all__ = [
-    "PHANTOM", "RECORD", "Settings", "check", "draw_image", "files", "generate",
-    "interface", "key", "locate", "of_kind", "posterior", "probability", "record",
-    "references", "regions", "remarks", "roles", "split",
+    "PHANTOM", "Phantom", "Settings", "about", "generate", "key", "lesions", "moles",
+    "nuclei", "polyps", "vessels",
 ]  # fmt: skip
 
 FORMAT = 1
 WORK = Path(".work")
 ABOUT = "dataset.json"
 NOTE = "Simulated phantom, not a photograph: no patient, no camera."
-# The doors that find out by themselves which kind is at a folder.
-_SHARED = (
-    "check", "files", "interface", "posterior", "record", "references", "regions",
-    "remarks", "roles", "split",
-)  # fmt: skip
 AGAIN = "Delete the folder: phantoms are generated again."
 
 
@@ -115,44 +106,69 @@ def record_of(kind: Kind) -> Record:
     )
 
 
-RECORD = record_of(VESSEL)
-
-
-@cache
-def of_kind(dataset: str) -> ModuleType:
-    """The module of a kind's data set: this one, but for its record and its place.
+class Phantom(Dataset):
+    """The doors of one kind's phantoms.
 
     Args:
-        dataset: its name, one of `KINDS`.
+        kind: what they show.
     """
-    kind = KINDS[dataset]
-    module = ModuleType(f"{__name__}_{kind.structure}", f"Phantoms of {dataset}.")
-    vars(module).update({name: globals()[name] for name in _SHARED})
-    vars(module).update(RECORD=record_of(kind), locate=partial(locate, kind=kind))
-    return module
 
+    HINTS: ClassVar = {"": AGAIN}
 
-def locate(data: Path | None, kind: Kind = VESSEL) -> Path:
-    """Finds a phantom set, or generates the default one.
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.RECORD = record_of(kind)
 
-    Args:
-        data: folder of a phantom set, or the folder that contains one named as the data
-            set; None to generate `PHANTOM` in `.work`, where it is not there yet.
-        kind: what the phantoms show.
+    def locate(self, data: Path | None) -> Path:
+        """Finds a phantom set, or generates the default one.
 
-    Raises:
-        InputError: `data` holds no phantom set, or one of another kind.
-    """
-    if data is None:
-        folder = WORK / kind.dataset / key(PHANTOM, kind)
-        return folder if complete(folder) else generate(PHANTOM, folder, kind)
-    for folder in (Path(data), Path(data) / kind.dataset):
-        if (folder / ABOUT).is_file():
-            return require_kind(folder, kind)
-    raise InputError(
-        f"{kind.dataset}: expected a phantom set ({ABOUT}) in {data}, found "
-        f"{layout.found(Path(data))}. {RECORD.access}"
-    )
+        Args:
+            data: folder of a phantom set, or the folder that contains one named as the
+                data set; None to generate `PHANTOM` in `.work`, where it is not there.
+
+        Raises:
+            InputError: `data` holds no phantom set, or one of another kind.
+        """
+        name = self.kind.dataset
+        if data is None:
+            folder = WORK / name / key(PHANTOM, self.kind)
+            return folder if complete(folder) else generate(PHANTOM, folder, self.kind)
+        for folder in (Path(data), Path(data) / name):
+            if (folder / ABOUT).is_file():
+                return require_kind(folder, self.kind)
+        raise InputError(
+            f"{name}: expected a phantom set ({ABOUT}) in {data}, found "
+            f"{layout.found(Path(data))}. {self.RECORD.access}"
+        )
+
+    def record(self, root: Path) -> Record:
+        """Returns the facts of the set at `root`: its own counts and size."""
+        settings = settings_of(root)
+        shape = (settings.size, settings.size)
+        counts = settings.counts
+        return replace(self.RECORD, input_shape=shape, raw_shape=shape, counts=counts)
+
+    def split(self, root: Path) -> dict[str, tuple[str, ...]]:
+        """Returns the cases of `training`, `validation` and `test`."""
+        return names(settings_of(root))
+
+    def roles(self, root: Path, case: str) -> dict[str, Path]:
+        """Returns `image`, `observer1` (the drawn label) and `posterior`."""
+        return paths_of(Path(root), case)
+
+    def posterior(self, root: Path, case: str) -> np.ndarray:
+        """Returns the true P(y = 1 | image), float32 (size, size), [0.002, 0.998]."""
+        return np.load(self.roles(root, case)["posterior"], allow_pickle=False)
+
+    def check(self, root: Path) -> list[str]:
+        """Compares the folder with its description, without opening an image."""
+        return layout.missing("phantom", Path(root), self.expected(root), self.HINTS)
+
+    def remarks(self, root: Path) -> list[str]:
+        """Returns what is unusual about the folder but stops nothing."""
+        known = [*self.expected(root), Path(root) / ABOUT]
+        extra = [str(p.relative_to(root)) for p in layout.unexpected(Path(root), known)]
+        return [f"not part of the set, ignored: {', '.join(extra)}"] if extra else []
 
 
 def require_kind(folder: Path, kind: Kind) -> Path:
@@ -178,7 +194,7 @@ def key(settings: Settings, kind: Kind = VESSEL) -> str:
 
 def complete(folder: Path) -> bool:
     """True where every file of a set is there."""
-    return (folder / ABOUT).is_file() and not check(folder)
+    return (folder / ABOUT).is_file() and not vessels.check(folder)
 
 
 def about(root: Path) -> dict[str, Any]:
@@ -202,18 +218,9 @@ def about(root: Path) -> dict[str, Any]:
     )
 
 
-def record(root: Path) -> Record:
-    """The record of the set at `root`: its own counts and size."""
-    text = about(root)
-    settings = Settings(**text["settings"])
-    shape = (settings.size, settings.size)
-    whole = record_of(KINDS[text["dataset"]])
-    return replace(whole, input_shape=shape, raw_shape=shape, counts=settings.counts)
-
-
-def split(root: Path) -> dict[str, tuple[str, ...]]:
-    """Returns the cases of `training`, `validation` and `test`."""
-    return names(Settings(**about(root)["settings"]))
+def settings_of(root: Path) -> Settings:
+    """What the set at `root` was made from."""
+    return Settings(**about(root)["settings"])
 
 
 def names(settings: Settings) -> dict[str, tuple[str, ...]]:
@@ -226,72 +233,13 @@ def names(settings: Settings) -> dict[str, tuple[str, ...]]:
     }
 
 
-def roles(root: Path, case: str) -> dict[str, Path]:
-    """Returns what each file of a case is, whether or not it is there.
-
-    Returns:
-        Paths by role: `image`, `observer1` (the drawn label) and `posterior`.
-    """
-    root = Path(root)
+def paths_of(root: Path, case: str) -> dict[str, Path]:
+    """The files of a case by role, whether or not they are there."""
     return {
         "image": root / "images" / f"{case}_image.png",
         "observer1": root / "labels" / f"{case}_label.png",
         "posterior": root / "posteriors" / f"{case}_posterior.npy",
     }
-
-
-def files(root: Path, case: str) -> tuple[Path, ...]:
-    """Returns every file of a case that is there."""
-    return tuple(path for path in roles(root, case).values() if path.exists())
-
-
-def references(root: Path, case: str) -> dict[str, np.ndarray]:
-    """Returns the drawn label, uint8 (size, size), 0 or 1, as `observer1`."""
-    return {"observer1": read_mask(roles(root, case)["observer1"])}
-
-
-def regions(root: Path, case: str) -> dict[str, np.ndarray]:
-    """Returns where to measure: the whole image, bool (size, size)."""
-    return {"image": np.ones_like(references(root, case)["observer1"], dtype=bool)}
-
-
-def posterior(root: Path, case: str) -> np.ndarray:
-    """Returns the true P(y = 1 | image), float32 (size, size), in [0.002, 0.998]."""
-    return np.load(roles(root, case)["posterior"], allow_pickle=False)
-
-
-def interface(root: Path) -> Any:
-    """Returns MIScnn's Data I/O interface: RGB images and drawn labels."""
-    from data_io.datasets.interface import RawInterface
-
-    return RawInterface(
-        record(root),
-        [case for part in split(root).values() for case in part],
-        lambda case: read_image(roles(root, case)["image"]),
-        lambda case: read_mask(roles(root, case)["observer1"]),
-    )
-
-
-def expected(root: Path) -> list[Path]:
-    """Every file of the set but its description."""
-    cases = [case for part in split(root).values() for case in part]
-    return [path for case in cases for path in roles(root, case).values()]
-
-
-def check(root: Path) -> list[str]:
-    """Compares the folder with its description, without opening an image.
-
-    Returns:
-        One line for each problem: which file, expected, found, what to do.
-    """
-    return layout.missing("phantom", Path(root), expected(root), {"": AGAIN})
-
-
-def remarks(root: Path) -> list[str]:
-    """Returns what is unusual about the folder but stops nothing."""
-    known = [*expected(root), Path(root) / ABOUT]
-    extra = [str(p.relative_to(root)) for p in layout.unexpected(Path(root), known)]
-    return [f"not part of the set, ignored: {', '.join(extra)}"] if extra else []
 
 
 def generate(settings: Settings, folder: Path, kind: Kind = VESSEL) -> Path:
@@ -372,7 +320,7 @@ def write_case(
     image = kind.draw(random, size)
     chance = kind.probability(image)
     label = random.random(chance.shape) < chance
-    paths = roles(folder, case)
+    paths = paths_of(folder, case)
     for path in paths.values():
         path.parent.mkdir(exist_ok=True)
     told = PngInfo()
@@ -381,3 +329,6 @@ def write_case(
     grey = np.where(label, 255, 0).astype(np.uint8)
     Image.fromarray(grey).save(paths["observer1"], pnginfo=told)
     np.save(paths["posterior"], chance)
+
+
+vessels, lesions, moles, polyps, nuclei = (Phantom(kind) for kind in KINDS.values())

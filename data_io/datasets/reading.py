@@ -37,6 +37,13 @@ _TIFF_SAMPLES = {
 _NUMBERS = {1: "", 2: " with a sign", 3: ", floats"}
 _IMAGE_DEPTH = 32997  # of volumes in one page; Pillow has no name for it
 
+_MOST_PIXELS = 1 << 28
+# Pillow takes twice as many for an attack, and a quarter if it is not told otherwise.
+Image.MAX_IMAGE_PIXELS = _MOST_PIXELS // 2
+
+# What a stored 1 becomes where Pillow spreads few grey bits over 8, by its raw mode.
+_SPREAD = {"L;2": 85, "L;4": 17}
+
 # What Pillow raises, as it catches it itself on opening a JPEG.
 _BAD_EXIF = (KeyError, SyntaxError, TypeError, ValueError, struct.error)
 
@@ -44,7 +51,8 @@ _BAD_EXIF = (KeyError, SyntaxError, TypeError, ValueError, struct.error)
 def decode(path: Path) -> tuple[str, np.ndarray]:
     """Decodes a whole image file.
 
-    Palette images give their indices, never the colours: what a palette shows as grey
+    Palette images give their indices, and grey of 2 or 4 bits the numbers stored, never
+    the colours: what a palette shows as grey
     says nothing about the label. A grey or RGB image that declares one value to be
     transparent gets an alpha channel, where any pixel has that value.
 
@@ -77,11 +85,13 @@ def _decode(path: Path, colours: bool) -> tuple[str, np.ndarray]:
         Image.open(path, formats=FORMATS) as image,
     ):
         _refuse_what_would_be_lost(path, image)
+        unit = _SPREAD.get("".join(_rawmodes(image)[:1]), 1)
         _refuse_turned(path, image)
         image.load()
-        if image.mode != "P":
-            return _stored(image)
-        return _colours(image) if colours else ("P", np.array(image))
+        if image.mode == "P":
+            return _colours(image) if colours else ("P", np.array(image))
+        mode, pixels = _stored(image)
+        return mode, pixels if colours or mode != "L" else pixels // np.uint8(unit)
 
 
 @contextlib.contextmanager
@@ -101,6 +111,11 @@ def decoding(path: Path, *broken: type[Exception]) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise InputError(f"{path}: expected a file, found none.") from error
+    except (Image.DecompressionBombError, MemoryError) as error:
+        raise InputError(
+            f"{path}: expected at most {_MOST_PIXELS} pixels, and what fits into "
+            f"memory, found more ({reason(error)}). Crop it, or make it smaller."
+        ) from error
     except PermissionError as error:
         raise InputError(
             f"{path}: expected a readable file, found no permission to read it. "
@@ -122,14 +137,18 @@ def _refuse_what_would_be_lost(path: Path, image: Image.Image) -> None:
             f"{path}: expected one picture, found {pages} pages. Save each page as a "
             "file, or a stack of slices as NIfTI."
         )
-    arguments = [tile[3] for tile in getattr(image, "tile", [])]
-    rawmodes = [a[0] if isinstance(a, tuple) else a for a in arguments]
-    if image.mode[0] != "I" and any(";16" in str(raw) for raw in rawmodes):
+    if image.mode[0] != "I" and any(";16" in raw for raw in _rawmodes(image)):
         raise InputError(
             f"{path}: expected 8 bits a colour channel, found 16. Convert it to 8 bits."
         )
     if image.format == "TIFF":
         _refuse_tiff(path, image)
+
+
+def _rawmodes(image: Image.Image) -> list[str]:
+    """Pillow's names of how pixels are stored, before it loads them."""
+    arguments = [tile[3] for tile in getattr(image, "tile", [])]
+    return [str(a[0] if isinstance(a, tuple) else a) for a in arguments]
 
 
 def _refuse_tiff(path: Path, image: Image.Image) -> None:

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from scipy import optimize
 from tqdm import tqdm
 
 from data_io import datasets, native
+from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
 from pipelines import run as runs
 from pipelines import stored, written
@@ -176,7 +176,7 @@ class _Sample:
     slices: Sequence[int] = ()
 
     @classmethod
-    def read(cls, run: runs.Run, module: ModuleType, root: Path, case: str) -> _Sample:
+    def read(cls, run: runs.Run, module: Dataset, root: Path, case: str) -> _Sample:
         label = next(iter(module.references(root, case).values()))
         if not module.record(root).is_3d:
             return cls(stored.probabilities(run, case, label.shape), label)

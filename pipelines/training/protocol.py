@@ -48,7 +48,7 @@ class Protocol:
         augment: whether training samples are augmented.
         overlap: of neighbouring patches at prediction, voxels by axis; () for images,
             which are predicted whole. So are the next two of volumes alone.
-        join: how overlapping predictions are joined, see `data_io.patches.Grid`.
+        join: how overlapping predictions are joined: `data_io.patches.Grid`.
         fixed_validation: whether the patches of validation are the same each epoch; in
             the released code they are drawn anew, so its validation loss is noisy.
         precision: how the network computes; softmax and loss are float32 in all.

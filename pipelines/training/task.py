@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_io import datasets
 from data_io.datasets.record import Record
@@ -15,6 +14,9 @@ from losses import catalogue
 from pipelines import provenance
 from pipelines import run as runs
 from pipelines.training import protocol
+
+if TYPE_CHECKING:  # Names of data sets are wanted where nothing is read.
+    from data_io.datasets.dataset import Dataset
 
 __all__ = ["Task", "from_record"]
 
@@ -116,8 +118,8 @@ class Task:
         }
 
     @property
-    def module(self) -> ModuleType:
-        """The data set's module."""
+    def module(self) -> Dataset:
+        """The data set."""
         return datasets.by_name(self.dataset)
 
     def identity(self) -> dict[str, Any]:

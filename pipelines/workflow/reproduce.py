@@ -396,7 +396,8 @@ class Call:
             run.group == first.group for run in self.planned
         ):  # of a study the user does not choose the preset
             small = {**first.task.arguments(), "preset": "reduced", "overrides": {}}
-            task = first.task.make(**small, record=first.task.module.record(first.data))
+            record = first.task.module.record(Path(first.data or ""))
+            task = first.task.make(**small, record=record)
             timed.append(dataclasses.replace(first, task=task))
         print("Timing a few training steps ...", flush=True)
         costs = estimate.measure(timed, self.folder)

@@ -14,13 +14,16 @@ import sys
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
+from typing import TYPE_CHECKING
 
 from data_io import datasets
 from data_io.errors import InputError
 from pipelines import arguments
 from pipelines.workflow import reproduce, status
 from pipelines.workflow.plan import EXPERIMENTS, Planned, plan, read
+
+if TYPE_CHECKING:  # Names of data sets are wanted where nothing is read.
+    from data_io.datasets.dataset import Dataset
 
 __all__ = ["add_arguments", "command"]
 
@@ -105,11 +108,11 @@ def _locate(pending: Sequence[Planned], data: Path | None) -> dict[str, Path]:
     return roots
 
 
-def _place(module: ModuleType, data: Path | None) -> Path | None:
+def _place(module: Dataset, data: Path | None) -> Path | None:
     """Where to look for a data set: by its usual name in the folder of all."""
     # Images are simulated over nothing; volumes over label maps that may be given.
     if data is None or (module.RECORD.simulated and not module.RECORD.is_3d):
         return None
-    name = module.DEFAULT.name if hasattr(module, "DEFAULT") else module.RECORD.name
+    name = module.DEFAULT.name or module.RECORD.name
     usual = (data / name, data / f"{name}.zip")
     return next((path for path in usual if path.exists()), data)

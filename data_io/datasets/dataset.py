@@ -1,0 +1,212 @@
+"""What every data set offers, with what most of them share as defaults."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from data_io import images, volumes
+from data_io.datasets import layout, nifti
+from data_io.datasets.reading import (
+    masks,
+    read_any_image,
+    read_image,
+    read_mask,
+    read_union,
+)
+from data_io.datasets.record import Record
+
+__all__ = ["AGAIN", "Dataset"]
+
+AGAIN = "Copy it again from the original download."
+
+
+class Dataset:
+    """A data set: its facts, and how its raw files are found and read.
+
+    A subclass gives `RECORD`, `MARKS`, `roles` and one of `cases` and `split`, and what
+    differs from the defaults. `root` is always the folder that `locate` returned, and
+    `case` one of `cases(root)`.
+
+    Attributes:
+        RECORD: the facts.
+        DEFAULT: where the data set is looked for when nothing was said, and where
+            `dscpp fetch` puts it; its name is that of the folder and of the zip.
+        MARKS: subfolders of which at least one tells the data set's own folder, see
+            `data_io.datasets.layout.locate`.
+        HINTS: what to do where files are missing, see `layout.missing`.
+        AXES: order of the axes that volumes must have, see `nifti.Geometry.axes`; of
+            sets whose `RECORD.axes` must stay None, since runs of before noted none.
+        DIRECTIONS: towards what the axes of volumes run as distributed; None where
+            that is not laid down.
+    """
+
+    RECORD: Record
+    DEFAULT: Path = Path()
+    MARKS: ClassVar[tuple[str, ...]] = ()
+    HINTS: ClassVar[Mapping[str, str]] = {"": AGAIN}
+    AXES: tuple[int, int, int] | None = None
+    DIRECTIONS: str | None = None
+
+    def locate(self, data: Path | None) -> Path:
+        """Finds the data set's own folder.
+
+        Args:
+            data: that folder, its zip, or the folder that contains either; None for
+                `DEFAULT`.
+
+        Raises:
+            InputError: it is not there; says how to get it.
+        """
+        return layout.locate(self.RECORD, data, self.DEFAULT, self.MARKS)
+
+    def record(self, root: Path) -> Record:
+        """Returns the facts of the copy at `root`; mostly `RECORD`."""
+        return self.RECORD
+
+    def split(self, root: Path) -> dict[str, tuple[str, ...]] | None:
+        """Returns the cases of `training`, `validation` and `test`.
+
+        None where the split is drawn by seed; {} where it is fixed, but the names in
+        this copy do not say it.
+        """
+        return None
+
+    def cases(self, root: Path) -> tuple[str, ...]:
+        """Returns the ids of all cases."""
+        return tuple(c for part in (self.split(root) or {}).values() for c in part)
+
+    def groups(self, root: Path) -> dict[str, str]:
+        """Returns the group of each case, such as its patient; {} where unknown."""
+        return {}
+
+    def roles(self, root: Path, case: str) -> dict[str, Path]:
+        """Returns what the files of a case are, whether or not they are there.
+
+        Returns:
+            Paths by role: `image`, `observer1` (its label map), further observers. A
+            role may be a folder of masks of single objects.
+
+        Raises:
+            InputError: there is no such case.
+        """
+        raise NotImplementedError
+
+    def files(self, root: Path, case: str) -> tuple[Path, ...]:
+        """Returns every raw file of a case that is there."""
+        paths = [path for path in self.roles(root, case).values() if path.exists()]
+        return tuple(f for p in paths for f in (masks(p) if p.is_dir() else [p]))
+
+    def image(self, root: Path, case: str) -> np.ndarray:
+        """Returns the image of a case as the network's preprocessing takes it.
+
+        Returns:
+            uint8 (rows, columns, channels), or of a volume (slices, rows, columns, 1).
+
+        Raises:
+            InputError: it can't be decoded, or has other channels.
+        """
+        path = self.roles(root, case)["image"]
+        if nifti.is_volume(path):
+            return nifti.read(path)[..., np.newaxis]
+        return read_any_image(path) if self.RECORD.any_mode else read_image(path)
+
+    def picture(self, root: Path, case: str) -> np.ndarray:
+        """Returns an image to look at: uint8 (rows, columns, 3)."""
+        return self.image(root, case)
+
+    def references(self, root: Path, case: str) -> dict[str, np.ndarray]:
+        """Returns the label maps of a case that are there, at native size.
+
+        Returns:
+            uint8 class numbers, (rows, columns) or (slices, rows, columns), by
+            observer.
+
+        Raises:
+            InputError: one can't be decoded or is no label map, or none is there.
+        """
+        paths = self.roles(root, case).items()
+        labels = {role: p for role, p in paths if role.startswith("observer")}
+        there = {role: path for role, path in labels.items() if path.exists()}
+        return {role: self._label(path) for role, path in (there or labels).items()}
+
+    def _label(self, path: Path) -> np.ndarray:
+        if nifti.is_volume(path):
+            return nifti.read_label(path)
+        if path.is_dir():
+            return read_union(path)
+        return read_mask(path, grey=self.RECORD.grey_masks)
+
+    def values(self, root: Path) -> list[int]:
+        """Returns the label value of each class, as `look` finds it, background first.
+
+        Of two classes the second is any value that is not the first.
+        """
+        return list(range(len(self.RECORD.classes)))
+
+    def regions(self, root: Path, case: str) -> dict[str, np.ndarray]:
+        """Returns where to measure: bool, of the label map's shape, by name.
+
+        The whole `image` alone: one True seen from everywhere, read-only, no memory.
+        """
+        path = self.roles(root, case)["observer1"]
+        if nifti.is_volume(path):
+            shape = nifti.geometry(path).shape
+        else:
+            shape = self.references(root, case)["observer1"].shape
+        return {"image": np.broadcast_to(np.True_, shape)}
+
+    def geometry(self, root: Path, case: str) -> nifti.Geometry | None:
+        """Returns where the voxels of a case's volume lie; None for an image.
+
+        Raises:
+            InputError: the volume is missing or damaged.
+        """
+        path = self.roles(root, case)["image"]
+        return nifti.geometry(path) if nifti.is_volume(path) else None
+
+    @staticmethod
+    def look(path: Path, role: str) -> dict[str, Any]:
+        """Returns what verification asks of a file, as JSON can keep it.
+
+        Args:
+            path: a file, or a folder of masks of single objects.
+            role: of the file, see `roles`.
+
+        Returns:
+            See `data_io.images.facts`; of volumes `data_io.volumes.facts`.
+
+        Raises:
+            InputError: it can't be decoded.
+        """
+        facts = volumes.facts if nifti.is_volume(path) else images.facts
+        return facts(path, role)
+
+    def home(self, root: Path) -> Path:
+        """Returns the folder of the raw files, to which messages are relative."""
+        return Path(root)
+
+    def expected(self, root: Path) -> list[Path]:
+        """Returns every file of the data set, as distributed."""
+        cases = self.cases(root)
+        return [path for case in cases for path in self.roles(root, case).values()]
+
+    def check(self, root: Path) -> list[str]:
+        """Compares the folder with the layout, without opening a file.
+
+        Returns:
+            One line for each problem: which file, expected, found, what to do.
+        """
+        title, expected = self.RECORD.title, self.expected(root)
+        return layout.missing(title, Path(root), expected, self.HINTS)
+
+    def remarks(self, root: Path) -> list[str]:
+        """Returns what is unusual about the folder but stops nothing."""
+        found = len(self.cases(root))
+        if found == self.RECORD.cases:
+            return []
+        return [
+            f"{found} images, the paper's copy had {self.RECORD.cases}; the split is "
+            "80/20 and 80/20, its sizes are not those of Table 1"
+        ]
