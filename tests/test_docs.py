@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from losses import catalogue
+import losses
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,6 @@ def test_every_loss_is_described(project: Path) -> None:
     text = (project / "docs" / "losses.md").read_text("utf-8")
     headings = re.findall(r"^### (.*)$", text, re.M)
     described = [name for line in headings for name in line.split(" and ")]
-    assert sorted(described) == sorted(catalogue.names())
+    assert sorted(described) == sorted(losses.names())
     for link in re.findall(r"\]\(((?!http|#)[^)]+)\)", text):
         assert (project / "docs" / link).exists(), link

@@ -100,7 +100,7 @@ class Experiment:
         return [task for n, task in enumerate(tasks) if task not in tasks[:n]]
 
     def _task(self, loss: str, gamma: float | None, seed: int) -> Task:
-        return _make(
+        return Task.make(
             dataset=self.dataset,
             loss=loss,
             gamma=gamma,
@@ -113,15 +113,6 @@ class Experiment:
             replicate=self.replicate,
             backend=self.backend,
         )
-
-
-def _make(**arguments: Any) -> Task:
-    try:
-        return Task.make(**arguments)
-    except InputError:
-        raise
-    except ValueError as error:  # The losses know nothing of InputError.
-        raise InputError(f"losses: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -202,7 +193,7 @@ def load(path: Path) -> Planned:
     module = datasets.by_name(found["dataset"])
     if module is datasets.by_name("own"):
         kept["record"] = module.record(module.locate(data))
-    task = _make(**kept)
+    task = Task.make(**kept)
     folder = Path(found["folder"]) if "folder" in found else task.folder(RESULTS)
     return Planned(task, folder, data, Path(found.get("work", runs.WORK)))
 
