@@ -19,12 +19,12 @@ import conformance
 import losses
 from conformance import __main__ as command
 from conformance import reference
-from losses import catalogue
 
 
 def ours(name: str, **settings: Any) -> conformance.Adapter:
     """One of our losses, by name, with all that it takes."""
     own = [*conformance.MEMBERS[name].defaults, "dtype", "ignore_background"]
+    own.append("soft_labels")
     return conformance.KerasAdapter(
         lambda **given: losses.by_name(name, reduction=None, **given),
         name=f"losses.by_name({name!r})",
@@ -38,7 +38,7 @@ def ours(name: str, **settings: Any) -> conformance.Adapter:
 
 
 @pytest.mark.backend
-@pytest.mark.parametrize("name", catalogue.names())
+@pytest.mark.parametrize("name", losses.names())
 def test_our_losses_conform(name: str) -> None:
     report = conformance.run(ours(name), name)
     assert report.ok, report.text()
@@ -59,6 +59,7 @@ def test_our_losses_conform_from_logits_and_channels_first(name: str) -> None:
             "a_mask_is_as_if_voxels_were_absent",
             "background_can_be_ignored",
             "gradients_agree",
+            "soft_labels_can_be_reached",
             "finite_at_p_at_0_and_1",
         ],
     )
@@ -67,9 +68,9 @@ def test_our_losses_conform_from_logits_and_channels_first(name: str) -> None:
 
 
 def test_the_family_is_the_same() -> None:
-    assert list(conformance.MEMBERS) == catalogue.names()
+    assert list(conformance.MEMBERS) == losses.names()
     for name, member in conformance.MEMBERS.items():
-        assert member.defaults == catalogue.hyperparameters(name)
+        assert member.defaults == losses.by_name(name).defaults
 
 
 # --- the reference, by hand ----------------------------------------------------------
@@ -164,6 +165,23 @@ def test_reference_on_soft_labels_by_hand() -> None:
     assert reference("DSC++", half, half).value.item() == pytest.approx(1 / 5)
 
 
+def test_reference_that_reaches_soft_labels_by_hand() -> None:
+    y = np.array([[[0.5, 0.5], [1.0, 0.0], [0.0, 1.0]]])
+    p = np.array([[[0.25, 0.75], [0.75, 0.25], [0.5, 0.5]]])
+    # Class 0: TP 0.25 + 0.75, FN 0.25² + 0.25², FP 0.5². Class 1: TP 0.5 + 0.5, FN
+    # 0.5², FP 0.25² + 0.25². With alpha 0.3 of FP and beta 0.7 of FN.
+    one, two = 0.3 * 0.25 + 0.7 * 0.125, 0.3 * 0.125 + 0.7 * 0.25
+    expected = (one / (1 + one) + two / (1 + two)) / 2
+    value = reference("Tversky++", y, p, soft_labels=True).value
+    assert value.item() == pytest.approx(expected, rel=1e-6)
+    dice = reference("DSC++", y, p, soft_labels=True).value
+    assert dice.item() == pytest.approx(0.375 / 2.375, rel=1e-6)
+    focal = reference("Focal", y, p, soft_labels=True).value
+    logs = 0.5 * np.log(0.25) + 0.5 * np.log(0.75) + np.log(0.75)
+    expected = -(logs / 16 + np.log(0.5) / 4) / 2 / 3
+    assert focal.item() == pytest.approx(expected, rel=1e-6)
+
+
 def test_reference_holds_p_at_1e_7() -> None:
     y, p = np.array([[[1.0, 0.0]]]), np.array([[[0.0, 1.0]]])
     assert reference("CE", y, p).value.item() == pytest.approx(-np.log(1e-7))
@@ -251,7 +269,7 @@ def written_as(kind: type, name: str) -> conformance.Adapter:
     defaults = conformance.MEMBERS[name].defaults
     return conformance.KerasAdapter(
         kind(name, dict(defaults)),
-        options=[*defaults, "ignore_background"],
+        options=[*defaults, "ignore_background", "soft_labels"],
         weight="weight",
     )
 
@@ -287,7 +305,7 @@ def test_a_report_says_what_happened() -> None:
     assert "numpy has no gradients" in report.text()
     assert "gradients_agree                          float64  skip" in report.text()
     assert report.text().startswith("DSC++, epsilon=1e-05: numpy_dice (numpy)\n")
-    assert report.text().splitlines()[-1].startswith("18 passed, 0 failed, 5 skipped")
+    assert report.text().splitlines()[-1].startswith("18 passed, 0 failed, 6 skipped")
 
 
 def test_a_failure_names_input_expected_received_and_tolerance() -> None:
