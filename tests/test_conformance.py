@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 import types
@@ -441,42 +440,3 @@ def _python(project: Path, *arguments: str) -> subprocess.CompletedProcess:
         text=True,
         check=False,
     )
-
-
-# --- the distribution ----------------------------------------------------------------
-
-
-def test_it_is_a_distribution_of_its_own(project: Path, tmp_path: Path) -> None:
-    shutil.copytree(project / "conformance", tmp_path / "conformance")
-    pip = [sys.executable, "-m", "pip", "-q"]
-    target = ["--no-deps", "--no-build-isolation", "--target", str(tmp_path / "target")]
-    command = [*pip, "install", *target, str(tmp_path / "conformance")]
-    subprocess.run(command, check=True, capture_output=True)
-    names = {path.name for path in (tmp_path / "target").iterdir()}
-    assert names == {"dscpp_conformance", "dscpp_conformance-0.1.0.dist-info"}
-    about = tmp_path / "target" / "dscpp_conformance-0.1.0.dist-info"
-    text = (about / "METADATA").read_text()
-    assert re.findall(r"^Requires-Dist: (\w+)", text, re.MULTILINE) == ["numpy"]
-    assert "License-Expression: Apache-2.0\n" in text
-    assert list(about.rglob("LICENSE"))
-    # From another folder, where the checkout's name means something else.
-    (tmp_path / "conformance.py").write_text("raise ImportError('somebody else')")
-    (tmp_path / "mine.py").write_text("def loss(y, p):\n    return p.sum() * 0\n")
-    shutil.rmtree(tmp_path / "conformance")
-    run = [sys.executable, "-m", "dscpp_conformance", "mine:loss", "--loss", "CE"]
-    found = subprocess.run(
-        [*run, "--framework", "numpy", "--checks", "values_agree"],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(tmp_path / "target")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert found.returncode == 1, found.stderr
-    assert "values_agree  float32  fail  hard labels" in found.stdout
-
-
-def test_each_file_of_it_names_its_licence(project: Path) -> None:
-    for path in (project / "conformance").glob("*.py"):
-        first = path.read_text().partition("\n")[0]
-        assert first == "# SPDX-License-Identifier: Apache-2.0", path
