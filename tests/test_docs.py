@@ -100,6 +100,10 @@ def test_in_a_keras_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> N
     source = code(project, "Keras")
     executed(source, monkeypatch, model=model, images=IMAGES, labels=INDICES)
     assert np.abs(model.get_weights()[0] - before).max() > 0
+    readme = (project / "losses" / "README.md").read_text("utf-8")
+    _, _, rest = readme.partition("```python\n")
+    found = executed(rest.partition("```")[0], monkeypatch)
+    assert found["model"].loss.get_config()["from_indices"]
 
 
 @pytest.mark.backend
