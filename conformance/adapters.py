@@ -48,8 +48,9 @@ class Adapter:
             (N, C, *spatial).
         settings: arguments that it is always given, such as `{"axis": 1}`.
         options: hyperparameters that it takes as keywords, by the names of
-            `conformance.MEMBERS`, and "ignore_background" where it has that; by
-            default what its signature names. Checks that need another are skipped.
+            `conformance.MEMBERS`, and "ignore_background" and "soft_labels" where it
+            has these; by default what its signature names. Checks that need another
+            are skipped.
         dtypes: types of the probabilities that it is meant for, some of `DTYPES`.
         soft_labels: whether it takes labels that are not one-hot.
         weight: name of its keyword for a weight of each voxel, (N, *spatial).

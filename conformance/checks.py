@@ -110,6 +110,31 @@ def soft_labels_follow_the_formula(subject: Subject) -> None:
 
 
 @_check()
+def soft_labels_can_be_reached(subject: Subject) -> None:
+    """`soft_labels` gives the form that is lowest at p = y.
+
+    Hits are min(y, p), errors (y - p)+ and (p - y)+, the focal factor is |y - p|. With
+    one-hot labels values stay as they are; at p = y value and gradient are finite.
+    """
+    if not subject.takes("soft_labels"):
+        raise Skipped("does not take soft_labels")
+    for labels in ("hard", "holes", "soft", "smoothed"):
+        sample = subject.sample(labels=labels, seed=2)
+        subject.expect_reference(sample, soft_labels=True)
+        if labels in ("hard", "holes"):
+            usual = subject.values(sample)
+            received = subject.values(sample, soft_labels=True)
+            allowed = subject.tolerance * subject.reference(sample).scale
+            expect_close(f"soft_labels, {sample.title}", received, usual, allowed)
+    # Slopes change their sign at p = y: labels that are not too near to it.
+    _, y, p = inputs.sample(seed=3)
+    half = Sample("labels half way from p to one-hot ones, seed 3", (y + p) / 2, p)
+    _expect_gradient(subject, subject.rounded(half), soft_labels=True)
+    equal = sample._replace(title="soft labels, p equal to y", y_pred=sample.y_true)
+    _expect_finite(subject, equal, subject.precision, soft_labels=True)
+
+
+@_check()
 def values_agree_with_other_hyperparameters(subject: Subject) -> None:
     """Each hyperparameter does what the formula says, in every combination tried."""
     sample, tried = subject.sample(seed=1), 0

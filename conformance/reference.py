@@ -10,7 +10,13 @@ summed over voxels:
     TP = sum(y p)    FN = sum((y (1 - p))^g)    FP = sum(((1 - y) p)^g)
 
 Soft labels, and voxels whose label is 0 in every class, are put into the formulas as
-they are. The paper's sums over classes are means here, as in its released code.
+they are. With `soft_labels` the form is another, which is lowest at p = y and the same
+where y is 0 or 1:
+
+    TP = sum(min(y, p))    FN = sum(((y - p)+)^g)    FP = sum(((p - y)+)^g)
+
+and the factor of the focal losses is |y - p|. The paper's sums over classes are means
+here, as in its released code.
 """
 
 from collections.abc import Callable, Mapping
@@ -50,12 +56,14 @@ class _Batch(NamedTuple):
         p: probabilities, (N, V, C), clipped.
         weight: weight of each voxel, (N, V, 1).
         foreground: whether a class is one, (C,).
+        soft: whether soft labels are to be reached.
     """
 
     y: Array
     p: Array
     weight: Array
     foreground: npt.NDArray[np.bool_]
+    soft: bool
 
 
 _Formula = Callable[..., list[Array]]
@@ -88,6 +96,7 @@ def reference(
     axis: int = -1,
     weight: npt.ArrayLike | None = None,
     ignore_background: bool = False,
+    soft_labels: bool = False,
     **hyperparameters: float,
 ) -> Terms:
     """Compute a loss of each image in float64.
@@ -102,6 +111,7 @@ def reference(
         ignore_background: whether class 0 is left out of the sums and means over
             classes. Voxels of background still count: as false positives of the other
             classes, and in the number of voxels.
+        soft_labels: whether the form is that of soft labels that are to be reached.
         **hyperparameters: in the place of Table 2's; `gamma` is the ++ exponent,
             `focal_gamma` the loss's own, `lambda_` the weight of Eq. 18.
 
@@ -124,7 +134,7 @@ def reference(
             f"{name}: expected hyperparameters among {', '.join(found.defaults)}, "
             f"received {', '.join(unknown)}"
         )
-    batch = _batch(y_true, y_pred, axis, weight, ignore_background)
+    batch = _batch(y_true, y_pred, axis, weight, ignore_background, soft_labels)
     terms = found.formula(batch, **{**found.defaults, **hyperparameters})
     return Terms(np.sum(terms, axis=0), np.sum(np.abs(terms), axis=0))
 
@@ -148,6 +158,7 @@ def _batch(
     axis: int,
     weight: npt.ArrayLike | None,
     ignore_background: bool,
+    soft: bool,
 ) -> _Batch:
     y, p = np.asarray(y_true, np.float64), np.asarray(y_pred, np.float64)
     if y.shape != p.shape:
@@ -158,7 +169,7 @@ def _batch(
     kept = foreground if ignore_background else np.ones_like(foreground)
     p = np.clip(p, FLOOR, 1 - FLOOR)
     w = w.reshape(*p.shape[:2], 1)
-    return _Batch(y[..., kept], p[..., kept], w, foreground[kept])
+    return _Batch(y[..., kept], p[..., kept], w, foreground[kept], soft)
 
 
 def _voxels_by_classes(x: Array, axis: int) -> Array:
@@ -175,11 +186,17 @@ def _voxel_mean(batch: _Batch, terms: Array) -> Array:
 def _counts(batch: _Batch, gamma: float) -> tuple[Array, Array, Array]:
     """TP, FN and FP of Eq. 9, (N, C) each."""
     y, p = batch.y, batch.p
-    tp = y * p
-    fn = (y * (1 - p)) ** gamma
-    fp = ((1 - y) * p) ** gamma
+    tp, fn, fp = y * p, y * (1 - p), (1 - y) * p
+    if batch.soft:
+        tp, fn, fp = np.minimum(y, p), np.maximum(y - p, 0), np.maximum(p - y, 0)
+    fn, fp = fn**gamma, fp**gamma
     tp, fn, fp = ((batch.weight * x).sum(axis=1) for x in (tp, fn, fp))
     return tp, fn, fp
+
+
+def _far(batch: _Batch) -> Array:
+    """What has the exponent in the factor of the focal losses, (N, V, C)."""
+    return np.abs(batch.y - batch.p) if batch.soft else 1 - batch.p
 
 
 def _cross_entropy(batch: _Batch) -> list[Array]:
@@ -189,7 +206,7 @@ def _cross_entropy(batch: _Batch) -> list[Array]:
 
 def _focal(batch: _Batch, alpha: float, focal_gamma: float) -> list[Array]:
     """Eq. 2."""
-    factor = alpha * (1 - batch.p) ** focal_gamma
+    factor = alpha * _far(batch) ** focal_gamma
     return [_voxel_mean(batch, -factor * batch.y * np.log(batch.p)).sum(axis=-1)]
 
 
@@ -250,7 +267,7 @@ def _unified_focal(
     errors = _tversky_errors(batch, 1 - delta, delta, gamma, epsilon)
     tversky = (errors**root).mean(axis=-1)
     exponent = np.where(~batch.foreground | symmetric, focal_gamma, 0.0)
-    factor = np.where(batch.foreground, delta, 1 - delta) * (1 - batch.p) ** exponent
+    factor = np.where(batch.foreground, delta, 1 - delta) * _far(batch) ** exponent
     focal = _voxel_mean(batch, -factor * batch.y * np.log(batch.p)).sum(axis=-1)
     return [lambda_ * tversky, (1 - lambda_) * focal]
 

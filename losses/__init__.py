@@ -1,137 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
 """The DSC++ family of losses, and what it is compared with.
 
     loss = losses.by_name("DSC++", gamma=2)
     loss(y_true, y_pred)  # one-hot labels, probabilities: (N, *spatial, C)
 
 Every loss also takes logits, class indices, one channel from a sigmoid, channels first,
-a mask of voxels, and leaves the background out if asked: see `losses.Options`.
+a mask of voxels, soft labels, and leaves the background out if asked: see `Options`.
 
 Functions return one value per image, classes are `keras.losses.Loss`. Needs Keras and
-nothing else, so the folder can be copied into another project.
-
-Importing this package does not import Keras: names and defaults (`losses.catalogue`)
-are there at once. The losses are loaded when first used, and together with Keras, so
-that a saved model loads without `custom_objects`.
+nothing else. Importing it registers the classes with Keras, so that a saved model loads
+without `custom_objects`.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+import difflib
+from collections.abc import Mapping
+from typing import Any
 
-from . import _registration, catalogue
-from .catalogue import default_gamma, names, slug
+try:
+    import keras
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] not in ("tensorflow", "jax", "torch"):
+        raise
+    raise ImportError(
+        f"Keras is set to run on {error.name}, which is not installed here. Set the "
+        "environment variable KERAS_BACKEND to the one that is (torch, jax or "
+        "tensorflow) before Keras or the losses are imported"
+    ) from None
 
-if TYPE_CHECKING:
-    from .base import Options, PerImageLoss, Shell
-    from .compound import (
-        Combo,
-        ComboPlusPlus,
-        SymmetricUnifiedFocal,
-        SymmetricUnifiedFocalPlusPlus,
-        UnifiedFocal,
-        UnifiedFocalPlusPlus,
-        combo_loss,
-        unified_focal_loss,
-    )
-    from .cross_entropy import (
-        CrossEntropy,
-        Focal,
-        asymmetric_focal_loss,
-        cross_entropy_loss,
-        focal_loss,
-        modified_cross_entropy_loss,
-    )
-    from .overlap import (
-        Dice,
-        DicePlusPlus,
-        FocalTversky,
-        FocalTverskyPlusPlus,
-        Tversky,
-        TverskyPlusPlus,
-        asymmetric_focal_tversky_loss,
-        dice_loss,
-        focal_tversky_loss,
-        soft_counts,
-        tversky_loss,
-    )
+from . import base, compound, cross_entropy, overlap
+from .base import Options, PerImageLoss, Shell
+from .compound import *  # noqa: F403
+from .cross_entropy import *  # noqa: F403
+from .overlap import *  # noqa: F403
 
-__all__ = [
-    "Combo",
-    "ComboPlusPlus",
-    "CrossEntropy",
-    "Dice",
-    "DicePlusPlus",
-    "Focal",
-    "FocalTversky",
-    "FocalTverskyPlusPlus",
-    "Options",
-    "PerImageLoss",
-    "Shell",
-    "SymmetricUnifiedFocal",
-    "SymmetricUnifiedFocalPlusPlus",
-    "Tversky",
-    "TverskyPlusPlus",
-    "UnifiedFocal",
-    "UnifiedFocalPlusPlus",
-    "asymmetric_focal_loss",
-    "asymmetric_focal_tversky_loss",
-    "by_name",
-    "combo_loss",
-    "cross_entropy_loss",
-    "default_gamma",
-    "dice_loss",
-    "focal_loss",
-    "focal_tversky_loss",
-    "modified_cross_entropy_loss",
-    "names",
-    "slug",
-    "soft_counts",
-    "tversky_loss",
-    "unified_focal_loss",
-]
+__all__ = ["Options", "PerImageLoss", "Shell"]
+__all__ += ["by_name", "default_gamma", "names", "slug"]
+__all__ += compound.__all__
+__all__ += cross_entropy.__all__
+__all__ += overlap.__all__
 
-_HOMES = {
-    "Options": "base",
-    "PerImageLoss": "base",
-    "Shell": "base",
-    "Combo": "compound",
-    "ComboPlusPlus": "compound",
-    "SymmetricUnifiedFocal": "compound",
-    "SymmetricUnifiedFocalPlusPlus": "compound",
-    "UnifiedFocal": "compound",
-    "UnifiedFocalPlusPlus": "compound",
-    "combo_loss": "compound",
-    "unified_focal_loss": "compound",
-    "CrossEntropy": "cross_entropy",
-    "Focal": "cross_entropy",
-    "asymmetric_focal_loss": "cross_entropy",
-    "cross_entropy_loss": "cross_entropy",
-    "focal_loss": "cross_entropy",
-    "modified_cross_entropy_loss": "cross_entropy",
-    "Dice": "overlap",
-    "DicePlusPlus": "overlap",
-    "FocalTversky": "overlap",
-    "FocalTverskyPlusPlus": "overlap",
-    "Tversky": "overlap",
-    "TverskyPlusPlus": "overlap",
-    "asymmetric_focal_tversky_loss": "overlap",
-    "dice_loss": "overlap",
-    "focal_tversky_loss": "overlap",
-    "soft_counts": "overlap",
-    "tversky_loss": "overlap",
-}
+_CLASSES: tuple[type[PerImageLoss], ...] = (
+    cross_entropy.CrossEntropy,
+    cross_entropy.Focal,
+    overlap.Dice,
+    overlap.DicePlusPlus,
+    overlap.Tversky,
+    overlap.TverskyPlusPlus,
+    overlap.FocalTversky,
+    overlap.FocalTverskyPlusPlus,
+    compound.Combo,
+    compound.ComboPlusPlus,
+    compound.UnifiedFocal,
+    compound.UnifiedFocalPlusPlus,
+    compound.SymmetricUnifiedFocal,
+    compound.SymmetricUnifiedFocalPlusPlus,
+)
+_REGISTRY: Mapping[str, type[PerImageLoss]] = {each.title: each for each in _CLASSES}
+for _each in _CLASSES:
+    keras.saving.register_keras_serializable(package="dscpp")(_each)
 
 
-def by_name(name: str, /, **hyperparameters: Any) -> "PerImageLoss":
+def names() -> list[str]:
+    """Names of the losses, as the paper prints them."""
+    return list(_REGISTRY)
+
+
+def slug(name: str) -> str:
+    """The name in logs and file names: "DSC++" gives "dscpp"."""
+    return base.slug(_find(name).title)
+
+
+def default_gamma(name: str) -> float | None:
+    """Default of the ++ exponent: 2 in a ++ form, 1 in a plain form, else None."""
+    found = _find(name)
+    return found.defaults.get("gamma", 1.0 if _is_plain(found) else None)
+
+
+def by_name(name: str, /, **arguments: Any) -> PerImageLoss:
     """Make a loss from its name.
 
     Args:
         name: one of `names()`, such as "DSC++", in any case.
-        **hyperparameters: arguments of its class; what is left out has the value of
-            the paper's Table 2, and `gamma`, the ++ exponent, is 2 in the ++ forms.
-            `gamma=None` means the default.
-
-    Returns:
-        A `keras.losses.Loss`.
+        **arguments: of its class; what is left out has the value of the paper's
+            Table 2, and `gamma`, the ++ exponent, is 2 in the ++ forms. `gamma=None`
+            means the default; a plain form takes `gamma=1` as well.
 
     Raises:
         ValueError: no such loss, an argument that it does not take, a bad value.
@@ -140,22 +92,24 @@ def by_name(name: str, /, **hyperparameters: Any) -> "PerImageLoss":
     >>> losses.by_name("DSC++", gamma=1.5).gamma
     1.5
     """
-    arguments = catalogue.hyperparameters(name, **hyperparameters)
-    made: PerImageLoss = __getattr__(catalogue.entry(name).class_name)(**arguments)
-    return made
+    found, gamma = _find(name), arguments.get("gamma")
+    if gamma is None or (_is_plain(found) and gamma == 1):
+        arguments.pop("gamma", None)
+    return found(**arguments)
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f".{_HOMES[name]}", __name__)
-    value = getattr(module, name)
-    globals()[name] = value
-    return value
+def _is_plain(found: type[PerImageLoss]) -> bool:
+    return f"{found.title}++" in _REGISTRY
 
 
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
-
-
-_registration.with_keras(__name__, sorted(set(_HOMES.values())))
+def _find(name: str) -> type[PerImageLoss]:
+    keys = {title.casefold(): title for title in _REGISTRY}
+    title = keys.get(name.casefold()) if isinstance(name, str) else None
+    if title is None:
+        keys |= {base.slug(each): each for each in _REGISTRY}
+        near = difflib.get_close_matches(str(name).casefold(), keys, n=1)
+        hint = f". Did you mean {keys[near[0]]}?" if near else ""
+        raise ValueError(
+            f"loss: expected one of {', '.join(names())}, received {name!r}{hint}"
+        )
+    return _REGISTRY[title]

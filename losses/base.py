@@ -1,5 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the losses share: what is done to their arguments, and the class's shell."""
 
+import functools
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,7 +22,9 @@ __all__ = [
     "Voxels",
     "mean",
     "power",
+    "power_of_error",
     "prepare",
+    "slug",
     "split_classes",
 ]
 
@@ -28,6 +33,9 @@ Tensor = Any
 
 # Probabilities are held in [1e-7, 1 - 1e-7], as in the released code.
 PROBABILITY_FLOOR = 1e-7
+
+# Below this an error counts as 0 where the exponent is below 1; see power_of_error.
+_ERROR_FLOOR = 1e-30
 
 
 class Options(TypedDict, total=False):
@@ -48,12 +56,19 @@ class Options(TypedDict, total=False):
         from_indices: whether `y_true` holds class indices, (N, *spatial) or with a
             class axis of length 1, of any type. Default False. A voxel whose index is
             no class, such as 255, has no class.
+        soft_labels: whether labels between 0 and 1 are to be reached: then the loss is
+            lowest at p = y. Hits are min(y, p), errors (y - p)+ and (p - y)+, and the
+            focal factor is |y - p|; with labels of 0 and 1 all are the same as without.
+            Default False: the labels are put into the formulas as they are. It does not
+            reach the cross entropy of Combo with `beta` other than 1/2, and that of the
+            foreground in Unified Focal.
     """
 
     axis: int
     ignore_background: bool
     from_logits: bool
     from_indices: bool
+    soft_labels: bool
 
 
 class Shell(Options, total=False):
@@ -81,6 +96,7 @@ class Voxels:
         first: the first class that counts: 0, or 1 without the background.
         from_logits: whether `scores` are logits.
         weight: weight of each voxel, with a class axis of length 1; None for 1.
+        soft: whether hits are min(y, p), not y p.
     """
 
     y_true: Tensor
@@ -89,6 +105,7 @@ class Voxels:
     first: int = 0
     from_logits: bool = False
     weight: Tensor | None = None
+    soft: bool = False
 
     @property
     def is_pair(self) -> bool:
@@ -199,10 +216,12 @@ def prepare(
         **options: see `Options`.
 
     Raises:
-        ValueError: an option that is none; shapes as in `checks.shapes` and
-            `checks.voxel_weight_shape`.
+        ValueError: an option that is none; tensors as in `checks.tensors`; shapes as in
+            `checks.shapes` and `checks.voxel_weight_shape`.
     """
     chosen = checks.options(options)
+    backend = keras.backend.backend()
+    checks.tensors(backend, y_true=y_true, y_pred=y_pred, weight=weight)
     y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
     checks.shapes(y_true, y_pred, chosen["axis"], chosen["from_indices"])
     axis, first = chosen["axis"] % len(y_pred.shape), int(chosen["ignore_background"])
@@ -221,7 +240,8 @@ def prepare(
         y_true = ops.cast(y_true, dtype)
     if y_true.shape[axis] != 1:
         y_true = _from_class(y_true, first, axis)
-    return Voxels(y_true, scores, axis, first, chosen["from_logits"], weight)
+    logits, soft = chosen["from_logits"], chosen["soft_labels"]
+    return Voxels(y_true, scores, axis, first, logits, weight, soft)
 
 
 def _with_rest(values: Tensor, axis: int) -> Tensor:
@@ -286,33 +306,94 @@ def power(values: Tensor, exponent: float) -> Tensor:
     return ops.power(values, ops.convert_to_tensor(exponent, dtype=dtype))
 
 
+def power_of_error(errors: Tensor, exponent: float) -> Tensor:
+    """`errors ** exponent` with a finite gradient at 0, where most errors lie."""
+    if exponent >= 1:
+        return power(errors, exponent)
+    # The slope of x^g at 0 is infinite for g < 1, and infinity times the 0 of the
+    # label is NaN. So the power never sees a 0, and a 0 gets gradient 0. Tensors in
+    # the place of the numbers 1 and 0, since PyTorch would go through float32.
+    above = errors > _ERROR_FLOOR
+    powers = power(ops.where(above, errors, ops.ones_like(errors)), exponent)
+    return ops.where(above, powers, ops.zeros_like(errors))
+
+
+def slug(title: str) -> str:
+    """The name in logs and file names: "DSC++" gives "dscpp"."""
+    return title.casefold().replace(" ", "_").replace("+", "p")
+
+
 def _at_least_float32(dtype: str | None) -> str:
     """`dtype`, or float32 where it is narrower; None means Keras' `floatx`."""
     return "float64" if (dtype or keras.config.floatx()) == "float64" else "float32"
 
 
 class PerImageLoss(keras.losses.Loss):
-    """Shell of the loss classes; each brings its function and its hyperparameters.
+    """What the loss classes share; each brings its title and its function.
+
+    The hyperparameters of a class, and their defaults, are those in the signature of
+    its function. A title that ends in "++" adds `gamma`, 2 by default; in the other
+    classes `gamma` is 1, and no argument.
 
     Args:
-        name: name of the loss in logs.
-        hyperparameters: arguments of the function, checked. They and the options are
-            attributes of the loss, and a new value counts from the next call on.
-        **shell: see `Shell`.
+        name: name of the loss in logs; by default `slug` of its title.
+        reduction: see `Shell`.
+        dtype: see `Shell`.
+        **arguments: hyperparameters of the function, and `Options`. All are attributes
+            of the loss, and a new value counts from the next call on.
+
+    Raises:
+        ValueError: an argument that the loss does not take, or a value out of range.
     """
 
+    title: ClassVar[str]
     function: ClassVar[Callable[..., Tensor]]
+    focal_range: ClassVar[checks.Range] = checks.NOT_NEGATIVE
+    defaults: ClassVar[Mapping[str, float]]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        parameters = inspect.signature(cls.function).parameters
+        found = {k: v.default for k, v in parameters.items() if k in checks.RANGES}
+        if cls.title.endswith("++"):
+            found["gamma"] = 2.0
+        else:
+            found.pop("gamma", None)
+        cls.defaults = found
+        cls.__init__ = _with_signature(found)  # type: ignore[method-assign]
 
     def __init__(
-        self, name: str, hyperparameters: Mapping[str, float], **shell: Unpack[Shell]
+        self,
+        *,
+        name: str | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        dtype: Any = None,
+        **arguments: Any,
     ) -> None:
-        reduction = shell.pop("reduction", "sum_over_batch_size")
-        dtype = _loss_dtype(shell.pop("dtype", None))
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
-        arguments = {**hyperparameters, **checks.options(shell)}
-        self._arguments = tuple(arguments)
-        for argument, value in arguments.items():
+        dtype = _loss_dtype(dtype)
+        super().__init__(name or slug(self.title), reduction=reduction, dtype=dtype)
+        self._refuse_unknown(arguments)
+        options = {k: v for k, v in arguments.items() if k in checks.OPTIONS}
+        own = {k: arguments.get(k, v) for k, v in self.defaults.items()}
+        values = checks.hyperparameters(self.focal_range, **own)
+        values |= checks.options(options)
+        self._arguments = tuple(values)
+        for argument, value in values.items():
             setattr(self, argument, value)
+
+    def _refuse_unknown(self, arguments: Mapping[str, Any]) -> None:
+        known = [*sorted(self.defaults), *checks.OPTIONS, "reduction", "dtype", "name"]
+        unknown = [argument for argument in arguments if argument not in known]
+        if not unknown:
+            return
+        hint = ""
+        if "gamma" in unknown:
+            hint = ". gamma is the exponent of the ++ losses"
+            hint += "; its own is focal_gamma" * ("focal_gamma" in self.defaults)
+        raise ValueError(
+            f"{self.title}: expected arguments among {', '.join(known)}, received "
+            f"{', '.join(unknown)}{hint}"
+        )
 
     def __call__(
         self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
@@ -331,8 +412,12 @@ class PerImageLoss(keras.losses.Loss):
                 value of the image without the voxels at 0.
 
         Raises:
-            ValueError: shapes that do not fit.
+            ValueError: shapes that do not fit; a tensor of another framework than
+                Keras runs on.
         """
+        backend = keras.backend.backend()
+        given = {"y_true": y_true, "y_pred": y_pred, "sample_weight": sample_weight}
+        checks.tensors(backend, **given)
         if sample_weight is not None:
             sample_weight = ops.convert_to_tensor(sample_weight)
             y_pred = ops.convert_to_tensor(y_pred)
@@ -351,6 +436,25 @@ class PerImageLoss(keras.losses.Loss):
 
     def _values(self) -> dict[str, Any]:
         return {argument: getattr(self, argument) for argument in self._arguments}
+
+
+def _with_signature(defaults: Mapping[str, float]) -> Callable[..., None]:
+    """`PerImageLoss.__init__` that names its arguments, as `help` shows them."""
+    shared = PerImageLoss.__init__
+
+    @functools.wraps(shared)
+    def initialise(self: PerImageLoss, **arguments: Any) -> None:
+        shared(self, **arguments)
+
+    parameters = list(inspect.signature(shared).parameters.values())
+    named = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value)
+        for name, value in {**defaults, **checks.OPTIONS}.items()
+    ]
+    parameters = [parameters[0], *named, *parameters[1:-1]]
+    signature = inspect.Signature(parameters, return_annotation=None)
+    initialise.__signature__ = signature  # type: ignore[attr-defined]
+    return initialise
 
 
 def _loss_dtype(dtype: Any) -> str:

@@ -1,91 +1,94 @@
-"""What a caller can get wrong: hyperparameters and shapes. Plain Python, no Keras."""
+# SPDX-License-Identifier: Apache-2.0
+"""What a caller can get wrong: hyperparameters, tensors, shapes. Plain Python."""
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 __all__ = [
+    "BELOW_ONE",
+    "FRACTION",
+    "NOT_NEGATIVE",
     "OPTIONS",
-    "below_one",
-    "fraction",
+    "POSITIVE",
+    "RANGES",
+    "Range",
     "hyperparameters",
-    "not_negative",
     "options",
-    "positive",
     "sample_weight",
     "shapes",
+    "tensors",
     "voxel_weight_shape",
 ]
 
 
-def positive(argument: str, value: Any) -> float:
-    """Return `value` as a float.
+@dataclass(frozen=True)
+class Range:
+    """The numbers that an argument may be.
 
-    Raises:
-        ValueError: where it is not a finite number above 0.
+    Attributes:
+        words: after "expected a number".
+        holds: whether a finite number is one of them.
     """
-    if not _is_number(value) or value <= 0:
-        raise ValueError(f"{argument}: expected a number above 0, received {value!r}")
-    return float(value)
+
+    words: str
+    holds: Callable[[float], bool]
+
+    def __call__(self, argument: str, value: Any) -> float:
+        """Return `value` as a float.
+
+        Raises:
+            ValueError: where it is no finite number of this range.
+        """
+        if not _is_number(value) or not self.holds(value):
+            raise ValueError(
+                f"{argument}: expected a number {self.words}, received {value!r}"
+            )
+        return float(value)
 
 
-def not_negative(argument: str, value: Any) -> float:
-    """Return `value` as a float.
+POSITIVE = Range("above 0", lambda x: x > 0)
+NOT_NEGATIVE = Range("of at least 0", lambda x: x >= 0)
+FRACTION = Range("from 0 to 1", lambda x: 0 <= x <= 1)
+BELOW_ONE = Range("from 0 to below 1", lambda x: 0 <= x < 1)
 
-    Raises:
-        ValueError: where it is not a finite number of at least 0.
-    """
-    if not _is_number(value) or value < 0:
-        raise ValueError(
-            f"{argument}: expected a number of at least 0, received {value!r}"
-        )
-    return float(value)
+RANGES: Mapping[str, Range] = {
+    "alpha": FRACTION,
+    "beta": FRACTION,
+    "delta": FRACTION,
+    "epsilon": POSITIVE,
+    "focal_gamma": NOT_NEGATIVE,  # some losses have a narrower one
+    "gamma": POSITIVE,
+    "lambda_": FRACTION,
+}
+"""All hyperparameters."""
 
+OPTIONS: Mapping[str, Any] = {
+    "axis": -1,
+    "ignore_background": False,
+    "from_logits": False,
+    "from_indices": False,
+    "soft_labels": False,
+}
+"""Arguments of every loss that say how labels and predictions are to be read."""
 
-def fraction(argument: str, value: Any) -> float:
-    """Return `value` as a float.
-
-    Raises:
-        ValueError: where it is not a number in [0, 1].
-    """
-    if not _is_number(value) or not 0 <= value <= 1:
-        raise ValueError(
-            f"{argument}: expected a number from 0 to 1, received {value!r}"
-        )
-    return float(value)
-
-
-def below_one(argument: str, value: Any) -> float:
-    """Return `value` as a float.
-
-    Raises:
-        ValueError: where it is not a number in [0, 1).
-    """
-    if not _is_number(value) or not 0 <= value < 1:
-        raise ValueError(
-            f"{argument}: expected a number from 0 to below 1, received {value!r}"
-        )
-    return float(value)
-
-
-_RULES: Mapping[str, Callable[[str, Any], float]] = {
-    "alpha": fraction,
-    "beta": fraction,
-    "delta": fraction,
-    "epsilon": positive,
-    "gamma": positive,
-    "lambda_": fraction,
+# By the top-level package of a tensor's class.
+_FRAMEWORKS = {
+    "jax": "jax",
+    "jaxlib": "jax",
+    "tensorflow": "tensorflow",
+    "torch": "torch",
 }
 
 
 def hyperparameters(
-    focal_rule: Callable[[str, Any], float] = not_negative, **values: Any
+    focal_range: Range = NOT_NEGATIVE, **values: Any
 ) -> dict[str, float]:
     """Check hyperparameters by their names.
 
     Args:
-        focal_rule: the check of `focal_gamma`, which each loss has a range of its own
-            for.
+        focal_range: that of `focal_gamma`, of which each loss has its own.
         **values: hyperparameters of one loss.
 
     Returns:
@@ -94,17 +97,8 @@ def hyperparameters(
     Raises:
         ValueError: a value out of its range.
     """
-    rules = {**_RULES, "focal_gamma": focal_rule}
-    return {name: rules[name](name, value) for name, value in values.items()}
-
-
-OPTIONS: Mapping[str, Any] = {
-    "axis": -1,
-    "ignore_background": False,
-    "from_logits": False,
-    "from_indices": False,
-}
-"""Arguments of every loss that say how labels and predictions are laid out."""
+    ranges = {**RANGES, "focal_gamma": focal_range}
+    return {name: ranges[name](name, value) for name, value in values.items()}
 
 
 def options(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,6 +121,30 @@ def options(given: Mapping[str, Any]) -> dict[str, Any]:
             kind = "a whole number" if name == "axis" else "True or False"
             raise ValueError(f"{name}: expected {kind}, received {value!r}")
     return {**OPTIONS, **given}
+
+
+def tensors(backend: str, **given: Any) -> None:
+    """Refuse tensors of another framework than Keras runs on.
+
+    Keras would make them NumPy arrays where it can, and lose the gradient.
+
+    Args:
+        backend: of Keras.
+        **given: tensors by the name of their argument.
+
+    Raises:
+        ValueError: a tensor of PyTorch, TensorFlow or JAX that is not of the backend.
+    """
+    for argument, tensor in given.items():
+        homes = {each.__module__.partition(".")[0] for each in type(tensor).__mro__}
+        found = {_FRAMEWORKS[home] for home in homes if home in _FRAMEWORKS}
+        if found and backend not in found:
+            raise ValueError(
+                f"{argument}: expected a tensor of {backend}, on which Keras runs "
+                f"here, or a NumPy array, received a tensor of {min(found)}. Set the "
+                f"environment variable KERAS_BACKEND={min(found)} before Keras or the "
+                "losses are imported"
+            )
 
 
 def shapes(

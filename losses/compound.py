@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Compound losses: Combo and Unified Focal, of a cross entropy and an overlap each.
 
 Their ++ forms have the exponent `gamma` in the part of overlap alone.
@@ -6,12 +7,8 @@ Their ++ forms have the exponent `gamma` in the part of overlap alone.
 from functools import partial
 from typing import Unpack
 
-import keras
-
-# The modules, not their functions: loading Keras loads this one too (_registration),
-# and cross_entropy may be half loaded then.
 from . import checks, cross_entropy, overlap
-from .base import Options, PerImageLoss, Shell, Tensor, prepare
+from .base import Options, PerImageLoss, Tensor, prepare
 
 __all__ = [
     "Combo",
@@ -141,7 +138,7 @@ def unified_focal_loss(
         in the paper.
     """
     checks.hyperparameters(
-        checks.below_one,
+        checks.BELOW_ONE,
         lambda_=lambda_,
         delta=delta,
         focal_gamma=focal_gamma,
@@ -155,28 +152,8 @@ def unified_focal_loss(
     return lambda_ * tversky + (1 - lambda_) * focal
 
 
-@keras.saving.register_keras_serializable(package="dscpp")
 class Combo(PerImageLoss):
     """Combo loss: modified cross entropy and DSC. See `combo_loss`.
-
-    Formula:
-
-    ```python
-    loss = alpha * modified_cross_entropy - (1 - alpha) * (1 - dice)
-    ```
-
-    Args:
-        alpha: weight of the cross entropy, in [0, 1]; the overlap has the rest.
-        beta: weight of the missed against the false positives in the cross entropy,
-            in [0, 1].
-        epsilon: above 0; decides the value for classes absent from an image.
-        name: name of the loss in logs.
-        **shell: `axis`, `ignore_background`, `from_logits`, `from_indices`,
-            `reduction` and `dtype`; see `Options` and `Shell`.
-
-    Raises:
-        ValueError: `alpha` or `beta` outside [0, 1]; `epsilon` not above 0; when
-            called, shapes that do not fit.
 
     Example:
     >>> model.compile(optimizer="sgd", loss=losses.Combo(alpha=0.5))
@@ -185,46 +162,12 @@ class Combo(PerImageLoss):
         Eqs. 13 and 14, the sign of Eq. 14 mended; Table 2.
     """
 
+    title = "Combo"
     function = staticmethod(combo_loss)
 
-    def __init__(
-        self,
-        *,
-        alpha: float = 0.5,
-        beta: float = 0.5,
-        epsilon: float = 1e-7,
-        name: str = "combo",
-        **shell: Unpack[Shell],
-    ) -> None:
-        own = checks.hyperparameters(alpha=alpha, beta=beta, epsilon=epsilon)
-        super().__init__(name, own, **shell)
 
-
-@keras.saving.register_keras_serializable(package="dscpp")
 class ComboPlusPlus(PerImageLoss):
     """Combo++ loss: modified cross entropy and DSC++. See `combo_loss`.
-
-    Formula:
-
-    ```python
-    fn = sum((y_true * (1 - y_pred)) ** gamma)  # in the part of overlap
-    fp = sum(((1 - y_true) * y_pred) ** gamma)
-    loss = alpha * modified_cross_entropy - (1 - alpha) * (1 - dice)
-    ```
-
-    Args:
-        alpha: weight of the cross entropy, in [0, 1]; the overlap has the rest.
-        beta: weight of the missed against the false positives in the cross entropy,
-            in [0, 1].
-        gamma: the ++ exponent, above 0; 1 gives the Combo loss.
-        epsilon: above 0; decides the value for classes absent from an image.
-        name: name of the loss in logs.
-        **shell: `axis`, `ignore_background`, `from_logits`, `from_indices`,
-            `reduction` and `dtype`; see `Options` and `Shell`.
-
-    Raises:
-        ValueError: `alpha` or `beta` outside [0, 1]; `gamma` or `epsilon` not above 0;
-            when called, shapes that do not fit.
 
     Example:
     >>> model.compile(optimizer="sgd", loss=losses.ComboPlusPlus(gamma=2))
@@ -234,47 +177,12 @@ class ComboPlusPlus(PerImageLoss):
         Table 6 for `gamma=2`.
     """
 
+    title = "Combo++"
     function = staticmethod(combo_loss)
 
-    def __init__(
-        self,
-        *,
-        alpha: float = 0.5,
-        beta: float = 0.5,
-        gamma: float = 2.0,
-        epsilon: float = 1e-7,
-        name: str = "combopp",
-        **shell: Unpack[Shell],
-    ) -> None:
-        own = checks.hyperparameters(
-            alpha=alpha, beta=beta, gamma=gamma, epsilon=epsilon
-        )
-        super().__init__(name, own, **shell)
 
-
-@keras.saving.register_keras_serializable(package="dscpp")
 class UnifiedFocal(PerImageLoss):
     """Unified Focal loss, asymmetric, the paper's. See `unified_focal_loss`.
-
-    Formula:
-
-    ```python
-    loss = lambda_ * focal_tversky + (1 - lambda_) * focal
-    ```
-
-    Args:
-        lambda_: weight of the focal Tversky part, in [0, 1].
-        delta: weight of the missed against the false positives, and of foreground
-            against background, in [0, 1].
-        focal_gamma: in [0, 1); the factor's exponent, and what the root lacks to 1.
-        epsilon: above 0; decides the value for classes absent from an image.
-        name: name of the loss in logs.
-        **shell: `axis`, `ignore_background`, `from_logits`, `from_indices`,
-            `reduction` and `dtype`; see `Options` and `Shell`.
-
-    Raises:
-        ValueError: `lambda_` or `delta` outside [0, 1]; `focal_gamma` outside [0, 1);
-            `epsilon` not above 0; when called, shapes that do not fit.
 
     Example:
     >>> model.compile(optimizer="sgd", loss=losses.UnifiedFocal(delta=0.6))
@@ -283,54 +191,13 @@ class UnifiedFocal(PerImageLoss):
         Eqs. 18 to 21, `lambda_` on the Tversky part; Table 2.
     """
 
+    title = "Unified Focal"
     function = staticmethod(unified_focal_loss)
-
-    def __init__(
-        self,
-        *,
-        lambda_: float = 0.5,
-        delta: float = 0.6,
-        focal_gamma: float = 0.5,
-        epsilon: float = 1e-7,
-        name: str = "unified_focal",
-        **shell: Unpack[Shell],
-    ) -> None:
-        own = checks.hyperparameters(
-            checks.below_one,
-            lambda_=lambda_,
-            delta=delta,
-            focal_gamma=focal_gamma,
-            epsilon=epsilon,
-        )
-        super().__init__(name, own, **shell)
+    focal_range = checks.BELOW_ONE
 
 
-@keras.saving.register_keras_serializable(package="dscpp")
 class UnifiedFocalPlusPlus(PerImageLoss):
     """Unified Focal++ loss, asymmetric, the paper's. See `unified_focal_loss`.
-
-    Formula:
-
-    ```python
-    fn = sum((y_true * (1 - y_pred)) ** gamma)  # in the part of overlap
-    fp = sum(((1 - y_true) * y_pred) ** gamma)
-    loss = lambda_ * focal_tversky + (1 - lambda_) * focal
-    ```
-
-    Args:
-        lambda_: weight of the focal Tversky part, in [0, 1].
-        delta: weight of the missed against the false positives, and of foreground
-            against background, in [0, 1].
-        focal_gamma: in [0, 1); the factor's exponent, and what the root lacks to 1.
-        gamma: the ++ exponent, above 0; 1 gives the Unified Focal loss.
-        epsilon: above 0; decides the value for classes absent from an image.
-        name: name of the loss in logs.
-        **shell: `axis`, `ignore_background`, `from_logits`, `from_indices`,
-            `reduction` and `dtype`; see `Options` and `Shell`.
-
-    Raises:
-        ValueError: `lambda_` or `delta` outside [0, 1]; `focal_gamma` outside [0, 1);
-            `gamma` or `epsilon` not above 0; when called, shapes that do not fit.
 
     Example:
     >>> model.compile(optimizer="sgd", loss=losses.UnifiedFocalPlusPlus(gamma=2))
@@ -340,53 +207,13 @@ class UnifiedFocalPlusPlus(PerImageLoss):
         and Table 6 for `gamma=2`.
     """
 
+    title = "Unified Focal++"
     function = staticmethod(unified_focal_loss)
-
-    def __init__(
-        self,
-        *,
-        lambda_: float = 0.5,
-        delta: float = 0.6,
-        focal_gamma: float = 0.5,
-        gamma: float = 2.0,
-        epsilon: float = 1e-7,
-        name: str = "unified_focalpp",
-        **shell: Unpack[Shell],
-    ) -> None:
-        own = checks.hyperparameters(
-            checks.below_one,
-            lambda_=lambda_,
-            delta=delta,
-            focal_gamma=focal_gamma,
-            gamma=gamma,
-            epsilon=epsilon,
-        )
-        super().__init__(name, own, **shell)
+    focal_range = checks.BELOW_ONE
 
 
-@keras.saving.register_keras_serializable(package="dscpp")
 class SymmetricUnifiedFocal(PerImageLoss):
     """Unified Focal loss, symmetric in the classes. See `unified_focal_loss`.
-
-    Formula:
-
-    ```python
-    loss = lambda_ * focal_tversky + (1 - lambda_) * focal
-    ```
-
-    Args:
-        lambda_: weight of the focal Tversky part, in [0, 1].
-        delta: weight of the missed against the false positives, and of foreground
-            against background, in [0, 1].
-        focal_gamma: in [0, 1); the factor's exponent, and what the root lacks to 1.
-        epsilon: above 0; decides the value for classes absent from an image.
-        name: name of the loss in logs.
-        **shell: `axis`, `ignore_background`, `from_logits`, `from_indices`,
-            `reduction` and `dtype`; see `Options` and `Shell`.
-
-    Raises:
-        ValueError: `lambda_` or `delta` outside [0, 1]; `focal_gamma` outside [0, 1);
-            `epsilon` not above 0; when called, shapes that do not fit.
 
     Example:
     >>> model.compile(optimizer="sgd", loss=losses.SymmetricUnifiedFocal(delta=0.6))
@@ -396,54 +223,13 @@ class SymmetricUnifiedFocal(PerImageLoss):
         defaults of its asymmetric form.
     """
 
+    title = "Symmetric Unified Focal"
     function = staticmethod(partial(unified_focal_loss, symmetric=True))
-
-    def __init__(
-        self,
-        *,
-        lambda_: float = 0.5,
-        delta: float = 0.6,
-        focal_gamma: float = 0.5,
-        epsilon: float = 1e-7,
-        name: str = "symmetric_unified_focal",
-        **shell: Unpack[Shell],
-    ) -> None:
-        own = checks.hyperparameters(
-            checks.below_one,
-            lambda_=lambda_,
-            delta=delta,
-            focal_gamma=focal_gamma,
-            epsilon=epsilon,
-        )
-        super().__init__(name, own, **shell)
+    focal_range = checks.BELOW_ONE
 
 
-@keras.saving.register_keras_serializable(package="dscpp")
 class SymmetricUnifiedFocalPlusPlus(PerImageLoss):
     """Unified Focal++ loss, symmetric in the classes. See `unified_focal_loss`.
-
-    Formula:
-
-    ```python
-    fn = sum((y_true * (1 - y_pred)) ** gamma)  # in the part of overlap
-    fp = sum(((1 - y_true) * y_pred) ** gamma)
-    loss = lambda_ * focal_tversky + (1 - lambda_) * focal
-    ```
-
-    Args:
-        lambda_: weight of the focal Tversky part, in [0, 1].
-        delta: weight of the missed against the false positives, and of foreground
-            against background, in [0, 1].
-        focal_gamma: in [0, 1); the factor's exponent, and what the root lacks to 1.
-        gamma: the ++ exponent, above 0; 1 gives the Symmetric Unified Focal loss.
-        epsilon: above 0; decides the value for classes absent from an image.
-        name: name of the loss in logs.
-        **shell: `axis`, `ignore_background`, `from_logits`, `from_indices`,
-            `reduction` and `dtype`; see `Options` and `Shell`.
-
-    Raises:
-        ValueError: `lambda_` or `delta` outside [0, 1]; `focal_gamma` outside [0, 1);
-            `gamma` or `epsilon` not above 0; when called, shapes that do not fit.
 
     Example:
     >>> model.compile(optimizer="sgd", loss=losses.SymmetricUnifiedFocalPlusPlus())
@@ -453,25 +239,6 @@ class SymmetricUnifiedFocalPlusPlus(PerImageLoss):
         not in the paper; defaults of its asymmetric form.
     """
 
+    title = "Symmetric Unified Focal++"
     function = staticmethod(partial(unified_focal_loss, symmetric=True))
-
-    def __init__(
-        self,
-        *,
-        lambda_: float = 0.5,
-        delta: float = 0.6,
-        focal_gamma: float = 0.5,
-        gamma: float = 2.0,
-        epsilon: float = 1e-7,
-        name: str = "symmetric_unified_focalpp",
-        **shell: Unpack[Shell],
-    ) -> None:
-        own = checks.hyperparameters(
-            checks.below_one,
-            lambda_=lambda_,
-            delta=delta,
-            focal_gamma=focal_gamma,
-            gamma=gamma,
-            epsilon=epsilon,
-        )
-        super().__init__(name, own, **shell)
+    focal_range = checks.BELOW_ONE

@@ -1,19 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
 """Losses of cross entropy: CE and Focal, and the parts of Combo and Unified Focal."""
 
 from typing import Unpack
 
-import keras
 from keras import ops
 
 from . import checks
 from .base import (
     Options,
     PerImageLoss,
-    Shell,
     Tensor,
     Voxels,
     mean,
     power,
+    power_of_error,
     prepare,
     split_classes,
 )
@@ -22,11 +22,9 @@ __all__ = [
     "CrossEntropy",
     "Focal",
     "asymmetric_focal_loss",
-    "asymmetric_focal_of",
     "cross_entropy_loss",
     "focal_loss",
     "modified_cross_entropy_loss",
-    "modified_cross_entropy_of",
 ]
 
 
@@ -117,11 +115,11 @@ def focal_loss(
         Eq. 2, with one `alpha` for all classes as in Table 2. The paper says that it
         equals CE at exponent 1; it does at `focal_gamma=0` and `alpha=1`.
     """
-    alpha = checks.fraction("alpha", alpha)
-    focal_gamma = checks.not_negative("focal_gamma", focal_gamma)
+    alpha = checks.FRACTION("alpha", alpha)
+    focal_gamma = checks.NOT_NEGATIVE("focal_gamma", focal_gamma)
     voxels = prepare(y_true, y_pred, weight, **options).spread()
     terms = voxels.y_true * voxels.log_pred
-    return -alpha * _total(voxels, terms, voxels.y_pred, focal_gamma)
+    return -alpha * _total(voxels, focal_gamma, terms, voxels.y_true, voxels.y_pred)
 
 
 def modified_cross_entropy_loss(
@@ -169,7 +167,7 @@ def modified_cross_entropy_loss(
         Eq. 14, with both terms inside the minus, which the paper's sign leaves out;
         mean over classes.
     """
-    beta = checks.fraction("beta", beta)
+    beta = checks.FRACTION("beta", beta)
     return modified_cross_entropy_of(prepare(y_true, y_pred, weight, **options), beta)
 
 
@@ -230,8 +228,8 @@ def asymmetric_focal_loss(
         Eq. 19, whose log is of the true class's probability. The released code knows
         two classes of a 2D image; the symmetric form is not in the paper.
     """
-    delta = checks.fraction("delta", delta)
-    focal_gamma = checks.not_negative("focal_gamma", focal_gamma)
+    delta = checks.FRACTION("delta", delta)
+    focal_gamma = checks.NOT_NEGATIVE("focal_gamma", focal_gamma)
     voxels = prepare(y_true, y_pred, weight, **options)
     return asymmetric_focal_of(voxels, delta, focal_gamma, symmetric)
 
@@ -241,55 +239,30 @@ def asymmetric_focal_of(
 ) -> Tensor:
     """`asymmetric_focal_loss` from what `prepare` returns."""
     voxels = voxels.spread()
-    terms = voxels.y_true * voxels.log_pred
+    terms = voxels.y_true * voxels.log_pred, voxels.y_true, voxels.y_pred
+    exponent = focal_gamma if symmetric else 0.0
     if voxels.first > 0:
-        exponent = focal_gamma if symmetric else 0.0
-        return -delta * _total(voxels, terms, voxels.y_pred, exponent)
-    exponents = (focal_gamma, focal_gamma if symmetric else 0.0)
-    background, foreground = (
-        _total(voxels, *each)
-        for each in zip(
-            split_classes(terms, voxels.axis),
-            split_classes(voxels.y_pred, voxels.axis),
-            exponents,
-            strict=True,
-        )
-    )
+        return -delta * _total(voxels, exponent, *terms)
+    pairs = [split_classes(each, voxels.axis) for each in terms]
+    background = _total(voxels, focal_gamma, *(pair[0] for pair in pairs))
+    foreground = _total(voxels, exponent, *(pair[1] for pair in pairs))
     return -(1 - delta) * background - delta * foreground
 
 
 def _total(
-    voxels: Voxels, terms: Tensor, chances: Tensor, focal_gamma: float
+    voxels: Voxels, focal_gamma: float, terms: Tensor, y_true: Tensor, y_pred: Tensor
 ) -> Tensor:
     """Sum over classes of the mean over voxels, (N,); easy voxels weigh less."""
-    return ops.sum(voxels.mean(_focal(terms, chances, focal_gamma)), axis=-1)
+    if focal_gamma != 0 and voxels.soft:
+        terms = power_of_error(ops.abs(y_true - y_pred), focal_gamma) * terms
+    elif focal_gamma != 0:
+        # 1 - p is at least 1e-7 after the clip: no power has an infinite slope.
+        terms = power(1 - y_pred, focal_gamma) * terms
+    return ops.sum(voxels.mean(terms), axis=-1)
 
 
-def _focal(terms: Tensor, chances: Tensor, focal_gamma: float) -> Tensor:
-    """Times (1 - p)^focal_gamma: easy voxels weigh less."""
-    if focal_gamma == 0:
-        return terms
-    # 1 - p is at least 1e-7 after the clip: no power has an infinite slope.
-    return power(1 - chances, focal_gamma) * terms
-
-
-@keras.saving.register_keras_serializable(package="dscpp")
 class CrossEntropy(PerImageLoss):
     """Cross entropy. See `cross_entropy_loss`.
-
-    Formula:
-
-    ```python
-    loss = -mean over voxels of sum over classes of y_true * log(y_pred)
-    ```
-
-    Args:
-        name: name of the loss in logs.
-        **shell: `axis`, `ignore_background`, `from_logits`, `from_indices`,
-            `reduction` and `dtype`; see `Options` and `Shell`.
-
-    Raises:
-        ValueError: when called, shapes that do not fit.
 
     Example:
     >>> model.compile(optimizer="sgd", loss=losses.CrossEntropy())
@@ -298,33 +271,12 @@ class CrossEntropy(PerImageLoss):
         Eq. 1.
     """
 
+    title = "CE"
     function = staticmethod(cross_entropy_loss)
 
-    def __init__(self, *, name: str = "ce", **shell: Unpack[Shell]) -> None:
-        super().__init__(name, {}, **shell)
 
-
-@keras.saving.register_keras_serializable(package="dscpp")
 class Focal(PerImageLoss):
     """Focal loss: cross entropy in which easy voxels weigh less. See `focal_loss`.
-
-    Formula:
-
-    ```python
-    loss = -mean over voxels of
-        sum over classes of alpha * (1 - y_pred) ** focal_gamma * y_true * log(y_pred)
-    ```
-
-    Args:
-        alpha: weight of every class, in [0, 1].
-        focal_gamma: exponent, at least 0.
-        name: name of the loss in logs.
-        **shell: `axis`, `ignore_background`, `from_logits`, `from_indices`,
-            `reduction` and `dtype`; see `Options` and `Shell`.
-
-    Raises:
-        ValueError: `alpha` outside [0, 1]; `focal_gamma` below 0; when called, shapes
-            that do not fit.
 
     Example:
     >>> model.compile(optimizer="sgd", loss=losses.Focal(focal_gamma=2))
@@ -333,15 +285,5 @@ class Focal(PerImageLoss):
         Eq. 2 and Table 2.
     """
 
+    title = "Focal"
     function = staticmethod(focal_loss)
-
-    def __init__(
-        self,
-        *,
-        alpha: float = 0.5,
-        focal_gamma: float = 2.0,
-        name: str = "focal",
-        **shell: Unpack[Shell],
-    ) -> None:
-        own = checks.hyperparameters(alpha=alpha, focal_gamma=focal_gamma)
-        super().__init__(name, own, **shell)

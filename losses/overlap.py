@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Losses of overlap: the soft counts with the focal power, DSC, Tversky, Focal Tversky.
 
 Everything here rests on three numbers per image and class, sums over all voxels of a
@@ -12,18 +13,16 @@ mean over classes of a ratio of errors to everything, never 1 minus a ratio of h
 
 from typing import Unpack
 
-import keras
 from keras import ops
 
 from . import checks
 from .base import (
     Options,
     PerImageLoss,
-    Shell,
     Tensor,
     Voxels,
     mean,
-    power,
+    power_of_error,
     prepare,
     split_classes,
 )
@@ -36,17 +35,11 @@ __all__ = [
     "Tversky",
     "TverskyPlusPlus",
     "asymmetric_focal_tversky_loss",
-    "asymmetric_focal_tversky_of",
-    "counts_of",
     "dice_loss",
-    "dice_of",
     "focal_tversky_loss",
     "soft_counts",
     "tversky_loss",
 ]
-
-# Below this an error counts as 0 where the exponent is below 1; see _focal_power.
-_ERROR_FLOOR = 1e-30
 
 _Counts = tuple[Tensor, Tensor, Tensor]
 
@@ -71,7 +64,9 @@ def soft_counts(
     The sums run over all voxels of one image and one class. A voxel without any class
     (all zeros in `y_true`, such as augmentation leaves where it draws from outside the
     image) counts as false positive in every class. Soft labels are taken as the formula
-    says: then FN and FP are above 0 even at `y_pred == y_true`.
+    says: then FN and FP are above 0 even at `y_pred == y_true`; with `soft_labels=True`
+    tp is the sum of `min(y_true, y_pred)`, and what is summed in fn and fp the power of
+    what `y_pred` lacks to `y_true`, and of what it exceeds it by.
 
     Args:
         y_true: one-hot labels, (N, *spatial, C), in [0, 1].
@@ -97,7 +92,7 @@ def soft_counts(
     Reference:
         Eq. 9: the sums in it.
     """
-    gamma = checks.positive("gamma", gamma)
+    gamma = checks.POSITIVE("gamma", gamma)
     return counts_of(prepare(y_true, y_pred, weight, **options), gamma)
 
 
@@ -105,14 +100,16 @@ def counts_of(voxels: Voxels, gamma: float) -> _Counts:
     """`soft_counts` from what `prepare` returns."""
     # y - y p and p - y p are y (1 - p) and (1 - y) p, exactly so for a label of 0 or 1,
     # with two passes over the voxels less.
-    hits = voxels.y_true * voxels.y_pred
+    # min(y, p), of soft labels that are to be reached, leaves (y - p)+ and (p - y)+.
+    both = ops.minimum if voxels.soft else ops.multiply
+    hits = both(voxels.y_true, voxels.y_pred)
     tp = voxels.sum(hits)
-    fn = voxels.sum(_focal_power(voxels.y_true - hits, gamma))
-    fp = voxels.sum(_focal_power(voxels.y_pred - hits, gamma))
+    fn = voxels.sum(power_of_error(voxels.y_true - hits, gamma))
+    fp = voxels.sum(power_of_error(voxels.y_pred - hits, gamma))
     if not voxels.is_pair:
         return tp, fn, fp
     # What one class misses is what the other takes falsely.
-    rest = voxels.sum((1 - voxels.y_true) * (1 - voxels.y_pred))
+    rest = voxels.sum(both(1 - voxels.y_true, 1 - voxels.y_pred))
     pairs = ((rest, tp), (fp, fn), (fn, fp))
     tp, fn, fp = (ops.concatenate(pair, axis=-1) for pair in pairs)
     return tp, fn, fp
@@ -175,7 +172,7 @@ def dice_loss(
         Eqs. 4, 5 and 8 (DSC), Eq. 9 (DSC++), which leave out `epsilon`. The mean over
         classes is theirs and the released code's.
     """
-    epsilon = checks.positive("epsilon", epsilon)
+    epsilon = checks.POSITIVE("epsilon", epsilon)
     return dice_of(soft_counts(y_true, y_pred, gamma, weight, **options), epsilon)
 
 
@@ -300,10 +297,10 @@ def focal_tversky_loss(
         power 0.75.
     """
     own = checks.hyperparameters(alpha=alpha, beta=beta, epsilon=epsilon)
-    focal_gamma = checks.positive("focal_gamma", focal_gamma)
+    focal_gamma = checks.POSITIVE("focal_gamma", focal_gamma)
     counts = soft_counts(y_true, y_pred, gamma, weight, **options)
     errors = _tversky_errors(counts, **own)
-    return mean(_focal_power(errors, 1 / focal_gamma), axis=-1)
+    return mean(power_of_error(errors, 1 / focal_gamma), axis=-1)
 
 
 def asymmetric_focal_tversky_loss(
@@ -363,7 +360,7 @@ def asymmetric_focal_tversky_loss(
         the paper.
     """
     own = checks.hyperparameters(
-        checks.below_one,
+        checks.BELOW_ONE,
         delta=delta,
         focal_gamma=focal_gamma,
         gamma=gamma,
@@ -384,9 +381,9 @@ def asymmetric_focal_tversky_of(
     """`asymmetric_focal_tversky_loss` from what `prepare` returns."""
     errors = _tversky_errors(counts_of(voxels, gamma), 1 - delta, delta, epsilon)
     if symmetric or voxels.first > 0:
-        return mean(_focal_power(errors, 1 - focal_gamma), axis=-1)
+        return mean(power_of_error(errors, 1 - focal_gamma), axis=-1)
     background, foreground = split_classes(errors, axis=1)
-    rooted = _focal_power(foreground, 1 - focal_gamma)
+    rooted = power_of_error(foreground, 1 - focal_gamma)
     return mean(ops.concatenate([background, rooted], axis=-1), axis=-1)
 
 
@@ -399,36 +396,8 @@ def _tversky_errors(
     return errors / (tp + errors + epsilon)
 
 
-def _focal_power(errors: Tensor, gamma: float) -> Tensor:
-    """`errors ** gamma` with a finite gradient at 0, where most of the errors lie."""
-    if gamma >= 1:
-        return power(errors, gamma)
-    # The slope of x^g at 0 is infinite for g < 1, and infinity times the 0 of the
-    # label is NaN. So the power never sees a 0, and a 0 gets gradient 0. Tensors in
-    # the place of the numbers 1 and 0, since PyTorch would go through float32.
-    above = errors > _ERROR_FLOOR
-    powers = power(ops.where(above, errors, ops.ones_like(errors)), gamma)
-    return ops.where(above, powers, ops.zeros_like(errors))
-
-
-@keras.saving.register_keras_serializable(package="dscpp")
 class Dice(PerImageLoss):
     """DSC loss: 1 minus the Dice similarity coefficient. See `dice_loss`.
-
-    Formula:
-
-    ```python
-    loss = mean over classes of (fn + fp) / (2 * tp + fn + fp + epsilon)
-    ```
-
-    Args:
-        epsilon: above 0; decides the value for classes absent from an image.
-        name: name of the loss in logs.
-        **shell: `axis`, `ignore_background`, `from_logits`, `from_indices`,
-            `reduction` and `dtype`; see `Options` and `Shell`.
-
-    Raises:
-        ValueError: `epsilon` not above 0; when called, shapes that do not fit.
 
     Example:
     >>> model.compile(optimizer="sgd", loss=losses.Dice())
@@ -437,36 +406,12 @@ class Dice(PerImageLoss):
         Eqs. 4, 5 and 8; mean over classes.
     """
 
+    title = "DSC"
     function = staticmethod(dice_loss)
 
-    def __init__(
-        self, *, epsilon: float = 1e-7, name: str = "dsc", **shell: Unpack[Shell]
-    ) -> None:
-        super().__init__(name, checks.hyperparameters(epsilon=epsilon), **shell)
 
-
-@keras.saving.register_keras_serializable(package="dscpp")
 class DicePlusPlus(PerImageLoss):
     """DSC++ loss: DSC with the power `gamma` on errors. See `dice_loss`.
-
-    Formula:
-
-    ```python
-    fn = sum((y_true * (1 - y_pred)) ** gamma)
-    fp = sum(((1 - y_true) * y_pred) ** gamma)
-    loss = mean over classes of (fn + fp) / (2 * tp + fn + fp + epsilon)
-    ```
-
-    Args:
-        gamma: the ++ exponent, above 0; 1 gives the DSC loss.
-        epsilon: above 0; decides the value for classes absent from an image.
-        name: name of the loss in logs.
-        **shell: `axis`, `ignore_background`, `from_logits`, `from_indices`,
-            `reduction` and `dtype`; see `Options` and `Shell`.
-
-    Raises:
-        ValueError: `gamma` or `epsilon` not above 0; when called, shapes that do not
-            fit.
 
     Example:
     >>> model.compile(optimizer="sgd", loss=losses.DicePlusPlus(gamma=2))
@@ -475,42 +420,12 @@ class DicePlusPlus(PerImageLoss):
         Eq. 9; mean over classes; Table 2 for `gamma=2`.
     """
 
+    title = "DSC++"
     function = staticmethod(dice_loss)
 
-    def __init__(
-        self,
-        *,
-        gamma: float = 2.0,
-        epsilon: float = 1e-7,
-        name: str = "dscpp",
-        **shell: Unpack[Shell],
-    ) -> None:
-        own = checks.hyperparameters(gamma=gamma, epsilon=epsilon)
-        super().__init__(name, own, **shell)
 
-
-@keras.saving.register_keras_serializable(package="dscpp")
 class Tversky(PerImageLoss):
     """Tversky loss: DSC with a weight for each kind of error. See `tversky_loss`.
-
-    Formula:
-
-    ```python
-    errors = alpha * fp + beta * fn
-    loss = mean over classes of errors / (tp + errors + epsilon)
-    ```
-
-    Args:
-        alpha: weight of the false positives, in [0, 1].
-        beta: weight of the false negatives, in [0, 1].
-        epsilon: above 0; decides the value for classes absent from an image.
-        name: name of the loss in logs.
-        **shell: `axis`, `ignore_background`, `from_logits`, `from_indices`,
-            `reduction` and `dtype`; see `Options` and `Shell`.
-
-    Raises:
-        ValueError: `alpha` or `beta` outside [0, 1]; `epsilon` not above 0; when
-            called, shapes that do not fit.
 
     Example:
     >>> model.compile(optimizer="sgd", loss=losses.Tversky(alpha=0.3, beta=0.7))
@@ -519,46 +434,12 @@ class Tversky(PerImageLoss):
         Eqs. 15 and 16, mean over classes; Table 2.
     """
 
+    title = "Tversky"
     function = staticmethod(tversky_loss)
 
-    def __init__(
-        self,
-        *,
-        alpha: float = 0.3,
-        beta: float = 0.7,
-        epsilon: float = 1e-7,
-        name: str = "tversky",
-        **shell: Unpack[Shell],
-    ) -> None:
-        own = checks.hyperparameters(alpha=alpha, beta=beta, epsilon=epsilon)
-        super().__init__(name, own, **shell)
 
-
-@keras.saving.register_keras_serializable(package="dscpp")
 class TverskyPlusPlus(PerImageLoss):
     """Tversky++ loss: Tversky with the power `gamma` on errors. See `tversky_loss`.
-
-    Formula:
-
-    ```python
-    fn = sum((y_true * (1 - y_pred)) ** gamma)
-    fp = sum(((1 - y_true) * y_pred) ** gamma)
-    errors = alpha * fp + beta * fn
-    loss = mean over classes of errors / (tp + errors + epsilon)
-    ```
-
-    Args:
-        alpha: weight of the false positives, in [0, 1].
-        beta: weight of the false negatives, in [0, 1].
-        gamma: the ++ exponent, above 0; 1 gives the Tversky loss.
-        epsilon: above 0; decides the value for classes absent from an image.
-        name: name of the loss in logs.
-        **shell: `axis`, `ignore_background`, `from_logits`, `from_indices`,
-            `reduction` and `dtype`; see `Options` and `Shell`.
-
-    Raises:
-        ValueError: `alpha` or `beta` outside [0, 1]; `gamma` or `epsilon` not above 0;
-            when called, shapes that do not fit.
 
     Example:
     >>> model.compile(optimizer="sgd", loss=losses.TverskyPlusPlus(gamma=2))
@@ -568,48 +449,12 @@ class TverskyPlusPlus(PerImageLoss):
         for `gamma=2`.
     """
 
+    title = "Tversky++"
     function = staticmethod(tversky_loss)
 
-    def __init__(
-        self,
-        *,
-        alpha: float = 0.3,
-        beta: float = 0.7,
-        gamma: float = 2.0,
-        epsilon: float = 1e-7,
-        name: str = "tverskypp",
-        **shell: Unpack[Shell],
-    ) -> None:
-        own = checks.hyperparameters(
-            alpha=alpha, beta=beta, gamma=gamma, epsilon=epsilon
-        )
-        super().__init__(name, own, **shell)
 
-
-@keras.saving.register_keras_serializable(package="dscpp")
 class FocalTversky(PerImageLoss):
     """Focal Tversky loss: Tversky to a power of its own. See `focal_tversky_loss`.
-
-    Formula:
-
-    ```python
-    errors = alpha * fp + beta * fn
-    loss = mean over classes of
-        (errors / (tp + errors + epsilon)) ** (1 / focal_gamma)
-    ```
-
-    Args:
-        alpha: weight of the false positives, in [0, 1].
-        beta: weight of the false negatives, in [0, 1].
-        focal_gamma: above 0; the exponent is `1 / focal_gamma`.
-        epsilon: above 0; decides the value for classes absent from an image.
-        name: name of the loss in logs.
-        **shell: `axis`, `ignore_background`, `from_logits`, `from_indices`,
-            `reduction` and `dtype`; see `Options` and `Shell`.
-
-    Raises:
-        ValueError: `alpha` or `beta` outside [0, 1]; `focal_gamma` or `epsilon` not
-            above 0; when called, shapes that do not fit.
 
     Example:
     >>> model.compile(optimizer="sgd", loss=losses.FocalTversky(focal_gamma=4 / 3))
@@ -618,55 +463,13 @@ class FocalTversky(PerImageLoss):
         Eq. 17, mean over classes; Table 2.
     """
 
+    title = "Focal Tversky"
     function = staticmethod(focal_tversky_loss)
-
-    def __init__(
-        self,
-        *,
-        alpha: float = 0.3,
-        beta: float = 0.7,
-        focal_gamma: float = 4 / 3,
-        epsilon: float = 1e-7,
-        name: str = "focal_tversky",
-        **shell: Unpack[Shell],
-    ) -> None:
-        own = checks.hyperparameters(
-            checks.positive,
-            alpha=alpha,
-            beta=beta,
-            focal_gamma=focal_gamma,
-            epsilon=epsilon,
-        )
-        super().__init__(name, own, **shell)
+    focal_range = checks.POSITIVE
 
 
-@keras.saving.register_keras_serializable(package="dscpp")
 class FocalTverskyPlusPlus(PerImageLoss):
     """Focal Tversky++ loss: with the power `gamma` on errors. See `focal_tversky_loss`.
-
-    Formula:
-
-    ```python
-    fn = sum((y_true * (1 - y_pred)) ** gamma)
-    fp = sum(((1 - y_true) * y_pred) ** gamma)
-    errors = alpha * fp + beta * fn
-    loss = mean over classes of
-        (errors / (tp + errors + epsilon)) ** (1 / focal_gamma)
-    ```
-
-    Args:
-        alpha: weight of the false positives, in [0, 1].
-        beta: weight of the false negatives, in [0, 1].
-        focal_gamma: above 0; the exponent of the ratio is `1 / focal_gamma`.
-        gamma: the ++ exponent, above 0; 1 gives the Focal Tversky loss.
-        epsilon: above 0; decides the value for classes absent from an image.
-        name: name of the loss in logs.
-        **shell: `axis`, `ignore_background`, `from_logits`, `from_indices`,
-            `reduction` and `dtype`; see `Options` and `Shell`.
-
-    Raises:
-        ValueError: `alpha` or `beta` outside [0, 1]; `focal_gamma`, `gamma` or
-            `epsilon` not above 0; when called, shapes that do not fit.
 
     Example:
     >>> model.compile(optimizer="sgd", loss=losses.FocalTverskyPlusPlus(gamma=2))
@@ -676,25 +479,6 @@ class FocalTverskyPlusPlus(PerImageLoss):
         `gamma=2`.
     """
 
+    title = "Focal Tversky++"
     function = staticmethod(focal_tversky_loss)
-
-    def __init__(
-        self,
-        *,
-        alpha: float = 0.3,
-        beta: float = 0.7,
-        focal_gamma: float = 4 / 3,
-        gamma: float = 2.0,
-        epsilon: float = 1e-7,
-        name: str = "focal_tverskypp",
-        **shell: Unpack[Shell],
-    ) -> None:
-        own = checks.hyperparameters(
-            checks.positive,
-            alpha=alpha,
-            beta=beta,
-            focal_gamma=focal_gamma,
-            gamma=gamma,
-            epsilon=epsilon,
-        )
-        super().__init__(name, own, **shell)
+    focal_range = checks.POSITIVE

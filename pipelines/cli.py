@@ -394,21 +394,18 @@ def _run_train(options: argparse.Namespace) -> None:
     overrides = protocol.parse_overrides(options.set)
     if options.epochs is not None:
         overrides["epochs"] = options.epochs
-    try:
-        task = Task.make(
-            options.dataset,
-            options.loss,
-            options.gamma,
-            options.seed,
-            options.split_seed,
-            options.preset,
-            overrides,
-            options.split,
-            record,
-            replicate_of(options.output) if options.output else 1,
-        )
-    except ValueError as error:  # The losses know nothing of InputError.
-        raise InputError(str(error)) from error
+    task = Task.make(
+        options.dataset,
+        options.loss,
+        options.gamma,
+        options.seed,
+        options.split_seed,
+        options.preset,
+        overrides,
+        options.split,
+        record,
+        replicate_of(options.output) if options.output else 1,
+    )
     if record:
         shape = " x ".join(str(size) for size in task.protocol.input_shape)
         print(f"  network  input {shape} (preset {task.preset})", flush=True)
@@ -709,9 +706,9 @@ def _datasets() -> str:
 
 
 def _losses() -> str:
-    from losses import catalogue
+    from pipelines import loss_names
 
-    return ", ".join(catalogue.names())
+    return ", ".join(loss_names.NAMES)
 
 
 if __name__ == "__main__":

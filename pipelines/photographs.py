@@ -23,8 +23,7 @@ from data_io import datasets, native
 from data_io.datasets import nifti
 from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
-from losses import catalogue
-from pipelines import provenance, stages, stored, written
+from pipelines import loss_names, provenance, stages, stored, written
 from pipelines import run as runs
 from pipelines.reporting.estimates import mean_of
 from pipelines.reporting.figures import curves, panels, style
@@ -93,7 +92,7 @@ def compare(group: Path, root: Path) -> Path | None:
 def _name(run: runs.Run) -> str:
     """What the run would be called here with the loss's default exponent."""
     loss, seed = run.record["loss"], run.record["seed"]
-    default = catalogue.default_gamma(loss)
+    default = loss_names.default_gamma(loss)
     return runs.folder_name(loss, default, seed, provenance.backend())
 
 

@@ -25,7 +25,7 @@ from data_io import schema
 from data_io.content import file_hash
 from data_io.errors import InputError
 from data_io.names import plain
-from losses import catalogue
+from pipelines import loss_names
 from pipelines.record import FORMAT, STATES, Record, require_unchanged, sealed
 
 __all__ = [
@@ -113,15 +113,15 @@ def folder_name(
     It is `<loss>[-g<gamma>]-s<seed>[-<backend>][.r<replicate>][-<method>]`.
 
     Args:
-        loss: a loss of the catalogue, any case, such as "DSC++".
+        loss: a loss of `loss_names.NAMES`, any case, such as "DSC++".
         gamma: the ++ exponent, or None; named only when not the loss's default.
         seed: the training seed.
         backend: Keras backend; named only when not "tensorflow".
         method: what was done after training, such as "temperature"; "" for nothing.
         replicate: which training of the same settings; named from 2 on.
     """
-    parts = [catalogue.slug(loss)]
-    if gamma is not None and gamma != catalogue.default_gamma(loss):
+    parts = [loss_names.slug(loss)]
+    if gamma is not None and gamma != loss_names.default_gamma(loss):
         parts.append(f"g{gamma:g}")
     parts.append(f"s{seed}")
     parts += [backend] if backend != "tensorflow" else []

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import configparser
 import importlib.util
 import re
+import shlex
+import subprocess
+import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
-from losses import catalogue
+import losses
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +61,114 @@ def test_every_loss_is_described(project: Path) -> None:
     text = (project / "docs" / "losses.md").read_text("utf-8")
     headings = re.findall(r"^### (.*)$", text, re.M)
     described = [name for line in headings for name in line.split(" and ")]
-    assert sorted(described) == sorted(catalogue.names())
+    assert sorted(described) == sorted(losses.names())
     for link in re.findall(r"\]\(((?!http|#)[^)]+)\)", text):
         assert (project / "docs" / link).exists(), link
+
+
+# --- "In your project" ---------------------------------------------------------------
+
+INDICES = np.random.default_rng(0).integers(0, 3, (2, 8, 8))
+IMAGES = INDICES[..., None].astype("float32") / 2
+
+
+def code(project: Path, name: str) -> str:
+    """What docs/losses.md shows for Keras, PyTorch, MONAI, nnU-Net or JAX."""
+    text = (project / "docs" / "losses.md").read_text("utf-8")
+    section = text.partition("## In your project\n")[2].partition("\n## ")[0]
+    _, _, rest = section.partition(f"**{name}**")
+    found = re.search(r"```(?:python|sh)\n(.*?)```", rest, re.DOTALL)
+    assert found, name
+    assert len(found[1].replace("\n\n", "\n").splitlines()) <= 5, name
+    return found[1]
+
+
+def executed(source: str, monkeypatch: pytest.MonkeyPatch, **given: Any) -> dict:
+    """The names that a piece of code leaves behind; test_wheels.py builds the wheel."""
+    monkeypatch.setitem(sys.modules, "dscpp_losses", losses)
+    exec(source, given)
+    return given
+
+
+@pytest.mark.backend
+def test_in_a_keras_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import keras
+
+    layers = [keras.Input((8, 8, 1)), keras.layers.Conv2D(3, 1)]
+    model = keras.Sequential(layers)
+    before = model.get_weights()[0].copy()
+    source = code(project, "Keras")
+    executed(source, monkeypatch, model=model, images=IMAGES, labels=INDICES)
+    assert np.abs(model.get_weights()[0] - before).max() > 0
+    readme = (project / "losses" / "README.md").read_text("utf-8")
+    _, _, rest = readme.partition("```python\n")
+    found = executed(rest.partition("```")[0], monkeypatch)
+    assert found["model"].loss.get_config()["from_indices"]
+
+
+@pytest.mark.backend
+def test_in_a_jax_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import keras
+
+    if keras.backend.backend() != "jax":
+        pytest.skip("KERAS_BACKEND is not jax")
+    import jax.numpy as jnp
+
+    given = {"images": jnp.asarray(IMAGES), "labels": INDICES}
+    given |= {"weights": jnp.ones((1, 3)), "network": lambda w, x: x @ w}
+    found = executed(code(project, "JAX"), monkeypatch, **given)
+    assert 0 < float(found["value"]) < 1
+    assert float(jnp.abs(found["slopes"]).max()) > 0
+
+
+@pytest.mark.ports
+@pytest.mark.parametrize("name", ["PyTorch", "MONAI"])
+def test_in_a_pytorch_project(
+    project: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    torch = pytest.importorskip("torch")
+    if name == "MONAI":
+        pytest.importorskip("monai")
+    given = {
+        "network": torch.nn.Conv2d(1, 3, 1),
+        "images": torch.from_numpy(IMAGES).movedim(-1, 1),
+        "labels": torch.from_numpy(INDICES)[:, None],
+    }
+    found = executed(code(project, name), monkeypatch, **given)
+    slopes = [p.grad.abs().max() for p in found["network"].parameters()]
+    assert max(slopes) > 0
+
+
+@pytest.mark.ports
+def test_in_an_nnunet_project(project: Path) -> None:
+    finder = pytest.importorskip("nnunetv2.utilities.find_class_by_name")
+    # nnU-Net's own command is run in test_port_nnunet.py; here what it is given.
+    shell = f'python() {{ {shlex.quote(sys.executable)} "$@"; }}\n'
+    shell += 'nnUNetv2_train() { echo "$nnUNet_extTrainer" "$@"; }\n'
+    done = subprocess.run(
+        ["bash", "-ec", shell + code(project, "nnU-Net")],
+        env={"PYTHONPATH": str(project / "ports" / "torch"), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    folder, *_, option, name = done.stdout.split()
+    assert option == "-tr"
+    found = finder.recursive_find_python_class(folder, name, None, base_folder=folder)
+    assert found.loss_name == "DSC++"
+
+
+def test_the_citation(project: Path) -> None:
+    cited = yaml.safe_load((project / "CITATION.cff").read_text("utf-8"))
+    required = {"cff-version", "message", "title", "type", "authors", "license"}
+    assert required <= cited.keys()
+    assert cited["cff-version"] == "1.2.0"
+    config = configparser.ConfigParser()
+    config.read(project / "setup.cfg")
+    assert cited["version"] == config["metadata"]["version"]
+    assert cited["license"] in config["metadata"]["license_expression"]
+    for work in cited["references"]:
+        assert work["authors"]
+        assert re.fullmatch(r"10\.\d{4,}/\S+", work["doi"])
+        for person in work["authors"]:
+            assert set(person) == {"family-names", "given-names"}

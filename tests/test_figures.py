@@ -10,7 +10,7 @@ import pytest
 from written_runs import CASES, make_run
 
 from data_io.errors import InputError
-from losses import catalogue
+from pipelines import loss_names
 from pipelines.reporting import figures, frame, tables
 from pipelines.reporting.figures import curves, style
 from pipelines.reporting.published import Variant
@@ -198,7 +198,7 @@ def test_exponents_in_order_in_their_family():
 
 
 def test_every_loss_has_its_own_colour():
-    assert sorted(style.LOSSES) == sorted(catalogue.names())
+    assert sorted(style.LOSSES) == sorted(loss_names.NAMES)
     assert len({style.colour(loss) for loss in style.LOSSES}) == len(style.LOSSES)
 
 

@@ -31,7 +31,9 @@ def ours(name: str, **options: Any) -> conformance.Adapter:
     """One of the port's losses, with all that the suite can ask it for."""
     smooth = "epsilon" in conformance.MEMBERS[name].defaults
 
-    def made(ignore_background: bool = False, **given: float) -> Any:
+    def made(
+        ignore_background: bool = False, soft_labels: bool = False, **given: float
+    ) -> Any:
         epsilon = given.pop("epsilon", 1e-7)
         if smooth:
             given |= {"smooth_nr": epsilon, "smooth_dr": epsilon}
@@ -40,7 +42,7 @@ def ours(name: str, **options: Any) -> conformance.Adapter:
             reduction="none",
             include_background=not ignore_background,
             **given,
-            **options,
+            **{"soft_label": soft_labels, **options},
         )
         return lambda p, y, mask=None: loss(p, y, mask).flatten(1).mean(1)
 
@@ -48,7 +50,11 @@ def ours(name: str, **options: Any) -> conformance.Adapter:
         made,
         name=f"dscpp_torch.by_name({name!r})",
         axis=1,
-        options=[*conformance.MEMBERS[name].defaults, "ignore_background"],
+        options=[
+            *conformance.MEMBERS[name].defaults,
+            "ignore_background",
+            "soft_labels",
+        ],
         weight="mask",
         factory=True,
         pred_first=True,

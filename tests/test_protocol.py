@@ -6,6 +6,7 @@ import pytest
 
 from data_io import datasets
 from data_io.errors import InputError
+from pipelines import loss_names
 from pipelines.training import protocol
 
 DRIVE = datasets.by_name("drive").RECORD
@@ -123,3 +124,32 @@ def test_an_unknown_value_in_a_file_is_named():
 def test_unknown_preset():
     with pytest.raises(InputError, match="paper, reduced, demo"):
         protocol.preset("papr", DRIVE)
+
+
+def test_a_losses_exponent():
+    assert loss_names.canonical("dsc++") == "DSC++"
+    assert loss_names.check_gamma("dsc++") == 2
+    assert loss_names.check_gamma("DSC++", 3) == 3
+    assert loss_names.check_gamma("DSC", 1) == 1
+    assert loss_names.check_gamma("CE") is None
+
+
+@pytest.mark.parametrize(
+    ("loss", "gamma", "message"),
+    [
+        ("DSC+", None, r"CE, Focal, DSC, DSC\+\+, .*received 'DSC\+'.*mean DSC"),
+        ("dscpp", None, r"Did you mean DSC\+\+"),
+        ("hinge", None, r"received 'hinge'$"),
+        (None, None, "received None"),
+        ("DSC++", 0, "gamma: expected a number above 0, received 0"),
+        ("DSC++", "2", "above 0, received '2'"),
+        ("DSC++", float("nan"), "above 0, received nan"),
+        ("DSC++", True, "above 0, received True"),
+        ("DSC", 2, r"plain form, expected 1, received 2.*take DSC\+\+$"),
+        ("CE", 2, r"CE has no \+\+ exponent, received 2. Leave gamma out"),
+        ("Focal Tversky", 1.5, r"Tversky\+\+. Its own exponent is focal_gamma"),
+    ],
+)
+def test_a_loss_refused(loss, gamma, message):
+    with pytest.raises(InputError, match=message):
+        loss_names.check_gamma(loss, gamma)

@@ -27,6 +27,7 @@ class Textbook:
         p: Any,
         weight: Any = None,
         ignore_background: bool = False,
+        soft_labels: bool = False,
         **given: float,
     ) -> Any:
         h = {**self.defaults, **given}
@@ -35,6 +36,7 @@ class Textbook:
         if weight is not None:
             self.weight = ops.cast(weight, p.dtype)[..., None]
         self.first = 1 if ignore_background else 0
+        self.soft = soft_labels
         method = "_" + self.kind.lower().replace(" ", "_")
         return getattr(self, method)(y, p, h)
 
@@ -63,9 +65,18 @@ class Textbook:
         return self.class_sum(values) / (values.shape[-1] - self.first)
 
     def counts(self, y: Any, p: Any, g: float) -> tuple[Any, Any, Any]:
+        if self.soft:
+            return tuple(self.over_voxels(x) for x in self.soft_terms(y, p, g))
         # y^g apart: the slope of (y (1 - p))^g at y = 0 would be infinite below g = 1.
         fn, fp = y**g * (1 - p) ** g, (1 - y) ** g * p**g
         return tuple(self.over_voxels(x) for x in (y * p, fn, fp))
+
+    def soft_terms(self, y: Any, p: Any, g: float) -> tuple[Any, Any, Any]:
+        fn, fp = ops.maximum(y - p, 1e-30), ops.maximum(p - y, 1e-30)
+        return ops.minimum(y, p), fn**g, fp**g
+
+    def far(self, y: Any, p: Any) -> Any:
+        return ops.maximum(ops.abs(y - p), 1e-30) if self.soft else 1 - p
 
     def errors(self, counts: Any, alpha: float, beta: float, e: float) -> Any:
         tp, fn, fp = counts
@@ -81,7 +92,7 @@ class Textbook:
         return -self.class_sum(self.voxel_mean(y * ops.log(p)))
 
     def _focal(self, y: Any, p: Any, h: dict) -> Any:
-        terms = (1 - p) ** h["focal_gamma"] * y * ops.log(p)
+        terms = self.far(y, p) ** h["focal_gamma"] * y * ops.log(p)
         return -h["alpha"] * self.class_sum(self.voxel_mean(terms))
 
     def _tversky(self, y: Any, p: Any, h: dict) -> Any:
@@ -121,7 +132,7 @@ class Textbook:
         return self.power(errors, 1 - focal_gamma)
 
     def asymmetric_focal(self, y: Any, p: Any, h: dict) -> Any:
-        factors = (1 - p) ** h["focal_gamma"]
+        factors = self.far(y, p) ** h["focal_gamma"]
         others = factors if self.name.startswith("Symmetric") else 1 + 0 * p
         factors = ops.concatenate([factors[..., :1], others[..., 1:]], axis=-1)
         terms = self.voxel_mean(factors * y * ops.log(p))
@@ -222,6 +233,13 @@ class EpsilonBelowAlone(Textbook):
 
 
 class EpsilonAboveToo(Textbook):
+    def soft_terms(self, y: Any, p: Any, g: float) -> tuple[Any, Any, Any]:
+        fn, fp = ops.maximum(y - p, 1e-30), ops.maximum(p - y, 1e-30)
+        return ops.minimum(y, p), fn**g, fp**g
+
+    def far(self, y: Any, p: Any) -> Any:
+        return ops.maximum(ops.abs(y - p), 1e-30) if self.soft else 1 - p
+
     def errors(self, counts: Any, alpha: float, beta: float, e: float) -> Any:
         tp, fn, fp = counts
         wrong = alpha * fp + beta * fn
@@ -329,6 +347,24 @@ class OneValuePerVoxel(Textbook):
         return -ops.sum(y * ops.log(p), axis=-1)
 
 
+class SoftLabelsAreNotReached(Textbook):
+    def soft_terms(self, y: Any, p: Any, g: float) -> tuple[Any, Any, Any]:
+        return y * p, (y * (1 - p)) ** g, ((1 - y) * p) ** g
+
+
+class SquaredDifferences(Textbook):
+    """Errors below p = y and above it in both counts."""
+
+    def soft_terms(self, y: Any, p: Any, g: float) -> tuple[Any, Any, Any]:
+        hits, _, _ = super().soft_terms(y, p, g)
+        return hits, (y - p) ** 2 / 2, (y - p) ** 2 / 2
+
+
+class FactorOfOneMinusP(Textbook):
+    def far(self, y: Any, p: Any) -> Any:
+        return 1 - p
+
+
 FAULTS = [
     (ClassesOnTheWrongAxis, "DSC", "values_agree"),
     (SumOverClasses, "DSC++", "values_agree"),
@@ -370,6 +406,9 @@ FAULTS = [
     (WeightInMeansAlone, "Combo", "a_mask_is_as_if_voxels_were_absent"),
     (BackgroundVoxelsLeftOut, "DSC", "background_can_be_ignored"),
     (RoundsLabels, "DSC", "soft_labels_follow_the_formula"),
+    (SoftLabelsAreNotReached, "DSC++", "soft_labels_can_be_reached"),
+    (SquaredDifferences, "Tversky++", "soft_labels_can_be_reached"),
+    (FactorOfOneMinusP, "Focal", "soft_labels_can_be_reached"),
     (VoxelsWithoutClassLeftOut, "DSC", "values_agree_on_voxels_without_class"),
     (GradientOfHalf, "CE", "gradients_agree"),
     (OneValuePerVoxel, "CE", "values_agree"),

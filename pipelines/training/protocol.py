@@ -2,7 +2,7 @@
 
 Where paper and released code differ, the value here is the one the published numbers
 come from; the comment names the difference. Losses' hyperparameters (Table 2) are in
-`losses.catalogue`, resizing and augmentation in `data_io.preprocessing`.
+`losses`, resizing and augmentation in `data_io.preprocessing`.
 """
 
 from __future__ import annotations

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from data_io import datasets
 from data_io.datasets.record import Record
 from data_io.errors import InputError
-from losses import catalogue
-from pipelines import provenance
+from pipelines import loss_names, provenance
 from pipelines import run as runs
 from pipelines.training import protocol
 
@@ -29,7 +28,7 @@ class Task:
 
     Attributes:
         dataset: short name of the data set, such as "drive".
-        loss: name of the loss, as the catalogue spells it.
+        loss: name of the loss, as `loss_names.NAMES` spells it.
         gamma: the ++ exponent; None for losses that have none.
         seed: decides weights, order and augmentation.
         split_seed: decides the split where a data set has no fixed one; None where
@@ -75,8 +74,8 @@ class Task:
         where it depends on them (own data); None for the data set's one.
 
         Raises:
-            InputError: unknown data set, preset or backend, or a value out of range.
-            ValueError: unknown loss, or a gamma that it does not take.
+            InputError: unknown data set, loss, preset or backend, or a value out of
+                range.
         """
         if record is None:
             record = datasets.by_name(dataset).RECORD
@@ -90,8 +89,8 @@ class Task:
         )
         return cls(
             dataset=record.name,
-            loss=catalogue.canonical(loss),
-            gamma=catalogue.check_gamma(loss, gamma),
+            loss=loss_names.canonical(loss),
+            gamma=loss_names.check_gamma(loss, gamma),
             seed=seed,
             split_seed=None if split_files else split_seed,
             preset=preset,
@@ -166,8 +165,8 @@ def from_record(record: Mapping[str, Any]) -> Task:
     """The task of a run, from its `run.json`: whatever its preset is today."""
     return Task(
         dataset=record["dataset"],
-        loss=catalogue.canonical(record["loss"]),
-        gamma=catalogue.check_gamma(record["loss"], record["gamma"]),
+        loss=loss_names.canonical(record["loss"]),
+        gamma=loss_names.check_gamma(record["loss"], record["gamma"]),
         seed=record["seed"],
         replicate=record.get("replicate", 1),
         backend=record["backend"],

@@ -125,8 +125,6 @@ def _make(source: str, **arguments: Any) -> Task:
         return Task.make(**arguments)
     except InputError as error:
         raise InputError(f"{before}{error}") from error
-    except ValueError as error:  # The losses know nothing of InputError.
-        raise InputError(f"{before}losses: {error}") from error
 
 
 @dataclass(frozen=True)
