@@ -7,7 +7,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
 
 def power(x: Tensor, exponent: float) -> Tensor:
@@ -29,11 +28,13 @@ def over_voxels(x: Tensor) -> Tensor:
     return x.flatten(2).sum(2)
 
 
-def are_hard(y: Tensor) -> bool:
-    """Whether all labels are 0 or 1. A tensor on a GPU is waited for."""
+def _are_hard(y: Tensor, buffer: Tensor) -> bool:
+    """Whether all labels are 0 or 1; `buffer` is overwritten. A GPU is waited for."""
+    if torch.compiler.is_compiling():
+        return False
     if y.is_cuda and torch.cuda.is_current_stream_capturing():
         return False
-    return bool(torch.addcmul(y, y, y, value=-1).sum() == 0)
+    return bool(torch.addcmul(y, y, y, value=-1, out=buffer).sum() == 0)
 
 
 def across_ranks(x: Tensor) -> Tensor:
@@ -94,8 +95,13 @@ def overlap(
     """
     # Two conditions, not one with "and", which TorchScript would compile.
     if not torch.jit.is_scripting():  # noqa: SIM102
-        if kind != "formula" and not torch.jit.is_tracing():
-            return _Overlap.apply(p, y, w, kind == "hard", gamma, alpha, beta)
+        if not torch.jit.is_tracing():
+            buffer = torch.empty_like(p)
+            if kind == "formula" and _are_hard(y, buffer):
+                kind = "hard"
+            if kind != "formula":
+                hard = kind == "hard"
+                return _Overlap.apply(p, y, w, buffer, hard, gamma, alpha, beta)
     # y - y p and p - y p are y (1 - p) and (1 - y) p.
     both = torch.minimum(y, p) if kind == "soft" else y * p
     fn = over_voxels(weighted(power(y - both, gamma), w))
@@ -115,6 +121,7 @@ class _Overlap(torch.autograd.Function):
         p: Tensor,
         y: Tensor,
         w: Tensor | None,
+        buffer: Tensor,
         hard: bool,
         gamma: float,
         alpha: float,
@@ -122,12 +129,12 @@ class _Overlap(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(p, y, w)
         ctx.hard, ctx.gamma, ctx.sides = hard, gamma, (alpha, beta)
-        hits = over_voxels(weighted(y * p if hard else torch.minimum(y, p), w))
-        if gamma == 2:
-            errors = functional.mse_loss(p, y, reduction="none")
-        else:
-            errors = (y - p).abs_()
-            errors = errors if gamma == 1 else errors.pow_(gamma)
+        # Large tensors are slow to allocate: one is written to again and again.
+        (torch.mul if hard else torch.minimum)(y, p, out=buffer)
+        hits = over_voxels(weighted(buffer, w))
+        errors = torch.sub(y, p, out=buffer)
+        errors = errors if gamma == 2 else errors.abs_()
+        errors = errors if gamma == 1 else errors.pow_(gamma)
         if alpha == beta:
             return hits, alpha * over_voxels(weighted(errors, w))
         errors.mul_(_side(_below(p, y, hard), alpha, beta))
@@ -147,7 +154,7 @@ class _Overlap(torch.autograd.Function):
             slope = _slope(p - y, ctx.gamma).mul_(errors)
             slope.mul_(alpha if alpha == beta else _side(below, alpha, beta))
             slope.addcmul_(below, hits)
-        return weighted(slope, w), None, None, None, None, None, None
+        return weighted(slope, w), None, None, None, None, None, None, None
 
 
 def _below(p: Tensor, y: Tensor, hard: bool) -> Tensor:

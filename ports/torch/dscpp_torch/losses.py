@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ._counts import across_ranks, are_hard, over_voxels, overlap, power, weighted
+from ._counts import across_ranks, over_voxels, overlap, power, weighted
 
 __all__ = [
     "Combo",
@@ -174,8 +174,6 @@ class Loss(torch.nn.Module):
         y, w = self._labels(scores, target, mask)
         hard = self.to_onehot_y or not target.is_floating_point()
         kind = "soft" if self.soft_label else "hard" if hard else "formula"
-        if not torch.jit.is_scripting() and not torch.compiler.is_compiling():
-            kind = "hard" if kind == "formula" and are_hard(y) else kind
         values = self._per_class(Voxels(scores, self._chances(scores), y, w, kind))
         values = self._weighted(values)
         if self.reduction == "mean":
@@ -250,25 +248,18 @@ class Loss(torch.nn.Module):
             p = p.clamp(low, high)
         return p if self.include_background else p[:, 1:]
 
-    def _logs(self, v: Voxels, rest: bool) -> Tensor:
-        """Logarithms of p, or of 1 - p; from the logits where these are given."""
+    def _logs(self, v: Voxels, rest: bool) -> tuple[Tensor, Tensor]:
+        """Logarithms of p and, where `rest`, of 1 - p; from the logits where given."""
         first = 0 if self.include_background else 1
+        if not (self.softmax or self.sigmoid):
+            return v.p.log(), torch.log1p(-v.p) if rest else v.p
         if self.sigmoid:
-            scores = -v.scores if rest else v.scores
-            return functional.logsigmoid(scores)[:, first:]
-        if not self.softmax:
-            return torch.log1p(-v.p) if rest else v.p.log()
-        logs = functional.log_softmax(v.scores, 1)
-        if rest and logs.shape[1] == 2:
-            logs = logs.flip(1)
-        elif rest:
-            # The sum of the others' p: 1 - p itself is 0 where p is 1 in float32.
-            p = logs.exp()
-            others = p.roll(1, 1)
-            for shift in range(2, logs.shape[1]):
-                others = others + p.roll(shift, 1)
-            logs = others.clamp(min=1e-37).log()
-        return logs[:, first:]
+            logs = others = functional.logsigmoid(v.scores)
+            others = functional.logsigmoid(-v.scores) if rest else others
+        else:
+            logs = others = functional.log_softmax(v.scores, 1)
+            others = _log_of_others(logs) if rest else others
+        return logs[:, first:], others[:, first:]
 
     def _total(self, sums: Tensor) -> Tensor:
         """Sums of each image, (N, C), over the batch and the processes if asked."""
@@ -306,13 +297,15 @@ class Loss(torch.nn.Module):
         focal factors; background, or with `binary` the rest, the others. Regions always
         stand against the rest.
         """
-        hit, fore, back = -self._logs(v, rest=False), exponents[0], exponents[1]
-        if binary or self.sigmoid or v.scores.shape[1] == 1:
-            miss = self._focal(-self._logs(v, rest=True), 1 - v.y, 1 - v.p, back)
+        fore, back = exponents
+        regions = binary or self.sigmoid or v.scores.shape[1] == 1
+        hit, miss = self._logs(v, rest=regions)
+        if regions:
             hit = self._focal(hit, v.y, v.p, fore)
+            miss = self._focal(miss, v.y, v.p, back, rest=True)
             if positive == negative:
-                return positive * self._mean(torch.lerp(miss, hit, v.y), v.w)
-            return self._mean(torch.lerp(negative * miss, positive * hit, v.y), v.w)
+                return -positive * self._mean(torch.lerp(miss, hit, v.y), v.w)
+            return -self._mean(torch.lerp(negative * miss, positive * hit, v.y), v.w)
         first = 1 if self.include_background else 0
         if fore == back:
             hit = self._focal(hit, v.y, v.p, fore)
@@ -323,16 +316,23 @@ class Loss(torch.nn.Module):
             ]
             hit = torch.cat(parts, 1)
         means = self._mean(v.y * hit, v.w)
-        factors = torch.full_like(means, positive)
-        factors[:, :first] = negative
+        factors = torch.full_like(means, -positive)
+        factors[:, :first] = -negative
         # The loss is the sum over classes: times C it is the mean.
         return means.shape[1] * factors * means
 
-    def _focal(self, terms: Tensor, y: Tensor, p: Tensor, exponent: float) -> Tensor:
-        """Terms times (1 - p)^exponent, of soft labels |y - p|^exponent."""
+    def _focal(
+        self, logs: Tensor, y: Tensor, p: Tensor, exponent: float, rest: bool = False
+    ) -> Tensor:
+        """Logarithms of p (of 1 - p: `rest`) times (1 - p)^exponent (p^exponent).
+
+        Of soft labels times |y - p|^exponent.
+        """
         if exponent == 0:
-            return terms
-        return terms * power((y - p).abs() if self.soft_label else 1 - p, exponent)
+            return logs
+        if self.soft_label:
+            return logs * power((y - p).abs(), exponent)
+        return logs * (p if rest else 1 - p).pow(exponent)
 
 
 class CrossEntropy(Loss):
@@ -467,6 +467,20 @@ class SymmetricUnifiedFocalPlusPlus(SymmetricUnifiedFocal):
     """`SymmetricUnifiedFocal`, the errors to the power of `gamma`; not in the paper."""
 
     hyperparameters = {**SymmetricUnifiedFocal.hyperparameters, **PLUS_PLUS}
+
+
+def _log_of_others(logs: Tensor) -> Tensor:
+    """Logarithms of 1 - p, which is the sum of the other classes' p, on axis 1.
+
+    1 - p itself is 0 where p is 1 in float32.
+    """
+    if logs.shape[1] == 2:
+        return logs.flip(1)
+    p = logs.exp()
+    others = p.roll(1, 1) + 1e-37
+    for shift in range(2, p.shape[1]):
+        others = others + p.roll(shift, 1)
+    return others.log()
 
 
 def _expect(name: str, holds: bool, expected: str, found: object) -> None:
