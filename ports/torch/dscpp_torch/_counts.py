@@ -6,7 +6,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 
 def power(x: Tensor, exponent: float) -> Tensor:
@@ -30,8 +29,6 @@ def over_voxels(x: Tensor) -> Tensor:
 
 def _are_hard(y: Tensor, buffer: Tensor) -> bool:
     """Whether all labels are 0 or 1; `buffer` is overwritten. A GPU is waited for."""
-    if torch.compiler.is_compiling():
-        return False
     if y.is_cuda and torch.cuda.is_current_stream_capturing():
         return False
     return bool(torch.addcmul(y, y, y, value=-1, out=buffer).sum() == 0)
@@ -93,17 +90,31 @@ def overlap(
     Returns:
         The sum of the hits, and that of the weighted powers of errors, (N, C) each.
     """
-    # Two conditions, not one with "and", which TorchScript would compile.
-    if not torch.jit.is_scripting():  # noqa: SIM102
-        if not torch.jit.is_tracing():
-            buffer = torch.empty_like(p)
+    if not torch.jit.is_scripting():
+        learned = y.requires_grad or (w is not None and w.requires_grad)
+        traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
+        if not learned and not traced:
+            buffer = torch.empty_like(y)
             if kind == "formula" and _are_hard(y, buffer):
                 kind = "hard"
             if kind != "formula":
                 hard = kind == "hard"
                 return _Overlap.apply(p, y, w, buffer, hard, gamma, alpha, beta)
+    return _plain(p, y, w, kind == "soft", gamma, alpha, beta)
+
+
+def _plain(
+    p: Tensor,
+    y: Tensor,
+    w: Tensor | None,
+    soft: bool,
+    gamma: float,
+    alpha: float,
+    beta: float,
+) -> tuple[Tensor, Tensor]:
+    """`overlap` as it is written, with the slopes of PyTorch."""
     # y - y p and p - y p are y (1 - p) and (1 - y) p.
-    both = torch.minimum(y, p) if kind == "soft" else y * p
+    both = torch.minimum(y, p) if soft else y * p
     fn = over_voxels(weighted(power(y - both, gamma), w))
     fp = over_voxels(weighted(power(p - both, gamma), w))
     return over_voxels(weighted(both, w)), alpha * fp + beta * fn
@@ -117,7 +128,6 @@ class _Overlap(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
         p: Tensor,
         y: Tensor,
         w: Tensor | None,
@@ -127,8 +137,6 @@ class _Overlap(torch.autograd.Function):
         alpha: float,
         beta: float,
     ) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(p, y, w)
-        ctx.hard, ctx.gamma, ctx.sides = hard, gamma, (alpha, beta)
         # Large tensors are slow to allocate: one is written to again and again.
         (torch.mul if hard else torch.minimum)(y, p, out=buffer)
         hits = over_voxels(weighted(buffer, w))
@@ -141,9 +149,17 @@ class _Overlap(torch.autograd.Function):
         return hits, over_voxels(weighted(errors, w))
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*inputs[:3])
+        ctx.hard, ctx.gamma, *ctx.sides = inputs[4:]
+
+    @staticmethod
     def backward(ctx: Any, hits: Tensor, errors: Tensor) -> tuple[Tensor | None, ...]:
         p, y, w = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is asked for
+            counts = _plain(p, y, w, not ctx.hard, ctx.gamma, *ctx.sides)
+            slopes = torch.autograd.grad(counts, p, (hits, errors), create_graph=True)
+            return *slopes, *[None] * 7
         shape = [*hits.shape, *[1] * (p.dim() - 2)]
         hits, errors = hits.view(shape), ctx.gamma * errors.view(shape)
         alpha, beta = ctx.sides
@@ -154,7 +170,7 @@ class _Overlap(torch.autograd.Function):
             slope = _slope(p - y, ctx.gamma).mul_(errors)
             slope.mul_(alpha if alpha == beta else _side(below, alpha, beta))
             slope.addcmul_(below, hits)
-        return weighted(slope, w), None, None, None, None, None, None, None
+        return weighted(slope, w), *[None] * 7
 
 
 def _below(p: Tensor, y: Tensor, hard: bool) -> Tensor:

@@ -14,7 +14,7 @@ float32 where the loss is small. Formulas and defaults are those of Yeung et al.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,6 +42,7 @@ __all__ = [
 
 # What a number may be: the words for it, and the check.
 Range = tuple[str, Callable[[float], bool]]
+Hyperparameters = tuple[tuple[str, float, Range], ...]  # name, default, what it may be
 FRACTION: Range = ("from 0 to 1", lambda x: 0 <= x <= 1)
 BELOW_ONE: Range = ("from 0 to below 1", lambda x: 0 <= x < 1)
 POSITIVE: Range = ("above 0", lambda x: 0 < x < math.inf)
@@ -82,14 +83,15 @@ class Loss(torch.nn.Module):
             the formulas as they are.
         ignore_index: label of the voxels that do not count.
         ddp: whether, with `batch`, sums run over the batches of all processes.
-        **own: the loss's own hyperparameters, named in its `hyperparameters`.
+        **own: the loss's own hyperparameters: see its `hyperparameters`.
 
     Raises:
         ValueError: an argument out of its range.
         TypeError: an argument that the loss does not take.
     """
 
-    hyperparameters: dict[str, tuple[float, Range]] = {}  # noqa: RUF012
+    # Of each class its own, after those of its bases.
+    hyperparameters: Hyperparameters = ()
     class_weight: Tensor | None
 
     def __init__(
@@ -137,14 +139,16 @@ class Loss(torch.nn.Module):
         self._set(own)
 
     def _set(self, own: dict[str, float]) -> None:
-        """Set what `hyperparameters` names; `gamma` is 1 where it does not."""
-        unknown = sorted(own.keys() - self.hyperparameters.keys())
+        """Set the loss's own hyperparameters; `gamma` is 1 where it is none."""
+        bases = reversed(type(self).__mro__)
+        takes = [row for each in bases for row in vars(each).get("hyperparameters", ())]
+        known = [name for name, _, _ in takes]
+        unknown = [name for name in own if name not in known]
         if unknown:
-            takes = ", ".join(self.hyperparameters) or "none"
-            name = type(self).__name__
-            raise TypeError(f"{name}: expected {takes} of its own, found {unknown}")
+            name, found = type(self).__name__, ", ".join(unknown)
+            raise TypeError(f"{name}: expected one of {known}, found {found}")
         self.gamma = 1.0
-        for name, (default, allowed) in self.hyperparameters.items():
+        for name, default, allowed in takes:
             setattr(self, name, _number(name, own.get(name, default), allowed))
 
     def forward(
@@ -211,7 +215,8 @@ class Loss(torch.nn.Module):
                 "input: expected two channels or more with softmax=True or "
                 "include_background=False, found one; for one take sigmoid=True"
             )
-        one = [shape[0], 1] + shape[2:]
+        one = list(shape)
+        one[1] = 1
         if self.to_onehot_y:
             y = _fitting("target", y, one, "")
         else:
@@ -345,7 +350,10 @@ class CrossEntropy(Loss):
 class Focal(Loss):
     """Focal loss, Eq. 2: cross entropy times `alpha * (1 - p) ** focal_gamma`."""
 
-    hyperparameters = {"alpha": (0.5, FRACTION), "focal_gamma": (2.0, NOT_NEGATIVE)}
+    hyperparameters: Hyperparameters = (
+        ("alpha", 0.5, FRACTION),
+        ("focal_gamma", 2.0, NOT_NEGATIVE),
+    )
 
     def _per_class(self, v: Voxels) -> Tensor:
         exponents = (self.focal_gamma, self.focal_gamma)
@@ -362,7 +370,10 @@ class Dice(Loss):
 class Tversky(Loss):
     """Tversky loss, Eqs. 15 and 16: `alpha` weighs `fp`, `beta` weighs `fn`."""
 
-    hyperparameters = {"alpha": (0.3, FRACTION), "beta": (0.7, FRACTION)}
+    hyperparameters: Hyperparameters = (
+        ("alpha", 0.3, FRACTION),
+        ("beta", 0.7, FRACTION),
+    )
 
     def _per_class(self, v: Voxels) -> Tensor:
         return self._errors(v, self.alpha, self.beta, hits=1.0)
@@ -371,7 +382,7 @@ class Tversky(Loss):
 class FocalTversky(Tversky):
     """Focal Tversky loss, Eq. 17: Tversky of each class to 1 / `focal_gamma`."""
 
-    hyperparameters = {**Tversky.hyperparameters, "focal_gamma": (4 / 3, POSITIVE)}
+    hyperparameters: Hyperparameters = (("focal_gamma", 4 / 3, POSITIVE),)
 
     def _per_class(self, v: Voxels) -> Tensor:
         errors = self._errors(v, self.alpha, self.beta, hits=1.0)
@@ -385,7 +396,10 @@ class Combo(Loss):
     weighs the misses. It ends at `alpha - 1` for a perfect prediction, not at 0.
     """
 
-    hyperparameters = {"alpha": (0.5, FRACTION), "beta": (0.5, FRACTION)}
+    hyperparameters: Hyperparameters = (
+        ("alpha", 0.5, FRACTION),
+        ("beta", 0.5, FRACTION),
+    )
 
     def _per_class(self, v: Voxels) -> Tensor:
         entropy = self._entropy(v, self.beta, 1 - self.beta, binary=True)
@@ -401,11 +415,11 @@ class UnifiedFocal(Loss):
     focal_gamma`; of foreground, the Tversky part the exponent `1 - focal_gamma`.
     """
 
-    hyperparameters = {
-        "lambda_": (0.5, FRACTION),
-        "delta": (0.6, FRACTION),
-        "focal_gamma": (0.5, BELOW_ONE),
-    }
+    hyperparameters: Hyperparameters = (
+        ("lambda_", 0.5, FRACTION),
+        ("delta", 0.6, FRACTION),
+        ("focal_gamma", 0.5, BELOW_ONE),
+    )
 
     def _per_class(self, v: Voxels) -> Tensor:
         return self._unified(v, symmetric=False)
@@ -430,43 +444,34 @@ class SymmetricUnifiedFocal(UnifiedFocal):
         return self._unified(v, symmetric=True)
 
 
-PLUS_PLUS = {"gamma": (2.0, POSITIVE)}
+class _PlusPlus(Loss):
+    """What makes a ++ loss: the errors to the power of `gamma`."""
+
+    hyperparameters: Hyperparameters = (("gamma", 2.0, POSITIVE),)
 
 
-class DicePlusPlus(Dice):
-    """DSC++ loss, Eq. 9: `Dice` with the errors to the power of `gamma`."""
-
-    hyperparameters = {**Dice.hyperparameters, **PLUS_PLUS}
+class DicePlusPlus(_PlusPlus, Dice):
+    """DSC++ loss, Eq. 9."""
 
 
-class TverskyPlusPlus(Tversky):
-    """Tversky++ loss: `Tversky` with the errors to the power of `gamma`."""
-
-    hyperparameters = {**Tversky.hyperparameters, **PLUS_PLUS}
+class TverskyPlusPlus(_PlusPlus, Tversky):
+    """Tversky++ loss, Eqs. 15 and 16."""
 
 
-class FocalTverskyPlusPlus(FocalTversky):
-    """Focal Tversky++ loss: `FocalTversky`, the errors to the power of `gamma`."""
-
-    hyperparameters = {**FocalTversky.hyperparameters, **PLUS_PLUS}
+class FocalTverskyPlusPlus(_PlusPlus, FocalTversky):
+    """Focal Tversky++ loss, Eq. 17."""
 
 
-class ComboPlusPlus(Combo):
-    """Combo++ loss: `Combo` with the errors to the power of `gamma`."""
-
-    hyperparameters = {**Combo.hyperparameters, **PLUS_PLUS}
+class ComboPlusPlus(_PlusPlus, Combo):
+    """Combo++ loss, Eqs. 13 and 14."""
 
 
-class UnifiedFocalPlusPlus(UnifiedFocal):
-    """Unified Focal++ loss: `UnifiedFocal`, the errors to the power of `gamma`."""
-
-    hyperparameters = {**UnifiedFocal.hyperparameters, **PLUS_PLUS}
+class UnifiedFocalPlusPlus(_PlusPlus, UnifiedFocal):
+    """Unified Focal++ loss, Eqs. 18 to 21."""
 
 
-class SymmetricUnifiedFocalPlusPlus(SymmetricUnifiedFocal):
-    """`SymmetricUnifiedFocal`, the errors to the power of `gamma`; not in the paper."""
-
-    hyperparameters = {**SymmetricUnifiedFocal.hyperparameters, **PLUS_PLUS}
+class SymmetricUnifiedFocalPlusPlus(_PlusPlus, SymmetricUnifiedFocal):
+    """Unified Focal++ loss with both effects on every class; not in the paper."""
 
 
 def _log_of_others(logs: Tensor) -> Tensor:
