@@ -188,8 +188,9 @@ def port_against_monai(
 ) -> list[timing.Row]:
     """Time the port's losses, and weigh their memory, beside those of MONAI.
 
-    From logits and class indices, value and gradient; eager, and compiled where asked;
-    on the CPU, and on the GPU where there is one. A loss of cross entropy stands beside
+    From logits and class indices, DSC and DSC++ from one-hot labels too, value and
+    gradient; eager, and compiled where asked; on the CPU, and on the GPU where there is
+    one. A loss of cross entropy stands beside
     DiceCELoss, Tversky beside TverskyLoss, DSC beside DiceLoss.
 
     Args:
@@ -204,7 +205,7 @@ def port_against_monai(
         row
         for device in devices
         for shape in PORT_SHAPES
-        for mode in (("eager", "compiled") if compiled else ("eager",))
+        for mode in ("eager", "eager, one-hot", *(["compiled"] if compiled else []))
         for row in _port_beside(device, shape, mode, draws, names)
     ]
 
@@ -216,16 +217,24 @@ def _port_beside(
     import dscpp_torch
     import monai
     import torch
+    from torch.nn import functional
 
     indices, logits = labels_and_logits(shape, axis=1)
     y_true = torch.from_numpy(indices[:, None]).long().to(device)
     y_pred = torch.from_numpy(logits).to(device)
     peers = ("DiceLoss", "TverskyLoss", "DiceCELoss")
-    raw = {"softmax": True, "to_onehot_y": True}
-    modules = {name: getattr(monai.losses, name)(**raw) for name in peers}
     own = list(names or dscpp_torch.NAMES)
+    hot = mode.endswith("one-hot")
+    if hot:
+        own = [name for name in own if name in DICE]
+        y_true = functional.one_hot(y_true[:, 0], shape[1]).movedim(-1, 1)
+        y_true = y_true.float().contiguous()
+    raw = {"softmax": True, "to_onehot_y": not hot}
+    modules = {name: getattr(monai.losses, name)(**raw) for name in peers}
     modules |= {name: dscpp_torch.by_name(name, **raw) for name in own}
     if mode == "compiled":
+        # All are one function to the compiler, which gives up after eight forms of it.
+        torch._dynamo.config.recompile_limit = 2 * len(modules)
         modules = {name: torch.compile(each) for name, each in modules.items()}
     steps = {name: _step(each, y_true, y_pred) for name, each in modules.items()}
     seconds = timing.alternate(steps, draws)
@@ -233,7 +242,8 @@ def _port_beside(
     rows = []
     for name in own:
         peer = _nearest(name)
-        target = PORT_TARGET if (name, mode) == ("DSC++", "eager") else None
+        wanted = name == "DSC++" and mode != "compiled"
+        target = PORT_TARGET if wanted else None
         for what, found, unit in (("time", seconds, "ms"), ("memory", megabytes, "MB")):
             rows.append(
                 timing.compare(

@@ -129,7 +129,9 @@ def test_the_port_is_timed_and_weighed_beside_monai(
         ("CE (eager, cpu), memory", "MONAI DiceCELoss", ""),
         ("DSC++ (eager, cpu), memory", "MONAI DiceLoss", "1.2"),
         ("Tversky (eager, cpu), memory", "MONAI TverskyLoss", ""),
+        ("DSC++ (eager, one-hot, cpu), memory", "MONAI DiceLoss", "1.2"),
     ]
+    assert {row.met for row in rows if row.target and row.unit == "MB"} == {"yes"}
     assert {row.shape for row in rows} == {"1x3x40x50"}
     # At least a prediction, a label and a gradient, of 24,000 bytes each.
     assert all(float(row.ours) >= 0.072 for row in rows if row.unit == "MB")

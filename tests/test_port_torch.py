@@ -199,6 +199,43 @@ def test_slopes_by_hand_are_the_differences(gamma: float, alpha: float) -> None:
     assert torch.autograd.gradcheck(lambda q: loss(q, y, mask), p.requires_grad_())
 
 
+def test_one_soft_voxel_among_hard_labels_is_not_taken_for_hard() -> None:
+    # Labels of 0 and 1 take fewer passes, also when they are not known to be hard.
+    p, y = torch.rand(2, 1, 2, 9, 9, dtype=torch.float64)
+    y = (y > 0.5).double()
+    hard = port.DicePlusPlus()(p, y)
+    y[0, 0, 4, 4] = 0.5
+    fn, fp = (y * (1 - p)) ** 2, ((1 - y) * p) ** 2
+    errors = (fn + fp).sum((2, 3))
+    expected = (errors / (2 * (y * p).sum((2, 3)) + errors)).mean()
+    value = port.DicePlusPlus()(p, y)
+    torch.testing.assert_close(value, expected, rtol=1e-6, atol=0)
+    assert abs(value - hard) > 1e-4
+
+
+@pytest.mark.parametrize("name", ["CE", "DSC++", "Focal Tversky++", "Combo"])
+@pytest.mark.parametrize("soft_label", [False, True])
+def test_targets_and_masks_may_be_learned(name: str, soft_label: bool) -> None:
+    loss = port.by_name(name, soft_label=soft_label)
+    random = torch.Generator().manual_seed(0)
+    p, y = torch.rand(2, 1, 2, 2, 3, generator=random, dtype=torch.float64)
+    mask = torch.rand(1, 1, 2, 3, generator=random, dtype=torch.float64)
+    tensors = [each.requires_grad_() for each in (p, y, mask)]
+    assert torch.autograd.gradcheck(loss, tensors)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_second_derivatives(name: str) -> None:
+    logits, labels = batch(1, 3, 2, 3)
+    logits = logits.detach().double().requires_grad_()
+    hot = torch.nn.functional.one_hot(labels[:, 0], 3).movedim(-1, 1).double()
+    indices = port.by_name(name, **RAW)
+    assert torch.autograd.gradgradcheck(lambda x: indices(x, labels), logits)
+    for soft in (False, True):
+        loss, y = port.by_name(name, softmax=True, soft_label=soft), hot * 0.9
+        assert torch.autograd.gradgradcheck(lambda x: loss(x, y), logits)  # noqa: B023
+
+
 # --- options -------------------------------------------------------------------------
 
 
@@ -328,8 +365,25 @@ def test_bad_names_and_hyperparameters_are_named() -> None:
             port.by_name(name, **own)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_class_weights_are_as_many_as_the_classes(channels: int) -> None:
+    logits, _ = batch(2, channels, 4, 6)
+    regions = (logits.detach() > 0).float()
+    expected = f"one for each of the {channels} classes that count, found 2"
+    with pytest.raises(ValueError, match=expected):
+        port.DicePlusPlus(sigmoid=True, weight=[1, 2])(logits, regions)
+    with pytest.raises(ValueError, match="in one row"):
+        port.DicePlusPlus(sigmoid=True, weight=[[1, 2]])
+    double = port.DicePlusPlus(sigmoid=True, weight=2)(logits, regions)
+    torch.testing.assert_close(
+        double, 2 * port.DicePlusPlus(sigmoid=True)(logits, regions)
+    )
+
+
 def test_bad_shapes_are_named() -> None:
     logits, labels = batch(2, 3, 4, 6)
+    with pytest.raises(ValueError, match=r"input: expected \(N, C, .* \[2, 3\]"):
+        port.DicePlusPlus(**RAW)(logits[:, :, 0, 0], labels[:, :, 0, 0])
     with pytest.raises(ValueError, match=r"\[2, 3, 4, 6\], found \[2, 1, .*hot"):
         port.DicePlusPlus(softmax=True)(logits, labels)
     with pytest.raises(ValueError, match=r"target: expected shape \[2, 1, 4, 6\]"):
@@ -371,6 +425,30 @@ def test_compiled_in_one_graph(name: str) -> None:
             slope(value, logits), slope(expected, logits), rtol=1e-4, atol=1e-6
         )
         torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("options", [RAW, {"softmax": True}])
+def test_exported_and_with_functional_gradients(options: dict[str, Any]) -> None:
+    logits, labels = batch(2, 3, 4, 6)
+    if "to_onehot_y" not in options:
+        labels = torch.nn.functional.one_hot(labels[:, 0], 3).movedim(-1, 1)
+    loss = port.DicePlusPlus(**options)
+    expected = loss(logits, labels)
+    program = torch.export.export(loss, (logits, labels))
+    torch.testing.assert_close(program.module()(logits, labels), expected)
+    found = torch.func.grad(loss)(logits.detach(), labels)
+    torch.testing.assert_close(found, slope(expected, logits))
+
+
+@pytest.mark.parametrize("memory", ["channels_last", "channels_last_3d"])
+def test_channels_last(memory: str) -> None:
+    logits, labels = batch(2, 3, *[4, 6, 5][: 2 + memory.endswith("3d")])
+    last = logits.contiguous(memory_format=getattr(torch, memory))
+    for name in NAMES:
+        loss = port.by_name(name, **RAW)
+        expected, value = loss(logits, labels), loss(last, labels)
+        torch.testing.assert_close(value, expected)
+        torch.testing.assert_close(slope(value, last), slope(expected, logits))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -545,7 +623,9 @@ README = ROOT / "ports" / "torch" / "README.md"
 
 
 @pytest.mark.parametrize("number", range(3), ids=["PyTorch", "MONAI", "nnU-Net"])
-def test_the_readmes_examples_run(number: int) -> None:
+def test_the_readmes_examples_run(
+    number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     code = README.read_text().split("```python\n")[1:][number].partition("```")[0]
     if "monai" in code:
         pytest.importorskip("monai")
@@ -554,9 +634,9 @@ def test_the_readmes_examples_run(number: int) -> None:
     if number == 0:
         assert found["logits"].grad.abs().max() > 0
     if number == 1:
-        assert found["loss_function"](
-            found["network"](found["images"]), found["labels"]
-        )
+        logits = found["network"](found["images"])
+        after = found["loss_function"](logits, found["labels"])
+        assert 0 < after < 0.8 * float(capsys.readouterr().out.split()[3])
 
 
 def test_the_readme_names_every_argument_and_default() -> None:
@@ -564,7 +644,7 @@ def test_the_readme_names_every_argument_and_default() -> None:
 
     text = README.read_text()
     arguments = inspect.signature(port.losses.Loss.__init__).parameters
-    for name in set(arguments) - {"self"}:
+    for name in set(arguments) - {"self", "own"}:
         assert f"`{name}`" in text or f"`{name}=" in text, name
     for name, loss in port.NAMES.items():
         assert name in text

@@ -4,32 +4,19 @@
 The arguments are those of the class; see `dscpp_torch.losses`.
 """
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 
 from . import losses
 
 
-class Function(Protocol):
-    """What each loss is here."""
-
-    def __call__(
-        self,
-        input: Tensor,
-        target: Tensor,
-        mask: Tensor | None = None,
-        **arguments: Any,
-    ) -> Tensor:
-        """Compute the loss, as `losses.Loss.forward` does."""
-
-
-def _function(loss: type[losses.Loss]) -> Function:
+def _function(loss: type[losses.Loss]) -> Callable[..., Tensor]:
     def function(
         input: Tensor, target: Tensor, mask: Tensor | None = None, **arguments: Any
     ) -> Tensor:
-        made = loss(**arguments).to(input.device)
-        value: Tensor = made(input, target, mask)
+        value: Tensor = loss(**arguments).to(input.device)(input, target, mask)
         return value
 
     function.__doc__ = loss.__doc__

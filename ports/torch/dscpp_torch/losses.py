@@ -14,13 +14,13 @@ float32 where the loss is small. Formulas and defaults are those of Yeung et al.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ._counts import across_ranks, over_voxels, overlap, power
+from ._counts import across_ranks, over_voxels, overlap, power, weighted
 
 __all__ = [
     "Combo",
@@ -39,6 +39,24 @@ __all__ = [
     "UnifiedFocal",
     "UnifiedFocalPlusPlus",
 ]
+
+# What a number may be: the words for it, and the check.
+Range = tuple[str, Callable[[float], bool]]
+Hyperparameters = tuple[tuple[str, float, Range], ...]  # name, default, what it may be
+FRACTION: Range = ("from 0 to 1", lambda x: 0 <= x <= 1)
+BELOW_ONE: Range = ("from 0 to below 1", lambda x: 0 <= x < 1)
+POSITIVE: Range = ("above 0", lambda x: 0 < x < math.inf)
+NOT_NEGATIVE: Range = ("of at least 0", lambda x: 0 <= x < math.inf)
+
+
+class Voxels(NamedTuple):
+    """What a loss is computed from; of the classes that count, but for the scores."""
+
+    scores: Tensor  # the input of all classes, (N, C, *spatial)
+    p: Tensor  # probabilities in [1e-7, 1 - 1e-7]
+    y: Tensor  # labels, of the type of p
+    w: Tensor | None  # weight of each voxel, (N, 1, *spatial); None is 1
+    kind: str  # of the labels, as `overlap` takes it
 
 
 class Loss(torch.nn.Module):
@@ -65,11 +83,15 @@ class Loss(torch.nn.Module):
             the formulas as they are.
         ignore_index: label of the voxels that do not count.
         ddp: whether, with `batch`, sums run over the batches of all processes.
+        **own: the loss's own hyperparameters: see its `hyperparameters`.
 
     Raises:
         ValueError: an argument out of its range.
+        TypeError: an argument that the loss does not take.
     """
 
+    # Of each class its own, after those of its bases.
+    hyperparameters: Hyperparameters = ()
     class_weight: Tensor | None
 
     def __init__(
@@ -88,21 +110,17 @@ class Loss(torch.nn.Module):
         soft_label: bool = False,
         ignore_index: int | None = None,
         ddp: bool = False,
+        **own: float,
     ) -> None:
         super().__init__()
         reduction = str(getattr(reduction, "value", reduction))  # MONAI has an enum
         given = [bool(sigmoid), bool(softmax), other_act is not None]
         _expect("sigmoid, softmax, other_act", sum(given) < 2, "one at most", given)
-        _expect(
-            "other_act",
-            other_act is None or callable(other_act),
-            "a function",
-            other_act,
-        )
-        known = ("mean", "sum", "none")
-        _expect("reduction", reduction in known, f"one of {known}", reduction)
-        _expect("smooth_nr", smooth_nr >= 0, "a number of at least 0", smooth_nr)
-        _expect("smooth_dr", smooth_dr > 0, "a number above 0", smooth_dr)
+        known = other_act is None or callable(other_act)
+        _expect("other_act", known, "a function", other_act)
+        reductions = ("mean", "sum", "none")
+        expected = f"one of {reductions}"
+        _expect("reduction", reduction in reductions, expected, reduction)
         _expect("batch", batch or not ddp, "True with ddp=True", batch)
         free = to_onehot_y or ignore_index not in (0, 1)
         expected = "neither 0 nor 1 without to_onehot_y=True"
@@ -110,13 +128,28 @@ class Loss(torch.nn.Module):
         self.include_background, self.to_onehot_y = include_background, to_onehot_y
         self.sigmoid, self.softmax, self.other_act = sigmoid, softmax, other_act
         self.reduction, self.batch, self.ddp = reduction, batch, ddp
-        self.smooth_nr, self.smooth_dr = float(smooth_nr), float(smooth_dr)
+        self.smooth_nr = _number("smooth_nr", smooth_nr, NOT_NEGATIVE)
+        self.smooth_dr = _number("smooth_dr", smooth_dr, POSITIVE)
         self.soft_label, self.ignore_index = soft_label, ignore_index
-        classes: Tensor | None = None
-        if weight is not None:
-            classes = torch.as_tensor(weight, dtype=torch.float32)
-            _expect("weight", bool((classes >= 0).all()), "0 or more each", classes)
+        classes = None if weight is None else torch.as_tensor(weight).float()
+        if classes is not None:
+            allowed = classes.dim() < 2 and bool((classes >= 0).all())
+            _expect("weight", allowed, "0 or more each, in one row", classes)
         self.register_buffer("class_weight", classes)
+        self._set(own)
+
+    def _set(self, own: dict[str, float]) -> None:
+        """Set the loss's own hyperparameters; `gamma` is 1 where it is none."""
+        bases = reversed(type(self).__mro__)
+        takes = [row for each in bases for row in vars(each).get("hyperparameters", ())]
+        known = [name for name, _, _ in takes]
+        unknown = [name for name in own if name not in known]
+        if unknown:
+            name, found = type(self).__name__, ", ".join(unknown)
+            raise TypeError(f"{name}: expected one of {known}, found {found}")
+        self.gamma = 1.0
+        for name, default, allowed in takes:
+            setattr(self, name, _number(name, own.get(name, default), allowed))
 
     def forward(
         self, input: Tensor, target: Tensor, mask: Tensor | None = None
@@ -143,45 +176,53 @@ class Loss(torch.nn.Module):
             mask = None if mask is None else mask.as_subclass(Tensor)
         scores = input if input.dtype == torch.float64 else input.float()
         y, w = self._labels(scores, target, mask)
-        values = self._per_class(scores, y, w)
-        weight = self.class_weight
-        if weight is not None:
-            values = values * weight.to(values)
+        hard = self.to_onehot_y or not target.is_floating_point()
+        kind = "soft" if self.soft_label else "hard" if hard else "formula"
+        values = self._per_class(Voxels(scores, self._chances(scores), y, w, kind))
+        values = self._weighted(values)
         if self.reduction == "mean":
             return values.mean()
         if self.reduction == "sum":
             return values.sum()
         return values.reshape(list(values.shape) + [1] * (input.dim() - 2))
 
-    def _per_class(self, scores: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
+    def _per_class(self, v: Voxels) -> Tensor:
         """Values of (N, C) whose mean over the classes is the loss of an image."""
         raise NotImplementedError
+
+    def _weighted(self, values: Tensor) -> Tensor:
+        """Values of each class, times its weight."""
+        weight = self.class_weight
+        if weight is None:
+            return values
+        if weight.dim() == 1 and weight.shape[0] != values.shape[1]:
+            raise ValueError(
+                f"weight: expected one number, or one for each of the "
+                f"{values.shape[1]} classes that count, found {weight.shape[0]}"
+            )
+        return values * weight.to(values)
 
     def _labels(
         self, scores: Tensor, y: Tensor, w: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """Labels of the classes that count, and the weight of each voxel."""
+        if scores.dim() < 3:
+            shape = list(scores.shape)
+            raise ValueError(f"input: expected (N, C, *spatial), found shape {shape}")
         channels, shape = scores.shape[1], list(scores.shape)
         if channels == 1 and (self.softmax or not self.include_background):
             raise ValueError(
                 "input: expected two channels or more with softmax=True or "
                 "include_background=False, found one; for one take sigmoid=True"
             )
+        one = list(shape)
+        one[1] = 1
         if self.to_onehot_y:
-            shape[1] = 1
-            y = y.unsqueeze(1) if y.dim() == scores.dim() - 1 else y
-        if list(y.shape) != shape:
-            hint = (
-                "" if self.to_onehot_y else "; of class indices with to_onehot_y=True"
-            )
-            raise ValueError(
-                f"target: expected shape {shape}, found {list(y.shape)}{hint}"
-            )
+            y = _fitting("target", y, one, "")
+        else:
+            y = _fitting("target", y, shape, "; of class indices with to_onehot_y=True")
         if w is not None:
-            shape[1] = 1
-            w = (w.unsqueeze(1) if w.dim() == scores.dim() - 1 else w).to(scores)
-            if list(w.shape) != shape:
-                raise ValueError(f"mask: expected shape {shape}, found {list(w.shape)}")
+            w = _fitting("mask", w, one, "").to(scores)
         if self.ignore_index is not None:
             seen = (y != self.ignore_index).all(1, keepdim=True)
             y = y.masked_fill(~seen, 0)
@@ -212,22 +253,18 @@ class Loss(torch.nn.Module):
             p = p.clamp(low, high)
         return p if self.include_background else p[:, 1:]
 
-    def _logs(self, scores: Tensor, p: Tensor, rest: bool) -> Tensor:
-        """Logarithms of p, or of 1 - p; from the logits where these are given."""
+    def _logs(self, v: Voxels, rest: bool) -> tuple[Tensor, Tensor]:
+        """Logarithms of p and, where `rest`, of 1 - p; from the logits where given."""
         first = 0 if self.include_background else 1
+        if not (self.softmax or self.sigmoid):
+            return v.p.log(), torch.log1p(-v.p) if rest else v.p
         if self.sigmoid:
-            return functional.logsigmoid(-scores if rest else scores)[:, first:]
-        if not self.softmax:
-            return torch.log1p(-p) if rest else p.log()
-        logs = functional.log_softmax(scores, 1)
-        if not rest:
-            return logs[:, first:]
-        # 1 - p is the sum of the others' p; itself it is 0 where p is 1 in float32.
-        others = [
-            torch.cat([logs[:, :c], logs[:, c + 1 :]], 1).logsumexp(1, keepdim=True)
-            for c in range(first, logs.shape[1])
-        ]
-        return torch.cat(others, 1)
+            logs = others = functional.logsigmoid(v.scores)
+            others = functional.logsigmoid(-v.scores) if rest else others
+        else:
+            logs = others = functional.log_softmax(v.scores, 1)
+            others = _log_of_others(logs) if rest else others
+        return logs[:, first:], others[:, first:]
 
     def _total(self, sums: Tensor) -> Tensor:
         """Sums of each image, (N, C), over the batch and the processes if asked."""
@@ -239,38 +276,24 @@ class Loss(torch.nn.Module):
 
     def _mean(self, terms: Tensor, w: Tensor | None) -> Tensor:
         """Weighted mean over voxels, (N, C), 0 where no voxel has a weight."""
-        w = torch.ones_like(terms[:, :1]) if w is None else w
-        total = self._total(over_voxels(w))
-        some = torch.where(total > 0, total, torch.ones_like(total))
-        return self._total(over_voxels(terms * w)) / some
+        sums, n = over_voxels(weighted(terms, w)), terms[0, 0].numel()
+        count = sums.new_full([sums.shape[0], 1], n) if w is None else over_voxels(w)
+        total = self._total(count)
+        return self._total(sums) / torch.where(total > 0, total, 1.0)
 
-    def _errors(
-        self,
-        scores: Tensor,
-        y: Tensor,
-        w: Tensor | None,
-        gamma: float,
-        alpha: float,
-        beta: float,
-        hits: float = 1.0,
-    ) -> Tensor:
+    def _errors(self, v: Voxels, alpha: float, beta: float, hits: float) -> Tensor:
         """Errors over everything: alpha of the false positives, beta of the misses."""
-        kind = "soft" if self.soft_label else "formula"
-        kind = "hard" if self.to_onehot_y else kind
-        p = self._chances(scores)
-        tp, errors = overlap(p, y, w, gamma, alpha, beta, kind)
+        tp, errors = overlap(v.p, v.y, v.w, v.kind, self.gamma, alpha, beta)
         tp, errors = self._total(tp), self._total(errors)
         wrong = (errors + (self.smooth_dr - self.smooth_nr)).clamp(min=0)
         return wrong / (hits * tp + errors + self.smooth_dr)
 
     def _entropy(
         self,
-        scores: Tensor,
-        y: Tensor,
-        w: Tensor | None,
-        positive: float,
-        negative: float,
-        exponents: tuple[float, float],
+        v: Voxels,
+        positive: float = 1.0,
+        negative: float = 1.0,
+        exponents: tuple[float, float] = (0.0, 0.0),
         binary: bool = False,
     ) -> Tensor:
         """Cross entropy, (N, C), of right classes and, where binary, of wrong ones.
@@ -279,209 +302,190 @@ class Loss(torch.nn.Module):
         focal factors; background, or with `binary` the rest, the others. Regions always
         stand against the rest.
         """
-        p = self._chances(scores)
-        hit = -y * self._logs(scores, p, rest=False)
-        if binary or self.sigmoid or scores.shape[1] == 1:
-            miss = (y - 1) * self._logs(scores, p, rest=True)
-            hit = positive * self._focal(hit, y, p, exponents[0])
-            miss = negative * self._focal(miss, 1 - y, 1 - p, exponents[1])
-            return self._mean(hit + miss, w)
-        # The loss is the sum over classes: times C it is the mean.
+        fore, back = exponents
+        regions = binary or self.sigmoid or v.scores.shape[1] == 1
+        hit, miss = self._logs(v, rest=regions)
+        if regions:
+            hit = self._focal(hit, v.y, v.p, fore)
+            miss = self._focal(miss, v.y, v.p, back, rest=True)
+            if positive == negative:
+                return -positive * self._mean(torch.lerp(miss, hit, v.y), v.w)
+            return -self._mean(torch.lerp(negative * miss, positive * hit, v.y), v.w)
         first = 1 if self.include_background else 0
-        background = self._focal(
-            hit[:, :first], y[:, :first], p[:, :first], exponents[1]
-        )
-        foreground = self._focal(
-            hit[:, first:], y[:, first:], p[:, first:], exponents[0]
-        )
-        terms = torch.cat([negative * background, positive * foreground], 1)
-        return y.shape[1] * self._mean(terms, w)
+        if fore == back:
+            hit = self._focal(hit, v.y, v.p, fore)
+        else:
+            parts = [
+                self._focal(hit[:, :first], v.y[:, :first], v.p[:, :first], back),
+                self._focal(hit[:, first:], v.y[:, first:], v.p[:, first:], fore),
+            ]
+            hit = torch.cat(parts, 1)
+        means = self._mean(v.y * hit, v.w)
+        factors = torch.full_like(means, -positive)
+        factors[:, :first] = -negative
+        # The loss is the sum over classes: times C it is the mean.
+        return means.shape[1] * factors * means
 
-    def _focal(self, terms: Tensor, y: Tensor, p: Tensor, exponent: float) -> Tensor:
-        """Terms times (1 - p)^exponent, of soft labels |y - p|^exponent."""
+    def _focal(
+        self, logs: Tensor, y: Tensor, p: Tensor, exponent: float, rest: bool = False
+    ) -> Tensor:
+        """Logarithms of p (of 1 - p: `rest`) times (1 - p)^exponent (p^exponent).
+
+        Of soft labels times |y - p|^exponent.
+        """
         if exponent == 0:
-            return terms
-        return terms * power((y - p).abs() if self.soft_label else 1 - p, exponent)
+            return logs
+        if self.soft_label:
+            return logs * power((y - p).abs(), exponent)
+        return logs * (p if rest else 1 - p).pow(exponent)
 
 
 class CrossEntropy(Loss):
     """Cross entropy, Eq. 1. With `sigmoid`, the binary one of each region."""
 
-    def _per_class(self, scores: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
-        return self._entropy(scores, y, w, 1.0, 1.0, (0.0, 0.0))
+    def _per_class(self, v: Voxels) -> Tensor:
+        return self._entropy(v)
 
 
 class Focal(Loss):
     """Focal loss, Eq. 2: cross entropy times `alpha * (1 - p) ** focal_gamma`."""
 
-    def __init__(
-        self, *, alpha: float = 0.5, focal_gamma: float = 2.0, **options: Any
-    ) -> None:
-        super().__init__(**options)
-        self.alpha = _fraction("alpha", alpha)
-        self.focal_gamma = _not_negative("focal_gamma", focal_gamma)
+    hyperparameters: Hyperparameters = (
+        ("alpha", 0.5, FRACTION),
+        ("focal_gamma", 2.0, NOT_NEGATIVE),
+    )
 
-    def _per_class(self, scores: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
+    def _per_class(self, v: Voxels) -> Tensor:
         exponents = (self.focal_gamma, self.focal_gamma)
-        return self._entropy(scores, y, w, self.alpha, self.alpha, exponents)
+        return self._entropy(v, self.alpha, self.alpha, exponents)
 
 
-class DicePlusPlus(Loss):
-    """DSC++ loss, Eq. 9: `(fn + fp) / (2 tp + fn + fp + smooth_dr)`."""
+class Dice(Loss):
+    """DSC loss, Eqs. 4, 5 and 8: `(fn + fp) / (2 tp + fn + fp + smooth_dr)`."""
 
-    def __init__(self, *, gamma: float = 2.0, **options: Any) -> None:
-        super().__init__(**options)
-        self.gamma = _positive("gamma", gamma)
-
-    def _per_class(self, scores: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
-        return self._errors(scores, y, w, self.gamma, 1.0, 1.0, hits=2.0)
+    def _per_class(self, v: Voxels) -> Tensor:
+        return self._errors(v, 1.0, 1.0, hits=2.0)
 
 
-class TverskyPlusPlus(Loss):
-    """Tversky++ loss, Eqs. 15 and 16: `alpha` weighs `fp`, `beta` weighs `fn`."""
+class Tversky(Loss):
+    """Tversky loss, Eqs. 15 and 16: `alpha` weighs `fp`, `beta` weighs `fn`."""
 
-    def __init__(
-        self,
-        *,
-        alpha: float = 0.3,
-        beta: float = 0.7,
-        gamma: float = 2.0,
-        **options: Any,
-    ) -> None:
-        super().__init__(**options)
-        self.alpha, self.beta = _fraction("alpha", alpha), _fraction("beta", beta)
-        self.gamma = _positive("gamma", gamma)
+    hyperparameters: Hyperparameters = (
+        ("alpha", 0.3, FRACTION),
+        ("beta", 0.7, FRACTION),
+    )
 
-    def _per_class(self, scores: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
-        return self._errors(scores, y, w, self.gamma, self.alpha, self.beta)
+    def _per_class(self, v: Voxels) -> Tensor:
+        return self._errors(v, self.alpha, self.beta, hits=1.0)
 
 
-class FocalTverskyPlusPlus(TverskyPlusPlus):
-    """Focal Tversky++ loss, Eq. 17: Tversky++ of each class to 1 / `focal_gamma`."""
+class FocalTversky(Tversky):
+    """Focal Tversky loss, Eq. 17: Tversky of each class to 1 / `focal_gamma`."""
 
-    def __init__(self, *, focal_gamma: float = 4 / 3, **options: Any) -> None:
-        super().__init__(**options)
-        self.focal_gamma = _positive("focal_gamma", focal_gamma)
+    hyperparameters: Hyperparameters = (("focal_gamma", 4 / 3, POSITIVE),)
 
-    def _per_class(self, scores: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
-        errors = self._errors(scores, y, w, self.gamma, self.alpha, self.beta)
+    def _per_class(self, v: Voxels) -> Tensor:
+        errors = self._errors(v, self.alpha, self.beta, hits=1.0)
         return power(errors, 1 / self.focal_gamma)
 
 
-class ComboPlusPlus(Loss):
-    """Combo++ loss, Eqs. 13 and 14: a cross entropy minus the overlap of DSC++.
+class Combo(Loss):
+    """Combo loss, Eqs. 13 and 14: a cross entropy minus the overlap of DSC.
 
     `alpha` weighs the cross entropy of each class against the rest, in which `beta`
     weighs the misses. It ends at `alpha - 1` for a perfect prediction, not at 0.
     """
 
-    def __init__(
-        self,
-        *,
-        alpha: float = 0.5,
-        beta: float = 0.5,
-        gamma: float = 2.0,
-        **options: Any,
-    ) -> None:
-        super().__init__(**options)
-        self.alpha, self.beta = _fraction("alpha", alpha), _fraction("beta", beta)
-        self.gamma = _positive("gamma", gamma)
+    hyperparameters: Hyperparameters = (
+        ("alpha", 0.5, FRACTION),
+        ("beta", 0.5, FRACTION),
+    )
 
-    def _per_class(self, scores: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
-        betas = self.beta, 1 - self.beta
-        entropy = self._entropy(scores, y, w, betas[0], betas[1], (0.0, 0.0), True)
-        dice = self._errors(scores, y, w, self.gamma, 1.0, 1.0, hits=2.0)
+    def _per_class(self, v: Voxels) -> Tensor:
+        entropy = self._entropy(v, self.beta, 1 - self.beta, binary=True)
+        dice = self._errors(v, 1.0, 1.0, hits=2.0)
         return self.alpha * entropy - (1 - self.alpha) * (1 - dice)
 
 
-class UnifiedFocalPlusPlus(Loss):
-    """Unified Focal++ loss, Eqs. 18 to 21: a focal Tversky and a focal part.
+class UnifiedFocal(Loss):
+    """Unified Focal loss, Eqs. 18 to 21: a focal Tversky and a focal part.
 
     `lambda_` weighs the Tversky part; `delta` the misses there, and the foreground in
     the focal part. Of background, the focal part has the factor `(1 - p) **
     focal_gamma`; of foreground, the Tversky part the exponent `1 - focal_gamma`.
-    `symmetric`: both effects on every class.
     """
 
-    def __init__(
-        self,
-        *,
-        lambda_: float = 0.5,
-        delta: float = 0.6,
-        focal_gamma: float = 0.5,
-        gamma: float = 2.0,
-        symmetric: bool = False,
-        **options: Any,
-    ) -> None:
-        super().__init__(**options)
-        self.symmetric = symmetric
-        self.lambda_, self.delta = (
-            _fraction("lambda_", lambda_),
-            _fraction("delta", delta),
-        )
-        self.focal_gamma = _fraction("focal_gamma", focal_gamma)
-        _expect("focal_gamma", focal_gamma < 1, "a number below 1", focal_gamma)
-        self.gamma = _positive("gamma", gamma)
+    hyperparameters: Hyperparameters = (
+        ("lambda_", 0.5, FRACTION),
+        ("delta", 0.6, FRACTION),
+        ("focal_gamma", 0.5, BELOW_ONE),
+    )
 
-    def _per_class(self, scores: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
+    def _per_class(self, v: Voxels) -> Tensor:
+        return self._unified(v, symmetric=False)
+
+    def _unified(self, v: Voxels, symmetric: bool) -> Tensor:
         rest, focal = 1 - self.delta, self.focal_gamma
-        exponents = (focal if self.symmetric else 0.0, focal)
-        entropy = self._entropy(scores, y, w, self.delta, rest, exponents)
-        errors = self._errors(scores, y, w, self.gamma, rest, self.delta)
-        regions = self.sigmoid or scores.shape[1] == 1
-        rooted = self.symmetric or regions or not self.include_background
-        first = 0 if rooted else 1
+        exponents = (focal if symmetric else 0.0, focal)
+        entropy = self._entropy(v, self.delta, rest, exponents)
+        errors = self._errors(v, rest, self.delta, hits=1.0)
+        regions = self.sigmoid or v.scores.shape[1] == 1
+        first = 1
+        if symmetric or regions or not self.include_background:
+            first = 0
         parts = [errors[:, :first], power(errors[:, first:], 1 - focal)]
         return self.lambda_ * torch.cat(parts, 1) + (1 - self.lambda_) * entropy
 
 
-class SymmetricUnifiedFocalPlusPlus(UnifiedFocalPlusPlus):
+class SymmetricUnifiedFocal(UnifiedFocal):
+    """Unified Focal loss with both effects on every class; not in the paper."""
+
+    def _per_class(self, v: Voxels) -> Tensor:
+        return self._unified(v, symmetric=True)
+
+
+class _PlusPlus(Loss):
+    """What makes a ++ loss: the errors to the power of `gamma`."""
+
+    hyperparameters: Hyperparameters = (("gamma", 2.0, POSITIVE),)
+
+
+class DicePlusPlus(_PlusPlus, Dice):
+    """DSC++ loss, Eq. 9."""
+
+
+class TverskyPlusPlus(_PlusPlus, Tversky):
+    """Tversky++ loss, Eqs. 15 and 16."""
+
+
+class FocalTverskyPlusPlus(_PlusPlus, FocalTversky):
+    """Focal Tversky++ loss, Eq. 17."""
+
+
+class ComboPlusPlus(_PlusPlus, Combo):
+    """Combo++ loss, Eqs. 13 and 14."""
+
+
+class UnifiedFocalPlusPlus(_PlusPlus, UnifiedFocal):
+    """Unified Focal++ loss, Eqs. 18 to 21."""
+
+
+class SymmetricUnifiedFocalPlusPlus(_PlusPlus, SymmetricUnifiedFocal):
     """Unified Focal++ loss with both effects on every class; not in the paper."""
 
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(symmetric=True, **arguments)
 
+def _log_of_others(logs: Tensor) -> Tensor:
+    """Logarithms of 1 - p, which is the sum of the other classes' p, on axis 1.
 
-class Dice(DicePlusPlus):
-    """DSC loss, Eqs. 4, 5 and 8: `DicePlusPlus` at `gamma=1`."""
-
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(gamma=1.0, **arguments)
-
-
-class Tversky(TverskyPlusPlus):
-    """Tversky loss, Eqs. 15 and 16: `TverskyPlusPlus` at `gamma=1`."""
-
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(gamma=1.0, **arguments)
-
-
-class FocalTversky(FocalTverskyPlusPlus):
-    """Focal Tversky loss, Eq. 17: `FocalTverskyPlusPlus` at `gamma=1`."""
-
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(gamma=1.0, **arguments)
-
-
-class Combo(ComboPlusPlus):
-    """Combo loss, Eqs. 13 and 14: `ComboPlusPlus` at `gamma=1`."""
-
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(gamma=1.0, **arguments)
-
-
-class UnifiedFocal(UnifiedFocalPlusPlus):
-    """Unified Focal loss, Eqs. 18 to 21: `UnifiedFocalPlusPlus` at `gamma=1`."""
-
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(gamma=1.0, **arguments)
-
-
-class SymmetricUnifiedFocal(UnifiedFocalPlusPlus):
-    """Symmetric Unified Focal loss: `SymmetricUnifiedFocalPlusPlus` at `gamma=1`."""
-
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(gamma=1.0, symmetric=True, **arguments)
+    1 - p itself is 0 where p is 1 in float32.
+    """
+    if logs.shape[1] == 2:
+        return logs.flip(1)
+    p = logs.exp()
+    others = p.roll(1, 1) + 1e-37
+    for shift in range(2, p.shape[1]):
+        others = others + p.roll(shift, 1)
+    return others.log()
 
 
 def _expect(name: str, holds: bool, expected: str, found: object) -> None:
@@ -489,16 +493,16 @@ def _expect(name: str, holds: bool, expected: str, found: object) -> None:
         raise ValueError(f"{name}: expected {expected}, found {found!r}")
 
 
-def _positive(name: str, value: float) -> float:
-    _expect(name, 0 < value < math.inf, "a number above 0", value)
+def _number(name: str, value: float, allowed: Range) -> float:
+    _expect(name, allowed[1](value), f"a number {allowed[0]}", value)
     return float(value)
 
 
-def _not_negative(name: str, value: float) -> float:
-    _expect(name, 0 <= value < math.inf, "a number of at least 0", value)
-    return float(value)
-
-
-def _fraction(name: str, value: float) -> float:
-    _expect(name, 0 <= value <= 1, "a number from 0 to 1", value)
-    return float(value)
+def _fitting(name: str, x: Tensor, shape: list[int], hint: str) -> Tensor:
+    """`x` of this shape; a channel axis of one may be missing."""
+    if x.dim() == len(shape) - 1 and shape[1] == 1:
+        x = x.unsqueeze(1)
+    if list(x.shape) != shape:
+        found = list(x.shape)
+        raise ValueError(f"{name}: expected shape {shape}, found {found}{hint}")
+    return x
