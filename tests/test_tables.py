@@ -472,6 +472,7 @@ def test_the_committed_runs_show_what_the_paired_test_is_worth(project):
         for test in ("signed_rank", "rank_sum")
     }
     text = (project / "results" / "README.md").read_text("utf-8")
+    assert max(below for below, _ in found["signed_rank"]) > 4
     for test, counts in found.items():
         below, of = (sum(numbers) for numbers in zip(*counts, strict=True))
         assert f"`{test}` {below} of {of}" in text
@@ -898,3 +899,22 @@ def test_hours_and_hardware_stand_in_the_table(results):
     assert (lines["DSC"], lines["DSC++ (seed 0)"]) == ("1.00", "0.10")
     assert "CPU, Linux x86_64, 2 cores, Some CPU" in " ".join(shown.split())
     assert "Some GPU, Linux x86_64, 16 cores" in " ".join(shown.split())
+
+
+def test_margins_and_the_power_of_within_are_as_documented(project):
+    text = (project / "results" / "README.md").read_text("utf-8")
+    for metric, margin in estimates.MARGINS.items():
+        word = "ratio" if estimates.is_ratio(metric) else "difference"
+        limits = f"{word} {margin.low:g} to {margin.high:g}"
+        assert f"| `{metric}` | {limits} | {margin.reason} |" in text
+    shares = {}
+    for metrics_ in (("nll_published", "brier_published"), ("dice", "jaccard")):
+        near = others = 0
+        for name in ("table3", "table4", "table6"):
+            for row in read(project / "results" / "drive" / "reduced" / f"{name}.csv"):
+                if row["metric"] in metrics_ and row["others_within"]:
+                    one_near, of = map(int, row["others_within"].split(" of "))
+                    near, others = near + one_near, others + of
+        shares[metrics_[0]] = f"{near} of {others}"
+    assert f"{shares['nll_published']} by NLL and Brier" in text
+    assert f"{shares['dice']} by Dice and Jaccard" in text

@@ -303,7 +303,10 @@ class Page:
     def _notes(self, target: str) -> list[str]:
         study, notes = self.study, []
         if all(variant in study.runs for variant in _PAIR):
-            notes.append("p: DSC++ against DSC over test images.")
+            notes.append(
+                "p: DSC++ against DSC over test images: of the weights at hand, not of "
+                "the losses (Student's t over trainings is in claims.csv)."
+            )
         notes.append(
             "NLL published is the foreground term alone, as the paper's tables have "
             "it; NLL has both terms. Lower NLL and Brier, higher Dice and Jaccard are "

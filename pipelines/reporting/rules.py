@@ -291,12 +291,15 @@ class Differs(_Directed):
         return p if self._lead(pair) > 0 and self._sign * pair.z > 0 else 2 - p
 
     def _fails(self, pair: Pair) -> bool:
+        # Inside the margin for sure, and no test finds anything.
         nothing = min(pair.p_rank_sum, pair.p_trainings) >= ALPHA
         return (nothing and pair.p_same < ALPHA) or super()._fails(pair)
 
     def _reasons(self, pair: Pair) -> Iterator[str]:
         yield from super()._reasons(pair)
         yield f"rank-sum {pair.p_rank_sum:.2g}"
+        if self._fails(pair) and pair.p_same < ALPHA:
+            yield f"the same by two one-sided tests {pair.p_same:.2g}"
 
     def _printed(self, metric: str, a: Figure, b: Figure) -> bool | None:
         beyond = _beyond(a, b)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -576,15 +577,13 @@ def summary(
         claims: of `claims.decide`.
         verdicts: what can become of a claim.
     """
-    cells, compared, seen = [], [], set()
+    cells, compared = [], {}
     for name, table in tables.items():
         group = f"Table {name.removesuffix('.csv')[-1]}"
-        for row in table.to_dict("records"):
-            cells.append((group, str(row["verdict"])))
-            key = _comparison(row)
-            if key and key not in seen:
-                seen.add(key)
-                compared.append((group, str(row["direction"] or "no direction")))
+        cells += [(group, str(found)) for found in table["verdict"]]
+        for row in table[table["partner"].notna()].to_dict("records"):
+            found = str(row["direction"] or "no direction")
+            compared.setdefault(_comparison(row), (group, found))
     facts = claims[claims["fact"] == claims["id"]]
     said = [
         (f"section {section}", str(found))
@@ -592,26 +591,18 @@ def summary(
     ]
     rows = [
         *_counted("cells", cells, _CELLS),
-        *_counted("comparisons", compared, _DIRECTIONS),
+        *_counted("comparisons", list(compared.values()), _DIRECTIONS),
         *_counted("facts", said, verdicts),
     ]
     return _frame(rows, "summary")
 
 
-def _comparison(row: Mapping[str, object]) -> tuple[object, ...] | None:
-    """What a cell is compared with, whichever table or side it stands on."""
-    partner = row["partner"]
-    if not isinstance(partner, str):
-        return None
-    own = str(row["loss"])
-    gamma = float(str(row["gamma"]))
-    if gamma == gamma:
-        own = Variant(own, gamma).label
+def _comparison(row: Mapping[str, Any]) -> tuple[object, ...]:
+    """What is compared in a cell, whichever table or side it stands on."""
+    gamma = row["gamma"] if row["gamma"] == row["gamma"] else None
+    labels = (Variant(row["loss"], gamma).label, row["partner"])
     # Gamma 1 is the plain loss.
-    sides = frozenset(
-        one.replace("++ g=1", "") if one.endswith("++ g=1") else one
-        for one in (own, partner)
-    )
+    sides = frozenset(label.removesuffix("++ g=1") for label in labels)
     return row["dataset"], row["target"], row["metric"], sides
 
 
