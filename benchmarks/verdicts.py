@@ -15,6 +15,7 @@ import argparse
 import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -151,21 +152,19 @@ def within(same_images: bool, before: bool, world: World, gap: float) -> bool:
     return bool(abs(ours.mean - round(float(theirs.mean()), 3)) <= limit)
 
 
-RULES: Mapping[tuple[str, str], tuple[Callable[[World, float], bool], float]] = {
+Rule = Callable[[World, float], bool]
+RULES: dict[tuple[str, str], tuple[Rule, float]] = {
     ("differs over trainings", "no difference"): (differs, 0.0),
     ("differs by signed-rank", "no difference"): (partial(ranks, "signed_rank"), 0.0),
     ("differs by rank-sum", "no difference"): (partial(ranks, "rank_sum"), 0.0),
     ("differs over trainings", f"differ by {GAP}"): (differs, GAP),
     ("the same", f"differ by {GAP}"): (same, GAP),
     ("the same", "no difference"): (same, 0.0),
-} | {
-    (f"within{' (before)' * before}, {'same' if at else 'other'} images", truth): (
-        partial(within, at, before), gap,
-    )
-    for before in (False, True)
-    for at in (True, False)
-    for truth, gap in (("one more training", 0.0), (f"a loss {GAP} better", GAP))
-}  # fmt: skip
+}
+for _before, _at in product((False, True), (True, False)):
+    _name = f"within{' (before)' * _before}, {'same' if _at else 'other'} images"
+    RULES[_name, "one more training"] = partial(within, _at, _before), 0.0
+    RULES[_name, f"a loss {GAP} better"] = partial(within, _at, _before), GAP
 """By rule and truth: what is asked, and how much better one loss is."""
 
 

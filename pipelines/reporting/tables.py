@@ -577,7 +577,8 @@ def summary(
         claims: of `claims.decide`.
         verdicts: what can become of a claim.
     """
-    cells, compared = [], {}
+    cells: list[tuple[str, str]] = []
+    compared: dict[tuple[object, ...], tuple[str, str]] = {}
     for name, table in tables.items():
         group = f"Table {name.removesuffix('.csv')[-1]}"
         cells += [(group, str(found)) for found in table["verdict"]]
