@@ -49,7 +49,7 @@ DATA_FLAGS = $(call flag,DATA,data)$(if $(PHANTOM), --phantom)
 .PHONY: help install demo study reproduce-drive reproduce-bus2017 reproduce-dsb2018
 .PHONY: reproduce-isic2018 reproduce-cvc-clinicdb kits19 tables figures docs
 .PHONY: errata test lint test-backends test-backend test-ports recipes bench
-.PHONY: bench-losses bench-training bench-step bench-coverage bench-evaluation lock clean
+.PHONY: bench-losses bench-training bench-step bench-coverage bench-verdicts bench-evaluation lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-23s %s\n", $$1, $$2}' Makefile
@@ -162,6 +162,9 @@ bench-losses: .venv-peers/.ready ## time the losses in a training step and again
 
 bench-step: $(VENV)/.ready
 	@$(VENV)/bin/python -m benchmarks.losses step
+
+bench-verdicts: $(VENV)/.ready ## how often the rules of the verdicts err (3 minutes)
+	@nice $(VENV)/bin/python -m benchmarks.verdicts
 
 bench-coverage: $(VENV)/.ready ## how often the 95 % intervals hold the true mean (20 minutes)
 	@nice $(VENV)/bin/python -m benchmarks.coverage

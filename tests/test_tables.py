@@ -71,16 +71,79 @@ def test_table4_row_by_hand(results):
     low, high = expected.confidence_interval
     assert row["standard_error"] == f"{expected.standard_error:.6g}"
     assert (row["ci_low"], row["ci_high"]) == (f"{low:.6g}", f"{high:.6g}")
-    # .096 <= 1.96 sqrt(.079^2 + .013^2) = .157
-    assert row["verdict"] == "within"
+    # Nothing was trained twice: what one more training might have is not known.
+    assert (row["verdict"], row["limit"], row["p_same"]) == ("undecided", "", "")
+
+
+def make_dice(results, loss, means, **more):
+    """Trainings whose Dice is the same in every case: seed 0, 1, ..."""
+    for seed, mean in enumerate(means):
+        make_run(results, loss, seed=seed, measures={"dice": [mean] * 4}, **more)
+
+
+def test_within_is_one_more_training(results):
+    # Dice .802, .806: s = .004 / sqrt(2), one degree of freedom, two trainings. CE,
+    # with one, has the same s: its limit is wider.
+    make_dice(results, "DSC", (0.802, 0.806))
+    make_dice(results, "CE", (0.75,))
+    pages.Report(results).write()
+    rows = read(results / "drive" / "paper" / "table4.csv")
+    row = one(rows, loss="DSC", metric="dice")
+    limit = 12.7062 * 0.004 / math.sqrt(2) * math.sqrt(1 + 1 / 2) + 0.0005
+    assert float(row["limit"]) == pytest.approx(limit, rel=1e-5)
+    # .798, .795 and .808 are all less than .0445 from .804.
+    assert (row["verdict"], row["others_within"]) == ("within", "3 of 3")
+    row = one(rows, loss="CE", metric="dice")
+    limit = 12.7062 * 0.004 / math.sqrt(2) * math.sqrt(2) + 0.0005
+    assert float(row["limit"]) == pytest.approx(limit, rel=1e-5)
+    assert (row["difference"], row["verdict"]) == ("-0.048", "within")
+    # Two one-sided tests of +-.01 about 0, t(1) = 2.886751 for .01 over the error.
+    row = one(rows, loss="DSC", metric="dice")
+    error = 0.004 / math.sqrt(2) * math.sqrt(1.5)
+    expected = stats.t.sf(0.01 / error, df=1)
+    assert float(row["p_same"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_spread_of_nll_is_relative_and_pooled(results):
+    # DSC .18 and .22 (s = .0282843, of .2: .141421), DSC++ .045 and .055, of .05 the
+    # same: pooled .141421 with two degrees of freedom.
+    for loss, means in (("DSC", (0.18, 0.22)), ("DSC++", (0.045, 0.055))):
+        for seed, mean in enumerate(means):
+            gamma = 2.0 if loss == "DSC++" else None
+            make_run(results, loss, [mean] * 4, seed=seed, gamma=gamma)
+    pages.Report(results).write()
+    rows = read(results / "drive" / "paper" / "table4.csv")
+    for loss, mean in (("DSC", 0.2), ("DSC++", 0.05)):
+        row = one(rows, loss=loss, metric="nll_published")
+        limit = 4.302653 * 0.141421356 * mean * math.sqrt(1.5) + 0.0005
+        assert float(row["limit"]) == pytest.approx(limit, rel=1e-5)
+        error = 0.141421356 * mean / math.sqrt(2)
+        assert float(row["standard_error"]) == pytest.approx(error, rel=1e-5)
+        reach = float(row["ci_high"]) - mean
+        assert reach == pytest.approx(4.302653 * error, rel=1e-4)
+
+
+def test_other_images_add_the_errors_over_cases(results):
+    # One training of each of two cases' worth: s = 0, so the errors over cases alone
+    # decide, with t(1) for the seeds' degree of freedom.
+    for seed in (0, 1):
+        run = {"dataset": "dsb2018", "title": "2018DSB", "targets": ("nucleus",)}
+        dice = {"dice": (0.90, 0.92, 0.94, 0.96)}
+        make_run(results, "DSC", seed=seed, measures=dice, **run)
+    pages.Report(results).write()
+    rows = read(results / "dsb2018" / "paper" / "table4.csv")
+    row = one(rows, loss="DSC", metric="dice")
+    # The bootstrap's error of the mean, and the printed .006.
+    error = math.hypot(float(row["standard_error"]), 0.006)
+    assert float(row["limit"]) == pytest.approx(12.7062 * error + 0.0005, rel=1e-4)
 
 
 def test_verdict_outside_and_not_run(results):
-    # Spread of .001 about .5: far from .204 by any standard error.
-    make_run(results, "DSC", (0.500, 0.501, 0.502, 0.501))
+    make_dice(results, "DSC", (0.770, 0.772, 0.771))
     pages.Report(results).write()
     rows = read(results / "drive" / "paper" / "table4.csv")
-    assert one(rows, loss="DSC", metric="nll_published")["verdict"] == "outside"
+    # s = .001, t(2) = 4.303: .033 off is more than .0055.
+    assert one(rows, loss="DSC", metric="dice")["verdict"] == "outside"
     missing = one(rows, loss="CE", metric="dice")
     assert missing["verdict"] == "not run"
     assert missing["published"] == "0.798"
@@ -139,13 +202,15 @@ def test_table3_gamma_goes_to_its_own_row(results):
 
 
 def test_misprinted_error_is_shown_but_not_judged_by(results):
-    # Off by .06 and nearly without spread: within 1.96 x .05, outside 1.96 x .005.
-    jaccard = {"jaccard": (0.7320, 0.7321, 0.7319, 0.7320)}
-    make_run(results, "DSC++", gamma=1.0, measures=jaccard)
+    make_run(results, "DSC++", gamma=1.0)
+    make_run(results, "DSC++", gamma=2.0)
     pages.Report(results).write()
-    rows = read(results / "drive" / "paper" / "table3.csv")
-    row = one(rows, gamma="1", metric="jaccard")
-    assert (row["published_se"], row["verdict"]) == ("0.05", "outside")
+    path = results / "drive" / "paper" / "table3.csv"
+    row = one(read(path), gamma="1", metric="jaccard")
+    assert row["published_se"] == "0.05"
+    cells = published.Paper(published.paper_folder(results)).cells
+    found = cells[cells["table"].eq("table3") & cells["standard_error"].eq(0.05)]
+    assert list(found["judged_error"]) == [0.005, 0.005]
 
 
 def test_the_plain_loss_is_the_papers_gamma_1(results):
@@ -239,19 +304,57 @@ def test_seed_and_case_errors_add_in_squares():
 
 
 def test_a_ratio_of_means_over_the_same_cases():
-    # Every a is half of its b: no spread in the ratio, whatever that over cases is.
+    # Every a is half of its b: no spread over cases, whatever that of each is.
+    none = estimates.Spread(0.0, 2, relative=True)
     b = np.array([[0.1, 0.2, 0.6], [0.3, 0.2, 0.7]])
-    found = estimates.ratio(b / 2, b)
+    found = estimates.contrast(b / 2, b, none, ratio=True)
     assert (found.mean, found.ci_low, found.ci_high) == pytest.approx((0.5, 0.5, 0.5))
     # Undefined for one of the two: the case is left out of both. 0.3 over 0.6.
     a = np.array([[0.1, 0.2, 0.9]])
-    found = estimates.ratio(a, [[0.2, 0.4, np.nan]])
+    found = estimates.contrast(a, [[0.2, 0.4, np.nan]], none, ratio=True)
     assert (found.mean, found.n) == (pytest.approx(0.5), 2)
-    # Seeds with ratios 1/2 and 2 of equal cases: e^0 -+ t(1) log 4 / 2, nearly.
-    found = estimates.ratio([[1.0, 1.0], [2.0, 2.0]], [[2.0, 2.0], [1.0, 1.0]])
-    assert found.mean == pytest.approx(1)
-    assert found.ci_low == pytest.approx(1 / found.ci_high)
-    assert found.ci_high > 2
+    # One and two trainings of equal cases that differ by 10 %, two degrees of freedom.
+    spread = estimates.Spread(0.1, 2, relative=True)
+    found = estimates.contrast([[1.0] * 3], [[2.0] * 3] * 2, spread, ratio=True)
+    error = 0.1 * math.sqrt(1 + 1 / 2)
+    assert found.ci_high == pytest.approx(0.5 * math.exp(4.302653 * error), rel=1e-6)
+    assert found.p == pytest.approx(2 * stats.t.sf(math.log(2) / error, 2))
+
+
+def test_a_contrast_by_hand():
+    # Differences .02 .04 .06 .08 of cases: mean .05, s = .0258199, SE .0129099, three
+    # degrees of freedom; trainings: s = .01, two and one of them, four degrees.
+    b = np.array([0.5, 0.6, 0.7, 0.8])
+    a = b + np.array([0.02, 0.04, 0.06, 0.08])
+    found = estimates.contrast([a], [b, b], estimates.Spread(0.01, 4))
+    cases, trained = 0.0129099445, 0.01 * math.sqrt(1.5)
+    error = math.hypot(cases, trained)
+    df = error**4 / (cases**4 / 3 + trained**4 / 4)
+    assert (found.mean, found.df) == pytest.approx((0.05, df))
+    reach = stats.t.ppf(0.975, df) * error
+    assert (found.ci_low, found.ci_high) == pytest.approx((0.05 - reach, 0.05 + reach))
+    assert found.p == pytest.approx(2 * stats.t.sf(0.05 / error, df))
+    # Schuirmann's two tests against +-.1: the nearer limit decides.
+    margin = estimates.Margin(-0.1, 0.1, "")
+    assert found.p_same(margin) == pytest.approx(stats.t.sf(0.05 / error, df))
+    assert found.p_same(estimates.Margin(-0.05, 0.05, "")) == pytest.approx(0.5)
+    # Of the same trainings the spread is that of the difference: s / sqrt(1).
+    found = estimates.contrast([a], [b], estimates.Spread(0.01, 4), together=True)
+    assert found.standard_error == pytest.approx(math.hypot(cases, 0.01))
+    # Not known what trainings differ by: an interval over cases, and no p.
+    found = estimates.contrast([a], [b], estimates.Spread(math.nan, 0))
+    assert math.isnan(found.p) and math.isnan(found.p_same(margin))
+    assert found.ci_high == pytest.approx(0.05 + stats.t.ppf(0.975, 3) * cases)
+
+
+def test_equivalence_as_statsmodels_has_it():
+    from statsmodels.stats.weightstats import DescrStatsW
+
+    values = np.random.default_rng(0).normal(0.004, 0.01, 25)
+    found = estimates.contrast([values], [values * 0], estimates.Spread(0.0, 3))
+    expected = DescrStatsW(values).ttost_mean(-0.01, 0.01)[0]
+    assert found.p_same(estimates.MARGINS["dice"]) == pytest.approx(expected)
+    assert found.p == pytest.approx(DescrStatsW(values).ttest_mean(0)[1])
 
 
 def test_two_seeds_in_the_table(results):
@@ -335,6 +438,44 @@ def test_tests_csv_against_scipy(results):
     family = [r for r in family if r["metric"] == "nll_published"]
     assert [r["p"] for r in family] == ["0.125", "0.25", "0.125"]
     assert [r["p_holm"] for r in family] == ["0.375", "0.375", "0.375"]
+    assert {r["same_loss"] for r in rows} == {""}
+
+
+def test_how_often_a_test_parts_trainings_of_one_loss(results):
+    # Three trainings of DSC: two are equal, the third is above both in every case.
+    # Four against four, fully separated, has a rank-sum p of .02; the signed-rank test
+    # of four pairs of unlike size is never below .125.
+    for seed, more in enumerate((0, 0, 1)):
+        nll = [value * (1 + more * 9) for value in DSC_NLL]
+        make_run(results, "DSC", nll, seed=seed)
+    make_run(results, "CE", PLUS_NLL)
+    studied = frame.open_study(results / "drive" / "paper")
+    given = (studied, "vessel", "nll_published")
+    assert tables.same_loss(*given, "rank_sum") == (2, 3)
+    assert tables.same_loss(*given, "signed_rank") == (0, 3)
+    (row,) = (
+        row
+        for row in tables.comparisons(studied).to_dict("records")
+        if (row["metric"], row["test"]) == ("nll_published", "rank_sum")
+    )
+    assert row["same_loss"] == "2 of 3"
+
+
+def test_the_committed_runs_show_what_the_paired_test_is_worth(project):
+    """As results/README.md has it: more than half of the pairs of equal losses."""
+    studied = frame.open_study(project / "results" / "drive" / "reduced")
+    found = {
+        test: [
+            tables.same_loss(studied, "vessel", metric, test)
+            for metric in ("nll", "brier", "dice", "jaccard")
+        ]
+        for test in ("signed_rank", "rank_sum")
+    }
+    text = (project / "results" / "README.md").read_text("utf-8")
+    assert max(below for below, _ in found["signed_rank"]) > 4
+    for test, counts in found.items():
+        below, of = (sum(numbers) for numbers in zip(*counts, strict=True))
+        assert f"`{test}` {below} of {of}" in text
 
 
 def test_thresholds_by_hand(results):
@@ -569,24 +710,20 @@ def test_missing_thresholds_cases(results):
 
 
 @pytest.mark.parametrize(
-    ("mean", "error", "expected"),
+    ("mean", "limit", "expected"),
     [
-        # 1.96 sqrt(.003^2 + .004^2) = .0098
-        (0.2098, 0.004, "within"),
-        (0.2099, 0.004, "outside"),
-        (0.1902, 0.004, "within"),
-        (0.1901, 0.004, "outside"),
+        (0.2098, 0.0098, "within"),
+        (0.2099, 0.0098, "outside"),
+        (0.1902, 0.0098, "within"),
+        (0.1901, 0.0098, "outside"),
+        (0.2, float("nan"), "undecided"),
         (float("nan"), float("nan"), "outside"),
-        # One image: the paper's error alone, 1.96 x .003 = .00588.
-        (0.2058, float("nan"), "within"),
-        (0.2060, float("nan"), "outside"),
     ],
 )
-def test_verdict_at_its_limits(mean, error, expected):
-    ours = estimates.Estimate(mean, error, mean, mean, 20, 1, 0)
-    assert tables.verdict("paper", ours, 0.2, 0.003) == expected
-    assert tables.verdict("reduced", ours, 0.2, 0.003) == "reduced"
-    assert tables.verdict("paper", None, 0.2, 0.003) == "not run"
+def test_verdict_at_its_limits(mean, limit, expected):
+    ours = estimates.Estimate(mean, 0.1, mean, mean, 20, 1, 0)
+    assert tables.verdict("paper", ours, 0.2, limit) == expected
+    assert tables.verdict("reduced", ours, 0.2, limit) == "reduced"
 
 
 def test_published_values_as_printed(project):
@@ -704,7 +841,7 @@ def test_every_published_cell_stands_once_at_the_top(results):
     assert (found["preset"], found["mean"], found["verdict"]) == (
         "paper",
         "0.3",
-        "within",
+        "undecided",
     )
     found = one(rows, dataset="DRIVE", loss="CE", metric="nll_published")
     assert (found["preset"], found["mean"], found["verdict"]) == (
@@ -762,3 +899,22 @@ def test_hours_and_hardware_stand_in_the_table(results):
     assert (lines["DSC"], lines["DSC++ (seed 0)"]) == ("1.00", "0.10")
     assert "CPU, Linux x86_64, 2 cores, Some CPU" in " ".join(shown.split())
     assert "Some GPU, Linux x86_64, 16 cores" in " ".join(shown.split())
+
+
+def test_margins_and_the_power_of_within_are_as_documented(project):
+    text = (project / "results" / "README.md").read_text("utf-8")
+    for metric, margin in estimates.MARGINS.items():
+        word = "ratio" if estimates.is_ratio(metric) else "difference"
+        limits = f"{word} {margin.low:g} to {margin.high:g}"
+        assert f"| `{metric}` | {limits} | {margin.reason} |" in text
+    shares = {}
+    for metrics_ in (("nll_published", "brier_published"), ("dice", "jaccard")):
+        near = others = 0
+        for name in ("table3", "table4", "table6"):
+            for row in read(project / "results" / "drive" / "reduced" / f"{name}.csv"):
+                if row["metric"] in metrics_ and row["others_within"]:
+                    one_near, of = map(int, row["others_within"].split(" of "))
+                    near, others = near + one_near, others + of
+        shares[metrics_[0]] = f"{near} of {others}"
+    assert f"{shares['nll_published']} by NLL and Brier" in text
+    assert f"{shares['dice']} by Dice and Jaccard" in text

@@ -10,23 +10,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-import numpy as np
 import pandas as pd
 
 from data_io.errors import InputError
-from pipelines.measure import metrics, statistics
-from pipelines.reporting.evidence import (
-    EXTREMES,
-    Pair,
-    Printed,
-    Quantity,
-    Runs,
-    holm_of,
-)
+from pipelines.measure import metrics
+from pipelines.reporting.evidence import EXTREMES, Printed, Quantity, Runs
 from pipelines.reporting.frame import Study
-from pipelines.reporting.published import Paper, read_rows
+from pipelines.reporting.published import Paper, Variant, read_rows
 from pipelines.reporting.rules import (
-    ALPHA,
+    CITED,
     FAILS,
     HOLDS,
     NOT_RUN,
@@ -38,26 +30,34 @@ from pipelines.reporting.rules import (
 )
 from pipelines.reporting.tables import usable
 
-__all__ = ["COLUMNS", "FILE", "VERDICTS", "Claim", "decide", "published_claims"]
+__all__ = [
+    "COLUMNS", "FILE", "NOT_SEEN", "SEEN", "VERDICTS", "Claim", "decide",
+    "published_claims",
+]  # fmt: skip
 
 FILE = "claims.csv"
 COLUMNS = (
-    "id", "section", "claim", "dataset", "metric", "test", "verdict", "preset", "seeds",
-    "why", "paper", "ours", "a", "b", "difference", "ci_low", "ci_high", "n",
-    "p_rank_sum", "p_signed_rank", "p_holm", "disagree", "verdict_corrected",
+    "id", "fact", "section", "claim", "dataset", "metric", "test", "verdict", "preset",
+    "seeds", "why", "paper", "ours", "a", "b", "difference", "ci_low", "ci_high", "n",
+    "p_trainings", "p_same", "p_rank_sum", "other_losses", "verdict_corrected",
     "paper_tables", "parts", "parts_hold", "parts_fail", "parts_not_run", "reading",
 )  # fmt: skip
-VERDICTS = (HOLDS, FAILS, UNDECIDED, NOT_RUN)
+
+SEEN, NOT_SEEN = "seen at reduced", "not seen at reduced"
+"""A network 16 times smaller than the paper's neither proves nor refutes a claim."""
+
+VERDICTS = (HOLDS, FAILS, SEEN, NOT_SEEN, UNDECIDED, NOT_RUN, CITED)
 """What can become of a claim."""
 
-_GIVEN = ("id", "section", "claim", "dataset", "metric", "reading")
+_GIVEN = ("id", "fact", "section", "claim", "dataset", "metric", "reading")
 _PAPER_COLUMNS = (*_GIVEN, "rule", "a", "b", "sense", "value", "at_least")
 _METRICS = (*metrics.PAPER_COLUMN, EXTREMES)
 _SHOWN = 6
 """So many comparisons are named in a cell; the others are counted."""
 
+_OTHERS = ("CE", "Focal", "DSC", "DSC++")  # of Table 4
+
 _Row = dict[str, object]
-_Holm = Mapping[tuple[str, str, frozenset[str]], float]
 
 
 @dataclass(frozen=True)
@@ -120,11 +120,29 @@ class Claim:
         none was run, and is undecided otherwise.
         """
         count = Counter(verdicts)
+        if count[CITED]:
+            return CITED
         if count[HOLDS] >= self.at_least:
             return HOLDS
         if count[FAILS] > len(self.parts) - self.at_least:
             return FAILS
         return NOT_RUN if count[NOT_RUN] == len(self.parts) else UNDECIDED
+
+    def of_other(self, loss: str) -> Self | None:
+        """The same claim of another loss; None: it is not about one loss's thresholds.
+
+        Such a claim may be true of any loss.
+        """
+        own = {one.variant for part in self.parts for one in part.quantities}
+        at = [one.threshold for part in self.parts for one in part.quantities]
+        if len(own) != 1 or None in at or own == {Variant.standard(loss)}:
+            return None
+
+        def swapped(side: Sequence[Quantity]) -> tuple[Quantity, ...]:
+            return tuple(replace(one, variant=Variant.standard(loss)) for one in side)
+
+        parts = (replace(p, a=swapped(p.a), b=swapped(p.b)) for p in self.parts)
+        return replace(self, parts=tuple(parts))
 
 
 def _list(text: str) -> list[str]:
@@ -146,27 +164,19 @@ def published_claims(paper: Paper) -> tuple[Claim, ...]:
     return tuple(map(Claim.parse, read_rows(paper.folder / FILE, _PAPER_COLUMNS)))
 
 
-def decide(
-    paper: Paper, studies: Sequence[tuple[Study, pd.DataFrame | None]]
-) -> pd.DataFrame:
+def decide(paper: Paper, studies: Sequence[Study]) -> pd.DataFrame:
     """Decide every claim, with `COLUMNS`.
 
     Args:
         paper: what the paper prints.
-        studies: each study with its `tables.comparisons`; None for no correction for
-            their number. Only `tables.usable` ones are taken.
+        studies: those at hand. Only `tables.usable` ones are taken.
 
     Raises:
         InputError: a file of `results/paper` is missing or is not as expected.
     """
-    tests = {study.folder: own for study, own in studies}
-    ordered = [
-        (study, {} if tests[study.folder] is None else holm_of(tests[study.folder]))
-        for study in usable([study for study, _ in studies])
-    ]
-    printed = Printed(paper)
+    ordered, printed = usable(studies), Printed(paper)
     rows = [
-        _Decision(claim, ordered).row() | _paper_side(claim, printed, paper.p_values)
+        _Decision(claim, ordered).row() | paper_side(claim, printed, paper.p_values)
         for claim in published_claims(paper)
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -195,46 +205,53 @@ class _Judged:
 class _Decision:
     """One claim put to the runs."""
 
-    def __init__(self, claim: Claim, studies: Sequence[tuple[Study, _Holm]]) -> None:
+    def __init__(self, claim: Claim, studies: Sequence[Study]) -> None:
         self.claim = claim
         self.studies = studies
-        self.judged = _with_holm(self._judge(corrected=False))
+        self.judged = [self._judged(part) for part in claim.parts]
         self.verdict = claim.combined([one.outcome.verdict for one in self.judged])
         self.was_run = [one for one in self.judged if one.was_run]
 
-    def _judge(self, corrected: bool) -> list[_Judged]:
-        result = []
-        for part in self.claim.parts:
-            runs, outcome = self._evidence(part, corrected), _NOTHING
-            if runs is not None:
-                outcome = self.claim.rule.decide(part, runs)
-            result.append(_Judged(part, runs, outcome))
-        return result
+    def _judged(self, part: Part, corrected: bool = False) -> _Judged:
+        runs, rule = self._evidence(part, corrected), self.claim.rule
+        outcome = rule.decide(part, runs) if runs else rule.without_runs
+        return _Judged(part, runs, outcome)
 
     def _evidence(self, part: Part, corrected: bool) -> Runs | None:
         """The preset with most of what a part compares; the paper's before others."""
         found = [
-            Runs(study, holm, part.target, corrected)
-            for study, holm in self.studies
+            Runs(study, part.target, corrected)
+            for study in self.studies
             if study.title == part.dataset
         ]
         counts = [sum(map(runs.has, part.quantities)) for runs in found]
         return found[counts.index(max(counts))] if found else None
 
-    def row(self) -> _Row:
+    @property
+    def _presets(self) -> list[str]:
+        """The presets of what was measured, each once."""
         presets = [
             one.runs.study.preset
             for one in self.was_run
             if one.runs is not None and one.part.measured
         ]
+        return list(dict.fromkeys(presets))
+
+    def _worded(self, verdict: str) -> str:
+        """A verdict in the words of the preset that it is from."""
+        if set(self._presets) <= {"paper"}:
+            return verdict
+        return {HOLDS: SEEN, FAILS: NOT_SEEN}.get(verdict, verdict)
+
+    def row(self) -> _Row:
         row: _Row = {name: self.claim.row[name] for name in _GIVEN}
         row |= {
             "test": self._test(),
-            "verdict": self.verdict,
-            "preset": "; ".join(dict.fromkeys(presets)),
+            "verdict": self._worded(self.verdict),
+            "preset": "; ".join(self._presets),
             "why": self._why(),
             "ours": self._ours(),
-            "disagree": _disagreement([one.outcome.pair for one in self.was_run]),
+            "other_losses": self._others(),
             "verdict_corrected": self._corrected(),
         }
         count = Counter(one.outcome.verdict for one in self.judged)
@@ -242,14 +259,15 @@ class _Decision:
         row |= {"parts_fail": count[FAILS], "parts_not_run": count[NOT_RUN]}
         pair = self._shown().outcome.pair
         if pair is not None:
-            row |= vars(pair) | {"a": pair.a.label, "b": pair.b.label}
+            row |= vars(pair) | {"metric": row["metric"]}
+            row |= {"a": pair.a.label, "b": pair.b.label}
         return row
 
     def _shown(self) -> _Judged:
         """The weakest of the parts that the verdict comes from."""
         own = [one for one in self.judged if one.outcome.verdict == self.verdict]
         among = own or self.was_run or self.judged
-        return max(among, key=lambda one: one.outcome.weakness)
+        return max(among, key=lambda one: one.outcome.doubt)
 
     def _test(self) -> str:
         words, parts = self.claim.rule.in_words, len(self.claim.parts)
@@ -282,11 +300,20 @@ class _Decision:
         """The verdict by the corrected NLL and Brier; "" for a claim on neither."""
         if not {"nll", "brier"} & {part.metric for part in self.claim.parts}:
             return ""
-        found = self._judge(corrected=True)
-        return self.claim.combined([one.outcome.verdict for one in found])
+        found = (self._judged(part, corrected=True) for part in self.claim.parts)
+        return self._worded(self.claim.combined([one.outcome.verdict for one in found]))
 
-
-_NOTHING = Outcome(NOT_RUN, missing=("all",))
+    def _others(self) -> str:
+        """Of a claim on thresholds of one loss: which others have the same verdict."""
+        if self.verdict not in (HOLDS, FAILS):
+            return ""
+        claims = {loss: self.claim.of_other(loss) for loss in _OTHERS}
+        same = [
+            loss
+            for loss, claim in claims.items()
+            if claim and _Decision(claim, self.studies).verdict == self.verdict
+        ]
+        return "; ".join(same)
 
 
 def _listed(part: Part, means: Mapping[Quantity, float]) -> str:
@@ -304,35 +331,7 @@ def _some(texts: Iterable[str]) -> str:
     return "; ".join(found[:_SHOWN] + ([f"{more} more"] if more > 0 else []))
 
 
-def _with_holm(judged: Sequence[_Judged]) -> list[_Judged]:
-    """Correct p over the claim's own parts where `tests.csv` has no such pair."""
-    open_ones = [
-        (index, one.outcome.pair)
-        for index, one in enumerate(judged)
-        if one.outcome.pair is not None and math.isnan(one.outcome.pair.p_holm)
-    ]
-    adjusted = np.array([pair.p_signed_rank for _, pair in open_ones])
-    if len(adjusted) > 1:
-        adjusted = statistics.holm(adjusted)
-    result = list(judged)
-    for (index, pair), p in zip(open_ones, adjusted, strict=True):
-        outcome = replace(judged[index].outcome, pair=replace(pair, p_holm=float(p)))
-        result[index] = replace(judged[index], outcome=outcome)
-    return result
-
-
-def _disagreement(pairs: Sequence[Pair | None]) -> str:
-    """Where the two tests fall on different sides of `ALPHA`."""
-    said = []
-    for pair in pairs:
-        if pair is None or (pair.p_rank_sum < ALPHA) == (pair.p_signed_rank < ALPHA):
-            continue
-        finder = "rank-sum" if pair.p_rank_sum < ALPHA else "signed-rank"
-        said.append(f"{finder} alone finds {pair.a.label} other than {pair.b.label}")
-    return _some(said)
-
-
-def _paper_side(
+def paper_side(
     claim: Claim, printed: Printed, p_values: Sequence[Mapping[str, str]]
 ) -> _Row:
     """What the paper prints of it, and whether its own tables agree with its text."""

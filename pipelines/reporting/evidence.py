@@ -1,34 +1,44 @@
 """What claims are decided from: our runs, or what the paper's own tables print."""
 
+import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from data_io.errors import InputError
 from pipelines.measure import histograms, metrics
 from pipelines.reporting.estimates import (
+    MARGINS,
+    Contrast,
     Estimate,
+    Spread,
     compare,
+    contrast,
     estimate,
+    is_ratio,
     mean_of,
-    ratio,
+    pooled,
 )
 from pipelines.reporting.frame import Study
 from pipelines.reporting.published import STANDARD_GAMMA, Paper, Variant, each_cell
 
-__all__ = ["EXTREMES", "Figure", "Pair", "Printed", "Quantity", "Runs", "holm_of"]
+__all__ = [
+    "EXTREMES", "THRESHOLDS", "Figure", "Pair", "Printed", "Quantity", "Runs",
+    "estimated", "training_spread",
+]  # fmt: skip
 
 _Floats = npt.NDArray[np.float64]
 _QUANTITY = re.compile(r"(?P<loss>.+?)(?: g=(?P<gamma>[\d.]+))?(?:@(?P<at>[\d.]+))?")
 EXTREMES = "extremes"
 """A measure of confidence: the share of voxels with p < 0.05 or p >= 0.95."""
 
-_THRESHOLDS = [round(float(one), 9) for one in histograms.THRESHOLDS]
+THRESHOLDS = [round(float(one), 9) for one in histograms.THRESHOLDS]
+"""Softmax thresholds that are measured."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,7 @@ class Quantity:
         """
         found = _QUANTITY.fullmatch(text)
         threshold = float(found["at"]) if found and found["at"] else None
-        if found is None or (threshold is not None and threshold not in _THRESHOLDS):
+        if found is None or (threshold is not None and threshold not in THRESHOLDS):
             raise InputError(
                 f"{text!r}: expected a loss such as DSC, DSC++ g=2.5 or DSC++@0.8 "
                 "(thresholds 0.05 to 0.95 in steps of 0.05); correct claims.csv"
@@ -70,26 +80,27 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two quantities on the same test cases and seeds: those that both have.
+    """Two quantities on the same test cases and trainings: those that both have.
 
     Attributes:
         a: the first quantity.
         b: the second.
+        metric: the paper's word.
         difference: mean over cases of a - b.
-        ci_low: lower end of its 95 % interval: paired bootstrap over cases (BCa), with
-            the spread over seeds as in `estimates.estimate`.
+        ci_low: lower end of its 95 % interval, over cases and trainings.
         ci_high: upper end.
         n: cases defined for both.
-        seeds: number of seeds that both have; of the one with fewer where none is.
+        seeds: number of trainings that both have; of the one with fewer where none is.
         z: of the rank-sum test, positive where a is higher.
         p_rank_sum: of the published test.
-        p_signed_rank: of the paired test.
-        p_holm: the latter after Holm's correction as in `tests.csv`; NaN where that
-            has no such pair.
+        p_trainings: of no difference over trainings and cases (Student's t).
+        p_same: of two one-sided tests against the metric's margin; NaN without one.
+        effect: what these two are of: the ratio of NLL and Brier, else the difference.
     """
 
     a: Quantity
     b: Quantity
+    metric: str
     difference: float
     ci_low: float
     ci_high: float
@@ -97,27 +108,9 @@ class Pair:
     seeds: int
     z: float
     p_rank_sum: float
-    p_signed_rank: float
-    p_holm: float
-
-
-_Holm = Mapping[tuple[str, str, frozenset[str]], float]
-
-
-def holm_of(tests: pd.DataFrame) -> _Holm:
-    """Corrected p of the paired test by class, metric and the two losses.
-
-    Args:
-        tests: of `tables.comparisons`.
-    """
-    own = tests[tests["test"].eq("signed_rank")]
-    names = ("target", "metric", "loss_a", "loss_b", "p_holm")
-    return {
-        (target, metric, frozenset((a, b))): p
-        for target, metric, a, b, p in zip(
-            *(own[n].tolist() for n in names), strict=True
-        )
-    }
+    p_trainings: float
+    p_same: float
+    effect: Contrast
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,13 +119,11 @@ class Runs:
 
     Attributes:
         study: the runs.
-        holm: p after Holm's correction, see `holm_of`; empty for none.
         name: the class; "" for the only one.
         corrected: take the corrected NLL and Brier, not the published forms.
     """
 
     study: Study
-    holm: _Holm = field(default_factory=dict)
     name: str = ""
     corrected: bool = False
 
@@ -147,50 +138,62 @@ class Runs:
         return known and self.study.standing_in(quantity.variant) is not None
 
     def estimate(self, quantity: Quantity, metric: str) -> Estimate:
-        """Mean over cases and seeds, as in the tables."""
-        return estimate(self._values(quantity, metric))
+        """Mean over cases and trainings, as in the tables."""
+        variant, at = self._variant(quantity), quantity.threshold
+        return estimated(self.study, variant, self.target, self._column(metric), at)
 
     def means(
         self, quantities: Sequence[Quantity], metric: str
     ) -> dict[Quantity, float]:
         """Means of those that were run."""
-        return {q: self.estimate(q, metric).mean for q in quantities if self.has(q)}
+        each = {q: self._values(q, metric) for q in quantities if self.has(q)}
+        return {q: float(mean_of(mean_of(v, 0), 0)) for q, v in each.items()}
 
     def pair(self, a: Quantity, b: Quantity, metric: str) -> Pair:
         """Compare two quantities that were run, over the cases defined for both."""
         found = self._shared(a, b, metric)
         values_a, values_b = (mean_of(values, axis=0) for values in found)
         both = ~np.isnan(values_a) & ~np.isnan(values_b)
-        sides = values_a[both], values_b[both]
-        differences = _difference(*(values[:, both] for values in found))
-        rank_sum = compare("rank_sum", *sides)
-        trained = (Quantity(self._variant(one), one.threshold) for one in (a, b))
-        losses = frozenset(one.label for one in trained)
-        key = (self.target, self._column(metric), losses)
+        rank_sum = compare("rank_sum", values_a[both], values_b[both])
+        plain = self._contrast(a, b, metric, ratio=False)
+        effect = self._contrast(a, b, metric, ratio=True) if is_ratio(metric) else plain
         return Pair(
             a=a,
             b=b,
+            metric=metric,
             # Rounded, as the last bits differ between machines and might have a sign.
-            difference=round(differences.mean, 12) + 0.0,
-            ci_low=differences.ci_low,
-            ci_high=differences.ci_high,
-            n=int(both.sum()),
+            difference=round(plain.mean, 12) + 0.0,
+            ci_low=plain.ci_low,
+            ci_high=plain.ci_high,
+            n=plain.n,
             seeds=min(map(len, found)),
             z=rank_sum.statistic,
             p_rank_sum=rank_sum.p,
-            p_signed_rank=compare("signed_rank", *sides).p,
-            p_holm=self.holm.get(key, float("nan")),
+            p_trainings=effect.p,
+            p_same=effect.p_same(MARGINS[metric]) if metric in MARGINS else math.nan,
+            effect=effect,
         )
 
-    def ratio(self, a: Quantity, b: Quantity, metric: str) -> Estimate:
+    def ratio(self, a: Quantity, b: Quantity, metric: str) -> Contrast:
         """The mean of one over that of another, paired as in `pair`."""
-        found = self._shared(a, b, metric)
-        if len(found[0]) != len(found[1]):
-            found = [mean_of(values, axis=0)[np.newaxis] for values in found]
-        return ratio(*found)
+        return self._contrast(a, b, metric, ratio=True)
+
+    def spread(self, quantity: Quantity, metric: str) -> Spread:
+        """What two trainings of one loss differ by, pooled over the losses."""
+        column, at = self._column(metric), quantity.threshold
+        return training_spread(self.study, self.target, column, (at,))
+
+    def _contrast(self, a: Quantity, b: Quantity, metric: str, ratio: bool) -> Contrast:
+        one, other = self._shared(a, b, metric)
+        spread, together = self.spread(a, metric), a.variant == b.variant
+        if together:
+            # Thresholds of the same trainings: what these share cancels.
+            at, column = (a.threshold, b.threshold), self._column(metric)
+            spread = training_spread(self.study, self.target, column, at)
+        return contrast(one, other, spread, ratio, together)
 
     def _shared(self, a: Quantity, b: Quantity, metric: str) -> list[_Floats]:
-        """Values of two quantities for the seeds that both have."""
+        """Values of two quantities for the trainings that both have."""
         rows = self.study.shared(*(self._variant(one) for one in (a, b)))
         return [
             self._values(quantity, metric)[own]
@@ -207,32 +210,69 @@ class Runs:
         return metric if self.corrected else metrics.PAPER_COLUMN.get(metric, metric)
 
     def _values(self, quantity: Quantity, metric: str) -> _Floats:
-        """One value a seed and case, (seeds, cases)."""
-        variant = self._variant(quantity)
-        if metric == EXTREMES:
-            return _extremes(self.study, variant, self.target)
-        if quantity.threshold is None:
-            return self.study.measures(variant, self.target, self._column(metric))
-        index = _THRESHOLDS.index(quantity.threshold)
-        found = self.study.at_thresholds(variant, self.target)
-        return found[metric][:, :, index]
+        """One value a training and case, (trainings, cases)."""
+        variant, column = self._variant(quantity), self._column(metric)
+        return _measured(self.study, variant, self.target, column, quantity.threshold)
 
 
-def _difference(a: _Floats, b: _Floats) -> Estimate:
-    """Mean of a - b over cases and seeds, (seeds, cases) each, as in the tables.
+def estimated(
+    study: Study, variant: Variant, target: str, column: str, at: float | None = None
+) -> Estimate:
+    """The mean of a variant at hand; the spread over trainings is that of all losses.
 
-    Without a seed in common the losses are averaged first, and how much seeds differ
-    is not in the interval.
+    Args:
+        study: the runs.
+        variant: one of `study.runs`.
+        target: the class.
+        column: of `cases.csv`, or `EXTREMES`.
+        at: a softmax threshold; None for argmax.
     """
-    if len(a) == len(b):
-        return estimate(a - b)
-    return estimate((mean_of(a, axis=0) - mean_of(b, axis=0))[np.newaxis])
+    spread = training_spread(study, target, column, (at,), variant.method)
+    return estimate(_measured(study, variant, target, column, at), spread)
+
+
+@lru_cache(maxsize=4096)
+def training_spread(
+    study: Study,
+    target: str,
+    column: str,
+    at: tuple[float | None, ...] = (None,),
+    method: str = "",
+) -> Spread:
+    """What two trainings of one loss differ by, pooled over the losses of a study.
+
+    Args:
+        study: the runs.
+        target: the class.
+        column: of `cases.csv`, or `EXTREMES`.
+        at: a softmax threshold, None for argmax; of two of them the difference.
+        method: the losses' method; "" for those as they were trained.
+    """
+    each = (
+        [_measured(study, variant, target, column, one) for one in at]
+        for variant in study.runs
+        if variant.method == method
+    )
+    found = (v[0] if len(v) == 1 else v[0] - v[1] for v in each)
+    return pooled(found, is_ratio(column))
+
+
+@lru_cache(maxsize=4096)
+def _measured(
+    study: Study, variant: Variant, target: str, column: str, at: float | None
+) -> _Floats:
+    if column == EXTREMES:
+        return _extremes(study, variant, target)
+    if at is None:
+        return study.measures(variant, target, column)
+    found = study.at_thresholds(variant, target)
+    return found[column][:, :, THRESHOLDS.index(at)]
 
 
 def _extremes(study: Study, variant: Variant, target: str) -> _Floats:
-    """`EXTREMES` of each seed and case, (seeds, cases), from the histograms."""
+    """`EXTREMES` of each training and case, (trainings, cases), from histograms."""
     by_bin, low = study.counts(variant, target).sum(axis=2), study.edges[:-1]
-    between = (low >= _THRESHOLDS[0]) & (low < _THRESHOLDS[-1])
+    between = (low >= THRESHOLDS[0]) & (low < THRESHOLDS[-1])
     shares: _Floats = by_bin[..., ~between].sum(axis=-1) / by_bin.sum(axis=-1)
     return shares
 

@@ -20,7 +20,13 @@ from pipelines import run as runs_module
 from pipelines.commits import from_clean_commit, unclean_commit
 from pipelines.measure import histograms, metrics
 from pipelines.measure.histograms import Histograms
-from pipelines.reporting.published import STANDARD_GAMMA, Paper, Variant, paper_folder
+from pipelines.reporting.published import (
+    SAME_TEST_IMAGES,
+    STANDARD_GAMMA,
+    Paper,
+    Variant,
+    paper_folder,
+)
 from pipelines.run import TRUTH, Run
 
 __all__ = ["CUSTOM", "Study", "finished", "groups", "open_study", "studies", "unclean"]
@@ -138,6 +144,11 @@ class Study:
     def simulated(self) -> bool:
         """Whether the images are simulated."""
         return bool(self.record["simulated"])
+
+    @property
+    def same_images(self) -> bool:
+        """Whether the test images are those that the paper measured."""
+        return self.title in SAME_TEST_IMAGES
 
     @cached_property
     def cells(self) -> pd.DataFrame:

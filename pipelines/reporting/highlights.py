@@ -5,16 +5,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import pandas as pd
 
 from pipelines.reporting import tables
-from pipelines.reporting.claims import FILE
+from pipelines.reporting.claims import FILE, NOT_SEEN
 from pipelines.reporting.evidence import Quantity, Runs
 from pipelines.reporting.frame import Study
 from pipelines.reporting.markdown import table
 from pipelines.reporting.published import Variant, each_cell
-from pipelines.reporting.rules import ALPHA
+from pipelines.reporting.rules import FAILS
 
 __all__ = ["counts", "markdown"]
 
-_KINDS = {"cells": "Published cells", "claims": "Claims of the text"}
+_KINDS = {
+    "cells": "Published cells",
+    "facts": "Facts claimed",
+    "comparisons": "Comparisons",
+}
 _PLUS, _PLAIN, _CE = (Quantity.parse(loss) for loss in ("DSC++", "DSC", "CE"))
 # Metric, whether it is the proper form, and its heading.
 _BESIDE_CE = (
@@ -76,14 +80,12 @@ def markdown(made: Sequence[tuple[Study, _Files]], over_all: _Files) -> str:
 
 def _named(rows: pd.DataFrame) -> str:
     """The claims that fail with the reason, those of `_LISTS` by their ids."""
-    failing = rows[rows["verdict"].eq("fails")].to_dict("records")
+    failing = rows[rows["verdict"].isin((FAILS, NOT_SEEN))].to_dict("records")
     failed = [f"  - {_failed(row)}." for row in failing]
-    lines = [f"- Claims that fail ({len(failed)}), and by what:", *failed]
+    lines = [f"- Claims that fail or are {NOT_SEEN} ({len(failed)}), why:", *failed]
     for words, wanted in _LISTS.items():
         ids = [f"`{one}`" for one in rows.loc[wanted(rows), "id"]]
         lines.append(f"- {words} ({len(ids)}): {', '.join(ids) or 'none'}.")
-    disputed = rows["disagree"].ne("").sum()
-    lines.append(f"- Rank-sum test and paired test disagree: {disputed} claims.")
     return "\n".join(lines)
 
 
@@ -93,13 +95,6 @@ def _failed(row: Mapping[str, object]) -> str:
     seeds = "" if number != number else f" ({number:g} seeds)"
     seeds = " (one seed)" if number == 1 else seeds
     said = [f"`{row['id']}`{seeds}: {str(row['why']).partition('; not run:')[0]}"]
-    # Of the pair that decided it: the paired test, where it says something else.
-    paired, unpaired = (
-        float(str(row[f"p_{test}"])) for test in ("signed_rank", "rank_sum")
-    )
-    if (paired < ALPHA) != (unpaired < ALPHA):
-        found = "" if paired < ALPHA else "not "
-        said.append(f"the paired test's p is {found}below 0.05 ({paired:.1g})")
     if row["verdict_corrected"] not in ("", row["verdict"]):
         said.append(f"{row['verdict_corrected']} by the proper form")
     if row["paper_tables"] == "fails":

@@ -14,8 +14,8 @@ from data_io.errors import InputError
 from pipelines.measure import metrics
 
 __all__ = [
-    "PAPER_TABLES", "STANDARD_GAMMA", "Cell", "Paper", "Variant", "each_cell",
-    "paper_folder", "partner_of", "read_rows",
+    "PAPER_TABLES", "SAME_TEST_IMAGES", "STANDARD_GAMMA", "Cell", "Paper", "Variant",
+    "each_cell", "paper_folder", "partner_of", "read_rows",
 ]  # fmt: skip
 
 PAPER_TABLES = ("table4", "table5", "table6", "table3")
@@ -23,6 +23,9 @@ PAPER_TABLES = ("table4", "table5", "table6", "table3")
 
 STANDARD_GAMMA = 2.0
 """The exponent of the ++ losses in Tables 4 to 6 (Table 2 of the paper)."""
+
+SAME_TEST_IMAGES = ("DRIVE",)
+"""Data sets whose test images are the paper's; its other splits are random, unknown."""
 
 # Table 3 prints .05; the value's neighbours and Table 4's cell of the same network
 # say .005. The files keep what is printed; the verdict takes the stricter one.

@@ -9,20 +9,29 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from data_io.errors import InputError
-from pipelines.measure import histograms, metrics, statistics
+from pipelines.measure import metrics, statistics
 from pipelines.reporting.estimates import (
+    ALPHA,
+    Contrast,
     Estimate,
     Z,
     compare,
     estimate,
+    is_ratio,
+    margin_of,
     mean_of,
+    pooled,
+    prediction_error,
+    prediction_limit,
     student,
 )
+from pipelines.reporting.evidence import THRESHOLDS, estimated, training_spread
 from pipelines.reporting.frame import Study
 from pipelines.reporting.published import (
     PAPER_TABLES,
@@ -34,16 +43,16 @@ from pipelines.reporting.published import (
 from pipelines.run import OTHER_SETS, Run
 
 __all__ = [
-    "COLUMNS", "EXTRA_TABLE", "PRESETS", "TEMPERATURE", "comparisons", "costs", "noise",
-    "noise_counts", "other_sets", "over_all", "papers", "set_summary", "summary",
-    "temperatures", "thresholds", "usable", "verdict",
+    "COLUMNS", "EXTRA_TABLE", "PRESETS", "TEMPERATURE", "comparisons", "costs",
+    "noise", "noise_counts", "other_sets", "over_all", "papers", "same_loss",
+    "set_summary", "summary", "temperatures", "thresholds", "usable", "verdict",
 ]  # fmt: skip
 
 _SPREAD = ("mean", "standard_error", "ci_low", "ci_high", "n")
 _WHAT = ("loss", "gamma", "target", "metric")
 _TABLE = (
-    *_WHAT, *_SPREAD, "seeds", "published", "published_se", "difference", "verdict",
-    "direction", "n_undefined",
+    *_WHAT, *_SPREAD, "seeds", "published", "published_se", "difference", "limit",
+    "others_within", "verdict", "p_same", "direction", "partner", "n_undefined",
 )  # fmt: skip
 _TIMES = (
     "train_s", "epochs", "seconds_per_epoch", "fit_s", "predict_s", "evaluate_s",
@@ -53,6 +62,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "over all": ("dataset", "preset", *_TABLE),
     "tests": (
         "metric", "loss_a", "loss_b", "test", "n", "statistic", "p", "p_holm", "target",
+        "same_loss",
     ),
     "thresholds": (
         "loss", "threshold", "metric", "mean", "ci_low", "ci_high", "target",
@@ -91,46 +101,36 @@ TEST_METRICS = ("nll_published", "brier_published", "nll", "brier", "dice", "jac
 THRESHOLD_METRICS = ("precision", "recall", "dice")
 _SCALED_METRICS = ("nll_published", "nll", "brier", "dice")
 _DSCPP = Variant.standard("DSC++")
-_CELLS = (
-    "within",
-    "outside",
-    "reduced, same direction",
-    "reduced, opposite direction",
-    "reduced, no direction",
-    "not run",
-)
-"""What can become of a published cell: a reduced one is judged on direction only."""
+_CELLS = ("within", "outside", "undecided", "reduced", "not run")
+_DIRECTIONS = ("same", "opposite", "no direction")
 
 _Row = dict[str, object]
+_Places = Mapping[tuple[object, ...], Cell]
 
 
 def _frame(rows: Iterable[Mapping[str, object]], kind: str) -> pd.DataFrame:
     return pd.DataFrame(list(rows), columns=list(COLUMNS[kind]))
 
 
-def verdict(
-    preset: str, ours: Estimate | None, published: float, published_se: float
-) -> str:
+def verdict(preset: str, ours: Estimate, published: float, limit: float) -> str:
     """Say whether a published value was reproduced.
 
     Args:
         preset: only "paper" can be within or outside.
-        ours: our estimate; None where nothing was trained.
+        ours: our estimate.
         published: the printed mean.
-        published_se: its standard error.
+        limit: of `estimates.prediction_limit`.
 
     Returns:
-        "not run"; "reduced" for any other preset, where only the direction is judged;
-        "within" where |ours - published| <= 1.96 sqrt(SE^2 + SE_published^2); else
-        "outside", also where ours is undefined.
+        "reduced" for any other preset, where only the direction is judged;
+        "undecided" where no limit is known, as no loss was trained twice; "within"
+        where |ours - published| is at most the limit: what is printed may be one more
+        training of ours; else "outside", also where ours is undefined.
     """
-    if ours is None:
-        return "not run"
     if preset != "paper":
         return "reduced"
-    # One test image has no standard error: the paper's alone is left.
-    error = 0.0 if math.isnan(ours.standard_error) else ours.standard_error
-    limit = Z * math.hypot(error, published_se)
+    if math.isnan(limit) and not math.isnan(ours.mean):
+        return "undecided"
     # The last bits of a difference of printed decimals must not decide.
     return "within" if abs(ours.mean - published) <= limit + 1e-12 else "outside"
 
@@ -167,7 +167,7 @@ def _beside(study: Study, cells: pd.DataFrame) -> Iterator[_Row]:
             cell = found.get((variant, target, metric))
             row = _ours(study, variant, target, metric)
             if cell is not None:
-                yield row | _judged(study, cell, partner_of(cell, places))
+                yield row | _judged(study, cell, places)
             elif "mean" in row:
                 yield row
 
@@ -185,34 +185,65 @@ def _estimated(
     trained = study.standing_in(variant)
     if trained is None or target not in study.targets:
         return None
-    return estimate(study.measures(trained, target, metric))
+    return estimated(study, trained, target, metric)
 
 
-def _judged(study: Study, cell: Cell, partner: Cell | None) -> _Row:
-    ours = _estimated(study, cell.variant, cell.target, cell.metric)
+def _judged(study: Study, cell: Cell, places: _Places) -> _Row:
+    ours, partner = _of_cell(study, cell), partner_of(cell, places)
+    row: _Row = {"published": cell.value, "published_se": cell.standard_error}
+    if ours is None:
+        return row | {"verdict": "not run"}
     # Rounded, as 0.3 - 0.1 - 0.2 is not 0, and what it is differs between machines.
-    difference = math.nan if ours is None else round(ours.mean - cell.value, 12) + 0.0
-    return {
-        "published": cell.value,
-        "published_se": cell.standard_error,
-        "difference": difference,
-        "verdict": verdict(study.preset, ours, cell.value, cell.judged_error),
-        "direction": _direction(study, cell, partner, ours),
-    }
+    row["difference"] = round(ours.mean - cell.value, 12) + 0.0
+    spread = training_spread(study, cell.target, cell.metric)
+    error = prediction_error(ours, spread, cell.judged_error, study.same_images)
+    limit = prediction_limit(error, spread.df)
+    if spread.df:
+        row |= {"limit": limit, "others_within": _others(cell, places, limit)}
+    row["verdict"] = verdict(study.preset, ours, cell.value, limit)
+    if study.preset == PRESETS[0]:
+        row["p_same"] = _p_same(ours, cell, error, spread.df)
+    if partner is not None:
+        row |= {"partner": partner.variant.label}
+        row |= {"direction": _direction(study, cell, partner, ours)}
+    return row
 
 
-def _direction(
-    study: Study, cell: Cell, partner: Cell | None, ours: Estimate | None
-) -> str:
+def _p_same(ours: Estimate, cell: Cell, error: float, df: int) -> float:
+    """P of two one-sided tests that ours and the published mean are the same."""
+    ratio = is_ratio(cell.metric)
+    mean = ours.mean / cell.value if ratio else ours.mean - cell.value
+    if ratio and not mean > 0:
+        return math.nan
+    error = error / ours.mean if ratio else error
+    found = Contrast(mean, error, df or math.nan, math.nan, math.nan, ours.n, ratio)
+    return found.p_same(margin_of(cell.metric))
+
+
+def _of_cell(study: Study, cell: Cell) -> Estimate | None:
+    return _estimated(study, cell.variant, cell.target, cell.metric)
+
+
+def _others(cell: Cell, places: _Places, limit: float) -> str:
+    """How many other losses' published values the limit does not tell from this one."""
+    values = [
+        one.value
+        for one in places.values()
+        if (one.target, one.metric) == (cell.target, cell.metric)
+        and one.variant != cell.variant
+    ]
+    near = sum(abs(value - cell.value) <= limit + 1e-12 for value in values)
+    return f"{near} of {len(values)}"
+
+
+def _direction(study: Study, cell: Cell, partner: Cell, ours: Estimate) -> str:
     """Say whether we differ from the cell's partner the way the paper does.
 
     Returns:
-        "same" or "opposite"; "" where there is no partner, where the paper's own
-        difference is not beyond 1.96 sqrt(SE^2 + SE^2), or where one was not run.
+        "same" or "opposite"; "" where the paper's own difference is not beyond 1.96
+        sqrt(SE^2 + SE^2), or where the partner was not run.
     """
-    if partner is None or ours is None:
-        return ""
-    theirs = _estimated(study, partner.variant, partner.target, partner.metric)
+    theirs = _of_cell(study, partner)
     published = cell.value - partner.value
     limit = Z * math.hypot(cell.judged_error, partner.judged_error)
     if theirs is None or abs(published) <= limit + 1e-12:
@@ -225,7 +256,8 @@ def comparisons(study: Study) -> pd.DataFrame:
 
     Each case is averaged over the seeds that both have. Both tests take the cases that
     are defined for both losses. Holm's correction is over the pairs of one metric,
-    target and test.
+    target and test. Both compare the weights at hand, not the losses: `same_loss`
+    says how often they find a difference between two trainings of the same loss.
     """
     families = [
         _family(study, target, metric, test)
@@ -249,7 +281,24 @@ def _family(study: Study, target: str, metric: str, test: str) -> list[_Row]:
         row |= {"test": test, "n": int(both.sum()), "target": target}
         rows.append(row | {"statistic": result.statistic, "p": result.p})
     adjusted = statistics.holm([float(str(row["p"])) for row in rows])
-    return [row | {"p_holm": float(p)} for row, p in zip(rows, adjusted, strict=True)]
+    below, of = same_loss(study, target, metric, test)
+    for row, p in zip(rows, adjusted, strict=True):
+        row |= {"p_holm": float(p), "same_loss": f"{below} of {of}" if of else ""}
+    return rows
+
+
+def same_loss(study: Study, target: str, metric: str, test: str) -> tuple[int, int]:
+    """How often a test finds two trainings of one loss different.
+
+    Returns:
+        The pairs of trainings with p < 0.05, and all of them.
+    """
+    pairs = [
+        pair
+        for variant in study.main
+        for pair in combinations(study.measures(variant, target, metric), 2)
+    ]
+    return sum(compare(test, a, b).p < ALPHA for a, b in pairs), len(pairs)
 
 
 def thresholds(study: Study) -> pd.DataFrame:
@@ -260,12 +309,13 @@ def thresholds(study: Study) -> pd.DataFrame:
     rows = []
     for target in study.targets:
         for variant in study.main:
-            values = study.at_thresholds(variant, target)
-            for index, threshold in enumerate(histograms.THRESHOLDS):
+            for threshold in THRESHOLDS:
                 at: _Row = {"loss": variant.label, "target": target}
-                at["threshold"] = float(threshold)
+                at["threshold"] = threshold
                 rows += [
-                    at | {"metric": one} | vars(estimate(values[one][:, :, index]))
+                    at
+                    | {"metric": one}
+                    | vars(estimated(study, variant, target, one, threshold))
                     for one in THRESHOLD_METRICS
                 ]
     return _frame(rows, "thresholds")
@@ -308,12 +358,18 @@ def noise(study: Study) -> pd.DataFrame:
         if partner is None or cell.target not in study.targets:
             continue
         key = frozenset((cell.place, partner.place))
-        df, spread = _noise(study, cell.target, cell.metric)
+        measured = (
+            study.measures(variant, cell.target, cell.metric)
+            for variant in study.runs
+            if not variant.method
+        )
+        s, df, _ = pooled(measured)
         if key in seen or not df:
             continue
         seen.add(key)
         # Rounded, as the difference of printed decimals has last bits of its own.
         difference = round(cell.value - partner.value, 12) + 0.0
+        spread = math.sqrt(2) * s
         limit = student(df) * spread
         row: _Row = cell._asdict() | {"table": cell.table.removeprefix("table")}
         row |= {"partner": partner.loss, "partner_gamma": partner.gamma}
@@ -321,20 +377,6 @@ def noise(study: Study) -> pd.DataFrame:
         row |= {"limit": limit, "exceeds": "yes" if abs(difference) > limit else "no"}
         rows.append(row)
     return _frame(rows, "noise")
-
-
-def _noise(study: Study, target: str, metric: str) -> tuple[int, float]:
-    """Degrees of freedom, and what two trainings differ by; 0 and NaN: not known."""
-    df, squares = 0, 0.0
-    for variant in study.runs:
-        if variant.method:
-            continue
-        means = mean_of(study.measures(variant, target, metric), axis=1)
-        means = means[~np.isnan(means)]
-        if len(means) > 1:
-            df += len(means) - 1
-            squares += float(((means - means.mean()) ** 2).sum())
-    return df, math.sqrt(2 * squares / df) if df else math.nan
 
 
 def noise_counts(found: pd.DataFrame) -> list[list[str]]:
@@ -527,28 +569,42 @@ def summary(
 ) -> pd.DataFrame:
     """Count verdicts: for each table, each section and for all.
 
+    A comparison of two cells counts once, and so does a fact, however many cells and
+    claims there are of it.
+
     Args:
         tables: of `over_all`.
         claims: of `claims.decide`.
         verdicts: what can become of a claim.
     """
-    cells = [
-        (f"Table {name.removesuffix('.csv')[-1]}", _of_cell(row))
-        for name, table in tables.items()
-        for row in table.to_dict("records")
-    ]
+    cells: list[tuple[str, str]] = []
+    compared: dict[tuple[object, ...], tuple[str, str]] = {}
+    for name, table in tables.items():
+        group = f"Table {name.removesuffix('.csv')[-1]}"
+        cells += [(group, str(found)) for found in table["verdict"]]
+        for row in table[table["partner"].notna()].to_dict("records"):
+            found = str(row["direction"] or "no direction")
+            compared.setdefault(_comparison(row), (group, found))
+    facts = claims[claims["fact"] == claims["id"]]
     said = [
         (f"section {section}", str(found))
-        for section, found in zip(claims["section"], claims["verdict"], strict=True)
+        for section, found in zip(facts["section"], facts["verdict"], strict=True)
     ]
-    rows = [*_counted("cells", cells, _CELLS), *_counted("claims", said, verdicts)]
+    rows = [
+        *_counted("cells", cells, _CELLS),
+        *_counted("comparisons", list(compared.values()), _DIRECTIONS),
+        *_counted("facts", said, verdicts),
+    ]
     return _frame(rows, "summary")
 
 
-def _of_cell(row: Mapping[str, object]) -> str:
-    if row["verdict"] != "reduced":
-        return str(row["verdict"])
-    return f"reduced, {row['direction'] or 'no'} direction"
+def _comparison(row: Mapping[str, Any]) -> tuple[object, ...]:
+    """What is compared in a cell, whichever table or side it stands on."""
+    gamma = row["gamma"] if row["gamma"] == row["gamma"] else None
+    labels = (Variant(row["loss"], gamma).label, row["partner"])
+    # Gamma 1 is the plain loss.
+    sides = frozenset(label.removesuffix("++ g=1") for label in labels)
+    return row["dataset"], row["target"], row["metric"], sides
 
 
 def _counted(

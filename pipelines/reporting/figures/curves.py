@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.measure import histograms
-from pipelines.reporting.estimates import Z, estimate
+from pipelines.reporting.estimates import Z
+from pipelines.reporting.evidence import THRESHOLDS, estimated
 from pipelines.reporting.figures import style
 from pipelines.reporting.frame import Study
 from pipelines.reporting.published import Variant, each_cell
@@ -130,11 +130,10 @@ def thresholds(study: Study) -> Figure | None:
 
 def _band(axis: Axes, study: Study, variant: Variant, target: str, metric: str) -> None:
     """Draw one loss in one panel: mean and interval at each threshold."""
-    values = study.at_thresholds(variant, target)[metric]
-    found = [estimate(values[:, :, index]) for index in range(values.shape[-1])]
+    found = [estimated(study, variant, target, metric, t) for t in THRESHOLDS]
     at, mean, low, high = _rounded(
         [(t, e.mean, e.ci_low, e.ci_high)
-         for t, e in zip(histograms.THRESHOLDS, found, strict=True)]
+         for t, e in zip(THRESHOLDS, found, strict=True)]
     ).T  # fmt: skip
     look = style.line(variant.loss)
     axis.fill_between(at, low, high, color=look["color"], alpha=0.2, linewidth=0)
@@ -297,7 +296,7 @@ def _against_gamma(
         look |= {"color": style.PUBLISHED, "label": "DSC++, paper"}
         axis.errorbar(x, y, error, fmt="D-", **look)
     for variant in shown:
-        found = estimate(study.measures(variant, target, metric))
+        found = estimated(study, variant, target, metric)
         ours = (variant.gamma or 1.0, found.mean, found.ci_low, found.ci_high)
         at, mean, low, high = _rounded(ours)
         look = {"color": style.colour(variant.loss), "label": f"{variant.loss}, ours"}

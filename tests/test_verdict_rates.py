@@ -1,0 +1,69 @@
+"""The simulation of the rules' error rates: what it draws, and what is committed."""
+
+import csv
+import math
+
+import numpy as np
+import pytest
+
+from benchmarks import verdicts
+
+
+@pytest.fixture(scope="module")
+def committed():
+    with verdicts.OUTPUT.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_components_are_those_of_the_runs(project):
+    """A balanced analysis of variance gives back what was drawn, here the real runs."""
+    sizes = verdicts.components()
+    text = (project / "results" / "README.md").read_text("utf-8")
+    case, own, training, rest = (f"{one:.4f}" for one in sizes)
+    said = f"{case}, loss and image {own}, training {training}, the rest {rest}"
+    assert said in " ".join(text.split())
+
+
+def test_what_is_drawn_has_the_sizes_that_are_asked_for():
+    sizes = verdicts.Components(0.016, 0.004, 0.003, 0.005)
+    worlds = [verdicts.World(sizes, 5, 200, seed) for seed in range(60)]
+    rest = np.mean([(w.a - w.a.mean(axis=0)).std(axis=1, ddof=1) for w in worlds])
+    # The mean over five trainings is taken off: four fifths of the variance are left.
+    assert rest == pytest.approx(0.005 * math.sqrt(4 / 5), rel=0.02)
+    trained = np.sqrt(np.mean([w.a.mean(axis=1).var(ddof=1) for w in worlds]))
+    assert trained == pytest.approx(math.hypot(0.003, 0.005 / math.sqrt(200)), rel=0.2)
+    own = np.mean([(w.losses[0] - w.images).std(ddof=1) for w in worlds])
+    assert own == pytest.approx(0.004, rel=0.02)
+    assert {w.spread.df for w in worlds} == {3 * 4}
+    assert verdicts.World(sizes, 1, 20, 0).spread.df == 3 * 2
+
+
+def test_a_world_without_noise_has_no_error():
+    world = verdicts.World(verdicts.Components(0.02, 0.0, 0.0, 0.0), 3, 20, 0)
+    assert not verdicts.differs(world, 0.0) and verdicts.same(world, 0.0)
+    assert verdicts.differs(world, 0.011) and not verdicts.same(world, 0.011)
+    assert verdicts.within(True, False, world, 0.0)
+    # Not half a thousandth away.
+    assert not verdicts.within(True, False, world, 0.001)
+
+
+def test_the_rules_keep_to_their_levels(committed):
+    """What results/README.md says of them, from the committed rates."""
+    assert len(committed) == len(verdicts.RULES) * 9
+    for row in committed:
+        rate, error = float(row["rate"]), float(row["error"])
+        assert error == pytest.approx(math.sqrt(rate * (1 - rate) / 1000), abs=6e-4)
+        key = (row["rule"], row["truth"])
+        if key in (
+            ("differs over trainings", "no difference"),
+            ("the same", f"differ by {verdicts.GAP}"),
+        ):
+            assert rate < 0.05 + 3 * 0.007
+        if key[0].startswith("within, ") and key[1] == "one more training":
+            assert rate > 0.95 - 3 * 0.007
+        if key == ("differs by signed-rank", "no difference"):
+            assert rate > 0.25
+
+
+def test_the_rates_stand_in_the_readme(committed):
+    assert verdicts.layout(committed) in verdicts.README.read_text("utf-8")
