@@ -419,7 +419,7 @@ def test_many_cases_are_drawn_as_their_spread(written, monkeypatch):
 
 
 def test_what_the_readme_says(written):
-    page = pages.Page.of(written / "drive" / "reduced")
+    page = pages.Page(frame.open_study(written / "drive" / "reduced"))
     said = page.topic("calibration")
     rows = read(written, "calibration.csv")
     where = {"loss": "DSC", "region": "band", "reference": "observer1"}
