@@ -18,7 +18,14 @@ import pandas as pd
 from data_io.errors import InputError
 from pipelines.commits import from_clean_commit
 from pipelines.measure import histograms, metrics
-from pipelines.reporting import calibration, claims, highlights, tables, topics
+from pipelines.reporting import (
+    answers,
+    calibration,
+    claims,
+    highlights,
+    tables,
+    topics,
+)
 from pipelines.reporting.estimates import estimate, pm
 from pipelines.reporting.frame import Study, studies
 from pipelines.reporting.markdown import replace_marked, table
@@ -83,7 +90,9 @@ class Report:
         tested = [(study, files["tests.csv"]) for study, files in made]
         said = claims.decide(self.paper, tested)
         counts = tables.summary(found, said, claims.VERDICTS)
-        return found | {claims.FILE: said, "summary.csv": counts}
+        answered = answers.summary(self.paper, [one for one, _ in made], said)
+        found |= {claims.FILE: said, highlights.FILE: counts}
+        return found | {answers.FILE: answered}
 
     def write(self) -> list[Path]:
         """Write all tables; all are made before any is written.
@@ -112,9 +121,9 @@ class Report:
 
         Markers are `<!-- <dataset>-<preset>:begin -->` and `<!-- <dataset>-<preset>:end
         -->`, such as `drive-reduced`; of what `topics` names,
-        `drive-reduced-temperature`; `claims` has the numbers over all, `counts` how
-        many they are. Tables without markers are left out, and so are markers without
-        runs.
+        `drive-reduced-temperature`; `answer-1` to `answer-6` have the questions of
+        `answers`, `claims` the numbers over all, `counts` how many they are. Tables
+        without markers are left out, and so are markers without runs.
 
         Args:
             readme: the file; written only if it changes.
@@ -150,8 +159,12 @@ class Report:
                 parts[f"{page.name}-{topic}"] = partial(page.topic, topic)
         if self.over_all:
             made = [(page.study, page.files) for page in self.pages]
-            parts["counts"] = self.counts
             parts["claims"] = partial(highlights.markdown, made, self.over_all)
+            parts["counts"] = self.counts
+            answered = self.over_all[answers.FILE]
+            for number, question in enumerate(answers.QUESTIONS, start=1):
+                made_of = partial(answers.markdown, answered, question)
+                parts[f"answer-{number}"] = made_of
         return parts
 
 

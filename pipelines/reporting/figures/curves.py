@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COMPARED", "about", "by_exponent", "gammas", "label", "name_of", "rounded",
-    "seeds", "softmax", "thresholds",
+    "seeds", "seeds_of", "softmax", "thresholds",
 ]  # fmt: skip
 
 COMPARED = tuple(Variant.standard(loss) for loss in ("CE", "DSC", "DSC++"))
@@ -53,12 +53,16 @@ def about(study: Study, shown: Iterable[Variant]) -> str:
         study: the runs; simulated data are called so in capitals.
         shown: the variants in the figure.
     """
-    numbers = {seed for variant in shown for seed in study.seeds(variant)}
     word = "image" if len(study.cases) == 1 else "images"
     return (
-        f"{name_of(study.record)}, preset {study.preset}, {seeds(numbers)}, "
+        f"{name_of(study.record)}, preset {study.preset}, {seeds_of(study, shown)}, "
         f"{len(study.cases)} test {word}"
     )
+
+
+def seeds_of(study: Study, shown: Iterable[Variant]) -> str:
+    """Which seeds these variants have, such as "seed 0"."""
+    return seeds({seed for variant in shown for seed in study.seeds(variant)})
 
 
 def name_of(record: Mapping[str, Any]) -> str:
