@@ -43,7 +43,7 @@ def test_table4_row_by_hand(results):
     folder = results / "drive" / "paper"
     names = ["table3.csv", "table4.csv", "table6.csv", *ALWAYS]
     over_all = ["table3.csv", "table4.csv", "table5.csv", "table6.csv"]
-    over_all += ["claims.csv", "summary.csv"]
+    over_all += ["claims.csv", "counts.csv", "summary.csv"]
     assert written == [
         *(folder / name for name in names),
         *(results / name for name in over_all),

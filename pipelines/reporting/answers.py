@@ -193,52 +193,36 @@ def summary(
         claims: of `claims.decide`.
     """
     printed = Printed(paper)
-    rows = [
-        row
-        for line in _LINES
-        for title, target in dict.fromkeys(_places(studies))
-        if (row := _row(line, title, target, studies, claims, printed))
-    ]
-    return pd.DataFrame(rows, columns=list(_COLUMNS))
-
-
-def _places(studies: Sequence[Study]) -> list[tuple[str, str]]:
-    return [(one.title, target) for one in usable(studies) for target in one.targets]
+    rows: dict[tuple[_Line, str, str], dict[str, object]] = {}
+    for line in _LINES:
+        for study in usable(studies):
+            for target in study.targets:
+                key = (line, study.title, target)
+                if not rows.get(key):  # the paper's preset comes first
+                    rows[key] = _row(line, study, target, claims, printed)
+    return pd.DataFrame(filter(None, rows.values()), columns=list(_COLUMNS))
 
 
 def _row(
-    line: _Line,
-    title: str,
-    target: str,
-    studies: Sequence[Study],
-    claims: pd.DataFrame,
-    printed: Printed,
-) -> dict[str, object] | None:
-    """One comparison on one data set; None where it was not run."""
-    claim = _claim(line, title, target, claims)
-    if line.claims and claim is None:
-        return None
-    column, metric = metrics.PAPER_COLUMN.get(line.metric, line.metric), line.metric
-    for study in usable(studies):
-        if study.title != title:
-            continue
-        ours = contrast(study, target, column, line.sides, line.form)
-        if ours is None:
-            continue
-        row: dict[str, object] = {
-            "question": QUESTIONS[line.question],
-            "comparison": line.comparison,
-        }
-        row |= {"dataset": title, "target": target, "preset": study.preset}
-        row |= {"form": line.form, **ours._asdict(), "ours": ours.value}
-        name = target if len(study.targets) > 1 else ""
-        row |= {"paper": _printed(line, printed, title, name)}
-        if metric == "nll":
-            proper = contrast(study, target, metric, line.sides, line.form)
-            ends = ("proper", "proper_low", "proper_high")
-            row |= dict(zip(ends, proper or (), strict=False))
-        return row | _verdict(claim, metric == "nll")
-    return None
+    line: _Line, study: Study, target: str, claims: pd.DataFrame, printed: Printed
+) -> dict[str, object]:
+    """One comparison on one data set; {} where it was not run."""
+    metric, claim = line.metric, _claim(line, study.title, target, claims)
+    column = metrics.PAPER_COLUMN.get(metric, metric)
+    ours = contrast(study, target, column, line.sides, line.form)
+    if ours is None or (line.claims and claim is None):
+        return {}
+    row: dict[str, object] = {"question": QUESTIONS[line.question]}
+    row |= {"comparison": line.comparison, "dataset": study.title, "target": target}
+    row |= {"preset": study.preset, "form": line.form}
+    row |= ours._asdict() | {"ours": ours.value}
+    named = target if len(study.targets) > 1 else ""
+    row |= {"paper": _printed(line, printed, study.title, named)}
+    if metric == "nll":
+        proper = contrast(study, target, metric, line.sides, line.form)
+        ends = ("proper", "proper_low", "proper_high")
+        row |= dict(zip(ends, proper or (), strict=False))
+    return row | _verdict(claim, metric == "nll")
 
 
 def _claim(
@@ -315,9 +299,9 @@ def _number(row: Mapping[str, object], *names: str) -> str:
 
 
 def _said(row: Mapping[str, object]) -> str:
-    """The verdict on the claim, with what bears on it."""
+    """The verdict on the claim, with what bears on it; "" without a claim."""
     if not isinstance(row["claim"], str):
-        return "no such claim"
+        return ""
     said, (parts, hold, lacking) = f"{row['verdict']}", (row[one] for one in _OF_CLAIM)
     if hold != parts:
         known = f"{hold:g} of {parts:g} parts hold"
