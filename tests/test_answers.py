@@ -146,8 +146,8 @@ def test_forest_by_hand(results):
     labels = [text.get_text() for text in left.get_yticklabels()]
     assert labels[:4] == [
         "DRIVE: paper",
-        "ours, preset paper, seeds 0, 1",
-        "ours, preset reduced, seed 0",
+        "ours, preset paper, 2 seeds",
+        "ours, preset reduced, 1 seed",
         "BUS2017: paper",
     ]
     assert labels[-1] == "KiTS19, kidney tumour: paper"

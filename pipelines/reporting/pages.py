@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -174,8 +174,7 @@ def _write_csv(path: Path, frame: pd.DataFrame) -> Path:
     return write_atomically(path, lambda aside: frame.to_csv(aside, **style))
 
 
-@dataclass(frozen=True)
-class _Block:
+class _Block(NamedTuple):
     """What a readable table says, before it is laid out."""
 
     headline: str

@@ -22,12 +22,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "COMPARED", "about", "by_exponent", "gammas", "label", "name_of", "rounded",
-    "seeds", "seeds_of", "softmax", "thresholds",
-]  # fmt: skip
+__all__ = ["about", "by_exponent", "gammas", "label", "name_of", "rounded", "seeds",
+           "softmax", "thresholds"]  # fmt: skip
 
-COMPARED = tuple(Variant.standard(loss) for loss in ("CE", "DSC", "DSC++"))
+_COMPARED = tuple(Variant.standard(loss) for loss in ("CE", "DSC", "DSC++"))
 """The losses of Fig. 5, and CE beside them."""
 
 _BINS = np.arange(21) / 20  # all of them among the edges of every histogram
@@ -53,16 +51,12 @@ def about(study: Study, shown: Iterable[Variant]) -> str:
         study: the runs; simulated data are called so in capitals.
         shown: the variants in the figure.
     """
+    numbers = {seed for variant in shown for seed in study.seeds(variant)}
     word = "image" if len(study.cases) == 1 else "images"
     return (
-        f"{name_of(study.record)}, preset {study.preset}, {seeds_of(study, shown)}, "
+        f"{name_of(study.record)}, preset {study.preset}, {seeds(numbers)}, "
         f"{len(study.cases)} test {word}"
     )
-
-
-def seeds_of(study: Study, shown: Iterable[Variant]) -> str:
-    """Which seeds these variants have, such as "seed 0"."""
-    return seeds({seed for variant in shown for seed in study.seeds(variant)})
 
 
 def name_of(record: Mapping[str, Any]) -> str:
@@ -121,13 +115,13 @@ def thresholds(study: Study) -> Figure | None:
     """Draw recall, precision and Dice over the softmax threshold (Fig. 5, top).
 
     Args:
-        study: the runs; of the losses `COMPARED` those at hand are drawn. What the
+        study: the runs; of the losses `_COMPARED` those at hand are drawn. What the
             paper prints of the data set is marked.
 
     Returns:
         A row of panels for each class; None where none of the losses was run.
     """
-    shown = [variant for variant in COMPARED if variant in study.runs]
+    shown = [variant for variant in _COMPARED if variant in study.runs]
     if not shown:
         return None
     own = [] if study.simulated else study.paper.thresholds

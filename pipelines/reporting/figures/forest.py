@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.reporting.answers import contrast
 from pipelines.reporting.evidence import Printed, Quantity
 from pipelines.reporting.figures import style
-from pipelines.reporting.figures.curves import rounded, seeds_of
+from pipelines.reporting.figures.curves import rounded
 from pipelines.reporting.frame import Study
 from pipelines.reporting.published import Paper
 from pipelines.reporting.tables import usable
@@ -89,8 +89,9 @@ def _lines(studies: Sequence[Study], paper: Paper) -> Iterator[_Line]:
 def _label(name: str, target: str, study: Study | None) -> str:
     if study is None:
         return f"{name}, {target}: paper" if target else f"{name}: paper"
-    seeds = seeds_of(study, [one.variant for one in _PAIR])
-    return f"ours, preset {study.preset}, {seeds}"
+    found = contrast(study, target, "nll", _PAIR, "ratio")
+    number = found.seeds if found else 0
+    return f"ours, preset {study.preset}, {number} seed{'s' if number > 1 else ''}"
 
 
 def _draw_printed(
