@@ -659,15 +659,19 @@ def _warn_unrecorded(options: argparse.Namespace) -> None:
 
 def _figures(commands: _Commands[argparse.ArgumentParser]) -> None:
     def run(options: argparse.Namespace) -> None:
-        from pipelines import photographs, written
+        from pipelines import stages, written
         from pipelines.reporting import figures
+        from pipelines.reporting.figures import photographs
 
         written.require_figures(options.results)
         _warn_unrecorded(options)
         for path in figures.write_figures(options.results):
             print(path)
-        given = (options.results, options.data, options.work)
-        print("\n".join(photographs.write_pictures(*given)))
+
+        def locate(found: Run) -> Path:
+            return stages.located(found, options.data, options.work)
+
+        print("\n".join(photographs.write_pictures(options.results, locate)))
 
     parser = _command(
         commands,

@@ -184,7 +184,7 @@ def evaluate(
         run.require("predicted", run.remake())
         if again or not run.reached("evaluated") or not run.has_measures:
             from pipelines import evaluate as evaluation
-            from pipelines import photographs
+            from pipelines.reporting.figures import photographs
 
             root = located(run, data, work)
             _note_environment(run, "evaluate", with_backend=False)

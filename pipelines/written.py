@@ -30,7 +30,7 @@ LIST = "dscpp.sha256"
 
 _PDF = b"%PDF-1.4\n%\xac\xdc \xab\xba"  # as Matplotlib begins one
 _SVG = b'id="figure_1"'
-_FIGURE_NAMES = re.compile(r"(figure|table)\d.*|reliability|compare")
+_FIGURE_NAMES = re.compile(r"(figure|table)\d.*|reliability|forest|compare")
 _DOTS_A_METRE = (7874, 11811)  # of 200 and 300 dots an inch, as figures have them
 
 
@@ -218,7 +218,7 @@ def require_figures(results: Path) -> None:
     Raises:
         InputError: see `require_figure`.
     """
-    for folder in ("*/*/figures", "*/*/pictures", "pictures"):
+    for folder in ("*/*/figures", "*/*/pictures", "figures", "pictures"):
         for path in sorted(results.glob(f"{folder}/*")):
             if _FIGURE_NAMES.fullmatch(path.stem):
                 require_figure(path)

@@ -13,9 +13,10 @@ from written_runs import make_run as write_run
 
 from data_io.datasets import phantom
 from data_io.errors import InputError
-from pipelines import photographs, stages, truth
 from pipelines import run as runs
+from pipelines import stages, truth
 from pipelines.cli import main
+from pipelines.reporting.figures import photographs
 from pipelines.reporting.pages import Report
 
 
@@ -136,7 +137,9 @@ def test_a_run_that_lost_its_record_is_named(tmp_path, capsys, command, monkeypa
     report = SimpleNamespace(write=list, pages=[])
     monkeypatch.setattr("pipelines.reporting.pages.Report", lambda _: report)
     monkeypatch.setattr("pipelines.reporting.figures.write_figures", lambda _: [])
-    monkeypatch.setattr("pipelines.photographs.write_pictures", lambda *_: [])
+    monkeypatch.setattr(
+        "pipelines.reporting.figures.photographs.write_pictures", lambda *_: []
+    )
     results = tmp_path / "results"
     write_run(results)
     folder = lost(results, "dsc-s7")

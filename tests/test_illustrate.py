@@ -13,9 +13,10 @@ import tiny_volumes
 from data_io import content, splits
 from data_io.datasets import by_name, phantom
 from data_io.errors import InputError
-from pipelines import evaluate, photographs
+from pipelines import evaluate, stages
 from pipelines import run as runs
 from pipelines.reporting import frame
+from pipelines.reporting.figures import photographs
 from pipelines.reporting.frame import Study
 from pipelines.reporting.published import Variant
 from pipelines.training.task import Task
@@ -66,6 +67,11 @@ def make_run(results, data, loss, gamma=None, seed=0, noise=0.1, dataset="phanto
     return run
 
 
+def locate(data: Path, work: Path):
+    """What `dscpp figures` finds images with."""
+    return lambda run: stages.located(run, data, work)
+
+
 def open_group(results: Path, name: str = "phantom/reduced") -> Study:
     return frame.open_study(results / name)
 
@@ -74,20 +80,20 @@ def test_every_figure_is_drawn_the_same_each_time(tmp_path, data):
     results = tmp_path / "results"
     for loss in ("CE", "DSC", "DSC++"):
         make_run(results, data, loss)
-    lines = photographs.write_pictures(results, data, tmp_path / "work")
+    lines = photographs.write_pictures(results, locate(data, tmp_path / "work"))
     folder = results / "phantom" / "reduced" / "pictures"
     stems = [folder / name for name in NAMES]
     stems.append(results / "pictures" / "figure3-losses-reduced")
     assert lines == [f"{stem}.{kind}" for stem in stems for kind in ("pdf", "png")]
     first = {line: Path(line).read_bytes() for line in lines}
-    photographs.write_pictures(results, data, tmp_path / "work")
+    photographs.write_pictures(results, locate(data, tmp_path / "work"))
     assert {line: Path(line).read_bytes() for line in lines} == first
 
 
 def test_without_probabilities_each_figure_says_what_to_do(tmp_path, data):
     results = tmp_path / "results"
     shutil.rmtree(make_run(results, data, "DSC").path("probabilities"))
-    lines = photographs.write_pictures(results, data, tmp_path / "work")
+    lines = photographs.write_pictures(results, locate(data, tmp_path / "work"))
     folder = results / "phantom" / "reduced"
     for line, name in zip(lines, NAMES, strict=False):
         assert line.startswith(f"skipped: {folder / 'pictures' / name}: no probabil")
@@ -101,7 +107,9 @@ def test_without_probabilities_each_figure_says_what_to_do(tmp_path, data):
 def test_images_that_are_not_there_or_others(tmp_path, data):
     results = tmp_path / "results"
     make_run(results, data, "DSC")
-    lines = photographs.write_pictures(results, tmp_path / "none", tmp_path / "work")
+    lines = photographs.write_pictures(
+        results, locate(tmp_path / "none", tmp_path / "work")
+    )
     assert all(line.startswith("skipped: ") for line in lines)
     assert "none" in lines[0]
     assert "\n" not in "".join(lines)
@@ -109,14 +117,16 @@ def test_images_that_are_not_there_or_others(tmp_path, data):
         phantom.Settings(training=1, validation=1, test=3, size=32, seed=1),
         tmp_path / "others",
     )
-    lines = photographs.write_pictures(results, others, tmp_path / "work")
+    lines = photographs.write_pictures(results, locate(others, tmp_path / "work"))
     assert "data changed" in lines[0]
 
 
 def test_what_each_figure_needs(tmp_path, data):
     results = tmp_path / "results"
     make_run(results, data, "DSC++")
-    first, second, *drawn = photographs.write_pictures(results, data, tmp_path / "work")
+    first, second, *drawn = photographs.write_pictures(
+        results, locate(data, tmp_path / "work")
+    )
     assert first.startswith("skipped: ") and "DSC and DSC++ are needed" in first
     assert "two exponents" in second and "here are those of DSC++" in second
     assert [Path(line).stem for line in drawn[::2]] == [
@@ -152,7 +162,7 @@ def test_lowest_seed_that_is_here_decides_and_is_shown(tmp_path, data):
             shutil.rmtree(run.path("probabilities"))
     make_run(results, data, "CE", noise=2.0)
     study = open_group(results)
-    found = photographs.example(study, data, tmp_path / "work")
+    found = photographs.example(study, locate(data, tmp_path / "work"))
     seeds = {variant.loss: run.record["seed"] for variant, run in found.runs.items()}
     assert seeds == {"CE": 0, "DSC++": 1}
     assert found.case == photographs.median_case(study, found.runs[PLUS])
@@ -167,14 +177,14 @@ def test_a_run_that_lacks_the_case_is_not_shown(tmp_path, data):
     plain, plus = (make_run(results, data, loss) for loss in ("DSC", "DSC++"))
     case = photographs.median_case(open_group(results), plus)
     (plain.path("probabilities") / f"{case}.npy").unlink()
-    found = photographs.example(open_group(results), data, tmp_path / "work")
+    found = photographs.example(open_group(results), locate(data, tmp_path / "work"))
     assert (found.case, list(found.runs)) == (case, [PLUS])
     (plus.path("probabilities") / f"{case}.npy").write_bytes(b"cut off")
     with pytest.raises(InputError, match=f"{case}.npy: expected the probabilities"):
-        photographs.example(open_group(results), data, tmp_path / "work")
+        photographs.example(open_group(results), locate(data, tmp_path / "work"))
     (plus.path("probabilities") / f"{case}.npy").unlink()
     with pytest.raises(InputError, match="no probabilities here"):
-        photographs.example(open_group(results), data, tmp_path / "work")
+        photographs.example(open_group(results), locate(data, tmp_path / "work"))
 
 
 def test_volumes_show_the_slice_with_most_tumour(tmp_path, volumes):
@@ -182,15 +192,15 @@ def test_volumes_show_the_slice_with_most_tumour(tmp_path, volumes):
     for loss in ("DSC", "DSC++"):
         make_run(results, volumes, loss, dataset="kits19")
     study = open_group(results, "kits19/reduced")
-    found = photographs.example(study, volumes, tmp_path / "work")
+    found = photographs.example(study, locate(volumes, tmp_path / "work"))
     label = by_name("kits19").references(volumes, found.case)["observer1"]
     areas = (label == 2).sum(axis=(1, 2))
     assert areas.max() > 0
     assert found.view.index == areas.argmax()
     np.testing.assert_array_equal(found.view.label, label[found.view.index])
     # Softmax values of the tumour are those of the truth but for the noise.
-    tumour = found.view.softmax["DSC++"][..., 2]
+    tumour = found.view.softmax[PLUS][..., 2]
     np.testing.assert_array_equal(tumour > 0.5, found.view.label == 2)
-    lines = photographs.write_pictures(results, volumes, tmp_path / "work")
+    lines = photographs.write_pictures(results, locate(volumes, tmp_path / "work"))
     assert any("figure4-slice.png" in line for line in lines)
     assert not any(line.startswith("skipped") for line in lines)

@@ -103,7 +103,7 @@ def test_any_other_package(capsys, monkeypatch):
     monkeypatch.delitem(sys.modules, "pipelines.reporting.pages")
     monkeypatch.setitem(sys.modules, "skimage", None)
     monkeypatch.setattr(
-        "pipelines.photographs.write_pictures",
+        "pipelines.reporting.figures.photographs.write_pictures",
         lambda *_: importlib.import_module("skimage"),
     )
     assert "pip install scikit-image\n" in refused(capsys, ["figures"])

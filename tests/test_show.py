@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from data_io.datasets import phantom
-from pipelines import photographs, provenance
+from pipelines import provenance
 from pipelines import run as runs
+from pipelines.reporting.figures import photographs
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,10 @@ def make_run(group: Path, data: Path, loss: str, gamma, seed=0, value=0.5, backe
     return run
 
 
+def compare(group: Path, data: Path) -> Path | None:
+    return photographs.compare(group, data, provenance.backend())
+
+
 def pixels(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path).convert("RGB"), dtype=int)
 
@@ -48,21 +53,21 @@ def test_a_run_has_a_picture_named_by_its_first_test_case(tmp_path, data):
 
 
 def test_nothing_to_compare(tmp_path, data):
-    assert photographs.compare(tmp_path, data) is None
+    assert compare(tmp_path, data) is None
     make_run(tmp_path, data, "DSC++", 2.0)
-    assert photographs.compare(tmp_path, data) is None
+    assert compare(tmp_path, data) is None
     other = "jax" if provenance.backend() != "jax" else "torch"
     make_run(tmp_path, data, "DSC", 1.0, backend=other)
-    assert photographs.compare(tmp_path, data) is None
+    assert compare(tmp_path, data) is None
 
 
 def test_only_the_default_exponent_and_the_lowest_seed_are_shown(tmp_path, data):
     make_run(tmp_path, data, "DSC", 1.0, value=0.9)
     make_run(tmp_path, data, "DSC++", 2.0, value=0.3)
-    plain = pixels(photographs.compare(tmp_path, data))
+    plain = pixels(compare(tmp_path, data))
     make_run(tmp_path, data, "DSC++", 0.5, value=0.7)
     make_run(tmp_path, data, "DSC++", 2.0, seed=1, value=0.7)
-    np.testing.assert_array_equal(pixels(photographs.compare(tmp_path, data)), plain)
+    np.testing.assert_array_equal(pixels(compare(tmp_path, data)), plain)
     make_run(tmp_path, data, "CE", None, value=0.2)
     # A panel more, and so lower ones within the same width.
-    assert pixels(photographs.compare(tmp_path, data)).shape[0] < plain.shape[0]
+    assert pixels(compare(tmp_path, data)).shape[0] < plain.shape[0]

@@ -14,9 +14,10 @@ from predicted_runs import make_run
 from data_io import content
 from data_io.datasets import phantom
 from data_io.errors import InputError
-from pipelines import evaluate, photographs, stored, written
+from pipelines import evaluate, stored, written
 from pipelines import run as runs
 from pipelines.posthoc import temperature
+from pipelines.reporting.figures import photographs
 
 
 @pytest.fixture(scope="module")

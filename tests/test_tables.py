@@ -43,7 +43,7 @@ def test_table4_row_by_hand(results):
     folder = results / "drive" / "paper"
     names = ["table3.csv", "table4.csv", "table6.csv", *ALWAYS]
     over_all = ["table3.csv", "table4.csv", "table5.csv", "table6.csv"]
-    over_all += ["claims.csv", "summary.csv"]
+    over_all += ["claims.csv", "counts.csv", "summary.csv"]
     assert written == [
         *(folder / name for name in names),
         *(results / name for name in over_all),
@@ -412,7 +412,10 @@ def test_phantoms_have_a_table_without_published_values(results):
     rows = read(written[0])
     assert list(dict.fromkeys(row["loss"] for row in rows)) == ["CE", "DSC", "DSC++"]
     assert {row["published"] + row["verdict"] for row in rows} == {""}
-    assert "PHANTOM (simulated)" in pages.Page.of(results / "phantom" / "demo").text()
+    assert (
+        "PHANTOM (simulated)"
+        in pages.Page(frame.open_study(results / "phantom" / "demo")).text()
+    )
 
 
 def test_tests_csv_against_scipy(results):
@@ -627,7 +630,9 @@ def test_the_readable_table_names_the_seeds_of_each_loss(results):
     make_run(results, "CE", DSC_NLL)
     scaling = {"method": "temperature", "posthoc": {"temperature": 3.5}}
     make_run(results, "CE", PLUS_NLL, seed=2, **scaling)
-    lines = pages.Page.of(results / "drive" / "paper").text().splitlines()
+    lines = (
+        pages.Page(frame.open_study(results / "drive" / "paper")).text().splitlines()
+    )
     assert "seeds 0, 1," in lines[0]
     assert sum(line.startswith("CE (seed 0) ") for line in lines) == 1
     assert sum(line.startswith("DSC  ") for line in lines) == 1
@@ -750,7 +755,9 @@ def test_published_figures_are_read_or_named(tmp_path, name, content):
 def test_readable_table(results):
     make_run(results, "DSC", DSC_NLL, preset="reduced", seed=3)
     make_run(results, "DSC++", PLUS_NLL, gamma=2.0, preset="reduced", seed=3)
-    shown = pages.Page.of(results / "drive" / "reduced").text().splitlines()
+    shown = (
+        pages.Page(frame.open_study(results / "drive" / "reduced")).text().splitlines()
+    )
     assert shown[0].startswith("DRIVE, vessel, preset reduced, seed 3, 4 test images")
     assert "PHANTOM" not in shown[0]
     dsc = next(i for i, line in enumerate(shown) if line.startswith("DSC "))
@@ -771,7 +778,7 @@ def test_readable_table(results):
 
 def test_readable_table_of_one_loss_has_no_p(results):
     make_run(results, "CE")
-    shown = pages.Page.of(results / "drive" / "paper").text()
+    shown = pages.Page(frame.open_study(results / "drive" / "paper")).text()
     assert "rank" not in shown
 
 
@@ -783,7 +790,7 @@ def test_readme_is_rewritten_between_its_markers_only(results, tmp_path):
     readme.write_text(f"before\n{begin}\nold \\1\n{end}\nafter\n")
     assert pages.Report(results).update(readme) == ["drive-reduced"]
     content = readme.read_text()
-    table = pages.Page.of(results / "drive" / "reduced").markdown()
+    table = pages.Page(frame.open_study(results / "drive" / "reduced")).markdown()
     assert content == f"before\n{begin}\n{table}\n{end}\nafter\n"
     assert "| DSC | 0.300 ± 0.078 |" in table
     before = readme.stat().st_mtime_ns
@@ -893,7 +900,7 @@ def test_hours_and_hardware_stand_in_the_table(results):
     row = one(rows, loss="DSC", seed="1")
     assert (row["train_s"], row["epochs"], row["device"]) == ("5400", "9", "CPU")
     assert one(rows, loss="CE")["train_s"] == ""
-    shown = pages.Page.of(folder).text()
+    shown = pages.Page(frame.open_study(folder)).text()
     lines = {line.split("  ")[0]: line.split()[-1] for line in shown.splitlines()}
     assert lines["loss"] == "hours"
     assert (lines["DSC"], lines["DSC++ (seed 0)"]) == ("1.00", "0.10")

@@ -15,7 +15,7 @@ from data_io.errors import InputError
 from pipelines import apply, cli, stages, stored
 from pipelines import run as runs
 from pipelines.posthoc import temperature
-from pipelines.reporting import pages
+from pipelines.reporting import frame, pages
 from pipelines.training.task import Task
 
 TINY = {"input_shape": [32, 32], "filters": 2, "depth": 1, "epochs": 1}
@@ -234,7 +234,7 @@ def test_the_readme_has_a_line_for_each_loss(tmp_path):
 
 def test_a_study_without_scaled_runs_says_so(tmp_path):
     make_run(tmp_path / "results")
-    page = pages.Page.of(tmp_path / "results" / "drive" / "paper")
+    page = pages.Page(frame.open_study(tmp_path / "results" / "drive" / "paper"))
     assert page.topic("temperature") == "*No run was scaled yet.*"
 
 

@@ -15,7 +15,7 @@ from pipelines import run as runs
 from pipelines import stages, truth
 from pipelines.measure import calibration, histograms
 from pipelines.record import sealed
-from pipelines.reporting import pages
+from pipelines.reporting import frame, pages
 from pipelines.training.task import Task
 
 SETTINGS = phantom.Settings(training=12, validation=3, test=50, size=64, seed=11)
@@ -158,7 +158,7 @@ def test_it_is_a_row_of_the_tables_and_in_no_test(group, data, tmp_path):
     for name in ("tests.csv", "thresholds.csv"):
         assert runs.TRUTH not in (copy / name).read_text()
     assert runs.TRUTH in (copy / "calibration.csv").read_text()
-    shown = pages.Page.of(copy).text()
+    shown = pages.Page(frame.open_study(copy)).text()
     assert f"\n{runs.TRUTH} " in shown
     assert "True posterior: the probability" in shown
 

@@ -11,9 +11,11 @@ from data_io import content, native
 from data_io.datasets.kits19 import kits19
 from data_io.errors import InputError
 from data_io.miscnn_compat import Resampling, Sample
-from pipelines import cli, evaluate, export, photographs
+from pipelines import cli, evaluate, export
 from pipelines import run as runs
 from pipelines.measure import histograms, metrics, regions, voxels
+from pipelines.reporting.figures import photographs
+from pipelines.reporting.published import Variant
 from pipelines.training.task import Task
 
 CASE = "case_00003"
@@ -132,18 +134,18 @@ def test_without_a_voxel_size_the_grids_are_the_same(volume):
 
 
 def test_the_picture_is_of_the_slice_with_most_foreground(monkeypatch, volume):
-    drawn = {}
-
-    def compare(image, truth, maps, path, *_):
-        drawn.update(image=image, truth=truth, map=maps["DSC"], path=path)
-
-    monkeypatch.setattr(photographs.panels, "compare", compare)
+    drawn = []
+    monkeypatch.setattr(
+        photographs, "_side_by_side", lambda *given: drawn.extend(given)
+    )
     photographs.picture(volume.run, volume.root)
-    assert drawn["path"] == volume.run.path("pictures") / f"{CASE}.png"
-    np.testing.assert_array_equal(drawn["truth"], np.ones(SHAPE[1:], bool))
-    np.testing.assert_array_equal(drawn["image"], volume.image[7].clip(-79, 304))
+    shown, path = drawn
+    assert path == volume.run.path("pictures") / f"{CASE}.png"
+    np.testing.assert_array_equal(shown.truth, np.ones(SHAPE[1:], bool))
+    np.testing.assert_array_equal(shown.view.image, volume.image[7].clip(-79, 304))
     background = miscnn(softmax_of(GRID), SHAPE)[7, ..., 0]
-    np.testing.assert_allclose(drawn["map"], 1 - background, rtol=0, atol=1e-6)
+    foreground = shown.probability(Variant("DSC"))
+    np.testing.assert_allclose(foreground, 1 - background, rtol=0, atol=1e-6)
 
 
 def test_the_picture_is_drawn(volume):

@@ -19,7 +19,6 @@ from pipelines import (
     backend,
     check,
     export,
-    photographs,
     stages,
     stored,
     truth,
@@ -27,7 +26,7 @@ from pipelines import (
 )
 from pipelines import run as runs
 from pipelines.cli import main
-from pipelines.reporting.figures import style
+from pipelines.reporting.figures import photographs, style
 
 FOREIGN = b"a manual label"
 
@@ -302,7 +301,7 @@ def test_a_photo_in_the_place_of_a_picture(tmp_path):
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(path)
     before = path.read_bytes()
     with pytest.raises(InputError, match=r"01\.png: expected no file, or a figure"):
-        photographs._draw({}, tmp_path, "01", path)
+        photographs._side_by_side(None, path)
     assert path.read_bytes() == before
 
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,10 +18,17 @@ import pandas as pd
 from data_io.errors import InputError
 from pipelines.commits import from_clean_commit
 from pipelines.measure import metrics
-from pipelines.reporting import calibration, claims, highlights, tables, topics
+from pipelines.reporting import (
+    answers,
+    calibration,
+    claims,
+    highlights,
+    tables,
+    topics,
+)
 from pipelines.reporting.estimates import pm
 from pipelines.reporting.evidence import estimated
-from pipelines.reporting.frame import Study, open_study, studies
+from pipelines.reporting.frame import Study, studies
 from pipelines.reporting.markdown import replace_marked, table
 from pipelines.reporting.published import Cell, Paper, Variant, each_cell, paper_folder
 from pipelines.run import TRUTH, require_table, write_atomically, writing
@@ -36,6 +43,11 @@ _HEADINGS = {
     "jaccard": "Jaccard",
 }
 _PAIR = (Variant.standard("DSC++"), Variant("DSC"))
+_P_ROWS = (
+    ("p rank-sum", "rank_sum", "p"),
+    ("p signed-rank", "signed_rank", "p"),
+    ("p signed-rank, Holm", "signed_rank", "p_holm"),
+)
 # Only written where they have a row.
 _OPTIONAL = (
     tables.EXTRA_TABLE, "observers.csv", "other-sets.csv", "noise.csv",
@@ -78,7 +90,9 @@ class Report:
         found = tables.over_all(self.paper.cells, made)
         said = claims.decide(self.paper, [page.study for page in self.pages])
         counts = tables.summary(found, said, claims.VERDICTS)
-        return found | {claims.FILE: said, "summary.csv": counts}
+        answered = answers.summary(self.paper, [one for one, _ in made], said)
+        found |= {claims.FILE: said, highlights.FILE: counts}
+        return found | {answers.FILE: answered}
 
     def write(self) -> list[Path]:
         """Write all tables; all are made before any is written.
@@ -86,21 +100,17 @@ class Report:
         Returns:
             The files written, in order.
         """
-        made = [(page.study.folder, page.files) for page in self.pages]
-        made.append((self.results, self.over_all))
-        for folder, files in made:
-            for name, frame in files.items():
-                require_table(folder / name, list(frame))
-        for folder, files in made[:-1]:
-            for name in set(_OPTIONAL) - files.keys():
-                require_table(folder / name, ("target",))
-                with writing(folder / name):
-                    (folder / name).unlink(missing_ok=True)
-        return [
-            _write_csv(folder / name, frame)
-            for folder, files in made
-            for name, frame in files.items()
-        ]
+        every = [(page.study.folder, page.files) for page in self.pages]
+        every.append((self.results, self.over_all))
+        made = {folder / name: f for folder, own in every for name, f in own.items()}
+        stale = {folder / name for folder, _ in every[:-1] for name in _OPTIONAL}
+        for path, frame in made.items():
+            require_table(path, list(frame))
+        for path in stale - made.keys():
+            require_table(path, ("target",))
+            with writing(path):
+                path.unlink(missing_ok=True)
+        return [_write_csv(path, frame) for path, frame in made.items()]
 
     def counts(self) -> str:
         """How many published cells and claims came out how, in two lines."""
@@ -111,9 +121,9 @@ class Report:
 
         Markers are `<!-- <dataset>-<preset>:begin -->` and `<!-- <dataset>-<preset>:end
         -->`, such as `drive-reduced`; of what `topics` names,
-        `drive-reduced-temperature`; `claims` has the numbers over all, `counts` how
-        many they are. Tables without markers are left out, and so are markers without
-        runs.
+        `drive-reduced-temperature`; `answer-1` to `answer-6` have the questions of
+        `answers`, `claims` the numbers over all, `counts` how many they are. Tables
+        without markers are left out, and so are markers without runs.
 
         Args:
             readme: the file; written only if it changes.
@@ -131,29 +141,31 @@ class Report:
                 f"{readme}: expected a Markdown file, found one that cannot be read "
                 f"({error}); give the path of the README"
             ) from error
-        new, names = text, []
-        for name, content in self._parts():
-            if f"<!-- {name}:begin -->" in new:
-                new = replace_marked(readme, new, name, content())
-                names.append(name)
+        parts = self._parts()
+        names = [name for name in parts if f"<!-- {name}:begin -->" in text]
+        new = text
+        for name in names:
+            new = replace_marked(readme, new, name, parts[name]())
         if new != text:
             write_atomically(readme, lambda aside: aside.write_text(new, "utf-8"))
         return names
 
-    def _parts(self) -> Iterator[tuple[str, Callable[[], str]]]:
-        """The name of every marker and what makes the text between."""
+    def _parts(self) -> dict[str, Callable[[], str]]:
+        """What makes the text between markers, by their name."""
+        parts: dict[str, Callable[[], str]] = {}
         for page in self.pages:
-            yield page.name, page.markdown
+            parts[page.name] = page.markdown
             for topic in topics.TOPICS:
-                yield f"{page.name}-{topic}", partial(page.topic, topic)
+                parts[f"{page.name}-{topic}"] = partial(page.topic, topic)
         if self.over_all:
-            yield "counts", self.counts
-            yield (
-                "claims",
-                lambda: highlights.markdown(
-                    [(page.study, page.files) for page in self.pages], self.over_all
-                ),
-            )
+            made = [(page.study, page.files) for page in self.pages]
+            parts["claims"] = partial(highlights.markdown, made, self.over_all)
+            parts["counts"] = self.counts
+            answered = self.over_all[answers.FILE]
+            for number, question in enumerate(answers.QUESTIONS, start=1):
+                made_of = partial(answers.markdown, answered, question)
+                parts[f"answer-{number}"] = made_of
+        return parts
 
 
 def _write_csv(path: Path, frame: pd.DataFrame) -> Path:
@@ -162,8 +174,7 @@ def _write_csv(path: Path, frame: pd.DataFrame) -> Path:
     return write_atomically(path, lambda aside: frame.to_csv(aside, **style))
 
 
-@dataclass(frozen=True)
-class _Block:
+class _Block(NamedTuple):
     """What a readable table says, before it is laid out."""
 
     headline: str
@@ -177,11 +188,6 @@ class Page:
 
     def __init__(self, study: Study) -> None:
         self.study = study
-
-    @classmethod
-    def of(cls, folder: Path) -> Page:
-        """Read one folder, `results/<dataset>/<preset>`; see `frame.open_study`."""
-        return cls(open_study(folder))
 
     @property
     def name(self) -> str:
@@ -267,42 +273,37 @@ class Page:
 
     def _p_rows(self, target: str) -> list[list[str]]:
         """P of DSC++ against DSC: both tests, the paired one also after Holm."""
-        if not all(variant in self.study.runs for variant in _PAIR):
+        if not self._has_pair:
             return []
         found = self.files["tests.csv"]
         # In either order.
         labels = {variant.label for variant in _PAIR}
         ours = found["loss_a"].isin(labels) & found["loss_b"].isin(labels)
-        found = found[ours & (found["target"] == target)]
-        found = found.set_index(["test", "metric"])
-        kinds = {
-            "p rank-sum": ("rank_sum", "p"),
-            "p signed-rank": ("signed_rank", "p"),
-            "p signed-rank, Holm": ("signed_rank", "p_holm"),
-        }
+        found = found[ours & (found["target"] == target)].set_index(["test", "metric"])
         rows = [
             [text, *(_p(found.loc[(test, name), key]) for name in _HEADINGS), ""]
-            for text, (test, key) in kinds.items()
+            for text, test, key in _P_ROWS
         ]
         # The paper has the rank-sum test alone: its figures stand under ours.
         paper = self._published_p(target) if len(self.study.cells) else []
         return rows[:1] + ([["  paper", *paper, ""]] if any(paper) else []) + rows[1:]
 
+    @property
+    def _has_pair(self) -> bool:
+        return set(_PAIR) <= self.study.runs.keys()
+
     def _published_p(self, target: str) -> list[str]:
         """What the paper prints of p, in the table's columns; "" where none."""
         pair = (_PAIR[0].loss, _PAIR[1].loss)
         printed = self.study.paper.printed_p(self.study.title, pair)
-        found = {
-            metrics.PAPER_COLUMN[metric]: _p(float(p))
-            for (own, metric), p in printed.items()
-            if own == target
-        }
+        words = {column: word for word, column in metrics.PAPER_COLUMN.items()}
         columns = (_as_published(self.study, _PAIR[0], target, m) for m in _HEADINGS)
-        return [found.get(column, "") for column in columns]
+        found = (printed.get((target, words.get(column, ""))) for column in columns)
+        return [_p(float(p)) if p else "" for p in found]
 
     def _notes(self, target: str) -> list[str]:
         study, notes = self.study, []
-        if all(variant in study.runs for variant in _PAIR):
+        if self._has_pair:
             notes.append(
                 "p: DSC++ against DSC over test images: of the weights at hand, not of "
                 "the losses (Student's t over trainings is in claims.csv)."
@@ -425,15 +426,12 @@ def _p(p: float) -> str:
 
 def _plain(block: _Block) -> str:
     grid = [block.header, *block.rows]
-    widths = [max(len(row[i]) for row in grid) for i in range(len(block.header))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in grid
-    ]
-    rule = "-" * max(len(line) for line in lines)
+    widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
+    lines = []
+    for first, *others in grid:
+        cells = [cell.rjust(n) for cell, n in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
+    rule = "-" * max(map(len, lines))
     notes = [textwrap.fill(note, len(rule)) for note in block.notes]
     return "\n".join([block.headline, rule, lines[0], rule, *lines[1:], rule, *notes])
 

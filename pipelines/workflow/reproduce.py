@@ -366,11 +366,12 @@ class Call:
 
     def _pictures(self, made: Sequence[Planned]) -> None:
         """Draw the losses side by side, where their probabilities are."""
-        from pipelines import photographs
+        from pipelines import provenance
+        from pipelines.reporting.figures import photographs
 
         for group, data in _groups(made).items():
             try:
-                path = photographs.compare(group, data)
+                path = photographs.compare(group, data, provenance.backend())
             except (InputError, OSError) as error:  # it must not hide which run failed
                 print(f"No picture side by side: {error}", file=sys.stderr)
                 continue

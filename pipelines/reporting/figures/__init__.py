@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.reporting.figures import curves, reliability, style
-from pipelines.reporting.frame import Study, studies
+from pipelines.reporting.figures.forest import forest
+from pipelines.reporting.frame import studies
 from pipelines.reporting.published import Paper, paper_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["FOLDER", "FORMATS", "write_figures"]
+__all__ = ["FORMATS", "write_figures"]
 
-FOLDER = "figures"
+_FOLDER = "figures"
 FORMATS = ("svg", "pdf", "png")
 
 
@@ -25,30 +27,32 @@ def write_figures(results: Path) -> list[Path]:
         results: the folder of all results.
 
     Returns:
-        The files written, in order: `<dataset>/<preset>/figures/*`, each figure in all
-        `FORMATS`. A figure that its runs cannot fill is removed.
+        The files written, in order: `<dataset>/<preset>/figures/*`, then
+        `figures/forest.*` of all data sets, each figure in all `FORMATS`. A figure
+        that its runs cannot fill is removed.
 
     Raises:
         InputError: runs that cannot be joined; a folder that cannot be written.
     """
     written = []
     with style.drawing():
-        for study in studies(results, Paper(paper_folder(results))):
-            for name, figure in _curves(study).items():
-                stem = study.folder / FOLDER / name
-                if figure is None:
-                    for kind in FORMATS:
-                        (stem.parent / f"{name}.{kind}").unlink(missing_ok=True)
-                else:
-                    written += style.save(figure, stem, FORMATS)
+        for stem, figure in _drawn(results):
+            if figure is not None:
+                written += style.save(figure, stem, FORMATS)
+                continue
+            for kind in FORMATS:
+                stem.with_name(f"{stem.name}.{kind}").unlink(missing_ok=True)
     return written
 
 
-def _curves(study: Study) -> dict[str, Figure | None]:
-    """The figures of one data set and preset, by the name of their files."""
-    return {
-        "figure2-softmax": curves.softmax(study),
-        "figure5-thresholds": curves.thresholds(study),
-        "table3-gamma": curves.gammas(study),
-        "reliability": reliability.diagrams(study),
-    }
+def _drawn(results: Path) -> Iterator[tuple[Path, Figure | None]]:
+    """The path of each figure without its ending, and what is drawn."""
+    paper = Paper(paper_folder(results))
+    found = studies(results, paper)
+    for study in found:
+        folder = study.folder / _FOLDER
+        yield folder / "figure2-softmax", curves.softmax(study)
+        yield folder / "figure5-thresholds", curves.thresholds(study)
+        yield folder / "table3-gamma", curves.gammas(study)
+        yield folder / "reliability", reliability.diagrams(study)
+    yield results / _FOLDER / "forest", forest(found, paper)

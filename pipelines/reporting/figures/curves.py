@@ -6,7 +6,7 @@ call them within `style.drawing`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,12 +22,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "COMPARED", "about", "by_exponent", "gammas", "label", "name_of", "softmax",
-    "thresholds",
-]  # fmt: skip
+__all__ = ["about", "by_exponent", "gammas", "label", "name_of", "rounded", "seeds",
+           "softmax", "thresholds"]  # fmt: skip
 
-COMPARED = tuple(Variant.standard(loss) for loss in ("CE", "DSC", "DSC++"))
+_COMPARED = tuple(Variant.standard(loss) for loss in ("CE", "DSC", "DSC++"))
 """The losses of Fig. 5, and CE beside them."""
 
 _BINS = np.arange(21) / 20  # all of them among the edges of every histogram
@@ -47,27 +45,29 @@ _Floats = npt.NDArray[np.float64]
 
 
 def about(study: Study, shown: Iterable[Variant]) -> str:
-    """What a figure is of: data set, preset, seeds and number of images.
+    """What a figure is of, such as "DRIVE, preset reduced, seed 0, 20 test images".
 
     Args:
-        study: the runs.
+        study: the runs; simulated data are called so in capitals.
         shown: the variants in the figure.
-
-    Returns:
-        Such as "DRIVE, preset reduced, seeds 0, 1, 2, 20 test images"; simulated data
-        are called so in capitals.
     """
-    seeds = sorted({seed for variant in shown for seed in study.seeds(variant)})
+    numbers = {seed for variant in shown for seed in study.seeds(variant)}
     word = "image" if len(study.cases) == 1 else "images"
     return (
-        f"{name_of(study)}, preset {study.preset}, seed{'s' if len(seeds) > 1 else ''} "
-        f"{', '.join(map(str, seeds))}, {len(study.cases)} test {word}"
+        f"{name_of(study.record)}, preset {study.preset}, {seeds(numbers)}, "
+        f"{len(study.cases)} test {word}"
     )
 
 
-def name_of(study: Study) -> str:
-    """The data set as the paper prints it; simulated ones say so in capitals."""
-    return f"{study.title} (SIMULATED)" if study.simulated else study.title
+def name_of(record: Mapping[str, Any]) -> str:
+    """The data set of a `run.json` in print; simulated ones say so in capitals."""
+    return f"{record['title']}{' (SIMULATED)' if record['simulated'] else ''}"
+
+
+def seeds(numbers: Iterable[int]) -> str:
+    """Such as "seeds 0, 1, 2"."""
+    named = [str(number) for number in sorted(map(int, numbers))]
+    return f"seed{'s' if len(named) > 1 else ''} {', '.join(named)}"
 
 
 def by_exponent(variants: Iterable[Variant]) -> list[Variant]:
@@ -86,59 +86,73 @@ def _family(variant: Variant) -> str:
     return variant.loss.removesuffix("++")
 
 
+def _grid(
+    study: Study,
+    metrics: Sequence[str],
+    height: float,
+    texts: tuple[str, str],
+    draw: Callable[[Axes, str, str], None],
+    share_y: bool = False,
+) -> tuple[Figure, Any]:
+    """A row of panels for each class, a column for each metric, one legend."""
+    size = (style.WIDTH, 0.85 + height * len(study.targets))
+    figure = style.sheet(size, *texts, legend=True)
+    axes = figure.subplots(
+        len(study.targets), len(metrics), sharex=True, sharey=share_y, squeeze=False
+    )
+    for row, target in zip(axes, study.targets, strict=True):
+        for axis, metric in zip(row, metrics, strict=True):
+            draw(axis, target, metric)
+            axis.grid(axis="y", color="0.92", linewidth=0.6)
+        row[0].set_ylabel(target)
+    for axis, metric in zip(axes[0], metrics, strict=True):
+        axis.set_title(_NAMES[metric])
+    style.legend(figure)
+    return figure, axes
+
+
 def thresholds(study: Study) -> Figure | None:
     """Draw recall, precision and Dice over the softmax threshold (Fig. 5, top).
 
     Args:
-        study: the runs; of the losses `COMPARED` those at hand are drawn. What the
+        study: the runs; of the losses `_COMPARED` those at hand are drawn. What the
             paper prints of the data set is marked.
 
     Returns:
         A row of panels for each class; None where none of the losses was run.
     """
-    shown = [variant for variant in COMPARED if variant in study.runs]
+    shown = [variant for variant in _COMPARED if variant in study.runs]
     if not shown:
         return None
     own = [] if study.simulated else study.paper.thresholds
     points = [row for row in own if row["dataset"] == study.title]
-    figure = style.sheet(
-        (style.WIDTH, 0.85 + 2.1 * len(study.targets)),
-        f"Softmax thresholds: {about(study, shown)}",
+    note = (
         "Lines: mean over test images; bands: its 95 % interval (bootstrap over "
         f"images{_and_seeds(study, shown)}). Positive is where the softmax value is at "
         "least the threshold; precision is left out of the mean where nothing is."
-        + (f" Diamonds: printed in the paper{_full(study)}." if points else ""),
-        legend=True,
+        + (f" Diamonds: printed in the paper{_full(study)}." if points else "")
     )
-    axes = figure.subplots(
-        len(study.targets), len(_AT_THRESHOLDS), sharex=True, sharey=True, squeeze=False
-    )
-    for row, target in zip(axes, study.targets, strict=True):
-        for axis, metric in zip(row, _AT_THRESHOLDS, strict=True):
-            for variant in shown:
-                _band(axis, study, variant, target, metric)
-            _mark(axis, [one for one in points if one["metric"] == metric])
-        row[0].set_ylabel(target)
-    for axis, metric in zip(axes[0], _AT_THRESHOLDS, strict=True):
-        axis.set_title(_NAMES[metric])
+
+    def draw(axis: Axes, target: str, metric: str) -> None:
+        for variant in shown:
+            _band(axis, study, variant, target, metric)
+        _mark(axis, [one for one in points if one["metric"] == metric])
+
+    texts = (f"Softmax thresholds: {about(study, shown)}", note)
+    figure, axes = _grid(study, _AT_THRESHOLDS, 2.1, texts, draw, share_y=True)
     for axis in axes[-1]:
         axis.set_xlabel("softmax threshold")
         axis.set_xticks([0.1, 0.3, 0.5, 0.7, 0.9])
-    style.legend(figure)
     return figure
 
 
 def _band(axis: Axes, study: Study, variant: Variant, target: str, metric: str) -> None:
     """Draw one loss in one panel: mean and interval at each threshold."""
     found = [estimated(study, variant, target, metric, t) for t in THRESHOLDS]
-    at, mean, low, high = _rounded(
-        [(t, e.mean, e.ci_low, e.ci_high)
-         for t, e in zip(THRESHOLDS, found, strict=True)]
-    ).T  # fmt: skip
-    look = style.line(variant.loss)
+    mean, low, high = rounded([(e.mean, e.ci_low, e.ci_high) for e in found]).T
+    at, look = rounded(THRESHOLDS), style.line(variant.loss)
     axis.fill_between(at, low, high, color=look["color"], alpha=0.2, linewidth=0)
     axis.plot(at, mean, label=variant.label, **look)
-    axis.grid(axis="y", color="0.92", linewidth=0.6)
 
 
 def _mark(axis: Axes, rows: Sequence[dict[str, str]]) -> None:
@@ -208,15 +222,9 @@ def _histogram(axis: Axes, study: Study, variant: Variant, target: str) -> None:
     of_truth = np.add.reduceat(counts, starts, axis=-1).mean(axis=0)
     everything = of_truth.sum(axis=0)
     axis.set_yscale("log")
-    axis.stairs(
-        _rounded(everything),
-        _BINS,
-        fill=True,
-        baseline=_BASE,
-        color=style.colour(variant.loss),
-        alpha=0.55,
-    )
-    axis.stairs(_rounded(of_truth[1]), _BINS, baseline=_BASE, color="black", lw=0.9)
+    look: dict[str, Any] = {"color": style.colour(variant.loss), "alpha": 0.55}
+    axis.stairs(rounded(everything), _BINS, fill=True, baseline=_BASE, **look)
+    axis.stairs(rounded(of_truth[1]), _BINS, baseline=_BASE, color="black", lw=0.9)
     between = everything[1:-1].sum() / everything.sum()
     axis.text(0.5, 0.98, f"{100 * between:.1f} %\nfrom 0.05 to 0.95", ha="center",
               va="top", transform=axis.transAxes, fontsize=7)  # fmt: skip
@@ -253,56 +261,39 @@ def gammas(study: Study) -> Figure | None:
     if published:
         note += " Open: printed in the paper, ± 1.96 standard errors"
         note += f"{_full(study)}. NLL as published is the foreground term alone."
-    figure = style.sheet(
-        (style.WIDTH, 0.85 + 2.0 * len(study.targets)),
-        f"Exponent γ of DSC++: {about(study, shown)}",
-        note,
-        legend=True,
-    )
-    axes = figure.subplots(
-        len(study.targets), len(_AGAINST_GAMMA), sharex=True, squeeze=False
-    )
-    for row, target in zip(axes, study.targets, strict=True):
-        for axis, metric in zip(row, _AGAINST_GAMMA, strict=True):
-            _against_gamma(axis, study, shown, target, metric)
-        row[0].set_ylabel(target)
-    for axis, metric in zip(axes[0], _AGAINST_GAMMA, strict=True):
-        axis.set_title(_NAMES[metric])
+
+    def draw(axis: Axes, target: str, metric: str) -> None:
+        _published_gammas(axis, study, target, metric)
+        for variant in shown:
+            found = estimated(study, variant, target, metric)
+            ours = (variant.gamma or 1.0, found.mean, found.ci_low, found.ci_high)
+            at, mean, low, high = rounded(ours)
+            look: dict[str, Any] = {"fmt": "o", "ms": 3.5, "zorder": 3}
+            look |= {"label": f"{variant.loss}, ours"}
+            look |= {"color": style.colour(variant.loss)}
+            axis.errorbar(at, mean, [[mean - low], [high - mean]], **look)
+
+    texts = (f"Exponent γ of DSC++: {about(study, shown)}", note)
+    figure, axes = _grid(study, _AGAINST_GAMMA, 2.0, texts, draw)
     for axis in axes[-1]:
         axis.set_xlabel("γ")
         axis.set_xticks([1, 2, 3, 4, 5])
         axis.set_xlim(0.3, 5.2)
-    style.legend(figure)
     return figure
 
 
-def _against_gamma(
-    axis: Axes,
-    study: Study,
-    shown: Sequence[Variant],
-    target: str,
-    metric: str,
-) -> None:
-    """Draw one panel: published values in grey, ours over them."""
-    where = ("table3", metric, target)
+def _published_gammas(axis: Axes, study: Study, target: str, metric: str) -> None:
+    """Draw the cells of Table 3 in grey."""
     theirs = [
         (cell.variant.gamma or 1.0, cell.value, Z * cell.judged_error)
         for cell in each_cell(study.cells)
-        if (cell.table, cell.metric, cell.target) == where
+        if (cell.table, cell.metric, cell.target) == ("table3", metric, target)
     ]
     if theirs:
-        x, y, error = _rounded(theirs).T
+        x, y, error = rounded(theirs).T
         look: dict[str, Any] = {"markerfacecolor": "white", "ms": 5, "lw": 0.8}
         look |= {"color": style.PUBLISHED, "label": "DSC++, paper"}
         axis.errorbar(x, y, error, fmt="D-", **look)
-    for variant in shown:
-        found = estimated(study, variant, target, metric)
-        ours = (variant.gamma or 1.0, found.mean, found.ci_low, found.ci_high)
-        at, mean, low, high = _rounded(ours)
-        look = {"color": style.colour(variant.loss), "label": f"{variant.loss}, ours"}
-        ends = [[mean - low], [high - mean]]
-        axis.errorbar(at, mean, ends, fmt="o", ms=3.5, zorder=3, **look)
-    axis.grid(axis="y", color="0.92", linewidth=0.6)
 
 
 def _full(study: Study) -> str:
@@ -318,7 +309,7 @@ def _and_seeds(study: Study, shown: Iterable[Variant]) -> str:
     return " and spread of seeds" if several else ""
 
 
-def _rounded(values: npt.ArrayLike) -> _Floats:
+def rounded(values: npt.ArrayLike) -> _Floats:
     """To 6 significant digits, as in the tables: more would differ between machines."""
     array = np.asarray(values, dtype=np.float64)
     text = [f"{value:.6g}" for value in array.ravel()]

@@ -1,0 +1,312 @@
+"""The answer on one page: six questions, the paper's figure beside ours for each."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from pipelines.measure import histograms, metrics
+from pipelines.reporting.estimates import mean_of, student
+from pipelines.reporting.evidence import Printed, Quantity
+from pipelines.reporting.frame import Study
+from pipelines.reporting.markdown import table
+from pipelines.reporting.published import Paper, Variant
+from pipelines.reporting.tables import TEMPERATURE, usable
+
+__all__ = ["FILE", "QUESTIONS", "Contrast", "contrast", "markdown", "summary"]
+
+FILE = "summary.csv"
+_COLUMNS = (
+    "question", "comparison", "dataset", "target", "preset", "seeds", "form", "paper",
+    "ours", "ci_low", "ci_high", "proper", "proper_low", "proper_high", "claim",
+    "verdict", "verdict_proper", "parts", "parts_hold", "parts_not_run",
+)  # fmt: skip
+_OF_CLAIM = ("parts", "parts_hold", "parts_not_run")
+
+QUESTIONS = (
+    "Is DSC overconfident, and does DSC++ mend it?",
+    "Is DSC++ as calibrated as CE?",
+    "What does DSC++ cost in Dice?",
+    "Does the ++ form carry over to other losses?",
+    "Do softmax thresholds tailor recall and precision?",
+    "Would one temperature have done?",
+)
+
+_THRESHOLDS = [round(float(one), 9) for one in histograms.THRESHOLDS]
+_SCALED = Variant("DSC", None, TEMPERATURE)
+_FITTED = "fitted temperature"
+_Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One comparison of a question.
+
+    Attributes:
+        question: an index of `QUESTIONS`.
+        text: what is compared; {a} and {b} stand for the two.
+        metric: the paper's word, such as "nll"; or `_FITTED`.
+        a: what is compared, a loss with a threshold or a variant.
+        b: with what.
+        claims: patterns of the ids of the claims that it bears on, the likeliest
+            first; it is shown for their data sets. "" for none: shown for all.
+        form: "ratio", "difference", or "value" of `a` alone.
+    """
+
+    question: int
+    text: str
+    metric: str
+    a: str | Variant
+    b: str | Variant
+    claims: str = ""
+    form: str = "ratio"
+
+    @property
+    def sides(self) -> list[Quantity]:
+        """Both of them."""
+        found = (self.a, self.b)
+        return [Quantity.parse(x) if isinstance(x, str) else Quantity(x) for x in found]
+
+    @property
+    def comparison(self) -> str:
+        """What is compared, in words."""
+        names = [one.label.replace("@", " at T = ") for one in self.sides]
+        return self.text.format(a=names[0], b=names[1])
+
+
+_LESS = "{a} less {b}"
+_LINES = (
+    _Line(0, "best temperature of DSC (above 1: overconfident)", _FITTED, _SCALED,
+          "DSC", form="value"),
+    _Line(0, "NLL: {a} over {b}", "nll", "DSC", "CE", "1-ce-calibrated"),
+    _Line(0, "NLL: {a} over {b}", "nll", "DSC++", "DSC", r"3.2.[12]-nll-(?!same).*"),
+    _Line(0, "Brier score: {a} over {b}", "brier", "DSC++", "DSC",
+          r"3.2.[12]-brier-(?!lowest).*|1-contribution-2"),
+    _Line(1, "NLL: {a} over {b}", "nll", "DSC++", "CE",
+          r"3.2.1-nll-same-.*|3.2.2-same-.*"),
+    _Line(1, "Brier score: {a} over {b}", "brier", "DSC++", "CE",
+          r"3.2.1-brier-lowest-.*|3.2.2-same-.*"),
+    _Line(2, f"Dice: {_LESS}", "dice", "DSC++", "DSC",
+          r"3.1-no-cost|3.2.[12]-dice-highest.*", "difference"),
+    *(
+        _Line(3, f"{word}: {{a}} over {{b}}", metric, f"{loss}++", loss, f"3.3-{claim}")
+        for loss, claim in (("Tversky", "tversky"), ("Focal Tversky", "focal-tversky"),
+                            ("Combo", "combo"), ("Unified Focal", "unified-focal"))
+        for word, metric in (("NLL", "nll"), ("Brier score", "brier"))
+    ),
+    _Line(4, f"recall: {_LESS}", "recall", "DSC++@0.2", "DSC++@0.8",
+          "1-contribution-4-recall", "difference"),
+    _Line(4, f"precision: {_LESS}", "precision", "DSC++@0.8", "DSC++@0.2",
+          "1-contribution-4-precision", "difference"),
+    _Line(4, f"recall: {_LESS}", "recall", "DSC@0.2", "DSC@0.8", "3.4-dsc-steady",
+          "difference"),
+    *(
+        _Line(4, f"Dice: {_LESS}", "dice", f"DSC++@{at}", "DSC++@0.5",
+              "3.4-dice-0.2-0.8", "difference")
+        for at in ("0.2", "0.8")
+    ),
+    _Line(5, "NLL: {a} over {b}", "nll", _SCALED, "DSC"),
+    _Line(5, "NLL: {a} over {b}", "nll", _SCALED, "DSC++"),
+)  # fmt: skip
+
+
+class Contrast(NamedTuple):
+    """A ratio or difference of means over test images.
+
+    Attributes:
+        value: of a ratio the geometric mean over trainings, else the mean.
+        ci_low: lower end of its 95 % interval over trainings, of a ratio that of its
+            logarithm: Student's t for their number; NaN of one training.
+        ci_high: upper end.
+        seeds: number of trainings that both sides have.
+    """
+
+    value: float
+    ci_low: float
+    ci_high: float
+    seeds: int
+
+
+def contrast(
+    study: Study, target: str, metric: str, sides: Sequence[Quantity], form: str
+) -> Contrast | None:
+    """Compare two losses by training: each with the other of the same seed.
+
+    Args:
+        study: the runs.
+        target: the class.
+        metric: a column of `cases.csv`.
+        sides: the two; the second is left aside for a "value".
+        form: "ratio", "difference" or "value".
+
+    Returns:
+        The contrast; None where one side was not run.
+    """
+    found = [study.standing_in(one.variant) for one in sides]
+    variants = [variant for variant in found if variant is not None]
+    if len(variants) < len(sides) or target not in study.targets:
+        return None
+    a, b = (
+        _means(study, target, metric, Quantity(variant, one.threshold))[rows]
+        for variant, one, rows in zip(
+            variants, sides, study.shared(*variants), strict=True
+        )
+    )
+    if len(a) != len(b):
+        a, b = (np.array([values.mean()]) for values in (a, b))
+    values, half = a, math.nan
+    if form != "value":
+        values = np.log(a) - np.log(b) if form == "ratio" else a - b
+    if len(values) > 1:
+        spread = values.std(ddof=1) / math.sqrt(len(values))
+        half = student(len(values) - 1) * float(spread)
+    mean = float(values.mean())
+    ends = [mean, mean - half, mean + half]
+    mean, low, high = map(math.exp, ends) if form == "ratio" else ends
+    return Contrast(mean, low, high, len(values))
+
+
+def _means(study: Study, target: str, metric: str, of: Quantity) -> _Floats:
+    """Mean over test images of each training, (trainings,)."""
+    if metric == _FITTED:
+        records = [run.record.get("posthoc", {}) for run in study.runs[of.variant]]
+        return np.array([one.get("temperature", np.nan) for one in records])
+    if of.threshold is None:
+        return mean_of(study.measures(of.variant, target, metric), axis=1)
+    at = _THRESHOLDS.index(of.threshold)
+    values = study.at_thresholds(of.variant, target)[metric][:, :, at]
+    return mean_of(values, axis=1)
+
+
+def summary(
+    paper: Paper, studies: Sequence[Study], claims: pd.DataFrame
+) -> pd.DataFrame:
+    """Answer the questions: `summary.csv`, a row for each comparison and data set.
+
+    Args:
+        paper: what the paper prints.
+        studies: the runs; of a data set the preset that its claims are put to.
+        claims: of `claims.decide`.
+    """
+    printed = Printed(paper)
+    rows: dict[tuple[_Line, str, str], dict[str, object]] = {}
+    for line in _LINES:
+        for study in usable(studies):
+            for target in study.targets:
+                key = (line, study.title, target)
+                if not rows.get(key):  # the paper's preset comes first
+                    rows[key] = _row(line, study, target, claims, printed)
+    return pd.DataFrame(filter(None, rows.values()), columns=list(_COLUMNS))
+
+
+def _row(
+    line: _Line, study: Study, target: str, claims: pd.DataFrame, printed: Printed
+) -> dict[str, object]:
+    """One comparison on one data set; {} where it was not run."""
+    metric, claim = line.metric, _claim(line, study.title, target, claims)
+    column = metrics.PAPER_COLUMN.get(metric, metric)
+    ours = contrast(study, target, column, line.sides, line.form)
+    if ours is None or (line.claims and claim is None):
+        return {}
+    row: dict[str, object] = {"question": QUESTIONS[line.question]}
+    row |= {"comparison": line.comparison, "dataset": study.title, "target": target}
+    row |= {"preset": study.preset, "form": line.form}
+    row |= ours._asdict() | {"ours": ours.value}
+    named = target if len(study.targets) > 1 else ""
+    row |= {"paper": _printed(line, printed, study.title, named)}
+    if metric == "nll":
+        proper = contrast(study, target, metric, line.sides, line.form)
+        ends = ("proper", "proper_low", "proper_high")
+        row |= dict(zip(ends, proper or (), strict=False))
+    return row | _verdict(claim, metric == "nll")
+
+
+def _claim(
+    line: _Line, title: str, target: str, claims: pd.DataFrame
+) -> Mapping[str, object] | None:
+    """The first claim of the line that is about a data set, or its class."""
+    for pattern in filter(None, line.claims.split("|")):
+        for row in claims[claims["id"].str.fullmatch(pattern)].to_dict("records"):
+            if {title, f"{title} ({target})"} & set(str(row["dataset"]).split("; ")):
+                return row
+    return None
+
+
+def _verdict(claim: Mapping[str, object] | None, proper: bool) -> dict[str, object]:
+    """The claim's own words, and how many of its parts they rest on."""
+    if claim is None:
+        return {}
+    found = {name: claim.get(name) for name in _OF_CLAIM}
+    found |= {"claim": claim["id"], "verdict": claim["verdict"]}
+    return found | (
+        {"verdict_proper": claim.get("verdict_corrected")} if proper else {}
+    )
+
+
+def _printed(line: _Line, printed: Printed, title: str, target: str) -> float:
+    """The paper's figure; NaN where it prints none."""
+    sides = line.sides
+    if line.form == "value" or any(one.variant.method for one in sides):
+        return math.nan
+    found = printed.figures(title, target, sides, line.metric)
+    if len(found) < len(sides):
+        return math.nan
+    a, b = (found[one].mean for one in sides)
+    return a / b if line.form == "ratio" else a - b
+
+
+def markdown(found: pd.DataFrame, question: str) -> str:
+    """Lay out one question of `summary`.
+
+    Args:
+        found: of `summary`.
+        question: one of `QUESTIONS`.
+    """
+    rows = found[found["question"] == question].to_dict("records")
+    if not rows:
+        return "*Not run yet.*"
+    lines = pd.DataFrame([_cells(row) for row in rows])
+    # Columns that say nothing on this question are left out.
+    lines = lines.loc[:, lines.ne("").any()]
+    return table(list(lines), lines.to_numpy().tolist())
+
+
+def _cells(row: Mapping[str, object]) -> dict[str, str]:
+    seeds = row["seeds"]
+    on = f"{row['dataset']}, {row['target']}, preset {row['preset']}, {seeds} seed"
+    return {
+        "comparison": str(row["comparison"]),
+        "on": on + ("s" if seeds != 1 else ""),
+        "paper": _number(row, "paper"),
+        "ours": _number(row, "ours", "ci_low", "ci_high"),
+        "ours, both terms": _number(row, "proper", "proper_low", "proper_high"),
+        "verdict on the claim": _said(row),
+    }
+
+
+def _number(row: Mapping[str, object], *names: str) -> str:
+    """A value with its interval, each empty where there is none."""
+    form = "{:+.3f}" if row["form"] == "difference" else "{:.2f}"
+    value, *ends = (float(str(row[name])) for name in names)
+    if math.isnan(value):
+        return ""
+    known = [form.format(end) for end in ends if not math.isnan(end)]
+    return form.format(value) + (f" [{', '.join(known)}]" if known else "")
+
+
+def _said(row: Mapping[str, object]) -> str:
+    """The verdict on the claim, with what bears on it; "" without a claim."""
+    if not isinstance(row["claim"], str):
+        return ""
+    said, (parts, hold, lacking) = f"{row['verdict']}", (row[one] for one in _OF_CLAIM)
+    if hold != parts:
+        known = f"{hold:g} of {parts:g} parts hold"
+        said += f", {known}, {lacking:g} not run" if lacking else f", {known}"
+    other = row["verdict_proper"]
+    if isinstance(other, str) and other not in ("", row["verdict"]):
+        said += f"; {other} by both terms"
+    return f"{said} (`{row['claim']}`)"

@@ -1,0 +1,135 @@
+"""One figure over all data sets: DSC++ against DSC, the paper's values beside ours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pipelines.reporting.answers import contrast
+from pipelines.reporting.evidence import Printed, Quantity
+from pipelines.reporting.figures import style
+from pipelines.reporting.figures.curves import rounded
+from pipelines.reporting.frame import Study
+from pipelines.reporting.published import Paper
+from pipelines.reporting.tables import usable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["forest"]
+
+_PAIR = [Quantity.parse("DSC++"), Quantity.parse("DSC")]
+_TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0)
+_GAP = 0.45  # between data sets, in lines
+_NOTE = (
+    "Means over test images. Bars: 95 % interval over trainings, each DSC++ with the "
+    "DSC of its seed (Student's t); without a bar: one training of each, as in the "
+    "paper. NLL as published: the foreground term alone; the paper has no NLL of both "
+    "terms. At a preset other than paper networks are smaller: compare directions."
+)
+# What is drawn of ours: metric, form, lines further down, colour and name.
+_OURS = (
+    ("nll_published", "ratio", -0.17, "#0072b2", "ours, NLL as published"),
+    ("nll", "ratio", 0.17, "#d55e00", "ours, NLL of both terms"),
+    ("dice", "difference", 0.0, "#000000", "ours, Dice"),
+)
+_Line = tuple[str, str, Study | None]
+"""Data set and class, and whose values: ours, or None for the paper's."""
+
+
+def forest(studies: Sequence[Study], paper: Paper) -> Figure | None:
+    """Draw the NLL ratio and the Dice difference of DSC++ and DSC on each data set.
+
+    Args:
+        studies: the runs of all data sets and presets.
+        paper: what the paper prints: its diamonds.
+
+    Returns:
+        Two panels, a line for each data set and class and one for each preset below
+        it; None where no data set of the paper has runs of both losses.
+    """
+    lines = list(_lines(usable(studies), paper))
+    if not any(study for *_, study in lines):
+        return None
+    heights, height = [], 0.0
+    for *_, study in lines:
+        height += _GAP * (study is None)
+        heights.append(height)
+        height += 1
+    size = (style.WIDTH, 1.4 + 0.19 * height)
+    title = "DSC++ compared with DSC: NLL ratio and Dice difference"
+    figure = style.sheet(size, title, _NOTE, legend=True)
+    axes = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    for (name, target, study), at in zip(lines, heights, strict=True):
+        if study is None:
+            _draw_printed(axes, at, Printed(paper), name, target)
+        else:
+            _draw_ours(axes, at, study, target)
+    axes[0].set_yticks(heights, [_label(*line) for line in lines])
+    axes[0].set_ylim(height - 0.4, _GAP - 0.6)
+    _scale(*axes)
+    style.legend(figure)
+    return figure
+
+
+def _lines(studies: Sequence[Study], paper: Paper) -> Iterator[_Line]:
+    """From the top, each data set of the paper with our presets below it."""
+    cells = paper.cells[paper.cells["table"].isin(["table4", "table5"])]
+    places = cells[["dataset", "target"]].drop_duplicates()
+    for name, target in places.itertuples(index=False):
+        yield name, target, None
+        for study in (one for one in studies if one.title == name):
+            own = target or study.targets[0]
+            if contrast(study, own, "nll", _PAIR, "ratio"):
+                yield name, own, study
+
+
+def _label(name: str, target: str, study: Study | None) -> str:
+    if study is None:
+        return f"{name}, {target}: paper" if target else f"{name}: paper"
+    found = contrast(study, target, "nll", _PAIR, "ratio")
+    number = found.seeds if found else 0
+    return f"ours, preset {study.preset}, {number} seed{'s' if number > 1 else ''}"
+
+
+def _draw_printed(
+    axes: Sequence[Axes], at: float, printed: Printed, name: str, target: str
+) -> None:
+    """The paper's diamonds."""
+    nll, dice = (
+        [found[one].mean for one in _PAIR]
+        for found in (printed.figures(name, target, _PAIR, m) for m in ("nll", "dice"))
+    )
+    for axis, value in zip(axes, (nll[0] / nll[1], dice[0] - dice[1]), strict=True):
+        look: dict[str, Any] = {"markersize": 5, "linestyle": "", "label": "paper"}
+        axis.plot(rounded([value]), [at], marker="D", color=style.PUBLISHED, **look)
+
+
+def _draw_ours(axes: Sequence[Axes], at: float, study: Study, target: str) -> None:
+    """Both forms of the NLL, one above the other, and the Dice difference."""
+    for metric, form, down, colour, name in _OURS:
+        found = contrast(study, target, metric, _PAIR, form)
+        if found is None:
+            continue
+        value, low, high = rounded([found.value, found.ci_low, found.ci_high])
+        ends = None if math.isnan(low) else [[value - low], [high - value]]
+        look: dict[str, Any] = {"fmt": "o", "ms": 4, "elinewidth": 1.3, "zorder": 3}
+        axis = axes[0] if form == "ratio" else axes[1]
+        axis.errorbar([value], [at + down], xerr=ends, color=colour, label=name, **look)
+
+
+def _scale(left: Axes, right: Axes) -> None:
+    from matplotlib.ticker import FixedLocator
+
+    left.set_xscale("log")
+    left.minorticks_off()
+    left.xaxis.set_major_locator(FixedLocator(_TICKS))
+    left.xaxis.set_major_formatter("{x:g}")
+    left.set_title("NLL ratio (below 1: better)")
+    right.set_title("Dice difference (above 0: better)")
+    for axis, nothing in ((left, 1.0), (right, 0.0)):
+        axis.axvline(nothing, color="0.35", linewidth=0.7, dashes=(4, 3))
+        axis.grid(axis="x", color="0.92", linewidth=0.6)
+        axis.tick_params(axis="y", length=0)

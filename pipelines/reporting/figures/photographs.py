@@ -1,0 +1,444 @@
+"""Pictures with images in them, of runs whose probabilities are here.
+
+A picture beside each run and, as the paper's figures, of all losses together. They may
+show patients, so git ignores them (see `results/README.md`). Which case a figure shows
+is decided by a rule, never by eye: the test case whose Dice with DSC++ is the median.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data_io import datasets, native
+from data_io.datasets import nifti
+from data_io.datasets.reading import read_image
+from data_io.errors import InputError
+from pipelines import run as runs
+from pipelines import stored, written
+from pipelines.reporting.estimates import mean_of
+from pipelines.reporting.figures import curves, panels, style
+from pipelines.reporting.figures.panels import Panel, Row, Sheet, Window
+from pipelines.reporting.frame import Study, studies
+from pipelines.reporting.published import Paper, Variant, paper_folder
+
+__all__ = ["Example", "compare", "example", "median_case", "picture", "write_pictures"]
+
+_FOLDER = "pictures"
+_THRESHOLDS = (0.2, 0.4, 0.6, 0.8)  # of the overlays (Fig. 5, bottom)
+_DETAIL = 128  # pixels: what a fine vessel needs to be seen
+_IN_A_ROW = 4
+_PLAIN, _PLUS = Variant("DSC"), Variant.standard("DSC++")
+_COMPARED = (Variant("CE"), _PLAIN, _PLUS)
+
+_Array = npt.NDArray[Any]
+Locate = Callable[[runs.Run], Path]
+"""Finds the folder of the images that a run was trained on, or raises InputError."""
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """What is shown of a case: an image, or one slice of a volume.
+
+    Attributes:
+        image: (rows, columns[, channels]); of a CT what the network sees of it.
+        label: class numbers, (rows, columns), of the first observer.
+        softmax: softmax values by variant, (rows, columns, C).
+        index: of the slice, along axis 0; None of an image.
+    """
+
+    image: _Array
+    label: _Array
+    softmax: dict[Variant, _Array]
+    index: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One test case with the softmax values of the losses at hand.
+
+    Attributes:
+        runs: the run shown of each variant, with its probabilities; of one data set.
+        root: the data set's folder.
+        case: the case's id.
+        targets: the classes, of a volume the one whose largest slice is shown last
+            (the first of several such slices); () takes all foreground together.
+        rule: why this case, in words.
+    """
+
+    runs: dict[Variant, runs.Run]
+    root: Path
+    case: str
+    targets: tuple[str, ...] = ()
+    rule: str = ""
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """`run.json` of the first run: for what all share."""
+        return next(iter(self.runs.values())).record
+
+    @cached_property
+    def view(self) -> _View:
+        """Image, label and softmax values.
+
+        Raises:
+            InputError: probabilities or images are not there, or do not fit.
+        """
+        module = datasets.by_name(self.record["dataset"])
+        label = module.references(self.root, self.case)["observer1"]
+        if module.record(self.root).is_3d:
+            return self._slice(module, label)
+        softmax = {
+            variant: stored.probabilities(run, self.case, label.shape)
+            for variant, run in self.runs.items()
+        }
+        # Own images may be grey, or have more than 8 bits.
+        own = getattr(module, "picture", None)
+        if own:
+            return _View(own(self.root, self.case), label, softmax)
+        path = module.roles(self.root, self.case)["image"]
+        return _View(read_image(path), label, softmax)
+
+    def _slice(self, module: Any, label: _Array) -> _View:
+        last, place = len(self.targets), (self.root, self.case)
+        sizes = [np.count_nonzero(plane == last) for plane in label] if last else [0]
+        if not any(sizes):
+            sizes = [np.count_nonzero(plane) for plane in label]
+        index = int(np.argmax(sizes))
+        part = slice(index, index + 1)
+        softmax = {}
+        for variant, run in self.runs.items():
+            found = stored.volume(run, module, *place)[0]
+            softmax[variant] = native.slab(found, label.shape, part)[0]
+        image = nifti.read_slice(module.roles(*place)["image"], index)
+        window = module.record(self.root).clip
+        # What the network sees of a CT: beyond it lie bone and air.
+        image = image if window is None else np.clip(image, *window)
+        return _View(image, label[index], softmax, index)
+
+    @property
+    def number(self) -> str:
+        """The case's id without "case_"."""
+        return self.case.removeprefix("case_")
+
+    @property
+    def truth(self) -> _Array:
+        """Where there is any foreground, (rows, columns)."""
+        return np.asarray(self.view.label > 0)
+
+    @cached_property
+    def window(self) -> Window | None:
+        """The part that is shown enlarged; None where the image is small itself."""
+        if min(self.truth.shape) <= 2 * _DETAIL:
+            return None
+        if self.view.index is None:
+            from skimage.morphology import skeletonize
+
+            # Centre lines: else the thickest vessels were shown, which all losses find.
+            interest = skeletonize(self.truth)
+        else:
+            # Most of the last class; where that is all in, most of the others.
+            last = self.view.label == len(self.targets)
+            interest = np.where(last, _DETAIL**2 + 1, self.truth)
+        return panels.busiest_window(interest, _DETAIL)
+
+    def probability(self, variant: Variant) -> _Array:
+        """Softmax value of all classes but the background, (rows, columns)."""
+        return np.asarray(np.clip(1 - self.view.softmax[variant][..., 0], 0, 1))
+
+    def heat(self, variant: Variant, title: str = "") -> Panel:
+        """A heat map of all foreground, with the variant's name or another title."""
+        return Panel(self.probability(variant), title or variant.label)
+
+    def wrong(self, positive: _Array, title: str) -> Panel:
+        """What is wrong in a prediction, (rows, columns), in the enlarged part."""
+        drawn = panels.errors(self.view.image, self.truth, positive, title)
+        return drawn.cut(self.window)
+
+    def beside(self) -> list[Panel]:
+        """The image and the truth."""
+        return [panels.photo(self.view.image), panels.truth_of(self.truth)]
+
+    def framed(self, panel: Panel) -> Panel:
+        """A panel of the whole image that shows where the enlarged part is."""
+        return replace(panel, frame=self.window)
+
+    def title(self, what: str, shown: Iterable[Variant]) -> str:
+        """What a figure shows, and of which data, seeds and case."""
+        return (
+            f"{what}: {curves.name_of(self.record)}, preset {self.record['preset']}, "
+            f"{self.seeds(shown)}, case {self.number}"
+        )
+
+    def seeds(self, shown: Iterable[Variant]) -> str:
+        """Such as "seed 0"."""
+        return curves.seeds({self.runs[one].record["seed"] for one in shown})
+
+    def note(self, more: str = "", enlarged: bool = True) -> str:
+        """Why this case and, where it is shown, this part of it; and more."""
+        parts, target = [f"{self.rule}."], self.targets[-1]
+        most = f"longest centre lines of the {target}"
+        if self.view.index is not None:
+            parts.append(f"Slice {self.view.index}: the one with most {target}.")
+            most = "most of it"
+        if self.window and enlarged:
+            parts.append(f"Enlarged: the {_DETAIL} x {_DETAIL} pixels with {most}.")
+        return " ".join([*parts, more]).strip()
+
+
+def picture(run: runs.Run, root: Path) -> Path:
+    """Draw a run's first test case: image, truth, softmax heat map with colour bar.
+
+    Of a volume the slice of axis 0 with most foreground is drawn.
+
+    Args:
+        run: a predicted run with its probabilities.
+        root: the data set's folder.
+
+    Returns:
+        The PNG file, `pictures/<case>.png` of the run.
+    """
+    shown = Example({Variant(run.record["loss"]): run}, root, _first_case(run))
+    return _side_by_side(shown, run.path(_FOLDER) / f"{shown.case}.png")
+
+
+def compare(group: Path, root: Path, backend: str) -> Path | None:
+    """Draw CE, DSC and DSC++ side by side on the first test case (as Fig. 1).
+
+    Args:
+        group: `results/<dataset>/<preset>`.
+        root: the data set's folder.
+        backend: of the runs; of several seeds the lowest is shown.
+
+    Returns:
+        The PNG file, or None where DSC and DSC++ have no probabilities here.
+    """
+    found: dict[str, runs.Run] = {}
+    for run in sorted(runs.find(group), key=lambda run: int(run.record["seed"])):
+        loss, seed = run.record["loss"], run.record["seed"]
+        usual = runs.folder_name(loss, None, seed, backend)
+        if run.path(stored.PROBABILITIES).is_dir() and run.name == usual:
+            found.setdefault(loss, run)
+    chosen = {one: found[one.loss] for one in _COMPARED if one.loss in found}
+    if not {_PLAIN, _PLUS} <= chosen.keys():
+        return None
+    shown = Example(chosen, root, _first_case(chosen[_PLAIN]))
+    return _side_by_side(shown, group / _FOLDER / "compare.png")
+
+
+def _first_case(run: runs.Run) -> str:
+    return str(run.record["split"]["test"][0])
+
+
+def _side_by_side(of: Example, path: Path) -> Path:
+    """A row of image, truth and heat maps; below it the enlarged part."""
+    written.require_figure(path)
+    row = [*of.beside(), *(of.heat(variant, variant.loss) for variant in of.runs)]
+    rows: list[Row] = [[of.framed(panel) for panel in row]]
+    if of.window:
+        rows.append([replace(panel.cut(of.window), title="") for panel in row])
+    simulated = " (simulated)" if of.record["simulated"] else ""
+    title = f"{of.record['title']}{simulated}, case {of.number}"
+    sheet = Sheet(rows, f"{title}, preset {of.record['preset']}", "", ("", "detail"))
+    return sheet.draw(path.with_suffix(""), ["png"])[0]
+
+
+def write_pictures(results: Path, locate: Locate) -> list[str]:
+    """Draw Figs. 1 to 5 where probabilities and images are here.
+
+    Args:
+        results: the folder of all results.
+        locate: finds a run's images.
+
+    Returns:
+        A line for each figure: its files, `<dataset>/<preset>/pictures/*` and, of all
+        data sets of a preset together, `pictures/*`; or that it was skipped, why, and
+        what to do.
+
+    Raises:
+        InputError: runs that cannot be joined, a folder that cannot be written.
+    """
+    lines, by_preset = [], defaultdict(list)
+    for study in studies(results, Paper(paper_folder(results))):
+        try:
+            found: Example | str = example(study, locate)
+        except InputError as error:
+            found = str(error).split("\n", 1)[0]
+        by_preset[study.preset].append(found)
+        for name, make in _FIGURES.items():
+            if name == _OF_VOLUMES and style.elements(study.record) != "voxels":
+                continue
+            sheet = found if isinstance(found, str) else make(found)
+            lines += _drawn_or_not(sheet, study.folder / _FOLDER / name)
+    for preset, parts in by_preset.items():
+        stem = results / _FOLDER / f"figure3-losses-{preset}"
+        lines += _drawn_or_not(_figure3(preset, parts), stem)
+    return lines
+
+
+def _drawn_or_not(sheet: Sheet | str, stem: Path) -> list[str]:
+    if isinstance(sheet, str):
+        return [f"skipped: {stem}: {sheet}"]
+    return [str(path) for path in sheet.draw(stem)]
+
+
+def example(study: Study, locate: Locate) -> Example:
+    """Choose the case that is shown, and read it.
+
+    Args:
+        study: the runs of a data set and preset.
+        locate: finds a run's images.
+
+    Returns:
+        The test case whose Dice is the median (of an even number the lower one of the
+        two in the middle), with DSC++ or else the first loss whose probabilities are
+        here; Dice of several classes is averaged.
+
+    Raises:
+        InputError: no probabilities or no images here; other images than the runs'.
+    """
+    likeliest = dict.fromkeys([_PLUS, *study.main])
+    choices = [run for variant in likeliest for run in study.runs.get(variant, [])]
+    first = next((run for run in choices if _has(run, median_case(study, run))), None)
+    if first is None:
+        raise InputError(
+            "no probabilities here (git has none); where the weights are, run `dscpp "
+            f"predict --again --run {study.folder / 'runs'}/RUN --data DIR`, else "
+            "delete the run's folder and train it again"
+        )
+    case = median_case(study, first)
+    shown: dict[Variant, runs.Run] = {}
+    for variant in study.main:
+        here = [run for run in study.runs[variant] if _has(run, case)]
+        shown |= {variant: here[0]} if here else {}
+    rule = (
+        f"Case {case.removeprefix('case_')} has the median Dice of the "
+        f"{len(study.cases)} test cases with {first.record['loss']} "
+        f"(seed {first.record['seed']})"
+    )
+    found = Example(shown, locate(first), case, study.targets, rule)
+    _ = found.view  # what cannot be read is said here
+    return found
+
+
+def _has(run: runs.Run, case: str) -> bool:
+    """Whether a run's probabilities of a case are here."""
+    return stored.path(run, case).is_file()
+
+
+def median_case(study: Study, run: runs.Run) -> str:
+    """The test case whose Dice is the median; see `example`."""
+    places = [(target, "image", "observer1") for target in study.targets]
+    dice = np.stack([study.of_run(run, place, "dice") for place in places])
+    mean = mean_of(dice, axis=0)
+    ranked = [index for index in np.argsort(mean, kind="stable") if mean[index] >= 0]
+    # Where nothing is defined, any case is as good as another.
+    return study.cases[ranked[(len(ranked) - 1) // 2] if ranked else 0]
+
+
+def _figure1(of: Example) -> Sheet | str:
+    """Image, truth; of DSC and DSC++ heat map, a part enlarged, errors (Fig. 1)."""
+    if not {_PLAIN, _PLUS} <= of.runs.keys():
+        return f"probabilities of DSC and DSC++ are needed, {_here(of)}"
+    rows: list[Row] = []
+    for variant, panel in zip((_PLAIN, _PLUS), of.beside(), strict=True):
+        heat, likeliest = of.heat(variant), of.view.softmax[variant].argmax(axis=-1)
+        row: Row = [of.framed(panel), of.framed(heat)]
+        if of.window:
+            row.append(replace(heat.cut(of.window), title=f"{heat.title}, detail"))
+        rows.append([*row, of.wrong(likeliest > 0, f"{variant.label}, errors")])
+    title = of.title("DSC and DSC++", [_PLAIN, _PLUS])
+    return Sheet(rows, title, of.note("Prediction: the likeliest class."), key=True)
+
+
+def _figure2(of: Example) -> Sheet | str:
+    """Heat maps of DSC++ with each gamma, DSC as gamma 1 (Fig. 2, top)."""
+    shown = [v for v in curves.by_exponent(of.runs) if v.loss in ("DSC", "DSC++")]
+    if len(shown) < 2:
+        return f"two exponents of DSC++ are needed (DSC is 1), {_here(of)}"
+    image, truth = of.beside()
+    drawn: Row = [of.framed(image), truth.cut(of.window)]
+    drawn += [of.heat(v, curves.label(v)).cut(of.window) for v in shown]
+    columns = -(-len(drawn) // -(-len(drawn) // _IN_A_ROW))  # rows of equal length
+    drawn += [None] * (-len(drawn) % columns)
+    rows = [drawn[i : i + columns] for i in range(0, len(drawn), columns)]
+    return Sheet(rows, of.title("Exponent γ of DSC++", shown), of.note())
+
+
+def _figure3(preset: str, parts: Sequence[Example | str]) -> Sheet | str:
+    """A row for each data set: image, truth, heat map of each loss (Fig. 3)."""
+    shown = [part for part in parts if isinstance(part, Example)]
+    if not shown:
+        return "no data set of this preset has probabilities and images here"
+    every = dict.fromkeys(v for part in shown for v in part.runs)
+    losses = [one for one in every if one == Variant.standard(one.loss)]
+    rows: list[Row] = [
+        [*part.beside(), *(part.heat(v) if v in part.runs else None for v in losses)]
+        for part in shown
+    ]
+    names = [curves.name_of(part.record) for part in shown]
+    rules = " ".join(
+        f"{name}, {part.seeds(part.runs)}: {part.note(enlarged=False)}"
+        for name, part in zip(names, shown, strict=True)
+    )
+    return Sheet(rows, f"Softmax values by loss, preset {preset}", rules, names)
+
+
+def _figure4(of: Example) -> Sheet:
+    """A slice of a volume: a row for each class, a heat map for each loss (Fig. 4)."""
+    image = panels.photo(of.view.image)
+    rows: list[Row] = []
+    for number in range(1, len(of.targets) + 1):
+        truth = panels.truth_of(of.view.label == number)
+        beside = image.cut(of.window) if rows else of.framed(image)
+        row: Row = [beside, truth.cut(of.window)]
+        for variant, softmax in of.view.softmax.items():
+            row.append(Panel(softmax[..., number], variant.label).cut(of.window))
+        rows.append(row)
+    title = of.title("Softmax values by class", of.runs)
+    return Sheet(rows, title, of.note(), of.targets)
+
+
+def _figure5(of: Example) -> Sheet | str:
+    """Overlays at softmax thresholds (Fig. 5, bottom)."""
+    shown = [variant for variant in (_PLAIN, _PLUS) if variant in of.runs]
+    if not shown:
+        return f"probabilities of DSC or DSC++ are needed, {_here(of)}"
+    rows: list[Row] = [
+        [panel.cut(of.window), *(_overlay(of, variant, t) for t in _THRESHOLDS)]
+        for variant, panel in zip(shown, of.beside(), strict=False)
+    ]
+    note = of.note("Recall and precision are those of the whole image.")
+    labels = [variant.label for variant in shown]
+    return Sheet(rows, of.title("Thresholds T", shown), note, labels, key=True)
+
+
+def _overlay(of: Example, variant: Variant, threshold: float) -> Panel:
+    positive = of.probability(variant) >= threshold
+    true = np.count_nonzero(positive & of.truth)
+    recall, precision = (
+        f"{true / size:.2f}" if size else "undefined"
+        for size in (np.count_nonzero(of.truth), np.count_nonzero(positive))
+    )
+    panel = of.wrong(positive, f"T = {threshold}")
+    return replace(panel, note=f"recall {recall}, precision {precision}")
+
+
+def _here(of: Example) -> str:
+    return f"here are those of {', '.join(variant.label for variant in of.runs)}"
+
+
+_OF_VOLUMES = "figure4-slice"
+_FIGURES: Mapping[str, Callable[[Example], Sheet | str]] = {
+    "figure1-heat-maps": _figure1,
+    "figure2-gamma": _figure2,
+    "figure5-overlays": _figure5,
+    _OF_VOLUMES: _figure4,
+}

@@ -1,0 +1,174 @@
+"""The answer on one page, and the forest plot: figures by hand, verdicts as given."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from written_runs import DSC_NLL, PLUS_NLL, make_run
+
+from pipelines.reporting import answers, claims, frame
+from pipelines.reporting.figures import style
+from pipelines.reporting.figures.forest import forest
+from pipelines.reporting.published import Paper, paper_folder
+
+SCALED = {"method": "temperature", "posthoc": {"temperature": 2.5}}
+
+
+@pytest.fixture
+def results(tmp_path):
+    """DSC has NLL .3 and .6, DSC++ .05 and .06: ratios 1/6 and 1/10."""
+    results = tmp_path / "results"
+    make_run(results, "DSC", DSC_NLL, gamma=1.0)
+    make_run(results, "DSC", (0.6,) * 4, gamma=1.0, seed=1)
+    make_run(results, "DSC++", PLUS_NLL, gamma=2.0)
+    make_run(results, "DSC++", (0.06,) * 4, gamma=2.0, seed=1)
+    return results
+
+
+def opened(results):
+    paper = Paper(paper_folder(results))
+    return paper, frame.studies(results, paper)
+
+
+def summary(results, said=None):
+    paper, studies = opened(results)
+    said = (
+        claims.decide(paper, [(one, None) for one in studies]) if said is None else said
+    )
+    return answers.summary(paper, studies, said)
+
+
+def line(found, comparison):
+    (row,) = found[found["comparison"] == comparison].to_dict("records")
+    return row
+
+
+def test_ratio_and_interval_over_trainings_by_hand(results):
+    row = line(summary(results), "NLL: DSC++ over DSC")
+    logs = [math.log(1 / 6), math.log(1 / 10)]
+    # Two trainings: one degree of freedom, t = 12.706; s / sqrt(2) is half the range.
+    half = 12.7062 * abs(logs[0] - logs[1]) / 2
+    mean = sum(logs) / 2
+    expected = [math.exp(mean), math.exp(mean - half), math.exp(mean + half)]
+    found = [row[name] for name in ("ours", "ci_low", "ci_high")]
+    assert found == pytest.approx(expected, rel=1e-4)
+    # Table 4: .041 and .204. The NLL of both terms is the same in all of these runs.
+    assert row["paper"] == pytest.approx(0.041 / 0.204)
+    assert (row["proper"], row["seeds"], row["preset"]) == (1.0, 2, "paper")
+
+
+def test_a_training_without_its_seed_on_the_other_side_is_left_out(results):
+    make_run(results, "DSC++", (9.0,) * 4, gamma=2.0, seed=7)
+    make_run(results, "CE", (0.1,) * 4)
+    found = summary(results)
+    assert line(found, "NLL: DSC++ over DSC")["seeds"] == 2
+    row = line(found, "NLL: DSC over CE")
+    assert (row["seeds"], row["ours"]) == (1, pytest.approx(3.0))
+    assert math.isnan(row["ci_low"]) and math.isnan(row["ci_high"])
+
+
+def test_thresholds_and_dice_by_hand(results):
+    found = summary(results)
+    # Of the four voxels of the target p is .3, .85, .85, .85 in every case.
+    row = line(found, "recall: DSC at T = 0.2 less DSC at T = 0.8")
+    assert (row["ours"], row["claim"]) == (0.25, "3.4-dsc-steady")
+    assert math.isnan(row["paper"])
+    row = line(found, "Dice: DSC++ at T = 0.2 less DSC++ at T = 0.5")
+    assert row["paper"] == pytest.approx(0.761 - 0.808)
+    row = line(found, "Dice: DSC++ less DSC")
+    assert (row["ours"], row["paper"]) == (0.0, pytest.approx(0.004))
+
+
+def test_temperature_needs_no_claim(results):
+    make_run(results, "DSC", (0.1,) * 4, gamma=1.0, **SCALED)
+    found = summary(results)
+    row = line(found, "best temperature of DSC (above 1: overconfident)")
+    assert (row["ours"], row["seeds"]) == (2.5, 1)
+    row = line(found, "NLL: DSC + temperature over DSC++")
+    assert row["ours"] == pytest.approx(0.1 / 0.05)
+    text = answers.markdown(found, answers.QUESTIONS[5])
+    assert "preset paper, 1 seed | 2.00 | 1.00 |\n" in f"{text}\n"
+    # Neither a figure of the paper nor a claim in any row: no such columns.
+    assert text.splitlines()[0] == "| comparison | on | ours | ours, both terms |"
+
+
+def test_verdicts_are_the_words_of_the_claims(results):
+    paper, studies = opened(results)
+    said = claims.decide(paper, [(one, None) for one in studies])
+    own = said["id"].eq("3.2.1-nll-drive")
+    said.loc[own, ["verdict", "verdict_corrected"]] = ["seen at reduced", "undecided"]
+    row = line(summary(results, said), "NLL: DSC++ over DSC")
+    assert (row["claim"], row["verdict"]) == ("3.2.1-nll-drive", "seen at reduced")
+    text = answers.markdown(summary(results, said), answers.QUESTIONS[0])
+    words = "seen at reduced; undecided by both terms (`3.2.1-nll-drive`)"
+    assert f"| 0.13 [0.01, 3.31] | 1.00 [1.00, 1.00] | {words} |" in text
+    row = line(summary(results), "Brier score: DSC++ over DSC")
+    assert row["claim"] == "3.2.1-brier-drive"
+    assert row["verdict"] == said.set_index("id").loc["3.2.1-brier-drive", "verdict"]
+
+
+def test_paper_before_reduced_and_simulated_never(results):
+    for loss, gamma in (("DSC", 1.0), ("DSC++", 2.0)):
+        make_run(results, loss, (0.9,) * 4, gamma=gamma, preset="reduced")
+    assert set(summary(results)["preset"]) == {"paper"}
+    make_run(results, "CE", preset="reduced")
+    # What was run at `reduced` alone is shown from there.
+    assert line(summary(results), "NLL: DSC over CE")["preset"] == "reduced"
+
+
+def test_nothing_run_is_said(tmp_path):
+    make_run(tmp_path, "DSC", simulated=True)
+    found = summary(tmp_path)
+    assert found.empty
+    assert answers.markdown(found, answers.QUESTIONS[0]) == "*Not run yet.*"
+
+
+def drawn(results):
+    paper, studies = opened(results)
+    with style.drawing():
+        return forest(studies, paper)
+
+
+def points(axis):
+    """The x values of what has a label, by label."""
+    found = {one.get_label(): one.lines[0].get_xdata() for one in axis.containers}
+    diamonds = [one for one in axis.get_lines() if one.get_marker() == "D"]
+    found["paper"] = np.concatenate([one.get_xdata() for one in diamonds])
+    return found
+
+
+def test_forest_by_hand(results):
+    for loss, gamma, nll in (("DSC", 1.0, 0.4), ("DSC++", 2.0, 0.3)):
+        make_run(results, loss, (nll,) * 4, gamma=gamma, preset="reduced")
+    left, right = drawn(results).axes
+    labels = [text.get_text() for text in left.get_yticklabels()]
+    assert labels[:4] == [
+        "DRIVE: paper",
+        "ours, preset paper, 2 seeds",
+        "ours, preset reduced, 1 seed",
+        "BUS2017: paper",
+    ]
+    assert labels[-1] == "KiTS19, kidney tumour: paper"
+    nll = [one for one in left.containers if "published" in one.get_label()]
+    of_paper, of_reduced = (one.lines[0].get_xdata()[0] for one in nll)
+    assert of_paper == pytest.approx(math.sqrt(1 / 60), rel=1e-5)
+    assert of_reduced == pytest.approx(0.75)
+    # An interval where there are two trainings, none where there is one.
+    assert [len(one.lines[2]) for one in nll] == [1, 0]
+    (bar,) = nll[0].lines[2][0].get_segments()
+    row = line(summary(results), "NLL: DSC++ over DSC")
+    assert bar[:, 0] == pytest.approx([row["ci_low"], row["ci_high"]], rel=1e-4)
+    assert points(left)["paper"][0] == pytest.approx(0.041 / 0.204, rel=1e-5)
+    assert points(right)["paper"][0] == pytest.approx(0.004)
+    assert len(points(left)["paper"]) == 7
+
+
+def test_no_forest_without_both_losses_on_real_data(tmp_path):
+    make_run(tmp_path, "DSC++", gamma=2.0)
+    assert drawn(tmp_path) is None
+    make_run(tmp_path, "DSC", simulated=True, dataset="phantom", title="phantom")
+    make_run(tmp_path, "DSC++", gamma=2.0, simulated=True, dataset="phantom",
+             title="phantom")  # fmt: skip
+    assert drawn(tmp_path) is None
