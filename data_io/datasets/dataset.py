@@ -175,7 +175,8 @@ class Dataset:
             role: of the file, see `roles`.
 
         Returns:
-            See `data_io.images.facts`; of volumes `data_io.volumes.facts`.
+            Facts, see `data_io.images.facts` and of volumes
+            `data_io.volumes.facts`.
 
         Raises:
             InputError: it can't be decoded.
