@@ -101,7 +101,7 @@ def counts_of(voxels: Voxels, gamma: float) -> _Counts:
     # y - y p and p - y p are y (1 - p) and (1 - y) p, exactly so for a label of 0 or 1,
     # with two passes over the voxels less.
     # min(y, p), of soft labels that are to be reached, leaves (y - p)+ and (p - y)+.
-    both = ops.minimum if voxels.soft else ops.multiply
+    both = _lesser if voxels.soft else ops.multiply
     hits = both(voxels.y_true, voxels.y_pred)
     tp = voxels.sum(hits)
     fn = voxels.sum(power_of_error(voxels.y_true - hits, gamma))
@@ -113,6 +113,11 @@ def counts_of(voxels: Voxels, gamma: float) -> _Counts:
     pairs = ((rest, tp), (fp, fn), (fn, fp))
     tp, fn, fp = (ops.concatenate(pair, axis=-1) for pair in pairs)
     return tp, fn, fp
+
+
+def _lesser(one: Tensor, other: Tensor) -> Tensor:
+    """Not `ops.minimum`, which takes float64 through float32 on PyTorch."""
+    return ops.where(one < other, one, other)
 
 
 def dice_loss(
