@@ -9,6 +9,7 @@ import pytest
 from written_runs import DSC_NLL, PLUS_NLL, make_run
 
 from pipelines.reporting import answers, claims, frame
+from pipelines.reporting.evidence import Quantity, Runs
 from pipelines.reporting.figures import style
 from pipelines.reporting.figures.forest import forest
 from pipelines.reporting.published import Paper, paper_folder
@@ -34,9 +35,7 @@ def opened(results):
 
 def summary(results, said=None):
     paper, studies = opened(results)
-    said = (
-        claims.decide(paper, [(one, None) for one in studies]) if said is None else said
-    )
+    said = claims.decide(paper, studies) if said is None else said
     return answers.summary(paper, studies, said)
 
 
@@ -45,15 +44,15 @@ def line(found, comparison):
     return row
 
 
-def test_ratio_and_interval_over_trainings_by_hand(results):
+def test_ratio_by_hand_with_the_interval_of_the_verdicts(results):
     row = line(summary(results), "NLL: DSC++ over DSC")
-    logs = [math.log(1 / 6), math.log(1 / 10)]
-    # Two trainings: one degree of freedom, t = 12.706; s / sqrt(2) is half the range.
-    half = 12.7062 * abs(logs[0] - logs[1]) / 2
-    mean = sum(logs) / 2
-    expected = [math.exp(mean), math.exp(mean - half), math.exp(mean + half)]
-    found = [row[name] for name in ("ours", "ci_low", "ci_high")]
-    assert found == pytest.approx(expected, rel=1e-4)
+    assert row["ours"] == pytest.approx((0.05 + 0.06) / (0.3 + 0.6))
+    # The interval is that of the verdicts: see test_a_contrast_by_hand.
+    _, (study,) = opened(results)
+    sides = (Quantity.parse("DSC++"), Quantity.parse("DSC"))
+    effect = Runs(study).pair(*sides, "nll").effect
+    assert (row["ci_low"], row["ci_high"]) == (effect.ci_low, effect.ci_high)
+    assert effect.ci_low < row["ours"] < effect.ci_high
     # Table 4: .041 and .204. The NLL of both terms is the same in all of these runs.
     assert row["paper"] == pytest.approx(0.041 / 0.204)
     assert (row["proper"], row["seeds"], row["preset"]) == (1.0, 2, "paper")
@@ -66,6 +65,14 @@ def test_a_training_without_its_seed_on_the_other_side_is_left_out(results):
     assert line(found, "NLL: DSC++ over DSC")["seeds"] == 2
     row = line(found, "NLL: DSC over CE")
     assert (row["seeds"], row["ours"]) == (1, pytest.approx(3.0))
+    # What trainings differ by is known from the losses that were trained twice.
+    assert 0 < row["ci_low"] < 3 < row["ci_high"]
+
+
+def test_no_interval_where_no_loss_was_trained_twice(tmp_path):
+    make_run(tmp_path, "DSC", DSC_NLL)
+    make_run(tmp_path, "DSC++", PLUS_NLL)
+    row = line(summary(tmp_path), "NLL: DSC++ over DSC")
     assert math.isnan(row["ci_low"]) and math.isnan(row["ci_high"])
 
 
@@ -89,21 +96,21 @@ def test_temperature_needs_no_claim(results):
     row = line(found, "NLL: DSC + temperature over DSC++")
     assert row["ours"] == pytest.approx(0.1 / 0.05)
     text = answers.markdown(found, answers.QUESTIONS[5])
-    assert "preset paper, 1 seed | 2.00 | 1.00 |\n" in f"{text}\n"
+    assert "preset paper, 1 training | 2.00 [" in text
     # Neither a figure of the paper nor a claim in any row: no such columns.
     assert text.splitlines()[0] == "| comparison | on | ours | ours, both terms |"
 
 
 def test_verdicts_are_the_words_of_the_claims(results):
     paper, studies = opened(results)
-    said = claims.decide(paper, [(one, None) for one in studies])
+    said = claims.decide(paper, studies)
     own = said["id"].eq("3.2.1-nll-drive")
     said.loc[own, ["verdict", "verdict_corrected"]] = ["seen at reduced", "undecided"]
     row = line(summary(results, said), "NLL: DSC++ over DSC")
     assert (row["claim"], row["verdict"]) == ("3.2.1-nll-drive", "seen at reduced")
     text = answers.markdown(summary(results, said), answers.QUESTIONS[0])
     words = "seen at reduced; undecided by both terms (`3.2.1-nll-drive`)"
-    assert f"| 0.13 [0.01, 3.31] | 1.00 [1.00, 1.00] | {words} |" in text
+    assert "| 0.12 [" in text and f"] | 1.00 [1.00, 1.00] | {words} |" in text
     row = line(summary(results), "Brier score: DSC++ over DSC")
     assert row["claim"] == "3.2.1-brier-drive"
     assert row["verdict"] == said.set_index("id").loc["3.2.1-brier-drive", "verdict"]
@@ -146,14 +153,14 @@ def test_forest_by_hand(results):
     labels = [text.get_text() for text in left.get_yticklabels()]
     assert labels[:4] == [
         "DRIVE: paper",
-        "ours, preset paper, 2 seeds",
-        "ours, preset reduced, 1 seed",
+        "ours, preset paper, 2 trainings",
+        "ours, preset reduced, 1 training",
         "BUS2017: paper",
     ]
     assert labels[-1] == "KiTS19, kidney tumour: paper"
     nll = [one for one in left.containers if "published" in one.get_label()]
     of_paper, of_reduced = (one.lines[0].get_xdata()[0] for one in nll)
-    assert of_paper == pytest.approx(math.sqrt(1 / 60), rel=1e-5)
+    assert of_paper == pytest.approx(0.055 / 0.45, rel=1e-5)
     assert of_reduced == pytest.approx(0.75)
     # An interval where there are two trainings, none where there is one.
     assert [len(one.lines[2]) for one in nll] == [1, 0]

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pipelines.measure import histograms, metrics
-from pipelines.reporting.estimates import mean_of, student
-from pipelines.reporting.evidence import Printed, Quantity
+from pipelines.measure import histograms
+from pipelines.reporting.estimates import is_ratio, student
+from pipelines.reporting.evidence import Printed, Quantity, Runs
 from pipelines.reporting.frame import Study
 from pipelines.reporting.markdown import table
 from pipelines.reporting.published import Paper, Variant
@@ -54,7 +54,6 @@ class _Line:
         b: with what.
         claims: patterns of the ids of the claims that it bears on, the likeliest
             first; it is shown for their data sets. "" for none: shown for all.
-        form: "ratio", "difference", or "value" of `a` alone.
     """
 
     question: int
@@ -63,7 +62,13 @@ class _Line:
     a: str | Variant
     b: str | Variant
     claims: str = ""
-    form: str = "ratio"
+
+    @property
+    def form(self) -> str:
+        """How they are compared: "ratio", "difference", or "value" of `a` alone."""
+        if self.metric == _FITTED:
+            return "value"
+        return "ratio" if is_ratio(self.metric) else "difference"
 
     @property
     def sides(self) -> list[Quantity]:
@@ -81,7 +86,7 @@ class _Line:
 _LESS = "{a} less {b}"
 _LINES = (
     _Line(0, "best temperature of DSC (above 1: overconfident)", _FITTED, _SCALED,
-          "DSC", form="value"),
+          "DSC"),
     _Line(0, "NLL: {a} over {b}", "nll", "DSC", "CE", "1-ce-calibrated"),
     _Line(0, "NLL: {a} over {b}", "nll", "DSC++", "DSC", r"3.2.[12]-nll-(?!same).*"),
     _Line(0, "Brier score: {a} over {b}", "brier", "DSC++", "DSC",
@@ -91,7 +96,7 @@ _LINES = (
     _Line(1, "Brier score: {a} over {b}", "brier", "DSC++", "CE",
           r"3.2.1-brier-lowest-.*|3.2.2-same-.*"),
     _Line(2, f"Dice: {_LESS}", "dice", "DSC++", "DSC",
-          r"3.1-no-cost|3.2.[12]-dice-highest.*", "difference"),
+          r"3.1-no-cost|3.2.[12]-dice-highest.*"),
     *(
         _Line(3, f"{word}: {{a}} over {{b}}", metric, f"{loss}++", loss, f"3.3-{claim}")
         for loss, claim in (("Tversky", "tversky"), ("Focal Tversky", "focal-tversky"),
@@ -99,14 +104,13 @@ _LINES = (
         for word, metric in (("NLL", "nll"), ("Brier score", "brier"))
     ),
     _Line(4, f"recall: {_LESS}", "recall", "DSC++@0.2", "DSC++@0.8",
-          "1-contribution-4-recall", "difference"),
+          "1-contribution-4-recall"),
     _Line(4, f"precision: {_LESS}", "precision", "DSC++@0.8", "DSC++@0.2",
-          "1-contribution-4-precision", "difference"),
-    _Line(4, f"recall: {_LESS}", "recall", "DSC@0.2", "DSC@0.8", "3.4-dsc-steady",
-          "difference"),
+          "1-contribution-4-precision"),
+    _Line(4, f"recall: {_LESS}", "recall", "DSC@0.2", "DSC@0.8", "3.4-dsc-steady"),
     *(
         _Line(4, f"Dice: {_LESS}", "dice", f"DSC++@{at}", "DSC++@0.5",
-              "3.4-dice-0.2-0.8", "difference")
+              "3.4-dice-0.2-0.8")
         for at in ("0.2", "0.8")
     ),
     _Line(5, "NLL: {a} over {b}", "nll", _SCALED, "DSC"),
@@ -118,9 +122,9 @@ class Contrast(NamedTuple):
     """A ratio or difference of means over test images.
 
     Attributes:
-        value: of a ratio the geometric mean over trainings, else the mean.
-        ci_low: lower end of its 95 % interval over trainings, of a ratio that of its
-            logarithm: Student's t for their number; NaN of one training.
+        value: it.
+        ci_low: lower end of its 95 % interval over images and trainings; NaN where
+            it is not known what trainings differ by.
         ci_high: upper end.
         seeds: number of trainings that both sides have.
     """
@@ -132,54 +136,49 @@ class Contrast(NamedTuple):
 
 
 def contrast(
-    study: Study, target: str, metric: str, sides: Sequence[Quantity], form: str
+    study: Study,
+    target: str,
+    metric: str,
+    sides: Sequence[Quantity],
+    corrected: bool = False,
 ) -> Contrast | None:
-    """Compare two losses by training: each with the other of the same seed.
+    """Compare two losses as the verdicts do; see `evidence.Runs.pair`.
 
     Args:
         study: the runs.
         target: the class.
-        metric: a column of `cases.csv`.
-        sides: the two; the second is left aside for a "value".
-        form: "ratio", "difference" or "value".
+        metric: the paper's word, such as "nll".
+        sides: the two.
+        corrected: take the NLL or Brier score of both terms.
 
     Returns:
-        The contrast; None where one side was not run.
+        The ratio of NLL or Brier score, else the difference; None where one side was
+        not run.
     """
-    found = [study.standing_in(one.variant) for one in sides]
-    variants = [variant for variant in found if variant is not None]
-    if len(variants) < len(sides) or target not in study.targets:
+    runs = Runs(study, target, corrected)
+    if not all(map(runs.has, sides)):
         return None
-    a, b = (
-        _means(study, target, metric, Quantity(variant, one.threshold))[rows]
-        for variant, one, rows in zip(
-            variants, sides, study.shared(*variants), strict=True
-        )
-    )
-    if len(a) != len(b):
-        a, b = (np.array([values.mean()]) for values in (a, b))
-    values, half = a, math.nan
-    if form != "value":
-        values = np.log(a) - np.log(b) if form == "ratio" else a - b
+    a, b = sides
+    pair = runs.pair(a, b, metric)
+    effect = pair.effect
+    # Without a spread of trainings the interval would be that of the images alone.
+    known = not math.isnan(effect.df)
+    ends = (effect.ci_low, effect.ci_high) if known else (math.nan, math.nan)
+    return Contrast(effect.mean, *ends, pair.seeds)
+
+
+def _temperature(study: Study) -> Contrast | None:
+    """The mean fitted temperature of DSC over trainings, with Student's t."""
+    runs = study.runs.get(_SCALED, [])
+    found = [run.record.get("posthoc", {}).get("temperature") for run in runs]
+    values = np.array([one for one in found if one is not None])
+    if not len(values):
+        return None
+    mean, half = float(values.mean()), math.nan
     if len(values) > 1:
-        spread = values.std(ddof=1) / math.sqrt(len(values))
-        half = student(len(values) - 1) * float(spread)
-    mean = float(values.mean())
-    ends = [mean, mean - half, mean + half]
-    mean, low, high = map(math.exp, ends) if form == "ratio" else ends
-    return Contrast(mean, low, high, len(values))
-
-
-def _means(study: Study, target: str, metric: str, of: Quantity) -> _Floats:
-    """Mean over test images of each training, (trainings,)."""
-    if metric == _FITTED:
-        records = [run.record.get("posthoc", {}) for run in study.runs[of.variant]]
-        return np.array([one.get("temperature", np.nan) for one in records])
-    if of.threshold is None:
-        return mean_of(study.measures(of.variant, target, metric), axis=1)
-    at = _THRESHOLDS.index(of.threshold)
-    values = study.at_thresholds(of.variant, target)[metric][:, :, at]
-    return mean_of(values, axis=1)
+        spread = float(values.std(ddof=1)) / math.sqrt(len(values))
+        half = student(len(values) - 1) * spread
+    return Contrast(mean, mean - half, mean + half, len(values))
 
 
 def summary(
@@ -208,8 +207,10 @@ def _row(
 ) -> dict[str, object]:
     """One comparison on one data set; {} where it was not run."""
     metric, claim = line.metric, _claim(line, study.title, target, claims)
-    column = metrics.PAPER_COLUMN.get(metric, metric)
-    ours = contrast(study, target, column, line.sides, line.form)
+    if metric == _FITTED:
+        ours = _temperature(study)
+    else:
+        ours = contrast(study, target, metric, line.sides)
     if ours is None or (line.claims and claim is None):
         return {}
     row: dict[str, object] = {"question": QUESTIONS[line.question]}
@@ -219,7 +220,7 @@ def _row(
     named = target if len(study.targets) > 1 else ""
     row |= {"paper": _printed(line, printed, study.title, named)}
     if metric == "nll":
-        proper = contrast(study, target, metric, line.sides, line.form)
+        proper = contrast(study, target, metric, line.sides, corrected=True)
         ends = ("proper", "proper_low", "proper_high")
         row |= dict(zip(ends, proper or (), strict=False))
     return row | _verdict(claim, metric == "nll")
@@ -276,11 +277,11 @@ def markdown(found: pd.DataFrame, question: str) -> str:
 
 
 def _cells(row: Mapping[str, object]) -> dict[str, str]:
-    seeds = row["seeds"]
-    on = f"{row['dataset']}, {row['target']}, preset {row['preset']}, {seeds} seed"
+    n = row["seeds"]
+    on = f"{row['dataset']}, {row['target']}, preset {row['preset']}, {n} training"
     return {
         "comparison": str(row["comparison"]),
-        "on": on + ("s" if seeds != 1 else ""),
+        "on": on + ("s" if n != 1 else ""),
         "paper": _number(row, "paper"),
         "ours": _number(row, "ours", "ci_low", "ci_high"),
         "ours, both terms": _number(row, "proper", "proper_low", "proper_high"),

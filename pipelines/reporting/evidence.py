@@ -174,10 +174,6 @@ class Runs:
             effect=effect,
         )
 
-    def ratio(self, a: Quantity, b: Quantity, metric: str) -> Contrast:
-        """The mean of one over that of another, paired as in `pair`."""
-        return self._contrast(a, b, metric, ratio=True)
-
     def spread(self, quantity: Quantity, metric: str) -> Spread:
         """What two trainings of one loss differ by, pooled over the losses."""
         column, at = self._column(metric), quantity.threshold

@@ -16,8 +16,8 @@ __all__ = ["FILE", "counts", "markdown"]
 FILE = "counts.csv"
 _KINDS = {
     "cells": "Published cells",
-    "facts": "Facts claimed",
     "comparisons": "Comparisons",
+    "facts": "Facts claimed",
 }
 _AGAINST = (FAILS, NOT_SEEN)
 """Verdicts whose reason is told."""
@@ -82,8 +82,8 @@ def _named(rows: pd.DataFrame) -> str:
 def _failed(row: Mapping[str, object]) -> str:
     """A claim: by what, from how many seeds, and what bears on the cause."""
     number = float(str(row["seeds"]))
-    seeds = "" if number != number else f" ({number:g} seeds)"
-    seeds = " (one seed)" if number == 1 else seeds
+    seeds = "" if number != number else f" ({number:g} trainings)"
+    seeds = " (one training)" if number == 1 else seeds
     said = [f"`{row['id']}`{seeds}: {str(row['why']).partition('; not run:')[0]}"]
     if row["verdict_corrected"] not in ("", row["verdict"]):
         said.append(f"{row['verdict_corrected']} by the proper form")
