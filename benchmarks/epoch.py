@@ -22,11 +22,13 @@ import keras
 import numpy as np
 
 from benchmarks import samples, step, timing
-from data_io import cache, datasets, splits, verify
-from data_io.batches import Batches
+from data_io import datasets, splits
 from data_io.datasets import phantom
 from data_io.datasets.phantom import vessels
-from data_io.preprocessing import Settings
+from data_io.prepare import cache
+from data_io.prepare.batches import Batches
+from data_io.prepare.preprocessing import Settings
+from data_io.verification import verify
 from pipelines import provenance
 from pipelines import run as runs
 from pipelines.training import fit

@@ -55,9 +55,9 @@ def simulate(folder: Path, shape: tuple[int, ...]) -> None:
         folder: gets `data/<case>/` and `run/probabilities/<case>.npy`.
         shape: of the volume.
     """
-    from data_io import native
-    from data_io.datasets import nifti
     from data_io.datasets.kits19 import kits19
+    from data_io.files import nifti
+    from data_io.prepare import native
 
     random = np.random.default_rng(SEED)
     place = _place(shape)
@@ -88,7 +88,7 @@ def _place(shape: tuple[int, ...]) -> Any:
     """KiTS19's axes: all three run against the scanner's, the last one first."""
     import nibabel
 
-    from data_io.datasets import nifti
+    from data_io.files import nifti
 
     affine = np.zeros((4, 4))
     affine[[0, 1, 2, 3], [2, 1, 0, 3]] = *(-mm for mm in SPACING_MM[::-1]), 1
@@ -130,14 +130,14 @@ def notebooks_evaluation(folder: Path) -> Work:
     float64, and each measure is an expression over whole arrays (protocol: metrics).
     """
     import data_io.datasets.kits19
-    import data_io.miscnn_compat  # noqa: F401
+    import data_io.prepare.miscnn_compat  # noqa: F401
 
     return lambda: _notebooks_evaluation(folder)
 
 
 def _notebooks_evaluation(folder: Path) -> dict[int, dict[str, float]]:
     from data_io.datasets.kits19 import kits19
-    from data_io.miscnn_compat import Resampling, Sample
+    from data_io.prepare.miscnn_compat import Resampling, Sample
 
     softmax = np.load(folder / "run" / "probabilities" / f"{CASE}.npy")
     label = _get_fdata(folder / "data" / CASE / kits19.LABEL)
@@ -176,9 +176,9 @@ def _get_fdata(path: Path) -> np.ndarray:
 
 def resampling(folder: Path) -> Work:
     """Resample the image as this project does."""
-    from data_io.datasets import nifti
     from data_io.datasets.kits19 import kits19
-    from data_io.resampling import SlabResampling
+    from data_io.files import nifti
+    from data_io.prepare.resampling import SlabResampling
 
     path = folder / "data" / CASE / kits19.IMAGE
     return lambda: _resample(SlabResampling, nifti.read(path))
@@ -187,7 +187,7 @@ def resampling(folder: Path) -> Work:
 def miscnn_resampling(folder: Path) -> Work:
     """Resample the image as MIScnn does."""
     from data_io.datasets.kits19 import kits19
-    from data_io.miscnn_compat import Resampling
+    from data_io.prepare.miscnn_compat import Resampling
 
     path = folder / "data" / CASE / kits19.IMAGE
     return lambda: _resample(Resampling, _get_fdata(path))
@@ -195,7 +195,7 @@ def miscnn_resampling(folder: Path) -> Work:
 
 def _resample(step: Any, volume: np.ndarray) -> None:
     from data_io.datasets.kits19 import kits19
-    from data_io.miscnn_compat import Sample
+    from data_io.prepare.miscnn_compat import Sample
 
     details = {"spacing": np.array(SPACING_MM)}
     sample = Sample(CASE, volume[..., np.newaxis], 1, 3, details)
@@ -204,9 +204,9 @@ def _resample(step: Any, volume: np.ndarray) -> None:
 
 def preparation(folder: Path) -> Work:
     """Prepare the case for training: image and label map, clip, z-score, cache."""
-    from data_io import cache
     from data_io.datasets.kits19 import kits19
-    from data_io.preprocessing import Settings
+    from data_io.prepare import cache
+    from data_io.prepare.preprocessing import Settings
 
     settings = Settings.of(kits19.RECORD, kits19.RECORD.input_shape)
     data, aside = folder / "data", folder / "cache"

@@ -29,14 +29,15 @@ import numpy as np
 from scipy import ndimage
 
 from benchmarks import timing
-from data_io import augment, pool
-from data_io.batches import Batches
-from data_io.cache import Cache, prepare
+from data_io import pool
 from data_io.datasets.dataset import Dataset
-from data_io.datasets.interface import RawInterface
 from data_io.datasets.phantom import vessels
-from data_io.miscnn_compat import Data_IO, Preprocessor
-from data_io.preprocessing import Settings, augmentation, subfunctions
+from data_io.prepare import augment
+from data_io.prepare.batches import Batches
+from data_io.prepare.cache import Cache, prepare
+from data_io.prepare.interface import RawInterface
+from data_io.prepare.miscnn_compat import Data_IO, Preprocessor
+from data_io.prepare.preprocessing import Settings, augmentation, subfunctions
 
 __all__ = [
     "against_miscnn", "cores_against_miscnn", "cores_against_one", "miscnn_generator",
@@ -49,7 +50,7 @@ VOLUMES = (128, 248, 248), (80, 160, 160), 1, 3
 DRAWS = {2: 200, 3: 100}
 # Of a round on all cores beside MIScnn's, whose volumes take a second each.
 ROUND = {2: 200, 3: 40}
-# Of SciPy, called by `data_io.augment`; draws kept at a time, with arguments.
+# Of SciPy, called by `data_io.prepare.augment`; draws kept at a time, with arguments.
 SCIPYS = "gaussian_filter", "gaussian_filter1d", "map_coordinates"
 KEPT = {2: 40, 3: 20}
 # What is wanted: times of MIScnn's, by axes and augmentation; and of the cores.

@@ -22,7 +22,7 @@ import numpy as np
 
 import losses
 from benchmarks import timing
-from data_io.miscnn_compat import standard_unet
+from data_io.prepare.miscnn_compat import standard_unet
 from pipelines import provenance
 from pipelines.training import fit, unet
 from pipelines.training.protocol import Protocol

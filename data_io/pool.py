@@ -131,7 +131,7 @@ def _context() -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["data_io.verify"])
+    context.set_forkserver_preload(["data_io.verification.verify"])
     return context
 
 

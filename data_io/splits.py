@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from data_io import content, names, schema
 from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
+from data_io.files import content, names, schema
 
 __all__ = [
     "PARTS", "Split", "cases", "grouped", "of", "read", "seeded", "sizes",
@@ -44,7 +44,7 @@ def of(
     files: Sequence[Path] = (),
     folder: Path | None = None,
 ) -> Split:
-    """Returns the split of a data set; for leaks see `data_io.leaks`.
+    """Returns the split of a data set; for leaks see `data_io.verification.leaks`.
 
     Args:
         dataset: the data set.

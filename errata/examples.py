@@ -27,7 +27,7 @@ Floats = npt.NDArray[np.float64]
 @cache
 def phantom_image(rows: int, columns: int) -> np.ndarray:
     """A phantom cut to size, uint8 (rows, columns, 3)."""
-    from data_io.datasets import phantom_vessels
+    from data_io.simulation import phantom_vessels
 
     size = math.ceil(max(rows, columns) / 16) * 16
     return phantom_vessels.draw_image(np.random.default_rng(0), size)[:rows, :columns]
@@ -35,7 +35,7 @@ def phantom_image(rows: int, columns: int) -> np.ndarray:
 
 def phantom_label(rows: int, columns: int) -> np.ndarray:
     """Where that phantom's vessels are more likely than not: int (rows, columns)."""
-    from data_io.datasets import phantom_vessels
+    from data_io.simulation import phantom_vessels
 
     return (phantom_vessels.probability(phantom_image(rows, columns)) > 0.5).astype(int)
 

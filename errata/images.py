@@ -74,7 +74,7 @@ def _of_perfect(name: str, label: np.ndarray) -> tuple[float, float]:
 
 def _augmented(label: np.ndarray, draws: int) -> Iterator[np.ndarray]:
     """Draw one-hot labels through MIScnn's augmentation, always the same ones."""
-    from data_io.preprocessing import Settings, augmentation
+    from data_io.prepare.preprocessing import Settings, augmentation
 
     augment = augmentation(Settings(SIZE))
     image = np.zeros((*label.shape[:-1], 1), np.float32)
@@ -86,7 +86,7 @@ def _augmented(label: np.ndarray, draws: int) -> Iterator[np.ndarray]:
 @measured("mirroring", "constructed", "4000 augmented samples; the paper's 0.15")
 def mirroring() -> Iterator[Row]:
     """Share of samples that are mirrored along any axis, in 2D and 3D."""
-    from data_io.preprocessing import Settings, augmentation
+    from data_io.prepare.preprocessing import Settings, augmentation
 
     for axes in (2, 3):
         shape = (2, 3, 4)[:axes]
@@ -160,7 +160,7 @@ def cubic() -> Iterator[Row]:
 def cubic_on_drive(root: Path) -> Iterator[Row]:
     """The same on real images."""
     from data_io.datasets.drive import drive
-    from data_io.datasets.reading import read_image
+    from data_io.files.reading import read_image
 
     cases = drive.TRAINING + drive.TEST
     yield from _cubic(read_image(drive.roles(root, case)["image"]) for case in cases)

@@ -29,8 +29,8 @@ def label_map_scores() -> Iterator[Row]:
 @measured("label-map-scores", "data", "KiTS19 label maps, perfect prediction", "kits19")
 def label_map_scores_of_kits19(root: Path) -> Iterator[Row]:
     """The same for every label map at hand, slice by slice, mean over cases."""
-    from data_io.datasets import nifti
     from data_io.datasets.kits19 import kits19
+    from data_io.files import nifti
 
     cases = kits19.cases(root)
     found: dict[int, list[dict[str, float]]] = {1: [], 2: []}
@@ -81,7 +81,7 @@ def native_size() -> Iterator[Row]:
     often wrong. Published: its values go linearly to the native size. Corrected: the
     nearest value, as confident as the network was.
     """
-    from data_io.miscnn_compat import Resize, Sample
+    from data_io.prepare.miscnn_compat import Resize, Sample
 
     truth = phantom_label(292, 283)
     label = _resized(truth, (128, 128))
@@ -99,7 +99,7 @@ def native_size() -> Iterator[Row]:
 
 def _resized(label: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """A label map at the network's size, through MIScnn."""
-    from data_io.miscnn_compat import Resize, Sample
+    from data_io.prepare.miscnn_compat import Resize, Sample
 
     image, mask = np.zeros((*label.shape, 1)), label[..., np.newaxis]
     sample = Sample("x", image, 1, 2, {})

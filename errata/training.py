@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from data_io import batches
 from data_io.datasets.dataset import Dataset
+from data_io.prepare import batches
 from errata.registry import Row, measured
 from pipelines.measure import histograms, metrics
 from pipelines.posthoc import temperature
@@ -109,9 +109,9 @@ def _sizes(run: Path, dataset: Dataset, root: Path) -> list[dict[str, float]]:
     """What a run's test cases come to at their own size and at the network's."""
     import keras
 
-    from data_io import cache
-    from data_io.datasets.interface import RawInterface
-    from data_io.preprocessing import Settings
+    from data_io.prepare import cache
+    from data_io.prepare.interface import RawInterface
+    from data_io.prepare.preprocessing import Settings
 
     model = keras.models.load_model(run / "model.keras", compile=False)
     split = json.loads((run / "run.json").read_text("utf-8"))["split"]

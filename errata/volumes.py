@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from conformance.reference import reference
-from data_io.patches import Grid
+from data_io.prepare.patches import Grid
 from errata.examples import softmax
 from errata.images import highest_class, last_class_of_half
 from errata.registry import Row, measured
@@ -74,8 +74,8 @@ class _Volumes:
     """
 
     def __init__(self, number: int, shape: tuple[int, ...], patch: Any) -> None:
-        from data_io.datasets import ct
-        from data_io.preprocessing import Settings
+        from data_io.prepare.preprocessing import Settings
+        from data_io.simulation import ct
 
         self.settings = Settings(patch)
         self.cases = tuple(f"volume-{n}" for n in range(number))
@@ -111,7 +111,7 @@ def redrawn_validation() -> Iterator[Row]:
 
     The network is a fixed rule: the nearer the value to a kidney's, the higher p.
     """
-    from data_io.batches import Batches
+    from data_io.prepare.batches import Batches
 
     volumes: Any = _Volumes(6, (32, 96, 96), (16, 48, 48))
     batches = Batches(volumes, volumes.cases, classes=3, seed=0)
@@ -158,9 +158,9 @@ def padding_value() -> Iterator[Row]:
 @measured("integer-resampling", "constructed", "simulated CT, 3 mm to 3.3x4.1x4.1 mm")
 def integer_resampling() -> Iterator[Row]:
     """MIScnn's resampling of an integer volume, and of its values as float."""
-    from data_io.datasets import ct
-    from data_io.miscnn_compat import Resampling, Sample
-    from data_io.resampling import SlabResampling
+    from data_io.prepare.miscnn_compat import Resampling, Sample
+    from data_io.prepare.resampling import SlabResampling
+    from data_io.simulation import ct
 
     random = np.random.default_rng(0)
     shape, spacing = (20, 60, 60), (3.0, 3.0, 3.0)
@@ -183,8 +183,8 @@ def integer_resampling() -> Iterator[Row]:
 @cache
 def _grids(root: Path) -> dict[str, tuple[tuple[int, ...], tuple[float, ...]]]:
     """Shape and voxel size (mm) of each of KiTS19's label maps that the study takes."""
-    from data_io.datasets import nifti
     from data_io.datasets.kits19 import kits19
+    from data_io.files import nifti
 
     places = {
         case: nifti.geometry(kits19.roles(root, case)["observer1"])
@@ -218,7 +218,7 @@ def unsaid_resampling(root: Path) -> Iterator[Row]:
 def padded_volumes(root: Path) -> Iterator[Row]:
     """Volumes smaller than a patch: padded, with voxels that have no class."""
     from data_io.datasets.kits19 import kits19
-    from data_io.native import resampled_shape
+    from data_io.prepare.native import resampled_shape
 
     spacing = kits19.RECORD.spacing_mm or ()
     shapes = [resampled_shape(*grid, spacing) for grid in _grids(root).values()]
@@ -243,9 +243,9 @@ def padded_volumes(root: Path) -> Iterator[Row]:
 @measured("label-resize", "data", "KiTS19 label maps of under 100 slices", "kits19")
 def label_resize_of_kits19(root: Path) -> Iterator[Row]:
     """Labels of three classes resampled by both versions' rules."""
-    from data_io.datasets import nifti
     from data_io.datasets.kits19 import kits19
-    from data_io.native import resampled_shape
+    from data_io.files import nifti
+    from data_io.prepare.native import resampled_shape
 
     spacing_mm = kits19.RECORD.spacing_mm or ()
     counts = np.zeros((2, 3), int)

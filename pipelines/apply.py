@@ -17,11 +17,14 @@ import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
-from data_io import cache, content, datasets, native, own, splits
+from data_io import datasets, splits
 from data_io.datasets.folder import own as own_images
 from data_io.datasets.record import Record
 from data_io.errors import InputError
-from data_io.preprocessing import Settings
+from data_io.files import content
+from data_io.own_images import describe as own
+from data_io.prepare import cache, native
+from data_io.prepare.preprocessing import Settings
 from pipelines import commits, evaluate, export, provenance, written
 from pipelines import run as runs
 from pipelines.training import predict, protocol
@@ -252,7 +255,7 @@ def evaluate_set(
 
     Args:
         folder: a run whose weights are here.
-        images: a folder, as for `data_io.own.describe`.
+        images: a folder, as for `data_io.own_images.describe.describe`.
         masks: the folder of its label maps.
         name: of the set.
         classes: their names; () for those of the run.

@@ -106,7 +106,7 @@ def take_own(options: argparse.Namespace) -> Record | None:
             "expected both --images DIR and --masks DIR, and neither --dataset nor "
             "--data; received another combination"
         )
-    from data_io import own
+    from data_io.own_images import describe as own
 
     name = f"own-{options.name}" if options.name else "own"
     found = own.describe(

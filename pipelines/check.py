@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_io import datasets, leaks, splits, verify
+from data_io import datasets, splits
 from data_io.errors import Problems
-from data_io.report import Finding, Report
+from data_io.verification import leaks, verify
+from data_io.verification.report import Finding, Report
 from pipelines import run as runs
 from pipelines import written
 
@@ -30,7 +31,7 @@ def check(
         work: where what was decoded is remembered.
         seed: of the split where the data set has no fixed one.
         files: a split to be read instead, see `data_io.splits.read`.
-        jobs: processes that decode; see `data_io.verify.audit`.
+        jobs: processes that decode; see `data_io.verification.verify.audit`.
 
     Returns:
         All that is wrong, and what is there.

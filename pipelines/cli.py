@@ -184,7 +184,8 @@ def _study(commands: _Commands[argparse.ArgumentParser]) -> None:
 
 def _fetch(commands: _Commands[argparse.ArgumentParser]) -> None:
     def run(options: argparse.Namespace) -> None:
-        from data_io import datasets, fetch
+        from data_io import datasets
+        from data_io.fetching import fetch
 
         if options.name.lower() not in datasets.names():
             raise InputError(f"fetch: expected {_datasets()}, received {options.name}")

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from data_io import datasets, native
-from data_io.datasets import nifti
+from data_io import datasets
 from data_io.errors import InputError
+from data_io.files import nifti
+from data_io.prepare import native
 from pipelines import run as runs
 from pipelines import stored, written
 

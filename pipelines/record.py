@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
-from data_io.content import digest
+from data_io.files.content import digest
 
 __all__ = ["FORMAT", "STATES", "Record", "require_unchanged", "sealed"]
 

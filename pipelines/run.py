@@ -21,10 +21,10 @@ from typing import Any
 
 import filelock
 
-from data_io import schema
-from data_io.content import file_hash
 from data_io.errors import InputError
-from data_io.names import plain
+from data_io.files import schema
+from data_io.files.content import file_hash
+from data_io.files.names import plain
 from pipelines import loss_names
 from pipelines.record import FORMAT, STATES, Record, require_unchanged, sealed
 

@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_io import content, leaks, splits, verify
-from data_io.datasets import nifti
+from data_io import splits
 from data_io.datasets.dataset import Dataset
 from data_io.datasets.folder import ABOUT, own
 from data_io.datasets.record import Record
 from data_io.errors import InputError
+from data_io.files import content, nifti
+from data_io.verification import leaks, verify
 from pipelines import backend, installed, provenance, stored, written
 from pipelines import run as runs
 from pipelines.training.task import Task, from_record
@@ -156,7 +157,7 @@ def _taken(model: Path, images: Path, output: Path) -> set[Path]:
 
 def _predicted(images: Path, volume_probabilities: bool) -> list[str]:
     """Names of the files that are written of images."""
-    from data_io.own import files_of as images_of
+    from data_io.own_images.describe import files_of as images_of
     from pipelines.export import files_of
 
     names: list[str] = []
@@ -481,8 +482,8 @@ def _prepare(
             print(f"  warning: {text}", flush=True)
     leaks.require(report)
     backend.start(work)
-    from data_io import cache
-    from data_io.preprocessing import Settings
+    from data_io.prepare import cache
+    from data_io.prepare.preprocessing import Settings
     from pipelines.training.fit import Material
 
     record = module.record(root)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_io import native
-from data_io.content import file_hash
-from data_io.datasets import nifti
 from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
+from data_io.files import nifti
+from data_io.files.content import file_hash
+from data_io.prepare import native
 from pipelines import run as runs
 from pipelines import written
 

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from data_io import datasets
-from data_io.content import file_hash
 from data_io.datasets.phantom import Phantom
 from data_io.errors import InputError
+from data_io.files.content import file_hash
 from pipelines import evaluate, stored
 from pipelines import run as runs
 

@@ -16,9 +16,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_io import schema
-from data_io.content import file_hash, read_json
 from data_io.errors import InputError
+from data_io.files import schema
+from data_io.files.content import file_hash, read_json
 from pipelines import run as runs
 
 __all__ = [

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_io import content
 from data_io.datasets import phantom
+from data_io.files import content
 from pipelines import run as runs
 from pipelines import stored, written
 from pipelines.posthoc import temperature

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import tiny_volumes
 
-from data_io import own, verify
-from data_io.datasets import folder, nifti
+from data_io.datasets import folder
 from data_io.datasets.kits19 import kits19
 from data_io.errors import InputError
+from data_io.files import nifti
+from data_io.own_images import describe as own
+from data_io.verification import verify
 
 SHAPE = (14, 30, 22)
 SFORM = np.diag([-1.4, -1.4, 9.0, 1.0])

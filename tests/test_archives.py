@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from data_io import archives
 from data_io.errors import InputError
+from data_io.files import archives
 
 
 def zipped(path: Path, *entries: tuple[str | zipfile.ZipInfo, bytes]) -> Path:

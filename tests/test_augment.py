@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from data_io import augment
-from data_io.miscnn_compat import Data_Augmentation
-from data_io.preprocessing import Settings, augmentation
+from data_io.prepare import augment
+from data_io.prepare.miscnn_compat import Data_Augmentation
+from data_io.prepare.preprocessing import Settings, augmentation
 
 STEPS = ("mirror", "brightness", "elastic_deform", "rotations", "scaling")
 FIELDS = {"elastic_alpha": (0.0, 300.0), "elastic_sigma": (3.0, 5.0)}

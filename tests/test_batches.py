@@ -17,19 +17,20 @@ import pytest
 import threadpoolctl
 import tiny_dataset
 
-from data_io import batches as module
-from data_io import miscnn_compat, pool, shared
-from data_io.batches import Batches, feed, prediction_input, to_native
-from data_io.cache import prepare
-from data_io.datasets.interface import RawInterface
-from data_io.miscnn_compat import (
+from data_io import pool
+from data_io.prepare import batches as module
+from data_io.prepare import miscnn_compat, shared
+from data_io.prepare.batches import Batches, feed, prediction_input, to_native
+from data_io.prepare.cache import prepare
+from data_io.prepare.interface import RawInterface
+from data_io.prepare.miscnn_compat import (
     Data_IO,
     Normalization,
     Preprocessor,
     Resize,
     Sample,
 )
-from data_io.preprocessing import Settings, augmentation, subfunctions
+from data_io.prepare.preprocessing import Settings, augmentation, subfunctions
 
 # Often enough for every step to have its turn in a few draws.
 SETTINGS = Settings(tiny_dataset.INPUT, probability=0.6)
@@ -195,9 +196,9 @@ import hashlib, json, sys
 from pathlib import Path
 import numpy as np
 import tiny_dataset
-from data_io.batches import Batches
-from data_io.cache import prepare
-from data_io.preprocessing import Settings
+from data_io.prepare.batches import Batches
+from data_io.prepare.cache import prepare
+from data_io.prepare.preprocessing import Settings
 raw, folder = map(Path, sys.argv[1:])
 settings = Settings(tiny_dataset.INPUT, probability=0.6)
 cache = prepare(tiny_dataset.module(), raw, tiny_dataset.CASES, settings, folder)

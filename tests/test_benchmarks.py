@@ -14,7 +14,7 @@ from benchmarks import epoch as epoch_benchmark
 from benchmarks import losses as loss_benchmark
 from benchmarks import page, samples, timing
 from benchmarks import step as step_benchmark
-from data_io.batches import Batches
+from data_io.prepare.batches import Batches
 from pipelines import provenance
 from pipelines.reporting.markdown import replace_marked
 from pipelines.training import unet

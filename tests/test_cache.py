@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import tiny_dataset
 
-from data_io import cache as module
-from data_io import content as hashes
-from data_io.cache import prepare
-from data_io.content import content
-from data_io.datasets.interface import RawInterface
 from data_io.errors import InputError
-from data_io.miscnn_compat import Data_IO
-from data_io.preprocessing import Settings, subfunctions
+from data_io.files import content as hashes
+from data_io.files.content import content
+from data_io.prepare import cache as module
+from data_io.prepare.cache import prepare
+from data_io.prepare.interface import RawInterface
+from data_io.prepare.miscnn_compat import Data_IO
+from data_io.prepare.preprocessing import Settings, subfunctions
 
 SETTINGS = Settings(tiny_dataset.INPUT)
 

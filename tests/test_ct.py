@@ -7,11 +7,13 @@ import nibabel
 import numpy as np
 import pytest
 
-from data_io import datasets, splits, verify
-from data_io.datasets import ct, nifti
+from data_io import datasets, splits
 from data_io.datasets.kits19 import kits19
 from data_io.datasets.kits19_simulated import kits19_simulated
 from data_io.errors import InputError
+from data_io.files import nifti
+from data_io.simulation import ct
+from data_io.verification import verify
 from pipelines import cli
 from pipelines.workflow import reproduce
 

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import tiny_volumes
 
-from data_io import cache, native, own, verify
 from data_io.datasets import folder
 from data_io.datasets.kits19 import kits19
-from data_io.preprocessing import Settings
+from data_io.own_images import describe as own
+from data_io.prepare import cache, native
+from data_io.prepare.preprocessing import Settings
+from data_io.verification import verify
 from pipelines import apply
 from pipelines.training import predict
 from pipelines.training.protocol import Protocol

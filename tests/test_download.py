@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from web import Page, Web, ctrl_c, served
 
-from data_io import download
-from data_io.datasets.downloads import Download
 from data_io.errors import InputError
+from data_io.fetching import download
+from data_io.fetching.downloads import Download
 
 FILE = bytes(range(256)) * 40
 SHA256 = hashlib.sha256(FILE).hexdigest()

@@ -16,9 +16,9 @@ from PIL import Image
 from data_io import datasets
 from data_io.datasets.dataset import AGAIN
 from data_io.datasets.drive import drive
-from data_io.datasets.interface import RawInterface
-from data_io.datasets.reading import decode
 from data_io.errors import InputError
+from data_io.files.reading import decode
+from data_io.prepare.interface import RawInterface
 from pipelines import cli
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -291,7 +291,7 @@ def test_interface(imitation: Path, tmp_path: Path) -> None:
 
 
 def test_miscnn_draws_samples_through_the_interface(imitation: Path) -> None:
-    from data_io.miscnn_compat import Data_IO
+    from data_io.prepare.miscnn_compat import Data_IO
 
     source = Data_IO(RawInterface(drive, imitation), str(imitation))
     assert len(source.get_indiceslist()) == 40
@@ -321,7 +321,7 @@ def test_a_cut_file_is_an_error_or_whole(imitation: Path, data: st.DataObject) -
 
 def test_finding_and_checking_need_no_framework() -> None:
     code = (
-        "import sys, data_io.verify; from data_io.datasets import drive; "
+        "import sys, data_io.verification.verify; from data_io.datasets import drive; "
         "heavy = {'keras', 'tensorflow', 'torch', 'jax', 'miscnn'} & set(sys.modules); "
         "sys.exit(', '.join(heavy) or 0)"
     )

@@ -10,9 +10,9 @@ from PIL import Image
 
 from data_io import datasets, splits
 from data_io.datasets.dsb2018 import dsb2018
-from data_io.datasets.interface import RawInterface
 from data_io.errors import InputError
-from data_io.verify import verify
+from data_io.prepare.interface import RawInterface
+from data_io.verification.verify import verify
 from pipelines.training import protocol
 
 SIZES = [(20, 24), (20, 24), (36, 16), (18, 30)]

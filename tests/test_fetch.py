@@ -19,13 +19,14 @@ import pytest
 from filelock import FileLock
 from web import Page, Web, ctrl_c, served
 
-from data_io import archives, datasets, download, fetch
-from data_io.datasets import downloads
-from data_io.datasets.downloads import Download
+from data_io import datasets
 from data_io.datasets.dsb2018 import dsb2018
 from data_io.datasets.isic2018 import isic2018
 from data_io.datasets.kits19 import kits19
 from data_io.errors import InputError
+from data_io.fetching import download, downloads, fetch
+from data_io.fetching.downloads import Download
+from data_io.files import archives
 from pipelines import cli
 
 FILES = {

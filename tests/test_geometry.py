@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy.ndimage import maximum_filter, minimum_filter
 
-from data_io import native
-from data_io.cache import prepare
 from data_io.datasets.kits19 import kits19
-from data_io.preprocessing import Settings
+from data_io.prepare import native
+from data_io.prepare.cache import prepare
+from data_io.prepare.preprocessing import Settings
 from pipelines import export
 
 CASE = "case_00003"

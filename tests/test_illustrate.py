@@ -10,9 +10,10 @@ import pytest
 import test_tables
 import tiny_volumes
 
-from data_io import content, splits
+from data_io import splits
 from data_io.datasets import by_name, phantom
 from data_io.errors import InputError
+from data_io.files import content
 from pipelines import evaluate, stages
 from pipelines import run as runs
 from pipelines.reporting import frame

@@ -6,15 +6,16 @@ import nibabel
 import numpy as np
 import pytest
 
-from data_io import datasets, splits, verify
-from data_io.cache import prepare
-from data_io.datasets.interface import RawInterface
+from data_io import datasets, splits
 from data_io.datasets.kits19 import kits19
 from data_io.errors import InputError
-from data_io.preprocessing import Settings
+from data_io.prepare.cache import prepare
+from data_io.prepare.interface import RawInterface
+from data_io.prepare.preprocessing import Settings
+from data_io.verification import verify
 from pipelines.training import protocol
 
-# After data_io.cache: with miscnn_compat's stand-ins it can be imported.
+# After data_io.prepare.cache: with miscnn_compat's stand-ins it can be imported.
 from miscnn.data_loading.interfaces.nifti_io import NIFTI_interface  # isort: skip
 
 AFFINE = np.array([[0, 0, -0.8, 0], [0, -0.8, 0, 0], [-5.0, 0, 0, 0], [0, 0, 0, 1]])

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_io import images, leaks, verify
 from data_io.datasets import phantom
 from data_io.datasets.dataset import Dataset
 from data_io.datasets.record import Record
 from data_io.errors import InputError
-from data_io.report import Report
+from data_io.verification import images, leaks, verify
+from data_io.verification.report import Report
 from pipelines.cli import main
 
 SPLIT = {"training": ("a1", "a2", "a3"), "validation": ("a4",), "test": ("a5", "b01")}

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_io import miscnn_compat
-from data_io.miscnn_compat import (
+from data_io.prepare import miscnn_compat
+from data_io.prepare.miscnn_compat import (
     Data_Augmentation,
     Preprocessor,
     Resampling,
@@ -33,7 +33,7 @@ importlib.util.find_spec = lambda name, package=None: (
 import keras, matplotlib.pyplot, nibabel, pandas, skimage.transform
 random.seed(5)
 state = random.getstate()
-import data_io.miscnn_compat
+import data_io.prepare.miscnn_compat
 same = random.getstate() == state
 def importable(name):
     try:
@@ -45,9 +45,9 @@ names = ["SimpleITK", "pydicom", "tensorflow_addons", "tensorflow"]
 loaded = [n for n in sys.modules if n.partition(".")[0] in hidden]
 from pathlib import Path
 import tiny_dataset
-from data_io.batches import Batches
-from data_io.cache import prepare
-from data_io.preprocessing import Settings
+from data_io.prepare.batches import Batches
+from data_io.prepare.cache import prepare
+from data_io.prepare.preprocessing import Settings
 folder = Path(sys.argv[2])
 cache = prepare(
     tiny_dataset.write(folder / "raw"), folder / "raw", tiny_dataset.CASES,

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from data_io import datasets, names, own, splits
+from data_io import datasets, splits
 from data_io.datasets import folder
 from data_io.errors import InputError
+from data_io.files import names
+from data_io.own_images import describe as own
 from pipelines import run as runs
 from pipelines.cli import main
 from pipelines.training.task import Task

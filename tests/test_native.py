@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from data_io import native
 from data_io.errors import InputError
-from data_io.miscnn_compat import Resampling, Sample
+from data_io.prepare import native
+from data_io.prepare.miscnn_compat import Resampling, Sample
 
 # The network's grid and the volume's own: finer, coarser, both, the same, one slice.
 GRIDS = (

@@ -7,9 +7,10 @@ import nibabel
 import numpy as np
 import pytest
 
-from data_io import volumes
-from data_io.datasets import folder, nifti
+from data_io.datasets import folder
 from data_io.errors import InputError
+from data_io.files import nifti
+from data_io.verification import volumes
 
 SHAPE = (5, 7, 19)
 # As in KiTS19: axis 0 is the slice axis, and all three run against the scanner's.

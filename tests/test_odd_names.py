@@ -15,8 +15,10 @@ import imitations
 import numpy as np
 import pytest
 
-from data_io import leaks, own, splits
+from data_io import splits
 from data_io.errors import InputError, escaped, not_text
+from data_io.own_images import describe as own
+from data_io.verification import leaks
 from pipelines import arguments, cli
 from pipelines import run as runs
 from pipelines.workflow import plan, reproduce

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_io import content, own, splits
+from data_io import splits
 from data_io.datasets import folder
-from data_io.datasets.interface import RawInterface
 from data_io.errors import InputError
+from data_io.files import content
+from data_io.own_images import describe as own
+from data_io.prepare.interface import RawInterface
 from pipelines import run as runs
 from pipelines.cli import main
 from pipelines.training import protocol

@@ -8,10 +8,11 @@ import nibabel
 import numpy as np
 import pytest
 
-from data_io import own, own_grids
 from data_io.datasets import folder
-from data_io.datasets.interface import RawInterface
 from data_io.errors import InputError
+from data_io.own_images import describe as own
+from data_io.own_images import grids as own_grids
+from data_io.prepare.interface import RawInterface
 from pipelines import apply
 from pipelines import run as runs
 from pipelines.cli import main

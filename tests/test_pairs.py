@@ -21,10 +21,10 @@ from data_io.datasets.cvc_clinicdb import (
     cvc_clinicdb_sequence,
     sequence,
 )
-from data_io.datasets.interface import RawInterface
 from data_io.datasets.isic2018 import isic2018
 from data_io.errors import InputError
-from data_io.verify import verify
+from data_io.prepare.interface import RawInterface
+from data_io.verification.verify import verify
 from pipelines.cli import main
 from pipelines.reporting import pages
 from pipelines.training import protocol

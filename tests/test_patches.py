@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_io.batches import Batches, CachedInterface
-from data_io.miscnn_compat import Data_IO, Preprocessor
-from data_io.patches import JOINS, Grid, predict
-from data_io.preprocessing import Settings, augmentation
+from data_io.prepare.batches import Batches, CachedInterface
+from data_io.prepare.miscnn_compat import Data_IO, Preprocessor
+from data_io.prepare.patches import JOINS, Grid, predict
+from data_io.prepare.preprocessing import Settings, augmentation
 
-# After data_io.miscnn_compat, which lets MIScnn be imported without TensorFlow.
+# After data_io.prepare.miscnn_compat, which lets MIScnn be imported without TensorFlow.
 miscnn_patches = importlib.import_module("miscnn.utils.patch_operations")
 
 # Shapes and patches with a last patch that is shifted, one that is not, volumes that

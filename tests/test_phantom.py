@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import label
 
-from data_io.datasets import phantom, phantom_vessels
-from data_io.datasets.interface import RawInterface
+from data_io.datasets import phantom
 from data_io.errors import InputError
-from data_io.verify import verify
+from data_io.prepare.interface import RawInterface
+from data_io.simulation import phantom_vessels
+from data_io.verification.verify import verify
 
 SMALL = phantom.Settings(training=4, validation=2, test=3, size=48, seed=5)
 

@@ -9,9 +9,10 @@ from PIL import Image
 from scipy import ndimage, stats
 
 from data_io import datasets
-from data_io.datasets import phantom, phantom_kinds
+from data_io.datasets import phantom
 from data_io.errors import InputError
-from data_io.verify import verify
+from data_io.simulation import phantom_kinds
+from data_io.verification.verify import verify
 from pipelines.workflow import plan, reproduce
 
 NEW = ("phantom-lesion", "phantom-skin", "phantom-polyp", "phantom-nuclei")

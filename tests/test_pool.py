@@ -11,8 +11,9 @@ import pytest
 from crashing import square
 from PIL import Image
 
-from data_io import pool, verify
+from data_io import pool
 from data_io.datasets import phantom
+from data_io.verification import verify
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from data_io.miscnn_compat import Data_Augmentation, Preprocessor, Sample
-from data_io.preprocessing import Settings, augmentation, subfunctions
+from data_io.prepare.miscnn_compat import Data_Augmentation, Preprocessor, Sample
+from data_io.prepare.preprocessing import Settings, augmentation, subfunctions
 
 SHAPE = (24, 32)
 released = sys.modules[Data_Augmentation.__module__]

@@ -11,9 +11,10 @@ import pytest
 import tifffile
 from PIL import EpsImagePlugin, Image
 
-from data_io import images
-from data_io.datasets import folder, reading
+from data_io.datasets import folder
 from data_io.errors import InputError
+from data_io.files import reading
+from data_io.verification import images
 
 SHAPE = (7, 10)
 TYPES = ("bool", "u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8")
@@ -247,8 +248,8 @@ def test_files_are_decoded_in_one_place_with_formats_named(project: Path):
     ]
     assert not bare
     others = {place for place in found if "Image.open" not in place}
-    assert others == {"data_io/datasets/nifti.py: nibabel.load"}
-    assert "data_io/datasets/reading.py: Image.open" in found
+    assert others == {"data_io/files/nifti.py: nibabel.load"}
+    assert "data_io/files/reading.py: Image.open" in found
 
 
 def opener(call: ast.AST) -> str:

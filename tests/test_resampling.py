@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from data_io.errors import InputError
-from data_io.miscnn_compat import Resampling, Sample
-from data_io.native import resampled_shape
-from data_io.resampling import SlabResampling
+from data_io.prepare.miscnn_compat import Resampling, Sample
+from data_io.prepare.native import resampled_shape
+from data_io.prepare.resampling import SlabResampling
 
 KITS19 = (3.22, 1.62, 1.62)
 # Shape, voxel size, new voxel size: thick and thin slices, one slice, exact halves (at

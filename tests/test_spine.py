@@ -6,9 +6,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from data_io import augment
 from data_io.datasets import phantom
-from data_io.miscnn_compat import Preprocessor, Resize
+from data_io.prepare import augment
+from data_io.prepare.miscnn_compat import Preprocessor, Resize
 from pipelines import stages
 from pipelines.training.task import Task
 

@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 import tiny_volumes
 
-from data_io import augment, batches
-from data_io.cache import prepare
-from data_io.datasets.interface import RawInterface
 from data_io.datasets.kits19 import kits19
-from data_io.miscnn_compat import (
+from data_io.prepare import augment, batches
+from data_io.prepare.cache import prepare
+from data_io.prepare.interface import RawInterface
+from data_io.prepare.miscnn_compat import (
     Clipping,
     Data_IO,
     Normalization,
     Preprocessor,
     Resampling,
 )
-from data_io.preprocessing import Settings, augmentation, subfunctions
-from data_io.resampling import SlabResampling
+from data_io.prepare.preprocessing import Settings, augmentation, subfunctions
+from data_io.prepare.resampling import SlabResampling
 from pipelines import run as runs
 from pipelines import stages
 from pipelines.reporting import pages
@@ -189,7 +189,7 @@ def test_training_sees_only_what_is_prepared_and_drawn(
     assert called["Data_IO.sample_loader"] == 5
     assert called["SlabResampling.preprocessing"] == 5
     assert called["Normalization.preprocessing"] == 5
-    assert called["data_io.augment.carry_out"] >= 8
+    assert called["data_io.prepare.augment.carry_out"] >= 8
     assert len(subfunctions(Settings.of(kits19.RECORD, PATCH))) == 3
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_io import leaks, splits
+from data_io import splits
 from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError, Problems
-from data_io.report import Report
+from data_io.verification import leaks
+from data_io.verification.report import Report
 
 TABLE_1 = {
     "2018DSB": {"training": 428, "validation": 108, "test": 134},

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from predicted_runs import make_run
 
-from data_io import content
 from data_io.datasets import phantom
 from data_io.errors import InputError
+from data_io.files import content
 from pipelines import evaluate, stored, written
 from pipelines import run as runs
 from pipelines.posthoc import temperature

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from written_runs import CASES, DSC_NLL, PLUS_NLL, make_run, one, read
 
-from data_io.content import file_hash
 from data_io.errors import InputError
+from data_io.files.content import file_hash
 from pipelines import cli
 from pipelines.measure import histograms, metrics
 from pipelines.reporting import (

@@ -19,12 +19,12 @@ from imitations import (
 )
 from PIL import Image
 
-from data_io import images
-from data_io.content import stamp_of
 from data_io.datasets import phantom
 from data_io.datasets.drive import drive
 from data_io.errors import InputError
-from data_io.verify import verify
+from data_io.files.content import stamp_of
+from data_io.verification import images
+from data_io.verification.verify import verify
 
 IMAGE = "training/images/21_training.tif"
 LABEL = "training/1st_manual/21_manual1.gif"

@@ -7,10 +7,11 @@ import nibabel
 import numpy as np
 import pytest
 
-from data_io import content, native
 from data_io.datasets.kits19 import kits19
 from data_io.errors import InputError
-from data_io.miscnn_compat import Resampling, Sample
+from data_io.files import content
+from data_io.prepare import native
+from data_io.prepare.miscnn_compat import Resampling, Sample
 from pipelines import cli, evaluate, export
 from pipelines import run as runs
 from pipelines.measure import histograms, metrics, regions, voxels

@@ -6,16 +6,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from data_io import images, volumes
-from data_io.datasets import layout, nifti
-from data_io.datasets.reading import (
+from data_io.datasets import layout
+from data_io.datasets.record import Record
+from data_io.files import nifti
+from data_io.files.reading import (
     masks,
     read_any_image,
     read_image,
     read_mask,
     read_union,
 )
-from data_io.datasets.record import Record
+from data_io.verification import images, volumes
 
 __all__ = ["AGAIN", "Dataset"]
 
@@ -175,8 +176,8 @@ class Dataset:
             role: of the file, see `roles`.
 
         Returns:
-            Facts, see `data_io.images.facts` and of volumes
-            `data_io.volumes.facts`.
+            Facts, see `data_io.verification.images.facts` and of volumes
+            `data_io.verification.volumes.facts`.
 
         Raises:
             InputError: it can't be decoded.

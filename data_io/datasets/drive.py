@@ -14,9 +14,9 @@ import numpy as np
 
 from data_io.datasets import layout
 from data_io.datasets.dataset import AGAIN, Dataset
-from data_io.datasets.reading import read_mask
 from data_io.datasets.record import Record
 from data_io.errors import InputError
+from data_io.files.reading import read_mask
 
 __all__ = ["Drive", "drive"]
 

@@ -8,11 +8,12 @@ alpha channel is opaque: it is left out. Copies in the layout of the authors' ow
 
 from pathlib import Path
 
-from data_io.datasets import downloads, layout
+from data_io.datasets import layout
 from data_io.datasets.dataset import AGAIN, Dataset
-from data_io.datasets.reading import masks
 from data_io.datasets.record import Record
 from data_io.errors import InputError
+from data_io.fetching import downloads
+from data_io.files.reading import masks
 
 __all__ = ["Dsb2018", "dsb2018"]
 

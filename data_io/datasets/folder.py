@@ -1,7 +1,7 @@
 """A user's own images: a folder of them, and a folder of label maps.
 
 The folder of this data set holds no image. It holds two small files, which
-`data_io.own.describe` writes. `dataset.json` says where the images
+`data_io.own_images.describe.describe` writes. `dataset.json` says where the images
 are and what was found in them, `reading.json` how they are read (channels, label
 values). The second is one of the files of every case, so that another reading is other
 data.
@@ -15,15 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from data_io import datasets, images, volumes
-from data_io.content import read_json
-from data_io.datasets import nifti
+from data_io import datasets
 from data_io.datasets.dataset import Dataset
-from data_io.datasets.reading import decode, decode_colour, described, is_colour
 from data_io.datasets.record import Record
 from data_io.errors import InputError
-from data_io.names import plain
-from data_io.native import by_axis
+from data_io.files import nifti
+from data_io.files.content import read_json
+from data_io.files.names import plain
+from data_io.files.reading import decode, decode_colour, described, is_colour
+from data_io.prepare.native import by_axis
+from data_io.verification import images, volumes
 
 __all__ = [
     "ABOUT", "READING", "OwnImages", "own", "read_labels", "read_pixels",
@@ -59,7 +60,7 @@ class OwnImages(Dataset):
     RECORD = _RECORD
 
     def locate(self, data: Path | None) -> Path:
-        """Finds the description that `data_io.own.describe` wrote.
+        """Finds the description that `data_io.own_images.describe.describe` wrote.
 
         Raises:
             InputError: it is not there, of another version, or damaged.

@@ -8,9 +8,9 @@ images, 417 of them for validation: two more than there are; 415 is what is left
 
 from pathlib import Path
 
-from data_io.datasets import downloads
 from data_io.datasets.pairs import Pairs
 from data_io.datasets.record import Record
+from data_io.fetching import downloads
 
 __all__ = ["Isic2018", "isic2018"]
 

@@ -9,10 +9,10 @@ be downloaded by its script.
 import re
 from pathlib import Path
 
-from data_io.datasets import downloads
 from data_io.datasets.dataset import AGAIN, Dataset
 from data_io.datasets.record import Record
 from data_io.errors import InputError
+from data_io.fetching import downloads
 
 __all__ = ["Kits19", "kits19"]
 

@@ -16,10 +16,12 @@ import nibabel
 import numpy as np
 from tqdm import tqdm
 
-from data_io.content import digest, file_hash
-from data_io.datasets import ct, layout, nifti
+from data_io.datasets import layout
 from data_io.datasets.kits19 import Kits19, kits19
 from data_io.errors import InputError
+from data_io.files import nifti
+from data_io.files.content import digest, file_hash
+from data_io.simulation import ct
 
 __all__ = ["SimulatedKits19", "kits19_simulated"]
 
@@ -157,7 +159,7 @@ def _simulate(sources: dict[str, Path | None], folder: Path) -> Path:
         "format": FORMAT,
         "dataset": kits19_simulated.RECORD.name,
         "simulated": True,
-        "note": f"{NOTE}. Made by data_io/datasets/ct.py.",
+        "note": f"{NOTE}. Made by data_io/simulation/ct.py.",
         "over": {
             case: "a drawn label map" if path is None else f"KiTS19 {file_hash(path)}"
             for case, path in sources.items()

@@ -7,10 +7,10 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from data_io import archives
-from data_io.archives import is_litter
 from data_io.datasets.record import Record
 from data_io.errors import InputError
+from data_io.files import archives
+from data_io.files.archives import is_litter
 
 __all__ = [
     "ENDINGS", "LABEL", "PREPARED", "is_litter", "locate", "missing", "picture",
@@ -144,7 +144,7 @@ def unpack(archive: Path, into: Path | None = None) -> Path:
         The folder `<into>/<hash of names, sizes and checksums>`.
 
     Raises:
-        InputError: not a zip, damaged, not safe (`data_io.archives`), or
+        InputError: not a zip, damaged, not safe (`data_io.files.archives`), or
             no place to unpack it in.
     """
     into = UNPACKED if into is None else into

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from data_io.datasets.downloads import Download
+from data_io.fetching.downloads import Download
 
 __all__ = ["Record"]
 
@@ -31,9 +31,9 @@ class Record:
             each volume's own.
         clip: range to clip raw values to, such as Hounsfield units; None for none.
         axes: for volumes, which axis of the body each axis of the array runs along, see
-            `data_io.datasets.nifti.Geometry.axes`; None where it is not laid down.
+            `data_io.files.nifti.Geometry.axes`; None where it is not laid down.
         directions: for volumes, towards what each axis of the array runs, see
-            `data_io.datasets.nifti.Geometry.directions`; volumes that run the other way
+            `data_io.files.nifti.Geometry.directions`; volumes that run the other way
             are turned. None to take each as it is stored.
         grey_masks: True where masks are known to hold grey values besides 0 and 255, as
             JPEG leaves them: they are read with `read_mask(path, grey=True)`.

@@ -22,9 +22,10 @@ import numpy.typing as npt
 from scipy import optimize
 from tqdm import tqdm
 
-from data_io import datasets, native
+from data_io import datasets
 from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
+from data_io.prepare import native
 from pipelines import run as runs
 from pipelines import stored, written
 

@@ -10,7 +10,8 @@ from typing import Any
 import keras
 
 import losses
-from data_io import batches, cache, pool
+from data_io import pool
+from data_io.prepare import batches, cache
 from pipelines import backend, provenance, stopping
 from pipelines import run as runs
 from pipelines.training import callbacks, state, unet

@@ -15,9 +15,9 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from data_io import batches, cache, patches
-from data_io.content import file_hash
 from data_io.errors import InputError
+from data_io.files.content import file_hash
+from data_io.prepare import batches, cache, patches
 from pipelines import provenance, written
 from pipelines import run as runs
 from pipelines.stored import LIST, PROBABILITIES, SPLITS, require_free

@@ -2,7 +2,7 @@
 
 Where paper and released code differ, the value here is the one the published numbers
 come from; the comment names the difference. Losses' hyperparameters (Table 2) are in
-`losses`, resizing and augmentation in `data_io.preprocessing`.
+`losses`, resizing and augmentation in `data_io.prepare.preprocessing`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from data_io import patches
 from data_io.datasets.record import Record
 from data_io.errors import InputError
+from data_io.prepare import patches
 
 __all__ = [
     "KEYS", "PRESETS", "Protocol", "from_dict", "known_preset", "override",
@@ -48,7 +48,7 @@ class Protocol:
         augment: whether training samples are augmented.
         overlap: of neighbouring patches at prediction, voxels by axis; () for images,
             which are predicted whole. So are the next two of volumes alone.
-        join: how overlapping predictions are joined: `data_io.patches.Grid`.
+        join: how overlapping predictions are joined: `data_io.prepare.patches.Grid`.
         fixed_validation: whether the patches of validation are the same each epoch; in
             the released code they are drawn anew, so its validation loss is noisy.
         precision: how the network computes; softmax and loss are float32 in all.

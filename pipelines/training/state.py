@@ -5,7 +5,7 @@ reset in `on_train_begin`. Here weights, optimiser, best weights, callbacks, his
 clock are one file, written aside and renamed: they belong together at any moment, and a
 run that was killed goes on from the end of an epoch and ends as if it had never
 stopped. Batches need no random state: their content follows from seed, epoch and index
-(`data_io.batches`).
+(`data_io.prepare.batches`).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import TypedDict
 
-from data_io import schema
 from data_io.errors import InputError
+from data_io.files import schema
 from pipelines import run as runs
 
 __all__ = ["Arrays", "Progress", "load", "save", "snapshot"]

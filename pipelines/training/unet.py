@@ -22,7 +22,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from data_io.miscnn_compat import Abstract_Architecture
+from data_io.prepare.miscnn_compat import Abstract_Architecture
 
 __all__ = ["UNet", "arrange", "channels_first_is_faster", "computes_channels_first"]
 

@@ -23,7 +23,7 @@ import filelock
 
 from data_io import datasets, pool
 from data_io.errors import InputError
-from data_io.shared import VARIABLE
+from data_io.prepare.shared import VARIABLE
 from pipelines import arguments, commits, installed, provenance
 from pipelines import run as runs
 from pipelines.workflow import estimate, leader, logs, status
@@ -514,7 +514,7 @@ def shared(jobs: int, samples: Path) -> dict[str, str]:
 
     Args:
         jobs: runs at a time.
-        samples: folder for what `data_io.shared` keeps.
+        samples: folder for what `data_io.prepare.shared` keeps.
     """
     threads = str(max(1, pool.processors() // jobs))
     return dict.fromkeys(_THREADS, threads) | _MEMORY | {VARIABLE: str(samples)}

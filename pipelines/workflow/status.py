@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from data_io import schema
 from data_io.errors import InputError
+from data_io.files import schema
 from pipelines import provenance
 from pipelines import run as runs
 from pipelines.workflow import logs

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_io import datasets, native
-from data_io.datasets import nifti
-from data_io.datasets.reading import read_image
+from data_io import datasets
 from data_io.errors import InputError
+from data_io.files import nifti
+from data_io.files.reading import read_image
+from data_io.prepare import native
 from pipelines import run as runs
 from pipelines import stored, written
 from pipelines.reporting.estimates import mean_of

@@ -1,7 +1,7 @@
 """Batches for training and inputs for prediction.
 
 For training a sample is read from the cache, drawn and augmented as MIScnn would do it,
-by `data_io.augment`; threads do this ahead of time. For prediction the
+by `data_io.prepare.augment`; threads do this ahead of time. For prediction the
 cache takes the place of the raw files behind MIScnn's Data I/O interface, and from
 there on a sample goes MIScnn's way.
 """
@@ -14,12 +14,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from data_io import augment, pool
-from data_io.cache import Cache
-from data_io.datasets.interface import ReadOnly
-from data_io.miscnn_compat import Data_IO, Preprocessor
-from data_io.preprocessing import EVERY_AXIS, augmentation, subfunctions
-from data_io.shared import Shared
+from data_io import pool
+from data_io.prepare import augment
+from data_io.prepare.cache import Cache
+from data_io.prepare.interface import ReadOnly
+from data_io.prepare.miscnn_compat import Data_IO, Preprocessor
+from data_io.prepare.preprocessing import EVERY_AXIS, augmentation, subfunctions
+from data_io.prepare.shared import Shared
 
 __all__ = ["Batches", "CachedInterface", "feed", "prediction_input", "to_native"]
 
@@ -84,7 +85,7 @@ class Batches(keras.utils.PyDataset):
         redraw: whether each epoch has draws of its own; if not, all have the first's.
         workers: threads that draw ahead, as many items; None for those of
             `pool.threads`.
-        mirror_axes: of `data_io.preprocessing.augmentation`.
+        mirror_axes: of `data_io.prepare.preprocessing.augmentation`.
     """
 
     def __init__(

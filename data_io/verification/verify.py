@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data_io import images, native, pool, splits, volumes
-from data_io.content import Memory, stamp_of
+from data_io import pool, splits
 from data_io.datasets.dataset import Dataset
 from data_io.datasets.folder import own
 from data_io.datasets.record import Record
 from data_io.errors import InputError, Problems, is_text, not_text
-from data_io.report import AGAIN, Finding, Report
+from data_io.files.content import Memory, stamp_of
+from data_io.prepare import native
+from data_io.verification import images, volumes
+from data_io.verification.report import AGAIN, Finding, Report
 
 __all__ = ["Examined", "Report", "audit", "examine", "verify"]
 
@@ -60,7 +62,7 @@ def audit(
     """Decodes every file of a data set and compares it with the record.
 
     A file decoded before is not decoded again while it is the same
-    (`data_io.content.stamp_of`); what it held is judged anew each time.
+    (`data_io.files.content.stamp_of`); what it held is judged anew each time.
 
     Args:
         dataset: the data set, from `data_io.datasets.by_name`.
@@ -112,7 +114,7 @@ def _problems(
     problems = [*(Finding("layout", text) for text in layout), *problems]
     for case, role, path in files:
         known = found.facts.get(case, {})
-        # Own images are judged by `data_io.own.describe`.
+        # Own images are judged by `data_io.own_images.describe.describe`.
         if role in known and dataset is not own:
             axes, say = dataset.AXES or record.axes, speaker(home, case, role, path)
             problems += judge(record, axes, role, say, known[role], known)

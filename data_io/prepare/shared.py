@@ -53,7 +53,7 @@ class Shared:
 
     def load(self, epoch: int, index: int) -> _Item | None:
         """A sample's image and one-hot label; None where nobody has left it."""
-        from data_io import augment  # not above: --help needs none of it
+        from data_io.prepare import augment  # not above: --help needs none of it
 
         try:
             with self._path(epoch, index).open("rb") as file:

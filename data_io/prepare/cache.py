@@ -25,13 +25,20 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data_io import native
-from data_io.content import ASIDE, content, data_hash, digest, file_hash, read_json
 from data_io.datasets.dataset import Dataset
-from data_io.datasets.interface import RawInterface
 from data_io.errors import InputError
-from data_io.miscnn_compat import Data_IO
-from data_io.preprocessing import Settings, subfunctions
+from data_io.files.content import (
+    ASIDE,
+    content,
+    data_hash,
+    digest,
+    file_hash,
+    read_json,
+)
+from data_io.prepare import native
+from data_io.prepare.interface import RawInterface
+from data_io.prepare.miscnn_compat import Data_IO
+from data_io.prepare.preprocessing import Settings, subfunctions
 
 __all__ = ["Cache", "prepare"]
 

@@ -12,9 +12,9 @@ import requests
 import urllib3
 from tqdm import tqdm
 
-from data_io import content
-from data_io.datasets.downloads import Download
 from data_io.errors import InputError
+from data_io.fetching.downloads import Download
+from data_io.files import content
 
 __all__ = ["retrieve"]
 

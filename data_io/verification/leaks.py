@@ -8,10 +8,11 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from data_io import content, splits
+from data_io import splits
 from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
-from data_io.report import Finding, Leak, Report
+from data_io.files import content
+from data_io.verification.report import Finding, Leak, Report
 
 __all__ = ["absent", "audit", "find", "normal", "require"]
 
@@ -44,7 +45,7 @@ def audit(
     Args:
         dataset: the data set.
         root: its folder.
-        report: of `data_io.verify.audit`.
+        report: of `data_io.verification.verify.audit`.
         seed: of a split that is not fixed, as for `data_io.splits.of`.
         files: a split to be read instead.
         folder: where hashes of files are remembered.

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from data_io.datasets.reading import (
+from data_io.datasets.record import Record
+from data_io.errors import InputError
+from data_io.files.reading import (
     as_binary,
     as_rgb,
     decode,
@@ -19,9 +21,7 @@ from data_io.datasets.reading import (
     one_channel,
     union,
 )
-from data_io.datasets.record import Record
-from data_io.errors import InputError
-from data_io.report import AGAIN, KEPT_VALUES, Finding, Say, shown
+from data_io.verification.report import AGAIN, KEPT_VALUES, Finding, Say, shown
 
 __all__ = ["copies", "counted", "facts", "judge", "pixel_hash", "turned_hash"]
 
@@ -99,7 +99,7 @@ def counted(pixels: np.ndarray) -> list[list[int]]:
 
 
 def _mask(mode: str, pixels: np.ndarray) -> Facts:
-    """What a file is as a mask, see `data_io.datasets.reading.as_binary`.
+    """What a file is as a mask, see `data_io.files.reading.as_binary`.
 
     Returns:
         `mask`: `values` of its one channel, 0 and at most one other, or [] where there

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # Run folders are read without the readers of images.
     from data_io.datasets.dataset import Dataset
 
-from data_io import schema
+from data_io.files import schema
 
 __all__ = [
     "ASIDE", "Memory", "content", "data_hash", "digest", "file_hash", "images",

@@ -127,7 +127,7 @@ def predict(
         MIScnn's to the last bit (but for values below 1e-37).
     """
     # Not above: the names of the joins are wanted where Keras is not.
-    from data_io.miscnn_compat import crop_patch, pad_patch
+    from data_io.prepare.miscnn_compat import crop_patch, pad_patch
 
     def of_patch(place: tuple[slice, ...]) -> np.ndarray:
         patch = np.array(image[place], dtype=np.float32, order="C")[np.newaxis]

@@ -12,7 +12,7 @@ from nibabel.affines import voxel_sizes
 from nibabel.orientations import aff2axcodes
 from nibabel.spatialimages import HeaderDataError
 
-from data_io.native import by_axis
+from data_io.prepare.native import by_axis
 
 __all__ = ["doubt", "fault", "no_rotation", "same", "shown", "stated"]
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from data_io import native, volumes
 from data_io.datasets.record import Record
 from data_io.errors import InputError
+from data_io.prepare import native
+from data_io.verification import volumes
 
 __all__ = ["axes", "directions", "lines", "problems", "spacing_mm"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from data_io.datasets.dataset import Dataset
-from data_io.miscnn_compat import Abstract_IO
+from data_io.prepare.miscnn_compat import Abstract_IO
 
 __all__ = ["RawInterface", "ReadOnly"]
 
@@ -53,7 +53,7 @@ class RawInterface(ReadOnly):
         """Returns the image, channels last, and what MIScnn's subfunctions ask for.
 
         That is of volumes `spacing` in mm by axis, which its Resampling reads, and
-        `directions`, see `data_io.datasets.nifti.Geometry`.
+        `directions`, see `data_io.files.nifti.Geometry`.
         """
         image = self.dataset.image(self.root, index)
         place = self.dataset.geometry(self.root, index)

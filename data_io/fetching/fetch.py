@@ -16,11 +16,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from data_io import archives, content, download
 from data_io.datasets.dataset import Dataset
-from data_io.datasets.downloads import Download
 from data_io.datasets.record import Record
 from data_io.errors import InputError
+from data_io.fetching import download
+from data_io.fetching.downloads import Download
+from data_io.files import archives, content
 
 __all__ = ["Fetched", "fetch", "plan"]
 

@@ -23,9 +23,9 @@ from nibabel.openers import ImageOpener
 from nibabel.orientations import aff2axcodes, io_orientation
 from nibabel.spatialimages import HeaderDataError
 
-from data_io.datasets import affines
-from data_io.datasets.reading import decoding
 from data_io.errors import InputError
+from data_io.files import affines
+from data_io.files.reading import decoding
 
 __all__ = [
     "Geometry", "as_label", "check_whole", "geometry", "is_volume", "no_label", "read",
@@ -121,7 +121,7 @@ def geometry(path: Path) -> Geometry:
 
     Raises:
         InputError: no file, not NIfTI, not three axes, colours or complex numbers, or
-            a header that contradicts itself, see `data_io.datasets.affines.fault`.
+            a header that contradicts itself, see `data_io.files.affines.fault`.
     """
     with decoding(path, *_BROKEN):
         image = _open(path)

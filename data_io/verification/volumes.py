@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from data_io.datasets import affines, nifti
 from data_io.datasets.record import Record
-from data_io.report import AGAIN, KEPT_VALUES, Finding, Say
+from data_io.files import affines, nifti
+from data_io.verification.report import AGAIN, KEPT_VALUES, Finding, Say
 
 __all__ = ["directions", "elsewhere", "facts", "judge", "same_place", "wrong_unit"]
 

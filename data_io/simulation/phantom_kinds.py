@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from data_io.datasets import phantom_vessels
-from data_io.datasets.phantom_drawing import (
+from data_io.simulation import phantom_vessels
+from data_io.simulation.phantom_drawing import (
     Contrast,
     Image,
     Random,

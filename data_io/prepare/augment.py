@@ -22,7 +22,7 @@ from batchgenerators.augmentations.utils import (
 )
 from scipy import ndimage
 
-from data_io.miscnn_compat import Data_Augmentation
+from data_io.prepare.miscnn_compat import Data_Augmentation
 
 __all__ = ["Plan", "carry_out", "one_hot", "plan"]
 

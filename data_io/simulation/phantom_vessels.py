@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from data_io.datasets.phantom_drawing import chance
+from data_io.simulation.phantom_drawing import chance
 
 __all__ = ["FORMULA", "draw_image", "probability"]
 

@@ -15,8 +15,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_io.datasets.record import Record
-from data_io.miscnn_compat import Clipping, Data_Augmentation, Normalization, Resize
-from data_io.resampling import SlabResampling
+from data_io.prepare.miscnn_compat import (
+    Clipping,
+    Data_Augmentation,
+    Normalization,
+    Resize,
+)
+from data_io.prepare.resampling import SlabResampling
 
 __all__ = ["EVERY_AXIS", "Settings", "augmentation", "subfunctions"]
 

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from data_io import own_grids
-from data_io.content import digest, write_json
 from data_io.datasets import folder, is_own
 from data_io.datasets.record import Record
 from data_io.errors import InputError, Problems, is_text, not_text
-from data_io.names import unfit
-from data_io.native import by_axis
-from data_io.verify import examine
+from data_io.files.content import digest, write_json
+from data_io.files.names import unfit
+from data_io.own_images import grids as own_grids
+from data_io.prepare.native import by_axis
+from data_io.verification.verify import examine
 
 __all__ = ["Description", "describe", "files_of"]
 

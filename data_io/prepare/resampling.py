@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import zoom
 
-from data_io.miscnn_compat import Resampling
-from data_io.native import resampled_shape
+from data_io.prepare.miscnn_compat import Resampling
+from data_io.prepare.native import resampled_shape
 
 __all__ = ["SlabResampling", "resample_image", "resample_label"]
 
@@ -25,7 +25,7 @@ class SlabResampling(Resampling):
 
     It reads `spacing` (mm, by axis) from the sample's details, as MIScnn does, and
     leaves `original_shape` there for the way back, which is MIScnn's own; slab by slab
-    it is that of `data_io.native`.
+    it is that of `data_io.prepare.native`.
 
     Args:
         new_spacing: voxel size to resample to, mm, by axis.

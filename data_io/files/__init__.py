@@ -1,0 +1,1 @@
+"""Files as they are: contents and hashes, JSON, names, archives, images, volumes."""

@@ -1,0 +1,1 @@
+"""Images and volumes of a user, described so that they are a data set."""

@@ -1,0 +1,1 @@
+"""How phantoms are drawn."""
