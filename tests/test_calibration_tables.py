@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
 from pipelines import evaluate
 from pipelines.measure import histograms, metrics
@@ -22,15 +23,17 @@ LOSSES = {"CE": 1.0, "DSC": 2.0}  # sharper by this factor, in logit
 
 
 @dataclass
-class Images:
-    """What a data set module gives, from arrays."""
+class Images(Dataset):
+    """A data set, from arrays."""
 
     labels: dict[str, dict[str, np.ndarray]]
     where: dict[str, dict[str, np.ndarray]]
 
-    @staticmethod
-    def record(root):
+    def record(self, root):
         return types.SimpleNamespace(classes=("background", "vessel"), is_3d=False)
+
+    def geometry(self, root, case):
+        return None
 
     def references(self, root, case):
         return self.labels[case]
