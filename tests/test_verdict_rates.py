@@ -62,7 +62,7 @@ def test_the_rules_keep_to_their_levels(committed):
         if key[0].startswith("within, ") and key[1] == "one more training":
             assert rate > 0.95 - 3 * 0.007
         if key == ("differs by signed-rank", "no difference"):
-            assert rate > 0.25
+            assert rate > 0.15
 
 
 def test_the_rates_stand_in_the_readme(committed):
