@@ -106,7 +106,7 @@ def test_the_locks_hold_what_the_metadata_asks_for(project: Path) -> None:
     config = configparser.ConfigParser()
     config.read(project / "setup.cfg")
     wanted = {
-        re.split(r"[^a-zA-Z0-9-]", line)[0]
+        re.split(r"[^a-zA-Z0-9_-]", line)[0].replace("_", "-")
         for line in config["options"]["install_requires"].split()
     }
     assert "numpy" in wanted

@@ -383,12 +383,13 @@ def test_written_runs_fill_the_papers_cells(name: str, tmp_path: Path, project) 
             for row in csv.DictReader(file)
             if (row["dataset"], row["metric"]) == (record.title, "nll")
         }
-    for loss, gamma in (("DSC", None), ("DSC++", 2.0)):
+    for loss, gamma, seed in (("DSC", None, 0), ("DSC++", 2.0, 0), ("DSC++", 2.0, 1)):
         written_runs.make_run(
             tmp_path,
             loss,
             [printed[loss] + shift for shift in (-0.01, 0, 0, 0.01)],
             gamma=gamma,
+            seed=seed,
             dataset=name,
             title=record.title,
             targets=record.classes[1:],

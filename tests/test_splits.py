@@ -25,7 +25,7 @@ def dataset(root: Path, contents: dict[str, bytes], counts=None, split=None):
     for case, content in contents.items():
         (root / f"{case}.png").write_bytes(content)
     record = types.SimpleNamespace(
-        name="tiny", title="Tiny", counts=counts or {}, split_by=""
+        name="tiny", title="Tiny", counts=counts or {}, split_by="", classes=()
     )
     module = Dataset()
     module.RECORD = record

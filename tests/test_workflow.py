@@ -290,7 +290,7 @@ def test_what_an_experiment_file_cannot_say_is_named(
     ("text", "words"),
     [
         ("{dataset: phantom}", ["missing: loss"]),
-        ("{dataset: phantom, loss: Dise}", ["run.yaml: losses", "Dise", "DSC++"]),
+        ("{dataset: phantom, loss: Dise}", ["run.yaml: loss", "Dise", "DSC++"]),
         ("{dataset: phantom, loss: DSC, preset: big}", ["run.yaml", "preset", "big"]),
         (
             "{dataset: phantom, loss: DSC, gamma: two}",
@@ -359,7 +359,8 @@ def test_data_sets_that_are_not_there_stop_no_others(tmp_path, capsys):
 def test_a_data_set_is_looked_for_by_its_name_in_the_folder_of_all(tmp_path):
     # The folder of another data set has the subfolder that 2018DSB is told by.
     (tmp_path / "OTHER" / "images").mkdir(parents=True)
-    (tmp_path / "stage1_train" / "a" / "images").mkdir(parents=True)
+    for part in ("images", "masks"):
+        (tmp_path / "stage1_train" / "a" / part).mkdir(parents=True)
     planned = plan.plan([plan.Experiment("dsb2018", (("DSC", None),))], tmp_path)
     assert study._locate(planned, tmp_path) == {"dsb2018": tmp_path / "stage1_train"}
 
@@ -704,7 +705,7 @@ def test_before_a_run_is_finished_the_time_is_that_of_its_epochs(tmp_path):
 def test_a_damaged_record_stops_no_status(tmp_path):
     path = study_file(tmp_path, "- {dataset: drive, losses: [DSC++, DSC, CE]}")
     group = tmp_path / "results" / "drive" / "paper" / "runs"
-    begun(group / "dscpp-s0", {"train_s": "long", "epochs": []})
+    begun(group / "dscpp-s0", {"seconds": 1.0})
     begun(group / "dsc-s0").path(runs.STATE).write_bytes(b"PK nothing")
     begun(group / "ce-s0").path("run.json").write_text("{")
     lines = shown(tmp_path, path)

@@ -112,8 +112,8 @@ class Batches(keras.utils.PyDataset):
         self._shared = None
         if augment:
             self.augmentation = augmentation(cache.settings, mirror_axes)
-            decides = (cache.key, cache.settings.as_dict(), self.cases, seed, shuffle)
-            self._shared = Shared.here(*decides, mirror_axes, classes=classes)
+            decides = (self.cases, seed, shuffle, mirror_axes)
+            self._shared = Shared.here(cache, *decides, classes=classes)
         self._ahead = _Ahead(workers or pool.threads())
 
     def __len__(self) -> int:

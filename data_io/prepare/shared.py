@@ -15,8 +15,12 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from data_io.prepare.cache import Cache
 
 __all__ = ["FREE", "VARIABLE", "Shared"]
 
@@ -46,10 +50,18 @@ class Shared:
         self._folder = folder / key
 
     @classmethod
-    def here(cls, *decides: object, classes: int) -> Shared | None:
-        """Those of the folder that `VARIABLE` names; None where it names none."""
-        name = os.environ.get(VARIABLE)
-        return cls(Path(name), *decides, classes=classes) if name else None
+    def here(cls, cache: Cache, *decides: object, classes: int) -> Shared | None:
+        """Those of the folder that `VARIABLE` names; None where it names none.
+
+        Args:
+            cache: the prepared samples that are augmented.
+            *decides: what else decides a sample.
+            classes: as above.
+        """
+        if not (name := os.environ.get(VARIABLE)):
+            return None
+        prepared = (cache.key, cache.settings.as_dict())
+        return cls(Path(name), *prepared, *decides, classes=classes)
 
     def load(self, epoch: int, index: int) -> _Item | None:
         """A sample's image and one-hot label; None where nobody has left it."""
