@@ -345,8 +345,8 @@ def test_one_observer_alone_has_no_table_of_two(tmp_path, images):
 def test_committed_scores_lie_where_their_histograms_allow(project):
     """Each voxel's p is in its bin: that bounds the Brier score of cases.csv."""
     checked = 0
-    for folder in frame.groups(project / "results"):
-        for run in frame.finished(folder):
+    for study in frame.studies(project / "results"):
+        for run in frame.finished(study.folder):
             found = histograms.load(run.path("histograms.npz"))
             low, high = found.edges[:-1], found.edges[1:]
             with run.path("cases.csv").open(newline="") as file:

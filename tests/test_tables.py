@@ -819,11 +819,11 @@ def test_tables_need_no_backend(project):
     subprocess.run([sys.executable, "-c", code], check=True, cwd=project)
 
 
-def test_groups_are_sorted_and_skip_custom(results):
+def test_studies_are_sorted_and_skip_custom(results):
     make_run(results, "DSC", preset="reduced")
     make_run(results, "DSC")
     make_run(results, "DSC", group="custom-00000000")
-    assert frame.groups(results) == [
+    assert [study.folder for study in frame.studies(results)] == [
         results / "drive" / "paper",
         results / "drive" / "reduced",
     ]

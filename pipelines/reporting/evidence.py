@@ -261,8 +261,14 @@ def _measured(
         return _extremes(study, variant, target)
     if at is None:
         return study.measures(variant, target, column)
-    found = study.at_thresholds(variant, target)
-    return found[column][:, :, THRESHOLDS.index(at)]
+    return _at_thresholds(study, variant, target)[column][:, :, THRESHOLDS.index(at)]
+
+
+@lru_cache(maxsize=256)
+def _at_thresholds(study: Study, variant: Variant, target: str) -> dict[str, _Floats]:
+    """Overlap measures at `THRESHOLDS`, each (trainings, cases, thresholds)."""
+    counts = study.counts(variant, target)
+    return histograms.threshold_metrics(counts, edges=study.edges)
 
 
 def _extremes(study: Study, variant: Variant, target: str) -> _Floats:

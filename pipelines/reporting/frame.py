@@ -29,9 +29,9 @@ from pipelines.reporting.published import (
 )
 from pipelines.run import TRUTH, Run
 
-__all__ = ["CUSTOM", "Study", "finished", "groups", "open_study", "studies", "unclean"]
+__all__ = ["Study", "finished", "open_study", "read_cases", "studies", "unclean"]
 
-CUSTOM = "custom-"
+_CUSTOM = "custom-"
 """Folders of runs with overrides begin so; these are never in a table."""
 
 # What the paper reports: test images, all of each image, its one set of labels.
@@ -45,18 +45,9 @@ _Counts = npt.NDArray[np.int64]
 _Floats = npt.NDArray[np.float64]
 
 
-def groups(results: Path) -> list[Path]:
-    """Folders `results/<dataset>/<preset>` with a finished run, in order of name.
-
-    Args:
-        results: the folder of all results.
-    """
-    return [folder for folder in _folders(results) if finished(folder)]
-
-
 def _folders(results: Path) -> list[Path]:
     found = sorted(path.parent for path in Path(results).glob("*/*/runs"))
-    return [folder for folder in found if not folder.name.startswith(CUSTOM)]
+    return [folder for folder in found if not folder.name.startswith(_CUSTOM)]
 
 
 def finished(folder: Path) -> list[Run]:
@@ -85,14 +76,7 @@ def _is_clean(run: Run) -> bool:
 
 
 def unclean(results: Path) -> list[str]:
-    """Evaluated runs at the preset "paper" that `finished` leaves out, and why.
-
-    Args:
-        results: the folder of all results.
-
-    Returns:
-        A line for each.
-    """
+    """A line for each evaluated run at "paper" that `finished` leaves out, and why."""
     folders = [folder for folder in _folders(results) if folder.name == "paper"]
     runs = [run for folder in folders for run in runs_module.find(folder)]
     return [
@@ -275,60 +259,27 @@ class Study:
         result[[self.cases.index(str(name)) for name in names]] = values
         return result
 
-    def at_thresholds(self, variant: Variant, target: str) -> dict[str, _Floats]:
-        """Overlap measures at `histograms.THRESHOLDS`, from the histograms alone.
 
-        Returns:
-            "dice", "jaccard", "precision", "recall", each (trainings, cases,
-            thresholds).
-        """
-        key = (variant, target)
-        if key not in self._at_thresholds:
-            counts = self.counts(*key)
-            found = histograms.threshold_metrics(counts, edges=self.edges)
-            self._at_thresholds[key] = found
-        return self._at_thresholds[key]
-
-    @cached_property
-    def _at_thresholds(self) -> dict[tuple[Variant, str], dict[str, _Floats]]:
-        return {}
-
-
-def studies(results: Path, paper: Paper) -> list[Study]:
+def studies(results: Path) -> list[Study]:
     """Join the runs of every folder with a finished run, in order of name.
 
+    Variants come in the order of the paper's losses; others follow by name.
+
     Args:
-        results: the folder of all results.
-        paper: what the paper prints.
+        results: the folder of all results; the published values are `paper_folder`'s.
 
     Raises:
-        InputError: as by `open_study`.
+        InputError: runs on other data, another split or another preset than the first;
+            a run with overrides; a damaged `cases.csv`; no published values.
     """
+    paper = Paper(paper_folder(results))
     each = ((folder, finished(folder)) for folder in _folders(results))
     return [_join(folder, runs, paper) for folder, runs in each if runs]
 
 
-def open_study(folder: Path, paper: Paper | None = None) -> Study:
-    """Read and join the evaluated runs of one data set and preset.
-
-    Args:
-        folder: `results/<dataset>/<preset>`.
-        paper: what the paper prints; None reads it from beside the results. Variants
-            come in the order of its losses; others follow by name.
-
-    Raises:
-        InputError: no evaluated run; runs on other data, another split or another
-            preset than the first; a run with overrides; a damaged `cases.csv`.
-    """
-    folder = Path(folder)
-    paper = paper or Paper(paper_folder(folder.parents[1]))
-    runs = finished(folder)
-    if not runs:
-        raise InputError(
-            f"{folder}: expected evaluated runs in runs/, found none; make one with "
-            "`dscpp train`, `dscpp predict` and `dscpp evaluate`"
-        )
-    return _join(folder, runs, paper)
+def open_study(folder: Path) -> Study:
+    """One of `studies`: of `results/<dataset>/<preset>`, which has a finished run."""
+    return _join(folder, finished(folder), Paper(paper_folder(folder.parents[1])))
 
 
 def _join(folder: Path, runs: Sequence[Run], paper: Paper) -> Study:
@@ -336,7 +287,7 @@ def _join(folder: Path, runs: Sequence[Run], paper: Paper) -> Study:
         _check_joinable(runs[0], other)
         other.require_measures()
     cases = tuple(str(case) for case in runs[0].record["split"]["test"])
-    read = [_read_cases(run) for run in runs]
+    read = [_test_rows(run) for run in runs]
     targets = tuple(map(str, _selected(read[0])["target"].unique()))
     for run, rows in zip(runs, read, strict=True):
         own = _selected(rows)
@@ -421,7 +372,7 @@ def _check_joinable(first: Run, other: Run) -> None:
         raise InputError(
             f"{other.folder}: expected a run with the preset's own values, found "
             f"overrides {other.record['overrides']}; such a run belongs in "
-            f"{CUSTOM}<hash>/ beside the preset's folder, and in no table"
+            f"{_CUSTOM}<hash>/ beside the preset's folder, and in no table"
         )
 
 
@@ -430,41 +381,31 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _read_cases(run: Run) -> pd.DataFrame:
-    """The test rows of `cases.csv`, with the run's name; empty cells are NaN."""
-    path, again = run.path("cases.csv"), f"run `dscpp evaluate --run {run.folder}`"
+def _test_rows(run: Run) -> pd.DataFrame:
+    """The test rows of a run's `cases.csv`, with the run's name."""
+    rows = read_cases(run.path("cases.csv"), f"dscpp evaluate --run {run.folder}")
+    return rows[rows["split"] == _SELECTION["split"]].assign(run=run.name)
+
+
+def read_cases(path: Path, command: str) -> pd.DataFrame:
+    """Read a `cases.csv`: keys as text, `metrics.METRICS` as numbers, NaN where empty.
+
+    Args:
+        path: the file.
+        command: what writes it, for the message.
+
+    Raises:
+        InputError: it cannot be read, lacks a column, or a measure is no number.
+    """
     try:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
-    except (OSError, ValueError) as error:
+        measures = rows[list(metrics.METRICS)].replace("", "nan").astype(float)
+        return rows[[*_SELECTION, "case", "target"]].join(measures)
+    except (OSError, KeyError, ValueError) as error:
         raise InputError(
             f"{path}: expected the measures of an evaluated run, found a file that "
-            f"cannot be read ({error}); {again}"
+            f"cannot be read ({error}); run `{command}` again"
         ) from error
-    wanted = [*_SELECTION, "case", "target", *metrics.METRICS]
-    missing = [name for name in wanted if name not in rows]
-    if missing:
-        raise InputError(
-            f"{path}: expected the column{'s' if len(missing) > 1 else ''} "
-            f"{', '.join(missing)}, found none; {again}"
-        )
-    rows = rows.loc[rows["split"] == _SELECTION["split"], wanted]
-    for metric in metrics.METRICS:
-        rows[metric] = _numbers(path, rows["case"], rows[metric])
-    return rows.assign(run=run.name)
-
-
-def _numbers(path: Path, cases: Sequence[str], texts: Sequence[str]) -> _Floats:
-    """Cells as numbers, (n,)."""
-    values = []
-    for case, text in zip(cases, texts, strict=True):
-        try:
-            values.append(float(text or "nan"))
-        except ValueError as error:
-            raise InputError(
-                f"{path}: case {case}: expected numbers or empty cells, found {error}; "
-                "evaluate the run again"
-            ) from error
-    return np.array(values, dtype=np.float64)
 
 
 def _check_cases(

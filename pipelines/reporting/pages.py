@@ -30,7 +30,7 @@ from pipelines.reporting.estimates import pm
 from pipelines.reporting.evidence import estimated
 from pipelines.reporting.frame import Study, studies
 from pipelines.reporting.markdown import replace_marked, table
-from pipelines.reporting.published import Cell, Paper, Variant, each_cell, paper_folder
+from pipelines.reporting.published import Cell, Variant, each_cell
 from pipelines.run import TRUTH, require_table, write_atomically, writing
 
 __all__ = ["Page", "Report"]
@@ -68,14 +68,14 @@ class Report:
 
     def __init__(self, results: Path) -> None:
         self.results = Path(results)
-        self.paper = Paper(paper_folder(self.results))
-        self.pages = [Page(one) for one in studies(self.results, self.paper)]
+        self.pages = [Page(one) for one in studies(self.results)]
         if not self.pages:
             raise InputError(
                 f"{results}: expected evaluated runs in <dataset>/<preset>/runs/, "
                 "found none; make some with `make demo` or `make reproduce-drive "
                 "DATA=...`"
             )
+        self.paper = self.pages[0].study.paper
 
     @cached_property
     def over_all(self) -> dict[str, pd.DataFrame]:

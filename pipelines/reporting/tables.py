@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_io.errors import InputError
 from pipelines.measure import metrics, statistics
 from pipelines.reporting.estimates import (
     ALPHA,
@@ -32,7 +31,7 @@ from pipelines.reporting.estimates import (
     student,
 )
 from pipelines.reporting.evidence import THRESHOLDS, estimated, training_spread
-from pipelines.reporting.frame import Study
+from pipelines.reporting.frame import Study, read_cases
 from pipelines.reporting.published import (
     PAPER_TABLES,
     Cell,
@@ -486,26 +485,16 @@ def set_summary(path: Path) -> list[str]:
 
 
 def _of_set(path: Path) -> list[_Row]:
-    """Means of one set by class and metric.
-
-    Raises:
-        InputError: the file is damaged.
-    """
-    try:
-        found = pd.read_csv(path, dtype=str, keep_default_na=False)
-        # As in the tables: all of the image, and not its band once more.
-        found = found[found["region"] == "image"]
-        return [
-            {"set": path.parent.name, "target": target, "metric": metric}
-            | vars(estimate([[float(text or "nan") for text in own[metric]]]))
-            for target, own in found.groupby("target", sort=False)
-            for metric in metrics.METRICS
-        ]
-    except (OSError, KeyError, ValueError) as error:
-        raise InputError(
-            f"{path}: expected the measures of a set, found a file that cannot be read "
-            f"({error}); give `dscpp evaluate --run … --images … --masks …` again"
-        ) from error
+    """Means of one set by class and metric; see `frame.read_cases`."""
+    found = read_cases(path, "dscpp evaluate --run … --images … --masks …")
+    # As in the tables: all of the image, and not its band once more.
+    found = found[found["region"] == "image"]
+    return [
+        {"set": path.parent.name, "target": target, "metric": metric}
+        | vars(estimate([own[metric]]))
+        for target, own in found.groupby("target", sort=False)
+        for metric in metrics.METRICS
+    ]
 
 
 def usable(studies: Sequence[Study]) -> list[Study]:

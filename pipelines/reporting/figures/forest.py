@@ -11,7 +11,6 @@ from pipelines.reporting.evidence import Printed, Quantity
 from pipelines.reporting.figures import style
 from pipelines.reporting.figures.curves import rounded
 from pipelines.reporting.frame import Study
-from pipelines.reporting.published import Paper
 from pipelines.reporting.tables import usable
 
 if TYPE_CHECKING:
@@ -40,20 +39,20 @@ _Line = tuple[str, str, Study | None]
 """Data set and class, and whose values: ours, or None for the paper's."""
 
 
-def forest(studies: Sequence[Study], paper: Paper) -> Figure | None:
+def forest(studies: Sequence[Study]) -> Figure | None:
     """Draw the NLL ratio and the Dice difference of DSC++ and DSC on each data set.
 
     Args:
         studies: the runs of all data sets and presets.
-        paper: what the paper prints: its diamonds.
 
     Returns:
         Two panels, a line for each data set and class and one for each preset below
         it; None where no data set of the paper has runs of both losses.
     """
-    lines = list(_lines(usable(studies), paper))
+    lines = list(_lines(usable(studies)))
     if not any(study for *_, study in lines):
         return None
+    printed = Printed(studies[0].paper)
     heights, height = [], 0.0
     for *_, study in lines:
         height += _GAP * (study is None)
@@ -65,7 +64,7 @@ def forest(studies: Sequence[Study], paper: Paper) -> Figure | None:
     axes = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     for (name, target, study), at in zip(lines, heights, strict=True):
         if study is None:
-            _draw_printed(axes, at, Printed(paper), name, target)
+            _draw_printed(axes, at, printed, name, target)
         else:
             _draw_ours(axes, at, study, target)
     axes[0].set_yticks(heights, [_label(*line) for line in lines])
@@ -75,9 +74,12 @@ def forest(studies: Sequence[Study], paper: Paper) -> Figure | None:
     return figure
 
 
-def _lines(studies: Sequence[Study], paper: Paper) -> Iterator[_Line]:
+def _lines(studies: Sequence[Study]) -> Iterator[_Line]:
     """From the top, each data set of the paper with our presets below it."""
-    cells = paper.cells[paper.cells["table"].isin(["table4", "table5"])]
+    if not studies:
+        return
+    cells = studies[0].paper.cells
+    cells = cells[cells["table"].isin(["table4", "table5"])]
     places = cells[["dataset", "target"]].drop_duplicates()
     for name, target in places.itertuples(index=False):
         yield name, target, None

@@ -28,7 +28,7 @@ from pipelines.reporting.estimates import mean_of
 from pipelines.reporting.figures import curves, panels, style
 from pipelines.reporting.figures.panels import Panel, Row, Sheet, Window
 from pipelines.reporting.frame import Study, studies
-from pipelines.reporting.published import Paper, Variant, paper_folder
+from pipelines.reporting.published import Variant
 
 __all__ = ["Example", "compare", "example", "median_case", "picture", "write_pictures"]
 
@@ -267,7 +267,7 @@ def write_pictures(results: Path, locate: Locate) -> list[str]:
         InputError: runs that cannot be joined, a folder that cannot be written.
     """
     lines, by_preset = [], defaultdict(list)
-    for study in studies(results, Paper(paper_folder(results))):
+    for study in studies(results):
         try:
             found: Example | str = example(study, locate)
         except InputError as error:
