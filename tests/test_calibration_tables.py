@@ -13,7 +13,7 @@ from data_io.errors import InputError
 from pipelines import evaluate
 from pipelines.measure import histograms, metrics
 from pipelines.reporting import calibration, frame, pages
-from pipelines.reporting.figures import reliability, style
+from pipelines.reporting.figures import curves, style
 
 SHAPE = (40, 30)
 CASES = ("01", "02", "03")
@@ -37,6 +37,10 @@ class Images:
 
     def regions(self, root, case):
         return self.where[case]
+
+    @staticmethod
+    def geometry(root, case):
+        return None
 
 
 @pytest.fixture(scope="module")
@@ -380,7 +384,7 @@ def test_drawn_diagrams_are_those_of_the_table(written):
     found = frame.open_study(written / "drive" / "reduced")
     rows = read(written, "reliability.csv")
     with style.drawing():
-        axes = reliability.diagrams(found).axes
+        axes = curves.reliability(found).axes
     # A panel each of the losses of Table 4 that was run, of the whole image.
     assert [axis.get_title("left") for axis in axes] == [*LOSSES]
     for axis in axes:
@@ -400,7 +404,7 @@ def test_drawn_diagrams_are_those_of_the_table(written):
 
 
 def test_many_cases_are_drawn_as_their_spread(written, monkeypatch):
-    monkeypatch.setattr(reliability, "_MANY", 2)
+    monkeypatch.setattr(curves, "_MANY", 2)
     found = frame.open_study(written / "drive" / "reduced")
     row = next(
         row
@@ -410,7 +414,7 @@ def test_many_cases_are_drawn_as_their_spread(written, monkeypatch):
     )
     assert (row["loss"], row["region"]) == ("CE", "image")
     with style.drawing():
-        axis = reliability.diagrams(found).axes[0]
+        axis = curves.reliability(found).axes[0]
     (band,) = axis.collections
     (outline,) = band.get_paths()
     ends = [float(row[f"frequency_p{q}"]) for q in (10, 90)]

@@ -667,7 +667,7 @@ def test_summary_in_the_readme(results, tmp_path):
     assert len(listed) == len(fails)
     for line, row in zip(listed, fails, strict=True):
         assert line.startswith(
-            f"  - `{row['id']}` (2 seeds): {row['why'].split('; not run:')[0]}"
+            f"  - `{row['id']}` (2 trainings): {row['why'].split('; not run:')[0]}"
         )
     assert not any("`3.1-nll-gamma-2`" in line for line in listed)
     said = named["Printed means and standard errors speak against the text"]

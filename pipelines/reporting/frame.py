@@ -5,8 +5,8 @@ refuses to join what cannot be compared.
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ from pipelines.reporting.published import (
 )
 from pipelines.run import TRUTH, Run
 
-__all__ = ["Study", "finished", "open_study", "read_cases", "studies", "unclean"]
+__all__ = ["Study", "finished", "in_words", "open_study", "read_cases", "studies",
+           "unclean"]  # fmt: skip
 
 _CUSTOM = "custom-"
 """Folders of runs with overrides begin so; these are never in a table."""
@@ -58,17 +59,13 @@ def finished(folder: Path) -> list[Run]:
     """
     runs = [run for run in runs_module.find(folder) if run.state == "evaluated"]
     for run in runs:
-        _require_described(run)
+        if missing := [key for key in _DESCRIBED if key not in run.record]:
+            raise InputError(
+                f"{run.path(runs_module.RECORD)}: expected {', '.join(_DESCRIBED)}, "
+                f"found no {', '.join(missing)}; restore the file, or move the run's "
+                "folder away"
+            )
     return [run for run in runs if Path(folder).name != "paper" or _is_clean(run)]
-
-
-def _require_described(run: Run) -> None:
-    """Refuse a run whose record lacks what a table says of it."""
-    if missing := [key for key in _DESCRIBED if key not in run.record]:
-        raise InputError(
-            f"{run.path(runs_module.RECORD)}: expected {', '.join(_DESCRIBED)}, found "
-            f"no {', '.join(missing)}; restore the file, or move the run's folder away"
-        )
 
 
 def _is_clean(run: Run) -> bool:
@@ -90,11 +87,9 @@ def unclean(results: Path) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """The evaluated runs of one data set at one preset.
+    """The evaluated runs of `results/<dataset>/<preset>`, its `folder`.
 
     Attributes:
-        folder: `results/<dataset>/<preset>`.
-        paper: what the paper prints.
         runs: the runs of each variant, in order of seed and replicate.
         cases: the test cases, in the order of the split.
         targets: the classes measured, such as ("vessel",).
@@ -136,10 +131,7 @@ class Study:
 
     @cached_property
     def cells(self) -> pd.DataFrame:
-        """The published cells of the data set; none of simulated data.
-
-        See `Paper.cells`; the class is named in each.
-        """
+        """The data set's published cells with their class; none of simulated data."""
         cells = self.paper.cells
         if self.simulated:
             return cells.iloc[:0]
@@ -164,16 +156,20 @@ class Study:
         """Training seeds at hand, each once."""
         return tuple(dict.fromkeys(seed for seed, _ in self.trainings(variant)))
 
+    def about(self, shown: Iterable[Variant]) -> str:
+        """What values are of, such as "preset reduced, seed 0, 20 test images"."""
+        seeds = in_words({seed for variant in shown for seed in self.seeds(variant)})
+        images = f"{len(self.cases)} test image" + "s" * (len(self.cases) != 1)
+        return f"preset {self.preset}, {seeds}, {images}"
+
     def trainings(self, variant: Variant) -> list[tuple[int, int]]:
         """Seed and replicate of each training, in the order of `measures`."""
         return [_training(run) for run in self.runs[variant]]
 
     def shared(self, a: Variant, b: Variant) -> tuple[list[int], list[int]]:
-        """Rows of two variants' values that are of the same seeds and replicates.
+        """Rows of `measures` of two variants that are of the same seeds and replicates.
 
-        Returns:
-            For each variant the rows of `measures` of the trainings that both have, in
-            the same order; all rows of each where they have none in common.
+        In the same order; all rows of each where they have none in common.
         """
         all_a, all_b = self.trainings(a), self.trainings(b)
         both = [one for one in all_a if one in all_b]
@@ -189,10 +185,9 @@ class Study:
         region: str = _SELECTION["region"],
         reference: str = _SELECTION["reference"],
     ) -> _Floats:
-        """One metric of every training and test case.
+        """One metric of every training and test case, (trainings, cases).
 
-        Returns:
-            (trainings, cases); NaN where undefined, and where a case has no such row.
+        NaN where undefined, and where a case has no such row.
         """
         runs, place = self.runs[variant], (target, region, reference)
         return np.stack([self.of_run(run, place, metric) for run in runs])
@@ -241,10 +236,9 @@ class Study:
         region: str = _SELECTION["region"],
         reference: str = _SELECTION["reference"],
     ) -> _Counts:
-        """Voxels by truth and bin of the softmax value, as `histograms.count` has them.
+        """Voxels by truth and bin of the softmax value, (trainings, cases, 2, B).
 
-        Returns:
-            (trainings, cases, 2, B); 0 where a case has none of the region.
+        As `histograms.count` has them; 0 where a case has none of the region.
         """
         where = {"target": target, "region": region, "reference": reference}
         found = [self.histograms[run.name] for run in self.runs[variant]]
@@ -260,13 +254,16 @@ class Study:
         return result
 
 
+def in_words(seeds: Iterable[int]) -> str:
+    """Such as "seeds 0, 1, 2"."""
+    named = [str(number) for number in sorted(map(int, seeds))]
+    return f"seed{'s' * (len(named) != 1)} {', '.join(named)}"
+
+
 def studies(results: Path) -> list[Study]:
     """Join the runs of every folder with a finished run, in order of name.
 
     Variants come in the order of the paper's losses; others follow by name.
-
-    Args:
-        results: the folder of all results; the published values are `paper_folder`'s.
 
     Raises:
         InputError: runs on other data, another split or another preset than the first;
@@ -337,15 +334,12 @@ def _measures(run: Run) -> object:
 
 
 def _variant(run: Run, usual_backend: str) -> Variant:
-    loss, gamma = str(run.record["loss"]), run.record.get("gamma")
-    # Plain forms are gamma = 1 by definition and CE has none: only ++ losses vary.
-    plus = loss.endswith("++")
-    backend = str(run.record["backend"])
-    return Variant(
-        loss,
-        (STANDARD_GAMMA if gamma in (None, "") else float(gamma)) if plus else None,
-        str(run.record.get("method") or ""),
-        "" if backend == usual_backend else backend,
+    gamma, backend = run.record.get("gamma"), str(run.record["backend"])
+    exponent = STANDARD_GAMMA if gamma in (None, "") else float(gamma)
+    return replace(
+        Variant.standard(str(run.record["loss"]), exponent),
+        method=str(run.record.get("method") or ""),
+        backend="" if backend == usual_backend else backend,
     )
 
 
@@ -390,18 +384,17 @@ def _test_rows(run: Run) -> pd.DataFrame:
 def read_cases(path: Path, command: str) -> pd.DataFrame:
     """Read a `cases.csv`: keys as text, `metrics.METRICS` as numbers, NaN where empty.
 
-    Args:
-        path: the file.
-        command: what writes it, for the message.
-
     Raises:
-        InputError: it cannot be read, lacks a column, or a measure is no number.
+        InputError: it cannot be read, lacks a column, or a measure is no number; names
+            the command that writes it.
     """
     try:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
-        measures = rows[list(metrics.METRICS)].replace("", "nan").astype(float)
-        return rows[[*_SELECTION, "case", "target"]].join(measures)
-    except (OSError, KeyError, ValueError) as error:
+        keys, measures = [*_SELECTION, "case", "target"], list(metrics.METRICS)
+        if missing := [name for name in (*keys, *measures) if name not in rows]:
+            raise ValueError(f"no column {', '.join(missing)}")
+        return rows[keys].join(rows[measures].replace("", "nan").astype(float))
+    except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: expected the measures of an evaluated run, found a file that "
             f"cannot be read ({error}); run `{command}` again"
