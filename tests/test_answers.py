@@ -29,8 +29,7 @@ def results(tmp_path):
 
 
 def opened(results):
-    paper = Paper(paper_folder(results))
-    return paper, frame.studies(results, paper)
+    return Paper(paper_folder(results)), frame.studies(results)
 
 
 def summary(results, said=None):
@@ -133,9 +132,8 @@ def test_nothing_run_is_said(tmp_path):
 
 
 def drawn(results):
-    paper, studies = opened(results)
     with style.drawing():
-        return forest(studies, paper)
+        return forest(frame.studies(results))
 
 
 def points(axis):

@@ -14,7 +14,7 @@ from data_io.errors import InputError
 from pipelines import evaluate
 from pipelines.measure import histograms, metrics
 from pipelines.reporting import calibration, frame, pages
-from pipelines.reporting.figures import reliability, style
+from pipelines.reporting.figures import curves, style
 
 SHAPE = (40, 30)
 CASES = ("01", "02", "03")
@@ -40,6 +40,10 @@ class Images(Dataset):
 
     def regions(self, root, case):
         return self.where[case]
+
+    @staticmethod
+    def geometry(root, case):
+        return None
 
 
 @pytest.fixture(scope="module")
@@ -348,8 +352,8 @@ def test_one_observer_alone_has_no_table_of_two(tmp_path, images):
 def test_committed_scores_lie_where_their_histograms_allow(project):
     """Each voxel's p is in its bin: that bounds the Brier score of cases.csv."""
     checked = 0
-    for folder in frame.groups(project / "results"):
-        for run in frame.finished(folder):
+    for study in frame.studies(project / "results"):
+        for run in frame.finished(study.folder):
             found = histograms.load(run.path("histograms.npz"))
             low, high = found.edges[:-1], found.edges[1:]
             with run.path("cases.csv").open(newline="") as file:
@@ -383,7 +387,7 @@ def test_drawn_diagrams_are_those_of_the_table(written):
     found = frame.open_study(written / "drive" / "reduced")
     rows = read(written, "reliability.csv")
     with style.drawing():
-        axes = reliability.diagrams(found).axes
+        axes = curves.reliability(found).axes
     # A panel each of the losses of Table 4 that was run, of the whole image.
     assert [axis.get_title("left") for axis in axes] == [*LOSSES]
     for axis in axes:
@@ -403,7 +407,7 @@ def test_drawn_diagrams_are_those_of_the_table(written):
 
 
 def test_many_cases_are_drawn_as_their_spread(written, monkeypatch):
-    monkeypatch.setattr(reliability, "_MANY", 2)
+    monkeypatch.setattr(curves, "_MANY", 2)
     found = frame.open_study(written / "drive" / "reduced")
     row = next(
         row
@@ -413,7 +417,7 @@ def test_many_cases_are_drawn_as_their_spread(written, monkeypatch):
     )
     assert (row["loss"], row["region"]) == ("CE", "image")
     with style.drawing():
-        axis = reliability.diagrams(found).axes[0]
+        axis = curves.reliability(found).axes[0]
     (band,) = axis.collections
     (outline,) = band.get_paths()
     ends = [float(row[f"frequency_p{q}"]) for q in (10, 90)]

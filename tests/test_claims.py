@@ -69,9 +69,8 @@ def rows_of(results, written):
         writer = csv.DictWriter(file, HEADER, restval="")
         writer.writeheader()
         writer.writerows(written)
-    studies = [frame.open_study(folder) for folder in frame.groups(results)]
     paper = published.Paper(results / "paper")
-    return claims.decide(paper, studies).to_dict("records")
+    return claims.decide(paper, frame.studies(results)).to_dict("records")
 
 
 def shifted(by):

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pipelines.measure import histograms
 from pipelines.reporting.estimates import is_ratio, student
 from pipelines.reporting.evidence import Printed, Quantity, Runs
 from pipelines.reporting.frame import Study
@@ -17,7 +16,7 @@ from pipelines.reporting.markdown import table
 from pipelines.reporting.published import Paper, Variant
 from pipelines.reporting.tables import TEMPERATURE, usable
 
-__all__ = ["FILE", "QUESTIONS", "Contrast", "contrast", "markdown", "summary"]
+__all__ = ["FILE", "QUESTIONS", "compared", "markdown", "summary"]
 
 FILE = "summary.csv"
 _COLUMNS = (
@@ -36,7 +35,6 @@ QUESTIONS = (
     "Would one temperature have done?",
 )
 
-_THRESHOLDS = [round(float(one), 9) for one in histograms.THRESHOLDS]
 _SCALED = Variant("DSC", None, TEMPERATURE)
 _FITTED = "fitted temperature"
 _Floats = npt.NDArray[np.float64]
@@ -50,8 +48,7 @@ class _Line:
         question: an index of `QUESTIONS`.
         text: what is compared; {a} and {b} stand for the two.
         metric: the paper's word, such as "nll"; or `_FITTED`.
-        a: what is compared, a loss with a threshold or a variant.
-        b: with what.
+        a: a loss with a threshold, or a variant; so is `b`.
         claims: patterns of the ids of the claims that it bears on, the likeliest
             first; it is shown for their data sets. "" for none: shown for all.
     """
@@ -118,38 +115,25 @@ _LINES = (
 )  # fmt: skip
 
 
-class Contrast(NamedTuple):
-    """A ratio or difference of means over test images.
+class Compared(NamedTuple):
+    """A ratio, difference or mean, its 95 % interval (NaN: not known), trainings."""
 
-    Attributes:
-        value: it.
-        ci_low: lower end of its 95 % interval over images and trainings; NaN where
-            it is not known what trainings differ by.
-        ci_high: upper end.
-        seeds: number of trainings that both sides have.
-    """
-
-    value: float
+    ours: float
     ci_low: float
     ci_high: float
     seeds: int
 
 
-def contrast(
+def compared(
     study: Study,
     target: str,
     metric: str,
     sides: Sequence[Quantity],
     corrected: bool = False,
-) -> Contrast | None:
-    """Compare two losses as the verdicts do; see `evidence.Runs.pair`.
+) -> Compared | None:
+    """Compare two losses as the verdicts do, by the paper's word of a metric.
 
-    Args:
-        study: the runs.
-        target: the class.
-        metric: the paper's word, such as "nll".
-        sides: the two.
-        corrected: take the NLL or Brier score of both terms.
+    `corrected` takes the NLL or Brier score of both terms.
 
     Returns:
         The ratio of NLL or Brier score, else the difference; None where one side was
@@ -164,10 +148,10 @@ def contrast(
     # Without a spread of trainings the interval would be that of the images alone.
     known = not math.isnan(effect.df)
     ends = (effect.ci_low, effect.ci_high) if known else (math.nan, math.nan)
-    return Contrast(effect.mean, *ends, pair.seeds)
+    return Compared(effect.mean, *ends, pair.seeds)
 
 
-def _temperature(study: Study) -> Contrast | None:
+def _temperature(study: Study) -> Compared | None:
     """The mean fitted temperature of DSC over trainings, with Student's t."""
     runs = study.runs.get(_SCALED, [])
     found = [run.record.get("posthoc", {}).get("temperature") for run in runs]
@@ -178,7 +162,7 @@ def _temperature(study: Study) -> Contrast | None:
     if len(values) > 1:
         spread = float(values.std(ddof=1)) / math.sqrt(len(values))
         half = student(len(values) - 1) * spread
-    return Contrast(mean, mean - half, mean + half, len(values))
+    return Compared(mean, mean - half, mean + half, len(values))
 
 
 def summary(
@@ -186,10 +170,7 @@ def summary(
 ) -> pd.DataFrame:
     """Answer the questions: `summary.csv`, a row for each comparison and data set.
 
-    Args:
-        paper: what the paper prints.
-        studies: the runs; of a data set the preset that its claims are put to.
-        claims: of `claims.decide`.
+    Of each data set the preset is taken that its claims (`claims.decide`) are put to.
     """
     printed = Printed(paper)
     rows: dict[tuple[_Line, str, str], dict[str, object]] = {}
@@ -210,17 +191,17 @@ def _row(
     if metric == _FITTED:
         ours = _temperature(study)
     else:
-        ours = contrast(study, target, metric, line.sides)
+        ours = compared(study, target, metric, line.sides)
     if ours is None or (line.claims and claim is None):
         return {}
     row: dict[str, object] = {"question": QUESTIONS[line.question]}
     row |= {"comparison": line.comparison, "dataset": study.title, "target": target}
     row |= {"preset": study.preset, "form": line.form}
-    row |= ours._asdict() | {"ours": ours.value}
+    row |= ours._asdict()
     named = target if len(study.targets) > 1 else ""
     row |= {"paper": _printed(line, printed, study.title, named)}
     if metric == "nll":
-        proper = contrast(study, target, metric, line.sides, corrected=True)
+        proper = compared(study, target, metric, line.sides, corrected=True)
         ends = ("proper", "proper_low", "proper_high")
         row |= dict(zip(ends, proper or (), strict=False))
     return row | _verdict(claim, metric == "nll")
@@ -261,12 +242,7 @@ def _printed(line: _Line, printed: Printed, title: str, target: str) -> float:
 
 
 def markdown(found: pd.DataFrame, question: str) -> str:
-    """Lay out one question of `summary`.
-
-    Args:
-        found: of `summary`.
-        question: one of `QUESTIONS`.
-    """
+    """Lay out one of `QUESTIONS` of what `summary` found."""
     rows = found[found["question"] == question].to_dict("records")
     if not rows:
         return "*Not run yet.*"

@@ -28,7 +28,7 @@ from pipelines.reporting.published import Variant
 
 __all__ = [
     "EITHER", "ENOUGH", "HUMAN", "NEAR_HALF", "OBSERVERS", "REGIONS", "Binned",
-    "Reader", "diagrams", "measures", "observers", "readers",
+    "Reader", "diagrams", "measures", "observers",
 ]  # fmt: skip
 
 _SPREAD = ("mean", "standard_error", "ci_low", "ci_high", "n", "seeds", "n_undefined")
@@ -85,11 +85,6 @@ class Binned:
         """Bins of every seed and case, (seeds, cases, M); see `calibration.join`."""
         return calibration.join(self.counts, self.confidence, self.edges, wanted)
 
-    @property
-    def p_in_bins(self) -> str:
-        """Where the bins' mean p is from: "mean" or "centre"."""
-        return "mean" if self.exact else "centre"
-
 
 class Reader:
     """The histograms of one variant of a study.
@@ -97,10 +92,6 @@ class Reader:
     Older runs counted less: no band around the target, no pairs of labels, no mean p.
     Where a training of the variant counted more, those that counted less are left out
     here; the column `seeds` of the tables says how many there are.
-
-    Args:
-        study: the runs.
-        variant: one of the study's.
     """
 
     def __init__(self, study: Study, variant: Variant) -> None:
@@ -121,11 +112,6 @@ class Reader:
                 for one in (*OBSERVERS, EITHER):
                     if (target, region, one) in self._shared:
                         yield target, region, one
-
-    def measures(self, target: str, metric: str, region: str, reference: str) -> _Array:
-        """`Study.measures` of the trainings at hand here."""
-        where = (target, metric, region, reference)
-        return self.study.measures(self.variant, *where)[self.rows]
 
     def binned(self, place: _Place) -> Binned:
         """Gather what `places` named."""
@@ -151,10 +137,7 @@ class Reader:
         return Binned(counts, np.stack(confidence), self.study.edges, exact)
 
     def pairs(self, target: str, region: str) -> _Array:
-        """Voxels by the labels of both observers, (seeds, cases, 4, B).
-
-        Only where `places` gives `EITHER`.
-        """
+        """Voxels by the labels of both observers, (seeds, cases, 4, B)."""
         result = []
         for one in self._files:
             where = (one.pair_split == "test") & (one.pair_target == target)
@@ -173,11 +156,6 @@ def _counted(one: Histograms) -> set[_Place]:
     return found | ({("", "", "mean p")} if one.means is not None else set())
 
 
-def readers(study: Study) -> list[Reader]:
-    """One for each variant, to be shared by the tables of the study."""
-    return [Reader(study, variant) for variant in study.runs]
-
-
 def measures(read: list[Reader]) -> pd.DataFrame:
     """Estimate every measure of every variant, in all regions: `calibration.csv`.
 
@@ -188,7 +166,7 @@ def measures(read: list[Reader]) -> pd.DataFrame:
     for reader in read:
         for place in reader.places():
             binned = reader.binned(place)
-            about = _about(reader, place) | {"p_in_bins": binned.p_in_bins}
+            about = _about(reader, place)
             for name, (cases, pooled) in _measured(reader, place, binned).items():
                 row = about | {"measure": name, "pooled": pooled}
                 found.append(row | vars(estimate(cases)))
@@ -196,7 +174,9 @@ def measures(read: list[Reader]) -> pd.DataFrame:
 
 
 def _about(reader: Reader, place: _Place) -> _Row:
-    return reader.variant.columns | dict(zip(_PLACE, place, strict=True))
+    source = "mean" if reader.binned(place).exact else "centre"
+    row = reader.variant.columns | dict(zip(_PLACE, place, strict=True))
+    return row | {"p_in_bins": source}
 
 
 def _measured(
@@ -220,13 +200,13 @@ def _measured(
 def _score(reader: Reader, place: _Place, metric: str) -> _Array:
     """NLL or Brier score by case, (seeds, cases); both observers': their mean.
 
-    That is what to expect of an observer drawn at random, and what the halves of
-    `calibration.mean_label` count.
+    That is what to expect of an observer drawn at random, as of `mean_label`.
     """
     target, region, reference = place
     wanted = OBSERVERS if reference == EITHER else (reference,)
-    values = [reader.measures(target, metric, region, one) for one in wanted]
-    return np.mean(values, axis=0)
+    measures, variant = reader.study.measures, reader.variant
+    values = [measures(variant, target, metric, region, one) for one in wanted]
+    return np.mean(values, axis=0)[reader.rows]
 
 
 def _weighted(bins: Bins, values: _Array) -> _Array:
@@ -251,7 +231,6 @@ def diagrams(read: list[Reader]) -> pd.DataFrame:
             if place[-1] == EITHER:
                 columns |= _agreement(reader.pairs(*place[:2]), binned.edges)
             about = _about(reader, place) | {"seeds": len(binned.counts)}
-            about["p_in_bins"] = binned.p_in_bins
             each = zip(*columns.values(), strict=True)
             found += [about | dict(zip(columns, row, strict=True)) for row in each]
     return pd.DataFrame(found, columns=list(_DIAGRAM_COLUMNS))
@@ -277,8 +256,7 @@ def _diagram(binned: Binned) -> dict[str, npt.NDArray[Any]]:
 def frequency_spread(cases: Bins) -> _Array:
     """The 10th and 90th percentile over cases in each bin, (2, M), of `ENOUGH` voxels.
 
-    Args:
-        cases: bins of every case, (cases, M).
+    `cases` are the bins of every case, (cases, M).
     """
     ends = np.full((2, cases.n.shape[-1]), np.nan)
     for index, (share, n) in enumerate(zip(cases.frequency.T, cases.n.T, strict=True)):

@@ -14,20 +14,11 @@ import pandas as pd
 
 from data_io.errors import InputError
 from pipelines.measure import metrics
+from pipelines.reporting import rules
 from pipelines.reporting.evidence import EXTREMES, Printed, Quantity, Runs
 from pipelines.reporting.frame import Study
 from pipelines.reporting.published import Paper, Variant, read_rows
-from pipelines.reporting.rules import (
-    CITED,
-    FAILS,
-    HOLDS,
-    NOT_RUN,
-    RULES,
-    UNDECIDED,
-    Outcome,
-    Part,
-    Rule,
-)
+from pipelines.reporting.rules import CITED, FAILS, HOLDS, NOT_RUN, Part, Rule
 from pipelines.reporting.tables import usable
 
 __all__ = [
@@ -46,7 +37,7 @@ COLUMNS = (
 SEEN, NOT_SEEN = "seen at reduced", "not seen at reduced"
 """A network 16 times smaller than the paper's neither proves nor refutes a claim."""
 
-VERDICTS = (HOLDS, FAILS, SEEN, NOT_SEEN, UNDECIDED, NOT_RUN, CITED)
+VERDICTS = (HOLDS, FAILS, SEEN, NOT_SEEN, rules.UNDECIDED, NOT_RUN, CITED)
 """What can become of a claim."""
 
 _GIVEN = ("id", "fact", "section", "claim", "dataset", "metric", "reading")
@@ -62,13 +53,9 @@ _Row = dict[str, object]
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of the paper's text.
+    """One claim of the paper's text: a row of `results/paper/claims.csv`.
 
-    Attributes:
-        row: its row of `results/paper/claims.csv`.
-        rule: what decides each of its parts.
-        parts: what is compared.
-        at_least: how many of the parts have to hold.
+    It holds where `at_least` of the parts do, each by the rule.
     """
 
     row: Mapping[str, str]
@@ -87,7 +74,7 @@ class Claim:
             InputError: an unknown rule, metric or loss, or lists that do not fit it.
         """
         try:
-            rule_type = RULES[row["rule"]]
+            rule_type = rules.RULES[row["rule"]]
             unknown = [m for m in _list(row["metric"]) if m not in _METRICS]
             if unknown:
                 raise KeyError(*unknown)
@@ -96,7 +83,7 @@ class Claim:
         except (KeyError, ValueError) as error:
             raise InputError(
                 f"claims.csv: claim {row['id']}: expected a rule out of "
-                f"{', '.join(RULES)}, metrics out of {', '.join(_METRICS)} "
+                f"{', '.join(rules.RULES)}, metrics out of {', '.join(_METRICS)} "
                 f"and numbers, found {error}; correct it"
             ) from error
         a, b = (tuple(map(Quantity.parse, _list(row[side]))) for side in ("a", "b"))
@@ -126,7 +113,7 @@ class Claim:
             return HOLDS
         if count[FAILS] > len(self.parts) - self.at_least:
             return FAILS
-        return NOT_RUN if count[NOT_RUN] == len(self.parts) else UNDECIDED
+        return NOT_RUN if count[NOT_RUN] == len(self.parts) else rules.UNDECIDED
 
     def of_other(self, loss: str) -> Self | None:
         """The same claim of another loss; None: it is not about one loss's thresholds.
@@ -165,18 +152,14 @@ def published_claims(paper: Paper) -> tuple[Claim, ...]:
 
 
 def decide(paper: Paper, studies: Sequence[Study]) -> pd.DataFrame:
-    """Decide every claim, with `COLUMNS`.
-
-    Args:
-        paper: what the paper prints.
-        studies: those at hand. Only `tables.usable` ones are taken.
+    """Decide every claim from the `tables.usable` studies, with `COLUMNS`.
 
     Raises:
         InputError: a file of `results/paper` is missing or is not as expected.
     """
     ordered, printed = usable(studies), Printed(paper)
     rows = [
-        _Decision(claim, ordered).row() | paper_side(claim, printed, paper.p_values)
+        _Decision(claim, ordered).row() | _paper_side(claim, paper, printed)
         for claim in published_claims(paper)
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -188,7 +171,7 @@ class _Judged:
 
     part: Part
     runs: Runs | None
-    outcome: Outcome
+    outcome: rules.Outcome
 
     @property
     def was_run(self) -> bool:
@@ -224,18 +207,14 @@ class _Decision:
             for study in self.studies
             if study.title == part.dataset
         ]
-        counts = [sum(map(runs.has, part.quantities)) for runs in found]
-        return found[counts.index(max(counts))] if found else None
+        every = part.quantities
+        return max(found, key=lambda runs: sum(map(runs.has, every)), default=None)
 
     @property
     def _presets(self) -> list[str]:
         """The presets of what was measured, each once."""
-        presets = [
-            one.runs.study.preset
-            for one in self.was_run
-            if one.runs is not None and one.part.measured
-        ]
-        return list(dict.fromkeys(presets))
+        measured = (one.runs for one in self.was_run if one.part.measured)
+        return list(dict.fromkeys(runs.study.preset for runs in measured if runs))
 
     def _worded(self, verdict: str) -> str:
         """A verdict in the words of the preset that it is from."""
@@ -244,6 +223,7 @@ class _Decision:
         return {HOLDS: SEEN, FAILS: NOT_SEEN}.get(verdict, verdict)
 
     def row(self) -> _Row:
+        count = Counter(one.outcome.verdict for one in self.judged)
         row: _Row = {name: self.claim.row[name] for name in _GIVEN}
         row |= {
             "test": self._test(),
@@ -253,10 +233,11 @@ class _Decision:
             "ours": self._ours(),
             "other_losses": self._others(),
             "verdict_corrected": self._corrected(),
+            "parts": len(self.judged),
+            "parts_hold": count[HOLDS],
+            "parts_fail": count[FAILS],
+            "parts_not_run": count[NOT_RUN],
         }
-        count = Counter(one.outcome.verdict for one in self.judged)
-        row |= {"parts": len(self.judged), "parts_hold": count[HOLDS]}
-        row |= {"parts_fail": count[FAILS], "parts_not_run": count[NOT_RUN]}
         pair = self._shown().outcome.pair
         if pair is not None:
             row |= vars(pair) | {"metric": row["metric"]}
@@ -331,31 +312,21 @@ def _some(texts: Iterable[str]) -> str:
     return "; ".join(found[:_SHOWN] + ([f"{more} more"] if more > 0 else []))
 
 
-def paper_side(
-    claim: Claim, printed: Printed, p_values: Sequence[Mapping[str, str]]
-) -> _Row:
+def _paper_side(claim: Claim, paper: Paper, printed: Printed) -> _Row:
     """What the paper prints of it, and whether its own tables agree with its text."""
     verdicts, texts = [], []
     for part in claim.parts:
         found = printed.figures(part.dataset, part.target, part.measured, part.metric)
         verdicts.append(claim.rule.in_print(part, found))
         text = _listed(part, {one: figure.mean for one, figure in found.items()})
-        p = _printed_p(part, p_values)
-        texts.append(text + (f", p = {p}" if p else ""))
+        if len(part.a) == len(part.b) == 1:
+            pair = (part.a[0].label, part.b[0].label)
+            p = paper.printed_p(part.dataset, part.target, part.metric, pair)
+            text += f", p = {p}" if p else ""
+        texts.append(text)
     if not math.isnan(claim.rule.value):
         texts = [f"{claim.rule.value:g}"]
     return {
         "paper": _some(texts),
         "paper_tables": claim.combined(verdicts) if all(verdicts) else "",
     }
-
-
-def _printed_p(part: Part, p_values: Sequence[Mapping[str, str]]) -> str:
-    if len(part.a) != 1 or len(part.b) != 1:
-        return ""
-    wanted = (part.dataset, part.metric, part.a[0].label, part.b[0].label)
-    for row in p_values:
-        own = tuple(row[key] for key in ("dataset", "metric", "loss_a", "loss_b"))
-        if own == wanted and part.target in ("", row["target"]):
-            return row["p"]
-    return ""

@@ -14,7 +14,7 @@ from pipelines.measure import statistics
 
 __all__ = [
     "ALPHA", "MARGINS", "ROUNDING", "Contrast", "Estimate", "Margin", "Spread", "Z",
-    "compare", "contrast", "estimate", "is_ratio", "margin_of", "mean_of", "over_cases",
+    "contrast", "estimate", "is_ratio", "margin_of", "mean_of", "over_cases",
     "pm", "pooled", "prediction_error", "prediction_limit", "student",
 ]  # fmt: skip
 
@@ -93,11 +93,9 @@ class Spread(NamedTuple):
 
 
 def pooled(each: Iterable[_Floats], relative: bool = False) -> Spread:
-    """Pool the variance over trainings of several losses.
+    """Pool the variance over trainings of several losses, (trainings, cases) each.
 
-    Args:
-        each: of each loss the values, (trainings, cases); NaN where undefined.
-        relative: pool the deviations as parts of each loss's own mean.
+    `relative` pools the deviations as parts of each loss's own mean.
     """
     df, squares = 0, 0.0
     for values in each:
@@ -171,18 +169,9 @@ def prediction_error(
 ) -> float:
     """Standard error of our mean less that of one more training, such as the paper's.
 
-    s sqrt(1 + 1 / S), S our trainings. Other test images than the paper's add the
-    errors over cases of both sides, in squares.
-
-    Args:
-        ours: our estimate.
-        spread: what our trainings differ by.
-        published_se: the published error over cases; NaN: none is printed, taken to be
-            as large as ours.
-        same_images: whether the paper measured the same test images.
-
-    Returns:
-        The error; NaN where it is not known what trainings differ by.
+    s sqrt(1 + 1 / S), S our trainings, s their spread. Where the paper measured other
+    images, the errors over cases of both sides are added in squares; one that is not
+    printed (NaN) is taken to be as large as ours. NaN where `spread` is not known.
     """
     error = spread.of(ours.mean) * math.sqrt(1 + 1 / ours.seeds)
     if same_images:
@@ -210,7 +199,6 @@ class Contrast:
         ci_low: lower end of the 95 % interval, over cases alone where `df` is NaN.
         ci_high: upper end.
         n: cases defined for both.
-        ratio: whether it is a ratio.
     """
 
     mean: float
@@ -256,7 +244,7 @@ def contrast(
     ratio: bool = False,
     together: bool = False,
 ) -> Contrast:
-    """Compare the means of two losses on the same cases.
+    """Compare the means of two losses on the same cases, by difference or `ratio`.
 
     The error over cases is that of the paired differences; of a ratio that of its
     logarithm, linear in the means: a / mean a - b / mean b. That over trainings is
@@ -268,9 +256,8 @@ def contrast(
         a: (trainings, cases); NaN where undefined.
         b: the same of the other loss; it may have another number of trainings.
         spread: what trainings differ by.
-        ratio: whether to compare by the ratio; else by the difference.
-        together: whether both are of the same trainings, and the spread is that of
-            their difference.
+        ratio: whether to compare by the ratio.
+        together: both are of the same trainings; the spread is of their difference.
     """
     each = [np.asarray(values, dtype=np.float64) for values in (a, b)]
     one, other = (mean_of(values, axis=0) for values in each)
@@ -309,33 +296,11 @@ def student(df: int) -> float:
     return float(special.stdtrit(df, 0.975))
 
 
-def compare(test: str, a: npt.ArrayLike, b: npt.ArrayLike) -> statistics.Comparison:
-    """Test two samples once, whatever tables show it.
-
-    Args:
-        test: "rank_sum" or "signed_rank": a function of `statistics`.
-        a: one value per image, (n,).
-        b: the same of the other.
-    """
-    samples = (np.asarray(values, dtype=np.float64).tobytes() for values in (a, b))
-    return _compared(test, *samples)
-
-
-@cache
-def _compared(test: str, a: bytes, b: bytes) -> statistics.Comparison:
-    found: statistics.Comparison = getattr(statistics, test)(
-        np.frombuffer(a, dtype=np.float64), np.frombuffer(b, dtype=np.float64)
-    )
-    return found
-
-
-def pm(mean: float, error: float, digits: int = 3) -> str:
+def pm(mean: float, error: float) -> str:
     """A mean and its standard error in print, such as "0.300 ± 0.078"."""
     if math.isnan(mean):
         return "undefined"
-    return f"{mean:.{digits}f}" + (
-        "" if math.isnan(error) else f" ± {error:.{digits}f}"
-    )
+    return f"{mean:.3f}" + ("" if math.isnan(error) else f" ± {error:.3f}")
 
 
 def mean_of(values: npt.NDArray[np.float64], axis: int) -> npt.NDArray[np.float64]:

@@ -11,19 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from data_io.errors import InputError
-from pipelines.measure import histograms, metrics
-from pipelines.reporting.estimates import (
-    MARGINS,
-    Contrast,
-    Estimate,
-    Spread,
-    compare,
-    contrast,
-    estimate,
-    is_ratio,
-    mean_of,
-    pooled,
-)
+from pipelines.measure import histograms, metrics, statistics
+from pipelines.reporting import estimates
+from pipelines.reporting.estimates import Contrast, Estimate, Spread, estimate, mean_of
 from pipelines.reporting.frame import Study
 from pipelines.reporting.published import STANDARD_GAMMA, Paper, Variant, each_cell
 
@@ -43,12 +33,7 @@ THRESHOLDS = [round(float(one), 9) for one in histograms.THRESHOLDS]
 
 @dataclass(frozen=True)
 class Quantity:
-    """What a claim compares: a trained variant, as it is or at a softmax threshold.
-
-    Attributes:
-        variant: loss and gamma.
-        threshold: softmax threshold, one of `histograms.THRESHOLDS`; None: argmax.
-    """
+    """A trained variant, as it is (argmax) or at one of `histograms.THRESHOLDS`."""
 
     variant: Variant
     threshold: float | None = None
@@ -68,8 +53,7 @@ class Quantity:
                 "(thresholds 0.05 to 0.95 in steps of 0.05); correct claims.csv"
             )
         gamma = float(found["gamma"] or STANDARD_GAMMA)
-        plus = found["loss"].endswith("++")
-        return cls(Variant(found["loss"], gamma if plus else None), threshold)
+        return cls(Variant.standard(found["loss"], gamma), threshold)
 
     @property
     def label(self) -> str:
@@ -83,16 +67,12 @@ class Pair:
     """Two quantities on the same test cases and trainings: those that both have.
 
     Attributes:
-        a: the first quantity.
-        b: the second.
         metric: the paper's word.
-        difference: mean over cases of a - b.
-        ci_low: lower end of its 95 % interval, over cases and trainings.
-        ci_high: upper end.
+        difference: mean over cases of a - b, with its 95 % interval over cases and
+            trainings (`ci_low`, `ci_high`).
         n: cases defined for both.
         seeds: number of trainings that both have; of the one with fewer where none is.
-        z: of the rank-sum test, positive where a is higher.
-        p_rank_sum: of the published test.
+        z: of the rank-sum test, positive where a is higher; its p is `p_rank_sum`.
         p_trainings: of no difference over trainings and cases (Student's t).
         p_same: of two one-sided tests against the metric's margin; NaN without one.
         effect: what these two are of: the ratio of NLL and Brier, else the difference.
@@ -118,7 +98,6 @@ class Runs:
     """Our runs of one data set at one preset, as evidence on one class.
 
     Attributes:
-        study: the runs.
         name: the class; "" for the only one.
         corrected: take the corrected NLL and Brier, not the published forms.
     """
@@ -154,9 +133,10 @@ class Runs:
         found = self._shared(a, b, metric)
         values_a, values_b = (mean_of(values, axis=0) for values in found)
         both = ~np.isnan(values_a) & ~np.isnan(values_b)
-        rank_sum = compare("rank_sum", values_a[both], values_b[both])
+        rank_sum = statistics.rank_sum(values_a[both], values_b[both])
         plain = self._contrast(a, b, metric, ratio=False)
-        effect = self._contrast(a, b, metric, ratio=True) if is_ratio(metric) else plain
+        effect = self._contrast(a, b, metric, estimates.is_ratio(metric))
+        margin = estimates.MARGINS.get(metric)
         return Pair(
             a=a,
             b=b,
@@ -170,7 +150,7 @@ class Runs:
             z=rank_sum.statistic,
             p_rank_sum=rank_sum.p,
             p_trainings=effect.p,
-            p_same=effect.p_same(MARGINS[metric]) if metric in MARGINS else math.nan,
+            p_same=effect.p_same(margin) if margin else math.nan,
             effect=effect,
         )
 
@@ -180,13 +160,12 @@ class Runs:
         return training_spread(self.study, self.target, column, (at,))
 
     def _contrast(self, a: Quantity, b: Quantity, metric: str, ratio: bool) -> Contrast:
-        one, other = self._shared(a, b, metric)
-        spread, together = self.spread(a, metric), a.variant == b.variant
-        if together:
-            # Thresholds of the same trainings: what these share cancels.
-            at, column = (a.threshold, b.threshold), self._column(metric)
-            spread = training_spread(self.study, self.target, column, at)
-        return contrast(one, other, spread, ratio, together)
+        together = a.variant == b.variant
+        # Thresholds of the same trainings: what these share cancels.
+        at = (a.threshold, b.threshold) if together else (a.threshold,)
+        spread = training_spread(self.study, self.target, self._column(metric), at)
+        sides = self._shared(a, b, metric)
+        return estimates.contrast(*sides, spread, ratio, together)
 
     def _shared(self, a: Quantity, b: Quantity, metric: str) -> list[_Floats]:
         """Values of two quantities for the trainings that both have."""
@@ -214,15 +193,7 @@ class Runs:
 def estimated(
     study: Study, variant: Variant, target: str, column: str, at: float | None = None
 ) -> Estimate:
-    """The mean of a variant at hand; the spread over trainings is that of all losses.
-
-    Args:
-        study: the runs.
-        variant: one of `study.runs`.
-        target: the class.
-        column: of `cases.csv`, or `EXTREMES`.
-        at: a softmax threshold; None for argmax.
-    """
+    """Mean of a variant, the spread being that of all losses; see `training_spread`."""
     spread = training_spread(study, target, column, (at,), variant.method)
     return estimate(_measured(study, variant, target, column, at), spread)
 
@@ -250,7 +221,7 @@ def training_spread(
         if variant.method == method
     )
     found = (v[0] if len(v) == 1 else v[0] - v[1] for v in each)
-    return pooled(found, is_ratio(column))
+    return estimates.pooled(found, estimates.is_ratio(column))
 
 
 @lru_cache(maxsize=4096)
@@ -261,8 +232,14 @@ def _measured(
         return _extremes(study, variant, target)
     if at is None:
         return study.measures(variant, target, column)
-    found = study.at_thresholds(variant, target)
-    return found[column][:, :, THRESHOLDS.index(at)]
+    return _at_thresholds(study, variant, target)[column][:, :, THRESHOLDS.index(at)]
+
+
+@lru_cache(maxsize=256)
+def _at_thresholds(study: Study, variant: Variant, target: str) -> dict[str, _Floats]:
+    """Overlap measures at `THRESHOLDS`, each (trainings, cases, thresholds)."""
+    counts = study.counts(variant, target)
+    return histograms.threshold_metrics(counts, edges=study.edges)
 
 
 def _extremes(study: Study, variant: Variant, target: str) -> _Floats:

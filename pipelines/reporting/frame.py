@@ -5,8 +5,8 @@ refuses to join what cannot be compared.
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,10 @@ from pipelines.reporting.published import (
 )
 from pipelines.run import TRUTH, Run
 
-__all__ = ["CUSTOM", "Study", "finished", "groups", "open_study", "studies", "unclean"]
+__all__ = ["Study", "finished", "in_words", "open_study", "read_cases", "studies",
+           "unclean"]  # fmt: skip
 
-CUSTOM = "custom-"
+_CUSTOM = "custom-"
 """Folders of runs with overrides begin so; these are never in a table."""
 
 # What the paper reports: test images, all of each image, its one set of labels.
@@ -45,18 +46,9 @@ _Counts = npt.NDArray[np.int64]
 _Floats = npt.NDArray[np.float64]
 
 
-def groups(results: Path) -> list[Path]:
-    """Folders `results/<dataset>/<preset>` with a finished run, in order of name.
-
-    Args:
-        results: the folder of all results.
-    """
-    return [folder for folder in _folders(results) if finished(folder)]
-
-
 def _folders(results: Path) -> list[Path]:
     found = sorted(path.parent for path in Path(results).glob("*/*/runs"))
-    return [folder for folder in found if not folder.name.startswith(CUSTOM)]
+    return [folder for folder in found if not folder.name.startswith(_CUSTOM)]
 
 
 def finished(folder: Path) -> list[Run]:
@@ -67,17 +59,13 @@ def finished(folder: Path) -> list[Run]:
     """
     runs = [run for run in runs_module.find(folder) if run.state == "evaluated"]
     for run in runs:
-        _require_described(run)
+        if missing := [key for key in _DESCRIBED if key not in run.record]:
+            raise InputError(
+                f"{run.path(runs_module.RECORD)}: expected {', '.join(_DESCRIBED)}, "
+                f"found no {', '.join(missing)}; restore the file, or move the run's "
+                "folder away"
+            )
     return [run for run in runs if Path(folder).name != "paper" or _is_clean(run)]
-
-
-def _require_described(run: Run) -> None:
-    """Refuse a run whose record lacks what a table says of it."""
-    if missing := [key for key in _DESCRIBED if key not in run.record]:
-        raise InputError(
-            f"{run.path(runs_module.RECORD)}: expected {', '.join(_DESCRIBED)}, found "
-            f"no {', '.join(missing)}; restore the file, or move the run's folder away"
-        )
 
 
 def _is_clean(run: Run) -> bool:
@@ -85,14 +73,7 @@ def _is_clean(run: Run) -> bool:
 
 
 def unclean(results: Path) -> list[str]:
-    """Evaluated runs at the preset "paper" that `finished` leaves out, and why.
-
-    Args:
-        results: the folder of all results.
-
-    Returns:
-        A line for each.
-    """
+    """A line for each evaluated run at "paper" that `finished` leaves out, and why."""
     folders = [folder for folder in _folders(results) if folder.name == "paper"]
     runs = [run for folder in folders for run in runs_module.find(folder)]
     return [
@@ -106,11 +87,9 @@ def unclean(results: Path) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """The evaluated runs of one data set at one preset.
+    """The evaluated runs of `results/<dataset>/<preset>`, its `folder`.
 
     Attributes:
-        folder: `results/<dataset>/<preset>`.
-        paper: what the paper prints.
         runs: the runs of each variant, in order of seed and replicate.
         cases: the test cases, in the order of the split.
         targets: the classes measured, such as ("vessel",).
@@ -152,10 +131,7 @@ class Study:
 
     @cached_property
     def cells(self) -> pd.DataFrame:
-        """The published cells of the data set; none of simulated data.
-
-        See `Paper.cells`; the class is named in each.
-        """
+        """The data set's published cells with their class; none of simulated data."""
         cells = self.paper.cells
         if self.simulated:
             return cells.iloc[:0]
@@ -180,16 +156,20 @@ class Study:
         """Training seeds at hand, each once."""
         return tuple(dict.fromkeys(seed for seed, _ in self.trainings(variant)))
 
+    def about(self, shown: Iterable[Variant]) -> str:
+        """What values are of, such as "preset reduced, seed 0, 20 test images"."""
+        seeds = in_words({seed for variant in shown for seed in self.seeds(variant)})
+        images = f"{len(self.cases)} test image" + "s" * (len(self.cases) != 1)
+        return f"preset {self.preset}, {seeds}, {images}"
+
     def trainings(self, variant: Variant) -> list[tuple[int, int]]:
         """Seed and replicate of each training, in the order of `measures`."""
         return [_training(run) for run in self.runs[variant]]
 
     def shared(self, a: Variant, b: Variant) -> tuple[list[int], list[int]]:
-        """Rows of two variants' values that are of the same seeds and replicates.
+        """Rows of `measures` of two variants that are of the same seeds and replicates.
 
-        Returns:
-            For each variant the rows of `measures` of the trainings that both have, in
-            the same order; all rows of each where they have none in common.
+        In the same order; all rows of each where they have none in common.
         """
         all_a, all_b = self.trainings(a), self.trainings(b)
         both = [one for one in all_a if one in all_b]
@@ -205,10 +185,9 @@ class Study:
         region: str = _SELECTION["region"],
         reference: str = _SELECTION["reference"],
     ) -> _Floats:
-        """One metric of every training and test case.
+        """One metric of every training and test case, (trainings, cases).
 
-        Returns:
-            (trainings, cases); NaN where undefined, and where a case has no such row.
+        NaN where undefined, and where a case has no such row.
         """
         runs, place = self.runs[variant], (target, region, reference)
         return np.stack([self.of_run(run, place, metric) for run in runs])
@@ -257,10 +236,9 @@ class Study:
         region: str = _SELECTION["region"],
         reference: str = _SELECTION["reference"],
     ) -> _Counts:
-        """Voxels by truth and bin of the softmax value, as `histograms.count` has them.
+        """Voxels by truth and bin of the softmax value, (trainings, cases, 2, B).
 
-        Returns:
-            (trainings, cases, 2, B); 0 where a case has none of the region.
+        As `histograms.count` has them; 0 where a case has none of the region.
         """
         where = {"target": target, "region": region, "reference": reference}
         found = [self.histograms[run.name] for run in self.runs[variant]]
@@ -275,60 +253,30 @@ class Study:
         result[[self.cases.index(str(name)) for name in names]] = values
         return result
 
-    def at_thresholds(self, variant: Variant, target: str) -> dict[str, _Floats]:
-        """Overlap measures at `histograms.THRESHOLDS`, from the histograms alone.
 
-        Returns:
-            "dice", "jaccard", "precision", "recall", each (trainings, cases,
-            thresholds).
-        """
-        key = (variant, target)
-        if key not in self._at_thresholds:
-            counts = self.counts(*key)
-            found = histograms.threshold_metrics(counts, edges=self.edges)
-            self._at_thresholds[key] = found
-        return self._at_thresholds[key]
-
-    @cached_property
-    def _at_thresholds(self) -> dict[tuple[Variant, str], dict[str, _Floats]]:
-        return {}
+def in_words(seeds: Iterable[int]) -> str:
+    """Such as "seeds 0, 1, 2"."""
+    named = [str(number) for number in sorted(map(int, seeds))]
+    return f"seed{'s' * (len(named) != 1)} {', '.join(named)}"
 
 
-def studies(results: Path, paper: Paper) -> list[Study]:
+def studies(results: Path) -> list[Study]:
     """Join the runs of every folder with a finished run, in order of name.
 
-    Args:
-        results: the folder of all results.
-        paper: what the paper prints.
+    Variants come in the order of the paper's losses; others follow by name.
 
     Raises:
-        InputError: as by `open_study`.
+        InputError: runs on other data, another split or another preset than the first;
+            a run with overrides; a damaged `cases.csv`; no published values.
     """
+    paper = Paper(paper_folder(results))
     each = ((folder, finished(folder)) for folder in _folders(results))
     return [_join(folder, runs, paper) for folder, runs in each if runs]
 
 
-def open_study(folder: Path, paper: Paper | None = None) -> Study:
-    """Read and join the evaluated runs of one data set and preset.
-
-    Args:
-        folder: `results/<dataset>/<preset>`.
-        paper: what the paper prints; None reads it from beside the results. Variants
-            come in the order of its losses; others follow by name.
-
-    Raises:
-        InputError: no evaluated run; runs on other data, another split or another
-            preset than the first; a run with overrides; a damaged `cases.csv`.
-    """
-    folder = Path(folder)
-    paper = paper or Paper(paper_folder(folder.parents[1]))
-    runs = finished(folder)
-    if not runs:
-        raise InputError(
-            f"{folder}: expected evaluated runs in runs/, found none; make one with "
-            "`dscpp train`, `dscpp predict` and `dscpp evaluate`"
-        )
-    return _join(folder, runs, paper)
+def open_study(folder: Path) -> Study:
+    """One of `studies`: of `results/<dataset>/<preset>`, which has a finished run."""
+    return _join(folder, finished(folder), Paper(paper_folder(folder.parents[1])))
 
 
 def _join(folder: Path, runs: Sequence[Run], paper: Paper) -> Study:
@@ -336,7 +284,7 @@ def _join(folder: Path, runs: Sequence[Run], paper: Paper) -> Study:
         _check_joinable(runs[0], other)
         other.require_measures()
     cases = tuple(str(case) for case in runs[0].record["split"]["test"])
-    read = [_read_cases(run) for run in runs]
+    read = [_test_rows(run) for run in runs]
     targets = tuple(map(str, _selected(read[0])["target"].unique()))
     for run, rows in zip(runs, read, strict=True):
         own = _selected(rows)
@@ -386,15 +334,12 @@ def _measures(run: Run) -> object:
 
 
 def _variant(run: Run, usual_backend: str) -> Variant:
-    loss, gamma = str(run.record["loss"]), run.record.get("gamma")
-    # Plain forms are gamma = 1 by definition and CE has none: only ++ losses vary.
-    plus = loss.endswith("++")
-    backend = str(run.record["backend"])
-    return Variant(
-        loss,
-        (STANDARD_GAMMA if gamma in (None, "") else float(gamma)) if plus else None,
-        str(run.record.get("method") or ""),
-        "" if backend == usual_backend else backend,
+    gamma, backend = run.record.get("gamma"), str(run.record["backend"])
+    exponent = STANDARD_GAMMA if gamma in (None, "") else float(gamma)
+    return replace(
+        Variant.standard(str(run.record["loss"]), exponent),
+        method=str(run.record.get("method") or ""),
+        backend="" if backend == usual_backend else backend,
     )
 
 
@@ -421,7 +366,7 @@ def _check_joinable(first: Run, other: Run) -> None:
         raise InputError(
             f"{other.folder}: expected a run with the preset's own values, found "
             f"overrides {other.record['overrides']}; such a run belongs in "
-            f"{CUSTOM}<hash>/ beside the preset's folder, and in no table"
+            f"{_CUSTOM}<hash>/ beside the preset's folder, and in no table"
         )
 
 
@@ -430,41 +375,30 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _read_cases(run: Run) -> pd.DataFrame:
-    """The test rows of `cases.csv`, with the run's name; empty cells are NaN."""
-    path, again = run.path("cases.csv"), f"run `dscpp evaluate --run {run.folder}`"
+def _test_rows(run: Run) -> pd.DataFrame:
+    """The test rows of a run's `cases.csv`, with the run's name."""
+    rows = read_cases(run.path("cases.csv"), f"dscpp evaluate --run {run.folder}")
+    return rows[rows["split"] == _SELECTION["split"]].assign(run=run.name)
+
+
+def read_cases(path: Path, command: str) -> pd.DataFrame:
+    """Read a `cases.csv`: keys as text, `metrics.METRICS` as numbers, NaN where empty.
+
+    Raises:
+        InputError: it cannot be read, lacks a column, or a measure is no number; names
+            the command that writes it.
+    """
     try:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        keys, measures = [*_SELECTION, "case", "target"], list(metrics.METRICS)
+        if missing := [name for name in (*keys, *measures) if name not in rows]:
+            raise ValueError(f"no column {', '.join(missing)}")
+        return rows[keys].join(rows[measures].replace("", "nan").astype(float))
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: expected the measures of an evaluated run, found a file that "
-            f"cannot be read ({error}); {again}"
+            f"cannot be read ({error}); run `{command}` again"
         ) from error
-    wanted = [*_SELECTION, "case", "target", *metrics.METRICS]
-    missing = [name for name in wanted if name not in rows]
-    if missing:
-        raise InputError(
-            f"{path}: expected the column{'s' if len(missing) > 1 else ''} "
-            f"{', '.join(missing)}, found none; {again}"
-        )
-    rows = rows.loc[rows["split"] == _SELECTION["split"], wanted]
-    for metric in metrics.METRICS:
-        rows[metric] = _numbers(path, rows["case"], rows[metric])
-    return rows.assign(run=run.name)
-
-
-def _numbers(path: Path, cases: Sequence[str], texts: Sequence[str]) -> _Floats:
-    """Cells as numbers, (n,)."""
-    values = []
-    for case, text in zip(cases, texts, strict=True):
-        try:
-            values.append(float(text or "nan"))
-        except ValueError as error:
-            raise InputError(
-                f"{path}: case {case}: expected numbers or empty cells, found {error}; "
-                "evaluate the run again"
-            ) from error
-    return np.array(values, dtype=np.float64)
 
 
 def _check_cases(

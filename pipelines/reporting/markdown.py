@@ -22,14 +22,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def replace_marked(path: Path, text: str, name: str, content: str) -> str:
     """Replace what stands between `<!-- name:begin -->` and `<!-- name:end -->`.
 
-    Args:
-        path: the file that the text is from, for the message.
-        text: the whole of it.
-        name: of the markers.
-        content: what is put between them.
-
     Returns:
-        The new text.
+        The new text of the file at `path`.
 
     Raises:
         InputError: no such markers, or one that begins and does not end.

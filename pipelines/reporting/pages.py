@@ -18,19 +18,12 @@ import pandas as pd
 from data_io.errors import InputError
 from pipelines.commits import from_clean_commit
 from pipelines.measure import metrics
-from pipelines.reporting import (
-    answers,
-    calibration,
-    claims,
-    highlights,
-    tables,
-    topics,
-)
+from pipelines.reporting import answers, calibration, claims, tables, topics
 from pipelines.reporting.estimates import pm
 from pipelines.reporting.evidence import estimated
 from pipelines.reporting.frame import Study, studies
 from pipelines.reporting.markdown import replace_marked, table
-from pipelines.reporting.published import Cell, Paper, Variant, each_cell, paper_folder
+from pipelines.reporting.published import Cell, Variant, each_cell
 from pipelines.run import TRUTH, require_table, write_atomically, writing
 
 __all__ = ["Page", "Report"]
@@ -58,9 +51,7 @@ _OPTIONAL = (
 class Report:
     """The tables of every `results/<dataset>/<preset>/` with a finished run.
 
-    Args:
-        results: the folder of all results. A run that is not evaluated yet is left out,
-            and so are runs with overrides (`custom-...`).
+    A run that is not evaluated yet is left out, and so is one with overrides.
 
     Raises:
         InputError: no finished run at all; runs that cannot be joined (both are named).
@@ -68,21 +59,20 @@ class Report:
 
     def __init__(self, results: Path) -> None:
         self.results = Path(results)
-        self.paper = Paper(paper_folder(self.results))
-        self.pages = [Page(one) for one in studies(self.results, self.paper)]
+        self.pages = [Page(one) for one in studies(self.results)]
         if not self.pages:
             raise InputError(
                 f"{results}: expected evaluated runs in <dataset>/<preset>/runs/, "
                 "found none; make some with `make demo` or `make reproduce-drive "
                 "DATA=...`"
             )
+        self.paper = self.pages[0].study.paper
 
     @cached_property
     def over_all(self) -> dict[str, pd.DataFrame]:
-        """What stands in `results` itself, by file name.
+        """What stands in `results` itself, by file name: cells, claims, their numbers.
 
-        Every published cell, every claim of the text, and their numbers; nothing where
-        no study has cells of the paper.
+        Nothing where no study has cells of the paper.
         """
         if not any(len(page.study.cells) for page in self.pages):
             return {}
@@ -91,15 +81,11 @@ class Report:
         said = claims.decide(self.paper, [page.study for page in self.pages])
         counts = tables.summary(found, said, claims.VERDICTS)
         answered = answers.summary(self.paper, [one for one, _ in made], said)
-        found |= {claims.FILE: said, highlights.FILE: counts}
+        found |= {claims.FILE: said, topics.COUNTS: counts}
         return found | {answers.FILE: answered}
 
     def write(self) -> list[Path]:
-        """Write all tables; all are made before any is written.
-
-        Returns:
-            The files written, in order.
-        """
+        """Write all tables; all are made before any is written. Returns the files."""
         every = [(page.study.folder, page.files) for page in self.pages]
         every.append((self.results, self.over_all))
         made = {folder / name: f for folder, own in every for name, f in own.items()}
@@ -114,7 +100,7 @@ class Report:
 
     def counts(self) -> str:
         """How many published cells and claims came out how, in two lines."""
-        return highlights.counts(self.over_all)
+        return topics.counts(self.over_all)
 
     def update(self, readme: Path) -> list[str]:
         """Put the present tables between the markers of a Markdown file.
@@ -124,9 +110,6 @@ class Report:
         `drive-reduced-temperature`; `answer-1` to `answer-6` have the questions of
         `answers`, `claims` the numbers over all, `counts` how many they are. Tables
         without markers are left out, and so are markers without runs.
-
-        Args:
-            readme: the file; written only if it changes.
 
         Returns:
             The names of the markers whose part was written.
@@ -159,7 +142,7 @@ class Report:
                 parts[f"{page.name}-{topic}"] = partial(page.topic, topic)
         if self.over_all:
             made = [(page.study, page.files) for page in self.pages]
-            parts["claims"] = partial(highlights.markdown, made, self.over_all)
+            parts["claims"] = partial(topics.claimed, made, self.over_all)
             parts["counts"] = self.counts
             answered = self.over_all[answers.FILE]
             for number, question in enumerate(answers.QUESTIONS, start=1):
@@ -198,7 +181,7 @@ class Page:
     def files(self) -> dict[str, pd.DataFrame]:
         """Every table beside `runs/`, by file name."""
         study = self.study
-        read = calibration.readers(study)
+        read = [calibration.Reader(study, variant) for variant in study.runs]
         runs = (run for runs in study.runs.values() for run in runs)
         files = tables.papers(study) | {
             "tests.csv": tables.comparisons(study),
@@ -223,11 +206,9 @@ class Page:
         return write(self.study, self.files.get(file, pd.DataFrame()))
 
     def text(self) -> str:
-        """Lay out the runs as plain text.
+        """Lay out the runs as plain text, without a final newline.
 
-        Returns:
-            Several lines, without a final newline: what it is, a row for each loss with
-            mean and standard error, the paper's values under ours, and p values.
+        A row for each loss with mean and standard error, the paper's values, then p.
         """
         return "\n\n".join(map(_plain, self._blocks()))
 
@@ -294,59 +275,44 @@ class Page:
 
     def _published_p(self, target: str) -> list[str]:
         """What the paper prints of p, in the table's columns; "" where none."""
-        pair = (_PAIR[0].loss, _PAIR[1].loss)
-        printed = self.study.paper.printed_p(self.study.title, pair)
         words = {column: word for word, column in metrics.PAPER_COLUMN.items()}
         columns = (_as_published(self.study, _PAIR[0], target, m) for m in _HEADINGS)
-        found = (printed.get((target, words.get(column, ""))) for column in columns)
+        pair, printed = (_PAIR[0].loss, _PAIR[1].loss), self.study.paper.printed_p
+        found = (
+            printed(self.study.title, target, words.get(column, ""), pair)
+            for column in columns
+        )
         return [_p(float(p)) if p else "" for p in found]
 
     def _notes(self, target: str) -> list[str]:
-        study, notes = self.study, []
-        if self._has_pair:
-            notes.append(
-                "p: DSC++ against DSC over test images: of the weights at hand, not of "
-                "the losses (Student's t over trainings is in claims.csv)."
-            )
-        notes.append(
+        study = self.study
+        changed, hardware = _of_changed_code(study), _hardware(study)
+        truth = any(variant.method == TRUTH for variant in study.runs)
+        said = {
+            "p: DSC++ against DSC over test images: of the weights at hand, not of the "
+            "losses (Student's t over trainings is in claims.csv).": self._has_pair,
             "NLL published is the foreground term alone, as the paper's tables have "
             "it; NLL has both terms. Lower NLL and Brier, higher Dice and Jaccard are "
-            "better."
-        )
-        if study.simulated:
-            notes.append(
-                "Simulated images: no value here says anything about patients."
-            )
-            if any(variant.method == TRUTH for variant in study.runs):
-                notes.append(
-                    f"{TRUTH.capitalize()}: the probability that the labels were drawn "
-                    "from. Nothing is expected to have a lower NLL or Brier score."
-                )
-        elif study.preset != "paper":
-            notes.append(
-                f"Preset {study.preset} is not the paper's protocol: compare "
-                "directions, not values."
-            )
-        if changed := _of_changed_code(study):
-            notes.append(
-                "Of a commit with uncommitted changes, so not to be made again "
-                "exactly: "
-                f"{', '.join(changed)}."
-            )
-        hardware = _hardware(study)
-        if hardware:
-            notes.append(
-                "Hours: mean of a training, also where other work ran beside it "
-                f"(costs.csv has every run). Hardware: {'; '.join(hardware)}."
-            )
+            "better.": True,
+            "Simulated images: no value here says anything about "
+            "patients.": study.simulated,
+            f"{TRUTH.capitalize()}: the probability that the labels were drawn from. "
+            "Nothing is expected to have a lower NLL or Brier "
+            "score.": study.simulated and truth,
+            f"Preset {study.preset} is not the paper's protocol: compare directions, "
+            "not values.": not study.simulated and study.preset != "paper",
+            "Of a commit with uncommitted changes, so not to be made again exactly: "
+            f"{', '.join(changed)}.": changed,
+            "Hours: mean of a training, also where other work ran beside it (costs.csv "
+            f"has every run). Hardware: {'; '.join(hardware)}.": hardware,
+        }
+        notes = [note for note, applies in said.items() if applies]
         return notes + (_threshold_notes(study, target) if len(study.cells) else [])
 
 
 def _of_changed_code(study: Study) -> list[str]:
     """The trainings whose code no commit holds, by the name of their folder."""
-    trained = [
-        run for one in _shown(study) if not one.method for run in study.runs[one]
-    ]
+    trained = (run for variant in _trained(study) for run in study.runs[variant])
     return [run.name for run in trained if not from_clean_commit(run.record)]
 
 
@@ -363,13 +329,7 @@ def _hardware(study: Study) -> list[str]:
 
 def _headline(study: Study, target: str) -> str:
     title = "PHANTOM (simulated)" if study.simulated else study.title
-    seeds = _all_seeds(study)
-    word = "seed" if len(seeds) == 1 else "seeds"
-    images = f"{len(study.cases)} test image" + ("s" if len(study.cases) != 1 else "")
-    return (
-        f"{title}, {target}, preset {study.preset}, "
-        f"{word} {', '.join(map(str, seeds))}, {images}, mean ± standard error"
-    )
+    return f"{title}, {target}, {study.about(_trained(study))}, mean ± standard error"
 
 
 def _shown(study: Study) -> list[Variant]:
@@ -380,15 +340,15 @@ def _shown(study: Study) -> list[Variant]:
     return [variant for variant in study.runs if variant.method in ("", TRUTH)]
 
 
-def _all_seeds(study: Study) -> tuple[int, ...]:
-    trained = [variant for variant in _shown(study) if variant.method != TRUTH]
-    return tuple(sorted({s for variant in trained for s in study.seeds(variant)}))
+def _trained(study: Study) -> list[Variant]:
+    return [variant for variant in study.runs if not variant.method]
 
 
 def _name(study: Study, variant: Variant) -> str:
     """A variant's label; with its seeds where the headline names others too."""
     seeds = study.seeds(variant)
-    if seeds == _all_seeds(study) or variant.method == TRUTH:
+    every = sorted({s for one in _trained(study) for s in study.seeds(one)})
+    if list(seeds) == every or variant.method == TRUTH:
         return variant.label
     return f"{variant.label} (seed {', '.join(map(str, seeds))})"
 

@@ -29,9 +29,9 @@ SAME_TEST_IMAGES = ("DRIVE",)
 
 # Table 3 prints .05; the value's neighbours and Table 4's cell of the same network
 # say .005. The files keep what is printed; the verdict takes the stricter one.
-_MISPRINTS: Mapping[tuple[str, str, float | None, str], float] = {
-    ("table3", "DSC++", 1.0, "jaccard"): 0.005,
-    ("table3", "DSC++", 2.5, "jaccard"): 0.005,
+_MISPRINTS: Mapping[tuple[str, str, str], float] = {
+    ("table3", "DSC++ g=1", "jaccard"): 0.005,
+    ("table3", "DSC++ g=2.5", "jaccard"): 0.005,
 }
 
 
@@ -40,8 +40,7 @@ class Variant:
     """What was trained, whatever the seed: one row of a readable table.
 
     Attributes:
-        loss: the loss's name as the paper writes it, such as "DSC++"; "" where nothing
-            was trained.
+        loss: as the paper writes it, such as "DSC++"; "" where nothing was trained.
         gamma: the ++ exponent of a ++ loss; None for every other loss.
         method: what was done after training, such as "temperature"; "" for nothing.
         backend: the Keras backend, where it is not the study's own; else "".
@@ -53,9 +52,9 @@ class Variant:
     backend: str = ""
 
     @classmethod
-    def standard(cls, loss: str) -> "Variant":
-        """A loss with the exponent that the paper gives it."""
-        return cls(loss, STANDARD_GAMMA if loss.endswith("++") else None)
+    def standard(cls, loss: str, gamma: float = STANDARD_GAMMA) -> "Variant":
+        """A loss with the paper's exponent, or another; only ++ losses have one."""
+        return cls(loss, gamma if loss.endswith("++") else None)
 
     @property
     def label(self) -> str:
@@ -81,19 +80,15 @@ class Variant:
 
 
 class Cell(NamedTuple):
-    """One published value: a row of `Paper.cells`.
+    """One published mean and its error as printed: a row of `Paper.cells`.
 
     Attributes:
         table: such as "table4".
         dataset: the data set's title in the paper, such as "DRIVE".
-        loss: such as "DSC++".
         gamma: the ++ exponent of a ++ loss, else NaN.
         target: such as "kidney"; "" where the table has only one.
         metric: the column of `cases.csv` it is compared with, such as "nll_published".
-        value: the mean as printed.
-        standard_error: its standard error as printed.
         judged_error: the standard error that the verdict takes: misprints put right.
-        variant: the variant that was trained for it.
     """
 
     table: str
@@ -114,10 +109,7 @@ class Cell(NamedTuple):
 
 
 class Paper:
-    """What the paper prints; each file is read where it is first asked for.
-
-    Args:
-        folder: `results/paper`.
+    """What the paper prints; each file of the folder is read when first asked for.
 
     Raises:
         InputError: by each property: a file is missing or is not as expected.
@@ -152,19 +144,17 @@ class Paper:
         return read_rows(self.folder / "pvalues.csv", columns)
 
     def printed_p(
-        self, title: str, pair: tuple[str, str]
-    ) -> dict[tuple[str, str], str]:
-        """What the text prints of p for two losses, by target and metric.
+        self, dataset: str, target: str, metric: str, pair: tuple[str, str]
+    ) -> str:
+        """What the text prints of p for two losses, in its order; "" for nothing.
 
-        Args:
-            title: of the data set, as "DRIVE".
-            pair: names of the losses, in the order of the text.
+        The metric is the paper's word, such as "nll"; target "" is the only class.
         """
-        return {
-            (row["target"], row["metric"]): row["p"]
-            for row in self.p_values
-            if (row["dataset"], row["loss_a"], row["loss_b"]) == (title, *pair)
-        }
+        for row in self.p_values:
+            own = tuple(row[key] for key in ("dataset", "metric", "loss_a", "loss_b"))
+            if own == (dataset, metric, *pair) and target in ("", row["target"]):
+                return row["p"]
+        return ""
 
 
 def paper_folder(results: Path) -> Path:
@@ -195,13 +185,7 @@ def partner_of(cell: Cell, cells: Mapping[tuple[object, ...], Cell]) -> Cell | N
     """The cell to compare with: ++ with its plain form, the others with DSC++.
 
     In Table 3 every gamma is compared with the standard one, and that with gamma 1.
-
-    Args:
-        cell: a cell.
-        cells: those of its data set, by their `place`.
-
-    Returns:
-        The other cell; None where there is none.
+    `cells` are those of the data set, by their `place`; None where there is none.
     """
     for variant in _partners(cell.variant):
         other = cells.get((*cell.place[:-1], variant))
@@ -245,18 +229,17 @@ def _unreadable(path: Path, found: str) -> InputError:
 
 
 def _cell(table: str, row: dict[str, Any]) -> Cell:
-    plus = row["loss"].endswith("++")
-    gamma = float(row.get("gamma") or STANDARD_GAMMA) if plus else None
+    variant = Variant.standard(row["loss"], float(row.get("gamma") or STANDARD_GAMMA))
     metric, error = metrics.PAPER_COLUMN[row["metric"]], float(row["standard_error"])
     return Cell(
         table=table,
         dataset=row["dataset"],
-        loss=row["loss"],
-        gamma=float("nan") if gamma is None else gamma,
+        loss=variant.loss,
+        gamma=float("nan") if variant.gamma is None else variant.gamma,
         target=row.get("target", ""),
         metric=metric,
         value=float(row["value"]),
         standard_error=error,
-        judged_error=_MISPRINTS.get((table, row["loss"], gamma, metric), error),
-        variant=Variant(row["loss"], gamma),
+        judged_error=_MISPRINTS.get((table, variant.label, metric), error),
+        variant=variant,
     )

@@ -14,15 +14,8 @@ from itertools import combinations, pairwise, product
 
 from data_io.errors import InputError
 from pipelines.measure import statistics
-from pipelines.reporting.estimates import (
-    ALPHA,
-    MARGINS,
-    ROUNDING,
-    Z,
-    is_ratio,
-    prediction_error,
-    prediction_limit,
-)
+from pipelines.reporting import estimates
+from pipelines.reporting.estimates import ALPHA, MARGINS, ROUNDING, Z, is_ratio
 from pipelines.reporting.evidence import Figure, Pair, Quantity, Runs
 
 __all__ = [
@@ -45,15 +38,12 @@ _Steps = list[tuple[Quantity, Quantity]]
 
 @dataclass(frozen=True)
 class Part:
-    """One comparison of a claim.
+    """One comparison of a claim: `a` is what it is about, `b` may be empty.
 
     Attributes:
         dataset: the data set's title in the paper.
         target: the class; "" for the only one.
-        metric: the paper's word: nll, brier, dice, jaccard, precision or recall; ""
-            where nothing is measured.
-        a: what the claim is about.
-        b: what it is compared with; may be empty.
+        metric: the paper's word, such as "nll"; "" where nothing is measured.
     """
 
     dataset: str
@@ -102,9 +92,8 @@ class Outcome:
 class Rule(ABC):
     """How one kind of claim is decided.
 
-    Attributes:
-        sense: "lower" or "higher": how `a` is to differ from `b`; "" where unused.
-        value: the printed figure, where the claim is one; else NaN.
+    `sense` ("lower" or "higher") is how `a` is to differ from `b`, "" where unused;
+    `value` the printed figure, where the claim is one, else NaN.
     """
 
     sense: str = ""
@@ -436,8 +425,10 @@ class AsPrinted(Rule):
         found = runs.estimate(quantity, part.metric)
         spread = runs.spread(quantity, part.metric)
         why = f"ours {found.mean:.3f} ± {found.standard_error:.3f}"
-        error = prediction_error(found, spread, math.nan, runs.study.same_images)
-        limit = prediction_limit(error, spread.df)
+        error = estimates.prediction_error(
+            found, spread, math.nan, runs.study.same_images
+        )
+        limit = estimates.prediction_limit(error, spread.df)
         if runs.study.preset != "paper":
             why = f"{why}; a figure is judged on preset paper alone"
             return Outcome(UNDECIDED, why)

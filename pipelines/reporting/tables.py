@@ -5,47 +5,26 @@ column means is in `results/README.md`; `pages` writes them.
 """
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from data_io.errors import InputError
 from pipelines.measure import metrics, statistics
-from pipelines.reporting.estimates import (
-    ALPHA,
-    Contrast,
-    Estimate,
-    Z,
-    compare,
-    estimate,
-    is_ratio,
-    margin_of,
-    mean_of,
-    pooled,
-    prediction_error,
-    prediction_limit,
-    student,
-)
+from pipelines.reporting import estimates
+from pipelines.reporting.estimates import Estimate, estimate, mean_of
 from pipelines.reporting.evidence import THRESHOLDS, estimated, training_spread
-from pipelines.reporting.frame import Study
-from pipelines.reporting.published import (
-    PAPER_TABLES,
-    Cell,
-    Variant,
-    each_cell,
-    partner_of,
-)
+from pipelines.reporting.frame import Study, read_cases
+from pipelines.reporting.published import Cell, Variant, each_cell, partner_of
 from pipelines.run import OTHER_SETS, Run
 
 __all__ = [
     "COLUMNS", "EXTRA_TABLE", "PRESETS", "TEMPERATURE", "comparisons", "costs",
-    "noise", "noise_counts", "other_sets", "over_all", "papers", "same_loss",
-    "set_summary", "summary", "temperatures", "thresholds", "usable", "verdict",
+    "noise", "other_sets", "over_all", "papers", "same_loss", "set_summary", "summary",
+    "temperatures", "thresholds", "usable", "verdict",
 ]  # fmt: skip
 
 _SPREAD = ("mean", "standard_error", "ci_low", "ci_high", "n")
@@ -97,14 +76,15 @@ PRESETS = ("paper", "reduced")
 TEMPERATURE = "temperature"
 """The method of runs that were scaled."""
 
-TEST_METRICS = ("nll_published", "brier_published", "nll", "brier", "dice", "jaccard")
-THRESHOLD_METRICS = ("precision", "recall", "dice")
+_TEST_METRICS = ("nll_published", "brier_published", "nll", "brier", "dice", "jaccard")
+_TESTS = {"rank_sum": statistics.rank_sum, "signed_rank": statistics.signed_rank}
+_THRESHOLD_METRICS = ("precision", "recall", "dice")
 _SCALED_METRICS = ("nll_published", "nll", "brier", "dice")
 _DSCPP = Variant.standard("DSC++")
 _CELLS = ("within", "outside", "undecided", "reduced", "not run")
 _DIRECTIONS = ("same", "opposite", "no direction")
 
-_Row = dict[str, object]
+_Row = dict[str, Any]
 _Places = Mapping[tuple[object, ...], Cell]
 
 
@@ -113,19 +93,14 @@ def _frame(rows: Iterable[Mapping[str, object]], kind: str) -> pd.DataFrame:
 
 
 def verdict(preset: str, ours: Estimate, published: float, limit: float) -> str:
-    """Say whether a published value was reproduced.
-
-    Args:
-        preset: only "paper" can be within or outside.
-        ours: our estimate.
-        published: the printed mean.
-        limit: of `estimates.prediction_limit`.
+    """Say whether a published mean was reproduced.
 
     Returns:
-        "reduced" for any other preset, where only the direction is judged;
+        "reduced" for any preset but "paper": there only the direction is judged;
         "undecided" where no limit is known, as no loss was trained twice; "within"
-        where |ours - published| is at most the limit: what is printed may be one more
-        training of ours; else "outside", also where ours is undefined.
+        where |ours - published| is at most the limit (`estimates.prediction_limit`):
+        what is printed may be one more training of ours; else "outside", also where
+        ours is undefined.
     """
     if preset != "paper":
         return "reduced"
@@ -138,10 +113,9 @@ def verdict(preset: str, ours: Estimate, published: float, limit: float) -> str:
 def papers(study: Study) -> dict[str, pd.DataFrame]:
     """The paper's tables beside ours, by file name.
 
-    Returns:
-        "table3.csv" to "table6.csv" where the data set is in that table of the paper,
-        and `EXTRA_TABLE` where variants are left that are in none. Corrected metrics
-        follow the published ones.
+    "table3.csv" to "table6.csv" where the data set is in that table of the paper, and
+    `EXTRA_TABLE` where variants are left that are in none. Corrected metrics follow the
+    published ones.
     """
     cells = study.cells
     tables = {
@@ -150,10 +124,8 @@ def papers(study: Study) -> dict[str, pd.DataFrame]:
     }
     rest = [v for v in study.runs if v not in set(cells["variant"])]
     extra = [
-        _ours(study, variant, target, metric)
-        for variant in rest
-        for target in study.targets
-        for metric in metrics.METRICS
+        _place(*one) | vars(estimated(study, *one))
+        for one in product(rest, study.targets, metrics.METRICS)
     ]
     return tables | ({EXTRA_TABLE: _frame(extra, "table")} if extra else {})
 
@@ -162,20 +134,19 @@ def _beside(study: Study, cells: pd.DataFrame) -> Iterator[_Row]:
     """Rows of one table of the paper: published cells, then corrected metrics."""
     places = {one.place: one for one in each_cell(cells)}
     found = {(one.variant, one.target, one.metric): one for one in places.values()}
-    for variant, target in dict.fromkeys(key[:2] for key in found):
-        for metric in metrics.METRICS:
-            cell = found.get((variant, target, metric))
-            row = _ours(study, variant, target, metric)
-            if cell is not None:
-                yield row | _judged(study, cell, places)
-            elif "mean" in row:
-                yield row
+    measured = dict.fromkeys(key[:2] for key in found)
+    for (variant, target), metric in product(measured, metrics.METRICS):
+        cell = found.get((variant, target, metric))
+        ours = _estimated(study, variant, target, metric)
+        row = _place(variant, target, metric) | (vars(ours) if ours else {})
+        if cell is not None:
+            yield row | _judged(study, cell, places, ours)
+        elif ours:
+            yield row
 
 
-def _ours(study: Study, variant: Variant, target: str, metric: str) -> _Row:
-    row: _Row = variant.columns | {"target": target, "metric": metric}
-    found = _estimated(study, variant, target, metric)
-    return row if found is None else row | vars(found)
+def _place(variant: Variant, target: str, metric: str) -> _Row:
+    return variant.columns | {"target": target, "metric": metric}
 
 
 def _estimated(
@@ -188,16 +159,19 @@ def _estimated(
     return estimated(study, trained, target, metric)
 
 
-def _judged(study: Study, cell: Cell, places: _Places) -> _Row:
-    ours, partner = _of_cell(study, cell), partner_of(cell, places)
+def _judged(study: Study, cell: Cell, places: _Places, ours: Estimate | None) -> _Row:
+    """What a published cell adds to the row of our estimate."""
+    partner = partner_of(cell, places)
     row: _Row = {"published": cell.value, "published_se": cell.standard_error}
     if ours is None:
         return row | {"verdict": "not run"}
     # Rounded, as 0.3 - 0.1 - 0.2 is not 0, and what it is differs between machines.
     row["difference"] = round(ours.mean - cell.value, 12) + 0.0
     spread = training_spread(study, cell.target, cell.metric)
-    error = prediction_error(ours, spread, cell.judged_error, study.same_images)
-    limit = prediction_limit(error, spread.df)
+    error = estimates.prediction_error(
+        ours, spread, cell.judged_error, study.same_images
+    )
+    limit = estimates.prediction_limit(error, spread.df)
     if spread.df:
         row |= {"limit": limit, "others_within": _others(cell, places, limit)}
     row["verdict"] = verdict(study.preset, ours, cell.value, limit)
@@ -211,17 +185,15 @@ def _judged(study: Study, cell: Cell, places: _Places) -> _Row:
 
 def _p_same(ours: Estimate, cell: Cell, error: float, df: int) -> float:
     """P of two one-sided tests that ours and the published mean are the same."""
-    ratio = is_ratio(cell.metric)
+    ratio = estimates.is_ratio(cell.metric)
     mean = ours.mean / cell.value if ratio else ours.mean - cell.value
     if ratio and not mean > 0:
         return math.nan
     error = error / ours.mean if ratio else error
-    found = Contrast(mean, error, df or math.nan, math.nan, math.nan, ours.n, ratio)
-    return found.p_same(margin_of(cell.metric))
-
-
-def _of_cell(study: Study, cell: Cell) -> Estimate | None:
-    return _estimated(study, cell.variant, cell.target, cell.metric)
+    found = estimates.Contrast(
+        mean, error, df or math.nan, math.nan, math.nan, ours.n, ratio
+    )
+    return found.p_same(estimates.margin_of(cell.metric))
 
 
 def _others(cell: Cell, places: _Places, limit: float) -> str:
@@ -239,13 +211,12 @@ def _others(cell: Cell, places: _Places, limit: float) -> str:
 def _direction(study: Study, cell: Cell, partner: Cell, ours: Estimate) -> str:
     """Say whether we differ from the cell's partner the way the paper does.
 
-    Returns:
-        "same" or "opposite"; "" where the paper's own difference is not beyond 1.96
-        sqrt(SE^2 + SE^2), or where the partner was not run.
+    "same" or "opposite"; "" where the paper's own difference is not beyond 1.96
+    sqrt(SE^2 + SE^2), or where the partner was not run.
     """
-    theirs = _of_cell(study, partner)
+    theirs = _estimated(study, partner.variant, partner.target, partner.metric)
     published = cell.value - partner.value
-    limit = Z * math.hypot(cell.judged_error, partner.judged_error)
+    limit = estimates.Z * math.hypot(cell.judged_error, partner.judged_error)
     if theirs is None or abs(published) <= limit + 1e-12:
         return ""
     return "same" if published * (ours.mean - theirs.mean) > 0 else "opposite"
@@ -259,13 +230,8 @@ def comparisons(study: Study) -> pd.DataFrame:
     target and test. Both compare the weights at hand, not the losses: `same_loss`
     says how often they find a difference between two trainings of the same loss.
     """
-    families = [
-        _family(study, target, metric, test)
-        for target in study.targets
-        for metric in TEST_METRICS
-        for test in ("rank_sum", "signed_rank")
-    ]
-    return _frame((row for family in families for row in family), "tests")
+    families = product(study.targets, _TEST_METRICS, _TESTS)
+    return _frame((row for one in families for row in _family(study, *one)), "tests")
 
 
 def _family(study: Study, target: str, metric: str, test: str) -> list[_Row]:
@@ -276,11 +242,11 @@ def _family(study: Study, target: str, metric: str, test: str) -> list[_Row]:
             for variant, own in zip((a, b), study.shared(a, b), strict=True)
         )
         both = ~np.isnan(values_a) & ~np.isnan(values_b)
-        result = compare(test, values_a[both], values_b[both])
+        result = _TESTS[test](values_a[both], values_b[both])
         row: _Row = {"metric": metric, "loss_a": a.label, "loss_b": b.label}
         row |= {"test": test, "n": int(both.sum()), "target": target}
         rows.append(row | {"statistic": result.statistic, "p": result.p})
-    adjusted = statistics.holm([float(str(row["p"])) for row in rows])
+    adjusted = statistics.holm([row["p"] for row in rows])
     below, of = same_loss(study, target, metric, test)
     for row, p in zip(rows, adjusted, strict=True):
         row |= {"p_holm": float(p), "same_loss": f"{below} of {of}" if of else ""}
@@ -288,36 +254,23 @@ def _family(study: Study, target: str, metric: str, test: str) -> list[_Row]:
 
 
 def same_loss(study: Study, target: str, metric: str, test: str) -> tuple[int, int]:
-    """How often a test finds two trainings of one loss different.
-
-    Returns:
-        The pairs of trainings with p < 0.05, and all of them.
-    """
+    """How many pairs of trainings of one loss have p < 0.05, and how many there are."""
     pairs = [
         pair
         for variant in study.main
         for pair in combinations(study.measures(variant, target, metric), 2)
     ]
-    return sum(compare(test, a, b).p < ALPHA for a, b in pairs), len(pairs)
+    return sum(_TESTS[test](a, b).p < estimates.ALPHA for a, b in pairs), len(pairs)
 
 
 def thresholds(study: Study) -> pd.DataFrame:
-    """Measure the main variants at each softmax threshold, from the histograms alone.
-
-    Mean and interval as in `estimate`.
-    """
-    rows = []
-    for target in study.targets:
-        for variant in study.main:
-            for threshold in THRESHOLDS:
-                at: _Row = {"loss": variant.label, "target": target}
-                at["threshold"] = threshold
-                rows += [
-                    at
-                    | {"metric": one}
-                    | vars(estimated(study, variant, target, one, threshold))
-                    for one in THRESHOLD_METRICS
-                ]
+    """The main variants at each softmax threshold, from the histograms alone."""
+    each = product(study.targets, study.main, THRESHOLDS, _THRESHOLD_METRICS)
+    rows = (
+        {"loss": variant.label, "threshold": at, "metric": metric, "target": target}
+        | vars(estimated(study, variant, target, metric, at))
+        for target, variant, at, metric in each
+    )
     return _frame(rows, "thresholds")
 
 
@@ -344,61 +297,34 @@ def noise(study: Study) -> pd.DataFrame:
     by, one standard deviation: sqrt(2) s, where s^2 is the variance over seeds of the
     mean over test cases, pooled over the losses with several seeds, with `df` degrees
     of freedom. A difference exceeds it beyond the 97.5 % quantile of Student's t for
-    these, times the noise (`limit`).
-
-    Returns:
-        A row for each published cell and its `partner_of`, once, in the order of the
-        tables; none where no loss has several seeds.
+    these, times the noise (`limit`). A row for each published cell and its
+    `partner_of`, once; none where no loss has several seeds.
     """
     rows: list[_Row] = []
-    seen: set[frozenset[tuple[object, ...]]] = set()
     cells = {one.place: one for one in each_cell(study.cells)}
+    pairs: dict[object, tuple[Cell, Cell]] = {}
     for cell in cells.values():
         partner = partner_of(cell, cells)
-        if partner is None or cell.target not in study.targets:
-            continue
-        key = frozenset((cell.place, partner.place))
-        measured = (
-            study.measures(variant, cell.target, cell.metric)
-            for variant in study.runs
-            if not variant.method
+        if partner is not None and cell.target in study.targets:
+            pairs.setdefault(frozenset((cell.place, partner.place)), (cell, partner))
+    trained = [variant for variant in study.runs if not variant.method]
+    for cell, partner in pairs.values():
+        place = (cell.target, cell.metric)
+        s, df, _ = estimates.pooled(
+            study.measures(variant, *place) for variant in trained
         )
-        s, df, _ = pooled(measured)
-        if key in seen or not df:
+        if not df:
             continue
-        seen.add(key)
         # Rounded, as the difference of printed decimals has last bits of its own.
         difference = round(cell.value - partner.value, 12) + 0.0
         spread = math.sqrt(2) * s
-        limit = student(df) * spread
+        limit = estimates.student(df) * spread
         row: _Row = cell._asdict() | {"table": cell.table.removeprefix("table")}
         row |= {"partner": partner.loss, "partner_gamma": partner.gamma}
         row |= {"published_difference": difference, "noise": spread, "df": df}
         row |= {"limit": limit, "exceeds": "yes" if abs(difference) > limit else "no"}
         rows.append(row)
     return _frame(rows, "noise")
-
-
-def noise_counts(found: pd.DataFrame) -> list[list[str]]:
-    """How many of each table's differences exceed the noise, by metric.
-
-    Args:
-        found: of `noise`, of one study and class.
-
-    Returns:
-        Lines of cells, the header first: a line for each table, then the noise.
-    """
-    words = {column: word for word, column in metrics.PAPER_COLUMN.items()}
-    names = list(found["metric"].unique())
-    heads = [words[name].capitalize() for name in names]
-    lines = [["", *("NLL" if one == "Nll" else one for one in heads)]]
-    for table, own in found.groupby("table"):
-        beyond = own["exceeds"].eq("yes").groupby(own["metric"]).agg(["sum", "size"])
-        beyond = beyond.reindex(names, fill_value=0)
-        cells = [f"{yes} of {n}" for yes, n in beyond.itertuples(index=False)]
-        lines.append([f"Table {table}", *cells])
-    noises = found.drop_duplicates("metric")["noise"]
-    return [*lines, ["noise", *(f"{value:.4f}" for value in noises)]]
 
 
 def temperatures(study: Study) -> pd.DataFrame:
@@ -408,14 +334,9 @@ def temperatures(study: Study) -> pd.DataFrame:
     same cases: `difference` is after - before, `to_dscpp` the scaled loss less the
     unscaled DSC++ of the seeds that both have, with the signed-rank p.
     """
-    rows = [
-        _temperature(study, scaled, target, metric)
-        for scaled in study.runs
-        if scaled.method == TEMPERATURE
-        for target in study.targets
-        for metric in _SCALED_METRICS
-    ]
-    return _frame(rows, "temperature")
+    scaled = [variant for variant in study.runs if variant.method == TEMPERATURE]
+    each = product(scaled, study.targets, _SCALED_METRICS)
+    return _frame((_temperature(study, *one) for one in each), "temperature")
 
 
 def _temperature(study: Study, scaled: Variant, target: str, metric: str) -> _Row:
@@ -423,11 +344,7 @@ def _temperature(study: Study, scaled: Variant, target: str, metric: str) -> _Ro
     before, after = _paired(study, unscaled, scaled, target, metric)
     change = estimate(after - before)
     found = [float(run.record["posthoc"]["temperature"]) for run in study.runs[scaled]]
-    row: _Row = {
-        "loss": Variant(scaled.loss, None, "", scaled.backend).label,
-        "gamma": scaled.columns["gamma"],
-        "target": target,
-        "metric": metric,
+    row = _place(unscaled, target, metric) | {
         "temperature": float(np.mean(found)),
         "temperature_low": min(found),
         "temperature_high": max(found),
@@ -442,7 +359,7 @@ def _temperature(study: Study, scaled: Variant, target: str, metric: str) -> _Ro
     gap = estimate(after - plus)
     row |= {"to_dscpp_low": gap.ci_low, "to_dscpp_high": gap.ci_high}
     sides = (mean_of(values, axis=0) for values in (after, plus))
-    return row | {"to_dscpp": gap.mean, "p_to_dscpp": compare("signed_rank", *sides).p}
+    return row | {"to_dscpp": gap.mean, "p_to_dscpp": statistics.signed_rank(*sides).p}
 
 
 def _paired(
@@ -486,26 +403,16 @@ def set_summary(path: Path) -> list[str]:
 
 
 def _of_set(path: Path) -> list[_Row]:
-    """Means of one set by class and metric.
-
-    Raises:
-        InputError: the file is damaged.
-    """
-    try:
-        found = pd.read_csv(path, dtype=str, keep_default_na=False)
-        # As in the tables: all of the image, and not its band once more.
-        found = found[found["region"] == "image"]
-        return [
-            {"set": path.parent.name, "target": target, "metric": metric}
-            | vars(estimate([[float(text or "nan") for text in own[metric]]]))
-            for target, own in found.groupby("target", sort=False)
-            for metric in metrics.METRICS
-        ]
-    except (OSError, KeyError, ValueError) as error:
-        raise InputError(
-            f"{path}: expected the measures of a set, found a file that cannot be read "
-            f"({error}); give `dscpp evaluate --run … --images … --masks …` again"
-        ) from error
+    """Means of one set by class and metric; see `frame.read_cases`."""
+    found = read_cases(path, "dscpp evaluate --run … --images … --masks …")
+    # As in the tables: all of the image, and not its band once more.
+    found = found[found["region"] == "image"]
+    return [
+        {"set": path.parent.name, "target": target, "metric": metric}
+        | vars(estimate([own[metric]]))
+        for target, own in found.groupby("target", sort=False)
+        for metric in metrics.METRICS
+    ]
 
 
 def usable(studies: Sequence[Study]) -> list[Study]:
@@ -519,23 +426,15 @@ def over_all(
 ) -> dict[str, pd.DataFrame]:
     """Every published cell once, whichever preset fills it, by file name.
 
-    Args:
-        cells: `Paper.cells`.
-        made: each study with its own tables, as `papers` makes them.
-
-    Returns:
-        `dataset`, `preset` and the columns of the study's own row, in the order of
-        `cells`. A cell that no preset was run for has its published values alone and
-        the verdict "not run".
+    `cells` (`Paper.cells`) give the order; `made` has each study with its own tables.
     """
     ranked = usable([study for study, _ in made])
     own = {id(study): tables for study, tables in made}
     return {
         f"{table}.csv": _every_cell(
-            cells[cells["table"] == table],
-            [(study, own[id(study)].get(f"{table}.csv")) for study in ranked],
+            rows, [(study, own[id(study)].get(f"{table}.csv")) for study in ranked]
         )
-        for table in sorted(PAPER_TABLES)
+        for table, rows in cells.groupby("table")
     }
 
 
@@ -543,8 +442,8 @@ def _every_cell(
     cells: pd.DataFrame, made: Sequence[tuple[Study, pd.DataFrame | None]]
 ) -> pd.DataFrame:
     """One table over all data sets."""
-    empty = cells.rename(columns={"value": "published", "standard_error": "own_se"})
-    empty = empty.rename(columns={"own_se": "published_se"}).assign(verdict="not run")
+    published = {"value": "published", "standard_error": "published_se"}
+    empty = cells.rename(columns=published).assign(verdict="not run")
     parts = [
         rows.assign(dataset=study.title, preset=study.preset)
         for study, rows in made
@@ -570,32 +469,22 @@ def summary(
     """Count verdicts: for each table, each section and for all.
 
     A comparison of two cells counts once, and so does a fact, however many cells and
-    claims there are of it.
-
-    Args:
-        tables: of `over_all`.
-        claims: of `claims.decide`.
-        verdicts: what can become of a claim.
+    claims there are of it. The tables are those of `over_all`, the claims
+    `claims.decide`'s, and the verdicts what can become of one.
     """
-    cells: list[tuple[str, str]] = []
-    compared: dict[tuple[object, ...], tuple[str, str]] = {}
-    for name, table in tables.items():
-        group = f"Table {name.removesuffix('.csv')[-1]}"
-        cells += [(group, str(found)) for found in table["verdict"]]
-        for row in table[table["partner"].notna()].to_dict("records"):
-            found = str(row["direction"] or "no direction")
-            compared.setdefault(_comparison(row), (group, found))
+    named = (rows.assign(group=f"Table {name[5]}") for name, rows in tables.items())
+    cells = pd.concat(named, ignore_index=True)
+    compared = cells[cells["partner"].notna()]
+    places = [_comparison(row) for row in compared.to_dict("records")]
+    compared = compared[~pd.Series(places, compared.index, object).duplicated()]
     facts = claims[claims["fact"] == claims["id"]]
-    said = [
-        (f"section {section}", str(found))
-        for section, found in zip(facts["section"], facts["verdict"], strict=True)
+    directions = compared["direction"].replace("", _DIRECTIONS[-1])
+    parts = [
+        _counted("cells", cells["group"], cells["verdict"], _CELLS),
+        _counted("comparisons", compared["group"], directions, _DIRECTIONS),
+        _counted("facts", "section " + facts["section"], facts["verdict"], verdicts),
     ]
-    rows = [
-        *_counted("cells", cells, _CELLS),
-        *_counted("comparisons", list(compared.values()), _DIRECTIONS),
-        *_counted("facts", said, verdicts),
-    ]
-    return _frame(rows, "summary")
+    return pd.concat(parts, ignore_index=True)
 
 
 def _comparison(row: Mapping[str, Any]) -> tuple[object, ...]:
@@ -608,11 +497,14 @@ def _comparison(row: Mapping[str, Any]) -> tuple[object, ...]:
 
 
 def _counted(
-    kind: str, found: Sequence[tuple[str, str]], verdicts: Sequence[str]
-) -> list[_Row]:
-    count = Counter(found) + Counter(("all", verdict) for _, verdict in found)
-    return [
-        {"kind": kind, "group": group, "verdict": one, "count": count[group, one]}
-        for group in [*dict.fromkeys(group for group, _ in found), "all"]
-        for one in verdicts
-    ]
+    kind: str, groups: pd.Series, found: pd.Series, verdicts: Sequence[str]
+) -> pd.DataFrame:
+    count = pd.crosstab(groups.to_numpy(), found.to_numpy())
+    count = count.reindex(groups.unique(), columns=list(verdicts), fill_value=0)
+    count.loc["all"] = count.sum()
+    rows = count.rename_axis(index="group", columns="verdict").stack()
+    return (
+        rows.astype(int)
+        .reset_index(name="count")
+        .assign(kind=kind)[list(COLUMNS["summary"])]
+    )

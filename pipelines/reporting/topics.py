@@ -1,16 +1,20 @@
-"""What the README says of one study besides its table, from the frames at hand."""
+"""What the pages say besides their tables, from the frames at hand, in Markdown."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
+from pipelines.measure import metrics
+from pipelines.reporting import claims, tables
 from pipelines.reporting.calibration import EITHER, HUMAN, OBSERVERS, REGIONS
 from pipelines.reporting.frame import Study
 from pipelines.reporting.markdown import table
-from pipelines.reporting.published import STANDARD_GAMMA, Variant
+from pipelines.reporting.published import Variant
+from pipelines.reporting.rules import FAILS
 
-__all__ = ["TOPICS"]
+__all__ = ["COUNTS", "TOPICS", "claimed", "counts"]
 
+COUNTS = "counts.csv"
 _SHOWN = ("ace", "reliability", "resolution")
 _PM = "{mean:.3f} ± {standard_error:.3f}"
 
@@ -109,9 +113,8 @@ def scaled(study: Study, found: pd.DataFrame) -> str:
 def _scaled_line(
     study: Study, row: dict[str, float], brier: dict[str, float]
 ) -> list[str]:
-    gamma, name = row["gamma"], str(row["loss"])
-    if gamma == gamma and gamma != STANDARD_GAMMA:
-        name += f" g={gamma:g}"
+    gamma = row["gamma"] if row["gamma"] == row["gamma"] else None
+    name = Variant(str(row["loss"]), gamma).label
     if len(study.targets) > 1:
         name += f", {row['target']}"
     spread = " ({temperature_low:.2f} to {temperature_high:.2f})"
@@ -135,3 +138,98 @@ TOPICS: Mapping[str, tuple[str, Callable[[Study, pd.DataFrame], str]]] = {
     "observers": ("observers.csv", observed),
 }
 """By the end of the marker's name: the table it is from, and who writes."""
+
+_KINDS = {
+    "cells": "Published cells",
+    "comparisons": "Comparisons",
+    "facts": "Facts claimed",
+}
+_AGAINST = (FAILS, claims.NOT_SEEN)
+"""Verdicts whose reason is told."""
+
+_LISTS: Mapping[str, Callable[[pd.DataFrame], pd.Series]] = {
+    "Another verdict by the proper NLL and Brier": lambda rows: (
+        rows["verdict_corrected"].ne("") & rows["verdict_corrected"].ne(rows["verdict"])
+    ),
+    "Printed means and standard errors speak against the text": lambda rows: rows[
+        "paper_tables"
+    ].eq("fails"),
+}
+"""Which claims are named besides, and under which words."""
+
+_Files = Mapping[str, pd.DataFrame]
+
+
+def counts(over_all: _Files) -> str:
+    """How many published cells and claims came out how, in two lines of `COUNTS`."""
+    found = over_all[COUNTS]
+    lines = []
+    for kind, rows in found[found["group"] == "all"].groupby("kind", sort=False):
+        pairs = rows[["verdict", "count"]].itertuples(index=False)
+        said = "; ".join(f"{verdict} {count}" for verdict, count in pairs)
+        lines.append(f"{_KINDS[kind]} ({rows['count'].sum()}): {said}.")
+    return "\n".join(lines)
+
+
+def claimed(made: Sequence[tuple[Study, _Files]], over_all: _Files) -> str:
+    """Counts by table and section, claims worth a look, noise of training.
+
+    Each study comes with its own tables by file name, then those over all data sets.
+    """
+    parts = []
+    for kind, rows in over_all[COUNTS].groupby("kind", sort=False):
+        grid = rows.pivot(index="group", columns="verdict", values="count")
+        grid = grid.loc[rows["group"].unique(), rows["verdict"].unique()].astype(str)
+        lines = [list(line) for line in grid.itertuples()]
+        parts.append(table([_KINDS[kind], *grid.columns], lines))
+    parts.append(_named(over_all[claims.FILE]))
+    return "\n\n".join([*parts, *_noise(made)])
+
+
+def _named(rows: pd.DataFrame) -> str:
+    """The claims that came out against the paper, and by what; others by their ids."""
+    failing = rows[rows["verdict"].isin(_AGAINST)]
+    words = " or ".join(failing["verdict"].unique()) or "fails"
+    lines = [f"- Verdict {words} ({len(failing)}), and by what:"]
+    lines += [f"  - {_failed(row)}." for row in failing.to_dict("records")]
+    for said, wanted in _LISTS.items():
+        ids = [f"`{one}`" for one in rows.loc[wanted(rows), "id"]]
+        lines.append(f"- {said} ({len(ids)}): {', '.join(ids) or 'none'}.")
+    return "\n".join(lines)
+
+
+def _failed(row: Mapping[str, object]) -> str:
+    """A claim: by what, from how many seeds, and what bears on the cause."""
+    number = float(str(row["seeds"]))
+    seeds = "" if number != number else f" ({number:g} trainings)"
+    seeds = " (one training)" if number == 1 else seeds
+    said = [f"`{row['id']}`{seeds}: {str(row['why']).partition('; not run:')[0]}"]
+    if row["verdict_corrected"] not in ("", row["verdict"]):
+        said.append(f"{row['verdict_corrected']} by the proper form")
+    if row["paper_tables"] == "fails":
+        said.append("fails by the paper's own tables too")
+    return "; ".join(said)
+
+
+def _noise(made: Sequence[tuple[Study, _Files]]) -> list[str]:
+    """How many published differences exceed what trainings differ by."""
+    found = []
+    for study, files in made:
+        if study.preset not in tables.PRESETS or "noise.csv" not in files:
+            continue
+        for target, rows in files["noise.csv"].groupby("target", sort=False):
+            title = f"{study.title}, {target}: beyond training noise"
+            found.append(_noise_table(title, rows))
+    return found
+
+
+def _noise_table(title: str, rows: pd.DataFrame) -> str:
+    """How many of each table's differences do, by metric; then the noise."""
+    words = {column: word for word, column in metrics.PAPER_COLUMN.items()}
+    noise = rows.drop_duplicates("metric").set_index("metric")["noise"]
+    heads = [words[name].capitalize().replace("Nll", "NLL") for name in noise.index]
+    beyond = rows["exceeds"].eq("yes").groupby([rows["table"], rows["metric"]])
+    cells = beyond.sum().map(str) + " of " + beyond.size().map(str)
+    grid = cells.unstack(fill_value="0 of 0")[noise.index]
+    lines = [[f"Table {name}", *own] for name, *own in grid.itertuples()]
+    return table([title, *heads], [*lines, ["noise", *map("{:.4f}".format, noise)]])

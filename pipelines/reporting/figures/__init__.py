@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.reporting.figures import curves, reliability, style
+from pipelines.reporting.figures import curves, style
 from pipelines.reporting.figures.forest import forest
 from pipelines.reporting.frame import studies
-from pipelines.reporting.published import Paper, paper_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,9 +21,6 @@ FORMATS = ("svg", "pdf", "png")
 
 def write_figures(results: Path) -> list[Path]:
     """Draw the curves of every `results/<dataset>/<preset>/` with a finished run.
-
-    Args:
-        results: the folder of all results.
 
     Returns:
         The files written, in order: `<dataset>/<preset>/figures/*`, then
@@ -47,12 +43,11 @@ def write_figures(results: Path) -> list[Path]:
 
 def _drawn(results: Path) -> Iterator[tuple[Path, Figure | None]]:
     """The path of each figure without its ending, and what is drawn."""
-    paper = Paper(paper_folder(results))
-    found = studies(results, paper)
+    found = studies(results)
     for study in found:
         folder = study.folder / _FOLDER
         yield folder / "figure2-softmax", curves.softmax(study)
         yield folder / "figure5-thresholds", curves.thresholds(study)
         yield folder / "table3-gamma", curves.gammas(study)
-        yield folder / "reliability", reliability.diagrams(study)
-    yield results / _FOLDER / "forest", forest(found, paper)
+        yield folder / "reliability", curves.reliability(study)
+    yield results / _FOLDER / "forest", forest(found)

@@ -12,6 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.measure import calibration
+from pipelines.measure.calibration import Bins
+from pipelines.reporting.calibration import (
+    ENOUGH,
+    OBSERVERS,
+    REGIONS,
+    Binned,
+    Reader,
+    frequency_spread,
+)
 from pipelines.reporting.estimates import Z
 from pipelines.reporting.evidence import THRESHOLDS, estimated
 from pipelines.reporting.figures import style
@@ -22,14 +32,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["about", "by_exponent", "gammas", "label", "name_of", "rounded", "seeds",
-           "softmax", "thresholds"]  # fmt: skip
+__all__ = ["about", "by_exponent", "gammas", "label", "name_of", "reliability",
+           "rounded", "softmax", "thresholds"]  # fmt: skip
 
 _COMPARED = tuple(Variant.standard(loss) for loss in ("CE", "DSC", "DSC++"))
 """The losses of Fig. 5, and CE beside them."""
 
 _BINS = np.arange(21) / 20  # all of them among the edges of every histogram
 _SOFTMAX_PANELS = 4  # in a row
+_MANY = 50  # cases: more lines than that are a blot
 _BASE = 1e-3  # of the steps: below any count, as a logarithmic axis has no 0
 _NAMES = {
     "recall": "Recall",
@@ -45,18 +56,8 @@ _Floats = npt.NDArray[np.float64]
 
 
 def about(study: Study, shown: Iterable[Variant]) -> str:
-    """What a figure is of, such as "DRIVE, preset reduced, seed 0, 20 test images".
-
-    Args:
-        study: the runs; simulated data are called so in capitals.
-        shown: the variants in the figure.
-    """
-    numbers = {seed for variant in shown for seed in study.seeds(variant)}
-    word = "image" if len(study.cases) == 1 else "images"
-    return (
-        f"{name_of(study.record)}, preset {study.preset}, {seeds(numbers)}, "
-        f"{len(study.cases)} test {word}"
-    )
+    """What a figure is of, such as "DRIVE, preset reduced, seed 0, 20 test images"."""
+    return f"{name_of(study.record)}, {study.about(shown)}"
 
 
 def name_of(record: Mapping[str, Any]) -> str:
@@ -64,17 +65,8 @@ def name_of(record: Mapping[str, Any]) -> str:
     return f"{record['title']}{' (SIMULATED)' if record['simulated'] else ''}"
 
 
-def seeds(numbers: Iterable[int]) -> str:
-    """Such as "seeds 0, 1, 2"."""
-    named = [str(number) for number in sorted(map(int, numbers))]
-    return f"seed{'s' if len(named) > 1 else ''} {', '.join(named)}"
-
-
 def by_exponent(variants: Iterable[Variant]) -> list[Variant]:
-    """Sort variants by loss, in the order given, and each family by its ++ exponent.
-
-    A plain form is its family's exponent 1.
-    """
+    """Sort by loss, as given, and each family by its exponent: 1 of the plain form."""
     listed = list(variants)
     families = list(dict.fromkeys(_family(variant) for variant in listed))
     return sorted(
@@ -114,12 +106,8 @@ def _grid(
 def thresholds(study: Study) -> Figure | None:
     """Draw recall, precision and Dice over the softmax threshold (Fig. 5, top).
 
-    Args:
-        study: the runs; of the losses `_COMPARED` those at hand are drawn. What the
-            paper prints of the data set is marked.
-
-    Returns:
-        A row of panels for each class; None where none of the losses was run.
+    A row of panels for each class: those of the losses `_COMPARED` that are at hand
+    (None: none is), and what the paper prints of the data set.
     """
     shown = [variant for variant in _COMPARED if variant in study.runs]
     if not shown:
@@ -167,11 +155,7 @@ def _mark(axis: Axes, rows: Sequence[dict[str, str]]) -> None:
 def softmax(study: Study) -> Figure | None:
     """Draw how many voxels have which softmax value (Fig. 2, bottom).
 
-    Args:
-        study: the runs; each loss and exponent is a panel, exponents in order.
-
-    Returns:
-        Rows of four panels for each class; None where there is no run to show.
+    Rows of four panels for each class: every loss and exponent, exponents in order.
     """
     shown = by_exponent(study.main)
     if not shown:
@@ -241,14 +225,10 @@ def label(variant: Variant) -> str:
 
 
 def gammas(study: Study) -> Figure | None:
-    """Draw NLL, Brier score and Dice of DSC++ against gamma (Table 3).
+    """Draw NLL, Brier score and Dice of DSC++ against gamma (Table 3); DSC is gamma 1.
 
-    Args:
-        study: the runs; DSC is gamma 1. The cells of Table 3 stand beside.
-
-    Returns:
-        Four panels for each class; None where the paper has no such table of the data
-        set and fewer than three gammas were run.
+    Four panels for each class; None where the paper has no such table of the data set
+    and fewer than three gammas were run.
     """
     shown = [v for v in by_exponent(study.main) if _family(v) == "DSC"]
     published = study.cells["table"].eq("table3").any()
@@ -294,6 +274,81 @@ def _published_gammas(axis: Axes, study: Study, target: str, metric: str) -> Non
         look: dict[str, Any] = {"markerfacecolor": "white", "ms": 5, "lw": 0.8}
         look |= {"color": style.PUBLISHED, "label": "DSC++, paper"}
         axis.errorbar(x, y, error, fmt="D-", **look)
+
+
+def reliability(study: Study) -> Figure | None:
+    """Draw a reliability diagram of each loss of Table 4, over the whole image.
+
+    A row of panels for each class, observer 1 the truth; None where none was run.
+    """
+    cells = study.paper.cells
+    table4 = cells.loc[cells["table"] == "table4", "variant"].unique()
+    shown = [variant for variant in table4 if variant in study.runs]
+    if not shown:
+        return None
+    many = len(study.cases) > _MANY
+    spread = "band: 10th to 90th percentile of" if many else "thin: single"
+    figure = style.sheet(
+        (style.WIDTH, 0.95 + 1.75 * len(study.targets)),
+        f"Reliability: {about(study, shown)}",
+        "Share that is the target in truth over the mean softmax value, whole image, "
+        f"in 20 bins of width 0.05; thick: {style.elements(study.record)} of all cases "
+        f"and seeds together, {spread} cases, where {ENOUGH} or more lie in a bin; "
+        "dashed: calibrated. Above it p is too low, below too high. ECE weighs bins by "
+        "what lies in them, ACE all alike; both of all cases together. Other losses "
+        "and regions: reliability.csv.",
+    )
+    axes = figure.subplots(
+        len(study.targets), len(shown), sharex=True, sharey=True, squeeze=False
+    )
+    for row, target in zip(axes, study.targets, strict=True):
+        for axis, variant in zip(row, shown, strict=True):
+            place = (target, REGIONS[0], OBSERVERS[0])
+            _diagram(axis, variant, Reader(study, variant).binned(place), many)
+        row[0].set_ylabel(target)
+    for axis, variant in zip(axes[0], shown, strict=True):
+        axis.set_title(variant.label)
+    for axis in axes[-1]:
+        axis.set_xlabel("mean softmax value")
+    return figure
+
+
+def _diagram(axis: Axes, variant: Variant, binned: Binned, many: bool) -> None:
+    """Draw one diagram: the diagonal, the cases, and all of them together."""
+    look, bins = style.colour(variant.loss), binned.bins()
+    axis.plot([0, 1], [0, 1], color="0.35", linewidth=0.7, dashes=(4, 3), zorder=2.5)
+    (_spread if many else _lines)(axis, bins.pooled(axis=0), look)
+    together = bins.pooled(axis=(0, 1))
+    held = together.n > 0
+    x, y = _rounded(together.confidence[held]), _rounded(together.frequency[held])
+    axis.plot(x, y, ".-", color=look, markersize=3.5, label=variant.label, zorder=3)
+    measures = (calibration.ece, calibration.ace)
+    ece, ace = (float(np.mean(one(bins.pooled(axis=1)))) for one in measures)
+    axis.text(0.03, 0.98, f"ECE {ece:.3f}\nACE {ace:.3f}", va="top", fontsize=7,
+              transform=axis.transAxes)  # fmt: skip
+    ticks = [0, 0.5, 1]
+    axis.set(xlim=(0, 1), ylim=(0, 1), xticks=ticks, yticks=ticks)
+
+
+def _lines(axis: Axes, cases: Bins, colour: str) -> None:
+    """Draw every case, through the bins in which it has enough voxels."""
+    for x, y, n in zip(cases.confidence, cases.frequency, cases.n, strict=True):
+        points = _rounded(x[n >= ENOUGH]), _rounded(y[n >= ENOUGH])
+        axis.plot(*points, color=colour, alpha=0.25, linewidth=0.5)
+
+
+def _spread(axis: Axes, cases: Bins, colour: str) -> None:
+    """Draw how far the cases lie apart in each bin, over the bin's mean p."""
+    low, high = _rounded(frequency_spread(cases))
+    known = ~np.isnan(low)
+    x = _rounded(cases.pooled().confidence[known])
+    ends = low[known], high[known]
+    axis.fill_between(x, *ends, color=colour, alpha=0.2, linewidth=0)
+
+
+def _rounded(values: _Floats) -> _Floats:
+    """To 5 digits: more would differ between machines, and no eye would see it."""
+    return np.round(values, 5)
 
 
 def _full(study: Study) -> str:

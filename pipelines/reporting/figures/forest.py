@@ -6,12 +6,11 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipelines.reporting.answers import contrast
+from pipelines.reporting.answers import compared
 from pipelines.reporting.evidence import Printed, Quantity
 from pipelines.reporting.figures import style
 from pipelines.reporting.figures.curves import rounded
 from pipelines.reporting.frame import Study
-from pipelines.reporting.published import Paper
 from pipelines.reporting.tables import usable
 
 if TYPE_CHECKING:
@@ -36,26 +35,22 @@ _OURS = (
     ("nll", True, 0.17, "#d55e00", "ours, NLL of both terms"),
     ("dice", False, 0.0, "#000000", "ours, Dice"),
 )
-_Line = tuple[str, str, Study | None]
-"""Data set and class, and whose values: ours, or None for the paper's."""
+_Line = tuple[str, str, Study | None, str]
+"""Data set and class, whose values (ours, or None for the paper's), and in words."""
 
 
-def forest(studies: Sequence[Study], paper: Paper) -> Figure | None:
+def forest(studies: Sequence[Study]) -> Figure | None:
     """Draw the NLL ratio and the Dice difference of DSC++ and DSC on each data set.
 
-    Args:
-        studies: the runs of all data sets and presets.
-        paper: what the paper prints: its diamonds.
-
-    Returns:
-        Two panels, a line for each data set and class and one for each preset below
-        it; None where no data set of the paper has runs of both losses.
+    Two panels, a line for each data set and class and one for each preset below it;
+    None where no data set of the paper has runs of both losses.
     """
-    lines = list(_lines(usable(studies), paper))
-    if not any(study for *_, study in lines):
+    lines = list(_lines(usable(studies)))
+    if not any(study for *_, study, _ in lines):
         return None
+    printed = Printed(studies[0].paper)
     heights, height = [], 0.0
-    for *_, study in lines:
+    for *_, study, _ in lines:
         height += _GAP * (study is None)
         heights.append(height)
         height += 1
@@ -63,36 +58,33 @@ def forest(studies: Sequence[Study], paper: Paper) -> Figure | None:
     title = "DSC++ compared with DSC: NLL ratio and Dice difference"
     figure = style.sheet(size, title, _NOTE, legend=True)
     axes = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
-    for (name, target, study), at in zip(lines, heights, strict=True):
+    for (name, target, study, _), at in zip(lines, heights, strict=True):
         if study is None:
-            _draw_printed(axes, at, Printed(paper), name, target)
+            _draw_printed(axes, at, printed, name, target)
         else:
             _draw_ours(axes, at, study, target)
-    axes[0].set_yticks(heights, [_label(*line) for line in lines])
+    axes[0].set_yticks(heights, [words for *_, words in lines])
     axes[0].set_ylim(height - 0.4, _GAP - 0.6)
     _scale(*axes)
     style.legend(figure)
     return figure
 
 
-def _lines(studies: Sequence[Study], paper: Paper) -> Iterator[_Line]:
+def _lines(studies: Sequence[Study]) -> Iterator[_Line]:
     """From the top, each data set of the paper with our presets below it."""
-    cells = paper.cells[paper.cells["table"].isin(["table4", "table5"])]
+    if not studies:
+        return
+    cells = studies[0].paper.cells
+    cells = cells[cells["table"].isin(["table4", "table5"])]
     places = cells[["dataset", "target"]].drop_duplicates()
     for name, target in places.itertuples(index=False):
-        yield name, target, None
+        title = f"{name}, {target}" if target else name
+        yield name, target, None, f"{title}: paper"
         for study in (one for one in studies if one.title == name):
             own = target or study.targets[0]
-            if contrast(study, own, "nll", _PAIR):
-                yield name, own, study
-
-
-def _label(name: str, target: str, study: Study | None) -> str:
-    if study is None:
-        return f"{name}, {target}: paper" if target else f"{name}: paper"
-    found = contrast(study, target, "nll", _PAIR)
-    number = found.seeds if found else 0
-    return f"ours, preset {study.preset}, {number} training{'s' if number > 1 else ''}"
+            if found := compared(study, own, "nll", _PAIR):
+                trainings = f"{found.seeds} training{'s' * (found.seeds > 1)}"
+                yield name, own, study, f"ours, preset {study.preset}, {trainings}"
 
 
 def _draw_printed(
@@ -111,10 +103,10 @@ def _draw_printed(
 def _draw_ours(axes: Sequence[Axes], at: float, study: Study, target: str) -> None:
     """Both forms of the NLL, one above the other, and the Dice difference."""
     for metric, corrected, down, colour, name in _OURS:
-        found = contrast(study, target, metric, _PAIR, corrected)
+        found = compared(study, target, metric, _PAIR, corrected)
         if found is None:
             continue
-        value, low, high = rounded([found.value, found.ci_low, found.ci_high])
+        value, low, high = rounded(found[:3])
         ends = None if math.isnan(low) else [[value - low], [high - value]]
         look: dict[str, Any] = {"fmt": "o", "ms": 4, "elinewidth": 1.3, "zorder": 3}
         axis = axes[0] if metric == "nll" else axes[1]

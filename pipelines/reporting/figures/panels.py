@@ -49,13 +49,11 @@ Window = tuple[slice, slice]
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """One panel of a picture.
+    """One panel of a picture, with a title above, a small note below.
 
     Attributes:
         pixels: bytes, (rows, columns, 3); of a heat map softmax values in [0, 1],
             (rows, columns), which are shown on a scale from 0 to 1.
-        title: printed above.
-        note: printed below, small.
         frame: a part to draw a frame around.
     """
 
@@ -74,11 +72,9 @@ Row = list[Panel | None]
 
 
 def photo(image: npt.ArrayLike) -> Panel:
-    """Make a panel of an image.
+    """Make a panel of an image, (rows, columns[, 1]) or RGB (rows, columns, 3).
 
-    Args:
-        image: (rows, columns), (rows, columns, 1) or RGB (rows, columns, 3); bytes, or
-            values of any range, which are stretched from black to white.
+    Bytes are shown as they are, other values stretched from black to white.
     """
     return Panel(_displayable(image), "image")
 
@@ -94,14 +90,9 @@ def errors(
 ) -> Panel:
     """Lay a prediction and what is wrong in it over an image (as Fig. 5).
 
-    Args:
-        image: as for `photo`; shown in grey, dipped.
-        truth: not 0 where the target is, (rows, columns).
-        positive: not 0 where it is predicted, (rows, columns).
-        title: printed above.
-
-    Returns:
-        True positives white, false positives magenta, false negatives green.
+    The image, as for `photo`, is shown in grey, dipped; true positives are white, false
+    positives magenta, false negatives green. Both masks, (rows, columns), are not 0
+    where the target is, or is predicted.
     """
     grey = _displayable(image).mean(axis=-1, keepdims=True) * _DIPPED
     pixels = np.repeat(np.round(grey).astype(np.uint8), 3, axis=-1)
@@ -125,15 +116,11 @@ def _displayable(image: npt.ArrayLike) -> _Array:
 
 
 def busiest_window(weight: npt.ArrayLike, side: int) -> Window:
-    """Find the square with most in it: the first one, of several.
+    """Find the square with most in it, as rows and columns: the first of several.
 
     Args:
-        weight: how much each pixel counts, a whole number from 0 up, (rows, columns);
-            of a mask, 1 where the target is.
-        side: side of the square, at most the smaller side of the image.
-
-    Returns:
-        The rows and the columns of the square.
+        weight: how much each pixel counts, a whole number from 0 up, (rows, columns).
+        side: pixels, at most the smaller side of the image.
     """
     # Sums of all squares at once, as differences of sums from the corner.
     total = np.asarray(weight).astype(np.int64).cumsum(axis=0).cumsum(axis=1)
@@ -146,14 +133,9 @@ def busiest_window(weight: npt.ArrayLike, side: int) -> Window:
 
 @dataclass(frozen=True, eq=False)
 class Sheet:
-    """Panels in rows; heat maps share one colour bar from 0 to 1.
+    """Panels in rows of equal length; heat maps share one colour bar from 0 to 1.
 
-    Attributes:
-        rows: the panels, rows of equal length.
-        title: printed above all.
-        note: printed below, small.
-        labels: printed at the left of each row, wrapped.
-        key: explain the colours of `errors`.
+    `labels` stand at the left of the rows; `key` explains the colours of `errors`.
     """
 
     rows: Sequence[Row]
@@ -163,18 +145,7 @@ class Sheet:
     key: bool = False
 
     def draw(self, stem: Path, formats: Sequence[str] = ("pdf", "png")) -> list[Path]:
-        """Draw it; the same panels give the same bytes.
-
-        Args:
-            stem: the file to write, without its ending; replaced as a whole.
-            formats: endings, of "png" and "pdf".
-
-        Returns:
-            The files, in the order of `formats`.
-
-        Raises:
-            InputError: a file cannot be written.
-        """
+        """Draw it; the same panels give the same bytes. See `style.save`."""
         with style.drawing(_FINE):
             columns, ratios = len(self.rows[0]), [_ratio(row) for row in self.rows]
             figure = style.sheet(self._size(ratios), self.title, self.note, self.key)

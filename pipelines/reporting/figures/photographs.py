@@ -27,8 +27,8 @@ from pipelines import stored, written
 from pipelines.reporting.estimates import mean_of
 from pipelines.reporting.figures import curves, panels, style
 from pipelines.reporting.figures.panels import Panel, Row, Sheet, Window
-from pipelines.reporting.frame import Study, studies
-from pipelines.reporting.published import Paper, Variant, paper_folder
+from pipelines.reporting.frame import Study, in_words, studies
+from pipelines.reporting.published import Variant
 
 __all__ = ["Example", "compare", "example", "median_case", "picture", "write_pictures"]
 
@@ -180,7 +180,7 @@ class Example:
 
     def seeds(self, shown: Iterable[Variant]) -> str:
         """Such as "seed 0"."""
-        return curves.seeds({self.runs[one].record["seed"] for one in shown})
+        return in_words({self.runs[one].record["seed"] for one in shown})
 
     def note(self, more: str = "", enlarged: bool = True) -> str:
         """Why this case and, where it is shown, this part of it; and more."""
@@ -197,14 +197,8 @@ class Example:
 def picture(run: runs.Run, root: Path) -> Path:
     """Draw a run's first test case: image, truth, softmax heat map with colour bar.
 
-    Of a volume the slice of axis 0 with most foreground is drawn.
-
-    Args:
-        run: a predicted run with its probabilities.
-        root: the data set's folder.
-
-    Returns:
-        The PNG file, `pictures/<case>.png` of the run.
+    Of a volume the slice of axis 0 with most foreground is drawn. `root` is the data
+    set's folder. Returns the run's `pictures/<case>.png`.
     """
     shown = Example({Variant(run.record["loss"]): run}, root, _first_case(run))
     return _side_by_side(shown, run.path(_FOLDER) / f"{shown.case}.png")
@@ -252,11 +246,7 @@ def _side_by_side(of: Example, path: Path) -> Path:
 
 
 def write_pictures(results: Path, locate: Locate) -> list[str]:
-    """Draw Figs. 1 to 5 where probabilities and images are here.
-
-    Args:
-        results: the folder of all results.
-        locate: finds a run's images.
+    """Draw Figs. 1 to 5 where probabilities and images (`locate`) are here.
 
     Returns:
         A line for each figure: its files, `<dataset>/<preset>/pictures/*` and, of all
@@ -267,7 +257,7 @@ def write_pictures(results: Path, locate: Locate) -> list[str]:
         InputError: runs that cannot be joined, a folder that cannot be written.
     """
     lines, by_preset = [], defaultdict(list)
-    for study in studies(results, Paper(paper_folder(results))):
+    for study in studies(results):
         try:
             found: Example | str = example(study, locate)
         except InputError as error:
@@ -291,16 +281,11 @@ def _drawn_or_not(sheet: Sheet | str, stem: Path) -> list[str]:
 
 
 def example(study: Study, locate: Locate) -> Example:
-    """Choose the case that is shown, and read it.
+    """Choose the case that is shown, and read it; `locate` finds a run's images.
 
-    Args:
-        study: the runs of a data set and preset.
-        locate: finds a run's images.
-
-    Returns:
-        The test case whose Dice is the median (of an even number the lower one of the
-        two in the middle), with DSC++ or else the first loss whose probabilities are
-        here; Dice of several classes is averaged.
+    It is the test case whose Dice is the median (of an even number the lower one of the
+    two in the middle), with DSC++ or else the first loss whose probabilities are here;
+    Dice of several classes is averaged.
 
     Raises:
         InputError: no probabilities or no images here; other images than the runs'.

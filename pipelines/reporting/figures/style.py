@@ -88,11 +88,7 @@ _METADATA: dict[str, dict[str, None]] = {
 
 
 def colour(loss: str) -> str:
-    """The colour of a loss in all figures, such as "#0072b2" for DSC++.
-
-    Args:
-        loss: the name as the paper writes it.
-    """
+    """The colour of a loss in all figures, such as "#0072b2" for DSC++."""
     return _COLOURS[loss]
 
 
@@ -104,11 +100,7 @@ def line(loss: str) -> dict[str, Any]:
 
 
 def elements(record: Mapping[str, Any]) -> str:
-    """What a run's images are made of: "pixels", or "voxels" of volumes.
-
-    Args:
-        record: `run.json`.
-    """
+    """What the images of a `run.json` are made of: "pixels", or "voxels" of volumes."""
     shape = record.get("settings", {}).get("input_shape", ())
     return "voxels" if len(shape) == 3 else "pixels"
 
@@ -117,8 +109,7 @@ def elements(record: Mapping[str, Any]) -> str:
 def drawing(changes: Mapping[str, Any] | None = None) -> Iterator[None]:
     """Draw as laid down here, whatever a user's own matplotlibrc says.
 
-    Args:
-        changes: settings of matplotlib that differ from those of the other figures.
+    `changes` are settings of matplotlib that differ from those of the other figures.
     """
     import matplotlib.style
 
@@ -129,13 +120,10 @@ def drawing(changes: Mapping[str, Any] | None = None) -> Iterator[None]:
 def sheet(
     size: tuple[float, float], title: str, note: str = "", legend: bool = False
 ) -> Figure:
-    """Make an empty figure; call it within `drawing`.
+    """Make an empty figure of a width and height in inches; call it within `drawing`.
 
-    Args:
-        size: width and height in inches.
-        title: what it shows and of what, above all panels; wrapped to the width.
-        note: how it was made, in small print below; wrapped to the width.
-        legend: leave a line for `legend` under the title.
+    The title stands above all panels, the note in small print below, both wrapped to
+    the width. `legend` leaves a line for the function of that name under the title.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -156,9 +144,7 @@ def sheet(
 def legend(figure: Figure, key: Mapping[str, Any] | None = None) -> None:
     """Put one legend for all panels under the title: each name once.
 
-    Args:
-        figure: from `sheet`, with its `legend`.
-        key: what stands for each name; None for what the panels have.
+    `key` has what stands for each name; None takes what the panels have.
     """
     found = dict(key or {})
     for axis in () if key else figure.axes:
@@ -176,15 +162,9 @@ def legend(figure: Figure, key: Mapping[str, Any] | None = None) -> None:
 
 
 def save(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:
-    """Write a figure, each file as a whole; the same figure gives the same bytes.
+    """Write a figure as `stem` with each ending; the same figure gives the same bytes.
 
-    Args:
-        figure: from `sheet`; call it within `drawing`.
-        stem: the path without its ending.
-        formats: of "png", "svg" and "pdf".
-
-    Returns:
-        The files, in the order of `formats`.
+    Each file is written as a whole; call it within `drawing`.
 
     Raises:
         InputError: a file cannot be written.
