@@ -99,13 +99,6 @@ def predict(
     """
     with _held(folder) as run:
         if again or not run.reached("predicted"):
-            if run.reached("evaluated"):
-                print(
-                    f"  note     {folder} will be 'predicted' again: its measures are "
-                    "of the probabilities before; then run "
-                    f"`dscpp evaluate --run {folder}`",
-                    flush=True,
-                )
             _require_network(run)
             run.require("trained", f"dscpp train … --output {folder}")
             task = _task(run)
@@ -113,6 +106,13 @@ def predict(
             _require_backend(run.folder, task.backend)
             material, identity = _prepare(task, data, work, run, _split_of(run))
             run.require_same(identity)
+            if run.reached("evaluated"):
+                print(
+                    f"  note     {folder} is set back from 'evaluated' to 'predicted': "
+                    "its measures are of the probabilities before. Next: "
+                    f"dscpp evaluate --run {folder}",
+                    flush=True,
+                )
             _note_environment(run, "predict")
             from pipelines.training import predict as prediction
 

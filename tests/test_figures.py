@@ -215,8 +215,7 @@ def test_unwritable_folder(results):
 def test_a_dollar_in_a_name_is_drawn_as_it_is(tmp_path):
     r"""A case named `$\frac$` stopped the drawing: matplotlib parsed it."""
     with style.drawing():
-        figure = style.sheet((2.0, 1.0))
-        figure.text(0, 0, r"$\frac$")
+        figure = style.sheet((2.0, 1.0), r"$\frac$")
         style.save(figure, tmp_path / "a", ["png"])
     assert (tmp_path / "a.png").is_file()
 

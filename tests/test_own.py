@@ -19,8 +19,8 @@ from data_io.errors import InputError
 from data_io.files import content
 from data_io.own_images import describe as own
 from data_io.prepare.interface import RawInterface
-from pipelines import arguments
 from pipelines import run as runs
+from pipelines.arguments import class_names
 from pipelines.cli import main
 from pipelines.training import protocol
 from pipelines.training.task import Task
@@ -232,7 +232,7 @@ def test_every_kind_of_image(tmp_path):
     with pytest.raises(InputError, match="expected one picture, found 2 pages"):
         read(tmp_path / "two.tif")
     clear[0, 0, 3] = 3
-    with pytest.raises(InputError, match="transparent.*without transparency"):
+    with pytest.raises(InputError, match=r"transparent.*without transparency"):
         read(save(tmp_path / "t.png", clear))
     same = np.repeat(colour[..., :1], 3, axis=-1)
     labels = folder.read_labels(save(tmp_path / "s.png", same))
@@ -765,4 +765,4 @@ def test_jpeg_is_named_where_a_label_map_is_one(sets, tmp_path):
 )
 def test_names_of_classes_that_cannot_be(names, reason):
     with pytest.raises(InputError, match=f"--classes: .*{reason}"):
-        arguments.class_names(Namespace(classes=names))
+        class_names(Namespace(classes=names))
