@@ -6,6 +6,14 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
+# What a user may set goes on as typed, through the environment: neither make nor the
+# shell finds a $ or a quote of its own in it.
+VARIABLES := DATA PRESET LOSSES SEEDS REPLICATE SPLIT_SEED SPLIT SPLIT_BY EPOCHS JOBS
+VARIABLES += STUDY STATUS PHANTOM BACKEND GPU PYTHON ONLY UPGRADE
+SET := $(foreach name,$(VARIABLES),$(if $(filter undefined,$(origin $(name))),,$(name)))
+$(foreach name,$(SET),$(eval override $(name) := $$(value $(name))))
+export $(SET)
+
 BACKENDS := tensorflow torch jax
 BACKEND ?= tensorflow
 ifeq ($(filter $(BACKEND),$(BACKENDS)),)
@@ -24,7 +32,7 @@ VENV := .venv$(patsubst %,-%,$(filter-out tensorflow,$(FLAVOUR)))
 LOCK := requirements/$(FLAVOUR).txt
 
 # The first Python of the right age; looked for only when an environment is built.
-PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13; do \
+FOUND = $(shell for python in python3 python3.11 python3.12 python3.13; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
 	2>/dev/null && echo $$python && break; done)
 
@@ -33,17 +41,11 @@ unexport PYTHONPATH PYTHONHOME
 export PYTHONNOUSERSITE := 1
 export KERAS_BACKEND := $(BACKEND)
 
-# $(call flag,VARIABLE,option): `--option='value'` when the variable is set, the value
-# as typed: neither make nor the shell finds a $ or a quote of its own in a path.
-define NEWLINE
-
-
-endef
-quoted = '$(subst $(NEWLINE),'$$'\n'',$(subst ','\'',$(value $(1))))'
-flag = $(if $(value $(1)), --$(2)=$(quoted))
+# $(call flag,VARIABLE,option): `--option="$VARIABLE"` when the variable is set.
+flag = $(if $($(1)), --$(2)="$$$(1)")
 FLAGS = $(call flag,PRESET,preset)$(call flag,LOSSES,losses)$(call flag,SEEDS,seeds)
 FLAGS += $(call flag,EPOCHS,epochs)$(call flag,JOBS,jobs)$(call flag,REPLICATE,replicate)
-FLAGS += $(call flag,SPLIT_SEED,split-seed)$(call flag,SPLIT_BY,split-by)$(if $(SPLIT), --split $(SPLIT))
+FLAGS += $(call flag,SPLIT_SEED,split-seed)$(call flag,SPLIT_BY,split-by)$(if $(SPLIT), --split $$SPLIT)
 DATA_FLAGS = $(call flag,DATA,data)$(if $(PHANTOM), --phantom)
 
 .PHONY: help install demo study reproduce-drive reproduce-bus2017 reproduce-dsb2018
@@ -60,7 +62,7 @@ help: ## list the targets
 install: $(VENV)/.ready ## build the environment from its lock
 
 $(VENV)/.ready: $(LOCK) requirements/install.sh setup.cfg pyproject.toml
-	@requirements/install.sh "$(VENV)" "$(LOCK)" "$(PYTHON)"
+	@requirements/install.sh "$(VENV)" "$(LOCK)" "$${PYTHON:-$(FOUND)}"
 
 demo: $(VENV)/.ready ## train CE, DSC and DSC++ on phantoms and print the table (minutes)
 	@$(VENV)/bin/dscpp demo$(FLAGS)
@@ -84,7 +86,7 @@ kits19: $(VENV)/.ready ## the same on KiTS19 in 3D (DATA=folder; PHANTOM=1 simul
 	@$(VENV)/bin/dscpp reproduce --dataset kits19$(DATA_FLAGS)$(FLAGS)
 
 study: $(VENV)/.ready ## make the runs of a list at low priority (DATA=folder of all; STATUS=1)
-	@$(VENV)/bin/dscpp study$(if $(value STUDY), $(call quoted,STUDY))$(call flag,DATA,data)$(call flag,JOBS,jobs)$(if $(STATUS), --status)
+	@$(VENV)/bin/dscpp study$(if $(STUDY), "$$STUDY")$(call flag,DATA,data)$(call flag,JOBS,jobs)$(if $(STATUS), --status)
 
 tables: $(VENV)/.ready ## write every table anew from the committed runs
 	@$(VENV)/bin/dscpp tables --readme README.md docs/results.md
@@ -111,7 +113,7 @@ lint: $(VENV)/.ready ## style, types and import rules alone
 # A backend that is missing fails here: importing Keras does, and conftest.py turns
 # a skip for a missing backend into a failure when DSCPP_REQUIRE_BACKEND is set.
 test-backends: ## the tests that depend on the backend, on all three (ONLY=...), and the recipes
-	@failed=; for backend in $(or $(ONLY),$(BACKENDS)); do \
+	@failed=; for backend in $${ONLY:-$(BACKENDS)}; do \
 		echo "== $$backend"; \
 		$(MAKE) --no-print-directory test-backend BACKEND=$$backend GPU= \
 			|| failed="$$failed $$backend"; \
@@ -132,11 +134,11 @@ test-ports: .venv-peers/.ready ## the PyTorch port: its losses, MONAI, nnU-Net, 
 
 .venv-peers/.ready: requirements/peers.txt requirements/peers-sdist.txt
 .venv-peers/.ready: requirements/install.sh setup.cfg pyproject.toml
-	@requirements/install.sh .venv-peers requirements/peers.txt "$(PYTHON)"
+	@requirements/install.sh .venv-peers requirements/peers.txt "$${PYTHON:-$(FOUND)}"
 
 # Each environment adds its own rows to benchmarks/results.csv; the page is made of all.
 # GPU=1 is not for PyTorch's part.
-FOR_BACKEND = BACKEND=$$backend GPU=$$([[ $$backend == torch ]] || echo "$(GPU)")
+FOR_BACKEND = BACKEND=$$backend GPU=$$([[ $$backend == torch ]] || echo "$${GPU:-}")
 
 bench: $(VENV)/.ready bench-losses ## measure speed and memory beside the peers (an hour)
 	@$(VENV)/bin/python -m benchmarks.samples

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from pathlib import Path
 
 from data_io.datasets.record import Record
@@ -133,9 +134,26 @@ def _take_split_by(options: argparse.Namespace) -> None:
 
 
 def class_names(options: argparse.Namespace) -> list[str]:
-    """The names that `--classes` lists; [] where it is not given."""
-    names = [text.strip() for text in (options.classes or "").split(",")]
-    return [name for name in names if name]
+    """The names that `--classes` lists; [] where it is not given.
+
+    Raises:
+        InputError: a name twice, or one that a spreadsheet takes for a formula.
+    """
+    texts = [text.strip() for text in (options.classes or "").split(",")]
+    names = [name for name in texts if name]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise InputError(
+            f"--classes: expected a name of its own for each class, received "
+            f"{twice[0]!r} more than once."
+        )
+    formulas = [name for name in names if name[0] in "=+-@"]
+    if formulas:
+        raise InputError(
+            f"--classes: expected names that begin with a letter or digit, received "
+            f"{formulas[0]!r}, which a spreadsheet takes for a formula."
+        )
+    return names
 
 
 def _record_of(dataset: str, data: Path | None) -> Record | None:
@@ -169,7 +187,7 @@ def add_split(parser: argparse.ArgumentParser) -> None:
     """`--split-seed`, `--split`, `--split-by`: which cases train and are measured."""
     parser.add_argument(
         "--split-seed",
-        type=int,
+        type=number,
         default=0,
         metavar="N",
         help="decides the split where a data set has no fixed one (default: 0)",

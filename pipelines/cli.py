@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from data_io.errors import InputError, Problems, escaped, is_text, not_text
-from pipelines import arguments, backend, installed
+from pipelines import arguments, backend, installed, streams
 from pipelines.run import Run, replicate_of
 
 __all__ = ["main"]
+
+_NO_READER = 141  # exit code, as where SIGPIPE ends a process
 
 
 def main(typed: Sequence[str] | None = None) -> int:
@@ -34,44 +35,47 @@ def main(typed: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # The default is TensorFlow, whatever a keras.json in the home folder says.
     os.environ["KERAS_BACKEND"] = os.environ.get("KERAS_BACKEND") or "tensorflow"
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # else a test's own
-            # A terminal that lacks a letter is shown its number.
-            stream.reconfigure(errors="backslashreplace")
+    with streams.named():
+        return _result(typed)
+
+
+def _result(typed: Sequence[str] | None) -> int:
+    """Run a command, and say what is wrong where it fails."""
     try:
         with _bars_closed_first():
             options = _parser().parse_args(typed)
             _require_text(sys.argv[1:] if typed is None else typed)
             backend.clear_environment()
-            result = options.run(options)
+            code = int(options.run(options) or 0)
+        sys.stdout.flush()
+        return code
     except InputError as error:
-        print(f"dscpp: {escaped(str(error))}", file=sys.stderr)
+        streams.say(escaped(str(error)))
         return 2
     except ModuleNotFoundError as error:
         name = (error.name or "").partition(".")[0]
         if not name or installed.is_here(name):
             raise  # Of a package that is here: no command would bring it.
-        print(f"dscpp: {installed.missing(name)}", file=sys.stderr)
+        streams.say(installed.missing(name))
         return 2
     except OSError as error:
         if error.filename is None:
             raise  # Of no file: nothing that its rights or a disk would mend.
-        place = escaped(str(error.filename))
-        print(
-            f"dscpp: {place}: expected a place that can be used, found: "
-            f"{error.strerror}. Mend its rights, free space, or name another.",
-            file=sys.stderr,
+        if isinstance(error, BrokenPipeError):
+            return _NO_READER  # such as `head`, which has seen enough
+        streams.say(
+            f"{escaped(str(error.filename))}: expected a place that can be used, "
+            f"found: {error.strerror}. Mend its rights, free space, or name another."
         )
         return 2
     except KeyboardInterrupt:
-        print("dscpp: stopped; the same command goes on from here", file=sys.stderr)
+        streams.say("stopped; the same command goes on from here")
         return 130
     except RuntimeError as error:
         if type(error).__name__ != "NotFinite":
             raise
-        print(f"dscpp: {error}", file=sys.stderr)
+        streams.say(str(error))
         return 1
-    return int(result or 0)
 
 
 def _require_text(names: Iterable[str]) -> None:

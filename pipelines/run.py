@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
+import fcntl
+import functools
 import hashlib
 import itertools
 import json
 import os
 import re
+import sys
 import tempfile
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +47,7 @@ __all__ = [
     "folder_name",
     "is_held",
     "is_run",
+    "is_stream",
     "lock_folder",
     "replicate_of",
     "require_free",
@@ -65,7 +71,8 @@ PLACE = "own-data.json"  # where own images are; not in git
 SEEN = "seen-images.json"  # SHA-256 by case of training and validation; not in git
 TRUTH = "true posterior"  # method of the one run that nothing was trained for
 _NAMES = ("dataset", "preset", "loss", "method", "backend")
-_WRITTEN = (*COMMITTED, MODEL, STATE)
+_ASIDE = ".dscpp-"  # begins the name of what is being written
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 CASE_KEYS = (
     "dataset",
     "preset",
@@ -177,21 +184,81 @@ def write_atomically(path: Path, writer: Callable[[Path], object]) -> Path:
     path = Path(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        ending = "".join(path.suffixes)  # such as .nii.gz
-        handle, name = tempfile.mkstemp(
-            suffix=ending, prefix=f".{path.name.removesuffix(ending)}-", dir=path.parent
-        )
-        os.close(handle)
-        aside = Path(name)
-        try:
-            writer(aside)
-            with aside.open("rb") as file:
-                os.fsync(file.fileno())
-            aside.chmod(0o644)
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+        if is_stream(path):
+            with tempfile.TemporaryDirectory() as folder:
+                aside = Path(folder, path.name)
+                writer(aside)
+                _send(aside.read_bytes(), path)
+        else:
+            target = Path(os.path.realpath(path))  # a link stays one
+            with _aside(target) as aside:
+                writer(aside)
+                with aside.open("rb") as file:
+                    os.fsync(file.fileno())
+                aside.replace(target)
     return path
+
+
+def is_stream(path: Path) -> bool:
+    """Whether a path is what this process writes to, or another thing that is no file.
+
+    Such as /dev/stdout, /dev/null or a named pipe: it is written to, not replaced.
+    """
+    if not path.exists() or path.is_dir():
+        return False
+    return not path.is_file() or _number_of(path) is not None
+
+
+def _number_of(path: Path) -> int | None:
+    """The descriptor of standard output or error, where the path is one of them."""
+    state = path.stat()
+    for number in (1, 2):
+        with contextlib.suppress(OSError):  # closed
+            if os.path.samestat(state, os.fstat(number)):
+                return number
+    return None
+
+
+def _send(content: bytes, path: Path) -> None:
+    number = _number_of(path)
+    sys.stdout.flush()  # what was said before comes first
+    with path.open("wb") if number is None else open(number, "wb", closefd=False) as to:
+        to.write(content)
+
+
+@contextlib.contextmanager
+def _aside(path: Path) -> Iterator[Path]:
+    """A new file beside `path`, with the rights of any new file, deleted at the end.
+
+    It is locked for as long: `sweep` knows by that what a killed process left.
+    """
+    sweep(path.parent)
+    aside = path.with_name(f"{_ASIDE}{uuid.uuid4().hex}{''.join(path.suffixes)}")
+    handle = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        _locked(handle)
+        yield aside
+    finally:
+        os.close(handle)
+        aside.unlink(missing_ok=True)
+
+
+def _locked(handle: int) -> bool:
+    """Lock an open file where nobody else has; False too where locks do not exist."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+@functools.cache
+def sweep(folder: Path) -> None:
+    """Delete what killed processes left half written; once in a process."""
+    for left in folder.glob(f"{_ASIDE}{'?' * 32}*"):
+        with contextlib.suppress(OSError), left.open("rb") as file:
+            if _locked(file.fileno()):
+                left.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -445,13 +512,6 @@ class Run:
         found = schema.recall(self.path(SEEN), dict[str, str])
         return None if found is None else set(found.values())
 
-    def sweep(self) -> None:
-        """Delete what a killed process left half written; the caller holds the run."""
-        for name in _WRITTEN:
-            path = self.path(name)
-            for left in self.folder.glob(f".{path.stem}-????????{path.suffix}"):
-                left.unlink(missing_ok=True)
-
 
 def _check_names(path: Path, record: Mapping[str, Any]) -> None:
     """Refuse names in `run.json` that could lead out of the folders they are used in.
@@ -488,9 +548,19 @@ def _is_inside(path: Path, folder: Path) -> bool:
 def lock_folder(folder: Path) -> Iterator[None]:
     """Hold a run's folder, made if needed; the lock ends with the process.
 
+    A run on a place that cannot be written is as it is: it needs no lock to be read,
+    and what would change it fails.
+
     Raises:
-        InputError: another process holds it, or the folder cannot be written.
+        InputError: another process holds it, the folder of a new run cannot be written,
+            or a link is in the place of the lock or leads nowhere.
     """
+    for path in (folder, folder / ".lock"):
+        if path.is_symlink() and (path != folder or not path.exists()):
+            raise InputError(
+                f"{path}: expected a {'folder' if path == folder else 'file'} or "
+                f"nothing, found a link to {path.readlink()}; delete it"
+            )
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         # `is_held` has the lock for a moment when somebody asks.
@@ -502,6 +572,9 @@ def lock_folder(folder: Path) -> Iterator[None]:
                 f"{folder}: another process is working on this run; wait for it to "
                 "end, or give another --output"
             ) from error
+        except OSError as error:
+            if error.errno not in _READ_ONLY or not is_run(folder):
+                raise
     try:
         yield
     finally:

@@ -58,7 +58,7 @@ def train(
     with runs.lock_folder(output):
         run = runs.Run.open(output) if runs.is_run(output) else None
         if run:
-            run.sweep()
+            runs.sweep(output)
             run.require_same(task.identity())
             if run.reached("trained"):
                 if data is not None:
@@ -106,6 +106,13 @@ def predict(
             _require_backend(run.folder, task.backend)
             material, identity = _prepare(task, data, work, run, _split_of(run))
             run.require_same(identity)
+            if run.reached("evaluated"):
+                print(
+                    f"  note     {folder} is set back from 'evaluated' to 'predicted': "
+                    "its measures are of the probabilities before. Next: "
+                    f"dscpp evaluate --run {folder}",
+                    flush=True,
+                )
             _note_environment(run, "predict")
             from pipelines.training import predict as prediction
 
@@ -136,12 +143,25 @@ def predict_images(
         )
     written.require_apart("--output", output, _taken(model, images, output))
     written.require_own(output, _predicted(images, volume_probabilities))
+    _require_model(model)
     backend.start(work)
     from pipelines import apply
 
     return apply.predict_files(
         model, images, output, threshold, work, volume_probabilities
     )
+
+
+def _require_model(model: Path) -> None:
+    """Refuse what is no network, as far as that is seen without a backend."""
+    if runs.is_run(model):
+        _require_network(runs.Run.open(model))
+    if not (model / runs.MODEL if model.is_dir() else model).is_file():
+        raise InputError(
+            f"--model {model}: expected a run folder with its weights, {runs.MODEL}, "
+            "or a .keras file, found none. Weights are not kept in git: train again "
+            "into another --output to have them"
+        )
 
 
 def _taken(model: Path, images: Path, output: Path) -> set[Path]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
 from data_io.files import nifti
-from data_io.files.content import file_hash
+from data_io.files.content import file_hash, stamp_of
 from data_io.prepare import native
 from pipelines import run as runs
 from pipelines import written
@@ -114,12 +114,11 @@ def _require_own(run: runs.Run, file: Path) -> None:
 
 
 def _hash(path: Path) -> str:
-    state = path.stat()
-    return _hash_of(path.absolute(), state.st_size, state.st_mtime_ns)
+    return _hash_of(path.absolute(), *stamp_of(path))
 
 
 @functools.cache
-def _hash_of(path: Path, size: int, mtime_ns: int) -> str:
+def _hash_of(path: Path, *stamp: int) -> str:
     """A file is hashed once in a process, while it is the same."""
     return file_hash(path)
 

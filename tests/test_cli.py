@@ -129,7 +129,11 @@ def test_unknown_names(phantoms, tmp_path, capsys):
     assert "gamma" in refused(capsys, [*arguments, "--gamma", "nan"])
     assert "seed" in refused(capsys, [*arguments, "--seed", "-1"])
     assert "seed" in refused(capsys, [*arguments, "--seed", str(2**32)])
-    assert "split_seed" in refused(capsys, [*arguments, "--split-seed", "-1"])
+    assert "split_seed" in refused(capsys, [*arguments, "--split-seed", str(2**32)])
+    for command in ("train", "verify", "reproduce"):
+        with pytest.raises(SystemExit, match="2"):
+            cli.main([command, "--dataset", "phantom", "--split-seed", "-1"])
+        assert "--split-seed: expected a whole number" in capsys.readouterr().err
     assert not output.exists()
 
 

@@ -11,7 +11,7 @@ from written_runs import CASES, make_run
 
 from data_io.errors import InputError
 from pipelines import loss_names
-from pipelines.reporting import figures, frame, tables
+from pipelines.reporting import figures, frame, markdown, tables
 from pipelines.reporting.figures import curves, style
 from pipelines.reporting.published import Variant
 
@@ -210,3 +210,19 @@ def test_unwritable_folder(results):
     (results / "drive" / "paper" / "figures").write_text("a file in its place")
     with pytest.raises(InputError, match="another output folder"):
         figures.write_figures(results)
+
+
+def test_a_dollar_in_a_name_is_drawn_as_it_is(tmp_path):
+    r"""A case named `$\frac$` stopped the drawing: matplotlib parsed it."""
+    with style.drawing():
+        figure = style.sheet((2.0, 1.0), r"$\frac$")
+        style.save(figure, tmp_path / "a", ["png"])
+    assert (tmp_path / "a.png").is_file()
+
+
+def test_a_name_in_a_table_is_no_column_and_no_html():
+    made = markdown.table(["class", "n"], [["a|b<script>", "1"], [r"a\|b", "< 2"]])
+    assert made.splitlines()[2:] == [
+        r"| a\|b&lt;script> | 1 |",
+        r"| a\|b | < 2 |",
+    ]

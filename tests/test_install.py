@@ -183,9 +183,9 @@ def test_variables_become_options_only_when_set(project: Path) -> None:
         "JOBS=2",
         "PHANTOM=1",
     ) == (
-        ".venv/bin/dscpp reproduce --dataset drive --data='my data/DRIVE' --phantom "
-        "--preset='reduced' --losses='CE,DSC,DSC++' --seeds='0,1' --epochs='3' "
-        "--jobs='2'"
+        '.venv/bin/dscpp reproduce --dataset drive --data="$DATA" --phantom '
+        '--preset="$PRESET" --losses="$LOSSES" --seeds="$SEEDS" --epochs="$EPOCHS" '
+        '--jobs="$JOBS"'
     )
 
 

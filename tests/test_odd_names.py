@@ -97,14 +97,45 @@ def test_a_tilde_before_no_user_is_part_of_a_name(monkeypatch):
     assert arguments.folder("~no.such.user/x") == Path("~no.such.user/x")
 
 
-@pytest.mark.parametrize("name", [ODD, "$$x", "a$(shell id)b", "'", '"', "#", "x y"])
-def test_make_hands_on_a_path_as_typed(project: Path, name: str) -> None:
-    command = ["make", "-n", "--old-file=.venv/.ready", "figures"]
-    dry = subprocess.run(
-        [*command, f"DATA={name}"], cwd=project, capture_output=True, check=True
-    ).stdout.replace(b".venv/bin/dscpp", b"printf '%s\\0'")
-    said = subprocess.run(["bash"], input=dry, capture_output=True, check=False).stdout
-    assert said.split(b"\0")[-2].decode() == f"--data={name}"
+@pytest.fixture(scope="module")
+def front_door(tmp_path_factory) -> Path:
+    """A tree in which `make` calls a dscpp that says what it was given."""
+    folder = tmp_path_factory.mktemp("front-door")
+    shutil.copy(Path(__file__).parents[1] / "Makefile", folder)
+    command = folder / ".venv" / "bin" / "dscpp"
+    command.parent.mkdir(parents=True)
+    command.write_text("#!/bin/sh\nprintf '%s\\0' \"$@\"\n")
+    command.chmod(0o755)
+    return folder
+
+
+def made(folder: Path, target: str, variable: str) -> list[str]:
+    """What dscpp is given by a target; nothing else may happen."""
+    before = set(folder.rglob("*"))
+    command = ["make", "--silent", "--old-file=.venv/.ready", target, variable]
+    said = subprocess.run(command, cwd=folder, capture_output=True, check=True).stdout
+    assert set(folder.rglob("*")) == before
+    return said.decode().split("\0")[:-1]
+
+
+NAMES = [ODD, "$$x", "$(touch x)", "$$(touch x)", "$(shell touch x)", "`touch x`", "'",
+         '"', "#", "x y"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_make_hands_on_a_path_as_typed(front_door: Path, name: str) -> None:
+    """Values were expanded on their way: by make for its environment, by the shell."""
+    assert made(front_door, "figures", f"DATA={name}") == ["figures", f"--data={name}"]
+    *_, option, said = ["", *made(front_door, "study", f"STUDY={name}")]
+    assert (option, said) == ("study", name)
+
+
+@pytest.mark.parametrize(
+    "names", ["a b", "`touch x`", "$$(touch x)", "$(shell touch x)"]
+)
+def test_make_hands_on_the_files_of_a_split(front_door: Path, names: str) -> None:
+    said = made(front_door, "reproduce-drive", f"SPLIT={names}")
+    assert said == ["reproduce", "--dataset", "drive", "--split", *names.split()]
 
 
 # --- names of files that are no UTF-8, or that another system wrote -----------------

@@ -6,6 +6,7 @@ import json
 import shutil
 import struct
 import zlib
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from data_io.files import content
 from data_io.own_images import describe as own
 from data_io.prepare.interface import RawInterface
 from pipelines import run as runs
+from pipelines.arguments import class_names
 from pipelines.cli import main
 from pipelines.training import protocol
 from pipelines.training.task import Task
@@ -230,7 +232,7 @@ def test_every_kind_of_image(tmp_path):
     with pytest.raises(InputError, match="expected one picture, found 2 pages"):
         read(tmp_path / "two.tif")
     clear[0, 0, 3] = 3
-    with pytest.raises(InputError, match="transparent"):
+    with pytest.raises(InputError, match=r"transparent.*without transparency"):
         read(save(tmp_path / "t.png", clear))
     same = np.repeat(colour[..., :1], 3, axis=-1)
     labels = folder.read_labels(save(tmp_path / "s.png", same))
@@ -752,3 +754,15 @@ def test_jpeg_is_named_where_a_label_map_is_one(sets, tmp_path):
     (sets[1] / "a0_mask.png").unlink()
     save(sets[1] / "a0_mask.jpg", grey(blob((30, 44), 0), 0))
     assert "JPEG blurs labels: save them as PNG." in refused(sets, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        ("background,kidney,kidney", "received 'kidney' more than once"),
+        ("background,=1+1", "received '=1[+]1', which a spreadsheet takes"),
+    ],
+)
+def test_names_of_classes_that_cannot_be(names, reason):
+    with pytest.raises(InputError, match=f"--classes: .*{reason}"):
+        class_names(Namespace(classes=names))

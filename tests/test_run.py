@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import tarfile
@@ -15,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from data_io.errors import InputError
-from pipelines import commits
+from pipelines import commits, written
 from pipelines import run as runs
 
 RECORD = {
@@ -376,3 +378,99 @@ def test_git_archive_writes_the_commit(tmp_path, project):
     git(tmp_path, "archive", "--output", "tree.tar", "HEAD")
     with tarfile.open(tmp_path / "tree.tar") as tar:
         assert tar.extractfile("pipelines/commit.txt").read().decode().strip() == head
+
+
+def test_a_link_in_the_place_of_the_lock_or_the_run_is_named(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").symlink_to(tmp_path / "other")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    for name, place in (("run", r"run/\.lock"), ("gone", "gone")):
+        held = runs.lock_folder(tmp_path / name)
+        with pytest.raises(InputError, match=f"{place}: .*found a link to .*delete it"):
+            held.__enter__()
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_finished_run_that_is_read_only_is_read_without_a_lock(
+    tmp_path, monkeypatch, number
+):
+    """`evaluate` of a run on a read-only place said that it cannot be written."""
+
+    def refuse(*_args, **_options):
+        raise OSError(number, os.strerror(number))
+
+    run = runs.Run.create(tmp_path / "run", RECORD)
+    monkeypatch.setattr(runs.filelock.FileLock, "acquire", refuse)
+    with runs.lock_folder(run.folder):
+        assert runs.Run.open(run.folder).state == "training"
+    held = runs.lock_folder(tmp_path / "new")
+    with pytest.raises(InputError, match="expected a place that can be written"):
+        held.__enter__()
+
+
+# --- what is written, and with which rights ------------------------------------------
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o022])
+def test_the_umask_counts(tmp_path, umask):
+    """Files were 0644 whatever a user had said."""
+    before = os.umask(umask)
+    try:
+        path = runs.write_json(tmp_path / "a.json", {})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+
+
+def test_a_link_stays_one_and_its_file_is_written(tmp_path):
+    link, target = tmp_path / "link.json", tmp_path / "deep" / "target.json"
+    target.parent.mkdir()
+    target.write_text("old")
+    link.symlink_to(target)
+    runs.write_json(link, 1)
+    assert link.is_symlink() and target.read_text() == "1\n"
+
+
+def test_what_is_no_file_is_written_to_and_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    found = []
+    reader = threading.Thread(target=lambda: found.append(pipe.read_text()))
+    reader.start()
+    runs.write_json(pipe, {"a": 1})
+    reader.join(10)
+    assert found == ['{\n "a": 1\n}\n']
+    assert pipe.is_fifo() and list(tmp_path.iterdir()) == [pipe]
+
+
+def test_a_report_to_standard_output(tmp_path, capfd):
+    """`verify --json /dev/stdout` renamed a file over the link."""
+    standard = tmp_path / "stdout"
+    standard.symlink_to("/dev/stdout")
+    written.require_report(standard, ["format"])
+    runs.write_json(standard, {"a": 1})
+    assert capfd.readouterr().out == '{\n "a": 1\n}\n'
+    assert standard.is_symlink()
+
+
+def test_what_killed_processes_left_is_swept_and_not_what_others_write(tmp_path):
+    code = (
+        "import os, sys, pathlib\n"
+        "from pipelines import run\n"
+        "run.write_atomically(pathlib.Path(sys.argv[1]), lambda _: os._exit(1))\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.csv")], check=False)
+    (left,) = tmp_path.iterdir()
+    mine = tmp_path / ".dscpp-notes"
+    mine.touch()
+
+    def other(aside: Path) -> None:
+        """Another process writes into the folder at the same time."""
+        runs.sweep.cache_clear()
+        runs.sweep(tmp_path)
+        assert aside.exists()
+
+    runs.write_atomically(tmp_path / "b.csv", other)
+    assert sorted(tmp_path.iterdir()) == [mine, tmp_path / "b.csv"]
+    assert left.name.startswith(".dscpp-")

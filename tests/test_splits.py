@@ -263,3 +263,10 @@ def test_a_copy_that_does_not_say_its_fixed_split(tmp_path):
     assert len(splits.cases(module, tmp_path)) == 6
     with pytest.raises(InputError, match=r"--split sample_list.json testing.json"):
         splits.of(module, tmp_path, seed=0)
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs /dev/zero")
+def test_a_file_without_an_end_is_refused():
+    """`--split /dev/zero` was read until no memory was left."""
+    with pytest.raises(InputError, match=r"/dev/zero: .*more than 268435456 bytes"):
+        splits.read([Path("/dev/zero")], ["a"], "own")

@@ -460,12 +460,14 @@ def test_predicting_needs_no_finished_state_twice(data, work, tmp_path, done):
 
 
 @pytest.mark.backend
-def test_probabilities_that_are_gone_are_made_again(data, work, tmp_path, done):
+def test_probabilities_that_are_gone_are_made_again(data, work, tmp_path, done, capsys):
     run = copy(done, tmp_path / "r")
     shutil.rmtree(run.path("probabilities"))
     with pytest.raises(InputError, match="dscpp predict --again"):
         stages.evaluate(run.folder, data, work, again=True)
+    capsys.readouterr()
     assert stages.predict(run.folder, data, work, again=True).state == "predicted"
+    assert "is set back from 'evaluated' to 'predicted'" in capsys.readouterr().out
     found = stages.evaluate(run.folder, data, work)
     for name in ("cases.csv", "histograms.npz"):
         assert found.record["files"][name] == done.record["files"][name], name

@@ -382,6 +382,19 @@ def test_a_study_yields_to_other_work_and_makes_what_is_left(tmp_path, monkeypat
     assert yielded == [19]
 
 
+def test_a_study_draws_no_phantoms_before_it_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "study.yaml"
+    path.write_text("- {dataset: phantom, preset: demo, losses: [DSC]}")
+
+    def missing(*_names):
+        raise InputError("no snakemake")
+
+    monkeypatch.setattr(reproduce.installed, "require", missing)
+    monkeypatch.setattr(study, "_locate", lambda *_: pytest.fail("drawn"))
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["study", str(path), "--work", str(tmp_path / "work")]) == 2
+
+
 def test_runs_that_were_left_out_or_not_finished_have_failed(tmp_path):
     losses = (("DSC", None), ("CE", None), ("Focal", None), ("Combo", None))
     made, stopped, done, left_out = plan.plan(

@@ -52,6 +52,7 @@ def scene(tmp_path, monkeypatch) -> Path:
     reading = json.dumps({"channels": 1, "values": [0, 1]})
     (own / own_images.READING).write_text(reading)
     run = runs.Run.create(tmp_path / "run", {"dataset": "own", "split": {}})
+    run.path(runs.MODEL).touch()
     run.path(runs.PLACE).write_text(json.dumps({"data": str(own)}))
     return tmp_path
 
@@ -110,6 +111,15 @@ def test_what_a_prediction_wrote_is_replaced(scene):
         predict("out")
     path.write_bytes(b"corrected by hand")
     refused(scene, "out", r"out/a\.png: expected no file, or one that dscpp wrote")
+
+
+def test_no_images_and_no_model_are_said_by_their_options(scene):
+    """`--input nowhere` was called --images, 12 s later, behind a backend."""
+    with pytest.raises(InputError, match="--input nowhere: expected a folder or file"):
+        predict("out", images="nowhere")
+    with pytest.raises(InputError, match="--model nowhere: expected a run folder"):
+        predict("out", model="nowhere")
+    assert not Path("out").exists()
 
 
 def test_a_listed_name_that_is_now_a_link(scene):

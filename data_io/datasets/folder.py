@@ -284,7 +284,7 @@ def read_pixels(path: Path) -> np.ndarray:
         return pixels.astype(np.uint8 if small else np.float32)[..., np.newaxis]
     raise InputError(
         f"{path}: expected a grey or an RGB image, found {described(mode, pixels)}. "
-        "Convert it, for instance to PNG."
+        "Save it as grey or RGB, without transparency."
     )
 
 

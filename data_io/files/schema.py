@@ -10,8 +10,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-__all__ = ["load", "parse", "recall"]
+__all__ = ["load", "parse", "read", "recall"]
 
+_LARGEST = 2**28  # bytes of a file
 _SHOWN = 3  # faults that a message names
 
 
@@ -48,7 +49,21 @@ def load(path: Path, kind: Any) -> Any:
         OSError: the file cannot be read.
         ValueError: as `parse`.
     """
-    return parse(path.read_bytes(), kind)
+    return parse(read(path), kind)
+
+
+def read(path: Path) -> bytes:
+    """Read a small file whole.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it has no end, such as /dev/zero, or is larger than any of ours.
+    """
+    with path.open("rb") as file:
+        content = file.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        raise ValueError(f"more than {_LARGEST} bytes")
+    return content
 
 
 def recall(path: Path, kind: Any) -> Any | None:

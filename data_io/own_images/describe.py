@@ -137,7 +137,8 @@ def _pairs(
     images: Path, masks: Path | None, problems: list[str]
 ) -> dict[str, dict[str, str]]:
     """Files by case and role; adds to `problems` what has no partner."""
-    found = _by_stem(images, "images", problems)
+    # Images without label maps are those of `dscpp predict`.
+    found = _by_stem(images, "images" if masks else "input", problems)
     pairs = {case: {"image": str(path)} for case, path in found.items()}
     if masks is None:
         return pairs
@@ -184,9 +185,15 @@ def _by_stem(place: Path, option: str, problems: list[str]) -> dict[str, Path]:
 def files_of(images: Path) -> dict[str, Path]:
     """The image files of a folder, or one file, by the names of their cases.
 
-    Nothing is decoded, and nothing said of what is wrong: see `describe`.
+    Raises:
+        InputError: there are none, or ones whose names cannot be used. Nothing is
+            decoded: see `describe`.
     """
-    return _by_stem(images, "images", [])
+    problems: list[str] = []
+    found = _by_stem(images, "input", problems)
+    if problems:
+        raise Problems(f"{images}", problems)
+    return found
 
 
 def _is_image(name: str) -> bool:

@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import itertools
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -317,32 +318,41 @@ def override(
     return result, changed
 
 
-# Keras refuses more, and only once training begins.
-_LIMITS = {"momentum": 1, "plateau_factor": 1}
+# What values may be, both ends included. What is absurd fails here, and not for lack of
+# memory or time once the training has begun. Keras refuses a factor of 1.
+_MANY = 10**6
+_RANGES: dict[str, tuple[float, float]] = {
+    "input_shape": (1, 2**24),
+    "filters": (1, 4096),
+    "depth": (1, 10),
+    "learning_rate": (1e-12, 100),
+    "momentum": (0, 0.999999),
+    "plateau_factor": (0, 0.999999),
+    "plateau_cooldown": (0, _MANY),
+    "min_learning_rate": (0, 100),
+    "min_delta": (0, _MANY),
+    "overlap": (0, 2**24),
+}
+_LARGEST = {"voxels": 2**24, "filters": 4096}  # of the input; of the deepest level
 
 
 def _check(key: str, value: Any, like: Any) -> None:
-    lowest = 0 if key in ("plateau_cooldown", "overlap") else 1
     if key in _CHOICES:
         _check_choice(key, value)
         return
-    if isinstance(like, bool):
+    low, high = _RANGES.get(key, (1, _MANY))
+    if isinstance(like, list):
+        good = isinstance(value, list) and len(value) == len(like)
+        good = good and all(type(size) is int and low <= size <= high for size in value)
+    elif isinstance(like, bool):
         good = isinstance(value, bool)
-    elif isinstance(like, list):
-        good = (
-            isinstance(value, list)
-            and len(value) == len(like)
-            and all(type(size) is int and size >= lowest for size in value)
-        )
-    elif isinstance(like, int):
-        good = type(value) is int and value >= lowest
     else:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        good = number and 0 <= value < _LIMITS.get(key, float("inf"))
+        kinds = (int,) if isinstance(like, int) else (int, float)
+        good = type(value) in kinds and low <= value <= high
     if not good:
-        below = f" and below {_LIMITS[key]}" if key in _LIMITS else ""
+        ends = "" if isinstance(like, bool) else f" and from {low:g} to {high:g}"
         raise InputError(
-            f"--set {key}: expected a value like {json.dumps(like)}{below}, "
+            f"--set {key}: expected a value like {json.dumps(like)}{ends}, "
             f"received {json.dumps(value)}"
         )
     if key == "batch_size" and value != 1:
@@ -375,6 +385,15 @@ def _check_shape(protocol: Protocol) -> None:
             f"input_shape: expected multiples of {multiple} (depth {protocol.depth}), "
             f"received {list(protocol.input_shape)}"
         )
+    sizes = {
+        "voxels": (math.prod(protocol.input_shape), "input_shape"),
+        "filters": (protocol.filters * multiple, f"filters x {multiple} (depth)"),
+    }
+    for kind, (size, what) in sizes.items():
+        if size > _LARGEST[kind]:
+            raise InputError(
+                f"{what}: expected {_LARGEST[kind]} {kind} at most, received {size}"
+            )
     number = len(protocol.input_shape)
     if any(axis not in range(number) for axis in _mirrored(protocol)):
         raise InputError(

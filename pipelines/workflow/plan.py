@@ -18,6 +18,7 @@ import yaml
 from data_io import datasets
 from data_io.datasets.record import Record
 from data_io.errors import InputError
+from data_io.files import schema
 from pipelines import run as runs
 from pipelines.training.task import Task
 
@@ -268,7 +269,7 @@ def of_dataset(path: Path, dataset: str) -> list[Experiment]:
 
 def _yaml(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text("utf-8"))
+        return yaml.safe_load(schema.read(path).decode())
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(
             f"{path}: expected a file in YAML or JSON, found {error}"

@@ -171,7 +171,7 @@ def reproduce(
     """
     require_jobs(jobs)
     planned = plan(experiments, results.absolute())
-    _require_installed(planned)
+    require_installed(planned)
     root = datasets.by_name(planned[0].task.dataset).locate(data).absolute()
     placed = [dataclasses.replace(run, data=root) for run in planned]
     group = planned[0].group
@@ -179,7 +179,8 @@ def reproduce(
     return make(placed, results, work, place, jobs)
 
 
-def _require_installed(planned: Sequence[Planned]) -> None:
+def require_installed(planned: Sequence[Planned]) -> None:
+    """Refuse runs for whose training or order a package is missing."""
     pending = [run for run in planned if not run.done]
     if pending:
         installed.require("snakemake")
@@ -237,7 +238,6 @@ def make(
         InputError: as `reproduce`.
     """
     placed = [run for run in planned if run.data is not None]
-    _require_installed(placed)
     if wrong := unclean([run for run in placed if not run.done]):
         print(f"These runs will count in no verdict. {wrong}", file=sys.stderr)
     work = work.absolute()
@@ -376,7 +376,7 @@ class Call:
                 print(f"No picture side by side: {error}", file=sys.stderr)
                 continue
             if path:
-                print(f"Picture of a test case, CE, DSC and DSC++ side by side: {path}")
+                print(f"Picture of a test case, losses side by side: {path}")
 
     def _expect(self, pending: Sequence[Planned]) -> None:
         """Say how long it takes: from runs that are there, else from a few steps."""

@@ -64,7 +64,8 @@ def command(options: argparse.Namespace) -> int:
 
     Raises:
         InputError: the file describes no runs; none of its data sets is there; or the
-            code has changes and a run at the preset paper is to be made.
+            code has changes and a run at the preset paper is to be made; or a package
+            is missing.
     """
     reproduce.require_jobs(options.jobs)
     planned = [
@@ -77,7 +78,8 @@ def command(options: argparse.Namespace) -> int:
     pending = [run for run in planned if not run.done]
     if wrong := reproduce.unclean(pending):
         raise InputError(wrong)
-    roots = _locate(pending, options.data)
+    reproduce.require_installed(pending)
+    roots = _locate(pending, options.data)  # the last check: it may draw phantoms
     placed = [
         dataclasses.replace(run, data=roots.get(run.task.dataset))
         if run in pending

@@ -55,6 +55,7 @@ LOSSES = tuple(_COLOURS)
 """All losses that have a colour."""
 
 _STYLE: dict[str, Any] = {
+    "text.parse_math": False,  # a $ in the name of a case or class is a $
     "axes.axisbelow": True,
     "axes.labelsize": 7.5,
     "axes.linewidth": 0.6,
