@@ -9,10 +9,10 @@ import pytest
 from written_runs import DSC_NLL, PLUS_NLL, make_run
 
 from pipelines.reporting import answers, claims, frame
-from pipelines.reporting.evidence import Quantity, Runs
+from pipelines.reporting.evidence import Quantity, Runs, method_spread
 from pipelines.reporting.figures import style
 from pipelines.reporting.figures.forest import forest
-from pipelines.reporting.published import Paper, paper_folder
+from pipelines.reporting.published import Paper, Variant, paper_folder
 
 SCALED = {"method": "temperature", "posthoc": {"temperature": 2.5}}
 
@@ -98,6 +98,25 @@ def test_temperature_needs_no_claim(results):
     assert "preset paper, 1 training | 2.00 [" in text
     # Neither a figure of the paper nor a claim in any row: no such columns.
     assert text.splitlines()[0] == "| comparison | on | ours | ours, both terms |"
+
+
+def test_a_method_is_compared_within_its_trainings(results):
+    """The trainings differ by a factor of two, the effect of the method by little."""
+    make_run(results, "DSC", [0.5 * v for v in DSC_NLL], gamma=1.0, **SCALED)
+    make_run(results, "DSC", (0.36,) * 4, gamma=1.0, seed=1, **SCALED)
+    _, (study,) = opened(results)
+    sides = (Quantity.parse("DSC"), Quantity(Variant("DSC", None, "temperature")))
+    spread = method_spread(study, "vessel", "nll_published", "temperature", True)
+    # Ratios .5 and .6: mean .55, standard deviation .0707.
+    assert spread == pytest.approx((0.0707107 / 0.55, 1, True))
+    effect = Runs(study).pair(sides[1], sides[0], "nll").effect
+    assert effect.mean == pytest.approx((0.15 + 0.36) / (0.3 + 0.6))
+    # The images alone are no part of it here: (a / mean a - b / mean b) by hand.
+    a, b = ([0.5 * v + 0.36 for v in DSC_NLL], [v + 0.6 for v in DSC_NLL])
+    parts = np.array(a) / np.mean(a) - np.array(b) / np.mean(b)
+    of_images = parts.std(ddof=1) / 2
+    of_trainings = 0.0707107 / 0.55 / math.sqrt(2)
+    assert effect.standard_error == pytest.approx(math.hypot(of_images, of_trainings))
 
 
 def test_verdicts_are_the_words_of_the_claims(results):

@@ -32,9 +32,6 @@ class Images(Dataset):
     def record(self, root):
         return types.SimpleNamespace(classes=("background", "vessel"), is_3d=False)
 
-    def geometry(self, root, case):
-        return None
-
     def references(self, root, case):
         return self.labels[case]
 

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple, Self
 
@@ -160,12 +160,15 @@ class Runs:
         return training_spread(self.study, self.target, column, (at,))
 
     def _contrast(self, a: Quantity, b: Quantity, metric: str, ratio: bool) -> Contrast:
-        together = a.variant == b.variant
-        # Thresholds of the same trainings: what these share cancels.
-        at = (a.threshold, b.threshold) if together else (a.threshold,)
-        spread = training_spread(self.study, self.target, self._column(metric), at)
-        sides = self._shared(a, b, metric)
-        return estimates.contrast(*sides, spread, ratio, together)
+        one, other = self._shared(a, b, metric)
+        column, same = self._column(metric), a.variant == b.variant
+        # Thresholds or a method of the same trainings: what these share cancels.
+        at = (a.threshold, b.threshold) if same else (a.threshold,)
+        if method := _method_between(a.variant, b.variant):
+            spread = method_spread(self.study, self.target, column, method, ratio)
+        else:
+            spread = training_spread(self.study, self.target, column, at)
+        return estimates.contrast(one, other, spread, ratio, same or bool(method))
 
     def _shared(self, a: Quantity, b: Quantity, metric: str) -> list[_Floats]:
         """Values of two quantities for the trainings that both have."""
@@ -222,6 +225,39 @@ def training_spread(
     )
     found = (v[0] if len(v) == 1 else v[0] - v[1] for v in each)
     return estimates.pooled(found, estimates.is_ratio(column))
+
+
+def _method_between(a: Variant, b: Variant) -> str:
+    """The method, such as "temperature", that one of two variants is after; or ""."""
+    same = (a.loss, a.gamma) == (b.loss, b.gamma)
+    return (a.method or b.method) if same and bool(a.method) != bool(b.method) else ""
+
+
+@lru_cache(maxsize=4096)
+def method_spread(
+    study: Study, target: str, column: str, method: str, ratio: bool
+) -> Spread:
+    """What the effect of a method differs by between trainings, pooled over losses.
+
+    Args:
+        study: the runs.
+        target: the class.
+        column: of `cases.csv`.
+        method: such as "temperature".
+        ratio: whether the effect is the ratio to the training it was made from.
+    """
+    found = []
+    for plain in (variant for variant in study.runs if not variant.method):
+        scaled = replace(plain, method=method)
+        if scaled in study.runs:
+            rows = study.shared(plain, scaled)
+            before, after = (
+                mean_of(_measured(study, one, target, column, None)[own], axis=1)
+                for one, own in zip((plain, scaled), rows, strict=True)
+            )
+            effect = after / before if ratio else after - before
+            found.append(effect[:, np.newaxis])
+    return estimates.pooled(found, ratio)
 
 
 @lru_cache(maxsize=4096)
