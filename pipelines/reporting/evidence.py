@@ -164,8 +164,8 @@ class Runs:
         # Thresholds of the same trainings: what these share cancels.
         at = (a.threshold, b.threshold) if together else (a.threshold,)
         spread = training_spread(self.study, self.target, self._column(metric), at)
-        sides = self._shared(a, b, metric)
-        return estimates.contrast(*sides, spread, ratio, together)
+        one, other = self._shared(a, b, metric)
+        return estimates.contrast(one, other, spread, ratio, together)
 
     def _shared(self, a: Quantity, b: Quantity, metric: str) -> list[_Floats]:
         """Values of two quantities for the trainings that both have."""
