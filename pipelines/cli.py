@@ -56,7 +56,7 @@ def _result(typed: Sequence[str] | None) -> int:
         name = (error.name or "").partition(".")[0]
         if not name or installed.is_here(name):
             raise  # Of a package that is here: no command would bring it.
-        streams.say(installed.missing(name))
+        streams.say(str(installed.missing(name)))
         return 2
     except OSError as error:
         if error.filename is None:
