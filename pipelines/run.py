@@ -233,7 +233,7 @@ def _aside(path: Path) -> Iterator[Path]:
     It is locked for as long: `sweep` knows by that what a killed process left.
     """
     sweep(path.parent)
-    aside = path.with_name(f"{_ASIDE}{uuid.uuid4().hex}{''.join(path.suffixes)}")
+    aside = path.with_name(f"{_ASIDE}{uuid.uuid4().hex[:8]}-{path.name}")
     handle = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         _locked(handle)
@@ -255,7 +255,7 @@ def _locked(handle: int) -> bool:
 @functools.cache
 def sweep(folder: Path) -> None:
     """Delete what killed processes left half written; once in a process."""
-    for left in folder.glob(f"{_ASIDE}{'?' * 32}*"):
+    for left in folder.glob(f"{_ASIDE}????????-*"):
         with contextlib.suppress(OSError), left.open("rb") as file:
             if _locked(file.fileno()):
                 left.unlink(missing_ok=True)

@@ -325,11 +325,11 @@ _RANGES: dict[str, tuple[float, float]] = {
     "input_shape": (1, 2**24),
     "filters": (1, 4096),
     "depth": (1, 10),
-    "learning_rate": (1e-12, 100),
+    "learning_rate": (1e-12, 1e38),  # as float32 knows them
     "momentum": (0, 0.999999),
     "plateau_factor": (0, 0.999999),
     "plateau_cooldown": (0, _MANY),
-    "min_learning_rate": (0, 100),
+    "min_learning_rate": (0, 1e38),
     "min_delta": (0, _MANY),
     "overlap": (0, 2**24),
 }
