@@ -198,6 +198,12 @@ def _decade_below(figure: Figure) -> float:
     return float(10.0 ** np.floor(np.log10(lowest)))
 
 
+def _power(value: float, _: int) -> str:
+    """A power of ten without the $ of mathematics, which names may have."""
+    exponent = str(round(np.log10(value)))
+    return "10" + exponent.translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
 def _histogram(axis: Axes, study: Study, variant: Variant, target: str) -> None:
     """Draw one panel: all voxels filled, those of the target as a line."""
     counts = study.counts(variant, target).sum(axis=1)
@@ -206,6 +212,7 @@ def _histogram(axis: Axes, study: Study, variant: Variant, target: str) -> None:
     of_truth = np.add.reduceat(counts, starts, axis=-1).mean(axis=0)
     everything = of_truth.sum(axis=0)
     axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(_power)
     look: dict[str, Any] = {"color": style.colour(variant.loss), "alpha": 0.55}
     axis.stairs(rounded(everything), _BINS, fill=True, baseline=_BASE, **look)
     axis.stairs(rounded(of_truth[1]), _BINS, baseline=_BASE, color="black", lw=0.9)
