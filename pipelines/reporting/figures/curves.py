@@ -198,7 +198,7 @@ def _decade_below(figure: Figure) -> float:
     return float(10.0 ** np.floor(np.log10(lowest)))
 
 
-def _power(value: float, _: int) -> str:
+def _power(value: float, _: float) -> str:
     """A power of ten without the $ of mathematics, which names may have."""
     exponent = str(round(np.log10(value)))
     return "10" + exponent.translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
