@@ -141,6 +141,7 @@ def predict_images(
         raise InputError(
             f"--threshold: expected a number between 0 and 1, received {threshold}"
         )
+    installed.require_training()
     written.require_apart("--output", output, _taken(model, images, output))
     written.require_own(output, _predicted(images, volume_probabilities))
     _require_model(model)

@@ -225,10 +225,10 @@ def test_resume_is_exact_through_plateaus_and_early_stopping(
     assert len({row["learning_rate"] for row in rows}) > 1
     for epoch in (1, 3, 5):
         train_until_killed(task(**PLATEAUS), data, tmp_path / "cut", work, epoch)
-    (tmp_path / "cut" / ".model-abcd1234.keras").write_text("half written")
+    (tmp_path / "cut" / ".dscpp-abcd1234-model.keras").write_text("half written")
     run = stages.train(task(**PLATEAUS), data, tmp_path / "cut", work)
     same_run(alone, run)
-    assert not list(run.folder.glob(".model-*"))
+    assert not list(run.folder.glob(".dscpp-*"))
 
 
 @pytest.mark.backend
