@@ -121,8 +121,8 @@ def simulated(
         np.save(raw / f"{case}-label.npy", label)
     dataset = Noise(shape, channels, classes)
     cache = prepare(dataset, raw, names, Settings(patch), folder / "cache", False)
-    source = Data_IO(RawInterface(dataset, raw), str(raw), str(folder / "batches"))
-    return cache, source
+    aside = str(folder / "batches")  # else MIScnn leaves its samples in the cwd
+    return cache, Data_IO(RawInterface(dataset, raw), str(raw), batch_path=aside)
 
 
 def miscnn_generator(cache: Cache, source: Data_IO, augment: bool) -> Any:
