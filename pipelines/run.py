@@ -360,7 +360,8 @@ class Run:
         """
         path = Path(folder) / RECORD
         try:
-            record = schema.load(path, dict[str, Any])
+            text = schema.read(path)
+            record = schema.parse(text, dict[str, Any])
         except FileNotFoundError as error:
             raise InputError(
                 f"{folder}: expected a run folder with a {RECORD}, "
@@ -378,9 +379,9 @@ class Run:
                 "into another --output"
             )
         try:
-            schema.load(path, Record)
+            schema.parse(text, Record)
             require_unchanged(record)
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             raise InputError(
                 f"{path}: expected the values of a run, found others ({error}); "
                 "restore the file, or delete the run folder and train again"

@@ -176,10 +176,10 @@ class Planned:
         from pipelines import stages  # not above: --help needs none of it
 
         try:
-            if self.run is None:
+            if (run := self.run) is None:
                 return False
-            self.run.require_same(self.task.identity())
-            return stages.is_complete(self.run)
+            run.require_same(self.task.identity())
+            return stages.is_complete(run)
         except InputError:  # `dscpp run` will say what is wrong with it
             return False
 

@@ -199,8 +199,7 @@ def unclean(pending: Sequence[Planned]) -> str:
     own = [r for r in pending if r.task.preset == "paper" and not r.task.overrides]
     if not own:
         return ""
-    begun = [run.run for run in own if run.run is not None]
-    for run in begun:
+    for run in filter(None, (planned.run for planned in own)):
         if not commits.from_clean_commit(run.record):
             return (
                 f"{run.folder}: expected a run at the preset paper that was begun with "
