@@ -71,3 +71,12 @@ def test_only_the_default_exponent_and_the_lowest_seed_are_shown(tmp_path, data)
     make_run(tmp_path, data, "CE", None, value=0.2)
     # A panel more, and so lower ones within the same width.
     assert pixels(compare(tmp_path, data)).shape[0] < plain.shape[0]
+
+
+def test_the_true_posterior_beside_the_losses_is_left_out(tmp_path, data):
+    """As `dscpp demo` has it: a run of no loss, which has no picture here."""
+    for loss, gamma in (("DSC", 1.0), ("DSC++", 2.0)):
+        make_run(tmp_path, data, loss, gamma)
+    record = {"loss": "", "gamma": None, "seed": 0, "method": runs.TRUTH}
+    runs.Run.create(tmp_path / "runs" / "true-posterior", record)
+    assert compare(tmp_path, data).is_file()

@@ -215,11 +215,12 @@ def compare(group: Path, root: Path, backend: str) -> Path | None:
     Returns:
         The PNG file, or None where DSC and DSC++ have no probabilities here.
     """
+    losses = {one.loss for one in _COMPARED}  # a true posterior has none
     found: dict[str, runs.Run] = {}
     for run in sorted(runs.find(group), key=lambda run: int(run.record["seed"])):
         loss, seed = run.record["loss"], run.record["seed"]
-        usual = runs.folder_name(loss, None, seed, backend)
-        if run.path(stored.PROBABILITIES).is_dir() and run.name == usual:
+        here = loss in losses and run.path(stored.PROBABILITIES).is_dir()
+        if here and run.name == runs.folder_name(loss, None, seed, backend):
             found.setdefault(loss, run)
     chosen = {one: found[one.loss] for one in _COMPARED if one.loss in found}
     if not {_PLAIN, _PLUS} <= chosen.keys():
