@@ -146,7 +146,7 @@ bench: $(VENV)/.ready bench-losses ## measure speed and memory beside the peers 
 		$(MAKE) --no-print-directory bench-training $(FOR_BACKEND); \
 	done
 	@$(MAKE) --no-print-directory bench-evaluation
-	@$(VENV)/bin/python -m benchmarks.page --write README.md
+	@$(VENV)/bin/python -m benchmarks.page --write benchmarks/README.md
 
 # Of JAX the steps alone: on a CPU each takes three times as long as TensorFlow's.
 bench-training: $(VENV)/.ready ## time the steps and epochs of a training on one BACKEND

@@ -1,6 +1,6 @@
-"""The README's table of `results.csv`: what is wanted, what was measured.
+"""The table of benchmarks/README.md: what is wanted, what was measured.
 
-`python -m benchmarks.page --write README.md`; `make bench` does so at its end.
+`python -m benchmarks.page --write benchmarks/README.md`; `make bench` ends with it.
 """
 
 from __future__ import annotations

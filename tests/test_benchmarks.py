@@ -373,7 +373,8 @@ def test_a_network_of_another_shape_is_no_peer() -> None:
         network.take(weights)
 
 
-def test_the_readme_has_the_table_of_the_results(project: Path) -> None:
-    text = (project / "README.md").read_text("utf-8")
+def test_the_page_has_the_table_of_the_results(project: Path) -> None:
+    page_path = project / "benchmarks" / "README.md"
+    text = page_path.read_text("utf-8")
     content = page.table(timing.read())
-    assert replace_marked(project / "README.md", text, page.MARKER, content) == text
+    assert replace_marked(page_path, text, page.MARKER, content) == text

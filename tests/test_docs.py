@@ -62,8 +62,52 @@ def test_every_loss_is_described(project: Path) -> None:
     headings = re.findall(r"^### (.*)$", text, re.M)
     described = [name for line in headings for name in line.split(" and ")]
     assert sorted(described) == sorted(losses.names())
-    for link in re.findall(r"\]\(((?!http|#)[^)]+)\)", text):
-        assert (project / "docs" / link).exists(), link
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.M)
+    kept = [re.sub(r"[^\w\- ]", "", line.lower()) for line in headings]
+    return {line.replace(" ", "-") for line in kept}
+
+
+def test_every_link_between_pages_leads_somewhere(project: Path) -> None:
+    tracked = subprocess.run(
+        ["git", "ls-files", "*.md"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    pages = [project / name for name in tracked.stdout.split()]
+    assert project / "README.md" in pages
+    for page in pages:
+        text = page.read_text("utf-8")
+        for link in re.findall(r"\]\(((?!http|mailto)[^)\s]+)\)", text):
+            name, _, anchor = link.partition("#")
+            to = page.parent / name if name else page
+            assert to.exists(), f"{page}: {link}"
+            assert not anchor or anchor in anchors(to), f"{page}: {link}"
+
+
+@pytest.mark.ports
+def test_the_losses_of_the_readme(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both pieces of code run as they stand, on a user's own model and tensors."""
+    torch = pytest.importorskip("torch")
+    import keras
+
+    monkeypatch.syspath_prepend(str(project / "ports" / "torch"))
+    text = (project / "README.md").read_text("utf-8")
+    of_keras, of_torch = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Softmax()])
+    exec(of_keras, {"model": model})
+    assert model.loss.get_config()["gamma"] == 2
+    logits = torch.zeros(2, 3, 8, 8, requires_grad=True)
+    given = {"logits": logits, "labels": torch.from_numpy(INDICES)[:, None]}
+    exec(of_torch, given)
+    assert logits.grad.abs().max() > 0
 
 
 # --- "In your project" ---------------------------------------------------------------

@@ -16,7 +16,7 @@ from pipelines.reporting.markdown import table
 from pipelines.reporting.published import Paper, Variant
 from pipelines.reporting.tables import TEMPERATURE, usable
 
-__all__ = ["FILE", "QUESTIONS", "compared", "markdown", "summary"]
+__all__ = ["FILE", "QUESTIONS", "brief", "compared", "markdown", "summary"]
 
 FILE = "summary.csv"
 _COLUMNS = (
@@ -250,6 +250,34 @@ def markdown(found: pd.DataFrame, question: str) -> str:
     # Columns that say nothing on this question are left out.
     lines = lines.loc[:, lines.ne("").any()]
     return table(list(lines), lines.to_numpy().tolist())
+
+
+# What speaks for a question where there is room for one line.
+_HEADLINES = (
+    "NLL: DSC++ over DSC",
+    "NLL: DSC++ over CE",
+    "Dice: DSC++ less DSC",
+    "NLL: Tversky++ over Tversky",
+    "recall: DSC++ at T = 0.2 less DSC++ at T = 0.8",
+    "NLL: DSC + temperature over DSC++",
+)
+
+
+def brief(found: pd.DataFrame) -> str:
+    """Lay out one line a question: of the paper's first data set that was run."""
+    lines = []
+    for question, headline in zip(QUESTIONS, _HEADLINES, strict=True):
+        rows = found[found["comparison"] == headline].to_dict("records")
+        if not rows:
+            lines.append({"question": question, "compared": "not run yet"})
+            continue
+        row = min(rows, key=lambda row: row["preset"] != "paper")
+        cells = _cells(row)
+        on = f"{cells['comparison']} ({row['dataset']}, {row['preset']})"
+        shown = {name: cells[name] for name in ("paper", "ours", "ours, both terms")}
+        lines.append({"question": question, "compared": on} | shown)
+    table_of = pd.DataFrame(lines).fillna("")
+    return table(list(table_of), table_of.to_numpy().tolist())
 
 
 def _cells(row: Mapping[str, object]) -> dict[str, str]:

@@ -108,8 +108,9 @@ class Report:
         Markers are `<!-- <dataset>-<preset>:begin -->` and `<!-- <dataset>-<preset>:end
         -->`, such as `drive-reduced`; of what `topics` names,
         `drive-reduced-temperature`; `answer-1` to `answer-6` have the questions of
-        `answers`, `claims` the numbers over all, `counts` how many they are. Tables
-        without markers are left out, and so are markers without runs.
+        `answers`, `questions` a line of each, `claims` the numbers over all,
+        `counts` how many they are. Tables without markers are left out, and so are
+        markers without runs.
 
         Returns:
             The names of the markers whose part was written.
@@ -145,6 +146,7 @@ class Report:
             parts["claims"] = partial(topics.claimed, made, self.over_all)
             parts["counts"] = self.counts
             answered = self.over_all[answers.FILE]
+            parts["questions"] = partial(answers.brief, answered)
             for number, question in enumerate(answers.QUESTIONS, start=1):
                 made_of = partial(answers.markdown, answered, question)
                 parts[f"answer-{number}"] = made_of
