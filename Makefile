@@ -9,7 +9,7 @@ SHELL := bash
 # What a user may set goes on as typed, through the environment: neither make nor the
 # shell finds a $ or a quote of its own in it.
 VARIABLES := DATA PRESET LOSSES SEEDS REPLICATE SPLIT_SEED SPLIT SPLIT_BY EPOCHS JOBS
-VARIABLES += STUDY STATUS PHANTOM BACKEND GPU PYTHON ONLY UPGRADE
+VARIABLES += RESULTS STUDY STATUS PHANTOM BACKEND GPU PYTHON ONLY UPGRADE
 SET := $(foreach name,$(VARIABLES),$(if $(filter undefined,$(origin $(name))),,$(name)))
 $(foreach name,$(SET),$(eval override $(name) := $$(value $(name))))
 export $(SET)
@@ -45,6 +45,7 @@ export KERAS_BACKEND := $(BACKEND)
 flag = $(if $($(1)), --$(2)="$$$(1)")
 FLAGS = $(call flag,PRESET,preset)$(call flag,LOSSES,losses)$(call flag,SEEDS,seeds)
 FLAGS += $(call flag,EPOCHS,epochs)$(call flag,JOBS,jobs)$(call flag,REPLICATE,replicate)
+FLAGS += $(call flag,RESULTS,results)
 FLAGS += $(call flag,SPLIT_SEED,split-seed)$(call flag,SPLIT_BY,split-by)$(if $(SPLIT), --split $$SPLIT)
 DATA_FLAGS = $(call flag,DATA,data)$(if $(PHANTOM), --phantom)
 
@@ -56,7 +57,7 @@ DATA_FLAGS = $(call flag,DATA,data)$(if $(PHANTOM), --phantom)
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-23s %s\n", $$1, $$2}' Makefile
 	@echo "Variables: DATA PRESET LOSSES SEEDS REPLICATE SPLIT_SEED SPLIT SPLIT_BY EPOCHS"
-	@echo "JOBS STUDY STATUS PHANTOM BACKEND (tensorflow, torch or jax), GPU=1. Example:"
+	@echo "JOBS RESULTS STUDY STATUS PHANTOM BACKEND (tensorflow, torch or jax), GPU=1. Example:"
 	@echo '  make reproduce-drive DATA=data/DRIVE PRESET=reduced LOSSES="DSC,DSC++"'
 
 install: $(VENV)/.ready ## build the environment from its lock
@@ -86,7 +87,7 @@ kits19: $(VENV)/.ready ## the same on KiTS19 in 3D (DATA=folder; PHANTOM=1 simul
 	@$(VENV)/bin/dscpp reproduce --dataset kits19$(DATA_FLAGS)$(FLAGS)
 
 study: $(VENV)/.ready ## make the runs of a list at low priority (DATA=folder of all; STATUS=1)
-	@$(VENV)/bin/dscpp study$(if $(STUDY), "$$STUDY")$(call flag,DATA,data)$(call flag,JOBS,jobs)$(if $(STATUS), --status)
+	@$(VENV)/bin/dscpp study$(if $(STUDY), "$$STUDY")$(call flag,DATA,data)$(call flag,JOBS,jobs)$(call flag,RESULTS,results)$(if $(STATUS), --status)
 
 tables: $(VENV)/.ready ## write every table anew from the committed runs
 	@$(VENV)/bin/dscpp tables --readme README.md docs/results.md

@@ -90,26 +90,6 @@ def test_every_link_between_pages_leads_somewhere(project: Path) -> None:
             assert not anchor or anchor in anchors(to), f"{page}: {link}"
 
 
-@pytest.mark.ports
-def test_the_losses_of_the_readme(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Both pieces of code run as they stand, on a user's own model and tensors."""
-    torch = pytest.importorskip("torch")
-    import keras
-
-    monkeypatch.syspath_prepend(str(project / "ports" / "torch"))
-    text = (project / "README.md").read_text("utf-8")
-    of_keras, of_torch = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Softmax()])
-    exec(of_keras, {"model": model})
-    assert model.loss.get_config()["gamma"] == 2
-    logits = torch.zeros(2, 3, 8, 8, requires_grad=True)
-    given = {"logits": logits, "labels": torch.from_numpy(INDICES)[:, None]}
-    exec(of_torch, given)
-    assert logits.grad.abs().max() > 0
-
-
 # --- "In your project" ---------------------------------------------------------------
 
 INDICES = np.random.default_rng(0).integers(0, 3, (2, 8, 8))
@@ -132,6 +112,26 @@ def executed(source: str, monkeypatch: pytest.MonkeyPatch, **given: Any) -> dict
     monkeypatch.setitem(sys.modules, "dscpp_losses", losses)
     exec(source, given)
     return given
+
+
+@pytest.mark.ports
+def test_the_losses_of_the_readme(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both pieces of code run as they stand, on a user's own model and tensors."""
+    torch = pytest.importorskip("torch")
+    import keras
+
+    monkeypatch.syspath_prepend(str(project / "ports" / "torch"))
+    text = (project / "README.md").read_text("utf-8")
+    of_keras, of_torch = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Softmax()])
+    executed(of_keras, monkeypatch, model=model)
+    assert model.loss.get_config()["gamma"] == 2
+    logits = torch.zeros(2, 3, 8, 8, requires_grad=True)
+    labels = torch.from_numpy(INDICES)[:, None]
+    executed(of_torch, monkeypatch, logits=logits, labels=labels)
+    assert logits.grad.abs().max() > 0
 
 
 @pytest.mark.backend
