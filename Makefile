@@ -50,7 +50,8 @@ FLAGS += $(call flag,SPLIT_SEED,split-seed)$(call flag,SPLIT_BY,split-by)$(if $(
 DATA_FLAGS = $(call flag,DATA,data)$(if $(PHANTOM), --phantom)
 
 .PHONY: help install demo study reproduce-drive reproduce-bus2017 reproduce-dsb2018
-.PHONY: reproduce-isic2018 reproduce-cvc-clinicdb kits19 tables figures docs
+.PHONY: reproduce-isic2018 reproduce-cvc-clinicdb reproduce-hippocampus kits19
+.PHONY: tables figures docs
 .PHONY: errata test lint test-backends test-backend test-ports recipes bench
 .PHONY: bench-losses bench-training bench-step bench-coverage bench-verdicts bench-evaluation lock clean
 
@@ -85,6 +86,9 @@ reproduce-cvc-clinicdb: $(VENV)/.ready ## the same on CVC-ClinicDB (SPLIT_BY=seq
 
 kits19: $(VENV)/.ready ## the same on KiTS19 in 3D (DATA=folder; PHANTOM=1 simulates)
 	@$(VENV)/bin/dscpp reproduce --dataset kits19$(DATA_FLAGS)$(FLAGS)
+
+reproduce-hippocampus: $(VENV)/.ready ## the same on small MR volumes in 3D (not in the paper)
+	@$(VENV)/bin/dscpp reproduce --dataset hippocampus$(DATA_FLAGS)$(FLAGS)
 
 study: $(VENV)/.ready ## make the runs of a list at low priority (DATA=folder of all; STATUS=1)
 	@$(VENV)/bin/dscpp study$(if $(STUDY), "$$STUDY")$(call flag,DATA,data)$(call flag,JOBS,jobs)$(call flag,RESULTS,results)$(if $(STATUS), --status)

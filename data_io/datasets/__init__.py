@@ -13,8 +13,8 @@ __all__ = ["by_name", "is_own", "names", "simulated", "split_by"]
 
 NAMES = (
     "drive", "bus2017", "dsb2018", "isic2018", "cvc-clinicdb", "cvc-clinicdb-sequence",
-    "kits19", "kits19-simulated", "phantom", "phantom-lesion", "phantom-skin",
-    "phantom-polyp", "phantom-nuclei",
+    "kits19", "kits19-simulated", "hippocampus", "phantom", "phantom-lesion",
+    "phantom-skin", "phantom-polyp", "phantom-nuclei",
 )  # fmt: skip
 # What is simulated in place of each; vessels for all others.
 _PHANTOMS = {

@@ -154,6 +154,14 @@ _REDUCED: dict[str, dict[str, Any]] = {
         "plateau_patience": 3,
         "stopping_patience": 6,
     },
+    # No volume is smaller than this patch, so none is padded with voxels of no class.
+    "hippocampus": {
+        "input_shape": (24, 32, 24),
+        "overlap": (12, 16, 12),
+        "epochs": 12,
+        "plateau_patience": 3,
+        "stopping_patience": 6,
+    },
 }
 _REDUCED["cvc-clinicdb-sequence"] = _REDUCED["cvc-clinicdb"]
 
@@ -188,15 +196,15 @@ def _reduced(record: Record) -> Protocol:
 def _reduced_3d(record: Record) -> Protocol:
     # An eighth of the voxels, a quarter of the filters, one level less (40 / 2**3 is
     # whole). Fewer cases make an epoch of fewer patches, so patience does not shrink.
-    return Protocol(
-        input_shape=_half(record.input_shape),
-        filters=8,
-        depth=3,
-        epochs=60,
-        plateau_patience=10,
-        stopping_patience=20,
-        overlap=_half(_half(record.input_shape)),
-    )
+    values: dict[str, Any] = {
+        "input_shape": _half(record.input_shape),
+        "epochs": 60,
+        "plateau_patience": 10,
+        "stopping_patience": 20,
+        "overlap": _half(_half(record.input_shape)),
+    }
+    values |= _REDUCED.get(record.name, {})
+    return Protocol(filters=8, depth=3, **values)
 
 
 def _demo(record: Record) -> Protocol:
