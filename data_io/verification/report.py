@@ -77,6 +77,7 @@ class Report:
         decoded: files decoded now.
         skipped: files decoded before and unchanged since.
         warnings: what is unusual but stops nothing.
+        warned: the files or cases of those warnings that count them.
         name: of the data set, as `--dataset` takes it.
         problems: what is wrong.
         pixels: hash of each case's decoded image, by case.
@@ -97,6 +98,7 @@ class Report:
     decoded: int = 0
     skipped: int = 0
     warnings: list[str] = field(default_factory=list)
+    warned: dict[str, list[str]] = field(default_factory=dict)
     name: str = ""
     problems: list[Finding] = field(default_factory=list)
     pixels: dict[str, str] = field(default_factory=dict)
@@ -114,8 +116,13 @@ class Report:
         if not self.ok:
             return str(self.error())
         lines = [f"{self.title} in {self.root}: all is well", *self._shown_counts()]
-        lines += [f"  warning: {leak.message}" for leak in self.leaks]
-        return "\n".join(lines + [f"  warning: {text}" for text in self.warnings])
+        texts = [leak.message for leak in self.leaks]
+        if len(texts) > 1:
+            what = "groups have cases in several parts (--json FILE lists them)"
+            texts = [f"{len(texts)} {what}, such as: {texts[0]}"]
+        return "\n".join(
+            lines + [f"  warning: {text}" for text in texts + self.warnings]
+        )
 
     def error(self) -> Problems:
         """All that is wrong, as an error to raise."""
@@ -168,6 +175,7 @@ class Report:
             "unchanged": self.skipped,
             "problems": [asdict(problem) for problem in self.problems],
             "warnings": self.warnings,
+            "warned": self.warned,
             "split": self.split,
             "leaks": [asdict(leak) for leak in self.leaks],
         }

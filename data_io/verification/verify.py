@@ -93,9 +93,10 @@ def audit(
     summarise(report, found.facts)
     report.classes = _marked(dataset.values(root), found.facts)
     names = {(case, role): relative(path, home) for case, role, path in files}
+    report.warned = _of_masks(names, found.facts)
+    report.warned |= _of_images(record, dataset.DIRECTIONS, found.facts)
     report.warnings += [found.warning] if found.warning else []
-    report.warnings += [*dataset.remarks(root), *_of_masks(names, found.facts)]
-    report.warnings += _of_images(record, dataset.DIRECTIONS, found.facts)
+    report.warnings += [*dataset.remarks(root), *report.warned]
     return report
 
 
@@ -301,70 +302,86 @@ def judge(
     return images.judge(record, role, say, known, others)
 
 
-def _of_masks(names: _Names, facts: _ByCase) -> list[str]:
-    """What is unusual in masks: warnings."""
-    masks = [
-        (names[case, role], case, role, known)
+def _of_masks(names: _Names, facts: _ByCase) -> dict[str, list[str]]:
+    """What is unusual in masks: warnings, and the files of each."""
+    masks = {
+        (case, role): known
         for case, by_role in facts.items()
         for role, known in by_role.items()
         if role not in ("image", "posterior") and is_mask(known)
-    ]
-    lines = [f"{m[0]} has no foreground" for m in masks if share_of(m[-1]) == 0]
-    twice = {case: k["overlap"] for _, case, _, k in masks if k.get("overlap")}
-    if twice:
-        lines.append(
-            f"masks of single objects overlap in {len(twice)} of {len(facts)} images "
-            f"({sum(twice.values())} pixels, each counted once), such as "
-            f"{next(iter(twice))}"
-        )
-    lines += [
-        f"{m[0]}/{name} is empty" for m in masks for name in m[-1].get("empty", ())
-    ]
-    cut = {
-        c: k["mask"]["greys"]
-        for _, c, r, k in masks
-        if r == "observer1" and "mask" in k
     }
-    greys = {case: number for case, number in cut.items() if number}
-    if greys:
-        lines.append(
-            f"{len(greys)} of {len(facts)} masks have greys ({sum(greys.values())} "
-            "pixels between 0 and 255): foreground from 128 on, such as in case "
-            f"{next(iter(greys))}"
-        )
-    return lines + [
-        f"{name} has no background"
-        for name, _, role, known in masks
+    overlaps = {c: k["overlap"] for (c, _), k in masks.items() if k.get("overlap")}
+    greys = {
+        case: known["mask"]["greys"]
+        for (case, role), known in masks.items()
+        if role == "observer1" and known.get("mask", {}).get("greys")
+    }
+    without = [names[key] for key, known in masks.items() if not share_of(known)]
+    full = [
+        names[case, role]
+        for (case, role), known in masks.items()
         if role.startswith("observer") and known.get("mask", {}).get("foreground") == 1
     ]
+    empty = [f"{names[k]}/{n}" for k, m in masks.items() for n in m.get("empty", ())]
+    cut = f"masks have greys ({sum(greys.values())} pixels between 0 and 255)"
+    return {
+        **_alike(without, "has no foreground", "masks have no foreground"),
+        **_counted(
+            list(overlaps),
+            facts,
+            "images have masks of single objects that overlap "
+            f"({sum(overlaps.values())} pixels, each counted once)",
+        ),
+        **_alike(empty, "is empty", "masks of single objects are empty"),
+        **_counted(list(greys), facts, f"{cut}: foreground from 128 on"),
+        **_alike(full, "has no background", "masks have no background"),
+    }
 
 
-def _of_images(record: Record, directions: str | None, facts: _ByCase) -> list[str]:
-    """What is unusual in images: warnings."""
+def _alike(files: list[str], one: str, several: str) -> dict[str, list[str]]:
+    """A warning about files: of one by its name, of several by their number."""
+    if len(files) < 2:
+        return {f"{file} {one}": files for file in files}
+    return {f"{len(files)} {several}, such as {files[0]}": files}
+
+
+def _counted(
+    cases: list[str], facts: _ByCase, what: str, after: str = ""
+) -> dict[str, list[str]]:
+    """A warning about so many of all cases, with the first of them; {} of none."""
+    if not cases:
+        return {}
+    return {f"{len(cases)} of {len(facts)} {what}, such as {cases[0]}{after}": cases}
+
+
+def _of_images(
+    record: Record, directions: str | None, facts: _ByCase
+) -> dict[str, list[str]]:
+    """What is unusual in images: warnings, and the cases of each."""
     images = {case: roles["image"] for case, roles in facts.items() if "image" in roles}
-    lines, of = [], f"of {len(facts)}"
-    modes = {c: k["mode"] for c, k in images.items() if k["mode"] != "RGB"}
-    if modes and record.any_mode:
-        kinds = ", ".join(sorted(set(modes.values())))
-        lines.append(
-            f"{len(modes)} {of} images are not RGB (mode {kinds}): read as RGB, such "
-            f"as {next(iter(modes))}"
-        )
+    others = [c for c, k in images.items() if record.any_mode and k["mode"] != "RGB"]
+    modes = ", ".join(sorted({images[case]["mode"] for case in others}))
     doubtful = [case for case, known in images.items() if known.get("other")]
-    if doubtful:
-        lines.append(
-            f"{len(doubtful)} {of} volumes have a qform that differs from the sform in "
-            f"place or by a few degrees, such as {doubtful[0]}: the sform is taken"
-        )
     runs = {case: known.get("directions") for case, known in images.items()}
     turned = [case for case, code in runs.items() if native.against(code, directions)]
-    if turned:
-        lines.append(
-            f"{len(turned)} {of} volumes are stored mirrored, such as {turned[0]} "
-            f"({runs[turned[0]]}, as distributed {directions}): they are read as they "
-            "are. Copy them again from the original download"
-        )
-    return lines
+    how = f" ({runs[turned[0]]}, as distributed {directions})" if turned else ""
+    return {
+        **_counted(others, facts, f"images are not RGB (mode {modes}): read as RGB"),
+        **_counted(
+            doubtful,
+            facts,
+            "volumes have a qform that differs from the sform in place or by a few "
+            "degrees",
+            ": the sform is taken",
+        ),
+        **_counted(
+            turned,
+            facts,
+            "volumes are stored mirrored",
+            f"{how}: they are read as they are. Copy them again from the original "
+            "download",
+        ),
+    }
 
 
 def is_mask(known: Facts) -> bool:
