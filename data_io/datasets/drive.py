@@ -97,14 +97,9 @@ class Drive(Dataset):
         return {"training": first, "validation": last, "test": self.TEST}
 
     def roles(self, root: Path, case: str) -> dict[str, Path]:
-        """Returns what each raw file of a case is, whether or not it is there.
+        """Returns `image`, `observer1`, `observer2` (of the test), `field of view`.
 
-        Returns:
-            Paths by role: `image`, `observer1`, `observer2` (test only), `field of
-            view`; of a copy in the authors' layout the first two.
-
-        Raises:
-            InputError: there is no such case.
+        Of a copy in the authors' layout the first two.
         """
         if self.is_prepared(root):
             return layout.prepared(root, case)
@@ -125,10 +120,7 @@ class Drive(Dataset):
         return found
 
     def regions(self, root: Path, case: str) -> dict[str, np.ndarray]:
-        """Returns where to measure: the whole image, and the round field of view.
-
-        The former alone for a copy without masks of the field of view.
-        """
+        """Returns the whole image and, where its mask is there, the field of view."""
         roles = self.roles(root, case)
         if "field of view" not in roles:
             return super().regions(root, case)

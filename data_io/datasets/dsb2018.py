@@ -67,14 +67,9 @@ class Dsb2018(Dataset):
         return raw or layout.prepared_cases(root)
 
     def roles(self, root: Path, case: str) -> dict[str, Path]:
-        """Returns what the parts of a case are, whether or not they are there.
+        """Returns `image`, and `observer1`: the folder of the nuclei's masks.
 
-        Returns:
-            `image`, a file, and `observer1`, the folder of the nuclei's masks (in the
-            authors' layout the file of their union).
-
-        Raises:
-            InputError: there is no such case.
+        In the authors' layout `observer1` is the file of their union.
         """
         folder = Path(root) / case
         if not folder.is_dir():
@@ -103,10 +98,7 @@ class Dsb2018(Dataset):
 
 
 def _is_raw(folder: Path) -> bool:
-    """True for the folder of a case in the layout as distributed.
-
-    Other data sets have folders with `images` too.
-    """
+    """True for the folder of a case as distributed; `images` alone may be others'."""
     image = folder / "images" / f"{folder.name}.png"
     return (folder / "masks").is_dir() or image.is_file()
 

@@ -101,11 +101,7 @@ class OwnImages(Dataset):
         return tuple(_about(root)["cases"])
 
     def roles(self, root: Path, case: str) -> dict[str, Path]:
-        """Returns `image`, and `observer1` where there are label maps.
-
-        Raises:
-            InputError: there is no such case.
-        """
+        """Returns `image`, and `observer1` where there are label maps."""
         known = _about(root)["cases"]
         if case not in known:
             raise InputError(f"{root}: expected one of its cases, received {case!r}.")
@@ -129,11 +125,7 @@ class OwnImages(Dataset):
         return np.asarray(255 * (pixels - low) / max(high - low, 1e-6), np.uint8)
 
     def references(self, root: Path, case: str) -> dict[str, np.ndarray]:
-        """Returns the label map of a case, uint8 class numbers, as `observer1`.
-
-        Raises:
-            InputError: it can't be decoded, or has a value that is no class's.
-        """
+        """Returns the label map of a case, uint8 class numbers, as `observer1`."""
         path = self.roles(root, case)["observer1"]
         return {"observer1": _classes(path, _reading(root)["values"])}
 

@@ -65,15 +65,7 @@ class Kits19(Dataset):
     EXCLUDED = tuple(f"case_{n:05d}" for n in (15, 23, 37, 68, 125, 133))
 
     def locate(self, data: Path | None) -> Path:
-        """Finds the folder that holds a folder for each case.
-
-        Args:
-            data: that folder, the repository's, the folder that contains either, or a
-                zip; None for `data/kits19`.
-
-        Raises:
-            InputError: it is not there; says how to get it.
-        """
+        """Finds the folder of the cases, also from that of the repository."""
         start = self.DEFAULT if data is None else Path(data)
         for folder in (start / "data", start / "kits19" / "data"):
             if any(folder.glob("case_*")):
@@ -86,11 +78,7 @@ class Kits19(Dataset):
         return tuple(name for name in labelled if name not in self.EXCLUDED)
 
     def roles(self, root: Path, case: str) -> dict[str, Path]:
-        """Returns `image` and `observer1`, whether or not they are there.
-
-        Raises:
-            InputError: there is no such case.
-        """
+        """Returns `image` and `observer1`, whether or not they are there."""
         folder = Path(root) / case
         if not folder.is_dir():
             raise InputError(f"KiTS19: expected a case in {root}, received {case!r}.")

@@ -136,15 +136,7 @@ def _key(sources: dict[str, Path | None]) -> str:
 
 
 def _simulate(sources: dict[str, Path | None], folder: Path) -> Path:
-    """Writes what is missing of a set, each case aside first and then renamed.
-
-    Args:
-        sources: the label map to simulate over, by case; None to draw one.
-        folder: where to put the cases.
-
-    Returns:
-        `folder`.
-    """
+    """Writes what is missing of a set, each case aside first; returns its folder."""
     folder.mkdir(parents=True, exist_ok=True)
     missing = [case for case in sources if not _has(folder, case)]
     for case in tqdm(missing, "simulating CT phantoms", unit="case", disable=None):
@@ -177,10 +169,7 @@ def _has(folder: Path, case: str) -> bool:
 
 
 def _write_case(folder: Path, case: str, source: Path | None) -> None:
-    """Writes one case: the label map as it is, or drawn, and a volume over it.
-
-    The case's number is the seed.
-    """
+    """Writes a label map, as it is or drawn, and a volume; its number is the seed."""
     random = np.random.default_rng([FORMAT, int(case[-5:])])
     target = folder / kits19.LABEL
     if source is None:

@@ -60,11 +60,7 @@ class Pairs(Dataset):
         return layout.in_order(ids)
 
     def roles(self, root: Path, case: str) -> dict[str, Path]:
-        """Returns what the files of a case are, whether or not they are there.
-
-        Returns:
-            Paths by role: `image`, `observer1`.
-        """
+        """Returns `image` and `observer1`, whether or not they are there."""
         places = self._places(root)
         if places is None:
             return layout.prepared(root, case)
@@ -75,11 +71,7 @@ class Pairs(Dataset):
         }
 
     def check(self, root: Path) -> list[str]:
-        """Compares the folder with the layout, without opening a file.
-
-        Returns:
-            One line for each problem: which file, expected, found, what to do.
-        """
+        """Compares the folder with the layout, without opening a file."""
         if not self.cases(root):
             return [f"{root}: expected images with masks, found none. {AGAIN}"]
         return super().check(root) + [
@@ -100,10 +92,7 @@ class Pairs(Dataset):
         return [line, *super().remarks(root)]
 
     def _places(self, root: Path) -> tuple[_Place, _Place] | None:
-        """The folders of images and of masks, each with what its names end in.
-
-        None where there is neither: the layout of the authors' copies.
-        """
+        """Folders of images and masks, and what names there end in; None: neither."""
         for names in self.FOLDERS:
             images, masks = (Path(root) / name for name in names)
             if images.is_dir() or masks.is_dir():

@@ -172,11 +172,7 @@ class Phantom(Dataset):
 
 
 def require_kind(folder: Path, kind: Kind) -> Path:
-    """Returns the folder of a set, where it shows this kind.
-
-    Raises:
-        InputError: it is another kind's, or none.
-    """
+    """Returns the folder of a set; refuses another kind's."""
     found = about(folder)["dataset"]
     if found == kind.dataset:
         return folder

@@ -151,11 +151,7 @@ def place(dataset: Dataset, output: Path | None) -> Path:
 
 
 def by_hand(dataset: Dataset, output: Path | None) -> Fetched:
-    """What there is to say of a data set that can't be downloaded.
-
-    Raises:
-        InputError: it is not there; which page, files and folder.
-    """
+    """What there is to say of a data set that can't be downloaded."""
     record = dataset.RECORD
     if record.simulated:
         raise InputError(
@@ -219,11 +215,7 @@ class Work:
         return self.target if whole else self.aside / "whole"
 
     def recall(self) -> dict[str, dict[str, Any]]:
-        """What the lock file says of earlier downloads, by their paths.
-
-        Raises:
-            InputError: it can't be read, or there are files without it.
-        """
+        """What the lock file says of earlier downloads, by their paths."""
         lock = lock_of(self.target)
         found = content.read_json(lock) or {}
         if lock.exists() and found.get("format") != FORMAT:

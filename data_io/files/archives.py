@@ -74,7 +74,9 @@ def members(archive: Path, content: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
         content: the same, open.
 
     Raises:
-        InputError: an entry is not safe, see `refuse_unsafe`.
+        InputError: names the first entry that is encrypted, would be written outside,
+            is a link or device, or falls together with another; or the archive, where
+            it declares far more than it can hold.
     """
     found = [m for m in content.infolist() if not is_litter(m.filename)]
     refuse_unsafe(archive, found)
@@ -82,17 +84,7 @@ def members(archive: Path, content: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
 
 
 def refuse_unsafe(archive: Path, members: list[zipfile.ZipInfo]) -> None:
-    """Refuses what no data set holds and an attacker may.
-
-    Args:
-        archive: the zip file.
-        members: of its entries those that are to be unpacked.
-
-    Raises:
-        InputError: names the first entry that is encrypted, would be written outside,
-            is a link or device, or falls together with another; or the archive, where
-            it declares far more than it can hold.
-    """
+    """Refuses what no data set holds and an attacker may."""
     taken: dict[str, str] = {}
     for member in members:
         problem = unsafe(member) or collision(member, taken)
@@ -123,11 +115,8 @@ def unsafe(member: zipfile.ZipInfo) -> str:
 
 
 def collision(member: zipfile.ZipInfo, taken: dict[str, str]) -> str:
-    """What was expected of an entry in another's place; adds it to those `taken`.
-
-    Names that differ in case or in the way of writing an accent are the same file on
-    some systems.
-    """
+    """What was expected of an entry in another's place; adds it to those `taken`."""
+    # Names that differ in case or accents alone are one file on some systems.
     place = PurePosixPath(unicodedata.normalize("NFC", str(inside(member))).casefold())
     kind = "folder" if member.is_dir() else "file"
     for parent in place.parents:

@@ -126,11 +126,8 @@ def decoding(path: Path, *broken: type[Exception]) -> Iterator[None]:
 
 
 def _refuse_what_would_be_lost(path: Path, image: Image.Image) -> None:
-    """Raises InputError for further pages, and for values that Pillow would change.
-
-    Pillow reads the first page and the upper 8 bits, and says nothing. The second
-    picture in a camera's JPEG (MPO) is a preview.
-    """
+    """Refuses further pages and deeper channels, of which Pillow says nothing."""
+    # The second picture in a camera's JPEG (MPO) is a preview.
     pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     if pages > 1:
         raise InputError(
@@ -215,11 +212,7 @@ def _colours(image: Image.Image) -> tuple[str, np.ndarray]:
 
 
 def _refuse_turned(path: Path, image: Image.Image) -> None:
-    """Raises InputError where viewers turn or mirror the stored pixels.
-
-    Pillow turns TIFF as it loads, and JPEG and PNG not: an image and its mask could
-    differ in it and nothing would say so.
-    """
+    """Refuses pixels that viewers turn: Pillow does so for TIFF alone."""
     if image.format == "PNG":
         image.load()  # The tag may come after the pixels.
     try:

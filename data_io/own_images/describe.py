@@ -101,7 +101,11 @@ def describe(
     lines = _lines(title, about, reading, facts)
     whose = "the network's" if like else "the median"
     lines += own_grids.lines(about, facts, whose)
-    lines += [] if like else _derived(about)
+    if not like:
+        lines.append(
+            f"  input    {by_axis(about['input_shape'])} before the preset: multiples "
+            f"of {MULTIPLE} nearest to the median size, at most the study's largest"
+        )
     return Description(root, tuple(lines))
 
 
@@ -201,20 +205,15 @@ def _is_image(name: str) -> bool:
 
 
 def _stem(path: Path) -> str:
-    """The name without its ending, an accent and its letter as one character.
-
-    Some systems write them as two: an image and its label map, or a split, may come
-    from another system.
-    """
+    """The name without its ending, in NFC: files may come from several systems."""
     ending = max((e for e in ENDINGS if path.name.lower().endswith(e)), key=len)
     return unicodedata.normalize("NFC", path.name[: -len(ending)])
 
 
 def _partners(images: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
-    """The label map of each image that has one: its name, or that and an ending.
+    """The label map of each image that has one: the longest common name decides.
 
-    An ending begins with what is no letter or digit, so that a1 is not a12's. The image
-    may have the ending too, as nnU-Net's `a_0000`. The longest common name decides.
+    Either may have an ending, from a sign on that is no letter or digit.
     """
     partners = {stem: stem for stem in images if stem in labels}
     free = sorted(set(labels) - set(partners), key=len, reverse=True)
@@ -301,11 +300,7 @@ def _unlike(images: Sequence[Facts], like: Record) -> list[str]:
 
 
 def _other_names(classes: Sequence[str], like: Record) -> list[str]:
-    """Names of classes under which another class would be measured than is meant.
-
-    The network's own say which label value is which; all new ones (but for that of the
-    background) rename its classes; some of each are a misunderstanding.
-    """
+    """Refuses some of the network's names and some others: a misunderstanding."""
     given, known = ([n.casefold() for n in names] for names in (classes, like.classes))
     if len(given) != len(known):
         return [
@@ -420,12 +415,7 @@ def _about(
 
 
 def _input_shape(shapes: np.ndarray) -> list[int]:
-    """The multiple of 16 nearest to the median size, at most the study's largest.
-
-    Args:
-        shapes: (cases, axes); with two axes the largest side is 512, with three 160,
-            and 80 along the axis with fewest voxels, as for KiTS19.
-    """
+    """The multiple of 16 nearest to the median of shapes, at most the study's."""
     median = np.median(shapes, axis=0)
     largest = np.full(len(median), LARGEST)
     smallest = 2 * MULTIPLE
@@ -458,11 +448,3 @@ def _lines(
     if len(mixed) > 1:
         lines.append("  note     grey and RGB images: grey ones become RGB")
     return lines
-
-
-def _derived(about: Mapping[str, Any]) -> list[str]:
-    """What a network for these images will be like."""
-    return [
-        f"  input    {by_axis(about['input_shape'])} before the preset: multiples of "
-        f"{MULTIPLE} nearest to the median size, at most the study's largest"
-    ]

@@ -108,11 +108,7 @@ def _volumes(facts: _Facts) -> dict[str, dict[str, Any]]:
 
 
 def _known_axes(facts: _Facts) -> dict[str, tuple[int, ...]]:
-    """The order of axes of each volume whose header says it.
-
-    Of one that lies too obliquely for an order, that of the axes it is nearest to:
-    they decide how it is turned.
-    """
+    """The order of axes of each volume whose header says it; oblique: the nearest."""
     found = {case: _order(image) for case, image in _volumes(facts).items()}
     return {case: tuple(order) for case, order in found.items() if order}
 

@@ -205,11 +205,8 @@ def _centre(
 def _reach(
     coordinates: np.ndarray, shape: Sequence[int]
 ) -> tuple[tuple[int, int], ...]:
-    """What an interpolation needs of the sample; coordinates then count from there.
-
-    Of an image it is all: that costs little, and gives MIScnn's values to the bit.
-    """
-    if len(shape) == 2:
+    """What an interpolation needs of the sample; coordinates then count from there."""
+    if len(shape) == 2:  # all of it: MIScnn's values to the bit
         return tuple((0, size) for size in shape)
     place = []
     for axis, size in zip(coordinates, shape, strict=True):

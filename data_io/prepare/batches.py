@@ -226,13 +226,7 @@ def feed(batches: Batches) -> Any:
 
 
 class _Ahead:
-    """Draws the items that come next while one is used.
-
-    Never more are kept than there are workers; what nobody came for is dropped.
-
-    Args:
-        workers: threads, and items.
-    """
+    """Draws the items that come next, at most one a worker, while one is used."""
 
     def __init__(self, workers: int) -> None:
         pool.still_blas()

@@ -149,11 +149,7 @@ class Cache:
         return Data_IO(RawInterface(self.dataset, self.root), str(self.root))
 
     def _preprocess(self, case: str) -> dict[str, Any]:
-        """Take one case through MIScnn's Data_IO and subfunctions.
-
-        The image is cast to float32, as MIScnn does in its own stores and before
-        augmentation, the label to uint8.
-        """
+        """Take one case through MIScnn's Data_IO and subfunctions; cast its arrays."""
         sample = self._source.sample_loader(case, load_seg=True)
         native_shape = sample.img_data.shape[:-1]
         turned = self._turn(sample)

@@ -67,12 +67,7 @@ def draw_vessels(random: np.random.Generator, size: int) -> np.ndarray:
 def grow_tree(
     random: np.random.Generator, size: int
 ) -> Iterator[tuple[np.ndarray, float, float]]:
-    """Grows crooked branches that thin out and fade.
-
-    Yields:
-        Points (K, 2) of a branch in pixels, half its width in pixels, its contrast in
-        [0, 1].
-    """
+    """Grows branches: points (K, 2) and half width in pixels, contrast in [0, 1]."""
     starts = random.uniform(0, size, (3, 2))
     starts[:, 0] = 0, size - 1, random.uniform(0, size)
     starts[2, 1] = random.choice([0, size - 1])
@@ -96,11 +91,7 @@ def grow_tree(
 def walk(
     random: np.random.Generator, start: np.ndarray, angle: float, length: float
 ) -> tuple[np.ndarray, float]:
-    """Walks on in steps of a pixel with slowly changing direction.
-
-    Returns:
-        Points (K, 2) in pixels and the last direction in radians.
-    """
+    """Walks on, turning slowly: points (K, 2) in pixels, last direction in radians."""
     steps = max(6, int(random.uniform(0.5, 0.9) * length))
     angles = angle + np.cumsum(random.normal(0, 0.08, steps))
     moves = np.stack([np.cos(angles), np.sin(angles)], -1)

@@ -107,7 +107,7 @@ def find(
         groups: the group of each case, such as a patient; may lack cases.
 
     Returns:
-        leaks in the order of their kinds, then of their cases.
+        leaks by kind, then by case.
     """
     part_of = {case: part for part, ids in split.items() for case in ids}
     keys = {
