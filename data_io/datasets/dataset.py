@@ -9,13 +9,7 @@ import numpy as np
 from data_io.datasets import layout
 from data_io.datasets.record import Record
 from data_io.files import nifti
-from data_io.files.reading import (
-    masks,
-    read_any_image,
-    read_image,
-    read_mask,
-    read_union,
-)
+from data_io.files.reading import masks, read_image, read_mask, union
 from data_io.verification import images, volumes
 
 __all__ = ["AGAIN", "Dataset"]
@@ -111,7 +105,7 @@ class Dataset:
         path = self.roles(root, case)["image"]
         if nifti.is_volume(path):
             return nifti.read(path)[..., np.newaxis]
-        return read_any_image(path) if self.RECORD.any_mode else read_image(path)
+        return read_image(path)
 
     def picture(self, root: Path, case: str) -> np.ndarray:
         """Returns an image to look at: uint8 (rows, columns, 3)."""
@@ -136,7 +130,7 @@ class Dataset:
         if nifti.is_volume(path):
             return nifti.read_label(path)
         if path.is_dir():
-            return read_union(path)
+            return union(path)[0]
         return read_mask(path, grey=self.RECORD.grey_masks)
 
     def values(self, root: Path) -> list[int]:

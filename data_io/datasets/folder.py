@@ -22,7 +22,7 @@ from data_io.errors import InputError
 from data_io.files import nifti
 from data_io.files.content import read_json
 from data_io.files.names import plain
-from data_io.files.reading import decode, decode_colour, described, is_colour
+from data_io.files.reading import decode, described, is_colour
 from data_io.prepare.native import by_axis
 from data_io.verification import images, volumes
 
@@ -266,7 +266,7 @@ def read_pixels(path: Path) -> np.ndarray:
         if not np.isfinite(voxels).all():
             raise _not_finite(path)
         return voxels[..., np.newaxis]
-    mode, pixels = decode_colour(path)
+    mode, pixels = decode(path, colours=True)
     if is_colour(mode, pixels):
         return pixels[..., :3]
     if mode == "LA" and (pixels[..., 1] == 255).all():

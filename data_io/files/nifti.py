@@ -253,14 +253,8 @@ def read_slice(path: Path, index: int) -> np.ndarray:
     Raises:
         InputError: as `read`.
     """
-    with decoding(path, *_BROKEN):
-        image = _open(path)
-        shape = _geometry(path, image).shape
-        found = np.empty(shape[1:], _dtype(image.dataobj))
     # Whole planes: to seek for each voxel of a packed file takes far longer.
-    for start, slab in zip(range(0, shape[2], _SLAB), slabs(path), strict=True):
-        found[:, start : start + _SLAB] = slab[index]
-    return found
+    return np.concatenate([slab[index] for slab in slabs(path)], axis=1)
 
 
 def write_like(

@@ -14,7 +14,6 @@ from data_io.files.reading import (
     as_binary,
     as_rgb,
     decode,
-    decode_colour,
     decoding,
     has_two_values,
     is_colour,
@@ -62,7 +61,7 @@ def facts(path: Path, role: str) -> Facts:
         found["values"] = counted(pixels)
     if role == "image":
         if mode == "P":  # read as colours, whatever the indices
-            mode, pixels = decode_colour(path)
+            mode, pixels = decode(path, colours=True)
             if not is_colour(mode, pixels):
                 found |= {"rgb": False, "mode": _CLEAR}
         found |= copies(pixels[..., :3] if found["mode"] == "RGB" else pixels)

@@ -1,6 +1,5 @@
 """What `dscpp verify` has to say, for people and for programs."""
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -179,10 +178,6 @@ class Report:
             "split": self.split,
             "leaks": [asdict(leak) for leak in self.leaks],
         }
-
-    def as_json(self) -> str:
-        """The same as text."""
-        return json.dumps(self.as_dict(), indent=1, ensure_ascii=False, allow_nan=False)
 
 
 def shown(shape: Any) -> str:

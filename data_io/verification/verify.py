@@ -1,7 +1,7 @@
 """Decodes every file of a data set and says all that is wrong with it at once."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from data_io.errors import InputError, Problems, is_text, not_text
 from data_io.files.content import Memory, stamp_of
 from data_io.prepare import native
 from data_io.verification import images, volumes
-from data_io.verification.report import AGAIN, Finding, Report
+from data_io.verification.report import AGAIN, Finding, Report, Say
 
 __all__ = ["Examined", "Report", "audit", "examine", "verify"]
 
@@ -105,6 +105,8 @@ def _problems(
 ) -> list[Finding]:
     """All that is wrong with the folder and its files."""
     home, record = dataset.home(root), dataset.record(root)
+    record = replace(record, axes=dataset.AXES or record.axes)
+    judge = (volumes if record.is_3d else images).judge
     problems = [
         speaker(home, case, role, path)("unreadable", text)
         for case, role, path, text in found.faults
@@ -117,8 +119,8 @@ def _problems(
         known = found.facts.get(case, {})
         # Own images are judged by `data_io.own_images.describe.describe`.
         if role in known and dataset is not own:
-            axes, say = dataset.AXES or record.axes, speaker(home, case, role, path)
-            problems += judge(record, axes, role, say, known[role], known)
+            say = speaker(home, case, role, path)
+            problems += judge(record, role, say, known[role], known)
     return problems
 
 
@@ -272,9 +274,7 @@ def relative(path: Path, root: Path) -> str:
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 
-def speaker(
-    root: Path, case: str, role: str, path: Path
-) -> Callable[[str, str], Finding]:
+def speaker(root: Path, case: str, role: str, path: Path) -> Say:
     """Makes findings about a file, which they name by its path below the root."""
 
     def say(kind: str, text: str) -> Finding:
@@ -286,20 +286,6 @@ def speaker(
         return Finding(kind, text, case, role, name)
 
     return say
-
-
-def judge(
-    record: Record,
-    axes: tuple[int, ...] | None,
-    role: str,
-    say: Callable[[str, str], Finding],
-    known: Facts,
-    others: Mapping[str, Facts],
-) -> list[Finding]:
-    """Returns the problems of one decoded file; see `images.judge`, `volumes.judge`."""
-    if record.is_3d:
-        return volumes.judge(record, role, say, known, others, axes)
-    return images.judge(record, role, say, known, others)
 
 
 def _of_masks(names: _Names, facts: _ByCase) -> dict[str, list[str]]:

@@ -75,12 +75,7 @@ def _voxels(path: Path, role: str, shape: tuple[int, ...]) -> Facts:
 
 
 def judge(
-    record: Record,
-    role: str,
-    say: Say,
-    known: Facts,
-    others: Mapping[str, Facts],
-    axes: tuple[int, ...] | None = None,
+    record: Record, role: str, say: Say, known: Facts, others: Mapping[str, Facts]
 ) -> list[Finding]:
     """Returns the problems of one volume.
 
@@ -90,18 +85,15 @@ def judge(
         say: makes a finding about the file.
         known: its facts.
         others: facts of all files of the case, by role.
-        axes: the order its axes must have, see `nifti.Geometry.axes`; None for any.
     """
     if role == "image":
-        return _judge_image(record, say, known, axes)
+        return _judge_image(record, say, known)
     problems = _judge_label(record, say, known)
     return problems + _judge_grid(say, known, others.get("image", known))
 
 
-def _judge_image(
-    record: Record, say: Say, known: Facts, axes: tuple[int, ...] | None
-) -> list[Finding]:
-    problems = []
+def _judge_image(record: Record, say: Say, known: Facts) -> list[Finding]:
+    problems, axes = [], record.axes
     if known["missing"]:
         text = (
             f"expected numbers, found {known['missing']} voxels that are NaN or "
