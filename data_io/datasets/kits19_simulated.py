@@ -7,17 +7,18 @@ drawn ones where there are none.
 
 import json
 import shutil
-import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nibabel
 import numpy as np
 from tqdm import tqdm
+from typing_extensions import TypedDict
 
 from data_io.datasets import layout
 from data_io.datasets.kits19 import Kits19, kits19
+from data_io.datasets.layout import ABOUT
 from data_io.errors import InputError
 from data_io.files import nifti
 from data_io.files.content import digest, file_hash
@@ -26,7 +27,6 @@ from data_io.simulation import ct
 __all__ = ["SimulatedKits19", "kits19_simulated"]
 
 FORMAT = 1
-ABOUT = "dataset.json"
 NOTE = "Simulated CT phantom: no patient, no scanner"
 AGAIN = "Delete the folder: the phantoms are simulated again."
 
@@ -55,6 +55,12 @@ _RECORD = replace(
     ...""",
     simulated=True,
 )
+
+
+class _About(TypedDict):
+    dataset: Literal["kits19-simulated"]
+    format: Literal[1]
+    over: dict[str, str]
 
 
 class SimulatedKits19(Kits19):
@@ -140,13 +146,9 @@ def _simulate(sources: dict[str, Path | None], folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     missing = [case for case in sources if not _has(folder, case)]
     for case in tqdm(missing, "simulating CT phantoms", unit="case", disable=None):
-        aside = Path(tempfile.mkdtemp(prefix=".case-", dir=folder))
-        try:
+        with layout.aside(folder / case) as aside:
             _write_case(aside, case, sources[case])
             shutil.rmtree(folder / case, ignore_errors=True)
-            layout.settle(aside, folder / case)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
     text = {
         "format": FORMAT,
         "dataset": kits19_simulated.RECORD.name,
@@ -197,23 +199,9 @@ def _draw(path: Path, random: np.random.Generator) -> None:
 
 
 def _about(root: Path) -> dict[str, Any]:
-    """Reads `dataset.json`.
-
-    Raises:
-        InputError: damaged, or of another data set or format.
-    """
-    path = Path(root) / ABOUT
-    try:
-        text = json.loads(path.read_text("utf-8"))
-        if (text["dataset"], text["format"]) == (kits19_simulated.RECORD.name, FORMAT):
-            return dict(text)
-        found = f"{text['dataset']}, format {text['format']}"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        found = f"{type(error).__name__}: {error}"
-    raise InputError(
-        f"{path}: expected the description of simulated volumes, format {FORMAT}, "
-        f"found {found}. {AGAIN}"
-    )
+    """Reads `dataset.json`; raises as `layout.described`."""
+    found: dict[str, Any] = layout.described(root, _About, "simulated volumes")
+    return found
 
 
 kits19_simulated = SimulatedKits19()

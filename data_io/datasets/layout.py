@@ -1,22 +1,27 @@
 """Finding a data set's folder, and comparing it with the layout as distributed."""
 
+import contextlib
 import hashlib
 import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from data_io.datasets.record import Record
 from data_io.errors import InputError
-from data_io.files import archives
+from data_io.files import archives, schema
 from data_io.files.archives import is_litter
 
 __all__ = [
-    "ENDINGS", "LABEL", "PREPARED", "is_litter", "locate", "missing", "picture",
-    "prepared", "prepared_cases", "settle", "unexpected", "unpack",
+    "ABOUT", "ENDINGS", "LABEL", "PREPARED", "aside", "described", "is_litter",
+    "locate", "missing", "picture", "prepared", "prepared_cases", "unexpected",
+    "unpack",
 ]  # fmt: skip
 
+ABOUT = "dataset.json"
+"""The file in which a set that was made says what it is."""
 UNPACKED = Path(".work/data")
 _KINDS = ("png", "tif", "tiff", "jpg", "jpeg", "bmp", "gif")
 ENDINGS = tuple(f".{e}" for kind in _KINDS for e in (kind, kind.upper()))
@@ -152,7 +157,8 @@ def unpack(archive: Path, into: Path | None = None) -> Path:
         members = archives.members(archive, content)
         target = into / key(members)
         if not target.is_dir():
-            extract(content, members, target)
+            with aside(target) as folder:
+                archives.extract(content, members, folder)
     return target
 
 
@@ -162,27 +168,39 @@ def key(members: Iterable[zipfile.ZipInfo]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
-def extract(
-    content: zipfile.ZipFile, members: list[zipfile.ZipInfo], target: Path
-) -> None:
-    """Extracts aside and renames, so that a half-unpacked folder is never seen."""
+@contextlib.contextmanager
+def aside(target: Path) -> Iterator[Path]:
+    """A folder to fill, which then becomes `target`: nobody ever sees half of it.
+
+    Where another process put it there first, theirs is kept.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=target.parent))
+    folder = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
     try:
-        archives.extract(content, members, aside)
-        settle(aside, target)
+        yield folder
+        folder.chmod(0o755)
+        try:
+            folder.rename(target)
+        except OSError:
+            if not target.is_dir():
+                raise
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def settle(aside: Path, target: Path) -> None:
-    """Renames a finished folder; keeps the one another process put there first."""
-    aside.chmod(0o755)
+def described(root: Path, kind: Any, what: str) -> Any:
+    """Reads the description of a simulated set, JSON of a kind.
+
+    Raises:
+        InputError: missing, damaged, or of another kind.
+    """
     try:
-        aside.rename(target)
-    except OSError:
-        if not target.is_dir():
-            raise
+        return schema.load(Path(root) / ABOUT, kind)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{Path(root) / ABOUT}: expected the description of {what}, found {error}. "
+            "Delete the folder: it is simulated again."
+        ) from error
 
 
 def missing(
