@@ -6,9 +6,8 @@ came: by it the files are checked later, and a host that publishes no checksum m
 the same bytes again.
 """
 
-import contextlib
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,7 +74,7 @@ def plan(dataset: Dataset, output: Path | None = None) -> str:
     target = place(dataset, output)
     if target.is_dir() and lock_of(target).exists():
         return ""
-    hosts = {host(url): None for one in wanted for url in one.urls[:1]}
+    hosts = dict.fromkeys(one.urls[0].split("/")[2] for one in wanted)
     told = sum(one.sha256 is not None for one in wanted)
     lines = [
         f"{record.title}: {len(wanted)} file{'s' * (len(wanted) > 1)}, "
@@ -83,7 +82,8 @@ def plan(dataset: Dataset, output: Path | None = None) -> str:
         f"{', '.join(hosts)}, into {target}",
         f"  terms    {record.licence}",
         f"  cite     {record.citation}",
-        f"  checked  {told} of {len(wanted)} by a published SHA-256",
+        f"  checked  {told} of {len(wanted)} by a published SHA-256"
+        + ", which the host does not confirm" * bool(told),
     ]
     if told < len(wanted):
         which = "the others have no" if told else "no"
@@ -122,9 +122,9 @@ def fetch(
         with FileLock(str(aside / "lock"), timeout=0):
             try:
                 done = Work(dataset.RECORD, target, aside, progress).run()
-                shutil.rmtree(aside, ignore_errors=True)
-            finally:
-                tidy(aside)
+            finally:  # Parts and archives stay: the same command goes on from there.
+                if not any(p.is_file() and p.name != "lock" for p in aside.rglob("*")):
+                    shutil.rmtree(aside, ignore_errors=True)
     except Timeout as error:
         raise InputError(
             f"{target}: expected to be alone, found another fetch at work. Wait for it."
@@ -136,12 +136,6 @@ def fetch(
         ) from error
     done.root = dataset.locate(target)
     return done
-
-
-def tidy(aside: Path) -> None:
-    """Removes a folder that holds nothing to go on with."""
-    if not any(path.is_file() and path.name != "lock" for path in aside.rglob("*")):
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def place(dataset: Dataset, output: Path | None) -> Path:
@@ -173,14 +167,7 @@ def by_hand(dataset: Dataset, output: Path | None) -> Fetched:
 
 @dataclass
 class Work:
-    """One fetch at work.
-
-    Attributes:
-        record: of the data set.
-        target: its folder.
-        aside: where all is made; this process is alone there.
-        progress: shows bars on stderr.
-    """
+    """One fetch at work; all is made in `aside`, where this process is alone."""
 
     record: Record
     target: Path
@@ -254,9 +241,8 @@ class Work:
                 good.discard(one.path)
         return [one for one in self.record.downloads if one.path not in good]
 
-    def require_room(self, missing: Iterable[Download]) -> None:
+    def require_room(self, missing: Sequence[Download]) -> None:
         """Raises InputError where downloads, and what is unpacked, would not fit."""
-        missing = list(missing)
         unpacked = sum(one.expected for one in missing if one.is_archive)
         kept = [*self.aside.glob("parts/*.part"), *self.aside.glob("archives/*")]
         here = sum(path.stat().st_size for path in kept)
@@ -296,27 +282,19 @@ class Work:
         fresh = self.aside / "unpacking"
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir()
-        with distrusted(archive), archives.opened(archive, fresh) as opened:
-            members = archives.members(archive, opened)
-        self.require(archives.room(members))
-        with distrusted(archive), archives.opened(archive, fresh) as opened:
-            files = archives.extract(opened, members, fresh)
+        try:
+            with archives.opened(archive, fresh) as opened:
+                members = archives.members(archive, opened)
+                self.require(archives.room(members))
+                files = archives.extract(opened, members, fresh)
+        except archives.Distrusted:
+            archive.unlink()
+            raise
         folder = self.folder
         for name in files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (fresh / name).replace(folder / name)
         return files
-
-
-@contextlib.contextmanager
-def distrusted(archive: Path) -> Iterator[None]:
-    """Deletes an archive that turns out to be damaged or not safe."""
-    try:
-        yield
-    except InputError as error:
-        if not isinstance(error.__cause__, OSError):  # which is not its fault
-            archive.unlink()
-        raise
 
 
 def current(one: Download, kept: dict[str, dict[str, Any]]) -> bool:
@@ -338,8 +316,3 @@ def amount(size: int) -> str:
     """Bytes in words."""
     power = min(3, (len(str(size)) - 1) // 3)
     return f"{size / 1000**power:.3g} {('bytes', 'kB', 'MB', 'GB')[power]}"
-
-
-def host(url: str) -> str:
-    """The server that an address names."""
-    return url.split("/")[2]

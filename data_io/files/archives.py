@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from data_io.errors import InputError
 
-__all__ = ["extract", "is_litter", "members", "opened", "room"]
+__all__ = ["Distrusted", "extract", "is_litter", "members", "opened", "room"]
 
 CHUNK = 1 << 20
 BLOCK = 4096  # a file takes whole blocks of a disk
@@ -28,6 +28,10 @@ DAMAGED = (
 )
 
 
+class Distrusted(InputError):
+    """An archive that is damaged or not safe."""
+
+
 @contextlib.contextmanager
 def opened(archive: Path, into: Path) -> Iterator[zipfile.ZipFile]:
     """Opens a zip to read and unpack it; what is wrong with it becomes one error.
@@ -37,13 +41,14 @@ def opened(archive: Path, into: Path) -> Iterator[zipfile.ZipFile]:
         into: where it is unpacked, for the message.
 
     Raises:
-        InputError: not a zip, damaged, encrypted, or no place to unpack it in.
+        Distrusted: not a zip, damaged, encrypted.
+        InputError: no place to unpack it in.
     """
     try:
         with zipfile.ZipFile(archive) as content:
             yield content
     except DAMAGED as error:
-        raise InputError(
+        raise Distrusted(
             f"{archive}: expected a whole, unencrypted zip, found {error}. "
             "Download it again, or unpack it yourself and name the folder."
         ) from error
@@ -74,7 +79,7 @@ def members(archive: Path, content: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
         content: the same, open.
 
     Raises:
-        InputError: names the first entry that is encrypted, would be written outside,
+        Distrusted: names the first entry that is encrypted, would be written outside,
             is a link or device, or falls together with another; or the archive, where
             it declares far more than it can hold.
     """
@@ -89,7 +94,7 @@ def refuse_unsafe(archive: Path, members: list[zipfile.ZipInfo]) -> None:
     for member in members:
         problem = unsafe(member) or collision(member, taken)
         if problem:
-            raise InputError(
+            raise Distrusted(
                 f"{archive}: expected {problem}, found {member.filename!r}. Do not "
                 "trust this file: download it again from the data set's own page."
             )
@@ -97,7 +102,7 @@ def refuse_unsafe(archive: Path, members: list[zipfile.ZipInfo]) -> None:
     packed = sum(member.compress_size for member in members)
     declared = sum(member.file_size for member in members)
     if packed > size or declared > max(HARMLESS, MOST_GROWTH * size):
-        raise InputError(
+        raise Distrusted(
             f"{archive}: expected an archive of images, found {size} bytes that claim "
             f"to hold {declared}. Do not trust this file: download it again from the "
             "data set's own page."
