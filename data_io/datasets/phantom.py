@@ -1,7 +1,7 @@
 """Phantoms: simulated images whose P(y = 1 | image) is known exactly.
 
 No patient, no camera: a seed draws branching vessels of varying width and contrast on a
-textured, noisy ground, or what another kind shows (`data_io.simulation.phantom_kinds`).
+textured, noisy ground, or what another kind shows (`data_io.simulation.phantoms`).
 The label of each pixel is then drawn from a probability that is computed from the
 *visible* 8-bit image (`Kind.probability`), so a network can learn that probability, and
 a calibrated one has to. Every file says phantom in its name. Each kind is a data set of
@@ -25,7 +25,7 @@ from data_io.datasets.dataset import Dataset
 from data_io.datasets.layout import ABOUT
 from data_io.datasets.record import Record
 from data_io.errors import InputError
-from data_io.simulation.phantom_kinds import KINDS, VESSEL, Kind
+from data_io.simulation.phantoms import KINDS, VESSEL, Kind
 
 __all__ = [
     "PHANTOM", "Phantom", "Settings", "about", "generate", "key", "lesions", "moles",
