@@ -179,12 +179,8 @@ def grouped(
     validation, as many groups as come nearest to the size of the part; the rest is for
     training. Groups that share identical images count as one.
 
-    Args:
-        groups: the group of each case, by case.
-        images: the hash of each case's image, by case.
-        counts: the size wanted of each part.
-        seed: of the permutation.
-        name: of the data set, for the message.
+    Takes the group of each case, by case, and what `seeded` takes; the sizes are those
+    wanted.
 
     Returns:
         ids by part, each part sorted.

@@ -349,11 +349,7 @@ def _reading(root: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Reads one of the two files; {} where there is none that can be read.
-
-    Nobody changes what it returns: a file that is the same is parsed once, not for
-    each case.
-    """
+    """Reads one of the two files, once while it is the same; {} where that fails."""
     try:
         state = path.stat()
     except OSError:

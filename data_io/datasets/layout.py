@@ -39,19 +39,10 @@ def locate(
     default: Path,
     marks: tuple[str, ...],
 ) -> Path:
-    """Finds the folder of a data set.
+    """Finds the folder of a data set, see `Dataset.locate`.
 
-    Args:
-        record: of the data set.
-        data: the data set's own folder or zip, or the folder that contains either;
-            None for `default`.
-        default: where the data set is looked for when nothing was said; named as its
-            folder and its zip.
-        marks: subfolders (or `PREPARED`) of which at least one tells the data set's own
-            folder; `*` stands for any name.
-
-    Returns:
-        The folder that holds `marks`.
+    It has one at least of the subfolders `marks` (or what `PREPARED` stands for), in
+    which `*` is any name.
 
     Raises:
         InputError: there is no such folder; says how to get the data set.

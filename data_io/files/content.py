@@ -101,7 +101,7 @@ def content(
         folder: the cache, where hashes are remembered.
 
     Returns:
-        per case the SHA-256 over names and content of its files, in their order.
+        SHA-256 over names and content of its files, in their order, by case.
     """
     files = {case: dataset.files(root, case) for case in cases}
     hashes = _hashes(dataset, folder, (p for paths in files.values() for p in paths))
@@ -116,11 +116,7 @@ def images(
 ) -> dict[str, str]:
     """Hash the image file of each case, whatever its name: equal means a copy.
 
-    Args:
-        dataset: the data set.
-        root: its folder.
-        cases: ids of cases.
-        folder: as for `content`; None to remember nothing.
+    Args as for `content`; `folder` may be None, to remember nothing.
 
     Returns:
         SHA-256 by case; a case whose image is not there has its id, equal to no other.

@@ -127,16 +127,7 @@ def _plane(softmax: np.ndarray, shape: Sequence[int], number: int) -> np.ndarray
 
 
 def slab(softmax: np.ndarray, shape: Sequence[int], part: slice) -> np.ndarray:
-    """Bring some slices back to a volume's own grid; arguments as for `slabs`.
-
-    Args:
-        softmax: (*network's grid, classes) float32.
-        shape: the volume's own, three axes.
-        part: which of its slices.
-
-    Returns:
-        (slices, *shape[1:], classes) float32.
-    """
+    """Bring some slices back, as `slabs`: (slices, *shape[1:], classes) float32."""
     found = softmax
     for axis, (old, new) in enumerate(zip(softmax.shape[:-1], shape, strict=True)):
         chosen = part if axis == 0 else slice(None)

@@ -151,9 +151,6 @@ def augmentation(
     what comes from outside the image has no class at all, not even background, as in
     the released code: such pixels' targets sum to 0.
 
-    Mirroring makes left and right one: a network trained with it can't tell the left
-    kidney from the right. `mirror_axes` leaves out the axes that must stay.
-
     Args:
         settings: ranges and the probability; see `Settings`.
         mirror_axes: the axes that may be mirrored; "all" as in the released code.

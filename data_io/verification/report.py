@@ -73,14 +73,12 @@ class Report:
         sizes: number of images, by spatial shape.
         values: the distinct values (or palette indices) seen in masks, by role.
         foreground: mean share of foreground pixels in masks, by role, in [0, 1].
-        decoded: files decoded now.
-        skipped: files decoded before and unchanged since.
+        decoded, skipped: files decoded now, and before and unchanged since.
         warnings: what is unusual but stops nothing.
         warned: the files or cases of those warnings that count them.
         name: of the data set, as `--dataset` takes it.
         problems: what is wrong.
-        pixels: hash of each case's decoded image, by case.
-        turned: the same of what it is however turned or mirrored.
+        pixels, turned: by case the image's `pixel_hash` and `turned_hash`.
         classes: numbers of the classes that observer 1 marked, by case.
         split: the split that was looked at for leaks, number of cases by part; {} where
             none was.

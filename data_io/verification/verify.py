@@ -38,14 +38,7 @@ def verify(
     progress: bool = True,
     jobs: int | None = None,
 ) -> Report:
-    """Decodes every file of a data set and compares it with the record.
-
-    As `audit`, for those who want to go on with sound data only.
-
-    Raises:
-        InputError: one message with all problems, a line each: which file, expected,
-            found, what to do.
-    """
+    """As `audit`; raises `InputError` with all problems, where there are any."""
     report = audit(dataset, root, state, progress, jobs)
     if report.problems:
         raise report.error()
@@ -158,14 +151,9 @@ def examine(
     progress: bool = True,
     jobs: int | None = None,
 ) -> Examined:
-    """Decodes files that are not known.
+    """Decodes files, of which case, role and path are given, unless they are known.
 
-    Args:
-        files: case, role and path of each.
-        look: gives the facts of a path and role, see `Dataset.look`.
-        state: as for `audit`, as are the next two.
-        progress: shows a bar.
-        jobs: number of processes.
+    `look` gives the facts of a path and role; all else is as for `audit`.
     """
     memory = Memory(state)
     known = [_remembered(memory, path, role) for _, role, path in files]
