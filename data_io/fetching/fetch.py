@@ -10,22 +10,34 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
+from typing_extensions import TypedDict
 
 from data_io.datasets.dataset import Dataset
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.fetching import download
 from data_io.fetching.downloads import Download
-from data_io.files import archives, content
+from data_io.files import archives, content, schema
 
 __all__ = ["Fetched", "fetch", "plan"]
 
-FORMAT = 1
 SPARE = 100_000_000  # bytes of disk that are left alone
+
+
+class _Got(TypedDict):
+    url: str
+    sha256: str
+    vouched: bool
+    files: dict[str, str]
+
+
+class _Lock(TypedDict):
+    format: Literal[1]
+    downloads: dict[str, _Got]
 
 
 @dataclass
@@ -204,8 +216,8 @@ class Work:
     def recall(self) -> dict[str, dict[str, Any]]:
         """What the lock file says of earlier downloads, by their paths."""
         lock = lock_of(self.target)
-        found = content.read_json(lock) or {}
-        if lock.exists() and found.get("format") != FORMAT:
+        found = schema.recall(lock, _Lock)
+        if lock.exists() and found is None:
             raise InputError(
                 f"{lock}: expected what an earlier fetch recorded, found something "
                 "else. Move it away to trust what is downloaded now."
@@ -217,11 +229,11 @@ class Work:
                 f"{self.record.name} --data {self.target}. To fetch, name another "
                 "place with --output, or move them away."
             )
-        return dict(found.get("downloads", {}))
+        return dict(found["downloads"]) if found else {}
 
     def remember(self, kept: dict[str, dict[str, Any]]) -> None:
         """Writes the lock file, aside and renamed."""
-        value = {"format": FORMAT, "dataset": self.record.name, "downloads": kept}
+        value = {"format": 1, "dataset": self.record.name, "downloads": kept}
         content.write_json(lock_of(self.target), value, 1)
 
     def missing(self, kept: dict[str, dict[str, Any]]) -> list[Download]:

@@ -9,7 +9,9 @@ import json
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from typing_extensions import TypedDict
 
 if TYPE_CHECKING:  # Run folders are read without the readers of images.
     from data_io.datasets.dataset import Dataset
@@ -23,7 +25,16 @@ __all__ = [
 
 # Begins the name of what is being written; the cache sweeps up what is left of it.
 ASIDE = ".making-"
-FORMAT = 5  # of what is remembered
+
+
+class _Entry(TypedDict):
+    stamp: list[int]
+    found: Any
+
+
+class _Kept(TypedDict):
+    format: Literal[5]
+    files: dict[str, _Entry]
 
 
 class Memory:
@@ -36,9 +47,8 @@ class Memory:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        kept = (read_json(path) if path else None) or {}
-        files = kept.get("files") if kept.get("format") == FORMAT else None
-        self.files: dict[str, Any] = files if isinstance(files, dict) else {}
+        kept = schema.recall(path, _Kept) if path else None
+        self.files: dict[str, Any] = kept["files"] if kept else {}
 
     def get(self, file: Path, kind: str) -> Any:
         """Returns what `put` kept of a file; None where it changed since.
@@ -49,8 +59,8 @@ class Memory:
         """
         entry = self.files.get(_key(file, kind))
         with contextlib.suppress(OSError):
-            if isinstance(entry, dict) and entry.get("stamp") == stamp_of(file):
-                return entry.get("found")
+            if entry and entry["stamp"] == stamp_of(file):
+                return entry["found"]
         return None
 
     def put(self, file: Path, kind: str, stamp: list[int], found: Any) -> None:
@@ -64,7 +74,7 @@ class Memory:
         files = self.files.items()
         kept = {k: v for k, v in files if Path(k.partition(" ")[2]).exists()}
         try:
-            write_json(self.path, {"format": FORMAT, "files": kept})
+            write_json(self.path, {"format": 5, "files": kept})
         except OSError as error:
             return str(error)
         return ""

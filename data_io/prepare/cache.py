@@ -20,21 +20,16 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 from tqdm import tqdm
+from typing_extensions import TypedDict
 
 from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
-from data_io.files.content import (
-    ASIDE,
-    content,
-    data_hash,
-    digest,
-    file_hash,
-    read_json,
-)
+from data_io.files import schema
+from data_io.files.content import ASIDE, content, data_hash, digest, file_hash
 from data_io.prepare import native
 from data_io.prepare.interface import RawInterface
 from data_io.prepare.miscnn_compat import Data_IO
@@ -49,6 +44,19 @@ _TYPES = {"image": np.float32, "label": np.uint8}
 _SHEET = "sample.json"
 _STALE_SECONDS = 3600
 _ATTEMPTS = 4
+
+
+class _File(TypedDict):
+    shape: list[int]
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
+class _Sheet(TypedDict):
+    native_shape: list[int]
+    turned: NotRequired[list[int]]
+    files: dict[str, _File]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,13 +267,11 @@ def _fill(aside: Path, sample: dict[str, Any]) -> None:
 
 def _read_sheet(entry: Path) -> dict[str, Any] | None:
     """Read an entry's sheet; None where the entry is missing or damaged."""
-    sheet = read_json(entry / _SHEET)
-    if not sheet or set(sheet.get("files", {})) != set(_ARRAYS.values()):
+    sheet: dict[str, Any] | None = schema.recall(entry / _SHEET, _Sheet)
+    if sheet is None or set(sheet["files"]) != set(_ARRAYS.values()):
         return None
-    for name, expected in sheet["files"].items():
-        if not _is_whole(entry / name, expected):
-            return None
-    return sheet
+    whole = all(_is_whole(entry / name, file) for name, file in sheet["files"].items())
+    return sheet if whole else None
 
 
 def _is_whole(path: Path, expected: Mapping[str, Any]) -> bool:
