@@ -30,6 +30,8 @@ LARGEST, LARGEST_3D = 512, (80, 160)  # sides of the study's largest inputs (Tab
 MOST_DERIVED, MOST_CLASSES = 32, 256  # classes without names, and with
 SHOWN = 20  # problems of one kind
 Facts = dict[str, Any]
+_ByCase = Mapping[str, Mapping[str, Facts]]
+_Pairs = dict[str, dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,7 @@ def describe(
             and the reverse, files that can't be decoded, label maps of another size or
             with values that are no classes, volumes whose axes are in another order.
     """
-    _check_name(name)
-    _check_apart(images, masks)
+    _check(name, images, masks)
     problems: list[str] = []
     pairs = _pairs(Path(images), masks and Path(masks), problems)
     root = work / "own" / f"{name}-{_key(pairs, classes, like)[:12]}"
@@ -109,9 +110,7 @@ def describe(
     return Description(root, tuple(lines))
 
 
-def _key(
-    pairs: Mapping[str, Mapping[str, str]], classes: Sequence[str], like: Record | None
-) -> str:
+def _key(pairs: _Pairs, classes: Sequence[str], like: Record | None) -> str:
     """What the description depends on; for a network also on what it takes."""
     asked: list[Any] = [pairs, list(classes)]
     if like:
@@ -120,16 +119,14 @@ def _key(
     return digest(asked)
 
 
-def _check_name(name: str) -> None:
+def _check(name: str, images: Path, masks: Path | None) -> None:
+    """Refuses a name that can't be used, and one folder as both."""
     if not is_own(name):
         raise InputError(
             f"--name: expected small letters, digits and hyphens, received {name!r}. "
             "It becomes the name of a folder in results/."
         )
 
-
-def _check_apart(images: Path, masks: Path | None) -> None:
-    """Refuses one folder as both: each image would be its own label map."""
     if masks and Path(images).resolve() == Path(masks).resolve():
         raise InputError(
             f"--masks {masks}: expected another folder or file than that of --images, "
@@ -137,9 +134,7 @@ def _check_apart(images: Path, masks: Path | None) -> None:
         )
 
 
-def _pairs(
-    images: Path, masks: Path | None, problems: list[str]
-) -> dict[str, dict[str, str]]:
+def _pairs(images: Path, masks: Path | None, problems: list[str]) -> _Pairs:
     """Files by case and role; adds to `problems` what has no partner."""
     # Images without label maps are those of `dscpp predict`.
     found = _by_stem(images, "images" if masks else "input", problems)
@@ -257,7 +252,7 @@ def _first(lines: list[str]) -> list[str]:
 
 
 def _reading(
-    facts: Mapping[str, Mapping[str, Facts]],
+    facts: _ByCase,
     classes: Sequence[str],
     like: Record | None,
     problems: list[str],
@@ -265,8 +260,7 @@ def _reading(
     """Channels, label values and names of classes; adds to `problems`."""
     problems += _first(_constant(facts))
     problems += _first(_other_sizes(facts))
-    for kind in own_grids.problems(facts, like):
-        problems += _first(kind)
+    problems += [text for k in own_grids.problems(facts, like) for text in _first(k)]
     images = [roles["image"] for roles in facts.values() if "image" in roles]
     if len({len(image["shape"]) for image in images}) > 1:
         problems.append("expected images or volumes, found both. Separate them.")
@@ -277,7 +271,9 @@ def _reading(
         channels, classes = like.channels, classes or like.classes
     labels = {c: r["observer1"] for c, r in facts.items() if "observer1" in r}
     values = _values(labels, classes, problems) if labels else range(len(classes))
-    names = list(classes) or _names(len(values))
+    others = [f"class {k}" for k in range(1, len(values))]
+    others = ["foreground"] if len(others) == 1 else others
+    names = list(classes) or ["background", *others]
     return {"channels": channels, "values": list(values), "classes": names}
 
 
@@ -318,13 +314,7 @@ def _other_names(classes: Sequence[str], like: Record) -> list[str]:
     ]
 
 
-def _names(number: int) -> list[str]:
-    if number == 2:
-        return ["background", "foreground"]
-    return ["background", *(f"class {k}" for k in range(1, number))]
-
-
-def _constant(facts: Mapping[str, Mapping[str, Facts]]) -> list[str]:
+def _constant(facts: _ByCase) -> list[str]:
     return [
         f"case {case}: expected an image of something, found the same value "
         "everywhere. Copy it again, or take it out."
@@ -333,7 +323,7 @@ def _constant(facts: Mapping[str, Mapping[str, Facts]]) -> list[str]:
     ]
 
 
-def _other_sizes(facts: Mapping[str, Mapping[str, Facts]]) -> list[str]:
+def _other_sizes(facts: _ByCase) -> list[str]:
     return [
         f"case {case}: expected a label map of {by_axis(roles['image']['shape'])}, as "
         f"its image is, found {by_axis(roles['observer1']['shape'])}."
@@ -394,8 +384,8 @@ def _few(values: Sequence[int]) -> str:
 
 def _about(
     name: str,
-    pairs: Mapping[str, Mapping[str, str]],
-    facts: Mapping[str, Mapping[str, Facts]],
+    pairs: _Pairs,
+    facts: _ByCase,
     reading: Mapping[str, Any],
     like: Record | None,
 ) -> dict[str, Any]:
@@ -410,7 +400,7 @@ def _about(
         "spacing_mm": like.spacing_mm if like else own_grids.spacing_mm(facts),
         "axes": like.axes if like else own_grids.axes(facts),
         "directions": like.directions if like else own_grids.directions(facts),
-        "cases": {case: dict(roles) for case, roles in pairs.items()},
+        "cases": pairs,
     }
 
 
@@ -428,10 +418,7 @@ def _input_shape(shapes: np.ndarray) -> list[int]:
 
 
 def _lines(
-    title: str,
-    about: Mapping[str, Any],
-    reading: Mapping[str, Any],
-    facts: Mapping[str, Mapping[str, Facts]],
+    title: str, about: dict[str, Any], reading: dict[str, Any], facts: _ByCase
 ) -> list[str]:
     sizes = Counter(by_axis(roles["image"]["shape"]) for roles in facts.values())
     shown = ", ".join(f"{n} of {size}" for size, n in sizes.most_common(4))
