@@ -130,11 +130,7 @@ def found(path: Path) -> str:
 
 
 def unpack(archive: Path, into: Path | None = None) -> Path:
-    """Unpacks a zip once; the same content again costs nothing.
-
-    Args:
-        archive: a zip file.
-        into: parent of the unpacked folder; None for `.work/data`.
+    """Unpacks a zip once, below a folder; the same content again costs nothing.
 
     Returns:
         The folder `<into>/<hash of names, sizes and checksums>`.
@@ -199,12 +195,8 @@ def missing(
 ) -> list[str]:
     """Says which files are not there: a folder that lacks all of them in one line.
 
-    Args:
-        title: of the data set.
-        root: the data set's own folder.
-        expected: every file that belongs to it.
-        hints: what to do where a whole folder is missing, by folder relative to
-            `root`; "" for all others and for single files.
+    The hints say what to do where a whole folder is missing, by folder relative to
+    `root`; "" for all others and for single files.
     """
     problems = []
     for folder, paths in by_folder(root, expected).items():

@@ -237,14 +237,8 @@ def paths_of(root: Path, case: str) -> dict[str, Path]:
 def generate(settings: Settings, folder: Path, kind: Kind = VESSEL) -> Path:
     """Writes a phantom set, aside first and then renamed.
 
-    Args:
-        settings: how many, of which size.
-        folder: where to put it. What is there already is replaced where it is not a
-            complete set of these settings and kind, and kept where it is.
-        kind: what the phantoms show.
-
-    Returns:
-        `folder`.
+    What is in the folder already is replaced where it is not a complete set of these
+    settings and kind, and kept where it is.
 
     Raises:
         InputError: `folder` holds something that is no phantom set, or can't be

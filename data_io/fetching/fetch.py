@@ -42,15 +42,9 @@ class _Lock(TypedDict):
 
 @dataclass
 class Fetched:
-    """What `fetch` did.
+    """What `fetch` did: files checked, paths `new` of downloads.
 
-    Attributes:
-        title: of the data set.
-        root: its folder.
-        files: number of its files that were checked.
-        new: paths of what was downloaded.
-        untold: how many of these no public checksum could vouch for.
-        lock: the lock file.
+    `untold` is how many of these no public checksum could vouch for.
     """
 
     title: str

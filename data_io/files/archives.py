@@ -34,11 +34,7 @@ class Distrusted(InputError):
 
 @contextlib.contextmanager
 def opened(archive: Path, into: Path) -> Iterator[zipfile.ZipFile]:
-    """Opens a zip to read and unpack it; what is wrong with it becomes one error.
-
-    Args:
-        archive: a zip file.
-        into: where it is unpacked, for the message.
+    """Opens a zip to read it, and to unpack it into a folder.
 
     Raises:
         Distrusted: not a zip, damaged, encrypted.
@@ -72,11 +68,7 @@ def room(members: Iterable[zipfile.ZipInfo]) -> int:
 
 
 def members(archive: Path, content: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    """The entries to unpack, without litter.
-
-    Args:
-        archive: the zip file.
-        content: the same, open.
+    """The entries to unpack of a zip that is open, without litter.
 
     Raises:
         Distrusted: names the first entry that is encrypted, would be written outside,
@@ -143,12 +135,7 @@ def inside(member: zipfile.ZipInfo) -> PurePosixPath:
 def extract(
     content: zipfile.ZipFile, members: list[zipfile.ZipInfo], folder: Path
 ) -> dict[str, str]:
-    """Writes entries that `refuse_unsafe` let pass.
-
-    Args:
-        content: the open archive.
-        members: what to unpack.
-        folder: an empty folder.
+    """Writes what `members` gave into an empty folder.
 
     Returns:
         SHA-256 of each file by its path within `folder`, with forward slashes.

@@ -51,12 +51,7 @@ class Memory:
         self.files: dict[str, Any] = kept["files"] if kept else {}
 
     def get(self, file: Path, kind: str) -> Any:
-        """Returns what `put` kept of a file; None where it changed since.
-
-        Args:
-            file: the file or folder.
-            kind: of what was found: one file may have several.
-        """
+        """What `put` kept of a file or folder, under a kind; None if it changed."""
         entry = self.files.get(_key(file, kind))
         with contextlib.suppress(OSError):
             if entry and entry["stamp"] == stamp_of(file):
@@ -102,13 +97,7 @@ def stamp_of(path: Path) -> list[int]:
 def content(
     dataset: "Dataset", root: Path, cases: Iterable[str], folder: Path
 ) -> dict[str, str]:
-    """Hash the raw files of cases; files seen before are recognised, not read.
-
-    Args:
-        dataset: the data set.
-        root: its folder.
-        cases: ids of cases.
-        folder: the cache, where hashes are remembered.
+    """Hash the raw files of cases; those that `folder` remembers are not read.
 
     Returns:
         SHA-256 over names and content of its files, in their order, by case.
@@ -125,8 +114,6 @@ def images(
     dataset: "Dataset", root: Path, cases: Iterable[str], folder: Path | None
 ) -> dict[str, str]:
     """Hash the image file of each case, whatever its name: equal means a copy.
-
-    Args as for `content`; `folder` may be None, to remember nothing.
 
     Returns:
         SHA-256 by case; a case whose image is not there has its id, equal to no other.

@@ -185,8 +185,7 @@ def files_of(images: Path) -> dict[str, Path]:
     """The image files of a folder, or one file, by the names of their cases.
 
     Raises:
-        InputError: there are none, or ones whose names cannot be used. Nothing is
-            decoded: see `describe`.
+        InputError: there are none, or ones whose names cannot be used.
     """
     problems: list[str] = []
     found = _by_stem(images, "input", problems)

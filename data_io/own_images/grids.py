@@ -45,12 +45,7 @@ def directions(facts: _Facts) -> str | None:
 
 
 def problems(facts: _Facts, like: Record | None) -> list[list[str]]:
-    """What is wrong with volumes, by kind.
-
-    Args:
-        facts: of all cases.
-        like: record of the data a network was trained on; None where there is none.
-    """
+    """What is wrong with volumes, by kind; `like` is of what a network saw, if any."""
     return [_other_grids(facts), _other_axes(facts, like), _thin(facts, like)]
 
 
@@ -120,13 +115,7 @@ def _order(image: Mapping[str, Any]) -> Sequence[int] | None:
 
 
 def lines(about: Mapping[str, Any], facts: _Facts, whose: str) -> list[str]:
-    """The grid on which a network sees volumes, for the user to see.
-
-    Args:
-        about: content of `dataset.json`.
-        facts: of all cases, which are good.
-        whose: voxel size it is.
-    """
+    """The grid on which a network sees volumes, and whose voxel size it is."""
     images, known = _volumes(facts), about["axes"]
     if not images:
         return []

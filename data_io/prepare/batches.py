@@ -29,12 +29,7 @@ _Place = tuple[int, int]
 
 
 class CachedInterface(ReadOnly):
-    """MIScnn's Data I/O interface over prepared samples.
-
-    Args:
-        cache: the prepared samples.
-        classes: number of classes, background included.
-    """
+    """MIScnn's Data I/O interface over prepared samples."""
 
     def __init__(self, cache: Cache, classes: int = 2) -> None:
         channels = cache.image(cache.cases[0]).shape[-1]
@@ -245,10 +240,6 @@ class _Ahead:
 
 def prediction_input(cache: Cache, case: str) -> np.ndarray:
     """Give the network's input for a case, through MIScnn's Preprocessor.
-
-    Args:
-        cache: the prepared samples.
-        case: id of the case.
 
     Returns:
         (1, *input_shape, channels) float32, z-scored, not augmented.

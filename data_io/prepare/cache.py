@@ -198,13 +198,8 @@ def prepare(
 ) -> Cache:
     """Preprocess what is not in the cache yet, through MIScnn.
 
-    Args:
-        dataset: the data set.
-        root: the data set's folder.
-        cases: ids of the cases to prepare.
-        settings: shape and orders; the augmentation's values do not matter here.
-        folder: the cache of all data sets; made where it is missing.
-        progress: show a bar on a terminal while cases are made.
+    `folder` is the cache of all data sets, made where it is missing. Of the settings
+    the augmentation's do not matter here.
 
     Returns:
         the cache with all cases in it.

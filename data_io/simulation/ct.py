@@ -228,13 +228,8 @@ def draw_label(
 ) -> np.ndarray:
     """Draws a label map of two kidneys, one of them with a tumour at its edge.
 
-    Args:
-        shape: slices, rows, columns.
-        spacing_mm: voxel size by axis.
-        random: decides size and place.
-
     Returns:
-        uint8 (*shape): 0 background, 1 kidney, 2 tumour.
+        uint8 (slices, rows, columns): 0 background, 1 kidney, 2 tumour.
     """
     extent = np.array(shape) * spacing_mm
     axes = [

@@ -189,14 +189,9 @@ def _array(path: Path) -> tuple[str, np.ndarray]:
 def judge(
     record: Record, role: str, say: Say, known: Facts, others: Mapping[str, Facts]
 ) -> list[Finding]:
-    """Returns the problems of one decoded file.
+    """Returns the problems of a file, `image`, `posterior`, or else a mask.
 
-    Args:
-        record: of the data set.
-        role: `image`, `posterior`, or else a mask.
-        say: makes a finding about the file.
-        known: its facts.
-        others: facts of all files of the case, by role.
+    `known` are its facts, `others` those of all files of the case, by role.
     """
     expected = record.raw_shape or others.get("image", known)["shape"]
     problems = []

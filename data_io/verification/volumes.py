@@ -77,14 +77,9 @@ def _voxels(path: Path, role: str, shape: tuple[int, ...]) -> Facts:
 def judge(
     record: Record, role: str, say: Say, known: Facts, others: Mapping[str, Facts]
 ) -> list[Finding]:
-    """Returns the problems of one volume.
+    """Returns the problems of a volume, `image` or else a label map.
 
-    Args:
-        record: of the data set.
-        role: `image`, or else a label map.
-        say: makes a finding about the file.
-        known: its facts.
-        others: facts of all files of the case, by role.
+    `known` are its facts, `others` those of all files of the case, by role.
     """
     if role == "image":
         return _judge_image(record, say, known)
