@@ -209,7 +209,10 @@ def prepare(
     """
     folder = Path(folder)
     own = folder / dataset.RECORD.name
-    _make_folder(own)
+    try:
+        own.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(_unwritable(own, error)) from error
     _sweep(own)
     hashes = content(dataset, root, cases, folder)
     cache = Cache(dataset, Path(root), settings, own, hashes)
@@ -306,13 +309,6 @@ def _recipe(dataset: Dataset, settings: Settings) -> list[Any]:
 def _versions() -> dict[str, str]:
     """Versions of the libraries that resize; looked up once, since it takes a while."""
     return {name: importlib.metadata.version(name) for name in _LIBRARIES}
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(_unwritable(folder, error)) from error
 
 
 def _unwritable(folder: Path, error: OSError) -> str:
