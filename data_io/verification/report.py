@@ -115,8 +115,8 @@ class Report:
         lines = [f"{self.title} in {self.root}: all is well", *self._shown_counts()]
         texts = [leak.message for leak in self.leaks]
         if len(texts) > 1:
-            what = "groups have cases in several parts (--json FILE lists them)"
-            texts = [f"{len(texts)} {what}, such as: {texts[0]}"]
+            many = f"{len(texts)} groups that lie in several (--json FILE lists all)"
+            texts = [texts[0].replace("cases of one group", f"{many}, such as")]
         return "\n".join(
             lines + [f"  warning: {text}" for text in texts + self.warnings]
         )
