@@ -56,6 +56,12 @@ class Dataset:
         """
         return layout.locate(self.RECORD, data, self.DEFAULT, self.MARKS)
 
+    def is_prepared(self, root: Path) -> bool:
+        """True for the layout of the authors' copies, where it is one of `MARKS`."""
+        raw = [mark for mark in self.MARKS if mark != layout.PREPARED]
+        found = (path for mark in raw for path in Path(root).glob(mark))
+        return len(raw) < len(self.MARKS) and not any(p.is_dir() for p in found)
+
     def record(self, root: Path) -> Record:
         """Returns the facts of the copy at `root`; mostly `RECORD`."""
         return self.RECORD

@@ -76,10 +76,6 @@ class Drive(Dataset):
     TRAINING = tuple(f"{number:02d}" for number in range(21, 41))
     TEST = tuple(f"{number:02d}" for number in range(1, 21))
 
-    def is_prepared(self, root: Path) -> bool:
-        """True for the layout of the authors' copies."""
-        return not any((Path(root) / part).is_dir() for part in ("training", "test"))
-
     def cases(self, root: Path) -> tuple[str, ...]:
         """Returns the ids of all cases: 21 to 40, then 01 to 20, or those of a copy."""
         if self.is_prepared(root):
@@ -155,7 +151,7 @@ class Drive(Dataset):
             for path in self._surplus(root)
             if not _is_another_case(path)
         ]
-        lines = [f"not part of DRIVE, ignored: {', '.join(extra)}"] if extra else []
+        lines = layout.ignored("DRIVE", extra)
         if self.is_prepared(root):
             lines.append(
                 f"{len(self.cases(root))} cases in the layout of the authors' copies: "

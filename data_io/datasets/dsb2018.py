@@ -84,16 +84,14 @@ class Dsb2018(Dataset):
         problems = []
         for case in self.cases(root):
             parts = self.roles(root, case)
-            image, label = (path.relative_to(root) for path in parts.values())
-            if not parts["image"].is_file():
-                problems.append(f"{image}: expected a file, found none. {AGAIN}")
-            if _is_raw(Path(root) / case) and not masks(parts["observer1"]):
-                problems.append(
-                    f"{label}: expected a mask for each nucleus, found no PNG file. "
-                    + AGAIN
-                )
-            elif not parts["observer1"].exists():
-                problems.append(f"{label}: expected a file, found none. {AGAIN}")
+            label = parts["observer1"]
+            problems += layout.gone(root, [parts["image"]], AGAIN)
+            if _is_raw(Path(root) / case) and not masks(label):
+                name = label.relative_to(root)
+                what = "expected a mask for each nucleus, found no PNG file."
+                problems.append(f"{name}: {what} {AGAIN}")
+            else:
+                problems += layout.gone(root, [label], AGAIN)
         return problems
 
 

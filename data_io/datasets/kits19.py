@@ -9,6 +9,7 @@ be downloaded by its script.
 import re
 from pathlib import Path
 
+from data_io.datasets import layout
 from data_io.datasets.dataset import AGAIN, Dataset
 from data_io.datasets.record import Record
 from data_io.errors import InputError
@@ -90,7 +91,8 @@ class Kits19(Dataset):
         if not expected:
             return [f"{root}: expected cases from case_00000 on, found none. {AGAIN}"]
         images = [paths["image"] for paths in expected]
-        problems = _missing(root, [paths["observer1"] for paths in expected], AGAIN)
+        labels = [paths["observer1"] for paths in expected]
+        problems = layout.gone(root, labels, AGAIN)
         if not any(path.exists() for path in images):
             return [
                 f"expected {self.IMAGE} beside the label maps of {len(images)} cases, "
@@ -98,7 +100,7 @@ class Kits19(Dataset):
                 "images over these label maps.",
                 *problems,
             ]
-        return problems + _missing(root, images, self.RECORD.access)
+        return problems + layout.gone(root, images, self.RECORD.access)
 
     def remarks(self, root: Path) -> list[str]:
         """Returns what is unusual about the folder but stops nothing."""
@@ -125,12 +127,6 @@ def _folders(root: Path) -> list[str]:
     """The names of all folders of cases, in order."""
     found = (path.name for path in Path(root).iterdir() if path.is_dir())
     return sorted(name for name in found if re.fullmatch(r"case_\d{5}", name))
-
-
-def _missing(root: Path, paths: list[Path], hint: str) -> list[str]:
-    """Says which files are not there."""
-    absent = [path.relative_to(root) for path in paths if not path.exists()]
-    return [f"{path}: expected a file, found none. {hint}" for path in absent]
 
 
 kits19 = Kits19()

@@ -114,11 +114,7 @@ class SimulatedKits19(Kits19):
 
     def check(self, root: Path) -> list[str]:
         """Compares the folder with its description, without opening a volume."""
-        return [
-            f"{path.relative_to(root).as_posix()}: expected a file, found none. {AGAIN}"
-            for path in self.expected(root)
-            if not path.is_file()
-        ]
+        return layout.gone(root, self.expected(root), AGAIN)
 
     def remarks(self, root: Path) -> list[str]:
         """Returns what to know about the set that stops nothing."""

@@ -5,7 +5,7 @@ import hashlib
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from data_io.files import archives, schema
 from data_io.files.archives import is_litter
 
 __all__ = [
-    "ABOUT", "ENDINGS", "LABEL", "PREPARED", "aside", "described", "is_litter",
+    "ABOUT", "ENDINGS", "LABEL", "PREPARED", "aside", "described", "gone",
+    "ignored", "is_litter",
     "locate", "missing", "picture", "prepared", "prepared_cases", "unexpected",
     "unpack",
 ]  # fmt: skip
@@ -216,6 +217,19 @@ def missing(
                 for path in absent
             ]
     return problems
+
+
+def ignored(title: str, names: Sequence[str]) -> list[str]:
+    """A remark on files that do not belong to a data set; none where there are none."""
+    more = f" and {len(names) - 5} more" * (len(names) > 5)
+    line = f"not part of {title}, ignored: {', '.join(names[:5])}{more}"
+    return [line] if names else []
+
+
+def gone(root: Path, paths: Iterable[Path], hint: str) -> list[str]:
+    """Says which files are not there, a line each."""
+    absent = [path.relative_to(root) for path in paths if not path.exists()]
+    return [f"{path}: expected a file, found none. {hint}" for path in absent]
 
 
 def by_folder(root: Path, paths: Iterable[Path]) -> dict[str, list[Path]]:

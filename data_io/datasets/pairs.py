@@ -16,7 +16,6 @@ from data_io.datasets.dataset import AGAIN, Dataset
 
 __all__ = ["Pairs"]
 
-MOST_NAMES = 5  # that a remark lists
 _Place = tuple[Path, str]
 
 
@@ -42,14 +41,9 @@ class Pairs(Dataset):
     SUFFIX: ClassVar[str] = ""
     COMPANIONS: ClassVar[str] = r"(?!)"
 
-    def locate(self, data: Path | None) -> Path:
-        """Finds the folder that holds the folders of images and of masks."""
-        marks = (*(name for pair in self.FOLDERS for name in pair), layout.PREPARED)
-        return layout.locate(self.RECORD, data, self.DEFAULT, marks)
-
-    def is_prepared(self, root: Path) -> bool:
-        """True for the layout of the authors' copies, whose cases are renamed."""
-        return self._places(root) is None
+    def __init_subclass__(cls) -> None:
+        """The folders of images and of masks tell the data set's own."""
+        cls.MARKS = (*(name for pair in cls.FOLDERS for name in pair), layout.PREPARED)
 
     def cases(self, root: Path) -> tuple[str, ...]:
         """Returns the ids of the images and of the masks, in order."""
@@ -84,12 +78,7 @@ class Pairs(Dataset):
         """Returns what is unusual about the folder but stops nothing."""
         places = self._places(root) or ()
         extra = [path.name for folder in places for path in self._others(*folder)]
-        if not extra:
-            return super().remarks(root)
-        more = f" and {len(extra) - MOST_NAMES} more" * (len(extra) > MOST_NAMES)
-        line = f"not part of {self.RECORD.title}, ignored: "
-        line += ", ".join(extra[:MOST_NAMES]) + more
-        return [line, *super().remarks(root)]
+        return layout.ignored(self.RECORD.title, extra) + super().remarks(root)
 
     def _places(self, root: Path) -> tuple[_Place, _Place] | None:
         """Folders of images and masks, and what names there end in; None: neither."""

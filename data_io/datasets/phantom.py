@@ -178,7 +178,7 @@ class Phantom(Dataset):
         """Returns what is unusual about the folder but stops nothing."""
         known = [*self.expected(root), Path(root) / ABOUT]
         extra = [str(p.relative_to(root)) for p in layout.unexpected(Path(root), known)]
-        return [f"not part of the set, ignored: {', '.join(extra)}"] if extra else []
+        return layout.ignored("the set", extra)
 
 
 def require_kind(folder: Path, kind: Kind) -> Path:
