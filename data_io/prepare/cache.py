@@ -43,7 +43,7 @@ _ARRAYS = {"image": "image.npy", "label": "label.npy"}
 _TYPES = {"image": np.float32, "label": np.uint8}
 _SHEET = "sample.json"
 _STALE_SECONDS = 3600
-_ATTEMPTS = 4
+_ATTEMPTS = 12  # one deletion can spoil several
 
 
 class _File(TypedDict):

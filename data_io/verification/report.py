@@ -172,7 +172,7 @@ class Report:
             "unchanged": self.skipped,
             "problems": [asdict(problem) for problem in self.problems],
             "warnings": self.warnings,
-            "warned": self.warned,
+            **({"warned": self.warned} if self.warned else {}),
             "split": self.split,
             "leaks": [asdict(leak) for leak in self.leaks],
         }
