@@ -121,7 +121,8 @@ def lines(about: Mapping[str, Any], facts: _Facts, whose: str) -> list[str]:
         return []
     shown = [_voxels(about["spacing_mm"], images, whose)]
     shown += [f"  axes     {volumes.directions(known)}"] if known else []
-    return shown + _turned(about["directions"], images) + _doubts(images)
+    doubts = [f"  note     {text}" for text in volumes.doubts(images)]
+    return shown + _turned(about["directions"], images) + doubts
 
 
 def _voxels(
@@ -159,16 +160,4 @@ def _turned(wanted: str | None, images: Mapping[str, Mapping[str, Any]]) -> list
         f"  note     {len(silent)} of {len(images)} headers do not say how their "
         f"volume lies, such as {case}: taken for {wanted}"
         for case in silent[:1]
-    ]
-
-
-def _doubts(images: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Says of how many volumes the qform lies elsewhere than the sform."""
-    others = [case for case, image in images.items() if image.get("other")]
-    if not others:
-        return []
-    return [
-        f"  note     {len(others)} of {len(images)} volumes have a qform that differs "
-        f"from the sform in place or by a few degrees, such as {others[0]}: the sform "
-        "is taken"
     ]

@@ -1,6 +1,6 @@
 """What `dscpp verify` has to say, for people and for programs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,8 @@ from typing import Any
 from data_io.errors import Problems
 
 __all__ = [
-    "AGAIN", "FORMAT", "KEPT_VALUES", "Finding", "Leak", "Report", "Say", "shown",
+    "AGAIN", "FORMAT", "KEPT_VALUES", "Finding", "Leak", "Report", "Say", "counted",
+    "shown",
 ]  # fmt: skip
 
 FORMAT = 1  # of the JSON report; docs/verify.md has its schema
@@ -176,6 +177,15 @@ class Report:
             "split": self.split,
             "leaks": [asdict(leak) for leak in self.leaks],
         }
+
+
+def counted(
+    cases: list[str], every: Sized, what: str, after: str = ""
+) -> dict[str, list[str]]:
+    """A warning about so many of all cases, with the first of them; {} of none."""
+    if not cases:
+        return {}
+    return {f"{len(cases)} of {len(every)} {what}, such as {cases[0]}{after}": cases}
 
 
 def shown(shape: Any) -> str:

@@ -16,7 +16,7 @@ from data_io.errors import InputError, Problems, is_text, not_text
 from data_io.files.content import Memory, stamp_of
 from data_io.prepare import native
 from data_io.verification import images, volumes
-from data_io.verification.report import AGAIN, Finding, Report, Say
+from data_io.verification.report import AGAIN, Finding, Report, Say, counted
 
 __all__ = ["Examined", "Report", "audit", "examine", "verify"]
 
@@ -300,14 +300,14 @@ def _of_masks(names: _Names, facts: _ByCase) -> dict[str, list[str]]:
     cut = f"masks have greys ({sum(greys.values())} pixels between 0 and 255)"
     return {
         **_alike(without, "has no foreground", "masks have no foreground"),
-        **_counted(
+        **counted(
             list(overlaps),
             facts,
             "images have masks of single objects that overlap "
             f"({sum(overlaps.values())} pixels, each counted once)",
         ),
         **_alike(empty, "is empty", "masks of single objects are empty"),
-        **_counted(list(greys), facts, f"{cut}: foreground from 128 on"),
+        **counted(list(greys), facts, f"{cut}: foreground from 128 on"),
         **_alike(full, "has no background", "masks have no background"),
     }
 
@@ -319,15 +319,6 @@ def _alike(files: list[str], one: str, several: str) -> dict[str, list[str]]:
     return {f"{len(files)} {several}, such as {files[0]}": files}
 
 
-def _counted(
-    cases: list[str], facts: _ByCase, what: str, after: str = ""
-) -> dict[str, list[str]]:
-    """A warning about so many of all cases, with the first of them; {} of none."""
-    if not cases:
-        return {}
-    return {f"{len(cases)} of {len(facts)} {what}, such as {cases[0]}{after}": cases}
-
-
 def _of_images(
     record: Record, directions: str | None, facts: _ByCase
 ) -> dict[str, list[str]]:
@@ -335,20 +326,13 @@ def _of_images(
     images = {case: roles["image"] for case, roles in facts.items() if "image" in roles}
     others = [c for c, k in images.items() if record.any_mode and k["mode"] != "RGB"]
     modes = ", ".join(sorted({images[case]["mode"] for case in others}))
-    doubtful = [case for case, known in images.items() if known.get("other")]
     runs = {case: known.get("directions") for case, known in images.items()}
     turned = [case for case, code in runs.items() if native.against(code, directions)]
     how = f" ({runs[turned[0]]}, as distributed {directions})" if turned else ""
     return {
-        **_counted(others, facts, f"images are not RGB (mode {modes}): read as RGB"),
-        **_counted(
-            doubtful,
-            facts,
-            "volumes have a qform that differs from the sform in place or by a few "
-            "degrees",
-            ": the sform is taken",
-        ),
-        **_counted(
+        **counted(others, facts, f"images are not RGB (mode {modes}): read as RGB"),
+        **volumes.doubts(images),
+        **counted(
             turned,
             facts,
             "volumes are stored mirrored",

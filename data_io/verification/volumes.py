@@ -10,9 +10,17 @@ import numpy as np
 
 from data_io.datasets.record import Record
 from data_io.files import affines, nifti
-from data_io.verification.report import AGAIN, KEPT_VALUES, Finding, Say
+from data_io.verification.report import AGAIN, KEPT_VALUES, Finding, Say, counted
 
-__all__ = ["directions", "elsewhere", "facts", "judge", "same_place", "wrong_unit"]
+__all__ = [
+    "directions",
+    "doubts",
+    "elsewhere",
+    "facts",
+    "judge",
+    "same_place",
+    "wrong_unit",
+]
 
 _DIRECTIONS = ("left-right", "back-front", "foot-head")
 SIZES_MM = (0.01, 50.0)  # of voxels; beyond, a header has lost its unit or its mind
@@ -108,6 +116,13 @@ def _judge_image(record: Record, say: Say, known: Facts) -> list[Finding]:
         )
         problems.append(say("axes", text))
     return problems + _judge_spacing(record, say, known)
+
+
+def doubts(images: Mapping[str, Facts]) -> dict[str, list[str]]:
+    """A warning about volumes whose qform lies elsewhere than the sform, and which."""
+    what = "volumes have a qform that differs from the sform in place or by a few"
+    others = [case for case, image in images.items() if image.get("other")]
+    return counted(others, images, f"{what} degrees", ": the sform is taken")
 
 
 def wrong_unit(unit: str) -> str:
