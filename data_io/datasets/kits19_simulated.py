@@ -91,7 +91,9 @@ class SimulatedKits19(Kits19):
         """
         if data is not None and (Path(data) / ABOUT).is_file():
             return Path(data)
-        sources = self._drawn() if data is None else _labelled(kits19.locate(data))
+        drawn = [f"case_{number:05d}" for number in range(self.DRAWN)]
+        known = {} if data is None else _labelled(kits19.locate(data))
+        sources = dict.fromkeys(drawn) if data is None else known
         if not sources:
             raise InputError(
                 f"{data}: expected label maps ({self.LABEL}) to simulate over, found "
@@ -120,10 +122,6 @@ class SimulatedKits19(Kits19):
         """Returns what to know about the set that stops nothing."""
         return [f"{NOTE}; no result says anything about patients"]
 
-    def _drawn(self) -> dict[str, Path | None]:
-        """The cases whose label maps are drawn."""
-        return {f"case_{number:05d}": None for number in range(self.DRAWN)}
-
 
 def _labelled(root: Path) -> dict[str, Path | None]:
     """The label maps of KiTS19's cases, by case."""
@@ -140,7 +138,8 @@ def _key(sources: dict[str, Path | None]) -> str:
 def _simulate(sources: dict[str, Path | None], folder: Path) -> Path:
     """Writes what is missing of a set, each case aside first; returns its folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    missing = [case for case in sources if not _has(folder, case)]
+    files = kits19.IMAGE, kits19.LABEL
+    missing = [c for c in sources if not all((folder / c / f).is_file() for f in files)]
     for case in tqdm(missing, "simulating CT phantoms", unit="case", disable=None):
         with layout.aside(folder / case) as aside:
             _write_case(aside, case, sources[case])
@@ -157,13 +156,6 @@ def _simulate(sources: dict[str, Path | None], folder: Path) -> Path:
     }
     (folder / ABOUT).write_text(json.dumps(text, indent=2) + "\n", "utf-8")
     return folder
-
-
-def _has(folder: Path, case: str) -> bool:
-    """True where both files of a case are there."""
-    return all(
-        (folder / case / name).is_file() for name in (kits19.IMAGE, kits19.LABEL)
-    )
 
 
 def _write_case(folder: Path, case: str, source: Path | None) -> None:

@@ -149,7 +149,14 @@ class Phantom(Dataset):
             return folder if complete(folder) else generate(PHANTOM, folder, self.kind)
         for folder in (Path(data), Path(data) / name):
             if (folder / ABOUT).is_file():
-                return require_kind(folder, self.kind)
+                other = about(folder)["dataset"]
+                if other == name:
+                    return folder
+                raise InputError(
+                    f"{folder / ABOUT}: expected the data set {name}, found {other}. "
+                    f"Give --dataset {other}, or leave out --data and the phantoms are "
+                    "generated."
+                )
         raise InputError(
             f"{name}: expected a phantom set ({ABOUT}) in {data}, found "
             f"{layout.found(Path(data))}. {self.RECORD.access}"
@@ -179,17 +186,6 @@ class Phantom(Dataset):
         known = [*self.expected(root), Path(root) / ABOUT]
         extra = [str(p.relative_to(root)) for p in layout.unexpected(Path(root), known)]
         return layout.ignored("the set", extra)
-
-
-def require_kind(folder: Path, kind: Kind) -> Path:
-    """Returns the folder of a set; refuses another kind's."""
-    found = about(folder)["dataset"]
-    if found == kind.dataset:
-        return folder
-    raise InputError(
-        f"{folder / ABOUT}: expected the data set {kind.dataset}, found {found}. Give "
-        f"--dataset {found}, or leave out --data and the phantoms are generated."
-    )
 
 
 def key(settings: Settings, kind: Kind = VESSEL) -> str:

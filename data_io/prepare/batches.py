@@ -248,7 +248,7 @@ def prediction_input(cache: Cache, case: str) -> np.ndarray:
         Data_IO(CachedInterface(cache), ""), batch_size=1, analysis="fullimage"
     )
     batches = preprocessor.run([case], training=False)
-    return _float32(batches[0][0])
+    return np.array(batches[0][0], np.float32, order="C")
 
 
 def to_native(cache: Cache, case: str, softmax: np.ndarray) -> np.ndarray:
@@ -284,9 +284,4 @@ def to_native(cache: Cache, case: str, softmax: np.ndarray) -> np.ndarray:
     native = preprocessor.postprocessing(
         sample, softmax[np.newaxis], activation_output=True
     )
-    return _float32(native)
-
-
-def _float32(array: np.ndarray) -> np.ndarray:
-    """Copy to float32, contiguous and writable: nothing points into the cache."""
-    return np.array(array, dtype=np.float32, order="C")
+    return np.array(native, np.float32, order="C")  # nothing points into the cache
