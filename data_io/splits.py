@@ -102,15 +102,10 @@ def _groups(dataset: Dataset, root: Path, name: str) -> dict[str, str]:
 def sizes(number: int, counts: Mapping[str, int], name: str) -> dict[str, int]:
     """Returns how many cases each part gets.
 
-    Args:
-        number: of cases.
-        counts: the paper's (Table 1), used where they are of as many cases; may be {}.
-        name: of the data set, for the message.
-
     Returns:
-        Table 1's sizes, or else a fifth for `test`, rounded up, and a fifth of the rest
-        for `validation`, rounded up (as scikit-learn rounds; no rounding gives all of
-        Table 1).
+        `counts`, Table 1's, where they are of as many cases; else a fifth for `test`,
+        rounded up, and a fifth of the rest for `validation`, rounded up (as
+        scikit-learn rounds; no rounding gives all of Table 1).
 
     Raises:
         InputError: fewer than three cases.
@@ -179,12 +174,8 @@ def grouped(
     validation, as many groups as come nearest to the size of the part; the rest is for
     training. Groups that share identical images count as one.
 
-    Args:
-        groups: the group of each case, by case.
-        images: the hash of each case's image, by case.
-        counts: the size wanted of each part.
-        seed: of the permutation.
-        name: of the data set, for the message.
+    Takes the group of each case, by case, and what `seeded` takes; the sizes are those
+    wanted.
 
     Returns:
         ids by part, each part sorted.

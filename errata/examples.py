@@ -27,17 +27,17 @@ Floats = npt.NDArray[np.float64]
 @cache
 def phantom_image(rows: int, columns: int) -> np.ndarray:
     """A phantom cut to size, uint8 (rows, columns, 3)."""
-    from data_io.simulation import phantom_vessels
+    from data_io.simulation import phantoms
 
     size = math.ceil(max(rows, columns) / 16) * 16
-    return phantom_vessels.draw_image(np.random.default_rng(0), size)[:rows, :columns]
+    return phantoms.draw_vessel_image(np.random.default_rng(0), size)[:rows, :columns]
 
 
 def phantom_label(rows: int, columns: int) -> np.ndarray:
     """Where that phantom's vessels are more likely than not: int (rows, columns)."""
-    from data_io.simulation import phantom_vessels
+    from data_io.simulation import phantoms
 
-    return (phantom_vessels.probability(phantom_image(rows, columns)) > 0.5).astype(int)
+    return (phantoms.vessel_probability(phantom_image(rows, columns)) > 0.5).astype(int)
 
 
 def z_score(image: np.ndarray) -> Floats:

@@ -566,6 +566,11 @@ VERIFY_SPLITS = [
                {"training": ["1", "30"], "validation": ["2"], "test": ["60", "61"]})),
            ("verify", "--dataset", "cvc-clinicdb", "--data", "CVC-ClinicDB", "--split",
             "split.json"), code=0, names="sequence 1"),
+    Damage("verify", "leak: frames of two videos in two parts",
+           lambda s: (s / "split.json").write_text(json.dumps(
+               {"training": ["1", "60"], "validation": ["2"], "test": ["30", "61"]})),
+           ("verify", "--dataset", "cvc-clinicdb", "--data", "CVC-ClinicDB", "--split",
+            "split.json"), code=0, names="found 2 groups that lie in several"),
 ]  # fmt: skip
 TRAIN_DAMAGES = [
     one("train", "damaged data", PHANTOM, cut, TRAIN),

@@ -183,7 +183,22 @@ def flip_a_bit(entry):
     (entry / "image.npy").write_bytes(content)
 
 
-DAMAGES = [cut_image, lose_label, lose_sheet, cut_sheet, empty_sheet, flip_a_bit]
+def forget_a_size(entry):
+    sheet = json.loads((entry / "sample.json").read_text())
+    del sheet["files"]["image.npy"]["size"]
+    (entry / "sample.json").write_text(json.dumps(sheet))
+
+
+def name_a_shape(entry):
+    sheet = json.loads((entry / "sample.json").read_text())
+    sheet["files"]["label.npy"]["shape"] = "large"
+    (entry / "sample.json").write_text(json.dumps(sheet))
+
+
+DAMAGES = [
+    cut_image, lose_label, lose_sheet, cut_sheet, empty_sheet, flip_a_bit,
+    forget_a_size, name_a_shape,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -133,7 +133,7 @@ def test_an_interrupted_simulation_goes_on(masks):
     assert kits19_simulated.locate(masks) == root
     np.testing.assert_array_equal(nifti.read(lost), before)
     assert (root / "case_00000" / "imaging.nii.gz").stat() == first
-    assert not list(root.glob(".case-*"))
+    assert not list(root.glob(".making-*"))
 
 
 def test_a_file_that_is_gone_is_named(masks):

@@ -121,7 +121,10 @@ def test_overlaps_and_empty_masks_are_warnings(root: Path) -> None:
     write(root / "image0" / "masks" / "nucleus3.png", mask)
     warnings = verify(dsb2018, root, progress=False).warnings
     assert "image0/masks/nucleus2.png is empty" in warnings
-    assert any("in 1 of 4 images (3 pixels, each counted once)" in w for w in warnings)
+    assert (
+        "1 of 4 images have masks of single objects that overlap (3 pixels, each "
+        "counted once), such as image0"
+    ) in warnings
     assert dsb2018.references(root, "image0")["observer1"].sum() == 22 + 9 - 3
 
 

@@ -148,6 +148,18 @@ def test_cases_of_one_group_are_a_warning(tmp_path):
     assert "one group (video 1): a1 (training), a2 (training), a4 (val" in str(report)
 
 
+def test_many_warnings_of_one_kind_are_one_line_and_a_list_in_the_json(tmp_path):
+    groups = dict(zip(("a1", "a2", "a4", "a5"), "xyxy", strict=True))
+    report = audited(module(tmp_path, groups), tmp_path)
+    assert len(found(report)) == len(report.as_dict()["leaks"]) == 2
+    lines = [line for line in str(report).splitlines() if "group" in line]
+    assert len(lines) == 1 and "parts, found 2 groups that lie in several" in lines[0]
+    assert "such as (x): a1 (training), a4 (validation)" in lines[0]
+    empty = "6 masks have no foreground, such as a1-label.png"
+    assert empty in report.warnings and str(report).count("no foreground") == 1
+    assert len(report.as_dict()["warned"][empty]) == 6
+
+
 def test_copies_within_a_part_do_not_leak(tmp_path):
     dataset = module(tmp_path)
     (tmp_path / "a2.png").write_bytes((tmp_path / "a1.png").read_bytes())

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -251,6 +252,53 @@ def test_the_sequences_are_the_published_ones() -> None:
         assert sequence(f"{last:03d}") == f"sequence {number}"
     assert sum(map(len, SEQUENCES)) == 612
     assert sequence("0") == sequence("613") == ""
+
+
+@pytest.fixture
+def cvc_root() -> Path:
+    """The real CVC-ClinicDB; what needs it is skipped where it is absent."""
+    folder = Path(os.environ.get("DSCPP_CVC_CLINICDB", "data/CVC-ClinicDB"))
+    if not folder.is_dir():
+        pytest.skip("CVC-ClinicDB is not here: set DSCPP_CVC_CLINICDB")
+    return cvc_clinicdb.locate(folder)
+
+
+def test_the_frames_bear_the_published_sequences_out(cvc_root: Path) -> None:
+    """Where a sequence begins, frames stop being alike, and the border may change.
+
+    Alike: the share of a histogram of colours that two frames have in common, and the
+    correlation of the frames at 24x18; the most alike of five frames on either side.
+    """
+    frames = [
+        Image.fromarray(cvc_clinicdb.image(cvc_root, str(number)))
+        for number in range(1, 613)
+    ]
+    border = np.array([np.asarray(f)[:, :20].mean((0, 1)) for f in frames])
+    colours = np.array([_colours(frame) for frame in frames])
+    shapes = np.array([_shape(frame) for frame in frames])
+    alike = np.array([np.minimum(colours, own).sum(1) for own in colours])
+    alike += shapes @ shapes.T
+    at = np.arange(2, 613)
+    most = np.array([alike[max(k - 6, 0) : k - 1, k - 1 : k + 4].max() for k in at])
+    begins = np.isin(at, FIRST)
+    assert most[begins].max() < np.quantile(most[~begins], 0.05)
+    step = np.abs(np.diff(border, axis=0)).max(axis=1)
+    assert set(at[step > 5]) < set(FIRST) and step[~begins].max() < 2
+    # Another cut, to another polyp, within sequence 8; that at 438 the eye alone sees.
+    assert most[173 - 2] < most[begins].max()
+
+
+def _colours(frame: Image.Image) -> np.ndarray:
+    red, green, blue = np.moveaxis(np.asarray(frame)[40:264, 64:340] // 32, -1, 0)
+    code = (red.astype(int) * 8 + green) * 8 + blue
+    return np.bincount(code.ravel(), minlength=512) / code.size
+
+
+def _shape(frame: Image.Image) -> np.ndarray:
+    small = frame.crop((64, 40, 340, 264)).resize((24, 18), Image.Resampling.BOX)
+    values = np.asarray(small, float)
+    values -= values.mean((0, 1))
+    return (values / np.linalg.norm(values)).ravel()
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from scipy.ndimage import label
 from data_io.datasets import phantom
 from data_io.errors import InputError
 from data_io.prepare.interface import RawInterface
-from data_io.simulation import phantom_vessels
+from data_io.simulation import phantoms
 from data_io.verification.verify import verify
 
 SMALL = phantom.Settings(training=4, validation=2, test=3, size=48, seed=5)
@@ -110,10 +110,10 @@ def test_posterior_is_the_documented_function_of_the_visible_image(
 @given(st.integers(0, 40), st.integers(0, 2**32 - 1))
 def test_probability_does_not_see_brightness(shift: int, seed: int) -> None:
     image = np.random.default_rng(seed).integers(0, 200, (32, 40, 3), dtype=np.uint8)
-    found = phantom_vessels.probability(image)
+    found = phantoms.vessel_probability(image)
     assert found.shape == (32, 40)
     assert ((found >= 0.002) & (found <= 0.998)).all()
-    brighter = phantom_vessels.probability(image + np.uint8(shift))
+    brighter = phantoms.vessel_probability(image + np.uint8(shift))
     np.testing.assert_allclose(found, brighter, atol=1e-5)
 
 

@@ -11,7 +11,7 @@ from scipy import ndimage, stats
 from data_io import datasets
 from data_io.datasets import phantom
 from data_io.errors import InputError
-from data_io.simulation import phantom_kinds
+from data_io.simulation import phantoms
 from data_io.verification.verify import verify
 from pipelines.workflow import plan, reproduce
 
@@ -30,7 +30,7 @@ def made(request, tmp_path_factory):
     """A data set's module and a set of 20 images."""
     folder = tmp_path_factory.mktemp("phantoms") / "set"
     settings = phantom.Settings(training=8, validation=4, test=8, size=64, seed=3)
-    kind = phantom_kinds.KINDS[request.param]
+    kind = phantoms.KINDS[request.param]
     module = datasets.by_name(request.param)
     return module, module.locate(phantom.generate(settings, folder, kind))
 
@@ -107,7 +107,7 @@ def test_each_is_a_data_set_of_its_own(made, tmp_path, monkeypatch) -> None:
                 assert "phantom" in image.info["Description"]
     about = json.loads((root / "dataset.json").read_text("utf-8"))
     assert about["dataset"] == record.name and about["simulated"] is True
-    for other in {*phantom_kinds.KINDS} - {record.name}:
+    for other in {*phantoms.KINDS} - {record.name}:
         with pytest.raises(
             InputError, match=rf"the data set {other}, found {record.name}"
         ):
@@ -121,7 +121,7 @@ def test_each_is_a_data_set_of_its_own(made, tmp_path, monkeypatch) -> None:
 
 def test_same_seed_same_bytes_and_no_kind_takes_anothers_place(tmp_path) -> None:
     settings, made = phantom.Settings(1, 1, 1, 32), []
-    for name, kind in phantom_kinds.KINDS.items():
+    for name, kind in phantoms.KINDS.items():
         folders = [tmp_path / f"{name}-{n}" for n in range(2)]
         for folder in folders:
             phantom.generate(settings, folder, kind)
@@ -133,13 +133,13 @@ def test_same_seed_same_bytes_and_no_kind_takes_anothers_place(tmp_path) -> None
         made.append(first)
     # Asked for in the place of another kind, the other kind is replaced.
     place = tmp_path / "phantom-0"
-    phantom.generate(settings, place, phantom_kinds.SKIN)
+    phantom.generate(settings, place, phantoms.SKIN)
     assert phantom.about(place)["dataset"] == "phantom-skin"
 
 
 def test_the_vessels_are_those_of_before() -> None:
     assert phantom.key(phantom.PHANTOM) == "dc1e824015ec"
-    keys = {phantom.key(phantom.PHANTOM, kind) for kind in phantom_kinds.KINDS.values()}
+    keys = {phantom.key(phantom.PHANTOM, kind) for kind in phantoms.KINDS.values()}
     assert len(keys) == 5
 
 
@@ -153,7 +153,7 @@ def test_the_vessels_are_those_of_before() -> None:
         ("cvc-clinicdb", "phantom-polyp"),
         ("cvc-clinicdb-sequence", "phantom-polyp"),
         ("kits19", "kits19-simulated"),
-        *((name, name) for name in phantom_kinds.KINDS),
+        *((name, name) for name in phantoms.KINDS),
     ],
 )
 def test_what_stands_in_for_a_data_set(name: str, expected: str) -> None:

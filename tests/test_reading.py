@@ -100,7 +100,7 @@ def test_16_bits_in_planes_are_refused_by_name(tmp_path):
     path = tmp_path / "a.tif"
     array = drawn("u2", (3, *SHAPE))
     tifffile.imwrite(path, array, photometric="rgb", planarconfig="separate")
-    for read in (folder.read_pixels, folder.read_labels, reading.read_any_image):
+    for read in (folder.read_pixels, folder.read_labels, reading.read_image):
         with pytest.raises(InputError, match=r"a\.tif: expected .* 16 bits a channel"):
             read(path)
 
@@ -132,7 +132,7 @@ def test_a_png_of_16_bits_and_several_channels_is_refused(tmp_path, colour, chan
     rows = np.full((*SHAPE, channels), 65535, ">u2")  # opaque
     rows[..., : channels - (channels % 2 == 0)] = 300
     png(path, 16, colour, rows)
-    for read in (folder.read_pixels, folder.read_labels, reading.read_any_image):
+    for read in (folder.read_pixels, folder.read_labels, reading.read_image):
         with pytest.raises(InputError, match="expected 8 bits a colour channel"):
             read(path)
 
@@ -177,7 +177,7 @@ def test_a_transparent_value_is_an_alpha_channel(tmp_path, mode):
     with pytest.raises(InputError, match=r"found mode .* with transparent pixels"):
         folder.read_pixels(path)
     with pytest.raises(InputError):
-        reading.read_any_image(path)
+        reading.read_image(path)
     assert not images.facts(path, "image")["rgb"]
 
 
@@ -210,7 +210,7 @@ def test_no_file_is_run_as_a_program(tmp_path, monkeypatch, name):
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", ghostscript)
     path = tmp_path / name
     path.write_bytes(POSTSCRIPT)
-    for read in (folder.read_pixels, folder.read_labels, reading.read_any_image):
+    for read in (folder.read_pixels, folder.read_labels, reading.read_image):
         with pytest.raises(InputError, match=f"{name}: expected a whole"):
             read(path)
     assert not ran

@@ -72,10 +72,6 @@ def split_by(name: str, kind: str) -> str:
     It is a data set of its own: what is measured on cases of unseen groups is another
     quantity, and the two never share a table.
 
-    Args:
-        name: of the data set, such as `cvc-clinicdb`.
-        kind: of the groups, such as `sequence`.
-
     Raises:
         InputError: the data set has no such groups.
     """

@@ -25,7 +25,10 @@ SEQUENCES = tuple(range(start, end) for start, end in pairwise(FIRST))
 """The frames of sequences 1 to 29, by the table on the data set's own page.
 
 That is `RECORD.source`; https://github.com/dataset-ninja/cvc-612 (ABSTRACT.md) repeats
-the table. Challenge papers speak of 31 sequences for the same frames.
+the table. The frames bear it out: at each of the 28 beginnings after the first they
+stop being alike (tests/test_pairs.py). Two more cuts, to another polyp, lie within
+sequences 8 (frame 173) and 21 (frame 438): that makes the 31 of which challenge papers
+speak. A sequence of the table stays whole, so that a split by sequence cuts neither.
 """
 
 

@@ -9,13 +9,7 @@ import numpy as np
 from data_io.datasets import layout
 from data_io.datasets.record import Record
 from data_io.files import nifti
-from data_io.files.reading import (
-    masks,
-    read_any_image,
-    read_image,
-    read_mask,
-    read_union,
-)
+from data_io.files.reading import masks, read_image, read_mask, union
 from data_io.verification import images, volumes
 
 __all__ = ["AGAIN", "Dataset"]
@@ -61,6 +55,12 @@ class Dataset:
             InputError: it is not there; says how to get it.
         """
         return layout.locate(self.RECORD, data, self.DEFAULT, self.MARKS)
+
+    def is_prepared(self, root: Path) -> bool:
+        """True for the layout of the authors' copies, where it is one of `MARKS`."""
+        raw = [mark for mark in self.MARKS if mark != layout.PREPARED]
+        found = (path for mark in raw for path in Path(root).glob(mark))
+        return len(raw) < len(self.MARKS) and not any(p.is_dir() for p in found)
 
     def record(self, root: Path) -> Record:
         """Returns the facts of the copy at `root`; mostly `RECORD`."""
@@ -111,7 +111,7 @@ class Dataset:
         path = self.roles(root, case)["image"]
         if nifti.is_volume(path):
             return nifti.read(path)[..., np.newaxis]
-        return read_any_image(path) if self.RECORD.any_mode else read_image(path)
+        return read_image(path)
 
     def picture(self, root: Path, case: str) -> np.ndarray:
         """Returns an image to look at: uint8 (rows, columns, 3)."""
@@ -136,7 +136,7 @@ class Dataset:
         if nifti.is_volume(path):
             return nifti.read_label(path)
         if path.is_dir():
-            return read_union(path)
+            return union(path)[0]
         return read_mask(path, grey=self.RECORD.grey_masks)
 
     def values(self, root: Path) -> list[int]:

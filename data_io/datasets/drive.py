@@ -76,10 +76,6 @@ class Drive(Dataset):
     TRAINING = tuple(f"{number:02d}" for number in range(21, 41))
     TEST = tuple(f"{number:02d}" for number in range(1, 21))
 
-    def is_prepared(self, root: Path) -> bool:
-        """True for the layout of the authors' copies."""
-        return not any((Path(root) / part).is_dir() for part in ("training", "test"))
-
     def cases(self, root: Path) -> tuple[str, ...]:
         """Returns the ids of all cases: 21 to 40, then 01 to 20, or those of a copy."""
         if self.is_prepared(root):
@@ -97,14 +93,9 @@ class Drive(Dataset):
         return {"training": first, "validation": last, "test": self.TEST}
 
     def roles(self, root: Path, case: str) -> dict[str, Path]:
-        """Returns what each raw file of a case is, whether or not it is there.
+        """Returns `image`, `observer1`, `observer2` (of the test), `field of view`.
 
-        Returns:
-            Paths by role: `image`, `observer1`, `observer2` (test only), `field of
-            view`; of a copy in the authors' layout the first two.
-
-        Raises:
-            InputError: there is no such case.
+        Of a copy in the authors' layout the first two.
         """
         if self.is_prepared(root):
             return layout.prepared(root, case)
@@ -125,10 +116,7 @@ class Drive(Dataset):
         return found
 
     def regions(self, root: Path, case: str) -> dict[str, np.ndarray]:
-        """Returns where to measure: the whole image, and the round field of view.
-
-        The former alone for a copy without masks of the field of view.
-        """
+        """Returns the whole image and, where its mask is there, the field of view."""
         roles = self.roles(root, case)
         if "field of view" not in roles:
             return super().regions(root, case)
@@ -163,7 +151,7 @@ class Drive(Dataset):
             for path in self._surplus(root)
             if not _is_another_case(path)
         ]
-        lines = [f"not part of DRIVE, ignored: {', '.join(extra)}"] if extra else []
+        lines = layout.ignored("DRIVE", extra)
         if self.is_prepared(root):
             lines.append(
                 f"{len(self.cases(root))} cases in the layout of the authors' copies: "

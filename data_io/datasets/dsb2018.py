@@ -67,14 +67,9 @@ class Dsb2018(Dataset):
         return raw or layout.prepared_cases(root)
 
     def roles(self, root: Path, case: str) -> dict[str, Path]:
-        """Returns what the parts of a case are, whether or not they are there.
+        """Returns `image`, and `observer1`: the folder of the nuclei's masks.
 
-        Returns:
-            `image`, a file, and `observer1`, the folder of the nuclei's masks (in the
-            authors' layout the file of their union).
-
-        Raises:
-            InputError: there is no such case.
+        In the authors' layout `observer1` is the file of their union.
         """
         folder = Path(root) / case
         if not folder.is_dir():
@@ -89,24 +84,19 @@ class Dsb2018(Dataset):
         problems = []
         for case in self.cases(root):
             parts = self.roles(root, case)
-            image, label = (path.relative_to(root) for path in parts.values())
-            if not parts["image"].is_file():
-                problems.append(f"{image}: expected a file, found none. {AGAIN}")
-            if _is_raw(Path(root) / case) and not masks(parts["observer1"]):
-                problems.append(
-                    f"{label}: expected a mask for each nucleus, found no PNG file. "
-                    + AGAIN
-                )
-            elif not parts["observer1"].exists():
-                problems.append(f"{label}: expected a file, found none. {AGAIN}")
+            label = parts["observer1"]
+            problems += layout.gone(root, [parts["image"]], AGAIN)
+            if _is_raw(Path(root) / case) and not masks(label):
+                name = label.relative_to(root)
+                what = "expected a mask for each nucleus, found no PNG file."
+                problems.append(f"{name}: {what} {AGAIN}")
+            else:
+                problems += layout.gone(root, [label], AGAIN)
         return problems
 
 
 def _is_raw(folder: Path) -> bool:
-    """True for the folder of a case in the layout as distributed.
-
-    Other data sets have folders with `images` too.
-    """
+    """True for the folder of a case as distributed; `images` alone may be others'."""
     image = folder / "images" / f"{folder.name}.png"
     return (folder / "masks").is_dir() or image.is_file()
 

@@ -10,19 +10,20 @@ data.
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from types import UnionType
-from typing import Any
+from typing import Any, Literal, NotRequired
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from data_io import datasets
 from data_io.datasets.dataset import Dataset
+from data_io.datasets.layout import ABOUT
 from data_io.datasets.record import Record
 from data_io.errors import InputError
-from data_io.files import nifti
+from data_io.files import nifti, schema
 from data_io.files.content import read_json
 from data_io.files.names import plain
-from data_io.files.reading import decode, decode_colour, described, is_colour
+from data_io.files.reading import decode, described, is_colour
 from data_io.prepare.native import by_axis
 from data_io.verification import images, volumes
 
@@ -30,7 +31,6 @@ __all__ = [
     "ABOUT", "READING", "OwnImages", "own", "read_labels", "read_pixels",
 ]  # fmt: skip
 
-ABOUT = "dataset.json"
 READING = "reading.json"
 FORMAT = 1
 
@@ -52,6 +52,27 @@ _RECORD = Record(
   MASKS/   a.png b.png ... (or a_mask.png, ...; values 0 and one other, or 0, 1, 2, ...)
 """,
 )
+
+
+class _Files(TypedDict):
+    image: str
+    observer1: NotRequired[str]
+
+
+class _Described(TypedDict):
+    name: str
+    title: str
+    classes: list[str]
+    input_shape: list[int]
+    spacing_mm: list[float] | None
+    axes: NotRequired[list[int] | None]
+    directions: NotRequired[str | None]
+    cases: dict[str, _Files]
+
+
+class _Reading(TypedDict):
+    channels: Literal[1, 3]
+    values: list[int]
 
 
 class OwnImages(Dataset):
@@ -101,11 +122,7 @@ class OwnImages(Dataset):
         return tuple(_about(root)["cases"])
 
     def roles(self, root: Path, case: str) -> dict[str, Path]:
-        """Returns `image`, and `observer1` where there are label maps.
-
-        Raises:
-            InputError: there is no such case.
-        """
+        """Returns `image`, and `observer1` where there are label maps."""
         known = _about(root)["cases"]
         if case not in known:
             raise InputError(f"{root}: expected one of its cases, received {case!r}.")
@@ -129,11 +146,7 @@ class OwnImages(Dataset):
         return np.asarray(255 * (pixels - low) / max(high - low, 1e-6), np.uint8)
 
     def references(self, root: Path, case: str) -> dict[str, np.ndarray]:
-        """Returns the label map of a case, uint8 class numbers, as `observer1`.
-
-        Raises:
-            InputError: it can't be decoded, or has a value that is no class's.
-        """
+        """Returns the label map of a case, uint8 class numbers, as `observer1`."""
         path = self.roles(root, case)["observer1"]
         return {"observer1": _classes(path, _reading(root)["values"])}
 
@@ -188,21 +201,19 @@ def _check(root: Path) -> None:
     Raises:
         InputError: names the file and what is wrong with it.
     """
-    about, reading, found = _about(root), _reading(root), ""
-    if not datasets.is_own(str(about.get("name"))):
-        found = f"the name {about.get('name')!a}"
-    elif not _are(str, about.get("classes")) or not _are(int, about.get("input_shape")):
-        found = "no classes or no input_shape"
-    elif not isinstance(about.get("cases"), dict):
-        found = "no cases"
-    elif about.get("spacing_mm") and not _are(int | float, about["spacing_mm"]):
-        found = f"spacing_mm {about['spacing_mm']}"
-    elif reading.get("channels") not in (1, 3) or not _are(int, reading.get("values")):
-        found = f"no channels or no values in {READING}"
+    found = ""
+    try:
+        about = schema.load(root / ABOUT, _Described)
+        schema.load(root / READING, _Reading)
+    except (OSError, ValueError) as error:
+        found = str(error)
     else:
-        for case, files_ in about["cases"].items():
+        if not datasets.is_own(about["name"]):
+            found = f"the name {about['name']!a}"
+        for case, paths in about["cases"].items():
             plain(case, root / ABOUT, "case")
-            if not _is_case(files_):
+            whole = all(Path(path).is_absolute() for path in paths.values())
+            if not whole or paths.keys() - {"image", "observer1"}:
                 found = f"other files of case {case}"
     if found:
         raise InputError(
@@ -210,21 +221,6 @@ def _check(root: Path) -> None:
             "Name the images with --images FOLDER and --masks FOLDER: it is written "
             "anew."
         )
-
-
-def _are(kind: type | UnionType, values: object) -> bool:
-    """Whether a value that was read is a list of one kind."""
-    return isinstance(values, list) and all(isinstance(v, kind) for v in values)
-
-
-def _is_case(found: object) -> bool:
-    """Whether a value that was read is the files of a case, by role."""
-    return (
-        isinstance(found, dict)
-        and "image" in found
-        and found.keys() <= {"image", "observer1"}
-        and all(isinstance(p, str) and Path(p).is_absolute() for p in found.values())
-    )
 
 
 def _look_at_volume(path: Path, role: str) -> dict[str, Any]:
@@ -274,7 +270,7 @@ def read_pixels(path: Path) -> np.ndarray:
         if not np.isfinite(voxels).all():
             raise _not_finite(path)
         return voxels[..., np.newaxis]
-    mode, pixels = decode_colour(path)
+    mode, pixels = decode(path, colours=True)
     if is_colour(mode, pixels):
         return pixels[..., :3]
     if mode == "LA" and (pixels[..., 1] == 255).all():
@@ -353,11 +349,7 @@ def _reading(root: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Reads one of the two files; {} where there is none that can be read.
-
-    Nobody changes what it returns: a file that is the same is parsed once, not for
-    each case.
-    """
+    """Reads one of the two files, once while it is the same; {} where that fails."""
     try:
         state = path.stat()
     except OSError:

@@ -9,6 +9,7 @@ be downloaded by its script.
 import re
 from pathlib import Path
 
+from data_io.datasets import layout
 from data_io.datasets.dataset import AGAIN, Dataset
 from data_io.datasets.record import Record
 from data_io.errors import InputError
@@ -65,15 +66,7 @@ class Kits19(Dataset):
     EXCLUDED = tuple(f"case_{n:05d}" for n in (15, 23, 37, 68, 125, 133))
 
     def locate(self, data: Path | None) -> Path:
-        """Finds the folder that holds a folder for each case.
-
-        Args:
-            data: that folder, the repository's, the folder that contains either, or a
-                zip; None for `data/kits19`.
-
-        Raises:
-            InputError: it is not there; says how to get it.
-        """
+        """Finds the folder of the cases, also from that of the repository."""
         start = self.DEFAULT if data is None else Path(data)
         for folder in (start / "data", start / "kits19" / "data"):
             if any(folder.glob("case_*")):
@@ -86,11 +79,7 @@ class Kits19(Dataset):
         return tuple(name for name in labelled if name not in self.EXCLUDED)
 
     def roles(self, root: Path, case: str) -> dict[str, Path]:
-        """Returns `image` and `observer1`, whether or not they are there.
-
-        Raises:
-            InputError: there is no such case.
-        """
+        """Returns `image` and `observer1`, whether or not they are there."""
         folder = Path(root) / case
         if not folder.is_dir():
             raise InputError(f"KiTS19: expected a case in {root}, received {case!r}.")
@@ -102,7 +91,8 @@ class Kits19(Dataset):
         if not expected:
             return [f"{root}: expected cases from case_00000 on, found none. {AGAIN}"]
         images = [paths["image"] for paths in expected]
-        problems = _missing(root, [paths["observer1"] for paths in expected], AGAIN)
+        labels = [paths["observer1"] for paths in expected]
+        problems = layout.gone(root, labels, AGAIN)
         if not any(path.exists() for path in images):
             return [
                 f"expected {self.IMAGE} beside the label maps of {len(images)} cases, "
@@ -110,7 +100,7 @@ class Kits19(Dataset):
                 "images over these label maps.",
                 *problems,
             ]
-        return problems + _missing(root, images, self.RECORD.access)
+        return problems + layout.gone(root, images, self.RECORD.access)
 
     def remarks(self, root: Path) -> list[str]:
         """Returns what is unusual about the folder but stops nothing."""
@@ -137,12 +127,6 @@ def _folders(root: Path) -> list[str]:
     """The names of all folders of cases, in order."""
     found = (path.name for path in Path(root).iterdir() if path.is_dir())
     return sorted(name for name in found if re.fullmatch(r"case_\d{5}", name))
-
-
-def _missing(root: Path, paths: list[Path], hint: str) -> list[str]:
-    """Says which files are not there."""
-    absent = [path.relative_to(root) for path in paths if not path.exists()]
-    return [f"{path}: expected a file, found none. {hint}" for path in absent]
 
 
 kits19 = Kits19()

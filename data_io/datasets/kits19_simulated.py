@@ -7,17 +7,18 @@ drawn ones where there are none.
 
 import json
 import shutil
-import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nibabel
 import numpy as np
 from tqdm import tqdm
+from typing_extensions import TypedDict
 
 from data_io.datasets import layout
 from data_io.datasets.kits19 import Kits19, kits19
+from data_io.datasets.layout import ABOUT
 from data_io.errors import InputError
 from data_io.files import nifti
 from data_io.files.content import digest, file_hash
@@ -26,7 +27,6 @@ from data_io.simulation import ct
 __all__ = ["SimulatedKits19", "kits19_simulated"]
 
 FORMAT = 1
-ABOUT = "dataset.json"
 NOTE = "Simulated CT phantom: no patient, no scanner"
 AGAIN = "Delete the folder: the phantoms are simulated again."
 
@@ -57,6 +57,12 @@ _RECORD = replace(
 )
 
 
+class _About(TypedDict):
+    dataset: Literal["kits19-simulated"]
+    format: Literal[1]
+    over: dict[str, str]
+
+
 class SimulatedKits19(Kits19):
     """The doors of KiTS19's phantoms.
 
@@ -85,7 +91,9 @@ class SimulatedKits19(Kits19):
         """
         if data is not None and (Path(data) / ABOUT).is_file():
             return Path(data)
-        sources = self._drawn() if data is None else _labelled(kits19.locate(data))
+        drawn = [f"case_{number:05d}" for number in range(self.DRAWN)]
+        known = {} if data is None else _labelled(kits19.locate(data))
+        sources = dict.fromkeys(drawn) if data is None else known
         if not sources:
             raise InputError(
                 f"{data}: expected label maps ({self.LABEL}) to simulate over, found "
@@ -108,19 +116,11 @@ class SimulatedKits19(Kits19):
 
     def check(self, root: Path) -> list[str]:
         """Compares the folder with its description, without opening a volume."""
-        return [
-            f"{path.relative_to(root).as_posix()}: expected a file, found none. {AGAIN}"
-            for path in self.expected(root)
-            if not path.is_file()
-        ]
+        return layout.gone(root, self.expected(root), AGAIN)
 
     def remarks(self, root: Path) -> list[str]:
         """Returns what to know about the set that stops nothing."""
         return [f"{NOTE}; no result says anything about patients"]
-
-    def _drawn(self) -> dict[str, Path | None]:
-        """The cases whose label maps are drawn."""
-        return {f"case_{number:05d}": None for number in range(self.DRAWN)}
 
 
 def _labelled(root: Path) -> dict[str, Path | None]:
@@ -136,25 +136,14 @@ def _key(sources: dict[str, Path | None]) -> str:
 
 
 def _simulate(sources: dict[str, Path | None], folder: Path) -> Path:
-    """Writes what is missing of a set, each case aside first and then renamed.
-
-    Args:
-        sources: the label map to simulate over, by case; None to draw one.
-        folder: where to put the cases.
-
-    Returns:
-        `folder`.
-    """
+    """Writes what is missing of a set, each case aside first; returns its folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    missing = [case for case in sources if not _has(folder, case)]
+    files = kits19.IMAGE, kits19.LABEL
+    missing = [c for c in sources if not all((folder / c / f).is_file() for f in files)]
     for case in tqdm(missing, "simulating CT phantoms", unit="case", disable=None):
-        aside = Path(tempfile.mkdtemp(prefix=".case-", dir=folder))
-        try:
+        with layout.aside(folder / case) as aside:
             _write_case(aside, case, sources[case])
             shutil.rmtree(folder / case, ignore_errors=True)
-            layout.settle(aside, folder / case)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
     text = {
         "format": FORMAT,
         "dataset": kits19_simulated.RECORD.name,
@@ -169,18 +158,8 @@ def _simulate(sources: dict[str, Path | None], folder: Path) -> Path:
     return folder
 
 
-def _has(folder: Path, case: str) -> bool:
-    """True where both files of a case are there."""
-    return all(
-        (folder / case / name).is_file() for name in (kits19.IMAGE, kits19.LABEL)
-    )
-
-
 def _write_case(folder: Path, case: str, source: Path | None) -> None:
-    """Writes one case: the label map as it is, or drawn, and a volume over it.
-
-    The case's number is the seed.
-    """
+    """Writes a label map, as it is or drawn, and a volume; its number is the seed."""
     random = np.random.default_rng([FORMAT, int(case[-5:])])
     target = folder / kits19.LABEL
     if source is None:
@@ -208,23 +187,9 @@ def _draw(path: Path, random: np.random.Generator) -> None:
 
 
 def _about(root: Path) -> dict[str, Any]:
-    """Reads `dataset.json`.
-
-    Raises:
-        InputError: damaged, or of another data set or format.
-    """
-    path = Path(root) / ABOUT
-    try:
-        text = json.loads(path.read_text("utf-8"))
-        if (text["dataset"], text["format"]) == (kits19_simulated.RECORD.name, FORMAT):
-            return dict(text)
-        found = f"{text['dataset']}, format {text['format']}"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        found = f"{type(error).__name__}: {error}"
-    raise InputError(
-        f"{path}: expected the description of simulated volumes, format {FORMAT}, "
-        f"found {found}. {AGAIN}"
-    )
+    """Reads `dataset.json`; raises as `layout.described`."""
+    found: dict[str, Any] = layout.described(root, _About, "simulated volumes")
+    return found
 
 
 kits19_simulated = SimulatedKits19()

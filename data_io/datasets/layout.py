@@ -1,22 +1,28 @@
 """Finding a data set's folder, and comparing it with the layout as distributed."""
 
+import contextlib
 import hashlib
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from data_io.datasets.record import Record
 from data_io.errors import InputError
-from data_io.files import archives
+from data_io.files import archives, schema
 from data_io.files.archives import is_litter
 
 __all__ = [
-    "ENDINGS", "LABEL", "PREPARED", "is_litter", "locate", "missing", "picture",
-    "prepared", "prepared_cases", "settle", "unexpected", "unpack",
+    "ABOUT", "ENDINGS", "LABEL", "PREPARED", "aside", "described", "gone",
+    "ignored", "is_litter",
+    "locate", "missing", "picture", "prepared", "prepared_cases", "unexpected",
+    "unpack",
 ]  # fmt: skip
 
+ABOUT = "dataset.json"
+"""The file in which a set that was made says what it is."""
 UNPACKED = Path(".work/data")
 _KINDS = ("png", "tif", "tiff", "jpg", "jpeg", "bmp", "gif")
 ENDINGS = tuple(f".{e}" for kind in _KINDS for e in (kind, kind.upper()))
@@ -34,19 +40,10 @@ def locate(
     default: Path,
     marks: tuple[str, ...],
 ) -> Path:
-    """Finds the folder of a data set.
+    """Finds the folder of a data set, see `Dataset.locate`.
 
-    Args:
-        record: of the data set.
-        data: the data set's own folder or zip, or the folder that contains either;
-            None for `default`.
-        default: where the data set is looked for when nothing was said; named as its
-            folder and its zip.
-        marks: subfolders (or `PREPARED`) of which at least one tells the data set's own
-            folder; `*` stands for any name.
-
-    Returns:
-        The folder that holds `marks`.
+    It has one at least of the subfolders `marks` (or what `PREPARED` stands for), in
+    which `*` is any name.
 
     Raises:
         InputError: there is no such folder; says how to get the data set.
@@ -134,11 +131,7 @@ def found(path: Path) -> str:
 
 
 def unpack(archive: Path, into: Path | None = None) -> Path:
-    """Unpacks a zip once; the same content again costs nothing.
-
-    Args:
-        archive: a zip file.
-        into: parent of the unpacked folder; None for `.work/data`.
+    """Unpacks a zip once, below a folder; the same content again costs nothing.
 
     Returns:
         The folder `<into>/<hash of names, sizes and checksums>`.
@@ -152,7 +145,8 @@ def unpack(archive: Path, into: Path | None = None) -> Path:
         members = archives.members(archive, content)
         target = into / key(members)
         if not target.is_dir():
-            extract(content, members, target)
+            with aside(target) as folder:
+                archives.extract(content, members, folder)
     return target
 
 
@@ -162,27 +156,39 @@ def key(members: Iterable[zipfile.ZipInfo]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
-def extract(
-    content: zipfile.ZipFile, members: list[zipfile.ZipInfo], target: Path
-) -> None:
-    """Extracts aside and renames, so that a half-unpacked folder is never seen."""
+@contextlib.contextmanager
+def aside(target: Path) -> Iterator[Path]:
+    """A folder to fill, which then becomes `target`: nobody ever sees half of it.
+
+    Where another process put it there first, theirs is kept.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=target.parent))
+    folder = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
     try:
-        archives.extract(content, members, aside)
-        settle(aside, target)
+        yield folder
+        folder.chmod(0o755)
+        try:
+            folder.rename(target)
+        except OSError:
+            if not target.is_dir():
+                raise
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def settle(aside: Path, target: Path) -> None:
-    """Renames a finished folder; keeps the one another process put there first."""
-    aside.chmod(0o755)
+def described(root: Path, kind: Any, what: str) -> Any:
+    """Reads the description of a simulated set, JSON of a kind.
+
+    Raises:
+        InputError: missing, damaged, or of another kind.
+    """
     try:
-        aside.rename(target)
-    except OSError:
-        if not target.is_dir():
-            raise
+        return schema.load(Path(root) / ABOUT, kind)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{Path(root) / ABOUT}: expected the description of {what}, found {error}. "
+            "Delete the folder: it is simulated again."
+        ) from error
 
 
 def missing(
@@ -190,12 +196,8 @@ def missing(
 ) -> list[str]:
     """Says which files are not there: a folder that lacks all of them in one line.
 
-    Args:
-        title: of the data set.
-        root: the data set's own folder.
-        expected: every file that belongs to it.
-        hints: what to do where a whole folder is missing, by folder relative to
-            `root`; "" for all others and for single files.
+    The hints say what to do where a whole folder is missing, by folder relative to
+    `root`; "" for all others and for single files.
     """
     problems = []
     for folder, paths in by_folder(root, expected).items():
@@ -215,6 +217,19 @@ def missing(
                 for path in absent
             ]
     return problems
+
+
+def ignored(title: str, names: Sequence[str]) -> list[str]:
+    """A remark on files that do not belong to a data set; none where there are none."""
+    more = f" and {len(names) - 5} more" * (len(names) > 5)
+    line = f"not part of {title}, ignored: {', '.join(names[:5])}{more}"
+    return [line] if names else []
+
+
+def gone(root: Path, paths: Iterable[Path], hint: str) -> list[str]:
+    """Says which files are not there, a line each."""
+    absent = [path.relative_to(root) for path in paths if not path.exists()]
+    return [f"{path}: expected a file, found none. {hint}" for path in absent]
 
 
 def by_folder(root: Path, paths: Iterable[Path]) -> dict[str, list[Path]]:

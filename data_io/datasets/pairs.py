@@ -16,7 +16,6 @@ from data_io.datasets.dataset import AGAIN, Dataset
 
 __all__ = ["Pairs"]
 
-MOST_NAMES = 5  # that a remark lists
 _Place = tuple[Path, str]
 
 
@@ -42,14 +41,9 @@ class Pairs(Dataset):
     SUFFIX: ClassVar[str] = ""
     COMPANIONS: ClassVar[str] = r"(?!)"
 
-    def locate(self, data: Path | None) -> Path:
-        """Finds the folder that holds the folders of images and of masks."""
-        marks = (*(name for pair in self.FOLDERS for name in pair), layout.PREPARED)
-        return layout.locate(self.RECORD, data, self.DEFAULT, marks)
-
-    def is_prepared(self, root: Path) -> bool:
-        """True for the layout of the authors' copies, whose cases are renamed."""
-        return self._places(root) is None
+    def __init_subclass__(cls) -> None:
+        """The folders of images and of masks tell the data set's own."""
+        cls.MARKS = (*(name for pair in cls.FOLDERS for name in pair), layout.PREPARED)
 
     def cases(self, root: Path) -> tuple[str, ...]:
         """Returns the ids of the images and of the masks, in order."""
@@ -60,11 +54,7 @@ class Pairs(Dataset):
         return layout.in_order(ids)
 
     def roles(self, root: Path, case: str) -> dict[str, Path]:
-        """Returns what the files of a case are, whether or not they are there.
-
-        Returns:
-            Paths by role: `image`, `observer1`.
-        """
+        """Returns `image` and `observer1`, whether or not they are there."""
         places = self._places(root)
         if places is None:
             return layout.prepared(root, case)
@@ -75,11 +65,7 @@ class Pairs(Dataset):
         }
 
     def check(self, root: Path) -> list[str]:
-        """Compares the folder with the layout, without opening a file.
-
-        Returns:
-            One line for each problem: which file, expected, found, what to do.
-        """
+        """Compares the folder with the layout, without opening a file."""
         if not self.cases(root):
             return [f"{root}: expected images with masks, found none. {AGAIN}"]
         return super().check(root) + [
@@ -92,18 +78,10 @@ class Pairs(Dataset):
         """Returns what is unusual about the folder but stops nothing."""
         places = self._places(root) or ()
         extra = [path.name for folder in places for path in self._others(*folder)]
-        if not extra:
-            return super().remarks(root)
-        more = f" and {len(extra) - MOST_NAMES} more" * (len(extra) > MOST_NAMES)
-        line = f"not part of {self.RECORD.title}, ignored: "
-        line += ", ".join(extra[:MOST_NAMES]) + more
-        return [line, *super().remarks(root)]
+        return layout.ignored(self.RECORD.title, extra) + super().remarks(root)
 
     def _places(self, root: Path) -> tuple[_Place, _Place] | None:
-        """The folders of images and of masks, each with what its names end in.
-
-        None where there is neither: the layout of the authors' copies.
-        """
+        """Folders of images and masks, and what names there end in; None: neither."""
         for names in self.FOLDERS:
             images, masks = (Path(root) / name for name in names)
             if images.is_dir() or masks.is_dir():

@@ -1,7 +1,7 @@
 """Phantoms: simulated images whose P(y = 1 | image) is known exactly.
 
 No patient, no camera: a seed draws branching vessels of varying width and contrast on a
-textured, noisy ground, or what another kind shows (`data_io.simulation.phantom_kinds`).
+textured, noisy ground, or what another kind shows (`data_io.simulation.phantoms`).
 The label of each pixel is then drawn from a probability that is computed from the
 *visible* 8-bit image (`Kind.probability`), so a network can learn that probability, and
 a calibrated one has to. Every file says phantom in its name. Each kind is a data set of
@@ -11,20 +11,21 @@ its own.
 import hashlib
 import json
 import shutil
-import tempfile
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from typing_extensions import TypedDict
 
 from data_io.datasets import layout
 from data_io.datasets.dataset import Dataset
+from data_io.datasets.layout import ABOUT
 from data_io.datasets.record import Record
 from data_io.errors import InputError
-from data_io.simulation.phantom_kinds import KINDS, VESSEL, Kind
+from data_io.simulation.phantoms import KINDS, VESSEL, Kind
 
 __all__ = [
     "PHANTOM", "Phantom", "Settings", "about", "generate", "key", "lesions", "moles",
@@ -33,7 +34,6 @@ __all__ = [
 
 FORMAT = 1
 WORK = Path(".work")
-ABOUT = "dataset.json"
 NOTE = "Simulated phantom, not a photograph: no patient, no camera."
 AGAIN = "Delete the folder: phantoms are generated again."
 
@@ -78,6 +78,20 @@ class Settings:
 
 
 PHANTOM = Settings()
+
+
+class _Settings(TypedDict):
+    training: int
+    validation: int
+    test: int
+    size: int
+    seed: int
+
+
+class _About(TypedDict):
+    dataset: str
+    format: Literal[1]
+    settings: _Settings
 
 
 def record_of(kind: Kind) -> Record:
@@ -135,7 +149,14 @@ class Phantom(Dataset):
             return folder if complete(folder) else generate(PHANTOM, folder, self.kind)
         for folder in (Path(data), Path(data) / name):
             if (folder / ABOUT).is_file():
-                return require_kind(folder, self.kind)
+                other = about(folder)["dataset"]
+                if other == name:
+                    return folder
+                raise InputError(
+                    f"{folder / ABOUT}: expected the data set {name}, found {other}. "
+                    f"Give --dataset {other}, or leave out --data and the phantoms are "
+                    "generated."
+                )
         raise InputError(
             f"{name}: expected a phantom set ({ABOUT}) in {data}, found "
             f"{layout.found(Path(data))}. {self.RECORD.access}"
@@ -160,30 +181,11 @@ class Phantom(Dataset):
         """Returns the true P(y = 1 | image), float32 (size, size), [0.002, 0.998]."""
         return np.load(self.roles(root, case)["posterior"], allow_pickle=False)
 
-    def check(self, root: Path) -> list[str]:
-        """Compares the folder with its description, without opening an image."""
-        return layout.missing("phantom", Path(root), self.expected(root), self.HINTS)
-
     def remarks(self, root: Path) -> list[str]:
         """Returns what is unusual about the folder but stops nothing."""
         known = [*self.expected(root), Path(root) / ABOUT]
         extra = [str(p.relative_to(root)) for p in layout.unexpected(Path(root), known)]
-        return [f"not part of the set, ignored: {', '.join(extra)}"] if extra else []
-
-
-def require_kind(folder: Path, kind: Kind) -> Path:
-    """Returns the folder of a set, where it shows this kind.
-
-    Raises:
-        InputError: it is another kind's, or none.
-    """
-    found = about(folder)["dataset"]
-    if found == kind.dataset:
-        return folder
-    raise InputError(
-        f"{folder / ABOUT}: expected the data set {kind.dataset}, found {found}. Give "
-        f"--dataset {found}, or leave out --data and the phantoms are generated."
-    )
+        return layout.ignored("the set", extra)
 
 
 def key(settings: Settings, kind: Kind = VESSEL) -> str:
@@ -198,29 +200,15 @@ def complete(folder: Path) -> bool:
 
 
 def about(root: Path) -> dict[str, Any]:
-    """Reads `dataset.json`.
-
-    Raises:
-        InputError: missing, damaged, or of another data set.
-    """
-    path = Path(root) / ABOUT
-    try:
-        text = json.loads(path.read_text("utf-8"))
-        if text["dataset"] in KINDS and text["format"] == FORMAT:
-            Settings(**text["settings"])
-            return text
-        found = f"{text['dataset']}, format {text['format']}"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        found = f"{type(error).__name__}: {error}"
-    raise InputError(
-        f"{path}: expected the description of a phantom set, format {FORMAT}, found "
-        f"{found}. {AGAIN}"
-    )
+    """Reads `dataset.json`; raises as `layout.described`."""
+    found: dict[str, Any] = layout.described(root, _About, "a phantom set")
+    return found
 
 
 def settings_of(root: Path) -> Settings:
     """What the set at `root` was made from."""
-    return Settings(**about(root)["settings"])
+    known = about(root)["settings"]
+    return Settings(**{field.name: known[field.name] for field in fields(Settings)})
 
 
 def names(settings: Settings) -> dict[str, tuple[str, ...]]:
@@ -245,14 +233,8 @@ def paths_of(root: Path, case: str) -> dict[str, Path]:
 def generate(settings: Settings, folder: Path, kind: Kind = VESSEL) -> Path:
     """Writes a phantom set, aside first and then renamed.
 
-    Args:
-        settings: how many, of which size.
-        folder: where to put it. What is there already is replaced where it is not a
-            complete set of these settings and kind, and kept where it is.
-        kind: what the phantoms show.
-
-    Returns:
-        `folder`.
+    What is in the folder already is replaced where it is not a complete set of these
+    settings and kind, and kept where it is.
 
     Raises:
         InputError: `folder` holds something that is no phantom set, or can't be
@@ -261,24 +243,14 @@ def generate(settings: Settings, folder: Path, kind: Kind = VESSEL) -> Path:
     folder = Path(folder)
     try:
         if not folder.exists() or discard(folder, settings, kind):
-            write_aside(settings, folder, kind)
+            with layout.aside(folder) as aside:
+                write(settings, aside, kind)
     except OSError as error:
         raise InputError(
             f"{folder}: expected a place to write phantoms in, found {error}. "
             "Change its permissions or make room."
         ) from error
     return folder
-
-
-def write_aside(settings: Settings, folder: Path, kind: Kind) -> None:
-    """Writes a set beside `folder` and renames it, so that it is whole or not there."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=".phantom-", dir=folder.parent))
-    try:
-        write(settings, aside, kind)
-        layout.settle(aside, folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def discard(folder: Path, settings: Settings, kind: Kind) -> bool:

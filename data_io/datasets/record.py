@@ -38,7 +38,7 @@ class Record:
         grey_masks: True where masks are known to hold grey values besides 0 and 255, as
             JPEG leaves them: they are read with `read_mask(path, grey=True)`.
         any_mode: True where copies of the data set differ in how images are stored: as
-            grey, palette or RGB, and are read as RGB with `read_any_image`.
+            grey, palette or RGB, and are read as RGB with `read_image`.
         split_by: what the split by seed keeps together, such as `sequence`: no two
             parts share a group of the data set's `groups(root)`. "" for nothing.
     """

@@ -3,7 +3,6 @@
 import json
 import re
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,11 @@ from data_io.files import content
 __all__ = ["retrieve"]
 
 ATTEMPTS = 5  # in a row that bring nothing
-WAIT_S = 1.0  # after the first; doubled each time
-LONGEST_WAIT_S = 120.0  # whatever a server asks for
+WAIT_S, LONGEST_WAIT_S = 1.0, 120.0  # first, then doubled; whatever a server asks for
 TIMEOUT_S = 30.0
 CHUNK = 1 << 18
 SLOWEST, GRACE_S = 1000, 60.0  # bytes a second, over all but the first seconds
-BUSY = {408, 425, 429, 500, 502, 503, 504}
+BUSY = {408, 416, 425, 429, 500, 502, 503, 504}
 MAGIC = {".gz": (b"\x1f\x8b", "a gzip file"), ".zip": (b"PK", "a zip")}
 
 
@@ -35,9 +33,7 @@ class Failure(Exception):
 class Cut(Failure):
     """The connection failed or the server is busy; the same again may help."""
 
-    def __init__(self, message: str, wait_s: float = 0.0):
-        super().__init__(message)
-        self.wait_s = wait_s
+    wait_s = 0.0
 
 
 def retrieve(
@@ -77,8 +73,7 @@ def retrieve(
         except Failure as error:
             problems.append(f"{url}: {error}")
         except ValueError as error:  # pooch's, for another hash
-            said = known[1] if known else ""
-            problems.append(f"{url}: {another(str(error), said)}")
+            problems.append(f"{url}: {_another(str(error), known)}")
     raise InputError(
         f"{download.path}: expected to download it, found\n"
         + "\n".join(f"  {problem}" for problem in problems)
@@ -86,14 +81,14 @@ def retrieve(
     )
 
 
-def another(message: str, said: str) -> str:
+def _another(message: str, known: tuple[str, str] | None) -> str:
     """What pooch found of a file with another hash, and who says what it should be."""
     hashes = re.findall(r"\b[0-9a-f]{64}\b", message)
-    if not hashes:
+    if not (hashes and known):
         return message
     return (
-        f"received a file with the SHA-256 {hashes[0]}, expected {hashes[-1]} "
-        f"({said}); it was deleted"
+        f"received a file with the SHA-256 {hashes[-1]}, expected {known[0]} "
+        f"({known[1]}); it was deleted"
     )
 
 
@@ -102,23 +97,16 @@ class Resuming:
 
     What was received lies in a file of its own, with the server's mark of the version
     (`ETag`, or the time of change) beside it: only the same version is gone on with.
-
-    Attributes:
-        called: True once pooch asked for the file.
     """
 
     def __init__(self, part: Path, download: Download, progress: bool):
         self.part, self.download, self.progress = part, download, progress
         self.mark = part.with_suffix(".json")
-        self.stated = ""
+        self.stated = ""  # the file's SHA-256, by the server
         self.called = False
 
     def __call__(self, url: str, output_file: str, _: Any = None) -> None:
-        """Writes the file behind `url` to `output_file`.
-
-        Raises:
-            Failure: there is none, or none that fits, or the connection is too bad.
-        """
+        """Writes the file behind `url` to `output_file`, or raises `Failure`."""
         self.called = True
         failures, best = 0, 0
         while True:
@@ -133,37 +121,56 @@ class Resuming:
                 pause(max(WAIT_S * 2 ** (failures - 1), cut.wait_s))
         self.check()
         self.part.replace(output_file)
-        self.forget()
+        self.mark.unlink()
 
     def attempt(self, url: str) -> None:
         """Asks for what is missing, once, and writes what comes."""
         mark = content.read_json(self.mark) or {}
-        offset = self.received() if mark.get("version") else 0
-        if offset and offset == mark["total"]:
+        here = self.received() if mark.get("version") else 0
+        if here and here == mark["total"]:
             return  # All but the renaming was done.
         # Encoded by the way, parts would not fit together.
         headers = {"Accept-Encoding": "identity", "User-Agent": "dscpp"}
-        if offset:
-            headers |= {"Range": f"bytes={offset}-", "If-Range": mark["version"]}
+        if here:
+            headers |= {"Range": f"bytes={here}-", "If-Range": mark["version"]}
         try:
             with requests.get(
                 url, headers=headers, stream=True, timeout=TIMEOUT_S
             ) as response:
-                if url.startswith("https:") and response.url.startswith("http:"):
-                    raise Failure(f"redirected without encryption to {response.url}")
-                refuse(response, self.forget)
-                self.stated = stated_hash(response)
-                offset, total = self.begin(response, offset, mark)
-                self.write(response, offset, total)
+                self.refuse(response, url)
+                self.stated = _stated_hash(response)
+                self.write(response, *self.begin(response, here, mark))
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise Cut(f"the connection failed: {error}") from error
 
+    def refuse(self, response: requests.Response, url: str) -> None:
+        """Raises what an answer means that is neither all nor the rest of the file."""
+        status = response.status_code
+        if url.startswith("https:") and response.url.startswith("http:"):
+            raise Failure(f"redirected without encryption to {response.url}")
+        if status == 416:  # asked for more than there is
+            self.forget()
+        if status in BUSY:
+            cut = Cut(f"HTTP {status} {response.reason}")
+            asked = response.headers.get("Retry-After", "")
+            cut.wait_s = min(float(asked), LONGEST_WAIT_S) if asked.isdecimal() else 0
+            raise cut
+        if status not in (200, 206):
+            raise Failure(f"HTTP {status} {response.reason}")
+
     def begin(
-        self, response: requests.Response, offset: int, mark: dict[str, Any]
+        self, response: requests.Response, here: int, mark: dict[str, Any]
     ) -> tuple[int, int | None]:
         """Where to write what comes, and the size of the whole file."""
         if response.status_code == 206:
-            return offset, self.rest(response, offset, mark)
+            given = response.headers.get("Content-Range", "")
+            found = re.fullmatch(rf"bytes {here}-\d+/(\d+|\*)", given)
+            total = int(found[1]) if found and found[1] != "*" else None
+            same = mark.get("total") in (None, total)
+            if here and found and same and _version(response) in ("", mark["version"]):
+                return here, total
+            self.forget()
+            raise Cut(f"another part, or of another file, than asked for: {given!r}")
         length = response.headers.get("Content-Length", "")
         total = int(length) if length.isdecimal() else None
         if total is None and "Transfer-Encoding" not in response.headers:
@@ -172,64 +179,36 @@ class Resuming:
         if expected and total is not None and total != expected:
             raise Failure(f"expected {expected} bytes, found {total} on the server")
         self.forget()
-        self.mark.write_text(json.dumps({"version": version(response), "total": total}))
+        known = {"version": _version(response), "total": total}
+        self.mark.write_text(json.dumps(known))
         return 0, total
 
-    def rest(
-        self, response: requests.Response, offset: int, mark: dict[str, Any]
-    ) -> int | None:
-        """The size of the whole file, where the rest of the same file comes."""
-        given = response.headers.get("Content-Range", "")
-        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", given)
-        if found and int(found[1]) == offset and offset:
-            total = None if found[2] == "*" else int(found[2])
-            same = version(response) in ("", mark["version"])
-            if same and mark["total"] in (None, total):
-                return total
-        self.forget()
-        raise Cut(f"another part, or of another file, than asked for: {given!r}")
-
-    def write(
-        self, response: requests.Response, offset: int, total: int | None
-    ) -> None:
-        """Appends what comes; a connection that ends early is a `Cut`."""
-        with (
-            self.part.open("ab" if offset else "wb") as file,
-            tqdm(
-                desc=self.download.path[-40:],
-                initial=offset,
-                total=total,
-                unit="B",
-                unit_scale=True,
-                delay=1,
-                leave=False,
-                disable=not self.progress,
-            ) as bar,
-        ):
-            began, here = time.monotonic(), 0
+    def write(self, response: requests.Response, here: int, total: int | None) -> None:
+        """Appends what comes; raises `Cut` where it ends early."""
+        stated = self.download.size if total is None else total
+        bar = tqdm(
+            desc=self.download.path[-40:], initial=here, total=total, unit="B",
+            unit_scale=True, delay=1, leave=False, disable=not self.progress,
+        )  # fmt: skip
+        with self.part.open("ab" if here else "wb") as file, bar:
+            began, came = time.monotonic(), 0
             # The bytes as sent: a server may call a .gz file's own gzip an encoding.
             while chunk := response.raw.read1(CHUNK, decode_content=False):
-                here += len(chunk)
-                self.refuse_stream(offset + here, total)
-                if here < SLOWEST * (time.monotonic() - began - GRACE_S):
+                came += len(chunk)
+                if stated is not None and here + came > stated:
+                    self.forget()
+                    raise Failure(f"expected {stated} bytes, received more")
+                if came < SLOWEST * (time.monotonic() - began - GRACE_S):
                     raise Failure(f"fewer than {SLOWEST} bytes a second come")
                 file.write(chunk)
                 bar.update(len(chunk))
         if total is not None and self.received() != total:
             raise Cut(f"the connection ended after {self.received()} of {total} bytes")
 
-    def refuse_stream(self, received: int, total: int | None) -> None:
-        """Raises Failure, and forgets all, where more comes than was stated."""
-        stated = total if total is not None else self.download.size
-        if stated is not None and received > stated:
-            self.forget()
-            raise Failure(f"expected {stated} bytes, received more")
-
     def check(self) -> None:
         """Raises Failure, and forgets all, where what came can't be the file."""
         expected = self.download.size
-        suffix = Path(self.download.path).suffix
-        begin, kind = MAGIC.get(suffix, (b"", "a file"))
+        begin, kind = MAGIC.get(Path(self.download.path).suffix, (b"", "a file"))
         with self.part.open("rb") as file:
             start = file.read(40)
         problem = ""
@@ -253,33 +232,15 @@ class Resuming:
         self.mark.unlink(missing_ok=True)
 
 
-def refuse(response: requests.Response, forget: Callable[[], None]) -> None:
-    """Raises what a status that is neither all nor the rest of a file means."""
-    status = response.status_code
-    said = f"HTTP {status} {response.reason}"
-    if status in BUSY:
-        asked = response.headers.get("Retry-After", "")
-        wait_s = float(asked) if asked.isdecimal() else 0.0
-        raise Cut(said, min(wait_s, LONGEST_WAIT_S))
-    if status == 416:
-        forget()
-        raise Cut(said)
-    if status not in (200, 206):
-        raise Failure(said)
-
-
-def version(response: requests.Response) -> str:
+def _version(response: requests.Response) -> str:
     """The server's mark of this very content; "" where it gives none."""
     etag = str(response.headers.get("ETag", ""))
     weak = not etag or etag.startswith("W/")
     return str(response.headers.get("Last-Modified", "")) if weak else etag
 
 
-def stated_hash(response: requests.Response) -> str:
-    """The SHA-256 that a server states of the file, "" for none.
-
-    Hugging Face has it in `X-Linked-Etag`, in the answer that redirects to its store.
-    """
+def _stated_hash(response: requests.Response) -> str:
+    """The SHA-256 in `X-Linked-Etag`, where Hugging Face redirects; "" for none."""
     for answer in (*response.history, response):
         found = str(answer.headers.get("X-Linked-Etag", "")).strip('"')
         if re.fullmatch("[0-9a-f]{64}", found):

@@ -6,40 +6,45 @@ came: by it the files are checked later, and a host that publishes no checksum m
 the same bytes again.
 """
 
-import contextlib
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
+from typing_extensions import TypedDict
 
 from data_io.datasets.dataset import Dataset
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.fetching import download
 from data_io.fetching.downloads import Download
-from data_io.files import archives, content
+from data_io.files import archives, content, schema
 
 __all__ = ["Fetched", "fetch", "plan"]
 
-FORMAT = 1
 SPARE = 100_000_000  # bytes of disk that are left alone
+
+
+class _Got(TypedDict):
+    url: str
+    sha256: str
+    vouched: bool
+    files: dict[str, str]
+
+
+class _Lock(TypedDict):
+    format: Literal[1]
+    downloads: dict[str, _Got]
 
 
 @dataclass
 class Fetched:
-    """What `fetch` did.
+    """What `fetch` did: files checked, paths `new` of downloads.
 
-    Attributes:
-        title: of the data set.
-        root: its folder.
-        files: number of its files that were checked.
-        new: paths of what was downloaded.
-        untold: how many of these no public checksum could vouch for.
-        lock: the lock file.
+    `untold` is how many of these no public checksum could vouch for.
     """
 
     title: str
@@ -75,7 +80,7 @@ def plan(dataset: Dataset, output: Path | None = None) -> str:
     target = place(dataset, output)
     if target.is_dir() and lock_of(target).exists():
         return ""
-    hosts = {host(url): None for one in wanted for url in one.urls[:1]}
+    hosts = dict.fromkeys(one.urls[0].split("/")[2] for one in wanted)
     told = sum(one.sha256 is not None for one in wanted)
     lines = [
         f"{record.title}: {len(wanted)} file{'s' * (len(wanted) > 1)}, "
@@ -83,7 +88,8 @@ def plan(dataset: Dataset, output: Path | None = None) -> str:
         f"{', '.join(hosts)}, into {target}",
         f"  terms    {record.licence}",
         f"  cite     {record.citation}",
-        f"  checked  {told} of {len(wanted)} by a published SHA-256",
+        f"  checked  {told} of {len(wanted)} by a published SHA-256"
+        + ", which the host does not confirm" * bool(told),
     ]
     if told < len(wanted):
         which = "the others have no" if told else "no"
@@ -122,9 +128,9 @@ def fetch(
         with FileLock(str(aside / "lock"), timeout=0):
             try:
                 done = Work(dataset.RECORD, target, aside, progress).run()
-                shutil.rmtree(aside, ignore_errors=True)
-            finally:
-                tidy(aside)
+            finally:  # Parts and archives stay: the same command goes on from there.
+                if not any(p.is_file() and p.name != "lock" for p in aside.rglob("*")):
+                    shutil.rmtree(aside, ignore_errors=True)
     except Timeout as error:
         raise InputError(
             f"{target}: expected to be alone, found another fetch at work. Wait for it."
@@ -138,12 +144,6 @@ def fetch(
     return done
 
 
-def tidy(aside: Path) -> None:
-    """Removes a folder that holds nothing to go on with."""
-    if not any(path.is_file() and path.name != "lock" for path in aside.rglob("*")):
-        shutil.rmtree(aside, ignore_errors=True)
-
-
 def place(dataset: Dataset, output: Path | None) -> Path:
     """The data set's folder; behind a link, so that renaming stays on one disk."""
     given = Path(dataset.DEFAULT if output is None else output)
@@ -151,11 +151,7 @@ def place(dataset: Dataset, output: Path | None) -> Path:
 
 
 def by_hand(dataset: Dataset, output: Path | None) -> Fetched:
-    """What there is to say of a data set that can't be downloaded.
-
-    Raises:
-        InputError: it is not there; which page, files and folder.
-    """
+    """What there is to say of a data set that can't be downloaded."""
     record = dataset.RECORD
     if record.simulated:
         raise InputError(
@@ -177,14 +173,7 @@ def by_hand(dataset: Dataset, output: Path | None) -> Fetched:
 
 @dataclass
 class Work:
-    """One fetch at work.
-
-    Attributes:
-        record: of the data set.
-        target: its folder.
-        aside: where all is made; this process is alone there.
-        progress: shows bars on stderr.
-    """
+    """One fetch at work; all is made in `aside`, where this process is alone."""
 
     record: Record
     target: Path
@@ -219,14 +208,10 @@ class Work:
         return self.target if whole else self.aside / "whole"
 
     def recall(self) -> dict[str, dict[str, Any]]:
-        """What the lock file says of earlier downloads, by their paths.
-
-        Raises:
-            InputError: it can't be read, or there are files without it.
-        """
+        """What the lock file says of earlier downloads, by their paths."""
         lock = lock_of(self.target)
-        found = content.read_json(lock) or {}
-        if lock.exists() and found.get("format") != FORMAT:
+        found = schema.recall(lock, _Lock)
+        if lock.exists() and found is None:
             raise InputError(
                 f"{lock}: expected what an earlier fetch recorded, found something "
                 "else. Move it away to trust what is downloaded now."
@@ -238,11 +223,11 @@ class Work:
                 f"{self.record.name} --data {self.target}. To fetch, name another "
                 "place with --output, or move them away."
             )
-        return dict(found.get("downloads", {}))
+        return dict(found["downloads"]) if found else {}
 
     def remember(self, kept: dict[str, dict[str, Any]]) -> None:
         """Writes the lock file, aside and renamed."""
-        value = {"format": FORMAT, "dataset": self.record.name, "downloads": kept}
+        value = {"format": 1, "dataset": self.record.name, "downloads": kept}
         content.write_json(lock_of(self.target), value, 1)
 
     def missing(self, kept: dict[str, dict[str, Any]]) -> list[Download]:
@@ -262,9 +247,8 @@ class Work:
                 good.discard(one.path)
         return [one for one in self.record.downloads if one.path not in good]
 
-    def require_room(self, missing: Iterable[Download]) -> None:
+    def require_room(self, missing: Sequence[Download]) -> None:
         """Raises InputError where downloads, and what is unpacked, would not fit."""
-        missing = list(missing)
         unpacked = sum(one.expected for one in missing if one.is_archive)
         kept = [*self.aside.glob("parts/*.part"), *self.aside.glob("archives/*")]
         here = sum(path.stat().st_size for path in kept)
@@ -304,27 +288,19 @@ class Work:
         fresh = self.aside / "unpacking"
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir()
-        with distrusted(archive), archives.opened(archive, fresh) as opened:
-            members = archives.members(archive, opened)
-        self.require(archives.room(members))
-        with distrusted(archive), archives.opened(archive, fresh) as opened:
-            files = archives.extract(opened, members, fresh)
+        try:
+            with archives.opened(archive, fresh) as opened:
+                members = archives.members(archive, opened)
+                self.require(archives.room(members))
+                files = archives.extract(opened, members, fresh)
+        except archives.Distrusted:
+            archive.unlink()
+            raise
         folder = self.folder
         for name in files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (fresh / name).replace(folder / name)
         return files
-
-
-@contextlib.contextmanager
-def distrusted(archive: Path) -> Iterator[None]:
-    """Deletes an archive that turns out to be damaged or not safe."""
-    try:
-        yield
-    except InputError as error:
-        if not isinstance(error.__cause__, OSError):  # which is not its fault
-            archive.unlink()
-        raise
 
 
 def current(one: Download, kept: dict[str, dict[str, Any]]) -> bool:
@@ -346,8 +322,3 @@ def amount(size: int) -> str:
     """Bytes in words."""
     power = min(3, (len(str(size)) - 1) // 3)
     return f"{size / 1000**power:.3g} {('bytes', 'kB', 'MB', 'GB')[power]}"
-
-
-def host(url: str) -> str:
-    """The server that an address names."""
-    return url.split("/")[2]

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from data_io.errors import InputError
 
-__all__ = ["extract", "is_litter", "members", "opened", "room"]
+__all__ = ["Distrusted", "extract", "is_litter", "members", "opened", "room"]
 
 CHUNK = 1 << 20
 BLOCK = 4096  # a file takes whole blocks of a disk
@@ -28,22 +28,23 @@ DAMAGED = (
 )
 
 
+class Distrusted(InputError):
+    """An archive that is damaged or not safe."""
+
+
 @contextlib.contextmanager
 def opened(archive: Path, into: Path) -> Iterator[zipfile.ZipFile]:
-    """Opens a zip to read and unpack it; what is wrong with it becomes one error.
-
-    Args:
-        archive: a zip file.
-        into: where it is unpacked, for the message.
+    """Opens a zip to read it, and to unpack it into a folder.
 
     Raises:
-        InputError: not a zip, damaged, encrypted, or no place to unpack it in.
+        Distrusted: not a zip, damaged, encrypted.
+        InputError: no place to unpack it in.
     """
     try:
         with zipfile.ZipFile(archive) as content:
             yield content
     except DAMAGED as error:
-        raise InputError(
+        raise Distrusted(
             f"{archive}: expected a whole, unencrypted zip, found {error}. "
             "Download it again, or unpack it yourself and name the folder."
         ) from error
@@ -67,14 +68,12 @@ def room(members: Iterable[zipfile.ZipInfo]) -> int:
 
 
 def members(archive: Path, content: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    """The entries to unpack, without litter.
-
-    Args:
-        archive: the zip file.
-        content: the same, open.
+    """The entries to unpack of a zip that is open, without litter.
 
     Raises:
-        InputError: an entry is not safe, see `refuse_unsafe`.
+        Distrusted: names the first entry that is encrypted, would be written outside,
+            is a link or device, or falls together with another; or the archive, where
+            it declares far more than it can hold.
     """
     found = [m for m in content.infolist() if not is_litter(m.filename)]
     refuse_unsafe(archive, found)
@@ -82,22 +81,12 @@ def members(archive: Path, content: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
 
 
 def refuse_unsafe(archive: Path, members: list[zipfile.ZipInfo]) -> None:
-    """Refuses what no data set holds and an attacker may.
-
-    Args:
-        archive: the zip file.
-        members: of its entries those that are to be unpacked.
-
-    Raises:
-        InputError: names the first entry that is encrypted, would be written outside,
-            is a link or device, or falls together with another; or the archive, where
-            it declares far more than it can hold.
-    """
+    """Refuses what no data set holds and an attacker may."""
     taken: dict[str, str] = {}
     for member in members:
         problem = unsafe(member) or collision(member, taken)
         if problem:
-            raise InputError(
+            raise Distrusted(
                 f"{archive}: expected {problem}, found {member.filename!r}. Do not "
                 "trust this file: download it again from the data set's own page."
             )
@@ -105,7 +94,7 @@ def refuse_unsafe(archive: Path, members: list[zipfile.ZipInfo]) -> None:
     packed = sum(member.compress_size for member in members)
     declared = sum(member.file_size for member in members)
     if packed > size or declared > max(HARMLESS, MOST_GROWTH * size):
-        raise InputError(
+        raise Distrusted(
             f"{archive}: expected an archive of images, found {size} bytes that claim "
             f"to hold {declared}. Do not trust this file: download it again from the "
             "data set's own page."
@@ -123,11 +112,8 @@ def unsafe(member: zipfile.ZipInfo) -> str:
 
 
 def collision(member: zipfile.ZipInfo, taken: dict[str, str]) -> str:
-    """What was expected of an entry in another's place; adds it to those `taken`.
-
-    Names that differ in case or in the way of writing an accent are the same file on
-    some systems.
-    """
+    """What was expected of an entry in another's place; adds it to those `taken`."""
+    # Names that differ in case or accents alone are one file on some systems.
     place = PurePosixPath(unicodedata.normalize("NFC", str(inside(member))).casefold())
     kind = "folder" if member.is_dir() else "file"
     for parent in place.parents:
@@ -149,12 +135,7 @@ def inside(member: zipfile.ZipInfo) -> PurePosixPath:
 def extract(
     content: zipfile.ZipFile, members: list[zipfile.ZipInfo], folder: Path
 ) -> dict[str, str]:
-    """Writes entries that `refuse_unsafe` let pass.
-
-    Args:
-        content: the open archive.
-        members: what to unpack.
-        folder: an empty folder.
+    """Writes what `members` gave into an empty folder.
 
     Returns:
         SHA-256 of each file by its path within `folder`, with forward slashes.

@@ -9,7 +9,9 @@ import json
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from typing_extensions import TypedDict
 
 if TYPE_CHECKING:  # Run folders are read without the readers of images.
     from data_io.datasets.dataset import Dataset
@@ -23,7 +25,16 @@ __all__ = [
 
 # Begins the name of what is being written; the cache sweeps up what is left of it.
 ASIDE = ".making-"
-FORMAT = 5  # of what is remembered
+
+
+class _Entry(TypedDict):
+    stamp: list[int]
+    found: Any
+
+
+class _Kept(TypedDict):
+    format: Literal[5]
+    files: dict[str, _Entry]
 
 
 class Memory:
@@ -36,21 +47,15 @@ class Memory:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        kept = (read_json(path) if path else None) or {}
-        files = kept.get("files") if kept.get("format") == FORMAT else None
-        self.files: dict[str, Any] = files if isinstance(files, dict) else {}
+        kept = schema.recall(path, _Kept) if path else None
+        self.files: dict[str, Any] = kept["files"] if kept else {}
 
     def get(self, file: Path, kind: str) -> Any:
-        """Returns what `put` kept of a file; None where it changed since.
-
-        Args:
-            file: the file or folder.
-            kind: of what was found: one file may have several.
-        """
+        """What `put` kept of a file or folder, under a kind; None if it changed."""
         entry = self.files.get(_key(file, kind))
         with contextlib.suppress(OSError):
-            if isinstance(entry, dict) and entry.get("stamp") == stamp_of(file):
-                return entry.get("found")
+            if entry and entry["stamp"] == stamp_of(file):
+                return entry["found"]
         return None
 
     def put(self, file: Path, kind: str, stamp: list[int], found: Any) -> None:
@@ -64,7 +69,7 @@ class Memory:
         files = self.files.items()
         kept = {k: v for k, v in files if Path(k.partition(" ")[2]).exists()}
         try:
-            write_json(self.path, {"format": FORMAT, "files": kept})
+            write_json(self.path, {"format": 5, "files": kept})
         except OSError as error:
             return str(error)
         return ""
@@ -92,16 +97,10 @@ def stamp_of(path: Path) -> list[int]:
 def content(
     dataset: "Dataset", root: Path, cases: Iterable[str], folder: Path
 ) -> dict[str, str]:
-    """Hash the raw files of cases; files seen before are recognised, not read.
-
-    Args:
-        dataset: the data set.
-        root: its folder.
-        cases: ids of cases.
-        folder: the cache, where hashes are remembered.
+    """Hash the raw files of cases; those that `folder` remembers are not read.
 
     Returns:
-        per case the SHA-256 over names and content of its files, in their order.
+        SHA-256 over names and content of its files, in their order, by case.
     """
     files = {case: dataset.files(root, case) for case in cases}
     hashes = _hashes(dataset, folder, (p for paths in files.values() for p in paths))
@@ -115,12 +114,6 @@ def images(
     dataset: "Dataset", root: Path, cases: Iterable[str], folder: Path | None
 ) -> dict[str, str]:
     """Hash the image file of each case, whatever its name: equal means a copy.
-
-    Args:
-        dataset: the data set.
-        root: its folder.
-        cases: ids of cases.
-        folder: as for `content`; None to remember nothing.
 
     Returns:
         SHA-256 by case; a case whose image is not there has its id, equal to no other.

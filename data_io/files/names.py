@@ -14,16 +14,13 @@ LONGEST = 200
 def plain(name: object, where: object, what: str = "name") -> str:
     """Refuses a name that is more than the name of one file.
 
-    Run folders, splits and descriptions come from others. What they name is joined to
-    a folder, and must not lead out of it, on any system.
+    What run folders, splits and descriptions of others name is joined to a folder, and
+    must not lead out of it, on any system.
 
     Args:
-        name: what was read.
+        name: what was read, which is returned.
         where: the file or option that it was read from.
         what: it is, such as "case".
-
-    Returns:
-        The name.
 
     Raises:
         InputError: no text; empty; a separator of either kind, a drive, a leading dot,

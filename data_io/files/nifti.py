@@ -173,14 +173,9 @@ def read(path: Path) -> np.ndarray:
 def slabs(path: Path) -> Iterator[np.ndarray]:
     """Reads a volume in the order of its file, holding no more than a slab of it.
 
-    Args:
-        path: as for `read`.
-
     Yields:
-        (*shape[:2], n) of the type that `read` gives: planes of the last axis.
-
-    Raises:
-        InputError: as `read`.
+        (*shape[:2], n) of the type that `read` gives: planes of the last axis; raises
+        as `read`.
     """
     with decoding(path, *_BROKEN):
         image = _open(path)
@@ -214,11 +209,7 @@ def as_label(path: Path, values: np.ndarray) -> np.ndarray:
 
 
 def rounded(labels: np.ndarray) -> np.ndarray:
-    """Label values that a header's scale or a program took off whole numbers, put back.
-
-    Args:
-        labels: of any type; what is within 0.001 of a whole number becomes that.
-    """
+    """Label values, those within 0.001 of a whole number (scaled ones) as that."""
     if labels.dtype.kind != "f":
         return labels
     near = np.rint(labels)
@@ -227,13 +218,7 @@ def rounded(labels: np.ndarray) -> np.ndarray:
 
 
 def no_label(path: Path, value: float, ends: Sequence[float]) -> InputError:
-    """The error for a file with a value that is no class number.
-
-    Args:
-        path: the file.
-        value: which is none.
-        ends: the least and the greatest value in the file.
-    """
+    """The error for a value that is no class number, among others from end to end."""
     return InputError(
         f"{path}: expected class numbers, 0 to 255, found {value:g} among values from "
         f"{ends[0]:g} to {ends[1]:g}. Is this the label map?"
@@ -241,26 +226,9 @@ def no_label(path: Path, value: float, ends: Sequence[float]) -> InputError:
 
 
 def read_slice(path: Path, index: int) -> np.ndarray:
-    """Reads one slice of axis 0, holding a slab of the volume at a time.
-
-    Args:
-        path: as for `read`.
-        index: of the slice.
-
-    Returns:
-        (rows, columns) of the type that `read` gives.
-
-    Raises:
-        InputError: as `read`.
-    """
-    with decoding(path, *_BROKEN):
-        image = _open(path)
-        shape = _geometry(path, image).shape
-        found = np.empty(shape[1:], _dtype(image.dataobj))
+    """Reads one slice of axis 0, (rows, columns), as `read`, with a slab in memory."""
     # Whole planes: to seek for each voxel of a packed file takes far longer.
-    for start, slab in zip(range(0, shape[2], _SLAB), slabs(path), strict=True):
-        found[:, start : start + _SLAB] = slab[index]
-    return found
+    return np.concatenate([slab[index] for slab in slabs(path)], axis=1)
 
 
 def write_like(

@@ -12,8 +12,8 @@ from PIL import ExifTags, Image
 from data_io.errors import InputError, Problems
 
 __all__ = [
-    "FORMATS", "GREY", "as_binary", "as_rgb", "decode", "decode_colour", "decoding",
-    "read_any_image", "read_image", "read_mask", "read_union", "union",
+    "FORMATS", "GREY", "as_binary", "as_rgb", "decode", "decoding", "read_image",
+    "read_mask", "union",
 ]  # fmt: skip
 
 Base = ExifTags.Base
@@ -48,16 +48,16 @@ _SPREAD = {"L;2": 85, "L;4": 17}
 _BAD_EXIF = (KeyError, SyntaxError, TypeError, ValueError, struct.error)
 
 
-def decode(path: Path) -> tuple[str, np.ndarray]:
+def decode(path: Path, colours: bool = False) -> tuple[str, np.ndarray]:
     """Decodes a whole image file.
 
-    Palette images give their indices, and grey of 2 or 4 bits the numbers stored, never
-    the colours: what a palette shows as grey
-    says nothing about the label. A grey or RGB image that declares one value to be
-    transparent gets an alpha channel, where any pixel has that value.
+    A grey or RGB image that declares one value to be transparent gets an alpha channel,
+    where any pixel has that value.
 
     Args:
         path: an image file of one of the `FORMATS`, whatever its name ends in.
+        colours: of a palette image and of grey of 2 or 4 bits gives what is shown; else
+            the indices or numbers stored, which say what a label is.
 
     Returns:
         Pillow's mode (`RGB`, `L`, `P`, ...) and the pixels, (rows, columns) or
@@ -68,15 +68,6 @@ def decode(path: Path) -> tuple[str, np.ndarray]:
             bits a colour channel, turned by an EXIF tag, or stored in a way that Pillow
             does not read without loss.
     """
-    return _decode(path, colours=False)
-
-
-def decode_colour(path: Path) -> tuple[str, np.ndarray]:
-    """Decodes an image file as `decode` does, but a palette image to its colours."""
-    return _decode(path, colours=True)
-
-
-def _decode(path: Path, colours: bool) -> tuple[str, np.ndarray]:
     # Pillow warns of what does not matter here; what does is raised. It raises nearly
     # anything on a broken file.
     with (
@@ -126,11 +117,8 @@ def decoding(path: Path, *broken: type[Exception]) -> Iterator[None]:
 
 
 def _refuse_what_would_be_lost(path: Path, image: Image.Image) -> None:
-    """Raises InputError for further pages, and for values that Pillow would change.
-
-    Pillow reads the first page and the upper 8 bits, and says nothing. The second
-    picture in a camera's JPEG (MPO) is a preview.
-    """
+    """Refuses further pages and deeper channels, of which Pillow says nothing."""
+    # The second picture in a camera's JPEG (MPO) is a preview.
     pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     if pages > 1:
         raise InputError(
@@ -215,11 +203,7 @@ def _colours(image: Image.Image) -> tuple[str, np.ndarray]:
 
 
 def _refuse_turned(path: Path, image: Image.Image) -> None:
-    """Raises InputError where viewers turn or mirror the stored pixels.
-
-    Pillow turns TIFF as it loads, and JPEG and PNG not: an image and its mask could
-    differ in it and nothing would say so.
-    """
+    """Refuses pixels that viewers turn: Pillow does so for TIFF alone."""
     if image.format == "PNG":
         image.load()  # The tag may come after the pixels.
     try:
@@ -267,29 +251,7 @@ def reason(error: Exception) -> str:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Reads a colour image.
-
-    Args:
-        path: an RGB image file, 8 bits a channel. A fourth channel, alpha, is left out
-            where it is opaque throughout, and so says nothing.
-
-    Returns:
-        uint8, (rows, columns, 3), in [0, 255].
-
-    Raises:
-        InputError: not decodable, or not RGB.
-    """
-    mode, pixels = decode(path)
-    if not is_colour(mode, pixels):
-        raise InputError(
-            f"{path}: expected an RGB image, found {described(mode, pixels)}. "
-            "Copy it again from the original download."
-        )
-    return pixels[..., :3]
-
-
-def read_any_image(path: Path) -> np.ndarray:
-    """Reads an image as RGB that copies of a data set store in different ways.
+    """Reads an image as RGB; copies of a data set store it in different ways.
 
     Args:
         path: an image of 8 bits a channel: RGB, grey (three equal channels then), one
@@ -301,7 +263,7 @@ def read_any_image(path: Path) -> np.ndarray:
     Raises:
         InputError: not decodable, or neither of these.
     """
-    mode, pixels = decode_colour(path)
+    mode, pixels = decode(path, colours=True)
     found = as_rgb(mode, pixels)
     if found is None:
         raise InputError(
@@ -312,7 +274,7 @@ def read_any_image(path: Path) -> np.ndarray:
 
 
 def as_rgb(mode: str, pixels: np.ndarray) -> np.ndarray | None:
-    """Makes RGB of a decoded image (`decode_colour`); None where it can't be.
+    """Makes RGB of a image decoded to its colours; None where it can't be.
 
     Returns:
         uint8, (rows, columns, 3).
@@ -445,11 +407,6 @@ def _added(path: Path, mask: np.ndarray, total: np.ndarray | None) -> np.ndarray
             "Copy it again from the original download."
         )
     return total + mask
-
-
-def read_union(folder: Path) -> np.ndarray:
-    """Reads the union of the masks in a folder, uint8 (rows, columns); see `union`."""
-    return union(folder)[0]
 
 
 def masks(folder: Path) -> list[Path]:

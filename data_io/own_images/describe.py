@@ -30,6 +30,8 @@ LARGEST, LARGEST_3D = 512, (80, 160)  # sides of the study's largest inputs (Tab
 MOST_DERIVED, MOST_CLASSES = 32, 256  # classes without names, and with
 SHOWN = 20  # problems of one kind
 Facts = dict[str, Any]
+_ByCase = Mapping[str, Mapping[str, Facts]]
+_Pairs = dict[str, dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,7 @@ def describe(
             and the reverse, files that can't be decoded, label maps of another size or
             with values that are no classes, volumes whose axes are in another order.
     """
-    _check_name(name)
-    _check_apart(images, masks)
+    _check(name, images, masks)
     problems: list[str] = []
     pairs = _pairs(Path(images), masks and Path(masks), problems)
     root = work / "own" / f"{name}-{_key(pairs, classes, like)[:12]}"
@@ -101,13 +102,15 @@ def describe(
     lines = _lines(title, about, reading, facts)
     whose = "the network's" if like else "the median"
     lines += own_grids.lines(about, facts, whose)
-    lines += [] if like else _derived(about)
+    if not like:
+        lines.append(
+            f"  input    {by_axis(about['input_shape'])} before the preset: multiples "
+            f"of {MULTIPLE} nearest to the median size, at most the study's largest"
+        )
     return Description(root, tuple(lines))
 
 
-def _key(
-    pairs: Mapping[str, Mapping[str, str]], classes: Sequence[str], like: Record | None
-) -> str:
+def _key(pairs: _Pairs, classes: Sequence[str], like: Record | None) -> str:
     """What the description depends on; for a network also on what it takes."""
     asked: list[Any] = [pairs, list(classes)]
     if like:
@@ -116,16 +119,14 @@ def _key(
     return digest(asked)
 
 
-def _check_name(name: str) -> None:
+def _check(name: str, images: Path, masks: Path | None) -> None:
+    """Refuses a name that can't be used, and one folder as both."""
     if not is_own(name):
         raise InputError(
             f"--name: expected small letters, digits and hyphens, received {name!r}. "
             "It becomes the name of a folder in results/."
         )
 
-
-def _check_apart(images: Path, masks: Path | None) -> None:
-    """Refuses one folder as both: each image would be its own label map."""
     if masks and Path(images).resolve() == Path(masks).resolve():
         raise InputError(
             f"--masks {masks}: expected another folder or file than that of --images, "
@@ -133,9 +134,7 @@ def _check_apart(images: Path, masks: Path | None) -> None:
         )
 
 
-def _pairs(
-    images: Path, masks: Path | None, problems: list[str]
-) -> dict[str, dict[str, str]]:
+def _pairs(images: Path, masks: Path | None, problems: list[str]) -> _Pairs:
     """Files by case and role; adds to `problems` what has no partner."""
     # Images without label maps are those of `dscpp predict`.
     found = _by_stem(images, "images" if masks else "input", problems)
@@ -186,8 +185,7 @@ def files_of(images: Path) -> dict[str, Path]:
     """The image files of a folder, or one file, by the names of their cases.
 
     Raises:
-        InputError: there are none, or ones whose names cannot be used. Nothing is
-            decoded: see `describe`.
+        InputError: there are none, or ones whose names cannot be used.
     """
     problems: list[str] = []
     found = _by_stem(images, "input", problems)
@@ -201,20 +199,15 @@ def _is_image(name: str) -> bool:
 
 
 def _stem(path: Path) -> str:
-    """The name without its ending, an accent and its letter as one character.
-
-    Some systems write them as two: an image and its label map, or a split, may come
-    from another system.
-    """
+    """The name without its ending, in NFC: files may come from several systems."""
     ending = max((e for e in ENDINGS if path.name.lower().endswith(e)), key=len)
     return unicodedata.normalize("NFC", path.name[: -len(ending)])
 
 
 def _partners(images: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
-    """The label map of each image that has one: its name, or that and an ending.
+    """The label map of each image that has one: the longest common name decides.
 
-    An ending begins with what is no letter or digit, so that a1 is not a12's. The image
-    may have the ending too, as nnU-Net's `a_0000`. The longest common name decides.
+    Either may have an ending, from a sign on that is no letter or digit.
     """
     partners = {stem: stem for stem in images if stem in labels}
     free = sorted(set(labels) - set(partners), key=len, reverse=True)
@@ -258,7 +251,7 @@ def _first(lines: list[str]) -> list[str]:
 
 
 def _reading(
-    facts: Mapping[str, Mapping[str, Facts]],
+    facts: _ByCase,
     classes: Sequence[str],
     like: Record | None,
     problems: list[str],
@@ -266,8 +259,7 @@ def _reading(
     """Channels, label values and names of classes; adds to `problems`."""
     problems += _first(_constant(facts))
     problems += _first(_other_sizes(facts))
-    for kind in own_grids.problems(facts, like):
-        problems += _first(kind)
+    problems += [text for k in own_grids.problems(facts, like) for text in _first(k)]
     images = [roles["image"] for roles in facts.values() if "image" in roles]
     if len({len(image["shape"]) for image in images}) > 1:
         problems.append("expected images or volumes, found both. Separate them.")
@@ -278,7 +270,9 @@ def _reading(
         channels, classes = like.channels, classes or like.classes
     labels = {c: r["observer1"] for c, r in facts.items() if "observer1" in r}
     values = _values(labels, classes, problems) if labels else range(len(classes))
-    names = list(classes) or _names(len(values))
+    others = [f"class {k}" for k in range(1, len(values))]
+    others = ["foreground"] if len(others) == 1 else others
+    names = list(classes) or ["background", *others]
     return {"channels": channels, "values": list(values), "classes": names}
 
 
@@ -301,11 +295,7 @@ def _unlike(images: Sequence[Facts], like: Record) -> list[str]:
 
 
 def _other_names(classes: Sequence[str], like: Record) -> list[str]:
-    """Names of classes under which another class would be measured than is meant.
-
-    The network's own say which label value is which; all new ones (but for that of the
-    background) rename its classes; some of each are a misunderstanding.
-    """
+    """Refuses some of the network's names and some others: a misunderstanding."""
     given, known = ([n.casefold() for n in names] for names in (classes, like.classes))
     if len(given) != len(known):
         return [
@@ -323,13 +313,7 @@ def _other_names(classes: Sequence[str], like: Record) -> list[str]:
     ]
 
 
-def _names(number: int) -> list[str]:
-    if number == 2:
-        return ["background", "foreground"]
-    return ["background", *(f"class {k}" for k in range(1, number))]
-
-
-def _constant(facts: Mapping[str, Mapping[str, Facts]]) -> list[str]:
+def _constant(facts: _ByCase) -> list[str]:
     return [
         f"case {case}: expected an image of something, found the same value "
         "everywhere. Copy it again, or take it out."
@@ -338,7 +322,7 @@ def _constant(facts: Mapping[str, Mapping[str, Facts]]) -> list[str]:
     ]
 
 
-def _other_sizes(facts: Mapping[str, Mapping[str, Facts]]) -> list[str]:
+def _other_sizes(facts: _ByCase) -> list[str]:
     return [
         f"case {case}: expected a label map of {by_axis(roles['image']['shape'])}, as "
         f"its image is, found {by_axis(roles['observer1']['shape'])}."
@@ -399,8 +383,8 @@ def _few(values: Sequence[int]) -> str:
 
 def _about(
     name: str,
-    pairs: Mapping[str, Mapping[str, str]],
-    facts: Mapping[str, Mapping[str, Facts]],
+    pairs: _Pairs,
+    facts: _ByCase,
     reading: Mapping[str, Any],
     like: Record | None,
 ) -> dict[str, Any]:
@@ -415,17 +399,12 @@ def _about(
         "spacing_mm": like.spacing_mm if like else own_grids.spacing_mm(facts),
         "axes": like.axes if like else own_grids.axes(facts),
         "directions": like.directions if like else own_grids.directions(facts),
-        "cases": {case: dict(roles) for case, roles in pairs.items()},
+        "cases": pairs,
     }
 
 
 def _input_shape(shapes: np.ndarray) -> list[int]:
-    """The multiple of 16 nearest to the median size, at most the study's largest.
-
-    Args:
-        shapes: (cases, axes); with two axes the largest side is 512, with three 160,
-            and 80 along the axis with fewest voxels, as for KiTS19.
-    """
+    """The multiple of 16 nearest to the median of shapes, at most the study's."""
     median = np.median(shapes, axis=0)
     largest = np.full(len(median), LARGEST)
     smallest = 2 * MULTIPLE
@@ -438,10 +417,7 @@ def _input_shape(shapes: np.ndarray) -> list[int]:
 
 
 def _lines(
-    title: str,
-    about: Mapping[str, Any],
-    reading: Mapping[str, Any],
-    facts: Mapping[str, Mapping[str, Facts]],
+    title: str, about: dict[str, Any], reading: dict[str, Any], facts: _ByCase
 ) -> list[str]:
     sizes = Counter(by_axis(roles["image"]["shape"]) for roles in facts.values())
     shown = ", ".join(f"{n} of {size}" for size, n in sizes.most_common(4))
@@ -458,11 +434,3 @@ def _lines(
     if len(mixed) > 1:
         lines.append("  note     grey and RGB images: grey ones become RGB")
     return lines
-
-
-def _derived(about: Mapping[str, Any]) -> list[str]:
-    """What a network for these images will be like."""
-    return [
-        f"  input    {by_axis(about['input_shape'])} before the preset: multiples of "
-        f"{MULTIPLE} nearest to the median size, at most the study's largest"
-    ]

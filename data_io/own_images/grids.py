@@ -45,12 +45,7 @@ def directions(facts: _Facts) -> str | None:
 
 
 def problems(facts: _Facts, like: Record | None) -> list[list[str]]:
-    """What is wrong with volumes, by kind.
-
-    Args:
-        facts: of all cases.
-        like: record of the data a network was trained on; None where there is none.
-    """
+    """What is wrong with volumes, by kind; `like` is of what a network saw, if any."""
     return [_other_grids(facts), _other_axes(facts, like), _thin(facts, like)]
 
 
@@ -108,11 +103,7 @@ def _volumes(facts: _Facts) -> dict[str, dict[str, Any]]:
 
 
 def _known_axes(facts: _Facts) -> dict[str, tuple[int, ...]]:
-    """The order of axes of each volume whose header says it.
-
-    Of one that lies too obliquely for an order, that of the axes it is nearest to:
-    they decide how it is turned.
-    """
+    """The order of axes of each volume whose header says it; oblique: the nearest."""
     found = {case: _order(image) for case, image in _volumes(facts).items()}
     return {case: tuple(order) for case, order in found.items() if order}
 
@@ -124,19 +115,14 @@ def _order(image: Mapping[str, Any]) -> Sequence[int] | None:
 
 
 def lines(about: Mapping[str, Any], facts: _Facts, whose: str) -> list[str]:
-    """The grid on which a network sees volumes, for the user to see.
-
-    Args:
-        about: content of `dataset.json`.
-        facts: of all cases, which are good.
-        whose: voxel size it is.
-    """
+    """The grid on which a network sees volumes, and whose voxel size it is."""
     images, known = _volumes(facts), about["axes"]
     if not images:
         return []
     shown = [_voxels(about["spacing_mm"], images, whose)]
     shown += [f"  axes     {volumes.directions(known)}"] if known else []
-    return shown + _turned(about["directions"], images) + _doubts(images)
+    doubts = [f"  note     {text}" for text in volumes.doubts(images)]
+    return shown + _turned(about["directions"], images) + doubts
 
 
 def _voxels(
@@ -174,16 +160,4 @@ def _turned(wanted: str | None, images: Mapping[str, Mapping[str, Any]]) -> list
         f"  note     {len(silent)} of {len(images)} headers do not say how their "
         f"volume lies, such as {case}: taken for {wanted}"
         for case in silent[:1]
-    ]
-
-
-def _doubts(images: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Says of how many volumes the qform lies elsewhere than the sform."""
-    others = [case for case, image in images.items() if image.get("other")]
-    if not others:
-        return []
-    return [
-        f"  note     {len(others)} of {len(images)} volumes have a qform that differs "
-        f"from the sform in place or by a few degrees, such as {others[0]}: the sform "
-        "is taken"
     ]

@@ -10,7 +10,6 @@ volumes up to the error of an interpolation that knows a part of the volume alon
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -205,11 +204,8 @@ def _centre(
 def _reach(
     coordinates: np.ndarray, shape: Sequence[int]
 ) -> tuple[tuple[int, int], ...]:
-    """What an interpolation needs of the sample; coordinates then count from there.
-
-    Of an image it is all: that costs little, and gives MIScnn's values to the bit.
-    """
-    if len(shape) == 2:
+    """What an interpolation needs of the sample; coordinates then count from there."""
+    if len(shape) == 2:  # all of it: MIScnn's values to the bit
         return tuple((0, size) for size in shape)
     place = []
     for axis, size in zip(coordinates, shape, strict=True):
@@ -316,21 +312,5 @@ def one_hot(label: np.ndarray, classes: int) -> np.ndarray:
     Returns:
         (*spatial, classes) float32.
     """
-    if label.size % 2:
-        return _table(classes).take(label, axis=0)
-    # Two voxels at a time, looked up as one number: three times as fast.
-    pairs = np.ascontiguousarray(label).reshape(-1).view(np.uint16)
-    found = _table_of_pairs(classes).take(pairs.astype(np.intp), axis=0, mode="clip")
-    return found.reshape(*label.shape, classes)
-
-
-def _table(classes: int) -> np.ndarray:
-    """One-hot rows by class number; zeros for what is no class."""
-    return np.eye(_NO_CLASS + 1, classes, dtype=np.float32)
-
-
-@functools.cache
-def _table_of_pairs(classes: int) -> np.ndarray:
-    """The rows of two voxels, by the number that their two bytes make together."""
-    bytes_ = np.arange(2**16, dtype=np.uint16).view(np.uint8).reshape(-1, 2)
-    return _table(classes)[bytes_].reshape(-1, 2 * classes)
+    rows = np.eye(_NO_CLASS + 1, classes, dtype=np.float32)
+    return rows.take(label, axis=0, mode="clip")

@@ -29,12 +29,7 @@ _Place = tuple[int, int]
 
 
 class CachedInterface(ReadOnly):
-    """MIScnn's Data I/O interface over prepared samples.
-
-    Args:
-        cache: the prepared samples.
-        classes: number of classes, background included.
-    """
+    """MIScnn's Data I/O interface over prepared samples."""
 
     def __init__(self, cache: Cache, classes: int = 2) -> None:
         channels = cache.image(cache.cases[0]).shape[-1]
@@ -63,10 +58,9 @@ class CachedInterface(ReadOnly):
 class Batches(keras.utils.PyDataset):
     """Batches of one case each, the same for the same seed, epoch and index.
 
-    Nothing else decides an item: not the order or the number of calls, nor the number
-    of workers. `epoch` is set by whoever trains; the end of an epoch does not advance
-    it, so that a resumed run and a repeated look give the same batches. Keras must not
-    shuffle on top of it: `fit(..., shuffle=False)`.
+    Neither calls nor workers decide an item. Whoever trains sets `epoch`, which the end
+    of an epoch does not advance, so that a resumed run gives the same batches. Keras
+    must not shuffle on top of it: `fit(..., shuffle=False)`.
 
     Of a volume an item is one patch, drawn anew each epoch, also without augmentation.
     A volume that is smaller than a patch is padded with 0, its mean, in the image, and
@@ -120,15 +114,11 @@ class Batches(keras.utils.PyDataset):
         return len(self.cases)
 
     def __getitem__(self, index: int) -> _Item:
-        """Give an item of this epoch.
-
-        Args:
-            index: place in the epoch's order, 0 to len - 1.
+        """Give an item of this epoch, `index` from 0 to len - 1.
 
         Returns:
-            image (1, *input_shape, channels) float32 and one-hot label
-            (1, *input_shape, classes) float32. Augmentation leaves pixels from outside
-            the image without any class.
+            image (1, *input_shape, channels) and one-hot label (1, *input_shape,
+            classes), float32; what augmentation takes from outside is of no class.
         """
         self.case(index)  # refuses what is outside
         return self._ahead.take(self, (self._epoch(), index))
@@ -195,12 +185,8 @@ def feed(batches: Batches) -> Any:
     """Give batches in the form in which `fit` waits for nothing.
 
     On TensorFlow Keras makes a `tf.data.Dataset` of a `PyDataset`, with automatic
-    tuning. The tuning's thread sleeps for 10 ms, twice that and so on, and may miss
-    that an epoch has ended, which then ends 0.6, 1.3, 2.6 or 5.1 s late. Nothing is to
-    be tuned here: threads draw ahead already. So the dataset is made without.
-
-    Args:
-        batches: what `fit` is to take.
+    tuning, whose thread may miss that an epoch has ended, for up to 5.1 s. Threads draw
+    ahead already, so the dataset is made without.
 
     Returns:
         on TensorFlow a dataset of the same items in the same order, which in each epoch
@@ -226,13 +212,7 @@ def feed(batches: Batches) -> Any:
 
 
 class _Ahead:
-    """Draws the items that come next while one is used.
-
-    Never more are kept than there are workers; what nobody came for is dropped.
-
-    Args:
-        workers: threads, and items.
-    """
+    """Draws the items that come next, at most one a worker, while one is used."""
 
     def __init__(self, workers: int) -> None:
         pool.still_blas()
@@ -261,10 +241,6 @@ class _Ahead:
 def prediction_input(cache: Cache, case: str) -> np.ndarray:
     """Give the network's input for a case, through MIScnn's Preprocessor.
 
-    Args:
-        cache: the prepared samples.
-        case: id of the case.
-
     Returns:
         (1, *input_shape, channels) float32, z-scored, not augmented.
     """
@@ -272,7 +248,7 @@ def prediction_input(cache: Cache, case: str) -> np.ndarray:
         Data_IO(CachedInterface(cache), ""), batch_size=1, analysis="fullimage"
     )
     batches = preprocessor.run([case], training=False)
-    return _float32(batches[0][0])
+    return np.array(batches[0][0], np.float32, order="C")
 
 
 def to_native(cache: Cache, case: str, softmax: np.ndarray) -> np.ndarray:
@@ -308,9 +284,4 @@ def to_native(cache: Cache, case: str, softmax: np.ndarray) -> np.ndarray:
     native = preprocessor.postprocessing(
         sample, softmax[np.newaxis], activation_output=True
     )
-    return _float32(native)
-
-
-def _float32(array: np.ndarray) -> np.ndarray:
-    """Copy to float32, contiguous and writable: nothing points into the cache."""
-    return np.array(array, dtype=np.float32, order="C")
+    return np.array(native, np.float32, order="C")  # nothing points into the cache

@@ -20,21 +20,16 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 from tqdm import tqdm
+from typing_extensions import TypedDict
 
 from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
-from data_io.files.content import (
-    ASIDE,
-    content,
-    data_hash,
-    digest,
-    file_hash,
-    read_json,
-)
+from data_io.files import schema
+from data_io.files.content import ASIDE, content, data_hash, digest, file_hash
 from data_io.prepare import native
 from data_io.prepare.interface import RawInterface
 from data_io.prepare.miscnn_compat import Data_IO
@@ -48,7 +43,20 @@ _ARRAYS = {"image": "image.npy", "label": "label.npy"}
 _TYPES = {"image": np.float32, "label": np.uint8}
 _SHEET = "sample.json"
 _STALE_SECONDS = 3600
-_ATTEMPTS = 4
+_ATTEMPTS = 12  # one deletion can spoil several
+
+
+class _File(TypedDict):
+    shape: list[int]
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
+class _Sheet(TypedDict):
+    native_shape: list[int]
+    turned: NotRequired[list[int]]
+    files: dict[str, _File]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,11 +157,7 @@ class Cache:
         return Data_IO(RawInterface(self.dataset, self.root), str(self.root))
 
     def _preprocess(self, case: str) -> dict[str, Any]:
-        """Take one case through MIScnn's Data_IO and subfunctions.
-
-        The image is cast to float32, as MIScnn does in its own stores and before
-        augmentation, the label to uint8.
-        """
+        """Take one case through MIScnn's Data_IO and subfunctions; cast its arrays."""
         sample = self._source.sample_loader(case, load_seg=True)
         native_shape = sample.img_data.shape[:-1]
         turned = self._turn(sample)
@@ -194,13 +198,8 @@ def prepare(
 ) -> Cache:
     """Preprocess what is not in the cache yet, through MIScnn.
 
-    Args:
-        dataset: the data set.
-        root: the data set's folder.
-        cases: ids of the cases to prepare.
-        settings: shape and orders; the augmentation's values do not matter here.
-        folder: the cache of all data sets; made where it is missing.
-        progress: show a bar on a terminal while cases are made.
+    `folder` is the cache of all data sets, made where it is missing. Of the settings
+    the augmentation's do not matter here.
 
     Returns:
         the cache with all cases in it.
@@ -210,7 +209,10 @@ def prepare(
     """
     folder = Path(folder)
     own = folder / dataset.RECORD.name
-    _make_folder(own)
+    try:
+        own.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(_unwritable(own, error)) from error
     _sweep(own)
     hashes = content(dataset, root, cases, folder)
     cache = Cache(dataset, Path(root), settings, own, hashes)
@@ -263,13 +265,11 @@ def _fill(aside: Path, sample: dict[str, Any]) -> None:
 
 def _read_sheet(entry: Path) -> dict[str, Any] | None:
     """Read an entry's sheet; None where the entry is missing or damaged."""
-    sheet = read_json(entry / _SHEET)
-    if not sheet or set(sheet.get("files", {})) != set(_ARRAYS.values()):
+    sheet: dict[str, Any] | None = schema.recall(entry / _SHEET, _Sheet)
+    if sheet is None or set(sheet["files"]) != set(_ARRAYS.values()):
         return None
-    for name, expected in sheet["files"].items():
-        if not _is_whole(entry / name, expected):
-            return None
-    return sheet
+    whole = all(_is_whole(entry / name, file) for name, file in sheet["files"].items())
+    return sheet if whole else None
 
 
 def _is_whole(path: Path, expected: Mapping[str, Any]) -> bool:
@@ -309,13 +309,6 @@ def _recipe(dataset: Dataset, settings: Settings) -> list[Any]:
 def _versions() -> dict[str, str]:
     """Versions of the libraries that resize; looked up once, since it takes a while."""
     return {name: importlib.metadata.version(name) for name in _LIBRARIES}
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(_unwritable(folder, error)) from error
 
 
 def _unwritable(folder: Path, error: OSError) -> str:

@@ -32,12 +32,7 @@ class ReadOnly(Abstract_IO):
 
 
 class RawInterface(ReadOnly):
-    """Samples named by case, read from the layout as distributed.
-
-    Args:
-        dataset: the data set.
-        root: its folder.
-    """
+    """Samples named by case, read from the layout as distributed."""
 
     def __init__(self, dataset: Dataset, root: Path) -> None:
         record = dataset.record(root)

@@ -32,20 +32,10 @@ from typing import Any
 import keras
 
 __all__ = [
-    "Abstract_Architecture",
-    "Abstract_IO",
-    "Clipping",
-    "Data_Augmentation",
-    "Data_IO",
-    "Normalization",
-    "Preprocessor",
-    "Resampling",
-    "Resize",
-    "Sample",
-    "crop_patch",
-    "pad_patch",
-    "standard_unet",
-]
+    "Abstract_Architecture", "Abstract_IO", "Clipping", "Data_Augmentation",
+    "Data_IO", "Normalization", "Preprocessor", "Resampling", "Resize",
+    "Sample", "crop_patch", "pad_patch", "standard_unet",
+]  # fmt: skip
 
 _KERAS_PARTS = ("backend", "callbacks", "layers", "models", "optimizers", "utils")
 _OPTIONAL = ("SimpleITK", "pydicom")

@@ -118,11 +118,7 @@ def slabs(
 
 
 def _plane(softmax: np.ndarray, shape: Sequence[int], number: int) -> np.ndarray:
-    """Bring a plane of axis 2 to the volume's other two axes.
-
-    Returns:
-        (classes, shape[1], shape[0]) float32.
-    """
+    """A plane of axis 2 on the volume's own grid: (classes, shape[1], shape[0])."""
     plane = np.ascontiguousarray(softmax[:, :, number].T)
     for axis in (0, 1):
         taps = _taps(softmax.shape[axis], shape[axis], slice(None))
@@ -131,16 +127,7 @@ def _plane(softmax: np.ndarray, shape: Sequence[int], number: int) -> np.ndarray
 
 
 def slab(softmax: np.ndarray, shape: Sequence[int], part: slice) -> np.ndarray:
-    """Bring some slices back to a volume's own grid; arguments as for `slabs`.
-
-    Args:
-        softmax: (*network's grid, classes) float32.
-        shape: the volume's own, three axes.
-        part: which of its slices.
-
-    Returns:
-        (slices, *shape[1:], classes) float32.
-    """
+    """Bring some slices back, as `slabs`: (slices, *shape[1:], classes) float32."""
     found = softmax
     for axis, (old, new) in enumerate(zip(softmax.shape[:-1], shape, strict=True)):
         chosen = part if axis == 0 else slice(None)
@@ -149,14 +136,8 @@ def slab(softmax: np.ndarray, shape: Sequence[int], part: slice) -> np.ndarray:
 
 
 def _taps(size: int, new_size: int, part: slice) -> _Taps:
-    """Where the new voxels of an axis lie between two old ones.
-
-    Voxels are cells: the ends of the axis, not the centres of the last cells, stay
-    where they are.
-
-    Returns:
-        the old voxel before, the one after, and the weight of the latter, each (n,).
-    """
+    """Of each new voxel the old one before, the one after, and the latter's weight."""
+    # Voxels are cells: the ends of the axis, not the last cells' centres, stay.
     place = (np.arange(new_size)[part] + 0.5) * (size / new_size) - 0.5
     place = np.clip(place, 0, size - 1)
     before = np.floor(place).astype(np.intp)

@@ -145,10 +145,7 @@ def _joined(
     of_patch: Callable[[_Place], np.ndarray],
     place: _Place = (),
 ) -> np.ndarray:
-    """Add up patches along the last axis, rows along the one before, and so on.
-
-    This is MIScnn's order. It decides how the sums are rounded.
-    """
+    """Add up patches along the last axis first, which decides how sums are rounded."""
     axis = len(place)
     if axis == len(axes):
         return of_patch(place)

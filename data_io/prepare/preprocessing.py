@@ -49,15 +49,9 @@ class Settings:
         rotation_degrees: rotation is drawn from plus or minus this.
         scaling: range of the zoom; half of the draws are below 1 and half above;
             above 1 shrinks the picture.
-        spacing_mm: voxel size that volumes are resampled to, by axis; None to keep
-            their own. Not in the paper: 3.22 x 1.62 x 1.62 in the code for KiTS19.
-        clip: range that values are clipped to before the z-score; None for none. Not
-            in the paper: -79 to 304 Hounsfield units in the code for KiTS19.
-        axes: order of the axes of volumes, see `Record.axes`. It changes nothing here:
-            volumes of another order are refused where they are looked at.
-        directions: of the axes of volumes, see `Record.directions`: those that run the
-            other way are turned before all else, and their probabilities back. None
-            for runs of before it was noted, and for data sets whose files agree.
+        spacing_mm, clip, axes, directions: of volumes, see `Record`. Values are clipped
+            before the z-score. `axes` changes nothing here. What runs against
+            `directions` is turned before all else, and its probabilities back.
     """
 
     input_shape: tuple[int, ...]
@@ -156,9 +150,6 @@ def augmentation(
     and scaling; image cubic, mask nearest, 0 outside. The mask is one-hot by then, so
     what comes from outside the image has no class at all, not even background, as in
     the released code: such pixels' targets sum to 0.
-
-    Mirroring makes left and right one: a network trained with it can't tell the left
-    kidney from the right. `mirror_axes` leaves out the axes that must stay.
 
     Args:
         settings: ranges and the probability; see `Settings`.

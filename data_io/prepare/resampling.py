@@ -34,13 +34,9 @@ class SlabResampling(Resampling):
     """
 
     def preprocessing(self, sample: Any, training: bool = True) -> None:
-        """Resample a sample's image and, in training, its label.
+        """Resample an image (*spatial, channels) and, in training, its label.
 
         One that has the voxel size already stays as it is, type and all.
-
-        Args:
-            sample: image (*spatial, channels) and label (*spatial, 1).
-            training: whether there is a label.
 
         Raises:
             InputError: the volume is thinner than one new voxel.

@@ -25,12 +25,7 @@ LOWEST, HIGHEST = -1024, 3071  # a scanner's range
 
 @dataclass(frozen=True)
 class Grid:
-    """A coarse grid over a volume.
-
-    Attributes:
-        positions: along each axis the centres of the grid's cells, in mm.
-        voxels: along each axis the centres of the volume's voxels, in mm.
-    """
+    """A coarse grid over a volume: centres of cells and of voxels by axis, in mm."""
 
     positions: tuple[np.ndarray, ...]
     voxels: tuple[np.ndarray, ...]
@@ -68,15 +63,7 @@ class Grid:
         return label[np.ix_(*places)]
 
     def plane(self, fields: np.ndarray, index: int) -> np.ndarray:
-        """Interpolates one slice of the volume from the grid, linearly.
-
-        Args:
-            fields: any number of fields on the grid, (number, *grid.shape).
-            index: of the slice.
-
-        Returns:
-            (number, rows, columns) of the volume.
-        """
+        """A slice of fields on the grid, (n, *grid.shape), as (n, rows, columns)."""
         places = [
             np.interp(voxels, cells, np.arange(len(cells)))
             for voxels, cells in zip(self.voxels, self.positions, strict=True)
@@ -88,10 +75,7 @@ class Grid:
 
 
 def between(field: np.ndarray, axis: int, place: np.ndarray) -> np.ndarray:
-    """Interpolates linearly along an axis at places counted in cells.
-
-    Without a matrix product, whose last bit may differ from machine to machine.
-    """
+    """Interpolates linearly at places in cells; a matrix product may round anyhow."""
     first = np.minimum(place.astype(int), field.shape[axis] - 2)
     share = (place - first).reshape([-1 if a == axis else 1 for a in range(field.ndim)])
     low = np.take(field, first, axis)
@@ -139,15 +123,7 @@ def embed(
     inside: tuple[float, float],
     blur: tuple[float, ...],
 ) -> np.ndarray:
-    """Puts kidney and tumour of one slice into what is around them, edges blurred.
-
-    Args:
-        plane: label map of the slice, (rows, columns).
-        around: HU of the body, (rows, columns).
-        uneven: HU to add to what is labelled, (rows, columns).
-        inside: HU of kidney and tumour.
-        blur: standard deviation of the blur, pixels by axis.
-    """
+    """Puts kidney and tumour (`inside`, HU) of a slice into the body around them."""
     values = around
     for number, own in enumerate(inside, 1):
         where = plane == number
@@ -171,14 +147,10 @@ def smooth(random: np.random.Generator, grid: Grid, size_mm: float) -> np.ndarra
 
 
 def body(label: np.ndarray, grid: Grid, random: np.random.Generator) -> np.ndarray:
-    """Draws a body around labelled kidneys, without them.
+    """Draws a body around labelled kidneys, without them: HU, (*grid.shape).
 
-    From outside: air, skin fat, muscle, and inside fat with organs (some of which are
-    as bright as kidneys), gas, spine and two large vessels. Fat of varying thickness
-    lies around the kidneys, so that organs touch them here and there.
-
-    Returns:
-        HU, (*grid.shape).
+    From outside: air, skin fat, muscle, then fat with organs, gas, spine and vessels;
+    fat of varying thickness around the kidneys, which organs touch here and there.
     """
     coarse = grid.nearest(label) > 0
     depth, centre = depth_in_body(coarse, grid, random)
@@ -197,14 +169,7 @@ def body(label: np.ndarray, grid: Grid, random: np.random.Generator) -> np.ndarr
 def depth_in_body(
     coarse: np.ndarray, grid: Grid, random: np.random.Generator
 ) -> tuple[np.ndarray, tuple[float, float]]:
-    """How far out each cell lies: 0 in the body's middle, 1 at its skin.
-
-    The body is an elliptic cylinder along the slices, large enough for what is
-    labelled.
-
-    Returns:
-        (1, rows, columns) and the middle of the body (row, column) in mm.
-    """
+    """How far out each cell of an elliptic body lies, 0 to 1; its middle in mm."""
     extent = [axis[-1] + axis[0] for axis in grid.positions[1:]]
     middle = [size / 2 + random.normal(0, 4) for size in extent]
     _, rows, columns = grid.mesh()
@@ -263,13 +228,8 @@ def draw_label(
 ) -> np.ndarray:
     """Draws a label map of two kidneys, one of them with a tumour at its edge.
 
-    Args:
-        shape: slices, rows, columns.
-        spacing_mm: voxel size by axis.
-        random: decides size and place.
-
     Returns:
-        uint8 (*shape): 0 background, 1 kidney, 2 tumour.
+        uint8 (slices, rows, columns): 0 background, 1 kidney, 2 tumour.
     """
     extent = np.array(shape) * spacing_mm
     axes = [

@@ -14,7 +14,6 @@ from data_io.files.reading import (
     as_binary,
     as_rgb,
     decode,
-    decode_colour,
     decoding,
     has_two_values,
     is_colour,
@@ -44,7 +43,10 @@ def facts(path: Path, role: str) -> Facts:
         for an array of floats `range`. A folder of
         masks has the mode `masks`, the facts of their union, `overlap`, the number of
         pixels in several of them, and the names of those that are `empty`. What can be
-        read as RGB has `rgb` (True), what can be read as a mask `mask` (see `_mask`).
+        read as RGB has `rgb` (True). What `data_io.files.reading.as_binary` takes has
+        `mask`: `values` of its one channel, 0 and at most one other, or [] where there
+        are more; `foreground`, the share of such pixels in [0, 1]; `greys`, how many
+        pixels were cut at half that are neither 0 nor 255.
 
     Raises:
         InputError: it can't be decoded; of a folder with all that is wrong in it.
@@ -59,7 +61,7 @@ def facts(path: Path, role: str) -> Facts:
         found["values"] = counted(pixels)
     if role == "image":
         if mode == "P":  # read as colours, whatever the indices
-            mode, pixels = decode_colour(path)
+            mode, pixels = decode(path, colours=True)
             if not is_colour(mode, pixels):
                 found |= {"rgb": False, "mode": _CLEAR}
         found |= copies(pixels[..., :3] if found["mode"] == "RGB" else pixels)
@@ -99,13 +101,7 @@ def counted(pixels: np.ndarray) -> list[list[int]]:
 
 
 def _mask(mode: str, pixels: np.ndarray) -> Facts:
-    """What a file is as a mask, see `data_io.files.reading.as_binary`.
-
-    Returns:
-        `mask`: `values` of its one channel, 0 and at most one other, or [] where there
-        are more; `foreground`, the share of such pixels in [0, 1]; `greys`, how many
-        pixels were cut at half that are neither 0 nor 255. {} where it can't be a mask.
-    """
+    """`mask` with its `values` (0 and one other, else []), share and greys, or {}."""
     binary, grey = as_binary(mode, pixels), one_channel(mode, pixels)
     if binary is None or grey is None:
         return {}
@@ -171,11 +167,7 @@ def _turned(pixels: np.ndarray, way: tuple[int, ...]) -> np.ndarray:
 
 
 def _array(path: Path) -> tuple[str, np.ndarray]:
-    """Reads an array of floats.
-
-    Raises:
-        InputError: not a whole `.npy` file of finite floats.
-    """
+    """Reads a whole `.npy` file of finite floats."""
     try:
         with decoding(path):
             array = np.load(path, allow_pickle=False)
@@ -197,14 +189,9 @@ def _array(path: Path) -> tuple[str, np.ndarray]:
 def judge(
     record: Record, role: str, say: Say, known: Facts, others: Mapping[str, Facts]
 ) -> list[Finding]:
-    """Returns the problems of one decoded file.
+    """Returns the problems of a file, `image`, `posterior`, or else a mask.
 
-    Args:
-        record: of the data set.
-        role: `image`, `posterior`, or else a mask.
-        say: makes a finding about the file.
-        known: its facts.
-        others: facts of all files of the case, by role.
+    `known` are its facts, `others` those of all files of the case, by role.
     """
     expected = record.raw_shape or others.get("image", known)["shape"]
     problems = []
@@ -241,13 +228,9 @@ def _judge_posterior(say: Say, known: Facts) -> list[Finding]:
 
 
 def _judge_mask(record: Record, say: Say, known: Facts) -> list[Finding]:
-    """A problem where a mask is not binary.
+    """A problem where a mask is not, or with `grey_masks` can't be made, binary.
 
-    With `Record.grey_masks`: where it can't be made binary.
-
-    Binary: the value 0 and at most one other, whichever. So 0/255 in a grey image and
-    0/1 in a palette image are both well, 0/1/2 and grey edges are not, and neither is
-    a mask that is foreground everywhere.
+    Binary: 0 and at most one other value; foreground alone is not.
     """
     if record.grey_masks and "mask" in known:
         return []

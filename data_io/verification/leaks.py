@@ -40,15 +40,9 @@ def audit(
     files: Sequence[Path] = (),
     folder: Path | None = None,
 ) -> splits.Split:
-    """Looks for leaks in the split that a training would take; fills in the report.
+    """Looks for leaks in the split that a training would take, see `data_io.splits.of`.
 
-    Args:
-        dataset: the data set.
-        root: its folder.
-        report: of `data_io.verification.verify.audit`.
-        seed: of a split that is not fixed, as for `data_io.splits.of`.
-        files: a split to be read instead.
-        folder: where hashes of files are remembered.
+    They go into the report, which is that of `data_io.verification.verify.audit`.
 
     Returns:
         The split; {} where there is none, which the report then says.
@@ -72,10 +66,8 @@ def absent(
 ) -> list[str]:
     """Returns a warning for each class that no case of a part has.
 
-    Args:
-        split: ids by part.
-        marked: numbers of the classes in the label map of each case; may lack cases.
-        classes: their names, background first.
+    `marked` are the numbers of the classes in the label map of each case; it may lack
+    cases.
     """
     found = []
     for part, ids in split.items():
@@ -107,7 +99,7 @@ def find(
         groups: the group of each case, such as a patient; may lack cases.
 
     Returns:
-        leaks in the order of their kinds, then of their cases.
+        leaks by kind, then by case.
     """
     part_of = {case: part for part, ids in split.items() for case in ids}
     keys = {

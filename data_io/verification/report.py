@@ -1,7 +1,6 @@
 """What `dscpp verify` has to say, for people and for programs."""
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,8 @@ from typing import Any
 from data_io.errors import Problems
 
 __all__ = [
-    "AGAIN", "FORMAT", "KEPT_VALUES", "Finding", "Leak", "Report", "Say", "shown",
+    "AGAIN", "FORMAT", "KEPT_VALUES", "Finding", "Leak", "Report", "Say", "counted",
+    "shown",
 ]  # fmt: skip
 
 FORMAT = 1  # of the JSON report; docs/verify.md has its schema
@@ -74,13 +74,12 @@ class Report:
         sizes: number of images, by spatial shape.
         values: the distinct values (or palette indices) seen in masks, by role.
         foreground: mean share of foreground pixels in masks, by role, in [0, 1].
-        decoded: files decoded now.
-        skipped: files decoded before and unchanged since.
+        decoded, skipped: files decoded now, and before and unchanged since.
         warnings: what is unusual but stops nothing.
+        warned: the files or cases of those warnings that count them.
         name: of the data set, as `--dataset` takes it.
         problems: what is wrong.
-        pixels: hash of each case's decoded image, by case.
-        turned: the same of what it is however turned or mirrored.
+        pixels, turned: by case the image's `pixel_hash` and `turned_hash`.
         classes: numbers of the classes that observer 1 marked, by case.
         split: the split that was looked at for leaks, number of cases by part; {} where
             none was.
@@ -97,6 +96,7 @@ class Report:
     decoded: int = 0
     skipped: int = 0
     warnings: list[str] = field(default_factory=list)
+    warned: dict[str, list[str]] = field(default_factory=dict)
     name: str = ""
     problems: list[Finding] = field(default_factory=list)
     pixels: dict[str, str] = field(default_factory=dict)
@@ -114,8 +114,13 @@ class Report:
         if not self.ok:
             return str(self.error())
         lines = [f"{self.title} in {self.root}: all is well", *self._shown_counts()]
-        lines += [f"  warning: {leak.message}" for leak in self.leaks]
-        return "\n".join(lines + [f"  warning: {text}" for text in self.warnings])
+        texts = [leak.message for leak in self.leaks]
+        if len(texts) > 1:
+            many = f"{len(texts)} groups that lie in several (--json FILE lists all)"
+            texts = [texts[0].replace("cases of one group", f"{many}, such as")]
+        return "\n".join(
+            lines + [f"  warning: {text}" for text in texts + self.warnings]
+        )
 
     def error(self) -> Problems:
         """All that is wrong, as an error to raise."""
@@ -168,13 +173,19 @@ class Report:
             "unchanged": self.skipped,
             "problems": [asdict(problem) for problem in self.problems],
             "warnings": self.warnings,
+            **({"warned": self.warned} if self.warned else {}),
             "split": self.split,
             "leaks": [asdict(leak) for leak in self.leaks],
         }
 
-    def as_json(self) -> str:
-        """The same as text."""
-        return json.dumps(self.as_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+
+def counted(
+    cases: list[str], every: Sized, what: str, after: str = ""
+) -> dict[str, list[str]]:
+    """A warning about so many of all cases, with the first of them; {} of none."""
+    if not cases:
+        return {}
+    return {f"{len(cases)} of {len(every)} {what}, such as {cases[0]}{after}": cases}
 
 
 def shown(shape: Any) -> str:

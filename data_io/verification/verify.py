@@ -1,7 +1,7 @@
 """Decodes every file of a data set and says all that is wrong with it at once."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from data_io.errors import InputError, Problems, is_text, not_text
 from data_io.files.content import Memory, stamp_of
 from data_io.prepare import native
 from data_io.verification import images, volumes
-from data_io.verification.report import AGAIN, Finding, Report
+from data_io.verification.report import AGAIN, Finding, Report, Say, counted
 
 __all__ = ["Examined", "Report", "audit", "examine", "verify"]
 
@@ -38,14 +38,7 @@ def verify(
     progress: bool = True,
     jobs: int | None = None,
 ) -> Report:
-    """Decodes every file of a data set and compares it with the record.
-
-    As `audit`, for those who want to go on with sound data only.
-
-    Raises:
-        InputError: one message with all problems, a line each: which file, expected,
-            found, what to do.
-    """
+    """As `audit`; raises `InputError` with all problems, where there are any."""
     report = audit(dataset, root, state, progress, jobs)
     if report.problems:
         raise report.error()
@@ -93,9 +86,10 @@ def audit(
     summarise(report, found.facts)
     report.classes = _marked(dataset.values(root), found.facts)
     names = {(case, role): relative(path, home) for case, role, path in files}
+    report.warned = _of_masks(names, found.facts)
+    report.warned |= _of_images(record, dataset.DIRECTIONS, found.facts)
     report.warnings += [found.warning] if found.warning else []
-    report.warnings += [*dataset.remarks(root), *_of_masks(names, found.facts)]
-    report.warnings += _of_images(record, dataset.DIRECTIONS, found.facts)
+    report.warnings += [*dataset.remarks(root), *report.warned]
     return report
 
 
@@ -104,6 +98,8 @@ def _problems(
 ) -> list[Finding]:
     """All that is wrong with the folder and its files."""
     home, record = dataset.home(root), dataset.record(root)
+    record = replace(record, axes=dataset.AXES or record.axes)
+    judge = (volumes if record.is_3d else images).judge
     problems = [
         speaker(home, case, role, path)("unreadable", text)
         for case, role, path, text in found.faults
@@ -116,8 +112,8 @@ def _problems(
         known = found.facts.get(case, {})
         # Own images are judged by `data_io.own_images.describe.describe`.
         if role in known and dataset is not own:
-            axes, say = dataset.AXES or record.axes, speaker(home, case, role, path)
-            problems += judge(record, axes, role, say, known[role], known)
+            say = speaker(home, case, role, path)
+            problems += judge(record, role, say, known[role], known)
     return problems
 
 
@@ -155,14 +151,9 @@ def examine(
     progress: bool = True,
     jobs: int | None = None,
 ) -> Examined:
-    """Decodes files that are not known.
+    """Decodes files, of which case, role and path are given, unless they are known.
 
-    Args:
-        files: case, role and path of each.
-        look: gives the facts of a path and role, see `Dataset.look`.
-        state: as for `audit`, as are the next two.
-        progress: shows a bar.
-        jobs: number of processes.
+    `look` gives the facts of a path and role; all else is as for `audit`.
     """
     memory = Memory(state)
     known = [_remembered(memory, path, role) for _, role, path in files]
@@ -271,9 +262,7 @@ def relative(path: Path, root: Path) -> str:
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 
-def speaker(
-    root: Path, case: str, role: str, path: Path
-) -> Callable[[str, str], Finding]:
+def speaker(root: Path, case: str, role: str, path: Path) -> Say:
     """Makes findings about a file, which they name by its path below the root."""
 
     def say(kind: str, text: str) -> Finding:
@@ -287,84 +276,70 @@ def speaker(
     return say
 
 
-def judge(
-    record: Record,
-    axes: tuple[int, ...] | None,
-    role: str,
-    say: Callable[[str, str], Finding],
-    known: Facts,
-    others: Mapping[str, Facts],
-) -> list[Finding]:
-    """Returns the problems of one decoded file; see `images.judge`, `volumes.judge`."""
-    if record.is_3d:
-        return volumes.judge(record, role, say, known, others, axes)
-    return images.judge(record, role, say, known, others)
-
-
-def _of_masks(names: _Names, facts: _ByCase) -> list[str]:
-    """What is unusual in masks: warnings."""
-    masks = [
-        (names[case, role], case, role, known)
+def _of_masks(names: _Names, facts: _ByCase) -> dict[str, list[str]]:
+    """What is unusual in masks: warnings, and the files of each."""
+    masks = {
+        (case, role): known
         for case, by_role in facts.items()
         for role, known in by_role.items()
         if role not in ("image", "posterior") and is_mask(known)
-    ]
-    lines = [f"{m[0]} has no foreground" for m in masks if share_of(m[-1]) == 0]
-    twice = {case: k["overlap"] for _, case, _, k in masks if k.get("overlap")}
-    if twice:
-        lines.append(
-            f"masks of single objects overlap in {len(twice)} of {len(facts)} images "
-            f"({sum(twice.values())} pixels, each counted once), such as "
-            f"{next(iter(twice))}"
-        )
-    lines += [
-        f"{m[0]}/{name} is empty" for m in masks for name in m[-1].get("empty", ())
-    ]
-    cut = {
-        c: k["mask"]["greys"]
-        for _, c, r, k in masks
-        if r == "observer1" and "mask" in k
     }
-    greys = {case: number for case, number in cut.items() if number}
-    if greys:
-        lines.append(
-            f"{len(greys)} of {len(facts)} masks have greys ({sum(greys.values())} "
-            "pixels between 0 and 255): foreground from 128 on, such as in case "
-            f"{next(iter(greys))}"
-        )
-    return lines + [
-        f"{name} has no background"
-        for name, _, role, known in masks
+    overlaps = {c: k["overlap"] for (c, _), k in masks.items() if k.get("overlap")}
+    greys = {
+        case: known["mask"]["greys"]
+        for (case, role), known in masks.items()
+        if role == "observer1" and known.get("mask", {}).get("greys")
+    }
+    without = [names[key] for key, known in masks.items() if not share_of(known)]
+    full = [
+        names[case, role]
+        for (case, role), known in masks.items()
         if role.startswith("observer") and known.get("mask", {}).get("foreground") == 1
     ]
+    empty = [f"{names[k]}/{n}" for k, m in masks.items() for n in m.get("empty", ())]
+    cut = f"masks have greys ({sum(greys.values())} pixels between 0 and 255)"
+    return {
+        **_alike(without, "has no foreground", "masks have no foreground"),
+        **counted(
+            list(overlaps),
+            facts,
+            "images have masks of single objects that overlap "
+            f"({sum(overlaps.values())} pixels, each counted once)",
+        ),
+        **_alike(empty, "is empty", "masks of single objects are empty"),
+        **counted(list(greys), facts, f"{cut}: foreground from 128 on"),
+        **_alike(full, "has no background", "masks have no background"),
+    }
 
 
-def _of_images(record: Record, directions: str | None, facts: _ByCase) -> list[str]:
-    """What is unusual in images: warnings."""
+def _alike(files: list[str], one: str, several: str) -> dict[str, list[str]]:
+    """A warning about files: of one by its name, of several by their number."""
+    if len(files) < 2:
+        return {f"{file} {one}": files for file in files}
+    return {f"{len(files)} {several}, such as {files[0]}": files}
+
+
+def _of_images(
+    record: Record, directions: str | None, facts: _ByCase
+) -> dict[str, list[str]]:
+    """What is unusual in images: warnings, and the cases of each."""
     images = {case: roles["image"] for case, roles in facts.items() if "image" in roles}
-    lines, of = [], f"of {len(facts)}"
-    modes = {c: k["mode"] for c, k in images.items() if k["mode"] != "RGB"}
-    if modes and record.any_mode:
-        kinds = ", ".join(sorted(set(modes.values())))
-        lines.append(
-            f"{len(modes)} {of} images are not RGB (mode {kinds}): read as RGB, such "
-            f"as {next(iter(modes))}"
-        )
-    doubtful = [case for case, known in images.items() if known.get("other")]
-    if doubtful:
-        lines.append(
-            f"{len(doubtful)} {of} volumes have a qform that differs from the sform in "
-            f"place or by a few degrees, such as {doubtful[0]}: the sform is taken"
-        )
+    others = [c for c, k in images.items() if record.any_mode and k["mode"] != "RGB"]
+    modes = ", ".join(sorted({images[case]["mode"] for case in others}))
     runs = {case: known.get("directions") for case, known in images.items()}
     turned = [case for case, code in runs.items() if native.against(code, directions)]
-    if turned:
-        lines.append(
-            f"{len(turned)} {of} volumes are stored mirrored, such as {turned[0]} "
-            f"({runs[turned[0]]}, as distributed {directions}): they are read as they "
-            "are. Copy them again from the original download"
-        )
-    return lines
+    how = f" ({runs[turned[0]]}, as distributed {directions})" if turned else ""
+    return {
+        **counted(others, facts, f"images are not RGB (mode {modes}): read as RGB"),
+        **volumes.doubts(images),
+        **counted(
+            turned,
+            facts,
+            "volumes are stored mirrored",
+            f"{how}: they are read as they are. Copy them again from the original "
+            "download",
+        ),
+    }
 
 
 def is_mask(known: Facts) -> bool:

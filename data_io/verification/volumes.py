@@ -10,9 +10,17 @@ import numpy as np
 
 from data_io.datasets.record import Record
 from data_io.files import affines, nifti
-from data_io.verification.report import AGAIN, KEPT_VALUES, Finding, Say
+from data_io.verification.report import AGAIN, KEPT_VALUES, Finding, Say, counted
 
-__all__ = ["directions", "elsewhere", "facts", "judge", "same_place", "wrong_unit"]
+__all__ = [
+    "directions",
+    "doubts",
+    "elsewhere",
+    "facts",
+    "judge",
+    "same_place",
+    "wrong_unit",
+]
 
 _DIRECTIONS = ("left-right", "back-front", "foot-head")
 SIZES_MM = (0.01, 50.0)  # of voxels; beyond, a header has lost its unit or its mind
@@ -75,33 +83,20 @@ def _voxels(path: Path, role: str, shape: tuple[int, ...]) -> Facts:
 
 
 def judge(
-    record: Record,
-    role: str,
-    say: Say,
-    known: Facts,
-    others: Mapping[str, Facts],
-    axes: tuple[int, ...] | None = None,
+    record: Record, role: str, say: Say, known: Facts, others: Mapping[str, Facts]
 ) -> list[Finding]:
-    """Returns the problems of one volume.
+    """Returns the problems of a volume, `image` or else a label map.
 
-    Args:
-        record: of the data set.
-        role: `image`, or else a label map.
-        say: makes a finding about the file.
-        known: its facts.
-        others: facts of all files of the case, by role.
-        axes: the order its axes must have, see `nifti.Geometry.axes`; None for any.
+    `known` are its facts, `others` those of all files of the case, by role.
     """
     if role == "image":
-        return _judge_image(record, say, known, axes)
+        return _judge_image(record, say, known)
     problems = _judge_label(record, say, known)
     return problems + _judge_grid(say, known, others.get("image", known))
 
 
-def _judge_image(
-    record: Record, say: Say, known: Facts, axes: tuple[int, ...] | None
-) -> list[Finding]:
-    problems = []
+def _judge_image(record: Record, say: Say, known: Facts) -> list[Finding]:
+    problems, axes = [], record.axes
     if known["missing"]:
         text = (
             f"expected numbers, found {known['missing']} voxels that are NaN or "
@@ -121,6 +116,13 @@ def _judge_image(
         )
         problems.append(say("axes", text))
     return problems + _judge_spacing(record, say, known)
+
+
+def doubts(images: Mapping[str, Facts]) -> dict[str, list[str]]:
+    """A warning about volumes whose qform lies elsewhere than the sform, and which."""
+    what = "volumes have a qform that differs from the sform in place or by a few"
+    others = [case for case, image in images.items() if image.get("other")]
+    return counted(others, images, f"{what} degrees", ": the sform is taken")
 
 
 def wrong_unit(unit: str) -> str:
