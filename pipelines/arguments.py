@@ -217,5 +217,5 @@ def add_work(parser: argparse.ArgumentParser) -> None:
         type=folder,
         default=Path(".work"),
         metavar="DIR",
-        help="cache, logs and stamps; safe to delete (default: %(default)s)",
+        help="cache and logs; safe to delete (default: %(default)s)",
     )

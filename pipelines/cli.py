@@ -27,10 +27,10 @@ def main(typed: Sequence[str] | None = None) -> int:
     Returns:
         0 on success, 1 when a run failed, 2 on bad input (message on stderr).
     """
-    from pipelines.workflow import leader
+    from pipelines.workflow import processes
 
     # Started by `dscpp reproduce`, a command ends when that one is killed.
-    leader.follow()
+    processes.follow()
     # TensorFlow's own notes would bury ours; its errors still come through.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # The default is TensorFlow, whatever a keras.json in the home folder says.

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.training.task import Task
-from pipelines.workflow import leader, plan
+from pipelines.workflow import plan, processes
 
 __all__ = ["Cost", "describe", "duration", "measure"]
 
@@ -60,6 +60,7 @@ def measure(planned: Sequence[plan.Planned], folder: Path) -> list[Cost]:
     answer = subprocess.run(
         [sys.executable, "-m", "pipelines.workflow.estimate", *files],
         stdout=subprocess.PIPE,
+        env=processes.environment(),
         text=True,
         check=False,
     )
@@ -109,7 +110,7 @@ def duration(hours: float) -> str:
 
 def main() -> None:
     """Time the runs whose files are the arguments."""
-    leader.follow()
+    processes.follow()
     from pipelines import stages
 
     costs: list[Cost] = []
