@@ -137,7 +137,8 @@ def mean_label(pair_counts: npt.ArrayLike) -> _Floats:
     A voxel that one observer alone marked counts half as target.
 
     Args:
-        pair_counts: from `histograms.count_pair`, (..., 4, B), rows 00, 01, 10, 11.
+        pair_counts: of two observers, from `histograms.count`, (..., 4, B), rows 00,
+            01, 10, 11.
 
     Returns:
         Counts, (..., 2, B), with halves.
