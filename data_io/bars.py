@@ -48,13 +48,14 @@ class Lines:
         total: float | None = None,
         unit: str = "step",
         unit_scale: bool = False,
-        initial: int = 0,
+        initial: float = 0,
         disable: bool | None = False,
         **_: Any,
     ) -> None:
-        self._items = items if items is not None else ()
+        self._items: Any = () if items is None else items
         self._desc = desc
-        self._total = len(items) if hasattr(items, "__len__") else total
+        known = getattr(items, "__len__", None)
+        self._total = known() if known else total
         self._unit = unit
         self._scaled = unit_scale
         self._disabled = bool(disable)
@@ -75,8 +76,13 @@ class Lines:
     def update(self, n: float = 1) -> None:
         """Count steps, and say so once a minute."""
         self.n += n
-        if time.monotonic() - self._said >= _PAUSE:
+        if self.due:
             self.say(self._progress())
+
+    @property
+    def due(self) -> bool:
+        """Whether the last line is a minute old."""
+        return time.monotonic() - self._said >= _PAUSE
 
     def say(self, text: str) -> None:
         """Write a line."""
@@ -88,11 +94,11 @@ class Lines:
         """Nothing is left to be written."""
 
     def _progress(self) -> str:
-        done = self._shown(self.n)
         if not self._total:
-            return f"{done} so far"
+            return f"{self._shown(self.n)} so far"
         pace = (time.monotonic() - self._start) / max(self.n - self._initial, 1)
         left = duration(pace * max(self._total - self.n, 0) / 3600)
+        done = self._shown(self.n) if self._scaled else f"{self.n:g}"
         return f"{done} of {self._shown(self._total)}, about {left} left"
 
     def _shown(self, number: float) -> str:

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy.typing as npt
-from tqdm import tqdm
 
-from data_io import datasets, pool
+from data_io import bars, datasets, pool
 from data_io.datasets.dataset import Dataset
 from pipelines import provenance, stored
 from pipelines import run as runs
@@ -73,7 +72,7 @@ def measure(
     """
     rows: list[dict[str, Any]] = []
     pairs: list[dict[str, Any]] = []
-    for split, case in tqdm(cases, desc=f"{run.name} evaluate", unit="case"):
+    for split, case in bars.bar(cases, f"{run.name} evaluate", unit="case"):
         slabs_of = functools.partial(stored.slabs, run, module, root, case)
         measured, paired = measure_case(module, root, split, case, slabs_of)
         rows += measured

@@ -14,8 +14,8 @@ from typing import Any
 
 import nibabel
 import numpy as np
-from tqdm import tqdm
 
+from data_io import bars
 from data_io.datasets import layout
 from data_io.datasets.kits19 import Kits19, kits19
 from data_io.errors import InputError
@@ -147,7 +147,7 @@ def _simulate(sources: dict[str, Path | None], folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     missing = [case for case in sources if not _has(folder, case)]
-    for case in tqdm(missing, "simulating CT phantoms", unit="case", disable=None):
+    for case in bars.bar(missing, "simulating CT phantoms", unit="case"):
         aside = Path(tempfile.mkdtemp(prefix=".case-", dir=folder))
         try:
             _write_case(aside, case, sources[case])

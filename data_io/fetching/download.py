@@ -10,8 +10,8 @@ from typing import Any
 import pooch
 import requests
 import urllib3
-from tqdm import tqdm
 
+from data_io import bars
 from data_io.errors import InputError
 from data_io.fetching.downloads import Download
 from data_io.files import content
@@ -195,7 +195,7 @@ class Resuming:
         """Appends what comes; a connection that ends early is a `Cut`."""
         with (
             self.part.open("ab" if offset else "wb") as file,
-            tqdm(
+            bars.bar(
                 desc=self.download.path[-40:],
                 initial=offset,
                 total=total,

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
+from data_io import bars
 from pipelines import run as runs
 from pipelines.training import state
 
@@ -255,7 +255,8 @@ class StateWriter(keras.callbacks.Callback):
 class ProgressBar(keras.callbacks.Callback):
     """One bar over all steps: epoch, losses, and the time to go at most.
 
-    The loss is shown anew once a second: a look at it waits for the device.
+    The loss is shown anew once a second: a look at it waits for the device. Where
+    there is no terminal, a line an epoch, at most one a minute.
 
     Args:
         epochs: the most epochs there may be (early stopping may end sooner).
@@ -267,21 +268,23 @@ class ProgressBar(keras.callbacks.Callback):
     def __init__(self, epochs: int, steps: int, initial_epoch: int, title: str) -> None:
         super().__init__()
         self.epochs = epochs
+        self.initial_epoch = initial_epoch
         self.validation = ""
         self._looked = -math.inf
-        self.bar = tqdm(
+        self._begun = time.monotonic()
+        self.bar = bars.bar(
+            desc=title,
             total=epochs * steps,
             initial=initial_epoch * steps,
-            desc=title,
-            unit="step",
             mininterval=_LOOK,
-            dynamic_ncols=True,
         )
 
     def on_train_batch_end(
         self, batch: int, logs: dict[str, Any] | None = None
     ) -> None:
         """Move the bar by a step."""
+        if isinstance(self.bar, bars.Lines):
+            return
         now = time.monotonic()
         if now - self._looked >= _LOOK:
             self.bar.set_postfix_str(
@@ -294,11 +297,19 @@ class ProgressBar(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Show the epoch and its losses."""
         self.validation = f", val_loss {float((logs or {})['val_loss']):.4f}"
-        self.bar.set_postfix_str(
-            f"epoch {epoch + 1}/{self.epochs} at most, "
-            f"loss {float((logs or {})['loss']):.4f}{self.validation}",
-            refresh=False,
+        text = (
+            f"epoch {epoch + 1} of at most {self.epochs}, "
+            f"loss {float((logs or {})['loss']):.4f}{self.validation}"
         )
+        if not isinstance(self.bar, bars.Lines):
+            self.bar.set_postfix_str(text, refresh=False)
+        elif epoch == self.initial_epoch or self.bar.due:
+            self.bar.say(f"{text}, {self._pace(epoch + 1)}")
+
+    def _pace(self, done: int) -> str:
+        seconds = (time.monotonic() - self._begun) / (done - self.initial_epoch)
+        left = bars.duration(seconds * (self.epochs - done) / 3600)
+        return f"{seconds:.3g} s an epoch, at most about {left} left"
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Leave the bar as it is."""

@@ -15,10 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_io.bars import duration
 from pipelines.training.task import Task
 from pipelines.workflow import plan, processes
 
-__all__ = ["Cost", "describe", "duration", "measure"]
+__all__ = ["Cost", "describe", "measure"]
 
 
 @dataclass(frozen=True)
@@ -101,13 +102,6 @@ def describe(
     return lines
 
 
-def duration(hours: float) -> str:
-    """Hours in words, such as "2.5 h", "45 min" or "9.0 s"."""
-    if hours >= 1:
-        return f"{hours:.1f} h" if hours < 100 else f"{hours:.0f} h"
-    return f"{hours * 60:.0f} min" if hours >= 1 / 30 else f"{hours * 3600:.1f} s"
-
-
 def main() -> None:
     """Time the runs whose files are the arguments."""
     processes.follow()
@@ -118,11 +112,8 @@ def main() -> None:
         run = plan.load(Path(file))
         os.environ["KERAS_BACKEND"] = run.task.backend
         found = stages.estimate(run.task, run.data, run.work)
-        gpu = found["device"] != "CPU"
-        costs.append(
-            Cost(found["seconds_per_epoch"], found["epochs"], found["device"], gpu)
-        )
-        if gpu:
+        costs.append(Cost(**found, gpu=found["device"] != "CPU"))
+        if costs[-1].gpu:
             break
     print(json.dumps([dataclasses.asdict(cost) for cost in costs]))
 

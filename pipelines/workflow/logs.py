@@ -13,8 +13,9 @@ __all__ = ["indented", "reason", "size", "tail"]
 
 MESSAGE = "dscpp: "  # how the command line begins what it says of an error
 TRACEBACK = "Traceback (most recent call last):"
+# "dsc-s0: epoch 3 of at most 20, ..." and other lines of `data_io.bars`; of older logs
 # "dsc-s0:  25%|##5   | 5/20 [00:01<00:03, 4.1step/s]", and the same without a total.
-BAR = re.compile(r"\d%\||\d\w* \[\d\d:\d\d")
+BAR = re.compile(r": (epoch )?[\d.]+ ?\w* (of|so far)\b|\d%\||\d\w* \[\d\d:\d\d")
 MOST = 40  # lines of a message
 LITTLE = 2**20  # bytes free, of a disk on which a log may have lost its end
 
