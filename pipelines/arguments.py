@@ -8,6 +8,7 @@ from pathlib import Path
 
 from data_io.datasets.record import Record
 from data_io.errors import InputError
+from data_io.files.names import is_formula
 
 __all__ = [
     "add_data", "add_epochs", "add_own", "add_results", "add_split", "add_work",
@@ -147,7 +148,7 @@ def class_names(options: argparse.Namespace) -> list[str]:
             f"--classes: expected a name of its own for each class, received "
             f"{twice[0]!r} more than once."
         )
-    formulas = [name for name in names if name[0] in "=+-@"]
+    formulas = [name for name in names if is_formula(name)]
     if formulas:
         raise InputError(
             f"--classes: expected names that begin with a letter or digit, received "

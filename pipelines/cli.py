@@ -427,13 +427,8 @@ def _predict(commands: _Commands[argparse.ArgumentParser]) -> None:
         "  dscpp predict --run RUN --data DIR --nifti --probabilities\n"
         "  dscpp predict --model RUN --input photos --output labels --threshold 0.3",
     )
-    _add_run(parser, required=False)
+    _add_stage(parser, "predict", required=False)
     _add_any_images(parser)
-    arguments.add_data(parser)
-    arguments.add_work(parser)
-    parser.add_argument(
-        "--again", action="store_true", help="predict again although it was done"
-    )
     parser.add_argument(
         "--nifti",
         action="store_true",
@@ -534,13 +529,8 @@ def _evaluate(commands: _Commands[argparse.ArgumentParser]) -> None:
         "examples:\n  dscpp evaluate --run RUN --data DIR\n"
         "  dscpp evaluate --run RUN --images DIR --masks DIR --name clinic-b",
     )
-    _add_run(parser)
-    arguments.add_data(parser)
+    _add_stage(parser, "measure")
     arguments.add_own(parser, "another set, to measure a trained run on")
-    arguments.add_work(parser)
-    parser.add_argument(
-        "--again", action="store_true", help="measure again although it was done"
-    )
     parser.set_defaults(run=_run_evaluate)
 
 
@@ -590,16 +580,14 @@ def _temperature(commands: _Commands[argparse.ArgumentParser]) -> None:
         "written and measured beside it",
         "example:\n  dscpp temperature --run RUN --data DIR",
     )
-    _add_run(parser)
-    arguments.add_data(parser)
-    arguments.add_work(parser)
-    parser.add_argument(
-        "--again", action="store_true", help="fit again although it was done"
-    )
+    _add_stage(parser, "fit")
     parser.set_defaults(run=run)
 
 
-def _add_run(parser: argparse.ArgumentParser, required: bool = True) -> None:
+def _add_stage(
+    parser: argparse.ArgumentParser, verb: str, required: bool = True
+) -> None:
+    """`--run`, `--data`, `--work` and `--again`: a stage of a run that is there."""
     # `run` itself is the command's function.
     parser.add_argument(
         "--run",
@@ -608,6 +596,11 @@ def _add_run(parser: argparse.ArgumentParser, required: bool = True) -> None:
         required=required,
         metavar="RUN",
         help="the run folder",
+    )
+    arguments.add_data(parser)
+    arguments.add_work(parser)
+    parser.add_argument(
+        "--again", action="store_true", help=f"{verb} again although it was done"
     )
 
 

@@ -19,13 +19,19 @@ from pipelines import run as runs
 from pipelines.measure import histograms, metrics, voxels
 from pipelines.measure.regions import BAND, band, band_radius
 
-__all__ = ["COLUMNS", "evaluate", "measure", "measure_case", "write"]
+__all__ = [
+    "COLUMNS", "Measured", "evaluate", "joined", "measure", "measure_case", "write",
+]  # fmt: skip
 
 COLUMNS = (*runs.CASE_KEYS, *metrics.COLUMNS)
 _PAIR = ("observer1", "observer2")
 
 _Array = npt.NDArray[Any]
 _Slab = tuple[Any, _Array]
+_Rows = list[dict[str, Any]]
+Measured = tuple[_Rows, _Rows]
+"""Rows of `cases.csv` with the counts of `histograms.npz`; rows of observer pairs."""
+
 _Item = TypeVar("_Item")
 _Found = TypeVar("_Found")
 
@@ -57,7 +63,7 @@ def evaluate(run: runs.Run, root: Path) -> None:
 
 def measure(
     run: runs.Run, module: Dataset, root: Path, cases: Sequence[tuple[str, str]]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+) -> Measured:
     """Measure cases whose probabilities are there.
 
     Args:
@@ -65,18 +71,26 @@ def measure(
         module: the data set.
         root: the data set's folder, for labels and regions.
         cases: pairs of the split's name and a case.
-
-    Returns:
-        rows of `cases.csv`, with the counts of `histograms.npz`, and rows of pairs of
-        observers.
     """
-    rows: list[dict[str, Any]] = []
-    pairs: list[dict[str, Any]] = []
-    for split, case in bars.bar(cases, f"{run.name} evaluate", unit="case"):
-        slabs_of = functools.partial(stored.slabs, run, module, root, case)
-        measured, paired = measure_case(module, root, split, case, slabs_of)
-        rows += measured
-        pairs += paired
+    return joined(
+        measure_case(
+            module,
+            root,
+            split,
+            case,
+            functools.partial(stored.slabs, run, module, root, case),
+        )
+        for split, case in bars.bar(cases, f"{run.name} evaluate", unit="case")
+    )
+
+
+def joined(measured: Iterable[Measured]) -> Measured:
+    """What `measure_case` gives of one case after the other, as of all."""
+    rows: _Rows = []
+    pairs: _Rows = []
+    for of_case, of_pairs in measured:
+        rows += of_case
+        pairs += of_pairs
     return rows, pairs
 
 
@@ -86,7 +100,7 @@ def measure_case(
     split: str,
     case: str,
     slabs_of: Callable[[tuple[int, ...]], Iterable[_Slab]],
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+) -> Measured:
     """Measure one case in one pass over its voxels: all regions, observers, targets.
 
     Slabs are measured side by side, and what was found is added in their order: it does
@@ -98,9 +112,6 @@ def measure_case(
         split: name of the split, for the rows.
         case: the case's id.
         slabs_of: gives the probabilities as `stored.slabs` does, from the native shape.
-
-    Returns:
-        as `measure`.
     """
     references = module.references(root, case)
     regions = _regions(module, root, case, references)

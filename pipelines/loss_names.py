@@ -11,7 +11,7 @@ from typing import Any
 
 from data_io.errors import InputError
 
-__all__ = ["NAMES", "canonical", "check_gamma", "default_gamma", "slug"]
+__all__ = ["NAMES", "canonical", "checked", "slug"]
 
 _TITLES = ModuleType("losses.titles")
 importlib.machinery.SourceFileLoader(
@@ -39,26 +39,21 @@ def slug(name: str) -> str:
     return str(_TITLES.slug(canonical(name)))
 
 
-def default_gamma(name: str) -> float | None:
-    """Default of the ++ exponent: 2 in a ++ form, 1 in a plain form, else None."""
-    found: float | None = _TITLES.default_gamma(canonical(name))
-    return found
-
-
-def check_gamma(name: str, gamma: float | None = None) -> float | None:
-    """The ++ exponent to use; None where the loss has none.
+def checked(name: str, gamma: float | None = None) -> tuple[str, float | None]:
+    """A loss as the paper prints it, and its ++ exponent; None where it has none.
 
     Args:
         name: a loss, any case.
         gamma: the exponent asked for, above 0; None for the loss's default.
 
     Raises:
-        InputError: `gamma` is not above 0, the loss has no such exponent, or it is a
-            plain form and `gamma` is not 1.
+        InputError: no such loss; `gamma` is not above 0, the loss has no such exponent,
+            or it is a plain form and `gamma` is not 1.
     """
-    found, default = canonical(name), default_gamma(name)
+    found = canonical(name)
+    default: float | None = _TITLES.default_gamma(found)
     if gamma is None:
-        return default
+        return found, default
     own = ". Its own exponent is focal_gamma" if "Focal" in found else ""
     if default is None:
         raise InputError(
@@ -72,7 +67,7 @@ def check_gamma(name: str, gamma: float | None = None) -> float | None:
             f"gamma: {found} is the plain form, expected 1, received {gamma:g}. "
             f"For another exponent take {found}++{own}"
         )
-    return float(gamma)
+    return found, float(gamma)
 
 
 def _is_positive(value: Any) -> bool:

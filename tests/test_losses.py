@@ -639,7 +639,7 @@ def test_the_command_line_knows_the_same_names() -> None:
     assert list(loss_names.NAMES) == losses.names()
     for name in losses.names():
         assert loss_names.slug(name) == losses.slug(name)
-        gamma = loss_names.default_gamma(name)
+        _, gamma = loss_names.checked(name)
         assert gamma == losses.default_gamma(name)
         assert type(losses.by_name(name, gamma=gamma)).title == name
 

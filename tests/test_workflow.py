@@ -382,6 +382,20 @@ def test_a_study_yields_to_other_work_and_makes_what_is_left(tmp_path, monkeypat
     assert yielded == [19]
 
 
+def test_a_study_asks_for_the_commit_once(tmp_path, monkeypatch):
+    path = study_file(tmp_path, "- {dataset: drive, losses: [DSC, CE]}")
+    (tmp_path / "DRIVE" / "training").mkdir(parents=True)
+    asked = []
+    monkeypatch.setattr(
+        reproduce.commits, "commit", lambda: asked.append(1) or 40 * "0"
+    )
+    monkeypatch.setattr(reproduce.Call, "run", lambda self: 0)
+    monkeypatch.setattr(study.os, "nice", lambda _: None)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["study", str(path), "--data", str(tmp_path)]) == 0
+    assert len(asked) == 1
+
+
 def test_a_study_draws_no_phantoms_before_it_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "study.yaml"
     path.write_text("- {dataset: phantom, preset: demo, losses: [DSC]}")

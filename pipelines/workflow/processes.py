@@ -27,7 +27,7 @@ VARIABLE = "DSCPP_LEADER"
 ENDED = 143  # what a shell reports for a process that was terminated
 _PATIENCE = 2.0  # seconds for jobs that Ctrl-C has reached too
 # Their last words are those of the process itself, or none are needed.
-_ASKED = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+_ASKED = ("SIGHUP", "SIGINT", "SIGTERM")
 _KILLED = (
     "KILL is sent where memory runs out: run fewer at a time, or a smaller preset."
 )
@@ -128,11 +128,11 @@ class _Running:
             for line in process.stdout or ():
                 _say(line, job, log)
         code = process.returncode
-        if code < 0 and -code not in _ASKED:  # it could not say so itself
-            name = signal.Signals(-code).name.removeprefix("SIG")
-            note = f" {_KILLED}" if -code == signal.SIGKILL else ""
+        name = signal.Signals(-code).name if code < 0 else ""
+        if name and name not in _ASKED:  # it could not say so itself
+            note = f" {_KILLED}" if name == "SIGKILL" else ""
             start = "" if line.endswith(b"\n") else "\n"
-            said = f"{start}dscpp: ended by signal {name}.{note}\n"
+            said = f"{start}dscpp: ended by signal {name.removeprefix('SIG')}.{note}\n"
             _say(said.encode(), job, log)
         return code
 

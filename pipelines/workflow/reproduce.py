@@ -15,7 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -305,9 +305,9 @@ class Call:
         self._expect(pending)
         failed = self._make(todo)
         try:
-            self._truth(todo)
+            _each_group(todo, "The truth was not measured", _measure_truth)
             tables = self._tables()
-            self._pictures(todo)
+            _each_group(todo, "No picture side by side", _draw_picture)
         finally:  # why a run failed comes last, whatever came of the rest
             self._report(failed)
         return 1 if failed or tables else 0
@@ -321,16 +321,6 @@ class Call:
             for name, root in roots.items()
         }
         return {name: code for name, code in codes.items() if code}
-
-    def _truth(self, made: Sequence[Planned]) -> None:
-        """Of simulated images, measure the true probabilities beside the networks."""
-        from pipelines import truth
-
-        for group, data in _groups(made).items():
-            try:
-                truth.measure(group, data)
-            except (InputError, OSError) as error:  # it must not hide which run failed
-                print(f"The truth was not measured: {error}", file=sys.stderr)
 
     def _tables(self) -> int:
         """Write the tables; print those of a single data set and preset."""
@@ -349,20 +339,6 @@ class Call:
             (task,) = groups.values()
             only = ["--dataset", task.dataset, "--preset", task.preset]
         return self._dscpp("tables", "--results", str(self.results), *only)
-
-    def _pictures(self, made: Sequence[Planned]) -> None:
-        """Draw the losses side by side, where their probabilities are."""
-        from pipelines import provenance
-        from pipelines.reporting.figures import photographs
-
-        for group, data in _groups(made).items():
-            try:
-                path = photographs.compare(group, data, provenance.backend())
-            except (InputError, OSError) as error:  # it must not hide which run failed
-                print(f"No picture side by side: {error}", file=sys.stderr)
-                continue
-            if path:
-                print(f"Picture of a test case, losses side by side: {path}")
 
     def _expect(self, pending: Sequence[Planned]) -> None:
         """Say how long it takes: from runs that are there, else from a few steps."""
@@ -438,9 +414,31 @@ class Call:
         print("\n".join(lines), file=sys.stderr)
 
 
-def _groups(made: Sequence[Planned]) -> dict[Path, Path]:
-    """The folders `results/<dataset>/<preset>` of runs, with their data."""
-    return {run.group: run.data for run in made if run.data is not None}
+def _each_group(
+    made: Sequence[Planned], failed: str, do: Callable[[Path, Path], None]
+) -> None:
+    """Do something with each `results/<dataset>/<preset>` of runs, and its data."""
+    groups = {run.group: run.data for run in made if run.data is not None}
+    for group, data in groups.items():
+        try:
+            do(group, data)
+        except (InputError, OSError) as error:  # it must not hide which run failed
+            print(f"{failed}: {error}", file=sys.stderr)
+
+
+def _measure_truth(group: Path, data: Path) -> None:
+    """Of simulated images, measure the true probabilities beside the networks."""
+    from pipelines import truth
+
+    truth.measure(group, data)
+
+
+def _draw_picture(group: Path, data: Path) -> None:
+    """Draw the losses side by side, where their probabilities are."""
+    from pipelines.reporting.figures import photographs
+
+    if path := photographs.compare(group, data, provenance.backend()):
+        print(f"Picture of a test case, losses side by side: {path}")
 
 
 # PyTorch and NumPy, TensorFlow, JAX.
