@@ -25,7 +25,7 @@ def test_a_file_gets_whole_lines_once_a_minute(capsys, clock):
     lines = capsys.readouterr().err.split("\n")
     assert lines == [
         "dsc-s0 predict: 3 of 10 cases, about 3 min left",
-        "dsc-s0 predict: 6 of 10 cases, about 2 min left",
+        "dsc-s0 predict: 6 of 10 cases, about 100.0 s left",
         "dsc-s0 predict: 9 of 10 cases, about 25.0 s left",
         "",
     ]
@@ -49,7 +49,7 @@ def test_bytes_and_work_of_unknown_length(capsys, clock):
     other.update()
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        "v: 2.00GB of 4.00GB, about 2 min left", "scale: 1 case so far"
+        "v: 2.00GB of 4.00GB, about 120.0 s left", "scale: 1 case so far"
     ]  # fmt: skip
     assert all(logs.BAR.search(line) for line in lines)
 

@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from data_io import datasets, pool
 from data_io.errors import InputError
 from data_io.prepare.shared import VARIABLE
 from pipelines import arguments, commits, installed, provenance
-from pipelines.workflow import estimate, logs, processes, status
+from pipelines.workflow import estimate, processes, status
 from pipelines.workflow.plan import (
     EXPERIMENTS,
     Experiment,
@@ -409,7 +410,8 @@ class Call:
             return
         lines = [f"\n{len(failed)} of {len(self.planned)} run(s) failed:"]
         for run, reason in failed:
-            lines.append(logs.indented(f"{run.name}: {reason}\n  {run.log}"))
+            said = f"{run.name}: {reason}\n  {run.log}"
+            lines.append(textwrap.indent(said, "  "))
         lines.append("The same command tries them again.")
         print("\n".join(lines), file=sys.stderr)
 
