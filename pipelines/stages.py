@@ -2,6 +2,13 @@
 
 A stage that a run has passed returns at once, without data and without a backend, so a
 fresh clone with committed runs trains nothing again.
+
+What the stages take, each the same:
+
+    folder: the run.
+    data: the data set's folder, as its `locate` takes it; None for the usual one.
+    work: where the cache and the record of verified files lie.
+    again: do it even where the run has passed this stage.
 """
 
 from __future__ import annotations
@@ -36,9 +43,9 @@ def train(
 
     Args:
         task: what to train.
-        data: the data set's folder, as its `locate` takes it.
+        data: see the module.
         output: the run folder, made if needed.
-        work: where the cache and the record of verified files lie.
+        work: see the module.
 
     Returns:
         The run, in state "trained" or past it.
@@ -88,12 +95,6 @@ def predict(
     folder: Path, data: Path | None, work: Path = runs.WORK, again: bool = False
 ) -> runs.Run:
     """Write the probabilities of a trained run's validation and test cases.
-
-    Args:
-        folder: the run.
-        data: the data set's folder.
-        work: as in `train`.
-        again: predict even where the run has passed this stage.
 
     Raises:
         InputError: no such run, not trained, no weights here, other data than before.
@@ -193,12 +194,7 @@ def evaluate(
 ) -> runs.Run:
     """Measure a predicted run: `cases.csv`, `histograms.npz` and its picture.
 
-    Args:
-        folder: the run.
-        data: the data set's folder.
-        work: as in `train`.
-        again: measure even where the run has passed this stage; so does a run whose
-            measures are gone.
+    A run whose measures are gone is measured again without being asked.
 
     Raises:
         InputError: no such run, not predicted, or no probabilities here.
@@ -225,12 +221,6 @@ def temperature(
     """Scale a predicted run by a temperature, and measure what comes out.
 
     See `pipelines.posthoc.temperature`. The new run lies beside the run.
-
-    Args:
-        folder: the run.
-        data: the data set's folder.
-        work: as in `train`.
-        again: fit again although that was done.
 
     Returns:
         The scaled run, in state "evaluated".
@@ -272,11 +262,7 @@ def complete(
 ) -> Iterator[tuple[str, runs.Run]]:
     """Do all stages of a run that are missing: train to temperature.
 
-    Args:
-        task: what to train.
-        data: as in `train`.
-        output: the run folder.
-        work: as in `train`.
+    Args: as in `train`.
 
     Yields:
         The name of each stage and its run, once it is done. A run from git has no
@@ -336,12 +322,6 @@ def export(
 ) -> list[Path]:
     """Write a predicted run's volumes as NIfTI; see `pipelines.export.volumes`.
 
-    Args:
-        folder: the run.
-        data: the data set's folder.
-        work: as in `train`.
-        with_probabilities: write them beside the label maps.
-
     Raises:
         InputError: as in `evaluate`, or a run of images.
     """
@@ -355,11 +335,6 @@ def export(
 
 def located(run: runs.Run, data: Path | None, work: Path = runs.WORK) -> Path:
     """Find the data that a run was trained on.
-
-    Args:
-        run: the run.
-        data: as in `train`.
-        work: as in `train`.
 
     Returns:
         The data set's folder.
@@ -404,11 +379,7 @@ def _write_if_other(path: Path, value: dict[str, str]) -> None:
 
 
 def _place(run: runs.Run, task: Task, data: Path | None) -> Path | None:
-    """Where the data are: as said, or for own images where they were in training.
-
-    Raises:
-        InputError: own images are no longer there.
-    """
+    """Where the data are: as said, or for own images where they were in training."""
     if data is not None or task.module is not own:
         return data
     root = run.data()
@@ -459,15 +430,7 @@ def _prepare(
     run: runs.Run | None = None,
     split: splits.Split | None = None,
 ) -> tuple[Any, dict[str, Any]]:
-    """Verify and preprocess the data; the identity then includes it.
-
-    Args:
-        task: what is trained.
-        data: the data set's folder.
-        work: as in `train`.
-        run: the run, where it is there already.
-        split: its split; None where the task decides it.
-    """
+    """Verify and preprocess the data; the task's identity then includes it."""
     installed.require_training()
     module = task.module
     root = module.locate(data)

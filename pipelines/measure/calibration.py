@@ -13,7 +13,8 @@ largest. (Guo et al. 2017 bin the probability of the predicted class instead.) A
 the *average* calibration error (Neumann et al. 2018); others write ACE for the
 *adaptive* one (Nixon et al. 2019), whose bins hold equally many voxels each. Bins are
 20 of width 0.05, `WIDE`, as is usual, or the histograms' own. An empty bin has weight
-0 in ECE and is left out of ACE and MCE.
+0 in ECE and is left out of ACE and MCE. `ece`, `ace` and `mce` take the bins of any
+number of histograms, (..., M), and give (...), in [0, 1], NaN where there is no voxel.
 """
 
 from dataclasses import dataclass
@@ -157,40 +158,19 @@ def mean_label(pair_counts: npt.ArrayLike) -> _Floats:
 
 
 def ece(bins: Bins) -> _Floats:
-    """Compute the expected calibration error.
-
-    Args:
-        bins: of any number of histograms, (..., M).
-
-    Returns:
-        (...), in [0, 1]; NaN where there is no voxel.
-    """
+    """Compute the expected calibration error, (...)."""
     gaps = np.abs(bins.target - bins.sum_p).sum(axis=-1)
     return _ratio(gaps, bins.n.sum(axis=-1))
 
 
 def ace(bins: Bins) -> _Floats:
-    """Compute the average calibration error: every bin with a voxel weighs the same.
-
-    Args:
-        bins: of any number of histograms, (..., M).
-
-    Returns:
-        (...), in [0, 1]; NaN where there is no voxel.
-    """
+    """Compute the average calibration error, (...): bins with a voxel weigh alike."""
     held = (bins.n > 0).sum(axis=-1)
     return _ratio(np.nan_to_num(_gaps(bins)).sum(axis=-1), held)
 
 
 def mce(bins: Bins) -> _Floats:
-    """Compute the maximum calibration error, over the bins with a voxel.
-
-    Args:
-        bins: of any number of histograms, (..., M).
-
-    Returns:
-        (...), in [0, 1]; NaN where there is no voxel.
-    """
+    """Compute the maximum calibration error, (...), over the bins with a voxel."""
     found = np.nan_to_num(_gaps(bins), nan=-1.0).max(axis=-1)
     return np.where(found < 0, np.nan, found)
 

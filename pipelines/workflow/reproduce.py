@@ -216,20 +216,14 @@ def unclean(pending: Sequence[Planned]) -> str:
 def make(
     planned: Sequence[Planned], results: Path, work: Path, place: Path, jobs: int = 1
 ) -> int:
-    """Make runs, then the tables of all runs there are.
+    """Make runs as `reproduce` does, each with its data.
 
     Args:
         planned: all runs that were asked for; one without data is not looked at.
-        results: as in `reproduce`, and so the next and `jobs`.
+        results: as in `reproduce`, as are `work` and `jobs`.
         work: folder of cache and logs.
         place: where in `work` this call keeps its notes; one call at a time has it.
         jobs: runs at a time.
-
-    Returns:
-        As `reproduce`.
-
-    Raises:
-        InputError: as `reproduce`.
     """
     work = work.absolute()
     planned = [dataclasses.replace(run, work=work) for run in planned]
