@@ -11,7 +11,7 @@ from typing import Any
 
 from data_io.errors import InputError
 
-__all__ = ["NAMES", "canonical", "checked", "slug"]
+__all__ = ["NAMES", "checked", "slug"]
 
 _TITLES = ModuleType("losses.titles")
 importlib.machinery.SourceFileLoader(
@@ -22,21 +22,9 @@ NAMES: tuple[str, ...] = _TITLES.NAMES
 """Names as the paper prints them."""
 
 
-def canonical(name: str) -> str:
-    """The name as the paper prints it, from a name in any case: "dsc++" is "DSC++".
-
-    Raises:
-        InputError: no such loss; the message lists them and names the nearest.
-    """
-    try:
-        return str(_TITLES.find(name))
-    except ValueError as error:
-        raise InputError(str(error)) from error
-
-
 def slug(name: str) -> str:
     """The name in file names: "DSC++" gives "dscpp"."""
-    return str(_TITLES.slug(canonical(name)))
+    return str(_TITLES.slug(checked(name)[0]))
 
 
 def checked(name: str, gamma: float | None = None) -> tuple[str, float | None]:
@@ -50,7 +38,10 @@ def checked(name: str, gamma: float | None = None) -> tuple[str, float | None]:
         InputError: no such loss; `gamma` is not above 0, the loss has no such exponent,
             or it is a plain form and `gamma` is not 1.
     """
-    found = canonical(name)
+    try:
+        found: str = _TITLES.find(name)
+    except ValueError as error:
+        raise InputError(str(error)) from error
     default: float | None = _TITLES.default_gamma(found)
     if gamma is None:
         return found, default

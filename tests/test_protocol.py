@@ -136,7 +136,6 @@ def test_unknown_preset():
 
 
 def test_a_losses_exponent():
-    assert loss_names.canonical("dsc++") == "DSC++"
     assert loss_names.checked("dsc++") == ("DSC++", 2)
     assert loss_names.checked("DSC++", 3) == ("DSC++", 3)
     assert loss_names.checked("DSC", 1) == ("DSC", 1)

@@ -526,7 +526,7 @@ def test_a_child_of_a_process_that_is_gone_does_not_start():
          "from pipelines.workflow import processes; processes.follow()"],
         cwd=ROOT,
         check=False,
-        env={**os.environ, processes.VARIABLE: "1"},
+        env={**os.environ, processes.VARIABLE: "-1"},
     ).returncode  # fmt: skip
     assert code == processes.ENDED
 
