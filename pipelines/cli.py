@@ -227,10 +227,9 @@ def _verify(commands: _Commands[argparse.ArgumentParser]) -> None:
         "  dscpp verify --images photos --masks labels --split split.json",
     )
     parser.add_argument("--dataset", metavar="NAME", help=_datasets())
-    arguments.add_data(parser)
+    arguments.add(parser, "--data")
     arguments.add_own(parser)
-    arguments.add_work(parser)
-    arguments.add_split(parser)
+    arguments.add(parser, "--work", *arguments.SPLIT)
     parser.add_argument(
         "--jobs",
         type=arguments.number,
@@ -339,9 +338,9 @@ def _train(commands: _Commands[argparse.ArgumentParser]) -> None:
         "--loss DSC++ --preset reduced",
     )
     parser.add_argument("--dataset", metavar="NAME", help=_datasets())
-    arguments.add_data(parser)
+    arguments.add(parser, "--data")
     arguments.add_own(parser)
-    arguments.add_work(parser)
+    arguments.add(parser, "--work")
     _add_choices(parser)
     parser.add_argument(
         "--output",
@@ -350,7 +349,7 @@ def _train(commands: _Commands[argparse.ArgumentParser]) -> None:
         help="the run folder (default: its place in --results); a name with .r2 "
         "behind it is a second training of the same settings",
     )
-    arguments.add_results(parser)
+    arguments.add(parser, "--results")
     parser.set_defaults(run=_run_train)
 
 
@@ -372,14 +371,14 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="decides weights, order and augmentation (default: 0)",
     )
-    arguments.add_split(parser)
+    arguments.add(parser, *arguments.SPLIT)
     parser.add_argument(
         "--preset",
         default="paper",
         metavar="P",
         help="paper (the study's size, GPU), reduced (CPU) or demo (default: paper)",
     )
-    arguments.add_epochs(parser)
+    arguments.add(parser, "--epochs")
     parser.add_argument(
         "--set",
         action="append",
@@ -597,8 +596,7 @@ def _add_stage(
         metavar="RUN",
         help="the run folder",
     )
-    arguments.add_data(parser)
-    arguments.add_work(parser)
+    arguments.add(parser, "--data", "--work")
     parser.add_argument(
         "--again", action="store_true", help=f"{verb} again although it was done"
     )
@@ -611,7 +609,7 @@ def _tables(commands: _Commands[argparse.ArgumentParser]) -> None:
         "write every table from the runs at hand, beside the published values "
         "(needs neither images nor a backend)",
     )
-    arguments.add_results(parser)
+    arguments.add(parser, "--results")
     parser.add_argument("--dataset", metavar="NAME", help="print this one only")
     parser.add_argument("--preset", metavar="P", help="print this one only")
     parser.add_argument(
@@ -677,9 +675,7 @@ def _figures(commands: _Commands[argparse.ArgumentParser]) -> None:
         "draw every figure from the runs at hand; those with images where "
         "probabilities and images are",
     )
-    arguments.add_results(parser)
-    arguments.add_data(parser)
-    arguments.add_work(parser)
+    arguments.add(parser, "--results", "--data", "--work")
     parser.set_defaults(run=run)
 
 
@@ -697,7 +693,7 @@ def _runs(commands: _Commands[argparse.ArgumentParser]) -> None:
             print(f"{options.results}: no runs yet; `dscpp demo` makes some")
 
     parser = _command(commands, "runs", "list the runs and how far each has come")
-    arguments.add_results(parser)
+    arguments.add(parser, "--results")
     parser.set_defaults(run=run)
 
 

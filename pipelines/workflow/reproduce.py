@@ -38,7 +38,7 @@ from pipelines.workflow.plan import (
 )
 
 __all__ = [
-    "Call", "add_arguments", "add_demo_arguments", "add_jobs", "command", "dscpp",
+    "Call", "add_arguments", "add_demo_arguments", "command", "dscpp",
     "make", "reproduce", "require_jobs", "unclean",
 ]  # fmt: skip
 
@@ -50,7 +50,7 @@ INTERRUPTED = 130
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `dscpp reproduce`."""
     parser.add_argument("--dataset", metavar="NAME", help="short name, such as drive")
-    arguments.add_data(parser)
+    arguments.add(parser, "--data")
     arguments.add_own(parser)
     parser.add_argument(
         "--phantom",
@@ -89,23 +89,9 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="2 for a second training of the same settings, kept beside the first",
     )
-    arguments.add_split(parser)
+    arguments.add(parser, *arguments.SPLIT)
     parser.set_defaults(split_seed=None)  # then the experiment file says
-    arguments.add_epochs(parser)
-    add_jobs(parser)
-    arguments.add_results(parser)
-    arguments.add_work(parser)
-
-
-def add_jobs(parser: argparse.ArgumentParser) -> None:
-    """`--jobs`: runs side by side."""
-    parser.add_argument(
-        "--jobs",
-        type=int,
-        default=1,
-        metavar="N",
-        help="runs at a time (default: %(default)s)",
-    )
+    arguments.add(parser, "--epochs", "--jobs", "--results", "--work")
 
 
 def require_jobs(jobs: int) -> None:
