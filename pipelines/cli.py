@@ -139,15 +139,21 @@ _Commands = argparse._SubParsersAction
 
 
 def _command(
-    commands: _Commands[argparse.ArgumentParser], name: str, help_: str, note: str = ""
+    commands: _Commands[argparse.ArgumentParser],
+    name: str,
+    run: Callable[[argparse.Namespace], int | None],
+    help_: str,
+    note: str = "",
 ) -> argparse.ArgumentParser:
-    return commands.add_parser(
+    parser = commands.add_parser(
         name,
         help=help_,
         description=help_[0].upper() + help_[1:] + ".",
         epilog=note,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.set_defaults(run=run)
+    return parser
 
 
 def _demo(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -156,20 +162,22 @@ def _demo(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = _command(
         commands,
         "demo",
+        reproduce.command,
         "train CE, DSC and DSC++ on simulated phantoms and compare them (minutes)",
     )
     reproduce.add_demo_arguments(parser)
-    parser.set_defaults(run=reproduce.command)
 
 
 def _reproduce(commands: _Commands[argparse.ArgumentParser]) -> None:
     from pipelines.workflow import reproduce
 
     parser = _command(
-        commands, "reproduce", "train, predict and evaluate many runs, then the tables"
+        commands,
+        "reproduce",
+        reproduce.command,
+        "train, predict and evaluate many runs, then the tables",
     )
     reproduce.add_arguments(parser)
-    parser.set_defaults(run=reproduce.command)
 
 
 def _study(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -178,12 +186,12 @@ def _study(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = _command(
         commands,
         "study",
+        study.command,
         "make the runs of a list in its order, at low priority, or say how far it is",
         "The same command goes on after any interruption.\n"
         "examples:\n  dscpp study --data DIR\n  dscpp study --status",
     )
     study.add_arguments(parser)
-    parser.set_defaults(run=study.command)
 
 
 def _fetch(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -203,6 +211,7 @@ def _fetch(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = _command(
         commands,
         "fetch",
+        run,
         "download a data set, or say where it is to be had; again, to check it",
         "A download that was cut is gone on with by the same command.\n"
         "example:\n  dscpp fetch dsb2018",
@@ -214,13 +223,13 @@ def _fetch(commands: _Commands[argparse.ArgumentParser]) -> None:
         metavar="DIR",
         help="the data set's folder (default: where all commands look, data/...)",
     )
-    parser.set_defaults(run=run)
 
 
 def _verify(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = _command(
         commands,
         "verify",
+        _run_verify,
         "decode every file of a data set, look for leaks between the parts of its "
         "split, and report every problem",
         "examples:\n  dscpp verify --dataset dsb2018 --data DIR --json report.json\n"
@@ -244,7 +253,6 @@ def _verify(commands: _Commands[argparse.ArgumentParser]) -> None:
         help="write the report as JSON too, also where there are problems; "
         "docs/verify.md has its schema",
     )
-    parser.set_defaults(run=_run_verify)
 
 
 def _run_verify(options: argparse.Namespace) -> None:
@@ -285,6 +293,7 @@ def _run(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = _command(
         commands,
         "run",
+        run,
         "train, predict, evaluate and fit the temperature of one run, whatever is "
         "missing",
         "FILE is YAML or JSON: dataset and loss; and where they are not the defaults\n"
@@ -292,7 +301,6 @@ def _run(commands: _Commands[argparse.ArgumentParser]) -> None:
         "data (the data set's folder), folder (the run's) and work.",
     )
     parser.add_argument("file", type=arguments.folder, metavar="FILE")
-    parser.set_defaults(run=run)
 
 
 def _trained(run: Run) -> str:
@@ -332,6 +340,7 @@ def _train(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = _command(
         commands,
         "train",
+        _run_train,
         "train one run; the same command goes on with one that was stopped",
         "examples:\n  dscpp train --dataset phantom --loss DSC++ --seed 0 "
         "--preset demo --output my-run\n  dscpp train --images photos --masks labels "
@@ -350,7 +359,6 @@ def _train(commands: _Commands[argparse.ArgumentParser]) -> None:
         "behind it is a second training of the same settings",
     )
     arguments.add(parser, "--results")
-    parser.set_defaults(run=_run_train)
 
 
 def _add_choices(parser: argparse.ArgumentParser) -> None:
@@ -421,6 +429,7 @@ def _predict(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = _command(
         commands,
         "predict",
+        _run_predict,
         "write the probabilities of a trained run, or predict any images with a model",
         "examples:\n  dscpp predict --run RUN --data DIR\n"
         "  dscpp predict --run RUN --data DIR --nifti --probabilities\n"
@@ -440,7 +449,6 @@ def _predict(commands: _Commands[argparse.ArgumentParser]) -> None:
         help="with --nifti, and with --model on volumes: write the probabilities "
         "beside the label maps, at native resolution (large)",
     )
-    parser.set_defaults(run=_run_predict)
 
 
 def _add_any_images(parser: argparse.ArgumentParser) -> None:
@@ -524,13 +532,13 @@ def _evaluate(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = _command(
         commands,
         "evaluate",
+        _run_evaluate,
         "measure a predicted run, or a trained one on another set of images",
         "examples:\n  dscpp evaluate --run RUN --data DIR\n"
         "  dscpp evaluate --run RUN --images DIR --masks DIR --name clinic-b",
     )
     _add_stage(parser, "measure")
     arguments.add_own(parser, "another set, to measure a trained run on")
-    parser.set_defaults(run=_run_evaluate)
 
 
 def _run_evaluate(options: argparse.Namespace) -> None:
@@ -575,12 +583,12 @@ def _temperature(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = _command(
         commands,
         "temperature",
+        run,
         "fit a temperature on a predicted run's validation cases; the scaled run is "
         "written and measured beside it",
         "example:\n  dscpp temperature --run RUN --data DIR",
     )
     _add_stage(parser, "fit")
-    parser.set_defaults(run=run)
 
 
 def _add_stage(
@@ -606,6 +614,7 @@ def _tables(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = _command(
         commands,
         "tables",
+        _run_tables,
         "write every table from the runs at hand, beside the published values "
         "(needs neither images nor a backend)",
     )
@@ -620,7 +629,6 @@ def _tables(commands: _Commands[argparse.ArgumentParser]) -> None:
         metavar="FILE",
         help="put the tables between their markers in these Markdown files too",
     )
-    parser.set_defaults(run=_run_tables)
 
 
 def _run_tables(options: argparse.Namespace) -> None:
@@ -672,11 +680,11 @@ def _figures(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = _command(
         commands,
         "figures",
+        run,
         "draw every figure from the runs at hand; those with images where "
         "probabilities and images are",
     )
     arguments.add(parser, "--results", "--data", "--work")
-    parser.set_defaults(run=run)
 
 
 def _runs(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -692,9 +700,8 @@ def _runs(commands: _Commands[argparse.ArgumentParser]) -> None:
         if not listed:
             print(f"{options.results}: no runs yet; `dscpp demo` makes some")
 
-    parser = _command(commands, "runs", "list the runs and how far each has come")
+    parser = _command(commands, "runs", run, "list the runs and how far each has come")
     arguments.add(parser, "--results")
-    parser.set_defaults(run=run)
 
 
 def _datasets() -> str:
