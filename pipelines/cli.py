@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from data_io.errors import InputError, Problems, escaped, is_text, not_text
+from data_io.errors import InputError, NotFinite, Problems, escaped, is_text, not_text
 from pipelines import arguments, backend, installed, streams
 from pipelines.run import Run, replicate_of
 
@@ -71,9 +71,7 @@ def _result(typed: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         streams.say("stopped; the same command goes on from here")
         return 130
-    except RuntimeError as error:
-        if type(error).__name__ != "NotFinite":
-            raise
+    except NotFinite as error:
         streams.say(str(error))
         return 1
 

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from data_io import bars
+from data_io.errors import NotFinite
 from pipelines import run as runs
 from pipelines.training import state
 
@@ -87,10 +88,6 @@ class EpochSetter(keras.callbacks.Callback):
         """Draw for this epoch from now on."""
         for batches in self.batches:
             batches.epoch = epoch
-
-
-class NotFinite(RuntimeError):
-    """The loss became NaN or infinite; the message names the case."""
 
 
 class NotFiniteStop(keras.callbacks.Callback):
