@@ -434,7 +434,7 @@ def test_runs_that_were_left_out_or_not_started_have_failed(tmp_path, monkeypatc
 
 def test_hours_to_expect_are_counted_by_hand():
     # 3.6 s an epoch, 1000 epochs, 5 runs: an hour each; two at a time: 2.5 h.
-    cost = estimate.Cost(3.6, 1000, "CPU", gpu=False)
+    cost = estimate.Cost(3.6, 1000, "CPU")
     assert cost.hours(5) == pytest.approx(5)
     assert cost.hours(5, jobs=2) == pytest.approx(2.5)
     assert cost.hours(1, jobs=4) == pytest.approx(1)
@@ -446,14 +446,14 @@ def test_without_a_gpu_the_reduced_preset_is_named():
         plan.Experiment("drive", losses, preset=preset).tasks()[0]
         for preset in ("paper", "reduced")
     ]
-    slow = estimate.Cost(100, 1000, "CPU", gpu=False)
-    quick = estimate.Cost(9, 100, "CPU", gpu=False)
+    slow = estimate.Cost(100, 1000, "CPU")
+    quick = estimate.Cost(9, 100, "CPU")
     lines = "\n".join(estimate.describe(tasks, [slow, quick], runs=3, jobs=1))
     assert "83.3 h" in lines  # 100 s x 1000 x 3
     assert "PRESET=reduced" in lines
     assert "45 min" in lines  # 9 s x 100 x 3
     assert "256x256 pixels, 16 filters, at most 100 epochs" in lines
-    graphics = estimate.Cost(1, 1000, "NVIDIA H200", gpu=True)
+    graphics = estimate.Cost(1, 1000, "NVIDIA H200")
     lines = "\n".join(estimate.describe(tasks, [graphics], runs=3, jobs=1))
     assert "NVIDIA H200" in lines
     assert "reduced" not in lines

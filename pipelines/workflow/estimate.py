@@ -29,14 +29,12 @@ class Cost:
     Attributes:
         seconds_per_epoch: training and validation.
         epochs: the largest number of epochs.
-        device: in words.
-        gpu: whether the device is a GPU.
+        device: the GPU's name, or "CPU".
     """
 
     seconds_per_epoch: float
     epochs: int
     device: str
-    gpu: bool
 
     def hours(self, runs: int, jobs: int = 1) -> float:
         """Hours that so many runs take at most."""
@@ -111,9 +109,8 @@ def main() -> None:
     for file in sys.argv[1:]:
         run = plan.load(Path(file))
         os.environ["KERAS_BACKEND"] = run.task.backend
-        found = stages.estimate(run.task, run.data, run.work)
-        costs.append(Cost(**found, gpu=found["device"] != "CPU"))
-        if costs[-1].gpu:
+        costs.append(Cost(**stages.estimate(run.task, run.data, run.work)))
+        if costs[-1].device != "CPU":
             break
     print(json.dumps([dataclasses.asdict(cost) for cost in costs]))
 
