@@ -55,6 +55,9 @@ def follow_make() -> None:
 
 
 def _end_with(parent: str) -> None:
+    if os.name != "posix":  # Windows keeps the number of a parent that is gone
+        return
+
     def wait() -> None:
         while str(os.getppid()) == parent:
             time.sleep(0.2)
