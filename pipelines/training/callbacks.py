@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 
+_Logs = dict[str, Any] | None
 _SHARE = 0.01  # of a training's time that writing its state may take
 # Seconds between two looks at the loss: each waits until the device is done.
 _LOOK = 1.0
@@ -59,7 +60,7 @@ class _ResumableMixin:
     def set_state(self, values: dict[str, Any]) -> None:
         self._restored = values
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_begin(self, logs: _Logs = None) -> None:
         super().on_train_begin(logs)  # type: ignore[misc]
         for name, value in (self._restored or {}).items():
             setattr(self, name, value)
@@ -84,7 +85,7 @@ class EpochSetter(keras.callbacks.Callback):
         super().__init__()
         self.batches = batches
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: _Logs = None) -> None:
         """Draw for this epoch from now on."""
         for batches in self.batches:
             batches.epoch = epoch
@@ -114,35 +115,19 @@ class NotFiniteStop(keras.callbacks.Callback):
         self._unseen: list[tuple[str, Any, int, Any]] = []
         self._looked = time.monotonic()
 
-    def on_train_batch_end(
-        self, batch: int, logs: dict[str, Any] | None = None
-    ) -> None:
-        """Note the training loss; see the class.
-
-        Raises:
-            NotFinite: one is NaN or infinite.
-        """
+    def on_train_batch_end(self, batch: int, logs: _Logs = None) -> None:
+        """Note the training loss, which may raise NotFinite; see the class."""
         self._note("loss", self.training, batch, logs)
 
-    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Note the validation loss; see the class.
-
-        Raises:
-            NotFinite: one is NaN or infinite.
-        """
+    def on_test_batch_end(self, batch: int, logs: _Logs = None) -> None:
+        """Note the validation loss, which may raise NotFinite; see the class."""
         self._note("validation loss", self.validation, batch, logs)
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Look at what is left of the epoch; see the class.
-
-        Raises:
-            NotFinite: a loss is NaN or infinite.
-        """
+    def on_epoch_end(self, epoch: int, logs: _Logs = None) -> None:
+        """Look at what is left of the epoch, which may raise NotFinite."""
         self._look()
 
-    def _note(
-        self, name: str, batches: Any, index: int, logs: dict[str, Any] | None
-    ) -> None:
+    def _note(self, name: str, batches: Any, index: int, logs: _Logs) -> None:
         self._unseen.append((name, batches, index, (logs or {})["loss"]))
         if time.monotonic() - self._looked >= _LOOK:
             self._look()
@@ -206,11 +191,11 @@ class StateWriter(keras.callbacks.Callback):
         self._unwritten: state.Arrays | None = None
         self._lock = threading.Lock()
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_begin(self, logs: _Logs = None) -> None:
         """Start the clock."""
         self._clock = time.monotonic()
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: _Logs = None) -> None:
         """Keep the best weights and the state."""
         values = {name: float(value) for name, value in (logs or {}).items()}
         progress = self.progress
@@ -230,7 +215,7 @@ class StateWriter(keras.callbacks.Callback):
         if progress.stopped or clock - self._written >= self._pause:
             self.flush()
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_end(self, logs: _Logs = None) -> None:
         """Write the last state."""
         self.flush()
 
@@ -276,9 +261,7 @@ class ProgressBar(keras.callbacks.Callback):
             mininterval=_LOOK,
         )
 
-    def on_train_batch_end(
-        self, batch: int, logs: dict[str, Any] | None = None
-    ) -> None:
+    def on_train_batch_end(self, batch: int, logs: _Logs = None) -> None:
         """Move the bar by a step."""
         if isinstance(self.bar, bars.Lines):
             return
@@ -291,7 +274,7 @@ class ProgressBar(keras.callbacks.Callback):
             self._looked = now
         self.bar.update()
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: _Logs = None) -> None:
         """Show the epoch and its losses."""
         self.validation = f", val_loss {float((logs or {})['val_loss']):.4f}"
         text = (
@@ -308,6 +291,6 @@ class ProgressBar(keras.callbacks.Callback):
         left = bars.duration(seconds * (self.epochs - done) / 3600)
         return f"{seconds:.3g} s an epoch, at most about {left} left"
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_end(self, logs: _Logs = None) -> None:
         """Leave the bar as it is."""
         self.bar.close()
