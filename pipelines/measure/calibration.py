@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.measure.histograms import EDGES, THRESHOLDS
+from pipelines.measure.metrics import ratio
 
 __all__ = ["WIDE", "Bins", "ace", "ece", "join", "mce", "mean_label", "murphy"]
 
@@ -54,17 +55,17 @@ class Bins:
     @property
     def confidence(self) -> _Floats:
         """Mean p in each bin, (..., M); NaN where there is no voxel."""
-        return _ratio(self.sum_p, self.n)
+        return ratio(self.sum_p, self.n)
 
     @property
     def frequency(self) -> _Floats:
         """Share of the target in each bin, (..., M); NaN where there is no voxel."""
-        return _ratio(self.target, self.n)
+        return ratio(self.target, self.n)
 
     @property
     def weight(self) -> _Floats:
         """Share of all voxels, (..., M); NaN where there is no voxel in any bin."""
-        return _ratio(self.n, self.n.sum(axis=-1, keepdims=True))
+        return ratio(self.n, self.n.sum(axis=-1, keepdims=True))
 
     def pooled(self, axis: int | tuple[int, ...] = 0) -> "Bins":
         """Put the voxels of several histograms together, such as those of a set.
@@ -160,13 +161,13 @@ def mean_label(pair_counts: npt.ArrayLike) -> _Floats:
 def ece(bins: Bins) -> _Floats:
     """Compute the expected calibration error, (...)."""
     gaps = np.abs(bins.target - bins.sum_p).sum(axis=-1)
-    return _ratio(gaps, bins.n.sum(axis=-1))
+    return ratio(gaps, bins.n.sum(axis=-1))
 
 
 def ace(bins: Bins) -> _Floats:
     """Compute the average calibration error, (...): bins with a voxel weigh alike."""
     held = (bins.n > 0).sum(axis=-1)
-    return _ratio(np.nan_to_num(_gaps(bins)).sum(axis=-1), held)
+    return ratio(np.nan_to_num(_gaps(bins)).sum(axis=-1), held)
 
 
 def mce(bins: Bins) -> _Floats:
@@ -203,22 +204,15 @@ def murphy(bins: Bins, brier: npt.ArrayLike) -> dict[str, _Floats]:
         there is no voxel.
     """
     total = bins.n.sum(axis=-1)
-    share = _ratio(bins.target.sum(axis=-1), total)
+    share = ratio(bins.target.sum(axis=-1), total)
     squares = {
         "reliability": _gaps(bins) ** 2,
         "resolution": (bins.frequency - share[..., np.newaxis]) ** 2,
     }
     parts = {
-        name: _ratio((bins.n * np.nan_to_num(square)).sum(axis=-1), total)
+        name: ratio((bins.n * np.nan_to_num(square)).sum(axis=-1), total)
         for name, square in squares.items()
     }
     parts["uncertainty"] = share * (1 - share)
     explained = parts["reliability"] - parts["resolution"] + parts["uncertainty"]
     return parts | {"within_bins": np.asarray(brier, dtype=np.float64) - explained}
-
-
-def _ratio(numerator: _Array, denominator: _Array) -> _Floats:
-    """Divide; 0 / 0 is NaN, without a warning, since it is foreseen."""
-    numerator, denominator = np.broadcast_arrays(numerator, denominator)
-    undefined = np.full(numerator.shape, np.nan)
-    return np.divide(numerator, denominator, out=undefined, where=denominator > 0)
