@@ -116,11 +116,15 @@ def from_dict(values: Mapping[str, Any]) -> Protocol:
     Raises:
         TypeError: a value has another name.
     """
-    fields: dict[str, Any] = {
+    return Protocol(**_fields(values))
+
+
+def _fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of JSON as a protocol has them: tuples for lists."""
+    return {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in values.items()
     }
-    return Protocol(**fields)
 
 
 KEYS = tuple(field.name for field in dataclasses.fields(Protocol))
@@ -288,10 +292,7 @@ def override(
             raise InputError(f"--set {key}: for volumes alone, received for images")
         _check(key, value, current[key])
     changed = {key: value for key, value in values.items() if value != current[key]}
-    fields: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in changed.items()
-    }
+    fields = _fields(changed)
     if protocol.overlap and "input_shape" in fields:
         fields.setdefault("overlap", _half(fields["input_shape"]))
     result = dataclasses.replace(protocol, **fields)
