@@ -614,6 +614,10 @@ def test_tiny_goes_through(tiny):
         )
     logs = sorted((tiny / ".work" / "logs").rglob("*.log"))
     assert [log.name for log in logs] == ["dsc-s0.log", "dscpp-s0.log"]
+    for log in logs:  # of whole lines, not of a bar that is drawn anew
+        content = log.read_bytes()
+        assert b"\r" not in content
+        assert b": epoch 1 of at most 20, loss " in content
     assert {path.name for path in tiny.iterdir()} <= {"results", ".work"}
 
 
