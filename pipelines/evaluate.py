@@ -180,9 +180,7 @@ class _Tally:
         self._measures = {
             name: metrics.CaseMetrics(self._targets) for name in references
         }
-        self._counts: dict[tuple[str, int], Any] = defaultdict(int)
-        self._sums: dict[int, Any] = defaultdict(float)
-        self._pairs: dict[int, Any] = defaultdict(int)
+        self._totals: dict[tuple[Any, ...], Any] = defaultdict(int)  # of bins
 
     def add(self, softmax: _Array, labels: Mapping[str, _Array], mask: _Array) -> None:
         for name, label in labels.items():
@@ -196,33 +194,33 @@ class _Tally:
         for target in self._targets:
             truth = {name: label == target for name, label in labels.items()}
             bins = histograms.bins_of(p[target])
-            self._sums[target] += histograms.sum_bins(bins, p[target])
+            self._totals["sums", target] += histograms.sum_bins(bins, p[target])
             for name in labels:
                 counts = histograms.count_bins(bins, [truth[name]])
-                self._counts[name, target] += counts
+                self._totals["counts", target, name] += counts
             if all(name in labels for name in _PAIR):
                 both = [truth[name] for name in _PAIR]
-                self._pairs[target] += histograms.count_bins(bins, both)
+                self._totals["pairs", target] += histograms.count_bins(bins, both)
 
     def join(self, other: _Tally) -> None:
         """Add what another one summed up, of the same targets and observers."""
         for name, measures in other._measures.items():
             self._measures[name].join(measures)
-        for key, counts in other._counts.items():
-            self._counts[key] += counts
-        for target, sums in other._sums.items():
-            self._sums[target] += sums
-        for target, counts in other._pairs.items():
-            self._pairs[target] += counts
+        for key, total in other._totals.items():
+            self._totals[key] += total
 
     def rows(self, target: int) -> Iterator[dict[str, Any]]:
         for name, measures in self._measures.items():
-            binned = {"counts": self._counts[name, target], "sums": self._sums[target]}
-            yield {"reference": name, **binned, **measures.of(target)}
+            yield {
+                "reference": name,
+                "counts": self._totals["counts", target, name],
+                "sums": self._totals["sums", target],
+                **measures.of(target),
+            }
 
     def pairs(self, target: int) -> Iterator[dict[str, Any]]:
-        if target in self._pairs:
-            yield {"counts": self._pairs[target]}
+        if ("pairs", target) in self._totals:
+            yield {"counts": self._totals["pairs", target]}
 
 
 def write(
