@@ -21,6 +21,7 @@ from data_io.datasets.folder import own as own_images
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.files import content
+from data_io.files.names import is_formula
 from data_io.own_images import describe as own
 from data_io.prepare import cache, native
 from data_io.prepare.preprocessing import Settings
@@ -254,12 +255,17 @@ def evaluate_set(
 
     Raises:
         InputError: a run without weights, images that do not fit, or a name that is a
-            part of the run's own split.
+            part of the run's own split or would be a formula in a table.
     """
     if name in splits.PARTS:
         raise InputError(
             f"--name {name}: expected a name of its own for the other set, received "
             "that of a part of the run's own split"
+        )
+    if is_formula(name):
+        raise InputError(
+            f"--name {name}: expected a name that begins with a letter or digit, "
+            "received one that a spreadsheet takes for a formula"
         )
     runs.Run.open(folder)
     with runs.lock_folder(folder):
