@@ -12,7 +12,6 @@ nothing else. Importing it registers the classes with Keras, so that a saved mod
 without `custom_objects`.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 try:
@@ -38,24 +37,8 @@ __all__ += compound.__all__
 __all__ += cross_entropy.__all__
 __all__ += overlap.__all__
 
-_CLASSES: tuple[type[PerImageLoss], ...] = (
-    cross_entropy.CrossEntropy,
-    cross_entropy.Focal,
-    overlap.Dice,
-    overlap.DicePlusPlus,
-    overlap.Tversky,
-    overlap.TverskyPlusPlus,
-    overlap.FocalTversky,
-    overlap.FocalTverskyPlusPlus,
-    compound.Combo,
-    compound.ComboPlusPlus,
-    compound.UnifiedFocal,
-    compound.UnifiedFocalPlusPlus,
-    compound.SymmetricUnifiedFocal,
-    compound.SymmetricUnifiedFocalPlusPlus,
-)
-_REGISTRY: Mapping[str, type[PerImageLoss]] = {each.title: each for each in _CLASSES}
-for _each in _CLASSES:
+_REGISTRY = {each.title: each for each in PerImageLoss.__subclasses__()}
+for _each in _REGISTRY.values():
     keras.saving.register_keras_serializable(package="dscpp")(_each)
 
 
