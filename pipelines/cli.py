@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from data_io.errors import InputError, NotFinite, Problems, escaped, is_text, not_text
+from data_io.errors import InputError, NotFinite, escaped, is_text, not_text
 from pipelines import arguments, backend, installed, streams
 from pipelines.run import Run, replicate_of
 
@@ -256,25 +256,7 @@ def _verify(commands: _Commands[argparse.ArgumentParser]) -> None:
 def _run_verify(options: argparse.Namespace) -> None:
     from pipelines import check
 
-    check.require_free(options.json)
-    try:
-        arguments.take_own(options)
-        report = check.check(
-            options.dataset,
-            options.data,
-            options.work,
-            options.split_seed,
-            options.split,
-            options.jobs,
-        )
-    except Problems as error:
-        report = check.failed(options.dataset or "own", error)
-        check.write(report, options.json)
-        raise
-    check.write(report, options.json)
-    if not report.ok:
-        raise report.error()
-    print(report)
+    print(check.command(options))
 
 
 def _run(commands: _Commands[argparse.ArgumentParser]) -> None:
