@@ -13,7 +13,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -127,20 +127,6 @@ class _Running:
 
     def _run(self, job: Job, log: BinaryIO) -> int:
         line = b"\n"
-        with self._started(job) as process:
-            for line in process.stdout or ():
-                _say(line, job, log)
-        code = process.returncode
-        name = signal.Signals(-code).name if code < 0 else ""
-        if name and name not in _ASKED:  # it could not say so itself
-            note = f" {_KILLED}" if name == "SIGKILL" else ""
-            start = "" if line.endswith(b"\n") else "\n"
-            said = f"{start}dscpp: ended by signal {name.removeprefix('SIG')}.{note}\n"
-            _say(said.encode(), job, log)
-        return code
-
-    @contextlib.contextmanager
-    def _started(self, job: Job) -> Iterator[subprocess.Popen[bytes]]:
         with subprocess.Popen(
             job.command,
             env=self._env,
@@ -149,8 +135,17 @@ class _Running:
             stderr=subprocess.STDOUT,
         ) as process:
             self._processes.add(process)
-            yield process
+            for line in process.stdout or ():
+                _say(line, job, log)
         self._processes.discard(process)
+        code = process.returncode
+        name = signal.Signals(-code).name if code < 0 else ""
+        if name and name not in _ASKED:  # it could not say so itself
+            note = f" {_KILLED}" if name == "SIGKILL" else ""
+            start = "" if line.endswith(b"\n") else "\n"
+            said = f"{start}dscpp: ended by signal {name.removeprefix('SIG')}.{note}\n"
+            _say(said.encode(), job, log)
+        return code
 
     def terminate(self) -> None:
         """End what is running; each process saves what it has."""
