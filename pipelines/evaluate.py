@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from data_io import bars, datasets, pool
 from data_io.datasets.dataset import Dataset
+from pipelines import provenance, stored
 from pipelines import run as runs
-from pipelines import stored
 from pipelines.measure import histograms, metrics, voxels
 from pipelines.measure.regions import BAND, band, band_radius
 
@@ -51,7 +51,14 @@ def evaluate(run: runs.Run, root: Path) -> None:
     module = datasets.by_name(run.record["dataset"])
     measured = measure(run, module, root, stored.cases(run))
     write(run.folder, run.record, *measured)
-    run.pass_stage("evaluated", runs.MEASURES, "evaluate_s", start)
+    run.update(
+        files=runs.MEASURES,
+        state="evaluated",
+        times={"evaluate_s": round(time.perf_counter() - start, 1)},
+        peak_memory_mb=max(
+            provenance.peak_memory_mb(), run.record.get("peak_memory_mb") or 0
+        ),
+    )
 
 
 def measure(

@@ -14,7 +14,6 @@ import itertools
 import json
 import os
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +32,7 @@ from data_io.files.writing import (
     write_json,
     writing,
 )
-from pipelines import loss_names, provenance
+from pipelines import loss_names
 from pipelines.record import FORMAT, STATES, Record, require_unchanged, sealed
 
 __all__ = [
@@ -328,25 +327,6 @@ class Run:
             self.record["files"] = {**self.record.get("files", {}), **hashes}
         self.record = sealed(self.record)
         write_json(self.path(RECORD), self.record)
-
-    def pass_stage(
-        self, state: str, files: Sequence[str], time_of: str, start: float
-    ) -> None:
-        """Note that a stage is over: its files, its seconds, the memory it took.
-
-        Args:
-            state: that the run has now.
-            files: to be hashed into the record.
-            time_of: the stage's key in `times`.
-            start: of the stage, by `time.perf_counter`.
-        """
-        peak = self.record.get("peak_memory_mb") or 0
-        self.update(
-            files=files,
-            state=state,
-            times={time_of: round(time.perf_counter() - start, 1)},
-            peak_memory_mb=max(provenance.peak_memory_mb(), peak),
-        )
 
     def remake(self) -> str:
         """The command that writes the run's probabilities, or writes them anew."""

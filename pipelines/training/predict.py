@@ -18,8 +18,8 @@ from data_io import bars
 from data_io.errors import InputError
 from data_io.files.content import file_hash
 from data_io.prepare import batches, cache, patches
+from pipelines import provenance, written
 from pipelines import run as runs
-from pipelines import written
 from pipelines.stored import LIST, PROBABILITIES, SPLITS, require_free
 from pipelines.training import fit
 from pipelines.training.protocol import Protocol
@@ -146,7 +146,14 @@ def predict(task: Task, material: fit.Material, run: runs.Run) -> None:
     start = time.perf_counter()
     with runs.writing(run.path(PROBABILITIES)):
         _write_probabilities(task, model, material, run)
-    run.pass_stage("predicted", [LIST], "predict_s", start)
+    run.update(
+        files=[LIST],
+        state="predicted",
+        times={"predict_s": round(time.perf_counter() - start, 1)},
+        peak_memory_mb=max(
+            provenance.peak_memory_mb(), run.record.get("peak_memory_mb") or 0
+        ),
+    )
 
 
 def probabilities(
