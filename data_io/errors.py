@@ -4,7 +4,7 @@ import sys
 import unicodedata
 from collections.abc import Sequence
 
-__all__ = ["InputError", "Problems", "escaped", "is_text", "not_text"]
+__all__ = ["InputError", "NotFinite", "Problems", "escaped", "is_text", "not_text"]
 
 
 class InputError(ValueError):
@@ -33,6 +33,10 @@ class Problems(InputError):
     def __reduce__(self) -> tuple[type, tuple[str, tuple[str, ...]]]:
         """Let it come whole out of another process."""
         return type(self), (self.title, self.problems)
+
+
+class NotFinite(RuntimeError):
+    """The loss of a training became NaN or infinite; the message names the case."""
 
 
 def is_text(name: str) -> bool:

@@ -12,8 +12,6 @@ nothing else. Importing it registers the classes with Keras, so that a saved mod
 without `custom_objects`.
 """
 
-import difflib
-from collections.abc import Mapping
 from typing import Any
 
 try:
@@ -27,7 +25,7 @@ except ModuleNotFoundError as error:
         "tensorflow) before Keras or the losses are imported"
     ) from None
 
-from . import base, compound, cross_entropy, overlap
+from . import compound, cross_entropy, overlap, titles
 from .base import Options, PerImageLoss, Shell
 from .compound import *  # noqa: F403
 from .cross_entropy import *  # noqa: F403
@@ -39,41 +37,24 @@ __all__ += compound.__all__
 __all__ += cross_entropy.__all__
 __all__ += overlap.__all__
 
-_CLASSES: tuple[type[PerImageLoss], ...] = (
-    cross_entropy.CrossEntropy,
-    cross_entropy.Focal,
-    overlap.Dice,
-    overlap.DicePlusPlus,
-    overlap.Tversky,
-    overlap.TverskyPlusPlus,
-    overlap.FocalTversky,
-    overlap.FocalTverskyPlusPlus,
-    compound.Combo,
-    compound.ComboPlusPlus,
-    compound.UnifiedFocal,
-    compound.UnifiedFocalPlusPlus,
-    compound.SymmetricUnifiedFocal,
-    compound.SymmetricUnifiedFocalPlusPlus,
-)
-_REGISTRY: Mapping[str, type[PerImageLoss]] = {each.title: each for each in _CLASSES}
-for _each in _CLASSES:
+_REGISTRY = {each.title: each for each in PerImageLoss.__subclasses__()}
+for _each in _REGISTRY.values():
     keras.saving.register_keras_serializable(package="dscpp")(_each)
 
 
 def names() -> list[str]:
     """Names of the losses, as the paper prints them."""
-    return list(_REGISTRY)
+    return list(titles.NAMES)
 
 
 def slug(name: str) -> str:
     """The name in logs and file names: "DSC++" gives "dscpp"."""
-    return base.slug(_find(name).title)
+    return titles.slug(titles.find(name))
 
 
 def default_gamma(name: str) -> float | None:
     """Default of the ++ exponent: 2 in a ++ form, 1 in a plain form, else None."""
-    found = _find(name)
-    return found.defaults.get("gamma", 1.0 if _is_plain(found) else None)
+    return titles.default_gamma(titles.find(name))
 
 
 def by_name(name: str, /, **arguments: Any) -> PerImageLoss:
@@ -92,24 +73,7 @@ def by_name(name: str, /, **arguments: Any) -> PerImageLoss:
     >>> losses.by_name("DSC++", gamma=1.5).gamma
     1.5
     """
-    found, gamma = _find(name), arguments.get("gamma")
-    if gamma is None or (_is_plain(found) and gamma == 1):
+    found, gamma = titles.find(name), arguments.get("gamma")
+    if gamma is None or gamma == titles.default_gamma(found) == 1:
         arguments.pop("gamma", None)
-    return found(**arguments)
-
-
-def _is_plain(found: type[PerImageLoss]) -> bool:
-    return f"{found.title}++" in _REGISTRY
-
-
-def _find(name: str) -> type[PerImageLoss]:
-    keys = {title.casefold(): title for title in _REGISTRY}
-    title = keys.get(name.casefold()) if isinstance(name, str) else None
-    if title is None:
-        keys |= {base.slug(each): each for each in _REGISTRY}
-        near = difflib.get_close_matches(str(name).casefold(), keys, n=1)
-        hint = f". Did you mean {keys[near[0]]}?" if near else ""
-        raise ValueError(
-            f"loss: expected one of {', '.join(names())}, received {name!r}{hint}"
-        )
-    return _REGISTRY[title]
+    return _REGISTRY[found](**arguments)

@@ -12,6 +12,7 @@ import keras
 from keras import ops
 
 from . import checks
+from .titles import slug
 
 __all__ = [
     "PROBABILITY_FLOOR",
@@ -24,7 +25,6 @@ __all__ = [
     "power",
     "power_of_error",
     "prepare",
-    "slug",
     "split_classes",
 ]
 
@@ -316,11 +316,6 @@ def power_of_error(errors: Tensor, exponent: float) -> Tensor:
     above = errors > _ERROR_FLOOR
     powers = power(ops.where(above, errors, ops.ones_like(errors)), exponent)
     return ops.where(above, powers, ops.zeros_like(errors))
-
-
-def slug(title: str) -> str:
-    """The name in logs and file names: "DSC++" gives "dscpp"."""
-    return title.casefold().replace(" ", "_").replace("+", "p")
 
 
 def _at_least_float32(dtype: str | None) -> str:

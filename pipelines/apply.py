@@ -15,13 +15,13 @@ import keras
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from tqdm import tqdm
 
-from data_io import datasets, splits
+from data_io import bars, datasets, splits
 from data_io.datasets.folder import own as own_images
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.files import content
+from data_io.files.names import is_formula
 from data_io.own_images import describe as own
 from data_io.prepare import cache, native
 from data_io.prepare.preprocessing import Settings
@@ -95,7 +95,7 @@ def open_model(path: Path) -> Trained:
     """
     file = path / runs.MODEL if path.is_dir() else path
     if runs.is_run(path):
-        _require_trained(runs.Run.open(path))
+        runs.Run.open(path).require_network()
     model = predict.read_model(file)
     if runs.is_run(file.parent) and file.name == runs.MODEL:
         run = runs.Run.open(file.parent)
@@ -109,17 +109,6 @@ def open_model(path: Path) -> Trained:
     number = int(model.output_shape[-1])
     names = ("background", *map(str, range(1, number)))
     return Trained(model, Settings(shape), Protocol(shape), names)
-
-
-def _require_trained(run: runs.Run) -> None:
-    """Refuses a run that was made from another one's probabilities."""
-    method = run.record.get("method")
-    if method:
-        origin = run.record.get("posthoc", {}).get("run", "the one it was made from")
-        raise InputError(
-            f"{run.folder}: expected a run with a network, found one after {method}, "
-            f"which has probabilities alone; give the run that was trained: {origin}"
-        )
 
 
 def _require_alone(file: Path, model: keras.Model) -> None:
@@ -216,7 +205,7 @@ def predict_files(
 
 def _predictions(trained: Trained, root: Path) -> Iterator[tuple[str, _Array]]:
     """Predicts own images one by one; nothing of them stays in a cache."""
-    for case in tqdm(own_images.cases(root), desc="predict", unit="case"):
+    for case in bars.bar(own_images.cases(root), "predict", unit="case"):
         with tempfile.TemporaryDirectory() as place:
             prepared = cache.prepare(
                 own_images, root, [case], trained.settings, Path(place), progress=False
@@ -266,12 +255,17 @@ def evaluate_set(
 
     Raises:
         InputError: a run without weights, images that do not fit, or a name that is a
-            part of the run's own split.
+            part of the run's own split or would be a formula in a table.
     """
     if name in splits.PARTS:
         raise InputError(
             f"--name {name}: expected a name of its own for the other set, received "
             "that of a part of the run's own split"
+        )
+    if is_formula(name):
+        raise InputError(
+            f"--name {name}: expected a name that begins with a letter or digit, "
+            "received one that a spreadsheet takes for a formula"
         )
     runs.Run.open(folder)
     with runs.lock_folder(folder):
@@ -351,22 +345,15 @@ def _seen(run: runs.Run, root: Path, work: Path) -> list[str] | None:
     return seen
 
 
-def _measure(
-    trained: Trained, root: Path, name: str
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Predicts and measures case by case: probabilities of one are held at a time.
-
-    Returns:
-        as `evaluate.measure`.
-    """
-    rows: list[dict[str, Any]] = []
-    pairs: list[dict[str, Any]] = []
-    for case, softmax in _predictions(trained, root):
-        slabs_of = functools.partial(_slabs, softmax, trained.settings.is_3d)
-        measured, paired = evaluate.measure_case(own_images, root, name, case, slabs_of)
-        rows += measured
-        pairs += paired
-    return rows, pairs
+def _measure(trained: Trained, root: Path, name: str) -> evaluate.Measured:
+    """Predicts and measures case by case: probabilities of one are held at a time."""
+    is_3d = trained.settings.is_3d
+    return evaluate.joined(
+        evaluate.measure_case(
+            own_images, root, name, case, functools.partial(_slabs, softmax, is_3d)
+        )
+        for case, softmax in _predictions(trained, root)
+    )
 
 
 def _slabs(

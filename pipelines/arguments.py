@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from data_io.datasets.record import Record
 from data_io.errors import InputError
+from data_io.files.names import is_formula
 
 __all__ = [
-    "add_data", "add_epochs", "add_own", "add_results", "add_split", "add_work",
-    "class_names", "folder", "number", "take_own",
+    "SPLIT", "add", "add_own", "class_names", "folder", "number", "take_own",
 ]  # fmt: skip
 
 
@@ -32,15 +33,61 @@ def number(text: str) -> int:
     return int(text)
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
-    """`--data`: where the raw files are."""
-    parser.add_argument(
-        "--data",
-        type=folder,
-        metavar="DIR",
-        help="the data set's folder or zip, or the folder that contains it "
+SPLIT = ("--split-seed", "--split", "--split-by")
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "--data": {
+        "type": folder,
+        "metavar": "DIR",
+        "help": "the data set's folder or zip, or the folder that contains it "
         "(default: data/<NAME>; phantoms are made when needed)",
-    )
+    },
+    "--epochs": {"type": int, "metavar": "N", "help": "at most so many epochs"},
+    "--jobs": {
+        "type": int,
+        "default": 1,
+        "metavar": "N",
+        "help": "runs at a time (default: %(default)s)",
+    },
+    "--results": {
+        "type": folder,
+        "default": Path("results"),
+        "metavar": "DIR",
+        "help": "folder of all results (default: %(default)s)",
+    },
+    "--split-seed": {
+        "type": number,
+        "default": 0,
+        "metavar": "N",
+        "help": "decides the split where a data set has no fixed one (default: 0)",
+    },
+    "--split": {
+        "type": folder,
+        "action": "extend",
+        "nargs": "+",
+        "default": [],
+        "metavar": "FILE",
+        "help": "read the split instead: the authors' sample_list.json and "
+        "testing.json, in this order, or one JSON file with training, validation and "
+        "test",
+    },
+    "--split-by": {
+        "metavar": "KIND",
+        "help": "keep groups in one part of the split: sequence (of the videos of "
+        "cvc-clinicdb); results go to a data set of their own",
+    },
+    "--work": {
+        "type": folder,
+        "default": Path(".work"),
+        "metavar": "DIR",
+        "help": "cache and logs; safe to delete (default: %(default)s)",
+    },
+}
+
+
+def add(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Options that several commands take, by their names."""
+    for name in names:
+        parser.add_argument(name, **_OPTIONS[name])
 
 
 def add_own(
@@ -147,7 +194,7 @@ def class_names(options: argparse.Namespace) -> list[str]:
             f"--classes: expected a name of its own for each class, received "
             f"{twice[0]!r} more than once."
         )
-    formulas = [name for name in names if name[0] in "=+-@"]
+    formulas = [name for name in names if is_formula(name)]
     if formulas:
         raise InputError(
             f"--classes: expected names that begin with a letter or digit, received "
@@ -163,59 +210,3 @@ def _record_of(dataset: str, data: Path | None) -> Record | None:
     module = datasets.by_name(dataset)
     own = module is datasets.by_name("own")
     return module.record(module.locate(data)) if own else None
-
-
-def add_epochs(parser: argparse.ArgumentParser) -> None:
-    """`--epochs`: the commonest override."""
-    parser.add_argument(
-        "--epochs", type=int, metavar="N", help="at most so many epochs"
-    )
-
-
-def add_results(parser: argparse.ArgumentParser) -> None:
-    """`--results`: the folder of all results."""
-    parser.add_argument(
-        "--results",
-        type=folder,
-        default=Path("results"),
-        metavar="DIR",
-        help="folder of all results (default: %(default)s)",
-    )
-
-
-def add_split(parser: argparse.ArgumentParser) -> None:
-    """`--split-seed`, `--split`, `--split-by`: which cases train and are measured."""
-    parser.add_argument(
-        "--split-seed",
-        type=number,
-        default=0,
-        metavar="N",
-        help="decides the split where a data set has no fixed one (default: 0)",
-    )
-    parser.add_argument(
-        "--split",
-        type=folder,
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="read the split instead: the authors' sample_list.json and testing.json, "
-        "in this order, or one JSON file with training, validation and test",
-    )
-    parser.add_argument(
-        "--split-by",
-        metavar="KIND",
-        help="keep groups in one part of the split: sequence (of the videos of "
-        "cvc-clinicdb); results go to a data set of their own",
-    )
-
-
-def add_work(parser: argparse.ArgumentParser) -> None:
-    """`--work`: what is safe to delete."""
-    parser.add_argument(
-        "--work",
-        type=folder,
-        default=Path(".work"),
-        metavar="DIR",
-        help="cache, logs and stamps; safe to delete (default: %(default)s)",
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,10 +10,10 @@ from data_io import datasets, splits
 from data_io.errors import Problems
 from data_io.verification import leaks, verify
 from data_io.verification.report import Finding, Report
+from pipelines import arguments, written
 from pipelines import run as runs
-from pipelines import written
 
-__all__ = ["check", "failed", "require_free", "write"]
+__all__ = ["check", "command"]
 
 
 def check(
@@ -48,23 +49,33 @@ def check(
     return report
 
 
-def failed(dataset: str, error: Problems) -> Report:
-    """The report of images that could not be made a data set."""
-    found = [Finding("own", text) for text in error.problems]
-    return Report(error.title, Path(), {}, name=dataset, problems=found)
-
-
-def require_free(path: Path | None) -> None:
-    """Refuse a file for the report that is there and is no earlier report.
+def command(options: argparse.Namespace) -> Report:
+    """`dscpp verify`: its report, written as JSON too where `options.json` says so.
 
     Raises:
-        InputError: see `written.require_report`.
+        Problems: all that is wrong; the report is written all the same.
+        InputError: in place of the JSON file is another file than a report.
     """
-    if path is not None:
-        written.require_report(path, Report("", Path(), {}).as_dict())
-
-
-def write(report: Report, path: Path | None) -> None:
-    """Write the report as JSON, atomically, where a file is named."""
-    if path is not None:
-        runs.write_json(path, report.as_dict())
+    if options.json:
+        written.require_report(options.json, Report("", Path(), {}).as_dict())
+    try:
+        arguments.take_own(options)
+        report = check(
+            options.dataset,
+            options.data,
+            options.work,
+            options.split_seed,
+            options.split,
+            options.jobs,
+        )
+        failed: Problems | None = None if report.ok else report.error()
+    except Problems as error:  # images that could not be made a data set
+        found = [Finding("own", text) for text in error.problems]
+        name = options.dataset or "own"
+        report = Report(error.title, Path(), {}, name=name, problems=found)
+        failed = error
+    if options.json:
+        runs.write_json(options.json, report.as_dict())
+    if failed:
+        raise failed
+    return report

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from data_io.errors import InputError, Problems, escaped, is_text, not_text
+from data_io.errors import InputError, NotFinite, escaped, is_text, not_text
 from pipelines import arguments, backend, installed, streams
 from pipelines.run import Run, replicate_of
 
@@ -27,10 +27,10 @@ def main(typed: Sequence[str] | None = None) -> int:
     Returns:
         0 on success, 1 when a run failed, 2 on bad input (message on stderr).
     """
-    from pipelines.workflow import leader
+    from pipelines.workflow import processes
 
     # Started by `dscpp reproduce`, a command ends when that one is killed.
-    leader.follow()
+    processes.follow()
     # TensorFlow's own notes would bury ours; its errors still come through.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # The default is TensorFlow, whatever a keras.json in the home folder says.
@@ -71,9 +71,7 @@ def _result(typed: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         streams.say("stopped; the same command goes on from here")
         return 130
-    except RuntimeError as error:
-        if type(error).__name__ != "NotFinite":
-            raise
+    except NotFinite as error:
         streams.say(str(error))
         return 1
 
@@ -139,15 +137,21 @@ _Commands = argparse._SubParsersAction
 
 
 def _command(
-    commands: _Commands[argparse.ArgumentParser], name: str, help_: str, note: str = ""
+    commands: _Commands[argparse.ArgumentParser],
+    name: str,
+    run: Callable[[argparse.Namespace], int | None],
+    help_: str,
+    note: str = "",
 ) -> argparse.ArgumentParser:
-    return commands.add_parser(
+    parser = commands.add_parser(
         name,
         help=help_,
         description=help_[0].upper() + help_[1:] + ".",
         epilog=note,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.set_defaults(run=run)
+    return parser
 
 
 def _demo(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -156,20 +160,22 @@ def _demo(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = _command(
         commands,
         "demo",
+        reproduce.command,
         "train CE, DSC and DSC++ on simulated phantoms and compare them (minutes)",
     )
     reproduce.add_demo_arguments(parser)
-    parser.set_defaults(run=reproduce.command)
 
 
 def _reproduce(commands: _Commands[argparse.ArgumentParser]) -> None:
     from pipelines.workflow import reproduce
 
     parser = _command(
-        commands, "reproduce", "train, predict and evaluate many runs, then the tables"
+        commands,
+        "reproduce",
+        reproduce.command,
+        "train, predict and evaluate many runs, then the tables",
     )
     reproduce.add_arguments(parser)
-    parser.set_defaults(run=reproduce.command)
 
 
 def _study(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -178,12 +184,12 @@ def _study(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = _command(
         commands,
         "study",
+        study.command,
         "make the runs of a list in its order, at low priority, or say how far it is",
         "The same command goes on after any interruption.\n"
         "examples:\n  dscpp study --data DIR\n  dscpp study --status",
     )
     study.add_arguments(parser)
-    parser.set_defaults(run=study.command)
 
 
 def _fetch(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -203,6 +209,7 @@ def _fetch(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = _command(
         commands,
         "fetch",
+        run,
         "download a data set, or say where it is to be had; again, to check it",
         "A download that was cut is gone on with by the same command.\n"
         "example:\n  dscpp fetch dsb2018",
@@ -214,23 +221,22 @@ def _fetch(commands: _Commands[argparse.ArgumentParser]) -> None:
         metavar="DIR",
         help="the data set's folder (default: where all commands look, data/...)",
     )
-    parser.set_defaults(run=run)
 
 
 def _verify(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = _command(
         commands,
         "verify",
+        _run_verify,
         "decode every file of a data set, look for leaks between the parts of its "
         "split, and report every problem",
         "examples:\n  dscpp verify --dataset dsb2018 --data DIR --json report.json\n"
         "  dscpp verify --images photos --masks labels --split split.json",
     )
     parser.add_argument("--dataset", metavar="NAME", help=_datasets())
-    arguments.add_data(parser)
+    arguments.add(parser, "--data")
     arguments.add_own(parser)
-    arguments.add_work(parser)
-    arguments.add_split(parser)
+    arguments.add(parser, "--work", *arguments.SPLIT)
     parser.add_argument(
         "--jobs",
         type=arguments.number,
@@ -245,31 +251,12 @@ def _verify(commands: _Commands[argparse.ArgumentParser]) -> None:
         help="write the report as JSON too, also where there are problems; "
         "docs/verify.md has its schema",
     )
-    parser.set_defaults(run=_run_verify)
 
 
 def _run_verify(options: argparse.Namespace) -> None:
     from pipelines import check
 
-    check.require_free(options.json)
-    try:
-        arguments.take_own(options)
-        report = check.check(
-            options.dataset,
-            options.data,
-            options.work,
-            options.split_seed,
-            options.split,
-            options.jobs,
-        )
-    except Problems as error:
-        report = check.failed(options.dataset or "own", error)
-        check.write(report, options.json)
-        raise
-    check.write(report, options.json)
-    if not report.ok:
-        raise report.error()
-    print(report)
+    print(check.command(options))
 
 
 def _run(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -286,6 +273,7 @@ def _run(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = _command(
         commands,
         "run",
+        run,
         "train, predict, evaluate and fit the temperature of one run, whatever is "
         "missing",
         "FILE is YAML or JSON: dataset and loss; and where they are not the defaults\n"
@@ -293,7 +281,6 @@ def _run(commands: _Commands[argparse.ArgumentParser]) -> None:
         "data (the data set's folder), folder (the run's) and work.",
     )
     parser.add_argument("file", type=arguments.folder, metavar="FILE")
-    parser.set_defaults(run=run)
 
 
 def _trained(run: Run) -> str:
@@ -333,15 +320,16 @@ def _train(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = _command(
         commands,
         "train",
+        _run_train,
         "train one run; the same command goes on with one that was stopped",
         "examples:\n  dscpp train --dataset phantom --loss DSC++ --seed 0 "
         "--preset demo --output my-run\n  dscpp train --images photos --masks labels "
         "--loss DSC++ --preset reduced",
     )
     parser.add_argument("--dataset", metavar="NAME", help=_datasets())
-    arguments.add_data(parser)
+    arguments.add(parser, "--data")
     arguments.add_own(parser)
-    arguments.add_work(parser)
+    arguments.add(parser, "--work")
     _add_choices(parser)
     parser.add_argument(
         "--output",
@@ -350,8 +338,7 @@ def _train(commands: _Commands[argparse.ArgumentParser]) -> None:
         help="the run folder (default: its place in --results); a name with .r2 "
         "behind it is a second training of the same settings",
     )
-    arguments.add_results(parser)
-    parser.set_defaults(run=_run_train)
+    arguments.add(parser, "--results")
 
 
 def _add_choices(parser: argparse.ArgumentParser) -> None:
@@ -372,14 +359,14 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="decides weights, order and augmentation (default: 0)",
     )
-    arguments.add_split(parser)
+    arguments.add(parser, *arguments.SPLIT)
     parser.add_argument(
         "--preset",
         default="paper",
         metavar="P",
         help="paper (the study's size, GPU), reduced (CPU) or demo (default: paper)",
     )
-    arguments.add_epochs(parser)
+    arguments.add(parser, "--epochs")
     parser.add_argument(
         "--set",
         action="append",
@@ -422,18 +409,14 @@ def _predict(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = _command(
         commands,
         "predict",
+        _run_predict,
         "write the probabilities of a trained run, or predict any images with a model",
         "examples:\n  dscpp predict --run RUN --data DIR\n"
         "  dscpp predict --run RUN --data DIR --nifti --probabilities\n"
         "  dscpp predict --model RUN --input photos --output labels --threshold 0.3",
     )
-    _add_run(parser, required=False)
+    _add_stage(parser, "predict", required=False)
     _add_any_images(parser)
-    arguments.add_data(parser)
-    arguments.add_work(parser)
-    parser.add_argument(
-        "--again", action="store_true", help="predict again although it was done"
-    )
     parser.add_argument(
         "--nifti",
         action="store_true",
@@ -446,7 +429,6 @@ def _predict(commands: _Commands[argparse.ArgumentParser]) -> None:
         help="with --nifti, and with --model on volumes: write the probabilities "
         "beside the label maps, at native resolution (large)",
     )
-    parser.set_defaults(run=_run_predict)
 
 
 def _add_any_images(parser: argparse.ArgumentParser) -> None:
@@ -530,18 +512,13 @@ def _evaluate(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = _command(
         commands,
         "evaluate",
+        _run_evaluate,
         "measure a predicted run, or a trained one on another set of images",
         "examples:\n  dscpp evaluate --run RUN --data DIR\n"
         "  dscpp evaluate --run RUN --images DIR --masks DIR --name clinic-b",
     )
-    _add_run(parser)
-    arguments.add_data(parser)
+    _add_stage(parser, "measure")
     arguments.add_own(parser, "another set, to measure a trained run on")
-    arguments.add_work(parser)
-    parser.add_argument(
-        "--again", action="store_true", help="measure again although it was done"
-    )
-    parser.set_defaults(run=_run_evaluate)
 
 
 def _run_evaluate(options: argparse.Namespace) -> None:
@@ -586,20 +563,18 @@ def _temperature(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = _command(
         commands,
         "temperature",
+        run,
         "fit a temperature on a predicted run's validation cases; the scaled run is "
         "written and measured beside it",
         "example:\n  dscpp temperature --run RUN --data DIR",
     )
-    _add_run(parser)
-    arguments.add_data(parser)
-    arguments.add_work(parser)
-    parser.add_argument(
-        "--again", action="store_true", help="fit again although it was done"
-    )
-    parser.set_defaults(run=run)
+    _add_stage(parser, "fit")
 
 
-def _add_run(parser: argparse.ArgumentParser, required: bool = True) -> None:
+def _add_stage(
+    parser: argparse.ArgumentParser, verb: str, required: bool = True
+) -> None:
+    """`--run`, `--data`, `--work` and `--again`: a stage of a run that is there."""
     # `run` itself is the command's function.
     parser.add_argument(
         "--run",
@@ -609,16 +584,21 @@ def _add_run(parser: argparse.ArgumentParser, required: bool = True) -> None:
         metavar="RUN",
         help="the run folder",
     )
+    arguments.add(parser, "--data", "--work")
+    parser.add_argument(
+        "--again", action="store_true", help=f"{verb} again although it was done"
+    )
 
 
 def _tables(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = _command(
         commands,
         "tables",
+        _run_tables,
         "write every table from the runs at hand, beside the published values "
         "(needs neither images nor a backend)",
     )
-    arguments.add_results(parser)
+    arguments.add(parser, "--results")
     parser.add_argument("--dataset", metavar="NAME", help="print this one only")
     parser.add_argument("--preset", metavar="P", help="print this one only")
     parser.add_argument(
@@ -629,7 +609,6 @@ def _tables(commands: _Commands[argparse.ArgumentParser]) -> None:
         metavar="FILE",
         help="put the tables between their markers in these Markdown files too",
     )
-    parser.set_defaults(run=_run_tables)
 
 
 def _run_tables(options: argparse.Namespace) -> None:
@@ -681,13 +660,11 @@ def _figures(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = _command(
         commands,
         "figures",
+        run,
         "draw every figure from the runs at hand; those with images where "
         "probabilities and images are",
     )
-    arguments.add_results(parser)
-    arguments.add_data(parser)
-    arguments.add_work(parser)
-    parser.set_defaults(run=run)
+    arguments.add(parser, "--results", "--data", "--work")
 
 
 def _runs(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -703,9 +680,8 @@ def _runs(commands: _Commands[argparse.ArgumentParser]) -> None:
         if not listed:
             print(f"{options.results}: no runs yet; `dscpp demo` makes some")
 
-    parser = _command(commands, "runs", "list the runs and how far each has come")
-    arguments.add_results(parser)
-    parser.set_defaults(run=run)
+    parser = _command(commands, "runs", run, "list the runs and how far each has come")
+    arguments.add(parser, "--results")
 
 
 def _datasets() -> str:

@@ -11,22 +11,27 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy.typing as npt
-from tqdm import tqdm
 
-from data_io import datasets, pool
+from data_io import bars, datasets, pool
 from data_io.datasets.dataset import Dataset
 from pipelines import provenance, stored
 from pipelines import run as runs
 from pipelines.measure import histograms, metrics, voxels
 from pipelines.measure.regions import BAND, band, band_radius
 
-__all__ = ["COLUMNS", "evaluate", "measure", "measure_case", "write"]
+__all__ = [
+    "COLUMNS", "Measured", "evaluate", "joined", "measure", "measure_case", "write",
+]  # fmt: skip
 
 COLUMNS = (*runs.CASE_KEYS, *metrics.COLUMNS)
 _PAIR = ("observer1", "observer2")
 
 _Array = npt.NDArray[Any]
 _Slab = tuple[Any, _Array]
+_Rows = list[dict[str, Any]]
+Measured = tuple[_Rows, _Rows]
+"""Rows of `cases.csv` with the counts of `histograms.npz`; rows of observer pairs."""
+
 _Item = TypeVar("_Item")
 _Found = TypeVar("_Found")
 
@@ -51,14 +56,14 @@ def evaluate(run: runs.Run, root: Path) -> None:
         state="evaluated",
         times={"evaluate_s": round(time.perf_counter() - start, 1)},
         peak_memory_mb=max(
-            provenance.peak_memory_mb(), run.record.get("peak_memory_mb", 0)
+            provenance.peak_memory_mb(), run.record.get("peak_memory_mb") or 0
         ),
     )
 
 
 def measure(
     run: runs.Run, module: Dataset, root: Path, cases: Sequence[tuple[str, str]]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+) -> Measured:
     """Measure cases whose probabilities are there.
 
     Args:
@@ -66,18 +71,26 @@ def measure(
         module: the data set.
         root: the data set's folder, for labels and regions.
         cases: pairs of the split's name and a case.
-
-    Returns:
-        rows of `cases.csv`, with the counts of `histograms.npz`, and rows of pairs of
-        observers.
     """
-    rows: list[dict[str, Any]] = []
-    pairs: list[dict[str, Any]] = []
-    for split, case in tqdm(cases, desc=f"{run.name} evaluate", unit="case"):
-        slabs_of = functools.partial(stored.slabs, run, module, root, case)
-        measured, paired = measure_case(module, root, split, case, slabs_of)
-        rows += measured
-        pairs += paired
+    return joined(
+        measure_case(
+            module,
+            root,
+            split,
+            case,
+            functools.partial(stored.slabs, run, module, root, case),
+        )
+        for split, case in bars.bar(cases, f"{run.name} evaluate", unit="case")
+    )
+
+
+def joined(measured: Iterable[Measured]) -> Measured:
+    """What `measure_case` gives of one case after the other, as of all."""
+    rows: _Rows = []
+    pairs: _Rows = []
+    for of_case, of_pairs in measured:
+        rows += of_case
+        pairs += of_pairs
     return rows, pairs
 
 
@@ -87,7 +100,7 @@ def measure_case(
     split: str,
     case: str,
     slabs_of: Callable[[tuple[int, ...]], Iterable[_Slab]],
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+) -> Measured:
     """Measure one case in one pass over its voxels: all regions, observers, targets.
 
     Slabs are measured side by side, and what was found is added in their order: it does
@@ -99,9 +112,6 @@ def measure_case(
         split: name of the split, for the rows.
         case: the case's id.
         slabs_of: gives the probabilities as `stored.slabs` does, from the native shape.
-
-    Returns:
-        as `measure`.
     """
     references = module.references(root, case)
     regions = _regions(module, root, case, references)
@@ -177,9 +187,7 @@ class _Tally:
         self._measures = {
             name: metrics.CaseMetrics(self._targets) for name in references
         }
-        self._counts: dict[tuple[str, int], Any] = defaultdict(int)
-        self._sums: dict[int, Any] = defaultdict(float)
-        self._pairs: dict[int, Any] = defaultdict(int)
+        self._totals: dict[tuple[Any, ...], Any] = defaultdict(int)  # of bins
 
     def add(self, softmax: _Array, labels: Mapping[str, _Array], mask: _Array) -> None:
         for name, label in labels.items():
@@ -193,33 +201,33 @@ class _Tally:
         for target in self._targets:
             truth = {name: label == target for name, label in labels.items()}
             bins = histograms.bins_of(p[target])
-            self._sums[target] += histograms.sum_bins(bins, p[target])
+            self._totals["sums", target] += histograms.sum_bins(bins, p[target])
             for name in labels:
                 counts = histograms.count_bins(bins, [truth[name]])
-                self._counts[name, target] += counts
+                self._totals["counts", target, name] += counts
             if all(name in labels for name in _PAIR):
                 both = [truth[name] for name in _PAIR]
-                self._pairs[target] += histograms.count_bins(bins, both)
+                self._totals["pairs", target] += histograms.count_bins(bins, both)
 
     def join(self, other: _Tally) -> None:
         """Add what another one summed up, of the same targets and observers."""
         for name, measures in other._measures.items():
             self._measures[name].join(measures)
-        for key, counts in other._counts.items():
-            self._counts[key] += counts
-        for target, sums in other._sums.items():
-            self._sums[target] += sums
-        for target, counts in other._pairs.items():
-            self._pairs[target] += counts
+        for key, total in other._totals.items():
+            self._totals[key] += total
 
     def rows(self, target: int) -> Iterator[dict[str, Any]]:
         for name, measures in self._measures.items():
-            binned = {"counts": self._counts[name, target], "sums": self._sums[target]}
-            yield {"reference": name, **binned, **measures.of(target)}
+            yield {
+                "reference": name,
+                "counts": self._totals["counts", target, name],
+                "sums": self._totals["sums", target],
+                **measures.of(target),
+            }
 
     def pairs(self, target: int) -> Iterator[dict[str, Any]]:
-        if target in self._pairs:
-            yield {"counts": self._pairs[target]}
+        if ("pairs", target) in self._totals:
+            yield {"counts": self._totals["pairs", target]}
 
 
 def write(

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
-from data_io import datasets
+from data_io import bars, datasets
 from data_io.errors import InputError
 from data_io.files import nifti
 from data_io.prepare import native
@@ -54,7 +53,7 @@ def volumes(run: runs.Run, root: Path, with_probabilities: bool = False) -> list
     folder, made = run.path(FOLDER), []
     cases = [case for _, case in stored.cases(run)]
     names = require_free(run, with_probabilities)
-    for case in tqdm(cases, desc=f"{run.name} nifti", unit="case"):
+    for case in bars.bar(cases, f"{run.name} nifti", unit="case"):
         softmax, place = stored.volume(run, module, root, case)
         made.append(write_labels(folder, case, softmax, place))
         if with_probabilities:

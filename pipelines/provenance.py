@@ -6,7 +6,6 @@ import hashlib
 import importlib.metadata
 import os
 import platform
-import resource
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -185,6 +184,10 @@ def device() -> str:
 
 
 def peak_memory_mb() -> float:
-    """Peak resident memory of this process, in MB (1e6 bytes)."""
+    """Peak resident memory of this process, in MB (1e6 bytes); 0 where unknown."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6, 1)

@@ -73,7 +73,8 @@ class Record(TypedDict, total=False):
 def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record with the hash over its other values, last."""
     kept = {key: value for key, value in record.items() if key != SEAL}
-    return {**kept, SEAL: _hash(kept)}
+    # Through JSON, so that what is written and what is read have the same hash.
+    return {**kept, SEAL: digest(json.loads(json.dumps(kept)))}
 
 
 def require_unchanged(record: Mapping[str, Any]) -> None:
@@ -82,14 +83,8 @@ def require_unchanged(record: Mapping[str, Any]) -> None:
     Raises:
         ValueError: its hash is another.
     """
-    kept = {key: value for key, value in record.items() if key != SEAL}
-    if SEAL in record and record[SEAL] != _hash(kept):
+    if SEAL in record and record[SEAL] != sealed(record)[SEAL]:
         raise ValueError(
             f"{SEAL}: expected the values that dscpp wrote, found values changed by "
             "something else"
         )
-
-
-def _hash(record: Mapping[str, Any]) -> str:
-    # Through JSON, so that what is written and what is read have the same hash.
-    return digest(json.loads(json.dumps(record)))

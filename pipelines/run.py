@@ -9,16 +9,11 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
-import fcntl
-import functools
 import hashlib
 import itertools
 import json
 import os
 import re
-import sys
-import tempfile
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +24,14 @@ import filelock
 from data_io.errors import InputError
 from data_io.files import schema
 from data_io.files.content import file_hash
-from data_io.files.names import plain
+from data_io.files.names import plain, to_cell
+from data_io.files.writing import (
+    is_stream,
+    sweep,
+    write_atomically,
+    write_json,
+    writing,
+)
 from pipelines import loss_names
 from pipelines.record import FORMAT, STATES, Record, require_unchanged, sealed
 
@@ -51,8 +53,10 @@ __all__ = [
     "lock_folder",
     "replicate_of",
     "require_free",
+    "require_replaceable",
     "require_table",
     "run_folder",
+    "sweep",
     "unrecorded",
     "write_atomically",
     "write_csv",
@@ -71,7 +75,6 @@ PLACE = "own-data.json"  # where own images are; not in git
 SEEN = "seen-images.json"  # SHA-256 by case of training and validation; not in git
 TRUTH = "true posterior"  # method of the one run that nothing was trained for
 _NAMES = ("dataset", "preset", "loss", "method", "backend")
-_ASIDE = ".dscpp-"  # begins the name of what is being written
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 CASE_KEYS = (
     "dataset",
@@ -128,7 +131,7 @@ def folder_name(
         replicate: which training of the same settings; named from 2 on.
     """
     parts = [loss_names.slug(loss)]
-    if gamma is not None and gamma != loss_names.default_gamma(loss):
+    if gamma is not None and gamma != loss_names.checked(loss)[1]:
         parts.append(f"g{gamma:g}")
     parts.append(f"s{seed}")
     parts += [backend] if backend != "tensorflow" else []
@@ -166,130 +169,12 @@ def run_folder(
     return Path(results) / dataset / group / "runs" / name
 
 
-def write_atomically(path: Path, writer: Callable[[Path], object]) -> Path:
-    """Let `writer` write a file beside `path`, then rename it onto `path`.
-
-    A process killed at any moment leaves the old file or the new one, never half.
-
-    Args:
-        path: the file to make or replace; its folder is made.
-        writer: called with the path to write; it ends as `path` does.
-
-    Returns:
-        `path`.
-
-    Raises:
-        InputError: the folder cannot be written, or the disk is full.
-    """
-    path = Path(path)
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if is_stream(path):
-            with tempfile.TemporaryDirectory() as folder:
-                aside = Path(folder, path.name)
-                writer(aside)
-                _send(aside.read_bytes(), path)
-        else:
-            target = Path(os.path.realpath(path))  # a link stays one
-            with _aside(target) as aside:
-                writer(aside)
-                with aside.open("rb") as file:
-                    os.fsync(file.fileno())
-                aside.replace(target)
-    return path
-
-
-def is_stream(path: Path) -> bool:
-    """Whether a path is what this process writes to, or another thing that is no file.
-
-    Such as /dev/stdout, /dev/null or a named pipe: it is written to, not replaced.
-    """
-    if not path.exists() or path.is_dir():
-        return False
-    return not path.is_file() or _number_of(path) is not None
-
-
-def _number_of(path: Path) -> int | None:
-    """The descriptor of standard output or error, where the path is one of them."""
-    state = path.stat()
-    for number in (1, 2):
-        with contextlib.suppress(OSError):  # closed
-            if os.path.samestat(state, os.fstat(number)):
-                return number
-    return None
-
-
-def _send(content: bytes, path: Path) -> None:
-    number = _number_of(path)
-    sys.stdout.flush()  # what was said before comes first
-    with path.open("wb") if number is None else open(number, "wb", closefd=False) as to:
-        to.write(content)
-
-
-@contextlib.contextmanager
-def _aside(path: Path) -> Iterator[Path]:
-    """A new file beside `path`, with the rights of any new file, deleted at the end.
-
-    It is locked for as long: `sweep` knows by that what a killed process left.
-    """
-    sweep(path.parent)
-    aside = path.with_name(f"{_ASIDE}{uuid.uuid4().hex[:8]}-{path.name}")
-    handle = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        _locked(handle)
-        yield aside
-    finally:
-        os.close(handle)
-        aside.unlink(missing_ok=True)
-
-
-def _locked(handle: int) -> bool:
-    """Lock an open file where nobody else has; False too where locks do not exist."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-@functools.cache
-def sweep(folder: Path) -> None:
-    """Delete what killed processes left half written; once in a process."""
-    for left in folder.glob(f"{_ASIDE}????????-*"):
-        with contextlib.suppress(OSError), left.open("rb") as file:
-            if _locked(file.fileno()):
-                left.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Say what the system has against writing `path` as something a user can mend.
-
-    Raises:
-        InputError: in place of an `OSError`: no right, no space, no such device.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"{path}: expected a place that can be written, found "
-            f"{error.strerror or error}; free space, mend its rights or choose "
-            "another output folder"
-        ) from error
-
-
-def write_json(path: Path, value: object) -> Path:
-    """Write `value` as indented JSON, atomically."""
-    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    # What is no UTF-8 in the name of a file becomes JSON's own escape.
-    as_utf8 = ("utf-8", "backslashreplace")
-    return write_atomically(path, lambda aside: aside.write_text(text, *as_utf8))
-
-
 def write_csv(
     path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
 ) -> Path:
     """Write rows as CSV, atomically; None and NaN become empty cells.
+
+    A text that a spreadsheet takes for a formula is written as `names.to_cell` says.
 
     Floats are written with 9 significant digits, the precision of float32: more would
     differ between machines, less would lose what the networks give.
@@ -334,7 +219,9 @@ def require_table(path: Path, columns: Sequence[str]) -> None:
 def _cell(value: Any) -> str:
     if value is None or value != value:
         return ""
-    if isinstance(value, bool | int | str):
+    if isinstance(value, str):
+        return to_cell(value)
+    if isinstance(value, bool | int):
         return str(value)
     return f"{float(value):.9g}"
 
@@ -406,6 +293,16 @@ class Run:
         """The folder's name."""
         return self.folder.name
 
+    @property
+    def method(self) -> str:
+        """What was done after a training, such as "temperature"; "" for nothing."""
+        return str(self.record.get("method") or "")
+
+    @property
+    def origin(self) -> str:
+        """Name of the run that this one was made from; "" where it is none."""
+        return str(self.record.get("posthoc", {}).get("run", ""))
+
     def reached(self, state: str) -> bool:
         """Whether the run is at `state` or past it."""
         return STATES.index(self.state) >= STATES.index(state)
@@ -434,12 +331,22 @@ class Run:
     def remake(self) -> str:
         """The command that writes the run's probabilities, or writes them anew."""
         again = " --again" * self.reached("predicted")
-        if self.record.get("method") == TRUTH:
+        if self.method == TRUTH:
             return "dscpp reproduce"  # which measures it in passing
-        if self.record.get("method"):
-            origin = self.record.get("posthoc", {}).get("run", "RUN")
-            return f"dscpp temperature{again} --run {self.folder.with_name(origin)}"
+        if self.method:
+            origin = self.folder.with_name(self.origin or "RUN")
+            return f"dscpp temperature{again} --run {origin}"
         return f"dscpp predict{again} --run {self.folder}"
+
+    def require_network(self) -> None:
+        """Refuse a run that was made from another one's probabilities."""
+        if self.method:
+            raise InputError(
+                f"{self.folder}: expected a run as it was trained, with a network, "
+                f"found one after {self.method}; its probabilities come from "
+                f"`{self.remake()}`. Give the run that was trained: "
+                f"{self.origin or 'one beside it'}"
+            )
 
     @property
     def has_measures(self) -> bool:
@@ -636,6 +543,25 @@ def require_free(folder: Path) -> None:
             f"{folder}: expected a run, or a folder that is new or empty, found "
             f"{', '.join(sorted(found)[:3])}; choose another --output, or, where this "
             f"is a run that lost its {RECORD}, restore that"
+        )
+
+
+def require_replaceable(folder: Path, what: str, is_it: Callable[[Run], bool]) -> None:
+    """Refuse to write over files, or over a run that is not the one to be made anew.
+
+    Args:
+        folder: of the run to be made.
+        what: it is, in words.
+        is_it: whether the run that is there is that one.
+
+    Raises:
+        InputError: the folder holds files and is no run, or another run.
+    """
+    require_free(folder)
+    if is_run(folder) and not is_it(Run.open(folder)):
+        raise InputError(
+            f"{folder}: expected no run, or {what}, found another run, which would be "
+            "replaced; move it away or rename it"
         )
 
 

@@ -2,6 +2,13 @@
 
 A stage that a run has passed returns at once, without data and without a backend, so a
 fresh clone with committed runs trains nothing again.
+
+What the stages take, each the same:
+
+    folder: the run.
+    data: the data set's folder, as its `locate` takes it; None for the usual one.
+    work: where the cache and the record of verified files lie.
+    again: do it even where the run has passed this stage.
 """
 
 from __future__ import annotations
@@ -13,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from data_io import splits
-from data_io.datasets.dataset import Dataset
 from data_io.datasets.folder import ABOUT, own
 from data_io.datasets.record import Record
 from data_io.errors import InputError
@@ -37,9 +43,9 @@ def train(
 
     Args:
         task: what to train.
-        data: the data set's folder, as its `locate` takes it.
+        data: see the module.
         output: the run folder, made if needed.
-        work: where the cache and the record of verified files lie.
+        work: see the module.
 
     Returns:
         The run, in state "trained" or past it.
@@ -63,7 +69,9 @@ def train(
             if run.reached("trained"):
                 if data is not None:
                     root = task.module.locate(data)
-                    _require_same_split(run, task, root, work)
+                    # Files added since, or another --split, are another training.
+                    asked = task.split_seed, task.split_files, work / "cache"
+                    run.require_same({"split": splits.of(task.module, root, *asked)})
                     _require_same_data(run, task, root, work)
                     _remember(run, task, root, work)
                 return run
@@ -88,18 +96,12 @@ def predict(
 ) -> runs.Run:
     """Write the probabilities of a trained run's validation and test cases.
 
-    Args:
-        folder: the run.
-        data: the data set's folder.
-        work: as in `train`.
-        again: predict even where the run has passed this stage.
-
     Raises:
         InputError: no such run, not trained, no weights here, other data than before.
     """
     with _held(folder) as run:
         if again or not run.reached("predicted"):
-            _require_network(run)
+            run.require_network()
             run.require("trained", f"dscpp train … --output {folder}")
             task = _task(run)
             data = _place(run, task, data)
@@ -156,7 +158,7 @@ def predict_images(
 def _require_model(model: Path) -> None:
     """Refuse what is no network, as far as that is seen without a backend."""
     if runs.is_run(model):
-        _require_network(runs.Run.open(model))
+        runs.Run.open(model).require_network()
     if not (model / runs.MODEL if model.is_dir() else model).is_file():
         raise InputError(
             f"--model {model}: expected a run folder with its weights, {runs.MODEL}, "
@@ -192,12 +194,7 @@ def evaluate(
 ) -> runs.Run:
     """Measure a predicted run: `cases.csv`, `histograms.npz` and its picture.
 
-    Args:
-        folder: the run.
-        data: the data set's folder.
-        work: as in `train`.
-        again: measure even where the run has passed this stage; so does a run whose
-            measures are gone.
+    A run whose measures are gone is measured again without being asked.
 
     Raises:
         InputError: no such run, not predicted, or no probabilities here.
@@ -225,12 +222,6 @@ def temperature(
 
     See `pipelines.posthoc.temperature`. The new run lies beside the run.
 
-    Args:
-        folder: the run.
-        data: the data set's folder.
-        work: as in `train`.
-        again: fit again although that was done.
-
     Returns:
         The scaled run, in state "evaluated".
 
@@ -241,13 +232,13 @@ def temperature(
 
     with _held(folder) as run:
         run.require("predicted", run.remake())
-        if run.record.get("method"):
-            raise InputError(
-                f"{folder}: expected a run as it was trained, found one after "
-                f"{run.record['method']}; give the run it was made from"
-            )
+        run.require_network()
         output = scaling.folder_of(run)
-        _require_scaled_of(run, output)
+        runs.require_replaceable(
+            output,
+            f"{run.name} after a temperature",
+            lambda found: bool(found.method) and found.origin == run.name,
+        )
         with runs.lock_folder(output):
             if not again and _scaled(output, scaling.model_of(run)):
                 root = data
@@ -255,21 +246,6 @@ def temperature(
                 root = located(run, data, work)
                 scaling.make(run, root, output)
     return evaluate(output, root, work, again)
-
-
-def _require_scaled_of(run: runs.Run, output: Path) -> None:
-    """Refuse to write over files, or over a run, that are not the run's scaled twin."""
-    runs.require_free(output)
-    if not runs.is_run(output):
-        return
-    record = runs.Run.open(output).record
-    origin = record.get("posthoc", {}).get("run")
-    if not record.get("method") or origin != run.name:
-        raise InputError(
-            f"{output}: expected no run, or {run.name} after a temperature, found "
-            f"{'one of ' + origin if origin else 'another run'}, which would be "
-            "replaced; move it away or rename it"
-        )
 
 
 def _scaled(output: Path, model: str) -> bool:
@@ -286,11 +262,7 @@ def complete(
 ) -> Iterator[tuple[str, runs.Run]]:
     """Do all stages of a run that are missing: train to temperature.
 
-    Args:
-        task: what to train.
-        data: as in `train`.
-        output: the run folder.
-        work: as in `train`.
+    Args: as in `train`.
 
     Yields:
         The name of each stage and its run, once it is done. A run from git has no
@@ -350,12 +322,6 @@ def export(
 ) -> list[Path]:
     """Write a predicted run's volumes as NIfTI; see `pipelines.export.volumes`.
 
-    Args:
-        folder: the run.
-        data: the data set's folder.
-        work: as in `train`.
-        with_probabilities: write them beside the label maps.
-
     Raises:
         InputError: as in `evaluate`, or a run of images.
     """
@@ -369,11 +335,6 @@ def export(
 
 def located(run: runs.Run, data: Path | None, work: Path = runs.WORK) -> Path:
     """Find the data that a run was trained on.
-
-    Args:
-        run: the run.
-        data: as in `train`.
-        work: as in `train`.
 
     Returns:
         The data set's folder.
@@ -418,11 +379,7 @@ def _write_if_other(path: Path, value: dict[str, str]) -> None:
 
 
 def _place(run: runs.Run, task: Task, data: Path | None) -> Path | None:
-    """Where the data are: as said, or for own images where they were in training.
-
-    Raises:
-        InputError: own images are no longer there.
-    """
+    """Where the data are: as said, or for own images where they were in training."""
     if data is not None or task.module is not own:
         return data
     root = run.data()
@@ -443,17 +400,8 @@ def _place(run: runs.Run, task: Task, data: Path | None) -> Path | None:
     return root
 
 
-def _require_network(run: runs.Run) -> None:
-    """Refuse to predict with a run that was made from another one's probabilities."""
-    if run.record.get("method"):
-        raise InputError(
-            f"{run.folder}: expected a run with a network, found one after "
-            f"{run.record['method']}; its probabilities come from `{run.remake()}`"
-        )
-
-
 def _task(run: runs.Run) -> Task:
-    if run.record.get("method") == runs.TRUTH:
+    if run.method == runs.TRUTH:
         raise InputError(
             f"{run.folder}: expected a run of a network, found the {runs.TRUTH}; "
             f"`{run.remake()}` with the runs beside it measures it anew"
@@ -482,19 +430,11 @@ def _prepare(
     run: runs.Run | None = None,
     split: splits.Split | None = None,
 ) -> tuple[Any, dict[str, Any]]:
-    """Verify and preprocess the data; the identity then includes it.
-
-    Args:
-        task: what is trained.
-        data: the data set's folder.
-        work: as in `train`.
-        run: the run, where it is there already.
-        split: its split; None where the task decides it.
-    """
+    """Verify and preprocess the data; the task's identity then includes it."""
     installed.require_training()
     module = task.module
     root = module.locate(data)
-    report = verify.audit(module, root, _verified(task, work))
+    report = verify.audit(module, root, work / "verify" / f"{task.dataset}.json")
     if split is None:
         asked = task.split_seed, task.split_files, work / "cache"
         known = len(report.warnings)
@@ -529,18 +469,8 @@ def _prepare(
     return material, identity
 
 
-def _split(task: Task, root: Path, work: Path) -> splits.Split:
-    return splits.of(
-        task.module, root, task.split_seed, task.split_files, work / "cache"
-    )
-
-
 def _split_of(run: runs.Run) -> splits.Split:
     return {part: tuple(ids) for part, ids in run.record["split"].items()}
-
-
-def _verified(task: Task, work: Path) -> Path:
-    return work / "verify" / f"{task.dataset}.json"
 
 
 def _new_record(task: Task, identity: dict[str, Any], record: Record) -> dict[str, Any]:
@@ -588,22 +518,16 @@ def _require_backend(folder: Path, wanted: str) -> None:
         )
 
 
-def _require_same_split(run: runs.Run, task: Task, root: Path, work: Path) -> None:
-    """Files added since, or other files of `--split`, are another training."""
-    run.require_same({"split": _split(task, root, work)})
-
-
-def _has(module: Dataset, root: Path, case: str) -> bool:
-    """Whether any file of a case is there."""
-    return any(path.exists() for path in module.files(root, case))
-
-
 def _require_same_data(run: runs.Run, task: Task, root: Path, work: Path) -> None:
     """A finished run must have been made from the data that are given."""
     module = task.module
     known = set(splits.cases(module, root))
     cases = [case for ids in _split_of(run).values() for case in ids]
-    gone = [case for case in cases if case not in known or not _has(module, root, case)]
+    gone = [
+        case
+        for case in cases
+        if case not in known or not any(p.exists() for p in module.files(root, case))
+    ]
     if gone:
         raise InputError(
             f"{run.folder}: expected the {len(cases)} cases of its split in {root}, "

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 
 __all__ = ["end", "saving"]
 
-_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = [getattr(signal, n) for n in ("SIGTERM", "SIGHUP") if hasattr(signal, n)]
 _ENOUGH = b"\0"  # the number of no signal
 _savers: list[Callable[[], object]] = []
 

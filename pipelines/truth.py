@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from data_io import datasets
 from data_io.datasets.phantom import Phantom
-from data_io.errors import InputError
 from data_io.files.content import file_hash
 from pipelines import evaluate, stored
 from pipelines import run as runs
@@ -31,7 +30,6 @@ _SHARED = (
     "dataset", "title", "simulated", "classes", "preset", "backend", "overrides",
     "settings", "preprocessing", "split_seed", "split", "data_hash",
 )  # fmt: skip
-_Rows = list[dict[str, Any]]
 
 
 def measure(group: Path, root: Path) -> runs.Run | None:
@@ -48,7 +46,7 @@ def measure(group: Path, root: Path) -> runs.Run | None:
     done = [
         run
         for run in runs.find(group)
-        if run.state == "evaluated" and run.record["method"] != runs.TRUTH
+        if run.state == "evaluated" and run.method != runs.TRUTH
     ]
     module = datasets.by_name(done[0].record["dataset"]) if done else None
     if not isinstance(module, Phantom):
@@ -56,7 +54,9 @@ def measure(group: Path, root: Path) -> runs.Run | None:
     record = {key: done[0].record[key] for key in _SHARED if key in done[0].record}
     record |= {"loss": "", "gamma": None, "seed": 0, "method": runs.TRUTH}
     folder = done[0].folder.parent / FOLDER
-    _require_free(folder)
+    runs.require_replaceable(
+        folder, "the truth as it was measured", lambda run: run.method == runs.TRUTH
+    )
     with runs.lock_folder(folder):
         if _is_current(folder, record):
             return runs.Run.open(folder)
@@ -64,16 +64,6 @@ def measure(group: Path, root: Path) -> runs.Run | None:
         evaluate.write(folder, record, *_measured(module, root, run))
         run.update(files=runs.MEASURES, state="evaluated")
     return run
-
-
-def _require_free(folder: Path) -> None:
-    """Refuse to write over files or over a run that is another one."""
-    runs.require_free(folder)
-    if runs.is_run(folder) and runs.Run.open(folder).record.get("method") != runs.TRUTH:
-        raise InputError(
-            f"{folder}: expected no run, or the truth that was measured, found another "
-            "run, which would be replaced; move it away or rename it"
-        )
 
 
 def _is_current(folder: Path, record: dict[str, Any]) -> bool:
@@ -89,15 +79,12 @@ def _is_current(folder: Path, record: dict[str, Any]) -> bool:
     return hashes == [found["files"][name] for name in runs.MEASURES]
 
 
-def _measured(module: Phantom, root: Path, run: runs.Run) -> tuple[_Rows, _Rows]:
-    rows: _Rows = []
-    pairs: _Rows = []
-    for part, case in stored.cases(run):
+def _measured(module: Phantom, root: Path, run: runs.Run) -> evaluate.Measured:
+    def case_of(part: str, case: str) -> evaluate.Measured:
         said = functools.partial(_softmax, module.posterior(root, case))
-        measured, paired = evaluate.measure_case(module, root, part, case, said)
-        rows += measured
-        pairs += paired
-    return rows, pairs
+        return evaluate.measure_case(module, root, part, case, said)
+
+    return evaluate.joined(case_of(*named) for named in stored.cases(run))
 
 
 def _softmax(

@@ -10,7 +10,7 @@ from sklearn.metrics import brier_score_loss
 
 from pipelines.measure import calibration, histograms
 from pipelines.measure.calibration import ace, ece, join, mce, mean_label, murphy
-from pipelines.measure.histograms import EDGES, centres, count, count_pair
+from pipelines.measure.histograms import EDGES, centres, count
 
 # p and truth of ten voxels, in three bins of width 0.05: [.1, .15), [.3, .35), [.85,.9)
 P = np.array([0.10, 0.12, 0.12, 0.14, 0.30, 0.32, 0.86, 0.88, 0.88, 0.88])
@@ -19,7 +19,7 @@ Y = np.array([0, 0, 0, 1, 0, 1, 1, 1, 1, 0])
 
 def bins_of(p, y, wanted=calibration.WIDE):
     """From voxels to bins, on the way that tables take."""
-    counts, sums = histograms.count_with_sums(p, y)
+    counts, sums = count(p, y), histograms.sum_bins(histograms.bins_of(p), p)
     n = counts.sum(axis=0)
     means = np.divide(sums, n, out=centres(), where=n > 0)
     return join(counts, means, wanted=wanted)
@@ -116,7 +116,7 @@ def test_a_network_that_says_how_often_has_no_error():
 
 
 def test_nothing_is_nan_and_hurts_no_neighbour():
-    one, _ = histograms.count_with_sums(P, Y)
+    one = count(P, Y)
     counts = np.stack([one, np.zeros_like(one)])
     bins = join(counts, np.stack([centres()] * 2))
     parts = murphy(bins, [0.2, np.nan])
@@ -141,7 +141,7 @@ def test_pooled_is_that_of_all_voxels_together():
 def test_mean_label_counts_halves():
     p = np.array([0.2, 0.2, 0.2, 0.2, 0.7])
     a, b = np.array([0, 0, 1, 1, 1]), np.array([0, 1, 0, 1, 0])
-    counts = mean_label(count_pair(p, a, b))
+    counts = mean_label(count(p, a, b))
     expected = (count(p, a) + count(p, b)) / 2
     np.testing.assert_array_equal(counts, expected)
     bins = join(counts, centres())

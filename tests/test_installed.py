@@ -68,11 +68,6 @@ def test_every_command_that_needs_it_says_so(capsys, monkeypatch, command, absen
     assert pip in refused(capsys, command)
 
 
-def test_reproduce_needs_snakemake(capsys, monkeypatch):
-    take_away(monkeypatch, "snakemake")
-    assert "pip install snakemake\n" in refused(capsys, ["demo"])
-
-
 @pytest.mark.parametrize("name", ["tensorfow", "TensorFlow", "numpy", " torch", "a.b"])
 @pytest.mark.parametrize("command", COMMANDS[:2], ids=lambda command: command[0])
 def test_a_backend_of_no_name(capsys, monkeypatch, command, name):

@@ -637,9 +637,10 @@ def test_names() -> None:
 
 def test_the_command_line_knows_the_same_names() -> None:
     assert list(loss_names.NAMES) == losses.names()
+    assert sorted(losses._REGISTRY) == sorted(losses.names())
     for name in losses.names():
         assert loss_names.slug(name) == losses.slug(name)
-        gamma = loss_names.default_gamma(name)
+        _, gamma = loss_names.checked(name)
         assert gamma == losses.default_gamma(name)
         assert type(losses.by_name(name, gamma=gamma)).title == name
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from data_io.datasets import folder
 from data_io.errors import InputError
 from data_io.files import names
 from data_io.own_images import describe as own
+from pipelines import evaluate
 from pipelines import run as runs
 from pipelines.cli import main
+from pipelines.reporting.frame import read_cases
 from pipelines.training.task import Task
 
 HOSTILE = (
@@ -227,3 +230,18 @@ def test_no_stage_is_fooled(tmp_path, capsys):
     for command in ("predict", "evaluate", "temperature"):
         assert main([command, "--run", str(run)]) == 2
         assert "expected a dataset that can be the name" in capsys.readouterr().err
+
+
+def test_a_spreadsheet_computes_no_name_and_ours_are_read_back(tmp_path):
+    """A case named =1+1 was 2 in a spreadsheet."""
+    cases = ["=1+1", "@x", "+a", "-5", "'=1", "''@x", "'a", "a=1", ""]
+    empty = dict.fromkeys(evaluate.COLUMNS, None)
+    rows = [{**empty, "case": case, "split": "test", "dice": 0.5} for case in cases]
+    path = runs.write_csv(tmp_path / "cases.csv", evaluate.COLUMNS, rows)
+    with path.open(newline="") as file:
+        written = [row["case"] for row in csv.DictReader(file)]
+    assert written[:4] == ["'=1+1", "'@x", "'+a", "'-5"]
+    assert not any(names.is_formula(cell) for cell in written)
+    found = read_cases(path, "dscpp evaluate")
+    assert list(found["case"]) == cases
+    assert list(found["dice"]) == [0.5] * len(cases)

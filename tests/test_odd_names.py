@@ -23,7 +23,7 @@ from pipelines import arguments, cli
 from pipelines import run as runs
 from pipelines.workflow import plan, reproduce
 
-# What Snakemake, a shell, awk, make, glob and format would each take for their own.
+# What a shell, make, glob and format would each take for their own.
 ODD = "-br{x}a{{c}}e {wildcards.name} $HOME `id` 'q\" [a]*?%s#~é\\n;:&\t\n" + 90 * "x"
 # Notes what it was asked, a line each, and says so.
 DSCPP = """#!/bin/sh
@@ -52,11 +52,9 @@ def odd(tmp_path, monkeypatch) -> Path:
     """A checkout under such a name, with a `dscpp` that notes what it was asked."""
     folder = tmp_path / ODD
     folder.mkdir()
-    shutil.copy(reproduce.SNAKEFILE, folder)
     command = folder / "dscpp"
     command.write_text(DSCPP.format(python=sys.executable))
     command.chmod(0o755)
-    monkeypatch.setattr(reproduce, "SNAKEFILE", folder / "Snakefile")
     monkeypatch.setattr(reproduce, "dscpp", lambda: [str(command)])
     monkeypatch.chdir(folder)
     return folder
@@ -64,8 +62,7 @@ def odd(tmp_path, monkeypatch) -> Path:
 
 def test_every_place_may_have_any_name(odd):
     one = call(odd)
-    failed = one._snakemake(one.planned)
-    assert failed == [], (one.folder / "snakemake.log").read_text()
+    assert one._make(one.planned) == []
     asked = [json.loads(line) for line in (odd / "asked").read_text().splitlines()]
     file = one.folder / "runs" / "0.json"
     assert asked == [["run", str(file)]]
@@ -73,22 +70,6 @@ def test_every_place_may_have_any_name(odd):
     assert found.folder == odd / "results" / "phantom" / "demo" / "runs" / "dsc-s0"
     assert (found.data, found.work) == (odd / "data", odd / "work")
     assert found.task.split_files == (odd / "split.json",)
-
-
-def test_where_snakemake_fails_before_any_run_its_own_error_is_shown(
-    tmp_path, monkeypatch, capsys
-):
-    (tmp_path / "Snakefile").write_text('raise ValueError("no such moon")\n')
-    monkeypatch.setattr(reproduce, "SNAKEFILE", tmp_path / "Snakefile")
-    one = call(tmp_path)
-    log = one.planned[0].log
-    log.parent.mkdir(parents=True)
-    log.write_text("dscpp: the reason of last week\n")
-    one._report(one._snakemake(one.planned))
-    error = capsys.readouterr().err
-    assert "dsc-s0: it was not started" in error
-    assert "no such moon" in error
-    assert "last week" not in error
 
 
 def test_a_tilde_before_no_user_is_part_of_a_name(monkeypatch):

@@ -412,6 +412,8 @@ def test_other_files_in_the_place_of_a_set(run, capsys):
     command = ["evaluate", "--run", str(run), "--images", "photos", "--masks", "labels"]
     assert main([*command, "--name", "mine"]) == 2
     assert "mine: expected no folder, or the measures" in capsys.readouterr().err
+    assert main([*command, "--name", "=1+1"]) == 2
+    assert "--name =1+1: expected a name that begins" in capsys.readouterr().err
     assert (target / "notes.txt").read_text() == "mine"
     shutil.rmtree(run / "other-sets")
 

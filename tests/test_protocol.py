@@ -136,11 +136,10 @@ def test_unknown_preset():
 
 
 def test_a_losses_exponent():
-    assert loss_names.canonical("dsc++") == "DSC++"
-    assert loss_names.check_gamma("dsc++") == 2
-    assert loss_names.check_gamma("DSC++", 3) == 3
-    assert loss_names.check_gamma("DSC", 1) == 1
-    assert loss_names.check_gamma("CE") is None
+    assert loss_names.checked("dsc++") == ("DSC++", 2)
+    assert loss_names.checked("DSC++", 3) == ("DSC++", 3)
+    assert loss_names.checked("DSC", 1) == ("DSC", 1)
+    assert loss_names.checked("CE") == ("CE", None)
 
 
 @pytest.mark.parametrize(
@@ -161,4 +160,4 @@ def test_a_losses_exponent():
 )
 def test_a_loss_refused(loss, gamma, message):
     with pytest.raises(InputError, match=message):
-        loss_names.check_gamma(loss, gamma)
+        loss_names.checked(loss, gamma)

@@ -100,7 +100,7 @@ def test_a_run_that_was_killed_is_said_to_be(tmp_path, monkeypatch, capsys):
     command.chmod(0o755)
     monkeypatch.setattr(reproduce, "dscpp", lambda: [str(command)])
     one = call(tmp_path)
-    failed = one._snakemake(one.planned)
+    failed = one._make(one.planned)
     ((_, reason),) = failed
     assert reason.startswith("dscpp: ended by signal KILL")
     one._report(failed)

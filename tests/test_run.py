@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+import textwrap
 import threading
 from pathlib import Path
 
@@ -474,3 +475,19 @@ def test_what_killed_processes_left_is_swept_and_not_what_others_write(tmp_path)
     runs.write_atomically(tmp_path / "b.csv", other)
     assert sorted(tmp_path.iterdir()) == [mine, tmp_path / "b.csv"]
     assert left.name.startswith(".dscpp-")
+
+
+def test_a_system_without_posix_has_the_command_line_and_the_writer(tmp_path):
+    """`fcntl` was imported by all that reads a run."""
+    code = """
+        import pathlib, signal, sys
+        sys.modules.update(fcntl=None, resource=None)
+        del signal.SIGHUP
+        from pipelines import cli, provenance, run, stopping
+        from pipelines.workflow import processes
+        run.write_json(pathlib.Path(sys.argv[1]), {"a": provenance.peak_memory_mb()})
+    """
+    path = tmp_path / "a.json"
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code), path], check=True)
+    assert json.loads(path.read_text()) == {"a": 0.0}
+    assert list(tmp_path.iterdir()) == [path]

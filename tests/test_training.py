@@ -451,7 +451,6 @@ def test_estimate(data, work):
     found = stages.estimate(task(7), data, work)
     assert found["epochs"] == 7
     assert found["seconds_per_epoch"] > 0
-    assert found["hours"] == pytest.approx(found["seconds_per_epoch"] * 7 / 3600)
 
 
 def test_predicting_needs_no_finished_state_twice(data, work, tmp_path, done):
@@ -524,6 +523,7 @@ def test_losses_are_fetched_once_a_second_and_the_first_bad_step_is_found(
 
     items = Items(epoch=2, case="case {}".format)
     stop = callbacks.NotFiniteStop(items, Items(), tmp_path / "not-finite.npz")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     bar = callbacks.ProgressBar(1, 100, 0, "run")
     monkeypatch.setattr(Fetched, "times", 0)
     for step in range(40):

@@ -22,7 +22,7 @@ from data_io.errors import InputError
 from pipelines import cli, provenance, truth
 from pipelines import run as runs
 from pipelines.training.task import Task
-from pipelines.workflow import estimate, leader, plan, reproduce, study
+from pipelines.workflow import estimate, plan, processes, reproduce, study
 
 # Trainings of a second may take long beside other work: a study yields to all of it.
 pytestmark = pytest.mark.timeout(1800)
@@ -382,31 +382,51 @@ def test_a_study_yields_to_other_work_and_makes_what_is_left(tmp_path, monkeypat
     assert yielded == [19]
 
 
+def test_a_study_asks_for_the_commit_once(tmp_path, monkeypatch):
+    path = study_file(tmp_path, "- {dataset: drive, losses: [DSC, CE]}")
+    (tmp_path / "DRIVE" / "training").mkdir(parents=True)
+    asked = []
+    monkeypatch.setattr(
+        reproduce.commits, "commit", lambda: asked.append(1) or 40 * "0"
+    )
+    monkeypatch.setattr(reproduce.Call, "run", lambda self: 0)
+    monkeypatch.setattr(study.os, "nice", lambda _: None)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["study", str(path), "--data", str(tmp_path)]) == 0
+    assert len(asked) == 1
+
+
 def test_a_study_draws_no_phantoms_before_it_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "study.yaml"
     path.write_text("- {dataset: phantom, preset: demo, losses: [DSC]}")
 
     def missing(*_names):
-        raise InputError("no snakemake")
+        raise InputError("no keras")
 
-    monkeypatch.setattr(reproduce.installed, "require", missing)
+    monkeypatch.setattr(reproduce.installed, "require_training", missing)
     monkeypatch.setattr(study, "_locate", lambda *_: pytest.fail("drawn"))
     monkeypatch.chdir(tmp_path)
     assert cli.main(["study", str(path), "--work", str(tmp_path / "work")]) == 2
 
 
-def test_runs_that_were_left_out_or_not_finished_have_failed(tmp_path):
+def test_runs_that_were_left_out_or_not_started_have_failed(tmp_path, monkeypatch):
     losses = (("DSC", None), ("CE", None), ("Focal", None), ("Combo", None))
     made, stopped, done, left_out = plan.plan(
         [plan.Experiment("drive", losses)], tmp_path
     )
-    made, stopped = (dataclasses.replace(r, data=tmp_path) for r in (made, stopped))
+    made, stopped = (
+        dataclasses.replace(run, data=tmp_path, work=tmp_path)
+        for run in (made, stopped)
+    )
     begun(done.folder, {"epochs": 1})
-    (tmp_path / "stamps").mkdir()
-    (tmp_path / "stamps" / "0").touch()
-    planned = [made, stopped, done, left_out]
-    call = reproduce.Call(planned, tmp_path, tmp_path, tmp_path, 1)
-    assert call._failed([0] * 4) == [(stopped, ""), (left_out, "")]
+    monkeypatch.setattr(reproduce, "dscpp", lambda: [shutil.which("true")])
+    call = reproduce.Call(
+        [made, stopped, done, left_out], tmp_path, tmp_path, tmp_path, 1
+    )
+    assert call._make([made]) == [
+        (stopped, "it was not started"),
+        (left_out, "it was not started"),
+    ]
 
 
 # --- what it takes ---------------------------------------------------------------
@@ -414,7 +434,7 @@ def test_runs_that_were_left_out_or_not_finished_have_failed(tmp_path):
 
 def test_hours_to_expect_are_counted_by_hand():
     # 3.6 s an epoch, 1000 epochs, 5 runs: an hour each; two at a time: 2.5 h.
-    cost = estimate.Cost(3.6, 1000, "CPU", gpu=False)
+    cost = estimate.Cost(3.6, 1000, "CPU")
     assert cost.hours(5) == pytest.approx(5)
     assert cost.hours(5, jobs=2) == pytest.approx(2.5)
     assert cost.hours(1, jobs=4) == pytest.approx(1)
@@ -426,14 +446,14 @@ def test_without_a_gpu_the_reduced_preset_is_named():
         plan.Experiment("drive", losses, preset=preset).tasks()[0]
         for preset in ("paper", "reduced")
     ]
-    slow = estimate.Cost(100, 1000, "CPU", gpu=False)
-    quick = estimate.Cost(9, 100, "CPU", gpu=False)
+    slow = estimate.Cost(100, 1000, "CPU")
+    quick = estimate.Cost(9, 100, "CPU")
     lines = "\n".join(estimate.describe(tasks, [slow, quick], runs=3, jobs=1))
     assert "83.3 h" in lines  # 100 s x 1000 x 3
     assert "PRESET=reduced" in lines
     assert "45 min" in lines  # 9 s x 100 x 3
     assert "256x256 pixels, 16 filters, at most 100 epochs" in lines
-    graphics = estimate.Cost(1, 1000, "NVIDIA H200", gpu=True)
+    graphics = estimate.Cost(1, 1000, "NVIDIA H200")
     lines = "\n".join(estimate.describe(tasks, [graphics], runs=3, jobs=1))
     assert "NVIDIA H200" in lines
     assert "reduced" not in lines
@@ -456,18 +476,15 @@ def test_what_is_timed_is_also_timed_at_the_reduced_preset(tmp_path, monkeypatch
 # --- who ends with whom ----------------------------------------------------------
 
 LEADER = """
-    import pathlib, subprocess, sys
-    from pipelines.workflow import leader
-    with leader.lead(pathlib.Path(sys.argv[1])) as file:
-        import os
-        os.environ[leader.VARIABLE] = str(file)
-        # A shell in between, as Snakemake has one.
-        subprocess.run(["bash", "-c", sys.argv[2] + "; true"])
+    import pathlib, sys
+    from pipelines.workflow import processes
+    job = processes.Job(sys.argv[1:], pathlib.Path("log"))
+    print(processes.make([job, job], 1, processes.environment()))
 """
 FOLLOWER = """
     import os, pathlib, sys, time
-    from pipelines.workflow import leader
-    leader.follow()
+    from pipelines.workflow import processes
+    processes.follow()
     pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
     time.sleep(60)
 """
@@ -482,40 +499,63 @@ def alive(pid):
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks into /proc")
-def test_children_end_with_a_leader_that_is_killed(tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_children_end_with_the_process_that_started_them(tmp_path, how):
+    """Whatever ends it; the second command is not begun."""
     pid_file, script = tmp_path / "pid", tmp_path / "follower.py"
     script.write_text(textwrap.dedent(FOLLOWER))
-    program, follower = textwrap.dedent(LEADER), f"{sys.executable} {script} {pid_file}"
+    program = [sys.executable, "-c", textwrap.dedent(LEADER)]
     process = subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path), follower],
-        cwd=ROOT,
+        [*program, sys.executable, str(script), str(pid_file)],
+        cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
     )
     wait_until(lambda: pid_file.exists() and pid_file.read_text(), 20)
     pid = int(pid_file.read_text())
     assert alive(pid)
-    process.kill()
+    process.send_signal(how)
     process.wait()
     wait_until(lambda: not alive(pid), 10)
+    assert pid_file.read_text() == str(pid)
 
 
-def test_a_child_of_a_leader_that_is_gone_does_not_start(tmp_path):
+def test_a_child_of_a_process_that_is_gone_does_not_start():
     code = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from pipelines.workflow import leader; leader.follow()",
-        ],
+        [sys.executable, "-c",
+         "from pipelines.workflow import processes; processes.follow()"],
         cwd=ROOT,
         check=False,
-        env={**os.environ, leader.VARIABLE: str(tmp_path / "gone")},
-    ).returncode
-    assert code == leader.ENDED
+        env={**os.environ, processes.VARIABLE: "-1"},
+    ).returncode  # fmt: skip
+    assert code == processes.ENDED
+
+
+def test_runs_go_side_by_side_and_one_that_fails_stops_no_other(tmp_path, capfd):
+    """Each waits for a file that the other makes; the third is made behind them."""
+    script = "touch {0}; while ! [ -e {1} ]; do sleep 0.01; done; echo {0}; exit {2}"
+    programs = [script.format("a", "b", 3), script.format("b", "a", 0), "echo c"]
+    jobs = [
+        processes.Job(["sh", "-c", f"cd {tmp_path}; {text}"], tmp_path / name, name)
+        for text, name in zip(programs, "123", strict=True)
+    ]
+    assert processes.make(jobs, 2, os.environ) == ["a", "", ""]
+    assert sorted(capfd.readouterr().out.split()) == ["1a", "2b", "3c"]
+    logs = [(tmp_path / name).read_text() for name in "123"]
+    assert logs == ["a\n", "b\n", "c\n"]
+
+
+def test_a_command_that_is_not_there_or_says_nothing_is_told(tmp_path):
+    commands = [["/no/such/dscpp"], ["sh", "-c", "exit 3"]]
+    jobs = [processes.Job(command, tmp_path / "log") for command in commands]
+    absent, silent = processes.make(jobs, 1, os.environ)
+    assert "/no/such/dscpp" in absent
+    assert silent == "it ended without a message"
 
 
 def environment(jobs, tmp_path):
     """What the runs of a call with so many jobs are started with."""
-    return reproduce.Call((), tmp_path, tmp_path, tmp_path, jobs)._environment()
+    return reproduce.Call((), tmp_path, tmp_path, tmp_path, jobs)._environment
 
 
 @pytest.mark.parametrize(("jobs", "threads"), [(2, "4"), (3, "2"), (16, "1")])
@@ -574,7 +614,10 @@ def test_tiny_goes_through(tiny):
         )
     logs = sorted((tiny / ".work" / "logs").rglob("*.log"))
     assert [log.name for log in logs] == ["dsc-s0.log", "dscpp-s0.log"]
-    # Nothing of Snakemake beside the results.
+    for log in logs:  # of whole lines, not of a bar that is drawn anew
+        content = log.read_bytes()
+        assert b"\r" not in content
+        assert b": epoch 1 of at most 20, loss " in content
     assert {path.name for path in tiny.iterdir()} <= {"results", ".work"}
 
 

@@ -15,9 +15,9 @@ from written_runs import make_run
 from conformance.__main__ import main as conformance
 from data_io.datasets import folder as own_images
 from data_io.errors import InputError
+from data_io.verification.report import Report
 from pipelines import (
     backend,
-    check,
     export,
     stages,
     stored,
@@ -254,8 +254,9 @@ def test_a_report_in_the_place_of_another_file(tmp_path, capsys, content):
 def test_a_report_replaces_a_report(tmp_path):
     path = tmp_path / "report.json"
     for title in ("one", "two"):
-        check.require_free(path)
-        check.write(check.Report(title, tmp_path, {}), path)
+        report = Report(title, tmp_path, {}).as_dict()
+        written.require_report(path, report)
+        runs.write_json(path, report)
     assert json.loads(path.read_text())["title"] == "two"
 
 

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 import nibabel
 import numpy as np
-from tqdm import tqdm
 from typing_extensions import TypedDict
 
+from data_io import bars
 from data_io.datasets import layout
 from data_io.datasets.kits19 import Kits19, kits19
 from data_io.datasets.layout import ABOUT
@@ -140,7 +140,7 @@ def _simulate(sources: dict[str, Path | None], folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     files = kits19.IMAGE, kits19.LABEL
     missing = [c for c in sources if not all((folder / c / f).is_file() for f in files)]
-    for case in tqdm(missing, "simulating CT phantoms", unit="case", disable=None):
+    for case in bars.bar(missing, "simulating CT phantoms", unit="case"):
         with layout.aside(folder / case) as aside:
             _write_case(aside, case, sources[case])
             shutil.rmtree(folder / case, ignore_errors=True)

@@ -9,8 +9,8 @@ from typing import Any
 import pooch
 import requests
 import urllib3
-from tqdm import tqdm
 
+from data_io import bars
 from data_io.errors import InputError
 from data_io.fetching.downloads import Download
 from data_io.files import content
@@ -186,7 +186,7 @@ class Resuming:
     def write(self, response: requests.Response, here: int, total: int | None) -> None:
         """Appends what comes; raises `Cut` where it ends early."""
         stated = self.download.size if total is None else total
-        bar = tqdm(
+        bar = bars.bar(
             desc=self.download.path[-40:], initial=here, total=total, unit="B",
             unit_scale=True, delay=1, leave=False, disable=not self.progress,
         )  # fmt: skip

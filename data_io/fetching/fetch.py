@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 from typing_extensions import TypedDict
 
+from data_io import bars
 from data_io.datasets.dataset import Dataset
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.fetching import download
 from data_io.fetching.downloads import Download
 from data_io.files import archives, content, schema
+from data_io.files.writing import write_json
 
 __all__ = ["Fetched", "fetch", "plan"]
 
@@ -186,7 +187,7 @@ class Work:
         missing = self.missing(kept)
         self.require_room(missing)
         quiet = not self.progress or len(missing) < 2  # each file has a bar of its own
-        for one in tqdm(missing, self.record.title, unit="file", disable=quiet):
+        for one in bars.bar(missing, self.record.title, unit="file", disable=quiet):
             kept[one.path] = self.obtain(one, kept.get(one.path))
             self.remember(kept)
             (self.aside / "archives" / one.path).unlink(missing_ok=True)
@@ -228,7 +229,7 @@ class Work:
     def remember(self, kept: dict[str, dict[str, Any]]) -> None:
         """Writes the lock file, aside and renamed."""
         value = {"format": 1, "dataset": self.record.name, "downloads": kept}
-        content.write_json(lock_of(self.target), value, 1)
+        write_json(lock_of(self.target), value)
 
     def missing(self, kept: dict[str, dict[str, Any]]) -> list[Download]:
         """Downloads of which a file is not there, or not as it was."""
@@ -239,7 +240,7 @@ class Work:
         ]
         good = {one.path for one in self.record.downloads if current(one, kept)}
         folder, quiet = self.folder, not self.progress
-        for one, name, sha256 in tqdm(
+        for one, name, sha256 in bars.bar(
             files, "check", unit="file", delay=1, leave=False, disable=quiet
         ):
             file = folder / name

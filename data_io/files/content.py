@@ -6,7 +6,6 @@ Without MIScnn or Keras, so that a finished run can be compared with its data at
 import contextlib
 import hashlib
 import json
-import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,15 +15,14 @@ from typing_extensions import TypedDict
 if TYPE_CHECKING:  # Run folders are read without the readers of images.
     from data_io.datasets.dataset import Dataset
 
+from data_io.errors import InputError
 from data_io.files import schema
+from data_io.files.writing import write_json
 
 __all__ = [
-    "ASIDE", "Memory", "content", "data_hash", "digest", "file_hash", "images",
-    "read_json", "stamp_of", "write_json",
+    "Memory", "content", "data_hash", "digest", "file_hash", "images", "read_json",
+    "stamp_of",
 ]  # fmt: skip
-
-# Begins the name of what is being written; the cache sweeps up what is left of it.
-ASIDE = ".making-"
 
 
 class _Entry(TypedDict):
@@ -69,9 +67,9 @@ class Memory:
         files = self.files.items()
         kept = {k: v for k, v in files if Path(k.partition(" ")[2]).exists()}
         try:
-            write_json(self.path, {"format": 5, "files": kept})
-        except OSError as error:
-            return str(error)
+            write_json(self.path, {"format": 5, "files": kept}, indent=None)
+        except InputError as error:
+            return str(error.__cause__)
         return ""
 
 
@@ -161,18 +159,3 @@ def file_hash(path: Path) -> str:
     """SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_json(path: Path, value: Any, indent: int | None = None) -> None:
-    """Write a JSON file beside its place and rename it: whole, or as it was.
-
-    Raises:
-        OSError: it can't be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.parent / f"{ASIDE}{uuid.uuid4().hex}"
-    try:
-        aside.write_text(json.dumps(value, indent=indent) + "\n", "utf-8")
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)

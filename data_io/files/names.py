@@ -5,7 +5,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 
 from data_io.errors import InputError
 
-__all__ = ["LONGEST", "plain", "unfit"]
+__all__ = ["LONGEST", "from_cell", "is_formula", "plain", "to_cell", "unfit"]
 
 LONGEST = 200
 """Bytes of a name in UTF-8: with what is put around it, it fits in a file's 255."""
@@ -51,3 +51,21 @@ def unfit(name: object) -> str:
     if len(name.encode("utf-8", "surrogatepass")) > LONGEST:
         return f"it has more than {LONGEST} bytes"
     return ""
+
+
+def is_formula(text: str) -> bool:
+    """Whether a spreadsheet takes a text for a formula, and computes it."""
+    return text.startswith(("=", "+", "-", "@"))
+
+
+def to_cell(text: str) -> str:
+    """A text for a CSV file: with ' in front where it would be a formula.
+
+    `from_cell` gives the text back, also one that had such a sign itself.
+    """
+    return f"'{text}" if is_formula(text.lstrip("'")) else text
+
+
+def from_cell(text: str) -> str:
+    """The text that `to_cell` made a cell of; others stay as they are."""
+    return text[1:] if text.startswith("'") and is_formula(text.lstrip("'")) else text

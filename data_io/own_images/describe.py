@@ -16,8 +16,9 @@ import numpy as np
 from data_io.datasets import folder, is_own
 from data_io.datasets.record import Record
 from data_io.errors import InputError, Problems, is_text, not_text
-from data_io.files.content import digest, write_json
+from data_io.files.content import digest
 from data_io.files.names import unfit
+from data_io.files.writing import write_json
 from data_io.own_images import grids as own_grids
 from data_io.prepare.native import by_axis
 from data_io.verification.verify import examine
@@ -91,14 +92,8 @@ def describe(
         raise Problems(title, problems)
     about = _about(name, pairs, facts, reading, like)
     kept = {key: reading[key] for key in ("channels", "values")}
-    try:
-        write_json(root / folder.ABOUT, about, 1)
-        write_json(root / folder.READING, kept, 1)
-    except OSError as error:
-        raise InputError(
-            f"{root}: expected a place that can be written, found "
-            f"{error.strerror or error}; choose another --work."
-        ) from error
+    write_json(root / folder.ABOUT, about)
+    write_json(root / folder.READING, kept)
     lines = _lines(title, about, reading, facts)
     whose = "the network's" if like else "the median"
     lines += own_grids.lines(about, facts, whose)

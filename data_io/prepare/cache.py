@@ -23,13 +23,13 @@ from pathlib import Path
 from typing import Any, NotRequired
 
 import numpy as np
-from tqdm import tqdm
 from typing_extensions import TypedDict
 
+from data_io import bars
 from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
 from data_io.files import schema
-from data_io.files.content import ASIDE, content, data_hash, digest, file_hash
+from data_io.files.content import content, data_hash, digest, file_hash
 from data_io.prepare import native
 from data_io.prepare.interface import RawInterface
 from data_io.prepare.miscnn_compat import Data_IO
@@ -42,6 +42,7 @@ _LIBRARIES = ("batchgenerators", "miscnn", "scikit-image", "scipy")
 _ARRAYS = {"image": "image.npy", "label": "label.npy"}
 _TYPES = {"image": np.float32, "label": np.uint8}
 _SHEET = "sample.json"
+_ASIDE = ".making-"  # begins the name of an entry that is being made
 _STALE_SECONDS = 3600
 _ATTEMPTS = 12  # one deletion can spoil several
 
@@ -217,15 +218,14 @@ def prepare(
     hashes = content(dataset, root, cases, folder)
     cache = Cache(dataset, Path(root), settings, own, hashes)
     missing = [case for case in hashes if _read_sheet(cache._path(case)) is None]
-    bar = tqdm(missing, "preparing", unit="case", disable=None if progress else True)
-    for case in bar:
+    for case in bars.bar(missing, "preparing", unit="case", disable=not progress):
         cache._entry(case)
     return cache
 
 
 def _write_entry(entry: Path, sample: dict[str, Any]) -> None:
     """Write an entry aside and rename it; one that is whole by then is kept."""
-    aside = entry.parent / f"{ASIDE}{uuid.uuid4().hex}"
+    aside = entry.parent / f"{_ASIDE}{uuid.uuid4().hex}"
     try:
         aside.mkdir(parents=True)
         _fill(aside, sample)
@@ -287,14 +287,14 @@ def _is_whole(path: Path, expected: Mapping[str, Any]) -> bool:
 
 def _discard(entry: Path) -> None:
     """Move a damaged entry away before deleting it, so that nobody meets half of it."""
-    away = entry.parent / f"{ASIDE}{uuid.uuid4().hex}"
+    away = entry.parent / f"{_ASIDE}{uuid.uuid4().hex}"
     entry.rename(away)
     shutil.rmtree(away, ignore_errors=True)
 
 
 def _sweep(folder: Path) -> None:
     """Delete what a killed process left half made an hour ago or more."""
-    for path in folder.glob(f"{ASIDE}*"):
+    for path in folder.glob(f"{_ASIDE}*"):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > _STALE_SECONDS:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

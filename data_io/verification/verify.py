@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from data_io import pool, splits
+from data_io import bars, pool, splits
 from data_io.datasets.dataset import Dataset
 from data_io.datasets.folder import own
 from data_io.datasets.record import Record
@@ -192,7 +191,7 @@ def decode(
     sizes = [_size_of(path) for _, path, _ in items]
     if jobs is None:
         jobs = pool.processors() if sum(sizes) > FEW_BYTES else 0
-    bar = tqdm(
+    bar = bars.bar(
         total=sum(sizes), desc="verify", unit="B", unit_scale=True, delay=1,
         leave=False, disable=not progress,
     )  # fmt: skip

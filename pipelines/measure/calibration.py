@@ -13,7 +13,8 @@ largest. (Guo et al. 2017 bin the probability of the predicted class instead.) A
 the *average* calibration error (Neumann et al. 2018); others write ACE for the
 *adaptive* one (Nixon et al. 2019), whose bins hold equally many voxels each. Bins are
 20 of width 0.05, `WIDE`, as is usual, or the histograms' own. An empty bin has weight
-0 in ECE and is left out of ACE and MCE.
+0 in ECE and is left out of ACE and MCE. `ece`, `ace` and `mce` take the bins of any
+number of histograms, (..., M), and give (...), in [0, 1], NaN where there is no voxel.
 """
 
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.measure.histograms import EDGES, THRESHOLDS
+from pipelines.measure.metrics import ratio
 
 __all__ = ["WIDE", "Bins", "ace", "ece", "join", "mce", "mean_label", "murphy"]
 
@@ -53,17 +55,17 @@ class Bins:
     @property
     def confidence(self) -> _Floats:
         """Mean p in each bin, (..., M); NaN where there is no voxel."""
-        return _ratio(self.sum_p, self.n)
+        return ratio(self.sum_p, self.n)
 
     @property
     def frequency(self) -> _Floats:
         """Share of the target in each bin, (..., M); NaN where there is no voxel."""
-        return _ratio(self.target, self.n)
+        return ratio(self.target, self.n)
 
     @property
     def weight(self) -> _Floats:
         """Share of all voxels, (..., M); NaN where there is no voxel in any bin."""
-        return _ratio(self.n, self.n.sum(axis=-1, keepdims=True))
+        return ratio(self.n, self.n.sum(axis=-1, keepdims=True))
 
     def pooled(self, axis: int | tuple[int, ...] = 0) -> "Bins":
         """Put the voxels of several histograms together, such as those of a set.
@@ -137,7 +139,8 @@ def mean_label(pair_counts: npt.ArrayLike) -> _Floats:
     A voxel that one observer alone marked counts half as target.
 
     Args:
-        pair_counts: from `histograms.count_pair`, (..., 4, B), rows 00, 01, 10, 11.
+        pair_counts: of two observers, from `histograms.count`, (..., 4, B), rows 00,
+            01, 10, 11.
 
     Returns:
         Counts, (..., 2, B), with halves.
@@ -156,40 +159,19 @@ def mean_label(pair_counts: npt.ArrayLike) -> _Floats:
 
 
 def ece(bins: Bins) -> _Floats:
-    """Compute the expected calibration error.
-
-    Args:
-        bins: of any number of histograms, (..., M).
-
-    Returns:
-        (...), in [0, 1]; NaN where there is no voxel.
-    """
+    """Compute the expected calibration error, (...)."""
     gaps = np.abs(bins.target - bins.sum_p).sum(axis=-1)
-    return _ratio(gaps, bins.n.sum(axis=-1))
+    return ratio(gaps, bins.n.sum(axis=-1))
 
 
 def ace(bins: Bins) -> _Floats:
-    """Compute the average calibration error: every bin with a voxel weighs the same.
-
-    Args:
-        bins: of any number of histograms, (..., M).
-
-    Returns:
-        (...), in [0, 1]; NaN where there is no voxel.
-    """
+    """Compute the average calibration error, (...): bins with a voxel weigh alike."""
     held = (bins.n > 0).sum(axis=-1)
-    return _ratio(np.nan_to_num(_gaps(bins)).sum(axis=-1), held)
+    return ratio(np.nan_to_num(_gaps(bins)).sum(axis=-1), held)
 
 
 def mce(bins: Bins) -> _Floats:
-    """Compute the maximum calibration error, over the bins with a voxel.
-
-    Args:
-        bins: of any number of histograms, (..., M).
-
-    Returns:
-        (...), in [0, 1]; NaN where there is no voxel.
-    """
+    """Compute the maximum calibration error, (...), over the bins with a voxel."""
     found = np.nan_to_num(_gaps(bins), nan=-1.0).max(axis=-1)
     return np.where(found < 0, np.nan, found)
 
@@ -222,22 +204,15 @@ def murphy(bins: Bins, brier: npt.ArrayLike) -> dict[str, _Floats]:
         there is no voxel.
     """
     total = bins.n.sum(axis=-1)
-    share = _ratio(bins.target.sum(axis=-1), total)
+    share = ratio(bins.target.sum(axis=-1), total)
     squares = {
         "reliability": _gaps(bins) ** 2,
         "resolution": (bins.frequency - share[..., np.newaxis]) ** 2,
     }
     parts = {
-        name: _ratio((bins.n * np.nan_to_num(square)).sum(axis=-1), total)
+        name: ratio((bins.n * np.nan_to_num(square)).sum(axis=-1), total)
         for name, square in squares.items()
     }
     parts["uncertainty"] = share * (1 - share)
     explained = parts["reliability"] - parts["resolution"] + parts["uncertainty"]
     return parts | {"within_bins": np.asarray(brier, dtype=np.float64) - explained}
-
-
-def _ratio(numerator: _Array, denominator: _Array) -> _Floats:
-    """Divide; 0 / 0 is NaN, without a warning, since it is foreseen."""
-    numerator, denominator = np.broadcast_arrays(numerator, denominator)
-    undefined = np.full(numerator.shape, np.nan)
-    return np.divide(numerator, denominator, out=undefined, where=denominator > 0)

@@ -35,8 +35,6 @@ __all__ = [
     "confusion",
     "count",
     "count_bins",
-    "count_pair",
-    "count_with_sums",
     "load",
     "save",
     "sum_bins",
@@ -74,95 +72,31 @@ _SHIFT = 16  # half the bits of a float32
 
 def count(
     probability: npt.ArrayLike,
-    label: npt.ArrayLike,
+    *labels: npt.ArrayLike,
     mask: npt.ArrayLike | None = None,
 ) -> _Counts:
     """Count voxels by label and bin of probability.
 
     Args:
         probability: probability of the target, (*spatial), in [0, 1].
-        label: 1 where the truth is the target, else 0; integer or bool, (*spatial).
+        *labels: of each observer 1 where the truth is the target, else 0; integer or
+            bool, (*spatial).
         mask: voxels to use, bool, (*spatial); None uses all of them.
 
     Returns:
-        Counts, (2, B): row 0 where the label is 0, row 1 where it is 1. They sum to the
-        number of voxels used.
+        Counts, (2 ** labels, B), whose sum is the number of voxels used. The first
+        label varies slowest: rows 0, 1 of one observer, 00, 01, 10, 11 of two.
 
     Raises:
         ValueError: shapes that do not fit, an empty mask, values out of range.
     """
-    return _count(probability, [label], mask)[0]
-
-
-def count_with_sums(
-    probability: npt.ArrayLike,
-    label: npt.ArrayLike,
-    mask: npt.ArrayLike | None = None,
-) -> tuple[_Counts, _Floats]:
-    """Count as `count` does, and sum up the probability in each bin.
-
-    Args:
-        probability: as in `count`, as are the next two.
-        label: 1 where the truth is the target, else 0.
-        mask: voxels to use.
-
-    Returns:
-        Counts, (2, B); sums of the probability over all voxels of a bin, whatever
-        their label, (B,), float64.
-
-    Raises:
-        ValueError: as in `count`.
-    """
-    return _count(probability, [label], mask)
-
-
-def count_pair(
-    probability: npt.ArrayLike,
-    label_a: npt.ArrayLike,
-    label_b: npt.ArrayLike,
-    mask: npt.ArrayLike | None = None,
-) -> _Counts:
-    """Count voxels by the labels of two observers and bin of probability.
-
-    Args:
-        probability: probability of the target, (*spatial), in [0, 1].
-        label_a: the first observer's label, as in `count`.
-        label_b: the second observer's label, as in `count`.
-        mask: voxels to use, bool, (*spatial); None uses all of them.
-
-    Returns:
-        Counts, (4, B): rows (a, b) = 00, 01, 10, 11.
-
-    Raises:
-        ValueError: as in `count`.
-    """
-    return _count(probability, [label_a, label_b], mask)[0]
-
-
-def _count(
-    probability: npt.ArrayLike,
-    labels: Sequence[npt.ArrayLike],
-    mask: npt.ArrayLike | None,
-) -> tuple[_Counts, _Floats]:
-    """Count voxels by bin and by the labels, whose first one varies slowest.
-
-    Returns:
-        Counts, (2 ** labels, B); sums of the probability, (B,).
-    """
     maps, p = [_checked_label(label) for label in labels], np.asarray(probability)
-    if p.shape != maps[0].shape:
-        raise ValueError(
-            f"probability: expected shape {maps[0].shape}, that of the label, received "
-            f"{p.shape}."
-        )
+    voxels.check_shape("probability", p.shape, maps[0].shape)
     total = np.zeros((2 ** len(maps), N_BINS), dtype=np.int64)
-    sums = np.zeros(N_BINS)
     keep = voxels.check_mask(mask, p.shape)
     for cut, values in voxels.blocks(maps, p, keep):
-        bins = bins_of(values)
-        total += count_bins(bins, [label.astype(np.bool_) for label in cut])
-        sums += sum_bins(bins, values)
-    return total, sums
+        total += count_bins(bins_of(values), [label.astype(np.bool_) for label in cut])
+    return total
 
 
 def bins_of(p: _Array) -> _Array:
@@ -372,7 +306,7 @@ class Histograms:
             bin is empty; None in files from before it was kept.
         pair_case, pair_split, pair_region, pair_target: text, (K2,); K2 = 0 where no
             case has a second observer.
-        pair_counts: (K2, 4, B), see `count_pair`.
+        pair_counts: (K2, 4, B), see `count`.
     """
 
     edges: _Floats
@@ -440,8 +374,8 @@ class Histograms:
 
         Args:
             rows: mappings with case, split, region, reference, target, counts (2, B)
-                and, in all of them or in none, sums (B,), both from `count_with_sums`;
-                other keys are left out.
+                and, in all of them or in none, sums (B,), from `count_bins` and
+                `sum_bins`; other keys are left out.
             pairs: mappings with case, split, region, target and counts (4, B).
 
         Returns:
@@ -464,20 +398,11 @@ class Histograms:
             **pair_keys,
         )
 
-    def select(self, **wanted: str) -> _Counts:
-        """Give the counts of the rows that match, such as `split="test"`.
+    def where(self, **wanted: str) -> npt.NDArray[np.bool_]:
+        """Tell which rows match, such as `split="test"`.
 
         Args:
             **wanted: any of case, split, region, reference, target.
-
-        Returns:
-            Counts, (k, 2, B), in the order of the file; the case of each is
-            `self.case[self.where(**wanted)]`.
-        """
-        return self.counts[self.where(**wanted)]
-
-    def where(self, **wanted: str) -> npt.NDArray[np.bool_]:
-        """Tell which rows match; arguments as in `select`.
 
         Returns:
             bool, (K,).
@@ -485,10 +410,9 @@ class Histograms:
         Raises:
             ValueError: a name that is no column.
         """
-        unknown = set(wanted) - set(_KEYS)
-        if unknown:
+        if unknown := set(wanted) - set(_KEYS):
             raise ValueError(
-                f"select: expected some of {', '.join(_KEYS)}, received "
+                f"where: expected some of {', '.join(_KEYS)}, received "
                 f"{', '.join(sorted(unknown))}."
             )
         match = np.ones(len(self.counts), dtype=np.bool_)

@@ -23,6 +23,7 @@ __all__ = [
     "CaseMetrics",
     "case_metrics",
     "overlap_scores",
+    "ratio",
 ]
 
 EPSILON = 1e-7
@@ -205,10 +206,10 @@ def overlap_scores(
     """
     tp, fp, fn = (np.asarray(count, dtype=np.float64) for count in (tp, fp, fn))
     return {
-        "dice": _ratio(2 * tp, 2 * tp + fp + fn),
-        "jaccard": _ratio(tp, tp + fp + fn),
-        "precision": _ratio(tp, tp + fp),
-        "recall": _ratio(tp, tp + fn),
+        "dice": ratio(2 * tp, 2 * tp + fp + fn),
+        "jaccard": ratio(tp, tp + fp + fn),
+        "precision": ratio(tp, tp + fp),
+        "recall": ratio(tp, tp + fn),
     }
 
 
@@ -313,9 +314,10 @@ def _counts(truth: _Array, predicted: _Array) -> _Sums:
     }
 
 
-def _ratio(numerator: _Floats, denominator: _Floats) -> _Floats:
+def ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> _Floats:
     """Divide; 0 / 0 is NaN, without a warning, since it is foreseen."""
-    undefined = np.full(np.shape(denominator), np.nan)
+    numerator, denominator = np.broadcast_arrays(numerator, denominator)
+    undefined = np.full(numerator.shape, np.nan)
     return np.divide(numerator, denominator, out=undefined, where=denominator > 0)
 
 

@@ -61,12 +61,8 @@ def band(label: npt.ArrayLike, radius: Sequence[int]) -> npt.NDArray[np.bool_]:
         return found
     box = tuple(_reach(marked, axis, reach) for axis, reach in enumerate(radius))
     near: npt.NDArray[Any] = marked[box].view(np.uint8)
-    # Along one axis after the other: a box is the product of its sides.
-    for axis, reach in enumerate(radius):
-        near = ndimage.maximum_filter1d(
-            near, 2 * reach + 1, axis=axis, mode="constant", cval=0
-        )
-    found[box] = near.view(np.bool_)
+    sides = [2 * reach + 1 for reach in radius]
+    found[box] = ndimage.maximum_filter(near, sides, mode="constant").view(np.bool_)
     return found
 
 

@@ -20,9 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy import optimize
-from tqdm import tqdm
 
-from data_io import datasets
+from data_io import bars, datasets
 from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
 from data_io.prepare import native
@@ -134,7 +133,7 @@ def fit(run: runs.Run, root: Path) -> Fit:
             "none in its split; train with another split"
         )
     samples = [_Sample.read(run, module, root, case) for case in cases]
-    with tqdm(desc=f"{run.name} temperature", unit="step", total=25) as bar:
+    with bars.bar(desc=f"{run.name} temperature", total=25) as bar:
 
         def nll(temperature: float) -> float:
             bar.update()
@@ -240,7 +239,7 @@ def make(run: runs.Run, root: Path, output: Path) -> runs.Run:
     origin = {"run": run.name, "model": model_of(run), **asdict(found)}
     added = {"method": METHOD, "posthoc": origin, "times": {}, "files": {}}
     new = runs.Run.create(output, kept | added)
-    for case in tqdm(softmax, desc=f"{output.name} scale", unit="case"):
+    for case in bars.bar(softmax, f"{output.name} scale", unit="case"):
         _scale_case(new, case, softmax[case], found.temperature)
     written.seal(new.path(stored.PROBABILITIES), [f"{case}.npy" for case in softmax])
     new.update(

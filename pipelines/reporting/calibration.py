@@ -57,7 +57,7 @@ OBSERVERS = ("observer1", "observer2")
 REGIONS = ("image", "field of view", BAND)
 _OVERLAP = ("dice", "jaccard", "precision", "recall")
 _SCORES = ("nll", "brier")
-# Rows of `count_pair`: 00, 01, 10, 11.
+# Rows of two observers: 00, 01, 10, 11.
 _SAID = {"both": (3,), "one": (1, 2), "none": (0,)}
 _Array = npt.NDArray[np.float64]
 _Row = dict[str, Any]

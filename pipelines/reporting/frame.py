@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from data_io.errors import InputError
+from data_io.files.names import from_cell
 from pipelines import run as runs_module
 from pipelines.commits import from_clean_commit, unclean_commit
 from pipelines.measure import histograms, metrics
@@ -393,7 +394,8 @@ def read_cases(path: Path, command: str) -> pd.DataFrame:
         keys, measures = [*_SELECTION, "case", "target"], list(metrics.METRICS)
         if missing := [name for name in (*keys, *measures) if name not in rows]:
             raise ValueError(f"no column {', '.join(missing)}")
-        return rows[keys].join(rows[measures].replace("", "nan").astype(float))
+        texts = rows[keys].map(from_cell)
+        return texts.join(rows[measures].replace("", "nan").astype(float))
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: expected the measures of an evaluated run, found a file that "

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
+from data_io import bars
+from data_io.errors import NotFinite
 from pipelines import run as runs
 from pipelines.training import state
 
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 
+_Logs = dict[str, Any] | None
 _SHARE = 0.01  # of a training's time that writing its state may take
 # Seconds between two looks at the loss: each waits until the device is done.
 _LOOK = 1.0
@@ -58,7 +60,7 @@ class _ResumableMixin:
     def set_state(self, values: dict[str, Any]) -> None:
         self._restored = values
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_begin(self, logs: _Logs = None) -> None:
         super().on_train_begin(logs)  # type: ignore[misc]
         for name, value in (self._restored or {}).items():
             setattr(self, name, value)
@@ -83,14 +85,10 @@ class EpochSetter(keras.callbacks.Callback):
         super().__init__()
         self.batches = batches
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: _Logs = None) -> None:
         """Draw for this epoch from now on."""
         for batches in self.batches:
             batches.epoch = epoch
-
-
-class NotFinite(RuntimeError):
-    """The loss became NaN or infinite; the message names the case."""
 
 
 class NotFiniteStop(keras.callbacks.Callback):
@@ -117,35 +115,19 @@ class NotFiniteStop(keras.callbacks.Callback):
         self._unseen: list[tuple[str, Any, int, Any]] = []
         self._looked = time.monotonic()
 
-    def on_train_batch_end(
-        self, batch: int, logs: dict[str, Any] | None = None
-    ) -> None:
-        """Note the training loss; see the class.
-
-        Raises:
-            NotFinite: one is NaN or infinite.
-        """
+    def on_train_batch_end(self, batch: int, logs: _Logs = None) -> None:
+        """Note the training loss, which may raise NotFinite; see the class."""
         self._note("loss", self.training, batch, logs)
 
-    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Note the validation loss; see the class.
-
-        Raises:
-            NotFinite: one is NaN or infinite.
-        """
+    def on_test_batch_end(self, batch: int, logs: _Logs = None) -> None:
+        """Note the validation loss, which may raise NotFinite; see the class."""
         self._note("validation loss", self.validation, batch, logs)
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Look at what is left of the epoch; see the class.
-
-        Raises:
-            NotFinite: a loss is NaN or infinite.
-        """
+    def on_epoch_end(self, epoch: int, logs: _Logs = None) -> None:
+        """Look at what is left of the epoch, which may raise NotFinite."""
         self._look()
 
-    def _note(
-        self, name: str, batches: Any, index: int, logs: dict[str, Any] | None
-    ) -> None:
+    def _note(self, name: str, batches: Any, index: int, logs: _Logs) -> None:
         self._unseen.append((name, batches, index, (logs or {})["loss"]))
         if time.monotonic() - self._looked >= _LOOK:
             self._look()
@@ -209,11 +191,11 @@ class StateWriter(keras.callbacks.Callback):
         self._unwritten: state.Arrays | None = None
         self._lock = threading.Lock()
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_begin(self, logs: _Logs = None) -> None:
         """Start the clock."""
         self._clock = time.monotonic()
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: _Logs = None) -> None:
         """Keep the best weights and the state."""
         values = {name: float(value) for name, value in (logs or {}).items()}
         progress = self.progress
@@ -233,7 +215,7 @@ class StateWriter(keras.callbacks.Callback):
         if progress.stopped or clock - self._written >= self._pause:
             self.flush()
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_end(self, logs: _Logs = None) -> None:
         """Write the last state."""
         self.flush()
 
@@ -255,7 +237,8 @@ class StateWriter(keras.callbacks.Callback):
 class ProgressBar(keras.callbacks.Callback):
     """One bar over all steps: epoch, losses, and the time to go at most.
 
-    The loss is shown anew once a second: a look at it waits for the device.
+    The loss is shown anew once a second: a look at it waits for the device. Where
+    there is no terminal, a line an epoch, at most one a minute.
 
     Args:
         epochs: the most epochs there may be (early stopping may end sooner).
@@ -267,21 +250,21 @@ class ProgressBar(keras.callbacks.Callback):
     def __init__(self, epochs: int, steps: int, initial_epoch: int, title: str) -> None:
         super().__init__()
         self.epochs = epochs
+        self.initial_epoch = initial_epoch
         self.validation = ""
         self._looked = -math.inf
-        self.bar = tqdm(
+        self._begun = time.monotonic()
+        self.bar = bars.bar(
+            desc=title,
             total=epochs * steps,
             initial=initial_epoch * steps,
-            desc=title,
-            unit="step",
             mininterval=_LOOK,
-            dynamic_ncols=True,
         )
 
-    def on_train_batch_end(
-        self, batch: int, logs: dict[str, Any] | None = None
-    ) -> None:
+    def on_train_batch_end(self, batch: int, logs: _Logs = None) -> None:
         """Move the bar by a step."""
+        if isinstance(self.bar, bars.Lines):
+            return
         now = time.monotonic()
         if now - self._looked >= _LOOK:
             self.bar.set_postfix_str(
@@ -291,15 +274,23 @@ class ProgressBar(keras.callbacks.Callback):
             self._looked = now
         self.bar.update()
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: _Logs = None) -> None:
         """Show the epoch and its losses."""
         self.validation = f", val_loss {float((logs or {})['val_loss']):.4f}"
-        self.bar.set_postfix_str(
-            f"epoch {epoch + 1}/{self.epochs} at most, "
-            f"loss {float((logs or {})['loss']):.4f}{self.validation}",
-            refresh=False,
+        text = (
+            f"epoch {epoch + 1} of at most {self.epochs}, "
+            f"loss {float((logs or {})['loss']):.4f}{self.validation}"
         )
+        if not isinstance(self.bar, bars.Lines):
+            self.bar.set_postfix_str(text, refresh=False)
+        elif epoch == self.initial_epoch or self.bar.due:
+            self.bar.say(f"{text}, {self._pace(epoch + 1)}")
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+    def _pace(self, done: int) -> str:
+        seconds = (time.monotonic() - self._begun) / (done - self.initial_epoch)
+        left = bars.duration(seconds * (self.epochs - done) / 3600)
+        return f"{seconds:.3g} s an epoch, at most about {left} left"
+
+    def on_train_end(self, logs: _Logs = None) -> None:
         """Leave the bar as it is."""
         self.bar.close()

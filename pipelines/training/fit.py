@@ -248,7 +248,7 @@ def estimate(task: Task, material: Material, steps: int = 4) -> dict[str, Any]:
         steps: steps to time, after one that is not timed (it compiles).
 
     Returns:
-        `seconds_per_epoch`, `epochs` (the most there may be), `device`, `hours`.
+        `seconds_per_epoch`, `epochs` (the most there may be) and `device`.
     """
     model = _compiled(task, material)
     training = _batches(task, material, "training")
@@ -262,6 +262,5 @@ def estimate(task: Task, material: Material, steps: int = 4) -> dict[str, Any]:
     return {
         "seconds_per_epoch": seconds,
         "epochs": task.protocol.epochs,
-        "hours": seconds * task.protocol.epochs / 3600,
         "device": provenance.device(),
     }

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
+from data_io import bars
 from data_io.errors import InputError
 from data_io.files.content import file_hash
 from data_io.prepare import batches, cache, patches
@@ -151,7 +151,7 @@ def predict(task: Task, material: fit.Material, run: runs.Run) -> None:
         state="predicted",
         times={"predict_s": round(time.perf_counter() - start, 1)},
         peak_memory_mb=max(
-            provenance.peak_memory_mb(), run.record.get("peak_memory_mb", 0)
+            provenance.peak_memory_mb(), run.record.get("peak_memory_mb") or 0
         ),
     )
 
@@ -198,7 +198,7 @@ def _write_probabilities(
     aside.mkdir()
     cases = [case for split in SPLITS for case in material.split[split]]
     try:
-        for case in tqdm(cases, desc=f"{run.name} predict", unit="case"):
+        for case in bars.bar(cases, f"{run.name} predict", unit="case"):
             found = probabilities(model, material.cache, case, task.protocol)
             np.save(aside / f"{case}.npy", found)
         written.seal(aside, [f"{case}.npy" for case in cases])

@@ -116,11 +116,15 @@ def from_dict(values: Mapping[str, Any]) -> Protocol:
     Raises:
         TypeError: a value has another name.
     """
-    fields: dict[str, Any] = {
+    return Protocol(**_fields(values))
+
+
+def _fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of JSON as a protocol has them: tuples for lists."""
+    return {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in values.items()
     }
-    return Protocol(**fields)
 
 
 KEYS = tuple(field.name for field in dataclasses.fields(Protocol))
@@ -129,41 +133,16 @@ KEYS = tuple(field.name for field in dataclasses.fields(Protocol))
 # For a machine without a GPU: half the filters, and a smaller input than Table 1's
 # where that is larger than 128x128. Sets of many images get few epochs: what counts are
 # steps, and those of three losses take an hour or two on two cores.
-_REDUCED: dict[str, dict[str, Any]] = {
-    "bus2017": {
-        "input_shape": (128, 128),
-        "epochs": 60,
-        "plateau_patience": 8,
-        "stopping_patience": 16,
-    },
-    "dsb2018": {
-        "input_shape": (128, 128),
-        "epochs": 16,
-        "plateau_patience": 3,
-        "stopping_patience": 6,
-    },
-    "isic2018": {
-        "input_shape": (128, 128),
-        "epochs": 6,
-        "plateau_patience": 2,
-        "stopping_patience": 3,
-    },
-    "cvc-clinicdb": {
-        "input_shape": (144, 192),
-        "epochs": 16,
-        "plateau_patience": 3,
-        "stopping_patience": 6,
-    },
+# Input shape, epochs, patience before a lower learning rate and before the end.
+_REDUCED: dict[str, tuple[tuple[int, ...], int, int, int]] = {
+    "bus2017": ((128, 128), 60, 8, 16),
+    "dsb2018": ((128, 128), 16, 3, 6),
+    "isic2018": ((128, 128), 6, 2, 3),
+    "cvc-clinicdb": ((144, 192), 16, 3, 6),
+    "cvc-clinicdb-sequence": ((144, 192), 16, 3, 6),
     # No volume is smaller than this patch, so none is padded with voxels of no class.
-    "hippocampus": {
-        "input_shape": (24, 32, 24),
-        "overlap": (12, 16, 12),
-        "epochs": 12,
-        "plateau_patience": 3,
-        "stopping_patience": 6,
-    },
+    "hippocampus": ((24, 32, 24), 12, 3, 6),
 }
-_REDUCED["cvc-clinicdb-sequence"] = _REDUCED["cvc-clinicdb"]
 
 
 def _paper(record: Record) -> Protocol:
@@ -180,31 +159,33 @@ def _paper(record: Record) -> Protocol:
 def _reduced(record: Record) -> Protocol:
     if record.is_3d:
         return _reduced_3d(record)
-    if record.name in _REDUCED:
-        return Protocol(filters=16, **_REDUCED[record.name])
     # For a machine without a GPU: a quarter of the voxels, half the filters, a tenth
     # of the epochs; patience shrinks less, since 4 validation images are noisy.
+    usual = (tuple(min(256, size) for size in record.input_shape), 100, 10, 20)
+    shape, epochs, plateau, stopping = _REDUCED.get(record.name, usual)
     return Protocol(
-        input_shape=tuple(min(256, size) for size in record.input_shape),
+        input_shape=shape,
         filters=16,
-        epochs=100,
-        plateau_patience=10,
-        stopping_patience=20,
+        epochs=epochs,
+        plateau_patience=plateau,
+        stopping_patience=stopping,
     )
 
 
 def _reduced_3d(record: Record) -> Protocol:
     # An eighth of the voxels, a quarter of the filters, one level less (40 / 2**3 is
     # whole). Fewer cases make an epoch of fewer patches, so patience does not shrink.
-    values: dict[str, Any] = {
-        "input_shape": _half(record.input_shape),
-        "epochs": 60,
-        "plateau_patience": 10,
-        "stopping_patience": 20,
-        "overlap": _half(_half(record.input_shape)),
-    }
-    values |= _REDUCED.get(record.name, {})
-    return Protocol(filters=8, depth=3, **values)
+    usual = (_half(record.input_shape), 60, 10, 20)
+    shape, epochs, plateau, stopping = _REDUCED.get(record.name, usual)
+    return Protocol(
+        input_shape=shape,
+        filters=8,
+        depth=3,
+        epochs=epochs,
+        plateau_patience=plateau,
+        stopping_patience=stopping,
+        overlap=_half(shape),
+    )
 
 
 def _demo(record: Record) -> Protocol:
@@ -315,10 +296,7 @@ def override(
             raise InputError(f"--set {key}: for volumes alone, received for images")
         _check(key, value, current[key])
     changed = {key: value for key, value in values.items() if value != current[key]}
-    fields: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in changed.items()
-    }
+    fields = _fields(changed)
     if protocol.overlap and "input_shape" in fields:
         fields.setdefault("overlap", _half(fields["input_shape"]))
     result = dataclasses.replace(protocol, **fields)

@@ -84,13 +84,14 @@ class Task:
             _check_seed("split_seed", split_seed)
         _check_seed("replicate", replicate, lowest=1)
         _check_backend(backend)
+        loss, gamma = loss_names.checked(loss, gamma)
         values, changed = protocol.override(
             protocol.preset(preset, record), overrides or {}
         )
         return cls(
             dataset=record.name,
-            loss=loss_names.canonical(loss),
-            gamma=loss_names.check_gamma(loss, gamma),
+            loss=loss,
+            gamma=gamma,
             seed=seed,
             split_seed=None if split_files else split_seed,
             preset=preset,
@@ -163,10 +164,11 @@ def _check_backend(name: Any) -> None:
 
 def from_record(record: Mapping[str, Any]) -> Task:
     """The task of a run, from its `run.json`: whatever its preset is today."""
+    loss, gamma = loss_names.checked(record["loss"], record["gamma"])
     return Task(
         dataset=record["dataset"],
-        loss=loss_names.canonical(record["loss"]),
-        gamma=loss_names.check_gamma(record["loss"], record["gamma"]),
+        loss=loss,
+        gamma=gamma,
         seed=record["seed"],
         replicate=record.get("replicate", 1),
         backend=record["backend"],

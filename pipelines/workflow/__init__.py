@@ -1,1 +1,1 @@
-"""The one runner of many runs: a Snakemake workflow that only calls `dscpp`."""
+"""Many runs with one command, each in a process of its own (`dscpp run`)."""

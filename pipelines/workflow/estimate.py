@@ -15,10 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_io.bars import duration
 from pipelines.training.task import Task
-from pipelines.workflow import leader, plan
+from pipelines.workflow import plan, processes
 
-__all__ = ["Cost", "describe", "duration", "measure"]
+__all__ = ["Cost", "describe", "measure"]
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,12 @@ class Cost:
     Attributes:
         seconds_per_epoch: training and validation.
         epochs: the largest number of epochs.
-        device: in words.
-        gpu: whether the device is a GPU.
+        device: the GPU's name, or "CPU".
     """
 
     seconds_per_epoch: float
     epochs: int
     device: str
-    gpu: bool
 
     def hours(self, runs: int, jobs: int = 1) -> float:
         """Hours that so many runs take at most."""
@@ -60,6 +59,7 @@ def measure(planned: Sequence[plan.Planned], folder: Path) -> list[Cost]:
     answer = subprocess.run(
         [sys.executable, "-m", "pipelines.workflow.estimate", *files],
         stdout=subprocess.PIPE,
+        env=processes.environment(),
         text=True,
         check=False,
     )
@@ -100,28 +100,17 @@ def describe(
     return lines
 
 
-def duration(hours: float) -> str:
-    """Hours in words, such as "2.5 h", "45 min" or "9.0 s"."""
-    if hours >= 1:
-        return f"{hours:.1f} h" if hours < 100 else f"{hours:.0f} h"
-    return f"{hours * 60:.0f} min" if hours >= 1 / 30 else f"{hours * 3600:.1f} s"
-
-
 def main() -> None:
     """Time the runs whose files are the arguments."""
-    leader.follow()
+    processes.follow()
     from pipelines import stages
 
     costs: list[Cost] = []
     for file in sys.argv[1:]:
         run = plan.load(Path(file))
         os.environ["KERAS_BACKEND"] = run.task.backend
-        found = stages.estimate(run.task, run.data, run.work)
-        gpu = found["device"] != "CPU"
-        costs.append(
-            Cost(found["seconds_per_epoch"], found["epochs"], found["device"], gpu)
-        )
-        if gpu:
+        costs.append(Cost(**stages.estimate(run.task, run.data, run.work)))
+        if costs[-1].device != "CPU":
             break
     print(json.dumps([dataclasses.asdict(cost) for cost in costs]))
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 import shutil
-import textwrap
 from pathlib import Path
 
 from data_io.errors import escaped
 
-__all__ = ["indented", "reason", "size", "tail"]
+__all__ = ["reason", "size"]
 
 MESSAGE = "dscpp: "  # how the command line begins what it says of an error
 TRACEBACK = "Traceback (most recent call last):"
+# "dsc-s0: epoch 3 of at most 20, ..., at most about 9 min left", as `data_io.bars` has
+# it; in older logs
 # "dsc-s0:  25%|##5   | 5/20 [00:01<00:03, 4.1step/s]", and the same without a total.
-BAR = re.compile(r"\d%\||\d\w* \[\d\d:\d\d")
+BAR = re.compile(r" about [\d.]+ \w+ left$|\w so far$|\d%\||\d\w* \[\d\d:\d\d")
 MOST = 40  # lines of a message
 LITTLE = 2**20  # bytes free, of a disk on which a log may have lost its end
 
@@ -50,16 +51,6 @@ def reason(log: Path, start: int = 0) -> str:
     full = shutil.disk_usage(log.parent).free < LITTLE
     silent = "it ended without a message" + ", and this disk is full" * full
     return lines[-1] if lines and not full else silent
-
-
-def tail(log: Path, most: int = MOST) -> str:
-    """The last lines of a log."""
-    return "\n".join(_lines(log)[-most:])
-
-
-def indented(text: str) -> str:
-    """A text as part of a list."""
-    return textwrap.indent(text, "  ")
 
 
 def _lines(log: Path, start: int = 0) -> list[str]:

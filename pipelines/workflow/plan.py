@@ -9,7 +9,7 @@ Both are YAML; JSON is YAML too.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -94,29 +94,18 @@ class Experiment:
         Raises:
             InputError: unknown data set, preset or loss, or a value out of range.
         """
+        shared = {
+            each.name: getattr(self, each.name)
+            for each in fields(self)
+            if each.name not in ("losses", "seeds")
+        }
         tasks = [
-            self._task(loss, gamma, seed)
+            _make(loss=loss, gamma=gamma, seed=seed, **shared)
             for seed in self.seeds
             for loss, gamma in self.losses
         ]
         # A loss with its default exponent written out is no other run than without.
         return [task for n, task in enumerate(tasks) if task not in tasks[:n]]
-
-    def _task(self, loss: str, gamma: float | None, seed: int) -> Task:
-        return _make(
-            dataset=self.dataset,
-            loss=loss,
-            gamma=gamma,
-            seed=seed,
-            split_seed=self.split_seed,
-            preset=self.preset,
-            overrides=self.overrides,
-            split_files=self.split_files,
-            record=self.record,
-            replicate=self.replicate,
-            backend=self.backend,
-            source=self.source,
-        )
 
 
 def _make(source: str, **arguments: Any) -> Task:

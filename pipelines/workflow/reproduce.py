@@ -1,8 +1,8 @@
 """Many runs with one command: check, say what it takes, run, make the tables.
 
 `dscpp reproduce` checks everything that can be checked before the first run, measures
-the hours to expect, leaves the runs to Snakemake (see `Snakefile`) and ends with the
-tables and the runs that failed. Only `dscpp run` knows what is done: killed at any
+the hours to expect, makes each run in a process of its own (`dscpp run`) and ends with
+the tables and the runs that failed. Only `dscpp run` knows what is done: killed at any
 moment and called again, it goes on. `dscpp study` makes its runs with the same `Call`.
 """
 
@@ -15,7 +15,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,7 @@ from data_io import datasets, pool
 from data_io.errors import InputError
 from data_io.prepare.shared import VARIABLE
 from pipelines import arguments, commits, installed, provenance
-from pipelines import run as runs
-from pipelines.workflow import estimate, leader, logs, status
+from pipelines.workflow import estimate, processes, status
 from pipelines.workflow.plan import (
     EXPERIMENTS,
     Experiment,
@@ -38,11 +38,10 @@ from pipelines.workflow.plan import (
 )
 
 __all__ = [
-    "Call", "add_arguments", "add_demo_arguments", "add_jobs", "command", "dscpp",
+    "Call", "add_arguments", "add_demo_arguments", "command", "dscpp",
     "make", "reproduce", "require_jobs", "unclean",
 ]  # fmt: skip
 
-SNAKEFILE = Path(__file__).with_name("Snakefile")
 PAPER, DEMO = EXPERIMENTS / "paper.yaml", EXPERIMENTS / "demo.yaml"
 SHORT = 5  # epochs; up to here there is no time to expect worth measuring
 INTERRUPTED = 130
@@ -51,7 +50,7 @@ INTERRUPTED = 130
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `dscpp reproduce`."""
     parser.add_argument("--dataset", metavar="NAME", help="short name, such as drive")
-    arguments.add_data(parser)
+    arguments.add(parser, "--data")
     arguments.add_own(parser)
     parser.add_argument(
         "--phantom",
@@ -90,23 +89,9 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="2 for a second training of the same settings, kept beside the first",
     )
-    arguments.add_split(parser)
+    arguments.add(parser, *arguments.SPLIT)
     parser.set_defaults(split_seed=None)  # then the experiment file says
-    arguments.add_epochs(parser)
-    add_jobs(parser)
-    arguments.add_results(parser)
-    arguments.add_work(parser)
-
-
-def add_jobs(parser: argparse.ArgumentParser) -> None:
-    """`--jobs`: runs side by side."""
-    parser.add_argument(
-        "--jobs",
-        type=int,
-        default=1,
-        metavar="N",
-        help="runs at a time (default: %(default)s)",
-    )
+    arguments.add(parser, "--epochs", "--jobs", "--results", "--work")
 
 
 def require_jobs(jobs: int) -> None:
@@ -120,25 +105,22 @@ def command(args: argparse.Namespace) -> int:
     record = arguments.take_own(args)
     module = datasets.by_name(args.dataset)
     name = datasets.simulated(args.dataset) if args.phantom else args.dataset
-    changes: dict[str, Any] = {"dataset": name, "record": record}
-    if args.preset:
-        changes["preset"] = args.preset
-    if args.losses:
-        changes["losses"] = parse_losses(args.losses)
-    if args.seeds:
-        changes["seeds"] = parse_seeds(args.seeds)
-    if args.replicate is not None:
-        changes["replicate"] = args.replicate
-    if args.split_seed is not None:
-        changes["split_seed"] = args.split_seed
-    if args.split:
-        changes["split_files"] = tuple(args.split)
-    experiments = []
-    for block in of_dataset(args.experiment, name):
-        more = {} if args.epochs is None else {"epochs": args.epochs}
-        overrides = {**block.overrides, **more}
-        changes["source"] = ""  # some of it is from the command line
-        experiments.append(dataclasses.replace(block, **changes, overrides=overrides))
+    said = {
+        "preset": args.preset or None,
+        "losses": parse_losses(args.losses) if args.losses else None,
+        "seeds": parse_seeds(args.seeds) if args.seeds else None,
+        "replicate": args.replicate,
+        "split_seed": args.split_seed,
+        "split_files": tuple(args.split) or None,
+    }
+    changes: dict[str, Any] = {k: v for k, v in said.items() if v is not None}
+    # Some of it is from the command line, so no file is the source of what is wrong.
+    changes |= {"dataset": name, "record": record, "source": ""}
+    more = {} if args.epochs is None else {"epochs": args.epochs}
+    experiments = [
+        dataclasses.replace(block, **changes, overrides={**block.overrides, **more})
+        for block in of_dataset(args.experiment, name)
+    ]
     if args.phantom:
         print("PHANTOM: simulated images, not the data set; results are labelled so.")
     # Volumes are simulated over label maps that may be given; images over nothing.
@@ -160,7 +142,7 @@ def reproduce(
         experiments: of one data set.
         data: the data set's own folder or the folder above it; None: its default.
         results: folder of all results.
-        work: folder of cache, logs and stamps, which may be deleted at any time.
+        work: folder of cache and logs, which may be deleted at any time.
         jobs: runs at a time.
 
     Returns:
@@ -174,17 +156,16 @@ def reproduce(
     require_installed(planned)
     root = datasets.by_name(planned[0].task.dataset).locate(data).absolute()
     placed = [dataclasses.replace(run, data=root) for run in planned]
+    if wrong := unclean([run for run in placed if not run.done]):
+        print(f"These runs will count in no verdict. {wrong}", file=sys.stderr)
     group = planned[0].group
     place = Path(group.parent.name) / group.name
     return make(placed, results, work, place, jobs)
 
 
 def require_installed(planned: Sequence[Planned]) -> None:
-    """Refuse runs for whose training or order a package is missing."""
-    pending = [run for run in planned if not run.done]
-    if pending:
-        installed.require("snakemake")
-    for backend in dict.fromkeys(run.task.backend for run in pending):
+    """Refuse runs for whose training a package is missing."""
+    for backend in dict.fromkeys(run.task.backend for run in planned if not run.done):
         # The usual one may be named wrongly, which only the environment tells.
         usual = backend == provenance.backend()
         installed.require_training(None if usual else backend)
@@ -221,60 +202,47 @@ def unclean(pending: Sequence[Planned]) -> str:
 def make(
     planned: Sequence[Planned], results: Path, work: Path, place: Path, jobs: int = 1
 ) -> int:
-    """Make runs, then the tables of all runs there are.
+    """Make runs as `reproduce` does, each with its data.
 
     Args:
         planned: all runs that were asked for; one without data is not looked at.
-        results: as in `reproduce`, and so the next and `jobs`.
-        work: folder of cache, logs and stamps.
+        results: as in `reproduce`, as are `work` and `jobs`.
+        work: folder of cache and logs.
         place: where in `work` this call keeps its notes; one call at a time has it.
         jobs: runs at a time.
-
-    Returns:
-        As `reproduce`.
-
-    Raises:
-        InputError: as `reproduce`.
     """
-    placed = [run for run in planned if run.data is not None]
-    if wrong := unclean([run for run in placed if not run.done]):
-        print(f"These runs will count in no verdict. {wrong}", file=sys.stderr)
     work = work.absolute()
     planned = [dataclasses.replace(run, work=work) for run in planned]
-    leader.follow_make()
-    with _alone(work / "workflow" / place) as folder:
-        call = Call(planned, results.absolute(), work, folder, jobs)
+    processes.follow_make()
+    folder = work / "workflow" / place
+    with _alone(folder):
         try:
-            return call.run()
+            return Call(planned, results.absolute(), work, folder, jobs).run()
         except KeyboardInterrupt:
             print("\nInterrupted. The same command goes on from here.", file=sys.stderr)
             return INTERRUPTED
 
 
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[Path]:
+def _alone(folder: Path) -> filelock.AcquireReturnProxy:
     """Hold a call's place; wait for whoever has it."""
+    holder = folder / "process"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        held = _wait_for(filelock.FileLock(folder / "lock"), folder)
+        held = _wait_for(filelock.FileLock(folder / "lock"), holder)
+        holder.write_text(str(os.getpid()))
     except OSError as error:
         raise InputError(
             f"{folder}: expected a folder that can be written, found "
             f"{error.strerror or error}; choose another --work"
         ) from error
-    with held, leader.lead(folder) as file:
-        os.environ[leader.VARIABLE] = str(file)
-        try:
-            yield folder
-        finally:
-            del os.environ[leader.VARIABLE]
+    return held
 
 
-def _wait_for(lock: filelock.BaseFileLock, folder: Path) -> filelock.AcquireReturnProxy:
+def _wait_for(lock: filelock.BaseFileLock, holder: Path) -> filelock.AcquireReturnProxy:
     # A second's patience: the processes of a killed call need a moment to end.
     with contextlib.suppress(filelock.Timeout):
         return lock.acquire(timeout=1)
-    who = ", ".join(path.name.split("-")[-1] for path in folder.glob("leader-*"))
+    who = holder.read_text() if holder.exists() else "unknown"
     print(
         f"These runs are being made already, by process {who}. Waiting for it to end; "
         "Ctrl-C leaves it alone.",
@@ -290,7 +258,7 @@ class Call:
     Attributes:
         planned: all runs that were asked for; one without data is not looked at.
         results: folder of all results.
-        work: folder of cache, logs and stamps.
+        work: folder of cache and logs.
         folder: the part of `work` that this call holds.
         jobs: runs at a time.
     """
@@ -316,11 +284,11 @@ class Call:
             flush=True,
         )
         self._expect(pending)
-        failed = self._snakemake(todo)
+        failed = self._make(todo)
         try:
-            self._truth(todo)
+            _each_group(todo, "The truth was not measured", _measure_truth)
             tables = self._tables()
-            self._pictures(todo)
+            _each_group(todo, "No picture side by side", _draw_picture)
         finally:  # why a run failed comes last, whatever came of the rest
             self._report(failed)
         return 1 if failed or tables else 0
@@ -334,16 +302,6 @@ class Call:
             for name, root in roots.items()
         }
         return {name: code for name, code in codes.items() if code}
-
-    def _truth(self, made: Sequence[Planned]) -> None:
-        """Of simulated images, measure the true probabilities beside the networks."""
-        from pipelines import truth
-
-        for group, data in _groups(made).items():
-            try:
-                truth.measure(group, data)
-            except (InputError, OSError) as error:  # it must not hide which run failed
-                print(f"The truth was not measured: {error}", file=sys.stderr)
 
     def _tables(self) -> int:
         """Write the tables; print those of a single data set and preset."""
@@ -362,20 +320,6 @@ class Call:
             (task,) = groups.values()
             only = ["--dataset", task.dataset, "--preset", task.preset]
         return self._dscpp("tables", "--results", str(self.results), *only)
-
-    def _pictures(self, made: Sequence[Planned]) -> None:
-        """Draw the losses side by side, where their probabilities are."""
-        from pipelines import provenance
-        from pipelines.reporting.figures import photographs
-
-        for group, data in _groups(made).items():
-            try:
-                path = photographs.compare(group, data, provenance.backend())
-            except (InputError, OSError) as error:  # it must not hide which run failed
-                print(f"No picture side by side: {error}", file=sys.stderr)
-                continue
-            if path:
-                print(f"Picture of a test case, losses side by side: {path}")
 
     def _expect(self, pending: Sequence[Planned]) -> None:
         """Say how long it takes: from runs that are there, else from a few steps."""
@@ -405,90 +349,78 @@ class Call:
         for line in estimate.describe(tasks, costs, len(pending), self.jobs):
             print(line, flush=True)
 
-    def _snakemake(self, todo: Sequence[Planned]) -> list[tuple[Planned, str]]:
+    def _make(self, todo: Sequence[Planned]) -> list[tuple[Planned, str]]:
         """Make the runs; those that failed, with what each said last."""
-        before = [logs.size(run.log) for run in self.planned]
-        # Stamps say what this call got done; what earlier calls did, run.json says.
-        shutil.rmtree(self._stamps, ignore_errors=True)
+        jobs = [self._job(number, run) for number, run in enumerate(todo)]
         shutil.rmtree(self._samples, ignore_errors=True)  # of a call that was killed
-        own = self.folder / "snakemake.log"
-        own.unlink(missing_ok=True)
-        if todo:
-            config = runs.write_json(self.folder / "config.json", self._config(todo))
-            with own.open("w") as log:
-                subprocess.run(
-                    [*_snakemake_command(self.jobs), "--configfile", str(config)],
-                    cwd=self.folder,
-                    env=self._environment(),
-                    stderr=log,
-                    check=False,
-                )
+        try:
+            failures = processes.make(jobs, self.jobs, self._environment)
+        finally:
             shutil.rmtree(self._samples, ignore_errors=True)
-        return self._failed(before)
-
-    @property
-    def _stamps(self) -> Path:
-        return self.folder / "stamps"
+        reasons = {
+            run.folder: "" if run.data is None and run.done else "it was not started"
+            for run in self.planned
+        } | dict(zip((run.folder for run in todo), failures, strict=True))
+        return [
+            (run, reasons[run.folder]) for run in self.planned if reasons[run.folder]
+        ]
 
     @property
     def _samples(self) -> Path:
         return self.folder / "samples"
 
-    def _failed(self, before: Sequence[int]) -> list[tuple[Planned, str]]:
-        """Runs that this call should have made and did not, and why."""
-        return [
-            (run, logs.reason(run.log, size))
-            for number, (run, size) in enumerate(zip(self.planned, before, strict=True))
-            if not (self._stamps / str(number)).exists()
-            and not (run.data is None and run.done)
-        ]
-
-    def _config(self, todo: Sequence[Planned]) -> dict[str, Any]:
-        described = []
-        for number, run in enumerate(self.planned):
-            if run not in todo:
-                continue
-            run.log.parent.mkdir(parents=True, exist_ok=True)
-            file = run.write(self.folder / "runs" / f"{number}.json")
-            named = {"number": str(number), "name": run.name, "file": str(file)}
-            described.append({**named, "log": str(run.log)})
-        return {
-            "dscpp": dscpp(),
-            "cwd": str(Path.cwd()),
-            "many": self.jobs > 1,
-            "runs": described,
-        }
-
+    @property
     def _environment(self) -> dict[str, str]:
-        return {
-            **(shared(self.jobs, self._samples) if self.jobs > 1 else {}),
-            **os.environ,
-            # Snakemake keeps copies of sources in the user's cache.
-            "XDG_CACHE_HOME": str(self.work / "snakemake"),
-            "PYTHONUNBUFFERED": "1",
-        }
+        more = shared(self.jobs, self._samples) if self.jobs > 1 else {}
+        return {**more, **processes.environment(), "PYTHONUNBUFFERED": "1"}
+
+    def _job(self, number: int, run: Planned) -> processes.Job:
+        file = run.write(self.folder / "runs" / f"{number}.json")
+        # Several runs share the terminal: each line says whose it is.
+        title = f"{run.name}: " if self.jobs > 1 else ""
+        return processes.Job([*dscpp(), "run", str(file)], run.log, title)
 
     def _dscpp(self, *arguments: str) -> int:
-        return subprocess.run([*dscpp(), *arguments], check=False).returncode
+        command = [*dscpp(), *arguments]
+        env = processes.environment()
+        return subprocess.run(command, env=env, check=False).returncode
 
     def _report(self, failed: Sequence[tuple[Planned, str]]) -> None:
         if not failed:
             return
         lines = [f"\n{len(failed)} of {len(self.planned)} run(s) failed:"]
         for run, reason in failed:
-            said = reason or "it was not started"
-            lines.append(logs.indented(f"{run.name}: {said}\n  {run.log}"))
-        own = self.folder / "snakemake.log"
-        if own.is_file() and not all(reason for _, reason in failed):
-            lines.append(f"Snakemake, which starts the runs, said last ({own}):")
-            lines.append(logs.indented(logs.tail(own)))
+            said = f"{run.name}: {reason}\n  {run.log}"
+            lines.append(textwrap.indent(said, "  "))
         lines.append("The same command tries them again.")
         print("\n".join(lines), file=sys.stderr)
 
 
-def _groups(made: Sequence[Planned]) -> dict[Path, Path]:
-    """The folders `results/<dataset>/<preset>` of runs, with their data."""
-    return {run.group: run.data for run in made if run.data is not None}
+def _each_group(
+    made: Sequence[Planned], failed: str, do: Callable[[Path, Path], None]
+) -> None:
+    """Do something with each `results/<dataset>/<preset>` of runs, and its data."""
+    groups = {run.group: run.data for run in made if run.data is not None}
+    for group, data in groups.items():
+        try:
+            do(group, data)
+        except (InputError, OSError) as error:  # it must not hide which run failed
+            print(f"{failed}: {error}", file=sys.stderr)
+
+
+def _measure_truth(group: Path, data: Path) -> None:
+    """Of simulated images, measure the true probabilities beside the networks."""
+    from pipelines import truth
+
+    truth.measure(group, data)
+
+
+def _draw_picture(group: Path, data: Path) -> None:
+    """Draw the losses side by side, where their probabilities are."""
+    from pipelines.reporting.figures import photographs
+
+    if path := photographs.compare(group, data, provenance.backend()):
+        print(f"Picture of a test case, losses side by side: {path}")
 
 
 # PyTorch and NumPy, TensorFlow, JAX.
@@ -523,14 +455,3 @@ def dscpp() -> list[str]:
     """The command `dscpp` of this environment."""
     script = Path(sys.executable).with_name("dscpp")
     return [str(script)] if script.exists() else [sys.executable, "-m", "pipelines.cli"]
-
-
-def _snakemake_command(jobs: int) -> list[str]:
-    # No lock of its own: this call holds one that dies with the process. All runs are
-    # asked for each time, so marks of a killed call mean nothing; run.json decides.
-    options = "--nolock --forceall --keep-going --rerun-triggers mtime --profile none"
-    return [
-        *(sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE)),
-        *("--cores", str(jobs), "--scheduler", "greedy"),
-        *options.split(),
-    ]

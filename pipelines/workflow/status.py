@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from data_io.bars import duration
 from data_io.errors import InputError
 from data_io.files import schema
 from pipelines import provenance
 from pipelines import run as runs
 from pipelines.workflow import logs
-from pipelines.workflow.estimate import duration
 from pipelines.workflow.plan import Planned
 
 __all__ = ["describe", "expect"]

@@ -51,9 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the folder that holds the folders of all data sets (default: data)",
     )
-    reproduce.add_jobs(parser)
-    arguments.add_results(parser)
-    arguments.add_work(parser)
+    arguments.add(parser, "--jobs", "--results", "--work")
 
 
 def command(options: argparse.Namespace) -> int:

@@ -1,0 +1,84 @@
+"""How far long work is, where no terminal shows a bar."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+
+from data_io import bars
+from pipelines.workflow import logs
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that is turned by hand."""
+    now = [0.0]
+    monkeypatch.setattr(bars.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_file_gets_whole_lines_once_a_minute(capsys, clock):
+    for _ in bars.bar(range(10), "dsc-s0 predict", unit="case"):
+        clock[0] += 25
+    lines = capsys.readouterr().err.split("\n")
+    assert lines == [
+        "dsc-s0 predict: 3 of 10 cases, about 3 min left",
+        "dsc-s0 predict: 6 of 10 cases, about 100.0 s left",
+        "dsc-s0 predict: 9 of 10 cases, about 25.0 s left",
+        "",
+    ]
+    assert all(logs.BAR.search(line) for line in lines[:-1])
+
+
+def test_short_work_and_work_that_is_not_to_be_shown_say_nothing(capsys, clock):
+    with bars.bar(desc="a", total=3) as bar:
+        clock[0] += 59
+        bar.update()
+    for _ in bars.bar(range(3), "b", disable=True):
+        clock[0] += 100
+    assert capsys.readouterr().err == ""
+
+
+def test_bytes_and_work_of_unknown_length(capsys, clock):
+    one = bars.bar(desc="v", total=4e9, unit="B", unit_scale=True, initial=10**9)
+    other = bars.bar(desc="scale", unit="case")
+    clock[0] += 60
+    one.update(1e9)
+    other.update()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "v: 2.00GB of 4.00GB, about 120.0 s left", "scale: 1 case so far"
+    ]  # fmt: skip
+    assert all(logs.BAR.search(line) for line in lines)
+
+
+def test_a_terminal_gets_a_bar(monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert list(bars.bar(range(3), "verify")) == [0, 1, 2]
+    assert "verify: 100%" in terminal.getvalue()
+    assert "\r" in terminal.getvalue()
+
+
+@pytest.mark.backend
+def test_a_training_says_an_epoch_a_line(capsys, clock, monkeypatch):
+    from pipelines.training import callbacks
+
+    bar = callbacks.ProgressBar(100, 20, 11, "dscpp-s0")
+    for epoch in range(11, 15):
+        for step in range(20):
+            clock[0] += 2.05
+            bar.on_train_batch_end(step, {"loss": 0.5})
+        bar.on_epoch_end(epoch, {"loss": 0.25, "val_loss": 0.125})
+    bar.on_train_end()
+    lines = capsys.readouterr().err.split("\n")
+    said = "loss 0.2500, val_loss 0.1250, 41 s an epoch, at most about"
+    assert lines == [
+        f"dscpp-s0: epoch 12 of at most 100, {said} 1.0 h left",
+        f"dscpp-s0: epoch 14 of at most 100, {said} 59 min left",
+        "",
+    ]
+    assert all(logs.BAR.search(line) for line in lines[:-1])
