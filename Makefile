@@ -152,7 +152,7 @@ bench: $(VENV)/.ready bench-losses ## measure speed and memory beside the peers 
 bench-training: $(VENV)/.ready ## time the steps and epochs of a training on one BACKEND
 	@$(VENV)/bin/python -m benchmarks.step
 ifneq ($(BACKEND),jax)
-	@$(VENV)/bin/python -m benchmarks.epoch$(call flag,DATA,data)
+	@$(VENV)/bin/python -m benchmarks.epoch
 endif
 
 bench-losses: .venv-peers/.ready ## time the losses in a training step and against MONAI's

@@ -1,4 +1,4 @@
-"""What goes on around the steps of a training: time, memory, and a second start.
+"""What goes on around the steps of a training: time and memory.
 
 A training as `dscpp train` does it, on as many phantoms as DRIVE has images. After some
 epochs the steps of one are taken alone, on a batch that lies ready on the device: what
@@ -20,25 +20,23 @@ import keras
 import numpy as np
 
 from benchmarks import timing
-from data_io import datasets, splits
 from data_io.datasets import phantom
 from data_io.datasets.phantom import vessels
 from data_io.prepare import cache
 from data_io.prepare.batches import Batches
 from data_io.prepare.preprocessing import Settings
-from data_io.verification import verify
 from pipelines import provenance
 from pipelines import run as runs
 from pipelines.training import fit
 from pipelines.training.task import Task
 
-__all__ = ["epochs_beside_steps", "memory_over_epochs", "second_start"]
+__all__ = ["epochs_beside_steps", "memory_over_epochs"]
 
 # DRIVE's split: 16 images to train on, 4 to validate with, 20 to test.
 COUNTS = {"training": 16, "validation": 4, "test": 20}
-# Targets: over pure steps; seconds; peak memory after the last epoch over an early one,
-# of some 900 MB: one sample of 128x128 left behind an epoch adds 3 to 4 %, as tried.
-OVER_STEPS, START, GROWTH = 1.05, 1.0, 1.02
+# Targets: over pure steps; peak memory after the last epoch over an early one, of some
+# 900 MB: one sample of 128x128 left behind an epoch adds 3 to 4 %, as tried.
+OVER_STEPS, GROWTH = 1.05, 1.02
 # The first compiles and is not counted. JAX takes three times as long on a CPU.
 EPOCHS = 13 if keras.backend.backend() == "jax" else 49
 # Epochs between two looks at the steps alone. Training would seem to stand still else:
@@ -126,11 +124,7 @@ def _train(
         root = phantom.generate(drawn, folder / "phantom")
         record, split = vessels.record(root), vessels.split(root)
         task = Task.make(
-            "phantom",
-            "DSC++",
-            preset=preset,
-            overrides=long | overrides,
-            record=record,
+            "phantom", "DSC++", preset=preset, overrides=long | overrides, record=record
         )
         cases = [case for part in split.values() for case in part]
         settings = Settings.of(record, size)
@@ -205,53 +199,14 @@ def memory_over_epochs(
     )
 
 
-def second_start(data: Path | None, draws: int = 11, size: int = 576) -> timing.Row:
-    """Time what a start does with data that an earlier one has verified and prepared.
-
-    Args:
-        data: DRIVE's folder; None for phantoms of its numbers and size.
-        draws: starts that are timed.
-        size: of the phantoms; DRIVE's images have 584 x 565 pixels.
-    """
-    module = datasets.by_name("drive" if data else "phantom")
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        drawn = phantom.Settings(size=size, **COUNTS)
-        root = (
-            module.locate(data) if data else phantom.generate(drawn, folder / "phantom")
-        )
-
-        def start() -> None:
-            verify.verify(module, root, folder / "verified.json", False)
-            split = splits.of(module, root, 0, (), folder / "cache")
-            cases = [case for part in split.values() for case in part]
-            settings = Settings.of(module.record(root), (512, 512))
-            cache.prepare(module, root, cases, settings, folder / "cache", False)
-
-        seconds = timing.alternate({"start": start}, draws, warm_up=1)["start"]
-    return timing.compare(
-        "start",
-        f"a second start's look at {sum(COUNTS.values())} images of "
-        + module.RECORD.title,
-        (512, 512),
-        seconds,
-        None,
-        ("numpy",),
-        START,
-        unit="s",
-        backend="",
-    )
-
-
 def main() -> None:
     """Measure, print it and write it to the CSV file."""
     parser = timing.parser(__doc__)
     parser.add_argument("--preset", choices=PRESETS, default="reduced")
-    parser.add_argument("--data", type=Path, help="DRIVE's folder, for a second start")
     arguments = parser.parse_args()
     # First, since a peak is that of the process.
     rows = [memory_over_epochs(), *epochs_beside_steps(arguments.preset)]
-    timing.record([*rows, second_start(arguments.data)], arguments.output)
+    timing.record(rows, arguments.output)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What volumes cost in time and memory: our way beside the notebooks' and MIScnn's.
+"""What it costs to measure a volume: our way beside the released notebooks'.
 
 Volumes of KiTS19's sizes are simulated from a seed: their sizes decide, not what they
 show. Every draw is a process of its own, so that its peak is its own. One runs at a
-time, ours and its peer's in turn. `make bench-evaluation`; the notebooks' way takes
+time, ours and the notebooks' in turn. `make bench-evaluation`; the notebooks' way takes
 8 GB of memory.
 """
 
@@ -11,9 +11,9 @@ from __future__ import annotations
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,16 @@ from data_io.datasets.kits19 import kits19
 from data_io.files import nifti
 from pipelines import provenance
 
-__all__ = ["COMPARED", "Compared", "beside_peer", "measure", "simulate"]
+__all__ = ["beside_notebooks", "longest_case", "measure", "simulate"]
 
 Work = Callable[[], object]
 # KiTS19's first case, and one as long as its longest.
 LONG, LONGEST = (611, 512, 512), (1059, 512, 512)
 SPACING_MM = (0.5, 0.919921875, 0.919921875)
 CASE = "case_00000"
+# Wanted: of the notebooks' way at most, and of the longest case.
+TARGETS, MOST_MB = {"time": 1 / 10, "peak memory": 1 / 3}, 4000
+PACKAGES = ("numpy", "scipy", "miscnn", "scikit-image")
 
 
 def simulate(folder: Path, shape: tuple[int, ...]) -> None:
@@ -109,7 +112,9 @@ def notebooks_evaluation(folder: Path) -> Work:
 
     def work() -> dict[int, dict[str, float]]:
         softmax = np.load(folder / "run" / "probabilities" / f"{CASE}.npy")
-        label = _get_fdata(folder / "data" / CASE / kits19.LABEL)
+        path = folder / "data" / CASE / kits19.LABEL
+        # As MIScnn's NIfTI interface reads it: float64.
+        label = np.asarray(nibabel.Nifti1Image.from_filename(path).get_fdata())
         details = {"original_shape": label.shape}
         sample = Sample(CASE, np.zeros((1, 1, 1, 1)), 1, 3, details)
         step = Resampling(kits19.RECORD.spacing_mm)
@@ -136,64 +141,6 @@ def _notebooks_measures(
         "precision": tp / guess.sum(),
         "recall": tp / truth.sum(),
     }
-
-
-def _get_fdata(path: Path) -> np.ndarray:
-    """As MIScnn's NIfTI interface reads it: float64."""
-    return np.asarray(nibabel.Nifti1Image.from_filename(path).get_fdata())
-
-
-def resampling(folder: Path) -> Work:
-    """Resample the image as this project does."""
-    from data_io.prepare.resampling import SlabResampling
-
-    return lambda: _resample(SlabResampling, nifti.read, folder)
-
-
-def miscnn_resampling(folder: Path) -> Work:
-    """Resample the image as MIScnn does."""
-    from data_io.prepare.miscnn_compat import Resampling
-
-    return lambda: _resample(Resampling, _get_fdata, folder)
-
-
-def _resample(step: Any, read: Callable[[Path], np.ndarray], folder: Path) -> None:
-    from data_io.prepare.miscnn_compat import Sample
-
-    volume = read(folder / "data" / CASE / kits19.IMAGE)
-    details = {"spacing": np.array(SPACING_MM)}
-    sample = Sample(CASE, volume[..., np.newaxis], 1, 3, details)
-    step(kits19.RECORD.spacing_mm).preprocessing(sample, training=False)
-
-
-@dataclass(frozen=True)
-class Compared:
-    """What is measured, and what is measured in turn with it.
-
-    Attributes:
-        what: how the rows name it.
-        shape: of the volume.
-        work: ours.
-        peer: the other's name and work; None: ours once, its memory alone.
-        time: the largest ratio to the peer's time that is wanted; None for any.
-        memory: likewise of memory; without a peer MB.
-    """
-
-    what: str
-    shape: tuple[int, ...]
-    work: Callable[[Path], Work]
-    peer: tuple[str, Callable[[Path], Work]] | None = None
-    time: float | None = None
-    memory: float | None = None
-
-
-NOTEBOOKS = "evaluation, notebooks' way", notebooks_evaluation
-MISCNN = "input resampling, MIScnn's", miscnn_resampling
-COMPARED = (
-    Compared("evaluation", LONG, evaluation, NOTEBOOKS, time=1 / 10, memory=1 / 3),
-    Compared("evaluation, longest case", LONGEST, evaluation, memory=4000),
-    Compared("input resampling", LONG, resampling, MISCNN),
-)
 
 
 def measure(prepare: Callable[[Path], Work], folder: Path) -> dict[str, float]:
@@ -223,50 +170,53 @@ def _alone(function: Callable[..., Any], *arguments: Any) -> Any:
         return process.submit(function, *arguments).result()
 
 
-def beside_peer(compared: Compared, draws: int = 3) -> list[timing.Row]:
-    """Measure something and its peer in turn, in processes of their own.
+def beside_notebooks(draws: int = 3) -> list[timing.Row]:
+    """Measure both ways in turn, in processes of their own.
 
     Args:
-        compared: one of `COMPARED`.
-        draws: of each; one where there is no peer.
+        draws: of each.
 
     Returns:
-        By the clock; of the processor; peak memory. Without a peer the last alone.
+        By the clock; of the processor; peak memory.
     """
-    works = [compared.work, *([compared.peer[1]] if compared.peer else [])]
     with tempfile.TemporaryDirectory() as place:
-        _alone(simulate, Path(place), compared.shape)
-        found = [
-            [_alone(measure, work, Path(place)) for work in works]
-            for _ in range(draws if compared.peer else 1)
-        ]
-    kinds = (("time", "s", compared.time), ("processor time", "s", None))
+        folder = Path(place)
+        _alone(simulate, folder, LONG)
+        works = [evaluation, notebooks_evaluation] * draws
+        found = [_alone(measure, work, folder) for work in works]
+    ours, theirs = (
+        {kind: np.array([draw[kind] for draw in part]) for kind in part[0]}
+        for part in (found[::2], found[1::2])
+    )
+    row = partial(
+        timing.compare, "evaluation", shape=LONG, packages=PACKAGES, backend=""
+    )
     return [
-        _row(compared, found, *kind)
-        for kind in (
-            *(kinds if compared.peer else ()),
-            ("peak memory", "MB", compared.memory),
+        row(
+            f"evaluation: {kind}",
+            ours=ours[kind],
+            peer=("evaluation, notebooks' way", theirs[kind]),
+            target=TARGETS.get(kind),
+            unit="MB" if kind == "peak memory" else "s",
         )
+        for kind in ours
     ]
 
 
-def _row(
-    compared: Compared,
-    found: Sequence[Sequence[dict[str, float]]],
-    kind: str,
-    unit: str,
-    target: float | None,
-) -> timing.Row:
-    ours, *theirs = np.array([[draw[kind] for draw in pair] for pair in found]).T
+def longest_case() -> timing.Row:
+    """Measure ours on a case as long as KiTS19's longest: its peak memory."""
+    with tempfile.TemporaryDirectory() as place:
+        _alone(simulate, Path(place), LONGEST)
+        found = _alone(measure, evaluation, Path(place))
     return timing.compare(
         "evaluation",
-        f"{compared.what}: {kind}",
-        compared.shape,
-        ours,
-        (compared.peer[0], *theirs) if compared.peer else None,
-        ("numpy", "scipy", "miscnn", "scikit-image"),
-        target,
-        unit=unit,
+        "evaluation, longest case: peak memory",
+        LONGEST,
+        np.array([found["peak memory"]]),
+        None,
+        PACKAGES,
+        MOST_MB,
+        unit="MB",
         backend="",
     )
 
@@ -274,8 +224,8 @@ def _row(
 def main() -> None:
     """Measure all, print it and write it to the CSV file."""
     arguments = timing.parser(__doc__).parse_args()
-    for compared in COMPARED:
-        timing.record(beside_peer(compared), arguments.output)
+    timing.record(beside_notebooks(), arguments.output)
+    timing.record([longest_case()], arguments.output)
 
 
 if __name__ == "__main__":

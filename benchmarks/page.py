@@ -15,7 +15,7 @@ from pipelines.reporting import markdown
 __all__ = ["PAGE", "table", "update"]
 
 PAGE = Path(__file__).with_name("README.md")
-ORDER = ("samples", "step", "losses", "port", "epoch", "evaluation", "start")
+ORDER = ("samples", "step", "losses", "port", "epoch", "evaluation")
 HEADER = ("what", "backend", "input", "ours", "beside", "of", "ratio", "wanted", "met")
 
 

@@ -68,10 +68,7 @@ def sides(protocol: Protocol, channels: int, classes: int) -> dict[str, Step]:
 
 
 def _plain(
-    protocol: Protocol,
-    weights: list[np.ndarray],
-    image: np.ndarray,
-    label: np.ndarray,
+    protocol: Protocol, weights: list[np.ndarray], image: np.ndarray, label: np.ndarray
 ) -> Step:
     from benchmarks import plain_torch
 

@@ -187,13 +187,6 @@ def test_memory_after_an_epoch_is_beside_that_of_an_early_one(
     assert float(row.ratio) >= 1
 
 
-def test_a_second_start_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    counts = {"training": 1, "validation": 1, "test": 1}
-    monkeypatch.setattr(epoch_benchmark, "COUNTS", counts)
-    row = epoch_benchmark.second_start(None, draws=2, size=32)
-    assert (row.what, row.unit) == ("a second start's look at 3 images of phantom", "s")
-
-
 def test_the_table_has_what_was_wanted_and_of_losses_the_slowest() -> None:
     def row(part: str, what: str, ours: float, target: float | None) -> timing.Row:
         peer = "peer", np.array([1.0, 1.0])
@@ -204,7 +197,7 @@ def test_the_table_has_what_was_wanted_and_of_losses_the_slowest() -> None:
     rows = [
         row("losses", "CE", 0.01, 0.05),
         row("losses", "DSC", 0.02, 0.05),
-        row("start", "second start", 3, 1),
+        row("evaluation", "a volume", 3, 1),
         row("samples", "image", 0.4, 0.5),
         row("samples", "nothing wanted", 0.4, None),
     ]
@@ -212,13 +205,13 @@ def test_the_table_has_what_was_wanted_and_of_losses_the_slowest() -> None:
     assert page.table(rows).splitlines()[2:5] == [
         f"| image | {backend} | 2x3 | 400 ms | 1000 ms | peer | 0.4 | 0.5 | yes |",
         f"| loss DSC | {backend} | 2x3 | 20 ms | 1000 ms | peer | 2 % | 5 % | yes |",
-        f"| second start | {backend} | 2x3 | 3000 ms | 1000 ms | peer | 3 | 1 | no |",
+        f"| a volume | {backend} | 2x3 | 3000 ms | 1000 ms | peer | 3 | 1 | no |",
     ]
     # Another machine's row is marked.
     rows[2] = dataclasses.replace(rows[2], machine="another")
     lines = page.table(rows).splitlines()
     assert [line.split(" | ")[0] for line in lines[2:5]] == [
-        "| image", "| loss DSC", r"| second start\*",
+        "| image", "| loss DSC", r"| a volume\*",
     ]  # fmt: skip
     assert lines[-1].startswith(r"Machine: m; \* another. ")
     # So is another device's, which has a slowest loss of its own.

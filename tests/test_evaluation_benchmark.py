@@ -8,7 +8,6 @@ from benchmarks import evaluation as benchmark
 from data_io.errors import InputError
 
 SHAPE = (40, 48, 44)
-OURS, LONGEST, _ = benchmark.COMPARED
 
 
 @pytest.fixture
@@ -50,7 +49,7 @@ def called(monkeypatch):
 
 
 def test_ours_and_the_notebooks_are_measured_in_turn(called):
-    time, busy, memory = benchmark.beside_peer(OURS)
+    time, busy, memory = benchmark.beside_notebooks()
     assert called == [benchmark.evaluation, benchmark.notebooks_evaluation] * 3
     assert (time.ours, time.peer_median, time.ratio) == ("2", "30", "0.0667")
     assert (busy.ours, busy.peer_median, busy.ratio) == ("2", "30", "0.0667")
@@ -59,8 +58,8 @@ def test_ours_and_the_notebooks_are_measured_in_turn(called):
     assert [row.target for row in (time, busy, memory)] == ["0.1", "", "0.3333"]
 
 
-def test_without_a_peer_memory_is_measured_once(called):
-    (row,) = benchmark.beside_peer(LONGEST)
+def test_the_longest_case_is_measured_once(called):
+    row = benchmark.longest_case()
     assert called == [benchmark.evaluation]
     assert (row.what, row.ours, row.target, row.met, row.n) == (
         "evaluation, longest case: peak memory", "10", "4000", "yes", 1,
