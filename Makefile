@@ -151,13 +151,13 @@ bench: $(VENV)/.ready bench-losses ## measure speed and memory beside the peers 
 		$(MAKE) --no-print-directory bench-training $(FOR_BACKEND); \
 	done
 	@$(MAKE) --no-print-directory bench-evaluation
-	@$(VENV)/bin/python -m benchmarks.page --write benchmarks/README.md
+	@$(VENV)/bin/python -m benchmarks.page
 
 # Of JAX the steps alone: on a CPU each takes three times as long as TensorFlow's.
 bench-training: $(VENV)/.ready ## time the steps and epochs of a training on one BACKEND
 	@$(VENV)/bin/python -m benchmarks.step
 ifneq ($(BACKEND),jax)
-	@$(VENV)/bin/python -m benchmarks.epoch$(call flag,DATA,data)
+	@$(VENV)/bin/python -m benchmarks.epoch
 endif
 
 bench-losses: .venv-peers/.ready ## time the losses in a training step and against MONAI's
@@ -177,7 +177,7 @@ bench-coverage: $(VENV)/.ready ## how often the 95 % intervals hold the true mea
 	@nice $(VENV)/bin/python -m benchmarks.coverage
 
 bench-evaluation: $(VENV)/.ready ## time and memory of volumes, beside the notebooks' way (8 GB)
-	@$(VENV)/bin/python -m benchmarks.evaluation_memory
+	@$(VENV)/bin/python -m benchmarks.evaluation
 
 lock: ## choose versions anew and write the locks (UPGRADE=1: the newest)
 	@requirements/lock.sh $(if $(UPGRADE),--upgrade)

@@ -5,28 +5,30 @@ as the tables make it (`statistics.bootstrap`, 10,000 resamples, BCa), and what 
 counted is how often it holds that mean. Populations are normal, lognormal as NLL is
 skewed, and the per-image values of committed runs, drawn with replacement; for
 differences of two losses on the same images, pairs are drawn. The last rows add seeds:
-`estimates.estimate` with three of them. `make bench-coverage` writes `coverage.csv`.
+`estimates.estimate` with three of them. `make bench-coverage` writes `coverage.csv` and
+the table in README.md.
 """
 
 from __future__ import annotations
 
-import argparse
-import csv
 import math
 import zlib
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from pipelines.measure import statistics
+from pipelines.reporting import markdown
 from pipelines.reporting.estimates import estimate
 from pipelines.run import write_csv
 
 OUTPUT = Path(__file__).with_suffix(".csv")
+PAGE = OUTPUT.with_name("README.md")
 RESULTS = Path(__file__).parents[1] / "results"
 COLUMNS = (
     "interval", "population", "n", "seeds", "replications", "coverage", "error",
@@ -46,22 +48,8 @@ Draw = Callable[[np.random.Generator, int], _Floats]
 
 def read(run: str, metric: str) -> _Floats:
     """Per-image values of a committed run, (images,), in the order of the file."""
-    with (RESULTS / MEASURED / run / "cases.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
-    return np.array([float(row[metric]) for row in rows if row["region"] == "image"])
-
-
-def lognormal(sigma: float) -> tuple[Draw, float]:
-    """A skewed population: exp of a normal one with this standard deviation."""
-    return (
-        lambda random, n: random.lognormal(sigma=sigma, size=n),
-        math.exp(sigma**2 / 2),
-    )
-
-
-def measured(values: _Floats) -> tuple[Draw, float]:
-    """The images of a run as the population."""
-    return lambda random, n: random.choice(values, size=n), float(values.mean())
+    cases = pd.read_csv(RESULTS / MEASURED / run / "cases.csv")
+    return cases.query("split == 'test' and region == 'image'")[metric].to_numpy()
 
 
 def with_seeds(seed_deviation: float) -> tuple[Draw, float]:
@@ -83,22 +71,33 @@ def with_seeds(seed_deviation: float) -> tuple[Draw, float]:
 def populations() -> dict[tuple[str, str], tuple[Draw, float]]:
     """What is drawn from and its mean, by kind of interval and name."""
     found: dict[tuple[str, str], tuple[Draw, float]] = {
-        ("mean", "normal"): (lambda random, n: random.normal(size=n), 0.0),
-        ("mean", "lognormal, sigma 0.5"): lognormal(0.5),
-        ("mean", "lognormal, sigma 1"): lognormal(1.0),
+        ("mean", "normal"): (lambda random, n: random.normal(size=n), 0.0)
     }
+    for sigma in (0.5, 1.0):  # of the logarithm
+        found["mean", f"lognormal, sigma {sigma:g}"] = (
+            partial(_lognormal, sigma),
+            math.exp(sigma**2 / 2),
+        )
     for metric in ("nll", "dice"):
         values = {loss: read(run, metric) for loss, run in LOSSES.items()}
         for loss, one in values.items():
             found["mean", f"2018DSB, {metric} of {loss}"] = measured(one)
         for loss in ("DSC", "CE"):
-            gap = values["DSC++"] - values[loss]
             name = f"2018DSB, {metric} of DSC++ less {loss}"
-            found["paired difference", name] = measured(gap)
+            found["paired difference", name] = measured(values["DSC++"] - values[loss])
     for deviation in (0.0, 0.1, 0.3, 0.6, 1.0):
         name = f"normal, trainings differ by {deviation:g}"
         found["mean over seeds", name] = with_seeds(deviation)
     return found
+
+
+def _lognormal(sigma: float, random: np.random.Generator, n: int) -> _Floats:
+    return random.lognormal(sigma=sigma, size=n)
+
+
+def measured(values: _Floats) -> tuple[Draw, float]:
+    """The images of a run as the population."""
+    return lambda random, n: random.choice(values, size=n), float(values.mean())
 
 
 def simulate(
@@ -154,21 +153,33 @@ def interval(values: _Floats, seed: int) -> tuple[float, float]:
     return both.ci_low, both.ci_high
 
 
+def table(rows: pd.DataFrame) -> str:
+    """The coverage of each population by number of images, as a Markdown table.
+
+    Args:
+        rows: of `coverage.csv`.
+    """
+    header = ("population", *(f"n = {n}" for n in SIZES))
+    kinds = rows.groupby("population", sort=False)["coverage"]
+    cells = [[name, *(f"{x:.2f}" for x in values)] for name, values in kinds]
+    return markdown.table(header, cells)
+
+
+def update(page: Path = PAGE) -> None:
+    """Put the table of `coverage.csv` between the markers of a page."""
+    text, content = page.read_text("utf-8"), table(pd.read_csv(OUTPUT))
+    page.write_text(markdown.replace_marked(page, text, "coverage", content), "utf-8")
+
+
 def main() -> None:
-    """Simulate every population at every size and write the rows."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--output", type=Path, default=OUTPUT, metavar="CSV")
-    parser.add_argument("--replications", type=int, default=REPLICATIONS, metavar="N")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N")
-    options = parser.parse_args()
-    wanted = [(key, n) for key in populations() for n in SIZES]
-    with ProcessPoolExecutor(options.jobs) as pool:
-        waiting = [pool.submit(simulate, *one, options.replications) for one in wanted]
-        rows = []
-        for found in waiting:
-            rows.append(found.result())
+    """Simulate every population at every size; write the rows and the table."""
+    rows = []
+    for key in populations():
+        for n in SIZES:
+            rows.append(simulate(key, n))
             print(*rows[-1].values(), sep=", ", flush=True)
-    write_csv(options.output, COLUMNS, rows)
+    write_csv(OUTPUT, COLUMNS, rows)
+    update()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ optimiser, nothing of this project.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -33,20 +34,15 @@ class PlainUNet(nn.Module):
     ) -> None:
         super().__init__()
         widths = [filters * 2**level for level in range(depth + 1)]
-        ends = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
-        self.down = nn.ModuleList(
-            _two_convolutions(rank, before, after)
-            for before, after in zip([channels, *widths[:-1]], widths, strict=True)
-        )
         transposed = getattr(nn, f"ConvTranspose{rank}d")
+        self.down = nn.ModuleList(
+            _two_convolutions(rank, *ends) for ends in pairwise([channels, *widths])
+        )
         self.up = nn.ModuleList(
             nn.ModuleList(
-                [
-                    transposed(before, after, 2, stride=2),
-                    _two_convolutions(rank, before, after),
-                ]
+                [transposed(*ends, 2, stride=2), _two_convolutions(rank, *ends)]
             )
-            for before, after in ends
+            for ends in pairwise(widths[::-1])
         )
         self.pool = getattr(nn, f"MaxPool{rank}d")(2)
         self.logits = getattr(nn, f"Conv{rank}d")(filters, classes, 1)
@@ -55,9 +51,8 @@ class PlainUNet(nn.Module):
         """Give probabilities (N, classes, *spatial) of images (N, C, *spatial)."""
         skips = []
         for block in self.down[:-1]:
-            x = block(x)
-            skips.append(x)
-            x = self.pool(x)
+            skips.append(block(x))
+            x = self.pool(skips[-1])
         x = self.down[-1](x)
         for up, block in self.up:
             x = block(torch.cat([up(x), skips.pop()], dim=1))
@@ -80,14 +75,11 @@ class PlainUNet(nn.Module):
 def _two_convolutions(rank: int, before: int, after: int) -> nn.Sequential:
     convolution = getattr(nn, f"Conv{rank}d")
     normalisation = getattr(nn, f"InstanceNorm{rank}d")
-    return nn.Sequential(
-        convolution(before, after, 3, padding=1),
-        nn.ReLU(),
-        normalisation(after, eps=1e-3, affine=True),
-        convolution(after, after, 3, padding=1),
-        nn.ReLU(),
-        normalisation(after, eps=1e-3, affine=True),
-    )
+    layers: list[nn.Module] = []
+    for channels in (before, after):
+        layers += [convolution(channels, after, 3, padding=1), nn.ReLU()]
+        layers.append(normalisation(after, eps=1e-3, affine=True))
+    return nn.Sequential(*layers)
 
 
 def dice_plus_plus(y_true: torch.Tensor, y_pred: torch.Tensor) -> torch.Tensor:

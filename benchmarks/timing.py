@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import importlib.metadata
 import time
@@ -12,10 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from pipelines import provenance
+from pipelines.run import write_csv
 
 __all__ = [
-    "RESULTS", "Row", "Series", "alternate", "compare", "describe", "packages", "read",
-    "write",
+    "RESULTS", "Row", "Series", "alternate", "compare", "describe", "packages",
+    "parser", "read", "record", "write",
 ]  # fmt: skip
 
 RESULTS = Path(__file__).with_name("results.csv")
@@ -24,27 +26,7 @@ Series = tuple[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison; a line of `results.csv`.
-
-    Attributes:
-        part: which benchmark it belongs to, such as "step".
-        what: what of ours was measured.
-        backend: Keras backend; empty where none is used.
-        shape: shape of its input, such as "1x256x256x2".
-        unit: of the next columns: "ms", "s", "1/s" or "MB" (1e6 bytes).
-        ours, ours_mean: median and mean of the draws.
-        peer: what it is compared with; empty where nothing is.
-        peer_median, peer_mean: of that.
-        ratio: ours over the peer's; ours itself, in `unit`, where there is no peer.
-        by: what the ratio is made of, "median" or "mean".
-        target: the largest ratio wanted; empty for none.
-        met: "yes", "no", or empty without a target.
-        n: draws of each, taken in turn.
-        spread: interquartile range of the ratio, draw by draw.
-        device: what it ran on.
-        machine: system, processor architecture, cores, processor.
-        versions: of the packages that were measured.
-    """
+    """One comparison; a line of `results.csv`, whose columns README.md explains."""
 
     part: str
     what: str
@@ -66,10 +48,18 @@ class Row:
     machine: str
     versions: str
 
+    @property
     def key(self) -> tuple[str, ...]:
         """What a newer row replaces: the same on another device stands beside it."""
         device = "" if self.device == "CPU" else self.device
         return self.part, device, self.backend, self.peer, self.shape, self.what
+
+    @property
+    def values(self) -> tuple[str, str]:
+        """Ours and the peer's, of which the ratio is made."""
+        if self.by == "mean":
+            return self.ours_mean, self.peer_mean
+        return self.ours, self.peer_median
 
 
 def alternate(
@@ -95,9 +85,6 @@ def alternate(
     return seconds
 
 
-_FACTORS = {"ms": 1000.0, "s": 1.0, "1/s": 1.0, "MB": 1.0}
-
-
 def compare(
     part: str,
     what: str,
@@ -113,10 +100,10 @@ def compare(
     """Make the row of two things measured in turn.
 
     Args:
-        part: see `Row`, as for `what`, `shape`, `target`, `by` and `unit`.
+        part: see README.md, as for `what`, `shape`, `target`, `by` and `unit`.
         what: see `part`.
         shape: of the input.
-        ours: seconds, or 1/s or MB for that unit, (draws,).
+        ours: seconds, or MB for that unit, (draws,).
         peer: name and the same, (draws,), of the other; None for nothing.
         packages: installed packages whose versions belong to the row.
         target: see `part`; without a peer in `unit`.
@@ -124,7 +111,7 @@ def compare(
         unit: see `part`.
         backend: "" where none was used; None: that of this process.
     """
-    factor = _FACTORS[unit]
+    factor = 1000.0 if unit == "ms" else 1.0
     name, theirs = peer or ("", np.full(len(ours), 1 / factor))
     typical = np.mean if by == "mean" else np.median
     ratio = float(typical(ours) / typical(theirs))
@@ -135,7 +122,7 @@ def compare(
         part=part,
         what=what,
         backend=used,
-        shape="x".join(str(side) for side in shape),
+        shape="x".join(map(str, shape)),
         unit=unit,
         ours=f"{np.median(ours) * factor:.4g}",
         ours_mean=f"{np.mean(ours) * factor:.4g}",
@@ -144,7 +131,7 @@ def compare(
         peer_mean=f"{np.mean(theirs) * factor:.4g}" if peer else "",
         ratio=f"{ratio:.3g}",
         by=by,
-        target="" if target is None else f"{target:.3g}",
+        target="" if target is None else f"{target:.4g}",
         met="" if target is None else ("yes" if ratio <= target else "no"),
         n=len(ours),
         spread=f"{high - low:.2g}",
@@ -156,22 +143,14 @@ def compare(
 
 def packages() -> tuple[str, ...]:
     """Keras and what it runs on, as they are installed."""
-    names = {"tensorflow": ("tensorflow-cpu", "tensorflow")}
+    found = [name for name in provenance.versions() if name.startswith("tensorflow")]
     used = provenance.backend()
-    installed = {
-        str(found.metadata["Name"]).lower().replace("_", "-")
-        for found in importlib.metadata.distributions()
-    }
-    return ("keras", next(n for n in names.get(used, (used,)) if n in installed))
+    return ("keras", found[0] if used == "tensorflow" else used)
 
 
 def describe(row: Row) -> str:
     """One line to print."""
-    ours, theirs = (
-        (row.ours, row.peer_median)
-        if row.by == "median"
-        else (row.ours_mean, row.peer_mean)
-    )
+    ours, theirs = row.values
     beside = f" / {theirs} {row.unit} of {row.peer}" if row.peer else ""
     verdict = f", at most {row.target} wanted: {row.met}" if row.target else ""
     return (
@@ -180,15 +159,25 @@ def describe(row: Row) -> str:
     )
 
 
+def parser(about: str | None) -> argparse.ArgumentParser:
+    """The arguments of every benchmark, with the first line of its docstring."""
+    made = argparse.ArgumentParser(description=(about or "").partition("\n")[0])
+    made.add_argument("--output", type=Path, default=RESULTS, metavar="CSV")
+    return made
+
+
+def record(rows: Sequence[Row], path: Path) -> None:
+    """Print rows and write them."""
+    for row in rows:
+        print(describe(row), flush=True)
+    write(rows, path)
+
+
 def write(rows: Sequence[Row], path: Path = RESULTS) -> None:
     """Write rows to a CSV file, sorted, in the place of older ones of the same key."""
-    kept = {row.key(): row for row in read(path)} if path.exists() else {}
-    kept.update({row.key(): row for row in rows})
-    with path.open("w", newline="", encoding="utf-8") as file:
-        names = [field.name for field in fields(Row)]
-        writer = csv.DictWriter(file, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(kept[key]) for key in sorted(kept))
+    kept = {row.key: row for row in (*(read(path) if path.exists() else ()), *rows)}
+    columns = [field.name for field in fields(Row)]
+    write_csv(path, columns, (asdict(kept[key]) for key in sorted(kept)))
 
 
 def read(path: Path = RESULTS) -> list[Row]:

@@ -5,8 +5,10 @@ Exit code 0: no check failed; 1: one did; 2: the command could not be understood
 """
 
 import argparse
+import ast
 import importlib
 import json
+import operator
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -132,13 +134,10 @@ def _setting(text: str) -> tuple[str, Any]:
     name, found, value = text.partition("=")
     if not found:
         raise ValueError(f"--set: expected NAME=VALUE, received {text!r}")
-    words = {"True": True, "False": False, "None": None}
-    for read in (int, float):
-        try:
-            return name, read(value)
-        except ValueError:
-            continue
-    return name, words.get(value, value)
+    try:
+        return name, ast.literal_eval(value)
+    except (SyntaxError, ValueError):
+        return name, value
 
 
 def _number(name: str, value: Any) -> float:
@@ -151,9 +150,7 @@ def _imported(target: str) -> Callable[..., Any]:
     module, found, name = target.partition(":")
     if not found:
         raise ValueError('expected MODULE:CALLABLE, such as "my_package.losses:dice"')
-    loss = importlib.import_module(module)
-    for part in name.split("."):
-        loss = getattr(loss, part)
+    loss = operator.attrgetter(name)(importlib.import_module(module))
     if not callable(loss):
         raise ValueError("expected something that can be called")
     return loss

@@ -19,14 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
-    "DTYPES",
-    "FRAMEWORKS",
-    "Adapter",
-    "JaxAdapter",
-    "KerasAdapter",
-    "NumpyAdapter",
+    "DTYPES", "FRAMEWORKS", "Adapter", "JaxAdapter", "KerasAdapter", "NumpyAdapter",
     "TorchAdapter",
-]
+]  # fmt: skip
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
@@ -82,8 +77,7 @@ class Adapter:
         self.name = name or str(getattr(target, "__name__", type(target).__name__))
         self.axis = axis
         self.settings = dict(settings or {})
-        named = _named_arguments(target) if options is None else options
-        self.options = frozenset(named)
+        self.options = frozenset(_named(target) if options is None else options)
         self.dtypes = tuple(dtypes)
         self.soft_labels = soft_labels
         self.weight = weight
@@ -96,8 +90,7 @@ class Adapter:
         y_true: npt.ArrayLike,
         y_pred: npt.ArrayLike,
         dtype: str = "float32",
-        weight: npt.ArrayLike | None = None,
-        **hyperparameters: Any,
+        **given: Any,
     ) -> Array:
         """Compute the loss.
 
@@ -105,23 +98,21 @@ class Adapter:
             y_true: labels, (N, *spatial, C).
             y_pred: probabilities, (N, *spatial, C).
             dtype: one of `DTYPES`; both are given to the implementation in it.
-            weight: weight of each voxel, (N, *spatial).
-            **hyperparameters: given to the implementation.
+            **given: hyperparameters, and `weight`, of each voxel, (N, *spatial).
 
         Returns:
             What the implementation returns: (N,), or () for a mean over the images.
         """
         with self._precision(dtype):
-            loss = self._bound(y_true, dtype, weight, hyperparameters)
-            return self._numbers(loss(self._prediction(y_pred, dtype)))
+            loss, p = self._bound(y_true, y_pred, dtype, **given)
+            return self._numbers(loss(p))
 
     def gradient(
         self,
         y_true: npt.ArrayLike,
         y_pred: npt.ArrayLike,
         dtype: str = "float32",
-        weight: npt.ArrayLike | None = None,
-        **hyperparameters: Any,
+        **given: Any,
     ) -> Array:
         """Differentiate the sum of `values`, whose arguments it takes.
 
@@ -129,29 +120,28 @@ class Adapter:
             The derivative by `y_pred`, or by the logits, (N, *spatial, C).
         """
         with self._precision(dtype):
-            loss = self._bound(y_true, dtype, weight, hyperparameters)
-            slopes = self._slopes(loss, self._prediction(y_pred, dtype))
+            slopes = self._slopes(*self._bound(y_true, y_pred, dtype, **given))
             return np.moveaxis(self._numbers(slopes), self.axis, -1)
-
-    def _prediction(self, y_pred: npt.ArrayLike, dtype: str) -> Any:
-        p = np.asarray(y_pred, np.float64)
-        if self.from_logits:
-            p = np.log(np.maximum(p, _SMALLEST))
-        return self._tensor(np.moveaxis(p, -1, self.axis), dtype)
 
     def _bound(
         self,
         y_true: npt.ArrayLike,
+        y_pred: npt.ArrayLike,
         dtype: str,
-        weight: npt.ArrayLike | None,
-        hyperparameters: Mapping[str, Any],
-    ) -> Callable[[Any], Any]:
-        """The implementation as a function of the prediction alone."""
-        y = self._tensor(np.moveaxis(np.asarray(y_true), -1, self.axis), dtype)
-        arguments = {**self.settings, **hyperparameters}
-        call, keywords = self.target, arguments
+        weight: npt.ArrayLike | None = None,
+        **hyperparameters: Any,
+    ) -> tuple[Callable[[Any], Any], Any]:
+        """The implementation as a function of the prediction alone, and that."""
+        p = np.asarray(y_pred, np.float64)
+        if self.from_logits:
+            p = np.log(np.maximum(p, _SMALLEST))
+        y, p = (
+            self._tensor(np.moveaxis(np.asarray(x), -1, self.axis), dtype)
+            for x in (y_true, p)
+        )
+        call, keywords = self.target, {**self.settings, **hyperparameters}
         if self.factory:
-            call, keywords = self._made(arguments, dtype), {}
+            call, keywords = self._made(keywords, dtype), {}
         if weight is not None:
             if self.weight is None:
                 raise TypeError(f"{self.name} takes no weight of voxels")
@@ -160,7 +150,7 @@ class Adapter:
         def loss(p: Any) -> Any:
             return call(*((p, y) if self.pred_first else (y, p)), **keywords)
 
-        return loss
+        return loss, p
 
     def _made(self, arguments: Mapping[str, Any], dtype: str) -> Callable[..., Any]:
         return self.target(**arguments)
@@ -325,13 +315,11 @@ def _numpy_first(array: npt.ArrayLike, dtype: str) -> npt.NDArray[Any]:
     return np.asarray(array, np.float64 if dtype == "float64" else np.float32)
 
 
-def _named_arguments(target: Callable[..., Any]) -> list[str]:
+def _named(target: Callable[..., Any]) -> list[str]:
+    """The arguments that can be given by name."""
     try:
-        parameters = inspect.signature(target).parameters
+        parameters = inspect.signature(target).parameters.values()
     except (TypeError, ValueError):  # of some builtins there is none to read
         return []
-    return [
-        name
-        for name, each in parameters.items()
-        if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
-    ]
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [each.name for each in parameters if each.kind in kinds]

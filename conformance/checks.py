@@ -343,23 +343,6 @@ def _finite(edge: str, subject: Subject) -> None:
         _expect_finite(subject, sample, subject.precision)
 
 
-_EDGES = {
-    "perfect_prediction": "p equal to y, also where only background is there",
-    "all_wrong": "every voxel wholly of another class",
-    "empty_class": "classes absent from the image",
-    "no_class": "no voxel of any class",
-    "p_at_0_and_1": "p exactly 0 and 1, right and wrong",
-}
-CHECKS.extend(
-    Check(
-        f"finite_at_{edge}",
-        f"Value and gradient are finite numbers: {what}.",
-        partial(_finite, edge),
-    )
-    for edge, what in _EDGES.items()
-)
-
-
 def _half(dtype: str, subject: Subject) -> None:
     if dtype not in subject.adapter.dtypes:
         raise Skipped(f"is not meant for {dtype}")
@@ -370,16 +353,28 @@ def _half(dtype: str, subject: Subject) -> None:
         subject.expect_reference(subject.rounded(inputs.sample(), dtype), dtype)
 
 
-CHECKS.extend(
-    Check(
-        f"{dtype}_is_computed_in_float32",
-        f"From {dtype} the value is that of float32 at the same numbers, and value and "
-        "gradient are finite at all edges.",
-        partial(_half, dtype),
-        precisions=("float32",),
+for _name, _what in {
+    "perfect_prediction": "p equal to y, also where only background is there",
+    "all_wrong": "every voxel wholly of another class",
+    "empty_class": "classes absent from the image",
+    "no_class": "no voxel of any class",
+    "p_at_0_and_1": "p exactly 0 and 1, right and wrong",
+}.items():
+    _text = f"Value and gradient are finite numbers: {_what}."
+    CHECKS.append(Check(f"finite_at_{_name}", _text, partial(_finite, _name)))
+for _dtype in ("float16", "bfloat16"):
+    _text = (
+        f"From {_dtype} the value is that of float32 at the same numbers, and value "
+        "and gradient are finite at all edges."
     )
-    for dtype in ("float16", "bfloat16")
-)
+    CHECKS.append(
+        Check(
+            f"{_dtype}_is_computed_in_float32",
+            _text,
+            partial(_half, _dtype),
+            precisions=("float32",),
+        )
+    )
 
 
 # Of a gradient: of itself, and of the largest in the image. The differences of float64
@@ -398,24 +393,20 @@ _STEPS = (0.02, 0.25, 0.5, 0.75, 0.98)
 # --- what the checks share -----------------------------------------------------------
 
 
+_OTHERS = {
+    "alpha": 0.8, "beta": 0.4, "gamma": 3.0, "lambda_": 0.9, "delta": 0.3,
+    "focal_gamma": 0.75, "epsilon": 0.5,
+}  # fmt: skip
+
+
 def _variants(member: Member) -> Iterator[dict[str, Any]]:
     """Hyperparameters to try: one by one away from Table 2's, then all at once."""
-    others = {
-        "alpha": 0.8,
-        "beta": 0.4,
-        "gamma": 3.0,
-        "lambda_": 0.9,
-        "delta": 0.3,
-        "focal_gamma": 0.75,
-        "epsilon": 0.5,
-    }
-    own = {name: others[name] for name in member.defaults}
+    own = {name: _OTHERS[name] for name in member.defaults}
     yield from ({name: value} for name, value in own.items())
     if len(own) > 1:
         yield own
-    for less in ({"gamma": 0.5}, {"gamma": 1.5}):
-        if "gamma" in own:
-            yield own | less
+    if "gamma" in own:
+        yield from (own | {"gamma": gamma} for gamma in (0.5, 1.5))
     if member.name == "Focal":
         yield {"alpha": 1.0, "focal_gamma": 0.0}
 

@@ -50,17 +50,16 @@ class Peer:
 
 
 def main(arguments: Iterable[str] | None = None) -> int:
-    """Print the table, or write it into the file that is named.
+    """Print the table, or write it into the files that are named.
 
     Raises:
-        ValueError: the file has no markers.
+        ValueError: a file has no markers.
     """
-    names = list(sys.argv[1:] if arguments is None else arguments)
     made = table(PEERS)
+    names = list(sys.argv[1:] if arguments is None else arguments)
     if not names:
         print(made)
-    for name in names:
-        path = Path(name)
+    for path in map(Path, names):
         before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
         _, end, after = rest.partition(END)
         if not (begin and end):
@@ -130,86 +129,67 @@ def _keras_per_class(name: str, **settings: float) -> Adapter:
 
 _SMOOTH = {"epsilon": 1e-5}
 _DIGITS = "1 minus a ratio, in the type it is given"
+_TVERSKY: dict[str, Any] = {"alpha": 0.3, "beta": 0.7}
 
 PEERS = (
     Peer(
-        "monai DiceLoss()",
-        "DSC",
-        partial(_monai, "DiceLoss"),
+        "monai DiceLoss()", "DSC", partial(_monai, "DiceLoss"),
         f"{_DIGITS}: NaN in float16 where a class is absent and not predicted",
         _SMOOTH,
     ),
     Peer(
-        "monai DiceLoss(soft_label=True)",
-        "DSC",
+        "monai DiceLoss(soft_label=True)", "DSC",
         partial(_monai, "DiceLoss", soft_label=True),
         "the same, and another formula for soft labels, which is 0 at p = y",
         _SMOOTH,
     ),
     Peer(
-        "monai GeneralizedDiceLoss()",
-        "DSC",
-        partial(_monai, "GeneralizedDiceLoss"),
+        "monai GeneralizedDiceLoss()", "DSC", partial(_monai, "GeneralizedDiceLoss"),
         "another loss: one ratio over all classes, weighted by 1 / volume²",
         _SMOOTH,
     ),
     Peer(
-        "monai TverskyLoss(alpha=0.3, beta=0.7)",
-        "Tversky",
-        partial(_monai, "TverskyLoss", alpha=0.3, beta=0.7),
-        "as DiceLoss",
-        _SMOOTH,
+        "monai TverskyLoss(alpha=0.3, beta=0.7)", "Tversky",
+        partial(_monai, "TverskyLoss", **_TVERSKY), "as DiceLoss", _SMOOTH,
     ),
     Peer(
-        "monai FocalLoss(alpha=0.5, use_softmax=True)",
-        "Focal",
+        "monai FocalLoss(alpha=0.5, use_softmax=True)", "Focal",
         partial(_monai, "FocalLoss", True, alpha=0.5, use_softmax=True),
         "mean over classes where Eq. 2 has the sum: 1/C of it",
     ),
     Peer(
-        "monai AsymmetricUnifiedFocalLoss(delta=0.6)",
-        "Unified Focal",
+        "monai AsymmetricUnifiedFocalLoss(delta=0.6)", "Unified Focal",
         partial(_monai, "AsymmetricUnifiedFocalLoss", delta=0.6),
         "the third class is left out without a word; with two, the focal part is half "
         "of Eq. 19's",
     ),
     Peer(
-        "keras Dice()",
-        "DSC",
-        partial(_keras, "Dice"),
+        "keras Dice()", "DSC", partial(_keras, "Dice"),
         "one ratio over batch and classes (`axis=None`)",
     ),
     Peer(
-        "keras dice(axis=spatial)",
-        "DSC",
-        partial(_keras_per_class, "dice"),
-        _DIGITS,
+        "keras dice(axis=spatial)", "DSC", partial(_keras_per_class, "dice"), _DIGITS,
     ),
     Peer(
-        "keras tversky(alpha=0.3, beta=0.7, axis=spatial)",
-        "Tversky",
-        partial(_keras_per_class, "tversky", alpha=0.3, beta=0.7),
+        "keras tversky(alpha=0.3, beta=0.7, axis=spatial)", "Tversky",
+        partial(_keras_per_class, "tversky", **_TVERSKY),
         "alpha is on the false negatives, beta on the false positives",
     ),
     Peer(
-        "keras tversky(alpha=0.7, beta=0.3, axis=spatial)",
-        "Tversky",
+        "keras tversky(alpha=0.7, beta=0.3, axis=spatial)", "Tversky",
         partial(_keras_per_class, "tversky", alpha=0.7, beta=0.3),
         f"swapped back it agrees; {_DIGITS}",
     ),
     Peer(
-        "keras CategoricalFocalCrossentropy(alpha=0.5)",
-        "Focal",
+        "keras CategoricalFocalCrossentropy(alpha=0.5)", "Focal",
         partial(_keras, "CategoricalFocalCrossentropy", alpha=0.5),
         "p divided by its sum over the classes first: NaN where that is 0",
     ),
     Peer(
-        "keras CategoricalCrossentropy()",
-        "CE",
-        partial(_keras, "CategoricalCrossentropy"),
-        "the same",
+        "keras CategoricalCrossentropy()", "CE",
+        partial(_keras, "CategoricalCrossentropy"), "the same",
     ),
-)
+)  # fmt: skip
 """In the order of the table."""
 
 

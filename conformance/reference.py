@@ -163,18 +163,14 @@ def _batch(
     y, p = np.asarray(y_true, np.float64), np.asarray(y_pred, np.float64)
     if y.shape != p.shape:
         raise ValueError(f"y_true: expected shape {p.shape}, received {y.shape}")
-    y, p = (_voxels_by_classes(x, axis) for x in (y, p))
+    y, p = (np.moveaxis(x, axis, -1) for x in (y, p))
+    y, p = (x.reshape(len(x), -1, x.shape[-1]) for x in (y, p))
     w = np.ones(p.shape[:2]) if weight is None else np.asarray(weight, np.float64)
     foreground = np.arange(p.shape[-1]) > 0
     kept = foreground if ignore_background else np.ones_like(foreground)
     p = np.clip(p, FLOOR, 1 - FLOOR)
     w = w.reshape(*p.shape[:2], 1)
     return _Batch(y[..., kept], p[..., kept], w, foreground[kept], soft)
-
-
-def _voxels_by_classes(x: Array, axis: int) -> Array:
-    x = np.moveaxis(x, axis, -1)
-    return x.reshape(x.shape[0], -1, x.shape[-1])
 
 
 def _voxel_mean(batch: _Batch, terms: Array) -> Array:

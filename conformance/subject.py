@@ -4,7 +4,7 @@
 A check says nothing when it is content, and raises `Failed` or `Skipped` otherwise.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -81,9 +81,7 @@ class Subject:
         self, sample: Sample, dtype: str | None = None, **options: Any
     ) -> Array:
         """What the implementation returns: (N,), or () for a mean over the images."""
-        found = self.adapter.values(
-            *self._arguments(sample, dtype), **self._all(options)
-        )
+        found = self._given(self.adapter.values, sample, dtype, options)
         if found.shape not in ((), (len(sample.y_true),)):
             raise Failed(
                 f"{sample.title}: expected one value per image, shape "
@@ -99,11 +97,8 @@ class Subject:
         if not self.adapter.has_gradient:
             raise Skipped(f"{self.adapter.framework} has no gradients")
         parts = [(sample, options)] if self.per_image else _images(sample, options)
-        each = [
-            self.adapter.gradient(*self._arguments(x, dtype), **self._all(o))
-            for x, o in parts
-        ]
-        return np.concatenate(each)
+        gradient = self.adapter.gradient
+        return np.concatenate([self._given(gradient, x, dtype, o) for x, o in parts])
 
     def reference(self, sample: Sample, **options: Any) -> Terms:
         """Value and scale of each image, (N,)."""
@@ -134,12 +129,17 @@ class Subject:
         allowed = self.tolerance * expected.scale
         expect_close(_with(sample, options), received, expected.value, allowed)
 
-    def _arguments(self, sample: Sample, dtype: str | None) -> tuple[Any, ...]:
-        return sample.y_true, sample.y_pred, dtype or self.precision
-
-    def _all(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        given = {k: v for k, v in self.fixed.items() if k in self.adapter.options}
-        return {**given, **options}
+    def _given(
+        self,
+        method: Callable[..., Array],
+        sample: Sample,
+        dtype: str | None,
+        options: Mapping[str, Any],
+    ) -> Array:
+        """Call the adapter with all that it takes of what differs from Table 2."""
+        fixed = {k: v for k, v in self.fixed.items() if self.takes(k)}
+        given = {**fixed, **options}
+        return method(sample.y_true, sample.y_pred, dtype or self.precision, **given)
 
 
 def expect_close(
@@ -187,9 +187,7 @@ def _images(
     """Each image as a batch of one, and the options for it: of a weight its part."""
     parts = []
     for i in range(len(sample.y_true)):
-        own = dict(options)
-        if "weight" in own:
-            own["weight"] = own["weight"][i : i + 1]
+        own = {k: v[i : i + 1] if k == "weight" else v for k, v in options.items()}
         parts.append((sample.image(i), own))
     return parts
 

@@ -137,25 +137,21 @@ def run(
 
 def _result(check: Check, subject: Subject) -> Result:
     start = time.perf_counter()
-    outcome, reason = _outcome(check, subject)
+    outcome, reason = "pass", ""
+    try:
+        if subject.precision not in subject.adapter.dtypes:
+            raise Skipped(f"is not meant for {subject.precision}")
+        check.run(subject)
+    except Skipped as why:
+        outcome, reason = "skip", str(why)
+    except Failed as why:
+        outcome, reason = "fail", str(why)
+    except Exception as error:  # whatever the implementation may raise is a finding
+        outcome, reason = "fail", f"raised {type(error).__name__}: {error}"
     seconds = time.perf_counter() - start
     return Result(
         check.name, subject.precision, outcome, reason, check.description, seconds
     )
-
-
-def _outcome(check: Check, subject: Subject) -> tuple[str, str]:
-    if subject.precision not in subject.adapter.dtypes:
-        return "skip", f"is not meant for {subject.precision}"
-    try:
-        check.run(subject)
-    except Skipped as reason:
-        return "skip", str(reason)
-    except Failed as reason:
-        return "fail", str(reason)
-    except Exception as error:  # whatever the implementation may raise is a finding
-        return "fail", f"raised {type(error).__name__}: {error}"
-    return "pass", ""
 
 
 def _expect_among(what: str, received: Iterable[str], expected: Iterable[str]) -> None:

@@ -10,16 +10,11 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from data_io.simulation import phantoms
+
 __all__ = [
-    "Floats",
-    "one_hot",
-    "pair",
-    "phantom_image",
-    "phantom_label",
-    "seeded",
-    "softmax",
-    "z_score",
-]
+    "Floats", "one_hot", "pair", "phantom_image", "phantom_label", "seeded", "z_score",
+]  # fmt: skip
 
 Floats = npt.NDArray[np.float64]
 
@@ -27,16 +22,12 @@ Floats = npt.NDArray[np.float64]
 @cache
 def phantom_image(rows: int, columns: int) -> np.ndarray:
     """A phantom cut to size, uint8 (rows, columns, 3)."""
-    from data_io.simulation import phantoms
-
     size = math.ceil(max(rows, columns) / 16) * 16
     return phantoms.draw_vessel_image(np.random.default_rng(0), size)[:rows, :columns]
 
 
 def phantom_label(rows: int, columns: int) -> np.ndarray:
     """Where that phantom's vessels are more likely than not: int (rows, columns)."""
-    from data_io.simulation import phantoms
-
     return (phantoms.vessel_probability(phantom_image(rows, columns)) > 0.5).astype(int)
 
 
@@ -55,12 +46,6 @@ def pair(chance: npt.ArrayLike) -> Floats:
     """Probabilities of foreground (N,) as a batch of one image: (1, N, 2)."""
     p = np.asarray(chance, np.float64)
     return np.stack([1 - p, p], axis=-1)[None]
-
-
-def softmax(logits: Floats) -> Floats:
-    """Probabilities over the last axis."""
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
 @contextlib.contextmanager

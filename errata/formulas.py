@@ -10,14 +10,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from conformance.reference import FLOOR, reference
-from errata.examples import Floats, one_hot, pair, softmax
+from errata.examples import Floats, one_hot, pair
 from errata.registry import Row, measured
 
 # Six voxels, two of them foreground, with one hesitant and one confident error.
 TRUTH = np.array([0, 0, 0, 0, 1, 1])
 CHANCE = np.array([0.01, 0.1, 0.4, 0.9, 0.95, 0.3])
+Y, P = one_hot(TRUTH), pair(CHANCE)
 EXAMPLE = "six voxels, two of them foreground"
 
 
@@ -30,17 +32,14 @@ def value(name: str, y: Floats, p: Floats, **hyperparameters: Any) -> float:
 def focal_gamma() -> Iterator[Row]:
     """Where the Focal loss equals CE: the paper says at gamma 1, it is at 0."""
     y, p = one_hot([1]), pair([0.7])
-    entropy = value("CE", y, p)
-    focal = (value("Focal", y, p, alpha=1.0, focal_gamma=g) for g in (1.0, 0.0))
-    yield Row(
-        "Focal / CE at gamma 1 (the paper: equal), at gamma 0",
-        *(one / entropy for one in focal),
-    )
-    yield Row(
-        "Focal / CE at gamma 0, with Table 2's alpha and with 1",
-        value("Focal", y, p, focal_gamma=0.0) / entropy,
-        value("Focal", y, p, alpha=1.0, focal_gamma=0.0) / entropy,
-    )
+
+    def ratio(**hyperparameters: float) -> float:
+        return value("Focal", y, p, **hyperparameters) / value("CE", y, p)
+
+    at_1, at_0 = (ratio(alpha=1.0, focal_gamma=gamma) for gamma in (1.0, 0.0))
+    yield Row("Focal / CE at gamma 1 (the paper: equal), at gamma 0", at_1, at_0)
+    table_2 = ratio(focal_gamma=0.0)
+    yield Row("Focal / CE at gamma 0, with Table 2's alpha and with 1", table_2, at_0)
 
 
 @measured("class-sums", "constructed", "logits of 1000 voxels from a seed")
@@ -50,28 +49,16 @@ def class_sums() -> Iterator[Row]:
     The gradient is by central differences of the reference over the logits.
     """
     for classes in (2, 3):
-        norms = [
-            float(np.linalg.norm(_gradient(classes, factor))) for factor in (classes, 1)
+        moves = [
+            0.1 * np.linalg.norm(_gradient(classes, factor)) for factor in (classes, 1)
         ]
-        yield Row(
-            f"Tversky, {classes} classes: step at learning rate 0.1 (length in logits)",
-            *(0.1 * norm for norm in norms),
-        )
-        yield Row(
-            f"Tversky, {classes} classes: learning rate that gives the mean's "
-            "step at 0.1",
-            0.1 * norms[0] / norms[1],
-            0.1,
-        )
-    y, p = one_hot(TRUTH), pair(CHANCE)
-    overlap, entropy = (
-        value("Unified Focal", y, p, lambda_=weight) for weight in (1.0, 0.0)
-    )
-    yield Row(
-        "Unified Focal, two classes: Tversky part / focal part",
-        2 * overlap / entropy,
-        overlap / entropy,
-    )
+        what = f"Tversky, {classes} classes"
+        yield Row(f"{what}: step at learning rate 0.1 (length in logits)", *moves)
+        rate = f"{what}: learning rate that gives the mean's step at 0.1"
+        yield Row(rate, 0.1 * moves[0] / moves[1], 0.1)
+    overlap, entropy = (value("Unified Focal", Y, P, lambda_=x) for x in (1.0, 0.0))
+    what = "Unified Focal, two classes: Tversky part / focal part"
+    yield Row(what, 2 * overlap / entropy, overlap / entropy)
 
 
 def _gradient(classes: int, factor: int) -> Floats:
@@ -80,12 +67,12 @@ def _gradient(classes: int, factor: int) -> Floats:
     logits = random.normal(size=y.shape) + 2 * y
     step, found = 1e-4, np.empty(50)
     for number in range(found.size):
-        moved = []
-        for sign in (1, -1):
-            shifted = logits.copy()
-            shifted[0, number, 0] += sign * step
-            moved.append(factor * value("Tversky", y, softmax(shifted)))
-        found[number] = (moved[0] - moved[1]) / (2 * step)
+        shift = np.zeros_like(logits)
+        shift[0, number, 0] = step
+        up, down = (
+            value("Tversky", y, softmax(logits + x, axis=-1)) for x in (shift, -shift)
+        )
+        found[number] = factor * (up - down) / (2 * step)
     return found
 
 
@@ -97,33 +84,23 @@ def eq14_sign() -> Iterator[Row]:
     """
     for p in (0.1, 0.9, 1 - FLOOR):
         term = 0.5 * np.log1p(-p)
-        yield Row(
-            f"mCE where the network says foreground with p = {p:.7g}",
-            float(term),
-            float(-term),
-        )
+        what = f"mCE where the network says foreground with p = {p:.7g}"
+        yield Row(what, term, -term)
 
 
 @measured("class-weights", "constructed", EXAMPLE)
 def class_weights() -> Iterator[Row]:
     """The authors' other repository: weights per class of the one-hot CE, summed."""
-    y, p = one_hot(TRUTH), pair(CHANCE)
     for beta in (0.5, 0.7):
+        ours = value("Combo", Y, P, alpha=1.0, beta=beta)
         weights = np.array([beta, 1 - beta])
-        theirs = float(np.mean(np.sum(-weights * y * np.log(p), axis=-1)))
-        ours = value("Combo", y, p, alpha=1.0, beta=beta)
-        yield Row(
-            f"mCE at beta {beta}: their repository, mean over both channels",
-            theirs,
-            ours,
-        )
+        theirs = np.mean(np.sum(-weights * Y * np.log(P), axis=-1))
+        what = f"mCE at beta {beta}"
+        yield Row(f"{what}: their repository, mean over both channels", theirs, ours)
         missed = beta * TRUTH * np.log(CHANCE)
         taken = (1 - beta) * (1 - TRUTH) * np.log1p(-CHANCE)
-        yield Row(
-            f"mCE at beta {beta}: Eq. 14 on the foreground's channel alone",
-            float(-np.mean(missed + taken)),
-            ours,
-        )
+        alone = -np.mean(missed + taken)
+        yield Row(f"{what}: Eq. 14 on the foreground's channel alone", alone, ours)
 
 
 @measured("focal-tversky-exponent", "constructed", "a class with 1 - TI = 0.8, one 0.1")
@@ -131,33 +108,25 @@ def focal_tversky_exponent() -> Iterator[Row]:
     """How much the hard class pulls against the easy one: slopes of (1 - TI)^power."""
     hard, easy = 0.8, 0.1
     pulls = ((hard / easy) ** (1 / gamma - 1) for gamma in (4 / 3, 3 / 4))
-    yield Row(
-        "pull of the hard class / of the easy one: gamma 4/3 (Table 2), 3/4", *pulls
-    )
+    what = "pull of the hard class / of the easy one: gamma 4/3 (Table 2), 3/4"
+    yield Row(what, *pulls)
 
 
 @measured("lambda-side", "constructed", EXAMPLE)
 def lambda_side() -> Iterator[Row]:
     """Unified Focal with lambda on the focal part (Eq. 18), on the Tversky part."""
-    y, p = one_hot(TRUTH), pair(CHANCE)
     for weight in (0.5, 0.3):
-        printed, released = (
-            value("Unified Focal", y, p, lambda_=side) for side in (1 - weight, weight)
-        )
-        yield Row(f"Unified Focal at lambda {weight}", printed, released)
+        sides = (value("Unified Focal", Y, P, lambda_=x) for x in (1 - weight, weight))
+        yield Row(f"Unified Focal at lambda {weight}", *sides)
 
 
 @measured("eq19-class", "constructed", "one background voxel, delta 0.6, gamma 0.5")
 def eq19_class() -> Iterator[Row]:
     """Eq. 19's background term with the log of the foreground's p, and of its own."""
     for p in (0.5, 0.9, 0.999):
-        factor = 0.4 * (1 - p) ** 0.5
+        printed = -0.4 * (1 - p) ** 0.5 * np.log(1 - p)
         right = value("Unified Focal", one_hot([0]), pair([1 - p]), lambda_=0.0)
-        yield Row(
-            f"focal part where background has p = {p}",
-            -factor * float(np.log(1 - p)),
-            right,
-        )
+        yield Row(f"focal part where background has p = {p}", printed, right)
 
 
 @measured("nan-at-zero", "constructed", "perfect prediction of 512x512, float32")
@@ -169,11 +138,8 @@ def nan_at_zero() -> Iterator[Row]:
         rest = np.float32(1) - tp / (tp + errors)
         with np.errstate(divide="ignore", invalid="ignore"):
             released = rest * rest ** np.float32(-0.5)
-        yield Row(
-            f"root of the foreground's 1 - TI, {name}",
-            float(released),
-            float(np.sqrt(errors / (tp + errors))),
-        )
+        corrected = np.sqrt(errors / (tp + errors))
+        yield Row(f"root of the foreground's 1 - TI, {name}", released, corrected)
 
 
 def _perfect_counts(exponent: float) -> tuple[np.float32, np.float32, np.float32]:
@@ -191,11 +157,8 @@ def one_minus_ratio() -> Iterator[Row]:
     """DSC++ as 1 minus a ratio, and as errors over everything."""
     tp, fn, fp = _perfect_counts(2.0)
     whole = 2 * tp + fn + fp + np.float32(1e-7)
-    yield Row(
-        "DSC++ of the foreground",
-        float(np.float32(1) - (2 * tp + np.float32(1e-7)) / whole),
-        float((fn + fp) / whole),
-    )
+    ratio = np.float32(1) - (2 * tp + np.float32(1e-7)) / whole
+    yield Row("DSC++ of the foreground", ratio, (fn + fp) / whole)
 
 
 @measured("clipped-labels", "constructed", "512x512 voxels, a tenth foreground")
@@ -210,11 +173,8 @@ def clipped_labels() -> Iterator[Row]:
     }
     for name, (labels, chance) in cases.items():
         y, p = one_hot(labels), pair(chance)
-        yield Row(
-            f"DSC++, {name}",
-            value("DSC++", np.clip(y, FLOOR, 1 - FLOOR), p),
-            value("DSC++", y, p),
-        )
+        forms = (value("DSC++", x, p) for x in (np.clip(y, FLOOR, 1 - FLOOR), y))
+        yield Row(f"DSC++, {name}", *forms)
 
 
 @measured("smoothing", "constructed", "a class absent from 80x160x160 voxels")
@@ -227,17 +187,10 @@ def smoothing() -> Iterator[Row]:
     voxels = 80 * 160 * 160
     for p in (0.0, 1e-9, 1e-5):
         clipped = max(p, FLOOR)
-        yield Row(
-            f"DSC, p = {p:g} everywhere",
-            _absent(voxels * p, 1e-5),
-            _absent(voxels * clipped, 1e-7),
-        )
-        squares = voxels * clipped**2
-        yield Row(
-            f"DSC++, p = {p:g} everywhere",
-            _absent(squares, 2e-7),
-            _absent(squares, 1e-7),
-        )
+        costs = [_absent(voxels * p, 1e-5), _absent(voxels * clipped, 1e-7)]
+        yield Row(f"DSC, p = {p:g} everywhere", *costs)
+        costs = [_absent(voxels * clipped**2, epsilon) for epsilon in (2e-7, 1e-7)]
+        yield Row(f"DSC++, p = {p:g} everywhere", *costs)
 
 
 def _absent(false_positives: float, epsilon: float) -> float:
@@ -251,17 +204,12 @@ def wrong_axis() -> Iterator[Row]:
     Of images, (N, rows, columns, C), that axis is the classes; of volumes, (N, slices,
     rows, columns, C), the columns.
     """
-    random = np.random.default_rng(0)
-    patch = np.ones((1, 8, 16, 160, 3))
-    seen = np.zeros_like(patch)
+    seen = np.zeros((1, 8, 16, 160, 3))
     seen[:, :, :, :2] = 1
-    yield Row("share of a patch's voxels in the focal part", float(seen.mean()), 1.0)
-    columns = random.integers(0, 160 - 20, 10_000)
-    yield Row(
-        "share of tumours 20 columns wide of which it sees a voxel",
-        float(np.mean(columns < 2)),
-        1.0,
-    )
+    yield Row("share of a patch's voxels in the focal part", seen.mean(), 1.0)
+    columns = np.random.default_rng(0).integers(0, 160 - 20, 10_000)
+    what = "share of tumours 20 columns wide of which it sees a voxel"
+    yield Row(what, np.mean(columns < 2), 1.0)
     yield Row("foreground classes in the Tversky part", 1, 2)
 
 
@@ -276,10 +224,8 @@ def not_exponential() -> Iterator[Row]:
 @measured("combo-offset", "constructed", EXAMPLE)
 def combo_offset() -> Iterator[Row]:
     """Combo's value where the prediction is perfect."""
-    y = one_hot(TRUTH)
-    yield Row(
-        "Combo of a perfect prediction; 0 in other losses", value("Combo", y, y), 0
-    )
+    perfect = value("Combo", Y, Y)
+    yield Row("Combo of a perfect prediction; 0 in other losses", perfect, 0)
 
 
 @measured("keras-tversky", "constructed", "two voxels, one of them half wrong")
@@ -287,17 +233,13 @@ def keras_tversky() -> Iterator[Row]:
     """Keras' own Tversky beside the formula, false positives and negatives alone."""
     import keras
 
-    cases = {
-        "a false positive": np.array([0.0, 1.0]),
-        "a miss": np.array([1.0, 1.0]),
-    }
-    for name, truth in cases.items():
-        p = np.array([0.5, 1.0])
-        theirs = keras.losses.tversky(truth[None], p[None], alpha=0.3, beta=0.7)
-        tp = float(truth @ p)
-        errors = 0.3 * float((1 - truth) @ p) + 0.7 * float(truth @ (1 - p))
+    p = np.array([0.5, 1.0])
+    for name, truth in (("a false positive", [0.0, 1.0]), ("a miss", [1.0, 1.0])):
+        y = np.array(truth)
+        theirs = keras.losses.tversky(y[None], p[None], alpha=0.3, beta=0.7)
+        tp, errors = y @ p, 0.3 * (1 - y) @ p + 0.7 * y @ (1 - p)
         yield Row(
             f"Tversky loss, {name}: keras.losses.tversky, Eq. 16",
-            float(np.asarray(keras.ops.convert_to_numpy(theirs)).squeeze()),
+            float(keras.ops.convert_to_numpy(theirs).squeeze()),
             errors / (tp + errors),
         )

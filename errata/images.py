@@ -8,6 +8,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+from batchgenerators.augmentations import utils as warps
+from PIL import Image
+from scipy.ndimage import map_coordinates
+from skimage.transform import resize
 
 from conformance.reference import reference
 from data_io.datasets.cvc_clinicdb import SEQUENCES
@@ -18,14 +22,13 @@ SIZE = (512, 512)
 # Half of DRIVE, whose ratio to the network's input is the same.
 HALF_DRIVE, HALF = (292, 283), (256, 256)
 DRAWS = 300
+GREY = "grey levels of 255"
 
 
 def resized(
     image: np.ndarray, order: int, shape: tuple[int, int] = SIZE, **options: object
 ) -> Floats:
     """An image resized channel by channel, as float and without rounding."""
-    from skimage.transform import resize
-
     settings = {"anti_aliasing": False, "clip": True} | options
     channels = [
         resize(image[..., c].astype(float), shape, order, **settings)
@@ -34,42 +37,31 @@ def resized(
     return np.stack(channels, axis=-1)
 
 
-@measured(
-    "classless-pixels",
-    "constructed",
-    f"{DRAWS} augmented phantom labels, 512x512",
-    slow=True,
-)
+AUGMENTED = f"{DRAWS} augmented phantom labels, 512x512"
+
+
+@measured("classless-pixels", "constructed", AUGMENTED, slow=True)
 def classless_pixels() -> Iterator[Row]:
     """Pixels without any class after augmentation, and what a perfect network pays."""
     label = np.eye(2)[phantom_label(*SIZE)][None]
     drawn = list(_augmented(label, DRAWS))
     lost = np.array([1 - one.sum(axis=-1).mean() for one in drawn])
-    hit = [one for one, share in zip(drawn, lost, strict=True) if share > 0]
-    yield Row("share of samples with pixels of no class", float(np.mean(lost > 0)), 0.0)
-    yield Row(
-        "pixels of no class in such a sample, mean",
-        100 * float(lost[lost > 0].mean()),
-        0.0,
-        unit="%",
-    )
+    yield Row("share of samples with pixels of no class", np.mean(lost > 0), 0.0)
+    mean = 100 * lost[lost > 0].mean()
+    yield Row("pixels of no class in such a sample, mean", mean, 0.0, unit="%")
     for name in ("CE", "DSC", "DSC++"):
-        values = [_of_perfect(name, one) for one in hit]
-        yield Row(
-            f"{name} of a perfect prediction of such a sample, mean",
-            *np.mean(values, axis=0),
-        )
+        values = [_of_perfect(name, drawn[hit]) for hit in np.flatnonzero(lost > 0)]
+        what = f"{name} of a perfect prediction of such a sample, mean"
+        yield Row(what, *np.mean(values, axis=0))
 
 
-def _of_perfect(name: str, label: np.ndarray) -> tuple[float, float]:
+def _of_perfect(name: str, label: np.ndarray) -> list[float]:
     """A loss with pixels of no class as they are, and as background."""
-    nothing = label.sum(axis=-1) == 0
     whole = label.copy()
-    whole[nothing, 0] = 1
+    whole[label.sum(axis=-1) == 0, 0] = 1
     found = (reference(name, y[None], whole[None]).value for y in (label, whole))
     # What p is held from 0 by, 1e-7 a voxel, is not what is looked for.
-    published, corrected = (round(float(value[0]), 5) for value in found)
-    return published, corrected
+    return [round(float(value[0]), 5) for value in found]
 
 
 def _augmented(label: np.ndarray, draws: int) -> Iterator[np.ndarray]:
@@ -96,39 +88,25 @@ def mirroring() -> Iterator[Row]:
         augment.rotations = augment.scaling = False
         with seeded(0):
             drawn = [augment.run(image.copy(), image.copy())[0] for _ in range(4000)]
-        share = float(np.mean([not np.array_equal(one, image) for one in drawn]))
-        yield Row(
-            f"share of samples mirrored, {axes}D: code, paper (0.15 an axis)",
-            share,
-            1 - 0.85**axes,
-        )
-    yield Row(
-        "share of samples left as they are, 2D: code, paper",
-        0.5**2 * 0.85**4,
-        0.85**2 * 0.85**4,
-    )
+        share = np.mean([not np.array_equal(one, image) for one in drawn])
+        what = f"share of samples mirrored, {axes}D: code, paper (0.15 an axis)"
+        yield Row(what, share, 1 - 0.85**axes)
+    what = "share of samples left as they are, 2D: code, paper"
+    yield Row(what, 0.5**2 * 0.85**4, 0.85**2 * 0.85**4)
 
 
 @measured("scaling-sense", "constructed", "a square of 100x100 pixels, warped")
 def scaling_sense() -> Iterator[Row]:
     """Which way "0.85-1.25x" goes: edge of the square at both ends of the range."""
-    from batchgenerators.augmentations.utils import (
-        create_zero_centered_coordinate_mesh,
-        interpolate_img,
-        scale_coords,
-    )
-
     image = np.zeros((200, 200), np.float32)
     image[50:150, 50:150] = 1
     for factor in (0.85, 1.25):
-        mesh = scale_coords(create_zero_centered_coordinate_mesh((200, 200)), factor)
-        found = interpolate_img(image, mesh + 99.5, order=1)
-        yield Row(
-            f"edge of the square at scale {factor}: code, paper's words",
-            math.sqrt(float(found.sum())),
-            100 * factor,
-            unit="pixels",
+        mesh = warps.scale_coords(
+            warps.create_zero_centered_coordinate_mesh((200, 200)), factor
         )
+        found = warps.interpolate_img(image, mesh + 99.5, order=1)
+        what = f"edge of the square at scale {factor}: code, paper's words"
+        yield Row(what, math.sqrt(found.sum()), 100 * factor, unit="pixels")
     # Half the draws are from 0.85 to 1, half from 1 to 1.25.
     yield Row("share of draws below 1: code, even over the range", 0.5, 0.15 / 0.4)
 
@@ -140,14 +118,10 @@ def brightness() -> Iterator[Row]:
     """Brightness on z-scored values is contrast: the mean stays at 0."""
     image = phantom_image(*HALF_DRIVE)
     for name, measure in (("mean", np.mean), ("standard deviation", np.std)):
-        after = float(measure(2 * z_score(image)))
-        before = float(measure(2.0 * image / image.std() - image.mean() / image.std()))
-        yield Row(
-            f"{name} at factor 2: after the z-score (code), before it",
-            round(after, 6),
-            before,
-            unit="SD",
-        )
+        after = round(float(measure(2 * z_score(image))), 6)
+        before = measure(2.0 * image / image.std() - image.mean() / image.std())
+        what = f"{name} at factor 2: after the z-score (code), before it"
+        yield Row(what, after, before, unit="SD")
 
 
 @measured("cubic", "constructed", "a phantom, 292x283 to 256x256")
@@ -175,39 +149,25 @@ def _cubic(
         grey.append(np.abs(cube - line).mean())
         largest.append(np.abs(cube - line).max())
         scored.append(np.abs(z_score(cube) - z_score(line)).mean())
-    yield Row(
-        "mean difference of cubic from linear",
-        float(np.mean(grey)),
-        0.0,
-        unit="grey levels of 255",
-    )
-    yield Row(
-        "largest difference", float(np.max(largest)), 0.0, unit="grey levels of 255"
-    )
-    yield Row(
-        "mean difference after the z-score", float(np.mean(scored)), 0.0, unit="SD"
-    )
+    yield Row("mean difference of cubic from linear", np.mean(grey), 0.0, unit=GREY)
+    yield Row("largest difference", np.max(largest), 0.0, unit=GREY)
+    yield Row("mean difference after the z-score", np.mean(scored), 0.0, unit="SD")
 
 
-@measured(
-    "no-anti-aliasing", "constructed", "a phantom, 380x285 to 64x64, half of BUS2017"
-)
+HALF_BUS2017 = "a phantom, 380x285 to 64x64, half of BUS2017"
+
+
+@measured("no-anti-aliasing", "constructed", HALF_BUS2017)
 def no_anti_aliasing() -> Iterator[Row]:
     """Down by a factor of 5: what of the noise stays without a filter."""
     image = phantom_image(380, 285)
     plain, smooth = (
         resized(image, 3, (64, 64), anti_aliasing=on) for on in (False, True)
     )
-    apart = float(np.abs(plain - smooth).mean())
-    yield Row(
-        "mean difference from a filtered resize", apart, 0.0, unit="grey levels of 255"
-    )
-    yield Row(
-        "standard deviation of the resized image",
-        float(plain.std()),
-        float(smooth.std()),
-        unit="grey levels",
-    )
+    apart = np.abs(plain - smooth).mean()
+    yield Row("mean difference from a filtered resize", apart, 0.0, unit=GREY)
+    what = "standard deviation of the resized image"
+    yield Row(what, plain.std(), smooth.std(), unit="grey levels")
 
 
 @measured("eight-bit", "constructed", "a phantom, 292x283 to 256x256, cubic")
@@ -215,39 +175,22 @@ def eight_bit() -> Iterator[Row]:
     """8-bit values cut off (batchgenerators 0.21) and rounded (0.25)."""
     exact = resized(phantom_image(*HALF_DRIVE), 3, HALF)
     forms = np.trunc(exact), np.rint(exact)
-    yield Row(
-        "mean shift", *(float((f - exact).mean()) for f in forms), unit="grey levels"
-    )
-    yield Row(
-        "mean difference after the z-score, which takes off the shift",
-        *(float(np.abs(z_score(f) - z_score(exact)).mean()) for f in forms),
-        unit="SD",
-    )
+    yield Row("mean shift", *((f - exact).mean() for f in forms), unit="grey levels")
+    what = "mean difference after the z-score, which takes off the shift"
+    apart = (np.abs(z_score(f) - z_score(exact)).mean() for f in forms)
+    yield Row(what, *apart, unit="SD")
 
 
 @measured("resize-border", "constructed", "a phantom, 292x283 to 256x256, cubic")
 def resize_border() -> Iterator[Row]:
     """Beyond the image 0 (batchgenerators 0.21) or its mirror (0.25): the rim."""
     image = phantom_image(*HALF_DRIVE)
-    dark, plain = (
-        resized(image, 3, HALF, mode="constant", cval=0),
-        resized(image, 3, HALF),
-    )
-    difference = np.abs(dark - plain)
+    dark = resized(image, 3, HALF, mode="constant", cval=0)
+    difference = np.abs(dark - resized(image, 3, HALF))
     inside = difference[1:-1, 1:-1]
     rim = (difference.sum() - inside.sum()) / (difference.size - inside.size)
-    yield Row(
-        "mean difference of the outermost pixels",
-        float(rim),
-        0.0,
-        unit="grey levels of 255",
-    )
-    yield Row(
-        "largest difference inside of them",
-        float(inside.max()),
-        0.0,
-        unit="grey levels of 255",
-    )
+    yield Row("mean difference of the outermost pixels", rim, 0.0, unit=GREY)
+    yield Row("largest difference inside of them", inside.max(), 0.0, unit=GREY)
 
 
 @measured("label-resize", "constructed", "a phantom's label, 292x283 to 256x256")
@@ -255,8 +198,8 @@ def label_resize() -> Iterator[Row]:
     """Labels of two classes resized by both versions' rules: where they tie."""
     label = phantom_label(*HALF_DRIVE)
     old, new = last_class_of_half(label, HALF), highest_class(label, HALF)
-    yield Row("share of pixels that differ", float(np.mean(old != new)), 0.0)
-    yield Row("foreground pixels", int((old > 0).sum()), int((new > 0).sum()))
+    yield Row("share of pixels that differ", np.mean(old != new), 0.0)
+    yield Row("foreground pixels", (old > 0).sum(), (new > 0).sum())
 
 
 def last_class_of_half(label: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -265,36 +208,21 @@ def last_class_of_half(label: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     Each class on its own, linearly; a voxel has the last class that reaches 0.5, or 0.
     """
     found = np.zeros(shape, label.dtype)
-    for value, share in _shares(label, shape):
+    for value in np.unique(label):
+        mask = (label == value).astype(float)
+        share = resize(mask, shape, 1, mode="edge", clip=True, anti_aliasing=False)
         found[share >= 0.5] = value
     return found
 
 
 def highest_class(label: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Resize a label map by the rule of 0.25: the class with the highest share."""
-    from batchgenerators.augmentations.utils import resize_segmentation
-
-    return np.asarray(resize_segmentation(label, shape, order=1))
-
-
-def _shares(
-    label: np.ndarray, shape: tuple[int, ...]
-) -> Iterator[tuple[int, np.ndarray]]:
-    from skimage.transform import resize
-
-    for value in np.unique(label):
-        mask = (label == value).astype(float)
-        yield (
-            int(value),
-            resize(mask, shape, 1, mode="edge", clip=True, anti_aliasing=False),
-        )
+    return np.asarray(warps.resize_segmentation(label, shape, order=1))
 
 
 @measured("half-pixel", "constructed", "a phantom of 256x256, a warp by nothing")
 def half_pixel() -> Iterator[Row]:
     """The centre of a warp at n / 2 (batchgenerators 0.21), at (n - 1) / 2 (0.25)."""
-    from scipy.ndimage import map_coordinates
-
     image, label = z_score(phantom_image(*HALF))[..., 1], phantom_label(*HALF)
     mesh = np.indices(HALF).astype(float)
     moved = {
@@ -302,39 +230,25 @@ def half_pixel() -> Iterator[Row]:
         for shift in (0.5, 0.0)
     }
     yield Row("centre of 256 pixels", 256 / 2, (256 - 1) / 2, unit="pixel")
-    yield Row(
-        "mean difference of the image from itself",
-        *(round(float(np.abs(one - image).mean()), 6) for one in moved.values()),
-        unit="SD",
-    )
-    dice = []
-    for shift in moved:
-        there = map_coordinates(label, mesh + shift, order=0, cval=0)
-        dice.append(2 * (there & label).sum() / (there.sum() + label.sum()))
-    yield Row("Dice of the vessels' label with itself", *map(float, dice))
+    apart = (round(float(np.abs(one - image).mean()), 6) for one in moved.values())
+    yield Row("mean difference of the image from itself", *apart, unit="SD")
+    there = (map_coordinates(label, mesh + by, order=0, cval=0) for by in moved)
+    dice = (2 * (one & label).sum() / (one.sum() + label.sum()) for one in there)
+    yield Row("Dice of the vessels' label with itself", *dice)
 
 
 @measured("jpeg-masks", "constructed", "an ellipse of 400x600 pixels, JPEG quality 75")
 def jpeg_masks() -> Iterator[Row]:
     """Grey values in a mask read from JPEG, and two ways to make classes of them."""
-    from PIL import Image
-
     rows, columns = np.ogrid[-1:1:400j, -1:1:600j]
     mask = np.where((rows / 0.6) ** 2 + (columns / 0.5) ** 2 < 1, 255, 0)
     memory = io.BytesIO()
     Image.fromarray(mask.astype(np.uint8)).save(memory, "JPEG", quality=75)
     read = np.asarray(Image.open(memory, formats=["JPEG"]))
-    yield Row(
-        "pixels that are neither 0 nor 255",
-        100 * float(np.mean((read > 0) & (read < 255))),
-        0.0,
-        unit="%",
-    )
-    yield Row(
-        "foreground by value > 0 / by value >= 128",
-        float((read > 0).sum() / (mask > 0).sum()),
-        float((read >= 128).sum() / (mask > 0).sum()),
-    )
+    grey = 100 * np.mean((read > 0) & (read < 255))
+    yield Row("pixels that are neither 0 nor 255", grey, 0.0, unit="%")
+    shares = (found.sum() / (mask > 0).sum() for found in (read > 0, read >= 128))
+    yield Row("foreground by value > 0 / by value >= 128", *shares)
 
 
 # The published lists, against the numbers of the frames (they are not in this project).
@@ -346,27 +260,14 @@ LENGTHS = tuple(map(len, SEQUENCES))  # section 2.6 has 23 sequences
 @measured("frame-split", "constructed", "612 frames, 392/98/122 at random")
 def frame_split() -> Iterator[Row]:
     """Test frames of which a frame before or after is trained on: expected number."""
+    at_an_end = 2 * len(LENGTHS)  # frames with one neighbour
     for part, count in PARTS.items():
-        expected = 122 * np.mean(
-            [
-                _chance(count, neighbours)
-                for neighbours, frames in (
-                    (1, 2 * len(LENGTHS)),
-                    (2, FRAMES - 2 * len(LENGTHS)),
-                )
-                for _ in range(frames)
-            ]
+        expected = 122 * (
+            at_an_end * _chance(count, 1) + (FRAMES - at_an_end) * _chance(count, 2)
         )
-        yield Row(
-            f"of 122 test frames, with a neighbour in {part}: expected",
-            float(expected),
-            0.0,
-        )
-        yield Row(
-            f"of 122 test frames, with a neighbour in {part}: published lists",
-            COUNTED[part],
-            0,
-        )
+        what = f"of 122 test frames, with a neighbour in {part}"
+        yield Row(f"{what}: expected", expected / FRAMES, 0.0)
+        yield Row(f"{what}: published lists", COUNTED[part], 0)
     yield from _recall()
 
 
@@ -387,10 +288,9 @@ def _recall() -> Iterator[Row]:
     sequence = np.repeat(np.arange(len(LENGTHS)), LENGTHS)
     by_frame = random.permutation(FRAMES)[:122]
     by_sequence = np.flatnonzero(sequence % 5 == 0)
-    yield Row(
-        "mean Dice of a network that recalls the most like frame, simulated",
-        *(_recalled(discs, test) for test in (by_frame, by_sequence)),
-    )
+    dice = (_recalled(discs, test) for test in (by_frame, by_sequence))
+    what = "mean Dice of a network that recalls the most like frame, simulated"
+    yield Row(what, *dice)
 
 
 def _sequence(random: np.random.Generator, length: int) -> Floats:
@@ -403,10 +303,8 @@ def _sequence(random: np.random.Generator, length: int) -> Floats:
 def _recalled(discs: Floats, test: np.ndarray) -> float:
     rest = np.setdiff1d(np.arange(len(discs)), test)
     apart = np.linalg.norm(discs[test, None] - discs[None, rest], axis=-1)
-    found = discs[rest[apart.argmin(axis=1)]]
-    return float(
-        np.mean([_dice(*both) for both in zip(discs[test], found, strict=True)])
-    )
+    pairs = zip(discs[test], discs[rest[apart.argmin(axis=1)]], strict=True)
+    return float(np.mean([_dice(*pair) for pair in pairs]))
 
 
 def _dice(one: Floats, other: Floats) -> float:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from errata.examples import phantom_label
 from errata.registry import Row, measured
 from pipelines.measure.metrics import CaseMetrics, case_metrics
 
-CLASSES = ("background", "kidney", "tumour")
+TARGETS = {"kidney": 1, "tumour": 2}
 
 
-@measured(
-    "label-map-scores",
-    "constructed",
-    "all right, 2 % kidney, 1 % tumour",
-)
+@measured("label-map-scores", "constructed", "all right, 2 % kidney, 1 % tumour")
 def label_map_scores() -> Iterator[Row]:
     """A perfect prediction of three classes against the label map, one against rest."""
     label = np.repeat([0, 1, 2], [97, 2, 1])
-    found = {t: case_metrics(label, np.eye(3)[label], target=t) for t in (1, 2)}
-    yield from _perfect(found)
+    for name, target in TARGETS.items():
+        yield from _perfect(name, case_metrics(label, np.eye(3)[label], target=target))
 
 
 @measured("label-map-scores", "data", "KiTS19 label maps, perfect prediction", "kits19")
@@ -32,45 +29,36 @@ def label_map_scores_of_kits19(root: Path) -> Iterator[Row]:
     from data_io.datasets.kits19 import kits19
     from data_io.files import nifti
 
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in TARGETS}
     cases = kits19.cases(root)
-    found: dict[int, list[dict[str, float]]] = {1: [], 2: []}
     for case in cases:
-        measures = CaseMetrics([1, 2])
-        label = nifti.read_label(kits19.roles(root, case)["observer1"])
-        for plane in label:
+        measures = CaseMetrics([*TARGETS.values()])
+        for plane in nifti.read_label(kits19.roles(root, case)["observer1"]):
             measures.add(plane, np.eye(3, dtype=np.float32)[plane])
-        for target, values in found.items():
-            values.append(measures.of(target))
-    means = {
-        target: {name: float(np.mean([v[name] for v in values])) for name in values[0]}
-        for target, values in found.items()
-    }
-    yield from _perfect(means, f", mean of {len(cases)} cases")
+        for name, values in found.items():
+            values.append(measures.of(TARGETS[name]))
+    for name, values in found.items():
+        means = pd.DataFrame(values).mean(skipna=False).to_dict()
+        yield from _perfect(f"{name}, mean of {len(cases)} cases", means)
 
 
-def _perfect(found: dict[int, dict[str, float]], of: str = "") -> Iterator[Row]:
-    for target, values in found.items():
-        for metric, name in (("nll", "NLL"), ("brier", "Brier")):
-            # The floor of the logarithm leaves 1e-7 of a perfect prediction's NLL.
-            yield Row(
-                f"{name} of the {CLASSES[target]}{of}",
-                values[f"{metric}_published"],
-                round(values[metric], 6),
-            )
+def _perfect(name: str, values: Mapping[str, float]) -> Iterator[Row]:
+    for metric, title in (("nll", "NLL"), ("brier", "Brier")):
+        # The floor of the logarithm leaves 1e-7 of a perfect prediction's NLL.
+        corrected = round(values[metric], 6)
+        yield Row(f"{title} of the {name}", values[f"{metric}_published"], corrected)
 
 
 @measured("undefined-scores", "constructed", "five images, one without any foreground")
 def undefined_scores() -> Iterator[Row]:
     """Mean Dice where one image has none, by a plain mean and over the defined ones."""
-    truth, guess = np.array([0, 1, 1, 1]), np.array([0, 0, 1, 1])
-    empty = np.zeros(4, int)
-    scores = np.array(
-        [
-            case_metrics(y, np.eye(2)[g], target=1)["dice"]
-            for y, g in [(truth, guess)] * 4 + [(empty, empty)]
-        ]
-    )
-    yield Row("mean Dice", float(scores.mean()), float(np.nanmean(scores)))
+    image = np.array([0, 1, 1, 1]), np.array([0, 0, 1, 1])
+    empty = np.zeros((2, 4), int)
+    scores = [
+        case_metrics(truth, np.eye(2)[guess], target=1)["dice"]
+        for truth, guess in (image, image, image, image, empty)
+    ]
+    yield Row("mean Dice", np.mean(scores), np.nanmean(scores))
 
 
 @measured("native-size", "constructed", "phantom of 292x283, network at 128x128")
@@ -84,28 +72,19 @@ def native_size() -> Iterator[Row]:
     from data_io.prepare.miscnn_compat import Resize, Sample
 
     truth = phantom_label(292, 283)
-    label = _resized(truth, (128, 128))
-    wrong = np.roll(label, 1, axis=1)
+    resized = Sample("x", np.zeros((*truth.shape, 1)), 1, 2, {})
+    resized.add_segmentation(truth[..., np.newaxis])
+    Resize((128, 128)).preprocessing(resized, training=True)
+    wrong = np.roll(resized.seg_data[..., 0], 1, axis=1)
     softmax = np.stack([1 - wrong, wrong], axis=-1).astype(np.float64)
-    found = {}
-    for form, order in (("published", 1), ("corrected", 0)):
+    forms = []
+    for order in (1, 0):
         sample = Sample("x", np.zeros((1, 1, 1)), 1, 2, {"original_shape": truth.shape})
         step = Resize((128, 128), order_seg=order)
         native = step.postprocessing(sample, softmax, activation_output=True)
-        found[form] = case_metrics(truth, np.clip(native, 0, 1), target=1)
+        forms.append(case_metrics(truth, np.clip(native, 0, 1), target=1))
     for metric, name in (("nll", "NLL"), ("brier", "Brier"), ("dice", "Dice")):
-        yield Row(name, found["published"][metric], found["corrected"][metric])
-
-
-def _resized(label: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """A label map at the network's size, through MIScnn."""
-    from data_io.prepare.miscnn_compat import Resize, Sample
-
-    image, mask = np.zeros((*label.shape, 1)), label[..., np.newaxis]
-    sample = Sample("x", image, 1, 2, {})
-    sample.add_segmentation(mask)
-    Resize(shape).preprocessing(sample, training=True)
-    return sample.seg_data[..., 0]
+        yield Row(name, *(found[metric] for found in forms))
 
 
 @measured("argmax-threshold", "constructed", "all probabilities of three classes, even")
@@ -115,7 +94,7 @@ def argmax_threshold() -> Iterator[Row]:
     Over a grid of the triangle of probabilities; the exact share is 1/4.
     """
     steps = 200
-    a, b = np.meshgrid(np.arange(steps), np.arange(steps), indexing="ij")
+    a, b = np.indices((steps, steps))
     # The triangle is cut into small ones, of which these are the centres.
     upright, turned = a + b < steps, a + b < steps - 1
     p = np.concatenate(
@@ -125,5 +104,5 @@ def argmax_threshold() -> Iterator[Row]:
         ]
     )
     p = np.column_stack([p, 1 - p.sum(axis=-1)])
-    share = float(np.mean((p < 0.5).all(axis=-1)))
+    share = np.mean((p < 0.5).all(axis=-1))
     yield Row("share of voxels without a class at T = 0.5, said to be argmax", 0, share)

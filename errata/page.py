@@ -1,4 +1,4 @@
-"""The page `docs/errata.md`: its tables, put between markers from the CSV file."""
+"""What is written: `docs/errata.csv`, and its tables on the page `docs/errata.md`."""
 
 from __future__ import annotations
 
@@ -7,19 +7,44 @@ from itertools import groupby
 from pathlib import Path
 
 from data_io.errors import InputError
-from pipelines.reporting.markdown import replace_marked
-from pipelines.run import write_atomically
+from errata.registry import COLUMNS, PROJECT, SOURCES, parts
+from pipelines.reporting import markdown
+from pipelines.reporting.published import read_rows
+from pipelines.run import write_atomically, write_csv
 
-__all__ = ["entries", "table", "update"]
+__all__ = ["CSV", "PAGE", "entries", "merge", "read", "table", "update", "write"]
 
-_FROM = {
-    "paper": "The paper's printed values",
-    "constructed": "Constructed",
-    "run": "Committed runs",
-    "data": "Real data",
-    "training": "A training",
-}
+CSV = PROJECT / "docs" / "errata.csv"
+PAGE = CSV.with_suffix(".md")
 _MARKER = re.compile(r"^<!-- ([a-z0-9-]+):begin -->$", re.MULTILINE)
+Rows = list[dict[str, str]]
+
+
+def read() -> Rows:
+    """The rows that were measured before."""
+    return read_rows(CSV, COLUMNS)
+
+
+def write(new: Rows) -> None:
+    """Put measured rows into the CSV file, and all of it into the page."""
+    rows = merge(read(), new)
+    write_csv(CSV, COLUMNS, rows)
+    update(PAGE, rows)
+
+
+def merge(old: Rows, new: Rows) -> Rows:
+    """Put measured rows in the place of their part's older ones.
+
+    A part that was not measured keeps its rows; one that no longer exists loses them.
+    """
+
+    def key(row: dict[str, str]) -> tuple[str, str]:
+        return row["entry"], row["source"]
+
+    again = {key(row) for row in new}
+    order = {part.key: place for place, part in enumerate(parts())}
+    rows = [*(row for row in old if key(row) not in again), *new]
+    return sorted((r for r in rows if key(r) in order), key=lambda r: order[key(r)])
 
 
 def entries(text: str) -> list[str]:
@@ -27,7 +52,7 @@ def entries(text: str) -> list[str]:
     return _MARKER.findall(text)
 
 
-def update(page: Path, rows: list[dict[str, str]]) -> None:
+def update(page: Path, rows: Rows) -> None:
     """Put the rows of each entry between its markers.
 
     Args:
@@ -47,27 +72,29 @@ def update(page: Path, rows: list[dict[str, str]]) -> None:
         )
     for name in named:
         own = [row for row in rows if row["entry"] == name]
-        text = replace_marked(page, text, name, table(name, own))
+        text = markdown.replace_marked(page, text, name, table(name, own))
     write_atomically(page, lambda aside: aside.write_text(text, "utf-8"))
 
 
-def table(entry: str, rows: list[dict[str, str]]) -> str:
+def table(entry: str, rows: Rows) -> str:
     """Lay out one entry's rows, a table for each source, and its command."""
-    blocks = []
-    for (source, on), group in groupby(
-        rows, lambda row: (row["source"], row["measured_on"])
-    ):
-        lines = [
-            f"{_FROM[source]}: {on}.",
-            "",
-            "| | published | corrected |",
-            "|---|--:|--:|",
-            *(_line(row) for row in group),
-        ]
-        blocks.append("\n".join(lines))
+    blocks = [
+        f"{SOURCES[source]}: {on}.\n\n{_table(list(group))}"
+        for (source, on), group in groupby(
+            rows, lambda row: (row["source"], row["measured_on"])
+        )
+    ]
     return "\n\n".join([*blocks, f"`python -m errata {entry}`"])
 
 
-def _line(row: dict[str, str]) -> str:
-    what = row["quantity"] + (f" ({row['unit']})" if row["unit"] else "")
-    return f"| {what} | {row['published']} | {row['corrected']} |".replace("  ", " ")
+def _table(rows: Rows) -> str:
+    cells = [
+        (
+            row["quantity"] + (f" ({row['unit']})" if row["unit"] else ""),
+            row["published"],
+            row["corrected"],
+        )
+        for row in rows
+    ]
+    made = markdown.table(("", "published", "corrected"), cells)
+    return made.replace("  ", " ")  # of empty cells

@@ -6,26 +6,26 @@ text and Table 1 print, which stand here with their section.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from functools import cache
 from itertools import combinations, pairwise, product
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 from errata.registry import RESULTS, Row, measured
 from pipelines.measure import statistics
+from pipelines.measure.metrics import PAPER_COLUMN
 from pipelines.reporting.claims import published_claims
 from pipelines.reporting.evidence import Printed
 from pipelines.reporting.published import Paper
 from pipelines.reporting.rules import FAILS
 
-PAPER = RESULTS / "paper"
+PAPER = Paper(RESULTS / "paper")
 Cell = tuple[float, float]  # value and standard error
-LOWER = ("nll", "brier")
 NAMES = {"nll": "NLL", "brier": "Brier", "dice": "Dice", "jaccard": "Jaccard"}
 
 # Table 1: images, training, validation, test.
@@ -42,22 +42,31 @@ TEXT = {"BUS2017": 163, "2018DSB": 670, "ISIC2018": 2594, "CVC-ClinicDB": 612}
 KITS19 = (300, 90, 6)
 
 
-def cells(table: str, *keys: str) -> dict[tuple[str, ...], dict[str, Cell]]:
-    """The printed cells of a table.
+@cache
+def printed(table: str) -> pd.DataFrame:
+    """The cells of a table, as `Paper.cells` has them, with the paper's metric."""
+    words = {column: word for word, column in PAPER_COLUMN.items()}
+    cells = PAPER.cells[PAPER.cells["table"] == table]
+    return cells.assign(metric=cells["metric"].map(words))
+
+
+def cell(table: str, metric: str, **where: str | float) -> Cell:
+    """A printed mean and its standard error.
 
     Args:
         table: such as "table4".
-        keys: columns that name a row, such as "dataset", "loss".
-
-    Returns:
-        by row and metric: value and standard error.
+        metric: such as "nll".
+        **where: what names the row, such as dataset="DRIVE", loss="DSC".
     """
-    found: dict[tuple[str, ...], dict[str, Cell]] = defaultdict(dict)
-    with (PAPER / f"{table}.csv").open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            pair = float(row["value"]), float(row["standard_error"])
-            found[tuple(row[key] for key in keys)][row["metric"]] = pair
-    return dict(found)
+    cells = printed(table)
+    for column, value in {"metric": metric, **where}.items():
+        cells = cells[cells[column] == value]
+    return float(cells["value"].item()), float(cells["standard_error"].item())
+
+
+def by_gamma(metric: str) -> pd.Series:
+    """Table 3: the values of a metric, by gamma."""
+    return printed("table3").query("metric == @metric").set_index("gamma")["value"]
 
 
 def p_of(a: Cell, b: Cell) -> float:
@@ -70,48 +79,38 @@ def p_of(a: Cell, b: Cell) -> float:
     return float(2 * stats.norm.sf(z))
 
 
-def best(metric: str, row: dict[str, float], worst: bool = False) -> list[str]:
-    """The losses that share the best (or worst) value of a metric."""
-    lowest = (metric in LOWER) != worst
-    limit = (min if lowest else max)(row.values())
-    return [loss for loss, value in row.items() if value == limit]
+def count(metric: str, losses: list[str], lowest: bool) -> str | int:
+    """Data sets of Table 4 in which one of the losses is first: alone, and with others.
 
-
-def by_dataset(metric: str) -> list[dict[str, float]]:
-    """Table 4: the values of the four losses, for each of the five data sets."""
-    found: dict[str, dict[str, float]] = defaultdict(dict)
-    for (dataset, loss), row in cells("table4", "dataset", "loss").items():
-        found[dataset][loss] = row[metric][0]
-    return list(found.values())
-
-
-def count(metric: str, losses: Iterable[str], worst: bool = False) -> tuple[int, int]:
-    """Data sets of five where one of the losses is best: alone, and alone or tied."""
-    found = [set(best(metric, row, worst)) for row in by_dataset(metric)]
-    return (
-        sum(names <= set(losses) for names in found),
-        sum(bool(names & set(losses)) for names in found),
-    )
+    Args:
+        metric: such as "nll".
+        losses: the losses.
+        lowest: whether the first is the one of the lowest value.
+    """
+    cells = printed("table4").query("metric == @metric")
+    table = cells.pivot_table("value", "dataset", "loss")
+    first = table.eq(table.min(axis=1) if lowest else table.max(axis=1), axis=0)
+    own = first[losses].any(axis=1)
+    others = first.drop(columns=losses).any(axis=1)
+    alone, tied = int((own & ~others).sum()), int((own & others).sum())
+    return f"{alone} and {tied} tied" if tied else alone
 
 
 @measured("table4-claims", "paper", "section 3.2.1 and abstract against Table 4")
 def table4_claims() -> Iterator[Row]:
     """How often a loss is best: as the text says, and by the table, ties apart."""
     claims = (
-        ("DSC++ has the lowest Brier", "brier", ["DSC++"], False, 5),
-        ("DSC++ has the highest Dice", "dice", ["DSC++"], False, 4),
-        ("DSC++ has the highest Jaccard", "jaccard", ["DSC++"], False, 3),
-        ("CE or Focal has the lowest Dice", "dice", ["CE", "Focal"], True, 5),
-        ("Focal has the lowest Dice", "dice", ["Focal"], True, 4),
-        ("Focal has the lowest Jaccard", "jaccard", ["Focal"], True, 4),
+        ("DSC++ has the lowest Brier", "brier", ["DSC++"], 5),
+        ("DSC++ has the highest Dice", "dice", ["DSC++"], 4),
+        ("DSC++ has the highest Jaccard", "jaccard", ["DSC++"], 3),
+        ("CE or Focal has the lowest Dice", "dice", ["CE", "Focal"], 5),
+        ("Focal has the lowest Dice", "dice", ["Focal"], 4),
+        ("Focal has the lowest Jaccard", "jaccard", ["Focal"], 4),
+        ("DSC++ has the lowest NLL", "nll", ["DSC++"], None),
     )
-    for text, metric, losses, worst, said in claims:
-        alone, tied = count(metric, losses, worst)
-        shared = f"{alone} and {tied - alone} tied" if tied > alone else alone
-        yield Row(text, said, shared, unit="of five data sets")
-    alone, tied = count("nll", ["DSC++"])
-    shared = f"{alone} and {tied - alone} tied" if tied > alone else alone
-    yield Row("DSC++ has the lowest NLL", None, shared, unit="of five data sets")
+    for text, metric, losses, said in claims:
+        found = count(metric, losses, "lowest" in text)
+        yield Row(text, said, found, unit="of five data sets")
 
 
 def against(rule: str, said: str) -> Iterator[Row]:
@@ -121,11 +120,10 @@ def against(rule: str, said: str) -> Iterator[Row]:
         rule: of the claims, "differs" or "no difference".
         said: what the text says of p.
     """
-    paper, seen = Paper(PAPER), set()
-    printed = Printed(paper)
-    claims = (one for one in published_claims(paper) if one.row["rule"] == rule)
+    tables, seen = Printed(PAPER), set()
+    claims = (one for one in published_claims(PAPER) if one.row["rule"] == rule)
     for own, part in ((one, part) for one in claims for part in one.parts):
-        found = printed.figures(part.dataset, part.target, part.measured, part.metric)
+        found = tables.figures(part.dataset, part.target, part.measured, part.metric)
         for a, b in product(part.a, part.b) if part.b else combinations(part.a, 2):
             alone = dataclasses.replace(part, a=(a,), b=(b,))
             key = (part.name, frozenset((a, b)))
@@ -148,60 +146,59 @@ def no_difference_claims() -> Iterator[Row]:
 def significant_claims() -> Iterator[Row]:
     """What the text calls a significant difference, within 1.96 printed errors."""
     yield from against("differs", "below 0.05")
-    with (PAPER / "pvalues.csv").open(newline="", encoding="utf-8") as file:
-        printed = {
-            row["dataset"] for row in csv.DictReader(file) if row["metric"] == "brier"
-        }
-    yield Row(
-        "data sets with a printed p below 0.05 for Brier, DSC++ against DSC",
-        6,
-        len(printed),
-        unit="of six",
-    )
+    sets = {row["dataset"] for row in PAPER.p_values if row["metric"] == "brier"}
+    text = "data sets with a printed p below 0.05 for Brier, DSC++ against DSC"
+    yield Row(text, 6, len(sets), unit="of six")
 
 
 @measured("one-rule-for-both", "paper", "Tables 3 to 6: p by printed SE")
 def one_rule_for_both() -> Iterator[Row]:
     """Pairs that the printed errors tell apart alike, and the text does not."""
-    table3, table4 = cells("table3", "gamma"), cells("table4", "dataset", "loss")
-    plus, significant, none = table4["DRIVE", "DSC++"], "significant", "not significant"
+    significant, none = "significant", "not significant"
+
+    def drive(metric: str, loss: str) -> Cell:
+        return cell("table4", metric, dataset="DRIVE", loss=loss)
+
     for metric in ("dice", "jaccard"):
+        plus = drive(metric, "DSC++")
         for name, other, said in (
-            ("Focal", table4["DRIVE", "Focal"], significant),
-            ("gamma 4.5", table3["4.5",], none),
+            ("Focal", drive(metric, "Focal"), significant),
+            ("gamma 4.5", cell("table3", metric, gamma=4.5), none),
         ):
             where = f"{NAMES[metric]}, DSC++ at gamma 2 against {name}, DRIVE"
-            yield Row(f"mean of {where}", plus[metric][0], other[metric][0])
-            yield Row(f"p of {where}", said, p_of(plus[metric], other[metric]))
+            yield Row(f"mean of {where}", plus[0], other[0])
+            yield Row(f"p of {where}", said, p_of(plus, other))
     for metric, said in (("dice", significant), ("nll", none)):
-        p = p_of(plus[metric], table4["DRIVE", "CE"][metric])
+        p = p_of(drive(metric, "DSC++"), drive(metric, "CE"))
         yield Row(f"p of {NAMES[metric]}, DSC++ against CE, DRIVE", said, p)
-    table5 = cells("table5", "target", "loss")
     for loss, said_p in (("DSC", 2e-6), ("CE", 4e-7), ("Focal", 0.0002)):
-        pair = (table5["kidney tumour", one]["dice"] for one in (loss, "DSC++"))
-        where = f"DSC++ against {loss}, KiTS19 tumour"
-        yield Row(f"p of Dice, {where}", said_p, p_of(*pair))
-    table6 = cells("table6", "loss") | {("DSC",): table4["DRIVE", "DSC"]}
-    others = ("DSC", "Tversky", "Focal Tversky")
+        p = p_of(*(_kits19("kidney tumour", one, "dice") for one in (loss, "DSC++")))
+        yield Row(f"p of Dice, DSC++ against {loss}, KiTS19 tumour", said_p, p)
+    others = ("Tversky", "Focal Tversky")
     for metric in ("dice", "jaccard"):
         for loss in ("Combo", "Unified Focal"):
-            own, *rivals = (table6[one,][metric][0] for one in (loss, *others))
-            said = f"{loss} has a higher {NAMES[metric]} than {', '.join(others)}"
-            ahead = sum(own > value for value in rivals)
+            rivals = [cell("table6", metric, loss=one) for one in others]
+            rivals.append(drive(metric, "DSC"))
+            own = cell("table6", metric, loss=loss)
+            names = ", ".join(("DSC", *others))
+            said = f"{loss} has a higher {NAMES[metric]} than {names}"
+            ahead = sum(own[0] > value for value, _ in rivals)
             yield Row(said, "generally", ahead, unit="of three")
+
+
+def _kits19(target: str, loss: str, metric: str) -> Cell:
+    return cell("table5", metric, target=target, loss=loss)
 
 
 @measured("gamma-claims", "paper", "section 3.1 against Table 3")
 def gamma_claims() -> Iterator[Row]:
     """The plateau of the NLL, the rise of both scores above 2.5, by the table."""
-    table = {float(g): row for (g,), row in cells("table3", "gamma").items()}
-    nll = {gamma: row["nll"][0] for gamma, row in table.items() if gamma >= 2}
-    ratios = [value / nll[2.0] for gamma, value in nll.items() if gamma > 2]
-    yield Row("NLL above gamma 2 over that at 2, lowest", "plateau", min(ratios))
-    yield Row("NLL above gamma 2 over that at 2, highest", "plateau", max(ratios))
+    nll = by_gamma("nll")
+    ratios = nll[nll.index > 2] / nll[2.0]
+    yield Row("NLL above gamma 2 over that at 2, lowest", "plateau", ratios.min())
+    yield Row("NLL above gamma 2 over that at 2, highest", "plateau", ratios.max())
     for metric in ("nll", "brier"):
-        values = [row[metric][0] for gamma, row in table.items() if gamma >= 2.5]
-        steps = list(pairwise(values))
+        steps = list(pairwise(by_gamma(metric).loc[2.5:]))
         yield Row(
             f"steps of gamma from 2.5 on with a higher {NAMES[metric]}",
             len(steps),
@@ -213,26 +210,23 @@ def gamma_claims() -> Iterator[Row]:
 @measured("table3-errors", "paper", "Table 3, Jaccard; p against gamma 2")
 def table3_errors() -> Iterator[Row]:
     """The standard errors .05 as printed, and as .005."""
-    table = {float(g): row["jaccard"] for (g,), row in cells("table3", "gamma").items()}
+    standard = cell("table3", "jaccard", gamma=2.0)
     for gamma in (1.0, 2.5):
-        value, error = table[gamma]
+        value, error = cell("table3", "jaccard", gamma=gamma)
         yield Row(f"standard error at gamma {gamma:g}", error, error / 10)
-        yield Row(
-            f"p of gamma {gamma:g} against 2",
-            p_of((value, error), table[2.0]),
-            p_of((value, error / 10), table[2.0]),
-        )
+        p = (p_of((value, one), standard) for one in (error, error / 10))
+        yield Row(f"p of gamma {gamma:g} against 2", *p)
 
 
 @measured("same-run-two-errors", "paper", "Table 3's gamma 1 and Table 4's DSC, DRIVE")
 def same_run_two_errors() -> Iterator[Row]:
     """One model in two tables: the bootstrap was drawn anew."""
-    one = cells("table3", "gamma")["1.0",]
-    other = cells("table4", "dataset", "loss")["DRIVE", "DSC"]
-    for part, name in enumerate(("mean", "standard error")):
-        yield Row(
-            f"{name} of NLL: Table 3, Table 4", one["nll"][part], other["nll"][part]
-        )
+    one = cell("table3", "nll", gamma=1.0)
+    other = cell("table4", "nll", dataset="DRIVE", loss="DSC")
+    for name, pair in zip(
+        ("mean", "standard error"), zip(one, other, strict=True), strict=True
+    ):
+        yield Row(f"{name} of NLL: Table 3, Table 4", *pair)
 
 
 @measured("counts", "paper", "Table 1; the text of section 2.6")
@@ -268,57 +262,39 @@ def p_of_20() -> Iterator[Row]:
     low, high = np.arange(1.0, 21), np.arange(1.0, 21) ** 1.1 + 100
     smallest = statistics.rank_sum(low, high).p
     yield Row("p of NLL, DRIVE; the smallest possible", 6e-8, smallest)
-    yield Row(
-        "the smallest p of the paired test", None, statistics.signed_rank(low, high).p
-    )
+    paired = statistics.signed_rank(low, high).p
+    yield Row("the smallest p of the paired test", None, paired)
 
 
 @measured("many-tests", "paper", "the 13 printed p values")
 def many_tests() -> Iterator[Row]:
     """Those below 0.05 without a correction, and with Holm's over what is printed."""
-    with (PAPER / "pvalues.csv").open(newline="", encoding="utf-8") as file:
-        p = [float(row["p"]) for row in csv.DictReader(file)]
+    p = np.array([float(row["p"]) for row in PAPER.p_values])
     corrected = statistics.holm(p)
-    yield Row(
-        "p values below 0.05",
-        sum(one < 0.05 for one in p),
-        int((corrected < 0.05).sum()),
-        unit=f"of {len(p)}",
-    )
-    yield Row("largest p", max(p), float(corrected.max()))
+    below = ((one < 0.05).sum() for one in (p, corrected))
+    yield Row("p values below 0.05", *below, unit=f"of {len(p)}")
+    yield Row("largest p", p.max(), corrected.max())
     # The p values of the other two data sets are not printed: they are above 0.05.
-    family = [2e-7, 0.01, 0.04, 1, 1]
-    yield Row(
-        "p of CVC-ClinicDB's Brier score, in its family of five",
-        0.04,
-        float(statistics.holm(family)[2]),
-    )
+    family = statistics.holm([2e-7, 0.01, 0.04, 1, 1])
+    yield Row("p of CVC-ClinicDB's Brier score, in its family of five", 0.04, family[2])
 
 
 @measured("kits19-p-values", "paper", "section 3.2.2 against Table 5")
 def kits19_p_values() -> Iterator[Row]:
     """Which calibration score the printed p can be of: DSC++ against DSC, by SE."""
-    table = cells("table5", "target", "loss")
     for target, said in (("kidney", 3e-8), ("kidney tumour", 2e-8)):
         for metric, name in (("nll", "NLL"), ("brier", "Brier")):
-            pair = (table[target, loss][metric] for loss in ("DSC", "DSC++"))
-            yield Row(
-                f"p of {target}, {name} (the text: of calibration scores)",
-                said,
-                p_of(*pair),
-            )
+            p = p_of(*(_kits19(target, loss, metric) for loss in ("DSC", "DSC++")))
+            where = f"p of {target}, {name} (the text: of calibration scores)"
+            yield Row(where, said, p)
 
 
 @measured("threshold-cost", "paper", "section 3.4: DSC++ on DRIVE")
 def threshold_cost() -> Iterator[Row]:
     """What "little effect on the DSC score" is in standard errors of Table 4."""
-    value, error = cells("table4", "dataset", "loss")["DRIVE", "DSC++"]["dice"]
-    with (PAPER / "thresholds.csv").open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            if row["metric"] == "dice":
-                lost = value - float(row["value"])
-                yield Row(
-                    f"Dice lost at T = {row['threshold']}, in standard errors",
-                    "little",
-                    lost / error,
-                )
+    value, error = cell("table4", "dice", dataset="DRIVE", loss="DSC++")
+    for row in PAPER.thresholds:
+        if row["metric"] == "dice":
+            lost = (value - float(row["value"])) / error
+            where = f"Dice lost at T = {row['threshold']}, in standard errors"
+            yield Row(where, "little", lost)

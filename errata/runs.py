@@ -6,13 +6,13 @@ One that is trained anew does, and `make tables` measures these entries again.
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from data_io.errors import InputError
 from errata.registry import RESULTS, Row, measured
@@ -42,14 +42,17 @@ def column(
     Returns:
         float64 (cases,); NaN where undefined.
     """
-    chosen = [
-        float(row[name] or "nan")
-        for row in _cases(_file(group, loss, "cases.csv"))
-        if (row["split"], row["region"], row["reference"])
-        == ("test", region, "observer1")
-        and target in ("", row["target"])
-    ]
-    return np.array(chosen)
+    cases = _cases(_file(group, loss, "cases.csv"))
+    wanted = cases["region"] == region
+    if target:
+        wanted &= cases["target"] == target
+    return cases.loc[wanted, name].to_numpy(np.float64)
+
+
+@cache
+def _cases(path: Path) -> pd.DataFrame:
+    rows = pd.read_csv(path, float_precision="round_trip")
+    return rows.query("split == 'test' and reference == 'observer1'")
 
 
 def _file(group: str, loss: str, name: str) -> Path:
@@ -67,33 +70,41 @@ def _file(group: str, loss: str, name: str) -> Path:
     return path
 
 
-@cache
-def _cases(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def mean(group: str, loss: str, name: str, **where: str) -> float:
     """Mean over the test cases for which the measure is defined."""
     return float(np.nanmean(column(group, loss, name, **where)))
+
+
+def forms(
+    group: str, metric: str, target: str = "", losses: Sequence[str] = tuple(LOSSES)
+) -> dict[str, tuple[float, float]]:
+    """The published and the corrected mean of NLL or Brier, by loss."""
+    names = f"{metric}_published", metric
+    return {
+        loss: (
+            mean(group, loss, names[0], target=target),
+            mean(group, loss, names[1], target=target),
+        )
+        for loss in losses
+    }
+
+
+def lowest(found: dict[str, tuple[float, float]]) -> Iterator[str]:
+    """The loss with the lowest published value, and with the lowest corrected one."""
+    for form in (0, 1):
+        yield min(found, key=lambda loss: found[loss][form])
 
 
 @measured("foreground-nll", "run", "DRIVE and 2018DSB, preset reduced, seed 0, test")
 def foreground_nll() -> Iterator[Row]:
     """NLL without and with the background term, and who is ahead by each."""
     for title, group in (("DRIVE", DRIVE), ("2018DSB", DSB)):
-        found = {
-            loss: (mean(group, loss, "nll_published"), mean(group, loss, "nll"))
-            for loss in LOSSES
-        }
+        found = forms(group, "nll")
         for loss, pair in found.items():
             yield Row(f"NLL of {loss}, {title}", *pair)
-        best = (min(found, key=lambda loss: found[loss][form]) for form in (0, 1))
-        yield Row(f"lowest NLL of the three, {title}", *best)
+        yield Row(f"lowest NLL of the three, {title}", *lowest(found))
         p = (
-            statistics.signed_rank(
-                column(group, "DSC++", name), column(group, "CE", name)
-            ).p
+            statistics.signed_rank(*(column(group, x, name) for x in ("DSC++", "CE"))).p
             for name in ("nll_published", "nll")
         )
         yield Row(f"p of DSC++ against CE, signed-rank, {title}", *p)
@@ -109,17 +120,10 @@ def foreground_nll() -> Iterator[Row]:
 def label_map_scores() -> Iterator[Row]:
     """NLL and Brier of the tumour against the label map, and one against the rest."""
     for metric, name in (("nll", "NLL"), ("brier", "Brier")):
-        found = {
-            loss: tuple(
-                mean(KITS, loss, column_name, target=TUMOUR)
-                for column_name in (f"{metric}_published", metric)
-            )
-            for loss in ("DSC", "DSC++")
-        }
+        found = forms(KITS, metric, TUMOUR, ("DSC", "DSC++"))
         for loss, pair in found.items():
             yield Row(f"{name} of the tumour, {loss}", *pair)
-        best = (min(found, key=lambda loss: found[loss][form]) for form in (0, 1))
-        yield Row(f"lower {name} of the tumour", *best)
+        yield Row(f"lower {name} of the tumour", *lowest(found))
 
 
 @measured("brier-over-classes", "run", "preset reduced, seed 0, test, DSC++")
@@ -158,16 +162,15 @@ def undefined_scores() -> Iterator[Row]:
         values = [
             column(group, loss, name) for loss in ("DSC", "DSC++") for name in names
         ]
-        undefined = int(np.isnan(np.concatenate(values)).sum())
-        number = sum(one.size for one in values)
-        yield Row(f"undefined scores, {title}, of {number}", None, undefined)
+        scores = np.concatenate(values)
+        undefined = np.isnan(scores).sum()
+        yield Row(f"undefined scores, {title}, of {scores.size}", None, undefined)
 
 
 @measured("threshold-comparison", "run", "DRIVE, preset reduced, DSC++, seed 0, test")
 def threshold_comparison() -> Iterator[Row]:
     """Overlap where s < T is called foreground, and where s >= T is."""
-    path = _file(DRIVE, "DSC++", "histograms.npz")
-    found = histograms.load(path)
+    found = histograms.load(_file(DRIVE, "DSC++", "histograms.npz"))
     rows = found.where(
         target="vessel", split="test", region="image", reference="observer1"
     )
@@ -178,7 +181,7 @@ def threshold_comparison() -> Iterator[Row]:
             np.nanmean(histograms.overlap_scores(*three)[metric])
             for three in ((fn, tn, tp), (tp, fp, fn))
         )
-        yield Row(f"{metric} at T = {threshold}", *map(float, pair))
+        yield Row(f"{metric} at T = {threshold}", *pair)
 
 
 @measured("field-of-view", "run", "DRIVE, preset reduced, seed 0, test")
@@ -186,23 +189,17 @@ def field_of_view() -> Iterator[Row]:
     """Measures over the whole photograph, black corners included, and inside."""
     for loss in LOSSES:
         for metric, name in NAMES.items():
-            yield Row(
-                f"{name} of {loss}",
-                mean(DRIVE, loss, metric),
-                mean(DRIVE, loss, metric, region="field of view"),
-            )
+            inside = mean(DRIVE, loss, metric, region="field of view")
+            yield Row(f"{name} of {loss}", mean(DRIVE, loss, metric), inside)
 
 
 @measured("best-checkpoint", "run", "DRIVE, preset reduced, seed 0")
 def best_checkpoint() -> Iterator[Row]:
     """Validation loss of the last epoch, and of the epoch whose weights are kept."""
     for loss in LOSSES:
-        path = _file(DRIVE, loss, "history.csv")
-        with path.open(newline="", encoding="utf-8") as file:
-            values = [float(row["val_loss"]) for row in csv.DictReader(file)]
-        yield Row(
-            f"validation loss of {loss}, last and best epoch", values[-1], min(values)
-        )
+        values = pd.read_csv(_file(DRIVE, loss, "history.csv"))["val_loss"]
+        what = f"validation loss of {loss}, last and best epoch"
+        yield Row(what, values.iloc[-1], values.min())
 
 
 @measured("counts", "run", "run.json of the committed runs on 2018DSB")
@@ -210,11 +207,9 @@ def counts() -> Iterator[Row]:
     """Images of 2018DSB in Table 1, and in the corrected copy that our runs have."""
     from errata.printed import TABLE_1
 
-    path = _file(DSB, "DSC", "run.json")
-    split = json.loads(path.read_text("utf-8"))["split"]
+    record = json.loads(_file(DSB, "DSC", "run.json").read_text("utf-8"))
     parts = ("training", "validation", "test")
-    found = [len(split[part]) for part in parts]
-    for name, said, ours in zip(
-        ("images", *parts), TABLE_1["2018DSB"], (sum(found), *found), strict=True
-    ):
-        yield Row(f"2018DSB, {name}: paper, ours", said, ours)
+    found = [len(record["split"][part]) for part in parts]
+    names, ours = ("images", *parts), (sum(found), *found)
+    for name, said, own in zip(names, TABLE_1["2018DSB"], ours, strict=True):
+        yield Row(f"2018DSB, {name}: paper, ours", said, own)

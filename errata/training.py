@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import io
 import json
 import tempfile
@@ -13,30 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from data_io.datasets.dataset import Dataset
-from data_io.prepare import batches
 from errata.registry import Row, measured
 from pipelines.measure import histograms, metrics
 from pipelines.posthoc import temperature
-
-_Case = tuple[str, np.ndarray, np.ndarray]  # id, label, probabilities
-
-SETTINGS = {
-    "published": [],
-    "corrected": ["--set", "momentum=0.0", "--set", "nesterov=false"],
-}
 
 
 @measured("momentum", "constructed", "a constant slope, learning rate 0.1")
 def effective_step() -> Iterator[Row]:
     """How far SGD goes down a constant slope, with and without momentum."""
     for steps in (10, 100):
-        found = [_distance(steps, momentum) for momentum in (0.9, 0.0)]
-        yield Row(
-            f"way after {steps} steps / {steps} steps of 0.1: momentum 0.9, none",
-            *(way / (0.1 * steps) for way in found),
-        )
+        ways = (_distance(steps, momentum) / (0.1 * steps) for momentum in (0.9, 0.0))
+        what = f"way after {steps} steps / {steps} steps of 0.1: momentum 0.9, none"
+        yield Row(what, *ways)
 
 
 def _distance(steps: int, momentum: float) -> float:
@@ -48,28 +38,28 @@ def _distance(steps: int, momentum: float) -> float:
     return place
 
 
-@measured(
-    "momentum", "training", "phantom, preset demo, DSC++, seed 0, 25 epochs", slow=True
-)
+DEMO = "phantom, preset demo, DSC++, seed 0, 25 epochs"
+
+
+@measured("momentum", "training", DEMO, slow=True)
 def momentum() -> Iterator[Row]:
     """Plain SGD, as the paper says, beside Nesterov momentum 0.9, as the code has."""
-    found = {form: _train(extra) for form, extra in SETTINGS.items()}
-    for name in next(iter(found.values())):
-        yield Row(
-            f"{name}: momentum 0.9 (code), none (paper)",
-            *(values[name] for values in found.values()),
-        )
+    plain = ["--set", "momentum=0.0", "--set", "nesterov=false"]
+    forms = [_history(extra) for extra in ([], plain)]
+    for name in forms[0]:
+        what = f"{name}: momentum 0.9 (code), none (paper)"
+        yield Row(what, *(values[name] for values in forms))
 
 
-def _train(extra: list[str]) -> dict[str, float]:
+def _history(extra: list[str]) -> dict[str, float]:
     """Train in a folder that is thrown away; what its `history.csv` says."""
     command = ["--dataset", "phantom", "--preset", "demo", "--loss", "DSC++", *extra]
-    with _trained(command) as run, (run / "history.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    with _trained(command) as run:
+        history = pd.read_csv(run / "history.csv")
     return {
-        "training loss of epoch 5": float(rows[4]["loss"]),
-        "training loss of the last epoch": float(rows[-1]["loss"]),
-        "lowest validation loss": min(float(row["val_loss"]) for row in rows),
+        "training loss of epoch 5": history["loss"].iloc[4],
+        "training loss of the last epoch": history["loss"].iloc[-1],
+        "lowest validation loss": history["val_loss"].min(),
     }
 
 
@@ -87,12 +77,10 @@ def _trained(command: list[str]) -> Iterator[Path]:
         yield run
 
 
-@measured(
-    "native-size",
-    "training",
-    "DRIVE, test, preset reduced, seed 0, trained anew",
-    needs="drive",
-)
+ON_DRIVE = "DRIVE, test, preset reduced, seed 0, trained anew"
+
+
+@measured("native-size", "training", ON_DRIVE, needs="drive")
 def at_both_sizes(root: Path) -> Iterator[Row]:
     """A network's predictions, brought back (published) and as they are (corrected)."""
     from data_io.datasets.drive import drive
@@ -109,55 +97,49 @@ def _sizes(run: Path, dataset: Dataset, root: Path) -> list[dict[str, float]]:
     """What a run's test cases come to at their own size and at the network's."""
     import keras
 
-    from data_io.prepare import cache
+    from data_io.prepare import batches, cache
     from data_io.prepare.interface import RawInterface
     from data_io.prepare.preprocessing import Settings
 
     model = keras.models.load_model(run / "model.keras", compile=False)
     split = json.loads((run / "run.json").read_text("utf-8"))["split"]
-    parts = [split[part] for part in ("validation", "test")]
+    validation, test = split["validation"], split["test"]
     raw = RawInterface(dataset, root)
     measures: list[list[dict[str, float]]] = [[], []]
     with tempfile.TemporaryDirectory() as place:
         settings = Settings.of(dataset.RECORD, model.input_shape[1:-1])
         prepared = cache.prepare(
-            dataset, root, [*parts[0], *parts[1]], settings, Path(place)
+            dataset, root, [*validation, *test], settings, Path(place)
         )
-        validation, test = (
-            [
-                (case, prepared.label(case), _softmax(model, prepared, case))
-                for case in p
-            ]
-            for p in parts
-        )
-        fitted = temperature.best(partial(_scaled_nll, validation))
-        for case, label, softmax in test:
+        given = {case: (prepared.label(case), _softmax(model, prepared, case))
+                 for case in [*validation, *test]}  # fmt: skip
+        fitted = temperature.best(partial(_scaled_nll, [given[c] for c in validation]))
+        for case in test:
+            label, softmax = given[case]
             native = batches.to_native(prepared, case, softmax)
             own = np.asarray(raw.load_segmentation(case)).reshape(native.shape[:-1])
             scaled = temperature.scale(softmax, fitted)
             back = batches.to_native(prepared, case, scaled)
             measures[0].append(_measured(own, native, back))
             measures[1].append(_measured(label, softmax, scaled))
-    means = [
-        {name: float(np.mean([one[name] for one in part])) for name in part[0]}
-        for part in measures
-    ]
+    means = [pd.DataFrame(part).mean(skipna=False).to_dict() for part in measures]
     return [{"temperature, fitted at the network's size": fitted} | m for m in means]
 
 
 def _softmax(model: Any, prepared: Any, case: str) -> np.ndarray:
     import keras
 
+    from data_io.prepare import batches
+
     image = batches.prediction_input(prepared, case)
     softmax: np.ndarray = keras.ops.convert_to_numpy(model(image, training=False))[0]
     return softmax
 
 
-def _scaled_nll(cases: Sequence[_Case], t: float) -> float:
+def _scaled_nll(cases: Sequence[tuple[np.ndarray, np.ndarray]], t: float) -> float:
     """Mean over cases, of labels and probabilities as the network gives them."""
-    return float(
-        np.mean([_nll(label, temperature.scale(p, t)) for _, label, p in cases])
-    )
+    each = [_nll(label, temperature.scale(softmax, t)) for label, softmax in cases]
+    return float(np.mean(each))
 
 
 def _nll(label: np.ndarray, softmax: np.ndarray) -> float:

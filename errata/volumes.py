@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from conformance.reference import reference
+from data_io.datasets.kits19 import kits19
+from data_io.files import nifti
+from data_io.prepare.native import resampled_shape
 from data_io.prepare.patches import Grid
-from errata.examples import softmax
+from data_io.simulation import ct
 from errata.images import highest_class, last_class_of_half
 from errata.registry import Row, measured
 
@@ -30,12 +34,9 @@ def pairwise_means() -> Iterator[Row]:
     place = int(np.argmax((one > 0).sum(axis=0)))  # where most patches lie
     weights = (table[:, place] for table in (one, other))
     for number, pair in enumerate(zip(*weights, strict=True), 1):
-        yield Row(
-            f"weight of patch {number} at slice {place}, along the slices",
-            *map(float, pair),
-        )
-    same = [float(np.mean(np.abs(a - b).max(axis=0) < 1e-9)) for a, b in axes]
-    yield Row("share of voxels whose weights differ", 1 - float(np.prod(same)), 0.0)
+        yield Row(f"weight of patch {number} at slice {place}, along the slices", *pair)
+    same = [np.mean(np.abs(a - b).max(axis=0) < 1e-9) for a, b in axes]
+    yield Row("share of voxels whose weights differ", 1 - np.prod(same), 0.0)
     yield Row("largest error of a joined probability", _largest(axes), 0.0)
 
 
@@ -75,7 +76,6 @@ class _Volumes:
 
     def __init__(self, number: int, shape: tuple[int, ...], patch: Any) -> None:
         from data_io.prepare.preprocessing import Settings
-        from data_io.simulation import ct
 
         self.settings = Settings(patch)
         self.cases = tuple(f"volume-{n}" for n in range(number))
@@ -100,12 +100,10 @@ class _Volumes:
         return self._arrays[case][1].shape
 
 
-@measured(
-    "redrawn-validation",
-    "constructed",
-    f"fixed predictions of 6 simulated volumes, {REDRAWS} epochs",
-    slow=True,
-)
+REDRAWN = f"fixed predictions of 6 simulated volumes, {REDRAWS} epochs"
+
+
+@measured("redrawn-validation", "constructed", REDRAWN, slow=True)
 def redrawn_validation() -> Iterator[Row]:
     """Validation loss over epochs without any training: patches drawn anew, and kept.
 
@@ -119,11 +117,9 @@ def redrawn_validation() -> Iterator[Row]:
     kept = _losses(batches, [0] * 3)  # as with fixed_validation: always epoch 0's
     for name, values in redrawn.items():
         forms = values, kept[name]
-        yield Row(
-            f"standard deviation of val_loss over epochs, {name}",
-            *(float(np.std(form, ddof=1)) for form in forms),
-        )
-        yield Row(f"mean val_loss, {name}", *(float(np.mean(form)) for form in forms))
+        spread = (np.std(form, ddof=1) for form in forms)
+        yield Row(f"standard deviation of val_loss over epochs, {name}", *spread)
+        yield Row(f"mean val_loss, {name}", *map(np.mean, forms))
 
 
 def _losses(batches: Any, epochs: Iterable[int]) -> dict[str, list[float]]:
@@ -142,14 +138,14 @@ def _rule(image: np.ndarray) -> np.ndarray:
     """Probabilities of three classes from z-scored values alone."""
     x = image[..., 0].astype(np.float64)
     logits = np.stack([1 - x, 2 * x - 3, x - 2.5], axis=-1)
-    return softmax(logits)
+    return np.asarray(softmax(logits, axis=-1))
 
 
 @measured("padded-volumes", "constructed", "a simulated volume, clipped and z-scored")
 def padding_value() -> Iterator[Row]:
     """What a thin volume is padded with, in training and at prediction."""
     volumes = _Volumes(1, (32, 96, 96), (16, 48, 48))
-    lowest = float(volumes.image(volumes.cases[0]).min())
+    lowest = volumes.image(volumes.cases[0]).min()
     yield Row(
         "padding: 0 in training, the minimum at prediction", 0.0, lowest, unit="SD"
     )
@@ -160,7 +156,6 @@ def integer_resampling() -> Iterator[Row]:
     """MIScnn's resampling of an integer volume, and of its values as float."""
     from data_io.prepare.miscnn_compat import Resampling, Sample
     from data_io.prepare.resampling import SlabResampling
-    from data_io.simulation import ct
 
     random = np.random.default_rng(0)
     shape, spacing = (20, 60, 60), (3.0, 3.0, 3.0)
@@ -170,22 +165,17 @@ def integer_resampling() -> Iterator[Row]:
         sample = Sample("x", volume[..., None], 1, 3, {"spacing": np.array(spacing)})
         step((3.3, 4.1, 4.1)).preprocessing(sample, training=False)
         found.append(np.asarray(sample.img_data, np.float64))
-    difference = np.abs(found[0] - found[1])
-    yield Row(
-        "largest difference of integers from floats",
-        float(difference.max()),
-        0.0,
-        unit="HU",
-    )
-    yield Row("mean difference", float(difference.mean()), 0.0, unit="HU")
+    apart = np.abs(found[0] - found[1])
+    yield Row("largest difference of integers from floats", apart.max(), 0.0, unit="HU")
+    yield Row("mean difference", apart.mean(), 0.0, unit="HU")
+
+
+GRIDS = "grids of the KiTS19 label maps at hand"
 
 
 @cache
 def _grids(root: Path) -> dict[str, tuple[tuple[int, ...], tuple[float, ...]]]:
     """Shape and voxel size (mm) of each of KiTS19's label maps that the study takes."""
-    from data_io.datasets.kits19 import kits19
-    from data_io.files import nifti
-
     places = {
         case: nifti.geometry(kits19.roles(root, case)["observer1"])
         for case in kits19.cases(root)
@@ -193,71 +183,50 @@ def _grids(root: Path) -> dict[str, tuple[tuple[int, ...], tuple[float, ...]]]:
     return {case: (one.shape, one.spacing_mm) for case, one in places.items()}
 
 
-@measured(
-    "unsaid-resampling", "data", "grids of the KiTS19 label maps at hand", "kits19"
-)
+def _resampled(root: Path) -> dict[str, tuple[int, ...]]:
+    """Shape of each label map on the grid of the study."""
+    spacing_mm = kits19.RECORD.spacing_mm or ()
+    grids = _grids(root).items()
+    return {case: resampled_shape(*grid, spacing_mm) for case, grid in grids}
+
+
+@measured("unsaid-resampling", "data", GRIDS, "kits19")
 def unsaid_resampling(root: Path) -> Iterator[Row]:
     """What a patch of 80x160x160 covers at each volume's voxels, and resampled."""
-    from data_io.datasets.kits19 import kits19
-
     spacings = np.array([spacing for _, spacing in _grids(root).values()])
     resampled = np.array(kits19.RECORD.spacing_mm) * PATCH
     native = np.median(spacings * PATCH, axis=0)
-    for name, said, done in zip(
-        ("slices", "rows", "columns"), native, resampled, strict=True
-    ):
-        yield Row(
-            f"patch along {name}: native voxels (paper), resampled (code)",
-            float(said),
-            float(done),
-            unit="mm, median",
-        )
+    names = ("slices", "rows", "columns")
+    for name, *pair in zip(names, native, resampled, strict=True):
+        what = f"patch along {name}: native voxels (paper), resampled (code)"
+        yield Row(what, *pair, unit="mm, median")
 
 
-@measured("padded-volumes", "data", "grids of the KiTS19 label maps at hand", "kits19")
+@measured("padded-volumes", "data", GRIDS, "kits19")
 def padded_volumes(root: Path) -> Iterator[Row]:
     """Volumes smaller than a patch: padded, with voxels that have no class."""
-    from data_io.datasets.kits19 import kits19
-    from data_io.prepare.native import resampled_shape
-
-    spacing = kits19.RECORD.spacing_mm or ()
-    shapes = [resampled_shape(*grid, spacing) for grid in _grids(root).values()]
-    thin = [shape[0] < PATCH[0] for shape in shapes]
-    filled = [
-        np.prod([min(1, size / edge) for size, edge in zip(shape, PATCH, strict=True)])
-        for shape in shapes
-    ]
-    small = [share for share in filled if share < 1]
-    yield Row(f"volumes thinner than 80 slices, of {len(shapes)}", sum(thin), None)
-    yield Row(
-        f"volumes smaller than a patch on any axis, of {len(shapes)}", len(small), None
-    )
-    yield Row(
-        "voxels of such a patch that are padding, mean",
-        100 * float(1 - np.mean(small)),
-        None,
-        unit="%",
-    )
+    shapes = np.array(list(_resampled(root).values()))
+    thin = (shapes[:, 0] < PATCH[0]).sum()
+    filled = np.minimum(1, shapes / PATCH).prod(axis=1)
+    small = filled[filled < 1]
+    yield Row(f"volumes thinner than 80 slices, of {len(shapes)}", thin, None)
+    what = f"volumes smaller than a patch on any axis, of {len(shapes)}"
+    yield Row(what, small.size, None)
+    padding = 100 * (1 - small.mean())
+    yield Row("voxels of such a patch that are padding, mean", padding, None, unit="%")
 
 
 @measured("label-resize", "data", "KiTS19 label maps of under 100 slices", "kits19")
 def label_resize_of_kits19(root: Path) -> Iterator[Row]:
     """Labels of three classes resampled by both versions' rules."""
-    from data_io.datasets.kits19 import kits19
-    from data_io.files import nifti
-    from data_io.prepare.native import resampled_shape
-
-    spacing_mm = kits19.RECORD.spacing_mm or ()
-    counts = np.zeros((2, 3), int)
-    differ = 0
-    for case, grid in _grids(root).items():
-        if grid[0][0] >= 100:
+    counts, differ = np.zeros((2, 3), int), 0
+    for case, shape in _resampled(root).items():
+        if _grids(root)[case][0][0] >= 100:
             continue
         label = nifti.read_label(kits19.roles(root, case)["observer1"])
-        shape = resampled_shape(*grid, spacing_mm)
         old, new = (rule(label, shape) for rule in (last_class_of_half, highest_class))
         counts += [np.bincount(one.ravel(), minlength=3) for one in (old, new)]
         differ += int((old != new).sum())
     for value, name in enumerate(("background", "kidney", "tumour")):
-        yield Row(f"{name} voxels", *map(int, counts[:, value]))
+        yield Row(f"{name} voxels", *counts[:, value])
     yield Row("voxels that differ", differ, 0)

@@ -16,7 +16,6 @@ from benchmarks import page, samples, timing
 from benchmarks import step as step_benchmark
 from data_io.prepare.batches import Batches
 from pipelines import provenance
-from pipelines.reporting.markdown import replace_marked
 from pipelines.training import unet
 from pipelines.training.protocol import Protocol
 
@@ -154,42 +153,11 @@ def test_both_generators_draw_the_same_samples(augment: bool, tmp_path: Path) ->
     assert len(list((tmp_path / "batches").glob("*.pickle"))) == len(cache.cases)
 
 
-def test_scipys_calls_are_those_of_the_samples(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cache, _ = samples.simulated(tmp_path, (16, 32), (16, 32), 3, 2)
-    batches = Batches(cache, cache.cases, classes=2, augment=True)
-    drawn: list[tuple[int, int]] = []
-    monkeypatch.setattr(batches, "draw", lambda *place: drawn.append(place))
-    timed: list[int] = []
-
-    def seconds(work: list, cores: int, rounds: int) -> dict[str, np.ndarray]:
-        timed.append(len(work))
-        return {"one": np.array([1.0, 2.0]), "all": np.array([0.5, 0.25])}
-
-    monkeypatch.setattr(samples, "_one_and_all", seconds)
-    found = samples._calls_alone(batches, draws=5, kept=2, cores=2, rounds=2)
-    # Two at a time, each once; the seconds of the three parts together.
-    assert drawn == [(0, 0), (1, 1), (2, 2), (3, 3), (4, 0)]
-    assert timed == [2, 2, 1]
-    assert found["one"].tolist() == [3, 6]
-    assert found["all"].tolist() == [1.5, 0.75]
-
-
 def test_samples_are_timed_beside_miscnn() -> None:
     images = ((16, 32), (16, 32), 3, 2)
-    row = samples.against_miscnn(images, augment=True, draws=2)
+    row = samples.beside_miscnn(images, augment=True, draws=2)
+    assert (row.what, row.shape) == ("image, augmented, one core", "16x32x3")
     assert (row.peer, row.target, row.by) == ("MIScnn DataGenerator", "0.5", "mean")
-    row, calls = samples.cores_against_one(images, rounds=1, cores=2, draws=20)
-    assert (row.shape, row.target) == ("16x32x3", "0.588")  # 1 / (0.85 * 2)
-    assert calls.what == f"SciPy's calls in {row.what}"
-    assert float(calls.ours) > 0
-    assert calls.target == ""
-    row = samples.cores_against_miscnn(images, augment=True, rounds=1, cores=2, draws=5)
-    assert (row.what, row.n) == ("image, augmented, 2 cores", 1)
-    assert (row.peer, row.target) == ("MIScnn DataGenerator, as many threads", "")
-    row = samples.scipys_share(images, draws=20)
-    assert 0 < float(row.ratio) < 1
 
 
 @pytest.mark.backend
@@ -197,54 +165,26 @@ def test_epochs_are_timed_beside_their_steps(monkeypatch: pytest.MonkeyPatch) ->
     counts = {"training": 2, "validation": 1, "test": 1}
     monkeypatch.setattr(epoch_benchmark, "COUNTS", counts)
     monkeypatch.setattr(epoch_benchmark, "BLOCK", 2)
-    row, rate, waiting, drawing, *rest = epoch_benchmark.epochs_beside_steps(
-        "demo", epochs=5, shape=(16, 32), depth=1, filters=2
+    row, waiting = epoch_benchmark.epochs_beside_steps(
+        "demo", epochs=5, size=(16, 32), depth=1, filters=2
     )
+    assert (row.what, row.peer) == ("epoch of 2 + 1 images, demo", "its steps alone")
     assert (row.n, row.target, row.shape) == (2, "1.05", "1x16x32x3")
     assert float(row.ratio) > 0.5  # an epoch has all of its steps in it
-    assert (rate.unit, rate.peer, rate.target) == ("1/s", "its steps alone", "")
+    assert (waiting.peer, waiting.target) == ("the epoch", "")
     assert 0 < float(waiting.ratio) < 1  # a share of the epoch, and all of its samples
-    assert (drawing.n, drawing.target) == (2, "")
-    if row.device != "CPU":
-        assert [found.what for found in rest] == [f"GPU memory, {row.what}"]
-    elif keras.backend.backend() == "jax":
-        assert rest == []  # a step goes on after its call
-    else:
-        (inside,) = rest
-        assert (inside.what, inside.target) == (f"in its steps, {row.what}", "")
-        assert 0 < float(inside.ours) < float(row.ours)
-    plain, rate, _, copying = epoch_benchmark.epochs_beside_steps(
-        "demo", epochs=3, shape=(32, 32), augment=False, depth=1, filters=2
-    )[:4]
-    assert plain.what == f"{row.what}, not augmented"
-    assert (plain.target, plain.shape, plain.n) == ("", "1x32x32x3", 1)
-    # Two of training and one of validation.
-    assert float(rate.ours) == pytest.approx(3 / float(plain.ours), rel=0.01)
-    assert copying.what == f"{drawing.what}, not augmented"
-    row = epoch_benchmark.memory_over_epochs(32, epochs=3, early=2, depth=1, filters=2)
-    assert (row.what, row.peer) == ("peak memory after 3 epochs", "after 2")
-    assert row.shape == "1x32x32x3"
-    assert float(row.ratio) >= 1
 
 
 @pytest.mark.backend
-def test_epochs_of_volumes_are_timed_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    counts = {"training": 3, "validation": 1, "test": 1}
+def test_memory_after_an_epoch_is_beside_that_of_an_early_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counts = {"training": 2, "validation": 1, "test": 1}
     monkeypatch.setattr(epoch_benchmark, "COUNTS", counts)
-    monkeypatch.setattr(epoch_benchmark, "BLOCK", 1)
-    row, rate, *_ = epoch_benchmark.epochs_beside_steps(
-        "reduced", epochs=3, shape=(4, 8, 16), depth=1, filters=2
-    )
-    assert row.what == "epoch of 3 + 1 patches, reduced"
-    assert (row.shape, row.target, row.n) == ("1x4x8x16x1", "1.05", 2)
-    assert rate.what == "steps a second, epoch of 3 + 1 patches, reduced"
-
-
-def test_a_second_start_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    counts = {"training": 1, "validation": 1, "test": 1}
-    monkeypatch.setattr(epoch_benchmark, "COUNTS", counts)
-    row = epoch_benchmark.second_start(None, draws=2, size=32)
-    assert (row.what, row.unit) == ("a second start's look at 3 images of phantom", "s")
+    row = epoch_benchmark.memory_over_epochs(32, epochs=3, early=2, depth=1, filters=2)
+    assert (row.what, row.peer) == ("peak memory after 3 epochs", "after 2")
+    assert (row.shape, row.unit) == ("1x32x32x3", "MB")
+    assert float(row.ratio) >= 1
 
 
 def test_the_table_has_what_was_wanted_and_of_losses_the_slowest() -> None:
@@ -257,7 +197,7 @@ def test_the_table_has_what_was_wanted_and_of_losses_the_slowest() -> None:
     rows = [
         row("losses", "CE", 0.01, 0.05),
         row("losses", "DSC", 0.02, 0.05),
-        row("start", "second start", 3, 1),
+        row("evaluation", "a volume", 3, 1),
         row("samples", "image", 0.4, 0.5),
         row("samples", "nothing wanted", 0.4, None),
     ]
@@ -265,13 +205,13 @@ def test_the_table_has_what_was_wanted_and_of_losses_the_slowest() -> None:
     assert page.table(rows).splitlines()[2:5] == [
         f"| image | {backend} | 2x3 | 400 ms | 1000 ms | peer | 0.4 | 0.5 | yes |",
         f"| loss DSC | {backend} | 2x3 | 20 ms | 1000 ms | peer | 2 % | 5 % | yes |",
-        f"| second start | {backend} | 2x3 | 3000 ms | 1000 ms | peer | 3 | 1 | no |",
+        f"| a volume | {backend} | 2x3 | 3000 ms | 1000 ms | peer | 3 | 1 | no |",
     ]
     # Another machine's row is marked.
     rows[2] = dataclasses.replace(rows[2], machine="another")
     lines = page.table(rows).splitlines()
     assert [line.split(" | ")[0] for line in lines[2:5]] == [
-        "| image", "| loss DSC", r"| second start\*",
+        "| image", "| loss DSC", r"| a volume\*",
     ]  # fmt: skip
     assert lines[-1].startswith(r"Machine: m; \* another. ")
     # So is another device's, which has a slowest loss of its own.
@@ -292,7 +232,7 @@ def test_the_peers_steps_are_ours(
 ) -> None:
     protocol = Protocol(shape, filters=2, depth=1)
     made = step_benchmark.sides(protocol, channels, classes)
-    ours, *others = (make() for make in made.values())
+    ours, *others = made.values()
     assert next(iter(made)) == step_benchmark.OURS
     one = keras.backend.backend() == "jax" or not unet.computes_channels_first()
     assert len(others) == (1 if one else 2)
@@ -305,7 +245,7 @@ def test_the_peers_steps_are_ours(
 
 @pytest.mark.backend
 def test_a_step_is_timed_beside_its_peers() -> None:
-    rows = step_benchmark.beside_peers((16, 32), draws=1, filters=2, depth=1)
+    steps = step_benchmark.beside_peers((16, 32), draws=1, filters=2, depth=1)
     backend = keras.backend.backend()
     expected = {
         "torch": ["plain PyTorch, same U-Net", "our U-Net, channels-last"],
@@ -314,7 +254,6 @@ def test_a_step_is_timed_beside_its_peers() -> None:
     }
     if not unet.computes_channels_first():
         expected[backend].remove("our U-Net, channels-first")
-    steps = rows[: len(expected[backend])]
     assert [row.peer for row in steps] == expected[backend]
     targets = {name: "1" if name[:3] == "our" else "1.05" for name in expected[backend]}
     assert [row.target for row in steps] == list(targets.values())
@@ -323,45 +262,6 @@ def test_a_step_is_timed_beside_its_peers() -> None:
         assert (row.shape, row.unit) == ("1x16x32x3", "ms")
         assert row.device == provenance.device()
         assert len({row.ours for row in steps}) == 1  # measured once, beside all
-    # Of a GPU its memory too.
-    memory = rows[len(steps) :]
-    assert bool(memory) == (provenance.device() != "CPU")
-    for row in memory:
-        assert row.what == "memory of a step, U-Net, 2 filters"
-        assert (row.unit, row.target) == ("MB", "")
-
-
-@pytest.mark.backend
-def test_memory_of_a_step_is_looked_at_one_network_at_a_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    alive: list[str] = []
-    looked: list[list[str]] = []
-
-    class Step:
-        def __init__(self, name: str) -> None:
-            self.name = name
-            alive.append(name)
-
-        def __call__(self) -> float:
-            return 0.0
-
-        def __del__(self) -> None:
-            alive.remove(self.name)
-
-    def peak() -> float:
-        looked.append(list(alive))
-        return 5.0
-
-    monkeypatch.setattr(step_benchmark, "forget_peak", lambda: None)
-    monkeypatch.setattr(step_benchmark, "peak_mb", peak)
-    names = [step_benchmark.OURS, "peer"]
-    made = {name: lambda name=name: Step(name) for name in names}
-    found = step_benchmark._peaks(made)
-    # JAX can't begin anew to look for it.
-    names = names[:1] if keras.backend.backend() == "jax" else names
-    assert looked == [[name] for name in names]
-    assert {name: list(x) for name, x in found.items()} == {key: [5.0] for key in names}
 
 
 @pytest.mark.backend
@@ -373,8 +273,9 @@ def test_a_network_of_another_shape_is_no_peer() -> None:
         network.take(weights)
 
 
-def test_the_page_has_the_table_of_the_results(project: Path) -> None:
-    page_path = project / "benchmarks" / "README.md"
-    text = page_path.read_text("utf-8")
-    content = page.table(timing.read())
-    assert replace_marked(page_path, text, page.MARKER, content) == text
+def test_the_page_has_the_table_of_the_results(tmp_path: Path) -> None:
+    committed = page.PAGE.read_text("utf-8")
+    copy = tmp_path / "README.md"
+    copy.write_text(committed, "utf-8")
+    page.update(copy)
+    assert copy.read_text("utf-8") == committed

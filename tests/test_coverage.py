@@ -59,3 +59,11 @@ def test_the_committed_table_is_complete():
         outside = float(row["below"]) + float(row["above"])
         assert float(row["coverage"]) == pytest.approx(1 - outside, abs=2e-4)
         assert int(row["replications"]) >= 2000
+
+
+def test_the_page_has_the_table_of_the_committed_rows(tmp_path):
+    committed = coverage.PAGE.read_text("utf-8")
+    copy = tmp_path / "README.md"
+    copy.write_text(committed, "utf-8")
+    coverage.update(copy)
+    assert copy.read_text("utf-8") == committed

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from errata import __main__ as command
-from errata import page, registry
+from errata import page
 from errata.registry import Part
 
 MENDED = (
@@ -21,14 +21,8 @@ MENDED = (
 
 @pytest.fixture(scope="module")
 def committed() -> list[dict[str, str]]:
-    """The rows of docs/errata.csv; importing the command registers every part."""
-    command.load()
-    return registry.read(command.CSV)
-
-
-def fast_parts() -> list[Part]:
-    command.load()
-    return [part for part in registry.parts() if not part.slow]
+    """The rows of docs/errata.csv."""
+    return page.read()
 
 
 def numbers(row: dict[str, str]) -> list[str]:
@@ -36,7 +30,7 @@ def numbers(row: dict[str, str]) -> list[str]:
 
 
 def test_every_part_has_its_numbers(committed: list[dict[str, str]]) -> None:
-    known = {(part.entry, part.source) for part in registry.parts()}
+    known = {part.key for part in command.load()}
     assert {(row["entry"], row["source"]) for row in committed} == known
     for row in committed:
         assert any(numbers(row)), row
@@ -45,9 +39,9 @@ def test_every_part_has_its_numbers(committed: list[dict[str, str]]) -> None:
 def test_every_entry_is_described_once_with_its_numbers(
     committed: list[dict[str, str]],
 ) -> None:
-    text = command.PAGE.read_text("utf-8")
+    text = page.PAGE.read_text("utf-8")
     entries = page.entries(text)
-    assert sorted(entries) == sorted({part.entry for part in registry.parts()})
+    assert sorted(entries) == sorted({part.entry for part in command.load()})
     for entry in entries:
         assert text.count(f"\n### {entry}: ") == 1, entry
         table = page.table(entry, [r for r in committed if r["entry"] == entry])
@@ -55,16 +49,14 @@ def test_every_entry_is_described_once_with_its_numbers(
 
 
 @pytest.mark.parametrize(
-    "part", fast_parts(), ids=lambda part: f"{part.entry}-{part.source}"
+    "part",
+    [part for part in command.load() if not part.slow],
+    ids=lambda part: "-".join(part.key),
 )
 def test_numbers_are_those_that_are_measured(
     part: Part, committed: list[dict[str, str]]
 ) -> None:
-    stood = [
-        row
-        for row in committed
-        if (row["entry"], row["source"]) == (part.entry, part.source)
-    ]
+    stood = [row for row in committed if (row["entry"], row["source"]) == part.key]
     found = part.rows()
     assert [row["quantity"] for row in found] == [row["quantity"] for row in stood]
     for new, old in zip(found, stood, strict=True):
@@ -176,7 +168,7 @@ def test_a_part_that_is_not_measured_keeps_its_rows(
     new = [{**row, "published": "7"} for row in committed if row["entry"] == "cubic"]
     new = [row for row in new if row["source"] == "constructed"]
     gone = {**committed[0], "entry": "no-such-entry"}
-    merged = registry.merge([*committed, gone], new)
+    merged = page.merge([*committed, gone], new)
     assert len(merged) == len(committed)
     kept = [row for row in merged if row["published"] != "7"]
     assert len(kept) >= len(committed) - len(new)
@@ -252,7 +244,7 @@ def test_a_recalling_network_by_hand() -> None:
 
 
 def test_the_places_in_the_released_code_name_entries_that_are_there():
-    text = (registry.PROJECT / "docs" / "errata.md").read_text("utf-8")
+    text = page.PAGE.read_text("utf-8")
     places = text.split("## Where in the released code")[1]
     cells = re.findall(r"^\| (`[^|]+`) \|", places, re.MULTILINE)
     named = {name for cell in cells for name in re.findall(r"`([a-z0-9-]+)`", cell)}

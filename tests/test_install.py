@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import configparser
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 LOCKS = ("tensorflow", "torch", "jax", "gpu", "jax-gpu", "peers")
 BACKENDS = ("tensorflow", "torch", "jax")
@@ -125,6 +127,15 @@ def test_make_alone_lists_every_target_on_one_line_each(project: Path) -> None:
     text = (project / "Makefile").read_text()
     phony = " ".join(re.findall(r"^\.PHONY:(.*)", text, re.MULTILINE)).split()
     assert sorted(listed) == sorted(set(phony) - {"test-backend", "bench-step"})
+
+
+def test_the_workflow_runs_commands_that_are_there(project: Path) -> None:
+    text = (project / ".github" / "workflows" / "ci.yml").read_text("utf-8")
+    steps = yaml.safe_load(text)["jobs"]["test"]["steps"]
+    commands = [step["run"] for step in steps if "run" in step]
+    assert ".ci/run" in commands
+    for command in commands:
+        assert os.access(project / command, os.X_OK), command
 
 
 @pytest.mark.parametrize(

@@ -233,13 +233,6 @@ class EpsilonBelowAlone(Textbook):
 
 
 class EpsilonAboveToo(Textbook):
-    def soft_terms(self, y: Any, p: Any, g: float) -> tuple[Any, Any, Any]:
-        fn, fp = ops.maximum(y - p, 1e-30), ops.maximum(p - y, 1e-30)
-        return ops.minimum(y, p), fn**g, fp**g
-
-    def far(self, y: Any, p: Any) -> Any:
-        return ops.maximum(ops.abs(y - p), 1e-30) if self.soft else 1 - p
-
     def errors(self, counts: Any, alpha: float, beta: float, e: float) -> Any:
         tp, fn, fp = counts
         wrong = alpha * fp + beta * fn

@@ -1,0 +1,232 @@
+"""What it costs to measure a volume: our way beside the released notebooks'.
+
+Volumes of KiTS19's sizes are simulated from a seed: their sizes decide, not what they
+show. Every draw is a process of its own, so that its peak is its own. One runs at a
+time, ours and the notebooks' in turn. `make bench-evaluation`; the notebooks' way takes
+8 GB of memory.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+
+from benchmarks import timing
+from data_io.datasets.kits19 import kits19
+from data_io.files import nifti
+from pipelines import provenance
+
+__all__ = ["beside_notebooks", "longest_case", "measure", "simulate"]
+
+Work = Callable[[], object]
+# KiTS19's first case, and one as long as its longest.
+LONG, LONGEST = (611, 512, 512), (1059, 512, 512)
+SPACING_MM = (0.5, 0.919921875, 0.919921875)
+CASE = "case_00000"
+# Wanted: of the notebooks' way at most, and of the longest case.
+TARGETS, MOST_MB = {"time": 1 / 10, "peak memory": 1 / 3}, 4000
+PACKAGES = ("numpy", "scipy", "miscnn", "scikit-image")
+
+
+def simulate(folder: Path, shape: tuple[int, ...]) -> None:
+    """Write a case in KiTS19's layout, and a run that has predicted it.
+
+    Two ellipsoids with a sphere in each, noise around and in them.
+
+    Args:
+        folder: gets `data/<case>/` and `run/probabilities/<case>.npy`.
+        shape: of the volume.
+    """
+    from data_io.prepare import native
+
+    random = np.random.default_rng(0)
+    label = _label(shape)
+    image = np.empty(shape, np.int16)
+    for number, plane in enumerate(label):
+        noise = random.normal(scale=20, size=plane.shape)
+        image[number] = np.array([-60, 40, 120])[plane] + noise
+    # KiTS19's axes: all three run against the scanner's, the last one first.
+    affine = np.zeros((4, 4))
+    affine[[0, 1, 2, 3], [2, 1, 0, 3]] = *(-mm for mm in SPACING_MM[::-1]), 1
+    header = nibabel.Nifti1Header()
+    header.set_data_shape(shape)
+    place = nifti.Geometry(shape, affine, header)
+    case = folder / "data" / CASE
+    case.mkdir(parents=True)
+    nifti.write_like(case / kits19.LABEL, label, place)
+    nifti.write_like(case / kits19.IMAGE, image, place)
+
+    grid = native.resampled_shape(shape, SPACING_MM, kits19.RECORD.spacing_mm or ())
+    nearest = [
+        np.arange(new) * old // new for old, new in zip(shape, grid, strict=True)
+    ]
+    logits = random.normal(size=(*grid, 3)).astype(np.float32)
+    logits += 4 * np.eye(3, dtype=np.float32)[label[np.ix_(*nearest)]]
+    softmax = np.exp(logits)
+    softmax /= softmax.sum(axis=-1, keepdims=True)
+    (folder / "run" / "probabilities").mkdir(parents=True)
+    np.save(folder / "run" / "probabilities" / f"{CASE}.npy", softmax)
+
+
+def _label(shape: tuple[int, ...]) -> np.ndarray:
+    """Two kidneys, each with a tumour; uint8."""
+    label = np.zeros(shape, np.uint8)
+    z, y, x = np.ogrid[tuple(slice(-1, 1, size * 1j) for size in shape)]
+    for side in (-0.5, 0.5):
+        kidney = ((z / 0.5) ** 2 + (y / 0.2) ** 2 + ((x - side) / 0.15) ** 2) < 1
+        tumour = ((z / 0.1) ** 2 + (y / 0.1) ** 2 + ((x - side) / 0.1) ** 2) < 1
+        label[kidney] = 1
+        label[tumour] = 2
+    return label
+
+
+# Each of these imports what it needs beside KiTS19's reading, and gives the work.
+
+
+def evaluation(folder: Path) -> Work:
+    """Measure the case as `dscpp evaluate` does."""
+    from pipelines import evaluate
+    from pipelines import run as runs
+
+    values = {"spacing_mm": kits19.RECORD.spacing_mm}
+    run = runs.Run(folder / "run", {"state": "predicted", "preprocessing": values})
+    return lambda: evaluate.measure(run, kits19, folder / "data", [("test", CASE)])
+
+
+def notebooks_evaluation(folder: Path) -> Work:
+    """Measure the case as the released notebooks do: all of it at once.
+
+    The softmax goes through MIScnn's resampling whole, the label map is read as
+    float64, and each measure is an expression over whole arrays (protocol: metrics).
+    """
+    from data_io.prepare.miscnn_compat import Resampling, Sample
+
+    def work() -> dict[int, dict[str, float]]:
+        softmax = np.load(folder / "run" / "probabilities" / f"{CASE}.npy")
+        path = folder / "data" / CASE / kits19.LABEL
+        # As MIScnn's NIfTI interface reads it: float64.
+        label = np.asarray(nibabel.Nifti1Image.from_filename(path).get_fdata())
+        details = {"original_shape": label.shape}
+        sample = Sample(CASE, np.zeros((1, 1, 1, 1)), 1, 3, details)
+        step = Resampling(kits19.RECORD.spacing_mm)
+        softmax = step.postprocessing(sample, softmax, activation_output=True)
+        predicted = np.argmax(softmax, axis=-1)
+        return {
+            target: _notebooks_measures(label, predicted, softmax[..., target], target)
+            for target in (1, 2)
+        }
+
+    return work
+
+
+def _notebooks_measures(
+    label: np.ndarray, predicted: np.ndarray, p: np.ndarray, target: int
+) -> dict[str, float]:
+    truth, guess = label == target, predicted == target
+    tp = np.logical_and(truth, guess).sum()
+    return {
+        "nll": -np.mean(label * np.log(np.clip(p, 1e-7, 1 - 1e-7))),
+        "brier": np.mean((label - p) ** 2),
+        "dice": 2 * tp / (truth.sum() + guess.sum()),
+        "jaccard": tp / np.logical_or(truth, guess).sum(),
+        "precision": tp / guess.sum(),
+        "recall": tp / truth.sum(),
+    }
+
+
+def measure(prepare: Callable[[Path], Work], folder: Path) -> dict[str, float]:
+    """Do one thing in this process.
+
+    Args:
+        prepare: gives the work to do.
+        folder: that `simulate` filled.
+
+    Returns:
+        Seconds by the clock and of the processor, all threads together, without what
+        was imported before; the process's peak memory, MB (1e6 bytes).
+    """
+    work = prepare(folder)
+    start, busy = time.perf_counter(), time.process_time()
+    work()
+    return {
+        "time": round(time.perf_counter() - start, 2),
+        "processor time": round(time.process_time() - busy, 2),
+        "peak memory": provenance.peak_memory_mb(),
+    }
+
+
+def _alone(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function gives, called in a process of its own."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(function, *arguments).result()
+
+
+def beside_notebooks(draws: int = 3) -> list[timing.Row]:
+    """Measure both ways in turn, in processes of their own.
+
+    Args:
+        draws: of each.
+
+    Returns:
+        By the clock; of the processor; peak memory.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        _alone(simulate, folder, LONG)
+        works = [evaluation, notebooks_evaluation] * draws
+        found = [_alone(measure, work, folder) for work in works]
+    ours, theirs = (
+        {kind: np.array([draw[kind] for draw in part]) for kind in part[0]}
+        for part in (found[::2], found[1::2])
+    )
+    row = partial(
+        timing.compare, "evaluation", shape=LONG, packages=PACKAGES, backend=""
+    )
+    return [
+        row(
+            f"evaluation: {kind}",
+            ours=ours[kind],
+            peer=("evaluation, notebooks' way", theirs[kind]),
+            target=TARGETS.get(kind),
+            unit="MB" if kind == "peak memory" else "s",
+        )
+        for kind in ours
+    ]
+
+
+def longest_case() -> timing.Row:
+    """Measure ours on a case as long as KiTS19's longest: its peak memory."""
+    with tempfile.TemporaryDirectory() as place:
+        _alone(simulate, Path(place), LONGEST)
+        found = _alone(measure, evaluation, Path(place))
+    return timing.compare(
+        "evaluation",
+        "evaluation, longest case: peak memory",
+        LONGEST,
+        np.array([found["peak memory"]]),
+        None,
+        PACKAGES,
+        MOST_MB,
+        unit="MB",
+        backend="",
+    )
+
+
+def main() -> None:
+    """Measure all, print it and write it to the CSV file."""
+    arguments = timing.parser(__doc__).parse_args()
+    timing.record(beside_notebooks(), arguments.output)
+    timing.record([longest_case()], arguments.output)
+
+
+if __name__ == "__main__":
+    main()
