@@ -24,7 +24,6 @@ from pipelines.reporting import (
     pages,
     published,
     tables,
-    topics,
 )
 from pipelines.reporting.published import Variant
 
@@ -249,36 +248,6 @@ def test_direction_over_gamma_and_with_a_missing_partner(results):
     make_run(results, "DSC++", PLUS_NLL, gamma=2.0)
     pages.Report(results).write()
     assert one(read(path), gamma="0.5", metric="nll_published")["direction"] == "same"
-
-
-def test_published_differences_beside_training_noise(results):
-    path = results / "drive" / "paper" / "noise.csv"
-    make_run(results, "DSC", DSC_NLL, seed=0)
-    make_run(results, "DSC++", PLUS_NLL, gamma=2.0)
-    pages.Report(results).write()
-    assert not path.exists()  # one seed each: nothing is known
-    make_run(results, "DSC", [value + 0.1 for value in DSC_NLL], seed=1)
-    report = pages.Report(results)
-    report.write()
-    found = one(read(path), table="4", loss="DSC", metric="nll_published")
-    # Means differ by .1: s = .1 / sqrt(2), two trainings by sqrt(2) s = .1, and t(1)
-    # is 12.706. The paper has .204 for DSC and .041 for DSC++.
-    assert (found["partner"], found["df"]) == ("DSC++", "1")
-    assert float(found["noise"]) == pytest.approx(0.1)
-    assert float(found["limit"]) == pytest.approx(1.2706, abs=1e-4)
-    assert float(found["published_difference"]) == pytest.approx(0.163)
-    assert found["exceeds"] == "no"
-    # Dice is the same for both seeds: any difference is beyond that.
-    found = one(read(path), table="4", loss="DSC", metric="dice")
-    assert (float(found["noise"]), found["exceeds"]) == (0, "yes")
-    # Counted: of Table 4's three differences on DRIVE none of the NLL's is beyond.
-    (page,) = [text for text in report.pages if text.name == "drive-paper"]
-    text = topics.claimed([(page.study, page.files)], report.over_all)
-    _, _, said = text.partition("| DRIVE, vessel: beyond training noise ")
-    header, _, *lines = said.splitlines()
-    assert header == "| NLL | Brier | Dice | Jaccard |"
-    assert any(line.startswith("| Table 4 | 0 of 3 |") for line in lines)
-    assert lines[-1].startswith("| noise | 0.1000 |")
 
 
 def test_several_seeds_by_hand():

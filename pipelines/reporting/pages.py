@@ -43,8 +43,7 @@ _P_ROWS = (
 )
 # Only written where they have a row.
 _OPTIONAL = (
-    tables.EXTRA_TABLE, "observers.csv", "other-sets.csv", "noise.csv",
-    "temperature.csv",
+    tables.EXTRA_TABLE, "observers.csv", "other-sets.csv", "temperature.csv",
 )  # fmt: skip
 
 
@@ -141,8 +140,7 @@ class Report:
             for topic in topics.TOPICS:
                 parts[f"{page.name}-{topic}"] = partial(page.topic, topic)
         if self.over_all:
-            made = [(page.study, page.files) for page in self.pages]
-            parts["claims"] = partial(topics.claimed, made, self.over_all)
+            parts["claims"] = partial(topics.claimed, self.over_all)
             parts["counts"] = self.counts
             answered = self.over_all[answers.FILE]
             for number, question in enumerate(answers.QUESTIONS, start=1):
@@ -191,7 +189,6 @@ class Page:
             "costs.csv": tables.costs(study),
             "observers.csv": calibration.observers(read),
             "other-sets.csv": tables.other_sets(runs),
-            "noise.csv": tables.noise(study),
             "temperature.csv": tables.temperatures(study),
         }
         return {

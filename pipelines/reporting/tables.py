@@ -1,4 +1,4 @@
-"""Tables of the paper beside ours, tests, thresholds, noise and costs: one frame each.
+"""Tables of the paper beside ours, tests, thresholds and costs: one frame each.
 
 Needs neither the images nor a backend: everything comes from a `Study`. What every
 column means is in `results/README.md`; `pages` writes them.
@@ -23,7 +23,7 @@ from pipelines.run import OTHER_SETS, Run
 
 __all__ = [
     "COLUMNS", "EXTRA_TABLE", "PRESETS", "TEMPERATURE", "comparisons", "costs",
-    "noise", "other_sets", "over_all", "papers", "same_loss", "set_summary", "summary",
+    "other_sets", "over_all", "papers", "same_loss", "set_summary", "summary",
     "temperatures", "thresholds", "usable", "verdict",
 ]  # fmt: skip
 
@@ -49,10 +49,6 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "costs": (
         "loss", "gamma", "seed", "method", "backend", "device", "machine", *_TIMES,
         "peak_memory_mb",
-    ),
-    "noise": (
-        "table", *_WHAT, "partner", "partner_gamma", "published_difference", "noise",
-        "df", "limit", "exceeds",
     ),
     "temperature": (
         *_WHAT, "seeds", "n", "temperature", "temperature_low", "temperature_high",
@@ -288,43 +284,6 @@ def costs(study: Study) -> pd.DataFrame:
         ),
         "costs",
     )
-
-
-def noise(study: Study) -> pd.DataFrame:
-    """Hold each published difference against the spread over seeds.
-
-    The noise is what two single trainings that differ in nothing but the seed differ
-    by, one standard deviation: sqrt(2) s, where s^2 is the variance over seeds of the
-    mean over test cases, pooled over the losses with several seeds, with `df` degrees
-    of freedom. A difference exceeds it beyond the 97.5 % quantile of Student's t for
-    these, times the noise (`limit`). A row for each published cell and its
-    `partner_of`, once; none where no loss has several seeds.
-    """
-    rows: list[_Row] = []
-    cells = {one.place: one for one in each_cell(study.cells)}
-    pairs: dict[object, tuple[Cell, Cell]] = {}
-    for cell in cells.values():
-        partner = partner_of(cell, cells)
-        if partner is not None and cell.target in study.targets:
-            pairs.setdefault(frozenset((cell.place, partner.place)), (cell, partner))
-    trained = [variant for variant in study.runs if not variant.method]
-    for cell, partner in pairs.values():
-        place = (cell.target, cell.metric)
-        s, df, _ = estimates.pooled(
-            study.measures(variant, *place) for variant in trained
-        )
-        if not df:
-            continue
-        # Rounded, as the difference of printed decimals has last bits of its own.
-        difference = round(cell.value - partner.value, 12) + 0.0
-        spread = math.sqrt(2) * s
-        limit = estimates.student(df) * spread
-        row: _Row = cell._asdict() | {"table": cell.table.removeprefix("table")}
-        row |= {"partner": partner.loss, "partner_gamma": partner.gamma}
-        row |= {"published_difference": difference, "noise": spread, "df": df}
-        row |= {"limit": limit, "exceeds": "yes" if abs(difference) > limit else "no"}
-        rows.append(row)
-    return _frame(rows, "noise")
 
 
 def temperatures(study: Study) -> pd.DataFrame:

@@ -1,11 +1,10 @@
 """What the pages say besides their tables, from the frames at hand, in Markdown."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import pandas as pd
 
-from pipelines.measure import metrics
-from pipelines.reporting import claims, tables
+from pipelines.reporting import claims
 from pipelines.reporting.calibration import EITHER, HUMAN, OBSERVERS, REGIONS
 from pipelines.reporting.frame import Study
 from pipelines.reporting.markdown import table
@@ -171,11 +170,8 @@ def counts(over_all: _Files) -> str:
     return "\n".join(lines)
 
 
-def claimed(made: Sequence[tuple[Study, _Files]], over_all: _Files) -> str:
-    """Counts by table and section, claims worth a look, noise of training.
-
-    Each study comes with its own tables by file name, then those over all data sets.
-    """
+def claimed(over_all: _Files) -> str:
+    """Counts by table and section, and claims worth a look, of all data sets."""
     parts = []
     for kind, rows in over_all[COUNTS].groupby("kind", sort=False):
         grid = rows.pivot(index="group", columns="verdict", values="count")
@@ -183,7 +179,7 @@ def claimed(made: Sequence[tuple[Study, _Files]], over_all: _Files) -> str:
         lines = [list(line) for line in grid.itertuples()]
         parts.append(table([_KINDS[kind], *grid.columns], lines))
     parts.append(_named(over_all[claims.FILE]))
-    return "\n\n".join([*parts, *_noise(made)])
+    return "\n\n".join(parts)
 
 
 def _named(rows: pd.DataFrame) -> str:
@@ -209,27 +205,3 @@ def _failed(row: Mapping[str, object]) -> str:
     if row["paper_tables"] == "fails":
         said.append("fails by the paper's own tables too")
     return "; ".join(said)
-
-
-def _noise(made: Sequence[tuple[Study, _Files]]) -> list[str]:
-    """How many published differences exceed what trainings differ by."""
-    found = []
-    for study, files in made:
-        if study.preset not in tables.PRESETS or "noise.csv" not in files:
-            continue
-        for target, rows in files["noise.csv"].groupby("target", sort=False):
-            title = f"{study.title}, {target}: beyond training noise"
-            found.append(_noise_table(title, rows))
-    return found
-
-
-def _noise_table(title: str, rows: pd.DataFrame) -> str:
-    """How many of each table's differences do, by metric; then the noise."""
-    words = {column: word for word, column in metrics.PAPER_COLUMN.items()}
-    noise = rows.drop_duplicates("metric").set_index("metric")["noise"]
-    heads = [words[name].capitalize().replace("Nll", "NLL") for name in noise.index]
-    beyond = rows["exceeds"].eq("yes").groupby([rows["table"], rows["metric"]])
-    cells = beyond.sum().map(str) + " of " + beyond.size().map(str)
-    grid = cells.unstack(fill_value="0 of 0")[noise.index]
-    lines = [[f"Table {name}", *own] for name, *own in grid.itertuples()]
-    return table([title, *heads], [*lines, ["noise", *map("{:.4f}".format, noise)]])
