@@ -197,11 +197,11 @@ def test_volumes_show_the_slice_with_most_tumour(tmp_path, volumes):
     label = by_name("kits19").references(volumes, found.case)["observer1"]
     areas = (label == 2).sum(axis=(1, 2))
     assert areas.max() > 0
-    assert found.view.index == areas.argmax()
-    np.testing.assert_array_equal(found.view.label, label[found.view.index])
+    assert found.index == areas.argmax()
+    np.testing.assert_array_equal(found.label, label[found.index])
     # Softmax values of the tumour are those of the truth but for the noise.
-    tumour = found.view.softmax[PLUS][..., 2]
-    np.testing.assert_array_equal(tumour > 0.5, found.view.label == 2)
+    tumour = found.softmax[PLUS][..., 2]
+    np.testing.assert_array_equal(tumour > 0.5, found.label == 2)
     lines = photographs.write_pictures(results, locate(volumes, tmp_path / "work"))
     assert any("figure4-slice.png" in line for line in lines)
     assert not any(line.startswith("skipped") for line in lines)

@@ -848,7 +848,7 @@ def test_simulated_rows_are_not_taken_even_if_offered(results):
     for name, simulated in (("real", False), ("phantom", True)):
         make_run(results, "CE", dataset=name, simulated=simulated)
         found = frame.open_study(results / name / "paper")
-        rows = tables.over_all(cells, [(found, offered)])["table4.csv"]
+        rows = tables.over_all(cells, {found: offered})["table4.csv"]
         means.append(list(rows["mean"].dropna()))
     assert means == [[0.5], []]
 

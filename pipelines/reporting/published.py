@@ -187,21 +187,13 @@ def partner_of(cell: Cell, cells: Mapping[tuple[object, ...], Cell]) -> Cell | N
     In Table 3 every gamma is compared with the standard one, and that with gamma 1.
     `cells` are those of the data set, by their `place`; None where there is none.
     """
-    for variant in _partners(cell.variant):
-        other = cells.get((*cell.place[:-1], variant))
-        if variant != cell.variant and other is not None:
-            return other
-    return None
-
-
-def _partners(variant: Variant) -> Iterator[Variant]:
-    plain = variant.loss.removesuffix("++")
-    if variant.gamma is not None:
-        yield Variant(variant.loss, STANDARD_GAMMA)
-        yield Variant(plain)
-        yield Variant(variant.loss, 1.0)
-    yield Variant(f"{plain}++", STANDARD_GAMMA)
-    yield Variant("DSC++", STANDARD_GAMMA)
+    loss, own = cell.variant.loss, cell.variant
+    plain = loss.removesuffix("++")
+    wanted = [Variant(f"{plain}++", STANDARD_GAMMA), Variant("DSC++", STANDARD_GAMMA)]
+    if own.gamma is not None:
+        wanted[1:1] = [Variant(plain), Variant(loss, 1.0)]
+    places = ((*cell.place[:-1], variant) for variant in wanted if variant != own)
+    return next((cells[place] for place in places if place in cells), None)
 
 
 def each_cell(cells: pd.DataFrame) -> Iterator[Cell]:

@@ -19,7 +19,7 @@ from pipelines.reporting.estimates import Estimate, estimate, mean_of
 from pipelines.reporting.evidence import THRESHOLDS, estimated, training_spread
 from pipelines.reporting.frame import Study, read_cases
 from pipelines.reporting.published import Cell, Variant, each_cell, partner_of
-from pipelines.run import OTHER_SETS, Run
+from pipelines.run import OTHER_SETS
 
 __all__ = [
     "COLUMNS", "EXTRA_TABLE", "PRESETS", "TEMPERATURE", "comparisons", "costs",
@@ -272,18 +272,15 @@ def thresholds(study: Study) -> pd.DataFrame:
 
 def costs(study: Study) -> pd.DataFrame:
     """What each run cost: hours, memory and the hardware that it took."""
-    return _frame(
-        (
-            variant.columns
-            | {"loss": variant.loss, "method": variant.method}
-            | {name: run.record.get("times", {}).get(name) for name in _TIMES}
-            | {key: run.record.get(key) for key in ("seed", "backend", "device")}
-            | {key: run.record.get(key) for key in ("machine", "peak_memory_mb")}
-            for variant, runs in study.runs.items()
-            for run in runs
-        ),
-        "costs",
-    )
+    rows = [
+        run.record
+        | run.record.get("times", {})
+        | variant.columns
+        | {"loss": variant.loss, "method": variant.method}
+        for variant, runs in study.runs.items()
+        for run in runs
+    ]
+    return _frame(rows, "costs")
 
 
 def temperatures(study: Study) -> pd.DataFrame:
@@ -333,14 +330,14 @@ def _paired(
     ]
 
 
-def other_sets(runs: Iterable[Run]) -> pd.DataFrame:
+def other_sets(study: Study) -> pd.DataFrame:
     """A row for each run, other set, class and metric; none where none was measured.
 
     Seeds are not joined: each row is one network on all images of one set.
     """
     rows = [
         {key: run.record[key] for key in ("loss", "gamma", "seed", "backend")} | row
-        for run in runs
+        for run in study.every_run
         for path in sorted(run.path(OTHER_SETS).glob("*/cases.csv"))
         for row in _of_set(path)
     ]
@@ -365,49 +362,43 @@ def _of_set(path: Path) -> list[_Row]:
     """Means of one set by class and metric; see `frame.read_cases`."""
     found = read_cases(path, "dscpp evaluate --run … --images … --masks …")
     # As in the tables: all of the image, and not its band once more.
-    found = found[found["region"] == "image"]
+    by_target = found[found["region"] == "image"].groupby("target", sort=False)
     return [
         {"set": path.parent.name, "target": target, "metric": metric}
         | vars(estimate([own[metric]]))
-        for target, own in found.groupby("target", sort=False)
-        for metric in metrics.METRICS
+        for (target, own), metric in product(by_target, metrics.METRICS)
     ]
 
 
-def usable(studies: Sequence[Study]) -> list[Study]:
+def usable(studies: Iterable[Study]) -> list[Study]:
     """Those that may fill a published cell, the paper's preset before others."""
     found = [one for one in studies if not one.simulated and one.preset in PRESETS]
     return sorted(found, key=lambda one: PRESETS.index(one.preset))
 
 
 def over_all(
-    cells: pd.DataFrame, made: Sequence[tuple[Study, Mapping[str, pd.DataFrame]]]
+    cells: pd.DataFrame, made: Mapping[Study, Mapping[str, pd.DataFrame]]
 ) -> dict[str, pd.DataFrame]:
     """Every published cell once, whichever preset fills it, by file name.
 
-    `cells` (`Paper.cells`) give the order; `made` has each study with its own tables.
+    `cells` (`Paper.cells`) give the order; `made` has each study's own tables.
     """
-    ranked = usable([study for study, _ in made])
-    own = {id(study): tables for study, tables in made}
-    return {
-        f"{table}.csv": _every_cell(
-            rows, [(study, own[id(study)].get(f"{table}.csv")) for study in ranked]
-        )
-        for table, rows in cells.groupby("table")
-    }
+    found = {}
+    for table, rows in cells.groupby("table"):
+        name = f"{table}.csv"
+        own = [
+            made[study][name].assign(dataset=study.title, preset=study.preset)
+            for study in usable(made)
+            if name in made[study]
+        ]
+        found[name] = _every_cell(rows, own)
+    return found
 
 
-def _every_cell(
-    cells: pd.DataFrame, made: Sequence[tuple[Study, pd.DataFrame | None]]
-) -> pd.DataFrame:
-    """One table over all data sets."""
+def _every_cell(cells: pd.DataFrame, parts: list[pd.DataFrame]) -> pd.DataFrame:
+    """One table over all data sets; of several parts the first fills a cell."""
     published = {"value": "published", "standard_error": "published_se"}
     empty = cells.rename(columns=published).assign(verdict="not run")
-    parts = [
-        rows.assign(dataset=study.title, preset=study.preset)
-        for study, rows in made
-        if rows is not None
-    ]
     columns = [*COLUMNS["over all"], "class"]
     found = pd.concat([*parts, empty], ignore_index=True).reindex(columns=columns)
     found = found.astype({"gamma": float})  # None of several losses is an object.

@@ -1,17 +1,216 @@
-"""What the pages say besides their tables, from the frames at hand, in Markdown."""
+"""What the pages say, from the frames at hand: the readable table and what is beside.
 
-from collections.abc import Callable, Mapping
+A readable table has a row for each loss, the paper's values under it, then p.
+"""
 
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
 import pandas as pd
 
+from pipelines.commits import from_clean_commit
+from pipelines.measure import metrics
 from pipelines.reporting import claims
 from pipelines.reporting.calibration import EITHER, HUMAN, OBSERVERS, REGIONS
+from pipelines.reporting.estimates import pm
+from pipelines.reporting.evidence import estimated
 from pipelines.reporting.frame import Study
 from pipelines.reporting.markdown import table
-from pipelines.reporting.published import Variant
+from pipelines.reporting.published import Cell, Variant, each_cell
 from pipelines.reporting.rules import FAILS
+from pipelines.run import TRUTH, Run
 
-__all__ = ["COUNTS", "TOPICS", "claimed", "counts"]
+__all__ = ["COUNTS", "TOPICS", "Block", "block", "claimed", "counts"]
+
+_HEADINGS = {
+    "nll_published": "NLL published",
+    "nll": "NLL",
+    "brier": "Brier",
+    "dice": "Dice",
+    "jaccard": "Jaccard",
+}
+_PAIR = (Variant.standard("DSC++"), Variant("DSC"))
+_P_ROWS = (
+    ("p rank-sum", "rank_sum", "p"),
+    ("p signed-rank", "signed_rank", "p"),
+    ("p signed-rank, Holm", "signed_rank", "p_holm"),
+)
+
+
+class Block(NamedTuple):
+    """What a readable table says, before it is laid out."""
+
+    headline: str
+    rows: list[list[str]]
+    notes: list[str]
+
+    def plain(self) -> str:
+        """Lay it out for a terminal."""
+        grid = pd.DataFrame(self.rows)
+        padded = grid.apply(
+            lambda cells: cells.str.pad(
+                cells.str.len().max(), "left" if cells.name else "right"
+            )
+        )
+        lines = list(padded.agg("  ".join, axis=1).str.rstrip())
+        rule = "-" * max(map(len, lines))
+        notes = [textwrap.fill(note, len(rule)) for note in self.notes]
+        body = [rule, lines[0], rule, *lines[1:], rule]
+        return "\n".join([self.headline, *body, *notes])
+
+    def markdown(self) -> str:
+        """Lay it out in Markdown."""
+        # Two leading spaces mean "under the row above"; Markdown would drop them.
+        body = [[re.sub("^  ", "&ensp;", row[0]), *row[1:]] for row in self.rows[1:]]
+        rows = table(self.rows[0], body)
+        return f"**{self.headline}**\n\n{rows}\n\n{' '.join(self.notes)}"
+
+
+def block(study: Study, target: str, tests: pd.DataFrame) -> Block:
+    """Lay out the means of a class, and of `tests` (`tests.csv`) DSC++ against DSC."""
+    title = "PHANTOM (simulated)" if study.simulated else study.title
+    about = study.about(_trained(study))
+    rows = [["loss", *_HEADINGS.values(), "hours"], *_loss_rows(study, target)]
+    if set(_PAIR) <= study.runs.keys():
+        rows += _p_rows(study, target, tests)
+    headline = f"{title}, {target}, {about}, mean ± standard error"
+    return Block(headline, rows, _notes(study, target))
+
+
+def _trained(study: Study) -> list[Variant]:
+    return [variant for variant in study.runs if not variant.method]
+
+
+def _loss_rows(study: Study, target: str) -> Iterator[list[str]]:
+    """A row of ours for each variant; the paper's under it where there is one."""
+    # Table 3 repeats cells of Table 4: whichever comes first is shown, they agree.
+    published: dict[tuple[Variant, str], Cell] = {}
+    for cell in each_cell(study.cells[study.cells["target"] == target]):
+        published.setdefault((cell.variant, cell.metric), cell)
+    for variant in study.runs:
+        # What follows a training has its own table.
+        if variant.method not in ("", TRUTH):
+            continue
+        ours = (estimated(study, variant, target, m) for m in _HEADINGS)
+        cells = [pm(one.mean, one.standard_error) for one in ours]
+        yield [_name(study, variant), *cells, _hours(study.runs[variant])]
+        columns = (_as_published(study, variant, target, m) for m in _HEADINGS)
+        found = [published.get((variant, column)) for column in columns]
+        if any(found):
+            theirs = [pm(c.value, c.standard_error) if c else "" for c in found]
+            yield ["  paper", *theirs, ""]
+
+
+def _name(study: Study, variant: Variant) -> str:
+    """A variant's label; with its seeds where the headline names others too."""
+    seeds = study.seeds(variant)
+    every = sorted({s for one in _trained(study) for s in study.seeds(one)})
+    if list(seeds) == every or variant.method == TRUTH:
+        return variant.label
+    return f"{variant.label} (seed {', '.join(map(str, seeds))})"
+
+
+def _hours(runs: list[Run]) -> str:
+    """Mean hours that the trainings of a variant took; "" where none is known."""
+    found = [run.record.get("times", {}).get("train_s") for run in runs]
+    known = [seconds for seconds in found if seconds is not None]
+    return f"{float(np.mean(known)) / 3600:.2f}" if known else ""
+
+
+def _as_published(study: Study, variant: Variant, target: str, metric: str) -> str:
+    """With two classes the published Brier is the corrected one: one column, then."""
+    form = f"{metric}_published"
+    if metric != "brier":
+        return metric
+    ours, theirs = (study.measures(variant, target, name) for name in (metric, form))
+    return form if np.array_equal(ours, theirs, equal_nan=True) else metric
+
+
+def _p_rows(study: Study, target: str, tests: pd.DataFrame) -> list[list[str]]:
+    """P of DSC++ against DSC: both tests, the paired one also after Holm."""
+    # In either order.
+    labels = [variant.label for variant in _PAIR]
+    ours = tests["loss_a"].isin(labels) & tests["loss_b"].isin(labels)
+    found = tests[ours & (tests["target"] == target)].set_index(["test", "metric"])
+    rows = [
+        [text, *(_p(found.loc[(test, name), key]) for name in _HEADINGS), ""]
+        for text, test, key in _P_ROWS
+    ]
+    # The paper has the rank-sum test alone: its figures stand under ours.
+    words = {column: word for word, column in metrics.PAPER_COLUMN.items()}
+    columns = (_as_published(study, _PAIR[0], target, m) for m in _HEADINGS)
+    named = study.title if len(study.cells) else ""
+    printed = (
+        study.paper.printed_p(named, target, words.get(one, ""), ("DSC++", "DSC"))
+        for one in columns
+    )
+    paper = [_p(float(p)) if p else "" for p in printed]
+    return [*rows[:1], *([["  paper", *paper, ""]] if any(paper) else []), *rows[1:]]
+
+
+def _p(p: float) -> str:
+    if p != p:
+        return "undefined"
+    return f"{p:.3f}" if p >= 0.001 else f"{p:.0e}"
+
+
+def _notes(study: Study, target: str) -> list[str]:
+    # Trainings whose code no commit holds; what trainings ran on.
+    changed = [
+        run.name
+        for variant in _trained(study)
+        for run in study.runs[variant]
+        if not from_clean_commit(run.record)
+    ]
+    hardware = {
+        f"{run.record.get('device') or 'unknown device'}, {run.record.get('machine')}"
+        for run in study.every_run
+        if "train_s" in run.record.get("times", {})
+    }
+    truth = any(variant.method == TRUTH for variant in study.runs)
+    said = {
+        "p: DSC++ against DSC over test images: of the weights at hand, not of the "
+        "losses (Student's t over trainings is in claims.csv).": set(_PAIR)
+        <= study.runs.keys(),
+        "NLL published is the foreground term alone, as the paper's tables have "
+        "it; NLL has both terms. Lower NLL and Brier, higher Dice and Jaccard are "
+        "better.": True,
+        "Simulated images: no value here says anything about "
+        "patients.": study.simulated,
+        f"{TRUTH.capitalize()}: the probability that the labels were drawn from. "
+        "Nothing is expected to have a lower NLL or Brier "
+        "score.": study.simulated and truth,
+        f"Preset {study.preset} is not the paper's protocol: compare directions, "
+        "not values.": not study.simulated and study.preset != "paper",
+        "Of a commit with uncommitted changes, so not to be made again exactly: "
+        f"{', '.join(changed)}.": changed,
+        "Hours: mean of a training, also where other work ran beside it (costs.csv "
+        f"has every run). Hardware: {'; '.join(sorted(hardware))}.": hardware,
+    }
+    notes = [note for note, applies in said.items() if applies]
+    return notes + (_threshold_notes(study, target) if len(study.cells) else [])
+
+
+def _threshold_notes(study: Study, target: str) -> list[str]:
+    """The softmax thresholds whose figures the paper's text prints, ours beside."""
+    notes = []
+    for row in study.paper.thresholds:
+        variant = Variant.standard(row["loss"])
+        if row["dataset"] != study.title or variant not in study.runs:
+            continue
+        at = round(float(row["threshold"]), 9)
+        ours = estimated(study, variant, target, row["metric"], at)
+        notes.append(
+            f"{row['loss']} at threshold {row['threshold']}: {row['metric']} "
+            f"{pm(ours.mean, ours.standard_error)} (paper {float(row['value']):.3f})."
+        )
+    return notes
+
 
 COUNTS = "counts.csv"
 _SHOWN = ("ace", "reliability", "resolution")
