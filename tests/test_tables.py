@@ -41,7 +41,7 @@ def test_table4_row_by_hand(results):
     make_run(results, "DSC", DSC_NLL)
     written = pages.Report(results).write()
     folder = results / "drive" / "paper"
-    names = ["table3.csv", "table4.csv", "table6.csv", *ALWAYS]
+    names = ["table3.csv", "table4.csv", "table6.csv", "table.csv", *ALWAYS]
     over_all = ["table3.csv", "table4.csv", "table5.csv", "table6.csv"]
     over_all += ["claims.csv", "counts.csv", "summary.csv"]
     assert written == [
@@ -195,10 +195,9 @@ def test_table3_gamma_goes_to_its_own_row(results):
     row4 = one(read(folder / "table4.csv"), loss="DSC++", metric="nll_published")
     assert (row4["mean"], row4["gamma"]) == ("0.3", "2")
     # The paper has no gamma 2.75: nothing at hand is lost in silence.
-    extra = read(folder / "table.csv")
-    assert {(row["loss"], row["gamma"]) for row in extra} == {("DSC++", "2.75")}
-    labels = {row["loss"] for row in read(folder / "thresholds.csv")}
-    assert labels == {"DSC++", "DSC++ g=2.5", "DSC++ g=2.75"}
+    for name in ("table.csv", "thresholds.csv"):
+        keys = {(row["loss"], row["gamma"]) for row in read(folder / name)}
+        assert keys == {("DSC++", "2"), ("DSC++", "2.5"), ("DSC++", "2.75")}
 
 
 def test_misprinted_error_is_shown_but_not_judged_by(results):
@@ -383,7 +382,7 @@ def test_phantoms_have_a_table_without_published_values(results):
     assert [path.name for path in written] == ["table.csv", *ALWAYS]
     rows = read(written[0])
     assert list(dict.fromkeys(row["loss"] for row in rows)) == ["CE", "DSC", "DSC++"]
-    assert {row["published"] + row["verdict"] for row in rows} == {""}
+    assert tuple(rows[0]) == tables.COLUMNS["ours"]
     assert (
         "PHANTOM (simulated)"
         in pages.Page(frame.open_study(results / "phantom" / "demo")).text()
@@ -400,6 +399,9 @@ def test_tests_csv_against_scipy(results):
     # Three pairs, six metrics, two tests.
     assert len(rows) == 3 * 6 * 2
     pair = {"loss_a": "DSC", "loss_b": "DSC++", "metric": "nll_published"}
+    assert {(r["gamma_a"], r["gamma_b"]) for r in rows if r["loss_b"] == "DSC++"} == {
+        ("", "2")
+    }
     row = one(rows, test="rank_sum", **pair)
     # 4 against 4, fully separated: z = 8 / sqrt(4 * 4 * 9 / 12) = 2.3094.
     assert float(row["statistic"]) == pytest.approx(2.3094, abs=1e-4)
@@ -590,8 +592,10 @@ def test_other_backends_and_methods_have_rows_of_their_own(results):
     folder = results / "drive" / "paper"
     row = one(read(folder / "table4.csv"), loss="DSC", metric="nll_published")
     assert (row["mean"], row["seeds"]) == ("0.3", "1")
-    extra = {row["loss"] for row in read(folder / "table.csv")}
-    assert extra == {"DSC [torch]", "DSC + temperature"}
+    keys = [(row["loss"], row["method"]) for row in read(folder / "table.csv")]
+    assert list(dict.fromkeys(keys)) == [
+        ("DSC", ""), ("DSC [torch]", ""), ("DSC", "temperature"),
+    ]  # fmt: skip
     # One loss of the main kind: no pairs, so a header alone.
     assert read(folder / "tests.csv") == []
 
@@ -612,21 +616,47 @@ def test_the_readable_table_names_the_seeds_of_each_loss(results):
     assert not any("temperature" in line for line in lines)
 
 
+def test_every_table_is_joined_by_the_same_columns(results):
+    times = {"train_s": 60}
+    make_run(results, "DSC", DSC_NLL, times=times)
+    run = make_run(results, "DSC", PLUS_NLL, name="dsc-s0.r2", replicate=2, times=times)
+    make_run(results, "DSC++", PLUS_NLL, gamma=2.75)
+    make_run(results, "DSC", PLUS_NLL, backend="torch")
+    scaling = {"method": "temperature", "posthoc": {"temperature": 3.5}}
+    make_run(results, "DSC", PLUS_NLL, **scaling)
+    (run / "other-sets" / "clinic").mkdir(parents=True)
+    (run / "other-sets" / "clinic" / "cases.csv").write_text(
+        (run / "cases.csv").read_text()
+    )
+    pages.Report(results).write()
+    folder, keys = results / "drive" / "paper", list(published.KEYS)
+
+    def table(name):
+        return pd.read_csv(folder / name, dtype={"method": str})
+
+    ours = table("table.csv")[keys].drop_duplicates()
+    assert len(ours) == 4
+    kind = {"method": ours["method"].dtype}
+    both = table("tests.csv").assign(method=None).astype(kind)
+    found = [both.rename(columns={f"{key}_{s}": key for key in keys}) for s in "ab"]
+    names = ["table4.csv", "thresholds.csv", "calibration.csv", "reliability.csv"]
+    names += ["costs.csv", "other-sets.csv", "temperature.csv"]
+    for rows in [*found, *map(table, names)]:
+        run = rows[rows["verdict"] != "not run"] if "verdict" in rows else rows
+        assert len(run[keys].merge(ours, on=keys)) == len(run) > 0
+    rows = read(folder / "costs.csv")
+    assert [(r["loss"], r["seed"], r["replicate"]) for r in rows[:2]] == [
+        ("DSC", "0", "1"), ("DSC", "0", "2"),
+    ]  # fmt: skip
+
+
 def test_torch_alone_is_the_usual_backend(results):
     make_run(results, "DSC", DSC_NLL, backend="torch")
     pages.Report(results).write()
     folder = results / "drive" / "paper"
-    assert not (folder / "table.csv").exists()
+    assert {row["loss"] for row in read(folder / "table.csv")} == {"DSC"}
     row = one(read(folder / "table4.csv"), loss="DSC", metric="nll_published")
     assert row["mean"] == "0.3"
-
-
-def test_stale_extra_table_is_removed(results):
-    make_run(results, "DSC", DSC_NLL)
-    stale = results / "drive" / "paper" / "table.csv"
-    stale.write_text("loss,target\nold,\n")
-    pages.Report(results).write()
-    assert not stale.exists()
 
 
 def test_two_targets_use_the_table_that_names_them(results):

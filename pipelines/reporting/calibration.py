@@ -25,7 +25,7 @@ from pipelines.measure.metrics import overlap_scores
 from pipelines.measure.regions import BAND
 from pipelines.reporting.estimates import estimate, mean_of
 from pipelines.reporting.frame import Study
-from pipelines.reporting.published import Variant
+from pipelines.reporting.published import KEYS, Variant
 
 __all__ = [
     "EITHER", "ENOUGH", "HUMAN", "NEAR_HALF", "OBSERVERS", "REGIONS", "Binned",
@@ -36,14 +36,14 @@ _SPREAD = ("mean", "standard_error", "ci_low", "ci_high", "n", "seeds", "n_undef
 _PLACE = ("target", "region", "reference")
 _COLUMNS = {
     "calibration.csv": (
-        "loss", "gamma", *_PLACE, "measure", *_SPREAD, "pooled", "p_in_bins",
+        *KEYS, *_PLACE, "measure", *_SPREAD, "pooled", "p_in_bins",
     ),
     "reliability.csv": (
-        "loss", "gamma", *_PLACE, "bin_low", "bin_high", "confidence", "frequency",
+        *KEYS, *_PLACE, "bin_low", "bin_high", "confidence", "frequency",
         "n_voxels", "n_cases", "frequency_p10", "frequency_p90", "share_both",
         "share_one", "share_none", "seeds", "p_in_bins",
     ),
-    "observers.csv": ("who", "gamma", *_PLACE, "measure", *_SPREAD),
+    "observers.csv": (*KEYS, *_PLACE, "measure", *_SPREAD),
 }  # fmt: skip
 
 EITHER = "mean of both"
@@ -52,8 +52,8 @@ EITHER = "mean of both"
 ENOUGH = 10
 """A case counts in the spread of a bin from this many voxels on."""
 
-HUMAN = "observer2"
-"""In the column `who`: the second annotator in the place of a network."""
+HUMAN = Variant("", method="observer2")
+"""The second annotator in the place of a network."""
 
 NEAR_HALF = (0.25, 0.75)
 """p in [low, high) is called near one half; both are edges of the histograms."""
@@ -179,10 +179,9 @@ def tables(study: Study) -> dict[str, pd.DataFrame]:
     people: dict[tuple[str, str], list[_Row]] = {}
     networks: list[_Row] = []
     for reader in (Reader(study, variant) for variant in study.runs):
-        own = reader.variant.columns
         for place in reader.places():
             binned = reader.binned(place)
-            about: _Row = own | dict(zip(_PLACE, place, strict=True))
+            about: _Row = reader.variant.columns | dict(zip(_PLACE, place, strict=True))
             about["p_in_bins"] = "mean" if binned.exact else "centre"
             measured += [about | row for row in _measured(reader, place, binned)]
             pairs = reader.pairs(*place[:2]) if place[-1] == EITHER else None
@@ -191,7 +190,6 @@ def tables(study: Study) -> dict[str, pd.DataFrame]:
                 continue
             if place[:2] not in people:
                 people[place[:2]] = [about | row for row in _human(pairs)]
-            about |= {"who": own["loss"]}
             networks += [about | row for row in _against_each(reader, place)]
             networks += [about | row for row in _against_both(binned, pairs)]
     each = (measured, diagrams, [*chain(*people.values()), *networks])
@@ -273,11 +271,10 @@ def _human(pairs: _Array) -> Iterator[_Row]:
     scores = overlap_scores(both, second, first)
     # 0 and 1 in the place of p: the Brier score is the share that they disagree on.
     scores["brier"] = (first + second) / voxels
-    nobody = {"who": HUMAN, "gamma": np.nan}
     for measure, values in scores.items():
-        yield _row(OBSERVERS[0], measure, values) | nobody
+        yield _row(OBSERVERS[0], measure, values) | HUMAN.columns
     for name, part in (("both", both), ("one", first + second), ("none", none)):
-        yield _row(EITHER, f"share_{name}", part / voxels) | nobody
+        yield _row(EITHER, f"share_{name}", part / voxels) | HUMAN.columns
 
 
 def _against_each(reader: Reader, place: _Place) -> Iterator[_Row]:

@@ -20,9 +20,7 @@ from pipelines.run import require_table, write_atomically, writing
 __all__ = ["Page", "Report"]
 
 # Only written where they have a row.
-_OPTIONAL = (
-    tables.EXTRA_TABLE, "observers.csv", "other-sets.csv", "temperature.csv",
-)  # fmt: skip
+_OPTIONAL = ("observers.csv", "other-sets.csv", "temperature.csv")
 
 
 class Report:

@@ -18,17 +18,17 @@ from pipelines.reporting import estimates
 from pipelines.reporting.estimates import Estimate, estimate, mean_of
 from pipelines.reporting.evidence import THRESHOLDS, estimated, training_spread
 from pipelines.reporting.frame import Study, read_cases
-from pipelines.reporting.published import Cell, Variant, each_cell, partner_of
+from pipelines.reporting.published import KEYS, Cell, Variant, each_cell, partner_of
 from pipelines.run import OTHER_SETS
 
 __all__ = [
-    "COLUMNS", "EXTRA_TABLE", "PRESETS", "TEMPERATURE", "comparisons", "costs",
+    "COLUMNS", "OURS", "PRESETS", "TEMPERATURE", "comparisons", "costs",
     "other_sets", "over_all", "papers", "same_loss", "set_summary", "summary",
     "temperatures", "thresholds", "usable", "verdict",
 ]  # fmt: skip
 
 _SPREAD = ("mean", "standard_error", "ci_low", "ci_high", "n")
-_WHAT = ("loss", "gamma", "target", "metric")
+_WHAT = (*KEYS, "target", "metric")
 _TABLE = (
     *_WHAT, *_SPREAD, "seeds", "published", "published_se", "difference", "limit",
     "others_within", "verdict", "p_same", "direction", "partner", "n_undefined",
@@ -37,17 +37,18 @@ _TIMES = (
     "train_s", "epochs", "seconds_per_epoch", "fit_s", "predict_s", "evaluate_s",
 )  # fmt: skip
 COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "ours": (*_WHAT, *_SPREAD, "seeds", "n_undefined"),
     "table": _TABLE,
     "over all": ("dataset", "preset", *_TABLE),
     "tests": (
-        "metric", "loss_a", "loss_b", "test", "n", "statistic", "p", "p_holm", "target",
-        "same_loss",
+        "metric", "loss_a", "gamma_a", "loss_b", "gamma_b", "test", "n", "statistic",
+        "p", "p_holm", "target", "same_loss",
     ),
     "thresholds": (
-        "loss", "threshold", "metric", "mean", "ci_low", "ci_high", "target",
+        *KEYS, "threshold", "metric", "mean", "ci_low", "ci_high", "target",
     ),
     "costs": (
-        "loss", "gamma", "seed", "method", "backend", "device", "machine", *_TIMES,
+        *KEYS, "seed", "replicate", "backend", "device", "machine", *_TIMES,
         "peak_memory_mb",
     ),
     "temperature": (
@@ -56,15 +57,15 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
         "to_dscpp_low", "to_dscpp_high", "p_to_dscpp",
     ),
     "other sets": (
-        "loss", "gamma", "seed", "backend", "set", "target", "metric", *_SPREAD,
+        *KEYS, "seed", "replicate", "backend", "set", "target", "metric", *_SPREAD,
         "n_undefined",
     ),
     "summary": ("kind", "group", "verdict", "count"),
 }  # fmt: skip
 """Of each kind of table, in order."""
 
-EXTRA_TABLE = "table.csv"
-"""For what no table of the paper has a cell for: phantoms, other gammas, backends."""
+OURS = "table.csv"
+"""Every loss, class and metric of ours, whether the paper has a cell for it or not."""
 
 PRESETS = ("paper", "reduced")
 """What may fill a published cell, the first first; demonstrations never do."""
@@ -107,23 +108,21 @@ def verdict(preset: str, ours: Estimate, published: float, limit: float) -> str:
 
 
 def papers(study: Study) -> dict[str, pd.DataFrame]:
-    """The paper's tables beside ours, by file name.
+    """Our means, and the paper's tables beside them, by file name.
 
-    "table3.csv" to "table6.csv" where the data set is in that table of the paper, and
-    `EXTRA_TABLE` where variants are left that are in none. Corrected metrics follow the
-    published ones.
+    `OURS` has every variant, "table3.csv" to "table6.csv" those of the paper, where the
+    data set is in that table. Corrected metrics follow the published ones.
     """
     cells = study.cells
     tables = {
         f"{table}.csv": _frame(_beside(study, own), "table")
         for table, own in cells.groupby("table")
     }
-    rest = [v for v in study.runs if v not in set(cells["variant"])]
-    extra = [
+    ours = [
         _place(*one) | vars(estimated(study, *one))
-        for one in product(rest, study.targets, metrics.METRICS)
+        for one in product(study.runs, study.targets, metrics.METRICS)
     ]
-    return tables | ({EXTRA_TABLE: _frame(extra, "table")} if extra else {})
+    return tables | {OURS: _frame(ours, "ours")}
 
 
 def _beside(study: Study, cells: pd.DataFrame) -> Iterator[_Row]:
@@ -239,8 +238,9 @@ def _family(study: Study, target: str, metric: str, test: str) -> list[_Row]:
         )
         both = ~np.isnan(values_a) & ~np.isnan(values_b)
         result = _TESTS[test](values_a[both], values_b[both])
-        row: _Row = {"metric": metric, "loss_a": a.label, "loss_b": b.label}
-        row |= {"test": test, "n": int(both.sum()), "target": target}
+        row: _Row = {f"{key}_a": value for key, value in a.columns.items()}
+        row |= {f"{key}_b": value for key, value in b.columns.items()}
+        row |= {"metric": metric, "test": test, "n": int(both.sum()), "target": target}
         rows.append(row | {"statistic": result.statistic, "p": result.p})
     adjusted = statistics.holm([row["p"] for row in rows])
     below, of = same_loss(study, target, metric, test)
@@ -263,7 +263,8 @@ def thresholds(study: Study) -> pd.DataFrame:
     """The main variants at each softmax threshold, from the histograms alone."""
     each = product(study.targets, study.main, THRESHOLDS, _THRESHOLD_METRICS)
     rows = (
-        {"loss": variant.label, "threshold": at, "metric": metric, "target": target}
+        variant.columns
+        | {"threshold": at, "metric": metric, "target": target}
         | vars(estimated(study, variant, target, metric, at))
         for target, variant, at, metric in each
     )
@@ -273,10 +274,7 @@ def thresholds(study: Study) -> pd.DataFrame:
 def costs(study: Study) -> pd.DataFrame:
     """What each run cost: hours, memory and the hardware that it took."""
     rows = [
-        run.record
-        | run.record.get("times", {})
-        | variant.columns
-        | {"loss": variant.loss, "method": variant.method}
+        {"replicate": 1} | run.record | run.record.get("times", {}) | variant.columns
         for variant, runs in study.runs.items()
         for run in runs
     ]
@@ -300,7 +298,7 @@ def _temperature(study: Study, scaled: Variant, target: str, metric: str) -> _Ro
     before, after = _paired(study, unscaled, scaled, target, metric)
     change = estimate(after - before)
     found = [float(run.record["posthoc"]["temperature"]) for run in study.runs[scaled]]
-    row = _place(unscaled, target, metric) | {
+    row = _place(scaled, target, metric) | {
         "temperature": float(np.mean(found)),
         "temperature_low": min(found),
         "temperature_high": max(found),
@@ -336,8 +334,9 @@ def other_sets(study: Study) -> pd.DataFrame:
     Seeds are not joined: each row is one network on all images of one set.
     """
     rows = [
-        {key: run.record[key] for key in ("loss", "gamma", "seed", "backend")} | row
-        for run in study.every_run
+        {"replicate": 1} | run.record | variant.columns | row
+        for variant, runs in study.runs.items()
+        for run in runs
         for path in sorted(run.path(OTHER_SETS).glob("*/cases.csv"))
         for row in _of_set(path)
     ]

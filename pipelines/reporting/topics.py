@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
+from itertools import permutations
 from typing import NamedTuple
 
 import numpy as np
@@ -133,10 +134,10 @@ def _as_published(study: Study, variant: Variant, target: str, metric: str) -> s
 
 def _p_rows(study: Study, target: str, tests: pd.DataFrame) -> list[list[str]]:
     """P of DSC++ against DSC: both tests, the paired one also after Holm."""
+    found = tests[tests["target"] == target]
     # In either order.
-    labels = [variant.label for variant in _PAIR]
-    ours = tests["loss_a"].isin(labels) & tests["loss_b"].isin(labels)
-    found = tests[ours & (tests["target"] == target)].set_index(["test", "metric"])
+    each = (a.rows(b.rows(found, "_b"), "_a") for a, b in permutations(_PAIR))
+    found = pd.concat(each).set_index(["test", "metric"])
     rows = [
         [text, *(_p(found.loc[(test, name), key]) for name in _HEADINGS), ""]
         for text, test, key in _P_ROWS
@@ -217,13 +218,6 @@ _SHOWN = ("ace", "reliability", "resolution")
 _PM = "{mean:.3f} ± {standard_error:.3f}"
 
 
-def _of(rows: pd.DataFrame, variant: Variant, who: str = "loss") -> pd.DataFrame:
-    """The rows of one variant."""
-    own = variant.columns
-    same = rows["gamma"].fillna(0.0) == (variant.gamma or 0.0)
-    return rows[(rows[who] == own["loss"]) & same]
-
-
 def calibrated(study: Study, found: pd.DataFrame) -> str:
     """Lay out calibration: a row a loss and class, first observer.
 
@@ -231,7 +225,7 @@ def calibrated(study: Study, found: pd.DataFrame) -> str:
     losses were measured in.
     """
     found = found[found["reference"] == OBSERVERS[0]]
-    each = {variant: set(_of(found, variant)["region"]) for variant in study.main}
+    each = {variant: set(variant.rows(found)["region"]) for variant in study.main}
     known = set(found["region"])
     region = [one for one in REGIONS if all(one in own for own in each.values())][-1]
     regions = [one for one in REGIONS if one in known]
@@ -239,7 +233,7 @@ def calibrated(study: Study, found: pd.DataFrame) -> str:
     heads = ["loss", *(f"ECE, {one}" for one in regions), "ACE", *_SHOWN[1:]]
     lines = []
     for variant in study.main:
-        rows = _of(found, variant).set_index(["target", "region", "measure"])
+        rows = variant.rows(found).set_index(["target", "region", "measure"])
         for target in study.targets:
             name = variant.label
             name += f", {target}" if len(study.targets) > 1 else ""
@@ -285,10 +279,10 @@ def _said(study: Study, found: pd.DataFrame, target: str) -> str:
     ]  # fmt: skip
     lines = []
     for variant in study.main:
-        rows = _of(found, variant, "who").set_index(keys)
+        rows = variant.rows(found).set_index(keys)
         cells = [form.format(**rows.loc[of, what]) for of, what, form in columns]
         lines.append([variant.label, *cells])
-    human = found[found["who"] == HUMAN].set_index(keys)
+    human = HUMAN.rows(found).set_index(keys)
     return (
         f"Against the first observer's {target}, the second has Dice "
         f"{_PM.format(**human.loc[('observer1', 'dice')])}. The two disagree on "
