@@ -169,7 +169,7 @@ def test_lowest_seed_that_is_here_decides_and_is_shown(tmp_path, data):
     assert found.case == photographs.median_case(study, found.runs[PLUS])
     assert "3 test cases with DSC++ (seed 1)" in found.rule
     assert found.title("What", found.runs) == (
-        f"What: phantom (SIMULATED), preset reduced, seeds 0, 1, case {found.case}"
+        f"What: phantom (SIMULATED), preset reduced, 2 seeds (0, 1), case {found.case}"
     )
 
 

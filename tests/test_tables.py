@@ -158,6 +158,26 @@ def test_verdict_outside_and_not_run(results):
     ]
 
 
+def test_cases_without_the_class_are_counted(results):
+    nan = float("nan")
+    run = make_run(results, "DSC", measures={"dice": (0.5, 0.7, 0, nan)})
+    make_run(results, "CE", measures={"dice": (0.5, 0.7, nan, nan)})
+    for path in results.glob("*/*/runs/*/histograms.npz"):
+        found = dict(np.load(path))
+        found["counts"][np.isin(found["case"], CASES[2:]), 1] = 0
+        np.savez(path, **found)
+    (page,) = (report := pages.Report(results)).pages
+    report.write()
+    for name in ("table.csv", "table4.csv"):
+        rows = read(run.parents[1] / name)
+        found = {r["loss"]: (r["n"], r["n_with_class"]) for r in rows
+                 if r["metric"] == "dice" and r["n"]}  # fmt: skip
+        assert found == {"DSC": ("3", "2"), "CE": ("2", "2")}
+    assert "Only 2 of 4 test images have vessel in truth:" in page.markdown()
+    missing = one(rows, loss="Focal", metric="dice")
+    assert (missing["verdict"], missing["n_with_class"]) == ("not run", "")
+
+
 def test_corrected_metrics_stand_beside_the_published(results):
     make_run(results, "DSC", measures={"nll": (0.25, 0.35, 0.45, 0.15)})
     pages.Report(results).write()
@@ -609,7 +629,7 @@ def test_the_readable_table_names_the_seeds_of_each_loss(results):
     lines = (
         pages.Page(frame.open_study(results / "drive" / "paper")).text().splitlines()
     )
-    assert "seeds 0, 1," in lines[0]
+    assert ", 2 seeds (0, 1), 4 test images" in lines[0]
     assert sum(line.startswith("CE (seed 0) ") for line in lines) == 1
     assert sum(line.startswith("DSC  ") for line in lines) == 1
     # What followed a training has a table of its own.

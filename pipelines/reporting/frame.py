@@ -247,6 +247,11 @@ class Study:
         each = [(one, one.where(split="test", **where)) for one in found]
         return np.stack([self.placed(h.counts[rows], h.case[rows]) for h, rows in each])
 
+    def n_with_class(self, target: str) -> int:
+        """Test cases in whose truth (the first observer's) a class occurs."""
+        counts = self.counts(next(iter(self.runs)), target)
+        return int(counts[0, :, 1].any(axis=-1).sum())
+
     def placed(
         self, values: npt.NDArray[Any], names: npt.NDArray[np.str_]
     ) -> npt.NDArray[Any]:
@@ -257,9 +262,14 @@ class Study:
 
 
 def in_words(seeds: Iterable[int]) -> str:
-    """Such as "seeds 0, 1, 2"."""
-    named = [str(number) for number in sorted(map(int, seeds))]
-    return f"seed{'s' * (len(named) != 1)} {', '.join(named)}"
+    """Such as "seed 0", "2 seeds (0, 1)" or "3 seeds (0-2)"."""
+    found = sorted(map(int, seeds))
+    if len(found) == 1:
+        return f"seed {found[0]}"
+    # A list without brackets would run into the number that follows it.
+    row = len(found) > 2 and found[-1] - found[0] == len(found) - 1
+    named = f"{found[0]}-{found[-1]}" if row else ", ".join(map(str, found))
+    return f"{len(found)} seeds ({named})"
 
 
 def studies(results: Path) -> list[Study]:

@@ -32,12 +32,13 @@ _WHAT = (*KEYS, "target", "metric")
 _TABLE = (
     *_WHAT, *_SPREAD, "seeds", "published", "published_se", "difference", "limit",
     "others_within", "verdict", "p_same", "direction", "partner", "n_undefined",
+    "n_with_class",
 )  # fmt: skip
 _TIMES = (
     "train_s", "epochs", "seconds_per_epoch", "fit_s", "predict_s", "evaluate_s",
 )  # fmt: skip
 COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "ours": (*_WHAT, *_SPREAD, "seeds", "n_undefined"),
+    "ours": (*_WHAT, *_SPREAD, "seeds", "n_undefined", "n_with_class"),
     "table": _TABLE,
     "over all": ("dataset", "preset", *_TABLE),
     "tests": (
@@ -122,7 +123,11 @@ def papers(study: Study) -> dict[str, pd.DataFrame]:
         _place(*one) | vars(estimated(study, *one))
         for one in product(study.runs, study.targets, metrics.METRICS)
     ]
-    return tables | {OURS: _frame(ours, "ours")}
+    tables[OURS] = _frame(ours, "ours")
+    held = {target: study.n_with_class(target) for target in study.targets}
+    for rows in tables.values():
+        rows["n_with_class"] = rows["target"].map(held).where(rows["n"].notna())
+    return tables
 
 
 def _beside(study: Study, cells: pd.DataFrame) -> Iterator[_Row]:

@@ -174,7 +174,11 @@ def _notes(study: Study, target: str) -> list[str]:
         if "train_s" in run.record.get("times", {})
     }
     truth = any(variant.method == TRUTH for variant in study.runs)
+    held, n = study.n_with_class(target), len(study.cases)
     said = {
+        f"Only {held} of {n} test images have {target} in truth: in the others Dice "
+        "and Jaccard are 0 where it is predicted, and undefined and left out where it "
+        "is not.": held < n,
         "p: DSC++ against DSC over test images: of the weights at hand, not of the "
         "losses (Student's t over trainings is in claims.csv).": set(_PAIR)
         <= study.runs.keys(),
