@@ -82,12 +82,14 @@ def _grid(
     heights: tuple[float, float],
     texts: tuple[str, str],
     draw: Callable[[Axes, str, Any], None],
+    below: Mapping[str, Any],
     legend: bool = True,
-    share_y: bool = False,
-) -> tuple[Figure, Any]:
+    share_y: bool = True,
+) -> Figure:
     """A row of panels for each class, a column for each title and what it is of.
 
-    `heights`, in inches, are those of the texts and of a row.
+    `heights`, in inches, are those of the texts and of a row; `below` are settings of
+    the lowest panels.
     """
     size = (style.WIDTH, heights[0] + heights[1] * len(study.targets))
     figure = style.sheet(size, *texts, legend=legend)
@@ -100,9 +102,11 @@ def _grid(
         row[0].set_ylabel(target)
     for axis, title in zip(axes[0], columns, strict=True):
         axis.set_title(title)
+    for axis in axes[-1]:
+        axis.set(**below)
     if legend:
         style.legend(figure)
-    return figure, axes
+    return figure
 
 
 def thresholds(study: Study) -> Figure | None:
@@ -130,11 +134,8 @@ def thresholds(study: Study) -> Figure | None:
         axis.grid(**_RULED)
 
     texts = (f"Softmax thresholds: {about(study, shown)}", note)
-    heights = (0.85, 2.1)
-    figure, axes = _grid(study, _AT_THRESHOLDS, heights, texts, draw, share_y=True)
-    for axis in axes[-1]:
-        axis.set(xlabel="softmax threshold", xticks=[0.1, 0.3, 0.5, 0.7, 0.9])
-    return figure
+    below = {"xlabel": "softmax threshold", "xticks": [0.1, 0.3, 0.5, 0.7, 0.9]}
+    return _grid(study, _AT_THRESHOLDS, (0.85, 2.1), texts, draw, below)
 
 
 def _band(axis: Axes, study: Study, variant: Variant, target: str, metric: str) -> None:
@@ -263,10 +264,9 @@ def gammas(study: Study) -> Figure | None:
         axis.grid(**_RULED)
 
     texts = (f"Exponent γ of DSC++: {about(study, shown)}", note)
-    figure, axes = _grid(study, _AGAINST_GAMMA, (0.85, 2.0), texts, draw)
-    for axis in axes[-1]:
-        axis.set(xlabel="γ", xticks=[1, 2, 3, 4, 5], xlim=(0.3, 5.2))
-    return figure
+    below = {"xlabel": "γ", "xticks": [1, 2, 3, 4, 5], "xlim": (0.3, 5.2)}
+    heights = (0.85, 2.0)
+    return _grid(study, _AGAINST_GAMMA, heights, texts, draw, below, share_y=False)
 
 
 def _published_gammas(axis: Axes, study: Study, target: str, metric: str) -> None:
@@ -309,11 +309,8 @@ def reliability(study: Study) -> Figure | None:
         _diagram(axis, variant, Reader(study, variant).binned(place), many)
 
     columns = {variant.label: variant for variant in shown}
-    texts, heights = (f"Reliability: {about(study, shown)}", note), (0.95, 1.75)
-    figure, axes = _grid(study, columns, heights, texts, draw, False, share_y=True)
-    for axis in axes[-1]:
-        axis.set_xlabel("mean softmax value")
-    return figure
+    texts, below = (f"Reliability: {about(study, shown)}", note), "mean softmax value"
+    return _grid(study, columns, (0.95, 1.75), texts, draw, {"xlabel": below}, False)
 
 
 def _diagram(axis: Axes, variant: Variant, binned: Binned, many: bool) -> None:
@@ -369,5 +366,4 @@ def _and_seeds(study: Study, shown: Iterable[Variant]) -> str:
 def rounded(values: npt.ArrayLike) -> _Floats:
     """To 6 significant digits, as in the tables: more would differ between machines."""
     array = np.asarray(values, dtype=np.float64)
-    text = [f"{value:.6g}" for value in array.ravel()]
-    return np.array(text, dtype=np.float64).reshape(array.shape)
+    return np.reshape([float(f"{value:.6g}") for value in array.flat], array.shape)
