@@ -178,6 +178,18 @@ def test_cases_without_the_class_are_counted(results):
     assert (missing["verdict"], missing["n_with_class"]) == ("not run", "")
 
 
+def test_a_mean_over_fewer_images_of_another_set_says_so(results):
+    nan = float("nan")
+    dice = {"dice": (0.5, 0.7, nan, nan), "jaccard": (0.4, nan, nan, nan)}
+    run = make_run(results, "DSC", measures=dice)
+    rows = pd.read_csv(run / "cases.csv")
+    kept = rows["reference"].eq("observer1") & rows["split"].eq("test")
+    rows[kept].to_csv(run / "cases.csv", index=False)
+    (said,) = tables.set_summary(run / "cases.csv")
+    assert "dice 0.600 ± 0.07" in said and " (of 2), jaccard 0.400 (of 1)" in said
+    assert said.endswith(" (4 images)")
+
+
 def test_corrected_metrics_stand_beside_the_published(results):
     make_run(results, "DSC", measures={"nll": (0.25, 0.35, 0.45, 0.15)})
     pages.Report(results).write()

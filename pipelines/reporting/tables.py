@@ -15,7 +15,7 @@ import pandas as pd
 
 from pipelines.measure import metrics, statistics
 from pipelines.reporting import estimates
-from pipelines.reporting.estimates import Estimate, estimate, mean_of
+from pipelines.reporting.estimates import Estimate, estimate, mean_of, pm
 from pipelines.reporting.evidence import THRESHOLDS, estimated, training_spread
 from pipelines.reporting.frame import Study, read_cases
 from pipelines.reporting.published import KEYS, Cell, Variant, each_cell, partner_of
@@ -352,12 +352,11 @@ def set_summary(path: Path) -> list[str]:
     """What a `cases.csv` of one set says, in a line for each class."""
     lines = []
     for target, own in pd.DataFrame(_of_set(path)).groupby("target", sort=False):
-        by_metric = own.set_index("metric")
-        values = [
-            "{} {mean:.3f} ± {standard_error:.3f}".format(name, **by_metric.loc[name])
-            for name in ("nll", "brier", "dice", "jaccard")
-        ]
-        n = by_metric.loc["nll", "n"]
+        rows, n = own.set_index("metric"), own["n"].max()
+        values = []
+        for name, row in rows.loc[["nll", "brier", "dice", "jaccard"]].iterrows():
+            fewer = f" (of {row['n']})" if row["n"] < n else ""
+            values.append(f"{name} {pm(row['mean'], row['standard_error'])}{fewer}")
         lines.append(f"{target}: {', '.join(values)} ({n} images)")
     return lines
 
