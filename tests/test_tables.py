@@ -706,6 +706,7 @@ def test_two_targets_use_the_table_that_names_them(results):
     [
         (lambda rows: rows[:-4], "missing: ['04']"),
         (lambda rows: rows + rows[:1], "repeated: ['01']"),
+        (lambda rows: rows + rows[2:3], "repeated: ['01']"),
         (lambda rows: [{**r, "dice": "good"} for r in rows], "could not convert"),
         (lambda rows: [{k: r[k] for k in r if k != "nll"} for r in rows], "column nll"),
     ],

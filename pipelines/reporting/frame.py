@@ -389,8 +389,16 @@ def _short(value: object) -> str:
 
 def _test_rows(run: Run) -> pd.DataFrame:
     """The test rows of a run's `cases.csv`, with the run's name."""
-    rows = read_cases(run.path("cases.csv"), f"dscpp evaluate --run {run.folder}")
-    return rows[rows["split"] == _SELECTION["split"]].assign(run=run.name)
+    path, command = run.path("cases.csv"), f"dscpp evaluate --run {run.folder}"
+    rows = read_cases(path, command)
+    rows = rows[rows["split"] == _SELECTION["split"]]
+    twice = rows.loc[rows.duplicated(["case", *_KEYS]), "case"]
+    if len(twice):
+        raise InputError(
+            f"{path}: expected a row for each case, class, region and reference, found "
+            f"several (repeated: {sorted(set(twice))}); run `{command} --again`"
+        )
+    return rows.assign(run=run.name)
 
 
 def read_cases(path: Path, command: str) -> pd.DataFrame:
