@@ -71,7 +71,12 @@ class Report:
             require_table(path, ("target",))
             with writing(path):
                 path.unlink(missing_ok=True)
-        return [_write_csv(path, frame) for path, frame in made.items()]
+        # Floats to 6 significant digits: more would differ between machines.
+        style = {"index": False, "float_format": "%.6g", "lineterminator": "\n"}
+        return [
+            write_atomically(path, partial(frame.to_csv, **style))
+            for path, frame in made.items()
+        ]
 
     def counts(self) -> str:
         """How many published cells and claims came out how, in two lines."""
@@ -123,12 +128,6 @@ class Report:
                 made_of = partial(answers.markdown, answered, question)
                 parts[f"answer-{number}"] = made_of
         return parts
-
-
-def _write_csv(path: Path, frame: pd.DataFrame) -> Path:
-    """Floats to 6 significant digits: more would differ between machines."""
-    style = {"index": False, "float_format": "%.6g", "lineterminator": "\n"}
-    return write_atomically(path, lambda aside: frame.to_csv(aside, **style))
 
 
 class Page:
