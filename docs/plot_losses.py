@@ -2,7 +2,8 @@
 
 The image behind each plot has 1000 voxels, 100 of them foreground, and every voxel has
 probability 0.9 for its true class. The first kind of plot moves one voxel alone; the
-second moves 100 voxels together, of which a share q is labelled foreground.
+second moves 100 voxels together, of which a share q is labelled foreground. A loss has
+the colour that it has in the figures of the results.
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ import numpy.typing as npt
 from keras import ops
 
 import losses
+from pipelines.reporting.figures import style
 
 FOLDER = Path(__file__).parent / "images" / "losses"
 VOXELS, FOREGROUND, TRUE_CLASS = 1000, 100, 0.9
 STEP = 1e-5  # of the central differences, in float64
-GAMMAS = (0.5, 1.0, 1.5, 2.0, 3.0, 5.0)
+# Of each exponent; gamma 1 is the plain loss, which has a colour of its own.
+DASHES = {0.5: ":", 1.0: "-", 1.5: "-.", 2.0: "-", 3.0: "--", 5.0: (0, (6, 1, 1, 1))}
+FOCAL_DASHES = {0.5: ":", 1.0: "-.", 2.0: "-", 5.0: "--"}
 PAIRS = (
     "DSC", "Tversky", "Focal Tversky", "Combo", "Unified Focal",
     "Symmetric Unified Focal",
@@ -106,14 +110,17 @@ def wanted(name: str, shares: _Floats) -> _Floats:
     return np.array(best)
 
 
-def draw_curves(lines: dict[str, list[Any]], path: Path) -> None:
-    """Draw values above, slopes below; a foreground voxel left, background right."""
+def draw_curves(lines: list[tuple[str, str, Any, list[Any]]], path: Path) -> None:
+    """Draw values above, slopes below; a foreground voxel left, background right.
+
+    `lines` have a loss, the rest of its label, its dashes and `curves`.
+    """
     figure, axes = plt.subplots(2, 2, figsize=(8.4, 4.4), sharex=True)
-    for number, (label, kinds) in enumerate(lines.items()):
-        style = {"color": plt.cm.viridis(number / len(lines)), "label": label}
+    for loss, more, dashes, kinds in lines:
+        look = {"color": style.colour(loss), "ls": dashes, "label": loss + more}
         for column, (p, value, slope) in enumerate(kinds):
-            axes[0, column].plot(p, value, **style)
-            axes[1, column].plot(p, slope, **style)
+            axes[0, column].plot(p, value, **look)
+            axes[1, column].plot(p, slope, **look)
     for column, title in enumerate(("voxel of the foreground", "voxel of background")):
         axes[0, column].set_title(title)
         axes[1, column].set_xlabel("probability of foreground")
@@ -142,7 +149,7 @@ def draw_wanted(path: Path) -> None:
     figure, axis = plt.subplots(figsize=(5.6, 4.0))
     axis.plot([0, 1], [0, 1], color="0.85", lw=4, label="calibrated")
     for name in WANTED:
-        axis.plot(shares, wanted(name, shares), label=name)
+        axis.plot(shares, wanted(name, shares), label=name, **style.line(name))
     axis.set_xlabel("share of these voxels that is foreground")
     axis.set_ylabel("probability at which the loss is lowest")
     figure.legend(loc="outside right upper", frameon=False)
@@ -158,19 +165,20 @@ def _save(figure: Any, path: Path) -> None:
 def main(folder: Path = FOLDER) -> None:
     """Draw every plot into a folder."""
     with mpl.rc_context(STYLE):
-        lines = {"CE": curves("CE")}
-        for exponent in (0.5, 1.0, 2.0, 5.0):
-            own = {"alpha": 1.0, "focal_gamma": exponent}
-            lines[f"Focal, focal_gamma {exponent:g}"] = curves("Focal", **own)
+        lines = [("CE", "", "-", curves("CE"))]
+        for exponent, dashes in FOCAL_DASHES.items():
+            own = curves("Focal", alpha=1.0, focal_gamma=exponent)
+            lines.append(("Focal", f", focal_gamma {exponent:g}", dashes, own))
         draw_curves(lines, folder / "cross_entropy.svg")
         for name in PAIRS:
-            lines = {_label(name, g): curves(f"{name}++", gamma=g) for g in GAMMAS}
+            lines = []
+            for gamma, dashes in DASHES.items():
+                own = curves(f"{name}++", gamma=gamma)
+                plain = (name, " (gamma 1)")
+                named = plain if gamma == 1 else (f"{name}++", f", gamma {gamma:g}")
+                lines.append((*named, dashes, own))
             draw_curves(lines, folder / f"{losses.slug(name)}.svg")
         draw_wanted(folder / "wanted.svg")
-
-
-def _label(name: str, gamma: float) -> str:
-    return f"{name} (gamma 1)" if gamma == 1 else f"{name}++, gamma {gamma:g}"
 
 
 if __name__ == "__main__":

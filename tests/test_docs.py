@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 import losses
+from pipelines.reporting.figures import style
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +39,22 @@ def test_the_plots_of_the_losses_are_those_that_make_docs_draws(
     assert names == sorted(path.name for path in tmp_path.iterdir())
     for name in names:
         assert (tmp_path / name).read_text() == (committed / name).read_text(), name
+
+
+def test_a_loss_has_one_colour_in_all_figures(project: Path) -> None:
+    """DSC++ was blue in the results, and of another colour in each plot of its own."""
+    plots = project / "docs" / "images" / "losses"
+    for name, shown in {
+        "dsc": ("DSC", "DSC++"),
+        "cross_entropy": ("CE", "Focal"),
+    }.items():
+        drawn = set(
+            re.findall(r"stroke: (#[0-9a-f]{6})", (plots / f"{name}.svg").read_text())
+        )
+        assert drawn >= {style.colour(loss) for loss in shown}
+        others = {style.colour(loss) for loss in style.LOSSES if loss not in shown}
+        # Black is also the colour of axes.
+        assert not drawn & others - {"#000000"}
 
 
 def test_slopes_of_the_plots_by_hand(plots: types.ModuleType) -> None:

@@ -135,10 +135,10 @@ def test_title_names_preset_seeds_and_images(tmp_path):
         make_run(results, "DSC++", gamma=2.0, seed=seed)
     make_run(results, "DSC", gamma=1.0, seed=1)
     study = study_of(results)
-    expected = "DRIVE, preset paper, seeds {}, 4 test images"
-    assert curves.about(study, study.main) == expected.format("0, 1, 2")
+    expected = "DRIVE, preset paper, {}, 4 test images"
+    assert curves.about(study, study.main) == expected.format("3 seeds (0-2)")
     only = [variant for variant in study.main if variant.loss == "DSC++"]
-    assert curves.about(study, only) == expected.format("0, 2")
+    assert curves.about(study, only) == expected.format("2 seeds (0, 2)")
 
 
 def test_histogram_counts_voxels_by_hand(results):

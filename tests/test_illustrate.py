@@ -169,7 +169,7 @@ def test_lowest_seed_that_is_here_decides_and_is_shown(tmp_path, data):
     assert found.case == photographs.median_case(study, found.runs[PLUS])
     assert "3 test cases with DSC++ (seed 1)" in found.rule
     assert found.title("What", found.runs) == (
-        f"What: phantom (SIMULATED), preset reduced, seeds 0, 1, case {found.case}"
+        f"What: phantom (SIMULATED), preset reduced, 2 seeds (0, 1), case {found.case}"
     )
 
 
@@ -197,11 +197,11 @@ def test_volumes_show_the_slice_with_most_tumour(tmp_path, volumes):
     label = by_name("kits19").references(volumes, found.case)["observer1"]
     areas = (label == 2).sum(axis=(1, 2))
     assert areas.max() > 0
-    assert found.view.index == areas.argmax()
-    np.testing.assert_array_equal(found.view.label, label[found.view.index])
+    assert found.index == areas.argmax()
+    np.testing.assert_array_equal(found.label, label[found.index])
     # Softmax values of the tumour are those of the truth but for the noise.
-    tumour = found.view.softmax[PLUS][..., 2]
-    np.testing.assert_array_equal(tumour > 0.5, found.view.label == 2)
+    tumour = found.softmax[PLUS][..., 2]
+    np.testing.assert_array_equal(tumour > 0.5, found.label == 2)
     lines = photographs.write_pictures(results, locate(volumes, tmp_path / "work"))
     assert any("figure4-slice.png" in line for line in lines)
     assert not any(line.startswith("skipped") for line in lines)

@@ -24,7 +24,6 @@ from pipelines.reporting import (
     pages,
     published,
     tables,
-    topics,
 )
 from pipelines.reporting.published import Variant
 
@@ -42,7 +41,7 @@ def test_table4_row_by_hand(results):
     make_run(results, "DSC", DSC_NLL)
     written = pages.Report(results).write()
     folder = results / "drive" / "paper"
-    names = ["table3.csv", "table4.csv", "table6.csv", *ALWAYS]
+    names = ["table3.csv", "table4.csv", "table6.csv", "table.csv", *ALWAYS]
     over_all = ["table3.csv", "table4.csv", "table5.csv", "table6.csv"]
     over_all += ["claims.csv", "counts.csv", "summary.csv"]
     assert written == [
@@ -159,6 +158,38 @@ def test_verdict_outside_and_not_run(results):
     ]
 
 
+def test_cases_without_the_class_are_counted(results):
+    nan = float("nan")
+    run = make_run(results, "DSC", measures={"dice": (0.5, 0.7, 0, nan)})
+    make_run(results, "CE", measures={"dice": (0.5, 0.7, nan, nan)})
+    for path in results.glob("*/*/runs/*/histograms.npz"):
+        found = dict(np.load(path))
+        found["counts"][np.isin(found["case"], CASES[2:]), 1] = 0
+        np.savez(path, **found)
+    (page,) = (report := pages.Report(results)).pages
+    report.write()
+    for name in ("table.csv", "table4.csv"):
+        rows = read(run.parents[1] / name)
+        found = {r["loss"]: (r["n"], r["n_with_class"]) for r in rows
+                 if r["metric"] == "dice" and r["n"]}  # fmt: skip
+        assert found == {"DSC": ("3", "2"), "CE": ("2", "2")}
+    assert "Only 2 of 4 test images have vessel in truth:" in page.markdown()
+    missing = one(rows, loss="Focal", metric="dice")
+    assert (missing["verdict"], missing["n_with_class"]) == ("not run", "")
+
+
+def test_a_mean_over_fewer_images_of_another_set_says_so(results):
+    nan = float("nan")
+    dice = {"dice": (0.5, 0.7, nan, nan), "jaccard": (0.4, nan, nan, nan)}
+    run = make_run(results, "DSC", measures=dice)
+    rows = pd.read_csv(run / "cases.csv")
+    kept = rows["reference"].eq("observer1") & rows["split"].eq("test")
+    rows[kept].to_csv(run / "cases.csv", index=False)
+    (said,) = tables.set_summary(run / "cases.csv")
+    assert "dice 0.600 ± 0.07" in said and " (of 2), jaccard 0.400 (of 1)" in said
+    assert said.endswith(" (4 images)")
+
+
 def test_corrected_metrics_stand_beside_the_published(results):
     make_run(results, "DSC", measures={"nll": (0.25, 0.35, 0.45, 0.15)})
     pages.Report(results).write()
@@ -196,10 +227,9 @@ def test_table3_gamma_goes_to_its_own_row(results):
     row4 = one(read(folder / "table4.csv"), loss="DSC++", metric="nll_published")
     assert (row4["mean"], row4["gamma"]) == ("0.3", "2")
     # The paper has no gamma 2.75: nothing at hand is lost in silence.
-    extra = read(folder / "table.csv")
-    assert {(row["loss"], row["gamma"]) for row in extra} == {("DSC++", "2.75")}
-    labels = {row["loss"] for row in read(folder / "thresholds.csv")}
-    assert labels == {"DSC++", "DSC++ g=2.5", "DSC++ g=2.75"}
+    for name in ("table.csv", "thresholds.csv"):
+        keys = {(row["loss"], row["gamma"]) for row in read(folder / name)}
+        assert keys == {("DSC++", "2"), ("DSC++", "2.5"), ("DSC++", "2.75")}
 
 
 def test_misprinted_error_is_shown_but_not_judged_by(results):
@@ -249,36 +279,6 @@ def test_direction_over_gamma_and_with_a_missing_partner(results):
     make_run(results, "DSC++", PLUS_NLL, gamma=2.0)
     pages.Report(results).write()
     assert one(read(path), gamma="0.5", metric="nll_published")["direction"] == "same"
-
-
-def test_published_differences_beside_training_noise(results):
-    path = results / "drive" / "paper" / "noise.csv"
-    make_run(results, "DSC", DSC_NLL, seed=0)
-    make_run(results, "DSC++", PLUS_NLL, gamma=2.0)
-    pages.Report(results).write()
-    assert not path.exists()  # one seed each: nothing is known
-    make_run(results, "DSC", [value + 0.1 for value in DSC_NLL], seed=1)
-    report = pages.Report(results)
-    report.write()
-    found = one(read(path), table="4", loss="DSC", metric="nll_published")
-    # Means differ by .1: s = .1 / sqrt(2), two trainings by sqrt(2) s = .1, and t(1)
-    # is 12.706. The paper has .204 for DSC and .041 for DSC++.
-    assert (found["partner"], found["df"]) == ("DSC++", "1")
-    assert float(found["noise"]) == pytest.approx(0.1)
-    assert float(found["limit"]) == pytest.approx(1.2706, abs=1e-4)
-    assert float(found["published_difference"]) == pytest.approx(0.163)
-    assert found["exceeds"] == "no"
-    # Dice is the same for both seeds: any difference is beyond that.
-    found = one(read(path), table="4", loss="DSC", metric="dice")
-    assert (float(found["noise"]), found["exceeds"]) == (0, "yes")
-    # Counted: of Table 4's three differences on DRIVE none of the NLL's is beyond.
-    (page,) = [text for text in report.pages if text.name == "drive-paper"]
-    text = topics.claimed([(page.study, page.files)], report.over_all)
-    _, _, said = text.partition("| DRIVE, vessel: beyond training noise ")
-    header, _, *lines = said.splitlines()
-    assert header == "| NLL | Brier | Dice | Jaccard |"
-    assert any(line.startswith("| Table 4 | 0 of 3 |") for line in lines)
-    assert lines[-1].startswith("| noise | 0.1000 |")
 
 
 def test_several_seeds_by_hand():
@@ -414,7 +414,7 @@ def test_phantoms_have_a_table_without_published_values(results):
     assert [path.name for path in written] == ["table.csv", *ALWAYS]
     rows = read(written[0])
     assert list(dict.fromkeys(row["loss"] for row in rows)) == ["CE", "DSC", "DSC++"]
-    assert {row["published"] + row["verdict"] for row in rows} == {""}
+    assert tuple(rows[0]) == tables.COLUMNS["ours"]
     assert (
         "PHANTOM (simulated)"
         in pages.Page(frame.open_study(results / "phantom" / "demo")).text()
@@ -431,6 +431,9 @@ def test_tests_csv_against_scipy(results):
     # Three pairs, six metrics, two tests.
     assert len(rows) == 3 * 6 * 2
     pair = {"loss_a": "DSC", "loss_b": "DSC++", "metric": "nll_published"}
+    assert {(r["gamma_a"], r["gamma_b"]) for r in rows if r["loss_b"] == "DSC++"} == {
+        ("", "2")
+    }
     row = one(rows, test="rank_sum", **pair)
     # 4 against 4, fully separated: z = 8 / sqrt(4 * 4 * 9 / 12) = 2.3094.
     assert float(row["statistic"]) == pytest.approx(2.3094, abs=1e-4)
@@ -621,8 +624,10 @@ def test_other_backends_and_methods_have_rows_of_their_own(results):
     folder = results / "drive" / "paper"
     row = one(read(folder / "table4.csv"), loss="DSC", metric="nll_published")
     assert (row["mean"], row["seeds"]) == ("0.3", "1")
-    extra = {row["loss"] for row in read(folder / "table.csv")}
-    assert extra == {"DSC [torch]", "DSC + temperature"}
+    keys = [(row["loss"], row["method"]) for row in read(folder / "table.csv")]
+    assert list(dict.fromkeys(keys)) == [
+        ("DSC", ""), ("DSC [torch]", ""), ("DSC", "temperature"),
+    ]  # fmt: skip
     # One loss of the main kind: no pairs, so a header alone.
     assert read(folder / "tests.csv") == []
 
@@ -636,28 +641,54 @@ def test_the_readable_table_names_the_seeds_of_each_loss(results):
     lines = (
         pages.Page(frame.open_study(results / "drive" / "paper")).text().splitlines()
     )
-    assert "seeds 0, 1," in lines[0]
+    assert ", 2 seeds (0, 1), 4 test images" in lines[0]
     assert sum(line.startswith("CE (seed 0) ") for line in lines) == 1
     assert sum(line.startswith("DSC  ") for line in lines) == 1
     # What followed a training has a table of its own.
     assert not any("temperature" in line for line in lines)
 
 
+def test_every_table_is_joined_by_the_same_columns(results):
+    times = {"train_s": 60}
+    make_run(results, "DSC", DSC_NLL, times=times)
+    run = make_run(results, "DSC", PLUS_NLL, name="dsc-s0.r2", replicate=2, times=times)
+    make_run(results, "DSC++", PLUS_NLL, gamma=2.75)
+    make_run(results, "DSC", PLUS_NLL, backend="torch")
+    scaling = {"method": "temperature", "posthoc": {"temperature": 3.5}}
+    make_run(results, "DSC", PLUS_NLL, **scaling)
+    (run / "other-sets" / "clinic").mkdir(parents=True)
+    (run / "other-sets" / "clinic" / "cases.csv").write_text(
+        (run / "cases.csv").read_text()
+    )
+    pages.Report(results).write()
+    folder, keys = results / "drive" / "paper", list(published.KEYS)
+
+    def table(name):
+        return pd.read_csv(folder / name, dtype={"method": str})
+
+    ours = table("table.csv")[keys].drop_duplicates()
+    assert len(ours) == 4
+    kind = {"method": ours["method"].dtype}
+    both = table("tests.csv").assign(method=None).astype(kind)
+    found = [both.rename(columns={f"{key}_{s}": key for key in keys}) for s in "ab"]
+    names = ["table4.csv", "thresholds.csv", "calibration.csv", "reliability.csv"]
+    names += ["costs.csv", "other-sets.csv", "temperature.csv"]
+    for rows in [*found, *map(table, names)]:
+        run = rows[rows["verdict"] != "not run"] if "verdict" in rows else rows
+        assert len(run[keys].merge(ours, on=keys)) == len(run) > 0
+    rows = read(folder / "costs.csv")
+    assert [(r["loss"], r["seed"], r["replicate"]) for r in rows[:2]] == [
+        ("DSC", "0", "1"), ("DSC", "0", "2"),
+    ]  # fmt: skip
+
+
 def test_torch_alone_is_the_usual_backend(results):
     make_run(results, "DSC", DSC_NLL, backend="torch")
     pages.Report(results).write()
     folder = results / "drive" / "paper"
-    assert not (folder / "table.csv").exists()
+    assert {row["loss"] for row in read(folder / "table.csv")} == {"DSC"}
     row = one(read(folder / "table4.csv"), loss="DSC", metric="nll_published")
     assert row["mean"] == "0.3"
-
-
-def test_stale_extra_table_is_removed(results):
-    make_run(results, "DSC", DSC_NLL)
-    stale = results / "drive" / "paper" / "table.csv"
-    stale.write_text("loss,target\nold,\n")
-    pages.Report(results).write()
-    assert not stale.exists()
 
 
 def test_two_targets_use_the_table_that_names_them(results):
@@ -675,6 +706,7 @@ def test_two_targets_use_the_table_that_names_them(results):
     [
         (lambda rows: rows[:-4], "missing: ['04']"),
         (lambda rows: rows + rows[:1], "repeated: ['01']"),
+        (lambda rows: rows + rows[2:3], "repeated: ['01']"),
         (lambda rows: [{**r, "dice": "good"} for r in rows], "could not convert"),
         (lambda rows: [{k: r[k] for k in r if k != "nll"} for r in rows], "column nll"),
     ],
@@ -879,7 +911,7 @@ def test_simulated_rows_are_not_taken_even_if_offered(results):
     for name, simulated in (("real", False), ("phantom", True)):
         make_run(results, "CE", dataset=name, simulated=simulated)
         found = frame.open_study(results / name / "paper")
-        rows = tables.over_all(cells, [(found, offered)])["table4.csv"]
+        rows = tables.over_all(cells, {found: offered})["table4.csv"]
         means.append(list(rows["mean"].dropna()))
     assert means == [[0.5], []]
 

@@ -140,10 +140,11 @@ def test_the_picture_is_of_the_slice_with_most_foreground(monkeypatch, volume):
         photographs, "_side_by_side", lambda *given: drawn.extend(given)
     )
     photographs.picture(volume.run, volume.root)
-    shown, path = drawn
+    *given, path = drawn
+    shown = photographs.Example.read(*given)
     assert path == volume.run.path("pictures") / f"{CASE}.png"
     np.testing.assert_array_equal(shown.truth, np.ones(SHAPE[1:], bool))
-    np.testing.assert_array_equal(shown.view.image, volume.image[7].clip(-79, 304))
+    np.testing.assert_array_equal(shown.image, volume.image[7].clip(-79, 304))
     background = miscnn(softmax_of(GRID), SHAPE)[7, ..., 0]
     foreground = shown.probability(Variant("DSC"))
     np.testing.assert_allclose(foreground, 1 - background, rtol=0, atol=1e-6)

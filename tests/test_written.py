@@ -312,7 +312,7 @@ def test_a_photo_in_the_place_of_a_picture(tmp_path):
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(path)
     before = path.read_bytes()
     with pytest.raises(InputError, match=r"01\.png: expected no file, or a figure"):
-        photographs._side_by_side(None, path)
+        photographs._side_by_side({}, tmp_path, "01", path)
     assert path.read_bytes() == before
 
 

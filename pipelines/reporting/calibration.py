@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, product
 from typing import Any
 
 import numpy as np
@@ -24,22 +25,26 @@ from pipelines.measure.metrics import overlap_scores
 from pipelines.measure.regions import BAND
 from pipelines.reporting.estimates import estimate, mean_of
 from pipelines.reporting.frame import Study
-from pipelines.reporting.published import Variant
+from pipelines.reporting.published import KEYS, Variant
 
 __all__ = [
     "EITHER", "ENOUGH", "HUMAN", "NEAR_HALF", "OBSERVERS", "REGIONS", "Binned",
-    "Reader", "diagrams", "measures", "observers",
+    "Reader", "frequency_spread", "tables",
 ]  # fmt: skip
 
 _SPREAD = ("mean", "standard_error", "ci_low", "ci_high", "n", "seeds", "n_undefined")
 _PLACE = ("target", "region", "reference")
-_COLUMNS = ("loss", "gamma", *_PLACE, "measure", *_SPREAD, "pooled", "p_in_bins")
-_OBSERVER_COLUMNS = ("who", "gamma", *_PLACE, "measure", *_SPREAD)
-_DIAGRAM_COLUMNS = (
-    "loss", "gamma", *_PLACE, "bin_low", "bin_high", "confidence", "frequency",
-    "n_voxels", "n_cases", "frequency_p10", "frequency_p90", "share_both", "share_one",
-    "share_none", "seeds", "p_in_bins",
-)  # fmt: skip
+_COLUMNS = {
+    "calibration.csv": (
+        *KEYS, *_PLACE, "measure", *_SPREAD, "pooled", "p_in_bins",
+    ),
+    "reliability.csv": (
+        *KEYS, *_PLACE, "bin_low", "bin_high", "confidence", "frequency",
+        "n_voxels", "n_cases", "frequency_p10", "frequency_p90", "share_both",
+        "share_one", "share_none", "seeds", "p_in_bins",
+    ),
+    "observers.csv": (*KEYS, *_PLACE, "measure", *_SPREAD),
+}  # fmt: skip
 
 EITHER = "mean of both"
 """The reference where both observers' labels are averaged."""
@@ -47,8 +52,8 @@ EITHER = "mean of both"
 ENOUGH = 10
 """A case counts in the spread of a bin from this many voxels on."""
 
-HUMAN = "observer2"
-"""In the column `who`: the second annotator in the place of a network."""
+HUMAN = Variant("", method="observer2")
+"""The second annotator in the place of a network."""
 
 NEAR_HALF = (0.25, 0.75)
 """p in [low, high) is called near one half; both are edges of the histograms."""
@@ -103,23 +108,15 @@ class Reader:
         self.rows = whole or list(range(len(files)))
         self._files = [files[row] for row in self.rows]
         self._shared = set.intersection(*(each[row] for row in self.rows))
-        self._binned: dict[_Place, Binned] = {}
 
     def places(self) -> Iterator[_Place]:
         """Target, region and reference of what every training has, in order."""
-        for target in self.study.targets:
-            for region in REGIONS:
-                for one in (*OBSERVERS, EITHER):
-                    if (target, region, one) in self._shared:
-                        yield target, region, one
+        every = product(self.study.targets, REGIONS, (*OBSERVERS, EITHER))
+        return (place for place in every if place in self._shared)
 
     def binned(self, place: _Place) -> Binned:
         """Gather what `places` named."""
-        if place not in self._binned:
-            self._binned[place] = self._gather(*place)
-        return self._binned[place]
-
-    def _gather(self, target: str, region: str, reference: str) -> Binned:
+        target, region, reference = place
         # What p says in a bin does not depend on whose labels stand beside it.
         labels = OBSERVERS[0] if reference == EITHER else reference
         where = {"target": target, "region": region, "reference": labels}
@@ -146,6 +143,17 @@ class Reader:
             result.append(self.study.placed(counts, one.pair_case[where]))
         return np.stack(result)
 
+    def score(self, place: _Place, metric: str) -> _Array:
+        """One metric by case, (seeds, cases); against `EITHER` the observers' mean.
+
+        Of NLL and Brier score that is what to expect of an observer drawn at random.
+        """
+        target, region, reference = place
+        wanted = OBSERVERS if reference == EITHER else (reference,)
+        measures, variant = self.study.measures, self.variant
+        values = [measures(variant, target, metric, region, one) for one in wanted]
+        return np.mean(values, axis=0)[self.rows]
+
 
 def _counted(one: Histograms) -> set[_Place]:
     """Target, region and reference that a run counted; ("", "", "mean p") if it did."""
@@ -156,92 +164,68 @@ def _counted(one: Histograms) -> set[_Place]:
     return found | ({("", "", "mean p")} if one.means is not None else set())
 
 
-def measures(read: list[Reader]) -> pd.DataFrame:
-    """Estimate every measure of every variant, in all regions: `calibration.csv`.
+def tables(study: Study) -> dict[str, pd.DataFrame]:
+    """Every measure, reliability diagram and observer of a study, by file name.
 
-    `mean` is over cases, with the error and interval of `estimate`; `pooled` is that of
-    all test cases' voxels together, the mean over seeds.
+    "calibration.csv": `mean` is over cases, with the error and interval of `estimate`;
+    `pooled` is that of all test cases' voxels together, the mean over seeds.
+    "reliability.csv": a row is a bin of width 0.05, with the voxels of all test cases
+    and seeds; beside it how far the cases lie apart. "observers.csv", without a row
+    where there is one observer: first the second against the first, then each variant
+    against both.
     """
-    found = []
-    for reader in read:
+    measured: list[_Row] = []
+    diagrams: list[_Row] = []
+    people: dict[tuple[str, str], list[_Row]] = {}
+    networks: list[_Row] = []
+    for reader in (Reader(study, variant) for variant in study.runs):
         for place in reader.places():
             binned = reader.binned(place)
-            about = _about(reader, place)
-            for name, (cases, pooled) in _measured(reader, place, binned).items():
-                row = about | {"measure": name, "pooled": pooled}
-                found.append(row | vars(estimate(cases)))
-    return pd.DataFrame(found, columns=list(_COLUMNS))
+            about: _Row = reader.variant.columns | dict(zip(_PLACE, place, strict=True))
+            about["p_in_bins"] = "mean" if binned.exact else "centre"
+            measured += [about | row for row in _measured(reader, place, binned)]
+            pairs = reader.pairs(*place[:2]) if place[-1] == EITHER else None
+            diagrams += [about | row for row in _diagram(binned, pairs)]
+            if pairs is None:
+                continue
+            if place[:2] not in people:
+                people[place[:2]] = [about | row for row in _human(pairs)]
+            networks += [about | row for row in _against_each(reader, place)]
+            networks += [about | row for row in _against_both(binned, pairs)]
+    each = (measured, diagrams, [*chain(*people.values()), *networks])
+    return {
+        name: pd.DataFrame(rows, columns=list(columns))
+        for (name, columns), rows in zip(_COLUMNS.items(), each, strict=True)
+    }
 
 
-def _about(reader: Reader, place: _Place) -> _Row:
-    source = "mean" if reader.binned(place).exact else "centre"
-    row = reader.variant.columns | dict(zip(_PLACE, place, strict=True))
-    return row | {"p_in_bins": source}
-
-
-def _measured(
-    reader: Reader, place: _Place, binned: Binned
-) -> dict[str, tuple[_Array, float]]:
-    """Each measure by case, (seeds, cases), and of the pooled voxels."""
+def _measured(reader: Reader, place: _Place, binned: Binned) -> Iterator[_Row]:
+    """Each measure over cases, and of the pooled voxels."""
     wide, fine = binned.bins(), binned.bins(None)
-    by_case = {name: _score(reader, place, name) for name in _SCORES}
+    by_case = {name: reader.score(place, name) for name in _SCORES}
     pooled = {name: _weighted(wide, values) for name, values in by_case.items()}
     for function in (calibration.ece, calibration.ace, calibration.mce):
         by_case[function.__name__] = function(wide)
         pooled[function.__name__] = function(wide.pooled(axis=1))
     by_case |= calibration.murphy(fine, by_case["brier"])
     pooled |= calibration.murphy(fine.pooled(axis=1), pooled["brier"])
-    return {
-        name: (values, float(mean_of(pooled[name], axis=0)))
-        for name, values in by_case.items()
-    }
-
-
-def _score(reader: Reader, place: _Place, metric: str) -> _Array:
-    """NLL or Brier score by case, (seeds, cases); both observers': their mean.
-
-    That is what to expect of an observer drawn at random, as of `mean_label`.
-    """
-    target, region, reference = place
-    wanted = OBSERVERS if reference == EITHER else (reference,)
-    measures, variant = reader.study.measures, reader.variant
-    values = [measures(variant, target, metric, region, one) for one in wanted]
-    return np.mean(values, axis=0)[reader.rows]
+    for name, values in by_case.items():
+        together = float(mean_of(pooled[name], axis=0))
+        yield {"measure": name, "pooled": together} | vars(estimate(values))
 
 
 def _weighted(bins: Bins, values: _Array) -> _Array:
     """Mean of a measure over all voxels of a seed, (seeds,), from cases' means."""
     n = np.where(np.isnan(values), 0.0, bins.n.sum(axis=-1))
-    total = (n * np.nan_to_num(values)).sum(axis=-1)
-    empty = np.full(len(values), np.nan)
-    return np.divide(total, n.sum(axis=-1), out=empty, where=n.sum(axis=-1) > 0)
+    return (n * np.nan_to_num(values)).sum(axis=-1) / _or_nan(n.sum(axis=-1))
 
 
-def diagrams(read: list[Reader]) -> pd.DataFrame:
-    """Make the reliability diagrams of every variant: `reliability.csv`.
-
-    A row is a bin of width 0.05, with the voxels of all test cases and seeds; beside it
-    how far the cases lie apart.
-    """
-    found: list[_Row] = []
-    for reader in read:
-        for place in reader.places():
-            binned = reader.binned(place)
-            columns = _diagram(binned)
-            if place[-1] == EITHER:
-                columns |= _agreement(reader.pairs(*place[:2]), binned.edges)
-            about = _about(reader, place) | {"seeds": len(binned.counts)}
-            each = zip(*columns.values(), strict=True)
-            found += [about | dict(zip(columns, row, strict=True)) for row in each]
-    return pd.DataFrame(found, columns=list(_DIAGRAM_COLUMNS))
-
-
-def _diagram(binned: Binned) -> dict[str, npt.NDArray[Any]]:
-    """The columns of one reliability diagram, a value for each bin."""
+def _diagram(binned: Binned, pairs: _Array | None) -> list[_Row]:
+    """A row for each bin of a reliability diagram; `pairs` where two observers are."""
     bins = binned.bins()
     everything, cases = bins.pooled(axis=(0, 1)), bins.pooled(axis=0)
     low, high = frequency_spread(cases)
-    return {
+    columns = {
         "bin_low": calibration.WIDE[:-1],
         "bin_high": calibration.WIDE[1:],
         "confidence": everything.confidence,
@@ -251,6 +235,9 @@ def _diagram(binned: Binned) -> dict[str, npt.NDArray[Any]]:
         "frequency_p10": low,
         "frequency_p90": high,
     }
+    if pairs is not None:
+        columns |= _agreement(pairs.sum(axis=(0, 1)), binned.edges)
+    return pd.DataFrame(columns).assign(seeds=len(binned.counts)).to_dict("records")
 
 
 def frequency_spread(cases: Bins) -> _Array:
@@ -265,9 +252,9 @@ def frequency_spread(cases: Bins) -> _Array:
     return ends
 
 
-def _agreement(pairs: _Array, edges: _Array) -> dict[str, _Array]:
+def _agreement(rows: _Array, edges: _Array) -> dict[str, _Array]:
     """Shares of voxels in each bin that both, one or no observer marked."""
-    rows, shares = pairs.sum(axis=(0, 1)), {}
+    shares = {}
     for name, which in _SAID.items():
         # As if these voxels were the target.
         part = rows[list(which)].sum(axis=0)
@@ -275,31 +262,6 @@ def _agreement(pairs: _Array, edges: _Array) -> dict[str, _Array]:
         joined = calibration.join(counts, histograms.centres(edges), edges)
         shares[f"share_{name}"] = joined.frequency
     return shares
-
-
-def observers(read: list[Reader]) -> pd.DataFrame:
-    """Compare observers and networks: `observers.csv`; no row without two observers.
-
-    First the second observer against the first, then each variant against both, with
-    mean, error and interval over cases as in `estimate`.
-    """
-    people: dict[tuple[str, str], list[_Row]] = {}
-    networks: list[_Row] = []
-    for reader in read:
-        for target, region, reference in reader.places():
-            if reference != EITHER:
-                continue
-            about: _Row = {"target": target, "region": region}
-            pairs = reader.pairs(target, region)
-            if (target, region) not in people:
-                people[target, region] = [about | row for row in _human(pairs)]
-            own = reader.variant.columns
-            about |= {"who": own["loss"], "gamma": own["gamma"]}
-            networks += [about | row for row in _against_each(reader, target, region)]
-            binned = reader.binned((target, region, EITHER))
-            networks += [about | row for row in _against_both(binned, pairs)]
-    rows = [row for found in people.values() for row in found] + networks
-    return pd.DataFrame(rows, columns=list(_OBSERVER_COLUMNS))
 
 
 def _human(pairs: _Array) -> Iterator[_Row]:
@@ -310,20 +272,18 @@ def _human(pairs: _Array) -> Iterator[_Row]:
     # 0 and 1 in the place of p: the Brier score is the share that they disagree on.
     scores["brier"] = (first + second) / voxels
     for measure, values in scores.items():
-        yield _row(OBSERVERS[0], measure, values) | {"who": HUMAN}
+        yield _row(OBSERVERS[0], measure, values) | HUMAN.columns
     for name, part in (("both", both), ("one", first + second), ("none", none)):
-        yield _row(EITHER, f"share_{name}", part / voxels) | {"who": HUMAN}
+        yield _row(EITHER, f"share_{name}", part / voxels) | HUMAN.columns
 
 
-def _against_each(reader: Reader, target: str, region: str) -> Iterator[_Row]:
+def _against_each(reader: Reader, place: _Place) -> Iterator[_Row]:
     """One variant against each observer, and what to expect of one drawn at random."""
     for measure in (*_OVERLAP, *_SCORES):
-        places = [(target, region, one) for one in OBSERVERS]
-        each = [_score(reader, place, measure) for place in places]
-        for one, values in zip(OBSERVERS, each, strict=True):
-            yield _row(one, measure, values)
+        for one in OBSERVERS:
+            yield _row(one, measure, reader.score((*place[:2], one), measure))
         if measure in _SCORES:
-            yield _row(EITHER, measure, np.mean(each, axis=0))
+            yield _row(EITHER, measure, reader.score(place, measure))
 
 
 def _against_both(binned: Binned, pairs: _Array) -> Iterator[_Row]:

@@ -30,8 +30,8 @@ from pipelines.reporting.published import (
 )
 from pipelines.run import TRUTH, Run
 
-__all__ = ["Study", "finished", "in_words", "open_study", "read_cases", "studies",
-           "unclean"]  # fmt: skip
+__all__ = ["Study", "finished", "in_words", "open_study", "read_cases", "selected",
+           "studies", "unclean"]  # fmt: skip
 
 _CUSTOM = "custom-"
 """Folders of runs with overrides begin so; these are never in a table."""
@@ -58,7 +58,7 @@ def finished(folder: Path) -> list[Run]:
     At the preset "paper" those alone whose commit is known and without changes:
     verdicts rest on them, so anybody must be able to get their code.
     """
-    runs = [run for run in runs_module.find(folder) if run.state == "evaluated"]
+    runs = _evaluated(folder)
     for run in runs:
         if missing := [key for key in _DESCRIBED if key not in run.record]:
             raise InputError(
@@ -66,24 +66,30 @@ def finished(folder: Path) -> list[Run]:
                 f"found no {', '.join(missing)}; restore the file, or move the run's "
                 "folder away"
             )
-    return [run for run in runs if Path(folder).name != "paper" or _is_clean(run)]
-
-
-def _is_clean(run: Run) -> bool:
-    return run.record.get("method") == TRUTH or from_clean_commit(run.record)
+    return [run for run in runs if _is_clean(run)]
 
 
 def unclean(results: Path) -> list[str]:
     """A line for each evaluated run at "paper" that `finished` leaves out, and why."""
-    folders = [folder for folder in _folders(results) if folder.name == "paper"]
-    runs = [run for folder in folders for run in runs_module.find(folder)]
+    runs = (run for folder in _folders(results) for run in _evaluated(folder))
     return [
         f"{run.folder}: expected commits without changes, found "
         f"{unclean_commit(run.record)}; train it again from a clean checkout, as a "
         "replicate"
         for run in runs
-        if run.state == "evaluated" and not _is_clean(run)
+        if not _is_clean(run)
     ]
+
+
+def _evaluated(folder: Path) -> list[Run]:
+    return [run for run in runs_module.find(folder) if run.state == "evaluated"]
+
+
+def _is_clean(run: Run) -> bool:
+    """Whether a table may have it: any run at a preset other than "paper"."""
+    if run.folder.parents[1].name != "paper" or run.record.get("method") == TRUTH:
+        return True
+    return from_clean_commit(run.record)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,10 +111,15 @@ class Study:
     targets: tuple[str, ...]
     frame: pd.DataFrame
 
-    @cached_property
+    @property
+    def every_run(self) -> list[Run]:
+        """The runs of all variants."""
+        return [run for runs in self.runs.values() for run in runs]
+
+    @property
     def record(self) -> dict[str, Any]:
         """`run.json` of the first run: for what all runs share."""
-        return next(iter(self.runs.values()))[0].record
+        return self.every_run[0].record
 
     @property
     def preset(self) -> str:
@@ -190,24 +201,15 @@ class Study:
 
         NaN where undefined, and where a case has no such row.
         """
-        runs, place = self.runs[variant], (target, region, reference)
-        return np.stack([self.of_run(run, place, metric) for run in runs])
-
-    def of_run(self, run: Run, place: tuple[str, str, str], metric: str) -> _Floats:
-        """One metric of one run, (cases,), for a target, region and reference."""
-        found = self._by_run.get((run.name, *place))
-        if found is None:
-            return np.full(len(self.cases), np.nan)
-        return found[:, metrics.METRICS.index(metric)]
+        rows = [(run.name, target, region, reference) for run in self.runs[variant]]
+        # In the order of C: that of a sum decides its last bits.
+        return np.ascontiguousarray(self._by_case[metric].reindex(rows))
 
     @cached_property
-    def _by_run(self) -> dict[tuple[str, ...], _Floats]:
-        """Measures, (cases, metrics), by run, target, region and reference."""
-        columns = list(metrics.METRICS)
-        return {
-            key: part.set_index("case").reindex(self.cases)[columns].to_numpy()
-            for key, part in self.frame.groupby(["run", *_KEYS])
-        }
+    def _by_case(self) -> dict[str, pd.DataFrame]:
+        """Each metric: a row a run, target, region and reference, a column a case."""
+        wide = self.frame.pivot(index=["run", *_KEYS], columns="case")
+        return {name: wide[name][[*self.cases]] for name in metrics.METRICS}
 
     @cached_property
     def histograms(self) -> dict[str, Histograms]:
@@ -217,7 +219,7 @@ class Study:
             InputError: a damaged file, or one that lacks a test case.
         """
         found = {}
-        for run in (run for runs in self.runs.values() for run in runs):
+        for run in self.every_run:
             path = run.path("histograms.npz")
             found[run.name] = one = histograms.load(path)
             for target in self.targets:
@@ -246,6 +248,11 @@ class Study:
         each = [(one, one.where(split="test", **where)) for one in found]
         return np.stack([self.placed(h.counts[rows], h.case[rows]) for h, rows in each])
 
+    def n_with_class(self, target: str) -> int:
+        """Test cases in whose truth (the first observer's) a class occurs."""
+        counts = self.counts(next(iter(self.runs)), target)
+        return int(counts[0, :, 1].any(axis=-1).sum())
+
     def placed(
         self, values: npt.NDArray[Any], names: npt.NDArray[np.str_]
     ) -> npt.NDArray[Any]:
@@ -256,9 +263,14 @@ class Study:
 
 
 def in_words(seeds: Iterable[int]) -> str:
-    """Such as "seeds 0, 1, 2"."""
-    named = [str(number) for number in sorted(map(int, seeds))]
-    return f"seed{'s' * (len(named) != 1)} {', '.join(named)}"
+    """Such as "seed 0", "2 seeds (0, 1)" or "3 seeds (0-2)"."""
+    found = sorted(map(int, seeds))
+    if len(found) == 1:
+        return f"seed {found[0]}"
+    # A list without brackets would run into the number that follows it.
+    row = len(found) > 2 and found[-1] - found[0] == len(found) - 1
+    named = f"{found[0]}-{found[-1]}" if row else ", ".join(map(str, found))
+    return f"{len(found)} seeds ({named})"
 
 
 def studies(results: Path) -> list[Study]:
@@ -286,9 +298,9 @@ def _join(folder: Path, runs: Sequence[Run], paper: Paper) -> Study:
         other.require_measures()
     cases = tuple(str(case) for case in runs[0].record["split"]["test"])
     read = [_test_rows(run) for run in runs]
-    targets = tuple(map(str, _selected(read[0])["target"].unique()))
+    targets = tuple(map(str, selected(read[0])["target"].unique()))
     for run, rows in zip(runs, read, strict=True):
-        own = _selected(rows)
+        own = selected(rows)
         for target in targets:
             names = list(own["case"][own["target"] == target])
             _check_cases(run.path("cases.csv"), names, cases, target)
@@ -297,10 +309,10 @@ def _join(folder: Path, runs: Sequence[Run], paper: Paper) -> Study:
     return Study(folder, paper, _variants(runs, order), cases, targets, frame)
 
 
-def _selected(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows that the paper's tables are about."""
-    image, first = _SELECTION["region"], _SELECTION["reference"]
-    return rows[(rows["region"] == image) & (rows["reference"] == first)]
+def selected(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that the paper's tables are about: the whole image, its own labels."""
+    kept = [rows[key] == _SELECTION[key] for key in ("region", "reference")]
+    return rows[np.logical_and(*kept)]
 
 
 def _variants(runs: Sequence[Run], order: Sequence[str]) -> dict[Variant, list[Run]]:
@@ -314,14 +326,14 @@ def _variants(runs: Sequence[Run], order: Sequence[str]) -> dict[Variant, list[R
         # A training made again to the bit says nothing that the first has not said.
         if _training(run)[1] == 1 or _measures(run) not in map(_measures, own):
             own.append(run)
-    rank = {loss: position for position, loss in enumerate(order)}
 
-    def place(one: Variant) -> tuple[object, ...]:
-        listed = rank.get(one.loss, len(rank))
+    def place(item: tuple[Variant, list[Run]]) -> tuple[object, ...]:
+        one, _ = item
+        listed = order.index(one.loss) if one.loss in order else len(order)
         own = (one.loss, one.gamma or 0.0, one.method, one.backend)
         return (not one.is_main, listed, *own)
 
-    return {variant: found[variant] for variant in sorted(found, key=place)}
+    return dict(sorted(found.items(), key=place))
 
 
 def _training(run: Run) -> tuple[int, int]:
@@ -378,8 +390,16 @@ def _short(value: object) -> str:
 
 def _test_rows(run: Run) -> pd.DataFrame:
     """The test rows of a run's `cases.csv`, with the run's name."""
-    rows = read_cases(run.path("cases.csv"), f"dscpp evaluate --run {run.folder}")
-    return rows[rows["split"] == _SELECTION["split"]].assign(run=run.name)
+    path, command = run.path("cases.csv"), f"dscpp evaluate --run {run.folder}"
+    rows = read_cases(path, command)
+    rows = rows[rows["split"] == _SELECTION["split"]]
+    twice = rows.loc[rows.duplicated(["case", *_KEYS]), "case"]
+    if len(twice):
+        raise InputError(
+            f"{path}: expected a row for each case, class, region and reference, found "
+            f"several (repeated: {sorted(set(twice))}); run `{command} --again`"
+        )
+    return rows.assign(run=run.name)
 
 
 def read_cases(path: Path, command: str) -> pd.DataFrame:

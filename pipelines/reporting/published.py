@@ -14,9 +14,12 @@ from data_io.errors import InputError
 from pipelines.measure import metrics
 
 __all__ = [
-    "PAPER_TABLES", "SAME_TEST_IMAGES", "STANDARD_GAMMA", "Cell", "Paper", "Variant",
-    "each_cell", "paper_folder", "partner_of", "read_rows",
+    "KEYS", "PAPER_TABLES", "SAME_TEST_IMAGES", "STANDARD_GAMMA", "Cell", "Paper",
+    "Variant", "each_cell", "paper_folder", "partner_of", "read_rows",
 ]  # fmt: skip
+
+KEYS = ("loss", "gamma", "method")
+"""Columns that every table over the runs has: they join one to another."""
 
 PAPER_TABLES = ("table4", "table5", "table6", "table3")
 """Files in `results/paper/`; losses are listed in the order in which they occur."""
@@ -67,11 +70,20 @@ class Variant:
 
     @property
     def columns(self) -> dict[str, object]:
-        """How tables name it: `loss` with method and backend, and `gamma` or NaN."""
-        name = Variant(self.loss, None, self.method, self.backend).label
+        """How every table names it: `KEYS`; NaN for no gamma."""
+        name = Variant(self.loss, backend=self.backend).label
         # None in every row would make a column of objects, which no table can join.
         gamma = float("nan") if self.gamma is None else self.gamma
-        return {"loss": name, "gamma": gamma}
+        return dict(zip(KEYS, (name, gamma, self.method), strict=True))
+
+    def rows(self, table: pd.DataFrame, side: str = "") -> pd.DataFrame:
+        """Its rows of a table; `side`, such as "_a", ends the names of the keys."""
+        own = table
+        for key, value in self.columns.items():
+            if f"{key}{side}" in table:
+                column = own[f"{key}{side}"]
+                own = own[column.eq(value) | (column.isna() & (value != value))]
+        return own
 
     @property
     def is_main(self) -> bool:
@@ -187,21 +199,13 @@ def partner_of(cell: Cell, cells: Mapping[tuple[object, ...], Cell]) -> Cell | N
     In Table 3 every gamma is compared with the standard one, and that with gamma 1.
     `cells` are those of the data set, by their `place`; None where there is none.
     """
-    for variant in _partners(cell.variant):
-        other = cells.get((*cell.place[:-1], variant))
-        if variant != cell.variant and other is not None:
-            return other
-    return None
-
-
-def _partners(variant: Variant) -> Iterator[Variant]:
-    plain = variant.loss.removesuffix("++")
-    if variant.gamma is not None:
-        yield Variant(variant.loss, STANDARD_GAMMA)
-        yield Variant(plain)
-        yield Variant(variant.loss, 1.0)
-    yield Variant(f"{plain}++", STANDARD_GAMMA)
-    yield Variant("DSC++", STANDARD_GAMMA)
+    loss, own = cell.variant.loss, cell.variant
+    plain = loss.removesuffix("++")
+    wanted = [Variant(f"{plain}++", STANDARD_GAMMA), Variant("DSC++", STANDARD_GAMMA)]
+    if own.gamma is not None:
+        wanted[1:1] = [Variant(plain), Variant(loss, 1.0)]
+    places = ((*cell.place[:-1], variant) for variant in wanted if variant != own)
+    return next((cells[place] for place in places if place in cells), None)
 
 
 def each_cell(cells: pd.DataFrame) -> Iterator[Cell]:

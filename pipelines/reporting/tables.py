@@ -1,4 +1,4 @@
-"""Tables of the paper beside ours, tests, thresholds, noise and costs: one frame each.
+"""Tables of the paper beside ours, tests, thresholds and costs: one frame each.
 
 Needs neither the images nor a backend: everything comes from a `Study`. What every
 column means is in `results/README.md`; `pages` writes them.
@@ -15,44 +15,42 @@ import pandas as pd
 
 from pipelines.measure import metrics, statistics
 from pipelines.reporting import estimates
-from pipelines.reporting.estimates import Estimate, estimate, mean_of
+from pipelines.reporting.estimates import Estimate, estimate, mean_of, pm
 from pipelines.reporting.evidence import THRESHOLDS, estimated, training_spread
 from pipelines.reporting.frame import Study, read_cases
-from pipelines.reporting.published import Cell, Variant, each_cell, partner_of
-from pipelines.run import OTHER_SETS, Run
+from pipelines.reporting.published import KEYS, Cell, Variant, each_cell, partner_of
+from pipelines.run import OTHER_SETS
 
 __all__ = [
-    "COLUMNS", "EXTRA_TABLE", "PRESETS", "TEMPERATURE", "comparisons", "costs",
-    "noise", "other_sets", "over_all", "papers", "same_loss", "set_summary", "summary",
+    "COLUMNS", "OURS", "PRESETS", "TEMPERATURE", "comparisons", "costs",
+    "other_sets", "over_all", "papers", "same_loss", "set_summary", "summary",
     "temperatures", "thresholds", "usable", "verdict",
 ]  # fmt: skip
 
 _SPREAD = ("mean", "standard_error", "ci_low", "ci_high", "n")
-_WHAT = ("loss", "gamma", "target", "metric")
+_WHAT = (*KEYS, "target", "metric")
 _TABLE = (
     *_WHAT, *_SPREAD, "seeds", "published", "published_se", "difference", "limit",
     "others_within", "verdict", "p_same", "direction", "partner", "n_undefined",
+    "n_with_class",
 )  # fmt: skip
 _TIMES = (
     "train_s", "epochs", "seconds_per_epoch", "fit_s", "predict_s", "evaluate_s",
 )  # fmt: skip
 COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "ours": (*_WHAT, *_SPREAD, "seeds", "n_undefined", "n_with_class"),
     "table": _TABLE,
     "over all": ("dataset", "preset", *_TABLE),
     "tests": (
-        "metric", "loss_a", "loss_b", "test", "n", "statistic", "p", "p_holm", "target",
-        "same_loss",
+        "metric", "loss_a", "gamma_a", "loss_b", "gamma_b", "test", "n", "statistic",
+        "p", "p_holm", "target", "same_loss",
     ),
     "thresholds": (
-        "loss", "threshold", "metric", "mean", "ci_low", "ci_high", "target",
+        *KEYS, "threshold", "metric", "mean", "ci_low", "ci_high", "target",
     ),
     "costs": (
-        "loss", "gamma", "seed", "method", "backend", "device", "machine", *_TIMES,
+        *KEYS, "seed", "replicate", "backend", "device", "machine", *_TIMES,
         "peak_memory_mb",
-    ),
-    "noise": (
-        "table", *_WHAT, "partner", "partner_gamma", "published_difference", "noise",
-        "df", "limit", "exceeds",
     ),
     "temperature": (
         *_WHAT, "seeds", "n", "temperature", "temperature_low", "temperature_high",
@@ -60,15 +58,15 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
         "to_dscpp_low", "to_dscpp_high", "p_to_dscpp",
     ),
     "other sets": (
-        "loss", "gamma", "seed", "backend", "set", "target", "metric", *_SPREAD,
+        *KEYS, "seed", "replicate", "backend", "set", "target", "metric", *_SPREAD,
         "n_undefined",
     ),
     "summary": ("kind", "group", "verdict", "count"),
 }  # fmt: skip
 """Of each kind of table, in order."""
 
-EXTRA_TABLE = "table.csv"
-"""For what no table of the paper has a cell for: phantoms, other gammas, backends."""
+OURS = "table.csv"
+"""Every loss, class and metric of ours, whether the paper has a cell for it or not."""
 
 PRESETS = ("paper", "reduced")
 """What may fill a published cell, the first first; demonstrations never do."""
@@ -111,23 +109,25 @@ def verdict(preset: str, ours: Estimate, published: float, limit: float) -> str:
 
 
 def papers(study: Study) -> dict[str, pd.DataFrame]:
-    """The paper's tables beside ours, by file name.
+    """Our means, and the paper's tables beside them, by file name.
 
-    "table3.csv" to "table6.csv" where the data set is in that table of the paper, and
-    `EXTRA_TABLE` where variants are left that are in none. Corrected metrics follow the
-    published ones.
+    `OURS` has every variant, "table3.csv" to "table6.csv" those of the paper, where the
+    data set is in that table. Corrected metrics follow the published ones.
     """
     cells = study.cells
     tables = {
         f"{table}.csv": _frame(_beside(study, own), "table")
         for table, own in cells.groupby("table")
     }
-    rest = [v for v in study.runs if v not in set(cells["variant"])]
-    extra = [
+    ours = [
         _place(*one) | vars(estimated(study, *one))
-        for one in product(rest, study.targets, metrics.METRICS)
+        for one in product(study.runs, study.targets, metrics.METRICS)
     ]
-    return tables | ({EXTRA_TABLE: _frame(extra, "table")} if extra else {})
+    tables[OURS] = _frame(ours, "ours")
+    held = {target: study.n_with_class(target) for target in study.targets}
+    for rows in tables.values():
+        rows["n_with_class"] = rows["target"].map(held).where(rows["n"].notna())
+    return tables
 
 
 def _beside(study: Study, cells: pd.DataFrame) -> Iterator[_Row]:
@@ -243,8 +243,9 @@ def _family(study: Study, target: str, metric: str, test: str) -> list[_Row]:
         )
         both = ~np.isnan(values_a) & ~np.isnan(values_b)
         result = _TESTS[test](values_a[both], values_b[both])
-        row: _Row = {"metric": metric, "loss_a": a.label, "loss_b": b.label}
-        row |= {"test": test, "n": int(both.sum()), "target": target}
+        row: _Row = {f"{key}_a": value for key, value in a.columns.items()}
+        row |= {f"{key}_b": value for key, value in b.columns.items()}
+        row |= {"metric": metric, "test": test, "n": int(both.sum()), "target": target}
         rows.append(row | {"statistic": result.statistic, "p": result.p})
     adjusted = statistics.holm([row["p"] for row in rows])
     below, of = same_loss(study, target, metric, test)
@@ -267,7 +268,8 @@ def thresholds(study: Study) -> pd.DataFrame:
     """The main variants at each softmax threshold, from the histograms alone."""
     each = product(study.targets, study.main, THRESHOLDS, _THRESHOLD_METRICS)
     rows = (
-        {"loss": variant.label, "threshold": at, "metric": metric, "target": target}
+        variant.columns
+        | {"threshold": at, "metric": metric, "target": target}
         | vars(estimated(study, variant, target, metric, at))
         for target, variant, at, metric in each
     )
@@ -276,55 +278,12 @@ def thresholds(study: Study) -> pd.DataFrame:
 
 def costs(study: Study) -> pd.DataFrame:
     """What each run cost: hours, memory and the hardware that it took."""
-    return _frame(
-        (
-            variant.columns
-            | {"loss": variant.loss, "method": variant.method}
-            | {name: run.record.get("times", {}).get(name) for name in _TIMES}
-            | {key: run.record.get(key) for key in ("seed", "backend", "device")}
-            | {key: run.record.get(key) for key in ("machine", "peak_memory_mb")}
-            for variant, runs in study.runs.items()
-            for run in runs
-        ),
-        "costs",
-    )
-
-
-def noise(study: Study) -> pd.DataFrame:
-    """Hold each published difference against the spread over seeds.
-
-    The noise is what two single trainings that differ in nothing but the seed differ
-    by, one standard deviation: sqrt(2) s, where s^2 is the variance over seeds of the
-    mean over test cases, pooled over the losses with several seeds, with `df` degrees
-    of freedom. A difference exceeds it beyond the 97.5 % quantile of Student's t for
-    these, times the noise (`limit`). A row for each published cell and its
-    `partner_of`, once; none where no loss has several seeds.
-    """
-    rows: list[_Row] = []
-    cells = {one.place: one for one in each_cell(study.cells)}
-    pairs: dict[object, tuple[Cell, Cell]] = {}
-    for cell in cells.values():
-        partner = partner_of(cell, cells)
-        if partner is not None and cell.target in study.targets:
-            pairs.setdefault(frozenset((cell.place, partner.place)), (cell, partner))
-    trained = [variant for variant in study.runs if not variant.method]
-    for cell, partner in pairs.values():
-        place = (cell.target, cell.metric)
-        s, df, _ = estimates.pooled(
-            study.measures(variant, *place) for variant in trained
-        )
-        if not df:
-            continue
-        # Rounded, as the difference of printed decimals has last bits of its own.
-        difference = round(cell.value - partner.value, 12) + 0.0
-        spread = math.sqrt(2) * s
-        limit = estimates.student(df) * spread
-        row: _Row = cell._asdict() | {"table": cell.table.removeprefix("table")}
-        row |= {"partner": partner.loss, "partner_gamma": partner.gamma}
-        row |= {"published_difference": difference, "noise": spread, "df": df}
-        row |= {"limit": limit, "exceeds": "yes" if abs(difference) > limit else "no"}
-        rows.append(row)
-    return _frame(rows, "noise")
+    rows = [
+        {"replicate": 1} | run.record | run.record.get("times", {}) | variant.columns
+        for variant, runs in study.runs.items()
+        for run in runs
+    ]
+    return _frame(rows, "costs")
 
 
 def temperatures(study: Study) -> pd.DataFrame:
@@ -344,7 +303,7 @@ def _temperature(study: Study, scaled: Variant, target: str, metric: str) -> _Ro
     before, after = _paired(study, unscaled, scaled, target, metric)
     change = estimate(after - before)
     found = [float(run.record["posthoc"]["temperature"]) for run in study.runs[scaled]]
-    row = _place(unscaled, target, metric) | {
+    row = _place(scaled, target, metric) | {
         "temperature": float(np.mean(found)),
         "temperature_low": min(found),
         "temperature_high": max(found),
@@ -374,13 +333,14 @@ def _paired(
     ]
 
 
-def other_sets(runs: Iterable[Run]) -> pd.DataFrame:
+def other_sets(study: Study) -> pd.DataFrame:
     """A row for each run, other set, class and metric; none where none was measured.
 
     Seeds are not joined: each row is one network on all images of one set.
     """
     rows = [
-        {key: run.record[key] for key in ("loss", "gamma", "seed", "backend")} | row
+        {"replicate": 1} | run.record | variant.columns | row
+        for variant, runs in study.runs.items()
         for run in runs
         for path in sorted(run.path(OTHER_SETS).glob("*/cases.csv"))
         for row in _of_set(path)
@@ -392,12 +352,11 @@ def set_summary(path: Path) -> list[str]:
     """What a `cases.csv` of one set says, in a line for each class."""
     lines = []
     for target, own in pd.DataFrame(_of_set(path)).groupby("target", sort=False):
-        by_metric = own.set_index("metric")
-        values = [
-            "{} {mean:.3f} ± {standard_error:.3f}".format(name, **by_metric.loc[name])
-            for name in ("nll", "brier", "dice", "jaccard")
-        ]
-        n = by_metric.loc["nll", "n"]
+        rows, n = own.set_index("metric"), own["n"].max()
+        values = []
+        for name, row in rows.loc[["nll", "brier", "dice", "jaccard"]].iterrows():
+            fewer = f" (of {row['n']})" if row["n"] < n else ""
+            values.append(f"{name} {pm(row['mean'], row['standard_error'])}{fewer}")
         lines.append(f"{target}: {', '.join(values)} ({n} images)")
     return lines
 
@@ -406,49 +365,43 @@ def _of_set(path: Path) -> list[_Row]:
     """Means of one set by class and metric; see `frame.read_cases`."""
     found = read_cases(path, "dscpp evaluate --run … --images … --masks …")
     # As in the tables: all of the image, and not its band once more.
-    found = found[found["region"] == "image"]
+    by_target = found[found["region"] == "image"].groupby("target", sort=False)
     return [
         {"set": path.parent.name, "target": target, "metric": metric}
         | vars(estimate([own[metric]]))
-        for target, own in found.groupby("target", sort=False)
-        for metric in metrics.METRICS
+        for (target, own), metric in product(by_target, metrics.METRICS)
     ]
 
 
-def usable(studies: Sequence[Study]) -> list[Study]:
+def usable(studies: Iterable[Study]) -> list[Study]:
     """Those that may fill a published cell, the paper's preset before others."""
     found = [one for one in studies if not one.simulated and one.preset in PRESETS]
     return sorted(found, key=lambda one: PRESETS.index(one.preset))
 
 
 def over_all(
-    cells: pd.DataFrame, made: Sequence[tuple[Study, Mapping[str, pd.DataFrame]]]
+    cells: pd.DataFrame, made: Mapping[Study, Mapping[str, pd.DataFrame]]
 ) -> dict[str, pd.DataFrame]:
     """Every published cell once, whichever preset fills it, by file name.
 
-    `cells` (`Paper.cells`) give the order; `made` has each study with its own tables.
+    `cells` (`Paper.cells`) give the order; `made` has each study's own tables.
     """
-    ranked = usable([study for study, _ in made])
-    own = {id(study): tables for study, tables in made}
-    return {
-        f"{table}.csv": _every_cell(
-            rows, [(study, own[id(study)].get(f"{table}.csv")) for study in ranked]
-        )
-        for table, rows in cells.groupby("table")
-    }
+    found = {}
+    for table, rows in cells.groupby("table"):
+        name = f"{table}.csv"
+        own = [
+            made[study][name].assign(dataset=study.title, preset=study.preset)
+            for study in usable(made)
+            if name in made[study]
+        ]
+        found[name] = _every_cell(rows, own)
+    return found
 
 
-def _every_cell(
-    cells: pd.DataFrame, made: Sequence[tuple[Study, pd.DataFrame | None]]
-) -> pd.DataFrame:
-    """One table over all data sets."""
+def _every_cell(cells: pd.DataFrame, parts: list[pd.DataFrame]) -> pd.DataFrame:
+    """One table over all data sets; of several parts the first fills a cell."""
     published = {"value": "published", "standard_error": "published_se"}
     empty = cells.rename(columns=published).assign(verdict="not run")
-    parts = [
-        rows.assign(dataset=study.title, preset=study.preset)
-        for study, rows in made
-        if rows is not None
-    ]
     columns = [*COLUMNS["over all"], "class"]
     found = pd.concat([*parts, empty], ignore_index=True).reindex(columns=columns)
     found = found.astype({"gamma": float})  # None of several losses is an object.

@@ -1,29 +1,225 @@
-"""What the pages say besides their tables, from the frames at hand, in Markdown."""
+"""What the pages say, from the frames at hand: the readable table and what is beside.
 
-from collections.abc import Callable, Mapping, Sequence
+A readable table has a row for each loss, the paper's values under it, then p.
+"""
 
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from itertools import permutations
+from typing import NamedTuple
+
+import numpy as np
 import pandas as pd
 
+from pipelines.commits import from_clean_commit
 from pipelines.measure import metrics
-from pipelines.reporting import claims, tables
+from pipelines.reporting import claims
 from pipelines.reporting.calibration import EITHER, HUMAN, OBSERVERS, REGIONS
+from pipelines.reporting.estimates import pm
+from pipelines.reporting.evidence import estimated
 from pipelines.reporting.frame import Study
 from pipelines.reporting.markdown import table
-from pipelines.reporting.published import Variant
+from pipelines.reporting.published import Cell, Variant, each_cell
 from pipelines.reporting.rules import FAILS
+from pipelines.run import TRUTH, Run
 
-__all__ = ["COUNTS", "TOPICS", "claimed", "counts"]
+__all__ = ["COUNTS", "TOPICS", "Block", "block", "claimed", "counts"]
+
+_HEADINGS = {
+    "nll_published": "NLL published",
+    "nll": "NLL",
+    "brier": "Brier",
+    "dice": "Dice",
+    "jaccard": "Jaccard",
+}
+_PAIR = (Variant.standard("DSC++"), Variant("DSC"))
+_P_ROWS = (
+    ("p rank-sum", "rank_sum", "p"),
+    ("p signed-rank", "signed_rank", "p"),
+    ("p signed-rank, Holm", "signed_rank", "p_holm"),
+)
+
+
+class Block(NamedTuple):
+    """What a readable table says, before it is laid out."""
+
+    headline: str
+    rows: list[list[str]]
+    notes: list[str]
+
+    def plain(self) -> str:
+        """Lay it out for a terminal."""
+        grid = pd.DataFrame(self.rows)
+        padded = grid.apply(
+            lambda cells: cells.str.pad(
+                cells.str.len().max(), "left" if cells.name else "right"
+            )
+        )
+        lines = list(padded.agg("  ".join, axis=1).str.rstrip())
+        rule = "-" * max(map(len, lines))
+        notes = [textwrap.fill(note, len(rule)) for note in self.notes]
+        body = [rule, lines[0], rule, *lines[1:], rule]
+        return "\n".join([self.headline, *body, *notes])
+
+    def markdown(self) -> str:
+        """Lay it out in Markdown."""
+        # Two leading spaces mean "under the row above"; Markdown would drop them.
+        body = [[re.sub("^  ", "&ensp;", row[0]), *row[1:]] for row in self.rows[1:]]
+        rows = table(self.rows[0], body)
+        return f"**{self.headline}**\n\n{rows}\n\n{' '.join(self.notes)}"
+
+
+def block(study: Study, target: str, tests: pd.DataFrame) -> Block:
+    """Lay out the means of a class, and of `tests` (`tests.csv`) DSC++ against DSC."""
+    title = "PHANTOM (simulated)" if study.simulated else study.title
+    about = study.about(_trained(study))
+    rows = [["loss", *_HEADINGS.values(), "hours"], *_loss_rows(study, target)]
+    if set(_PAIR) <= study.runs.keys():
+        rows += _p_rows(study, target, tests)
+    headline = f"{title}, {target}, {about}, mean ± standard error"
+    return Block(headline, rows, _notes(study, target))
+
+
+def _trained(study: Study) -> list[Variant]:
+    return [variant for variant in study.runs if not variant.method]
+
+
+def _loss_rows(study: Study, target: str) -> Iterator[list[str]]:
+    """A row of ours for each variant; the paper's under it where there is one."""
+    # Table 3 repeats cells of Table 4: whichever comes first is shown, they agree.
+    published: dict[tuple[Variant, str], Cell] = {}
+    for cell in each_cell(study.cells[study.cells["target"] == target]):
+        published.setdefault((cell.variant, cell.metric), cell)
+    for variant in study.runs:
+        # What follows a training has its own table.
+        if variant.method not in ("", TRUTH):
+            continue
+        ours = (estimated(study, variant, target, m) for m in _HEADINGS)
+        cells = [pm(one.mean, one.standard_error) for one in ours]
+        yield [_name(study, variant), *cells, _hours(study.runs[variant])]
+        columns = (_as_published(study, variant, target, m) for m in _HEADINGS)
+        found = [published.get((variant, column)) for column in columns]
+        if any(found):
+            theirs = [pm(c.value, c.standard_error) if c else "" for c in found]
+            yield ["  paper", *theirs, ""]
+
+
+def _name(study: Study, variant: Variant) -> str:
+    """A variant's label; with its seeds where the headline names others too."""
+    seeds = study.seeds(variant)
+    every = sorted({s for one in _trained(study) for s in study.seeds(one)})
+    if list(seeds) == every or variant.method == TRUTH:
+        return variant.label
+    return f"{variant.label} (seed {', '.join(map(str, seeds))})"
+
+
+def _hours(runs: list[Run]) -> str:
+    """Mean hours that the trainings of a variant took; "" where none is known."""
+    found = [run.record.get("times", {}).get("train_s") for run in runs]
+    known = [seconds for seconds in found if seconds is not None]
+    return f"{float(np.mean(known)) / 3600:.2f}" if known else ""
+
+
+def _as_published(study: Study, variant: Variant, target: str, metric: str) -> str:
+    """With two classes the published Brier is the corrected one: one column, then."""
+    form = f"{metric}_published"
+    if metric != "brier":
+        return metric
+    ours, theirs = (study.measures(variant, target, name) for name in (metric, form))
+    return form if np.array_equal(ours, theirs, equal_nan=True) else metric
+
+
+def _p_rows(study: Study, target: str, tests: pd.DataFrame) -> list[list[str]]:
+    """P of DSC++ against DSC: both tests, the paired one also after Holm."""
+    found = tests[tests["target"] == target]
+    # In either order.
+    each = (a.rows(b.rows(found, "_b"), "_a") for a, b in permutations(_PAIR))
+    found = pd.concat(each).set_index(["test", "metric"])
+    rows = [
+        [text, *(_p(found.loc[(test, name), key]) for name in _HEADINGS), ""]
+        for text, test, key in _P_ROWS
+    ]
+    # The paper has the rank-sum test alone: its figures stand under ours.
+    words = {column: word for word, column in metrics.PAPER_COLUMN.items()}
+    columns = (_as_published(study, _PAIR[0], target, m) for m in _HEADINGS)
+    named = study.title if len(study.cells) else ""
+    printed = (
+        study.paper.printed_p(named, target, words.get(one, ""), ("DSC++", "DSC"))
+        for one in columns
+    )
+    paper = [_p(float(p)) if p else "" for p in printed]
+    return [*rows[:1], *([["  paper", *paper, ""]] if any(paper) else []), *rows[1:]]
+
+
+def _p(p: float) -> str:
+    if p != p:
+        return "undefined"
+    return f"{p:.3f}" if p >= 0.001 else f"{p:.0e}"
+
+
+def _notes(study: Study, target: str) -> list[str]:
+    # Trainings whose code no commit holds; what trainings ran on.
+    changed = [
+        run.name
+        for variant in _trained(study)
+        for run in study.runs[variant]
+        if not from_clean_commit(run.record)
+    ]
+    hardware = {
+        f"{run.record.get('device') or 'unknown device'}, {run.record.get('machine')}"
+        for run in study.every_run
+        if "train_s" in run.record.get("times", {})
+    }
+    truth = any(variant.method == TRUTH for variant in study.runs)
+    held, n = study.n_with_class(target), len(study.cases)
+    said = {
+        f"Only {held} of {n} test images have {target} in truth: in the others Dice "
+        "and Jaccard are 0 where it is predicted, and undefined and left out where it "
+        "is not.": held < n,
+        "p: DSC++ against DSC over test images: of the weights at hand, not of the "
+        "losses (Student's t over trainings is in claims.csv).": set(_PAIR)
+        <= study.runs.keys(),
+        "NLL published is the foreground term alone, as the paper's tables have "
+        "it; NLL has both terms. Lower NLL and Brier, higher Dice and Jaccard are "
+        "better.": True,
+        "Simulated images: no value here says anything about "
+        "patients.": study.simulated,
+        f"{TRUTH.capitalize()}: the probability that the labels were drawn from. "
+        "Nothing is expected to have a lower NLL or Brier "
+        "score.": study.simulated and truth,
+        f"Preset {study.preset} is not the paper's protocol: compare directions, "
+        "not values.": not study.simulated and study.preset != "paper",
+        "Of a commit with uncommitted changes, so not to be made again exactly: "
+        f"{', '.join(changed)}.": changed,
+        "Hours: mean of a training, also where other work ran beside it (costs.csv "
+        f"has every run). Hardware: {'; '.join(sorted(hardware))}.": hardware,
+    }
+    notes = [note for note, applies in said.items() if applies]
+    return notes + (_threshold_notes(study, target) if len(study.cells) else [])
+
+
+def _threshold_notes(study: Study, target: str) -> list[str]:
+    """The softmax thresholds whose figures the paper's text prints, ours beside."""
+    notes = []
+    for row in study.paper.thresholds:
+        variant = Variant.standard(row["loss"])
+        if row["dataset"] != study.title or variant not in study.runs:
+            continue
+        at = round(float(row["threshold"]), 9)
+        ours = estimated(study, variant, target, row["metric"], at)
+        notes.append(
+            f"{row['loss']} at threshold {row['threshold']}: {row['metric']} "
+            f"{pm(ours.mean, ours.standard_error)} (paper {float(row['value']):.3f})."
+        )
+    return notes
+
 
 COUNTS = "counts.csv"
 _SHOWN = ("ace", "reliability", "resolution")
 _PM = "{mean:.3f} ± {standard_error:.3f}"
-
-
-def _of(rows: pd.DataFrame, variant: Variant, who: str = "loss") -> pd.DataFrame:
-    """The rows of one variant."""
-    own = variant.columns
-    same = rows["gamma"].fillna(0.0) == (variant.gamma or 0.0)
-    return rows[(rows[who] == own["loss"]) & same]
 
 
 def calibrated(study: Study, found: pd.DataFrame) -> str:
@@ -33,7 +229,7 @@ def calibrated(study: Study, found: pd.DataFrame) -> str:
     losses were measured in.
     """
     found = found[found["reference"] == OBSERVERS[0]]
-    each = {variant: set(_of(found, variant)["region"]) for variant in study.main}
+    each = {variant: set(variant.rows(found)["region"]) for variant in study.main}
     known = set(found["region"])
     region = [one for one in REGIONS if all(one in own for own in each.values())][-1]
     regions = [one for one in REGIONS if one in known]
@@ -41,7 +237,7 @@ def calibrated(study: Study, found: pd.DataFrame) -> str:
     heads = ["loss", *(f"ECE, {one}" for one in regions), "ACE", *_SHOWN[1:]]
     lines = []
     for variant in study.main:
-        rows = _of(found, variant).set_index(["target", "region", "measure"])
+        rows = variant.rows(found).set_index(["target", "region", "measure"])
         for target in study.targets:
             name = variant.label
             name += f", {target}" if len(study.targets) > 1 else ""
@@ -87,10 +283,10 @@ def _said(study: Study, found: pd.DataFrame, target: str) -> str:
     ]  # fmt: skip
     lines = []
     for variant in study.main:
-        rows = _of(found, variant, "who").set_index(keys)
+        rows = variant.rows(found).set_index(keys)
         cells = [form.format(**rows.loc[of, what]) for of, what, form in columns]
         lines.append([variant.label, *cells])
-    human = found[found["who"] == HUMAN].set_index(keys)
+    human = HUMAN.rows(found).set_index(keys)
     return (
         f"Against the first observer's {target}, the second has Dice "
         f"{_PM.format(**human.loc[('observer1', 'dice')])}. The two disagree on "
@@ -171,11 +367,8 @@ def counts(over_all: _Files) -> str:
     return "\n".join(lines)
 
 
-def claimed(made: Sequence[tuple[Study, _Files]], over_all: _Files) -> str:
-    """Counts by table and section, claims worth a look, noise of training.
-
-    Each study comes with its own tables by file name, then those over all data sets.
-    """
+def claimed(over_all: _Files) -> str:
+    """Counts by table and section, and claims worth a look, of all data sets."""
     parts = []
     for kind, rows in over_all[COUNTS].groupby("kind", sort=False):
         grid = rows.pivot(index="group", columns="verdict", values="count")
@@ -183,7 +376,7 @@ def claimed(made: Sequence[tuple[Study, _Files]], over_all: _Files) -> str:
         lines = [list(line) for line in grid.itertuples()]
         parts.append(table([_KINDS[kind], *grid.columns], lines))
     parts.append(_named(over_all[claims.FILE]))
-    return "\n\n".join([*parts, *_noise(made)])
+    return "\n\n".join(parts)
 
 
 def _named(rows: pd.DataFrame) -> str:
@@ -209,27 +402,3 @@ def _failed(row: Mapping[str, object]) -> str:
     if row["paper_tables"] == "fails":
         said.append("fails by the paper's own tables too")
     return "; ".join(said)
-
-
-def _noise(made: Sequence[tuple[Study, _Files]]) -> list[str]:
-    """How many published differences exceed what trainings differ by."""
-    found = []
-    for study, files in made:
-        if study.preset not in tables.PRESETS or "noise.csv" not in files:
-            continue
-        for target, rows in files["noise.csv"].groupby("target", sort=False):
-            title = f"{study.title}, {target}: beyond training noise"
-            found.append(_noise_table(title, rows))
-    return found
-
-
-def _noise_table(title: str, rows: pd.DataFrame) -> str:
-    """How many of each table's differences do, by metric; then the noise."""
-    words = {column: word for word, column in metrics.PAPER_COLUMN.items()}
-    noise = rows.drop_duplicates("metric").set_index("metric")["noise"]
-    heads = [words[name].capitalize().replace("Nll", "NLL") for name in noise.index]
-    beyond = rows["exceeds"].eq("yes").groupby([rows["table"], rows["metric"]])
-    cells = beyond.sum().map(str) + " of " + beyond.size().map(str)
-    grid = cells.unstack(fill_value="0 of 0")[noise.index]
-    lines = [[f"Table {name}", *own] for name, *own in grid.itertuples()]
-    return table([title, *heads], [*lines, ["noise", *map("{:.4f}".format, noise)]])

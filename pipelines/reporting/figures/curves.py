@@ -42,16 +42,14 @@ _BINS = np.arange(21) / 20  # all of them among the edges of every histogram
 _SOFTMAX_PANELS = 4  # in a row
 _MANY = 50  # cases: more lines than that are a blot
 _BASE = 1e-3  # of the steps: below any count, as a logarithmic axis has no 0
-_NAMES = {
-    "recall": "Recall",
-    "precision": "Precision",
-    "dice": "Dice",
-    "nll_published": "NLL as published",
-    "nll": "NLL, both terms",
-    "brier_published": "Brier score",
+_AT_THRESHOLDS = {"Recall": "recall", "Precision": "precision", "Dice": "dice"}
+_AGAINST_GAMMA = {
+    "NLL as published": "nll_published",
+    "NLL, both terms": "nll",
+    "Brier score": "brier_published",
+    "Dice": "dice",
 }
-_AT_THRESHOLDS = ("recall", "precision", "dice")
-_AGAINST_GAMMA = ("nll_published", "nll", "brier_published", "dice")
+_RULED: dict[str, Any] = {"axis": "y", "color": "0.92", "linewidth": 0.6}
 _Floats = npt.NDArray[np.float64]
 
 
@@ -80,27 +78,35 @@ def _family(variant: Variant) -> str:
 
 def _grid(
     study: Study,
-    metrics: Sequence[str],
-    height: float,
+    columns: Mapping[str, Any],
+    heights: tuple[float, float],
     texts: tuple[str, str],
-    draw: Callable[[Axes, str, str], None],
-    share_y: bool = False,
-) -> tuple[Figure, Any]:
-    """A row of panels for each class, a column for each metric, one legend."""
-    size = (style.WIDTH, 0.85 + height * len(study.targets))
-    figure = style.sheet(size, *texts, legend=True)
+    draw: Callable[[Axes, str, Any], None],
+    below: Mapping[str, Any],
+    legend: bool = True,
+    share_y: bool = True,
+) -> Figure:
+    """A row of panels for each class, a column for each title and what it is of.
+
+    `heights`, in inches, are those of the texts and of a row; `below` are settings of
+    the lowest panels.
+    """
+    size = (style.WIDTH, heights[0] + heights[1] * len(study.targets))
+    figure = style.sheet(size, *texts, legend=legend)
     axes = figure.subplots(
-        len(study.targets), len(metrics), sharex=True, sharey=share_y, squeeze=False
+        len(study.targets), len(columns), sharex=True, sharey=share_y, squeeze=False
     )
     for row, target in zip(axes, study.targets, strict=True):
-        for axis, metric in zip(row, metrics, strict=True):
-            draw(axis, target, metric)
-            axis.grid(axis="y", color="0.92", linewidth=0.6)
+        for axis, one in zip(row, columns.values(), strict=True):
+            draw(axis, target, one)
         row[0].set_ylabel(target)
-    for axis, metric in zip(axes[0], metrics, strict=True):
-        axis.set_title(_NAMES[metric])
-    style.legend(figure)
-    return figure, axes
+    for axis, title in zip(axes[0], columns, strict=True):
+        axis.set_title(title)
+    for axis in axes[-1]:
+        axis.set(**below)
+    if legend:
+        style.legend(figure)
+    return figure
 
 
 def thresholds(study: Study) -> Figure | None:
@@ -125,13 +131,11 @@ def thresholds(study: Study) -> Figure | None:
         for variant in shown:
             _band(axis, study, variant, target, metric)
         _mark(axis, [one for one in points if one["metric"] == metric])
+        axis.grid(**_RULED)
 
     texts = (f"Softmax thresholds: {about(study, shown)}", note)
-    figure, axes = _grid(study, _AT_THRESHOLDS, 2.1, texts, draw, share_y=True)
-    for axis in axes[-1]:
-        axis.set_xlabel("softmax threshold")
-        axis.set_xticks([0.1, 0.3, 0.5, 0.7, 0.9])
-    return figure
+    below = {"xlabel": "softmax threshold", "xticks": [0.1, 0.3, 0.5, 0.7, 0.9]}
+    return _grid(study, _AT_THRESHOLDS, (0.85, 2.1), texts, draw, below)
 
 
 def _band(axis: Axes, study: Study, variant: Variant, target: str, metric: str) -> None:
@@ -190,11 +194,9 @@ def softmax(study: Study) -> Figure | None:
 
 def _decade_below(figure: Figure) -> float:
     """Where a logarithmic axis begins: not far below the lowest step there is."""
-    from matplotlib.patches import StepPatch
-
-    steps = [s for axis in figure.axes for s in axis.patches]
-    values = [s.get_data()[0] for s in steps if isinstance(s, StepPatch)]
-    lowest = min((float(v[v > 0].min()) for v in values if (v > 0).any()), default=1.0)
+    steps: list[Any] = [step for axis in figure.axes for step in axis.patches]
+    values = np.concatenate([step.get_data().values for step in steps])
+    lowest = values[values > 0].min() if values.any() else 1.0
     return float(10.0 ** np.floor(np.log10(lowest)))
 
 
@@ -259,14 +261,12 @@ def gammas(study: Study) -> Figure | None:
             look |= {"label": f"{variant.loss}, ours"}
             look |= {"color": style.colour(variant.loss)}
             axis.errorbar(at, mean, [[mean - low], [high - mean]], **look)
+        axis.grid(**_RULED)
 
     texts = (f"Exponent γ of DSC++: {about(study, shown)}", note)
-    figure, axes = _grid(study, _AGAINST_GAMMA, 2.0, texts, draw)
-    for axis in axes[-1]:
-        axis.set_xlabel("γ")
-        axis.set_xticks([1, 2, 3, 4, 5])
-        axis.set_xlim(0.3, 5.2)
-    return figure
+    below = {"xlabel": "γ", "xticks": [1, 2, 3, 4, 5], "xlim": (0.3, 5.2)}
+    heights = (0.85, 2.0)
+    return _grid(study, _AGAINST_GAMMA, heights, texts, draw, below, share_y=False)
 
 
 def _published_gammas(axis: Axes, study: Study, target: str, metric: str) -> None:
@@ -295,29 +295,22 @@ def reliability(study: Study) -> Figure | None:
         return None
     many = len(study.cases) > _MANY
     spread = "band: 10th to 90th percentile of" if many else "thin: single"
-    figure = style.sheet(
-        (style.WIDTH, 0.95 + 1.75 * len(study.targets)),
-        f"Reliability: {about(study, shown)}",
+    note = (
         "Share that is the target in truth over the mean softmax value, whole image, "
         f"in 20 bins of width 0.05; thick: {style.elements(study.record)} of all cases "
         f"and seeds together, {spread} cases, where {ENOUGH} or more lie in a bin; "
         "dashed: calibrated. Above it p is too low, below too high. ECE weighs bins by "
         "what lies in them, ACE all alike; both of all cases together. Other losses "
-        "and regions: reliability.csv.",
+        "and regions: reliability.csv."
     )
-    axes = figure.subplots(
-        len(study.targets), len(shown), sharex=True, sharey=True, squeeze=False
-    )
-    for row, target in zip(axes, study.targets, strict=True):
-        for axis, variant in zip(row, shown, strict=True):
-            place = (target, REGIONS[0], OBSERVERS[0])
-            _diagram(axis, variant, Reader(study, variant).binned(place), many)
-        row[0].set_ylabel(target)
-    for axis, variant in zip(axes[0], shown, strict=True):
-        axis.set_title(variant.label)
-    for axis in axes[-1]:
-        axis.set_xlabel("mean softmax value")
-    return figure
+
+    def draw(axis: Axes, target: str, variant: Variant) -> None:
+        place = (target, REGIONS[0], OBSERVERS[0])
+        _diagram(axis, variant, Reader(study, variant).binned(place), many)
+
+    columns = {variant.label: variant for variant in shown}
+    texts, below = (f"Reliability: {about(study, shown)}", note), "mean softmax value"
+    return _grid(study, columns, (0.95, 1.75), texts, draw, {"xlabel": below}, False)
 
 
 def _diagram(axis: Axes, variant: Variant, binned: Binned, many: bool) -> None:
@@ -327,8 +320,8 @@ def _diagram(axis: Axes, variant: Variant, binned: Binned, many: bool) -> None:
     (_spread if many else _lines)(axis, bins.pooled(axis=0), look)
     together = bins.pooled(axis=(0, 1))
     held = together.n > 0
-    x, y = _rounded(together.confidence[held]), _rounded(together.frequency[held])
-    axis.plot(x, y, ".-", color=look, markersize=3.5, label=variant.label, zorder=3)
+    points = _rounded((together.confidence, together.frequency))[:, held]
+    axis.plot(*points, ".-", color=look, markersize=3.5, label=variant.label, zorder=3)
     measures = (calibration.ece, calibration.ace)
     ece, ace = (float(np.mean(one(bins.pooled(axis=1)))) for one in measures)
     axis.text(0.03, 0.98, f"ECE {ece:.3f}\nACE {ace:.3f}", va="top", fontsize=7,
@@ -340,22 +333,21 @@ def _diagram(axis: Axes, variant: Variant, binned: Binned, many: bool) -> None:
 def _lines(axis: Axes, cases: Bins, colour: str) -> None:
     """Draw every case, through the bins in which it has enough voxels."""
     for x, y, n in zip(cases.confidence, cases.frequency, cases.n, strict=True):
-        points = _rounded(x[n >= ENOUGH]), _rounded(y[n >= ENOUGH])
+        points = _rounded((x, y))[:, n >= ENOUGH]
         axis.plot(*points, color=colour, alpha=0.25, linewidth=0.5)
 
 
 def _spread(axis: Axes, cases: Bins, colour: str) -> None:
     """Draw how far the cases lie apart in each bin, over the bin's mean p."""
-    low, high = _rounded(frequency_spread(cases))
-    known = ~np.isnan(low)
-    x = _rounded(cases.pooled().confidence[known])
-    ends = low[known], high[known]
-    axis.fill_between(x, *ends, color=colour, alpha=0.2, linewidth=0)
+    band = _rounded((cases.pooled().confidence, *frequency_spread(cases)))
+    band = band[:, ~np.isnan(band[1])]
+    axis.fill_between(*band, color=colour, alpha=0.2, linewidth=0)
 
 
-def _rounded(values: _Floats) -> _Floats:
+def _rounded(values: npt.ArrayLike) -> _Floats:
     """To 5 digits: more would differ between machines, and no eye would see it."""
-    return np.round(values, 5)
+    array: _Floats = np.asarray(values, dtype=np.float64)
+    return np.round(array, 5)
 
 
 def _full(study: Study) -> str:
@@ -374,5 +366,4 @@ def _and_seeds(study: Study, shown: Iterable[Variant]) -> str:
 def rounded(values: npt.ArrayLike) -> _Floats:
     """To 6 significant digits, as in the tables: more would differ between machines."""
     array = np.asarray(values, dtype=np.float64)
-    text = [f"{value:.6g}" for value in array.ravel()]
-    return np.array(text, dtype=np.float64).reshape(array.shape)
+    return np.reshape([float(f"{value:.6g}") for value in array.flat], array.shape)

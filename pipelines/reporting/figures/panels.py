@@ -9,16 +9,19 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
 from pipelines.reporting.figures import style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = [
     "Panel", "Row", "Sheet", "Window", "busiest_window", "errors", "photo", "truth_of",
@@ -29,7 +32,7 @@ _BAR = 0.75  # inches to the right, for the colour bar
 _FRAME = "#2ca8d2"
 _DIPPED = 0.6  # of its brightness: what an image keeps under coloured errors
 _KEY = {
-    "true positive": "white",
+    "true positive": "#ffffff",
     "false positive": style.FALSE_POSITIVE,
     "false negative": style.FALSE_NEGATIVE,
 }
@@ -66,23 +69,43 @@ class Panel:
         """The same panel of a part of the image; None for all of it."""
         return self if window is None else replace(self, pixels=self.pixels[window])
 
+    def fill(self, axis: Axes) -> None:
+        """Draw it, and a frame where the detail is."""
+        from matplotlib.patches import Rectangle
+
+        axis.set_title(self.title, fontsize=7.5, loc="center", pad=3)
+        axis.set_xlabel(self.note, fontsize=6.5, labelpad=2)
+        if self.frame:
+            rows, columns = self.frame
+            sides = columns.stop - columns.start, rows.stop - rows.start
+            corner = (columns.start - 0.5, rows.start - 0.5)
+            axis.add_patch(Rectangle(corner, *sides, fill=False, ec=_FRAME, lw=1))
+        # Enlarged pixels stay pixels: smoothing would make up probabilities.
+        axis.imshow(self.pixels, cmap=style.HEAT, vmin=0, vmax=1)
+
 
 Row = list[Panel | None]
 """Panels side by side; None for a gap."""
 
 
-def photo(image: npt.ArrayLike) -> Panel:
+def photo(image: npt.ArrayLike, title: str = "image") -> Panel:
     """Make a panel of an image, (rows, columns[, 1]) or RGB (rows, columns, 3).
 
     Bytes are shown as they are, other values stretched from black to white.
     """
-    return Panel(_displayable(image), "image")
+    array = np.asarray(image)
+    if array.ndim == 2:
+        array = array[..., np.newaxis]
+    if array.dtype != np.uint8:
+        values = array.astype(np.float64)
+        low, span = values.min(), np.ptp(values)
+        array = np.round(255 * (values - low) / (span or 1.0)).astype(np.uint8)
+    return Panel(np.broadcast_to(array, (*array.shape[:2], 3)), title)
 
 
 def truth_of(mask: npt.ArrayLike) -> Panel:
     """Make a panel of a mask, (rows, columns): white where it is not 0."""
-    bright = np.where(np.asarray(mask) > 0, 255, 0).astype(np.uint8)
-    return Panel(np.repeat(bright[..., np.newaxis], 3, axis=-1), "truth")
+    return photo(255 * (np.asarray(mask) > 0).astype(np.uint8), "truth")
 
 
 def errors(
@@ -94,25 +117,13 @@ def errors(
     positives magenta, false negatives green. Both masks, (rows, columns), are not 0
     where the target is, or is predicted.
     """
-    grey = _displayable(image).mean(axis=-1, keepdims=True) * _DIPPED
+    grey = photo(image).pixels.mean(axis=-1, keepdims=True) * _DIPPED
     pixels = np.repeat(np.round(grey).astype(np.uint8), 3, axis=-1)
     true, found = np.asarray(truth) > 0, np.asarray(positive) > 0
     parts = (true & found, found & ~true, true & ~found)
-    for part, colour in zip(parts, ("#ffffff", *list(_KEY.values())[1:]), strict=True):
+    for part, colour in zip(parts, _KEY.values(), strict=True):
         pixels[part] = list(bytes.fromhex(colour[1:]))
     return Panel(pixels, title)
-
-
-def _displayable(image: npt.ArrayLike) -> _Array:
-    """Turn an image into bytes, (rows, columns, 3)."""
-    array = np.asarray(image)
-    if array.ndim == 2:
-        array = array[..., np.newaxis]
-    if array.dtype != np.uint8:
-        values = array.astype(np.float64)
-        low, span = values.min(), np.ptp(values)
-        array = np.round(255 * (values - low) / (span or 1.0)).astype(np.uint8)
-    return np.broadcast_to(array, (*array.shape[:2], 3))
 
 
 def busiest_window(weight: npt.ArrayLike, side: int) -> Window:
@@ -122,11 +133,9 @@ def busiest_window(weight: npt.ArrayLike, side: int) -> Window:
         weight: how much each pixel counts, a whole number from 0 up, (rows, columns).
         side: pixels, at most the smaller side of the image.
     """
-    # Sums of all squares at once, as differences of sums from the corner.
-    total = np.asarray(weight).astype(np.int64).cumsum(axis=0).cumsum(axis=1)
-    total = np.pad(total, ((1, 0), (1, 0)))
-    strips = total[side:] - total[:-side]
-    sums = strips[:, side:] - strips[:, :-side]
+    sums = np.asarray(weight).astype(np.int64)
+    for axis in (0, 1):
+        sums = sliding_window_view(sums, side, axis).sum(axis=-1)
     row, column = (int(i) for i in np.unravel_index(int(sums.argmax()), sums.shape))
     return slice(row, row + side), slice(column, column + side)
 
@@ -147,19 +156,19 @@ class Sheet:
     def draw(self, stem: Path, formats: Sequence[str] = ("pdf", "png")) -> list[Path]:
         """Draw it; the same panels give the same bytes. See `style.save`."""
         with style.drawing(_FINE):
-            columns, ratios = len(self.rows[0]), [_ratio(row) for row in self.rows]
+            ratios = [_ratio(row) for row in self.rows]
             figure = style.sheet(self._size(ratios), self.title, self.note, self.key)
             axes = figure.subplots(
-                len(self.rows), columns, squeeze=False, height_ratios=ratios
+                len(self.rows), len(self.rows[0]), squeeze=False, height_ratios=ratios
             )
-            for line, row in zip(axes, self.rows, strict=True):
-                for axis, panel in zip(line, row, strict=True):
-                    _fill(axis, panel)
-            for line, label in zip(axes, self.labels, strict=False):
-                line[0].set_ylabel(textwrap.fill(label, 18))
-            _add_colour_bar(axes)
-            if self.key:
-                style.legend(figure, _key())
+            for axis, panel in zip(axes.flat, chain(*self.rows), strict=True):
+                axis.set(xticks=[], yticks=[])
+                axis.spines[:].set_visible(False)
+                if panel:
+                    panel.fill(axis)
+            for axis, label in zip(axes[:, 0], self.labels, strict=False):
+                axis.set_ylabel(textwrap.fill(label, 18))
+            _explain(figure, self.key)
             return style.save(figure, stem, formats)
 
     def _size(self, ratios: Sequence[float]) -> tuple[float, float]:
@@ -179,42 +188,20 @@ def _ratio(row: Row) -> float:
     return max(shape[0] / shape[1] for shape in shapes)
 
 
-def _fill(axis: Axes, panel: Panel | None) -> None:
-    """Draw one panel, and a frame where the detail is."""
-    from matplotlib.patches import Rectangle
+def _explain(figure: Figure, key: bool) -> None:
+    """Add a colour bar where there is a heat map, and the `key` of the errors."""
+    from matplotlib.patches import Patch
 
-    axis.set_xticks([])
-    axis.set_yticks([])
-    axis.spines[:].set_visible(False)
-    if panel is None:
-        return
-    axis.set_title(panel.title, fontsize=7.5, loc="center", pad=3)
-    axis.set_xlabel(panel.note, fontsize=6.5, labelpad=2)
-    if panel.frame:
-        rows, columns = panel.frame
-        sides = columns.stop - columns.start, rows.stop - rows.start
-        corner = (columns.start - 0.5, rows.start - 0.5)
-        axis.add_patch(Rectangle(corner, *sides, fill=False, ec=_FRAME, lw=1))
-    # Enlarged pixels stay pixels: smoothing would make up probabilities.
-    axis.imshow(panel.pixels, cmap=style.HEAT, vmin=0, vmax=1)
-
-
-def _add_colour_bar(axes: _Array) -> None:
-    """Explain the heat maps, if there are any."""
-    shown = [image for axis in axes.flat for image in axis.images]
+    shown: list[Any] = [image for axis in figure.axes for image in axis.images]
     heats = [image for image in shown if image.get_array().ndim == 2]
     if heats:
-        figure = axes[0, 0].figure
         bar = figure.colorbar(
-            heats[-1], ax=axes.ravel().tolist(), fraction=0.03, pad=0.02, aspect=30
+            heats[-1], ax=figure.axes, fraction=0.03, pad=0.02, aspect=30
         )
         bar.set_label("softmax value")
         bar.set_ticks([0, 0.25, 0.5, 0.75, 1])
         bar.outline.set_linewidth(0.4)
-
-
-def _key() -> dict[str, Any]:
-    from matplotlib.patches import Patch
-
-    look: dict[str, Any] = {"edgecolor": "black", "linewidth": 0.4}
-    return {name: Patch(facecolor=colour, **look) for name, colour in _KEY.items()}
+    if key:
+        look: dict[str, Any] = {"edgecolor": "black", "linewidth": 0.4}
+        patches = {name: Patch(facecolor=one, **look) for name, one in _KEY.items()}
+        style.legend(figure, patches)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,17 @@ import numpy as np
 import numpy.typing as npt
 
 from data_io import datasets
+from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
 from data_io.files import nifti
-from data_io.files.reading import read_image
 from data_io.prepare import native
 from pipelines import run as runs
 from pipelines import stored, written
-from pipelines.reporting.estimates import mean_of
 from pipelines.reporting.figures import curves, panels, style
 from pipelines.reporting.figures.panels import Panel, Row, Sheet, Window
-from pipelines.reporting.frame import Study, in_words, studies
+from pipelines.reporting.frame import Study, in_words, selected, studies
 from pipelines.reporting.published import Variant
+from pipelines.run import Run
 
 __all__ = ["Example", "compare", "example", "median_case", "picture", "write_pictures"]
 
@@ -40,89 +40,65 @@ _PLAIN, _PLUS = Variant("DSC"), Variant.standard("DSC++")
 _COMPARED = (Variant("CE"), _PLAIN, _PLUS)
 
 _Array = npt.NDArray[Any]
-Locate = Callable[[runs.Run], Path]
+Locate = Callable[[Run], Path]
 """Finds the folder of the images that a run was trained on, or raises InputError."""
 
 
 @dataclass(frozen=True, eq=False)
-class _View:
-    """What is shown of a case: an image, or one slice of a volume.
+class Example:
+    """One test case, of a volume one slice, with the softmax values at hand.
 
     Attributes:
+        runs: the run shown of each variant, with its probabilities; of one data set.
+        case: the case's id.
+        targets: the classes, of a volume the one whose largest slice is shown last
+            (the first of several such slices); () takes all foreground together.
+        rule: why this case, in words.
         image: (rows, columns[, channels]); of a CT what the network sees of it.
         label: class numbers, (rows, columns), of the first observer.
         softmax: softmax values by variant, (rows, columns, C).
         index: of the slice, along axis 0; None of an image.
     """
 
+    runs: dict[Variant, Run]
+    case: str
+    targets: tuple[str, ...]
+    rule: str
     image: _Array
     label: _Array
     softmax: dict[Variant, _Array]
     index: int | None = None
 
-
-@dataclass(frozen=True, eq=False)
-class Example:
-    """One test case with the softmax values of the losses at hand.
-
-    Attributes:
-        runs: the run shown of each variant, with its probabilities; of one data set.
-        root: the data set's folder.
-        case: the case's id.
-        targets: the classes, of a volume the one whose largest slice is shown last
-            (the first of several such slices); () takes all foreground together.
-        rule: why this case, in words.
-    """
-
-    runs: dict[Variant, runs.Run]
-    root: Path
-    case: str
-    targets: tuple[str, ...] = ()
-    rule: str = ""
-
-    @cached_property
-    def record(self) -> dict[str, Any]:
-        """`run.json` of the first run: for what all share."""
-        return next(iter(self.runs.values())).record
-
-    @cached_property
-    def view(self) -> _View:
-        """Image, label and softmax values.
+    @classmethod
+    def read(
+        cls,
+        shown: dict[Variant, Run],
+        root: Path,
+        case: str,
+        targets: tuple[str, ...] = (),
+        rule: str = "",
+    ) -> Example:
+        """Read image, label and softmax values; `root` is the data set's folder.
 
         Raises:
             InputError: probabilities or images are not there, or do not fit.
         """
-        module = datasets.by_name(self.record["dataset"])
-        label = module.references(self.root, self.case)["observer1"]
-        if module.record(self.root).is_3d:
-            return self._slice(module, label)
+        module = datasets.by_name(next(iter(shown.values())).record["dataset"])
+        label = module.references(root, case)["observer1"]
+        if module.record(root).is_3d:
+            found = _slice(shown, module, root, case, label, len(targets))
+            return cls(shown, case, targets, rule, *found)
         softmax = {
-            variant: stored.probabilities(run, self.case, label.shape)
-            for variant, run in self.runs.items()
+            variant: stored.probabilities(run, case, label.shape)
+            for variant, run in shown.items()
         }
-        # Own images may be grey, or have more than 8 bits.
-        own = getattr(module, "picture", None)
-        if own:
-            return _View(own(self.root, self.case), label, softmax)
-        path = module.roles(self.root, self.case)["image"]
-        return _View(read_image(path), label, softmax)
+        image = module.picture(root, case)
+        return cls(shown, case, targets, rule, image, label, softmax)
 
-    def _slice(self, module: Any, label: _Array) -> _View:
-        last, place = len(self.targets), (self.root, self.case)
-        sizes = [np.count_nonzero(plane == last) for plane in label] if last else [0]
-        if not any(sizes):
-            sizes = [np.count_nonzero(plane) for plane in label]
-        index = int(np.argmax(sizes))
-        part = slice(index, index + 1)
-        softmax = {}
-        for variant, run in self.runs.items():
-            found = stored.volume(run, module, *place)[0]
-            softmax[variant] = native.slab(found, label.shape, part)[0]
-        image = nifti.read_slice(module.roles(*place)["image"], index)
-        window = module.record(self.root).clip
-        # What the network sees of a CT: beyond it lie bone and air.
-        image = image if window is None else np.clip(image, *window)
-        return _View(image, label[index], softmax, index)
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """`run.json` of the first run: for what all share."""
+        return next(iter(self.runs.values())).record
 
     @property
     def number(self) -> str:
@@ -132,27 +108,27 @@ class Example:
     @property
     def truth(self) -> _Array:
         """Where there is any foreground, (rows, columns)."""
-        return np.asarray(self.view.label > 0)
+        return np.asarray(self.label > 0)
 
     @cached_property
     def window(self) -> Window | None:
         """The part that is shown enlarged; None where the image is small itself."""
         if min(self.truth.shape) <= 2 * _DETAIL:
             return None
-        if self.view.index is None:
+        if self.index is None:
             from skimage.morphology import skeletonize
 
             # Centre lines: else the thickest vessels were shown, which all losses find.
             interest = skeletonize(self.truth)
         else:
             # Most of the last class; where that is all in, most of the others.
-            last = self.view.label == len(self.targets)
+            last = self.label == len(self.targets)
             interest = np.where(last, _DETAIL**2 + 1, self.truth)
         return panels.busiest_window(interest, _DETAIL)
 
     def probability(self, variant: Variant) -> _Array:
         """Softmax value of all classes but the background, (rows, columns)."""
-        return np.asarray(np.clip(1 - self.view.softmax[variant][..., 0], 0, 1))
+        return np.asarray(np.clip(1 - self.softmax[variant][..., 0], 0, 1))
 
     def heat(self, variant: Variant, title: str = "") -> Panel:
         """A heat map of all foreground, with the variant's name or another title."""
@@ -160,12 +136,12 @@ class Example:
 
     def wrong(self, positive: _Array, title: str) -> Panel:
         """What is wrong in a prediction, (rows, columns), in the enlarged part."""
-        drawn = panels.errors(self.view.image, self.truth, positive, title)
+        drawn = panels.errors(self.image, self.truth, positive, title)
         return drawn.cut(self.window)
 
     def beside(self) -> list[Panel]:
         """The image and the truth."""
-        return [panels.photo(self.view.image), panels.truth_of(self.truth)]
+        return [panels.photo(self.image), panels.truth_of(self.truth)]
 
     def framed(self, panel: Panel) -> Panel:
         """A panel of the whole image that shows where the enlarged part is."""
@@ -186,22 +162,46 @@ class Example:
         """Why this case and, where it is shown, this part of it; and more."""
         parts, target = [f"{self.rule}."], self.targets[-1]
         most = f"longest centre lines of the {target}"
-        if self.view.index is not None:
-            parts.append(f"Slice {self.view.index}: the one with most {target}.")
+        if self.index is not None:
+            parts.append(f"Slice {self.index}: the one with most {target}.")
             most = "most of it"
         if self.window and enlarged:
             parts.append(f"Enlarged: the {_DETAIL} x {_DETAIL} pixels with {most}.")
         return " ".join([*parts, more]).strip()
 
 
-def picture(run: runs.Run, root: Path) -> Path:
+def _slice(
+    shown: Mapping[Variant, Run],
+    module: Dataset,
+    root: Path,
+    case: str,
+    label: _Array,
+    last: int,
+) -> tuple[_Array, _Array, dict[Variant, _Array], int]:
+    """Image, label, softmax values and index of the slice with most of class `last`."""
+    target = label == last if last and np.any(label == last) else label > 0
+    index = int(np.count_nonzero(target, axis=(1, 2)).argmax())
+    softmax = {}
+    for variant, run in shown.items():
+        found = stored.volume(run, module, root, case)[0]
+        part = slice(index, index + 1)
+        softmax[variant] = native.slab(found, label.shape, part)[0]
+    image = nifti.read_slice(module.roles(root, case)["image"], index)
+    window = module.record(root).clip
+    # What the network sees of a CT: beyond it lie bone and air.
+    image = image if window is None else np.clip(image, *window)
+    return image, label[index], softmax, index
+
+
+def picture(run: Run, root: Path) -> Path:
     """Draw a run's first test case: image, truth, softmax heat map with colour bar.
 
     Of a volume the slice of axis 0 with most foreground is drawn. `root` is the data
     set's folder. Returns the run's `pictures/<case>.png`.
     """
-    shown = Example({Variant(run.record["loss"]): run}, root, _first_case(run))
-    return _side_by_side(shown, run.path(_FOLDER) / f"{shown.case}.png")
+    case = str(run.record["split"]["test"][0])
+    path = run.path(_FOLDER) / f"{case}.png"
+    return _side_by_side({Variant(run.record["loss"]): run}, root, case, path)
 
 
 def compare(group: Path, root: Path, backend: str) -> Path | None:
@@ -215,27 +215,23 @@ def compare(group: Path, root: Path, backend: str) -> Path | None:
     Returns:
         The PNG file, or None where DSC and DSC++ have no probabilities here.
     """
-    losses = {one.loss for one in _COMPARED}  # a true posterior has none
-    found: dict[str, runs.Run] = {}
-    for run in sorted(runs.find(group), key=lambda run: int(run.record["seed"])):
-        loss, seed = run.record["loss"], run.record["seed"]
-        here = loss in losses and run.path(stored.PROBABILITIES).is_dir()
-        if here and run.name == runs.folder_name(loss, None, seed, backend):
-            found.setdefault(loss, run)
-    chosen = {one: found[one.loss] for one in _COMPARED if one.loss in found}
+    here = [r for r in runs.find(group) if r.path(stored.PROBABILITIES).is_dir()]
+    chosen = {}
+    for variant in _COMPARED:
+        names = partial(runs.folder_name, variant.loss, None, backend=backend)
+        own = [run for run in here if run.name == names(seed=run.record["seed"])]
+        if own:
+            chosen[variant] = min(own, key=lambda run: int(run.record["seed"]))
     if not {_PLAIN, _PLUS} <= chosen.keys():
         return None
-    shown = Example(chosen, root, _first_case(chosen[_PLAIN]))
-    return _side_by_side(shown, group / _FOLDER / "compare.png")
+    case = str(chosen[_PLAIN].record["split"]["test"][0])
+    return _side_by_side(chosen, root, case, group / _FOLDER / "compare.png")
 
 
-def _first_case(run: runs.Run) -> str:
-    return str(run.record["split"]["test"][0])
-
-
-def _side_by_side(of: Example, path: Path) -> Path:
+def _side_by_side(shown: dict[Variant, Run], root: Path, case: str, path: Path) -> Path:
     """A row of image, truth and heat maps; below it the enlarged part."""
     written.require_figure(path)
+    of = Example.read(shown, root, case)
     row = [*of.beside(), *(of.heat(variant, variant.loss) for variant in of.runs)]
     rows: list[Row] = [[of.framed(panel) for panel in row]]
     if of.window:
@@ -301,7 +297,7 @@ def example(study: Study, locate: Locate) -> Example:
             "delete the run's folder and train it again"
         )
     case = median_case(study, first)
-    shown: dict[Variant, runs.Run] = {}
+    shown: dict[Variant, Run] = {}
     for variant in study.main:
         here = [run for run in study.runs[variant] if _has(run, case)]
         shown |= {variant: here[0]} if here else {}
@@ -310,24 +306,21 @@ def example(study: Study, locate: Locate) -> Example:
         f"{len(study.cases)} test cases with {first.record['loss']} "
         f"(seed {first.record['seed']})"
     )
-    found = Example(shown, locate(first), case, study.targets, rule)
-    _ = found.view  # what cannot be read is said here
-    return found
+    return Example.read(shown, locate(first), case, study.targets, rule)
 
 
-def _has(run: runs.Run, case: str) -> bool:
+def _has(run: Run, case: str) -> bool:
     """Whether a run's probabilities of a case are here."""
     return stored.path(run, case).is_file()
 
 
-def median_case(study: Study, run: runs.Run) -> str:
+def median_case(study: Study, run: Run) -> str:
     """The test case whose Dice is the median; see `example`."""
-    places = [(target, "image", "observer1") for target in study.targets]
-    dice = np.stack([study.of_run(run, place, "dice") for place in places])
-    mean = mean_of(dice, axis=0)
-    ranked = [index for index in np.argsort(mean, kind="stable") if mean[index] >= 0]
+    own = study.frame[study.frame["run"] == run.name]
+    dice = selected(own).groupby("case")["dice"].mean().reindex(study.cases)
+    ranked = dice.dropna().sort_values(kind="stable").index
     # Where nothing is defined, any case is as good as another.
-    return study.cases[ranked[(len(ranked) - 1) // 2] if ranked else 0]
+    return str(ranked[(len(ranked) - 1) // 2]) if len(ranked) else study.cases[0]
 
 
 def _figure1(of: Example) -> Sheet | str:
@@ -336,7 +329,7 @@ def _figure1(of: Example) -> Sheet | str:
         return f"probabilities of DSC and DSC++ are needed, {_here(of)}"
     rows: list[Row] = []
     for variant, panel in zip((_PLAIN, _PLUS), of.beside(), strict=True):
-        heat, likeliest = of.heat(variant), of.view.softmax[variant].argmax(axis=-1)
+        heat, likeliest = of.heat(variant), of.softmax[variant].argmax(axis=-1)
         row: Row = [of.framed(panel), of.framed(heat)]
         if of.window:
             row.append(replace(heat.cut(of.window), title=f"{heat.title}, detail"))
@@ -380,13 +373,13 @@ def _figure3(preset: str, parts: Sequence[Example | str]) -> Sheet | str:
 
 def _figure4(of: Example) -> Sheet:
     """A slice of a volume: a row for each class, a heat map for each loss (Fig. 4)."""
-    image = panels.photo(of.view.image)
+    image = panels.photo(of.image)
     rows: list[Row] = []
     for number in range(1, len(of.targets) + 1):
-        truth = panels.truth_of(of.view.label == number)
+        truth = panels.truth_of(of.label == number)
         beside = image.cut(of.window) if rows else of.framed(image)
         row: Row = [beside, truth.cut(of.window)]
-        for variant, softmax in of.view.softmax.items():
+        for variant, softmax in of.softmax.items():
             row.append(Panel(softmax[..., number], variant.label).cut(of.window))
         rows.append(row)
     title = of.title("Softmax values by class", of.runs)
