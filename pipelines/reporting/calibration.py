@@ -9,7 +9,7 @@ near one half where people disagree.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from pipelines.measure.calibration import Bins
 from pipelines.measure.histograms import Histograms
 from pipelines.measure.metrics import overlap_scores
 from pipelines.measure.regions import BAND
-from pipelines.reporting.estimates import estimate, mean_of
+from pipelines.reporting.estimates import by_seed, estimate, mean_of
 from pipelines.reporting.frame import Study
 from pipelines.reporting.published import Variant
 
@@ -91,7 +91,8 @@ class Reader:
 
     Older runs counted less: no band around the target, no pairs of labels, no mean p.
     Where a training of the variant counted more, those that counted less are left out
-    here; the column `seeds` of the tables says how many there are.
+    here; the column `seeds` of the tables says how many seeds there are. Values have a
+    row for each training, of `seeds`; `by_seed` averages replicates.
     """
 
     def __init__(self, study: Study, variant: Variant) -> None:
@@ -101,6 +102,8 @@ class Reader:
         everything = set().union(*each)
         whole = [row for row, has in enumerate(each) if has == everything]
         self.rows = whole or list(range(len(files)))
+        self.runs = [study.runs[variant][row] for row in self.rows]
+        self.seeds = [study.trainings(variant)[row][0] for row in self.rows]
         self._files = [files[row] for row in self.rows]
         self._shared = set.intersection(*(each[row] for row in self.rows))
         self._binned: dict[_Place, Binned] = {}
@@ -159,8 +162,9 @@ def _counted(one: Histograms) -> set[_Place]:
 def measures(read: list[Reader]) -> pd.DataFrame:
     """Estimate every measure of every variant, in all regions: `calibration.csv`.
 
-    `mean` is over cases, with the error and interval of `estimate`; `pooled` is that of
-    all test cases' voxels together, the mean over seeds.
+    `mean` is over cases, with the error and interval of `estimate` by the loss's own
+    seeds: with one of them they are over cases alone. `pooled` is that of all test
+    cases' voxels together, the mean over seeds.
     """
     found = []
     for reader in read:
@@ -169,7 +173,7 @@ def measures(read: list[Reader]) -> pd.DataFrame:
             about = _about(reader, place)
             for name, (cases, pooled) in _measured(reader, place, binned).items():
                 row = about | {"measure": name, "pooled": pooled}
-                found.append(row | vars(estimate(cases)))
+                found.append(row | vars(estimate(by_seed(cases, reader.seeds))))
     return pd.DataFrame(found, columns=list(_COLUMNS))
 
 
@@ -192,7 +196,7 @@ def _measured(
     by_case |= calibration.murphy(fine, by_case["brier"])
     pooled |= calibration.murphy(fine.pooled(axis=1), pooled["brier"])
     return {
-        name: (values, float(mean_of(pooled[name], axis=0)))
+        name: (values, float(mean_of(by_seed(pooled[name], reader.seeds), axis=0)))
         for name, values in by_case.items()
     }
 
@@ -204,9 +208,9 @@ def _score(reader: Reader, place: _Place, metric: str) -> _Array:
     """
     target, region, reference = place
     wanted = OBSERVERS if reference == EITHER else (reference,)
-    measures, variant = reader.study.measures, reader.variant
-    values = [measures(variant, target, metric, region, one) for one in wanted]
-    return np.mean(values, axis=0)[reader.rows]
+    places = [(target, region, one) for one in wanted]
+    each = [[reader.study.of_run(r, at, metric) for r in reader.runs] for at in places]
+    return np.mean(each, axis=0)
 
 
 def _weighted(bins: Bins, values: _Array) -> _Array:
@@ -230,7 +234,7 @@ def diagrams(read: list[Reader]) -> pd.DataFrame:
             columns = _diagram(binned)
             if place[-1] == EITHER:
                 columns |= _agreement(reader.pairs(*place[:2]), binned.edges)
-            about = _about(reader, place) | {"seeds": len(binned.counts)}
+            about = _about(reader, place) | {"seeds": len(set(reader.seeds))}
             each = zip(*columns.values(), strict=True)
             found += [about | dict(zip(columns, row, strict=True)) for row in each]
     return pd.DataFrame(found, columns=list(_DIAGRAM_COLUMNS))
@@ -297,7 +301,8 @@ def observers(read: list[Reader]) -> pd.DataFrame:
             about |= {"who": own["loss"], "gamma": own["gamma"]}
             networks += [about | row for row in _against_each(reader, target, region)]
             binned = reader.binned((target, region, EITHER))
-            networks += [about | row for row in _against_both(binned, pairs)]
+            both = _against_both(binned, pairs, reader.seeds)
+            networks += [about | row for row in both]
     rows = [row for found in people.values() for row in found] + networks
     return pd.DataFrame(rows, columns=list(_OBSERVER_COLUMNS))
 
@@ -310,9 +315,9 @@ def _human(pairs: _Array) -> Iterator[_Row]:
     # 0 and 1 in the place of p: the Brier score is the share that they disagree on.
     scores["brier"] = (first + second) / voxels
     for measure, values in scores.items():
-        yield _row(OBSERVERS[0], measure, values) | {"who": HUMAN}
+        yield _row(OBSERVERS[0], measure, values, [0]) | {"who": HUMAN}
     for name, part in (("both", both), ("one", first + second), ("none", none)):
-        yield _row(EITHER, f"share_{name}", part / voxels) | {"who": HUMAN}
+        yield _row(EITHER, f"share_{name}", part / voxels, [0]) | {"who": HUMAN}
 
 
 def _against_each(reader: Reader, target: str, region: str) -> Iterator[_Row]:
@@ -321,16 +326,18 @@ def _against_each(reader: Reader, target: str, region: str) -> Iterator[_Row]:
         places = [(target, region, one) for one in OBSERVERS]
         each = [_score(reader, place, measure) for place in places]
         for one, values in zip(OBSERVERS, each, strict=True):
-            yield _row(one, measure, values)
+            yield _row(one, measure, values, reader.seeds)
         if measure in _SCORES:
-            yield _row(EITHER, measure, np.mean(each, axis=0))
+            yield _row(EITHER, measure, np.mean(each, axis=0), reader.seeds)
 
 
-def _against_both(binned: Binned, pairs: _Array) -> Iterator[_Row]:
+def _against_both(
+    binned: Binned, pairs: _Array, seeds: Sequence[int]
+) -> Iterator[_Row]:
     """One variant against the mean of both labels, and p by what they say."""
     bins = binned.bins()
-    yield _row(EITHER, "ece", calibration.ece(bins))
-    yield _row(EITHER, "ace", calibration.ace(bins))
+    yield _row(EITHER, "ece", calibration.ece(bins), seeds)
+    yield _row(EITHER, "ace", calibration.ace(bins), seeds)
     low, high = (np.abs(binned.edges - edge).argmin() for edge in NEAR_HALF)
     for name, which in _SAID.items():
         counts = pairs[..., list(which), :].sum(axis=-2)
@@ -338,9 +345,9 @@ def _against_both(binned: Binned, pairs: _Array) -> Iterator[_Row]:
         # A bin's mean p is that of all its voxels, whatever their labels: what comes
         # out is off by less than the width of a bin.
         mean = (counts * binned.confidence).sum(axis=-1) / voxels
-        yield _row(EITHER, f"mean_p_{name}", mean)
+        yield _row(EITHER, f"mean_p_{name}", mean, seeds)
         near = counts[..., low:high].sum(axis=-1) / voxels
-        yield _row(EITHER, f"near_half_{name}", near)
+        yield _row(EITHER, f"near_half_{name}", near, seeds)
 
 
 def _or_nan(voxels: _Array) -> _Array:
@@ -348,5 +355,6 @@ def _or_nan(voxels: _Array) -> _Array:
     return np.where(voxels > 0, voxels, np.nan)
 
 
-def _row(reference: str, measure: str, values: _Array) -> _Row:
-    return {"reference": reference, "measure": measure} | vars(estimate(values))
+def _row(reference: str, measure: str, values: _Array, seeds: Sequence[int]) -> _Row:
+    found = estimate(by_seed(values, seeds))
+    return {"reference": reference, "measure": measure} | vars(found)

@@ -21,7 +21,7 @@ from pipelines.measure import metrics
 from pipelines.reporting import answers, calibration, claims, tables, topics
 from pipelines.reporting.estimates import pm
 from pipelines.reporting.evidence import estimated
-from pipelines.reporting.frame import Study, studies
+from pipelines.reporting.frame import Study, in_words, studies
 from pipelines.reporting.markdown import replace_marked, table
 from pipelines.reporting.published import Cell, Variant, each_cell
 from pipelines.run import TRUTH, require_table, write_atomically, writing
@@ -108,8 +108,9 @@ class Report:
         Markers are `<!-- <dataset>-<preset>:begin -->` and `<!-- <dataset>-<preset>:end
         -->`, such as `drive-reduced`; of what `topics` names,
         `drive-reduced-temperature`; `answer-1` to `answer-6` have the questions of
-        `answers`, `claims` the numbers over all, `counts` how many they are. Tables
-        without markers are left out, and so are markers without runs.
+        `answers`, `claims` the numbers over all, `counts` how many they are; those of
+        `topics.NUMBERS` are named as topics are. Tables without markers are left out,
+        and so are markers without runs.
 
         Returns:
             The names of the markers whose part was written.
@@ -135,11 +136,13 @@ class Report:
 
     def _parts(self) -> dict[str, Callable[[], str]]:
         """What makes the text between markers, by their name."""
-        parts: dict[str, Callable[[], str]] = {}
+        parts: dict[str, Callable[[], str]] = {"margins": topics.margins}
         for page in self.pages:
             parts[page.name] = page.markdown
             for topic in topics.TOPICS:
                 parts[f"{page.name}-{topic}"] = partial(page.topic, topic)
+            for name, write in topics.NUMBERS.items():
+                parts[f"{page.name}-{name}"] = partial(write, page.study, page.files)
         if self.over_all:
             made = [(page.study, page.files) for page in self.pages]
             parts["claims"] = partial(topics.claimed, made, self.over_all)
@@ -290,7 +293,7 @@ class Page:
         truth = any(variant.method == TRUTH for variant in study.runs)
         said = {
             "p: DSC++ against DSC over test images: of the weights at hand, not of the "
-            "losses (Student's t over trainings is in claims.csv).": self._has_pair,
+            "losses (Student's t over seeds is in claims.csv).": self._has_pair,
             "NLL published is the foreground term alone, as the paper's tables have "
             "it; NLL has both terms. Lower NLL and Brier, higher Dice and Jaccard are "
             "better.": True,
@@ -345,12 +348,17 @@ def _trained(study: Study) -> list[Variant]:
 
 
 def _name(study: Study, variant: Variant) -> str:
-    """A variant's label; with its seeds where the headline names others too."""
-    seeds = study.seeds(variant)
+    """A variant's label; with its seeds where the headline names others too.
+
+    And with the number of trainings where there are replicates among them.
+    """
+    seeds, trainings = study.seeds(variant), len(study.runs[variant])
     every = sorted({s for one in _trained(study) for s in study.seeds(one)})
-    if list(seeds) == every or variant.method == TRUTH:
+    if variant.method == TRUTH:
         return variant.label
-    return f"{variant.label} (seed {', '.join(map(str, seeds))})"
+    said = [in_words(seeds)] if list(seeds) != every else []
+    said += [f"{trainings} trainings"] if trainings > len(seeds) else []
+    return variant.label + (f" ({', '.join(said)})" if said else "")
 
 
 def _as_published(study: Study, variant: Variant, target: str, metric: str) -> str:
