@@ -381,13 +381,13 @@ class Rule:
         if pair.difference.n < 2:
             return f"{names}{pair.difference.n} cases are defined for both"
         said = [str(pair.effect)]
-        if "margin" in self.kind.test:
+        if self.kind.holds is not _ahead or pair.p_same < ALPHA:
             said.append("margin {:g} to {:g}".format(*MARGINS[pair.metric]))
         if "over seeds" in self.kind.test and not math.isnan(pair.effect.df):
             said.append(f"p over seeds {pair.p_seeds:.2g}")
             if pair.p_holm != pair.p_seeds:
                 said[-1] += f" ({pair.p_holm:.2g} after Holm's correction)"
-        return ", ".join(said)
+        return names + ", ".join(said)
 
     def in_print(self, part: Part, printed: Mapping[Quantity, Figure]) -> str:
         """Decide a part from the paper's own tables; "" where they do not say."""
