@@ -64,7 +64,7 @@ def test_a_training_without_its_seed_on_the_other_side_is_left_out(results):
     assert line(found, "NLL: DSC++ over DSC")["seeds"] == 2
     row = line(found, "NLL: DSC over CE")
     assert (row["seeds"], row["ours"]) == (1, pytest.approx(3.0))
-    # What trainings differ by is known from the losses that were trained twice.
+    # What seeds differ by is known from the losses with two of them.
     assert 0 < row["ci_low"] < 3 < row["ci_high"]
 
 

@@ -133,7 +133,7 @@ def test_one_training_each_decides_nothing(results):
         assert row["verdict"] == "undecided"
         assert "(no interval: no loss has two seeds)" in row["why"]
         assert math.isnan(row["p_seeds"]) and row["p_rank_sum"] < 0.05
-    # Another loss that was trained twice says what trainings differ by.
+    # Another loss with two seeds says what seeds differ by.
     run(results, "CE", nll=DSC_NLL)
     row = decided(results, "differs", "DSC++", "DSC", metric="nll", sense="lower")
     assert (row["verdict"], row["seeds"]) == ("holds", 1)

@@ -97,7 +97,7 @@ def verdict(preset: str, ours: Estimate, published: float, limit: float) -> str:
 
     Returns:
         "reduced" for any preset but "paper": there only the direction is judged;
-        "undecided" where no limit is known, as no loss was trained twice; "within"
+        "undecided" where no limit is known, as no loss has two seeds; "within"
         where |ours - published| is at most the limit (`estimates.prediction_limit`):
         what is printed may be one more training of ours; else "outside", also where
         ours is undefined.
