@@ -1,11 +1,12 @@
 """How often the rules of the verdicts err, by simulation.
 
 A loss's value in a case is its mean, what the case adds for every loss, what it adds
-for this loss, what a training adds and what is left. The standard deviations are those
-of Dice in the committed runs on DRIVE (`components`). Three losses are drawn, as often
-as there are seeds, and put to the functions that the verdicts come from; with one seed
-a loss, the spread over trainings is that of three losses with three seeds more, as in
-the tables where some losses were repeated. `make bench-verdicts` writes
+for this loss, what a seed adds and what is left. The standard deviations are those of
+Dice in the committed runs on DRIVE (`components`). Three losses are drawn, as often as
+there are seeds, and put to the functions that the verdicts come from; with one seed a
+loss, the spread over seeds is that of three losses with three seeds more, as in the
+tables where some losses were repeated. In half of the worlds seeds of the first loss
+differ by `NOISY` times as much as those of the others. `make bench-verdicts` writes
 `verdicts.csv` and the table in `results/README.md`.
 """
 
@@ -15,19 +16,20 @@ import argparse
 import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from pipelines.measure import statistics
+from pipelines.reporting import estimates
 from pipelines.reporting.estimates import (
     ALPHA,
     MARGINS,
-    Z,
+    Contrast,
     contrast,
     estimate,
     pooled,
@@ -42,10 +44,14 @@ from pipelines.run import write_csv
 OUTPUT = Path(__file__).with_suffix(".csv")
 README = Path(__file__).parents[1] / "results" / "README.md"
 RUNS = README.with_name("drive") / "reduced"
-COLUMNS = ("rule", "truth", "seeds", "cases", "replications", "rate", "error")
+COLUMNS = ("rule", "truth", "seeds", "cases", "replications", "rate", "error", "case",
+           "loss_in_case", "training", "rest")  # fmt: skip
 SEEDS, CASES, REPLICATIONS = (1, 3, 5), (20, 41, 122), 1000
 GAP = 0.01
 """Between two losses that differ: Dice of DSC++ less that of CE as printed, DRIVE."""
+
+NOISY = 3.0
+"""So many times the spread over seeds of the other losses has one of them."""
 
 _Floats = npt.NDArray[np.float64]
 
@@ -60,7 +66,7 @@ class Components(NamedTuple):
 
 
 def components() -> Components:
-    """Of CE, DSC and DSC++ on DRIVE, trained equally often: analysis of variance."""
+    """Of CE, DSC and DSC++ on DRIVE, of equally many seeds: analysis of variance."""
     study = open_study(RUNS)
     losses = [Variant("CE"), Variant("DSC"), Variant.standard("DSC++")]
     values = np.stack([study.measures(one, "vessel", "dice") for one in losses])
@@ -81,22 +87,27 @@ def components() -> Components:
 
 
 class World:
-    """One replication: cases, losses and trainings drawn from `Components`.
+    """One replication: cases, losses and seeds drawn from `Components`.
 
     Args:
         sizes: the standard deviations.
-        seeds: trainings of each loss.
+        seeds: of each loss.
         cases: test cases.
         seed: of the draws.
+        noisy: how much more than those of the others seeds of the first loss differ by.
     """
 
-    def __init__(self, sizes: Components, seeds: int, cases: int, seed: int) -> None:
-        self.sizes, self.seeds = sizes, seeds
+    def __init__(
+        self, sizes: Components, seeds: int, cases: int, seed: int, noisy: float = 1.0
+    ) -> None:
+        self.sizes, self.seeds, self.noisy = sizes, seeds, noisy
         self.random = np.random.default_rng([seed, seeds, cases])
         self.images = self.random.normal(0.8, sizes.case, cases)
         # The image and what this loss makes of it, of three losses.
         self.losses = [self.of_loss(self.images) for _ in range(3)]
-        trained = [self.trained(one, seeds) for one in self.losses]
+        times = (noisy, 1.0, 1.0)
+        each = zip(self.losses, times, strict=True)
+        trained = [self.trained(one, seeds, more) for one, more in each]
         self.a, self.b = trained[:2]
         if seeds == 1:
             trained = [self.trained(self.of_loss(self.images), 3) for _ in range(3)]
@@ -106,35 +117,43 @@ class World:
         """What one loss is expected to have on each image, (cases,)."""
         return images + self.random.normal(0, self.sizes.loss_in_case, len(images))
 
-    def trained(self, loss: _Floats, seeds: int) -> _Floats:
+    def trained(self, loss: _Floats, seeds: int, times: float = 1.0) -> _Floats:
         """Trainings of one loss, (seeds, cases)."""
-        means = self.random.normal(0, self.sizes.training, (seeds, 1))
+        means = self.random.normal(0, times * self.sizes.training, (seeds, 1))
         return loss + means + self.random.normal(0, self.sizes.rest, (seeds, len(loss)))
+
+    def contrast(self, gap: float) -> Contrast:
+        """The first two losses compared, the first that much better."""
+        return contrast(self.a + gap, self.b, [self.spread] * 2)
 
 
 def differs(world: World, gap: float) -> bool:
-    """Whether Student's t over trainings finds a difference."""
-    return contrast(world.a + gap, world.b, world.spread).p < ALPHA
+    """Whether Student's t over seeds finds a difference."""
+    return world.contrast(gap).p < ALPHA
+
+
+def differs_pooled(world: World, gap: float) -> bool:
+    """The same if no loss had a spread of its own."""
+    with patch.object(estimates, "OWN_SEEDS", world.seeds + 1):
+        return differs(world, gap)
 
 
 def ranks(test: str, world: World, gap: float) -> bool:
-    """Whether a test over images finds a difference, each averaged over trainings."""
+    """Whether a test over images finds a difference, each averaged over seeds."""
     sides = ((world.a + gap).mean(axis=0), world.b.mean(axis=0))
     return bool(getattr(statistics, test)(*sides).p < ALPHA)
 
 
 def same(world: World, gap: float) -> bool:
     """Whether two one-sided tests put two losses within the margin of Dice."""
-    found = contrast(world.a + gap, world.b, world.spread)
-    return found.p_same(MARGINS["dice"]) < ALPHA
+    return world.contrast(gap).p_same(MARGINS["dice"]) < ALPHA
 
 
-def within(same_images: bool, before: bool, world: World, gap: float) -> bool:
+def within(same_images: bool, world: World, gap: float) -> bool:
     """Whether a printed mean is `within` our estimate's limit.
 
     Args:
         same_images: whether it is of the same test images.
-        before: by the rule that this one replaced, 1.96 standard errors of both.
         world: its first loss is ours.
         gap: printed is a loss that is so much better; 0: another training of ours.
     """
@@ -142,31 +161,34 @@ def within(same_images: bool, before: bool, world: World, gap: float) -> bool:
     if not same_images:
         images = world.random.normal(0.8, world.sizes.case, len(world.images))
         loss = world.of_loss(images)
-    (theirs,) = world.trained(loss, 1) + gap
+    (theirs,) = world.trained(loss, 1, 1.0 if gap else world.noisy) + gap
     # As the bootstrap's, which would take most of the time.
     their_error = float(theirs.std()) / math.sqrt(len(theirs))
-    ours = estimate(world.a, None if before else world.spread)
-    limit = Z * math.hypot(ours.standard_error, their_error)
-    if not before:
-        error = prediction_error(ours, world.spread, their_error, same_images)
-        limit = prediction_limit(error, world.spread.df)
+    ours = estimate(world.a, world.spread)
+    error = prediction_error(ours, world.spread, their_error, same_images)
+    limit = prediction_limit(error, world.spread.df)
     return bool(abs(ours.mean - round(float(theirs.mean()), 3)) <= limit)
 
 
 Rule = Callable[[World, float], bool]
-RULES: dict[tuple[str, str], tuple[Rule, float]] = {
-    ("differs over trainings", "no difference"): (differs, 0.0),
-    ("differs by signed-rank", "no difference"): (partial(ranks, "signed_rank"), 0.0),
-    ("differs by rank-sum", "no difference"): (partial(ranks, "rank_sum"), 0.0),
-    ("differs over trainings", f"differ by {GAP}"): (differs, GAP),
-    ("the same", f"differ by {GAP}"): (same, GAP),
-    ("the same", "no difference"): (same, 0.0),
+RULES: dict[tuple[str, str], tuple[Rule, float, float]] = {}
+NONE, APART = ("no difference", 0.0), (f"differ by {GAP}", GAP)
+ANOTHER, BETTER = ("one more training", 0.0), (f"a loss {GAP} better", GAP)
+_ASKED: dict[str, tuple[Rule, tuple[tuple[str, float], ...]]] = {
+    "differs over seeds": (differs, (NONE, APART)),
+    "differs, spread pooled": (differs_pooled, (NONE,)),
+    "the same": (same, (APART, NONE)),
+    "within, same images": (partial(within, True), (ANOTHER, BETTER)),
+    "within, other images": (partial(within, False), (ANOTHER, BETTER)),
 }
-for _before, _at in product((False, True), (True, False)):
-    _name = f"within{' (before)' * _before}, {'same' if _at else 'other'} images"
-    RULES[_name, "one more training"] = partial(within, _at, _before), 0.0
-    RULES[_name, f"a loss {GAP} better"] = partial(within, _at, _before), GAP
-"""By rule and truth: what is asked, and how much better one loss is."""
+for _noisy, _said in ((1.0, ""), (NOISY, f", spreads differ by {NOISY:g}")):
+    for _name, (_rule, _truths) in _ASKED.items():
+        for _truth, _gap in _truths:
+            RULES[_name, _truth + _said] = _rule, _gap, _noisy
+for _test in ("signed_rank", "rank_sum"):
+    _name = f"differs by {_test.replace('_', '-')}"
+    RULES[_name, NONE[0]] = partial(ranks, _test), 0.0, 1.0
+"""By rule and truth: what is asked, how much better one loss is, and how noisy."""
 
 
 def simulate(seeds: int, cases: int, replications: int) -> list[dict[str, object]]:
@@ -177,21 +199,22 @@ def simulate(seeds: int, cases: int, replications: int) -> list[dict[str, object
     """
     sizes, count = components(), dict.fromkeys(RULES, 0)
     for seed in range(replications):
-        world = World(sizes, seeds, cases, seed)
-        for key, (rule, gap) in RULES.items():
-            count[key] += rule(world, gap)
+        worlds = {n: World(sizes, seeds, cases, seed, n) for n in (1.0, NOISY)}
+        for key, (rule, gap, noisy) in RULES.items():
+            count[key] += rule(worlds[noisy], gap)
+    drawn = {name: f"{size:.4f}" for name, size in sizes._asdict().items()}
     rows: list[dict[str, object]] = []
     for (rule_name, truth), yes in count.items():
         rate = yes / replications
         row: dict[str, object] = {"rule": rule_name, "truth": truth, "seeds": seeds}
         row |= {"cases": cases, "replications": replications, "rate": f"{rate:.3f}"}
         error = math.sqrt(rate * (1 - rate) / replications)
-        rows.append(row | {"error": f"{error:.3f}"})
+        rows.append(row | {"error": f"{error:.3f}"} | drawn)
     return rows
 
 
 def layout(rows: Iterable[Mapping[str, object]]) -> str:
-    """Lay out the rates in Markdown: a line a rule and truth."""
+    """Lay out the rates in Markdown: a line a rule and truth; and what was drawn."""
     frame = pd.DataFrame(rows).astype({"rate": float, "seeds": int, "cases": int})
     keys = ["rule", "truth"]
     grid = frame.pivot(index=keys, columns=["seeds", "cases"], values="rate")
@@ -201,7 +224,15 @@ def layout(rows: Iterable[Mapping[str, object]]) -> str:
         [*map(str, key), *(f"{rate:.2f}" for rate in values)]
         for key, values in zip(grid.index, grid.to_numpy(), strict=True)
     ]
-    return table(["says", "truth", *heads], lines)
+    one = frame.iloc[0]
+    drawn = (
+        f"Standard deviations drawn: images {one['case']}, loss and image "
+        f"{one['loss_in_case']}, seed {one['training']}, the rest {one['rest']}. "
+        f"{one['replications']} replications a cell: Monte Carlo error at most "
+        f"{frame['error'].astype(float).max():.3f}, of a rate of 0.05 "
+        f"{math.sqrt(0.05 * 0.95 / float(one['replications'])):.3f}."
+    )
+    return table(["says", "truth", *heads], lines) + "\n\n" + drawn
 
 
 def main() -> None:

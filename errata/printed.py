@@ -114,7 +114,7 @@ def table4_claims() -> Iterator[Row]:
 
 
 def against(rule: str, said: str) -> Iterator[Row]:
-    """P of each pair of printed means that speaks against a claim, by printed errors.
+    """P of each pair of printed means that does not bear out a claim.
 
     Args:
         rule: of the claims, "differs" or "no difference".

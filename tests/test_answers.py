@@ -64,7 +64,7 @@ def test_a_training_without_its_seed_on_the_other_side_is_left_out(results):
     assert line(found, "NLL: DSC++ over DSC")["seeds"] == 2
     row = line(found, "NLL: DSC over CE")
     assert (row["seeds"], row["ours"]) == (1, pytest.approx(3.0))
-    # What trainings differ by is known from the losses that were trained twice.
+    # What seeds differ by is known from the losses with two of them.
     assert 0 < row["ci_low"] < 3 < row["ci_high"]
 
 
@@ -95,7 +95,8 @@ def test_temperature_needs_no_claim(results):
     row = line(found, "NLL: DSC + temperature over DSC++")
     assert row["ours"] == pytest.approx(0.1 / 0.05)
     text = answers.markdown(found, answers.QUESTIONS[5])
-    assert "preset paper, 1 training | 2.00 [" in text
+    # What seeds of a scaled loss differ by is not known: no interval.
+    assert "preset paper, 1 seed | 2.00 |" in text
     # Neither a figure of the paper nor a claim in any row: no such columns.
     assert text.splitlines()[0] == "| comparison | on | ours | ours, both terms |"
 
@@ -117,6 +118,22 @@ def test_a_method_is_compared_within_its_trainings(results):
     of_images = parts.std(ddof=1) / 2
     of_trainings = 0.0707107 / 0.55 / math.sqrt(2)
     assert effect.standard_error == pytest.approx(math.hypot(of_images, of_trainings))
+
+
+def test_a_scaled_loss_has_the_spread_of_scaled_losses(results):
+    for seed, nll in enumerate((0.15, 0.19)):
+        make_run(results, "DSC", (nll,) * 4, gamma=1.0, seed=seed, **SCALED)
+    _, (study,) = opened(results)
+    sides = (Quantity(Variant("DSC", None, "temperature")), Quantity.parse("DSC++"))
+    effect = Runs(study).pair(*sides, "nll").effect
+    # Of the scaled DSC s is .0282843 of .17; of those as trained DSC (.3 and .6) and
+    # DSC++ (.05 and .06) have .212132 of .45 and .00707107 of .055.
+    scaled = 0.0282843 / 0.17
+    trained = math.hypot(0.212132 / 0.45, 0.00707107 / 0.055) / math.sqrt(2)
+    plus = np.array(PLUS_NLL) + 0.06
+    of_images = (plus / plus.mean()).std(ddof=1) / 2
+    error = math.hypot(of_images, scaled / math.sqrt(2), trained / math.sqrt(2))
+    assert effect.standard_error == pytest.approx(error, rel=1e-5)
 
 
 def test_verdicts_are_the_words_of_the_claims(results):
@@ -170,8 +187,8 @@ def test_forest_by_hand(results):
     labels = [text.get_text() for text in left.get_yticklabels()]
     assert labels[:4] == [
         "DRIVE: paper",
-        "ours, preset paper, 2 trainings",
-        "ours, preset reduced, 1 training",
+        "ours, preset paper, 2 seeds",
+        "ours, preset reduced, 1 seed",
         "BUS2017: paper",
     ]
     assert labels[-1] == "KiTS19, kidney tumour: paper"

@@ -12,7 +12,7 @@ import pytest
 from pipelines import cli
 
 # As `make tables` names them.
-PAGES = ("README.md", "docs/results.md")
+PAGES = ("README.md", "docs/results.md", "results/README.md")
 
 
 def is_given(path: PurePosixPath) -> bool:
@@ -58,7 +58,7 @@ def test_every_committed_file_is_generated_to_the_byte(project, tmp_path, capsys
         if not is_given(name)
     }
     folder = clone(project, tmp_path / "results", names)
-    pages = [tmp_path / Path(page).name for page in PAGES]
+    pages = [tmp_path / page.replace("/", "-") for page in PAGES]
     for page, copy in zip(PAGES, pages, strict=True):
         shutil.copyfile(project / page, copy)
     given = ["--results", str(folder)]

@@ -3,8 +3,10 @@
 import csv
 import json
 import math
+import re
 import subprocess
 import sys
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -25,6 +27,7 @@ from pipelines.reporting import (
     published,
     tables,
 )
+from pipelines.reporting.evidence import estimated, training_spread
 from pipelines.reporting.published import Variant
 
 # Written whatever was run.
@@ -310,15 +313,15 @@ def test_a_ratio_of_means_over_the_same_cases():
     # Every a is half of its b: no spread over cases, whatever that of each is.
     none = estimates.Spread(0.0, 2, relative=True)
     b = np.array([[0.1, 0.2, 0.6], [0.3, 0.2, 0.7]])
-    found = estimates.contrast(b / 2, b, none, ratio=True)
+    found = estimates.contrast(b / 2, b, [none] * 2, ratio=True)
     assert (found.mean, found.ci_low, found.ci_high) == pytest.approx((0.5, 0.5, 0.5))
     # Undefined for one of the two: the case is left out of both. 0.3 over 0.6.
     a = np.array([[0.1, 0.2, 0.9]])
-    found = estimates.contrast(a, [[0.2, 0.4, np.nan]], none, ratio=True)
+    found = estimates.contrast(a, [[0.2, 0.4, np.nan]], [none] * 2, ratio=True)
     assert (found.mean, found.n) == (pytest.approx(0.5), 2)
     # One and two trainings of equal cases that differ by 10 %, two degrees of freedom.
     spread = estimates.Spread(0.1, 2, relative=True)
-    found = estimates.contrast([[1.0] * 3], [[2.0] * 3] * 2, spread, ratio=True)
+    found = estimates.contrast([[1.0] * 3], [[2.0] * 3] * 2, [spread] * 2, ratio=True)
     error = 0.1 * math.sqrt(1 + 1 / 2)
     assert found.ci_high == pytest.approx(0.5 * math.exp(4.302653 * error), rel=1e-6)
     assert found.p == pytest.approx(2 * stats.t.sf(math.log(2) / error, 2))
@@ -326,12 +329,14 @@ def test_a_ratio_of_means_over_the_same_cases():
 
 def test_a_contrast_by_hand():
     # Differences .02 .04 .06 .08 of cases: mean .05, s = .0258199, SE .0129099, three
-    # degrees of freedom; trainings: s = .01, two and one of them, four degrees.
+    # degrees of freedom; seeds: s = .01, two and one of them, four degrees.
     b = np.array([0.5, 0.6, 0.7, 0.8])
     a = b + np.array([0.02, 0.04, 0.06, 0.08])
-    found = estimates.contrast([a], [b, b], estimates.Spread(0.01, 4))
+    spread = estimates.Spread(0.01, 4)
+    found = estimates.contrast([a], [b, b], [spread] * 2)
     cases, trained = 0.0129099445, 0.01 * math.sqrt(1.5)
     error = math.hypot(cases, trained)
+    # One pooled spread in both: four degrees of freedom, not eight.
     df = error**4 / (cases**4 / 3 + trained**4 / 4)
     assert (found.mean, found.df) == pytest.approx((0.05, df))
     reach = stats.t.ppf(0.975, df) * error
@@ -342,19 +347,40 @@ def test_a_contrast_by_hand():
     assert found.p_same(margin) == pytest.approx(stats.t.sf(0.05 / error, df))
     assert found.p_same(estimates.Margin(-0.05, 0.05, "")) == pytest.approx(0.5)
     # Of the same trainings the spread is that of the difference: s / sqrt(1).
-    found = estimates.contrast([a], [b], estimates.Spread(0.01, 4), together=True)
+    found = estimates.contrast([a], [b], [spread])
     assert found.standard_error == pytest.approx(math.hypot(cases, 0.01))
-    # Not known what trainings differ by: an interval over cases, and no p.
-    found = estimates.contrast([a], [b], estimates.Spread(math.nan, 0))
+    # The scaled form of a loss has a spread of its own.
+    found = estimates.contrast([a], [b], [estimates.Spread(0.03, 2), spread])
+    assert found.standard_error == pytest.approx(math.hypot(cases, 0.03, 0.01))
+    # Not known what seeds differ by: no interval, and no p.
+    found = estimates.contrast([a], [b], [estimates.Spread(math.nan, 0)] * 2)
     assert math.isnan(found.p) and math.isnan(found.p_same(margin))
-    assert found.ci_high == pytest.approx(0.05 + stats.t.ppf(0.975, 3) * cases)
+    assert math.isnan(found.ci_low) and found.mean == pytest.approx(0.05)
+
+
+def test_losses_with_three_seeds_have_their_own_spread():
+    """No error over cases: Welch's test over the means of the seeds, as in scipy."""
+    a, b = (0.50, 0.51, 0.55), (0.60, 0.61, 0.605, 0.6)
+    each = [np.repeat(np.array(one)[:, np.newaxis], 20, axis=1) for one in (a, b)]
+    # The pooled spread is not asked.
+    found = estimates.contrast(*each, [estimates.Spread(9.0, 7)] * 2)
+    expected = stats.ttest_ind(a, b, equal_var=False)
+    assert (found.p, found.df) == pytest.approx((expected.pvalue, expected.df))
+    # A loss with two seeds has the pooled one; both depend on each other, so the
+    # degrees of freedom are no more than (sum of v)^2 / (sum of v / sqrt(df))^2.
+    found = estimates.contrast(each[0], each[1][:2], [estimates.Spread(0.01, 7)] * 2)
+    parts = np.var(a, ddof=1) / 3, 0.01**2 / 2
+    assert found.standard_error == pytest.approx(math.sqrt(sum(parts)))
+    bound = (parts[0] / math.sqrt(2) + parts[1] / math.sqrt(7)) ** 2
+    assert found.df == pytest.approx(sum(parts) ** 2 / bound)
 
 
 def test_equivalence_as_statsmodels_has_it():
     from statsmodels.stats.weightstats import DescrStatsW
 
     values = np.random.default_rng(0).normal(0.004, 0.01, 25)
-    found = estimates.contrast([values], [values * 0], estimates.Spread(0.0, 3))
+    none = estimates.Spread(0.0, 3)
+    found = estimates.contrast([values], [values * 0], [none] * 2)
     expected = DescrStatsW(values).ttost_mean(-0.01, 0.01)[0]
     assert found.p_same(estimates.MARGINS["dice"]) == pytest.approx(expected)
     assert found.p == pytest.approx(DescrStatsW(values).ttest_mean(0)[1])
@@ -470,23 +496,6 @@ def test_how_often_a_test_parts_trainings_of_one_loss(results):
     assert row["same_loss"] == "2 of 3"
 
 
-def test_the_committed_runs_show_what_the_paired_test_is_worth(project):
-    """As results/README.md has it: more than half of the pairs of equal losses."""
-    studied = frame.open_study(project / "results" / "drive" / "reduced")
-    found = {
-        test: [
-            tables.same_loss(studied, "vessel", metric, test)
-            for metric in ("nll", "brier", "dice", "jaccard")
-        ]
-        for test in ("signed_rank", "rank_sum")
-    }
-    text = (project / "results" / "README.md").read_text("utf-8")
-    assert max(below for below, _ in found["signed_rank"]) > 4
-    for test, counts in found.items():
-        below, of = (sum(numbers) for numbers in zip(*counts, strict=True))
-        assert f"`{test}` {below} of {of} times" in " ".join(text.split())
-
-
 def test_thresholds_by_hand(results):
     # The other seed has one more false positive (p = .97) in every case.
     make_run(results, "DSC++", gamma=2.0, seed=0)
@@ -558,18 +567,46 @@ def test_a_smaller_preset_names_runs_of_changed_code(results):
     assert "not to be made again exactly: dsc-s0." in page.text()
 
 
-def test_a_replicate_is_a_training_of_its_own(results):
-    # DSC was trained twice with seed 0; DSC++ is paired with the first of them.
+def test_replicates_of_a_seed_are_averaged_and_no_seeds(results):
+    # DSC was trained twice with seed 0, DSC++ with another replicate of that seed.
     make_run(results, "DSC", DSC_NLL)
     make_run(results, "DSC", PLUS_NLL, name="dsc-s0.r2", replicate=2)
-    make_run(results, "DSC++", PLUS_NLL)
+    make_run(results, "DSC++", PLUS_NLL, name="dscpp-s0.r3", replicate=3)
     studied = frame.open_study(results / "drive" / "paper")
     dsc, plus = Variant("DSC"), Variant.standard("DSC++")
     measured = studied.measures(dsc, "vessel", "nll_published")
-    assert measured == pytest.approx(np.array([DSC_NLL, PLUS_NLL]))
+    assert measured == pytest.approx((np.array([DSC_NLL]) + np.array([PLUS_NLL])) / 2)
     assert studied.seeds(dsc) == (0,)
     assert studied.trainings(dsc) == [(0, 1), (0, 2)]
-    assert studied.shared(dsc, plus) == ([0], [0])
+    # Paired by seed, whichever the replicates; a scaled run with its own training.
+    assert studied.shared(dsc, plus) == ([0, 1], [0])
+    # What seeds differ by is not known: nothing is decided.
+    assert training_spread(studied, "vessel", "nll_published").df == 0
+    make_run(results, "DSC", DSC_NLL, seed=1)
+    scaling = {"method": "temperature", "posthoc": {"temperature": 3.5}}
+    make_run(results, "DSC", PLUS_NLL, name="dsc-s0-t", **scaling)
+    studied = frame.open_study(results / "drive" / "paper")
+    scaled = Variant("DSC", None, "temperature")
+    assert studied.shared(dsc, scaled) == ([0], [0])
+    # Two seeds, .175 and .3: s = .0883883 of their mean .2375, one degree of freedom.
+    spread = training_spread(studied, "vessel", "nll_published")
+    assert spread == pytest.approx((0.0883883 / 0.2375, 1, True))
+    found = estimated(studied, dsc, "vessel", "nll_published")
+    assert (found.mean, found.seeds) == (pytest.approx(0.2375), 2)
+    # Dice at a threshold is averaged within the seed too.
+    assert estimated(studied, dsc, "vessel", "dice", 0.5).seeds == 2
+
+
+def test_pages_name_seeds_and_replicates(results):
+    make_run(results, "DSC", DSC_NLL)
+    make_run(results, "DSC", PLUS_NLL, name="dsc-s0.r2", replicate=2)
+    make_run(results, "DSC", DSC_NLL, seed=1)
+    make_run(results, "DSC++", PLUS_NLL, gamma=2.0)
+    (page,) = pages.Report(results).pages
+    text = page.text()
+    assert "preset paper, seeds 0, 1 and 1 replicate, 4 test images" in text
+    names = {line.split("  ")[0] for line in text.splitlines()}
+    assert {"DSC (3 trainings)", "DSC++ (seed 0)"} <= names
 
 
 def test_a_training_made_again_to_the_bit_counts_once(results):
@@ -943,20 +980,35 @@ def test_hours_and_hardware_stand_in_the_table(results):
     assert "Some GPU, Linux x86_64, 16 cores" in " ".join(shown.split())
 
 
-def test_margins_and_the_power_of_within_are_as_documented(project):
-    text = (project / "results" / "README.md").read_text("utf-8")
-    for metric, margin in estimates.MARGINS.items():
-        word = "ratio" if estimates.is_ratio(metric) else "difference"
-        limits = f"{word} {margin.low:g} to {margin.high:g}"
-        assert f"| `{metric}` | {limits} | {margin.reason} |" in text
-    shares = {}
-    for metrics_ in (("nll_published", "brier_published"), ("dice", "jaccard")):
-        near = others = 0
-        for name in ("table3", "table4", "table6"):
-            for row in read(project / "results" / "drive" / "reduced" / f"{name}.csv"):
-                if row["metric"] in metrics_ and row["others_within"]:
-                    one_near, of = map(int, row["others_within"].split(" of "))
-                    near, others = near + one_near, others + of
-        shares[metrics_[0]] = f"{near} of {others}"
-    assert f"{shares['nll_published']} by NLL and Brier" in text
-    assert f"{shares['dice']} by Dice and Jaccard" in text
+def test_no_printed_difference_beyond_its_errors_is_the_same(project):
+    """The margins keep out what the paper's own errors tell apart."""
+    cells = published.Paper(project / "results" / "paper").cells
+    for _, own in cells.groupby(["table", "dataset", "target", "metric"]):
+        for a, b in combinations(published.each_cell(own), 2):
+            error = math.hypot(a.judged_error, b.judged_error)
+            if round(abs(a.value - b.value), 9) <= estimates.Z * error:
+                continue
+            low, high, _ = estimates.margin_of(a.metric)
+            ratio = estimates.is_ratio(a.metric)
+            effect = a.value / b.value if ratio else a.value - b.value
+            assert not low < round(effect, 9) < high, (a, b)
+
+
+def test_numbers_of_the_data_dictionary_are_generated(results, tmp_path):
+    for seed, more in enumerate((0.0, 0.0, 0.1)):
+        for loss in ("DSC", "CE"):
+            nll = [value + more for value in DSC_NLL]
+            make_run(results, loss, nll, seed=seed)
+    parts = ("same-loss", "others-within", "spreads")
+    names = ["margins", *(f"drive-paper-{part}" for part in parts)]
+    page = tmp_path / "page.md"
+    page.write_text("".join(f"<!-- {n}:begin -->\n<!-- {n}:end -->\n" for n in names))
+    assert sorted(pages.Report(results).update(page)) == sorted(names)
+    text = page.read_text()
+    margin = estimates.MARGINS["nll"]
+    assert f"| `nll` | ratio 0.9 to 1.11 | {margin.reason} |" in text
+    assert "| vessel, `nll` | 0 of 6 | 0 of 6 |" in text
+    # Means .3 .3 .4 of both losses: s = .057735 of .333333.
+    assert "| vessel, `nll_published` | 0.1732 | 0.1732 | 0.1732 | 1.00 |" in text
+    # Others' printed NLL in Tables 3 and 4 beside the limit of .3 and more.
+    assert re.search(r"\| `nll_published` \| \d+ of \d+ \|", text)

@@ -15,13 +15,9 @@ def committed():
         return list(csv.DictReader(file))
 
 
-def test_the_components_are_those_of_the_runs(project):
-    """A balanced analysis of variance gives back what was drawn, here the real runs."""
-    sizes = verdicts.components()
-    text = (project / "results" / "README.md").read_text("utf-8")
-    case, own, training, rest = (f"{one:.4f}" for one in sizes)
-    said = f"{case}, loss and image {own}, training {training}, the rest {rest}"
-    assert said in " ".join(text.split())
+def test_the_components_of_the_runs_can_be_drawn_from():
+    """Each part of the committed runs is known, and seeds differ by some."""
+    assert all(0 < size < 0.1 for size in verdicts.components())
 
 
 def test_what_is_drawn_has_the_sizes_that_are_asked_for():
@@ -35,6 +31,9 @@ def test_what_is_drawn_has_the_sizes_that_are_asked_for():
     own = np.mean([(w.losses[0] - w.images).std(ddof=1) for w in worlds])
     assert own == pytest.approx(0.004, rel=0.02)
     assert {w.spread.df for w in worlds} == {3 * 4}
+    noisy = [verdicts.World(sizes, 5, 200, seed, 3.0) for seed in range(60)]
+    more = np.sqrt(np.mean([w.a.mean(axis=1).var(ddof=1) for w in noisy]))
+    assert more == pytest.approx(math.hypot(0.009, 0.005 / math.sqrt(200)), rel=0.2)
     assert verdicts.World(sizes, 1, 20, 0).spread.df == 3 * 2
 
 
@@ -42,9 +41,9 @@ def test_a_world_without_noise_has_no_error():
     world = verdicts.World(verdicts.Components(0.02, 0.0, 0.0, 0.0), 3, 20, 0)
     assert not verdicts.differs(world, 0.0) and verdicts.same(world, 0.0)
     assert verdicts.differs(world, 0.011) and not verdicts.same(world, 0.011)
-    assert verdicts.within(True, False, world, 0.0)
+    assert verdicts.within(True, world, 0.0)
     # Not half a thousandth away.
-    assert not verdicts.within(True, False, world, 0.001)
+    assert not verdicts.within(True, world, 0.001)
 
 
 def test_the_rules_keep_to_their_levels(committed):
@@ -53,15 +52,18 @@ def test_the_rules_keep_to_their_levels(committed):
     for row in committed:
         rate, error = float(row["rate"]), float(row["error"])
         assert error == pytest.approx(math.sqrt(rate * (1 - rate) / 1000), abs=6e-4)
-        key = (row["rule"], row["truth"])
-        if key in (
-            ("differs over trainings", "no difference"),
-            ("the same", f"differ by {verdicts.GAP}"),
-        ):
+        rule, truth = row["rule"], row["truth"]
+        none, apart = verdicts.NONE[0], verdicts.APART[0]
+        errs = {("differs over seeds", none), ("the same", apart)}
+        if (rule, truth) in errs:
             assert rate < 0.05 + 3 * 0.007
-        if key[0].startswith("within, ") and key[1] == "one more training":
+        # Also where one loss is three times as noisy, if it has three seeds.
+        equal, *noisy = truth.split(", ")
+        if noisy and (rule, equal) in errs and row["seeds"] != "1":
+            assert rate < 0.07 + 3 * 0.008
+        if rule.startswith("within, ") and truth == "one more training":
             assert rate > 0.95 - 3 * 0.007
-        if key == ("differs by signed-rank", "no difference"):
+        if rule == "differs by signed-rank":
             assert rate > 0.15
 
 

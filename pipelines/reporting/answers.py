@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from pipelines.reporting.estimates import is_ratio, student
+from pipelines.reporting.estimates import is_ratio, pooled, student
 from pipelines.reporting.evidence import Printed, Quantity, Runs
 from pipelines.reporting.frame import Study
 from pipelines.reporting.markdown import table
@@ -37,7 +36,6 @@ QUESTIONS = (
 
 _SCALED = Variant("DSC", None, TEMPERATURE)
 _FITTED = "fitted temperature"
-_Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ _LINES = (
 
 
 class Compared(NamedTuple):
-    """A ratio, difference or mean, its 95 % interval (NaN: not known), trainings."""
+    """A ratio, difference or mean, its 95 % interval (NaN: not known), seeds."""
 
     ours: float
     ci_low: float
@@ -145,23 +143,18 @@ def compared(
     a, b = sides
     pair = runs.pair(a, b, metric)
     effect = pair.effect
-    # Without a spread of trainings the interval would be that of the images alone.
-    known = not math.isnan(effect.df)
-    ends = (effect.ci_low, effect.ci_high) if known else (math.nan, math.nan)
-    return Compared(effect.mean, *ends, pair.seeds)
+    return Compared(effect.mean, effect.ci_low, effect.ci_high, pair.seeds)
 
 
 def _temperature(study: Study) -> Compared | None:
-    """The mean fitted temperature of DSC over trainings, with Student's t."""
-    runs = study.runs.get(_SCALED, [])
-    found = [run.record.get("posthoc", {}).get("temperature") for run in runs]
-    values = np.array([one for one in found if one is not None])
-    if not len(values):
+    """The mean fitted temperature of DSC over seeds, with Student's t."""
+    if _SCALED not in study.runs:
         return None
-    mean, half = float(values.mean()), math.nan
-    if len(values) > 1:
-        spread = float(values.std(ddof=1)) / math.sqrt(len(values))
-        half = student(len(values) - 1) * spread
+    found = [run.record["posthoc"]["temperature"] for run in study.runs[_SCALED]]
+    values = study.by_seed(_SCALED, found)
+    spread = pooled([values[:, np.newaxis]])
+    mean, error = float(values.mean()), spread.s / math.sqrt(len(values))
+    half = student(spread.df) * error
     return Compared(mean, mean - half, mean + half, len(values))
 
 
@@ -282,7 +275,7 @@ def brief(found: pd.DataFrame) -> str:
 
 def _cells(row: Mapping[str, object]) -> dict[str, str]:
     n = row["seeds"]
-    on = f"{row['dataset']}, {row['target']}, preset {row['preset']}, {n} training"
+    on = f"{row['dataset']}, {row['target']}, preset {row['preset']}, {n} seed"
     return {
         "comparison": str(row["comparison"]),
         "on": on + ("s" if n != 1 else ""),

@@ -9,7 +9,7 @@ near one half where people disagree.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, product
 from typing import Any
@@ -23,7 +23,7 @@ from pipelines.measure.calibration import Bins
 from pipelines.measure.histograms import Histograms
 from pipelines.measure.metrics import overlap_scores
 from pipelines.measure.regions import BAND
-from pipelines.reporting.estimates import estimate, mean_of
+from pipelines.reporting.estimates import by_seed, estimate, mean_of
 from pipelines.reporting.frame import Study
 from pipelines.reporting.published import KEYS, Variant
 
@@ -96,7 +96,8 @@ class Reader:
 
     Older runs counted less: no band around the target, no pairs of labels, no mean p.
     Where a training of the variant counted more, those that counted less are left out
-    here; the column `seeds` of the tables says how many there are.
+    here; the column `seeds` of the tables says how many seeds there are. Values have a
+    row for each training, of `seeds`; `by_seed` averages replicates.
     """
 
     def __init__(self, study: Study, variant: Variant) -> None:
@@ -106,6 +107,7 @@ class Reader:
         everything = set().union(*each)
         whole = [row for row, has in enumerate(each) if has == everything]
         self.rows = whole or list(range(len(files)))
+        self.seeds = [study.trainings(variant)[row][0] for row in self.rows]
         self._files = [files[row] for row in self.rows]
         self._shared = set.intersection(*(each[row] for row in self.rows))
 
@@ -144,14 +146,14 @@ class Reader:
         return np.stack(result)
 
     def score(self, place: _Place, metric: str) -> _Array:
-        """One metric by case, (seeds, cases); against `EITHER` the observers' mean.
+        """One metric by case, (trainings, cases); against `EITHER` the observers' mean.
 
         Of NLL and Brier score that is what to expect of an observer drawn at random.
         """
         target, region, reference = place
         wanted = OBSERVERS if reference == EITHER else (reference,)
-        measures, variant = self.study.measures, self.variant
-        values = [measures(variant, target, metric, region, one) for one in wanted]
+        each, variant = self.study.of_trainings, self.variant
+        values = [each(variant, target, metric, region, one) for one in wanted]
         return np.mean(values, axis=0)[self.rows]
 
 
@@ -167,8 +169,9 @@ def _counted(one: Histograms) -> set[_Place]:
 def tables(study: Study) -> dict[str, pd.DataFrame]:
     """Every measure, reliability diagram and observer of a study, by file name.
 
-    "calibration.csv": `mean` is over cases, with the error and interval of `estimate`;
-    `pooled` is that of all test cases' voxels together, the mean over seeds.
+    "calibration.csv": `mean` is over cases, with the error and interval of `estimate`
+    by the loss's own seeds: with one of them they are over cases alone. `pooled` is
+    that of all test cases' voxels together, the mean over seeds.
     "reliability.csv": a row is a bin of width 0.05, with the voxels of all test cases
     and seeds; beside it how far the cases lie apart. "observers.csv", without a row
     where there is one observer: first the second against the first, then each variant
@@ -185,13 +188,15 @@ def tables(study: Study) -> dict[str, pd.DataFrame]:
             about["p_in_bins"] = "mean" if binned.exact else "centre"
             measured += [about | row for row in _measured(reader, place, binned)]
             pairs = reader.pairs(*place[:2]) if place[-1] == EITHER else None
-            diagrams += [about | row for row in _diagram(binned, pairs)]
+            seeds = {"seeds": len(set(reader.seeds))}
+            diagrams += [about | row | seeds for row in _diagram(binned, pairs)]
             if pairs is None:
                 continue
             if place[:2] not in people:
                 people[place[:2]] = [about | row for row in _human(pairs)]
             networks += [about | row for row in _against_each(reader, place)]
-            networks += [about | row for row in _against_both(binned, pairs)]
+            both = _against_both(binned, pairs, reader.seeds)
+            networks += [about | row for row in both]
     each = (measured, diagrams, [*chain(*people.values()), *networks])
     return {
         name: pd.DataFrame(rows, columns=list(columns))
@@ -210,8 +215,9 @@ def _measured(reader: Reader, place: _Place, binned: Binned) -> Iterator[_Row]:
     by_case |= calibration.murphy(fine, by_case["brier"])
     pooled |= calibration.murphy(fine.pooled(axis=1), pooled["brier"])
     for name, values in by_case.items():
-        together = float(mean_of(pooled[name], axis=0))
-        yield {"measure": name, "pooled": together} | vars(estimate(values))
+        together = float(mean_of(by_seed(pooled[name], reader.seeds), axis=0))
+        own = estimate(by_seed(values, reader.seeds))
+        yield {"measure": name, "pooled": together} | vars(own)
 
 
 def _weighted(bins: Bins, values: _Array) -> _Array:
@@ -237,7 +243,7 @@ def _diagram(binned: Binned, pairs: _Array | None) -> list[_Row]:
     }
     if pairs is not None:
         columns |= _agreement(pairs.sum(axis=(0, 1)), binned.edges)
-    return pd.DataFrame(columns).assign(seeds=len(binned.counts)).to_dict("records")
+    return pd.DataFrame(columns).to_dict("records")
 
 
 def frequency_spread(cases: Bins) -> _Array:
@@ -272,25 +278,28 @@ def _human(pairs: _Array) -> Iterator[_Row]:
     # 0 and 1 in the place of p: the Brier score is the share that they disagree on.
     scores["brier"] = (first + second) / voxels
     for measure, values in scores.items():
-        yield _row(OBSERVERS[0], measure, values) | HUMAN.columns
+        yield _row(OBSERVERS[0], measure, values, [0]) | HUMAN.columns
     for name, part in (("both", both), ("one", first + second), ("none", none)):
-        yield _row(EITHER, f"share_{name}", part / voxels) | HUMAN.columns
+        yield _row(EITHER, f"share_{name}", part / voxels, [0]) | HUMAN.columns
 
 
 def _against_each(reader: Reader, place: _Place) -> Iterator[_Row]:
     """One variant against each observer, and what to expect of one drawn at random."""
     for measure in (*_OVERLAP, *_SCORES):
         for one in OBSERVERS:
-            yield _row(one, measure, reader.score((*place[:2], one), measure))
+            values = reader.score((*place[:2], one), measure)
+            yield _row(one, measure, values, reader.seeds)
         if measure in _SCORES:
-            yield _row(EITHER, measure, reader.score(place, measure))
+            yield _row(EITHER, measure, reader.score(place, measure), reader.seeds)
 
 
-def _against_both(binned: Binned, pairs: _Array) -> Iterator[_Row]:
+def _against_both(
+    binned: Binned, pairs: _Array, seeds: Sequence[int]
+) -> Iterator[_Row]:
     """One variant against the mean of both labels, and p by what they say."""
     bins = binned.bins()
-    yield _row(EITHER, "ece", calibration.ece(bins))
-    yield _row(EITHER, "ace", calibration.ace(bins))
+    yield _row(EITHER, "ece", calibration.ece(bins), seeds)
+    yield _row(EITHER, "ace", calibration.ace(bins), seeds)
     low, high = (np.abs(binned.edges - edge).argmin() for edge in NEAR_HALF)
     for name, which in _SAID.items():
         counts = pairs[..., list(which), :].sum(axis=-2)
@@ -298,9 +307,9 @@ def _against_both(binned: Binned, pairs: _Array) -> Iterator[_Row]:
         # A bin's mean p is that of all its voxels, whatever their labels: what comes
         # out is off by less than the width of a bin.
         mean = (counts * binned.confidence).sum(axis=-1) / voxels
-        yield _row(EITHER, f"mean_p_{name}", mean)
+        yield _row(EITHER, f"mean_p_{name}", mean, seeds)
         near = counts[..., low:high].sum(axis=-1) / voxels
-        yield _row(EITHER, f"near_half_{name}", near)
+        yield _row(EITHER, f"near_half_{name}", near, seeds)
 
 
 def _or_nan(voxels: _Array) -> _Array:
@@ -308,5 +317,6 @@ def _or_nan(voxels: _Array) -> _Array:
     return np.where(voxels > 0, voxels, np.nan)
 
 
-def _row(reference: str, measure: str, values: _Array) -> _Row:
-    return {"reference": reference, "measure": measure} | vars(estimate(values))
+def _row(reference: str, measure: str, values: _Array, seeds: Sequence[int]) -> _Row:
+    found = estimate(by_seed(values, seeds))
+    return {"reference": reference, "measure": measure} | vars(found)

@@ -8,17 +8,27 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import NamedTuple, Self
 
 import pandas as pd
 
 from data_io.errors import InputError
 from pipelines.measure import metrics
 from pipelines.reporting import rules
+from pipelines.reporting.estimates import ALPHA
 from pipelines.reporting.evidence import EXTREMES, Printed, Quantity, Runs
 from pipelines.reporting.frame import Study
 from pipelines.reporting.published import Paper, Variant, read_rows
-from pipelines.reporting.rules import CITED, FAILS, HOLDS, NOT_RUN, Part, Rule
+from pipelines.reporting.rules import (
+    CITED,
+    FAILS,
+    HOLDS,
+    NOT_RUN,
+    UNDECIDED,
+    Outcome,
+    Part,
+    Rule,
+)
 from pipelines.reporting.tables import usable
 
 __all__ = [
@@ -30,14 +40,15 @@ FILE = "claims.csv"
 COLUMNS = (
     "id", "fact", "section", "claim", "dataset", "metric", "test", "verdict", "preset",
     "seeds", "why", "paper", "ours", "a", "b", "difference", "ci_low", "ci_high", "n",
-    "p_trainings", "p_same", "p_rank_sum", "other_losses", "verdict_corrected",
-    "paper_tables", "parts", "parts_hold", "parts_fail", "parts_not_run", "reading",
+    "p_seeds", "p_holm", "p_same", "p_rank_sum", "p_holds", "p_fails", "other_losses",
+    "verdict_corrected", "paper_tables", "parts", "parts_hold", "parts_fail",
+    "parts_not_run", "reading",
 )  # fmt: skip
 
 SEEN, NOT_SEEN = "seen at reduced", "not seen at reduced"
 """A network 16 times smaller than the paper's neither proves nor refutes a claim."""
 
-VERDICTS = (HOLDS, FAILS, SEEN, NOT_SEEN, rules.UNDECIDED, NOT_RUN, CITED)
+VERDICTS = (HOLDS, FAILS, SEEN, NOT_SEEN, UNDECIDED, NOT_RUN, CITED)
 """What can become of a claim."""
 
 _GIVEN = ("id", "fact", "section", "claim", "dataset", "metric", "reading")
@@ -73,24 +84,23 @@ class Claim:
         Raises:
             InputError: an unknown rule, metric or loss, or lists that do not fit it.
         """
+        lists = {key: _list(row[key]) for key in ("metric", "dataset", "a", "b")}
         try:
-            rule_type = rules.RULES[row["rule"]]
-            unknown = [m for m in _list(row["metric"]) if m not in _METRICS]
-            if unknown:
+            if unknown := [m for m in lists["metric"] if m not in _METRICS]:
                 raise KeyError(*unknown)
-            rule = rule_type(row["sense"], float(row["value"] or "nan"))
+            rule = Rule(row["rule"], row["sense"], float(row["value"] or "nan"))
             at_least = int(row["at_least"] or 0)
         except (KeyError, ValueError) as error:
             raise InputError(
                 f"claims.csv: claim {row['id']}: expected a rule out of "
-                f"{', '.join(rules.RULES)}, metrics out of {', '.join(_METRICS)} "
+                f"{', '.join(rules.KINDS)}, metrics out of {', '.join(_METRICS)} "
                 f"and numbers, found {error}; correct it"
             ) from error
-        a, b = (tuple(map(Quantity.parse, _list(row[side]))) for side in ("a", "b"))
+        a, b = (tuple(map(Quantity.parse, lists[side])) for side in ("a", "b"))
         parts = tuple(
-            Part(dataset, target, metric, one, other)
-            for dataset, target in map(_dataset, _list(row["dataset"]))
-            for metric in _list(row["metric"]) or [""]
+            Part(*_dataset(place), metric, tuple(one), tuple(other))
+            for place in lists["dataset"]
+            for metric in lists["metric"] or [""]
             for one, other in rule.split(a, b)
         )
         if not parts:
@@ -100,20 +110,20 @@ class Claim:
             )
         return cls(row, rule, parts, at_least or len(parts))
 
-    def combined(self, verdicts: Sequence[str]) -> str:
-        """The claim's verdict out of those of its parts.
+    def combined(self, outcomes: Sequence[Outcome]) -> tuple[str, float, float]:
+        """The claim's verdict out of those of its parts, its p to hold and to fail.
 
-        It holds where enough parts hold, fails where too many fail, is not run where
-        none was run, and is undecided otherwise.
+        Each p is that of the partial conjunction of its parts (Benjamini and Heller
+        2008): to hold, of `at_least` parts; to fail, of so many that fewer are left.
         """
-        count = Counter(verdicts)
-        if count[CITED]:
-            return CITED
-        if count[HOLDS] >= self.at_least:
-            return HOLDS
-        if count[FAILS] > len(self.parts) - self.at_least:
-            return FAILS
-        return NOT_RUN if count[NOT_RUN] == len(self.parts) else rules.UNDECIDED
+        spare = len(outcomes) - self.at_least
+        p_holds = _enough([one.p_holds for one in outcomes], self.at_least)
+        p_fails = _enough([one.p_fails for one in outcomes], spare + 1)
+        for verdict in (CITED, NOT_RUN):
+            if all(one.verdict == verdict for one in outcomes):
+                return verdict, math.nan, math.nan
+        seen = HOLDS if p_holds < ALPHA else FAILS if p_fails < ALPHA else UNDECIDED
+        return seen, p_holds, p_fails
 
     def of_other(self, loss: str) -> Self | None:
         """The same claim of another loss; None: it is not about one loss's thresholds.
@@ -130,6 +140,12 @@ class Claim:
 
         parts = (replace(p, a=swapped(p.a), b=swapped(p.b)) for p in self.parts)
         return replace(self, parts=tuple(parts))
+
+
+def _enough(each: Iterable[float], number: int) -> float:
+    """P of "fewer than `number` of these are so", by Bonferroni's correction."""
+    ordered = sorted(each)
+    return min(1.0, (len(ordered) - number + 1) * ordered[number - 1])
 
 
 def _list(text: str) -> list[str]:
@@ -165,17 +181,12 @@ def decide(paper: Paper, studies: Sequence[Study]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-@dataclass(frozen=True)
-class _Judged:
+class _Judged(NamedTuple):
     """A part of a claim, the runs it was put to, and what came of it."""
 
     part: Part
     runs: Runs | None
-    outcome: rules.Outcome
-
-    @property
-    def was_run(self) -> bool:
-        return self.outcome.verdict != NOT_RUN
+    outcome: Outcome
 
     @property
     def ours(self) -> str:
@@ -188,67 +199,65 @@ class _Judged:
 class _Decision:
     """One claim put to the runs."""
 
-    def __init__(self, claim: Claim, studies: Sequence[Study]) -> None:
-        self.claim = claim
-        self.studies = studies
-        self.judged = [self._judged(part) for part in claim.parts]
-        self.verdict = claim.combined([one.outcome.verdict for one in self.judged])
-        self.was_run = [one for one in self.judged if one.was_run]
+    def __init__(
+        self, claim: Claim, studies: Sequence[Study], corrected: bool = False
+    ) -> None:
+        self.claim, self.studies = claim, studies
+        self.judged = [self._judged(part, corrected) for part in claim.parts]
+        outcomes = [one.outcome for one in self.judged]
+        self.verdict, *self.p = claim.combined(outcomes)
+        self.was_run = [one for one in self.judged if one.outcome.verdict != NOT_RUN]
+        measured = (one.runs for one in self.was_run if one.part.measured)
+        self.presets = list(dict.fromkeys(r.study.preset for r in measured if r))
 
-    def _judged(self, part: Part, corrected: bool = False) -> _Judged:
-        runs, rule = self._evidence(part, corrected), self.claim.rule
-        outcome = rule.decide(part, runs) if runs else rule.without_runs
-        return _Judged(part, runs, outcome)
-
-    def _evidence(self, part: Part, corrected: bool) -> Runs | None:
-        """The preset with most of what a part compares; the paper's before others."""
+    def _judged(self, part: Part, corrected: bool) -> _Judged:
+        """By the preset with most of what it compares; the paper's before others."""
         found = [
             Runs(study, part.target, corrected)
             for study in self.studies
             if study.title == part.dataset
         ]
         every = part.quantities
-        return max(found, key=lambda runs: sum(map(runs.has, every)), default=None)
+        runs = max(found, key=lambda runs: sum(map(runs.has, every)), default=None)
+        return _Judged(part, runs, self.claim.rule.decide(part, runs))
 
     @property
-    def _presets(self) -> list[str]:
-        """The presets of what was measured, each once."""
-        measured = (one.runs for one in self.was_run if one.part.measured)
-        return list(dict.fromkeys(runs.study.preset for runs in measured if runs))
-
-    def _worded(self, verdict: str) -> str:
-        """A verdict in the words of the preset that it is from."""
-        if set(self._presets) <= {"paper"}:
-            return verdict
-        return {HOLDS: SEEN, FAILS: NOT_SEEN}.get(verdict, verdict)
+    def worded(self) -> str:
+        """The verdict in the words of the preset that it is from."""
+        if set(self.presets) <= {"paper"}:
+            return self.verdict
+        return {HOLDS: SEEN, FAILS: NOT_SEEN}.get(self.verdict, self.verdict)
 
     def row(self) -> _Row:
         count = Counter(one.outcome.verdict for one in self.judged)
-        row: _Row = {name: self.claim.row[name] for name in _GIVEN}
-        row |= {
-            "test": self._test(),
-            "verdict": self._worded(self.verdict),
-            "preset": "; ".join(self._presets),
-            "why": self._why(),
-            "ours": self._ours(),
-            "other_losses": self._others(),
-            "verdict_corrected": self._corrected(),
-            "parts": len(self.judged),
-            "parts_hold": count[HOLDS],
-            "parts_fail": count[FAILS],
-            "parts_not_run": count[NOT_RUN],
-        }
-        pair = self._shown().outcome.pair
-        if pair is not None:
-            row |= vars(pair) | {"metric": row["metric"]}
-            row |= {"a": pair.a.label, "b": pair.b.label}
-        return row
+        pair = self._shown.outcome.pair
+        row = pair.columns if pair else {}
+        if not self.claim.rule.kind.decide:
+            row |= dict(zip(("p_holds", "p_fails"), self.p, strict=True))
+        return (
+            row
+            | {name: self.claim.row[name] for name in _GIVEN}
+            | {
+                "test": self._test(),
+                "verdict": self.worded,
+                "preset": "; ".join(self.presets),
+                "why": self._why(),
+                "ours": self._ours(),
+                "other_losses": self._others(),
+                "verdict_corrected": self._corrected(),
+                "parts": len(self.judged),
+                "parts_hold": count[HOLDS],
+                "parts_fail": count[FAILS],
+                "parts_not_run": count[NOT_RUN],
+            }
+        )
 
+    @property
     def _shown(self) -> _Judged:
         """The weakest of the parts that the verdict comes from."""
         own = [one for one in self.judged if one.outcome.verdict == self.verdict]
         among = own or self.was_run or self.judged
-        return max(among, key=lambda one: one.outcome.doubt)
+        return max(among, key=lambda one: one.outcome.p_holds)
 
     def _test(self) -> str:
         words, parts = self.claim.rule.in_words, len(self.claim.parts)
@@ -258,10 +267,10 @@ class _Decision:
 
     def _why(self) -> str:
         """What decided, of which part, and what was not run."""
-        shown = self._shown()
-        why = shown.outcome.why
-        if why and len(self.claim.parts) > 1 and shown.part.metric:
-            why = f"{shown.part.name}: {why}"
+        part, _, outcome = self._shown
+        why = outcome.why
+        if why and len(self.claim.parts) > 1 and part.metric:
+            why = f"{part.name}: {why}"
         several = len({one.part.dataset for one in self.judged}) > 1
         missing = dict.fromkeys(
             f"{label} on {one.part.dataset}" if several or label == "all" else label
@@ -274,15 +283,14 @@ class _Decision:
     def _ours(self) -> str:
         """Our figures: every part that was run, or the weakest where they are many."""
         if len(self.was_run) > _SHOWN:
-            return f"{self._shown().ours}; {len(self.was_run) - 1} more"
+            return f"{self._shown.ours}; {len(self.was_run) - 1} more"
         return _some(one.ours for one in self.was_run)
 
     def _corrected(self) -> str:
         """The verdict by the corrected NLL and Brier; "" for a claim on neither."""
         if not {"nll", "brier"} & {part.metric for part in self.claim.parts}:
             return ""
-        found = (self._judged(part, corrected=True) for part in self.claim.parts)
-        return self._worded(self.claim.combined([one.outcome.verdict for one in found]))
+        return _Decision(self.claim, self.studies, corrected=True).worded
 
     def _others(self) -> str:
         """Of a claim on thresholds of one loss: which others have the same verdict."""
@@ -326,7 +334,5 @@ def _paper_side(claim: Claim, paper: Paper, printed: Printed) -> _Row:
         texts.append(text)
     if not math.isnan(claim.rule.value):
         texts = [f"{claim.rule.value:g}"]
-    return {
-        "paper": _some(texts),
-        "paper_tables": claim.combined(verdicts) if all(verdicts) else "",
-    }
+    agree = claim.combined(list(map(Outcome.plain, verdicts)))[0]
+    return {"paper": _some(texts), "paper_tables": agree if all(verdicts) else ""}

@@ -13,7 +13,14 @@ import numpy.typing as npt
 from data_io.errors import InputError
 from pipelines.measure import histograms, metrics, statistics
 from pipelines.reporting import estimates
-from pipelines.reporting.estimates import Contrast, Estimate, Spread, estimate, mean_of
+from pipelines.reporting.estimates import (
+    Contrast,
+    Estimate,
+    Spread,
+    contrast,
+    estimate,
+    mean_of,
+)
 from pipelines.reporting.frame import Study
 from pipelines.reporting.published import STANDARD_GAMMA, Paper, Variant, each_cell
 
@@ -64,33 +71,47 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two quantities on the same test cases and trainings: those that both have.
+    """Two quantities on the same test cases and seeds: those that both have.
 
     Attributes:
         metric: the paper's word.
-        difference: mean over cases of a - b, with its 95 % interval over cases and
-            trainings (`ci_low`, `ci_high`).
-        n: cases defined for both.
-        seeds: number of trainings that both have; of the one with fewer where none is.
-        z: of the rank-sum test, positive where a is higher; its p is `p_rank_sum`.
-        p_trainings: of no difference over trainings and cases (Student's t).
-        p_same: of two one-sided tests against the metric's margin; NaN without one.
+        seeds: number of seeds that both have; of the one with fewer where none is.
         effect: what these two are of: the ratio of NLL and Brier, else the difference.
+        difference: mean of a - b.
+        p_rank_sum: of the paper's own test; it decides nothing.
+        p_holm: `p_seeds`, corrected for the number of pairs that are compared at once.
     """
 
     a: Quantity
     b: Quantity
     metric: str
-    difference: float
-    ci_low: float
-    ci_high: float
-    n: int
     seeds: int
-    z: float
-    p_rank_sum: float
-    p_trainings: float
-    p_same: float
     effect: Contrast
+    difference: Contrast
+    p_rank_sum: float
+    p_holm: float
+
+    @property
+    def p_seeds(self) -> float:
+        """Of no difference over seeds and cases (Student's t, two-sided)."""
+        return self.effect.p
+
+    @property
+    def p_same(self) -> float:
+        """Of two one-sided tests against the metric's margin; NaN without one."""
+        margin = estimates.MARGINS.get(self.metric)
+        return self.effect.p_same(margin) if margin else math.nan
+
+    @property
+    def columns(self) -> dict[str, object]:
+        """Its columns in `claims.csv`."""
+        names = ("seeds", "p_seeds", "p_holm", "p_same", "p_rank_sum")
+        found = {name: getattr(self, name) for name in names}
+        found |= {"a": self.a.label, "b": self.b.label, "n": self.difference.n}
+        # Rounded, as the last bits differ between machines and might have a sign.
+        found["difference"] = round(self.difference.mean, 12) + 0.0
+        ends = {name: getattr(self.difference, name) for name in ("ci_low", "ci_high")}
+        return found | ends
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +138,7 @@ class Runs:
         return known and self.study.standing_in(quantity.variant) is not None
 
     def estimate(self, quantity: Quantity, metric: str) -> Estimate:
-        """Mean over cases and trainings, as in the tables."""
+        """Mean over cases and seeds, as in the tables."""
         variant, at = self._variant(quantity), quantity.threshold
         return estimated(self.study, variant, self.target, self._column(metric), at)
 
@@ -130,53 +151,36 @@ class Runs:
 
     def pair(self, a: Quantity, b: Quantity, metric: str) -> Pair:
         """Compare two quantities that were run, over the cases defined for both."""
-        found = self._shared(a, b, metric)
-        values_a, values_b = (mean_of(values, axis=0) for values in found)
-        both = ~np.isnan(values_a) & ~np.isnan(values_b)
-        rank_sum = statistics.rank_sum(values_a[both], values_b[both])
-        plain = self._contrast(a, b, metric, ratio=False)
-        effect = self._contrast(a, b, metric, estimates.is_ratio(metric))
-        margin = estimates.MARGINS.get(metric)
-        return Pair(
-            a=a,
-            b=b,
-            metric=metric,
-            # Rounded, as the last bits differ between machines and might have a sign.
-            difference=round(plain.mean, 12) + 0.0,
-            ci_low=plain.ci_low,
-            ci_high=plain.ci_high,
-            n=plain.n,
-            seeds=min(map(len, found)),
-            z=rank_sum.statistic,
-            p_rank_sum=rank_sum.p,
-            p_trainings=effect.p,
-            p_same=effect.p_same(margin) if margin else math.nan,
-            effect=effect,
-        )
+        rows = self.study.shared(*(self._variant(one) for one in (a, b)))
+        one, other = map(self._values, (a, b), (metric, metric), rows)
+        difference = contrast(one, other, self._spreads(a, b, metric, False))
+        effect = difference
+        if estimates.is_ratio(metric):
+            effect = contrast(one, other, self._spreads(a, b, metric, True), True)
+        fewer = min(len(one), len(other))
+        one, other = (mean_of(values, axis=0) for values in (one, other))
+        both = ~np.isnan(one) & ~np.isnan(other)
+        ranks = statistics.rank_sum(one[both], other[both])
+        return Pair(a, b, metric, fewer, effect, difference, ranks.p, effect.p)
 
     def spread(self, quantity: Quantity, metric: str) -> Spread:
-        """What two trainings of one loss differ by, pooled over the losses."""
-        column, at = self._column(metric), quantity.threshold
-        return training_spread(self.study, self.target, column, (at,))
+        """What two seeds of one loss differ by, pooled over the losses."""
+        column, at = self._column(metric), (quantity.threshold,)
+        method = quantity.variant.method
+        return training_spread(self.study, self.target, column, at, method)
 
-    def _contrast(self, a: Quantity, b: Quantity, metric: str, ratio: bool) -> Contrast:
-        one, other = self._shared(a, b, metric)
-        column, same = self._column(metric), a.variant == b.variant
-        # Thresholds or a method of the same trainings: what these share cancels.
-        at = (a.threshold, b.threshold) if same else (a.threshold,)
-        if method := _method_between(a.variant, b.variant):
-            spread = method_spread(self.study, self.target, column, method, ratio)
-        else:
-            spread = training_spread(self.study, self.target, column, at)
-        return estimates.contrast(one, other, spread, ratio, same or bool(method))
-
-    def _shared(self, a: Quantity, b: Quantity, metric: str) -> list[_Floats]:
-        """Values of two quantities for the trainings that both have."""
-        rows = self.study.shared(*(self._variant(one) for one in (a, b)))
-        return [
-            self._values(quantity, metric)[own]
-            for quantity, own in zip((a, b), rows, strict=True)
-        ]
+    def _spreads(
+        self, a: Quantity, b: Quantity, metric: str, ratio: bool
+    ) -> list[Spread]:
+        """That of each; one alone, of the effect, for two of the same trainings."""
+        column, one, other = self._column(metric), a.variant, b.variant
+        if one == other:
+            at = (a.threshold, b.threshold)
+            return [training_spread(self.study, self.target, column, at, one.method)]
+        if replace(one, method="") == replace(other, method=""):
+            method = one.method or other.method
+            return [method_spread(self.study, self.target, column, method, ratio)]
+        return [self.spread(a, metric), self.spread(b, metric)]
 
     def _variant(self, quantity: Quantity) -> Variant:
         variant = self.study.standing_in(quantity.variant)
@@ -187,10 +191,13 @@ class Runs:
     def _column(self, metric: str) -> str:
         return metric if self.corrected else metrics.PAPER_COLUMN.get(metric, metric)
 
-    def _values(self, quantity: Quantity, metric: str) -> _Floats:
-        """One value a training and case, (trainings, cases)."""
-        variant, column = self._variant(quantity), self._column(metric)
-        return _measured(self.study, variant, self.target, column, quantity.threshold)
+    def _values(
+        self, quantity: Quantity, metric: str, rows: Sequence[int] | None = None
+    ) -> _Floats:
+        """One value a seed and case, (seeds, cases); of these trainings alone."""
+        variant, at = self._variant(quantity), quantity.threshold
+        column = self._column(metric)
+        return _measured(self.study, variant, self.target, column, at, rows)
 
 
 def estimated(
@@ -209,14 +216,11 @@ def training_spread(
     at: tuple[float | None, ...] = (None,),
     method: str = "",
 ) -> Spread:
-    """What two trainings of one loss differ by, pooled over the losses of a study.
+    """What two seeds of one loss differ by, pooled over the losses of a study.
 
-    Args:
-        study: the runs.
-        target: the class.
-        column: of `cases.csv`, or `EXTREMES`.
-        at: a softmax threshold, None for argmax; of two of them the difference.
-        method: the losses' method; "" for those as they were trained.
+    `column` is of `cases.csv`, or `EXTREMES`; `at` a softmax threshold, None for argmax
+    (of two of them it is that of the difference); `method` that of the losses, "" for
+    those as they were trained.
     """
     each = (
         [_measured(study, variant, target, column, one) for one in at]
@@ -227,24 +231,14 @@ def training_spread(
     return estimates.pooled(found, estimates.is_ratio(column))
 
 
-def _method_between(a: Variant, b: Variant) -> str:
-    """The method, such as "temperature", that one of two variants is after; or ""."""
-    same = (a.loss, a.gamma) == (b.loss, b.gamma)
-    return (a.method or b.method) if same and bool(a.method) != bool(b.method) else ""
-
-
 @lru_cache(maxsize=4096)
 def method_spread(
     study: Study, target: str, column: str, method: str, ratio: bool
 ) -> Spread:
-    """What the effect of a method differs by between trainings, pooled over losses.
+    """What the effect of a method differs by between seeds, pooled over losses.
 
-    Args:
-        study: the runs.
-        target: the class.
-        column: of `cases.csv`.
-        method: such as "temperature".
-        ratio: whether the effect is the ratio to the training it was made from.
+    The effect is what the scaled form of a training differs by from the training, in a
+    `column` of `cases.csv`: their `ratio`, else the difference.
     """
     found = []
     for plain in (variant for variant in study.runs if not variant.method):
@@ -252,23 +246,28 @@ def method_spread(
         if scaled in study.runs:
             rows = study.shared(plain, scaled)
             before, after = (
-                mean_of(_measured(study, one, target, column, None)[own], axis=1)
+                study.measures(one, target, column, own)
                 for one, own in zip((plain, scaled), rows, strict=True)
             )
-            effect = after / before if ratio else after - before
-            found.append(effect[:, np.newaxis])
+            found.append(estimates.effects(after, before, ratio))
     return estimates.pooled(found, ratio)
 
 
-@lru_cache(maxsize=4096)
 def _measured(
-    study: Study, variant: Variant, target: str, column: str, at: float | None
+    study: Study,
+    variant: Variant,
+    target: str,
+    column: str,
+    at: float | None = None,
+    rows: Sequence[int] | None = None,
 ) -> _Floats:
+    """A column of `cases.csv`, `EXTREMES` or an overlap measure, (seeds, cases)."""
     if column == EXTREMES:
-        return _extremes(study, variant, target)
+        return study.by_seed(variant, _extremes(study, variant, target), rows)
     if at is None:
-        return study.measures(variant, target, column)
-    return _at_thresholds(study, variant, target)[column][:, :, THRESHOLDS.index(at)]
+        return study.measures(variant, target, column, rows)
+    each = _at_thresholds(study, variant, target)[column]
+    return study.by_seed(variant, each[:, :, THRESHOLDS.index(at)], rows)
 
 
 @lru_cache(maxsize=256)
@@ -278,6 +277,7 @@ def _at_thresholds(study: Study, variant: Variant, target: str) -> dict[str, _Fl
     return histograms.threshold_metrics(counts, edges=study.edges)
 
 
+@lru_cache(maxsize=256)
 def _extremes(study: Study, variant: Variant, target: str) -> _Floats:
     """`EXTREMES` of each training and case, (trainings, cases), from histograms."""
     by_bin, low = study.counts(variant, target).sum(axis=2), study.edges[:-1]

@@ -21,6 +21,7 @@ from pipelines import run as runs_module
 from pipelines.commits import from_clean_commit, unclean_commit
 from pipelines.measure import histograms, metrics
 from pipelines.measure.histograms import Histograms
+from pipelines.reporting.estimates import by_seed
 from pipelines.reporting.published import (
     SAME_TEST_IMAGES,
     STANDARD_GAMMA,
@@ -170,26 +171,60 @@ class Study:
 
     def about(self, shown: Iterable[Variant]) -> str:
         """What values are of, such as "preset reduced, seed 0, 20 test images"."""
-        seeds = in_words({seed for variant in shown for seed in self.seeds(variant)})
+        trained = [self.trainings(variant) for variant in shown]
+        each = [{seed for seed, _ in one} for one in trained]
+        more = sum(map(len, trained)) - sum(map(len, each))
+        replicates = f" and {more} replicate{'s' * (more > 1)}" if more else ""
         images = f"{len(self.cases)} test image" + "s" * (len(self.cases) != 1)
+        seeds = in_words(set().union(*each)) + replicates
         return f"preset {self.preset}, {seeds}, {images}"
 
     def trainings(self, variant: Variant) -> list[tuple[int, int]]:
-        """Seed and replicate of each training, in the order of `measures`."""
+        """Seed and replicate of each training, in the order of `runs`."""
         return [_training(run) for run in self.runs[variant]]
 
-    def shared(self, a: Variant, b: Variant) -> tuple[list[int], list[int]]:
-        """Rows of `measures` of two variants that are of the same seeds and replicates.
+    def by_seed(
+        self, variant: Variant, values: npt.ArrayLike, rows: Sequence[int] | None = None
+    ) -> _Floats:
+        """Average (trainings, ...) over the replicates of each seed: (seeds, ...).
 
-        In the same order; all rows of each where they have none in common.
+        The seed is the unit: its replicates share first weights and order of images, so
+        they narrow no interval as another seed would. `rows`: of these trainings alone.
         """
-        all_a, all_b = self.trainings(a), self.trainings(b)
-        both = [one for one in all_a if one in all_b]
-        if not both:
-            return list(range(len(all_a))), list(range(len(all_b)))
-        return [all_a.index(one) for one in both], [all_b.index(one) for one in both]
+        seeds, each = [seed for seed, _ in self.trainings(variant)], np.asarray(values)
+        rows = range(len(seeds)) if rows is None else rows
+        return by_seed(each[list(rows)], [seeds[row] for row in rows])
+
+    def shared(self, a: Variant, b: Variant) -> tuple[list[int], list[int]]:
+        """The trainings of two variants that are compared: rows of their `runs`.
+
+        Those of the seeds that both have; of a loss and what a method made of it those
+        that are the same training. All of each where they have none in common.
+        """
+        same = replace(a, method="") == replace(b, method="")
+        keys = [
+            [one if same else one[0] for one in self.trainings(variant)]
+            for variant in (a, b)
+        ]
+        both = set(keys[0]) & set(keys[1]) or {*keys[0], *keys[1]}
+        own_a, own_b = ([i for i, k in enumerate(own) if k in both] for own in keys)
+        return own_a, own_b
 
     def measures(
+        self,
+        variant: Variant,
+        target: str,
+        metric: str,
+        rows: Sequence[int] | None = None,
+    ) -> _Floats:
+        """One metric of every seed and test case, (seeds, cases); see `by_seed`.
+
+        NaN where undefined, and where a case has no such row.
+        """
+        each = self.of_trainings(variant, target, metric)
+        return self.by_seed(variant, each, rows)
+
+    def of_trainings(
         self,
         variant: Variant,
         target: str,
@@ -197,10 +232,7 @@ class Study:
         region: str = _SELECTION["region"],
         reference: str = _SELECTION["reference"],
     ) -> _Floats:
-        """One metric of every training and test case, (trainings, cases).
-
-        NaN where undefined, and where a case has no such row.
-        """
+        """The same of every training, (trainings, cases)."""
         rows = [(run.name, target, region, reference) for run in self.runs[variant]]
         # In the order of C: that of a sum decides its last bits.
         return np.ascontiguousarray(self._by_case[metric].reindex(rows))

@@ -89,8 +89,8 @@ class Report:
         -->`, such as `drive-reduced`; of what `topics` names,
         `drive-reduced-temperature`; `answer-1` to `answer-6` have the questions of
         `answers`, `questions` a line of each, `claims` the numbers over all,
-        `counts` how many they are. Tables without markers are left out, and so are
-        markers without runs.
+        `counts` how many they are; those of `topics.NUMBERS` are named as topics are.
+        Tables without markers are left out, and so are markers without runs.
 
         Returns:
             The names of the markers whose part was written.
@@ -116,11 +116,13 @@ class Report:
 
     def _parts(self) -> dict[str, Callable[[], str]]:
         """What makes the text between markers, by their name."""
-        parts: dict[str, Callable[[], str]] = {}
+        parts: dict[str, Callable[[], str]] = {"margins": topics.margins}
         for page in self.pages:
             parts[page.name] = page.markdown
             for topic in topics.TOPICS:
                 parts[f"{page.name}-{topic}"] = partial(page.topic, topic)
+            for name, write in topics.NUMBERS.items():
+                parts[f"{page.name}-{name}"] = partial(write, page.study, page.files)
         if self.over_all:
             parts["claims"] = partial(topics.claimed, self.over_all)
             parts["counts"] = self.counts

@@ -95,7 +95,7 @@ def verdict(preset: str, ours: Estimate, published: float, limit: float) -> str:
 
     Returns:
         "reduced" for any preset but "paper": there only the direction is judged;
-        "undecided" where no limit is known, as no loss was trained twice; "within"
+        "undecided" where no limit is known, as no loss has two seeds; "within"
         where |ours - published| is at most the limit (`estimates.prediction_limit`):
         what is printed may be one more training of ours; else "outside", also where
         ours is undefined.
@@ -238,7 +238,7 @@ def _family(study: Study, target: str, metric: str, test: str) -> list[_Row]:
     rows: list[_Row] = []
     for a, b in combinations(study.main, 2):
         values_a, values_b = (
-            mean_of(study.measures(variant, target, metric)[own], axis=0)
+            mean_of(study.measures(variant, target, metric, own), axis=0)
             for variant, own in zip((a, b), study.shared(a, b), strict=True)
         )
         both = ~np.isnan(values_a) & ~np.isnan(values_b)
@@ -259,7 +259,7 @@ def same_loss(study: Study, target: str, metric: str, test: str) -> tuple[int, i
     pairs = [
         pair
         for variant in study.main
-        for pair in combinations(study.measures(variant, target, metric), 2)
+        for pair in combinations(study.of_trainings(variant, target, metric), 2)
     ]
     return sum(_TESTS[test](a, b).p < estimates.ALPHA for a, b in pairs), len(pairs)
 
@@ -289,7 +289,8 @@ def costs(study: Study) -> pd.DataFrame:
 def temperatures(study: Study) -> pd.DataFrame:
     """What temperature scaling does to each loss, and whether it makes up for it.
 
-    Only seeds with both runs count, the trained and the scaled. Differences are of the
+    Only seeds with both runs count, the trained and the scaled; with one of them the
+    intervals are over images alone. Differences are of the
     same cases: `difference` is after - before, `to_dscpp` the scaled loss less the
     unscaled DSC++ of the seeds that both have, with the signed-rank p.
     """
@@ -302,11 +303,12 @@ def _temperature(study: Study, scaled: Variant, target: str, metric: str) -> _Ro
     unscaled = Variant(scaled.loss, scaled.gamma, "", scaled.backend)
     before, after = _paired(study, unscaled, scaled, target, metric)
     change = estimate(after - before)
-    found = [float(run.record["posthoc"]["temperature"]) for run in study.runs[scaled]]
+    fitted = [run.record["posthoc"]["temperature"] for run in study.runs[scaled]]
+    found = study.by_seed(scaled, fitted)
     row = _place(scaled, target, metric) | {
         "temperature": float(np.mean(found)),
-        "temperature_low": min(found),
-        "temperature_high": max(found),
+        "temperature_low": float(min(found)),
+        "temperature_high": float(max(found)),
         "before": estimate(before).mean,
         "after": estimate(after).mean,
     }
@@ -328,7 +330,7 @@ def _paired(
     if a not in study.runs or not set(study.seeds(a)) & set(study.seeds(b)):
         return [np.empty((0, len(study.cases)))] * 2
     return [
-        study.measures(variant, target, metric)[rows]
+        study.measures(variant, target, metric, rows)
         for variant, rows in zip((a, b), study.shared(a, b), strict=True)
     ]
 

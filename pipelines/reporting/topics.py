@@ -8,25 +8,36 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
-from itertools import permutations
+from itertools import permutations, product
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.stats import bartlett, false_discovery_control
 
 from pipelines.commits import from_clean_commit
 from pipelines.measure import metrics
 from pipelines.reporting import claims
 from pipelines.reporting.calibration import EITHER, HUMAN, OBSERVERS, REGIONS
-from pipelines.reporting.estimates import pm
+from pipelines.reporting.estimates import (
+    ALPHA,
+    MARGINS,
+    OWN_SEEDS,
+    is_ratio,
+    pm,
+    pooled,
+)
 from pipelines.reporting.evidence import estimated
-from pipelines.reporting.frame import Study
+from pipelines.reporting.frame import Study, in_words
 from pipelines.reporting.markdown import table
 from pipelines.reporting.published import Cell, Variant, each_cell
 from pipelines.reporting.rules import FAILS
+from pipelines.reporting.tables import TEMPERATURE
 from pipelines.run import TRUTH, Run
 
-__all__ = ["COUNTS", "TOPICS", "Block", "block", "claimed", "counts"]
+__all__ = [
+    "COUNTS", "NUMBERS", "TOPICS", "Block", "block", "claimed", "counts", "margins",
+]  # fmt: skip
 
 _HEADINGS = {
     "nll_published": "NLL published",
@@ -109,11 +120,13 @@ def _loss_rows(study: Study, target: str) -> Iterator[list[str]]:
 
 def _name(study: Study, variant: Variant) -> str:
     """A variant's label; with its seeds where the headline names others too."""
-    seeds = study.seeds(variant)
+    seeds, trainings = study.seeds(variant), len(study.runs[variant])
     every = sorted({s for one in _trained(study) for s in study.seeds(one)})
-    if list(seeds) == every or variant.method == TRUTH:
+    if variant.method == TRUTH:
         return variant.label
-    return f"{variant.label} (seed {', '.join(map(str, seeds))})"
+    said = [in_words(seeds)] if list(seeds) != every else []
+    said += [f"{trainings} trainings"] if trainings > len(seeds) else []
+    return variant.label + (f" ({', '.join(said)})" if said else "")
 
 
 def _hours(runs: list[Run]) -> str:
@@ -180,7 +193,7 @@ def _notes(study: Study, target: str) -> list[str]:
         "and Jaccard are 0 where it is predicted, and undefined and left out where it "
         "is not.": held < n,
         "p: DSC++ against DSC over test images: of the weights at hand, not of the "
-        "losses (Student's t over trainings is in claims.csv).": set(_PAIR)
+        "losses (Student's t over seeds is in claims.csv).": set(_PAIR)
         <= study.runs.keys(),
         "NLL published is the foreground term alone, as the paper's tables have "
         "it; NLL has both terms. Lower NLL and Brier, higher Dice and Jaccard are "
@@ -218,8 +231,10 @@ def _threshold_notes(study: Study, target: str) -> list[str]:
 
 
 COUNTS = "counts.csv"
+_Files = Mapping[str, pd.DataFrame]
 _SHOWN = ("ace", "reliability", "resolution")
 _PM = "{mean:.3f} ± {standard_error:.3f}"
+_ALONE = "With one seed the error is over images alone; with several over both."
 
 
 def calibrated(study: Study, found: pd.DataFrame) -> str:
@@ -234,18 +249,19 @@ def calibrated(study: Study, found: pd.DataFrame) -> str:
     region = [one for one in REGIONS if all(one in own for own in each.values())][-1]
     regions = [one for one in REGIONS if one in known]
     shown = [*((one, "ece") for one in regions), *((region, one) for one in _SHOWN)]
-    heads = ["loss", *(f"ECE, {one}" for one in regions), "ACE", *_SHOWN[1:]]
+    heads = ["loss", "seeds", *(f"ECE, {one}" for one in regions), "ACE", *_SHOWN[1:]]
     lines = []
     for variant in study.main:
         rows = variant.rows(found).set_index(["target", "region", "measure"])
         for target in study.targets:
             name = variant.label
             name += f", {target}" if len(study.targets) > 1 else ""
-            lines.append([name, *(_cell(rows, (target, *one)) for one in shown)])
+            cells = [_cell(rows, (target, *one)) for one in shown]
+            lines.append([name, str(rows["seeds"].max()), *cells])
     note = (
-        "Mean over test images ± standard error, first observer. ECE, ACE: 20 bins of "
-        "0.05. Reliability (lower is better) and resolution (higher is better): "
-        f"Murphy's parts of the Brier score. Without another word: {region}."
+        f"Mean over test images ± standard error, first observer. {_ALONE} ECE, ACE: "
+        "20 bins of 0.05. Reliability (lower is better) and resolution (higher is "
+        f"better): Murphy's parts of the Brier score. Without another word: {region}."
     )
     return f"{table(heads, lines)}\n\n{note}"
 
@@ -278,20 +294,20 @@ def _said(study: Study, found: pd.DataFrame, target: str) -> str:
         (EITHER, "mean_p_one", "{mean:.2f}"), (EITHER, "near_half_one", "{mean:.2f}"),
     )  # fmt: skip
     header = [
-        target, "Dice, first observer", "Dice, second", "mean p where they disagree",
-        "share of that with p from 0.25 to 0.75",
+        target, "seeds", "Dice, first observer", "Dice, second",
+        "mean p where they disagree", "share of that with p from 0.25 to 0.75",
     ]  # fmt: skip
     lines = []
     for variant in study.main:
         rows = variant.rows(found).set_index(keys)
         cells = [form.format(**rows.loc[of, what]) for of, what, form in columns]
-        lines.append([variant.label, *cells])
+        lines.append([variant.label, str(rows["seeds"].max()), *cells])
     human = HUMAN.rows(found).set_index(keys)
     return (
         f"Against the first observer's {target}, the second has Dice "
         f"{_PM.format(**human.loc[('observer1', 'dice')])}. The two disagree on "
-        f"{100 * human.loc[(EITHER, 'share_one'), 'mean']:.1f} % of the image.\n\n"
-        + table(header, lines)
+        f"{100 * human.loc[(EITHER, 'share_one'), 'mean']:.1f} % of the image. "
+        f"{_ALONE}\n\n" + table(header, lines)
     )
 
 
@@ -303,7 +319,8 @@ def scaled(study: Study, found: pd.DataFrame) -> str:
     header.append("scaled NLL less that of DSC++")
     nll, brier = (found[found["metric"] == one] for one in ("nll", "brier"))
     both = zip(nll.to_dict("records"), brier.to_dict("records"), strict=True)
-    return table(header, [_scaled_line(study, *pair) for pair in both])
+    lines = [_scaled_line(study, *pair) for pair in both]
+    return f"{table(header, lines)}\n\nIntervals in brackets. {_ALONE}"
 
 
 def _scaled_line(
@@ -311,13 +328,14 @@ def _scaled_line(
 ) -> list[str]:
     gamma = row["gamma"] if row["gamma"] == row["gamma"] else None
     name = Variant(str(row["loss"]), gamma).label
+    trainings = _trainings(study, name)
     if len(study.targets) > 1:
         name += f", {row['target']}"
     spread = " ({temperature_low:.2f} to {temperature_high:.2f})"
     gap = "{to_dscpp:+.3f} ({to_dscpp_low:+.3f} to {to_dscpp_high:+.3f})"
     cells = [
         name,
-        "{seeds}",
+        "{seeds}" + (f" ({trainings} trainings)" if trainings > row["seeds"] else ""),
         "{temperature:.2f}" + ("" if row["seeds"] == 1 else spread),
         "{before:.3f}",
         "{after:.3f}",
@@ -328,12 +346,85 @@ def _scaled_line(
     return [cell.format(**row) for cell in cells]
 
 
+def _trainings(study: Study, name: str) -> int:
+    """How often a loss was trained and scaled, replicates included."""
+    scaled = f"{name} + {TEMPERATURE}"
+    return sum(len(runs) for one, runs in study.runs.items() if one.label == scaled)
+
+
 TOPICS: Mapping[str, tuple[str, Callable[[Study, pd.DataFrame], str]]] = {
     "temperature": ("temperature.csv", scaled),
     "calibration": ("calibration.csv", calibrated),
     "observers": ("observers.csv", observed),
 }
 """By the end of the marker's name: the table it is from, and who writes."""
+
+
+def margins() -> str:
+    """The margins of "the same", with their reasons."""
+    lines = [
+        [f"`{metric}`", f"{_word(metric)} {low:g} to {high:g}", reason]
+        for metric, (low, high, reason) in MARGINS.items()
+    ]
+    return table(["metric", "margin", "why"], lines)
+
+
+def _word(metric: str) -> str:
+    return "ratio" if is_ratio(metric) else "difference"
+
+
+def same_loss(study: Study, files: _Files) -> str:
+    """How often each test tells two trainings of the same loss apart, by metric."""
+    rows = files["tests.csv"]
+    rows = rows[rows["same_loss"].ne("")].drop_duplicates(["target", "metric", "test"])
+    if rows.empty:
+        return "*No loss was trained twice.*"
+    grid = rows.pivot(index=["target", "metric"], columns="test", values="same_loss")
+    lines = [[f"{target}, `{name}`", *cells] for (target, name), *cells in
+             grid.itertuples()]  # fmt: skip
+    return table(["p < 0.05", *(f"`{name}`" for name in grid)], lines)
+
+
+def others_within(study: Study, files: _Files) -> str:
+    """How many other losses' printed values `within` does not tell from a cell's."""
+    frames = [frame for name, frame in files.items() if name in _OF_PAPER]
+    rows = pd.concat(frames) if frames else pd.DataFrame(columns=["others_within"])
+    rows = rows[rows["others_within"].notna()]
+    if rows.empty:
+        return "*No loss has two seeds.*"
+    both = rows["others_within"].str.split(" of ", expand=True).astype(int)
+    found = both.groupby(rows["metric"].to_numpy()).sum()
+    lines = [[f"`{name}`", f"{near} of {of}"] for name, near, of in found.itertuples()]
+    return table(["metric", "would pass too"], lines)
+
+
+def spreads(study: Study, files: _Files) -> str:
+    """What seeds of each loss with `OWN_SEEDS` of them differ by, and all pooled."""
+    several = [one for one in study.main if len(study.seeds(one)) >= OWN_SEEDS]
+    if len(several) < 2:
+        return f"*Fewer than two losses have {OWN_SEEDS} seeds.*"
+    lines = []
+    for target, name in product(study.targets, _SPREADS):
+        means = [study.measures(one, target, name).mean(axis=1) for one in several]
+        if is_ratio(name):
+            means = [values / values.mean() for values in means]
+        each = [pooled([values[:, np.newaxis]]).s for values in means]
+        every = pooled([values[:, np.newaxis] for values in means]).s
+        p = f"{bartlett(*means).pvalue:.2f}" if min(each) else ""
+        cells = [f"{s:.4f}" for s in (*each, every)]
+        lines.append([f"{target}, `{name}`", *cells, p])
+    heads = ["s over seeds", *(one.label for one in several), "pooled", "Bartlett's p"]
+    return table(heads, lines)
+
+
+_SPREADS = ("nll_published", "nll", "brier", "dice", "jaccard")
+_OF_PAPER = ("table3.csv", "table4.csv", "table5.csv", "table6.csv")
+NUMBERS: Mapping[str, Callable[[Study, _Files], str]] = {
+    "same-loss": same_loss,
+    "others-within": others_within,
+    "spreads": spreads,
+}
+"""What `results/README.md` says of a study in numbers, by the end of the marker."""
 
 _KINDS = {
     "cells": "Published cells",
@@ -347,13 +438,11 @@ _LISTS: Mapping[str, Callable[[pd.DataFrame], pd.Series]] = {
     "Another verdict by the proper NLL and Brier": lambda rows: (
         rows["verdict_corrected"].ne("") & rows["verdict_corrected"].ne(rows["verdict"])
     ),
-    "Printed means and standard errors speak against the text": lambda rows: rows[
+    "Not borne out by the paper's own printed means and errors": lambda rows: rows[
         "paper_tables"
     ].eq("fails"),
 }
 """Which claims are named besides, and under which words."""
-
-_Files = Mapping[str, pd.DataFrame]
 
 
 def counts(over_all: _Files) -> str:
@@ -388,17 +477,35 @@ def _named(rows: pd.DataFrame) -> str:
     for said, wanted in _LISTS.items():
         ids = [f"`{one}`" for one in rows.loc[wanted(rows), "id"]]
         lines.append(f"- {said} ({len(ids)}): {', '.join(ids) or 'none'}.")
-    return "\n".join(lines)
+    return "\n".join([*lines, _family(rows)])
+
+
+def _family(rows: pd.DataFrame) -> str:
+    """How many of the verdicts on facts may be false, and how many withstand it."""
+    facts = rows[rows["fact"].eq(rows["id"]) & rows["p_holds"].notna()]
+    each = {"to hold": facts["p_holds"], "to fail": facts["p_fails"]}
+    seen = [f"{p.lt(ALPHA).sum()} {word}" for word, p in each.items()]
+    if facts.empty:
+        return "- No fact was tested."
+    adjusted = [false_discovery_control(p.clip(upper=1)) for p in each.values()]
+    left = [str((p < ALPHA).sum()) for p in adjusted]
+    return (
+        f"- {len(facts)} facts were tested, each at {ALPHA:g}, not corrected for their "
+        f"number: {' and '.join(seen)}. If none of them were true, up to "
+        f"{ALPHA * len(facts):.1f} would hold by chance; if all were, as many would "
+        f"fail. With the false discovery rate held at {ALPHA:g} (Benjamini and "
+        f"Hochberg 1995) {' and '.join(left)} of these are left."
+    )
 
 
 def _failed(row: Mapping[str, object]) -> str:
     """A claim: by what, from how many seeds, and what bears on the cause."""
     number = float(str(row["seeds"]))
-    seeds = "" if number != number else f" ({number:g} trainings)"
-    seeds = " (one training)" if number == 1 else seeds
+    seeds = "" if number != number else f" ({number:g} seeds)"
+    seeds = " (one seed)" if number == 1 else seeds
     said = [f"`{row['id']}`{seeds}: {str(row['why']).partition('; not run:')[0]}"]
     if row["verdict_corrected"] not in ("", row["verdict"]):
         said.append(f"{row['verdict_corrected']} by the proper form")
     if row["paper_tables"] == "fails":
-        said.append("fails by the paper's own tables too")
+        said.append("not borne out by the paper's own tables either")
     return "; ".join(said)

@@ -23,8 +23,8 @@ _PAIR = [Quantity.parse("DSC++"), Quantity.parse("DSC")]
 _TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0)
 _GAP = 0.45  # between data sets, in lines
 _NOTE = (
-    "Means over test images. Bars: 95 % interval over images and trainings, as in "
-    "claims.csv; without a bar: no loss of that data set was trained twice. NLL as "
+    "Means over test images. Bars: 95 % interval over images and seeds, as in "
+    "claims.csv; without a bar: no loss of that data set has two seeds. NLL as "
     "published: the foreground term alone; the paper has no NLL of both "
     "terms. At a preset other than paper networks are smaller: compare directions."
 )
@@ -83,8 +83,8 @@ def _lines(studies: Sequence[Study]) -> Iterator[_Line]:
         for study in (one for one in studies if one.title == name):
             own = target or study.targets[0]
             if found := compared(study, own, "nll", _PAIR):
-                trainings = f"{found.seeds} training{'s' * (found.seeds > 1)}"
-                yield name, own, study, f"ours, preset {study.preset}, {trainings}"
+                seeds = f"{found.seeds} seed{'s' * (found.seeds > 1)}"
+                yield name, own, study, f"ours, preset {study.preset}, {seeds}"
 
 
 def _draw_printed(
