@@ -248,13 +248,6 @@ class Loss(torch.nn.Module):
             p = p.clamp(low, high)
         return p if self.include_background else p[:, 1:]
 
-    def _logs(self, v: Voxels) -> Tensor:
-        """Logarithms of p; from the logits where given."""
-        if not self.softmax:
-            return functional.logsigmoid(v.scores) if self.sigmoid else v.p.log()
-        logs = functional.log_softmax(v.scores, 1)
-        return logs if self.include_background else logs[:, 1:]
-
     def _log_odds(self, v: Voxels) -> Tensor:
         """Logarithms of p / (1 - p); from the logits where given.
 
@@ -318,7 +311,9 @@ class Loss(torch.nn.Module):
             hit = self._focal(functional.logsigmoid(odds), v.y, v.p, fore)
             miss = self._focal(functional.logsigmoid(-odds), v.y, v.p, back, rest=True)
             return -self._mean(torch.lerp(negative * miss, positive * hit, v.y), v.w)
-        logs, first = self._logs(v), 1 if self.include_background else 0
+        logs = functional.log_softmax(v.scores, 1) if self.softmax else v.p.log()
+        logs = logs[:, -v.p.shape[1] :]  # of the classes that count
+        first = 1 if self.include_background else 0
         sizes = [first, logs.shape[1] - first]
         parts = logs.split(sizes, 1), v.y.split(sizes, 1), v.p.split(sizes, 1)
         hit = self._focal(parts[0][0], parts[1][0], parts[2][0], back)
