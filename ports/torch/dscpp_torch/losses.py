@@ -347,7 +347,10 @@ class CrossEntropy(Loss):
 class Focal(Loss):
     """Focal loss, Eq. 2: cross entropy times `alpha * (1 - p) ** focal_gamma`."""
 
-    hyperparameters = (("alpha", 0.5, FRACTION), ("focal_gamma", 2.0, NOT_NEGATIVE))
+    hyperparameters: Hyperparameters = (
+        ("alpha", 0.5, FRACTION),
+        ("focal_gamma", 2.0, NOT_NEGATIVE),
+    )
 
     def _per_class(self, v: Voxels) -> Tensor:
         exponents = (self.focal_gamma, self.focal_gamma)
@@ -364,7 +367,10 @@ class Dice(Loss):
 class Tversky(Loss):
     """Tversky loss, Eqs. 15 and 16: `alpha` weighs `fp`, `beta` weighs `fn`."""
 
-    hyperparameters = (("alpha", 0.3, FRACTION), ("beta", 0.7, FRACTION))
+    hyperparameters: Hyperparameters = (
+        ("alpha", 0.3, FRACTION),
+        ("beta", 0.7, FRACTION),
+    )
 
     def _per_class(self, v: Voxels) -> Tensor:
         return self._errors(v, self.alpha, self.beta, hits=1.0)
@@ -373,7 +379,7 @@ class Tversky(Loss):
 class FocalTversky(Tversky):
     """Focal Tversky loss, Eq. 17: Tversky of each class to 1 / `focal_gamma`."""
 
-    hyperparameters = (("focal_gamma", 4 / 3, POSITIVE),)
+    hyperparameters: Hyperparameters = (("focal_gamma", 4 / 3, POSITIVE),)
 
     def _per_class(self, v: Voxels) -> Tensor:
         errors = self._errors(v, self.alpha, self.beta, hits=1.0)
@@ -387,7 +393,10 @@ class Combo(Loss):
     weighs the misses. It ends at `alpha - 1` for a perfect prediction, not at 0.
     """
 
-    hyperparameters = (("alpha", 0.5, FRACTION), ("beta", 0.5, FRACTION))
+    hyperparameters: Hyperparameters = (
+        ("alpha", 0.5, FRACTION),
+        ("beta", 0.5, FRACTION),
+    )
 
     def _per_class(self, v: Voxels) -> Tensor:
         entropy = self._entropy(v, self.beta, 1 - self.beta, binary=True)
@@ -403,7 +412,7 @@ class UnifiedFocal(Loss):
     focal_gamma`; of foreground, the Tversky part the exponent `1 - focal_gamma`.
     """
 
-    hyperparameters = (
+    hyperparameters: Hyperparameters = (
         ("lambda_", 0.5, FRACTION),
         ("delta", 0.6, FRACTION),
         ("focal_gamma", 0.5, BELOW_ONE),
@@ -435,7 +444,7 @@ class SymmetricUnifiedFocal(UnifiedFocal):
 class _PlusPlus(Loss):
     """What makes a ++ loss: the errors to the power of `gamma`."""
 
-    hyperparameters = (("gamma", 2.0, POSITIVE),)
+    hyperparameters: Hyperparameters = (("gamma", 2.0, POSITIVE),)
 
 
 class DicePlusPlus(_PlusPlus, Dice):
