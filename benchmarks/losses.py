@@ -31,6 +31,7 @@ DICE, TVERSKY = ("DSC", "DSC++"), ("Tversky", "Tversky++")
 # Of the port: two volumes and two images, and DSC++ beside DiceLoss at most.
 PORT_SHAPES = ((2, 3, 96, 96, 96), (2, 2, 512, 512))
 PORT_TARGET = 1.2
+EAGER = ("eager", "eager, one-hot", "eager, regions")
 
 
 def labels_and_logits(
@@ -188,9 +189,9 @@ def port_against_monai(
 ) -> list[timing.Row]:
     """Time the port's losses, and weigh their memory, beside those of MONAI.
 
-    From logits and class indices, DSC and DSC++ from one-hot labels too, value and
-    gradient; eager, and compiled where asked; on the CPU, and on the GPU where there is
-    one. A loss of cross entropy stands beside
+    From logits and class indices, DSC and DSC++ from one-hot labels and of regions that
+    overlap (a sigmoid) too, value and gradient; eager, and compiled where asked; on the
+    CPU, and on the GPU where there is one. A loss of cross entropy stands beside
     DiceCELoss, Tversky beside TverskyLoss, DSC beside DiceLoss.
 
     Args:
@@ -205,7 +206,7 @@ def port_against_monai(
         row
         for device in devices
         for shape in PORT_SHAPES
-        for mode in ("eager", "eager, one-hot", *(["compiled"] if compiled else []))
+        for mode in (*EAGER, *(["compiled"] if compiled else []))
         for row in _port_beside(device, shape, mode, draws, names)
     ]
 
@@ -224,12 +225,14 @@ def _port_beside(
     y_pred = torch.from_numpy(logits).to(device)
     peers = ("DiceLoss", "TverskyLoss", "DiceCELoss")
     own = list(names or dscpp_torch.NAMES)
-    hot = mode.endswith("one-hot")
-    if hot:
+    raw = {"softmax": True, "to_onehot_y": True}
+    if mode in EAGER[1:]:
         own = [name for name in own if name in DICE]
         y_true = functional.one_hot(y_true[:, 0], shape[1]).movedim(-1, 1)
+        raw = {"softmax": True}
+        if mode.endswith("regions"):  # each holds the one before it
+            y_true, raw = y_true.cumsum(1), {"sigmoid": True}
         y_true = y_true.float().contiguous()
-    raw = {"softmax": True, "to_onehot_y": not hot}
     modules = {name: getattr(monai.losses, name)(**raw) for name in peers}
     modules |= {name: dscpp_torch.by_name(name, **raw) for name in own}
     if mode == "compiled":

@@ -7,9 +7,27 @@
 Every loss also takes logits, class indices, one channel from a sigmoid, channels first,
 a mask of voxels, soft labels, and leaves the background out if asked: see `Options`.
 
-Functions return one value per image, classes are `keras.losses.Loss`. Needs Keras and
-nothing else. Importing it registers the classes with Keras, so that a saved model loads
-without `custom_objects`.
+Functions return one value per image, (N,). Besides what is their own they take:
+
+    y_true: one-hot labels, (N, *spatial, C), in [0, 1], or class indices; any type.
+    y_pred: probabilities, (N, *spatial, C), in [0, 1], which are clipped to
+        [1e-7, 1 - 1e-7], or logits.
+    gamma: the ++ exponent of a loss of overlap, above 0; 1 is the plain loss.
+    epsilon: in its denominator, above 0; decides the value of a class that is absent
+        from an image.
+    weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
+    **options: see `Options`.
+
+and raises ValueError for a number out of its range, an option that is none, shapes that
+do not fit, class indices that are not announced, and a tensor of another framework than
+Keras runs on.
+
+Classes are `keras.losses.Loss`, and take the same hyperparameters and options:
+
+>>> model.compile(optimizer="sgd", loss=losses.DicePlusPlus(gamma=2, axis=-1))
+
+Needs Keras and nothing else. Importing it registers the classes with Keras, so that a
+saved model loads without `custom_objects`.
 """
 
 from typing import Any

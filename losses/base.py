@@ -14,20 +14,6 @@ from keras import ops
 from . import checks
 from .titles import slug
 
-__all__ = [
-    "PROBABILITY_FLOOR",
-    "Options",
-    "PerImageLoss",
-    "Shell",
-    "Tensor",
-    "Voxels",
-    "mean",
-    "power",
-    "power_of_error",
-    "prepare",
-    "split_classes",
-]
-
 # A tensor of the Keras backend in use, or a NumPy array.
 Tensor = Any
 
@@ -209,15 +195,7 @@ def prepare(
     softmax in float32 (`keras.layers.Activation("softmax", dtype="float32")`), or give
     logits.
 
-    Args:
-        y_true: one-hot labels, (N, *spatial, C), or class indices; any type.
-        y_pred: probabilities in [0, 1], or logits, (N, *spatial, C).
-        weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
-        **options: see `Options`.
-
-    Raises:
-        ValueError: an option that is none; tensors as in `checks.tensors`; shapes as in
-            `checks.shapes` and `checks.voxel_weight_shape`.
+    The arguments, and what is refused, are in the package's docstring.
     """
     chosen = checks.options(options)
     backend = keras.backend.backend()

@@ -1,46 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a caller can get wrong: hyperparameters, tensors, shapes. Plain Python."""
+"""What a caller can get wrong: hyperparameters, tensors, shapes. Plain Python.
+
+Each function raises ValueError for what it refuses.
+"""
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = [
-    "BELOW_ONE",
-    "FRACTION",
-    "NOT_NEGATIVE",
-    "OPTIONS",
-    "POSITIVE",
-    "RANGES",
-    "Range",
-    "hyperparameters",
-    "options",
-    "sample_weight",
-    "shapes",
-    "tensors",
-    "voxel_weight_shape",
-]
-
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that an argument may be.
-
-    Attributes:
-        words: after "expected a number".
-        holds: whether a finite number is one of them.
-    """
+    """The numbers that an argument may be, and the words for them."""
 
     words: str
     holds: Callable[[float], bool]
 
     def __call__(self, argument: str, value: Any) -> float:
-        """Return `value` as a float.
-
-        Raises:
-            ValueError: where it is no finite number of this range.
-        """
+        """Return `value` as a float; ValueError where it is no such finite number."""
         if not _is_number(value) or not self.holds(value):
             raise ValueError(
                 f"{argument}: expected a number {self.words}, received {value!r}"
@@ -85,32 +63,13 @@ _FRAMEWORKS = {
 def hyperparameters(
     focal_range: Range = NOT_NEGATIVE, **values: Any
 ) -> dict[str, float]:
-    """Check hyperparameters by their names.
-
-    Args:
-        focal_range: that of `focal_gamma`, of which each loss has its own.
-        **values: hyperparameters of one loss.
-
-    Returns:
-        The same as floats.
-
-    Raises:
-        ValueError: a value out of its range.
-    """
+    """Check hyperparameters by their names, and return them as floats."""
     ranges = {**RANGES, "focal_gamma": focal_range}
     return {name: ranges[name](name, value) for name, value in values.items()}
 
 
 def options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill in the options that are not given.
-
-    Args:
-        given: options by name.
-
-    Raises:
-        ValueError: an unknown name; an axis that is no whole number; a flag that is
-            not True or False.
-    """
+    """Check options, and fill in those that are not given."""
     for name, value in given.items():
         if name not in OPTIONS:
             raise ValueError(
@@ -127,13 +86,6 @@ def tensors(backend: str, **given: Any) -> None:
     """Refuse tensors of another framework than Keras runs on.
 
     Keras would make them NumPy arrays where it can, and lose the gradient.
-
-    Args:
-        backend: of Keras.
-        **given: tensors by the name of their argument.
-
-    Raises:
-        ValueError: a tensor of PyTorch, TensorFlow or JAX that is not of the backend.
     """
     for argument, tensor in given.items():
         homes = {each.__module__.partition(".")[0] for each in type(tensor).__mro__}
@@ -154,18 +106,6 @@ def shapes(
 
     Only what is known when a graph is traced is looked at: an axis of unknown length
     fits any length. Rank and number of classes have to be known.
-
-    Args:
-        y_true: one-hot labels, (N, *spatial, C), or class indices.
-        y_pred: probabilities or logits, (N, *spatial, C); C is 1 for one channel of
-            foreground.
-        axis: axis of the classes.
-        from_indices: whether class indices were announced.
-
-    Raises:
-        ValueError: rank below 3 or unknown, number of classes unknown, class indices
-            in the place of one-hot labels or the other way round, shapes that differ,
-            or an axis that is none of the classes.
     """
     true, predicted = _shape("y_true", y_true), _shape("y_pred", y_pred)
     _check_prediction(predicted, axis)
@@ -176,19 +116,9 @@ def shapes(
 
 
 def sample_weight(weight: Any, y_pred: Any, axis: int = -1) -> str:
-    """Tell whether weights are meant per image or per voxel.
+    """Tell whether weights are per image, (), (N,) or (N, 1), or voxel, (N, *spatial).
 
-    Args:
-        weight: a number, (N,), (N, 1) or (N, *spatial).
-        y_pred: probabilities, (N, *spatial, C).
-        axis: axis of the classes.
-
-    Returns:
-        "images" or "voxels".
-
-    Raises:
-        ValueError: where the shape is none of these. Keras would broadcast it without
-            a word.
+    Other shapes are refused: Keras would broadcast them without a word.
     """
     shape, predicted = _shape("sample_weight", weight), _shape("y_pred", y_pred)
     voxels, _ = _without_classes(predicted, axis)
@@ -204,16 +134,7 @@ def sample_weight(weight: Any, y_pred: Any, axis: int = -1) -> str:
 
 
 def voxel_weight_shape(weight: Any, y_pred: Any, axis: int = -1) -> None:
-    """Refuse weights of voxels that do not fit the probabilities.
-
-    Args:
-        weight: weights, (N, *spatial).
-        y_pred: probabilities, (N, *spatial, C).
-        axis: axis of the classes.
-
-    Raises:
-        ValueError: where the shape is another one.
-    """
+    """Refuse weights of voxels that are not (N, *spatial)."""
     shape = _shape("weight", weight)
     expected, _ = _without_classes(_shape("y_pred", y_pred), axis)
     if not _fit(shape, expected):

@@ -43,23 +43,12 @@ def combo_loss(
     with `modified_cross_entropy_loss` and `dice_loss`. It ends at `-(1 - alpha)` for a
     perfect prediction, not at 0.
 
-    Args:
-        y_true: one-hot labels, (N, *spatial, C), in [0, 1].
-        y_pred: probabilities, (N, *spatial, C), in [0, 1]; clipped to [1e-7, 1 - 1e-7].
+    Hyperparameters:
         alpha: weight of the cross entropy, in [0, 1]; the overlap has the rest.
         beta: weight of the missed against the false positives in the cross entropy,
             in [0, 1].
-        gamma: the ++ exponent, above 0; 1 is the plain Combo loss.
-        epsilon: above 0; decides the value for classes absent from an image.
-        weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
-        **options: see `Options`.
 
-    Returns:
-        Values from `-(1 - alpha)`, (N,).
-
-    Raises:
-        ValueError: `alpha` or `beta` outside [0, 1]; `gamma` or `epsilon` not above 0;
-            shapes that do not fit; class indices as labels.
+    Other arguments: see the package's docstring. Values are from `-(1 - alpha)`, (N,).
 
     Example:
     >>> y = np.array([[[1, 0], [1, 0], [0, 1]]])
@@ -103,28 +92,16 @@ def unified_focal_loss(
     with `asymmetric_focal_tversky_loss` and `asymmetric_focal_loss`. Class 0 is
     background, all others are foreground.
 
-    Args:
-        y_true: one-hot labels, (N, *spatial, C), in [0, 1].
-        y_pred: probabilities, (N, *spatial, C), in [0, 1]; clipped to [1e-7, 1 - 1e-7].
+    Hyperparameters:
         lambda_: weight of the focal Tversky part, in [0, 1]; the focal part has the
             rest.
         delta: weight of the missed against the false positives, and of foreground
             against background, in [0, 1].
         focal_gamma: in [0, 1); the larger, the less an easy background voxel weighs,
             and the more a foreground class with a small Tversky loss.
-        gamma: the ++ exponent, above 0; 1 is the plain Unified Focal loss.
         symmetric: whether both effects of `focal_gamma` are on every class.
-        epsilon: above 0; decides the value for classes absent from an image.
-        weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
-        **options: see `Options`.
 
-    Returns:
-        Values from 0, (N,).
-
-    Raises:
-        ValueError: `lambda_` or `delta` outside [0, 1]; `focal_gamma` outside [0, 1);
-            `gamma` or `epsilon` not above 0; shapes that do not fit; class indices as
-            labels.
+    Other arguments: see the package's docstring. Values are from 0, (N,).
 
     Example:
     >>> y = np.array([[[1, 0], [1, 0], [0, 1]]])
@@ -153,43 +130,21 @@ def unified_focal_loss(
 
 
 class Combo(PerImageLoss):
-    """Combo loss: modified cross entropy and DSC. See `combo_loss`.
-
-    Example:
-    >>> model.compile(optimizer="sgd", loss=losses.Combo(alpha=0.5))
-
-    Reference:
-        Eqs. 13 and 14, the sign of Eq. 14 mended; Table 2.
-    """
+    """Combo loss, `combo_loss`: Eqs. 13 and 14, the sign of 14 mended; Table 2."""
 
     title = "Combo"
     function = staticmethod(combo_loss)
 
 
 class ComboPlusPlus(PerImageLoss):
-    """Combo++ loss: modified cross entropy and DSC++. See `combo_loss`.
-
-    Example:
-    >>> model.compile(optimizer="sgd", loss=losses.ComboPlusPlus(gamma=2))
-
-    Reference:
-        Eqs. 13 and 14 with the sums of Eq. 9, the sign of Eq. 14 mended; Table 2, and
-        Table 6 for `gamma=2`.
-    """
+    """Combo++ loss, with the sums of Eq. 9; Table 2, `gamma` of Table 6."""
 
     title = "Combo++"
     function = staticmethod(combo_loss)
 
 
 class UnifiedFocal(PerImageLoss):
-    """Unified Focal loss, asymmetric, the paper's. See `unified_focal_loss`.
-
-    Example:
-    >>> model.compile(optimizer="sgd", loss=losses.UnifiedFocal(delta=0.6))
-
-    Reference:
-        Eqs. 18 to 21, `lambda_` on the Tversky part; Table 2.
-    """
+    """Unified Focal loss, asymmetric, `unified_focal_loss`: Eqs. 18 to 21; Table 2."""
 
     title = "Unified Focal"
     function = staticmethod(unified_focal_loss)
@@ -197,15 +152,7 @@ class UnifiedFocal(PerImageLoss):
 
 
 class UnifiedFocalPlusPlus(PerImageLoss):
-    """Unified Focal++ loss, asymmetric, the paper's. See `unified_focal_loss`.
-
-    Example:
-    >>> model.compile(optimizer="sgd", loss=losses.UnifiedFocalPlusPlus(gamma=2))
-
-    Reference:
-        Eqs. 18 to 21 with the sums of Eq. 9, `lambda_` on the Tversky part; Table 2,
-        and Table 6 for `gamma=2`.
-    """
+    """Unified Focal++ loss: with the sums of Eq. 9; Table 2, `gamma` of Table 6."""
 
     title = "Unified Focal++"
     function = staticmethod(unified_focal_loss)
@@ -213,15 +160,7 @@ class UnifiedFocalPlusPlus(PerImageLoss):
 
 
 class SymmetricUnifiedFocal(PerImageLoss):
-    """Unified Focal loss, symmetric in the classes. See `unified_focal_loss`.
-
-    Example:
-    >>> model.compile(optimizer="sgd", loss=losses.SymmetricUnifiedFocal(delta=0.6))
-
-    Reference:
-        Eqs. 18 to 21 with factor and root on every class, which is not in the paper;
-        defaults of its asymmetric form.
-    """
+    """Unified Focal loss, factor and root on every class: not in the paper."""
 
     title = "Symmetric Unified Focal"
     function = staticmethod(partial(unified_focal_loss, symmetric=True))
@@ -229,15 +168,7 @@ class SymmetricUnifiedFocal(PerImageLoss):
 
 
 class SymmetricUnifiedFocalPlusPlus(PerImageLoss):
-    """Unified Focal++ loss, symmetric in the classes. See `unified_focal_loss`.
-
-    Example:
-    >>> model.compile(optimizer="sgd", loss=losses.SymmetricUnifiedFocalPlusPlus())
-
-    Reference:
-        Eqs. 18 to 21 with the sums of Eq. 9, factor and root on every class, which is
-        not in the paper; defaults of its asymmetric form.
-    """
+    """The same with the sums of Eq. 9: not in the paper."""
 
     title = "Symmetric Unified Focal++"
     function = staticmethod(partial(unified_focal_loss, symmetric=True))

@@ -44,17 +44,7 @@ def cross_entropy_loss(
 
     A voxel without any class adds 0 to the sum but counts among the voxels.
 
-    Args:
-        y_true: one-hot labels, (N, *spatial, C), in [0, 1].
-        y_pred: probabilities, (N, *spatial, C), in [0, 1]; clipped to [1e-7, 1 - 1e-7].
-        weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
-        **options: see `Options`.
-
-    Returns:
-        Values from 0, (N,), in nats per voxel.
-
-    Raises:
-        ValueError: shapes that do not fit; class indices as labels.
+    Arguments: see the package's docstring. Values are from 0, (N,), in nats per voxel.
 
     Example:
     >>> y = np.array([[[1, 0], [0, 1]]])
@@ -88,20 +78,11 @@ def focal_loss(
         sum over classes of alpha * (1 - y_pred) ** focal_gamma * y_true * log(y_pred)
     ```
 
-    Args:
-        y_true: one-hot labels, (N, *spatial, C), in [0, 1].
-        y_pred: probabilities, (N, *spatial, C), in [0, 1]; clipped to [1e-7, 1 - 1e-7].
+    Hyperparameters:
         alpha: weight of every class, in [0, 1].
         focal_gamma: exponent, at least 0; the larger, the less an easy voxel weighs.
-        weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
-        **options: see `Options`.
 
-    Returns:
-        Values from 0, (N,).
-
-    Raises:
-        ValueError: `alpha` outside [0, 1]; `focal_gamma` below 0; shapes that do not
-            fit; class indices as labels.
+    Other arguments: see the package's docstring. Values are from 0, (N,).
 
     Example:
     >>> y = np.array([[[1, 0], [0, 1]]])
@@ -141,19 +122,10 @@ def modified_cross_entropy_loss(
     With two classes and `beta=0.5` it is half the cross entropy. A voxel without any
     class is a negative of every class.
 
-    Args:
-        y_true: one-hot labels, (N, *spatial, C), in [0, 1].
-        y_pred: probabilities, (N, *spatial, C), in [0, 1]; clipped to [1e-7, 1 - 1e-7].
+    Hyperparameters:
         beta: weight of the missed against the false positives, in [0, 1].
-        weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
-        **options: see `Options`.
 
-    Returns:
-        Values from 0, (N,).
-
-    Raises:
-        ValueError: `beta` outside [0, 1]; shapes that do not fit; class indices as
-            labels.
+    Other arguments: see the package's docstring. Values are from 0, (N,).
 
     Example:
     >>> y = np.array([[[1, 0], [0, 1]]])
@@ -200,21 +172,12 @@ def asymmetric_focal_loss(
 
     Class 0 is background, all others are foreground.
 
-    Args:
-        y_true: one-hot labels, (N, *spatial, C), in [0, 1].
-        y_pred: probabilities, (N, *spatial, C), in [0, 1]; clipped to [1e-7, 1 - 1e-7].
+    Hyperparameters:
         delta: weight of the foreground, in [0, 1]; background has the rest.
         focal_gamma: exponent, at least 0; the larger, the less easy background weighs.
         symmetric: whether foreground has the factor `(1 - y_pred) ** focal_gamma` too.
-        weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
-        **options: see `Options`.
 
-    Returns:
-        Values from 0, (N,).
-
-    Raises:
-        ValueError: `delta` outside [0, 1]; `focal_gamma` below 0; shapes that do not
-            fit; class indices as labels.
+    Other arguments: see the package's docstring. Values are from 0, (N,).
 
     Example:
     >>> y = np.array([[[1, 0], [0, 1]]])
@@ -262,28 +225,14 @@ def _total(
 
 
 class CrossEntropy(PerImageLoss):
-    """Cross entropy. See `cross_entropy_loss`.
-
-    Example:
-    >>> model.compile(optimizer="sgd", loss=losses.CrossEntropy())
-
-    Reference:
-        Eq. 1.
-    """
+    """Cross entropy, `cross_entropy_loss`: Eq. 1."""
 
     title = "CE"
     function = staticmethod(cross_entropy_loss)
 
 
 class Focal(PerImageLoss):
-    """Focal loss: cross entropy in which easy voxels weigh less. See `focal_loss`.
-
-    Example:
-    >>> model.compile(optimizer="sgd", loss=losses.Focal(focal_gamma=2))
-
-    Reference:
-        Eq. 2 and Table 2.
-    """
+    """Focal loss, `focal_loss`: Eq. 2; Table 2."""
 
     title = "Focal"
     function = staticmethod(focal_loss)

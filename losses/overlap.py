@@ -68,19 +68,10 @@ def soft_counts(
     tp is the sum of `min(y_true, y_pred)`, and what is summed in fn and fp the power of
     what `y_pred` lacks to `y_true`, and of what it exceeds it by.
 
-    Args:
-        y_true: one-hot labels, (N, *spatial, C), in [0, 1].
-        y_pred: probabilities, (N, *spatial, C), in [0, 1]; clipped to [1e-7, 1 - 1e-7].
-        gamma: the ++ exponent, above 0.
-        weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
-        **options: see `Options`.
+    Arguments: see the package's docstring.
 
     Returns:
         `(tp, fn, fp)`, each (N, C), float32 or float64; (N, C - 1) without background.
-
-    Raises:
-        ValueError: `gamma` not above 0; shapes that do not fit; class indices as
-            labels.
 
     Example:
     >>> y = np.array([[[1, 0], [1, 0], [0, 1]]])  # one image, 3 voxels, 2 classes
@@ -145,20 +136,7 @@ def dice_loss(
     is clipped, fp is at least 1e-7 per voxel for `gamma=1`: an absent class always
     costs nearly 1 there, whatever is predicted.
 
-    Args:
-        y_true: one-hot labels, (N, *spatial, C), in [0, 1].
-        y_pred: probabilities, (N, *spatial, C), in [0, 1].
-        gamma: the ++ exponent, above 0; 1 is the plain DSC loss.
-        epsilon: above 0; see above.
-        weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
-        **options: see `Options`.
-
-    Returns:
-        Values in [0, 1], (N,).
-
-    Raises:
-        ValueError: `gamma` or `epsilon` not above 0; shapes that do not fit; class
-            indices as labels.
+    Arguments: see the package's docstring. Values are in [0, 1], (N,).
 
     Example:
     >>> y = np.array([[[1, 0], [1, 0], [0, 1]]])
@@ -212,22 +190,11 @@ def tversky_loss(
     `dice_loss` with twice the `epsilon`. For a class that is absent from an image it is
     `alpha * fp / (alpha * fp + epsilon)`.
 
-    Args:
-        y_true: one-hot labels, (N, *spatial, C), in [0, 1].
-        y_pred: probabilities, (N, *spatial, C), in [0, 1].
+    Hyperparameters:
         alpha: weight of the false positives, in [0, 1].
         beta: weight of the false negatives, in [0, 1].
-        gamma: the ++ exponent, above 0; 1 is the plain Tversky loss.
-        epsilon: above 0; decides the value for classes absent from an image.
-        weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
-        **options: see `Options`.
 
-    Returns:
-        Values in [0, 1], (N,).
-
-    Raises:
-        ValueError: `alpha` or `beta` outside [0, 1]; `gamma` or `epsilon` not above 0;
-            shapes that do not fit; class indices as labels.
+    Other arguments: see the package's docstring. Values are in [0, 1], (N,).
 
     Example:
     >>> y = np.array([[[1, 0], [1, 0], [0, 1]]])
@@ -269,24 +236,13 @@ def focal_tversky_loss(
     with `tp, fn, fp` from `soft_counts`. Where the ratio is below 1e-30 the value and
     its gradient are 0, since a root has an infinite slope at 0.
 
-    Args:
-        y_true: one-hot labels, (N, *spatial, C), in [0, 1].
-        y_pred: probabilities, (N, *spatial, C), in [0, 1].
+    Hyperparameters:
         alpha: weight of the false positives, in [0, 1].
         beta: weight of the false negatives, in [0, 1].
         focal_gamma: above 0; the ratio of a class has the exponent `1 / focal_gamma`,
             so above 1 the classes with a small ratio weigh more.
-        gamma: the ++ exponent, above 0; 1 is the plain Focal Tversky loss.
-        epsilon: above 0; decides the value for classes absent from an image.
-        weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
-        **options: see `Options`.
 
-    Returns:
-        Values in [0, 1], (N,).
-
-    Raises:
-        ValueError: `alpha` or `beta` outside [0, 1]; `focal_gamma`, `gamma` or
-            `epsilon` not above 0; shapes that do not fit; class indices as labels.
+    Other arguments: see the package's docstring. Values are in [0, 1], (N,).
 
     Example:
     >>> y = np.array([[[1, 0], [1, 0], [0, 1]]])
@@ -333,23 +289,12 @@ def asymmetric_focal_tversky_loss(
     with `tp, fn, fp` from `soft_counts`. Class 0 is background, all others are
     foreground. Where a ratio is below 1e-30 its root and the gradient are 0.
 
-    Args:
-        y_true: one-hot labels, (N, *spatial, C), in [0, 1].
-        y_pred: probabilities, (N, *spatial, C), in [0, 1].
+    Hyperparameters:
         delta: weight of the false negatives, in [0, 1]; false positives have the rest.
         focal_gamma: in [0, 1); the larger, the more a class with a small ratio weighs.
-        gamma: the ++ exponent, above 0.
         symmetric: whether background has the exponent `1 - focal_gamma` too.
-        epsilon: above 0; decides the value for classes absent from an image.
-        weight: weight of each voxel, at least 0, (N, *spatial); None for 1 everywhere.
-        **options: see `Options`.
 
-    Returns:
-        Values in [0, 1], (N,).
-
-    Raises:
-        ValueError: `delta` outside [0, 1]; `focal_gamma` outside [0, 1); `gamma` or
-            `epsilon` not above 0; shapes that do not fit; class indices as labels.
+    Other arguments: see the package's docstring. Values are in [0, 1], (N,).
 
     Example:
     >>> y = np.array([[[1, 0], [1, 0], [0, 1]]])
@@ -402,71 +347,35 @@ def _tversky_errors(
 
 
 class Dice(PerImageLoss):
-    """DSC loss: 1 minus the Dice similarity coefficient. See `dice_loss`.
-
-    Example:
-    >>> model.compile(optimizer="sgd", loss=losses.Dice())
-
-    Reference:
-        Eqs. 4, 5 and 8; mean over classes.
-    """
+    """DSC loss, `dice_loss`: Eqs. 4, 5 and 8, mean over classes."""
 
     title = "DSC"
     function = staticmethod(dice_loss)
 
 
 class DicePlusPlus(PerImageLoss):
-    """DSC++ loss: DSC with the power `gamma` on errors. See `dice_loss`.
-
-    Example:
-    >>> model.compile(optimizer="sgd", loss=losses.DicePlusPlus(gamma=2))
-
-    Reference:
-        Eq. 9; mean over classes; Table 2 for `gamma=2`.
-    """
+    """DSC++ loss, `dice_loss`: Eq. 9, mean over classes; `gamma=2` of Table 2."""
 
     title = "DSC++"
     function = staticmethod(dice_loss)
 
 
 class Tversky(PerImageLoss):
-    """Tversky loss: DSC with a weight for each kind of error. See `tversky_loss`.
-
-    Example:
-    >>> model.compile(optimizer="sgd", loss=losses.Tversky(alpha=0.3, beta=0.7))
-
-    Reference:
-        Eqs. 15 and 16, mean over classes; Table 2.
-    """
+    """Tversky loss, `tversky_loss`: Eqs. 15 and 16, mean over classes; Table 2."""
 
     title = "Tversky"
     function = staticmethod(tversky_loss)
 
 
 class TverskyPlusPlus(PerImageLoss):
-    """Tversky++ loss: Tversky with the power `gamma` on errors. See `tversky_loss`.
-
-    Example:
-    >>> model.compile(optimizer="sgd", loss=losses.TverskyPlusPlus(gamma=2))
-
-    Reference:
-        Eqs. 15 and 16 with the sums of Eq. 9, mean over classes; Table 2, and Table 6
-        for `gamma=2`.
-    """
+    """Tversky++ loss, with the sums of Eq. 9; Table 2, `gamma` of Table 6."""
 
     title = "Tversky++"
     function = staticmethod(tversky_loss)
 
 
 class FocalTversky(PerImageLoss):
-    """Focal Tversky loss: Tversky to a power of its own. See `focal_tversky_loss`.
-
-    Example:
-    >>> model.compile(optimizer="sgd", loss=losses.FocalTversky(focal_gamma=4 / 3))
-
-    Reference:
-        Eq. 17, mean over classes; Table 2.
-    """
+    """Focal Tversky loss, `focal_tversky_loss`: Eq. 17, mean over classes; Table 2."""
 
     title = "Focal Tversky"
     function = staticmethod(focal_tversky_loss)
@@ -474,15 +383,7 @@ class FocalTversky(PerImageLoss):
 
 
 class FocalTverskyPlusPlus(PerImageLoss):
-    """Focal Tversky++ loss: with the power `gamma` on errors. See `focal_tversky_loss`.
-
-    Example:
-    >>> model.compile(optimizer="sgd", loss=losses.FocalTverskyPlusPlus(gamma=2))
-
-    Reference:
-        Eq. 17 with the sums of Eq. 9, mean over classes; Table 2, and Table 6 for
-        `gamma=2`.
-    """
+    """Focal Tversky++ loss, with the sums of Eq. 9; Table 2, `gamma` of Table 6."""
 
     title = "Focal Tversky++"
     function = staticmethod(focal_tversky_loss)

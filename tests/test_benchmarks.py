@@ -129,6 +129,7 @@ def test_the_port_is_timed_and_weighed_beside_monai(
         ("DSC++ (eager, cpu), memory", "MONAI DiceLoss", "1.2"),
         ("Tversky (eager, cpu), memory", "MONAI TverskyLoss", ""),
         ("DSC++ (eager, one-hot, cpu), memory", "MONAI DiceLoss", "1.2"),
+        ("DSC++ (eager, regions, cpu), memory", "MONAI DiceLoss", "1.2"),
     ]
     assert {row.met for row in rows if row.target and row.unit == "MB"} == {"yes"}
     assert {row.shape for row in rows} == {"1x3x40x50"}

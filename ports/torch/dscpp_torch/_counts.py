@@ -17,28 +17,15 @@ def power(x: Tensor, exponent: float) -> Tensor:
     return x.clamp(min=1e-30).pow(exponent) * (x > 0)
 
 
-def weighted(x: Tensor, w: Tensor | None) -> Tensor:
-    """`x` times the weight of each voxel; None is 1 everywhere."""
-    return x if w is None else x * w
-
-
-def over_voxels(x: Tensor) -> Tensor:
-    """Sum over the spatial axes, (N, C)."""
-    return x.flatten(2).sum(2)
-
-
-def _are_hard(y: Tensor, buffer: Tensor) -> bool:
-    """Whether all labels are 0 or 1; `buffer` is overwritten. A GPU is waited for."""
-    if y.is_cuda and torch.cuda.is_current_stream_capturing():
-        return False
-    return bool(torch.addcmul(y, y, y, value=-1, out=buffer).sum() == 0)
+def over_voxels(x: Tensor, w: Tensor | None = None) -> Tensor:
+    """Sum over the spatial axes, (N, C), weighted by voxel where `w` is given."""
+    return (x if w is None else x * w).flatten(2).sum(2)
 
 
 def across_ranks(x: Tensor) -> Tensor:
     """Sum over the processes of the default group, where there are several."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return x
-    return _AcrossRanks.apply(x)
+    several = dist.is_available() and dist.is_initialized()
+    return _AcrossRanks.apply(x) if several else x
 
 
 class _AcrossRanks(torch.autograd.Function):
@@ -54,11 +41,7 @@ class _AcrossRanks(torch.autograd.Function):
         dist.all_reduce(x)
         return x
 
-    @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> Tensor:
-        slope = slope.clone()
-        dist.all_reduce(slope)
-        return slope
+    backward = forward
 
 
 def overlap(
@@ -93,14 +76,20 @@ def overlap(
     if not torch.jit.is_scripting():
         learned = y.requires_grad or (w is not None and w.requires_grad)
         traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
-        if not learned and not traced:
+        if gamma in (1, 2) and not learned and not traced:
+            # Large tensors are slow to allocate: one is written to again and again.
             buffer = torch.empty_like(y)
-            if kind == "formula" and _are_hard(y, buffer):
-                kind = "hard"
-            if kind != "formula":
-                hard = kind == "hard"
-                return _Overlap.apply(p, y, w, buffer, hard, gamma, alpha, beta)
+            hard = kind == "hard" or (kind == "formula" and _are_hard(y, buffer))
+            if hard or kind == "soft":
+                return _Overlap.apply(p, y, w, buffer, (hard, gamma, alpha, beta))
     return _plain(p, y, w, kind == "soft", gamma, alpha, beta)
+
+
+def _are_hard(y: Tensor, buffer: Tensor) -> bool:
+    """Whether all labels are 0 or 1; `buffer` is overwritten. A GPU is waited for."""
+    if y.is_cuda and torch.cuda.is_current_stream_capturing():
+        return False
+    return bool(torch.addcmul(y, y, y, value=-1, out=buffer).sum() == 0)
 
 
 def _plain(
@@ -115,15 +104,16 @@ def _plain(
     """`overlap` as it is written, with the slopes of PyTorch."""
     # y - y p and p - y p are y (1 - p) and (1 - y) p.
     both = torch.minimum(y, p) if soft else y * p
-    fn = over_voxels(weighted(power(y - both, gamma), w))
-    fp = over_voxels(weighted(power(p - both, gamma), w))
-    return over_voxels(weighted(both, w)), alpha * fp + beta * fn
+    fn = over_voxels(power(y - both, gamma), w)
+    fp = over_voxels(power(p - both, gamma), w)
+    return over_voxels(both, w), alpha * fp + beta * fn
 
 
 class _Overlap(torch.autograd.Function):
-    """`overlap` of hard or soft labels, with few passes and its slope by hand.
+    """`overlap` of hard or soft labels at gamma 1 or 2: few passes, slope by hand.
 
     Then an error is |y - p|, weighted by `beta` where p is below y, else by `alpha`.
+    `how` is whether labels are hard, gamma, alpha and beta.
     """
 
     @staticmethod
@@ -132,45 +122,43 @@ class _Overlap(torch.autograd.Function):
         y: Tensor,
         w: Tensor | None,
         buffer: Tensor,
-        hard: bool,
-        gamma: float,
-        alpha: float,
-        beta: float,
+        how: tuple[bool, float, float, float],
     ) -> tuple[Tensor, Tensor]:
-        # Large tensors are slow to allocate: one is written to again and again.
-        (torch.mul if hard else torch.minimum)(y, p, out=buffer)
-        hits = over_voxels(weighted(buffer, w))
-        errors = torch.sub(y, p, out=buffer)
-        errors = errors if gamma == 2 else errors.abs_()
-        errors = errors if gamma == 1 else errors.pow_(gamma)
-        if alpha == beta:
-            return hits, alpha * over_voxels(weighted(errors, w))
-        errors.mul_(_side(_below(p, y, hard), alpha, beta))
-        return hits, over_voxels(weighted(errors, w))
+        hard, gamma, alpha, beta = how
+        both = torch.mul if hard else torch.minimum
+        hits = over_voxels(both(y, p, out=buffer), w)
+        if gamma == 1:
+            errors = torch.sub(p, y, out=buffer).abs_()
+        else:  # the square of the difference in one pass
+            errors = torch.ops.aten.mse_loss.out(p, y, 0, out=buffer)
+        return hits, over_voxels(_weigh(errors, p, y, hard, alpha, beta), w)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.save_for_backward(*inputs[:3])
-        ctx.hard, ctx.gamma, *ctx.sides = inputs[4:]
+        *tensors, ctx.buffer, ctx.how = inputs
+        ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, hits: Tensor, errors: Tensor) -> tuple[Tensor | None, ...]:
         p, y, w = ctx.saved_tensors
+        hard, gamma, alpha, beta = ctx.how
         if torch.is_grad_enabled():  # a second derivative is asked for
-            counts = _plain(p, y, w, not ctx.hard, ctx.gamma, *ctx.sides)
+            counts = _plain(p, y, w, not hard, gamma, alpha, beta)
             slopes = torch.autograd.grad(counts, p, (hits, errors), create_graph=True)
-            return *slopes, *[None] * 7
+            return *slopes, None, None, None, None
+        # The buffer becomes the slope, once: a second call has its own.
+        buffer, ctx.buffer = ctx.buffer, None
         shape = [*hits.shape, *[1] * (p.dim() - 2)]
-        hits, errors = hits.view(shape), ctx.gamma * errors.view(shape)
-        alpha, beta = ctx.sides
-        if ctx.gamma == 2 and alpha == beta and ctx.hard:  # DSC++: in two passes
-            slope = (p * (alpha * errors)).addcmul_(y, hits - alpha * errors)
+        hits, errors = hits.view(shape), gamma * errors.view(shape)
+        if gamma == 2 and alpha == beta and hard:  # DSC++: in two passes
+            slope = torch.mul(p, alpha * errors, out=buffer)
+            slope.addcmul_(y, hits - alpha * errors)
         else:
-            below = _below(p, y, ctx.hard)
-            slope = _slope(p - y, ctx.gamma).mul_(errors)
-            slope.mul_(alpha if alpha == beta else _side(below, alpha, beta))
-            slope.addcmul_(below, hits)
-        return weighted(slope, w), *[None] * 7
+            slope = torch.sub(p, y, out=buffer)
+            slope = (slope.sign_() if gamma == 1 else slope).mul_(errors)
+            slope = _weigh(slope, p, y, hard, alpha, beta)
+            slope.addcmul_(_below(p, y, hard), hits)
+        return slope if w is None else slope.mul_(w), None, None, None, None
 
 
 def _below(p: Tensor, y: Tensor, hard: bool) -> Tensor:
@@ -178,18 +166,10 @@ def _below(p: Tensor, y: Tensor, hard: bool) -> Tensor:
     return y if hard else (p < y).to(p)
 
 
-def _side(below: Tensor, alpha: float, beta: float) -> Tensor:
-    """Weight of each voxel's error."""
-    return below.mul(beta - alpha).add_(alpha)
-
-
-def _slope(x: Tensor, gamma: float) -> Tensor:
-    """Slope of `|x| ** gamma / gamma`, in place; 0 where it is infinite."""
-    if gamma == 2:
-        return x
-    if gamma == 1:
-        return x.sign_()
-    size = x.abs()
-    if gamma < 1:
-        size.masked_fill_(size <= 1e-30, torch.inf)
-    return x.sign_().mul_(size.pow_(gamma - 1))
+def _weigh(
+    x: Tensor, p: Tensor, y: Tensor, hard: bool, alpha: float, beta: float
+) -> Tensor:
+    """Weigh each voxel, in place: by `beta` where p is below y, else by `alpha`."""
+    if alpha == beta:
+        return x if alpha == 1 else x.mul_(alpha)
+    return x.mul_(_below(p, y, hard).mul(beta - alpha).add_(alpha))

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ._counts import across_ranks, over_voxels, overlap, power, weighted
+from ._counts import across_ranks, over_voxels, overlap, power
 
 __all__ = [
     "Combo",
@@ -91,7 +91,10 @@ class Loss(torch.nn.Module):
     """
 
     # Of each class its own, after those of its bases.
-    hyperparameters: Hyperparameters = ()
+    hyperparameters: Hyperparameters = (
+        ("smooth_nr", 1e-7, NOT_NEGATIVE),
+        ("smooth_dr", 1e-7, POSITIVE),
+    )
     class_weight: Tensor | None
 
     def __init__(
@@ -118,9 +121,8 @@ class Loss(torch.nn.Module):
         _expect("sigmoid, softmax, other_act", sum(given) < 2, "one at most", given)
         known = other_act is None or callable(other_act)
         _expect("other_act", known, "a function", other_act)
-        reductions = ("mean", "sum", "none")
-        expected = f"one of {reductions}"
-        _expect("reduction", reduction in reductions, expected, reduction)
+        known = reduction in ("mean", "sum", "none")
+        _expect("reduction", known, "one of mean, sum, none", reduction)
         _expect("batch", batch or not ddp, "True with ddp=True", batch)
         free = to_onehot_y or ignore_index not in (0, 1)
         expected = "neither 0 nor 1 without to_onehot_y=True"
@@ -128,28 +130,28 @@ class Loss(torch.nn.Module):
         self.include_background, self.to_onehot_y = include_background, to_onehot_y
         self.sigmoid, self.softmax, self.other_act = sigmoid, softmax, other_act
         self.reduction, self.batch, self.ddp = reduction, batch, ddp
-        self.smooth_nr = _number("smooth_nr", smooth_nr, NOT_NEGATIVE)
-        self.smooth_dr = _number("smooth_dr", smooth_dr, POSITIVE)
         self.soft_label, self.ignore_index = soft_label, ignore_index
         classes = None if weight is None else torch.as_tensor(weight).float()
         if classes is not None:
             allowed = classes.dim() < 2 and bool((classes >= 0).all())
             _expect("weight", allowed, "0 or more each, in one row", classes)
         self.register_buffer("class_weight", classes)
-        self._set(own)
+        self._set(smooth_nr=smooth_nr, smooth_dr=smooth_dr, **own)
 
-    def _set(self, own: dict[str, float]) -> None:
-        """Set the loss's own hyperparameters; `gamma` is 1 where it is none."""
+    def _set(self, **given: float) -> None:
+        """Set the numbers; `gamma` is 1 where it is none of them."""
         bases = reversed(type(self).__mro__)
         takes = [row for each in bases for row in vars(each).get("hyperparameters", ())]
         known = [name for name, _, _ in takes]
-        unknown = [name for name in own if name not in known]
+        unknown = ", ".join(name for name in given if name not in known)
         if unknown:
-            name, found = type(self).__name__, ", ".join(unknown)
-            raise TypeError(f"{name}: expected one of {known}, found {found}")
+            name = type(self).__name__
+            raise TypeError(f"{name}: expected one of {known}, found {unknown}")
         self.gamma = 1.0
-        for name, default, allowed in takes:
-            setattr(self, name, _number(name, own.get(name, default), allowed))
+        for name, default, (words, holds) in takes:
+            value = given.get(name, default)
+            _expect(name, holds(value), f"a number {words}", value)
+            setattr(self, name, float(value))
 
     def forward(
         self, input: Tensor, target: Tensor, mask: Tensor | None = None
@@ -179,7 +181,14 @@ class Loss(torch.nn.Module):
         hard = self.to_onehot_y or not target.is_floating_point()
         kind = "soft" if self.soft_label else "hard" if hard else "formula"
         values = self._per_class(Voxels(scores, self._chances(scores), y, w, kind))
-        values = self._weighted(values)
+        weight = self.class_weight
+        if weight is not None:
+            if weight.dim() == 1 and weight.shape[0] != values.shape[1]:
+                raise ValueError(
+                    f"weight: expected one number, or one for each of the "
+                    f"{values.shape[1]} classes that count, found {weight.shape[0]}"
+                )
+            values = values * weight.to(values)
         if self.reduction == "mean":
             return values.mean()
         if self.reduction == "sum":
@@ -189,18 +198,6 @@ class Loss(torch.nn.Module):
     def _per_class(self, v: Voxels) -> Tensor:
         """Values of (N, C) whose mean over the classes is the loss of an image."""
         raise NotImplementedError
-
-    def _weighted(self, values: Tensor) -> Tensor:
-        """Values of each class, times its weight."""
-        weight = self.class_weight
-        if weight is None:
-            return values
-        if weight.dim() == 1 and weight.shape[0] != values.shape[1]:
-            raise ValueError(
-                f"weight: expected one number, or one for each of the "
-                f"{values.shape[1]} classes that count, found {weight.shape[0]}"
-            )
-        return values * weight.to(values)
 
     def _labels(
         self, scores: Tensor, y: Tensor, w: Tensor | None
@@ -217,10 +214,8 @@ class Loss(torch.nn.Module):
             )
         one = list(shape)
         one[1] = 1
-        if self.to_onehot_y:
-            y = _fitting("target", y, one, "")
-        else:
-            y = _fitting("target", y, shape, "; of class indices with to_onehot_y=True")
+        hint = "" if self.to_onehot_y else "; of class indices with to_onehot_y=True"
+        y = _fitting("target", y, one if self.to_onehot_y else shape, hint)
         if w is not None:
             w = _fitting("mask", w, one, "").to(scores)
         if self.ignore_index is not None:
@@ -253,18 +248,21 @@ class Loss(torch.nn.Module):
             p = p.clamp(low, high)
         return p if self.include_background else p[:, 1:]
 
-    def _logs(self, v: Voxels, rest: bool) -> tuple[Tensor, Tensor]:
-        """Logarithms of p and, where `rest`, of 1 - p; from the logits where given."""
+    def _log_odds(self, v: Voxels) -> Tensor:
+        """Logarithms of p / (1 - p); from the logits where given.
+
+        1 - p itself is 0 where p is 1 in float32: there it is the sum of the other p.
+        """
         first = 0 if self.include_background else 1
-        if not (self.softmax or self.sigmoid):
-            return v.p.log(), torch.log1p(-v.p) if rest else v.p
-        if self.sigmoid:
-            logs = others = functional.logsigmoid(v.scores)
-            others = functional.logsigmoid(-v.scores) if rest else others
-        else:
-            logs = others = functional.log_softmax(v.scores, 1)
-            others = _log_of_others(logs) if rest else others
-        return logs[:, first:], others[:, first:]
+        if not self.softmax:
+            return v.scores[:, first:] if self.sigmoid else torch.logit(v.p)
+        if v.scores.shape[1] == 2:
+            return (v.scores - v.scores.flip(1))[:, first:]
+        logs = functional.log_softmax(v.scores, 1)
+        p = logs.exp()
+        large = p > 0.5  # in one class at most
+        small = p.masked_fill(large, 0).sum(1, keepdim=True) + 1e-37
+        return (logs - torch.where(large, small, 1 - p).log())[:, first:]
 
     def _total(self, sums: Tensor) -> Tensor:
         """Sums of each image, (N, C), over the batch and the processes if asked."""
@@ -276,7 +274,7 @@ class Loss(torch.nn.Module):
 
     def _mean(self, terms: Tensor, w: Tensor | None) -> Tensor:
         """Weighted mean over voxels, (N, C), 0 where no voxel has a weight."""
-        sums, n = over_voxels(weighted(terms, w)), terms[0, 0].numel()
+        sums, n = over_voxels(terms, w), terms.flatten(2).shape[2]
         count = sums.new_full([sums.shape[0], 1], n) if w is None else over_voxels(w)
         total = self._total(count)
         return self._total(sums) / torch.where(total > 0, total, 1.0)
@@ -285,8 +283,10 @@ class Loss(torch.nn.Module):
         """Errors over everything: alpha of the false positives, beta of the misses."""
         tp, errors = overlap(v.p, v.y, v.w, v.kind, self.gamma, alpha, beta)
         tp, errors = self._total(tp), self._total(errors)
-        wrong = (errors + (self.smooth_dr - self.smooth_nr)).clamp(min=0)
-        return wrong / (hits * tp + errors + self.smooth_dr)
+        total = torch.add(errors, tp, alpha=hits) + self.smooth_dr
+        if self.smooth_nr == self.smooth_dr:
+            return errors / total
+        return (errors + (self.smooth_dr - self.smooth_nr)).clamp(min=0) / total
 
     def _entropy(
         self,
@@ -303,28 +303,25 @@ class Loss(torch.nn.Module):
         stand against the rest.
         """
         fore, back = exponents
-        regions = binary or self.sigmoid or v.scores.shape[1] == 1
-        hit, miss = self._logs(v, rest=regions)
-        if regions:
-            hit = self._focal(hit, v.y, v.p, fore)
-            miss = self._focal(miss, v.y, v.p, back, rest=True)
-            if positive == negative:
-                return -positive * self._mean(torch.lerp(miss, hit, v.y), v.w)
+        if binary or self.sigmoid or v.scores.shape[1] == 1:
+            odds = self._log_odds(v)
+            if positive == negative and fore == 0 and back == 0:
+                lost = functional.binary_cross_entropy_with_logits
+                return positive * self._mean(lost(odds, v.y, reduction="none"), v.w)
+            hit = self._focal(functional.logsigmoid(odds), v.y, v.p, fore)
+            miss = self._focal(functional.logsigmoid(-odds), v.y, v.p, back, rest=True)
             return -self._mean(torch.lerp(negative * miss, positive * hit, v.y), v.w)
+        logs = functional.log_softmax(v.scores, 1) if self.softmax else v.p.log()
+        logs = logs[:, -v.p.shape[1] :]  # of the classes that count
         first = 1 if self.include_background else 0
-        if fore == back:
-            hit = self._focal(hit, v.y, v.p, fore)
-        else:
-            parts = [
-                self._focal(hit[:, :first], v.y[:, :first], v.p[:, :first], back),
-                self._focal(hit[:, first:], v.y[:, first:], v.p[:, first:], fore),
-            ]
-            hit = torch.cat(parts, 1)
-        means = self._mean(v.y * hit, v.w)
-        factors = torch.full_like(means, -positive)
-        factors[:, :first] = -negative
+        sizes = [first, logs.shape[1] - first]
+        parts = logs.split(sizes, 1), v.y.split(sizes, 1), v.p.split(sizes, 1)
+        hit = self._focal(parts[0][0], parts[1][0], parts[2][0], back)
+        background = -negative * self._mean(parts[1][0] * hit, v.w)
+        hit = self._focal(parts[0][1], parts[1][1], parts[2][1], fore)
+        foreground = -positive * self._mean(parts[1][1] * hit, v.w)
         # The loss is the sum over classes: times C it is the mean.
-        return means.shape[1] * factors * means
+        return logs.shape[1] * torch.cat([background, foreground], 1)
 
     def _focal(
         self, logs: Tensor, y: Tensor, p: Tensor, exponent: float, rest: bool = False
@@ -474,28 +471,9 @@ class SymmetricUnifiedFocalPlusPlus(_PlusPlus, SymmetricUnifiedFocal):
     """Unified Focal++ loss with both effects on every class; not in the paper."""
 
 
-def _log_of_others(logs: Tensor) -> Tensor:
-    """Logarithms of 1 - p, which is the sum of the other classes' p, on axis 1.
-
-    1 - p itself is 0 where p is 1 in float32.
-    """
-    if logs.shape[1] == 2:
-        return logs.flip(1)
-    p = logs.exp()
-    others = p.roll(1, 1) + 1e-37
-    for shift in range(2, p.shape[1]):
-        others = others + p.roll(shift, 1)
-    return others.log()
-
-
 def _expect(name: str, holds: bool, expected: str, found: object) -> None:
     if not holds:
         raise ValueError(f"{name}: expected {expected}, found {found!r}")
-
-
-def _number(name: str, value: float, allowed: Range) -> float:
-    _expect(name, allowed[1](value), f"a number {allowed[0]}", value)
-    return float(value)
 
 
 def _fitting(name: str, x: Tensor, shape: list[int], hint: str) -> Tensor:
