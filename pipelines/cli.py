@@ -65,7 +65,8 @@ def _result(typed: Sequence[str] | None) -> int:
             return _NO_READER  # such as `head`, which has seen enough
         streams.say(
             f"{escaped(str(error.filename))}: expected a place that can be used, "
-            f"found: {error.strerror}. Mend its rights, free space, or name another."
+            f"found: {error.strerror}. Fix its permissions, free space, or name "
+            "another."
         )
         return 2
     except KeyboardInterrupt:

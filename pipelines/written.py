@@ -55,7 +55,7 @@ def known(folder: Path) -> dict[str, list[str]]:
     except OSError as error:
         raise InputError(
             f"{path}: expected a list of SHA-256, found a file that cannot be read "
-            f"({error.strerror}); mend its rights or delete it"
+            f"({error.strerror}); fix its permissions or delete it"
         ) from error
     for line in text.split("\n"):
         sha256, _, name = line.partition("  ")

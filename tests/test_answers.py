@@ -44,7 +44,7 @@ def line(found, comparison):
 
 
 def test_ratio_by_hand_with_the_interval_of_the_verdicts(results):
-    row = line(summary(results), "NLL: DSC++ over DSC")
+    row = line(summary(results), "NLL: DSC++ / DSC")
     assert row["ours"] == pytest.approx((0.05 + 0.06) / (0.3 + 0.6))
     # The interval is that of the verdicts: see test_a_contrast_by_hand.
     _, (study,) = opened(results)
@@ -61,8 +61,8 @@ def test_a_training_without_its_seed_on_the_other_side_is_left_out(results):
     make_run(results, "DSC++", (9.0,) * 4, gamma=2.0, seed=7)
     make_run(results, "CE", (0.1,) * 4)
     found = summary(results)
-    assert line(found, "NLL: DSC++ over DSC")["seeds"] == 2
-    row = line(found, "NLL: DSC over CE")
+    assert line(found, "NLL: DSC++ / DSC")["seeds"] == 2
+    row = line(found, "NLL: DSC / CE")
     assert (row["seeds"], row["ours"]) == (1, pytest.approx(3.0))
     # What seeds differ by is known from the losses with two of them.
     assert 0 < row["ci_low"] < 3 < row["ci_high"]
@@ -71,19 +71,19 @@ def test_a_training_without_its_seed_on_the_other_side_is_left_out(results):
 def test_no_interval_where_no_loss_was_trained_twice(tmp_path):
     make_run(tmp_path, "DSC", DSC_NLL)
     make_run(tmp_path, "DSC++", PLUS_NLL)
-    row = line(summary(tmp_path), "NLL: DSC++ over DSC")
+    row = line(summary(tmp_path), "NLL: DSC++ / DSC")
     assert math.isnan(row["ci_low"]) and math.isnan(row["ci_high"])
 
 
 def test_thresholds_and_dice_by_hand(results):
     found = summary(results)
     # Of the four voxels of the target p is .3, .85, .85, .85 in every case.
-    row = line(found, "recall: DSC at T = 0.2 less DSC at T = 0.8")
+    row = line(found, "recall: DSC at T = 0.2 - DSC at T = 0.8")
     assert (row["ours"], row["claim"]) == (0.25, "3.4-dsc-steady")
     assert math.isnan(row["paper"])
-    row = line(found, "Dice: DSC++ at T = 0.2 less DSC++ at T = 0.5")
+    row = line(found, "Dice: DSC++ at T = 0.2 - DSC++ at T = 0.5")
     assert row["paper"] == pytest.approx(0.761 - 0.808)
-    row = line(found, "Dice: DSC++ less DSC")
+    row = line(found, "Dice: DSC++ - DSC")
     assert (row["ours"], row["paper"]) == (0.0, pytest.approx(0.004))
 
 
@@ -92,7 +92,7 @@ def test_temperature_needs_no_claim(results):
     found = summary(results)
     row = line(found, "best temperature of DSC (above 1: overconfident)")
     assert (row["ours"], row["seeds"]) == (2.5, 1)
-    row = line(found, "NLL: DSC + temperature over DSC++")
+    row = line(found, "NLL: DSC + temperature / DSC++")
     assert row["ours"] == pytest.approx(0.1 / 0.05)
     text = answers.markdown(found, answers.QUESTIONS[5])
     # What seeds of a scaled loss differ by is not known: no interval.
@@ -141,12 +141,12 @@ def test_verdicts_are_the_words_of_the_claims(results):
     said = claims.decide(paper, studies)
     own = said["id"].eq("3.2.1-nll-drive")
     said.loc[own, ["verdict", "verdict_corrected"]] = ["seen at reduced", "undecided"]
-    row = line(summary(results, said), "NLL: DSC++ over DSC")
+    row = line(summary(results, said), "NLL: DSC++ / DSC")
     assert (row["claim"], row["verdict"]) == ("3.2.1-nll-drive", "seen at reduced")
     text = answers.markdown(summary(results, said), answers.QUESTIONS[0])
     words = "seen at reduced; undecided by both terms (`3.2.1-nll-drive`)"
     assert "| 0.12 [" in text and f"] | 1.00 [1.00, 1.00] | {words} |" in text
-    row = line(summary(results), "Brier score: DSC++ over DSC")
+    row = line(summary(results), "Brier score: DSC++ / DSC")
     assert row["claim"] == "3.2.1-brier-drive"
     assert row["verdict"] == said.set_index("id").loc["3.2.1-brier-drive", "verdict"]
 
@@ -157,7 +157,17 @@ def test_paper_before_reduced_and_simulated_never(results):
     assert set(summary(results)["preset"]) == {"paper"}
     make_run(results, "CE", preset="reduced")
     # What was run at `reduced` alone is shown from there.
-    assert line(summary(results), "NLL: DSC over CE")["preset"] == "reduced"
+    assert line(summary(results), "NLL: DSC / CE")["preset"] == "reduced"
+
+
+def test_one_seed_at_the_preset_paper_does_not_displace_several_at_reduced(tmp_path):
+    for seed in (0, 1):
+        make_run(tmp_path, "DSC", (0.4,) * 4, gamma=1.0, seed=seed, preset="reduced")
+        make_run(tmp_path, "DSC++", (0.1,) * 4, gamma=2.0, seed=seed, preset="reduced")
+    make_run(tmp_path, "DSC", (0.9,) * 4, gamma=1.0)
+    make_run(tmp_path, "DSC++", (0.9,) * 4, gamma=2.0)
+    row = line(summary(tmp_path), "NLL: DSC++ / DSC")
+    assert (row["preset"], row["seeds"], row["ours"]) == ("reduced", 2, 0.25)
 
 
 def test_nothing_run_is_said(tmp_path):
@@ -199,7 +209,7 @@ def test_forest_by_hand(results):
     # An interval where there are two trainings, none where there is one.
     assert [len(one.lines[2]) for one in nll] == [1, 0]
     (bar,) = nll[0].lines[2][0].get_segments()
-    row = line(summary(results), "NLL: DSC++ over DSC")
+    row = line(summary(results), "NLL: DSC++ / DSC")
     assert bar[:, 0] == pytest.approx([row["ci_low"], row["ci_high"]], rel=1e-4)
     assert points(left)["paper"][0] == pytest.approx(0.041 / 0.204, rel=1e-5)
     assert points(right)["paper"][0] == pytest.approx(0.004)

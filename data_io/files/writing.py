@@ -138,7 +138,7 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(
             f"{path}: expected a place that can be written, found "
-            f"{error.strerror or error}; free space, mend its rights or choose "
+            f"{error.strerror or error}; free space, fix its permissions or choose "
             "another output folder"
         ) from error
 

@@ -314,7 +314,8 @@ def _versions() -> dict[str, str]:
 def _unwritable(folder: Path, error: OSError) -> str:
     return (
         f"cache: expected a folder that can be written, but {folder} gave: "
-        f"{error.strerror or error}. Free space, mend its rights or name another one."
+        f"{error.strerror or error}. Free space, fix its permissions or name another "
+        "one."
     )
 
 

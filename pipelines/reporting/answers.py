@@ -13,7 +13,7 @@ from pipelines.reporting.evidence import Printed, Quantity, Runs
 from pipelines.reporting.frame import Study
 from pipelines.reporting.markdown import table
 from pipelines.reporting.published import Paper, Variant
-from pipelines.reporting.tables import TEMPERATURE, usable
+from pipelines.reporting.tables import TEMPERATURE, deciding
 
 __all__ = ["FILE", "QUESTIONS", "brief", "compared", "markdown", "summary"]
 
@@ -26,12 +26,12 @@ _COLUMNS = (
 _OF_CLAIM = ("parts", "parts_hold", "parts_not_run")
 
 QUESTIONS = (
-    "Is DSC overconfident, and does DSC++ mend it?",
+    "Is DSC overconfident, and does DSC++ correct it?",
     "Is DSC++ as calibrated as CE?",
     "What does DSC++ cost in Dice?",
     "Does the ++ form carry over to other losses?",
-    "Do softmax thresholds tailor recall and precision?",
-    "Would one temperature have done?",
+    "Can a softmax threshold trade recall for precision?",
+    "Is temperature scaling of DSC enough?",
 )
 
 _SCALED = Variant("DSC", None, TEMPERATURE)
@@ -78,22 +78,22 @@ class _Line:
         return self.text.format(a=names[0], b=names[1])
 
 
-_LESS = "{a} less {b}"
+_LESS = "{a} - {b}"
 _LINES = (
     _Line(0, "best temperature of DSC (above 1: overconfident)", _FITTED, _SCALED,
           "DSC"),
-    _Line(0, "NLL: {a} over {b}", "nll", "DSC", "CE", "1-ce-calibrated"),
-    _Line(0, "NLL: {a} over {b}", "nll", "DSC++", "DSC", r"3.2.[12]-nll-(?!same).*"),
-    _Line(0, "Brier score: {a} over {b}", "brier", "DSC++", "DSC",
+    _Line(0, "NLL: {a} / {b}", "nll", "DSC", "CE", "1-ce-calibrated"),
+    _Line(0, "NLL: {a} / {b}", "nll", "DSC++", "DSC", r"3.2.[12]-nll-(?!same).*"),
+    _Line(0, "Brier score: {a} / {b}", "brier", "DSC++", "DSC",
           r"3.2.[12]-brier-(?!lowest).*|1-contribution-2"),
-    _Line(1, "NLL: {a} over {b}", "nll", "DSC++", "CE",
+    _Line(1, "NLL: {a} / {b}", "nll", "DSC++", "CE",
           r"3.2.1-nll-same-.*|3.2.2-same-.*"),
-    _Line(1, "Brier score: {a} over {b}", "brier", "DSC++", "CE",
+    _Line(1, "Brier score: {a} / {b}", "brier", "DSC++", "CE",
           r"3.2.1-brier-lowest-.*|3.2.2-same-.*"),
     _Line(2, f"Dice: {_LESS}", "dice", "DSC++", "DSC",
           r"3.1-no-cost|3.2.[12]-dice-highest.*"),
     *(
-        _Line(3, f"{word}: {{a}} over {{b}}", metric, f"{loss}++", loss, f"3.3-{claim}")
+        _Line(3, f"{word}: {{a}} / {{b}}", metric, f"{loss}++", loss, f"3.3-{claim}")
         for loss, claim in (("Tversky", "tversky"), ("Focal Tversky", "focal-tversky"),
                             ("Combo", "combo"), ("Unified Focal", "unified-focal"))
         for word, metric in (("NLL", "nll"), ("Brier score", "brier"))
@@ -108,8 +108,8 @@ _LINES = (
               "3.4-dice-0.2-0.8")
         for at in ("0.2", "0.8")
     ),
-    _Line(5, "NLL: {a} over {b}", "nll", _SCALED, "DSC"),
-    _Line(5, "NLL: {a} over {b}", "nll", _SCALED, "DSC++"),
+    _Line(5, "NLL: {a} / {b}", "nll", _SCALED, "DSC"),
+    _Line(5, "NLL: {a} / {b}", "nll", _SCALED, "DSC++"),
 )  # fmt: skip
 
 
@@ -168,10 +168,10 @@ def summary(
     printed = Printed(paper)
     rows: dict[tuple[_Line, str, str], dict[str, object]] = {}
     for line in _LINES:
-        for study in usable(studies):
+        for study in deciding(studies):
             for target in study.targets:
                 key = (line, study.title, target)
-                if not rows.get(key):  # the paper's preset comes first
+                if not rows.get(key):  # the first that has it
                     rows[key] = _row(line, study, target, claims, printed)
     return pd.DataFrame(filter(None, rows.values()), columns=list(_COLUMNS))
 
@@ -247,12 +247,12 @@ def markdown(found: pd.DataFrame, question: str) -> str:
 
 # What speaks for a question where there is room for one line.
 _HEADLINES = (
-    "NLL: DSC++ over DSC",
-    "NLL: DSC++ over CE",
-    "Dice: DSC++ less DSC",
-    "NLL: Tversky++ over Tversky",
-    "recall: DSC++ at T = 0.2 less DSC++ at T = 0.8",
-    "NLL: DSC + temperature over DSC++",
+    "NLL: DSC++ / DSC",
+    "NLL: DSC++ / CE",
+    "Dice: DSC++ - DSC",
+    "NLL: Tversky++ / Tversky",
+    "recall: DSC++ at T = 0.2 - DSC++ at T = 0.8",
+    "NLL: DSC + temperature / DSC++",
 )
 
 

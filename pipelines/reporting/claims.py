@@ -29,7 +29,7 @@ from pipelines.reporting.rules import (
     Part,
     Rule,
 )
-from pipelines.reporting.tables import usable
+from pipelines.reporting.tables import deciding
 
 __all__ = [
     "COLUMNS", "FILE", "NOT_SEEN", "SEEN", "VERDICTS", "Claim", "decide",
@@ -168,12 +168,12 @@ def published_claims(paper: Paper) -> tuple[Claim, ...]:
 
 
 def decide(paper: Paper, studies: Sequence[Study]) -> pd.DataFrame:
-    """Decide every claim from the `tables.usable` studies, with `COLUMNS`.
+    """Decide every claim from the `tables.deciding` studies, with `COLUMNS`.
 
     Raises:
         InputError: a file of `results/paper` is missing or is not as expected.
     """
-    ordered, printed = usable(studies), Printed(paper)
+    ordered, printed = deciding(studies), Printed(paper)
     rows = [
         _Decision(claim, ordered).row() | _paper_side(claim, paper, printed)
         for claim in published_claims(paper)

@@ -22,7 +22,7 @@ from pipelines.reporting.published import KEYS, Cell, Variant, each_cell, partne
 from pipelines.run import OTHER_SETS
 
 __all__ = [
-    "COLUMNS", "OURS", "PRESETS", "TEMPERATURE", "comparisons", "costs",
+    "COLUMNS", "OURS", "PRESETS", "TEMPERATURE", "comparisons", "costs", "deciding",
     "other_sets", "over_all", "papers", "same_loss", "set_summary", "summary",
     "temperatures", "thresholds", "usable", "verdict",
 ]  # fmt: skip
@@ -379,6 +379,14 @@ def usable(studies: Iterable[Study]) -> list[Study]:
     """Those that may fill a published cell, the paper's preset before others."""
     found = [one for one in studies if not one.simulated and one.preset in PRESETS]
     return sorted(found, key=lambda one: PRESETS.index(one.preset))
+
+
+def deciding(studies: Iterable[Study]) -> list[Study]:
+    """`usable`, last those in which no loss has two seeds: they decide nothing."""
+    return sorted(
+        usable(studies),
+        key=lambda one: all(len(one.seeds(loss)) < 2 for loss in one.main),
+    )
 
 
 def over_all(
