@@ -67,7 +67,9 @@ class Memory:
         files = self.files.items()
         kept = {k: v for k, v in files if Path(k.partition(" ")[2]).exists()}
         try:
-            write_json(self.path, {"format": 5, "files": kept}, indent=None)
+            # What is wrong with a file may be a number that is not finite.
+            found = {"format": 5, "files": kept}
+            write_json(self.path, found, indent=None, allow_nan=True)
         except InputError as error:
             return str(error.__cause__)
         return ""

@@ -1,5 +1,6 @@
 """Names that become names of files, checked where they are read."""
 
+import re
 import unicodedata
 from pathlib import PurePosixPath, PureWindowsPath
 
@@ -54,8 +55,9 @@ def unfit(name: object) -> str:
 
 
 def is_formula(text: str) -> bool:
-    """Whether a spreadsheet takes a text for a formula, and computes it."""
-    return text.startswith(("=", "+", "-", "@"))
+    """Whether a spreadsheet takes a text for a formula, and computes it; no number."""
+    number = re.fullmatch(r"[+-]?[0-9]+\.?[0-9]*(e[+-]?[0-9]+)?", text)
+    return text.startswith(("=", "+", "-", "@")) and number is None
 
 
 def to_cell(text: str) -> str:

@@ -143,9 +143,16 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def write_json(path: Path, value: object, indent: int | None = 1) -> Path:
-    """Write `value` as JSON, atomically; see `write_atomically`."""
-    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
+def write_json(
+    path: Path, value: object, indent: int | None = 1, allow_nan: bool = False
+) -> Path:
+    """Write `value` as JSON, atomically; see `write_atomically`.
+
+    Raises:
+        ValueError: a number that is not finite, unless `allow_nan`.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=allow_nan)
+    text += "\n"
     # What is no UTF-8 in the name of a file becomes JSON's own escape.
     as_utf8 = ("utf-8", "backslashreplace")
     return write_atomically(path, lambda aside: aside.write_text(text, *as_utf8))

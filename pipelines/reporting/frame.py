@@ -233,15 +233,20 @@ class Study:
         reference: str = _SELECTION["reference"],
     ) -> _Floats:
         """The same of every training, (trainings, cases)."""
-        rows = [(run.name, target, region, reference) for run in self.runs[variant]]
-        # In the order of C: that of a sum decides its last bits.
-        return np.ascontiguousarray(self._by_case[metric].reindex(rows))
+        found, nothing = self._by_case[metric], np.full(len(self.cases), np.nan)
+        names = (run.name for run in self.runs[variant])
+        each = [found.get((name, target, region, reference), nothing) for name in names]
+        return np.stack(each)
 
     @cached_property
-    def _by_case(self) -> dict[str, pd.DataFrame]:
-        """Each metric: a row a run, target, region and reference, a column a case."""
+    def _by_case(self) -> dict[str, dict[tuple[str, ...], _Floats]]:
+        """Each metric by run, target, region and reference: its values by case."""
         wide = self.frame.pivot(index=["run", *_KEYS], columns="case")
-        return {name: wide[name][[*self.cases]] for name in metrics.METRICS}
+        each = {name: wide[name][[*self.cases]] for name in metrics.METRICS}
+        return {
+            name: dict(zip(rows.index, rows.to_numpy(), strict=True))
+            for name, rows in each.items()
+        }
 
     @cached_property
     def histograms(self) -> dict[str, Histograms]:
