@@ -17,6 +17,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from written_runs import make_run
 
 from data_io.errors import InputError
 from pipelines import cli, provenance, truth
@@ -117,10 +118,25 @@ def test_the_paper_on_drive_is_twenty_runs():
 
 
 def test_a_default_exponent_written_out_is_not_a_second_run(tmp_path):
-    losses = plan.parse_losses("DSC++, dsc++ 2, DSC++ 1.5")
+    losses = plan.parse_losses("DSC++, dsc++ 2, DSC++ g=1.5")
     experiment = plan.Experiment("phantom", losses, (0, 3), "demo")
     names = [planned.name for planned in plan.plan([experiment], tmp_path)]
     assert names == ["dscpp-s0", "dscpp-g1.5-s0", "dscpp-s3", "dscpp-g1.5-s3"]
+
+
+def test_data_of_another_split_are_refused_before_any_run(tmp_path, monkeypatch):
+    """A newcomer's download beside committed runs of another copy: one message."""
+    there = runs.Run.open(make_run(tmp_path, "DSC", preset="reduced"))
+    experiment = plan.Experiment("drive", (("CE", None),), preset="reduced")
+    (run,) = plan.plan([experiment], tmp_path)
+    run = dataclasses.replace(run, data=tmp_path / "images")
+    same = {part: tuple(ids) for part, ids in there.record["split"].items()}
+    monkeypatch.setattr(reproduce.splits, "of", lambda *_: same)
+    assert reproduce._other_split([run], tmp_path) == ""
+    other = same | {"test": (*same["test"], "more")}
+    monkeypatch.setattr(reproduce.splits, "of", lambda *_: other)
+    said = reproduce._other_split([run], tmp_path)
+    assert f"such as {there.name}" in said and "make: RESULTS=my-results" in said
 
 
 def test_overrides_lead_to_a_folder_of_their_own(tmp_path):

@@ -324,6 +324,8 @@ _KINDS = {
 def parse_losses(text: str) -> tuple[tuple[str, float | None], ...]:
     """Read losses as given on the command line, such as "CE, DSC++, DSC++ 1.5".
 
+    A gamma may be given as the tables print it, "DSC++ g=1.5".
+
     Raises:
         InputError: nothing is named.
     """
@@ -338,6 +340,7 @@ def parse_losses(text: str) -> tuple[tuple[str, float | None], ...]:
 def _parse_loss(entry: str) -> tuple[str, float | None]:
     name, _, gamma = entry.rpartition(" ")
     try:
+        gamma = gamma.removeprefix("g=")
         return (name.strip(), float(gamma)) if name else (entry, None)
     except ValueError:  # a name of two words
         return entry, None

@@ -22,7 +22,7 @@ from typing import Any
 
 import filelock
 
-from data_io import datasets, pool
+from data_io import datasets, pool, splits
 from data_io.errors import InputError
 from data_io.prepare.shared import VARIABLE
 from pipelines import arguments, commits, installed, provenance
@@ -251,6 +251,37 @@ def _wait_for(lock: filelock.BaseFileLock, holder: Path) -> filelock.AcquireRetu
     return lock.acquire(poll_interval=0.5)
 
 
+def _other_split(planned: Sequence[Planned], cache: Path) -> str:
+    """Why runs could not stand in a table beside those that are there; "" if they can.
+
+    Args:
+        planned: runs of one data set, all with their data.
+        cache: where hashes of files are remembered.
+    """
+    for run in {run.group: run for run in planned if run.data}.values():
+        asked = run.task.split_seed, run.task.split_files, cache
+        wanted = splits.of(run.task.module, Path(str(run.data)), *asked)
+        for record in sorted((run.group / "runs").glob("*/run.json")):
+            there = dataclasses.replace(run, folder=record.parent).run
+            if there and not _same_split(there.record["split"], wanted):
+                return (
+                    f"{run.group}: expected data and split of the runs there, such "
+                    f"as {there.name} ({_sizes(there.record['split'])} cases), found "
+                    f"others in {run.data} ({_sizes(wanted)} cases). Tables cannot "
+                    "join the two. Give another folder for your own runs: --results "
+                    "my-results (make: RESULTS=my-results)."
+                )
+    return ""
+
+
+def _same_split(a: splits.Split, b: splits.Split) -> bool:
+    return all(list(a[part]) == list(b[part]) for part in splits.PARTS)
+
+
+def _sizes(split: splits.Split) -> str:
+    return " + ".join(str(len(split[part])) for part in splits.PARTS)
+
+
 @dataclasses.dataclass(frozen=True)
 class Call:
     """One call of `reproduce` or `study`, its arguments checked.
@@ -301,6 +332,11 @@ class Call:
             name: self._dscpp("verify", "--dataset", name, "--data", root, *work)
             for name, root in roots.items()
         }
+        for name in [name for name, code in codes.items() if not code]:
+            own = [run for run in placed if run.task.dataset == name]
+            if other := _other_split(own, self.work / "cache"):
+                print(other, file=sys.stderr)
+                codes[name] = 2
         return {name: code for name, code in codes.items() if code}
 
     def _tables(self) -> int:
