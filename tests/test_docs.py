@@ -107,6 +107,22 @@ def test_every_link_between_pages_leads_somewhere(project: Path) -> None:
             assert not anchor or anchor in anchors(to), f"{page}: {link}"
 
 
+@pytest.mark.backend
+def test_adding_a_loss(project: Path) -> None:
+    text = (project / "docs" / "losses.md").read_text("utf-8")
+    section = text.partition("## Adding a loss\n")[2].partition("\n## ")[0]
+    found: dict[str, Any] = {}
+    exec(section.partition("```python\n")[2].partition("```")[0], found)
+    y = np.array([[[1.0, 0], [1, 0], [0, 1]]])
+    p = np.array([[[0.5, 0.5], [1, 0], [0.5, 0.5]]])
+    # 1 of 2.5 and .5 of 1.5 are wrong: (0.4 + 2 / 3) / 2.
+    assert float(found["Jaccard"]()(y, p)) == pytest.approx(0.5333333, abs=1e-6)
+    channels_first = found["Jaccard"](axis=1)(y.swapaxes(1, 2), p.swapaxes(1, 2))
+    assert float(channels_first) == pytest.approx(0.5333333, abs=1e-6)
+    for line in re.findall(r"^\| `([^`]+\.py)`", section, re.M):
+        assert (project / line).exists(), line
+
+
 # --- "In your project" ---------------------------------------------------------------
 
 INDICES = np.random.default_rng(0).integers(0, 3, (2, 8, 8))
