@@ -604,7 +604,7 @@ def test_pages_name_seeds_and_replicates(results):
     make_run(results, "DSC++", PLUS_NLL, gamma=2.0)
     (page,) = pages.Report(results).pages
     text = page.text()
-    assert "preset paper, seeds 0, 1 and 1 replicate, 4 test images" in text
+    assert "preset paper, 2 seeds (0, 1) and 1 replicate, 4 test images" in text
     names = {line.split("  ")[0] for line in text.splitlines()}
     assert {"DSC (3 trainings)", "DSC++ (seed 0)"} <= names
 

@@ -87,7 +87,7 @@ def test_measures_slab_by_slab_are_those_of_the_whole(monkeypatch, volume, plane
     for row in rows:
         target, mask = 1 + (row["target"] == "kidney tumour"), masks[row["region"]]
         # Where the rounding of float32 decides, a voxel may fall in the next bin.
-        counts = histograms.count(whole[..., target], volume.label == target, mask)
+        counts = histograms.count(whole[..., target], volume.label == target, mask=mask)
         assert np.abs(row.pop("counts") - counts).sum() <= 4
         expected = metrics.case_metrics(volume.label, whole, target, mask)
         for name, value in expected.items():
