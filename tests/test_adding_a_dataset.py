@@ -52,7 +52,7 @@ def test_from_command_to_table(cells, tmp_path, monkeypatch, capsys):
     write(tmp_path / "cells")
     data = ["--data", "cells"]
     assert main(["verify", "--dataset", "cells", *data]) == 0
-    assert "6 images, the paper's copy had 100" in capsys.readouterr().out
+    assert "6 cases, the whole data set has 100" in capsys.readouterr().out
     # As if the preset were this small: a run with overrides is in no table.
     from pipelines.training import protocol
 

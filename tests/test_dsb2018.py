@@ -100,7 +100,7 @@ def test_report(root: Path, tmp_path: Path) -> None:
     assert report.sizes == {(20, 24): 2, (36, 16): 1, (18, 30): 1}
     shares = [22 / (rows * columns) for rows, columns in SIZES]
     assert report.foreground["observer1"] == pytest.approx(np.mean(shares))
-    assert any("4 images, the paper's copy had 670" in w for w in report.warnings)
+    assert any("4 cases, the whole data set has 670" in w for w in report.warnings)
     again = verify(dsb2018, root, state, progress=False)
     assert (again.decoded, again.skipped) == (0, 8)
     assert again.warnings == report.warnings

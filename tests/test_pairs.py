@@ -109,7 +109,7 @@ def test_bus_in_every_way_it_is_stored(bus: Path, tmp_path: Path) -> None:
     assert found.values == {"observer1": {0, 1, 255}}
     text = "\n".join(found.warnings)
     assert "3 of 6 images are not RGB (mode L, P): read as RGB, such as 000001" in text
-    assert "6 images, the paper's copy had 163" in text
+    assert "6 cases, the whole data set has 163" in text
 
 
 def test_isic_and_its_litter(isic: Path) -> None:

@@ -160,3 +160,8 @@ def test_what_stands_in_for_a_data_set(name: str, expected: str) -> None:
     assert datasets.simulated(name) == expected
     (experiment,) = plan.of_dataset(reproduce.PAPER, expected)
     assert [loss for loss, _ in experiment.losses] == ["CE", "DSC", "DSC++"]
+
+
+def test_a_data_set_without_phantoms_of_its_kind_is_refused() -> None:
+    with pytest.raises(InputError, match=r"kits19.*received 'hippocampus'"):
+        datasets.simulated("hippocampus")

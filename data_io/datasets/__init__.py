@@ -18,6 +18,8 @@ NAMES = (
 )  # fmt: skip
 # What is simulated in place of each; vessels for all others.
 _PHANTOMS = {
+    "drive": "phantom",
+    "kits19": "kits19-simulated",
     "bus2017": "phantom-lesion",
     "dsb2018": "phantom-nuclei",
     "isic2018": "phantom-skin",
@@ -28,7 +30,7 @@ _PHANTOMS = {
 _MODULES = {
     "cvc-clinicdb-sequence": "cvc_clinicdb",
     "own": "folder",
-    **dict.fromkeys(_PHANTOMS.values(), "phantom"),
+    **{one: "phantom" for one in _PHANTOMS.values() if one != "kits19-simulated"},
 }
 
 
@@ -92,4 +94,10 @@ def simulated(name: str) -> str:
     record = by_name(name).RECORD
     if record.simulated:
         return record.name
-    return "kits19-simulated" if record.is_3d else _PHANTOMS.get(record.name, "phantom")
+    if record.name not in _PHANTOMS:
+        raise InputError(
+            f"phantom: expected a data set that has simulated images ("
+            f"{', '.join(_PHANTOMS)}), received {name!r}. Take one of these, or give "
+            "the data."
+        )
+    return _PHANTOMS[record.name]

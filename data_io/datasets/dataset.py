@@ -209,6 +209,6 @@ class Dataset:
         if found == self.RECORD.cases:
             return []
         return [
-            f"{found} images, the paper's copy had {self.RECORD.cases}; the split is "
-            "80/20 and 80/20, its sizes are not those of Table 1"
+            f"{found} cases, the whole data set has {self.RECORD.cases}; the split is "
+            "80/20 and 80/20, so its sizes are others too"
         ]
