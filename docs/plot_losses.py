@@ -27,8 +27,9 @@ FOLDER = Path(__file__).parent / "images" / "losses"
 VOXELS, FOREGROUND, TRUE_CLASS = 1000, 100, 0.9
 STEP = 1e-5  # of the central differences, in float64
 # Of each exponent; gamma 1 is the plain loss, which has a colour of its own.
-DASHES = {0.5: ":", 1.0: "-", 1.5: "-.", 2.0: "-", 3.0: "--", 5.0: (0, (6, 1, 1, 1))}
-FOCAL_DASHES = {0.5: ":", 1.0: "-.", 2.0: "-", 5.0: "--"}
+SHORT, LONG = (0, (2.5, 1.2)), (0, (9, 2.5))
+DASHES = {0.5: ":", 1.0: "-", 1.5: "-.", 2.0: "-", 3.0: SHORT, 5.0: LONG}
+FOCAL_DASHES = {0.5: ":", 1.0: "-.", 2.0: "-", 5.0: LONG}
 PAIRS = (
     "DSC", "Tversky", "Focal Tversky", "Combo", "Unified Focal",
     "Symmetric Unified Focal",
