@@ -78,10 +78,10 @@ def test_no_interval_where_no_loss_was_trained_twice(tmp_path):
 def test_thresholds_and_dice_by_hand(results):
     found = summary(results)
     # Of the four voxels of the target p is .3, .85, .85, .85 in every case.
-    row = line(found, "recall: DSC at T = 0.2 - DSC at T = 0.8")
+    row = line(found, "recall: DSC at threshold 0.2 - DSC at threshold 0.8")
     assert (row["ours"], row["claim"]) == (0.25, "3.4-dsc-steady")
     assert math.isnan(row["paper"])
-    row = line(found, "Dice: DSC++ at T = 0.2 - DSC++ at T = 0.5")
+    row = line(found, "Dice: DSC++ at threshold 0.2 - DSC++ at threshold 0.5")
     assert row["paper"] == pytest.approx(0.761 - 0.808)
     row = line(found, "Dice: DSC++ - DSC")
     assert (row["ours"], row["paper"]) == (0.0, pytest.approx(0.004))

@@ -74,7 +74,7 @@ class _Line:
     @property
     def comparison(self) -> str:
         """What is compared, in words."""
-        names = [one.label.replace("@", " at T = ") for one in self.sides]
+        names = [one.label.replace("@", " at threshold ") for one in self.sides]
         return self.text.format(a=names[0], b=names[1])
 
 
@@ -251,7 +251,7 @@ _HEADLINES = (
     "NLL: DSC++ / CE",
     "Dice: DSC++ - DSC",
     "NLL: Tversky++ / Tversky",
-    "recall: DSC++ at T = 0.2 - DSC++ at T = 0.8",
+    "recall: DSC++ at threshold 0.2 - DSC++ at threshold 0.8",
     "NLL: DSC + temperature / DSC++",
 )
 
