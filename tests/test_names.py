@@ -240,7 +240,7 @@ def test_a_spreadsheet_computes_no_name_and_ours_are_read_back(tmp_path):
     path = runs.write_csv(tmp_path / "cases.csv", evaluate.COLUMNS, rows)
     with path.open(newline="") as file:
         written = [row["case"] for row in csv.DictReader(file)]
-    assert written[:4] == ["'=1+1", "'@x", "'+a", "'-5"]
+    assert written[:4] == ["'=1+1", "'@x", "'+a", "-5"]  # a number computes nothing
     assert not any(names.is_formula(cell) for cell in written)
     found = read_cases(path, "dscpp evaluate")
     assert list(found["case"]) == cases

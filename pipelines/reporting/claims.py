@@ -29,7 +29,7 @@ from pipelines.reporting.rules import (
     Part,
     Rule,
 )
-from pipelines.reporting.tables import deciding
+from pipelines.reporting.tables import deciding, usable
 
 __all__ = [
     "COLUMNS", "FILE", "NOT_SEEN", "SEEN", "VERDICTS", "Claim", "decide",
@@ -211,10 +211,14 @@ class _Decision:
         self.presets = list(dict.fromkeys(r.study.preset for r in measured if r))
 
     def _judged(self, part: Part, corrected: bool) -> _Judged:
-        """By the preset with most of what it compares; the paper's before others."""
+        """By the preset with most of what it compares, in the order of the studies.
+
+        A printed figure says nothing of another preset: there the paper's comes first.
+        """
+        printed = not math.isnan(self.claim.rule.value)
         found = [
             Runs(study, part.target, corrected)
-            for study in self.studies
+            for study in (usable(self.studies) if printed else self.studies)
             if study.title == part.dataset
         ]
         every = part.quantities
