@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from written_runs import make_run
 
+from data_io import splits
 from data_io.errors import InputError
 from pipelines import cli, provenance, truth
 from pipelines import run as runs
@@ -131,10 +132,10 @@ def test_data_of_another_split_are_refused_before_any_run(tmp_path, monkeypatch)
     (run,) = plan.plan([experiment], tmp_path)
     run = dataclasses.replace(run, data=tmp_path / "images")
     same = {part: tuple(ids) for part, ids in there.record["split"].items()}
-    monkeypatch.setattr(reproduce.splits, "of", lambda *_: same)
+    monkeypatch.setattr(splits, "of", lambda *_: same)
     assert reproduce._other_split([run], tmp_path) == ""
     other = same | {"test": (*same["test"], "more")}
-    monkeypatch.setattr(reproduce.splits, "of", lambda *_: other)
+    monkeypatch.setattr(splits, "of", lambda *_: other)
     said = reproduce._other_split([run], tmp_path)
     assert f"such as {there.name}" in said and "make: RESULTS=my-results" in said
 

@@ -16,13 +16,13 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import filelock
 
-from data_io import datasets, pool, splits
+from data_io import datasets, pool
 from data_io.errors import InputError
 from data_io.prepare.shared import VARIABLE
 from pipelines import arguments, commits, installed, provenance
@@ -258,12 +258,14 @@ def _other_split(planned: Sequence[Planned], cache: Path) -> str:
         planned: runs of one data set, all with their data.
         cache: where hashes of files are remembered.
     """
+    from data_io import splits  # not above: --help needs none of it
+
     for run in {run.group: run for run in planned if run.data}.values():
         asked = run.task.split_seed, run.task.split_files, cache
         wanted = splits.of(run.task.module, Path(str(run.data)), *asked)
         for record in sorted((run.group / "runs").glob("*/run.json")):
             there = dataclasses.replace(run, folder=record.parent).run
-            if there and not _same_split(there.record["split"], wanted):
+            if there and _ids(there.record["split"]) != _ids(wanted):
                 return (
                     f"{run.group}: expected data and split of the runs there, such "
                     f"as {there.name} ({_sizes(there.record['split'])} cases), found "
@@ -274,12 +276,12 @@ def _other_split(planned: Sequence[Planned], cache: Path) -> str:
     return ""
 
 
-def _same_split(a: splits.Split, b: splits.Split) -> bool:
-    return all(list(a[part]) == list(b[part]) for part in splits.PARTS)
+def _ids(split: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    return {part: list(ids) for part, ids in split.items()}
 
 
-def _sizes(split: splits.Split) -> str:
-    return " + ".join(str(len(split[part])) for part in splits.PARTS)
+def _sizes(split: Mapping[str, Sequence[str]]) -> str:
+    return " + ".join(str(len(ids)) for ids in split.values())
 
 
 @dataclasses.dataclass(frozen=True)
