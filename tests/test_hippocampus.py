@@ -60,7 +60,7 @@ def test_a_case_that_lacks_a_file_is_named_and_so_are_other_directions(root):
     (root / "imagesTr" / "hippocampus_001.nii.gz").unlink()
     (root / "labelsTr" / "hippocampus_003.nii.gz").unlink()
     swapped = np.eye(4)[[2, 1, 0, 3]]
-    for part in hippocampus.FOLDERS:
+    for part in hippocampus.MARKS:
         save(
             root / part / "hippocampus_004.nii.gz",
             np.eye(40, dtype="u1")[None],

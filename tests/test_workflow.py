@@ -130,13 +130,13 @@ def test_data_of_another_split_are_refused_before_any_run(tmp_path, monkeypatch)
     there = runs.Run.open(make_run(tmp_path, "DSC", preset="reduced"))
     experiment = plan.Experiment("drive", (("CE", None),), preset="reduced")
     (run,) = plan.plan([experiment], tmp_path)
-    run = dataclasses.replace(run, data=tmp_path / "images")
+    places = tmp_path / "images", tmp_path
     same = {part: tuple(ids) for part, ids in there.record["split"].items()}
     monkeypatch.setattr(splits, "of", lambda *_: same)
-    assert reproduce._other_split([run], tmp_path) == ""
+    assert reproduce._other_split([run], *places) == ""
     other = same | {"test": (*same["test"], "more")}
     monkeypatch.setattr(splits, "of", lambda *_: other)
-    said = reproduce._other_split([run], tmp_path)
+    said = reproduce._other_split([run], *places)
     assert f"such as {there.name}" in said and "make: RESULTS=my-results" in said
 
 

@@ -16,7 +16,7 @@ NAMES = (
     "kits19", "kits19-simulated", "hippocampus", "phantom", "phantom-lesion",
     "phantom-skin", "phantom-polyp", "phantom-nuclei",
 )  # fmt: skip
-# What is simulated in place of each; vessels for all others.
+# What is simulated in place of each.
 _PHANTOMS = {
     "drive": "phantom",
     "kits19": "kits19-simulated",
@@ -30,7 +30,7 @@ _PHANTOMS = {
 _MODULES = {
     "cvc-clinicdb-sequence": "cvc_clinicdb",
     "own": "folder",
-    **{one: "phantom" for one in _PHANTOMS.values() if one != "kits19-simulated"},
+    **{name: "phantom" for name in NAMES if name.startswith("phantom-")},
 }
 
 

@@ -50,7 +50,6 @@ class Hippocampus(Dataset):
     RECORD = _RECORD
     DEFAULT = Path("data/Task04_Hippocampus")
     MARKS = ("imagesTr", "labelsTr")
-    FOLDERS = ("imagesTr", "labelsTr")
     ENDING = ".nii.gz"
 
     def cases(self, root: Path) -> tuple[str, ...]:
@@ -59,7 +58,7 @@ class Hippocampus(Dataset):
         The archive's hidden files, `._hippocampus_001.nii.gz`, are none of them.
         """
         pattern = f"hippocampus_*{self.ENDING}"
-        paths = [path for part in self.FOLDERS for path in (root / part).glob(pattern)]
+        paths = [path for part in self.MARKS for path in (root / part).glob(pattern)]
         return tuple(sorted({path.name.removesuffix(self.ENDING) for path in paths}))
 
     def roles(self, root: Path, case: str) -> dict[str, Path]:
@@ -68,7 +67,7 @@ class Hippocampus(Dataset):
         Raises:
             InputError: there is no such case.
         """
-        image, label = (root / part / f"{case}{self.ENDING}" for part in self.FOLDERS)
+        image, label = (root / part / f"{case}{self.ENDING}" for part in self.MARKS)
         if not (image.exists() or label.exists()):
             raise InputError(
                 f"{self.RECORD.title}: expected a case in {root}, received {case!r}."

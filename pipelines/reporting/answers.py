@@ -264,7 +264,7 @@ def brief(found: pd.DataFrame) -> str:
         if not rows:
             lines.append({"question": question, "compared": "not run yet"})
             continue
-        row = min(rows, key=lambda row: row["preset"] != "paper")
+        row = rows[0]
         cells = _cells(row)
         on = f"{cells['comparison']} ({row['dataset']}, {row['preset']})"
         shown = {name: cells[name] for name in ("paper", "ours", "ours, both terms")}

@@ -251,33 +251,34 @@ def _wait_for(lock: filelock.BaseFileLock, holder: Path) -> filelock.AcquireRetu
     return lock.acquire(poll_interval=0.5)
 
 
-def _other_split(planned: Sequence[Planned], cache: Path) -> str:
+def _other_split(planned: Sequence[Planned], root: Path, cache: Path) -> str:
     """Why runs could not stand in a table beside those that are there; "" if they can.
 
     Args:
-        planned: runs of one data set, all with their data.
+        planned: runs of one data set.
+        root: its folder.
         cache: where hashes of files are remembered.
     """
     from data_io import splits  # not above: --help needs none of it
 
-    for run in {run.group: run for run in planned if run.data}.values():
+    for run in {run.group: run for run in planned}.values():
         asked = run.task.split_seed, run.task.split_files, cache
-        wanted = splits.of(run.task.module, Path(str(run.data)), *asked)
+        wanted = splits.of(run.task.module, root, *asked)
         for record in sorted((run.group / "runs").glob("*/run.json")):
             there = dataclasses.replace(run, folder=record.parent).run
-            if there and _ids(there.record["split"]) != _ids(wanted):
+            if there is None:
+                continue
+            try:
+                there.require_same({"split": wanted})
+            except InputError:
+                have, found = map(_sizes, (there.record["split"], wanted))
                 return (
                     f"{run.group}: expected data and split of the runs there, such "
-                    f"as {there.name} ({_sizes(there.record['split'])} cases), found "
-                    f"others in {run.data} ({_sizes(wanted)} cases). Tables cannot "
-                    "join the two. Give another folder for your own runs: --results "
-                    "my-results (make: RESULTS=my-results)."
+                    f"as {there.name} ({have} cases), found others in {root} ({found} "
+                    "cases). Tables cannot join the two. Give another folder for your "
+                    "own runs: --results my-results (make: RESULTS=my-results)."
                 )
     return ""
-
-
-def _ids(split: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    return {part: list(ids) for part, ids in split.items()}
 
 
 def _sizes(split: Mapping[str, Sequence[str]]) -> str:
@@ -336,7 +337,7 @@ class Call:
         }
         for name in [name for name, code in codes.items() if not code]:
             own = [run for run in placed if run.task.dataset == name]
-            if other := _other_split(own, self.work / "cache"):
+            if other := _other_split(own, Path(roots[name]), self.work / "cache"):
                 print(other, file=sys.stderr)
                 codes[name] = 2
         return {name: code for name, code in codes.items() if code}
