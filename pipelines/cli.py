@@ -126,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
         _predict,
         _evaluate,
         _temperature,
+        _judge,
         _tables,
         _figures,
         _runs,
@@ -588,6 +589,51 @@ def _add_stage(
     arguments.add(parser, "--data", "--work")
     parser.add_argument(
         "--again", action="store_true", help=f"{verb} again although it was done"
+    )
+
+
+def _judge(commands: _Commands[argparse.ArgumentParser]) -> None:
+    def run(options: argparse.Namespace) -> None:
+        from pipelines import judge
+
+        print(judge.command(options))
+
+    parser = _command(
+        commands,
+        "judge",
+        run,
+        "measure the probabilities of any program: scores, calibration, volumes",
+        "examples:\n  dscpp judge nnunet/validation labelsTr --output judged\n"
+        '  dscpp judge probabilities labels --name "my network" --output judged',
+    )
+    parser.add_argument(
+        "probabilities",
+        type=arguments.folder,
+        metavar="PROBABILITIES",
+        help="a folder or file: .npz as nnU-Net writes it, .npy, NIfTI, PNG or TIFF",
+    )
+    parser.add_argument(
+        "labels",
+        type=arguments.folder,
+        metavar="LABELS",
+        help="a folder or file of label maps with the same names",
+    )
+    parser.add_argument(
+        "--output",
+        type=arguments.folder,
+        required=True,
+        metavar="DIR",
+        help="tables and diagram; judge several methods into one DIR to compare them",
+    )
+    parser.add_argument(
+        "--name",
+        metavar="NAME",
+        help="what the tables call them (default: the name of their folder)",
+    )
+    parser.add_argument(
+        "--classes",
+        metavar="NAMES",
+        help='names of the classes in order, such as "background, kidney, tumour"',
     )
 
 

@@ -103,7 +103,7 @@ def test_a_file_looked_at_is_not_decoded_again(sets, tmp_path, monkeypatch):
     ],
 )
 def test_pairs(images, labels, expected):
-    assert own._partners(images, labels) == expected
+    assert own.match_names(images, labels) == expected
 
 
 def test_all_problems_of_pairs_and_sizes_at_once(sets, tmp_path):

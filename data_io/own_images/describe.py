@@ -23,7 +23,7 @@ from data_io.own_images import grids as own_grids
 from data_io.prepare.native import by_axis
 from data_io.verification.verify import examine
 
-__all__ = ["Description", "describe", "files_of"]
+__all__ = ["Description", "describe", "files_of", "match_names"]
 
 ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif", ".nii", ".nii.gz")
 MULTIPLE = 16  # what a U-Net of depth 4 can halve
@@ -137,7 +137,7 @@ def _pairs(images: Path, masks: Path | None, problems: list[str]) -> _Pairs:
     if masks is None:
         return pairs
     labels = _by_stem(masks, "masks", problems)
-    partners = _partners(list(found), list(labels))
+    partners = match_names(list(found), list(labels))
     for case, stem in partners.items():
         pairs[case]["observer1"] = str(labels[stem])
     if found and labels:
@@ -199,7 +199,7 @@ def _stem(path: Path) -> str:
     return unicodedata.normalize("NFC", path.name[: -len(ending)])
 
 
-def _partners(images: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
+def match_names(images: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
     """The label map of each image that has one: the longest common name decides.
 
     Either may have an ending, from a sign on that is no letter or digit.

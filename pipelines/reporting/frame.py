@@ -176,6 +176,8 @@ class Study:
         more = sum(map(len, trained)) - sum(map(len, each))
         replicates = f" and {more} replicate{'s' * (more > 1)}" if more else ""
         images = f"{len(self.cases)} test image" + "s" * (len(self.cases) != 1)
+        if not self.preset:  # nothing was trained here
+            return images
         seeds = in_words(set().union(*each)) + replicates
         return f"preset {self.preset}, {seeds}, {images}"
 

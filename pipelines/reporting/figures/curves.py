@@ -283,14 +283,15 @@ def _published_gammas(axis: Axes, study: Study, target: str, metric: str) -> Non
         axis.errorbar(x, y, error, fmt="D-", **look)
 
 
-def reliability(study: Study) -> Figure | None:
-    """Draw a reliability diagram of each loss of Table 4, over the whole image.
+def reliability(study: Study, shown: Sequence[Variant] = ()) -> Figure | None:
+    """Draw a reliability diagram of each variant, over the whole image.
 
-    A row of panels for each class, observer 1 the truth; None where none was run.
+    `shown` are the losses of Table 4 by default. A row of panels for each class,
+    observer 1 the truth; None where none was run.
     """
     cells = study.paper.cells
     table4 = cells.loc[cells["table"] == "table4", "variant"].unique()
-    shown = [variant for variant in table4 if variant in study.runs]
+    shown = [one for one in shown or table4 if one in study.runs]
     if not shown:
         return None
     many = len(study.cases) > _MANY

@@ -89,8 +89,8 @@ _METADATA: dict[str, dict[str, None]] = {
 
 
 def colour(loss: str) -> str:
-    """The colour of a loss in all figures, such as "#0072b2" for DSC++."""
-    return _COLOURS[loss]
+    """The colour of a loss in all figures, such as "#0072b2" for DSC++; else grey."""
+    return _COLOURS.get(loss, PUBLISHED)
 
 
 def line(loss: str) -> dict[str, Any]:

@@ -1,0 +1,199 @@
+"""Probabilities that any program wrote, read beside their label maps."""
+
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+
+from data_io.datasets.folder import read_labels
+from data_io.errors import InputError, Problems
+from data_io.files import nifti
+from data_io.files.names import unfit
+from data_io.files.reading import decode, decoding
+from data_io.own_images.describe import files_of, match_names
+
+__all__ = ["ENDINGS", "pairs", "read"]
+
+ENDINGS = (".npz", ".npy", ".nii.gz", ".nii", ".png", ".tif", ".tiff")
+_NNUNET = "probabilities"
+"""What nnU-Net v2 calls the array in the .npz of `--save_probabilities`."""
+
+_GRID_MM = 1e-3  # two affines this close are one
+
+
+def pairs(probabilities: Path, labels: Path) -> dict[str, tuple[Path, Path]]:
+    """Find the label map of each file of probabilities, by name.
+
+    Args:
+        probabilities: a folder of files that end in one of `ENDINGS`, or one file.
+        labels: a folder of images or NIfTI volumes, or one file. A label map has the
+            name of its probabilities, or either has an ending such as `_mask`.
+
+    Returns:
+        The two files by case. Label maps without probabilities are left out: a test
+        set may lie among others.
+
+    Raises:
+        InputError: no such place, none of these files, or probabilities without one
+            label map.
+    """
+    ours, theirs = _files(Path(probabilities)), files_of(Path(labels))
+    if len(ours) == len(theirs) == 1 and Path(labels).is_file():
+        ((case, path),), (label,) = ours.items(), theirs.values()
+        return {case: (path, label)}
+    found = match_names(list(ours), list(theirs))
+    problems = [
+        f"{path}: expected a label map {case}.* or {case}_*.* in {labels}, found none "
+        "or several."
+        for case, path in ours.items()
+        if case not in found
+    ]
+    if problems:
+        raise Problems(f"{probabilities} with {labels}", problems)
+    return {case: (ours[case], theirs[label]) for case, label in found.items()}
+
+
+def _files(place: Path) -> dict[str, Path]:
+    """Files of probabilities by case, in order of name."""
+    if not place.exists():
+        raise InputError(f"{place}: expected a folder or file, found none.")
+    entries = [place] if place.is_file() else sorted(place.iterdir())
+    files = [p for p in entries if p.is_file() and p.name.lower().endswith(ENDINGS)]
+    found = {_case(path): path for path in files if path.name[0] != "."}
+    if not found:
+        raise InputError(
+            f"{place}: expected files ending in {', '.join(ENDINGS)}, found none among "
+            f"{len(entries)} entries. Folders within are not looked into."
+        )
+    for case, path in found.items():
+        if unfit(case):
+            raise InputError(f"{path}: {unfit(case)}. Rename the file.")
+    if len(found) < len(files):
+        raise InputError(
+            f"{place}: expected one file for each case, found {len(files)} for "
+            f"{len(found)} cases: some differ only in their ending."
+        )
+    return found
+
+
+def _case(path: Path) -> str:
+    ending = next(one for one in ENDINGS if path.name.lower().endswith(one))
+    return unicodedata.normalize("NFC", path.name[: -len(ending)])
+
+
+def read(path: Path, label: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read the probabilities of a case, and its label map as class numbers.
+
+    Args:
+        path: NumPy or NIfTI: of the foreground, (*shape), or of all classes, one more
+            axis, the first or the last. An .npz with an array `probabilities` is
+            nnU-Net's: classes first, and the axes of a NIfTI volume in reverse. PNG
+            and TIFF: of the foreground; whole numbers count from 0 to their type's
+            largest.
+        label: the label map, whose shape (*shape) is; as `read_labels` takes it. A
+            volume of probabilities must lie where it lies. With two classes any one
+            value besides 0 is class 1.
+
+    Returns:
+        float32, (*shape, classes), in [0, 1], summing to 1; and uint8, (*shape).
+
+    Raises:
+        InputError: one cannot be read, or is of another shape; a probability is
+            outside [0, 1], or sums are not 1; a label is no class.
+    """
+    labels = read_labels(label)
+    shape = labels.shape
+    if nifti.is_volume(path):
+        values = _of_volume(path, label)
+    elif path.suffix.lower() in (".npy", ".npz"):
+        values = _of_numpy(path, shape)
+    else:
+        values = _of_image(path)
+    p = _checked(path, _classes_last(path, values, shape))
+    return p, _numbered(label, labels, p.shape[-1])
+
+
+def _numbered(path: Path, label: np.ndarray, classes: int) -> np.ndarray:
+    seen = np.unique(label)
+    if classes == 2 and len(seen[seen > 0]) <= 1:
+        return (label > 0).astype(np.uint8)
+    if seen.max(initial=0) >= classes:
+        raise InputError(
+            f"{path}: expected the class numbers 0 to {classes - 1}, as there are "
+            f"probabilities of {classes} classes, found {seen.max()}."
+        )
+    return label.astype(np.uint8)
+
+
+def _of_volume(path: Path, label: Path) -> np.ndarray:
+    with decoding(path, Exception):
+        image: Any = nibabel.load(path)
+        values = np.asarray(image.dataobj, np.float32)
+    there = nifti.geometry(label).affine if nifti.is_volume(label) else None
+    if there is not None and np.abs(image.affine - there).max() > _GRID_MM:
+        raise InputError(
+            f"{path}: expected the affine of {label}, found another. Export the "
+            "probabilities on the grid of the label map."
+        )
+    return values
+
+
+def _of_numpy(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    with decoding(path, Exception):
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return np.asarray(found, np.float32)
+        names = list(found)
+        theirs = _NNUNET in names
+        if not theirs and len(names) != 1:
+            raise InputError(
+                f"{path}: expected one array, or one named {_NNUNET!r}, found "
+                f"{', '.join(names) or 'none'}."
+            )
+        values = np.asarray(found[_NNUNET if theirs else names[0]], np.float32)
+    if theirs and values.ndim == 4:
+        # (classes, z, y, x) of a NIfTI file's (x, y, z); an image has one slice.
+        values = values[:, 0] if len(shape) == 2 else values.transpose(0, 3, 2, 1)
+    return np.moveaxis(values, 0, -1) if theirs else values
+
+
+def _of_image(path: Path) -> np.ndarray:
+    _, pixels = decode(path)
+    if pixels.dtype.kind in "ui":
+        return np.asarray(pixels / np.float32(np.iinfo(pixels.dtype).max), np.float32)
+    return pixels.astype(np.float32)
+
+
+def _classes_last(path: Path, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if values.shape == shape:
+        return np.stack([1 - values, values], axis=-1)
+    if values.ndim == len(shape) + 1 and values.shape[:-1] == shape:
+        return values
+    if values.ndim == len(shape) + 1 and values.shape[1:] == shape:
+        return np.moveaxis(values, 0, -1)
+    raise InputError(
+        f"{path}: expected {shape} for the foreground, or one more axis for the "
+        f"classes, as the label map is {shape}, found {values.shape}."
+    )
+
+
+_SLACK, _SUM_SLACK = 1e-3, 1e-2  # what float16 and 8 bits leave
+
+
+def _checked(path: Path, p: np.ndarray) -> np.ndarray:
+    low, high = float(p.min()), float(p.max())
+    if not -_SLACK <= low <= high <= 1 + _SLACK:
+        raise InputError(
+            f"{path}: expected probabilities in [0, 1], found {low:g} to {high:g}. "
+            "Save them behind the softmax or sigmoid."
+        )
+    off = float(np.abs(p.sum(axis=-1) - 1).max())
+    if off > _SUM_SLACK or p.shape[-1] < 2:
+        raise InputError(
+            f"{path}: expected probabilities of {p.shape[-1]} classes that sum to 1, "
+            f"found a sum off by {off:g}. Give classes that overlap (a sigmoid each) "
+            "one at a time, as the foreground."
+        )
+    return np.clip(p, 0, 1)

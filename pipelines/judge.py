@@ -1,0 +1,271 @@
+"""`dscpp judge`: how good and how calibrated the probabilities of any program are.
+
+No network and no run of ours is needed: probabilities and label maps are measured as
+the study's are, and the same tables come of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data_io import bars
+from data_io.datasets.dataset import Dataset
+from data_io.datasets.folder import own
+from data_io.datasets.record import Record
+from data_io.errors import InputError
+from data_io.files import nifti
+from data_io.files.content import digest, file_hash
+from data_io.files.names import unfit
+from data_io.own_images import probabilities as given
+from pipelines import arguments, commits, evaluate
+from pipelines import run as runs
+from pipelines.measure.regions import BAND
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipelines.reporting.frame import Study
+
+__all__ = ["command", "judge", "report", "volumes"]
+
+_FILES = ("calibration.csv", "reliability.csv")
+# Columns of what is printed, by the names of measures.
+_MEANS = {"nll": "NLL", "brier": "Brier", "dice": "Dice"}
+_CALIBRATION = {
+    ("image", "ece"): "ECE",
+    (BAND, "ece"): "ECE, band",
+    (BAND, "ace"): "ACE, band",
+}
+
+
+def command(options: argparse.Namespace) -> str:
+    """`dscpp judge`: measure, write the tables; returns the main measures."""
+    name = options.name or options.probabilities.resolve().name.partition(".")[0]
+    classes = tuple(arguments.class_names(options))
+    judge(options.probabilities, options.labels, options.output, name, classes)
+    return report(options.output)
+
+
+def judge(
+    probabilities: Path,
+    labels: Path,
+    output: Path,
+    name: str,
+    classes: tuple[str, ...] = (),
+) -> runs.Run:
+    """Measure probabilities against label maps.
+
+    Args:
+        probabilities: see `data_io.own_images.probabilities.pairs`, as are `labels`.
+        labels: the label maps.
+        output: `runs/NAME` in it becomes a run folder with `cases.csv` and
+            `histograms.npz`, as results/README.md has them; one of this name there is
+            replaced.
+        name: what the probabilities are called; a folder's name.
+        classes: names of the classes, background first; () for "foreground", or "class
+            1", "class 2", ...
+
+    Returns:
+        The run, in state "evaluated".
+
+    Raises:
+        InputError: files that cannot be read or do not fit; nothing is written then.
+    """
+    files = given.pairs(probabilities, labels)
+    if unfit(name):
+        raise InputError(
+            f"--name: expected a name that a folder can have, received {name!r}: "
+            f"{unfit(name)}."
+        )
+    folder = output / "runs" / name
+    runs.require_replaceable(
+        folder, "judged probabilities", lambda run: run.record["dataset"] == _DATASET
+    )
+    of_labels = _of_labels(labels, files)
+    _require_same(output, folder, of_labels)
+    shown = bars.bar(files.items(), "judge", unit="case")
+    known: list[tuple[str, ...]] = [classes] if classes else []
+    measured = evaluate.joined(
+        _measured(case, p, label, known) for case, (p, label) in shown
+    )
+    record = _record(name, known[0]) | of_labels
+    run = runs.Run.create(folder, record)
+    evaluate.write(folder, record, *measured)
+    run.update(files=runs.MEASURES, state="evaluated")
+    return run
+
+
+_DATASET = "judged"
+
+
+def _of_labels(labels: Path, files: Mapping[str, tuple[Path, Path]]) -> dict[str, Any]:
+    """What all that is judged by these label maps shares."""
+    return {
+        "title": labels.resolve().name,
+        "split": {"training": [], "validation": [], "test": list(files)},
+        "data_hash": digest([file_hash(label) for _, label in files.values()]),
+    }
+
+
+def _require_same(output: Path, folder: Path, wanted: Mapping[str, Any]) -> None:
+    """Refuse what could not stand in one table with what is there."""
+    for other in runs.find(output):
+        found = {key: other.record.get(key) for key in ("split", "data_hash")}
+        if other.folder != folder and not found.items() <= wanted.items():
+            raise InputError(
+                f"{output}: expected probabilities of the cases and label maps of "
+                f"{other.name} there, received others. Choose another --output."
+            )
+
+
+def _record(name: str, classes: tuple[str, ...]) -> dict[str, Any]:
+    """The rest of `run.json`."""
+    return {
+        "dataset": _DATASET,
+        "simulated": False,
+        "classes": list(classes),
+        "preset": "",
+        "loss": name,
+        "gamma": None,
+        "seed": 0,
+        "method": "",
+        "backend": "",
+        "commit": commits.commit(),
+    }
+
+
+@dataclass
+class _Case(Dataset):
+    """One case, read already, as `evaluate.measure_case` takes a data set."""
+
+    label: np.ndarray
+    classes: tuple[str, ...]
+    place: nifti.Geometry | None
+
+    def record(self, root: Path) -> Record:
+        """Returns a record with the classes."""
+        return replace(own.RECORD, classes=self.classes)
+
+    def references(self, root: Path, case: str) -> dict[str, np.ndarray]:
+        """Returns the label map."""
+        return {"observer1": self.label}
+
+    def regions(self, root: Path, case: str) -> dict[str, np.ndarray]:
+        """Returns the whole image."""
+        return {"image": np.broadcast_to(np.True_, self.label.shape)}
+
+    def geometry(self, root: Path, case: str) -> nifti.Geometry | None:
+        """Returns where the voxels lie."""
+        return self.place
+
+
+def _measured(
+    case: str, path: Path, label_path: Path, known: list[tuple[str, ...]]
+) -> evaluate.Measured:
+    """Measure a case; the first one adds the names of the classes to `known`."""
+    p, label = given.read(path, label_path)
+    number = p.shape[-1]
+    if not known:
+        several = tuple(f"class {k}" for k in range(1, number))
+        known.append(("background", *(several if number > 2 else ("foreground",))))
+    if len(known[0]) != number:
+        raise InputError(
+            f"{path}: expected probabilities of {len(known[0])} classes "
+            f"({', '.join(known[0])}), found {number}."
+        )
+    place = nifti.geometry(label_path) if nifti.is_volume(label_path) else None
+    one = _Case(label, known[0], place)
+    return evaluate.measure_case(one, Path(), "test", case, lambda _: [(..., p)])
+
+
+def report(output: Path) -> str:
+    """Write the tables of all that was judged into a folder, and draw the diagram.
+
+    Returns:
+        The main measures as a table, with 95 % intervals over cases.
+
+    Raises:
+        InputError: what was judged there is not of the same label maps.
+    """
+    from pipelines.reporting import calibration, tables
+    from pipelines.reporting.figures import curves, style
+    from pipelines.reporting.frame import open_study
+
+    study = open_study(output)
+    found = calibration.tables(study)
+    made = {name: found[name] for name in _FILES}
+    made |= {"table.csv": tables.papers(study)["table.csv"]}
+    made |= {"thresholds.csv": tables.thresholds(study), "volumes.csv": volumes(study)}
+    for name, frame in made.items():
+        runs.require_table(output / name, list(frame))
+    for name, frame in made.items():
+        runs.write_csv(output / name, list(frame), frame.to_dict("records"))
+    with style.drawing():
+        figure = curves.reliability(study, list(study.runs))
+        drawn = figure and style.save(figure, output / "reliability", ("png", "svg"))
+    paths = [str(output / name) for name in made] + [str(path) for path in drawn or ()]
+    return "\n".join([*_printed(made), "", *paths])
+
+
+def volumes(study: Study) -> pd.DataFrame:
+    """How far volumes are off, by method, class and case.
+
+    `expected` is the sum of the probabilities, `at_half` the voxels with 0.5 or more,
+    `true` those of the label map, all in voxels. `bias` is expected / true - 1; empty
+    where there is nothing of a class.
+    """
+    import pandas as pd
+
+    rows = []
+    for variant, trainings in study.runs.items():
+        one = study.histograms[trainings[0].name]
+        sums = (one.confidence() * one.counts.sum(axis=1)).sum(axis=-1)
+        above = one.counts[:, :, one.edges[:-1] >= 0.5].sum(axis=(1, 2))
+        for row in np.flatnonzero(one.where(region="image")):
+            true = int(one.counts[row, 1].sum())
+            rows.append(
+                {
+                    **variant.columns,
+                    "target": str(one.target[row]),
+                    "case": str(one.case[row]),
+                    "expected": float(sums[row]),
+                    "at_half": int(above[row]),
+                    "true": true,
+                    "bias": sums[row] / true - 1 if true else np.nan,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _printed(made: Mapping[str, pd.DataFrame]) -> Iterator[str]:
+    """A line for each method and class."""
+    table, measured = made["table.csv"], made["calibration.csv"]
+    bias = made["volumes.csv"].groupby(["loss", "target"])["bias"].mean()
+    for (loss, target), rows in table.groupby(["loss", "target"], sort=False):
+        values = rows.set_index("metric")
+        parts = [
+            f"{title} {_interval(values.loc[key])}" for key, title in _MEANS.items()
+        ]
+        mine = measured[(measured["loss"] == loss) & (measured["target"] == target)]
+        by = mine.set_index(["region", "measure"])["pooled"]
+        parts += [
+            f"{title} {by[key]:.4f}" for key, title in _CALIBRATION.items() if key in by
+        ]
+        parts.append(f"volume {bias[loss, target]:+.1%}")
+        number = int(values["n"]["nll"])
+        yield f"{loss}, {target}, {number} case{'s' * (number != 1)}"
+        yield from (f"  {part}" for part in parts)
+
+
+def _interval(row: pd.Series) -> str:
+    """A mean with its interval; of one case there is none."""
+    text = f"{row['mean']:.4f}"
+    return (
+        text + f" [{row['ci_low']:.4f}, {row['ci_high']:.4f}]" if row["n"] > 1 else text
+    )

@@ -1,0 +1,227 @@
+"""`dscpp judge`: anyone's probabilities, whatever they are stored as."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from predicted_runs import make_run
+
+from data_io.datasets import phantom
+from pipelines import cli, evaluate
+
+LABEL = np.array([[0, 1, 1], [0, 0, 1]], np.uint8)
+P = np.array([[0.25, 0.75, 0.4375], [0.0, 1.0, 0.875]], np.float32)
+BRIER = (2 / 16 + 0.5625**2 + 1 + 1 / 64) / 6
+
+
+def judged(probabilities: Path, labels: Path, output: Path, *more: str) -> Path:
+    assert cli.main(["judge", *map(str, (probabilities, labels)), "--output",
+                     str(output), *more]) == 0  # fmt: skip
+    return output
+
+
+def case_rows(output: Path) -> list[dict[str, str]]:
+    (path,) = output.glob("runs/*/cases.csv")
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> tuple[Path, Path]:
+    found = tmp_path / "p", tmp_path / "labels"
+    for place in found:
+        place.mkdir()
+    return found
+
+
+def write_label(place: Path, name: str = "a.png") -> None:
+    Image.fromarray(LABEL * 255).save(place / name)
+
+
+def test_measures_are_those_worked_by_hand(
+    places: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    p, labels = places
+    write_label(labels, "a_mask.png")
+    np.save(p / "a.npy", P)
+    out = judged(p, labels, tmp_path / "out", "--name", "mine")
+    (row,) = [row for row in case_rows(out) if row["region"] == "image"]
+    # Errors are 1/4, 1/4, 9/16, 0, 1, 1/8; the wrong 1 counts as 1e-7.
+    right = (0.75, 0.75, 0.4375, 1 - 1e-7, 1e-7, 0.875)
+    assert float(row["nll"]) == pytest.approx(-sum(map(math.log, right)) / 6, rel=1e-6)
+    assert float(row["brier"]) == pytest.approx(BRIER)
+    assert float(row["dice"]) == pytest.approx(2 * 2 / (3 + 3))
+    (volume,) = pd.read_csv(out / "volumes.csv").to_dict("records")
+    assert volume["expected"] == pytest.approx(3.3125)
+    assert (volume["at_half"], volume["true"]) == (3, 3)
+    assert volume["bias"] == pytest.approx(3.3125 / 3 - 1)
+    said = capsys.readouterr().out
+    assert "mine, foreground, 1 case\n" in said and "volume +10.4%" in said
+    assert "nan" not in said
+    assert (out / "reliability.png").stat().st_size > 1000
+
+
+def write_grey16(path: Path) -> None:
+    Image.fromarray(np.round(P * 65535).astype(np.uint16)).save(path)
+
+
+KINDS: dict[str, Any] = {
+    "foreground.npy": lambda path: np.save(path, P),
+    "classes last.npy": lambda path: np.save(path, np.stack([1 - P, P], -1)),
+    "classes first.npy": lambda path: np.save(path, np.stack([1 - P, P])),
+    "one array.npz": lambda path: np.savez(path, p=P),
+    "nnU-Net.npz": lambda path: np.savez(
+        path, probabilities=np.stack([1 - P, P])[:, None], other=[1]
+    ),
+    "float.tif": lambda path: Image.fromarray(P).save(path),
+    "grey of 16 bits.png": write_grey16,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_way_of_storing_changes_nothing(
+    kind: str, places: tuple[Path, Path], tmp_path: Path
+) -> None:
+    p, labels = places
+    write_label(labels)
+    KINDS[kind](p / f"a{Path(kind).suffix}")
+    row = case_rows(judged(p, labels, tmp_path / "out"))[0]
+    assert float(row["brier"]) == pytest.approx(BRIER, abs=1e-5)
+    assert float(row["dice"]) == pytest.approx(2 / 3)
+
+
+def test_volumes_of_nifti_and_of_nnunet_are_the_same(
+    places: tuple[Path, Path], tmp_path: Path
+) -> None:
+    p, labels = places
+    random = np.random.default_rng(0)
+    softmax = random.dirichlet([1, 1, 1], (4, 5, 6)).astype(np.float32)
+    label = random.integers(0, 3, (4, 5, 6)).astype(np.uint8)
+    affine = np.diag([1, 2, 3, 1.0])
+    nibabel.save(nibabel.Nifti1Image(label, affine), labels / "v.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(softmax, affine), p / "v.nii.gz")
+    one = case_rows(judged(p, labels, tmp_path / "nifti"))
+    (p / "v.nii.gz").unlink()
+    np.savez(p / "v.npz", probabilities=softmax.transpose(3, 2, 1, 0))
+    assert case_rows(judged(p, labels, tmp_path / "npz")) == one
+    assert {row["target"] for row in one} == {"class 1", "class 2"}
+    right = np.take_along_axis(softmax, label[..., None].astype(int), -1)
+    assert float(one[0]["nll_categorical"]) == pytest.approx(-np.log(right).mean())
+
+
+def test_a_run_of_ours_is_measured_alike(tmp_path: Path) -> None:
+    settings = phantom.Settings(training=1, validation=1, test=2, size=32, seed=3)
+    data = phantom.generate(settings, tmp_path / "data")
+    run = make_run(tmp_path / "run", data)
+    evaluate.evaluate(run, data)
+    p, labels = tmp_path / "p", tmp_path / "labels"
+    p.mkdir()
+    labels.mkdir()
+    for case in run.record["split"]["test"]:
+        (p / f"{case}.npy").symlink_to(run.path(f"probabilities/{case}.npy"))
+        label = phantom.vessels.references(data, case)["observer1"]
+        Image.fromarray(label).save(labels / f"{case}.png")
+    out = judged(p, labels, tmp_path / "out", "--classes", "background, phantom vessel")
+    named = ("case", "target", "region", "nll", "brier", "dice", "n_voxels")
+    ours = pd.read_csv(run.path("cases.csv"), dtype=str)
+    ours = ours[(ours["split"] == "test") & (ours["reference"] == "observer1")]
+    ours = ours[ours["region"].isin(["image", "band"])]
+    theirs = pd.DataFrame(case_rows(out))
+    keys = ["case", "region"]
+    wanted, found = (
+        each[list(named)].sort_values(keys).to_numpy().tolist()
+        for each in (ours, theirs)
+    )
+    assert found == wanted and len(found) > 2
+
+
+def test_methods_judged_into_one_folder_share_its_tables(
+    places: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    p, labels = places
+    write_label(labels)
+    np.save(p / "a.npy", P)
+    for name in ("one", "other", "one"):
+        out = judged(p, labels, tmp_path / "out", "--name", name)
+    table = pd.read_csv(out / "table.csv")
+    assert set(table["loss"]) == {"one", "other"}
+    Image.fromarray(255 - LABEL * 255).save(labels / "a.png")
+    given = ["judge", str(p), str(labels), "--output", str(out), "--name", "third"]
+    assert cli.main(given) == 2
+    assert "Choose another --output" in capsys.readouterr().err
+    assert not (out / "runs" / "third").exists()
+
+
+def nothing(*_: Any) -> None:
+    pass
+
+
+def other_affine(p: Path, labels: Path) -> None:
+    (labels / "a.png").unlink()
+    volume = np.ones((2, 3, 4), np.float32)
+    nibabel.save(nibabel.Nifti1Image(volume.astype(np.uint8), np.eye(4)),
+                 labels / "a.nii")  # fmt: skip
+    nibabel.save(nibabel.Nifti1Image(volume / 2, 2 * np.eye(4)), p / "a.nii")
+
+
+BAD: dict[str, tuple[Any, str]] = {
+    "nothing there": (nothing, "expected files ending in .npz"),
+    "no label map": (lambda p, _: np.save(p / "b.npy", P), "expected a label map b.*"),
+    "logits": (lambda p, _: np.save(p / "a.npy", 4 * P - 2), "behind the softmax"),
+    "not a number": (
+        lambda p, _: np.save(p / "a.npy", np.full((2, 3), np.nan)), "in [0, 1]"
+    ),
+    "overlapping": (
+        lambda p, _: np.save(p / "a.npy", np.stack([P, P])), "that sum to 1"
+    ),
+    "other shape": (lambda p, _: np.save(p / "a.npy", P[:1]), "found (1, 3)"),
+    "objects": (
+        lambda p, _: np.save(p / "a.npy", np.array([{}], object)), "a.npy"
+    ),
+    "cut short": (lambda p, _: (p / "a.npy").write_bytes(b"\x93NUMPY"), "a.npy"),
+    "several arrays": (lambda p, _: np.savez(p / "a.npz", a=P, b=P), "found a, b"),
+    "two files": (
+        lambda p, _: [np.save(p / "a.npy", P), np.savez(p / "a.npz", P)],
+        "differ only in their ending",
+    ),
+    "other affine": (other_affine, "the affine of"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_bad_input_is_refused_and_nothing_written(
+    fault: str,
+    places: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    p, labels = places
+    write_label(labels)
+    make, message = BAD[fault]
+    make(p, labels)
+    out = tmp_path / "out"
+    assert cli.main(["judge", str(p), str(labels), "--output", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert message in said and "Traceback" not in said
+    assert not out.exists()
+
+
+def test_the_run_says_of_which_label_maps_it_is(
+    places: tuple[Path, Path], tmp_path: Path
+) -> None:
+    p, labels = places
+    write_label(labels)
+    np.save(p / "a.npy", P)
+    out = judged(p, labels, tmp_path / "out", "--name", "a + c")
+    (record,) = (json.loads(x.read_text()) for x in out.glob("runs/*/run.json"))
+    assert record["state"] == "evaluated" and record["loss"] == "a + c"
+    assert record["split"]["test"] == ["a"]
