@@ -94,7 +94,7 @@ study: $(VENV)/.ready ## make the runs of a list at low priority (DATA=folder of
 	@$(VENV)/bin/dscpp study$(if $(STUDY), "$$STUDY")$(call flag,DATA,data)$(call flag,JOBS,jobs)$(call flag,RESULTS,results)$(if $(STATUS), --status)
 
 tables: $(VENV)/.ready ## write every table anew from the committed runs
-	@$(VENV)/bin/dscpp tables --readme README.md docs/results.md results/README.md
+	@$(VENV)/bin/dscpp tables --readme README.md docs/results.md docs/practice.md results/README.md
 	@$(VENV)/bin/python -m errata --source run --write >/dev/null
 
 figures: $(VENV)/.ready ## draw every figure anew; those with images where DATA is

@@ -12,7 +12,14 @@ from pathlib import Path
 import pandas as pd
 
 from data_io.errors import InputError
-from pipelines.reporting import answers, calibration, claims, tables, topics
+from pipelines.reporting import (
+    answers,
+    calibration,
+    claims,
+    practice,
+    tables,
+    topics,
+)
 from pipelines.reporting.frame import Study, studies
 from pipelines.reporting.markdown import replace_marked
 from pipelines.run import require_table, write_atomically, writing
@@ -153,6 +160,7 @@ class Page:
             "tests.csv": tables.comparisons(study),
             "thresholds.csv": tables.thresholds(study),
             **calibration.tables(study),
+            practice.FILE: practice.table(study),
             "costs.csv": tables.costs(study),
             "other-sets.csv": tables.other_sets(study),
             "temperature.csv": tables.temperatures(study),

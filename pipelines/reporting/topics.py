@@ -17,7 +17,7 @@ from scipy.stats import bartlett, false_discovery_control
 
 from pipelines.commits import from_clean_commit
 from pipelines.measure import metrics
-from pipelines.reporting import claims
+from pipelines.reporting import claims, practice
 from pipelines.reporting.calibration import EITHER, HUMAN, OBSERVERS, REGIONS
 from pipelines.reporting.estimates import (
     ALPHA,
@@ -356,6 +356,7 @@ TOPICS: Mapping[str, tuple[str, Callable[[Study, pd.DataFrame], str]]] = {
     "temperature": ("temperature.csv", scaled),
     "calibration": ("calibration.csv", calibrated),
     "observers": ("observers.csv", observed),
+    "practice": (practice.FILE, practice.described),
 }
 """By the end of the marker's name: the table it is from, and who writes."""
 

@@ -1,0 +1,110 @@
+"""What to do with probabilities: where to cut them, and how large a structure is.
+
+From histograms, (..., 2, B), see `histograms.count`; `confidence`, (..., B), is the
+mean probability in each bin. A voxel is positive at a threshold where p >= threshold;
+the thresholds here are the lower edges of the bins, so that every count is exact.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.measure.metrics import ratio
+
+__all__ = [
+    "aurc", "conformal", "dice", "expected_dice", "expected_volume", "false_negatives",
+    "positives",
+]  # fmt: skip
+
+_Floats = npt.NDArray[np.float64]
+
+
+def _from(values: npt.ArrayLike) -> _Floats:
+    """Sums over a bin and all above it, (..., B)."""
+    array = np.asarray(values, dtype=np.float64)
+    found: _Floats = np.cumsum(array[..., ::-1], axis=-1)[..., ::-1]
+    return found
+
+
+def positives(counts: npt.ArrayLike) -> _Floats:
+    """Positive voxels at each threshold, (..., B)."""
+    return _from(np.asarray(counts).sum(axis=-2))
+
+
+def dice(counts: npt.ArrayLike) -> _Floats:
+    """Dice at each threshold, (..., B), in [0, 1]; NaN where 0 / 0."""
+    right = _from(np.asarray(counts)[..., 1, :])
+    return ratio(2 * right, positives(counts) + right[..., :1])
+
+
+def expected_volume(counts: npt.ArrayLike, confidence: npt.ArrayLike) -> _Floats:
+    """Sum of the probabilities, (...), in voxels."""
+    n = np.asarray(counts).sum(axis=-2)
+    found: _Floats = (n * np.asarray(confidence, np.float64)).sum(axis=-1)
+    return found
+
+
+def expected_dice(counts: npt.ArrayLike, confidence: npt.ArrayLike) -> _Floats:
+    """Dice to expect at each threshold if the probabilities are right, (..., B).
+
+    2 sum_{p >= t} p / (positives + sum p): the ratio of the expected numerator and
+    denominator, which for many voxels is near the expectation of the ratio. Its
+    largest value over t decodes an image without its label (RankSEG of Dai and Li,
+    2023, takes the expectation itself). The true labels in `counts` are not used.
+    """
+    n = np.asarray(counts).sum(axis=-2)
+    right = _from(n * np.asarray(confidence, np.float64))
+    return ratio(2 * right, _from(n) + right[..., :1])
+
+
+def false_negatives(counts: npt.ArrayLike) -> _Floats:
+    """Share of the true voxels that are missed at each threshold, (..., B).
+
+    It never falls from one threshold to the next. NaN where nothing is true.
+    """
+    right = _from(np.asarray(counts)[..., 1, :])
+    return 1 - ratio(right, right[..., :1])
+
+
+def conformal(missed: npt.ArrayLike, alpha: float) -> int | None:
+    """Choose a threshold whose expected share of missed voxels is at most `alpha`.
+
+    Conformal risk control (Angelopoulos et al. 2022, Eq. 4): the largest threshold
+    with (sum of the cases' shares + 1) / (n + 1) <= alpha. It holds on average over
+    draws of these cases and of a new one, if all are exchangeable.
+
+    Args:
+        missed: from `false_negatives`, (cases, B); cases with NaN are left out.
+        alpha: the share wanted, in (0, 1).
+
+    Returns:
+        Number of the bin whose lower edge it is; None where n + 1 < 1 / alpha, or
+        there is no such threshold: no promise can be made.
+    """
+    shares = np.asarray(missed, dtype=np.float64)
+    shares = shares[~np.isnan(shares).any(axis=-1)]
+    bound = (shares.sum(axis=0) + 1) / (len(shares) + 1)
+    fitting = np.flatnonzero(bound <= alpha)
+    return int(fitting[-1]) if len(fitting) else None
+
+
+def aurc(
+    risk: Sequence[float] | _Floats, confidence: Sequence[float] | _Floats
+) -> float:
+    """Area under the risk-coverage curve (Geifman et al. 2019) over cases.
+
+    The mean over k of the mean risk of the k cases of highest confidence.
+
+    Args:
+        risk: of each case, such as 1 - Dice, (n,); cases with NaN are left out.
+        confidence: of each case, (n,), such as the expected Dice.
+
+    Returns:
+        In the range of the risk; NaN without cases.
+    """
+    values, order = np.asarray(risk, float), np.argsort(-np.asarray(confidence))
+    values = values[order][~np.isnan(values[order])]
+    if not len(values):
+        return float("nan")
+    return float((np.cumsum(values) / np.arange(1, len(values) + 1)).mean())

@@ -1,0 +1,155 @@
+"""What a user would do with each loss's probabilities: cut, decode, measure volumes.
+
+From the histograms of validation and test cases alone. What is chosen is chosen on the
+validation cases of each training, and measured on its test cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from pipelines.measure import decisions
+from pipelines.measure.histograms import THRESHOLDS, Histograms
+from pipelines.measure.metrics import ratio
+from pipelines.reporting import markdown
+from pipelines.reporting.estimates import estimate
+from pipelines.reporting.frame import Study
+from pipelines.reporting.published import KEYS, Variant
+
+__all__ = ["ALPHA", "COLUMNS", "FILE", "described", "table"]
+
+FILE = "practice.csv"
+ALPHA = 0.1
+"""The share of missed voxels that the conformal threshold promises."""
+
+COLUMNS = (
+    *KEYS, "target", "measure", "mean", "standard_error", "ci_low", "ci_high", "n",
+    "seeds", "n_undefined",
+)  # fmt: skip
+
+_Floats = npt.NDArray[np.float64]
+_HALF = 0.5
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The cases of one training in one part of the split: (cases, 2, B), (cases, B)."""
+
+    counts: npt.NDArray[Any]
+    confidence: _Floats
+
+
+def table(study: Study) -> pd.DataFrame:
+    """A row for each variant, class and measure; the means are over cases and seeds.
+
+    `dice_half` is Dice at 0.5; `dice_chosen` at `threshold_chosen`, that of 0.05, 0.1,
+    ..., 0.95 with the best mean Dice on the validation cases; `dice_expected` at the
+    threshold with the largest expected Dice of each image. `volume_expected` is the sum
+    of the probabilities over the true volume less 1, `volume_half` the same of the
+    voxels at 0.5 or above. `threshold_conformal` promises that at most `ALPHA` of the
+    true voxels are missed; `missed` is the share missed at it, `set_size` the positive
+    voxels over the true ones; nothing where no threshold can promise it. `aurc` has
+    1 - Dice as risk and the expected Dice as confidence.
+    """
+    each = product(study.runs, study.targets)
+    rows = (
+        variant.columns | {"target": target, "measure": name} | vars(estimate(values))
+        for variant, target in each
+        for name, values in _measures(study, variant, target).items()
+    )
+    return pd.DataFrame(list(rows), columns=list(COLUMNS))
+
+
+def _measures(study: Study, variant: Variant, target: str) -> dict[str, _Floats]:
+    """Each measure, (seeds, cases); of a threshold and the AURC (seeds, 1)."""
+    each: dict[str, list[_Floats]] = {}
+    for run in study.runs[variant]:
+        one = study.histograms[run.name]
+        chosen, test = (_part(one, part, target) for part in ("validation", "test"))
+        for name, values in _of_training(chosen, test, study.edges):
+            each.setdefault(name, []).append(np.atleast_1d(values))
+    return {name: study.by_seed(variant, np.stack(v)) for name, v in each.items()}
+
+
+def _part(one: Histograms, part: str, target: str) -> _Part:
+    where = {"region": "image", "reference": "observer1", "target": target}
+    rows = one.where(split=part, **where)
+    return _Part(one.counts[rows], one.confidence()[rows])
+
+
+def _of_training(
+    chosen: _Part, test: _Part, edges: _Floats
+) -> Iterator[tuple[str, npt.ArrayLike]]:
+    """The measures of one training: of its test cases, (cases,), or one number."""
+    dice, half = decisions.dice(test.counts), _bin(edges, _HALF)
+    true = test.counts[:, 1].sum(axis=-1)
+    expected = decisions.expected_dice(test.counts, test.confidence)
+    yield "dice_half", dice[:, half]
+    places = [_bin(edges, at) for at in THRESHOLDS]
+    means = np.nanmean(decisions.dice(chosen.counts)[:, places], axis=0)
+    best = int(np.nanargmax(means)) if not np.isnan(means).all() else 9
+    yield "threshold_chosen", float(THRESHOLDS[best])
+    yield "dice_chosen", dice[:, places[best]]
+    decoded = np.nan_to_num(expected, nan=-1).argmax(axis=-1)
+    yield "dice_expected", np.take_along_axis(dice, decoded[:, None], -1)[:, 0]
+    volume = decisions.expected_volume(test.counts, test.confidence)
+    positive = decisions.positives(test.counts)
+    yield "volume_expected", ratio(volume, true) - 1
+    yield "volume_half", ratio(positive[:, half], true) - 1
+    missed = decisions.false_negatives(test.counts)
+    cut = decisions.conformal(decisions.false_negatives(chosen.counts), ALPHA)
+    nothing = np.full(len(true), np.nan)
+    yield "threshold_conformal", np.nan if cut is None else float(edges[cut])
+    yield "missed", nothing if cut is None else missed[:, cut]
+    yield "set_size", nothing if cut is None else ratio(positive[:, cut], true)
+    yield "aurc", decisions.aurc(1 - dice[:, half], expected[:, half])
+
+
+def _bin(edges: _Floats, threshold: float) -> int:
+    """The bin whose lower edge a threshold is."""
+    return int(np.abs(edges[:-1] - threshold).argmin())
+
+
+SHOWN = ("CE", "Focal", "DSC", "DSC++")
+_CELLS = {
+    "dice_half": ("Dice at 0.5", "{:.3f}"),
+    "threshold_chosen": ("threshold chosen", "{:.2f}"),
+    "dice_chosen": ("Dice there", "{:.3f}"),
+    "dice_expected": ("Dice, expected-Dice decoding", "{:.3f}"),
+    "volume_expected": ("bias of the expected volume", "{:+.1%}"),
+    "volume_half": ("bias at 0.5", "{:+.1%}"),
+    "threshold_conformal": ("threshold for 10 % missed", "{:.2f}"),
+    "missed": ("missed there", "{:.1%}"),
+    "set_size": ("size there / true size", "{:.2f}"),
+    "aurc": ("AURC", "{:.3f}"),
+}
+_WITH_INTERVAL = ("dice_half", "dice_chosen", "volume_expected")
+
+
+def described(study: Study, found: pd.DataFrame) -> str:
+    """Lay out the losses of Table 4, each as it is and scaled, in Markdown."""
+    own = found[found["loss"].isin(SHOWN) & found["gamma"].isin([2.0, np.nan])]
+    known = [name for name in _CELLS if own.loc[own["measure"] == name, "mean"].any()]
+    rows = []
+    keys = [*KEYS, "target"]
+    for (loss, _, method, target), part in own.groupby(keys, sort=False, dropna=False):
+        name = " + ".join(filter(None, (loss, method)))
+        several = f", {target}" if len(study.targets) > 1 else ""
+        values = part.set_index("measure")
+        rows.append([name + several, *(_cell(values.loc[key]) for key in known)])
+    return markdown.table(["", *(_CELLS[name][0] for name in known)], rows)
+
+
+def _cell(row: pd.Series) -> str:
+    form = _CELLS[str(row.name)][1].format
+    text = form(row["mean"])
+    if row.name in _WITH_INTERVAL and row["n"] > 1:
+        text += f" [{form(row['ci_low'])}, {form(row['ci_high'])}]"
+    return text

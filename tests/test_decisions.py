@@ -1,0 +1,97 @@
+"""Thresholds, decoding, volumes: against voxels, hand-worked cases and simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.measure import decisions, histograms
+from pipelines.measure.histograms import EDGES, N_BINS
+
+
+def drawn(seed: int, n: int = 400) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    p = random.beta(0.4, 0.8, n)
+    return p, random.random(n) < p
+
+
+def counted(p: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Counts and mean probability by bin."""
+    counts = histograms.count(p, y)
+    bins = histograms.bins_of(p)
+    sums = np.bincount(bins, p, N_BINS)
+    return counts, np.divide(sums, counts.sum(0), out=np.zeros(N_BINS),
+                             where=counts.sum(0) > 0)  # fmt: skip
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=20, deadline=None)
+def test_every_curve_is_that_of_the_voxels(seed: int) -> None:
+    p, y = drawn(seed)
+    counts, confidence = counted(p, y)
+    dice = decisions.dice(counts)
+    expected = decisions.expected_dice(counts, confidence)
+    missed = decisions.false_negatives(counts)
+    for k in (0, N_BINS // 3, N_BINS // 2, N_BINS - 1):
+        cut = p >= EDGES[k]
+        assert decisions.positives(counts)[k] == cut.sum()
+        assert dice[k] == pytest.approx(2 * (cut & y).sum() / (cut.sum() + y.sum()))
+        assert expected[k] == pytest.approx(2 * p[cut].sum() / (cut.sum() + p.sum()))
+        assert missed[k] == pytest.approx((~cut & y).sum() / y.sum())
+    assert decisions.expected_volume(counts, confidence) == pytest.approx(p.sum())
+
+
+def test_the_largest_expected_dice_is_near_the_best_over_many_labels() -> None:
+    p, _ = drawn(3, 2000)
+    random = np.random.default_rng(0)
+    curves = [decisions.dice(counted(p, random.random(2000) < p)[0]) for _ in range(60)]
+    counts, confidence = counted(p, p > 0.5)
+    expected = decisions.expected_dice(counts, confidence)
+    mean = np.mean(curves, axis=0)
+    assert np.abs(expected - mean)[EDGES[:-1] < 0.9].max() < 0.01
+    assert mean[expected.argmax()] > mean.max() - 0.002
+
+
+def test_nothing_true_is_undefined() -> None:
+    counts = histograms.count(np.array([0.2, 0.7]), np.array([0, 0]))
+    assert np.isnan(decisions.false_negatives(counts)).all()
+    assert decisions.dice(counts)[0] == 0
+    assert np.isnan(decisions.dice(np.zeros((2, N_BINS)))).all()
+
+
+def test_a_conformal_threshold_worked_by_hand() -> None:
+    # Two cases, three thresholds: (sum + 1) / 3 is 1/3, 1.3/3, 2.2/3.
+    missed = [[0.0, 0.1, 0.5], [0.0, 0.2, 0.7], [np.nan] * 3]
+    assert decisions.conformal(missed, 0.5) == 1
+    assert decisions.conformal(missed, 1 / 3) == 0
+    assert decisions.conformal(missed, 0.3) is None  # n + 1 < 1 / alpha
+    assert decisions.conformal(missed, 0.9) == 2
+
+
+def test_the_conformal_promise_is_kept_on_average() -> None:
+    """Over 400 draws of 30 cases and a new one, of true and of overconfident p."""
+    random = np.random.default_rng(1)
+    for power in (1.0, 2.5):
+        lost = []
+        for _ in range(400):
+            curves = []
+            for _ in range(31):
+                p = random.beta(*random.uniform(0.3, 1.2, 2), 60)
+                y = random.random(60) < p
+                said = p**power / (p**power + (1 - p) ** power)
+                y[0] = True
+                curves.append(decisions.false_negatives(histograms.count(said, y)))
+            cut = decisions.conformal(curves[:-1], 0.1)
+            assert cut is not None
+            lost.append(curves[-1][cut])
+        # Not above alpha but for the error of the mean, and not far below it.
+        assert 0.05 < np.mean(lost) < 0.1 + 3 * np.std(lost) / np.sqrt(len(lost))
+
+
+def test_aurc_worked_by_hand() -> None:
+    # By confidence: risks 0.1, 0.3, 0.2; means 0.1, 0.2, 0.2.
+    risk, confidence = [0.3, 0.2, 0.1, np.nan], [0.8, 0.5, 0.9, 0.7]
+    assert decisions.aurc(risk, confidence) == pytest.approx(0.5 / 3)
+    assert np.isnan(decisions.aurc([], []))
