@@ -32,7 +32,10 @@ from pipelines.reporting.published import Variant
 
 # Written whatever was run.
 ALWAYS = ("tests.csv", "thresholds.csv", "calibration.csv", "reliability.csv")
-ALWAYS += ("costs.csv",)
+ALWAYS += (
+    "practice.csv",
+    "costs.csv",
+)
 
 
 @pytest.fixture

@@ -93,8 +93,10 @@ def _of_training(
     expected = decisions.expected_dice(test.counts, test.confidence)
     yield "dice_half", dice[:, half]
     places = [_bin(edges, at) for at in THRESHOLDS]
-    means = np.nanmean(decisions.dice(chosen.counts)[:, places], axis=0)
-    best = int(np.nanargmax(means)) if not np.isnan(means).all() else 9
+    curves = decisions.dice(chosen.counts)[:, places]
+    known = curves[~np.isnan(curves).any(axis=-1)]
+    # Without a case to choose on: the middle, 0.5.
+    best = int(known.mean(axis=0).argmax()) if len(known) else len(places) // 2
     yield "threshold_chosen", float(THRESHOLDS[best])
     yield "dice_chosen", dice[:, places[best]]
     decoded = np.nan_to_num(expected, nan=-1).argmax(axis=-1)
