@@ -356,9 +356,9 @@ def selected(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _variants(runs: Sequence[Run], order: Sequence[str]) -> dict[Variant, list[Run]]:
     """Sort runs into variants: main ones first, then by loss and gamma; by seed."""
-    # TensorFlow where any run has it, as the default; else the most frequent.
+    # The most frequent; of equally many TensorFlow, as the default.
     counts = Counter(str(run.record["backend"]) for run in runs)
-    usual = max(sorted(counts), key=lambda one: (one == "tensorflow", counts[one]))
+    usual = max(sorted(counts), key=lambda one: (counts[one], one == "tensorflow"))
     found: dict[Variant, list[Run]] = {}
     for run in sorted(runs, key=_training):
         own = found.setdefault(_variant(run, usual), [])
