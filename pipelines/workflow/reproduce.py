@@ -369,15 +369,14 @@ class Call:
         ]
         lines, unknown = status.expect(pending, self.jobs)
         print("\n".join(lines), end="\n" * bool(lines), flush=True)
-        if unknown:
-            self._time([run for run in unknown if run.group == unknown[0].group])
+        # A study of several data sets begins at once: its status says the time.
+        if unknown and len({run.group for run in self.planned}) == 1:
+            self._time(unknown)
 
     def _time(self, pending: Sequence[Planned]) -> None:
         first = pending[0]
         timed = [first]
-        if first.task.preset == "paper" and all(
-            run.group == first.group for run in self.planned
-        ):  # of a study the user does not choose the preset
+        if first.task.preset == "paper":
             small = {**first.task.arguments(), "preset": "reduced", "overrides": {}}
             record = first.task.module.record(Path(first.data or ""))
             task = first.task.make(**small, record=record)
