@@ -25,26 +25,15 @@ from pipelines.measure.metrics import overlap_scores
 from pipelines.measure.regions import BAND
 from pipelines.reporting.estimates import by_seed, estimate, mean_of
 from pipelines.reporting.frame import Study
-from pipelines.reporting.published import KEYS, Variant
+from pipelines.reporting.published import Variant
+from pipelines.reporting.tables import framed
 
 __all__ = [
     "EITHER", "ENOUGH", "HUMAN", "NEAR_HALF", "OBSERVERS", "REGIONS", "Binned",
     "Reader", "frequency_spread", "tables",
 ]  # fmt: skip
 
-_SPREAD = ("mean", "standard_error", "ci_low", "ci_high", "n", "seeds", "n_undefined")
 _PLACE = ("target", "region", "reference")
-_COLUMNS = {
-    "calibration.csv": (
-        *KEYS, *_PLACE, "measure", *_SPREAD, "pooled", "p_in_bins",
-    ),
-    "reliability.csv": (
-        *KEYS, *_PLACE, "bin_low", "bin_high", "confidence", "frequency",
-        "n_voxels", "n_cases", "frequency_p10", "frequency_p90", "share_both",
-        "share_one", "share_none", "seeds", "p_in_bins",
-    ),
-    "observers.csv": (*KEYS, *_PLACE, "measure", *_SPREAD),
-}  # fmt: skip
 
 EITHER = "mean of both"
 """The reference where both observers' labels are averaged."""
@@ -197,10 +186,11 @@ def tables(study: Study) -> dict[str, pd.DataFrame]:
             networks += [about | row for row in _against_each(reader, place)]
             both = _against_both(binned, pairs, reader.seeds)
             networks += [about | row for row in both]
-    each = (measured, diagrams, [*chain(*people.values()), *networks])
+    observers = [*chain(*people.values()), *networks]
     return {
-        name: pd.DataFrame(rows, columns=list(columns))
-        for (name, columns), rows in zip(_COLUMNS.items(), each, strict=True)
+        "calibration.csv": framed(measured, "calibration"),
+        "reliability.csv": framed(diagrams, "reliability"),
+        "observers.csv": framed(observers, "observers"),
     }
 
 

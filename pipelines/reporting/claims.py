@@ -29,22 +29,14 @@ from pipelines.reporting.rules import (
     Part,
     Rule,
 )
-from pipelines.reporting.tables import deciding, usable
+from pipelines.reporting.tables import deciding, framed, usable
 
 __all__ = [
-    "COLUMNS", "FILE", "NOT_SEEN", "SEEN", "VERDICTS", "Claim", "decide",
+    "FILE", "NOT_SEEN", "SEEN", "VERDICTS", "Claim", "decide",
     "published_claims",
 ]  # fmt: skip
 
 FILE = "claims.csv"
-COLUMNS = (
-    "id", "fact", "section", "claim", "dataset", "metric", "test", "verdict", "preset",
-    "seeds", "why", "paper", "ours", "a", "b", "difference", "ci_low", "ci_high", "n",
-    "p_seeds", "p_holm", "p_same", "p_rank_sum", "p_holds", "p_fails", "other_losses",
-    "verdict_corrected", "paper_tables", "parts", "parts_hold", "parts_fail",
-    "parts_not_run", "reading",
-)  # fmt: skip
-
 SEEN, NOT_SEEN = "seen at reduced", "not seen at reduced"
 """A network 16 times smaller than the paper's neither proves nor refutes a claim."""
 
@@ -178,7 +170,7 @@ def decide(paper: Paper, studies: Sequence[Study]) -> pd.DataFrame:
         _Decision(claim, ordered).row() | _paper_side(claim, paper, printed)
         for claim in published_claims(paper)
     ]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return framed(rows, "claims")
 
 
 class _Judged(NamedTuple):
@@ -236,7 +228,7 @@ class _Decision:
         count = Counter(one.outcome.verdict for one in self.judged)
         pair = self._shown.outcome.pair
         row = pair.columns if pair else {}
-        if not self.claim.rule.kind.decide:
+        if self.claim.rule.kind.pairs:
             row |= dict(zip(("p_holds", "p_fails"), self.p, strict=True))
         return (
             row

@@ -30,7 +30,10 @@ __all__ = [
 ]  # fmt: skip
 
 _Floats = npt.NDArray[np.float64]
-_QUANTITY = re.compile(r"(?P<loss>.+?)(?: g=(?P<gamma>[\d.]+))?(?:@(?P<at>[\d.]+))?")
+_QUANTITY = re.compile(
+    r"(?P<loss>.+?)(?: g=(?P<gamma>[\d.]+))?"
+    r"(?: \+ (?P<method>\w+))?(?:@(?P<at>[\d.]+))?"
+)
 EXTREMES = "extremes"
 """A measure of confidence: the share of voxels with p < 0.05 or p >= 0.95."""
 
@@ -47,7 +50,7 @@ class Quantity:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read "DSC", "DSC++ g=2.5" or "DSC++@0.8".
+        """Read "DSC", "DSC++ g=2.5", "DSC++@0.8" or "DSC + temperature".
 
         Raises:
             InputError: written otherwise, or a threshold that is not measured.
@@ -59,8 +62,10 @@ class Quantity:
                 f"{text!r}: expected a loss such as DSC, DSC++ g=2.5 or DSC++@0.8 "
                 "(thresholds 0.05 to 0.95 in steps of 0.05); correct claims.csv"
             )
-        gamma = float(found["gamma"] or STANDARD_GAMMA)
-        return cls(Variant.standard(found["loss"], gamma), threshold)
+        variant = Variant.standard(
+            found["loss"], float(found["gamma"] or STANDARD_GAMMA)
+        )
+        return cls(replace(variant, method=found["method"] or ""), threshold)
 
     @property
     def label(self) -> str:
