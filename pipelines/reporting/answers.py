@@ -6,14 +6,14 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pipelines.reporting import data
 from pipelines.reporting.estimates import is_ratio, pooled, student
-from pipelines.reporting.evidence import Printed, Quantity, Runs
+from pipelines.reporting.evidence import Pair, Printed, Quantity, Runs
 from pipelines.reporting.frame import Study
 from pipelines.reporting.markdown import table
 from pipelines.reporting.published import Paper
@@ -27,6 +27,7 @@ _ASKED: Sequence[Mapping[str, Any]] = data("questions")
 QUESTIONS = tuple(one["question"] for one in _ASKED)
 _WORDS = {"nll": "NLL", "brier": "Brier score", "dice": "Dice"}
 _FITTED = "fitted temperature"
+_PROPER = {"proper": "ours", "proper_low": "ci_low", "proper_high": "ci_high"}
 
 
 @dataclass(frozen=True)
@@ -61,49 +62,46 @@ class _Line:
         return f"{_WORDS.get(self.metric, self.metric)}: {a} {sign} {b}"
 
 
-class Compared(NamedTuple):
-    """A ratio, difference or mean, its 95 % interval (NaN: not known), seeds."""
-
-    ours: float
-    ci_low: float
-    ci_high: float
-    seeds: int
-
-
 def compared(
     study: Study,
     target: str,
     metric: str,
     sides: Sequence[Quantity],
     corrected: bool = False,
-) -> Compared | None:
-    """Compare two losses as the verdicts do, by the paper's word of a metric.
+) -> Pair | None:
+    """Compare two losses as the verdicts do; None where one of them was not run.
 
-    `corrected` takes the NLL or Brier score of both terms.
-
-    Returns:
-        The ratio of NLL or Brier score, else the difference; None where one side was
-        not run.
+    By the paper's word of a metric; `corrected` takes the NLL or Brier score of both
+    terms.
     """
-    runs = Runs(study, target, corrected)
-    if not all(map(runs.has, sides)):
-        return None
-    a, b = sides
-    pair = runs.pair(a, b, metric)
-    effect = pair.effect
-    return Compared(effect.mean, effect.ci_low, effect.ci_high, pair.seeds)
+    runs, (a, b) = Runs(study, target, corrected), sides
+    return runs.pair(a, b, metric) if runs.has(a) and runs.has(b) else None
 
 
-def _temperature(study: Study, scaled: Quantity) -> Compared | None:
-    """The mean fitted temperature over seeds, with Student's t."""
+def _temperature(study: Study, scaled: Quantity) -> dict[str, object]:
+    """The mean fitted temperature over seeds, with Student's t; {}: not scaled."""
     runs = study.runs.get(scaled.variant)
     if runs is None:
-        return None
+        return {}
     found = [run.record["posthoc"]["temperature"] for run in runs]
     values = study.by_seed(scaled.variant, found)
     spread, mean = pooled([values[:, np.newaxis]]), float(values.mean())
-    half = student(spread.df) * spread.s / math.sqrt(len(values))
-    return Compared(mean, mean - half, mean + half, len(values))
+    half, n = student(spread.df) * spread.s / math.sqrt(len(values)), len(values)
+    return {"ours": mean, "ci_low": mean - half, "ci_high": mean + half, "seeds": n}
+
+
+def _measured(
+    line: _Line, study: Study, target: str, corrected: bool = False
+) -> dict[str, object]:
+    """Our ratio or difference with its interval; {} where it was not run."""
+    if line.form == "value":
+        return _temperature(study, line.sides[0])
+    pair = compared(study, target, line.metric, line.sides, corrected)
+    if pair is None:
+        return {}
+    ours = pair.effect
+    ends = {"ci_low": ours.ci_low, "ci_high": ours.ci_high}
+    return {"ours": ours.mean, **ends, "seeds": pair.seeds}
 
 
 def summary(
@@ -129,12 +127,9 @@ def _row(
     line: _Line, study: Study, target: str, claims: pd.DataFrame, printed: Printed
 ) -> dict[str, object]:
     """One comparison on one data set; {} where it was not run."""
-    metric, claim = line.metric, _claim(line, study.title, target, claims)
-    if line.form == "value":
-        ours = _temperature(study, line.sides[0])
-    else:
-        ours = compared(study, target, metric, line.sides)
-    if ours is None or (line.claims and not claim):
+    claim = _claim(line, study.title, target, claims)
+    ours = _measured(line, study, target)
+    if not ours or (line.claims and not claim):
         return {}
     row: dict[str, object] = {
         "question": line.question,
@@ -144,14 +139,13 @@ def _row(
         "preset": study.preset,
         "form": line.form,
         "paper": _printed(line, study, target, printed),
-        **ours._asdict(),
+        **ours,
         **{name: claim.get(name) for name in (*_OF_CLAIM, "verdict")},
         "claim": claim.get("id"),
     }
-    if metric == "nll":
-        proper = compared(study, target, metric, line.sides, corrected=True)
-        ends = ("proper", "proper_low", "proper_high")
-        row |= dict(zip(ends, proper or (), strict=False))
+    if line.metric == "nll":
+        ends = _measured(line, study, target, corrected=True)
+        row |= {name: ends[of] for name, of in _PROPER.items()}
         row["verdict_proper"] = claim.get("verdict_corrected")
     return row
 

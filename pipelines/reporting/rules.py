@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise, product
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 from data_io.errors import InputError
 from pipelines.measure import statistics
@@ -94,19 +94,7 @@ class Outcome(NamedTuple):
         return cls(verdict, why, None, (), verdict != HOLDS, verdict != FAILS)
 
 
-class Kind(NamedTuple):
-    """How one kind of claim is decided: a row of `data/rules.yaml`."""
-
-    test: str
-    holds: str = "ahead"
-    fails: str = "behind"
-    printed: str = "in order"
-    joined: str = "every"
-    alone: bool = False
-    pairs: bool = True
-
-
-KINDS: Mapping[str, Kind] = {name: Kind(**row) for name, row in data("rules").items()}
+KINDS: Mapping[str, Mapping[str, Any]] = data("rules")
 """By the name that `results/paper/claims.csv` has in its column `rule`."""
 
 
@@ -152,35 +140,35 @@ def agreeing(metric: str, a: Figure, b: Figure, sign: int) -> dict[str, bool | N
 
 @dataclass(frozen=True)
 class Rule:
-    """The kind of a claim with what its row says.
+    """How a claim is decided: a row of `data/rules.yaml`, and what the claim's says.
 
     Attributes:
-        name: a key of `KINDS`.
+        name: a key of `KINDS`; what follows it is said there.
         sense: "lower" or "higher", how `a` is to differ from `b`; "" where unused.
         value: the printed figure, where the claim is one, else NaN.
     """
 
     name: str
-    sense: str = ""
-    value: float = math.nan
+    test: str
+    sense: str
+    value: float
+    holds: str = "ahead"
+    fails: str = "behind"
+    printed: str = "in order"
+    joined: str = "every"
+    alone: bool = False
+    pairs: bool = True
 
-    def __post_init__(self) -> None:
-        """Refuse a sense that is neither, where one is needed."""
-        if "{sense}" in self.kind.test and self.sense not in ("lower", "higher"):
+    @classmethod
+    def of(cls, name: str, sense: str = "", value: float = math.nan) -> Self:
+        """Make one of `KINDS`; refuse a sense that is none, where one is needed."""
+        kind = dict(KINDS[name])
+        words = kind.pop("test")
+        if "{sense}" in words and sense not in ("lower", "higher"):
             raise InputError(
-                f"sense: expected lower or higher, found {self.sense!r}; correct "
-                "claims.csv"
+                f"sense: expected lower or higher, found {sense!r}; correct claims.csv"
             )
-
-    @property
-    def kind(self) -> Kind:
-        """How it is decided."""
-        return KINDS[self.name]
-
-    @property
-    def in_words(self) -> str:
-        """The deciding test, for a column of `results/claims.csv`."""
-        return self.kind.test.format(sense=self.sense)
+        return cls(name, words.format(sense=sense), sense, value, **kind)
 
     @property
     def _sign(self) -> int:
@@ -191,7 +179,7 @@ class Rule:
 
         Pairs: two lists one by one, or one quantity with each of a list.
         """
-        if not self.kind.alone:
+        if not self.alone:
             yield tuple(a), tuple(b)
             return
         if b and len(a) != len(b) and 1 not in (len(a), len(b)):
@@ -231,15 +219,13 @@ class Rule:
         shown_by = [p_of(pair, self._sign) for pair in pairs]
         holds, fails = (
             [1.0 if math.isnan(p[key]) else p[key] for p in shown_by]
-            for key in (self.kind.holds, self.kind.fails)
+            for key in (self.holds, self.fails)
         )
         p_holds, p_fails = self._joined([(one.a, one.b) for one in pairs], holds, fails)
         if missing:
             p_holds = max(p_holds, 1.0)
             # Another of a might be ahead.
-            if self.kind.joined == "one of a" and {q.label for q in part.a} & {
-                *missing
-            }:
+            if self.joined == "one of a" and {q.label for q in part.a} & {*missing}:
                 p_fails = 1.0
         verdict = HOLDS if p_holds < ALPHA else FAILS if p_fails < ALPHA else UNDECIDED
         # The weakest pair is shown; of those that fail, if it fails for these.
@@ -267,7 +253,7 @@ class Rule:
 
     def _steps(self, part: Part, known: _Side) -> _Steps:
         """Which pairs are compared, of what is known."""
-        if self.kind.joined == "last":
+        if self.joined == "last":
             own = [one for one in part.a if one in known]
             steps = [(after, before) for before, after in pairwise(own)]
             return steps + ([(own[-1], own[0])] if len(own) > 2 else [])
@@ -278,7 +264,7 @@ class Rule:
         self, steps: _Steps, holds: Sequence[float], fails: Sequence[float]
     ) -> tuple[float, float]:
         """P of the part to hold and to fail, out of those of its pairs."""
-        if self.kind.joined == "one of a":
+        if self.joined == "one of a":
             rows = [
                 [i for i, step in enumerate(steps) if step[0] == one]
                 for one in dict.fromkeys(step[0] for step in steps)
@@ -286,7 +272,7 @@ class Rule:
             ahead = len(rows) * min(max(holds[i] for i in row) for row in rows)
             return ahead, max(_one_fails([fails[i] for i in row]) for row in rows)
         failed = _one_fails(fails)
-        if self.kind.joined == "last":
+        if self.joined == "last":
             return (1.0 if failed < ALPHA else holds[-1]), failed
         return max(holds), failed
 
@@ -296,9 +282,9 @@ class Rule:
         if pair.difference.n < 2:
             return f"{names}{pair.difference.n} cases are defined for both"
         said = [str(pair.effect)]
-        if self.kind.holds != "ahead" or pair.p_same < ALPHA:
+        if self.holds != "ahead" or pair.p_same < ALPHA:
             said.append("margin {:g} to {:g}".format(*MARGINS[pair.metric]))
-        if "over seeds" in self.kind.test and not math.isnan(pair.effect.df):
+        if "over seeds" in self.test and not math.isnan(pair.effect.df):
             said.append(f"p over seeds {pair.p_seeds:.2g}")
             if pair.p_holm != pair.p_seeds:
                 said[-1] += f" ({pair.p_holm:.2g} after Holm's correction)"
@@ -306,18 +292,18 @@ class Rule:
 
     def in_print(self, part: Part, printed: Mapping[Quantity, Figure]) -> str:
         """Decide a part from the paper's own tables; "" where they do not say."""
-        if not self.kind.pairs or not all(one in printed for one in part.quantities):
+        if not self.pairs or not all(one in printed for one in part.quantities):
             return ""
         steps = self._steps(part, part.quantities)
         agree = [
-            agreeing(part.metric, printed[a], printed[b], self._sign)[self.kind.printed]
+            agreeing(part.metric, printed[a], printed[b], self._sign)[self.printed]
             for a, b in steps
         ]
         if None in agree:
             return ""
         refuted = [float(not one) for one in agree]
         p_holds, _ = self._joined(steps, refuted, [1 - p for p in refuted])
-        if self.kind.joined == "last":
+        if self.joined == "last":
             # No change is no trend.
             first, last = printed[part.a[0]].mean, printed[part.a[-1]].mean
             p_holds += self._sign * (last - first) <= ROUNDING

@@ -349,11 +349,9 @@ def forest(studies: Sequence[Study]) -> Figure | None:
     figure = style.sheet(size, words["title"], words["note"], legend=True)
     axes = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     printed = Printed(studies[0].paper)
-    for (name, target, study, _), at in zip(lines, heights, strict=True):
-        if study is None:
-            _draw_printed(axes, at, printed, name, target)
-        else:
-            _draw_ours(axes, at, study, target)
+    panels = dict(zip(("nll", "dice"), axes, strict=True))
+    for line, at in zip(lines, heights, strict=True):
+        _draw_line(panels, at, line, printed)
     axes[0].set_yticks(heights, [words for *_, words in lines])
     axes[0].set_ylim(height - 0.4, _GAP - 0.6)
     _scale(*axes)
@@ -378,30 +376,27 @@ def _lines(studies: Sequence[Study]) -> Iterator[_Line]:
                 yield name, own, study, f"ours, preset {study.preset}, {seeds}"
 
 
-def _draw_printed(
-    axes: Sequence[Axes], at: float, printed: Printed, name: str, target: str
+def _draw_line(
+    axes: Mapping[str, Axes], at: float, line: _Line, printed: Printed
 ) -> None:
-    """The paper's diamonds."""
-    nll, dice = (
-        [found[one].mean for one in _PAIR]
-        for found in (printed.figures(name, target, _PAIR, m) for m in ("nll", "dice"))
-    )
-    for axis, value in zip(axes, (nll[0] / nll[1], dice[0] - dice[1]), strict=True):
+    """The paper's diamonds; or both forms of our NLL, and the Dice difference."""
+    name, target, study, _ = line
+    if study is None:
         look: dict[str, Any] = {"markersize": 5, "linestyle": "", "label": "paper"}
-        axis.plot(_rounded([value]), [at], marker="D", color=style.PUBLISHED, **look)
-
-
-def _draw_ours(axes: Sequence[Axes], at: float, study: Study, target: str) -> None:
-    """Both forms of the NLL, one above the other, and the Dice difference."""
-    for metric, corrected, down, colour, name in _OURS:
-        found = compared(study, target, metric, _PAIR, corrected)
-        if found is None:
-            continue
-        value, low, high = _rounded(found[:3])
-        ends = None if math.isnan(low) else [[value - low], [high - value]]
-        look: dict[str, Any] = {"fmt": "o", "ms": 4, "elinewidth": 1.3, "zorder": 3}
-        axis = axes[0] if metric == "nll" else axes[1]
-        axis.errorbar([value], [at + down], xerr=ends, color=colour, label=name, **look)
+        for metric, axis in axes.items():
+            found = printed.figures(name, target, _PAIR, metric)
+            a, b = (found[one].mean for one in _PAIR)
+            at_x = _rounded([a / b if metric == "nll" else a - b])
+            axis.plot(at_x, [at], marker="D", color=style.PUBLISHED, **look)
+        return
+    for metric, corrected, down, colour, words in _OURS:
+        if pair := compared(study, target, metric, _PAIR, corrected):
+            e = pair.effect
+            value, low, high = _rounded((e.mean, e.ci_low, e.ci_high))
+            ends = None if math.isnan(low) else [[value - low], [high - value]]
+            look = {"fmt": "o", "ms": 4, "elinewidth": 1.3, "zorder": 3}
+            look |= {"color": colour, "label": words}
+            axes[metric].errorbar([value], [at + down], xerr=ends, **look)
 
 
 def _scale(left: Axes, right: Axes) -> None:
