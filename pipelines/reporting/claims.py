@@ -66,7 +66,10 @@ class Claim:
         Raises:
             InputError: an unknown rule, metric or loss, or lists that do not fit it.
         """
-        lists = {key: _list(row[key]) for key in ("metric", "dataset", "a", "b")}
+        lists = {
+            key: [item for item in row[key].split("; ") if item]
+            for key in ("metric", "dataset", "a", "b")
+        }
         try:
             if unknown := [m for m in lists["metric"] if m not in _METRICS]:
                 raise KeyError(*unknown)
@@ -129,10 +132,6 @@ def _enough(each: Iterable[float], number: int) -> float:
     return min(1.0, (len(ordered) - number + 1) * ordered[number - 1])
 
 
-def _list(text: str) -> list[str]:
-    return [item for item in text.split("; ") if item]
-
-
 def _dataset(text: str) -> tuple[str, str]:
     """Split "KiTS19 (kidney)" into data set and class."""
     title, _, target = text.removesuffix(")").partition(" (")
@@ -149,7 +148,7 @@ def published_claims(paper: Paper) -> tuple[Claim, ...]:
 
 
 def decide(paper: Paper, studies: Sequence[Study]) -> pd.DataFrame:
-    """Decide every claim from the `tables.deciding` studies, with `COLUMNS`.
+    """Decide every claim from the `tables.deciding` studies: `claims.csv`.
 
     Raises:
         InputError: a file of `results/paper` is missing or is not as expected.

@@ -144,14 +144,14 @@ class Rule:
 
     Attributes:
         name: a key of `KINDS`; what follows it is said there.
-        sense: "lower" or "higher", how `a` is to differ from `b`; "" where unused.
         value: the printed figure, where the claim is one, else NaN.
+        sign: 1 where `a` is to be higher than `b`, else -1.
     """
 
     name: str
     test: str
-    sense: str
     value: float
+    sign: int
     holds: str = "ahead"
     fails: str = "behind"
     printed: str = "in order"
@@ -161,18 +161,20 @@ class Rule:
 
     @classmethod
     def of(cls, name: str, sense: str = "", value: float = math.nan) -> Self:
-        """Make one of `KINDS`; refuse a sense that is none, where one is needed."""
+        """Make one of `KINDS`; `sense` says how `a` is to differ from `b`.
+
+        Raises:
+            KeyError: there is no such kind.
+            InputError: the sense is neither lower nor higher, where one is needed.
+        """
         kind = dict(KINDS[name])
         words = kind.pop("test")
         if "{sense}" in words and sense not in ("lower", "higher"):
             raise InputError(
                 f"sense: expected lower or higher, found {sense!r}; correct claims.csv"
             )
-        return cls(name, words.format(sense=sense), sense, value, **kind)
-
-    @property
-    def _sign(self) -> int:
-        return 1 if self.sense == "higher" else -1
+        sign = 1 if sense == "higher" else -1
+        return cls(name, words.format(sense=sense), value, sign, **kind)
 
     def split(self, a: _Side, b: _Side) -> Iterator[tuple[_Side, _Side]]:
         """Which parts the two columns of `claims.csv` stand for.
@@ -216,7 +218,7 @@ class Rule:
         self, pairs: list[Pair], part: Part, missing: tuple[str, ...]
     ) -> Outcome:
         """Decide from what was run, given with its p after Holm's correction."""
-        shown_by = [p_of(pair, self._sign) for pair in pairs]
+        shown_by = [p_of(pair, self.sign) for pair in pairs]
         holds, fails = (
             [1.0 if math.isnan(p[key]) else p[key] for p in shown_by]
             for key in (self.holds, self.fails)
@@ -296,7 +298,7 @@ class Rule:
             return ""
         steps = self._steps(part, part.quantities)
         agree = [
-            agreeing(part.metric, printed[a], printed[b], self._sign)[self.printed]
+            agreeing(part.metric, printed[a], printed[b], self.sign)[self.printed]
             for a, b in steps
         ]
         if None in agree:
@@ -306,7 +308,7 @@ class Rule:
         if self.joined == "last":
             # No change is no trend.
             first, last = printed[part.a[0]].mean, printed[part.a[-1]].mean
-            p_holds += self._sign * (last - first) <= ROUNDING
+            p_holds += self.sign * (last - first) <= ROUNDING
         return HOLDS if p_holds < ALPHA else FAILS
 
 

@@ -338,6 +338,8 @@ def forest(studies: Sequence[Study]) -> Figure | None:
     Two panels, a line for each data set and class and one for each preset below it;
     None where no data set of the paper has runs of both losses.
     """
+    from matplotlib.ticker import FixedLocator
+
     lines = list(_lines(usable(studies)))
     if not any(study for *_, study, _ in lines):
         return None
@@ -354,7 +356,16 @@ def forest(studies: Sequence[Study]) -> Figure | None:
         _draw_line(panels, at, line, printed)
     axes[0].set_yticks(heights, [words for *_, words in lines])
     axes[0].set_ylim(height - 0.4, _GAP - 0.6)
-    _scale(*axes)
+    axes[0].set_xscale("log")
+    axes[0].set_title("NLL ratio (below 1: better)")
+    axes[0].minorticks_off()
+    axes[0].xaxis.set_major_locator(FixedLocator(_TICKS))
+    axes[0].xaxis.set_major_formatter("{x:g}")
+    axes[1].set_title("Dice difference (above 0: better)")
+    for axis, nothing in zip(axes, (1.0, 0.0), strict=True):
+        axis.axvline(nothing, **_DASHED)
+        axis.grid(axis="x", **_RULED)
+        axis.tick_params(axis="y", length=0)
     style.legend(figure)
     return figure
 
@@ -397,21 +408,6 @@ def _draw_line(
             look = {"fmt": "o", "ms": 4, "elinewidth": 1.3, "zorder": 3}
             look |= {"color": colour, "label": words}
             axes[metric].errorbar([value], [at + down], xerr=ends, **look)
-
-
-def _scale(left: Axes, right: Axes) -> None:
-    from matplotlib.ticker import FixedLocator
-
-    left.set_xscale("log")
-    left.minorticks_off()
-    left.xaxis.set_major_locator(FixedLocator(_TICKS))
-    left.xaxis.set_major_formatter("{x:g}")
-    left.set_title("NLL ratio (below 1: better)")
-    right.set_title("Dice difference (above 0: better)")
-    for axis, nothing in ((left, 1.0), (right, 0.0)):
-        axis.axvline(nothing, **_DASHED)
-        axis.grid(axis="x", **_RULED)
-        axis.tick_params(axis="y", length=0)
 
 
 def _rounded(values: npt.ArrayLike) -> _Floats:
