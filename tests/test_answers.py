@@ -11,7 +11,7 @@ from written_runs import DSC_NLL, PLUS_NLL, make_run
 from pipelines.reporting import answers, claims, frame
 from pipelines.reporting.evidence import Quantity, Runs, method_spread
 from pipelines.reporting.figures import style
-from pipelines.reporting.figures.forest import forest
+from pipelines.reporting.figures.curves import forest
 from pipelines.reporting.published import Paper, Variant, paper_folder
 
 SCALED = {"method": "temperature", "posthoc": {"temperature": 2.5}}

@@ -602,7 +602,7 @@ def test_the_same_bytes_again_and_no_nan(results):
     pages.Report(results).write()
     assert (results / "claims.csv").read_bytes() == first
     rows = read(results / "claims.csv")
-    assert tuple(rows[0]) == claims.COLUMNS
+    assert tuple(rows[0]) == tables.COLUMNS["claims"]
     assert {row["verdict"] for row in rows} == {
         "holds",
         "fails",

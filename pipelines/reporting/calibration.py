@@ -25,26 +25,15 @@ from pipelines.measure.metrics import overlap_scores
 from pipelines.measure.regions import BAND
 from pipelines.reporting.estimates import by_seed, estimate, mean_of
 from pipelines.reporting.frame import Study
-from pipelines.reporting.published import KEYS, Variant
+from pipelines.reporting.published import Variant
+from pipelines.reporting.tables import framed
 
 __all__ = [
     "EITHER", "ENOUGH", "HUMAN", "NEAR_HALF", "OBSERVERS", "REGIONS", "Binned",
     "Reader", "frequency_spread", "tables",
 ]  # fmt: skip
 
-_SPREAD = ("mean", "standard_error", "ci_low", "ci_high", "n", "seeds", "n_undefined")
 _PLACE = ("target", "region", "reference")
-_COLUMNS = {
-    "calibration.csv": (
-        *KEYS, *_PLACE, "measure", *_SPREAD, "pooled", "p_in_bins",
-    ),
-    "reliability.csv": (
-        *KEYS, *_PLACE, "bin_low", "bin_high", "confidence", "frequency",
-        "n_voxels", "n_cases", "frequency_p10", "frequency_p90", "share_both",
-        "share_one", "share_none", "seeds", "p_in_bins",
-    ),
-    "observers.csv": (*KEYS, *_PLACE, "measure", *_SPREAD),
-}  # fmt: skip
 
 EITHER = "mean of both"
 """The reference where both observers' labels are averaged."""
@@ -67,6 +56,8 @@ _SAID = {"both": (3,), "one": (1, 2), "none": (0,)}
 _Array = npt.NDArray[np.float64]
 _Row = dict[str, Any]
 _Place = tuple[str, str, str]
+_Found = dict[tuple[str, str], _Array]
+"""Values by training and case, of each reference and measure."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,32 +174,48 @@ def tables(study: Study) -> dict[str, pd.DataFrame]:
     networks: list[_Row] = []
     for reader in (Reader(study, variant) for variant in study.runs):
         for place in reader.places():
-            binned = reader.binned(place)
+            binned, seeds = reader.binned(place), reader.seeds
             about: _Row = reader.variant.columns | dict(zip(_PLACE, place, strict=True))
             about["p_in_bins"] = "mean" if binned.exact else "centre"
             measured += [about | row for row in _measured(reader, place, binned)]
             pairs = reader.pairs(*place[:2]) if place[-1] == EITHER else None
-            seeds = {"seeds": len(set(reader.seeds))}
-            diagrams += [about | row | seeds for row in _diagram(binned, pairs)]
+            about["seeds"] = len(set(seeds))
+            diagrams += [about | row for row in _diagram(binned, pairs)]
             if pairs is None:
                 continue
             if place[:2] not in people:
-                people[place[:2]] = [about | row for row in _human(pairs)]
-            networks += [about | row for row in _against_each(reader, place)]
-            both = _against_both(binned, pairs, reader.seeds)
-            networks += [about | row for row in both]
-    each = (measured, diagrams, [*chain(*people.values()), *networks])
+                human = about | HUMAN.columns
+                people[place[:2]] = _estimates(human, _human(pairs), [0])
+            both = _against_each(reader, place) | _against_both(binned, pairs)
+            networks += _estimates(about, both, seeds)
+    observers = [*chain(*people.values()), *networks]
     return {
-        name: pd.DataFrame(rows, columns=list(columns))
-        for (name, columns), rows in zip(_COLUMNS.items(), each, strict=True)
+        "calibration.csv": framed(measured, "calibration"),
+        "reliability.csv": framed(diagrams, "reliability"),
+        "observers.csv": framed(observers, "observers"),
     }
+
+
+def _estimates(about: _Row, found: _Found, seeds: Sequence[int]) -> list[_Row]:
+    """A row for each reference and measure, from its values by training and case."""
+    return [
+        about
+        | {"reference": reference, "measure": measure}
+        | vars(estimate(by_seed(values, seeds)))
+        for (reference, measure), values in found.items()
+    ]
 
 
 def _measured(reader: Reader, place: _Place, binned: Binned) -> Iterator[_Row]:
     """Each measure over cases, and of the pooled voxels."""
     wide, fine = binned.bins(), binned.bins(None)
     by_case = {name: reader.score(place, name) for name in _SCORES}
-    pooled = {name: _weighted(wide, values) for name, values in by_case.items()}
+    pooled = {}
+    for name, values in by_case.items():
+        # Over all voxels of a seed, from cases' means.
+        n = np.where(np.isnan(values), 0.0, wide.n.sum(axis=-1))
+        whole = (n * np.nan_to_num(values)).sum(axis=-1)
+        pooled[name] = whole / _or_nan(n.sum(axis=-1))
     for function in (calibration.ece, calibration.ace, calibration.mce):
         by_case[function.__name__] = function(wide)
         pooled[function.__name__] = function(wide.pooled(axis=1))
@@ -218,12 +225,6 @@ def _measured(reader: Reader, place: _Place, binned: Binned) -> Iterator[_Row]:
         together = float(mean_of(by_seed(pooled[name], reader.seeds), axis=0))
         own = estimate(by_seed(values, reader.seeds))
         yield {"measure": name, "pooled": together} | vars(own)
-
-
-def _weighted(bins: Bins, values: _Array) -> _Array:
-    """Mean of a measure over all voxels of a seed, (seeds,), from cases' means."""
-    n = np.where(np.isnan(values), 0.0, bins.n.sum(axis=-1))
-    return (n * np.nan_to_num(values)).sum(axis=-1) / _or_nan(n.sum(axis=-1))
 
 
 def _diagram(binned: Binned, pairs: _Array | None) -> list[_Row]:
@@ -241,8 +242,16 @@ def _diagram(binned: Binned, pairs: _Array | None) -> list[_Row]:
         "frequency_p10": low,
         "frequency_p90": high,
     }
-    if pairs is not None:
-        columns |= _agreement(pairs.sum(axis=(0, 1)), binned.edges)
+    # Shares of voxels that both, one or no observer marked.
+    for name, which in _SAID.items():
+        if pairs is not None:
+            rows = pairs.sum(axis=(0, 1))
+            # As if these voxels were the target.
+            part = rows[list(which)].sum(axis=0)
+            counts = np.stack([rows.sum(axis=0) - part, part])
+            centres = histograms.centres(binned.edges)
+            joined = calibration.join(counts, centres, binned.edges)
+            columns[f"share_{name}"] = joined.frequency
     return pd.DataFrame(columns).to_dict("records")
 
 
@@ -258,65 +267,45 @@ def frequency_spread(cases: Bins) -> _Array:
     return ends
 
 
-def _agreement(rows: _Array, edges: _Array) -> dict[str, _Array]:
-    """Shares of voxels in each bin that both, one or no observer marked."""
-    shares = {}
-    for name, which in _SAID.items():
-        # As if these voxels were the target.
-        part = rows[list(which)].sum(axis=0)
-        counts = np.stack([rows.sum(axis=0) - part, part])
-        joined = calibration.join(counts, histograms.centres(edges), edges)
-        shares[f"share_{name}"] = joined.frequency
-    return shares
-
-
-def _human(pairs: _Array) -> Iterator[_Row]:
+def _human(pairs: _Array) -> _Found:
     """The second observer, measured as if it were a network's prediction."""
     none, second, first, both = np.moveaxis(pairs[:1].sum(axis=-1), -1, 0)
     voxels = _or_nan(none + second + first + both)
     scores = overlap_scores(both, second, first)
     # 0 and 1 in the place of p: the Brier score is the share that they disagree on.
     scores["brier"] = (first + second) / voxels
-    for measure, values in scores.items():
-        yield _row(OBSERVERS[0], measure, values, [0]) | HUMAN.columns
-    for name, part in (("both", both), ("one", first + second), ("none", none)):
-        yield _row(EITHER, f"share_{name}", part / voxels, [0]) | HUMAN.columns
+    said = {"both": both, "one": first + second, "none": none}
+    shares = {(EITHER, f"share_{name}"): part / voxels for name, part in said.items()}
+    return {(OBSERVERS[0], name): found for name, found in scores.items()} | shares
 
 
-def _against_each(reader: Reader, place: _Place) -> Iterator[_Row]:
+def _against_each(reader: Reader, place: _Place) -> _Found:
     """One variant against each observer, and what to expect of one drawn at random."""
-    for measure in (*_OVERLAP, *_SCORES):
-        for one in OBSERVERS:
-            values = reader.score((*place[:2], one), measure)
-            yield _row(one, measure, values, reader.seeds)
-        if measure in _SCORES:
-            yield _row(EITHER, measure, reader.score(place, measure), reader.seeds)
+    return {
+        (one, measure): reader.score((*place[:2], one), measure)
+        for measure in (*_OVERLAP, *_SCORES)
+        for one in (*OBSERVERS, *([EITHER] if measure in _SCORES else []))
+    }
 
 
-def _against_both(
-    binned: Binned, pairs: _Array, seeds: Sequence[int]
-) -> Iterator[_Row]:
+def _against_both(binned: Binned, pairs: _Array) -> _Found:
     """One variant against the mean of both labels, and p by what they say."""
     bins = binned.bins()
-    yield _row(EITHER, "ece", calibration.ece(bins), seeds)
-    yield _row(EITHER, "ace", calibration.ace(bins), seeds)
+    found = {(EITHER, "ece"): calibration.ece(bins)}
+    found |= {(EITHER, "ace"): calibration.ace(bins)}
     low, high = (np.abs(binned.edges - edge).argmin() for edge in NEAR_HALF)
     for name, which in _SAID.items():
         counts = pairs[..., list(which), :].sum(axis=-2)
         voxels = _or_nan(counts.sum(axis=-1))
         # A bin's mean p is that of all its voxels, whatever their labels: what comes
         # out is off by less than the width of a bin.
-        mean = (counts * binned.confidence).sum(axis=-1) / voxels
-        yield _row(EITHER, f"mean_p_{name}", mean, seeds)
-        near = counts[..., low:high].sum(axis=-1) / voxels
-        yield _row(EITHER, f"near_half_{name}", near, seeds)
+        mean = (counts * binned.confidence).sum(axis=-1)
+        found[EITHER, f"mean_p_{name}"] = mean / voxels
+        near = counts[..., low:high].sum(axis=-1)
+        found[EITHER, f"near_half_{name}"] = near / voxels
+    return found
 
 
 def _or_nan(voxels: _Array) -> _Array:
     """A number to divide by: none is undefined, not infinite."""
     return np.where(voxels > 0, voxels, np.nan)
-
-
-def _row(reference: str, measure: str, values: _Array, seeds: Sequence[int]) -> _Row:
-    found = estimate(by_seed(values, seeds))
-    return {"reference": reference, "measure": measure} | vars(found)

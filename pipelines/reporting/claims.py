@@ -7,7 +7,7 @@ it. What every column of the result means is in `results/README.md`.
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import pandas as pd
@@ -18,37 +18,19 @@ from pipelines.reporting import rules
 from pipelines.reporting.estimates import ALPHA
 from pipelines.reporting.evidence import EXTREMES, Printed, Quantity, Runs
 from pipelines.reporting.frame import Study
-from pipelines.reporting.published import Paper, Variant, read_rows
-from pipelines.reporting.rules import (
-    CITED,
-    FAILS,
-    HOLDS,
-    NOT_RUN,
-    UNDECIDED,
-    Outcome,
-    Part,
-    Rule,
-)
-from pipelines.reporting.tables import deciding, usable
+from pipelines.reporting.published import Paper, read_rows
+from pipelines.reporting.rules import FAILS, HOLDS, NOT_RUN, UNDECIDED, Outcome, Part
+from pipelines.reporting.tables import deciding, framed, usable
 
 __all__ = [
-    "COLUMNS", "FILE", "NOT_SEEN", "SEEN", "VERDICTS", "Claim", "decide",
-    "published_claims",
+    "FILE", "NOT_SEEN", "SEEN", "VERDICTS", "Claim", "decide", "published_claims",
 ]  # fmt: skip
 
 FILE = "claims.csv"
-COLUMNS = (
-    "id", "fact", "section", "claim", "dataset", "metric", "test", "verdict", "preset",
-    "seeds", "why", "paper", "ours", "a", "b", "difference", "ci_low", "ci_high", "n",
-    "p_seeds", "p_holm", "p_same", "p_rank_sum", "p_holds", "p_fails", "other_losses",
-    "verdict_corrected", "paper_tables", "parts", "parts_hold", "parts_fail",
-    "parts_not_run", "reading",
-)  # fmt: skip
-
 SEEN, NOT_SEEN = "seen at reduced", "not seen at reduced"
 """A network 16 times smaller than the paper's neither proves nor refutes a claim."""
 
-VERDICTS = (HOLDS, FAILS, SEEN, NOT_SEEN, UNDECIDED, NOT_RUN, CITED)
+VERDICTS = (HOLDS, FAILS, SEEN, NOT_SEEN, UNDECIDED, NOT_RUN, rules.CITED)
 """What can become of a claim."""
 
 _GIVEN = ("id", "fact", "section", "claim", "dataset", "metric", "reading")
@@ -70,7 +52,7 @@ class Claim:
     """
 
     row: Mapping[str, str]
-    rule: Rule
+    rule: rules.Rule
     parts: tuple[Part, ...]
     at_least: int
 
@@ -84,11 +66,16 @@ class Claim:
         Raises:
             InputError: an unknown rule, metric or loss, or lists that do not fit it.
         """
-        lists = {key: _list(row[key]) for key in ("metric", "dataset", "a", "b")}
+        lists = {
+            key: [item for item in row[key].split("; ") if item]
+            for key in ("metric", "dataset", "a", "b")
+        }
         try:
             if unknown := [m for m in lists["metric"] if m not in _METRICS]:
                 raise KeyError(*unknown)
-            rule = Rule(row["rule"], row["sense"], float(row["value"] or "nan"))
+            rule = rules.Rule.of(
+                row["rule"], row["sense"], float(row["value"] or "nan")
+            )
             at_least = int(row["at_least"] or 0)
         except (KeyError, ValueError) as error:
             raise InputError(
@@ -119,7 +106,7 @@ class Claim:
         spare = len(outcomes) - self.at_least
         p_holds = _enough([one.p_holds for one in outcomes], self.at_least)
         p_fails = _enough([one.p_fails for one in outcomes], spare + 1)
-        for verdict in (CITED, NOT_RUN):
+        for verdict in (rules.CITED, NOT_RUN):
             if all(one.verdict == verdict for one in outcomes):
                 return verdict, math.nan, math.nan
         seen = HOLDS if p_holds < ALPHA else FAILS if p_fails < ALPHA else UNDECIDED
@@ -130,26 +117,19 @@ class Claim:
 
         Such a claim may be true of any loss.
         """
-        own = {one.variant for part in self.parts for one in part.quantities}
-        at = [one.threshold for part in self.parts for one in part.quantities]
-        if len(own) != 1 or None in at or own == {Variant.standard(loss)}:
+        every = [one for part in self.parts for one in part.quantities]
+        own = {one.variant.label for one in every}
+        if len(own) != 1 or own == {loss} or any(x.threshold is None for x in every):
             return None
-
-        def swapped(side: Sequence[Quantity]) -> tuple[Quantity, ...]:
-            return tuple(replace(one, variant=Variant.standard(loss)) for one in side)
-
-        parts = (replace(p, a=swapped(p.a), b=swapped(p.b)) for p in self.parts)
-        return replace(self, parts=tuple(parts))
+        (name,) = own
+        sides = {side: self.row[side].replace(name, loss) for side in ("a", "b")}
+        return self.parse({**self.row, **sides})
 
 
 def _enough(each: Iterable[float], number: int) -> float:
     """P of "fewer than `number` of these are so", by Bonferroni's correction."""
     ordered = sorted(each)
     return min(1.0, (len(ordered) - number + 1) * ordered[number - 1])
-
-
-def _list(text: str) -> list[str]:
-    return [item for item in text.split("; ") if item]
 
 
 def _dataset(text: str) -> tuple[str, str]:
@@ -168,7 +148,7 @@ def published_claims(paper: Paper) -> tuple[Claim, ...]:
 
 
 def decide(paper: Paper, studies: Sequence[Study]) -> pd.DataFrame:
-    """Decide every claim from the `tables.deciding` studies, with `COLUMNS`.
+    """Decide every claim from the `tables.deciding` studies: `claims.csv`.
 
     Raises:
         InputError: a file of `results/paper` is missing or is not as expected.
@@ -178,7 +158,7 @@ def decide(paper: Paper, studies: Sequence[Study]) -> pd.DataFrame:
         _Decision(claim, ordered).row() | _paper_side(claim, paper, printed)
         for claim in published_claims(paper)
     ]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return framed(rows, "claims")
 
 
 class _Judged(NamedTuple):
@@ -207,8 +187,16 @@ class _Decision:
         outcomes = [one.outcome for one in self.judged]
         self.verdict, *self.p = claim.combined(outcomes)
         self.was_run = [one for one in self.judged if one.outcome.verdict != NOT_RUN]
+        # The weakest of the parts that the verdict comes from.
+        own = [one for one in self.judged if one.outcome.verdict == self.verdict]
+        among = own or self.was_run or self.judged
+        self.shown = max(among, key=lambda one: one.outcome.p_holds)
         measured = (one.runs for one in self.was_run if one.part.measured)
         self.presets = list(dict.fromkeys(r.study.preset for r in measured if r))
+        # In the words of the preset that it is from.
+        at_paper = set(self.presets) <= {"paper"}
+        words = {} if at_paper else {HOLDS: SEEN, FAILS: NOT_SEEN}
+        self.worded = words.get(self.verdict, self.verdict)
 
     def _judged(self, part: Part, corrected: bool) -> _Judged:
         """By the preset with most of what it compares, in the order of the studies.
@@ -225,53 +213,40 @@ class _Decision:
         runs = max(found, key=lambda runs: sum(map(runs.has, every)), default=None)
         return _Judged(part, runs, self.claim.rule.decide(part, runs))
 
-    @property
-    def worded(self) -> str:
-        """The verdict in the words of the preset that it is from."""
-        if set(self.presets) <= {"paper"}:
-            return self.verdict
-        return {HOLDS: SEEN, FAILS: NOT_SEEN}.get(self.verdict, self.verdict)
-
     def row(self) -> _Row:
+        """Its row of `claims.csv`, but for the paper's side."""
+        claim, parts, pair = self.claim, self.claim.parts, self.shown.outcome.pair
         count = Counter(one.outcome.verdict for one in self.judged)
-        pair = self._shown.outcome.pair
-        row = pair.columns if pair else {}
-        if not self.claim.rule.kind.decide:
-            row |= dict(zip(("p_holds", "p_fails"), self.p, strict=True))
-        return (
-            row
-            | {name: self.claim.row[name] for name in _GIVEN}
-            | {
-                "test": self._test(),
-                "verdict": self.worded,
-                "preset": "; ".join(self.presets),
-                "why": self._why(),
-                "ours": self._ours(),
-                "other_losses": self._others(),
-                "verdict_corrected": self._corrected(),
-                "parts": len(self.judged),
-                "parts_hold": count[HOLDS],
-                "parts_fail": count[FAILS],
-                "parts_not_run": count[NOT_RUN],
-            }
-        )
-
-    @property
-    def _shown(self) -> _Judged:
-        """The weakest of the parts that the verdict comes from."""
-        own = [one for one in self.judged if one.outcome.verdict == self.verdict]
-        among = own or self.was_run or self.judged
-        return max(among, key=lambda one: one.outcome.p_holds)
-
-    def _test(self) -> str:
-        words, parts = self.claim.rule.in_words, len(self.claim.parts)
-        if self.claim.at_least == parts:
-            return words
-        return f"{words}; in at least {self.claim.at_least} of {parts}"
+        test, enough = claim.rule.test, claim.at_least
+        if enough != len(parts):
+            test += f"; in at least {enough} of {len(parts)}"
+        ours = _some(one.ours for one in self.was_run)
+        if len(self.was_run) > _SHOWN:
+            ours = f"{self.shown.ours}; {len(self.was_run) - 1} more"
+        corrected = ""
+        if {"nll", "brier"} & {part.metric for part in parts}:
+            corrected = _Decision(claim, self.studies, corrected=True).worded
+        p = dict(zip(("p_holds", "p_fails"), self.p, strict=True))
+        return {
+            **(pair.columns if pair else {}),
+            **(p if claim.rule.pairs else {}),
+            **{name: claim.row[name] for name in _GIVEN},
+            "test": test,
+            "verdict": self.worded,
+            "preset": "; ".join(self.presets),
+            "why": self._why(),
+            "ours": ours,
+            "other_losses": self._others(),
+            "verdict_corrected": corrected,
+            "parts": len(parts),
+            "parts_hold": count[HOLDS],
+            "parts_fail": count[FAILS],
+            "parts_not_run": count[NOT_RUN],
+        }
 
     def _why(self) -> str:
         """What decided, of which part, and what was not run."""
-        part, _, outcome = self._shown
+        part, _, outcome = self.shown
         why = outcome.why
         if why and len(self.claim.parts) > 1 and part.metric:
             why = f"{part.name}: {why}"
@@ -283,18 +258,6 @@ class _Decision:
         )
         lacking = f"not run: {', '.join(missing)}" if missing else ""
         return "; ".join(text for text in (why, lacking) if text)
-
-    def _ours(self) -> str:
-        """Our figures: every part that was run, or the weakest where they are many."""
-        if len(self.was_run) > _SHOWN:
-            return f"{self._shown.ours}; {len(self.was_run) - 1} more"
-        return _some(one.ours for one in self.was_run)
-
-    def _corrected(self) -> str:
-        """The verdict by the corrected NLL and Brier; "" for a claim on neither."""
-        if not {"nll", "brier"} & {part.metric for part in self.claim.parts}:
-            return ""
-        return _Decision(self.claim, self.studies, corrected=True).worded
 
     def _others(self) -> str:
         """Of a claim on thresholds of one loss: which others have the same verdict."""

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy import special
 
 from pipelines.measure import statistics
+from pipelines.reporting import data
 
 __all__ = [
     "ALPHA", "MARGINS", "OWN_SEEDS", "ROUNDING", "Contrast", "Estimate", "Margin",
@@ -45,27 +46,10 @@ class Margin(NamedTuple):
     reason: str
 
 
-_APART = "of two printed means that the printed errors tell apart the closest"
-_AS_DICE = "as Dice, which is made of it and"
 MARGINS: Mapping[str, Margin] = {
-    "dice": Margin(-0.01, 0.01, f"{_APART} are 0.010 apart (DSC++ and CE, DRIVE)"),
-    "jaccard": Margin(
-        -0.01, 0.01, f"as Dice; {_APART} are 0.013 apart (gamma 0.5 and 4.5, DRIVE)"
-    ),
-    "precision": Margin(-0.01, 0.01, f"{_AS_DICE} recall"),
-    "recall": Margin(-0.01, 0.01, f"{_AS_DICE} precision"),
-    "nll": Margin(
-        0.9, 1.11, f"{_APART} have a ratio of 0.854 (gamma 3.5 and 5, DRIVE)"
-    ),
-    "brier": Margin(
-        0.92, 1.087, f"{_APART} have a ratio of 0.912 (gamma 3.5 and 4, DRIVE)"
-    ),
+    metric: Margin(*row) for metric, row in data("margins").items()
 }
-"""By metric: of NLL and Brier limits of the ratio, of the others of the difference.
-
-No printed difference beyond 1.96 of its printed errors is inside, so none that the
-paper could have seen counts as none.
-"""
+"""By metric: of NLL and Brier limits of the ratio, of the others of the difference."""
 
 
 def is_ratio(metric: str) -> bool:

@@ -13,14 +13,7 @@ import numpy.typing as npt
 from data_io.errors import InputError
 from pipelines.measure import histograms, metrics, statistics
 from pipelines.reporting import estimates
-from pipelines.reporting.estimates import (
-    Contrast,
-    Estimate,
-    Spread,
-    contrast,
-    estimate,
-    mean_of,
-)
+from pipelines.reporting.estimates import Contrast, Estimate, Spread, contrast, mean_of
 from pipelines.reporting.frame import Study
 from pipelines.reporting.published import STANDARD_GAMMA, Paper, Variant, each_cell
 
@@ -30,7 +23,10 @@ __all__ = [
 ]  # fmt: skip
 
 _Floats = npt.NDArray[np.float64]
-_QUANTITY = re.compile(r"(?P<loss>.+?)(?: g=(?P<gamma>[\d.]+))?(?:@(?P<at>[\d.]+))?")
+_QUANTITY = re.compile(
+    r"(?P<loss>.+?)(?: g=(?P<gamma>[\d.]+))?"
+    r"(?: \+ (?P<method>\w+))?(?:@(?P<at>[\d.]+))?"
+)
 EXTREMES = "extremes"
 """A measure of confidence: the share of voxels with p < 0.05 or p >= 0.95."""
 
@@ -47,7 +43,7 @@ class Quantity:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read "DSC", "DSC++ g=2.5" or "DSC++@0.8".
+        """Read "DSC", "DSC++ g=2.5", "DSC++@0.8" or "DSC + temperature".
 
         Raises:
             InputError: written otherwise, or a threshold that is not measured.
@@ -59,8 +55,10 @@ class Quantity:
                 f"{text!r}: expected a loss such as DSC, DSC++ g=2.5 or DSC++@0.8 "
                 "(thresholds 0.05 to 0.95 in steps of 0.05); correct claims.csv"
             )
-        gamma = float(found["gamma"] or STANDARD_GAMMA)
-        return cls(Variant.standard(found["loss"], gamma), threshold)
+        variant = Variant.standard(
+            found["loss"], float(found["gamma"] or STANDARD_GAMMA)
+        )
+        return cls(replace(variant, method=found["method"] or ""), threshold)
 
     @property
     def label(self) -> str:
@@ -105,13 +103,16 @@ class Pair:
     @property
     def columns(self) -> dict[str, object]:
         """Its columns in `claims.csv`."""
-        names = ("seeds", "p_seeds", "p_holm", "p_same", "p_rank_sum")
-        found = {name: getattr(self, name) for name in names}
-        found |= {"a": self.a.label, "b": self.b.label, "n": self.difference.n}
-        # Rounded, as the last bits differ between machines and might have a sign.
-        found["difference"] = round(self.difference.mean, 12) + 0.0
-        ends = {name: getattr(self.difference, name) for name in ("ci_low", "ci_high")}
-        return found | ends
+        own = ("seeds", "p_seeds", "p_holm", "p_same", "p_rank_sum")
+        of_difference = ("ci_low", "ci_high", "n")
+        return {
+            **{name: getattr(self, name) for name in own},
+            **{name: getattr(self.difference, name) for name in of_difference},
+            "a": self.a.label,
+            "b": self.b.label,
+            # Rounded, as the last bits differ between machines and might have a sign.
+            "difference": round(self.difference.mean, 12) + 0.0,
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,32 +154,33 @@ class Runs:
         """Compare two quantities that were run, over the cases defined for both."""
         rows = self.study.shared(*(self._variant(one) for one in (a, b)))
         one, other = map(self._values, (a, b), (metric, metric), rows)
-        difference = contrast(one, other, self._spreads(a, b, metric, False))
-        effect = difference
-        if estimates.is_ratio(metric):
-            effect = contrast(one, other, self._spreads(a, b, metric, True), True)
+        difference, effect = (
+            contrast(one, other, self._spreads(a, b, metric, ratio), ratio)
+            for ratio in (False, estimates.is_ratio(metric))
+        )
+        means = [mean_of(values, axis=0) for values in (one, other)]
+        both = ~np.isnan(means).any(axis=0)
+        ranks = statistics.rank_sum(*(values[both] for values in means))
         fewer = min(len(one), len(other))
-        one, other = (mean_of(values, axis=0) for values in (one, other))
-        both = ~np.isnan(one) & ~np.isnan(other)
-        ranks = statistics.rank_sum(one[both], other[both])
         return Pair(a, b, metric, fewer, effect, difference, ranks.p, effect.p)
 
     def spread(self, quantity: Quantity, metric: str) -> Spread:
         """What two seeds of one loss differ by, pooled over the losses."""
-        column, at = self._column(metric), (quantity.threshold,)
-        method = quantity.variant.method
+        return self._spread(metric, quantity.variant.method, quantity.threshold)
+
+    def _spread(self, metric: str, method: str, *at: float | None) -> Spread:
+        column = self._column(metric)
         return training_spread(self.study, self.target, column, at, method)
 
     def _spreads(
         self, a: Quantity, b: Quantity, metric: str, ratio: bool
     ) -> list[Spread]:
         """That of each; one alone, of the effect, for two of the same trainings."""
-        column, one, other = self._column(metric), a.variant, b.variant
+        one, other = a.variant, b.variant
         if one == other:
-            at = (a.threshold, b.threshold)
-            return [training_spread(self.study, self.target, column, at, one.method)]
+            return [self._spread(metric, one.method, a.threshold, b.threshold)]
         if replace(one, method="") == replace(other, method=""):
-            method = one.method or other.method
+            column, method = self._column(metric), one.method or other.method
             return [method_spread(self.study, self.target, column, method, ratio)]
         return [self.spread(a, metric), self.spread(b, metric)]
 
@@ -205,7 +207,8 @@ def estimated(
 ) -> Estimate:
     """Mean of a variant, the spread being that of all losses; see `training_spread`."""
     spread = training_spread(study, target, column, (at,), variant.method)
-    return estimate(_measured(study, variant, target, column, at), spread)
+    found = _measured(study, variant, target, column, at)
+    return estimates.estimate(found, spread)
 
 
 @lru_cache(maxsize=4096)

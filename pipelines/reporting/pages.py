@@ -95,9 +95,9 @@ class Report:
         Markers are `<!-- <dataset>-<preset>:begin -->` and `<!-- <dataset>-<preset>:end
         -->`, such as `drive-reduced`; of what `topics` names,
         `drive-reduced-temperature`; `answer-1` to `answer-6` have the questions of
-        `answers`, `questions` a line of each, `claims` the numbers over all,
-        `counts` how many they are; those of `topics.NUMBERS` are named as topics are.
-        Tables without markers are left out, and so are markers without runs.
+        `answers`, `questions` a line of each, `claims` the numbers over all, `counts`
+        how many they are. Tables without markers are left out, and so are markers
+        without runs.
 
         Returns:
             The names of the markers whose part was written.
@@ -128,16 +128,13 @@ class Report:
             parts[page.name] = page.markdown
             for topic in topics.TOPICS:
                 parts[f"{page.name}-{topic}"] = partial(page.topic, topic)
-            for name, write in topics.NUMBERS.items():
-                parts[f"{page.name}-{name}"] = partial(write, page.study, page.files)
         if self.over_all:
+            answered = self.over_all[answers.FILE]
             parts["claims"] = partial(topics.claimed, self.over_all)
             parts["counts"] = self.counts
-            answered = self.over_all[answers.FILE]
             parts["questions"] = partial(answers.brief, answered)
-            for number, question in enumerate(answers.QUESTIONS, start=1):
-                made_of = partial(answers.markdown, answered, question)
-                parts[f"answer-{number}"] = made_of
+            for number, asked in enumerate(answers.QUESTIONS, start=1):
+                parts[f"answer-{number}"] = partial(answers.markdown, answered, asked)
         return parts
 
 
@@ -173,8 +170,7 @@ class Page:
 
     def topic(self, name: str) -> str:
         """What `topics` says of the study in Markdown: a key of `topics.TOPICS`."""
-        file, write = topics.TOPICS[name]
-        return write(self.study, self.files.get(file, pd.DataFrame()))
+        return topics.TOPICS[name](self.study, self.files)
 
     def text(self) -> str:
         """Lay out the runs as plain text, without a final newline.

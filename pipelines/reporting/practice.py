@@ -6,7 +6,7 @@ validation cases of each training, and measured on its test cases.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -135,8 +135,9 @@ _CELLS = {
 _WITH_INTERVAL = ("dice_half", "dice_chosen", "volume_expected")
 
 
-def described(study: Study, found: pd.DataFrame) -> str:
+def described(study: Study, files: Mapping[str, pd.DataFrame]) -> str:
     """Lay out the losses of Table 4, each as it is and scaled, in Markdown."""
+    found = files[FILE]
     own = found[found["loss"].isin(SHOWN) & found["gamma"].isin([2.0, np.nan])]
     known = [name for name in _CELLS if own.loc[own["measure"] == name, "mean"].any()]
     rows = []

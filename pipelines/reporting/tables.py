@@ -14,55 +14,22 @@ import numpy as np
 import pandas as pd
 
 from pipelines.measure import metrics, statistics
-from pipelines.reporting import estimates
+from pipelines.reporting import data, estimates
 from pipelines.reporting.estimates import Estimate, estimate, mean_of, pm
 from pipelines.reporting.evidence import THRESHOLDS, estimated, training_spread
 from pipelines.reporting.frame import Study, read_cases
-from pipelines.reporting.published import KEYS, Cell, Variant, each_cell, partner_of
+from pipelines.reporting.published import Cell, Variant, each_cell, partner_of
 from pipelines.run import OTHER_SETS
 
 __all__ = [
     "COLUMNS", "OURS", "PRESETS", "TEMPERATURE", "comparisons", "costs", "deciding",
-    "other_sets", "over_all", "papers", "same_loss", "set_summary", "summary",
+    "framed", "other_sets", "over_all", "papers", "same_loss", "set_summary", "summary",
     "temperatures", "thresholds", "usable", "verdict",
 ]  # fmt: skip
 
-_SPREAD = ("mean", "standard_error", "ci_low", "ci_high", "n")
-_WHAT = (*KEYS, "target", "metric")
-_TABLE = (
-    *_WHAT, *_SPREAD, "seeds", "published", "published_se", "difference", "limit",
-    "others_within", "verdict", "p_same", "direction", "partner", "n_undefined",
-    "n_with_class",
-)  # fmt: skip
-_TIMES = (
-    "train_s", "epochs", "seconds_per_epoch", "fit_s", "predict_s", "evaluate_s",
-)  # fmt: skip
 COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "ours": (*_WHAT, *_SPREAD, "seeds", "n_undefined", "n_with_class"),
-    "table": _TABLE,
-    "over all": ("dataset", "preset", *_TABLE),
-    "tests": (
-        "metric", "loss_a", "gamma_a", "loss_b", "gamma_b", "test", "n", "statistic",
-        "p", "p_holm", "target", "same_loss",
-    ),
-    "thresholds": (
-        *KEYS, "threshold", "metric", "mean", "ci_low", "ci_high", "target",
-    ),
-    "costs": (
-        *KEYS, "seed", "replicate", "backend", "device", "machine", *_TIMES,
-        "peak_memory_mb",
-    ),
-    "temperature": (
-        *_WHAT, "seeds", "n", "temperature", "temperature_low", "temperature_high",
-        "before", "after", "difference", "ci_low", "ci_high", "to_dscpp",
-        "to_dscpp_low", "to_dscpp_high", "p_to_dscpp",
-    ),
-    "other sets": (
-        *KEYS, "seed", "replicate", "backend", "set", "target", "metric", *_SPREAD,
-        "n_undefined",
-    ),
-    "summary": ("kind", "group", "verdict", "count"),
-}  # fmt: skip
+    kind: tuple(names.split()) for kind, names in data("columns").items()
+}
 """Of each kind of table, in order."""
 
 OURS = "table.csv"
@@ -86,7 +53,8 @@ _Row = dict[str, Any]
 _Places = Mapping[tuple[object, ...], Cell]
 
 
-def _frame(rows: Iterable[Mapping[str, object]], kind: str) -> pd.DataFrame:
+def framed(rows: Iterable[Mapping[str, object]], kind: str) -> pd.DataFrame:
+    """Make a table of its rows, with the `COLUMNS` of its kind."""
     return pd.DataFrame(list(rows), columns=list(COLUMNS[kind]))
 
 
@@ -116,14 +84,14 @@ def papers(study: Study) -> dict[str, pd.DataFrame]:
     """
     cells = study.cells
     tables = {
-        f"{table}.csv": _frame(_beside(study, own), "table")
+        f"{table}.csv": framed(_beside(study, own), "table")
         for table, own in cells.groupby("table")
     }
     ours = [
         _place(*one) | vars(estimated(study, *one))
         for one in product(study.runs, study.targets, metrics.METRICS)
     ]
-    tables[OURS] = _frame(ours, "ours")
+    tables[OURS] = framed(ours, "ours")
     held = {target: study.n_with_class(target) for target in study.targets}
     for rows in tables.values():
         rows["n_with_class"] = rows["target"].map(held).where(rows["n"].notna())
@@ -231,7 +199,7 @@ def comparisons(study: Study) -> pd.DataFrame:
     says how often they find a difference between two trainings of the same loss.
     """
     families = product(study.targets, _TEST_METRICS, _TESTS)
-    return _frame((row for one in families for row in _family(study, *one)), "tests")
+    return framed((row for one in families for row in _family(study, *one)), "tests")
 
 
 def _family(study: Study, target: str, metric: str, test: str) -> list[_Row]:
@@ -273,7 +241,7 @@ def thresholds(study: Study) -> pd.DataFrame:
         | vars(estimated(study, variant, target, metric, at))
         for target, variant, at, metric in each
     )
-    return _frame(rows, "thresholds")
+    return framed(rows, "thresholds")
 
 
 def costs(study: Study) -> pd.DataFrame:
@@ -283,7 +251,7 @@ def costs(study: Study) -> pd.DataFrame:
         for variant, runs in study.runs.items()
         for run in runs
     ]
-    return _frame(rows, "costs")
+    return framed(rows, "costs")
 
 
 def temperatures(study: Study) -> pd.DataFrame:
@@ -296,7 +264,7 @@ def temperatures(study: Study) -> pd.DataFrame:
     """
     scaled = [variant for variant in study.runs if variant.method == TEMPERATURE]
     each = product(scaled, study.targets, _SCALED_METRICS)
-    return _frame((_temperature(study, *one) for one in each), "temperature")
+    return framed((_temperature(study, *one) for one in each), "temperature")
 
 
 def _temperature(study: Study, scaled: Variant, target: str, metric: str) -> _Row:
@@ -347,7 +315,7 @@ def other_sets(study: Study) -> pd.DataFrame:
         for path in sorted(run.path(OTHER_SETS).glob("*/cases.csv"))
         for row in _of_set(path)
     ]
-    return _frame(rows, "other sets")
+    return framed(rows, "other sets")
 
 
 def set_summary(path: Path) -> list[str]:

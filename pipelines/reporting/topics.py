@@ -1,6 +1,7 @@
 """What the pages say, from the frames at hand: the readable table and what is beside.
 
-A readable table has a row for each loss, the paper's values under it, then p.
+A readable table has a row for each loss, the paper's values under it, then p. Sentences
+are in `data/pages.yaml`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from itertools import permutations, product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from scipy.stats import bartlett, false_discovery_control
 
 from pipelines.commits import from_clean_commit
 from pipelines.measure import metrics
-from pipelines.reporting import claims, practice
+from pipelines.reporting import claims, data, practice
 from pipelines.reporting.calibration import EITHER, HUMAN, OBSERVERS, REGIONS
 from pipelines.reporting.estimates import (
     ALPHA,
@@ -33,11 +34,12 @@ from pipelines.reporting.markdown import table
 from pipelines.reporting.published import Cell, Variant, each_cell
 from pipelines.reporting.rules import FAILS
 from pipelines.reporting.tables import TEMPERATURE
-from pipelines.run import TRUTH, Run
+from pipelines.run import TRUTH
 
-__all__ = [
-    "COUNTS", "NUMBERS", "TOPICS", "Block", "block", "claimed", "counts", "margins",
-]  # fmt: skip
+__all__ = ["COUNTS", "TOPICS", "Block", "block", "claimed", "counts", "margins"]
+
+COUNTS = "counts.csv"
+_Files = Mapping[str, pd.DataFrame]
 
 _HEADINGS = {
     "nll_published": "NLL published",
@@ -52,6 +54,10 @@ _P_ROWS = (
     ("p signed-rank", "signed_rank", "p"),
     ("p signed-rank, Holm", "signed_rank", "p_holm"),
 )
+_SPREADS = ("nll_published", "nll", "brier", "dice", "jaccard")
+_PM = "{mean:.3f} ± {standard_error:.3f}"
+_WORDS: Mapping[str, Any] = data("pages")
+_ALONE = _WORDS["one seed"]
 
 
 class Block(NamedTuple):
@@ -86,42 +92,44 @@ class Block(NamedTuple):
 def block(study: Study, target: str, tests: pd.DataFrame) -> Block:
     """Lay out the means of a class, and of `tests` (`tests.csv`) DSC++ against DSC."""
     title = "PHANTOM (simulated)" if study.simulated else study.title
-    about = study.about(_trained(study))
-    rows = [["loss", *_HEADINGS.values(), "hours"], *_loss_rows(study, target)]
+    trained = [variant for variant in study.runs if not variant.method]
+    rows = [["loss", *_HEADINGS.values(), "hours"]]
+    rows += _loss_rows(study, target, trained)
     if set(_PAIR) <= study.runs.keys():
         rows += _p_rows(study, target, tests)
-    headline = f"{title}, {target}, {about}, mean ± standard error"
-    return Block(headline, rows, _notes(study, target))
+    about = f"{study.about(trained)}, mean ± standard error"
+    return Block(f"{title}, {target}, {about}", rows, _notes(study, target, trained))
 
 
-def _trained(study: Study) -> list[Variant]:
-    return [variant for variant in study.runs if not variant.method]
-
-
-def _loss_rows(study: Study, target: str) -> Iterator[list[str]]:
+def _loss_rows(
+    study: Study, target: str, trained: list[Variant]
+) -> Iterator[list[str]]:
     """A row of ours for each variant; the paper's under it where there is one."""
     # Table 3 repeats cells of Table 4: whichever comes first is shown, they agree.
     published: dict[tuple[Variant, str], Cell] = {}
     for cell in each_cell(study.cells[study.cells["target"] == target]):
         published.setdefault((cell.variant, cell.metric), cell)
-    for variant in study.runs:
+    every = sorted({seed for one in trained for seed in study.seeds(one)})
+    for variant, runs in study.runs.items():
         # What follows a training has its own table.
         if variant.method not in ("", TRUTH):
             continue
         ours = (estimated(study, variant, target, m) for m in _HEADINGS)
         cells = [pm(one.mean, one.standard_error) for one in ours]
-        yield [_name(study, variant), *cells, _hours(study.runs[variant])]
-        columns = (_as_published(study, variant, target, m) for m in _HEADINGS)
+        times = [run.record.get("times", {}).get("train_s") for run in runs]
+        known = [seconds for seconds in times if seconds is not None]
+        hours = f"{float(np.mean(known)) / 3600:.2f}" if known else ""
+        yield [_name(study, variant, every), *cells, hours]
+        columns = _as_published(study, variant, target)
         found = [published.get((variant, column)) for column in columns]
         if any(found):
             theirs = [pm(c.value, c.standard_error) if c else "" for c in found]
             yield ["  paper", *theirs, ""]
 
 
-def _name(study: Study, variant: Variant) -> str:
+def _name(study: Study, variant: Variant, every: list[int]) -> str:
     """A variant's label; with its seeds where the headline names others too."""
     seeds, trainings = study.seeds(variant), len(study.runs[variant])
-    every = sorted({s for one in _trained(study) for s in study.seeds(one)})
     if variant.method == TRUTH:
         return variant.label
     said = [in_words(seeds)] if list(seeds) != every else []
@@ -129,20 +137,15 @@ def _name(study: Study, variant: Variant) -> str:
     return variant.label + (f" ({', '.join(said)})" if said else "")
 
 
-def _hours(runs: list[Run]) -> str:
-    """Mean hours that the trainings of a variant took; "" where none is known."""
-    found = [run.record.get("times", {}).get("train_s") for run in runs]
-    known = [seconds for seconds in found if seconds is not None]
-    return f"{float(np.mean(known)) / 3600:.2f}" if known else ""
+def _as_published(study: Study, variant: Variant, target: str) -> list[str]:
+    """The column that the paper's figure under each of `_HEADINGS` is of.
 
-
-def _as_published(study: Study, variant: Variant, target: str, metric: str) -> str:
-    """With two classes the published Brier is the corrected one: one column, then."""
-    form = f"{metric}_published"
-    if metric != "brier":
-        return metric
-    ours, theirs = (study.measures(variant, target, name) for name in (metric, form))
-    return form if np.array_equal(ours, theirs, equal_nan=True) else metric
+    With two classes the published Brier is the corrected one: one column, then.
+    """
+    forms = ("brier", "brier_published")
+    ours, theirs = (study.measures(variant, target, one) for one in forms)
+    same = np.array_equal(ours, theirs, equal_nan=True)
+    return [forms[same] if one == "brier" else one for one in _HEADINGS]
 
 
 def _p_rows(study: Study, target: str, tests: pd.DataFrame) -> list[list[str]]:
@@ -157,11 +160,10 @@ def _p_rows(study: Study, target: str, tests: pd.DataFrame) -> list[list[str]]:
     ]
     # The paper has the rank-sum test alone: its figures stand under ours.
     words = {column: word for word, column in metrics.PAPER_COLUMN.items()}
-    columns = (_as_published(study, _PAIR[0], target, m) for m in _HEADINGS)
     named = study.title if len(study.cells) else ""
     printed = (
         study.paper.printed_p(named, target, words.get(one, ""), ("DSC++", "DSC"))
-        for one in columns
+        for one in _as_published(study, _PAIR[0], target)
     )
     paper = [_p(float(p)) if p else "" for p in printed]
     return [*rows[:1], *([["  paper", *paper, ""]] if any(paper) else []), *rows[1:]]
@@ -173,11 +175,11 @@ def _p(p: float) -> str:
     return f"{p:.3f}" if p >= 0.001 else f"{p:.0e}"
 
 
-def _notes(study: Study, target: str) -> list[str]:
-    # Trainings whose code no commit holds; what trainings ran on.
+def _notes(study: Study, target: str, trained: list[Variant]) -> list[str]:
+    """The notes that apply; last the thresholds whose figures the text prints."""
     changed = [
         run.name
-        for variant in _trained(study)
+        for variant in trained
         for run in study.runs[variant]
         if not from_clean_commit(run.record)
     ]
@@ -188,138 +190,120 @@ def _notes(study: Study, target: str) -> list[str]:
     }
     truth = any(variant.method == TRUTH for variant in study.runs)
     held, n = study.n_with_class(target), len(study.cases)
-    said = {
-        f"Only {held} of {n} test images have {target} in truth: in the others Dice "
-        "and Jaccard are 0 where it is predicted, and undefined and left out where it "
-        "is not.": held < n,
-        "p: DSC++ against DSC over test images: of the weights at hand, not of the "
-        "losses (Student's t over seeds is in claims.csv).": set(_PAIR)
-        <= study.runs.keys(),
-        "NLL published is the foreground term alone, as the paper's tables have "
-        "it; NLL has both terms. Lower NLL and Brier, higher Dice and Jaccard are "
-        "better.": True,
-        "Simulated images: no value here says anything about "
-        "patients.": study.simulated,
-        f"{TRUTH.capitalize()}: the probability that the labels were drawn from. "
-        "Nothing is expected to have a lower NLL or Brier "
-        "score.": study.simulated and truth,
-        f"Preset {study.preset} is not the paper's protocol: compare directions, "
-        "not values.": not study.simulated and study.preset != "paper",
-        "Of a commit with uncommitted changes, so not to be made again exactly: "
-        f"{', '.join(changed)}.": changed,
-        "Hours: mean of a training, also where other work ran beside it (costs.csv "
-        f"has every run). Hardware: {'; '.join(sorted(hardware))}.": hardware,
+    applies = {
+        "some without": held < n,
+        "tested": set(_PAIR) <= study.runs.keys(),
+        "always": True,
+        "simulated": study.simulated,
+        "truth": study.simulated and truth,
+        "another preset": not study.simulated and study.preset != "paper",
+        "unclean": changed,
+        "timed": hardware,
     }
-    notes = [note for note, applies in said.items() if applies]
-    return notes + (_threshold_notes(study, target) if len(study.cells) else [])
-
-
-def _threshold_notes(study: Study, target: str) -> list[str]:
-    """The softmax thresholds whose figures the paper's text prints, ours beside."""
-    notes = []
-    for row in study.paper.thresholds:
-        variant = Variant.standard(row["loss"])
-        if row["dataset"] != study.title or variant not in study.runs:
-            continue
-        at = round(float(row["threshold"]), 9)
-        ours = estimated(study, variant, target, row["metric"], at)
-        notes.append(
-            f"{row['loss']} at threshold {row['threshold']}: {row['metric']} "
-            f"{pm(ours.mean, ours.standard_error)} (paper {float(row['value']):.3f})."
-        )
+    words = {"held": held, "n": n, "target": target, "truth": TRUTH.capitalize()}
+    words |= {"preset": study.preset, "changed": ", ".join(changed)}
+    words |= {"hardware": "; ".join(sorted(hardware))}
+    notes = [_WORDS["notes"][name].format(**words) for name in applies if applies[name]]
+    for row in study.paper.thresholds if len(study.cells) else ():
+        variant, at = Variant.standard(row["loss"]), round(float(row["threshold"]), 9)
+        if row["dataset"] == study.title and variant in study.runs:
+            ours = estimated(study, variant, target, row["metric"], at)
+            notes.append(
+                f"{row['loss']} at threshold {row['threshold']}: {row['metric']} "
+                f"{pm(ours.mean, ours.standard_error)} "
+                f"(paper {float(row['value']):.3f})."
+            )
     return notes
 
 
-COUNTS = "counts.csv"
-_Files = Mapping[str, pd.DataFrame]
-_SHOWN = ("ace", "reliability", "resolution")
-_PM = "{mean:.3f} ± {standard_error:.3f}"
-_ALONE = "With one seed the error is over images alone; with several over both."
-
-
-def calibrated(study: Study, found: pd.DataFrame) -> str:
+def calibrated(study: Study, files: _Files) -> str:
     """Lay out calibration: a row a loss and class, first observer.
 
     ECE of the whole image beside the measures of the narrowest region that all of the
     losses were measured in.
     """
+    found = files["calibration.csv"]
     found = found[found["reference"] == OBSERVERS[0]]
-    each = {variant: set(variant.rows(found)["region"]) for variant in study.main}
+    each = [set(variant.rows(found)["region"]) for variant in study.main]
     known = set(found["region"])
-    region = [one for one in REGIONS if all(one in own for own in each.values())][-1]
+    region = [one for one in REGIONS if all(one in own for own in each)][-1]
     regions = [one for one in REGIONS if one in known]
-    shown = [*((one, "ece") for one in regions), *((region, one) for one in _SHOWN)]
-    heads = ["loss", "seeds", *(f"ECE, {one}" for one in regions), "ACE", *_SHOWN[1:]]
+    shown = {(one, "ece"): f"ECE, {one}" for one in regions}
+    # By then the last of them has its ECE.
+    shown |= {(region, "ace"): "ACE", (region, "reliability"): "reliability"}
+    shown |= {(region, "resolution"): "resolution"}
     lines = []
     for variant in study.main:
         rows = variant.rows(found).set_index(["target", "region", "measure"])
         for target in study.targets:
-            name = variant.label
-            name += f", {target}" if len(study.targets) > 1 else ""
             cells = [_cell(rows, (target, *one)) for one in shown]
+            name = _of_class(study, variant.label, target)
             lines.append([name, str(rows["seeds"].max()), *cells])
-    note = (
-        f"Mean over test images ± standard error, first observer. {_ALONE} ECE, ACE: "
-        "20 bins of 0.05. Reliability (lower is better) and resolution (higher is "
-        f"better): Murphy's parts of the Brier score. Without another word: {region}."
-    )
-    return f"{table(heads, lines)}\n\n{note}"
+    note = _WORDS["calibration"].format(one_seed=_ALONE, region=region)
+    return f"{table(['loss', 'seeds', *shown.values()], lines)}\n\n{note}"
 
 
 def _cell(rows: pd.DataFrame, key: tuple[str, str, str]) -> str:
     if key not in rows.index:
         return ""
-    digits = 3 if key[-1] in ("ece", "ace") else 4
-    form = f"{{mean:.{digits}f}} ± {{standard_error:.{digits}f}}"
+    form = _PM if key[-1] in ("ece", "ace") else _PM.replace(".3f", ".4f")
     return form.format(**rows.loc[key, ["mean", "standard_error"]])
 
 
-def observed(study: Study, found: pd.DataFrame) -> str:
+def _of_class(study: Study, name: str, target: object) -> str:
+    """A loss, with the class where there are several."""
+    return name + (f", {target}" if len(study.targets) > 1 else "")
+
+
+def observed(study: Study, files: _Files) -> str:
     """Say how far observers agree, and what p is where they do not."""
-    if found.empty:
+    if "observers.csv" not in files:
         return "*These images have one observer.*"
+    found = files["observers.csv"]
     found = found[found["region"] == "image"]
-    said = [
-        _said(study, found[found["target"] == target], target)
-        for target in study.targets
-    ]
-    return "\n\n".join(said)
+    each = ((one, found[found["target"] == one]) for one in study.targets)
+    return "\n\n".join(_said(study, rows, target) for target, rows in each)
 
 
 def _said(study: Study, found: pd.DataFrame, target: str) -> str:
     """A sentence and a table on one class."""
     keys = ["reference", "measure"]
-    columns = (
-        ("observer1", "dice", _PM), ("observer2", "dice", _PM),
-        (EITHER, "mean_p_one", "{mean:.2f}"), (EITHER, "near_half_one", "{mean:.2f}"),
-    )  # fmt: skip
-    header = [
-        target, "seeds", "Dice, first observer", "Dice, second",
-        "mean p where they disagree", "share of that with p from 0.25 to 0.75",
-    ]  # fmt: skip
+    columns = {
+        "Dice, first observer": ("observer1", "dice"),
+        "Dice, second": ("observer2", "dice"),
+        "mean p where they disagree": (EITHER, "mean_p_one"),
+        "share of that with p from 0.25 to 0.75": (EITHER, "near_half_one"),
+    }
     lines = []
     for variant in study.main:
         rows = variant.rows(found).set_index(keys)
-        cells = [form.format(**rows.loc[of, what]) for of, what, form in columns]
+        cells = [
+            (_PM if measure == "dice" else "{mean:.2f}").format(
+                **rows.loc[(of, measure)]
+            )
+            for of, measure in columns.values()
+        ]
         lines.append([variant.label, str(rows["seeds"].max()), *cells])
     human = HUMAN.rows(found).set_index(keys)
-    return (
-        f"Against the first observer's {target}, the second has Dice "
-        f"{_PM.format(**human.loc[('observer1', 'dice')])}. The two disagree on "
-        f"{100 * human.loc[(EITHER, 'share_one'), 'mean']:.1f} % of the image. "
-        f"{_ALONE}\n\n" + table(header, lines)
+    said = _WORDS["observers"].format(
+        target=target,
+        dice=_PM.format(**human.loc[("observer1", "dice")]),
+        share=f"{100 * human.loc[(EITHER, 'share_one'), 'mean']:.1f}",
+        one_seed=_ALONE,
     )
+    return f"{said}\n\n{table([target, 'seeds', *columns], lines)}"
 
 
-def scaled(study: Study, found: pd.DataFrame) -> str:
+def scaled(study: Study, files: _Files) -> str:
     """Lay out the temperatures of one study: a row a loss and class."""
-    if found.empty:
+    if "temperature.csv" not in files:
         return "*No run was scaled yet.*"
-    header = ["loss", "seeds", "temperature", "NLL", "scaled", "Brier", "scaled"]
-    header.append("scaled NLL less that of DSC++")
+    found = files["temperature.csv"]
     nll, brier = (found[found["metric"] == one] for one in ("nll", "brier"))
     both = zip(nll.to_dict("records"), brier.to_dict("records"), strict=True)
     lines = [_scaled_line(study, *pair) for pair in both]
+    header = ["loss", "seeds", "temperature", "NLL", "scaled", "Brier", "scaled"]
+    header.append("scaled NLL less that of DSC++")
     return f"{table(header, lines)}\n\nIntervals in brackets. {_ALONE}"
 
 
@@ -328,13 +312,12 @@ def _scaled_line(
 ) -> list[str]:
     gamma = row["gamma"] if row["gamma"] == row["gamma"] else None
     name = Variant(str(row["loss"]), gamma).label
-    trainings = _trainings(study, name)
-    if len(study.targets) > 1:
-        name += f", {row['target']}"
+    # Replicates included.
+    method = f"{name} + {TEMPERATURE}"
+    trainings = sum(len(r) for one, r in study.runs.items() if one.label == method)
     spread = " ({temperature_low:.2f} to {temperature_high:.2f})"
     gap = "{to_dscpp:+.3f} ({to_dscpp_low:+.3f} to {to_dscpp_high:+.3f})"
     cells = [
-        name,
         "{seeds}" + (f" ({trainings} trainings)" if trainings > row["seeds"] else ""),
         "{temperature:.2f}" + ("" if row["seeds"] == 1 else spread),
         "{before:.3f}",
@@ -343,35 +326,18 @@ def _scaled_line(
         f"{brier['after']:.3f}",
         gap if row["to_dscpp"] == row["to_dscpp"] else "",
     ]
-    return [cell.format(**row) for cell in cells]
-
-
-def _trainings(study: Study, name: str) -> int:
-    """How often a loss was trained and scaled, replicates included."""
-    scaled = f"{name} + {TEMPERATURE}"
-    return sum(len(runs) for one, runs in study.runs.items() if one.label == scaled)
-
-
-TOPICS: Mapping[str, tuple[str, Callable[[Study, pd.DataFrame], str]]] = {
-    "temperature": ("temperature.csv", scaled),
-    "calibration": ("calibration.csv", calibrated),
-    "observers": ("observers.csv", observed),
-    "practice": (practice.FILE, practice.described),
-}
-"""By the end of the marker's name: the table it is from, and who writes."""
+    named = _of_class(study, name, row["target"])
+    return [named, *(cell.format(**row) for cell in cells)]
 
 
 def margins() -> str:
     """The margins of "the same", with their reasons."""
+    words = {True: "ratio", False: "difference"}
     lines = [
-        [f"`{metric}`", f"{_word(metric)} {low:g} to {high:g}", reason]
+        [f"`{metric}`", f"{words[is_ratio(metric)]} {low:g} to {high:g}", reason]
         for metric, (low, high, reason) in MARGINS.items()
     ]
     return table(["metric", "margin", "why"], lines)
-
-
-def _word(metric: str) -> str:
-    return "ratio" if is_ratio(metric) else "difference"
 
 
 def same_loss(study: Study, files: _Files) -> str:
@@ -388,7 +354,7 @@ def same_loss(study: Study, files: _Files) -> str:
 
 def others_within(study: Study, files: _Files) -> str:
     """How many other losses' printed values `within` does not tell from a cell's."""
-    frames = [frame for name, frame in files.items() if name in _OF_PAPER]
+    frames = [own for own in files.values() if "others_within" in own]
     rows = pd.concat(frames) if frames else pd.DataFrame(columns=["others_within"])
     rows = rows[rows["others_within"].notna()]
     if rows.empty:
@@ -418,32 +384,22 @@ def spreads(study: Study, files: _Files) -> str:
     return table(heads, lines)
 
 
-_SPREADS = ("nll_published", "nll", "brier", "dice", "jaccard")
-_OF_PAPER = ("table3.csv", "table4.csv", "table5.csv", "table6.csv")
-NUMBERS: Mapping[str, Callable[[Study, _Files], str]] = {
+TOPICS: Mapping[str, Callable[[Study, _Files], str]] = {
+    "temperature": scaled,
+    "calibration": calibrated,
+    "observers": observed,
+    "practice": practice.described,
     "same-loss": same_loss,
     "others-within": others_within,
     "spreads": spreads,
 }
-"""What `results/README.md` says of a study in numbers, by the end of the marker."""
+"""What else is said of a study and its tables, by the end of the marker's name."""
 
 _KINDS = {
     "cells": "Published cells",
     "comparisons": "Comparisons",
     "facts": "Facts claimed",
 }
-_AGAINST = (FAILS, claims.NOT_SEEN)
-"""Verdicts whose reason is told."""
-
-_LISTS: Mapping[str, Callable[[pd.DataFrame], pd.Series]] = {
-    "Another verdict by the proper NLL and Brier": lambda rows: (
-        rows["verdict_corrected"].ne("") & rows["verdict_corrected"].ne(rows["verdict"])
-    ),
-    "Not borne out by the paper's own printed means and errors": lambda rows: rows[
-        "paper_tables"
-    ].eq("fails"),
-}
-"""Which claims are named besides, and under which words."""
 
 
 def counts(over_all: _Files) -> str:
@@ -465,18 +421,26 @@ def claimed(over_all: _Files) -> str:
         grid = grid.loc[rows["group"].unique(), rows["verdict"].unique()].astype(str)
         lines = [list(line) for line in grid.itertuples()]
         parts.append(table([_KINDS[kind], *grid.columns], lines))
-    parts.append(_named(over_all[claims.FILE]))
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, _named(over_all[claims.FILE])])
 
 
 def _named(rows: pd.DataFrame) -> str:
     """The claims that came out against the paper, and by what; others by their ids."""
-    failing = rows[rows["verdict"].isin(_AGAINST)]
+    failing = rows[rows["verdict"].isin([FAILS, claims.NOT_SEEN])]
     words = " or ".join(failing["verdict"].unique()) or "fails"
     lines = [f"- Verdict {words} ({len(failing)}), and by what:"]
     lines += [f"  - {_failed(row)}." for row in failing.to_dict("records")]
-    for said, wanted in _LISTS.items():
-        ids = [f"`{one}`" for one in rows.loc[wanted(rows), "id"]]
+    proper = rows["verdict_corrected"]
+    lists = {
+        "Another verdict by the proper NLL and Brier": (
+            proper.ne("") & proper.ne(rows["verdict"])
+        ),
+        "Not borne out by the paper's own printed means and errors": (
+            rows["paper_tables"].eq("fails")
+        ),
+    }
+    for said, wanted in lists.items():
+        ids = [f"`{one}`" for one in rows.loc[wanted, "id"]]
         lines.append(f"- {said} ({len(ids)}): {', '.join(ids) or 'none'}.")
     return "\n".join([*lines, _family(rows)])
 
@@ -484,19 +448,14 @@ def _named(rows: pd.DataFrame) -> str:
 def _family(rows: pd.DataFrame) -> str:
     """How many of the verdicts on facts may be false, and how many withstand it."""
     facts = rows[rows["fact"].eq(rows["id"]) & rows["p_holds"].notna()]
-    each = {"to hold": facts["p_holds"], "to fail": facts["p_fails"]}
-    seen = [f"{p.lt(ALPHA).sum()} {word}" for word, p in each.items()]
     if facts.empty:
         return "- No fact was tested."
-    adjusted = [false_discovery_control(p.clip(upper=1)) for p in each.values()]
-    left = [str((p < ALPHA).sum()) for p in adjusted]
-    return (
-        f"- {len(facts)} facts were tested, each at {ALPHA:g}, not corrected for their "
-        f"number: {' and '.join(seen)}. If none of them were true, up to "
-        f"{ALPHA * len(facts):.1f} would hold by chance; if all were, as many would "
-        f"fail. With the false discovery rate held at {ALPHA:g} (Benjamini and "
-        f"Hochberg 1995) {' and '.join(left)} of these are left."
-    )
+    words = {"n": len(facts), "alpha": ALPHA, "chance": ALPHA * len(facts)}
+    for name, column in {"holding": "p_holds", "failing": "p_fails"}.items():
+        p = facts[column]
+        adjusted = false_discovery_control(p.clip(upper=1))
+        words |= {name: p.lt(ALPHA).sum(), f"{name}_left": (adjusted < ALPHA).sum()}
+    return str(_WORDS["family"].format(**words))
 
 
 def _failed(row: Mapping[str, object]) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.reporting.figures import curves, style
-from pipelines.reporting.figures.forest import forest
 from pipelines.reporting.frame import studies
 
 if TYPE_CHECKING:
@@ -50,4 +49,4 @@ def _drawn(results: Path) -> Iterator[tuple[Path, Figure | None]]:
         yield folder / "figure5-thresholds", curves.thresholds(study)
         yield folder / "table3-gamma", curves.gammas(study)
         yield folder / "reliability", curves.reliability(study)
-    yield results / _FOLDER / "forest", forest(found)
+    yield results / _FOLDER / "forest", curves.forest(found)

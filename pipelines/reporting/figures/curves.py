@@ -1,39 +1,43 @@
 """Figures from run files alone: curves and histograms, no picture of anyone.
 
-Each takes a study and gives a matplotlib figure, or None where it has nothing to show;
-call them within `style.drawing`.
+Each takes a study, `forest` all of them, and gives a matplotlib figure, or None where
+it has nothing to show; call them within `style.drawing`. What is written above and
+below them is in `data/figures.yaml`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pipelines.measure import calibration
-from pipelines.measure.calibration import Bins
+from pipelines.reporting import data
+from pipelines.reporting.answers import compared
 from pipelines.reporting.calibration import (
     ENOUGH,
     OBSERVERS,
     REGIONS,
-    Binned,
     Reader,
     frequency_spread,
 )
 from pipelines.reporting.estimates import Z
-from pipelines.reporting.evidence import THRESHOLDS, estimated
+from pipelines.reporting.evidence import THRESHOLDS, Printed, Quantity, estimated
 from pipelines.reporting.figures import style
 from pipelines.reporting.frame import Study
 from pipelines.reporting.published import Variant, each_cell
+from pipelines.reporting.tables import usable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["about", "by_exponent", "gammas", "label", "name_of", "reliability",
-           "rounded", "softmax", "thresholds"]  # fmt: skip
+__all__ = ["about", "by_exponent", "forest", "gammas", "label", "name_of",
+           "reliability", "softmax", "thresholds"]  # fmt: skip
 
 _COMPARED = tuple(Variant.standard(loss) for loss in ("CE", "DSC", "DSC++"))
 """The losses of Fig. 5, and CE beside them."""
@@ -49,8 +53,24 @@ _AGAINST_GAMMA = {
     "Brier score": "brier_published",
     "Dice": "dice",
 }
-_RULED: dict[str, Any] = {"axis": "y", "color": "0.92", "linewidth": 0.6}
+_RULED: dict[str, Any] = {"color": "0.92", "linewidth": 0.6}
+_DASHED: dict[str, Any] = {"color": "0.35", "linewidth": 0.7, "dashes": (4, 3)}
+
+_PAIR = [Quantity.parse("DSC++"), Quantity.parse("DSC")]
+_TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0)
+_GAP = 0.45  # between data sets, in lines
+# What the forest has of ours: metric, whether of both terms, lines further down, colour
+# and name.
+_OURS = (
+    ("nll", False, -0.17, "#0072b2", "ours, NLL as published"),
+    ("nll", True, 0.17, "#d55e00", "ours, NLL of both terms"),
+    ("dice", False, 0.0, "#000000", "ours, Dice"),
+)
+
+_Draw = Callable[["Axes", str, Any], None]
 _Floats = npt.NDArray[np.float64]
+_Line = tuple[str, str, Study | None, str]
+"""Data set and class, whose values (ours, or None for the paper's), and in words."""
 
 
 def about(study: Study, shown: Iterable[Variant]) -> str:
@@ -66,7 +86,7 @@ def name_of(record: Mapping[str, Any]) -> str:
 def by_exponent(variants: Iterable[Variant]) -> list[Variant]:
     """Sort by loss, as given, and each family by its exponent: 1 of the plain form."""
     listed = list(variants)
-    families = list(dict.fromkeys(_family(variant) for variant in listed))
+    families = list(dict.fromkeys(map(_family, listed)))
     return sorted(
         listed, key=lambda one: (families.index(_family(one)), one.gamma or 1.0)
     )
@@ -76,12 +96,42 @@ def _family(variant: Variant) -> str:
     return variant.loss.removesuffix("++")
 
 
+def label(variant: Variant) -> str:
+    """A loss with its exponent, also where that is the usual one."""
+    if variant.gamma is None:
+        has_exponent = f"{variant.loss}++" in style.LOSSES
+        return f"{variant.loss} (γ = 1)" if has_exponent else variant.loss
+    return f"{variant.loss}, γ = {variant.gamma:g}"
+
+
+def _texts(
+    name: str,
+    study: Study,
+    shown: Iterable[Variant],
+    printed: bool = False,
+    **more: Any,
+) -> tuple[str, str]:
+    """Title and note of a figure; `printed`: it has values of the paper."""
+    words, listed = data("figures")[name], list(shown)
+    several = any(len(study.seeds(variant)) > 1 for variant in listed)
+    own = "" if study.preset == "paper" else study.preset
+    known = more | {
+        "about": about(study, listed),
+        "elements": style.elements(study.record),
+        "seeds": " and spread of seeds" if several else "",
+        "mean": "Mean over seeds. " if several else "",
+        "protocol": f" (its own protocol, not preset {own})" if own else "",
+    }
+    note = words["note"] + (words["printed"] if printed else "")
+    return words["title"].format(**known), note.format(**known)
+
+
 def _grid(
     study: Study,
     columns: Mapping[str, Any],
     heights: tuple[float, float],
     texts: tuple[str, str],
-    draw: Callable[[Axes, str, Any], None],
+    draw: _Draw,
     below: Mapping[str, Any],
     legend: bool = True,
     share_y: bool = True,
@@ -91,19 +141,17 @@ def _grid(
     `heights`, in inches, are those of the texts and of a row; `below` are settings of
     the lowest panels.
     """
-    size = (style.WIDTH, heights[0] + heights[1] * len(study.targets))
+    n = len(study.targets)
+    size = (style.WIDTH, heights[0] + heights[1] * n)
     figure = style.sheet(size, *texts, legend=legend)
-    axes = figure.subplots(
-        len(study.targets), len(columns), sharex=True, sharey=share_y, squeeze=False
-    )
+    axes = figure.subplots(n, len(columns), sharex=True, sharey=share_y, squeeze=False)
     for row, target in zip(axes, study.targets, strict=True):
         for axis, one in zip(row, columns.values(), strict=True):
             draw(axis, target, one)
         row[0].set_ylabel(target)
-    for axis, title in zip(axes[0], columns, strict=True):
+    for axis, last, title in zip(axes[0], axes[-1], columns, strict=True):
         axis.set_title(title)
-    for axis in axes[-1]:
-        axis.set(**below)
+        last.set(**below)
     if legend:
         style.legend(figure)
     return figure
@@ -120,40 +168,26 @@ def thresholds(study: Study) -> Figure | None:
         return None
     own = [] if study.simulated else study.paper.thresholds
     points = [row for row in own if row["dataset"] == study.title]
-    note = (
-        "Lines: mean over test images; bands: its 95 % interval (bootstrap over "
-        f"images{_and_seeds(study, shown)}). Positive is where the softmax value is at "
-        "least the threshold; precision is left out of the mean where nothing is."
-        + (f" Diamonds: printed in the paper{_full(study)}." if points else "")
-    )
 
     def draw(axis: Axes, target: str, metric: str) -> None:
         for variant in shown:
-            _band(axis, study, variant, target, metric)
-        _mark(axis, [one for one in points if one["metric"] == metric])
-        axis.grid(**_RULED)
+            found = [estimated(study, variant, target, metric, t) for t in THRESHOLDS]
+            mean, low, high = _rounded([(e.mean, e.ci_low, e.ci_high) for e in found]).T
+            at, look = _rounded(THRESHOLDS), style.line(variant.loss)
+            axis.fill_between(at, low, high, color=look["color"], alpha=0.2, lw=0)
+            axis.plot(at, mean, label=variant.label, **look)
+        for row in (one for one in points if one["metric"] == metric):
+            look = {
+                "color": style.colour(row["loss"]),
+                "label": f"{row['loss']}, paper",
+            }
+            look |= {"markerfacecolor": "white", "markersize": 5, "zorder": 3}
+            axis.plot(float(row["threshold"]), float(row["value"]), "D", **look)
+        axis.grid(axis="y", **_RULED)
 
-    texts = (f"Softmax thresholds: {about(study, shown)}", note)
+    texts = _texts("thresholds", study, shown, bool(points))
     below = {"xlabel": "softmax threshold", "xticks": [0.1, 0.3, 0.5, 0.7, 0.9]}
     return _grid(study, _AT_THRESHOLDS, (0.85, 2.1), texts, draw, below)
-
-
-def _band(axis: Axes, study: Study, variant: Variant, target: str, metric: str) -> None:
-    """Draw one loss in one panel: mean and interval at each threshold."""
-    found = [estimated(study, variant, target, metric, t) for t in THRESHOLDS]
-    mean, low, high = rounded([(e.mean, e.ci_low, e.ci_high) for e in found]).T
-    at, look = rounded(THRESHOLDS), style.line(variant.loss)
-    axis.fill_between(at, low, high, color=look["color"], alpha=0.2, linewidth=0)
-    axis.plot(at, mean, label=variant.label, **look)
-
-
-def _mark(axis: Axes, rows: Sequence[dict[str, str]]) -> None:
-    """Mark values that the paper prints."""
-    for row in rows:
-        look: dict[str, Any] = {"color": style.colour(row["loss"])}
-        look |= {"label": f"{row['loss']}, paper"}
-        look |= {"markerfacecolor": "white", "markersize": 5, "zorder": 3}
-        axis.plot(float(row["threshold"]), float(row["value"]), "D", **look)
 
 
 def softmax(study: Study) -> Figure | None:
@@ -165,18 +199,10 @@ def softmax(study: Study) -> Figure | None:
     if not shown:
         return None
     columns = min(_SOFTMAX_PANELS, len(shown))
-    rows, many = -(-len(shown) // columns), style.elements(study.record)
-    figure = style.sheet(
-        (style.WIDTH, 0.85 + 1.6 * rows * len(study.targets)),
-        f"Softmax values: {about(study, shown)}",
-        f"Filled: all {many} of the test images by softmax value, in bins of 0.05; "
-        "line: those that are the target in truth. "
-        f"{'Mean over seeds. ' if _and_seeds(study, shown) else ''}"
-        f"Printed: the share of all {many} that lies between the outer bins.",
-    )
-    axes = figure.subplots(
-        rows * len(study.targets), columns, sharex=True, sharey=True, squeeze=False
-    )
+    rows = -(-len(shown) // columns) * len(study.targets)
+    texts = _texts("softmax", study, shown)
+    figure = style.sheet((style.WIDTH, 0.85 + 1.6 * rows), *texts)
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     blocks = axes.reshape(len(study.targets), -1)
     for block, target in zip(blocks, study.targets, strict=True):
         for axis, variant in zip(block, shown, strict=False):
@@ -188,22 +214,12 @@ def softmax(study: Study) -> Figure | None:
             axis.tick_params(labelbottom=True)
         for axis in block[::columns]:
             axis.set_ylabel(f"{style.elements(study.record)}\n({target})")
-    axes[0, 0].set_ylim(bottom=_decade_below(figure))
-    return figure
-
-
-def _decade_below(figure: Figure) -> float:
-    """Where a logarithmic axis begins: not far below the lowest step there is."""
+    # A logarithmic axis begins not far below the lowest step there is.
     steps: list[Any] = [step for axis in figure.axes for step in axis.patches]
     values = np.concatenate([step.get_data().values for step in steps])
     lowest = values[values > 0].min() if values.any() else 1.0
-    return float(10.0 ** np.floor(np.log10(lowest)))
-
-
-def _power(value: float, _: float) -> str:
-    """A power of ten without the $ of mathematics, which names may have."""
-    exponent = str(round(np.log10(value)))
-    return "10" + exponent.translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    axes[0, 0].set_ylim(bottom=10.0 ** np.floor(np.log10(lowest)))
+    return figure
 
 
 def _histogram(axis: Axes, study: Study, variant: Variant, target: str) -> None:
@@ -216,8 +232,8 @@ def _histogram(axis: Axes, study: Study, variant: Variant, target: str) -> None:
     axis.set_yscale("log")
     axis.yaxis.set_major_formatter(_power)
     look: dict[str, Any] = {"color": style.colour(variant.loss), "alpha": 0.55}
-    axis.stairs(rounded(everything), _BINS, fill=True, baseline=_BASE, **look)
-    axis.stairs(rounded(of_truth[1]), _BINS, baseline=_BASE, color="black", lw=0.9)
+    axis.stairs(_rounded(everything), _BINS, fill=True, baseline=_BASE, **look)
+    axis.stairs(_rounded(of_truth[1]), _BINS, baseline=_BASE, color="black", lw=0.9)
     between = everything[1:-1].sum() / everything.sum()
     axis.text(0.5, 0.98, f"{100 * between:.1f} %\nfrom 0.05 to 0.95", ha="center",
               va="top", transform=axis.transAxes, fontsize=7)  # fmt: skip
@@ -225,12 +241,10 @@ def _histogram(axis: Axes, study: Study, variant: Variant, target: str) -> None:
     axis.set_xticks([0, 0.5, 1])
 
 
-def label(variant: Variant) -> str:
-    """A loss with its exponent, also where that is the usual one."""
-    if variant.gamma is None:
-        has_exponent = f"{variant.loss}++" in style.LOSSES
-        return f"{variant.loss} (γ = 1)" if has_exponent else variant.loss
-    return f"{variant.loss}, γ = {variant.gamma:g}"
+def _power(value: float, _: float) -> str:
+    """A power of ten without the $ of mathematics, which names may have."""
+    exponent = str(round(np.log10(value)))
+    return "10" + exponent.translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def gammas(study: Study) -> Figure | None:
@@ -240,47 +254,38 @@ def gammas(study: Study) -> Figure | None:
     and fewer than three gammas were run.
     """
     shown = [v for v in by_exponent(study.main) if _family(v) == "DSC"]
-    published = study.cells["table"].eq("table3").any()
-    if not shown or (not published and len(shown) < 3):
+    cells = [one for one in each_cell(study.cells) if one.table == "table3"]
+    if not shown or (not cells and len(shown) < 3):
         return None
-    note = (
-        "Filled: ours, mean over test images and its 95 % interval (bootstrap over "
-        f"images{_and_seeds(study, shown)}); γ = 1 is DSC."
-    )
-    if published:
-        note += " Open: printed in the paper, ± 1.96 standard errors"
-        note += f"{_full(study)}. NLL as published is the foreground term alone."
 
     def draw(axis: Axes, target: str, metric: str) -> None:
-        _published_gammas(axis, study, target, metric)
+        theirs = [
+            (cell.variant.gamma or 1.0, cell.value, Z * cell.judged_error)
+            for cell in cells
+            if (cell.metric, cell.target) == (metric, target)
+        ]
+        if theirs:
+            look: dict[str, Any] = {"markerfacecolor": "white", "ms": 5, "lw": 0.8}
+            look |= {"color": style.PUBLISHED, "label": "DSC++, paper"}
+            x, y, error = _rounded(theirs).T
+            axis.errorbar(x, y, error, fmt="D-", **look)
         for variant in shown:
-            found = estimated(study, variant, target, metric)
-            ours = (variant.gamma or 1.0, found.mean, found.ci_low, found.ci_high)
-            at, mean, low, high = rounded(ours)
-            look: dict[str, Any] = {"fmt": "o", "ms": 3.5, "zorder": 3}
-            look |= {"label": f"{variant.loss}, ours"}
+            e = estimated(study, variant, target, metric)
+            ours = (variant.gamma or 1.0, e.mean, e.ci_low, e.ci_high)
+            at, mean, low, high = _rounded(ours)
+            look = {
+                "fmt": "o",
+                "ms": 3.5,
+                "zorder": 3,
+                "label": f"{variant.loss}, ours",
+            }
             look |= {"color": style.colour(variant.loss)}
             axis.errorbar(at, mean, [[mean - low], [high - mean]], **look)
-        axis.grid(**_RULED)
+        axis.grid(axis="y", **_RULED)
 
-    texts = (f"Exponent γ of DSC++: {about(study, shown)}", note)
+    texts = _texts("gammas", study, shown, bool(cells))
     below = {"xlabel": "γ", "xticks": [1, 2, 3, 4, 5], "xlim": (0.3, 5.2)}
-    heights = (0.85, 2.0)
-    return _grid(study, _AGAINST_GAMMA, heights, texts, draw, below, share_y=False)
-
-
-def _published_gammas(axis: Axes, study: Study, target: str, metric: str) -> None:
-    """Draw the cells of Table 3 in grey."""
-    theirs = [
-        (cell.variant.gamma or 1.0, cell.value, Z * cell.judged_error)
-        for cell in each_cell(study.cells)
-        if (cell.table, cell.metric, cell.target) == ("table3", metric, target)
-    ]
-    if theirs:
-        x, y, error = rounded(theirs).T
-        look: dict[str, Any] = {"markerfacecolor": "white", "ms": 5, "lw": 0.8}
-        look |= {"color": style.PUBLISHED, "label": "DSC++, paper"}
-        axis.errorbar(x, y, error, fmt="D-", **look)
+    return _grid(study, _AGAINST_GAMMA, (0.85, 2.0), texts, draw, below, share_y=False)
 
 
 def reliability(study: Study, shown: Sequence[Variant] = ()) -> Figure | None:
@@ -291,37 +296,33 @@ def reliability(study: Study, shown: Sequence[Variant] = ()) -> Figure | None:
     """
     cells = study.paper.cells
     table4 = cells.loc[cells["table"] == "table4", "variant"].unique()
-    shown = [one for one in shown or table4 if one in study.runs]
-    if not shown:
+    columns = {one.label: one for one in shown or table4 if one in study.runs}
+    if not columns:
         return None
-    many = len(study.cases) > _MANY
-    spread = "band: 10th to 90th percentile of" if many else "thin: single"
-    note = (
-        "Share that is the target in truth over the mean softmax value, whole image, "
-        f"in 20 bins of width 0.05; thick: {style.elements(study.record)} of all cases "
-        f"and seeds together, {spread} cases, where {ENOUGH} or more lie in a bin; "
-        "dashed: calibrated. Above it p is too low, below too high. ECE weighs bins by "
-        "what lies in them, ACE all alike; both of all cases together. Other losses "
-        "and regions: reliability.csv."
-    )
-
-    def draw(axis: Axes, target: str, variant: Variant) -> None:
-        place = (target, REGIONS[0], OBSERVERS[0])
-        _diagram(axis, variant, Reader(study, variant).binned(place), many)
-
-    columns = {variant.label: variant for variant in shown}
-    texts, below = (f"Reliability: {about(study, shown)}", note), "mean softmax value"
-    return _grid(study, columns, (0.95, 1.75), texts, draw, {"xlabel": below}, False)
+    spread = "thin: single"
+    if len(study.cases) > _MANY:
+        spread = "band: 10th to 90th percentile of"
+    texts = _texts("reliability", study, columns.values(), spread=spread, enough=ENOUGH)
+    draw, below = partial(_diagram, study), {"xlabel": "mean softmax value"}
+    return _grid(study, columns, (0.95, 1.75), texts, draw, below, legend=False)
 
 
-def _diagram(axis: Axes, variant: Variant, binned: Binned, many: bool) -> None:
+def _diagram(study: Study, axis: Axes, target: str, variant: Variant) -> None:
     """Draw one diagram: the diagonal, the cases, and all of them together."""
-    look, bins = style.colour(variant.loss), binned.bins()
-    axis.plot([0, 1], [0, 1], color="0.35", linewidth=0.7, dashes=(4, 3), zorder=2.5)
-    (_spread if many else _lines)(axis, bins.pooled(axis=0), look)
-    together = bins.pooled(axis=(0, 1))
-    held = together.n > 0
-    points = _rounded((together.confidence, together.frequency))[:, held]
+    place = (target, REGIONS[0], OBSERVERS[0])
+    look, bins = style.colour(variant.loss), Reader(study, variant).binned(place).bins()
+    axis.plot([0, 1], [0, 1], **_DASHED, zorder=2.5)
+    cases, together = bins.pooled(axis=0), bins.pooled(axis=(0, 1))
+    # To 5 digits: more would differ between machines, and no eye would see it.
+    if len(study.cases) > _MANY:
+        ends = frequency_spread(cases)
+        band = np.round((together.confidence, *ends), 5)[:, ~np.isnan(ends[0])]
+        axis.fill_between(*band, color=look, alpha=0.2, linewidth=0)
+    else:
+        for x, y, n in zip(cases.confidence, cases.frequency, cases.n, strict=True):
+            points = np.round((x, y), 5)[:, n >= ENOUGH]
+            axis.plot(*points, color=look, alpha=0.25, linewidth=0.5)
+    points = np.round((together.confidence, together.frequency), 5)[:, together.n > 0]
     axis.plot(*points, ".-", color=look, markersize=3.5, label=variant.label, zorder=3)
     measures = (calibration.ece, calibration.ace)
     ece, ace = (float(np.mean(one(bins.pooled(axis=1)))) for one in measures)
@@ -331,40 +332,85 @@ def _diagram(axis: Axes, variant: Variant, binned: Binned, many: bool) -> None:
     axis.set(xlim=(0, 1), ylim=(0, 1), xticks=ticks, yticks=ticks)
 
 
-def _lines(axis: Axes, cases: Bins, colour: str) -> None:
-    """Draw every case, through the bins in which it has enough voxels."""
-    for x, y, n in zip(cases.confidence, cases.frequency, cases.n, strict=True):
-        points = _rounded((x, y))[:, n >= ENOUGH]
-        axis.plot(*points, color=colour, alpha=0.25, linewidth=0.5)
+def forest(studies: Sequence[Study]) -> Figure | None:
+    """Draw the NLL ratio and the Dice difference of DSC++ and DSC on each data set.
+
+    Two panels, a line for each data set and class and one for each preset below it;
+    None where no data set of the paper has runs of both losses.
+    """
+    from matplotlib.ticker import FixedLocator
+
+    lines = list(_lines(usable(studies)))
+    if not any(study for *_, study, _ in lines):
+        return None
+    # Rows are one line apart, data sets a little more.
+    gaps = np.cumsum([_GAP * (study is None) for *_, study, _ in lines])
+    heights = np.arange(len(lines)) + gaps
+    height, words = heights[-1] + 1, data("figures")["forest"]
+    size = (style.WIDTH, 1.4 + 0.19 * height)
+    figure = style.sheet(size, words["title"], words["note"], legend=True)
+    axes = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    printed = Printed(studies[0].paper)
+    panels = dict(zip(("nll", "dice"), axes, strict=True))
+    for line, at in zip(lines, heights, strict=True):
+        _draw_line(panels, at, line, printed)
+    axes[0].set_yticks(heights, [words for *_, words in lines])
+    axes[0].set_ylim(height - 0.4, _GAP - 0.6)
+    axes[0].set_xscale("log")
+    axes[0].set_title("NLL ratio (below 1: better)")
+    axes[0].minorticks_off()
+    axes[0].xaxis.set_major_locator(FixedLocator(_TICKS))
+    axes[0].xaxis.set_major_formatter("{x:g}")
+    axes[1].set_title("Dice difference (above 0: better)")
+    for axis, nothing in zip(axes, (1.0, 0.0), strict=True):
+        axis.axvline(nothing, **_DASHED)
+        axis.grid(axis="x", **_RULED)
+        axis.tick_params(axis="y", length=0)
+    style.legend(figure)
+    return figure
 
 
-def _spread(axis: Axes, cases: Bins, colour: str) -> None:
-    """Draw how far the cases lie apart in each bin, over the bin's mean p."""
-    band = _rounded((cases.pooled().confidence, *frequency_spread(cases)))
-    band = band[:, ~np.isnan(band[1])]
-    axis.fill_between(*band, color=colour, alpha=0.2, linewidth=0)
+def _lines(studies: Sequence[Study]) -> Iterator[_Line]:
+    """From the top, each data set of the paper with our presets below it."""
+    if not studies:
+        return
+    cells = studies[0].paper.cells
+    cells = cells[cells["table"].isin(["table4", "table5"])]
+    places = cells[["dataset", "target"]].drop_duplicates()
+    for name, target in places.itertuples(index=False):
+        title = f"{name}, {target}" if target else name
+        yield name, target, None, f"{title}: paper"
+        for study in (one for one in studies if one.title == name):
+            own = target or study.targets[0]
+            if found := compared(study, own, "nll", _PAIR):
+                seeds = f"{found.seeds} seed{'s' * (found.seeds > 1)}"
+                yield name, own, study, f"ours, preset {study.preset}, {seeds}"
+
+
+def _draw_line(
+    axes: Mapping[str, Axes], at: float, line: _Line, printed: Printed
+) -> None:
+    """The paper's diamonds; or both forms of our NLL, and the Dice difference."""
+    name, target, study, _ = line
+    if study is None:
+        look: dict[str, Any] = {"markersize": 5, "linestyle": "", "label": "paper"}
+        for metric, axis in axes.items():
+            found = printed.figures(name, target, _PAIR, metric)
+            a, b = (found[one].mean for one in _PAIR)
+            at_x = _rounded([a / b if metric == "nll" else a - b])
+            axis.plot(at_x, [at], marker="D", color=style.PUBLISHED, **look)
+        return
+    for metric, corrected, down, colour, words in _OURS:
+        if pair := compared(study, target, metric, _PAIR, corrected):
+            e = pair.effect
+            value, low, high = _rounded((e.mean, e.ci_low, e.ci_high))
+            ends = None if math.isnan(low) else [[value - low], [high - value]]
+            look = {"fmt": "o", "ms": 4, "elinewidth": 1.3, "zorder": 3}
+            look |= {"color": colour, "label": words}
+            axes[metric].errorbar([value], [at + down], xerr=ends, **look)
 
 
 def _rounded(values: npt.ArrayLike) -> _Floats:
-    """To 5 digits: more would differ between machines, and no eye would see it."""
-    array: _Floats = np.asarray(values, dtype=np.float64)
-    return np.round(array, 5)
-
-
-def _full(study: Study) -> str:
-    """That the paper's values are of another protocol than ours, where they are."""
-    if study.preset == "paper":
-        return ""
-    return f" (its own protocol, not preset {study.preset})"
-
-
-def _and_seeds(study: Study, shown: Iterable[Variant]) -> str:
-    """How an interval covers seeds: only where there are several."""
-    several = any(len(study.seeds(variant)) > 1 for variant in shown)
-    return " and spread of seeds" if several else ""
-
-
-def rounded(values: npt.ArrayLike) -> _Floats:
     """To 6 significant digits, as in the tables: more would differ between machines."""
     array = np.asarray(values, dtype=np.float64)
     return np.reshape([float(f"{value:.6g}") for value in array.flat], array.shape)

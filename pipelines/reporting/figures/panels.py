@@ -37,14 +37,6 @@ _KEY = {
     "false negative": style.FALSE_NEGATIVE,
 }
 
-# Of print, so that hardly a pixel is lost; and images are too large to be left as is.
-_FINE = {
-    "figure.constrained_layout.h_pad": 0.03,
-    "figure.constrained_layout.w_pad": 0.02,
-    "pdf.compression": 6,
-    "savefig.dpi": 300,
-}
-
 _Array = npt.NDArray[Any]
 Window = tuple[slice, slice]
 """Rows and columns of a part of an image."""
@@ -155,7 +147,7 @@ class Sheet:
 
     def draw(self, stem: Path, formats: Sequence[str] = ("pdf", "png")) -> list[Path]:
         """Draw it; the same panels give the same bytes. See `style.save`."""
-        with style.drawing(_FINE):
+        with style.drawing("pictures"):
             ratios = [_ratio(row) for row in self.rows]
             figure = style.sheet(self._size(ratios), self.title, self.note, self.key)
             axes = figure.subplots(

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.reporting import DATA, data
 from pipelines.run import write_atomically
 
 if TYPE_CHECKING:
@@ -33,53 +34,10 @@ FALSE_POSITIVE, FALSE_NEGATIVE = "#ff00ff", "#00c800"
 PUBLISHED = "#595959"
 """Values that the paper prints."""
 
-# Okabe and Ito's colours, and Tol's for the rest. Losses that are compared most lie
-# farthest apart; a ++ form is the darker of its pair.
-_COLOURS = {
-    "CE": "#000000",
-    "Focal": "#999999",
-    "DSC": "#d55e00",
-    "DSC++": "#0072b2",
-    "Tversky": "#cc79a7",
-    "Tversky++": "#882255",
-    "Focal Tversky": "#e69f00",
-    "Focal Tversky++": "#8a6d00",
-    "Combo": "#56b4e9",
-    "Combo++": "#332288",
-    "Unified Focal": "#44aa99",
-    "Unified Focal++": "#117733",
-    "Symmetric Unified Focal": "#ddcc77",
-    "Symmetric Unified Focal++": "#6b5b2a",
-}
+_COLOURS: Mapping[str, str] = data("colours")
 LOSSES = tuple(_COLOURS)
 """All losses that have a colour."""
 
-_STYLE: dict[str, Any] = {
-    "text.parse_math": False,  # a $ in the name of a case or class is a $
-    "axes.axisbelow": True,
-    "axes.labelsize": 7.5,
-    "axes.linewidth": 0.6,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 8,
-    "figure.constrained_layout.h_pad": 0.05,
-    "figure.constrained_layout.w_pad": 0.05,
-    "figure.constrained_layout.use": True,
-    "font.size": 7.5,
-    "legend.fontsize": 7.5,
-    "legend.frameon": False,
-    "lines.linewidth": 1.3,
-    "pdf.compression": 0,  # zlib's output differs between its builds
-    "pdf.fonttype": 42,  # letters stay letters in an editor
-    "savefig.dpi": 200,
-    "svg.fonttype": "path",  # looks the same where the fonts are not
-    "svg.hashsalt": "dscpp",  # else the ids in it are random
-    "xtick.labelsize": 7,
-    "xtick.major.width": 0.6,
-    "ytick.labelsize": 7,
-    "ytick.major.width": 0.6,
-}
 # Without versions and dates, the same figure is the same file.
 _METADATA: dict[str, dict[str, None]] = {
     "png": {"Software": None},
@@ -107,14 +65,15 @@ def elements(record: Mapping[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def drawing(changes: Mapping[str, Any] | None = None) -> Iterator[None]:
-    """Draw as laid down here, whatever a user's own matplotlibrc says.
+def drawing(*more: str) -> Iterator[None]:
+    """Draw as `figures.mplstyle` lays down, whatever a user's own matplotlibrc says.
 
-    `changes` are settings of matplotlib that differ from those of the other figures.
+    `more` names style sheets with what differs, such as "pictures".
     """
     import matplotlib.style
 
-    with matplotlib.style.context(["default", {**_STYLE, **(changes or {})}]):
+    sheets = [DATA / f"{name}.mplstyle" for name in ("figures", *more)]
+    with matplotlib.style.context(["default", *sheets]):
         yield
 
 
