@@ -182,9 +182,8 @@ bench-evaluation: $(VENV)/.ready ## time and memory of volumes, beside the noteb
 lock: ## choose versions anew and write the locks (UPGRADE=1: the newest)
 	@requirements/lock.sh $(if $(UPGRADE),--upgrade)
 
-clean: ## remove environments, caches and .work; data and results stay
-	@rm -rf .venv .venv-torch .venv-jax .venv-gpu .venv-jax-gpu .venv-peers .work build
-	@rm -rf ./*.egg-info
+clean: ## remove caches and .work; environments, data and results stay
+	@rm -rf .work build ./*.egg-info
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@find benchmarks conformance data_io errata losses pipelines ports recipes tests \
 		-name __pycache__ -prune -exec rm -rf {} +

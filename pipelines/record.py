@@ -30,6 +30,7 @@ class Posthoc(TypedDict, total=False):
     nll_after: float
     cases: int
     n_voxels: int
+    probabilities: str
 
 
 class Record(TypedDict, total=False):

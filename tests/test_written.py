@@ -41,7 +41,8 @@ def scene(tmp_path, monkeypatch) -> Path:
             Path(place, name).write_bytes(b"never decoded here")
     Path("labels").mkdir()
     Path("labels/a.nii.gz").write_bytes(FOREIGN)
-    own = tmp_path / "own"
+    run = runs.Run.create(tmp_path / "run", {"dataset": "own", "split": {}})
+    own = run.path(runs.OWN_DATA)
     own.mkdir()
     files = {"image": str(tmp_path / "photos" / "a.png")}
     files["observer1"] = str(tmp_path / "labels" / "a.nii.gz")
@@ -51,9 +52,7 @@ def scene(tmp_path, monkeypatch) -> Path:
     (own / own_images.ABOUT).write_text(json.dumps(about))
     reading = json.dumps({"channels": 1, "values": [0, 1]})
     (own / own_images.READING).write_text(reading)
-    run = runs.Run.create(tmp_path / "run", {"dataset": "own", "split": {}})
     run.path(runs.MODEL).touch()
-    run.path(runs.PLACE).write_text(json.dumps({"data": str(own)}))
     return tmp_path
 
 

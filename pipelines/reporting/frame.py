@@ -316,12 +316,19 @@ def studies(results: Path) -> list[Study]:
     Variants come in the order of the paper's losses; others follow by name.
 
     Raises:
-        InputError: runs on other data, another split or another preset than the first;
-            a run with overrides; a damaged `cases.csv`; no published values.
+        InputError: no finished run at all; runs on other data, another split or another
+            preset than the first; a run with overrides; a damaged `cases.csv`; no
+            published values.
     """
     paper = Paper(paper_folder(results))
     each = ((folder, finished(folder)) for folder in _folders(results))
-    return [_join(folder, runs, paper) for folder, runs in each if runs]
+    found = [_join(folder, runs, paper) for folder, runs in each if runs]
+    if not found:
+        raise InputError(
+            f"{results}: expected evaluated runs in <dataset>/<preset>/runs/, found "
+            "none; make some with `make demo` or `make reproduce-drive DATA=...`"
+        )
+    return found
 
 
 def open_study(folder: Path) -> Study:

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 import losses
-from data_io import pool
+from data_io import bars, pool
 from data_io.prepare import batches, cache
 from pipelines import backend, provenance, stopping
 from pipelines import run as runs
@@ -103,15 +103,16 @@ def train(
     run: runs.Run,
     watchers: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
-    """Train a run to its end, from the start or from where it was stopped.
+    """Train a run to its end, from the start or from where it stands.
 
     The same task and data give the same history and weights, to the bit on a CPU,
-    however often the process was killed in between.
+    however often the process was killed in between, and also where the run was
+    finished before with fewer epochs.
 
     Args:
         task: what to train.
         material: the data.
-        run: the run, in state "training", locked by the caller.
+        run: the run, locked by the caller.
         watchers: callbacks beside those of the training, called after them.
 
     Raises:
@@ -123,7 +124,18 @@ def train(
     model = _compiled(task, material)
     path = run.path(STATE)
     progress = state.load(path, model) if path.exists() else state.Progress()
-    if not (progress.stopped or progress.epoch >= task.protocol.epochs):
+    ended = progress.stopped or progress.epoch >= task.protocol.epochs
+    asked = task.identity()
+    run.record |= {key: asked[key] for key in ("overrides", "settings")}
+    if run.reached("trained") and ended:
+        run.update()
+        bars.note(
+            f"  note     {run.folder} ended by itself after {progress.epoch} epochs, as "
+            "its validation loss did not fall any more: more epochs change nothing"
+        )
+        return
+    run.update(state="training")
+    if not ended:
         _fit(task, material, run, model, progress, watchers)
     _finish(task, material, run, progress)
 
@@ -236,7 +248,6 @@ def _finish(
             "seconds_per_epoch": round(progress.seconds / epochs, 3),
         },
     )
-    run.path(STATE).unlink(missing_ok=True)
 
 
 def estimate(task: Task, material: Material, steps: int = 4) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from typing import Any
 
 import filelock
 
-from data_io import datasets, pool
+from data_io import bars, datasets, pool
 from data_io.errors import InputError
 from data_io.prepare.shared import VARIABLE
 from pipelines import arguments, commits, installed, provenance
@@ -122,7 +122,9 @@ def command(args: argparse.Namespace) -> int:
         for block in of_dataset(args.experiment, name)
     ]
     if args.phantom:
-        print("PHANTOM: simulated images, not the data set; results are labelled so.")
+        bars.note(
+            "PHANTOM: simulated images, not the data set; results are labelled so."
+        )
     # Volumes are simulated over label maps that may be given; images over nothing.
     drawn = args.phantom and not module.RECORD.is_3d
     data = None if drawn else args.data
@@ -157,7 +159,7 @@ def reproduce(
     root = datasets.by_name(planned[0].task.dataset).locate(data).absolute()
     placed = [dataclasses.replace(run, data=root) for run in planned]
     if wrong := unclean([run for run in placed if not run.done]):
-        print(f"These runs will count in no verdict. {wrong}", file=sys.stderr)
+        bars.note(f"These runs will count in no verdict. {wrong}", sys.stderr)
     group = planned[0].group
     place = Path(group.parent.name) / group.name
     return make(placed, results, work, place, jobs)
@@ -243,10 +245,10 @@ def _wait_for(lock: filelock.BaseFileLock, holder: Path) -> filelock.AcquireRetu
     with contextlib.suppress(filelock.Timeout):
         return lock.acquire(timeout=1)
     who = holder.read_text() if holder.exists() else "unknown"
-    print(
+    bars.note(
         f"These runs are being made already, by process {who}. Waiting for it to end; "
         "Ctrl-C leaves it alone.",
-        file=sys.stderr,
+        sys.stderr,
     )
     return lock.acquire(poll_interval=0.5)
 
@@ -312,10 +314,9 @@ class Call:
             return max(refused.values())
         pending = [run for run in todo if not run.done]
         left = sum(not run.done for run in self.planned)
-        print(
+        bars.note(
             f"{len(self.planned)} run(s): {len(self.planned) - left} done, {left} to "
-            f"do. Logs: {os.path.commonpath([run.log.parent for run in self.planned])}",
-            flush=True,
+            f"do. Logs: {os.path.commonpath([run.log.parent for run in self.planned])}"
         )
         self._expect(pending)
         failed = self._make(todo)
@@ -332,7 +333,9 @@ class Call:
         roots = {run.task.dataset: str(run.data) for run in placed}
         work = ("--work", str(self.work))
         codes = {
-            name: self._dscpp("verify", "--dataset", name, "--data", root, *work)
+            name: self._dscpp(
+                "verify", "--dataset", name, "--data", root, *work, is_note=True
+            )
             for name, root in roots.items()
         }
         for name in [name for name, code in codes.items() if not code]:
@@ -368,7 +371,7 @@ class Call:
             if run.task.preset != "demo" and run.task.protocol.epochs > SHORT
         ]
         lines, unknown = status.expect(pending, self.jobs)
-        print("\n".join(lines), end="\n" * bool(lines), flush=True)
+        bars.note("\n".join(lines), end="\n" * bool(lines))
         if unknown:
             self._time([run for run in unknown if run.group == unknown[0].group])
 
@@ -382,11 +385,11 @@ class Call:
             record = first.task.module.record(Path(first.data or ""))
             task = first.task.make(**small, record=record)
             timed.append(dataclasses.replace(first, task=task))
-        print("Timing a few training steps ...", flush=True)
+        bars.note("Timing a few training steps ...")
         costs = estimate.measure(timed, self.folder)
         tasks = [run.task for run in timed]
         for line in estimate.describe(tasks, costs, len(pending), self.jobs):
-            print(line, flush=True)
+            bars.note(line)
 
     def _make(self, todo: Sequence[Planned]) -> list[tuple[Planned, str]]:
         """Make the runs; those that failed, with what each said last."""
@@ -419,10 +422,11 @@ class Call:
         title = f"{run.name}: " if self.jobs > 1 else ""
         return processes.Job([*dscpp(), "run", str(file)], run.log, title)
 
-    def _dscpp(self, *arguments: str) -> int:
+    def _dscpp(self, *arguments: str, is_note: bool = False) -> int:
         command = [*dscpp(), *arguments]
         env = processes.environment()
-        return subprocess.run(command, env=env, check=False).returncode
+        out = subprocess.DEVNULL if is_note and bars.quiet() else None
+        return subprocess.run(command, env=env, stdout=out, check=False).returncode
 
     def _report(self, failed: Sequence[tuple[Planned, str]]) -> None:
         if not failed:
