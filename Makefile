@@ -182,7 +182,7 @@ bench-evaluation: $(VENV)/.ready ## time and memory of volumes, beside the noteb
 lock: ## choose versions anew and write the locks (UPGRADE=1: the newest)
 	@requirements/lock.sh $(if $(UPGRADE),--upgrade)
 
-clean: ## remove caches and .work; environments, data and results stay
+clean: ## remove caches and .work; environments, data and results stay (dscpp clean: more)
 	@rm -rf .work build ./*.egg-info
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@find benchmarks conformance data_io errata losses pipelines ports recipes tests \

@@ -194,8 +194,8 @@ class _Completion(argparse.Action):
         installed.require("shtab")
         import shtab
 
-        known = {"dataset": datasets.names(), "loss": loss_names.NAMES}
-        known["preset"] = protocol.PRESETS
+        known = {"dataset": datasets.names(), "loss": list(loss_names.NAMES)}
+        known["preset"] = list(protocol.PRESETS)
         (commands,) = (a for a in parser._actions if isinstance(a, _Commands))
         for action in (a for each in commands.choices.values() for a in each._actions):
             action.choices = known.get(action.dest, action.choices)
@@ -392,6 +392,13 @@ def _train(commands: _Commands[argparse.ArgumentParser]) -> None:
     arguments.add(parser, "--work")
     _add_choices(parser)
     parser.add_argument(
+        "--from",
+        dest="initial",
+        type=arguments.folder,
+        metavar="RUN",
+        help="begin with the weights of another run, whose network has the same shape",
+    )
+    parser.add_argument(
         "--output",
         type=arguments.folder,
         metavar="RUN",
@@ -457,6 +464,7 @@ def _run_train(options: argparse.Namespace) -> None:
         options.split,
         record,
         replicate_of(options.output) if options.output else 1,
+        initial=stages.initial(options.initial) if options.initial else None,
     )
     if record:
         shape = " x ".join(str(size) for size in task.protocol.input_shape)

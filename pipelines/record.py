@@ -50,6 +50,7 @@ class Record(TypedDict, total=False):
     split_seed: int | None
     method: str
     posthoc: Posthoc
+    initial: dict[str, str]
     backend: str
     overrides: dict[str, Any]
     settings: dict[str, Any]

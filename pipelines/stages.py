@@ -30,7 +30,7 @@ from pipelines import run as runs
 from pipelines.training.task import Task, from_record
 
 __all__ = [
-    "complete", "estimate", "evaluate", "export", "is_complete", "located",
+    "complete", "estimate", "evaluate", "export", "initial", "is_complete", "located",
     "own_data", "predict", "predict_images", "require_nifti_free", "temperature",
     "train",
 ]  # fmt: skip
@@ -79,6 +79,8 @@ def train(
         root = task.module.locate(data)
         material, identity = _prepare(task, root, work, run)
         record = task.module.record(root)
+        begun = output / runs.STATE
+        weights = None if begun.is_file() else _initial(task, material, root, work)
         if run:
             run.require_same(_with_epochs_of(run, identity))
             _note_environment(run, "train")
@@ -87,8 +89,45 @@ def train(
         _remember(run, task, root, work)
         from pipelines.training import fit
 
-        fit.train(task, material, run)
+        fit.train(task, material, run, weights)
     return run
+
+
+def _initial(task: Task, material: Any, root: Path, work: Path) -> Any:
+    """The weights that a training begins with; None for fresh ones.
+
+    Raises:
+        InputError: they are of a network with other channels; or the run that they are
+            of was trained on images that this one is measured on.
+    """
+    if task.initial is None and not task.protocol.initial_weights:
+        return None
+    if task.initial is None:
+        raise InputError(
+            "initial_weights: expected --from RUN, whose weights these are, received "
+            "their hash alone"
+        )
+    from pipelines.training import predict as prediction
+
+    run = runs.Run.open(task.initial)
+    prediction.require_own(run.path(runs.MODEL), run)
+    model = prediction.read_model(run.path(runs.MODEL))
+    if model.input_shape[-1] != material.channels:
+        raise InputError(
+            f"--from {task.initial}: expected weights of a network for "
+            f"{material.channels} channel(s), found {model.input_shape[-1]}"
+        )
+    measured = [*material.split["validation"], *material.split["test"]]
+    hashes = content.images(task.module, root, measured, work / "cache")
+    leaked = [case for case in measured if hashes[case] in (run.seen() or ())]
+    if leaked:
+        raise InputError(
+            f"--from {task.initial}: expected images for validation and test that it "
+            f"was not trained on, found {len(leaked)} that it was: "
+            f"{', '.join(leaked[:3])}. Take its split: --split "
+            f"{run.path(runs.RECORD)}"
+        )
+    return model.get_weights()
 
 
 def _is_longer(run: runs.Run, task: Task) -> bool:
@@ -97,8 +136,8 @@ def _is_longer(run: runs.Run, task: Task) -> bool:
     Raises:
         InputError: for anything else that differs; or the run cannot go on.
     """
-    asked, begun = task.protocol.epochs, run.record["settings"]["epochs"]
-    if asked <= begun:
+    asked, begun = task.protocol.epochs, run.record.get("settings", {}).get("epochs")
+    if type(begun) is not int or asked <= begun:
         run.require_same(task.identity())
         return False
     run.require_same(_with_epochs_of(run, task.identity()))
@@ -112,10 +151,10 @@ def _is_longer(run: runs.Run, task: Task) -> bool:
     if run.reached("trained") and not run.path(runs.STATE).is_file():
         raise InputError(
             f"{run.folder}: expected the state in which its training ended, "
-            f"{runs.STATE}, to train on from epoch {run.record['times']['epochs']}, "
-            "found none: it is not kept in git, and `dscpp clean --weights` deletes "
-            "it. Train from the start into another --output; with --from "
-            f"{run.folder} that begins with its weights"
+            f"{runs.STATE}, to train on with up to {asked} epochs, found none: it is "
+            "not kept in git, and `dscpp clean --weights` deletes it. Train from the "
+            f"start into another --output; with --from {run.folder} that begins with "
+            "its weights"
         )
     return True
 
@@ -192,13 +231,13 @@ def predict_images(
     )
 
 
-def _require_model(model: Path) -> None:
+def _require_model(model: Path, option: str = "--model") -> None:
     """Refuse what is no network, as far as that is seen without a backend."""
     if runs.is_run(model):
         runs.Run.open(model).require_network()
     if not (model / runs.MODEL if model.is_dir() else model).is_file():
         raise InputError(
-            f"--model {model}: expected a run folder with its weights, {runs.MODEL}, "
+            f"{option} {model}: expected a run folder with its weights, {runs.MODEL}, "
             "or a .keras file, found none. Weights are not kept in git: train again "
             "into another --output to have them"
         )
@@ -385,6 +424,18 @@ def located(run: runs.Run, data: Path | None, work: Path = runs.WORK) -> Path:
     return root
 
 
+def initial(folder: Path) -> runs.Run:
+    """The run whose weights a training is to begin with.
+
+    Raises:
+        InputError: no such run, or none with a trained network here.
+    """
+    _require_model(folder, "--from")
+    run = runs.Run.open(folder)
+    run.require("trained", f"dscpp train … --output {folder}")
+    return run
+
+
 def own_data(run: runs.Run, data: Path | None) -> Path | None:
     """The data that a user named, where they are of a run's data set; else None."""
     try:
@@ -520,7 +571,13 @@ def _split_of(run: runs.Run) -> splits.Split:
 
 
 def _new_record(task: Task, identity: dict[str, Any], record: Record) -> dict[str, Any]:
+    initial = {}
+    if task.initial:
+        theirs = runs.Run.open(task.initial).record
+        about = {key: str(theirs[key]) for key in ("dataset", "loss", "data_hash")}
+        initial = {"initial": {"run": task.initial.name, **about}}
     return {
+        **initial,
         "title": record.title,
         "classes": list(record.classes),
         "simulated": record.simulated,

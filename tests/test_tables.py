@@ -458,9 +458,11 @@ def test_tables_of_one_data_set_leave_the_others_alone(results, capsys):
     assert {path.parent for path in made} == {results / "phantom" / "demo"}
     said = capsys.readouterr().out
     assert "PHANTOM (simulated)" in said
-    assert "published" not in said and "claims" not in said
+    counts = pages.Report(results).counts()
+    assert counts not in said and "table3.csv" not in said
     assert cli.main(["tables", "--results", str(results), "--dataset", "drive"]) == 0
     assert (results / "table3.csv").is_file()
+    assert counts in capsys.readouterr().out
     assert cli.main([*chosen, "--preset", "paper"]) == 2
     assert "expected evaluated runs in phantom/paper" in capsys.readouterr().err
 

@@ -358,9 +358,7 @@ def test_a_run_that_cannot_train_on_says_why(data, work, tmp_path, done):
     with pytest.raises(InputError, match=r"settings\.learning_rate: the run has 0\.1"):
         stages.train(task(6, learning_rate=0.2), data, run.folder, work)
     run.path("state.npz").unlink()
-    with pytest.raises(
-        InputError, match=r"to train on from epoch 4, found none"
-    ) as got:
+    with pytest.raises(InputError, match="with up to 6 epochs, found none") as got:
         stages.train(task(6), data, run.folder, work)
     assert f"--from {run.folder}" in str(got.value)
     preset = copy(done, tmp_path / "phantom" / "demo" / "runs" / "dscpp-s3")
@@ -368,6 +366,39 @@ def test_a_run_that_cannot_train_on_says_why(data, work, tmp_path, done):
         stages.train(task(6), data, preset.folder, work)
     for folder in (run.folder, preset.folder):
         assert runs.Run.open(folder).state == "evaluated"
+
+
+@pytest.mark.backend
+def test_a_training_begins_with_the_weights_of_another_run(data, work, tmp_path, done):
+    """With steps of no length it ends with them too."""
+    still = {"learning_rate": 1e-12, "min_learning_rate": 1e-12}
+    chosen = functools.partial(
+        Task.make, "phantom", "CE", seed=8, preset="demo", initial=done
+    )
+    begun = chosen(overrides={**TINY, **still, "epochs": 1})
+    run = stages.train(begun, data, tmp_path / "r", work)
+    for a, b in zip(weights(run), weights(done), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    assert run.record["initial"]["run"] == done.name
+    sha256 = done.record["files"]["model.keras"]
+    assert run.record["overrides"]["initial_weights"] == sha256
+    with pytest.raises(InputError, match=r"overrides\.initial_weights: the run has"):
+        other = {"overrides": begun.overrides | {"initial_weights": ""}}
+        stages.train(
+            Task.make("phantom", "CE", seed=8, preset="demo", **other),
+            data, tmp_path / "r", work,
+        )  # fmt: skip
+    with pytest.raises(InputError, match="network with filters 2, found 4"):
+        chosen(overrides={**TINY, "filters": 2})
+    # The first image that it was trained on is to be a test image.
+    parts = phantom.vessels.split(data)
+    first, *rest = parts["training"]
+    split = {**parts, "training": rest, "test": [first, *parts["test"]]}
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    leaking = chosen(overrides=TINY, split_files=[tmp_path / "split.json"])
+    with pytest.raises(InputError, match=f"found 1 that it was: {first}"):
+        stages.train(leaking, data, tmp_path / "leaking", work)
+    assert not runs.is_run(tmp_path / "leaking")
 
 
 def test_other_settings_or_data_are_refused(data, work, tmp_path, cut, done):

@@ -97,7 +97,9 @@ def test_a_label_that_no_prediction_wrote(scene, name):
 def test_the_reported_label(scene, capsys):
     """`predict --model R --input in --output labels`: exit 0 and the label was gone."""
     Path("in/a.png").rename("in/a.nii.gz")
-    (scene / "own" / own_images.ABOUT).unlink()  # nor does the run know the folder
+    (
+        scene / "run" / runs.OWN_DATA / own_images.ABOUT
+    ).unlink()  # nor does the run know the folder
     command = ["predict", "--model", "run", "--input", "in", "--output", "labels"]
     assert main(command) == 2
     assert "labels/a.nii.gz: expected no file" in capsys.readouterr().err
@@ -341,9 +343,10 @@ def test_a_run_in_the_place_of_the_truth(tmp_path):
 def test_a_run_among_own_images(scene, capsys):
     from pipelines.training.task import Task
 
-    record = own_images.own.record(own_images.own.locate(scene / "own"))
+    root = scene / "run" / runs.OWN_DATA
+    record = own_images.own.record(own_images.own.locate(root))
     task = Task.make("own", "DSC", preset="demo", record=record)
     for output in ("photos/run", "labels/run"):
         with pytest.raises(InputError, match="expected a folder apart from images"):
-            stages.train(task, scene / "own", Path(output), scene / "work")
+            stages.train(task, root, Path(output), scene / "work")
         assert not Path(output).exists()

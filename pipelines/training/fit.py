@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy.typing as npt
 
 import losses
 from data_io import bars, pool
@@ -101,6 +102,7 @@ def train(
     task: Task,
     material: Material,
     run: runs.Run,
+    weights: list[npt.NDArray[Any]] | None = None,
     watchers: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
     """Train a run to its end, from the start or from where it stands.
@@ -113,6 +115,7 @@ def train(
         task: what to train.
         material: the data.
         run: the run, locked by the caller.
+        weights: to begin with, in the order of `get_weights`; None for fresh ones.
         watchers: callbacks beside those of the training, called after them.
 
     Raises:
@@ -122,6 +125,8 @@ def train(
     pool.keep_memory()
     keras.utils.set_random_seed(task.seed)
     model = _compiled(task, material)
+    if weights is not None:
+        model.set_weights(weights)
     path = run.path(STATE)
     progress = state.load(path, model) if path.exists() else state.Progress()
     ended = progress.stopped or progress.epoch >= task.protocol.epochs
@@ -130,8 +135,8 @@ def train(
     if run.reached("trained") and ended:
         run.update()
         bars.note(
-            f"  note     {run.folder} ended by itself after {progress.epoch} epochs, as "
-            "its validation loss did not fall any more: more epochs change nothing"
+            f"  note     {run.folder} ended by itself after {progress.epoch} epochs: "
+            "its validation loss did not fall any more. More epochs change nothing"
         )
         return
     run.update(state="training")
