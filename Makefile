@@ -8,7 +8,7 @@ SHELL := bash
 
 # What a user may set goes on as typed, through the environment: neither make nor the
 # shell finds a $ or a quote of its own in it.
-VARIABLES := DATA PRESET LOSSES SEEDS REPLICATE SPLIT_SEED SPLIT SPLIT_BY EPOCHS JOBS
+VARIABLES := DATA PRESET LOSSES SEEDS REPLICATE SPLIT_SEED SPLIT SPLIT_BY FOLDS EPOCHS JOBS
 VARIABLES += RESULTS STUDY STATUS PHANTOM BACKEND GPU PYTHON ONLY UPGRADE
 SET := $(foreach name,$(VARIABLES),$(if $(filter undefined,$(origin $(name))),,$(name)))
 $(foreach name,$(SET),$(eval override $(name) := $$(value $(name))))
@@ -45,7 +45,7 @@ export KERAS_BACKEND := $(BACKEND)
 flag = $(if $($(1)), --$(2)="$$$(1)")
 FLAGS = $(call flag,PRESET,preset)$(call flag,LOSSES,losses)$(call flag,SEEDS,seeds)
 FLAGS += $(call flag,EPOCHS,epochs)$(call flag,JOBS,jobs)$(call flag,REPLICATE,replicate)
-FLAGS += $(call flag,RESULTS,results)
+FLAGS += $(call flag,RESULTS,results)$(call flag,FOLDS,folds)
 FLAGS += $(call flag,SPLIT_SEED,split-seed)$(call flag,SPLIT_BY,split-by)$(if $(SPLIT), --split $$SPLIT)
 DATA_FLAGS = $(call flag,DATA,data)$(if $(PHANTOM), --phantom)
 
@@ -57,7 +57,7 @@ DATA_FLAGS = $(call flag,DATA,data)$(if $(PHANTOM), --phantom)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-23s %s\n", $$1, $$2}' Makefile
-	@echo "Variables: DATA PRESET LOSSES SEEDS REPLICATE SPLIT_SEED SPLIT SPLIT_BY EPOCHS"
+	@echo "Variables: DATA PRESET LOSSES SEEDS REPLICATE SPLIT_SEED SPLIT SPLIT_BY FOLDS EPOCHS"
 	@echo "JOBS RESULTS STUDY STATUS PHANTOM BACKEND (tensorflow, torch or jax), GPU=1. Example:"
 	@echo '  make reproduce-drive DATA=data/DRIVE PRESET=reduced LOSSES="DSC,DSC++"'
 

@@ -44,7 +44,7 @@ class Thing:
 
     Attributes:
         path: where it is.
-        what: it holds, and of which run it is.
+        what: what it holds.
         size: bytes on the disk.
     """
 

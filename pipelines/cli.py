@@ -358,7 +358,9 @@ def _evaluated(run: Run) -> str:
 
 
 def _scaled(run: Run) -> str:
-    fitted = run.record["posthoc"]
+    fitted = run.record.get("posthoc")
+    if fitted is None:  # the best one lies at a bound
+        return f"{run.folder}: {run.state}, no temperature"
     return (
         f"{run.folder}: {run.state}, temperature {fitted['temperature']:g}, NLL "
         f"of the validation cases {fitted['nll_before']:.4f} before, "

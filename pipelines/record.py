@@ -51,6 +51,8 @@ class Record(TypedDict, total=False):
     method: str
     posthoc: Posthoc
     initial: dict[str, str]
+    fold: list[int]
+    folds: int
     backend: str
     overrides: dict[str, Any]
     settings: dict[str, Any]

@@ -99,6 +99,7 @@ IDENTITY = (
     "seed",
     "replicate",
     "split_seed",
+    "fold",
     "method",
     "backend",
     "overrides",

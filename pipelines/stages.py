@@ -70,7 +70,7 @@ def train(
                 if data is not None:
                     root = task.module.locate(data)
                     # Files added since, or another --split, are another training.
-                    asked = task.split_seed, task.split_files, work / "cache"
+                    asked = task.split_seed, task.split_files, work / "cache", task.fold
                     run.require_same({"split": splits.of(task.module, root, *asked)})
                     _require_same_data(run, task, root, work)
                     _remember(run, task, root, work)
@@ -98,7 +98,7 @@ def _initial(task: Task, material: Any, root: Path, work: Path) -> Any:
 
     Raises:
         InputError: they are of a network with other channels; or the run that they are
-            of was trained on images that this one is measured on.
+            of was trained on test images of this one.
     """
     if task.initial is None and not task.protocol.initial_weights:
         return None
@@ -117,15 +117,17 @@ def _initial(task: Task, material: Any, root: Path, work: Path) -> Any:
             f"--from {task.initial}: expected weights of a network for "
             f"{material.channels} channel(s), found {model.input_shape[-1]}"
         )
-    measured = [*material.split["validation"], *material.split["test"]]
-    hashes = content.images(task.module, root, measured, work / "cache")
-    leaked = [case for case in measured if hashes[case] in (run.seen() or ())]
+    tested = material.split["test"]
+    hashes = content.images(task.module, root, tested, work / "cache")
+    seen = run.seen()
+    if seen is None:
+        bars.note(f"  note     which images {run.folder} was trained on is not known")
+    leaked = [case for case in tested if hashes[case] in (seen or ())]
     if leaked:
         raise InputError(
-            f"--from {task.initial}: expected images for validation and test that it "
-            f"was not trained on, found {len(leaked)} that it was: "
-            f"{', '.join(leaked[:3])}. Take its split: --split "
-            f"{run.path(runs.RECORD)}"
+            f"--from {task.initial}: expected test images that it was not trained on, "
+            f"found {len(leaked)} that it was: {', '.join(leaked[:3])}. Take its "
+            f"split: --split {run.path(runs.RECORD)}"
         )
     return model.get_weights()
 
@@ -465,6 +467,9 @@ def _remember(run: runs.Run, task: Task, root: Path, work: Path) -> None:
         parts = _split_of(run)
         seen = [*parts["training"], *parts["validation"]]
         hashes = content.images(task.module, root, seen, work / "cache")
+        if task.initial:  # what its weights have seen, these have too
+            before = runs.Run.open(task.initial).seen() or set()
+            hashes |= {f"before {number}": h for number, h in enumerate(sorted(before))}
         _write_if_other(run.path(runs.SEEN), hashes)
     if task.module is own:
         for name in (ABOUT, READING):
@@ -533,7 +538,7 @@ def _prepare(
     root = module.locate(data)
     report = verify.audit(module, root, work / "verify" / f"{task.dataset}.json")
     if split is None:
-        asked = task.split_seed, task.split_files, work / "cache"
+        asked = task.split_seed, task.split_files, work / "cache", task.fold
         known = len(report.warnings)
         split = leaks.audit(module, root, report, *asked)
         for text in report.warnings[known:]:

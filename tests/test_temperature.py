@@ -91,7 +91,11 @@ def test_a_temperature_at_the_bounds_fails_no_run(tmp_path, monkeypatch, capsys)
     for name in runs.MEASURES:
         run.path(name).touch()
     assert not stages.is_complete(run)
-    assert stages._temperature_or_note(run, None, tmp_path).folder == run.folder
+    noted = stages._temperature_or_note(run, None, tmp_path)
+    assert noted.folder == run.folder
+    assert (
+        cli._LINES["temperature"](noted) == f"{run.folder}: evaluated, no temperature"
+    )
     assert "no scaled run. at the bounds" in capsys.readouterr().err
     assert stages.is_complete(runs.Run.open(run.folder))
 

@@ -371,34 +371,45 @@ def test_a_run_that_cannot_train_on_says_why(data, work, tmp_path, done):
 @pytest.mark.backend
 def test_a_training_begins_with_the_weights_of_another_run(data, work, tmp_path, done):
     """With steps of no length it ends with them too."""
-    still = {"learning_rate": 1e-12, "min_learning_rate": 1e-12}
-    chosen = functools.partial(
-        Task.make, "phantom", "CE", seed=8, preset="demo", initial=done
-    )
-    begun = chosen(overrides={**TINY, **still, "epochs": 1})
-    run = stages.train(begun, data, tmp_path / "r", work)
+    still = {"learning_rate": 1e-12, "min_learning_rate": 1e-12, "epochs": 1}
+    first, *rest = phantom.vessels.split(data)["training"]
+
+    def begin(output: str, initial=done, **change) -> runs.Run:
+        parts = {**phantom.vessels.split(data), "training": rest, **change}
+        file = tmp_path / "split.json"
+        file.write_text(json.dumps(parts))
+        chosen = Task.make(
+            "phantom", "CE", preset="demo", split_files=[file], initial=initial,
+            overrides=TINY | still,
+        )  # fmt: skip
+        return stages.train(chosen, data, tmp_path / output, work)
+
+    run = begin("r")
     for a, b in zip(weights(run), weights(done), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
     assert run.record["initial"]["run"] == done.name
     sha256 = done.record["files"]["model.keras"]
     assert run.record["overrides"]["initial_weights"] == sha256
+    assert begin("r").state == "trained"  # the same command: nothing to do
     with pytest.raises(InputError, match=r"overrides\.initial_weights: the run has"):
-        other = {"overrides": begun.overrides | {"initial_weights": ""}}
-        stages.train(
-            Task.make("phantom", "CE", seed=8, preset="demo", **other),
-            data, tmp_path / "r", work,
-        )  # fmt: skip
-    with pytest.raises(InputError, match="network with filters 2, found 4"):
-        chosen(overrides={**TINY, "filters": 2})
-    # The first image that it was trained on is to be a test image.
-    parts = phantom.vessels.split(data)
-    first, *rest = parts["training"]
-    split = {**parts, "training": rest, "test": [first, *parts["test"]]}
-    (tmp_path / "split.json").write_text(json.dumps(split))
-    leaking = chosen(overrides=TINY, split_files=[tmp_path / "split.json"])
-    with pytest.raises(InputError, match=f"found 1 that it was: {first}"):
-        stages.train(leaking, data, tmp_path / "leaking", work)
+        begin("r", initial=None)
+    # An image that these weights have seen, though not in this training, is tested on.
+    tested = phantom.vessels.split(data)["test"]
+    for initial in (done, run):
+        with pytest.raises(InputError, match=f"found 1 that it was: {first}"):
+            begin("leaking", initial, test=[first, *tested])
     assert not runs.is_run(tmp_path / "leaking")
+
+
+def test_weights_of_another_network_are_refused(done):
+    with pytest.raises(InputError, match="network with filters 2, found 4"):
+        Task.make(
+            "phantom", "CE", preset="demo", initial=done,
+            overrides={**TINY, "filters": 2},
+        )  # fmt: skip
+    with pytest.raises(InputError, match="network with axes 3, found 2"):
+        Task.make("kits19", "CE", preset="demo", initial=done,
+                  overrides={"filters": 4, "depth": 1})  # fmt: skip
 
 
 def test_other_settings_or_data_are_refused(data, work, tmp_path, cut, done):

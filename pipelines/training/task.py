@@ -17,6 +17,7 @@ from pipelines.training import protocol
 
 if TYPE_CHECKING:  # Names of data sets are wanted where nothing is read.
     from data_io.datasets.dataset import Dataset
+    from data_io.splits import Fold
 
 __all__ = ["Task", "from_record"]
 
@@ -40,6 +41,7 @@ class Task:
         split_files: files that hold the split, see `data_io.splits.read`.
         replicate: counts the trainings of the same settings, from 1 on.
         backend: Keras backend; that of this process where nothing else is said.
+        fold: of a cross-validation, see `data_io.splits.folded`; None for one split.
         initial: the run whose weights the training begins with; None for fresh ones.
             The protocol has the hash of the weights.
     """
@@ -55,6 +57,7 @@ class Task:
     split_files: tuple[Path, ...] = ()
     replicate: int = 1
     backend: str = field(default_factory=provenance.backend)
+    fold: Fold | None = None
     initial: Path | None = None
 
     @classmethod
@@ -71,6 +74,7 @@ class Task:
         record: Record | None = None,
         replicate: int = 1,
         backend: str | None = None,
+        fold: Sequence[int] | None = None,
         initial: runs.Run | None = None,
     ) -> Task:
         """Check what was asked and fill in the defaults.
@@ -110,6 +114,7 @@ class Task:
             split_files=tuple(Path(path) for path in split_files),
             replicate=replicate,
             backend=backend or provenance.backend(),
+            fold=_checked_fold(fold),
             initial=initial.folder if initial else None,
         )
 
@@ -126,6 +131,7 @@ class Task:
             "preset": self.preset,
             "overrides": dict(self.overrides),
             "backend": self.backend,
+            "fold": self.fold and list(self.fold),
         }
 
     @property
@@ -147,14 +153,24 @@ class Task:
             "backend": self.backend,
             "overrides": dict(self.overrides),
             "settings": self.protocol.as_dict(),
+            **({"fold": list(self.fold)} if self.fold else {}),
         }
 
-    def folder(self, results: Path) -> Path:
-        """Where this run belongs below the folder of all results."""
+    def folder(self, results: Path, pooled: bool = False) -> Path:
+        """Where this run belongs below the folder of all results.
+
+        Args:
+            results: that folder.
+            pooled: of a fold: where the run of all folds belongs.
+        """
         name = runs.folder_name(
             self.loss, self.gamma, self.seed, self.backend, replicate=self.replicate
         )
-        return runs.run_folder(results, self.dataset, self.preset, name, self.overrides)
+        preset = self.preset
+        if self.fold:
+            of = f"{self.fold[1]}folds"
+            preset += f"-{of}" if pooled else f"-{of}-fold{self.fold[0]}"
+        return runs.run_folder(results, self.dataset, preset, name, self.overrides)
 
 
 def _require_same_network(
@@ -184,6 +200,17 @@ def _check_seed(name: str, value: Any, lowest: int = 0) -> None:
         )
 
 
+def _checked_fold(fold: Sequence[int] | None) -> Fold | None:
+    if fold is None:
+        return None
+    if [type(number) for number in fold] != [int, int]:
+        raise InputError(
+            f"fold: expected its number and how many there are, such as [2, 5], "
+            f"received {fold!r}"
+        )
+    return fold[0], fold[1]
+
+
 def _check_backend(name: Any) -> None:
     if name is not None and name not in provenance.BACKENDS:
         raise InputError(
@@ -206,4 +233,5 @@ def from_record(record: Mapping[str, Any]) -> Task:
         preset=protocol.known_preset(record["preset"]),
         overrides=dict(record["overrides"]),
         protocol=protocol.from_dict(record["settings"]),
+        fold=tuple(record["fold"]) if "fold" in record else None,
     )

@@ -89,6 +89,14 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="2 for a second training of the same settings, kept beside the first",
     )
+    parser.add_argument(
+        "--folds",
+        type=arguments.number,
+        default=0,
+        metavar="N",
+        help="cross-validation where the split is random: N trainings of each loss and "
+        "seed, and tables over all cases, each of which is in the test once",
+    )
     arguments.add(parser, *arguments.SPLIT)
     parser.set_defaults(split_seed=None)  # then the experiment file says
     arguments.add(parser, "--epochs", "--jobs", "--results", "--work")
@@ -115,7 +123,7 @@ def command(args: argparse.Namespace) -> int:
     }
     changes: dict[str, Any] = {k: v for k, v in said.items() if v is not None}
     # Some of it is from the command line, so no file is the source of what is wrong.
-    changes |= {"dataset": name, "record": record, "source": ""}
+    changes |= {"dataset": name, "record": record, "source": "", "folds": args.folds}
     more = {} if args.epochs is None else {"epochs": args.epochs}
     experiments = [
         dataclasses.replace(block, **changes, overrides={**block.overrides, **more})
@@ -264,7 +272,7 @@ def _other_split(planned: Sequence[Planned], root: Path, cache: Path) -> str:
     from data_io import splits  # not above: --help needs none of it
 
     for run in {run.group: run for run in planned}.values():
-        asked = run.task.split_seed, run.task.split_files, cache
+        asked = run.task.split_seed, run.task.split_files, cache, run.task.fold
         wanted = splits.of(run.task.module, root, *asked)
         for record in sorted((run.group / "runs").glob("*/run.json")):
             there = dataclasses.replace(run, folder=record.parent).run
@@ -322,6 +330,7 @@ class Call:
         failed = self._make(todo)
         try:
             _each_group(todo, "The truth was not measured", _measure_truth)
+            self._pool(todo)
             tables = self._tables()
             _each_group(todo, "No picture side by side", _draw_picture)
         finally:  # why a run failed comes last, whatever came of the rest
@@ -345,6 +354,21 @@ class Call:
                 codes[name] = 2
         return {name: code for name, code in codes.items() if code}
 
+    def _pool(self, made: Sequence[Planned]) -> None:
+        """Join the folds of each run that has them all."""
+        from pipelines import folds
+
+        joined: dict[Path, list[Path]] = {}
+        for run in made:
+            if run.task.fold:
+                place = run.task.folder(self.results, pooled=True)
+                joined.setdefault(place, []).append(run.folder)
+        for output, folders in joined.items():
+            try:
+                folds.pool_with_methods(folders, output)
+            except InputError as error:  # it must not hide which run failed
+                print(f"The folds were not joined: {error}", file=sys.stderr)
+
     def _tables(self) -> int:
         """Write the tables; print those of a single data set and preset."""
         custom = {run.group: run for run in self.planned if run.task.overrides}
@@ -354,13 +378,15 @@ class Call:
                 f"are in no table; each has its measures: {group / 'runs'}"
             )
         usual = [run for run in self.planned if run.group not in custom]
-        groups = {run.group: run.task for run in usual}
+        groups = {
+            run.task.folder(self.results, pooled=True).parents[1] for run in usual
+        }
         if not groups:
             return 0
         only: list[str] = []
         if len(groups) == 1:
-            (task,) = groups.values()
-            only = ["--dataset", task.dataset, "--preset", task.preset]
+            (group,) = groups
+            only = ["--dataset", group.parent.name, "--preset", group.name]
         return self._dscpp("tables", "--results", str(self.results), *only)
 
     def _expect(self, pending: Sequence[Planned]) -> None:
