@@ -8,7 +8,7 @@ SHELL := bash
 
 # What a user may set goes on as typed, through the environment: neither make nor the
 # shell finds a $ or a quote of its own in it.
-VARIABLES := DATA PRESET LOSSES SEEDS REPLICATE SPLIT_SEED SPLIT SPLIT_BY EPOCHS JOBS
+VARIABLES := DATA PRESET LOSSES SEEDS REPLICATE SPLIT_SEED SPLIT SPLIT_BY FOLDS EPOCHS JOBS
 VARIABLES += RESULTS STUDY STATUS PHANTOM BACKEND GPU PYTHON ONLY UPGRADE
 SET := $(foreach name,$(VARIABLES),$(if $(filter undefined,$(origin $(name))),,$(name)))
 $(foreach name,$(SET),$(eval override $(name) := $$(value $(name))))
@@ -45,7 +45,7 @@ export KERAS_BACKEND := $(BACKEND)
 flag = $(if $($(1)), --$(2)="$$$(1)")
 FLAGS = $(call flag,PRESET,preset)$(call flag,LOSSES,losses)$(call flag,SEEDS,seeds)
 FLAGS += $(call flag,EPOCHS,epochs)$(call flag,JOBS,jobs)$(call flag,REPLICATE,replicate)
-FLAGS += $(call flag,RESULTS,results)
+FLAGS += $(call flag,RESULTS,results)$(call flag,FOLDS,folds)
 FLAGS += $(call flag,SPLIT_SEED,split-seed)$(call flag,SPLIT_BY,split-by)$(if $(SPLIT), --split $$SPLIT)
 DATA_FLAGS = $(call flag,DATA,data)$(if $(PHANTOM), --phantom)
 
@@ -57,7 +57,7 @@ DATA_FLAGS = $(call flag,DATA,data)$(if $(PHANTOM), --phantom)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-23s %s\n", $$1, $$2}' Makefile
-	@echo "Variables: DATA PRESET LOSSES SEEDS REPLICATE SPLIT_SEED SPLIT SPLIT_BY EPOCHS"
+	@echo "Variables: DATA PRESET LOSSES SEEDS REPLICATE SPLIT_SEED SPLIT SPLIT_BY FOLDS EPOCHS"
 	@echo "JOBS RESULTS STUDY STATUS PHANTOM BACKEND (tensorflow, torch or jax), GPU=1. Example:"
 	@echo '  make reproduce-drive DATA=data/DRIVE PRESET=reduced LOSSES="DSC,DSC++"'
 
@@ -182,9 +182,8 @@ bench-evaluation: $(VENV)/.ready ## time and memory of volumes, beside the noteb
 lock: ## choose versions anew and write the locks (UPGRADE=1: the newest)
 	@requirements/lock.sh $(if $(UPGRADE),--upgrade)
 
-clean: ## remove environments, caches and .work; data and results stay
-	@rm -rf .venv .venv-torch .venv-jax .venv-gpu .venv-jax-gpu .venv-peers .work build
-	@rm -rf ./*.egg-info
+clean: ## remove caches and .work; environments, data and results stay (dscpp clean: more)
+	@rm -rf .work build ./*.egg-info
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@find benchmarks conformance data_io errata losses pipelines ports recipes tests \
 		-name __pycache__ -prune -exec rm -rf {} +

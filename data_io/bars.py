@@ -1,7 +1,12 @@
-"""How far long work has come: a bar on a terminal, elsewhere a plain line a minute."""
+"""How far long work has come: a bar on a terminal, elsewhere a plain line a minute.
+
+Also notes, which `dscpp --quiet` leaves out together with the bars.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -9,9 +14,34 @@ from typing import Any
 
 from tqdm import tqdm
 
-__all__ = ["Lines", "bar", "duration"]
+__all__ = ["Lines", "bar", "duration", "note", "quiet", "quiet_if"]
 
 _PAUSE = 60.0  # seconds between two lines
+_QUIET = "DSCPP_QUIET"  # in the environment, so that it holds for child processes too
+
+
+def quiet() -> bool:
+    """Whether errors and results alone are wanted."""
+    return bool(os.environ.get(_QUIET))
+
+
+@contextlib.contextmanager
+def quiet_if(wanted: bool) -> Iterator[None]:
+    """Leave out bars and notes, where that is wanted, also those of child processes."""
+    if quiet() or not wanted:
+        yield
+        return
+    os.environ[_QUIET] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[_QUIET]
+
+
+def note(text: str, stream: Any = None, end: str = "\n") -> None:
+    """Print what is neither an error nor a result; nothing where that is not wanted."""
+    if not quiet():
+        print(text, file=stream or sys.stdout, end=end, flush=True)
 
 
 def bar(items: Iterable[Any] | None = None, desc: str = "", **options: Any) -> Any:
@@ -23,6 +53,7 @@ def bar(items: Iterable[Any] | None = None, desc: str = "", **options: Any) -> A
         **options: as tqdm takes them.
     """
     options = {"unit": "step", "dynamic_ncols": True, **options}
+    options["disable"] = quiet() or options.get("disable", False)
     kind = tqdm if sys.stderr.isatty() else Lines
     return kind(items, desc, **options)
 

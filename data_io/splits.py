@@ -21,11 +21,14 @@ from data_io.errors import InputError
 from data_io.files import content, names, schema
 
 __all__ = [
-    "PARTS", "Split", "cases", "grouped", "of", "read", "seeded", "sizes",
+    "PARTS", "Fold", "Split", "cases", "folded", "grouped", "of", "read", "seeded",
+    "sizes",
 ]  # fmt: skip
 
 PARTS = ("training", "validation", "test")
 Split = dict[str, tuple[str, ...]]
+Fold = tuple[int, int]
+"""Which fold, from 1 on, of how many."""
 
 
 def cases(dataset: Dataset, root: Path) -> tuple[str, ...]:
@@ -43,6 +46,7 @@ def of(
     seed: int | None,
     files: Sequence[Path] = (),
     folder: Path | None = None,
+    fold: Fold | None = None,
 ) -> Split:
     """Returns the split of a data set; for leaks see `data_io.verification.leaks`.
 
@@ -52,6 +56,7 @@ def of(
         seed: of a split that is not fixed; not used where there are `files`.
         files: a split to be read instead, see `read`.
         folder: the cache, where hashes of files are remembered; None: nowhere.
+        fold: of a cross-validation, see `folded`; None for the one random split.
 
     Returns:
         ids of the cases by `training`, `validation` and `test`, none twice.
@@ -62,14 +67,23 @@ def of(
             identical images together.
     """
     record, known = dataset.record(root), cases(dataset, root)
+    if fold and (files or dataset.split(root) is not None):
+        raise InputError(
+            f"{record.title}: folds: expected a split that is drawn by seed, found one "
+            f"that is {'read from files' if files else 'fixed'}. Leave out the folds"
+        )
     if files:
         return read(files, known, record.title)
     fixed = dataset.split(root)
     if fixed is not None:
         return _fixed(fixed, root, record.title)
     seed = 0 if seed is None else seed
-    counts = sizes(len(known), record.counts, record.title)
     images = content.images(dataset, root, known, folder)
+    if fold:
+        alone = {case: case for case in known}
+        groups = _groups(dataset, root, record.title) if record.split_by else alone
+        return folded(groups, images, fold, seed, record.title)
+    counts = sizes(len(known), record.counts, record.title)
     if record.split_by:
         groups = _groups(dataset, root, record.title)
         return grouped(groups, images, counts, seed, record.title)
@@ -198,6 +212,49 @@ def grouped(
         rest = rest[number:]
     split["training"] = tuple(sorted(case for group in rest for case in group))
     return {part: split[part] for part in PARTS}
+
+
+def folded(
+    groups: Mapping[str, str],
+    images: Mapping[str, str],
+    fold: Fold,
+    seed: int,
+    name: str,
+) -> Split:
+    """Splits cases for one fold of a cross-validation, whole groups at a time.
+
+    The groups, those that share identical images as one, are permuted as in `grouped`
+    and dealt out to the folds in turn. The fold's own are the test cases, so that over
+    all folds each case is in the test once. Of the others, the first groups that have
+    together nearest to a fifth of the cases are those of validation.
+
+    Takes the group of each case, by case (of a case alone: itself), and what `seeded`
+    takes, but for the fold.
+
+    Returns:
+        ids by part, each part sorted.
+
+    Raises:
+        InputError: a fold that there is not; too few groups for so many folds.
+    """
+    number, folds = fold
+    joined = _joined(groups, images)
+    if not (1 <= number <= folds and 2 <= folds <= len(joined) and len(joined) > 2):
+        raise InputError(
+            f"{name}: expected 2 or more folds, of {len(joined)} groups of cases or "
+            f"different images at most so many, received fold {number} of {folds}"
+        )
+    order = np.random.default_rng(seed).permutation(len(joined))
+    dealt = [[joined[k] for k in order[start::folds]] for start in range(folds)]
+    test = dealt.pop(number - 1)
+    rest = [group for groups in dealt for group in groups]
+    wanted = -(-sum(map(len, rest)) // 5)
+    size = _nearest(rest[: len(rest) - 1], wanted)
+    parts = {"training": rest[size:], "validation": rest[:size], "test": test}
+    return {
+        part: tuple(sorted(case for group in each for case in group))
+        for part, each in parts.items()
+    }
 
 
 def _joined(groups: Mapping[str, str], images: Mapping[str, str]) -> list[list[str]]:

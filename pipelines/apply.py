@@ -272,7 +272,7 @@ def evaluate_set(
         trained = open_model(folder)
         like = trained.record()
         found = own.describe(images, masks, work, f"own-{name}", classes, like)
-        print(found, flush=True)
+        bars.note(str(found))
         return _evaluate_set(trained, found.root, name, work)
 
 
@@ -328,19 +328,17 @@ def _seen(run: runs.Run, root: Path, work: Path) -> list[str] | None:
     """Says which images of a set the run was trained on; None where it is not known."""
     known = run.seen()
     if known is None:
-        print(
+        bars.note(
             "  note     whether images of this set were trained on is not known: give "
-            "the run's `dscpp train` command again, which notes it and trains nothing",
-            flush=True,
+            "the run's `dscpp train` command again, which notes it and trains nothing"
         )
         return None
     cases = own_images.cases(root)
     images = content.images(own_images, root, cases, work / "cache")
     seen = [case for case in cases if images[case] in known]
-    print(
+    bars.note(
         f"  seen     {len(seen)} of {len(cases)} images of this set were trained on "
-        "(training and validation)",
-        flush=True,
+        "(training and validation)"
     )
     return seen
 

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from data_io import bars
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.files.names import is_formula
@@ -160,7 +161,7 @@ def take_own(options: argparse.Namespace) -> Record | None:
     found = own.describe(
         options.images, options.masks, options.work, name, class_names(options)
     )
-    print(found, flush=True)
+    bars.note(str(found))
     options.dataset, options.data = name, found.root.absolute()
     return _record_of(name, options.data)
 

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from data_io import bars
 from data_io.errors import InputError
 from pipelines import installed, provenance
 
@@ -50,7 +51,7 @@ def clear_environment() -> None:
     """
     for name, instead in _OVERRULING.items():
         if os.environ.pop(name, None) is not None:
-            print(f"dscpp: {name} is set and not used: {instead}", file=sys.stderr)
+            bars.note(f"dscpp: {name} is set and not used: {instead}", sys.stderr)
     os.environ["KERAS_HOME"] = os.devnull
 
 

@@ -7,8 +7,11 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
+from data_io import bars
 from data_io.errors import InputError, NotFinite, escaped, is_text, not_text
 from pipelines import arguments, backend, installed, streams
 from pipelines.run import Run, replicate_of
@@ -45,8 +48,9 @@ def _result(typed: Sequence[str] | None) -> int:
         with _bars_closed_first():
             options = _parser().parse_args(typed)
             _require_text(sys.argv[1:] if typed is None else typed)
-            backend.clear_environment()
-            code = int(options.run(options) or 0)
+            with bars.quiet_if(options.quiet):
+                backend.clear_environment()
+                code = int(options.run(options) or 0)
         sys.stdout.flush()
         return code
     except InputError as error:
@@ -101,8 +105,8 @@ def _bars_closed_first() -> Iterator[None]:
     try:
         yield
     except BaseException:
-        bars = getattr(sys.modules.get("tqdm"), "tqdm", None)
-        for bar in list(getattr(bars, "_instances", ())):
+        tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
+        for bar in list(getattr(tqdm, "_instances", ())):
             bar.close()
         raise
 
@@ -112,7 +116,18 @@ def _parser() -> argparse.ArgumentParser:
         prog="dscpp",
         description="Calibrated segmentation with the DSC++ loss: train, predict, "
         "evaluate and compare with the paper (Yeung et al., 2021).",
-        epilog="A whole study: dscpp reproduce. Not for clinical use.",
+        epilog="examples:\n  dscpp demo\n  dscpp reproduce --dataset drive --data DIR\n"
+        "Not for clinical use.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    version = f"%(prog)s {metadata.version('dscpp')}"
+    parser.add_argument("--version", action="version", version=version)
+    _add_quiet(parser, default=False)
+    parser.add_argument(
+        "--print-completion",
+        action=_Completion,
+        choices=("bash", "zsh", "tcsh"),
+        help="print the script by which a shell completes commands, options and files",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for add in (
@@ -130,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
         _tables,
         _figures,
         _runs,
+        _clean,
     ):
         add(commands)
     return parser
@@ -143,17 +159,51 @@ def _command(
     name: str,
     run: Callable[[argparse.Namespace], int | None],
     help_: str,
+    examples: tuple[str, ...],
     note: str = "",
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         name,
         help=help_,
         description=help_[0].upper() + help_[1:] + ".",
-        epilog=note,
+        epilog="\n".join([note, "examples:", *(f"  dscpp {one}" for one in examples)]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    _add_quiet(parser, default=argparse.SUPPRESS)  # what stands before it counts too
     parser.set_defaults(run=run)
     return parser
+
+
+def _add_quiet(parser: argparse.ArgumentParser, default: Any) -> None:
+    parser.add_argument(
+        "-q",
+        "--quiet",
+        action="store_true",
+        default=default,
+        help="print errors and results only",
+    )
+
+
+class _Completion(argparse.Action):
+    """`--print-completion SHELL`; what it needs is imported only then."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, *_: Any) -> None:
+        from data_io import datasets
+        from pipelines import loss_names
+        from pipelines.training import protocol
+
+        installed.require("shtab")
+        import shtab
+
+        known = {"dataset": datasets.names(), "loss": list(loss_names.NAMES)}
+        known["preset"] = list(protocol.PRESETS)
+        (commands,) = (a for a in parser._actions if isinstance(a, _Commands))
+        for action in (a for each in commands.choices.values() for a in each._actions):
+            action.choices = known.get(action.dest, action.choices)
+            if action.type is arguments.folder:
+                action.complete = shtab.FILE
+        print(shtab.complete(parser, values))
+        parser.exit()
 
 
 def _demo(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -164,6 +214,7 @@ def _demo(commands: _Commands[argparse.ArgumentParser]) -> None:
         "demo",
         reproduce.command,
         "train CE, DSC and DSC++ on simulated phantoms and compare them (minutes)",
+        ("demo", "demo --losses DSC,DSC++ --seeds 0,1 --results my-demo"),
     )
     reproduce.add_demo_arguments(parser)
 
@@ -176,6 +227,10 @@ def _reproduce(commands: _Commands[argparse.ArgumentParser]) -> None:
         "reproduce",
         reproduce.command,
         "train, predict and evaluate many runs, then the tables",
+        (
+            "reproduce --dataset drive --data DIR --preset reduced --losses CE,DSC++",
+            "reproduce --images photos --masks labels --preset reduced",
+        ),
     )
     reproduce.add_arguments(parser)
 
@@ -188,8 +243,8 @@ def _study(commands: _Commands[argparse.ArgumentParser]) -> None:
         "study",
         study.command,
         "make the runs of a list in its order, at low priority, or say how far it is",
-        "The same command goes on after any interruption.\n"
-        "examples:\n  dscpp study --data DIR\n  dscpp study --status",
+        ("study --data DIR", "study --status"),
+        "The same command goes on after any interruption.",
     )
     study.add_arguments(parser)
 
@@ -213,8 +268,8 @@ def _fetch(commands: _Commands[argparse.ArgumentParser]) -> None:
         "fetch",
         run,
         "download a data set, or say where it is to be had; again, to check it",
-        "A download that was cut is gone on with by the same command.\n"
-        "example:\n  dscpp fetch dsb2018",
+        ("fetch dsb2018", "fetch isic2018 --output DIR"),
+        "A download that was cut is gone on with by the same command.",
     )
     parser.add_argument("name", metavar="NAME", help=_datasets())
     parser.add_argument(
@@ -232,8 +287,10 @@ def _verify(commands: _Commands[argparse.ArgumentParser]) -> None:
         _run_verify,
         "decode every file of a data set, look for leaks between the parts of its "
         "split, and report every problem",
-        "examples:\n  dscpp verify --dataset dsb2018 --data DIR --json report.json\n"
-        "  dscpp verify --images photos --masks labels --split split.json",
+        (
+            "verify --dataset dsb2018 --data DIR --json report.json",
+            "verify --images photos --masks labels --split split.json",
+        ),
     )
     parser.add_argument("--dataset", metavar="NAME", help=_datasets())
     arguments.add(parser, "--data")
@@ -278,6 +335,7 @@ def _run(commands: _Commands[argparse.ArgumentParser]) -> None:
         run,
         "train, predict, evaluate and fit the temperature of one run, whatever is "
         "missing",
+        ("run my-run.yaml", "run --quiet my-run.json"),
         "FILE is YAML or JSON: dataset and loss; and where they are not the defaults\n"
         "gamma, seed, preset, replicate, overrides, split_seed, split_files, backend,\n"
         "data (the data set's folder), folder (the run's) and work.",
@@ -301,7 +359,9 @@ def _evaluated(run: Run) -> str:
 
 
 def _scaled(run: Run) -> str:
-    fitted = run.record["posthoc"]
+    fitted = run.record.get("posthoc")
+    if fitted is None:  # the best one lies at a bound
+        return f"{run.folder}: {run.state}, no temperature"
     return (
         f"{run.folder}: {run.state}, temperature {fitted['temperature']:g}, NLL "
         f"of the validation cases {fitted['nll_before']:.4f} before, "
@@ -324,15 +384,23 @@ def _train(commands: _Commands[argparse.ArgumentParser]) -> None:
         "train",
         _run_train,
         "train one run; the same command goes on with one that was stopped",
-        "examples:\n  dscpp train --dataset phantom --loss DSC++ --seed 0 "
-        "--preset demo --output my-run\n  dscpp train --images photos --masks labels "
-        "--loss DSC++ --preset reduced",
+        (
+            "train --dataset phantom --loss DSC++ --preset demo --output my-run",
+            "train --images photos --masks labels --loss DSC++ --preset reduced",
+        ),
     )
     parser.add_argument("--dataset", metavar="NAME", help=_datasets())
     arguments.add(parser, "--data")
     arguments.add_own(parser)
     arguments.add(parser, "--work")
     _add_choices(parser)
+    parser.add_argument(
+        "--from",
+        dest="initial",
+        type=arguments.folder,
+        metavar="RUN",
+        help="begin with the weights of another run, whose network has the same shape",
+    )
     parser.add_argument(
         "--output",
         type=arguments.folder,
@@ -399,10 +467,11 @@ def _run_train(options: argparse.Namespace) -> None:
         options.split,
         record,
         replicate_of(options.output) if options.output else 1,
+        initial=stages.initial(options.initial) if options.initial else None,
     )
     if record:
         shape = " x ".join(str(size) for size in task.protocol.input_shape)
-        print(f"  network  input {shape} (preset {task.preset})", flush=True)
+        bars.note(f"  network  input {shape} (preset {task.preset})")
     output = options.output or task.folder(options.results)
     print(_trained(stages.train(task, options.data, output, options.work)))
 
@@ -413,9 +482,10 @@ def _predict(commands: _Commands[argparse.ArgumentParser]) -> None:
         "predict",
         _run_predict,
         "write the probabilities of a trained run, or predict any images with a model",
-        "examples:\n  dscpp predict --run RUN --data DIR\n"
-        "  dscpp predict --run RUN --data DIR --nifti --probabilities\n"
-        "  dscpp predict --model RUN --input photos --output labels --threshold 0.3",
+        (
+            "predict --run RUN --data DIR --nifti --probabilities",
+            "predict --model RUN --input photos --output labels --threshold 0.3",
+        ),
     )
     _add_stage(parser, "predict", required=False)
     _add_any_images(parser)
@@ -516,8 +586,10 @@ def _evaluate(commands: _Commands[argparse.ArgumentParser]) -> None:
         "evaluate",
         _run_evaluate,
         "measure a predicted run, or a trained one on another set of images",
-        "examples:\n  dscpp evaluate --run RUN --data DIR\n"
-        "  dscpp evaluate --run RUN --images DIR --masks DIR --name clinic-b",
+        (
+            "evaluate --run RUN --data DIR",
+            "evaluate --run RUN --images DIR --masks DIR --name clinic-b",
+        ),
     )
     _add_stage(parser, "measure")
     arguments.add_own(parser, "another set, to measure a trained run on")
@@ -568,7 +640,7 @@ def _temperature(commands: _Commands[argparse.ArgumentParser]) -> None:
         run,
         "fit a temperature on a predicted run's validation cases; the scaled run is "
         "written and measured beside it",
-        "example:\n  dscpp temperature --run RUN --data DIR",
+        ("temperature --run RUN --data DIR", "temperature --run RUN --again"),
     )
     _add_stage(parser, "fit")
 
@@ -644,10 +716,12 @@ def _tables(commands: _Commands[argparse.ArgumentParser]) -> None:
         _run_tables,
         "write every table from the runs at hand, beside the published values "
         "(needs neither images nor a backend)",
+        ("tables", "tables --results my-results --dataset drive --preset reduced"),
     )
     arguments.add(parser, "--results")
-    parser.add_argument("--dataset", metavar="NAME", help="print this one only")
-    parser.add_argument("--preset", metavar="P", help="print this one only")
+    only = "write and print this one only"
+    parser.add_argument("--dataset", metavar="NAME", help=only)
+    parser.add_argument("--preset", metavar="P", help=only)
     parser.add_argument(
         "--readme",
         type=arguments.folder,
@@ -663,14 +737,12 @@ def _run_tables(options: argparse.Namespace) -> None:
 
     _warn_unrecorded(options)
     report = Report(options.results)
-    written = report.write()
-    for page in report.pages:
-        folder = page.study.folder
-        wanted = (options.dataset or folder.parent.name, options.preset or folder.name)
-        if wanted == (folder.parent.name, folder.name):
-            print(page.text(), end="\n\n")
-            own = [path for path in written if path.parent == folder]
-            print("\n".join(str(path) for path in own))
+    pages = report.chosen(options.dataset, options.preset)
+    written = report.write(pages)
+    for page in pages:
+        print(page.text(), end="\n\n")
+        own = [path for path in written if path.parent == page.study.folder]
+        print("\n".join(str(path) for path in own))
     over_all = [path for path in written if path.parent == options.results]
     if over_all:
         print(report.counts(), end="\n\n")
@@ -685,7 +757,7 @@ def _warn_unrecorded(options: argparse.Namespace) -> None:
     from pipelines.reporting.frame import unclean
 
     for line in [*runs.unrecorded(options.results), *unclean(options.results)]:
-        print(f"dscpp: warning: left out: {line}", file=sys.stderr)
+        bars.note(f"dscpp: warning: left out: {line}", sys.stderr)
 
 
 def _figures(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -699,10 +771,23 @@ def _figures(commands: _Commands[argparse.ArgumentParser]) -> None:
         for path in figures.write_figures(options.results):
             print(path)
 
-        def locate(found: Run) -> Path:
-            return stages.located(found, options.data, options.work)
+        asked: dict[Path | None, str] = {}
 
-        print("\n".join(photographs.write_pictures(options.results, locate)))
+        def locate(found: Run) -> Path:
+            data = stages.own_data(found, options.data)
+            asked[data] = found.record["dataset"]
+            return stages.located(found, data, options.work)
+
+        drawn, skipped = photographs.write_pictures(options.results, locate)
+        for path in drawn:
+            print(path)
+        if skipped:
+            bars.note(skipped)
+        if asked and options.data not in asked:
+            raise InputError(
+                f"--data {options.data}: expected the images of a data set whose "
+                f"probabilities are here, such as {asked[None]}, found others"
+            )
 
     parser = _command(
         commands,
@@ -710,6 +795,7 @@ def _figures(commands: _Commands[argparse.ArgumentParser]) -> None:
         run,
         "draw every figure from the runs at hand; those with images where "
         "probabilities and images are",
+        ("figures --data DIR", "figures --results my-results"),
     )
     arguments.add(parser, "--results", "--data", "--work")
 
@@ -727,8 +813,43 @@ def _runs(commands: _Commands[argparse.ArgumentParser]) -> None:
         if not listed:
             print(f"{options.results}: no runs yet; `dscpp demo` makes some")
 
-    parser = _command(commands, "runs", run, "list the runs and how far each has come")
+    parser = _command(
+        commands,
+        "runs",
+        run,
+        "list the runs and how far each has come",
+        ("runs", "runs --results my-results"),
+    )
     arguments.add(parser, "--results")
+
+
+def _clean(commands: _Commands[argparse.ArgumentParser]) -> None:
+    def run(options: argparse.Namespace) -> None:
+        from pipelines import cleaning
+
+        found = cleaning.find(options.results, options.work, options.weights)
+        print("\n".join(cleaning.lines(found)))
+        if options.yes:
+            cleaning.remove(found)
+        elif found:
+            bars.note("Nothing was deleted; --yes deletes what is listed.")
+
+    parser = _command(
+        commands,
+        "clean",
+        run,
+        "list what takes room and can be made again, or delete it",
+        ("clean", "clean --yes --results my-results"),
+        "Records, histories, measures and pictures of runs are never deleted.",
+    )
+    arguments.add(parser, "--results", "--work")
+    parser.add_argument("--yes", action="store_true", help="delete what is listed")
+    parser.add_argument(
+        "--weights",
+        action="store_true",
+        help="weights and training states of finished runs too, which only a new "
+        "training makes again",
+    )
 
 
 def _datasets() -> str:

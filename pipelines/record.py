@@ -30,6 +30,7 @@ class Posthoc(TypedDict, total=False):
     nll_after: float
     cases: int
     n_voxels: int
+    probabilities: str
 
 
 class Record(TypedDict, total=False):
@@ -49,6 +50,9 @@ class Record(TypedDict, total=False):
     split_seed: int | None
     method: str
     posthoc: Posthoc
+    initial: dict[str, str]
+    fold: list[int]
+    folds: int
     backend: str
     overrides: dict[str, Any]
     settings: dict[str, Any]

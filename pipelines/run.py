@@ -71,7 +71,7 @@ COMMITTED = (RECORD, "history.csv", *MEASURES)
 MODEL = "model.keras"
 STATE = "state.npz"
 OTHER_SETS = "other-sets"
-PLACE = "own-data.json"  # where own images are; not in git
+OWN_DATA = "own-data"  # folder: where own images are, how they are read; not in git
 SEEN = "seen-images.json"  # SHA-256 by case of training and validation; not in git
 TRUTH = "true posterior"  # method of the one run that nothing was trained for
 _NAMES = ("dataset", "preset", "loss", "method", "backend")
@@ -99,6 +99,7 @@ IDENTITY = (
     "seed",
     "replicate",
     "split_seed",
+    "fold",
     "method",
     "backend",
     "overrides",
@@ -393,27 +394,6 @@ class Run:
                 + "\nGive the same command and data as before, or another --output "
                 "(reproduce: another --results)."
             )
-
-    def data(self) -> Path | None:
-        """Where own images are described, as the training noted it; None: no note.
-
-        Raises:
-            InputError: the note is none of ours.
-        """
-        path = self.path(PLACE)
-        try:
-            found = schema.load(path, dict[str, str]).get("data", "")
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError):
-            found = ""
-        if not found or "\0" in found:
-            raise InputError(
-                f"{path}: expected where the images are described, found another file; "
-                "delete it, then give this run's `dscpp train` command, which notes it "
-                "and trains nothing"
-            )
-        return Path(found)
 
     def seen(self) -> set[str] | None:
         """SHA-256 of the images of training and validation; None where not known."""

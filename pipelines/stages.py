@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_io import splits
-from data_io.datasets.folder import ABOUT, own
+from data_io import bars, splits
+from data_io.datasets.folder import ABOUT, READING, own
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.files import content, nifti
@@ -30,8 +30,8 @@ from pipelines import run as runs
 from pipelines.training.task import Task, from_record
 
 __all__ = [
-    "complete", "estimate", "evaluate", "export", "is_complete", "located",
-    "predict", "predict_images", "require_nifti_free", "temperature",
+    "complete", "estimate", "evaluate", "export", "initial", "is_complete", "located",
+    "own_data", "predict", "predict_images", "require_nifti_free", "temperature",
     "train",
 ]  # fmt: skip
 
@@ -39,7 +39,7 @@ __all__ = [
 def train(
     task: Task, data: Path | None, output: Path, work: Path = runs.WORK
 ) -> runs.Run:
-    """Train a run, or go on with one that was stopped.
+    """Train a run, or go on with one that was stopped or is asked for more epochs.
 
     Args:
         task: what to train.
@@ -65,12 +65,12 @@ def train(
         run = runs.Run.open(output) if runs.is_run(output) else None
         if run:
             runs.sweep(output)
-            run.require_same(task.identity())
-            if run.reached("trained"):
+            longer = _is_longer(run, task)
+            if run.reached("trained") and not longer:
                 if data is not None:
                     root = task.module.locate(data)
                     # Files added since, or another --split, are another training.
-                    asked = task.split_seed, task.split_files, work / "cache"
+                    asked = task.split_seed, task.split_files, work / "cache", task.fold
                     run.require_same({"split": splits.of(task.module, root, *asked)})
                     _require_same_data(run, task, root, work)
                     _remember(run, task, root, work)
@@ -79,16 +79,95 @@ def train(
         root = task.module.locate(data)
         material, identity = _prepare(task, root, work, run)
         record = task.module.record(root)
+        begun = output / runs.STATE
+        weights = None if begun.is_file() else _initial(task, material, root, work)
         if run:
-            run.require_same(identity)
+            run.require_same(_with_epochs_of(run, identity))
             _note_environment(run, "train")
         else:
             run = runs.Run.create(output, _new_record(task, identity, record))
         _remember(run, task, root, work)
         from pipelines.training import fit
 
-        fit.train(task, material, run)
+        fit.train(task, material, run, weights)
     return run
+
+
+def _initial(task: Task, material: Any, root: Path, work: Path) -> Any:
+    """The weights that a training begins with; None for fresh ones.
+
+    Raises:
+        InputError: they are of a network with other channels; or the run that they are
+            of was trained on test images of this one.
+    """
+    if task.initial is None and not task.protocol.initial_weights:
+        return None
+    if task.initial is None:
+        raise InputError(
+            "initial_weights: expected --from RUN, whose weights these are, received "
+            "their hash alone"
+        )
+    from pipelines.training import predict as prediction
+
+    run = runs.Run.open(task.initial)
+    prediction.require_own(run.path(runs.MODEL), run)
+    model = prediction.read_model(run.path(runs.MODEL))
+    if model.input_shape[-1] != material.channels:
+        raise InputError(
+            f"--from {task.initial}: expected weights of a network for "
+            f"{material.channels} channel(s), found {model.input_shape[-1]}"
+        )
+    tested = material.split["test"]
+    hashes = content.images(task.module, root, tested, work / "cache")
+    seen = run.seen()
+    if seen is None:
+        bars.note(f"  note     which images {run.folder} was trained on is not known")
+    leaked = [case for case in tested if hashes[case] in (seen or ())]
+    if leaked:
+        raise InputError(
+            f"--from {task.initial}: expected test images that it was not trained on, "
+            f"found {len(leaked)} that it was: {', '.join(leaked[:3])}. Take its "
+            f"split: --split {run.path(runs.RECORD)}"
+        )
+    return model.get_weights()
+
+
+def _is_longer(run: runs.Run, task: Task) -> bool:
+    """Whether a run is asked for more epochs than it was begun with.
+
+    Raises:
+        InputError: for anything else that differs; or the run cannot go on.
+    """
+    asked, begun = task.protocol.epochs, run.record.get("settings", {}).get("epochs")
+    if type(begun) is not int or asked <= begun:
+        run.require_same(task.identity())
+        return False
+    run.require_same(_with_epochs_of(run, task.identity()))
+    place = run.folder.absolute().parent
+    if place.name == "runs" and place.parent.name == task.preset:
+        raise InputError(
+            f"{run.folder}: expected the {begun} epochs of the preset {task.preset}, "
+            f"whose tables this run is in, received {asked}. Train a copy of it on: "
+            f"cp -r {run.folder} my-run, then the same command with --output my-run"
+        )
+    if run.reached("trained") and not run.path(runs.STATE).is_file():
+        raise InputError(
+            f"{run.folder}: expected the state in which its training ended, "
+            f"{runs.STATE}, to train on with up to {asked} epochs, found none: it is "
+            "not kept in git, and `dscpp clean --weights` deletes it. Train from the "
+            f"start into another --output; with --from {run.folder} that begins with "
+            "its weights"
+        )
+    return True
+
+
+def _with_epochs_of(run: runs.Run, identity: dict[str, Any]) -> dict[str, Any]:
+    """What a command asks for, with the number of epochs that a run was begun with."""
+    changed = dict(identity)
+    for key in ("overrides", "settings"):
+        kept = {k: v for k, v in run.record[key].items() if k == "epochs"}
+        changed[key] = {k: v for k, v in identity[key].items() if k != "epochs"} | kept
+    return changed
 
 
 def predict(
@@ -109,11 +188,10 @@ def predict(
             material, identity = _prepare(task, data, work, run, _split_of(run))
             run.require_same(identity)
             if run.reached("evaluated"):
-                print(
+                bars.note(
                     f"  note     {folder} is set back from 'evaluated' to 'predicted': "
                     "its measures are of the probabilities before. Next: "
-                    f"dscpp evaluate --run {folder}",
-                    flush=True,
+                    f"dscpp evaluate --run {folder}"
                 )
             _note_environment(run, "predict")
             from pipelines.training import predict as prediction
@@ -155,13 +233,13 @@ def predict_images(
     )
 
 
-def _require_model(model: Path) -> None:
+def _require_model(model: Path, option: str = "--model") -> None:
     """Refuse what is no network, as far as that is seen without a backend."""
     if runs.is_run(model):
         runs.Run.open(model).require_network()
     if not (model / runs.MODEL if model.is_dir() else model).is_file():
         raise InputError(
-            f"--model {model}: expected a run folder with its weights, {runs.MODEL}, "
+            f"{option} {model}: expected a run folder with its weights, {runs.MODEL}, "
             "or a .keras file, found none. Weights are not kept in git: train again "
             "into another --output to have them"
         )
@@ -172,9 +250,9 @@ def _taken(model: Path, images: Path, output: Path) -> set[Path]:
     beside = images.is_file() and output.resolve() == images.parent.resolve()
     taken = {images.parent if beside else images}
     place = model if model.is_dir() else model.parent
-    root = runs.Run.open(place).data() if runs.is_run(place) else None
-    if root and (root / ABOUT).is_file():
-        taken |= own.places(own.locate(root))
+    described = place / runs.OWN_DATA
+    if (described / ABOUT).is_file():
+        taken |= own.places(own.locate(described))
     return taken
 
 
@@ -348,6 +426,28 @@ def located(run: runs.Run, data: Path | None, work: Path = runs.WORK) -> Path:
     return root
 
 
+def initial(folder: Path) -> runs.Run:
+    """The run whose weights a training is to begin with.
+
+    Raises:
+        InputError: no such run, or none with a trained network here.
+    """
+    _require_model(folder, "--from")
+    run = runs.Run.open(folder)
+    run.require("trained", f"dscpp train … --output {folder}")
+    return run
+
+
+def own_data(run: runs.Run, data: Path | None) -> Path | None:
+    """The data that a user named, where they are of a run's data set; else None."""
+    try:
+        if data is not None:
+            _task(run).module.locate(data)
+    except InputError:
+        return None
+    return data
+
+
 @contextlib.contextmanager
 def _held(folder: Path) -> Iterator[runs.Run]:
     """Hold a run that exists, as it is once nobody else works on it."""
@@ -359,20 +459,25 @@ def _held(folder: Path) -> Iterator[runs.Run]:
 def _remember(run: runs.Run, task: Task, root: Path, work: Path) -> None:
     """Keep what later stages ask of the data; not in git.
 
-    Which images the run has seen; of own images also where they are, so that the next
-    stages need not be told.
+    Which images the run has seen; of own images also their description, so that the
+    next stages need neither be told where they are nor find it in `work`.
     """
     # A run from git has no weights to measure on other sets: nothing to note.
     if not run.reached("trained") or run.path(runs.MODEL).is_file():
         parts = _split_of(run)
         seen = [*parts["training"], *parts["validation"]]
         hashes = content.images(task.module, root, seen, work / "cache")
+        if task.initial:  # what its weights have seen, these have too
+            before = runs.Run.open(task.initial).seen() or set()
+            hashes |= {f"before {number}": h for number, h in enumerate(sorted(before))}
         _write_if_other(run.path(runs.SEEN), hashes)
     if task.module is own:
-        _write_if_other(run.path(runs.PLACE), {"data": str(root.absolute())})
+        for name in (ABOUT, READING):
+            described = content.read_json(root / name) or {}
+            _write_if_other(run.path(runs.OWN_DATA) / name, described)
 
 
-def _write_if_other(path: Path, value: dict[str, str]) -> None:
+def _write_if_other(path: Path, value: dict[str, Any]) -> None:
     """A finished run is left as it is where there is nothing new to note."""
     if content.read_json(path) != value:
         runs.write_json(path, value)
@@ -382,12 +487,9 @@ def _place(run: runs.Run, task: Task, data: Path | None) -> Path | None:
     """Where the data are: as said, or for own images where they were in training."""
     if data is not None or task.module is not own:
         return data
-    root = run.data()
-    if root is None:
-        found = "no note of where that was"
-    elif not (root / ABOUT).is_file():
-        found = f"no description of them in {root}"
-    else:
+    root = run.path(runs.OWN_DATA)
+    found = "no note of where that was"
+    if (root / ABOUT).is_file():
         gone = len(task.module.check(task.module.locate(root)))
         found = f"{gone} files gone" if gone else ""
     if found:
@@ -436,11 +538,11 @@ def _prepare(
     root = module.locate(data)
     report = verify.audit(module, root, work / "verify" / f"{task.dataset}.json")
     if split is None:
-        asked = task.split_seed, task.split_files, work / "cache"
+        asked = task.split_seed, task.split_files, work / "cache", task.fold
         known = len(report.warnings)
         split = leaks.audit(module, root, report, *asked)
         for text in report.warnings[known:]:
-            print(f"  warning: {text}", flush=True)
+            bars.note(f"  warning: {text}")
     leaks.require(report)
     backend.start(work)
     from data_io.prepare import cache
@@ -474,7 +576,13 @@ def _split_of(run: runs.Run) -> splits.Split:
 
 
 def _new_record(task: Task, identity: dict[str, Any], record: Record) -> dict[str, Any]:
+    initial = {}
+    if task.initial:
+        theirs = runs.Run.open(task.initial).record
+        about = {key: str(theirs[key]) for key in ("dataset", "loss", "data_hash")}
+        initial = {"initial": {"run": task.initial.name, **about}}
     return {
+        **initial,
         "title": record.title,
         "classes": list(record.classes),
         "simulated": record.simulated,
@@ -496,14 +604,12 @@ def _note_environment(run: runs.Run, stage: str, with_backend: bool = True) -> N
         return
     if stage == "train":
         lines = [f"  {key}: now {value}" for key, value in changed.items()]
-        print(
+        start = (
             f"{run.folder}: this training goes on in another environment than before, "
-            "and may not give the figures it would have given, to the bit:",
-            *lines,
-            f"Both are in {runs.RECORD}.",
-            sep="\n",
-            file=sys.stderr,
+            "and may not give the figures it would have given, to the bit:"
         )
+        text = "\n".join([start, *lines, f"Both are in {runs.RECORD}."])
+        bars.note(text, sys.stderr)
     earlier = run.record.get("environment_changes", [])
     run.update(environment_changes=[*earlier, {"stage": stage, **changed}])
 

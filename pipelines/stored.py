@@ -1,4 +1,7 @@
-"""The probabilities that a run keeps beside its measures; not in git."""
+"""The probabilities that a run keeps beside its measures; not in git.
+
+A run after a temperature keeps none: they are those of the run beside it, scaled.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from data_io import bars
 from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
 from data_io.files import nifti
@@ -18,8 +22,10 @@ from data_io.prepare import native
 from pipelines import run as runs
 from pipelines import written
 
-__all__ = ["LIST", "PROBABILITIES", "SPLITS", "as_kept", "cases", "path",
-           "probabilities", "require_free", "slabs", "volume"]  # fmt: skip
+__all__ = [
+    "LIST", "PROBABILITIES", "SMALLEST", "SPLITS", "as_kept", "cases", "listed", "path",
+    "probabilities", "require_free", "scale", "slabs", "volume",
+]  # fmt: skip
 
 PROBABILITIES = "probabilities"
 LIST = f"{PROBABILITIES}/{written.LIST}"
@@ -28,6 +34,9 @@ LIST = f"{PROBABILITIES}/{written.LIST}"
 SPLITS = ("validation", "test")
 _SLICES = 16  # looked at together
 _SLACK, _SUM_SLACK = 1e-5, 1e-2  # as the measures take them
+
+SMALLEST = float(np.finfo(np.float32).tiny)
+"""A softmax in float32 ends here; beyond, the logit is not known."""
 
 _Array = npt.NDArray[Any]
 
@@ -68,13 +77,17 @@ def probabilities(run: runs.Run, case: str, shape: tuple[int, ...]) -> _Array:
             network's grid.
 
     Returns:
-        Softmax values, (*shape, C), float32, memory-mapped.
+        Softmax values, (*shape, C), float32, memory-mapped; of a run after a
+        temperature those of the run that it was fitted on, scaled.
 
     Raises:
         InputError: the file is missing, damaged, of another shape or type, holds no
             probabilities (outside [0, 1], NaN, or not summing to 1), or is not the one
             that the run wrote. A run of before the list was kept says so once.
     """
+    fitted = run.record.get("posthoc", {})
+    if "probabilities" in fitted:
+        return scale(probabilities(_origin(run), case, shape), fitted["temperature"])
     file = path(run, case)
     try:
         found = np.load(file, mmap_mode="r", allow_pickle=False)
@@ -91,6 +104,50 @@ def probabilities(run: runs.Run, case: str, shape: tuple[int, ...]) -> _Array:
         raise InputError(f"{file}: expected {wrong}; run `{run.remake()}`")
     _require_own(run, file)
     return np.asarray(found)
+
+
+def _origin(run: runs.Run) -> runs.Run:
+    """The run whose probabilities a temperature was fitted on.
+
+    Raises:
+        InputError: it is gone, or its probabilities were written anew.
+    """
+    origin = runs.Run.open(run.folder.with_name(run.origin))
+    if listed(origin) != run.record["posthoc"]["probabilities"]:
+        raise InputError(
+            f"{origin.folder}: expected the probabilities that the temperature of "
+            f"{run.name} was fitted on, found others; run `{run.remake()}`"
+        )
+    return origin
+
+
+def listed(run: runs.Run) -> str:
+    """SHA-256 of the list of a run's probabilities; "" where it has none."""
+    return str(run.record.get("files", {}).get(LIST, ""))
+
+
+def scale(softmax: npt.ArrayLike, temperature: float) -> _Array:
+    """Divide the logits behind probabilities by a temperature.
+
+    Args:
+        softmax: probabilities, (*spatial, C), in [0, 1], with sum 1 over the classes.
+        temperature: T, above 0.
+
+    Returns:
+        p^(1/T), divided by its sum over the classes: float32, (*spatial, C). A p
+        below the smallest normal float32 counts as that.
+
+    Raises:
+        ValueError: a temperature that is not above 0.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature: expected a number above 0, got {temperature}.")
+    logits = np.log(np.maximum(np.asarray(softmax, np.float32), SMALLEST))
+    logits /= np.float32(temperature)
+    logits -= logits.max(axis=-1, keepdims=True)
+    found = np.exp(logits, out=logits)
+    found /= found.sum(axis=-1, keepdims=True)
+    return found
 
 
 def _require_own(run: runs.Run, file: Path) -> None:
@@ -123,9 +180,7 @@ def _hash_of(path: Path, *stamp: int) -> str:
     return file_hash(path)
 
 
-@functools.cache
-def _say(text: str) -> None:
-    print(text, flush=True)
+_say = functools.cache(bars.note)  # once in a process
 
 
 def _say_unlisted(run: runs.Run) -> None:

@@ -627,6 +627,12 @@ TRAIN_DAMAGES = [
         lambda path: np.savez(path, **{
             name: value if name == "progress" else np.atleast_1d(value)[..., :1]
             for name, value in np.load(path).items()}), RESUME),
+    Damage("train", "more epochs of a run whose state is gone",
+           lambda scene: (scene / "run/state.npz").unlink(missing_ok=True),
+           train_command("run", epochs=9), names="state.npz"),
+    Damage("train", "begun with weights of another network", lambda scene: None,
+           train_command("new", "--from", "run", "--set", "filters=4"),
+           names="--from run"),
     Damage("train", "resumed with another setting", lambda scene: None,
            [*RESUME, "--set", "filters=4"], names="settings.filters"),
     one("train", "resumed with other images", PHANTOM, pixels(lambda a: 255 - a),

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import pytest
 from imitations import write_drive
+from PIL import Image
 
+from data_io import bars
 from data_io.datasets import phantom
 from pipelines import cli
 from pipelines import run as runs
@@ -189,26 +194,14 @@ def test_the_backend_named_must_be_here(phantoms, tmp_path, backend):
     assert f"received {backend or 'tensorflow'!r}" in found.stderr
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        [],
-        *(
-            [c]
-            for c in [
-                "demo",
-                "reproduce",
-                "fetch",
-                "verify",
-                "train",
-                "predict",
-                "evaluate",
-                "tables",
-                "runs",
-            ]
-        ),
-    ],
-)
+def commands():
+    """The parser of each command, by its name."""
+    parser = cli._parser()
+    (action,) = (a for a in parser._actions if isinstance(a, cli._Commands))
+    return action.choices
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in commands())])
 def test_help_is_quick_and_needs_no_backend(command):
     code = (
         "import sys\n"
@@ -226,3 +219,79 @@ def test_help_is_quick_and_needs_no_backend(command):
     )
     assert found.returncode == 0, found.stderr
     assert "usage: " in found.stdout
+
+
+@pytest.mark.parametrize("name", commands())
+def test_help_ends_with_two_examples_that_can_be_typed(name):
+    *_, title, first, second = commands()[name].format_help().splitlines()
+    assert title == "examples:"
+    for example in (first, second):
+        program, *words = shlex.split(example)
+        assert (program, words[0]) == ("dscpp", name)
+        assert cli._parser().parse_args(words).quiet == ("--quiet" in words)
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"dscpp {metadata.version('dscpp')}\n"
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_quiet_leaves_errors_and_results(tmp_path, capsys, place):
+    """Before the command and behind it; the next command is not quiet."""
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    for folder in (images, masks):
+        folder.mkdir()
+        for number in range(5):
+            pixels = np.full((16, 16), number + 1, np.uint8)
+            pixels[:8] = 0
+            saved = pixels if folder is images else 255 * (pixels > 0).astype(np.uint8)
+            Image.fromarray(saved).save(folder / f"{number}.png")
+    own = ["--images", str(images), "--masks", str(masks)]
+    command = ["verify", *own, "--work", str(tmp_path / "work"), "--jobs", "0"]
+    assert cli.main(command) == 0
+    loud = capsys.readouterr()
+    assert cli.main([*command[:place], "--quiet", *command[place:]]) == 0
+    quiet = capsys.readouterr()
+    assert quiet.err == ""
+    assert 0 < len(quiet.out) < len(loud.out)
+    assert loud.out.endswith(quiet.out)  # the report, without what was found before
+    (masks / "0.png").write_bytes(b"damaged")
+    assert cli.main([*command[:place], "-q", *command[place:]]) == 2
+    assert "0.png" in capsys.readouterr().err
+    assert not bars.quiet()
+
+
+def test_bash_completes_commands_options_names_and_files(tmp_path):
+    script = "import sys; from pipelines import cli; cli.main(sys.argv[1:])"
+    printed = [sys.executable, "-c", script, "--print-completion", "bash"]
+    made = subprocess.run(printed, capture_output=True, text=True, check=True).stdout
+    (tmp_path / "my-run").mkdir()
+    asked = {
+        "dscpp tem": "temperature",
+        "dscpp train --lo": "--loss",
+        "dscpp train --dataset dr": "drive",
+        "dscpp predict --run my": "my-run",
+    }
+    for typed, expected in asked.items():
+        words = shlex.join(typed.split())
+        code = (
+            f"{made}\nCOMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))\n"
+        )
+        code += "_shtab_dscpp; echo ${COMPREPLY[@]}"
+        found = subprocess.run(
+            ["bash", "-c", code],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            check=False,
+        )
+        assert found.stdout.strip() == expected, found.stderr
+
+
+def test_without_runs_figures_and_tables_fail_alike(tmp_path, capsys):
+    for command in ("figures", "tables"):
+        message = refused(capsys, [command, "--results", str(tmp_path)])
+        assert f"{tmp_path}: expected evaluated runs" in message

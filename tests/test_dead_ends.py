@@ -88,15 +88,15 @@ def test_a_finished_run_is_left_alone(run, tmp_path):
     assert run.path("run.json").read_bytes() == before
 
 
-def test_a_scaled_run_that_lost_its_probabilities(run, data, tmp_path):
+def test_a_scaled_run_whose_origin_lost_its_probabilities(run, data, tmp_path):
     work = tmp_path / "work"
     made = stages.temperature(run.folder, data, work)
-    shutil.rmtree(made.path("probabilities"))
+    run.path("probabilities").rename(tmp_path / "aside")
     with pytest.raises(InputError) as caught:
         stages.evaluate(made.folder, data, work, again=True)
-    command = advised(str(caught.value))
-    assert command == ["temperature", "--again", "--run", str(run.folder)]
-    assert main([*command, "--data", str(data), "--work", str(work)]) == 0
+    command = ["predict", "--again", "--run", str(run.folder)]
+    assert advised(str(caught.value)) == command
+    (tmp_path / "aside").rename(run.path("probabilities"))
     assert stages.evaluate(made.folder, data, work, again=True).state == "evaluated"
 
 

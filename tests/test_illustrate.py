@@ -14,7 +14,7 @@ from data_io import splits
 from data_io.datasets import by_name, phantom
 from data_io.errors import InputError
 from data_io.files import content
-from pipelines import evaluate, stages
+from pipelines import cli, evaluate, stages
 from pipelines import run as runs
 from pipelines.reporting import frame
 from pipelines.reporting.figures import photographs
@@ -81,56 +81,84 @@ def test_every_figure_is_drawn_the_same_each_time(tmp_path, data):
     results = tmp_path / "results"
     for loss in ("CE", "DSC", "DSC++"):
         make_run(results, data, loss)
-    lines = photographs.write_pictures(results, locate(data, tmp_path / "work"))
+    paths, skipped = photographs.write_pictures(
+        results, locate(data, tmp_path / "work")
+    )
     folder = results / "phantom" / "reduced" / "pictures"
     stems = [folder / name for name in NAMES]
     stems.append(results / "pictures" / "figure3-losses-reduced")
-    assert lines == [f"{stem}.{kind}" for stem in stems for kind in ("pdf", "png")]
-    first = {line: Path(line).read_bytes() for line in lines}
+    assert [*map(str, paths)] == [
+        f"{s}.{kind}" for s in stems for kind in ("pdf", "png")
+    ]
+    assert skipped == ""
+    first = {path: path.read_bytes() for path in paths}
     photographs.write_pictures(results, locate(data, tmp_path / "work"))
-    assert {line: Path(line).read_bytes() for line in lines} == first
+    assert {path: path.read_bytes() for path in paths} == first
 
 
-def test_without_probabilities_each_figure_says_what_to_do(tmp_path, data):
+def test_without_probabilities_it_is_said_once_what_to_do(tmp_path, data):
     results = tmp_path / "results"
     shutil.rmtree(make_run(results, data, "DSC").path("probabilities"))
-    lines = photographs.write_pictures(results, locate(data, tmp_path / "work"))
+    paths, skipped = photographs.write_pictures(
+        results, locate(data, tmp_path / "work")
+    )
     folder = results / "phantom" / "reduced"
-    for line, name in zip(lines, NAMES, strict=False):
-        assert line.startswith(f"skipped: {folder / 'pictures' / name}: no probabil")
-        assert f"dscpp predict --again --run {folder / 'runs'}/RUN --data DIR" in line
-    last = f"skipped: {results / 'pictures' / 'figure3-losses-reduced'}: no data set"
-    assert lines[-1].startswith(last)
-    assert len(lines) == 4
+    first, reason = skipped.splitlines()
+    assert (paths, first) == ([], "Pictures skipped: 4")
+    places = f"{folder / 'pictures'}, {results / 'pictures'}"
+    assert reason.startswith(f"  4 of {places}: no probabilities here (git has none)")
+    assert "dscpp predict --again --run RUN --data DIR" in reason
     assert not (folder / "pictures").exists()
+
+
+def test_data_go_to_their_own_data_set_alone(
+    tmp_path, data, volumes, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    results = tmp_path / "results"
+    for loss in ("DSC", "DSC++"):
+        make_run(results, volumes, loss, dataset="kits19")
+        make_run(results, data, loss)
+    given = ["figures", "--results", str(results), "--data"]
+    assert cli.main([*given, str(data)]) == 0
+    said = capsys.readouterr().out
+    drawn = results / "phantom" / "reduced" / "pictures" / "figure1-heat-maps.png"
+    assert str(drawn) in said
+    (reason,) = (line for line in said.splitlines() if "KiTS19" in line)
+    assert "expected the data set in data/kits19" in reason
+    shutil.rmtree(results / "phantom")
+    assert cli.main([*given, str(data)]) == 2
+    assert f"--data {data}: expected the images" in capsys.readouterr().err
 
 
 def test_images_that_are_not_there_or_others(tmp_path, data):
     results = tmp_path / "results"
     make_run(results, data, "DSC")
-    lines = photographs.write_pictures(
+    paths, skipped = photographs.write_pictures(
         results, locate(tmp_path / "none", tmp_path / "work")
     )
-    assert all(line.startswith("skipped: ") for line in lines)
-    assert "none" in lines[0]
-    assert "\n" not in "".join(lines)
+    first, reason = skipped.splitlines()
+    assert (paths, first) == ([], "Pictures skipped: 4")
+    assert f"in {tmp_path / 'none'}" in reason
     others = phantom.generate(
         phantom.Settings(training=1, validation=1, test=3, size=32, seed=1),
         tmp_path / "others",
     )
-    lines = photographs.write_pictures(results, locate(others, tmp_path / "work"))
-    assert "data changed" in lines[0]
+    _, skipped = photographs.write_pictures(results, locate(others, tmp_path / "work"))
+    assert "data changed" in skipped
 
 
 def test_what_each_figure_needs(tmp_path, data):
     results = tmp_path / "results"
     make_run(results, data, "DSC++")
-    first, second, *drawn = photographs.write_pictures(
+    drawn, skipped = photographs.write_pictures(
         results, locate(data, tmp_path / "work")
     )
-    assert first.startswith("skipped: ") and "DSC and DSC++ are needed" in first
+    number, first, second = skipped.splitlines()
+    assert number == "Pictures skipped: 2"
+    assert first.startswith("  1 of ") and "DSC and DSC++ are needed" in first
     assert "two exponents" in second and "here are those of DSC++" in second
-    assert [Path(line).stem for line in drawn[::2]] == [
+    assert [path.stem for path in drawn[::2]] == [
         "figure5-overlays",
         "figure3-losses-reduced",
     ]
@@ -202,6 +230,8 @@ def test_volumes_show_the_slice_with_most_tumour(tmp_path, volumes):
     # Softmax values of the tumour are those of the truth but for the noise.
     tumour = found.softmax[PLUS][..., 2]
     np.testing.assert_array_equal(tumour > 0.5, found.label == 2)
-    lines = photographs.write_pictures(results, locate(volumes, tmp_path / "work"))
-    assert any("figure4-slice.png" in line for line in lines)
-    assert not any(line.startswith("skipped") for line in lines)
+    paths, skipped = photographs.write_pictures(
+        results, locate(volumes, tmp_path / "work")
+    )
+    assert "figure4-slice.png" in {path.name for path in paths}
+    assert skipped == ""

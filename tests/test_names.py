@@ -58,7 +58,7 @@ def write_run(place: Path, **change) -> Path:
     split = {"training": ["21"], "validation": ["37"], "test": ["01"]}
     record = {"format": 1, "state": "trained", "dataset": "drive", "preset": "demo"}
     record |= {"loss": "DSC", "method": "", "backend": "tensorflow", "split": split}
-    place.mkdir(parents=True)
+    place.mkdir(parents=True, exist_ok=True)
     (place / "run.json").write_text(json.dumps({**record, **change}))
     return place
 
@@ -158,23 +158,26 @@ def test_a_hostile_description(tmp_path, change):
 def test_a_hostile_note_of_where_own_images_are(tmp_path, capsys):
     """The reported input: predict would have written outside of the run."""
     hostile = {"../../../../evil": {"image": "/a.png", "observer1": "/a.png"}}
-    root = write_own(tmp_path / "own", cases=hostile)
+    root = write_own(tmp_path / "run" / runs.OWN_DATA, cases=hostile)
     task = Task.make("own", "DSC", preset="demo", record=folder.own.record(root))
     split = {"training": ["a"], "validation": ["b"], "test": ["c"]}
     record = {**task.identity(), "split": split, "state": "trained"}
     record |= {"preprocessing": {}, "data_hash": "", "backend": "tensorflow"}
     run = write_run(tmp_path / "run", **record)
-    (run / runs.PLACE).write_text(json.dumps({"data": str(root)}))
     assert main(["predict", "--run", str(run), "--work", str(tmp_path / "work")]) == 2
-    assert "own/dataset.json: expected a case" in capsys.readouterr().err
+    assert "own-data/dataset.json: expected a case" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"data": 5}', '{"data": ""}', "{}"])
-def test_a_note_that_is_none(tmp_path, text):
-    run = runs.Run.open(write_run(tmp_path / "run"))
-    run.path(runs.PLACE).write_text(text)
-    with pytest.raises(InputError, match=r"own-data\.json: expected where"):
-        run.data()
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 1}', '{"data": ""}', "{}"])
+def test_a_note_that_is_none(tmp_path, capsys, text):
+    root = write_own(tmp_path / "run" / runs.OWN_DATA)
+    task = Task.make("own", "DSC", preset="demo", record=folder.own.record(root))
+    record = {**task.identity(), "state": "trained", "preprocessing": {}}
+    run = write_run(tmp_path / "run", **record)
+    (root / folder.ABOUT).write_text(text)
+    assert main(["predict", "--run", str(run), "--work", str(tmp_path / "work")]) == 2
+    error = capsys.readouterr().err
+    assert "expected a " in error and str(root) in error and folder.ABOUT in error
 
 
 def test_hashes_of_seen_images_that_are_none(tmp_path):

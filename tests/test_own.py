@@ -20,6 +20,7 @@ from data_io.files import content
 from data_io.own_images import describe as own
 from data_io.prepare.interface import RawInterface
 from pipelines import run as runs
+from pipelines import stages
 from pipelines.arguments import class_names
 from pipelines.cli import main
 from pipelines.training import protocol
@@ -574,14 +575,24 @@ def test_images_that_moved_are_found_by_the_same_training(dummy, tmp_path, capsy
     error = capsys.readouterr().err
     assert "found 8 files gone" in error and "`dscpp train` command" in error
     assert main([word.replace("photos", "elsewhere") for word in dummy]) == 0
-    place = json.loads(Path("run/own-data.json").read_text())["data"]
-    assert (
-        folder.own.roles(Path(place), "a1")["image"]
-        == tmp_path / "elsewhere" / "a1.png"
-    )
-    Path("run/own-data.json").unlink()
+    roles = folder.own.roles(Path("run/own-data"), "a1")
+    assert roles["image"] == tmp_path / "elsewhere" / "a1.png"
+    shutil.rmtree("run/own-data")
     assert main(["predict", "--run", "run"]) == 2
     assert "no note of where that was" in capsys.readouterr().err
+
+
+def test_without_the_work_folder_a_run_still_knows_its_images(dummy, tmp_path):
+    assert main(dummy) == 0
+    run = runs.Run.open(Path("run"))
+    found = stages.located(run, None, tmp_path / ".work")
+    shutil.rmtree(".work")
+    assert stages.located(run, None, tmp_path / ".work") == found
+    roles = folder.own.roles(found, "a1")
+    assert {role: path.is_file() for role, path in roles.items()} == {
+        "image": True,
+        "observer1": True,
+    }
 
 
 def test_reproduce_hands_the_split_on(tmp_path):

@@ -73,6 +73,22 @@ def test_only_the_default_exponent_and_the_lowest_seed_are_shown(tmp_path, data)
     assert pixels(compare(tmp_path, data)).shape[0] < plain.shape[0]
 
 
+def test_the_true_probability_of_a_phantom_is_a_panel(tmp_path, data, monkeypatch):
+    sheets = []
+    draw = photographs.Sheet.draw
+    monkeypatch.setattr(
+        photographs.Sheet, "draw", lambda s, *a: sheets.append(s) or draw(s, *a)
+    )
+    for loss, gamma in (("DSC", 1.0), ("DSC++", 2.0)):
+        make_run(tmp_path, data, loss, gamma)
+    compare(tmp_path, data)
+    (row,) = sheets[0].rows
+    titles = ["image", "truth", "true probability", "DSC", "DSC++"]
+    assert [panel.title for panel in row] == titles
+    case = phantom.vessels.split(data)["test"][0]
+    np.testing.assert_array_equal(row[2].pixels, phantom.vessels.posterior(data, case))
+
+
 def test_the_true_posterior_beside_the_losses_is_left_out(tmp_path, data):
     """As `dscpp demo` has it: a run of no loss, which has no picture here."""
     for loss, gamma in (("DSC", 1.0), ("DSC++", 2.0)):

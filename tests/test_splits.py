@@ -270,3 +270,57 @@ def test_a_file_without_an_end_is_refused():
     """`--split /dev/zero` was read until no memory was left."""
     with pytest.raises(InputError, match=r"/dev/zero: .*more than 268435456 bytes"):
         splits.read([Path("/dev/zero")], ["a"], "own")
+
+
+@pytest.mark.parametrize("number", [3, 11, 23])
+def test_over_all_folds_each_case_is_in_the_test_once(tmp_path, number):
+    module = dataset(tmp_path / "raw", numbered(number))
+    folds = min(number, 5)
+    each = [
+        splits.of(module, tmp_path / "raw", 7, fold=(k, folds))
+        for k in range(1, folds + 1)
+    ]
+    tested = [case for split in each for case in split["test"]]
+    assert sorted(tested) == sorted(numbered(number))
+    for split in each:
+        assert sorted(c for ids in split.values() for c in ids) == sorted(tested)
+        assert abs(len(split["test"]) - number / folds) < 1
+        # A fifth of the others, rounded up.
+        others = number - len(split["test"])
+        assert len(split["validation"]) == -(-others // 5)
+    again = splits.of(module, tmp_path / "raw", 7, fold=(1, folds))
+    other = splits.of(module, tmp_path / "raw", 8, fold=(1, folds))
+    assert again == each[0] and (number == 3 or other != each[0])
+
+
+def test_folds_keep_copies_and_groups_together(tmp_path):
+    contents = numbered(20) | {"copy": b"3"}  # the image of c03
+    module = dataset(tmp_path / "raw", contents)
+    groups = {case: f"g{k // 3}" for k, case in enumerate(contents)}
+    module.groups = lambda root: groups
+    for split_by in ("", "patient"):
+        module.RECORD.split_by = split_by
+        for k in range(1, 5):
+            split = splits.of(module, tmp_path / "raw", 0, fold=(k, 4))
+            part_of = {case: part for part, ids in split.items() for case in ids}
+            assert part_of["copy"] == part_of["c03"]
+            if split_by:
+                for group in set(groups.values()):
+                    members = [case for case in groups if groups[case] == group]
+                    assert len({part_of[case] for case in members}) == 1
+
+
+@pytest.mark.parametrize("fold", [(1, 1), (0, 3), (4, 3), (1, 6)])
+def test_folds_that_cannot_be(tmp_path, fold):
+    module = dataset(tmp_path / "raw", numbered(5))
+    with pytest.raises(InputError, match=rf"received fold {fold[0]} of {fold[1]}"):
+        splits.of(module, tmp_path / "raw", 0, fold=fold)
+
+
+def test_a_fixed_split_has_no_folds(tmp_path):
+    fixed = {"training": ("c00",), "validation": ("c01",), "test": ("c02",)}
+    module = dataset(tmp_path / "raw", numbered(3), split=fixed)
+    with pytest.raises(InputError, match="drawn by seed, found one that is fixed"):
+        splits.of(module, tmp_path / "raw", 0, fold=(1, 3))
+    with pytest.raises(InputError, match="found one that is read from files"):
+        splits.of(module, tmp_path / "raw", 0, [tmp_path / "a.json"], fold=(1, 3))

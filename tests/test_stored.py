@@ -142,16 +142,17 @@ def test_a_run_of_before_the_list_is_read_and_it_is_said_once(run, data, capsys)
         stored.as_kept(run, phantom.vessels, data, case)
 
 
-def test_the_scaled_run_has_its_own_list(run, data, tmp_path):
-    output = tmp_path / "runs" / "dsc-s0-temperature"
-    new = temperature.make(run, data, output)
+def test_the_scaled_run_reads_none_but_those_of_its_origin(run, data, tmp_path):
+    new = temperature.make(run, data, tmp_path / "runs" / "dsc-s0-temperature")
     assert new.record["posthoc"]["temperature"] == pytest.approx(0.5, abs=0.15)
     case = run.record["split"]["test"][0]
-    of_another_run(stored.path(new, case), new)
-    with pytest.raises(
-        InputError, match=r"dscpp temperature --again --run .*runs/dsc-s0`"
-    ):
-        stored.as_kept(runs.Run.open(output), phantom.vessels, data, case)
+    found = stored.as_kept(new, phantom.vessels, data, case)
+    kept = stored.as_kept(run, phantom.vessels, data, case)
+    fitted = new.record["posthoc"]["temperature"]
+    np.testing.assert_array_equal(found, stored.scale(kept, fitted))
+    of_another_run(stored.path(run, case), run)
+    with pytest.raises(InputError, match=r"dscpp predict --again --run .*runs/dsc-s0`"):
+        stored.as_kept(new, phantom.vessels, data, case)
 
 
 def test_a_file_is_hashed_once(run, data, monkeypatch):

@@ -450,6 +450,26 @@ def test_phantoms_have_a_table_without_published_values(results):
     )
 
 
+def test_tables_of_one_data_set_leave_the_others_alone(results, capsys):
+    """What `dscpp demo` calls: no table of the paper is written, no count printed."""
+    make_run(results, "DSC", DSC_NLL)
+    make_run(results, "DSC", DSC_NLL, dataset="phantom", preset="demo", simulated=True)
+    before = set(results.rglob("*.csv"))
+    chosen = ["tables", "--results", str(results), "--dataset", "phantom"]
+    assert cli.main([*chosen, "--preset", "demo"]) == 0
+    made = set(results.rglob("*.csv")) - before
+    assert {path.parent for path in made} == {results / "phantom" / "demo"}
+    said = capsys.readouterr().out
+    assert "PHANTOM (simulated)" in said
+    counts = pages.Report(results).counts()
+    assert counts not in said and "table3.csv" not in said
+    assert cli.main(["tables", "--results", str(results), "--dataset", "drive"]) == 0
+    assert (results / "table3.csv").is_file()
+    assert counts in capsys.readouterr().out
+    assert cli.main([*chosen, "--preset", "paper"]) == 2
+    assert "expected evaluated runs in phantom/paper" in capsys.readouterr().err
+
+
 def test_tests_csv_against_scipy(results):
     make_run(results, "DSC", DSC_NLL)
     make_run(results, "DSC++", PLUS_NLL, gamma=2.0)

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,7 @@ from written_runs import DSC_NLL, make_run, one, read
 
 from data_io.datasets import phantom
 from data_io.errors import InputError
-from pipelines import apply, cli, stages, stored
+from pipelines import apply, cli, stages, stored, written
 from pipelines import run as runs
 from pipelines.posthoc import temperature
 from pipelines.reporting import frame, pages
@@ -90,7 +91,11 @@ def test_a_temperature_at_the_bounds_fails_no_run(tmp_path, monkeypatch, capsys)
     for name in runs.MEASURES:
         run.path(name).touch()
     assert not stages.is_complete(run)
-    assert stages._temperature_or_note(run, None, tmp_path).folder == run.folder
+    noted = stages._temperature_or_note(run, None, tmp_path)
+    assert noted.folder == run.folder
+    assert (
+        cli._LINES["temperature"](noted) == f"{run.folder}: evaluated, no temperature"
+    )
     assert "no scaled run. at the bounds" in capsys.readouterr().err
     assert stages.is_complete(runs.Run.open(run.folder))
 
@@ -120,8 +125,8 @@ def test_the_scaled_run_is_a_run_beside_the_run(trained, capsys, monkeypatch):
     assert fitted["nll_after"] < fitted["nll_before"]
     for key in ("loss", "seed", "split", "data_hash", "settings", "commit"):
         assert new.record[key] == old.record[key], key
-    made = {"cases.csv", "histograms.npz", stored.LIST}
-    assert set(new.record["files"]) == made
+    assert set(new.record["files"]) == {"cases.csv", "histograms.npz"}
+    assert list(folder.rglob("*.npy")) == []  # derived, not kept twice
     case = old.record["split"]["test"][0]
     before, after = (stored.probabilities(run, case, (32, 32)) for run in (old, new))
     logit = np.log(before[..., 1].astype(float)) - np.log(before[..., 0].astype(float))
@@ -156,14 +161,37 @@ def test_one_that_was_stopped_is_made_again(trained, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(temperature, "_scale_case", stopped)
+        patch.setattr(stages, "evaluate", stopped)
         with pytest.raises(KeyboardInterrupt):
             stages.temperature(trained.run, trained.data, trained.work, again=True)
     folder = trained.run.with_name("dsc-s0-temperature")
-    assert runs.Run.open(folder).state == "training"
+    assert runs.Run.open(folder).state == "predicted"
     assert stages.temperature(trained.run, trained.data, trained.work).state == (
         "evaluated"
     )
+
+
+def test_other_probabilities_than_those_fitted_are_refused(trained, tmp_path):
+    stages.temperature(trained.run, trained.data, trained.work)
+    for name in ("dsc-s0", "dsc-s0-temperature"):
+        shutil.copytree(trained.run.with_name(name), tmp_path / name)
+    run, scaled = (
+        runs.Run.open(tmp_path / n) for n in ("dsc-s0", "dsc-s0-temperature")
+    )
+    case = run.record["split"]["test"][0]
+    np.save(stored.path(run, case), np.full((32, 32, 2), 0.5, np.float32))
+    names = [path.name for path in run.path("probabilities").glob("*.npy")]
+    written.seal(run.path("probabilities"), names)
+    run.update(files=[stored.LIST])
+    again = f"dscpp temperature --again --run {run.folder}"
+    with pytest.raises(InputError, match=f"was fitted on, found others; run `{again}`"):
+        stored.probabilities(scaled, case, (32, 32))
+    stages.temperature(run.folder, trained.data, trained.work, again=True)
+    found = stored.probabilities(runs.Run.open(scaled.folder), case, (32, 32))
+    np.testing.assert_array_equal(found, np.float32(0.5))
+    shutil.rmtree(run.folder)
+    with pytest.raises(InputError, match="dsc-s0: expected a run folder"):
+        stored.probabilities(runs.Run.open(scaled.folder), case, (32, 32))
 
 
 def test_a_scaled_run_is_not_scaled_again(trained):

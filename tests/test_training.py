@@ -152,7 +152,6 @@ def test_a_training_is_complete(data, work, done):
     made = {"history.csv", "model.keras", "cases.csv", "histograms.npz"}
     made.add("probabilities/dscpp.sha256")
     assert done.record["files"].keys() == made
-    assert not done.path("state.npz").exists()
     # The same command again does nothing, not even touch a file.
     before = done.path("run.json").stat().st_mtime_ns
     stages.train(task(4), data, done.folder, work)
@@ -325,6 +324,92 @@ def test_killed_at_random_moments(data, work, tmp_path):
     assert killed >= 2
     assert start().wait() == 0
     same_run(alone, runs.Run.open(cut))
+
+
+@pytest.mark.backend
+def test_a_finished_run_trains_on_as_if_it_had_never_ended(data, work, tmp_path, done):
+    whole = stages.train(task(6), data, tmp_path / "whole", work)
+    run = copy(done, tmp_path / "r")
+    longer = stages.train(task(6), data, run.folder, work)
+    same_run(whole, longer)
+    assert (longer.state, longer.record["times"]["epochs"]) == ("trained", 6)
+    for key in ("overrides", "settings"):
+        assert longer.record[key] == whole.record[key]
+    before = longer.path("run.json").read_bytes()
+    assert stages.train(task(6), data, run.folder, work).state == "trained"
+    assert longer.path("run.json").read_bytes() == before
+    with pytest.raises(InputError, match=r"settings\.epochs: the run has 6"):
+        stages.train(task(5), data, run.folder, work)
+
+
+@pytest.mark.backend
+def test_a_run_that_stopped_by_itself_is_as_it_would_be_with_more_epochs(
+    data, work, tmp_path, alone, capsys
+):
+    run = copy(alone, tmp_path / "r")
+    found = stages.train(task(**{**PLATEAUS, "epochs": 99}), data, run.folder, work)
+    assert "ended by itself after 7 epochs" in capsys.readouterr().out
+    same_run(alone, found)
+    assert found.record["settings"]["epochs"] == 99
+
+
+def test_a_run_that_cannot_train_on_says_why(data, work, tmp_path, done):
+    run = copy(done, tmp_path / "r")
+    with pytest.raises(InputError, match=r"settings\.learning_rate: the run has 0\.1"):
+        stages.train(task(6, learning_rate=0.2), data, run.folder, work)
+    run.path("state.npz").unlink()
+    with pytest.raises(InputError, match="with up to 6 epochs, found none") as got:
+        stages.train(task(6), data, run.folder, work)
+    assert f"--from {run.folder}" in str(got.value)
+    preset = copy(done, tmp_path / "phantom" / "demo" / "runs" / "dscpp-s3")
+    with pytest.raises(InputError, match="the 4 epochs of the preset demo"):
+        stages.train(task(6), data, preset.folder, work)
+    for folder in (run.folder, preset.folder):
+        assert runs.Run.open(folder).state == "evaluated"
+
+
+@pytest.mark.backend
+def test_a_training_begins_with_the_weights_of_another_run(data, work, tmp_path, done):
+    """With steps of no length it ends with them too."""
+    still = {"learning_rate": 1e-12, "min_learning_rate": 1e-12, "epochs": 1}
+    first, *rest = phantom.vessels.split(data)["training"]
+
+    def begin(output: str, initial=done, **change) -> runs.Run:
+        parts = {**phantom.vessels.split(data), "training": rest, **change}
+        file = tmp_path / "split.json"
+        file.write_text(json.dumps(parts))
+        chosen = Task.make(
+            "phantom", "CE", preset="demo", split_files=[file], initial=initial,
+            overrides=TINY | still,
+        )  # fmt: skip
+        return stages.train(chosen, data, tmp_path / output, work)
+
+    run = begin("r")
+    for a, b in zip(weights(run), weights(done), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    assert run.record["initial"]["run"] == done.name
+    sha256 = done.record["files"]["model.keras"]
+    assert run.record["overrides"]["initial_weights"] == sha256
+    assert begin("r").state == "trained"  # the same command: nothing to do
+    with pytest.raises(InputError, match=r"overrides\.initial_weights: the run has"):
+        begin("r", initial=None)
+    # An image that these weights have seen, though not in this training, is tested on.
+    tested = phantom.vessels.split(data)["test"]
+    for initial in (done, run):
+        with pytest.raises(InputError, match=f"found 1 that it was: {first}"):
+            begin("leaking", initial, test=[first, *tested])
+    assert not runs.is_run(tmp_path / "leaking")
+
+
+def test_weights_of_another_network_are_refused(done):
+    with pytest.raises(InputError, match="network with filters 2, found 4"):
+        Task.make(
+            "phantom", "CE", preset="demo", initial=done,
+            overrides={**TINY, "filters": 2},
+        )  # fmt: skip
+    with pytest.raises(InputError, match="network with axes 3, found 2"):
+        Task.make("kits19", "CE", preset="demo", initial=done,
+                  overrides={"filters": 4, "depth": 1})  # fmt: skip
 
 
 def test_other_settings_or_data_are_refused(data, work, tmp_path, cut, done):

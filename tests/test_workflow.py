@@ -821,10 +821,10 @@ def kill_when(folder, moment, kill):
 def state_of(folder, name):
     """The state of a run: "saved" once its training can go on; "" before it begins."""
     for run in folder.glob(f"results/phantom/*/runs/{name}"):
-        if (run / runs.STATE).exists():
-            return "saved"
         if runs.is_run(run):
-            return runs.Run.open(run).state
+            state = runs.Run.open(run).state
+            saved = state == "training" and (run / runs.STATE).exists()
+            return "saved" if saved else state
     return ""
 
 

@@ -41,7 +41,8 @@ def scene(tmp_path, monkeypatch) -> Path:
             Path(place, name).write_bytes(b"never decoded here")
     Path("labels").mkdir()
     Path("labels/a.nii.gz").write_bytes(FOREIGN)
-    own = tmp_path / "own"
+    run = runs.Run.create(tmp_path / "run", {"dataset": "own", "split": {}})
+    own = run.path(runs.OWN_DATA)
     own.mkdir()
     files = {"image": str(tmp_path / "photos" / "a.png")}
     files["observer1"] = str(tmp_path / "labels" / "a.nii.gz")
@@ -51,9 +52,7 @@ def scene(tmp_path, monkeypatch) -> Path:
     (own / own_images.ABOUT).write_text(json.dumps(about))
     reading = json.dumps({"channels": 1, "values": [0, 1]})
     (own / own_images.READING).write_text(reading)
-    run = runs.Run.create(tmp_path / "run", {"dataset": "own", "split": {}})
     run.path(runs.MODEL).touch()
-    run.path(runs.PLACE).write_text(json.dumps({"data": str(own)}))
     return tmp_path
 
 
@@ -98,7 +97,9 @@ def test_a_label_that_no_prediction_wrote(scene, name):
 def test_the_reported_label(scene, capsys):
     """`predict --model R --input in --output labels`: exit 0 and the label was gone."""
     Path("in/a.png").rename("in/a.nii.gz")
-    (scene / "own" / own_images.ABOUT).unlink()  # nor does the run know the folder
+    (
+        scene / "run" / runs.OWN_DATA / own_images.ABOUT
+    ).unlink()  # nor does the run know the folder
     command = ["predict", "--model", "run", "--input", "in", "--output", "labels"]
     assert main(command) == 2
     assert "labels/a.nii.gz: expected no file" in capsys.readouterr().err
@@ -342,9 +343,10 @@ def test_a_run_in_the_place_of_the_truth(tmp_path):
 def test_a_run_among_own_images(scene, capsys):
     from pipelines.training.task import Task
 
-    record = own_images.own.record(own_images.own.locate(scene / "own"))
+    root = scene / "run" / runs.OWN_DATA
+    record = own_images.own.record(own_images.own.locate(root))
     task = Task.make("own", "DSC", preset="demo", record=record)
     for output in ("photos/run", "labels/run"):
         with pytest.raises(InputError, match="expected a folder apart from images"):
-            stages.train(task, scene / "own", Path(output), scene / "work")
+            stages.train(task, root, Path(output), scene / "work")
         assert not Path(output).exists()

@@ -9,7 +9,7 @@ from data_io.errors import InputError
 if TYPE_CHECKING:  # Names of data sets are wanted where nothing is read.
     from data_io.datasets.dataset import Dataset
 
-__all__ = ["by_name", "is_own", "names", "simulated", "split_by"]
+__all__ = ["SIMULATED", "by_name", "is_own", "names", "simulated", "split_by"]
 
 NAMES = (
     "drive", "bus2017", "dsb2018", "isic2018", "cvc-clinicdb", "cvc-clinicdb-sequence",
@@ -17,7 +17,7 @@ NAMES = (
     "phantom-skin", "phantom-polyp", "phantom-nuclei",
 )  # fmt: skip
 # What is simulated in place of each.
-_PHANTOMS = {
+SIMULATED = {
     "drive": "phantom",
     "kits19": "kits19-simulated",
     "bus2017": "phantom-lesion",
@@ -94,10 +94,10 @@ def simulated(name: str) -> str:
     record = by_name(name).RECORD
     if record.simulated:
         return record.name
-    if record.name not in _PHANTOMS:
+    if record.name not in SIMULATED:
         raise InputError(
             f"phantom: expected a data set that has simulated images ("
-            f"{', '.join(_PHANTOMS)}), received {name!r}. Take one of these, or give "
+            f"{', '.join(SIMULATED)}), received {name!r}. Take one of these, or give "
             "the data."
         )
-    return _PHANTOMS[record.name]
+    return SIMULATED[record.name]

@@ -57,12 +57,16 @@ def locate(
 
 def absent(record: Record, start: Path, default: Path) -> InputError:
     """The error for a data set that is not in a folder; says how to get it."""
+    from data_io import datasets  # not above: it imports this module
+
     fetch = f"\n`dscpp fetch {record.name}` downloads it." if record.downloads else ""
+    simulated = ", and PHANTOM=1 (dscpp reproduce: --phantom) simulates such images"
     return InputError(
         f"{record.title}: expected the data set in {start}, found "
         f"{found(start)}.\n{record.access}{fetch}\nLayout:\n{record.layout}\n"
         f"Then give DATA=FOLDER to make, --data FOLDER to dscpp, or put it in "
-        f"{default}. Without the data, `make demo` runs the same pipeline on phantoms."
+        f"{default}. Without the data, `make demo` runs the same pipeline on phantoms"
+        f"{simulated * (record.name in datasets.SIMULATED)}."
     )
 
 

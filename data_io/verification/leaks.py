@@ -39,6 +39,7 @@ def audit(
     seed: int | None,
     files: Sequence[Path] = (),
     folder: Path | None = None,
+    fold: splits.Fold | None = None,
 ) -> splits.Split:
     """Looks for leaks in the split that a training would take, see `data_io.splits.of`.
 
@@ -48,7 +49,7 @@ def audit(
         The split; {} where there is none, which the report then says.
     """
     try:
-        split = splits.of(dataset, root, seed, files, folder)
+        split = splits.of(dataset, root, seed, files, folder, fold)
     except InputError as error:
         report.problems.append(Finding("split", str(error)))
         return {}

@@ -35,6 +35,7 @@ __all__ = [
     "confusion",
     "count",
     "count_bins",
+    "joined",
     "load",
     "save",
     "sum_bins",
@@ -419,6 +420,31 @@ class Histograms:
         for key, value in wanted.items():
             match &= getattr(self, key) == value
         return match
+
+    def part(self, split: str) -> Self:
+        """The histograms of one part of the split alone."""
+        rows, pairs = self.split == split, self.pair_split == split
+        kept = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name, values in kept.items():
+            if name != "edges" and values is not None:
+                kept[name] = values[pairs if name.startswith("pair_") else rows]
+        return type(self)(**kept)
+
+
+def joined(each: Sequence[Histograms]) -> Histograms:
+    """Histograms with the same edges as one, in the order given.
+
+    Raises:
+        ValueError: some keep mean probabilities and others do not, or other edges.
+    """
+    if any(not np.array_equal(one.edges, each[0].edges) for one in each):
+        raise ValueError("edges: expected the same in all histograms, received others.")
+    kept: dict[str, Any] = {"edges": each[0].edges}
+    for field in fields(Histograms):
+        values = [getattr(one, field.name) for one in each]
+        if field.name != "edges" and not all(value is None for value in values):
+            kept[field.name] = np.concatenate(values)
+    return Histograms(**kept)
 
 
 def _texts(rows: Sequence[Mapping[str, object]], key: str) -> _Array:

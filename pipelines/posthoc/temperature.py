@@ -6,7 +6,8 @@ probabilities at native size (of volumes on the network's grid), so it is their
 logarithms that are divided: the scaling comes after an image was brought back to its
 size, and before a volume is.
 
-The scaled probabilities are a run of their own, `<run>-temperature`, beside the run.
+The scaled run lies beside the run, `<run>-temperature`. It keeps the temperature and no
+probabilities: `pipelines.stored` scales those of the run where they are read.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
 from data_io.prepare import native
 from pipelines import run as runs
-from pipelines import stored, written
+from pipelines import stored
+from pipelines.stored import SMALLEST, scale
 
 __all__ = [
     "BOUNDS", "METHOD", "AtBound", "Fit", "best", "fit", "folder_of", "make",
@@ -37,8 +39,6 @@ METHOD = "temperature"
 BOUNDS = (0.05, 20.0)
 """Temperatures that are looked at."""
 
-# A softmax in float32 ends here; beyond, the logit is not known.
-_SMALLEST = float(np.finfo(np.float32).tiny)
 _TOLERANCE = 1e-4  # of log T
 _SLICES = 16  # of a volume, evenly spread: 4 million voxels of 512x512
 
@@ -66,30 +66,6 @@ class Fit:
     nll_after: float
     cases: int
     n_voxels: int
-
-
-def scale(softmax: npt.ArrayLike, temperature: float) -> _Array:
-    """Divide the logits behind probabilities by a temperature.
-
-    Args:
-        softmax: probabilities, (*spatial, C), in [0, 1], with sum 1 over the classes.
-        temperature: T, above 0.
-
-    Returns:
-        p^(1/T), divided by its sum over the classes: float32, (*spatial, C). A p
-        below the smallest normal float32 counts as that.
-
-    Raises:
-        ValueError: a temperature that is not above 0.
-    """
-    if not temperature > 0:
-        raise ValueError(f"temperature: expected a number above 0, got {temperature}.")
-    logits = np.log(np.maximum(np.asarray(softmax, np.float32), _SMALLEST))
-    logits /= np.float32(temperature)
-    logits -= logits.max(axis=-1, keepdims=True)
-    found = np.exp(logits, out=logits)
-    found /= found.sum(axis=-1, keepdims=True)
-    return found
 
 
 def best(nll: Callable[[float], float]) -> float:
@@ -203,7 +179,7 @@ def _nll(samples: Sequence[_Sample], temperature: float) -> float:
         for label, softmax in sample.scaled(temperature):
             index = label[..., np.newaxis].astype(np.intp)
             p = np.take_along_axis(softmax, index, axis=-1)
-            total -= float(np.log(np.maximum(p, _SMALLEST)).sum(dtype=np.float64))
+            total -= float(np.log(np.maximum(p, SMALLEST)).sum(dtype=np.float64))
             voxels += label.size
     return total / voxels
 
@@ -214,7 +190,7 @@ def folder_of(run: runs.Run) -> Path:
 
 
 def make(run: runs.Run, root: Path, output: Path) -> runs.Run:
-    """Fit a temperature and write the scaled run, up to its probabilities.
+    """Fit a temperature and write the scaled run, which keeps no probabilities.
 
     Args:
         run: a predicted run, with its probabilities, held by the caller.
@@ -230,35 +206,21 @@ def make(run: runs.Run, root: Path, output: Path) -> runs.Run:
     """
     start = time.perf_counter()
     module = datasets.by_name(run.record["dataset"])
-    # All are looked at before anything is written.
-    softmax = {
-        case: stored.as_kept(run, module, root, case) for _, case in stored.cases(run)
-    }
+    for _, case in stored.cases(run):  # all are looked at before anything is written
+        stored.as_kept(run, module, root, case)
     found = fit(run, root)
     kept = {key: value for key, value in run.record.items() if key not in _OWN}
     origin = {"run": run.name, "model": model_of(run), **asdict(found)}
+    origin["probabilities"] = stored.listed(run)
     added = {"method": METHOD, "posthoc": origin, "times": {}, "files": {}}
     new = runs.Run.create(output, kept | added)
-    for case in bars.bar(softmax, f"{output.name} scale", unit="case"):
-        _scale_case(new, case, softmax[case], found.temperature)
-    written.seal(new.path(stored.PROBABILITIES), [f"{case}.npy" for case in softmax])
-    new.update(
-        files=[stored.LIST],
-        state="predicted",
-        times={"fit_s": round(time.perf_counter() - start, 1)},
-    )
+    seconds = round(time.perf_counter() - start, 1)
+    new.update(state="predicted", times={"fit_s": seconds})
     return new
 
 
 # Of the training alone: the new run has its own, or none.
 _OWN = ("times", "files", "state", "peak_memory_mb")
-
-
-def _scale_case(new: runs.Run, case: str, softmax: _Array, temperature: float) -> None:
-    scaled = scale(softmax, temperature)
-    runs.write_atomically(
-        stored.path(new, case), lambda aside: np.save(aside, scaled, allow_pickle=False)
-    )
 
 
 def model_of(run: runs.Run) -> str:

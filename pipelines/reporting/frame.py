@@ -4,6 +4,7 @@ Reads `run.json`, `cases.csv` and `histograms.npz` of each run once, nothing els
 refuses to join what cannot be compared.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -36,6 +37,8 @@ __all__ = ["Study", "finished", "in_words", "open_study", "read_cases", "selecte
 
 _CUSTOM = "custom-"
 """Folders of runs with overrides begin so; these are never in a table."""
+_ONE_FOLD = re.compile(r"-\d+folds-fold\d+$")
+"""Folders of a single fold end so; the tables are of all folds together."""
 
 # What the paper reports: test images, all of each image, its one set of labels.
 _SELECTION = {"split": "test", "region": "image", "reference": "observer1"}
@@ -50,7 +53,11 @@ _Floats = npt.NDArray[np.float64]
 
 def _folders(results: Path) -> list[Path]:
     found = sorted(path.parent for path in Path(results).glob("*/*/runs"))
-    return [folder for folder in found if not folder.name.startswith(_CUSTOM)]
+    return [
+        folder
+        for folder in found
+        if not folder.name.startswith(_CUSTOM) and not _ONE_FOLD.search(folder.name)
+    ]
 
 
 def finished(folder: Path) -> list[Run]:
@@ -144,9 +151,12 @@ class Study:
 
     @cached_property
     def cells(self) -> pd.DataFrame:
-        """The data set's published cells with their class; none of simulated data."""
+        """The data set's published cells with their class.
+
+        None of simulated data, nor of a cross-validation, whose test cases are all.
+        """
         cells = self.paper.cells
-        if self.simulated:
+        if self.simulated or "folds" in self.record:
             return cells.iloc[:0]
         own = cells[cells["dataset"] == self.title]
         return own.assign(target=own["target"].replace("", self.targets[0]))
@@ -318,12 +328,19 @@ def studies(results: Path) -> list[Study]:
     Variants come in the order of the paper's losses; others follow by name.
 
     Raises:
-        InputError: runs on other data, another split or another preset than the first;
-            a run with overrides; a damaged `cases.csv`; no published values.
+        InputError: no finished run at all; runs on other data, another split or another
+            preset than the first; a run with overrides; a damaged `cases.csv`; no
+            published values.
     """
     paper = Paper(paper_folder(results))
     each = ((folder, finished(folder)) for folder in _folders(results))
-    return [_join(folder, runs, paper) for folder, runs in each if runs]
+    found = [_join(folder, runs, paper) for folder, runs in each if runs]
+    if not found:
+        raise InputError(
+            f"{results}: expected evaluated runs in <dataset>/<preset>/runs/, found "
+            "none; make some with `make demo` or `make reproduce-drive DATA=...`"
+        )
+    return found
 
 
 def open_study(folder: Path) -> Study:

@@ -5,7 +5,7 @@ All of it comes from the same frames: each file of a run is read once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -42,12 +42,6 @@ class Report:
     def __init__(self, results: Path) -> None:
         self.results = Path(results)
         self.pages = [Page(one) for one in studies(self.results)]
-        if not self.pages:
-            raise InputError(
-                f"{results}: expected evaluated runs in <dataset>/<preset>/runs/, "
-                "found none; make some with `make demo` or `make reproduce-drive "
-                "DATA=...`"
-            )
         self.paper = self.pages[0].study.paper
 
     @cached_property
@@ -66,12 +60,42 @@ class Report:
         found |= {claims.FILE: said, topics.COUNTS: counts}
         return found | {answers.FILE: answered}
 
-    def write(self) -> list[Path]:
-        """Write all tables; all are made before any is written. Returns the files."""
-        every = [(page.study.folder, page.files) for page in self.pages]
-        every.append((self.results, self.over_all))
+    def chosen(self, dataset: str | None, preset: str | None) -> list[Page]:
+        """The pages of a data set and a preset; None takes all.
+
+        Raises:
+            InputError: there is none.
+        """
+        found = [
+            page
+            for page in self.pages
+            if dataset in (None, page.study.folder.parent.name)
+            and preset in (None, page.study.folder.name)
+        ]
+        if not found:
+            raise InputError(
+                f"{self.results}: expected evaluated runs in {dataset or '<dataset>'}/"
+                f"{preset or '<preset>'}/runs/, found none; there are "
+                f"{', '.join(page.name for page in self.pages)}"
+            )
+        return found
+
+    def write(self, pages: Sequence[Page] | None = None) -> list[Path]:
+        """Write tables; all are made before any is written.
+
+        Args:
+            pages: of these alone; None for all. What stands over all is written where
+                one of them has cells of the paper.
+
+        Returns:
+            The files written.
+        """
+        pages = self.pages if pages is None else pages
+        every = [(page.study.folder, page.files) for page in pages]
+        if any(len(page.study.cells) for page in pages):
+            every.append((self.results, self.over_all))
         made = {folder / name: f for folder, own in every for name, f in own.items()}
-        stale = {folder / name for folder, _ in every[:-1] for name in _OPTIONAL}
+        stale = {page.study.folder / name for page in pages for name in _OPTIONAL}
         for path, frame in made.items():
             require_table(path, list(frame))
         for path in stale - made.keys():

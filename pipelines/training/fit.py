@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy.typing as npt
 
 import losses
-from data_io import pool
+from data_io import bars, pool
 from data_io.prepare import batches, cache
 from pipelines import backend, provenance, stopping
 from pipelines import run as runs
@@ -101,17 +102,20 @@ def train(
     task: Task,
     material: Material,
     run: runs.Run,
+    weights: list[npt.NDArray[Any]] | None = None,
     watchers: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
-    """Train a run to its end, from the start or from where it was stopped.
+    """Train a run to its end, from the start or from where it stands.
 
     The same task and data give the same history and weights, to the bit on a CPU,
-    however often the process was killed in between.
+    however often the process was killed in between, and also where the run was
+    finished before with fewer epochs.
 
     Args:
         task: what to train.
         material: the data.
-        run: the run, in state "training", locked by the caller.
+        run: the run, locked by the caller.
+        weights: to begin with, in the order of `get_weights`; None for fresh ones.
         watchers: callbacks beside those of the training, called after them.
 
     Raises:
@@ -121,9 +125,22 @@ def train(
     pool.keep_memory()
     keras.utils.set_random_seed(task.seed)
     model = _compiled(task, material)
+    if weights is not None:
+        model.set_weights(weights)
     path = run.path(STATE)
     progress = state.load(path, model) if path.exists() else state.Progress()
-    if not (progress.stopped or progress.epoch >= task.protocol.epochs):
+    ended = progress.stopped or progress.epoch >= task.protocol.epochs
+    asked = task.identity()
+    run.record |= {key: asked[key] for key in ("overrides", "settings")}
+    if run.reached("trained") and ended:
+        run.update()
+        bars.note(
+            f"  note     {run.folder} ended by itself after {progress.epoch} epochs: "
+            "its validation loss did not fall any more. More epochs change nothing"
+        )
+        return
+    run.update(state="training")
+    if not ended:
         _fit(task, material, run, model, progress, watchers)
     _finish(task, material, run, progress)
 
@@ -236,7 +253,6 @@ def _finish(
             "seconds_per_epoch": round(progress.seconds / epochs, 3),
         },
     )
-    run.path(STATE).unlink(missing_ok=True)
 
 
 def estimate(task: Task, material: Material, steps: int = 4) -> dict[str, Any]:

@@ -59,6 +59,8 @@ class Protocol:
             which makes left and right one to the network.
         xla: whether steps are compiled, on PyTorch by torch.compile. "auto": on JAX
             alone, which does not go without.
+        initial_weights: SHA-256 of the model file whose weights the training begins
+            with; "" for fresh ones (section 2.7).
     """
 
     input_shape: tuple[int, ...]
@@ -82,6 +84,7 @@ class Protocol:
     precision: str = "float32"
     xla: bool | str = "auto"
     mirror_axes: str | tuple[int, ...] = "all"
+    initial_weights: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """The values as JSON knows them; for images without those of volumes.
@@ -106,6 +109,7 @@ _ADDED: dict[str, tuple[Any, ...]] = {
     "precision": ("float32", "tf32", "mixed_float16", "mixed_bfloat16"),
     "xla": ("auto", True, False),
     "mirror_axes": ("all", *_SOME_AXES),
+    "initial_weights": ("",),
 }
 _CHOICES = {"join": patches.JOINS, **_ADDED}
 
@@ -127,7 +131,8 @@ def _fields(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-KEYS = tuple(field.name for field in dataclasses.fields(Protocol))
+_FROM = "initial_weights"  # which `--from RUN` sets
+KEYS = tuple(f.name for f in dataclasses.fields(Protocol) if f.name != _FROM)
 
 
 # For a machine without a GPU: half the filters, and a smaller input than Table 1's
@@ -291,6 +296,8 @@ def override(
     if values.get("mirror_axes") == list(range(len(protocol.input_shape))):
         values = {**values, "mirror_axes": "all"}
     for key, value in values.items():
+        if key == _FROM:
+            continue
         _check_key(key, key)
         if key not in current:
             raise InputError(f"--set {key}: for volumes alone, received for images")

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from data_io import datasets
 from data_io.datasets.record import Record
 from data_io.errors import InputError
+from data_io.files.content import file_hash
 from pipelines import loss_names, provenance
 from pipelines import run as runs
 from pipelines.training import protocol
 
 if TYPE_CHECKING:  # Names of data sets are wanted where nothing is read.
     from data_io.datasets.dataset import Dataset
+    from data_io.splits import Fold
 
 __all__ = ["Task", "from_record"]
 
@@ -39,6 +41,9 @@ class Task:
         split_files: files that hold the split, see `data_io.splits.read`.
         replicate: counts the trainings of the same settings, from 1 on.
         backend: Keras backend; that of this process where nothing else is said.
+        fold: of a cross-validation, see `data_io.splits.folded`; None for one split.
+        initial: the run whose weights the training begins with; None for fresh ones.
+            The protocol has the hash of the weights.
     """
 
     dataset: str
@@ -52,6 +57,8 @@ class Task:
     split_files: tuple[Path, ...] = ()
     replicate: int = 1
     backend: str = field(default_factory=provenance.backend)
+    fold: Fold | None = None
+    initial: Path | None = None
 
     @classmethod
     def make(
@@ -67,11 +74,14 @@ class Task:
         record: Record | None = None,
         replicate: int = 1,
         backend: str | None = None,
+        fold: Sequence[int] | None = None,
+        initial: runs.Run | None = None,
     ) -> Task:
         """Check what was asked and fill in the defaults.
 
         The arguments are the attributes, but for `record`: that of the images at hand,
-        where it depends on them (own data); None for the data set's one.
+        where it depends on them (own data); None for the data set's one; and
+        `initial`, the run itself.
 
         Raises:
             InputError: unknown data set, loss, preset or backend, or a value out of
@@ -85,9 +95,13 @@ class Task:
         _check_seed("replicate", replicate, lowest=1)
         _check_backend(backend)
         loss, gamma = loss_names.checked(loss, gamma)
-        values, changed = protocol.override(
-            protocol.preset(preset, record), overrides or {}
-        )
+        own = protocol.preset(preset, record)
+        asked = dict(overrides or {})
+        if initial:
+            asked["initial_weights"] = file_hash(initial.path(runs.MODEL))
+        values, changed = protocol.override(own, asked)
+        if initial:
+            _require_same_network(initial, values, record)
         return cls(
             dataset=record.name,
             loss=loss,
@@ -100,6 +114,8 @@ class Task:
             split_files=tuple(Path(path) for path in split_files),
             replicate=replicate,
             backend=backend or provenance.backend(),
+            fold=_checked_fold(fold),
+            initial=initial.folder if initial else None,
         )
 
     def arguments(self) -> dict[str, Any]:
@@ -115,6 +131,7 @@ class Task:
             "preset": self.preset,
             "overrides": dict(self.overrides),
             "backend": self.backend,
+            "fold": self.fold and list(self.fold),
         }
 
     @property
@@ -136,14 +153,43 @@ class Task:
             "backend": self.backend,
             "overrides": dict(self.overrides),
             "settings": self.protocol.as_dict(),
+            **({"fold": list(self.fold)} if self.fold else {}),
         }
 
-    def folder(self, results: Path) -> Path:
-        """Where this run belongs below the folder of all results."""
+    def folder(self, results: Path, pooled: bool = False) -> Path:
+        """Where this run belongs below the folder of all results.
+
+        Args:
+            results: that folder.
+            pooled: of a fold: where the run of all folds belongs.
+        """
         name = runs.folder_name(
             self.loss, self.gamma, self.seed, self.backend, replicate=self.replicate
         )
-        return runs.run_folder(results, self.dataset, self.preset, name, self.overrides)
+        preset = self.preset
+        if self.fold:
+            of = f"{self.fold[1]}folds"
+            preset += f"-{of}" if pooled else f"-{of}-fold{self.fold[0]}"
+        return runs.run_folder(results, self.dataset, preset, name, self.overrides)
+
+
+def _require_same_network(
+    run: runs.Run, values: protocol.Protocol, record: Record
+) -> None:
+    """Refuse weights of a network of another shape, as far as its record tells."""
+    theirs = run.record["settings"]
+    found = {key: theirs[key] for key in ("filters", "depth")}
+    found |= {"axes": len(theirs["input_shape"])}
+    found |= {"classes": len(run.record.get("classes", record.classes))}
+    wanted = {"filters": values.filters, "depth": values.depth}
+    wanted |= {"axes": len(values.input_shape), "classes": len(record.classes)}
+    for key, value in wanted.items():
+        if found[key] != value:
+            raise InputError(
+                f"--from {run.folder}: expected weights of a network with {key} "
+                f"{value}, found {found[key]}; choose the preset, --set and images of "
+                "that run, or another run"
+            )
 
 
 def _check_seed(name: str, value: Any, lowest: int = 0) -> None:
@@ -152,6 +198,17 @@ def _check_seed(name: str, value: Any, lowest: int = 0) -> None:
             f"{name}: expected a whole number from {lowest} to {_SEEDS - 1}, "
             f"received {value!r}"
         )
+
+
+def _checked_fold(fold: Sequence[int] | None) -> Fold | None:
+    if fold is None:
+        return None
+    if [type(number) for number in fold] != [int, int]:
+        raise InputError(
+            f"fold: expected its number and how many there are, such as [2, 5], "
+            f"received {fold!r}"
+        )
+    return fold[0], fold[1]
 
 
 def _check_backend(name: Any) -> None:
@@ -176,4 +233,5 @@ def from_record(record: Mapping[str, Any]) -> Task:
         preset=protocol.known_preset(record["preset"]),
         overrides=dict(record["overrides"]),
         protocol=protocol.from_dict(record["settings"]),
+        fold=tuple(record["fold"]) if "fold" in record else None,
     )

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_io import bars
 from data_io.bars import duration
 from pipelines.training.task import Task
 from pipelines.workflow import plan, processes
@@ -64,7 +65,7 @@ def measure(planned: Sequence[plan.Planned], folder: Path) -> list[Cost]:
         check=False,
     )
     if answer.returncode:
-        print("The time to expect could not be measured; going on.", file=sys.stderr)
+        bars.note("The time to expect could not be measured; going on.", sys.stderr)
         return []
     return [Cost(**cost) for cost in json.loads(answer.stdout.splitlines()[-1])]
 

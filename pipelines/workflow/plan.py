@@ -52,6 +52,7 @@ _RUN = {
     "loss": str,
     "gamma": float | int | None,
     "seed": int,
+    "fold": list | None,
     "data": str | None,
     "folder": str,
     "work": str,
@@ -73,6 +74,7 @@ class Experiment:
         record: of the images at hand, where it depends on them (own data).
         replicate: which training of the same settings, from 1 on.
         backend: Keras backend; None for that of this process.
+        folds: of a cross-validation, so many trainings in place of one; 0 for none.
         source: file and block that say so, for errors; "" where the caller does.
     """
 
@@ -86,6 +88,7 @@ class Experiment:
     record: Record | None = None
     replicate: int = 1
     backend: str | None = None
+    folds: int = 0
     source: str = ""
 
     def tasks(self) -> list[Task]:
@@ -97,12 +100,16 @@ class Experiment:
         shared = {
             each.name: getattr(self, each.name)
             for each in fields(self)
-            if each.name not in ("losses", "seeds")
+            if each.name not in ("losses", "seeds", "folds")
         }
+        numbers = range(1, self.folds + 1) if self.folds else [None]
         tasks = [
-            _make(loss=loss, gamma=gamma, seed=seed, **shared)
+            _make(
+                loss=loss, gamma=gamma, seed=seed, fold=k and (k, self.folds), **shared
+            )
             for seed in self.seeds
             for loss, gamma in self.losses
+            for k in numbers
         ]
         # A loss with its default exponent written out is no other run than without.
         return [task for n, task in enumerate(tasks) if task not in tasks[:n]]

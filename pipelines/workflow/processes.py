@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from data_io import bars
 from pipelines import stopping
 from pipelines.workflow import logs
 
@@ -159,4 +160,4 @@ def _say(line: bytes, job: Job, log: BinaryIO) -> None:
         log.write(line)
     text = line.decode(errors="backslashreplace")
     with contextlib.suppress(OSError):
-        print(f"{job.title}{text}", end="", flush=True)
+        bars.note(f"{job.title}{text}", end="")

@@ -22,7 +22,7 @@ from typing import Any
 
 import filelock
 
-from data_io import datasets, pool
+from data_io import bars, datasets, pool
 from data_io.errors import InputError
 from data_io.prepare.shared import VARIABLE
 from pipelines import arguments, commits, installed, provenance
@@ -89,6 +89,14 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="2 for a second training of the same settings, kept beside the first",
     )
+    parser.add_argument(
+        "--folds",
+        type=arguments.number,
+        default=0,
+        metavar="N",
+        help="cross-validation where the split is random: N trainings of each loss and "
+        "seed, and tables over all cases, each of which is in the test once",
+    )
     arguments.add(parser, *arguments.SPLIT)
     parser.set_defaults(split_seed=None)  # then the experiment file says
     arguments.add(parser, "--epochs", "--jobs", "--results", "--work")
@@ -115,14 +123,16 @@ def command(args: argparse.Namespace) -> int:
     }
     changes: dict[str, Any] = {k: v for k, v in said.items() if v is not None}
     # Some of it is from the command line, so no file is the source of what is wrong.
-    changes |= {"dataset": name, "record": record, "source": ""}
+    changes |= {"dataset": name, "record": record, "source": "", "folds": args.folds}
     more = {} if args.epochs is None else {"epochs": args.epochs}
     experiments = [
         dataclasses.replace(block, **changes, overrides={**block.overrides, **more})
         for block in of_dataset(args.experiment, name)
     ]
     if args.phantom:
-        print("PHANTOM: simulated images, not the data set; results are labelled so.")
+        bars.note(
+            "PHANTOM: simulated images, not the data set; results are labelled so."
+        )
     # Volumes are simulated over label maps that may be given; images over nothing.
     drawn = args.phantom and not module.RECORD.is_3d
     data = None if drawn else args.data
@@ -157,7 +167,7 @@ def reproduce(
     root = datasets.by_name(planned[0].task.dataset).locate(data).absolute()
     placed = [dataclasses.replace(run, data=root) for run in planned]
     if wrong := unclean([run for run in placed if not run.done]):
-        print(f"These runs will count in no verdict. {wrong}", file=sys.stderr)
+        bars.note(f"These runs will count in no verdict. {wrong}", sys.stderr)
     group = planned[0].group
     place = Path(group.parent.name) / group.name
     return make(placed, results, work, place, jobs)
@@ -243,10 +253,10 @@ def _wait_for(lock: filelock.BaseFileLock, holder: Path) -> filelock.AcquireRetu
     with contextlib.suppress(filelock.Timeout):
         return lock.acquire(timeout=1)
     who = holder.read_text() if holder.exists() else "unknown"
-    print(
+    bars.note(
         f"These runs are being made already, by process {who}. Waiting for it to end; "
         "Ctrl-C leaves it alone.",
-        file=sys.stderr,
+        sys.stderr,
     )
     return lock.acquire(poll_interval=0.5)
 
@@ -262,7 +272,7 @@ def _other_split(planned: Sequence[Planned], root: Path, cache: Path) -> str:
     from data_io import splits  # not above: --help needs none of it
 
     for run in {run.group: run for run in planned}.values():
-        asked = run.task.split_seed, run.task.split_files, cache
+        asked = run.task.split_seed, run.task.split_files, cache, run.task.fold
         wanted = splits.of(run.task.module, root, *asked)
         for record in sorted((run.group / "runs").glob("*/run.json")):
             there = dataclasses.replace(run, folder=record.parent).run
@@ -312,15 +322,15 @@ class Call:
             return max(refused.values())
         pending = [run for run in todo if not run.done]
         left = sum(not run.done for run in self.planned)
-        print(
+        bars.note(
             f"{len(self.planned)} run(s): {len(self.planned) - left} done, {left} to "
-            f"do. Logs: {os.path.commonpath([run.log.parent for run in self.planned])}",
-            flush=True,
+            f"do. Logs: {os.path.commonpath([run.log.parent for run in self.planned])}"
         )
         self._expect(pending)
         failed = self._make(todo)
         try:
             _each_group(todo, "The truth was not measured", _measure_truth)
+            self._pool(todo)
             tables = self._tables()
             _each_group(todo, "No picture side by side", _draw_picture)
         finally:  # why a run failed comes last, whatever came of the rest
@@ -332,7 +342,9 @@ class Call:
         roots = {run.task.dataset: str(run.data) for run in placed}
         work = ("--work", str(self.work))
         codes = {
-            name: self._dscpp("verify", "--dataset", name, "--data", root, *work)
+            name: self._dscpp(
+                "verify", "--dataset", name, "--data", root, *work, is_note=True
+            )
             for name, root in roots.items()
         }
         for name in [name for name, code in codes.items() if not code]:
@@ -341,6 +353,21 @@ class Call:
                 print(other, file=sys.stderr)
                 codes[name] = 2
         return {name: code for name, code in codes.items() if code}
+
+    def _pool(self, made: Sequence[Planned]) -> None:
+        """Join the folds of each run that has them all."""
+        from pipelines import folds
+
+        joined: dict[Path, list[Path]] = {}
+        for run in made:
+            if run.task.fold:
+                place = run.task.folder(self.results, pooled=True)
+                joined.setdefault(place, []).append(run.folder)
+        for output, folders in joined.items():
+            try:
+                folds.pool_with_methods(folders, output)
+            except InputError as error:  # it must not hide which run failed
+                print(f"The folds were not joined: {error}", file=sys.stderr)
 
     def _tables(self) -> int:
         """Write the tables; print those of a single data set and preset."""
@@ -351,13 +378,15 @@ class Call:
                 f"are in no table; each has its measures: {group / 'runs'}"
             )
         usual = [run for run in self.planned if run.group not in custom]
-        groups = {run.group: run.task for run in usual}
+        groups = {
+            run.task.folder(self.results, pooled=True).parents[1] for run in usual
+        }
         if not groups:
             return 0
         only: list[str] = []
         if len(groups) == 1:
-            (task,) = groups.values()
-            only = ["--dataset", task.dataset, "--preset", task.preset]
+            (group,) = groups
+            only = ["--dataset", group.parent.name, "--preset", group.name]
         return self._dscpp("tables", "--results", str(self.results), *only)
 
     def _expect(self, pending: Sequence[Planned]) -> None:
@@ -368,10 +397,12 @@ class Call:
             if run.task.preset != "demo" and run.task.protocol.epochs > SHORT
         ]
         lines, unknown = status.expect(pending, self.jobs)
-        print("\n".join(lines), end="\n" * bool(lines), flush=True)
+        bars.note("
+".join(lines), end="
+" * bool(lines))
         # A study of several data sets begins at once: its status says the time.
-        if unknown and len({run.group for run in self.planned}) == 1:
-            self._time(unknown)
+        if unknown and len({run.task.dataset for run in self.planned}) == 1:
+            self._time([run for run in unknown if run.group == unknown[0].group])
 
     def _time(self, pending: Sequence[Planned]) -> None:
         first = pending[0]
@@ -381,11 +412,11 @@ class Call:
             record = first.task.module.record(Path(first.data or ""))
             task = first.task.make(**small, record=record)
             timed.append(dataclasses.replace(first, task=task))
-        print("Timing a few training steps ...", flush=True)
+        bars.note("Timing a few training steps ...")
         costs = estimate.measure(timed, self.folder)
         tasks = [run.task for run in timed]
         for line in estimate.describe(tasks, costs, len(pending), self.jobs):
-            print(line, flush=True)
+            bars.note(line)
 
     def _make(self, todo: Sequence[Planned]) -> list[tuple[Planned, str]]:
         """Make the runs; those that failed, with what each said last."""
@@ -418,10 +449,11 @@ class Call:
         title = f"{run.name}: " if self.jobs > 1 else ""
         return processes.Job([*dscpp(), "run", str(file)], run.log, title)
 
-    def _dscpp(self, *arguments: str) -> int:
+    def _dscpp(self, *arguments: str, is_note: bool = False) -> int:
         command = [*dscpp(), *arguments]
         env = processes.environment()
-        return subprocess.run(command, env=env, check=False).returncode
+        out = subprocess.DEVNULL if is_note and bars.quiet() else None
+        return subprocess.run(command, env=env, stdout=out, check=False).returncode
 
     def _report(self, failed: Sequence[tuple[Planned, str]]) -> None:
         if not failed:

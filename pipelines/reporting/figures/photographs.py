@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from data_io import datasets
 from data_io.datasets.dataset import Dataset
+from data_io.datasets.phantom import Phantom
 from data_io.errors import InputError
 from data_io.files import nifti
 from data_io.prepare import native
@@ -232,7 +233,8 @@ def _side_by_side(shown: dict[Variant, Run], root: Path, case: str, path: Path) 
     """A row of image, truth and heat maps; below it the enlarged part."""
     written.require_figure(path)
     of = Example.read(shown, root, case)
-    row = [*of.beside(), *(of.heat(variant, variant.loss) for variant in of.runs)]
+    row = [*of.beside(), *_posterior(of, root)]
+    row += [of.heat(variant, variant.loss) for variant in of.runs]
     rows: list[Row] = [[of.framed(panel) for panel in row]]
     if of.window:
         rows.append([replace(panel.cut(of.window), title="") for panel in row])
@@ -242,18 +244,27 @@ def _side_by_side(shown: dict[Variant, Run], root: Path, case: str, path: Path) 
     return sheet.draw(path.with_suffix(""), ["png"])[0]
 
 
-def write_pictures(results: Path, locate: Locate) -> list[str]:
+def _posterior(of: Example, root: Path) -> list[Panel]:
+    """The true probability, where it is known: of a phantom."""
+    module = datasets.by_name(of.record["dataset"])
+    if not isinstance(module, Phantom):
+        return []
+    return [Panel(module.posterior(root, of.case), "true probability")]
+
+
+def write_pictures(results: Path, locate: Locate) -> tuple[list[Path], str]:
     """Draw Figs. 1 to 5 where probabilities and images (`locate`) are here.
 
     Returns:
-        A line for each figure: its files, `<dataset>/<preset>/pictures/*` and, of all
-        data sets of a preset together, `pictures/*`; or that it was skipped, why, and
-        what to do.
+        The files drawn, `<dataset>/<preset>/pictures/*` and, of all data sets of a
+        preset together, `pictures/*`; and how many figures were skipped, why, and what
+        to do, "" where none was.
 
     Raises:
         InputError: runs that cannot be joined, a folder that cannot be written.
     """
-    lines, by_preset = [], defaultdict(list)
+    sheets: dict[Path, Sheet | str] = {}
+    by_preset = defaultdict(list)
     for study in studies(results):
         try:
             found: Example | str = example(study, locate)
@@ -264,17 +275,26 @@ def write_pictures(results: Path, locate: Locate) -> list[str]:
             if name == _OF_VOLUMES and style.elements(study.record) != "voxels":
                 continue
             sheet = found if isinstance(found, str) else make(found)
-            lines += _drawn_or_not(sheet, study.folder / _FOLDER / name)
+            sheets[study.folder / _FOLDER / name] = sheet
     for preset, parts in by_preset.items():
         stem = results / _FOLDER / f"figure3-losses-{preset}"
-        lines += _drawn_or_not(_figure3(preset, parts), stem)
-    return lines
+        sheets[stem] = _figure3(preset, parts)
+    skipped = {stem: why for stem, why in sheets.items() if isinstance(why, str)}
+    drawn = {stem: one for stem, one in sheets.items() if isinstance(one, Sheet)}
+    files = [path for stem, sheet in drawn.items() for path in sheet.draw(stem)]
+    return files, _told(skipped)
 
 
-def _drawn_or_not(sheet: Sheet | str, stem: Path) -> list[str]:
-    if isinstance(sheet, str):
-        return [f"skipped: {stem}: {sheet}"]
-    return [str(path) for path in sheet.draw(stem)]
+def _told(skipped: Mapping[Path, str]) -> str:
+    """How many figures were skipped, and for each reason where; "" where none was."""
+    places = defaultdict(list)
+    for stem, reason in skipped.items():
+        places[reason].append(str(stem.parent))
+    lines = [
+        f"  {len(all_)} of {', '.join(dict.fromkeys(all_))}: {reason}"
+        for reason, all_ in places.items()
+    ]
+    return "\n".join([f"Pictures skipped: {len(skipped)}", *lines] if lines else [])
 
 
 def example(study: Study, locate: Locate) -> Example:
@@ -293,8 +313,8 @@ def example(study: Study, locate: Locate) -> Example:
     if first is None:
         raise InputError(
             "no probabilities here (git has none); where the weights are, run `dscpp "
-            f"predict --again --run {study.folder / 'runs'}/RUN --data DIR`, else "
-            "delete the run's folder and train it again"
+            "predict --again --run RUN --data DIR`, else delete the run's folder and "
+            "train it again"
         )
     case = median_case(study, first)
     shown: dict[Variant, Run] = {}
@@ -356,7 +376,9 @@ def _figure3(preset: str, parts: Sequence[Example | str]) -> Sheet | str:
     """A row for each data set: image, truth, heat map of each loss (Fig. 3)."""
     shown = [part for part in parts if isinstance(part, Example)]
     if not shown:
-        return "no data set of this preset has probabilities and images here"
+        # All lack the same: said once.
+        reasons = {part for part in parts if isinstance(part, str)}
+        return reasons.pop() if len(reasons) == 1 else "none of its data sets is here"
     every = dict.fromkeys(v for part in shown for v in part.runs)
     losses = [one for one in every if one == Variant.standard(one.loss)]
     rows: list[Row] = [

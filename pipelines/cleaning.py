@@ -1,0 +1,135 @@
+"""What takes room and can be made again: `dscpp clean`.
+
+Records, histories, measures and pictures of runs stay, and so does every file that
+dscpp did not write. Weights and training states stay unless they are asked for.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+from tqdm import tqdm
+
+from data_io import datasets
+from data_io.datasets import layout
+from data_io.errors import InputError
+from pipelines import run as runs
+from pipelines import stored
+
+__all__ = ["Thing", "find", "lines", "remove"]
+
+# Folders of `work`, and what they hold.
+_WORK = {
+    "cache": "prepared images",
+    "jax": "compiled steps",
+    "own": "descriptions of own images",
+    "verify": "which files were looked at",
+    "workflow": "notes of calls that ended",
+}
+# Folders of `.work`, whatever another `work` is named.
+_IMAGES = {
+    layout.UNPACKED.name: "unpacked zips",
+    **dict.fromkeys(datasets.names(), "simulated images"),
+}
+_WEIGHTS = {runs.MODEL: "weights", runs.STATE: "training state"}
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A file or folder that can go.
+
+    Attributes:
+        path: where it is.
+        what: what it holds.
+        size: bytes on the disk.
+    """
+
+    path: Path
+    what: str
+    size: int
+
+    @classmethod
+    def at(cls, path: Path, what: str) -> Thing:
+        """The thing at a path that is there; links are not followed."""
+        files = [path, *path.rglob("*")] if path.is_dir() else [path]
+        return cls(path, what, sum(f.lstat().st_size for f in files if not f.is_dir()))
+
+
+def find(results: Path, work: Path, weights: bool = False) -> list[Thing]:
+    """Everything that can be made again, the largest first.
+
+    Args:
+        results: folder of all results; probabilities are listed where the weights that
+            make them are here.
+        work: folder of the cache.
+        weights: whether weights and the states of finished trainings are listed too,
+            which only a new training makes again.
+
+    Raises:
+        InputError: a process is working on a run, or with the cache.
+    """
+    places = {work / name: what for name, what in _WORK.items()}
+    places |= {runs.WORK / name: what for name, what in _IMAGES.items()}
+    if any(map(_is_held, work.glob("workflow/**/lock"))):
+        raise InputError(
+            f"{work}: expected no command at work, found one; wait for it to end"
+        )
+    for folder in sorted(results.glob("*/*")):
+        for run in runs.find(folder):
+            if runs.is_held(run.folder):
+                raise InputError(
+                    f"{run.folder}: expected no command at work, found one; wait for "
+                    "it to end"
+                )
+            places |= _of_run(run, weights)
+    there = {p: what for p, what in places.items() if p.exists() and not p.is_symlink()}
+    found = [Thing.at(path, what) for path, what in there.items()]
+    return sorted(found, key=lambda thing: -thing.size)
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        with filelock.FileLock(path, timeout=0):
+            return False
+    except (filelock.Timeout, OSError):
+        return True
+
+
+def _of_run(run: runs.Run, weights: bool) -> dict[Path, str]:
+    names = {stored.PROBABILITIES: "probabilities"} if _can_predict(run) else {}
+    if weights and run.reached("evaluated"):
+        names |= _WEIGHTS
+    return {run.path(name): what for name, what in names.items()}
+
+
+def _can_predict(run: runs.Run) -> bool:
+    """Whether a run's weights are here; of a run after a method those it came from."""
+    trained = run.folder.with_name(run.origin) if run.origin else run.folder
+    return run.reached("evaluated") and (trained / runs.MODEL).is_file()
+
+
+def lines(things: Sequence[Thing]) -> list[str]:
+    """A line for each thing, and one for all together."""
+    shown = [f"{_bytes(one.size):>9}  {one.path}  ({one.what})" for one in things]
+    return [*shown, f"{_bytes(sum(one.size for one in things)):>9}  in all"]
+
+
+def _bytes(size: float) -> str:
+    return tqdm.format_sizeof(size, "B", 1000)
+
+
+def remove(things: Sequence[Thing]) -> None:
+    """Delete things.
+
+    Raises:
+        OSError: the first that could not be deleted.
+    """
+    for thing in things:
+        if thing.path.is_dir():
+            shutil.rmtree(thing.path)
+        else:
+            thing.path.unlink()

@@ -1,0 +1,105 @@
+"""Cross-validation: the test cases of all folds, pooled into one run for the tables."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from data_io.errors import InputError
+from pipelines import run as runs
+from pipelines.measure import histograms
+
+__all__ = ["pool", "pool_with_methods"]
+
+# What folds differ in, and what is of one training alone.
+_OWN = ("fold", "split", "times", "files", "state", "history", "environment_changes")
+
+
+def pool_with_methods(folders: Sequence[Path], output: Path) -> None:
+    """Pool the folds of a run, and what methods such as a temperature made of them.
+
+    Raises:
+        InputError: as `pool`.
+    """
+    pool(folders, output)
+    endings = {
+        path.name.removeprefix(f"{folders[0].name}-")
+        for path in folders[0].parent.glob(f"{folders[0].name}-*")
+        if runs.is_run(path) and runs.Run.open(path).origin == folders[0].name
+    }
+    for ending in sorted(endings):
+        made = [folder.with_name(f"{folder.name}-{ending}") for folder in folders]
+        if all(map(runs.is_run, made)):
+            pool(made, output.with_name(f"{output.name}-{ending}"))
+
+
+def pool(folders: Sequence[Path], output: Path) -> runs.Run:
+    """Write the run of all folds: the measures of each case where it was in the test.
+
+    Args:
+        folders: the run of each fold, evaluated.
+        output: the pooled run's folder; one that is there is written anew.
+
+    Returns:
+        It: its record is that of the first fold, with the number of `folds`, all cases
+        as its test, the sums of the times, and of temperatures the mean.
+
+    Raises:
+        InputError: a fold that is missing or not evaluated; cases that are not in the
+            test of one fold each; another run in the place.
+    """
+    each = [runs.Run.open(folder) for folder in folders]
+    for run in each:
+        run.require("evaluated", f"dscpp evaluate --run {run.folder}")
+        run.require_measures()
+    record = _record(each)
+    runs.require_replaceable(output, "its folds", lambda run: "folds" in run.record)
+    with runs.lock_folder(output):
+        new = runs.Run.create(output, record)
+        tables = [_rows(run) for run in each]
+        pooled = pd.concat(tables, ignore_index=True)
+        runs.write_atomically(
+            new.path("cases.csv"),
+            lambda aside: pooled.to_csv(aside, index=False, lineterminator="\n"),
+        )
+        counts = [histograms.load(run.path("histograms.npz")) for run in each]
+        joined = histograms.joined([one.part("test") for one in counts])
+        runs.write_atomically(
+            new.path("histograms.npz"), lambda aside: histograms.save(aside, joined)
+        )
+        new.update(files=runs.MEASURES, state="evaluated")
+    return new
+
+
+def _record(each: Sequence[runs.Run]) -> dict[str, Any]:
+    """The record of the pooled run."""
+    first, number = each[0].record, each[0].record["fold"][1]
+    test = sorted(case for run in each for case in run.record["split"]["test"])
+    every = {case for ids in first["split"].values() for case in ids}
+    if sorted(every) != test:
+        raise InputError(
+            f"{each[0].folder}: expected {number} folds with each of {len(every)} "
+            f"cases in the test of one, found {len(each)} with {len(test)} test cases"
+        )
+    times: dict[str, float] = {}
+    for run in each:
+        for key, seconds in run.record.get("times", {}).items():
+            times[key] = round(times.get(key, 0) + seconds, 3)
+    record = {key: value for key, value in first.items() if key not in _OWN}
+    record |= {"folds": number, "times": times}
+    record["split"] = {"training": [], "validation": [], "test": test}
+    if "posthoc" in first:
+        fitted = [run.record["posthoc"]["temperature"] for run in each]
+        mean = float(f"{statistics.fmean(fitted):.4g}")
+        record["posthoc"] = {"run": first["posthoc"]["run"], "temperature": mean}
+    return record
+
+
+def _rows(run: runs.Run) -> pd.DataFrame:
+    """The test rows of a run's `cases.csv`, as they stand there."""
+    rows = pd.read_csv(run.path("cases.csv"), dtype=str, keep_default_na=False)
+    return rows[rows["split"] == "test"]
