@@ -175,12 +175,18 @@ def unclean(pending: Sequence[Planned]) -> str:
     """Why runs would count in no verdict at the preset paper; "" where they would.
 
     Args:
-        pending: runs that are not done.
+        pending: runs that are not done. Of own images there is no verdict.
     """
-    own = [r for r in pending if r.task.preset == "paper" and not r.task.overrides]
-    if not own:
+    judged = [
+        run
+        for run in pending
+        if run.task.preset == "paper"
+        and not run.task.overrides
+        and not datasets.is_own(run.task.dataset)
+    ]
+    if not judged:
         return ""
-    for run in filter(None, (planned.run for planned in own)):
+    for run in filter(None, (planned.run for planned in judged)):
         if not commits.from_clean_commit(run.record):
             return (
                 f"{run.folder}: expected a run at the preset paper that was begun with "
@@ -344,20 +350,24 @@ class Call:
 
     def _tables(self) -> int:
         """Write the tables; print those of a single data set and preset."""
-        custom = {run.group: run for run in self.planned if run.task.overrides}
+        custom = {
+            run.group: run
+            for run in self.planned
+            if run.task.overrides and not datasets.is_own(run.task.dataset)
+        }
         for group, run in custom.items():
             print(
                 f"Runs that differ from the preset ({', '.join(run.task.overrides)}) "
                 f"are in no table; each has its measures: {group / 'runs'}"
             )
         usual = [run for run in self.planned if run.group not in custom]
-        groups = {run.group: run.task for run in usual}
+        groups = {run.group for run in usual}
         if not groups:
             return 0
         only: list[str] = []
         if len(groups) == 1:
-            (task,) = groups.values()
-            only = ["--dataset", task.dataset, "--preset", task.preset]
+            (group,) = groups
+            only = ["--dataset", group.parent.name, "--preset", group.name]
         return self._dscpp("tables", "--results", str(self.results), *only)
 
     def _expect(self, pending: Sequence[Planned]) -> None:
