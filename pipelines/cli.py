@@ -743,7 +743,10 @@ def _runs(commands: _Commands[argparse.ArgumentParser]) -> None:
         if found:
             print("Dice and NLL: means over test images, then over classes")
         else:
-            print(f"{options.results}: no runs yet; `dscpp demo` makes some")
+            print(
+                f"{options.results}: no runs yet; `dscpp demo` makes some. One "
+                "elsewhere is listed by name: `dscpp runs RUN`"
+            )
 
     parser = _command(
         commands,

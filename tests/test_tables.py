@@ -709,6 +709,17 @@ def test_own_runs_that_cannot_be_compared_are_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_scaled_run_alone_is_no_table(results, capsys):
+    scaling = {"method": "temperature", "posthoc": {"run": "dsc-s0", "temperature": 2}}
+    trained, scaled = make_own(results), make_own(results, **scaling)
+    assert cli.main(["tables", str(scaled)]) == 2
+    assert "found none; name dsc-s0 too" in capsys.readouterr().err
+    output = results.with_name("out")
+    both = ["tables", str(trained), str(scaled), "--output", str(output)]
+    assert cli.main(both) == 0
+    assert {row["method"] for row in read(output / "table.csv")} == {"", "temperature"}
+
+
 def test_runs_of_the_paper_with_overrides_are_joined_by_no_name(results, capsys):
     run = make_run(results, "CE", group="custom-0a1b2c3d", overrides={"epochs": 3})
     assert cli.main(["tables", str(run)]) == 2
