@@ -329,9 +329,11 @@ class Run:
         return str(self.record.get("posthoc", {}).get("run", ""))
 
     @property
-    def _trained(self) -> Path:
+    def trained(self) -> Path:
         """Folder of the run that was trained: this one, or what it was made from."""
-        return self.folder.with_name(self.origin) if self.origin else self.folder
+        if not self.origin:
+            return self.folder
+        return self.folder.absolute().with_name(self.origin)
 
     def reached(self, state: str) -> bool:
         """Whether the run is at `state` or past it."""
@@ -430,7 +432,7 @@ class Run:
         Raises:
             InputError: the note is none of ours.
         """
-        path = self._trained / PLACE
+        path = self.trained / PLACE
         try:
             found = schema.load(path, dict[str, str]).get("data", "")
         except FileNotFoundError:
@@ -447,7 +449,7 @@ class Run:
 
     def seen(self) -> set[str] | None:
         """SHA-256 of the images of training and validation; None where not known."""
-        found = schema.recall(self._trained / SEEN, dict[str, str])
+        found = schema.recall(self.trained / SEEN, dict[str, str])
         return None if found is None else set(found.values())
 
 
@@ -641,10 +643,10 @@ def find(folder: Path) -> list[Run]:
     Returns:
         The runs; folders without a `run.json` are left out: see `unrecorded`.
     """
-    return _inside(Path(folder) / "runs")
+    return _runs_in(Path(folder) / "runs")
 
 
-def _inside(folder: Path) -> list[Run]:
+def _runs_in(folder: Path) -> list[Run]:
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
     return [Run.open(path) for path in paths if is_run(path)]
 
@@ -661,7 +663,7 @@ def listed(folders: Iterable[Path]) -> list[Run]:
     """
     found: dict[Path, Run] = {}
     for folder in folders:
-        here = [] if is_run(folder) else find(folder) or _inside(folder)
+        here = [] if is_run(folder) else find(folder) or _runs_in(folder)
         for run in here or [Run.open(folder)]:
             found.setdefault(run.folder.resolve(), run)
     return list(found.values())

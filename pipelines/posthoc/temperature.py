@@ -227,7 +227,7 @@ def trained(run: runs.Run) -> tuple[runs.Run, float]:
     if run.method != METHOD:
         run.require_network()
         return run, 1.0
-    found = runs.Run.open(run.folder.with_name(run.origin))
+    found = runs.Run.open(run.trained)
     if model_of(found) != run.record["posthoc"]["model"]:
         raise InputError(
             f"{run.folder}: expected the weights in {found.folder} to be those that "
