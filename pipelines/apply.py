@@ -27,6 +27,7 @@ from data_io.prepare import cache, native
 from data_io.prepare.preprocessing import Settings
 from pipelines import commits, evaluate, export, provenance, written
 from pipelines import run as runs
+from pipelines.posthoc import temperature as scaling
 from pipelines.training import predict, protocol
 from pipelines.training.protocol import Protocol
 
@@ -56,6 +57,7 @@ class Trained:
         protocol: that of its training; of a model alone its input shape is known.
         classes: names of the classes, background first.
         run: where the network is of a run; None for a model alone.
+        temperature: that its probabilities are scaled by, see `posthoc.temperature`.
     """
 
     model: keras.Model
@@ -63,6 +65,7 @@ class Trained:
     protocol: Protocol
     classes: tuple[str, ...]
     run: runs.Run | None = None
+    temperature: float = 1.0
 
     def record(self) -> Record:
         """What images must be like to be given to the network."""
@@ -84,26 +87,28 @@ def open_model(path: Path) -> Trained:
     Args:
         path: a run folder, or a `.keras` file. `run.json` beside it says how images are
             prepared and what the classes are called; without it images are resized to
-            the network's input and z-scored, as in this project.
+            the network's input and z-scored, as in this project. Of a run after
+            temperature scaling the network is that of the run it was made from.
 
     Raises:
-        InputError: no model, a damaged one, other weights than the run's, a run after
-            a method such as temperature, or without
+        InputError: no model, a damaged one, other weights than the run's, or without
             `run.json` a network for volumes, whose voxel size it alone knows, one of
             no fixed input size, or one that does not go from grey or RGB images to two
             classes or more.
     """
     file = path / runs.MODEL if path.is_dir() else path
-    if runs.is_run(path):
-        runs.Run.open(path).require_network()
-    model = predict.read_model(file)
+    run, temperature = None, 1.0
     if runs.is_run(file.parent) and file.name == runs.MODEL:
         run = runs.Run.open(file.parent)
-        predict.require_own(file, run)
+        origin, temperature = scaling.trained(run)
+        file = origin.path(runs.MODEL)
+    model = predict.read_model(file)
+    if run:
+        predict.require_own(file, origin)
         values = protocol.from_dict(run.record["settings"])
         model = predict.fastest(model, values)
         settings = Settings.from_dict(run.record["preprocessing"])
-        return Trained(model, settings, values, _classes(run), run)
+        return Trained(model, settings, values, _classes(run), run, temperature)
     _require_alone(file, model)
     shape = tuple(model.input_shape[1:-1])
     number = int(model.output_shape[-1])
@@ -210,10 +215,12 @@ def _predictions(trained: Trained, root: Path) -> Iterator[tuple[str, _Array]]:
             prepared = cache.prepare(
                 own_images, root, [case], trained.settings, Path(place), progress=False
             )
-            yield (
-                case,
-                predict.probabilities(trained.model, prepared, case, trained.protocol),
+            found = predict.probabilities(
+                trained.model, prepared, case, trained.protocol
             )
+            if trained.temperature != 1:
+                found = scaling.scale(found, trained.temperature)
+            yield case, found
 
 
 def _write_image(
@@ -235,6 +242,7 @@ def evaluate_set(
     name: str,
     classes: Sequence[str] = (),
     work: Path = Path(".work"),
+    threshold: float | None = None,
 ) -> Path:
     """Measures a trained run on another set of images; the run's own measures stay.
 
@@ -249,6 +257,7 @@ def evaluate_set(
         name: of the set.
         classes: their names; () for those of the run.
         work: where the look at the images is remembered.
+        threshold: measure at it too: `threshold-<threshold>.csv` beside `cases.csv`.
 
     Returns:
         The folder written.
@@ -273,10 +282,12 @@ def evaluate_set(
         like = trained.record()
         found = own.describe(images, masks, work, f"own-{name}", classes, like)
         bars.note(str(found))
-        return _evaluate_set(trained, found.root, name, work)
+        return _evaluate_set(trained, found.root, name, work, threshold)
 
 
-def _evaluate_set(trained: Trained, root: Path, name: str, work: Path) -> Path:
+def _evaluate_set(
+    trained: Trained, root: Path, name: str, work: Path, threshold: float | None
+) -> Path:
     run = trained.run
     if run is None:
         raise InputError("expected a run folder, received a model alone")
@@ -289,17 +300,23 @@ def _evaluate_set(trained: Trained, root: Path, name: str, work: Path) -> Path:
         "cases": list(cases),
         "data_hash": content.data_hash(hashes),
         "seen": _seen(run, root, work),
-        "model": run.record["files"][runs.MODEL],
+        "model": scaling.trained(run)[0].record["files"][runs.MODEL],
         "commit": commits.commit(),
         "versions": provenance.versions(),
     }
     _require_same_set(target, about["data_hash"])
-    measured = _measure(trained, root, name)
+    thresholds = [None] if threshold is None else [None, threshold]
+    measured = _measure(trained, root, name, thresholds)
     # Not in `other-sets`, where what is there is taken for a set.
     aside = run.path(f".{runs.OTHER_SETS}")
     with runs.writing(target):
         shutil.rmtree(aside, ignore_errors=True)
-        evaluate.write(aside, run.record, *measured)
+        for at, (rows, pairs) in zip(thresholds, measured, strict=True):
+            if at is None:
+                evaluate.write(aside, run.record, rows, pairs)
+            else:
+                path = aside / evaluate.threshold_file(at)
+                evaluate.write_cases(path, run.record, rows)
         runs.write_json(aside / "set.json", about)
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(exist_ok=True)
@@ -309,7 +326,8 @@ def _evaluate_set(trained: Trained, root: Path, name: str, work: Path) -> Path:
 
 def _require_same_set(target: Path, data_hash: str) -> None:
     """Refuses to replace other files, or measures of other images of the same name."""
-    other = {path.name for path in target.glob("*")} - set(_SET)
+    own = {*_SET, *(path.name for path in target.glob("threshold-*.csv"))}
+    other = {path.name for path in target.glob("*")} - own
     kept = content.read_json(target / "set.json")
     if other or (kept is None and target.exists()):
         raise InputError(
@@ -343,15 +361,16 @@ def _seen(run: runs.Run, root: Path, work: Path) -> list[str] | None:
     return seen
 
 
-def _measure(trained: Trained, root: Path, name: str) -> evaluate.Measured:
+def _measure(
+    trained: Trained, root: Path, name: str, thresholds: Sequence[float | None]
+) -> list[evaluate.Measured]:
     """Predicts and measures case by case: probabilities of one are held at a time."""
-    is_3d = trained.settings.is_3d
-    return evaluate.joined(
-        evaluate.measure_case(
-            own_images, root, name, case, functools.partial(_slabs, softmax, is_3d)
-        )
-        for case, softmax in _predictions(trained, root)
-    )
+    measured: list[list[evaluate.Measured]] = [[] for _ in thresholds]
+    for case, softmax in _predictions(trained, root):
+        slabs = functools.partial(_slabs, softmax, trained.settings.is_3d)
+        for at, found in zip(thresholds, measured, strict=True):
+            found.append(evaluate.measure_case(own_images, root, name, case, slabs, at))
+    return [evaluate.joined(found) for found in measured]
 
 
 def _slabs(

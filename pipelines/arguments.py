@@ -14,6 +14,7 @@ from data_io.files.names import is_formula
 
 __all__ = [
     "SPLIT", "add", "add_own", "class_names", "folder", "number", "take_own",
+    "threshold",
 ]  # fmt: skip
 
 
@@ -32,6 +33,18 @@ def number(text: str) -> int:
             f"expected a whole number, 0 or more, received {text!r}"
         )
     return int(text)
+
+
+def threshold(text: str) -> float | str:
+    """A softmax threshold as typed: a number between 0 and 1, or "auto"."""
+    try:
+        if text == "auto" or 0 < float(text) < 1:
+            return text if text == "auto" else float(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(
+        f"expected a number between 0 and 1, or auto, received {text!r}"
+    )
 
 
 SPLIT = ("--split-seed", "--split", "--split-by")
@@ -76,6 +89,13 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "help": "keep groups in one part of the split: sequence (of the videos of "
         "cvc-clinicdb); results go to a data set of their own",
     },
+    "--threshold": {
+        "type": threshold,
+        "metavar": "T",
+        "help": "foreground where its probability is at least T; auto: T with the "
+        "best mean Dice on the run's validation cases (default: the most probable "
+        "class)",
+    },
     "--work": {
         "type": folder,
         "default": Path(".work"),
@@ -85,7 +105,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def add(parser: argparse.ArgumentParser, *names: str) -> None:
+def add(parser: argparse._ActionsContainer, *names: str) -> None:
     """Options that several commands take, by their names."""
     for name in names:
         parser.add_argument(name, **_OPTIONS[name])

@@ -355,7 +355,11 @@ def _predicted(run: Run) -> str:
 
 
 def _evaluated(run: Run) -> str:
-    return f"{run.folder}: {run.state}; see cases.csv and histograms.npz"
+    from pipelines.reporting import tables
+
+    means = tables.set_summary(run.path("cases.csv"), "test")
+    seen = f"{run.folder}: {run.state}; see cases.csv and histograms.npz"
+    return "\n".join([*means, seen])
 
 
 def _scaled(run: Run) -> str:
@@ -484,7 +488,7 @@ def _predict(commands: _Commands[argparse.ArgumentParser]) -> None:
         "write the probabilities of a trained run, or predict any images with a model",
         (
             "predict --run RUN --data DIR --nifti --probabilities",
-            "predict --model RUN --input photos --output labels --threshold 0.3",
+            "predict --run RUN --images photos --output labels --threshold auto",
         ),
     )
     _add_stage(parser, "predict", required=False)
@@ -498,7 +502,7 @@ def _predict(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--probabilities",
         action="store_true",
-        help="with --nifti, and with --model on volumes: write the probabilities "
+        help="with --nifti, and with --images of volumes: write the probabilities "
         "beside the label maps, at native resolution (large)",
     )
 
@@ -510,10 +514,12 @@ def _add_any_images(parser: argparse.ArgumentParser) -> None:
         "--model",
         type=arguments.folder,
         metavar="M",
-        help="a run folder, or a .keras file with run.json beside it",
+        help="in place of --run: a run folder, or a .keras file",
     )
     other.add_argument(
+        "--images",
         "--input",
+        dest="input",
         type=arguments.folder,
         metavar="PATH",
         help="an image or NIfTI volume, or a folder of them",
@@ -524,32 +530,28 @@ def _add_any_images(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="label maps and probabilities are written here",
     )
-    other.add_argument(
-        "--threshold",
-        type=float,
-        metavar="T",
-        help="foreground where its probability is at least T (default: the most "
-        "probable class)",
-    )
+    arguments.add(other, "--threshold")
 
 
 def _run_predict(options: argparse.Namespace) -> None:
     from pipelines import stages
 
+    model = options.model or options.run_folder
     given = [options.model, options.input, options.output]
     if options.run_folder and not any(given):
         _run_predict_run(options)
         return
-    if options.run_folder or not all(given):
+    both = options.model and options.run_folder
+    if both or not all([model, *given[1:]]):
         raise InputError(
-            "expected --run RUN, or --model M with --input PATH and --output DIR; "
-            "received another combination"
+            "expected --run RUN, or --run RUN or --model M with --images PATH and "
+            "--output DIR; received another combination"
         )
     written = stages.predict_images(
-        options.model,
+        model,
         options.input,
         options.output,
-        options.threshold,
+        stages.choose_threshold(model, options.threshold),
         options.work,
         options.probabilities,
     )
@@ -561,8 +563,9 @@ def _run_predict_run(options: argparse.Namespace) -> None:
 
     if options.threshold is not None:
         raise InputError(
-            "--threshold: expected --model, --input and --output with it; a run keeps "
-            "probabilities, which `dscpp tables` measures at every threshold"
+            "--threshold: expected --images and --output with it; a run keeps "
+            "probabilities: `dscpp evaluate --threshold` measures them at one, `dscpp "
+            "tables` at 0.05 to 0.95"
         )
     if options.probabilities and not options.nifti:
         raise InputError(
@@ -588,10 +591,12 @@ def _evaluate(commands: _Commands[argparse.ArgumentParser]) -> None:
         "measure a predicted run, or a trained one on another set of images",
         (
             "evaluate --run RUN --data DIR",
+            "evaluate --run RUN --threshold auto",
             "evaluate --run RUN --images DIR --masks DIR --name clinic-b",
         ),
     )
     _add_stage(parser, "measure")
+    arguments.add(parser, "--threshold")
     arguments.add_own(parser, "another set, to measure a trained run on")
 
 
@@ -599,15 +604,13 @@ def _run_evaluate(options: argparse.Namespace) -> None:
     from pipelines import stages
 
     if options.images is None and options.masks is None:
-        done = stages.evaluate(
-            options.run_folder, options.data, options.work, options.again
-        )
-        print(_evaluated(done))
+        _run_evaluate_run(options)
         return
     if options.images is None or options.masks is None or options.data:
         raise InputError(
             "expected both --images DIR and --masks DIR of the other set, and no --data"
         )
+    threshold = stages.choose_threshold(options.run_folder, options.threshold)
     backend.start(options.work)
     from pipelines import apply
 
@@ -618,11 +621,34 @@ def _run_evaluate(options: argparse.Namespace) -> None:
         options.name or "other",
         arguments.class_names(options),
         options.work,
+        threshold,
     )
+    from pipelines import evaluate
     from pipelines.reporting import tables
 
     print("\n".join(tables.set_summary(folder / "cases.csv")))
     print(f"{folder}: see cases.csv and histograms.npz")
+    if threshold is not None:
+        _print_at_threshold(folder / evaluate.threshold_file(threshold))
+
+
+def _run_evaluate_run(options: argparse.Namespace) -> None:
+    from pipelines import stages
+
+    given = options.run_folder, options.data
+    print(_evaluated(stages.evaluate(*given, options.work, options.again)))
+    threshold = stages.choose_threshold(options.run_folder, options.threshold)
+    if threshold is not None:
+        path = stages.evaluate_at(*given, threshold, options.work)
+        _print_at_threshold(path, "test")
+
+
+def _print_at_threshold(path: Path, split: str | None = None) -> None:
+    from pipelines.reporting import tables
+
+    shown = ("dice", "jaccard", "precision", "recall")
+    lines = tables.set_summary(path, split, shown)
+    print(*(f"{path.stem}: {line}" for line in lines), f"{path}", sep="\n")
 
 
 def _temperature(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -675,8 +701,10 @@ def _judge(commands: _Commands[argparse.ArgumentParser]) -> None:
         "judge",
         run,
         "measure the probabilities of any program: scores, calibration, volumes",
-        "examples:\n  dscpp judge nnunet/validation labelsTr --output judged\n"
-        '  dscpp judge probabilities labels --name "my network" --output judged',
+        (
+            "judge nnunet/validation labelsTr --output judged",
+            'judge probabilities labels --name "my network" --output judged',
+        ),
     )
     parser.add_argument(
         "probabilities",
@@ -716,7 +744,15 @@ def _tables(commands: _Commands[argparse.ArgumentParser]) -> None:
         _run_tables,
         "write every table from the runs at hand, beside the published values "
         "(needs neither images nor a backend)",
-        ("tables", "tables --results my-results --dataset drive --preset reduced"),
+        ("tables --dataset drive", "tables RUN OTHER-RUN --output comparison"),
+    )
+    _add_folders(parser, "join these alone and write their tables to --output")
+    parser.add_argument(
+        "--output",
+        type=arguments.folder,
+        default=Path("tables"),
+        metavar="DIR",
+        help="with RUN, where tables are written (default: %(default)s)",
     )
     arguments.add(parser, "--results")
     only = "write and print this one only"
@@ -732,12 +768,31 @@ def _tables(commands: _Commands[argparse.ArgumentParser]) -> None:
     )
 
 
+def _add_folders(parser: argparse.ArgumentParser, verb: str) -> None:
+    parser.add_argument(
+        "folders",
+        nargs="*",
+        type=arguments.folder,
+        metavar="RUN",
+        help=f"run folders, or folders of them: {verb} (default: all in --results)",
+    )
+
+
 def _run_tables(options: argparse.Namespace) -> None:
     from pipelines.reporting.pages import Report
+    from pipelines.run import listed
 
-    _warn_unrecorded(options)
-    report = Report(options.results)
-    pages = report.chosen(options.dataset, options.preset)
+    if options.folders:
+        named = listed(options.folders)
+        for run in named:
+            if run.state != "evaluated":
+                print(f"dscpp: warning: left out: {_unfinished(run)}", file=sys.stderr)
+        report = Report(options.results, named, options.output)
+        pages = report.pages
+    else:
+        _warn_unrecorded(options)
+        report = Report(options.results)
+        pages = report.chosen(options.dataset, options.preset)
     written = report.write(pages)
     for page in pages:
         print(page.text(), end="\n\n")
@@ -749,6 +804,13 @@ def _run_tables(options: argparse.Namespace) -> None:
         print("\n".join(str(path) for path in over_all))
     for path in options.readme:
         report.update(path)
+
+
+def _unfinished(run: Run) -> str:
+    return (
+        f"{run.folder}: expected a run that is 'evaluated', found {run.state!r}; give "
+        f"`dscpp predict --run {run.folder}`, then `dscpp evaluate --run {run.folder}`"
+    )
 
 
 def _warn_unrecorded(options: argparse.Namespace) -> None:
@@ -805,22 +867,45 @@ def _runs(commands: _Commands[argparse.ArgumentParser]) -> None:
         from pipelines import run as runs
 
         groups = sorted(options.results.glob("*/*/runs"))
-        listed = [run for group in groups for run in runs.find(group.parent)]
-        _warn_unrecorded(options)
-        for found in listed:
-            epochs = found.record.get("times", {}).get("epochs", "")
-            print(f"{found.state:10} {epochs!s:>5} epochs  {found.folder}")
-        if not listed:
-            print(f"{options.results}: no runs yet; `dscpp demo` makes some")
+        every = [run for group in groups for run in runs.find(group.parent)]
+        found = runs.listed(options.folders) if options.folders else every
+        if not options.folders:
+            _warn_unrecorded(options)
+        for line in map(_listed, found):
+            print(line)
+        if found:
+            print("Dice and NLL: means over test images, then over classes")
+        else:
+            print(
+                f"{options.results}: no runs yet; `dscpp demo` makes some. One "
+                "elsewhere is listed by name: `dscpp runs RUN`"
+            )
 
     parser = _command(
         commands,
         "runs",
         run,
-        "list the runs and how far each has come",
-        ("runs", "runs --results my-results"),
+        "list the runs, how far each has come and what it measured",
+        ("runs", "runs RUN OTHER-RUN"),
     )
+    _add_folders(parser, "list these alone")
     arguments.add(parser, "--results")
+
+
+def _listed(run: Run) -> str:
+    """A line on one run: its state, epochs, measures and folder."""
+    from pipelines.reporting import tables
+
+    epochs = run.record.get("times", {}).get("epochs", "")
+    said = " " * 23
+    if run.state == "evaluated":
+        try:
+            said = "Dice {dice:.3f}, NLL {nll:.3f}".format(
+                **tables.brief_means(run.path("cases.csv"))
+            )
+        except InputError:  # `dscpp tables` says what is wrong with them
+            said = "measures damaged"
+    return f"{run.state:10} {epochs!s:>5} epochs  {said:23}  {run.folder}"
 
 
 def _clean(commands: _Commands[argparse.ArgumentParser]) -> None:

@@ -20,7 +20,8 @@ from pipelines.measure import histograms, metrics, voxels
 from pipelines.measure.regions import BAND, band, band_radius
 
 __all__ = [
-    "COLUMNS", "Measured", "evaluate", "joined", "measure", "measure_case", "write",
+    "COLUMNS", "Measured", "at_threshold", "evaluate", "joined", "measure",
+    "measure_case", "threshold_file", "write", "write_cases",
 ]  # fmt: skip
 
 COLUMNS = (*runs.CASE_KEYS, *metrics.COLUMNS)
@@ -62,7 +63,11 @@ def evaluate(run: runs.Run, root: Path) -> None:
 
 
 def measure(
-    run: runs.Run, module: Dataset, root: Path, cases: Sequence[tuple[str, str]]
+    run: runs.Run,
+    module: Dataset,
+    root: Path,
+    cases: Sequence[tuple[str, str]],
+    threshold: float | None = None,
 ) -> Measured:
     """Measure cases whose probabilities are there.
 
@@ -71,6 +76,7 @@ def measure(
         module: the data set.
         root: the data set's folder, for labels and regions.
         cases: pairs of the split's name and a case.
+        threshold: see `measure_case`.
     """
     return joined(
         measure_case(
@@ -79,6 +85,7 @@ def measure(
             split,
             case,
             functools.partial(stored.slabs, run, module, root, case),
+            threshold,
         )
         for split, case in bars.bar(cases, f"{run.name} evaluate", unit="case")
     )
@@ -100,6 +107,7 @@ def measure_case(
     split: str,
     case: str,
     slabs_of: Callable[[tuple[int, ...]], Iterable[_Slab]],
+    threshold: float | None = None,
 ) -> Measured:
     """Measure one case in one pass over its voxels: all regions, observers, targets.
 
@@ -112,6 +120,7 @@ def measure_case(
         split: name of the split, for the rows.
         case: the case's id.
         slabs_of: gives the probabilities as `stored.slabs` does, from the native shape.
+        threshold: for what is predicted, as in `metrics.predicted`.
     """
     references = module.references(root, case)
     regions = _regions(module, root, case, references)
@@ -122,7 +131,7 @@ def measure_case(
     def measure_slab(slab: _Slab) -> dict[str, _Tally]:
         where, softmax = slab
         labels = {name: label[where] for name, label in references.items()}
-        found = {region: _Tally(names, references) for region in regions}
+        found = {region: _Tally(names, references, threshold) for region in regions}
         for region, tally in found.items():
             tally.add(softmax, labels, regions[region][where])
         return found
@@ -138,6 +147,33 @@ def measure_case(
             rows += [{**keys, **row} for row in tally.rows(target)]
             pairs += [{**keys, **row} for row in tally.pairs(target)]
     return rows, pairs
+
+
+def at_threshold(run: runs.Run, root: Path, threshold: float) -> Path:
+    """Measure a run's test cases at a threshold, anew each time.
+
+    Args:
+        run: a run in state "predicted" or past it, locked by the caller.
+        root: the data set's folder.
+        threshold: as in `metrics.predicted`.
+
+    Returns:
+        `threshold-<threshold>.csv` of the run, with the columns of `cases.csv`.
+
+    Raises:
+        InputError: as `evaluate`.
+    """
+    run.require("predicted", run.remake())
+    module = datasets.by_name(run.record["dataset"])
+    cases = [named for named in stored.cases(run) if named[0] == "test"]
+    rows, _ = measure(run, module, root, cases, threshold)
+    path = run.path(threshold_file(threshold))
+    return write_cases(path, run.record, rows)
+
+
+def threshold_file(threshold: float) -> str:
+    """Name of the file with the measures at a threshold."""
+    return f"threshold-{threshold:g}.csv"
 
 
 def _regions(
@@ -180,12 +216,18 @@ class _Tally:
     Args:
         targets: the classes to measure.
         references: names of the observers.
+        threshold: for what is predicted.
     """
 
-    def __init__(self, targets: Iterable[int], references: Iterable[str]) -> None:
+    def __init__(
+        self,
+        targets: Iterable[int],
+        references: Iterable[str],
+        threshold: float | None = None,
+    ) -> None:
         self._targets = list(targets)
         self._measures = {
-            name: metrics.CaseMetrics(self._targets) for name in references
+            name: metrics.CaseMetrics(self._targets, threshold) for name in references
         }
         self._totals: dict[tuple[Any, ...], Any] = defaultdict(int)  # of bins
 
@@ -244,10 +286,17 @@ def write(
         rows: from `measure`.
         pairs: from `measure`.
     """
-    # "split" is a row's own here, and the whole split in the record.
-    own = {key: record[key] for key in runs.CASE_KEYS[:6]}
-    runs.write_csv(folder / "cases.csv", COLUMNS, [{**row, **own} for row in rows])
+    write_cases(folder / "cases.csv", record, rows)
     table = histograms.Histograms.from_rows(rows, pairs)
     runs.write_atomically(
         folder / "histograms.npz", lambda aside: histograms.save(aside, table)
     )
+
+
+def write_cases(
+    path: Path, record: Mapping[str, Any], rows: Sequence[dict[str, Any]]
+) -> Path:
+    """Write the rows of a `cases.csv`; arguments as for `write`."""
+    # "split" is a row's own here, and the whole split in the record.
+    own = {key: record[key] for key in runs.CASE_KEYS[:6]}
+    return runs.write_csv(path, COLUMNS, [{**row, **own} for row in rows])

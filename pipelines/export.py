@@ -15,6 +15,7 @@ from data_io.files import nifti
 from data_io.prepare import native
 from pipelines import run as runs
 from pipelines import stored, written
+from pipelines.measure import metrics
 
 __all__ = [
     "FOLDER", "files_of", "labels", "native_labels", "require_free", "volumes",
@@ -166,12 +167,7 @@ def labels(softmax: _Array, threshold: float | None = None) -> _Labels:
 
     Args:
         softmax: (..., classes), in [0, 1].
-        threshold: None for the most probable class. Else the most probable class but
-            background where its probability is at least this (Eq. 10, whose comparison
-            is printed the wrong way round), and background elsewhere.
+        threshold: see `metrics.predicted`.
     """
-    if threshold is None:
-        return np.argmax(softmax, axis=-1).astype(np.uint8)
-    foreground = softmax[..., 1:]
-    best = np.argmax(foreground, axis=-1) + 1
-    return np.where(foreground.max(axis=-1) >= threshold, best, 0).astype(np.uint8)
+    found = metrics.predicted(np.moveaxis(softmax, -1, 0), threshold)
+    return found.astype(np.uint8)

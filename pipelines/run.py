@@ -21,6 +21,7 @@ from typing import Any
 
 import filelock
 
+from data_io import datasets
 from data_io.errors import InputError
 from data_io.files import schema
 from data_io.files.content import file_hash
@@ -38,6 +39,7 @@ from pipelines.record import FORMAT, STATES, Record, require_unchanged, sealed
 __all__ = [
     "CASE_KEYS",
     "COMMITTED",
+    "CUSTOM",
     "FORMAT",
     "IDENTITY",
     "MEASURES",
@@ -50,12 +52,14 @@ __all__ = [
     "is_held",
     "is_run",
     "is_stream",
+    "listed",
     "lock_folder",
     "replicate_of",
     "require_free",
     "require_replaceable",
     "require_table",
     "run_folder",
+    "spelled",
     "sweep",
     "unrecorded",
     "write_atomically",
@@ -72,9 +76,11 @@ MODEL = "model.keras"
 STATE = "state.npz"
 OTHER_SETS = "other-sets"
 OWN_DATA = "own-data"  # folder: where own images are, how they are read; not in git
+CUSTOM = "custom-"  # folders of runs with overrides begin so
 SEEN = "seen-images.json"  # SHA-256 by case of training and validation; not in git
 TRUTH = "true posterior"  # method of the one run that nothing was trained for
 _NAMES = ("dataset", "preset", "loss", "method", "backend")
+_LONGEST = 100  # of what a folder's name says of overrides
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 CASE_KEYS = (
     "dataset",
@@ -154,7 +160,11 @@ def run_folder(
     name: str,
     overrides: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Where a run belongs; one with overrides goes to `custom-<hash>`, never a table.
+    """Where a run belongs; one with overrides lies apart from the preset's runs.
+
+    Of own images its group is named after the overrides, such as `reduced-epochs=3`;
+    there is no paper to compare with, so it has tables as any other. Of other data
+    sets it goes to `custom-<hash>`, never a table.
 
     Args:
         results: the folder of all results.
@@ -163,11 +173,26 @@ def run_folder(
         name: from `folder_name`.
         overrides: values that differ from the preset's; {} or None for none.
     """
-    group = preset
-    if overrides:
-        text = json.dumps([preset, overrides], sort_keys=True)
-        group = "custom-" + hashlib.sha256(text.encode()).hexdigest()[:8]
+    group = _group(dataset, preset, overrides) if overrides else preset
     return Path(results) / dataset / group / "runs" / name
+
+
+def _group(dataset: str, preset: str, overrides: Mapping[str, Any]) -> str:
+    text = json.dumps([preset, overrides], sort_keys=True)
+    name = CUSTOM + hashlib.sha256(text.encode()).hexdigest()[:8]
+    # No brackets, quotes, commas or spaces: they would have to be quoted in a shell.
+    said = spelled(overrides).replace("[]", "none").replace(", ", "-")
+    said = re.sub(r'[]["]', "", said.replace(",", "x"))
+    is_short = len(said) <= _LONGEST
+    return f"{preset}-{said}" if datasets.is_own(dataset) and is_short else name
+
+
+def spelled(overrides: Mapping[str, Any]) -> str:
+    """Such as "epochs=3, input_shape=[64,64]"; "" for none."""
+    each = sorted(overrides.items())
+    return ", ".join(
+        f"{key}={json.dumps(value, separators=(',', ':'))}" for key, value in each
+    )
 
 
 def write_csv(
@@ -304,6 +329,13 @@ class Run:
         """Name of the run that this one was made from; "" where it is none."""
         return str(self.record.get("posthoc", {}).get("run", ""))
 
+    @property
+    def trained(self) -> Path:
+        """Folder of the run that was trained: this one, or what it was made from."""
+        if not self.origin:
+            return self.folder
+        return self.folder.absolute().with_name(self.origin)
+
     def reached(self, state: str) -> bool:
         """Whether the run is at `state` or past it."""
         return STATES.index(self.state) >= STATES.index(state)
@@ -397,7 +429,7 @@ class Run:
 
     def seen(self) -> set[str] | None:
         """SHA-256 of the images of training and validation; None where not known."""
-        found = schema.recall(self.path(SEEN), dict[str, str])
+        found = schema.recall(self.trained / SEEN, dict[str, str])
         return None if found is None else set(found.values())
 
 
@@ -591,7 +623,27 @@ def find(folder: Path) -> list[Run]:
     Returns:
         The runs; folders without a `run.json` are left out: see `unrecorded`.
     """
-    runs = Path(folder) / "runs"
-    if not runs.is_dir():
-        return []
-    return [Run.open(path) for path in sorted(runs.iterdir()) if is_run(path)]
+    return _runs_in(Path(folder) / "runs")
+
+
+def _runs_in(folder: Path) -> list[Run]:
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [Run.open(path) for path in paths if is_run(path)]
+
+
+def listed(folders: Iterable[Path]) -> list[Run]:
+    """The runs that folders are or hold, each once, in the order given.
+
+    Args:
+        folders: a run; or a folder of runs, as of `results/<dataset>/<preset>`, or one
+            with runs directly in it.
+
+    Raises:
+        InputError: a folder that is no run and holds none.
+    """
+    found: dict[Path, Run] = {}
+    for folder in folders:
+        here = [] if is_run(folder) else find(folder) or _runs_in(folder)
+        for run in here or [Run.open(folder)]:
+            found.setdefault(run.folder.resolve(), run)
+    return list(found.values())

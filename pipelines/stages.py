@@ -30,9 +30,9 @@ from pipelines import run as runs
 from pipelines.training.task import Task, from_record
 
 __all__ = [
-    "complete", "estimate", "evaluate", "export", "initial", "is_complete", "located",
-    "own_data", "predict", "predict_images", "require_nifti_free", "temperature",
-    "train",
+    "choose_threshold", "complete", "estimate", "evaluate", "evaluate_at", "export",
+    "initial", "is_complete", "located", "own_data", "predict", "predict_images",
+    "require_nifti_free", "temperature", "train",
 ]  # fmt: skip
 
 
@@ -213,14 +213,10 @@ def predict_images(
     What can be refused without a backend is refused before one is imported.
 
     Raises:
-        InputError: as `apply.predict_files`; a threshold outside (0, 1); an output
-            among images, label maps or a run's files, or one that holds a file of a
-            name to be written that no prediction wrote, or that was changed since.
+        InputError: as `apply.predict_files`; an output among images, label maps or a
+            run's files, or one that holds a file of a name to be written that no
+            prediction wrote, or that was changed since.
     """
-    if threshold is not None and not 0 < threshold < 1:
-        raise InputError(
-            f"--threshold: expected a number between 0 and 1, received {threshold}"
-        )
     installed.require_training()
     written.require_apart("--output", output, _taken(model, images, output))
     written.require_own(output, _predicted(images, volume_probabilities))
@@ -236,7 +232,9 @@ def predict_images(
 def _require_model(model: Path, option: str = "--model") -> None:
     """Refuse what is no network, as far as that is seen without a backend."""
     if runs.is_run(model):
-        runs.Run.open(model).require_network()
+        from pipelines.posthoc import temperature as scaling
+
+        model = scaling.trained(runs.Run.open(model))[0].folder
     if not (model / runs.MODEL if model.is_dir() else model).is_file():
         raise InputError(
             f"{option} {model}: expected a run folder with its weights, {runs.MODEL}, "
@@ -291,6 +289,46 @@ def evaluate(
         else:
             run.require_measures()
     return run
+
+
+def choose_threshold(model: Path, asked: float | str | None) -> float | None:
+    """The threshold that was asked for; "auto" is chosen on validation, and said.
+
+    Args:
+        model: a run folder, or a `.keras` file.
+        asked: a number in (0, 1), "auto", or None for the most probable class.
+
+    Raises:
+        InputError: "auto" and a network without its run; see `threshold.choose`.
+    """
+    if not isinstance(asked, str):
+        return asked
+    from pipelines.posthoc import threshold
+
+    folder = model.parent if model.name == runs.MODEL else model
+    if model.is_file() and not runs.is_run(folder):
+        raise InputError(
+            f"--threshold auto: expected a run folder, whose validation cases it is "
+            f"chosen on, found a network alone, {model}; give a number, such as "
+            "--threshold 0.5"
+        )
+    found = threshold.choose(runs.Run.open(folder))
+    print(found, flush=True)
+    return found.threshold
+
+
+def evaluate_at(
+    folder: Path, data: Path | None, threshold: float, work: Path = runs.WORK
+) -> Path:
+    """Measure a predicted run at a threshold; see `pipelines.evaluate.at_threshold`.
+
+    Raises:
+        InputError: as `evaluate`.
+    """
+    from pipelines import evaluate as evaluation
+
+    with _held(folder) as run:
+        return evaluation.at_threshold(run, located(run, data, work), threshold)
 
 
 def temperature(

@@ -352,7 +352,7 @@ def test_committed_scores_lie_where_their_histograms_allow(project):
     """Each voxel's p is in its bin: that bounds the Brier score of cases.csv."""
     checked = 0
     for study in frame.studies(project / "results"):
-        for run in frame.finished(study.folder):
+        for run in study.every_run:
             found = histograms.load(run.path("histograms.npz"))
             low, high = found.edges[:-1], found.edges[1:]
             with run.path("cases.csv").open(newline="") as file:

@@ -387,3 +387,20 @@ def test_measuring_needs_no_network_library():
         check=False,
     )
     assert (run.returncode, run.stdout.strip()) == (0, ""), run.stderr
+
+
+def test_measures_at_a_threshold_are_of_the_label_map_there():
+    """Of two foreground classes above it a voxel has the more probable one alone."""
+    label = np.array([1, 1, 2, 0, 0])
+    p = np.array([[0.6, 0.4, 0.0], [0.1, 0.5, 0.4], [0.3, 0.4, 0.3],
+                  [0.7, 0.0, 0.3], [0.8, 0.2, 0.0]])  # fmt: skip
+    # At 0.3: 1 1 1 2 0. Class 1: two right, one too many; class 2: one missed, one
+    # too many. The most probable: 0 1 1 0 0.
+    case = metrics.CaseMetrics([1, 2], threshold=0.3)
+    case.add(label, p)
+    assert case.of(1)["dice"] == pytest.approx(4 / 5) and case.of(1)["n_predicted"] == 3
+    assert (case.of(2)["dice"], case.of(2)["n_predicted"]) == (0, 1)
+    usual = metrics.case_metrics(label, p, 1)
+    assert usual["dice"] == pytest.approx(2 / 4)
+    assert case.of(1)["nll"] == usual["nll"]
+    np.testing.assert_array_equal(metrics.predicted(p.T, 0.3), [1, 1, 1, 2, 0])

@@ -3,10 +3,13 @@
 import csv
 import dataclasses
 import json
+import re
+import shlex
 import shutil
 import struct
 import zlib
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +28,7 @@ from pipelines.arguments import class_names
 from pipelines.cli import main
 from pipelines.training import protocol
 from pipelines.training.task import Task
-from pipelines.workflow import plan
+from pipelines.workflow import plan, reproduce
 
 
 def save(path: Path, pixels: np.ndarray, **options) -> Path:
@@ -406,6 +409,72 @@ def test_images_without_labels_are_predicted(run, tmp_path, threshold):
     assert (tmp_path / f"{case}.png").read_bytes() == b"corrected"
 
 
+def labels_in(folder: Path) -> dict[str, np.ndarray]:
+    return {path.stem: np.asarray(Image.open(path)) for path in folder.glob("*.png")}
+
+
+def mean_dice(folder: Path, cases: Sequence[str]) -> float:
+    """Of label maps that were written, against the masks."""
+    found = []
+    for case in cases:
+        truth = np.asarray(Image.open(Path("labels") / f"{case}_mask.png")) > 0
+        label = labels_in(folder)[case] == 1
+        found.append(2 * (label & truth).sum() / (label.sum() + truth.sum()))
+    return float(np.mean(found))
+
+
+@pytest.mark.backend
+def test_temperature_and_threshold_on_new_images(run, tmp_path, capsys):
+    """From a fitted temperature and a chosen threshold to label maps, and back."""
+    split = json.loads((run / "run.json").read_text())["split"]
+    assert main(["temperature", "--run", str(run)]) == 0
+    twin = run.with_name(f"{run.name}-temperature")
+    for one in (run, twin):
+        kept = (one / "cases.csv").read_bytes()
+        assert main(["evaluate", "--run", str(one), "--threshold", "0.33"]) == 0
+        said = capsys.readouterr().out
+        out = tmp_path / one.name
+        command = ["predict", "--run", str(one), "--images", "photos"]
+        more = ["--output", str(out), "--threshold", "0.33"]
+        assert main([*command, *more]) == 0
+        for case in split["test"] + split["validation"]:
+            stored = np.load(one / "probabilities" / f"{case}.npy")
+            np.testing.assert_array_equal(np.load(out / f"{case}.npy"), stored)
+            wanted = stored[..., 1] >= 0.33
+            np.testing.assert_array_equal(labels_in(out)[case], wanted)
+        assert (one / "cases.csv").read_bytes() == kept
+        measured = whole(one / "threshold-0.33.csv")
+        assert sorted(row["case"] for row in measured) == sorted(split["test"])
+        found = np.mean([float(row["dice"]) for row in measured])
+        assert found == pytest.approx(mean_dice(out, split["test"]))
+        assert f"threshold-0.33: foreground: dice {found:.3f}" in said
+
+    out = tmp_path / "auto"
+    command = ["predict", "--run", str(twin), "--input", "photos", "--threshold"]
+    assert main([*command, "auto", "--output", str(out)]) == 0
+    said = capsys.readouterr().out
+    best = float(said.partition("mean Dice ")[2].partition(" of 2")[0])
+    assert mean_dice(out, split["validation"]) == pytest.approx(best, abs=5e-4)
+    for at in ("0.05", "0.5", "0.95"):
+        assert main([*command, at, "--output", str(tmp_path / at)]) == 0
+        assert mean_dice(tmp_path / at, split["validation"]) <= best + 5e-4
+
+    other = ["--images", "photos", "--masks", "labels", "--threshold", "0.33"]
+    assert main(["evaluate", "--run", str(twin), *other]) == 0
+    assert "6 of 8 images of this set were trained" in capsys.readouterr().out
+    rows_ = {row["case"]: row for row in whole(twin / "other-sets/other/cases.csv")}
+    cut = {
+        row["case"]: row for row in whole(twin / "other-sets/other/threshold-0.33.csv")
+    }
+    for row in whole(twin / "cases.csv"):
+        assert rows_[row["case"]]["nll"] == row["nll"]
+    for row in whole(twin / "threshold-0.33.csv"):
+        assert cut[row["case"]]["dice"] == row["dice"]
+    assert main(["evaluate", "--run", str(twin), *other]) == 0  # its own are replaced
+    shutil.rmtree(twin)
+    (run / "threshold-0.33.csv").unlink()
+
+
 def test_other_files_in_the_place_of_a_set(run, capsys):
     target = run / "other-sets" / "mine"
     target.mkdir(parents=True)
@@ -437,10 +506,6 @@ def test_what_cannot_be_predicted_is_named(run, tmp_path, capsys):
     save(tmp_path / "in" / "c.png", np.zeros((9, 9, 3), np.uint8))
     for arguments, message in [
         (["--input", str(tmp_path / "in")], "expected images with 1 channel"),
-        (
-            ["--input", "photos", "--threshold", "3"],
-            "expected a number between 0 and 1",
-        ),
         (["--input", str(tmp_path / "none")], "expected a folder or file, found none"),
     ]:
         output = ["--output", str(tmp_path / "out")]
@@ -779,3 +844,42 @@ def test_jpeg_is_named_where_a_label_map_is_one(sets, tmp_path):
 def test_names_of_classes_that_cannot_be(names, reason):
     with pytest.raises(InputError, match=f"--classes: .*{reason}"):
         class_names(Namespace(classes=names))
+
+
+@pytest.mark.backend
+def test_the_commands_of_the_page(project, tmp_path, monkeypatch, capsys):
+    """Own images go from two folders to tables and label maps as docs/datasets.md says.
+
+    Processes are left out: what `reproduce` starts runs in this one.
+    """
+    page = (project / "docs" / "datasets.md").read_text("utf-8")
+    section = page.partition("## Your own images")[2].partition("\n## ")[0]
+    blocks = re.findall(r"```\n(.*?)```", section, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(protocol.PRESETS, "reduced", tiny)
+    start = len(reproduce.dscpp())
+    monkeypatch.setattr(
+        reproduce.processes,
+        "make",
+        lambda jobs, *_: [
+            "" if main(job.command[start:]) == 0 else "!" for job in jobs
+        ],
+    )
+    monkeypatch.setattr(reproduce.Call, "_dscpp", lambda _, *given: main(given))
+    monkeypatch.setattr(reproduce.Call, "_expect", lambda *_: None)
+    write_sets(tmp_path)
+    shutil.copytree("photos", "OTHER")
+    shutil.copytree("labels", "OTHER-LABELS")
+    save(tmp_path / "NEW" / "x.png", grey(blob((33, 41), 11), 11))
+    for line in "".join(blocks).splitlines():
+        name, *command = shlex.split(line)
+        assert (name, main(command)) == ("dscpp", 0), line
+    said = capsys.readouterr().out
+    assert "own-clinic-a, foreground, preset reduced (epochs=20)" in said
+    for place in ("tables", "results/own-clinic-a/reduced", "comparison"):
+        assert len(rows(Path(place) / "table.csv")) >= 10, place
+    joined = {row["loss"] for row in rows(Path("comparison/table.csv"))}
+    assert joined == {"CE", "DSC", "DSC++", "DSC++ [epochs=20]"}
+    for place in ("OUT", "SCALED"):
+        assert Image.open(Path(place) / "x.png").size == (41, 33)
+    assert Path("RUN/other-sets/clinic-b/cases.csv").is_file()

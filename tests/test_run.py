@@ -105,6 +105,40 @@ def test_overrides_never_share_a_folder_with_a_preset():
     assert one != two
 
 
+@pytest.mark.parametrize(
+    ("overrides", "group"),
+    [
+        ({}, "reduced"),
+        ({"epochs": 3}, "reduced-epochs=3"),
+        (
+            {"input_shape": [48, 32], "epochs": 3, "mirror_axes": []},
+            "reduced-epochs=3-input_shape=48x32-mirror_axes=none",
+        ),
+        ({"join": "gaussian", "learning_rate": 1e-05},
+         "reduced-join=gaussian-learning_rate=1e-05"),
+    ],
+)  # fmt: skip
+def test_of_own_images_a_group_is_named_after_its_settings(overrides, group):
+    found = runs.run_folder(Path("r"), "own-a", "reduced", "dsc-s0", overrides)
+    assert found == Path("r") / "own-a" / group / "runs" / "dsc-s0"
+
+
+def test_a_group_of_very_many_settings_has_a_short_name():
+    many = {f"key{number}": number for number in range(30)}
+    found = runs.run_folder(Path("r"), "own-a", "reduced", "dsc-s0", many)
+    assert found.parts[2].startswith("custom-")
+
+
+def test_runs_are_listed_by_name_or_by_folder(tmp_path):
+    for name in ("x/runs/a", "x/runs/b", "alone/c"):
+        runs.Run.create(tmp_path / name, RECORD)
+    one, group = tmp_path / "x" / "runs" / "b", tmp_path / "x"
+    found = runs.listed([one, group, group / "runs", tmp_path / "alone"])
+    assert [run.name for run in found] == ["b", "a", "c"]
+    with pytest.raises(InputError, match="expected a run folder"):
+        runs.listed([tmp_path / "nowhere"])
+
+
 def test_a_writer_that_fails_leaves_the_old_file_and_no_other(tmp_path):
     path = tmp_path / "cases.csv"
     path.write_text("old")

@@ -1,6 +1,7 @@
 """Tables from synthetic run folders whose numbers can be worked out by hand."""
 
 import csv
+import dataclasses
 import json
 import math
 import re
@@ -18,8 +19,10 @@ from written_runs import CASES, DSC_NLL, PLUS_NLL, make_run, one, read
 
 from data_io.errors import InputError
 from data_io.files.content import file_hash
-from pipelines import cli
+from pipelines import cli, stages
+from pipelines import run as runs
 from pipelines.measure import histograms, metrics
+from pipelines.posthoc import threshold
 from pipelines.reporting import (
     estimates,
     frame,
@@ -658,6 +661,150 @@ def test_overrides_are_in_no_table(results):
     make_run(results, "CE", overrides={"epochs": 3})
     with pytest.raises(InputError, match="overrides"):
         pages.Report(results).write()
+
+
+def make_own(results, loss="DSC", nll=DSC_NLL, *, epochs=None, **more):
+    """A run of own images; with `epochs` it has other settings than the preset."""
+    settings = {"epochs": epochs or 100, "filters": 16}
+    group = f"reduced-epochs={epochs}" if epochs else "reduced"
+    more = {"preset": "reduced", "group": group, "settings": settings} | more
+    more |= {"overrides": {"epochs": epochs} if epochs else {}}
+    own = {"dataset": "own-a", "title": "own-a", "gamma": 2.0 if "++" in loss else None}
+    return make_run(results, loss, nll, **own, **more)
+
+
+def test_own_images_have_tables_with_any_settings(results):
+    """Runs with --epochs were in no table, as if there were a paper to compare with."""
+    make_own(results, epochs=3)
+    make_own(results, epochs=3, group="custom-0a1b2c3d")  # of before
+    report = pages.Report(results)
+    report.write()
+    for group in ("custom-0a1b2c3d", "reduced-epochs=3"):
+        rows = read(results / "own-a" / group / "table.csv")
+        row = one(rows, loss="DSC", metric="nll_published")
+        assert (row["mean"], row["n"]) == ("0.3", "4")
+    text = report.pages[1].text()
+    assert "own-a, vessel, preset reduced (epochs=3), seed 0, 4 test images" in text
+    assert "not the paper's protocol" not in text and "claims.csv" not in text
+
+
+def test_runs_with_other_settings_are_joined_by_name(results, tmp_path, capsys):
+    folders = [make_own(results), make_own(results, "DSC++", PLUS_NLL, epochs=3)]
+    folders.append(make_own(results, "DSC", PLUS_NLL, epochs=9))
+    unfinished = make_own(results, "CE", epochs=3, state="trained")
+    output = tmp_path / "joined"
+    named = [*map(str, folders), str(unfinished)]
+    assert cli.main(["tables", *named, "--output", str(output)]) == 0
+    said = capsys.readouterr()
+    assert f"left out: {unfinished}" in said.err
+    assert "DSC [epochs=9]" in said.out and str(output / "table.csv") in said.out
+    rows = read(output / "table.csv")
+    found = {
+        row["loss"]: row["mean"] for row in rows if row["metric"] == "nll_published"
+    }
+    assert found == {"DSC": "0.3", "DSC [epochs=9]": "0.05", "DSC++ [epochs=3]": "0.05"}
+    assert len(read(output / "tests.csv")) == 3 * 2 * 6  # pairs, tests, metrics
+    # The folders of the same runs, and a run of the same name elsewhere.
+    groups = [str(folder.parents[1]) for folder in folders]
+    assert cli.main(["tables", *groups, "--output", str(output)]) == 0
+    assert read(output / "table.csv") == rows
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"split": {"training": ["37"], "validation": ["21"], "test": list(CASES)}},
+         "share the split"),
+        ({"preprocessing": {"input_shape": [64, 64]}}, "share the preprocessing"),
+        ({"data_hash": "b" * 64}, "share the data"),
+        ({"preset": "paper"}, "share the preset"),
+        ({"settings": {"epochs": 3, "filters": 8}}, "share the preset's settings"),
+    ],
+)  # fmt: skip
+def test_own_runs_that_cannot_be_compared_are_refused(
+    results, tmp_path, changed, message, capsys
+):
+    make_own(results)
+    make_own(results, "DSC++", epochs=3, **changed)
+    named = [str(path) for path in sorted(results.glob("own-a/*"))]
+    assert cli.main(["tables", *named, "--output", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_scaled_run_alone_is_no_table(results, capsys):
+    scaling = {"method": "temperature", "posthoc": {"run": "dsc-s0", "temperature": 2}}
+    trained, scaled = make_own(results), make_own(results, **scaling)
+    assert cli.main(["tables", str(scaled)]) == 2
+    assert "found none; name dsc-s0 too" in capsys.readouterr().err
+    output = results.with_name("out")
+    both = ["tables", str(trained), str(scaled), "--output", str(output)]
+    assert cli.main(both) == 0
+    assert {row["method"] for row in read(output / "table.csv")} == {"", "temperature"}
+
+
+def test_runs_of_the_paper_with_overrides_are_joined_by_no_name(results, capsys):
+    run = make_run(results, "CE", group="custom-0a1b2c3d", overrides={"epochs": 3})
+    assert cli.main(["tables", str(run)]) == 2
+    assert "in no table" in capsys.readouterr().err
+
+
+def test_own_images_need_no_clean_commit(results):
+    """Without git, or with changes, runs at the default preset were left out."""
+    make_own(results, preset="paper", group="paper", commit="")
+    assert frame.unclean(results) == []
+    pages.Report(results).write()
+    assert (results / "own-a" / "paper" / "table.csv").is_file()
+
+
+def test_runs_are_listed_with_their_measures(results, tmp_path, capsys):
+    run = make_own(results, measures={"nll": (0.1, 0.2, 0.3, 0.8)}, targets=("a", "b"))
+    make_own(results, "CE", state="trained")
+    assert cli.main(["runs", "--results", str(results)]) == 0
+    said = capsys.readouterr().out
+    assert said.count("Dice 0.650, NLL 0.350") == 1  # of the test images alone
+    elsewhere = run.rename(tmp_path / "elsewhere")
+    assert cli.main(["runs", str(elsewhere)]) == 0
+    line, _ = capsys.readouterr().out.splitlines()
+    assert line.endswith(f"Dice 0.650, NLL 0.350    {elsewhere}")
+    (elsewhere / "cases.csv").write_text("damaged")
+    assert cli.main(["runs", str(elsewhere)]) == 0
+    assert "measures damaged" in capsys.readouterr().out
+
+
+def test_the_threshold_with_the_best_dice_on_validation(results, capsys):
+    # Validation has 1 - p of `write_histograms`: .9 x4, .7, .15 false, .7, .15 x3 true.
+    # Dice is 8 / 14 up to 0.15, 2 / 10 up to 0.7, then 0: 0.15 is nearest to 0.5.
+    run = make_own(results, targets=("a", "b"))
+    found = threshold.choose(runs.Run.open(run))
+    assert (found.threshold, found.cases) == (0.15, 4)
+    assert found.dice == pytest.approx(8 / 14)
+    assert found.without == 9  # what make_run writes into validation rows of cases.csv
+    assert "threshold 0.15: the best of 0.05 to 0.95, mean Dice 0.571" in str(found)
+
+
+def test_a_threshold_cannot_be_chosen(results, tmp_path, capsys):
+    run = make_own(results, state="predicted")
+    with pytest.raises(InputError, match=r"'evaluated', found 'predicted'"):
+        stages.choose_threshold(run, "auto")
+    (tmp_path / "net.keras").write_bytes(b"")
+    command = ["predict", "--images", str(tmp_path), "--output", str(tmp_path / "o")]
+    model = ["--model", str(tmp_path / "net.keras")]
+    assert cli.main([*command, *model, "--threshold", "auto"]) == 2
+    assert "found a network alone" in capsys.readouterr().err
+    for wrong in ("0", "1", "nan", "best"):
+        with pytest.raises(SystemExit, match="2"):
+            cli.main([*command, *model, "--threshold", wrong])
+        assert "expected a number between 0 and 1, or auto" in capsys.readouterr().err
+    assert stages.choose_threshold(run, 0.3) == 0.3
+    found = histograms.load(run / "histograms.npz")
+    empty = found.counts * np.array([1, 0])[:, None]  # nothing true
+    empty[..., :] *= np.arange(empty.shape[-1]) < 1  # nothing predicted
+    histograms.save(run / "histograms.npz", dataclasses.replace(found, counts=empty))
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(record | {"state": "evaluated"}))
+    with pytest.raises(InputError, match="validation cases with foreground"):
+        stages.choose_threshold(run, "auto")
 
 
 def test_unfinished_runs_are_left_out(results):

@@ -200,10 +200,27 @@ def test_a_scaled_run_is_not_scaled_again(trained):
         stages.temperature(made.folder, trained.data, trained.work)
 
 
-def test_a_scaled_run_has_no_network_for_other_images(trained, tmp_path):
+def test_a_scaled_run_has_the_network_and_notes_of_its_run(trained):
     made = stages.temperature(trained.run, trained.data, trained.work)
-    with pytest.raises(InputError, match=r"found one after temperature.*: dsc-s0$"):
-        apply.predict_files(made.folder, trained.data, tmp_path / "out")
+    found = apply.open_model(made.folder)
+    assert found.temperature == made.record["posthoc"]["temperature"] != 1
+    weights = apply.open_model(trained.run).model.get_weights()
+    for own, other in zip(found.model.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(own, other)
+    assert made.seen() == runs.Run.open(trained.run).seen() is not None
+
+
+def test_a_temperature_is_not_used_on_other_weights(trained, tmp_path):
+    made = stages.temperature(trained.run, trained.data, trained.work)
+    folder = tmp_path / "dsc-s0-temperature"
+    shutil.copytree(made.folder, folder)
+    with pytest.raises(InputError, match=r"dsc-s0: expected a run folder"):
+        temperature.trained(runs.Run.open(folder))
+    shutil.copytree(trained.run, tmp_path / "dsc-s0")
+    (tmp_path / "dsc-s0" / runs.MODEL).write_bytes(b"others")
+    runs.Run.open(tmp_path / "dsc-s0").update(files=[runs.MODEL])
+    with pytest.raises(InputError, match="dscpp temperature --again --run"):
+        temperature.trained(runs.Run.open(folder))
 
 
 def test_a_run_without_probabilities_is_told(trained, tmp_path):

@@ -121,9 +121,11 @@ class CaseMetrics:
 
     Args:
         targets: the classes to measure.
+        threshold: what is predicted is `predicted` at it; None: the argmax.
     """
 
-    def __init__(self, targets: Sequence[int]) -> None:
+    def __init__(self, targets: Sequence[int], threshold: float | None = None) -> None:
+        self._threshold = threshold
         self._parts: dict[int, list[_Sums]] = {target: [] for target in targets}
         self._n_classes = 0
 
@@ -161,7 +163,9 @@ class CaseMetrics:
                 to 1.
         """
         self._n_classes = len(probabilities)
-        for target, sums in _sums(label, probabilities, list(self._parts)).items():
+        chosen = predicted(probabilities, self._threshold)
+        found = _sums(label, probabilities, chosen, list(self._parts))
+        for target, sums in found.items():
             self._parts[target].append(sums)
 
     def join(self, other: "CaseMetrics") -> None:
@@ -214,20 +218,21 @@ def overlap_scores(
 
 
 def _sums(
-    label: _Array, probabilities: _Array, targets: Sequence[int]
+    label: _Array, probabilities: _Array, chosen: _Array, targets: Sequence[int]
 ) -> dict[int, _Sums]:
     """Sum everything `CaseMetrics` needs over the voxels of one block.
 
     Args:
         label: true classes, (n,).
         probabilities: softmax values, (C, n).
+        chosen: predicted classes, (n,).
         targets: the classes to measure.
 
     Returns:
         By target, sums over the voxels, named after the metric they lead to.
     """
     _check_classes(label, probabilities)
-    predicted, marked = _argmax(probabilities), np.flatnonzero(label)
+    marked = np.flatnonzero(label)
     found: dict[int, _Sums] = {}
     nll = brier = 0.0
     for index, p in enumerate(probabilities):
@@ -241,12 +246,12 @@ def _sums(
         sums = {"nll": float(-log_right.sum()), "brier": squares}
         if len(probabilities) > 2:
             # Elsewhere both labels, the map's and one-hot, are 0; of class 0 nowhere.
-            chosen = marked if index else slice(None)
-            sums |= _published(label[chosen], p[chosen], error[chosen], squares)
+            where = marked if index else slice(None)
+            sums |= _published(label[where], p[where], error[where], squares)
         else:
             sums["nll_published"] = -_sum_where(log_right, truth)
             sums["brier_published"] = squares
-        found[index] = _counts(truth, predicted == index) | sums
+        found[index] = _counts(truth, chosen == index) | sums
     categorical = {"nll_categorical": nll, "brier_categorical": brier}
     return {target: sums | categorical for target, sums in found.items()}
 
@@ -292,6 +297,25 @@ def _published(label: _Array, p: _Array, error: _Floats, squares: float) -> _Sum
         "nll_published": float(-(label * log_p).sum()),
         "brier_published": squares + float(changed.sum()),
     }
+
+
+def predicted(probabilities: _Array, threshold: float | None = None) -> _Array:
+    """Class numbers from probabilities.
+
+    Args:
+        probabilities: classes first, (C, ...), in [0, 1].
+        threshold: None for the most probable class. Else the most probable class but
+            background where its probability is at least this (Eq. 10, whose comparison
+            is printed the wrong way round), and background elsewhere.
+
+    Returns:
+        (...), unsigned integers; the lower class of two that are equally probable.
+    """
+    if threshold is None:
+        return _argmax(probabilities)
+    foreground = probabilities[1:]
+    found = _argmax(foreground) + np.uint8(1)
+    return np.where(foreground.max(axis=0) >= threshold, found, 0).astype(found.dtype)
 
 
 def _argmax(probabilities: _Array) -> _Array:

@@ -32,7 +32,7 @@ from pipelines.stored import SMALLEST, scale
 
 __all__ = [
     "BOUNDS", "METHOD", "AtBound", "Fit", "best", "fit", "folder_of", "make",
-    "model_of", "scale",
+    "model_of", "scale", "trained",
 ]  # fmt: skip
 
 METHOD = "temperature"
@@ -187,6 +187,29 @@ def _nll(samples: Sequence[_Sample], temperature: float) -> float:
 def folder_of(run: runs.Run) -> Path:
     """The folder of a run's scaled twin: `<run>-temperature`, beside it."""
     return run.folder.with_name(f"{run.folder.name}-{METHOD}")
+
+
+def trained(run: runs.Run) -> tuple[runs.Run, float]:
+    """The run whose network gives a run's probabilities, and the temperature on them.
+
+    Returns:
+        Of a scaled run what it was made from, beside it, and T; else the run itself
+        and 1.
+
+    Raises:
+        InputError: no such run beside it, one whose weights are others than those the
+            temperature was fitted to, or a run without a network.
+    """
+    if run.method != METHOD:
+        run.require_network()
+        return run, 1.0
+    found = runs.Run.open(run.trained)
+    if model_of(found) != run.record["posthoc"]["model"]:
+        raise InputError(
+            f"{run.folder}: expected the weights in {found.folder} to be those that "
+            f"its temperature was fitted to, found others; run `{run.remake()}`"
+        )
+    return found, float(run.record["posthoc"]["temperature"])
 
 
 def make(run: runs.Run, root: Path, output: Path) -> runs.Run:

@@ -93,7 +93,7 @@ class Reader:
 
     def __init__(self, study: Study, variant: Variant) -> None:
         self.study, self.variant = study, variant
-        files = [study.histograms[run.name] for run in study.runs[variant]]
+        files = [study.histograms[str(run.folder)] for run in study.runs[variant]]
         each = [_counted(one) for one in files]
         everything = set().union(*each)
         whole = [row for row, has in enumerate(each) if has == everything]

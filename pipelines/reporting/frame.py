@@ -6,9 +6,10 @@ refuses to join what cannot be compared.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from data_io.datasets import is_own
 from data_io.errors import InputError
 from data_io.files.names import from_cell
 from pipelines import run as runs_module
@@ -30,13 +32,11 @@ from pipelines.reporting.published import (
     Variant,
     paper_folder,
 )
-from pipelines.run import TRUTH, Run
+from pipelines.run import CUSTOM, TRUTH, Run, spelled
 
-__all__ = ["Study", "finished", "in_words", "open_study", "read_cases", "selected",
-           "studies", "unclean"]  # fmt: skip
+__all__ = ["Study", "finished", "in_words", "join", "open_study", "read_cases",
+           "selected", "studies", "unclean"]  # fmt: skip
 
-_CUSTOM = "custom-"
-"""Folders of runs with overrides begin so; these are never in a table."""
 _ONE_FOLD = re.compile(r"-\d+folds-fold\d+$")
 """Folders of a single fold end so; the tables are of all folds together."""
 
@@ -52,21 +52,24 @@ _Floats = npt.NDArray[np.float64]
 
 
 def _folders(results: Path) -> list[Path]:
+    """Those of tables: of own images with any settings, else the presets' alone."""
     found = sorted(path.parent for path in Path(results).glob("*/*/runs"))
     return [
         folder
         for folder in found
-        if not folder.name.startswith(_CUSTOM) and not _ONE_FOLD.search(folder.name)
+        if not _ONE_FOLD.search(folder.name)
+        and (not folder.name.startswith(CUSTOM) or is_own(folder.parent.name))
     ]
 
 
-def finished(folder: Path) -> list[Run]:
-    """The evaluated runs of `results/<dataset>/<preset>`, in order of name.
+def finished(runs: Iterable[Run]) -> list[Run]:
+    """The evaluated ones of runs.
 
     At the preset "paper" those alone whose commit is known and without changes:
-    verdicts rest on them, so anybody must be able to get their code.
+    verdicts rest on them, so anybody must be able to get their code. Own images have
+    no verdicts.
     """
-    runs = _evaluated(folder)
+    runs = _evaluated(runs)
     for run in runs:
         if missing := [key for key in _DESCRIBED if key not in run.record]:
             raise InputError(
@@ -79,37 +82,38 @@ def finished(folder: Path) -> list[Run]:
 
 def unclean(results: Path) -> list[str]:
     """A line for each evaluated run at "paper" that `finished` leaves out, and why."""
-    runs = (run for folder in _folders(results) for run in _evaluated(folder))
+    found = (runs_module.find(folder) for folder in _folders(results))
     return [
         f"{run.folder}: expected commits without changes, found "
         f"{unclean_commit(run.record)}; train it again from a clean checkout, as a "
         "replicate"
-        for run in runs
+        for run in _evaluated(chain.from_iterable(found))
         if not _is_clean(run)
     ]
 
 
-def _evaluated(folder: Path) -> list[Run]:
-    return [run for run in runs_module.find(folder) if run.state == "evaluated"]
+def _evaluated(runs: Iterable[Run]) -> list[Run]:
+    return [run for run in runs if run.state == "evaluated"]
 
 
 def _is_clean(run: Run) -> bool:
-    """Whether a table may have it: any run at a preset other than "paper"."""
-    if run.folder.parents[1].name != "paper" or run.record.get("method") == TRUTH:
+    """Whether a table may have it: any at a preset other than "paper", or of own."""
+    if run.record.get("preset") != "paper" or run.record.get("method") == TRUTH:
         return True
-    return from_clean_commit(run.record)
+    return is_own(str(run.record.get("dataset"))) or from_clean_commit(run.record)
 
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """The evaluated runs of `results/<dataset>/<preset>`, its `folder`.
+    """Evaluated runs that can be joined, such as those of a data set and preset.
 
     Attributes:
+        folder: where their tables are, such as `results/<dataset>/<preset>`.
         runs: the runs of each variant, in order of seed and replicate.
         cases: the test cases, in the order of the split.
         targets: the classes measured, such as ("vessel",).
-        frame: a row for each run, target, region, reference and test case: these by
-            name, and `metrics.METRICS`; NaN where undefined.
+        frame: a row for each run (its folder), target, region, reference and test case:
+            these by name, and `metrics.METRICS`; NaN where undefined.
     """
 
     folder: Path
@@ -189,7 +193,9 @@ class Study:
         if not self.preset:  # nothing was trained here
             return images
         seeds = in_words(set().union(*each)) + replicates
-        return f"preset {self.preset}, {seeds}, {images}"
+        shared = spelled(dict(_common(run.record for run in self.every_run)))
+        settings = f" ({shared})" if shared else ""
+        return f"preset {self.preset}{settings}, {seeds}, {images}"
 
     def trainings(self, variant: Variant) -> list[tuple[int, int]]:
         """Seed and replicate of each training, in the order of `runs`."""
@@ -246,7 +252,7 @@ class Study:
     ) -> _Floats:
         """The same of every training, (trainings, cases)."""
         found, nothing = self._by_case[metric], np.full(len(self.cases), np.nan)
-        names = (run.name for run in self.runs[variant])
+        names = (str(run.folder) for run in self.runs[variant])
         each = [found.get((name, target, region, reference), nothing) for name in names]
         return np.stack(each)
 
@@ -262,7 +268,7 @@ class Study:
 
     @cached_property
     def histograms(self) -> dict[str, Histograms]:
-        """What each run counted, by the run's name.
+        """What each run counted, by the run's folder.
 
         Raises:
             InputError: a damaged file, or one that lacks a test case.
@@ -270,7 +276,7 @@ class Study:
         found = {}
         for run in self.every_run:
             path = run.path("histograms.npz")
-            found[run.name] = one = histograms.load(path)
+            found[str(run.folder)] = one = histograms.load(path)
             for target in self.targets:
                 names = one.case[one.where(target=target, **_SELECTION)]
                 _check_cases(path, list(map(str, names)), self.cases, target)
@@ -293,7 +299,7 @@ class Study:
         As `histograms.count` has them; 0 where a case has none of the region.
         """
         where = {"target": target, "region": region, "reference": reference}
-        found = [self.histograms[run.name] for run in self.runs[variant]]
+        found = [self.histograms[str(run.folder)] for run in self.runs[variant]]
         each = [(one, one.where(split="test", **where)) for one in found]
         return np.stack([self.placed(h.counts[rows], h.case[rows]) for h, rows in each])
 
@@ -333,22 +339,26 @@ def studies(results: Path) -> list[Study]:
             published values.
     """
     paper = Paper(paper_folder(results))
-    each = ((folder, finished(folder)) for folder in _folders(results))
-    found = [_join(folder, runs, paper) for folder, runs in each if runs]
+    folders = ((folder, runs_module.find(folder)) for folder in _folders(results))
+    each = ((folder, finished(runs)) for folder, runs in folders)
+    found = [join(folder, runs, paper) for folder, runs in each if runs]
     if not found:
         raise InputError(
             f"{results}: expected evaluated runs in <dataset>/<preset>/runs/, found "
-            "none; make some with `make demo` or `make reproduce-drive DATA=...`"
+            "none; make some with `make demo` or `make reproduce-drive DATA=...`, or "
+            "name a run: `dscpp tables RUN`"
         )
     return found
 
 
 def open_study(folder: Path) -> Study:
     """One of `studies`: of `results/<dataset>/<preset>`, which has a finished run."""
-    return _join(folder, finished(folder), Paper(paper_folder(folder.parents[1])))
+    runs = finished(runs_module.find(folder))
+    return join(folder, runs, Paper(paper_folder(folder.parents[1])))
 
 
-def _join(folder: Path, runs: Sequence[Run], paper: Paper) -> Study:
+def join(folder: Path, runs: Sequence[Run], paper: Paper) -> Study:
+    """The study of finished runs, whose tables are in `folder`; see `studies`."""
     for other in runs:
         _check_joinable(runs[0], other)
         other.require_measures()
@@ -376,9 +386,10 @@ def _variants(runs: Sequence[Run], order: Sequence[str]) -> dict[Variant, list[R
     # The most frequent; of equally many TensorFlow, as the default.
     counts = Counter(str(run.record["backend"]) for run in runs)
     usual = max(sorted(counts), key=lambda one: (counts[one], one == "tensorflow"))
+    common = _common(run.record for run in runs)
     found: dict[Variant, list[Run]] = {}
     for run in sorted(runs, key=_training):
-        own = found.setdefault(_variant(run, usual), [])
+        own = found.setdefault(_variant(run, usual, common), [])
         # A training made again to the bit says nothing that the first has not said.
         if _training(run)[1] == 1 or _measures(run) not in map(_measures, own):
             own.append(run)
@@ -386,7 +397,7 @@ def _variants(runs: Sequence[Run], order: Sequence[str]) -> dict[Variant, list[R
     def place(item: tuple[Variant, list[Run]]) -> tuple[object, ...]:
         one, _ = item
         listed = order.index(one.loss) if one.loss in order else len(order)
-        own = (one.loss, one.gamma or 0.0, one.method, one.backend)
+        own = (one.loss, one.gamma or 0.0, one.method, one.backend, one.settings)
         return (not one.is_main, listed, *own)
 
     return dict(sorted(found.items(), key=place))
@@ -402,13 +413,27 @@ def _measures(run: Run) -> object:
     return run.record.get("files", {}).get("cases.csv", run.name)
 
 
-def _variant(run: Run, usual_backend: str) -> Variant:
+_Settings = set[tuple[str, Any]]
+
+
+def _overrides(record: Mapping[str, Any]) -> _Settings:
+    found = record.get("overrides", {}).items()
+    return {(key, tuple(v) if isinstance(v, list) else v) for key, v in found}
+
+
+def _common(records: Iterable[Mapping[str, Any]]) -> _Settings:
+    """The overrides that all runs have."""
+    return set.intersection(*map(_overrides, records))
+
+
+def _variant(run: Run, usual_backend: str, common: _Settings) -> Variant:
     gamma, backend = run.record.get("gamma"), str(run.record["backend"])
     exponent = STANDARD_GAMMA if gamma in (None, "") else float(gamma)
     return replace(
         Variant.standard(str(run.record["loss"]), exponent),
         method=str(run.record.get("method") or ""),
         backend="" if backend == usual_backend else backend,
+        settings=spelled(dict(_overrides(run.record) - common)),
     )
 
 
@@ -424,18 +449,26 @@ _SHARED = {
 
 def _check_joinable(first: Run, other: Run) -> None:
     """Refuse runs whose per-case values cannot be set side by side."""
+    own = is_own(str(other.record["dataset"]))
+    # Of own images other settings are named: `_variant`.
+    free = {key for run in (first, other) for key in run.record.get("overrides", {})}
     for key, meaning in _SHARED.items():
-        if first.record.get(key) != other.record.get(key):
+        found = [run.record.get(key) for run in (first, other)]
+        if own and key == "settings":
+            found = [
+                {k: v for k, v in (one or {}).items() if k not in free} for one in found
+            ]
+        if found[0] != found[1]:
             raise InputError(
                 f"{first.folder} and {other.folder}: expected runs that share the "
-                f"{meaning}, found {_short(first.record.get(key))} and "
-                f"{_short(other.record.get(key))}; remove one of them or train it again"
+                f"{meaning}, found {_short(found[0])} and {_short(found[1])}; leave "
+                "one of them out, or train it again"
             )
-    if other.record.get("overrides"):
+    if other.record.get("overrides") and not own:
         raise InputError(
             f"{other.folder}: expected a run with the preset's own values, found "
             f"overrides {other.record['overrides']}; such a run belongs in "
-            f"{_CUSTOM}<hash>/ beside the preset's folder, and in no table"
+            f"{CUSTOM}<hash>/ beside the preset's folder, and in no table"
         )
 
 
@@ -455,7 +488,7 @@ def _test_rows(run: Run) -> pd.DataFrame:
             f"{path}: expected a row for each case, class, region and reference, found "
             f"several (repeated: {sorted(set(twice))}); run `{command} --again`"
         )
-    return rows.assign(run=run.name)
+    return rows.assign(run=str(run.folder))
 
 
 def read_cases(path: Path, command: str) -> pd.DataFrame:

@@ -20,9 +20,10 @@ from pipelines.reporting import (
     tables,
     topics,
 )
-from pipelines.reporting.frame import Study, studies
+from pipelines.reporting.frame import Study, finished, join, studies
 from pipelines.reporting.markdown import replace_marked
-from pipelines.run import require_table, write_atomically, writing
+from pipelines.reporting.published import Paper, paper_folder
+from pipelines.run import Run, require_table, write_atomically, writing
 
 __all__ = ["Page", "Report"]
 
@@ -33,24 +34,35 @@ _OPTIONAL = ("observers.csv", "other-sets.csv", "temperature.csv")
 class Report:
     """The tables of every `results/<dataset>/<preset>/` with a finished run.
 
-    A run that is not evaluated yet is left out, and so is one with overrides.
+    A run that is not evaluated yet is left out, and so is one with overrides, but for
+    own images.
+
+    Args:
+        results: the folder of all results.
+        named: join these runs alone, wherever they lie; () for all in `results`.
+        output: where the tables of `named` are written.
 
     Raises:
         InputError: no finished run at all; runs that cannot be joined (both are named).
     """
 
-    def __init__(self, results: Path) -> None:
+    def __init__(
+        self, results: Path, named: Sequence[Run] = (), output: Path = Path("tables")
+    ) -> None:
         self.results = Path(results)
-        self.pages = [Page(one) for one in studies(self.results)]
+        self._named = bool(named)
+        found = [_joined(self.results, named, output)] if named else studies(results)
+        self.pages = [Page(one) for one in found]
         self.paper = self.pages[0].study.paper
 
     @cached_property
     def over_all(self) -> dict[str, pd.DataFrame]:
         """What stands in `results` itself, by file name: cells, claims, their numbers.
 
-        Nothing where no study has cells of the paper.
+        Nothing where no study has cells of the paper, and nothing of named runs.
         """
-        if not any(len(page.study.cells) for page in self.pages):
+        of_paper = any(len(page.study.cells) for page in self.pages)
+        if self._named or not of_paper:
             return {}
         made = {page.study: page.files for page in self.pages}
         found = tables.over_all(self.paper.cells, made)
@@ -160,6 +172,19 @@ class Report:
             for number, asked in enumerate(answers.QUESTIONS, start=1):
                 parts[f"answer-{number}"] = partial(answers.markdown, answered, asked)
         return parts
+
+
+def _joined(results: Path, named: Sequence[Run], output: Path) -> Study:
+    runs = finished(named)
+    if not runs:
+        names = ", ".join(str(run.folder) for run in named)
+        raise InputError(f"expected runs that are evaluated, found none in {names}")
+    if all(run.method for run in runs):
+        raise InputError(
+            f"{runs[0].folder}: expected a run as it was trained beside one after "
+            f"{runs[0].method}, found none; name {runs[0].origin or 'one'} too"
+        )
+    return join(output, runs, Paper(paper_folder(results)))
 
 
 class Page:

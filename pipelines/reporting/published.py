@@ -3,7 +3,7 @@
 import contextlib
 import importlib.metadata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,12 +47,15 @@ class Variant:
         gamma: the ++ exponent of a ++ loss; None for every other loss.
         method: what was done after training, such as "temperature"; "" for nothing.
         backend: the Keras backend, where it is not the study's own; else "".
+        settings: of own images the overrides, where not all runs of the study have
+            them, such as "epochs=3"; else "".
     """
 
     loss: str
     gamma: float | None = None
     method: str = ""
     backend: str = ""
+    settings: str = ""
 
     @classmethod
     def standard(cls, loss: str, gamma: float = STANDARD_GAMMA) -> "Variant":
@@ -66,12 +69,13 @@ class Variant:
         if self.gamma is not None and self.gamma != STANDARD_GAMMA:
             text += f" g={self.gamma:g}"
         text = " + ".join(part for part in (text, self.method) if part)
-        return text + (f" [{self.backend}]" if self.backend else "")
+        more = ", ".join(part for part in (self.backend, self.settings) if part)
+        return text + (f" [{more}]" if more else "")
 
     @property
     def columns(self) -> dict[str, object]:
         """How every table names it: `KEYS`; NaN for no gamma."""
-        name = Variant(self.loss, backend=self.backend).label
+        name = replace(self, gamma=None, method="").label
         # None in every row would make a column of objects, which no table can join.
         gamma = float("nan") if self.gamma is None else self.gamma
         return dict(zip(KEYS, (name, gamma, self.method), strict=True))

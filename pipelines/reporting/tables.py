@@ -6,6 +6,7 @@ column means is in `results/README.md`; `pages` writes them.
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,14 @@ from pipelines.measure import metrics, statistics
 from pipelines.reporting import data, estimates
 from pipelines.reporting.estimates import Estimate, estimate, mean_of, pm
 from pipelines.reporting.evidence import THRESHOLDS, estimated, training_spread
-from pipelines.reporting.frame import Study, read_cases
+from pipelines.reporting.frame import Study, read_cases, selected
 from pipelines.reporting.published import Cell, Variant, each_cell, partner_of
 from pipelines.run import OTHER_SETS
 
 __all__ = [
-    "COLUMNS", "OURS", "PRESETS", "TEMPERATURE", "comparisons", "costs", "deciding",
-    "framed", "other_sets", "over_all", "papers", "same_loss", "set_summary", "summary",
-    "temperatures", "thresholds", "usable", "verdict",
+    "COLUMNS", "OURS", "PRESETS", "TEMPERATURE", "brief_means", "comparisons", "costs",
+    "deciding", "framed", "other_sets", "over_all", "papers", "same_loss",
+    "set_summary", "summary", "temperatures", "thresholds", "usable", "verdict",
 ]  # fmt: skip
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -268,7 +269,7 @@ def temperatures(study: Study) -> pd.DataFrame:
 
 
 def _temperature(study: Study, scaled: Variant, target: str, metric: str) -> _Row:
-    unscaled = Variant(scaled.loss, scaled.gamma, "", scaled.backend)
+    unscaled = replace(scaled, method="")
     before, after = _paired(study, unscaled, scaled, target, metric)
     change = estimate(after - before)
     fitted = [run.record["posthoc"]["temperature"] for run in study.runs[scaled]]
@@ -281,7 +282,7 @@ def _temperature(study: Study, scaled: Variant, target: str, metric: str) -> _Ro
         "after": estimate(after).mean,
     }
     row |= vars(change) | {"difference": change.mean}
-    reference = Variant(_DSCPP.loss, _DSCPP.gamma, "", scaled.backend)
+    reference = replace(unscaled, loss=_DSCPP.loss, gamma=_DSCPP.gamma)
     plus, after = _paired(study, reference, scaled, target, metric)
     if not len(after) or unscaled == reference:
         return row
@@ -318,29 +319,49 @@ def other_sets(study: Study) -> pd.DataFrame:
     return framed(rows, "other sets")
 
 
-def set_summary(path: Path) -> list[str]:
-    """What a `cases.csv` of one set says, in a line for each class."""
+def set_summary(
+    path: Path,
+    split: str | None = None,
+    shown: Sequence[str] = ("nll", "brier", "dice", "jaccard"),
+) -> list[str]:
+    """What a `cases.csv` says, in a line for each class.
+
+    Args:
+        path: the file.
+        split: of this part of it, such as "test"; None for all of another set.
+        shown: the metrics.
+    """
     lines = []
-    for target, own in pd.DataFrame(_of_set(path)).groupby("target", sort=False):
+    for target, own in pd.DataFrame(_of_set(path, split)).groupby("target", sort=False):
         rows, n = own.set_index("metric"), own["n"].max()
         values = []
-        for name, row in rows.loc[["nll", "brier", "dice", "jaccard"]].iterrows():
+        for name, row in rows.loc[list(shown)].iterrows():
             fewer = f" (of {row['n']})" if row["n"] < n else ""
             values.append(f"{name} {pm(row['mean'], row['standard_error'])}{fewer}")
-        lines.append(f"{target}: {', '.join(values)} ({n} images)")
+        images = f"{split or ''} images".strip()
+        lines.append(f"{target}: {', '.join(values)} ({n} {images})")
     return lines
 
 
-def _of_set(path: Path) -> list[_Row]:
+def _of_set(path: Path, split: str | None = None) -> list[_Row]:
     """Means of one set by class and metric; see `frame.read_cases`."""
     found = read_cases(path, "dscpp evaluate --run … --images … --masks …")
+    if split is not None:
+        found = found[found["split"] == split]
     # As in the tables: all of the image, and not its band once more.
-    by_target = found[found["region"] == "image"].groupby("target", sort=False)
+    by_target = selected(found).groupby("target", sort=False)
     return [
         {"set": path.parent.name, "target": target, "metric": metric}
         | vars(estimate([own[metric]]))
         for (target, own), metric in product(by_target, metrics.METRICS)
     ]
+
+
+def brief_means(path: Path) -> dict[str, float]:
+    """Mean Dice and NLL of a run's `cases.csv` over test images, then over classes."""
+    found = selected(read_cases(path, "dscpp evaluate --run …"))
+    own = found[found["split"] == "test"].groupby("target")
+    return own[["dice", "nll"]].mean().mean().to_dict()
 
 
 def usable(studies: Iterable[Study]) -> list[Study]:

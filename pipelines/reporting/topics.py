@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import bartlett, false_discovery_control
 
+from data_io.datasets import is_own
 from pipelines.commits import from_clean_commit
 from pipelines.measure import metrics
 from pipelines.reporting import claims, data, practice
@@ -190,19 +191,22 @@ def _notes(study: Study, target: str, trained: list[Variant]) -> list[str]:
     }
     truth = any(variant.method == TRUTH for variant in study.runs)
     held, n = study.n_with_class(target), len(study.cases)
+    own = is_own(str(study.record["dataset"]))
+    other = not (own or study.simulated) and study.preset != "paper"
     applies = {
         "some without": held < n,
         "tested": set(_PAIR) <= study.runs.keys(),
         "always": True,
         "simulated": study.simulated,
         "truth": study.simulated and truth,
-        "another preset": not study.simulated and study.preset != "paper",
+        "another preset": other,
         "unclean": changed,
         "timed": hardware,
     }
     words = {"held": held, "n": n, "target": target, "truth": TRUTH.capitalize()}
     words |= {"preset": study.preset, "changed": ", ".join(changed)}
-    words |= {"hardware": "; ".join(sorted(hardware))}
+    claimed = "" if own else " (Student's t over seeds is in claims.csv)"
+    words |= {"hardware": "; ".join(sorted(hardware)), "claimed": claimed}
     notes = [_WORDS["notes"][name].format(**words) for name in applies if applies[name]]
     for row in study.paper.thresholds if len(study.cells) else ():
         variant, at = Variant.standard(row["loss"]), round(float(row["threshold"]), 9)

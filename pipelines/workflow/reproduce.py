@@ -185,12 +185,18 @@ def unclean(pending: Sequence[Planned]) -> str:
     """Why runs would count in no verdict at the preset paper; "" where they would.
 
     Args:
-        pending: runs that are not done.
+        pending: runs that are not done. Of own images there is no verdict.
     """
-    own = [r for r in pending if r.task.preset == "paper" and not r.task.overrides]
-    if not own:
+    judged = [
+        run
+        for run in pending
+        if run.task.preset == "paper"
+        and not run.task.overrides
+        and not datasets.is_own(run.task.dataset)
+    ]
+    if not judged:
         return ""
-    for run in filter(None, (planned.run for planned in own)):
+    for run in filter(None, (planned.run for planned in judged)):
         if not commits.from_clean_commit(run.record):
             return (
                 f"{run.folder}: expected a run at the preset paper that was begun with "
@@ -371,7 +377,11 @@ class Call:
 
     def _tables(self) -> int:
         """Write the tables; print those of a single data set and preset."""
-        custom = {run.group: run for run in self.planned if run.task.overrides}
+        custom = {
+            run.group: run
+            for run in self.planned
+            if run.task.overrides and not datasets.is_own(run.task.dataset)
+        }
         for group, run in custom.items():
             print(
                 f"Runs that differ from the preset ({', '.join(run.task.overrides)}) "
@@ -397,9 +407,7 @@ class Call:
             if run.task.preset != "demo" and run.task.protocol.epochs > SHORT
         ]
         lines, unknown = status.expect(pending, self.jobs)
-        bars.note("
-".join(lines), end="
-" * bool(lines))
+        bars.note("\n".join(lines), end="\n" * bool(lines))
         # A study of several data sets begins at once: its status says the time.
         if unknown and len({run.task.dataset for run in self.planned}) == 1:
             self._time([run for run in unknown if run.group == unknown[0].group])

@@ -336,7 +336,7 @@ def _has(run: Run, case: str) -> bool:
 
 def median_case(study: Study, run: Run) -> str:
     """The test case whose Dice is the median; see `example`."""
-    own = study.frame[study.frame["run"] == run.name]
+    own = study.frame[study.frame["run"] == str(run.folder)]
     dice = selected(own).groupby("case")["dice"].mean().reindex(study.cases)
     ranked = dice.dropna().sort_values(kind="stable").index
     # Where nothing is defined, any case is as good as another.

@@ -1,0 +1,86 @@
+"""A softmax threshold chosen on a run's validation cases, from its own files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from data_io.errors import InputError
+from pipelines import run as runs
+from pipelines.measure import histograms
+
+__all__ = ["Choice", "choose"]
+
+
+_OF_RUN = {"split": "validation", "region": "image", "reference": "observer1"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A threshold and what it was chosen by.
+
+    Attributes:
+        threshold: one of `histograms.THRESHOLDS`.
+        dice: mean Dice of the validation cases there, in [0, 1].
+        without: the same of the most probable class.
+        cases: validation cases.
+    """
+
+    threshold: float
+    dice: float
+    without: float
+    cases: int
+
+    def __str__(self) -> str:
+        return (
+            f"  threshold {self.threshold:g}: the best of 0.05 to 0.95, mean Dice "
+            f"{self.dice:.3f} of {self.cases} validation cases (most probable class: "
+            f"{self.without:.3f})"
+        )
+
+
+def choose(run: runs.Run) -> Choice:
+    """Choose the threshold with the best mean Dice on a run's validation cases.
+
+    Each class is compared with all others together, p >= threshold, as in
+    `thresholds.csv`; Dice is averaged over cases, those where it is undefined left
+    out, then over classes. Of equal thresholds the one nearest to 0.5 is taken.
+
+    Args:
+        run: an evaluated run; its `histograms.npz` and `cases.csv` are all that is
+            read.
+
+    Raises:
+        InputError: a run that is not evaluated, files that are not the run's, or no
+            validation case with foreground.
+    """
+    run.require("evaluated", f"dscpp evaluate --run {run.folder}")
+    run.require_measures()
+    found = histograms.load(run.path("histograms.npz"))
+    rows = found.where(**_OF_RUN)
+    dice = histograms.threshold_metrics(found.counts[rows], edges=found.edges)["dice"]
+    each = pd.DataFrame(dice, index=found.target[rows])
+    means = each.groupby(level=0).mean().mean()
+    best = means[means >= means.max() - 1e-12].index.to_numpy()
+    if not best.size:
+        raise InputError(
+            f"{run.folder}: expected validation cases with foreground to choose a "
+            "threshold on, found none; give a number, such as --threshold 0.5"
+        )
+    nearest = best[np.abs(histograms.THRESHOLDS[best] - 0.5).argmin()]
+    return Choice(
+        threshold=round(float(histograms.THRESHOLDS[nearest]), 9),
+        dice=float(means[nearest]),
+        without=_without(run),
+        cases=len(np.unique(found.case[rows])),
+    )
+
+
+def _without(run: runs.Run) -> float:
+    """Mean Dice of the most probable class, from `cases.csv`."""
+    found = pd.read_csv(run.path("cases.csv"), dtype={"case": str})
+    for key, value in _OF_RUN.items():
+        found = found[found[key] == value]
+    return float(found.groupby("target")["dice"].mean().mean())
