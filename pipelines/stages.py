@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ def train(
         run = runs.Run.open(output) if runs.is_run(output) else None
         if run:
             runs.sweep(output)
+            task = _as_begun(task, run)
             run.require_same(task.identity())
             if run.reached("trained"):
                 if data is not None:
@@ -145,7 +147,7 @@ def predict_images(
         )
     installed.require_training()
     written.require_apart("--output", output, _taken(model, images, output))
-    written.require_own(output, _predicted(images, volume_probabilities))
+    written.require_own(output, _predicted(model, images, volume_probabilities))
     _require_model(model)
     backend.start(work)
     from pipelines import apply
@@ -171,20 +173,27 @@ def _taken(model: Path, images: Path, output: Path) -> set[Path]:
     """Folders that no prediction is written to: of images, and of a run's own data."""
     beside = images.is_file() and output.resolve() == images.parent.resolve()
     taken = {images.parent if beside else images}
-    place = model if model.is_dir() else model.parent
-    root = runs.Run.open(place).data() if runs.is_run(place) else None
+    run = _run_of(model)
+    root = run.data() if run else None
     if root and (root / ABOUT).is_file():
         taken |= own.places(own.locate(root))
     return taken
 
 
-def _predicted(images: Path, volume_probabilities: bool) -> list[str]:
+def _run_of(model: Path) -> runs.Run | None:
+    """The run that a network lies in."""
+    place = model if model.is_dir() else model.parent
+    return runs.Run.open(place) if runs.is_run(place) else None
+
+
+def _predicted(model: Path, images: Path, volume_probabilities: bool) -> list[str]:
     """Names of the files that are written of images."""
     from data_io.own_images.describe import files_of as images_of
     from pipelines.export import files_of
 
-    names: list[str] = []
-    for case, path in images_of(images).items():
+    run, names = _run_of(model), list[str]()
+    numbers = run.record.get("preprocessing", {}).get("modalities") if run else None
+    for case, path in images_of(images, numbers).items():
         names += files_of(case, nifti.is_volume(path), volume_probabilities)
     return names
 
@@ -506,6 +515,17 @@ def _note_environment(run: runs.Run, stage: str, with_backend: bool = True) -> N
         )
     earlier = run.record.get("environment_changes", [])
     run.update(environment_changes=[*earlier, {"stage": stage, **changed}])
+
+
+def _as_begun(task: Task, run: runs.Run) -> Task:
+    """The task with the join of patches that its run of own volumes began with.
+
+    Earlier versions joined those as the released code does.
+    """
+    join = run.record.get("settings", {}).get("join")
+    if task.module is not own or join is None or "join" in task.overrides:
+        return task
+    return replace(task, protocol=replace(task.protocol, join=join))
 
 
 def _require_backend(folder: Path, wanted: str) -> None:

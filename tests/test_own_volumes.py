@@ -60,9 +60,9 @@ def test_what_is_derived(tmp_path):
     assert "3 x 1.5 x 2 mm, the median; 1 of 7 volumes are resampled" in str(found)
     assert record.axes == (0, 1, 2)
     assert "left-right, back-front, foot-head" in str(found)
-    place = folder.own.geometry(found.root, "v6_0000")
+    place = folder.own.geometry(found.root, "v6")
     assert place.spacing_mm == pytest.approx((3.6, 1.5, 2.0))
-    image, details = RawInterface(folder.own, found.root).load_image("v6_0000")
+    image, details = RawInterface(folder.own, found.root).load_image("v6")
     assert image.shape == (*SHAPE, 1)
     assert details["spacing"] == pytest.approx([3.6, 1.5, 2.0])
 
@@ -110,7 +110,7 @@ def test_another_order_of_axes_in_one_folder_is_refused(tmp_path):
             own.describe(images, labels, tmp_path / "work")
         assert "1 problem." in str(caught.value)
         assert (
-            "case v3_0000: expected axes in the order left-right, back-front, "
+            "case v3: expected axes in the order left-right, back-front, "
             "foot-head, as most volumes here have them, found foot-head, back-front, "
             "left-right. Reorder"
         ) in str(caught.value)
@@ -177,7 +177,7 @@ def test_a_label_map_on_another_grid_is_refused(tmp_path):
     array = np.asarray(whole.dataobj)[::-1]
     nibabel.save(nibabel.Nifti1Image(array, whole.affine @ mirror), path)
     for _ in range(2):  # decoded, then remembered
-        with pytest.raises(InputError, match="v1_0000: expected a label map with the"):
+        with pytest.raises(InputError, match="v1: expected a label map with the"):
             own.describe(images, labels, tmp_path / "work")
 
 
@@ -224,11 +224,11 @@ def test_from_two_folders_to_a_table(tmp_path, monkeypatch, capsys):
     one = ["--input", str(images / "v6_0000.nii.gz"), "--output", "out"]
     one += ["--probabilities"]
     assert main(["predict", "--model", str(run), *one]) == 0
-    written = nibabel.load("out/v6_0000.nii.gz")
+    written = nibabel.load("out/v6.nii.gz")
     given_image = nibabel.load(images / "v6_0000.nii.gz")
     assert written.shape == SHAPE
     np.testing.assert_array_equal(written.affine, given_image.affine)
-    softmax = nibabel.load("out/v6_0000_probabilities.nii.gz").get_fdata()
+    softmax = nibabel.load("out/v6_probabilities.nii.gz").get_fdata()
     np.testing.assert_array_equal(np.asarray(written.dataobj), softmax.argmax(-1))
     record = json.loads((run / "run.json").read_text())
     assert record["preprocessing"]["spacing_mm"] == [3.0, 1.5, 2.0]
@@ -271,19 +271,25 @@ def test_another_set_is_seen_at_the_voxel_size_of_training(tmp_path, monkeypatch
 
 
 def test_a_run_of_before_keeps_the_grid_it_was_trained_on(tmp_path, monkeypatch):
-    """Runs of one voxel size once had none in their record, nor an order of axes."""
+    """Runs of one voxel size once had none in their record, nor an order of axes.
+
+    And their patches were joined as in the released code.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(protocol.PRESETS, "reduced", tiny)
     with monkeypatch.context() as before:
         for name in ("spacing_mm", "axes", "directions"):
             before.setattr(own_grids, name, lambda facts: None)
+        before.setattr(protocol, "is_own", lambda name: False)
         command = train_alike(tmp_path)
     kept = json.loads(Path("run/run.json").read_text())["preprocessing"]
     assert not {"spacing_mm", "axes", "directions"} & set(kept)
     assert main(command) == 0  # the same images, described anew
     assert main(["predict", "--run", "run"]) == 0
     assert main(["evaluate", "--run", "run"]) == 0
-    assert json.loads(Path("run/run.json").read_text())["preprocessing"] == kept
+    record = json.loads(Path("run/run.json").read_text())
+    assert record["preprocessing"] == kept
+    assert record["settings"]["join"] == "miscnn"
     # Begun before, ended now.
     runs.Run.open(Path("run")).update(state="training")
     assert main(command) == 0
