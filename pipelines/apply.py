@@ -37,9 +37,6 @@ __all__ = [
     "predict_files",
 ]
 
-_COLOURS = [0, 0, 0, 230, 159, 0, 86, 180, 233, 0, 158, 115, 240, 228, 66, 0, 114, 178,
-            213, 94, 0, 204, 121, 167]  # Okabe and Ito's, class 0 black  # fmt: skip
-
 _SET = (*runs.MEASURES, "set.json")  # files of another set
 _CHANNELS = (1, 3)  # of own images: grey or RGB
 
@@ -75,6 +72,7 @@ class Trained:
             clip=self.settings.clip,
             axes=self.settings.axes,
             directions=self.settings.directions,
+            modalities=self.settings.modalities,
         )
 
 
@@ -163,7 +161,7 @@ def predict_files(
 ) -> list[Path]:
     """Predicts images that need no label maps.
 
-    Writes for each image, at its own size, `<name>.png`, a palette image whose indices
+    Writes for each image, at its own size, `<name>.png`, grey of 8 bits whose values
     are class numbers, and `<name>.npy`, the probabilities, float32 (rows, columns,
     classes). For each volume `<name>.nii.gz`, uint8 class numbers, and on request
     `<name>_probabilities.nii.gz`, float32, classes last, both with the volume's affine
@@ -219,8 +217,7 @@ def _predictions(trained: Trained, root: Path) -> Iterator[tuple[str, _Array]]:
 def _write_image(
     output: Path, case: str, softmax: _Array, threshold: float | None
 ) -> Path:
-    image = Image.fromarray(export.labels(softmax, threshold), mode="P")
-    image.putpalette(_COLOURS)
+    image = Image.fromarray(export.labels(softmax, threshold))
     written.write(
         output / f"{case}.npy",
         lambda aside: np.save(aside, softmax, allow_pickle=False),
