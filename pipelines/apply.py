@@ -158,6 +158,7 @@ def predict_files(
     threshold: float | None = None,
     work: Path = Path(".work"),
     volume_probabilities: bool = False,
+    pictures: bool = False,
 ) -> list[Path]:
     """Predicts images that need no label maps.
 
@@ -174,6 +175,7 @@ def predict_files(
         threshold: see `export.labels`.
         work: where the look at the images is remembered.
         volume_probabilities: write those of volumes too, which are large.
+        pictures: draw each case too, see `export.write_pictures`.
 
     Returns:
         The label files.
@@ -190,6 +192,10 @@ def predict_files(
         for case, softmax in _predictions(trained, found.root):
             place = own_images.geometry(found.root, case)
             names += export.files_of(case, place is not None, volume_probabilities)
+            if pictures:
+                names += export.pictures_of(case, place is not None)
+                shown = own_images, found.root, trained.classes, threshold
+                export.write_pictures(output, case, softmax, *shown)
             if place and volume_probabilities:
                 export.write_probabilities(output, case, softmax, place)
             labels.append(

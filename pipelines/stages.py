@@ -32,8 +32,7 @@ from pipelines.training.task import Task, from_record
 
 __all__ = [
     "complete", "estimate", "evaluate", "export", "is_complete", "located",
-    "predict", "predict_images", "require_nifti_free", "temperature",
-    "train",
+    "predict", "predict_images", "require_free", "temperature", "train",
 ]  # fmt: skip
 
 
@@ -131,6 +130,7 @@ def predict_images(
     threshold: float | None = None,
     work: Path = runs.WORK,
     volume_probabilities: bool = False,
+    pictures: bool = False,
 ) -> list[Path]:
     """Predict any images with a trained network; see `pipelines.apply.predict_files`.
 
@@ -147,14 +147,14 @@ def predict_images(
         )
     installed.require_training()
     written.require_apart("--output", output, _taken(model, images, output))
-    written.require_own(output, _predicted(model, images, volume_probabilities))
+    # With the pictures of a volume its probabilities are written anyway.
+    kinds = volume_probabilities and not pictures, pictures
+    written.require_own(output, _predicted(model, images, *kinds))
     _require_model(model)
     backend.start(work)
     from pipelines import apply
 
-    return apply.predict_files(
-        model, images, output, threshold, work, volume_probabilities
-    )
+    return apply.predict_files(model, images, output, threshold, work, *kinds)
 
 
 def _require_model(model: Path) -> None:
@@ -186,15 +186,19 @@ def _run_of(model: Path) -> runs.Run | None:
     return runs.Run.open(place) if runs.is_run(place) else None
 
 
-def _predicted(model: Path, images: Path, volume_probabilities: bool) -> list[str]:
+def _predicted(
+    model: Path, images: Path, volume_probabilities: bool, pictures: bool
+) -> list[str]:
     """Names of the files that are written of images."""
     from data_io.own_images.describe import files_of as images_of
-    from pipelines.export import files_of
+    from pipelines.export import files_of, pictures_of
 
     run, names = _run_of(model), list[str]()
     numbers = run.record.get("preprocessing", {}).get("modalities") if run else None
     for case, path in images_of(images, numbers).items():
-        names += files_of(case, nifti.is_volume(path), volume_probabilities)
+        is_volume = nifti.is_volume(path)
+        names += files_of(case, is_volume, volume_probabilities)
+        names += pictures_of(case, is_volume) if pictures else []
     return names
 
 
@@ -316,30 +320,43 @@ def is_complete(run: runs.Run) -> bool:
     return same and runs.Run.open(twin).reached("evaluated")
 
 
-def require_nifti_free(folder: Path, with_probabilities: bool = False) -> None:
+def require_free(
+    folder: Path, nifti: bool, with_probabilities: bool, pictures: bool
+) -> None:
     """Refuse what `export` would refuse to replace, before anything is predicted."""
     from pipelines import export as exporting
 
-    exporting.require_free(runs.Run.open(folder), with_probabilities)
+    run = runs.Run.open(folder)
+    if nifti:
+        exporting.require_free(run, with_probabilities)
+    if pictures:
+        exporting.require_pictures_free(run)
 
 
 def export(
     folder: Path,
     data: Path | None,
-    work: Path = runs.WORK,
-    with_probabilities: bool = False,
-) -> list[Path]:
-    """Write a predicted run's volumes as NIfTI; see `pipelines.export.volumes`.
+    work: Path,
+    nifti: bool,
+    with_probabilities: bool,
+    pictures: bool,
+) -> tuple[list[Path], list[Path]]:
+    """Write what a run predicted as files to look at.
+
+    Returns:
+        Label maps, see `pipelines.export.volumes`, where `nifti` asks for them; and
+        `pipelines.export.pictures`, where `pictures` does.
 
     Raises:
-        InputError: as in `evaluate`, or a run of images.
+        InputError: as in `evaluate`; of NIfTI a run of images.
     """
     with _held(folder) as run:
         run.require("predicted", run.remake())
         from pipelines import export as exporting
 
         root = located(run, data, work)
-        return exporting.volumes(run, root, with_probabilities)
+        labels = exporting.volumes(run, root, with_probabilities) if nifti else []
+        return labels, exporting.pictures(run, root) if pictures else []
 
 
 def located(run: runs.Run, data: Path | None, work: Path = runs.WORK) -> Path:

@@ -408,6 +408,25 @@ def test_images_without_labels_are_predicted(run, tmp_path, threshold):
     assert (tmp_path / f"{case}.png").read_bytes() == b"corrected"
 
 
+@pytest.mark.backend
+def test_pictures_of_every_predicted_case(run, tmp_path, capsys):
+    split = json.loads((run / "run.json").read_text())["split"]
+    assert main(["predict", "--run", str(run), "--pictures"]) == 0
+    found = {path.name for path in (run / "pictures").glob("*_picture.png")}
+    assert found == {
+        f"{case}_picture.png" for part in ("validation", "test") for case in split[part]
+    }
+    assert f"{run / 'pictures'}: 4 pictures" in capsys.readouterr().out
+    one = ["--input", "photos/a1.png", "--output", str(tmp_path), "--pictures"]
+    assert main(["predict", "--model", str(run), *one]) == 0
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"a1.npy", "a1.png", "a1_picture.png", "dscpp.sha256"}
+    assert main(["predict", "--model", str(run), *one]) == 0
+    (tmp_path / "a1_picture.png").write_bytes(b"edited")
+    assert main(["predict", "--model", str(run), *one]) == 2
+    assert "a1_picture.png: expected no file, or one" in capsys.readouterr().err
+
+
 def test_other_files_in_the_place_of_a_set(run, capsys):
     target = run / "other-sets" / "mine"
     target.mkdir(parents=True)

@@ -40,12 +40,14 @@ def write(path: Path, array: np.ndarray, affine=AFFINE) -> None:
     nibabel.save(nibabel.Nifti1Image(array, affine), path)
 
 
-def write_sets(place: Path) -> tuple[Path, Path]:
+def write_sets(place: Path, channels: int = 1) -> tuple[Path, Path]:
     """Seven volumes; the last has thicker slices, so that all are resampled."""
     for number in range(7):
         affine = AFFINE @ np.diag([1.2, 1, 1, 1]) if number == 6 else AFFINE
         image, label = volume(number)
-        write(place / "ct" / f"v{number}_0000.nii.gz", image, affine)
+        for channel in range(channels):
+            name = f"v{number}_000{channel}.nii.gz"
+            write(place / "ct" / name, image * (-1) ** channel, affine)
         write(place / "seg" / f"v{number}.nii.gz", label, affine)
     return place / "ct", place / "seg"
 
@@ -199,7 +201,7 @@ def whole(path: Path) -> list[dict[str, str]]:
 def test_from_two_folders_to_a_table(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(protocol.PRESETS, "reduced", tiny)
-    images, labels = write_sets(tmp_path)
+    images, labels = write_sets(tmp_path, channels=2)
     given = ["--images", str(images), "--masks", str(labels), "--name", "ct"]
     assert main(["train", *given, "--loss", "DSC++", "--preset", "reduced"]) == 0
     (run,) = Path("results/own-ct/reduced/runs").iterdir()
@@ -222,16 +224,26 @@ def test_from_two_folders_to_a_table(tmp_path, monkeypatch, capsys):
     assert all(there[row["case"]] == row["nll"] for row in measured)
 
     one = ["--input", str(images / "v6_0000.nii.gz"), "--output", "out"]
-    one += ["--probabilities"]
-    assert main(["predict", "--model", str(run), *one]) == 0
+    assert main(["predict", "--model", str(run), *one]) == 2
+    assert "v6_0001.nii.gz: expected the images _0000, _0001" in capsys.readouterr().err
+    Path("new").mkdir()
+    for path in images.glob("v6_*"):
+        path.rename(Path("new") / path.name)
+    given = ["--input", "new", "--output", "out", "--pictures"]
+    assert main(["predict", "--model", str(run), *given]) == 0
+    kinds = ("", "_entropy", "_probabilities")
+    names = {"v6_picture.png", "dscpp.sha256", *(f"v6{k}.nii.gz" for k in kinds)}
+    assert {path.name for path in Path("out").iterdir()} == names
     written = nibabel.load("out/v6.nii.gz")
-    given_image = nibabel.load(images / "v6_0000.nii.gz")
+    given_image = nibabel.load("new/v6_0000.nii.gz")
     assert written.shape == SHAPE
     np.testing.assert_array_equal(written.affine, given_image.affine)
     softmax = nibabel.load("out/v6_probabilities.nii.gz").get_fdata()
     np.testing.assert_array_equal(np.asarray(written.dataobj), softmax.argmax(-1))
     record = json.loads((run / "run.json").read_text())
     assert record["preprocessing"]["spacing_mm"] == [3.0, 1.5, 2.0]
+    assert record["preprocessing"]["modalities"] == ["0000", "0001"]
+    assert record["settings"]["join"] == "gaussian"
 
 
 def train_alike(place: Path) -> list[str]:

@@ -36,12 +36,12 @@ def test_own_volumes_are_joined_by_gaussian_weights(name):
     def join(record):
         return protocol.preset(name, record).as_dict().get("join")
 
+    own = datasets.by_name("own").RECORD
     volumes = {"name": "own-ct", "input_shape": (32, 32, 32)}
-    assert join(dataclasses.replace(datasets.by_name("own").RECORD, **volumes)) == "gaussian"
-    assert join(datasets.by_name("own").RECORD) is None  # images are predicted whole
-    assert {join(datasets.by_name(one).RECORD) for one in ("kits19", "hippocampus")} == {
-        "miscnn"
-    }
+    assert join(dataclasses.replace(own, **volumes)) == "gaussian"
+    assert join(own) is None  # images are predicted whole
+    for other in ("kits19", "hippocampus"):
+        assert join(datasets.by_name(other).RECORD) == "miscnn"
 
 
 def test_overrides_say_only_what_differs():

@@ -82,10 +82,11 @@ def complete(
     Returns:
         Of each case the files in the order of their numbers; a line a problem.
     """
-    single = not wanted or len(wanted) == 1
+    wanted = wanted or ()
+    single = len(wanted) < 2
     good, problems = {}, []
     for case, files in groups.items():
-        if single and len(files) == 1 or not single and set(files) == set(wanted or ()):
+        if len(files) == 1 if single else set(files) == set(wanted):
             good[case] = dict(sorted(files.items()))
         elif single:
             problems += [
@@ -94,7 +95,7 @@ def complete(
                 for path in list(files.values())[1:]
             ]
         else:
-            problems += _unlike(case, files, wanted or (), whose)
+            problems += _unlike(case, files, wanted, whose)
     return good, problems
 
 

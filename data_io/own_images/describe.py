@@ -79,8 +79,9 @@ def describe(
 
     Raises:
         InputError: one message with all problems: no images, images without label map
-            and the reverse, cases that lack a channel or have it on another grid, files that can't be decoded, label maps of another size or
-            with values that are no classes, volumes whose axes are in another order.
+            and the reverse, cases that lack a channel or have it on another grid, files
+            that can't be decoded, label maps of another size or with values that are no
+            classes, volumes whose axes are in another order.
     """
     _check(name, images, masks)
     problems: list[str] = []
@@ -197,9 +198,7 @@ def _by_stem(place: Path, option: str, problems: list[str]) -> dict[str, Path]:
     return {_stem(path): path for path in files}
 
 
-def files_of(
-    images: Path, numbers: Sequence[str] | None = None
-) -> dict[str, Path]:
+def files_of(images: Path, numbers: Sequence[str] | None = None) -> dict[str, Path]:
     """The image files of a folder, or one file, by the names of their cases.
 
     Args:
