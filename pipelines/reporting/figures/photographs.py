@@ -253,7 +253,7 @@ def predicted(
         classes: their names, background first.
     """
     place, aspect = module.geometry(root, case), 1.0
-    note = f"Entropy is 1 where all {len(classes)} classes are equally probable."
+    note = "Entropy is 1 where all classes are equally probable."
     if place is None:
         image = module.picture(root, case)
     else:
