@@ -142,7 +142,7 @@ class OwnImages(Dataset):
         return np.concatenate([_with_channels(path, 1) for path in paths], axis=-1)
 
     def picture(self, root: Path, case: str) -> np.ndarray:
-        """Returns an image to look at: uint8 RGB, its whole range; one channel."""
+        """Returns an image, or its first file, to look at: uint8 RGB, whole range."""
         pixels = _with_channels(self.roles(root, case)["image"], 3)
         if pixels.dtype == np.uint8:
             return pixels
