@@ -38,9 +38,6 @@ __all__ = [
     "predict_files",
 ]
 
-_COLOURS = [0, 0, 0, 230, 159, 0, 86, 180, 233, 0, 158, 115, 240, 228, 66, 0, 114, 178,
-            213, 94, 0, 204, 121, 167]  # Okabe and Ito's, class 0 black  # fmt: skip
-
 _SET = (*runs.MEASURES, "set.json")  # files of another set
 _CHANNELS = (1, 3)  # of own images: grey or RGB
 
@@ -78,6 +75,7 @@ class Trained:
             clip=self.settings.clip,
             axes=self.settings.axes,
             directions=self.settings.directions,
+            modalities=self.settings.modalities,
         )
 
 
@@ -165,10 +163,11 @@ def predict_files(
     threshold: float | None = None,
     work: Path = Path(".work"),
     volume_probabilities: bool = False,
+    pictures: bool = False,
 ) -> list[Path]:
     """Predicts images that need no label maps.
 
-    Writes for each image, at its own size, `<name>.png`, a palette image whose indices
+    Writes for each image, at its own size, `<name>.png`, grey of 8 bits whose values
     are class numbers, and `<name>.npy`, the probabilities, float32 (rows, columns,
     classes). For each volume `<name>.nii.gz`, uint8 class numbers, and on request
     `<name>_probabilities.nii.gz`, float32, classes last, both with the volume's affine
@@ -181,6 +180,7 @@ def predict_files(
         threshold: see `export.labels`.
         work: where the look at the images is remembered.
         volume_probabilities: write those of volumes too, which are large.
+        pictures: draw each case too, see `export.write_pictures`.
 
     Returns:
         The label files.
@@ -197,6 +197,10 @@ def predict_files(
         for case, softmax in _predictions(trained, found.root):
             place = own_images.geometry(found.root, case)
             names += export.files_of(case, place is not None, volume_probabilities)
+            if pictures:
+                names += export.pictures_of(case, place is not None)
+                shown = own_images, found.root, trained.classes, threshold
+                export.write_pictures(output, case, softmax, *shown)
             if place and volume_probabilities:
                 export.write_probabilities(output, case, softmax, place)
             labels.append(
@@ -226,8 +230,7 @@ def _predictions(trained: Trained, root: Path) -> Iterator[tuple[str, _Array]]:
 def _write_image(
     output: Path, case: str, softmax: _Array, threshold: float | None
 ) -> Path:
-    image = Image.fromarray(export.labels(softmax, threshold), mode="P")
-    image.putpalette(_COLOURS)
+    image = Image.fromarray(export.labels(softmax, threshold))
     written.write(
         output / f"{case}.npy",
         lambda aside: np.save(aside, softmax, allow_pickle=False),

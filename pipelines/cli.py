@@ -488,7 +488,8 @@ def _predict(commands: _Commands[argparse.ArgumentParser]) -> None:
         "write the probabilities of a trained run, or predict any images with a model",
         (
             "predict --run RUN --data DIR --nifti --probabilities",
-            "predict --run RUN --images photos --output labels --threshold auto",
+            "predict --run RUN --images photos --output labels --threshold auto "
+            "--pictures",
         ),
     )
     _add_stage(parser, "predict", required=False)
@@ -504,6 +505,13 @@ def _predict(commands: _Commands[argparse.ArgumentParser]) -> None:
         action="store_true",
         help="with --nifti, and with --images of volumes: write the probabilities "
         "beside the label maps, at native resolution (large)",
+    )
+    parser.add_argument(
+        "--pictures",
+        action="store_true",
+        help="draw each case, CASE_picture.png: image, prediction, probability of each "
+        "class, entropy; of volumes one slice, with CASE_probabilities.nii.gz and "
+        "CASE_entropy.nii.gz; into --output, with --run into RUN/pictures",
     )
 
 
@@ -554,6 +562,7 @@ def _run_predict(options: argparse.Namespace) -> None:
         stages.choose_threshold(model, options.threshold),
         options.work,
         options.probabilities,
+        options.pictures,
     )
     print(f"{options.output}: {len(written)} label maps")
 
@@ -572,15 +581,16 @@ def _run_predict_run(options: argparse.Namespace) -> None:
             "--probabilities: expected --nifti too; without it probabilities are "
             "written on the network's grid, RUN/probabilities/CASE.npy"
         )
-    if options.nifti:
-        stages.require_nifti_free(options.run_folder, options.probabilities)
+    files = options.nifti, options.probabilities, options.pictures
+    stages.require_free(options.run_folder, *files)
     run = stages.predict(options.run_folder, options.data, options.work, options.again)
     print(_predicted(run))
-    if options.nifti:
-        written = stages.export(
-            run.folder, options.data, options.work, options.probabilities
-        )
-        print(f"{written[0].parent}: {len(written)} label maps")
+    if not (options.nifti or options.pictures):
+        return
+    made = stages.export(run.folder, options.data, options.work, *files)
+    for paths, what in zip(made, ("label maps", "pictures"), strict=True):
+        if paths:
+            print(f"{paths[0].parent}: {len(paths)} {what}")
 
 
 def _evaluate(commands: _Commands[argparse.ArgumentParser]) -> None:

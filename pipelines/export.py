@@ -1,8 +1,8 @@
-"""Volumes as NIfTI files: label maps and probabilities on the grid of their images."""
+"""Predictions as files to look at: pictures, and maps of volumes as NIfTI."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_io import bars, datasets
+from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
 from data_io.files import nifti
 from data_io.prepare import native
@@ -18,11 +19,12 @@ from pipelines import stored, written
 from pipelines.measure import metrics
 
 __all__ = [
-    "FOLDER", "files_of", "labels", "native_labels", "require_free", "volumes",
-    "write_labels", "write_probabilities",
+    "FOLDER", "PICTURES", "files_of", "labels", "pictures", "pictures_of",
+    "require_free", "require_pictures_free", "volumes", "write_labels",
+    "write_pictures", "write_probabilities",
 ]  # fmt: skip
 
-FOLDER = "nifti"
+FOLDER, PICTURES = "nifti", "pictures"
 
 _Array = npt.NDArray[Any]
 _Labels = npt.NDArray[np.uint8]
@@ -63,6 +65,41 @@ def volumes(run: runs.Run, root: Path, with_probabilities: bool = False) -> list
     return made
 
 
+def pictures(run: runs.Run, root: Path) -> list[Path]:
+    """Draw what a run predicts of its validation and test cases.
+
+    Args:
+        run: a run in state "predicted" or past it, with its local files.
+        root: the data set's folder.
+
+    Returns:
+        The pictures, see `write_pictures`, in `pictures/` of the run.
+
+    Raises:
+        InputError: no probabilities here, no place to write, or a file there that was
+            not written so.
+    """
+    run.require("predicted", run.remake())
+    module = datasets.by_name(run.record["dataset"])
+    classes = run.record.get("classes") or module.RECORD.classes
+    folder, made = run.path(PICTURES), []
+    cases = [case for _, case in stored.cases(run)]
+    names = require_pictures_free(run)
+    for case in bars.bar(cases, f"{run.name} pictures", unit="case"):
+        softmax = stored.as_kept(run, module, root, case)
+        made.append(write_pictures(folder, case, softmax, module, root, classes))
+    written.settle(folder, names)
+    return made
+
+
+def require_pictures_free(run: runs.Run) -> list[str]:
+    """As `require_free`, of what `pictures` writes."""
+    is_3d = len(run.record["settings"]["input_shape"]) == 3
+    names = [n for _, case in stored.cases(run) for n in pictures_of(case, is_3d)]
+    written.require_own(run.path(PICTURES), names)
+    return names
+
+
 def require_free(run: runs.Run, with_probabilities: bool = False) -> list[str]:
     """Refuse to replace other files than those that `volumes` wrote.
 
@@ -86,6 +123,53 @@ def files_of(case: str, is_volume: bool, with_probabilities: bool = False) -> li
     if not is_volume:
         return [f"{case}.npy", f"{case}.png"]
     return [f"{case}.nii.gz", f"{case}_probabilities.nii.gz"][: 1 + with_probabilities]
+
+
+def pictures_of(case: str, is_volume: bool) -> list[str]:
+    """Names of the files that `write_pictures` writes of a case."""
+    maps = [f"{case}_probabilities.nii.gz", f"{case}_entropy.nii.gz"]
+    return [f"{case}_picture.png", *(maps if is_volume else [])]
+
+
+def write_pictures(
+    folder: Path,
+    case: str,
+    softmax: _Array,
+    module: Dataset,
+    root: Path,
+    classes: Sequence[str],
+    threshold: float | None = None,
+) -> Path:
+    """Draw a predicted case; of a volume write its maps too.
+
+    Args:
+        folder: where to; made where it is missing.
+        case: the case's id.
+        softmax: (*spatial, classes) float32; of a volume on the network's grid.
+        module: the data set.
+        root: its folder.
+        classes: their names, background first.
+        threshold: see `labels`.
+
+    Returns:
+        `<case>_picture.png`: image, prediction, probabilities, entropy; of a volume of
+        one slice. Beside it lie a volume's `<case>_probabilities.nii.gz` and
+        `<case>_entropy.nii.gz`, float32, see `photographs.entropy`.
+    """
+    from pipelines.reporting.figures import photographs
+
+    place = module.geometry(root, case)
+    if place:
+        write_probabilities(folder, case, softmax, place)
+        _write_entropy(folder, case, softmax, place)
+        label = native_labels(softmax, place.shape, threshold)
+    else:
+        label = labels(softmax, threshold)
+    sheet = photographs.predicted(module, root, case, softmax, label, classes)
+    return written.write(
+        folder / f"{case}_picture.png",
+        lambda aside: sheet.draw(aside.with_suffix(""), ["png"]),
+    )
 
 
 def write_labels(
@@ -134,6 +218,18 @@ def write_probabilities(
         nifti.write_blocks(aside, blocks, classes, np.float32, place)
 
     return written.write(folder / f"{case}_probabilities.nii.gz", write)
+
+
+def _write_entropy(
+    folder: Path, case: str, softmax: _Array, place: nifti.Geometry
+) -> None:
+    from pipelines.reporting.figures.photographs import entropy
+
+    def write(aside: Path) -> None:
+        blocks = (entropy(slab) for _, slab in native.slabs(softmax, place.shape))
+        nifti.write_blocks(aside, blocks, 1, np.float32, place)
+
+    written.write(folder / f"{case}_entropy.nii.gz", write)
 
 
 def _blocks(softmax: _Array, shape: tuple[int, ...]) -> Iterator[_Array]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from pipelines.training.task import Task, from_record
 __all__ = [
     "choose_threshold", "complete", "estimate", "evaluate", "evaluate_at", "export",
     "initial", "is_complete", "located", "own_data", "predict", "predict_images",
-    "require_nifti_free", "temperature", "train",
+    "require_free", "temperature", "train",
 ]  # fmt: skip
 
 
@@ -65,6 +66,7 @@ def train(
         run = runs.Run.open(output) if runs.is_run(output) else None
         if run:
             runs.sweep(output)
+            task = _as_begun(task, run)
             longer = _is_longer(run, task)
             if run.reached("trained") and not longer:
                 if data is not None:
@@ -207,6 +209,7 @@ def predict_images(
     threshold: float | None = None,
     work: Path = runs.WORK,
     volume_probabilities: bool = False,
+    pictures: bool = False,
 ) -> list[Path]:
     """Predict any images with a trained network; see `pipelines.apply.predict_files`.
 
@@ -219,14 +222,14 @@ def predict_images(
     """
     installed.require_training()
     written.require_apart("--output", output, _taken(model, images, output))
-    written.require_own(output, _predicted(images, volume_probabilities))
+    # With the pictures of a volume its probabilities are written anyway.
+    kinds = volume_probabilities and not pictures, pictures
+    written.require_own(output, _predicted(model, images, *kinds))
     _require_model(model)
     backend.start(work)
     from pipelines import apply
 
-    return apply.predict_files(
-        model, images, output, threshold, work, volume_probabilities
-    )
+    return apply.predict_files(model, images, output, threshold, work, *kinds)
 
 
 def _require_model(model: Path, option: str = "--model") -> None:
@@ -254,14 +257,25 @@ def _taken(model: Path, images: Path, output: Path) -> set[Path]:
     return taken
 
 
-def _predicted(images: Path, volume_probabilities: bool) -> list[str]:
+def _run_of(model: Path) -> runs.Run | None:
+    """The run that a network lies in."""
+    place = model if model.is_dir() else model.parent
+    return runs.Run.open(place) if runs.is_run(place) else None
+
+
+def _predicted(
+    model: Path, images: Path, volume_probabilities: bool, pictures: bool
+) -> list[str]:
     """Names of the files that are written of images."""
     from data_io.own_images.describe import files_of as images_of
-    from pipelines.export import files_of
+    from pipelines.export import files_of, pictures_of
 
-    names: list[str] = []
-    for case, path in images_of(images).items():
-        names += files_of(case, nifti.is_volume(path), volume_probabilities)
+    run, names = _run_of(model), list[str]()
+    numbers = run.record.get("preprocessing", {}).get("modalities") if run else None
+    for case, path in images_of(images, numbers).items():
+        is_volume = nifti.is_volume(path)
+        names += files_of(case, is_volume, volume_probabilities)
+        names += pictures_of(case, is_volume) if pictures else []
     return names
 
 
@@ -423,30 +437,43 @@ def is_complete(run: runs.Run) -> bool:
     return same and runs.Run.open(twin).reached("evaluated")
 
 
-def require_nifti_free(folder: Path, with_probabilities: bool = False) -> None:
+def require_free(
+    folder: Path, nifti: bool, with_probabilities: bool, pictures: bool
+) -> None:
     """Refuse what `export` would refuse to replace, before anything is predicted."""
     from pipelines import export as exporting
 
-    exporting.require_free(runs.Run.open(folder), with_probabilities)
+    run = runs.Run.open(folder)
+    if nifti:
+        exporting.require_free(run, with_probabilities)
+    if pictures:
+        exporting.require_pictures_free(run)
 
 
 def export(
     folder: Path,
     data: Path | None,
-    work: Path = runs.WORK,
-    with_probabilities: bool = False,
-) -> list[Path]:
-    """Write a predicted run's volumes as NIfTI; see `pipelines.export.volumes`.
+    work: Path,
+    nifti: bool,
+    with_probabilities: bool,
+    pictures: bool,
+) -> tuple[list[Path], list[Path]]:
+    """Write what a run predicted as files to look at.
+
+    Returns:
+        Label maps, see `pipelines.export.volumes`, where `nifti` asks for them; and
+        `pipelines.export.pictures`, where `pictures` does.
 
     Raises:
-        InputError: as in `evaluate`, or a run of images.
+        InputError: as in `evaluate`; of NIfTI a run of images.
     """
     with _held(folder) as run:
         run.require("predicted", run.remake())
         from pipelines import export as exporting
 
         root = located(run, data, work)
-        return exporting.volumes(run, root, with_probabilities)
+        labels = exporting.volumes(run, root, with_probabilities) if nifti else []
+        return labels, exporting.pictures(run, root) if pictures else []
 
 
 def located(run: runs.Run, data: Path | None, work: Path = runs.WORK) -> Path:
@@ -650,6 +677,17 @@ def _note_environment(run: runs.Run, stage: str, with_backend: bool = True) -> N
         bars.note(text, sys.stderr)
     earlier = run.record.get("environment_changes", [])
     run.update(environment_changes=[*earlier, {"stage": stage, **changed}])
+
+
+def _as_begun(task: Task, run: runs.Run) -> Task:
+    """The task with the join of patches that its run of own volumes began with.
+
+    Earlier versions joined those as the released code does.
+    """
+    join = run.record.get("settings", {}).get("join")
+    if task.module is not own or join is None or "join" in task.overrides:
+        return task
+    return replace(task, protocol=replace(task.protocol, join=join))
 
 
 def _require_backend(folder: Path, wanted: str) -> None:

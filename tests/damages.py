@@ -263,6 +263,13 @@ def copy(source: str, target: str) -> Act:
     return lambda scene: shutil.copyfile(scene / source, scene / target)
 
 
+def channels(scene: Path) -> None:
+    """Gives each own image two channels, as nnU-Net names them."""
+    for path in list((scene / "photos").iterdir()):
+        shutil.copyfile(path, path.with_stem(f"{path.stem}_0001"))
+        path.rename(path.with_stem(f"{path.stem}_0000"))
+
+
 def model(change: Callable[[Any], Any]) -> Act:
     """Another network in `run`, whose hash `run.json` is made to have."""
 
@@ -523,6 +530,12 @@ VERIFY_OWN = [
     Damage("verify", "own images and volumes mixed",
            all_of(copy(IMAGE, "photos/v.nii.gz"), copy(LABEL, "labels/v.nii.gz")), OWN,
            names="photos"),
+    Damage("verify", "own case without one of its channels",
+           all_of(channels, at("photos/p2_0001.png", Path.unlink)), OWN,
+           names="p2_0001.png"),
+    Damage("verify", "own case whose channels differ in size",
+           all_of(channels, at("photos/p2_0001.png", pixels(lambda a: a[1:]))), OWN,
+           names="p2"),
     one("verify", "own label map as JPEG", "labels/p2.png",
         lambda path: Image.open(path).save(path.with_suffix(".jpg"), quality=60)
         or path.unlink(), OWN, names="p2"),

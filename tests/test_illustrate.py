@@ -225,8 +225,9 @@ def test_volumes_show_the_slice_with_most_tumour(tmp_path, volumes):
     label = by_name("kits19").references(volumes, found.case)["observer1"]
     areas = (label == 2).sum(axis=(1, 2))
     assert areas.max() > 0
-    assert found.index == areas.argmax()
-    np.testing.assert_array_equal(found.label, label[found.index])
+    assert (found.plane.axis, found.plane.index) == (0, areas.argmax())
+    assert found.plane.aspect == 1.5 / 2
+    np.testing.assert_array_equal(found.label, label[found.plane.index])
     # Softmax values of the tumour are those of the truth but for the noise.
     tumour = found.softmax[PLUS][..., 2]
     np.testing.assert_array_equal(tumour > 0.5, found.label == 2)

@@ -127,10 +127,11 @@ def test_a_file_of_another_format_is_no_volume(tmp_path, volume):
 
 def test_a_slice_is_that_of_the_volume(tmp_path, volume):
     path = write(tmp_path / "a.nii.gz", volume)
-    for index in (0, SHAPE[0] - 1):
-        found = nifti.read_slice(path, index)
-        assert found.dtype == volume.dtype
-        np.testing.assert_array_equal(found, volume[index])
+    for axis, size in enumerate(SHAPE):
+        for index in (0, size - 1):
+            found = nifti.read_slice(path, index, axis)
+            assert found.dtype == volume.dtype
+            np.testing.assert_array_equal(found, volume.take(index, axis))
 
 
 def unpacked(path):
@@ -304,6 +305,7 @@ def test_what_is_written_says_nothing_of_the_patient(tmp_path, volume):
         whole = gzip.decompress((tmp_path / f"{name}.nii.gz").read_bytes())
         assert b"Ann" not in whole
         header = nibabel.load(tmp_path / f"{name}.nii.gz").header
+        assert header.get_data_shape() == SHAPE
         assert header.get_intent() == ("none", (), "")
         assert header["cal_min"] == header["cal_max"] == 0
         assert not header.extensions

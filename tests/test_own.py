@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage.io
 from PIL import Image
 
 from data_io import splits
@@ -101,7 +102,8 @@ def test_a_file_looked_at_is_not_decoded_again(sets, tmp_path, monkeypatch):
         (["a", "b"], ["b", "a"], {"a": "a", "b": "b"}),
         (["a1", "a12"], ["a1_seg", "a12_seg"], {"a1": "a1_seg", "a12": "a12_seg"}),
         (["a", "a_1"], ["a_m", "a_1_m"], {"a": "a_m", "a_1": "a_1_m"}),
-        (["c_0000", "d_0000"], ["c", "d"], {"c_0000": "c", "d_0000": "d"}),
+        (["c_1", "d_1"], ["c", "d"], {"c_1": "c", "d_1": "d"}),
+        (["e_x", "e_y", "f_z"], ["e", "f"], {"f_z": "f"}),  # which of the two?
         (["a"], ["a_x", "a_y"], {}),  # which of the two?
         (["a"], ["ab"], {}),
     ],
@@ -398,8 +400,9 @@ def test_images_without_labels_are_predicted(run, tmp_path, threshold):
     assert main([*command, "--output", str(tmp_path), *more]) == 0
     np.testing.assert_array_equal(np.load(tmp_path / f"{case}.npy"), kept)
     with Image.open(tmp_path / f"{case}.png") as image:
-        assert image.mode == "P" and image.size == (44, 30)
-        label = np.asarray(image)
+        assert image.mode == "L"  # of a palette, scikit-image gave colours
+    label = skimage.io.imread(tmp_path / f"{case}.png")
+    assert label.shape == (30, 44) and label.dtype == np.uint8
     wanted = kept[..., 1] >= 0.3 if threshold else kept.argmax(-1)
     np.testing.assert_array_equal(label, wanted)
     # Its own are replaced; one that was corrected is not.
@@ -473,6 +476,25 @@ def test_temperature_and_threshold_on_new_images(run, tmp_path, capsys):
     assert main(["evaluate", "--run", str(twin), *other]) == 0  # its own are replaced
     shutil.rmtree(twin)
     (run / "threshold-0.33.csv").unlink()
+
+
+@pytest.mark.backend
+def test_pictures_of_every_predicted_case(run, tmp_path, capsys):
+    split = json.loads((run / "run.json").read_text())["split"]
+    assert main(["predict", "--run", str(run), "--pictures"]) == 0
+    found = {path.name for path in (run / "pictures").glob("*_picture.png")}
+    assert found == {
+        f"{case}_picture.png" for part in ("validation", "test") for case in split[part]
+    }
+    assert f"{run / 'pictures'}: 4 pictures" in capsys.readouterr().out
+    one = ["--input", "photos/a1.png", "--output", str(tmp_path), "--pictures"]
+    assert main(["predict", "--model", str(run), *one]) == 0
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"a1.npy", "a1.png", "a1_picture.png", "dscpp.sha256"}
+    assert main(["predict", "--model", str(run), *one]) == 0
+    (tmp_path / "a1_picture.png").write_bytes(b"edited")
+    assert main(["predict", "--model", str(run), *one]) == 2
+    assert "a1_picture.png: expected no file, or one" in capsys.readouterr().err
 
 
 def test_other_files_in_the_place_of_a_set(run, capsys):

@@ -40,12 +40,14 @@ def write(path: Path, array: np.ndarray, affine=AFFINE) -> None:
     nibabel.save(nibabel.Nifti1Image(array, affine), path)
 
 
-def write_sets(place: Path) -> tuple[Path, Path]:
+def write_sets(place: Path, channels: int = 1) -> tuple[Path, Path]:
     """Seven volumes; the last has thicker slices, so that all are resampled."""
     for number in range(7):
         affine = AFFINE @ np.diag([1.2, 1, 1, 1]) if number == 6 else AFFINE
         image, label = volume(number)
-        write(place / "ct" / f"v{number}_0000.nii.gz", image, affine)
+        for channel in range(channels):
+            name = f"v{number}_000{channel}.nii.gz"
+            write(place / "ct" / name, image * (-1) ** channel, affine)
         write(place / "seg" / f"v{number}.nii.gz", label, affine)
     return place / "ct", place / "seg"
 
@@ -60,9 +62,9 @@ def test_what_is_derived(tmp_path):
     assert "3 x 1.5 x 2 mm, the median; 1 of 7 volumes are resampled" in str(found)
     assert record.axes == (0, 1, 2)
     assert "left-right, back-front, foot-head" in str(found)
-    place = folder.own.geometry(found.root, "v6_0000")
+    place = folder.own.geometry(found.root, "v6")
     assert place.spacing_mm == pytest.approx((3.6, 1.5, 2.0))
-    image, details = RawInterface(folder.own, found.root).load_image("v6_0000")
+    image, details = RawInterface(folder.own, found.root).load_image("v6")
     assert image.shape == (*SHAPE, 1)
     assert details["spacing"] == pytest.approx([3.6, 1.5, 2.0])
 
@@ -110,7 +112,7 @@ def test_another_order_of_axes_in_one_folder_is_refused(tmp_path):
             own.describe(images, labels, tmp_path / "work")
         assert "1 problem." in str(caught.value)
         assert (
-            "case v3_0000: expected axes in the order left-right, back-front, "
+            "case v3: expected axes in the order left-right, back-front, "
             "foot-head, as most volumes here have them, found foot-head, back-front, "
             "left-right. Reorder"
         ) in str(caught.value)
@@ -177,7 +179,7 @@ def test_a_label_map_on_another_grid_is_refused(tmp_path):
     array = np.asarray(whole.dataobj)[::-1]
     nibabel.save(nibabel.Nifti1Image(array, whole.affine @ mirror), path)
     for _ in range(2):  # decoded, then remembered
-        with pytest.raises(InputError, match="v1_0000: expected a label map with the"):
+        with pytest.raises(InputError, match="v1: expected a label map with the"):
             own.describe(images, labels, tmp_path / "work")
 
 
@@ -199,7 +201,7 @@ def whole(path: Path) -> list[dict[str, str]]:
 def test_from_two_folders_to_a_table(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(protocol.PRESETS, "reduced", tiny)
-    images, labels = write_sets(tmp_path)
+    images, labels = write_sets(tmp_path, channels=2)
     given = ["--images", str(images), "--masks", str(labels), "--name", "ct"]
     assert main(["train", *given, "--loss", "DSC++", "--preset", "reduced"]) == 0
     (run,) = Path("results/own-ct/reduced/runs").iterdir()
@@ -222,16 +224,26 @@ def test_from_two_folders_to_a_table(tmp_path, monkeypatch, capsys):
     assert all(there[row["case"]] == row["nll"] for row in measured)
 
     one = ["--input", str(images / "v6_0000.nii.gz"), "--output", "out"]
-    one += ["--probabilities"]
-    assert main(["predict", "--model", str(run), *one]) == 0
-    written = nibabel.load("out/v6_0000.nii.gz")
-    given_image = nibabel.load(images / "v6_0000.nii.gz")
+    assert main(["predict", "--model", str(run), *one]) == 2
+    assert "v6_0001.nii.gz: expected the images _0000, _0001" in capsys.readouterr().err
+    Path("new").mkdir()
+    for path in images.glob("v6_*"):
+        path.rename(Path("new") / path.name)
+    given = ["--input", "new", "--output", "out", "--pictures"]
+    assert main(["predict", "--model", str(run), *given]) == 0
+    kinds = ("", "_entropy", "_probabilities")
+    names = {"v6_picture.png", "dscpp.sha256", *(f"v6{k}.nii.gz" for k in kinds)}
+    assert {path.name for path in Path("out").iterdir()} == names
+    written = nibabel.load("out/v6.nii.gz")
+    given_image = nibabel.load("new/v6_0000.nii.gz")
     assert written.shape == SHAPE
     np.testing.assert_array_equal(written.affine, given_image.affine)
-    softmax = nibabel.load("out/v6_0000_probabilities.nii.gz").get_fdata()
+    softmax = nibabel.load("out/v6_probabilities.nii.gz").get_fdata()
     np.testing.assert_array_equal(np.asarray(written.dataobj), softmax.argmax(-1))
     record = json.loads((run / "run.json").read_text())
     assert record["preprocessing"]["spacing_mm"] == [3.0, 1.5, 2.0]
+    assert record["preprocessing"]["modalities"] == ["0000", "0001"]
+    assert record["settings"]["join"] == "gaussian"
 
 
 def train_alike(place: Path) -> list[str]:
@@ -271,19 +283,25 @@ def test_another_set_is_seen_at_the_voxel_size_of_training(tmp_path, monkeypatch
 
 
 def test_a_run_of_before_keeps_the_grid_it_was_trained_on(tmp_path, monkeypatch):
-    """Runs of one voxel size once had none in their record, nor an order of axes."""
+    """Runs of one voxel size once had none in their record, nor an order of axes.
+
+    And their patches were joined as in the released code.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(protocol.PRESETS, "reduced", tiny)
     with monkeypatch.context() as before:
         for name in ("spacing_mm", "axes", "directions"):
             before.setattr(own_grids, name, lambda facts: None)
+        before.setattr(protocol, "is_own", lambda name: False)
         command = train_alike(tmp_path)
     kept = json.loads(Path("run/run.json").read_text())["preprocessing"]
     assert not {"spacing_mm", "axes", "directions"} & set(kept)
     assert main(command) == 0  # the same images, described anew
     assert main(["predict", "--run", "run"]) == 0
     assert main(["evaluate", "--run", "run"]) == 0
-    assert json.loads(Path("run/run.json").read_text())["preprocessing"] == kept
+    record = json.loads(Path("run/run.json").read_text())
+    assert record["preprocessing"] == kept
+    assert record["settings"]["join"] == "miscnn"
     # Begun before, ended now.
     runs.Run.open(Path("run")).update(state="training")
     assert main(command) == 0

@@ -112,6 +112,37 @@ def test_errors_by_hand():
     assert panel.title == "T = 0.5"
 
 
+def test_an_overlay_by_hand():
+    image = np.array([[10, 20, 30, 100]], dtype=np.uint8)
+    panel = panels.overlay(image, np.array([[0, 1, 2, 8]]), "prediction")
+    # 60 % of the image; of a class half of that and half of its colour, the 8th is
+    # that of the 1st.
+    expected = [[6, 6, 6], [121, 85, 6], [52, 99, 125], [145, 109, 30]]
+    assert panel.pixels.tolist() == [expected]
+
+
+def test_a_panel_has_the_aspect_of_its_voxels(tmp_path):
+    """Anisotropic volumes were drawn with square pixels."""
+    blue = np.full((10, 20, 3), [0, 0, 200], np.uint8)
+    found = {}
+    for aspect in (1.0, 3.0):
+        panel = panels.Panel(blue, aspect=aspect)
+        assert panel.ratio == aspect / 2
+        (path,) = panels.Sheet([[panel]], "").draw(tmp_path / "a", ["png"])
+        drawn = matplotlib.image.imread(path)[..., :3]
+        drawn = np.isclose(drawn, [0, 0, 200 / 255], atol=0.01).all(axis=-1)
+        rows, columns = (drawn.any(axis=axis).sum() for axis in (1, 0))
+        found[aspect] = rows / columns
+    assert found == pytest.approx({1.0: 0.5, 3.0: 1.5}, rel=0.02)
+
+
+def test_rows_are_of_equal_length():
+    one = panels.Panel(np.zeros((2, 2)))
+    lengths = [[row.count(one), len(row)] for row in panels.in_rows([one] * 5)]
+    assert lengths == [[3, 3], [2, 3]]
+    assert len(panels.in_rows([one] * 4)) == 1
+
+
 def test_a_part_of_a_panel_keeps_its_title():
     panel = panels.Panel(np.array([[0.1, 0.2], [0.3, 0.4]]), "DSC")
     part = panel.cut((slice(0, 2), slice(1, 2)))
@@ -122,16 +153,16 @@ def test_a_part_of_a_panel_keeps_its_title():
 def test_colours_of_the_errors_are_explained(arrays, tmp_path):
     image, truth, p = arrays
     panel = panels.errors(image, truth, p > 0.9, "errors")
-    found = {
-        key: colours(
+    without, explained = (
+        colours(
             panels.Sheet([[panel]], "title", key=key).draw(tmp_path / "a", ["png"])[0]
         )
-        for key in (False, True)
-    }
+        for key in ({}, panels.KEY)
+    )
     # Nothing is missed here, so green is in the key alone.
     green = {(0, 200, 0)}
-    assert not green & found[False]
-    assert green <= found[True]
+    assert not green & without
+    assert green <= explained
 
 
 def test_gaps_and_both_formats(arrays, tmp_path):

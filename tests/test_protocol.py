@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from data_io import datasets
@@ -27,6 +29,19 @@ def test_the_reduced_preset():
     values = protocol.preset("reduced", DRIVE)
     assert values.input_shape == (256, 256)
     assert (values.filters, values.epochs) == (16, 100)
+
+
+@pytest.mark.parametrize("name", ["paper", "reduced", "demo"])
+def test_own_volumes_are_joined_by_gaussian_weights(name):
+    def join(record):
+        return protocol.preset(name, record).as_dict().get("join")
+
+    own = datasets.by_name("own").RECORD
+    volumes = {"name": "own-ct", "input_shape": (32, 32, 32)}
+    assert join(dataclasses.replace(own, **volumes)) == "gaussian"
+    assert join(own) is None  # images are predicted whole
+    for other in ("kits19", "hippocampus"):
+        assert join(datasets.by_name(other).RECORD) == "miscnn"
 
 
 def test_overrides_say_only_what_differs():

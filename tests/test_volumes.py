@@ -9,13 +9,14 @@ import pytest
 
 from data_io.datasets.kits19 import kits19
 from data_io.errors import InputError
-from data_io.files import content
+from data_io.files import content, nifti
 from data_io.prepare import native
 from data_io.prepare.miscnn_compat import Resampling, Sample
 from pipelines import cli, evaluate, export
 from pipelines import run as runs
 from pipelines.measure import histograms, metrics, regions, voxels
 from pipelines.reporting.figures import photographs
+from pipelines.reporting.figures.planes import Plane
 from pipelines.reporting.published import Variant
 from pipelines.training.task import Task
 
@@ -135,13 +136,15 @@ def test_without_a_voxel_size_the_grids_are_the_same(volume):
 
 
 def test_the_picture_is_of_the_slice_with_most_foreground(monkeypatch, volume):
-    drawn = []
-    monkeypatch.setattr(
-        photographs, "_side_by_side", lambda *given: drawn.extend(given)
-    )
-    photographs.picture(volume.run, volume.root)
-    *given, path = drawn
-    shown = photographs.Example.read(*given)
+    drawn, read = [], photographs.Example.read
+
+    def keep(*given, **more):
+        drawn.append(read(*given, **more))
+        return drawn[0]
+
+    monkeypatch.setattr(photographs.Example, "read", keep)
+    path = photographs.picture(volume.run, volume.root)
+    (shown,) = drawn
     assert path == volume.run.path("pictures") / f"{CASE}.png"
     np.testing.assert_array_equal(shown.truth, np.ones(SHAPE[1:], bool))
     np.testing.assert_array_equal(shown.image, volume.image[7].clip(-79, 304))
@@ -152,6 +155,113 @@ def test_the_picture_is_of_the_slice_with_most_foreground(monkeypatch, volume):
 
 def test_the_picture_is_drawn(volume):
     assert photographs.picture(volume.run, volume.root).stat().st_size > 1000
+
+
+def test_the_picture_has_a_row_for_each_class(monkeypatch, volume):
+    """It showed 1 - p(background) beside a binary truth, and named no class."""
+    drawn = []
+    monkeypatch.setattr(
+        photographs.Sheet, "draw", lambda sheet, *_: drawn.append(sheet) or [None]
+    )
+    volume.label[7, :9] = 1
+    file = nibabel.Nifti1Image(volume.label, affine_of(SPACING_MM))
+    nibabel.save(file, volume.root / CASE / kits19.LABEL)
+    photographs.picture(volume.run, volume.root)
+    (sheet,) = drawn
+    assert sheet.labels == ("kidney", "kidney tumour")
+    chances = miscnn(softmax_of(GRID), SHAPE)[7]
+    for number, (_, truth, heat) in enumerate(sheet.rows, 1):
+        np.testing.assert_array_equal(
+            truth.pixels[..., 0] > 0, volume.label[7] == number
+        )
+        np.testing.assert_allclose(heat.pixels, chances[..., number], atol=1e-6)
+        assert heat.title == "DSC"
+        assert heat.aspect == truth.aspect == pytest.approx(1.1 / 0.7)
+
+
+def test_pictures_and_maps_of_a_predicted_volume(monkeypatch, volume):
+    drawn, draw = [], photographs.Sheet.draw
+
+    def keep(sheet, *given):
+        drawn.append(sheet)
+        return draw(sheet, *given)
+
+    monkeypatch.setattr(photographs.Sheet, "draw", keep)
+    volume.run.record["settings"] = {"input_shape": [8, 8, 8]}
+    (path,) = export.pictures(volume.run, volume.root)
+    assert path == volume.run.path("pictures") / f"{CASE}_picture.png"
+    names = {one.name for one in path.parent.iterdir()}
+    maps = {f"{CASE}_probabilities.nii.gz", f"{CASE}_entropy.nii.gz"}
+    assert names == {path.name, "dscpp.sha256", *maps}
+    whole = miscnn(softmax_of(GRID), SHAPE)
+    entropy = -(whole * np.log(whole)).sum(axis=-1) / np.log(3)
+    found = nibabel.load(path.with_name(f"{CASE}_entropy.nii.gz"))
+    assert found.shape == SHAPE and found.get_data_dtype() == np.float32
+    np.testing.assert_allclose(found.get_fdata(), entropy, atol=1e-5)
+    label = whole.argmax(axis=-1)
+    index = (label > 0).sum(axis=(1, 2)).argmax()
+    (sheet,) = drawn
+    image, overlay, kidney, tumour, last = [p for row in sheet.rows for p in row if p]
+    titles = [panel.title for panel in (overlay, kidney, tumour, last)]
+    assert titles == ["prediction", "p(kidney)", "p(kidney tumour)", "entropy"]
+    assert list(sheet.key) == ["kidney", "kidney tumour"]
+    np.testing.assert_allclose(tumour.pixels, whole[index, ..., 2], atol=1e-6)
+    np.testing.assert_allclose(last.pixels, entropy[index], atol=1e-5)
+    first = np.array([0xE6, 0x9F, 0x00]) // 2
+    inside = overlay.pixels[label[index] == 1].astype(int)
+    assert (inside >= first).all() and (inside <= first + 0.3 * 255 + 1).all()
+    assert image.aspect == last.aspect == pytest.approx(1.1 / 0.7)
+    # Written again; but not over a picture that was edited.
+    export.pictures(volume.run, volume.root)
+    path.write_bytes(b"edited")
+    with pytest.raises(InputError, match="expected no file, or one that dscpp wrote"):
+        export.pictures(volume.run, volume.root)
+
+
+def place(code, sizes):
+    """A geometry whose axes run towards these directions."""
+    along = {"L": (0, -1), "R": (0, 1), "P": (1, -1), "A": (1, 1), "I": (2, -1)}
+    along["S"] = (2, 1)
+    affine = np.zeros((4, 4))
+    for axis, (letter, size) in enumerate(zip(code, sizes, strict=True)):
+        affine[along[letter][0], axis] = along[letter][1] * size
+    affine[3, 3] = 1
+    header = nibabel.Nifti1Header()
+    header["sform_code"] = 1
+    return nifti.Geometry((4, 5, 6), affine, header)
+
+
+@pytest.mark.parametrize(
+    ("code", "sizes", "axis", "aspect", "turned", "flipped"),
+    [
+        ("IPL", (5, 1, 2), 0, 1 / 2, False, ()),  # KiTS19's: as it is stored
+        ("RAS", (1, 2, 5), 2, 2 / 1, True, (0, 1)),  # axial: front at the top, R left
+        ("LPS", (1, 2, 5), 2, 2 / 1, True, ()),
+        ("LPS", (1, 5, 2), 1, 2 / 1, True, (0,)),  # coronal: head at the top
+        ("RAS", (5, 1, 2), 0, 2 / 1, True, (0, 1)),  # sagittal: head up, front left
+        ("SPL", (1, 1, 1.0000001), 0, 1, False, ()),  # rounding makes no axis large
+    ],
+)
+def test_the_plane_of_highest_resolution(code, sizes, axis, aspect, turned, flipped):
+    """It was always cut across axis 0, whatever its voxels."""
+    target = np.zeros((4, 5, 6))
+    target[2, 3, 4] = target[2, 3, 5] = target[2, 4, 4] = target[1, 3, 4] = 1
+    plane = Plane.of(place(code, sizes), target)
+    assert (plane.axis, plane.index) == (axis, (2, 3, 4)[axis])
+    assert plane.aspect == pytest.approx(aspect)
+    assert (plane.turned, plane.flipped) == (turned, flipped)
+    volume = np.random.default_rng(0).random((4, 5, 6))
+    expected = volume.take(plane.index, axis)
+    expected = np.flip(expected.T if turned else expected, flipped)
+    np.testing.assert_array_equal(plane.cut(volume), expected)
+
+
+def test_a_plane_without_a_target_or_directions():
+    silent = place("LPS", (1, 2, 5))
+    silent.header["sform_code"] = 0
+    plane = Plane.of(silent, np.zeros((4, 5, 6)))
+    assert (plane.axis, plane.index, plane.aspect) == (2, 3, 1 / 2)
+    assert not plane.turned and not plane.flipped
 
 
 @pytest.mark.parametrize("planes", [2, 100])

@@ -7,10 +7,11 @@ values). The second is one of the files of every case, so that another reading i
 data.
 """
 
+import re
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NotRequired
+from typing import Any, NotRequired
 
 import numpy as np
 from typing_extensions import TypedDict
@@ -33,6 +34,7 @@ __all__ = [
 
 READING = "reading.json"
 FORMAT = 1
+_ROLE = re.compile(r"image(_\d{4})?|observer1")
 
 # What all sets of one's own share; `OwnImages.record` has the facts of one.
 _RECORD = Record(
@@ -48,15 +50,11 @@ _RECORD = Record(
     citation="none",
     access="Give --images FOLDER and --masks FOLDER.",
     layout="""\
-  IMAGES/  a.png b.png ... (or tif, jpg, bmp; or NIfTI volumes a.nii.gz b.nii.gz ...)
+  IMAGES/  a.png b.png ... (or tif, jpg, bmp; or NIfTI volumes a.nii.gz b.nii.gz ...;
+           or several channels a case: a_0000.nii.gz a_0001.nii.gz ...)
   MASKS/   a.png b.png ... (or a_mask.png, ...; values 0 and one other, or 0, 1, 2, ...)
 """,
 )
-
-
-class _Files(TypedDict):
-    image: str
-    observer1: NotRequired[str]
 
 
 class _Described(TypedDict):
@@ -67,11 +65,12 @@ class _Described(TypedDict):
     spacing_mm: list[float] | None
     axes: NotRequired[list[int] | None]
     directions: NotRequired[str | None]
-    cases: dict[str, _Files]
+    modalities: NotRequired[list[str] | None]
+    cases: dict[str, dict[str, str]]
 
 
 class _Reading(TypedDict):
-    channels: Literal[1, 3]
+    channels: int
     values: list[int]
 
 
@@ -105,6 +104,7 @@ class OwnImages(Dataset):
         """Returns the facts of the images described at `root`."""
         about = _about(root)
         spacing, axes = about["spacing_mm"], about.get("axes")
+        modalities = about.get("modalities")
         return replace(
             self.RECORD,
             name=about["name"],
@@ -115,6 +115,7 @@ class OwnImages(Dataset):
             spacing_mm=tuple(spacing) if spacing else None,
             axes=tuple(axes) if axes else None,
             directions=about.get("directions"),
+            modalities=tuple(modalities) if modalities else None,
         )
 
     def cases(self, root: Path) -> tuple[str, ...]:
@@ -122,7 +123,7 @@ class OwnImages(Dataset):
         return tuple(_about(root)["cases"])
 
     def roles(self, root: Path, case: str) -> dict[str, Path]:
-        """Returns `image`, and `observer1` where there are label maps."""
+        """Returns `image`, further channels (`image_0001`), a label map `observer1`."""
         known = _about(root)["cases"]
         if case not in known:
             raise InputError(f"{root}: expected one of its cases, received {case!r}.")
@@ -134,11 +135,14 @@ class OwnImages(Dataset):
 
     def image(self, root: Path, case: str) -> np.ndarray:
         """Returns an image with the channels of the set, uint8 or float32."""
-        path = self.roles(root, case)["image"]
-        return _with_channels(path, _reading(root)["channels"])
+        roles = self.roles(root, case).items()
+        paths = [path for role, path in roles if role.startswith("image")]
+        if len(paths) == 1:
+            return _with_channels(paths[0], _reading(root)["channels"])
+        return np.concatenate([_with_channels(path, 1) for path in paths], axis=-1)
 
     def picture(self, root: Path, case: str) -> np.ndarray:
-        """Returns an image to look at: uint8 RGB, its whole range shown."""
+        """Returns an image, or its first file, to look at: uint8 RGB, whole range."""
         pixels = _with_channels(self.roles(root, case)["image"], 3)
         if pixels.dtype == np.uint8:
             return pixels
@@ -171,6 +175,8 @@ class OwnImages(Dataset):
     def look(path: Path, role: str) -> dict[str, Any]:
         """Returns what there is to know of a file; see `Dataset.look`.
 
+        A further channel (`image_0001`) is looked at as an image.
+
         Returns:
             `shape`; of an image `channels` and what tells copies; of a label map
             `values`, and `jpeg` where they may be blurred; of a volume where it lies.
@@ -178,6 +184,7 @@ class OwnImages(Dataset):
         Raises:
             InputError: it can't be decoded, or is of no use here.
         """
+        role = "image" if role.startswith("image") else role
         if nifti.is_volume(path):
             return _look_at_volume(path, role)
         if role == "image":
@@ -213,7 +220,8 @@ def _check(root: Path) -> None:
         for case, paths in about["cases"].items():
             plain(case, root / ABOUT, "case")
             whole = all(Path(path).is_absolute() for path in paths.values())
-            if not whole or paths.keys() - {"image", "observer1"}:
+            known = all(map(_ROLE.fullmatch, paths)) and "image" in paths
+            if not (whole and known):
                 found = f"other files of case {case}"
     if found:
         raise InputError(

@@ -35,6 +35,8 @@ class Record:
         directions: for volumes, towards what each axis of the array runs, see
             `data_io.files.nifti.Geometry.directions`; volumes that run the other way
             are turned. None to take each as it is stored.
+        modalities: numbers in the names of a case's image files, such as ("0000",
+            "0001"), each a channel; None where a case has one image of any name.
         grey_masks: True where masks are known to hold grey values besides 0 and 255, as
             JPEG leaves them: they are read with `read_mask(path, grey=True)`.
         any_mode: True where copies of the data set differ in how images are stored: as
@@ -61,6 +63,7 @@ class Record:
     clip: tuple[float, float] | None = None
     axes: tuple[int, int, int] | None = None
     directions: str | None = None
+    modalities: tuple[str, ...] | None = None
     grey_masks: bool = False
     any_mode: bool = False
     split_by: str = ""

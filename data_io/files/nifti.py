@@ -5,6 +5,7 @@ volume takes that volume's affine and header, so both lie on the same grid.
 """
 
 import gzip
+import itertools
 import logging
 import math
 import zlib
@@ -225,10 +226,13 @@ def no_label(path: Path, value: float, ends: Sequence[float]) -> InputError:
     )
 
 
-def read_slice(path: Path, index: int) -> np.ndarray:
-    """Reads one slice of axis 0, (rows, columns), as `read`, with a slab in memory."""
+def read_slice(path: Path, index: int, axis: int = 0) -> np.ndarray:
+    """Reads one slice of an axis, (*the two others), as `read`, a slab in memory."""
+    if axis == 2:
+        slab = next(itertools.islice(slabs(path), index // _SLAB, None))
+        return slab[..., index % _SLAB]
     # Whole planes: to seek for each voxel of a packed file takes far longer.
-    return np.concatenate([slab[index] for slab in slabs(path)], axis=1)
+    return np.concatenate([slab.take(index, axis) for slab in slabs(path)], axis=1)
 
 
 def write_like(
@@ -266,14 +270,15 @@ def write_blocks(
         path: ends in `.nii` or `.nii.gz`.
         blocks: in the order of the file, which is: channel after channel, and in each
             the planes of the last axis one after the other, (*shape[:2], n).
-        channels: how many.
+        channels: how many; of one, the file has the three axes of the volume alone.
         dtype: of the voxels.
         like: the volume's geometry.
 
     Raises:
         ValueError: the blocks are not as many voxels as the volume has.
     """
-    shape, dtype = (*like.shape, channels), np.dtype(dtype)
+    shape = (*like.shape, channels) if channels > 1 else like.shape
+    dtype = np.dtype(dtype)
     # No voxel of it is ever read: it stands for the whole, whose header is wanted.
     whole = np.broadcast_to(np.zeros((), dtype), shape)
     header = _image_like(whole, like).header

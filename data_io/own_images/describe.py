@@ -4,9 +4,10 @@
 `data_io.datasets.folder` then offers as a data set like any other.
 """
 
+import itertools
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from data_io.errors import InputError, Problems, is_text, not_text
 from data_io.files.content import digest
 from data_io.files.names import unfit
 from data_io.files.writing import write_json
+from data_io.own_images import channels
 from data_io.own_images import grids as own_grids
 from data_io.prepare.native import by_axis
 from data_io.verification.verify import examine
@@ -62,7 +64,9 @@ def describe(
     """Looks at own images and label maps, and writes their description.
 
     Args:
-        images: a folder of images or NIfTI volumes, or one file.
+        images: a folder of images or NIfTI volumes, or one file. Those named as
+            `case_0000`, `case_0001`, ... are the channels of a case, see
+            `data_io.own_images.channels`.
         masks: the folder of their label maps, or one file; None where there are none.
             A label map has its image's name, or that with an ending such as `_mask`.
         work: where descriptions are kept; a file looked at before and unchanged since
@@ -75,12 +79,13 @@ def describe(
 
     Raises:
         InputError: one message with all problems: no images, images without label map
-            and the reverse, files that can't be decoded, label maps of another size or
-            with values that are no classes, volumes whose axes are in another order.
+            and the reverse, cases that lack a channel or have it on another grid, files
+            that can't be decoded, label maps of another size or with values that are no
+            classes, volumes whose axes are in another order.
     """
     _check(name, images, masks)
     problems: list[str] = []
-    pairs = _pairs(Path(images), masks and Path(masks), problems)
+    pairs, numbers = _pairs(Path(images), masks and Path(masks), like, problems)
     root = work / "own" / f"{name}-{_key(pairs, classes, like)[:12]}"
     files = [(c, role, Path(p)) for c, r in pairs.items() for role, p in r.items()]
     seen = examine(files, folder.own.look, work / "verify" / f"{name}.json")
@@ -91,6 +96,7 @@ def describe(
     if problems:
         raise Problems(title, problems)
     about = _about(name, pairs, facts, reading, like)
+    about["modalities"] = numbers
     kept = {key: reading[key] for key in ("channels", "values")}
     write_json(root / folder.ABOUT, about)
     write_json(root / folder.READING, kept)
@@ -110,7 +116,7 @@ def _key(pairs: _Pairs, classes: Sequence[str], like: Record | None) -> str:
     asked: list[Any] = [pairs, list(classes)]
     if like:
         asked += [like.classes, like.channels, like.input_shape]
-        asked += [like.spacing_mm, like.axes, like.directions]
+        asked += [like.spacing_mm, like.axes, like.directions, like.modalities]
     return digest(asked)
 
 
@@ -129,20 +135,36 @@ def _check(name: str, images: Path, masks: Path | None) -> None:
         )
 
 
-def _pairs(images: Path, masks: Path | None, problems: list[str]) -> _Pairs:
-    """Files by case and role; adds to `problems` what has no partner."""
+def _pairs(
+    images: Path, masks: Path | None, like: Record | None, problems: list[str]
+) -> tuple[_Pairs, tuple[str, ...] | None]:
+    """Files by case and role, and numbers of channels; adds what has no partner."""
     # Images without label maps are those of `dscpp predict`.
     found = _by_stem(images, "images" if masks else "input", problems)
-    pairs = {case: {"image": str(path)} for case, path in found.items()}
+    labels = _by_stem(masks, "masks", problems) if masks else {}
+    known = like.modalities if like else None
+    groups = channels.grouped(found, labels if masks else None, known)
+    numbers = known if like else channels.usual(groups)
+    whose = "the network takes them" if like else "most cases have them"
+    whole, wrong = channels.complete(groups, numbers, whose)
+    problems += _first(wrong)
+    pairs = {case: _roles(files) for case, files in whole.items()}
     if masks is None:
-        return pairs
-    labels = _by_stem(masks, "masks", problems)
-    partners = match_names(list(found), list(labels))
-    for case, stem in partners.items():
-        pairs[case]["observer1"] = str(labels[stem])
+        return pairs, numbers
+    partners = match_names(list(groups), list(labels))
     if found and labels:
-        problems += _alone(found, labels, partners, masks)
-    return {case: pairs[case] for case in partners}
+        named = {case: min(files.values()) for case, files in groups.items()}
+        problems += _alone(named, labels, partners, masks)
+    for case in pairs.keys() & partners.keys():
+        pairs[case]["observer1"] = str(labels[partners[case]])
+    return {case: pairs[case] for case in partners if case in pairs}, numbers
+
+
+def _roles(files: Mapping[str, Path]) -> dict[str, str]:
+    """The image files of a case by role: the first is the case's `image`."""
+    first, *others = files.items()
+    more = {f"image_{number}": str(path) for number, path in others}
+    return {"image": str(first[1]), **more}
 
 
 def _by_stem(place: Path, option: str, problems: list[str]) -> dict[str, Path]:
@@ -176,17 +198,24 @@ def _by_stem(place: Path, option: str, problems: list[str]) -> dict[str, Path]:
     return {_stem(path): path for path in files}
 
 
-def files_of(images: Path) -> dict[str, Path]:
+def files_of(images: Path, numbers: Sequence[str] | None = None) -> dict[str, Path]:
     """The image files of a folder, or one file, by the names of their cases.
+
+    Args:
+        images: the folder or file.
+        numbers: of the channels that a network takes, see `Record.modalities`.
+
+    Returns:
+        of a case with several files the first.
 
     Raises:
         InputError: there are none, or ones whose names cannot be used.
     """
     problems: list[str] = []
-    found = _by_stem(images, "input", problems)
+    groups = channels.grouped(_by_stem(images, "input", problems), None, numbers)
     if problems:
         raise Problems(f"{images}", problems)
-    return found
+    return {case: min(files.values()) for case, files in groups.items()}
 
 
 def _is_image(name: str) -> bool:
@@ -205,13 +234,23 @@ def match_names(images: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
     Either may have an ending, from a sign on that is no letter or digit.
     """
     partners = {stem: stem for stem in images if stem in labels}
-    free = sorted(set(labels) - set(partners), key=len, reverse=True)
-    for image in sorted(set(images) - set(partners), key=len, reverse=True):
-        fitting = [label for label in free if _fits(image, label)]
-        if len(fitting) == 1 or (fitting and len(fitting[0]) > len(fitting[1])):
-            partners[image] = fitting[0]
-            free.remove(fitting[0])
+    free = set(labels) - set(partners)
+    waiting = sorted(set(images) - set(partners), key=len, reverse=True)
+    for _, alike in itertools.groupby(waiting, key=len):
+        found = {image: _nearest(image, free) for image in alike}
+        number = Counter(found.values())
+        # Where two fit one label map, none of them is taken.
+        sure = {image: label for image, label in found.items() if number[label] == 1}
+        partners |= {image: label for image, label in sure.items() if label}
+        free -= set(sure.values())
     return {stem: partners[stem] for stem in images if stem in partners}
+
+
+def _nearest(image: str, labels: Iterable[str]) -> str:
+    """The longest name that fits an image; "" where none or several do."""
+    fitting = sorted((s for s in labels if _fits(image, s)), key=len, reverse=True)
+    alone = len(fitting) == 1 or (fitting and len(fitting[0]) > len(fitting[1]))
+    return fitting[0] if alone else ""
 
 
 def _fits(image: str, label: str) -> bool:
@@ -255,20 +294,38 @@ def _reading(
     problems += _first(_constant(facts))
     problems += _first(_other_sizes(facts))
     problems += [text for k in own_grids.problems(facts, like) for text in _first(k)]
+    problems += _first(_coloured(facts))
     images = [roles["image"] for roles in facts.values() if "image" in roles]
     if len({len(image["shape"]) for image in images}) > 1:
         problems.append("expected images or volumes, found both. Separate them.")
-    channels = max((image["channels"] for image in images), default=1)
+    number = max((len(_images_of(roles)) for roles in facts.values()), default=1)
+    most = max((image["channels"] for image in images), default=1)
     if like:
         problems += _unlike(images, like)
         problems += _other_names(classes, like) if classes else []
-        channels, classes = like.channels, classes or like.classes
+        classes = classes or like.classes
+    read_as = like.channels if like else max(number, most)
     labels = {c: r["observer1"] for c, r in facts.items() if "observer1" in r}
     values = _values(labels, classes, problems) if labels else range(len(classes))
     others = [f"class {k}" for k in range(1, len(values))]
     others = ["foreground"] if len(others) == 1 else others
     names = list(classes) or ["background", *others]
-    return {"channels": channels, "values": list(values), "classes": names}
+    return {"channels": read_as, "values": list(values), "classes": names}
+
+
+def _images_of(roles: Mapping[str, Facts]) -> dict[str, Facts]:
+    """Facts of the images of a case, of which several are its channels."""
+    return {role: found for role, found in roles.items() if role.startswith("image")}
+
+
+def _coloured(facts: _ByCase) -> list[str]:
+    return [
+        f"case {case}: expected grey images where several are the channels of a case, "
+        f"found RGB ({role})."
+        for case, roles in facts.items()
+        for role, found in _images_of(roles).items()
+        if len(_images_of(roles)) > 1 and found["channels"] > 1
+    ]
 
 
 def _unlike(images: Sequence[Facts], like: Record) -> list[str]:
@@ -310,19 +367,22 @@ def _other_names(classes: Sequence[str], like: Record) -> list[str]:
 
 def _constant(facts: _ByCase) -> list[str]:
     return [
-        f"case {case}: expected an image of something, found the same value "
-        "everywhere. Copy it again, or take it out."
+        f"case {case}: expected {channels.named(role)} of something, found the same "
+        "value everywhere. Copy it again, or take it out."
         for case, roles in facts.items()
-        if roles.get("image", {}).get("constant")
+        for role, found in _images_of(roles).items()
+        if found.get("constant")
     ]
 
 
 def _other_sizes(facts: _ByCase) -> list[str]:
     return [
-        f"case {case}: expected a label map of {by_axis(roles['image']['shape'])}, as "
-        f"its image is, found {by_axis(roles['observer1']['shape'])}."
+        f"case {case}: expected {channels.named(role)} of "
+        f"{by_axis(roles['image']['shape'])}, as its image is, found "
+        f"{by_axis(found['shape'])}."
         for case, roles in facts.items()
-        if len(roles) == 2 and roles["image"]["shape"] != roles["observer1"]["shape"]
+        for role, found in roles.items()
+        if "image" in roles and roles["image"]["shape"] != found["shape"]
     ]
 
 
@@ -418,6 +478,9 @@ def _lines(
     shown = ", ".join(f"{n} of {size}" for size, n in sizes.most_common(4))
     more = f", and {len(sizes) - 4} other sizes" if len(sizes) > 4 else ""
     kinds = {1: "1 channel (grey)", 3: "3 channels (RGB)"}
+    numbers = about["modalities"] or ()
+    if len(numbers) > 1:
+        kinds[len(numbers)] = f"{len(numbers)} channels ({channels.shown(numbers)})"
     pairs = zip(about["classes"], reading["values"], strict=True)
     lines = [
         title,

@@ -12,6 +12,7 @@ import numpy as np
 
 from data_io.datasets.record import Record
 from data_io.errors import InputError
+from data_io.own_images import channels
 from data_io.prepare import native
 from data_io.verification import volumes
 
@@ -50,14 +51,15 @@ def problems(facts: _Facts, like: Record | None) -> list[list[str]]:
 
 
 def _other_grids(facts: _Facts) -> list[str]:
-    """Label maps of the right size that lie elsewhere, such as mirrored ones."""
-    pairs = {case: roles for case, roles in facts.items() if len(roles) == 2}
+    """Files of the right size that lie elsewhere, such as mirrored label maps."""
     return [
-        f"case {case}: expected a label map with "
-        f"{volumes.elsewhere(roles['observer1'], roles['image'])}"
-        for case, roles in pairs.items()
-        if roles["image"]["shape"] == roles["observer1"]["shape"]
-        and not volumes.same_place(roles["image"], roles["observer1"])
+        f"case {case}: expected {channels.named(role)} with "
+        f"{volumes.elsewhere(found, roles['image'])}"
+        for case, roles in facts.items()
+        for role, found in roles.items()
+        if "image" in roles
+        and roles["image"]["shape"] == found["shape"]
+        and not volumes.same_place(roles["image"], found)
     ]
 
 

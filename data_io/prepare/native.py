@@ -13,7 +13,7 @@ import numpy as np
 
 from data_io.errors import InputError
 
-__all__ = ["against", "by_axis", "resampled_shape", "slab", "slabs"]
+__all__ = ["against", "by_axis", "plane", "resampled_shape", "slabs"]
 
 _VOXELS = 1 << 20  # in a slab; 12 MB of three classes, which stay in a cache
 _SAME = 1e-5  # relative difference of voxel sizes that is rounding alone
@@ -126,13 +126,21 @@ def _plane(softmax: np.ndarray, shape: Sequence[int], number: int) -> np.ndarray
     return plane
 
 
-def slab(softmax: np.ndarray, shape: Sequence[int], part: slice) -> np.ndarray:
-    """Bring some slices back, as `slabs`: (slices, *shape[1:], classes) float32."""
+def plane(
+    softmax: np.ndarray, shape: Sequence[int], index: int, axis: int = 0
+) -> np.ndarray:
+    """Bring the plane at an index of an axis back, as `slabs`.
+
+    Returns:
+        (*the two other axes of shape, classes) float32.
+    """
     found = softmax
-    for axis, (old, new) in enumerate(zip(softmax.shape[:-1], shape, strict=True)):
-        chosen = part if axis == 0 else slice(None)
-        found = _interpolate(found, _taps(old, new, chosen), axis)
-    return found
+    # The plane's own axis first: the others are interpolated in it alone.
+    for each in sorted(range(3), key=lambda other: other != axis):
+        chosen = slice(index, index + 1) if each == axis else slice(None)
+        taps = _taps(softmax.shape[each], shape[each], chosen)
+        found = _interpolate(found, taps, each)
+    return found.take(0, axis)
 
 
 def _taps(size: int, new_size: int, part: slice) -> _Taps:

@@ -14,6 +14,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from data_io.datasets.record import Record
 from data_io.prepare.miscnn_compat import (
     Clipping,
@@ -52,6 +54,7 @@ class Settings:
         spacing_mm, clip, axes, directions: of volumes, see `Record`. Values are clipped
             before the z-score. `axes` changes nothing here. What runs against
             `directions` is turned before all else, and its probabilities back.
+        modalities: see `Record`; several have a z-score each.
     """
 
     input_shape: tuple[int, ...]
@@ -67,6 +70,7 @@ class Settings:
     clip: tuple[float, float] | None = None
     axes: tuple[int, int, int] | None = None
     directions: str | None = None
+    modalities: tuple[str, ...] | None = None
 
     @classmethod
     def of(cls, record: Record, input_shape: tuple[int, ...]) -> "Settings":
@@ -77,6 +81,7 @@ class Settings:
             clip=record.clip,
             axes=record.axes,
             directions=record.directions,
+            modalities=record.modalities,
         )
 
     @classmethod
@@ -105,11 +110,25 @@ class Settings:
         return {name: values[name] for name in names if name in values}
 
 
+class _EachChannel(Normalization):
+    """MIScnn's normalisation of each channel by itself: modalities differ in scale."""
+
+    def preprocessing(self, sample: Any, training: bool = True) -> None:
+        """Normalise an image, (*spatial, channels)."""
+        found = []
+        for channel in np.moveaxis(sample.img_data, -1, 0):
+            sample.img_data = channel
+            super().preprocessing(sample, training)
+            found.append(sample.img_data)
+        sample.img_data = np.stack(found, axis=-1)
+
+
 def subfunctions(settings: Settings) -> list[Any]:
     """MIScnn's steps from the raw to the prepared sample, in order.
 
     The z-score is (x - mean + 1e-6) / (std + 1e-6), mean and standard deviation taken
-    over the whole image or volume and all its channels.
+    over the whole image or volume and all its channels; where channels are files of
+    their own, over each of them.
 
     Args:
         settings: shape or voxel size, orders, range.
@@ -138,7 +157,9 @@ def subfunctions(settings: Settings) -> list[Any]:
         )
     if settings.clip is not None:
         steps.append(Clipping(*settings.clip))
-    return [*steps, Normalization(mode="z-score", smooth=1e-6)]
+    several = len(settings.modalities or ()) > 1
+    normalise = _EachChannel if several else Normalization
+    return [*steps, normalise(mode="z-score", smooth=1e-6)]
 
 
 def augmentation(

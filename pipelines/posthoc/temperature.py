@@ -169,7 +169,7 @@ class _Sample:
             yield self.label, softmax
             return
         for label, number in zip(self.label, self.slices, strict=True):
-            yield label, native.slab(softmax, self.shape, slice(number, number + 1))[0]
+            yield label, native.plane(softmax, self.shape, number)
 
 
 def _nll(samples: Sequence[_Sample], temperature: float) -> float:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from data_io.datasets import is_own
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.prepare import patches
@@ -49,7 +50,8 @@ class Protocol:
         augment: whether training samples are augmented.
         overlap: of neighbouring patches at prediction, voxels by axis; () for images,
             which are predicted whole. So are the next two of volumes alone.
-        join: how overlapping predictions are joined: `data_io.prepare.patches.Grid`.
+        join: how overlapping predictions are joined: `data_io.prepare.patches.Grid`;
+            the default is the released code's.
         fixed_validation: whether the patches of validation are the same each epoch; in
             the released code they are drawn anew, so its validation loss is noisy.
         precision: how the network computes; softmax and loss are float32 in all.
@@ -222,10 +224,16 @@ PRESETS: dict[str, Callable[[Record], Protocol]] = {
 def preset(name: str, record: Record) -> Protocol:
     """The protocol of a preset for a data set.
 
+    Patches of own volumes are joined by Gaussian weights: there is no released code to
+    reproduce, whose join leaves seams.
+
     Raises:
         InputError: no such preset.
     """
-    return PRESETS[known_preset(name)](record)
+    values = PRESETS[known_preset(name)](record)
+    if record.is_3d and is_own(record.name):
+        return dataclasses.replace(values, join="gaussian")
+    return values
 
 
 def known_preset(name: str) -> str:

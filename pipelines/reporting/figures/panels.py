@@ -7,8 +7,8 @@ functions, since it takes half a second.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,18 +24,25 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    "Panel", "Row", "Sheet", "Window", "busiest_window", "errors", "photo", "truth_of",
+    "CLASSES", "KEY", "Panel", "Row", "Sheet", "Window", "busiest_window", "errors",
+    "in_rows", "overlay", "photo", "truth_of",
 ]  # fmt: skip
 
 _WIDEST = 1.8  # inches of a panel; more columns make narrower ones
 _BAR = 0.75  # inches to the right, for the colour bar
 _FRAME = "#2ca8d2"
 _DIPPED = 0.6  # of its brightness: what an image keeps under coloured errors
-_KEY = {
+KEY = {
     "true positive": "#ffffff",
     "false positive": style.FALSE_POSITIVE,
     "false negative": style.FALSE_NEGATIVE,
 }
+"""Colours of `errors`."""
+
+CLASSES = (
+    "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7"
+)  # fmt: skip
+"""Colours of `overlay`, from class 1 on, Okabe and Ito's; then they begin again."""
 
 _Array = npt.NDArray[Any]
 Window = tuple[slice, slice]
@@ -50,12 +57,19 @@ class Panel:
         pixels: bytes, (rows, columns, 3); of a heat map softmax values in [0, 1],
             (rows, columns), which are shown on a scale from 0 to 1.
         frame: a part to draw a frame around.
+        aspect: height over width of a pixel.
     """
 
     pixels: _Array
     title: str = ""
     note: str = ""
     frame: Window | None = None
+    aspect: float = 1.0
+
+    @property
+    def ratio(self) -> float:
+        """Height over width of the panel."""
+        return self.pixels.shape[0] / self.pixels.shape[1] * self.aspect
 
     def cut(self, window: Window | None) -> Panel:
         """The same panel of a part of the image; None for all of it."""
@@ -73,7 +87,8 @@ class Panel:
             corner = (columns.start - 0.5, rows.start - 0.5)
             axis.add_patch(Rectangle(corner, *sides, fill=False, ec=_FRAME, lw=1))
         # Enlarged pixels stay pixels: smoothing would make up probabilities.
-        axis.imshow(self.pixels, cmap=style.HEAT, vmin=0, vmax=1)
+        scale: dict[str, Any] = {"cmap": style.HEAT, "vmin": 0, "vmax": 1}
+        axis.imshow(self.pixels, aspect=self.aspect, **scale)
 
 
 Row = list[Panel | None]
@@ -109,13 +124,40 @@ def errors(
     positives magenta, false negatives green. Both masks, (rows, columns), are not 0
     where the target is, or is predicted.
     """
-    grey = photo(image).pixels.mean(axis=-1, keepdims=True) * _DIPPED
-    pixels = np.repeat(np.round(grey).astype(np.uint8), 3, axis=-1)
+    pixels = _dipped(image)
     true, found = np.asarray(truth) > 0, np.asarray(positive) > 0
     parts = (true & found, found & ~true, true & ~found)
-    for part, colour in zip(parts, _KEY.values(), strict=True):
+    for part, colour in zip(parts, KEY.values(), strict=True):
         pixels[part] = list(bytes.fromhex(colour[1:]))
     return Panel(pixels, title)
+
+
+def overlay(image: npt.ArrayLike, label: _Array, title: str) -> Panel:
+    """Lay classes over an image, half transparent, in the colours of `CLASSES`.
+
+    The image, as for `photo`, is shown in grey, dipped; `label` has class numbers,
+    (rows, columns).
+    """
+    pixels = _dipped(image)
+    for number in np.unique(label[label > 0]):
+        colour = list(bytes.fromhex(CLASSES[(number - 1) % len(CLASSES)][1:]))
+        here = label == number
+        pixels[here] = pixels[here] // 2 + np.array(colour, np.uint8) // 2
+    return Panel(pixels, title)
+
+
+def _dipped(image: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+    """An image in grey, (rows, columns, 3), so dark that colours on it stand out."""
+    grey = photo(image).pixels.mean(axis=-1, keepdims=True) * _DIPPED
+    return np.repeat(np.round(grey).astype(np.uint8), 3, axis=-1)
+
+
+def in_rows(drawn: Sequence[Panel | None], most: int = 4) -> list[Row]:
+    """Panels in as few rows as hold them, of equal length."""
+    number = -(-len(drawn) // most)
+    columns = -(-len(drawn) // number)
+    row: Row = [*drawn, *[None] * (-len(drawn) % columns)]
+    return [row[i : i + columns] for i in range(0, len(row), columns)]
 
 
 def busiest_window(weight: npt.ArrayLike, side: int) -> Window:
@@ -136,20 +178,24 @@ def busiest_window(weight: npt.ArrayLike, side: int) -> Window:
 class Sheet:
     """Panels in rows of equal length; heat maps share one colour bar from 0 to 1.
 
-    `labels` stand at the left of the rows; `key` explains the colours of `errors`.
+    `labels` stand at the left of the rows; `key` explains colours, such as `KEY` those
+    of `errors`; `scale` says what the colour bar shows.
     """
 
     rows: Sequence[Row]
     title: str
     note: str = ""
     labels: Sequence[str] = ()
-    key: bool = False
+    key: Mapping[str, str] = field(default_factory=dict)
+    scale: str = "softmax value"
 
     def draw(self, stem: Path, formats: Sequence[str] = ("pdf", "png")) -> list[Path]:
         """Draw it; the same panels give the same bytes. See `style.save`."""
         with style.drawing("pictures"):
-            ratios = [_ratio(row) for row in self.rows]
-            figure = style.sheet(self._size(ratios), self.title, self.note, self.key)
+            ratios = [max(one.ratio for one in row if one) for row in self.rows]
+            figure = style.sheet(
+                self._size(ratios), self.title, self.note, bool(self.key)
+            )
             axes = figure.subplots(
                 len(self.rows), len(self.rows[0]), squeeze=False, height_ratios=ratios
             )
@@ -160,7 +206,7 @@ class Sheet:
                     panel.fill(axis)
             for axis, label in zip(axes[:, 0], self.labels, strict=False):
                 axis.set_ylabel(textwrap.fill(label, 18))
-            _explain(figure, self.key)
+            _explain(figure, self.key, self.scale)
             return style.save(figure, stem, formats)
 
     def _size(self, ratios: Sequence[float]) -> tuple[float, float]:
@@ -170,18 +216,12 @@ class Sheet:
         # What stands above and below panels; the layout takes what it needs of it.
         notes = [0.12 * any(p and p.note for p in row) for row in self.rows]
         text = sum(0.21 + note for note in notes)
-        text += 0.3 + 0.2 * self.key + 0.25 * bool(self.note)
+        text += 0.3 + 0.2 * bool(self.key) + 0.25 * bool(self.note)
         return side * columns + _BAR, side * sum(ratios) + text
 
 
-def _ratio(row: Row) -> float:
-    """Height over width of the tallest panel of a row."""
-    shapes = [panel.pixels.shape for panel in row if panel]
-    return max(shape[0] / shape[1] for shape in shapes)
-
-
-def _explain(figure: Figure, key: bool) -> None:
-    """Add a colour bar where there is a heat map, and the `key` of the errors."""
+def _explain(figure: Figure, key: Mapping[str, str], scale: str) -> None:
+    """Add a colour bar where there is a heat map, and the key of the colours."""
     from matplotlib.patches import Patch
 
     shown: list[Any] = [image for axis in figure.axes for image in axis.images]
@@ -190,10 +230,10 @@ def _explain(figure: Figure, key: bool) -> None:
         bar = figure.colorbar(
             heats[-1], ax=figure.axes, fraction=0.03, pad=0.02, aspect=30
         )
-        bar.set_label("softmax value")
+        bar.set_label(scale)
         bar.set_ticks([0, 0.25, 0.5, 0.75, 1])
         bar.outline.set_linewidth(0.4)
     if key:
         look: dict[str, Any] = {"edgecolor": "black", "linewidth": 0.4}
-        patches = {name: Patch(facecolor=one, **look) for name, one in _KEY.items()}
+        patches = {name: Patch(facecolor=one, **look) for name, one in key.items()}
         style.legend(figure, patches)

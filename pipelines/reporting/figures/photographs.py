@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.special
 
 from data_io import datasets
 from data_io.datasets.dataset import Dataset
@@ -27,16 +28,19 @@ from pipelines import run as runs
 from pipelines import stored, written
 from pipelines.reporting.figures import curves, panels, style
 from pipelines.reporting.figures.panels import Panel, Row, Sheet, Window
+from pipelines.reporting.figures.planes import Plane
 from pipelines.reporting.frame import Study, in_words, selected, studies
 from pipelines.reporting.published import Variant
 from pipelines.run import Run
 
-__all__ = ["Example", "compare", "example", "median_case", "picture", "write_pictures"]
+__all__ = [
+    "Example", "compare", "entropy", "example", "median_case", "picture", "predicted",
+    "write_pictures",
+]  # fmt: skip
 
 _FOLDER = "pictures"
 _THRESHOLDS = (0.2, 0.4, 0.6, 0.8)  # of the overlays (Fig. 5, bottom)
 _DETAIL = 128  # pixels: what a fine vessel needs to be seen
-_IN_A_ROW = 4
 _PLAIN, _PLUS = Variant("DSC"), Variant.standard("DSC++")
 _COMPARED = (Variant("CE"), _PLAIN, _PLUS)
 
@@ -52,13 +56,13 @@ class Example:
     Attributes:
         runs: the run shown of each variant, with its probabilities; of one data set.
         case: the case's id.
-        targets: the classes, of a volume the one whose largest slice is shown last
-            (the first of several such slices); () takes all foreground together.
+        targets: the classes; of a volume the slice with most of the last one is shown
+            (the first of several such slices).
         rule: why this case, in words.
         image: (rows, columns[, channels]); of a CT what the network sees of it.
         label: class numbers, (rows, columns), of the first observer.
         softmax: softmax values by variant, (rows, columns, C).
-        index: of the slice, along axis 0; None of an image.
+        plane: of the volume; None of an image.
     """
 
     runs: dict[Variant, Run]
@@ -68,7 +72,7 @@ class Example:
     image: _Array
     label: _Array
     softmax: dict[Variant, _Array]
-    index: int | None = None
+    plane: Plane | None = None
 
     @classmethod
     def read(
@@ -76,10 +80,13 @@ class Example:
         shown: dict[Variant, Run],
         root: Path,
         case: str,
-        targets: tuple[str, ...] = (),
+        targets: tuple[str, ...],
         rule: str = "",
+        whole: bool = False,
     ) -> Example:
         """Read image, label and softmax values; `root` is the data set's folder.
+
+        Of a volume `whole` takes the slice with most foreground of any class.
 
         Raises:
             InputError: probabilities or images are not there, or do not fit.
@@ -87,7 +94,8 @@ class Example:
         module = datasets.by_name(next(iter(shown.values())).record["dataset"])
         label = module.references(root, case)["observer1"]
         if module.record(root).is_3d:
-            found = _slice(shown, module, root, case, label, len(targets))
+            last = 0 if whole else len(targets)
+            found = _slice(shown, module, root, case, label, last)
             return cls(shown, case, targets, rule, *found)
         softmax = {
             variant: stored.probabilities(run, case, label.shape)
@@ -116,7 +124,7 @@ class Example:
         """The part that is shown enlarged; None where the image is small itself."""
         if min(self.truth.shape) <= 2 * _DETAIL:
             return None
-        if self.index is None:
+        if self.plane is None:
             from skimage.morphology import skeletonize
 
             # Centre lines: else the thickest vessels were shown, which all losses find.
@@ -133,16 +141,35 @@ class Example:
 
     def heat(self, variant: Variant, title: str = "") -> Panel:
         """A heat map of all foreground, with the variant's name or another title."""
-        return Panel(self.probability(variant), title or variant.label)
+        return self.fitted(Panel(self.probability(variant), title or variant.label))
 
     def wrong(self, positive: _Array, title: str) -> Panel:
         """What is wrong in a prediction, (rows, columns), in the enlarged part."""
         drawn = panels.errors(self.image, self.truth, positive, title)
-        return drawn.cut(self.window)
+        return self.fitted(drawn).cut(self.window)
 
     def beside(self) -> list[Panel]:
         """The image and the truth."""
-        return [panels.photo(self.image), panels.truth_of(self.truth)]
+        drawn = panels.photo(self.image), panels.truth_of(self.truth)
+        return [self.fitted(panel) for panel in drawn]
+
+    def by_class(self) -> list[Row]:
+        """A row for each class: image, truth and a heat map for each variant."""
+        rows: list[Row] = []
+        image, _ = self.beside()
+        for number in range(1, len(self.targets) + 1):
+            truth = self.fitted(panels.truth_of(self.label == number))
+            beside = image.cut(self.window) if rows else self.framed(image)
+            row: Row = [beside, truth.cut(self.window)]
+            for variant, softmax in self.softmax.items():
+                heat = self.fitted(Panel(softmax[..., number], variant.label))
+                row.append(heat.cut(self.window))
+            rows.append(row)
+        return rows
+
+    def fitted(self, panel: Panel) -> Panel:
+        """A panel with the aspect of the volume's voxels."""
+        return replace(panel, aspect=self.plane.aspect) if self.plane else panel
 
     def framed(self, panel: Panel) -> Panel:
         """A panel of the whole image that shows where the enlarged part is."""
@@ -159,15 +186,20 @@ class Example:
         """Such as "seed 0"."""
         return in_words({self.runs[one].record["seed"] for one in shown})
 
-    def note(self, more: str = "", enlarged: bool = True) -> str:
-        """Why this case and, where it is shown, this part of it; and more."""
+    def note(self, more: str = "", enlarged: bool = True, together: bool = True) -> str:
+        """Why this case and, where it is shown, this part of it; and more.
+
+        `together`: the classes are shown as one foreground.
+        """
         parts, target = [f"{self.rule}."], self.targets[-1]
         most = f"longest centre lines of the {target}"
-        if self.index is not None:
-            parts.append(f"Slice {self.index}: the one with most {target}.")
+        if self.plane is not None:
+            parts.append(f"{self.plane}: the one with most {target}.")
             most = "most of it"
         if self.window and enlarged:
             parts.append(f"Enlarged: the {_DETAIL} x {_DETAIL} pixels with {most}.")
+        if together and len(self.targets) > 1:
+            parts.append(f"All of {', '.join(self.targets)} together.")
         return " ".join([*parts, more]).strip()
 
 
@@ -178,26 +210,93 @@ def _slice(
     case: str,
     label: _Array,
     last: int,
-) -> tuple[_Array, _Array, dict[Variant, _Array], int]:
-    """Image, label, softmax values and index of the slice with most of class `last`."""
+) -> tuple[_Array, _Array, dict[Variant, _Array], Plane]:
+    """Image, label, softmax values and place of the slice with most of class `last`."""
     target = label == last if last and np.any(label == last) else label > 0
-    index = int(np.count_nonzero(target, axis=(1, 2)).argmax())
-    softmax = {}
-    for variant, run in shown.items():
-        found = stored.volume(run, module, root, case)[0]
-        part = slice(index, index + 1)
-        softmax[variant] = native.slab(found, label.shape, part)[0]
-    image = nifti.read_slice(module.roles(root, case)["image"], index)
+    volumes = {v: stored.volume(run, module, root, case) for v, run in shown.items()}
+    place = next(iter(volumes.values()))[1]
+    plane = Plane.of(place, target)
+    softmax = {v: _softmax(found, place, plane) for v, (found, _) in volumes.items()}
+    return _image(module, root, case, plane), plane.cut(label), softmax, plane
+
+
+def _softmax(found: _Array, place: nifti.Geometry, plane: Plane) -> _Array:
+    """Softmax values of a plane, from those of a volume on the network's grid."""
+    return plane.shown(native.plane(found, place.shape, plane.index, plane.axis))
+
+
+def _image(module: Dataset, root: Path, case: str, plane: Plane) -> _Array:
+    """A plane of a volume; of a CT what the network sees: beyond lie bone and air."""
+    path = module.roles(root, case)["image"]
+    image = plane.shown(nifti.read_slice(path, plane.index, plane.axis))
     window = module.record(root).clip
-    # What the network sees of a CT: beyond it lie bone and air.
-    image = image if window is None else np.clip(image, *window)
-    return image, label[index], softmax, index
+    return image if window is None else np.clip(image, *window)
+
+
+def predicted(
+    module: Dataset,
+    root: Path,
+    case: str,
+    softmax: _Array,
+    label: _Array,
+    classes: Sequence[str],
+) -> Sheet:
+    """A predicted case: image, prediction, a probability map a class, entropy.
+
+    Of a volume the slice with most predicted foreground is shown.
+
+    Args:
+        module: the data set.
+        root: its folder.
+        case: the case's id.
+        softmax: (*spatial, C) float32; of a volume on the network's grid.
+        label: the prediction at native resolution, class numbers.
+        classes: their names, background first.
+    """
+    place, aspect = module.geometry(root, case), 1.0
+    note = "Entropy is 1 where all classes are equally probable."
+    if place is None:
+        image = module.picture(root, case)
+    else:
+        plane = Plane.of(place, label)
+        image, label = _image(module, root, case, plane), plane.cut(label)
+        softmax, aspect = _softmax(softmax, place, plane), plane.aspect
+        note = f"{plane}: the one with most foreground. {note}"
+    heats = zip(np.moveaxis(softmax, -1, 0)[1:], classes[1:], strict=True)
+    drawn = [
+        panels.photo(image),
+        panels.overlay(image, label, "prediction"),
+        *(Panel(values, f"p({name})") for values, name in heats),
+        Panel(entropy(softmax), "entropy"),
+    ]
+    few = len(classes) <= len(panels.CLASSES) + 1
+    return Sheet(
+        panels.in_rows([replace(panel, aspect=aspect) for panel in drawn]),
+        f"Prediction, case {case.removeprefix('case_')}",
+        note,
+        key=dict(zip(classes[1:], panels.CLASSES, strict=False)) if few else {},
+        scale="probability, entropy",
+    )
+
+
+def entropy(softmax: _Array) -> _Array:
+    """Entropy of probabilities, as a share of its largest value, ln C; in [0, 1].
+
+    Args:
+        softmax: (..., C), in [0, 1]; 0 ln 0 is 0.
+
+    Returns:
+        (...), float32.
+    """
+    found = scipy.special.entr(np.clip(softmax, 0, 1)).sum(axis=-1)
+    return np.asarray(found / np.log(softmax.shape[-1]), np.float32)
 
 
 def picture(run: Run, root: Path) -> Path:
     """Draw a run's first test case: image, truth, softmax heat map with colour bar.
 
-    Of a volume the slice of axis 0 with most foreground is drawn. `root` is the data
+    Of several classes there is a row for each. Of a volume the slice with most
+    foreground is drawn, see `planes.Plane`. `root` is the data
     set's folder. Returns the run's `pictures/<case>.png`.
     """
     case = str(run.record["split"]["test"][0])
@@ -232,15 +331,19 @@ def compare(group: Path, root: Path, backend: str) -> Path | None:
 def _side_by_side(shown: dict[Variant, Run], root: Path, case: str, path: Path) -> Path:
     """A row of image, truth and heat maps; below it the enlarged part."""
     written.require_figure(path)
-    of = Example.read(shown, root, case)
-    row = [*of.beside(), *_posterior(of, root)]
-    row += [of.heat(variant, variant.loss) for variant in of.runs]
-    rows: list[Row] = [[of.framed(panel) for panel in row]]
-    if of.window:
-        rows.append([replace(panel.cut(of.window), title="") for panel in row])
+    record = next(iter(shown.values())).record
+    names = record.get("classes") or datasets.by_name(record["dataset"]).RECORD.classes
+    of = Example.read(shown, root, case, tuple(names[1:]), whole=True)
+    rows, labels = of.by_class(), of.targets
+    if len(labels) == 1:
+        row = [*of.beside(), *_posterior(of, root)]
+        row += [of.heat(variant, variant.loss) for variant in of.runs]
+        rows, labels = [[of.framed(panel) for panel in row]], ("", "detail")
+        if of.window:
+            rows.append([replace(panel.cut(of.window), title="") for panel in row])
     simulated = " (simulated)" if of.record["simulated"] else ""
     title = f"{of.record['title']}{simulated}, case {of.number}"
-    sheet = Sheet(rows, f"{title}, preset {of.record['preset']}", "", ("", "detail"))
+    sheet = Sheet(rows, f"{title}, preset {of.record['preset']}", "", labels)
     return sheet.draw(path.with_suffix(""), ["png"])[0]
 
 
@@ -355,7 +458,9 @@ def _figure1(of: Example) -> Sheet | str:
             row.append(replace(heat.cut(of.window), title=f"{heat.title}, detail"))
         rows.append([*row, of.wrong(likeliest > 0, f"{variant.label}, errors")])
     title = of.title("DSC and DSC++", [_PLAIN, _PLUS])
-    return Sheet(rows, title, of.note("Prediction: the likeliest class."), key=True)
+    return Sheet(
+        rows, title, of.note("Prediction: the likeliest class."), key=panels.KEY
+    )
 
 
 def _figure2(of: Example) -> Sheet | str:
@@ -366,9 +471,7 @@ def _figure2(of: Example) -> Sheet | str:
     image, truth = of.beside()
     drawn: Row = [of.framed(image), truth.cut(of.window)]
     drawn += [of.heat(v, curves.label(v)).cut(of.window) for v in shown]
-    columns = -(-len(drawn) // -(-len(drawn) // _IN_A_ROW))  # rows of equal length
-    drawn += [None] * (-len(drawn) % columns)
-    rows = [drawn[i : i + columns] for i in range(0, len(drawn), columns)]
+    rows = panels.in_rows(drawn)
     return Sheet(rows, of.title("Exponent γ of DSC++", shown), of.note())
 
 
@@ -395,17 +498,8 @@ def _figure3(preset: str, parts: Sequence[Example | str]) -> Sheet | str:
 
 def _figure4(of: Example) -> Sheet:
     """A slice of a volume: a row for each class, a heat map for each loss (Fig. 4)."""
-    image = panels.photo(of.image)
-    rows: list[Row] = []
-    for number in range(1, len(of.targets) + 1):
-        truth = panels.truth_of(of.label == number)
-        beside = image.cut(of.window) if rows else of.framed(image)
-        row: Row = [beside, truth.cut(of.window)]
-        for variant, softmax in of.softmax.items():
-            row.append(Panel(softmax[..., number], variant.label).cut(of.window))
-        rows.append(row)
     title = of.title("Softmax values by class", of.runs)
-    return Sheet(rows, title, of.note(), of.targets)
+    return Sheet(of.by_class(), title, of.note(together=False), of.targets)
 
 
 def _figure5(of: Example) -> Sheet | str:
@@ -419,7 +513,7 @@ def _figure5(of: Example) -> Sheet | str:
     ]
     note = of.note("Recall and precision are those of the whole image.")
     labels = [variant.label for variant in shown]
-    return Sheet(rows, of.title("Thresholds T", shown), note, labels, key=True)
+    return Sheet(rows, of.title("Thresholds T", shown), note, labels, key=panels.KEY)
 
 
 def _overlay(of: Example, variant: Variant, threshold: float) -> Panel:
