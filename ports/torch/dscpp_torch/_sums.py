@@ -38,13 +38,14 @@ def across_ranks(x: Tensor) -> Tensor:
 
 def others(x: Tensor) -> Tensor:
     """Sum of the other channels, of each: of p it is 1 - p, precise near 0 too."""
-    channels = x.split(1, 1)
-    before = [torch.zeros_like(channels[0])]
-    after = [torch.zeros_like(channels[0])]
-    for c in range(len(channels) - 1):
-        before.append(before[-1] + channels[c])
-        after.insert(0, after[0] + channels[len(channels) - 1 - c])
-    return torch.cat(before, 1) + torch.cat(after, 1)
+    out, last = torch.zeros_like(x), x.shape[1] - 1
+    before, after = torch.zeros_like(x[:, 0]), torch.zeros_like(x[:, 0])
+    for c in range(last):
+        before = before + x[:, c]
+        out[:, c + 1] += before
+        after = after + x[:, last - c]
+        out[:, last - c - 1] += after
+    return out
 
 
 def log_odds(scores: Tensor) -> Tensor:
@@ -59,7 +60,7 @@ def log_odds(scores: Tensor) -> Tensor:
 
 def _from_scores(scores: Tensor) -> Tensor:
     logs = scores.log_softmax(1)
-    return logs - (others(logs.exp()) + 1e-37).log()
+    return logs - others(logs.exp()).add_(1e-37).log()
 
 
 class _LogOdds(torch.autograd.Function):
@@ -77,7 +78,8 @@ class _LogOdds(torch.autograd.Function):
     def backward(ctx: Any, slope: Tensor) -> Tensor:
         # The slope by another logit j is -p_j / (1 - p).
         p = ctx.saved_tensors[0].softmax(1)
-        return slope - p * others(slope / (others(p) + 1e-37))
+        share = others(slope / others(p).add_(1e-37))
+        return torch.addcmul(slope, p, share, value=-1)
 
 
 class Voxels(NamedTuple):
