@@ -288,6 +288,29 @@ def test_the_cross_entropy_of_regions_is_binary() -> None:
     torch.testing.assert_close(focal, expected)
 
 
+def test_the_focal_factor_of_soft_regions_by_hand() -> None:
+    logits = torch.tensor([[[0.0, 2.0, -3.0]]], dtype=torch.float64)
+    y, p = torch.tensor([[[0.25, 0.9, 0.5]]], dtype=torch.float64), logits.sigmoid()
+    entropy = -(y * p.log() + (1 - y) * (1 - p).log())
+    value = port.Focal(sigmoid=True, soft_label=True, alpha=1)(logits, y)
+    torch.testing.assert_close(value, (entropy * (y - p) ** 2).mean())
+
+
+def test_combo_of_several_classes_is_exact_where_p_is_near_1() -> None:
+    # In float32 1 - p is 0 there: it is the sum of the other classes.
+    logits, labels = batch(2, 4, 20, 30)
+    logits = (8 * logits.detach()).requires_grad_()
+    exact = logits.detach().double().requires_grad_()
+    rest = [exact[:, [k for k in range(4) if k != c]] for c in range(4)]
+    odds = exact - torch.stack([each.logsumexp(1) for each in rest], 1)
+    hot = torch.nn.functional.one_hot(labels[:, 0], 4).movedim(-1, 1).double()
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(odds, hot) / 2
+    value = port.Combo(**RAW, alpha=1)(logits, labels)
+    torch.testing.assert_close(value.double(), expected, rtol=1e-6, atol=0)
+    found, wanted = slope(value, logits).double(), slope(expected, exact)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-9)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_batch_is_one_large_image(name: str) -> None:
     logits, labels = batch(2, 3, 4, 6)

@@ -11,24 +11,7 @@ from typing import Any
 from . import functional as functional
 from . import losses
 from .losses import *  # noqa: F403
-
-NAMES = {
-    "CE": losses.CrossEntropy,
-    "Focal": losses.Focal,
-    "DSC": losses.Dice,
-    "DSC++": losses.DicePlusPlus,
-    "Tversky": losses.Tversky,
-    "Tversky++": losses.TverskyPlusPlus,
-    "Focal Tversky": losses.FocalTversky,
-    "Focal Tversky++": losses.FocalTverskyPlusPlus,
-    "Combo": losses.Combo,
-    "Combo++": losses.ComboPlusPlus,
-    "Unified Focal": losses.UnifiedFocal,
-    "Unified Focal++": losses.UnifiedFocalPlusPlus,
-    "Symmetric Unified Focal": losses.SymmetricUnifiedFocal,
-    "Symmetric Unified Focal++": losses.SymmetricUnifiedFocalPlusPlus,
-}
-"""The losses as the paper prints their names."""
+from .losses import NAMES as NAMES
 
 NNUNET = str(Path(__file__).with_name("nnunet"))
 """The folder that nnU-Net's variable `nnUNet_extTrainer` is to name."""

@@ -14,13 +14,13 @@ float32 where the loss is small. Formulas and defaults are those of Yeung et al.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ._counts import across_ranks, over_voxels, overlap, power
+from ._sums import Voxels, across_ranks, log_odds, over_voxels, overlap, power
 
 __all__ = [
     "Combo",
@@ -42,21 +42,15 @@ __all__ = [
 
 # What a number may be: the words for it, and the check.
 Range = tuple[str, Callable[[float], bool]]
-Hyperparameters = tuple[tuple[str, float, Range], ...]  # name, default, what it may be
+Hyperparameter = tuple[float, Range]  # the default, and what it may be
 FRACTION: Range = ("from 0 to 1", lambda x: 0 <= x <= 1)
 BELOW_ONE: Range = ("from 0 to below 1", lambda x: 0 <= x < 1)
 POSITIVE: Range = ("above 0", lambda x: 0 < x < math.inf)
 NOT_NEGATIVE: Range = ("of at least 0", lambda x: 0 <= x < math.inf)
+HALF, SQUARED = (0.5, FRACTION), (2.0, POSITIVE)
 
-
-class Voxels(NamedTuple):
-    """What a loss is computed from; of the classes that count, but for the scores."""
-
-    scores: Tensor  # the input of all classes, (N, C, *spatial)
-    p: Tensor  # probabilities in [1e-7, 1 - 1e-7]
-    y: Tensor  # labels, of the type of p
-    w: Tensor | None  # weight of each voxel, (N, 1, *spatial); None is 1
-    kind: str  # of the labels, as `overlap` takes it
+NAMES: dict[str, type["Loss"]] = {}
+"""The losses by the names that the paper prints; each class enters itself."""
 
 
 class Loss(torch.nn.Module):
@@ -90,12 +84,16 @@ class Loss(torch.nn.Module):
         TypeError: an argument that the loss does not take.
     """
 
-    # Of each class its own, after those of its bases.
-    hyperparameters: Hyperparameters = (
-        ("smooth_nr", 1e-7, NOT_NEGATIVE),
-        ("smooth_dr", 1e-7, POSITIVE),
-    )
+    hyperparameters: ClassVar[dict[str, Hyperparameter]] = {
+        "smooth_nr": (1e-7, NOT_NEGATIVE),
+        "smooth_dr": (1e-7, POSITIVE),
+    }
     class_weight: Tensor | None
+
+    def __init_subclass__(cls, name: str = "", **own: Hyperparameter) -> None:
+        cls.hyperparameters = cls.hyperparameters | own
+        if name:
+            NAMES[name] = cls
 
     def __init__(
         self,
@@ -136,19 +134,16 @@ class Loss(torch.nn.Module):
             allowed = classes.dim() < 2 and bool((classes >= 0).all())
             _expect("weight", allowed, "0 or more each, in one row", classes)
         self.register_buffer("class_weight", classes)
-        self._set(smooth_nr=smooth_nr, smooth_dr=smooth_dr, **own)
+        self._set({"smooth_nr": smooth_nr, "smooth_dr": smooth_dr, **own})
 
-    def _set(self, **given: float) -> None:
+    def _set(self, given: dict[str, float]) -> None:
         """Set the numbers; `gamma` is 1 where it is none of them."""
-        bases = reversed(type(self).__mro__)
-        takes = [row for each in bases for row in vars(each).get("hyperparameters", ())]
-        known = [name for name, _, _ in takes]
-        unknown = ", ".join(name for name in given if name not in known)
+        unknown = ", ".join(name for name in given if name not in self.hyperparameters)
         if unknown:
-            name = type(self).__name__
+            name, known = type(self).__name__, list(self.hyperparameters)
             raise TypeError(f"{name}: expected one of {known}, found {unknown}")
         self.gamma = 1.0
-        for name, default, (words, holds) in takes:
+        for name, (default, (words, holds)) in self.hyperparameters.items():
             value = given.get(name, default)
             _expect(name, holds(value), f"a number {words}", value)
             setattr(self, name, float(value))
@@ -203,11 +198,10 @@ class Loss(torch.nn.Module):
         self, scores: Tensor, y: Tensor, w: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """Labels of the classes that count, and the weight of each voxel."""
-        if scores.dim() < 3:
-            shape = list(scores.shape)
+        shape = list(scores.shape)
+        if len(shape) < 3:
             raise ValueError(f"input: expected (N, C, *spatial), found shape {shape}")
-        channels, shape = scores.shape[1], list(scores.shape)
-        if channels == 1 and (self.softmax or not self.include_background):
+        if shape[1] == 1 and (self.softmax or not self.include_background):
             raise ValueError(
                 "input: expected two channels or more with softmax=True or "
                 "include_background=False, found one; for one take sigmoid=True"
@@ -223,9 +217,10 @@ class Loss(torch.nn.Module):
             y = y.masked_fill(~seen, 0)
             w = seen.to(scores) if w is None else w * seen
         if self.to_onehot_y:
-            index = torch.arange(max(channels, 2), dtype=torch.int32, device=y.device)
-            index = index[-channels:]
-            y = y.to(index) == index.reshape([1, channels] + [1] * (scores.dim() - 2))
+            index = torch.arange(max(shape[1], 2), device=y.device)[-shape[1] :]
+            index = index.to(scores).reshape([1, -1] + [1] * (len(shape) - 2))
+            # Of one type on all sides it is one pass.
+            y = torch.eq(y.long().to(scores), index, out=torch.empty_like(scores))
         y = y if self.include_background else y[:, 1:]
         return y.to(scores), w
 
@@ -248,22 +243,6 @@ class Loss(torch.nn.Module):
             p = p.clamp(low, high)
         return p if self.include_background else p[:, 1:]
 
-    def _log_odds(self, v: Voxels) -> Tensor:
-        """Logarithms of p / (1 - p); from the logits where given.
-
-        1 - p itself is 0 where p is 1 in float32: there it is the sum of the other p.
-        """
-        first = 0 if self.include_background else 1
-        if not self.softmax:
-            return v.scores[:, first:] if self.sigmoid else torch.logit(v.p)
-        if v.scores.shape[1] == 2:
-            return (v.scores - v.scores.flip(1))[:, first:]
-        logs = functional.log_softmax(v.scores, 1)
-        p = logs.exp()
-        large = p > 0.5  # in one class at most
-        small = p.masked_fill(large, 0).sum(1, keepdim=True) + 1e-37
-        return (logs - torch.where(large, small, 1 - p).log())[:, first:]
-
     def _total(self, sums: Tensor) -> Tensor:
         """Sums of each image, (N, C), over the batch and the processes if asked."""
         if self.batch:
@@ -272,139 +251,153 @@ class Loss(torch.nn.Module):
             sums = across_ranks(sums)
         return sums
 
-    def _mean(self, terms: Tensor, w: Tensor | None) -> Tensor:
-        """Weighted mean over voxels, (N, C), 0 where no voxel has a weight."""
-        sums, n = over_voxels(terms, w), terms.flatten(2).shape[2]
+    def _mean(self, sums: Tensor, v: Voxels) -> Tensor:
+        """Mean over voxels, from sums of each image; 0 where no voxel has a weight."""
+        w, n = v.w, v.y.flatten(2).shape[2]
         count = sums.new_full([sums.shape[0], 1], n) if w is None else over_voxels(w)
         total = self._total(count)
         return self._total(sums) / torch.where(total > 0, total, 1.0)
 
     def _errors(self, v: Voxels, alpha: float, beta: float, hits: float) -> Tensor:
         """Errors over everything: alpha of the false positives, beta of the misses."""
-        tp, errors = overlap(v.p, v.y, v.w, v.kind, self.gamma, alpha, beta)
+        tp, errors = overlap(v, self.gamma, alpha, beta)
         tp, errors = self._total(tp), self._total(errors)
-        total = torch.add(errors, tp, alpha=hits) + self.smooth_dr
-        if self.smooth_nr == self.smooth_dr:
-            return errors / total
+        total = hits * tp + errors + self.smooth_dr
         return (errors + (self.smooth_dr - self.smooth_nr)).clamp(min=0) / total
+
+    def _regions(self, v: Voxels) -> bool:
+        """Whether each channel stands against the rest."""
+        return self.sigmoid or v.scores.shape[1] == 1
+
+    def _against_rest(
+        self, v: Voxels, positive: float, negative: float, fore: float, back: float
+    ) -> Tensor:
+        """Binary cross entropy of each class, (N, C), as `_entropy` weighs it."""
+        if self.softmax or self.sigmoid:
+            odds = log_odds(v.scores) if self.softmax else v.scores
+            odds = odds[:, -v.y.shape[1] :]
+        else:
+            odds = torch.logit(v.p)
+        if positive == negative and fore == 0 and back == 0:
+            lost = functional.binary_cross_entropy_with_logits
+            sums = over_voxels(lost(odds, v.y, reduction="none"), v.w)
+            return positive * self._mean(sums, v)
+        hit = self._focal(functional.logsigmoid(odds), v.y, v.p, fore)
+        miss = self._focal(functional.logsigmoid(-odds), 1 - v.y, 1 - v.p, back)
+        logs = torch.lerp(negative * miss, positive * hit, v.y)
+        return -self._mean(over_voxels(logs, v.w), v)
 
     def _entropy(
         self,
         v: Voxels,
         positive: float = 1.0,
         negative: float = 1.0,
-        exponents: tuple[float, float] = (0.0, 0.0),
-        binary: bool = False,
+        fore: float = 0.0,
+        back: float = 0.0,
     ) -> Tensor:
-        """Cross entropy, (N, C), of right classes and, where binary, of wrong ones.
+        """Cross entropy, (N, C), of the right class of each voxel; of regions, binary.
 
-        The foreground has the weight `positive` and the first of `exponents`, of the
-        focal factors; background, or with `binary` the rest, the others. Regions always
-        stand against the rest.
+        Foreground has the weight `positive` and the exponent `fore` of the focal
+        factor; background, or the rest of a region, has `negative` and `back`.
         """
-        fore, back = exponents
-        if binary or self.sigmoid or v.scores.shape[1] == 1:
-            odds = self._log_odds(v)
-            if positive == negative and fore == 0 and back == 0:
-                lost = functional.binary_cross_entropy_with_logits
-                return positive * self._mean(lost(odds, v.y, reduction="none"), v.w)
-            hit = self._focal(functional.logsigmoid(odds), v.y, v.p, fore)
-            miss = self._focal(functional.logsigmoid(-odds), v.y, v.p, back, rest=True)
-            return -self._mean(torch.lerp(negative * miss, positive * hit, v.y), v.w)
+        if self._regions(v):
+            return self._against_rest(v, positive, negative, fore, back)
         logs = functional.log_softmax(v.scores, 1) if self.softmax else v.p.log()
         logs = logs[:, -v.p.shape[1] :]  # of the classes that count
         first = 1 if self.include_background else 0
-        sizes = [first, logs.shape[1] - first]
-        parts = logs.split(sizes, 1), v.y.split(sizes, 1), v.p.split(sizes, 1)
-        hit = self._focal(parts[0][0], parts[1][0], parts[2][0], back)
-        background = -negative * self._mean(parts[1][0] * hit, v.w)
-        hit = self._focal(parts[0][1], parts[1][1], parts[2][1], fore)
-        foreground = -positive * self._mean(parts[1][1] * hit, v.w)
+        parts = []
+        for start, stop, share, exponent in (
+            (0, first, negative, back),
+            (first, logs.shape[1], positive, fore),
+        ):
+            y, p = v.y[:, start:stop], v.p[:, start:stop]
+            hit = y * self._focal(logs[:, start:stop], y, p, exponent)
+            parts.append(-share * over_voxels(hit, v.w))
         # The loss is the sum over classes: times C it is the mean.
-        return logs.shape[1] * torch.cat([background, foreground], 1)
+        return logs.shape[1] * self._mean(torch.cat(parts, 1), v)
 
-    def _focal(
-        self, logs: Tensor, y: Tensor, p: Tensor, exponent: float, rest: bool = False
-    ) -> Tensor:
-        """Logarithms of p (of 1 - p: `rest`) times (1 - p)^exponent (p^exponent).
-
-        Of soft labels times |y - p|^exponent.
-        """
+    def _focal(self, logs: Tensor, y: Tensor, p: Tensor, exponent: float) -> Tensor:
+        """Logarithms of p times (1 - p)^exponent; of soft labels, |y - p|^exponent."""
         if exponent == 0:
             return logs
         if self.soft_label:
             return logs * power((y - p).abs(), exponent)
-        return logs * (p if rest else 1 - p).pow(exponent)
+        return logs * (1 - p).pow(exponent)
 
 
-class CrossEntropy(Loss):
+class CrossEntropy(Loss, name="CE"):
     """Cross entropy, Eq. 1. With `sigmoid`, the binary one of each region."""
 
     def _per_class(self, v: Voxels) -> Tensor:
         return self._entropy(v)
 
 
-class Focal(Loss):
+class Focal(Loss, name="Focal", alpha=HALF, focal_gamma=(2.0, NOT_NEGATIVE)):
     """Focal loss, Eq. 2: cross entropy times `alpha * (1 - p) ** focal_gamma`."""
 
-    hyperparameters: Hyperparameters = (
-        ("alpha", 0.5, FRACTION),
-        ("focal_gamma", 2.0, NOT_NEGATIVE),
-    )
-
     def _per_class(self, v: Voxels) -> Tensor:
-        exponents = (self.focal_gamma, self.focal_gamma)
-        return self._entropy(v, self.alpha, self.alpha, exponents)
+        exponent = self.focal_gamma
+        return self._entropy(v, self.alpha, self.alpha, exponent, exponent)
 
 
-class Dice(Loss):
+class Dice(Loss, name="DSC"):
     """DSC loss, Eqs. 4, 5 and 8: `(fn + fp) / (2 tp + fn + fp + smooth_dr)`."""
 
     def _per_class(self, v: Voxels) -> Tensor:
         return self._errors(v, 1.0, 1.0, hits=2.0)
 
 
-class Tversky(Loss):
-    """Tversky loss, Eqs. 15 and 16: `alpha` weighs `fp`, `beta` weighs `fn`."""
+class DicePlusPlus(Dice, name="DSC++", gamma=SQUARED):
+    """DSC++ loss, Eq. 9."""
 
-    hyperparameters: Hyperparameters = (
-        ("alpha", 0.3, FRACTION),
-        ("beta", 0.7, FRACTION),
-    )
+
+class Tversky(Loss, name="Tversky", alpha=(0.3, FRACTION), beta=(0.7, FRACTION)):
+    """Tversky loss, Eqs. 15 and 16: `alpha` weighs `fp`, `beta` weighs `fn`."""
 
     def _per_class(self, v: Voxels) -> Tensor:
         return self._errors(v, self.alpha, self.beta, hits=1.0)
 
 
-class FocalTversky(Tversky):
-    """Focal Tversky loss, Eq. 17: Tversky of each class to 1 / `focal_gamma`."""
+class TverskyPlusPlus(Tversky, name="Tversky++", gamma=SQUARED):
+    """Tversky++ loss, Eqs. 15 and 16."""
 
-    hyperparameters: Hyperparameters = (("focal_gamma", 4 / 3, POSITIVE),)
+
+class FocalTversky(Tversky, name="Focal Tversky", focal_gamma=(4 / 3, POSITIVE)):
+    """Focal Tversky loss, Eq. 17: Tversky of each class to 1 / `focal_gamma`."""
 
     def _per_class(self, v: Voxels) -> Tensor:
         errors = self._errors(v, self.alpha, self.beta, hits=1.0)
         return power(errors, 1 / self.focal_gamma)
 
 
-class Combo(Loss):
+class FocalTverskyPlusPlus(FocalTversky, name="Focal Tversky++", gamma=SQUARED):
+    """Focal Tversky++ loss, Eq. 17."""
+
+
+class Combo(Loss, name="Combo", alpha=HALF, beta=HALF):
     """Combo loss, Eqs. 13 and 14: a cross entropy minus the overlap of DSC.
 
     `alpha` weighs the cross entropy of each class against the rest, in which `beta`
     weighs the misses. It ends at `alpha - 1` for a perfect prediction, not at 0.
     """
 
-    hyperparameters: Hyperparameters = (
-        ("alpha", 0.5, FRACTION),
-        ("beta", 0.5, FRACTION),
-    )
-
     def _per_class(self, v: Voxels) -> Tensor:
-        entropy = self._entropy(v, self.beta, 1 - self.beta, binary=True)
+        entropy = self._against_rest(v, self.beta, 1 - self.beta, 0.0, 0.0)
         dice = self._errors(v, 1.0, 1.0, hits=2.0)
         return self.alpha * entropy - (1 - self.alpha) * (1 - dice)
 
 
-class UnifiedFocal(Loss):
+class ComboPlusPlus(Combo, name="Combo++", gamma=SQUARED):
+    """Combo++ loss, Eqs. 13 and 14."""
+
+
+class UnifiedFocal(
+    Loss,
+    name="Unified Focal",
+    lambda_=HALF,
+    delta=(0.6, FRACTION),
+    focal_gamma=(0.5, BELOW_ONE),
+):
     """Unified Focal loss, Eqs. 18 to 21: a focal Tversky and a focal part.
 
     `lambda_` weighs the Tversky part; `delta` the misses there, and the foreground in
@@ -412,62 +405,34 @@ class UnifiedFocal(Loss):
     focal_gamma`; of foreground, the Tversky part the exponent `1 - focal_gamma`.
     """
 
-    hyperparameters: Hyperparameters = (
-        ("lambda_", 0.5, FRACTION),
-        ("delta", 0.6, FRACTION),
-        ("focal_gamma", 0.5, BELOW_ONE),
-    )
-
     def _per_class(self, v: Voxels) -> Tensor:
         return self._unified(v, symmetric=False)
 
     def _unified(self, v: Voxels, symmetric: bool) -> Tensor:
         rest, focal = 1 - self.delta, self.focal_gamma
-        exponents = (focal if symmetric else 0.0, focal)
-        entropy = self._entropy(v, self.delta, rest, exponents)
+        fore, first = (focal, 0) if symmetric else (0.0, 1)
+        entropy = self._entropy(v, self.delta, rest, fore, focal)
         errors = self._errors(v, rest, self.delta, hits=1.0)
-        regions = self.sigmoid or v.scores.shape[1] == 1
-        first = 1
-        if symmetric or regions or not self.include_background:
+        if self._regions(v) or not self.include_background:
             first = 0
         parts = [errors[:, :first], power(errors[:, first:], 1 - focal)]
         return self.lambda_ * torch.cat(parts, 1) + (1 - self.lambda_) * entropy
 
 
-class SymmetricUnifiedFocal(UnifiedFocal):
+class UnifiedFocalPlusPlus(UnifiedFocal, name="Unified Focal++", gamma=SQUARED):
+    """Unified Focal++ loss, Eqs. 18 to 21."""
+
+
+class SymmetricUnifiedFocal(UnifiedFocal, name="Symmetric Unified Focal"):
     """Unified Focal loss with both effects on every class; not in the paper."""
 
     def _per_class(self, v: Voxels) -> Tensor:
         return self._unified(v, symmetric=True)
 
 
-class _PlusPlus(Loss):
-    """What makes a ++ loss: the errors to the power of `gamma`."""
-
-    hyperparameters: Hyperparameters = (("gamma", 2.0, POSITIVE),)
-
-
-class DicePlusPlus(_PlusPlus, Dice):
-    """DSC++ loss, Eq. 9."""
-
-
-class TverskyPlusPlus(_PlusPlus, Tversky):
-    """Tversky++ loss, Eqs. 15 and 16."""
-
-
-class FocalTverskyPlusPlus(_PlusPlus, FocalTversky):
-    """Focal Tversky++ loss, Eq. 17."""
-
-
-class ComboPlusPlus(_PlusPlus, Combo):
-    """Combo++ loss, Eqs. 13 and 14."""
-
-
-class UnifiedFocalPlusPlus(_PlusPlus, UnifiedFocal):
-    """Unified Focal++ loss, Eqs. 18 to 21."""
-
-
-class SymmetricUnifiedFocalPlusPlus(_PlusPlus, SymmetricUnifiedFocal):
+class SymmetricUnifiedFocalPlusPlus(
+    SymmetricUnifiedFocal, name="Symmetric Unified Focal++", gamma=SQUARED
+):
     """Unified Focal++ loss with both effects on every class; not in the paper."""
 
 

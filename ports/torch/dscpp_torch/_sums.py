@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sums over voxels: true positives, false negatives and false positives, softly."""
+"""What is computed of voxels, with slopes by hand where they take fewer passes."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -23,37 +23,79 @@ def over_voxels(x: Tensor, w: Tensor | None = None) -> Tensor:
 
 
 def across_ranks(x: Tensor) -> Tensor:
-    """Sum over the processes of the default group, where there are several."""
-    several = dist.is_available() and dist.is_initialized()
-    return _AcrossRanks.apply(x) if several else x
+    """Sum over the processes of the default group, where there are several.
 
-
-class _AcrossRanks(torch.autograd.Function):
-    """The sum over all processes; its slope is that of the sum of their losses.
-
-    DistributedDataParallel then takes the mean of the gradients: that of one process
-    with the whole batch.
+    Its slope is that of the sum of their losses. DistributedDataParallel then takes the
+    mean of the gradients: that of one process with the whole batch.
     """
+    if not (dist.is_available() and dist.is_initialized()):
+        return x
+    from torch.distributed.nn.functional import all_reduce
+
+    total: Tensor = all_reduce(x)
+    return total
+
+
+def others(x: Tensor) -> Tensor:
+    """Sum of the other channels, of each: of p it is 1 - p, precise near 0 too."""
+    out, last = torch.zeros_like(x), x.shape[1] - 1
+    before, after = torch.zeros_like(x[:, 0]), torch.zeros_like(x[:, 0])
+    for c in range(last):
+        before = before + x[:, c]
+        out[:, c + 1] += before
+        after = after + x[:, last - c]
+        out[:, last - c - 1] += after
+    return out
+
+
+def log_odds(scores: Tensor) -> Tensor:
+    """log(p / (1 - p)) of each channel, where p is the softmax of the scores."""
+    if scores.shape[1] == 2:
+        return scores - scores.flip(1)
+    if not torch.jit.is_scripting():
+        odds: Tensor = _LogOdds.apply(scores)
+        return odds
+    return _from_scores(scores)
+
+
+def _from_scores(scores: Tensor) -> Tensor:
+    logs = scores.log_softmax(1)
+    return logs - others(logs.exp()).add_(1e-37).log()
+
+
+class _LogOdds(torch.autograd.Function):
+    """`log_odds`, where nothing large is held until its slope is asked for."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        x = x.clone()
-        dist.all_reduce(x)
-        return x
+    def forward(scores: Tensor) -> Tensor:
+        return _from_scores(scores)
 
-    backward = forward
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Tensor:
+        # The slope by another logit j is -p_j / (1 - p).
+        p = ctx.saved_tensors[0].softmax(1)
+        share = others(slope / others(p).add_(1e-37))
+        return torch.addcmul(slope, p, share, value=-1)
+
+
+class Voxels(NamedTuple):
+    """What a loss is computed from; of the classes that count, but for the scores."""
+
+    scores: Tensor  # the input of all classes, (N, C, *spatial)
+    p: Tensor  # probabilities in [1e-7, 1 - 1e-7]
+    y: Tensor  # labels in [0, 1], of the type of p
+    w: Tensor | None  # weight of each voxel, (N, 1, *spatial); None is 1
+    kind: str  # of the labels, as `overlap` takes it
 
 
 def overlap(
-    p: Tensor,
-    y: Tensor,
-    w: Tensor | None,
-    kind: str,
-    gamma: float,
-    alpha: float,
-    beta: float,
+    v: Voxels, gamma: float, alpha: float, beta: float
 ) -> tuple[Tensor, Tensor]:
-    """Count hits and errors of each image and class.
+    """Sum hits and errors of each image and class, (N, C) each.
 
     | kind | hits | false positives | misses |
     |---|---|---|---|
@@ -61,28 +103,20 @@ def overlap(
     | "soft" | min(y, p) | (p - y)+ | (y - p)+ |
     | "hard", labels are 0 or 1 | both are the same | | |
 
-    Args:
-        p: probabilities in (0, 1), (N, C, *spatial).
-        y: labels in [0, 1], (N, C, *spatial).
-        w: weight of each voxel, (N, 1, *spatial); None for 1.
-        kind: see above.
-        gamma: exponent of the errors, above 0.
-        alpha: weight of the false positives.
-        beta: weight of the misses.
-
-    Returns:
-        The sum of the hits, and that of the weighted powers of errors, (N, C) each.
+    `alpha` weighs false positives, `beta` misses; errors are to the power of `gamma`.
     """
     if not torch.jit.is_scripting():
-        learned = y.requires_grad or (w is not None and w.requires_grad)
+        learned = v.y.requires_grad or (v.w is not None and v.w.requires_grad)
         traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
         if gamma in (1, 2) and not learned and not traced:
             # Large tensors are slow to allocate: one is written to again and again.
-            buffer = torch.empty_like(y)
-            hard = kind == "hard" or (kind == "formula" and _are_hard(y, buffer))
-            if hard or kind == "soft":
-                return _Overlap.apply(p, y, w, buffer, (hard, gamma, alpha, beta))
-    return _plain(p, y, w, kind == "soft", gamma, alpha, beta)
+            buffer, kind = torch.empty_like(v.y), v.kind
+            if kind == "formula" and _are_hard(v.y, buffer):
+                kind = "hard"
+            if kind != "formula":
+                how = (kind == "hard", gamma, alpha, beta)
+                return _Overlap.apply(v.p, v.y, v.w, buffer, how)
+    return _plain_overlap(v.p, v.y, v.w, v.kind == "soft", (gamma, alpha, beta))
 
 
 def _are_hard(y: Tensor, buffer: Tensor) -> bool:
@@ -92,16 +126,11 @@ def _are_hard(y: Tensor, buffer: Tensor) -> bool:
     return bool(torch.addcmul(y, y, y, value=-1, out=buffer).sum() == 0)
 
 
-def _plain(
-    p: Tensor,
-    y: Tensor,
-    w: Tensor | None,
-    soft: bool,
-    gamma: float,
-    alpha: float,
-    beta: float,
+def _plain_overlap(
+    p: Tensor, y: Tensor, w: Tensor | None, soft: bool, how: tuple[float, float, float]
 ) -> tuple[Tensor, Tensor]:
     """`overlap` as it is written, with the slopes of PyTorch."""
+    gamma, alpha, beta = how
     # y - y p and p - y p are y (1 - p) and (1 - y) p.
     both = torch.minimum(y, p) if soft else y * p
     fn = over_voxels(power(y - both, gamma), w)
@@ -110,7 +139,7 @@ def _plain(
 
 
 class _Overlap(torch.autograd.Function):
-    """`overlap` of hard or soft labels at gamma 1 or 2: few passes, slope by hand.
+    """`overlap` of hard or soft labels at gamma 1 or 2.
 
     Then an error is |y - p|, weighted by `beta` where p is below y, else by `alpha`.
     `how` is whether labels are hard, gamma, alpha and beta.
@@ -118,11 +147,7 @@ class _Overlap(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        p: Tensor,
-        y: Tensor,
-        w: Tensor | None,
-        buffer: Tensor,
-        how: tuple[bool, float, float, float],
+        p: Tensor, y: Tensor, w: Tensor | None, buffer: Tensor, how: tuple[Any, ...]
     ) -> tuple[Tensor, Tensor]:
         hard, gamma, alpha, beta = how
         both = torch.mul if hard else torch.minimum
@@ -143,7 +168,7 @@ class _Overlap(torch.autograd.Function):
         p, y, w = ctx.saved_tensors
         hard, gamma, alpha, beta = ctx.how
         if torch.is_grad_enabled():  # a second derivative is asked for
-            counts = _plain(p, y, w, not hard, gamma, alpha, beta)
+            counts = _plain_overlap(p, y, w, not hard, ctx.how[1:])
             slopes = torch.autograd.grad(counts, p, (hits, errors), create_graph=True)
             return *slopes, None, None, None, None
         # The buffer becomes the slope, once: a second call has its own.
