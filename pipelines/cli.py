@@ -304,6 +304,8 @@ def _evaluated(run: Run) -> str:
 
 
 def _scaled(run: Run) -> str:
+    if not run.method:  # the best temperature was at a bound, as was said
+        return f"{run.folder}: {run.state}, without a scaled run"
     fitted = run.record["posthoc"]
     return (
         f"{run.folder}: {run.state}, temperature {fitted['temperature']:g}, NLL "
