@@ -224,7 +224,7 @@ def volumes(study: Study) -> pd.DataFrame:
 
     rows = []
     for variant, trainings in study.runs.items():
-        one = study.histograms[trainings[0].name]
+        one = study.histograms[str(trainings[0].folder)]
         sums = (one.confidence() * one.counts.sum(axis=1)).sum(axis=-1)
         above = one.counts[:, :, one.edges[:-1] >= 0.5].sum(axis=(1, 2))
         for row in np.flatnonzero(one.where(region="image")):

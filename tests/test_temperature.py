@@ -97,7 +97,10 @@ def test_a_temperature_at_the_bounds_fails_no_run(tmp_path, monkeypatch, capsys)
         cli._LINES["temperature"](noted) == f"{run.folder}: evaluated, no temperature"
     )
     assert "no scaled run. at the bounds" in capsys.readouterr().err
-    assert stages.is_complete(runs.Run.open(run.folder))
+    found = runs.Run.open(run.folder)
+    assert stages.is_complete(found)
+    # Of `dscpp run`, which ended in a KeyError.
+    assert "without a scaled run" in cli._LINES["temperature"](found)
 
 
 @pytest.fixture(scope="module")

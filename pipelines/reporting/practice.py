@@ -71,7 +71,7 @@ def _measures(study: Study, variant: Variant, target: str) -> dict[str, _Floats]
     """Each measure, (seeds, cases); of a threshold and the AURC (seeds, 1)."""
     each: dict[str, list[_Floats]] = {}
     for run in study.runs[variant]:
-        one = study.histograms[run.name]
+        one = study.histograms[str(run.folder)]
         chosen, test = (_part(one, part, target) for part in ("validation", "test"))
         for name, values in _of_training(chosen, test, study.edges):
             each.setdefault(name, []).append(np.atleast_1d(values))
