@@ -133,7 +133,7 @@ def _train(
         )
         material = fit.Material(prepared, split, len(record.classes), record.channels)
         run = runs.Run.create(folder / "run", {"times": {}})
-        fit.train(task, material, run, [watcher])
+        fit.train(task, material, run, watchers=[watcher])
 
 
 def epochs_beside_steps(

@@ -250,9 +250,9 @@ def _taken(model: Path, images: Path, output: Path) -> set[Path]:
     """Folders that no prediction is written to: of images, and of a run's own data."""
     beside = images.is_file() and output.resolve() == images.parent.resolve()
     taken = {images.parent if beside else images}
-    place = model if model.is_dir() else model.parent
-    described = place / runs.OWN_DATA
-    if (described / ABOUT).is_file():
+    run = _run_of(model)
+    described = run.trained / runs.OWN_DATA if run else None
+    if described and (described / ABOUT).is_file():
         taken |= own.places(own.locate(described))
     return taken
 
@@ -552,7 +552,7 @@ def _place(run: runs.Run, task: Task, data: Path | None) -> Path | None:
     """Where the data are: as said, or for own images where they were in training."""
     if data is not None or task.module is not own:
         return data
-    root = run.path(runs.OWN_DATA)
+    root = run.trained / runs.OWN_DATA
     found = "no note of where that was"
     if (root / ABOUT).is_file():
         gone = len(task.module.check(task.module.locate(root)))
@@ -562,7 +562,7 @@ def _place(run: runs.Run, task: Task, data: Path | None) -> Path | None:
             f"{run.folder}: expected its images where they were in training, found "
             f"{found}. Put them back; or, where they were moved, give this run's "
             "`dscpp train` command with their --images and --masks of today and "
-            f"--output {run.folder}: it trains nothing. Then give this command again."
+            f"--output {run.trained}: it trains nothing. Then give this command again."
         )
     return root
 

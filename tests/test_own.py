@@ -24,7 +24,7 @@ from data_io.files import content
 from data_io.own_images import describe as own
 from data_io.prepare.interface import RawInterface
 from pipelines import run as runs
-from pipelines import stages
+from pipelines import stages, stored
 from pipelines.arguments import class_names
 from pipelines.cli import main
 from pipelines.training import protocol
@@ -52,14 +52,17 @@ def grey(mask: np.ndarray, seed: int) -> np.ndarray:
     return np.clip(np.where(mask, 190, 60) + noise, 0, 255).astype(np.uint8)
 
 
+def labelled(mask: np.ndarray, seed: int) -> np.ndarray:
+    """A mask with wrong pixels: else a network is right, and no temperature fits."""
+    return mask ^ (np.random.default_rng(seed).random(mask.shape) < 0.03)
+
+
 def write_sets(place: Path) -> tuple[Path, Path]:
     """Eight grey images of 30 rows and 44 columns, masks 0/255 with an ending."""
     for number in range(8):
         mask = blob((30, 44), number)
         save(place / "photos" / f"a{number}.png", grey(mask, number))
-        # Without wrong labels a network is right throughout: no temperature fits it.
-        wrong = np.random.default_rng(number).random(mask.shape) < 0.03
-        label = np.where(mask ^ wrong, 255, 0).astype(np.uint8)
+        label = np.where(labelled(mask, number), 255, 0).astype(np.uint8)
         save(place / "labels" / f"a{number}_mask.png", label)
     return place / "photos", place / "labels"
 
@@ -86,7 +89,7 @@ def test_what_is_derived_is_shown(sets, tmp_path):
     assert record.input_shape == (32, 48)  # nearest to 30 and 44
     assert folder.own.cases(found.root) == tuple(f"a{k}" for k in range(8))
     label = folder.own.references(found.root, "a3")["observer1"]
-    np.testing.assert_array_equal(label, blob((30, 44), 3))
+    np.testing.assert_array_equal(label, labelled(blob((30, 44), 3), 3))
     for text in ("8 of 30 x 44", "1 channel (grey)", "foreground (255)", "32 x 48"):
         assert text in str(found)
 
@@ -443,9 +446,9 @@ def test_temperature_and_threshold_on_new_images(run, tmp_path, capsys):
         more = ["--output", str(out), "--threshold", "0.33"]
         assert main([*command, *more]) == 0
         for case in split["test"] + split["validation"]:
-            stored = np.load(one / "probabilities" / f"{case}.npy")
-            np.testing.assert_array_equal(np.load(out / f"{case}.npy"), stored)
-            wanted = stored[..., 1] >= 0.33
+            saved = stored.probabilities(runs.Run.open(one), case, (30, 44))
+            np.testing.assert_array_equal(np.load(out / f"{case}.npy"), saved)
+            wanted = saved[..., 1] >= 0.33
             np.testing.assert_array_equal(labels_in(out)[case], wanted)
         assert (one / "cases.csv").read_bytes() == kept
         measured = whole(one / "threshold-0.33.csv")
@@ -791,7 +794,7 @@ def test_bad_combinations_are_named(sets, tmp_path, capsys):
         (["train", "--loss", "DSC", *given], "expected both --images DIR and --masks"),
         (["train", "--loss", "DSC"], "expected --dataset NAME, or your own"),
         (["predict", "--run", "r", "--threshold", "0.3"], "--threshold: expected"),
-        (["predict", "--model", "m"], "--model M with --input PATH and --output"),
+        (["predict", "--model", "m"], "--model M with --images PATH and --output"),
         (["evaluate", "--run", "r", *given], "expected both --images DIR and --masks"),
     ]:
         assert main(arguments) == 2
@@ -889,7 +892,7 @@ def test_the_commands_of_the_page(project, tmp_path, monkeypatch, capsys):
             "" if main(job.command[start:]) == 0 else "!" for job in jobs
         ],
     )
-    monkeypatch.setattr(reproduce.Call, "_dscpp", lambda _, *given: main(given))
+    monkeypatch.setattr(reproduce.Call, "_dscpp", lambda _, *given, **__: main(given))
     monkeypatch.setattr(reproduce.Call, "_expect", lambda *_: None)
     write_sets(tmp_path)
     shutil.copytree("photos", "OTHER")

@@ -164,7 +164,7 @@ def test_problems_are_the_same_in_each_process(sets, tmp_path):
             path = sets[0] / f"n{number}_{old}.nii.gz"
             path.rename(sets[0] / f"n{number}_{new}.nii.gz")
     code = "import sys; from data_io.own_images import describe as own; "
-    code += "print(own._partners(sys.argv[1].split(), sys.argv[2].split()))"
+    code += "print(own.match_names(sys.argv[1].split(), sys.argv[2].split()))"
     images = [path.name.removesuffix(".nii.gz") for path in sorted(sets[0].iterdir())]
     asked = [sys.executable, "-c", code, " ".join(images), "n0 n1 n2"]
     found = {
