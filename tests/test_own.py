@@ -897,7 +897,11 @@ def test_the_commands_of_the_page(project, tmp_path, monkeypatch, capsys):
     write_sets(tmp_path)
     shutil.copytree("photos", "OTHER")
     shutil.copytree("labels", "OTHER-LABELS")
-    save(tmp_path / "NEW" / "x.png", grey(blob((33, 41), 11), 11))
+    for number in range(8, 16):
+        mask = blob((33, 41), number)
+        save(tmp_path / "NEW" / f"x{number}.png", grey(mask, number))
+        label = labelled(mask, number).astype(np.uint8)
+        save(tmp_path / "NEW-LABELS" / f"x{number}.png", label)
     for line in "".join(blocks).splitlines():
         name, *command = shlex.split(line)
         assert (name, main(command)) == ("dscpp", 0), line
