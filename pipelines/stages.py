@@ -69,13 +69,7 @@ def train(
             task = _as_begun(task, run)
             longer = _is_longer(run, task)
             if run.reached("trained") and not longer:
-                if data is not None:
-                    root = task.module.locate(data)
-                    # Files added since, or another --split, are another training.
-                    asked = task.split_seed, task.split_files, work / "cache", task.fold
-                    run.require_same({"split": splits.of(task.module, root, *asked)})
-                    _require_same_data(run, task, root, work)
-                    _remember(run, task, root, work)
+                _require_asked(run, task, data, work)
                 return run
         _require_backend(output, task.backend)
         root = task.module.locate(data)
@@ -93,6 +87,18 @@ def train(
 
         fit.train(task, material, run, weights)
     return run
+
+
+def _require_asked(run: runs.Run, task: Task, data: Path | None, work: Path) -> None:
+    """Refuse a finished run for other data than those that were named."""
+    if data is None:
+        return
+    root = task.module.locate(data)
+    # Files added since, or another --split, are another training.
+    asked = task.split_seed, task.split_files, work / "cache", task.fold
+    run.require_same({"split": splits.of(task.module, root, *asked)})
+    _require_same_data(run, task, root, work)
+    _remember(run, task, root, work)
 
 
 def _initial(task: Task, material: Any, root: Path, work: Path) -> Any:
