@@ -600,7 +600,6 @@ def _evaluate(commands: _Commands[argparse.ArgumentParser]) -> None:
         _run_evaluate,
         "measure a predicted run, or a trained one on another set of images",
         (
-            "evaluate --run RUN --data DIR",
             "evaluate --run RUN --threshold auto",
             "evaluate --run RUN --images DIR --masks DIR --name clinic-b",
         ),

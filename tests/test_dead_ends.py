@@ -134,11 +134,12 @@ def lost(results: Path, name: str) -> Path:
 
 @pytest.mark.parametrize("command", ["tables", "figures", "runs"])
 def test_a_run_that_lost_its_record_is_named(tmp_path, capsys, command, monkeypatch):
-    report = SimpleNamespace(write=list, pages=[])
+    report = SimpleNamespace(write=list, pages=[], chosen=lambda *_: [])
     monkeypatch.setattr("pipelines.reporting.pages.Report", lambda _: report)
     monkeypatch.setattr("pipelines.reporting.figures.write_figures", lambda _: [])
     monkeypatch.setattr(
-        "pipelines.reporting.figures.photographs.write_pictures", lambda *_: []
+        "pipelines.reporting.figures.photographs.write_pictures",
+        lambda *_: ([], ""),
     )
     results = tmp_path / "results"
     write_run(results)

@@ -912,5 +912,5 @@ def test_the_commands_of_the_page(project, tmp_path, monkeypatch, capsys):
     joined = {row["loss"] for row in rows(Path("comparison/table.csv"))}
     assert joined == {"CE", "DSC", "DSC++", "DSC++ [epochs=20]"}
     for place in ("OUT", "SCALED"):
-        assert Image.open(Path(place) / "x.png").size == (41, 33)
+        assert Image.open(Path(place) / "x8.png").size == (41, 33)
     assert Path("RUN/other-sets/clinic-b/cases.csv").is_file()

@@ -30,7 +30,8 @@ from data_io.files.reading import decoding
 
 __all__ = [
     "Geometry", "as_label", "check_whole", "geometry", "is_volume", "no_label", "read",
-    "read_label", "read_slice", "rounded", "slabs", "write_blocks", "write_like",
+    "read_channels", "read_label", "read_slice", "rounded", "slabs", "write_blocks",
+    "write_like",
 ]  # fmt: skip
 
 # nibabel says on stderr what it mends in a header; what matters here is raised.
@@ -169,6 +170,21 @@ def read(path: Path) -> np.ndarray:
     for start, slab in zip(range(0, shape[2], _SLAB), slabs(path), strict=True):
         found[:, :, start : start + _SLAB] = slab
     return found
+
+
+def read_channels(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Reads a volume that may have channels, such as probabilities of classes.
+
+    Returns:
+        float32, (*shape) or (*shape, channels), in the order of the file; and its
+        affine, (4, 4).
+
+    Raises:
+        InputError: no file, not NIfTI, or cut short.
+    """
+    with decoding(path, *_BROKEN):
+        image = _open(path)
+        return np.asarray(image.dataobj, np.float32), np.asarray(image.affine)
 
 
 def slabs(path: Path) -> Iterator[np.ndarray]:

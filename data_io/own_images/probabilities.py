@@ -2,9 +2,7 @@
 
 import unicodedata
 from pathlib import Path
-from typing import Any
 
-import nibabel
 import numpy as np
 
 from data_io.datasets.folder import read_labels
@@ -128,11 +126,9 @@ def _numbered(path: Path, label: np.ndarray, classes: int) -> np.ndarray:
 
 
 def _of_volume(path: Path, label: Path) -> np.ndarray:
-    with decoding(path, Exception):
-        image: Any = nibabel.load(path)
-        values = np.asarray(image.dataobj, np.float32)
+    values, affine = nifti.read_channels(path)
     there = nifti.geometry(label).affine if nifti.is_volume(label) else None
-    if there is not None and np.abs(image.affine - there).max() > _GRID_MM:
+    if there is not None and np.abs(affine - there).max() > _GRID_MM:
         raise InputError(
             f"{path}: expected the affine of {label}, found another. Export the "
             "probabilities on the grid of the label map."
