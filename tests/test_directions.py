@@ -146,7 +146,7 @@ def test_a_mirrored_copy_is_measured_alike(tmp_path, monkeypatch):
     for name, flips in (("a", ()), ("b", (0, 1))):
         given = sets(tmp_path / name, flips, number=2)
         found = own.describe(*given, tmp_path / "work", like=network.record())
-        rows, _ = apply._measure(network, found.root, name)
+        ((rows, _),) = apply._measure(network, found.root, name, [None])
         measured[name] = {
             row["case"]: row["dice"] for row in rows if row["region"] == "image"
         }
