@@ -120,8 +120,9 @@ def _parser() -> argparse.ArgumentParser:
         "Not for clinical use.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    version = f"%(prog)s {metadata.version('dscpp')}"
-    parser.add_argument("--version", action="version", version=version)
+    parser.add_argument(
+        "--version", action=_Version, nargs=0, help="print the version and exit"
+    )
     _add_quiet(parser, default=False)
     parser.add_argument(
         "--print-completion",
@@ -182,6 +183,18 @@ def _add_quiet(parser: argparse.ArgumentParser, default: Any) -> None:
         default=default,
         help="print errors and results only",
     )
+
+
+class _Version(argparse.Action):
+    """`--version`; a tree that runs without being installed has none to look up."""
+
+    def __call__(self, parser: Any, *_: Any) -> None:
+        try:
+            version = metadata.version("dscpp")
+        except metadata.PackageNotFoundError:
+            version = "(not installed)"
+        print(f"{parser.prog} {version}")
+        parser.exit()
 
 
 class _Completion(argparse.Action):

@@ -238,6 +238,19 @@ def test_the_version_is_that_of_the_package(capsys):
     assert capsys.readouterr().out == f"dscpp {metadata.version('dscpp')}\n"
 
 
+def test_a_tree_that_is_not_installed_works(monkeypatch, tmp_path, capsys):
+    def missing(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    assert cli.main(["runs", "--results", str(tmp_path)]) == 0
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == "dscpp (not installed)\n"
+
+
 @pytest.mark.parametrize("place", [0, 1])
 def test_quiet_leaves_errors_and_results(tmp_path, capsys, place):
     """Before the command and behind it; the next command is not quiet."""
