@@ -108,8 +108,7 @@ def _of_run(run: runs.Run, weights: bool) -> dict[Path, str]:
 
 def _can_predict(run: runs.Run) -> bool:
     """Whether a run's weights are here; of a run after a method those it came from."""
-    trained = run.folder.with_name(run.origin) if run.origin else run.folder
-    return run.reached("evaluated") and (trained / runs.MODEL).is_file()
+    return run.reached("evaluated") and (run.trained / runs.MODEL).is_file()
 
 
 def lines(things: Sequence[Thing]) -> list[str]:

@@ -23,8 +23,10 @@ from data_io.files import nifti
 from data_io.files.content import digest, file_hash
 from data_io.files.names import unfit
 from data_io.own_images import probabilities as given
+from data_io.own_images.describe import class_names
 from pipelines import arguments, commits, evaluate
 from pipelines import run as runs
+from pipelines.measure import decisions
 from pipelines.measure.regions import BAND
 
 if TYPE_CHECKING:
@@ -172,8 +174,7 @@ def _measured(
     p, label = given.read(path, label_path)
     number = p.shape[-1]
     if not known:
-        several = tuple(f"class {k}" for k in range(1, number))
-        known.append(("background", *(several if number > 2 else ("foreground",))))
+        known.append(tuple(class_names(number)))
     if len(known[0]) != number:
         raise InputError(
             f"{path}: expected probabilities of {len(known[0])} classes "
@@ -225,8 +226,9 @@ def volumes(study: Study) -> pd.DataFrame:
     rows = []
     for variant, trainings in study.runs.items():
         one = study.histograms[str(trainings[0].folder)]
-        sums = (one.confidence() * one.counts.sum(axis=1)).sum(axis=-1)
-        above = one.counts[:, :, one.edges[:-1] >= 0.5].sum(axis=(1, 2))
+        sums = decisions.expected_volume(one.counts, one.confidence())
+        half = int(np.abs(one.edges - 0.5).argmin())
+        above = decisions.positives(one.counts)[:, half]
         for row in np.flatnonzero(one.where(region="image")):
             true = int(one.counts[row, 1].sum())
             rows.append(

@@ -25,7 +25,7 @@ from data_io.own_images import grids as own_grids
 from data_io.prepare.native import by_axis
 from data_io.verification.verify import examine
 
-__all__ = ["Description", "describe", "files_of", "match_names"]
+__all__ = ["Description", "class_names", "describe", "files_of", "match_names"]
 
 ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif", ".nii", ".nii.gz")
 MULTIPLE = 16  # what a U-Net of depth 4 can halve
@@ -218,6 +218,12 @@ def files_of(images: Path, numbers: Sequence[str] | None = None) -> dict[str, Pa
     return {case: min(files.values()) for case, files in groups.items()}
 
 
+def class_names(number: int) -> list[str]:
+    """What so many classes are called where nobody named them, background first."""
+    others = [f"class {k}" for k in range(1, number)]
+    return ["background", *(["foreground"] if len(others) == 1 else others)]
+
+
 def _is_image(name: str) -> bool:
     return name.lower().endswith(ENDINGS) and not name.startswith(".")
 
@@ -307,9 +313,7 @@ def _reading(
     read_as = like.channels if like else max(number, most)
     labels = {c: r["observer1"] for c, r in facts.items() if "observer1" in r}
     values = _values(labels, classes, problems) if labels else range(len(classes))
-    others = [f"class {k}" for k in range(1, len(values))]
-    others = ["foreground"] if len(others) == 1 else others
-    names = list(classes) or ["background", *others]
+    names = list(classes) or class_names(len(values))
     return {"channels": read_as, "values": list(values), "classes": names}
 
 
