@@ -95,3 +95,9 @@ def test_aurc_worked_by_hand() -> None:
     risk, confidence = [0.3, 0.2, 0.1, np.nan], [0.8, 0.5, 0.9, 0.7]
     assert decisions.aurc(risk, confidence) == pytest.approx(0.5 / 3)
     assert np.isnan(decisions.aurc([], []))
+
+
+def test_of_equal_thresholds_the_one_nearest_to_a_half_is_best() -> None:
+    assert decisions.best([0.7, 0.8, 0.8 + 1e-15, 0.1], [0.1, 0.4, 0.9, 1.0]) == 1
+    assert decisions.best([np.nan, 0.2], [0.4, 0.9]) == 1
+    assert decisions.best([np.nan, np.nan], [0.4, 0.9]) is None

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from pipelines.measure.metrics import ratio
 
 __all__ = [
-    "aurc", "conformal", "dice", "expected_dice", "expected_volume", "false_negatives",
-    "positives",
+    "aurc", "best", "conformal", "dice", "expected_dice", "expected_volume",
+    "false_negatives", "positives",
 ]  # fmt: skip
 
 _Floats = npt.NDArray[np.float64]
@@ -36,6 +36,25 @@ def dice(counts: npt.ArrayLike) -> _Floats:
     """Dice at each threshold, (..., B), in [0, 1]; NaN where 0 / 0."""
     right = _from(np.asarray(counts)[..., 1, :])
     return ratio(2 * right, positives(counts) + right[..., :1])
+
+
+def best(dice: npt.ArrayLike, thresholds: npt.ArrayLike) -> int | None:
+    """Choose the threshold with the best Dice, of equal ones the nearest to 0.5.
+
+    Args:
+        dice: mean Dice at each threshold, (T,); NaN where it is undefined.
+        thresholds: (T,).
+
+    Returns:
+        Its number; None where Dice is defined at none.
+    """
+    means = np.asarray(dice, dtype=np.float64)
+    if np.isnan(means).all():
+        return None
+    # The last bits of a mean must not decide.
+    equal = np.flatnonzero(means >= np.nanmax(means) - 1e-12)
+    nearest = np.abs(np.asarray(thresholds)[equal] - 0.5).argmin()
+    return int(equal[nearest])
 
 
 def expected_volume(counts: npt.ArrayLike, confidence: npt.ArrayLike) -> _Floats:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from data_io.errors import InputError
 from pipelines import run as runs
-from pipelines.measure import histograms
+from pipelines.measure import decisions, histograms
 
 __all__ = ["Choice", "choose"]
 
@@ -63,16 +63,15 @@ def choose(run: runs.Run) -> Choice:
     dice = histograms.threshold_metrics(found.counts[rows], edges=found.edges)["dice"]
     each = pd.DataFrame(dice, index=found.target[rows])
     means = each.groupby(level=0).mean().mean()
-    best = means[means >= means.max() - 1e-12].index.to_numpy()
-    if not best.size:
+    best = decisions.best(means, histograms.THRESHOLDS)
+    if best is None:
         raise InputError(
             f"{run.folder}: expected validation cases with foreground to choose a "
             "threshold on, found none; give a number, such as --threshold 0.5"
         )
-    nearest = best[np.abs(histograms.THRESHOLDS[best] - 0.5).argmin()]
     return Choice(
-        threshold=round(float(histograms.THRESHOLDS[nearest]), 9),
-        dice=float(means[nearest]),
+        threshold=round(float(histograms.THRESHOLDS[best]), 9),
+        dice=float(means[best]),
         without=_without(run),
         cases=len(np.unique(found.case[rows])),
     )

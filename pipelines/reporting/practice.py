@@ -96,7 +96,8 @@ def _of_training(
     curves = decisions.dice(chosen.counts)[:, places]
     known = curves[~np.isnan(curves).any(axis=-1)]
     # Without a case to choose on: the middle, 0.5.
-    best = int(known.mean(axis=0).argmax()) if len(known) else len(places) // 2
+    means = known.mean(axis=0) if len(known) else np.zeros(len(places))
+    best = decisions.best(means, THRESHOLDS) or 0
     yield "threshold_chosen", float(THRESHOLDS[best])
     yield "dice_chosen", dice[:, places[best]]
     decoded = np.nan_to_num(expected, nan=-1).argmax(axis=-1)
