@@ -19,6 +19,7 @@ __all__ = ["end", "saving"]
 _SIGNALS = [getattr(signal, n) for n in ("SIGTERM", "SIGHUP") if hasattr(signal, n)]
 _ENOUGH = b"\0"  # the number of no signal
 _savers: list[Callable[[], object]] = []
+_ending = threading.Lock()  # held from the first order to end until the process is gone
 
 
 def end(code: int) -> None:
@@ -27,11 +28,12 @@ def end(code: int) -> None:
     Args:
         code: the exit code, 128 and the number of the signal that asks for it.
     """
-    try:
-        if _savers:
-            _save()
-    finally:
-        os._exit(code)
+    with _ending:
+        try:
+            if _savers:
+                _save()
+        finally:
+            os._exit(code)
 
 
 def _save() -> None:
@@ -61,6 +63,8 @@ def saving(save: Callable[[], object]) -> Iterator[None]:
                 yield
             finally:  # still listening: a second signal waits for what is being saved
                 save()
+                with _ending:  # another thread ends the process, with its own code
+                    pass
     finally:
         _savers.remove(save)
 

@@ -114,15 +114,22 @@ SLOW = """
 import threading, time
 from pipelines import stopping
 lock, saved = threading.Lock(), []
+begun, ordered = threading.Event(), threading.Event()
 def save():
+    again = begun.is_set()
+    if again:
+        ordered.set()
     with lock:
         if not saved:
             print("saving", flush=True)
-            time.sleep(0.5)
+            begun.set()
+            ordered.wait()
             saved.append(1)
             print("saved", flush=True)
+    if again:
+        time.sleep(0.3)  # the main thread is ready to go meanwhile
 def leader_ends():
-    time.sleep(0.2)
+    begun.wait()
     stopping.end(143)
 threading.Thread(target=leader_ends, daemon=True).start()
 with stopping.saving(save):
