@@ -24,7 +24,7 @@ __all__ = [
     "write_pictures", "write_probabilities",
 ]  # fmt: skip
 
-FOLDER, PICTURES = "nifti", "pictures"
+FOLDER, PICTURES = stored.MADE
 
 _Array = npt.NDArray[Any]
 _Labels = npt.NDArray[np.uint8]

@@ -5,6 +5,7 @@ A run after a temperature keeps none: they are those of the run beside it, scale
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,21 +18,26 @@ from data_io import bars
 from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
 from data_io.files import nifti
-from data_io.files.content import file_hash, stamp_of
+from data_io.files.content import file_hash, read_json, stamp_of
 from data_io.prepare import native
 from pipelines import run as runs
 from pipelines import written
 
 __all__ = [
-    "LIST", "PROBABILITIES", "SMALLEST", "SPLITS", "as_kept", "cases", "listed", "path",
-    "probabilities", "require_free", "scale", "slabs", "volume",
+    "LIST", "MADE", "PROBABILITIES", "SMALLEST", "SPLITS", "as_kept", "cases",
+    "discard_derived", "listed", "path", "probabilities", "require_free", "scale",
+    "slabs", "volume",
 ]  # fmt: skip
+
+MADE = ("nifti", "pictures")
+"""Folders of a run: label maps, and pictures, made of its probabilities."""
 
 PROBABILITIES = "probabilities"
 LIST = f"{PROBABILITIES}/{written.LIST}"
 """The SHA-256 of a run's probabilities; `run.json` has that of the list."""
 
 SPLITS = ("validation", "test")
+_THRESHOLDS = "threshold-[0-9]*.csv"  # see `evaluate.threshold_file`
 _SLICES = 16  # looked at together
 _SLACK, _SUM_SLACK = 1e-5, 1e-2  # as the measures take them
 
@@ -112,13 +118,55 @@ def _origin(run: runs.Run) -> runs.Run:
     Raises:
         InputError: it is gone, or its probabilities were written anew.
     """
-    origin = runs.Run.open(run.folder.with_name(run.origin))
+    origin = runs.Run.open(run.trained)
     if listed(origin) != run.record["posthoc"]["probabilities"]:
         raise InputError(
             f"{origin.folder}: expected the probabilities that the temperature of "
             f"{run.name} was fitted on, found others; run `{run.remake()}`"
         )
     return origin
+
+
+def discard_derived(run: runs.Run) -> None:
+    """Delete what was made of a run's former probabilities, and say so.
+
+    These are measures at thresholds, label maps and pictures; and measures on other
+    sets, where they are of other weights or of another temperature. A file that
+    somebody changed stays. `cases.csv` is left to the next evaluation.
+
+    Args:
+        run: held by the caller; its probabilities are others than before.
+    """
+    gone = sorted(run.folder.glob(_THRESHOLDS))
+    for file in gone:
+        file.unlink()
+    for place in map(run.path, MADE):
+        there, changed = written.known(place), written.discard(place)
+        gone += [place] if len(changed) < len(there) else []
+        for name in changed:
+            bars.note(
+                f"  note     {place / name} was changed by hand and stays, but it is "
+                "of the probabilities before"
+            )
+    weights = run.record.get("files", {}).get(runs.MODEL)
+    for about in sorted(run.path(runs.OTHER_SETS).glob("*/set.json")):
+        if run.method or (read_json(about) or {}).get("model") != weights:
+            gone.append(about.parent)
+            _delete_set(about.parent)
+    if gone:
+        bars.note(
+            "  note     deleted, as they were of the probabilities before: "
+            f"{', '.join(map(str, gone))}"
+        )
+
+
+def _delete_set(folder: Path) -> None:
+    """Delete the measures on another set; a folder with other files stays."""
+    names = (*runs.MEASURES, "set.json")
+    for file in (*map(folder.joinpath, names), *folder.glob(_THRESHOLDS)):
+        file.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def listed(run: runs.Run) -> str:

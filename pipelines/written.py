@@ -22,7 +22,7 @@ from data_io.files.content import file_hash, read_json
 from pipelines import run as runs
 
 __all__ = [
-    "LIST", "known", "require_apart", "require_figure", "require_figures",
+    "LIST", "discard", "known", "require_apart", "require_figure", "require_figures",
     "require_own", "require_report", "seal", "settle", "write",
 ]  # fmt: skip
 
@@ -88,6 +88,24 @@ def settle(folder: Path, names: Collection[str]) -> None:
     found = known(folder)
     kept = {name: all_[-1:] if name in names else all_ for name, all_ in found.items()}
     _write(folder, kept)
+
+
+def discard(folder: Path) -> list[str]:
+    """Delete the files that were written into a folder, and their list.
+
+    Returns:
+        Names of those that were changed since: they stay, listed as they were.
+    """
+    listed = known(folder)
+    there = [name for name in listed if os.path.lexists(folder / name)]
+    changed = [name for name in there if not _is_own(folder / name, listed)]
+    for name in set(there) - set(changed):
+        (folder / name).unlink()
+    if changed:
+        _write(folder, {name: listed[name] for name in changed})
+    else:
+        (folder / LIST).unlink(missing_ok=True)
+    return changed
 
 
 def write(path: Path, writer: Callable[[Path], object]) -> Path:

@@ -12,8 +12,9 @@ import pytest
 import losses
 from benchmarks import epoch as epoch_benchmark
 from benchmarks import losses as loss_benchmark
-from benchmarks import page, samples, timing
+from benchmarks import page, samples, seams, timing
 from benchmarks import step as step_benchmark
+from data_io.prepare import patches
 from data_io.prepare.batches import Batches
 from pipelines import provenance
 from pipelines.training import unet
@@ -280,3 +281,17 @@ def test_the_page_has_the_table_of_the_results(tmp_path: Path) -> None:
     copy.write_text(committed, "utf-8")
     page.update(copy)
     assert copy.read_text("utf-8") == committed
+
+
+def test_a_seam_is_a_jump_where_patches_meet() -> None:
+    """Patches of 8 at steps of 4 on 12 voxels begin or end at 4 and 8."""
+    grid = patches.Grid((12, 8), (8, 8), (4, 4))
+    smooth = np.broadcast_to(np.linspace(0, 1, 12)[:, np.newaxis], (12, 8))
+    np.testing.assert_allclose(seams.jumps(smooth, grid), [1 / 11, 1 / 11])
+    stepped = smooth + 0.5 * (np.arange(12) >= 4)[:, np.newaxis]
+    np.testing.assert_allclose(seams.jumps(stepped, grid), [1 / 11 + 0.25, 1 / 11])
+    np.testing.assert_allclose(
+        seams.jumps(smooth + (np.arange(12) >= 5)[:, None], grid),
+        [1 / 11, 1 / 11 + 0.25],
+    )
+    assert np.isnan(seams.jumps(smooth[:8], patches.Grid((8, 8), (8, 8), (4, 4)))).all()

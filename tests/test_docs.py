@@ -107,6 +107,30 @@ def test_every_link_between_pages_leads_somewhere(project: Path) -> None:
             assert not anchor or anchor in anchors(to), f"{page}: {link}"
 
 
+def test_own_images_and_their_results_are_ignored_by_git(project: Path) -> None:
+    """Whoever types the pages' commands in a clone must not commit patients."""
+    pages = [project / "README.md", *(project / "docs").glob("*.md")]
+    named = {
+        "results/own/paper/runs/ce-s0",
+        "results/own-a/reduced-epochs=20",
+        "tables",
+    }
+    for page in pages:
+        for line in re.findall(r"^dscpp .*", page.read_text("utf-8"), re.M):
+            option = r"--(?:images|masks|input|run|model|output|results) (\S+)"
+            named |= set(re.findall(option, line))
+    assert {"photos", "RUN-temperature", "OUT", "judged"} <= named
+    files = {f"{name}/run.json" for name in named}
+    found = subprocess.run(
+        ["git", "check-ignore", *files],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert set(found.stdout.split()) == files
+
+
 @pytest.mark.backend
 def test_adding_a_loss(project: Path) -> None:
     text = (project / "docs" / "losses.md").read_text("utf-8")

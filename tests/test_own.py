@@ -3,8 +3,6 @@
 import csv
 import dataclasses
 import json
-import re
-import shlex
 import shutil
 import struct
 import zlib
@@ -13,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import own_page
 import pytest
 import skimage.io
 from PIL import Image
@@ -27,9 +26,11 @@ from pipelines import run as runs
 from pipelines import stages, stored
 from pipelines.arguments import class_names
 from pipelines.cli import main
+from pipelines.posthoc import temperature
+from pipelines.training import predict as prediction
 from pipelines.training import protocol
 from pipelines.training.task import Task
-from pipelines.workflow import plan, reproduce
+from pipelines.workflow import plan
 
 
 def save(path: Path, pixels: np.ndarray, **options) -> Path:
@@ -502,6 +503,43 @@ def test_pictures_of_every_predicted_case(run, tmp_path, capsys):
     assert "a1_picture.png: expected no file, or one" in capsys.readouterr().err
 
 
+@pytest.mark.backend
+def test_new_predictions_leave_nothing_of_those_before(run, tmp_path, monkeypatch):
+    """`threshold-0.4.csv` and pictures once stayed after `predict --again`."""
+    copy, twin = tmp_path / "copy", tmp_path / "copy-temperature"
+    shutil.copytree(run, copy)
+    given = ["--run", str(copy)]
+    assert main(["temperature", *given]) == 0
+    for one in (copy, twin):
+        command = ["evaluate", "--run", str(one), "--threshold", "0.4"]
+        assert main(command) == 0
+    assert main(["predict", *given, "--pictures"]) == 0
+    other = ["--images", "photos", "--masks", "labels", "--name"]
+    assert main(["evaluate", *given, *other, "of-these-weights"]) == 0
+    sets_, former = copy / "other-sets", copy / "other-sets" / "of-others"
+    shutil.copytree(sets_ / "of-these-weights", former)
+    about = json.loads((former / "set.json").read_text())
+    (former / "set.json").write_text(json.dumps({**about, "model": "0" * 64}))
+
+    def made() -> set[str]:
+        found = [*copy.glob("threshold*"), *copy.glob("pictures/*_*"), *sets_.iterdir()]
+        return {path.name for path in (*found, *twin.glob("threshold*"))}
+
+    before = made()
+    assert main(["predict", *given, "--again"]) == 0
+    assert made() == before  # the same probabilities as before
+    edited = min(copy.glob("pictures/*_picture.png"))
+    edited.write_bytes(b"edited")
+    real = prediction.probabilities
+    monkeypatch.setattr(
+        prediction, "probabilities", lambda *given: temperature.scale(real(*given), 2)
+    )
+    assert main(["predict", *given, "--again"]) == 0
+    assert made() == {edited.name, "of-these-weights", "threshold-0.4.csv"}
+    assert main(["temperature", "--again", *given]) == 0
+    assert made() == {edited.name, "of-these-weights"}
+
+
 def test_other_files_in_the_place_of_a_set(run, capsys):
     target = run / "other-sets" / "mine"
     target.mkdir(parents=True)
@@ -873,27 +911,18 @@ def test_names_of_classes_that_cannot_be(names, reason):
         class_names(Namespace(classes=names))
 
 
+def brief(record):
+    """As `tiny`; a training that is asked for more epochs ends by itself."""
+    return dataclasses.replace(tiny(record), stopping_patience=5)
+
+
 @pytest.mark.backend
-def test_the_commands_of_the_page(project, tmp_path, monkeypatch, capsys):
+def test_the_commands_of_the_page(tmp_path, monkeypatch, capsys):
     """Own images go from two folders to tables and label maps as docs/datasets.md says.
 
-    Processes are left out: what `reproduce` starts runs in this one.
+    `test_own_volumes` types the same for volumes.
     """
-    page = (project / "docs" / "datasets.md").read_text("utf-8")
-    section = page.partition("## Your own images")[2].partition("\n## ")[0]
-    blocks = re.findall(r"```\n(.*?)```", section, re.DOTALL)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(protocol.PRESETS, "reduced", tiny)
-    start = len(reproduce.dscpp())
-    monkeypatch.setattr(
-        reproduce.processes,
-        "make",
-        lambda jobs, *_: [
-            "" if main(job.command[start:]) == 0 else "!" for job in jobs
-        ],
-    )
-    monkeypatch.setattr(reproduce.Call, "_dscpp", lambda _, *given, **__: main(given))
-    monkeypatch.setattr(reproduce.Call, "_expect", lambda *_: None)
     write_sets(tmp_path)
     shutil.copytree("photos", "OTHER")
     shutil.copytree("labels", "OTHER-LABELS")
@@ -902,9 +931,7 @@ def test_the_commands_of_the_page(project, tmp_path, monkeypatch, capsys):
         save(tmp_path / "NEW" / f"x{number}.png", grey(mask, number))
         label = labelled(mask, number).astype(np.uint8)
         save(tmp_path / "NEW-LABELS" / f"x{number}.png", label)
-    for line in "".join(blocks).splitlines():
-        name, *command = shlex.split(line)
-        assert (name, main(command)) == ("dscpp", 0), line
+    own_page.type_all(monkeypatch, brief)
     said = capsys.readouterr().out
     assert "own-clinic-a, foreground, preset reduced (epochs=20)" in said
     for place in ("tables", "results/own-clinic-a/reduced", "comparison"):

@@ -1,18 +1,23 @@
 """A user's own NIfTI volumes go from two folders to a table, and keep their grid."""
 
 import csv
+import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel
 import numpy as np
+import own_page
 import pytest
 
 from data_io.datasets import folder
 from data_io.errors import InputError
 from data_io.own_images import describe as own
 from data_io.own_images import grids as own_grids
+from data_io.prepare import cache
 from data_io.prepare.interface import RawInterface
+from data_io.prepare.preprocessing import Settings
 from pipelines import apply
 from pipelines import run as runs
 from pipelines.cli import main
@@ -322,3 +327,111 @@ def test_a_steep_volume_is_of_the_axes_that_it_is_nearest_to():
     }
     (problem,) = own_grids._other_axes(facts, None)
     assert problem.startswith("case steep: expected axes in the order left-right")
+
+
+def _turned() -> np.ndarray:
+    """A rotation by 20 and 12 degrees: oblique, each axis still nearest to its own."""
+    (a, b), (c, d) = ((np.cos(t), np.sin(t)) for t in np.radians([20, 12]))
+    about_z = np.array([[a, -b, 0], [b, a, 0], [0, 0, 1]])
+    turn = np.eye(4)
+    turn[:3, :3] = np.array([[1, 0, 0], [0, c, -d], [0, d, c]]) @ about_z
+    return turn
+
+
+def write_oblique(place: Path, numbers: Sequence[int], names: Sequence[str]) -> None:
+    """Volumes of a patient who lay oblique; the last one has thicker slices."""
+    for number in numbers:
+        thick = AFFINE @ np.diag([1.2 if number == numbers[-1] else 1, 1, 1, 1])
+        image, label = volume(number)
+        label[:, 3] = 1 - label[:, 3]  # a wrong plane: else no temperature fits
+        write(place / names[0] / f"v{number}_0000.nii.gz", image, _turned() @ thick)
+        write(place / names[1] / f"v{number}.nii.gz", label, _turned() @ thick)
+
+
+def align(source: Path, target: Path) -> None:
+    """Copy volumes with the rotation taken out of their affines."""
+    for path in source.iterdir():
+        stored = nibabel.load(path)
+        affine = np.linalg.inv(_turned()) @ stored.affine
+        write(target / path.name, np.asarray(stored.dataobj), affine)
+
+
+def brief(record) -> Protocol:
+    """As `tiny`; a training that is asked for more epochs ends by itself."""
+    return dataclasses.replace(tiny(record), stopping_patience=5)
+
+
+@pytest.fixture(scope="module")
+def typed(tmp_path_factory) -> Path:
+    """A folder where the commands of docs/datasets.md were typed for oblique volumes.
+
+    OTHER are the volumes of training, axis-aligned.
+    """
+    place = tmp_path_factory.mktemp("page")
+    write_oblique(place, range(7), ("photos", "labels"))
+    write_oblique(place, range(7, 13), ("NEW", "NEW-LABELS"))
+    align(place / "photos", place / "OTHER")
+    align(place / "labels", place / "OTHER-LABELS")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        own_page.type_all(patch, brief, losses="DSC++")
+        assert main(["predict", "--run", "RUN", "--nifti", "--pictures"]) == 0
+    return place
+
+
+@pytest.mark.backend
+def test_the_commands_of_the_page(typed, monkeypatch):
+    monkeypatch.chdir(typed)
+    for place in ("tables", "results/own-clinic-a/reduced", "comparison"):
+        assert len(rows(Path(place) / "table.csv")) >= 5, place
+    joined = {row["loss"] for row in rows(Path("comparison/table.csv"))}
+    assert joined == {"DSC++", "DSC++ [epochs=20]"}
+    kinds = (".nii.gz", "_picture.png", "_probabilities.nii.gz", "_entropy.nii.gz")
+    assert all((Path("OUT") / f"v8{kind}").is_file() for kind in kinds)
+    assert Path("SCALED/v8.nii.gz").is_file()
+
+
+@pytest.mark.backend
+def test_what_is_written_of_oblique_volumes_lies_where_they_lie(typed):
+    written = {
+        "photos": [*typed.glob("RUN/nifti/*.gz"), *typed.glob("RUN/pictures/*.gz")],
+        "NEW": [*typed.glob("OUT/*.gz"), *typed.glob("SCALED/*.gz")],
+    }
+    assert len(written["photos"]) >= 3 * 2 and len(written["NEW"]) == 6 * (3 + 1)
+    for source, paths in written.items():
+        for path in paths:
+            case = path.name.partition(".")[0].partition("_")[0]
+            image = nibabel.load(typed / source / f"{case}_0000.nii.gz")
+            assert abs(image.affine[0, 1]) > 0.3  # oblique
+            np.testing.assert_array_equal(nibabel.load(path).affine, image.affine)
+
+
+@pytest.mark.backend
+def test_an_oblique_set_has_the_numbers_of_its_axis_aligned_copy(typed):
+    run = typed / "RUN"
+    there = measures(run / "other-sets" / "clinic-b" / "cases.csv")
+    found = measures(run / "cases.csv")
+    assert len(found) >= 3 and min(row[0] for row in found.values()) > 0.1
+    for case, row in found.items():
+        assert row == pytest.approx(there[case], rel=1e-4), case
+    prepared = [
+        cached(typed / images, typed / labels, typed / "work")
+        for images, labels in (("photos", "labels"), ("OTHER", "OTHER-LABELS"))
+    ]
+    for case in (f"v{number}" for number in range(7)):
+        one, other = (cache_.image(case) for cache_ in prepared)
+        np.testing.assert_allclose(one, other, atol=1e-4)
+        one, other = (cache_.label(case) for cache_ in prepared)
+        np.testing.assert_array_equal(one, other)
+
+
+def measures(path: Path) -> dict[str, list[float]]:
+    names = ("dice", "nll", "brier", "recall")
+    return {row["case"]: [float(row[name]) for name in names] for row in whole(path)}
+
+
+def cached(images: Path, labels: Path, work: Path) -> cache.Cache:
+    """What a training sees."""
+    root = own.describe(images, labels, work).root
+    settings = Settings.of(folder.own.record(root), (8, 16, 16))
+    return cache.prepare(folder.own, root, folder.own.cases(root), settings, work / "c")

@@ -115,8 +115,8 @@ def test_what_a_prediction_wrote_is_replaced(scene):
 
 
 def test_no_images_and_no_model_are_said_by_their_options(scene):
-    """`--input nowhere` was called --images, 12 s later, behind a backend."""
-    with pytest.raises(InputError, match="--input nowhere: expected a folder or file"):
+    """`--images nowhere` was refused 12 s later, behind a backend."""
+    with pytest.raises(InputError, match="--images nowhere: expected a folder or file"):
         predict("out", images="nowhere")
     with pytest.raises(InputError, match="--model nowhere: expected a run folder"):
         predict("out", model="nowhere")

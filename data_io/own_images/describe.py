@@ -25,7 +25,9 @@ from data_io.own_images import grids as own_grids
 from data_io.prepare.native import by_axis
 from data_io.verification.verify import examine
 
-__all__ = ["Description", "class_names", "describe", "files_of", "match_names"]
+__all__ = [
+    "Description", "by_stem", "class_names", "describe", "files_of", "match_names",
+]  # fmt: skip
 
 ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif", ".nii", ".nii.gz")
 MULTIPLE = 16  # what a U-Net of depth 4 can halve
@@ -140,8 +142,8 @@ def _pairs(
 ) -> tuple[_Pairs, tuple[str, ...] | None]:
     """Files by case and role, and numbers of channels; adds what has no partner."""
     # Images without label maps are those of `dscpp predict`.
-    found = _by_stem(images, "images" if masks else "input", problems)
-    labels = _by_stem(masks, "masks", problems) if masks else {}
+    found = by_stem(images, problems, "images")
+    labels = by_stem(masks, problems, "masks") if masks else {}
     known = like.modalities if like else None
     groups = channels.grouped(found, labels if masks else None, known)
     numbers = known if like else channels.usual(groups)
@@ -167,35 +169,56 @@ def _roles(files: Mapping[str, Path]) -> dict[str, str]:
     return {"image": str(first[1]), **more}
 
 
-def _by_stem(place: Path, option: str, problems: list[str]) -> dict[str, Path]:
-    """Image files by name without ending, sorted; adds what is wrong with the place."""
+def by_stem(
+    place: Path,
+    problems: list[str],
+    option: str = "",
+    endings: tuple[str, ...] = ENDINGS,
+) -> dict[str, Path]:
+    """Find the files of a folder, or one file, by name without ending.
+
+    Args:
+        place: the folder or file.
+        problems: what is wrong is added to them: no such place, no files, names that
+            cannot be used, two files of one name.
+        option: that named the place, such as "images"; "" for none.
+        endings: of the files, in small letters; others are left out.
+
+    Returns:
+        Absolute paths, sorted by file name.
+    """
+    named = f"--{option} {place}" if option else f"{place}"
     if not place.exists():
-        problems.append(f"--{option} {place}: expected a folder or file, found none.")
+        problems.append(f"{named}: expected a folder or file, found none.")
         return {}
     entries = [place] if place.is_file() else sorted(place.iterdir())
     files = [
-        path.absolute() for path in entries if path.is_file() and _is_image(path.name)
+        path.absolute()
+        for path in entries
+        if path.is_file()
+        and path.name.lower().endswith(endings)
+        and not path.name.startswith(".")
     ]
     if not files:
         problems.append(
-            f"--{option} {place}: expected files ending in {', '.join(ENDINGS)}, found "
+            f"{named}: expected files ending in {', '.join(endings)}, found "
             f"none among {len(entries)} entries. Folders within are not looked into."
         )
+    stems = [_stem(path, endings) for path in files]
     problems += [
         f"{place}: expected a name that can be used on every system, found "
-        f"{path.name!a}: {unfit(_stem(path))}. Rename the file."
-        for path in files
-        if unfit(_stem(path))
+        f"{path.name!a}: {unfit(stem)}. Rename the file."
+        for path, stem in zip(files, stems, strict=True)
+        if unfit(stem)
     ]
-    number = Counter(_stem(path) for path in files)
     problems += [
         f"{place}: expected one file named {stem}, found {count}, with other endings "
         "or an accent written otherwise."
-        for stem, count in number.items()
+        for stem, count in Counter(stems).items()
         if count > 1
     ]
     problems += [not_text(str(path)) for path in files if not is_text(path.name)]
-    return {_stem(path): path for path in files}
+    return dict(zip(stems, files, strict=True))
 
 
 def files_of(images: Path, numbers: Sequence[str] | None = None) -> dict[str, Path]:
@@ -212,7 +235,7 @@ def files_of(images: Path, numbers: Sequence[str] | None = None) -> dict[str, Pa
         InputError: there are none, or ones whose names cannot be used.
     """
     problems: list[str] = []
-    groups = channels.grouped(_by_stem(images, "input", problems), None, numbers)
+    groups = channels.grouped(by_stem(images, problems, "images"), None, numbers)
     if problems:
         raise Problems(f"{images}", problems)
     return {case: min(files.values()) for case, files in groups.items()}
@@ -224,13 +247,9 @@ def class_names(number: int) -> list[str]:
     return ["background", *(["foreground"] if len(others) == 1 else others)]
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(ENDINGS) and not name.startswith(".")
-
-
-def _stem(path: Path) -> str:
+def _stem(path: Path, endings: Iterable[str]) -> str:
     """The name without its ending, in NFC: files may come from several systems."""
-    ending = max((e for e in ENDINGS if path.name.lower().endswith(e)), key=len)
+    ending = next(e for e in endings if path.name.lower().endswith(e))
     return unicodedata.normalize("NFC", path.name[: -len(ending)])
 
 

@@ -1,6 +1,5 @@
 """Probabilities that any program wrote, read beside their label maps."""
 
-import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +7,8 @@ import numpy as np
 from data_io.datasets.folder import read_labels
 from data_io.errors import InputError, Problems
 from data_io.files import nifti
-from data_io.files.names import unfit
 from data_io.files.reading import decode, decoding
-from data_io.own_images.describe import files_of, match_names
+from data_io.own_images.describe import by_stem, files_of, match_names
 
 __all__ = ["ENDINGS", "pairs", "read"]
 
@@ -37,7 +35,11 @@ def pairs(probabilities: Path, labels: Path) -> dict[str, tuple[Path, Path]]:
         InputError: no such place, none of these files, or probabilities without one
             label map.
     """
-    ours, theirs = _files(Path(probabilities)), files_of(Path(labels))
+    problems: list[str] = []
+    ours = by_stem(Path(probabilities), problems, endings=ENDINGS)
+    if problems:
+        raise Problems(f"{probabilities}", problems)
+    theirs = files_of(Path(labels))
     if len(ours) == len(theirs) == 1 and Path(labels).is_file():
         ((case, path),), (label,) = ours.items(), theirs.values()
         return {case: (path, label)}
@@ -51,34 +53,6 @@ def pairs(probabilities: Path, labels: Path) -> dict[str, tuple[Path, Path]]:
     if problems:
         raise Problems(f"{probabilities} with {labels}", problems)
     return {case: (ours[case], theirs[label]) for case, label in found.items()}
-
-
-def _files(place: Path) -> dict[str, Path]:
-    """Files of probabilities by case, in order of name."""
-    if not place.exists():
-        raise InputError(f"{place}: expected a folder or file, found none.")
-    entries = [place] if place.is_file() else sorted(place.iterdir())
-    files = [p for p in entries if p.is_file() and p.name.lower().endswith(ENDINGS)]
-    found = {_case(path): path for path in files if path.name[0] != "."}
-    if not found:
-        raise InputError(
-            f"{place}: expected files ending in {', '.join(ENDINGS)}, found none among "
-            f"{len(entries)} entries. Folders within are not looked into."
-        )
-    for case, path in found.items():
-        if unfit(case):
-            raise InputError(f"{path}: {unfit(case)}. Rename the file.")
-    if len(found) < len(files):
-        raise InputError(
-            f"{place}: expected one file for each case, found {len(files)} for "
-            f"{len(found)} cases: some differ only in their ending."
-        )
-    return found
-
-
-def _case(path: Path) -> str:
-    ending = next(one for one in ENDINGS if path.name.lower().endswith(one))
-    return unicodedata.normalize("NFC", path.name[: -len(ending)])
 
 
 def read(path: Path, label: Path) -> tuple[np.ndarray, np.ndarray]:

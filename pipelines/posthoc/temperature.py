@@ -236,6 +236,9 @@ def make(run: runs.Run, root: Path, output: Path) -> runs.Run:
     origin = {"run": run.name, "model": model_of(run), **asdict(found)}
     origin["probabilities"] = stored.listed(run)
     added = {"method": METHOD, "posthoc": origin, "times": {}, "files": {}}
+    before = runs.Run.open(output).record if runs.is_run(output) else {}
+    if before.get("posthoc") != origin:
+        stored.discard_derived(runs.Run(output, added))
     new = runs.Run.create(output, kept | added)
     seconds = round(time.perf_counter() - start, 1)
     new.update(state="predicted", times={"fit_s": seconds})

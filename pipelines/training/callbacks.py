@@ -285,11 +285,16 @@ class ProgressBar(keras.callbacks.Callback):
             self.bar.set_postfix_str(text, refresh=False)
         elif epoch == self.initial_epoch or self.bar.due:
             self.bar.say(f"{text}, {self._pace(epoch + 1)}")
+        if epoch == self.initial_epoch:
+            self._begun = time.monotonic()
 
     def _pace(self, done: int) -> str:
-        seconds = (time.monotonic() - self._begun) / (done - self.initial_epoch)
+        """Seconds an epoch and the time left; not by the first, which compiles."""
+        since = time.monotonic() - self._begun
+        seconds = since / max(1, done - self.initial_epoch - 1)
         left = bars.duration(seconds * (self.epochs - done) / 3600)
-        return f"{seconds:.3g} s an epoch, at most about {left} left"
+        slow = " with compiling" if done == self.initial_epoch + 1 else ""
+        return f"{seconds:.3g} s an epoch{slow}, at most about {left} left"
 
     def on_train_end(self, logs: _Logs = None) -> None:
         """Leave the bar as it is."""

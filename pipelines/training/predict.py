@@ -20,7 +20,14 @@ from data_io.files.content import file_hash
 from data_io.prepare import batches, cache, patches
 from pipelines import provenance, written
 from pipelines import run as runs
-from pipelines.stored import LIST, PROBABILITIES, SPLITS, require_free
+from pipelines.stored import (
+    LIST,
+    PROBABILITIES,
+    SPLITS,
+    discard_derived,
+    listed,
+    require_free,
+)
 from pipelines.training import fit
 from pipelines.training.protocol import Protocol
 from pipelines.training.task import Task
@@ -146,6 +153,8 @@ def predict(task: Task, material: fit.Material, run: runs.Run) -> None:
     start = time.perf_counter()
     with runs.writing(run.path(PROBABILITIES)):
         _write_probabilities(task, model, material, run)
+    if file_hash(run.path(LIST)) != listed(run):
+        discard_derived(run)
     run.update(
         files=[LIST],
         state="predicted",

@@ -1,0 +1,44 @@
+"""The commands for own images in docs/datasets.md, typed one after the other."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from pipelines.cli import main
+from pipelines.training import protocol
+from pipelines.workflow import reproduce
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "datasets.md"
+
+
+def lines() -> list[str]:
+    """The commands, in the order of the page."""
+    section = PAGE.read_text("utf-8").partition("## Your own images")[2]
+    blocks = re.findall(r"```\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
+    return "".join(blocks).splitlines()
+
+
+def type_all(patch: pytest.MonkeyPatch, reduced, losses: str = "CE,DSC,DSC++") -> None:
+    """Run them all in the folder that this is.
+
+    Processes are left out: what `reproduce` starts runs in this one.
+
+    Args:
+        patch: takes back what is changed.
+        reduced: gives the protocol of that preset, as in `protocol.PRESETS`.
+        losses: to train in place of the page's, of which each takes seconds.
+    """
+    start = len(reproduce.dscpp())
+
+    def make(jobs, *_) -> list[str]:
+        return ["" if main(job.command[start:]) == 0 else "!" for job in jobs]
+
+    patch.setitem(protocol.PRESETS, "reduced", reduced)
+    patch.setattr(reproduce.processes, "make", make)
+    patch.setattr(reproduce.Call, "_dscpp", lambda _, *given, **__: main(given))
+    patch.setattr(reproduce.Call, "_expect", lambda *_: None)
+    for line in lines():
+        name, *command = shlex.split(line.replace("CE,DSC,DSC++", losses))
+        assert (name, main(command)) == ("dscpp", 0), line
