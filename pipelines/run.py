@@ -50,6 +50,7 @@ __all__ = [
     "find",
     "folder_name",
     "is_held",
+    "is_locked",
     "is_run",
     "is_stream",
     "listed",
@@ -503,7 +504,11 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 def is_held(folder: Path) -> bool:
     """Whether a process is working on a run."""
-    path = Path(folder) / ".lock"
+    return is_locked(Path(folder) / ".lock")
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds a lock file; none holds one that cannot be written."""
     if not path.exists():
         return False
     try:
@@ -511,7 +516,7 @@ def is_held(folder: Path) -> bool:
             return False
     except filelock.Timeout:
         return True
-    except OSError:  # a folder that cannot be written
+    except OSError:
         return False
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from imitations import verify
 from PIL import Image
 
 from data_io import datasets, splits
 from data_io.datasets.dsb2018 import dsb2018
 from data_io.errors import InputError
 from data_io.prepare.interface import RawInterface
-from data_io.verification.verify import verify
 from pipelines.training import protocol
 
 SIZES = [(20, 24), (20, 24), (36, 16), (18, 30)]

@@ -11,6 +11,7 @@ import imitations
 import numpy as np
 import pytest
 import written_runs
+from imitations import verify
 from PIL import Image
 
 from data_io import datasets, splits
@@ -25,7 +26,6 @@ from data_io.datasets.cvc_clinicdb import (
 from data_io.datasets.isic2018 import isic2018
 from data_io.errors import InputError
 from data_io.prepare.interface import RawInterface
-from data_io.verification.verify import verify
 from pipelines.cli import main
 from pipelines.reporting import pages
 from pipelines.training import protocol

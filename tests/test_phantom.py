@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from imitations import verify
 from PIL import Image
 from scipy.ndimage import label
 
@@ -16,7 +17,6 @@ from data_io.datasets import phantom
 from data_io.errors import InputError
 from data_io.prepare.interface import RawInterface
 from data_io.simulation import phantoms
-from data_io.verification.verify import verify
 
 SMALL = phantom.Settings(training=4, validation=2, test=3, size=48, seed=5)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from imitations import verify
 from PIL import Image
 from scipy import ndimage, stats
 
@@ -12,7 +13,6 @@ from data_io import datasets
 from data_io.datasets import phantom
 from data_io.errors import InputError
 from data_io.simulation import phantoms
-from data_io.verification.verify import verify
 from pipelines.workflow import plan, reproduce
 
 NEW = ("phantom-lesion", "phantom-skin", "phantom-polyp", "phantom-nuclei")

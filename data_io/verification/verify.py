@@ -17,7 +17,7 @@ from data_io.prepare import native
 from data_io.verification import images, volumes
 from data_io.verification.report import AGAIN, Finding, Report, Say, counted
 
-__all__ = ["Examined", "Report", "audit", "examine", "verify"]
+__all__ = ["Examined", "Report", "audit", "examine"]
 
 # Below it all is decoded before other processes would have started.
 FEW_BYTES = 1 << 26
@@ -28,20 +28,6 @@ Look = Callable[[Path, str], Facts]
 _File = tuple[str, str, Path]  # case, role, path
 _Item = tuple[Look, Path, str]
 _Found = tuple[list[int], Facts | None, list[str]]  # stamp, facts, faults
-
-
-def verify(
-    dataset: Dataset,
-    root: Path,
-    state: Path | None = None,
-    progress: bool = True,
-    jobs: int | None = None,
-) -> Report:
-    """As `audit`; raises `InputError` with all problems, where there are any."""
-    report = audit(dataset, root, state, progress, jobs)
-    if report.problems:
-        raise report.error()
-    return report
 
 
 def audit(

@@ -275,11 +275,8 @@ def _other_split(planned: Sequence[Planned], root: Path, cache: Path) -> str:
         root: its folder.
         cache: where hashes of files are remembered.
     """
-    from data_io import splits  # not above: --help needs none of it
-
     for run in {run.group: run for run in planned}.values():
-        asked = run.task.split_seed, run.task.split_files, cache, run.task.fold
-        wanted = splits.of(run.task.module, root, *asked)
+        wanted = run.task.split(root, cache)
         for record in sorted((run.group / "runs").glob("*/run.json")):
             there = dataclasses.replace(run, folder=record.parent).run
             if there is None:
