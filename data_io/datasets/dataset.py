@@ -130,14 +130,15 @@ class Dataset:
         paths = self.roles(root, case).items()
         labels = {role: p for role, p in paths if role.startswith("observer")}
         there = {role: path for role, path in labels.items() if path.exists()}
-        return {role: self._label(path) for role, path in (there or labels).items()}
-
-    def _label(self, path: Path) -> np.ndarray:
-        if nifti.is_volume(path):
-            return nifti.read_label(path)
-        if path.is_dir():
-            return union(path)[0]
-        return read_mask(path, grey=self.RECORD.grey_masks)
+        found = {}
+        for role, path in (there or labels).items():
+            if nifti.is_volume(path):
+                found[role] = nifti.read_label(path)
+            elif path.is_dir():
+                found[role] = union(path)[0]
+            else:
+                found[role] = read_mask(path, grey=self.RECORD.grey_masks)
+        return found
 
     def values(self, root: Path) -> list[int]:
         """Returns the label value of each class, as `look` finds it, background first.

@@ -22,6 +22,7 @@ from data_io.datasets.layout import ABOUT
 from data_io.errors import InputError
 from data_io.files import nifti
 from data_io.files.content import digest, file_hash
+from data_io.files.writing import folder_aside
 from data_io.simulation import ct
 
 __all__ = ["SimulatedKits19", "kits19_simulated"]
@@ -141,7 +142,7 @@ def _simulate(sources: dict[str, Path | None], folder: Path) -> Path:
     files = kits19.IMAGE, kits19.LABEL
     missing = [c for c in sources if not all((folder / c / f).is_file() for f in files)]
     for case in bars.bar(missing, "simulating CT phantoms", unit="case"):
-        with layout.aside(folder / case) as aside:
+        with folder_aside(folder / case) as aside:
             _write_case(aside, case, sources[case])
             shutil.rmtree(folder / case, ignore_errors=True)
     text = {

@@ -25,6 +25,7 @@ from data_io.datasets.dataset import Dataset
 from data_io.datasets.layout import ABOUT
 from data_io.datasets.record import Record
 from data_io.errors import InputError
+from data_io.files.writing import folder_aside
 from data_io.simulation.phantoms import KINDS, VESSEL, Kind
 
 __all__ = [
@@ -243,7 +244,7 @@ def generate(settings: Settings, folder: Path, kind: Kind = VESSEL) -> Path:
     folder = Path(folder)
     try:
         if not folder.exists() or discard(folder, settings, kind):
-            with layout.aside(folder) as aside:
+            with folder_aside(folder) as aside:
                 write(settings, aside, kind)
     except OSError as error:
         raise InputError(
