@@ -83,13 +83,9 @@ def rank_sum(a: npt.ArrayLike, b: npt.ArrayLike) -> Comparison:
     give p = 6.3e-8: the paper's 6e-8 for DRIVE. The images are in fact the same in
     both samples, which `signed_rank` makes use of.
 
-    Args:
-        a: one value per image, (n,).
-        b: one value per image, (m,).
-
     Returns:
-        The comparison. Equal samples: z = 0, p = 1. A sample without a defined value:
-        z and p are NaN.
+        The comparison of a, (n,), and b, (m,). Equal samples: z = 0, p = 1. A sample
+        without a defined value: z and p are NaN.
 
     Raises:
         ValueError: not one-dimensional, or infinite values.
@@ -110,13 +106,9 @@ def signed_rank(a: npt.ArrayLike, b: npt.ArrayLike) -> Comparison:
     rule). The distribution is exact up to 50 differences that are all distinct in size;
     else the normal approximation with correction for ties, not for continuity.
 
-    Args:
-        a: one value per image, (n,).
-        b: one value per image, in the same order, (n,).
-
     Returns:
-        The comparison. All differences 0: statistic 0, p = 1. No pair with both values
-        defined: statistic and p are NaN.
+        The comparison of a and b, (n,), in the same order. All differences 0: statistic
+        0, p = 1. No pair with both values defined: statistic and p are NaN.
 
     Raises:
         ValueError: not one-dimensional, unequal lengths, or infinite values.
