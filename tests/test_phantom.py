@@ -232,7 +232,7 @@ def test_generate_leaves_other_files_alone(tmp_path: Path) -> None:
 
 def test_a_place_that_can_not_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="expected a place to write phantoms in"):
+    with pytest.raises(InputError, match="expected a place that can be written"):
         phantom.generate(SMALL, tmp_path / "file" / "phantoms")
 
 

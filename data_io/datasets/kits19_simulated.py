@@ -22,7 +22,7 @@ from data_io.datasets.layout import ABOUT
 from data_io.errors import InputError
 from data_io.files import nifti
 from data_io.files.content import digest, file_hash
-from data_io.files.writing import folder_aside
+from data_io.files.writing import folder_aside, writing
 from data_io.simulation import ct
 
 __all__ = ["SimulatedKits19", "kits19_simulated"]
@@ -102,13 +102,8 @@ class SimulatedKits19(Kits19):
             )
         folder = self.FOLDER / _key(sources)
         complete = (folder / ABOUT).is_file() and not self.check(folder)
-        try:
+        with writing(folder):
             return folder if complete else _simulate(sources, folder)
-        except OSError as error:
-            raise InputError(
-                f"{folder}: expected a place to write phantoms in, found {error}. "
-                "Change its permissions or make room."
-            ) from error
 
     def expected(self, root: Path) -> list[Path]:
         """Returns every file of the set but its description."""

@@ -164,7 +164,7 @@ def writing(path: Path) -> Iterator[None]:
         raise InputError(
             f"{path}: expected a place that can be written, found "
             f"{error.strerror or error}; free space, fix its permissions or choose "
-            "another output folder"
+            "another folder"
         ) from error
 
 

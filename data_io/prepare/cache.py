@@ -30,7 +30,7 @@ from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
 from data_io.files import schema
 from data_io.files.content import content, data_hash, digest, file_hash
-from data_io.files.writing import MAKING, folder_aside
+from data_io.files.writing import MAKING, folder_aside, writing
 from data_io.prepare import native
 from data_io.prepare.interface import RawInterface
 from data_io.prepare.miscnn_compat import Data_IO
@@ -206,10 +206,8 @@ def prepare(
     """
     folder = Path(folder)
     own = folder / dataset.RECORD.name
-    try:
+    with writing(own):
         own.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(_unwritable(own, error)) from error
     _sweep(own)
     hashes = content(dataset, root, cases, folder)
     cache = Cache(dataset, Path(root), settings, own, hashes)
@@ -231,7 +229,8 @@ def _write_entry(entry: Path, sample: dict[str, Any]) -> None:
         # damaged entry, half gone by now: the caller tries again.
         again = error.errno in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST)
         if not again and _read_sheet(entry) is None:
-            raise InputError(_unwritable(entry.parent, error)) from error
+            with writing(entry.parent):
+                raise
 
 
 def _fill(aside: Path, sample: dict[str, Any]) -> None:
@@ -299,14 +298,6 @@ def _recipe(dataset: Dataset, settings: Settings) -> list[Any]:
 def _versions() -> dict[str, str]:
     """Versions of the libraries that resize; looked up once, since it takes a while."""
     return {name: importlib.metadata.version(name) for name in _LIBRARIES}
-
-
-def _unwritable(folder: Path, error: OSError) -> str:
-    return (
-        f"cache: expected a folder that can be written, but {folder} gave: "
-        f"{error.strerror or error}. Free space, fix its permissions or name another "
-        "one."
-    )
 
 
 def _restless(folder: Path, case: str) -> str:

@@ -24,6 +24,7 @@ import filelock
 
 from data_io import bars, datasets, pool
 from data_io.errors import InputError
+from data_io.files.writing import writing
 from data_io.prepare.shared import VARIABLE
 from pipelines import arguments, commits, installed, provenance
 from pipelines.workflow import estimate, processes, status
@@ -242,15 +243,10 @@ def make(
 def _alone(folder: Path) -> filelock.AcquireReturnProxy:
     """Hold a call's place; wait for whoever has it."""
     holder = folder / "process"
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         held = _wait_for(filelock.FileLock(folder / "lock"), holder)
         holder.write_text(str(os.getpid()))
-    except OSError as error:
-        raise InputError(
-            f"{folder}: expected a folder that can be written, found "
-            f"{error.strerror or error}; choose another --work"
-        ) from error
     return held
 
 
