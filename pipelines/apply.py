@@ -71,11 +71,7 @@ class Trained:
             classes=self.classes,
             channels=int(self.model.input_shape[-1]),
             input_shape=self.settings.input_shape,
-            spacing_mm=self.settings.spacing_mm,
-            clip=self.settings.clip,
-            axes=self.settings.axes,
-            directions=self.settings.directions,
-            modalities=self.settings.modalities,
+            **self.settings.shared(),
         )
 
 

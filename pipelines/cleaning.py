@@ -91,15 +91,13 @@ def find(results: Path, work: Path, weights: bool = False) -> list[Thing]:
 
 
 def _of_run(run: runs.Run, weights: bool) -> dict[Path, str]:
-    names = {stored.PROBABILITIES: "probabilities"} if _can_predict(run) else {}
-    if weights and run.reached("evaluated"):
-        names |= _WEIGHTS
+    if not run.reached("evaluated"):
+        return {}
+    # Of a run after a method the weights are those of the run it came from.
+    can_predict = (run.trained / runs.MODEL).is_file()
+    names = {stored.PROBABILITIES: "probabilities"} if can_predict else {}
+    names |= _WEIGHTS if weights else {}
     return {run.path(name): what for name, what in names.items()}
-
-
-def _can_predict(run: runs.Run) -> bool:
-    """Whether a run's weights are here; of a run after a method those it came from."""
-    return run.reached("evaluated") and (run.trained / runs.MODEL).is_file()
 
 
 def lines(things: Sequence[Thing]) -> list[str]:

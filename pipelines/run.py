@@ -451,18 +451,15 @@ def _check_names(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def _refuse_links(folder: Path) -> None:
+    whole = folder.resolve()
     for place, folders, files in os.walk(folder):
         for name in (*folders, *files):
             entry = Path(place, name)
-            if entry.is_symlink() and not _is_inside(entry, folder):
+            if entry.is_symlink() and not entry.resolve().is_relative_to(whole):
                 raise InputError(
                     f"{entry}: expected a run's own file or folder, found a link that "
                     "leads out of the run; put what it leads to in its place"
                 )
-
-
-def _is_inside(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())
 
 
 @contextlib.contextmanager

@@ -23,11 +23,10 @@ def verify(
     dataset: Dataset,
     root: Path,
     state: Path | None = None,
-    progress: bool = True,
     jobs: int | None = None,
 ) -> Report:
     """As `audit`; raises `InputError` with all problems, where there are any."""
-    report = audit(dataset, root, state, progress, jobs)
+    report = audit(dataset, root, state, jobs)
     if report.problems:
         raise report.error()
     return report

@@ -119,7 +119,7 @@ def test_simulated_over_given_label_maps(masks):
     assert kits19_simulated.locate(root) == root
     about = json.loads((root / "dataset.json").read_text())
     assert about["simulated"] is True
-    report = imitations.verify(kits19_simulated, root, progress=False)
+    report = imitations.verify(kits19_simulated, root)
     assert "no patient" in "\n".join(report.warnings)
 
 
@@ -140,7 +140,7 @@ def test_a_file_that_is_gone_is_named(masks):
     root = kits19_simulated.locate(masks)
     (root / "case_00007" / "imaging.nii.gz").unlink()
     with pytest.raises(InputError, match=r"case_00007/imaging\.nii\.gz: expected"):
-        imitations.verify(kits19_simulated, root, progress=False)
+        imitations.verify(kits19_simulated, root)
 
 
 def test_other_masks_are_another_set(masks):

@@ -471,4 +471,4 @@ def test_amounts(size: int, words: str) -> None:
 
 def test_messages_are_input_errors(dsb: Web) -> None:
     with pytest.raises(InputError):
-        fetch.fetch(dsb2018, Path(__file__) / "below a file", progress=False)
+        fetch.fetch(dsb2018, Path(__file__) / "below a file")

@@ -47,7 +47,7 @@ def test_found_from_wherever_it_is_named(root):
 
 
 def test_all_is_well(root):
-    report = imitations.verify(hippocampus, root, progress=False)
+    report = imitations.verify(hippocampus, root)
     assert report.values["observer1"] == {0, 1, 2}
     assert report.decoded == 8
     assert report.warnings == [
@@ -67,7 +67,7 @@ def test_a_case_that_lacks_a_file_is_named_and_so_are_other_directions(root):
             swapped,
         )
     with pytest.raises(InputError) as caught:
-        imitations.verify(hippocampus, root, progress=False)
+        imitations.verify(hippocampus, root)
     message = str(caught.value)
     for name in ("imagesTr/hippocampus_001", "labelsTr/hippocampus_003"):
         assert f"{name}.nii.gz: expected a file, found none" in message

@@ -92,9 +92,13 @@ class SimulatedKits19(Kits19):
         """
         if data is not None and (Path(data) / ABOUT).is_file():
             return Path(data)
-        drawn = [f"case_{number:05d}" for number in range(self.DRAWN)]
-        known = {} if data is None else _labelled(kits19.locate(data))
-        sources = dict.fromkeys(drawn) if data is None else known
+        sources: dict[str, Path | None]
+        if data is None:
+            sources = {f"case_{number:05d}": None for number in range(self.DRAWN)}
+        else:
+            root = kits19.locate(data)
+            paths = {c: kits19.roles(root, c)["observer1"] for c in kits19.cases(root)}
+            sources = {case: path for case, path in paths.items() if path.is_file()}
         if not sources:
             raise InputError(
                 f"{data}: expected label maps ({self.LABEL}) to simulate over, found "
@@ -117,12 +121,6 @@ class SimulatedKits19(Kits19):
     def remarks(self, root: Path) -> list[str]:
         """Returns what to know about the set that stops nothing."""
         return [f"{NOTE}; no result says anything about patients"]
-
-
-def _labelled(root: Path) -> dict[str, Path | None]:
-    """The label maps of KiTS19's cases, by case."""
-    paths = {case: kits19.roles(root, case)["observer1"] for case in kits19.cases(root)}
-    return {case: path for case, path in paths.items() if path.is_file()}
 
 
 def _key(sources: dict[str, Path | None]) -> str:

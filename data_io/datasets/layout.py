@@ -47,7 +47,8 @@ def locate(
     """
     start = default if data is None else Path(data)
     for folder in candidates(start, default.name):
-        if any(is_mark(p, m) for m in marks for p in folder.glob(m)):
+        there = ((p, mark) for mark in marks for p in folder.glob(mark))
+        if any(p.is_file() if mark == PREPARED else p.is_dir() for p, mark in there):
             return folder
     raise absent(record, start, default)
 
@@ -65,11 +66,6 @@ def absent(record: Record, start: Path, default: Path) -> InputError:
         f"{default}. Without the data, `make demo` runs the same pipeline on phantoms"
         f"{simulated * (record.name in datasets.SIMULATED)}."
     )
-
-
-def is_mark(path: Path, mark: str) -> bool:
-    """True for a folder, and for the file that `PREPARED` stands for."""
-    return path.is_file() if mark == PREPARED else path.is_dir()
 
 
 def picture(folder: Path, stem: str, ending: str) -> Path:

@@ -75,10 +75,10 @@ def read_model(path: Path) -> keras.Model:
     try:
         return keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras raises many kinds for a damaged archive.
+        said = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"{path}: expected a Keras model, found a file that cannot be loaded "
-            f"({_first_line(error)}); restore it, or train again "
-            "into another --output"
+            f"({said}); restore it, or train again into another --output"
         ) from error
 
 
@@ -106,10 +106,6 @@ def _describe(model: keras.Model) -> str:
         f"input {model.input_shape}, output {model.output_shape}, "
         f"{model.count_params():,} parameters"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def predict(task: Task, material: fit.Material, run: runs.Run) -> None:
