@@ -99,12 +99,7 @@ def _require_asked(run: runs.Run, task: Task, data: Path | None, work: Path) -> 
 
 
 def _initial(task: Task, material: Any, root: Path, work: Path) -> Any:
-    """The weights that a training begins with; None for fresh ones.
-
-    Raises:
-        InputError: they are of a network with other channels; or the run that they are
-            of was trained on test images of this one.
-    """
+    """The weights that a training begins with, if they fit; None for fresh ones."""
     if task.initial is None and not task.protocol.initial_weights:
         return None
     if task.initial is None:
@@ -138,11 +133,7 @@ def _initial(task: Task, material: Any, root: Path, work: Path) -> Any:
 
 
 def _is_longer(run: runs.Run, task: Task) -> bool:
-    """Whether a run is asked for more epochs than it was begun with.
-
-    Raises:
-        InputError: for anything else that differs; or the run cannot go on.
-    """
+    """Whether a run is asked for more epochs; refuses anything else that differs."""
     asked, begun = task.protocol.epochs, run.record.get("settings", {}).get("epochs")
     if type(begun) is not int or asked <= begun:
         run.require_same(task.identity())
@@ -525,11 +516,7 @@ def _held(folder: Path) -> Iterator[runs.Run]:
 
 
 def _remember(run: runs.Run, task: Task, root: Path, work: Path) -> None:
-    """Keep what later stages ask of the data; not in git.
-
-    Which images the run has seen; of own images also their description, so that the
-    next stages need neither be told where they are nor find it in `work`.
-    """
+    """Keep what later stages ask of the data: images seen, where own ones are."""
     # A run from git has no weights to measure on other sets: nothing to note.
     if not run.reached("trained") or run.path(runs.MODEL).is_file():
         parts = _split_of(run)
@@ -662,10 +649,7 @@ def _new_record(task: Task, identity: dict[str, Any], record: Record) -> dict[st
 
 
 def _note_environment(run: runs.Run, stage: str, with_backend: bool = True) -> None:
-    """Record what of the environment has changed since the run was last worked on.
-
-    A training that goes on elsewhere is warned of: it ends otherwise than alone.
-    """
+    """Record what of the environment has changed; warn where a training goes on."""
     now = provenance.environment(with_backend)
     changed = provenance.changes(run.record, now)
     if not changed:

@@ -11,10 +11,9 @@ from data_io.datasets.record import Record
 from data_io.files import nifti
 from data_io.files.reading import masks, read_image, read_mask, union
 from data_io.verification import images, volumes
+from data_io.verification.report import AGAIN
 
 __all__ = ["AGAIN", "Dataset"]
-
-AGAIN = "Copy it again from the original download."
 
 
 class Dataset:

@@ -259,11 +259,9 @@ def _errors(truth: npt.NDArray[np.bool_], p: _Array) -> tuple[_Floats, _Floats]:
 
 
 def _sum_where(values: _Floats, where: npt.NDArray[np.bool_]) -> float:
-    """Sum the chosen values, picking the fewer voxels of the two kinds.
-
-    No digits are lost here: what is taken off is log(1 - p) of voxels of other
-    classes, and no less than log p of those classes, which is in the same sum.
-    """
+    """Sum the chosen values, picking the fewer voxels of the two kinds."""
+    # No digits are lost: what is taken off is log(1 - p) of voxels of other classes,
+    # and no less than log p of those classes, which is in the same sum.
     if 2 * np.count_nonzero(where) > where.size:
         return float(values.sum() - values[~where].sum())
     return float(values[where].sum())

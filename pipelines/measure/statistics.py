@@ -218,11 +218,8 @@ def bootstrap(
 
 @lru_cache(maxsize=8)
 def _shares(n: int, n_resamples: int, seed: int) -> _Floats:
-    """How often each of n images is in each resample, over n: (n, n_resamples).
-
-    The draws are those of `scipy.stats.bootstrap` with a generator of this seed. They
-    depend on n alone, so that all measures of the same images share them.
-    """
+    """How often each of n images is in each resample, over n: (n, n_resamples)."""
+    # The draws of `scipy.stats.bootstrap`; all measures of the same images share them.
     drawn = np.random.default_rng(seed).integers(0, n, (n_resamples, n))
     drawn += n * np.arange(n_resamples)[:, np.newaxis]
     counts = np.bincount(drawn.ravel(), minlength=n_resamples * n)
@@ -245,12 +242,10 @@ def _bca(used: _Floats, means: _Floats, tail: float, scale: float) -> _Floats:
 
 
 def _rounded(means: npt.ArrayLike, scale: float) -> _Floats:
-    """Return means of resamples, rounded to 12 digits of `scale`.
-
-    BCa counts the resamples below the sample's mean. A resample of the same values in
-    another order ties with it, but its sum may differ in the last bit, and the bit
-    depends on the processor. With few images there are many: 4 % of them with five.
-    """
+    """Means of resamples, rounded to 12 digits of `scale`."""
+    # BCa counts the resamples below the sample's mean. A resample of the same values in
+    # another order ties with it, but its sum may differ in the last bit, and the bit
+    # depends on the processor. With few images there are many: 4 % of them with five.
     return np.asarray(np.round(np.asarray(means) / scale, 12) * scale)
 
 

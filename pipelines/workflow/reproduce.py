@@ -4,6 +4,13 @@
 the hours to expect, makes each run in a process of its own (`dscpp run`) and ends with
 the tables and the runs that failed. Only `dscpp run` knows what is done: killed at any
 moment and called again, it goes on. `dscpp study` makes its runs with the same `Call`.
+
+What the functions take, each the same:
+
+    planned: all runs that were asked for; one without data is not looked at.
+    results: folder of all results.
+    work: folder of cache and logs, which may be deleted at any time.
+    jobs: runs at a time.
 """
 
 from __future__ import annotations
@@ -149,12 +156,9 @@ def reproduce(
 ) -> int:
     """Make every run of experiments, then the tables of all runs there are.
 
-    Args:
+    Args: the module's, and
         experiments: of one data set.
         data: the data set's own folder or the folder above it; None: its default.
-        results: folder of all results.
-        work: folder of cache and logs, which may be deleted at any time.
-        jobs: runs at a time.
 
     Returns:
         0; 1 when a run or the tables failed; 130 when interrupted.
@@ -221,12 +225,7 @@ def make(
 ) -> int:
     """Make runs as `reproduce` does, each with its data.
 
-    Args:
-        planned: all runs that were asked for; one without data is not looked at.
-        results: as in `reproduce`, as are `work` and `jobs`.
-        work: folder of cache and logs.
-        place: where in `work` this call keeps its notes; one call at a time has it.
-        jobs: runs at a time.
+    `place` is where in `work` this call keeps its notes; one call at a time has it.
     """
     work = work.absolute()
     planned = [dataclasses.replace(run, work=work) for run in planned]
@@ -264,13 +263,7 @@ def _wait_for(lock: filelock.BaseFileLock, holder: Path) -> filelock.AcquireRetu
 
 
 def _other_split(planned: Sequence[Planned], root: Path, cache: Path) -> str:
-    """Why runs could not stand in a table beside those that are there; "" if they can.
-
-    Args:
-        planned: runs of one data set.
-        root: its folder.
-        cache: where hashes of files are remembered.
-    """
+    """Why runs of a data set could not stand in a table beside those that are there."""
     for run in {run.group: run for run in planned}.values():
         wanted = run.task.split(root, cache)
         for record in sorted((run.group / "runs").glob("*/run.json")):
@@ -298,12 +291,7 @@ def _sizes(split: Mapping[str, Sequence[str]]) -> str:
 class Call:
     """One call of `reproduce` or `study`, its arguments checked.
 
-    Attributes:
-        planned: all runs that were asked for; one without data is not looked at.
-        results: folder of all results.
-        work: folder of cache and logs.
-        folder: the part of `work` that this call holds.
-        jobs: runs at a time.
+    `folder` is the part of `work` that this call holds.
     """
 
     planned: Sequence[Planned]
