@@ -58,51 +58,31 @@ def bar(items: Iterable[Any] | None = None, desc: str = "", **options: Any) -> A
     return kind(items, desc, **options)
 
 
-class Lines:
+class Lines(tqdm):
     """What tqdm is to a terminal, for a file: nothing at all within the first minute.
 
-    Args:
-        items: to go through; None where `update` is called.
-        desc: begins each line.
-        total: of steps; None for the number of items.
-        unit: of a step.
-        unit_scale: whether numbers are shown with k, M and G.
-        initial: steps that were done before.
-        disable: whether nothing is written.
-        **_: what else tqdm takes.
+    It takes what tqdm takes, and counts in its place.
     """
 
     def __init__(
         self,
-        items: Iterable[Any] | None = None,
-        desc: str = "",
-        total: float | None = None,
-        unit: str = "step",
+        items: Iterable[Any] | None,
+        desc: str,
+        *,
+        unit: str,
+        disable: bool,
         unit_scale: bool = False,
-        initial: float = 0,
-        disable: bool | None = False,
-        **_: Any,
+        **options: Any,
     ) -> None:
-        self._items: Any = () if items is None else items
-        self._desc = desc
-        known = getattr(items, "__len__", None)
-        self._total = known() if known else total
-        self._unit = unit
-        self._scaled = unit_scale
-        self._disabled = bool(disable)
-        self._initial = self.n = initial
+        super().__init__(items, desc, disable=True, **options)
+        self._desc, self._unit, self._scaled = desc, unit, unit_scale
+        self._silent, self._initial = disable, self.n
         self._start = self._said = time.monotonic()
 
     def __iter__(self) -> Iterator[Any]:
-        for item in self._items:
+        for item in self.iterable:
             yield item
             self.update()
-
-    def __enter__(self) -> Lines:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def update(self, n: float = 1) -> None:
         """Count steps, and say so once a minute."""
@@ -117,20 +97,17 @@ class Lines:
 
     def say(self, text: str) -> None:
         """Write a line."""
-        if not self._disabled:
+        if not self._silent:
             print(f"{self._desc}: {text}", file=sys.stderr, flush=True)
         self._said = time.monotonic()
 
-    def close(self) -> None:
-        """Nothing is left to be written."""
-
     def _progress(self) -> str:
-        if not self._total:
+        if not self.total:
             return f"{self._shown(self.n)} so far"
         pace = (time.monotonic() - self._start) / max(self.n - self._initial, 1)
-        left = duration(pace * max(self._total - self.n, 0) / 3600)
+        left = duration(pace * max(self.total - self.n, 0) / 3600)
         done = self._shown(self.n) if self._scaled else f"{self.n:g}"
-        return f"{done} of {self._shown(self._total)}, about {left} left"
+        return f"{done} of {self._shown(self.total)}, about {left} left"
 
     def _shown(self, number: float) -> str:
         if self._scaled:

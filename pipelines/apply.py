@@ -71,11 +71,7 @@ class Trained:
             classes=self.classes,
             channels=int(self.model.input_shape[-1]),
             input_shape=self.settings.input_shape,
-            spacing_mm=self.settings.spacing_mm,
-            clip=self.settings.clip,
-            axes=self.settings.axes,
-            directions=self.settings.directions,
-            modalities=self.settings.modalities,
+            **self.settings.shared(),
         )
 
 
@@ -95,18 +91,14 @@ def open_model(path: Path) -> Trained:
             classes or more.
     """
     file = path / runs.MODEL if path.is_dir() else path
-    run, temperature = None, 1.0
     if runs.is_run(file.parent) and file.name == runs.MODEL:
         run = runs.Run.open(file.parent)
         origin, temperature = scaling.trained(run)
-        file = origin.path(runs.MODEL)
-    model = predict.read_model(file)
-    if run:
-        predict.require_own(file, origin)
         values = protocol.from_dict(run.record["settings"])
-        model = predict.fastest(model, values)
+        model = predict.load(origin.path(runs.MODEL), origin, values)
         settings = Settings.from_dict(run.record["preprocessing"])
         return Trained(model, settings, values, _classes(run), run, temperature)
+    model = predict.read_model(file)
     _require_alone(file, model)
     shape = tuple(model.input_shape[1:-1])
     number = int(model.output_shape[-1])

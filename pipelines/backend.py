@@ -84,10 +84,7 @@ def start(work: Path | None = None) -> None:
 
 
 def _keep_compiled(folder: Path) -> None:
-    """Let JAX compile a step once for all processes; a folder that is set stays.
-
-    JAX checks an entry by its checksum, warns of a damaged one and compiles.
-    """
+    """Let JAX compile a step once for all processes; a folder that is set stays."""
     import jax
 
     if jax.config.jax_compilation_cache_dir is None:

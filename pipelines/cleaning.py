@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import filelock
 from tqdm import tqdm
 
 from data_io import datasets
@@ -33,7 +32,7 @@ _WORK = {
 # Folders of `.work`, whatever another `work` is named.
 _IMAGES = {
     layout.UNPACKED.name: "unpacked zips",
-    **dict.fromkeys(datasets.names(), "simulated images"),
+    **dict.fromkeys(datasets.NAMES, "simulated images"),
 }
 _WEIGHTS = {runs.MODEL: "weights", runs.STATE: "training state"}
 
@@ -74,7 +73,7 @@ def find(results: Path, work: Path, weights: bool = False) -> list[Thing]:
     """
     places = {work / name: what for name, what in _WORK.items()}
     places |= {runs.WORK / name: what for name, what in _IMAGES.items()}
-    if any(map(_is_held, work.glob("workflow/**/lock"))):
+    if any(map(runs.is_locked, work.glob("workflow/**/lock"))):
         raise InputError(
             f"{work}: expected no command at work, found one; wait for it to end"
         )
@@ -91,24 +90,14 @@ def find(results: Path, work: Path, weights: bool = False) -> list[Thing]:
     return sorted(found, key=lambda thing: -thing.size)
 
 
-def _is_held(path: Path) -> bool:
-    try:
-        with filelock.FileLock(path, timeout=0):
-            return False
-    except (filelock.Timeout, OSError):
-        return True
-
-
 def _of_run(run: runs.Run, weights: bool) -> dict[Path, str]:
-    names = {stored.PROBABILITIES: "probabilities"} if _can_predict(run) else {}
-    if weights and run.reached("evaluated"):
-        names |= _WEIGHTS
+    if not run.reached("evaluated"):
+        return {}
+    # Of a run after a method the weights are those of the run it came from.
+    can_predict = (run.trained / runs.MODEL).is_file()
+    names = {stored.PROBABILITIES: "probabilities"} if can_predict else {}
+    names |= _WEIGHTS if weights else {}
     return {run.path(name): what for name, what in names.items()}
-
-
-def _can_predict(run: runs.Run) -> bool:
-    """Whether a run's weights are here; of a run after a method those it came from."""
-    return run.reached("evaluated") and (run.trained / runs.MODEL).is_file()
 
 
 def lines(things: Sequence[Thing]) -> list[str]:

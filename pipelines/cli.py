@@ -208,7 +208,7 @@ class _Completion(argparse.Action):
         installed.require("shtab")
         import shtab
 
-        known = {"dataset": datasets.names(), "loss": list(loss_names.NAMES)}
+        known = {"dataset": list(datasets.NAMES), "loss": list(loss_names.NAMES)}
         known["preset"] = list(protocol.PRESETS)
         (commands,) = (a for a in parser._actions if isinstance(a, _Commands))
         for action in (a for each in commands.choices.values() for a in each._actions):
@@ -267,7 +267,7 @@ def _fetch(commands: _Commands[argparse.ArgumentParser]) -> None:
         from data_io import datasets
         from data_io.fetching import fetch
 
-        if options.name.lower() not in datasets.names():
+        if options.name.lower() not in datasets.NAMES:
             raise InputError(f"fetch: expected {_datasets()}, received {options.name}")
         module = datasets.by_name(options.name)
         plan = fetch.plan(module, options.output)
@@ -962,7 +962,7 @@ def _clean(commands: _Commands[argparse.ArgumentParser]) -> None:
 def _datasets() -> str:
     from data_io import datasets
 
-    return ", ".join(datasets.names())
+    return ", ".join(datasets.NAMES)
 
 
 def _losses() -> str:

@@ -58,10 +58,8 @@ def unclean_commit(record: Mapping[str, Any]) -> str:
 
 
 def _of_run(record: Mapping[str, Any]) -> list[object]:
-    """Every commit whose code worked on a run; None where that cannot be read."""
+    """Every commit whose code worked on a run; None where none is named."""
     changes = record.get("environment_changes", [])
-    if not isinstance(changes, list) or not all(isinstance(c, dict) for c in changes):
-        return [None]
     later = [change["commit"] for change in changes if "commit" in change]
     return [record.get("commit"), *later]
 

@@ -1,4 +1,12 @@
-"""From stored probabilities to `cases.csv` and `histograms.npz`: no network needed."""
+"""From stored probabilities to `cases.csv` and `histograms.npz`: no network needed.
+
+What the functions take, each the same:
+
+    run: a run in state "predicted" or past it, locked by the caller.
+    module: the data set.
+    root: its folder, for labels and regions.
+    threshold: for what is predicted, as in `metrics.predicted`.
+"""
 
 from __future__ import annotations
 
@@ -40,14 +48,9 @@ _Found = TypeVar("_Found")
 def evaluate(run: runs.Run, root: Path) -> None:
     """Measure a run: one row a case, region, reference and target.
 
-    Args:
-        run: a run in state "predicted" or past it, locked by the caller.
-        root: the data set's folder, for labels and regions.
-
     Raises:
         InputError: the run has no probabilities.
     """
-    run.require("predicted", run.remake())
     start = time.perf_counter()
     module = datasets.by_name(run.record["dataset"])
     measured = measure(run, module, root, stored.cases(run))
@@ -69,15 +72,7 @@ def measure(
     cases: Sequence[tuple[str, str]],
     threshold: float | None = None,
 ) -> Measured:
-    """Measure cases whose probabilities are there.
-
-    Args:
-        run: whose `probabilities` they are.
-        module: the data set.
-        root: the data set's folder, for labels and regions.
-        cases: pairs of the split's name and a case.
-        threshold: see `measure_case`.
-    """
+    """Measure cases, pairs of the split's name and a case, with their probabilities."""
     return joined(
         measure_case(
             module,
@@ -114,13 +109,8 @@ def measure_case(
     Slabs are measured side by side, and what was found is added in their order: it does
     not depend on the number of cores.
 
-    Args:
-        module: the data set.
-        root: its folder.
-        split: name of the split, for the rows.
-        case: the case's id.
+    Args: the module's, the case and its part of the split, and
         slabs_of: gives the probabilities as `stored.slabs` does, from the native shape.
-        threshold: for what is predicted, as in `metrics.predicted`.
     """
     references = module.references(root, case)
     regions = _regions(module, root, case, references)
@@ -152,11 +142,6 @@ def measure_case(
 def at_threshold(run: runs.Run, root: Path, threshold: float) -> Path:
     """Measure a run's test cases at a threshold, anew each time.
 
-    Args:
-        run: a run in state "predicted" or past it, locked by the caller.
-        root: the data set's folder.
-        threshold: as in `metrics.predicted`.
-
     Returns:
         `threshold-<threshold>.csv` of the run, with the columns of `cases.csv`.
 
@@ -179,10 +164,7 @@ def threshold_file(threshold: float) -> str:
 def _regions(
     module: Dataset, root: Path, case: str, references: Mapping[str, _Array]
 ) -> dict[str, _Array]:
-    """The data set's own regions, and the band around what observer 1 marked.
-
-    A case without a structure has no band.
-    """
+    """The data set's own regions, and the band around what observer 1 marked."""
     regions = dict(module.regions(root, case))
     label = next(iter(references.values()))
     place = module.geometry(root, case)
@@ -195,10 +177,7 @@ def _regions(
 def _side_by_side(
     function: Callable[[_Item], _Found], items: Iterable[_Item]
 ) -> Iterator[_Found]:
-    """Call a function on items in threads: its results, in the items' order.
-
-    Only as many items are drawn ahead as there are threads.
-    """
+    """Results of a function in threads, in the items' order, drawn a few ahead."""
     threads = pool.threads()
     waiting: deque[Future[_Found]] = deque()
     with ThreadPoolExecutor(threads) as workers:
@@ -211,13 +190,7 @@ def _side_by_side(
 
 
 class _Tally:
-    """What is summed up in one region of a case.
-
-    Args:
-        targets: the classes to measure.
-        references: names of the observers.
-        threshold: for what is predicted.
-    """
+    """What is summed up in one region of a case, by class and observer."""
 
     def __init__(
         self,
@@ -278,7 +251,7 @@ def write(
     rows: Sequence[dict[str, Any]],
     pairs: Sequence[dict[str, Any]],
 ) -> None:
-    """Write `cases.csv` and `histograms.npz`.
+    """Write `cases.csv` and `histograms.npz` into a folder.
 
     Args:
         folder: where to.

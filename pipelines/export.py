@@ -1,4 +1,13 @@
-"""Predictions as files to look at: pictures, and maps of volumes as NIfTI."""
+"""Predictions as files to look at: pictures, and maps of volumes as NIfTI.
+
+What the functions that write take, each the same:
+
+    folder: where to; made where it is missing.
+    case: its id, and the name of its files without the ending.
+    softmax: (*spatial, classes) float32; of a volume on the network's grid.
+    place: geometry of a volume's image.
+    threshold: see `labels`.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +55,6 @@ def volumes(run: runs.Run, root: Path, with_probabilities: bool = False) -> list
         InputError: a run of images, no probabilities here, no place to write, or a
             file there that was not written so, such as a corrected label map.
     """
-    run.require("predicted", run.remake())
     module = datasets.by_name(run.record["dataset"])
     if not module.record(root).is_3d:
         raise InputError(
@@ -68,18 +76,12 @@ def volumes(run: runs.Run, root: Path, with_probabilities: bool = False) -> list
 def pictures(run: runs.Run, root: Path) -> list[Path]:
     """Draw what a run predicts of its validation and test cases.
 
-    Args:
-        run: a run in state "predicted" or past it, with its local files.
-        root: the data set's folder.
-
     Returns:
         The pictures, see `write_pictures`, in `pictures/` of the run.
 
     Raises:
-        InputError: no probabilities here, no place to write, or a file there that was
-            not written so.
+        InputError: as `volumes`, but for a run of images.
     """
-    run.require("predicted", run.remake())
     module = datasets.by_name(run.record["dataset"])
     classes = run.record.get("classes") or module.RECORD.classes
     folder, made = run.path(PICTURES), []
@@ -142,14 +144,8 @@ def write_pictures(
 ) -> Path:
     """Draw a predicted case; of a volume write its maps too.
 
-    Args:
-        folder: where to; made where it is missing.
-        case: the case's id.
-        softmax: (*spatial, classes) float32; of a volume on the network's grid.
-        module: the data set.
-        root: its folder.
-        classes: their names, background first.
-        threshold: see `labels`.
+    Args: the module's, and the data set, its folder and the names of the classes,
+        background first.
 
     Returns:
         `<case>_picture.png`: image, prediction, probabilities, entropy; of a volume of
@@ -181,13 +177,6 @@ def write_labels(
 ) -> Path:
     """Write a volume's label map, uint8, with the affine and header of its image.
 
-    Args:
-        folder: where to; made where it is missing.
-        case: name of the file, without the ending.
-        softmax: (*network's grid, classes) float32.
-        place: geometry of the image.
-        threshold: see `labels`.
-
     Returns:
         `<case>.nii.gz`.
     """
@@ -201,12 +190,6 @@ def write_probabilities(
     folder: Path, case: str, softmax: _Array, place: nifti.Geometry
 ) -> Path:
     """Write a volume's probabilities at native resolution, without ever holding them.
-
-    Args:
-        folder: where to; made where it is missing.
-        case: name of the file, without the ending.
-        softmax: (*network's grid, classes) float32.
-        place: geometry of the image.
 
     Returns:
         `<case>_probabilities.nii.gz`, float32, classes last.
@@ -242,16 +225,7 @@ def _blocks(softmax: _Array, shape: tuple[int, ...]) -> Iterator[_Array]:
 def native_labels(
     softmax: _Array, shape: tuple[int, ...], threshold: float | None = None
 ) -> _Labels:
-    """Label map at native resolution, from probabilities that go there slab by slab.
-
-    Args:
-        softmax: (*network's grid, classes) float32.
-        shape: the volume's own.
-        threshold: see `labels`.
-
-    Returns:
-        (*shape), class numbers.
-    """
+    """Label map at native resolution, (*shape), from probabilities slab by slab."""
     found = np.empty(shape, np.uint8)
     for part, slab in native.slabs(softmax, shape):
         found[part] = labels(slab, threshold)

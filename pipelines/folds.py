@@ -60,8 +60,10 @@ def pool(folders: Sequence[Path], output: Path) -> runs.Run:
     runs.require_replaceable(output, "its folds", lambda run: "folds" in run.record)
     with runs.lock_folder(output):
         new = runs.Run.create(output, record)
-        tables = [_rows(run) for run in each]
-        pooled = pd.concat(tables, ignore_index=True)
+        paths = [run.path("cases.csv") for run in each]
+        # As they stand there.
+        tables = [pd.read_csv(path, dtype=str, keep_default_na=False) for path in paths]
+        pooled = pd.concat([rows[rows["split"] == "test"] for rows in tables])
         runs.write_atomically(
             new.path("cases.csv"),
             lambda aside: pooled.to_csv(aside, index=False, lineterminator="\n"),
@@ -97,9 +99,3 @@ def _record(each: Sequence[runs.Run]) -> dict[str, Any]:
         mean = float(f"{statistics.fmean(fitted):.4g}")
         record["posthoc"] = {"run": first["posthoc"]["run"], "temperature": mean}
     return record
-
-
-def _rows(run: runs.Run) -> pd.DataFrame:
-    """The test rows of a run's `cases.csv`, as they stand there."""
-    rows = pd.read_csv(run.path("cases.csv"), dtype=str, keep_default_na=False)
-    return rows[rows["split"] == "test"]

@@ -7,7 +7,6 @@ import importlib.machinery
 import math
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from data_io.errors import InputError
 
@@ -51,7 +50,8 @@ def checked(name: str, gamma: float | None = None) -> tuple[str, float | None]:
             f"gamma: {found} has no ++ exponent, received {gamma!r}"
             f"{own or '. Leave gamma out'}"
         )
-    if not _is_positive(gamma):
+    number = isinstance(gamma, int | float) and not isinstance(gamma, bool)
+    if not (number and math.isfinite(gamma) and gamma > 0):
         raise InputError(f"gamma: expected a number above 0, received {gamma!r}")
     if default == 1 and gamma != 1:
         raise InputError(
@@ -59,8 +59,3 @@ def checked(name: str, gamma: float | None = None) -> tuple[str, float | None]:
             f"For another exponent take {found}++{own}"
         )
     return found, float(gamma)
-
-
-def _is_positive(value: Any) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value) and value > 0

@@ -138,12 +138,8 @@ def machine() -> str:
     """
     cores = pool.processors()
     kind = f"{platform.system()} {platform.machine()}, {cores} cores"
-    return ", ".join(filter(None, [kind, _processor()]))
-
-
-def _processor() -> str:
-    """The processor's name, or "" where the system does not say."""
-    return _cpuinfo("model name") if _CPUINFO.exists() else platform.processor()
+    name = _cpuinfo("model name") if _CPUINFO.exists() else platform.processor()
+    return ", ".join(filter(None, [kind, name]))
 
 
 def processor_hash() -> str:

@@ -50,6 +50,7 @@ __all__ = [
     "find",
     "folder_name",
     "is_held",
+    "is_locked",
     "is_run",
     "is_stream",
     "listed",
@@ -450,18 +451,15 @@ def _check_names(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def _refuse_links(folder: Path) -> None:
+    whole = folder.resolve()
     for place, folders, files in os.walk(folder):
         for name in (*folders, *files):
             entry = Path(place, name)
-            if entry.is_symlink() and not _is_inside(entry, folder):
+            if entry.is_symlink() and not entry.resolve().is_relative_to(whole):
                 raise InputError(
                     f"{entry}: expected a run's own file or folder, found a link that "
                     "leads out of the run; put what it leads to in its place"
                 )
-
-
-def _is_inside(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())
 
 
 @contextlib.contextmanager
@@ -503,7 +501,11 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 def is_held(folder: Path) -> bool:
     """Whether a process is working on a run."""
-    path = Path(folder) / ".lock"
+    return is_locked(Path(folder) / ".lock")
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds a lock file; none holds one that cannot be written."""
     if not path.exists():
         return False
     try:
@@ -511,7 +513,7 @@ def is_held(folder: Path) -> bool:
             return False
     except filelock.Timeout:
         return True
-    except OSError:  # a folder that cannot be written
+    except OSError:
         return False
 
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +65,6 @@ def train(
         run = runs.Run.open(output) if runs.is_run(output) else None
         if run:
             runs.sweep(output)
-            task = _as_begun(task, run)
             longer = _is_longer(run, task)
             if run.reached("trained") and not longer:
                 _require_asked(run, task, data, work)
@@ -95,19 +93,13 @@ def _require_asked(run: runs.Run, task: Task, data: Path | None, work: Path) -> 
         return
     root = task.module.locate(data)
     # Files added since, or another --split, are another training.
-    asked = task.split_seed, task.split_files, work / "cache", task.fold
-    run.require_same({"split": splits.of(task.module, root, *asked)})
+    run.require_same({"split": task.split(root, work / "cache")})
     _require_same_data(run, task, root, work)
     _remember(run, task, root, work)
 
 
 def _initial(task: Task, material: Any, root: Path, work: Path) -> Any:
-    """The weights that a training begins with; None for fresh ones.
-
-    Raises:
-        InputError: they are of a network with other channels; or the run that they are
-            of was trained on test images of this one.
-    """
+    """The weights that a training begins with, if they fit; None for fresh ones."""
     if task.initial is None and not task.protocol.initial_weights:
         return None
     if task.initial is None:
@@ -141,11 +133,7 @@ def _initial(task: Task, material: Any, root: Path, work: Path) -> Any:
 
 
 def _is_longer(run: runs.Run, task: Task) -> bool:
-    """Whether a run is asked for more epochs than it was begun with.
-
-    Raises:
-        InputError: for anything else that differs; or the run cannot go on.
-    """
+    """Whether a run is asked for more epochs; refuses anything else that differs."""
     asked, begun = task.protocol.epochs, run.record.get("settings", {}).get("epochs")
     if type(begun) is not int or asked <= begun:
         run.require_same(task.identity())
@@ -528,11 +516,7 @@ def _held(folder: Path) -> Iterator[runs.Run]:
 
 
 def _remember(run: runs.Run, task: Task, root: Path, work: Path) -> None:
-    """Keep what later stages ask of the data; not in git.
-
-    Which images the run has seen; of own images also their description, so that the
-    next stages need neither be told where they are nor find it in `work`.
-    """
+    """Keep what later stages ask of the data: images seen, where own ones are."""
     # A run from git has no weights to measure on other sets: nothing to note.
     if not run.reached("trained") or run.path(runs.MODEL).is_file():
         parts = _split_of(run)
@@ -665,10 +649,7 @@ def _new_record(task: Task, identity: dict[str, Any], record: Record) -> dict[st
 
 
 def _note_environment(run: runs.Run, stage: str, with_backend: bool = True) -> None:
-    """Record what of the environment has changed since the run was last worked on.
-
-    A training that goes on elsewhere is warned of: it ends otherwise than alone.
-    """
+    """Record what of the environment has changed; warn where a training goes on."""
     now = provenance.environment(with_backend)
     changed = provenance.changes(run.record, now)
     if not changed:
@@ -683,17 +664,6 @@ def _note_environment(run: runs.Run, stage: str, with_backend: bool = True) -> N
         bars.note(text, sys.stderr)
     earlier = run.record.get("environment_changes", [])
     run.update(environment_changes=[*earlier, {"stage": stage, **changed}])
-
-
-def _as_begun(task: Task, run: runs.Run) -> Task:
-    """The task with the join of patches that its run of own volumes began with.
-
-    Earlier versions joined those as the released code does.
-    """
-    join = run.record.get("settings", {}).get("join")
-    if task.module is not own or join is None or "join" in task.overrides:
-        return task
-    return replace(task, protocol=replace(task.protocol, join=join))
 
 
 def _require_backend(folder: Path, wanted: str) -> None:

@@ -180,10 +180,10 @@ def require_apart(option: str, output: Path, taken: Iterable[Path]) -> None:
     Raises:
         InputError: the output is one of these folders, or within one or within a run.
     """
-    parents = [path for path in _upwards(output) if path.is_dir()]
-    inside = [
-        place for place in taken if any(_same(place, parent) for parent in parents)
-    ]
+    whole = output.resolve()
+    parents = [path for path in (whole, *whole.parents) if path.is_dir()]
+    there = [place for place in taken if place.exists()]
+    inside = [p for p in there if any(p.samefile(parent) for parent in parents)]
     inside += [parent for parent in parents if _is_run(parent)]
     if inside:
         raise InputError(
@@ -196,15 +196,6 @@ def _is_run(folder: Path) -> bool:
     """Whether a folder holds a run, and not another program's `run.json`."""
     record = read_json(folder / runs.RECORD)
     return runs.is_run(folder) and (record is None or "state" in record)
-
-
-def _upwards(path: Path) -> list[Path]:
-    whole = path.resolve()
-    return [whole, *whole.parents]
-
-
-def _same(one: Path, other: Path) -> bool:
-    return one.exists() and one.samefile(other)
 
 
 def require_report(path: Path, keys: Iterable[str]) -> None:
@@ -249,11 +240,15 @@ def require_figure(path: Path) -> None:
         InputError: a file is there that Matplotlib did not write as here: PNG without
             a word in it at 200 or 300 dots an inch, SVG or PDF.
     """
-    kinds = {".png": _is_png, ".svg": _is_svg, ".pdf": _is_pdf}
-    if not os.path.lexists(path) or path.suffix not in kinds:
+    if not os.path.lexists(path) or path.suffix not in (".png", ".svg", ".pdf"):
         return
     content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
-    if not kinds[path.suffix](content):
+    drawn = {
+        ".png": _is_png(content),
+        ".svg": _SVG in content[:4000],
+        ".pdf": content.startswith(_PDF),
+    }
+    if not drawn[path.suffix]:
         raise InputError(
             f"{path}: expected no file, or a figure that dscpp drew, found another, "
             "which would be replaced; move it away or rename it"
@@ -269,11 +264,3 @@ def _is_png(content: bytes) -> bool:
         kinds.add(kind)
         at += 12 + size
     return kinds <= {b"IHDR", b"pHYs", b"IDAT", b"IEND"} and dots in _DOTS_A_METRE
-
-
-def _is_svg(content: bytes) -> bool:
-    return _SVG in content[:4000]
-
-
-def _is_pdf(content: bytes) -> bool:
-    return content.startswith(_PDF)

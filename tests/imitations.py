@@ -9,10 +9,27 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from data_io.datasets.dataset import Dataset
+from data_io.verification.report import Report
+from data_io.verification.verify import audit
+
 ROWS, COLUMNS = 584, 565
 # Colours that no threshold on grey values would tell apart the right way: the
 # background is brighter than the vessel, as nothing forbids in a palette image.
 PALETTE = [200, 180, 90, 10, 20, 30]
+
+
+def verify(
+    dataset: Dataset,
+    root: Path,
+    state: Path | None = None,
+    jobs: int | None = None,
+) -> Report:
+    """As `audit`; raises `InputError` with all problems, where there are any."""
+    report = audit(dataset, root, state, jobs)
+    if report.problems:
+        raise report.error()
+    return report
 
 
 def vessels(seed: int) -> np.ndarray:

@@ -316,7 +316,9 @@ def test_leftovers_of_killed_processes_are_swept_up(raw, store):
 
 def test_unwritable_folder_is_named(raw, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(InputError, match=r"cache: expected a folder.*file.*Free space"):
+    with pytest.raises(
+        InputError, match=r"file.*: expected a place that can be.*free space"
+    ):
         ready(raw, tmp_path / "file" / "cache")
 
 

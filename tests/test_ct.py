@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import imitations
 import nibabel
 import numpy as np
 import pytest
@@ -13,7 +14,6 @@ from data_io.datasets.kits19_simulated import kits19_simulated
 from data_io.errors import InputError
 from data_io.files import nifti
 from data_io.simulation import ct
-from data_io.verification import verify
 from pipelines import cli
 from pipelines.workflow import reproduce
 
@@ -119,7 +119,7 @@ def test_simulated_over_given_label_maps(masks):
     assert kits19_simulated.locate(root) == root
     about = json.loads((root / "dataset.json").read_text())
     assert about["simulated"] is True
-    report = verify.verify(kits19_simulated, root, progress=False)
+    report = imitations.verify(kits19_simulated, root)
     assert "no patient" in "\n".join(report.warnings)
 
 
@@ -140,7 +140,7 @@ def test_a_file_that_is_gone_is_named(masks):
     root = kits19_simulated.locate(masks)
     (root / "case_00007" / "imaging.nii.gz").unlink()
     with pytest.raises(InputError, match=r"case_00007/imaging\.nii\.gz: expected"):
-        verify.verify(kits19_simulated, root, progress=False)
+        imitations.verify(kits19_simulated, root)
 
 
 def test_other_masks_are_another_set(masks):

@@ -58,7 +58,7 @@ def get(
 ) -> tuple[Path, str]:
     urls = tuple(web.url(path) for path in paths or ("/file",))
     one = Download(urls, name, size)
-    return download.retrieve(one, folder / "data", folder / "parts", known, False)
+    return download.retrieve(one, folder / "data", folder / "parts", known)
 
 
 def refused(web: Web, folder: Path, *paths: str, **options) -> str:
@@ -295,7 +295,7 @@ def test_a_redirect_to_an_address_without_encryption_is_refused(
     )
     one = Download((f"https{web.url('/file')[4:]}",), "file.bin")
     with pytest.raises(InputError, match="without encryption"):
-        download.retrieve(one, tmp_path / "data", tmp_path / "parts", None, False)
+        download.retrieve(one, tmp_path / "data", tmp_path / "parts", None)
     assert not list((tmp_path / "data").glob("*"))
 
 

@@ -44,7 +44,7 @@ def zipped(folder: Path, path: Path, inside: str) -> Path:
 
 
 def test_names_and_by_name() -> None:
-    assert {"drive", "dsb2018", "phantom"} <= set(datasets.names())
+    assert {"drive", "dsb2018", "phantom"} <= set(datasets.NAMES)
     assert datasets.by_name("DRIVE") is drive
     with pytest.raises(InputError, match=r"nonesuch.*drive, bus2017"):
         datasets.by_name("nonesuch")

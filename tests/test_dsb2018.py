@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from imitations import verify
 from PIL import Image
 
 from data_io import datasets, splits
 from data_io.datasets.dsb2018 import dsb2018
 from data_io.errors import InputError
 from data_io.prepare.interface import RawInterface
-from data_io.verification.verify import verify
 from pipelines.training import protocol
 
 SIZES = [(20, 24), (20, 24), (36, 16), (18, 30)]
@@ -47,7 +47,7 @@ def root(tmp_path: Path) -> Path:
 
 def problems(root: Path) -> str:
     with pytest.raises(InputError) as caught:
-        verify(dsb2018, root, progress=False)
+        verify(dsb2018, root)
     return str(caught.value)
 
 
@@ -95,22 +95,22 @@ def test_found_in_folders_and_zips(root: Path, tmp_path: Path, monkeypatch) -> N
 
 def test_report(root: Path, tmp_path: Path) -> None:
     state = tmp_path / "state.json"
-    report = verify(dsb2018, root, state, progress=False)
+    report = verify(dsb2018, root, state)
     assert report.counts == {"to be split": 4} and report.decoded == 8
     assert report.sizes == {(20, 24): 2, (36, 16): 1, (18, 30): 1}
     shares = [22 / (rows * columns) for rows, columns in SIZES]
     assert report.foreground["observer1"] == pytest.approx(np.mean(shares))
     assert any("4 cases, the whole data set has 670" in w for w in report.warnings)
-    again = verify(dsb2018, root, state, progress=False)
+    again = verify(dsb2018, root, state)
     assert (again.decoded, again.skipped) == (0, 8)
     assert again.warnings == report.warnings
 
 
 def test_a_changed_mask_is_decoded_again(root: Path, tmp_path: Path) -> None:
     state = tmp_path / "state.json"
-    verify(dsb2018, root, state, progress=False)
+    verify(dsb2018, root, state)
     (root / "image1" / "masks" / "nucleus0.png").unlink()
-    report = verify(dsb2018, root, state, progress=False)
+    report = verify(dsb2018, root, state)
     assert (report.decoded, report.skipped) == (1, 7)
 
 
@@ -119,7 +119,7 @@ def test_overlaps_and_empty_masks_are_warnings(root: Path) -> None:
     write(root / "image0" / "masks" / "nucleus2.png", mask)
     mask[2:5, 6:9] = 255  # its first column lies in nucleus 0: 3 pixels
     write(root / "image0" / "masks" / "nucleus3.png", mask)
-    warnings = verify(dsb2018, root, progress=False).warnings
+    warnings = verify(dsb2018, root).warnings
     assert "image0/masks/nucleus2.png is empty" in warnings
     assert (
         "1 of 4 images have masks of single objects that overlap (3 pixels, each "

@@ -450,7 +450,7 @@ def test_kits19_is_the_210_labelled_cases() -> None:
     )
 
 
-@pytest.mark.parametrize("name", datasets.names())
+@pytest.mark.parametrize("name", datasets.NAMES)
 def test_every_set_can_be_had_or_says_how(name: str) -> None:
     record = datasets.by_name(name).RECORD
     assert record.downloads or record.simulated or record.source in record.access
@@ -471,4 +471,4 @@ def test_amounts(size: int, words: str) -> None:
 
 def test_messages_are_input_errors(dsb: Web) -> None:
     with pytest.raises(InputError):
-        fetch.fetch(dsb2018, Path(__file__) / "below a file", progress=False)
+        fetch.fetch(dsb2018, Path(__file__) / "below a file")

@@ -208,7 +208,7 @@ def test_every_loss_has_its_own_colour():
 
 def test_unwritable_folder(results):
     (results / "drive" / "paper" / "figures").write_text("a file in its place")
-    with pytest.raises(InputError, match="another output folder"):
+    with pytest.raises(InputError, match="another folder"):
         figures.write_figures(results)
 
 

@@ -1,5 +1,6 @@
 """Hippocampus is read as distributed, and its patches lie in every volume."""
 
+import imitations
 import nibabel
 import numpy as np
 import pytest
@@ -9,7 +10,6 @@ from data_io.datasets.hippocampus import hippocampus
 from data_io.errors import InputError
 from data_io.prepare.cache import prepare
 from data_io.prepare.preprocessing import Settings
-from data_io.verification import verify
 from pipelines.training import protocol
 
 SHAPE = (31, 40, 24)  # the least along each axis of all volumes
@@ -47,7 +47,7 @@ def test_found_from_wherever_it_is_named(root):
 
 
 def test_all_is_well(root):
-    report = verify.verify(hippocampus, root, progress=False)
+    report = imitations.verify(hippocampus, root)
     assert report.values["observer1"] == {0, 1, 2}
     assert report.decoded == 8
     assert report.warnings == [
@@ -67,7 +67,7 @@ def test_a_case_that_lacks_a_file_is_named_and_so_are_other_directions(root):
             swapped,
         )
     with pytest.raises(InputError) as caught:
-        verify.verify(hippocampus, root, progress=False)
+        imitations.verify(hippocampus, root)
     message = str(caught.value)
     for name in ("imagesTr/hippocampus_001", "labelsTr/hippocampus_003"):
         assert f"{name}.nii.gz: expected a file, found none" in message

@@ -2,6 +2,7 @@
 
 import gzip
 
+import imitations
 import nibabel
 import numpy as np
 import pytest
@@ -142,7 +143,7 @@ def test_a_patch_of_another_size_needs_no_other_cache(root):
 
 
 def test_all_is_well(root):
-    report = verify.verify(kits19, root, progress=False)
+    report = imitations.verify(kits19, root)
     assert report.values["observer1"] == {0, 1, 2}
     assert report.sizes == {(6, 20, 24): 2, (7, 20, 24): 2, (8, 20, 24): 1}
     assert "5 cases, not the paper's 204" in "\n".join(report.warnings)
@@ -151,8 +152,8 @@ def test_all_is_well(root):
 
 def test_a_second_look_decodes_nothing(root, tmp_path):
     state = tmp_path / "state.json"
-    assert verify.verify(kits19, root, state, progress=False).decoded == 10
-    again = verify.verify(kits19, root, state, progress=False)
+    assert imitations.verify(kits19, root, state).decoded == 10
+    again = imitations.verify(kits19, root, state)
     assert (again.decoded, again.skipped) == (0, 10)
 
 
@@ -174,7 +175,7 @@ def test_every_problem_is_named_at_once(root):
     save(root / "case_00006" / "imaging.nii.gz", flat[:6], AFFINE * 1000)
     (root / "case_00007" / "segmentation.nii.gz").unlink()
     with pytest.raises(InputError) as caught:
-        verify.verify(kits19, root, progress=False)
+        imitations.verify(kits19, root)
     message = str(caught.value)
     for text in (
         "case_00000/imaging.nii.gz: expected a whole NIfTI volume",
@@ -200,7 +201,7 @@ def test_damage_that_still_unpacks_is_found(root):
     packed[-6] ^= 255  # the checksum
     path.write_bytes(packed)
     with pytest.raises(InputError, match="case_00000/segmentation"):
-        verify.verify(kits19, root, progress=False)
+        imitations.verify(kits19, root)
 
 
 def test_a_volume_thinner_than_a_new_voxel_is_named(root):
@@ -209,14 +210,14 @@ def test_a_volume_thinner_than_a_new_voxel_is_named(root):
     for name in ("imaging", "segmentation"):
         save(root / "case_00000" / f"{name}.nii.gz", np.zeros(SHAPE, np.uint8), thin)
     with pytest.raises(InputError, match=r"of 3\.22 x 1\.62 x 1\.62 mm at least"):
-        verify.verify(kits19, root, progress=False)
+        imitations.verify(kits19, root)
 
 
 def test_label_maps_alone_say_how_to_get_the_images(root):
     for path in root.glob("*/imaging.nii.gz"):
         path.unlink()
     with pytest.raises(InputError, match="found none") as caught:
-        verify.verify(kits19, root, progress=False)
+        imitations.verify(kits19, root)
     assert "starter_code.get_imaging" in str(caught.value)
     assert "PHANTOM=1" in str(caught.value)
     assert "5 cases" in str(caught.value)

@@ -47,7 +47,7 @@ def module(root: Path, groups=None, split=SPLIT) -> Dataset:
 
 
 def audited(dataset, root: Path) -> Report:
-    report = verify.audit(dataset, root, progress=False)
+    report = verify.audit(dataset, root)
     leaks.audit(dataset, root, report, seed=0)
     return report
 

@@ -11,6 +11,7 @@ import imitations
 import numpy as np
 import pytest
 import written_runs
+from imitations import verify
 from PIL import Image
 
 from data_io import datasets, splits
@@ -25,7 +26,6 @@ from data_io.datasets.cvc_clinicdb import (
 from data_io.datasets.isic2018 import isic2018
 from data_io.errors import InputError
 from data_io.prepare.interface import RawInterface
-from data_io.verification.verify import verify
 from pipelines.cli import main
 from pipelines.reporting import pages
 from pipelines.training import protocol
@@ -58,12 +58,12 @@ def cvc(tmp_path: Path) -> Path:
 
 def problems(module, root: Path) -> str:
     with pytest.raises(InputError) as caught:
-        verify(module, root, progress=False)
+        verify(module, root)
     return str(caught.value)
 
 
 def warnings(module, root: Path) -> str:
-    return "\n".join(verify(module, root, progress=False).warnings)
+    return "\n".join(verify(module, root).warnings)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_bus_in_every_way_it_is_stored(bus: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(label, mask)
         assert bus2017.regions(bus, case)["image"].shape == mask.shape
     assert modes == {"L", "RGB", "RGBA", "P"}
-    found = verify(bus2017, bus, progress=False)
+    found = verify(bus2017, bus)
     assert found.values == {"observer1": {0, 1, 255}}
     text = "\n".join(found.warnings)
     assert "3 of 6 images are not RGB (mode L, P): read as RGB, such as 000001" in text
@@ -156,7 +156,7 @@ def test_class_numbers_are_not_taken_for_greys(isic: Path) -> None:
 def test_a_lesion_may_fill_the_image(isic: Path) -> None:
     path = isic2018.roles(isic, "ISIC_0000003")["observer1"]
     imitations.save(path, np.full((96, 128), 255, np.uint8))
-    found = verify(isic2018, isic, progress=False)
+    found = verify(isic2018, isic)
     assert found.values == {"observer1": {0, 255}}
     assert isic2018.references(isic, "ISIC_0000003")["observer1"].all()
     imitations.save(path, np.zeros((96, 128), np.uint8))
@@ -182,7 +182,7 @@ def test_cvc_in_its_distributions(cvc: Path, part: str | None) -> None:
     np.testing.assert_array_equal(
         cvc_clinicdb.references(cvc, "2")["observer1"], before
     )
-    report = verify(cvc_clinicdb, cvc, progress=False)
+    report = verify(cvc_clinicdb, cvc)
     assert report.sizes == {(288, 384): 6}
     assert "Thumbs.db" not in "\n".join(report.warnings)
 
@@ -385,7 +385,7 @@ def test_the_authors_layout(name: str, size: tuple[int, int], tmp_path: Path) ->
     root = module.locate(tmp_path / "prepared")
     cases = splits.cases(module, root)
     assert cases == tuple(given) and cases[-1] == "case_10"
-    report = verify(module, root, progress=False)
+    report = verify(module, root)
     assert report.counts == {"to be split": 11} and report.decoded == 22
     source = RawInterface(module, root)
     assert source.initialize() == list(given)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from imitations import verify
 from PIL import Image
 from scipy.ndimage import label
 
@@ -16,7 +17,6 @@ from data_io.datasets import phantom
 from data_io.errors import InputError
 from data_io.prepare.interface import RawInterface
 from data_io.simulation import phantoms
-from data_io.verification.verify import verify
 
 SMALL = phantom.Settings(training=4, validation=2, test=3, size=48, seed=5)
 
@@ -232,7 +232,7 @@ def test_generate_leaves_other_files_alone(tmp_path: Path) -> None:
 
 def test_a_place_that_can_not_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="expected a place to write phantoms in"):
+    with pytest.raises(InputError, match="expected a place that can be written"):
         phantom.generate(SMALL, tmp_path / "file" / "phantoms")
 
 

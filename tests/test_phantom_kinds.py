@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from imitations import verify
 from PIL import Image
 from scipy import ndimage, stats
 
@@ -12,7 +13,6 @@ from data_io import datasets
 from data_io.datasets import phantom
 from data_io.errors import InputError
 from data_io.simulation import phantoms
-from data_io.verification.verify import verify
 from pipelines.workflow import plan, reproduce
 
 NEW = ("phantom-lesion", "phantom-skin", "phantom-polyp", "phantom-nuclei")
@@ -97,7 +97,7 @@ def test_each_is_a_data_set_of_its_own(made, tmp_path, monkeypatch) -> None:
     record = module.record(root)
     assert record.name == module.RECORD.name == record.title.replace(" ", "-")
     assert record.simulated and all("phantom" in name for name in record.classes[1:])
-    report = verify(module, root, progress=False)
+    report = verify(module, root)
     assert report.decoded == 60 and report.warnings == []
     for case in cases(module, root):
         for path in module.files(root, case):
@@ -116,7 +116,7 @@ def test_each_is_a_data_set_of_its_own(made, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(phantom, "PHANTOM", phantom.Settings(1, 1, 1, 32))
     place = module.locate(None)
     assert place.parent == Path(".work") / record.name
-    assert verify(module, place, progress=False).decoded == 9
+    assert verify(module, place).decoded == 9
 
 
 def test_same_seed_same_bytes_and_no_kind_takes_anothers_place(tmp_path) -> None:

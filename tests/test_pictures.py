@@ -189,7 +189,7 @@ def test_any_image_is_shown(channels, scale, arrays, tmp_path):
 def test_unwritable_folder(arrays, tmp_path):
     image, truth, p = arrays
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="another output folder"):
+    with pytest.raises(InputError, match="another folder"):
         draw(image, truth, {"": p}, tmp_path / "file" / "a")
 
 

@@ -39,8 +39,7 @@ def test_what_is_found_does_not_depend_on_the_number_of_processes(tmp_path):
     Image.fromarray(np.zeros((30, 32), np.uint8)).save(second["observer1"])
     third["posterior"].write_bytes(b"\x93NUMPY cut")
     found = [
-        verify.audit(phantom.vessels, root, progress=False, jobs=jobs).as_dict()
-        for jobs in (0, 1, 3)
+        verify.audit(phantom.vessels, root, jobs=jobs).as_dict() for jobs in (0, 1, 3)
     ]
     assert found[0] == found[1] == found[2]
     assert json.loads(json.dumps(found[0])) == found[0]
@@ -62,7 +61,7 @@ def test_a_decoder_that_crashes_is_a_problem_of_its_file(tmp_path, monkeypatch):
             yield index, pool.Crash() if item[1] == bad else function(item)
 
     monkeypatch.setattr(pool, "each", crash)
-    report = verify.audit(phantom.vessels, root, progress=False)
+    report = verify.audit(phantom.vessels, root)
     assert [(p.kind, p.file) for p in report.problems] == [
         ("unreadable", "images/phantom-002_image.png")
     ]

@@ -78,7 +78,6 @@ CHANGES = "environment_changes"
             False,
         ),
         ({"commit": CLEAN, CHANGES: [{"commit": ""}]}, False),
-        ({"commit": CLEAN, CHANGES: "x"}, False),
         ({"commit": CLEAN + "+"}, False),
         ({"commit": ""}, False),
         ({"commit": None}, False),

@@ -11,6 +11,7 @@ import pytest
 from imitations import (
     PALETTE,
     field_of_view,
+    verify,
     vessels,
     write_drive,
     write_grey,
@@ -24,7 +25,6 @@ from data_io.datasets.drive import drive
 from data_io.errors import InputError
 from data_io.files.content import stamp_of
 from data_io.verification import images
-from data_io.verification.verify import verify
 
 IMAGE = "training/images/21_training.tif"
 LABEL = "training/1st_manual/21_manual1.gif"

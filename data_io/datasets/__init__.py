@@ -9,13 +9,14 @@ from data_io.errors import InputError
 if TYPE_CHECKING:  # Names of data sets are wanted where nothing is read.
     from data_io.datasets.dataset import Dataset
 
-__all__ = ["SIMULATED", "by_name", "is_own", "names", "simulated", "split_by"]
+__all__ = ["NAMES", "SIMULATED", "by_name", "is_own", "simulated", "split_by"]
 
 NAMES = (
     "drive", "bus2017", "dsb2018", "isic2018", "cvc-clinicdb", "cvc-clinicdb-sequence",
     "kits19", "kits19-simulated", "hippocampus", "phantom", "phantom-lesion",
     "phantom-skin", "phantom-polyp", "phantom-nuclei",
 )  # fmt: skip
+"""Names of the data sets, as `--dataset` takes them."""
 # What is simulated in place of each.
 SIMULATED = {
     "drive": "phantom",
@@ -34,11 +35,6 @@ _MODULES = {
 }
 
 
-def names() -> list[str]:
-    """Names of the data sets, as `--dataset` takes them."""
-    return list(NAMES)
-
-
 def is_own(name: str) -> bool:
     """Whether a name is one of own images: `own`, or `own-` with words and hyphens."""
     return re.fullmatch(r"own(-[a-z0-9]+)*", name) is not None
@@ -48,7 +44,7 @@ def by_name(name: str) -> "Dataset":
     """Returns a data set, the same object each time.
 
     Args:
-        name: one of `names()`, in any case; or `own`, `own-...`: a user's own images.
+        name: one of `NAMES`, in any case; or `own`, `own-...`: a user's own images.
 
     Raises:
         InputError: no data set has this name.

@@ -11,10 +11,9 @@ from data_io.datasets.record import Record
 from data_io.files import nifti
 from data_io.files.reading import masks, read_image, read_mask, union
 from data_io.verification import images, volumes
+from data_io.verification.report import AGAIN
 
 __all__ = ["AGAIN", "Dataset"]
-
-AGAIN = "Copy it again from the original download."
 
 
 class Dataset:
@@ -130,14 +129,15 @@ class Dataset:
         paths = self.roles(root, case).items()
         labels = {role: p for role, p in paths if role.startswith("observer")}
         there = {role: path for role, path in labels.items() if path.exists()}
-        return {role: self._label(path) for role, path in (there or labels).items()}
-
-    def _label(self, path: Path) -> np.ndarray:
-        if nifti.is_volume(path):
-            return nifti.read_label(path)
-        if path.is_dir():
-            return union(path)[0]
-        return read_mask(path, grey=self.RECORD.grey_masks)
+        found = {}
+        for role, path in (there or labels).items():
+            if nifti.is_volume(path):
+                found[role] = nifti.read_label(path)
+            elif path.is_dir():
+                found[role] = union(path)[0]
+            else:
+                found[role] = read_mask(path, grey=self.RECORD.grey_masks)
+        return found
 
     def values(self, root: Path) -> list[int]:
         """Returns the label value of each class, as `look` finds it, background first.

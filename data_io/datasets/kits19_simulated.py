@@ -22,6 +22,7 @@ from data_io.datasets.layout import ABOUT
 from data_io.errors import InputError
 from data_io.files import nifti
 from data_io.files.content import digest, file_hash
+from data_io.files.writing import folder_aside, writing
 from data_io.simulation import ct
 
 __all__ = ["SimulatedKits19", "kits19_simulated"]
@@ -91,9 +92,13 @@ class SimulatedKits19(Kits19):
         """
         if data is not None and (Path(data) / ABOUT).is_file():
             return Path(data)
-        drawn = [f"case_{number:05d}" for number in range(self.DRAWN)]
-        known = {} if data is None else _labelled(kits19.locate(data))
-        sources = dict.fromkeys(drawn) if data is None else known
+        sources: dict[str, Path | None]
+        if data is None:
+            sources = {f"case_{number:05d}": None for number in range(self.DRAWN)}
+        else:
+            root = kits19.locate(data)
+            paths = {c: kits19.roles(root, c)["observer1"] for c in kits19.cases(root)}
+            sources = {case: path for case, path in paths.items() if path.is_file()}
         if not sources:
             raise InputError(
                 f"{data}: expected label maps ({self.LABEL}) to simulate over, found "
@@ -101,13 +106,8 @@ class SimulatedKits19(Kits19):
             )
         folder = self.FOLDER / _key(sources)
         complete = (folder / ABOUT).is_file() and not self.check(folder)
-        try:
+        with writing(folder):
             return folder if complete else _simulate(sources, folder)
-        except OSError as error:
-            raise InputError(
-                f"{folder}: expected a place to write phantoms in, found {error}. "
-                "Change its permissions or make room."
-            ) from error
 
     def expected(self, root: Path) -> list[Path]:
         """Returns every file of the set but its description."""
@@ -123,12 +123,6 @@ class SimulatedKits19(Kits19):
         return [f"{NOTE}; no result says anything about patients"]
 
 
-def _labelled(root: Path) -> dict[str, Path | None]:
-    """The label maps of KiTS19's cases, by case."""
-    paths = {case: kits19.roles(root, case)["observer1"] for case in kits19.cases(root)}
-    return {case: path for case, path in paths.items() if path.is_file()}
-
-
 def _key(sources: dict[str, Path | None]) -> str:
     """Names a set by all that decides its content."""
     hashes = {case: path and file_hash(path) for case, path in sources.items()}
@@ -141,7 +135,7 @@ def _simulate(sources: dict[str, Path | None], folder: Path) -> Path:
     files = kits19.IMAGE, kits19.LABEL
     missing = [c for c in sources if not all((folder / c / f).is_file() for f in files)]
     for case in bars.bar(missing, "simulating CT phantoms", unit="case"):
-        with layout.aside(folder / case) as aside:
+        with folder_aside(folder / case) as aside:
             _write_case(aside, case, sources[case])
             shutil.rmtree(folder / case, ignore_errors=True)
     text = {

@@ -1,9 +1,6 @@
 """Finding a data set's folder, and comparing it with the layout as distributed."""
 
-import contextlib
 import hashlib
-import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,12 +10,12 @@ from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.files import archives, schema
 from data_io.files.archives import is_litter
+from data_io.files.writing import folder_aside
 
 __all__ = [
-    "ABOUT", "ENDINGS", "LABEL", "PREPARED", "aside", "described", "gone",
-    "ignored", "is_litter",
-    "locate", "missing", "picture", "prepared", "prepared_cases", "unexpected",
-    "unpack",
+    "ABOUT", "ENDINGS", "LABEL", "PREPARED", "described", "gone", "ignored",
+    "is_litter", "locate", "missing", "picture", "prepared", "prepared_cases",
+    "unexpected", "unpack",
 ]  # fmt: skip
 
 ABOUT = "dataset.json"
@@ -50,7 +47,8 @@ def locate(
     """
     start = default if data is None else Path(data)
     for folder in candidates(start, default.name):
-        if any(is_mark(p, m) for m in marks for p in folder.glob(m)):
+        there = ((p, mark) for mark in marks for p in folder.glob(mark))
+        if any(p.is_file() if mark == PREPARED else p.is_dir() for p, mark in there):
             return folder
     raise absent(record, start, default)
 
@@ -68,11 +66,6 @@ def absent(record: Record, start: Path, default: Path) -> InputError:
         f"{default}. Without the data, `make demo` runs the same pipeline on phantoms"
         f"{simulated * (record.name in datasets.SIMULATED)}."
     )
-
-
-def is_mark(path: Path, mark: str) -> bool:
-    """True for a folder, and for the file that `PREPARED` stands for."""
-    return path.is_file() if mark == PREPARED else path.is_dir()
 
 
 def picture(folder: Path, stem: str, ending: str) -> Path:
@@ -149,7 +142,7 @@ def unpack(archive: Path, into: Path | None = None) -> Path:
         members = archives.members(archive, content)
         target = into / key(members)
         if not target.is_dir():
-            with aside(target) as folder:
+            with folder_aside(target) as folder:
                 archives.extract(content, members, folder)
     return target
 
@@ -158,26 +151,6 @@ def key(members: Iterable[zipfile.ZipInfo]) -> str:
     """Hash of what an archive holds, from its directory alone."""
     lines = sorted(f"{m.filename} {m.file_size} {m.CRC}" for m in members)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
-
-
-@contextlib.contextmanager
-def aside(target: Path) -> Iterator[Path]:
-    """A folder to fill, which then becomes `target`: nobody ever sees half of it.
-
-    Where another process put it there first, theirs is kept.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
-    try:
-        yield folder
-        folder.chmod(0o755)
-        try:
-            folder.rename(target)
-        except OSError:
-            if not target.is_dir():
-                raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def described(root: Path, kind: Any, what: str) -> Any:

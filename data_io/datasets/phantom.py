@@ -25,6 +25,7 @@ from data_io.datasets.dataset import Dataset
 from data_io.datasets.layout import ABOUT
 from data_io.datasets.record import Record
 from data_io.errors import InputError
+from data_io.files.writing import folder_aside, writing
 from data_io.simulation.phantoms import KINDS, VESSEL, Kind
 
 __all__ = [
@@ -56,8 +57,7 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        counts = {"training": self.training, "validation": self.validation}
-        for name, count in {**counts, "test": self.test}.items():
+        for name, count in self.counts.items():
             if count < 1:
                 raise InputError(f"phantom: expected 1 or more {name} cases, received "
                                  f"{count}. Ask for more.")  # fmt: skip
@@ -241,15 +241,10 @@ def generate(settings: Settings, folder: Path, kind: Kind = VESSEL) -> Path:
             written.
     """
     folder = Path(folder)
-    try:
+    with writing(folder):
         if not folder.exists() or discard(folder, settings, kind):
-            with layout.aside(folder) as aside:
+            with folder_aside(folder) as aside:
                 write(settings, aside, kind)
-    except OSError as error:
-        raise InputError(
-            f"{folder}: expected a place to write phantoms in, found {error}. "
-            "Change its permissions or make room."
-        ) from error
     return folder
 
 

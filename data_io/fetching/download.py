@@ -41,7 +41,6 @@ def retrieve(
     folder: Path,
     parts: Path,
     known: tuple[str, str] | None,
-    progress: bool = True,
 ) -> tuple[Path, str]:
     """Downloads a file, unless it is there as it should be.
 
@@ -51,7 +50,6 @@ def retrieve(
             is there and checked.
         parts: folder for what is not whole yet; what lies there is resumed.
         known: SHA-256 it must have, and who says so; None to take what comes.
-        progress: shows a bar on stderr.
 
     Returns:
         The file, and the address it came from, "" where it was there.
@@ -64,7 +62,7 @@ def retrieve(
     problems = []
     for url in download.urls:
         part = parts / f"{content.digest(url)[:16]}.part"
-        resuming = Resuming(part, download, progress)
+        resuming = Resuming(part, download)
         try:
             found = pooch.retrieve(
                 url, known and known[0], download.path, folder, downloader=resuming
@@ -99,8 +97,8 @@ class Resuming:
     (`ETag`, or the time of change) beside it: only the same version is gone on with.
     """
 
-    def __init__(self, part: Path, download: Download, progress: bool):
-        self.part, self.download, self.progress = part, download, progress
+    def __init__(self, part: Path, download: Download):
+        self.part, self.download = part, download
         self.mark = part.with_suffix(".json")
         self.stated = ""  # the file's SHA-256, by the server
         self.called = False
@@ -188,7 +186,7 @@ class Resuming:
         stated = self.download.size if total is None else total
         bar = bars.bar(
             desc=self.download.path[-40:], initial=here, total=total, unit="B",
-            unit_scale=True, delay=1, leave=False, disable=not self.progress,
+            unit_scale=True, delay=1, leave=False,
         )  # fmt: skip
         with self.part.open("ab" if here else "wb") as file, bar:
             began, came = time.monotonic(), 0

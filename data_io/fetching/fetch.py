@@ -102,15 +102,12 @@ def plan(dataset: Dataset, output: Path | None = None) -> str:
     return "\n".join(line for line in lines if line.strip())
 
 
-def fetch(
-    dataset: Dataset, output: Path | None = None, progress: bool = True
-) -> Fetched:
+def fetch(dataset: Dataset, output: Path | None = None) -> Fetched:
     """Downloads a data set; where it is there, checks it and gets what is damaged.
 
     Args:
         dataset: the data set, from `data_io.datasets.by_name`.
         output: its folder; None for where `locate` looks by default.
-        progress: shows bars on stderr.
 
     Returns:
         What was done.
@@ -128,7 +125,7 @@ def fetch(
         aside.mkdir(parents=True, exist_ok=True)
         with FileLock(str(aside / "lock"), timeout=0):
             try:
-                done = Work(dataset.RECORD, target, aside, progress).run()
+                done = Work(dataset.RECORD, target, aside).run()
             finally:  # Parts and archives stay: the same command goes on from there.
                 if not any(p.is_file() and p.name != "lock" for p in aside.rglob("*")):
                     shutil.rmtree(aside, ignore_errors=True)
@@ -179,14 +176,13 @@ class Work:
     record: Record
     target: Path
     aside: Path
-    progress: bool
 
     def run(self) -> Fetched:
         """Gets what is not there, and puts it where it belongs."""
         kept = self.recall()
         missing = self.missing(kept)
         self.require_room(missing)
-        quiet = not self.progress or len(missing) < 2  # each file has a bar of its own
+        quiet = len(missing) < 2  # each file has a bar of its own
         for one in bars.bar(missing, self.record.title, unit="file", disable=quiet):
             kept[one.path] = self.obtain(one, kept.get(one.path))
             self.remember(kept)
@@ -239,9 +235,9 @@ class Work:
             for name, sha256 in kept.get(one.path, {}).get("files", {}).items()
         ]
         good = {one.path for one in self.record.downloads if current(one, kept)}
-        folder, quiet = self.folder, not self.progress
+        folder = self.folder
         for one, name, sha256 in bars.bar(
-            files, "check", unit="file", delay=1, leave=False, disable=quiet
+            files, "check", unit="file", delay=1, leave=False
         ):
             file = folder / name
             if not file.is_file() or content.file_hash(file) != sha256:
@@ -272,9 +268,7 @@ class Work:
         elif entry:
             known = entry["sha256"], f"of the first download, in {lock_of(self.target)}"
         folder = self.aside / "archives" if one.is_archive else self.folder
-        path, url = download.retrieve(
-            one, folder, self.aside / "parts", known, self.progress
-        )
+        path, url = download.retrieve(one, folder, self.aside / "parts", known)
         sha256 = known[0] if known else content.file_hash(path)
         files = self.unpack(path) if one.is_archive else {one.path: sha256}
         return {

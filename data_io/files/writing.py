@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import os
+import shutil
 import sys
 import tempfile
 import uuid
@@ -21,9 +22,14 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-__all__ = ["is_stream", "sweep", "write_atomically", "write_json", "writing"]
+__all__ = [
+    "MAKING", "folder_aside", "is_stream", "sweep", "write_atomically", "write_json",
+    "writing",
+]  # fmt: skip
 
 _ASIDE = ".dscpp-"  # begins the name of what is being written
+MAKING = ".making-"
+"""Begins the name of a folder that is being filled."""
 
 
 def write_atomically(path: Path, writer: Callable[[Path], object]) -> Path:
@@ -117,6 +123,25 @@ def _locked(handle: int) -> bool:
     return True
 
 
+@contextlib.contextmanager
+def folder_aside(target: Path) -> Iterator[Path]:
+    """A folder to fill, which then becomes `target`: nobody ever sees half of it.
+
+    Where another process put it there first, theirs is kept.
+    """
+    folder = target.with_name(f"{MAKING}{uuid.uuid4().hex}")
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+        try:
+            folder.rename(target)
+        except OSError:
+            if not target.is_dir():
+                raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 @functools.cache
 def sweep(folder: Path) -> None:
     """Delete what killed processes left half written; once in a process."""
@@ -139,7 +164,7 @@ def writing(path: Path) -> Iterator[None]:
         raise InputError(
             f"{path}: expected a place that can be written, found "
             f"{error.strerror or error}; free space, fix its permissions or choose "
-            "another output folder"
+            "another folder"
         ) from error
 
 

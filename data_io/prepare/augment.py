@@ -86,9 +86,8 @@ def plan(
             )
         if augmentation.brightness:
             factors = _brightness(channels, augmentation, random)
-        coordinates = _warp(patch or shape, augmentation, random)
+        coordinates = _warp(shape, patch, augmentation, random)
         if coordinates is not None:
-            _centre(coordinates, shape, patch, random)
             return Plan(mirrored, factors, _reach(coordinates, shape), coordinates)
     firsts = [0] * len(shape) if patch is None else _crop(shape, patch, random)
     ends = zip(firsts, patch or shape, strict=True)
@@ -119,21 +118,23 @@ def _brightness(
 
 
 def _warp(
-    patch: Sequence[int],
+    shape: Sequence[int],
+    patch: Sequence[int] | None,
     augmentation: Data_Augmentation,
     random: np.random.RandomState,
 ) -> np.ndarray | None:
-    """Where the voxels of a patch come from, counted from its centre."""
+    """Where the voxels of a patch, put somewhere, come from in the sample."""
+    sides = patch or shape
     probability = augmentation.config_p_per_sample
     coordinates: np.ndarray | None = None
 
     def base() -> np.ndarray:
         if coordinates is None:
-            return create_zero_centered_coordinate_mesh(patch)
+            return create_zero_centered_coordinate_mesh(sides)
         return coordinates
 
     if augmentation.elastic_deform and random.uniform() < probability:
-        coordinates = base() + _elastic(patch, augmentation, random)
+        coordinates = base() + _elastic(sides, augmentation, random)
     if augmentation.rotations and random.uniform() < probability:
         coordinates = _rotated(base(), augmentation, random)
     if augmentation.scaling and random.uniform() < probability:
@@ -141,6 +142,11 @@ def _warp(
         smaller = random.random_sample() < 0.5 and low < 1
         range_ = (low, 1) if smaller else (max(low, 1), high)
         coordinates = scale_coords(base(), random.uniform(*range_))
+    if coordinates is not None:  # so far counted from the patch's centre
+        for axis, (size, side) in enumerate(zip(shape, sides, strict=True)):
+            half = side // 2
+            place = random.uniform(half, size - half) if patch else size / 2.0 - 0.5
+            coordinates[axis] += place
     return coordinates
 
 
@@ -185,21 +191,6 @@ def _rotated(
         )
     rotate = rotate_coords_3d if len(coordinates) == 3 else rotate_coords_2d
     return rotate(coordinates, *angles)
-
-
-def _centre(
-    coordinates: np.ndarray,
-    shape: Sequence[int],
-    patch: Sequence[int] | None,
-    random: np.random.RandomState,
-) -> None:
-    """Count coordinates from the sample's first voxel, with the patch put somewhere."""
-    for axis, size in enumerate(shape):
-        if patch is None:
-            coordinates[axis] += size / 2.0 - 0.5
-        else:
-            half = patch[axis] // 2
-            coordinates[axis] += random.uniform(half, size - half)
 
 
 def _reach(

@@ -30,6 +30,7 @@ from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
 from data_io.files import schema
 from data_io.files.content import content, data_hash, digest, file_hash
+from data_io.files.writing import MAKING, folder_aside, writing
 from data_io.prepare import native
 from data_io.prepare.interface import RawInterface
 from data_io.prepare.miscnn_compat import Data_IO
@@ -42,7 +43,6 @@ _LIBRARIES = ("batchgenerators", "miscnn", "scikit-image", "scipy")
 _ARRAYS = {"image": "image.npy", "label": "label.npy"}
 _TYPES = {"image": np.float32, "label": np.uint8}
 _SHEET = "sample.json"
-_ASIDE = ".making-"  # begins the name of an entry that is being made
 _STALE_SECONDS = 3600
 _ATTEMPTS = 12  # one deletion can spoil several
 
@@ -139,7 +139,12 @@ class Cache:
             sheet = _read_sheet(entry)
             if sheet is not None:
                 return entry, sheet
-            self._check_unchanged(case)
+            now = content(self.dataset, self.root, [case], self.folder.parent)[case]
+            if now != self.content[case]:
+                raise InputError(
+                    f"{self.dataset.RECORD.name}, case {case}: its raw files changed "
+                    "while they were in use. Start again once they are at rest."
+                )
             _write_entry(entry, self._preprocess(case))
         raise InputError(_restless(self.folder, case))
 
@@ -179,15 +184,6 @@ class Cache:
         sample.seg_data = np.flip(sample.seg_data, axes)
         return list(axes)
 
-    def _check_unchanged(self, case: str) -> None:
-        """Refuse to make an entry from raw files that are not those of the start."""
-        now = content(self.dataset, self.root, [case], self.folder.parent)[case]
-        if now != self.content[case]:
-            raise InputError(
-                f"{self.dataset.RECORD.name}, case {case}: its raw files changed while "
-                "they were in use. Start again once they are at rest."
-            )
-
 
 def prepare(
     dataset: Dataset,
@@ -210,10 +206,8 @@ def prepare(
     """
     folder = Path(folder)
     own = folder / dataset.RECORD.name
-    try:
+    with writing(own):
         own.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(_unwritable(own, error)) from error
     _sweep(own)
     hashes = content(dataset, root, cases, folder)
     cache = Cache(dataset, Path(root), settings, own, hashes)
@@ -225,23 +219,18 @@ def prepare(
 
 def _write_entry(entry: Path, sample: dict[str, Any]) -> None:
     """Write an entry aside and rename it; one that is whole by then is kept."""
-    aside = entry.parent / f"{_ASIDE}{uuid.uuid4().hex}"
     try:
-        aside.mkdir(parents=True)
-        _fill(aside, sample)
-        if entry.exists() and _read_sheet(entry) is None:
-            _discard(entry)
-        aside.rename(entry)
-    except FileNotFoundError:
-        pass  # the cache was deleted under our hands: the caller tries again
+        with folder_aside(entry) as aside:
+            _fill(aside, sample)
+            if entry.exists() and _read_sheet(entry) is None:
+                _discard(entry)
     except OSError as error:
-        # Another process may have put the same entry there first: theirs is as good.
-        # Or it is deleting one, half gone by now: the caller tries again.
-        taken = error.errno in (errno.ENOTEMPTY, errno.EEXIST)
-        if not taken and _read_sheet(entry) is None:
-            raise InputError(_unwritable(entry.parent, error)) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        # The cache was deleted under our hands, or another process is deleting a
+        # damaged entry, half gone by now: the caller tries again.
+        again = error.errno in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST)
+        if not again and _read_sheet(entry) is None:
+            with writing(entry.parent):
+                raise
 
 
 def _fill(aside: Path, sample: dict[str, Any]) -> None:
@@ -287,14 +276,14 @@ def _is_whole(path: Path, expected: Mapping[str, Any]) -> bool:
 
 def _discard(entry: Path) -> None:
     """Move a damaged entry away before deleting it, so that nobody meets half of it."""
-    away = entry.parent / f"{_ASIDE}{uuid.uuid4().hex}"
+    away = entry.parent / f"{MAKING}{uuid.uuid4().hex}"
     entry.rename(away)
     shutil.rmtree(away, ignore_errors=True)
 
 
 def _sweep(folder: Path) -> None:
     """Delete what a killed process left half made an hour ago or more."""
-    for path in folder.glob(f"{_ASIDE}*"):
+    for path in folder.glob(f"{MAKING}*"):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > _STALE_SECONDS:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -309,14 +298,6 @@ def _recipe(dataset: Dataset, settings: Settings) -> list[Any]:
 def _versions() -> dict[str, str]:
     """Versions of the libraries that resize; looked up once, since it takes a while."""
     return {name: importlib.metadata.version(name) for name in _LIBRARIES}
-
-
-def _unwritable(folder: Path, error: OSError) -> str:
-    return (
-        f"cache: expected a folder that can be written, but {folder} gave: "
-        f"{error.strerror or error}. Free space, fix its permissions or name another "
-        "one."
-    )
 
 
 def _restless(folder: Path, case: str) -> str:

@@ -27,6 +27,8 @@ from data_io.prepare.resampling import SlabResampling
 
 __all__ = ["EVERY_AXIS", "Settings", "augmentation", "subfunctions"]
 
+_OF_RECORD = ("spacing_mm", "clip", "axes", "directions", "modalities")
+
 EVERY_AXIS = "all"
 _PREPARED = ("input_shape", "order_image", "order_label")
 _PREPARED_3D = ("spacing_mm", "directions", "clip", "order_image", "order_label")
@@ -75,14 +77,11 @@ class Settings:
     @classmethod
     def of(cls, record: Record, input_shape: tuple[int, ...]) -> "Settings":
         """The settings of a data set for a network's input shape."""
-        return cls(
-            input_shape,
-            spacing_mm=record.spacing_mm,
-            clip=record.clip,
-            axes=record.axes,
-            directions=record.directions,
-            modalities=record.modalities,
-        )
+        return cls(input_shape, **{name: getattr(record, name) for name in _OF_RECORD})
+
+    def shared(self) -> dict[str, Any]:
+        """The values that a data set's record has too."""
+        return {name: getattr(self, name) for name in _OF_RECORD}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Settings":

@@ -17,7 +17,7 @@ from data_io.prepare import native
 from data_io.verification import images, volumes
 from data_io.verification.report import AGAIN, Finding, Report, Say, counted
 
-__all__ = ["Examined", "Report", "audit", "examine", "verify"]
+__all__ = ["Examined", "Report", "audit", "examine"]
 
 # Below it all is decoded before other processes would have started.
 FEW_BYTES = 1 << 26
@@ -30,25 +30,10 @@ _Item = tuple[Look, Path, str]
 _Found = tuple[list[int], Facts | None, list[str]]  # stamp, facts, faults
 
 
-def verify(
-    dataset: Dataset,
-    root: Path,
-    state: Path | None = None,
-    progress: bool = True,
-    jobs: int | None = None,
-) -> Report:
-    """As `audit`; raises `InputError` with all problems, where there are any."""
-    report = audit(dataset, root, state, progress, jobs)
-    if report.problems:
-        raise report.error()
-    return report
-
-
 def audit(
     dataset: Dataset,
     root: Path,
     state: Path | None = None,
-    progress: bool = True,
     jobs: int | None = None,
 ) -> Report:
     """Decodes every file of a data set and compares it with the record.
@@ -60,7 +45,6 @@ def audit(
         dataset: the data set, from `data_io.datasets.by_name`.
         root: its folder, from `dataset.locate`.
         state: JSON file that remembers what was decoded; None to decode everything.
-        progress: shows a bar on stderr when it takes a while.
         jobs: number of processes that decode; a file that makes one crash is a
             problem like any other. 0 for none but this one. None for as many as there
             are processors where much is to be decoded, else for 0. What is found is
@@ -79,7 +63,7 @@ def audit(
         raise Problems(f"{record.title} in {home}", [not_text(case) for case in unread])
     report = Report(record.title, home, counts_of(dataset, root), name=record.name)
     files = present(dataset, root)
-    found = examine(files, dataset.look, state, progress, jobs)
+    found = examine(files, dataset.look, state, jobs)
     report.decoded, report.skipped = found.decoded, found.skipped
     report.problems = _problems(dataset, root, files, found)
     summarise(report, found.facts)
@@ -147,7 +131,6 @@ def examine(
     files: Sequence[_File],
     look: Look,
     state: Path | None = None,
-    progress: bool = True,
     jobs: int | None = None,
 ) -> Examined:
     """Decodes files, of which case, role and path are given, unless they are known.
@@ -161,7 +144,7 @@ def examine(
     broken: dict[int, list[str]] = {}
     try:
         items = [(look, files[index][2], files[index][1]) for index in todo]
-        for number, (stamp, facts, texts) in decode(items, progress, jobs):
+        for number, (stamp, facts, texts) in decode(items, jobs):
             index = todo[number]
             known[index], broken[index] = facts, texts
             if facts is not None:
@@ -181,9 +164,7 @@ def examine(
     return found
 
 
-def decode(
-    items: Sequence[_Item], progress: bool, jobs: int | None
-) -> Iterator[tuple[int, _Found]]:
+def decode(items: Sequence[_Item], jobs: int | None) -> Iterator[tuple[int, _Found]]:
     """Decodes files; yields index and what `examined` gives, in no order.
 
     The bar counts bytes: of volumes one may be a hundred times another.
@@ -193,7 +174,7 @@ def decode(
         jobs = pool.processors() if sum(sizes) > FEW_BYTES else 0
     bar = bars.bar(
         total=sum(sizes), desc="verify", unit="B", unit_scale=True, delay=1,
-        leave=False, disable=not progress,
+        leave=False,
     )  # fmt: skip
     with bar:
         for number, entry in pool.each(examined, items, jobs):

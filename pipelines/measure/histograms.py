@@ -6,6 +6,10 @@ losses such as Dice push nearly all probabilities close to 0 or 1, and the softm
 thresholds are among the edges, so that the counts at a threshold are exact. Beside the
 counts stands the mean probability in each bin, so that the confidence of a bin is what
 the network said, not the bin's centre.
+
+What the functions take, each the same: `edges` of the bins, (B + 1,), from 0 to 1; `p`,
+probabilities, (n,), in [0, 1]; `bins`, their numbers from `bins_of`, (n,); `counts`,
+histograms, (..., 2, B), voxels by truth and bin.
 """
 
 import functools
@@ -101,14 +105,7 @@ def count(
 
 
 def bins_of(p: _Array) -> _Array:
-    """Find the bin of each probability.
-
-    Args:
-        p: probabilities in [0, 1], (n,).
-
-    Returns:
-        Numbers of bins, (n,), intp.
-    """
+    """Find the bin of each probability: (n,), intp."""
     if p.dtype != np.float32:
         # In float32, 0.35 is less than 0.35: compare in float64, as the edges are.
         return np.searchsorted(EDGES[1:-1], p.astype(np.float64), side="right")
@@ -122,12 +119,10 @@ def bins_of(p: _Array) -> _Array:
 
 
 def _place(p: _Array) -> _Array:
-    """Spread out the float32 near 1 as those near 0 are: by their distance from it.
-
-    From p > 1/2 it takes 1 + 2^-23. Nothing is rounded, since both are multiples of
-    2^-24 and the difference is below 1. So p <= 1/2 stay, the others become negative,
-    and within each half the order is as it was.
-    """
+    """Spread out the float32 near 1 as those near 0 are: by their distance from it."""
+    # From p > 1/2 it takes 1 + 2^-23. Nothing is rounded, since both are multiples of
+    # 2^-24 and the difference is below 1. So p <= 1/2 stay, the others become negative,
+    # and within each half the order is as it was.
     place = np.rint(p)
     place *= np.float32(1 + 2**-23)
     return np.subtract(p, place, out=place)
@@ -171,7 +166,7 @@ def count_bins(bins: _Array, labels: Sequence[npt.NDArray[np.bool_]]) -> _Counts
     """Count voxels by labels and bin.
 
     Args:
-        bins: from `bins_of`, (n,).
+        bins: of the voxels.
         labels: where the truth is the target, (n,) each, of any number of observers.
 
     Returns:
@@ -186,27 +181,12 @@ def count_bins(bins: _Array, labels: Sequence[npt.NDArray[np.bool_]]) -> _Counts
 
 
 def sum_bins(bins: _Array, p: _Array) -> _Floats:
-    """Sum up the probability in each bin.
-
-    Args:
-        bins: from `bins_of`, (n,).
-        p: probabilities, (n,).
-
-    Returns:
-        (B,), float64.
-    """
+    """Sum up the probability in each bin: (B,), float64."""
     return np.asarray(np.bincount(bins, p, N_BINS), np.float64)
 
 
 def centres(edges: npt.ArrayLike = EDGES) -> _Floats:
-    """Give the middle of each bin, half-way in logit; of the first and last in p.
-
-    Args:
-        edges: edges of the bins, from 0 to 1, (B + 1,).
-
-    Returns:
-        Probabilities, (B,), each inside its bin.
-    """
+    """Give the middle of each bin, (B,): half-way in logit; of the outermost in p."""
     edges = np.asarray(edges, dtype=np.float64)
     middle = (edges[:-1] + edges[1:]) / 2
     inner = edges[1:-1]
@@ -239,10 +219,8 @@ def confusion(
     way round. At 0.5 this differs from argmax where p is 0.5 exactly: argmax then
     takes the background.
 
-    Args:
-        counts: histograms, (..., 2, B).
+    Args: the module's, and
         threshold: one of the edges, to 1e-9; all of `THRESHOLDS` are.
-        edges: edges of the bins, (B + 1,).
 
     Returns:
         True positives, false positives, false negatives, true negatives, each (...).
@@ -274,10 +252,8 @@ def threshold_metrics(
 ) -> dict[str, _Floats]:
     """Compute Dice, Jaccard, precision and recall at each threshold (Fig. 5).
 
-    Args:
-        counts: histograms, (..., 2, B), such as (K, 2, B) for K cases.
+    Args: the module's, such as counts (K, 2, B) of K cases, and
         thresholds: edges to cut at, (T,).
-        edges: edges of the bins, (B + 1,).
 
     Returns:
         "dice", "jaccard", "precision", "recall", each (..., T), in [0, 1]; NaN where

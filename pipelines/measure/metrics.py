@@ -220,17 +220,7 @@ def overlap_scores(
 def _sums(
     label: _Array, probabilities: _Array, chosen: _Array, targets: Sequence[int]
 ) -> dict[int, _Sums]:
-    """Sum everything `CaseMetrics` needs over the voxels of one block.
-
-    Args:
-        label: true classes, (n,).
-        probabilities: softmax values, (C, n).
-        chosen: predicted classes, (n,).
-        targets: the classes to measure.
-
-    Returns:
-        By target, sums over the voxels, named after the metric they lead to.
-    """
+    """Sums over the voxels of one block by target, named after what they lead to."""
     _check_classes(label, probabilities)
     marked = np.flatnonzero(label)
     found: dict[int, _Sums] = {}
@@ -269,26 +259,19 @@ def _errors(truth: npt.NDArray[np.bool_], p: _Array) -> tuple[_Floats, _Floats]:
 
 
 def _sum_where(values: _Floats, where: npt.NDArray[np.bool_]) -> float:
-    """Sum the chosen values, picking the fewer voxels of the two kinds.
-
-    No digits are lost here: what is taken off is log(1 - p) of voxels of other
-    classes, and no less than log p of those classes, which is in the same sum.
-    """
+    """Sum the chosen values, picking the fewer voxels of the two kinds."""
+    # No digits are lost: what is taken off is log(1 - p) of voxels of other classes,
+    # and no less than log p of those classes, which is in the same sum.
     if 2 * np.count_nonzero(where) > where.size:
         return float(values.sum() - values[~where].sum())
     return float(values[where].sum())
 
 
 def _published(label: _Array, p: _Array, error: _Floats, squares: float) -> _Sums:
-    """Sum NLL and Brier as published, of three and more classes.
+    """Sum NLL and Brier as published, of three and more classes, where label is not 0.
 
-    The notebooks put the label map itself where the one-hot truth belongs.
-
-    Args:
-        label: true classes where they are not 0, (m,).
-        p: probability of the target there, (m,).
-        error: |y - p| there, (m,).
-        squares: sum of (y - p)^2 over all voxels.
+    The notebooks put the label map itself where the one-hot truth belongs. `squares` is
+    the sum of (y - p)^2 over all voxels.
     """
     p = p.astype(np.float64)
     changed = np.square(label - p) - np.square(error)

@@ -83,13 +83,9 @@ def rank_sum(a: npt.ArrayLike, b: npt.ArrayLike) -> Comparison:
     give p = 6.3e-8: the paper's 6e-8 for DRIVE. The images are in fact the same in
     both samples, which `signed_rank` makes use of.
 
-    Args:
-        a: one value per image, (n,).
-        b: one value per image, (m,).
-
     Returns:
-        The comparison. Equal samples: z = 0, p = 1. A sample without a defined value:
-        z and p are NaN.
+        The comparison of a, (n,), and b, (m,). Equal samples: z = 0, p = 1. A sample
+        without a defined value: z and p are NaN.
 
     Raises:
         ValueError: not one-dimensional, or infinite values.
@@ -110,13 +106,9 @@ def signed_rank(a: npt.ArrayLike, b: npt.ArrayLike) -> Comparison:
     rule). The distribution is exact up to 50 differences that are all distinct in size;
     else the normal approximation with correction for ties, not for continuity.
 
-    Args:
-        a: one value per image, (n,).
-        b: one value per image, in the same order, (n,).
-
     Returns:
-        The comparison. All differences 0: statistic 0, p = 1. No pair with both values
-        defined: statistic and p are NaN.
+        The comparison of a and b, (n,), in the same order. All differences 0: statistic
+        0, p = 1. No pair with both values defined: statistic and p are NaN.
 
     Raises:
         ValueError: not one-dimensional, unequal lengths, or infinite values.
@@ -226,11 +218,8 @@ def bootstrap(
 
 @lru_cache(maxsize=8)
 def _shares(n: int, n_resamples: int, seed: int) -> _Floats:
-    """How often each of n images is in each resample, over n: (n, n_resamples).
-
-    The draws are those of `scipy.stats.bootstrap` with a generator of this seed. They
-    depend on n alone, so that all measures of the same images share them.
-    """
+    """How often each of n images is in each resample, over n: (n, n_resamples)."""
+    # The draws of `scipy.stats.bootstrap`; all measures of the same images share them.
     drawn = np.random.default_rng(seed).integers(0, n, (n_resamples, n))
     drawn += n * np.arange(n_resamples)[:, np.newaxis]
     counts = np.bincount(drawn.ravel(), minlength=n_resamples * n)
@@ -253,12 +242,10 @@ def _bca(used: _Floats, means: _Floats, tail: float, scale: float) -> _Floats:
 
 
 def _rounded(means: npt.ArrayLike, scale: float) -> _Floats:
-    """Return means of resamples, rounded to 12 digits of `scale`.
-
-    BCa counts the resamples below the sample's mean. A resample of the same values in
-    another order ties with it, but its sum may differ in the last bit, and the bit
-    depends on the processor. With few images there are many: 4 % of them with five.
-    """
+    """Means of resamples, rounded to 12 digits of `scale`."""
+    # BCa counts the resamples below the sample's mean. A resample of the same values in
+    # another order ties with it, but its sum may differ in the last bit, and the bit
+    # depends on the processor. With few images there are many: 4 % of them with five.
     return np.asarray(np.round(np.asarray(means) / scale, 12) * scale)
 
 

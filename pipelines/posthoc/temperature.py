@@ -138,12 +138,8 @@ def fit(run: runs.Run, root: Path) -> Fit:
 class _Sample:
     """What a temperature is fitted on in one case.
 
-    Attributes:
-        softmax: as the run keeps it; memory-mapped.
-        label: true classes, (*spatial) of an image, (slices, rows, columns) of a
-            volume.
-        shape: of the volume at native resolution; None for an image.
-        slices: which of its slices `label` holds.
+    `softmax` is as the run keeps it. `label` is all of an image, or those `slices` of a
+    volume of native `shape`.
     """
 
     softmax: _Array

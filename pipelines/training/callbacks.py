@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 import numpy as np
@@ -23,7 +23,6 @@ __all__ = [
     "NotFiniteStop",
     "ProgressBar",
     "ReduceLROnPlateau",
-    "Resumable",
     "StateWriter",
 ]
 
@@ -32,18 +31,6 @@ _Logs = dict[str, Any] | None
 _SHARE = 0.01  # of a training's time that writing its state may take
 # Seconds between two looks at the loss: each waits until the device is done.
 _LOOK = 1.0
-
-
-class Resumable(Protocol):
-    """A callback whose state can be taken out and put back."""
-
-    FIELDS: tuple[str, ...]
-
-    def get_state(self) -> dict[str, Any]:
-        """The state, as JSON knows it."""
-
-    def set_state(self, values: dict[str, Any]) -> None:
-        """Put a state back."""
 
 
 class _ResumableMixin:
@@ -177,7 +164,7 @@ class StateWriter(keras.callbacks.Callback):
         self,
         path: Path,
         progress: state.Progress,
-        resumable: list[Resumable],
+        resumable: list[Any],
         interval: float = 5.0,
     ) -> None:
         super().__init__()

@@ -76,13 +76,7 @@ def _create(
 def compile_model(
     model: keras.Model, protocol: Protocol, loss: keras.losses.Loss
 ) -> None:
-    """Compile a network that `build` gave for its training.
-
-    Args:
-        model: the network.
-        protocol: its optimiser, precision and `xla`.
-        loss: from one-hot labels and probabilities.
-    """
+    """Compile a network that `build` gave; the loss takes one-hot and softmax."""
     optimizer: Any = keras.optimizers.SGD(
         protocol.learning_rate, momentum=protocol.momentum, nesterov=protocol.nesterov
     )

@@ -33,36 +33,33 @@ from pipelines.training.protocol import Protocol
 from pipelines.training.task import Task
 
 __all__ = [
-    "fastest", "load_model", "predict", "probabilities", "read_model", "require_own",
-    "volume",
+    "load", "predict", "probabilities", "read_model", "require_own", "volume",
 ]  # fmt: skip
 
 
-def load_model(run: runs.Run, task: Task, material: fit.Material) -> keras.Model:
-    """The run's best checkpoint, checked against the run's settings.
+def load(path: Path, run: runs.Run, protocol: Protocol) -> keras.Model:
+    """A run's best checkpoint, in the form that `fit.build` gives.
 
-    Returns:
-        The network in the form that `fit.build` gives, with the file's weights.
+    Args:
+        path: the model file.
+        run: the run whose weights they are.
+        protocol: of its training.
 
     Raises:
         InputError: no model, a damaged one, one of another architecture, or one that
             is not the run's own.
     """
-    path = run.path(fit.MODEL)
-    model = read_model(path)
-    expected = fit.build(task.protocol, material.channels, material.classes)
-    _require_same_architecture(path, expected, model)
+    found = read_model(path)
+    model = fit.build(protocol, found.input_shape[-1], found.output_shape[-1])
+    if _shapes(model) != _shapes(found):
+        raise InputError(
+            f"{path}: expected the run's U-Net, {_describe(model)}; found a model of "
+            f"another architecture, {_describe(found)}; restore the run's own "
+            f"{fit.MODEL}, or train again into another --output"
+        )
     require_own(path, run)
-    expected.set_weights(model.get_weights())
-    return expected
-
-
-def fastest(model: keras.Model, protocol: Protocol) -> keras.Model:
-    """A run's network as `fit.build` gives it, from the one that its file holds."""
-    channels, classes = model.input_shape[-1], model.output_shape[-1]
-    network = fit.build(protocol, channels, classes)
-    network.set_weights(model.get_weights())
-    return network
+    model.set_weights(found.get_weights())
+    return model
 
 
 def read_model(path: Path) -> keras.Model:
@@ -85,10 +82,10 @@ def read_model(path: Path) -> keras.Model:
     try:
         return keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras raises many kinds for a damaged archive.
+        said = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"{path}: expected a Keras model, found a file that cannot be loaded "
-            f"({_first_line(error)}); restore it, or train again "
-            "into another --output"
+            f"({said}); restore it, or train again into another --output"
         ) from error
 
 
@@ -106,19 +103,6 @@ def require_own(path: Path, run: runs.Run) -> None:
         )
 
 
-def _require_same_architecture(
-    path: Path, expected: keras.Model, found: keras.Model
-) -> None:
-    if _shapes(expected) == _shapes(found):
-        return
-    raise InputError(
-        f"{path}: expected the run's U-Net, {_describe(expected)}; found a model of "
-        f"another architecture, {_describe(found)}; restore the run's own "
-        f"{fit.MODEL}, or train again "
-        "into another --output"
-    )
-
-
 def _shapes(model: keras.Model) -> list[tuple[int, ...]]:
     ends = [tuple(model.input_shape), tuple(model.output_shape)]
     return ends + [tuple(weight.shape) for weight in model.weights]
@@ -129,10 +113,6 @@ def _describe(model: keras.Model) -> str:
         f"input {model.input_shape}, output {model.output_shape}, "
         f"{model.count_params():,} parameters"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def predict(task: Task, material: fit.Material, run: runs.Run) -> None:
@@ -149,7 +129,7 @@ def predict(task: Task, material: fit.Material, run: runs.Run) -> None:
         run: the run, in state "trained" or past it, locked by the caller.
     """
     require_free(run)
-    model = load_model(run, task, material)
+    model = load(run.path(fit.MODEL), run, task.protocol)
     start = time.perf_counter()
     with runs.writing(run.path(PROBABILITIES)):
         _write_probabilities(task, model, material, run)

@@ -206,7 +206,6 @@ def _demo(record: Record) -> Protocol:
         epochs=25,
         plateau_patience=6,
         stopping_patience=12,
-        overlap=_half(record.input_shape) if record.is_3d else (),
     )
 
 
@@ -374,11 +373,6 @@ def _check_choice(key: str, value: Any) -> None:
     )
 
 
-def _mirrored(protocol: Protocol) -> tuple[int, ...]:
-    """The axes that are named; () for "all"."""
-    return () if isinstance(protocol.mirror_axes, str) else protocol.mirror_axes
-
-
 def _check_shape(protocol: Protocol) -> None:
     multiple = 2**protocol.depth
     if any(size % multiple for size in protocol.input_shape):
@@ -396,7 +390,8 @@ def _check_shape(protocol: Protocol) -> None:
                 f"{what}: expected {_LARGEST[kind]} {kind} at most, received {size}"
             )
     number = len(protocol.input_shape)
-    if any(axis not in range(number) for axis in _mirrored(protocol)):
+    axes = () if protocol.mirror_axes == "all" else protocol.mirror_axes
+    if any(axis not in range(number) for axis in axes):
         raise InputError(
             f"mirror_axes: expected axes from 0 to {number - 1}, received "
             f"{list(protocol.mirror_axes)}"

@@ -120,24 +120,22 @@ class Task:
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of `make` that give this task, as JSON knows them."""
-        return {
-            "dataset": self.dataset,
-            "loss": self.loss,
-            "gamma": self.gamma,
-            "seed": self.seed,
-            "replicate": self.replicate,
-            "split_seed": self.split_seed,
-            "split_files": [str(path.absolute()) for path in self.split_files],
-            "preset": self.preset,
-            "overrides": dict(self.overrides),
-            "backend": self.backend,
-            "fold": self.fold and list(self.fold),
+        of_protocol = ("method", "settings")
+        return {k: v for k, v in self.identity().items() if k not in of_protocol} | {
+            "split_files": [str(path.absolute()) for path in self.split_files]
         }
 
     @property
     def module(self) -> Dataset:
         """The data set."""
         return datasets.by_name(self.dataset)
+
+    def split(self, root: Path, cache: Path) -> dict[str, tuple[str, ...]]:
+        """The split of the data set at `root`; see `data_io.splits.of`."""
+        from data_io import splits  # not above: --help needs none of it
+
+        asked = self.split_seed, self.split_files, cache, self.fold
+        return splits.of(self.module, root, *asked)
 
     def identity(self) -> dict[str, Any]:
         """What a run must agree in to be this task, but for the data."""

@@ -63,17 +63,9 @@ _RUN = {
 class Experiment:
     """One block of an experiment file: the trainings of one data set and preset.
 
-    Attributes:
-        dataset: the data set's short name.
+    Attributes: the arguments of `Task.make`, and
         losses: pairs of a loss and its ++ exponent (None: the loss's default).
         seeds: training seeds.
-        preset: the protocol's preset.
-        overrides: values of the protocol that differ from the preset's.
-        split_seed: decides the split where a data set has no fixed one.
-        split_files: files that hold the split instead.
-        record: of the images at hand, where it depends on them (own data).
-        replicate: which training of the same settings, from 1 on.
-        backend: Keras backend; None for that of this process.
         folds: of a cross-validation, so many trainings in place of one; 0 for none.
         source: file and block that say so, for errors; "" where the caller does.
     """

@@ -4,6 +4,13 @@
 the hours to expect, makes each run in a process of its own (`dscpp run`) and ends with
 the tables and the runs that failed. Only `dscpp run` knows what is done: killed at any
 moment and called again, it goes on. `dscpp study` makes its runs with the same `Call`.
+
+What the functions take, each the same:
+
+    planned: all runs that were asked for; one without data is not looked at.
+    results: folder of all results.
+    work: folder of cache and logs, which may be deleted at any time.
+    jobs: runs at a time.
 """
 
 from __future__ import annotations
@@ -24,6 +31,7 @@ import filelock
 
 from data_io import bars, datasets, pool
 from data_io.errors import InputError
+from data_io.files.writing import writing
 from data_io.prepare.shared import VARIABLE
 from pipelines import arguments, commits, installed, provenance
 from pipelines.workflow import estimate, processes, status
@@ -148,12 +156,9 @@ def reproduce(
 ) -> int:
     """Make every run of experiments, then the tables of all runs there are.
 
-    Args:
+    Args: the module's, and
         experiments: of one data set.
         data: the data set's own folder or the folder above it; None: its default.
-        results: folder of all results.
-        work: folder of cache and logs, which may be deleted at any time.
-        jobs: runs at a time.
 
     Returns:
         0; 1 when a run or the tables failed; 130 when interrupted.
@@ -220,12 +225,7 @@ def make(
 ) -> int:
     """Make runs as `reproduce` does, each with its data.
 
-    Args:
-        planned: all runs that were asked for; one without data is not looked at.
-        results: as in `reproduce`, as are `work` and `jobs`.
-        work: folder of cache and logs.
-        place: where in `work` this call keeps its notes; one call at a time has it.
-        jobs: runs at a time.
+    `place` is where in `work` this call keeps its notes; one call at a time has it.
     """
     work = work.absolute()
     planned = [dataclasses.replace(run, work=work) for run in planned]
@@ -242,15 +242,10 @@ def make(
 def _alone(folder: Path) -> filelock.AcquireReturnProxy:
     """Hold a call's place; wait for whoever has it."""
     holder = folder / "process"
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         held = _wait_for(filelock.FileLock(folder / "lock"), holder)
         holder.write_text(str(os.getpid()))
-    except OSError as error:
-        raise InputError(
-            f"{folder}: expected a folder that can be written, found "
-            f"{error.strerror or error}; choose another --work"
-        ) from error
     return held
 
 
@@ -268,18 +263,9 @@ def _wait_for(lock: filelock.BaseFileLock, holder: Path) -> filelock.AcquireRetu
 
 
 def _other_split(planned: Sequence[Planned], root: Path, cache: Path) -> str:
-    """Why runs could not stand in a table beside those that are there; "" if they can.
-
-    Args:
-        planned: runs of one data set.
-        root: its folder.
-        cache: where hashes of files are remembered.
-    """
-    from data_io import splits  # not above: --help needs none of it
-
+    """Why runs of a data set could not stand in a table beside those that are there."""
     for run in {run.group: run for run in planned}.values():
-        asked = run.task.split_seed, run.task.split_files, cache, run.task.fold
-        wanted = splits.of(run.task.module, root, *asked)
+        wanted = run.task.split(root, cache)
         for record in sorted((run.group / "runs").glob("*/run.json")):
             there = dataclasses.replace(run, folder=record.parent).run
             if there is None:
@@ -305,12 +291,7 @@ def _sizes(split: Mapping[str, Sequence[str]]) -> str:
 class Call:
     """One call of `reproduce` or `study`, its arguments checked.
 
-    Attributes:
-        planned: all runs that were asked for; one without data is not looked at.
-        results: folder of all results.
-        work: folder of cache and logs.
-        folder: the part of `work` that this call holds.
-        jobs: runs at a time.
+    `folder` is the part of `work` that this call holds.
     """
 
     planned: Sequence[Planned]

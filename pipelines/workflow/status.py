@@ -27,13 +27,7 @@ _STAGES = ("train_s", "predict_s", "evaluate_s")
 
 @dataclass(frozen=True)
 class _Pace:
-    """What a run takes.
-
-    Attributes:
-        seconds: of a whole run.
-        source: what that was taken from.
-        most: whether it may take less.
-    """
+    """Seconds of a whole run, what they were taken from, and whether it may be less."""
 
     seconds: float
     source: str
