@@ -209,9 +209,9 @@ def _notes(study: Study, target: str, trained: list[Variant]) -> list[str]:
     words |= {"hardware": "; ".join(sorted(hardware)), "claimed": claimed}
     notes = [_WORDS["notes"][name].format(**words) for name in applies if applies[name]]
     for row in study.paper.thresholds if len(study.cells) else ():
-        variant, at = Variant.standard(row["loss"]), round(float(row["threshold"]), 9)
-        if row["dataset"] == study.title and variant in study.runs:
-            ours = estimated(study, variant, target, row["metric"], at)
+        variant = Variant.parse(f"{row['loss']}@{row['threshold']}")
+        if row["dataset"] == study.title and study.standing_in(variant):
+            ours = estimated(study, variant, target, row["metric"])
             notes.append(
                 f"{row['loss']} at threshold {row['threshold']}: {row['metric']} "
                 f"{pm(ours.mean, ours.standard_error)} "
