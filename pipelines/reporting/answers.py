@@ -83,10 +83,10 @@ def _temperature(study: Study, scaled: Variant) -> dict[str, object]:
     runs = study.runs.get(scaled)
     if runs is None:
         return {}
-    found = [run.record["posthoc"]["temperature"] for run in runs]
-    values = study.by_seed(scaled, found)
-    spread, mean = pooled([values[:, np.newaxis]]), float(values.mean())
-    half, n = student(spread.df) * spread.s / math.sqrt(len(values)), len(values)
+    fitted = [run.record["posthoc"]["temperature"] for run in runs]
+    values = study.by_seed(scaled, fitted)
+    spread, mean, n = pooled([values[:, np.newaxis]]), float(values.mean()), len(values)
+    half = student(spread.df) * spread.s / math.sqrt(n)
     return {"ours": mean, "ci_low": mean - half, "ci_high": mean + half, "seeds": n}
 
 

@@ -73,7 +73,7 @@ def finished(runs: Iterable[Run]) -> list[Run]:
     verdicts rest on them, so anybody must be able to get their code. Own images have
     no verdicts.
     """
-    runs = _evaluated(runs)
+    runs = [run for run in runs if run.state == "evaluated"]
     for run in runs:
         if missing := [key for key in _DESCRIBED if key not in run.record]:
             raise InputError(
@@ -91,13 +91,9 @@ def unclean(results: Path) -> list[str]:
         f"{run.folder}: expected commits without changes, found "
         f"{unclean_commit(run.record)}; train it again from a clean checkout, as a "
         "replicate"
-        for run in _evaluated(chain.from_iterable(found))
-        if not _is_clean(run)
+        for run in chain.from_iterable(found)
+        if run.state == "evaluated" and not _is_clean(run)
     ]
-
-
-def _evaluated(runs: Iterable[Run]) -> list[Run]:
-    return [run for run in runs if run.state == "evaluated"]
 
 
 def _is_clean(run: Run) -> bool:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from pipelines.reporting.calibration import (
 from pipelines.reporting.estimates import Z
 from pipelines.reporting.evidence import estimated
 from pipelines.reporting.figures import style
-from pipelines.reporting.frame import Study
+from pipelines.reporting.frame import Study, studies
 from pipelines.reporting.published import THRESHOLDS, Paper, Variant, each_cell
 from pipelines.reporting.tables import usable
 
@@ -37,8 +38,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["about", "by_exponent", "forest", "gammas", "label", "name_of",
-           "reliability", "softmax", "thresholds"]  # fmt: skip
+__all__ = ["FORMATS", "about", "by_exponent", "forest", "gammas", "label", "name_of",
+           "reliability", "softmax", "thresholds", "write_figures"]  # fmt: skip
+
+FORMATS = ("svg", "pdf", "png")
 
 _COMPARED = tuple(Variant.standard(loss) for loss in ("CE", "DSC", "DSC++"))
 """The losses of Fig. 5, and CE beside them."""
@@ -413,3 +416,39 @@ def _rounded(values: npt.ArrayLike) -> _Floats:
     """To 6 significant digits, as in the tables: more would differ between machines."""
     array = np.asarray(values, dtype=np.float64)
     return np.reshape([float(f"{value:.6g}") for value in array.flat], array.shape)
+
+
+def write_figures(results: Path) -> list[Path]:
+    """Draw the curves of every `results/<dataset>/<preset>/` with a finished run.
+
+    Returns:
+        The files written, in order: `<dataset>/<preset>/figures/*`, then
+        `figures/forest.*` of all data sets, each figure in all `FORMATS`. A figure
+        that its runs cannot fill is removed.
+
+    Raises:
+        InputError: runs that cannot be joined; a folder that cannot be written.
+    """
+    found = studies(results)
+    drawn: dict[Path, Figure | None] = {}
+    with style.drawing():
+        for study in found:
+            for name, draw in _OF_STUDY.items():
+                drawn[study.folder / "figures" / name] = draw(study)
+        drawn[results / "figures" / "forest"] = forest(found)
+        written = []
+        for stem, figure in drawn.items():
+            if figure is not None:
+                written += style.save(figure, stem, FORMATS)
+                continue
+            for kind in FORMATS:
+                stem.with_name(f"{stem.name}.{kind}").unlink(missing_ok=True)
+    return written
+
+
+_OF_STUDY: Mapping[str, Callable[[Study], Figure | None]] = {
+    "figure2-softmax": softmax,
+    "figure5-thresholds": thresholds,
+    "table3-gamma": gammas,
+    "reliability": reliability,
+}
