@@ -20,7 +20,6 @@ from errata.registry import RESULTS, Row, measured
 from pipelines.measure import statistics
 from pipelines.measure.metrics import PAPER_COLUMN
 from pipelines.reporting.claims import published_claims
-from pipelines.reporting.evidence import Printed
 from pipelines.reporting.published import Paper
 from pipelines.reporting.rules import FAILS
 
@@ -120,7 +119,7 @@ def against(rule: str, said: str) -> Iterator[Row]:
         rule: of the claims, "differs" or "no difference".
         said: what the text says of p.
     """
-    tables, seen = Printed(PAPER), set()
+    tables, seen = PAPER, set()
     claims = (one for one in published_claims(PAPER) if one.row["rule"] == rule)
     for own, part in ((one, part) for one in claims for part in one.parts):
         found = tables.figures(part.dataset, part.target, part.measured, part.metric)

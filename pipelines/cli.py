@@ -847,12 +847,11 @@ def _warn_unrecorded(options: argparse.Namespace) -> None:
 def _figures(commands: _Commands[argparse.ArgumentParser]) -> None:
     def run(options: argparse.Namespace) -> None:
         from pipelines import stages, written
-        from pipelines.reporting import figures
-        from pipelines.reporting.figures import photographs
+        from pipelines.reporting.figures import curves, photographs
 
         written.require_figures(options.results)
         _warn_unrecorded(options)
-        for path in figures.write_figures(options.results):
+        for path in curves.write_figures(options.results):
             print(path)
 
         asked: dict[Path | None, str] = {}

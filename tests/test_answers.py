@@ -9,7 +9,7 @@ import pytest
 from written_runs import DSC_NLL, PLUS_NLL, make_run
 
 from pipelines.reporting import answers, claims, frame
-from pipelines.reporting.evidence import Quantity, Runs, method_spread
+from pipelines.reporting.evidence import Runs, method_spread
 from pipelines.reporting.figures import style
 from pipelines.reporting.figures.curves import forest
 from pipelines.reporting.published import Paper, Variant, paper_folder
@@ -48,7 +48,7 @@ def test_ratio_by_hand_with_the_interval_of_the_verdicts(results):
     assert row["ours"] == pytest.approx((0.05 + 0.06) / (0.3 + 0.6))
     # The interval is that of the verdicts: see test_a_contrast_by_hand.
     _, (study,) = opened(results)
-    sides = (Quantity.parse("DSC++"), Quantity.parse("DSC"))
+    sides = (Variant.parse("DSC++"), Variant.parse("DSC"))
     effect = Runs(study).pair(*sides, "nll").effect
     assert (row["ci_low"], row["ci_high"]) == (effect.ci_low, effect.ci_high)
     assert effect.ci_low < row["ours"] < effect.ci_high
@@ -106,7 +106,7 @@ def test_a_method_is_compared_within_its_trainings(results):
     make_run(results, "DSC", [0.5 * v for v in DSC_NLL], gamma=1.0, **SCALED)
     make_run(results, "DSC", (0.36,) * 4, gamma=1.0, seed=1, **SCALED)
     _, (study,) = opened(results)
-    sides = (Quantity.parse("DSC"), Quantity(Variant("DSC", None, "temperature")))
+    sides = (Variant.parse("DSC"), Variant("DSC", None, "temperature"))
     spread = method_spread(study, "vessel", "nll_published", "temperature", True)
     # Ratios .5 and .6: mean .55, standard deviation .0707.
     assert spread == pytest.approx((0.0707107 / 0.55, 1, True))
@@ -124,7 +124,7 @@ def test_a_scaled_loss_has_the_spread_of_scaled_losses(results):
     for seed, nll in enumerate((0.15, 0.19)):
         make_run(results, "DSC", (nll,) * 4, gamma=1.0, seed=seed, **SCALED)
     _, (study,) = opened(results)
-    sides = (Quantity(Variant("DSC", None, "temperature")), Quantity.parse("DSC++"))
+    sides = (Variant("DSC", None, "temperature"), Variant.parse("DSC++"))
     effect = Runs(study).pair(*sides, "nll").effect
     # Of the scaled DSC s is .0282843 of .17; of those as trained DSC (.3 and .6) and
     # DSC++ (.05 and .06) have .212132 of .45 and .00707107 of .055.

@@ -20,6 +20,7 @@ from pipelines.reporting import (
     published,
     tables,
 )
+from pipelines.reporting.published import Variant
 
 # Of four against four only a full separation is significant: z = 8 / sqrt(12),
 # p = erfc(2.3094 / sqrt(2)).
@@ -696,7 +697,7 @@ def test_a_pair_is_of_the_seeds_that_both_have(results):
         nll = np.array((0.1, 0.1, 0.2, 0.2)) + shift
         make_run(results, "DSC++", nll, gamma=2.0, seed=seed)
     joined = frame.open_study(results / "drive" / "paper")
-    plain, plus = evidence.Quantity.parse("DSC"), evidence.Quantity.parse("DSC++")
+    plain, plus = Variant.parse("DSC"), Variant.parse("DSC++")
     pair = evidence.Runs(joined).pair(plain, plus, "nll")
     assert (pair.seeds, pair.difference.n) == (1, 4)
     assert pair.difference.mean == pytest.approx(0.5)
@@ -718,9 +719,7 @@ def test_the_interval_of_a_pair_has_the_spread_over_seeds(results):
         nll = np.array((0.5, 0.6, 0.7, 0.8)) - gap
         make_run(results, "DSC++", nll, gamma=2.0, seed=seed)
     joined = frame.open_study(results / "drive" / "paper")
-    pair = evidence.Runs(joined).pair(
-        *map(evidence.Quantity.parse, ("DSC", "DSC++")), "nll"
-    )
+    pair = evidence.Runs(joined).pair(*map(Variant.parse, ("DSC", "DSC++")), "nll")
     difference = pair.difference
     assert difference.mean == pytest.approx(0.2)
     s = math.sqrt(0.02 / 0.45**2 / 2)

@@ -11,7 +11,7 @@ from written_runs import CASES, make_run
 
 from data_io.errors import InputError
 from pipelines import loss_names
-from pipelines.reporting import figures, frame, markdown, tables
+from pipelines.reporting import frame, markdown, tables
 from pipelines.reporting.figures import curves, style
 from pipelines.reporting.published import Variant
 
@@ -37,12 +37,10 @@ def lines(axis):
 
 
 def test_files_in_all_formats(results):
-    written = figures.write_figures(results)
+    written = curves.write_figures(results)
     folder = results / "drive" / "paper" / "figures"
     stems = [*(folder / name for name in ALL), results / "figures" / "forest"]
-    expected = [
-        stem.with_suffix(f".{end}") for stem in stems for end in figures.FORMATS
-    ]
+    expected = [stem.with_suffix(f".{end}") for stem in stems for end in curves.FORMATS]
     assert written == expected
     assert sorted(folder.iterdir()) == sorted(expected[:-3])
     starts = {"svg": b"<?xml", "pdf": b"%PDF", "png": b"\x89PNG"}
@@ -57,15 +55,15 @@ def test_same_runs_same_bytes_in_another_process(tmp_path, project):
     results = tmp_path / "results"
     make_run(results, "DSC", gamma=1.0)
     make_run(results, "DSC++", gamma=2.0)
-    first = {path: path.read_bytes() for path in figures.write_figures(results)}
+    first = {path: path.read_bytes() for path in curves.write_figures(results)}
     for path in first:
         path.unlink()
     # A user's own settings, another order of sets, another folder.
     (tmp_path / "matplotlibrc").write_text("font.size: 30\nsvg.hashsalt: other\n")
     code = (
         f"import sys; sys.path.insert(0, {str(project)!r}); "
-        "from pathlib import Path; from pipelines.reporting import figures; "
-        "figures.write_figures(Path(sys.argv[1])); "
+        "from pathlib import Path; from pipelines.reporting.figures import curves; "
+        "curves.write_figures(Path(sys.argv[1])); "
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )
     subprocess.run(
@@ -83,7 +81,7 @@ def test_a_figure_that_its_runs_cannot_fill_is_removed(tmp_path):
     folder = results / "drive" / "paper" / "figures"
     folder.mkdir()
     (folder / "figure5-thresholds.svg").write_text("of a run that is gone")
-    figures.write_figures(results)
+    curves.write_figures(results)
     names = {path.stem for path in folder.iterdir()}
     # No DSC and no gamma, but published values of Table 3 are no figure of ours.
     assert names == {"figure2-softmax", "reliability"}
@@ -209,7 +207,7 @@ def test_every_loss_has_its_own_colour():
 def test_unwritable_folder(results):
     (results / "drive" / "paper" / "figures").write_text("a file in its place")
     with pytest.raises(InputError, match="another folder"):
-        figures.write_figures(results)
+        curves.write_figures(results)
 
 
 def test_a_dollar_in_a_name_is_drawn_as_it_is(tmp_path):

@@ -97,7 +97,9 @@ def test_any_other_package(capsys, monkeypatch):
         cli.main(["tables"])
     monkeypatch.delitem(sys.modules, "pipelines.reporting.pages")
     monkeypatch.setitem(sys.modules, "skimage", None)
-    monkeypatch.setattr("pipelines.reporting.figures.write_figures", lambda _: [])
+    monkeypatch.setattr(
+        "pipelines.reporting.figures.curves.write_figures", lambda _: []
+    )
     monkeypatch.setattr(
         "pipelines.reporting.figures.photographs.write_pictures",
         lambda *_: importlib.import_module("skimage"),

@@ -620,7 +620,12 @@ def test_replicates_of_a_seed_are_averaged_and_no_seeds(results):
     found = estimated(studied, dsc, "vessel", "nll_published")
     assert (found.mean, found.seeds) == (pytest.approx(0.2375), 2)
     # Dice at a threshold is averaged within the seed too.
-    assert estimated(studied, dsc, "vessel", "dice", 0.5).seeds == 2
+    assert (
+        estimated(
+            studied, dataclasses.replace(dsc, threshold=0.5), "vessel", "dice"
+        ).seeds
+        == 2
+    )
 
 
 def test_pages_name_seeds_and_replicates(results):

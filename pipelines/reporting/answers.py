@@ -13,10 +13,10 @@ import pandas as pd
 
 from pipelines.reporting import data
 from pipelines.reporting.estimates import is_ratio, pooled, student
-from pipelines.reporting.evidence import Pair, Printed, Quantity, Runs
+from pipelines.reporting.evidence import Pair, Runs
 from pipelines.reporting.frame import Study
 from pipelines.reporting.markdown import table
-from pipelines.reporting.published import Paper
+from pipelines.reporting.published import Paper, Variant
 from pipelines.reporting.tables import deciding, framed
 
 __all__ = ["FILE", "QUESTIONS", "brief", "compared", "markdown", "summary"]
@@ -48,9 +48,9 @@ class _Line:
         return "ratio" if is_ratio(self.metric) else "difference"
 
     @property
-    def sides(self) -> list[Quantity]:
+    def sides(self) -> list[Variant]:
         """Both of them."""
-        return [Quantity.parse(self.a), Quantity.parse(self.b)]
+        return [Variant.parse(self.a), Variant.parse(self.b)]
 
     @property
     def comparison(self) -> str:
@@ -66,7 +66,7 @@ def compared(
     study: Study,
     target: str,
     metric: str,
-    sides: Sequence[Quantity],
+    sides: Sequence[Variant],
     corrected: bool = False,
 ) -> Pair | None:
     """Compare two losses as the verdicts do; None where one of them was not run.
@@ -78,15 +78,15 @@ def compared(
     return runs.pair(a, b, metric) if runs.has(a) and runs.has(b) else None
 
 
-def _temperature(study: Study, scaled: Quantity) -> dict[str, object]:
+def _temperature(study: Study, scaled: Variant) -> dict[str, object]:
     """The mean fitted temperature over seeds, with Student's t; {}: not scaled."""
-    runs = study.runs.get(scaled.variant)
+    runs = study.runs.get(scaled)
     if runs is None:
         return {}
-    found = [run.record["posthoc"]["temperature"] for run in runs]
-    values = study.by_seed(scaled.variant, found)
-    spread, mean = pooled([values[:, np.newaxis]]), float(values.mean())
-    half, n = student(spread.df) * spread.s / math.sqrt(len(values)), len(values)
+    fitted = [run.record["posthoc"]["temperature"] for run in runs]
+    values = study.by_seed(scaled, fitted)
+    spread, mean, n = pooled([values[:, np.newaxis]]), float(values.mean()), len(values)
+    half = student(spread.df) * spread.s / math.sqrt(n)
     return {"ours": mean, "ci_low": mean - half, "ci_high": mean + half, "seeds": n}
 
 
@@ -111,7 +111,6 @@ def summary(
 
     Of each data set the preset is taken that its claims (`claims.decide`) are put to.
     """
-    printed = Printed(paper)
     rows: dict[tuple[_Line, str, str], dict[str, object]] = {}
     for asked in _ASKED:
         for line in (_Line(asked["question"], **one) for one in asked["comparisons"]):
@@ -119,12 +118,12 @@ def summary(
                 for target in study.targets:
                     key = (line, study.title, target)
                     if not rows.get(key):  # the first that has it
-                        rows[key] = _row(line, study, target, claims, printed)
+                        rows[key] = _row(line, study, target, claims, paper)
     return framed(filter(None, rows.values()), "answers")
 
 
 def _row(
-    line: _Line, study: Study, target: str, claims: pd.DataFrame, printed: Printed
+    line: _Line, study: Study, target: str, claims: pd.DataFrame, paper: Paper
 ) -> dict[str, object]:
     """One comparison on one data set; {} where it was not run."""
     claim = _claim(line, study.title, target, claims)
@@ -138,7 +137,7 @@ def _row(
         "target": target,
         "preset": study.preset,
         "form": line.form,
-        "paper": _printed(line, study, target, printed),
+        "paper": _printed(line, study, target, paper),
         **ours,
         **{name: claim.get(name) for name in (*_OF_CLAIM, "verdict")},
         "claim": claim.get("id"),
@@ -161,10 +160,10 @@ def _claim(
     return {}
 
 
-def _printed(line: _Line, study: Study, target: str, printed: Printed) -> float:
+def _printed(line: _Line, study: Study, target: str, paper: Paper) -> float:
     """The paper's figure; NaN where it prints none."""
     named = target if len(study.targets) > 1 else ""
-    found = printed.figures(study.title, named, line.sides, line.metric)
+    found = paper.figures(study.title, named, line.sides, line.metric)
     if len(found) < len(line.sides):
         return math.nan
     a, b = (found[one].mean for one in line.sides)

@@ -7,7 +7,7 @@ it. What every column of the result means is in `results/README.md`.
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
 import pandas as pd
@@ -16,9 +16,9 @@ from data_io.errors import InputError
 from pipelines.measure import metrics
 from pipelines.reporting import rules
 from pipelines.reporting.estimates import ALPHA
-from pipelines.reporting.evidence import EXTREMES, Printed, Quantity, Runs
-from pipelines.reporting.frame import Study
-from pipelines.reporting.published import Paper, read_rows
+from pipelines.reporting.evidence import Runs
+from pipelines.reporting.frame import EXTREMES, Study
+from pipelines.reporting.published import Paper, Variant, read_rows
 from pipelines.reporting.rules import FAILS, HOLDS, NOT_RUN, UNDECIDED, Outcome, Part
 from pipelines.reporting.tables import deciding, framed, usable
 
@@ -83,7 +83,7 @@ class Claim:
                 f"{', '.join(rules.KINDS)}, metrics out of {', '.join(_METRICS)} "
                 f"and numbers, found {error}; correct it"
             ) from error
-        a, b = (tuple(map(Quantity.parse, lists[side])) for side in ("a", "b"))
+        a, b = (tuple(map(Variant.parse, lists[side])) for side in ("a", "b"))
         parts = tuple(
             Part(*_dataset(place), metric, tuple(one), tuple(other))
             for place in lists["dataset"]
@@ -118,7 +118,7 @@ class Claim:
         Such a claim may be true of any loss.
         """
         every = [one for part in self.parts for one in part.quantities]
-        own = {one.variant.label for one in every}
+        own = {replace(one, threshold=None).label for one in every}
         if len(own) != 1 or own == {loss} or any(x.threshold is None for x in every):
             return None
         (name,) = own
@@ -153,9 +153,9 @@ def decide(paper: Paper, studies: Sequence[Study]) -> pd.DataFrame:
     Raises:
         InputError: a file of `results/paper` is missing or is not as expected.
     """
-    ordered, printed = deciding(studies), Printed(paper)
+    ordered = deciding(studies)
     rows = [
-        _Decision(claim, ordered).row() | _paper_side(claim, paper, printed)
+        _Decision(claim, ordered).row() | _paper_side(claim, paper)
         for claim in published_claims(paper)
     ]
     return framed(rows, "claims")
@@ -272,7 +272,7 @@ class _Decision:
         return "; ".join(same)
 
 
-def _listed(part: Part, means: Mapping[Quantity, float]) -> str:
+def _listed(part: Part, means: Mapping[Variant, float]) -> str:
     values = ", ".join(
         f"{one.label} {'undefined' if math.isnan(mean) else f'{mean:.4g}'}"
         for one, mean in means.items()
@@ -287,11 +287,11 @@ def _some(texts: Iterable[str]) -> str:
     return "; ".join(found[:_SHOWN] + ([f"{more} more"] if more > 0 else []))
 
 
-def _paper_side(claim: Claim, paper: Paper, printed: Printed) -> _Row:
+def _paper_side(claim: Claim, paper: Paper) -> _Row:
     """What the paper prints of it, and whether its own tables agree with its text."""
     verdicts, texts = [], []
     for part in claim.parts:
-        found = printed.figures(part.dataset, part.target, part.measured, part.metric)
+        found = paper.figures(part.dataset, part.target, part.measured, part.metric)
         verdicts.append(claim.rule.in_print(part, found))
         text = _listed(part, {one: figure.mean for one, figure in found.items()})
         if len(part.a) == len(part.b) == 1:

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,18 @@ from pipelines.reporting.estimates import by_seed
 from pipelines.reporting.published import (
     SAME_TEST_IMAGES,
     STANDARD_GAMMA,
+    THRESHOLDS,
     Paper,
     Variant,
     paper_folder,
 )
 from pipelines.run import CUSTOM, TRUTH, Run, spelled
 
-__all__ = ["Study", "finished", "in_words", "join", "open_study", "read_cases",
-           "selected", "studies", "unclean"]  # fmt: skip
+__all__ = ["EXTREMES", "Study", "finished", "in_words", "join", "open_study",
+           "read_cases", "selected", "studies", "unclean"]  # fmt: skip
+
+EXTREMES = "extremes"
+"""A measure of confidence: the share of voxels with p < 0.05 or p >= 0.95."""
 
 _ONE_FOLD = re.compile(r"-\d+folds-fold\d+$")
 """Folders of a single fold end so; the tables are of all folds together."""
@@ -69,7 +73,7 @@ def finished(runs: Iterable[Run]) -> list[Run]:
     verdicts rest on them, so anybody must be able to get their code. Own images have
     no verdicts.
     """
-    runs = _evaluated(runs)
+    runs = [run for run in runs if run.state == "evaluated"]
     for run in runs:
         if missing := [key for key in _DESCRIBED if key not in run.record]:
             raise InputError(
@@ -87,13 +91,9 @@ def unclean(results: Path) -> list[str]:
         f"{run.folder}: expected commits without changes, found "
         f"{unclean_commit(run.record)}; train it again from a clean checkout, as a "
         "replicate"
-        for run in _evaluated(chain.from_iterable(found))
-        if not _is_clean(run)
+        for run in chain.from_iterable(found)
+        if run.state == "evaluated" and not _is_clean(run)
     ]
-
-
-def _evaluated(runs: Iterable[Run]) -> list[Run]:
-    return [run for run in runs if run.state == "evaluated"]
 
 
 def _is_clean(run: Run) -> bool:
@@ -175,9 +175,11 @@ class Study:
 
         Eq. 9 with gamma 1 is Eq. 5: the paper's row at gamma 1 is the plain loss.
         """
-        if variant not in self.runs and variant.gamma == 1.0:
-            variant = Variant(variant.loss.removesuffix("++"))
-        return variant if variant in self.runs else None
+        own = replace(variant, threshold=None)
+        if own not in self.runs and own.gamma == 1.0:
+            own = Variant(own.loss.removesuffix("++"))
+        known = own in self.runs
+        return replace(own, threshold=variant.threshold) if known else None
 
     def seeds(self, variant: Variant) -> tuple[int, ...]:
         """Training seeds at hand, each once."""
@@ -199,7 +201,11 @@ class Study:
 
     def trainings(self, variant: Variant) -> list[tuple[int, int]]:
         """Seed and replicate of each training, in the order of `runs`."""
-        return [_training(run) for run in self.runs[variant]]
+        return [_training(run) for run in self.of(variant)]
+
+    def of(self, variant: Variant) -> list[Run]:
+        """The runs of a variant, at whichever threshold."""
+        return self.runs[replace(variant, threshold=None)]
 
     def by_seed(
         self, variant: Variant, values: npt.ArrayLike, rows: Sequence[int] | None = None
@@ -219,7 +225,7 @@ class Study:
         Those of the seeds that both have; of a loss and what a method made of it those
         that are the same training. All of each where they have none in common.
         """
-        same = replace(a, method="") == replace(b, method="")
+        same = a.trained == b.trained
         keys = [
             [one if same else one[0] for one in self.trainings(variant)]
             for variant in (a, b)
@@ -237,6 +243,7 @@ class Study:
     ) -> _Floats:
         """One metric of every seed and test case, (seeds, cases); see `by_seed`.
 
+        A column of `cases.csv`, `EXTREMES` or, at a threshold, a measure of overlap.
         NaN where undefined, and where a case has no such row.
         """
         each = self.of_trainings(variant, target, metric)
@@ -251,8 +258,14 @@ class Study:
         reference: str = _SELECTION["reference"],
     ) -> _Floats:
         """The same of every training, (trainings, cases)."""
+        if metric == EXTREMES:
+            return _extremes(self, variant, target)
+        if variant.threshold is not None:
+            at = THRESHOLDS.index(variant.threshold)
+            own = replace(variant, threshold=None)
+            return _at_thresholds(self, own, target)[metric][:, :, at]
         found, nothing = self._by_case[metric], np.full(len(self.cases), np.nan)
-        names = (str(run.folder) for run in self.runs[variant])
+        names = (str(run.folder) for run in self.of(variant))
         each = [found.get((name, target, region, reference), nothing) for name in names]
         return np.stack(each)
 
@@ -299,7 +312,7 @@ class Study:
         As `histograms.count` has them; 0 where a case has none of the region.
         """
         where = {"target": target, "region": region, "reference": reference}
-        found = [self.histograms[str(run.folder)] for run in self.runs[variant]]
+        found = [self.histograms[str(run.folder)] for run in self.of(variant)]
         each = [(one, one.where(split="test", **where)) for one in found]
         return np.stack([self.placed(h.counts[rows], h.case[rows]) for h, rows in each])
 
@@ -315,6 +328,22 @@ class Study:
         result = np.zeros((len(self.cases), *values.shape[1:]), dtype=values.dtype)
         result[[self.cases.index(str(name)) for name in names]] = values
         return result
+
+
+@lru_cache(maxsize=256)
+def _at_thresholds(study: Study, variant: Variant, target: str) -> dict[str, _Floats]:
+    """Overlap measures at `THRESHOLDS`, each (trainings, cases, thresholds)."""
+    counts = study.counts(variant, target)
+    return histograms.threshold_metrics(counts, edges=study.edges)
+
+
+@lru_cache(maxsize=256)
+def _extremes(study: Study, variant: Variant, target: str) -> _Floats:
+    """`EXTREMES` of each training and case, (trainings, cases), from histograms."""
+    by_bin, low = study.counts(variant, target).sum(axis=2), study.edges[:-1]
+    between = (low >= THRESHOLDS[0]) & (low < THRESHOLDS[-1])
+    shares: _Floats = by_bin[..., ~between].sum(axis=-1) / by_bin.sum(axis=-1)
+    return shares
 
 
 def in_words(seeds: Iterable[int]) -> str:

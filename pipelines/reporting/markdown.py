@@ -13,15 +13,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lay out a table: the first column to the left, the others right."""
 
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(map(_escaped, cells)) + " |"
+        # A class name is no column and no HTML.
+        text = (re.sub(r"(?<!\\)\|", r"\|", cell) for cell in cells)
+        return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", f"| {' | '.join(text)} |")
 
     ruler = "|---|" + "--:|" * (len(header) - 1)
     return "\n".join([line(header), ruler, *map(line, rows)])
-
-
-def _escaped(cell: str) -> str:
-    """A cell in which a class name is no column and no HTML."""
-    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", re.sub(r"(?<!\\)\|", r"\|", cell))
 
 
 def replace_marked(path: Path, text: str, name: str, content: str) -> str:

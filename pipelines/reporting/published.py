@@ -2,20 +2,23 @@
 
 import contextlib
 import importlib.metadata
+import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import pandas as pd
 
 from data_io.errors import InputError
-from pipelines.measure import metrics
+from pipelines.measure import histograms, metrics
 
 __all__ = [
-    "KEYS", "PAPER_TABLES", "SAME_TEST_IMAGES", "STANDARD_GAMMA", "Cell", "Paper",
-    "Variant", "each_cell", "paper_folder", "partner_of", "read_rows",
+    "KEYS", "PAPER_TABLES", "SAME_TEST_IMAGES", "STANDARD_GAMMA", "THRESHOLDS", "Cell",
+    "Figure", "Paper", "Variant", "each_cell", "paper_folder", "partner_of",
+    "read_rows",
 ]  # fmt: skip
 
 KEYS = ("loss", "gamma", "method")
@@ -29,6 +32,14 @@ STANDARD_GAMMA = 2.0
 
 SAME_TEST_IMAGES = ("DRIVE",)
 """Data sets whose test images are the paper's; its other splits are random, unknown."""
+
+THRESHOLDS = [round(float(one), 9) for one in histograms.THRESHOLDS]
+"""Softmax thresholds that are measured."""
+
+_WRITTEN = re.compile(
+    r"(?P<loss>.+?)(?: g=(?P<gamma>[\d.]+))?"
+    r"(?: \+ (?P<method>\w+))?(?:@(?P<at>[\d.]+))?"
+)
 
 # Table 3 prints .05; the value's neighbours and Table 4's cell of the same network
 # say .005. The files keep what is printed; the verdict takes the stricter one.
@@ -49,6 +60,7 @@ class Variant:
         backend: the Keras backend, where it is not the study's own; else "".
         settings: of own images the overrides, where not all runs of the study have
             them, such as "epochs=3"; else "".
+        threshold: the softmax threshold of `THRESHOLDS` it is cut at; None for argmax.
     """
 
     loss: str
@@ -56,11 +68,34 @@ class Variant:
     method: str = ""
     backend: str = ""
     settings: str = ""
+    threshold: float | None = None
 
     @classmethod
-    def standard(cls, loss: str, gamma: float = STANDARD_GAMMA) -> "Variant":
+    def standard(cls, loss: str, gamma: float = STANDARD_GAMMA) -> Self:
         """A loss with the paper's exponent, or another; only ++ losses have one."""
         return cls(loss, gamma if loss.endswith("++") else None)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read "DSC", "DSC++ g=2.5", "DSC++@0.8" or "DSC + temperature".
+
+        Raises:
+            InputError: written otherwise, or a threshold that is not measured.
+        """
+        found = _WRITTEN.fullmatch(text)
+        threshold = float(found["at"]) if found and found["at"] else None
+        if found is None or (threshold is not None and threshold not in THRESHOLDS):
+            raise InputError(
+                f"{text!r}: expected a loss such as DSC, DSC++ g=2.5 or DSC++@0.8 "
+                "(thresholds 0.05 to 0.95 in steps of 0.05); correct claims.csv"
+            )
+        plain = cls.standard(found["loss"], float(found["gamma"] or STANDARD_GAMMA))
+        return replace(plain, method=found["method"] or "", threshold=threshold)
+
+    @property
+    def trained(self) -> Self:
+        """What was trained for it: without a method or a threshold."""
+        return replace(self, method="", threshold=None)
 
     @property
     def label(self) -> str:
@@ -70,7 +105,8 @@ class Variant:
             text += f" g={self.gamma:g}"
         text = " + ".join(part for part in (text, self.method) if part)
         more = ", ".join(part for part in (self.backend, self.settings) if part)
-        return text + (f" [{more}]" if more else "")
+        at = "" if self.threshold is None else f"@{self.threshold:g}"
+        return text + (f" [{more}]" if more else "") + at
 
     @property
     def columns(self) -> dict[str, object]:
@@ -124,6 +160,13 @@ class Cell(NamedTuple):
         return self.table, self.target, self.metric, self.variant
 
 
+class Figure(NamedTuple):
+    """A printed mean and its standard error; NaN where none is printed."""
+
+    mean: float
+    standard_error: float
+
+
 class Paper:
     """What the paper prints; each file of the folder is read when first asked for.
 
@@ -171,6 +214,31 @@ class Paper:
             if own == (dataset, metric, *pair) and target in ("", row["target"]):
                 return row["p"]
         return ""
+
+    @cached_property
+    def _figures(self) -> dict[tuple[str, str, str, Variant], Figure]:
+        """By data set, target, metric and variant; of several tables the first."""
+        found: dict[tuple[str, str, str, Variant], Figure] = {}
+        for one in each_cell(self.cells):
+            key = (one.dataset, one.target, one.metric, one.variant)
+            found.setdefault(key, Figure(one.value, one.judged_error))
+        for row in self.thresholds:
+            variant = Variant.parse(f"{row['loss']}@{row['threshold']}")
+            key = (row["dataset"], "", row["metric"], variant)
+            found[key] = Figure(float(row["value"]), math.nan)
+        return found
+
+    def figures(
+        self, dataset: str, target: str, variants: Sequence[Variant], metric: str
+    ) -> dict[Variant, Figure]:
+        """Those that are printed; with two classes argmax is threshold 0.5."""
+        column = metrics.PAPER_COLUMN.get(metric, metric)
+        found = {}
+        for one in variants:
+            plain = replace(one, threshold=None) if one.threshold == 0.5 else one
+            if figure := self._figures.get((dataset, target, column, plain)):
+                found[one] = figure
+        return found
 
 
 def paper_folder(results: Path) -> Path:

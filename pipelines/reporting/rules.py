@@ -1,7 +1,7 @@
 """The rules that decide a claim: what holds, what fails, what stays undecided.
 
 `data/rules.yaml` says of each kind of claim what has to be refuted for a pair of
-quantities to hold, and what for it to fail; `p_of` has each p. Two losses differ where
+variants to hold, and what for it to fail; `p_of` has each p. Two losses differ where
 Student's t over seeds says so (`estimates.contrast`); they are the same where two
 one-sided tests put them inside a declared margin (`estimates.MARGINS`). A part with
 several pairs holds where every pair does, each at `ALPHA`: that needs no correction, as
@@ -19,7 +19,8 @@ from data_io.errors import InputError
 from pipelines.measure import statistics
 from pipelines.reporting import data, estimates
 from pipelines.reporting.estimates import ALPHA, MARGINS, ROUNDING, Margin, Z, is_ratio
-from pipelines.reporting.evidence import Figure, Pair, Quantity, Runs
+from pipelines.reporting.evidence import Pair, Runs
+from pipelines.reporting.published import Figure, Variant
 
 __all__ = [
     "CITED", "FAILS", "HOLDS", "KINDS", "NOT_RUN", "UNDECIDED", "Outcome", "Part",
@@ -31,8 +32,8 @@ CITED = "cited, not tested"
 
 _NO_MARGIN = Margin(math.nan, math.nan, "")
 
-_Side = Sequence[Quantity]
-_Steps = list[tuple[Quantity, Quantity]]
+_Side = Sequence[Variant]
+_Steps = list[tuple[Variant, Variant]]
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Part:
     dataset: str
     target: str
     metric: str
-    a: tuple[Quantity, ...]
-    b: tuple[Quantity, ...] = ()
+    a: tuple[Variant, ...]
+    b: tuple[Variant, ...] = ()
 
     @property
     def name(self) -> str:
@@ -58,12 +59,12 @@ class Part:
         return f"{self.dataset}{target} {self.metric}"
 
     @property
-    def quantities(self) -> tuple[Quantity, ...]:
+    def quantities(self) -> tuple[Variant, ...]:
         """All that have to be run for it."""
         return (*self.a, *self.b)
 
     @property
-    def measured(self) -> tuple[Quantity, ...]:
+    def measured(self) -> tuple[Variant, ...]:
         """Those that a metric is asked of; none where the claim is about pictures."""
         return self.quantities if self.metric else ()
 
@@ -292,7 +293,7 @@ class Rule:
                 said[-1] += f" ({pair.p_holm:.2g} after Holm's correction)"
         return names + ", ".join(said)
 
-    def in_print(self, part: Part, printed: Mapping[Quantity, Figure]) -> str:
+    def in_print(self, part: Part, printed: Mapping[Variant, Figure]) -> str:
         """Decide a part from the paper's own tables; "" where they do not say."""
         if not self.pairs or not all(one in printed for one in part.quantities):
             return ""

@@ -17,9 +17,15 @@ import pandas as pd
 from pipelines.measure import metrics, statistics
 from pipelines.reporting import data, estimates
 from pipelines.reporting.estimates import Estimate, estimate, mean_of, pm
-from pipelines.reporting.evidence import THRESHOLDS, estimated, training_spread
+from pipelines.reporting.evidence import estimated, training_spread
 from pipelines.reporting.frame import Study, read_cases, selected
-from pipelines.reporting.published import Cell, Variant, each_cell, partner_of
+from pipelines.reporting.published import (
+    THRESHOLDS,
+    Cell,
+    Variant,
+    each_cell,
+    partner_of,
+)
 from pipelines.run import OTHER_SETS
 
 __all__ = [
@@ -239,7 +245,7 @@ def thresholds(study: Study) -> pd.DataFrame:
     rows = (
         variant.columns
         | {"threshold": at, "metric": metric, "target": target}
-        | vars(estimated(study, variant, target, metric, at))
+        | vars(estimated(study, replace(variant, threshold=at), target, metric))
         for target, variant, at, metric in each
     )
     return framed(rows, "thresholds")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
-from itertools import permutations, product
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,7 +55,6 @@ _P_ROWS = (
     ("p signed-rank", "signed_rank", "p"),
     ("p signed-rank, Holm", "signed_rank", "p_holm"),
 )
-_SPREADS = ("nll_published", "nll", "brier", "dice", "jaccard")
 _PM = "{mean:.3f} ± {standard_error:.3f}"
 _WORDS: Mapping[str, Any] = data("pages")
 _ALONE = _WORDS["one seed"]
@@ -151,10 +150,9 @@ def _as_published(study: Study, variant: Variant, target: str) -> list[str]:
 
 def _p_rows(study: Study, target: str, tests: pd.DataFrame) -> list[list[str]]:
     """P of DSC++ against DSC: both tests, the paired one also after Holm."""
-    found = tests[tests["target"] == target]
-    # In either order.
-    each = (a.rows(b.rows(found, "_b"), "_a") for a, b in permutations(_PAIR))
-    found = pd.concat(each).set_index(["test", "metric"])
+    # In the order of the paper's losses, as `tables.comparisons` pairs them.
+    found = _PAIR[0].rows(_PAIR[1].rows(tests, "_a"), "_b")
+    found = found[found["target"] == target].set_index(["test", "metric"])
     rows = [
         [text, *(_p(found.loc[(test, name), key]) for name in _HEADINGS), ""]
         for text, test, key in _P_ROWS
@@ -209,9 +207,9 @@ def _notes(study: Study, target: str, trained: list[Variant]) -> list[str]:
     words |= {"hardware": "; ".join(sorted(hardware)), "claimed": claimed}
     notes = [_WORDS["notes"][name].format(**words) for name in applies if applies[name]]
     for row in study.paper.thresholds if len(study.cells) else ():
-        variant, at = Variant.standard(row["loss"]), round(float(row["threshold"]), 9)
-        if row["dataset"] == study.title and variant in study.runs:
-            ours = estimated(study, variant, target, row["metric"], at)
+        variant = Variant.parse(f"{row['loss']}@{row['threshold']}")
+        if row["dataset"] == study.title and study.standing_in(variant):
+            ours = estimated(study, variant, target, row["metric"])
             notes.append(
                 f"{row['loss']} at threshold {row['threshold']}: {row['metric']} "
                 f"{pm(ours.mean, ours.standard_error)} "
@@ -237,12 +235,11 @@ def calibrated(study: Study, files: _Files) -> str:
     shown |= {(region, "ace"): "ACE", (region, "reliability"): "reliability"}
     shown |= {(region, "resolution"): "resolution"}
     lines = []
-    for variant in study.main:
+    for variant, target in product(study.main, study.targets):
         rows = variant.rows(found).set_index(["target", "region", "measure"])
-        for target in study.targets:
-            cells = [_cell(rows, (target, *one)) for one in shown]
-            name = _of_class(study, variant.label, target)
-            lines.append([name, str(rows["seeds"].max()), *cells])
+        cells = [_cell(rows, (target, *one)) for one in shown]
+        name = _of_class(study, variant.label, target)
+        lines.append([name, str(rows["seeds"].max()), *cells])
     note = _WORDS["calibration"].format(one_seed=_ALONE, region=region)
     return f"{table(['loss', 'seeds', *shown.values()], lines)}\n\n{note}"
 
@@ -375,7 +372,7 @@ def spreads(study: Study, files: _Files) -> str:
     if len(several) < 2:
         return f"*Fewer than two losses have {OWN_SEEDS} seeds.*"
     lines = []
-    for target, name in product(study.targets, _SPREADS):
+    for target, name in product(study.targets, _HEADINGS):
         means = [study.measures(one, target, name).mean(axis=1) for one in several]
         if is_ratio(name):
             means = [values / values.mean() for values in means]

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,18 +28,20 @@ from pipelines.reporting.calibration import (
     frequency_spread,
 )
 from pipelines.reporting.estimates import Z
-from pipelines.reporting.evidence import THRESHOLDS, Printed, Quantity, estimated
+from pipelines.reporting.evidence import estimated
 from pipelines.reporting.figures import style
-from pipelines.reporting.frame import Study
-from pipelines.reporting.published import Variant, each_cell
+from pipelines.reporting.frame import Study, studies
+from pipelines.reporting.published import THRESHOLDS, Paper, Variant, each_cell
 from pipelines.reporting.tables import usable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["about", "by_exponent", "forest", "gammas", "label", "name_of",
-           "reliability", "softmax", "thresholds"]  # fmt: skip
+__all__ = ["FORMATS", "about", "by_exponent", "forest", "gammas", "label", "name_of",
+           "reliability", "softmax", "thresholds", "write_figures"]  # fmt: skip
+
+FORMATS = ("svg", "pdf", "png")
 
 _COMPARED = tuple(Variant.standard(loss) for loss in ("CE", "DSC", "DSC++"))
 """The losses of Fig. 5, and CE beside them."""
@@ -56,7 +60,7 @@ _AGAINST_GAMMA = {
 _RULED: dict[str, Any] = {"color": "0.92", "linewidth": 0.6}
 _DASHED: dict[str, Any] = {"color": "0.35", "linewidth": 0.7, "dashes": (4, 3)}
 
-_PAIR = [Quantity.parse("DSC++"), Quantity.parse("DSC")]
+_PAIR = [Variant.standard("DSC++"), Variant("DSC")]
 _TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0)
 _GAP = 0.45  # between data sets, in lines
 # What the forest has of ours: metric, whether of both terms, lines further down, colour
@@ -171,7 +175,8 @@ def thresholds(study: Study) -> Figure | None:
 
     def draw(axis: Axes, target: str, metric: str) -> None:
         for variant in shown:
-            found = [estimated(study, variant, target, metric, t) for t in THRESHOLDS]
+            each = (replace(variant, threshold=at) for at in THRESHOLDS)
+            found = [estimated(study, one, target, metric) for one in each]
             mean, low, high = _rounded([(e.mean, e.ci_low, e.ci_high) for e in found]).T
             at, look = _rounded(THRESHOLDS), style.line(variant.loss)
             axis.fill_between(at, low, high, color=look["color"], alpha=0.2, lw=0)
@@ -350,10 +355,9 @@ def forest(studies: Sequence[Study]) -> Figure | None:
     size = (style.WIDTH, 1.4 + 0.19 * height)
     figure = style.sheet(size, words["title"], words["note"], legend=True)
     axes = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
-    printed = Printed(studies[0].paper)
     panels = dict(zip(("nll", "dice"), axes, strict=True))
     for line, at in zip(lines, heights, strict=True):
-        _draw_line(panels, at, line, printed)
+        _draw_line(panels, at, line, studies[0].paper)
     axes[0].set_yticks(heights, [words for *_, words in lines])
     axes[0].set_ylim(height - 0.4, _GAP - 0.6)
     axes[0].set_xscale("log")
@@ -387,15 +391,13 @@ def _lines(studies: Sequence[Study]) -> Iterator[_Line]:
                 yield name, own, study, f"ours, preset {study.preset}, {seeds}"
 
 
-def _draw_line(
-    axes: Mapping[str, Axes], at: float, line: _Line, printed: Printed
-) -> None:
+def _draw_line(axes: Mapping[str, Axes], at: float, line: _Line, paper: Paper) -> None:
     """The paper's diamonds; or both forms of our NLL, and the Dice difference."""
     name, target, study, _ = line
     if study is None:
         look: dict[str, Any] = {"markersize": 5, "linestyle": "", "label": "paper"}
         for metric, axis in axes.items():
-            found = printed.figures(name, target, _PAIR, metric)
+            found = paper.figures(name, target, _PAIR, metric)
             a, b = (found[one].mean for one in _PAIR)
             at_x = _rounded([a / b if metric == "nll" else a - b])
             axis.plot(at_x, [at], marker="D", color=style.PUBLISHED, **look)
@@ -414,3 +416,39 @@ def _rounded(values: npt.ArrayLike) -> _Floats:
     """To 6 significant digits, as in the tables: more would differ between machines."""
     array = np.asarray(values, dtype=np.float64)
     return np.reshape([float(f"{value:.6g}") for value in array.flat], array.shape)
+
+
+def write_figures(results: Path) -> list[Path]:
+    """Draw the curves of every `results/<dataset>/<preset>/` with a finished run.
+
+    Returns:
+        The files written, in order: `<dataset>/<preset>/figures/*`, then
+        `figures/forest.*` of all data sets, each figure in all `FORMATS`. A figure
+        that its runs cannot fill is removed.
+
+    Raises:
+        InputError: runs that cannot be joined; a folder that cannot be written.
+    """
+    found = studies(results)
+    drawn: dict[Path, Figure | None] = {}
+    with style.drawing():
+        for study in found:
+            for name, draw in _OF_STUDY.items():
+                drawn[study.folder / "figures" / name] = draw(study)
+        drawn[results / "figures" / "forest"] = forest(found)
+        written = []
+        for stem, figure in drawn.items():
+            if figure is not None:
+                written += style.save(figure, stem, FORMATS)
+                continue
+            for kind in FORMATS:
+                stem.with_name(f"{stem.name}.{kind}").unlink(missing_ok=True)
+    return written
+
+
+_OF_STUDY: Mapping[str, Callable[[Study], Figure | None]] = {
+    "figure2-softmax": softmax,
+    "figure5-thresholds": thresholds,
+    "table3-gamma": gammas,
+    "reliability": reliability,
+}

@@ -93,16 +93,20 @@ class Example:
         """
         module = datasets.by_name(next(iter(shown.values())).record["dataset"])
         label = module.references(root, case)["observer1"]
-        if module.record(root).is_3d:
-            last = 0 if whole else len(targets)
-            found = _slice(shown, module, root, case, label, last)
-            return cls(shown, case, targets, rule, *found)
-        softmax = {
-            variant: stored.probabilities(run, case, label.shape)
-            for variant, run in shown.items()
-        }
-        image = module.picture(root, case)
-        return cls(shown, case, targets, rule, image, label, softmax)
+        if not module.record(root).is_3d:
+            shape = label.shape
+            each = {v: stored.probabilities(r, case, shape) for v, r in shown.items()}
+            image = module.picture(root, case)
+            return cls(shown, case, targets, rule, image, label, each)
+        target = label == len(targets)
+        if whole or not target.any():
+            target = label > 0
+        volumes = {v: stored.volume(r, module, root, case) for v, r in shown.items()}
+        place = next(iter(volumes.values()))[1]
+        plane = Plane.of(place, target)
+        each = {v: _softmax(found, place, plane) for v, (found, _) in volumes.items()}
+        image, label = _image(module, root, case, plane), plane.cut(label)
+        return cls(shown, case, targets, rule, image, label, each, plane)
 
     @property
     def record(self) -> Mapping[str, Any]:
@@ -151,20 +155,18 @@ class Example:
     def beside(self) -> list[Panel]:
         """The image and the truth."""
         drawn = panels.photo(self.image), panels.truth_of(self.truth)
-        return [self.fitted(panel) for panel in drawn]
+        return list(map(self.fitted, drawn))
 
     def by_class(self) -> list[Row]:
         """A row for each class: image, truth and a heat map for each variant."""
-        rows: list[Row] = []
-        image, _ = self.beside()
+        image, rows = self.beside()[0], list[Row]()
         for number in range(1, len(self.targets) + 1):
-            truth = self.fitted(panels.truth_of(self.label == number))
+            drawn = [panels.truth_of(self.label == number)]
+            each = self.softmax.items()
+            drawn += [Panel(values[..., number], one.label) for one, values in each]
             beside = image.cut(self.window) if rows else self.framed(image)
-            row: Row = [beside, truth.cut(self.window)]
-            for variant, softmax in self.softmax.items():
-                heat = self.fitted(Panel(softmax[..., number], variant.label))
-                row.append(heat.cut(self.window))
-            rows.append(row)
+            cut = (self.fitted(panel).cut(self.window) for panel in drawn)
+            rows.append([beside, *cut])
         return rows
 
     def fitted(self, panel: Panel) -> Panel:
@@ -201,23 +203,6 @@ class Example:
         if together and len(self.targets) > 1:
             parts.append(f"All of {', '.join(self.targets)} together.")
         return " ".join([*parts, more]).strip()
-
-
-def _slice(
-    shown: Mapping[Variant, Run],
-    module: Dataset,
-    root: Path,
-    case: str,
-    label: _Array,
-    last: int,
-) -> tuple[_Array, _Array, dict[Variant, _Array], Plane]:
-    """Image, label, softmax values and place of the slice with most of class `last`."""
-    target = label == last if last and np.any(label == last) else label > 0
-    volumes = {v: stored.volume(run, module, root, case) for v, run in shown.items()}
-    place = next(iter(volumes.values()))[1]
-    plane = Plane.of(place, target)
-    softmax = {v: _softmax(found, place, plane) for v, (found, _) in volumes.items()}
-    return _image(module, root, case, plane), plane.cut(label), softmax, plane
 
 
 def _softmax(found: _Array, place: nifti.Geometry, plane: Plane) -> _Array:
@@ -332,27 +317,22 @@ def _side_by_side(shown: dict[Variant, Run], root: Path, case: str, path: Path) 
     """A row of image, truth and heat maps; below it the enlarged part."""
     written.require_figure(path)
     record = next(iter(shown.values())).record
-    names = record.get("classes") or datasets.by_name(record["dataset"]).RECORD.classes
+    module = datasets.by_name(record["dataset"])
+    names = record.get("classes") or module.RECORD.classes
     of = Example.read(shown, root, case, tuple(names[1:]), whole=True)
     rows, labels = of.by_class(), of.targets
     if len(labels) == 1:
-        row = [*of.beside(), *_posterior(of, root)]
+        row = of.beside()
+        if isinstance(module, Phantom):
+            row.append(Panel(module.posterior(root, case), "true probability"))
         row += [of.heat(variant, variant.loss) for variant in of.runs]
-        rows, labels = [[of.framed(panel) for panel in row]], ("", "detail")
+        rows, labels = [list(map(of.framed, row))], ("", "detail")
         if of.window:
             rows.append([replace(panel.cut(of.window), title="") for panel in row])
-    simulated = " (simulated)" if of.record["simulated"] else ""
-    title = f"{of.record['title']}{simulated}, case {of.number}"
-    sheet = Sheet(rows, f"{title}, preset {of.record['preset']}", "", labels)
+    simulated = " (simulated)" if record["simulated"] else ""
+    title = f"{record['title']}{simulated}, case {of.number}"
+    sheet = Sheet(rows, f"{title}, preset {record['preset']}", "", labels)
     return sheet.draw(path.with_suffix(""), ["png"])[0]
-
-
-def _posterior(of: Example, root: Path) -> list[Panel]:
-    """The true probability, where it is known: of a phantom."""
-    module = datasets.by_name(of.record["dataset"])
-    if not isinstance(module, Phantom):
-        return []
-    return [Panel(module.posterior(root, of.case), "true probability")]
 
 
 def write_pictures(results: Path, locate: Locate) -> tuple[list[Path], str]:
@@ -382,22 +362,18 @@ def write_pictures(results: Path, locate: Locate) -> tuple[list[Path], str]:
     for preset, parts in by_preset.items():
         stem = results / _FOLDER / f"figure3-losses-{preset}"
         sheets[stem] = _figure3(preset, parts)
-    skipped = {stem: why for stem, why in sheets.items() if isinstance(why, str)}
-    drawn = {stem: one for stem, one in sheets.items() if isinstance(one, Sheet)}
-    files = [path for stem, sheet in drawn.items() for path in sheet.draw(stem)]
-    return files, _told(skipped)
-
-
-def _told(skipped: Mapping[Path, str]) -> str:
-    """How many figures were skipped, and for each reason where; "" where none was."""
-    places = defaultdict(list)
-    for stem, reason in skipped.items():
-        places[reason].append(str(stem.parent))
-    lines = [
+    places, files = defaultdict(list), []
+    for stem, sheet in sheets.items():
+        if isinstance(sheet, str):
+            places[sheet].append(str(stem.parent))
+        else:
+            files += sheet.draw(stem)
+    told = [
         f"  {len(all_)} of {', '.join(dict.fromkeys(all_))}: {reason}"
         for reason, all_ in places.items()
     ]
-    return "\n".join([f"Pictures skipped: {len(skipped)}", *lines] if lines else [])
+    number = sum(map(len, places.values()))
+    return files, "\n".join([f"Pictures skipped: {number}", *told] if told else [])
 
 
 def example(study: Study, locate: Locate) -> Example:
