@@ -874,6 +874,7 @@ def test_names_of_classes_that_cannot_be(names, reason):
 
 
 @pytest.mark.backend
+@pytest.mark.slow
 def test_the_commands_of_the_page(project, tmp_path, monkeypatch, capsys):
     """Own images go from two folders to tables and label maps as docs/datasets.md says.
 
