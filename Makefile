@@ -52,7 +52,7 @@ DATA_FLAGS = $(call flag,DATA,data)$(if $(PHANTOM), --phantom)
 .PHONY: help install demo study reproduce-drive reproduce-bus2017 reproduce-dsb2018
 .PHONY: reproduce-isic2018 reproduce-cvc-clinicdb reproduce-hippocampus kits19
 .PHONY: tables figures docs
-.PHONY: errata test lint test-backends test-backend test-ports recipes bench
+.PHONY: errata test test-all lint test-backends test-backend test-ports recipes bench
 .PHONY: bench-losses bench-training bench-step bench-coverage bench-verdicts bench-evaluation lock clean
 
 help: ## list the targets
@@ -106,8 +106,14 @@ docs: $(VENV)/.ready ## draw the plots of docs/losses.md anew
 errata: $(VENV)/.ready ## measure what each errata entry does (DATA=folder of DRIVE, kits19)
 	@nice $(VENV)/bin/python -m errata --write$(call flag,DATA,data)
 
-test: lint ## style, types, import rules and all tests
-	@$(VENV)/bin/python -m pytest
+# A file's tests share what they have trained: a process takes whole files.
+PYTEST := bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+test: lint ## style, types, import rules and the quick tests (minutes)
+	@$(VENV)/$(PYTEST) -m "not slow"
+
+test-all: lint ## the same with the slow tests: all that continuous integration runs
+	@$(VENV)/$(PYTEST)
 
 lint: $(VENV)/.ready ## style, types and import rules alone
 	@$(VENV)/bin/ruff check .
@@ -128,14 +134,14 @@ test-backends: ## the tests that depend on the backend, on all three (ONLY=...),
 	if [[ -n $$failed ]]; then echo "Failed:$$failed" >&2; exit 1; fi
 
 test-backend: $(VENV)/.ready
-	@DSCPP_REQUIRE_BACKEND=$(BACKEND) $(VENV)/bin/python -m pytest -m backend
+	@DSCPP_REQUIRE_BACKEND=$(BACKEND) $(VENV)/$(PYTEST) -m backend
 
 # Keras, MONAI and nnU-Net together, in an environment of their own.
 recipes: .venv-peers/.ready ## the recipes, with the libraries that they are for
-	@KERAS_BACKEND=torch DSCPP_REQUIRE_PEERS=1 .venv-peers/bin/python -m pytest -m peers
+	@KERAS_BACKEND=torch DSCPP_REQUIRE_PEERS=1 .venv-peers/$(PYTEST) -m peers
 
 test-ports: .venv-peers/.ready ## the PyTorch port: its losses, MONAI, nnU-Net, its wheel
-	@KERAS_BACKEND=torch DSCPP_REQUIRE_PEERS=1 .venv-peers/bin/python -m pytest -m ports
+	@KERAS_BACKEND=torch DSCPP_REQUIRE_PEERS=1 .venv-peers/$(PYTEST) -m ports
 
 .venv-peers/.ready: requirements/peers.txt requirements/peers-sdist.txt
 .venv-peers/.ready: requirements/install.sh setup.cfg pyproject.toml

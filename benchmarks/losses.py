@@ -102,7 +102,10 @@ def _torch(loss: Callable[..., Any], y_true: Any, y_pred: Any) -> Callable[[], A
 
 
 def in_a_step(
-    draws: int = DRAWS, image: tuple[int, ...] = IMAGE, filters: int = FILTERS
+    draws: int = DRAWS,
+    image: tuple[int, ...] = IMAGE,
+    filters: int = FILTERS,
+    **overrides: Any,
 ) -> list[timing.Row]:
     """Time every loss alone, beside a whole training step of the U-Net.
 
@@ -112,8 +115,9 @@ def in_a_step(
         draws: timed calls of each.
         image: shape of the images, (N, rows, columns).
         filters: of the network's first level.
+        **overrides: of the protocol's values.
     """
-    values = Protocol(image[1:], filters)
+    values = Protocol(image[1:], filters, **overrides)
     model = fit.build(values, 3, CLASSES)
     fit.compile_model(model, values, losses.by_name("DSC++"))
     indices, logits = labels_and_logits((*image, CLASSES))

@@ -51,6 +51,7 @@ def test_the_page_names_what_a_data_set_has(project):
     assert named == known - inner - {"picture", "values"} | of_volumes
 
 
+@pytest.mark.slow
 def test_from_command_to_table(cells, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "cells")

@@ -168,8 +168,9 @@ print(json.dumps(test_backend.values()))
 
 
 @pytest.mark.backend
-@pytest.mark.parametrize("text", ['{"floatx": "float64", "epsilon": 1}'])
-def test_the_users_configuration_of_keras_changes_nothing(project, tmp_path, text):
+@pytest.mark.slow
+def test_the_users_configuration_of_keras_changes_nothing(project, tmp_path):
+    text = '{"floatx": "float64", "epsilon": 1}'
     # Refused by Keras itself: epsilon is no float, and a limit is no number.
     kept = tmp_path / ".keras" / "keras.json"
     kept.parent.mkdir()

@@ -212,6 +212,7 @@ print(json.dumps([hashlib.sha256(text).hexdigest(), items.order()]))
 
 
 @pytest.mark.backend
+@pytest.mark.slow
 def test_another_process_draws_the_same_bytes(raw, cache, tmp_path, project):
     ended = subprocess.run(
         [sys.executable, "-c", PROCESS, str(raw), str(tmp_path)],

@@ -94,9 +94,10 @@ def test_value_and_gradient_are_those_of_the_loss() -> None:
 
 
 @pytest.mark.backend
+@pytest.mark.slow
 def test_losses_are_timed_beside_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(losses, "names", lambda: ["CE", "DSC++"])
-    rows = loss_benchmark.in_a_step(draws=1, image=(1, 16, 32), filters=2)
+    rows = loss_benchmark.in_a_step(draws=1, image=(1, 16, 32), filters=2, depth=1)
     assert [row.what for row in rows] == ["CE", "DSC++"]
     for row in rows:
         assert row.peer == "training step, U-Net, 2 filters"
@@ -162,7 +163,7 @@ def test_samples_are_timed_beside_miscnn() -> None:
     assert (row.peer, row.target, row.by) == ("MIScnn DataGenerator", "0.5", "mean")
 
 
-@pytest.mark.backend
+@pytest.mark.slow
 def test_epochs_are_timed_beside_their_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = {"training": 2, "validation": 1, "test": 1}
     monkeypatch.setattr(epoch_benchmark, "COUNTS", counts)
@@ -177,7 +178,7 @@ def test_epochs_are_timed_beside_their_steps(monkeypatch: pytest.MonkeyPatch) ->
     assert 0 < float(waiting.ratio) < 1  # a share of the epoch, and all of its samples
 
 
-@pytest.mark.backend
+@pytest.mark.slow
 def test_memory_after_an_epoch_is_beside_that_of_an_early_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -229,6 +230,7 @@ def test_the_table_has_what_was_wanted_and_of_losses_the_slowest() -> None:
 @pytest.mark.parametrize(
     ("shape", "channels", "classes"), [((16, 32), 3, 2), ((8, 4, 12), 1, 3)]
 )
+@pytest.mark.slow
 def test_the_peers_steps_are_ours(
     shape: tuple[int, ...], channels: int, classes: int
 ) -> None:
@@ -246,6 +248,7 @@ def test_the_peers_steps_are_ours(
 
 
 @pytest.mark.backend
+@pytest.mark.slow
 def test_a_step_is_timed_beside_its_peers() -> None:
     steps = step_benchmark.beside_peers((16, 32), draws=1, filters=2, depth=1)
     backend = keras.backend.backend()

@@ -30,6 +30,7 @@ def plots() -> types.ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_the_plots_of_the_losses_are_those_that_make_docs_draws(
     plots: types.ModuleType, project: Path, tmp_path: Path
 ) -> None:

@@ -917,6 +917,7 @@ def brief(record):
 
 
 @pytest.mark.backend
+@pytest.mark.slow
 def test_the_commands_of_the_page(tmp_path, monkeypatch, capsys):
     """Own images go from two folders to tables and label maps as docs/datasets.md says.
 

@@ -121,6 +121,7 @@ class nnUNetTrainerDSCPlusPlus_1epoch(nnUNetTrainerDSCPlusPlus):
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_the_command_trains(tmp_path: Path) -> None:
     # nnU-Net's search imports its Primus trainers, which need timm: empty here.
     for name in (

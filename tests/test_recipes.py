@@ -55,6 +55,7 @@ def test_monai_loop(run) -> None:
 
 @pytest.mark.peers
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_nnunet_plans_preprocesses_trains_and_validates(run) -> None:
     pytest.importorskip("nnunetv2")
     assert_falls(run("nnunet_train.py"), 3, to=0.95)

@@ -50,6 +50,8 @@ def clone(project: Path, folder: Path, names: list[PurePosixPath]) -> Path:
     return folder
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_every_committed_file_is_generated_to_the_byte(project, tmp_path, capsys):
     names = tracked(project)
     expected = {

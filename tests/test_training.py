@@ -284,6 +284,7 @@ sys.exit(cli.main())
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.slow
 def test_killed_at_random_moments(data, work, tmp_path):
     """SIGKILL from outside, three times, then left alone: the same run."""
     chosen = task(40, "DSC", stopping_patience=40)

@@ -33,12 +33,20 @@ TINY = plan.EXPERIMENTS / "tiny.yaml"
 PAPER = plan.EXPERIMENTS / "paper.yaml"
 
 
-def start(folder, *arguments, **options):
-    """Starts `dscpp reproduce` on the tiny configuration, in `folder`."""
-    command = [*reproduce.dscpp(), "reproduce", "--dataset", "phantom"]
-    command += ["--experiment", str(TINY), *arguments]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, cwd=folder, **{**pipes, **options})
+def reproduced(folder):
+    """Exit code of `dscpp reproduce` on the tiny configuration in `folder`, its words.
+
+    The runs are processes; what starts them is not.
+    """
+    command = ["reproduce", "--dataset", "phantom", "--experiment", str(TINY)]
+    said = io.StringIO()
+    with (
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(said),
+    ):
+        code = cli.main(command)
+    return code, said.getvalue()
 
 
 def finish(process, timeout=1500):
@@ -610,11 +618,12 @@ def test_a_run_alone_has_all_of_the_machine(tmp_path, monkeypatch):
 def tiny(tmp_path_factory):
     """The tiny configuration, run to its end and left alone."""
     folder = tmp_path_factory.mktemp("tiny")
-    code, output = finish(start(folder))
+    code, output = reproduced(folder)
     assert code == 0, output
     return folder
 
 
+@pytest.mark.slow
 def test_tiny_goes_through(tiny):
     folders = run_folders(tiny)
     assert [folder.name for folder in folders] == ["dsc-s0", "dscpp-s0"]
@@ -638,6 +647,7 @@ def test_tiny_goes_through(tiny):
     assert {path.name for path in tiny.iterdir()} <= {"results", ".work"}
 
 
+@pytest.mark.slow
 def test_done_work_is_not_repeated_nor_are_committed_runs_of_a_fresh_clone(
     tiny, tmp_path
 ):
@@ -650,12 +660,13 @@ def test_done_work_is_not_repeated_nor_are_committed_runs_of_a_fresh_clone(
     for name in runs.COMMITTED:
         shutil.copy(committed / name, copy / name)
     before = contents(tmp_path)
-    code, output = finish(start(tmp_path))
+    code, output = reproduced(tmp_path)
     assert code == 0, output
     assert "2 done, 0 to do" in output
     assert contents(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_a_failed_run_stops_no_other_and_is_named_with_its_log(tiny, tmp_path):
     # One run cannot be read; of the other, only the measures are missing.
     whole = {folder.name: folder for folder in run_folders(tiny)}
@@ -666,7 +677,7 @@ def test_a_failed_run_stops_no_other_and_is_named_with_its_log(tiny, tmp_path):
     runs.Run.open(group / "dscpp-s0").update(state="predicted")
     for name in ("cases.csv", "histograms.npz"):
         (group / "dscpp-s0" / name).unlink()
-    code, output = finish(start(tmp_path))
+    code, output = reproduced(tmp_path)
     assert code == 1, output
     assert_same_run(group / "dscpp-s0", whole["dscpp-s0"])
     end = output.rpartition("1 of 2 run(s) failed")[2]
@@ -829,6 +840,7 @@ def state_of(folder, name):
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.slow
 def test_a_study_that_was_killed_twice_makes_the_same_files(tiny, tmp_path):
     """In the training of one run and behind that of another; all of it, and make."""
     killed = clone(tmp_path / "ki{ll}ed twice")
