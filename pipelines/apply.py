@@ -27,6 +27,7 @@ from data_io.prepare import cache, native
 from data_io.prepare.preprocessing import Settings
 from pipelines import commits, evaluate, export, provenance, written
 from pipelines import run as runs
+from pipelines.posthoc import decision as decision_file
 from pipelines.posthoc import temperature as scaling
 from pipelines.training import predict, protocol
 from pipelines.training.protocol import Protocol
@@ -156,6 +157,7 @@ def predict_files(
     work: Path = Path(".work"),
     volume_probabilities: bool = False,
     pictures: bool = False,
+    decision: decision_file.Decision | None = None,
 ) -> list[Path]:
     """Predicts images that need no label maps.
 
@@ -173,6 +175,8 @@ def predict_files(
         work: where the look at the images is remembered.
         volume_probabilities: write those of volumes too, which are large.
         pictures: draw each case too, see `export.write_pictures`.
+        decision: its temperature and threshold take the place of others, and
+            `volumes.csv` has the volume of each class to expect, in voxels.
 
     Returns:
         The label files.
@@ -182,13 +186,20 @@ def predict_files(
             or has a file in the place of another.
     """
     trained = open_model(model)
+    if decision:
+        decision_file.require_classes(decision, len(trained.classes), model)
+        trained = dataclasses.replace(trained, temperature=decision["temperature"])
+        threshold = decision["threshold"]
     found = own.describe(images, None, work, like=trained.record())
-    labels, names = [], []
+    labels, names, volumes = [], list[str](), list[dict[str, Any]]()
     with runs.writing(output):
         output.mkdir(parents=True, exist_ok=True)
         for case, softmax in _predictions(trained, found.root):
             place = own_images.geometry(found.root, case)
             names += export.files_of(case, place is not None, volume_probabilities)
+            if decision:
+                shape = place.shape if place else softmax.shape[:-1]
+                volumes += _volumes(case, softmax, shape, trained, decision)
             if pictures:
                 names += export.pictures_of(case, place is not None)
                 shown = own_images, found.root, trained.classes, threshold
@@ -200,8 +211,32 @@ def predict_files(
                 if place
                 else _write_image(output, case, softmax, threshold)
             )
+        if decision:
+            table = output / "volumes.csv"
+            written.write(table, functools.partial(_write_volumes, volumes))
+            names.append(table.name)
         written.settle(output, names)
     return labels
+
+
+def _volumes(
+    case: str,
+    softmax: _Array,
+    shape: tuple[int, ...],
+    trained: Trained,
+    decision: decision_file.Decision,
+) -> Iterator[dict[str, Any]]:
+    """The corrected sum of the probabilities of each class, in voxels of the image."""
+    slabs = _slabs(softmax, trained.settings.is_3d, shape)
+    sums = sum(p.reshape(-1, p.shape[-1]).sum(0, np.float64) for _, p in slabs)
+    names = zip(trained.classes, decision["classes"], np.atleast_1d(sums), strict=True)
+    for name, theirs, total in list(names)[1:]:
+        factor = decision["volume_factors"].get(theirs, 1.0)
+        yield {"case": case, "target": name, "expected": float(total) * factor}
+
+
+def _write_volumes(rows: Sequence[dict[str, Any]], path: Path) -> Path:
+    return runs.write_csv(path, ("case", "target", "expected"), rows)
 
 
 def _predictions(trained: Trained, root: Path) -> Iterator[tuple[str, _Array]]:

@@ -13,7 +13,7 @@ from data_io.errors import InputError
 from data_io.files.names import is_formula
 
 __all__ = [
-    "SPLIT", "add", "add_own", "class_names", "folder", "number", "take_own",
+    "SPLIT", "add", "add_own", "class_names", "folder", "number", "share", "take_own",
     "threshold",
 ]  # fmt: skip
 
@@ -47,6 +47,16 @@ def threshold(text: str) -> float | str:
     )
 
 
+def share(text: str) -> float:
+    """A share as typed: a number between 0 and 1."""
+    found = threshold(text)
+    if isinstance(found, str):
+        raise argparse.ArgumentTypeError(
+            f"expected a number between 0 and 1, received {text!r}"
+        )
+    return found
+
+
 SPLIT = ("--split-seed", "--split", "--split-by")
 _OPTIONS: dict[str, dict[str, Any]] = {
     "--data": {
@@ -54,6 +64,12 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "metavar": "DIR",
         "help": "the data set's folder or zip, or the folder that contains it "
         "(default: data/<NAME>; phantoms are made when needed)",
+    },
+    "--decision": {
+        "type": folder,
+        "metavar": "FILE",
+        "help": "apply the temperature, threshold and volume correction of this file, "
+        "which `dscpp calibrate` wrote",
     },
     "--epochs": {"type": int, "metavar": "N", "help": "at most so many epochs"},
     "--jobs": {

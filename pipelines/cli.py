@@ -9,12 +9,15 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_io import bars
 from data_io.errors import InputError, NotFinite, escaped, is_text, not_text
 from pipelines import arguments, backend, installed, streams
 from pipelines.run import Run, replicate_of
+
+if TYPE_CHECKING:
+    from pipelines.posthoc.decision import Decision
 
 __all__ = ["main"]
 
@@ -143,6 +146,7 @@ def _parser() -> argparse.ArgumentParser:
         _evaluate,
         _temperature,
         _judge,
+        _calibrate,
         _tables,
         _figures,
         _runs,
@@ -551,7 +555,7 @@ def _add_any_images(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="label maps and probabilities are written here",
     )
-    arguments.add(other, "--threshold")
+    arguments.add(other, "--threshold", "--decision")
 
 
 def _run_predict(options: argparse.Namespace) -> None:
@@ -568,6 +572,7 @@ def _run_predict(options: argparse.Namespace) -> None:
             "expected --run RUN, or --run RUN or --model M with --images PATH and "
             "--output DIR; received another combination"
         )
+    decision = _decision(options)
     written = stages.predict_images(
         model,
         options.input,
@@ -576,13 +581,31 @@ def _run_predict(options: argparse.Namespace) -> None:
         options.work,
         options.probabilities,
         options.pictures,
+        decision,
     )
     print(f"{options.output}: {len(written)} label maps")
+
+
+def _decision(options: argparse.Namespace) -> Decision | None:
+    if options.decision is None:
+        return None
+    if options.threshold is not None:
+        raise InputError(
+            "--decision: expected no --threshold beside it, as the file has one"
+        )
+    from pipelines.posthoc import decision
+
+    return decision.load(options.decision)
 
 
 def _run_predict_run(options: argparse.Namespace) -> None:
     from pipelines import stages
 
+    if options.decision is not None:
+        raise InputError(
+            "--decision: expected --images and --output with it; `dscpp judge "
+            "--decision` measures probabilities that are there"
+        )
     if options.threshold is not None:
         raise InputError(
             "--threshold: expected --images and --output with it; a run keeps "
@@ -728,18 +751,7 @@ def _judge(commands: _Commands[argparse.ArgumentParser]) -> None:
             'judge probabilities labels --name "my network" --output judged',
         ),
     )
-    parser.add_argument(
-        "probabilities",
-        type=arguments.folder,
-        metavar="PROBABILITIES",
-        help="a folder or file: .npz as nnU-Net writes it, .npy, NIfTI, PNG or TIFF",
-    )
-    parser.add_argument(
-        "labels",
-        type=arguments.folder,
-        metavar="LABELS",
-        help="a folder or file of label maps with the same names",
-    )
+    _add_probabilities(parser)
     parser.add_argument(
         "--output",
         type=arguments.folder,
@@ -752,10 +764,70 @@ def _judge(commands: _Commands[argparse.ArgumentParser]) -> None:
         metavar="NAME",
         help="what the tables call them (default: the name of their folder)",
     )
+    arguments.add(parser, "--decision")
+
+
+def _add_probabilities(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
+    """Probabilities of any program, their label maps and the names of the classes."""
+    parser.add_argument(
+        "probabilities",
+        nargs=nargs,
+        type=arguments.folder,
+        metavar="PROBABILITIES",
+        help="a folder or file: .npz as nnU-Net writes it, .npy, NIfTI, PNG or TIFF",
+    )
+    parser.add_argument(
+        "labels",
+        nargs=nargs,
+        type=arguments.folder,
+        metavar="LABELS",
+        help="a folder or file of label maps with the same names",
+    )
     parser.add_argument(
         "--classes",
         metavar="NAMES",
         help='names of the classes in order, such as "background, kidney, tumour"',
+    )
+
+
+def _calibrate(commands: _Commands[argparse.ArgumentParser]) -> None:
+    def run(options: argparse.Namespace) -> None:
+        from pipelines import calibrate
+
+        print(calibrate.command(options))
+
+    parser = _command(
+        commands,
+        "calibrate",
+        run,
+        "write a decision file from validation cases: temperature, threshold, volume "
+        "correction; `predict` and `judge` apply it",
+        (
+            "calibrate nnunet/validation labelsTr --output decision.json",
+            "calibrate --run RUN --missed 0.1",
+        ),
+    )
+    _add_probabilities(parser, "?")
+    parser.add_argument(
+        "--run",
+        dest="run_folder",
+        type=arguments.folder,
+        metavar="RUN",
+        help="in place of files: the validation cases of an evaluated run",
+    )
+    parser.add_argument(
+        "--missed",
+        type=arguments.share,
+        metavar="SHARE",
+        help="promise that at most this share of the foreground is missed, on average "
+        "over cases (default: the threshold with the best mean Dice)",
+    )
+    parser.add_argument(
+        "--output",
+        type=arguments.folder,
+        default=Path("decision.json"),
+        metavar="FILE",
+        help="the decision file (default: %(default)s)",
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,18 +28,24 @@ from data_io.own_images.describe import class_names
 from pipelines import arguments, commits, evaluate
 from pipelines import run as runs
 from pipelines.measure import decisions
+from pipelines.measure.metrics import ratio
 from pipelines.measure.regions import BAND
+from pipelines.posthoc import decision as decision_file
+from pipelines.stored import scale
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pipelines.measure.histograms import Histograms
     from pipelines.reporting.frame import Study
 
-__all__ = ["command", "judge", "report", "volumes"]
+__all__ = ["command", "decided", "judge", "measured", "report", "volumes"]
 
 _FILES = ("calibration.csv", "reliability.csv")
+_DECIDED = "decided.csv"
 # Columns of what is printed, by the names of measures.
 _MEANS = {"nll": "NLL", "brier": "Brier", "dice": "Dice"}
+_OF_DECISION = {"dice": "Dice at the file's threshold", "missed": "missed there"}
 _CALIBRATION = {
     ("image", "ece"): "ECE",
     (BAND, "ece"): "ECE, band",
@@ -50,7 +57,14 @@ def command(options: argparse.Namespace) -> str:
     """`dscpp judge`: measure, write the tables; returns the main measures."""
     name = options.name or options.probabilities.resolve().name.partition(".")[0]
     classes = tuple(arguments.class_names(options))
-    judge(options.probabilities, options.labels, options.output, name, classes)
+    judge(
+        options.probabilities,
+        options.labels,
+        options.output,
+        name,
+        classes,
+        decision_file.load(options.decision) if options.decision else None,
+    )
     return report(options.output)
 
 
@@ -60,6 +74,7 @@ def judge(
     output: Path,
     name: str,
     classes: tuple[str, ...] = (),
+    decision: decision_file.Decision | None = None,
 ) -> runs.Run:
     """Measure probabilities against label maps.
 
@@ -72,6 +87,8 @@ def judge(
         name: what the probabilities are called; a folder's name.
         classes: names of the classes, background first; () for "foreground", or "class
             1", "class 2", ...
+        decision: what is applied to the probabilities first; its classes are those of
+            the probabilities.
 
     Returns:
         The run, in state "evaluated".
@@ -92,13 +109,19 @@ def judge(
     of_labels = _of_labels(labels, files)
     _require_same(output, folder, of_labels)
     shown = bars.bar(files.items(), "judge", unit="case")
+    if decision:
+        classes = classes or tuple(decision["classes"])
+        decision_file.require_classes(decision, len(classes), "--classes")
     known: list[tuple[str, ...]] = [classes] if classes else []
-    measured = evaluate.joined(
-        _measured(case, p, label, known) for case, (p, label) in shown
+    temperature = decision["temperature"] if decision else 1
+    found = evaluate.joined(
+        measured(case, *pair, known, "test", temperature) for case, pair in shown
     )
     record = _record(name, known[0]) | of_labels
+    if decision:
+        record["decision"] = decision
     run = runs.Run.create(folder, record)
-    evaluate.write(folder, record, *measured)
+    evaluate.write(folder, record, *found)
     run.update(files=runs.MEASURES, state="evaluated")
     return run
 
@@ -167,10 +190,28 @@ class _Case(Dataset):
         return self.place
 
 
-def _measured(
-    case: str, path: Path, label_path: Path, known: list[tuple[str, ...]]
+def measured(
+    case: str,
+    path: Path,
+    label_path: Path,
+    known: list[tuple[str, ...]],
+    part: str,
+    temperature: float,
 ) -> evaluate.Measured:
-    """Measure a case; the first one adds the names of the classes to `known`."""
+    """Measure a case; the first one adds the names of the classes to `known`.
+
+    Args:
+        case: its name.
+        path: of its probabilities.
+        label_path: of its label map.
+        known: names of the classes, one tuple of them, or nothing yet.
+        part: what the rows say under `split`.
+        temperature: that the probabilities are scaled by.
+
+    Raises:
+        InputError: as `data_io.own_images.probabilities.read`; another number of
+            classes than those known.
+    """
     p, label = given.read(path, label_path)
     number = p.shape[-1]
     if not known:
@@ -182,7 +223,9 @@ def _measured(
         )
     place = nifti.geometry(label_path) if nifti.is_volume(label_path) else None
     one = _Case(label, known[0], place)
-    return evaluate.measure_case(one, Path(), "test", case, lambda _: [(..., p)])
+    if temperature != 1:
+        p = scale(p, temperature)
+    return evaluate.measure_case(one, Path(), part, case, lambda _: [(..., p)])
 
 
 def report(output: Path) -> str:
@@ -203,8 +246,12 @@ def report(output: Path) -> str:
     made = {name: found[name] for name in _FILES}
     made |= {"table.csv": tables.papers(study)["table.csv"]}
     made |= {"thresholds.csv": tables.thresholds(study), "volumes.csv": volumes(study)}
+    made |= {_DECIDED: decided(study)}
     for name, frame in made.items():
         runs.require_table(output / name, list(frame))
+    if made[_DECIDED].empty:
+        del made[_DECIDED]
+        (output / _DECIDED).unlink(missing_ok=True)
     for name, frame in made.items():
         runs.write_csv(output / name, list(frame), frame.to_dict("records"))
     with style.drawing():
@@ -217,7 +264,8 @@ def report(output: Path) -> str:
 def volumes(study: Study) -> pd.DataFrame:
     """How far volumes are off, by method, class and case.
 
-    `expected` is the sum of the probabilities, `at_half` the voxels with 0.5 or more,
+    `expected` is the sum of the probabilities, times the factor of a decision file
+    where one was applied, `at_half` the voxels with 0.5 or more,
     `true` those of the label map, all in voxels. `bias` is expected / true - 1; empty
     where there is nothing of a class.
     """
@@ -226,7 +274,7 @@ def volumes(study: Study) -> pd.DataFrame:
     rows = []
     for variant, trainings in study.runs.items():
         one = study.histograms[str(trainings[0].folder)]
-        sums = decisions.expected_volume(one.counts, one.confidence())
+        sums = _expected(one, trainings[0])
         half = int(np.abs(one.edges - 0.5).argmin())
         above = decisions.positives(one.counts)[:, half]
         for row in np.flatnonzero(one.where(region="image")):
@@ -245,6 +293,45 @@ def volumes(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _expected(one: Histograms, run: runs.Run) -> np.ndarray:
+    """Expected volume of each row of a run's histograms, in voxels."""
+    factors = run.record.get("decision", {}).get("volume_factors", {})
+    found = decisions.expected_volume(one.counts, one.confidence())
+    return found * np.array([factors.get(str(target), 1.0) for target in one.target])
+
+
+def decided(study: Study) -> pd.DataFrame:
+    """What comes of the decision files that were applied, with `practice.COLUMNS`.
+
+    At the file's threshold, of each class against all others: `dice`; `missed`, the
+    share of the true voxels that is missed; `set_size`, the positive voxels over the
+    true ones. `volume_expected` is as `bias` in `volumes`.
+    """
+    import pandas as pd
+
+    from pipelines.reporting import practice
+    from pipelines.reporting.estimates import estimate
+
+    rows = []
+    for (variant, (run, *_)), target in product(study.runs.items(), study.targets):
+        if not (applied := run.record.get("decision")):
+            continue
+        one = study.histograms[str(run.folder)]
+        of = one.where(region="image", target=target)
+        cut = int(np.abs(one.edges[:-1] - applied["threshold"]).argmin())
+        counts, true = one.counts[of], one.counts[of, 1].sum(axis=-1)
+        found = {
+            "dice": decisions.dice(counts)[:, cut],
+            "missed": decisions.false_negatives(counts)[:, cut],
+            "set_size": ratio(decisions.positives(counts)[:, cut], true),
+            "volume_expected": ratio(_expected(one, run)[of], true) - 1,
+        }
+        about = variant.columns | {"target": target}
+        for name, values in found.items():
+            rows.append(about | {"measure": name} | vars(estimate(values[np.newaxis])))
+    return pd.DataFrame(rows, columns=list(practice.COLUMNS))
+
+
 def _printed(made: Mapping[str, pd.DataFrame]) -> Iterator[str]:
     """A line for each method and class."""
     table, measured = made["table.csv"], made["calibration.csv"]
@@ -260,6 +347,13 @@ def _printed(made: Mapping[str, pd.DataFrame]) -> Iterator[str]:
             f"{title} {by[key]:.4f}" for key, title in _CALIBRATION.items() if key in by
         ]
         parts.append(f"volume {bias[loss, target]:+.1%}")
+        if _DECIDED in made:
+            rows = made[_DECIDED].set_index(["loss", "target", "measure"])
+            parts += [
+                f"{title} {_interval(rows.loc[(loss, target, key)])}"
+                for key, title in _OF_DECISION.items()
+                if (loss, target, key) in rows.index
+            ]
         number = int(values["n"]["nll"])
         yield f"{loss}, {target}, {number} case{'s' * (number != 1)}"
         yield from (f"  {part}" for part in parts)

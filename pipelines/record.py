@@ -50,6 +50,7 @@ class Record(TypedDict, total=False):
     split_seed: int | None
     method: str
     posthoc: Posthoc
+    decision: dict[str, Any]
     initial: dict[str, str]
     fold: list[int]
     folds: int

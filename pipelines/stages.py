@@ -17,7 +17,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_io import bars, splits
 from data_io.datasets.folder import ABOUT, READING, own
@@ -28,6 +28,9 @@ from data_io.verification import leaks, verify
 from pipelines import backend, installed, provenance, stored, written
 from pipelines import run as runs
 from pipelines.training.task import Task, from_record
+
+if TYPE_CHECKING:
+    from pipelines.posthoc.decision import Decision
 
 __all__ = [
     "choose_threshold", "complete", "estimate", "evaluate", "evaluate_at", "export",
@@ -204,6 +207,7 @@ def predict_images(
     work: Path = runs.WORK,
     volume_probabilities: bool = False,
     pictures: bool = False,
+    decision: Decision | None = None,
 ) -> list[Path]:
     """Predict any images with a trained network; see `pipelines.apply.predict_files`.
 
@@ -218,12 +222,15 @@ def predict_images(
     written.require_apart("--output", output, _taken(model, images, output))
     # With the pictures of a volume its probabilities are written anyway.
     kinds = volume_probabilities and not pictures, pictures
-    written.require_own(output, _predicted(model, images, *kinds))
+    own = ["volumes.csv"] if decision else []
+    written.require_own(output, [*own, *_predicted(model, images, *kinds)])
     _require_model(model)
     backend.start(work)
     from pipelines import apply
 
-    return apply.predict_files(model, images, output, threshold, work, *kinds)
+    return apply.predict_files(
+        model, images, output, threshold, work, *kinds, decision=decision
+    )
 
 
 def _require_model(model: Path, option: str = "--model") -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -218,6 +219,36 @@ def test_the_bootstrap_is_that_of_scipy_to_the_last_digits(n):
     expected = (drawn.standard_error, *drawn.confidence_interval)
     ours = (found.standard_error, found.ci_low, found.ci_high)
     assert ours == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize(("n", "share"), [(300, None), (2000, None), (300, 0.05)])
+def test_many_images_are_not_drawn_and_have_the_ends_of_many_resamples(n, share):
+    random = np.random.default_rng(n)
+    # NLL is skewed as the first is; a share of images is as the last.
+    values = random.lognormal(size=n) if share is None else random.random(n) < share
+    drawn = stats.bootstrap(
+        (values * 1.0,), np.mean, n_resamples=20_000, rng=random, batch=1000
+    )
+    found = bootstrap(values)
+    assert found.standard_error == pytest.approx(drawn.standard_error, rel=0.02)
+    # An image more or less of the share is one step of its resampled means.
+    slack = 0.04 * drawn.standard_error * 2 + (1 / n if share else 0)
+    ends = (found.ci_low, found.ci_high)
+    assert ends == pytest.approx(tuple(drawn.confidence_interval), abs=slack)
+
+
+def test_memory_of_an_interval_does_not_grow_with_the_images():
+    values = np.random.default_rng(0).lognormal(size=20_000)
+    tracemalloc.start()
+    bootstrap(values)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20 * values.nbytes
+
+
+def test_an_interval_of_one_image_of_many_stays_within_the_values():
+    found = bootstrap([1.0, *[0.0] * 400])
+    assert found.ci_low == 0 and found.mean < found.ci_high < 0.03
 
 
 def test_the_same_seed_gives_the_same_result():

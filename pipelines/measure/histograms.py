@@ -366,10 +366,11 @@ class Histograms:
         pair_keys = {
             key: _texts(pairs, key.removeprefix("pair_")) for key in _PAIR_KEYS
         }
+        counts = _stacked(rows, 2)
         return cls(
             edges=EDGES,
-            counts=_stacked(rows, 2),
-            means=_means(rows),
+            counts=counts,
+            means=_means(rows, counts.sum(axis=1)),
             pair_counts=_stacked(pairs, 4),
             **keys,
             **pair_keys,
@@ -433,15 +434,17 @@ def _stacked(rows: Sequence[Mapping[str, object]], n_labels: int) -> _Counts:
     return np.concatenate([empty, *(np.asarray(row["counts"])[None] for row in rows)])
 
 
-def _means(rows: Sequence[Mapping[str, object]]) -> _Array | None:
-    """Mean probability in each bin, (K, B), NaN where it is empty; None: no sums."""
+def _means(rows: Sequence[Mapping[str, object]], voxels: _Counts) -> _Array | None:
+    """Mean probability in each bin, (K, B), NaN where it is empty; None: no sums.
+
+    `voxels` are the counts in each bin, (K, B).
+    """
     if not any("sums" in row for row in rows):
         return None
-    counts = _stacked(rows, 2).sum(axis=1)
-    sums = np.array([row["sums"] for row in rows], dtype=np.float64)
-    empty = np.full(counts.shape, np.nan)
-    means = np.divide(sums.reshape(counts.shape), counts, out=empty, where=counts > 0)
-    return means.astype(np.float32)
+    means = np.full(voxels.shape, np.nan, dtype=np.float32)
+    for mean, row, n in zip(means, rows, voxels, strict=True):
+        np.divide(row["sums"], n, out=mean, where=n > 0, casting="same_kind")
+    return means
 
 
 def save(file: Path | str | BinaryIO, histograms: Histograms) -> None:
@@ -462,7 +465,7 @@ def save(file: Path | str | BinaryIO, histograms: Histograms) -> None:
             # numpy.savez would write the time of day into the file.
             entry = zipfile.ZipInfo(f"{field.name}.npy", (1980, 1, 1, 0, 0, 0))
             entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, array.getvalue())
+            archive.writestr(entry, array.getbuffer())
 
 
 def load(file: Path | str | BinaryIO) -> Histograms:

@@ -23,6 +23,9 @@ _EXACT_PAIRS = 50
 # Means of resamples are rounded to 12 digits: what is closer is the same.
 _EQUAL = 1e-12
 
+# Of more images nothing is drawn: memory would grow with their number, 0.3 MB each.
+_DRAWN = 250
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -182,7 +185,8 @@ def bootstrap(
     Images are drawn with replacement, as `scipy.stats.bootstrap` draws them; its
     numbers come out, without drawing anew for each measure. The interval is the
     bias-corrected and accelerated one (BCa), which covers a skewed measure such as NLL
-    better than percentiles do. The paper does not name its kind.
+    better than percentiles do. The paper does not name its kind. Of more than 250
+    images nothing is drawn, and the same ends come from three moments: see `_abc`.
 
     Args:
         values: one value per image, (n,).
@@ -208,6 +212,8 @@ def bootstrap(
     # Equal but for the last bits: BCa would divide noise by noise.
     if np.ptp(used) <= _EQUAL * scale:
         return Estimate(mean, 0.0, mean, mean, n, left_out)
+    if n > _DRAWN:
+        return Estimate(mean, *_abc(used, (1 - level) / 2), n, left_out)
     # Not by BLAS, whose threads wait for one another on so little.
     drawn = np.einsum("i,ij->j", used, _shares(n, n_resamples, seed))
     means = np.sort(_rounded(drawn, scale))
@@ -239,6 +245,30 @@ def _bca(used: _Floats, means: _Floats, tail: float, scale: float) -> _Floats:
     skew = (spread**3).sum() / (6 * (spread**2).sum() ** 1.5)
     ends = bias + special.ndtri([tail, 1 - tail])
     return np.asarray(special.ndtr(bias + ends / (1 - skew * ends)))
+
+
+def _abc(used: _Floats, tail: float) -> tuple[float, float, float]:
+    """Standard error and ends of the BCa interval of infinitely many resamples.
+
+    With a = skewness / (6 sqrt(n)), which for a mean is both BCa's acceleration and its
+    bias, w = a + (a + z) / (1 - a (a + z)) for each quantile z, and the resampled means'
+    quantile by Cornish and Fisher:
+
+        end = mean + SE (w + a (w^2 - 1))
+
+    The error is of the order 1 / n (DiCiccio and Efron 1992: ABC), less than what 10,000
+    resamples leave to chance.
+    """
+    spread = used - used.mean()
+    deviation = float(spread.std())
+    error = deviation / np.sqrt(used.size)
+    a = float(((spread / deviation) ** 3).mean()) / (6 * np.sqrt(used.size))
+    shifted = a + special.ndtri([tail, 1 - tail])
+    w = a + shifted / (1 - a * shifted)
+    ends = used.mean() + error * (w + a * (w**2 - 1))
+    # No mean of resamples lies outside the values.
+    low, high = map(float, np.clip(ends, used.min(), used.max()))
+    return float(error), low, high
 
 
 def _rounded(means: npt.ArrayLike, scale: float) -> _Floats:

@@ -31,8 +31,8 @@ from pipelines import stored
 from pipelines.stored import SMALLEST, scale
 
 __all__ = [
-    "BOUNDS", "METHOD", "AtBound", "Fit", "best", "fit", "folder_of", "make",
-    "model_of", "scale", "trained",
+    "BOUNDS", "METHOD", "AtBound", "Fit", "Sample", "best", "fit", "fitted",
+    "folder_of", "make", "model_of", "scale", "trained",
 ]  # fmt: skip
 
 METHOD = "temperature"
@@ -108,8 +108,20 @@ def fit(run: runs.Run, root: Path) -> Fit:
             f"{run.folder}: expected validation cases to fit a temperature on, found "
             "none in its split; train with another split"
         )
-    samples = [_Sample.read(run, module, root, case) for case in cases]
-    with bars.bar(desc=f"{run.name} temperature", total=25) as bar:
+    return fitted([Sample.read(run, module, root, case) for case in cases], run.folder)
+
+
+def fitted(samples: Sequence[Sample], place: Path) -> Fit:
+    """Find the temperature with the lowest NLL over samples; see `fit`.
+
+    Args:
+        samples: one a case.
+        place: where they are from, for the bar and the message.
+
+    Raises:
+        AtBound: as `fit`.
+    """
+    with bars.bar(desc=f"{place.name} temperature", total=25) as bar:
 
         def nll(temperature: float) -> float:
             bar.update()
@@ -119,7 +131,7 @@ def fit(run: runs.Run, root: Path) -> Fit:
         before = nll(1.0)
     if min(temperature / BOUNDS[0], BOUNDS[1] / temperature) < 1.01:
         raise AtBound(
-            f"{run.folder}: expected a best temperature between {BOUNDS[0]} and "
+            f"{place}: expected a best temperature between {BOUNDS[0]} and "
             f"{BOUNDS[1]}, found {temperature:.3g}: its probabilities say nothing "
             "about the validation cases"
         )
@@ -135,7 +147,7 @@ def fit(run: runs.Run, root: Path) -> Fit:
 
 
 @dataclass(frozen=True)
-class _Sample:
+class Sample:
     """What a temperature is fitted on in one case.
 
     `softmax` is as the run keeps it. `label` is all of an image, or those `slices` of a
@@ -148,7 +160,7 @@ class _Sample:
     slices: Sequence[int] = ()
 
     @classmethod
-    def read(cls, run: runs.Run, module: Dataset, root: Path, case: str) -> _Sample:
+    def read(cls, run: runs.Run, module: Dataset, root: Path, case: str) -> Sample:
         label = next(iter(module.references(root, case).values()))
         if not module.record(root).is_3d:
             return cls(stored.probabilities(run, case, label.shape), label)
@@ -168,7 +180,7 @@ class _Sample:
             yield label, native.plane(softmax, self.shape, number)
 
 
-def _nll(samples: Sequence[_Sample], temperature: float) -> float:
+def _nll(samples: Sequence[Sample], temperature: float) -> float:
     """Mean of -log p of the true class over all voxels."""
     total, voxels = 0.0, 0
     for sample in samples:

@@ -11,10 +11,10 @@ from data_io.errors import InputError
 from pipelines import run as runs
 from pipelines.measure import decisions, histograms
 
-__all__ = ["Choice", "choose"]
+__all__ = ["OF_RUN", "Choice", "best_of", "choose"]
 
-
-_OF_RUN = {"split": "validation", "region": "image", "reference": "observer1"}
+OF_RUN = {"split": "validation", "region": "image", "reference": "observer1"}
+"""What a threshold is chosen on."""
 
 
 @dataclass(frozen=True)
@@ -59,27 +59,39 @@ def choose(run: runs.Run) -> Choice:
     run.require("evaluated", f"dscpp evaluate --run {run.folder}")
     run.require_measures()
     found = histograms.load(run.path("histograms.npz"))
-    rows = found.where(**_OF_RUN)
+    best, dice, cases = best_of(found, run.folder)
+    return Choice(best, dice, _without(run), cases)
+
+
+def best_of(found: histograms.Histograms, place: object) -> tuple[float, float, int]:
+    """Choose a threshold as `choose` does, from the validation part of histograms.
+
+    Args:
+        found: the histograms.
+        place: where they are from, for the message.
+
+    Returns:
+        The threshold, the mean Dice there and the number of cases.
+
+    Raises:
+        InputError: no validation case with foreground.
+    """
+    rows = found.where(**OF_RUN)
     dice = histograms.threshold_metrics(found.counts[rows], edges=found.edges)["dice"]
-    each = pd.DataFrame(dice, index=found.target[rows])
-    means = each.groupby(level=0).mean().mean()
+    means = pd.DataFrame(dice, index=found.target[rows]).groupby(level=0).mean().mean()
     best = decisions.best(means, histograms.THRESHOLDS)
     if best is None:
         raise InputError(
-            f"{run.folder}: expected validation cases with foreground to choose a "
+            f"{place}: expected validation cases with foreground to choose a "
             "threshold on, found none; give a number, such as --threshold 0.5"
         )
-    return Choice(
-        threshold=round(float(histograms.THRESHOLDS[best]), 9),
-        dice=float(means[best]),
-        without=_without(run),
-        cases=len(np.unique(found.case[rows])),
-    )
+    threshold = round(float(histograms.THRESHOLDS[best]), 9)
+    return threshold, float(means[best]), len(np.unique(found.case[rows]))
 
 
 def _without(run: runs.Run) -> float:
     """Mean Dice of the most probable class, from `cases.csv`."""
     found = pd.read_csv(run.path("cases.csv"), dtype={"case": str})
-    for key, value in _OF_RUN.items():
+    for key, value in OF_RUN.items():
         found = found[found[key] == value]
     return float(found.groupby("target")["dice"].mean().mean())

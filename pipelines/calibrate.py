@@ -1,0 +1,135 @@
+"""`dscpp calibrate`: a decision file from validation probabilities."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from data_io import bars
+from data_io.errors import InputError
+from data_io.files.content import digest, file_hash
+from data_io.own_images import probabilities as given
+from pipelines import arguments, evaluate, judge
+from pipelines import run as runs
+from pipelines.measure import histograms
+from pipelines.posthoc import decision, temperature
+
+__all__ = ["command", "of_files", "of_run"]
+
+_VOXELS = 2**24
+"""Of all cases together, so many voxels at most are held to fit a temperature on."""
+
+
+def command(options: argparse.Namespace) -> str:
+    """`dscpp calibrate`: write the file; returns what it says, in words."""
+    places = options.probabilities, options.labels
+    if bool(options.run_folder) == all(places) or any(places) != all(places):
+        raise InputError(
+            "expected PROBABILITIES and LABELS, or --run RUN alone; received another "
+            "combination"
+        )
+    decision.require_free(options.output)
+    if options.run_folder:
+        made = of_run(options.run_folder, options.missed)
+    else:
+        classes = tuple(arguments.class_names(options))
+        made = of_files(*places, classes, options.missed)
+    decision.save(options.output, made)
+    return "\n".join([*_said(made), str(options.output)])
+
+
+def of_run(folder: Path, missed: float | None = None) -> decision.Decision:
+    """Decide from the validation cases of an evaluated run.
+
+    Needs neither images nor probabilities. The temperature is that of a run after
+    temperature scaling, 1 of others.
+
+    Args:
+        folder: the run.
+        missed: see `decision.made`.
+
+    Raises:
+        InputError: a run that is not evaluated; else as `decision.made`.
+    """
+    run = runs.Run.open(folder)
+    run.require("evaluated", f"dscpp evaluate --run {run.folder}")
+    run.require_measures()
+    found = histograms.load(run.path("histograms.npz"))
+    inputs: decision.Inputs = {
+        "probabilities": f"run {run.name}",
+        "labels": str(run.record["dataset"]),
+        "cases": len(run.record["split"]["validation"]),
+        "sha256": file_hash(run.path("histograms.npz")),
+    }
+    classes = ["background", *dict.fromkeys(map(str, found.target))]
+    scaled_by = float(run.record.get("posthoc", {}).get("temperature", 1))
+    return decision.made(found, classes, scaled_by, missed, inputs)
+
+
+def of_files(
+    probabilities: Path,
+    labels: Path,
+    classes: tuple[str, ...] = (),
+    missed: float | None = None,
+) -> decision.Decision:
+    """Decide from probabilities of any program: fit a temperature, then count.
+
+    Args:
+        probabilities: as `judge.judge` takes them, as are the next two.
+        labels: the label maps.
+        classes: names of the classes.
+        missed: see `decision.made`.
+
+    Raises:
+        InputError: files that cannot be read or do not fit; else as
+            `temperature.fitted` and `decision.made`.
+    """
+    files = given.pairs(probabilities, labels)
+    fitted = temperature.fitted(_samples(files), probabilities.resolve())
+    known = [classes] if classes else []
+    measured = evaluate.joined(
+        judge.measured(case, *pair, known, "validation", fitted.temperature)
+        for case, pair in bars.bar(files.items(), "calibrate", unit="case")
+    )
+    inputs: decision.Inputs = {
+        "probabilities": probabilities.resolve().name,
+        "labels": labels.resolve().name,
+        "cases": len(files),
+        "sha256": digest([file_hash(path) for pair in files.values() for path in pair]),
+    }
+    found = histograms.Histograms.from_rows(*measured)
+    return decision.made(found, known[0], fitted.temperature, missed, inputs)
+
+
+def _samples(files: Mapping[str, tuple[Path, Path]]) -> list[temperature.Sample]:
+    """All voxels of small cases; of large ones so many, drawn with a fixed seed."""
+    most, samples = _VOXELS // len(files), []
+    for pair in bars.bar(files.values(), "read", unit="case"):
+        p, label = given.read(*pair)
+        p, label = p.reshape(-1, p.shape[-1]), label.ravel()
+        if label.size > most:
+            drawn = np.random.default_rng(0).integers(0, label.size, most)
+            p, label = p[drawn], label[drawn]
+        samples.append(temperature.Sample(p, label))
+    return samples
+
+
+def _said(made: decision.Decision) -> list[str]:
+    best, promise = made["best_dice"], made["missed"]
+    cases = made["inputs"]["cases"]
+    lines = [
+        f"{made['inputs']['probabilities']}: {cases} case{'s' * (cases != 1)}",
+        f"  temperature {made['temperature']:g}",
+        f"  best Dice {best['dice']:.3f} at threshold {best['threshold']:g}",
+    ]
+    if promise:
+        lines.append(
+            f"  threshold {promise['threshold']:.4g}: at most {promise['at_most']:g} "
+            f"missed on average ({promise['observed']:.3f} in these cases)"
+        )
+    factors = made["volume_factors"].items()
+    lines += [f"  volume of {name} times {factor:.3f}" for name, factor in factors]
+    return lines

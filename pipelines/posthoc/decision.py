@@ -1,0 +1,210 @@
+"""A decision file: what to do with a network's probabilities, from validation cases.
+
+Temperature, threshold and volume correction in one JSON file, which `dscpp calibrate`
+writes and `dscpp predict` and `dscpp judge` apply. The temperature comes first: the
+others hold for the scaled probabilities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from data_io.errors import InputError
+from data_io.files import schema
+from pipelines import commits, written
+from pipelines import run as runs
+from pipelines.measure import decisions
+from pipelines.measure.histograms import Histograms
+from pipelines.posthoc import temperature, threshold
+
+__all__ = [
+    "Decision", "Inputs", "load", "made", "require_classes", "require_free", "save",
+]  # fmt: skip
+
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Cut = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Inputs(TypedDict):
+    """What a decision was made from."""
+
+    probabilities: str
+    labels: str
+    cases: Annotated[int, Field(ge=1)]
+    sha256: str
+
+
+class BestDice(TypedDict):
+    """The threshold of 0.05, 0.10, ..., 0.95 with the best mean Dice."""
+
+    threshold: _Cut
+    dice: _Share
+
+
+class Missed(TypedDict):
+    """The conformal threshold: see `decisions.conformal`."""
+
+    at_most: _Cut
+    threshold: _Cut
+    observed: _Share
+    cases: Annotated[int, Field(ge=1)]
+    guarantee: str
+
+
+class Decision(TypedDict):
+    """The values of a decision file; docs/judge.md says what each means."""
+
+    format: Literal[1]
+    written_by: str
+    inputs: Inputs
+    classes: Annotated[list[str], Field(min_length=2)]
+    temperature: Annotated[
+        float, Field(ge=temperature.BOUNDS[0], le=temperature.BOUNDS[1])
+    ]
+    threshold: _Cut
+    best_dice: BestDice
+    missed: Missed | None
+    volume_factors: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]
+
+
+def load(path: Path) -> Decision:
+    """Read a decision file.
+
+    Raises:
+        InputError: it cannot be read, or a value is missing or out of range.
+    """
+    try:
+        found: Decision = schema.load(path, Decision)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: expected a decision file, found one that cannot be used "
+            f"({error}). Write it with `dscpp calibrate`."
+        ) from error
+    return found
+
+
+def require_free(path: Path) -> None:
+    """Refuse to write over a file that is no decision file."""
+    written.require_report(path, Decision.__required_keys__)
+
+
+def save(path: Path, decision: Decision) -> None:
+    """Write a decision file; an earlier one is replaced.
+
+    Raises:
+        InputError: as `require_free`, or it cannot be written.
+    """
+    require_free(path)
+    with runs.writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        runs.write_json(path, decision)
+
+
+def require_classes(decision: Decision, number: int, what: object) -> None:
+    """Refuse probabilities of another number of classes than was decided for."""
+    if len(decision["classes"]) != number:
+        raise InputError(
+            f"{what}: expected probabilities of {len(decision['classes'])} classes, as "
+            f"the decision file is for {', '.join(decision['classes'])}; found "
+            f"{number}. Make a decision file for these: `dscpp calibrate`."
+        )
+
+
+def made(
+    found: Histograms,
+    classes: Sequence[str],
+    scaled_by: float,
+    missed: float | None,
+    inputs: Inputs,
+) -> Decision:
+    """Choose threshold and volume correction from counts of scaled probabilities.
+
+    Args:
+        found: histograms; of the part "validation" all cases are used.
+        classes: names, background first.
+        scaled_by: the temperature.
+        missed: share of the true voxels that may be missed, in (0, 1); None: no promise
+            is wanted, and the threshold is that of the best Dice.
+        inputs: where they are from.
+
+    Raises:
+        InputError: a promise that so few cases cannot give, or that is wanted for
+            several classes; no case with foreground.
+    """
+    place = inputs["probabilities"]
+    best, dice, _ = threshold.best_of(found, place)
+    promise = None if missed is None else _promise(found, missed, classes, place)
+    return {
+        "format": 1,
+        "written_by": f"dscpp {_version()}, commit {commits.commit() or 'unknown'}",
+        "inputs": inputs,
+        "classes": list(classes),
+        "temperature": scaled_by,
+        "threshold": promise["threshold"] if promise else best,
+        "best_dice": {"threshold": best, "dice": round(dice, 6)},
+        "missed": promise,
+        "volume_factors": _factors(found, classes),
+    }
+
+
+def _promise(
+    found: Histograms, at_most: float, classes: Sequence[str], place: str
+) -> Missed:
+    """The conformal threshold, or why there is none."""
+    if len(classes) != 2:
+        raise InputError(
+            f"{place}: --missed: expected one class besides the background, found "
+            f"{', '.join(classes[1:])}. Calibrate one class at a time, as the "
+            "foreground."
+        )
+    shares = decisions.false_negatives(found.counts[_rows(found, classes[1])])
+    shares = shares[~np.isnan(shares).any(axis=-1)]
+    cut, n = decisions.conformal(shares, at_most), len(shares)
+    if not cut:  # at the first edge, 0, everything is marked
+        raise InputError(
+            f"{place}: impossible to promise that at most {at_most:.3g} of the "
+            f"foreground is missed, from {n} cases with foreground: {n} cases can "
+            f"promise {1 / (n + 1):.3g} at best, by marking everything. Give more "
+            "cases, a larger --missed, or none."
+        )
+    return {
+        "at_most": at_most,
+        "threshold": float(found.edges[cut]),
+        "observed": round(float(shares[:, cut].mean()), 6),
+        "cases": n,
+        "guarantee": f"the share missed in a new case from the same source is at most "
+        f"{at_most:g} on average over draws of it and of these cases, if the cases "
+        "chose nothing else",
+    }
+
+
+def _factors(found: Histograms, classes: Sequence[str]) -> dict[str, float]:
+    """True over expected voxels of all cases; no factor where either is 0."""
+    factors = {}
+    for target in classes[1:]:
+        rows = _rows(found, target)
+        true = found.counts[rows, 1].sum()
+        expected = decisions.expected_volume(
+            found.counts[rows], found.confidence()[rows]
+        ).sum()
+        if true and expected:
+            factors[target] = float(f"{true / expected:.6g}")
+    return factors
+
+
+def _rows(found: Histograms, target: str) -> Any:
+    return found.where(target=target, **threshold.OF_RUN)
+
+
+def _version() -> str:
+    try:
+        return metadata.version("dscpp")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"

@@ -1,0 +1,219 @@
+"""`dscpp calibrate`: a decision file, and what applies it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from pipelines import cli
+from pipelines.measure import decisions, histograms
+from pipelines.posthoc import decision
+from pipelines.stored import scale
+
+T = 2.0
+"""The probabilities of these tests are sharpened by it."""
+
+
+def write_cases(folder: Path, count: int, seed: int, side: int = 24) -> list[Any]:
+    """Cases whose labels are drawn from q; what is stored is q sharpened by `T`."""
+    random, cases = np.random.default_rng(seed), []
+    for name in ("p", "y"):
+        (folder / name).mkdir(parents=True)
+    for number in range(count):
+        q = random.beta(0.6, 1.2, (side, side)).astype(np.float32)
+        label = random.random(q.shape) < q
+        p = scale(np.stack([1 - q, q], -1), 1 / T)[..., 1]
+        np.save(folder / "p" / f"c{number}.npy", p)
+        Image.fromarray(label.astype(np.uint8) * 255).save(folder / f"y/c{number}.png")
+        cases.append((p, label))
+    return cases
+
+
+def dscpp(*given: object) -> int:
+    return cli.main([str(one) for one in given])
+
+
+def calibrated(folder: Path, *more: object) -> dict[str, Any]:
+    file = folder / "decision.json"
+    given = folder / "p", folder / "y", "--output", file
+    assert dscpp("calibrate", *given, *more) == 0
+    return json.loads(file.read_text())
+
+
+def test_it_finds_the_temperature_and_what_the_voxels_say(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path, 12, 0)
+    found = calibrated(tmp_path)
+    assert found["temperature"] == pytest.approx(T, rel=0.05)
+    scaled = [
+        scale(np.stack([1 - p, p], -1), found["temperature"])[..., 1] for p, _ in cases
+    ]
+    true = sum(label.sum() for _, label in cases)
+    factor = true / sum(float(p.sum(dtype=np.float64)) for p in scaled)
+    assert found["volume_factors"] == {"foreground": pytest.approx(factor, rel=1e-4)}
+    means = {}
+    for threshold in histograms.THRESHOLDS:
+        cuts = [p.astype(np.float64) >= threshold - 1e-12 for p in scaled]
+        means[round(float(threshold), 2)] = np.mean([
+            2 * (cut & y).sum() / (cut.sum() + y.sum())
+            for cut, (_, y) in zip(cuts, cases, strict=True)
+        ])  # fmt: skip
+    best = max(means, key=lambda one: means[one])
+    assert found["threshold"] == best
+    assert found["best_dice"] == {
+        "threshold": best, "dice": pytest.approx(means[best], abs=1e-5)
+    }  # fmt: skip
+    assert found["missed"] is None and found["inputs"]["cases"] == 12
+    assert len(found["inputs"]["sha256"]) == 64
+
+
+def test_judge_applies_it_to_other_cases(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_cases(tmp_path / "validation", 12, 0)
+    cases = write_cases(tmp_path / "test", 6, 1)
+    found = calibrated(tmp_path / "validation", "--missed", 0.2)
+    promise = found["missed"]
+    assert found["threshold"] == promise["threshold"] < found["best_dice"]["threshold"]
+    assert promise["observed"] <= 0.2 - (1 - 0.2) / 12 + 1e-6
+    out, places = tmp_path / "out", (tmp_path / "test/p", tmp_path / "test/y")
+    file = tmp_path / "validation/decision.json"
+    assert dscpp("judge", *places, "--output", out, "--name", "as it is") == 0
+    assert not (out / "decided.csv").exists()
+    applied = "--decision", file, "--name", "decided"
+    assert dscpp("judge", *places, "--output", out, *applied) == 0
+    assert "missed there" in capsys.readouterr().out
+    rows = pd.read_csv(out / "decided.csv").set_index("measure")
+    assert set(rows["loss"]) == {"decided"}
+    missed, sizes, bias = [], [], []
+    for p, y in cases:
+        q = scale(np.stack([1 - p, p], -1), found["temperature"])[..., 1]
+        cut = q.astype(np.float64) >= found["threshold"]
+        missed.append((y & ~cut).sum() / y.sum())
+        sizes.append(cut.sum() / y.sum())
+        factor = found["volume_factors"]["foreground"]
+        bias.append(q.sum(dtype=np.float64) * factor / y.sum() - 1)
+    assert rows.loc["missed", "mean"] == pytest.approx(np.mean(missed))
+    assert rows.loc["set_size", "mean"] == pytest.approx(np.mean(sizes))
+    assert rows.loc["volume_expected", "mean"] == pytest.approx(np.mean(bias), abs=1e-5)
+    nll = pd.read_csv(out / "table.csv").set_index(["loss", "metric"])["mean"]
+    assert nll["decided", "nll"] < nll["as it is", "nll"]
+
+
+def test_too_few_cases_cannot_promise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_cases(tmp_path, 8, 0, side=12)
+    file = tmp_path / "decision.json"
+    given = tmp_path / "p", tmp_path / "y", "--missed", 0.1, "--output", file
+    assert dscpp("calibrate", *given) == 2
+    said = capsys.readouterr().err
+    assert "impossible to promise" in said and "0.111 at best" in said
+    assert not file.exists()
+
+
+def test_several_classes_have_no_promise_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random = np.random.default_rng(0)
+    (tmp_path / "p").mkdir()
+    (tmp_path / "y").mkdir()
+    for number in range(3):
+        p = random.dirichlet([1, 1, 1], (16, 16)).astype(np.float32)
+        drawn = (random.random((16, 16, 1)) > p.cumsum(-1)).sum(-1).astype(np.uint8)
+        np.save(tmp_path / f"p/c{number}.npy", p)
+        Image.fromarray(drawn).save(tmp_path / f"y/c{number}.png")
+    found = calibrated(tmp_path, "--classes", "background,a,b")
+    assert set(found["volume_factors"]) == {"a", "b"}
+    assert found["temperature"] == pytest.approx(1, abs=0.15)
+    given = tmp_path / "p", tmp_path / "y", "--missed", 0.4
+    assert dscpp("calibrate", *given, "--output", tmp_path / "other.json") == 2
+    assert "one class besides the background" in capsys.readouterr().err
+
+
+DECISION: dict[str, Any] = {
+    "format": 1,
+    "written_by": "dscpp",
+    "inputs": {"probabilities": "p", "labels": "y", "cases": 3, "sha256": ""},
+    "classes": ["background", "foreground"],
+    "temperature": 1.5,
+    "threshold": 0.4,
+    "best_dice": {"threshold": 0.4, "dice": 0.8},
+    "missed": None,
+    "volume_factors": {"foreground": 0.9},
+}
+
+FAULTS: dict[str, tuple[Any, str]] = {
+    "no JSON": ("{", "expected a decision file"),
+    "a list": ([1], "expected an object"),
+    "no temperature": ({"temperature": None}, "temperature: expected a valid number"),
+    "temperature 0": ({"temperature": 0}, "temperature: expected greater than"),
+    "threshold 2": ({"threshold": 2.0}, "threshold: expected less than 1"),
+    "threshold as text": ({"threshold": "0.4"}, "threshold: expected a valid number"),
+    "factor below 0": ({"volume_factors": {"foreground": -1.0}}, "volume_factors"),
+    "later format": ({"format": 2}, "format: expected 1"),
+    "one class": ({"classes": ["background"]}, "classes"),
+    "another number of classes": ({"classes": ["a", "b", "c"]}, "3 classes"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_file_that_cannot_be_used_is_refused_by_name(
+    fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_cases(tmp_path, 1, 0, side=4)
+    changed, message = FAULTS[fault]
+    if isinstance(changed, dict):
+        changed = json.dumps(DECISION | changed)
+    file = tmp_path / "decision.json"
+    file.write_text(changed if isinstance(changed, str) else json.dumps(changed))
+    given = tmp_path / "p", tmp_path / "y", "--output", tmp_path / "out"
+    assert dscpp("judge", *given, "--decision", file) == 2
+    said = capsys.readouterr().err
+    assert message in said and "Traceback" not in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_example_of_these_tests_is_a_decision_file(tmp_path: Path) -> None:
+    decision.save(tmp_path / "d.json", DECISION)  # type: ignore[arg-type]
+    assert decision.load(tmp_path / "d.json") == DECISION
+
+
+def test_another_file_is_not_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_cases(tmp_path, 1, 0, side=8)
+    file = tmp_path / "decision.json"
+    file.write_text('{"mine": 1}')
+    assert dscpp("calibrate", tmp_path / "p", tmp_path / "y", "--output", file) == 2
+    assert "would be replaced" in capsys.readouterr().err
+    assert json.loads(file.read_text()) == {"mine": 1}
+    assert dscpp("calibrate", "--output", tmp_path / "d.json") == 2
+    assert "PROBABILITIES and LABELS, or --run" in capsys.readouterr().err
+
+
+def test_a_committed_run_gives_what_practice_csv_says(
+    project: Path, tmp_path: Path
+) -> None:
+    folder = project / "results/dsb2018/reduced"
+    name = "dscpp-s0-temperature"
+    file = tmp_path / "decision.json"
+    given = "--run", folder / "runs" / name, "--missed", 0.1, "--output", file
+    assert dscpp("calibrate", *given) == 0
+    found = json.loads(file.read_text())
+    table = pd.read_csv(folder / "practice.csv")
+    rows = table[(table["loss"] == "DSC++") & (table["method"] == "temperature")]
+    values = rows.set_index("measure")["mean"]
+    assert found["missed"]["threshold"] == pytest.approx(values["threshold_conformal"])
+    assert found["best_dice"]["threshold"] == values["threshold_chosen"]
+    run = json.loads((folder / "runs" / name / "run.json").read_text())
+    assert found["temperature"] == run["posthoc"]["temperature"]
+    one = histograms.load(folder / "runs" / name / "histograms.npz")
+    of = one.where(split="validation", region="image", reference="observer1")
+    missed = decisions.false_negatives(one.counts[of])
+    assert found["missed"]["cases"] == (~np.isnan(missed[:, 0])).sum()
