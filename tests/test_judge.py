@@ -191,7 +191,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "several arrays": (lambda p, _: np.savez(p / "a.npz", a=P, b=P), "found a, b"),
     "two files": (
         lambda p, _: [np.save(p / "a.npy", P), np.savez(p / "a.npz", P)],
-        "differ only in their ending",
+        "expected one file named a, found 2, with other endings",
     ),
     "other affine": (other_affine, "the affine of"),
 }  # fmt: skip
