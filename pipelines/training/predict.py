@@ -130,9 +130,7 @@ def predict(task: Task, material: fit.Material, run: runs.Run) -> None:
         files=[LIST],
         state="predicted",
         times={"predict_s": round(time.perf_counter() - start, 1)},
-        peak_memory_mb=max(
-            provenance.peak_memory_mb(), run.record.get("peak_memory_mb") or 0
-        ),
+        peak_memory_mb=provenance.peak_memory_mb(run.record),
     )
 
 
