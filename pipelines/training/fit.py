@@ -173,11 +173,6 @@ def _fit(
     training = _batches(task, material, "training")
     validation = _batches(task, material, "validation")
     resumable = _resumable(task.protocol)
-    for callback in resumable:
-        name = type(callback).__name__
-        if name in progress.callbacks:
-            callback.set_state(progress.callbacks[name])
-
     writer = callbacks.StateWriter(run.path(STATE), progress, resumable)
     with stopping.saving(writer.flush):
         model.fit(
@@ -204,7 +199,7 @@ def _fit(
 
 def _resumable(values: Protocol) -> list[Any]:
     return [
-        callbacks.ReduceLROnPlateau(
+        keras.callbacks.ReduceLROnPlateau(
             monitor="val_loss",
             factor=values.plateau_factor,
             patience=values.plateau_patience,
@@ -213,7 +208,7 @@ def _resumable(values: Protocol) -> list[Any]:
             min_lr=values.min_learning_rate,
             mode="min",
         ),
-        callbacks.EarlyStopping(
+        keras.callbacks.EarlyStopping(
             monitor="val_loss",
             patience=values.stopping_patience,
             min_delta=values.min_delta,
