@@ -11,14 +11,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from data_io import bars
+from data_io import bars, datasets
 from data_io.errors import InputError, NotFinite, escaped, is_text, not_text
-from pipelines import arguments, backend, installed, streams
+from pipelines import arguments, backend, installed, loss_names, streams
 from pipelines.run import Run, replicate_of
 
 __all__ = ["main"]
 
 _NO_READER = 141  # exit code, as where SIGPIPE ends a process
+_DATASETS, _LOSSES = ", ".join(datasets.NAMES), ", ".join(loss_names.NAMES)
 
 
 def main(typed: Sequence[str] | None = None) -> int:
@@ -201,8 +202,6 @@ class _Completion(argparse.Action):
     """`--print-completion SHELL`; what it needs is imported only then."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, *_: Any) -> None:
-        from data_io import datasets
-        from pipelines import loss_names
         from pipelines.training import protocol
 
         installed.require("shtab")
@@ -264,11 +263,10 @@ def _study(commands: _Commands[argparse.ArgumentParser]) -> None:
 
 def _fetch(commands: _Commands[argparse.ArgumentParser]) -> None:
     def run(options: argparse.Namespace) -> None:
-        from data_io import datasets
         from data_io.fetching import fetch
 
         if options.name.lower() not in datasets.NAMES:
-            raise InputError(f"fetch: expected {_datasets()}, received {options.name}")
+            raise InputError(f"fetch: expected {_DATASETS}, received {options.name}")
         module = datasets.by_name(options.name)
         plan = fetch.plan(module, options.output)
         print(plan, end="\n" * bool(plan), flush=True)
@@ -284,7 +282,7 @@ def _fetch(commands: _Commands[argparse.ArgumentParser]) -> None:
         ("fetch dsb2018", "fetch isic2018 --output DIR"),
         "A download that was cut is gone on with by the same command.",
     )
-    parser.add_argument("name", metavar="NAME", help=_datasets())
+    parser.add_argument("name", metavar="NAME", help=_DATASETS)
     parser.add_argument(
         "--output",
         type=arguments.folder,
@@ -305,7 +303,7 @@ def _verify(commands: _Commands[argparse.ArgumentParser]) -> None:
             "verify --images photos --masks labels --split split.json",
         ),
     )
-    parser.add_argument("--dataset", metavar="NAME", help=_datasets())
+    parser.add_argument("--dataset", metavar="NAME", help=_DATASETS)
     arguments.add(parser, "--data")
     arguments.add_own(parser)
     arguments.add(parser, "--work", *arguments.SPLIT)
@@ -406,7 +404,7 @@ def _train(commands: _Commands[argparse.ArgumentParser]) -> None:
             "train --images photos --masks labels --loss DSC++ --preset reduced",
         ),
     )
-    parser.add_argument("--dataset", metavar="NAME", help=_datasets())
+    parser.add_argument("--dataset", metavar="NAME", help=_DATASETS)
     arguments.add(parser, "--data")
     arguments.add_own(parser)
     arguments.add(parser, "--work")
@@ -432,7 +430,7 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     """What decides a training besides its data."""
     from pipelines.training import protocol
 
-    parser.add_argument("--loss", required=True, metavar="NAME", help=_losses())
+    parser.add_argument("--loss", required=True, metavar="NAME", help=_LOSSES)
     parser.add_argument(
         "--gamma",
         type=float,
@@ -957,18 +955,6 @@ def _clean(commands: _Commands[argparse.ArgumentParser]) -> None:
         help="weights and training states of finished runs too, which only a new "
         "training makes again",
     )
-
-
-def _datasets() -> str:
-    from data_io import datasets
-
-    return ", ".join(datasets.NAMES)
-
-
-def _losses() -> str:
-    from pipelines import loss_names
-
-    return ", ".join(loss_names.NAMES)
 
 
 if __name__ == "__main__":
