@@ -14,7 +14,8 @@ from typing import Any
 from data_io import bars, datasets
 from data_io.errors import InputError, NotFinite, escaped, is_text, not_text
 from pipelines import arguments, backend, installed, loss_names, streams
-from pipelines.run import Run, replicate_of
+from pipelines import run as runs
+from pipelines.run import Run
 
 __all__ = ["main"]
 
@@ -481,7 +482,7 @@ def _run_train(options: argparse.Namespace) -> None:
         overrides,
         options.split,
         record,
-        replicate_of(options.output) if options.output else 1,
+        runs.replicate_of(options.output) if options.output else 1,
         initial=stages.initial(options.initial) if options.initial else None,
     )
     if record:
@@ -800,10 +801,9 @@ def _add_folders(parser: argparse.ArgumentParser, verb: str) -> None:
 
 def _run_tables(options: argparse.Namespace) -> None:
     from pipelines.reporting.pages import Report
-    from pipelines.run import listed
 
     if options.folders:
-        named = listed(options.folders)
+        named = runs.listed(options.folders)
         for run in named:
             if run.state != "evaluated":
                 print(f"dscpp: warning: left out: {_unfinished(run)}", file=sys.stderr)
@@ -835,7 +835,6 @@ def _unfinished(run: Run) -> str:
 
 def _warn_unrecorded(options: argparse.Namespace) -> None:
     """Say which folders are left out because their record is gone."""
-    from pipelines import run as runs
     from pipelines.reporting.frame import unclean
 
     for line in [*runs.unrecorded(options.results), *unclean(options.results)]:
@@ -884,8 +883,6 @@ def _figures(commands: _Commands[argparse.ArgumentParser]) -> None:
 
 def _runs(commands: _Commands[argparse.ArgumentParser]) -> None:
     def run(options: argparse.Namespace) -> None:
-        from pipelines import run as runs
-
         groups = sorted(options.results.glob("*/*/runs"))
         every = [run for group in groups for run in runs.find(group.parent)]
         found = runs.listed(options.folders) if options.folders else every
