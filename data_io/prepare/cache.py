@@ -149,11 +149,6 @@ class Cache:
         raise InputError(_restless(self.folder, case))
 
     def _path(self, case: str) -> Path:
-        if case not in self.content:
-            raise InputError(
-                f"{self.dataset.RECORD.name}: expected one of the {len(self.content)} "
-                f"prepared cases, received {case!r}."
-            )
         recipe = _recipe(self.dataset, self.settings)
         return self.folder / f"{case}-{digest([recipe, self.content[case]])[:16]}"
 

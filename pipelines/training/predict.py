@@ -44,14 +44,15 @@ def load(path: Path, run: runs.Run, protocol: Protocol) -> keras.Model:
     """
     found = read_model(path)
     model = fit.build(protocol, found.input_shape[-1], found.output_shape[-1])
-    if _shapes(model) != _shapes(found):
+    try:
+        model.set_weights(found.get_weights())
+    except ValueError as error:  # of other shapes
         raise InputError(
             f"{path}: expected the run's U-Net, {_describe(model)}; found a model of "
             f"another architecture, {_describe(found)}; restore the run's own "
             f"{fit.MODEL}, or train again into another --output"
-        )
+        ) from error
     require_own(path, run)
-    model.set_weights(found.get_weights())
     return model
 
 
@@ -94,11 +95,6 @@ def require_own(path: Path, run: runs.Run) -> None:
             f"has the hash of; restore the run's own {fit.MODEL}, or train again "
             "into another --output"
         )
-
-
-def _shapes(model: keras.Model) -> list[tuple[int, ...]]:
-    ends = [tuple(model.input_shape), tuple(model.output_shape)]
-    return ends + [tuple(weight.shape) for weight in model.weights]
 
 
 def _describe(model: keras.Model) -> str:
