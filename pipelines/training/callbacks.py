@@ -17,7 +17,6 @@ from pipelines import run as runs
 from pipelines.training import state
 
 __all__ = [
-    "EpochSetter",
     "NotFinite",
     "NotFiniteStop",
     "ProgressBar",
@@ -34,19 +33,6 @@ _KEPT = {
 }
 # Seconds between two looks at the loss: each waits until the device is done.
 _LOOK = 1.0
-
-
-class EpochSetter(keras.callbacks.Callback):
-    """Tells batches which epoch they draw for."""
-
-    def __init__(self, *batches: Any) -> None:
-        super().__init__()
-        self.batches = batches
-
-    def on_epoch_begin(self, epoch: int, logs: _Logs = None) -> None:
-        """Draw for this epoch from now on."""
-        for batches in self.batches:
-            batches.epoch = epoch
 
 
 class NotFiniteStop(keras.callbacks.Callback):

@@ -173,6 +173,10 @@ def _fit(
     training = _batches(task, material, "training")
     validation = _batches(task, material, "validation")
     resumable = _resumable(task.protocol)
+
+    def begin(epoch: int, logs: Any) -> None:
+        training.epoch = validation.epoch = epoch
+
     writer = callbacks.StateWriter(run.path(STATE), progress, resumable)
     with stopping.saving(writer.flush):
         model.fit(
@@ -183,7 +187,7 @@ def _fit(
             shuffle=False,  # Batches shuffles by seed and epoch.
             verbose=0,
             callbacks=[
-                callbacks.EpochSetter(training, validation),
+                keras.callbacks.LambdaCallback(on_epoch_begin=begin),
                 callbacks.NotFiniteStop(
                     training, validation, run.path("not-finite.npz")
                 ),
