@@ -165,7 +165,8 @@ def seeded(
     """
     order = sorted(images)
     order = [order[k] for k in np.random.default_rng(seed).permutation(len(order))]
-    part_of = dict(zip(order, _labels(counts), strict=True))
+    parts = (part for part in reversed(PARTS) for _ in range(counts[part]))
+    part_of = dict(zip(order, parts, strict=True))
     for copies in _copies(images, order):
         _bring_together(copies, part_of, images, name)
     return {
@@ -274,11 +275,6 @@ def _nearest(groups: Sequence[Sequence[str]], wanted: int) -> int:
     """How many of the groups, from the first on, have together nearest to `wanted`."""
     totals = np.cumsum([len(group) for group in groups])
     return int(np.argmin(np.abs(totals - wanted))) + 1
-
-
-def _labels(counts: Mapping[str, int]) -> list[str]:
-    """The part of each place in the order: test first."""
-    return [part for part in reversed(PARTS) for _ in range(counts[part])]
 
 
 def _copies(images: Mapping[str, str], order: Iterable[str]) -> list[list[str]]:

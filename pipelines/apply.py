@@ -54,7 +54,6 @@ class Trained:
         settings: the preprocessing.
         protocol: that of its training; of a model alone its input shape is known.
         classes: names of the classes, background first.
-        run: where the network is of a run; None for a model alone.
         temperature: that its probabilities are scaled by, see `posthoc.temperature`.
     """
 
@@ -62,7 +61,6 @@ class Trained:
     settings: Settings
     protocol: Protocol
     classes: tuple[str, ...]
-    run: runs.Run | None = None
     temperature: float = 1.0
 
     def record(self) -> Record:
@@ -98,7 +96,7 @@ def open_model(path: Path) -> Trained:
         values = protocol.from_dict(run.record["settings"])
         model = predict.load(origin.path(runs.MODEL), origin, values)
         settings = Settings.from_dict(run.record["preprocessing"])
-        return Trained(model, settings, values, _classes(run), run, temperature)
+        return Trained(model, settings, values, _classes(run), temperature)
     model = predict.read_model(file)
     _require_alone(file, model)
     shape = tuple(model.input_shape[1:-1])
@@ -306,21 +304,23 @@ def evaluate_set(
             f"--name {name}: expected a name that begins with a letter or digit, "
             "received one that a spreadsheet takes for a formula"
         )
-    runs.Run.open(folder)
+    run = runs.Run.open(folder)
     with runs.lock_folder(folder):
         trained = open_model(folder)
         like = trained.record()
         found = own.describe(images, masks, work, f"own-{name}", classes, like)
         bars.note(str(found))
-        return _evaluate_set(trained, found.root, name, work, threshold)
+        return _evaluate_set(trained, run, found.root, name, work, threshold)
 
 
 def _evaluate_set(
-    trained: Trained, root: Path, name: str, work: Path, threshold: float | None
+    trained: Trained,
+    run: runs.Run,
+    root: Path,
+    name: str,
+    work: Path,
+    threshold: float | None,
 ) -> Path:
-    run = trained.run
-    if run is None:
-        raise InputError("expected a run folder, received a model alone")
     cases = own_images.cases(root)
     hashes = content.content(own_images, root, cases, work / "cache")
     target = run.path(runs.OTHER_SETS) / name

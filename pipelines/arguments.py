@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from data_io import bars
+from data_io import bars, datasets
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.files.names import is_formula
@@ -212,8 +212,6 @@ def _take_split_by(options: argparse.Namespace) -> None:
             f"--split-by {kind}: expected a data set whose files tell such groups, "
             "received own images. Give a split of yours: --split FILE"
         )
-    from data_io import datasets
-
     options.dataset = datasets.split_by(options.dataset, kind)
 
 
@@ -242,8 +240,6 @@ def class_names(options: argparse.Namespace) -> list[str]:
 
 def _record_of(dataset: str, data: Path | None) -> Record | None:
     """The record of own images; None where the data set's module has one for all."""
-    from data_io import datasets
-
     module = datasets.by_name(dataset)
     own = module is datasets.by_name("own")
     return module.record(module.locate(data)) if own else None

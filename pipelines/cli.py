@@ -11,10 +11,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_io import bars
+from data_io import bars, datasets
 from data_io.errors import InputError, NotFinite, escaped, is_text, not_text
-from pipelines import arguments, backend, installed, streams
-from pipelines.run import Run, replicate_of
+from pipelines import arguments, backend, installed, loss_names, streams
+from pipelines import run as runs
+from pipelines.run import Run
 
 if TYPE_CHECKING:
     from pipelines.posthoc.decision import Decision
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _NO_READER = 141  # exit code, as where SIGPIPE ends a process
+_DATASETS, _LOSSES = ", ".join(datasets.NAMES), ", ".join(loss_names.NAMES)
 
 
 def main(typed: Sequence[str] | None = None) -> int:
@@ -205,8 +207,6 @@ class _Completion(argparse.Action):
     """`--print-completion SHELL`; what it needs is imported only then."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, *_: Any) -> None:
-        from data_io import datasets
-        from pipelines import loss_names
         from pipelines.training import protocol
 
         installed.require("shtab")
@@ -268,11 +268,10 @@ def _study(commands: _Commands[argparse.ArgumentParser]) -> None:
 
 def _fetch(commands: _Commands[argparse.ArgumentParser]) -> None:
     def run(options: argparse.Namespace) -> None:
-        from data_io import datasets
         from data_io.fetching import fetch
 
         if options.name.lower() not in datasets.NAMES:
-            raise InputError(f"fetch: expected {_datasets()}, received {options.name}")
+            raise InputError(f"fetch: expected {_DATASETS}, received {options.name}")
         module = datasets.by_name(options.name)
         plan = fetch.plan(module, options.output)
         print(plan, end="\n" * bool(plan), flush=True)
@@ -288,7 +287,7 @@ def _fetch(commands: _Commands[argparse.ArgumentParser]) -> None:
         ("fetch dsb2018", "fetch isic2018 --output DIR"),
         "A download that was cut is gone on with by the same command.",
     )
-    parser.add_argument("name", metavar="NAME", help=_datasets())
+    parser.add_argument("name", metavar="NAME", help=_DATASETS)
     parser.add_argument(
         "--output",
         type=arguments.folder,
@@ -309,7 +308,7 @@ def _verify(commands: _Commands[argparse.ArgumentParser]) -> None:
             "verify --images photos --masks labels --split split.json",
         ),
     )
-    parser.add_argument("--dataset", metavar="NAME", help=_datasets())
+    parser.add_argument("--dataset", metavar="NAME", help=_DATASETS)
     arguments.add(parser, "--data")
     arguments.add_own(parser)
     arguments.add(parser, "--work", *arguments.SPLIT)
@@ -410,7 +409,7 @@ def _train(commands: _Commands[argparse.ArgumentParser]) -> None:
             "train --images photos --masks labels --loss DSC++ --preset reduced",
         ),
     )
-    parser.add_argument("--dataset", metavar="NAME", help=_datasets())
+    parser.add_argument("--dataset", metavar="NAME", help=_DATASETS)
     arguments.add(parser, "--data")
     arguments.add_own(parser)
     arguments.add(parser, "--work")
@@ -436,7 +435,7 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     """What decides a training besides its data."""
     from pipelines.training import protocol
 
-    parser.add_argument("--loss", required=True, metavar="NAME", help=_losses())
+    parser.add_argument("--loss", required=True, metavar="NAME", help=_LOSSES)
     parser.add_argument(
         "--gamma",
         type=float,
@@ -487,7 +486,7 @@ def _run_train(options: argparse.Namespace) -> None:
         overrides,
         options.split,
         record,
-        replicate_of(options.output) if options.output else 1,
+        runs.replicate_of(options.output) if options.output else 1,
         initial=stages.initial(options.initial) if options.initial else None,
     )
     if record:
@@ -874,10 +873,9 @@ def _add_folders(parser: argparse.ArgumentParser, verb: str) -> None:
 
 def _run_tables(options: argparse.Namespace) -> None:
     from pipelines.reporting.pages import Report
-    from pipelines.run import listed
 
     if options.folders:
-        named = listed(options.folders)
+        named = runs.listed(options.folders)
         for run in named:
             if run.state != "evaluated":
                 print(f"dscpp: warning: left out: {_unfinished(run)}", file=sys.stderr)
@@ -909,7 +907,6 @@ def _unfinished(run: Run) -> str:
 
 def _warn_unrecorded(options: argparse.Namespace) -> None:
     """Say which folders are left out because their record is gone."""
-    from pipelines import run as runs
     from pipelines.reporting.frame import unclean
 
     for line in [*runs.unrecorded(options.results), *unclean(options.results)]:
@@ -957,8 +954,6 @@ def _figures(commands: _Commands[argparse.ArgumentParser]) -> None:
 
 def _runs(commands: _Commands[argparse.ArgumentParser]) -> None:
     def run(options: argparse.Namespace) -> None:
-        from pipelines import run as runs
-
         groups = sorted(options.results.glob("*/*/runs"))
         every = [run for group in groups for run in runs.find(group.parent)]
         found = runs.listed(options.folders) if options.folders else every
@@ -1028,18 +1023,6 @@ def _clean(commands: _Commands[argparse.ArgumentParser]) -> None:
         help="weights and training states of finished runs too, which only a new "
         "training makes again",
     )
-
-
-def _datasets() -> str:
-    from data_io import datasets
-
-    return ", ".join(datasets.NAMES)
-
-
-def _losses() -> str:
-    from pipelines import loss_names
-
-    return ", ".join(loss_names.NAMES)
 
 
 if __name__ == "__main__":

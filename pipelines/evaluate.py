@@ -59,9 +59,7 @@ def evaluate(run: runs.Run, root: Path) -> None:
         files=runs.MEASURES,
         state="evaluated",
         times={"evaluate_s": round(time.perf_counter() - start, 1)},
-        peak_memory_mb=max(
-            provenance.peak_memory_mb(), run.record.get("peak_memory_mb") or 0
-        ),
+        peak_memory_mb=provenance.peak_memory_mb(run.record),
     )
 
 
@@ -148,7 +146,6 @@ def at_threshold(run: runs.Run, root: Path, threshold: float) -> Path:
     Raises:
         InputError: as `evaluate`.
     """
-    run.require("predicted", run.remake())
     module = datasets.by_name(run.record["dataset"])
     cases = [named for named in stored.cases(run) if named[0] == "test"]
     rows, _ = measure(run, module, root, cases, threshold)

@@ -179,11 +179,16 @@ def device() -> str:
     return name
 
 
-def peak_memory_mb() -> float:
-    """Peak resident memory of this process, in MB (1e6 bytes); 0 where unknown."""
+def peak_memory_mb(record: Mapping[str, Any] | None = None) -> float:
+    """Peak resident memory of this process, in MB (1e6 bytes); 0 where unknown.
+
+    Of a run's record, that of the processes that worked on it before counts too.
+    """
+    before = (record or {}).get("peak_memory_mb") or 0.0
     try:
         import resource
     except ImportError:  # Windows
-        return 0.0
+        return before
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6, 1)
+    peak_mb = peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+    return max(round(peak_mb, 1), before)

@@ -55,6 +55,7 @@ __all__ = [
     "is_stream",
     "listed",
     "lock_folder",
+    "readable",
     "replicate_of",
     "require_free",
     "require_replaceable",
@@ -609,6 +610,14 @@ def unrecorded(results: Path) -> list[str]:
         for folder in sorted(Path(results).glob("*/*/runs/*"))
         if folder.name[0] != "." and not is_run(folder) and any(_visible(folder))
     ]
+
+
+def readable(folder: Path) -> Run | None:
+    """The run in a folder; None where there is none that can be read."""
+    try:
+        return Run.open(folder)
+    except InputError:
+        return None
 
 
 def is_run(folder: Path) -> bool:

@@ -290,8 +290,7 @@ def evaluate(
     Raises:
         InputError: no such run, not predicted, or no probabilities here.
     """
-    with _held(folder) as run:
-        run.require("predicted", run.remake())
+    with _held(folder, "predicted") as run:
         if again or not run.reached("evaluated") or not run.has_measures:
             from pipelines import evaluate as evaluation
             from pipelines.reporting.figures import photographs
@@ -342,7 +341,7 @@ def evaluate_at(
     """
     from pipelines import evaluate as evaluation
 
-    with _held(folder) as run:
+    with _held(folder, "predicted") as run:
         return evaluation.at_threshold(run, located(run, data, work), threshold)
 
 
@@ -361,8 +360,7 @@ def temperature(
     """
     from pipelines.posthoc import temperature as scaling
 
-    with _held(folder) as run:
-        run.require("predicted", run.remake())
+    with _held(folder, "predicted") as run:
         run.require_network()
         output = scaling.folder_of(run)
         runs.require_replaceable(
@@ -468,8 +466,7 @@ def export(
     Raises:
         InputError: as in `evaluate`; of NIfTI a run of images.
     """
-    with _held(folder) as run:
-        run.require("predicted", run.remake())
+    with _held(folder, "predicted") as run:
         from pipelines import export as exporting
 
         root = located(run, data, work)
@@ -515,11 +512,13 @@ def own_data(run: runs.Run, data: Path | None) -> Path | None:
 
 
 @contextlib.contextmanager
-def _held(folder: Path) -> Iterator[runs.Run]:
-    """Hold a run that exists, as it is once nobody else works on it."""
+def _held(folder: Path, state: str = "training") -> Iterator[runs.Run]:
+    """Hold a run that has reached a state, as it is once nobody else works on it."""
     runs.Run.open(folder)  # a folder that is no run is not made one by its lock
     with runs.lock_folder(folder):
-        yield runs.Run.open(folder)
+        run = runs.Run.open(folder)
+        run.require(state, run.remake())
+        yield run
 
 
 def _remember(run: runs.Run, task: Task, root: Path, work: Path) -> None:

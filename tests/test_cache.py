@@ -332,11 +332,6 @@ def test_a_full_disk_is_named(raw, store, monkeypatch):
     assert not list(store.glob("tiny/.making-*"))
 
 
-def test_unknown_case_is_named(raw, store):
-    with pytest.raises(InputError, match=r"tiny: expected one of the 1 .*received 'b'"):
-        ready(raw, store, cases=("a",)).image("b")
-
-
 def test_entries_say_how_they_are_known_to_be_whole(raw, store):
     ready(raw, store)
     sheet = json.loads((entry(store) / "sample.json").read_text())

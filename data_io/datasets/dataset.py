@@ -87,9 +87,6 @@ class Dataset:
         Returns:
             Paths by role: `image`, `observer1` (its label map), further observers. A
             role may be a folder of masks of single objects.
-
-        Raises:
-            InputError: there is no such case.
         """
         raise NotImplementedError
 

@@ -15,7 +15,6 @@ import numpy as np
 from data_io.datasets import layout
 from data_io.datasets.dataset import AGAIN, Dataset
 from data_io.datasets.record import Record
-from data_io.errors import InputError
 from data_io.files.reading import read_mask
 
 __all__ = ["Drive", "drive"]
@@ -99,10 +98,6 @@ class Drive(Dataset):
         """
         if self.is_prepared(root):
             return layout.prepared(root, case)
-        if case not in self.TRAINING + self.TEST:
-            raise InputError(
-                f"DRIVE: expected a case from 01 to 40, received {case!r}."
-            )
         part = "test" if case in self.TEST else "training"
         folder = Path(root) / part
         found = {

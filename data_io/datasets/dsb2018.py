@@ -11,7 +11,6 @@ from pathlib import Path
 from data_io.datasets import layout
 from data_io.datasets.dataset import AGAIN, Dataset
 from data_io.datasets.record import Record
-from data_io.errors import InputError
 from data_io.fetching import downloads
 from data_io.files.reading import masks
 
@@ -72,8 +71,6 @@ class Dsb2018(Dataset):
         In the authors' layout `observer1` is the file of their union.
         """
         folder = Path(root) / case
-        if not folder.is_dir():
-            raise InputError(f"2018DSB: expected a case in {root}, received {case!r}.")
         if not _is_raw(folder):
             return layout.prepared(root, case)
         image = folder / "images" / f"{case}.png"

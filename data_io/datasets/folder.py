@@ -69,6 +69,12 @@ class _Described(TypedDict):
     cases: dict[str, dict[str, str]]
 
 
+_OF_RECORD = (
+    "name", "title", "classes", "input_shape", "spacing_mm", "axes", "directions",
+    "modalities",
+)  # fmt: skip
+
+
 class _Reading(TypedDict):
     channels: int
     values: list[int]
@@ -102,21 +108,9 @@ class OwnImages(Dataset):
 
     def record(self, root: Path) -> Record:
         """Returns the facts of the images described at `root`."""
-        about = _about(root)
-        spacing, axes = about["spacing_mm"], about.get("axes")
-        modalities = about.get("modalities")
-        return replace(
-            self.RECORD,
-            name=about["name"],
-            title=about["title"],
-            classes=tuple(about["classes"]),
-            channels=_reading(root)["channels"],
-            input_shape=tuple(about["input_shape"]),
-            spacing_mm=tuple(spacing) if spacing else None,
-            axes=tuple(axes) if axes else None,
-            directions=about.get("directions"),
-            modalities=tuple(modalities) if modalities else None,
-        )
+        about, channels = schema.tuples(_about(root)), _reading(root)["channels"]
+        known = {name: about[name] for name in _OF_RECORD if name in about}
+        return replace(self.RECORD, channels=channels, **known)
 
     def cases(self, root: Path) -> tuple[str, ...]:
         """Returns the ids of the images: their names without the ending."""

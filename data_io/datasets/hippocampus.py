@@ -11,7 +11,6 @@ from pathlib import Path
 
 from data_io.datasets.dataset import Dataset
 from data_io.datasets.record import Record
-from data_io.errors import InputError
 
 __all__ = ["Hippocampus", "hippocampus"]
 
@@ -62,16 +61,8 @@ class Hippocampus(Dataset):
         return tuple(sorted({path.name.removesuffix(self.ENDING) for path in paths}))
 
     def roles(self, root: Path, case: str) -> dict[str, Path]:
-        """Returns `image` and `observer1`, whether or not they are there.
-
-        Raises:
-            InputError: there is no such case.
-        """
+        """Returns `image` and `observer1`, whether or not they are there."""
         image, label = (root / part / f"{case}{self.ENDING}" for part in self.MARKS)
-        if not (image.exists() or label.exists()):
-            raise InputError(
-                f"{self.RECORD.title}: expected a case in {root}, received {case!r}."
-            )
         return {"image": image, "observer1": label}
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from data_io.datasets import layout
 from data_io.datasets.dataset import AGAIN, Dataset
 from data_io.datasets.record import Record
-from data_io.errors import InputError
 from data_io.fetching import downloads
 
 __all__ = ["Kits19", "kits19"]
@@ -81,8 +80,6 @@ class Kits19(Dataset):
     def roles(self, root: Path, case: str) -> dict[str, Path]:
         """Returns `image` and `observer1`, whether or not they are there."""
         folder = Path(root) / case
-        if not folder.is_dir():
-            raise InputError(f"KiTS19: expected a case in {root}, received {case!r}.")
         return {"image": folder / self.IMAGE, "observer1": folder / self.LABEL}
 
     def check(self, root: Path) -> list[str]:

@@ -185,7 +185,8 @@ class Work:
         quiet = len(missing) < 2  # each file has a bar of its own
         for one in bars.bar(missing, self.record.title, unit="file", disable=quiet):
             kept[one.path] = self.obtain(one, kept.get(one.path))
-            self.remember(kept)
+            value = {"format": 1, "dataset": self.record.name, "downloads": kept}
+            write_json(lock_of(self.target), value)
             (self.aside / "archives" / one.path).unlink(missing_ok=True)
         if self.folder != self.target:
             if self.target.is_dir():  # and empty: renaming on some systems minds it
@@ -222,11 +223,6 @@ class Work:
             )
         return dict(found["downloads"]) if found else {}
 
-    def remember(self, kept: dict[str, dict[str, Any]]) -> None:
-        """Writes the lock file, aside and renamed."""
-        value = {"format": 1, "dataset": self.record.name, "downloads": kept}
-        write_json(lock_of(self.target), value)
-
     def missing(self, kept: dict[str, dict[str, Any]]) -> list[Download]:
         """Downloads of which a file is not there, or not as it was."""
         files = [
@@ -234,7 +230,12 @@ class Work:
             for one in self.record.downloads
             for name, sha256 in kept.get(one.path, {}).get("files", {}).items()
         ]
-        good = {one.path for one in self.record.downloads if current(one, kept)}
+        # Those that the lock file has, with the checksum that is published now.
+        good = {
+            one.path
+            for one in self.record.downloads
+            if one.path in kept and one.sha256 in (None, kept[one.path]["sha256"])
+        }
         folder = self.folder
         for one, name, sha256 in bars.bar(
             files, "check", unit="file", delay=1, leave=False
@@ -296,11 +297,6 @@ class Work:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (fresh / name).replace(folder / name)
         return files
-
-
-def current(one: Download, kept: dict[str, dict[str, Any]]) -> bool:
-    """True where the lock file has this download, with the checksum now published."""
-    return one.path in kept and one.sha256 in (None, kept[one.path]["sha256"])
 
 
 def lock_of(target: Path) -> Path:

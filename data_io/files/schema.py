@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["load", "parse", "read", "recall"]
+__all__ = ["load", "parse", "read", "recall", "tuples"]
 
 _LARGEST = 2**28  # bytes of a file
 _SHOWN = 3  # faults that a message names
@@ -72,6 +73,11 @@ def recall(path: Path, kind: Any) -> Any | None:
         return load(path, kind)
     except (OSError, ValueError):
         return None
+
+
+def tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of JSON with tuples for lists, as what cannot be changed has them."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
 
 
 @functools.cache

@@ -149,11 +149,6 @@ class Cache:
         raise InputError(_restless(self.folder, case))
 
     def _path(self, case: str) -> Path:
-        if case not in self.content:
-            raise InputError(
-                f"{self.dataset.RECORD.name}: expected one of the {len(self.content)} "
-                f"prepared cases, received {case!r}."
-            )
         recipe = _recipe(self.dataset, self.settings)
         return self.folder / f"{case}-{digest([recipe, self.content[case]])[:16]}"
 
@@ -166,23 +161,19 @@ class Cache:
         """Take one case through MIScnn's Data_IO and subfunctions; cast its arrays."""
         sample = self._source.sample_loader(case, load_seg=True)
         native_shape = sample.img_data.shape[:-1]
-        turned = self._turn(sample)
+        # A volume that is stored mirrored is turned first.
+        found = sample.get_extended_data().get("directions")
+        turned = native.against(found, self.settings.directions)
+        sample.img_data = np.flip(sample.img_data, turned)
+        sample.seg_data = np.flip(sample.seg_data, turned)
         for step in subfunctions(self.settings):
             step.preprocessing(sample, training=True)
         return {
             "image": np.ascontiguousarray(sample.img_data, _TYPES["image"]),
             "label": np.ascontiguousarray(sample.seg_data[..., 0], _TYPES["label"]),
             "native_shape": native_shape,
-            "turned": turned,
+            "turned": list(turned),
         }
-
-    def _turn(self, sample: Any) -> list[int]:
-        """Turn a volume that is stored mirrored; returns along which axes."""
-        found = sample.get_extended_data().get("directions")
-        axes = native.against(found, self.settings.directions)
-        sample.img_data = np.flip(sample.img_data, axes)
-        sample.seg_data = np.flip(sample.seg_data, axes)
-        return list(axes)
 
 
 def prepare(

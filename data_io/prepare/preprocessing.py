@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from data_io.datasets.record import Record
+from data_io.files import schema
 from data_io.prepare.miscnn_compat import (
     Clipping,
     Data_Augmentation,
@@ -86,11 +87,7 @@ class Settings:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
         """The settings that `as_dict` gave, as JSON keeps them."""
-        fields: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values.items()
-        }
-        return cls(**fields)
+        return cls(**schema.tuples(values))
 
     @property
     def is_3d(self) -> bool:

@@ -83,15 +83,11 @@ class Shared:
             self._folder.mkdir(parents=True, exist_ok=True)
             if shutil.disk_usage(self._folder).free < FREE + image.nbytes:
                 return
-            handle, name = tempfile.mkstemp(dir=self._folder)
-            aside = Path(name)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    np.save(file, image)
-                    np.save(file, numbers)
-                aside.replace(self._path(epoch, index))
-            except OSError:
-                aside.unlink()
+            # What fails half-way lies there until the folder is deleted.
+            with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as file:
+                np.save(file, image)
+                np.save(file, numbers)
+            Path(file.name).replace(self._path(epoch, index))
 
     def _path(self, epoch: int, index: int) -> Path:
         return self._folder / f"{epoch}-{index}"

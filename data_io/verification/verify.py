@@ -61,7 +61,9 @@ def audit(
     unread = [case for case in splits.cases(dataset, root) if not is_text(case)]
     if unread:
         raise Problems(f"{record.title} in {home}", [not_text(case) for case in unread])
-    report = Report(record.title, home, counts_of(dataset, root), name=record.name)
+    fixed = dataset.split(root) or {"to be split": splits.cases(dataset, root)}
+    counts = {part: len(ids) for part, ids in fixed.items()}
+    report = Report(record.title, home, counts, name=record.name)
     files = present(dataset, root)
     found = examine(files, dataset.look, state, jobs)
     report.decoded, report.skipped = found.decoded, found.skipped
@@ -98,14 +100,6 @@ def _problems(
             say = speaker(home, case, role, path)
             problems += judge(record, role, say, known[role], known)
     return problems
-
-
-def counts_of(dataset: Dataset, root: Path) -> dict[str, int]:
-    """Number of cases by part of a fixed split, or of all that are to be split."""
-    parts = dataset.split(root)
-    if parts:
-        return {part: len(ids) for part, ids in parts.items()}
-    return {"to be split": len(splits.cases(dataset, root))}
 
 
 @dataclass

@@ -59,15 +59,12 @@ def band(label: npt.ArrayLike, radius: Sequence[int]) -> npt.NDArray[np.bool_]:
     found = np.zeros(marked.shape, np.bool_, "F" if marked.flags.fnc else "C")
     if not marked.any():
         return found
-    box = tuple(_reach(marked, axis, reach) for axis, reach in enumerate(radius))
+    (whole,) = ndimage.find_objects(marked.view(np.int8))
+    box = tuple(
+        slice(max(0, side.start - reach), side.stop + reach)
+        for side, reach in zip(whole, radius, strict=True)
+    )
     near: npt.NDArray[Any] = marked[box].view(np.uint8)
     sides = [2 * reach + 1 for reach in radius]
     found[box] = ndimage.maximum_filter(near, sides, mode="constant").view(np.bool_)
     return found
-
-
-def _reach(marked: npt.NDArray[np.bool_], axis: int, reach: int) -> slice:
-    """From the first to the last voxel marked along an axis, and as far beyond."""
-    others = tuple(other for other in range(marked.ndim) if other != axis)
-    places = np.flatnonzero(marked.any(axis=others))
-    return slice(max(0, places[0] - reach), places[-1] + reach + 1)

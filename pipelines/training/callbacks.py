@@ -1,4 +1,4 @@
-"""Callbacks of the fit loop: those of Keras made resumable, and ours."""
+"""Callbacks of the fit loop beside those of Keras, which `StateWriter` resumes."""
 
 from __future__ import annotations
 
@@ -17,65 +17,22 @@ from pipelines import run as runs
 from pipelines.training import state
 
 __all__ = [
-    "EarlyStopping",
-    "EpochSetter",
     "NotFinite",
     "NotFiniteStop",
     "ProgressBar",
-    "ReduceLROnPlateau",
     "StateWriter",
 ]
 
 
 _Logs = dict[str, Any] | None
 _SHARE = 0.01  # of a training's time that writing its state may take
+# What Keras' callbacks forget in `on_train_begin`, in the middle of their patience.
+_KEPT = {
+    "ReduceLROnPlateau": ("best", "wait", "cooldown_counter"),
+    "EarlyStopping": ("best", "wait", "best_epoch", "stopped_epoch"),
+}
 # Seconds between two looks at the loss: each waits until the device is done.
 _LOOK = 1.0
-
-
-class _ResumableMixin:
-    """Keeps the fields of a Keras callback over its reset in `on_train_begin`."""
-
-    FIELDS: tuple[str, ...] = ()
-    _restored: dict[str, Any] | None = None
-
-    def get_state(self) -> dict[str, Any]:
-        values = {name: getattr(self, name) for name in self.FIELDS}
-        best = values.get("best")
-        return {**values, "best": None if best is None else float(best)}
-
-    def set_state(self, values: dict[str, Any]) -> None:
-        self._restored = values
-
-    def on_train_begin(self, logs: _Logs = None) -> None:
-        super().on_train_begin(logs)  # type: ignore[misc]
-        for name, value in (self._restored or {}).items():
-            setattr(self, name, value)
-
-
-class ReduceLROnPlateau(_ResumableMixin, keras.callbacks.ReduceLROnPlateau):
-    """Keras' callback, able to go on in the middle of a plateau."""
-
-    FIELDS = ("best", "wait", "cooldown_counter")
-
-
-class EarlyStopping(_ResumableMixin, keras.callbacks.EarlyStopping):
-    """Keras' callback, able to go on in the middle of its patience."""
-
-    FIELDS = ("best", "wait", "best_epoch", "stopped_epoch")
-
-
-class EpochSetter(keras.callbacks.Callback):
-    """Tells batches which epoch they draw for."""
-
-    def __init__(self, *batches: Any) -> None:
-        super().__init__()
-        self.batches = batches
-
-    def on_epoch_begin(self, epoch: int, logs: _Logs = None) -> None:
-        """Draw for this epoch from now on."""
-        for batches in self.batches:
-            batches.epoch = epoch
 
 
 class NotFiniteStop(keras.callbacks.Callback):
@@ -153,7 +110,8 @@ class StateWriter(keras.callbacks.Callback):
     Args:
         path: the state file.
         progress: filled as training goes on.
-        resumable: callbacks whose state belongs to it.
+        resumable: callbacks of Keras whose state belongs to it, called before this one:
+            after their reset they are given the state that `progress` begins with.
         interval: seconds between two writes of the state, the first after the first
             epoch; what came after the last one before a SIGKILL is simply trained
             again, to the same result. More where a write takes long: `_SHARE` of the
@@ -179,7 +137,11 @@ class StateWriter(keras.callbacks.Callback):
         self._lock = threading.Lock()
 
     def on_train_begin(self, logs: _Logs = None) -> None:
-        """Start the clock."""
+        """Put back the state of the callbacks, and start the clock."""
+        for callback in self.resumable:
+            kept = self.progress.callbacks.get(type(callback).__name__, {})
+            for name, value in kept.items():
+                setattr(callback, name, value)
         self._clock = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: _Logs = None) -> None:
@@ -190,7 +152,9 @@ class StateWriter(keras.callbacks.Callback):
         progress.history.append({"epoch": epoch + 1, **values})
         progress.stopped = bool(self.model.stop_training)
         progress.callbacks = {
-            type(callback).__name__: callback.get_state() for callback in self.resumable
+            kind: {name: _plain(getattr(callback, name)) for name in _KEPT[kind]}
+            for callback in self.resumable
+            for kind in [type(callback).__name__]
         }
         if progress.best is None or values["val_loss"] < progress.best:
             progress.best = values["val_loss"]
@@ -219,6 +183,11 @@ class StateWriter(keras.callbacks.Callback):
             self._unwritten = None
             self._written = time.monotonic()
             self._pause = max(self.interval, (self._written - start) / _SHARE)
+
+
+def _plain(value: Any) -> Any:
+    """A number as JSON knows it, whatever Keras made of it."""
+    return value if value is None or isinstance(value, int) else float(value)
 
 
 class ProgressBar(keras.callbacks.Callback):

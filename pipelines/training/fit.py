@@ -173,10 +173,9 @@ def _fit(
     training = _batches(task, material, "training")
     validation = _batches(task, material, "validation")
     resumable = _resumable(task.protocol)
-    for callback in resumable:
-        name = type(callback).__name__
-        if name in progress.callbacks:
-            callback.set_state(progress.callbacks[name])
+
+    def begin(epoch: int, logs: Any) -> None:
+        training.epoch = validation.epoch = epoch
 
     writer = callbacks.StateWriter(run.path(STATE), progress, resumable)
     with stopping.saving(writer.flush):
@@ -188,7 +187,7 @@ def _fit(
             shuffle=False,  # Batches shuffles by seed and epoch.
             verbose=0,
             callbacks=[
-                callbacks.EpochSetter(training, validation),
+                keras.callbacks.LambdaCallback(on_epoch_begin=begin),
                 callbacks.NotFiniteStop(
                     training, validation, run.path("not-finite.npz")
                 ),
@@ -204,7 +203,7 @@ def _fit(
 
 def _resumable(values: Protocol) -> list[Any]:
     return [
-        callbacks.ReduceLROnPlateau(
+        keras.callbacks.ReduceLROnPlateau(
             monitor="val_loss",
             factor=values.plateau_factor,
             patience=values.plateau_patience,
@@ -213,7 +212,7 @@ def _resumable(values: Protocol) -> list[Any]:
             min_lr=values.min_learning_rate,
             mode="min",
         ),
-        callbacks.EarlyStopping(
+        keras.callbacks.EarlyStopping(
             monitor="val_loss",
             patience=values.stopping_patience,
             min_delta=values.min_delta,

@@ -51,14 +51,15 @@ def load(path: Path, run: runs.Run, protocol: Protocol) -> keras.Model:
     """
     found = read_model(path)
     model = fit.build(protocol, found.input_shape[-1], found.output_shape[-1])
-    if _shapes(model) != _shapes(found):
+    try:
+        model.set_weights(found.get_weights())
+    except ValueError as error:  # of other shapes
         raise InputError(
             f"{path}: expected the run's U-Net, {_describe(model)}; found a model of "
             f"another architecture, {_describe(found)}; restore the run's own "
             f"{fit.MODEL}, or train again into another --output"
-        )
+        ) from error
     require_own(path, run)
-    model.set_weights(found.get_weights())
     return model
 
 
@@ -103,11 +104,6 @@ def require_own(path: Path, run: runs.Run) -> None:
         )
 
 
-def _shapes(model: keras.Model) -> list[tuple[int, ...]]:
-    ends = [tuple(model.input_shape), tuple(model.output_shape)]
-    return ends + [tuple(weight.shape) for weight in model.weights]
-
-
 def _describe(model: keras.Model) -> str:
     return (
         f"input {model.input_shape}, output {model.output_shape}, "
@@ -139,9 +135,7 @@ def predict(task: Task, material: fit.Material, run: runs.Run) -> None:
         files=[LIST],
         state="predicted",
         times={"predict_s": round(time.perf_counter() - start, 1)},
-        peak_memory_mb=max(
-            provenance.peak_memory_mb(), run.record.get("peak_memory_mb") or 0
-        ),
+        peak_memory_mb=provenance.peak_memory_mb(run.record),
     )
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from data_io.datasets import is_own
 from data_io.datasets.record import Record
 from data_io.errors import InputError
+from data_io.files import schema
 from data_io.prepare import patches
 
 __all__ = [
@@ -122,15 +123,7 @@ def from_dict(values: Mapping[str, Any]) -> Protocol:
     Raises:
         TypeError: a value has another name.
     """
-    return Protocol(**_fields(values))
-
-
-def _fields(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of JSON as a protocol has them: tuples for lists."""
-    return {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in values.items()
-    }
+    return Protocol(**schema.tuples(values))
 
 
 _FROM = "initial_weights"  # which `--from RUN` sets
@@ -310,7 +303,7 @@ def override(
             raise InputError(f"--set {key}: for volumes alone, received for images")
         _check(key, value, current[key])
     changed = {key: value for key, value in values.items() if value != current[key]}
-    fields = _fields(changed)
+    fields = schema.tuples(changed)
     if protocol.overlap and "input_shape" in fields:
         fields.setdefault("overlap", _half(fields["input_shape"]))
     result = dataclasses.replace(protocol, **fields)

@@ -150,13 +150,8 @@ class Planned:
 
     @property
     def run(self) -> runs.Run | None:
-        """The run as far as it has come; None where it has not begun."""
-        if not runs.is_run(self.folder):
-            return None
-        try:
-            return runs.Run.open(self.folder)
-        except InputError:  # `dscpp run` will say what is wrong with it
-            return None
+        """The run as far as it has come; `dscpp run` says why one can't be read."""
+        return runs.readable(self.folder)
 
     @property
     def done(self) -> bool:

@@ -34,6 +34,7 @@ from data_io.errors import InputError
 from data_io.files.writing import writing
 from data_io.prepare.shared import VARIABLE
 from pipelines import arguments, commits, installed, provenance
+from pipelines import run as runs
 from pipelines.workflow import estimate, processes, status
 from pipelines.workflow.plan import (
     EXPERIMENTS,
@@ -267,7 +268,7 @@ def _other_split(planned: Sequence[Planned], root: Path, cache: Path) -> str:
     for run in {run.group: run for run in planned}.values():
         wanted = run.task.split(root, cache)
         for record in sorted((run.group / "runs").glob("*/run.json")):
-            there = dataclasses.replace(run, folder=record.parent).run
+            there = runs.readable(record.parent)
             if there is None:
                 continue
             try:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from data_io.bars import duration
-from data_io.errors import InputError
 from data_io.files import schema
 from pipelines import provenance
 from pipelines import run as runs
@@ -142,15 +141,8 @@ def _pace(group: Path, pending: Sequence[Planned]) -> _Pace | None:
 
 def _trainings(group: Path) -> Iterator[runs.Run]:
     """Runs of a group as they were trained; one that cannot be read says nothing."""
-    folder = group / "runs"
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if runs.is_run(path):
-            try:
-                run = runs.Run.open(path)
-            except InputError:
-                continue
-            if not run.record.get("method"):
-                yield run
+    found = map(runs.readable, sorted((group / "runs").glob("*")))
+    yield from (run for run in found if run and not run.method)
 
 
 def _remaining(planned: Planned, pace: _Pace) -> float:
