@@ -15,7 +15,7 @@ from pipelines.reporting import frame, markdown, tables
 from pipelines.reporting.figures import curves, style
 from pipelines.reporting.published import Variant
 
-ALL = ["figure2-softmax", "figure5-thresholds", "table3-gamma", "reliability"]
+ALL = ["figure2-softmax", "figure5-thresholds", "reliability"]
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_figure_that_its_runs_cannot_fill_is_removed(tmp_path):
     (folder / "figure5-thresholds.svg").write_text("of a run that is gone")
     curves.write_figures(results)
     names = {path.stem for path in folder.iterdir()}
-    # No DSC and no gamma, but published values of Table 3 are no figure of ours.
+    # Focal is no loss of Fig. 5.
     assert names == {"figure2-softmax", "reliability"}
 
 
@@ -124,7 +124,6 @@ def test_published_points_are_not_set_beside_simulated_data(tmp_path):
         figure = curves.thresholds(study)
         assert list(lines(figure.axes[0])) == ["DSC++"]
         assert "SIMULATED" in figure.get_suptitle()
-        assert curves.gammas(study) is None
 
 
 def test_title_names_preset_seeds_and_images(tmp_path):
@@ -169,27 +168,6 @@ def test_several_seeds_are_averaged_in_the_histogram(tmp_path):
         axis = curves.softmax(study).axes[0]
     assert axis.patches[0].get_data().values[19] == 2
     assert axis.texts[0].get_text().startswith("95.2 %")  # 40 of 42
-
-
-def test_gammas_beside_table_3(results):
-    make_run(results, "DSC++", (0.1, 0.2, 0.3, 0.4), gamma=3.5)
-    study = study_of(results)
-    with style.drawing():
-        axes = curves.gammas(study).axes
-    nll = axes[0]
-    paper, dsc, standard, other = nll.containers
-    assert paper.get_label() == "DSC++, paper"
-    first = paper.lines[0].get_xydata()[0]
-    np.testing.assert_array_equal(first, (0.5, 0.281))
-    np.testing.assert_allclose(dsc.lines[0].get_xydata(), [[1.0, 0.30]])
-    np.testing.assert_allclose(other.lines[0].get_xydata(), [[3.5, 0.25]])
-    assert [c.lines[0].get_color() for c in (dsc, standard, other)] == [
-        style.colour("DSC"),
-        style.colour("DSC++"),
-        style.colour("DSC++"),
-    ]
-    # The second panel is the corrected NLL, of which the paper prints nothing.
-    assert len(axes[1].containers) == 3
 
 
 def test_exponents_in_order_in_their_family():

@@ -27,18 +27,17 @@ from pipelines.reporting.calibration import (
     Reader,
     frequency_spread,
 )
-from pipelines.reporting.estimates import Z
 from pipelines.reporting.evidence import estimated
 from pipelines.reporting.figures import style
 from pipelines.reporting.frame import Study, studies
-from pipelines.reporting.published import THRESHOLDS, Paper, Variant, each_cell
+from pipelines.reporting.published import THRESHOLDS, Paper, Variant
 from pipelines.reporting.tables import usable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["FORMATS", "about", "by_exponent", "forest", "gammas", "label", "name_of",
+__all__ = ["FORMATS", "about", "by_exponent", "forest", "label", "name_of",
            "reliability", "softmax", "thresholds", "write_figures"]  # fmt: skip
 
 FORMATS = ("svg", "pdf", "png")
@@ -51,12 +50,6 @@ _SOFTMAX_PANELS = 4  # in a row
 _MANY = 50  # cases: more lines than that are a blot
 _BASE = 1e-3  # of the steps: below any count, as a logarithmic axis has no 0
 _AT_THRESHOLDS = {"Recall": "recall", "Precision": "precision", "Dice": "dice"}
-_AGAINST_GAMMA = {
-    "NLL as published": "nll_published",
-    "NLL, both terms": "nll",
-    "Brier score": "brier_published",
-    "Dice": "dice",
-}
 _RULED: dict[str, Any] = {"color": "0.92", "linewidth": 0.6}
 _DASHED: dict[str, Any] = {"color": "0.35", "linewidth": 0.7, "dashes": (4, 3)}
 
@@ -138,7 +131,6 @@ def _grid(
     draw: _Draw,
     below: Mapping[str, Any],
     legend: bool = True,
-    share_y: bool = True,
 ) -> Figure:
     """A row of panels for each class, a column for each title and what it is of.
 
@@ -148,7 +140,7 @@ def _grid(
     n = len(study.targets)
     size = (style.WIDTH, heights[0] + heights[1] * n)
     figure = style.sheet(size, *texts, legend=legend)
-    axes = figure.subplots(n, len(columns), sharex=True, sharey=share_y, squeeze=False)
+    axes = figure.subplots(n, len(columns), sharex=True, sharey=True, squeeze=False)
     for row, target in zip(axes, study.targets, strict=True):
         for axis, one in zip(row, columns.values(), strict=True):
             draw(axis, target, one)
@@ -250,47 +242,6 @@ def _power(value: float, _: float) -> str:
     """A power of ten without the $ of mathematics, which names may have."""
     exponent = str(round(np.log10(value)))
     return "10" + exponent.translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-
-
-def gammas(study: Study) -> Figure | None:
-    """Draw NLL, Brier score and Dice of DSC++ against gamma (Table 3); DSC is gamma 1.
-
-    Four panels for each class; None where the paper has no such table of the data set
-    and fewer than three gammas were run.
-    """
-    shown = [v for v in by_exponent(study.main) if _family(v) == "DSC"]
-    cells = [one for one in each_cell(study.cells) if one.table == "table3"]
-    if not shown or (not cells and len(shown) < 3):
-        return None
-
-    def draw(axis: Axes, target: str, metric: str) -> None:
-        theirs = [
-            (cell.variant.gamma or 1.0, cell.value, Z * cell.judged_error)
-            for cell in cells
-            if (cell.metric, cell.target) == (metric, target)
-        ]
-        if theirs:
-            look: dict[str, Any] = {"markerfacecolor": "white", "ms": 5, "lw": 0.8}
-            look |= {"color": style.PUBLISHED, "label": "DSC++, paper"}
-            x, y, error = _rounded(theirs).T
-            axis.errorbar(x, y, error, fmt="D-", **look)
-        for variant in shown:
-            e = estimated(study, variant, target, metric)
-            ours = (variant.gamma or 1.0, e.mean, e.ci_low, e.ci_high)
-            at, mean, low, high = _rounded(ours)
-            look = {
-                "fmt": "o",
-                "ms": 3.5,
-                "zorder": 3,
-                "label": f"{variant.loss}, ours",
-            }
-            look |= {"color": style.colour(variant.loss)}
-            axis.errorbar(at, mean, [[mean - low], [high - mean]], **look)
-        axis.grid(axis="y", **_RULED)
-
-    texts = _texts("gammas", study, shown, bool(cells))
-    below = {"xlabel": "γ", "xticks": [1, 2, 3, 4, 5], "xlim": (0.3, 5.2)}
-    return _grid(study, _AGAINST_GAMMA, (0.85, 2.0), texts, draw, below, share_y=False)
 
 
 def reliability(study: Study, shown: Sequence[Variant] = ()) -> Figure | None:
@@ -449,6 +400,5 @@ def write_figures(results: Path) -> list[Path]:
 _OF_STUDY: Mapping[str, Callable[[Study], Figure | None]] = {
     "figure2-softmax": softmax,
     "figure5-thresholds": thresholds,
-    "table3-gamma": gammas,
     "reliability": reliability,
 }
