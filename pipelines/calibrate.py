@@ -91,8 +91,8 @@ def of_files(
     fitted = temperature.fitted(_samples(files), probabilities.resolve())
     known = [classes] if classes else []
     measured = evaluate.joined(
-        judge.measured(case, *pair, known, "validation", fitted.temperature)
-        for case, pair in bars.bar(files.items(), "calibrate", unit="case")
+        judge.measured(case, path, label, known, "validation", fitted.temperature)
+        for case, (path, label) in bars.bar(files.items(), "calibrate", unit="case")
     )
     inputs: decision.Inputs = {
         "probabilities": probabilities.resolve().name,

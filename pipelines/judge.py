@@ -115,7 +115,8 @@ def judge(
     known: list[tuple[str, ...]] = [classes] if classes else []
     temperature = decision["temperature"] if decision else 1
     found = evaluate.joined(
-        measured(case, *pair, known, "test", temperature) for case, pair in shown
+        measured(case, path, label, known, "test", temperature)
+        for case, (path, label) in shown
     )
     record = _record(name, known[0]) | of_labels
     if decision:
@@ -348,11 +349,11 @@ def _printed(made: Mapping[str, pd.DataFrame]) -> Iterator[str]:
         ]
         parts.append(f"volume {bias[loss, target]:+.1%}")
         if _DECIDED in made:
-            rows = made[_DECIDED].set_index(["loss", "target", "measure"])
+            applied = made[_DECIDED].set_index(["loss", "target", "measure"])
             parts += [
-                f"{title} {_interval(rows.loc[(loss, target, key)])}"
+                f"{title} {_interval(applied.loc[(loss, target, key)])}"
                 for key, title in _OF_DECISION.items()
-                if (loss, target, key) in rows.index
+                if (loss, target, key) in applied.index
             ]
         number = int(values["n"]["nll"])
         yield f"{loss}, {target}, {number} case{'s' * (number != 1)}"

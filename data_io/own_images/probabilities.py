@@ -25,7 +25,9 @@ def pairs(probabilities: Path, labels: Path) -> dict[str, tuple[Path, Path]]:
     """Find the label map of each file of probabilities, by name.
 
     Args:
-        probabilities: a folder of files that end in one of `ENDINGS`, or one file.
+        probabilities: a folder of files that end in one of `ENDINGS`, or one file. An
+            image or volume beside an .npz of its name is the label map that nnU-Net
+            predicted, and is left out.
         labels: a folder of images or NIfTI volumes, or one file. A label map has the
             name of its probabilities, or either has an ending such as `_mask`.
 
@@ -59,7 +61,8 @@ def _files(place: Path) -> dict[str, Path]:
         raise InputError(f"{place}: expected a folder or file, found none.")
     entries = [place] if place.is_file() else sorted(place.iterdir())
     files = [p for p in entries if p.is_file() and p.name.lower().endswith(ENDINGS)]
-    found = {_case(path): path for path in files if path.name[0] != "."}
+    files = _without_label_maps([path for path in files if path.name[0] != "."])
+    found = {_case(path): path for path in files}
     if not found:
         raise InputError(
             f"{place}: expected files ending in {', '.join(ENDINGS)}, found none among "
@@ -74,6 +77,17 @@ def _files(place: Path) -> dict[str, Path]:
             f"{len(found)} cases: some differ only in their ending."
         )
     return found
+
+
+def _without_label_maps(files: list[Path]) -> list[Path]:
+    """nnU-Net writes the label map it predicts beside the .npz: it is left out."""
+    of_nnunet = {_case(path) for path in files if path.suffix.lower() == ".npz"}
+    arrays = (".npz", ".npy")
+    return [
+        path
+        for path in files
+        if path.suffix.lower() in arrays or _case(path) not in of_nnunet
+    ]
 
 
 def _case(path: Path) -> str:
