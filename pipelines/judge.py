@@ -28,6 +28,7 @@ from data_io.own_images.describe import class_names
 from pipelines import arguments, commits, evaluate
 from pipelines import run as runs
 from pipelines.measure import decisions
+from pipelines.measure.histograms import EDGES
 from pipelines.measure.metrics import ratio
 from pipelines.measure.regions import BAND
 from pipelines.posthoc import decision as decision_file
@@ -110,8 +111,7 @@ def judge(
     _require_same(output, folder, of_labels)
     shown = bars.bar(files.items(), "judge", unit="case")
     if decision:
-        classes = classes or tuple(decision["classes"])
-        decision_file.require_classes(decision, len(classes), "--classes")
+        classes = _classes_of(decision, classes)
     known: list[tuple[str, ...]] = [classes] if classes else []
     temperature = decision["temperature"] if decision else 1
     found = evaluate.joined(
@@ -128,6 +128,25 @@ def judge(
 
 
 _DATASET = "judged"
+
+
+def _classes_of(
+    decision: decision_file.Decision, asked: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Names of the classes of a decision file that can be applied to histograms."""
+    classes, threshold = tuple(decision["classes"]), decision["threshold"]
+    if asked not in ((), classes):
+        raise InputError(
+            f"--classes: expected those of the decision file, {', '.join(classes)}, or "
+            f"none, received {', '.join(asked)}."
+        )
+    if np.abs(EDGES - threshold).min() > 1e-9:
+        raise InputError(
+            f"--decision: threshold: expected one that `dscpp calibrate` writes, as "
+            f"voxels are counted at those alone, found {threshold}; 0.05, 0.10, ..., "
+            "0.95 are among them."
+        )
+    return classes
 
 
 def _of_labels(labels: Path, files: Mapping[str, tuple[Path, Path]]) -> dict[str, Any]:

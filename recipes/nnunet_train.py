@@ -1,9 +1,8 @@
 """Train nnU-Net v2 with DSC++ on a tiny data set, by nnU-Net's own means.
 
-What `nnUNetv2_plan_and_preprocess` and `nnUNetv2_train` do, called from Python so that
-the epoch can be shortened. Run: `python recipes/nnunet_train.py`; it needs
-`pip install ./ports/torch`. With a folder behind it, what nnU-Net writes stays there, the
-probabilities of its validation too.
+What `nnUNetv2_plan_and_preprocess` and `nnUNetv2_train --npz` do, called from Python so
+that the epoch can be shortened. Run: `python recipes/nnunet_train.py [FOLDER]`; what
+nnU-Net writes stays in FOLDER. It needs `pip install ./ports/torch`.
 """
 
 from __future__ import annotations
