@@ -234,6 +234,7 @@ def _volumes(
 
 
 def _write_volumes(rows: Sequence[dict[str, Any]], path: Path) -> Path:
+    path.unlink(missing_ok=True)  # empty, it is no table that could be replaced
     return runs.write_csv(path, ("case", "target", "expected"), rows)
 
 

@@ -26,10 +26,11 @@ _VOXELS = 2**24
 def command(options: argparse.Namespace) -> str:
     """`dscpp calibrate`: write the file; returns what it says, in words."""
     places = options.probabilities, options.labels
-    if bool(options.run_folder) == all(places) or any(places) != all(places):
+    files = (*places, options.classes)
+    if any(files) if options.run_folder else not all(places):
         raise InputError(
-            "expected PROBABILITIES and LABELS, or --run RUN alone; received another "
-            "combination"
+            "expected PROBABILITIES and LABELS, or --run RUN without --classes; "
+            "received another combination"
         )
     decision.require_free(options.output)
     if options.run_folder:
@@ -91,8 +92,8 @@ def of_files(
     fitted = temperature.fitted(_samples(files), probabilities.resolve())
     known = [classes] if classes else []
     measured = evaluate.joined(
-        judge.measured(case, *pair, known, "validation", fitted.temperature)
-        for case, pair in bars.bar(files.items(), "calibrate", unit="case")
+        judge.measured(case, path, label, known, "validation", fitted.temperature)
+        for case, (path, label) in bars.bar(files.items(), "calibrate", unit="case")
     )
     inputs: decision.Inputs = {
         "probabilities": probabilities.resolve().name,

@@ -766,7 +766,9 @@ def _judge(commands: _Commands[argparse.ArgumentParser]) -> None:
     arguments.add(parser, "--decision")
 
 
-def _add_probabilities(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
+def _add_probabilities(
+    parser: argparse.ArgumentParser, nargs: str | None = None
+) -> None:
     """Probabilities of any program, their label maps and the names of the classes."""
     parser.add_argument(
         "probabilities",

@@ -28,6 +28,7 @@ from data_io.own_images.describe import class_names
 from pipelines import arguments, commits, evaluate
 from pipelines import run as runs
 from pipelines.measure import decisions
+from pipelines.measure.histograms import EDGES
 from pipelines.measure.metrics import ratio
 from pipelines.measure.regions import BAND
 from pipelines.posthoc import decision as decision_file
@@ -110,12 +111,12 @@ def judge(
     _require_same(output, folder, of_labels)
     shown = bars.bar(files.items(), "judge", unit="case")
     if decision:
-        classes = classes or tuple(decision["classes"])
-        decision_file.require_classes(decision, len(classes), "--classes")
+        classes = _classes_of(decision, classes)
     known: list[tuple[str, ...]] = [classes] if classes else []
     temperature = decision["temperature"] if decision else 1
     found = evaluate.joined(
-        measured(case, *pair, known, "test", temperature) for case, pair in shown
+        measured(case, path, label, known, "test", temperature)
+        for case, (path, label) in shown
     )
     record = _record(name, known[0]) | of_labels
     if decision:
@@ -127,6 +128,25 @@ def judge(
 
 
 _DATASET = "judged"
+
+
+def _classes_of(
+    decision: decision_file.Decision, asked: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Names of the classes of a decision file that can be applied to histograms."""
+    classes, threshold = tuple(decision["classes"]), decision["threshold"]
+    if asked not in ((), classes):
+        raise InputError(
+            f"--classes: expected those of the decision file, {', '.join(classes)}, or "
+            f"none, received {', '.join(asked)}."
+        )
+    if np.abs(EDGES - threshold).min() > 1e-9:
+        raise InputError(
+            f"--decision: threshold: expected one that `dscpp calibrate` writes, as "
+            f"voxels are counted at those alone, found {threshold}; 0.05, 0.10, ..., "
+            "0.95 are among them."
+        )
+    return classes
 
 
 def _of_labels(labels: Path, files: Mapping[str, tuple[Path, Path]]) -> dict[str, Any]:
@@ -348,11 +368,11 @@ def _printed(made: Mapping[str, pd.DataFrame]) -> Iterator[str]:
         ]
         parts.append(f"volume {bias[loss, target]:+.1%}")
         if _DECIDED in made:
-            rows = made[_DECIDED].set_index(["loss", "target", "measure"])
+            applied = made[_DECIDED].set_index(["loss", "target", "measure"])
             parts += [
-                f"{title} {_interval(rows.loc[(loss, target, key)])}"
+                f"{title} {_interval(applied.loc[(loss, target, key)])}"
                 for key, title in _OF_DECISION.items()
-                if (loss, target, key) in rows.index
+                if (loss, target, key) in applied.index
             ]
         number = int(values["n"]["nll"])
         yield f"{loss}, {target}, {number} case{'s' * (number != 1)}"

@@ -1,14 +1,15 @@
 """Train nnU-Net v2 with DSC++ on a tiny data set, by nnU-Net's own means.
 
-What `nnUNetv2_plan_and_preprocess` and `nnUNetv2_train` do, called from Python so that
-the epoch can be shortened. Run: `python recipes/nnunet_train.py`; it needs
-`pip install ./ports/torch`.
+What `nnUNetv2_plan_and_preprocess` and `nnUNetv2_train --npz` do, called from Python so
+that the epoch can be shortened. Run: `python recipes/nnunet_train.py [FOLDER]`; what
+nnU-Net writes stays in FOLDER. It needs `pip install ./ports/torch`.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -88,22 +89,23 @@ def train(folder: Path, epochs: int) -> list[float]:
     trainer.num_iterations_per_epoch = 8
     trainer.num_val_iterations_per_epoch = 1
     trainer.run_training()
-    trainer.perform_actual_validation()
+    trainer.perform_actual_validation(save_probabilities=True)
     return trainer.logger.get_value("train_losses", step=None)
 
 
-def main(epochs: int = 3) -> list[float]:
-    """Do all of it in a temporary folder; return the training loss of each epoch."""
-    with tempfile.TemporaryDirectory() as folder:
-        # nnU-Net reads these; one process is enough to augment so little.
-        names = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-        folders = {name: f"{folder}/{name}" for name in names}
-        os.environ.update(folders, nnUNet_n_proc_DA="1")
-        write_raw_data(Path(folders["nnUNet_raw"]))
-        plan_and_preprocess()
-        return train(Path(folders["nnUNet_preprocessed"]) / NAME, epochs)
+def main(folder: str, epochs: int = 3) -> list[float]:
+    """Do all of it in a folder; return the training loss of each epoch."""
+    # nnU-Net reads these; one process is enough to augment so little.
+    names = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+    folders = {name: f"{folder}/{name}" for name in names}
+    os.environ.update(folders, nnUNet_n_proc_DA="1")
+    write_raw_data(Path(folders["nnUNet_raw"]))
+    plan_and_preprocess()
+    return train(Path(folders["nnUNet_preprocessed"]) / NAME, epochs)
 
 
 if __name__ == "__main__":
-    for epoch, value in enumerate(main(), start=1):
+    with tempfile.TemporaryDirectory() as temporary:
+        losses = main(*sys.argv[1:2] or [temporary])
+    for epoch, value in enumerate(losses, start=1):
         print(f"epoch {epoch}: loss {value:.4f}")

@@ -129,6 +129,10 @@ def test_several_classes_have_no_promise_together(
         np.save(tmp_path / f"p/c{number}.npy", p)
         Image.fromarray(drawn).save(tmp_path / f"y/c{number}.png")
     found = calibrated(tmp_path, "--classes", "background,a,b")
+    given = tmp_path / "p", tmp_path / "y", "--output", tmp_path / "out"
+    applied = "--decision", tmp_path / "decision.json"
+    assert dscpp("judge", *given, *applied, "--classes", "background,b,a") == 2
+    assert "those of the decision file, background, a, b" in capsys.readouterr().err
     assert set(found["volume_factors"]) == {"a", "b"}
     assert found["temperature"] == pytest.approx(1, abs=0.15)
     given = tmp_path / "p", tmp_path / "y", "--missed", 0.4
@@ -158,7 +162,8 @@ FAULTS: dict[str, tuple[Any, str]] = {
     "factor below 0": ({"volume_factors": {"foreground": -1.0}}, "volume_factors"),
     "later format": ({"format": 2}, "format: expected 1"),
     "one class": ({"classes": ["background"]}, "classes"),
-    "another number of classes": ({"classes": ["a", "b", "c"]}, "3 classes"),
+    "another number of classes": ({"classes": ["a", "b", "c"]}, "of 3 classes"),
+    "a threshold between two bins": ({"threshold": 0.37}, "found 0.37"),
 }
 
 

@@ -118,6 +118,26 @@ def test_volumes_of_nifti_and_of_nnunet_are_the_same(
     assert float(one[0]["nll_categorical"]) == pytest.approx(-np.log(right).mean())
 
 
+def test_a_folder_that_nnunet_predicted_is_taken_as_it_is(
+    places: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """`nnUNetv2_predict --save_probabilities` writes these files."""
+    p, labels = places
+    softmax = np.stack([1 - P, P])
+    for name in ("a", "b"):
+        write_label(labels, f"{name}.png")
+        np.savez_compressed(p / f"{name}.npz", probabilities=softmax[:, None])
+        Image.fromarray((P > 0.5).astype(np.uint8)).save(p / f"{name}.png")
+        (p / f"{name}.pkl").write_bytes(b"properties")
+    for name in ("dataset", "plans", "predict_from_raw_data_args"):
+        (p / f"{name}.json").write_text("{}")
+    rows = case_rows(judged(p, labels, tmp_path / "out"))
+    briers = {row["case"]: row["brier"] for row in rows if row["region"] == "image"}
+    assert {case: float(value) for case, value in briers.items()} == {
+        "a": pytest.approx(BRIER), "b": pytest.approx(BRIER)
+    }  # fmt: skip
+
+
 def test_a_run_of_ours_is_measured_alike(tmp_path: Path) -> None:
     settings = phantom.Settings(training=1, validation=1, test=2, size=32, seed=3)
     data = phantom.generate(settings, tmp_path / "data")

@@ -418,6 +418,36 @@ def test_images_without_labels_are_predicted(run, tmp_path, threshold):
     assert (tmp_path / f"{case}.png").read_bytes() == b"corrected"
 
 
+@pytest.mark.backend
+def test_a_decision_file_is_applied_to_new_images(run, tmp_path, capsys):
+    file, out = tmp_path / "decision.json", tmp_path / "out"
+    assert main(["calibrate", "--run", str(run), "--output", str(file)]) == 0
+    decision = json.loads(file.read_text())
+    assert decision["classes"] == ["background", "foreground"]
+    decision |= {"temperature": 1.7, "threshold": 0.35}
+    decision["volume_factors"] = {"foreground": 0.9}
+    file.write_text(json.dumps(decision))
+    given = ["predict", "--model", str(run), "--images", "photos"]
+    command = [*given, "--output", str(out), "--decision", str(file)]
+    assert main(command) == 0
+    assert main(command) == 0  # its own files are replaced
+    case = json.loads((run / "run.json").read_text())["split"]["test"][0]
+    kept = np.load(run / "probabilities" / f"{case}.npy").astype(np.float64)
+    foreground = 1 / (1 + (kept[..., 0] / kept[..., 1]) ** (1 / 1.7))
+    np.testing.assert_allclose(np.load(out / f"{case}.npy")[..., 1], foreground, 1e-4)
+    sure = np.abs(foreground - 0.35) > 1e-5
+    assert ((labels_in(out)[case] == 1) == (foreground >= 0.35))[sure].all()
+    volumes = {row["case"]: row for row in rows(out / "volumes.csv")}
+    assert len(volumes) == 8 and volumes[case]["target"] == "foreground"
+    expected = 0.9 * foreground.sum()
+    assert float(volumes[case]["expected"]) == pytest.approx(expected, rel=1e-4)
+    file.write_text(json.dumps(decision | {"classes": ["background", "a", "b"]}))
+    assert main(command) == 2
+    assert "expected probabilities of 3 classes" in capsys.readouterr().err
+    assert main([*command, "--threshold", "0.5"]) == 2
+    assert "expected no --threshold beside it" in capsys.readouterr().err
+
+
 def labels_in(folder: Path) -> dict[str, np.ndarray]:
     return {path.stem: np.asarray(Image.open(path)) for path in folder.glob("*.png")}
 

@@ -9,16 +9,19 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+
+from pipelines import cli
 
 
 @pytest.fixture
 def run(project: Path, tmp_path: Path):
     """Run a recipe in a process of its own; return the losses that it prints."""
 
-    def losses_of(recipe: str) -> list[float]:
+    def losses_of(recipe: str, *given: Path) -> list[float]:
         result = subprocess.run(
-            [sys.executable, project / "recipes" / recipe],
+            [sys.executable, project / "recipes" / recipe, *given],
             cwd=tmp_path,
             env={
                 **os.environ,
@@ -56,6 +59,18 @@ def test_monai_loop(run) -> None:
 @pytest.mark.peers
 @pytest.mark.timeout(900)
 @pytest.mark.slow
-def test_nnunet_plans_preprocesses_trains_and_validates(run) -> None:
+def test_nnunet_plans_preprocesses_trains_and_validates(run, tmp_path: Path) -> None:
     pytest.importorskip("nnunetv2")
-    assert_falls(run("nnunet_train.py"), 3, to=0.95)
+    assert_falls(run("nnunet_train.py", tmp_path), 3, to=0.95)
+    (validation,) = tmp_path.glob("nnUNet_results/*/*/fold_all/validation")
+    # Of their own label maps the probabilities are right wherever one is the largest.
+    judged = ["judge", str(validation), str(validation), "--output", str(tmp_path)]
+    assert cli.main(judged) == 0
+    (path,) = tmp_path.glob("runs/validation/cases.csv")
+    rows = pd.read_csv(path)
+    rows = rows[rows["region"] == "image"]
+    assert len(rows) == 4 * 2 and set(rows["target"]) == {"class 1", "class 2"}
+    assert set(rows["n_voxels"]) == {24 * 32 * 40}
+    np.testing.assert_array_equal(rows["n_predicted"], rows["n_foreground"])
+    assert (rows["dice"].isna() | (rows["dice"] == 1)).all()
+    assert rows["nll"].between(0, 1).all()

@@ -23,7 +23,9 @@ def pairs(probabilities: Path, labels: Path) -> dict[str, tuple[Path, Path]]:
     """Find the label map of each file of probabilities, by name.
 
     Args:
-        probabilities: a folder of files that end in one of `ENDINGS`, or one file.
+        probabilities: a folder of files that end in one of `ENDINGS`, or one file. An
+            image or volume beside an .npz of its name is the label map that nnU-Net
+            predicted, and is left out.
         labels: a folder of images or NIfTI volumes, or one file. A label map has the
             name of its probabilities, or either has an ending such as `_mask`.
 

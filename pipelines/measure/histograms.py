@@ -443,7 +443,8 @@ def _means(rows: Sequence[Mapping[str, object]], voxels: _Counts) -> _Array | No
         return None
     means = np.full(voxels.shape, np.nan, dtype=np.float32)
     for mean, row, n in zip(means, rows, voxels, strict=True):
-        np.divide(row["sums"], n, out=mean, where=n > 0, casting="same_kind")
+        sums = np.asarray(row["sums"], dtype=np.float64)
+        np.divide(sums, n, out=mean, where=n > 0, casting="same_kind")
     return means
 
 

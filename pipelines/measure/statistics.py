@@ -250,14 +250,14 @@ def _bca(used: _Floats, means: _Floats, tail: float, scale: float) -> _Floats:
 def _abc(used: _Floats, tail: float) -> tuple[float, float, float]:
     """Standard error and ends of the BCa interval of infinitely many resamples.
 
-    With a = skewness / (6 sqrt(n)), which for a mean is both BCa's acceleration and its
-    bias, w = a + (a + z) / (1 - a (a + z)) for each quantile z, and the resampled means'
-    quantile by Cornish and Fisher:
+    With a = skewness / (6 sqrt(n)), which for a mean is both BCa's acceleration and
+    its bias, w = a + (a + z) / (1 - a (a + z)) for each quantile z, and the resampled
+    means' quantile by Cornish and Fisher:
 
         end = mean + SE (w + a (w^2 - 1))
 
-    The error is of the order 1 / n (DiCiccio and Efron 1992: ABC), less than what 10,000
-    resamples leave to chance.
+    The error is of the order 1 / n (DiCiccio and Efron 1992: ABC), less than what
+    10,000 resamples leave to chance.
     """
     spread = used - used.mean()
     deviation = float(spread.std())

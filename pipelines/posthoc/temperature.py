@@ -161,6 +161,7 @@ class Sample:
 
     @classmethod
     def read(cls, run: runs.Run, module: Dataset, root: Path, case: str) -> Sample:
+        """Read what a run keeps of a case, and its label."""
         label = next(iter(module.references(root, case).values()))
         if not module.record(root).is_3d:
             return cls(stored.probabilities(run, case, label.shape), label)
