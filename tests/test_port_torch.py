@@ -141,6 +141,24 @@ def test_class_indices_are_one_hot_labels(name: str) -> None:
         )
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("options", [RAW, {"sigmoid": True, "soft_label": True}])
+def test_parts_add_up(
+    name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On a CPU large images are summed part by part.
+    logits, labels = batch(2, 3, 7, 4, 5)
+    target = labels if "to_onehot_y" in options else torch.rand(2, 3, 7, 4, 5)
+    mask = torch.rand(2, 1, 7, 4, 5)
+    loss = port.by_name(name, **options)
+    whole = loss(logits, target, mask)
+    expected = slope(whole, logits)
+    monkeypatch.setattr("dscpp_torch._sums.PART", 0)
+    value = loss(logits, target, mask)
+    torch.testing.assert_close(value, whole, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(slope(value, logits), expected, rtol=1e-4, atol=1e-8)
+
+
 # --- soft labels ---------------------------------------------------------------------
 
 # Not the asymmetric Unified Focal losses, whose foreground has a plain cross entropy.
