@@ -150,7 +150,10 @@ class Loss(torch.nn.Module):
         unknown = ", ".join(name for name in given if name not in self.hyperparameters)
         if unknown:
             name, known = type(self).__name__, list(self.hyperparameters)
-            raise TypeError(f"{name}: expected one of {known}, found {unknown}")
+            raise TypeError(
+                f"{name}: expected an argument of every loss or one of {known}, "
+                f"found {unknown}"
+            )
         self.gamma = 1.0
         for name, (default, (words, holds)) in self.hyperparameters.items():
             value = given.get(name, default)
@@ -174,10 +177,15 @@ class Loss(torch.nn.Module):
             `batch`, and C is without a background that is not included.
 
         Raises:
+            TypeError: no tensor, such as the list of a network with deep supervision.
             ValueError: shapes that do not fit.
         """
         # Of MONAI's MetaTensor the numbers alone: each operation on it copies the rest.
         if not torch.jit.is_scripting() and not torch.compiler.is_compiling():
+            for what, given in (("input", input), ("target", target)):
+                if not isinstance(given, Tensor):
+                    found = type(given).__name__
+                    raise TypeError(f"{what}: expected a tensor, found {found}")
             input, target = input.as_subclass(Tensor), target.as_subclass(Tensor)
             mask = None if mask is None else mask.as_subclass(Tensor)
         scores = input if input.dtype == torch.float64 else input.float()
