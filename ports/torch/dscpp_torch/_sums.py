@@ -130,12 +130,12 @@ class _InParts(torch.autograd.Function):
 PART = 2**18  # values for each thread: what stays in a processor's cache
 
 
-def _parts(*tensors: Tensor | None) -> Iterator[tuple[Any, ...]]:
+def _parts(*tensors: Tensor | None) -> Iterator[Any]:
     """Split along the first spatial axis, on a CPU into parts that its cache holds."""
     first = next(x for x in tensors if x is not None)
     size = PART * torch.get_num_threads() if first.is_cpu else first.numel()
     step = max(1, first.shape[2] * size // max(1, first.numel()))
-    count = -(-first.shape[2] // step)
+    count = max(1, -(-first.shape[2] // step))
     split = ([None] * count if x is None else x.split(step, 2) for x in tensors)
     return zip(*split, strict=True)
 
