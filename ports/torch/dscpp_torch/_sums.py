@@ -170,7 +170,7 @@ class _Overlap(torch.autograd.Function):
     def forward(
         p: Tensor, y: Tensor, w: Tensor | None, how: tuple[Any, ...]
     ) -> tuple[Tensor, Tensor]:
-        parts = [_hits_and_errors(*part, how) for part in _parts(p, y, w)]
+        parts = [_hits_and_errors(how, *part) for part in _parts(p, y, w)]
         hits, errors = map(torch.stack, zip(*parts, strict=True))
         return hits.sum(0), errors.sum(0)
 
@@ -190,12 +190,12 @@ class _Overlap(torch.autograd.Function):
         hits, errors = hits.view(shape), ctx.how[1] * errors.view(shape)
         whole = torch.empty_like(p)
         for part in _parts(p, y, w, whole):
-            _write_slope(*part, hits, errors, ctx.how)
+            _write_slope(ctx.how, hits, errors, *part)
         return whole, None, None, None
 
 
 def _hits_and_errors(
-    p: Tensor, y: Tensor, w: Tensor | None, how: tuple[Any, ...]
+    how: tuple[Any, ...], p: Tensor, y: Tensor, w: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     hard, gamma = how[:2]
     hits = over_voxels(y * p if hard else torch.minimum(y, p), w)
@@ -204,13 +204,13 @@ def _hits_and_errors(
 
 
 def _write_slope(
+    how: tuple[Any, ...],
+    hits: Tensor,
+    errors: Tensor,
     p: Tensor,
     y: Tensor,
     w: Tensor | None,
     slope: Tensor,
-    hits: Tensor,
-    errors: Tensor,
-    how: tuple[Any, ...],
 ) -> None:
     hard, gamma, alpha, beta = how
     if gamma == 2 and alpha == beta == 1 and hard:  # DSC++: in two passes
