@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -31,6 +33,8 @@ DICE, TVERSKY = ("DSC", "DSC++"), ("Tversky", "Tversky++")
 # Of the port: two volumes and two images, and DSC++ beside DiceLoss at most.
 PORT_SHAPES = ((2, 3, 96, 96, 96), (2, 2, 512, 512))
 PORT_TARGET = 1.2
+# Losses that are compiled too, and the seconds that one may take for it.
+COMPILED, COMPILE_LIMIT = DICE, 180
 EAGER = ("eager", "eager, one-hot", "eager, regions")
 
 
@@ -189,19 +193,22 @@ def _beside(
 
 
 def port_against_monai(
-    draws: int = DRAWS, names: Sequence[str] | None = None, compiled: bool = True
+    draws: int = DRAWS,
+    names: Sequence[str] | None = None,
+    compiled: Sequence[str] = COMPILED,
 ) -> list[timing.Row]:
     """Time the port's losses, and weigh their memory, beside those of MONAI.
 
     From logits and class indices, DSC and DSC++ from one-hot labels and of regions that
-    overlap (a sigmoid) too, value and gradient; eager, and compiled where asked; on the
-    CPU, and on the GPU where there is one. A loss of cross entropy stands beside
-    DiceCELoss, Tversky beside TverskyLoss, DSC beside DiceLoss.
+    overlap (a sigmoid) too, value and gradient; on the CPU, in processor time, and on
+    the GPU where there is one. A loss of cross entropy stands beside DiceCELoss,
+    Tversky beside TverskyLoss, DSC beside DiceLoss.
 
     Args:
         draws: timed calls of each.
         names: losses to time; None for all fourteen.
-        compiled: whether to compile both as well.
+        compiled: losses to time compiled as well. What takes more than `COMPILE_LIMIT`
+            seconds to compile is said, and has no row.
     """
     import torch
 
@@ -210,8 +217,8 @@ def port_against_monai(
         row
         for device in devices
         for shape in PORT_SHAPES
-        for mode in (*EAGER, *(["compiled"] if compiled else []))
-        for row in _port_beside(device, shape, mode, draws, names)
+        for mode, own in (*((mode, names) for mode in EAGER), ("compiled", compiled))
+        for row in _port_beside(device, shape, mode, draws, own)
     ]
 
 
@@ -227,8 +234,7 @@ def _port_beside(
     indices, logits = labels_and_logits(shape, axis=1)
     y_true = torch.from_numpy(indices[:, None]).long().to(device)
     y_pred = torch.from_numpy(logits).to(device)
-    peers = ("DiceLoss", "TverskyLoss", "DiceCELoss")
-    own = list(names or dscpp_torch.NAMES)
+    own = list(dscpp_torch.NAMES if names is None else names)
     raw = {"softmax": True, "to_onehot_y": True}
     if mode in EAGER[1:]:
         own = [name for name in own if name in DICE]
@@ -237,35 +243,47 @@ def _port_beside(
         if mode.endswith("regions"):  # each holds the one before it
             y_true, raw = y_true.cumsum(1), {"sigmoid": True}
         y_true = y_true.float().contiguous()
-    modules = {name: getattr(monai.losses, name)(**raw) for name in peers}
+    peers = {_nearest(name) for name in own}
+    modules = {name: getattr(monai.losses, name)(**raw) for name in sorted(peers)}
     modules |= {name: dscpp_torch.by_name(name, **raw) for name in own}
     if mode == "compiled":
         # All are one function to the compiler, which gives up after eight forms of it.
         torch._dynamo.config.recompile_limit = 2 * len(modules)
         modules = {name: torch.compile(each) for name, each in modules.items()}
     steps = {name: _step(each, y_true, y_pred) for name, each in modules.items()}
-    seconds = timing.alternate(steps, draws)
+    if mode == "compiled":
+        steps = {name: step for name, step in steps.items() if _compiles(name, step)}
+        own = [name for name in own if {name, _nearest(name)} <= steps.keys()]
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    seconds = timing.alternate(steps, draws, clock=clock)
     megabytes = {name: _peak_megabytes(step, device) for name, step in steps.items()}
-    rows = []
-    for name in own:
-        peer = _nearest(name)
-        wanted = name == "DSC++" and mode != "compiled"
-        target = PORT_TARGET if wanted else None
-        for what, found, unit in (("time", seconds, "ms"), ("memory", megabytes, "MB")):
-            rows.append(
-                timing.compare(
-                    "port",
-                    f"{name} ({mode}, {device}), {what}",
-                    shape,
-                    found[name],
-                    (f"MONAI {peer}", found[peer]),
-                    ("torch", "monai"),
-                    target,
-                    unit=unit,
-                    backend="torch",
-                )
-            )
-    return rows
+    return [
+        _port_row(name, mode, device, shape, what, found)
+        for name in own
+        for what, found in (("time", seconds), ("memory", megabytes))
+    ]
+
+
+def _port_row(
+    name: str,
+    mode: str,
+    device: str,
+    shape: tuple[int, ...],
+    what: str,
+    found: dict[str, np.ndarray],
+) -> timing.Row:
+    peer = _nearest(name)
+    return timing.compare(
+        "port",
+        f"{name} ({mode}, {device}), {what}",
+        shape,
+        found[name],
+        (f"MONAI {peer}", found[peer]),
+        ("torch", "monai"),
+        PORT_TARGET if name == "DSC++" and mode != "compiled" else None,
+        unit="ms" if what == "time" else "MB",
+        backend="torch",
+    )
 
 
 def _nearest(name: str) -> str:
@@ -273,6 +291,29 @@ def _nearest(name: str) -> str:
     if "Tversky" in name:
         return "TverskyLoss"
     return "DiceLoss" if name in DICE else "DiceCELoss"
+
+
+class _TooSlow(BaseException):
+    """No Exception, which the compiler would catch."""
+
+
+def _compiles(name: str, step: Callable[[], object]) -> bool:
+    """Whether the first call of a step ends within `COMPILE_LIMIT` seconds."""
+
+    def stop(*_: object) -> None:
+        raise _TooSlow
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, COMPILE_LIMIT)
+    try:
+        step()
+    except _TooSlow:
+        print(f"port: {name} was not compiled within {COMPILE_LIMIT} s", flush=True)
+        return False
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    return True
 
 
 def _step(loss: Any, y_true: Any, y_pred: Any) -> Callable[[], object]:
@@ -315,11 +356,14 @@ def main() -> None:
     parser.add_argument("part", choices=("step", "peers", "port"))
     parser.add_argument("--draws", type=int, default=DRAWS)
     parser.add_argument("--output", type=Path, default=timing.RESULTS)
+    about = "of the port, comma-separated; else all"
+    parser.add_argument("--losses", metavar="NAMES", help=about)
     arguments = parser.parse_args()
+    names = arguments.losses.split(",") if arguments.losses else None
     parts: dict[str, Callable[[int], list[timing.Row]]] = {
         "step": in_a_step,
         "peers": against_monai,
-        "port": port_against_monai,
+        "port": partial(port_against_monai, names=names),
     }
     rows = parts[arguments.part](arguments.draws)
     for row in rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path
 
 import keras
@@ -125,7 +126,7 @@ def test_the_port_is_timed_and_weighed_beside_monai(
     pytest.importorskip("monai")
     monkeypatch.setattr(loss_benchmark, "PORT_SHAPES", [(1, 3, 40, 50)])
     names = ["CE", "DSC++", "Tversky"]
-    rows = loss_benchmark.port_against_monai(1, names, compiled=False)
+    rows = loss_benchmark.port_against_monai(1, names, compiled=())
     assert [(row.what, row.peer, row.target) for row in rows if row.unit == "MB"] == [
         ("CE (eager, cpu), memory", "MONAI DiceCELoss", ""),
         ("DSC++ (eager, cpu), memory", "MONAI DiceLoss", "1.2"),
@@ -137,6 +138,15 @@ def test_the_port_is_timed_and_weighed_beside_monai(
     assert {row.shape for row in rows} == {"1x3x40x50"}
     # At least a prediction, a label and a gradient, of 24,000 bytes each.
     assert all(float(row.ours) >= 0.072 for row in rows if row.unit == "MB")
+
+
+def test_what_compiles_too_slowly_is_said_and_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(loss_benchmark, "COMPILE_LIMIT", 0.01)
+    assert loss_benchmark._compiles("CE", lambda: None)
+    assert not loss_benchmark._compiles("DSC++", lambda: time.sleep(10))
+    assert capsys.readouterr().out == "port: DSC++ was not compiled within 0.01 s\n"
 
 
 @pytest.mark.parametrize("augment", [True, False])

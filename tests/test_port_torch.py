@@ -141,6 +141,24 @@ def test_class_indices_are_one_hot_labels(name: str) -> None:
         )
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("options", [RAW, {"sigmoid": True, "soft_label": True}])
+def test_parts_add_up(
+    name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On a CPU large images are summed part by part.
+    logits, labels = batch(2, 3, 7, 4, 5)
+    target = labels if "to_onehot_y" in options else torch.rand(2, 3, 7, 4, 5)
+    mask = torch.rand(2, 1, 7, 4, 5)
+    loss = port.by_name(name, **options)
+    whole = loss(logits, target, mask)
+    expected = slope(whole, logits)
+    monkeypatch.setattr("dscpp_torch._sums.PART", 0)
+    value = loss(logits, target, mask)
+    torch.testing.assert_close(value, whole, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(slope(value, logits), expected, rtol=1e-4, atol=1e-8)
+
+
 # --- soft labels ---------------------------------------------------------------------
 
 # Not the asymmetric Unified Focal losses, whose foreground has a plain cross entropy.
@@ -403,8 +421,12 @@ def test_class_weights_are_as_many_as_the_classes(channels: int) -> None:
     )
 
 
-def test_bad_shapes_are_named() -> None:
+def test_bad_types_and_shapes_are_named() -> None:
     logits, labels = batch(2, 3, 4, 6)
+    with pytest.raises(TypeError, match="input: expected a tensor, found list"):
+        port.DicePlusPlus(**RAW)([logits], labels)
+    with pytest.raises(TypeError, match="target: expected a tensor, found ndarray"):
+        port.DicePlusPlus(**RAW)(logits, labels.numpy())
     with pytest.raises(ValueError, match=r"input: expected \(N, C, .* \[2, 3\]"):
         port.DicePlusPlus(**RAW)(logits[:, :, 0, 0], labels[:, :, 0, 0])
     with pytest.raises(ValueError, match=r"\[2, 3, 4, 6\], found \[2, 1, .*hot"):
@@ -578,6 +600,18 @@ def test_dice_and_tversky_are_monais(options: dict[str, Any]) -> None:
             value = loss(logits, labels)
             expected = theirs(logits, labels).reshape(value.shape)
             torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_monai_takes_it_for_deep_supervision() -> None:
+    monai = pytest.importorskip("monai")
+    (logits, labels), (small, _) = batch(2, 3, 8, 8), batch(2, 3, 4, 4, seed=1)
+    loss = port.DicePlusPlus(**RAW)
+    labels = labels.float()  # MONAI resizes no integers
+    value = monai.losses.DeepSupervisionLoss(loss, "exp")([logits, small], labels)
+    size = {"size": (4, 4), "mode": "nearest-exact"}
+    coarse = torch.nn.functional.interpolate(labels, **size)
+    expected = loss(logits, labels) + loss(small, coarse) / 2
+    torch.testing.assert_close(value, expected)
 
 
 @pytest.mark.parametrize("name", NAMES)

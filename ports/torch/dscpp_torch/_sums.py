@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is computed of voxels, with slopes by hand where they take fewer passes."""
 
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn.functional import mse_loss
 
 
 def power(x: Tensor, exponent: float) -> Tensor:
@@ -36,64 +38,33 @@ def across_ranks(x: Tensor) -> Tensor:
     return total
 
 
-def others(x: Tensor) -> Tensor:
-    """Sum of the other channels, of each: of p it is 1 - p, precise near 0 too."""
-    out, last = torch.zeros_like(x), x.shape[1] - 1
-    before, after = torch.zeros_like(x[:, 0]), torch.zeros_like(x[:, 0])
+def log_rest(logs: Tensor) -> Tensor:
+    """log(1 - p) of logarithms of p: of the sum of the others, precise near 1 too."""
+    if logs.shape[1] == 2:
+        return logs.flip(1)
+    p = logs.exp().unbind(1)
+    before, after, last = [torch.zeros_like(p[0])], [torch.zeros_like(p[0])], len(p) - 1
     for c in range(last):
-        before = before + x[:, c]
-        out[:, c + 1] += before
-        after = after + x[:, last - c]
-        out[:, last - c - 1] += after
-    return out
+        before.append(before[c] + p[c])
+        after.append(after[c] + p[last - c])
+    others = [before[c] + after[last - c] for c in range(last + 1)]
+    return torch.stack(others, 1).add_(1e-37).log()
 
 
-def log_odds(scores: Tensor) -> Tensor:
-    """log(p / (1 - p)) of each channel, where p is the softmax of the scores."""
-    if scores.shape[1] == 2:
-        return scores - scores.flip(1)
-    if not torch.jit.is_scripting():
-        odds: Tensor = _LogOdds.apply(scores)
-        return odds
-    return _from_scores(scores)
-
-
-def _from_scores(scores: Tensor) -> Tensor:
-    logs = scores.log_softmax(1)
-    return logs - others(logs.exp()).add_(1e-37).log()
-
-
-class _LogOdds(torch.autograd.Function):
-    """`log_odds`, where nothing large is held until its slope is asked for."""
-
-    @staticmethod
-    def forward(scores: Tensor) -> Tensor:
-        return _from_scores(scores)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> Tensor:
-        # The slope by another logit j is -p_j / (1 - p).
-        p = ctx.saved_tensors[0].softmax(1)
-        share = others(slope / others(p).add_(1e-37))
-        return torch.addcmul(slope, p, share, value=-1)
+Weights = tuple[float, float, float, float]
 
 
 class Voxels(NamedTuple):
-    """What a loss is computed from; of the classes that count, but for the scores."""
+    """What a loss is computed from."""
 
     scores: Tensor  # the input of all classes, (N, C, *spatial)
-    p: Tensor  # probabilities in [1e-7, 1 - 1e-7]
-    y: Tensor  # labels in [0, 1], of the type of p
+    y: Tensor  # labels in [0, 1] of the classes that count, of the type of the scores
     w: Tensor | None  # weight of each voxel, (N, 1, *spatial); None is 1
     kind: str  # of the labels, as `overlap` takes it
 
 
 def overlap(
-    v: Voxels, gamma: float, alpha: float, beta: float
+    p: Tensor, v: Voxels, gamma: float, alpha: float, beta: float
 ) -> tuple[Tensor, Tensor]:
     """Sum hits and errors of each image and class, (N, C) each.
 
@@ -106,24 +77,74 @@ def overlap(
     `alpha` weighs false positives, `beta` misses; errors are to the power of `gamma`.
     """
     if not torch.jit.is_scripting():
-        learned = v.y.requires_grad or (v.w is not None and v.w.requires_grad)
-        traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
-        if gamma in (1, 2) and not learned and not traced:
-            # Large tensors are slow to allocate: one is written to again and again.
-            buffer, kind = torch.empty_like(v.y), v.kind
-            if kind == "formula" and _are_hard(v.y, buffer):
-                kind = "hard"
-            if kind != "formula":
-                how = (kind == "hard", gamma, alpha, beta)
-                return _Overlap.apply(v.p, v.y, v.w, buffer, how)
-    return _plain_overlap(v.p, v.y, v.w, v.kind == "soft", (gamma, alpha, beta))
+        fast = gamma in (1, 2) and _by_hand(v)
+        hard = v.kind == "hard" or (fast and v.kind == "formula" and _are_hard(v.y))
+        if fast and (hard or v.kind == "soft"):
+            return _Overlap.apply(p, v.y, v.w, (hard, gamma, alpha, beta))
+    return _plain_overlap(p, v.y, v.w, v.kind == "soft", (gamma, alpha, beta))
 
 
-def _are_hard(y: Tensor, buffer: Tensor) -> bool:
-    """Whether all labels are 0 or 1; `buffer` is overwritten. A GPU is waited for."""
+def _by_hand(v: Voxels) -> bool:
+    """Whether slopes by the scores alone are asked for, and nobody traces."""
+    learned = v.y.requires_grad or (v.w is not None and v.w.requires_grad)
+    return not (learned or torch.jit.is_tracing() or torch.compiler.is_compiling())
+
+
+def in_parts(function: Callable[..., Tensor], v: Voxels, how: tuple[Any, ...]) -> Any:
+    """`function(scores, y, w, *how)`, sums over voxels, with little memory."""
+    if _by_hand(v):
+        return _InParts.apply(function, *v[:3], how)
+    return function(*v[:3], *how)
+
+
+class _InParts(torch.autograd.Function):
+    """Sums part by part, which are made again for the slope: none is held."""
+
+    @staticmethod
+    def forward(
+        function: Callable[..., Tensor], x: Tensor, y: Tensor, w: Any, how: Any
+    ) -> Tensor:
+        return torch.stack([function(*part, *how) for part in _parts(x, y, w)]).sum(0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.function, *tensors, ctx.how = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        x, y, w = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is asked for
+            sums = ctx.function(x, y, w, *ctx.how)
+            (whole,) = torch.autograd.grad(sums, x, slope, create_graph=True)
+            return None, whole, None, None, None
+        whole = torch.empty_like(x)
+        for part, *others, out in _parts(x, y, w, whole):
+            with torch.enable_grad():
+                leaf = part.detach().requires_grad_()
+                sums = ctx.function(leaf, *others, *ctx.how)
+            out.copy_(torch.autograd.grad(sums, leaf, slope)[0])
+        return None, whole, None, None, None
+
+
+PART = 2**18  # values for each thread: what stays in a processor's cache
+
+
+def _parts(*tensors: Tensor | None) -> Iterator[Any]:
+    """Split along the first spatial axis, on a CPU into parts that its cache holds."""
+    first = next(x for x in tensors if x is not None)
+    size = PART * torch.get_num_threads() if first.is_cpu else first.numel()
+    step = max(1, first.shape[2] * size // max(1, first.numel()))
+    count = max(1, -(-first.shape[2] // step))
+    split = ([None] * count if x is None else x.split(step, 2) for x in tensors)
+    return zip(*split, strict=True)
+
+
+def _are_hard(y: Tensor) -> bool:
+    """Whether all labels are 0 or 1. A GPU is waited for."""
     if y.is_cuda and torch.cuda.is_current_stream_capturing():
         return False
-    return bool(torch.addcmul(y, y, y, value=-1, out=buffer).sum() == 0)
+    return all(torch.addcmul(x, x, x, value=-1).sum() == 0 for (x,) in _parts(y))
 
 
 def _plain_overlap(
@@ -147,43 +168,59 @@ class _Overlap(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        p: Tensor, y: Tensor, w: Tensor | None, buffer: Tensor, how: tuple[Any, ...]
+        p: Tensor, y: Tensor, w: Tensor | None, how: tuple[Any, ...]
     ) -> tuple[Tensor, Tensor]:
-        hard, gamma, alpha, beta = how
-        both = torch.mul if hard else torch.minimum
-        hits = over_voxels(both(y, p, out=buffer), w)
-        if gamma == 1:
-            errors = torch.sub(p, y, out=buffer).abs_()
-        else:  # the square of the difference in one pass
-            errors = torch.ops.aten.mse_loss.out(p, y, 0, out=buffer)
-        return hits, over_voxels(_weigh(errors, p, y, hard, alpha, beta), w)
+        parts = [_hits_and_errors(how, *part) for part in _parts(p, y, w)]
+        hits, errors = map(torch.stack, zip(*parts, strict=True))
+        return hits.sum(0), errors.sum(0)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        *tensors, ctx.buffer, ctx.how = inputs
+        *tensors, ctx.how = inputs
         ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, hits: Tensor, errors: Tensor) -> tuple[Tensor | None, ...]:
         p, y, w = ctx.saved_tensors
-        hard, gamma, alpha, beta = ctx.how
         if torch.is_grad_enabled():  # a second derivative is asked for
-            counts = _plain_overlap(p, y, w, not hard, ctx.how[1:])
+            counts = _plain_overlap(p, y, w, not ctx.how[0], ctx.how[1:])
             slopes = torch.autograd.grad(counts, p, (hits, errors), create_graph=True)
-            return *slopes, None, None, None, None
-        # The buffer becomes the slope, once: a second call has its own.
-        buffer, ctx.buffer = ctx.buffer, None
+            return *slopes, None, None, None
         shape = [*hits.shape, *[1] * (p.dim() - 2)]
-        hits, errors = hits.view(shape), gamma * errors.view(shape)
-        if gamma == 2 and alpha == beta and hard:  # DSC++: in two passes
-            slope = torch.mul(p, alpha * errors, out=buffer)
-            slope.addcmul_(y, hits - alpha * errors)
-        else:
-            slope = torch.sub(p, y, out=buffer)
-            slope = (slope.sign_() if gamma == 1 else slope).mul_(errors)
-            slope = _weigh(slope, p, y, hard, alpha, beta)
-            slope.addcmul_(_below(p, y, hard), hits)
-        return slope if w is None else slope.mul_(w), None, None, None, None
+        hits, errors = hits.view(shape), ctx.how[1] * errors.view(shape)
+        whole = torch.empty_like(p)
+        for part in _parts(p, y, w, whole):
+            _write_slope(ctx.how, hits, errors, *part)
+        return whole, None, None, None
+
+
+def _hits_and_errors(
+    how: tuple[Any, ...], p: Tensor, y: Tensor, w: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    hard, gamma = how[:2]
+    hits = over_voxels(y * p if hard else torch.minimum(y, p), w)
+    errors = (p - y).abs_() if gamma == 1 else mse_loss(p, y, reduction="none")
+    return hits, over_voxels(_weigh(errors, p, y, how), w)
+
+
+def _write_slope(
+    how: tuple[Any, ...],
+    hits: Tensor,
+    errors: Tensor,
+    p: Tensor,
+    y: Tensor,
+    w: Tensor | None,
+    slope: Tensor,
+) -> None:
+    hard, gamma, alpha, beta = how
+    if gamma == 2 and alpha == beta == 1 and hard:  # DSC++: in two passes
+        torch.mul(p, errors, out=slope).addcmul_(y, hits - errors)
+    else:
+        torch.sub(p, y, out=slope)
+        _weigh((slope.sign_() if gamma == 1 else slope).mul_(errors), p, y, how)
+        slope.addcmul_(_below(p, y, hard), hits)
+    if w is not None:
+        slope.mul_(w)
 
 
 def _below(p: Tensor, y: Tensor, hard: bool) -> Tensor:
@@ -191,10 +228,9 @@ def _below(p: Tensor, y: Tensor, hard: bool) -> Tensor:
     return y if hard else (p < y).to(p)
 
 
-def _weigh(
-    x: Tensor, p: Tensor, y: Tensor, hard: bool, alpha: float, beta: float
-) -> Tensor:
+def _weigh(x: Tensor, p: Tensor, y: Tensor, how: tuple[Any, ...]) -> Tensor:
     """Weigh each voxel, in place: by `beta` where p is below y, else by `alpha`."""
+    hard, _, alpha, beta = how
     if alpha == beta:
         return x if alpha == 1 else x.mul_(alpha)
     return x.mul_(_below(p, y, hard).mul(beta - alpha).add_(alpha))

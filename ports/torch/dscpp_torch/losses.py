@@ -20,7 +20,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ._sums import Voxels, across_ranks, log_odds, over_voxels, overlap, power
+from ._sums import (
+    Voxels,
+    Weights,
+    across_ranks,
+    in_parts,
+    log_rest,
+    over_voxels,
+    overlap,
+    power,
+)
 
 __all__ = [
     "Combo",
@@ -141,7 +150,10 @@ class Loss(torch.nn.Module):
         unknown = ", ".join(name for name in given if name not in self.hyperparameters)
         if unknown:
             name, known = type(self).__name__, list(self.hyperparameters)
-            raise TypeError(f"{name}: expected one of {known}, found {unknown}")
+            raise TypeError(
+                f"{name}: expected an argument of every loss or one of {known}, "
+                f"found {unknown}"
+            )
         self.gamma = 1.0
         for name, (default, (words, holds)) in self.hyperparameters.items():
             value = given.get(name, default)
@@ -165,17 +177,22 @@ class Loss(torch.nn.Module):
             `batch`, and C is without a background that is not included.
 
         Raises:
+            TypeError: no tensor, such as the list of a network with deep supervision.
             ValueError: shapes that do not fit.
         """
         # Of MONAI's MetaTensor the numbers alone: each operation on it copies the rest.
         if not torch.jit.is_scripting() and not torch.compiler.is_compiling():
+            for what, given in (("input", input), ("target", target)):
+                if not isinstance(given, Tensor):
+                    found = type(given).__name__
+                    raise TypeError(f"{what}: expected a tensor, found {found}")
             input, target = input.as_subclass(Tensor), target.as_subclass(Tensor)
             mask = None if mask is None else mask.as_subclass(Tensor)
         scores = input if input.dtype == torch.float64 else input.float()
         y, w = self._labels(scores, target, mask)
         hard = self.to_onehot_y or not target.is_floating_point()
         kind = "soft" if self.soft_label else "hard" if hard else "formula"
-        values = self._per_class(Voxels(scores, self._chances(scores), y, w, kind))
+        values = self._per_class(Voxels(scores, y, w, kind))
         weight = self.class_weight
         if weight is not None:
             if weight.dim() == 1 and weight.shape[0] != values.shape[1]:
@@ -224,8 +241,8 @@ class Loss(torch.nn.Module):
         y = y if self.include_background else y[:, 1:]
         return y.to(scores), w
 
-    def _chances(self, scores: Tensor) -> Tensor:
-        """Probabilities of the classes that count, in [1e-7, 1 - 1e-7]."""
+    def _chances(self, scores: Tensor, clip: bool = True) -> Tensor:
+        """Probabilities of the classes that count, clipped to [1e-7, 1 - 1e-7]."""
         p = scores
         if self.softmax:
             p = torch.softmax(scores, 1)
@@ -235,12 +252,12 @@ class Loss(torch.nn.Module):
             p = self.other_act(scores)
         low, high = 1e-7, 1 - 1e-7
         fresh = self.softmax or self.sigmoid
-        if not torch.jit.is_scripting() and fresh and not torch.compiler.is_compiling():
+        if not fresh or torch.jit.is_scripting() or torch.compiler.is_compiling():
+            p = p.clamp(low, high)
+        elif clip:
             # In place, which autograd need not see: where the slope of the clip would
             # be 0, that of the activation is 1e-7.
             p.data.clamp_(low, high)
-        else:
-            p = p.clamp(low, high)
         return p if self.include_background else p[:, 1:]
 
     def _total(self, sums: Tensor) -> Tensor:
@@ -260,61 +277,69 @@ class Loss(torch.nn.Module):
 
     def _errors(self, v: Voxels, alpha: float, beta: float, hits: float) -> Tensor:
         """Errors over everything: alpha of the false positives, beta of the misses."""
-        tp, errors = overlap(v, self.gamma, alpha, beta)
+        p = self._chances(v.scores, clip=self.gamma < 2)  # 1e-7 squared is nothing
+        tp, errors = overlap(p, v, self.gamma, alpha, beta)
         tp, errors = self._total(tp), self._total(errors)
         total = hits * tp + errors + self.smooth_dr
         return (errors + (self.smooth_dr - self.smooth_nr)).clamp(min=0) / total
 
-    def _regions(self, v: Voxels) -> bool:
-        """Whether each channel stands against the rest."""
-        return self.sigmoid or v.scores.shape[1] == 1
-
-    def _against_rest(
-        self, v: Voxels, positive: float, negative: float, fore: float, back: float
-    ) -> Tensor:
-        """Binary cross entropy of each class, (N, C), as `_entropy` weighs it."""
-        if self.softmax or self.sigmoid:
-            odds = log_odds(v.scores) if self.softmax else v.scores
-            odds = odds[:, -v.y.shape[1] :]
-        else:
-            odds = torch.logit(v.p)
-        if positive == negative and fore == 0 and back == 0:
-            lost = functional.binary_cross_entropy_with_logits
-            sums = over_voxels(lost(odds, v.y, reduction="none"), v.w)
-            return positive * self._mean(sums, v)
-        hit = self._focal(functional.logsigmoid(odds), v.y, v.p, fore)
-        miss = self._focal(functional.logsigmoid(-odds), 1 - v.y, 1 - v.p, back)
-        logs = torch.lerp(negative * miss, positive * hit, v.y)
-        return -self._mean(over_voxels(logs, v.w), v)
-
-    def _entropy(
-        self,
-        v: Voxels,
-        positive: float = 1.0,
-        negative: float = 1.0,
-        fore: float = 0.0,
-        back: float = 0.0,
-    ) -> Tensor:
+    def _entropy(self, v: Voxels, how: Weights, binary: bool = False) -> Tensor:
         """Cross entropy, (N, C), of the right class of each voxel; of regions, binary.
 
-        Foreground has the weight `positive` and the exponent `fore` of the focal
-        factor; background, or the rest of a region, has `negative` and `back`.
+        `how`: the weights of foreground and background, or of a region and its rest,
+        and the exponents of their focal factors. `binary`: each class is a region.
         """
-        if self._regions(v):
-            return self._against_rest(v, positive, negative, fore, back)
-        logs = functional.log_softmax(v.scores, 1) if self.softmax else v.p.log()
-        logs = logs[:, -v.p.shape[1] :]  # of the classes that count
+        binary = binary or self._regions(v.scores)
+        if not torch.jit.is_scripting() and self.other_act is None:
+            sums: Tensor = in_parts(self._entropy_sums, v, (how, binary))
+        else:
+            sums = self._entropy_sums(v.scores, v.y, v.w, how, binary)
+        return self._mean(sums, v)
+
+    def _entropy_sums(
+        self, scores: Tensor, y: Tensor, w: Tensor | None, how: Weights, binary: bool
+    ) -> Tensor:
+        if binary:
+            return self._binary_sums(scores, y, w, how)
+        positive, negative, fore, back = how
+        logs = functional.log_softmax(scores, 1) if self.softmax else None
+        plain = self.softmax and fore == 0 and back == 0
+        p = y if plain else self._chances(scores)  # of the classes that count
+        logs = p.log() if logs is None else logs[:, -y.shape[1] :]
         first = 1 if self.include_background else 0
         parts = []
         for start, stop, share, exponent in (
             (0, first, negative, back),
             (first, logs.shape[1], positive, fore),
         ):
-            y, p = v.y[:, start:stop], v.p[:, start:stop]
-            hit = y * self._focal(logs[:, start:stop], y, p, exponent)
-            parts.append(-share * over_voxels(hit, v.w))
+            truth = y[:, start:stop]
+            hit = self._focal(logs[:, start:stop], truth, p[:, start:stop], exponent)
+            parts.append(-share * over_voxels(truth * hit, w))
         # The loss is the sum over classes: times C it is the mean.
-        return logs.shape[1] * self._mean(torch.cat(parts, 1), v)
+        return logs.shape[1] * torch.cat(parts, 1)
+
+    def _binary_sums(
+        self, scores: Tensor, y: Tensor, w: Tensor | None, how: Weights
+    ) -> Tensor:
+        positive, negative, fore, back = how
+        plain = fore == 0 and back == 0
+        p = y if plain else self._chances(scores)  # of the classes that count
+        if self.softmax:
+            hit = functional.log_softmax(scores, 1)
+            hit, miss = hit[:, -y.shape[1] :], log_rest(hit)[:, -y.shape[1] :]
+        else:
+            odds = scores if self.sigmoid else torch.logit(self._chances(scores))
+            odds = odds[:, -y.shape[1] :]
+            hit, miss = functional.logsigmoid(odds), functional.logsigmoid(-odds)
+        hit = self._focal(hit, y, p, fore)
+        miss = self._focal(miss, 1 - y, 1 - p, back)
+        if positive == negative:  # in fewer passes
+            return -positive * over_voxels(torch.lerp(miss, hit, y), w)
+        return -over_voxels(torch.lerp(negative * miss, positive * hit, y), w)
+
+    def _regions(self, scores: Tensor) -> bool:
+        """Whether each channel stands against the rest."""
+        return self.sigmoid or scores.shape[1] == 1
 
     def _focal(self, logs: Tensor, y: Tensor, p: Tensor, exponent: float) -> Tensor:
         """Logarithms of p times (1 - p)^exponent; of soft labels, |y - p|^exponent."""
@@ -329,15 +354,15 @@ class CrossEntropy(Loss, name="CE"):
     """Cross entropy, Eq. 1. With `sigmoid`, the binary one of each region."""
 
     def _per_class(self, v: Voxels) -> Tensor:
-        return self._entropy(v)
+        return self._entropy(v, (1.0, 1.0, 0.0, 0.0))
 
 
 class Focal(Loss, name="Focal", alpha=HALF, focal_gamma=(2.0, NOT_NEGATIVE)):
     """Focal loss, Eq. 2: cross entropy times `alpha * (1 - p) ** focal_gamma`."""
 
     def _per_class(self, v: Voxels) -> Tensor:
-        exponent = self.focal_gamma
-        return self._entropy(v, self.alpha, self.alpha, exponent, exponent)
+        share, exponent = self.alpha, self.focal_gamma
+        return self._entropy(v, (share, share, exponent, exponent))
 
 
 class Dice(Loss, name="DSC"):
@@ -382,7 +407,7 @@ class Combo(Loss, name="Combo", alpha=HALF, beta=HALF):
     """
 
     def _per_class(self, v: Voxels) -> Tensor:
-        entropy = self._against_rest(v, self.beta, 1 - self.beta, 0.0, 0.0)
+        entropy = self._entropy(v, (self.beta, 1 - self.beta, 0.0, 0.0), binary=True)
         dice = self._errors(v, 1.0, 1.0, hits=2.0)
         return self.alpha * entropy - (1 - self.alpha) * (1 - dice)
 
@@ -411,9 +436,9 @@ class UnifiedFocal(
     def _unified(self, v: Voxels, symmetric: bool) -> Tensor:
         rest, focal = 1 - self.delta, self.focal_gamma
         fore, first = (focal, 0) if symmetric else (0.0, 1)
-        entropy = self._entropy(v, self.delta, rest, fore, focal)
+        entropy = self._entropy(v, (self.delta, rest, fore, focal))
         errors = self._errors(v, rest, self.delta, hits=1.0)
-        if self._regions(v) or not self.include_background:
+        if self._regions(v.scores) or not self.include_background:
             first = 0
         parts = [errors[:, :first], power(errors[:, first:], 1 - focal)]
         return self.lambda_ * torch.cat(parts, 1) + (1 - self.lambda_) * entropy
