@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+# JAX compiles each operation for each shape, which is most of what its tests take.
+if os.environ.get("KERAS_BACKEND") == "jax":
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # The libraries that the recipes are for.
 PEERS = ("monai", "nnunetv2")
 # Where DRIVE may lie: as DSCPP_DRIVE says, or where the README says to put it.
