@@ -39,6 +39,18 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(f"DSCPP_REQUIRE_PEERS is set, without: {missing}")
 
 
+# They train, build or damage for many seconds: what needs one of these is slow.
+SLOW_FIXTURES = {"scenes", "tiny", "trained", "wheels"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Mark the tests that need one of the slow fixtures."""
+    for item in items:
+        if SLOW_FIXTURES & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+
+
 LOOPBACK = ("127.0.0.1", "::1", "localhost", None, "")
 
 
