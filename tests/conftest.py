@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+# JAX compiles each operation for each shape, which is most of what its tests take.
+if os.environ.get("KERAS_BACKEND") == "jax":
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # The libraries that the recipes are for.
 PEERS = ("monai", "nnunetv2")
 # Where DRIVE may lie: as DSCPP_DRIVE says, or where the README says to put it.
@@ -34,6 +37,18 @@ def pytest_configure(config: pytest.Config) -> None:
         missing = [p for p in PEERS if importlib.util.find_spec(p) is None]
         if missing:
             raise pytest.UsageError(f"DSCPP_REQUIRE_PEERS is set, without: {missing}")
+
+
+# They train, build or damage for many seconds: what needs one of these is slow.
+SLOW_FIXTURES = {"scenes", "tiny", "trained", "wheels"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Mark the tests that need one of the slow fixtures."""
+    for item in items:
+        if SLOW_FIXTURES & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
 
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost", None, "")

@@ -623,7 +623,6 @@ def tiny(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
 def test_tiny_goes_through(tiny):
     folders = run_folders(tiny)
     assert [folder.name for folder in folders] == ["dsc-s0", "dscpp-s0"]
@@ -647,7 +646,6 @@ def test_tiny_goes_through(tiny):
     assert {path.name for path in tiny.iterdir()} <= {"results", ".work"}
 
 
-@pytest.mark.slow
 def test_done_work_is_not_repeated_nor_are_committed_runs_of_a_fresh_clone(
     tiny, tmp_path
 ):
@@ -666,7 +664,6 @@ def test_done_work_is_not_repeated_nor_are_committed_runs_of_a_fresh_clone(
     assert contents(tmp_path) == before
 
 
-@pytest.mark.slow
 def test_a_failed_run_stops_no_other_and_is_named_with_its_log(tiny, tmp_path):
     # One run cannot be read; of the other, only the measures are missing.
     whole = {folder.name: folder for folder in run_folders(tiny)}
@@ -840,7 +837,6 @@ def state_of(folder, name):
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
-@pytest.mark.slow
 def test_a_study_that_was_killed_twice_makes_the_same_files(tiny, tmp_path):
     """In the training of one run and behind that of another; all of it, and make."""
     killed = clone(tmp_path / "ki{ll}ed twice")
