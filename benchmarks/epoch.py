@@ -30,8 +30,6 @@ from pipelines import run as runs
 from pipelines.training import fit
 from pipelines.training.task import Task
 
-__all__ = ["epochs_beside_steps", "memory_over_epochs"]
-
 # DRIVE's split: 16 images to train on, 4 to validate with, 20 to test.
 COUNTS = {"training": 16, "validation": 4, "test": 20}
 # Targets: over pure steps; peak memory after the last epoch over an early one, of some

@@ -25,8 +25,6 @@ from data_io.datasets.kits19 import kits19
 from data_io.files import nifti
 from pipelines import provenance
 
-__all__ = ["beside_notebooks", "longest_case", "measure", "simulate"]
-
 Work = Callable[[], object]
 # KiTS19's first case, and one as long as its longest.
 LONG, LONGEST = (611, 512, 512), (1059, 512, 512)

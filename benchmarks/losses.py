@@ -22,8 +22,6 @@ from benchmarks import timing
 from pipelines.training import fit
 from pipelines.training.protocol import Protocol
 
-__all__ = ["against_monai", "in_a_step", "port_against_monai", "value_and_gradient"]
-
 # Of a training step, at most; and draws of each.
 SHARE, DRAWS = 0.05, 21
 IMAGE, CLASSES, FILTERS = (1, 256, 256), 2, 32

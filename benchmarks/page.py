@@ -12,8 +12,6 @@ from pathlib import Path
 from benchmarks import timing
 from pipelines.reporting import markdown
 
-__all__ = ["PAGE", "table", "update"]
-
 PAGE = Path(__file__).with_name("README.md")
 ORDER = ("samples", "step", "losses", "port", "epoch", "evaluation")
 HEADER = ("what", "backend", "input", "ours", "beside", "of", "ratio", "wanted", "met")

@@ -13,8 +13,6 @@ import numpy as np
 import torch
 from torch import nn
 
-__all__ = ["PlainUNet", "dice_plus_plus", "training_step"]
-
 
 class PlainUNet(nn.Module):
     """MIScnn's standard U-Net with instance normalisation.

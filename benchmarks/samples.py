@@ -29,8 +29,6 @@ from data_io.prepare.interface import RawInterface
 from data_io.prepare.miscnn_compat import Data_IO, Preprocessor
 from data_io.prepare.preprocessing import Settings, augmentation, subfunctions
 
-__all__ = ["beside_miscnn", "miscnn_generator", "seed_miscnn", "simulated"]
-
 CASES = 4
 # Shape, input of the network, channels, classes.
 IMAGES = (512, 512), (512, 512), 3, 2

@@ -25,8 +25,6 @@ from pipelines import apply, stages, stored
 from pipelines import run as runs
 from pipelines.training import predict
 
-__all__ = ["jumps", "measure"]
-
 _Array = npt.NDArray[np.floating]
 
 

@@ -23,8 +23,6 @@ from data_io.prepare.miscnn_compat import standard_unet
 from pipelines.training import fit, unet
 from pipelines.training.protocol import Protocol
 
-__all__ = ["OURS", "beside_peers", "sides"]
-
 # At most this of a peer's; and the form that is taken is the faster one.
 OTHERS, OTHER_FORM = 1.05, 1.0
 # Input size and draws.

@@ -15,11 +15,6 @@ import numpy as np
 from pipelines import provenance
 from pipelines.run import write_csv
 
-__all__ = [
-    "RESULTS", "Row", "Series", "alternate", "compare", "describe", "packages",
-    "parser", "read", "record", "write",
-]  # fmt: skip
-
 RESULTS = Path(__file__).with_name("results.csv")
 Series = tuple[str, np.ndarray]
 

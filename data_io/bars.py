@@ -14,8 +14,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-__all__ = ["Lines", "bar", "duration", "note", "quiet", "quiet_if"]
-
 _PAUSE = 60.0  # seconds between two lines
 _QUIET = "DSCPP_QUIET"  # in the environment, so that it holds for child processes too
 

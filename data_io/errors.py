@@ -4,8 +4,6 @@ import sys
 import unicodedata
 from collections.abc import Sequence
 
-__all__ = ["InputError", "NotFinite", "Problems", "escaped", "is_text", "not_text"]
-
 
 class InputError(ValueError):
     """Bad input: a file, a folder, an argument, a run.

@@ -14,10 +14,6 @@ from typing import Any, TypeVar
 
 import threadpoolctl
 
-__all__ = [
-    "Crash", "each", "keep_memory", "processors", "still_blas", "threads",
-]  # fmt: skip
-
 # Of one kind of work. Each keeps an item, a patch of a volume some 30 MB; and in an
 # evaluation one brings the slabs, and does not keep more busy.
 _MOST_THREADS = 8

@@ -20,11 +20,6 @@ from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
 from data_io.files import content, names, schema
 
-__all__ = [
-    "PARTS", "Fold", "Split", "cases", "folded", "grouped", "of", "read", "seeded",
-    "sizes",
-]  # fmt: skip
-
 PARTS = ("training", "validation", "test")
 Split = dict[str, tuple[str, ...]]
 Fold = tuple[int, int]

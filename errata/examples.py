@@ -12,10 +12,6 @@ import numpy.typing as npt
 
 from data_io.simulation import phantoms
 
-__all__ = [
-    "Floats", "one_hot", "pair", "phantom_image", "phantom_label", "seeded", "z_score",
-]  # fmt: skip
-
 Floats = npt.NDArray[np.float64]
 
 

@@ -12,8 +12,6 @@ from pipelines.reporting import markdown
 from pipelines.reporting.published import read_rows
 from pipelines.run import write_atomically, write_csv
 
-__all__ = ["CSV", "PAGE", "entries", "merge", "read", "table", "update", "write"]
-
 CSV = PROJECT / "docs" / "errata.csv"
 PAGE = CSV.with_suffix(".md")
 _MARKER = re.compile(r"^<!-- ([a-z0-9-]+):begin -->$", re.MULTILINE)

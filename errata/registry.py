@@ -8,10 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = [
-    "COLUMNS", "PROJECT", "RESULTS", "SOURCES", "Part", "Row", "measured", "parts",
-]  # fmt: skip
-
 PROJECT = Path(__file__).resolve().parents[1]
 RESULTS = PROJECT / "results"
 

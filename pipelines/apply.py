@@ -32,13 +32,6 @@ from pipelines.posthoc import temperature as scaling
 from pipelines.training import predict, protocol
 from pipelines.training.protocol import Protocol
 
-__all__ = [
-    "Trained",
-    "evaluate_set",
-    "open_model",
-    "predict_files",
-]
-
 _SET = (*runs.MEASURES, "set.json")  # files of another set
 _CHANNELS = (1, 3)  # of own images: grey or RGB
 

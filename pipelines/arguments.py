@@ -12,11 +12,6 @@ from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.files.names import is_formula
 
-__all__ = [
-    "SPLIT", "add", "add_own", "class_names", "folder", "number", "share", "take_own",
-    "threshold",
-]  # fmt: skip
-
 
 def folder(text: str) -> Path:
     """A path as typed; `~` is the home folder, also where no shell expanded it."""

@@ -17,8 +17,6 @@ from data_io import bars
 from data_io.errors import InputError
 from pipelines import installed, provenance
 
-__all__ = ["clear_environment", "set_precision", "start"]
-
 _NOTES = ("I0000 ", "WARNING: All log messages before absl")
 _MOST_COMPILED = 2**30  # bytes; what was not used for longest goes first
 # Each would make a run something else than its run.json says, without a trace in it.

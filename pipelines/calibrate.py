@@ -17,8 +17,6 @@ from pipelines import run as runs
 from pipelines.measure import histograms
 from pipelines.posthoc import decision, temperature
 
-__all__ = ["command", "of_files", "of_run"]
-
 _VOXELS = 2**24
 """Of all cases together, so many voxels at most are held to fit a temperature on."""
 

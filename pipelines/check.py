@@ -13,8 +13,6 @@ from data_io.verification.report import Finding, Report
 from pipelines import arguments, written
 from pipelines import run as runs
 
-__all__ = ["check", "command"]
-
 
 def check(
     dataset: str,

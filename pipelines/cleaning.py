@@ -19,8 +19,6 @@ from data_io.errors import InputError
 from pipelines import run as runs
 from pipelines import stored
 
-__all__ = ["Thing", "find", "lines", "remove"]
-
 # Folders of `work`, and what they hold.
 _WORK = {
     "cache": "prepared images",

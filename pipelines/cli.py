@@ -20,8 +20,6 @@ from pipelines.run import Run
 if TYPE_CHECKING:
     from pipelines.posthoc.decision import Decision
 
-__all__ = ["main"]
-
 _NO_READER = 141  # exit code, as where SIGPIPE ends a process
 _DATASETS, _LOSSES = ", ".join(datasets.NAMES), ", ".join(loss_names.NAMES)
 

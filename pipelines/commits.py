@@ -11,8 +11,6 @@ from typing import Any
 
 from data_io.errors import InputError
 
-__all__ = ["VARIABLE", "commit", "from_clean_commit", "is_clean", "unclean_commit"]
-
 VARIABLE = "DSCPP_COMMIT"
 """The environment variable that names the commit of a tree without git."""
 

@@ -27,11 +27,6 @@ from pipelines import run as runs
 from pipelines.measure import histograms, metrics, voxels
 from pipelines.measure.regions import BAND, band, band_radius
 
-__all__ = [
-    "COLUMNS", "Measured", "at_threshold", "evaluate", "joined", "measure",
-    "measure_case", "threshold_file", "write", "write_cases",
-]  # fmt: skip
-
 COLUMNS = (*runs.CASE_KEYS, *metrics.COLUMNS)
 _PAIR = ("observer1", "observer2")
 

@@ -27,12 +27,6 @@ from pipelines import run as runs
 from pipelines import stored, written
 from pipelines.measure import metrics
 
-__all__ = [
-    "FOLDER", "PICTURES", "files_of", "labels", "pictures", "pictures_of",
-    "require_free", "require_pictures_free", "volumes", "write_labels",
-    "write_pictures", "write_probabilities",
-]  # fmt: skip
-
 FOLDER, PICTURES = stored.MADE
 
 _Array = npt.NDArray[Any]

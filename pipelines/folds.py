@@ -13,8 +13,6 @@ from data_io.errors import InputError
 from pipelines import run as runs
 from pipelines.measure import histograms
 
-__all__ = ["pool", "pool_with_methods"]
-
 # What folds differ in, and what is of one training alone.
 _OWN = ("fold", "split", "times", "files", "state", "history", "environment_changes")
 

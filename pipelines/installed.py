@@ -10,8 +10,6 @@ import sys
 from data_io.errors import InputError
 from pipelines.provenance import BACKENDS
 
-__all__ = ["is_here", "missing", "require", "require_training"]
-
 _PIP = {
     # It asks for a TensorFlow that today's Pythons do not have; see setup.cfg.
     "miscnn": ("--no-deps", "miscnn==1.4.0"),

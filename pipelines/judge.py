@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from pipelines.measure.histograms import Histograms
     from pipelines.reporting.frame import Study
 
-__all__ = ["command", "decided", "judge", "measured", "report", "volumes"]
-
 _FILES = ("calibration.csv", "reliability.csv")
 _DECIDED = "decided.csv"
 # Columns of what is printed, by the names of measures.

@@ -10,8 +10,6 @@ from types import ModuleType
 
 from data_io.errors import InputError
 
-__all__ = ["NAMES", "checked", "slug"]
-
 _TITLES = ModuleType("losses.titles")
 importlib.machinery.SourceFileLoader(
     _TITLES.__name__, str(Path(__file__).parents[1] / "losses" / "titles.py")

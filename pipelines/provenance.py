@@ -14,11 +14,6 @@ from typing import Any
 from data_io import pool
 from pipelines import commits
 
-__all__ = [
-    "BACKENDS", "backend", "changes", "device", "environment", "machine",
-    "peak_memory_mb", "processor_hash", "threads", "variables", "versions",
-]  # fmt: skip
-
 BACKENDS = ("tensorflow", "torch", "jax")
 
 _PACKAGES = (

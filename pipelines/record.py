@@ -13,8 +13,6 @@ from typing_extensions import TypedDict
 
 from data_io.files.content import digest
 
-__all__ = ["FORMAT", "STATES", "Record", "require_unchanged", "sealed"]
-
 FORMAT = 1
 STATES = ("training", "trained", "predicted", "evaluated")
 SEAL = "sha256"

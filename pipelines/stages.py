@@ -32,12 +32,6 @@ from pipelines.training.task import Task, from_record
 if TYPE_CHECKING:
     from pipelines.posthoc.decision import Decision
 
-__all__ = [
-    "choose_threshold", "complete", "estimate", "evaluate", "evaluate_at", "export",
-    "initial", "is_complete", "located", "own_data", "predict", "predict_images",
-    "require_free", "temperature", "train",
-]  # fmt: skip
-
 
 def train(
     task: Task, data: Path | None, output: Path, work: Path = runs.WORK

@@ -14,8 +14,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
-__all__ = ["end", "saving"]
-
 _SIGNALS = [getattr(signal, n) for n in ("SIGTERM", "SIGHUP") if hasattr(signal, n)]
 _ENOUGH = b"\0"  # the number of no signal
 _savers: list[Callable[[], object]] = []

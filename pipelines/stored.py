@@ -23,12 +23,6 @@ from data_io.prepare import native
 from pipelines import run as runs
 from pipelines import written
 
-__all__ = [
-    "LIST", "MADE", "PROBABILITIES", "SMALLEST", "SPLITS", "as_kept", "cases",
-    "discard_derived", "listed", "path", "probabilities", "require_free", "scale",
-    "slabs", "volume",
-]  # fmt: skip
-
 MADE = ("nifti", "pictures")
 """Folders of a run: label maps, and pictures, made of its probabilities."""
 

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["named", "say"]
-
 _NAMES = {"stdout": "standard output", "stderr": "standard error"}
 _NOTHING = Path(os.devnull)
 

@@ -21,8 +21,6 @@ from data_io.files.content import file_hash
 from pipelines import evaluate, stored
 from pipelines import run as runs
 
-__all__ = ["FOLDER", "measure"]
-
 FOLDER = "true-posterior"
 """Its run's folder, beside those of the networks."""
 

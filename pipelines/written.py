@@ -21,11 +21,6 @@ from data_io.files import schema
 from data_io.files.content import file_hash, read_json
 from pipelines import run as runs
 
-__all__ = [
-    "LIST", "discard", "known", "require_apart", "require_figure", "require_figures",
-    "require_own", "require_report", "seal", "settle", "write",
-]  # fmt: skip
-
 LIST = "dscpp.sha256"
 
 _PDF = b"%PDF-1.4\n%\xac\xdc \xab\xba"  # as Matplotlib begins one

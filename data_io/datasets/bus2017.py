@@ -10,9 +10,6 @@ from pathlib import Path
 from data_io.datasets.pairs import Pairs
 from data_io.datasets.record import Record
 
-__all__ = ["Bus2017", "bus2017"]
-
-
 _RECORD = Record(
     name="bus2017",
     title="BUS2017",

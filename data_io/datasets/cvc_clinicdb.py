@@ -13,10 +13,6 @@ from pathlib import Path
 from data_io.datasets.pairs import Pairs
 from data_io.datasets.record import Record
 
-__all__ = [
-    "SEQUENCES", "BySequence", "CvcClinicDB", "cvc_clinicdb", "cvc_clinicdb_sequence",
-]  # fmt: skip
-
 FIRST = (
     1, 26, 51, 68, 79, 104, 127, 152, 178, 200, 206, 228, 253, 278, 298, 318, 343, 364,
     384, 409, 429, 448, 467, 479, 504, 529, 547, 572, 592, 613,

@@ -13,8 +13,6 @@ from data_io.files.reading import masks, read_image, read_mask, union
 from data_io.verification import images, volumes
 from data_io.verification.report import AGAIN
 
-__all__ = ["AGAIN", "Dataset"]
-
 
 class Dataset:
     """A data set: its facts, and how its raw files are found and read.

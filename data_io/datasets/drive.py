@@ -15,9 +15,8 @@ import numpy as np
 from data_io.datasets import layout
 from data_io.datasets.dataset import AGAIN, Dataset
 from data_io.datasets.record import Record
+from data_io.files import archives
 from data_io.files.reading import read_mask
-
-__all__ = ["Drive", "drive"]
 
 _SECOND = "test/2nd_manual"
 
@@ -172,7 +171,7 @@ class Drive(Dataset):
 def _is_another_case(path: Path) -> bool:
     """True for an image that would make a 41st case."""
     in_place = path.parent.name == "images" and path.suffix.lower() == ".tif"
-    return in_place and not layout.is_litter(path.name)
+    return in_place and not archives.is_litter(path.name)
 
 
 drive = Drive()

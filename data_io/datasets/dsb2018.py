@@ -12,10 +12,8 @@ from data_io.datasets import layout
 from data_io.datasets.dataset import AGAIN, Dataset
 from data_io.datasets.record import Record
 from data_io.fetching import downloads
+from data_io.files import archives
 from data_io.files.reading import masks
-
-__all__ = ["Dsb2018", "dsb2018"]
-
 
 _RECORD = Record(
     name="dsb2018",
@@ -61,7 +59,7 @@ class Dsb2018(Dataset):
 
     def cases(self, root: Path) -> tuple[str, ...]:
         """Returns the ids of the images: folders with `images` or `masks`."""
-        folders = (f for f in Path(root).iterdir() if not layout.is_litter(f.name))
+        folders = (f for f in Path(root).iterdir() if not archives.is_litter(f.name))
         raw = tuple(sorted(folder.name for folder in folders if _is_raw(folder)))
         return raw or layout.prepared_cases(root)
 

@@ -28,10 +28,6 @@ from data_io.files.reading import decode, described, is_colour
 from data_io.prepare.native import by_axis
 from data_io.verification import images, volumes
 
-__all__ = [
-    "ABOUT", "READING", "OwnImages", "own", "read_labels", "read_pixels",
-]  # fmt: skip
-
 READING = "reading.json"
 FORMAT = 1
 _ROLE = re.compile(r"image(_\d{4})?|observer1")

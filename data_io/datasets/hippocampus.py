@@ -12,9 +12,6 @@ from pathlib import Path
 from data_io.datasets.dataset import Dataset
 from data_io.datasets.record import Record
 
-__all__ = ["Hippocampus", "hippocampus"]
-
-
 _RECORD = Record(
     name="hippocampus",
     title="Hippocampus",

@@ -12,9 +12,6 @@ from data_io.datasets.pairs import Pairs
 from data_io.datasets.record import Record
 from data_io.fetching import downloads
 
-__all__ = ["Isic2018", "isic2018"]
-
-
 _RECORD = Record(
     name="isic2018",
     title="ISIC2018",

@@ -14,9 +14,6 @@ from data_io.datasets.dataset import AGAIN, Dataset
 from data_io.datasets.record import Record
 from data_io.fetching import downloads
 
-__all__ = ["Kits19", "kits19"]
-
-
 _RECORD = Record(
     name="kits19",
     title="KiTS19",

@@ -25,8 +25,6 @@ from data_io.files.content import digest, file_hash
 from data_io.files.writing import folder_aside, writing
 from data_io.simulation import ct
 
-__all__ = ["SimulatedKits19", "kits19_simulated"]
-
 FORMAT = 1
 NOTE = "Simulated CT phantom: no patient, no scanner"
 AGAIN = "Delete the folder: the phantoms are simulated again."

@@ -9,14 +9,7 @@ from typing import Any
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.files import archives, schema
-from data_io.files.archives import is_litter
 from data_io.files.writing import folder_aside
-
-__all__ = [
-    "ABOUT", "ENDINGS", "LABEL", "PREPARED", "described", "gone", "ignored",
-    "is_litter", "locate", "missing", "picture", "prepared", "prepared_cases",
-    "unexpected", "unpack",
-]  # fmt: skip
 
 ABOUT = "dataset.json"
 """The file in which a set that was made says what it is."""

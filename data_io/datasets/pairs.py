@@ -13,8 +13,7 @@ from typing import ClassVar
 
 from data_io.datasets import layout
 from data_io.datasets.dataset import AGAIN, Dataset
-
-__all__ = ["Pairs"]
+from data_io.files import archives
 
 _Place = tuple[Path, str]
 
@@ -100,7 +99,7 @@ class Pairs(Dataset):
         """What else lies in a folder, but for what operating systems put there."""
         known = {path for _, path in self._found(folder, suffix)}
         every = sorted(folder.iterdir()) if folder.is_dir() else []
-        return [p for p in every if p not in known and not layout.is_litter(p.name)]
+        return [p for p in every if p not in known and not archives.is_litter(p.name)]
 
     def _twice(self, folder: Path, suffix: str) -> Iterator[tuple[Path, str]]:
         """Further files of one case; 7 and 007 are one number."""

@@ -28,11 +28,6 @@ from data_io.errors import InputError
 from data_io.files.writing import folder_aside, writing
 from data_io.simulation.phantoms import KINDS, VESSEL, Kind
 
-__all__ = [
-    "PHANTOM", "Phantom", "Settings", "about", "generate", "key", "lesions", "moles",
-    "nuclei", "polyps", "vessels",
-]  # fmt: skip
-
 FORMAT = 1
 WORK = Path(".work")
 NOTE = "Simulated phantom, not a photograph: no patient, no camera."

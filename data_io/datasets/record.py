@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 from data_io.fetching.downloads import Download
 
-__all__ = ["Record"]
-
 
 @dataclass(frozen=True)
 class Record:

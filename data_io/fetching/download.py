@@ -15,8 +15,6 @@ from data_io.errors import InputError
 from data_io.fetching.downloads import Download
 from data_io.files import content
 
-__all__ = ["retrieve"]
-
 ATTEMPTS = 5  # in a row that bring nothing
 WAIT_S, LONGEST_WAIT_S = 1.0, 120.0  # first, then doubled; whatever a server asks for
 TIMEOUT_S = 30.0

@@ -6,8 +6,6 @@ states a checksum there is none here: then the first download is trusted.
 
 from dataclasses import dataclass
 
-__all__ = ["DSB2018", "ISIC2018", "KITS19", "Download"]
-
 
 @dataclass(frozen=True)
 class Download:

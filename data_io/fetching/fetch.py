@@ -24,8 +24,6 @@ from data_io.fetching.downloads import Download
 from data_io.files import archives, content, schema
 from data_io.files.writing import write_json
 
-__all__ = ["Fetched", "fetch", "plan"]
-
 SPARE = 100_000_000  # bytes of disk that are left alone
 
 

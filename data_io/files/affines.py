@@ -14,8 +14,6 @@ from nibabel.spatialimages import HeaderDataError
 
 from data_io.prepare.native import by_axis
 
-__all__ = ["doubt", "fault", "no_rotation", "same", "shown", "stated"]
-
 # Programs round: to 0.01 mm, but of small voxels to a twentieth of one, it is the same.
 _SAME_MM, _SAME_SHARE = 0.01, 0.05
 _ALONG = np.cos(np.radians(5))  # of two axes that run alike

@@ -11,8 +11,6 @@ from pathlib import Path, PurePosixPath
 
 from data_io.errors import InputError
 
-__all__ = ["Distrusted", "extract", "is_litter", "members", "opened", "room"]
-
 CHUNK = 1 << 20
 BLOCK = 4096  # a file takes whole blocks of a disk
 # A zip bomb declares more than a disk holds, and a hundred times its own size: images

@@ -19,11 +19,6 @@ from data_io.errors import InputError
 from data_io.files import schema
 from data_io.files.writing import write_json
 
-__all__ = [
-    "Memory", "content", "data_hash", "digest", "file_hash", "images", "read_json",
-    "stamp_of",
-]  # fmt: skip
-
 
 class _Entry(TypedDict):
     stamp: list[int]

@@ -6,8 +6,6 @@ from pathlib import PurePosixPath, PureWindowsPath
 
 from data_io.errors import InputError
 
-__all__ = ["LONGEST", "from_cell", "is_formula", "plain", "to_cell", "unfit"]
-
 LONGEST = 200
 """Bytes of a name in UTF-8: with what is put around it, it fits in a file's 255."""
 

@@ -28,12 +28,6 @@ from data_io.errors import InputError
 from data_io.files import affines
 from data_io.files.reading import decoding
 
-__all__ = [
-    "Geometry", "as_label", "check_whole", "geometry", "is_volume", "no_label", "read",
-    "read_channels", "read_label", "read_slice", "rounded", "slabs", "write_blocks",
-    "write_like",
-]  # fmt: skip
-
 # nibabel says on stderr what it mends in a header; what matters here is raised.
 imageglobals.logger.setLevel(logging.CRITICAL + 1)
 # Programs round quaternions to float32, and some to fewer digits.

@@ -11,11 +11,6 @@ from PIL import ExifTags, Image
 
 from data_io.errors import InputError, Problems
 
-__all__ = [
-    "FORMATS", "GREY", "as_binary", "as_rgb", "decode", "decoding", "read_image",
-    "read_mask", "union",
-]  # fmt: skip
-
 Base = ExifTags.Base
 GREY = 128  # of 255: from here on a grey value of a mask is foreground
 

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["load", "parse", "read", "recall", "tuples"]
-
 _LARGEST = 2**28  # bytes of a file
 _SHOWN = 3  # faults that a message names
 

@@ -22,11 +22,6 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-__all__ = [
-    "MAKING", "folder_aside", "is_stream", "sweep", "write_atomically", "write_json",
-    "writing",
-]  # fmt: skip
-
 _ASIDE = ".dscpp-"  # begins the name of what is being written
 MAKING = ".making-"
 """Begins the name of a folder that is being filled."""

@@ -11,8 +11,6 @@ from pathlib import Path
 
 from data_io.files import nifti
 
-__all__ = ["Groups", "complete", "grouped", "named", "shown", "usual"]
-
 Groups = dict[str, dict[str, Path]]
 """Files by case and number; the number of a file that has none is ""."""
 

@@ -25,10 +25,6 @@ from data_io.own_images import grids as own_grids
 from data_io.prepare.native import by_axis
 from data_io.verification.verify import examine
 
-__all__ = [
-    "Description", "by_stem", "class_names", "describe", "files_of", "match_names",
-]  # fmt: skip
-
 ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif", ".nii", ".nii.gz")
 MULTIPLE = 16  # what a U-Net of depth 4 can halve
 LARGEST, LARGEST_3D = 512, (80, 160)  # sides of the study's largest inputs (Table 1)

@@ -16,8 +16,6 @@ from data_io.own_images import channels
 from data_io.prepare import native
 from data_io.verification import volumes
 
-__all__ = ["axes", "directions", "lines", "problems", "spacing_mm"]
-
 _CANONICAL = (0, 1, 2)
 _AXIS = {"L": 0, "R": 0, "P": 1, "A": 1, "I": 2, "S": 2}
 _Facts = Mapping[str, Mapping[str, dict[str, Any]]]

@@ -10,8 +10,6 @@ from data_io.files import nifti
 from data_io.files.reading import decode, decoding
 from data_io.own_images.describe import by_stem, files_of, match_names
 
-__all__ = ["ENDINGS", "pairs", "read"]
-
 ENDINGS = (".npz", ".npy", ".nii.gz", ".nii", ".png", ".tif", ".tiff")
 _NNUNET = "probabilities"
 """What nnU-Net v2 calls the array in the .npz of `--save_probabilities`."""

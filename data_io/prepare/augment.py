@@ -24,8 +24,6 @@ from scipy import ndimage
 
 from data_io.prepare.miscnn_compat import Data_Augmentation
 
-__all__ = ["Plan", "carry_out", "one_hot", "plan"]
-
 _MIRROR = 0.5  # of each axis, batchgenerators' own
 _ORDER = 3  # of the image's interpolation, MIScnn's own; the label's is 0
 # A cubic spline's coefficient depends on voxels further off by 0.27 to the power of

@@ -22,8 +22,6 @@ from data_io.prepare.miscnn_compat import Data_IO, Preprocessor
 from data_io.prepare.preprocessing import EVERY_AXIS, augmentation, subfunctions
 from data_io.prepare.shared import Shared
 
-__all__ = ["Batches", "CachedInterface", "feed", "prediction_input", "to_native"]
-
 _Item = tuple[np.ndarray, np.ndarray]
 _Place = tuple[int, int]
 

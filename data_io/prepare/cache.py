@@ -36,8 +36,6 @@ from data_io.prepare.interface import RawInterface
 from data_io.prepare.miscnn_compat import Data_IO
 from data_io.prepare.preprocessing import Settings, subfunctions
 
-__all__ = ["Cache", "prepare"]
-
 _FORMAT = 2
 _LIBRARIES = ("batchgenerators", "miscnn", "scikit-image", "scipy")
 _ARRAYS = {"image": "image.npy", "label": "label.npy"}

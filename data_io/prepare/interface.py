@@ -11,8 +11,6 @@ import numpy as np
 from data_io.datasets.dataset import Dataset
 from data_io.prepare.miscnn_compat import Abstract_IO
 
-__all__ = ["RawInterface", "ReadOnly"]
-
 
 class ReadOnly(Abstract_IO):
     """An interface for samples that are known by case; predictions are the run's."""

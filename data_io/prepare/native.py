@@ -13,8 +13,6 @@ import numpy as np
 
 from data_io.errors import InputError
 
-__all__ = ["against", "by_axis", "plane", "resampled_shape", "slabs"]
-
 _VOXELS = 1 << 20  # in a slab; 12 MB of three classes, which stay in a cache
 _SAME = 1e-5  # relative difference of voxel sizes that is rounding alone
 

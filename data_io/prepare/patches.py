@@ -15,8 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["JOINS", "Grid", "predict"]
-
 JOINS = ("miscnn", "mean", "gaussian")
 _SIGMA = 1 / 8  # of the patch: what nnU-Net and MONAI take
 

@@ -26,8 +26,6 @@ from data_io.prepare.miscnn_compat import (
 )
 from data_io.prepare.resampling import SlabResampling
 
-__all__ = ["EVERY_AXIS", "Settings", "augmentation", "subfunctions"]
-
 _OF_RECORD = ("spacing_mm", "clip", "axes", "directions", "modalities")
 
 EVERY_AXIS = "all"

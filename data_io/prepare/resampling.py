@@ -15,8 +15,6 @@ from scipy.ndimage import zoom
 from data_io.prepare.miscnn_compat import Resampling
 from data_io.prepare.native import resampled_shape
 
-__all__ = ["SlabResampling", "resample_image", "resample_label"]
-
 _SLAB = 16  # columns at a time; 512 rows of 611 slices are 40 MB as float64
 
 

@@ -22,8 +22,6 @@ import numpy as np
 if TYPE_CHECKING:
     from data_io.prepare.cache import Cache
 
-__all__ = ["FREE", "VARIABLE", "Shared"]
-
 VARIABLE = "DSCPP_SAMPLES"
 """The environment variable that names the folder."""
 

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
-__all__ = ["draw_label", "simulate"]
-
 GRID_MM = 4.0  # the body is drawn on a grid of this size, then interpolated
 AIR, FAT, MUSCLE, BONE, GAS = -1000.0, -100.0, 55.0, 350.0, -750.0
 ORGANS = (20.0, 60.0, 105.0, 120.0)  # fluid, bowel, liver, spleen

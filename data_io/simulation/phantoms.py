@@ -12,11 +12,6 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.special import expit
 
-__all__ = [
-    "KINDS", "LESION", "NUCLEI", "POLYP", "SKIN", "VESSEL", "Contrast", "Kind",
-    "draw_vessel_image", "vessel_probability",
-]  # fmt: skip
-
 Image = np.ndarray
 Random = np.random.Generator
 Draw = Callable[[Random, int], Image]

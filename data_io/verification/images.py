@@ -22,8 +22,6 @@ from data_io.files.reading import (
 )
 from data_io.verification.report import AGAIN, KEPT_VALUES, Finding, Say, shown
 
-__all__ = ["copies", "counted", "facts", "judge", "pixel_hash", "turned_hash"]
-
 _CLEAR = "RGBA with transparent pixels"
 GENERATED = "Delete the data set's folder; it is generated again."
 Facts = dict[str, Any]

@@ -14,8 +14,6 @@ from data_io.errors import InputError
 from data_io.files import content
 from data_io.verification.report import Finding, Leak, Report
 
-__all__ = ["absent", "audit", "find", "normal", "require"]
-
 _ENDING = re.compile(r"\.(png|tiff?|jpe?g|bmp|gif|npy|nii|gz|dcm|mha|nrrd)$")
 _SAYS = {
     "id": "cases whose names differ in case, ending or leading zeros alone",

@@ -7,11 +7,6 @@ from typing import Any
 
 from data_io.errors import Problems
 
-__all__ = [
-    "AGAIN", "FORMAT", "KEPT_VALUES", "Finding", "Leak", "Report", "Say", "counted",
-    "shown",
-]  # fmt: skip
-
 FORMAT = 1  # of the JSON report; docs/verify.md has its schema
 KEPT_VALUES = 257  # of a label map; more are no class numbers of 8 bits
 MOST_SIZES = 4  # that a report names

@@ -17,8 +17,6 @@ from data_io.prepare import native
 from data_io.verification import images, volumes
 from data_io.verification.report import AGAIN, Finding, Report, Say, counted
 
-__all__ = ["Examined", "Report", "audit", "examine"]
-
 # Below it all is decoded before other processes would have started.
 FEW_BYTES = 1 << 26
 Facts = dict[str, Any]

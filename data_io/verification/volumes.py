@@ -12,16 +12,6 @@ from data_io.datasets.record import Record
 from data_io.files import affines, nifti
 from data_io.verification.report import AGAIN, KEPT_VALUES, Finding, Say, counted
 
-__all__ = [
-    "directions",
-    "doubts",
-    "elsewhere",
-    "facts",
-    "judge",
-    "same_place",
-    "wrong_unit",
-]
-
 _DIRECTIONS = ("left-right", "back-front", "foot-head")
 SIZES_MM = (0.01, 50.0)  # of voxels; beyond, a header has lost its unit or its mind
 _SHOWN = 9  # values

@@ -26,8 +26,6 @@ import numpy.typing as npt
 from pipelines.measure.histograms import EDGES, THRESHOLDS
 from pipelines.measure.metrics import ratio
 
-__all__ = ["WIDE", "Bins", "ace", "ece", "join", "mce", "mean_label", "murphy"]
-
 _Array = npt.NDArray[Any]
 _Floats = npt.NDArray[np.float64]
 

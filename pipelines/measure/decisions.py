@@ -12,11 +12,6 @@ import numpy.typing as npt
 
 from pipelines.measure.metrics import ratio
 
-__all__ = [
-    "aurc", "best", "conformal", "dice", "expected_dice", "expected_volume",
-    "false_negatives", "positives",
-]  # fmt: skip
-
 _Floats = npt.NDArray[np.float64]
 
 

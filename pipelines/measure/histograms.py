@@ -29,23 +29,6 @@ from data_io.errors import InputError
 from pipelines.measure import voxels
 from pipelines.measure.metrics import overlap_scores
 
-__all__ = [
-    "EDGES",
-    "N_BINS",
-    "THRESHOLDS",
-    "Histograms",
-    "bins_of",
-    "centres",
-    "confusion",
-    "count",
-    "count_bins",
-    "joined",
-    "load",
-    "save",
-    "sum_bins",
-    "threshold_metrics",
-]
-
 _Array = npt.NDArray[Any]
 _Counts = npt.NDArray[np.int64]
 _Floats = npt.NDArray[np.float64]

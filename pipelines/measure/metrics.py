@@ -14,18 +14,6 @@ import numpy.typing as npt
 
 from pipelines.measure import voxels
 
-__all__ = [
-    "COLUMNS",
-    "COUNTS",
-    "EPSILON",
-    "METRICS",
-    "PAPER_COLUMN",
-    "CaseMetrics",
-    "case_metrics",
-    "overlap_scores",
-    "ratio",
-]
-
 EPSILON = 1e-7
 """Probabilities are clipped to [EPSILON, 1 - EPSILON] before a logarithm."""
 

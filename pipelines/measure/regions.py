@@ -11,8 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-__all__ = ["BAND", "BAND_WIDTH", "band", "band_radius"]
-
 BAND = "band"
 """Name of the region in `cases.csv` and `histograms.npz`."""
 

@@ -13,8 +13,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special, stats
 
-__all__ = ["Comparison", "Estimate", "bootstrap", "holm", "rank_sum", "signed_rank"]
-
 _Floats = npt.NDArray[np.float64]
 
 # Up to here the exact distribution of the signed-rank statistic is used, as in scipy.

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["blocks", "check_mask", "check_shape"]
-
 # Resizing softmax values may leave [0, 1] by a rounding error; more is a mistake.
 _TOLERANCE = 1e-5
 # 1 MB as float64. Smaller ones are no faster, and threads wait more for each other.

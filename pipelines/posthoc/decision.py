@@ -24,10 +24,6 @@ from pipelines.measure import decisions
 from pipelines.measure.histograms import Histograms
 from pipelines.posthoc import temperature, threshold
 
-__all__ = [
-    "Decision", "Inputs", "load", "made", "require_classes", "require_free", "save",
-]  # fmt: skip
-
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Cut = Annotated[float, Field(gt=0, lt=1)]
 

@@ -30,11 +30,6 @@ from pipelines import run as runs
 from pipelines import stored
 from pipelines.stored import SMALLEST, scale
 
-__all__ = [
-    "BOUNDS", "METHOD", "AtBound", "Fit", "Sample", "best", "fit", "fitted",
-    "folder_of", "make", "model_of", "scale", "trained",
-]  # fmt: skip
-
 METHOD = "temperature"
 BOUNDS = (0.05, 20.0)
 """Temperatures that are looked at."""

@@ -11,8 +11,6 @@ from data_io.errors import InputError
 from pipelines import run as runs
 from pipelines.measure import decisions, histograms
 
-__all__ = ["OF_RUN", "Choice", "best_of", "choose"]
-
 OF_RUN = {"split": "validation", "region": "image", "reference": "observer1"}
 """What a threshold is chosen on."""
 

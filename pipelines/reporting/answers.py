@@ -19,8 +19,6 @@ from pipelines.reporting.markdown import table
 from pipelines.reporting.published import Paper, Variant
 from pipelines.reporting.tables import deciding, framed
 
-__all__ = ["FILE", "QUESTIONS", "brief", "compared", "markdown", "summary"]
-
 FILE = "summary.csv"
 _OF_CLAIM = ("parts", "parts_hold", "parts_not_run")
 _ASKED: Sequence[Mapping[str, Any]] = data("questions")

@@ -28,11 +28,6 @@ from pipelines.reporting.frame import Study
 from pipelines.reporting.published import Variant
 from pipelines.reporting.tables import framed
 
-__all__ = [
-    "EITHER", "ENOUGH", "HUMAN", "NEAR_HALF", "OBSERVERS", "REGIONS", "Binned",
-    "Reader", "frequency_spread", "tables",
-]  # fmt: skip
-
 _PLACE = ("target", "region", "reference")
 
 EITHER = "mean of both"

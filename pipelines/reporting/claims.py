@@ -22,10 +22,6 @@ from pipelines.reporting.published import Paper, Variant, read_rows
 from pipelines.reporting.rules import FAILS, HOLDS, NOT_RUN, UNDECIDED, Outcome, Part
 from pipelines.reporting.tables import deciding, framed, usable
 
-__all__ = [
-    "FILE", "NOT_SEEN", "SEEN", "VERDICTS", "Claim", "decide", "published_claims",
-]  # fmt: skip
-
 FILE = "claims.csv"
 SEEN, NOT_SEEN = "seen at reduced", "not seen at reduced"
 """A network 16 times smaller than the paper's neither proves nor refutes a claim."""

@@ -16,13 +16,6 @@ from scipy import special
 from pipelines.measure import statistics
 from pipelines.reporting import data
 
-__all__ = [
-    "ALPHA", "MARGINS", "OWN_SEEDS", "ROUNDING", "Contrast", "Estimate", "Margin",
-    "Spread", "Z", "by_seed", "contrast", "effects", "estimate", "is_ratio",
-    "margin_of", "mean_of", "over_cases", "pm", "pooled", "prediction_error",
-    "prediction_limit", "student",
-]  # fmt: skip
-
 ALPHA = 0.05
 """A difference is significant where p is below it (section 2.7)."""
 

@@ -13,8 +13,6 @@ from pipelines.reporting.estimates import Contrast, Estimate, Spread, contrast, 
 from pipelines.reporting.frame import Study
 from pipelines.reporting.published import Variant
 
-__all__ = ["Pair", "Runs", "estimated", "method_spread", "training_spread"]
-
 
 @dataclass(frozen=True)
 class Pair:

@@ -35,9 +35,6 @@ from pipelines.reporting.published import (
 )
 from pipelines.run import CUSTOM, TRUTH, Run, spelled
 
-__all__ = ["EXTREMES", "Study", "finished", "in_words", "join", "open_study",
-           "read_cases", "selected", "studies", "unclean"]  # fmt: skip
-
 EXTREMES = "extremes"
 """A measure of confidence: the share of voxels with p < 0.05 or p >= 0.95."""
 

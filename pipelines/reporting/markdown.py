@@ -6,8 +6,6 @@ from pathlib import Path
 
 from data_io.errors import InputError
 
-__all__ = ["replace_marked", "table"]
-
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lay out a table: the first column to the left, the others right."""

@@ -25,8 +25,6 @@ from pipelines.reporting.markdown import replace_marked
 from pipelines.reporting.published import Paper, paper_folder
 from pipelines.run import Run, require_table, write_atomically, writing
 
-__all__ = ["Page", "Report"]
-
 # Only written where they have a row.
 _OPTIONAL = ("observers.csv", "other-sets.csv", "temperature.csv")
 

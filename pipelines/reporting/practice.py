@@ -23,8 +23,6 @@ from pipelines.reporting.estimates import estimate
 from pipelines.reporting.frame import Study
 from pipelines.reporting.published import KEYS, Variant
 
-__all__ = ["ALPHA", "COLUMNS", "FILE", "described", "table"]
-
 FILE = "practice.csv"
 ALPHA = 0.1
 """The share of missed voxels that the conformal threshold promises."""

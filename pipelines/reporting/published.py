@@ -15,12 +15,6 @@ import pandas as pd
 from data_io.errors import InputError
 from pipelines.measure import histograms, metrics
 
-__all__ = [
-    "KEYS", "PAPER_TABLES", "SAME_TEST_IMAGES", "STANDARD_GAMMA", "THRESHOLDS", "Cell",
-    "Figure", "Paper", "Variant", "each_cell", "paper_folder", "partner_of",
-    "read_rows",
-]  # fmt: skip
-
 KEYS = ("loss", "gamma", "method")
 """Columns that every table over the runs has: they join one to another."""
 

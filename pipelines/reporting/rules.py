@@ -22,11 +22,6 @@ from pipelines.reporting.estimates import ALPHA, MARGINS, ROUNDING, Margin, Z, i
 from pipelines.reporting.evidence import Pair, Runs
 from pipelines.reporting.published import Figure, Variant
 
-__all__ = [
-    "CITED", "FAILS", "HOLDS", "KINDS", "NOT_RUN", "UNDECIDED", "Outcome", "Part",
-    "Rule",
-]  # fmt: skip
-
 HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "fails", "undecided", "not run"
 CITED = "cited, not tested"
 

@@ -28,12 +28,6 @@ from pipelines.reporting.published import (
 )
 from pipelines.run import OTHER_SETS
 
-__all__ = [
-    "COLUMNS", "OURS", "PRESETS", "TEMPERATURE", "brief_means", "comparisons", "costs",
-    "deciding", "framed", "other_sets", "over_all", "papers", "same_loss",
-    "set_summary", "summary", "temperatures", "thresholds", "usable", "verdict",
-]  # fmt: skip
-
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     kind: tuple(names.split()) for kind, names in data("columns").items()
 }

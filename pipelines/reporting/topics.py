@@ -37,8 +37,6 @@ from pipelines.reporting.rules import FAILS
 from pipelines.reporting.tables import TEMPERATURE
 from pipelines.run import TRUTH
 
-__all__ = ["COUNTS", "TOPICS", "Block", "block", "claimed", "counts", "margins"]
-
 COUNTS = "counts.csv"
 _Files = Mapping[str, pd.DataFrame]
 

@@ -16,14 +16,6 @@ from data_io.errors import NotFinite
 from pipelines import run as runs
 from pipelines.training import state
 
-__all__ = [
-    "NotFinite",
-    "NotFiniteStop",
-    "ProgressBar",
-    "StateWriter",
-]
-
-
 _Logs = dict[str, Any] | None
 _SHARE = 0.01  # of a training's time that writing its state may take
 # What Keras' callbacks forget in `on_train_begin`, in the middle of their patience.

@@ -19,8 +19,6 @@ from pipelines.training import callbacks, state, unet
 from pipelines.training.protocol import Protocol
 from pipelines.training.task import Task
 
-__all__ = ["MODEL", "Material", "build", "compile_model", "estimate", "train"]
-
 MODEL, STATE = runs.MODEL, runs.STATE
 HISTORY = ("epoch", "loss", "val_loss", "learning_rate")
 

@@ -32,10 +32,6 @@ from pipelines.training import fit
 from pipelines.training.protocol import Protocol
 from pipelines.training.task import Task
 
-__all__ = [
-    "load", "predict", "probabilities", "read_model", "require_own", "volume",
-]  # fmt: skip
-
 
 def load(path: Path, run: runs.Run, protocol: Protocol) -> keras.Model:
     """A run's best checkpoint, in the form that `fit.build` gives.

@@ -22,11 +22,6 @@ from data_io.errors import InputError
 from data_io.files import schema
 from data_io.prepare import patches
 
-__all__ = [
-    "KEYS", "PRESETS", "Protocol", "from_dict", "known_preset", "override",
-    "parse_overrides", "preset",
-]  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Protocol:

@@ -26,8 +26,6 @@ from data_io.errors import InputError
 from data_io.files import schema
 from pipelines import run as runs
 
-__all__ = ["Arrays", "Progress", "load", "save", "snapshot"]
-
 Arrays = dict[str, Any]  # NumPy arrays by name
 
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile)

@@ -19,8 +19,6 @@ if TYPE_CHECKING:  # Names of data sets are wanted where nothing is read.
     from data_io.datasets.dataset import Dataset
     from data_io.splits import Fold
 
-__all__ = ["Task", "from_record"]
-
 _SEEDS = 2**32  # as many as the backends' generators tell apart
 
 

@@ -24,8 +24,6 @@ from keras import layers
 
 from data_io.prepare.miscnn_compat import Abstract_Architecture
 
-__all__ = ["UNet", "arrange", "channels_first_is_faster", "computes_channels_first"]
-
 
 def channels_first_is_faster() -> bool:
     """Whether this backend computes the channels-first form faster."""

@@ -20,8 +20,6 @@ from data_io.bars import duration
 from pipelines.training.task import Task
 from pipelines.workflow import plan, processes
 
-__all__ = ["Cost", "describe", "measure"]
-
 
 @dataclass(frozen=True)
 class Cost:

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from data_io.errors import escaped
 
-__all__ = ["reason", "size"]
-
 MESSAGE = "dscpp: "  # how the command line begins what it says of an error
 TRACEBACK = "Traceback (most recent call last):"
 # "dsc-s0: epoch 3 of at most 20, ..., at most about 9 min left", as `data_io.bars` has

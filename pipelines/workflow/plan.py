@@ -22,18 +22,6 @@ from data_io.files import schema
 from pipelines import run as runs
 from pipelines.training.task import Task
 
-__all__ = [
-    "EXPERIMENTS",
-    "Experiment",
-    "Planned",
-    "load",
-    "of_dataset",
-    "parse_losses",
-    "parse_seeds",
-    "plan",
-    "read",
-]
-
 EXPERIMENTS = Path(__file__).parent / "experiments"
 RESULTS = Path("results")
 # The keys of the two kinds of files, and of what type their values are.

@@ -22,8 +22,6 @@ from data_io import bars
 from pipelines import stopping
 from pipelines.workflow import logs
 
-__all__ = ["Job", "environment", "follow", "follow_make", "make"]
-
 VARIABLE = "DSCPP_LEADER"
 ENDED = 143  # what a shell reports for a process that was terminated
 _PATIENCE = 2.0  # seconds for jobs that Ctrl-C has reached too

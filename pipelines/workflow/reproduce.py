@@ -46,11 +46,6 @@ from pipelines.workflow.plan import (
     plan,
 )
 
-__all__ = [
-    "Call", "add_arguments", "add_demo_arguments", "command", "dscpp",
-    "make", "reproduce", "require_jobs", "unclean",
-]  # fmt: skip
-
 PAPER, DEMO = EXPERIMENTS / "paper.yaml", EXPERIMENTS / "demo.yaml"
 SHORT = 5  # epochs; up to here there is no time to expect worth measuring
 INTERRUPTED = 130

@@ -19,8 +19,6 @@ from pipelines import run as runs
 from pipelines.workflow import logs
 from pipelines.workflow.plan import Planned
 
-__all__ = ["describe", "expect"]
-
 _STAGES = ("train_s", "predict_s", "evaluate_s")
 
 

@@ -25,8 +25,6 @@ from pipelines.workflow.plan import EXPERIMENTS, Planned, plan, read
 if TYPE_CHECKING:  # Names of data sets are wanted where nothing is read.
     from data_io.datasets.dataset import Dataset
 
-__all__ = ["add_arguments", "command"]
-
 STUDY = EXPERIMENTS / "study.yaml"
 
 

@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["FORMATS", "about", "by_exponent", "forest", "label", "name_of",
-           "reliability", "softmax", "thresholds", "write_figures"]  # fmt: skip
-
 FORMATS = ("svg", "pdf", "png")
 
 _COMPARED = tuple(Variant.standard(loss) for loss in ("CE", "DSC", "DSC++"))

@@ -23,11 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "CLASSES", "KEY", "Panel", "Row", "Sheet", "Window", "busiest_window", "errors",
-    "in_rows", "overlay", "photo", "truth_of",
-]  # fmt: skip
-
 _WIDEST = 1.8  # inches of a panel; more columns make narrower ones
 _BAR = 0.75  # inches to the right, for the colour bar
 _FRAME = "#2ca8d2"

@@ -33,11 +33,6 @@ from pipelines.reporting.frame import Study, in_words, selected, studies
 from pipelines.reporting.published import Variant
 from pipelines.run import Run
 
-__all__ = [
-    "Example", "compare", "entropy", "example", "median_case", "picture", "predicted",
-    "write_pictures",
-]  # fmt: skip
-
 _FOLDER = "pictures"
 _THRESHOLDS = (0.2, 0.4, 0.6, 0.8)  # of the overlays (Fig. 5, bottom)
 _DETAIL = 128  # pixels: what a fine vessel needs to be seen

@@ -10,8 +10,6 @@ import numpy.typing as npt
 
 from data_io.files import nifti
 
-__all__ = ["Plane"]
-
 _EQUAL = 0.999  # of the largest voxel size: what counts as large, see `Plane.of`
 _ALONG = {"L": 0, "R": 0, "P": 1, "A": 1, "I": 2, "S": 2}
 _ON_THE_PAGE = "LPI"  # towards what columns and rows run

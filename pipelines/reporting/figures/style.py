@@ -17,11 +17,6 @@ from pipelines.run import write_atomically
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = [
-    "FALSE_NEGATIVE", "FALSE_POSITIVE", "HEAT", "LOSSES", "PUBLISHED", "WIDTH",
-    "colour", "drawing", "elements", "legend", "line", "save", "sheet",
-]  # fmt: skip
-
 WIDTH = 7.2
 """Inches: two columns of a journal's page."""
 
