@@ -79,8 +79,13 @@ def snapshot(model: keras.Model, progress: Progress) -> Arrays:
 
 def save(path: Path, arrays: Arrays) -> None:
     """Write a snapshot to one file, atomically."""
-    # Not compressed: weights hardly shrink, and this runs after many epochs.
-    runs.write_atomically(path, lambda aside: np.savez(aside, **arrays))
+
+    def write(aside: Path) -> None:
+        # Not compressed: weights hardly shrink, and this runs after many epochs.
+        with aside.open("wb") as file:
+            np.savez(file, **arrays)
+
+    runs.write_atomically(path, write)
 
 
 def load(path: Path, model: keras.Model) -> Progress:
