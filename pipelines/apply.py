@@ -341,7 +341,8 @@ def _evaluate_set(
             else:
                 path = aside / evaluate.threshold_file(at)
                 evaluate.write_cases(path, run.record, rows)
-        runs.write_json(aside / "set.json", about)
+        hashes = {path.name: content.file_hash(path) for path in aside.iterdir()}
+        runs.write_json(aside / "set.json", about | {"files": hashes})
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(exist_ok=True)
         aside.rename(target)

@@ -145,7 +145,9 @@ def at_threshold(run: runs.Run, root: Path, threshold: float) -> Path:
     cases = [named for named in stored.cases(run) if named[0] == "test"]
     rows, _ = measure(run, module, root, cases, threshold)
     path = run.path(threshold_file(threshold))
-    return write_cases(path, run.record, rows)
+    write_cases(path, run.record, rows)
+    run.update(files=[path.name])
+    return path
 
 
 def threshold_file(threshold: float) -> str:

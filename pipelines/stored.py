@@ -5,9 +5,9 @@ A run after a temperature keeps none: they are those of the run beside it, scale
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -125,28 +125,22 @@ def discard_derived(run: runs.Run) -> None:
     """Delete what was made of a run's former probabilities, and say so.
 
     These are measures at thresholds, label maps and pictures; and measures on other
-    sets, where they are of other weights or of another temperature. A file that
-    somebody changed stays. `cases.csv` is left to the next evaluation.
+    sets, where they are of other weights or of another temperature. What is not as it
+    was written stays, and is named. `cases.csv` is left to the next evaluation.
 
     Args:
-        run: held by the caller; its probabilities are others than before.
+        run: held by the caller; its probabilities are others than before, its record
+            still has the hashes of what was made of those.
     """
-    gone = sorted(run.folder.glob(_THRESHOLDS))
-    for file in gone:
-        file.unlink()
+    files = run.record.get("files", {})
+    thresholds = sorted(run.folder.glob(_THRESHOLDS))
+    gone = _discard({path: files.get(path.name) for path in thresholds})
     for place in map(run.path, MADE):
         there, changed = written.known(place), written.discard(place)
         gone += [place] if len(changed) < len(there) else []
-        for name in changed:
-            bars.note(
-                f"  note     {place / name} was changed by hand and stays, but it is "
-                "of the probabilities before"
-            )
-    weights = run.record.get("files", {}).get(runs.MODEL)
+        _note_kept(place / name for name in changed)
     for about in sorted(run.path(runs.OTHER_SETS).glob("*/set.json")):
-        if run.method or (read_json(about) or {}).get("model") != weights:
-            gone.append(about.parent)
-            _delete_set(about.parent)
+        gone += _discard_set(about, run)
     if gone:
         bars.note(
             "  note     deleted, as they were of the probabilities before: "
@@ -154,13 +148,40 @@ def discard_derived(run: runs.Run) -> None:
         )
 
 
-def _delete_set(folder: Path) -> None:
-    """Delete the measures on another set; a folder with other files stays."""
-    names = (*runs.MEASURES, "set.json")
-    for file in (*map(folder.joinpath, names), *folder.glob(_THRESHOLDS)):
-        file.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        folder.rmdir()
+def _discard(hashes: Mapping[Path, str | None]) -> list[Path]:
+    """Delete the files that have their SHA-256; name the others, and leave them."""
+    own = [path for path, expected in hashes.items() if _is_as(path, expected)]
+    for path in own:
+        path.unlink()
+    _note_kept(path for path in hashes if path not in own)
+    return own
+
+
+def _is_as(path: Path, expected: str | None) -> bool:
+    return expected is not None and path.is_file() and file_hash(path) == expected
+
+
+def _note_kept(paths: Iterable[Path]) -> None:
+    for path in paths:
+        bars.note(
+            f"  note     {path} is not as it was written and stays, but it may be of "
+            "the probabilities before"
+        )
+
+
+def _discard_set(about: Path, run: runs.Run) -> list[Path]:
+    """Delete the measures on another set if they are of other probabilities."""
+    said, folder = read_json(about) or {}, about.parent
+    weights = run.record.get("files", {}).get(runs.MODEL)
+    if said and not run.method and said.get("model") == weights:
+        return []
+    hashes = said.get("files", {})
+    there = {path: hashes.get(path.name) for path in folder.iterdir() if path != about}
+    if not said or not all(_is_as(path, there[path]) for path in there):
+        _note_kept([folder])
+        return []
+    shutil.rmtree(folder)
+    return [folder]
 
 
 def listed(run: runs.Run) -> str:

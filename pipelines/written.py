@@ -92,6 +92,8 @@ def discard(folder: Path) -> list[str]:
         Names of those that were changed since: they stay, listed as they were.
     """
     listed = known(folder)
+    if not listed:
+        return []
     there = [name for name in listed if os.path.lexists(folder / name)]
     changed = [name for name in there if not _is_own(folder / name, listed)]
     for name in set(there) - set(changed):

@@ -560,14 +560,24 @@ def test_new_predictions_leave_nothing_of_those_before(run, tmp_path, monkeypatc
     assert made() == before  # the same probabilities as before
     edited = min(copy.glob("pictures/*_picture.png"))
     edited.write_bytes(b"edited")
+    mine, damaged = copy / "threshold-2024 notes.csv", sets_ / "damaged"
+    mine.write_text("mine")
+    shutil.copytree(former, damaged)
+    (damaged / "set.json").write_text("{")
+    corrected = sets_ / "corrected"
+    shutil.copytree(former, corrected)
+    (corrected / "cases.csv").write_text("corrected by hand")
+    kept = {edited.name, mine.name, damaged.name, corrected.name, "of-these-weights"}
     real = prediction.probabilities
     monkeypatch.setattr(
         prediction, "probabilities", lambda *given: temperature.scale(real(*given), 2)
     )
     assert main(["predict", *given, "--again"]) == 0
-    assert made() == {edited.name, "of-these-weights", "threshold-0.4.csv"}
+    assert made() == {*kept, "threshold-0.4.csv"}
+    twin_table = twin / "threshold-0.4.csv"
+    twin_table.write_text(twin_table.read_text() + "\n")
     assert main(["temperature", "--again", *given]) == 0
-    assert made() == {edited.name, "of-these-weights"}
+    assert made() == {*kept, "threshold-0.4.csv"}  # it was changed by hand
 
 
 def test_other_files_in_the_place_of_a_set(run, capsys):

@@ -242,7 +242,8 @@ def make(run: runs.Run, root: Path, output: Path) -> runs.Run:
     added = {"method": METHOD, "posthoc": origin, "times": {}, "files": {}}
     before = runs.Run.open(output).record if runs.is_run(output) else {}
     if before.get("posthoc") != origin:
-        stored.discard_derived(runs.Run(output, added))
+        former = added | {"files": before.get("files", {})}
+        stored.discard_derived(runs.Run(output, former))
     new = runs.Run.create(output, kept | added)
     seconds = round(time.perf_counter() - start, 1)
     new.update(state="predicted", times={"fit_s": seconds})
