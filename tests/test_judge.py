@@ -119,7 +119,7 @@ def test_volumes_of_nifti_and_of_nnunet_are_the_same(
 
 
 def test_a_folder_that_nnunet_predicted_is_taken_as_it_is(
-    places: tuple[Path, Path], tmp_path: Path
+    places: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`nnUNetv2_predict --save_probabilities` writes these files."""
     p, labels = places
@@ -136,6 +136,34 @@ def test_a_folder_that_nnunet_predicted_is_taken_as_it_is(
     assert {case: float(value) for case, value in briers.items()} == {
         "a": pytest.approx(BRIER), "b": pytest.approx(BRIER)
     }  # fmt: skip
+    # A label map of 0 and 1 was once read as probabilities of 0 and 1/255.
+    (p / "b.npz").unlink()
+    command = ["judge", str(p), str(labels), "--output", str(tmp_path / "other")]
+    assert cli.main(command) == 2
+    assert "b.png: expected b.npz beside it" in capsys.readouterr().err
+
+
+def test_the_output_may_be_a_folder_here(
+    places: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p, labels = places
+    np.save(p / "a.npy", P)
+    write_label(labels, "a.png")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["judge", str(p), str(labels), "--output", "judged"]) == 0
+    assert Path("judged/table.csv").exists()
+
+
+def test_two_sets_of_probabilities_of_one_name_are_refused(
+    places: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    p, labels = places
+    write_label(labels, "a.png")
+    np.savez(p / "a.npz", P)
+    Image.fromarray((P * 255).astype(np.uint8)).save(p / "a.png")
+    command = ["judge", str(p), str(labels), "--output", str(tmp_path / "out")]
+    assert cli.main(command) == 2
+    assert "expected one file named a, found 2" in capsys.readouterr().err
 
 
 def test_a_run_of_ours_is_measured_alike(tmp_path: Path) -> None:

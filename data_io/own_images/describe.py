@@ -200,7 +200,6 @@ def by_stem(
             f"{named}: expected files ending in {', '.join(endings)}, found "
             f"none among {len(entries)} entries. Folders within are not looked into."
         )
-    files = _without_label_maps(files, endings)
     stems = [_stem(path, endings) for path in files]
     problems += [
         f"{place}: expected a name that can be used on every system, found "
@@ -216,17 +215,6 @@ def by_stem(
     ]
     problems += [not_text(str(path)) for path in files if not is_text(path.name)]
     return dict(zip(stems, files, strict=True))
-
-
-def _without_label_maps(files: list[Path], endings: tuple[str, ...]) -> list[Path]:
-    """Leave out the label map that nnU-Net writes beside the .npz of its name."""
-    archives = {_stem(path, endings) for path in files if path.suffix.lower() == ".npz"}
-    arrays = (".npz", ".npy")
-    return [
-        path
-        for path in files
-        if path.suffix.lower() in arrays or _stem(path, endings) not in archives
-    ]
 
 
 def files_of(images: Path, numbers: Sequence[str] | None = None) -> dict[str, Path]:

@@ -1,5 +1,6 @@
 """Probabilities that any program wrote, read beside their label maps."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ from data_io.files import nifti
 from data_io.files.reading import decode, decoding
 from data_io.own_images.describe import by_stem, files_of, match_names
 
-ENDINGS = (".npz", ".npy", ".nii.gz", ".nii", ".png", ".tif", ".tiff")
+_ARRAYS = (".npz", ".npy")
+_PICTURES = (".nii.gz", ".nii", ".png", ".tif", ".tiff")
+ENDINGS = (*_ARRAYS, *_PICTURES)
 _NNUNET = "probabilities"
 """What nnU-Net v2 calls the array in the .npz of `--save_probabilities`."""
 
@@ -21,9 +24,9 @@ def pairs(probabilities: Path, labels: Path) -> dict[str, tuple[Path, Path]]:
     """Find the label map of each file of probabilities, by name.
 
     Args:
-        probabilities: a folder of files that end in one of `ENDINGS`, or one file. An
-            image or volume beside an .npz of its name is the label map that nnU-Net
-            predicted, and is left out.
+        probabilities: a folder of files that end in one of `ENDINGS`, or one file. In
+            a folder with .npz of nnU-Net, images and volumes are the label maps that it
+            predicted, and are left out.
         labels: a folder of images or NIfTI volumes, or one file. A label map has the
             name of its probabilities, or either has an ending such as `_mask`.
 
@@ -36,7 +39,7 @@ def pairs(probabilities: Path, labels: Path) -> dict[str, tuple[Path, Path]]:
             label map.
     """
     problems: list[str] = []
-    ours = by_stem(Path(probabilities), problems, endings=ENDINGS)
+    ours = _ours(Path(probabilities), problems)
     if problems:
         raise Problems(f"{probabilities}", problems)
     theirs = files_of(Path(labels))
@@ -53,6 +56,27 @@ def pairs(probabilities: Path, labels: Path) -> dict[str, tuple[Path, Path]]:
     if problems:
         raise Problems(f"{probabilities} with {labels}", problems)
     return {case: (ours[case], theirs[label]) for case, label in found.items()}
+
+
+def _ours(place: Path, problems: list[str]) -> dict[str, Path]:
+    """Files of probabilities by case; of nnU-Net's folder not its label maps."""
+    if not (place.is_dir() and any(map(_is_of_nnunet, place.glob("*.npz")))):
+        return by_stem(place, problems, endings=ENDINGS)
+    found = by_stem(place, problems, endings=_ARRAYS)
+    problems += [
+        f"{path}: expected {case}.npz beside it, as for other cases of nnU-Net, found "
+        "none. Predict it with --save_probabilities, or move it away."
+        for case, path in by_stem(place, [], endings=_PICTURES).items()
+        if case not in found
+    ]
+    return found
+
+
+def _is_of_nnunet(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return f"{_NNUNET}.npy" in archive.namelist()
 
 
 def read(path: Path, label: Path) -> tuple[np.ndarray, np.ndarray]:

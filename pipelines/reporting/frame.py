@@ -380,7 +380,7 @@ def studies(results: Path) -> list[Study]:
 def open_study(folder: Path) -> Study:
     """One of `studies`: of `results/<dataset>/<preset>`, which has a finished run."""
     runs = finished(runs_module.find(folder))
-    return join(folder, runs, Paper(paper_folder(folder.parents[1])))
+    return join(folder, runs, Paper(paper_folder(folder.absolute().parents[1])))
 
 
 def join(folder: Path, runs: Sequence[Run], paper: Paper) -> Study:
