@@ -56,6 +56,11 @@ class Trained:
     classes: tuple[str, ...]
     temperature: float = 1.0
 
+    def scaled(self, decision: decision_file.Decision) -> Trained:
+        """The network with the temperature of a decision file."""
+        before = self.temperature if decision["inputs"]["kind"] == "files" else 1.0
+        return dataclasses.replace(self, temperature=before * decision["temperature"])
+
     def record(self) -> Record:
         """What images must be like to be given to the network."""
         return dataclasses.replace(
@@ -166,8 +171,10 @@ def predict_files(
         work: where the look at the images is remembered.
         volume_probabilities: write those of volumes too, which are large.
         pictures: draw each case too, see `export.write_pictures`.
-        decision: its temperature and threshold take the place of others, and
-            `volumes.csv` has the volume of each class to expect, in voxels.
+        decision: its threshold takes the place of another, and so does its
+            temperature where it was made from a run; one made from files scales what
+            the network, with its own temperature, gives. `volumes.csv` has the volume
+            of each class to expect, in voxels; the decision is kept beside it.
 
     Returns:
         The label files.
@@ -178,8 +185,8 @@ def predict_files(
     """
     trained = open_model(model)
     if decision:
-        decision_file.require_classes(decision, len(trained.classes), model)
-        trained = dataclasses.replace(trained, temperature=decision["temperature"])
+        decision_file.require_classes(decision, trained.classes, model)
+        trained = trained.scaled(decision)
         threshold = decision["threshold"]
     found = own.describe(images, None, work, like=trained.record())
     labels, names, volumes = [], list[str](), list[dict[str, Any]]()
@@ -203,11 +210,24 @@ def predict_files(
                 else _write_image(output, case, softmax, threshold)
             )
         if decision:
-            table = output / "volumes.csv"
-            written.write(table, functools.partial(_write_volumes, volumes))
-            names.append(table.name)
+            names += _write_decided(output, decision, volumes)
+        else:  # those of an earlier call
+            written.discard(output, _DECIDED)
         written.settle(output, names)
     return labels
+
+
+_DECIDED = ("volumes.csv", decision_file.APPLIED)
+
+
+def _write_decided(
+    output: Path, decision: decision_file.Decision, rows: Sequence[dict[str, Any]]
+) -> tuple[str, ...]:
+    """Write the volumes and the decision; returns the names of the files."""
+    volumes, applied = map(output.joinpath, _DECIDED)
+    written.write(volumes, functools.partial(_write_volumes, rows))
+    written.write(applied, lambda aside: runs.write_json(aside, decision))
+    return _DECIDED
 
 
 def _volumes(

@@ -18,7 +18,7 @@ from pipelines.measure import histograms
 from pipelines.posthoc import decision, temperature
 
 _VOXELS = 2**24
-"""Of all cases together, so many voxels at most are held to fit a temperature on."""
+"""Held at most to fit a temperature on, shared equally among the cases."""
 
 
 def command(options: argparse.Namespace) -> str:
@@ -58,12 +58,16 @@ def of_run(folder: Path, missed: float | None = None) -> decision.Decision:
     run.require_measures()
     found = histograms.load(run.path("histograms.npz"))
     inputs: decision.Inputs = {
+        "kind": "run",
         "probabilities": f"run {run.name}",
         "labels": str(run.record["dataset"]),
         "cases": len(run.record["split"]["validation"]),
         "sha256": file_hash(run.path("histograms.npz")),
     }
-    classes = ["background", *dict.fromkeys(map(str, found.target))]
+    classes = run.record.get("classes") or (
+        "background",
+        *dict.fromkeys(map(str, found.target)),
+    )
     scaled_by = float(run.record.get("posthoc", {}).get("temperature", 1))
     return decision.made(found, classes, scaled_by, missed, inputs)
 
@@ -86,6 +90,7 @@ def of_files(
         InputError: files that cannot be read or do not fit; else as
             `temperature.fitted` and `decision.made`.
     """
+    decision.require_unapplied(probabilities)
     files = given.pairs(probabilities, labels)
     fitted = temperature.fitted(_samples(files), probabilities.resolve())
     known = [classes] if classes else []
@@ -94,6 +99,7 @@ def of_files(
         for case, (path, label) in bars.bar(files.items(), "calibrate", unit="case")
     )
     inputs: decision.Inputs = {
+        "kind": "files",
         "probabilities": probabilities.resolve().name,
         "labels": labels.resolve().name,
         "cases": len(files),
@@ -104,13 +110,13 @@ def of_files(
 
 
 def _samples(files: Mapping[str, tuple[Path, Path]]) -> list[temperature.Sample]:
-    """All voxels of small cases; of large ones so many, drawn with a fixed seed."""
+    """The voxels of each case, of a large one a part: so many, drawn by fixed seeds."""
     most, samples = _VOXELS // len(files), []
-    for pair in bars.bar(files.values(), "read", unit="case"):
+    for number, pair in enumerate(bars.bar(files.values(), "read", unit="case")):
         p, label = given.read(*pair)
         p, label = p.reshape(-1, p.shape[-1]), label.ravel()
         if label.size > most:
-            drawn = np.random.default_rng(0).integers(0, label.size, most)
+            drawn = np.random.default_rng(number).integers(0, label.size, most)
             p, label = p[drawn], label[drawn]
         samples.append(temperature.Sample(p, label))
     return samples

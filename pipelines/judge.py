@@ -95,6 +95,8 @@ def judge(
     Raises:
         InputError: files that cannot be read or do not fit; nothing is written then.
     """
+    if decision:
+        decision_file.require_unapplied(probabilities)
     files = given.pairs(probabilities, labels)
     if unfit(name):
         raise InputError(

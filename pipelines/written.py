@@ -85,23 +85,27 @@ def settle(folder: Path, names: Collection[str]) -> None:
     _write(folder, kept)
 
 
-def discard(folder: Path) -> list[str]:
-    """Delete the files that were written into a folder, and their list.
+def discard(folder: Path, only: Collection[str] | None = None) -> list[str]:
+    """Delete the files that were written into a folder, and their lines in its list.
+
+    Args:
+        folder: that has a list; without one nothing is deleted.
+        only: names of files to delete; None for all.
 
     Returns:
         Names of those that were changed since: they stay, listed as they were.
     """
     listed = known(folder)
-    if not listed:
-        return []
-    there = [name for name in listed if os.path.lexists(folder / name)]
+    wanted = listed if only is None else [name for name in only if name in listed]
+    there = [name for name in wanted if os.path.lexists(folder / name)]
     changed = [name for name in there if not _is_own(folder / name, listed)]
     for name in set(there) - set(changed):
         (folder / name).unlink()
-    if changed:
-        _write(folder, {name: listed[name] for name in changed})
-    else:
-        (folder / LIST).unlink(missing_ok=True)
+    left = {n: h for n, h in listed.items() if n in changed or n not in wanted}
+    if left:
+        _write(folder, left)
+    elif listed:
+        (folder / LIST).unlink()
     return changed
 
 

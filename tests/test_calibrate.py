@@ -143,7 +143,13 @@ def test_several_classes_have_no_promise_together(
 DECISION: dict[str, Any] = {
     "format": 1,
     "written_by": "dscpp",
-    "inputs": {"probabilities": "p", "labels": "y", "cases": 3, "sha256": ""},
+    "inputs": {
+        "kind": "files",
+        "probabilities": "p",
+        "labels": "y",
+        "cases": 3,
+        "sha256": "",
+    },
     "classes": ["background", "foreground"],
     "temperature": 1.5,
     "threshold": 0.4,

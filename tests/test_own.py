@@ -24,6 +24,7 @@ from data_io.own_images import describe as own
 from data_io.prepare.interface import RawInterface
 from pipelines import run as runs
 from pipelines import stages, stored
+from pipelines.apply import Trained
 from pipelines.arguments import class_names
 from pipelines.cli import main
 from pipelines.posthoc import temperature
@@ -418,6 +419,13 @@ def test_images_without_labels_are_predicted(run, tmp_path, threshold):
     assert (tmp_path / f"{case}.png").read_bytes() == b"corrected"
 
 
+@pytest.mark.parametrize(("kind", "expected"), [("run", 1.5), ("files", 3.0)])
+def test_a_temperature_of_files_comes_on_top_of_a_runs_own(kind, expected):
+    network = Trained(None, None, None, ("background", "foreground"), 2.0)
+    decision = {"inputs": {"kind": kind}, "temperature": 1.5}
+    assert network.scaled(decision).temperature == expected
+
+
 @pytest.mark.backend
 def test_a_decision_file_is_applied_to_new_images(run, tmp_path, capsys):
     file, out = tmp_path / "decision.json", tmp_path / "out"
@@ -441,6 +449,14 @@ def test_a_decision_file_is_applied_to_new_images(run, tmp_path, capsys):
     assert len(volumes) == 8 and volumes[case]["target"] == "foreground"
     expected = 0.9 * foreground.sum()
     assert float(volumes[case]["expected"]) == pytest.approx(expected, rel=1e-4)
+    # Applied once: the file among the probabilities says so.
+    for command_of_files in ("judge", "calibrate"):
+        more = ["--decision", str(file)] * (command_of_files == "judge")
+        twice = [command_of_files, str(out), "labels", "--output", str(tmp_path / "x")]
+        assert main([*twice, *more]) == 2
+        assert "decision.json there was applied to" in capsys.readouterr().err
+    assert main([*given, "--output", str(out)]) == 0
+    assert not (out / "volumes.csv").exists() and not (out / "decision.json").exists()
     file.write_text(json.dumps(decision | {"classes": ["background", "a", "b"]}))
     assert main(command) == 2
     assert "expected probabilities of 3 classes" in capsys.readouterr().err

@@ -29,8 +29,13 @@ _Cut = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Inputs(TypedDict):
-    """What a decision was made from."""
+    """What a decision was made from.
 
+    With `kind` "files" the temperature scales probabilities as they are in these files,
+    with "run" those of the run's network, before any temperature.
+    """
+
+    kind: Literal["files", "run"]
     probabilities: str
     labels: str
     cases: Annotated[int, Field(ge=1)]
@@ -103,13 +108,37 @@ def save(path: Path, decision: Decision) -> None:
         runs.write_json(path, decision)
 
 
-def require_classes(decision: Decision, number: int, what: object) -> None:
-    """Refuse probabilities of another number of classes than was decided for."""
-    if len(decision["classes"]) != number:
+def require_classes(decision: Decision, names: Sequence[str], what: object) -> None:
+    """Refuse probabilities of other classes than was decided for.
+
+    Names may differ, as files of probabilities have none of their own.
+    """
+    expected, number = decision["classes"], len(names)
+    if set(names) == set(expected) and list(names) != expected:
+        raise InputError(
+            f"{what}: expected the classes in the order of the decision file, "
+            f"{', '.join(expected)}; found {', '.join(names)}. Make a decision file "
+            "for these: `dscpp calibrate`."
+        )
+    if len(expected) != number:
         raise InputError(
             f"{what}: expected probabilities of {len(decision['classes'])} classes, as "
             f"the decision file is for {', '.join(decision['classes'])}; found "
             f"{number}. Make a decision file for these: `dscpp calibrate`."
+        )
+
+
+APPLIED = "decision.json"
+"""The decision file that lies among the probabilities it was applied to."""
+
+
+def require_unapplied(folder: Path) -> None:
+    """Refuse a folder of probabilities that a decision file was applied to."""
+    if (folder / APPLIED).exists():
+        raise InputError(
+            f"{folder}: expected probabilities as the network gives them, found some "
+            f"that {APPLIED} there was applied to. Judge these without --decision, or "
+            "predict into another folder without it."
         )
 
 

@@ -81,7 +81,7 @@ def best_of(found: histograms.Histograms, place: object) -> tuple[float, float, 
     if best is None:
         raise InputError(
             f"{place}: expected validation cases with foreground to choose a "
-            "threshold on, found none; give a number, such as --threshold 0.5"
+            "threshold on, found none; give other cases, or choose a number yourself"
         )
     threshold = round(float(histograms.THRESHOLDS[best]), 9)
     return threshold, float(means[best]), len(np.unique(found.case[rows]))
