@@ -20,7 +20,7 @@ from data_io import bars, datasets, splits
 from data_io.datasets.folder import own as own_images
 from data_io.datasets.record import Record
 from data_io.errors import InputError
-from data_io.files import content
+from data_io.files import content, nifti
 from data_io.files.names import is_formula
 from data_io.own_images import describe as own
 from data_io.prepare import cache, native
@@ -176,6 +176,9 @@ def predict_files(
             the network, with its own temperature, gives. `volumes.csv` has the volume
             of each class to expect, in voxels; the decision is kept beside it.
 
+    What an earlier call with other options wrote of these images, such as pictures, is
+    deleted.
+
     Returns:
         The label files.
 
@@ -190,11 +193,14 @@ def predict_files(
         threshold = decision["threshold"]
     found = own.describe(images, None, work, like=trained.record())
     labels, names, volumes = [], list[str](), list[dict[str, Any]]()
+    possible = list[str](_DECIDED)  # what calls with other options write
     with runs.writing(output):
         output.mkdir(parents=True, exist_ok=True)
         for case, softmax in _predictions(trained, found.root):
             place = own_images.geometry(found.root, case)
             names += export.files_of(case, place is not None, volume_probabilities)
+            possible += export.files_of(case, place is not None, True)
+            possible += export.pictures_of(case, place is not None)
             if decision:
                 shape = place.shape if place else softmax.shape[:-1]
                 volumes += _volumes(case, softmax, shape, trained, decision)
@@ -204,15 +210,12 @@ def predict_files(
                 export.write_pictures(output, case, softmax, *shown)
             if place and volume_probabilities:
                 export.write_probabilities(output, case, softmax, place)
-            labels.append(
-                export.write_labels(output, case, softmax, place, threshold)
-                if place
-                else _write_image(output, case, softmax, threshold)
-            )
+            labels.append(_write_labels(output, case, softmax, place, threshold))
         if decision:
             names += _write_decided(output, decision, volumes)
-        else:  # those of an earlier call
-            written.discard(output, _DECIDED)
+        former = [name for name in possible if name not in names]
+        for name in written.discard(output, former):
+            bars.note(f"  note     {output / name} was changed and stays as it was")
         written.settle(output, names)
     return labels
 
@@ -266,9 +269,16 @@ def _predictions(trained: Trained, root: Path) -> Iterator[tuple[str, _Array]]:
             yield case, found
 
 
-def _write_image(
-    output: Path, case: str, softmax: _Array, threshold: float | None
+def _write_labels(
+    output: Path,
+    case: str,
+    softmax: _Array,
+    place: nifti.Geometry | None,
+    threshold: float | None,
 ) -> Path:
+    """Write the label map of a case, and the probabilities of an image."""
+    if place:
+        return export.write_labels(output, case, softmax, place, threshold)
     image = Image.fromarray(export.labels(softmax, threshold))
     written.write(
         output / f"{case}.npy",

@@ -71,7 +71,8 @@ def find(results: Path, work: Path, weights: bool = False) -> list[Thing]:
     """
     places = {work / name: what for name, what in _WORK.items()}
     places |= {runs.WORK / name: what for name, what in _IMAGES.items()}
-    if any(map(runs.is_locked, work.glob("workflow/**/lock"))):
+    locks = work.glob("workflow/**/lock")
+    if any(runs.is_locked(path, unknown=True) for path in locks):
         raise InputError(
             f"{work}: expected no command at work, found one; wait for it to end"
         )

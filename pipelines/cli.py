@@ -984,7 +984,10 @@ def _listed(run: Run) -> str:
     """A line on one run: its state, epochs, measures and folder."""
     from pipelines.reporting import tables
 
-    epochs = run.record.get("times", {}).get("epochs", "")
+    trained = f"{run.record.get('times', {}).get('epochs', 0):>5} epochs"
+    if run.method:
+        scaled_by = run.record.get("posthoc", {}).get("temperature")
+        trained = f"T = {scaled_by:.3g}" if scaled_by else run.method
     said = " " * 23
     if run.state == "evaluated":
         try:
@@ -993,7 +996,7 @@ def _listed(run: Run) -> str:
             )
         except InputError:  # `dscpp tables` says what is wrong with them
             said = "measures damaged"
-    return f"{run.state:10} {epochs!s:>5} epochs  {said:23}  {run.folder}"
+    return f"{run.state:10} {trained:12}  {said:23}  {run.folder}"
 
 
 def _clean(commands: _Commands[argparse.ArgumentParser]) -> None:

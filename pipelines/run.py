@@ -505,8 +505,8 @@ def is_held(folder: Path) -> bool:
     return is_locked(Path(folder) / ".lock")
 
 
-def is_locked(path: Path) -> bool:
-    """Whether a process holds a lock file; none holds one that cannot be written."""
+def is_locked(path: Path, unknown: bool = False) -> bool:
+    """Whether a process holds a lock file; `unknown` where it cannot be asked for."""
     if not path.exists():
         return False
     try:
@@ -515,7 +515,7 @@ def is_locked(path: Path) -> bool:
     except filelock.Timeout:
         return True
     except OSError:
-        return False
+        return unknown
 
 
 def _differences(

@@ -40,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 # They train, build or damage for many seconds: what needs one of these is slow.
-SLOW_FIXTURES = {"scenes", "tiny", "trained", "wheels"}
+SLOW_FIXTURES = {"scenes", "tiny", "trained", "typed", "wheels"}
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -544,6 +544,9 @@ def test_pictures_of_every_predicted_case(run, tmp_path, capsys):
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"a1.npy", "a1.png", "a1_picture.png", "dscpp.sha256"}
     assert main(["predict", "--model", str(run), *one]) == 0
+    assert main(["predict", "--model", str(run), *one[:-1], "--threshold", "0.9"]) == 0
+    assert not (tmp_path / "a1_picture.png").exists()  # it was of another threshold
+    assert main(["predict", "--model", str(run), *one]) == 0
     (tmp_path / "a1_picture.png").write_bytes(b"edited")
     assert main(["predict", "--model", str(run), *one]) == 2
     assert "a1_picture.png: expected no file, or one" in capsys.readouterr().err

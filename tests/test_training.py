@@ -524,6 +524,10 @@ def test_a_model_that_is_not_the_runs_is_refused(data, work, tmp_path, done):
     )
     with pytest.raises(InputError, match="the run's own weights"):
         stages.predict(run.folder, data, work)
+    given = keras.Input((32, 32, 3))
+    keras.Model(given, [given, given]).save(run.path("model.keras"))
+    with pytest.raises(InputError, match="a model with 1 and 2"):
+        stages.predict(run.folder, data, work)
     run.path("model.keras").write_text("no model")
     with pytest.raises(InputError, match="no whole archive"):
         stages.predict(run.folder, data, work)

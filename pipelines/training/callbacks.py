@@ -131,9 +131,10 @@ class StateWriter(keras.callbacks.Callback):
     def on_train_begin(self, logs: _Logs = None) -> None:
         """Put back the state of the callbacks, and start the clock."""
         for callback in self.resumable:
-            kept = self.progress.callbacks.get(type(callback).__name__, {})
-            for name, value in kept.items():
-                setattr(callback, name, value)
+            kind = type(callback).__name__
+            kept = self.progress.callbacks.get(kind, {})
+            for name in kept.keys() & _KEPT[kind]:
+                setattr(callback, name, kept[name])
         self._clock = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: _Logs = None) -> None:

@@ -46,6 +46,12 @@ def load(path: Path, run: runs.Run, protocol: Protocol) -> keras.Model:
             is not the run's own.
     """
     found = read_model(path)
+    if len(found.inputs) != 1 or len(found.outputs) != 1:
+        raise InputError(
+            f"{path}: expected the run's U-Net, with one input and one output, found a "
+            f"model with {len(found.inputs)} and {len(found.outputs)}; restore the "
+            f"run's own {fit.MODEL}, or train again into another --output"
+        )
     model = fit.build(protocol, found.input_shape[-1], found.output_shape[-1])
     try:
         model.set_weights(found.get_weights())
