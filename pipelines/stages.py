@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,7 @@ def train(
         run = runs.Run.open(output) if runs.is_run(output) else None
         if run:
             runs.sweep(output)
+            task = _as_begun(task, run)
             longer = _is_longer(run, task)
             if run.reached("trained") and not longer:
                 _require_asked(run, task, data, work)
@@ -664,6 +666,17 @@ def _note_environment(run: runs.Run, stage: str, with_backend: bool = True) -> N
         bars.note(text, sys.stderr)
     earlier = run.record.get("environment_changes", [])
     run.update(environment_changes=[*earlier, {"stage": stage, **changed}])
+
+
+def _as_begun(task: Task, run: runs.Run) -> Task:
+    """The task with the join of patches that its run of own volumes began with.
+
+    Earlier versions joined those as the released code does.
+    """
+    join = run.record.get("settings", {}).get("join")
+    if task.module is not own or join is None or "join" in task.overrides:
+        return task
+    return replace(task, protocol=replace(task.protocol, join=join))
 
 
 def _require_backend(folder: Path, wanted: str) -> None:
