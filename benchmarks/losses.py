@@ -246,7 +246,7 @@ def _port_beside(
     modules |= {name: dscpp_torch.by_name(name, **raw) for name in own}
     if mode == "compiled":
         # All are one function to the compiler, which gives up after eight forms of it.
-        torch._dynamo.config.recompile_limit = 2 * len(modules)
+        torch._dynamo.config.recompile_limit = max(8, 2 * len(modules))
         modules = {name: torch.compile(each) for name, each in modules.items()}
     steps = {name: _step(each, y_true, y_pred) for name, each in modules.items()}
     if mode == "compiled":
