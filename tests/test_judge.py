@@ -154,6 +154,17 @@ def test_the_output_may_be_a_folder_here(
     assert Path("judged/table.csv").exists()
 
 
+def test_a_missing_folder_of_label_maps_is_named_as_it_was_given(
+    places: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(places[0] / "a.npy", P)
+    nowhere = tmp_path / "nowhere"
+    given = [str(places[0]), str(nowhere), "--output", str(tmp_path / "out")]
+    assert cli.main(["judge", *given]) == 2
+    found = capsys.readouterr().err
+    assert f"{nowhere}: expected a folder or file" in found and "--images" not in found
+
+
 def test_two_sets_of_probabilities_of_one_name_are_refused(
     places: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

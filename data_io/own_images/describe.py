@@ -217,12 +217,15 @@ def by_stem(
     return dict(zip(stems, files, strict=True))
 
 
-def files_of(images: Path, numbers: Sequence[str] | None = None) -> dict[str, Path]:
+def files_of(
+    images: Path, numbers: Sequence[str] | None = None, option: str = "images"
+) -> dict[str, Path]:
     """The image files of a folder, or one file, by the names of their cases.
 
     Args:
         images: the folder or file.
         numbers: of the channels that a network takes, see `Record.modalities`.
+        option: that named the folder; "" for none.
 
     Returns:
         of a case with several files the first.
@@ -231,7 +234,7 @@ def files_of(images: Path, numbers: Sequence[str] | None = None) -> dict[str, Pa
         InputError: there are none, or ones whose names cannot be used.
     """
     problems: list[str] = []
-    groups = channels.grouped(by_stem(images, problems, "images"), None, numbers)
+    groups = channels.grouped(by_stem(images, problems, option), None, numbers)
     if problems:
         raise Problems(f"{images}", problems)
     return {case: min(files.values()) for case, files in groups.items()}

@@ -42,7 +42,7 @@ def pairs(probabilities: Path, labels: Path) -> dict[str, tuple[Path, Path]]:
     ours = _ours(Path(probabilities), problems)
     if problems:
         raise Problems(f"{probabilities}", problems)
-    theirs = files_of(Path(labels))
+    theirs = files_of(Path(labels), option="")
     if len(ours) == len(theirs) == 1 and Path(labels).is_file():
         ((case, path),), (label,) = ours.items(), theirs.values()
         return {case: (path, label)}
