@@ -975,7 +975,6 @@ def brief(record):
     return dataclasses.replace(tiny(record), stopping_patience=5)
 
 
-@pytest.mark.backend
 @pytest.mark.slow
 def test_the_commands_of_the_page(tmp_path, monkeypatch, capsys):
     """Own images go from two folders to tables and label maps as docs/datasets.md says.

@@ -379,7 +379,6 @@ def typed(tmp_path_factory) -> Path:
     return place
 
 
-@pytest.mark.backend
 def test_the_commands_of_the_page(typed, monkeypatch):
     monkeypatch.chdir(typed)
     for place in ("tables", "results/own-clinic-a/reduced", "comparison"):
@@ -391,7 +390,6 @@ def test_the_commands_of_the_page(typed, monkeypatch):
     assert Path("SCALED/v8.nii.gz").is_file()
 
 
-@pytest.mark.backend
 def test_what_is_written_of_oblique_volumes_lies_where_they_lie(typed):
     written = {
         "photos": [*typed.glob("RUN/nifti/*.gz"), *typed.glob("RUN/pictures/*.gz")],
@@ -406,7 +404,6 @@ def test_what_is_written_of_oblique_volumes_lies_where_they_lie(typed):
             np.testing.assert_array_equal(nibabel.load(path).affine, image.affine)
 
 
-@pytest.mark.backend
 def test_an_oblique_set_has_the_numbers_of_its_axis_aligned_copy(typed):
     run = typed / "RUN"
     there = measures(run / "other-sets" / "clinic-b" / "cases.csv")
