@@ -218,7 +218,7 @@ def predict_images(
     written.require_apart("--output", output, _taken(model, images, output))
     # With the pictures of a volume its probabilities are written anyway.
     kinds = volume_probabilities and not pictures, pictures
-    own = ["volumes.csv"] if decision else []
+    own = ["volumes.csv", "decision.json"] if decision else []
     written.require_own(output, [*own, *_predicted(model, images, *kinds)])
     _require_model(model)
     backend.start(work)

@@ -132,9 +132,10 @@ APPLIED = "decision.json"
 """The decision file that lies among the probabilities it was applied to."""
 
 
-def require_unapplied(folder: Path) -> None:
-    """Refuse a folder of probabilities that a decision file was applied to."""
-    if (folder / APPLIED).exists():
+def require_unapplied(probabilities: Path) -> None:
+    """Refuse probabilities, in a folder or file, that a decision was applied to."""
+    folder = probabilities.parent if probabilities.is_file() else probabilities
+    if APPLIED in written.known(folder):  # a file of calibrate's own is not listed
         raise InputError(
             f"{folder}: expected probabilities as the network gives them, found some "
             f"that {APPLIED} there was applied to. Judge these without --decision, or "
