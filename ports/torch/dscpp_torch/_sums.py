@@ -127,7 +127,7 @@ class _InParts(torch.autograd.Function):
         return None, whole, None, None, None
 
 
-PART = 2**18  # values for each thread: what stays in a processor's cache
+PART = 2**19  # values for each thread: what stays in a processor's cache
 
 
 def _parts(*tensors: Tensor | None) -> Iterator[Any]:
