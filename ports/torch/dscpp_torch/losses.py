@@ -234,10 +234,7 @@ class Loss(torch.nn.Module):
             y = y.masked_fill(~seen, 0)
             w = seen.to(scores) if w is None else w * seen
         if self.to_onehot_y:
-            index = torch.arange(max(shape[1], 2), device=y.device)[-shape[1] :]
-            index = index.to(scores).reshape([1, -1] + [1] * (len(shape) - 2))
-            # Of one type on all sides it is one pass.
-            y = torch.eq(y.long().to(scores), index, out=torch.empty_like(scores))
+            y = _one_hot(y.long(), scores)
         y = y if self.include_background else y[:, 1:]
         return y.to(scores), w
 
@@ -464,6 +461,19 @@ class SymmetricUnifiedFocalPlusPlus(
 def _expect(name: str, holds: bool, expected: str, found: object) -> None:
     if not holds:
         raise ValueError(f"{name}: expected {expected}, found {found!r}")
+
+
+def _one_hot(y: Tensor, like: Tensor) -> Tensor:
+    """Class indices, (N, 1, *spatial), as channels; one channel is that of index 1."""
+    count = like.shape[1]
+    first = 1 if count == 1 else 0
+    if not torch.jit.is_scripting() and torch.compiler.is_compiling():
+        # A broadcast along the channels keeps the compiler from vector instructions.
+        return torch.cat([(y == first + c).to(like) for c in range(count)], 1)
+    index = torch.arange(first, first + count, device=y.device).to(like)
+    index = index.reshape([1, -1] + [1] * (like.dim() - 2))
+    # Of one type on all sides it is one pass.
+    return torch.eq(y.to(like), index, out=torch.empty_like(like))
 
 
 def _fitting(name: str, x: Tensor, shape: list[int], hint: str) -> Tensor:
