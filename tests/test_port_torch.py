@@ -254,6 +254,18 @@ def test_second_derivatives(name: str) -> None:
         assert torch.autograd.gradgradcheck(lambda x: loss(x, y), logits)  # noqa: B023
 
 
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_forward_mode_agrees_with_the_gradient(name: str, soft: bool) -> None:
+    logits, labels = batch(2, 3, 4, 5)
+    logits = logits.detach().double().requires_grad_()
+    loss = port.by_name(name, **RAW, soft_label=soft)
+    slope = torch.autograd.grad(loss(logits, labels), logits)[0]
+    way = torch.linspace(-1, 1, logits.numel()).double().view_as(logits)
+    along = torch.func.jvp(lambda x: loss(x, labels), (logits.detach(),), (way,))[1]
+    torch.testing.assert_close(along, (slope * way).sum())
+
+
 # --- options -------------------------------------------------------------------------
 
 

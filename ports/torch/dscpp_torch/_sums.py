@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 from torch.nn.functional import mse_loss
 
 
@@ -86,8 +87,11 @@ def overlap(
 
 def _by_hand(v: Voxels) -> bool:
     """Whether slopes by the scores alone are asked for, and nobody traces."""
-    learned = v.y.requires_grad or (v.w is not None and v.w.requires_grad)
-    return not (learned or torch.jit.is_tracing() or torch.compiler.is_compiling())
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        return False
+    tensors = [x for x in v[:3] if x is not None]
+    forward = any(unpack_dual(x).tangent is not None for x in tensors)
+    return not (forward or any(x.requires_grad for x in tensors[1:]))
 
 
 def in_parts(function: Callable[..., Tensor], v: Voxels, how: tuple[Any, ...]) -> Any:
