@@ -95,10 +95,8 @@ def _main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.seams")
     parser.add_argument("run", type=Path, metavar="RUN", help="a run of volumes")
     for join, (across, beside) in measure(parser.parse_args().run).items():
-        print(
-            f"{join:9} across {across:.5f}  beside {beside:.5f}  ratio "
-            f"{across / beside:.3f}"
-        )
+        ratio = f"{across / beside:.3f}" if beside else "none: nothing differs beside"
+        print(f"{join:9} across {across:.5f}  beside {beside:.5f}  ratio {ratio}")
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def column(
 
 @cache
 def _cases(path: Path) -> pd.DataFrame:
-    rows = pd.read_csv(path, float_precision="round_trip")
+    rows = pd.read_csv(path)
     return rows.query("split == 'test' and reference == 'observer1'")
 
 

@@ -229,7 +229,7 @@ def predict_images(
     )
 
 
-def _require_model(model: Path, option: str = "--model") -> None:
+def _require_model(model: Path, option: str = "") -> None:
     """Refuse what is no network, as far as that is seen without a backend."""
     if runs.is_run(model):
         from pipelines.posthoc import temperature as scaling
@@ -237,7 +237,7 @@ def _require_model(model: Path, option: str = "--model") -> None:
         model = scaling.trained(runs.Run.open(model))[0].folder
     if not (model / runs.MODEL if model.is_dir() else model).is_file():
         raise InputError(
-            f"{option} {model}: expected a run folder with its weights, {runs.MODEL}, "
+            f"{option}{model}: expected a run folder with its weights, {runs.MODEL}, "
             "or a .keras file, found none. Weights are not kept in git: train again "
             "into another --output to have them"
         )
@@ -491,7 +491,7 @@ def initial(folder: Path) -> runs.Run:
     Raises:
         InputError: no such run, or none with a trained network here.
     """
-    _require_model(folder, "--from")
+    _require_model(folder, "--from ")
     run = runs.Run.open(folder)
     run.require("trained", f"dscpp train … --output {folder}")
     return run

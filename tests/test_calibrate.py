@@ -105,6 +105,18 @@ def test_judge_applies_it_to_other_cases(
     assert nll["decided", "nll"] < nll["as it is", "nll"]
 
 
+def test_its_own_file_beside_the_probabilities_was_not_applied_to_them(
+    tmp_path: Path,
+) -> None:
+    write_cases(tmp_path, 12, 0, side=8)
+    file = tmp_path / "p/decision.json"
+    places = tmp_path / "p", tmp_path / "y"
+    for _ in range(2):
+        assert dscpp("calibrate", *places, "--output", file) == 0
+    out = "--output", tmp_path / "out"
+    assert dscpp("judge", *places, *out, "--decision", file) == 0
+
+
 def test_too_few_cases_cannot_promise(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

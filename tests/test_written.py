@@ -94,6 +94,14 @@ def test_a_label_that_no_prediction_wrote(scene, name):
     refused(scene, "out", rf"out/{name}: expected no file", volume_probabilities=True)
 
 
+@pytest.mark.parametrize("name", ["decision.json", "volumes.csv"])
+def test_a_users_file_of_a_decision_is_not_replaced(scene, name):
+    Path("out").mkdir()
+    Path("out", name).write_bytes(FOREIGN)
+    decision = {"classes": ["background", "foreground"]}
+    refused(scene, "out", rf"out/{name}: expected no file", decision=decision)
+
+
 def test_the_reported_label(scene, capsys):
     """`predict --model R --input in --output labels`: exit 0 and the label was gone."""
     Path("in/a.png").rename("in/a.nii.gz")
@@ -118,7 +126,7 @@ def test_no_images_and_no_model_are_said_by_their_options(scene):
     """`--images nowhere` was refused 12 s later, behind a backend."""
     with pytest.raises(InputError, match="--images nowhere: expected a folder or file"):
         predict("out", images="nowhere")
-    with pytest.raises(InputError, match="--model nowhere: expected a run folder"):
+    with pytest.raises(InputError, match=r"^nowhere: expected a run folder"):
         predict("out", model="nowhere")
     assert not Path("out").exists()
 
