@@ -56,18 +56,16 @@ def share(text: str) -> float:
 
 
 _TYPES = {one.__name__: one for one in (int, float, folder, number, threshold, share)}
-SPLIT = ("--split-seed", "--split", "--split-by")
-_OWN = "your own images, in place of --dataset and --data"
 
 
 @cache
-def table() -> dict[str, Any]:
-    """What `commands.yaml` says."""
+def commands() -> dict[str, Any]:
+    """What `commands.yaml` says of each command."""
     import yaml
 
     text = Path(__file__).with_name("commands.yaml").read_text("utf-8")
     quick = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return dict(yaml.load(text, quick))
+    return dict(yaml.load(text, quick)["commands"])
 
 
 @cache
@@ -80,25 +78,15 @@ def _words() -> dict[str, str]:
     return {key: ", ".join(names) for key, names in each.items()}
 
 
-def add_all(parser: argparse._ActionsContainer, wanted: Mapping[str, Any]) -> None:
+def add(parser: argparse._ActionsContainer, wanted: Mapping[str, Any]) -> None:
     """Add arguments as `commands.yaml` has them; what has no help is a group."""
     for name, said in wanted.items():
         if "help" not in said:
-            add_all(parser.add_argument_group(name), said)
+            add(parser.add_argument_group(name), said)
             continue
         more = {"type": _TYPES[said["type"]]} if "type" in said else {}
         more["help"] = said["help"].format(**_words())
         parser.add_argument(*name.split(), **{**said, **more})
-
-
-def add(parser: argparse._ActionsContainer, *names: str) -> None:
-    """Add arguments that several commands take, by their names."""
-    add_all(parser, {name: table()["shared"][name] for name in names})
-
-
-def add_own(parser: argparse._ActionsContainer) -> None:
-    """Add `--images`, `--masks`, `--name`, `--classes`: a user's own images."""
-    add(parser, _OWN)
 
 
 def take_own(options: argparse.Namespace) -> Record | None:

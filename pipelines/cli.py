@@ -141,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
         help="print the script by which a shell completes commands, options and files",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name, said in arguments.table()["commands"].items():
+    for name, said in arguments.commands().items():
         _add_command(commands, name, said)
     return parser
 
@@ -163,9 +163,7 @@ def _add_command(
     )
     _add_quiet(parser, default=argparse.SUPPRESS)  # what stands before it counts too
     parser.set_defaults(run=said["run"])
-    arguments.add_all(parser, said.get("arguments", {}))
-    if "add" in said:
-        pkgutil.resolve_name(said["add"])(parser)
+    arguments.add(parser, said["arguments"])
 
 
 def _add_quiet(parser: argparse.ArgumentParser, default: Any) -> None:
