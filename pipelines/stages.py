@@ -25,6 +25,7 @@ from data_io.datasets.folder import ABOUT, READING, own
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.files import content, nifti
+from data_io.files.writing import sweep
 from data_io.verification import leaks, verify
 from pipelines import backend, installed, provenance, stored, written
 from pipelines import run as runs
@@ -62,7 +63,7 @@ def train(
     with runs.lock_folder(output):
         run = runs.Run.open(output) if runs.is_run(output) else None
         if run:
-            runs.sweep(output)
+            sweep(output)
             task = _as_begun(task, run)
             longer = _is_longer(run, task)
             if run.reached("trained") and not longer:

@@ -19,6 +19,7 @@ from typing import Any
 from data_io.errors import InputError
 from data_io.files import schema
 from data_io.files.content import file_hash, read_json
+from data_io.files.writing import is_stream
 from pipelines import run as runs
 
 LIST = "dscpp.sha256"
@@ -209,7 +210,7 @@ def require_report(path: Path, keys: Iterable[str]) -> None:
     Raises:
         InputError: a file is there that is no JSON object with these keys.
     """
-    if not os.path.lexists(path) or runs.is_stream(path):
+    if not os.path.lexists(path) or is_stream(path):
         return
     try:
         found = schema.load(path, dict[str, Any])
