@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,11 @@ def share(text: str) -> float:
     return found
 
 
-_TYPES = {one.__name__: one for one in (int, float, folder, number, threshold, share)}
+_TYPES: Mapping[str, Callable[[str], Any]] = {
+    **{one.__name__: one for one in (int, float, number, threshold, share)},
+    "path": folder,
+    "text": str,
+}
 
 
 @cache
@@ -84,9 +88,10 @@ def add(parser: argparse._ActionsContainer, wanted: Mapping[str, Any]) -> None:
         if "help" not in said:
             add(parser.add_argument_group(name), said)
             continue
-        more = {"type": _TYPES[said["type"]]} if "type" in said else {}
-        more["help"] = said["help"].format(**_words())
-        parser.add_argument(*name.split(), **{**said, **more})
+        options = {**said, "help": said["help"].format(**_words())}
+        for kind in _TYPES.keys() & said.keys():
+            options |= {"type": _TYPES[kind], "metavar": options.pop(kind)}
+        parser.add_argument(*name.split(), **options)
 
 
 def take_own(options: argparse.Namespace) -> Record | None:
