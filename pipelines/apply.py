@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -192,45 +193,39 @@ def predict_files(
         trained = trained.scaled(decision)
         threshold = decision["threshold"]
     found = own.describe(images, None, work, like=trained.record())
-    labels, names, volumes = [], list[str](), list[dict[str, Any]]()
-    possible = list[str](_DECIDED)  # what calls with other options write
-    with runs.writing(output):
+    labels, volumes = [], list[dict[str, Any]]()
+    with runs.writing(output), written.anew(output, _possible(trained, found.root)):
         output.mkdir(parents=True, exist_ok=True)
         for case, softmax in _predictions(trained, found.root):
             place = own_images.geometry(found.root, case)
-            names += export.files_of(case, place is not None, volume_probabilities)
-            possible += export.files_of(case, place is not None, True)
-            possible += export.pictures_of(case, place is not None)
             if decision:
                 shape = place.shape if place else softmax.shape[:-1]
                 volumes += _volumes(case, softmax, shape, trained, decision)
             if pictures:
-                names += export.pictures_of(case, place is not None)
                 shown = own_images, found.root, trained.classes, threshold
                 export.write_pictures(output, case, softmax, *shown)
             if place and volume_probabilities:
                 export.write_probabilities(output, case, softmax, place)
             labels.append(_write_labels(output, case, softmax, place, threshold))
         if decision:
-            names += _write_decided(output, decision, volumes)
-        former = [name for name in possible if name not in names]
-        for name in written.discard(output, former):
-            bars.note(f"  note     {output / name} was changed and stays as it was")
-        written.settle(output, names)
+            _write_decided(output, decision, volumes)
     return labels
 
 
-_DECIDED = ("volumes.csv", decision_file.APPLIED)
+def _possible(trained: Trained, root: Path) -> list[str]:
+    """Names of all files that one or another call writes of these images."""
+    is_3d = trained.settings.is_3d
+    each = (export.files_of(c, is_3d, True, True) for c in own_images.cases(root))
+    return [*decision_file.WRITTEN, *itertools.chain(*each)]
 
 
 def _write_decided(
     output: Path, decision: decision_file.Decision, rows: Sequence[dict[str, Any]]
-) -> tuple[str, ...]:
-    """Write the volumes and the decision; returns the names of the files."""
-    volumes, applied = map(output.joinpath, _DECIDED)
+) -> None:
+    """Write the volumes and the decision."""
+    volumes, applied = map(output.joinpath, decision_file.WRITTEN)
     written.write(volumes, functools.partial(_write_volumes, rows))
     written.write(applied, lambda aside: runs.write_json(aside, decision))
-    return _DECIDED
 
 
 def _volumes(

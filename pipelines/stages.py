@@ -219,8 +219,7 @@ def predict_images(
     written.require_apart("--output", output, _taken(model, images, output))
     # With the pictures of a volume its probabilities are written anyway.
     kinds = volume_probabilities and not pictures, pictures
-    own = ["volumes.csv", "decision.json"] if decision else []
-    written.require_own(output, [*own, *_predicted(model, images, *kinds)])
+    written.require_own(output, _predicted(model, images, *kinds, bool(decision)))
     _require_model(model)
     backend.start(work)
     from pipelines import apply
@@ -262,18 +261,17 @@ def _run_of(model: Path) -> runs.Run | None:
 
 
 def _predicted(
-    model: Path, images: Path, volume_probabilities: bool, pictures: bool
+    model: Path, images: Path, volume_probabilities: bool, pictures: bool, decided: bool
 ) -> list[str]:
     """Names of the files that are written of images."""
     from data_io.own_images.describe import files_of as images_of
-    from pipelines.export import files_of, pictures_of
+    from pipelines.export import files_of
+    from pipelines.posthoc.decision import WRITTEN
 
-    run, names = _run_of(model), list[str]()
+    run, names = _run_of(model), list(WRITTEN if decided else ())
     numbers = run.record.get("preprocessing", {}).get("modalities") if run else None
     for case, path in images_of(images, numbers).items():
-        is_volume = nifti.is_volume(path)
-        names += files_of(case, is_volume, volume_probabilities)
-        names += pictures_of(case, is_volume) if pictures else []
+        names += files_of(case, nifti.is_volume(path), volume_probabilities, pictures)
     return names
 
 
