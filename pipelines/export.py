@@ -112,7 +112,13 @@ def files_of(
     with_probabilities: bool = False,
     with_pictures: bool = False,
 ) -> list[str]:
-    """Names of the files that are written of a case; of an image both are."""
+    """Names of the files that are written of a case, at its own size.
+
+    Of an image `<case>.png`, grey of 8 bits whose values are class numbers, and
+    `<case>.npy`, the probabilities, float32 (rows, columns, classes). Of a volume
+    `<case>.nii.gz`, uint8 class numbers, and on request the probabilities, float32,
+    classes last, both with the volume's affine and header; and `pictures_of`.
+    """
     volume = [f"{case}.nii.gz", f"{case}_probabilities.nii.gz"]
     image = [f"{case}.npy", f"{case}.png"]
     names = volume[: 1 + with_probabilities] if is_volume else image
