@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -57,7 +58,11 @@ class Trained:
     temperature: float = 1.0
 
     def scaled(self, decision: decision_file.Decision) -> Trained:
-        """The network with the temperature of a decision file."""
+        """The network with the temperature of a decision file.
+
+        One made from a run takes the place of the network's own; one made from files
+        scales what the network, with its own temperature, gives.
+        """
         before = self.temperature if decision["inputs"]["kind"] == "files" else 1.0
         return dataclasses.replace(self, temperature=before * decision["temperature"])
 
@@ -155,13 +160,10 @@ def predict_files(
     pictures: bool = False,
     decision: decision_file.Decision | None = None,
 ) -> list[Path]:
-    """Predicts images that need no label maps.
+    """Predicts images that need no label maps: see `export.files_of`.
 
-    Writes for each image, at its own size, `<name>.png`, grey of 8 bits whose values
-    are class numbers, and `<name>.npy`, the probabilities, float32 (rows, columns,
-    classes). For each volume `<name>.nii.gz`, uint8 class numbers, and on request
-    `<name>_probabilities.nii.gz`, float32, classes last, both with the volume's affine
-    and header.
+    What an earlier call with other options wrote of these images, such as pictures, is
+    deleted.
 
     Args:
         model: as for `open_model`.
@@ -171,13 +173,9 @@ def predict_files(
         work: where the look at the images is remembered.
         volume_probabilities: write those of volumes too, which are large.
         pictures: draw each case too, see `export.write_pictures`.
-        decision: its threshold takes the place of another, and so does its
-            temperature where it was made from a run; one made from files scales what
-            the network, with its own temperature, gives. `volumes.csv` has the volume
-            of each class to expect, in voxels; the decision is kept beside it.
-
-    What an earlier call with other options wrote of these images, such as pictures, is
-    deleted.
+        decision: its threshold takes the place of another; see `Trained.scaled`.
+            `volumes.csv` has the volume of each class to expect, in voxels; the
+            decision is kept beside it.
 
     Returns:
         The label files.
@@ -192,55 +190,49 @@ def predict_files(
         trained = trained.scaled(decision)
         threshold = decision["threshold"]
     found = own.describe(images, None, work, like=trained.record())
-    labels, names, volumes = [], list[str](), list[dict[str, Any]]()
-    possible = list[str](_DECIDED)  # what calls with other options write
-    with runs.writing(output):
+    labels, volumes = [], list[dict[str, Any]]()
+    with runs.writing(output), written.anew(output, _possible(trained, found.root)):
         output.mkdir(parents=True, exist_ok=True)
         for case, softmax in _predictions(trained, found.root):
             place = own_images.geometry(found.root, case)
-            names += export.files_of(case, place is not None, volume_probabilities)
-            possible += export.files_of(case, place is not None, True)
-            possible += export.pictures_of(case, place is not None)
             if decision:
-                shape = place.shape if place else softmax.shape[:-1]
-                volumes += _volumes(case, softmax, shape, trained, decision)
+                volumes += _volumes(case, softmax, place, trained, decision)
             if pictures:
-                names += export.pictures_of(case, place is not None)
                 shown = own_images, found.root, trained.classes, threshold
                 export.write_pictures(output, case, softmax, *shown)
             if place and volume_probabilities:
                 export.write_probabilities(output, case, softmax, place)
             labels.append(_write_labels(output, case, softmax, place, threshold))
         if decision:
-            names += _write_decided(output, decision, volumes)
-        former = [name for name in possible if name not in names]
-        for name in written.discard(output, former):
-            bars.note(f"  note     {output / name} was changed and stays as it was")
-        written.settle(output, names)
+            _write_decided(output, decision, volumes)
     return labels
 
 
-_DECIDED = ("volumes.csv", decision_file.APPLIED)
+def _possible(trained: Trained, root: Path) -> list[str]:
+    """Names of all files that one or another call writes of these images."""
+    is_3d = trained.settings.is_3d
+    each = (export.files_of(c, is_3d, True, True) for c in own_images.cases(root))
+    return [*decision_file.WRITTEN, *itertools.chain(*each)]
 
 
 def _write_decided(
     output: Path, decision: decision_file.Decision, rows: Sequence[dict[str, Any]]
-) -> tuple[str, ...]:
-    """Write the volumes and the decision; returns the names of the files."""
-    volumes, applied = map(output.joinpath, _DECIDED)
+) -> None:
+    """Write the volumes and the decision."""
+    volumes, applied = map(output.joinpath, decision_file.WRITTEN)
     written.write(volumes, functools.partial(_write_volumes, rows))
     written.write(applied, lambda aside: runs.write_json(aside, decision))
-    return _DECIDED
 
 
 def _volumes(
     case: str,
     softmax: _Array,
-    shape: tuple[int, ...],
+    place: nifti.Geometry | None,
     trained: Trained,
     decision: decision_file.Decision,
 ) -> Iterator[dict[str, Any]]:
     """The corrected sum of the probabilities of each class, in voxels of the image."""
+    shape = place.shape if place else softmax.shape[:-1]
     slabs = _slabs(softmax, trained.settings.is_3d, shape)
     sums = sum(p.reshape(-1, p.shape[-1]).sum(0, np.float64) for _, p in slabs)
     names = zip(trained.classes, decision["classes"], np.atleast_1d(sums), strict=True)

@@ -1,9 +1,11 @@
-"""Arguments that several commands take, each defined once."""
+"""Arguments of the commands, from `commands.yaml`, and what several of them mean."""
 
 from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from data_io import bars, datasets
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.files.names import is_formula
+from pipelines import loss_names
 
 
 def folder(text: str) -> Path:
@@ -52,114 +55,51 @@ def share(text: str) -> float:
     return found
 
 
-SPLIT = ("--split-seed", "--split", "--split-by")
-_OPTIONS: dict[str, dict[str, Any]] = {
-    "--data": {
-        "type": folder,
-        "metavar": "DIR",
-        "help": "the data set's folder or zip, or the folder that contains it "
-        "(default: data/<NAME>; phantoms are made when needed)",
-    },
-    "--decision": {
-        "type": folder,
-        "metavar": "FILE",
-        "help": "apply the temperature, threshold and volume correction of this file, "
-        "which `dscpp calibrate` wrote",
-    },
-    "--epochs": {"type": int, "metavar": "N", "help": "at most so many epochs"},
-    "--jobs": {
-        "type": int,
-        "default": 1,
-        "metavar": "N",
-        "help": "runs at a time (default: %(default)s)",
-    },
-    "--results": {
-        "type": folder,
-        "default": Path("results"),
-        "metavar": "DIR",
-        "help": "folder of all results (default: %(default)s)",
-    },
-    "--split-seed": {
-        "type": number,
-        "default": 0,
-        "metavar": "N",
-        "help": "decides the split where a data set has no fixed one (default: 0)",
-    },
-    "--split": {
-        "type": folder,
-        "action": "extend",
-        "nargs": "+",
-        "default": [],
-        "metavar": "FILE",
-        "help": "read the split instead: the authors' sample_list.json and "
-        "testing.json, in this order, or one JSON file with training, validation and "
-        "test",
-    },
-    "--split-by": {
-        "metavar": "KIND",
-        "help": "keep groups in one part of the split: sequence (of the videos of "
-        "cvc-clinicdb); results go to a data set of their own",
-    },
-    "--threshold": {
-        "type": threshold,
-        "metavar": "T",
-        "help": "foreground where its probability is at least T; auto: T with the "
-        "best mean Dice on the run's validation cases (default: the most probable "
-        "class)",
-    },
-    "--work": {
-        "type": folder,
-        "default": Path(".work"),
-        "metavar": "DIR",
-        "help": "cache and logs; safe to delete (default: %(default)s)",
-    },
+_TYPES: Mapping[str, Callable[[str], Any]] = {
+    **{one.__name__: one for one in (int, float, number, threshold, share)},
+    "path": folder,
+    "text": str,
 }
 
 
-def add(parser: argparse._ActionsContainer, *names: str) -> None:
-    """Options that several commands take, by their names."""
-    for name in names:
-        parser.add_argument(name, **_OPTIONS[name])
+@cache
+def commands() -> dict[str, Any]:
+    """What `commands.yaml` says of each command."""
+    import yaml
+
+    text = Path(__file__).with_name("commands.yaml").read_text("utf-8")
+    quick = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return dict(yaml.load(text, quick)["commands"])
 
 
-def add_own(
-    parser: argparse.ArgumentParser,
-    title: str = "your own images, in place of --dataset and --data",
-) -> None:
-    """`--images`, `--masks`, `--name`, `--classes`: a user's own images."""
-    own = parser.add_argument_group(title)
-    own.add_argument(
-        "--images",
-        type=folder,
-        metavar="DIR",
-        help="folder of images (png, tif, jpg, bmp, gif) or NIfTI volumes",
-    )
-    own.add_argument(
-        "--masks",
-        type=folder,
-        metavar="DIR",
-        help="folder of their label maps, named as the images or with an ending such "
-        "as _mask; values 0 and one other, or 0, 1, 2, ...",
-    )
-    own.add_argument(
-        "--name",
-        metavar="NAME",
-        help="what to call them in results",
-    )
-    own.add_argument(
-        "--classes",
-        metavar="NAMES",
-        help='names of the classes in the order of their values, such as "background, '
-        'kidney, tumour" (default: derived from the label maps)',
-    )
+@cache
+def _words() -> dict[str, str]:
+    """What stands for the names in braces."""
+    from pipelines.training import protocol
+
+    each = {"datasets": datasets.NAMES, "losses": loss_names.NAMES}
+    each["settings"] = protocol.KEYS
+    return {key: ", ".join(names) for key, names in each.items()}
+
+
+def add(parser: argparse._ActionsContainer, wanted: Mapping[str, Any]) -> None:
+    """Add arguments as `commands.yaml` has them; what has no help is a group."""
+    for name, said in wanted.items():
+        if "help" not in said:
+            add(parser.add_argument_group(name), said)
+            continue
+        options = {**said, "help": said["help"].format(**_words())}
+        for kind in _TYPES.keys() & said.keys():
+            options |= {"type": _TYPES[kind], "metavar": options.pop(kind)}
+        parser.add_argument(*name.split(), **options)
 
 
 def take_own(options: argparse.Namespace) -> Record | None:
     """Look at own images where they are given, and say what was found.
 
     Args:
-        options: from `add_own`, `--dataset`, `--data` and `--work`; its `dataset` and
-            `data` become those of the own images.
+        options: those of own images, `--dataset`, `--data` and `--work`; its `dataset`
+            and `data` become those of the own images.
 
     Returns:
         The record of own images; None for other data sets.

@@ -12,7 +12,7 @@ from data_io import bars
 from data_io.errors import InputError
 from data_io.files.content import digest, file_hash
 from data_io.own_images import probabilities as given
-from pipelines import arguments, evaluate, judge
+from pipelines import arguments, judge
 from pipelines import run as runs
 from pipelines.measure import histograms
 from pipelines.posthoc import decision, temperature
@@ -93,11 +93,8 @@ def of_files(
     decision.require_unapplied(probabilities)
     files = given.pairs(probabilities, labels)
     fitted = temperature.fitted(_samples(files), probabilities.resolve())
-    known = [classes] if classes else []
-    measured = evaluate.joined(
-        judge.measured(case, path, label, known, "validation", fitted.temperature)
-        for case, (path, label) in bars.bar(files.items(), "calibrate", unit="case")
-    )
+    shown = bars.bar(files.items(), "calibrate", unit="case")
+    measured, classes = judge.measured(shown, classes, "validation", fitted.temperature)
     inputs: decision.Inputs = {
         "kind": "files",
         "probabilities": probabilities.resolve().name,
@@ -106,7 +103,7 @@ def of_files(
         "sha256": digest([file_hash(path) for pair in files.values() for path in pair]),
     }
     found = histograms.Histograms.from_rows(*measured)
-    return decision.made(found, known[0], fitted.temperature, missed, inputs)
+    return decision.made(found, classes, fitted.temperature, missed, inputs)
 
 
 def _samples(files: Mapping[str, tuple[Path, Path]]) -> list[temperature.Sample]:

@@ -11,6 +11,7 @@ What the functions that write take, each the same:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,13 +58,13 @@ def volumes(run: runs.Run, root: Path, with_probabilities: bool = False) -> list
         )
     folder, made = run.path(FOLDER), []
     cases = [case for _, case in stored.cases(run)]
-    names = require_free(run, with_probabilities)
-    for case in bars.bar(cases, f"{run.name} nifti", unit="case"):
-        softmax, place = stored.volume(run, module, root, case)
-        made.append(write_labels(folder, case, softmax, place))
-        if with_probabilities:
-            write_probabilities(folder, case, softmax, place)
-    written.settle(folder, names)
+    require_free(run, with_probabilities)
+    with written.anew(folder):
+        for case in bars.bar(cases, f"{run.name} nifti", unit="case"):
+            softmax, place = stored.volume(run, module, root, case)
+            made.append(write_labels(folder, case, softmax, place))
+            if with_probabilities:
+                write_probabilities(folder, case, softmax, place)
     return made
 
 
@@ -80,45 +81,48 @@ def pictures(run: runs.Run, root: Path) -> list[Path]:
     classes = run.record.get("classes") or module.RECORD.classes
     folder, made = run.path(PICTURES), []
     cases = [case for _, case in stored.cases(run)]
-    names = require_pictures_free(run)
-    for case in bars.bar(cases, f"{run.name} pictures", unit="case"):
-        softmax = stored.as_kept(run, module, root, case)
-        made.append(write_pictures(folder, case, softmax, module, root, classes))
-    written.settle(folder, names)
+    require_pictures_free(run)
+    with written.anew(folder):
+        for case in bars.bar(cases, f"{run.name} pictures", unit="case"):
+            softmax = stored.as_kept(run, module, root, case)
+            made.append(write_pictures(folder, case, softmax, module, root, classes))
     return made
 
 
-def require_pictures_free(run: runs.Run) -> list[str]:
+def require_pictures_free(run: runs.Run) -> None:
     """As `require_free`, of what `pictures` writes."""
     is_3d = len(run.record["settings"]["input_shape"]) == 3
     names = [n for _, case in stored.cases(run) for n in pictures_of(case, is_3d)]
     written.require_own(run.path(PICTURES), names)
-    return names
 
 
-def require_free(run: runs.Run, with_probabilities: bool = False) -> list[str]:
+def require_free(run: runs.Run, with_probabilities: bool = False) -> None:
     """Refuse to replace other files than those that `volumes` wrote.
-
-    Returns:
-        Names of all files that `volumes` will write.
 
     Raises:
         InputError: see `written.require_own`.
     """
-    names = [
-        name
-        for _, case in stored.cases(run)
-        for name in files_of(case, True, with_probabilities)
-    ]
-    written.require_own(run.path(FOLDER), names)
-    return names
+    each = [files_of(case, True, with_probabilities) for _, case in stored.cases(run)]
+    written.require_own(run.path(FOLDER), list(itertools.chain(*each)))
 
 
-def files_of(case: str, is_volume: bool, with_probabilities: bool = False) -> list[str]:
-    """Names of the files that are written of a case; of an image both are."""
-    if not is_volume:
-        return [f"{case}.npy", f"{case}.png"]
-    return [f"{case}.nii.gz", f"{case}_probabilities.nii.gz"][: 1 + with_probabilities]
+def files_of(
+    case: str,
+    is_volume: bool,
+    with_probabilities: bool = False,
+    with_pictures: bool = False,
+) -> list[str]:
+    """Names of the files that are written of a case, at its own size.
+
+    Of an image `<case>.png`, grey of 8 bits whose values are class numbers, and
+    `<case>.npy`, the probabilities, float32 (rows, columns, classes). Of a volume
+    `<case>.nii.gz`, uint8 class numbers, and on request the probabilities, float32,
+    classes last, both with the volume's affine and header; and `pictures_of`.
+    """
+    volume = [f"{case}.nii.gz", f"{case}_probabilities.nii.gz"]
+    image = [f"{case}.npy", f"{case}.png"]
+    names = volume[: 1 + with_probabilities] if is_volume else image
+    return names + (pictures_of(case, is_volume) if with_pictures else [])
 
 
 def pictures_of(case: str, is_volume: bool) -> list[str]:

@@ -7,7 +7,7 @@ the study's are, and the same tables come of it.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -98,27 +98,15 @@ def judge(
     if decision:
         decision_file.require_unapplied(probabilities)
     files = given.pairs(probabilities, labels)
-    if unfit(name):
-        raise InputError(
-            f"--name: expected a name that a folder can have, received {name!r}: "
-            f"{unfit(name)}."
-        )
-    folder = output / "runs" / name
-    runs.require_replaceable(
-        folder, "judged probabilities", lambda run: run.record["dataset"] == _DATASET
-    )
+    folder = _folder(output, name)
     of_labels = _of_labels(labels, files)
     _require_same(output, folder, of_labels)
-    shown = bars.bar(files.items(), "judge", unit="case")
     if decision:
         classes = _classes_of(decision, classes)
-    known: list[tuple[str, ...]] = [classes] if classes else []
     temperature = decision["temperature"] if decision else 1
-    found = evaluate.joined(
-        measured(case, path, label, known, "test", temperature)
-        for case, (path, label) in shown
-    )
-    record = _record(name, known[0]) | of_labels
+    shown = bars.bar(files.items(), "judge", unit="case")
+    found, classes = measured(shown, classes, "test", temperature)
+    record = _record(name, classes) | of_labels
     if decision:
         record["decision"] = decision
     run = runs.Run.create(folder, record)
@@ -128,6 +116,20 @@ def judge(
 
 
 _DATASET = "judged"
+
+
+def _folder(output: Path, name: str) -> Path:
+    """The run's folder, if the name and what is there allow it."""
+    if unfit(name):
+        raise InputError(
+            f"--name: expected a name that a folder can have, received {name!r}: "
+            f"{unfit(name)}."
+        )
+    folder = output / "runs" / name
+    runs.require_replaceable(
+        folder, "judged probabilities", lambda run: run.record["dataset"] == _DATASET
+    )
+    return folder
 
 
 def _classes_of(
@@ -189,6 +191,7 @@ def _record(name: str, classes: tuple[str, ...]) -> dict[str, Any]:
 class _Case(Dataset):
     """One case, read already, as `evaluate.measure_case` takes a data set."""
 
+    p: np.ndarray
     label: np.ndarray
     classes: tuple[str, ...]
     place: nifti.Geometry | None
@@ -209,43 +212,46 @@ class _Case(Dataset):
         """Returns where the voxels lie."""
         return self.place
 
+    def slabs(self, _: tuple[int, ...]) -> list[tuple[Any, np.ndarray]]:
+        """Returns the probabilities, all at once."""
+        return [(..., self.p)]
+
 
 def measured(
-    case: str,
-    path: Path,
-    label_path: Path,
-    known: list[tuple[str, ...]],
+    files: Iterable[tuple[str, tuple[Path, Path]]],
+    classes: tuple[str, ...],
     part: str,
     temperature: float,
-) -> evaluate.Measured:
-    """Measure a case; the first one adds the names of the classes to `known`.
+) -> tuple[evaluate.Measured, tuple[str, ...]]:
+    """Measure probabilities case by case.
 
     Args:
-        case: its name.
-        path: of its probabilities.
-        label_path: of its label map.
-        known: names of the classes, one tuple of them, or nothing yet.
+        files: of each case its name, the file of its probabilities and its label map.
+        classes: names of the classes; () to name them by their number.
         part: what the rows say under `split`.
         temperature: that the probabilities are scaled by.
 
+    Returns:
+        What was found, and the names of the classes.
+
     Raises:
         InputError: as `data_io.own_images.probabilities.read`; another number of
-            classes than those known.
+            classes than those named, or in another case.
     """
-    p, label = given.read(path, label_path)
-    number = p.shape[-1]
-    if not known:
-        known.append(tuple(class_names(number)))
-    if len(known[0]) != number:
-        raise InputError(
-            f"{path}: expected probabilities of {len(known[0])} classes "
-            f"({', '.join(known[0])}), found {number}."
-        )
-    place = nifti.geometry(label_path) if nifti.is_volume(label_path) else None
-    one = _Case(label, known[0], place)
-    if temperature != 1:
-        p = scale(p, temperature)
-    return evaluate.measure_case(one, Path(), part, case, lambda _: [(..., p)])
+    found = []
+    for case, (path, label_path) in files:
+        p, label = given.read(path, label_path)
+        classes = classes or tuple(class_names(p.shape[-1]))
+        if len(classes) != p.shape[-1]:
+            raise InputError(
+                f"{path}: expected probabilities of {len(classes)} classes "
+                f"({', '.join(classes)}), found {p.shape[-1]}."
+            )
+        place = nifti.geometry(label_path) if nifti.is_volume(label_path) else None
+        p = p if temperature == 1 else scale(p, temperature)
+        one = _Case(p, label, classes, place)
+        found.append(evaluate.measure_case(one, Path(), part, case, one.slabs))
+    return evaluate.joined(found), classes
 
 
 def report(output: Path) -> str:

@@ -26,49 +26,9 @@ from data_io.errors import InputError
 from data_io.files import schema
 from data_io.files.content import file_hash
 from data_io.files.names import plain, to_cell
-from data_io.files.writing import (
-    is_stream,
-    sweep,
-    write_atomically,
-    write_json,
-    writing,
-)
+from data_io.files.writing import write_atomically, write_json, writing
 from pipelines import loss_names
 from pipelines.record import FORMAT, STATES, Record, require_unchanged, sealed
-
-__all__ = [
-    "CASE_KEYS",
-    "COMMITTED",
-    "CUSTOM",
-    "FORMAT",
-    "IDENTITY",
-    "MEASURES",
-    "STATES",
-    "TRUTH",
-    "WORK",
-    "Run",
-    "find",
-    "folder_name",
-    "is_held",
-    "is_locked",
-    "is_run",
-    "is_stream",
-    "listed",
-    "lock_folder",
-    "readable",
-    "replicate_of",
-    "require_free",
-    "require_replaceable",
-    "require_table",
-    "run_folder",
-    "spelled",
-    "sweep",
-    "unrecorded",
-    "write_atomically",
-    "write_csv",
-    "write_json",
-    "writing",
-]
 
 WORK = Path(".work")  # cache, logs and unpacked zips; safe to delete
 RECORD = "run.json"

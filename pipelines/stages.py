@@ -25,6 +25,7 @@ from data_io.datasets.folder import ABOUT, READING, own
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.files import content, nifti
+from data_io.files.writing import sweep
 from data_io.verification import leaks, verify
 from pipelines import backend, installed, provenance, stored, written
 from pipelines import run as runs
@@ -62,7 +63,7 @@ def train(
     with runs.lock_folder(output):
         run = runs.Run.open(output) if runs.is_run(output) else None
         if run:
-            runs.sweep(output)
+            sweep(output)
             task = _as_begun(task, run)
             longer = _is_longer(run, task)
             if run.reached("trained") and not longer:
@@ -218,8 +219,7 @@ def predict_images(
     written.require_apart("--output", output, _taken(model, images, output))
     # With the pictures of a volume its probabilities are written anyway.
     kinds = volume_probabilities and not pictures, pictures
-    own = ["volumes.csv", "decision.json"] if decision else []
-    written.require_own(output, [*own, *_predicted(model, images, *kinds)])
+    written.require_own(output, _predicted(model, images, *kinds, bool(decision)))
     _require_model(model)
     backend.start(work)
     from pipelines import apply
@@ -261,18 +261,17 @@ def _run_of(model: Path) -> runs.Run | None:
 
 
 def _predicted(
-    model: Path, images: Path, volume_probabilities: bool, pictures: bool
+    model: Path, images: Path, volume_probabilities: bool, pictures: bool, decided: bool
 ) -> list[str]:
     """Names of the files that are written of images."""
     from data_io.own_images.describe import files_of as images_of
-    from pipelines.export import files_of, pictures_of
+    from pipelines.export import files_of
+    from pipelines.posthoc.decision import WRITTEN
 
-    run, names = _run_of(model), list[str]()
+    run, names = _run_of(model), list(WRITTEN if decided else ())
     numbers = run.record.get("preprocessing", {}).get("modalities") if run else None
     for case, path in images_of(images, numbers).items():
-        is_volume = nifti.is_volume(path)
-        names += files_of(case, is_volume, volume_probabilities)
-        names += pictures_of(case, is_volume) if pictures else []
+        names += files_of(case, nifti.is_volume(path), volume_probabilities, pictures)
     return names
 
 

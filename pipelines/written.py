@@ -8,17 +8,20 @@ edited, are known by their form.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import struct
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_io import bars
 from data_io.errors import InputError
 from data_io.files import schema
 from data_io.files.content import file_hash, read_json
+from data_io.files.writing import is_stream
 from pipelines import run as runs
 
 LIST = "dscpp.sha256"
@@ -78,11 +81,22 @@ def _write(folder: Path, hashes: Mapping[str, Iterable[str]]) -> Path:
     return runs.write_atomically(folder / LIST, lambda path: path.write_bytes(content))
 
 
-def settle(folder: Path, names: Collection[str]) -> None:
-    """Leave one line a file in the list, once files of these names are written."""
-    found = known(folder)
-    kept = {name: all_[-1:] if name in names else all_ for name, all_ in found.items()}
-    _write(folder, kept)
+@contextlib.contextmanager
+def anew(folder: Path, possible: Iterable[str] = ()) -> Iterator[None]:
+    """Write files into a folder (`write`); then leave one line for each in its list.
+
+    What an earlier call wrote of the `possible` names, and this one does not, is
+    deleted; what was changed since stays, and is named.
+    """
+    before = known(folder)
+    yield
+    made = [
+        n for n, all_ in known(folder).items() if len(all_) > len(before.get(n, ()))
+    ]
+    for name in discard(folder, [name for name in possible if name not in made]):
+        bars.note(f"  note     {folder / name} was changed and stays as it was")
+    left = known(folder).items()
+    _write(folder, {name: all_[-1:] if name in made else all_ for name, all_ in left})
 
 
 def discard(folder: Path, only: Collection[str] | None = None) -> list[str]:
@@ -209,7 +223,7 @@ def require_report(path: Path, keys: Iterable[str]) -> None:
     Raises:
         InputError: a file is there that is no JSON object with these keys.
     """
-    if not os.path.lexists(path) or runs.is_stream(path):
+    if not os.path.lexists(path) or is_stream(path):
         return
     try:
         found = schema.load(path, dict[str, Any])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 import shlex
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from PIL import Image
 
 from data_io import bars
 from data_io.datasets import phantom
-from pipelines import cli
+from pipelines import arguments, cli
 from pipelines import run as runs
 
 TINY = ("input_shape=[32,32]", "filters=2", "depth=1", "epochs=1")
@@ -229,6 +230,11 @@ def test_help_ends_with_two_examples_that_can_be_typed(name):
         program, *words = shlex.split(example)
         assert (program, words[0]) == ("dscpp", name)
         assert cli._parser().parse_args(words).quiet == ("--quiet" in words)
+
+
+@pytest.mark.parametrize("name", commands())
+def test_each_command_has_its_function(name):
+    assert callable(pkgutil.resolve_name(arguments.commands()[name]["run"]))
 
 
 def test_the_version_is_that_of_the_package(capsys):

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from data_io.errors import InputError
+from data_io.files.writing import sweep
 from pipelines import commits, written
 from pipelines import run as runs
 
@@ -501,8 +502,8 @@ def test_what_killed_processes_left_is_swept_and_not_what_others_write(tmp_path)
 
     def other(aside: Path) -> None:
         """Another process writes into the folder at the same time."""
-        runs.sweep.cache_clear()
-        runs.sweep(tmp_path)
+        sweep.cache_clear()
+        sweep(tmp_path)
         assert aside.exists()
 
     runs.write_atomically(tmp_path / "b.csv", other)

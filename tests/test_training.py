@@ -22,6 +22,7 @@ import pytest
 
 from data_io.datasets import phantom
 from data_io.errors import InputError
+from data_io.files.writing import sweep
 from pipelines import commits, provenance, stages
 from pipelines import run as runs
 from pipelines.training import callbacks, fit, state, unet
@@ -225,7 +226,7 @@ def test_resume_is_exact_through_plateaus_and_early_stopping(
     for epoch in (1, 3, 5):
         train_until_killed(task(**PLATEAUS), data, tmp_path / "cut", work, epoch)
     (tmp_path / "cut" / ".dscpp-abcd1234-model.keras").write_text("half written")
-    runs.sweep.cache_clear()  # as in a new process
+    sweep.cache_clear()  # as in a new process
     run = stages.train(task(**PLATEAUS), data, tmp_path / "cut", work)
     same_run(alone, run)
     assert not list(run.folder.glob(".dscpp-*"))

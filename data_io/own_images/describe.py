@@ -98,15 +98,7 @@ def describe(
     kept = {key: reading[key] for key in ("channels", "values")}
     write_json(root / folder.ABOUT, about)
     write_json(root / folder.READING, kept)
-    lines = _lines(title, about, reading, facts)
-    whose = "the network's" if like else "the median"
-    lines += own_grids.lines(about, facts, whose)
-    if not like:
-        lines.append(
-            f"  input    {by_axis(about['input_shape'])} before the preset: multiples "
-            f"of {MULTIPLE} nearest to the median size, at most the study's largest"
-        )
-    return Description(root, tuple(lines))
+    return Description(root, tuple(_lines(title, about, reading, facts, bool(like))))
 
 
 def _key(pairs: _Pairs, classes: Sequence[str], like: Record | None) -> str:
@@ -494,8 +486,13 @@ def _input_shape(shapes: np.ndarray) -> list[int]:
 
 
 def _lines(
-    title: str, about: dict[str, Any], reading: dict[str, Any], facts: _ByCase
+    title: str,
+    about: dict[str, Any],
+    reading: dict[str, Any],
+    facts: _ByCase,
+    for_network: bool,
 ) -> list[str]:
+    """What was found, in words."""
     sizes = Counter(by_axis(roles["image"]["shape"]) for roles in facts.values())
     shown = ", ".join(f"{n} of {size}" for size, n in sizes.most_common(4))
     more = f", and {len(sizes) - 4} other sizes" if len(sizes) > 4 else ""
@@ -513,4 +510,11 @@ def _lines(
     mixed = {roles["image"]["channels"] for roles in facts.values()}
     if len(mixed) > 1:
         lines.append("  note     grey and RGB images: grey ones become RGB")
+    whose = "the network's" if for_network else "the median"
+    lines += own_grids.lines(about, facts, whose)
+    if not for_network:
+        lines.append(
+            f"  input    {by_axis(about['input_shape'])} before the preset: multiples "
+            f"of {MULTIPLE} nearest to the median size, at most the study's largest"
+        )
     return lines

@@ -131,6 +131,9 @@ def require_classes(decision: Decision, names: Sequence[str], what: object) -> N
 APPLIED = "decision.json"
 """The decision file that lies among the probabilities it was applied to."""
 
+WRITTEN = ("volumes.csv", APPLIED)
+"""What `dscpp predict` writes of a decision."""
+
 
 def require_unapplied(probabilities: Path) -> None:
     """Refuse probabilities, in a folder or file, that a decision was applied to."""

@@ -85,21 +85,15 @@ class Task:
             InputError: unknown data set, loss, preset or backend, or a value out of
                 range.
         """
-        if record is None:
-            record = datasets.by_name(dataset).RECORD
-        _check_seed("seed", seed)
-        if split_seed is not None:
-            _check_seed("split_seed", split_seed)
-        _check_seed("replicate", replicate, lowest=1)
-        _check_backend(backend)
+        record = record or datasets.by_name(dataset).RECORD
+        drawn = 0 if split_seed is None else split_seed
+        _check_numbers(seed=seed, split_seed=drawn, replicate=replicate)
         loss, gamma = loss_names.checked(loss, gamma)
-        own = protocol.preset(preset, record)
         asked = dict(overrides or {})
         if initial:
             asked["initial_weights"] = file_hash(initial.path(runs.MODEL))
-        values, changed = protocol.override(own, asked)
-        if initial:
-            _require_same_network(initial, values, record)
+        values, changed = protocol.override(protocol.preset(preset, record), asked)
+        _require_same_network(initial, values, record)
         return cls(
             dataset=record.name,
             loss=loss,
@@ -111,7 +105,7 @@ class Task:
             protocol=values,
             split_files=tuple(Path(path) for path in split_files),
             replicate=replicate,
-            backend=backend or provenance.backend(),
+            backend=_checked_backend(backend),
             fold=_checked_fold(fold),
             initial=initial.folder if initial else None,
         )
@@ -170,9 +164,11 @@ class Task:
 
 
 def _require_same_network(
-    run: runs.Run, values: protocol.Protocol, record: Record
+    run: runs.Run | None, values: protocol.Protocol, record: Record
 ) -> None:
     """Refuse weights of a network of another shape, as far as its record tells."""
+    if run is None:
+        return
     theirs = run.record["settings"]
     found = {key: theirs[key] for key in ("filters", "depth")}
     found |= {"axes": len(theirs["input_shape"])}
@@ -188,12 +184,14 @@ def _require_same_network(
             )
 
 
-def _check_seed(name: str, value: Any, lowest: int = 0) -> None:
-    if type(value) is not int or not lowest <= value < _SEEDS:
-        raise InputError(
-            f"{name}: expected a whole number from {lowest} to {_SEEDS - 1}, "
-            f"received {value!r}"
-        )
+def _check_numbers(**numbers: Any) -> None:
+    for name, value in numbers.items():
+        lowest = int(name == "replicate")
+        if type(value) is not int or not lowest <= value < _SEEDS:
+            raise InputError(
+                f"{name}: expected a whole number from {lowest} to {_SEEDS - 1}, "
+                f"received {value!r}"
+            )
 
 
 def _checked_fold(fold: Sequence[int] | None) -> Fold | None:
@@ -207,12 +205,13 @@ def _checked_fold(fold: Sequence[int] | None) -> Fold | None:
     return fold[0], fold[1]
 
 
-def _check_backend(name: Any) -> None:
+def _checked_backend(name: Any) -> str:
     if name is not None and name not in provenance.BACKENDS:
         raise InputError(
             f"backend: expected one of {', '.join(provenance.BACKENDS)}, "
             f"received {name!r}"
         )
+    return name or provenance.backend()
 
 
 def from_record(record: Mapping[str, Any]) -> Task:

@@ -51,69 +51,21 @@ SHORT = 5  # epochs; up to here there is no time to expect worth measuring
 INTERRUPTED = 130
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `dscpp reproduce`."""
-    parser.add_argument("--dataset", metavar="NAME", help="short name, such as drive")
-    arguments.add(parser, "--data")
-    arguments.add_own(parser)
-    parser.add_argument(
-        "--phantom",
-        action="store_true",
-        help="the same on simulated images; results go to those of the phantom",
-    )
-    parser.add_argument(
-        "--experiment",
-        type=arguments.folder,
-        default=PAPER,
-        metavar="FILE",
-        help=f"what is run where nothing else is said (default: {PAPER.name}, "
-        "everything in the paper)",
-    )
-    _add_common(parser)
-
-
-def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `dscpp demo`."""
-    parser.set_defaults(dataset="phantom", data=None, phantom=False, experiment=DEMO)
-    parser.set_defaults(images=None, masks=None)
-    _add_common(parser)
-
-
-def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--preset", metavar="P", help="paper, reduced or demo")
-    parser.add_argument(
-        "--losses",
-        metavar="NAMES",
-        help='such as "CE,DSC,DSC++"; "DSC++ 1.5" names an exponent',
-    )
-    parser.add_argument("--seeds", metavar="N,N", help='such as "0,1,2"')
-    parser.add_argument(
-        "--replicate",
-        type=arguments.number,
-        metavar="N",
-        help="2 for a second training of the same settings, kept beside the first",
-    )
-    parser.add_argument(
-        "--folds",
-        type=arguments.number,
-        default=0,
-        metavar="N",
-        help="cross-validation where the split is random: N trainings of each loss and "
-        "seed, and tables over all cases, each of which is in the test once",
-    )
-    arguments.add(parser, *arguments.SPLIT)
-    parser.set_defaults(split_seed=None)  # then the experiment file says
-    arguments.add(parser, "--epochs", "--jobs", "--results", "--work")
-
-
 def require_jobs(jobs: int) -> None:
     """Refuse a number of runs at a time that is none."""
     if jobs < 1:
         raise InputError(f"jobs: expected a number from 1 on, received {jobs}")
 
 
+def demo(args: argparse.Namespace) -> int:
+    """`dscpp demo`: `reproduce` on simulated phantoms."""
+    given = {"dataset": "phantom", "phantom": False, "experiment": DEMO}
+    given |= dict.fromkeys(("data", "images", "masks"))
+    return command(argparse.Namespace(**vars(args), **given))
+
+
 def command(args: argparse.Namespace) -> int:
-    """`dscpp reproduce` and `dscpp demo`: see `reproduce`."""
+    """`dscpp reproduce`: see `reproduce`."""
     record = arguments.take_own(args)
     module = datasets.by_name(args.dataset)
     name = datasets.simulated(args.dataset) if args.phantom else args.dataset
@@ -131,7 +83,7 @@ def command(args: argparse.Namespace) -> int:
     more = {} if args.epochs is None else {"epochs": args.epochs}
     experiments = [
         dataclasses.replace(block, **changes, overrides={**block.overrides, **more})
-        for block in of_dataset(args.experiment, name)
+        for block in of_dataset(args.experiment or PAPER, name)
     ]
     if args.phantom:
         bars.note(

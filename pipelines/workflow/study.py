@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from data_io import datasets
 from data_io.errors import InputError
-from pipelines import arguments
 from pipelines.workflow import reproduce, status
 from pipelines.workflow.plan import EXPERIMENTS, Planned, plan, read
 
@@ -26,30 +25,6 @@ if TYPE_CHECKING:  # Names of data sets are wanted where nothing is read.
     from data_io.datasets.dataset import Dataset
 
 STUDY = EXPERIMENTS / "study.yaml"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `dscpp study`."""
-    parser.add_argument(
-        "file",
-        nargs="?",
-        type=arguments.folder,
-        default=STUDY,
-        metavar="FILE",
-        help=f"the list of runs (default: {STUDY.name} of this project)",
-    )
-    parser.add_argument(
-        "--status",
-        action="store_true",
-        help="make nothing; say what is done, running and left, and how long it takes",
-    )
-    parser.add_argument(
-        "--data",
-        type=arguments.folder,
-        metavar="DIR",
-        help="the folder that holds the folders of all data sets (default: data)",
-    )
-    arguments.add(parser, "--jobs", "--results", "--work")
 
 
 def command(options: argparse.Namespace) -> int:
@@ -64,9 +39,10 @@ def command(options: argparse.Namespace) -> int:
             is missing.
     """
     reproduce.require_jobs(options.jobs)
+    file = options.file or STUDY
     planned = [
         dataclasses.replace(run, work=options.work.absolute())
-        for run in plan(read(options.file), options.results.absolute())
+        for run in plan(read(file), options.results.absolute())
     ]
     if options.status:
         print("\n".join(status.describe(planned, options.jobs)))
@@ -84,8 +60,8 @@ def command(options: argparse.Namespace) -> int:
     ]
     os.nice(19)
     # Two lists of one name are two studies.
-    number = zlib.crc32(str(options.file.resolve()).encode())
-    place = Path("study") / f"{options.file.stem}-{number:08x}"
+    number = zlib.crc32(str(file.resolve()).encode())
+    place = Path("study") / f"{file.stem}-{number:08x}"
     return reproduce.make(placed, options.results, options.work, place, options.jobs)
 
 

@@ -1,0 +1,370 @@
+"""What the commands of `commands.yaml` do that have no module of their own.
+
+Each takes the arguments as typed. Heavy imports live inside the functions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_io import bars, datasets
+from data_io.errors import InputError
+from pipelines import arguments, backend
+from pipelines import run as runs
+from pipelines.run import Run
+
+if TYPE_CHECKING:
+    from pipelines.posthoc.decision import Decision
+
+
+def fetch(options: argparse.Namespace) -> None:
+    """`dscpp fetch`: download a data set, or check the one that is here."""
+    from data_io.fetching import fetch as fetching
+
+    if options.name.lower() not in datasets.NAMES:
+        known = ", ".join(datasets.NAMES)
+        raise InputError(f"fetch: expected {known}, received {options.name}")
+    module = datasets.by_name(options.name)
+    plan = fetching.plan(module, options.output)
+    print(plan, end="\n" * bool(plan), flush=True)
+    done = fetching.fetch(module, options.output)
+    print(f"{done}\nnext: dscpp verify --dataset {module.RECORD.name}", end="")
+    print(f" --data {done.root}" if options.output else "")
+
+
+def run(options: argparse.Namespace) -> None:
+    """`dscpp run`: do what is missing of one run."""
+    from pipelines import stages
+    from pipelines.workflow import plan
+
+    planned = plan.load(options.file)
+    os.environ["KERAS_BACKEND"] = planned.task.backend
+    given = (planned.task, planned.data, planned.folder, planned.work)
+    for stage, done in stages.complete(*given):
+        print(_SAID[stage](done), flush=True)
+
+
+def _trained(run: Run) -> str:
+    return (
+        f"{run.folder}: {run.state}, best validation loss "
+        f"{run.record['best_val_loss']:.4f}, {run.record['times']['epochs']} epochs"
+    )
+
+
+def _predicted(run: Run) -> str:
+    return f"{run.folder}: {run.state}"
+
+
+def _evaluated(run: Run) -> str:
+    from pipelines.reporting import tables
+
+    means = tables.set_summary(run.path("cases.csv"), "test")
+    seen = f"{run.folder}: {run.state}; see cases.csv and histograms.npz"
+    return "\n".join([*means, seen])
+
+
+def _scaled(run: Run) -> str:
+    fitted = run.record.get("posthoc")
+    if fitted is None:  # the best one lies at a bound
+        return f"{run.folder}: {run.state}, no temperature"
+    return (
+        f"{run.folder}: {run.state}, temperature {fitted['temperature']:g}, NLL "
+        f"of the validation cases {fitted['nll_before']:.4f} before, "
+        f"{fitted['nll_after']:.4f} after"
+    )
+
+
+# What is said when a stage is done.
+_SAID: dict[str, Callable[[Run], str]] = {
+    "train": _trained,
+    "predict": _predicted,
+    "evaluate": _evaluated,
+    "temperature": _scaled,
+}
+
+
+def train(options: argparse.Namespace) -> str:
+    """`dscpp train`: train one run, or go on with it."""
+    from pipelines import stages
+    from pipelines.training import protocol
+    from pipelines.training.task import Task
+
+    record = arguments.take_own(options)
+    overrides = protocol.parse_overrides(options.set)
+    if options.epochs is not None:
+        overrides["epochs"] = options.epochs
+    task = Task.make(
+        options.dataset,
+        options.loss,
+        options.gamma,
+        options.seed,
+        options.split_seed,
+        options.preset,
+        overrides,
+        options.split,
+        record,
+        runs.replicate_of(options.output) if options.output else 1,
+        initial=stages.initial(options.initial) if options.initial else None,
+    )
+    if record:
+        shape = " x ".join(str(size) for size in task.protocol.input_shape)
+        bars.note(f"  network  input {shape} (preset {task.preset})")
+    output = options.output or task.folder(options.results)
+    return _trained(stages.train(task, options.data, output, options.work))
+
+
+def predict(options: argparse.Namespace) -> None:
+    """`dscpp predict`: the cases of a run, or any images."""
+    from pipelines import stages
+
+    model = options.model or options.run_folder
+    given = [options.model, options.input, options.output]
+    if options.run_folder and not any(given):
+        _predict_run(options)
+        return
+    both = options.model and options.run_folder
+    if both or not all([model, *given[1:]]):
+        raise InputError(
+            "expected --run RUN, or --run RUN or --model M with --images PATH and "
+            "--output DIR; received another combination"
+        )
+    decision = _decision(options)
+    written = stages.predict_images(
+        model,
+        options.input,
+        options.output,
+        stages.choose_threshold(model, options.threshold),
+        options.work,
+        options.probabilities,
+        options.pictures,
+        decision,
+    )
+    print(f"{options.output}: {len(written)} label maps")
+
+
+def _decision(options: argparse.Namespace) -> Decision | None:
+    if options.decision is None:
+        return None
+    if options.threshold is not None:
+        raise InputError(
+            "--decision: expected no --threshold beside it, as the file has one"
+        )
+    from pipelines.posthoc import decision
+
+    return decision.load(options.decision)
+
+
+def _predict_run(options: argparse.Namespace) -> None:
+    from pipelines import stages
+
+    if options.decision is not None:
+        raise InputError(
+            "--decision: expected --images and --output with it; `dscpp judge "
+            "--decision` measures probabilities that are there"
+        )
+    if options.threshold is not None:
+        raise InputError(
+            "--threshold: expected --images and --output with it; a run keeps "
+            "probabilities: `dscpp evaluate --threshold` measures them at one, `dscpp "
+            "tables` at 0.05 to 0.95"
+        )
+    if options.probabilities and not options.nifti:
+        raise InputError(
+            "--probabilities: expected --nifti too; without it probabilities are "
+            "written on the network's grid, RUN/probabilities/CASE.npy"
+        )
+    files = options.nifti, options.probabilities, options.pictures
+    stages.require_free(options.run_folder, *files)
+    run = stages.predict(options.run_folder, options.data, options.work, options.again)
+    print(_predicted(run))
+    if not (options.nifti or options.pictures):
+        return
+    made = stages.export(run.folder, options.data, options.work, *files)
+    for paths, what in zip(made, ("label maps", "pictures"), strict=True):
+        if paths:
+            print(f"{paths[0].parent}: {len(paths)} {what}")
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """`dscpp evaluate`: measure a run on its own cases, or on another set."""
+    from pipelines import stages
+
+    if options.images is None and options.masks is None:
+        _evaluate_run(options)
+        return
+    if options.images is None or options.masks is None or options.data:
+        raise InputError(
+            "expected both --images DIR and --masks DIR of the other set, and no --data"
+        )
+    threshold = stages.choose_threshold(options.run_folder, options.threshold)
+    backend.start(options.work)
+    from pipelines import apply
+
+    folder = apply.evaluate_set(
+        options.run_folder,
+        options.images,
+        options.masks,
+        options.name or "other",
+        arguments.class_names(options),
+        options.work,
+        threshold,
+    )
+    from pipelines import evaluate as evaluation
+    from pipelines.reporting import tables
+
+    print("\n".join(tables.set_summary(folder / "cases.csv")))
+    print(f"{folder}: see cases.csv and histograms.npz")
+    if threshold is not None:
+        _print_at_threshold(folder / evaluation.threshold_file(threshold))
+
+
+def _evaluate_run(options: argparse.Namespace) -> None:
+    from pipelines import stages
+
+    given = options.run_folder, options.data
+    print(_evaluated(stages.evaluate(*given, options.work, options.again)))
+    threshold = stages.choose_threshold(options.run_folder, options.threshold)
+    if threshold is not None:
+        path = stages.evaluate_at(*given, threshold, options.work)
+        _print_at_threshold(path, "test")
+
+
+def _print_at_threshold(path: Path, split: str | None = None) -> None:
+    from pipelines.reporting import tables
+
+    shown = ("dice", "jaccard", "precision", "recall")
+    lines = tables.set_summary(path, split, shown)
+    print(*(f"{path.stem}: {line}" for line in lines), f"{path}", sep="\n")
+
+
+def temperature(options: argparse.Namespace) -> str:
+    """`dscpp temperature`: scale a run's probabilities."""
+    from pipelines import stages
+
+    given = options.run_folder, options.data, options.work, options.again
+    return _scaled(stages.temperature(*given))
+
+
+def tables(options: argparse.Namespace) -> None:
+    """`dscpp tables`: of all runs, or of those named."""
+    from pipelines.reporting.pages import Report
+
+    if options.folders:
+        named = runs.listed(options.folders)
+        for run in named:
+            if run.state != "evaluated":
+                print(f"dscpp: warning: left out: {_unfinished(run)}", file=sys.stderr)
+        report = Report(options.results, named, options.output)
+        pages = report.pages
+    else:
+        _warn_unrecorded(options)
+        report = Report(options.results)
+        pages = report.chosen(options.dataset, options.preset)
+    written = report.write(pages)
+    for page in pages:
+        print(page.text(), end="\n\n")
+        own = [path for path in written if path.parent == page.study.folder]
+        print("\n".join(str(path) for path in own))
+    over_all = [path for path in written if path.parent == options.results]
+    if over_all:
+        print(report.counts(), end="\n\n")
+        print("\n".join(str(path) for path in over_all))
+    for path in options.readme:
+        report.update(path)
+
+
+def _unfinished(run: Run) -> str:
+    return (
+        f"{run.folder}: expected a run that is 'evaluated', found {run.state!r}; give "
+        f"`dscpp predict --run {run.folder}`, then `dscpp evaluate --run {run.folder}`"
+    )
+
+
+def _warn_unrecorded(options: argparse.Namespace) -> None:
+    """Say which folders are left out because their record is gone."""
+    from pipelines.reporting.frame import unclean
+
+    for line in [*runs.unrecorded(options.results), *unclean(options.results)]:
+        bars.note(f"dscpp: warning: left out: {line}", sys.stderr)
+
+
+def figures(options: argparse.Namespace) -> None:
+    """`dscpp figures`: those of run files, and those with images where they are."""
+    from pipelines import stages, written
+    from pipelines.reporting.figures import curves, photographs
+
+    written.require_figures(options.results)
+    _warn_unrecorded(options)
+    for path in curves.write_figures(options.results):
+        print(path)
+
+    asked: dict[Path | None, str] = {}
+
+    def locate(found: Run) -> Path:
+        data = stages.own_data(found, options.data)
+        asked[data] = found.record["dataset"]
+        return stages.located(found, data, options.work)
+
+    drawn, skipped = photographs.write_pictures(options.results, locate)
+    for path in drawn:
+        print(path)
+    if skipped:
+        bars.note(skipped)
+    if asked and options.data not in asked:
+        raise InputError(
+            f"--data {options.data}: expected the images of a data set whose "
+            f"probabilities are here, such as {asked[None]}, found others"
+        )
+
+
+def list_runs(options: argparse.Namespace) -> str:
+    """`dscpp runs`: a line for each run."""
+    if options.folders:
+        found = runs.listed(options.folders)
+    else:
+        groups = sorted(options.results.glob("*/*/runs"))
+        found = [run for group in groups for run in runs.find(group.parent)]
+        _warn_unrecorded(options)
+    if not found:
+        return (
+            f"{options.results}: no runs yet; `dscpp demo` makes some. One elsewhere "
+            "is listed by name: `dscpp runs RUN`"
+        )
+    last = "Dice and NLL: means over test images, then over classes"
+    return "\n".join([*map(_listed, found), last])
+
+
+def _listed(run: Run) -> str:
+    """A line on one run: its state, epochs, measures and folder."""
+    from pipelines.reporting import tables
+
+    trained = f"{run.record.get('times', {}).get('epochs', 0):>5} epochs"
+    if run.method:
+        scaled_by = run.record.get("posthoc", {}).get("temperature")
+        trained = f"T = {scaled_by:.3g}" if scaled_by else run.method
+    said = " " * 23
+    if run.state == "evaluated":
+        try:
+            said = "Dice {dice:.3f}, NLL {nll:.3f}".format(
+                **tables.brief_means(run.path("cases.csv"))
+            )
+        except InputError:  # `dscpp tables` says what is wrong with them
+            said = "measures damaged"
+    return f"{run.state:10} {trained:12}  {said:23}  {run.folder}"
+
+
+def clean(options: argparse.Namespace) -> None:
+    """`dscpp clean`: list or delete what can be made again."""
+    from pipelines import cleaning
+
+    found = cleaning.find(options.results, options.work, options.weights)
+    print("\n".join(cleaning.lines(found)))
+    if options.yes:
+        cleaning.remove(found)
+    elif found:
+        bars.note("Nothing was deleted; --yes deletes what is listed.")
