@@ -19,6 +19,7 @@ from pipelines.run import Run
 
 if TYPE_CHECKING:
     from pipelines.posthoc.decision import Decision
+    from pipelines.reporting.pages import Page, Report
 
 _NO_READER = 141  # exit code, as where SIGPIPE ends a process
 _DATASETS, _LOSSES = ", ".join(datasets.NAMES), ", ".join(loss_names.NAMES)
@@ -149,6 +150,8 @@ def _parser() -> argparse.ArgumentParser:
         _calibrate,
         _tables,
         _figures,
+        _report,
+        _card,
         _runs,
         _clean,
     ):
@@ -872,19 +875,7 @@ def _add_folders(parser: argparse.ArgumentParser, verb: str) -> None:
 
 
 def _run_tables(options: argparse.Namespace) -> None:
-    from pipelines.reporting.pages import Report
-
-    if options.folders:
-        named = runs.listed(options.folders)
-        for run in named:
-            if run.state != "evaluated":
-                print(f"dscpp: warning: left out: {_unfinished(run)}", file=sys.stderr)
-        report = Report(options.results, named, options.output)
-        pages = report.pages
-    else:
-        _warn_unrecorded(options)
-        report = Report(options.results)
-        pages = report.chosen(options.dataset, options.preset)
+    report, pages = _pages(options)
     written = report.write(pages)
     for page in pages:
         print(page.text(), end="\n\n")
@@ -896,6 +887,22 @@ def _run_tables(options: argparse.Namespace) -> None:
         print("\n".join(str(path) for path in over_all))
     for path in options.readme:
         report.update(path)
+
+
+def _pages(options: argparse.Namespace) -> tuple[Report, list[Page]]:
+    """The tables of the runs that were named, or of what was asked for in results."""
+    from pipelines.reporting.pages import Report
+
+    if not options.folders:
+        _warn_unrecorded(options)
+        report = Report(options.results)
+        return report, report.chosen(options.dataset, options.preset)
+    named = runs.listed(options.folders)
+    for run in named:
+        if run.state != "evaluated":
+            print(f"dscpp: warning: left out: {_unfinished(run)}", file=sys.stderr)
+    report = Report(options.results, named, options.output)
+    return report, report.pages
 
 
 def _unfinished(run: Run) -> str:
@@ -915,7 +922,7 @@ def _warn_unrecorded(options: argparse.Namespace) -> None:
 
 def _figures(commands: _Commands[argparse.ArgumentParser]) -> None:
     def run(options: argparse.Namespace) -> None:
-        from pipelines import stages, written
+        from pipelines import written
         from pipelines.reporting.figures import curves, photographs
 
         written.require_figures(options.results)
@@ -923,23 +930,12 @@ def _figures(commands: _Commands[argparse.ArgumentParser]) -> None:
         for path in curves.write_figures(options.results):
             print(path)
 
-        asked: dict[Path | None, str] = {}
-
-        def locate(found: Run) -> Path:
-            data = stages.own_data(found, options.data)
-            asked[data] = found.record["dataset"]
-            return stages.located(found, data, options.work)
-
-        drawn, skipped = photographs.write_pictures(options.results, locate)
-        for path in drawn:
-            print(path)
-        if skipped:
-            bars.note(skipped)
-        if asked and options.data not in asked:
-            raise InputError(
-                f"--data {options.data}: expected the images of a data set whose "
-                f"probabilities are here, such as {asked[None]}, found others"
-            )
+        with _located(options) as locate:
+            drawn, skipped = photographs.write_pictures(options.results, locate)
+            for path in drawn:
+                print(path)
+            if skipped:
+                bars.note(skipped)
 
     parser = _command(
         commands,
@@ -950,6 +946,88 @@ def _figures(commands: _Commands[argparse.ArgumentParser]) -> None:
         ("figures --data DIR", "figures --results my-results"),
     )
     arguments.add(parser, "--results", "--data", "--work")
+
+
+@contextlib.contextmanager
+def _located(options: argparse.Namespace) -> Iterator[Callable[[Run], Path]]:
+    """Give what finds the images of a run; in the end `--data` was of use, or refused.
+
+    Raises:
+        InputError: `--data` has the images of none of the runs that were asked for.
+    """
+    from pipelines import stages
+
+    asked: dict[Path | None, str] = {}
+
+    def locate(found: Run) -> Path:
+        data = stages.own_data(found, options.data)
+        asked[data] = found.record["dataset"]
+        return stages.located(found, data, options.work)
+
+    yield locate
+    if asked and options.data not in asked:
+        raise InputError(
+            f"--data {options.data}: expected the images of a data set whose "
+            f"probabilities are here, such as {asked[None]}, found others"
+        )
+
+
+def _report(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "report",
+        _run_report,
+        "write one HTML page of everything: answers, tables, diagrams, and the "
+        "prediction on an image at each threshold where images are",
+        (
+            "report --data DIR",
+            "report --images photos --masks labels --output my-report.html",
+        ),
+        "The page may show patients where images are at hand. It needs no network.",
+    )
+    _add_folders(parser, "report on these alone")
+    parser.set_defaults(dataset=None, preset=None)
+    arguments.add(parser, "--results", "--data", "--work")
+    arguments.add_own(parser, "the runs on your own images")
+    parser.add_argument(
+        "--output",
+        type=arguments.folder,
+        default=Path("report.html"),
+        metavar="FILE",
+        help="the page (default: %(default)s)",
+    )
+
+
+def _run_report(options: argparse.Namespace) -> None:
+    installed.require("jinja2")
+    from pipelines.report import page
+
+    page.require_replaceable(options.output)
+    if options.images is not None or options.masks is not None:
+        arguments.take_own(options)
+    report, pages = _pages(options)
+    with _located(options) as locate:
+        print(page.write(report, pages, locate, options.output))
+
+
+def _card(commands: _Commands[argparse.ArgumentParser]) -> None:
+    def run(options: argparse.Namespace) -> None:
+        installed.require("jinja2")
+        from pipelines.report import card
+
+        print(card.card(Run.open(options.run_folder), options.results), end="")
+
+    parser = _command(
+        commands,
+        "card",
+        run,
+        "print the model card of an evaluated run, in Markdown",
+        ("card results/drive/paper/runs/dscpp-s0-jax", "card RUN --results my-results"),
+    )
+    parser.add_argument(
+        "run_folder", type=arguments.folder, metavar="RUN", help="the run folder"
+    )
+    arguments.add(parser, "--results")
 
 
 def _runs(commands: _Commands[argparse.ArgumentParser]) -> None:
