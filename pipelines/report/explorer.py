@@ -1,4 +1,4 @@
-"""The threshold explorer: figures at each softmax threshold, and the pixels behind them.
+"""The threshold explorer: figures at each softmax threshold, and their pixels.
 
 Figures come from the runs' histograms and tables. A picture keeps the probability of
 each pixel as a byte in which every threshold is exact (`code`): picture and figures
@@ -40,7 +40,7 @@ SUBDIVISIONS = 12
 ALL = "all test images"
 _LOSSES, _SLICES = 4, 9  # most that are shown of a case
 _PIXELS = 350_000  # most of a picture, with all its slices
-_OVERCONFIDENT = 3.0  # what the logits of a phantom's true probability are multiplied by
+_OVERCONFIDENT = 3.0  # times the logits of a phantom's true probability
 _METRICS = ("precision", "recall", "dice")
 _WHERE = {"split": "test", "region": "image", "reference": "observer1"}
 

@@ -1,11 +1,14 @@
 "use strict";
 
+const NAMES = { dataset: "Data set", target: "Class", class: "Class", case: "Case",
+  loss: "Loss", region: "Region", table: "Table" };
+
 // Selects for some fields of items; each offers what the ones before it leave.
 // `show` is called with the one item that is chosen.
 function choose(place, fields, items, show, first) {
   const selects = fields.map((field) => {
     const label = document.createElement("label"), select = document.createElement("select");
-    label.append(field[0].toUpperCase() + field.slice(1), select);
+    label.append(NAMES[field], select);
     select.dataset.field = field;
     select.addEventListener("change", () => update());
     place.append(label);
@@ -113,7 +116,7 @@ async function draw(level) {
   part("slice-at").value = scene.slices[slice] ?? "";
   for (const key of place.querySelectorAll("[data-key]"))
     key.hidden = (key.dataset.key === "errors") !== (view === "errors");
-  place.dataset.drawn = `${entry.scene} ${entry.loss} ${level}`;
+  place.dataset.drawn = "yes";
 }
 
 function number(value) {
@@ -134,6 +137,7 @@ function update() {
   }
   const step = entry.scene ? data.scenes[entry.scene].step : 1;
   part("note").textContent = entry.note + (step > 1 ? ` Drawn: every ${step}. row and column.` : "");
+  delete place.dataset.drawn; // until the picture is as chosen
   draw(at + 1);
 }
 

@@ -99,7 +99,9 @@ class Example:
         volumes = {v: stored.volume(r, module, root, case) for v, r in shown.items()}
         place = next(iter(volumes.values()))[1]
         plane = Plane.of(place, target)
-        each = {v: plane_softmax(found, place, plane) for v, (found, _) in volumes.items()}
+        each = {
+            v: plane_softmax(found, place, plane) for v, (found, _) in volumes.items()
+        }
         image, label = plane_image(module, root, case, plane), plane.cut(label)
         return cls(shown, case, targets, rule, image, label, each, plane)
 
