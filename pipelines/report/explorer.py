@@ -112,7 +112,7 @@ def _of_page(page: Page, locate: Locate, scenes: _Scenes) -> Iterator[_Entry]:
             pictures, lacking = {}, f" No picture: {str(error).splitlines()[0]}"
         for index, target in enumerate(study.targets, start=1):
             for loss, run in losses.items():
-                entry = about | {"target": target, "loss": loss, "case": rank}
+                entry: _Entry = about | {"target": target, "loss": loss, "case": rank}
                 entry |= {"note": f"Run {run.name} alone.{lacking}", "index": index}
                 if loss in pictures:
                     entry |= {"scene": name, "p": _packed(pictures[loss][..., index])}
@@ -135,7 +135,7 @@ def _means(page: Page) -> Iterator[_Entry]:
     for target in study.targets:
         for variant in study.main:
             rows = variant.rows(table[table["target"] == target]).set_index("metric")
-            entry = {"target": target, "case": ALL, "loss": variant.label}
+            entry: _Entry = {"target": target, "case": ALL, "loss": variant.label}
             entry["note"] = f"Mean over {study.about([variant])}: thresholds.csv."
             for name in _METRICS:
                 columns = rows.loc[name, ["mean", "ci_low", "ci_high"]]
@@ -259,7 +259,11 @@ def _phantoms(scenes: _Scenes) -> Iterator[_Entry]:
             counts = histograms.count(p, label.ravel())
             sums = histograms.sum_bins(histograms.bins_of(p), p)
             confidence = ratio(sums, counts.sum(axis=0))
-            entry = {"dataset": "phantom (SIMULATED)", "target": target, "case": case}
+            entry: _Entry = {
+                "dataset": "phantom (SIMULATED)",
+                "target": target,
+                "case": case,
+            }
             entry |= {"loss": loss, "scene": case, "p": _packed(softmax[..., 1])}
             entry |= {"index": 1, "note": "Simulated: no network, no patient."}
             figures = _figures(counts, np.nan_to_num(confidence), histograms.EDGES)
