@@ -65,7 +65,12 @@ def results(tmp_path_factory, phantoms) -> Path:
     nll = {"DSC": written_runs.DSC_NLL, "DSC++": written_runs.PLUS_NLL}
     for loss, gamma in (("DSC", None), ("DSC++", 2.0)):
         written_runs.make_run(
-            results, loss, nll[loss], gamma=gamma, targets=[MARKUP], classes=["", ""]
+            results,
+            loss,
+            nll[loss],
+            gamma=gamma,
+            targets=[MARKUP],
+            classes=["background", MARKUP],
         )
         test_illustrate.make_run(results, phantoms, loss, gamma, noise=0.9)
     return results
@@ -289,6 +294,15 @@ def test_card_says_what_was_measured_and_for_what_it_is_not(results, capsys):
     assert "1 training, 1 validation and 4 test cases" in text
     assert "ECE" in text
     assert "Not measured on any other set of images." in text
+
+
+def test_card_shows_names_with_markup_as_text(results, capsys):
+    folder = results / "drive" / "paper" / "runs" / "dsc-s0"
+    assert cli.main(["card", str(folder), "--results", str(results)]) == 0
+    text = capsys.readouterr().out
+    assert "into background, &lt;img src=x" in text
+    assert "<img" not in text
+    assert "The images are simulated" not in text
 
 
 def test_card_of_a_run_that_is_not_measured(tmp_path, phantoms, capsys):

@@ -6,11 +6,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+from markupsafe import Markup
 
 from data_io.errors import InputError
 from pipelines.measure import metrics
-from pipelines.report.page import environment
+from pipelines.report.page import template
 from pipelines.reporting import calibration, tables
 from pipelines.reporting.evidence import estimated
 from pipelines.reporting.figures.curves import name_of
@@ -42,12 +42,12 @@ def card(run: Run, results: Path) -> str:
         "name": name_of(run.record),
         "label": next(iter(study.runs)).label,
         "sizes": {part: len(ids) for part, ids in run.record["split"].items()},
-        "measures": _measures(study),
-        "calibration": _calibration(study),
-        "others": _others(study),
+        "measures": Markup(_measures(study)),
+        "calibration": Markup(_calibration(study)),
+        "others": Markup(_others(study)),
         "second": calibration.OBSERVERS[1] in set(study.frame["reference"]),
     }
-    return environment(False).get_template("card.md").render(context)
+    return template("card.md").render(context)
 
 
 def _measures(study: Study) -> str:
@@ -86,7 +86,7 @@ def _calibration(study: Study) -> str:
 
 
 def _others(study: Study) -> str:
-    found: pd.DataFrame = tables.other_sets(study)
+    found = tables.other_sets(study)
     shown = found[found["metric"].isin(["dice", "nll"])].to_dict("records")
     rows = [[f"{r['set']}, {r['target']}: {r['metric']}", *_cells(r)] for r in shown]
     return table(_HEAD, rows) if rows else ""

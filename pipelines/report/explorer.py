@@ -61,8 +61,9 @@ def data(pages: Sequence[Page], locate: Locate) -> dict[str, Any]:
     Returns:
         "thresholds", (19,); "entries", one for each data set, class, case and loss,
         with the figures at each threshold; "scenes": images and labels of the cases
-        with a picture; "heat", the colour of each byte. Where no network's
-        probabilities are at hand, simulated images with their true one come first.
+        with a picture; "heat" and "key": the colours of bytes, and of errors. Where no
+        network's probabilities are at hand, simulated images with their true one come
+        first.
     """
     scenes: _Scenes = {}
     entries = [one for page in pages for one in _of_page(page, locate, scenes)]
@@ -75,6 +76,7 @@ def data(pages: Sequence[Page], locate: Locate) -> dict[str, Any]:
         "thresholds": THRESHOLDS.tolist(),
         "subdivisions": SUBDIVISIONS,
         "heat": colormaps[style.HEAT](places, bytes=True)[:, :3].tolist(),
+        "key": panels.KEY,
         "entries": entries,
         "scenes": scenes,
     }
@@ -103,7 +105,7 @@ def _of_page(page: Page, locate: Locate, scenes: _Scenes) -> Iterator[_Entry]:
     about = {"dataset": f"{curves.name_of(study.record)}, preset {study.preset}"}
     yield from (about | one for one in _means(page))
     losses = {variant.label: _likeliest(study.runs[variant])
-              for variant in study.main[:_LOSSES]}  # fmt: skip
+              for variant in (study.main or list(study.runs))[:_LOSSES]}  # fmt: skip
     for case, rank in _ranked(study, list(losses.values())[-1]).items():
         name, lacking = f"{about['dataset']}, {case}", ""
         try:

@@ -77,10 +77,12 @@ async function bytes(text) {
   return unpacked.get(text);
 }
 
-const COLOURS = [[0, 0, 0, 0], [255, 0, 255, 255], [0, 200, 0, 255], [255, 255, 255, 255]];
 const place = document.querySelector("[data-explorer]");
 const part = (name) => place.querySelector(`[data-${name}]`);
 const data = JSON.parse(document.getElementById("explorer-data").textContent);
+const rgb = (name) => data.key[name].match(/\w\w/g).map((digits) => parseInt(digits, 16));
+const COLOURS = [[0, 0, 0, 0], ...["false positive", "false negative", "true positive"]
+  .map((name) => [...rgb(name), 255])];
 let entry = null, drawing = 0;
 
 // What a pixel is painted with: of errors by truth and prediction, else by the map.

@@ -105,18 +105,20 @@ def html(report: Report, pages: Sequence[Page], locate: explorer.Locate) -> str:
             "hours": seconds / 3600,
             "made": _table("Runs", "run.json", pd.DataFrame(map(_made, studies))),
         }
-    return environment(True).get_template("page.html").render(context)
+    return template("page.html").render(context)
 
 
-def environment(autoescape: bool) -> jinja2.Environment:
-    """Where the templates are; HTML is escaped, and an undefined name is an error."""
-    return jinja2.Environment(
+def template(name: str) -> jinja2.Template:
+    """One of the templates here; values are escaped, an undefined name is an error."""
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=autoescape,
+        autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
+    return environment.get_template(name)
 
 
 def _table(title: str, file: str, frame: pd.DataFrame) -> _Table:
