@@ -6,8 +6,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from data_io.errors import InputError
 from pipelines.measure import metrics
 from pipelines.report.page import template
@@ -42,9 +40,9 @@ def card(run: Run, results: Path) -> str:
         "name": name_of(run.record),
         "label": next(iter(study.runs)).label,
         "sizes": {part: len(ids) for part, ids in run.record["split"].items()},
-        "measures": Markup(_measures(study)),
-        "calibration": Markup(_calibration(study)),
-        "others": Markup(_others(study)),
+        "measures": _measures(study),
+        "calibration": _calibration(study),
+        "others": _others(study),
         "second": calibration.OBSERVERS[1] in set(study.frame["reference"]),
     }
     return template("card.md").render(context)

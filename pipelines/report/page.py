@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import numpy as np
 import pandas as pd
-from markupsafe import Markup
 
 from data_io.errors import InputError
 from pipelines import commits
@@ -50,8 +49,10 @@ def require_replaceable(path: Path) -> None:
     Raises:
         InputError: a folder, a link or another file is there.
     """
-    is_file = path.is_file() and not path.is_symlink()
-    begin = path.open("rb").read(200) if is_file else b""
+    begin = b""
+    if path.is_file() and not path.is_symlink():
+        with path.open("rb") as file:
+            begin = file.read(200)
     if os.path.lexists(path) and MARK.encode() not in begin:
         raise InputError(
             f"{path}: expected no file, or an earlier report, found another, which "
@@ -93,7 +94,7 @@ def html(report: Report, pages: Sequence[Page], locate: explorer.Locate) -> str:
     with style.drawing("page"):
         forest = curves.forest(studies)
         context = {
-            "mark": Markup(MARK),
+            "mark": MARK,
             "commit": commits.commit(),
             "studies": [(_named(one), one) for one in studies],
             "questions": list(_questions(over_all)),
@@ -128,7 +129,7 @@ def _table(title: str, file: str, frame: pd.DataFrame) -> _Table:
     look: dict[str, Any] = {"classes": "sortable", "border": 0, "na_rep": ""}
     with pd.option_context("display.max_colwidth", None):
         text = shown.to_html(index=False, float_format="{:.4g}".format, **look)
-    return {"title": title, "file": file, "n": len(shown), "html": Markup(text)}
+    return {"title": title, "file": file, "n": len(shown), "html": text}
 
 
 def _questions(over_all: Mapping[str, pd.DataFrame]) -> Iterator[dict[str, Any]]:
