@@ -115,7 +115,7 @@ def _of_page(page: Page, locate: Locate, scenes: _Scenes) -> Iterator[_Entry]:
         for index, target in enumerate(study.targets, start=1):
             for loss, run in losses.items():
                 entry: _Entry = about | {"target": target, "loss": loss, "case": rank}
-                entry |= {"note": f"Run {run.name} alone.{lacking}", "index": index}
+                entry |= {"note": f"This image alone, run {run.name}.{lacking}", "index": index}
                 if loss in pictures:
                     entry |= {"scene": name, "p": _packed(pictures[loss][..., index])}
                 yield entry | _of_run(study, run, case, target)

@@ -88,6 +88,7 @@ let entry = null, drawing = 0;
 // What a pixel is painted with: of errors by truth and prediction, else by the map.
 function painter(view, level) {
   const least = data.subdivisions * level, last = data.heat.length - 1;
+  if (view === "image") return () => COLOURS[0];
   if (view === "errors") return (code, truth) => COLOURS[2 * truth + (code >= least)];
   const bits = (q) => (q > 0 ? -q * Math.log2(q) : 0);
   const entropy = (p) => Math.round(last * (bits(p) + bits(1 - p)));
@@ -111,13 +112,14 @@ async function draw(level) {
   canvas.getContext("2d").putImageData(image, 0, 0);
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", `${view} of ${entry.loss} at threshold ${part("at").value}`);
+  part("stack").dataset.view = view;
   part("stack").style.aspectRatio = `${columns} / ${rows * scene.aspect}`;
   part("image").src = scene.images[slice];
   part("slices").hidden = slices < 2;
   part("slice").max = slices - 1;
   part("slice-at").value = scene.slices[slice] ?? "";
   for (const key of place.querySelectorAll("[data-key]"))
-    key.hidden = (key.dataset.key === "errors") !== (view === "errors");
+    key.hidden = view === "image" || (key.dataset.key === "errors") !== (view === "errors");
   place.dataset.drawn = "yes";
 }
 
