@@ -23,7 +23,7 @@ from PIL import Image
 from data_io.datasets import by_name, phantom
 from data_io.errors import InputError
 from data_io.own_images import describe as own
-from pipelines import cli
+from pipelines import cli, stages
 from pipelines.measure.metrics import overlap_scores
 from pipelines.report import explorer, page
 from pipelines.reporting.pages import Report
@@ -59,8 +59,13 @@ def phantoms(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory, phantoms) -> Path:
-    """Runs of the paper's DRIVE without probabilities, of phantoms with them."""
+def volumes(tmp_path_factory) -> Path:
+    return tiny_volumes.write(tmp_path_factory.mktemp("raw") / "kits19" / "data")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory, phantoms, volumes) -> Path:
+    """Runs of DRIVE without probabilities; of phantoms and of volumes with them."""
     results = tmp_path_factory.mktemp("runs") / "results"
     nll = {"DSC": written_runs.DSC_NLL, "DSC++": written_runs.PLUS_NLL}
     for loss, gamma in (("DSC", None), ("DSC++", 2.0)):
@@ -73,23 +78,34 @@ def results(tmp_path_factory, phantoms) -> Path:
             classes=["background", MARKUP],
         )
         test_illustrate.make_run(results, phantoms, loss, gamma, noise=0.9)
+    test_illustrate.make_run(results, volumes, "DSC++", dataset="kits19", noise=0.9)
     return results
 
 
-def shown(results: Path, data: Path) -> dict[str, Any]:
+def shown(results: Path, *data: Path) -> dict[str, Any]:
     """What the explorer has of all runs."""
     report = Report(results)
-    found = explorer.data(report.pages, test_illustrate.locate(data, results / "work"))
+    found = explorer.data(report.pages, located(results, *data))
     assert json.loads(json.dumps(found)) == found
     return found
 
 
+def located(results: Path, *data: Path) -> explorer.Locate:
+    """What finds the images of a run among these folders."""
+
+    def locate(run: Run) -> Path:
+        at = 1 if run.record["dataset"] == "kits19" else 0
+        return stages.located(run, data[at], results / "work")
+
+    return locate
+
+
 @pytest.fixture(scope="module")
-def written(results, phantoms, tmp_path_factory) -> Path:
+def written(results, phantoms, volumes, tmp_path_factory) -> Path:
     report = Report(results)
     report.write()
     path = tmp_path_factory.mktemp("page") / "report.html"
-    locate = test_illustrate.locate(phantoms, results / "work")
+    locate = located(results, phantoms, volumes)
     return page.write(report, report.pages, locate, path)
 
 
@@ -115,12 +131,13 @@ def test_names_with_markup_are_shown_as_text(written):
     assert not any("onerror" in given for _, given in parsed)
 
 
-def test_means_equal_the_tables(written, results, phantoms):
-    found = shown(results, phantoms)["entries"]
+def test_means_equal_the_tables(written, results, phantoms, volumes):
+    found = shown(results, phantoms, volumes)["entries"]
     entries = [one for one in found if one["case"] == explorer.ALL]
-    assert len(entries) == 4
+    assert len(entries) == 4 + 2
     for entry in entries:
-        folder = "drive/paper" if "DRIVE" in entry["dataset"] else "phantom/reduced"
+        name = entry["dataset"].partition(" ")[0].lower().rstrip(",")
+        folder = f"{name}/{'paper' if name == 'drive' else 'reduced'}"
         own = read(results / folder / "thresholds.csv", entry)
         for metric in METRICS:
             rows = own[own["metric"] == metric]
@@ -166,8 +183,9 @@ def check_pictures(found: dict[str, Any]) -> int:
     return len(pictures)
 
 
-def test_pictures_have_the_figures_beside_them(results, phantoms):
-    found = shown(results, phantoms)
+def test_pictures_have_the_figures_beside_them(results, phantoms, volumes):
+    found = shown(results, phantoms, volumes)
+    found["entries"] = [e for e in found["entries"] if "KiTS" not in e["dataset"]]
     assert check_pictures(found) == 2 * 3
     (dice,) = {
         tuple(one["dice"]["mean"]) for one in found["entries"]
@@ -177,7 +195,7 @@ def test_pictures_have_the_figures_beside_them(results, phantoms):
     rows = pd.read_csv(run.path("cases.csv"))
     rows = rows[(rows["split"] == "test") & (rows["region"] == "image")]
     assert dice[9] == pytest.approx(rows["dice"].min(), rel=1e-5)
-    (scene, *_) = found["scenes"].values()
+    scene = next(s for s in found["scenes"].values() if not s["slices"])
     image = base64.b64decode(scene["images"][0].partition(",")[2])
     assert Image.open(io.BytesIO(image)).size == (32, 32)
 
@@ -198,17 +216,16 @@ def test_without_probabilities_simulated_images_are_shown_and_it_is_said(
     assert any("not on this machine; git has none" in one["note"] for one in others)
 
 
-def test_volumes_are_shown_slice_by_slice(tmp_path):
-    data = tiny_volumes.write(tmp_path / "kits19" / "data")
-    run = test_illustrate.make_run(tmp_path / "r", data, "DSC++", dataset="kits19")
+def test_volumes_are_shown_slice_by_slice(results, volumes):
+    run = Run.open(results / "kits19" / "reduced" / "runs" / "dscpp-s0")
     case = run.record["split"]["test"][0]
-    locate = test_illustrate.locate(data, tmp_path / "work")
+    locate = test_illustrate.locate(volumes, results / "work")
     pictures, scene = explorer._read({"DSC++": run}, locate, case)
-    label = by_name("kits19").references(data, case)["observer1"]
+    label = by_name("kits19").references(volumes, case)["observer1"]
     slices = scene["slices"]
     there = np.flatnonzero(label.any(axis=(1, 2)))
     assert (slices[0], slices[-1]) == (there[0], there[-1])
-    assert int((label > 0).sum(axis=(1, 2)).argmax()) in slices
+    assert slices[scene["first"]] == (label > 0).sum(axis=(1, 2)).argmax()
     assert scene["shape"] == [len(slices), *label.shape[1:]]
     assert scene["aspect"] == 1.5 / 2
     labels = unpacked(scene["labels"], scene["shape"])
@@ -329,6 +346,7 @@ def test_the_slider_is_moved_in_a_browser(written, results, tmp_path):
             check_figures(chromium, table, at)
         check_pointer(chromium, table)
         check_canvas(chromium)
+        check_slices(chromium)
         check_sorting(chromium)
         for width, scheme in ((1200, "dark"), (400, "light"), (400, "dark")):
             chromium.look(width, scheme)
@@ -395,6 +413,23 @@ def check_canvas(chromium: browser.Browser) -> None:
     for metric, value in overlap_scores(tp, fp, fn).items():
         if metric in METRICS:
             assert text_of(chromium, metric) == f"{value:.3f}"
+
+
+def check_slices(chromium: browser.Browser) -> None:
+    """Another slice of a volume is drawn where its slider is moved by keyboard."""
+    choose(chromium, "dataset", "KiTS19")
+    choose(chromium, "case", "median")
+    seen = []
+    for key in ("Home", "End"):
+        chromium.wait("document.querySelector('[data-explorer]').dataset.drawn")
+        chromium.run("document.querySelector('[data-slice]').focus()")
+        chromium.press(key)
+        chromium.wait("document.querySelector('[data-explorer]').dataset.drawn")
+        at = "document.querySelector('[data-slice-at]').value"
+        pixels = "document.querySelector('[data-canvas]').toDataURL()"
+        seen.append((int(chromium.run(at)), chromium.run(pixels)))
+    assert seen[0][0] < seen[1][0]
+    assert seen[0][1] != seen[1][1]
 
 
 def check_sorting(chromium: browser.Browser) -> None:

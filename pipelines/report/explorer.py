@@ -115,7 +115,8 @@ def _of_page(page: Page, locate: Locate, scenes: _Scenes) -> Iterator[_Entry]:
         for index, target in enumerate(study.targets, start=1):
             for loss, run in losses.items():
                 entry: _Entry = about | {"target": target, "loss": loss, "case": rank}
-                entry |= {"note": f"This image alone, run {run.name}.{lacking}", "index": index}
+                note = f"This image alone, run {run.name}.{lacking}"
+                entry |= {"note": note, "index": index}
                 if loss in pictures:
                     entry |= {"scene": name, "p": _packed(pictures[loss][..., index])}
                 yield entry | _of_run(study, run, case, target)
@@ -238,6 +239,7 @@ def _thinned(
         "step": step,
         "aspect": 1.0,
         "slices": [],
+        "first": int(np.count_nonzero(kept, axis=(1, 2)).argmax()),
         "labels": _zipped(kept),
         "images": [_jpeg(panels.photo(one).pixels[::step, ::step]) for one in images],
     }

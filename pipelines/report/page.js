@@ -102,7 +102,7 @@ async function draw(level) {
   part("figure").hidden = !scene;
   if (!scene) return;
   const [slices, rows, columns] = scene.shape, view = part("view").value;
-  const slice = Math.min(part("slice").value, slices - 1);
+  const slice = Number(part("slice").value);
   const [codes, labels] = await Promise.all([bytes(entry.p), bytes(scene.labels)]);
   if (own !== drawing) return; // Another choice was made meanwhile.
   const paint = painter(view, level), image = new ImageData(columns, rows);
@@ -112,11 +112,10 @@ async function draw(level) {
   canvas.getContext("2d").putImageData(image, 0, 0);
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", `${view} of ${entry.loss} at threshold ${part("at").value}`);
-  part("stack").dataset.view = view;
+  part("stack").dataset.shows = view;
   part("stack").style.aspectRatio = `${columns} / ${rows * scene.aspect}`;
   part("image").src = scene.images[slice];
   part("slices").hidden = slices < 2;
-  part("slice").max = slices - 1;
   part("slice-at").value = scene.slices[slice] ?? "";
   for (const key of place.querySelectorAll("[data-key]"))
     key.hidden = view === "image" || (key.dataset.key === "errors") !== (view === "errors");
@@ -146,7 +145,10 @@ function update() {
 }
 
 choose(part("choices"), ["dataset", "target", "case", "loss"], data.entries, (item) => {
+  const scene = data.scenes[item.scene], before = entry && entry.scene;
   entry = item;
+  if (scene && item.scene !== before)
+    Object.assign(part("slice"), { max: scene.shape[0] - 1, value: scene.first });
   update();
 }, data.entries.find((item) => item.scene));
 for (const name of ["threshold", "view", "slice"]) part(name).addEventListener("input", update);
