@@ -123,6 +123,26 @@ def test_one_well_formed_file_that_needs_no_other(written):
     assert len(ids) == len(set(ids))
 
 
+@pytest.mark.slow
+def test_the_committed_runs_make_a_page_whose_figures_are_theirs(
+    project, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)  # where phantoms are made
+
+    def nowhere(run: Run) -> Path:
+        raise InputError("no images of patients in this test")
+
+    report = Report(project / "results")
+    output = page.write(report, report.pages, nowhere, tmp_path / "report.html")
+    text = output.read_text()
+    assert Parsed(text).open == []
+    entries = kept(text)["entries"]
+    shown = [(one, t) for one in report.pages for t in one.study.targets]
+    means = sum(len(one.study.main) for one, _ in shown)
+    assert check_means(entries, project / "results") == means
+    assert len(re.findall(r"<h3>[1-6]\. ", text)) == 6
+
+
 def test_names_with_markup_are_shown_as_text(written):
     text = written.read_text()
     assert MARKUP not in text
@@ -133,32 +153,60 @@ def test_names_with_markup_are_shown_as_text(written):
 
 def test_means_equal_the_tables(written, results, phantoms, volumes):
     found = shown(results, phantoms, volumes)["entries"]
-    entries = [one for one in found if one["case"] == explorer.ALL]
-    assert len(entries) == 4 + 2
-    for entry in entries:
-        name = entry["dataset"].partition(" ")[0].lower().rstrip(",")
-        folder = f"{name}/{'paper' if name == 'drive' else 'reduced'}"
-        own = read(results / folder / "thresholds.csv", entry)
+    assert check_means(found, results) == 2 * 2 + 2
+
+
+def check_means(entries: list[dict[str, Any]], results: Path) -> int:
+    """Compare the means of all test images with the CSVs; how many there are."""
+    means = [one for one in entries if one["case"] == explorer.ALL]
+    folders = {folder_of(one, results) for one in means}
+    assert len(folders) == len({one["dataset"] for one in means})
+    tables = {
+        (folder, name): pd.read_csv(folder / name)
+        for folder in folders
+        for name in ("thresholds.csv", "practice.csv")
+    }
+    for entry in means:
+        folder = folder_of(entry, results)
+        own = of_entry(tables[folder, "thresholds.csv"], entry)
         for metric in METRICS:
             rows = own[own["metric"] == metric]
             for column in ("mean", "ci_low", "ci_high"):
                 values = np.array(entry[metric][column], float)
                 np.testing.assert_allclose(values, rows[column], rtol=1e-5)
-        practice = read(results / folder / "practice.csv", entry)
+        practice = of_entry(tables[folder, "practice.csv"], entry)
         bias = practice.set_index("measure").loc["volume_expected", "mean"]
         assert entry["expected"] == pytest.approx(1 + bias, rel=1e-4)
+    return len(means)
 
 
-def read(path: Path, entry: dict[str, Any]) -> pd.DataFrame:
+def folder_of(entry: dict[str, Any], results: Path) -> Path:
+    """The folder of the runs that an entry of the explorer is about."""
+    title, _, preset = entry["dataset"].partition(", preset ")
+    for path in sorted(results.glob(f"*/{preset}/runs/*/run.json")):
+        if json.loads(path.read_text())["title"] == title.partition(" (SIM")[0]:
+            return path.parents[2]
+    raise AssertionError(entry["dataset"])
+
+
+def of_entry(table: pd.DataFrame, entry: dict[str, Any]) -> pd.DataFrame:
     """The rows of a table that an entry of the explorer is about."""
-    table = pd.read_csv(path)
-    wanted = table["loss"] == entry["loss"], table["target"] == entry["target"]
-    return table[np.logical_and(*wanted)]
+    own = table[table["method"].isna() & (table["target"] == entry["target"])]
+    loss, _, gamma = entry["loss"].partition(" g=")
+    plain = 2.0 if loss.endswith("++") else np.nan
+    exponent = own["gamma"].fillna(-1) == np.nan_to_num(float(gamma or plain), nan=-1)
+    return own[(own["loss"] == loss) & exponent]
 
 
 def unpacked(text: str, shape) -> np.ndarray:
     found = zlib.decompress(base64.b64decode(text))
     return np.frombuffer(found, np.uint8).reshape(shape)
+
+
+def kept(text: str) -> dict[str, Any]:
+    """What the explorer of a page has."""
+    found = re.search(r'id="explorer-data">(.*?)</script>', text, re.DOTALL)
+    return json.loads(found[1])
 
 
 def check_pictures(found: dict[str, Any]) -> int:
@@ -286,8 +334,7 @@ def test_own_images_with_their_predictions(tmp_path, monkeypatch, capsys):
     assert cli.main(command.split()) == 0, capsys.readouterr().err
     assert capsys.readouterr().out.splitlines()[-1] == "my-report.html"
     text = Path("my-report.html").read_text()
-    kept = re.search(r'id="explorer-data">(.*?)</script>', text, re.DOTALL)
-    found = json.loads(kept[1])
+    found = kept(text)
     assert check_pictures(found) == 2
     assert not any("SIMULATED" in one["dataset"] for one in found["entries"])
     # A run that is named is looked for nowhere else.

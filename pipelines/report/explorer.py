@@ -107,15 +107,17 @@ def _of_page(page: Page, locate: Locate, scenes: _Scenes) -> Iterator[_Entry]:
     losses = {variant.label: _likeliest(study.runs[variant])
               for variant in (study.main or list(study.runs))[:_LOSSES]}  # fmt: skip
     for case, rank in _ranked(study, list(losses.values())[-1]).items():
-        name, lacking = f"{about['dataset']}, {case}", ""
+        name, more = f"{about['dataset']}, {case}", ""
         try:
             pictures, scenes[name] = _read(losses, locate, case)
+            if scenes[name]["slices"]:
+                more = " The figures are of the whole volume."
         except InputError as error:
-            pictures, lacking = {}, f" No picture: {str(error).splitlines()[0]}"
+            pictures, more = {}, f" No picture: {str(error).splitlines()[0]}"
         for index, target in enumerate(study.targets, start=1):
             for loss, run in losses.items():
                 entry: _Entry = about | {"target": target, "loss": loss, "case": rank}
-                note = f"This image alone, run {run.name}.{lacking}"
+                note = f"This image alone, run {run.name}.{more}"
                 entry |= {"note": note, "index": index}
                 if loss in pictures:
                     entry |= {"scene": name, "p": _packed(pictures[loss][..., index])}
