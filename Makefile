@@ -51,7 +51,7 @@ DATA_FLAGS = $(call flag,DATA,data)$(if $(PHANTOM), --phantom)
 
 .PHONY: help install demo study reproduce-drive reproduce-bus2017 reproduce-dsb2018
 .PHONY: reproduce-isic2018 reproduce-cvc-clinicdb reproduce-hippocampus kits19
-.PHONY: tables figures docs
+.PHONY: tables figures report docs
 .PHONY: errata test test-all lint test-backends test-backend test-ports recipes bench
 .PHONY: bench-losses bench-training bench-step bench-coverage bench-verdicts bench-evaluation lock clean
 
@@ -99,6 +99,9 @@ tables: $(VENV)/.ready ## write every table anew from the committed runs
 
 figures: $(VENV)/.ready ## draw every figure anew; those with images where DATA is
 	@$(VENV)/bin/dscpp figures$(call flag,DATA,data)
+
+report: $(VENV)/.ready ## write report.html: all results on one page, with images where DATA is
+	@$(VENV)/bin/dscpp report$(call flag,DATA,data)$(call flag,RESULTS,results)
 
 docs: $(VENV)/.ready ## draw the plots of docs/losses.md anew
 	@$(VENV)/bin/python docs/plot_losses.py

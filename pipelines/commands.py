@@ -6,20 +6,22 @@ Each takes the arguments as typed. Heavy imports live inside the functions.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_io import bars, datasets
 from data_io.errors import InputError
-from pipelines import arguments, backend
+from pipelines import arguments, backend, installed
 from pipelines import run as runs
 from pipelines.run import Run
 
 if TYPE_CHECKING:
     from pipelines.posthoc.decision import Decision
+    from pipelines.reporting.pages import Page, Report
 
 
 def fetch(options: argparse.Namespace) -> None:
@@ -252,19 +254,7 @@ def temperature(options: argparse.Namespace) -> str:
 
 def tables(options: argparse.Namespace) -> None:
     """`dscpp tables`: of all runs, or of those named."""
-    from pipelines.reporting.pages import Report
-
-    if options.folders:
-        named = runs.listed(options.folders)
-        for run in named:
-            if run.state != "evaluated":
-                print(f"dscpp: warning: left out: {_unfinished(run)}", file=sys.stderr)
-        report = Report(options.results, named, options.output)
-        pages = report.pages
-    else:
-        _warn_unrecorded(options)
-        report = Report(options.results)
-        pages = report.chosen(options.dataset, options.preset)
+    report, pages = _pages(options)
     written = report.write(pages)
     for page in pages:
         print(page.text(), end="\n\n")
@@ -276,6 +266,22 @@ def tables(options: argparse.Namespace) -> None:
         print("\n".join(str(path) for path in over_all))
     for path in options.readme:
         report.update(path)
+
+
+def _pages(options: argparse.Namespace) -> tuple[Report, list[Page]]:
+    """The tables of the runs that were named, or of what was asked for in results."""
+    from pipelines.reporting.pages import Report
+
+    if not options.folders:
+        _warn_unrecorded(options)
+        report = Report(options.results)
+        return report, report.chosen(options.dataset, options.preset)
+    named = runs.listed(options.folders)
+    for run in named:
+        if run.state != "evaluated":
+            print(f"dscpp: warning: left out: {_unfinished(run)}", file=sys.stderr)
+    report = Report(options.results, named, options.output)
+    return report, report.pages
 
 
 def _unfinished(run: Run) -> str:
@@ -295,13 +301,30 @@ def _warn_unrecorded(options: argparse.Namespace) -> None:
 
 def figures(options: argparse.Namespace) -> None:
     """`dscpp figures`: those of run files, and those with images where they are."""
-    from pipelines import stages, written
+    from pipelines import written
     from pipelines.reporting.figures import curves, photographs
 
     written.require_figures(options.results)
     _warn_unrecorded(options)
     for path in curves.write_figures(options.results):
         print(path)
+
+    with _located(options) as locate:
+        drawn, skipped = photographs.write_pictures(options.results, locate)
+        for path in drawn:
+            print(path)
+        if skipped:
+            bars.note(skipped)
+
+
+@contextlib.contextmanager
+def _located(options: argparse.Namespace) -> Iterator[Callable[[Run], Path]]:
+    """Give what finds the images of a run; in the end `--data` was of use, or refused.
+
+    Raises:
+        InputError: `--data` has the images of none of the runs that were asked for.
+    """
+    from pipelines import stages
 
     asked: dict[Path | None, str] = {}
 
@@ -310,16 +333,34 @@ def figures(options: argparse.Namespace) -> None:
         asked[data] = found.record["dataset"]
         return stages.located(found, data, options.work)
 
-    drawn, skipped = photographs.write_pictures(options.results, locate)
-    for path in drawn:
-        print(path)
-    if skipped:
-        bars.note(skipped)
+    yield locate
     if asked and options.data not in asked:
         raise InputError(
             f"--data {options.data}: expected the images of a data set whose "
             f"probabilities are here, such as {asked[None]}, found others"
         )
+
+
+def report(options: argparse.Namespace) -> Path:
+    """`dscpp report`: one HTML page of the runs at hand."""
+    installed.require("jinja2")
+    from pipelines.report import page
+
+    page.require_replaceable(options.output)
+    options.dataset = options.preset = None  # of all, but for own images
+    if options.images is not None or options.masks is not None:
+        arguments.take_own(options)
+    found, pages = _pages(options)
+    with _located(options) as locate:
+        return page.write(found, pages, locate, options.output)
+
+
+def card(options: argparse.Namespace) -> str:
+    """`dscpp card`: the model card of a run."""
+    installed.require("jinja2")
+    from pipelines.report import card as model_card
+
+    return model_card.card(Run.open(options.run_folder), options.results).rstrip()
 
 
 def list_runs(options: argparse.Namespace) -> str:

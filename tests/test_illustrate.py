@@ -39,13 +39,15 @@ def volumes(tmp_path_factory) -> Path:
 
 def make_run(results, data, loss, gamma=None, seed=0, noise=0.1, dataset="phantom"):
     """A run with all but a network: the truth with noise in place of a softmax."""
-    task = Task.make(dataset, loss, gamma, seed, preset="reduced")
+    own = by_name(dataset).record(data) if dataset == "own" else None
+    task = Task.make(dataset, loss, gamma, seed, preset="reduced", record=own)
     module, cases = task.module, splits.cases(by_name(dataset), data)
     hashes = content.content(module, data, cases, results / "work")
     record = {
         **task.identity(),
         "title": module.record(data).title,
         "simulated": module.record(data).simulated,
+        "classes": list(module.record(data).classes),
         "preprocessing": {},
         "split": {
             "training": cases[:1],
@@ -59,7 +61,8 @@ def make_run(results, data, loss, gamma=None, seed=0, noise=0.1, dataset="phanto
     random = np.random.default_rng(seed)
     for case in cases[1:]:
         label = module.references(data, case)["observer1"]
-        softmax = np.eye(len(module.RECORD.classes), dtype=np.float32)[label]
+        classes = len(module.record(data).classes)
+        softmax = np.eye(classes, dtype=np.float32)[label]
         softmax += noise * random.random(softmax.shape, np.float32)
         softmax /= softmax.sum(axis=-1, keepdims=True)
         np.save(run.path("probabilities") / f"{case}.npy", softmax)

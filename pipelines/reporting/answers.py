@@ -168,19 +168,24 @@ def _printed(line: _Line, study: Study, target: str, paper: Paper) -> float:
     return a / b if line.form == "ratio" else a - b
 
 
-def markdown(found: pd.DataFrame, question: str) -> str:
-    """Lay out one of `QUESTIONS` of what `summary` found."""
+def answered(found: pd.DataFrame, question: str) -> pd.DataFrame:
+    """The cells of one of `QUESTIONS` of what `summary` found, as text."""
     rows = found[found["question"] == question].to_dict("records")
-    if not rows:
-        return "*Not run yet.*"
     lines = pd.DataFrame([_cells(row) for row in rows])
     # Columns that say nothing on this question are left out.
-    lines = lines.loc[:, lines.ne("").any()]
+    return lines.loc[:, lines.ne("").any()]
+
+
+def markdown(found: pd.DataFrame, question: str) -> str:
+    """Lay out `answered` in Markdown."""
+    lines = answered(found, question)
+    if lines.empty:
+        return "*Not run yet.*"
     return table(list(lines), lines.to_numpy().tolist())
 
 
-def brief(found: pd.DataFrame) -> str:
-    """Lay out one line a question: of the paper's first data set that was run."""
+def headlines(found: pd.DataFrame) -> pd.DataFrame:
+    """A line for each question, as text: of the paper's first data set that was run."""
     lines = []
     for asked in _ASKED:
         rows = found[found["comparison"] == asked["headline"]].to_dict("records")
@@ -191,7 +196,12 @@ def brief(found: pd.DataFrame) -> str:
             shown = ("paper", "ours", "ours, both terms")
             line |= {"compared": on} | {name: cells[name] for name in shown}
         lines.append(line)
-    rows = pd.DataFrame(lines).fillna("")
+    return pd.DataFrame(lines).fillna("")
+
+
+def brief(found: pd.DataFrame) -> str:
+    """Lay out `headlines` in Markdown."""
+    rows = headlines(found)
     return table(list(rows), rows.to_numpy().tolist())
 
 

@@ -260,9 +260,21 @@ def reliability(study: Study, shown: Sequence[Variant] = ()) -> Figure | None:
     return _grid(study, columns, (0.95, 1.75), texts, draw, below, legend=False)
 
 
-def _diagram(study: Study, axis: Axes, target: str, variant: Variant) -> None:
+def diagram(study: Study, target: str, variant: Variant, region: str) -> Figure:
+    """Draw the reliability diagram of one variant, class and region by itself."""
+    figure = style.sheet((3.4, 3.2), "")
+    axis = figure.subplots(subplot_kw={"aspect": "equal"})
+    _diagram(study, axis, target, variant, region)
+    words = {"xlabel": "mean softmax value", "ylabel": f"share that is {target}"}
+    axis.set(**words)
+    return figure
+
+
+def _diagram(
+    study: Study, axis: Axes, target: str, variant: Variant, region: str = REGIONS[0]
+) -> None:
     """Draw one diagram: the diagonal, the cases, and all of them together."""
-    place = (target, REGIONS[0], OBSERVERS[0])
+    place = (target, region, OBSERVERS[0])
     look, bins = style.colour(variant.loss), Reader(study, variant).binned(place).bins()
     axis.plot([0, 1], [0, 1], **_DASHED, zorder=2.5)
     cases, together = bins.pooled(axis=0), bins.pooled(axis=(0, 1))

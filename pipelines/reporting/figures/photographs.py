@@ -99,8 +99,10 @@ class Example:
         volumes = {v: stored.volume(r, module, root, case) for v, r in shown.items()}
         place = next(iter(volumes.values()))[1]
         plane = Plane.of(place, target)
-        each = {v: _softmax(found, place, plane) for v, (found, _) in volumes.items()}
-        image, label = _image(module, root, case, plane), plane.cut(label)
+        each = {
+            v: plane_softmax(found, place, plane) for v, (found, _) in volumes.items()
+        }
+        image, label = plane_image(module, root, case, plane), plane.cut(label)
         return cls(shown, case, targets, rule, image, label, each, plane)
 
     @property
@@ -200,12 +202,12 @@ class Example:
         return " ".join([*parts, more]).strip()
 
 
-def _softmax(found: _Array, place: nifti.Geometry, plane: Plane) -> _Array:
+def plane_softmax(found: _Array, place: nifti.Geometry, plane: Plane) -> _Array:
     """Softmax values of a plane, from those of a volume on the network's grid."""
     return plane.shown(native.plane(found, place.shape, plane.index, plane.axis))
 
 
-def _image(module: Dataset, root: Path, case: str, plane: Plane) -> _Array:
+def plane_image(module: Dataset, root: Path, case: str, plane: Plane) -> _Array:
     """A plane of a volume; of a CT what the network sees: beyond lie bone and air."""
     path = module.roles(root, case)["image"]
     image = plane.shown(nifti.read_slice(path, plane.index, plane.axis))
@@ -239,8 +241,8 @@ def predicted(
         image = module.picture(root, case)
     else:
         plane = Plane.of(place, label)
-        image, label = _image(module, root, case, plane), plane.cut(label)
-        softmax, aspect = _softmax(softmax, place, plane), plane.aspect
+        image, label = plane_image(module, root, case, plane), plane.cut(label)
+        softmax, aspect = plane_softmax(softmax, place, plane), plane.aspect
         note = f"{plane}: the one with most foreground. {note}"
     heats = zip(np.moveaxis(softmax, -1, 0)[1:], classes[1:], strict=True)
     drawn = [

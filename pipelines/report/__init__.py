@@ -1,0 +1,1 @@
+"""One HTML page of all results, without a network; and a model card of a run."""

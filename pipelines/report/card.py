@@ -1,0 +1,90 @@
+"""A model card: what a run was trained on, what it measures, and where it ends."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from data_io.errors import InputError
+from pipelines.measure import metrics
+from pipelines.report.page import template
+from pipelines.reporting import calibration, tables
+from pipelines.reporting.evidence import estimated
+from pipelines.reporting.figures.curves import name_of
+from pipelines.reporting.frame import Study, join
+from pipelines.reporting.markdown import table
+from pipelines.reporting.published import Paper, paper_folder
+from pipelines.run import TRUTH, Run
+
+_CALIBRATION = ("ece", "ace", "mce", "nll", "brier")
+
+
+def card(run: Run, results: Path) -> str:
+    """Make the model card of a run, in Markdown.
+
+    Args:
+        run: an evaluated one.
+        results: the folder of all results, for the published values beside it.
+
+    Raises:
+        InputError: a run that is not evaluated, or no network's.
+    """
+    run.require("evaluated", f"dscpp evaluate --run {run.folder}")
+    if run.method == TRUTH:
+        raise InputError(f"{run.folder}: expected a network's run, found the {TRUTH}")
+    study = join(run.folder, [run], Paper(paper_folder(results)))
+    context = {
+        "run": run,
+        "record": run.record,
+        "name": name_of(run.record),
+        "label": next(iter(study.runs)).label,
+        "sizes": {part: len(ids) for part, ids in run.record["split"].items()},
+        "measures": _measures(study),
+        "calibration": _calibration(study),
+        "others": _others(study),
+        "second": calibration.OBSERVERS[1] in set(study.frame["reference"]),
+    }
+    return template("card.md").render(context)
+
+
+def _measures(study: Study) -> str:
+    variant = next(iter(study.runs))
+    rows = [
+        [f"{target}: {metric.replace('_', ' ')}", *_cells(vars(one))]
+        for target, metric in product(study.targets, metrics.METRICS)
+        for one in [estimated(study, variant, target, metric)]
+    ]
+    return table(_HEAD, rows)
+
+
+_HEAD = ("measure", "mean", "95 % interval", "cases")
+
+
+def _cells(row: Any) -> list[str]:
+    """Mean, interval and number of cases of a row; "undefined" where there is none."""
+    values = [float(row[name]) for name in ("mean", "ci_low", "ci_high")]
+    mean, low, high = ("undefined" if v != v else f"{v:.4g}" for v in values)
+    return [
+        mean,
+        "" if "undefined" in (low, high) else f"{low} to {high}",
+        str(row["n"]),
+    ]
+
+
+def _calibration(study: Study) -> str:
+    found = calibration.tables(study)["calibration.csv"]
+    found = found[found["measure"].isin(_CALIBRATION)]
+    found = found[found["reference"] == calibration.OBSERVERS[0]]
+    rows = [
+        [f"{row['target']}, {row['region']}: {row['measure'].upper()}", *_cells(row)]
+        for row in found.to_dict("records")
+    ]
+    return table(_HEAD, rows)
+
+
+def _others(study: Study) -> str:
+    found = tables.other_sets(study)
+    shown = found[found["metric"].isin(["dice", "nll"])].to_dict("records")
+    rows = [[f"{r['set']}, {r['target']}: {r['metric']}", *_cells(r)] for r in shown]
+    return table(_HEAD, rows) if rows else ""

@@ -1,0 +1,292 @@
+"""The threshold explorer: figures at each softmax threshold, and their pixels.
+
+Figures come from the runs' histograms and tables. A picture keeps the probability of
+each pixel as a byte in which every threshold is exact (`code`): picture and figures
+agree, but where an image is large and only every second row and column is drawn.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from data_io import datasets
+from data_io.datasets.phantom import vessels
+from data_io.errors import InputError
+from data_io.files import nifti
+from pipelines import stored
+from pipelines.measure import decisions, histograms
+from pipelines.measure.histograms import THRESHOLDS
+from pipelines.measure.metrics import ratio
+from pipelines.posthoc.temperature import scale
+from pipelines.reporting.figures import curves, panels, photographs, style
+from pipelines.reporting.figures.planes import Plane
+from pipelines.reporting.frame import Study, selected
+from pipelines.reporting.pages import Page
+from pipelines.run import Run
+
+SUBDIVISIONS = 12
+"""Bytes between two thresholds: 20 x 12 of them are used."""
+
+ALL = "all test images"
+_LOSSES, _SLICES = 4, 9  # most that are shown of a case
+_PIXELS = 350_000  # most of a picture, with all its slices
+_OVERCONFIDENT = 3.0  # times the logits of a phantom's true probability
+_METRICS = ("precision", "recall", "dice")
+_WHERE = {"split": "test", "region": "image", "reference": "observer1"}
+
+_Array = npt.NDArray[Any]
+_Entry = dict[str, Any]
+_Scenes = dict[str, _Entry]
+Locate = Callable[[Run], Path]
+"""Finds the folder of the images that a run was trained on, or raises InputError."""
+
+
+def data(pages: Sequence[Page], locate: Locate) -> dict[str, Any]:
+    """Everything that the explorer shows, for JSON.
+
+    Args:
+        pages: of the runs at hand.
+        locate: see `Locate`.
+
+    Returns:
+        "thresholds", (19,); "entries", one for each data set, class, case and loss,
+        with the figures at each threshold; "scenes": images and labels of the cases
+        with a picture; "heat" and "key": the colours of bytes, and of errors. Where no
+        network's probabilities are at hand, simulated images with their true one come
+        first.
+    """
+    scenes: _Scenes = {}
+    entries = [one for page in pages for one in _of_page(page, locate, scenes)]
+    if not scenes:
+        entries = [*_phantoms(scenes), *entries]
+    from matplotlib import colormaps
+
+    places = np.linspace(0, 1, (len(THRESHOLDS) + 1) * SUBDIVISIONS)
+    return {
+        "thresholds": THRESHOLDS.tolist(),
+        "subdivisions": SUBDIVISIONS,
+        "heat": colormaps[style.HEAT](places, bytes=True)[:, :3].tolist(),
+        "key": panels.KEY,
+        "entries": entries,
+        "scenes": scenes,
+    }
+
+
+def code(p: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+    """Keep probabilities as bytes, with every threshold exact.
+
+    Args:
+        p: probabilities, any shape, in [0, 1].
+
+    Returns:
+        A byte of the same shape: p >= 0.05 k where it is >= `SUBDIVISIONS` k.
+    """
+    values = np.clip(np.asarray(p, np.float64), 0, 1)
+    edges = np.concatenate([[0.0], THRESHOLDS, [1.0]])
+    level = np.searchsorted(THRESHOLDS, values, side="right")
+    part = (values - edges[level]) / (edges[level + 1] - edges[level])
+    within = np.minimum((part * SUBDIVISIONS).astype(int), SUBDIVISIONS - 1)
+    return np.asarray(level * SUBDIVISIONS + within, np.uint8)
+
+
+def _of_page(page: Page, locate: Locate, scenes: _Scenes) -> Iterator[_Entry]:
+    """The entries of a study: means first, then cases; pictures go into `scenes`."""
+    study = page.study
+    about = {"dataset": f"{curves.name_of(study.record)}, preset {study.preset}"}
+    yield from (about | one for one in _means(page))
+    losses = {variant.label: _likeliest(study.runs[variant])
+              for variant in (study.main or list(study.runs))[:_LOSSES]}  # fmt: skip
+    for case, rank in _ranked(study, list(losses.values())[-1]).items():
+        name, more = f"{about['dataset']}, {case}", ""
+        try:
+            pictures, scenes[name] = _read(losses, locate, case)
+            if scenes[name]["slices"]:
+                more = " The figures are of the whole volume."
+        except InputError as error:
+            pictures, more = {}, f" No picture: {str(error).splitlines()[0]}"
+        for index, target in enumerate(study.targets, start=1):
+            for loss, run in losses.items():
+                entry: _Entry = about | {"target": target, "loss": loss, "case": rank}
+                note = f"This image alone, run {run.name}.{more}"
+                entry |= {"note": note, "index": index}
+                if loss in pictures:
+                    entry |= {"scene": name, "p": _packed(pictures[loss][..., index])}
+                yield entry | _of_run(study, run, case, target)
+
+
+def _likeliest(runs: Sequence[Run]) -> Run:
+    """The first run with its probabilities; without any the first."""
+    return next((run for run in runs if _is_here(run)), runs[0])
+
+
+def _is_here(run: Run) -> bool:
+    return run.path(stored.PROBABILITIES).is_dir()
+
+
+def _means(page: Page) -> Iterator[_Entry]:
+    """What thresholds.csv and practice.csv have of every loss and class."""
+    study = page.study
+    table, practice = page.files["thresholds.csv"], page.files["practice.csv"]
+    for target in study.targets:
+        for variant in study.main:
+            rows = variant.rows(table[table["target"] == target]).set_index("metric")
+            entry: _Entry = {"target": target, "case": ALL, "loss": variant.label}
+            entry["note"] = f"Mean over {study.about([variant])}: thresholds.csv."
+            for name in _METRICS:
+                columns = rows.loc[name, ["mean", "ci_low", "ci_high"]]
+                entry[name] = {key: _rounded(columns[key]) for key in columns}
+            bias = variant.rows(practice[practice["target"] == target])
+            bias = bias.set_index("measure").loc["volume_expected", "mean"]
+            yield entry | {"expected": _rounded([1 + bias])[0]}
+
+
+def _rounded(values: Any) -> list[float | None]:
+    """To 6 digits, as in the tables; None where undefined."""
+    each = np.asarray(values, np.float64)
+    return [None if np.isnan(one) else float(f"{one:.6g}") for one in each]
+
+
+def _figures(counts: _Array, confidence: _Array, edges: _Array) -> _Entry:
+    """The figures of one case at each threshold, from its histogram, (2, B)."""
+    found = histograms.threshold_metrics(counts, edges=edges)
+    parts = [histograms.confusion(counts, float(at), edges) for at in THRESHOLDS]
+    true, positive = counts[1].sum(), [tp + fp for tp, fp, *_ in parts]
+    named = {name: found[name] for name in _METRICS} | {"volume": ratio(positive, true)}
+    expected = ratio(decisions.expected_volume(counts, confidence), true)
+    figures: _Entry = {key: {"mean": _rounded(each)} for key, each in named.items()}
+    return figures | {"expected": _rounded([expected])[0]}
+
+
+def _ranked(study: Study, run: Run) -> dict[str, str]:
+    """Three test cases by the Dice of a run, and how they rank, in words."""
+    own = study.frame[study.frame["run"] == str(run.folder)]
+    dice = selected(own).groupby("case")["dice"].mean().reindex(study.cases)
+    ranked = dice.dropna().sort_values(kind="stable").index
+    ranked = ranked if len(ranked) else study.cases  # undefined of all
+    places = {"median": (len(ranked) - 1) // 2, "lowest": 0, "highest": -1}
+    found = {str(ranked[at]): word for word, at in reversed(places.items())}
+    by = run.record["loss"]
+    return {case: f"{case}: {found[case]} Dice with {by}" for case in reversed(found)}
+
+
+def _of_run(study: Study, run: Run, case: str, target: str) -> _Entry:
+    one = study.histograms[str(run.folder)]
+    row = one.where(target=target, case=case, **_WHERE)
+    (counts,), (confidence,) = one.counts[row], one.confidence()[row]
+    return _figures(counts, confidence, one.edges)
+
+
+def _read(
+    losses: Mapping[str, Run], locate: Locate, case: str
+) -> tuple[dict[str, _Array], _Entry]:
+    """Probabilities of a case by loss, (S, rows, columns, C), thinned; its scene.
+
+    Raises:
+        InputError: its image or all probabilities are not here.
+    """
+    here = {loss: run for loss, run in losses.items() if _is_here(run)}
+    if not here:
+        raise InputError("the probabilities are not on this machine; git has none")
+    first = next(iter(here.values()))
+    module, root = datasets.by_name(first.record["dataset"]), locate(first)
+    label = module.references(root, case)["observer1"]
+    place = module.geometry(root, case)
+    if place is None:
+        each = {loss: stored.as_kept(run, module, root, case)[np.newaxis]
+                for loss, run in here.items()}  # fmt: skip
+        return _thinned(each, label[np.newaxis], [module.picture(root, case)])
+    planes, each = _planes(place, label > 0), {}
+    for loss, run in here.items():
+        softmax, _ = stored.volume(run, module, root, case)
+        cut = [photographs.plane_softmax(softmax, place, one) for one in planes]
+        each[loss] = np.stack(cut)
+    labels = np.stack([one.cut(label) for one in planes])
+    images = [photographs.plane_image(module, root, case, one) for one in planes]
+    pictures, scene = _thinned(each, labels, images)
+    slices = [int(one.index) for one in planes]
+    return pictures, scene | {"slices": slices, "aspect": planes[0].aspect}
+
+
+def _planes(place: nifti.Geometry, target: _Array) -> list[Plane]:
+    """Slices of a volume from end to end of its foreground, the fullest among them."""
+    fullest = Plane.of(place, target)
+    there = np.flatnonzero(np.moveaxis(target, fullest.axis, 0).any(axis=(1, 2)))
+    if not len(there):
+        return [fullest]
+    even = np.linspace(there[0], there[-1], min(_SLICES, len(there))).round()
+    indices = sorted({int(index) for index in even} | {fullest.index})
+    return [replace(fullest, index=index) for index in indices]
+
+
+def _thinned(
+    each: Mapping[str, _Array], labels: _Array, images: Sequence[_Array]
+) -> tuple[dict[str, _Array], _Entry]:
+    """Leave out rows and columns until a picture is small enough."""
+    step = 1
+    while labels[:, ::step, ::step].size > _PIXELS:
+        step += 1
+    kept = labels[:, ::step, ::step].astype(np.uint8)
+    scene = {
+        "shape": list(kept.shape),
+        "step": step,
+        "aspect": 1.0,
+        "slices": [],
+        "first": int(np.count_nonzero(kept, axis=(1, 2)).argmax()),
+        "labels": _zipped(kept),
+        "images": [_jpeg(panels.photo(one).pixels[::step, ::step]) for one in images],
+    }
+    return {loss: p[:, ::step, ::step] for loss, p in each.items()}, scene
+
+
+def _phantoms(scenes: _Scenes) -> Iterator[_Entry]:
+    """Simulated images with their true probability, and with an overconfident one."""
+    root, target = vessels.locate(None), vessels.RECORD.classes[1]
+    for case in vessels.split(root)["test"][:3]:
+        p = vessels.posterior(root, case)
+        each = {"true probability": np.stack([1 - p, p], axis=-1)}
+        name = f"overconfident: logits of the true probability x {_OVERCONFIDENT:g}"
+        each[name] = scale(each["true probability"], 1 / _OVERCONFIDENT)
+        label = vessels.references(root, case)["observer1"]
+        given = {loss: softmax[np.newaxis] for loss, softmax in each.items()}
+        image = vessels.picture(root, case)
+        _, scenes[case] = _thinned(given, label[np.newaxis], [image])
+        for loss, softmax in each.items():
+            p = softmax[..., 1].ravel()
+            counts = histograms.count(p, label.ravel())
+            sums = histograms.sum_bins(histograms.bins_of(p), p)
+            confidence = ratio(sums, counts.sum(axis=0))
+            entry: _Entry = {
+                "dataset": "phantom (SIMULATED)",
+                "target": target,
+                "case": case,
+            }
+            entry |= {"loss": loss, "scene": case, "p": _packed(softmax[..., 1])}
+            entry |= {"index": 1, "note": "Simulated: no network, no patient."}
+            figures = _figures(counts, np.nan_to_num(confidence), histograms.EDGES)
+            yield entry | figures
+
+
+def _packed(p: _Array) -> str:
+    return _zipped(code(p))
+
+
+def _zipped(array: npt.NDArray[np.uint8]) -> str:
+    """Bytes in C order: zlib, then base64."""
+    return base64.b64encode(zlib.compress(array.tobytes(), 9)).decode()
+
+
+def _jpeg(pixels: npt.NDArray[np.uint8]) -> str:
+    """An image, (rows, columns, 3), as an address that holds it."""
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "JPEG", quality=88)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
