@@ -39,17 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"the list of runs (default: {STUDY.name} of this project)",
     )
     parser.add_argument(
-        "--status",
-        action="store_true",
-        help="make nothing; say what is done, running and left, and how long it takes",
-    )
-    parser.add_argument(
         "--data",
         type=arguments.folder,
         metavar="DIR",
         help="the folder that holds the folders of all data sets (default: data)",
     )
-    arguments.add(parser, "--jobs", "--results", "--work")
+    reproduce.add_runner(parser)
 
 
 def command(options: argparse.Namespace) -> int:
@@ -63,14 +58,10 @@ def command(options: argparse.Namespace) -> int:
             code has changes and a run at the preset paper is to be made; or a package
             is missing.
     """
-    reproduce.require_jobs(options.jobs)
-    planned = [
-        dataclasses.replace(run, work=options.work.absolute())
-        for run in plan(read(options.file), options.results.absolute())
-    ]
+    jobs, profile = reproduce.runner(options)
+    planned = plan(read(options.file), options.results.absolute())
     if options.status:
-        print("\n".join(status.describe(planned, options.jobs)))
-        return 0
+        return status.show(planned, options.work, jobs, profile)
     pending = [run for run in planned if not run.done]
     if wrong := reproduce.unclean(pending):
         raise InputError(wrong)
@@ -86,7 +77,7 @@ def command(options: argparse.Namespace) -> int:
     # Two lists of one name are two studies.
     number = zlib.crc32(str(options.file.resolve()).encode())
     place = Path("study") / f"{options.file.stem}-{number:08x}"
-    return reproduce.make(placed, options.results, options.work, place, options.jobs)
+    return reproduce.make(placed, place, options)
 
 
 def _locate(pending: Sequence[Planned], data: Path | None) -> dict[str, Path]:
