@@ -7,20 +7,26 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from test_odd_names import ODD
-from test_workflow import begun, saved_state
+from test_own import write_sets
+from test_workflow import assert_same_run, begun, saved_state, wait_until
 
 from data_io.errors import InputError
 from pipelines import cli
+from pipelines import run as runs
 from pipelines.workflow import plan, processes, reproduce, slurm, study
 
-TINY = plan.EXPERIMENTS / "tiny.yaml"
 # Each notes what it was asked, a line each; the queue is a file.
 SBATCH = """#!{python}
 import json, os, pathlib, sys
@@ -358,3 +364,151 @@ def test_the_last_job_names_the_runs_that_failed(
     assert "focal-s0: it was not started" in said
     where = ("--results", str(tmp_path / "results"))
     assert asked == [("tables", *where, "--dataset", "drive", "--preset", "reduced")]
+
+
+# --- a real one ------------------------------------------------------------------
+
+NEAR = "The time limit is near."
+DAEMONS = ("munged", "slurmctld", "slurmd")
+CONFIGURATION = """
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
+SlurmUser=root
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
+CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SchedulerParameters=sched_interval=1,bf_interval=1
+SlurmdParameters=config_overrides
+MpiDefault=none
+MailProg=/bin/true
+KillWait=5
+OverTimeLimit=5
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+NodeName={host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
+PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE
+"""
+
+
+def free_ports(number: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def say(*command: str) -> str:
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+@pytest.fixture
+def real(monkeypatch) -> Iterator[Path]:
+    """SLURM on this machine alone: its own configuration, keys and ports."""
+    missing = [name for name in DAEMONS if shutil.which(name) is None]
+    if missing or os.geteuid():
+        pytest.skip(f"needs root and: {', '.join(DAEMONS)}; not here: {missing}")
+    with tempfile.TemporaryDirectory(prefix="dscpp-") as name:  # short: for a socket
+        folder = Path(name)
+        for part in ("state", "spool"):
+            (folder / part).mkdir()
+        (folder / "key").write_bytes(os.urandom(1024))
+        (folder / "key").chmod(0o600)
+        conf = folder / "slurm.conf"
+        places = {"host": socket.gethostname().partition(".")[0], "folder": folder}
+        conf.write_text(CONFIGURATION.format(ports=free_ports(2), **places))
+        monkeypatch.setenv("SLURM_CONF", str(conf))
+        munge = {"key-file": "key", "socket": "munge.socket", "log-file": "munge.log"}
+        munge |= {"pid-file": "munged.pid", "seed-file": "seed"}
+        options = [f"--{key}={folder / file}" for key, file in munge.items()]
+        try:
+            say("munged", "--force", *options)
+            say("slurmctld", "-c")
+            say("slurmd", "-c")
+            wait_until(lambda: "idle" in say("sinfo", "--noheader"), 30)
+            yield folder
+            print((folder / "slurmctld.log").read_text())  # where the test failed
+        finally:
+            subprocess.run(["scancel", "--me"], check=False)
+            with contextlib.suppress(AssertionError, subprocess.CalledProcessError):
+                wait_until(lambda: not in_queue(), 30)
+            for daemon in reversed(DAEMONS):
+                with contextlib.suppress(OSError, ValueError):
+                    os.kill(int((folder / f"{daemon}.pid").read_text()), signal.SIGTERM)
+            time.sleep(2)  # they write what they know before they end
+
+
+def in_queue() -> set[str]:
+    return set(say("squeue", "--noheader", "--format=%A %j").splitlines())
+
+
+def process_of(run: Path) -> int:
+    """The process that works on a run: not the script of its job."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError, ValueError):
+            program, *_, file, _ = path.read_bytes().decode().split("\0")
+            if file.endswith(f"{slurm.job_name(run)}.json") and "python" in program:
+                return int(path.parent.name)
+    raise AssertionError(f"no process works on {run}")
+
+
+def signal_in_training(run: Path, number: signal.Signals) -> None:
+    """Sends a signal once the state of a training is saved."""
+    wait_until((run / runs.STATE).exists, 240)
+    assert runs.Run.open(run).state == "training", "it was over before the signal"
+    os.kill(process_of(run), number)
+
+
+def texts(folder: Path) -> dict[Path, bytes]:
+    """The tables and measures below a folder."""
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*.csv")}
+
+
+@pytest.mark.slurm
+@pytest.mark.slow
+def test_a_real_cluster_makes_what_one_machine_makes(real, tmp_path, monkeypatch):
+    """One run reaches its time limit, one is killed; both go on where they were."""
+    place = tmp_path / "a $HOME & 100 %a"
+    images, masks = write_sets(place)
+    monkeypatch.chdir(place)
+    Path("runs.yaml").write_text(
+        "- {dataset: own, preset: reduced, losses: [DSC, DSC++],"
+        " overrides: {filters: 2, depth: 2, epochs: 60}}"
+    )
+    Path("profile.yaml").write_text("sbatch: {time: 2}\nwarning: 1\nattempts: 5\n")
+    given = ["reproduce", "--images", str(images), "--masks", str(masks)]
+    given += ["--name", "spots", "--experiment", "runs.yaml"]
+    on_cluster = [*given, "--slurm", "profile.yaml"]
+    assert cli.main(on_cluster) == 0
+    group = place / "results" / "own-spots" / "reduced-depth=2-epochs=60-filters=2"
+    limited, killed = (group / "runs" / name for name in ("dsc-s0", "dscpp-s0"))
+    signal_in_training(limited, signal.SIGSTOP)  # it would be done too soon
+    logs = [next(place.rglob(f"{run.name}.log")) for run in (limited, killed)]
+    warnings = logs[0].read_text().count(NEAR)
+    signal_in_training(killed, signal.SIGKILL)
+    before = in_queue()
+    assert cli.main(on_cluster) == 0
+    assert in_queue() == before
+    local = ["--results", "local", "--work", "work of local"]
+    assert cli.main([*given, *local]) == 0
+    wait_until(lambda: logs[0].read_text().count(NEAR) > warnings, 130)
+    os.kill(process_of(limited), signal.SIGCONT)
+    wait_until(lambda: not in_queue(), 200)
+    for log in logs:
+        assert "Attempt 1 of 5 ended; the job goes back into" in log.read_text()
+    here, there = texts(place / "local"), texts(place / "results")
+    assert len(there) > 10
+    assert here == there
+    for run in (limited, killed):
+        assert_same_run(run, place / "local" / run.relative_to(place / "results"))

@@ -256,7 +256,7 @@ def make(planned: Sequence[Planned], place: Path, options: argparse.Namespace) -
     planned = [dataclasses.replace(run, work=work) for run in planned]
     processes.follow_make()
     folder = work / "workflow" / place
-    with _alone(folder):
+    with alone(folder):
         try:
             return Call(planned, results, work, folder, *runner(options)).run()
         except KeyboardInterrupt:
@@ -264,8 +264,8 @@ def make(planned: Sequence[Planned], place: Path, options: argparse.Namespace) -
             return INTERRUPTED
 
 
-def _alone(folder: Path) -> filelock.AcquireReturnProxy:
-    """Hold a call's place; wait for whoever has it."""
+def alone(folder: Path) -> filelock.AcquireReturnProxy:
+    """Hold a call's folder of notes; wait for whoever has it."""
     holder = folder / "process"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -26,6 +26,7 @@ import yaml
 from data_io import bars
 from data_io.errors import InputError
 from data_io.files import schema
+from pipelines import streams
 from pipelines.workflow import logs, processes
 from pipelines.workflow.plan import Planned, load
 
@@ -238,15 +239,20 @@ def main() -> int:
     from pipelines.workflow import reproduce
 
     folder = Path(sys.argv[1])
-    planned = [load(file) for file in sorted((folder / "slurm").glob("*.json"))]
-    failed = [
-        (run, logs.reason(run.log) or "it was not started")
-        for run in planned
-        if not run.done
-    ]
-    results, work = planned[0].group.parents[1], planned[0].work
-    call = reproduce.Call(planned, results, work, folder)
-    return call.finish([run for run in planned if run.data is not None], failed)
+    try:
+        with reproduce.alone(folder):
+            planned = [load(file) for file in sorted((folder / "slurm").glob("*.json"))]
+            failed = [
+                (run, logs.reason(run.log) or "it was not started")
+                for run in planned
+                if not run.done
+            ]
+            results, work = planned[0].group.parents[1], planned[0].work
+            call = reproduce.Call(planned, results, work, folder)
+            return call.finish([run for run in planned if run.data], failed)
+    except InputError as error:
+        streams.say(str(error))
+        return 2
 
 
 if __name__ == "__main__":
