@@ -89,11 +89,13 @@ def profile(tmp_path) -> Path:
     return path
 
 
-def command(folder: Path, *arguments: str) -> tuple[int, str]:
+def command(folder: Path, *arguments: str, more: str = "") -> tuple[int, str]:
     """Exit code and words of `dscpp study` on three runs, every place in `folder`."""
     (folder / "DRIVE" / "training").mkdir(parents=True, exist_ok=True)
     file = folder / "three.yaml"
-    file.write_text("- {dataset: drive, preset: reduced, losses: [DSC, CE, Focal]}")
+    file.write_text(
+        "- {dataset: drive, preset: reduced, losses: [DSC, CE, Focal]}" + more
+    )
     places = [f"--{name}={folder / name}" for name in ("results", "work")]
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
@@ -165,6 +167,20 @@ def test_what_is_queued_or_done_is_not_submitted_again(tmp_path, cluster, profil
     one, last = cluster.asked[4:]
     assert option(one, "job-name") == slurm.job_name(group / "ce-s0")
     assert option(last, "dependency") == "afterany:3:5"
+
+
+def test_a_data_set_that_is_refused_leaves_the_others(
+    tmp_path, monkeypatch, cluster, profile
+):
+    (tmp_path / "CVC-ClinicDB" / "Original").mkdir(parents=True)
+    more = "\n- {dataset: cvc-clinicdb, preset: reduced, losses: [DSC]}"
+    monkeypatch.setattr(reproduce.Call, "_refused", lambda *_: {"cvc-clinicdb": 1})
+    code, said = command(tmp_path, "--slurm", str(profile), more=more)
+    assert code == 1
+    assert "3 run(s) submitted" in said
+    files = (tmp_path / "work" / "workflow" / "study").glob("*/slurm/*.json")
+    data = {plan.load(file).task.dataset: plan.load(file).data for file in files}
+    assert data == {"drive": tmp_path / "DRIVE", "cvc-clinicdb": None}
 
 
 def test_a_job_that_is_refused_leaves_those_before_it(tmp_path, cluster, profile):

@@ -11,7 +11,7 @@ What the functions take, each the same:
     results: folder of all results.
     work: folder of cache and logs, which may be deleted at any time.
     jobs: runs at a time.
-    profile: how runs are submitted to SLURM; None where they are made here.
+    profile: what SLURM is asked for; None where runs are made here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,20 +126,19 @@ def add_runner(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def runner(options: argparse.Namespace) -> tuple[int, slurm.Profile | None]:
-    """The runs at a time and the profile that `add_runner`'s options ask for.
+def take_runner(options: argparse.Namespace) -> None:
+    """Check what `add_runner` added; its `slurm` becomes the profile, if there is one.
 
     Raises:
         InputError: no such number or profile; or no SLURM here to submit to.
     """
     if options.jobs < 1:
         raise InputError(f"jobs: expected a number from 1 on, received {options.jobs}")
-    if options.slurm is None:
-        return options.jobs, None
-    profile = slurm.read(options.slurm)
-    if not options.status:
-        slurm.require()
-    return 1, profile
+    if options.slurm is not None:
+        options.slurm = slurm.read(options.slurm)
+        options.jobs = 1  # SLURM decides how many go at a time
+        if not options.status:
+            slurm.require()
 
 
 def command(args: argparse.Namespace) -> int:
@@ -191,10 +190,10 @@ def reproduce(
     Raises:
         InputError: data, a name or a value that cannot be; nothing was started.
     """
-    jobs, profile = runner(options)
+    take_runner(options)
     planned = plan(experiments, options.results.absolute())
     if options.status:
-        return status.show(planned, options.work, jobs, profile)
+        return status.show(planned, options)
     require_installed(planned)
     root = datasets.by_name(planned[0].task.dataset).locate(data).absolute()
     placed = [dataclasses.replace(run, data=root) for run in planned]
@@ -258,7 +257,8 @@ def make(planned: Sequence[Planned], place: Path, options: argparse.Namespace) -
     folder = work / "workflow" / place
     with alone(folder):
         try:
-            return Call(planned, results, work, folder, *runner(options)).run()
+            call = Call(planned, results, work, folder, options.jobs, options.slurm)
+            return call.run()
         except KeyboardInterrupt:
             print("\nInterrupted. The same command goes on from here.", file=sys.stderr)
             return INTERRUPTED
@@ -340,17 +340,16 @@ class Call:
             f"do. Logs: {os.path.commonpath([run.log.parent for run in self.planned])}"
         )
         if pending and self.profile:
-            return slurm.submit(
-                self._without(refused), pending, self.folder, self.profile
-            )
+            given = [
+                dataclasses.replace(run, data=None)
+                if run.task.dataset in refused
+                else run
+                for run in self.planned
+            ]
+            slurm.submit(given, pending, self.folder, self.profile)
+            return 1 if left > len(pending) else 0
         self._expect(pending)
         return self.finish(todo, self._make(todo))
-
-    def _without(self, refused: Container[str]) -> list[Planned]:
-        return [
-            dataclasses.replace(run, data=None) if run.task.dataset in refused else run
-            for run in self.planned
-        ]
 
     def finish(
         self, todo: Sequence[Planned], failed: Sequence[tuple[Planned, str]]

@@ -134,7 +134,7 @@ def job_name(folder: Path) -> str:
 
 def submit(
     planned: Sequence[Planned], pending: Sequence[Planned], folder: Path, given: Profile
-) -> int:
+) -> None:
     """Submit what is neither done nor queued, and a job that writes the tables then.
 
     Args:
@@ -142,9 +142,6 @@ def submit(
         pending: those with data that are not done.
         folder: of this call's notes; where run files are written.
         given: the profile.
-
-    Returns:
-        0.
 
     Raises:
         InputError: SLURM refuses a job; those before it are in the queue.
@@ -168,7 +165,6 @@ def submit(
         f"{len(fresh)} run(s) submitted to SLURM, {len(pending) - len(fresh)} were in "
         f"its queue. A last job writes the tables; its log: {_log(folder)}"
     )
-    return 0
 
 
 def _write(planned: Sequence[Planned], place: Path) -> dict[Path, Path]:

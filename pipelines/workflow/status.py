@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import sys
 import zipfile
@@ -35,27 +36,20 @@ class _Pace:
     most: bool = False
 
 
-def show(
-    planned: Sequence[Planned],
-    work: Path,
-    jobs: int = 1,
-    profile: slurm.Profile | None = None,
-) -> int:
+def show(planned: Sequence[Planned], options: argparse.Namespace) -> int:
     """Print of each run whether it is done, running, queued, stopped or left.
 
     Then their counts, and the hours to expect.
 
     Args:
         planned: the runs, in their order.
-        work: where their logs are.
-        jobs: runs at a time.
-        profile: of the cluster that makes them; None for this machine.
+        options: from `reproduce.take_runner`.
 
     Returns:
         The exit code, 0.
     """
-    placed = [replace(run, work=work.absolute()) for run in planned]
-    print("\n".join(_lines(placed, jobs, profile)))
+    placed = [replace(run, work=options.work.absolute()) for run in planned]
+    print("\n".join(_lines(placed, options.jobs, options.slurm)))
     return 0
 
 

@@ -58,10 +58,10 @@ def command(options: argparse.Namespace) -> int:
             code has changes and a run at the preset paper is to be made; or a package
             is missing.
     """
-    jobs, profile = reproduce.runner(options)
+    reproduce.take_runner(options)
     planned = plan(read(options.file), options.results.absolute())
     if options.status:
-        return status.show(planned, options.work, jobs, profile)
+        return status.show(planned, options)
     pending = [run for run in planned if not run.done]
     if wrong := reproduce.unclean(pending):
         raise InputError(wrong)
