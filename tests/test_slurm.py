@@ -500,14 +500,14 @@ def test_a_real_cluster_makes_what_one_machine_makes(real, tmp_path, monkeypatch
     monkeypatch.chdir(place)
     Path("runs.yaml").write_text(
         "- {dataset: own, preset: reduced, losses: [DSC, DSC++],"
-        " overrides: {filters: 2, depth: 2, epochs: 60}}"
+        " overrides: {filters: 2, depth: 2, epochs: 20}}"
     )
     Path("profile.yaml").write_text("sbatch: {time: 2}\nwarning: 1\nattempts: 5\n")
     given = ["reproduce", "--images", str(images), "--masks", str(masks)]
     given += ["--name", "spots", "--experiment", "runs.yaml"]
     on_cluster = [*given, "--slurm", "profile.yaml"]
     assert cli.main(on_cluster) == 0
-    group = place / "results" / "own-spots" / "reduced-depth=2-epochs=60-filters=2"
+    group = place / "results" / "own-spots" / "reduced-depth=2-epochs=20-filters=2"
     limited, killed = (group / "runs" / name for name in ("dsc-s0", "dscpp-s0"))
     signal_in_training(limited, signal.SIGSTOP)  # it would be done too soon
     logs = [next(place.rglob(f"{run.name}.log")) for run in (limited, killed)]

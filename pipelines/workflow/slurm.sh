@@ -25,7 +25,8 @@ if [[ $code == 137 || ($code == 143 && $near_limit) ]]; then
         echo "Attempt $attempt of $attempts ended; the job goes back into the queue."
         scontrol requeue "$SLURM_JOB_ID"
     else
-        echo "dscpp: expected the run to be done in $attempts attempts, found it is not"
+        echo "dscpp: expected the run to be done in $attempts attempts, found it killed or" \
+            "at its time limit; ask for more memory or time in the profile"
     fi
 fi
 exit "$code"

@@ -87,7 +87,7 @@ def _queue() -> dict[str, slurm.Job]:
 def _sum(hours: float, unknown: int, profile: slurm.Profile) -> str:
     """The hours of all runs and their price."""
     kind = "GPU hours" if profile.has_gpu else "hours"
-    text = f"In sum about {hours:.1f} {kind}, one run after the other"
+    text = f"In sum about {hours:.1f} {kind}"
     if profile.price is not None:
         text += f"; at {profile.price:g} an hour: {hours * profile.price:.2f}"
     return text + f". Not counted: {unknown} run(s) without a time" * bool(unknown)
