@@ -32,8 +32,10 @@ from pipelines.workflow.plan import Planned, load
 
 SCRIPT = Path(__file__).with_name("slurm.sh")
 # What this module says itself, or what would take a job out of its hands.
-_OURS = ("array", "dependency", "error", "job-name", "no-requeue", "open-mode")
-_OURS += ("output", "parsable", "requeue", "signal", "wait", "wrap")
+_OURS = (
+    "array", "dependency", "error", "job-name", "no-requeue", "open-mode", "output",
+    "parsable", "requeue", "signal", "wait", "wrap",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
