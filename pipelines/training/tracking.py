@@ -60,6 +60,7 @@ def _mlflow(run: runs.Run) -> Any:
     kept = run.path("mlflow.json")
     known = schema.recall(kept, dict[str, str]) or {}
     about = {key: run.record[key] for key in ("dataset", "preset", "loss", "gamma")}
+    mlflow.end_run()  # that of a training before, in the same process
     try:
         begun = mlflow.start_run(known.get("run_id"), run_name=run.name)
         mlflow.log_params({**about, "seed": run.record["seed"]})
