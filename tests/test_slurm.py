@@ -35,7 +35,7 @@ lines = asked.read_text().splitlines() if asked.exists() else []
 if os.environ.get("DSCPP_LEADER") or len(lines) >= {most}:
     sys.exit("sbatch: error: QOSMaxSubmitJobPerUserLimit")
 asked.write_text("\\n".join([*lines, json.dumps(sys.argv[1:])]))
-print(f"{{len(lines) + 1}};cluster")
+print("Welcome.", f"{{len(lines) + 1}};cluster", sep="\\n")
 """
 
 
@@ -152,7 +152,7 @@ def test_what_is_queued_or_done_is_not_submitted_again(tmp_path, cluster, profil
     cluster.queue[:] = [
         f"{n} {state} {name}"
         for n, (state, name) in enumerate(zip(states, names, strict=True), 1)
-    ] + ["77 RUNNING another job of mine"]
+    ] + ["77 RUNNING another job of mine", "78 PENDING in two\nlines"]
     cluster.say()
     code, said = command(tmp_path, "--slurm", str(profile))
     assert code == 0

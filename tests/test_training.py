@@ -659,6 +659,7 @@ def test_other_logs_change_no_result_and_go_on_with_the_run(
     mlflow.set_tracking_uri(f"file://{tmp_path}/mlflow")
     monkeypatch.setenv(tracking.VARIABLE, "tensorboard, mlflow")
     run = stages.train(task(3), data, copy(cut, tmp_path / "tracked").folder, work)
+    mlflow.end_run()  # which waits for what is still being sent
     same_run(plain, run)
     expected = [pytest.approx(float(row["val_loss"])) for row in history(run)[1:]]
     board = accumulator.EventAccumulator(str(run.path("tensorboard") / "validation"))

@@ -123,8 +123,8 @@ def queue() -> dict[str, Job]:
     """
     if shutil.which("squeue") is None:
         return {}
-    lines = _answer("squeue", "--me", "--noheader", "--format=%A %T %j").splitlines()
-    jobs = (line.split(" ", 2) for line in lines)
+    said = _answer("squeue", "--me", "--noheader", "--format=%A %T %j")
+    jobs = re.findall(r"^(\d+) (\S+) (dscpp-\S+)$", said, re.MULTILINE)
     return {name: Job(number, state) for number, state, name in jobs}
 
 
@@ -210,7 +210,8 @@ def _sbatch(
         f"--{key}={value}" if value else f"--{key}"
         for key, value in {**options, **ours}.items()
     ]
-    return _answer("sbatch", "--parsable", *words, *more).strip().partition(";")[0]
+    said = _answer("sbatch", "--parsable", *words, *more).strip()
+    return said.rpartition("\n")[2].partition(";")[0]  # behind a site's own lines
 
 
 def _log(folder: Path) -> Path:
