@@ -9,7 +9,7 @@ SHELL := bash
 # What a user may set goes on as typed, through the environment: neither make nor the
 # shell finds a $ or a quote of its own in it.
 VARIABLES := DATA PRESET LOSSES SEEDS REPLICATE SPLIT_SEED SPLIT SPLIT_BY FOLDS EPOCHS JOBS
-VARIABLES += RESULTS STUDY STATUS PHANTOM BACKEND GPU PYTHON ONLY UPGRADE
+VARIABLES += RESULTS STUDY STATUS PROFILE PHANTOM BACKEND GPU PYTHON ONLY UPGRADE
 SET := $(foreach name,$(VARIABLES),$(if $(filter undefined,$(origin $(name))),,$(name)))
 $(foreach name,$(SET),$(eval override $(name) := $$(value $(name))))
 export $(SET)
@@ -43,22 +43,24 @@ export KERAS_BACKEND := $(BACKEND)
 
 # $(call flag,VARIABLE,option): `--option="$VARIABLE"` when the variable is set.
 flag = $(if $($(1)), --$(2)="$$$(1)")
+RUNNER = $(call flag,JOBS,jobs)$(call flag,RESULTS,results)$(call flag,PROFILE,slurm)$(if $(STATUS), --status)
 FLAGS = $(call flag,PRESET,preset)$(call flag,LOSSES,losses)$(call flag,SEEDS,seeds)
-FLAGS += $(call flag,EPOCHS,epochs)$(call flag,JOBS,jobs)$(call flag,REPLICATE,replicate)
-FLAGS += $(call flag,RESULTS,results)$(call flag,FOLDS,folds)
+FLAGS += $(call flag,EPOCHS,epochs)$(RUNNER)$(call flag,REPLICATE,replicate)
+FLAGS += $(call flag,FOLDS,folds)
 FLAGS += $(call flag,SPLIT_SEED,split-seed)$(call flag,SPLIT_BY,split-by)$(if $(SPLIT), --split $$SPLIT)
 DATA_FLAGS = $(call flag,DATA,data)$(if $(PHANTOM), --phantom)
 
 .PHONY: help install demo study reproduce-drive reproduce-bus2017 reproduce-dsb2018
 .PHONY: reproduce-isic2018 reproduce-cvc-clinicdb reproduce-hippocampus kits19
 .PHONY: tables figures report docs
-.PHONY: errata test test-all lint test-backends test-backend test-ports recipes bench
+.PHONY: errata test test-all lint test-backends test-backend test-ports test-slurm recipes bench
 .PHONY: bench-losses bench-training bench-step bench-coverage bench-verdicts bench-evaluation lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-23s %s\n", $$1, $$2}' Makefile
 	@echo "Variables: DATA PRESET LOSSES SEEDS REPLICATE SPLIT_SEED SPLIT SPLIT_BY FOLDS EPOCHS"
-	@echo "JOBS RESULTS STUDY STATUS PHANTOM BACKEND (tensorflow, torch or jax), GPU=1. Example:"
+	@echo "JOBS RESULTS STUDY STATUS PROFILE (of SLURM) PHANTOM BACKEND (tensorflow, torch or"
+	@echo "jax), GPU=1. Example:"
 	@echo '  make reproduce-drive DATA=data/DRIVE PRESET=reduced LOSSES="DSC,DSC++"'
 
 install: $(VENV)/.ready ## build the environment from its lock
@@ -91,7 +93,7 @@ reproduce-hippocampus: $(VENV)/.ready ## the same on small MR volumes in 3D (not
 	@$(VENV)/bin/dscpp reproduce --dataset hippocampus$(DATA_FLAGS)$(FLAGS)
 
 study: $(VENV)/.ready ## make the runs of a list at low priority (DATA=folder of all; STATUS=1)
-	@$(VENV)/bin/dscpp study$(if $(STUDY), "$$STUDY")$(call flag,DATA,data)$(call flag,JOBS,jobs)$(call flag,RESULTS,results)$(if $(STATUS), --status)
+	@$(VENV)/bin/dscpp study$(if $(STUDY), "$$STUDY")$(call flag,DATA,data)$(RUNNER)
 
 tables: $(VENV)/.ready ## write every table anew from the committed runs
 	@$(VENV)/bin/dscpp tables --readme README.md docs/results.md docs/practice.md results/README.md
@@ -145,6 +147,15 @@ recipes: .venv-peers/.ready ## the recipes, with the libraries that they are for
 
 test-ports: .venv-peers/.ready ## the PyTorch port: its losses, MONAI, nnU-Net, its wheel
 	@KERAS_BACKEND=torch DSCPP_REQUIRE_PEERS=1 .venv-peers/$(PYTEST) -m ports
+
+test-slurm: $(VENV)/.ready ## runs as jobs of a real SLURM on this machine (5 minutes; as root)
+	@for name in munged slurmctld slurmd; do \
+		[[ $$(id -u) == 0 ]] && command -v $$name >/dev/null || { \
+			echo "test-slurm: expected root and $$name: apt-get install slurm-wlm munge" >&2; \
+			exit 1; \
+		}; \
+	done
+	@$(VENV)/bin/python -m pytest -m slurm
 
 .venv-peers/.ready: requirements/peers.txt requirements/peers-sdist.txt
 .venv-peers/.ready: requirements/install.sh setup.cfg pyproject.toml

@@ -29,6 +29,7 @@ from data_io.files.writing import sweep
 from data_io.verification import leaks, verify
 from pipelines import backend, installed, provenance, stored, written
 from pipelines import run as runs
+from pipelines.training import tracking
 from pipelines.training.task import Task, from_record
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def train(
                 _require_asked(run, task, data, work)
                 return run
         _require_backend(output, task.backend)
+        tracking.asked()
         root = task.module.locate(data)
         material, identity = _prepare(task, root, work, run)
         record = task.module.record(root)
@@ -83,7 +85,7 @@ def train(
         _remember(run, task, root, work)
         from pipelines.training import fit
 
-        fit.train(task, material, run, weights)
+        fit.train(task, material, run, weights, tracking.watchers(run))
     return run
 
 

@@ -25,7 +25,7 @@ from data_io.errors import InputError
 from data_io.files.writing import sweep
 from pipelines import commits, provenance, stages
 from pipelines import run as runs
-from pipelines.training import callbacks, fit, state, unet
+from pipelines.training import callbacks, fit, state, tracking, unet
 from pipelines.training.task import Task
 
 TINY = {"input_shape": [32, 32], "filters": 4, "depth": 1, "plateau_patience": 2}
@@ -641,3 +641,60 @@ def test_a_long_epoch_does_not_hide_a_bad_step(tmp_path, monkeypatch):
     clock[0] += 1.5
     with pytest.raises(callbacks.NotFinite, match="the loss became inf"):
         stop.on_train_batch_end(2, {"loss": math.inf})
+
+
+# --- what is logged elsewhere ----------------------------------------------------
+
+
+def test_other_logs_change_no_result_and_go_on_with_the_run(
+    data, work, cut, tmp_path, monkeypatch
+):
+    """The second and third epoch of a run that was killed after its first."""
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
+    util = pytest.importorskip("tensorboard.util.tensor_util")
+    mlflow = pytest.importorskip("mlflow")
+    plain = stages.train(task(3), data, copy(cut, tmp_path / "plain").folder, work)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    mlflow.set_tracking_uri(f"file://{tmp_path}/mlflow")
+    monkeypatch.setenv(tracking.VARIABLE, "tensorboard, mlflow")
+    run = stages.train(task(3), data, copy(cut, tmp_path / "tracked").folder, work)
+    mlflow.end_run()  # which waits for what is still being sent
+    same_run(plain, run)
+    expected = [pytest.approx(float(row["val_loss"])) for row in history(run)[1:]]
+    board = accumulator.EventAccumulator(str(run.path("tensorboard") / "validation"))
+    board.Reload()
+    shown = [board.Tensors("epoch_loss")[n] for n in range(2)]
+    assert [each.step for each in shown] == [1, 2]
+    assert [float(util.make_ndarray(e.tensor_proto)) for e in shown] == expected
+    name = json.loads(run.path("mlflow.json").read_text())["run_id"]
+    kept = mlflow.MlflowClient().get_metric_history(name, "val_loss")
+    assert [(each.step, each.value) for each in kept] == [
+        (1, expected[0]),
+        (2, expected[1]),
+    ]
+    assert mlflow.get_run(name).data.params["loss"] == "DSC++"
+    # Asked for more, it goes on in the same run there.
+    stages.train(task(4), data, run.folder, work)
+    assert json.loads(run.path("mlflow.json").read_text())["run_id"] == name
+
+
+@pytest.mark.parametrize(
+    ("asked", "here", "words"),
+    [
+        ("wandb", True, "any of tensorboard, mlflow, received 'wandb'"),
+        ("mlflow", False, "mlflow: expected to be installed"),
+    ],
+)
+def test_logs_that_cannot_be_are_refused_before_a_run_begins(
+    data, work, tmp_path, monkeypatch, asked, here, words
+):
+    monkeypatch.setenv(tracking.VARIABLE, asked)
+    monkeypatch.setattr(tracking.installed, "is_here", lambda _: here)
+    with pytest.raises(InputError, match=words):
+        tracking.asked()
+    monkeypatch.setattr(tracking.installed, "require_training", lambda *_: None)
+    with pytest.raises(InputError, match=words):
+        stages.train(task(1), data, tmp_path / "run", work)
+    assert not (tmp_path / "run" / "run.json").exists()

@@ -29,16 +29,20 @@ def parse(text: str | bytes, kind: Any) -> Any:
         ValueError: no JSON, or nested too deep, or a value of another type; names the
             first of them, by key.
     """
-    import pydantic  # not above: --help needs none of it
-
-    try:
-        _adapter(kind).validate_json(text, strict=True)
-    except pydantic.ValidationError as error:
-        raise ValueError("; ".join(map(_said, error.errors()[:_SHOWN]))) from None
+    _checked(kind, "validate_json", text, strict=True)
     try:
         return json.loads(text)
     except RecursionError:
         raise ValueError("nested too deep") from None
+
+
+def typed(value: Any, kind: Any) -> Any:
+    """Turn what a file says as text, such as {"a": "3"}, into a kind.
+
+    Raises:
+        ValueError: it is of another kind; as `parse`.
+    """
+    return _checked(kind, "validate_python", value)
 
 
 def load(path: Path, kind: Any) -> Any:
@@ -76,6 +80,15 @@ def recall(path: Path, kind: Any) -> Any | None:
 def tuples(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values of JSON with tuples for lists, as what cannot be changed has them."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+def _checked(kind: Any, method: str, value: Any, **options: Any) -> Any:
+    import pydantic  # not above: --help needs none of it
+
+    try:
+        return getattr(_adapter(kind), method)(value, **options)
+    except pydantic.ValidationError as error:
+        raise ValueError("; ".join(map(_said, error.errors()[:_SHOWN]))) from None
 
 
 @functools.cache

@@ -11,6 +11,7 @@ What the functions take, each the same:
     results: folder of all results.
     work: folder of cache and logs, which may be deleted at any time.
     jobs: runs at a time.
+    profile: what SLURM is asked for; None where runs are made here.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from data_io.files.writing import writing
 from data_io.prepare.shared import VARIABLE
 from pipelines import arguments, commits, installed, provenance
 from pipelines import run as runs
-from pipelines.workflow import estimate, processes, status
+from pipelines.workflow import estimate, processes, slurm, status
 from pipelines.workflow.plan import (
     EXPERIMENTS,
     Experiment,
@@ -51,10 +52,19 @@ SHORT = 5  # epochs; up to here there is no time to expect worth measuring
 INTERRUPTED = 130
 
 
-def require_jobs(jobs: int) -> None:
-    """Refuse a number of runs at a time that is none."""
-    if jobs < 1:
-        raise InputError(f"jobs: expected a number from 1 on, received {jobs}")
+def take_runner(options: argparse.Namespace) -> None:
+    """Check how runs are to be made; `slurm` becomes the profile, if there is one.
+
+    Raises:
+        InputError: no such number or profile; or no SLURM here to submit to.
+    """
+    if options.jobs < 1:
+        raise InputError(f"jobs: expected a number from 1 on, received {options.jobs}")
+    if options.slurm is not None:
+        options.slurm = slurm.read(options.slurm)
+        options.jobs = 1  # SLURM decides how many go at a time
+        if not options.status:
+            slurm.require()
 
 
 def demo(args: argparse.Namespace) -> int:
@@ -92,21 +102,20 @@ def command(args: argparse.Namespace) -> int:
     # Volumes are simulated over label maps that may be given; images over nothing.
     drawn = args.phantom and not module.RECORD.is_3d
     data = None if drawn else args.data
-    return reproduce(experiments, data, args.results, args.work, args.jobs)
+    return reproduce(experiments, data, args)
 
 
 def reproduce(
     experiments: Sequence[Experiment],
     data: Path | None,
-    results: Path,
-    work: Path,
-    jobs: int = 1,
+    options: argparse.Namespace,
 ) -> int:
     """Make every run of experiments, then the tables of all runs there are.
 
-    Args: the module's, and
+    Args:
         experiments: of one data set.
         data: the data set's own folder or the folder above it; None: its default.
+        options: those of `add_runner`.
 
     Returns:
         0; 1 when a run or the tables failed; 130 when interrupted.
@@ -114,8 +123,10 @@ def reproduce(
     Raises:
         InputError: data, a name or a value that cannot be; nothing was started.
     """
-    require_jobs(jobs)
-    planned = plan(experiments, results.absolute())
+    take_runner(options)
+    planned = plan(experiments, options.results.absolute())
+    if options.status:
+        return status.show(planned, options)
     require_installed(planned)
     root = datasets.by_name(planned[0].task.dataset).locate(data).absolute()
     placed = [dataclasses.replace(run, data=root) for run in planned]
@@ -123,7 +134,7 @@ def reproduce(
         bars.note(f"These runs will count in no verdict. {wrong}", sys.stderr)
     group = planned[0].group
     place = Path(group.parent.name) / group.name
-    return make(placed, results, work, place, jobs)
+    return make(placed, place, options)
 
 
 def require_installed(planned: Sequence[Planned]) -> None:
@@ -168,27 +179,26 @@ def unclean(pending: Sequence[Planned]) -> str:
     )
 
 
-def make(
-    planned: Sequence[Planned], results: Path, work: Path, place: Path, jobs: int = 1
-) -> int:
+def make(planned: Sequence[Planned], place: Path, options: argparse.Namespace) -> int:
     """Make runs as `reproduce` does, each with its data.
 
     `place` is where in `work` this call keeps its notes; one call at a time has it.
     """
-    work = work.absolute()
+    results, work = options.results.absolute(), options.work.absolute()
     planned = [dataclasses.replace(run, work=work) for run in planned]
     processes.follow_make()
     folder = work / "workflow" / place
-    with _alone(folder):
+    with alone(folder):
         try:
-            return Call(planned, results.absolute(), work, folder, jobs).run()
+            call = Call(planned, results, work, folder, options.jobs, options.slurm)
+            return call.run()
         except KeyboardInterrupt:
             print("\nInterrupted. The same command goes on from here.", file=sys.stderr)
             return INTERRUPTED
 
 
-def _alone(folder: Path) -> filelock.AcquireReturnProxy:
-    """Hold a call's place; wait for whoever has it."""
+def alone(folder: Path) -> filelock.AcquireReturnProxy:
+    """Hold a call's folder of notes; wait for whoever has it."""
     holder = folder / "process"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -246,10 +256,11 @@ class Call:
     results: Path
     work: Path
     folder: Path
-    jobs: int
+    jobs: int = 1
+    profile: slurm.Profile | None = None
 
     def run(self) -> int:
-        """Verify, say what to expect, make the runs and the tables."""
+        """Verify, say what to expect, make or submit the runs, and the tables."""
         placed = [run for run in self.planned if run.data is not None]
         refused = self._refused(placed)
         todo = [run for run in placed if run.task.dataset not in refused]
@@ -261,8 +272,27 @@ class Call:
             f"{len(self.planned)} run(s): {len(self.planned) - left} done, {left} to "
             f"do. Logs: {os.path.commonpath([run.log.parent for run in self.planned])}"
         )
+        if pending and self.profile:
+            given = [
+                dataclasses.replace(run, data=None)
+                if run.task.dataset in refused
+                else run
+                for run in self.planned
+            ]
+            slurm.submit(given, pending, self.folder, self.profile)
+            return 1 if left > len(pending) else 0
         self._expect(pending)
-        failed = self._make(todo)
+        return self.finish(todo, self._make(todo))
+
+    def finish(
+        self, todo: Sequence[Planned], failed: Sequence[tuple[Planned, str]]
+    ) -> int:
+        """Write the tables, and what else needs all runs; say which runs failed.
+
+        Args:
+            todo: the runs that were made, with their data.
+            failed: those that failed, with what each said last.
+        """
         try:
             _each_group(todo, "The truth was not measured", _measure_truth)
             self._pool(todo)
@@ -335,7 +365,7 @@ class Call:
             for run in pending
             if run.task.preset != "demo" and run.task.protocol.epochs > SHORT
         ]
-        lines, unknown = status.expect(pending, self.jobs)
+        lines, unknown, _ = status.expect(pending, self.jobs)
         bars.note("\n".join(lines), end="\n" * bool(lines))
         # A study of several data sets begins at once: its status says the time.
         if unknown and len({run.task.dataset for run in self.planned}) == 1:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
+import sys
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from data_io import bars
 from data_io.bars import duration
+from data_io.errors import InputError
 from data_io.files import schema
 from pipelines import provenance
 from pipelines import run as runs
-from pipelines.workflow import logs
-from pipelines.workflow.plan import Planned
+from pipelines.workflow import logs, slurm
+from pipelines.workflow.plan import RESULTS, Planned
 
 _STAGES = ("train_s", "predict_s", "evaluate_s")
+_STATES = ("done", "running", "queued", "stopped", "left")
 
 
 @dataclass(frozen=True)
@@ -31,31 +36,74 @@ class _Pace:
     most: bool = False
 
 
-def describe(planned: Sequence[Planned], jobs: int = 1) -> list[str]:
-    """Lines that say of each run whether it is done, running, stopped or left.
+def show(planned: Sequence[Planned], options: argparse.Namespace) -> int:
+    """Print of each run whether it is done, running, queued, stopped or left.
+
+    Then their counts, and the hours to expect.
 
     Args:
         planned: the runs, in their order.
-        jobs: runs at a time.
+        options: from `reproduce.take_runner`.
 
     Returns:
-        A line a run, their counts, and the time to expect.
+        The exit code, 0.
     """
-    states = [_state(run) for run in planned]
+    placed = [replace(run, work=options.work.absolute()) for run in planned]
+    print("\n".join(_lines(placed, options.jobs, options.slurm)))
+    return 0
+
+
+def _lines(
+    planned: Sequence[Planned], jobs: int, profile: slurm.Profile | None
+) -> list[str]:
+    queue = _queue()
+    states = [_state(run, queue.get(slurm.job_name(run.folder))) for run in planned]
     lines = [
         f"{state:8} {run.folder}  {note}".rstrip()
         for run, (state, note) in zip(planned, states, strict=True)
     ]
     counts = Counter(state for state, _ in states)
-    said = (f"{counts[name]} {name}" for name in ("done", "running", "stopped", "left"))
-    lines.append(f"{len(planned)} run(s): {', '.join(said)}")
-    known, unknown = expect([run for run in planned if not run.done], jobs)
+    names = [name for name in _STATES if name != "queued" or counts[name]]
+    said = ", ".join(f"{counts[name]} {name}" for name in names)
+    lines.append(f"{len(planned)} run(s): {said}")
+    pending = [run for run in planned if not run.done]
+    known, unknown, hours = expect(pending, jobs, profile)
     groups = dict.fromkeys(_title(run) for run in unknown)
-    return [*lines, *known, *(f"{g}: no run to take a time from yet" for g in groups)]
+    lines += [*known, *(f"{g}: no run to take a time from yet" for g in groups)]
+    if profile and pending:
+        lines.append(_sum(hours, len(unknown), profile))
+    return lines
 
 
-def _state(planned: Planned) -> tuple[str, str]:
-    """One of done, running, stopped and left, and what more there is to say."""
+def _queue() -> dict[str, slurm.Job]:
+    """The jobs in the queue; none where SLURM is installed and of no cluster."""
+    try:
+        return slurm.queue()
+    except InputError as error:
+        bars.note(f"What is in the queue of SLURM is not known. {error}", sys.stderr)
+        return {}
+
+
+def _sum(hours: float, unknown: int, profile: slurm.Profile) -> str:
+    """The hours of all runs and their price."""
+    kind = "GPU hours" if profile.has_gpu else "hours"
+    text = f"In sum about {hours:.1f} {kind}"
+    if profile.price is not None:
+        text += f"; at {profile.price:g} an hour: {hours * profile.price:.2f}"
+    return text + f". Not counted: {unknown} run(s) without a time" * bool(unknown)
+
+
+def _state(planned: Planned, job: slurm.Job | None) -> tuple[str, str]:
+    """One of `_STATES`, and what more there is to say."""
+    state, note = _state_here(planned)
+    if job is None or state == "done":
+        return state, note
+    note = "; ".join(filter(None, [f"job {job.number}, {job.state}", note]))
+    return "queued" if job.state == "PENDING" else "running", note
+
+
+def _state_here(planned: Planned) -> tuple[str, str]:
+    """The state as the folder and this machine tell it."""
     run = planned.run
     if run is None:
         return "left", _reason(planned)
@@ -78,9 +126,14 @@ def _reason(planned: Planned) -> str:
 
 
 def expect(
-    pending: Sequence[Planned], jobs: int = 1
-) -> tuple[list[str], list[Planned]]:
+    pending: Sequence[Planned],
+    jobs: int = 1,
+    profile: slurm.Profile | None = None,
+) -> tuple[list[str], list[Planned], float]:
     """Say how long runs take, from what others took on this kind of machine.
+
+    For a cluster, others count that were made on a GPU, or on processors, as its
+    profile asks; the line says on which.
 
     Finished runs of the same data set and preset count first; else the epochs of one
     that has begun, and then it is the most that it may take.
@@ -88,40 +141,71 @@ def expect(
     Args:
         pending: runs that are not done.
         jobs: runs at a time.
+        profile: of the cluster that makes them; None for this machine.
 
     Returns:
-        A line for each data set and preset, and the runs for which nothing is known.
+        A line for each data set and preset; the runs for which nothing is known; and
+        the hours of all others, one after the other.
     """
-    lines, unknown = [], []
+    lines, unknown, total = [], list[Planned](), 0.0
     for group in dict.fromkeys(run.group for run in pending):
         own = [run for run in pending if run.group == group]
-        pace = _pace(group, own)
+        pace = _pace(own, *_near(own[0], profile))
         if pace is None:
             unknown += own
             continue
-        seconds = sum(_remaining(run, pace) for run in own) / min(jobs, len(own))
+        hours = sum(_remaining(run, pace) for run in own) / 3600
+        total += hours
         about = "at most" if pace.most else "about"
         lines.append(
             f"{_title(own[0])}: {len(own)} run(s) take {about} "
-            f"{duration(seconds / 3600)} ({pace.source})"
+            f"{duration(hours / min(jobs, len(own)))} ({pace.source})"
         )
-    return lines, unknown
+    return lines, unknown, total
 
 
 def _title(run: Planned) -> str:
     return f"{run.group.parent.name} at {run.group.name}"
 
 
-def _pace(group: Path, pending: Sequence[Planned]) -> _Pace | None:
-    like = {"machine": provenance.machine(), "backend": pending[0].task.backend}
-    near = [run for run in _trainings(group) if like.items() <= run.record.items()]
+def _near(
+    planned: Planned, profile: slurm.Profile | None
+) -> tuple[list[runs.Run], str]:
+    """Runs of its group that it may take as long as, and where they were made."""
+    group = planned.group
+    if profile is None:
+        like = {"machine": provenance.machine(), "backend": planned.task.backend}
+        near = [run for run in _trainings(group) if like.items() <= run.record.items()]
+        return near, "on this kind of machine"
+    usual = RESULTS.absolute() / group.parent.name / group.name
+    found = [
+        run
+        for place in dict.fromkeys([group, usual])
+        for run in _trainings(place)
+        if (run.record.get("device", "CPU") != "CPU") == profile.has_gpu
+    ]
+    places = Counter(map(_made, found)).most_common(1)
+    place = places[0][0] if places else ""
+    return [run for run in found if _made(run) == place], place
+
+
+def _made(run: runs.Run) -> str:
+    device = run.record.get("device", "CPU")
+    place = run.record.get("machine") if device == "CPU" else device
+    return f"with {run.record.get('backend')} on {place}"
+
+
+def _pace(
+    pending: Sequence[Planned], near: Sequence[runs.Run], place: str
+) -> _Pace | None:
+    """The pace of `near`, which were made in `place`; None where they say nothing."""
     took = [_took(run) for run in near if run.reached("evaluated")]
     finished = [each for each in took if each]
     if finished:
         seconds, epochs = map(statistics.mean, zip(*finished, strict=True))
         return _Pace(
             seconds,
-            f"{len(finished)} finished on this kind of machine: "
+            f"{len(finished)} finished {place}: "
             f"{duration(seconds / 3600)} and {epochs:.0f} epochs a run",
         )
     for run in near:
@@ -130,8 +214,8 @@ def _pace(group: Path, pending: Sequence[Planned]) -> _Pace | None:
             most = pending[0].task.protocol.epochs
             return _Pace(
                 seconds / epochs * most,
-                f"{epochs} epochs of {run.name}: {seconds / epochs:.1f} s each, at "
-                f"most {most}; early stopping mostly ends a run sooner",
+                f"{epochs} epochs of {run.name} {place}: {seconds / epochs:.1f} s "
+                f"each, at most {most}; early stopping mostly ends a run sooner",
                 most=True,
             )
     return None

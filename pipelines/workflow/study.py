@@ -38,15 +38,11 @@ def command(options: argparse.Namespace) -> int:
             code has changes and a run at the preset paper is to be made; or a package
             is missing.
     """
-    reproduce.require_jobs(options.jobs)
-    file = options.file or STUDY
-    planned = [
-        dataclasses.replace(run, work=options.work.absolute())
-        for run in plan(read(file), options.results.absolute())
-    ]
+    reproduce.take_runner(options)
+    options.file = options.file or STUDY
+    planned = plan(read(options.file), options.results.absolute())
     if options.status:
-        print("\n".join(status.describe(planned, options.jobs)))
-        return 0
+        return status.show(planned, options)
     pending = [run for run in planned if not run.done]
     if wrong := reproduce.unclean(pending):
         raise InputError(wrong)
@@ -60,9 +56,9 @@ def command(options: argparse.Namespace) -> int:
     ]
     os.nice(19)
     # Two lists of one name are two studies.
-    number = zlib.crc32(str(file.resolve()).encode())
-    place = Path("study") / f"{file.stem}-{number:08x}"
-    return reproduce.make(placed, options.results, options.work, place, options.jobs)
+    number = zlib.crc32(str(options.file.resolve()).encode())
+    place = Path("study") / f"{options.file.stem}-{number:08x}"
+    return reproduce.make(placed, place, options)
 
 
 def _locate(pending: Sequence[Planned], data: Path | None) -> dict[str, Path]:

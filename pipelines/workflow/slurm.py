@@ -1,0 +1,258 @@
+"""Runs as jobs of SLURM: `dscpp run FILE` each, and one job that writes the tables.
+
+The runs do not depend on each other, and each is locked and resumes by itself. So the
+queue of SLURM is the only workflow engine. `slurm.sh` puts a job back into the queue.
+A job is found again by its name, which the run's folder decides; so nothing has to be
+kept of what was submitted, and accounting (`sacct`) is not needed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+import yaml
+
+from data_io import bars
+from data_io.errors import InputError
+from data_io.files import schema
+from pipelines import streams
+from pipelines.workflow import logs, processes
+from pipelines.workflow.plan import Planned, load
+
+SCRIPT = Path(__file__).with_name("slurm.sh")
+# What this module says itself, or what would take a job out of its hands.
+_OURS = (
+    "array", "dependency", "error", "job-name", "no-requeue", "open-mode", "output",
+    "parsable", "requeue", "signal", "wait", "wrap",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a cluster is asked for, as a profile file says it.
+
+    Attributes:
+        sbatch: options of `sbatch` by their long names; "" for one without a value.
+        tables: those of the job that writes the tables; None for the same.
+        attempts: how often a run is started at most, unless nodes fail.
+        warning: seconds before the time limit at which a run saves its state.
+        price: of one hour of one run, in any currency; None where it has none.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    sbatch: Mapping[str, str] = field(default_factory=dict)
+    tables: Mapping[str, str] | None = None
+    attempts: int = 20
+    warning: int = 120
+    price: float | None = None
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether the runs ask for a GPU."""
+        return any("gpu" in f"{key}={value}" for key, value in self.sbatch.items())
+
+
+class Job(NamedTuple):
+    """A job in the queue: its number, and its state, such as PENDING or RUNNING."""
+
+    number: str
+    state: str
+
+
+def read(path: Path) -> Profile:
+    """Read a profile file; `docs/reproduce.md` describes it.
+
+    Raises:
+        InputError: no such file, or one of another form.
+    """
+    try:
+        # As typed: YAML would read the time 4:00:00 as the number 14400.
+        found = yaml.load(schema.read(path), yaml.BaseLoader)
+        profile: Profile = schema.typed(found, Profile)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        keys = ", ".join(each.name for each in dataclasses.fields(Profile))
+        raise InputError(
+            f"{path}: expected a profile in YAML with any of {keys}, found {error}"
+        ) from error
+    for key in [*profile.sbatch, *(profile.tables or ())]:
+        if key in _OURS or not re.fullmatch("[a-z][a-z-]*", key):
+            raise InputError(
+                f"{path}: expected long names of options of sbatch, such as partition, "
+                f"and none of {', '.join(_OURS)}; found {key!r}"
+            )
+    if min(profile.attempts, profile.warning) < 1 or (profile.price or 0) < 0:
+        raise InputError(
+            f"{path}: expected attempts and warning from 1 on and a price from 0 on, "
+            f"found {profile.attempts}, {profile.warning} and {profile.price}"
+        )
+    return profile
+
+
+def require() -> None:
+    """Refuse to submit where the commands of SLURM are not.
+
+    Raises:
+        InputError: one is missing.
+    """
+    missing = [name for name in ("sbatch", "squeue") if shutil.which(name) is None]
+    if missing:
+        raise InputError(
+            f"--slurm: expected the commands of SLURM, found no {missing[0]}. Give the "
+            "command on a login node of the cluster; without --slurm the runs are made "
+            "on this machine"
+        )
+
+
+def queue() -> dict[str, Job]:
+    """This user's jobs by name; none where there is no SLURM.
+
+    Raises:
+        InputError: SLURM does not answer.
+    """
+    if shutil.which("squeue") is None:
+        return {}
+    said = _answer("squeue", "--me", "--noheader", "--format=%A %T %j")
+    jobs = re.findall(r"^(\d+) (\S+) (dscpp-\S+)$", said, re.MULTILINE)
+    return {name: Job(number, state) for number, state, name in jobs}
+
+
+def job_name(folder: Path) -> str:
+    """The name of the job that works on a folder."""
+    name = re.sub(r"[^\w.-]", "_", folder.name)
+    return f"dscpp-{name}-{zlib.crc32(str(folder).encode()):08x}"
+
+
+def submit(
+    planned: Sequence[Planned], pending: Sequence[Planned], folder: Path, given: Profile
+) -> None:
+    """Submit what is neither done nor queued, and a job that writes the tables then.
+
+    Args:
+        planned: all runs that were asked for.
+        pending: those with data that are not done.
+        folder: of this call's notes; where run files are written.
+        given: the profile.
+
+    Raises:
+        InputError: SLURM refuses a job; those before it are in the queue.
+    """
+    files = _write(planned, folder / "slurm")
+    there = queue()
+    jobs = {run.folder: there.get(job_name(run.folder)) for run in pending}
+    numbers = [job.number for job in jobs.values() if job]
+    fresh = [run for run in pending if not jobs[run.folder]]
+    for run in fresh:
+        try:
+            numbers.append(_submit_run(run, files[run.folder], given))
+        except InputError as error:
+            raise InputError(
+                f"{error}\n{len(numbers)} of {len(pending)} run(s) are in the queue; "
+                "the same command submits the rest"
+            ) from error
+    if fresh or job_name(folder) not in there:
+        _submit_tables(folder, numbers, given)
+    bars.note(
+        f"{len(fresh)} run(s) submitted to SLURM, {len(pending) - len(fresh)} were in "
+        f"its queue. A last job writes the tables; its log: {_log(folder)}"
+    )
+
+
+def _write(planned: Sequence[Planned], place: Path) -> dict[Path, Path]:
+    """Write the run files, and delete those of runs that are asked for no longer."""
+    files = {
+        run.folder: run.write(place / f"{job_name(run.folder)}.json") for run in planned
+    }
+    for old in set(place.glob("*.json")) - set(files.values()):
+        old.unlink()
+    return files
+
+
+def _submit_run(run: Planned, file: Path, given: Profile) -> str:
+    from pipelines.workflow import reproduce
+
+    more = ("--requeue", f"--signal=B:USR1@{given.warning}")
+    command = [str(given.attempts), *reproduce.dscpp(), "run", str(file)]
+    return _sbatch(given.sbatch, run.folder, run.log, [*more, str(SCRIPT), *command])
+
+
+def _submit_tables(folder: Path, numbers: Sequence[str], given: Profile) -> str:
+    """Submit the job that waits for others, however they end."""
+    options = given.sbatch if given.tables is None else given.tables
+    after = f"--dependency=afterany:{':'.join(numbers)}"
+    command = [sys.executable, "-m", "pipelines.workflow.slurm", str(folder)]
+    wrapped = f"--wrap=exec {shlex.join(command)}"
+    return _sbatch(options, folder, _log(folder), [after, wrapped])
+
+
+def _sbatch(
+    options: Mapping[str, str], folder: Path, log: Path, more: Sequence[str]
+) -> str:
+    """Submit a job; its number."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    ours = {
+        "job-name": job_name(folder),
+        "output": str(log).replace("%", "%%"),  # % begins a pattern
+        "open-mode": "append",
+    }
+    words = [
+        f"--{key}={value}" if value else f"--{key}"
+        for key, value in {**options, **ours}.items()
+    ]
+    said = _answer("sbatch", "--parsable", *words, *more).strip()
+    return said.rpartition("\n")[2].partition(";")[0]  # behind a site's own lines
+
+
+def _log(folder: Path) -> Path:
+    return folder / "tables.log"
+
+
+def _answer(*command: str) -> str:
+    """What a command of SLURM says."""
+    env = {key: text for key, text in os.environ.items() if key != processes.VARIABLE}
+    env["PYTHONUNBUFFERED"] = "1"
+    done = subprocess.run(
+        command, env=env, capture_output=True, text=True, errors="replace", check=False
+    )
+    if done.returncode:
+        raise InputError(
+            f"{command[0]}: expected an answer of SLURM, found exit code "
+            f"{done.returncode}: {done.stderr.strip()}"
+        )
+    return done.stdout
+
+
+def main() -> int:
+    """Write the tables of a call, given its folder; the exit code is that of a call."""
+    from pipelines.workflow import reproduce
+
+    folder = Path(sys.argv[1])
+    try:
+        with reproduce.alone(folder):
+            planned = [load(file) for file in sorted((folder / "slurm").glob("*.json"))]
+            failed = [
+                (run, logs.reason(run.log) or "it was not started")
+                for run in planned
+                if not run.done
+            ]
+            results, work = planned[0].group.parents[1], planned[0].work
+            call = reproduce.Call(planned, results, work, folder)
+            return call.finish([run for run in planned if run.data], failed)
+    except InputError as error:
+        streams.say(str(error))
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

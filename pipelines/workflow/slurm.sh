@@ -1,0 +1,32 @@
+#!/bin/bash
+# One run as a job of SLURM: `sbatch slurm.sh ATTEMPTS COMMAND...` (see slurm.py).
+#
+# SLURM sends USR1 before the time limit. The run then saves its state, and the job
+# goes back into the queue. So does a job whose run was killed, as for want of memory.
+# Any other end is the end of the job: what failed once would fail again, and `scancel`
+# means what it says.
+attempts=$1
+shift
+near_limit=
+run=
+trap 'near_limit=1; echo "The time limit is near."; [[ ! $run ]] || kill -TERM "$run"' USR1
+"$@" &
+run=$!
+[[ ! $near_limit ]] || kill -TERM "$run" # it was warned before it was there
+wait "$run"
+code=$?
+if [[ $near_limit ]]; then # the signal ended the first wait
+    wait "$run"
+    code=$?
+fi
+attempt=$((${SLURM_RESTART_COUNT:-0} + 1))
+if [[ $code == 137 || ($code == 143 && $near_limit) ]]; then
+    if ((attempt < attempts)); then
+        echo "Attempt $attempt of $attempts ended; the job goes back into the queue."
+        scontrol requeue "$SLURM_JOB_ID"
+    else
+        echo "dscpp: expected the run to be done in $attempts attempts, found it killed or" \
+            "at its time limit; ask for more memory or time in the profile"
+    fi
+fi
+exit "$code"
