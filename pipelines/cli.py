@@ -65,7 +65,7 @@ def _result(typed: Sequence[str] | None) -> int:
         return 2
     except OSError as error:
         if error.filename is None:
-            raise  # Of no file: nothing that its rights or a disk would mend.
+            raise  # Of no file: permissions or disk space would not help.
         if isinstance(error, BrokenPipeError):
             return _NO_READER  # such as `head`, which has seen enough
         streams.say(
