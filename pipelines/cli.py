@@ -144,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
         _train,
         _predict,
         _evaluate,
-        _temperature,
+        _scale,
         _judge,
         _calibrate,
         _tables,
@@ -166,9 +166,11 @@ def _command(
     help_: str,
     examples: tuple[str, ...],
     note: str = "",
+    aliases: tuple[str, ...] = (),
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         name,
+        aliases=aliases,
         help=help_,
         description=help_[0].upper() + help_[1:] + ".",
         epilog="\n".join([note, "examples:", *(f"  dscpp {one}" for one in examples)]),
@@ -380,10 +382,10 @@ def _scaled(run: Run) -> str:
     fitted = run.record.get("posthoc")
     if fitted is None:  # the best one lies at a bound
         return f"{run.folder}: {run.state}, no temperature"
+    value = f" {fitted['temperature']:g}" if "temperature" in fitted else ""
     return (
-        f"{run.folder}: {run.state}, temperature {fitted['temperature']:g}, NLL "
-        f"of the validation cases {fitted['nll_before']:.4f} before, "
-        f"{fitted['nll_after']:.4f} after"
+        f"{run.folder}: {run.state}, {run.method}{value}, NLL of the validation cases "
+        f"{fitted['nll_before']:.4f} before, {fitted['nll_after']:.4f} after"
     )
 
 
@@ -693,24 +695,29 @@ def _print_at_threshold(path: Path, split: str | None = None) -> None:
     print(*(f"{path.stem}: {line}" for line in lines), f"{path}", sep="\n")
 
 
-def _temperature(commands: _Commands[argparse.ArgumentParser]) -> None:
+def _scale(commands: _Commands[argparse.ArgumentParser]) -> None:
     def run(options: argparse.Namespace) -> None:
         from pipelines import stages
 
-        done = stages.temperature(
-            options.run_folder, options.data, options.work, options.again
-        )
-        print(_scaled(done))
+        given = options.run_folder, options.data, options.work, options.again
+        print(_scaled(stages.scale(*given, options.method)))
 
     parser = _command(
         commands,
-        "temperature",
+        "scale",
         run,
-        "fit a temperature on a predicted run's validation cases; the scaled run is "
-        "written and measured beside it",
-        ("temperature --run RUN --data DIR", "temperature --run RUN --again"),
+        "fit a temperature, or another map of probabilities, on a predicted run's "
+        "validation cases; the scaled run is written and measured beside it",
+        ("scale --run RUN --data DIR", "scale --run RUN --method isotonic"),
+        aliases=("temperature",),
     )
     _add_stage(parser, "fit")
+    parser.add_argument(
+        "--method",
+        choices=("temperature", "affine", "beta", "isotonic"),
+        default="temperature",
+        help="(default: %(default)s); the others need the run evaluated",
+    )
 
 
 def _add_stage(
