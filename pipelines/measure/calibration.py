@@ -177,8 +177,8 @@ def mce(bins: Bins) -> _Floats:
 def scores(bins: Bins) -> dict[str, _Floats]:
     """Compute NLL and Brier score with the mean p of a bin for all its voxels.
 
-    Of the histograms' own bins the NLL is off by less than 0.1 %, as p hardly varies
-    within them.
+    Of the histograms' own bins, 0.25 wide in logit, the NLL is off by about 0.1 % or
+    less.
 
     Returns:
         "nll" and "brier" as in `metrics.case_metrics`, each (...); NaN where there is

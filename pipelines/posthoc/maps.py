@@ -9,7 +9,7 @@ With p the probability of a class and q what becomes of it:
 a, b >= 0, so that no map turns the order of voxels around. Affine and beta have the
 lowest NLL, isotonic the lowest Brier score, over all voxels of the validation cases
 together. p nearer to 0 or 1 than `EPSILON` counts as that far, since histograms tell no
-more. Isotonic values stay so far from 0 and 1 too: their NLL is finite.
+more. Isotonic values stay `FLOOR` away from 0 and 1: their NLL is finite.
 
 Isotonic is exact: q is constant in each bin of the histograms. Affine and beta are
 fitted with the mean p of each bin for all its voxels; bins are 0.25 wide in logit.
@@ -31,6 +31,9 @@ from scipy import optimize, special
 
 from pipelines.measure.histograms import EDGES, bins_of, centres
 from pipelines.measure.metrics import EPSILON, ratio
+
+FLOOR = 1e-6
+"""A bin without a voxel of the target is no proof that there is none."""
 
 _MOST = 20.0  # of a and b: the lowest temperature is 1 / 20
 _Array = npt.NDArray[Any]
@@ -153,7 +156,7 @@ def _isotonic(n: _Floats, true: _Floats, _: _Floats) -> list[float]:
     """Pool neighbouring bins until the share of the target never falls."""
     held = np.flatnonzero(n)
     shares = optimize.isotonic_regression(true[held] / n[held], weights=n[held]).x
-    shares = np.clip(shares, EPSILON, 1 - EPSILON)
+    shares = np.clip(shares, FLOOR, 1 - FLOOR)
     # A bin without a voxel lies between its neighbours.
     values = np.interp(np.arange(len(n)), held, shares)
     return [float(f"{value:.9g}") for value in values]
