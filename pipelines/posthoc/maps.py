@@ -3,7 +3,7 @@
 With p the probability of a class and q what becomes of it:
 
     affine    logit q = a logit p + b                  Platt (1999)
-    beta      logit q = a log p - b log(1 - p) + c     Kull et al. (2017), Eq. 3
+    beta      logit q = a log p - b log(1 - p) + c     Kull et al. (2017)
     isotonic  q never falls as p rises                 Zadrozny and Elkan (2002)
 
 a, b >= 0, so that no map turns the order of voxels around. Affine and beta have the

@@ -99,7 +99,8 @@ def _measures(study: Study, variant: Variant, target: str) -> dict[str, _Floats]
                 return {}
             fit = maps.fit(variant.method, parts[0].counts, parts[0].confidence)
             parts = [part.after(variant.method, fit) for part in parts]
-        for name, values in _of_training(*parts, study.edges):
+        chosen, test, band = parts
+        for name, values in _of_training(chosen, test, band, study.edges):
             each.setdefault(name, []).append(np.atleast_1d(values))
     return {name: study.by_seed(own, np.stack(v)) for name, v in each.items()}
 
