@@ -17,7 +17,7 @@ import pandas as pd
 from data_io.datasets.dataset import Dataset
 from errata.registry import Row, measured
 from pipelines.measure import histograms, metrics
-from pipelines.posthoc import temperature
+from pipelines.posthoc import scaling
 
 
 @measured("momentum", "constructed", "a constant slope, learning rate 0.1")
@@ -113,12 +113,12 @@ def _sizes(run: Path, dataset: Dataset, root: Path) -> list[dict[str, float]]:
         )
         given = {case: (prepared.label(case), _softmax(model, prepared, case))
                  for case in [*validation, *test]}  # fmt: skip
-        fitted = temperature.best(partial(_scaled_nll, [given[c] for c in validation]))
+        fitted = scaling.best(partial(_scaled_nll, [given[c] for c in validation]))
         for case in test:
             label, softmax = given[case]
             native = batches.to_native(prepared, case, softmax)
             own = np.asarray(raw.load_segmentation(case)).reshape(native.shape[:-1])
-            scaled = temperature.scale(softmax, fitted)
+            scaled = scaling.scale(softmax, fitted)
             back = batches.to_native(prepared, case, scaled)
             measures[0].append(_measured(own, native, back))
             measures[1].append(_measured(label, softmax, scaled))
@@ -138,7 +138,7 @@ def _softmax(model: Any, prepared: Any, case: str) -> np.ndarray:
 
 def _scaled_nll(cases: Sequence[tuple[np.ndarray, np.ndarray]], t: float) -> float:
     """Mean over cases, of labels and probabilities as the network gives them."""
-    each = [_nll(label, temperature.scale(softmax, t)) for label, softmax in cases]
+    each = [_nll(label, scaling.scale(softmax, t)) for label, softmax in cases]
     return float(np.mean(each))
 
 

@@ -26,10 +26,10 @@ from data_io.files.names import is_formula
 from data_io.own_images import describe as own
 from data_io.prepare import cache, native
 from data_io.prepare.preprocessing import Settings
-from pipelines import commits, evaluate, export, provenance, written
+from pipelines import commits, evaluate, export, provenance, stored, written
 from pipelines import run as runs
 from pipelines.posthoc import decision as decision_file
-from pipelines.posthoc import temperature as scaling
+from pipelines.posthoc import scaling
 from pipelines.training import predict, protocol
 from pipelines.training.protocol import Protocol
 
@@ -48,23 +48,31 @@ class Trained:
         settings: the preprocessing.
         protocol: that of its training; of a model alone its input shape is known.
         classes: names of the classes, background first.
-        temperature: that its probabilities are scaled by, see `posthoc.temperature`.
+        run: by what it has fitted its probabilities are scaled; None: by nothing.
+        temperature: of a decision file; its probabilities are scaled by it last.
     """
 
     model: keras.Model
     settings: Settings
     protocol: Protocol
     classes: tuple[str, ...]
+    run: runs.Run | None = None
     temperature: float = 1.0
 
     def scaled(self, decision: decision_file.Decision) -> Trained:
         """The network with the temperature of a decision file.
 
-        One made from a run takes the place of the network's own; one made from files
-        scales what the network, with its own temperature, gives.
+        One made from a run takes the place of the network's own scaling; one made from
+        files scales what the network gives after it.
         """
-        before = self.temperature if decision["inputs"]["kind"] == "files" else 1.0
-        return dataclasses.replace(self, temperature=before * decision["temperature"])
+        before = self.run if decision["inputs"]["kind"] == "files" else None
+        found = decision["temperature"]
+        return dataclasses.replace(self, run=before, temperature=found)
+
+    def scale(self, softmax: _Array) -> _Array:
+        """Scale what the network gives, (*spatial, C)."""
+        found = stored.scaled(softmax, self.run) if self.run else softmax
+        return found if self.temperature == 1 else stored.scale(found, self.temperature)
 
     def record(self) -> Record:
         """What images must be like to be given to the network."""
@@ -84,7 +92,7 @@ def open_model(path: Path) -> Trained:
         path: a run folder, or a `.keras` file. `run.json` beside it says how images are
             prepared and what the classes are called; without it images are resized to
             the network's input and z-scored, as in this project. Of a run after
-            temperature scaling the network is that of the run it was made from.
+            scaling the network is that of the run it was made from.
 
     Raises:
         InputError: no model, a damaged one, other weights than the run's, or without
@@ -95,11 +103,11 @@ def open_model(path: Path) -> Trained:
     file = path / runs.MODEL if path.is_dir() else path
     if runs.is_run(file.parent) and file.name == runs.MODEL:
         run = runs.Run.open(file.parent)
-        origin, temperature = scaling.trained(run)
+        origin = scaling.trained(run)
         values = protocol.from_dict(run.record["settings"])
         model = predict.load(origin.path(runs.MODEL), origin, values)
         settings = Settings.from_dict(run.record["preprocessing"])
-        return Trained(model, settings, values, _classes(run), temperature)
+        return Trained(model, settings, values, _classes(run), run)
     model = predict.read_model(file)
     _require_alone(file, model)
     shape = tuple(model.input_shape[1:-1])
@@ -256,9 +264,7 @@ def _predictions(trained: Trained, root: Path) -> Iterator[tuple[str, _Array]]:
             found = predict.probabilities(
                 trained.model, prepared, case, trained.protocol
             )
-            if trained.temperature != 1:
-                found = scaling.scale(found, trained.temperature)
-            yield case, found
+            yield case, trained.scale(found)
 
 
 def _write_labels(
@@ -346,7 +352,7 @@ def _evaluate_set(
         "cases": list(cases),
         "data_hash": content.data_hash(hashes),
         "seen": _seen(run, root, work),
-        "model": scaling.trained(run)[0].record["files"][runs.MODEL],
+        "model": scaling.trained(run).record["files"][runs.MODEL],
         "commit": commits.commit(),
         "versions": provenance.versions(),
     }

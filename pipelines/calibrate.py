@@ -15,7 +15,7 @@ from data_io.own_images import probabilities as given
 from pipelines import arguments, judge
 from pipelines import run as runs
 from pipelines.measure import histograms
-from pipelines.posthoc import decision, temperature
+from pipelines.posthoc import decision, maps, scaling
 
 _VOXELS = 2**24
 """Held at most to fit a temperature on, shared equally among the cases."""
@@ -51,11 +51,18 @@ def of_run(folder: Path, missed: float | None = None) -> decision.Decision:
         missed: see `decision.made`.
 
     Raises:
-        InputError: a run that is not evaluated; else as `decision.made`.
+        InputError: a run that is not evaluated, or that `maps` scaled; else as
+            `decision.made`.
     """
     run = runs.Run.open(folder)
     run.require("evaluated", f"dscpp evaluate --run {run.folder}")
     run.require_measures()
+    if run.method in maps.METHODS:
+        raise InputError(
+            f"{run.folder}: expected a run as it was trained or after a temperature, "
+            f"as a decision file holds no other scaling, found one after {run.method}; "
+            f"give {run.trained}"
+        )
     found = histograms.load(run.path("histograms.npz"))
     inputs: decision.Inputs = {
         "kind": "run",
@@ -88,11 +95,11 @@ def of_files(
 
     Raises:
         InputError: files that cannot be read or do not fit; else as
-            `temperature.fitted` and `decision.made`.
+            `scaling.fitted` and `decision.made`.
     """
     decision.require_unapplied(probabilities)
     files = given.pairs(probabilities, labels)
-    fitted = temperature.fitted(_samples(files), probabilities.resolve())
+    fitted = scaling.fitted(_samples(files), probabilities.resolve())
     shown = bars.bar(files.items(), "calibrate", unit="case")
     measured, classes = judge.measured(shown, classes, "validation", fitted.temperature)
     inputs: decision.Inputs = {
@@ -106,7 +113,7 @@ def of_files(
     return decision.made(found, classes, fitted.temperature, missed, inputs)
 
 
-def _samples(files: Mapping[str, tuple[Path, Path]]) -> list[temperature.Sample]:
+def _samples(files: Mapping[str, tuple[Path, Path]]) -> list[scaling.Sample]:
     """The voxels of each case, of a large one a part: so many, drawn by fixed seeds."""
     most, samples = _VOXELS // len(files), []
     for number, pair in enumerate(bars.bar(files.values(), "read", unit="case")):
@@ -115,7 +122,7 @@ def _samples(files: Mapping[str, tuple[Path, Path]]) -> list[temperature.Sample]
         if label.size > most:
             drawn = np.random.default_rng(number).integers(0, label.size, most)
             p, label = p[drawn], label[drawn]
-        samples.append(temperature.Sample(p, label))
+        samples.append(scaling.Sample(p, label))
     return samples
 
 

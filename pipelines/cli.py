@@ -156,6 +156,7 @@ def _add_command(
     text, examples = said["help"], (f"  dscpp {one}" for one in said["examples"])
     parser = commands.add_parser(
         name,
+        aliases=said.get("aliases", ()),
         help=text,
         description=text[0].upper() + text[1:] + ".",
         epilog="\n".join([said.get("note", ""), "examples:", *examples]),

@@ -74,10 +74,10 @@ def _scaled(run: Run) -> str:
     fitted = run.record.get("posthoc")
     if fitted is None:  # the best one lies at a bound
         return f"{run.folder}: {run.state}, no temperature"
+    value = f" {fitted['temperature']:g}" if "temperature" in fitted else ""
     return (
-        f"{run.folder}: {run.state}, temperature {fitted['temperature']:g}, NLL "
-        f"of the validation cases {fitted['nll_before']:.4f} before, "
-        f"{fitted['nll_after']:.4f} after"
+        f"{run.folder}: {run.state}, {run.method}{value}, NLL of the validation cases "
+        f"{fitted['nll_before']:.4f} before, {fitted['nll_after']:.4f} after"
     )
 
 
@@ -244,12 +244,12 @@ def _print_at_threshold(path: Path, split: str | None = None) -> None:
     print(*(f"{path.stem}: {line}" for line in lines), f"{path}", sep="\n")
 
 
-def temperature(options: argparse.Namespace) -> str:
-    """`dscpp temperature`: scale a run's probabilities."""
+def scale(options: argparse.Namespace) -> str:
+    """`dscpp scale`: map a run's probabilities."""
     from pipelines import stages
 
     given = options.run_folder, options.data, options.work, options.again
-    return _scaled(stages.temperature(*given))
+    return _scaled(stages.scale(*given, options.method))
 
 
 def tables(options: argparse.Namespace) -> None:

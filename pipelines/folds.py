@@ -93,7 +93,9 @@ def _record(each: Sequence[runs.Run]) -> dict[str, Any]:
     record |= {"folds": number, "times": times}
     record["split"] = {"training": [], "validation": [], "test": test}
     if "posthoc" in first:
-        fitted = [run.record["posthoc"]["temperature"] for run in each]
-        mean = float(f"{statistics.fmean(fitted):.4g}")
-        record["posthoc"] = {"run": first["posthoc"]["run"], "temperature": mean}
+        record["posthoc"] = {"run": first["posthoc"]["run"]}
+        if "temperature" in first["posthoc"]:
+            fitted = [run.record["posthoc"]["temperature"] for run in each]
+            mean = float(f"{statistics.fmean(fitted):.4g}")
+            record["posthoc"]["temperature"] = mean
     return record

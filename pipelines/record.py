@@ -24,6 +24,7 @@ class Posthoc(TypedDict, total=False):
     run: str
     model: str
     temperature: float
+    maps: list[list[float]]
     nll_before: float
     nll_after: float
     cases: int

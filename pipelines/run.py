@@ -330,7 +330,8 @@ class Run:
             return "dscpp reproduce"  # which measures it in passing
         if self.method:
             origin = self.folder.with_name(self.origin or "RUN")
-            return f"dscpp temperature{again} --run {origin}"
+            of = "" if self.method == "temperature" else f" --method {self.method}"
+            return f"dscpp {'scale' if of else self.method}{of}{again} --run {origin}"
         return f"dscpp predict{again} --run {self.folder}"
 
     def require_network(self) -> None:

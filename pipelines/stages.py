@@ -234,9 +234,9 @@ def predict_images(
 def _require_model(model: Path, option: str = "") -> None:
     """Refuse what is no network, as far as that is seen without a backend."""
     if runs.is_run(model):
-        from pipelines.posthoc import temperature as scaling
+        from pipelines.posthoc import scaling
 
-        model = scaling.trained(runs.Run.open(model))[0].folder
+        model = scaling.trained(runs.Run.open(model)).folder
     if not (model / runs.MODEL if model.is_dir() else model).is_file():
         raise InputError(
             f"{option}{model}: expected a run folder with its weights, {runs.MODEL}, "
@@ -342,12 +342,16 @@ def evaluate_at(
         return evaluation.at_threshold(run, located(run, data, work), threshold)
 
 
-def temperature(
-    folder: Path, data: Path | None, work: Path = runs.WORK, again: bool = False
+def scale(
+    folder: Path,
+    data: Path | None,
+    work: Path = runs.WORK,
+    again: bool = False,
+    method: str = "temperature",
 ) -> runs.Run:
-    """Scale a predicted run by a temperature, and measure what comes out.
+    """Scale a predicted run by a method, and measure what comes out.
 
-    See `pipelines.posthoc.temperature`. The new run lies beside the run.
+    See `pipelines.posthoc.scaling`. The new run lies beside the run.
 
     Returns:
         The scaled run, in state "evaluated".
@@ -355,22 +359,22 @@ def temperature(
     Raises:
         InputError: as in `evaluate`; a run that is scaled already.
     """
-    from pipelines.posthoc import temperature as scaling
+    from pipelines.posthoc import scaling
 
     with _held(folder, "predicted") as run:
         run.require_network()
-        output = scaling.folder_of(run)
+        output = scaling.folder_of(run, method)
         runs.require_replaceable(
             output,
-            f"{run.name} after a temperature",
-            lambda found: bool(found.method) and found.origin == run.name,
+            f"{run.name} after {method}",
+            lambda found: found.method == method and found.origin == run.name,
         )
         with runs.lock_folder(output):
             if not again and _scaled(output, scaling.model_of(run)):
                 root = data
             else:
                 root = located(run, data, work)
-                scaling.make(run, root, output)
+                scaling.make(run, root, output, method)
     return evaluate(output, root, work, again)
 
 
@@ -407,10 +411,10 @@ def complete(
 
 def _temperature_or_note(run: runs.Run, data: Path | None, work: Path) -> runs.Run:
     """The scaled run; where no temperature fits, the run itself, with a note of it."""
-    from pipelines.posthoc import temperature as scaling
+    from pipelines.posthoc import scaling
 
     try:
-        return temperature(run.folder, data, work)
+        return scale(run.folder, data, work)
     except scaling.AtBound as error:
         print(f"There is no scaled run. {error}", file=sys.stderr)
         with _held(run.folder) as held:
@@ -420,7 +424,7 @@ def _temperature_or_note(run: runs.Run, data: Path | None, work: Path) -> runs.R
 
 def is_complete(run: runs.Run) -> bool:
     """Whether `complete` has nothing left to do for a run."""
-    from pipelines.posthoc import temperature as scaling
+    from pipelines.posthoc import scaling
 
     if not run.reached("evaluated") or not run.has_measures:
         return False

@@ -1,6 +1,6 @@
 """The probabilities that a run keeps beside its measures; not in git.
 
-A run after a temperature keeps none: they are those of the run beside it, scaled.
+A run after scaling keeps none: they are those of the run beside it, scaled.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from data_io.files.content import file_hash, read_json, stamp_of
 from data_io.prepare import native
 from pipelines import run as runs
 from pipelines import written
+from pipelines.posthoc import maps
 
 MADE = ("nifti", "pictures")
 """Folders of a run: label maps, and pictures, made of its probabilities."""
@@ -77,17 +78,16 @@ def probabilities(run: runs.Run, case: str, shape: tuple[int, ...]) -> _Array:
             network's grid.
 
     Returns:
-        Softmax values, (*shape, C), float32, memory-mapped; of a run after a
-        temperature those of the run that it was fitted on, scaled.
+        Softmax values, (*shape, C), float32, memory-mapped; of a run after
+        scaling those of the run that it was fitted on, scaled.
 
     Raises:
         InputError: the file is missing, damaged, of another shape or type, holds no
             probabilities (outside [0, 1], NaN, or not summing to 1), or is not the one
             that the run wrote. A run of before the list was kept says so once.
     """
-    fitted = run.record.get("posthoc", {})
-    if "probabilities" in fitted:
-        return scale(probabilities(_origin(run), case, shape), fitted["temperature"])
+    if "probabilities" in run.record.get("posthoc", {}):
+        return scaled(probabilities(_origin(run), case, shape), run)
     file = path(run, case)
     try:
         found = np.load(file, mmap_mode="r", allow_pickle=False)
@@ -107,7 +107,7 @@ def probabilities(run: runs.Run, case: str, shape: tuple[int, ...]) -> _Array:
 
 
 def _origin(run: runs.Run) -> runs.Run:
-    """The run whose probabilities a temperature was fitted on.
+    """The run whose probabilities a scaled run was fitted on.
 
     Raises:
         InputError: it is gone, or its probabilities were written anew.
@@ -115,8 +115,8 @@ def _origin(run: runs.Run) -> runs.Run:
     origin = runs.Run.open(run.trained)
     if listed(origin) != run.record["posthoc"]["probabilities"]:
         raise InputError(
-            f"{origin.folder}: expected the probabilities that the temperature of "
-            f"{run.name} was fitted on, found others; run `{run.remake()}`"
+            f"{origin.folder}: expected the probabilities that {run.name} was fitted "
+            f"on, found others; run `{run.remake()}`"
         )
     return origin
 
@@ -125,7 +125,7 @@ def discard_derived(run: runs.Run) -> None:
     """Delete what was made of a run's former probabilities, and say so.
 
     These are measures at thresholds, label maps and pictures; and measures on other
-    sets, where they are of other weights or of another temperature. What is not as it
+    sets, where they are of other weights or scaled otherwise. What is not as it
     was written stays, and is named. `cases.csv` is left to the next evaluation.
 
     Args:
@@ -187,6 +187,16 @@ def _discard_set(about: Path, run: runs.Run) -> list[Path]:
 def listed(run: runs.Run) -> str:
     """SHA-256 of the list of a run's probabilities; "" where it has none."""
     return str(run.record.get("files", {}).get(LIST, ""))
+
+
+def scaled(softmax: npt.ArrayLike, run: runs.Run) -> _Array:
+    """Scale probabilities by what a run has fitted; of a run without it they stay."""
+    fitted = run.record.get("posthoc", {})
+    if "maps" in fitted:
+        return maps.softmax(run.method, softmax, fitted["maps"])
+    if "temperature" in fitted:
+        return scale(softmax, fitted["temperature"])
+    return np.asarray(softmax)
 
 
 def scale(softmax: npt.ArrayLike, temperature: float) -> _Array:

@@ -10,7 +10,7 @@ from data_io.datasets import phantom
 from data_io.files import content
 from pipelines import run as runs
 from pipelines import stored, written
-from pipelines.posthoc import temperature
+from pipelines.posthoc import scaling
 from pipelines.training.task import Task
 
 
@@ -27,7 +27,7 @@ def make_run(folder: Path, data: Path, power: float = 0.5) -> runs.Run:
     run.path(stored.PROBABILITIES).mkdir()
     for _, case in stored.cases(run):
         p = phantom.vessels.posterior(data, case)
-        softmax = temperature.scale(np.stack([1 - p, p], -1), 1 / power)
+        softmax = scaling.scale(np.stack([1 - p, p], -1), 1 / power)
         np.save(stored.path(run, case), softmax)
     names = [f"{case}.npy" for _, case in stored.cases(run)]
     written.seal(run.path(stored.PROBABILITIES), names)

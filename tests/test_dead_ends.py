@@ -90,7 +90,7 @@ def test_a_finished_run_is_left_alone(run, tmp_path):
 
 def test_a_scaled_run_whose_origin_lost_its_probabilities(run, data, tmp_path):
     work = tmp_path / "work"
-    made = stages.temperature(run.folder, data, work)
+    made = stages.scale(run.folder, data, work)
     run.path("probabilities").rename(tmp_path / "aside")
     with pytest.raises(InputError) as caught:
         stages.evaluate(made.folder, data, work, again=True)
@@ -102,7 +102,7 @@ def test_a_scaled_run_whose_origin_lost_its_probabilities(run, data, tmp_path):
 
 def test_a_scaled_run_that_was_stopped(run, data, tmp_path):
     work = tmp_path / "work"
-    made = stages.temperature(run.folder, data, work)
+    made = stages.scale(run.folder, data, work)
     made.update(state="training")
     with pytest.raises(InputError) as caught:
         stages.evaluate(made.folder, data, work)

@@ -27,7 +27,7 @@ from pipelines import stages, stored
 from pipelines.apply import Trained
 from pipelines.arguments import class_names
 from pipelines.cli import main
-from pipelines.posthoc import temperature
+from pipelines.posthoc import scaling
 from pipelines.training import predict as prediction
 from pipelines.training import protocol
 from pipelines.training.task import Task
@@ -421,9 +421,12 @@ def test_images_without_labels_are_predicted(run, tmp_path, threshold):
 
 @pytest.mark.parametrize(("kind", "expected"), [("run", 1.5), ("files", 3.0)])
 def test_a_temperature_of_files_comes_on_top_of_a_runs_own(kind, expected):
-    network = Trained(None, None, None, ("background", "foreground"), 2.0)
+    own = runs.Run(Path("run"), {"posthoc": {"temperature": 2.0}})
+    network = Trained(None, None, None, ("background", "foreground"), own)
     decision = {"inputs": {"kind": kind}, "temperature": 1.5}
-    assert network.scaled(decision).temperature == expected
+    p = np.array([[0.1, 0.9]], np.float32)
+    found = network.scaled(decision).scale(p)
+    np.testing.assert_allclose(found, scaling.scale(p, expected), 1e-6)
 
 
 @pytest.mark.backend
@@ -589,7 +592,7 @@ def test_new_predictions_leave_nothing_of_those_before(run, tmp_path, monkeypatc
     kept = {edited.name, mine.name, damaged.name, corrected.name, "of-these-weights"}
     real = prediction.probabilities
     monkeypatch.setattr(
-        prediction, "probabilities", lambda *given: temperature.scale(real(*given), 2)
+        prediction, "probabilities", lambda *given: scaling.scale(real(*given), 2)
     )
     assert main(["predict", *given, "--again"]) == 0
     assert made() == {*kept, "threshold-0.4.csv"}

@@ -16,7 +16,7 @@ from data_io.errors import InputError
 from data_io.files import content
 from pipelines import evaluate, stored, written
 from pipelines import run as runs
-from pipelines.posthoc import temperature
+from pipelines.posthoc import scaling
 from pipelines.reporting.figures import photographs
 
 
@@ -59,7 +59,7 @@ def of_another_case(path: Path, run: runs.Run) -> None:
 
 def of_another_run(path: Path, run: runs.Run) -> None:
     array = np.load(path)
-    np.save(path, temperature.scale(array, 1.5))
+    np.save(path, scaling.scale(array, 1.5))
 
 
 def cut(path: Path, run: runs.Run) -> None:
@@ -103,7 +103,7 @@ DAMAGES = {
     "not in the list": left_out,
 }
 READERS = {
-    "temperature": temperature.make,
+    "temperature": scaling.make,
     "evaluate": lambda run, data, out: evaluate.evaluate(run, data),
     "picture": lambda run, data, out: photographs.picture(run, data),
 }
@@ -127,7 +127,7 @@ def test_all_of_another_run_are_not_this_runs(run, data, tmp_path):
     shutil.rmtree(run.path("probabilities"))
     shutil.copytree(other.path("probabilities"), run.path("probabilities"))
     with pytest.raises(InputError, match=r"dscpp\.sha256: expected the list"):
-        temperature.make(run, data, tmp_path / "out")
+        scaling.make(run, data, tmp_path / "out")
 
 
 def test_a_run_of_before_the_list_is_read_and_it_is_said_once(run, data, capsys):
@@ -143,7 +143,7 @@ def test_a_run_of_before_the_list_is_read_and_it_is_said_once(run, data, capsys)
 
 
 def test_the_scaled_run_reads_none_but_those_of_its_origin(run, data, tmp_path):
-    new = temperature.make(run, data, tmp_path / "runs" / "dsc-s0-temperature")
+    new = scaling.make(run, data, tmp_path / "runs" / "dsc-s0-temperature")
     assert new.record["posthoc"]["temperature"] == pytest.approx(0.5, abs=0.15)
     case = run.record["split"]["test"][0]
     found = stored.as_kept(new, phantom.vessels, data, case)

@@ -335,8 +335,8 @@ def test_a_run_in_the_place_of_a_scaled_run(tmp_path, record):
     run.update(state="predicted")
     other = runs.Run.create(tmp_path / "dsc-s0-temperature", {**common, **record})
     before = snapshot(other.folder)
-    with pytest.raises(InputError, match="after a temperature, found"):
-        stages.temperature(run.folder, None)
+    with pytest.raises(InputError, match="after temperature, found"):
+        stages.scale(run.folder, None)
     assert snapshot(other.folder) == before
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.measure.histograms import EDGES, THRESHOLDS
-from pipelines.measure.metrics import ratio
+from pipelines.measure.metrics import EPSILON, ratio
 
 _Array = npt.NDArray[Any]
 _Floats = npt.NDArray[np.float64]
@@ -172,6 +172,25 @@ def mce(bins: Bins) -> _Floats:
     """Compute the maximum calibration error, (...), over the bins with a voxel."""
     found = np.nan_to_num(_gaps(bins), nan=-1.0).max(axis=-1)
     return np.where(found < 0, np.nan, found)
+
+
+def scores(bins: Bins) -> dict[str, _Floats]:
+    """Compute NLL and Brier score with the mean p of a bin for all its voxels.
+
+    Of the histograms' own bins, 0.25 wide in logit, the NLL is off by about 0.1 % or
+    less.
+
+    Returns:
+        "nll" and "brier" as in `metrics.case_metrics`, each (...); NaN where there is
+        no voxel.
+    """
+    p, other = np.nan_to_num(bins.confidence), bins.n - bins.target
+    right = np.clip(np.stack([1 - p, p]), EPSILON, 1 - EPSILON)
+    nll = -(np.log(right) * np.stack([other, bins.target])).sum(axis=0)
+    squares = bins.target * (1 - p) ** 2 + other * p**2
+    n = bins.n.sum(axis=-1)
+    each = {"nll": nll, "brier": squares}
+    return {name: ratio(sums.sum(axis=-1), n) for name, sums in each.items()}
 
 
 def _gaps(bins: Bins) -> _Floats:

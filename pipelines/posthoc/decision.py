@@ -22,7 +22,7 @@ from pipelines import commits, written
 from pipelines import run as runs
 from pipelines.measure import decisions
 from pipelines.measure.histograms import Histograms
-from pipelines.posthoc import temperature, threshold
+from pipelines.posthoc import scaling, threshold
 
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Cut = Annotated[float, Field(gt=0, lt=1)]
@@ -66,9 +66,7 @@ class Decision(TypedDict):
     written_by: str
     inputs: Inputs
     classes: Annotated[list[str], Field(min_length=2)]
-    temperature: Annotated[
-        float, Field(ge=temperature.BOUNDS[0], le=temperature.BOUNDS[1])
-    ]
+    temperature: Annotated[float, Field(ge=scaling.BOUNDS[0], le=scaling.BOUNDS[1])]
     threshold: _Cut
     best_dice: BestDice
     missed: Missed | None

@@ -27,12 +27,12 @@ from pipelines import stored
 from pipelines.measure import decisions, histograms
 from pipelines.measure.histograms import THRESHOLDS
 from pipelines.measure.metrics import ratio
-from pipelines.posthoc.temperature import scale
 from pipelines.reporting.figures import curves, panels, photographs, style
 from pipelines.reporting.figures.planes import Plane
 from pipelines.reporting.frame import Study, selected
 from pipelines.reporting.pages import Page
 from pipelines.run import Run
+from pipelines.stored import scale
 
 SUBDIVISIONS = 12
 """Bytes between two thresholds: 20 x 12 of them are used."""

@@ -7,7 +7,7 @@ validation cases of each training, and measured on its test cases.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -15,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pipelines.measure import decisions
+from pipelines.measure import calibration, decisions
 from pipelines.measure.histograms import THRESHOLDS, Histograms
 from pipelines.measure.metrics import ratio
+from pipelines.measure.regions import BAND
+from pipelines.posthoc import maps
 from pipelines.reporting import markdown
 from pipelines.reporting.estimates import estimate
 from pipelines.reporting.frame import Study
@@ -38,10 +40,16 @@ _HALF = 0.5
 
 @dataclass(frozen=True)
 class _Part:
-    """The cases of one training in one part of the split: (cases, 2, B), (cases, B)."""
+    """Cases of one training: names (cases,), (cases, 2, B), (cases, B)."""
 
+    case: npt.NDArray[Any]
     counts: npt.NDArray[Any]
     confidence: _Floats
+
+    def after(self, method: str, fitted: list[float]) -> _Part:
+        return _Part(
+            self.case, *maps.of_bins(method, self.counts, self.confidence, fitted)
+        )
 
 
 def table(study: Study) -> pd.DataFrame:
@@ -54,9 +62,13 @@ def table(study: Study) -> pd.DataFrame:
     voxels at 0.5 or above. `threshold_conformal` promises that at most `ALPHA` of the
     true voxels are missed; `missed` is the share missed at it, `set_size` the positive
     voxels over the true ones; nothing where no threshold can promise it. `aurc` has
-    1 - Dice as risk and the expected Dice as confidence.
+    1 - Dice as risk and the expected Dice as confidence. `nll` and `brier` have the
+    mean p of each bin for all its voxels; `ece_band` is the ECE in the band.
+
+    The losses `SHOWN` have rows after each method of `maps` too: fitted on the
+    validation histograms of each training, applied to all its histograms.
     """
-    each = product(study.runs, study.targets)
+    each = product([*study.runs, *_after_maps(study)], study.targets)
     rows = (
         variant.columns | {"target": target, "measure": name} | vars(estimate(values))
         for variant, target in each
@@ -65,27 +77,48 @@ def table(study: Study) -> pd.DataFrame:
     return pd.DataFrame(list(rows), columns=list(COLUMNS))
 
 
+def _after_maps(study: Study) -> Iterator[Variant]:
+    """What maps make of the losses `SHOWN`, as far as no run has it."""
+    for loss, method in product(SHOWN, maps.METHODS):
+        variant = Variant.standard(loss)
+        found = replace(variant, method=method)
+        if variant in study.runs and found not in study.runs:
+            yield found
+
+
 def _measures(study: Study, variant: Variant, target: str) -> dict[str, _Floats]:
     """Each measure, (seeds, cases); of a threshold and the AURC (seeds, 1)."""
     each: dict[str, list[_Floats]] = {}
-    for run in study.runs[variant]:
+    own = variant if variant in study.runs else variant.trained
+    for run in study.runs[own]:
         one = study.histograms[str(run.folder)]
-        chosen, test = (_part(one, part, target) for part in ("validation", "test"))
-        for name, values in _of_training(chosen, test, study.edges):
+        places = ("validation", "image"), ("test", "image"), ("test", BAND)
+        parts = [_part(one, *place, target) for place in places]
+        if own != variant:
+            if not len(parts[0].case):
+                return {}
+            fit = maps.fit(variant.method, parts[0].counts, parts[0].confidence)
+            parts = [part.after(variant.method, fit) for part in parts]
+        chosen, test, band = parts
+        for name, values in _of_training(chosen, test, band, study.edges):
             each.setdefault(name, []).append(np.atleast_1d(values))
-    return {name: study.by_seed(variant, np.stack(v)) for name, v in each.items()}
+    return {name: study.by_seed(own, np.stack(v)) for name, v in each.items()}
 
 
-def _part(one: Histograms, part: str, target: str) -> _Part:
-    where = {"region": "image", "reference": "observer1", "target": target}
-    rows = one.where(split=part, **where)
-    return _Part(one.counts[rows], one.confidence()[rows])
+def _part(one: Histograms, split: str, region: str, target: str) -> _Part:
+    where = {"split": split, "region": region, "target": target}
+    rows = one.where(reference="observer1", **where)
+    return _Part(one.case[rows], one.counts[rows], one.confidence()[rows])
 
 
 def _of_training(
-    chosen: _Part, test: _Part, edges: _Floats
+    chosen: _Part, test: _Part, band: _Part, edges: _Floats
 ) -> Iterator[tuple[str, npt.ArrayLike]]:
     """The measures of one training: of its test cases, (cases,), or one number."""
+    fine = calibration.join(test.counts, test.confidence, edges, None)
+    yield from calibration.scores(fine).items()
+    ece = calibration.ece(calibration.join(band.counts, band.confidence, edges))
+    yield "ece_band", pd.Series(ece, band.case).reindex(test.case).to_numpy()
     dice, half = decisions.dice(test.counts), _bin(edges, _HALF)
     true = test.counts[:, 1].sum(axis=-1)
     expected = decisions.expected_dice(test.counts, test.confidence)
@@ -131,14 +164,38 @@ _CELLS = {
     "set_size": ("size there / true size", "{:.2f}"),
     "aurc": ("AURC", "{:.3f}"),
 }
-_WITH_INTERVAL = ("dice_half", "dice_chosen", "volume_expected")
+_SCORES = {
+    "nll": ("NLL", "{:.3f}"),
+    "brier": ("Brier", "{:.4f}"),
+    "ece_band": ("ECE in the band", "{:.3f}"),
+}
+_WITH_INTERVAL = (*_SCORES, "dice_half", "dice_chosen", "volume_expected")
+_Files = Mapping[str, pd.DataFrame]
 
 
-def described(study: Study, files: Mapping[str, pd.DataFrame]) -> str:
-    """Lay out the losses of Table 4, each as it is and scaled, in Markdown."""
+def described(study: Study, files: _Files) -> str:
+    """Lay out the losses of Table 4, each as it is and after a temperature."""
     found = files[FILE]
+    return _laid_out(study, found[~found["method"].isin(maps.METHODS)], _CELLS)
+
+
+def scaled(study: Study, files: _Files) -> str:
+    """Lay out the losses of Table 4, each as it is and after every method."""
+    found = files[FILE]
+    found = found[found["loss"].isin(SHOWN)]
+    found = found.sort_values(
+        "loss", key=lambda names: names.map(SHOWN.index), kind="stable"
+    )
+    names = ("dice_half", "threshold_chosen", "dice_chosen")
+    return _laid_out(study, found, _SCORES | {name: _CELLS[name] for name in names})
+
+
+def _laid_out(
+    study: Study, found: pd.DataFrame, cells: Mapping[str, tuple[str, str]]
+) -> str:
+    """A row for each loss and method, with columns of measures, in Markdown."""
     own = found[found["loss"].isin(SHOWN) & found["gamma"].isin([2.0, np.nan])]
-    known = [name for name in _CELLS if own.loc[own["measure"] == name, "mean"].any()]
+    known = [name for name in cells if own.loc[own["measure"] == name, "mean"].any()]
     rows = []
     keys = [*KEYS, "target"]
     for (loss, _, method, target), part in own.groupby(keys, sort=False, dropna=False):
@@ -146,11 +203,13 @@ def described(study: Study, files: Mapping[str, pd.DataFrame]) -> str:
         several = f", {target}" if len(study.targets) > 1 else ""
         values = part.set_index("measure")
         rows.append([name + several, *(_cell(values.loc[key]) for key in known)])
-    return markdown.table(["", *(_CELLS[name][0] for name in known)], rows)
+    return markdown.table(["", *(cells[name][0] for name in known)], rows)
 
 
 def _cell(row: pd.Series) -> str:
-    form = _CELLS[str(row.name)][1].format
+    if row["mean"] != row["mean"]:
+        return ""
+    form = (_CELLS | _SCORES)[str(row.name)][1].format
     text = form(row["mean"])
     if row.name in _WITH_INTERVAL and row["n"] > 1:
         text += f" [{form(row['ci_low'])}, {form(row['ci_high'])}]"

@@ -388,6 +388,7 @@ TOPICS: Mapping[str, Callable[[Study, _Files], str]] = {
     "calibration": calibrated,
     "observers": observed,
     "practice": practice.described,
+    "scaled": practice.scaled,
     "same-loss": same_loss,
     "others-within": others_within,
     "spreads": spreads,

@@ -1,12 +1,15 @@
-"""Temperature scaling: one number, fitted on the validation cases (Guo et al., 2017).
+"""Scaling after a training: a run in, a run out, fitted on the validation cases.
 
-The logits of a network are divided by T: above 1 probabilities move towards each other,
-below 1 apart; the order of the classes, and with it Dice, stays. What a run keeps are
-probabilities at native size (of volumes on the network's grid), so it is their
-logarithms that are divided: the scaling comes after an image was brought back to its
-size, and before a volume is.
+A temperature (Guo et al., 2017) divides the logits of a network: above 1 probabilities
+move towards each other, below 1 apart; the order of the classes, and with it Dice,
+stays. It is fitted on the probabilities themselves. `maps` has the other methods, which
+are fitted on the run's histograms.
 
-The scaled run lies beside the run, `<run>-temperature`. It keeps the temperature and no
+What a run keeps are probabilities at native size (of volumes on the network's grid).
+All methods scale these: after an image was brought back to its size, and before a
+volume is. Histograms of volumes are at native size, so a map does not fit these quite.
+
+The scaled run lies beside the run, `<run>-<method>`. It keeps what was fitted and no
 probabilities: `pipelines.stored` scales those of the run where they are read.
 """
 
@@ -28,9 +31,12 @@ from data_io.errors import InputError
 from data_io.prepare import native
 from pipelines import run as runs
 from pipelines import stored
+from pipelines.measure import calibration, histograms
+from pipelines.posthoc import maps, threshold
 from pipelines.stored import SMALLEST, scale
 
-METHOD = "temperature"
+TEMPERATURE = "temperature"
+METHODS = (TEMPERATURE, *maps.METHODS)
 BOUNDS = (0.05, 20.0)
 """Temperatures that are looked at."""
 
@@ -78,6 +84,47 @@ def best(nll: Callable[[float], float]) -> float:
     return float(np.exp(found.x))
 
 
+def of_histograms(run: runs.Run, method: str) -> dict[str, Any]:
+    """Fit a method of `maps` on a run's validation histograms.
+
+    Returns:
+        `maps`, the parameters of each class but the background; `nll_before` and
+        `nll_after`, the NLL of a class against the others over all voxels and classes,
+        with the mean p of each bin; `cases` and `n_voxels`.
+
+    Raises:
+        InputError: a run that is not evaluated, files that are not the run's, or no
+            validation case.
+    """
+    run.require("evaluated", f"dscpp evaluate --run {run.folder}")
+    run.require_measures()
+    found = histograms.load(run.path("histograms.npz"))
+    rows = found.where(**threshold.OF_RUN)
+    cases = len(np.unique(found.case[rows]))
+    if not cases:
+        raise InputError(
+            f"{run.folder}: expected histograms of validation cases to fit a map on, "
+            "found none; train with another split"
+        )
+    counts, p = found.counts[rows], found.confidence()[rows]
+    q, fitted = np.empty_like(p), []
+    for target in dict.fromkeys(found.target[rows]):
+        own = found.target[rows] == target
+        fitted.append(maps.fit(method, counts[own], p[own]))
+        q[own] = maps.mapped(method, p[own], fitted[-1])
+    before, after = (
+        calibration.scores(calibration.join(counts, each, found.edges, None).pooled())
+        for each in (p, q)
+    )
+    return {
+        "maps": fitted,
+        "nll_before": float(f"{before['nll']:.6g}"),
+        "nll_after": float(f"{after['nll']:.6g}"),
+        "cases": cases,
+        "n_voxels": int(counts.sum()) // len(fitted),
+    }
+
+
 def fit(run: runs.Run, root: Path) -> Fit:
     """Find the temperature with the lowest NLL on a run's validation cases.
 
@@ -116,7 +163,7 @@ def fitted(samples: Sequence[Sample], place: Path) -> Fit:
     Raises:
         AtBound: as `fit`.
     """
-    with bars.bar(desc=f"{place.name} temperature", total=25) as bar:
+    with bars.bar(desc=f"{place.name} {TEMPERATURE}", total=25) as bar:
 
         def nll(temperature: float) -> float:
             bar.update()
@@ -188,58 +235,61 @@ def _nll(samples: Sequence[Sample], temperature: float) -> float:
     return total / voxels
 
 
-def folder_of(run: runs.Run) -> Path:
-    """The folder of a run's scaled twin: `<run>-temperature`, beside it."""
-    return run.folder.with_name(f"{run.folder.name}-{METHOD}")
+def folder_of(run: runs.Run, method: str = TEMPERATURE) -> Path:
+    """The folder of a run's scaled twin: `<run>-<method>`, beside it."""
+    return run.folder.with_name(f"{run.folder.name}-{method}")
 
 
-def trained(run: runs.Run) -> tuple[runs.Run, float]:
-    """The run whose network gives a run's probabilities, and the temperature on them.
+def trained(run: runs.Run) -> runs.Run:
+    """The run whose network gives a run's probabilities.
 
     Returns:
-        Of a scaled run what it was made from, beside it, and T; else the run itself
-        and 1.
+        Of a scaled run what it was made from, beside it; else the run itself.
 
     Raises:
-        InputError: no such run beside it, one whose weights are others than those the
-            temperature was fitted to, or a run without a network.
+        InputError: no such run beside it, one whose weights are others than those that
+            the method was fitted to, or a run without a network.
     """
-    if run.method != METHOD:
+    if run.method not in METHODS:
         run.require_network()
-        return run, 1.0
+        return run
     found = runs.Run.open(run.trained)
     if model_of(found) != run.record["posthoc"]["model"]:
         raise InputError(
             f"{run.folder}: expected the weights in {found.folder} to be those that "
-            f"its temperature was fitted to, found others; run `{run.remake()}`"
+            f"its {run.method} was fitted to, found others; run `{run.remake()}`"
         )
-    return found, float(run.record["posthoc"]["temperature"])
+    return found
 
 
-def make(run: runs.Run, root: Path, output: Path) -> runs.Run:
-    """Fit a temperature and write the scaled run, which keeps no probabilities.
+def make(
+    run: runs.Run, root: Path, output: Path, method: str = TEMPERATURE
+) -> runs.Run:
+    """Fit a method and write the scaled run, which keeps no probabilities.
 
     Args:
         run: a predicted run, with its probabilities, held by the caller.
         root: the data set's folder.
         output: the new run's folder, held by the caller.
+        method: one of `METHODS`.
 
     Returns:
-        The new run, in state "predicted": its record is the run's, with `method`
-        "temperature" and what was fitted under `posthoc`.
+        The new run, in state "predicted": its record is the run's, with `method` and
+        what was fitted under `posthoc`.
 
     Raises:
-        InputError: as `fit`.
+        InputError: as `fit` or `of_histograms`.
     """
     start = time.perf_counter()
     module = datasets.by_name(run.record["dataset"])
     for _, case in stored.cases(run):  # all are looked at before anything is written
         stored.as_kept(run, module, root, case)
-    found = fit(run, root)
+    is_map = method in maps.METHODS
+    found = of_histograms(run, method) if is_map else asdict(fit(run, root))
     kept = {key: value for key, value in run.record.items() if key not in _OWN}
-    origin = {"run": run.name, "model": model_of(run), **asdict(found)}
+    origin = {"run": run.name, "model": model_of(run), **found}
     origin["probabilities"] = stored.listed(run)
-    added = {"method": METHOD, "posthoc": origin, "times": {}, "files": {}}
+    added = {"method": method, "posthoc": origin, "times": {}, "files": {}}
     before = runs.Run.open(output).record if runs.is_run(output) else {}
     if before.get("posthoc") != origin:
         former = added | {"files": before.get("files", {})}

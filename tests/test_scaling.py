@@ -15,7 +15,7 @@ from data_io.datasets import phantom
 from data_io.errors import InputError
 from pipelines import apply, cli, stages, stored, written
 from pipelines import run as runs
-from pipelines.posthoc import temperature
+from pipelines.posthoc import scaling
 from pipelines.reporting import frame, pages
 from pipelines.training.task import Task
 
@@ -24,13 +24,13 @@ TINY = {"input_shape": [32, 32], "filters": 2, "depth": 1, "epochs": 1}
 
 def test_scaling_divides_the_logits():
     logits = np.random.default_rng(0).normal(scale=5, size=(7, 6, 3))
-    found = temperature.scale(softmax(logits, axis=-1), 2.5)
+    found = scaling.scale(softmax(logits, axis=-1), 2.5)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, softmax(logits / 2.5, axis=-1), atol=1e-6)
 
 
 def test_a_probability_of_zero_stays_finite():
-    found = temperature.scale(np.array([[0.0, 1.0]], np.float32), 4.0)
+    found = scaling.scale(np.array([[0.0, 1.0]], np.float32), 4.0)
     # The smallest normal float32 is 2^-126; its fourth root 2^-31.5.
     assert found[0, 0] == pytest.approx(2**-31.5, rel=1e-4)
     assert found[0, 1] == pytest.approx(1)
@@ -39,7 +39,7 @@ def test_a_probability_of_zero_stays_finite():
 @pytest.mark.parametrize("wrong", [0.0, -1.0, math.nan])
 def test_a_temperature_must_be_above_0(wrong):
     with pytest.raises(ValueError, match="temperature: expected a number above 0"):
-        temperature.scale(np.full((2, 2), 0.5), wrong)
+        scaling.scale(np.full((2, 2), 0.5), wrong)
 
 
 def run_of(tmp_path, monkeypatch, label, p):
@@ -54,7 +54,7 @@ def run_of(tmp_path, monkeypatch, label, p):
         references=lambda root, case: {"observer1": label},
         record=lambda root: SimpleNamespace(is_3d=False),
     )
-    monkeypatch.setattr(temperature.datasets, "by_name", lambda name: module)
+    monkeypatch.setattr(scaling.datasets, "by_name", lambda name: module)
     return run
 
 
@@ -63,7 +63,7 @@ def test_the_fit_by_hand(tmp_path, monkeypatch):
     # 0.25, so T = logit(0.9) / logit(0.75) = log 9 / log 3 = 2.
     p = np.array([[0.9] * 4, [0.1] * 4])
     label = np.array([[1, 1, 1, 0], [0, 0, 0, 1]], np.uint8)
-    found = temperature.fit(run_of(tmp_path, monkeypatch, label, p), tmp_path)
+    found = scaling.fit(run_of(tmp_path, monkeypatch, label, p), tmp_path)
     assert found.temperature == pytest.approx(2, abs=2e-3)
     before = -(3 * math.log(0.9) + math.log(0.1)) / 4
     after = -(3 * math.log(0.75) + math.log(0.25)) / 4
@@ -76,15 +76,15 @@ def test_a_temperature_at_the_bounds_is_refused(tmp_path, monkeypatch):
     # Right as often as wrong: the best is 0.5 throughout, at a T without end.
     p, label = np.array([[0.9, 0.9]]), np.array([[1, 0]], np.uint8)
     run = run_of(tmp_path, monkeypatch, label, p)
-    with pytest.raises(temperature.AtBound, match=r"between 0.05 and 20"):
-        temperature.fit(run, tmp_path)
+    with pytest.raises(scaling.AtBound, match=r"between 0.05 and 20"):
+        scaling.fit(run, tmp_path)
 
 
 def test_a_temperature_at_the_bounds_fails_no_run(tmp_path, monkeypatch, capsys):
     def refuse(*_):
-        raise temperature.AtBound("at the bounds")
+        raise scaling.AtBound("at the bounds")
 
-    monkeypatch.setattr(stages, "temperature", refuse)
+    monkeypatch.setattr(stages, "scale", refuse)
     run = runs.Run.create(tmp_path / "dsc-s0", {"files": {runs.MODEL: "of now"}})
     run.update(state="evaluated")
     run.path("probabilities").mkdir()
@@ -145,16 +145,16 @@ def test_the_scaled_run_is_a_run_beside_the_run(trained, capsys, monkeypatch):
     assert np.mean(validation) == pytest.approx(fitted["nll_after"], rel=1e-4)
 
     # Given again, nothing is fitted and no data are needed.
-    monkeypatch.setattr(temperature, "fit", None)
+    monkeypatch.setattr(scaling, "fit", None)
     assert cli.main(command) == 0
 
 
 def test_other_weights_are_fitted_anew(trained):
-    stages.temperature(trained.run, trained.data, trained.work)
+    stages.scale(trained.run, trained.data, trained.work)
     new = runs.Run.open(trained.run.with_name("dsc-s0-temperature"))
     origin = new.record["posthoc"]
     new.update(posthoc={**origin, "model": "of other weights"})
-    again = stages.temperature(trained.run, trained.data, trained.work)
+    again = stages.scale(trained.run, trained.data, trained.work)
     assert again.record["posthoc"]["model"] == origin["model"]
 
 
@@ -165,16 +165,14 @@ def test_one_that_was_stopped_is_made_again(trained, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(stages, "evaluate", stopped)
         with pytest.raises(KeyboardInterrupt):
-            stages.temperature(trained.run, trained.data, trained.work, again=True)
+            stages.scale(trained.run, trained.data, trained.work, again=True)
     folder = trained.run.with_name("dsc-s0-temperature")
     assert runs.Run.open(folder).state == "predicted"
-    assert stages.temperature(trained.run, trained.data, trained.work).state == (
-        "evaluated"
-    )
+    assert stages.scale(trained.run, trained.data, trained.work).state == ("evaluated")
 
 
 def test_other_probabilities_than_those_fitted_are_refused(trained, tmp_path):
-    stages.temperature(trained.run, trained.data, trained.work)
+    stages.scale(trained.run, trained.data, trained.work)
     for name in ("dsc-s0", "dsc-s0-temperature"):
         shutil.copytree(trained.run.with_name(name), tmp_path / name)
     run, scaled = (
@@ -188,7 +186,7 @@ def test_other_probabilities_than_those_fitted_are_refused(trained, tmp_path):
     again = f"dscpp temperature --again --run {run.folder}"
     with pytest.raises(InputError, match=f"was fitted on, found others; run `{again}`"):
         stored.probabilities(scaled, case, (32, 32))
-    stages.temperature(run.folder, trained.data, trained.work, again=True)
+    stages.scale(run.folder, trained.data, trained.work, again=True)
     found = stored.probabilities(runs.Run.open(scaled.folder), case, (32, 32))
     np.testing.assert_array_equal(found, np.float32(0.5))
     shutil.rmtree(run.folder)
@@ -197,15 +195,16 @@ def test_other_probabilities_than_those_fitted_are_refused(trained, tmp_path):
 
 
 def test_a_scaled_run_is_not_scaled_again(trained):
-    made = stages.temperature(trained.run, trained.data, trained.work)
+    made = stages.scale(trained.run, trained.data, trained.work)
     with pytest.raises(InputError, match="expected a run as it was trained"):
-        stages.temperature(made.folder, trained.data, trained.work)
+        stages.scale(made.folder, trained.data, trained.work)
 
 
 def test_a_scaled_run_has_the_network_and_notes_of_its_run(trained):
-    made = stages.temperature(trained.run, trained.data, trained.work)
+    made = stages.scale(trained.run, trained.data, trained.work)
     found = apply.open_model(made.folder)
-    assert found.temperature == made.record["posthoc"]["temperature"] != 1
+    assert found.run.record["posthoc"] == made.record["posthoc"]
+    assert made.record["posthoc"]["temperature"] != 1
     weights = apply.open_model(trained.run).model.get_weights()
     for own, other in zip(found.model.get_weights(), weights, strict=True):
         np.testing.assert_array_equal(own, other)
@@ -213,16 +212,16 @@ def test_a_scaled_run_has_the_network_and_notes_of_its_run(trained):
 
 
 def test_a_temperature_is_not_used_on_other_weights(trained, tmp_path):
-    made = stages.temperature(trained.run, trained.data, trained.work)
+    made = stages.scale(trained.run, trained.data, trained.work)
     folder = tmp_path / "dsc-s0-temperature"
     shutil.copytree(made.folder, folder)
     with pytest.raises(InputError, match=r"dsc-s0: expected a run folder"):
-        temperature.trained(runs.Run.open(folder))
+        scaling.trained(runs.Run.open(folder))
     shutil.copytree(trained.run, tmp_path / "dsc-s0")
     (tmp_path / "dsc-s0" / runs.MODEL).write_bytes(b"others")
     runs.Run.open(tmp_path / "dsc-s0").update(files=[runs.MODEL])
     with pytest.raises(InputError, match="dscpp temperature --again --run"):
-        temperature.trained(runs.Run.open(folder))
+        scaling.trained(runs.Run.open(folder))
 
 
 def test_a_run_without_probabilities_is_told(trained, tmp_path):
@@ -230,7 +229,7 @@ def test_a_run_without_probabilities_is_told(trained, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text(json.dumps(record))
     with pytest.raises(InputError, match=r"dscpp predict --again"):
-        stages.temperature(tmp_path / "run", trained.data, trained.work)
+        stages.scale(tmp_path / "run", trained.data, trained.work)
     assert not (tmp_path / "run-temperature" / "run.json").exists()
 
 
