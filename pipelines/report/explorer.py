@@ -32,7 +32,6 @@ from pipelines.reporting.figures.planes import Plane
 from pipelines.reporting.frame import Study, selected
 from pipelines.reporting.pages import Page
 from pipelines.run import Run
-from pipelines.stored import scale
 
 SUBDIVISIONS = 12
 """Bytes between two thresholds: 20 x 12 of them are used."""
@@ -255,7 +254,7 @@ def _phantoms(scenes: _Scenes) -> Iterator[_Entry]:
         p = vessels.posterior(root, case)
         each = {"true probability": np.stack([1 - p, p], axis=-1)}
         name = f"overconfident: logits of the true probability x {_OVERCONFIDENT:g}"
-        each[name] = scale(each["true probability"], 1 / _OVERCONFIDENT)
+        each[name] = stored.scale(each["true probability"], 1 / _OVERCONFIDENT)
         label = vessels.references(root, case)["observer1"]
         given = {loss: softmax[np.newaxis] for loss, softmax in each.items()}
         image = vessels.picture(root, case)
