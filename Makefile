@@ -51,7 +51,7 @@ DATA_FLAGS = $(call flag,DATA,data)$(if $(PHANTOM), --phantom)
 
 .PHONY: help install demo study reproduce-drive reproduce-bus2017 reproduce-dsb2018
 .PHONY: reproduce-isic2018 reproduce-cvc-clinicdb reproduce-hippocampus kits19
-.PHONY: tables figures docs
+.PHONY: tables figures docs site
 .PHONY: errata test test-all lint test-backends test-backend test-ports recipes bench
 .PHONY: bench-losses bench-training bench-step bench-coverage bench-verdicts bench-evaluation lock clean
 
@@ -103,6 +103,10 @@ figures: $(VENV)/.ready ## draw every figure anew; those with images where DATA 
 docs: $(VENV)/.ready ## draw the plots of docs/losses.md anew
 	@$(VENV)/bin/python docs/plot_losses.py
 
+site: .venv-site/.ready ## build the documentation site into .work/site
+	@NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs --quiet build
+	@echo "Read it with search: python3 -m http.server --directory .work/site"
+
 errata: $(VENV)/.ready ## measure what each errata entry does (DATA=folder of DRIVE, kits19)
 	@nice $(VENV)/bin/python -m errata --write$(call flag,DATA,data)
 
@@ -146,6 +150,9 @@ test-ports: .venv-peers/.ready ## the PyTorch port: its losses, MONAI, nnU-Net, 
 .venv-peers/.ready: requirements/peers.txt requirements/peers-sdist.txt
 .venv-peers/.ready: requirements/install.sh setup.cfg pyproject.toml
 	@requirements/install.sh .venv-peers requirements/peers.txt "$${PYTHON:-$(FOUND)}"
+
+.venv-site/.ready: requirements/site.txt requirements/install.sh setup.cfg pyproject.toml
+	@requirements/install.sh .venv-site requirements/site.txt "$${PYTHON:-$(FOUND)}"
 
 # Each environment adds its own rows to benchmarks/results.csv; the page is made of all.
 # GPU=1 is not for PyTorch's part.

@@ -1,4 +1,4 @@
-"""The commands for own images in docs/datasets.md, typed one after the other."""
+"""The commands for own images in docs/, typed one after the other."""
 
 import re
 import shlex
@@ -10,14 +10,13 @@ from pipelines.cli import main
 from pipelines.training import protocol
 from pipelines.workflow import reproduce
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "datasets.md"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
-def lines() -> list[str]:
-    """The commands, in the order of the page."""
-    section = PAGE.read_text("utf-8").partition("## Your own images")[2]
-    blocks = re.findall(r"```\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
-    return "".join(blocks).splitlines()
+def lines(name: str = "own_images.md") -> list[str]:
+    """The commands, in the order of a page."""
+    text = (DOCS / name).read_text("utf-8")
+    return "".join(re.findall(r"```\n(.*?)```", text, re.DOTALL)).splitlines()
 
 
 def type_all(patch: pytest.MonkeyPatch, reduced, losses: str = "CE,DSC,DSC++") -> None:

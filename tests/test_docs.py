@@ -155,10 +155,9 @@ IMAGES = INDICES[..., None].astype("float32") / 2
 
 
 def code(project: Path, name: str) -> str:
-    """What docs/losses.md shows for Keras, PyTorch, MONAI, nnU-Net or JAX."""
-    text = (project / "docs" / "losses.md").read_text("utf-8")
-    section = text.partition("## In your project\n")[2].partition("\n## ")[0]
-    _, _, rest = section.partition(f"**{name}**")
+    """What docs/use_losses.md shows for Keras, PyTorch, MONAI, nnU-Net or JAX."""
+    text = (project / "docs" / "use_losses.md").read_text("utf-8")
+    _, _, rest = text.partition(f"**{name}**")
     found = re.search(r"```(?:python|sh)\n(.*?)```", rest, re.DOTALL)
     assert found, name
     assert len(found[1].replace("\n\n", "\n").splitlines()) <= 5, name

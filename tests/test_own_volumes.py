@@ -363,7 +363,7 @@ def brief(record) -> Protocol:
 
 @pytest.fixture(scope="module")
 def typed(tmp_path_factory) -> Path:
-    """A folder where the commands of docs/datasets.md were typed for oblique volumes.
+    """A folder where the commands of both pages were typed for oblique volumes.
 
     OTHER are the volumes of training, axis-aligned.
     """
@@ -375,7 +375,9 @@ def typed(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         own_page.type_all(patch, brief, losses="DSC++")
-        assert main(["predict", "--run", "RUN", "--nifti", "--pictures"]) == 0
+        for line in own_page.lines("own_volumes.md"):
+            name, *command = shlex.split(line.replace("scans", "photos"))
+            assert (name, main(command)) == ("dscpp", 0), line
     return place
 
 
