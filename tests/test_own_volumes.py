@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
