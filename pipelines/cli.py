@@ -67,7 +67,7 @@ def _result(typed: Sequence[str] | None) -> int:
         return 2
     except OSError as error:
         if error.filename is None:
-            raise  # Of no file: nothing that its rights or a disk would mend.
+            raise  # Of no file: permissions or disk space would not help.
         if isinstance(error, BrokenPipeError):
             return _NO_READER  # such as `head`, which has seen enough
         streams.say(
@@ -283,7 +283,7 @@ def _fetch(commands: _Commands[argparse.ArgumentParser]) -> None:
         run,
         "download a data set, or say where it is to be had; again, to check it",
         ("fetch dsb2018", "fetch isic2018 --output DIR"),
-        "A download that was cut is gone on with by the same command.",
+        "Run it again to resume an interrupted download.",
     )
     parser.add_argument("name", metavar="NAME", help=_DATASETS)
     parser.add_argument(

@@ -483,7 +483,7 @@ def test_from_files_to_tables(name, target, tmp_path, monkeypatch, capsys) -> No
     assert main(["evaluate", "--run", str(run), *data[2:]]) == 0
     assert main(["tables"]) == 0
     out = capsys.readouterr().out
-    assert "all is well" in out
+    assert ": OK" in out
     split = json.loads((run / "run.json").read_text())["split"]
     test = str(len(split["test"]))
     folder = run.parent.parent

@@ -44,6 +44,7 @@ _COMPARED = tuple(Variant.standard(loss) for loss in ("CE", "DSC", "DSC++"))
 
 _BINS = np.arange(21) / 20  # all of them among the edges of every histogram
 _SOFTMAX_PANELS = 4  # in a row
+_HEADROOM = 0.38  # of the height of the steps
 _MANY = 50  # cases: more lines than that are a blot
 _BASE = 1e-3  # of the steps: below any count, as a logarithmic axis has no 0
 _AT_THRESHOLDS = {"Recall": "recall", "Precision": "precision", "Dice": "dice"}
@@ -53,12 +54,12 @@ _DASHED: dict[str, Any] = {"color": "0.35", "linewidth": 0.7, "dashes": (4, 3)}
 _PAIR = [Variant.standard("DSC++"), Variant("DSC")]
 _TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0)
 _GAP = 0.45  # between data sets, in lines
-# What the forest has of ours: metric, whether of both terms, lines further down, colour
-# and name.
+# What the forest has of ours: metric, whether of both terms, lines further down, marker
+# (black and white: the colours are those of losses) and name.
 _OURS = (
-    ("nll", False, -0.17, "#0072b2", "ours, NLL as published"),
-    ("nll", True, 0.17, "#d55e00", "ours, NLL of both terms"),
-    ("dice", False, 0.0, "#000000", "ours, Dice"),
+    ("nll", False, -0.17, {"marker": "o"}, "ours, NLL as published"),
+    ("nll", True, 0.17, {"marker": "o", "mfc": "white"}, "ours, NLL of both terms"),
+    ("dice", False, 0.0, {"marker": "s"}, "ours, Dice"),
 )
 
 _Draw = Callable[["Axes", str, Any], None]
@@ -208,11 +209,14 @@ def softmax(study: Study) -> Figure | None:
             axis.tick_params(labelbottom=True)
         for axis in block[::columns]:
             axis.set_ylabel(f"{style.elements(study.record)}\n({target})")
-    # A logarithmic axis begins not far below the lowest step there is.
+    # A logarithmic axis begins not far below the lowest step there is, and ends so far
+    # above the highest that the text is above all of them.
     steps: list[Any] = [step for axis in figure.axes for step in axis.patches]
     values = np.concatenate([step.get_data().values for step in steps])
     lowest = values[values > 0].min() if values.any() else 1.0
-    axes[0, 0].set_ylim(bottom=10.0 ** np.floor(np.log10(lowest)))
+    bottom = 10.0 ** np.floor(np.log10(lowest))
+    highest = max(values.max(initial=1.0), 10 * bottom)
+    axes[0, 0].set_ylim(bottom, highest * (highest / bottom) ** _HEADROOM)
     return figure
 
 
@@ -257,11 +261,17 @@ def reliability(study: Study, shown: Sequence[Variant] = ()) -> Figure | None:
         spread = "band: 10th to 90th percentile of"
     texts = _texts("reliability", study, columns.values(), spread=spread, enough=ENOUGH)
     draw, below = partial(_diagram, study), {"xlabel": "mean softmax value"}
-    return _grid(study, columns, (0.95, 1.75), texts, draw, below, legend=False)
+    heights = 1.15, min(2.6, style.WIDTH / len(columns))
+    figure = _grid(study, columns, heights, texts, draw, below, legend=False)
+    figure.set_layout_engine("compressed")  # square panels stay side by side
+    return figure
 
 
 def _diagram(study: Study, axis: Axes, target: str, variant: Variant) -> None:
-    """Draw one diagram: the diagonal, the cases, and all of them together."""
+    """Draw one diagram: the diagonal, the cases, and all of them together.
+
+    Where most cases have few voxels, all together are faded.
+    """
     place = (target, REGIONS[0], OBSERVERS[0])
     look, bins = style.colour(variant.loss), Reader(study, variant).binned(place).bins()
     axis.plot([0, 1], [0, 1], **_DASHED, zorder=2.5)
@@ -276,13 +286,16 @@ def _diagram(study: Study, axis: Axes, target: str, variant: Variant) -> None:
             points = np.round((x, y), 5)[:, n >= ENOUGH]
             axis.plot(*points, color=look, alpha=0.25, linewidth=0.5)
     points = np.round((together.confidence, together.frequency), 5)[:, together.n > 0]
-    axis.plot(*points, ".-", color=look, markersize=3.5, label=variant.label, zorder=3)
+    dots: dict[str, Any] = {"color": look, "markersize": 3.5, "zorder": 3}
+    axis.plot(*points, ".-", label=variant.label, alpha=0.35, **dots)
+    supported = np.mean(cases.n >= ENOUGH, axis=0)[together.n > 0] >= 0.5
+    axis.plot(points[0], np.where(supported, points[1], np.nan), ".-", **dots)
     measures = (calibration.ece, calibration.ace)
     ece, ace = (float(np.mean(one(bins.pooled(axis=1)))) for one in measures)
     axis.text(0.03, 0.98, f"ECE {ece:.3f}\nACE {ace:.3f}", va="top", fontsize=7,
               transform=axis.transAxes)  # fmt: skip
     ticks = [0, 0.5, 1]
-    axis.set(xlim=(0, 1), ylim=(0, 1), xticks=ticks, yticks=ticks)
+    axis.set(xlim=(0, 1), ylim=(0, 1), xticks=ticks, yticks=ticks, box_aspect=1)
 
 
 def forest(studies: Sequence[Study]) -> Figure | None:
@@ -350,13 +363,13 @@ def _draw_line(axes: Mapping[str, Axes], at: float, line: _Line, paper: Paper) -
             at_x = _rounded([a / b if metric == "nll" else a - b])
             axis.plot(at_x, [at], marker="D", color=style.PUBLISHED, **look)
         return
-    for metric, corrected, down, colour, words in _OURS:
+    for metric, corrected, down, marker, words in _OURS:
         if pair := compared(study, target, metric, _PAIR, corrected):
             e = pair.effect
             value, low, high = _rounded((e.mean, e.ci_low, e.ci_high))
             ends = None if math.isnan(low) else [[value - low], [high - value]]
-            look = {"fmt": "o", "ms": 4, "elinewidth": 1.3, "zorder": 3}
-            look |= {"color": colour, "label": words}
+            look = {"linestyle": "", "ms": 4, "elinewidth": 1.3, "zorder": 3}
+            look |= {"color": "black", "label": words, **marker}
             axes[metric].errorbar([value], [at + down], xerr=ends, **look)
 
 
