@@ -159,6 +159,26 @@ def test_histogram_counts_voxels_by_hand(results):
     assert axes[0].texts[0].get_text().startswith("100.0 %")
 
 
+def test_no_bar_reaches_the_text_of_its_panel(results):
+    with style.drawing():
+        figure = curves.softmax(study_of(results))
+        figure.draw_without_rendering()
+        for axis in figure.axes:
+            text = axis.texts[0].get_window_extent()
+            top = max(axis.patches[0].get_data().values)
+            assert axis.transData.transform((0.5, top))[1] < text.y0
+
+
+def test_points_that_few_cases_support_are_faded(results):
+    """No bin has the 10 voxels of a case that count as enough."""
+    with style.drawing():
+        axis = curves.reliability(study_of(results)).axes[0]
+    *_, together, supported = axis.get_lines()
+    assert together.get_alpha() < 0.5 and supported.get_alpha() is None
+    assert not np.isnan(together.get_ydata()).any()
+    assert np.isnan(supported.get_ydata()).all()
+
+
 def test_several_seeds_are_averaged_in_the_histogram(tmp_path):
     results = tmp_path / "results"
     make_run(results, "CE", seed=0)
