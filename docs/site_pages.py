@@ -32,8 +32,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File(name, str(ROOT), *place))
         if path.suffix == ".md":
             folder = posixpath.dirname(name)
-            for link in _LINK.findall(path.read_text("utf-8")):
-                waiting.append(posixpath.normpath(posixpath.join(folder, link)))
+            links = _LINK.findall(path.read_text("utf-8"))
+            joined = (posixpath.join(folder, link) for link in links)
+            waiting += map(posixpath.normpath, joined)
     return files
 
 

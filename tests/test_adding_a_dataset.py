@@ -1,4 +1,4 @@
-"""The example in docs/adding_a_dataset.md is a data set: it goes from command to table."""
+"""The example in docs/adding_a_dataset.md goes from command to table."""
 
 import csv
 import dataclasses

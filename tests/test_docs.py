@@ -130,7 +130,7 @@ def test_every_column_and_every_key_of_a_run_is_described(project: Path) -> None
 
 
 def test_the_lines_for_a_cluster(project: Path, tmp_path: Path) -> None:
-    """Each job of an array makes one run; the run file is one that `dscpp run` takes."""
+    """Each job of an array makes one run, of a file that `dscpp run` takes."""
     page = (project / "docs" / "cluster.md").read_text("utf-8")
     described, script = re.findall(r"```(?:yaml|sh)\n(.*?)```", page, re.DOTALL)
     (tmp_path / "jobs").mkdir()
