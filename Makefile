@@ -104,7 +104,8 @@ docs: $(VENV)/.ready ## draw the plots of docs/losses.md anew
 	@$(VENV)/bin/python docs/plot_losses.py
 
 site: .venv-site/.ready ## build the documentation site into .work/site
-	@NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs --quiet build
+	@# Not --quiet: strict counts only the warnings that are shown.
+	@NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs build
 	@echo "Read it with search: python3 -m http.server --directory .work/site"
 
 errata: $(VENV)/.ready ## measure what each errata entry does (DATA=folder of DRIVE, kits19)
