@@ -281,7 +281,7 @@ def _fetch(commands: _Commands[argparse.ArgumentParser]) -> None:
         commands,
         "fetch",
         run,
-        "download a data set, or say where it is to be had; again, to check it",
+        "download a data set, or say where to get it; run it again to check the files",
         ("fetch dsb2018", "fetch isic2018 --output DIR"),
         "Run it again to resume an interrupted download.",
     )
@@ -401,7 +401,7 @@ def _train(commands: _Commands[argparse.ArgumentParser]) -> None:
         commands,
         "train",
         _run_train,
-        "train one run; the same command goes on with one that was stopped",
+        "train one run; the same command resumes one that was stopped",
         (
             "train --dataset phantom --loss DSC++ --preset demo --output my-run",
             "train --images photos --masks labels --loss DSC++ --preset reduced",

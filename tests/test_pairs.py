@@ -205,7 +205,7 @@ def test_nothing_there_says_where_to_get_it(tmp_path: Path, monkeypatch) -> None
         assert str(module.DEFAULT) in str(caught.value)
 
 
-def test_all_that_is_wrong_is_said_at_once(bus: Path) -> None:
+def test_all_problems_are_reported_together(bus: Path) -> None:
     (bus / "GT" / "000001.png").unlink()
     (bus / "original" / "000002.png").unlink()
     imitations.save(bus / "GT" / "000003.png", np.zeros((8, 9), np.uint8))
