@@ -52,6 +52,16 @@ def share(text: str) -> float:
     return found
 
 
+def inches(text: str) -> float:
+    """The width of a figure as typed: 1 to 20 inches."""
+    try:
+        if 1 <= float(text) <= 20:
+            return float(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"expected 1 to 20 inches, received {text!r}")
+
+
 SPLIT = ("--split-seed", "--split", "--split-by")
 _OPTIONS: dict[str, dict[str, Any]] = {
     "--data": {

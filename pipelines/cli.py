@@ -918,10 +918,20 @@ def _figures(commands: _Commands[argparse.ArgumentParser]) -> None:
         from pipelines import stages, written
         from pipelines.reporting.figures import curves, photographs
 
-        written.require_figures(options.results)
+        written.require_figures(options.output or options.results)
         _warn_unrecorded(options)
-        for path in curves.write_figures(options.results):
+        named = (options.losses or "").split(",")
+        losses = [loss_names.checked(one.strip())[0] for one in named if one.strip()]
+        own = options.output, losses, options.width, not options.no_title
+        if options.output is None and any((losses, options.width, options.no_title)):
+            raise InputError(
+                "--losses, --width, --no-title: expected --output DIR with them, so "
+                "that the figures beside the runs stay as they are"
+            )
+        for path in curves.write_figures(options.results, *own):
             print(path)
+        if options.output:
+            return
 
         asked: dict[Path | None, str] = {}
 
@@ -947,9 +957,25 @@ def _figures(commands: _Commands[argparse.ArgumentParser]) -> None:
         run,
         "draw every figure from the runs at hand; those with images where "
         "probabilities and images are",
-        ("figures --data DIR", "figures --results my-results"),
+        (
+            "figures --data DIR",
+            "figures --output paper --losses CE,DSC,DSC++ --width 3.5 --no-title",
+        ),
     )
     arguments.add(parser, "--results", "--data", "--work")
+    own = parser.add_argument_group("curves for a paper")
+    own.add_argument(
+        "--output",
+        type=arguments.folder,
+        metavar="DIR",
+        help="write the curves there, in the folders that they have in --results, and "
+        "no pictures",
+    )
+    own.add_argument("--losses", metavar="NAMES", help="these alone, as CE,DSC,DSC++")
+    own.add_argument("--width", type=arguments.inches, metavar="INCHES", help="1 to 20")
+    own.add_argument(
+        "--no-title", action="store_true", help="leave out titles and notes"
+    )
 
 
 def _runs(commands: _Commands[argparse.ArgumentParser]) -> None:

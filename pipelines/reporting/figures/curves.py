@@ -43,7 +43,7 @@ _COMPARED = tuple(Variant.standard(loss) for loss in ("CE", "DSC", "DSC++"))
 """The losses of Fig. 5, and CE beside them."""
 
 _BINS = np.arange(21) / 20  # all of them among the edges of every histogram
-_SOFTMAX_PANELS = 4  # in a row
+_SOFTMAX_PANEL = 1.8  # inches
 _HEADROOM = 0.38  # of the height of the steps
 _MANY = 50  # cases: more lines than that are a blot
 _BASE = 1e-3  # of the steps: below any count, as a logarithmic axis has no 0
@@ -136,7 +136,7 @@ def _grid(
     the lowest panels.
     """
     n = len(study.targets)
-    size = (style.WIDTH, heights[0] + heights[1] * n)
+    size = (style.width(), heights[0] + heights[1] * n)
     figure = style.sheet(size, *texts, legend=legend)
     axes = figure.subplots(n, len(columns), sharex=True, sharey=True, squeeze=False)
     for row, target in zip(axes, study.targets, strict=True):
@@ -188,15 +188,15 @@ def thresholds(study: Study) -> Figure | None:
 def softmax(study: Study) -> Figure | None:
     """Draw how many voxels have which softmax value (Fig. 2, bottom).
 
-    Rows of four panels for each class: every loss and exponent, exponents in order.
+    Rows of panels for each class: every loss and exponent, exponents in order.
     """
     shown = by_exponent(study.main)
     if not shown:
         return None
-    columns = min(_SOFTMAX_PANELS, len(shown))
+    columns = min(max(1, round(style.width() / _SOFTMAX_PANEL)), len(shown))
     rows = -(-len(shown) // columns) * len(study.targets)
     texts = _texts("softmax", study, shown)
-    figure = style.sheet((style.WIDTH, 0.85 + 1.6 * rows), *texts)
+    figure = style.sheet((style.width(), 0.85 + 1.6 * rows), *texts)
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     blocks = axes.reshape(len(study.targets), -1)
     for block, target in zip(blocks, study.targets, strict=True):
@@ -261,7 +261,7 @@ def reliability(study: Study, shown: Sequence[Variant] = ()) -> Figure | None:
         spread = "band: 10th to 90th percentile of"
     texts = _texts("reliability", study, columns.values(), spread=spread, enough=ENOUGH)
     draw, below = partial(_diagram, study), {"xlabel": "mean softmax value"}
-    heights = 1.15, min(2.6, style.WIDTH / len(columns))
+    heights = 1.15, min(2.6, style.width() / len(columns))
     figure = _grid(study, columns, heights, texts, draw, below, legend=False)
     figure.set_layout_engine("compressed")  # square panels stay side by side
     return figure
@@ -313,7 +313,7 @@ def forest(studies: Sequence[Study]) -> Figure | None:
     gaps = np.cumsum([_GAP * (study is None) for *_, study, _ in lines])
     heights = np.arange(len(lines)) + gaps
     height, words = heights[-1] + 1, data("figures")["forest"]
-    size = (style.WIDTH, 1.4 + 0.19 * height)
+    size = (style.width(), 1.4 + 0.19 * height)
     figure = style.sheet(size, words["title"], words["note"], legend=True)
     axes = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     panels = dict(zip(("nll", "dice"), axes, strict=True))
@@ -379,8 +379,21 @@ def _rounded(values: npt.ArrayLike) -> _Floats:
     return np.reshape([float(f"{value:.6g}") for value in array.flat], array.shape)
 
 
-def write_figures(results: Path) -> list[Path]:
+def write_figures(
+    results: Path,
+    output: Path | None = None,
+    losses: Sequence[str] = (),
+    width: float | None = None,
+    titled: bool = True,
+) -> list[Path]:
     """Draw the curves of every `results/<dataset>/<preset>/` with a finished run.
+
+    Args:
+        results: folder of all results.
+        output: where to write in its place; None: beside the runs.
+        losses: names of those to draw, in each figure that has several; () for all.
+        width: of each figure in inches; None: that of the style sheet.
+        titled: whether a figure has a title and a note.
 
     Returns:
         The files written, in order: `<dataset>/<preset>/figures/*`, then
@@ -392,14 +405,25 @@ def write_figures(results: Path) -> list[Path]:
     """
     found = studies(results)
     drawn: dict[Path, Figure | None] = {}
-    with style.drawing():
+    with style.drawing(width=width):
         for study in found:
+            kept = {
+                variant: runs
+                for variant, runs in study.runs.items()
+                if not losses or variant.loss.partition(" [")[0] in losses
+            }
+            if not kept:
+                continue
+            folder = (output or results) / study.folder.relative_to(results) / "figures"
             for name, draw in _OF_STUDY.items():
-                drawn[study.folder / "figures" / name] = draw(study)
-        drawn[results / "figures" / "forest"] = forest(found)
+                drawn[folder / name] = draw(replace(study, runs=kept))
+        drawn[(output or results) / "figures" / "forest"] = forest(found)
         written = []
         for stem, figure in drawn.items():
             if figure is not None:
+                if not titled:
+                    style.leave_bare(figure)
+                stem.parent.mkdir(parents=True, exist_ok=True)
                 written += style.save(figure, stem, FORMATS)
                 continue
             for kind in FORMATS:
