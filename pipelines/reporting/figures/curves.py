@@ -43,7 +43,7 @@ _COMPARED = tuple(Variant.standard(loss) for loss in ("CE", "DSC", "DSC++"))
 """The losses of Fig. 5, and CE beside them."""
 
 _BINS = np.arange(21) / 20  # all of them among the edges of every histogram
-_SOFTMAX_PANEL = 1.8  # inches
+_SOFTMAX_PANEL, _LABELLED = 1.8, 1.3  # inches
 _HEADROOM = 0.38  # of the height of the steps
 _MANY = 50  # cases: more lines than that are a blot
 _BASE = 1e-3  # of the steps: below any count, as a logarithmic axis has no 0
@@ -146,6 +146,9 @@ def _grid(
     for axis, last, title in zip(axes[0], axes[-1], columns, strict=True):
         axis.set_title(title)
         last.set(**below)
+    if style.width() / len(columns) < _LABELLED:  # labels side by side would overlap
+        for last in np.delete(axes[-1], len(columns) // 2):
+            last.set_xlabel("")
     if legend:
         style.legend(figure)
     return figure

@@ -32,7 +32,7 @@ LOSSES = tuple(_COLOURS)
 
 _HEADING: dict[str, Any] = {"x": 0.01, "ha": "left"}
 _HEADING |= {"fontsize": 8.5, "fontweight": "bold", "linespacing": 1.5}
-_LEGEND_COLUMN = 1.15  # inches
+_LEGEND_COLUMN, _TEXTS = 1.15, 0.5  # inches: width; height of title and note
 # Without versions and dates, the same figure is the same file.
 _METADATA: dict[str, dict[str, None]] = {
     "png": {"Software": None},
@@ -129,6 +129,7 @@ def legend(figure: Figure, key: Mapping[str, Any] | None = None) -> None:
 def leave_bare(figure: Figure) -> None:
     """Remove title and note, which the caption of a paper has."""
     rows = figure.get_suptitle().count("\n ")
+    figure.set_figheight(figure.get_figheight() - _TEXTS)
     figure.suptitle("\n ".join(" " * rows), **_HEADING)
     figure.supxlabel("")
     for one in figure.legends:
