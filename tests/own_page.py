@@ -13,13 +13,18 @@ from pipelines.workflow import reproduce
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
-def lines(name: str = "own_images.md") -> list[str]:
+def lines(name: str) -> list[str]:
     """The commands, in the order of a page."""
     text = (DOCS / name).read_text("utf-8")
     return "".join(re.findall(r"```\n(.*?)```", text, re.DOTALL)).splitlines()
 
 
-def type_all(patch: pytest.MonkeyPatch, reduced, losses: str = "CE,DSC,DSC++") -> None:
+def type_all(
+    patch: pytest.MonkeyPatch,
+    reduced,
+    losses: str = "CE,DSC,DSC++",
+    pages: tuple[str, ...] = ("own_images.md",),
+) -> None:
     """Run them all in the folder that this is.
 
     Processes are left out: what `reproduce` starts runs in this one.
@@ -28,6 +33,7 @@ def type_all(patch: pytest.MonkeyPatch, reduced, losses: str = "CE,DSC,DSC++") -
         patch: takes back what is changed.
         reduced: gives the protocol of that preset, as in `protocol.PRESETS`.
         losses: to train in place of the page's, of which each takes seconds.
+        pages: whose commands, in this order; `scans` are `photos`.
     """
     start = len(reproduce.dscpp())
 
@@ -38,6 +44,7 @@ def type_all(patch: pytest.MonkeyPatch, reduced, losses: str = "CE,DSC,DSC++") -
     patch.setattr(reproduce.processes, "make", make)
     patch.setattr(reproduce.Call, "_dscpp", lambda _, *given, **__: main(given))
     patch.setattr(reproduce.Call, "_expect", lambda *_: None)
-    for line in lines():
-        name, *command = shlex.split(line.replace("CE,DSC,DSC++", losses))
+    for line in (line for page in pages for line in lines(page)):
+        typed = line.replace("CE,DSC,DSC++", losses).replace("scans", "photos")
+        name, *command = shlex.split(typed)
         assert (name, main(command)) == ("dscpp", 0), line

@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import json
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -375,10 +374,9 @@ def typed(tmp_path_factory) -> Path:
     align(place / "labels", place / "OTHER-LABELS")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        own_page.type_all(patch, brief, losses="DSC++")
-        for line in own_page.lines("own_volumes.md"):
-            name, *command = shlex.split(line.replace("scans", "photos"))
-            assert (name, main(command)) == ("dscpp", 0), line
+        pages = ("own_volumes.md", "own_images.md")
+        own_page.type_all(patch, brief, "DSC++", pages)
+        assert main(["predict", "--run", "RUN", "--nifti", "--pictures"]) == 0
     return place
 
 
