@@ -426,7 +426,6 @@ def write_figures(
             if figure is not None:
                 if not titled:
                     style.leave_bare(figure)
-                stem.parent.mkdir(parents=True, exist_ok=True)
                 written += style.save(figure, stem, FORMATS)
                 continue
             for kind in FORMATS:
