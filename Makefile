@@ -52,7 +52,7 @@ DATA_FLAGS = $(call flag,DATA,data)$(if $(PHANTOM), --phantom)
 
 .PHONY: help install demo study reproduce-drive reproduce-bus2017 reproduce-dsb2018
 .PHONY: reproduce-isic2018 reproduce-cvc-clinicdb reproduce-hippocampus kits19
-.PHONY: tables figures report docs
+.PHONY: tables figures report docs site
 .PHONY: errata test test-all lint test-backends test-backend test-ports test-slurm recipes bench
 .PHONY: bench-losses bench-training bench-step bench-coverage bench-verdicts bench-evaluation lock clean
 
@@ -108,6 +108,11 @@ report: $(VENV)/.ready ## write report.html: all results on one page, with image
 docs: $(VENV)/.ready ## draw the plots of docs/losses.md anew
 	@$(VENV)/bin/python docs/plot_losses.py
 
+site: .venv-site/.ready ## build the documentation site into .work/site
+	@# Not --quiet: strict counts only the warnings that are shown.
+	@NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs build
+	@echo "Read it with search: python3 -m http.server --directory .work/site"
+
 errata: $(VENV)/.ready ## measure what each errata entry does (DATA=folder of DRIVE, kits19)
 	@nice $(VENV)/bin/python -m errata --write$(call flag,DATA,data)
 
@@ -160,6 +165,9 @@ test-slurm: $(VENV)/.ready ## runs as jobs of a real SLURM on this machine (5 mi
 .venv-peers/.ready: requirements/peers.txt requirements/peers-sdist.txt
 .venv-peers/.ready: requirements/install.sh setup.cfg pyproject.toml
 	@requirements/install.sh .venv-peers requirements/peers.txt "$${PYTHON:-$(FOUND)}"
+
+.venv-site/.ready: requirements/site.txt requirements/install.sh setup.cfg pyproject.toml
+	@requirements/install.sh .venv-site requirements/site.txt "$${PYTHON:-$(FOUND)}"
 
 # Each environment adds its own rows to benchmarks/results.csv; the page is made of all.
 # GPU=1 is not for PyTorch's part.

@@ -24,7 +24,7 @@ Keras runs on.
 
 Classes are `keras.losses.Loss`, and take the same hyperparameters and options:
 
->>> model.compile(optimizer="sgd", loss=losses.DicePlusPlus(gamma=2, axis=-1))
+    model.compile(optimizer="sgd", loss=losses.DicePlusPlus(gamma=2, axis=-1))
 
 Needs Keras and nothing else. Importing it registers the classes with Keras, so that a
 saved model loads without `custom_objects`.
@@ -87,9 +87,9 @@ def by_name(name: str, /, **arguments: Any) -> PerImageLoss:
     Raises:
         ValueError: no such loss, an argument that it does not take, a bad value.
 
-    Example:
-    >>> losses.by_name("DSC++", gamma=1.5).gamma
-    1.5
+    Examples:
+        >>> losses.by_name("DSC++", gamma=1.5).gamma
+        1.5
     """
     found, gamma = titles.find(name), arguments.get("gamma")
     if gamma is None or gamma == titles.default_gamma(found) == 1:

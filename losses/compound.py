@@ -50,11 +50,11 @@ def combo_loss(
 
     Other arguments: see the package's docstring. Values are from `-(1 - alpha)`, (N,).
 
-    Example:
-    >>> y = np.array([[[1, 0], [1, 0], [0, 1]]])
-    >>> p = np.array([[[0.5, 0.5], [1, 0], [0.5, 0.5]]])
-    >>> round(float(combo_loss(y, p)[0]), 5)
-    -0.19698
+    Examples:
+        >>> y = np.array([[[1, 0], [1, 0], [0, 1]]])
+        >>> p = np.array([[[0.5, 0.5], [1, 0], [0.5, 0.5]]])
+        >>> round(float(combo_loss(y, p)[0]), 5)
+        -0.19698
 
     which is 0.5 * log 2 / 3 - 0.5 * (1 - 0.375).
 
@@ -103,11 +103,11 @@ def unified_focal_loss(
 
     Other arguments: see the package's docstring. Values are from 0, (N,).
 
-    Example:
-    >>> y = np.array([[[1, 0], [1, 0], [0, 1]]])
-    >>> p = np.array([[[0.5, 0.5], [1, 0], [0.75, 0.25]]])
-    >>> round(float(unified_focal_loss(y, p)[0]), 5)
-    0.45519
+    Examples:
+        >>> y = np.array([[[1, 0], [1, 0], [0, 1]]])
+        >>> p = np.array([[[0.5, 0.5], [1, 0], [0.75, 0.25]]])
+        >>> round(float(unified_focal_loss(y, p)[0]), 5)
+        0.45519
 
     Reference:
         Eqs. 18 to 21, with `lambda_` on the Tversky part as in the released code;

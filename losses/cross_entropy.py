@@ -46,11 +46,11 @@ def cross_entropy_loss(
 
     Arguments: see the package's docstring. Values are from 0, (N,), in nats per voxel.
 
-    Example:
-    >>> y = np.array([[[1, 0], [0, 1]]])
-    >>> p = np.array([[[0.5, 0.5], [0.75, 0.25]]])
-    >>> round(float(cross_entropy_loss(y, p)[0]), 5)
-    1.03972
+    Examples:
+        >>> y = np.array([[[1, 0], [0, 1]]])
+        >>> p = np.array([[[0.5, 0.5], [0.75, 0.25]]])
+        >>> round(float(cross_entropy_loss(y, p)[0]), 5)
+        1.03972
 
     which is (log 2 + log 4) / 2.
 
@@ -84,11 +84,11 @@ def focal_loss(
 
     Other arguments: see the package's docstring. Values are from 0, (N,).
 
-    Example:
-    >>> y = np.array([[[1, 0], [0, 1]]])
-    >>> p = np.array([[[0.5, 0.5], [0.5, 0.5]]])
-    >>> round(float(focal_loss(y, p)[0]), 5)
-    0.08664
+    Examples:
+        >>> y = np.array([[[1, 0], [0, 1]]])
+        >>> p = np.array([[[0.5, 0.5], [0.5, 0.5]]])
+        >>> round(float(focal_loss(y, p)[0]), 5)
+        0.08664
 
     which is 0.5 * 0.25 * log 2.
 
@@ -127,11 +127,11 @@ def modified_cross_entropy_loss(
 
     Other arguments: see the package's docstring. Values are from 0, (N,).
 
-    Example:
-    >>> y = np.array([[[1, 0], [0, 1]]])
-    >>> p = np.array([[[0.5, 0.5], [0.75, 0.25]]])
-    >>> round(float(modified_cross_entropy_loss(y, p)[0]), 5)
-    0.51986
+    Examples:
+        >>> y = np.array([[[1, 0], [0, 1]]])
+        >>> p = np.array([[[0.5, 0.5], [0.75, 0.25]]])
+        >>> round(float(modified_cross_entropy_loss(y, p)[0]), 5)
+        0.51986
 
     which is half of (log 2 + log 4) / 2.
 
@@ -179,11 +179,11 @@ def asymmetric_focal_loss(
 
     Other arguments: see the package's docstring. Values are from 0, (N,).
 
-    Example:
-    >>> y = np.array([[[1, 0], [0, 1]]])
-    >>> p = np.array([[[0.75, 0.25], [0.5, 0.5]]])
-    >>> round(float(asymmetric_focal_loss(y, p)[0]), 5)
-    0.23671
+    Examples:
+        >>> y = np.array([[[1, 0], [0, 1]]])
+        >>> p = np.array([[[0.75, 0.25], [0.5, 0.5]]])
+        >>> round(float(asymmetric_focal_loss(y, p)[0]), 5)
+        0.23671
 
     which is (0.4 * 0.5 * log(4/3) + 0.6 * log 2) / 2.
 

@@ -73,12 +73,12 @@ def soft_counts(
     Returns:
         `(tp, fn, fp)`, each (N, C), float32 or float64; (N, C - 1) without background.
 
-    Example:
-    >>> y = np.array([[[1, 0], [1, 0], [0, 1]]])  # one image, 3 voxels, 2 classes
-    >>> p = np.array([[[0.5, 0.5], [1, 0], [0.5, 0.5]]])
-    >>> tp, fn, fp = soft_counts(y, p, gamma=2)
-    >>> [[round(float(n), 4) for n in count[0]] for count in (tp, fn, fp)]
-    [[1.5, 0.5], [0.25, 0.25], [0.25, 0.25]]
+    Examples:
+        >>> y = np.array([[[1, 0], [1, 0], [0, 1]]])  # one image, 3 voxels, 2 classes
+        >>> p = np.array([[[0.5, 0.5], [1, 0], [0.5, 0.5]]])
+        >>> tp, fn, fp = soft_counts(y, p, gamma=2)
+        >>> [[round(float(n), 4) for n in count[0]] for count in (tp, fn, fp)]
+        [[1.5, 0.5], [0.25, 0.25], [0.25, 0.25]]
 
     Reference:
         Eq. 9: the sums in it.
@@ -138,11 +138,11 @@ def dice_loss(
 
     Arguments: see the package's docstring. Values are in [0, 1], (N,).
 
-    Example:
-    >>> y = np.array([[[1, 0], [1, 0], [0, 1]]])
-    >>> p = np.array([[[0.5, 0.5], [1, 0], [0.5, 0.5]]])
-    >>> round(float(dice_loss(y, p)[0]), 5)
-    0.375
+    Examples:
+        >>> y = np.array([[[1, 0], [1, 0], [0, 1]]])
+        >>> p = np.array([[[0.5, 0.5], [1, 0], [0.5, 0.5]]])
+        >>> round(float(dice_loss(y, p)[0]), 5)
+        0.375
 
     which is (1/4 + 1/2) / 2.
 
@@ -196,11 +196,11 @@ def tversky_loss(
 
     Other arguments: see the package's docstring. Values are in [0, 1], (N,).
 
-    Example:
-    >>> y = np.array([[[1, 0], [1, 0], [0, 1]]])
-    >>> p = np.array([[[0.5, 0.5], [1, 0], [0.75, 0.25]]])
-    >>> round(float(tversky_loss(y, p)[0]), 5)
-    0.50342
+    Examples:
+        >>> y = np.array([[[1, 0], [1, 0], [0, 1]]])
+        >>> p = np.array([[[0.5, 0.5], [1, 0], [0.75, 0.25]]])
+        >>> round(float(tversky_loss(y, p)[0]), 5)
+        0.50342
 
     which is (0.575/2.075 + 0.675/0.925) / 2.
 
@@ -244,11 +244,11 @@ def focal_tversky_loss(
 
     Other arguments: see the package's docstring. Values are in [0, 1], (N,).
 
-    Example:
-    >>> y = np.array([[[1, 0], [1, 0], [0, 1]]])
-    >>> p = np.array([[[0.5, 0.5], [1, 0], [0.75, 0.25]]])
-    >>> round(float(focal_tversky_loss(y, p)[0]), 5)
-    0.58573
+    Examples:
+        >>> y = np.array([[[1, 0], [1, 0], [0, 1]]])
+        >>> p = np.array([[[0.5, 0.5], [1, 0], [0.75, 0.25]]])
+        >>> round(float(focal_tversky_loss(y, p)[0]), 5)
+        0.58573
 
     which is ((0.575/2.075)**0.75 + (0.675/0.925)**0.75) / 2.
 
@@ -296,11 +296,11 @@ def asymmetric_focal_tversky_loss(
 
     Other arguments: see the package's docstring. Values are in [0, 1], (N,).
 
-    Example:
-    >>> y = np.array([[[1, 0], [1, 0], [0, 1]]])
-    >>> p = np.array([[[0.5, 0.5], [1, 0], [0.75, 0.25]]])
-    >>> round(float(asymmetric_focal_tversky_loss(y, p)[0]), 5)
-    0.56778
+    Examples:
+        >>> y = np.array([[[1, 0], [1, 0], [0, 1]]])
+        >>> p = np.array([[[0.5, 0.5], [1, 0], [0.75, 0.25]]])
+        >>> round(float(asymmetric_focal_tversky_loss(y, p)[0]), 5)
+        0.56778
 
     which is (0.6/2.1 + (0.65/0.9)**0.5) / 2.
 

@@ -55,8 +55,18 @@ def share(text: str) -> float:
     return found
 
 
+def inches(text: str) -> float:
+    """The width of a figure as typed: 1 to 20 inches."""
+    try:
+        if 1 <= float(text) <= 20:
+            return float(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"expected 1 to 20 inches, received {text!r}")
+
+
 _TYPES: Mapping[str, Callable[[str], Any]] = {
-    **{one.__name__: one for one in (int, float, number, threshold, share)},
+    **{one.__name__: one for one in (int, float, number, threshold, share, inches)},
     "path": folder,
     "text": str,
 }

@@ -11,11 +11,11 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data_io import bars, datasets
 from data_io.errors import InputError
-from pipelines import arguments, backend, installed
+from pipelines import arguments, backend, installed, loss_names
 from pipelines import run as runs
 from pipelines.run import Run
 
@@ -304,17 +304,30 @@ def figures(options: argparse.Namespace) -> None:
     from pipelines import written
     from pipelines.reporting.figures import curves, photographs
 
-    written.require_figures(options.results)
+    written.require_figures(options.output or options.results)
     _warn_unrecorded(options)
-    for path in curves.write_figures(options.results):
+    for path in curves.write_figures(options.results, *_column(options)):
         print(path)
-
+    if options.output:
+        return
     with _located(options) as locate:
         drawn, skipped = photographs.write_pictures(options.results, locate)
         for path in drawn:
             print(path)
         if skipped:
             bars.note(skipped)
+
+
+def _column(options: argparse.Namespace) -> tuple[Path | None, list[str], Any, bool]:
+    """Where curves go, of which losses, how wide, and whether they have titles."""
+    named = (options.losses or "").split(",")
+    losses = [loss_names.checked(one.strip())[0] for one in named if one.strip()]
+    if options.output is None and any((losses, options.width, options.no_title)):
+        raise InputError(
+            "--losses, --width, --no-title: expected --output DIR with them, so "
+            "that the figures beside the runs stay as they are"
+        )
+    return options.output, losses, options.width, not options.no_title
 
 
 @contextlib.contextmanager

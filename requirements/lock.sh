@@ -24,3 +24,5 @@ done
 [[ -f peers.txt ]] || cp torch.txt peers.txt # the same versions, as far as they fit
 compile peers --no-emit-package acvl-utils "$@"
 compile peers-sdist --no-deps --constraint peers.txt "$@"
+[[ -f site.txt ]] || cp tensorflow.txt site.txt
+compile site "$@"

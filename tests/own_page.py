@@ -1,4 +1,4 @@
-"""The commands for own images in docs/datasets.md, typed one after the other."""
+"""The commands for own images in docs/, typed one after the other."""
 
 import re
 import shlex
@@ -10,17 +10,21 @@ from pipelines.cli import main
 from pipelines.training import protocol
 from pipelines.workflow import reproduce
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "datasets.md"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
-def lines() -> list[str]:
-    """The commands, in the order of the page."""
-    section = PAGE.read_text("utf-8").partition("## Your own images")[2]
-    blocks = re.findall(r"```\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
-    return "".join(blocks).splitlines()
+def lines(name: str) -> list[str]:
+    """The commands, in the order of a page."""
+    text = (DOCS / name).read_text("utf-8")
+    return "".join(re.findall(r"```\n(.*?)```", text, re.DOTALL)).splitlines()
 
 
-def type_all(patch: pytest.MonkeyPatch, reduced, losses: str = "CE,DSC,DSC++") -> None:
+def type_all(
+    patch: pytest.MonkeyPatch,
+    reduced,
+    losses: str = "CE,DSC,DSC++",
+    pages: tuple[str, ...] = ("own_images.md",),
+) -> None:
     """Run them all in the folder that this is.
 
     Processes are left out: what `reproduce` starts runs in this one.
@@ -29,6 +33,7 @@ def type_all(patch: pytest.MonkeyPatch, reduced, losses: str = "CE,DSC,DSC++") -
         patch: takes back what is changed.
         reduced: gives the protocol of that preset, as in `protocol.PRESETS`.
         losses: to train in place of the page's, of which each takes seconds.
+        pages: whose commands, in this order; `scans` are `photos`.
     """
     start = len(reproduce.dscpp())
 
@@ -39,6 +44,7 @@ def type_all(patch: pytest.MonkeyPatch, reduced, losses: str = "CE,DSC,DSC++") -
     patch.setattr(reproduce.processes, "make", make)
     patch.setattr(reproduce.Call, "_dscpp", lambda _, *given, **__: main(given))
     patch.setattr(reproduce.Call, "_expect", lambda *_: None)
-    for line in lines():
-        name, *command = shlex.split(line.replace("CE,DSC,DSC++", losses))
+    for line in (line for page in pages for line in lines(page)):
+        typed = line.replace("CE,DSC,DSC++", losses).replace("scans", "photos")
+        name, *command = shlex.split(typed)
         assert (name, main(command)) == ("dscpp", 0), line

@@ -1,4 +1,4 @@
-"""The example in docs/datasets.md is a data set: it goes from command to table."""
+"""The example in docs/adding_a_dataset.md goes from command to table."""
 
 import csv
 import dataclasses
@@ -21,10 +21,10 @@ from pipelines.cli import main
 @pytest.fixture
 def cells(project: Path, monkeypatch):
     """The module in the page, as if it lay in data_io/datasets/cells.py."""
-    page = (project / "docs" / "datasets.md").read_text("utf-8")
+    page = (project / "docs" / "adding_a_dataset.md").read_text("utf-8")
     (source,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     module = types.ModuleType("data_io.datasets.cells")
-    exec(compile(source, "docs/datasets.md", "exec"), module.__dict__)
+    exec(compile(source, "docs/adding_a_dataset.md", "exec"), module.__dict__)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(datasets, "NAMES", (*datasets.NAMES, "cells"))
     return module
@@ -41,8 +41,8 @@ def write(root: Path) -> None:
 
 def test_the_page_names_what_a_data_set_has(project):
     """All but what no data set has needed to give otherwise."""
-    page = (project / "docs" / "datasets.md").read_text("utf-8")
-    doors = re.findall(r"^\| (`.*?`) \|", page.partition("## Adding")[2], re.MULTILINE)
+    page = (project / "docs" / "adding_a_dataset.md").read_text("utf-8")
+    doors = re.findall(r"^\| (`.*?`) \|", page, re.MULTILINE)
     named = {name for door in doors for name in re.findall(r"`(\w+)", door)}
     known = {name for name in vars(Dataset) if not name.startswith("_")} | {"RECORD"}
     inner = {"AXES", "DIRECTIONS", "HINTS", "expected", "geometry", "home", "look"}

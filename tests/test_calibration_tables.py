@@ -399,8 +399,9 @@ def test_drawn_diagrams_are_those_of_the_table(written):
         ]
         lines = {line.get_label(): line.get_xydata() for line in axis.get_lines()}
         np.testing.assert_allclose(lines[where["loss"]], table, atol=2e-5)
-        # The diagonal, a line a case, and all together.
-        assert len(lines) == 2 + len(CASES)
+        # The diagonal, a line a case, and all together: faded, and where enough lie.
+        assert len(lines) == 3 + len(CASES)
+        assert axis.get_box_aspect() == 1
         ece = one(read(written, "calibration.csv"), measure="ece", **where)
         assert f"ECE {float(ece['pooled']):.3f}" in axis.texts[0].get_text()
 
@@ -423,7 +424,7 @@ def test_many_cases_are_drawn_as_their_spread(written, monkeypatch):
     x = float(row["confidence"])
     drawn = [y for at, y in outline.vertices if abs(at - x) < 2e-5]
     assert [min(drawn), max(drawn)] == pytest.approx(ends, abs=2e-5)
-    assert len(axis.get_lines()) == 2
+    assert len(axis.get_lines()) == 3
 
 
 def test_what_the_readme_says(written):
@@ -437,7 +438,7 @@ def test_what_the_readme_says(written):
     (line,) = [line for line in said.splitlines() if line.startswith("| DSC |")]
     for name, digits in (("ece", 3), ("ace", 3), ("resolution", 4)):
         assert f"| {float(cells[name]['mean']):.{digits}f} ± " in line
-    assert "Without another word: band." in said
+    assert "Region: band unless stated." in said
     said = page.topic("observers")
     rows = read(written, "observers.csv")
     dice = one(rows, **HUMAN, region="image", measure="dice")

@@ -137,7 +137,7 @@ def test_a_run_that_lost_its_record_is_named(tmp_path, capsys, command, monkeypa
     report = SimpleNamespace(write=list, pages=[], chosen=lambda *_: [])
     monkeypatch.setattr("pipelines.reporting.pages.Report", lambda _: report)
     monkeypatch.setattr(
-        "pipelines.reporting.figures.curves.write_figures", lambda _: []
+        "pipelines.reporting.figures.curves.write_figures", lambda *_: []
     )
     monkeypatch.setattr(
         "pipelines.reporting.figures.photographs.write_pictures",

@@ -17,7 +17,10 @@ import pytest
 import yaml
 
 import losses
+from pipelines.record import Record
+from pipelines.reporting import data
 from pipelines.reporting.figures import style
+from pipelines.workflow import plan
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +111,44 @@ def test_every_link_between_pages_leads_somewhere(project: Path) -> None:
             assert not anchor or anchor in anchors(to), f"{page}: {link}"
 
 
+def test_every_column_and_every_key_of_a_run_is_described(project: Path) -> None:
+    named = ["git", "ls-files", "results/*.csv", "benchmarks/*.csv", "docs/*.csv"]
+    tables = subprocess.run(
+        named, cwd=project, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert {"results/claims.csv", "docs/errata.csv"} < set(tables)
+    for name in tables:
+        folder = name.partition("/")[0]
+        page = "docs/errata.md" if folder == "docs" else f"{folder}/README.md"
+        text = (project / page).read_text("utf-8")
+        header = (project / name).read_text("utf-8").partition("\n")[0].strip()
+        assert not [one for one in header.split(",") if f"`{one}`" not in text], name
+    text = (project / "results" / "README.md").read_text("utf-8")
+    assert not [key for key in Record.__annotations__ if f"`{key}`" not in text]
+    columns = " ".join(data("columns").values()).split()
+    assert not [one for one in columns if f"`{one}`" not in text]
+
+
+def test_the_lines_for_a_cluster(project: Path, tmp_path: Path) -> None:
+    """Each job of an array makes one run, of a file that `dscpp run` takes."""
+    page = (project / "docs" / "cluster.md").read_text("utf-8")
+    described, script = re.findall(r"```(?:yaml|sh)\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "jobs").mkdir()
+    for number in range(3):
+        (tmp_path / "jobs" / f"dscpp-{number}.yaml").write_text(described)
+    planned = plan.load(tmp_path / "jobs" / "dscpp-1.yaml")
+    assert (planned.task.loss, planned.data) == ("DSC++", Path("/shared/data/DRIVE"))
+    found = subprocess.run(
+        ["bash", "-ec", 'dscpp() { echo "$@"; }\n' + script],
+        cwd=tmp_path,
+        env={"SLURM_ARRAY_TASK_ID": "1", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout == "run jobs/dscpp-1.yaml\n"
+
+
 def test_own_images_and_their_results_are_ignored_by_git(project: Path) -> None:
     """Whoever types the pages' commands in a clone must not commit patients."""
     pages = [project / "README.md", *(project / "docs").glob("*.md")]
@@ -155,10 +196,9 @@ IMAGES = INDICES[..., None].astype("float32") / 2
 
 
 def code(project: Path, name: str) -> str:
-    """What docs/losses.md shows for Keras, PyTorch, MONAI, nnU-Net or JAX."""
-    text = (project / "docs" / "losses.md").read_text("utf-8")
-    section = text.partition("## In your project\n")[2].partition("\n## ")[0]
-    _, _, rest = section.partition(f"**{name}**")
+    """What docs/use_losses.md shows for Keras, PyTorch, MONAI, nnU-Net or JAX."""
+    text = (project / "docs" / "use_losses.md").read_text("utf-8")
+    _, _, rest = text.partition(f"**{name}**")
     found = re.search(r"```(?:python|sh)\n(.*?)```", rest, re.DOTALL)
     assert found, name
     assert len(found[1].replace("\n\n", "\n").splitlines()) <= 5, name

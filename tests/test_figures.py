@@ -7,10 +7,12 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 from written_runs import CASES, make_run
 
 from data_io.errors import InputError
 from pipelines import loss_names
+from pipelines.cli import main
 from pipelines.reporting import frame, markdown, tables
 from pipelines.reporting.figures import curves, style
 from pipelines.reporting.published import Variant
@@ -157,6 +159,48 @@ def test_histogram_counts_voxels_by_hand(results):
     np.testing.assert_array_equal(target.values, by_bin)
     np.testing.assert_allclose(target.edges, np.linspace(0, 1, 21))
     assert axes[0].texts[0].get_text().startswith("100.0 %")
+
+
+def test_no_bar_reaches_the_text_of_its_panel(results):
+    with style.drawing():
+        figure = curves.softmax(study_of(results))
+        figure.draw_without_rendering()
+        for axis in figure.axes:
+            text = axis.texts[0].get_window_extent()
+            top = max(axis.patches[0].get_data().values)
+            assert axis.transData.transform((0.5, top))[1] < text.y0
+
+
+def test_points_that_few_cases_support_are_faded(results):
+    """No bin has the 10 voxels of a case that count as enough."""
+    with style.drawing():
+        axis = curves.reliability(study_of(results)).axes[0]
+    *_, together, supported = axis.get_lines()
+    assert together.get_alpha() < 0.5 and supported.get_alpha() is None
+    assert not np.isnan(together.get_ydata()).any()
+    assert np.isnan(supported.get_ydata()).all()
+
+
+def test_curves_for_the_column_of_a_paper(results, tmp_path, capsys):
+    """Chosen losses, a width, no title; those beside the runs are not touched."""
+    asked = ["figures", "--results", str(results), "--width", "3.5"]
+    assert main(asked) == 2
+    assert "expected --output DIR" in capsys.readouterr().err
+    asked += ["--output", str(tmp_path / "out"), "--no-title"]
+    assert main([*asked, "--losses", "DCS"]) == 2
+    assert main([*asked, "--losses", "dsc,DSC++"]) == 0
+    folder = tmp_path / "out" / "drive" / "paper" / "figures"
+    assert {path.stem for path in folder.iterdir()} == set(ALL)
+    with Image.open(folder / "figure2-softmax.png") as drawn:
+        assert drawn.width == 3.5 * 200
+    assert not (results / "drive" / "paper" / "figures").exists()
+    with style.drawing(width=3.5):
+        figure = curves.thresholds(study_of(results))
+        style.leave_bare(figure)
+        figure.draw_without_rendering()
+        lowest = figure.legends[0].get_window_extent().y0
+        assert all(axis.title.get_window_extent().y1 < lowest for axis in figure.axes)
+    assert not figure.get_suptitle().strip() and not figure.get_supxlabel()
 
 
 def test_several_seeds_are_averaged_in_the_histogram(tmp_path):

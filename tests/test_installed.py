@@ -98,7 +98,7 @@ def test_any_other_package(capsys, monkeypatch):
     monkeypatch.delitem(sys.modules, "pipelines.reporting.pages")
     monkeypatch.setitem(sys.modules, "skimage", None)
     monkeypatch.setattr(
-        "pipelines.reporting.figures.curves.write_figures", lambda _: []
+        "pipelines.reporting.figures.curves.write_figures", lambda *_: []
     )
     monkeypatch.setattr(
         "pipelines.reporting.figures.photographs.write_pictures",

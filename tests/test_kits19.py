@@ -1,4 +1,4 @@
-"""KiTS19 is read as distributed, and all that is wrong with it is said at once."""
+"""KiTS19 is read as distributed, and all problems are reported together."""
 
 import gzip
 

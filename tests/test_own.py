@@ -980,7 +980,7 @@ def brief(record):
 
 @pytest.mark.slow
 def test_the_commands_of_the_page(tmp_path, monkeypatch, capsys):
-    """Own images go from two folders to tables and label maps as docs/datasets.md says.
+    """Own images become tables and label maps as docs/own_images.md says.
 
     `test_own_volumes` types the same for volumes.
     """

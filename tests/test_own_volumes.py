@@ -363,7 +363,7 @@ def brief(record) -> Protocol:
 
 @pytest.fixture(scope="module")
 def typed(tmp_path_factory) -> Path:
-    """A folder where the commands of docs/datasets.md were typed for oblique volumes.
+    """A folder where the commands of both pages were typed for oblique volumes.
 
     OTHER are the volumes of training, axis-aligned.
     """
@@ -374,7 +374,8 @@ def typed(tmp_path_factory) -> Path:
     align(place / "labels", place / "OTHER-LABELS")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        own_page.type_all(patch, brief, losses="DSC++")
+        pages = ("own_volumes.md", "own_images.md")
+        own_page.type_all(patch, brief, "DSC++", pages)
         assert main(["predict", "--run", "RUN", "--nifti", "--pictures"]) == 0
     return place
 

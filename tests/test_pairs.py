@@ -205,7 +205,7 @@ def test_nothing_there_says_where_to_get_it(tmp_path: Path, monkeypatch) -> None
         assert str(module.DEFAULT) in str(caught.value)
 
 
-def test_all_that_is_wrong_is_said_at_once(bus: Path) -> None:
+def test_all_problems_are_reported_together(bus: Path) -> None:
     (bus / "GT" / "000001.png").unlink()
     (bus / "original" / "000002.png").unlink()
     imitations.save(bus / "GT" / "000003.png", np.zeros((8, 9), np.uint8))
@@ -483,7 +483,7 @@ def test_from_files_to_tables(name, target, tmp_path, monkeypatch, capsys) -> No
     assert main(["evaluate", "--run", str(run), *data[2:]]) == 0
     assert main(["tables"]) == 0
     out = capsys.readouterr().out
-    assert "all is well" in out
+    assert ": OK" in out
     split = json.loads((run / "run.json").read_text())["split"]
     test = str(len(split["test"]))
     folder = run.parent.parent

@@ -223,9 +223,7 @@ def test_the_study_is_in_the_order_that_was_asked_for(tmp_path):
         (["--experiment", "none.yaml"], ["none.yaml"]),
     ],
 )
-def test_what_cannot_be_is_said_before_anything_starts(
-    tmp_path, monkeypatch, capsys, arguments, words
-):
+def test_invalid_arguments_fail_early(tmp_path, monkeypatch, capsys, arguments, words):
     monkeypatch.chdir(tmp_path)
     given = ["reproduce", "--dataset", "phantom", "--experiment", str(TINY)]
     assert cli.main([*given, *arguments]) == 2

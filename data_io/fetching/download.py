@@ -92,7 +92,7 @@ class Resuming:
     """Downloader for pooch that goes on where an earlier one stopped.
 
     What was received lies in a file of its own, with the server's mark of the version
-    (`ETag`, or the time of change) beside it: only the same version is gone on with.
+    (`ETag`, or the time of change) beside it: only the same version is resumed.
     """
 
     def __init__(self, part: Path, download: Download):

@@ -108,7 +108,7 @@ class Report:
     def __str__(self) -> str:
         if not self.ok:
             return str(self.error())
-        lines = [f"{self.title} in {self.root}: all is well", *self._shown_counts()]
+        lines = [f"{self.title} in {self.root}: OK", *self._shown_counts()]
         texts = [leak.message for leak in self.leaks]
         if len(texts) > 1:
             many = f"{len(texts)} groups that lie in several (--json FILE lists all)"

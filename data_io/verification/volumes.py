@@ -13,7 +13,7 @@ from data_io.files import affines, nifti
 from data_io.verification.report import AGAIN, KEPT_VALUES, Finding, Say, counted
 
 _DIRECTIONS = ("left-right", "back-front", "foot-head")
-SIZES_MM = (0.01, 50.0)  # of voxels; beyond, a header has lost its unit or its mind
+SIZES_MM = (0.01, 50.0)  # of voxels; beyond, the voxel size is implausible
 _SHOWN = 9  # values
 Facts = dict[str, Any]
 

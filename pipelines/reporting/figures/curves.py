@@ -43,7 +43,8 @@ _COMPARED = tuple(Variant.standard(loss) for loss in ("CE", "DSC", "DSC++"))
 """The losses of Fig. 5, and CE beside them."""
 
 _BINS = np.arange(21) / 20  # all of them among the edges of every histogram
-_SOFTMAX_PANELS = 4  # in a row
+_SOFTMAX_PANEL, _LABELLED = 1.8, 1.3  # inches
+_HEADROOM = 0.38  # of the height of the steps
 _MANY = 50  # cases: more lines than that are a blot
 _BASE = 1e-3  # of the steps: below any count, as a logarithmic axis has no 0
 _AT_THRESHOLDS = {"Recall": "recall", "Precision": "precision", "Dice": "dice"}
@@ -53,12 +54,12 @@ _DASHED: dict[str, Any] = {"color": "0.35", "linewidth": 0.7, "dashes": (4, 3)}
 _PAIR = [Variant.standard("DSC++"), Variant("DSC")]
 _TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0)
 _GAP = 0.45  # between data sets, in lines
-# What the forest has of ours: metric, whether of both terms, lines further down, colour
-# and name.
+# What the forest has of ours: metric, whether of both terms, lines further down, marker
+# (black and white: the colours are those of losses) and name.
 _OURS = (
-    ("nll", False, -0.17, "#0072b2", "ours, NLL as published"),
-    ("nll", True, 0.17, "#d55e00", "ours, NLL of both terms"),
-    ("dice", False, 0.0, "#000000", "ours, Dice"),
+    ("nll", False, -0.17, {"marker": "o"}, "ours, NLL as published"),
+    ("nll", True, 0.17, {"marker": "o", "mfc": "white"}, "ours, NLL of both terms"),
+    ("dice", False, 0.0, {"marker": "s"}, "ours, Dice"),
 )
 
 _Draw = Callable[["Axes", str, Any], None]
@@ -135,7 +136,7 @@ def _grid(
     the lowest panels.
     """
     n = len(study.targets)
-    size = (style.WIDTH, heights[0] + heights[1] * n)
+    size = (style.width(), heights[0] + heights[1] * n)
     figure = style.sheet(size, *texts, legend=legend)
     axes = figure.subplots(n, len(columns), sharex=True, sharey=True, squeeze=False)
     for row, target in zip(axes, study.targets, strict=True):
@@ -145,6 +146,9 @@ def _grid(
     for axis, last, title in zip(axes[0], axes[-1], columns, strict=True):
         axis.set_title(title)
         last.set(**below)
+    if style.width() / len(columns) < _LABELLED:  # labels side by side would overlap
+        for last in np.delete(axes[-1], len(columns) // 2):
+            last.set_xlabel("")
     if legend:
         style.legend(figure)
     return figure
@@ -187,15 +191,15 @@ def thresholds(study: Study) -> Figure | None:
 def softmax(study: Study) -> Figure | None:
     """Draw how many voxels have which softmax value (Fig. 2, bottom).
 
-    Rows of four panels for each class: every loss and exponent, exponents in order.
+    Rows of panels for each class: every loss and exponent, exponents in order.
     """
     shown = by_exponent(study.main)
     if not shown:
         return None
-    columns = min(_SOFTMAX_PANELS, len(shown))
+    columns = min(max(1, round(style.width() / _SOFTMAX_PANEL)), len(shown))
     rows = -(-len(shown) // columns) * len(study.targets)
     texts = _texts("softmax", study, shown)
-    figure = style.sheet((style.WIDTH, 0.85 + 1.6 * rows), *texts)
+    figure = style.sheet((style.width(), 0.85 + 1.6 * rows), *texts)
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     blocks = axes.reshape(len(study.targets), -1)
     for block, target in zip(blocks, study.targets, strict=True):
@@ -208,11 +212,14 @@ def softmax(study: Study) -> Figure | None:
             axis.tick_params(labelbottom=True)
         for axis in block[::columns]:
             axis.set_ylabel(f"{style.elements(study.record)}\n({target})")
-    # A logarithmic axis begins not far below the lowest step there is.
+    # A logarithmic axis begins not far below the lowest step there is, and ends so far
+    # above the highest that the text is above all of them.
     steps: list[Any] = [step for axis in figure.axes for step in axis.patches]
     values = np.concatenate([step.get_data().values for step in steps])
     lowest = values[values > 0].min() if values.any() else 1.0
-    axes[0, 0].set_ylim(bottom=10.0 ** np.floor(np.log10(lowest)))
+    bottom = 10.0 ** np.floor(np.log10(lowest))
+    highest = max(values.max(initial=1.0), 10 * bottom)
+    axes[0, 0].set_ylim(bottom, highest * (highest / bottom) ** _HEADROOM)
     return figure
 
 
@@ -257,7 +264,10 @@ def reliability(study: Study, shown: Sequence[Variant] = ()) -> Figure | None:
         spread = "band: 10th to 90th percentile of"
     texts = _texts("reliability", study, columns.values(), spread=spread, enough=ENOUGH)
     draw, below = partial(_diagram, study), {"xlabel": "mean softmax value"}
-    return _grid(study, columns, (0.95, 1.75), texts, draw, below, legend=False)
+    heights = 1.15, min(2.6, style.width() / len(columns))
+    figure = _grid(study, columns, heights, texts, draw, below, legend=False)
+    figure.set_layout_engine("compressed")  # square panels stay side by side
+    return figure
 
 
 def diagram(study: Study, target: str, variant: Variant, region: str) -> Figure:
@@ -273,7 +283,10 @@ def diagram(study: Study, target: str, variant: Variant, region: str) -> Figure:
 def _diagram(
     study: Study, axis: Axes, target: str, variant: Variant, region: str = REGIONS[0]
 ) -> None:
-    """Draw one diagram: the diagonal, the cases, and all of them together."""
+    """Draw one diagram: the diagonal, the cases, and all of them together.
+
+    Where most cases have few voxels, all together are faded.
+    """
     place = (target, region, OBSERVERS[0])
     look, bins = style.colour(variant.loss), Reader(study, variant).binned(place).bins()
     axis.plot([0, 1], [0, 1], **_DASHED, zorder=2.5)
@@ -288,13 +301,16 @@ def _diagram(
             points = np.round((x, y), 5)[:, n >= ENOUGH]
             axis.plot(*points, color=look, alpha=0.25, linewidth=0.5)
     points = np.round((together.confidence, together.frequency), 5)[:, together.n > 0]
-    axis.plot(*points, ".-", color=look, markersize=3.5, label=variant.label, zorder=3)
+    dots: dict[str, Any] = {"color": look, "markersize": 3.5, "zorder": 3}
+    axis.plot(*points, ".-", label=variant.label, alpha=0.35, **dots)
+    supported = np.mean(cases.n >= ENOUGH, axis=0)[together.n > 0] >= 0.5
+    axis.plot(points[0], np.where(supported, points[1], np.nan), ".-", **dots)
     measures = (calibration.ece, calibration.ace)
     ece, ace = (float(np.mean(one(bins.pooled(axis=1)))) for one in measures)
     axis.text(0.03, 0.98, f"ECE {ece:.3f}\nACE {ace:.3f}", va="top", fontsize=7,
               transform=axis.transAxes)  # fmt: skip
     ticks = [0, 0.5, 1]
-    axis.set(xlim=(0, 1), ylim=(0, 1), xticks=ticks, yticks=ticks)
+    axis.set(xlim=(0, 1), ylim=(0, 1), xticks=ticks, yticks=ticks, box_aspect=1)
 
 
 def forest(studies: Sequence[Study]) -> Figure | None:
@@ -312,7 +328,7 @@ def forest(studies: Sequence[Study]) -> Figure | None:
     gaps = np.cumsum([_GAP * (study is None) for *_, study, _ in lines])
     heights = np.arange(len(lines)) + gaps
     height, words = heights[-1] + 1, data("figures")["forest"]
-    size = (style.WIDTH, 1.4 + 0.19 * height)
+    size = (style.width(), 1.4 + 0.19 * height)
     figure = style.sheet(size, words["title"], words["note"], legend=True)
     axes = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     panels = dict(zip(("nll", "dice"), axes, strict=True))
@@ -362,13 +378,13 @@ def _draw_line(axes: Mapping[str, Axes], at: float, line: _Line, paper: Paper) -
             at_x = _rounded([a / b if metric == "nll" else a - b])
             axis.plot(at_x, [at], marker="D", color=style.PUBLISHED, **look)
         return
-    for metric, corrected, down, colour, words in _OURS:
+    for metric, corrected, down, marker, words in _OURS:
         if pair := compared(study, target, metric, _PAIR, corrected):
             e = pair.effect
             value, low, high = _rounded((e.mean, e.ci_low, e.ci_high))
             ends = None if math.isnan(low) else [[value - low], [high - value]]
-            look = {"fmt": "o", "ms": 4, "elinewidth": 1.3, "zorder": 3}
-            look |= {"color": colour, "label": words}
+            look = {"linestyle": "", "ms": 4, "elinewidth": 1.3, "zorder": 3}
+            look |= {"color": "black", "label": words, **marker}
             axes[metric].errorbar([value], [at + down], xerr=ends, **look)
 
 
@@ -378,8 +394,21 @@ def _rounded(values: npt.ArrayLike) -> _Floats:
     return np.reshape([float(f"{value:.6g}") for value in array.flat], array.shape)
 
 
-def write_figures(results: Path) -> list[Path]:
+def write_figures(
+    results: Path,
+    output: Path | None = None,
+    losses: Sequence[str] = (),
+    width: float | None = None,
+    titled: bool = True,
+) -> list[Path]:
     """Draw the curves of every `results/<dataset>/<preset>/` with a finished run.
+
+    Args:
+        results: folder of all results.
+        output: where to write in its place; None: beside the runs.
+        losses: names of those to draw, in each figure that has several; () for all.
+        width: of each figure in inches; None: that of the style sheet.
+        titled: whether a figure has a title and a note.
 
     Returns:
         The files written, in order: `<dataset>/<preset>/figures/*`, then
@@ -391,14 +420,24 @@ def write_figures(results: Path) -> list[Path]:
     """
     found = studies(results)
     drawn: dict[Path, Figure | None] = {}
-    with style.drawing():
+    with style.drawing(width=width):
         for study in found:
+            kept = {
+                variant: runs
+                for variant, runs in study.runs.items()
+                if not losses or variant.loss.partition(" [")[0] in losses
+            }
+            if not kept:
+                continue
+            folder = (output or results) / study.folder.relative_to(results) / "figures"
             for name, draw in _OF_STUDY.items():
-                drawn[study.folder / "figures" / name] = draw(study)
-        drawn[results / "figures" / "forest"] = forest(found)
+                drawn[folder / name] = draw(replace(study, runs=kept))
+        drawn[(output or results) / "figures" / "forest"] = forest(found)
         written = []
         for stem, figure in drawn.items():
             if figure is not None:
+                if not titled:
+                    style.leave_bare(figure)
                 written += style.save(figure, stem, FORMATS)
                 continue
             for kind in FORMATS:

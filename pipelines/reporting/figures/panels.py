@@ -207,7 +207,7 @@ class Sheet:
     def _size(self, ratios: Sequence[float]) -> tuple[float, float]:
         """Width and height in inches."""
         columns = len(self.rows[0])
-        side = min(_WIDEST, (style.WIDTH - _BAR) / columns)
+        side = min(_WIDEST, (style.width() - _BAR) / columns)
         # What stands above and below panels; the layout takes what it needs of it.
         notes = [0.12 * any(p and p.note for p in row) for row in self.rows]
         text = sum(0.21 + note for note in notes)

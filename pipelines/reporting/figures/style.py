@@ -17,9 +17,6 @@ from pipelines.run import write_atomically
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-WIDTH = 7.2
-"""Inches: two columns of a journal's page."""
-
 HEAT = "inferno"
 """Colour map of probabilities, even to the eye and safe; dark is 0, bright is 1."""
 
@@ -33,6 +30,9 @@ _COLOURS: Mapping[str, str] = data("colours")
 LOSSES = tuple(_COLOURS)
 """All losses that have a colour."""
 
+_HEADING: dict[str, Any] = {"x": 0.01, "ha": "left"}
+_HEADING |= {"fontsize": 8.5, "fontweight": "bold", "linespacing": 1.5}
+_LEGEND_COLUMN, _TEXTS = 1.15, 0.5  # inches: width; height of title and note
 # Without versions and dates, the same figure is the same file.
 _METADATA: dict[str, dict[str, None]] = {
     "png": {"Software": None},
@@ -60,16 +60,25 @@ def elements(record: Mapping[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def drawing(*more: str) -> Iterator[None]:
+def drawing(*more: str, width: float | None = None) -> Iterator[None]:
     """Draw as `figures.mplstyle` lays down, whatever a user's own matplotlibrc says.
 
-    `more` names style sheets with what differs, such as "pictures".
+    `more` names style sheets with what differs, such as "pictures"; `width` in inches
+    replaces the sheet's.
     """
     import matplotlib.style
 
     sheets = [DATA / f"{name}.mplstyle" for name in ("figures", *more)]
-    with matplotlib.style.context(["default", *sheets]):
+    own = {"figure.figsize": (width, 1)} if width else {}
+    with matplotlib.style.context(["default", *sheets, own]):
         yield
+
+
+def width() -> float:
+    """The width of a figure in inches, within `drawing`."""
+    from matplotlib import rcParams
+
+    return float(rcParams["figure.figsize"][0])
 
 
 def sheet(
@@ -86,13 +95,11 @@ def sheet(
     # Without pyplot, which would keep a state for all callers.
     figure = Figure(figsize=size, facecolor="white")
     FigureCanvasAgg(figure)
-    at_left: dict[str, Any] = {"x": 0.01, "ha": "left"}
-    heading = {"fontsize": 8.5, "fontweight": "bold", "linespacing": 1.5}
     lines = textwrap.fill(title, int(size[0] * 13))
-    figure.suptitle(lines + "\n " * legend, **at_left, **heading)
+    figure.suptitle(lines + "\n " * legend, **_HEADING)
     if note:
         lines = textwrap.fill(note, int(size[0] * 20))
-        figure.supxlabel(lines, **at_left, fontsize=6.5, color="#404040")
+        figure.supxlabel(lines, x=0.01, ha="left", fontsize=6.5, color="#404040")
     return figure
 
 
@@ -107,13 +114,26 @@ def legend(figure: Figure, key: Mapping[str, Any] | None = None) -> None:
             found.setdefault(label, handle)
     title_lines = figure.get_suptitle().count("\n")
     below_title = 1 - (0.02 + 0.18 * title_lines) / figure.get_figheight()
+    columns = min(len(found), max(1, int(width() / _LEGEND_COLUMN)))
     figure.legend(
         list(found.values()),
         list(found),
         loc="upper left",
         bbox_to_anchor=(0, below_title),
-        ncols=len(found),
+        ncols=columns,
     )
+    if more := -(-len(found) // columns) - 1:
+        figure.suptitle(figure.get_suptitle() + "\n " * more, **_HEADING)
+
+
+def leave_bare(figure: Figure) -> None:
+    """Remove title and note, which the caption of a paper has."""
+    rows = figure.get_suptitle().count("\n ")
+    figure.set_figheight(figure.get_figheight() - _TEXTS)
+    figure.suptitle("\n ".join(" " * rows), **_HEADING)
+    figure.supxlabel("")
+    for one in figure.legends:
+        one.set_bbox_to_anchor((0, 1))
 
 
 def save(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:

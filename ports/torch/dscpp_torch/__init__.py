@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """DSC++ and its family of losses for PyTorch, MONAI and nnU-Net.
 
+```python
 loss = dscpp_torch.by_name("DSC++", softmax=True, to_onehot_y=True)
 loss(logits, labels)  # (N, C, *spatial), (N, 1, *spatial)
+```
 """
 
 from pathlib import Path

@@ -1,0 +1,60 @@
+"""Hook of MkDocs (`make site`): pages from the whole project, and `commands.md`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import posixpath
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from pipelines import cli
+
+ROOT = Path(__file__).parents[1]
+_LINK = re.compile(r"\]\(([^)#\s:]+)")  # to a file of the project
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages of the navigation, what they link to, and the generated page."""
+    files.append(File.generated(config, "commands.md", content=commands()))
+    waiting = list(_pages(config.nav))
+    while waiting:
+        name = waiting.pop()
+        path = ROOT / name
+        if files.get_file_from_path(name) or not path.is_file():
+            continue
+        place = config.site_dir, config.use_directory_urls
+        files.append(File(name, str(ROOT), *place))
+        if path.suffix == ".md":
+            folder = posixpath.dirname(name)
+            links = _LINK.findall(path.read_text("utf-8"))
+            joined = (posixpath.join(folder, link) for link in links)
+            waiting += map(posixpath.normpath, joined)
+    return files
+
+
+def _pages(nav: Any) -> Iterator[str]:
+    """The file names in the navigation, which is nested."""
+    if isinstance(nav, str):
+        yield nav
+    else:
+        for part in nav.values() if isinstance(nav, dict) else nav:
+            yield from _pages(part)
+
+
+def commands() -> str:
+    """The help of every command as its parser gives it, in Markdown."""
+    os.environ["COLUMNS"] = "84"
+    parser = cli._parser()
+    (found,) = (one for one in parser._actions if isinstance(one, cli._Commands))
+    helps: dict[str, argparse.ArgumentParser] = {"dscpp": parser}
+    helps |= {f"dscpp {name}": one for name, one in found.choices.items()}
+    sections = [
+        f"## {name}\n\n```text\n{one.format_help()}```\n" for name, one in helps.items()
+    ]
+    return "\n".join(["# Command line\n", *sections])
