@@ -19,7 +19,7 @@ from PIL import Image
 from data_io import splits
 from data_io.datasets import folder
 from data_io.errors import InputError
-from data_io.files import content
+from data_io.files import content, schema
 from data_io.own_images import describe as own
 from data_io.prepare.interface import RawInterface
 from pipelines import run as runs
@@ -851,7 +851,7 @@ def test_what_a_network_takes_has_a_description_of_its_own(three, tmp_path):
     written = (root / "dataset.json").read_text()
     pairs = json.loads(written)["cases"]
     # Named as before networks counted, so that what runs note of it stays true.
-    assert root.name == f"own-{content.digest([pairs, names])[:12]}"
+    assert root.name == f"own-{schema.digest([pairs, names])[:12]}"
     larger = dataclasses.replace(like, input_shape=(64, 64))
     colour = dataclasses.replace(like, channels=3)
     other = [

@@ -105,7 +105,7 @@ def save(path: Path, decision: Decision) -> None:
     require_free(path)
     with runs.writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        runs.write_json(path, decision)
+        runs.write_json(path, schema.sealed(decision))
 
 
 def require_classes(decision: Decision, names: Sequence[str], what: object) -> None:
