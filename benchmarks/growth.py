@@ -172,22 +172,22 @@ def grow(
 
 
 def draw(rows: pd.DataFrame, stem: Path) -> None:
-    """Seconds and MB over numbers, a line a part."""
+    """Draw seconds and MB over numbers, a line a part."""
+    title = "Processor time and peak memory, imports included"
     with style.drawing():
-        figure = style.sheet(
-            (style.WIDTH, 3.2),
-            "Processor time and peak memory, imports included",
-            legend=True,
-        )
+        figure = style.sheet((style.WIDTH, 3.0), title, legend=True)
         axes = figure.subplots(1, 2)
-        for axis, value, name in zip(
-            axes, ("seconds", "peak_mb"), ("seconds", "MB"), strict=True
-        ):
+        names = {"seconds": "processor time (s)", "peak_mb": "peak memory (MB)"}
+        for axis, (value, name) in zip(axes, names.items(), strict=True):
             for (part, of), own in rows.groupby(["part", "of"], sort=False):
-                axis.plot(
-                    own["number"], own[value], marker="o", label=f"{part}, of {of}"
-                )
-            axis.set(xscale="log", yscale="log", xlabel="cases or runs", ylabel=name)
+                label = part if of == "cases" else f"{part} of {of}"
+                axis.plot(own["number"], own[value], marker="o", label=label)
+            axis.set(xscale="log", xlabel="cases; runs", ylabel=name)
+            axis.xaxis.set_major_formatter("{x:,.0f}")
+        axes[0].set(yscale="log")
+        axes[0].yaxis.set_major_formatter("{x:g}")
+        axes[0].yaxis.set_minor_formatter("")
+        axes[1].set(ylim=(0, None))
         style.legend(figure)
         style.save(figure, stem, ["png"])
 

@@ -69,7 +69,7 @@ def growth(rows: pd.DataFrame) -> str:
     """Lay out `growth.csv`: seconds and MB of each part, a column a number."""
     lines = []
     for (part, of), own in rows.groupby(["part", "of"], sort=False):
-        cells = [f"{n:,}: {s:g} s, {mb:g} MB" for n, s, mb in own[_GROWN].to_numpy()]
+        cells = [f"{n:,.0f}: {s:g} s, {mb:g} MB" for n, s, mb in own[_GROWN].to_numpy()]
         lines.append([part, of, *cells])
     width = max(map(len, lines))
     lines = [line + [""] * (width - len(line)) for line in lines]

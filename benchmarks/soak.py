@@ -252,7 +252,7 @@ def disturb(
     if code == 0:
         return None
     ended = "SIGKILL" if code < 0 else "exit code 2"
-    row = {"stage": stage, "after_s": f"{after:.3f}", "ended": ended}
+    row: dict[str, object] = {"stage": stage, "after_s": f"{after:.3f}", "ended": ended}
     row |= {"disk": "full" if full else "", "state": place.state}
     print(row, flush=True)
     return row
@@ -291,7 +291,7 @@ def soak(
     for number in itertools.count(1):
         place = Place(folder / f"disturbed-{number}")
         place.prepare(own, epochs)
-        rows = []
+        rows = list[dict[str, object]]()
         for stage in STAGES:
             if stage == TABLES:
                 place.finish(RUN)
