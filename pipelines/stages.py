@@ -537,7 +537,8 @@ def _remember(run: runs.Run, task: Task, root: Path, work: Path) -> None:
 def _write_if_other(path: Path, value: dict[str, Any]) -> None:
     """A finished run is left as it is where there is nothing new to note."""
     if content.read_json(path) != value:
-        runs.write_json(path, schema.sealed(value))
+        # The reading is a part of the data, whose hash runs have.
+        runs.write_json(path, value if path.name == READING else schema.sealed(value))
 
 
 def _place(run: runs.Run, task: Task, data: Path | None) -> Path | None:

@@ -149,7 +149,9 @@ KINDS = (
     Kind("cache: sheets", ".work/cache/phantom/phantom-00[4-7]*/*.json", PREDICT),
     Kind("remembered hashes", ".work/cache/phantom/raw-files.json", PREDICT),
     Kind("remembered checks", ".work/verify/phantom.json", PHANTOMS),
-    Kind("description of own images", "own/own-data/*", PREDICT_OWN, ("own-data",)),
+    Kind(
+        "description of own images", "own/own-data/*", PREDICT_OWN, ("own-data", *DATA)
+    ),
     Kind("list of images seen", "own/seen-images.json", OTHER_OF_OWN),
     Kind("decision file", "decision.json", DECIDED),
     *JUDGED,

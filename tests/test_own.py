@@ -568,7 +568,8 @@ def test_new_predictions_leave_nothing_of_those_before(run, tmp_path, monkeypatc
     sets_, former = copy / "other-sets", copy / "other-sets" / "of-others"
     shutil.copytree(sets_ / "of-these-weights", former)
     about = json.loads((former / "set.json").read_text())
-    (former / "set.json").write_text(json.dumps({**about, "model": "0" * 64}))
+    about = schema.sealed({**about, "model": "0" * 64})
+    (former / "set.json").write_text(json.dumps(about))
 
     def made() -> set[str]:
         found = [*copy.glob("threshold*"), *copy.glob("pictures/*_*"), *sets_.iterdir()]
@@ -931,8 +932,8 @@ def test_the_description_is_parsed_once_not_for_each_case(sets, tmp_path, monkey
         folder.own.references(root, case)
         folder.own.files(root, case)
     assert len(parsed) == 2  # dataset.json and reading.json
-    text = (root / folder.ABOUT).read_text().replace('"title": "own"', '"title": "x"')
-    (root / folder.ABOUT).write_text(text)
+    about = {**json.loads((root / folder.ABOUT).read_text()), "title": "x"}
+    (root / folder.ABOUT).write_text(json.dumps(schema.sealed(about)))
     assert folder.own.record(root).title == "x"  # one that changed is read again
 
 
