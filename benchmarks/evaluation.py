@@ -162,7 +162,7 @@ def measure(prepare: Callable[[Path], Work], folder: Path) -> dict[str, float]:
     }
 
 
-def _alone(function: Callable[..., Any], *arguments: Any) -> Any:
+def alone(function: Callable[..., Any], *arguments: Any) -> Any:
     """What a function gives, called in a process of its own."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(function, *arguments).result()
@@ -179,9 +179,9 @@ def beside_notebooks(draws: int = 3) -> list[timing.Row]:
     """
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        _alone(simulate, folder, LONG)
+        alone(simulate, folder, LONG)
         works = [evaluation, notebooks_evaluation] * draws
-        found = [_alone(measure, work, folder) for work in works]
+        found = [alone(measure, work, folder) for work in works]
     ours, theirs = (
         {kind: np.array([draw[kind] for draw in part]) for kind in part[0]}
         for part in (found[::2], found[1::2])
@@ -204,8 +204,8 @@ def beside_notebooks(draws: int = 3) -> list[timing.Row]:
 def longest_case() -> timing.Row:
     """Measure ours on a case as long as KiTS19's longest: its peak memory."""
     with tempfile.TemporaryDirectory() as place:
-        _alone(simulate, Path(place), LONGEST)
-        found = _alone(measure, evaluation, Path(place))
+        alone(simulate, Path(place), LONGEST)
+        found = alone(measure, evaluation, Path(place))
     return timing.compare(
         "evaluation",
         "evaluation, longest case: peak memory",

@@ -1,4 +1,4 @@
-"""The table of `results.csv` in README.md: what is wanted, what was measured.
+"""The tables of README.md: what is wanted, what was measured, what survives.
 
 `python -m benchmarks.page` writes it; `make bench` does so at its end.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+
+import pandas as pd
 
 from benchmarks import timing
 from pipelines.reporting import markdown
@@ -63,10 +65,53 @@ def _cells(row: timing.Row, mark: str) -> list[str]:
     ]  # fmt: skip
 
 
+def growth(rows: pd.DataFrame) -> str:
+    """Lay out `growth.csv`: seconds and MB of each part, a column a number."""
+    lines = []
+    for (part, of), own in rows.groupby(["part", "of"], sort=False):
+        cells = [f"{n:,.0f}: {s:g} s, {mb:g} MB" for n, s, mb in own[_GROWN].to_numpy()]
+        lines.append([part, of, *cells])
+    width = max(map(len, lines))
+    lines = [line + [""] * (width - len(line)) for line in lines]
+    heads = ["part", "of", *("number: processor, peak memory" for _ in lines[0][2:])]
+    return markdown.table(heads, lines)
+
+
+_GROWN = ["number", "seconds", "peak_mb"]
+
+
+def soak(rows: pd.DataFrame) -> str:
+    """Lay out `soak.csv`: a line a stage."""
+    lines = []
+    for stage, own in rows.groupby("stage", sort=False):
+        full = own["disk"] == "full"
+        refused = (own["ended"] != "SIGKILL").sum()
+        runs = own.drop_duplicates("run")["same"]
+        same = f"{(runs == 'yes').sum()} of {len(runs)}"
+        lines.append([stage, len(own), full.sum(), refused, same])
+    heads = ["stage", "disturbed", "on a full disk", "of these refused by itself",
+             "runs that ended the same to the bit"]  # fmt: skip
+    return markdown.table(heads, [list(map(str, line)) for line in lines])
+
+
+def damage(rows: pd.DataFrame) -> str:
+    """Lay out `damage.csv`, with a line of sums."""
+    counts = rows.columns[2:]
+    sums = {"file": "all", "command": "", **rows[counts].sum()}
+    shown = pd.concat([rows, pd.DataFrame([sums])])[["file", *counts]]
+    return markdown.table(list(shown), shown.astype(str).to_numpy().tolist())
+
+
 def update(page: Path = PAGE) -> None:
-    """Put the table of `results.csv` between the markers of a page."""
-    text, content = page.read_text(encoding="utf-8"), table(timing.read())
-    text = markdown.replace_marked(page, text, "benchmarks", content)
+    """Put the tables of the CSVs between the markers of a page."""
+    text = page.read_text(encoding="utf-8")
+    parts = {"benchmarks": table(timing.read())}
+    for make in (growth, soak, damage):
+        path = PAGE.with_name(f"{make.__name__}.csv")
+        if path.exists():
+            parts[make.__name__] = make(pd.read_csv(path, keep_default_na=False))
+    for name, content in parts.items():
+        text = markdown.replace_marked(page, text, name, content)
     page.write_text(text, encoding="utf-8")
 
 

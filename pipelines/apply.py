@@ -21,7 +21,7 @@ from data_io import bars, datasets, splits
 from data_io.datasets.folder import own as own_images
 from data_io.datasets.record import Record
 from data_io.errors import InputError
-from data_io.files import content, nifti
+from data_io.files import content, nifti, schema
 from data_io.files.names import is_formula
 from data_io.own_images import describe as own
 from data_io.prepare import cache, native
@@ -229,7 +229,8 @@ def _write_decided(
     """Write the volumes and the decision."""
     volumes, applied = map(output.joinpath, decision_file.WRITTEN)
     written.write(volumes, functools.partial(_write_volumes, rows))
-    written.write(applied, lambda aside: runs.write_json(aside, decision))
+    said = schema.sealed(decision)
+    written.write(applied, lambda aside: runs.write_json(aside, said))
 
 
 def _volumes(
@@ -370,7 +371,8 @@ def _evaluate_set(
                 path = aside / evaluate.threshold_file(at)
                 evaluate.write_cases(path, run.record, rows)
         hashes = {path.name: content.file_hash(path) for path in aside.iterdir()}
-        runs.write_json(aside / "set.json", about | {"files": hashes})
+        about = schema.sealed(about | {"files": hashes})
+        runs.write_json(aside / "set.json", about)
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(exist_ok=True)
         aside.rename(target)

@@ -21,8 +21,9 @@ from data_io.datasets.folder import own
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.files import nifti
-from data_io.files.content import digest, file_hash
+from data_io.files.content import file_hash
 from data_io.files.names import unfit
+from data_io.files.schema import digest
 from data_io.own_images import probabilities as given
 from data_io.own_images.describe import class_names
 from pipelines import arguments, commits, evaluate

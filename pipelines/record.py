@@ -1,21 +1,16 @@
-"""What `run.json` holds: the types of its values and the hash over all of it.
+"""What `run.json` holds: the types of its values.
 
 `results/README.md` says what each key means.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
-from data_io.files.content import digest
-
 FORMAT = 1
 STATES = ("training", "trained", "predicted", "evaluated")
-SEAL = "sha256"
 
 
 class Posthoc(TypedDict, total=False):
@@ -72,23 +67,3 @@ class Record(TypedDict, total=False):
     temperature_at_bound: str
     files: dict[str, str]
     sha256: str
-
-
-def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record with the hash over its other values, last."""
-    kept = {key: value for key, value in record.items() if key != SEAL}
-    # Through JSON, so that what is written and what is read have the same hash.
-    return {**kept, SEAL: digest(json.loads(json.dumps(kept)))}
-
-
-def require_unchanged(record: Mapping[str, Any]) -> None:
-    """Refuse a record that was changed after it was written; older ones have no hash.
-
-    Raises:
-        ValueError: its hash is another.
-    """
-    if SEAL in record and record[SEAL] != sealed(record)[SEAL]:
-        raise ValueError(
-            f"{SEAL}: expected the values that dscpp wrote, found values changed by "
-            "something else"
-        )

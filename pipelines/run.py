@@ -28,7 +28,7 @@ from data_io.files.content import file_hash
 from data_io.files.names import plain, to_cell
 from data_io.files.writing import write_atomically, write_json, writing
 from pipelines import loss_names
-from pipelines.record import FORMAT, STATES, Record, require_unchanged, sealed
+from pipelines.record import FORMAT, STATES, Record
 
 WORK = Path(".work")  # cache, logs and unpacked zips; safe to delete
 RECORD = "run.json"
@@ -255,7 +255,7 @@ class Run:
             )
         try:
             schema.parse(text, Record)
-            require_unchanged(record)
+            schema.require_unchanged(record)
         except ValueError as error:
             raise InputError(
                 f"{path}: expected the values of a run, found others ({error}); "
@@ -320,7 +320,7 @@ class Run:
         hashes = {name: file_hash(self.path(name)) for name in files}
         if hashes:
             self.record["files"] = {**self.record.get("files", {}), **hashes}
-        self.record = sealed(self.record)
+        self.record = schema.sealed(self.record)
         write_json(self.path(RECORD), self.record)
 
     def remake(self) -> str:
@@ -391,9 +391,23 @@ class Run:
             )
 
     def seen(self) -> set[str] | None:
-        """SHA-256 of the images of training and validation; None where not known."""
-        found = schema.recall(self.trained / SEEN, dict[str, str])
-        return None if found is None else set(found.values())
+        """SHA-256 of the images of training and validation; None where not known.
+
+        Raises:
+            InputError: the list is there and is not the one that was written.
+        """
+        path = self.trained / SEEN
+        try:
+            found = schema.load(path, dict[str, str])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{path}: expected the list of images that dscpp wrote, found another "
+                f"({error}); delete it and give the run's `dscpp train` command again, "
+                "which writes it anew and trains nothing"
+            ) from error
+        return set(found.values())
 
 
 def _check_names(path: Path, record: Mapping[str, Any]) -> None:

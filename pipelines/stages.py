@@ -24,7 +24,7 @@ from data_io import bars, splits
 from data_io.datasets.folder import ABOUT, READING, own
 from data_io.datasets.record import Record
 from data_io.errors import InputError
-from data_io.files import content, nifti
+from data_io.files import content, nifti, schema
 from data_io.files.writing import sweep
 from data_io.verification import leaks, verify
 from pipelines import backend, installed, provenance, stored, written
@@ -542,7 +542,8 @@ def _remember(run: runs.Run, task: Task, root: Path, work: Path) -> None:
 def _write_if_other(path: Path, value: dict[str, Any]) -> None:
     """A finished run is left as it is where there is nothing new to note."""
     if content.read_json(path) != value:
-        runs.write_json(path, value)
+        # The reading is a part of the data, whose hash runs have.
+        runs.write_json(path, value if path.name == READING else schema.sealed(value))
 
 
 def _place(run: runs.Run, task: Task, data: Path | None) -> Path | None:

@@ -7,6 +7,7 @@ tests/test_damage.py does all of it and compares.
 from __future__ import annotations
 
 import contextlib
+import copy
 import fnmatch
 import io
 import re
@@ -71,12 +72,14 @@ class Met:
         error: all of stderr.
         message: what was said, paths from the scene on, sizes left out.
         changed: files that the command made, changed or deleted.
+        output: all of stdout.
     """
 
     code: int
     error: str
     message: str
     changed: tuple[str, ...]
+    output: str
 
 
 class Scenes:
@@ -98,8 +101,7 @@ class Scenes:
 
     def meet(self, damage: Damage) -> Met:
         """Damages a sound scene and gives the command."""
-        shutil.rmtree(self.place)
-        shutil.copytree(self._sound, self.place, symlinks=True)
+        self._restore()
         output, error = io.StringIO(), io.StringIO()
         with contextlib.chdir(self.place):
             damage.act(Path())
@@ -113,7 +115,21 @@ class Scenes:
             changed = _changed(before, _files(Path()))
         said = error.getvalue() if code else output.getvalue()
         message = _message(said, damage, place=self.place)
-        return Met(code, error.getvalue(), message, changed)
+        return Met(code, error.getvalue(), message, changed, output.getvalue())
+
+    def with_more(self, add: Callable[[], object]) -> Scenes:
+        """The same place with more in its sound scene, added in that folder."""
+        other = copy.copy(self)
+        other._sound = self._sound.with_name("more")
+        self._restore()
+        with contextlib.chdir(self.place), contextlib.redirect_stdout(io.StringIO()):
+            add()
+        shutil.copytree(self.place, other._sound, symlinks=True)
+        return other
+
+    def _restore(self) -> None:
+        shutil.rmtree(self.place)
+        shutil.copytree(self._sound, self.place, symlinks=True)
 
 
 def _dscpp(command: Sequence[str]) -> int:

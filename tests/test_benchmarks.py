@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from pathlib import Path
 
@@ -12,12 +13,14 @@ import pytest
 
 import losses
 from benchmarks import epoch as epoch_benchmark
+from benchmarks import growth, page, samples, seams, soak, timing
 from benchmarks import losses as loss_benchmark
-from benchmarks import page, samples, seams, timing
 from benchmarks import step as step_benchmark
 from data_io.prepare import patches
 from data_io.prepare.batches import Batches
 from pipelines import provenance
+from pipelines import run as runs
+from pipelines.reporting.frame import open_study
 from pipelines.training import unet
 from pipelines.training.protocol import Protocol
 
@@ -308,3 +311,75 @@ def test_a_seam_is_a_jump_where_patches_meet() -> None:
         [1 / 11, 1 / 11 + 0.25],
     )
     assert np.isnan(seams.jumps(smooth[:8], patches.Grid((8, 8), (8, 8), (4, 4)))).all()
+
+
+def test_what_clocks_say_is_no_part_of_a_fingerprint(tmp_path: Path) -> None:
+    run = runs.Run.create(tmp_path / "a", {"seed": 1, "times": {"train_s": 1.0}})
+    runs.write_csv(run.path("costs.csv"), ("seed", *soak.COSTS), [{"train_s": 3}])
+    before = soak.fingerprint(tmp_path)
+    assert list(before) == ["a/costs.csv", "a/run.json"]
+    run.update(times={"train_s": 2.0}, peak_memory_mb=7.0)
+    runs.write_csv(run.path("costs.csv"), ("seed", *soak.COSTS), [{"train_s": 4}])
+    assert soak.fingerprint(tmp_path) == before
+    run.update(seed=2)
+    changed = soak.fingerprint(tmp_path)
+    assert [name for name in before if changed[name] != before[name]] == ["a/run.json"]
+    assert list(soak.fingerprint(tmp_path, ["a/run.json"])) == ["a/costs.csv"]
+
+
+def test_cost_is_measured_on_runs_that_commands_take(tmp_path: Path) -> None:
+    growth.simulate(tmp_path / "cases", 20)
+    growth.evaluation(tmp_path / "cases")()
+    assert runs.Run.open(tmp_path / "cases" / "run").state == "evaluated"
+    growth.copies(tmp_path / "runs", 5)
+    study = open_study(tmp_path / "runs" / "drive" / "reduced")
+    found = {variant.loss: study.seeds(variant) for variant in study.runs}
+    assert found == {"DSC": (0, 1, 2), "DSC++": (0, 1)}
+
+
+STATED = """
+import json, sys, time
+from pathlib import Path
+import numpy as np
+words = [word for word in sys.argv[1:] if word != "--quiet"]
+def put(path, write):
+    with path.with_suffix(".aside").open("wb") as file:
+        write(file)
+    path.with_suffix(".aside").replace(path)
+    time.sleep(0.05)
+def stages():
+    if words[0] == "tables":
+        folder = Path(words[-1])
+        folder.mkdir(exist_ok=True)
+        return put(folder / "table.csv", lambda file: file.write(b"1"))
+    run = Path(json.loads(Path(words[1]).read_text())["folder"])
+    run.mkdir(exist_ok=True)
+    record, order = run / "run.json", ["training", "trained", "predicted", "evaluated"]
+    found = json.loads(record.read_text()) if record.exists() else {"state": order[0]}
+    found["starts"] = found.get("starts", 0) + COUNTED
+    for state in order[order.index(found["state"]):]:
+        found["state"] = state
+        put(record, lambda file: file.write(json.dumps(found).encode()))
+        if state == "training":
+            put(run / "state.npz", lambda file: np.savez(file, progress="{}"))
+try:
+    stages()
+except OSError:
+    sys.exit(2)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sets limits of other processes")
+@pytest.mark.parametrize("counted", [0, 1])
+def test_the_soak_tells_a_run_that_resumes_exactly(
+    counted: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that counts its starts does not."""
+    script = tmp_path / "dscpp.py"
+    script.write_text(STATED.replace("COUNTED", str(counted)))
+    monkeypatch.setattr(soak, "dscpp", lambda: [sys.executable, str(script)])
+    rows = list(soak.soak(tmp_path, kills=6, full=2, seed=0, epochs=1))
+    assert [row["kill"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert sum(row["disk"] == "full" for row in rows) == 2
+    assert {row["ended"] for row in rows if not row["disk"]} == {"SIGKILL"}
+    assert ("no" in {row["same"] for row in rows}) == bool(counted)

@@ -156,6 +156,15 @@ def test_a_broken_memory_of_hashes_is_no_harm(raw, store, text):
     assert ready(raw, store).data_hash == expected
 
 
+def test_a_hash_that_was_changed_is_not_believed(raw, store):
+    expected = ready(raw, store).data_hash
+    path = store / "tiny" / "raw-files.json"
+    kept = json.loads(path.read_text())
+    next(iter(kept["files"].values()))["found"] = "0" * 64
+    path.write_text(json.dumps(kept))
+    assert ready(raw, store).data_hash == expected
+
+
 def cut_image(entry):
     with (entry / "image.npy").open("r+b") as file:
         file.truncate(200)
@@ -195,9 +204,15 @@ def name_a_shape(entry):
     (entry / "sample.json").write_text(json.dumps(sheet))
 
 
+def change_a_number(entry):
+    sheet = json.loads((entry / "sample.json").read_text())
+    sheet["native_shape"][0] += 1
+    (entry / "sample.json").write_text(json.dumps(sheet))
+
+
 DAMAGES = [
     cut_image, lose_label, lose_sheet, cut_sheet, empty_sheet, flip_a_bit,
-    forget_a_size, name_a_shape,
+    forget_a_size, name_a_shape, change_a_number,
 ]  # fmt: skip
 
 

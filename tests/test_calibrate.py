@@ -207,6 +207,20 @@ def test_the_example_of_these_tests_is_a_decision_file(tmp_path: Path) -> None:
     assert decision.load(tmp_path / "d.json") == DECISION
 
 
+def test_a_decision_file_that_was_changed_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_cases(tmp_path, 1, 0, side=4)
+    file = tmp_path / "decision.json"
+    decision.save(file, DECISION)  # type: ignore[arg-type]
+    file.write_text(file.read_text().replace('"threshold": 0.4', '"threshold": 0.45'))
+    given = tmp_path / "p", tmp_path / "y", "--output", tmp_path / "out"
+    assert dscpp("judge", *given, "--decision", file) == 2
+    said = capsys.readouterr().err
+    assert "decision.json" in said and "found values changed" in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_another_file_is_not_replaced(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

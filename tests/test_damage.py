@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from bits import KINDS, Bits
 from damage import STAGES, Damage, Met, Scenes, faults, table
 from damages import DAMAGES, SOUND
 
@@ -34,6 +35,14 @@ def test_damage_is_named_and_spoils_nothing(scenes, met, damage):
     found = scenes.meet(damage)
     met.append((damage, found))
     assert faults(damage, found) == []
+
+
+def test_random_bits_of_every_kind_of_file_spoil_nothing(scenes):
+    """One damage a kind, of the 500 that `bits.py` does."""
+    found = Bits(scenes)
+    met = [found.meet(number) for number in range(0, 3 * len(KINDS), 3)]
+    assert {kind for kind, *_ in met} == set(KINDS)
+    assert [one for one in met if one[-1]] == []
 
 
 @pytest.mark.parametrize("command", SOUND, ids=" ".join)

@@ -44,7 +44,7 @@ def called(monkeypatch):
         works.append(first)
         return {"time": seconds, "processor time": busy, "peak memory": peak}
 
-    monkeypatch.setattr(benchmark, "_alone", alone)
+    monkeypatch.setattr(benchmark, "alone", alone)
     return works
 
 
@@ -67,7 +67,7 @@ def test_the_longest_case_is_measured_once(called):
 
 
 def test_a_draw_is_measured_in_a_process_of_its_own(case):
-    found = benchmark._alone(benchmark.measure, benchmark.evaluation, case)
+    found = benchmark.alone(benchmark.measure, benchmark.evaluation, case)
     assert found.keys() == {"time", "processor time", "peak memory"}
     assert found["time"] > 0
     assert found["peak memory"] > 10

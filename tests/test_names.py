@@ -187,7 +187,8 @@ def test_hashes_of_seen_images_that_are_none(tmp_path):
     assert run.seen() == {"x", "y"}
     for other in ('{"a": ["x"], "b": "y"}', "[" * 100_000):
         run.path(runs.SEEN).write_text(other)
-        assert run.seen() is None
+        with pytest.raises(InputError, match=r"seen-images\.json: expected the list"):
+            run.seen()
 
 
 @pytest.mark.parametrize("case", ["../../evil", "/evil", "a\\b"])

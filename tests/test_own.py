@@ -19,7 +19,7 @@ from PIL import Image
 from data_io import splits
 from data_io.datasets import folder
 from data_io.errors import InputError
-from data_io.files import content
+from data_io.files import content, schema
 from data_io.own_images import describe as own
 from data_io.prepare.interface import RawInterface
 from pipelines import run as runs
@@ -571,7 +571,8 @@ def test_new_predictions_leave_nothing_of_those_before(run, tmp_path, monkeypatc
     sets_, former = copy / "other-sets", copy / "other-sets" / "of-others"
     shutil.copytree(sets_ / "of-these-weights", former)
     about = json.loads((former / "set.json").read_text())
-    (former / "set.json").write_text(json.dumps({**about, "model": "0" * 64}))
+    about = schema.sealed({**about, "model": "0" * 64})
+    (former / "set.json").write_text(json.dumps(about))
 
     def made() -> set[str]:
         found = [*copy.glob("threshold*"), *copy.glob("pictures/*_*"), *sets_.iterdir()]
@@ -854,7 +855,7 @@ def test_what_a_network_takes_has_a_description_of_its_own(three, tmp_path):
     written = (root / "dataset.json").read_text()
     pairs = json.loads(written)["cases"]
     # Named as before networks counted, so that what runs note of it stays true.
-    assert root.name == f"own-{content.digest([pairs, names])[:12]}"
+    assert root.name == f"own-{schema.digest([pairs, names])[:12]}"
     larger = dataclasses.replace(like, input_shape=(64, 64))
     colour = dataclasses.replace(like, channels=3)
     other = [
@@ -934,8 +935,8 @@ def test_the_description_is_parsed_once_not_for_each_case(sets, tmp_path, monkey
         folder.own.references(root, case)
         folder.own.files(root, case)
     assert len(parsed) == 2  # dataset.json and reading.json
-    text = (root / folder.ABOUT).read_text().replace('"title": "own"', '"title": "x"')
-    (root / folder.ABOUT).write_text(text)
+    about = {**json.loads((root / folder.ABOUT).read_text()), "title": "x"}
+    (root / folder.ABOUT).write_text(json.dumps(schema.sealed(about)))
     assert folder.own.record(root).title == "x"  # one that changed is read again
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from data_io.errors import InputError
+from data_io.files import schema
 from data_io.files.writing import sweep
 from pipelines import commits, written
 from pipelines import run as runs
@@ -261,6 +262,16 @@ def test_a_record_that_was_edited_is_refused(tmp_path):
     del record["sha256"]  # as runs of before have none
     path.write_text(json.dumps(record))
     assert runs.Run.open(run.folder).record["loss"] == "DSC++"
+
+
+def test_a_list_of_images_seen_that_was_changed_is_refused(tmp_path):
+    run = runs.Run(tmp_path)
+    assert run.seen() is None
+    path = runs.write_json(run.path(runs.SEEN), schema.sealed({"a": "1" * 64}))
+    assert run.seen() == {"1" * 64}
+    path.write_text(path.read_text().replace("1111", "1112", 1))
+    with pytest.raises(InputError, match=f"{runs.SEEN}.*changed by"):
+        run.seen()
 
 
 def test_no_run(tmp_path):

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 from itertools import combinations
@@ -31,7 +32,7 @@ from pipelines.reporting import (
     tables,
 )
 from pipelines.reporting.evidence import estimated, training_spread
-from pipelines.reporting.published import Variant
+from pipelines.reporting.published import Paper, Variant
 
 # Written whatever was run.
 ALWAYS = ("tests.csv", "thresholds.csv", "calibration.csv", "reliability.csv")
@@ -434,6 +435,36 @@ def test_estimate_interval_holds_the_mean(values):
     if found.n >= 2:
         assert found.ci_low - 1e-12 <= found.mean <= found.ci_high + 1e-12
         assert found.standard_error >= 0
+
+
+def test_measures_of_another_set_that_were_changed_are_refused(results):
+    run = make_run(results, "DSC")
+    other = run / "other-sets" / "clinic"
+    other.mkdir(parents=True)
+    path = shutil.copy(run / "cases.csv", other / "cases.csv")
+    runs.write_json(other / "set.json", {"files": {"cases.csv": file_hash(path)}})
+    assert "other-sets.csv" in pages.Report(results).pages[0].files
+    path.write_text(path.read_text().replace("0.1", "0.7", 1))
+    with pytest.raises(InputError, match=r"clinic/cases\.csv: .*found another"):
+        _ = pages.Report(results).pages[0].files
+
+
+def test_a_published_value_that_was_changed_is_refused(project, results):
+    folder = shutil.copytree(project / "results" / "paper", results / "paper")
+    path = folder / "table4.csv"
+    path.write_text(path.read_text().replace("0.0", "0.1", 1))
+    with pytest.raises(InputError, match=r"paper/table4\.csv: .*another SHA-256"):
+        _ = Paper(folder).cells
+
+
+def test_of_very_many_trainings_some_pairs_are_compared(results, monkeypatch):
+    monkeypatch.setattr(tables, "_MOST_PAIRS", 2)
+    for seed in range(4):
+        make_run(results, "DSC", np.add(DSC_NLL, seed / 100), seed=seed)
+    study = pages.Report(results).pages[0].study
+    # Pairs 0, 3 of (0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3).
+    _, of = tables.same_loss(study, "vessel", "nll_published", "signed_rank")
+    assert of == 2
 
 
 def test_phantoms_have_a_table_without_published_values(results):

@@ -245,6 +245,17 @@ def test_optimiser_and_epoch_survive_the_state_file(data, work, cut):
 
 
 @pytest.mark.backend
+def test_the_state_of_another_training_is_refused(data, work, cut):
+    """Of the same network: nothing but what it says tells it apart."""
+    material, _ = stages._prepare(task(3), data, work)
+    model, path = fit._compiled(task(3), material), cut.path("state.npz")
+    of = fit._training(runs.Run.open(cut.folder))
+    assert state.load(path, model, of).of == of
+    with pytest.raises(InputError, match=r"state\.npz: .*of another training"):
+        state.load(path, model, "another")
+
+
+@pytest.mark.backend
 def test_a_run_in_float16_resumes_exactly_with_its_loss_scale(data, work, tmp_path):
     chosen = task(3, precision="mixed_float16")
     alone = stages.train(chosen, data, tmp_path / "alone", work)

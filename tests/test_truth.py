@@ -11,10 +11,10 @@ from scipy import stats
 
 from data_io.datasets import phantom
 from data_io.datasets.drive import drive
+from data_io.files.schema import sealed
 from pipelines import run as runs
 from pipelines import stages, truth
 from pipelines.measure import calibration, histograms
-from pipelines.record import sealed
 from pipelines.reporting import frame, pages
 from pipelines.training.task import Task
 

@@ -21,7 +21,8 @@ from data_io.datasets.kits19 import Kits19, kits19
 from data_io.datasets.layout import ABOUT
 from data_io.errors import InputError
 from data_io.files import nifti
-from data_io.files.content import digest, file_hash
+from data_io.files.content import file_hash
+from data_io.files.schema import digest, sealed
 from data_io.files.writing import folder_aside, writing
 from data_io.simulation import ct
 
@@ -146,7 +147,7 @@ def _simulate(sources: dict[str, Path | None], folder: Path) -> Path:
             for case, path in sources.items()
         },
     }
-    (folder / ABOUT).write_text(json.dumps(text, indent=2) + "\n", "utf-8")
+    (folder / ABOUT).write_text(json.dumps(sealed(text), indent=2) + "\n", "utf-8")
     return folder
 
 

@@ -25,6 +25,7 @@ from data_io.datasets.dataset import Dataset
 from data_io.datasets.layout import ABOUT
 from data_io.datasets.record import Record
 from data_io.errors import InputError
+from data_io.files.schema import sealed
 from data_io.files.writing import folder_aside, writing
 from data_io.simulation.phantoms import KINDS, VESSEL, Kind
 
@@ -272,7 +273,7 @@ def write(settings: Settings, folder: Path, kind: Kind) -> None:
         "formula": kind.formula,
         "split": parts,
     }
-    (folder / ABOUT).write_text(json.dumps(text, indent=2) + "\n", "utf-8")
+    (folder / ABOUT).write_text(json.dumps(sealed(text), indent=2) + "\n", "utf-8")
 
 
 def write_case(

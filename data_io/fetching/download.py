@@ -13,7 +13,7 @@ import urllib3
 from data_io import bars
 from data_io.errors import InputError
 from data_io.fetching.downloads import Download
-from data_io.files import content
+from data_io.files import content, schema
 
 ATTEMPTS = 5  # in a row that bring nothing
 WAIT_S, LONGEST_WAIT_S = 1.0, 120.0  # first, then doubled; whatever a server asks for
@@ -59,7 +59,7 @@ def retrieve(
     parts.mkdir(parents=True, exist_ok=True)
     problems = []
     for url in download.urls:
-        part = parts / f"{content.digest(url)[:16]}.part"
+        part = parts / f"{schema.digest(url)[:16]}.part"
         resuming = Resuming(part, download)
         try:
             found = pooch.retrieve(

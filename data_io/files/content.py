@@ -5,7 +5,6 @@ Without MIScnn or Keras, so that a finished run can be compared with its data at
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +16,7 @@ if TYPE_CHECKING:  # Run folders are read without the readers of images.
 
 from data_io.errors import InputError
 from data_io.files import schema
+from data_io.files.schema import digest
 from data_io.files.writing import write_json
 
 
@@ -63,7 +63,7 @@ class Memory:
         kept = {k: v for k, v in files if Path(k.partition(" ")[2]).exists()}
         try:
             # What is wrong with a file may be a number that is not finite.
-            found = {"format": 5, "files": kept}
+            found = schema.sealed({"format": 5, "files": kept})
             write_json(self.path, found, indent=None, allow_nan=True)
         except InputError as error:
             return str(error.__cause__)
@@ -139,12 +139,6 @@ def _hashes(
 def data_hash(hashes: Mapping[str, str]) -> str:
     """SHA-256 of the raw content of cases, from the hash of each (`content`)."""
     return digest(sorted(hashes.items()))
-
-
-def digest(value: Any) -> str:
-    """SHA-256 of a value's JSON."""
-    text = json.dumps(value, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -1,16 +1,19 @@
 """JSON that is read back: of the kind it was written as, or refused with the reason.
 
 A kind is a type, such as `dict[str, list[str]]` or a `TypedDict`; pydantic checks it.
+What dscpp writes for itself has a hash over its other values: `sealed`.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+SEAL = "sha256"
 _LARGEST = 2**28  # bytes of a file
 _SHOWN = 3  # faults that a message names
 
@@ -46,13 +49,45 @@ def typed(value: Any, kind: Any) -> Any:
 
 
 def load(path: Path, kind: Any) -> Any:
-    """Read a file of JSON of a kind; see `parse`.
+    """Read a file of JSON of a kind, without its hash; see `parse` and `sealed`.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: as `parse`.
+        ValueError: as `parse` and `require_unchanged`.
     """
-    return parse(read(path), kind)
+    found = parse(read(path), kind)
+    require_unchanged(found)
+    if isinstance(found, dict):
+        found.pop(SEAL, None)
+    return found
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a value's JSON."""
+    text = json.dumps(value, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """An object with the hash over its other values, last: `require_unchanged`."""
+    kept = {key: found for key, found in value.items() if key != SEAL}
+    # Through JSON, so that what is written and what is read have the same hash.
+    return {**kept, SEAL: digest(json.loads(json.dumps(kept)))}
+
+
+def require_unchanged(value: Any) -> None:
+    """Refuse an object that was changed after it was written; older ones have no hash.
+
+    Raises:
+        ValueError: its hash is another.
+    """
+    if not isinstance(value, dict) or SEAL not in value:
+        return
+    if value[SEAL] != digest({k: v for k, v in value.items() if k != SEAL}):
+        raise ValueError(
+            f"{SEAL}: expected the values that dscpp wrote, found values changed by "
+            "something else"
+        )
 
 
 def read(path: Path) -> bytes:

@@ -17,8 +17,8 @@ import numpy as np
 from data_io.datasets import folder, is_own
 from data_io.datasets.record import Record
 from data_io.errors import InputError, Problems, is_text, not_text
-from data_io.files.content import digest
 from data_io.files.names import unfit
+from data_io.files.schema import digest, sealed
 from data_io.files.writing import write_json
 from data_io.own_images import channels
 from data_io.own_images import grids as own_grids
@@ -96,7 +96,8 @@ def describe(
     about = _about(name, pairs, facts, reading, like)
     about["modalities"] = numbers
     kept = {key: reading[key] for key in ("channels", "values")}
-    write_json(root / folder.ABOUT, about)
+    write_json(root / folder.ABOUT, sealed(about))
+    # Not sealed: its bytes are a part of the data, whose hash runs have.
     write_json(root / folder.READING, kept)
     return Description(root, tuple(_lines(title, about, reading, facts, bool(like))))
 

@@ -29,7 +29,8 @@ from data_io import bars
 from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
 from data_io.files import schema
-from data_io.files.content import content, data_hash, digest, file_hash
+from data_io.files.content import content, data_hash, file_hash
+from data_io.files.schema import digest
 from data_io.files.writing import MAKING, folder_aside, writing
 from data_io.prepare import native
 from data_io.prepare.interface import RawInterface
@@ -238,7 +239,8 @@ def _fill(aside: Path, sample: dict[str, Any]) -> None:
             "mtime_ns": state.st_mtime_ns,
             "sha256": file_hash(aside / name),
         }
-    (aside / _SHEET).write_text(json.dumps(sheet, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps(schema.sealed(sheet), indent=1) + "\n"
+    (aside / _SHEET).write_text(text, encoding="utf-8")
 
 
 def _read_sheet(entry: Path) -> dict[str, Any] | None:

@@ -84,7 +84,8 @@ def load(path: Path) -> Decision:
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: expected a decision file, found one that cannot be used "
-            f"({error}). Write it with `dscpp calibrate`."
+            f"({error}). Write it with `dscpp calibrate`; if you changed a value on "
+            f"purpose, delete its line {schema.SEAL}."
         ) from error
     return found
 
@@ -103,7 +104,7 @@ def save(path: Path, decision: Decision) -> None:
     require_free(path)
     with runs.writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        runs.write_json(path, decision)
+        runs.write_json(path, schema.sealed(decision))
 
 
 def require_classes(decision: Decision, names: Sequence[str], what: object) -> None:

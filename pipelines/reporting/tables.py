@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data_io.errors import InputError
+from data_io.files import schema
+from data_io.files.content import file_hash
 from pipelines.measure import metrics, statistics
 from pipelines.reporting import data, estimates
 from pipelines.reporting.estimates import Estimate, estimate, mean_of, pm
@@ -44,6 +47,7 @@ TEMPERATURE = "temperature"
 
 _TEST_METRICS = ("nll_published", "brier_published", "nll", "brier", "dice", "jaccard")
 _TESTS = {"rank_sum": statistics.rank_sum, "signed_rank": statistics.signed_rank}
+_MOST_PAIRS = 300
 _THRESHOLD_METRICS = ("precision", "recall", "dice")
 _SCALED_METRICS = ("nll_published", "nll", "brier", "dice")
 _DSCPP = Variant.standard("DSC++")
@@ -224,12 +228,17 @@ def _family(study: Study, target: str, metric: str, test: str) -> list[_Row]:
 
 
 def same_loss(study: Study, target: str, metric: str, test: str) -> tuple[int, int]:
-    """How many pairs of trainings of one loss have p < 0.05, and how many there are."""
+    """How many pairs of trainings of one loss have p < 0.05, and of how many.
+
+    Of more than `_MOST_PAIRS` pairs so many are compared at most, evenly spread: their
+    number grows with the square of that of the trainings.
+    """
     pairs = [
         pair
         for variant in study.main
         for pair in combinations(study.of_trainings(variant, target, metric), 2)
     ]
+    pairs = pairs[:: math.ceil(len(pairs) / _MOST_PAIRS) or 1]
     return sum(_TESTS[test](a, b).p < estimates.ALPHA for a, b in pairs), len(pairs)
 
 
@@ -314,9 +323,28 @@ def other_sets(study: Study) -> pd.DataFrame:
         for variant, runs in study.runs.items()
         for run in runs
         for path in sorted(run.path(OTHER_SETS).glob("*/cases.csv"))
-        for row in _of_set(path)
+        for row in _of_other_set(path)
     ]
     return framed(rows, "other sets")
+
+
+def _of_other_set(path: Path) -> list[_Row]:
+    """Means of another set, whose measures are as they were written."""
+    about = path.with_name("set.json")
+    try:
+        found = schema.load(about, dict[str, Any]) if about.exists() else {}
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{about}: expected what describes the measures of a set, found a file "
+            f"that cannot be read ({error}); delete the folder and measure it again"
+        ) from error
+    expected = found.get("files", {}).get(path.name)  # older sets have none
+    if expected and file_hash(path) != expected:
+        raise InputError(
+            f"{path}: expected the file that {about.name} describes, found another; "
+            "restore it, or delete the folder and measure the set again"
+        )
+    return _of_set(path)
 
 
 def set_summary(

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 import losses
 from data_io import bars, pool
+from data_io.files.schema import digest
 from data_io.prepare import batches, cache
 from pipelines import backend, provenance, stopping
 from pipelines import run as runs
@@ -120,7 +121,9 @@ def train(
     if weights is not None:
         model.set_weights(weights)
     path = run.path(STATE)
-    progress = state.load(path, model) if path.exists() else state.Progress()
+    of = _training(run)
+    progress = state.load(path, model, of) if path.exists() else state.Progress()
+    progress.of = of
     ended = progress.stopped or progress.epoch >= task.protocol.epochs
     asked = task.identity()
     run.record |= {key: asked[key] for key in ("overrides", "settings")}
@@ -135,6 +138,14 @@ def train(
     if not ended:
         _fit(task, material, run, model, progress, watchers)
     _finish(task, material, run, progress)
+
+
+def _training(run: runs.Run) -> str:
+    """What a run's state is of, however many epochs are asked for."""
+    own = {key: run.record.get(key) for key in runs.IDENTITY}
+    for key in ("overrides", "settings"):
+        own[key] = {k: v for k, v in (own[key] or {}).items() if k != "epochs"}
+    return digest(own)
 
 
 def _compiled(task: Task, material: Material) -> keras.Model:

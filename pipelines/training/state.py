@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import keras
 import numpy as np
@@ -43,6 +43,7 @@ class Progress:
         history: one row an epoch: epoch, loss, val_loss, learning_rate.
         callbacks: the state of each resumable callback, by name.
         best_weights: the network's weights at `best`, in the order of `get_weights`.
+        of: what tells the training from others; "" where it is not known.
     """
 
     epoch: int = 0
@@ -52,6 +53,7 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)
     callbacks: dict[str, dict[str, Any]] = field(default_factory=dict)
     best_weights: list[npt.NDArray[Any]] = field(default_factory=list)
+    of: str = ""
 
 
 class _Saved(TypedDict):
@@ -63,6 +65,7 @@ class _Saved(TypedDict):
     seconds: float
     history: list[dict[str, float]]
     callbacks: dict[str, dict[str, Any]]
+    of: NotRequired[str]
 
 
 def snapshot(model: keras.Model, progress: Progress) -> Arrays:
@@ -88,11 +91,16 @@ def save(path: Path, arrays: Arrays) -> None:
     runs.write_atomically(path, write)
 
 
-def load(path: Path, model: keras.Model) -> Progress:
+def load(path: Path, model: keras.Model, of: str = "") -> Progress:
     """Put a saved state into a compiled model.
 
+    Args:
+        path: of the state.
+        model: compiled.
+        of: the training that it must be of, where the state says of which it is.
+
     Raises:
-        InputError: the file is damaged or of another network.
+        InputError: the file is damaged, of another network or of another training.
     """
     # A second time, an optimiser that scales the loss would add its variables again.
     if not model.optimizer.built:
@@ -101,6 +109,8 @@ def load(path: Path, model: keras.Model) -> Progress:
         with np.load(path, allow_pickle=False) as file:
             text = str(file["progress"])
             progress = Progress(**schema.parse(text, _Saved))
+            if progress.of and of and progress.of != of:
+                raise ValueError("it is of another training")
             if progress.best is not None:
                 indices = range(len(model.weights))
                 progress.best_weights = [file[f"best-{index}"] for index in indices]

@@ -1,0 +1,216 @@
+"""How cost grows with cases and with runs: processor time and peak memory.
+
+Phantoms of 32 x 32 are drawn, 200, 2,000 and 20,000; and committed runs are copied to
+other seeds: 10, 100 and 1,000. Each part is done once in a process of its own:
+processor time with its children's and what it imports, and peak memory.
+`python -m benchmarks.growth` writes `growth.csv` and `growth.png`, in a quarter of an
+hour; `--most 2000` leaves the largest out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import resource
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.evaluation import alone
+from data_io.datasets import phantom
+from data_io.files import content
+from pipelines import cli, provenance, stages, stored, written
+from pipelines import run as runs
+from pipelines.reporting.figures import style
+from pipelines.run import write_csv
+from pipelines.training.task import Task
+
+OUTPUT = Path(__file__).with_suffix(".csv")
+COLUMNS = ("part", "of", "number", "seconds", "peak_mb", "machine")
+CASES, RUNS = (200, 2_000, 20_000), (10, 100, 1_000)
+SOURCE = Path(__file__).parents[1] / "results" / "drive" / "reduced" / "runs"
+Work = Callable[[], object]
+
+
+def simulate(folder: Path, number: int) -> None:
+    """Draw phantoms, and a run that says their true probabilities.
+
+    Args:
+        folder: gets `data` and `run`.
+        number: of cases, a tenth of them for validation and four tenths for the test.
+    """
+    validation, test = number // 10, 4 * number // 10
+    counts = phantom.Settings(number - validation - test, validation, test, size=32)
+    data = phantom.generate(counts, folder / "data")
+    split = {part: list(cases) for part, cases in phantom.vessels.split(data).items()}
+    task, cases = _task(), [case for ids in split.values() for case in ids]
+    hashes = content.content(phantom.vessels, data, cases, folder / "work" / "cache")
+    record = {"title": "phantom", "simulated": True, **task.identity(), "split": split}
+    record |= {"classes": ["background", "vessel"], "preprocessing": {}, "files": {}}
+    record |= {"data_hash": content.data_hash(hashes)}
+    run = runs.Run.create(folder / "run", record)
+    run.path(stored.PROBABILITIES).mkdir()
+    for _, case in stored.cases(run):
+        p = phantom.vessels.posterior(data, case)
+        np.save(stored.path(run, case), np.stack([1 - p, p], axis=-1))
+    names = [f"{case}.npy" for _, case in stored.cases(run)]
+    written.seal(run.path(stored.PROBABILITIES), names)
+    run.update(files=[stored.LIST], state="predicted")
+
+
+def copies(folder: Path, number: int) -> None:
+    """Copy committed runs on DRIVE to other seeds, into `folder`."""
+    sources = [
+        SOURCE / f"{loss}-s{seed}" for loss in ("dsc", "dscpp") for seed in (0, 1)
+    ]
+    shutil.copytree(SOURCE.parents[2] / "paper", folder / "paper")
+    for index in range(number):
+        source, seed = sources[index % len(sources)], index // len(sources)
+        record = runs.Run.open(source).record | {"seed": 2 * seed + index % 2}
+        target = folder / SOURCE.relative_to(SOURCE.parents[2])
+        target /= f"{source.name.partition('-')[0]}-s{record['seed']}"
+        shutil.copytree(source, target)
+        runs.Run(target, record).update()
+
+
+def _task() -> Task:
+    return Task.make("phantom", "DSC", preset="demo")
+
+
+def _command(*typed: object) -> Work:
+    def work() -> None:
+        if code := cli.main([str(word) for word in typed]):
+            raise SystemExit(code)
+
+    return work
+
+
+# Each imports what it needs, and gives the work.
+
+
+def verify(folder: Path) -> Work:
+    """`dscpp verify` of data that were not verified before."""
+    place = ("--data", folder / "data", "--work", folder / "fresh")
+    return _command("verify", "--dataset", "phantom", *place)
+
+
+def preparation(folder: Path) -> Work:
+    """What a first training does until its first epoch: verify, prepare all samples."""
+    return lambda: stages._prepare(_task(), folder / "data", folder / "work")
+
+
+def start(folder: Path) -> Work:
+    """The same where all of it is remembered, as each training after the first does."""
+    return preparation(folder)
+
+
+def evaluation(folder: Path) -> Work:
+    """`dscpp evaluate` of the validation and test cases."""
+    place = ("--data", folder / "data", "--work", folder / "work")
+    return _command("evaluate", "--run", folder / "run", *place)
+
+
+def tables(folder: Path) -> Work:
+    """`dscpp tables` of one run."""
+    return _command("tables", folder / "run", "--output", folder / "tables")
+
+
+def tables_of_runs(folder: Path) -> Work:
+    """`dscpp tables` of all runs."""
+    return _command("tables", "--results", folder)
+
+
+OF_CASES = {
+    "verify": verify,
+    "preparation": preparation,
+    "start of a training": start,
+    "evaluation": evaluation,
+    "tables": tables,
+}
+
+
+def measure(prepare: Callable[[Path], Work], folder: Path) -> tuple[float, float]:
+    """Do one part in this process.
+
+    Returns:
+        Seconds of the processor, children included; peak memory in MB, of this process
+        or of the largest child.
+    """
+    work = prepare(folder)
+    begin = sum(os.times()[:4])
+    with contextlib.redirect_stdout(io.StringIO()):
+        work()
+    peaks = [
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    ]
+    return round(sum(os.times()[:4]) - begin, 1), round(max(peaks) * 1024 / 1e6)
+
+
+def grow(
+    make: Callable[[Path, int], None],
+    number: int,
+    parts: Mapping[str, Callable[[Path], Work]],
+    of: str,
+) -> Iterator[dict[str, Any]]:
+    """Rows of all parts for one number of cases or runs, a process each."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place).resolve()
+        alone(make, folder, number)
+        for part, prepare in parts.items():
+            seconds, peak = alone(measure, prepare, folder)
+            row = {"part": part, "of": of, "number": number, "seconds": seconds}
+            print(row, peak, "MB", flush=True)
+            yield row | {"peak_mb": peak, "machine": provenance.machine()}
+
+
+def draw(rows: pd.DataFrame, stem: Path) -> None:
+    """Draw seconds and MB over numbers, a line a part."""
+    title = "Processor time and peak memory, imports included"
+    with style.drawing():
+        figure = style.sheet((style.width(), 3.0), title, legend=True)
+        axes = figure.subplots(1, 2)
+        names = {"seconds": "processor time (s)", "peak_mb": "peak memory (MB)"}
+        for axis, (value, name) in zip(axes, names.items(), strict=True):
+            for (part, of), own in rows.groupby(["part", "of"], sort=False):
+                label = part if of == "cases" else f"{part} of {of}"
+                axis.plot(own["number"], own[value], marker="o", label=label)
+            axis.set(xscale="log", xlabel="cases; runs", ylabel=name)
+            axis.xaxis.set_major_formatter("{x:,.0f}")
+        axes[0].set(yscale="log")
+        axes[0].yaxis.set_major_formatter("{x:g}")
+        axes[0].yaxis.set_minor_formatter("")
+        axes[1].set(ylim=(0, None))
+        style.legend(figure)
+        style.save(figure, stem, ["png"])
+
+
+def main() -> None:
+    """Measure all parts, write the rows and draw them."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--most", type=int, default=CASES[-1], metavar="N")
+    parser.add_argument("--output", type=Path, default=OUTPUT, metavar="CSV")
+    options = parser.parse_args()
+    rows = [
+        row
+        for make, numbers, parts, of in (
+            (simulate, CASES, OF_CASES, "cases"),
+            (copies, RUNS, {"tables": tables_of_runs}, "runs"),
+        )
+        for number in numbers
+        if number <= options.most
+        for row in grow(make, number, parts, of)
+    ]
+    write_csv(options.output, COLUMNS, rows)
+    draw(pd.read_csv(options.output), options.output.with_suffix(""))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,334 @@
+"""Soak: a run that is killed again and again ends as one that was left alone.
+
+One run of small phantoms is made by `dscpp run`, then tables by `dscpp tables`: once
+undisturbed, then again and again in fresh folders, each time with a SIGKILL in each
+stage at a moment drawn from a seed. In some of them the disk is full from that moment
+on: no file may grow (RLIMIT_FSIZE), until the command ends or is killed. Each run and
+its tables must then be the undisturbed ones to the bit, but for what clocks say.
+`python -m benchmarks.soak` writes `soak.csv`: some 15 minutes. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import io
+import itertools
+import json
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data_io.datasets import phantom
+from data_io.files import content
+from data_io.own_images import describe
+from pipelines import provenance
+from pipelines import run as runs
+from pipelines.run import write_csv
+from pipelines.workflow.reproduce import dscpp
+
+OUTPUT = Path(__file__).with_suffix(".csv")
+COLUMNS = ("kill", "run", "stage", "after_s", "disk", "ended", "state", "same",
+           "backend", "machine")  # fmt: skip
+# What is waited for before a moment is drawn: the state in which a stage begins.
+STAGES = {
+    "train": "training",
+    "predict": "trained",
+    "evaluate": "predicted",
+    "temperature": "evaluated",
+    "tables": "",
+}
+RUN, SCALED, TABLES = "run", "run-temperature", "tables"
+_CLOCKS = ("times", "peak_memory_mb", "sha256")
+COSTS = ["train_s", "seconds_per_epoch", "fit_s", "predict_s", "evaluate_s",
+          "peak_memory_mb"]  # fmt: skip
+_PATIENCE_S = 10.0  # with a command on a full disk, before it is killed
+_POLL_S = 0.002
+
+
+def fingerprint(folder: Path, without: Collection[str] = ()) -> dict[str, str]:
+    """SHA-256 of each file below a folder, but for what clocks say, and locks.
+
+    Args:
+        folder: the folder.
+        without: names of files in it that are left out.
+    """
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    named = {str(path.relative_to(folder)): path for path in files}
+    wanted = {n: p for n, p in named.items() if n not in without and p.name != ".lock"}
+    return {name: _digest(path) for name, path in wanted.items()}
+
+
+def _digest(path: Path) -> str:
+    kept = _KEPT.get(path.name)
+    data = kept(path) if kept else path.read_bytes()
+    return hashlib.sha256(data).hexdigest()
+
+
+def _of_record(path: Path) -> bytes:
+    """A `run.json`; the archive of a network has the time at which it was written."""
+    record = json.loads(path.read_bytes())
+    kept = {key: value for key, value in record.items() if key not in _CLOCKS}
+    kept["files"] = {k: v for k, v in kept.get("files", {}).items() if k != runs.MODEL}
+    kept.get("posthoc", {}).pop("model", None)
+    return json.dumps(kept).encode()
+
+
+def _of_network(path: Path) -> bytes:
+    import h5py
+
+    with zipfile.ZipFile(path) as file:
+        parts = [file.read("config.json")]
+        stored = io.BytesIO(file.read("model.weights.h5"))
+
+    def add(name: str, item: Any) -> None:
+        parts.append(name.encode())
+        if isinstance(item, h5py.Dataset):
+            parts.append(item[()].tobytes())
+
+    with h5py.File(stored) as weights:
+        weights.visititems(add)
+    return b"".join(parts)
+
+
+def _of_state(path: Path) -> bytes:
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files}
+    progress = json.loads(str(arrays.pop("progress"))) | {"seconds": 0}
+    parts = [name.encode() + array.tobytes() for name, array in arrays.items()]
+    return b"".join([json.dumps(progress).encode(), *parts])
+
+
+def _of_costs(path: Path) -> bytes:
+    return pd.read_csv(path, dtype=str).drop(columns=COSTS).to_csv().encode()
+
+
+_KEPT: dict[str, Callable[[Path], bytes]] = {
+    runs.RECORD: _of_record,
+    runs.MODEL: _of_network,
+    runs.STATE: _of_state,
+    "costs.csv": _of_costs,
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder in which the run and its tables are made.
+
+    Attributes:
+        folder: all of it; the data lie beside it.
+    """
+
+    folder: Path
+
+    def commands(self) -> dict[str, list[str]]:
+        """What is started: the run, then the tables of it."""
+        made = [str(path) for path in (self.folder / RUN, *self.folder.glob(SCALED))]
+        out = ["--output", str(self.folder / TABLES)]
+        return {
+            RUN: ["run", str(self.folder / "run.yaml")],
+            TABLES: ["tables", *made, *out],
+        }
+
+    def prepare(self, data: Path, epochs: int) -> None:
+        """Write the run's file, of own images: their overrides may be in tables."""
+        self.folder.mkdir()
+        small = {"input_shape": [32, 32], "filters": 2, "depth": 1, "epochs": epochs}
+        asked = {
+            "dataset": "own",
+            "data": str(data),
+            "loss": "DSC++",
+            "preset": "demo",
+            "overrides": small | {"stopping_patience": epochs},
+            "backend": provenance.backend(),
+            "folder": str(self.folder / RUN),
+            "work": str(self.folder / "work"),
+        }
+        (self.folder / "run.yaml").write_text(json.dumps(asked))
+
+    def start(self, name: str) -> subprocess.Popen[str]:
+        """Start one of the commands."""
+        command = [*dscpp(), "--quiet", *self.commands()[name]]
+        return subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+
+    def finish(self, name: str) -> None:
+        """Let a command end; it must succeed."""
+        process = self.start(name)
+        _, said = process.communicate()
+        if process.returncode:
+            raise SystemExit(
+                f"{self.folder}: {name}: exit code {process.returncode}: {said}"
+            )
+
+    @property
+    def state(self) -> str:
+        """The run's state; "" before it begins."""
+        record = content.read_json(self.folder / RUN / runs.RECORD) or {}
+        return str(record.get("state", ""))
+
+    def made(self) -> dict[str, str]:
+        """The fingerprint of the run, its scaled twin and their tables."""
+        return {
+            f"{part}/{name}": value
+            for part in (RUN, SCALED, TABLES)
+            for name, value in fingerprint(self.folder / part).items()
+        }
+
+    @property
+    def saved(self) -> int:
+        """When the state of the training was written last, ns; 0 where it never was."""
+        path = self.folder / RUN / runs.STATE
+        return path.stat().st_mtime_ns if path.exists() else 0
+
+    def begun(self, stage: str, saved: int) -> bool:
+        """Whether a stage can be disturbed by now; `saved` as the process began."""
+        if stage == "train":  # from its first epoch on: before, it only imports
+            return self.saved != saved
+        return STAGES[stage] in ("", self.state)
+
+
+def watched(place: Place) -> dict[str, float]:
+    """Make the undisturbed run and its tables; seconds that each stage takes."""
+    stages = [stage for stage in STAGES if stage != TABLES]
+    begun: dict[str, float] = {}
+    process = place.start(RUN)
+    while process.poll() is None:
+        for stage in stages:
+            if place.begun(stage, 0):
+                begun.setdefault(stage, time.monotonic())
+        time.sleep(_POLL_S)
+    place.finish(RUN)
+    begin = time.monotonic()
+    place.finish(TABLES)
+    times = [begun.get(stage, begin) for stage in stages]
+    # A stage that was too short to be seen is disturbed at once.
+    spans = np.maximum(np.diff([*times, begin]), 0).tolist()
+    return dict(zip(stages, spans, strict=True)) | {TABLES: time.monotonic() - begin}
+
+
+def disturb(
+    place: Place, stage: str, after: float, full: bool
+) -> dict[str, object] | None:
+    """Start a command and kill it in a stage.
+
+    Args:
+        place: where the run is.
+        stage: one of `STAGES`.
+        after: seconds from the moment at which the stage can be disturbed.
+        full: whether the disk is full from then on.
+
+    Returns:
+        What became of it; None where it had ended by then.
+    """
+    saved, process = place.saved, place.start(TABLES if stage == TABLES else RUN)
+    while process.poll() is None and not place.begun(stage, saved):
+        time.sleep(_POLL_S)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(after)
+    if full and process.poll() is None:
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, 0))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_PATIENCE_S)
+    process.kill()
+    said, code = process.communicate()[1], process.wait()
+    known = (0, -signal.SIGKILL, 2) if full else (0, -signal.SIGKILL)
+    if "Traceback" in said or code not in known:
+        raise SystemExit(f"{place.folder}: {stage}: exit code {code}: {said}")
+    if code == 0:
+        return None
+    ended = "SIGKILL" if code < 0 else "exit code 2"
+    row: dict[str, object] = {"stage": stage, "after_s": f"{after:.3f}", "ended": ended}
+    row |= {"disk": "full" if full else "", "state": place.state}
+    print(row, flush=True)
+    return row
+
+
+def own_images(folder: Path) -> Path:
+    """Draw phantoms and describe them as own images; the folder that says what."""
+    drawn = phantom.generate(phantom.Settings(3, 1, 2, size=32), folder / "phantom")
+    for path in sorted(drawn.glob("*/*.png")):
+        path.rename(path.with_name(f"{path.stem.partition('_')[0]}.png"))
+    return describe.describe(drawn / "images", drawn / "labels", folder, "own").root
+
+
+def soak(
+    folder: Path, kills: int, full: int, seed: int, epochs: int
+) -> Iterator[dict[str, object]]:
+    """Disturb runs until there were so many kills; see the module.
+
+    Args:
+        folder: to work in.
+        kills: in all.
+        full: so many of them on a full disk.
+        seed: of the moments.
+        epochs: of the training.
+
+    Yields:
+        A row a kill: `COLUMNS`.
+    """
+    chance = random.Random(seed)
+    own = own_images(folder)
+    alone = Place(folder / "alone")
+    alone.prepare(own, epochs)
+    spans, expected = watched(alone), alone.made()
+    print(f"undisturbed: {spans}", flush=True)
+    on_full, done = set(chance.sample(range(kills), full)), 0
+    for number in itertools.count(1):
+        place = Place(folder / f"disturbed-{number}")
+        place.prepare(own, epochs)
+        rows = list[dict[str, object]]()
+        for stage in STAGES:
+            if stage == TABLES:
+                place.finish(RUN)
+            if done + len(rows) < kills:
+                after = chance.uniform(0, spans[stage])
+                found = disturb(place, stage, after, done + len(rows) in on_full)
+                rows += [found] if found else []
+        place.finish(TABLES)
+        made = place.made()
+        names = expected.keys() | made.keys()
+        other = sorted(n for n in names if expected.get(n) != made.get(n))
+        print(f"run {number}: {', '.join(other) or 'the same to the bit'}", flush=True)
+        same = {"run": number, "same": "no" if other else "yes"}
+        yield from (row | same | {"kill": done + n} for n, row in enumerate(rows, 1))
+        done += len(rows)
+        if done >= kills:
+            return
+        shutil.rmtree(place.folder)
+
+
+def main() -> None:
+    """Disturb runs and write what became of them."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    for name, default in (("kills", 50), ("full", 5), ("seed", 0), ("epochs", 30)):
+        parser.add_argument(f"--{name}", type=int, default=default, metavar="N")
+    parser.add_argument("--output", type=Path, default=OUTPUT, metavar="CSV")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        asked = (options.kills, options.full, options.seed, options.epochs)
+        where = {"backend": provenance.backend(), "machine": provenance.machine()}
+        rows = list[dict[str, object]]()
+        for row in soak(Path(folder).resolve(), *asked):
+            rows.append(row | where)
+            write_csv(options.output, COLUMNS, rows)
+    if any(row["same"] == "no" for row in rows):
+        raise SystemExit("a run that was killed is not as the one that was left alone")
+
+
+if __name__ == "__main__":
+    main()
