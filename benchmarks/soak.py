@@ -212,12 +212,13 @@ def watched(place: Place) -> dict[str, float]:
             if place.begun(stage, 0):
                 begun.setdefault(stage, time.monotonic())
         time.sleep(_POLL_S)
+    end = time.monotonic()
     place.finish(RUN)
     begin = time.monotonic()
     place.finish(TABLES)
-    times = [begun.get(stage, begin) for stage in stages]
+    times = [begun.get(stage, end) for stage in stages]
     # A stage that was too short to be seen is disturbed at once.
-    spans = np.maximum(np.diff([*times, begin]), 0).tolist()
+    spans = np.maximum(np.diff([*times, end]), 0).tolist()
     return dict(zip(stages, spans, strict=True)) | {TABLES: time.monotonic() - begin}
 
 
