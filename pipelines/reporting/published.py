@@ -13,8 +13,6 @@ from typing import Any, NamedTuple, Self
 import pandas as pd
 
 from data_io.errors import InputError
-from data_io.files.content import file_hash
-from pipelines import written
 from pipelines.measure import histograms, metrics
 
 KEYS = ("loss", "gamma", "method")
@@ -282,16 +280,8 @@ def each_cell(cells: pd.DataFrame) -> Iterator[Cell]:
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Read a file of published values that has at least these columns, as text.
-
-    Raises:
-        InputError: it cannot be read, lacks a column, or is not the one that the list
-            of SHA-256 beside it has.
-    """
-    listed = written.known(path.parent).get(path.name)
+    """Read a file of published values that has at least these columns, as text."""
     try:
-        if listed and file_hash(path) not in listed:
-            raise ValueError(f"changed, as {written.LIST} has another SHA-256")
         found = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
     except (OSError, ValueError) as error:
         raise _unreadable(path, str(error)) from error
