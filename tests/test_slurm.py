@@ -114,7 +114,10 @@ def test_each_run_is_a_job_and_a_last_one_writes_the_tables(
     """In a place with any name: SLURM gets it as one argument."""
     monkeypatch.setattr(processes, "follow", lambda: None)
     monkeypatch.setenv(processes.VARIABLE, "1")  # no job is to end with this process
-    odd = tmp_path / ODD
+    code, said = command(tmp_path / ODD, "--slurm", str(profile))
+    assert (code, "expected a place without a backslash" in said) == (2, True), said
+    assert cluster.asked == []
+    odd = tmp_path / ODD.replace("\\", "")
     code, said = command(odd, "--slurm", str(profile))
     assert (code, "3 run(s) submitted to SLURM" in said) == (0, True), said
     *asked, last = cluster.asked
@@ -191,6 +194,55 @@ def test_a_job_that_is_refused_leaves_those_before_it(tmp_path, cluster, profile
     assert "2 of 3 run(s) are in the queue; the same command submits the rest" in said
 
 
+def test_a_later_call_keeps_the_files_of_queued_jobs(tmp_path, cluster, profile):
+    """Its table job waits for them too; by another spelling they are the same."""
+    (tmp_path / "DRIVE" / "training").mkdir(parents=True)
+    places = [f"--{name}={tmp_path / name}" for name in ("results", "work")]
+    given = ["reproduce", "--dataset=drive", "--preset=reduced", *places]
+    given += [f"--data={tmp_path}", "--slurm", str(profile)]
+    assert cli.main([*given, "--losses=DSC"]) == 0
+    cluster.queue += [
+        f"{n} PENDING {option(words, 'job-name')}"
+        for n, words in enumerate(cluster.asked, 1)
+    ]
+    cluster.say()
+    assert cli.main([*given, "--losses=CE"]) == 0
+    one, last = cluster.asked[2:]
+    assert option(one, "job-name").startswith("dscpp-ce-s0-")
+    assert option(last, "dependency") == "afterany:1:3"
+    files = [Path(words[-1]) for words in cluster.asked if "--requeue" in words]
+    assert all(file.exists() for file in files) and len(files) == 2
+    again = [f"--results={tmp_path}/work/../results", "--losses=DSC"]
+    assert cli.main([*given, *again]) == 0
+    assert len(cluster.asked) == 4
+
+
+def test_a_filter_of_squeue_hides_no_job(tmp_path, monkeypatch, cluster):
+    cluster.write("squeue", '#!/bin/sh\necho "7 PENDING dscpp-a$SQUEUE_STATES"')
+    monkeypatch.setenv("SQUEUE_STATES", "R")
+    assert slurm.queue() == {"dscpp-a": slurm.Job("7", "PENDING")}
+
+
+def test_tables_of_no_runs_are_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["slurm", str(tmp_path / "gone")])
+    assert slurm.main() == 2
+    assert "expected the files of the runs, found none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("asked", "has_gpu"),
+    [
+        ({"partition": "cpu", "account": "gpu-lab", "exclude": "gpu07"}, False),
+        ({"partition": "GPU"}, True),
+        ({"gpus-per-node": "1"}, True),
+        ({"gres": "gpu:a100:1"}, True),
+        ({}, False),
+    ],
+)
+def test_a_gpu_is_asked_for_by_some_options_alone(asked, has_gpu):
+    assert slurm.Profile(asked).has_gpu == has_gpu
+
+
 def test_without_slurm_it_says_where_to_give_the_command(
     tmp_path, monkeypatch, cluster, profile
 ):
@@ -223,6 +275,11 @@ def test_slurm_that_does_not_answer_is_said(tmp_path, cluster, profile):
         ("attempts: many", ["attempts", "many"]),
         ("attempts: 0", ["attempts", "from 1 on"]),
         ("price: -1", ["price", "-1"]),
+        ("price: .nan", ["price", "nan"]),
+        ("sbatch: {clusters: other}", ["'clusters'"]),
+        ("sbatch: {quiet: }", ["'quiet'"]),
+        ("sbatch: {arra: 1-2}", ["'arra'"]),
+        ('sbatch: {comment: "a\\0b"}', ["'comment'"]),
         ("a: [", ["YAML"]),
     ],
 )
@@ -335,17 +392,24 @@ def test_a_job_goes_back_where_it_was_killed(job, text, restarts, code, requeued
     assert ("expected the run to be done in 3 attempts" in said) == (restarts == "2")
 
 
-def warned(job, text: str) -> int:
+def warned(job, text: str, times: int = 1) -> int:
     """The exit code of a job that SLURM warns of its time limit."""
     process = job(f"trap '{text}' TERM; echo begun; while :; do sleep 0.05; done")
     assert process.stdout.readline() == "begun\n"
-    process.send_signal(signal.SIGUSR1)
+    for _ in range(times):
+        process.send_signal(signal.SIGUSR1)
+        time.sleep(0.2)
     process.communicate(timeout=20)
     return process.returncode
 
 
 def test_a_job_near_its_time_limit_saves_and_goes_back(job):
     assert (warned(job, "exit 143"), job.requeued()) == (143, "requeue 42\n")
+
+
+def test_a_second_warning_changes_nothing(job):
+    found = warned(job, "sleep 0.6; exit 143", times=2)
+    assert (found, job.requeued()) == (143, "requeue 42\n")
 
 
 @pytest.mark.parametrize("code", [0, 1])

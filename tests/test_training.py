@@ -256,6 +256,15 @@ def test_the_state_of_another_training_is_refused(data, work, cut):
 
 
 @pytest.mark.backend
+def test_a_number_typed_another_way_is_the_same_training(data, work, tmp_path):
+    """Settings of 0 and 0.0 are equal, and so is what the state says it is of."""
+    out = tmp_path / "run"
+    for epochs, delta in ((1, 0), (2, 0.0), (3, 0)):
+        stages.train(task(epochs, min_delta=delta), data, out, work)
+    assert len(runs.Run.open(out).path("history.csv").read_text().split()) == 4
+
+
+@pytest.mark.backend
 def test_a_run_in_float16_resumes_exactly_with_its_loss_scale(data, work, tmp_path):
     chosen = task(3, precision="mixed_float16")
     alone = stages.train(chosen, data, tmp_path / "alone", work)

@@ -126,7 +126,9 @@ def train(
     progress.of = of
     ended = progress.stopped or progress.epoch >= task.protocol.epochs
     asked = task.identity()
-    run.record |= {key: asked[key] for key in ("overrides", "settings")}
+    for key in ("overrides", "settings"):  # equal but for epochs: 0 stays 0, not 0.0
+        same = {name: v for name, v in run.record[key].items() if name != "epochs"}
+        run.record[key] = {**asked[key], **same}
     if run.reached("trained") and ended:
         run.update()
         bars.note(
@@ -142,9 +144,10 @@ def train(
 
 def _training(run: runs.Run) -> str:
     """What a run's state is of, however many epochs are asked for."""
-    own = {key: run.record.get(key) for key in runs.IDENTITY}
+    known = {key: run.record.get(key) for key in runs.IDENTITY}
+    own = {key: value for key, value in known.items() if value is not None}
     for key in ("overrides", "settings"):
-        own[key] = {k: v for k, v in (own[key] or {}).items() if k != "epochs"}
+        own[key] = {k: v for k, v in own.get(key, {}).items() if k != "epochs"}
     return digest(own)
 
 

@@ -115,7 +115,7 @@ def reproduce(
     Args:
         experiments: of one data set.
         data: the data set's own folder or the folder above it; None: its default.
-        options: those of `add_runner`.
+        options: how runs are made, checked by `take_runner`.
 
     Returns:
         0; 1 when a run or the tables failed; 130 when interrupted.

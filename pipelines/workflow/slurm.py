@@ -9,6 +9,7 @@ kept of what was submitted, and accounting (`sacct`) is not needed.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import re
 import shlex
@@ -31,10 +32,12 @@ from pipelines.workflow import logs, processes
 from pipelines.workflow.plan import Planned, load
 
 SCRIPT = Path(__file__).with_name("slurm.sh")
-# What this module says itself, or what would take a job out of its hands.
+# What this module says itself, or what would take a job out of its hands. SLURM takes
+# what such a name begins with for the name.
 _OURS = (
-    "array", "dependency", "error", "job-name", "no-requeue", "open-mode", "output",
-    "parsable", "requeue", "signal", "wait", "wrap",
+    "array", "clusters", "dependency", "error", "help", "job-name", "no-requeue",
+    "open-mode", "output", "parsable", "quiet", "requeue", "signal", "test-only",
+    "usage", "version", "wait", "wrap",
 )  # fmt: skip
 
 
@@ -45,7 +48,8 @@ class Profile:
     Attributes:
         sbatch: options of `sbatch` by their long names; "" for one without a value.
         tables: those of the job that writes the tables; None for the same.
-        attempts: how often a run is started at most, unless nodes fail.
+        attempts: how often a job is started, whatever ended it, before a kill or the
+            time limit is its end.
         warning: seconds before the time limit at which a run saves its state.
         price: of one hour of one run, in any currency; None where it has none.
     """
@@ -61,7 +65,11 @@ class Profile:
     @property
     def has_gpu(self) -> bool:
         """Whether the runs ask for a GPU."""
-        return any("gpu" in f"{key}={value}" for key, value in self.sbatch.items())
+        asks = ("constraint", "gres", "partition")
+        return any(
+            key.startswith("gpus") or (key in asks and "gpu" in value.lower())
+            for key, value in self.sbatch.items()
+        )
 
 
 class Job(NamedTuple):
@@ -72,7 +80,7 @@ class Job(NamedTuple):
 
 
 def read(path: Path) -> Profile:
-    """Read a profile file; `docs/reproduce.md` describes it.
+    """Read a profile file; `docs/cluster.md` describes it.
 
     Raises:
         InputError: no such file, or one of another form.
@@ -86,13 +94,16 @@ def read(path: Path) -> Profile:
         raise InputError(
             f"{path}: expected a profile in YAML with any of {keys}, found {error}"
         ) from error
-    for key in [*profile.sbatch, *(profile.tables or ())]:
-        if key in _OURS or not re.fullmatch("[a-z][a-z-]*", key):
+    for key, value in [*profile.sbatch.items(), *(profile.tables or {}).items()]:
+        ours = any(own.startswith(key) for own in _OURS)
+        if ours or not re.fullmatch("[a-z][a-z-]*", key) or not value.isprintable():
             raise InputError(
                 f"{path}: expected long names of options of sbatch, such as partition, "
-                f"and none of {', '.join(_OURS)}; found {key!r}"
+                f"and none of {', '.join(_OURS)}; found {key!r}: {value!r}"
             )
-    if min(profile.attempts, profile.warning) < 1 or (profile.price or 0) < 0:
+    if min(profile.attempts, profile.warning) < 1 or not (
+        0 <= (profile.price or 0) < math.inf
+    ):
         raise InputError(
             f"{path}: expected attempts and warning from 1 on and a price from 0 on, "
             f"found {profile.attempts}, {profile.warning} and {profile.price}"
@@ -131,7 +142,7 @@ def queue() -> dict[str, Job]:
 def job_name(folder: Path) -> str:
     """The name of the job that works on a folder."""
     name = re.sub(r"[^\w.-]", "_", folder.name)
-    return f"dscpp-{name}-{zlib.crc32(str(folder).encode()):08x}"
+    return f"dscpp-{name}-{zlib.crc32(os.path.realpath(folder).encode()):08x}"
 
 
 def submit(
@@ -148,18 +159,19 @@ def submit(
     Raises:
         InputError: SLURM refuses a job; those before it are in the queue.
     """
-    files = _write(planned, folder / "slurm")
     there = queue()
-    jobs = {run.folder: there.get(job_name(run.folder)) for run in pending}
-    numbers = [job.number for job in jobs.values() if job]
-    fresh = [run for run in pending if not jobs[run.folder]]
-    for run in fresh:
+    files = _write(planned, folder / "slurm", there)
+    # Of earlier calls too: their runs are in these tables as well.
+    kept = sorted((folder / "slurm").glob("*.json"))
+    numbers = [there[file.stem].number for file in kept if file.stem in there]
+    fresh = [run for run in pending if job_name(run.folder) not in there]
+    for done, run in enumerate(fresh):
         try:
             numbers.append(_submit_run(run, files[run.folder], given))
         except InputError as error:
             raise InputError(
-                f"{error}\n{len(numbers)} of {len(pending)} run(s) are in the queue; "
-                "the same command submits the rest"
+                f"{error}\n{len(pending) - len(fresh) + done} of {len(pending)} run(s) "
+                "are in the queue; the same command submits the rest"
             ) from error
     if fresh or job_name(folder) not in there:
         _submit_tables(folder, numbers, given)
@@ -169,13 +181,19 @@ def submit(
     )
 
 
-def _write(planned: Sequence[Planned], place: Path) -> dict[Path, Path]:
-    """Write the run files, and delete those of runs that are asked for no longer."""
+def _write(
+    planned: Sequence[Planned], place: Path, there: Mapping[str, Job]
+) -> dict[Path, Path]:
+    """Write the run files, and delete those of runs that nobody asks for any more.
+
+    A job in the queue reads its file when it starts.
+    """
     files = {
         run.folder: run.write(place / f"{job_name(run.folder)}.json") for run in planned
     }
     for old in set(place.glob("*.json")) - set(files.values()):
-        old.unlink()
+        if old.stem not in there:
+            old.unlink()
     return files
 
 
@@ -200,6 +218,8 @@ def _sbatch(
     options: Mapping[str, str], folder: Path, log: Path, more: Sequence[str]
 ) -> str:
     """Submit a job; its number."""
+    if "\\" in str(log):  # sbatch leaves it out, and nothing could be written
+        raise InputError(f"{log}: expected a place without a backslash, for SLURM")
     log.parent.mkdir(parents=True, exist_ok=True)
     ours = {
         "job-name": job_name(folder),
@@ -211,7 +231,10 @@ def _sbatch(
         for key, value in {**options, **ours}.items()
     ]
     said = _answer("sbatch", "--parsable", *words, *more).strip()
-    return said.rpartition("\n")[2].partition(";")[0]  # behind a site's own lines
+    number = said.rpartition("\n")[2].partition(";")[0]  # behind a site's own lines
+    if not number.isdecimal():
+        raise InputError(f"sbatch: expected the number of a job, found {said!r}")
+    return number
 
 
 def _log(folder: Path) -> Path:
@@ -219,8 +242,15 @@ def _log(folder: Path) -> Path:
 
 
 def _answer(*command: str) -> str:
-    """What a command of SLURM says."""
-    env = {key: text for key, text in os.environ.items() if key != processes.VARIABLE}
+    """What a command of SLURM says.
+
+    A filter of the user's, such as SQUEUE_STATES, would hide jobs that are queued.
+    """
+    env = {
+        key: text
+        for key, text in os.environ.items()
+        if key != processes.VARIABLE and not key.startswith("SQUEUE_")
+    }
     env["PYTHONUNBUFFERED"] = "1"
     done = subprocess.run(
         command, env=env, capture_output=True, text=True, errors="replace", check=False
@@ -241,17 +271,30 @@ def main() -> int:
     try:
         with reproduce.alone(folder):
             planned = [load(file) for file in sorted((folder / "slurm").glob("*.json"))]
-            failed = [
-                (run, logs.reason(run.log) or "it was not started")
-                for run in planned
-                if not run.done
-            ]
-            results, work = planned[0].group.parents[1], planned[0].work
-            call = reproduce.Call(planned, results, work, folder)
-            return call.finish([run for run in planned if run.data], failed)
+            places = {run.group.parents[1] for run in planned}
+            if not places:
+                raise InputError(
+                    f"{folder / 'slurm'}: expected the files of the runs, found none; "
+                    "`dscpp tables` writes the tables of what was made"
+                )
+            return max(_finish(folder, planned, place) for place in sorted(places))
     except InputError as error:
         streams.say(str(error))
         return 2
+
+
+def _finish(folder: Path, planned: Sequence[Planned], results: Path) -> int:
+    """Write the tables of the runs in one folder of results."""
+    from pipelines.workflow import reproduce
+
+    own = [run for run in planned if run.group.parents[1] == results]
+    failed = [
+        (run, logs.reason(run.log) or "it was not started")
+        for run in own
+        if not run.done
+    ]
+    call = reproduce.Call(own, results, own[0].work, folder)
+    return call.finish([run for run in own if run.data], failed)
 
 
 if __name__ == "__main__":

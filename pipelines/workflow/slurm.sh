@@ -9,16 +9,16 @@ attempts=$1
 shift
 near_limit=
 run=
-trap 'near_limit=1; echo "The time limit is near."; [[ ! $run ]] || kill -TERM "$run"' USR1
+trap 'near_limit+=1; echo "The time limit is near."; [[ ! $run ]] || kill -TERM "$run"' USR1
 "$@" &
 run=$!
 [[ ! $near_limit ]] || kill -TERM "$run" # it was warned before it was there
-wait "$run"
-code=$?
-if [[ $near_limit ]]; then # the signal ended the first wait
+heard=
+while # a signal ends a wait
     wait "$run"
     code=$?
-fi
+    [[ $heard != "$near_limit" ]]
+do heard=$near_limit; done
 attempt=$((${SLURM_RESTART_COUNT:-0} + 1))
 if [[ $code == 137 || ($code == 143 && $near_limit) ]]; then
     if ((attempt < attempts)); then
