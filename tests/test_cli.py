@@ -222,7 +222,7 @@ def test_help_is_quick_and_needs_no_backend():
     assert found.stdout.count("usage: ") == 1 + len(commands())
 
 
-@pytest.mark.parametrize("name", commands())
+@pytest.mark.parametrize("name", arguments.commands())
 def test_help_ends_with_two_examples_that_can_be_typed(name):
     *_, title, first, second = commands()[name].format_help().splitlines()
     assert title == "examples:"
@@ -232,7 +232,7 @@ def test_help_ends_with_two_examples_that_can_be_typed(name):
         assert cli._parser().parse_args(words).quiet == ("--quiet" in words)
 
 
-@pytest.mark.parametrize("name", commands())
+@pytest.mark.parametrize("name", arguments.commands())
 def test_each_command_has_its_function(name):
     assert callable(pkgutil.resolve_name(arguments.commands()[name]["run"]))
 

@@ -13,7 +13,7 @@ from written_runs import DSC_NLL, make_run, one, read
 
 from data_io.datasets import phantom
 from data_io.errors import InputError
-from pipelines import apply, cli, stages, stored, written
+from pipelines import apply, cli, commands, stages, stored, written
 from pipelines import run as runs
 from pipelines.posthoc import scaling
 from pipelines.reporting import frame, pages
@@ -98,8 +98,8 @@ def test_a_temperature_at_the_bounds_fails_no_run(tmp_path, monkeypatch, capsys)
     assert stages.is_complete(found)
     # Of `dscpp run`, which ended in a KeyError.
     said = f"{run.folder}: evaluated, no temperature"
-    assert cli._LINES["temperature"](noted) == said
-    assert cli._LINES["temperature"](found) == said
+    assert commands._SAID["temperature"](noted) == said
+    assert commands._SAID["temperature"](found) == said
 
 
 @pytest.fixture(scope="module")

@@ -52,6 +52,7 @@ def copy(imitation: Path, state: Path, tmp_path: Path) -> tuple[Path, Path]:
     own = tmp_path / "state.json"
     text = state.read_text().replace(str(imitation), str(root.resolve()))
     kept = json.loads(text)
+    del kept["sha256"]  # it is written anew by hand
     for key, entry in kept["files"].items():
         entry["stamp"] = stamp_of(Path(key.partition(" ")[2]))
     own.write_text(json.dumps(kept))

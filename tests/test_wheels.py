@@ -26,8 +26,8 @@ APACHE = {
 }
 PACKAGES = ("conformance", "data_io", "losses", "pipelines")
 # Not in the metadata: miscnn pins a TensorFlow that no Python of today has, and of the
-# backends there is one. The command says what is missing.
-BY_HAND = {"miscnn", "jax", "tensorflow", "torch", "monai"}
+# backends there is one. MLflow is an extra. The command says what is missing.
+BY_HAND = {"miscnn", "jax", "mlflow", "tensorflow", "torch", "monai"}
 PIP = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
 
 
