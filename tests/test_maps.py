@@ -74,6 +74,19 @@ def test_isotonic_by_hand():
     assert maps.mapped("isotonic", [0.0, 1.0], found) == pytest.approx([1e-6, 0.875])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("method", maps.METHODS)
+def test_what_rounding_left_outside_0_and_1_goes_where_0_and_1_go(method, dtype):
+    """Isotonic sent 1.0000001 to 0: bins of float32 are those of 0 to 1 alone."""
+    own = np.linspace(0, 1, N_BINS) if method == "isotonic" else [1, 1, 0]
+    p = np.array([-1e-5, -1e-7, -0.0, 0, 1, 1.0000001, 1.00001], dtype)
+    found = maps.mapped(method, p, own)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, [0, 0, 0, 0, 1, 1, 1], atol=1e-6)
+    np.testing.assert_array_equal(found, maps.mapped(method, p.clip(0, 1), own))
+    assert maps.mapped(method, [0, 1], own) == pytest.approx([0, 1], abs=1e-6)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_affine_and_beta_are_those_of_a_logistic_regression(seed):
     """Of the voxels, not of bins: scikit-learn's, without a penalty."""

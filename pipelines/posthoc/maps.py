@@ -60,8 +60,11 @@ def fit(method: str, counts: npt.ArrayLike, confidence: npt.ArrayLike) -> list[f
 
 
 def mapped(method: str, p: npt.ArrayLike, parameters: Sequence[float]) -> _Array:
-    """Map probabilities of one class: q, as p of any shape, in [0, 1]."""
-    return METHODS[method][1](np.asarray(p), parameters)
+    """Map probabilities of one class: q, as p of any shape, in [0, 1].
+
+    p that rounding left below 0 or above 1 counts as 0 or 1, as the metrics count it.
+    """
+    return METHODS[method][1](np.clip(p, 0.0, 1.0), parameters)
 
 
 def of_bins(
