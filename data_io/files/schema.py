@@ -82,11 +82,13 @@ def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
     """
     kept = {key: found for key, found in value.items() if key != SEAL}
     # Through JSON, so that what is written and what is read have the same hash.
-    return {SEAL: digest(json.loads(json.dumps(kept))), **kept}
+    return {SEAL: digest(_plain(json.loads(json.dumps(kept)))), **kept}
 
 
 def require_unchanged(value: Any) -> None:
     """Refuse an object that was changed after it was written; older ones have no hash.
+
+    Other spaces, another order of keys and 15 for 15.0 are no change.
 
     Raises:
         Changed: its hash is another.
@@ -94,11 +96,21 @@ def require_unchanged(value: Any) -> None:
     if not isinstance(value, dict) or SEAL not in value:
         return
     kept = {k: v for k, v in value.items() if k != SEAL}
-    if value[SEAL] != digest(kept):
+    # Older hashes are over numbers as they were written, such as 15.0.
+    if value[SEAL] not in (digest(_plain(kept)), digest(kept)):
         raise Changed(
             f"{SEAL}: expected the values that dscpp wrote, found values changed by "
             "something else"
         )
+
+
+def _plain(value: Any) -> Any:
+    """The value with whole numbers as int, as other programs write them."""
+    if isinstance(value, dict):
+        return {key: _plain(found) for key, found in value.items()}
+    if isinstance(value, list):
+        return [_plain(found) for found in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def read(path: Path) -> bytes:
