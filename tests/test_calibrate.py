@@ -238,6 +238,16 @@ def test_another_file_is_not_replaced(
     assert dscpp("calibrate", tmp_path / "p", tmp_path / "y", "--output", file) == 2
     assert "would be replaced" in capsys.readouterr().err
     assert json.loads(file.read_text()) == {"mine": 1}
+    for name in ("edited", "unsealed"):
+        decision.save(tmp_path / name, DECISION)  # type: ignore[arg-type]
+        file = tmp_path / name
+        first, *lines = file.read_text().splitlines()
+        mine = "\n".join([first, *lines[name == "unsealed" :]])
+        file.write_text(mine.replace('"threshold": 0.4', '"threshold": 0.45'))
+        kept = file.read_bytes()
+        assert dscpp("calibrate", tmp_path / "p", tmp_path / "y", "--output", file) == 2
+        assert "found one that was changed since it was" in capsys.readouterr().err
+        assert file.read_bytes() == kept
     assert dscpp("calibrate", "--output", tmp_path / "d.json") == 2
     assert "PROBABILITIES and LABELS, or --run" in capsys.readouterr().err
 

@@ -88,20 +88,26 @@ def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
 def require_unchanged(value: Any) -> None:
     """Refuse an object that was changed after it was written; older ones have no hash.
 
-    Other spaces, another order of keys and 15 for 15.0 are no change.
-
     Raises:
-        Changed: its hash is another.
+        Changed: see `is_unchanged`.
     """
-    if not isinstance(value, dict) or SEAL not in value:
-        return
-    kept = {k: v for k, v in value.items() if k != SEAL}
-    # Older hashes are over numbers as they were written, such as 15.0.
-    if value[SEAL] not in (digest(_plain(kept)), digest(kept)):
+    if not is_unchanged(value):
         raise Changed(
             f"{SEAL}: expected the values that dscpp wrote, found values changed by "
             "something else"
         )
+
+
+def is_unchanged(value: Any) -> bool:
+    """Whether the hash of an object, if it has one, is that over its other values.
+
+    Other spaces, another order of keys and 15 for 15.0 are no change.
+    """
+    if not isinstance(value, dict) or SEAL not in value:
+        return True
+    kept = {k: v for k, v in value.items() if k != SEAL}
+    # Older hashes are over numbers as they were written, such as 15.0.
+    return value[SEAL] in (digest(_plain(kept)), digest(kept))
 
 
 def _plain(value: Any) -> Any:

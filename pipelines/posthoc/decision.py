@@ -93,8 +93,8 @@ def load(path: Path) -> Decision:
 
 
 def require_free(path: Path) -> None:
-    """Refuse to write over a file that is no decision file."""
-    written.require_report(path, Decision.__required_keys__)
+    """Refuse to write over a file that is no decision file, or one that was changed."""
+    written.require_report(path, {*Decision.__required_keys__, schema.SEAL})
 
 
 def save(path: Path, decision: Decision) -> None:
