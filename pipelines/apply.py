@@ -30,6 +30,7 @@ from pipelines import commits, evaluate, export, provenance, stored, written
 from pipelines import run as runs
 from pipelines.posthoc import decision as decision_file
 from pipelines.posthoc import scaling
+from pipelines.record import MeasuredSet
 from pipelines.training import predict, protocol
 from pipelines.training.protocol import Protocol
 
@@ -383,12 +384,17 @@ def _require_same_set(target: Path, data_hash: str) -> None:
     """Refuses to replace other files, or measures of other images of the same name."""
     own = {*_SET, *(path.name for path in target.glob("threshold-*.csv"))}
     other = {path.name for path in target.glob("*")} - own
-    kept = content.read_json(target / "set.json")
-    if other or (kept is None and target.exists()):
+    kept, found = {}, ", ".join(sorted(other)[:3])
+    try:
+        kept = schema.load(target / "set.json", MeasuredSet)
+    except FileNotFoundError:
+        found = found or "no set.json" * target.exists()
+    except (OSError, ValueError) as error:
+        found = found or f"a set.json that cannot be used ({error})"
+    if found:
         raise InputError(
-            f"{target}: expected no folder, or the measures of a set, found "
-            f"{', '.join(sorted(other)[:3]) or 'no set.json'}. Give another --name, or "
-            "move what is there away."
+            f"{target}: expected no folder, or the measures of a set, found {found}. "
+            "Give another --name, or move what is there away."
         )
     if kept and kept.get("data_hash") != data_hash:
         raise InputError(

@@ -67,3 +67,11 @@ class Record(TypedDict, total=False):
     temperature_at_bound: str
     files: dict[str, str]
     sha256: str
+
+
+class MeasuredSet(TypedDict, total=False):
+    """What is read back of `set.json`, which describes the measures of another set."""
+
+    data_hash: str
+    model: str
+    files: dict[str, str]

@@ -17,12 +17,13 @@ import numpy.typing as npt
 from data_io import bars
 from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
-from data_io.files import nifti
-from data_io.files.content import file_hash, read_json, stamp_of
+from data_io.files import nifti, schema
+from data_io.files.content import file_hash, stamp_of
 from data_io.prepare import native
 from pipelines import run as runs
 from pipelines import written
 from pipelines.posthoc import maps
+from pipelines.record import MeasuredSet
 
 MADE = ("nifti", "pictures")
 """Folders of a run: label maps, and pictures, made of its probabilities."""
@@ -171,7 +172,7 @@ def _note_kept(paths: Iterable[Path]) -> None:
 
 def _discard_set(about: Path, run: runs.Run) -> list[Path]:
     """Delete the measures on another set if they are of other probabilities."""
-    said, folder = read_json(about) or {}, about.parent
+    said, folder = schema.recall(about, MeasuredSet) or {}, about.parent
     weights = run.record.get("files", {}).get(runs.MODEL)
     if said and not run.method and said.get("model") == weights:
         return []

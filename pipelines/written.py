@@ -214,24 +214,29 @@ def _is_run(folder: Path) -> bool:
 
 
 def require_report(path: Path, keys: Iterable[str]) -> None:
-    """Refuse to replace a file that is no JSON report.
+    """Refuse to replace a file that is no JSON report, or one that was changed.
 
     Args:
         path: of the report.
-        keys: that every report has.
+        keys: that every report has; with `schema.SEAL` one without its hash is refused.
 
     Raises:
-        InputError: a file is there that is no JSON object with these keys.
+        InputError: a file is there that is no JSON object with these keys, or whose
+            hash is another.
     """
     if not os.path.lexists(path) or is_stream(path):
         return
     try:
-        found = schema.load(path, dict[str, Any])
+        found = schema.parse(schema.read(path), dict[str, Any])
     except (OSError, ValueError):
         found = {}
-    if not set(keys) <= found.keys():
+    missing, wrong = set(keys) - found.keys(), "another"
+    if missing <= {schema.SEAL}:
+        same = not missing and schema.is_unchanged(found)
+        wrong = "" if same else "one that was changed since it was written"
+    if wrong:
         raise InputError(
-            f"{path}: expected no file, or an earlier report, found another, which "
+            f"{path}: expected no file, or an earlier report, found {wrong}, which "
             "would be replaced; move it away or name another file"
         )
 

@@ -199,6 +199,7 @@ def test_a_file_that_cannot_be_used_is_refused_by_name(
     assert dscpp("judge", *given, "--decision", file) == 2
     said = capsys.readouterr().err
     assert message in said and "Traceback" not in said
+    assert "delete its" not in said  # which helps against one fault alone
     assert not (tmp_path / "out").exists()
 
 
@@ -219,6 +220,13 @@ def test_a_decision_file_that_was_changed_is_refused(
     said = capsys.readouterr().err
     assert "decision.json" in said and "found values changed" in said
     assert not (tmp_path / "out").exists()
+    # What the message says to do, by hand.
+    assert 'delete its first line with "sha256"' in said
+    lines = file.read_text().splitlines()
+    lines.remove(next(line for line in lines if '"sha256"' in line))
+    file.write_text("\n".join(lines))
+    assert decision.load(file)["threshold"] == 0.45
+    assert decision.load(file)["inputs"] == DECISION["inputs"]
 
 
 def test_another_file_is_not_replaced(
@@ -230,6 +238,16 @@ def test_another_file_is_not_replaced(
     assert dscpp("calibrate", tmp_path / "p", tmp_path / "y", "--output", file) == 2
     assert "would be replaced" in capsys.readouterr().err
     assert json.loads(file.read_text()) == {"mine": 1}
+    for name in ("edited", "unsealed"):
+        decision.save(tmp_path / name, DECISION)  # type: ignore[arg-type]
+        file = tmp_path / name
+        first, *lines = file.read_text().splitlines()
+        mine = "\n".join([first, *lines[name == "unsealed" :]])
+        file.write_text(mine.replace('"threshold": 0.4', '"threshold": 0.45'))
+        kept = file.read_bytes()
+        assert dscpp("calibrate", tmp_path / "p", tmp_path / "y", "--output", file) == 2
+        assert "found one that was changed since it was" in capsys.readouterr().err
+        assert file.read_bytes() == kept
     assert dscpp("calibrate", "--output", tmp_path / "d.json") == 2
     assert "PROBABILITIES and LABELS, or --run" in capsys.readouterr().err
 

@@ -48,6 +48,7 @@ def test_affine_by_hand():
     # It says .1 and .9 where 1/4 and 3/4 are true: logits -+log 9 to -+log 3.
     found = maps.fit("affine", *counted(*repeated([0.1, 0.9], [0.25, 0.75])))
     assert found == pytest.approx([0.5, 0.5, 0], abs=1e-4)
+    assert found[2] == 0  # not 1e-10, of which every machine has another
     # Two points and two parameters: logit 1/8 = a logit .1 + b, logit 3/4 of .9.
     a, b = np.linalg.solve([[logit(0.1), 1], [logit(0.9), 1]], logit([0.125, 0.75]))
     found = maps.fit("affine", *counted(*repeated([0.1, 0.9], [0.125, 0.75])))
@@ -72,6 +73,19 @@ def test_isotonic_by_hand():
     np.testing.assert_allclose(maps.mapped("isotonic", values, found), expected)
     assert maps.mapped("isotonic", 0.45, found) == pytest.approx(0.5)
     assert maps.mapped("isotonic", [0.0, 1.0], found) == pytest.approx([1e-6, 0.875])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("method", maps.METHODS)
+def test_what_rounding_left_outside_0_and_1_goes_where_0_and_1_go(method, dtype):
+    """Isotonic sent 1.0000001 to 0: bins of float32 are those of 0 to 1 alone."""
+    own = np.linspace(0, 1, N_BINS) if method == "isotonic" else [1, 1, 0]
+    p = np.array([-1e-5, -1e-7, -0.0, 0, 1, 1.0000001, 1.00001], dtype)
+    found = maps.mapped(method, p, own)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, [0, 0, 0, 0, 1, 1, 1], atol=1e-6)
+    np.testing.assert_array_equal(found, maps.mapped(method, p.clip(0, 1), own))
+    assert maps.mapped(method, [0, 1], own) == pytest.approx([0, 1], abs=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -277,6 +291,29 @@ def test_what_a_mapped_run_cannot_do_is_said(run, evaluated):
     again = f"dscpp scale --method beta --again --run {run.folder}"
     with pytest.raises(InputError, match=f"fitted on, found others; run `{again}`"):
         stored.probabilities(new, run.record["split"]["test"][0], (32, 32))
+
+
+@pytest.mark.parametrize(
+    ("gone", "other", "lacks"), [(1, 0, "with"), (0, 1, "without")]
+)
+def test_a_class_that_all_or_no_validation_voxels_are_has_no_map(
+    run, evaluated, tmp_path, gone, other, lacks
+):
+    """Such a map erased the class from every image, or everything else."""
+    found = histograms.load(run.path("histograms.npz"))
+    rows = found.where(split="validation")
+    found.counts[rows, other] += found.counts[rows, gone]
+    found.counts[rows, gone] = 0
+    histograms.save(run.path("histograms.npz"), found)
+    run.update(files=["histograms.npz"])
+    for method in maps.METHODS:
+        with pytest.raises(InputError, match=f"vessel to .* found none {lacks} it"):
+            stages.scale(run.folder, evaluated[1], method=method)
+        assert not runs.is_run(scaling.folder_of(run, method))
+    out = str(tmp_path / "t")
+    assert cli.main(["tables", str(run.folder), "--output", out]) == 0
+    with (tmp_path / "t" / "practice.csv").open() as file:
+        assert {row["method"] for row in csv.DictReader(file)} == {""}
 
 
 def test_a_map_needs_measures_and_validation_cases(run, evaluated):

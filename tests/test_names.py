@@ -6,7 +6,9 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from data_io import datasets, splits
 from data_io.datasets import folder
@@ -131,6 +133,7 @@ def test_a_description_of_own_data(tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
+        {"format": 2},
         {"name": "own-../../x"},
         {"name": "drive"},
         {"name": None},
@@ -152,6 +155,31 @@ def test_a_description_of_own_data(tmp_path):
 def test_a_hostile_description(tmp_path, change):
     root = write_own(tmp_path / "own", **change)
     with pytest.raises(InputError, match=r"own/dataset\.json: expected"):
+        folder.own.locate(root)
+
+
+def test_paths_that_were_corrected_by_hand_after_a_move(tmp_path):
+    """It said "expected a folder with dataset.json, received" that folder."""
+    before, after = tmp_path / "before", tmp_path / "after"
+    for name in ("photos", "labels"):
+        (before / name).mkdir(parents=True)
+        pixels = np.random.default_rng(0).integers(0, 2, (32, 32), np.uint8)
+        Image.fromarray(pixels * 255).save(before / name / "a.png")
+    given = before / "photos", before / "labels", tmp_path / "work"
+    root = own.describe(*given).root
+    before.rename(after)
+    assert len(folder.own.check(folder.own.locate(root))) == 2
+    about = root / folder.ABOUT
+    about.write_text(about.read_text().replace(str(before), str(after)))
+    with pytest.raises(InputError, match=r"by something else.*delete its first"):
+        folder.own.locate(root)
+    lines = about.read_text().splitlines()
+    lines.remove(next(line for line in lines if '"sha256"' in line))
+    about.write_text("\n".join(lines))
+    assert folder.own.check(folder.own.locate(root)) == []
+    assert folder.own.image(root, "a").shape == (32, 32, 1)
+    about.write_text(about.read_text()[:-9])
+    with pytest.raises(InputError, match=r"JSON.*it is written anew\.$"):
         folder.own.locate(root)
 
 

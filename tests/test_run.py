@@ -264,6 +264,34 @@ def test_a_record_that_was_edited_is_refused(tmp_path):
     assert runs.Run.open(run.folder).record["loss"] == "DSC++"
 
 
+def test_numbers_in_another_form_are_no_change(tmp_path):
+    """As jq writes them: 15.0 becomes 15 and 1e-05 0.00001, in another order."""
+    path = tmp_path / "a.json"
+    value = {"b": [15.0, {"c": -0.0}], "a": 1e-05, "d": 1e20, "e": 0.5, "f": True}
+    runs.write_json(path, schema.sealed(value))
+    kept = json.loads(path.read_text())["sha256"]
+    other = '"a":0.00001,"f":true,"d":100000000000000000000,"e":0.50,"b":[15,{"c":0}]'
+    path.write_text(f'{{{other},"sha256":"{kept}"}}')
+    assert schema.load(path, dict) == value
+    for was, now in (("15", "15.5"), ("0.50", '"0.5"'), ("true", "1")):
+        path.write_text(f'{{{other.replace(was, now, 1)},"sha256":"{kept}"}}')
+        with pytest.raises(schema.Changed):
+            schema.load(path, dict)
+
+
+def test_older_hashes_over_numbers_as_they_were_written_hold(tmp_path, project):
+    value = {"b": [15.0], "c": 2}
+    path = runs.write_json(
+        tmp_path / "a.json", {**value, "sha256": schema.digest(value)}
+    )
+    assert schema.load(path, dict) == value
+    found = [json.loads(p.read_text()) for p in project.glob("results/**/run.json")]
+    sealed = [record for record in found if schema.SEAL in record]
+    assert sealed
+    for record in sealed:
+        schema.require_unchanged(record)
+
+
 def test_a_list_of_images_seen_that_was_changed_is_refused(tmp_path):
     run = runs.Run(tmp_path)
     assert run.seen() is None

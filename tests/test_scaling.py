@@ -13,6 +13,7 @@ from written_runs import DSC_NLL, make_run, one, read
 
 from data_io.datasets import phantom
 from data_io.errors import InputError
+from data_io.files import schema
 from pipelines import apply, cli, commands, stages, stored, written
 from pipelines import run as runs
 from pipelines.posthoc import scaling
@@ -291,3 +292,26 @@ def test_no_scaled_run_no_table(tmp_path):
     stale.write_text("loss,target\nof runs that are gone,\n")
     pages.Report(results).write()
     assert not stale.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "no set.json"),
+        ('{"files": "x"}', "a set.json that cannot be used .files: expected"),
+        ('{"sha256": "of others"}', "a set.json that cannot be used .*changed by"),
+        ("{", "a set.json that cannot be used .*JSON"),
+    ],
+)
+def test_what_is_wrong_in_the_place_of_a_set_is_said(tmp_path, content, reason):
+    """It said that there was no set.json."""
+    apply._require_same_set(tmp_path / "none", "a hash")
+    if content:
+        (tmp_path / "set.json").write_text(content)
+    with pytest.raises(InputError, match=f"measures of a set, found {reason}"):
+        apply._require_same_set(tmp_path, "a hash")
+    sealed = schema.sealed({"data_hash": "a hash"})
+    (tmp_path / "set.json").write_text(json.dumps(sealed))
+    apply._require_same_set(tmp_path, "a hash")
+    with pytest.raises(InputError, match=r"images that the set .* was measured"):
+        apply._require_same_set(tmp_path, "another")

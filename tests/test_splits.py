@@ -150,7 +150,8 @@ def test_the_split_of_a_run_is_a_split(tmp_path):
     path = tmp_path / "run.json"
     path.write_text(json.dumps({"dataset": "tiny", "split": split}))
     assert splits.of(module, tmp_path / "data", None, [path]) == split
-    path.write_text(json.dumps(split))
+    # A key of the user's own, which is no hash of ours over the others.
+    path.write_text(json.dumps({**split, "sha256": "of my images"}))
     assert splits.of(module, tmp_path / "data", None, [path]) == split
 
 

@@ -181,3 +181,12 @@ def test_the_list_is_one_of_sha256sum(run):
     assert names == sorted(f"{case}.npy" for _, case in stored.cases(run))
     first = lines[0].split("  ")
     assert first[0] == content.file_hash(run.path("probabilities") / first[1])
+
+
+def test_a_set_whose_description_is_of_another_kind_stays(run, capfd):
+    about = run.path(runs.OTHER_SETS) / "mine" / "set.json"
+    about.parent.mkdir(parents=True)
+    (about.parent / "cases.csv").write_text("mine")
+    about.write_text('{"files": "x", "model": "another"}')
+    stored.discard_derived(run)
+    assert (about.parent / "cases.csv").read_text() == "mine"

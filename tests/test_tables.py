@@ -447,6 +447,10 @@ def test_measures_of_another_set_that_were_changed_are_refused(results):
     path.write_text(path.read_text().replace("0.1", "0.7", 1))
     with pytest.raises(InputError, match=r"clinic/cases\.csv: .*found another"):
         _ = pages.Report(results).pages[0].files
+    for wrong in ("x", {"cases.csv": 1}, ["cases.csv"], None):
+        runs.write_json(other / "set.json", {"files": wrong})
+        with pytest.raises(InputError, match=r"set\.json: .* \(files"):
+            _ = pages.Report(results).pages[0].files
 
 
 def test_of_very_many_trainings_some_pairs_are_compared(results, monkeypatch):

@@ -11,7 +11,7 @@ import re
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NotRequired
+from typing import Any, Literal, NotRequired
 
 import numpy as np
 from typing_extensions import TypedDict
@@ -29,7 +29,6 @@ from data_io.prepare.native import by_axis
 from data_io.verification import images, volumes
 
 READING = "reading.json"
-FORMAT = 1
 _ROLE = re.compile(r"image(_\d{4})?|observer1")
 
 # What all sets of one's own share; `OwnImages.record` has the facts of one.
@@ -54,6 +53,7 @@ _RECORD = Record(
 
 
 class _Described(TypedDict):
+    format: Literal[1]
     name: str
     title: str
     classes: list[str]
@@ -87,7 +87,7 @@ class OwnImages(Dataset):
         Raises:
             InputError: it is not there, of another version, or damaged.
         """
-        if data is not None and _read(Path(data) / ABOUT).get("format") == FORMAT:
+        if data is not None and (Path(data) / ABOUT).is_file():
             _check(Path(data))
             return Path(data)
         raise InputError(
@@ -198,12 +198,14 @@ def _check(root: Path) -> None:
     Raises:
         InputError: names the file and what is wrong with it.
     """
-    found = ""
+    found = more = ""
     try:
         about = schema.load(root / ABOUT, _Described)
         schema.load(root / READING, _Reading)
     except (OSError, ValueError) as error:
         found = str(error)
+        if isinstance(error, schema.Changed):
+            more = f" To keep a change of your own, such as new paths, {schema.UNSEAL}."
     else:
         if not datasets.is_own(about["name"]):
             found = f"the name {about['name']!a}"
@@ -216,8 +218,8 @@ def _check(root: Path) -> None:
     if found:
         raise InputError(
             f"{root / ABOUT}: expected a description that dscpp wrote, found {found}. "
-            "Name the images with --images FOLDER and --masks FOLDER: it is written "
-            "anew."
+            "Name the images with --images FOLDER and --masks FOLDER, for a run in its "
+            f"`dscpp train` command: it is written anew.{more}"
         )
 
 

@@ -14,8 +14,15 @@ from pathlib import Path
 from typing import Any
 
 SEAL = "sha256"
+UNSEAL = f'delete its first line with "{SEAL}"'
+"""What to do with a file that was changed on purpose."""
+
 _LARGEST = 2**28  # bytes of a file
 _SHOWN = 3  # faults that a message names
+
+
+class Changed(ValueError):
+    """What dscpp wrote has other values than it had then."""
 
 
 def parse(text: str | bytes, kind: Any) -> Any:
@@ -69,25 +76,47 @@ def digest(value: Any) -> str:
 
 
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
-    """An object with the hash over its other values, last: `require_unchanged`."""
+    """An object with the hash over its other values, first: `require_unchanged`.
+
+    First, so that who changes a value by hand can delete the line.
+    """
     kept = {key: found for key, found in value.items() if key != SEAL}
     # Through JSON, so that what is written and what is read have the same hash.
-    return {**kept, SEAL: digest(json.loads(json.dumps(kept)))}
+    return {SEAL: digest(_plain(json.loads(json.dumps(kept)))), **kept}
 
 
 def require_unchanged(value: Any) -> None:
     """Refuse an object that was changed after it was written; older ones have no hash.
 
     Raises:
-        ValueError: its hash is another.
+        Changed: see `is_unchanged`.
     """
-    if not isinstance(value, dict) or SEAL not in value:
-        return
-    if value[SEAL] != digest({k: v for k, v in value.items() if k != SEAL}):
-        raise ValueError(
+    if not is_unchanged(value):
+        raise Changed(
             f"{SEAL}: expected the values that dscpp wrote, found values changed by "
             "something else"
         )
+
+
+def is_unchanged(value: Any) -> bool:
+    """Whether the hash of an object, if it has one, is that over its other values.
+
+    Other spaces, another order of keys and 15 for 15.0 are no change.
+    """
+    if not isinstance(value, dict) or SEAL not in value:
+        return True
+    kept = {k: v for k, v in value.items() if k != SEAL}
+    # Older hashes are over numbers as they were written, such as 15.0.
+    return value[SEAL] in (digest(_plain(kept)), digest(kept))
+
+
+def _plain(value: Any) -> Any:
+    """The value with whole numbers as int, as other programs write them."""
+    if isinstance(value, dict):
+        return {key: _plain(found) for key, found in value.items()}
+    if isinstance(value, list):
+        return [_plain(found) for found in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def read(path: Path) -> bytes:

@@ -461,7 +461,7 @@ def _about(
     """The content of `dataset.json`."""
     shapes = np.array([roles["image"]["shape"] for roles in facts.values()])
     return {
-        "format": folder.FORMAT,
+        "format": 1,
         "name": name,
         "title": name,
         "classes": reading["classes"],

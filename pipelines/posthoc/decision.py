@@ -82,17 +82,19 @@ def load(path: Path) -> Decision:
     try:
         found: Decision = schema.load(path, Decision)
     except (OSError, ValueError) as error:
+        changed = isinstance(error, schema.Changed)
         raise InputError(
             f"{path}: expected a decision file, found one that cannot be used "
-            f"({error}). Write it with `dscpp calibrate`; if you changed a value on "
-            f"purpose, delete its line {schema.SEAL}."
+            f"({error}). Write it with `dscpp calibrate`"
+            + changed * f"; if you changed a value on purpose, {schema.UNSEAL}"
+            + "."
         ) from error
     return found
 
 
 def require_free(path: Path) -> None:
-    """Refuse to write over a file that is no decision file."""
-    written.require_report(path, Decision.__required_keys__)
+    """Refuse to write over a file that is no decision file, or one that was changed."""
+    written.require_report(path, {*Decision.__required_keys__, schema.SEAL})
 
 
 def save(path: Path, decision: Decision) -> None:

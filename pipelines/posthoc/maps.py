@@ -35,6 +35,7 @@ from pipelines.measure.metrics import EPSILON, ratio
 FLOOR = 1e-6
 """A bin without a voxel of the target is no proof that there is none."""
 
+_ZERO = 1e-6  # of a, b, c: what is smaller is 0
 _MOST = 20.0  # of a and b: the lowest temperature is 1 / 20
 _Array = npt.NDArray[Any]
 _Floats = npt.NDArray[np.float64]
@@ -59,9 +60,25 @@ def fit(method: str, counts: npt.ArrayLike, confidence: npt.ArrayLike) -> list[f
     return METHODS[method][0](n, true, ratio((each * confidence).sum(axis=0), n))
 
 
+def lacking(counts: npt.ArrayLike) -> str:
+    """Say what a map cannot be fitted without, and these voxels are.
+
+    Args:
+        counts: as `fit` takes them.
+
+    Returns:
+        "with": no voxel is of the class; "without": all are; "": there are both.
+    """
+    without, within = np.asarray(counts).sum(axis=(0, 2))
+    return "with" * (not within) or "without" * (not without)
+
+
 def mapped(method: str, p: npt.ArrayLike, parameters: Sequence[float]) -> _Array:
-    """Map probabilities of one class: q, as p of any shape, in [0, 1]."""
-    return METHODS[method][1](np.asarray(p), parameters)
+    """Map probabilities of one class: q, as p of any shape, in [0, 1].
+
+    p that rounding left below 0 or above 1 counts as 0 or 1, as the metrics count it.
+    """
+    return METHODS[method][1](np.clip(p, 0.0, 1.0), parameters)
 
 
 def of_bins(
@@ -141,8 +158,9 @@ def _logistic(shared: bool, n: _Floats, true: _Floats, p: _Floats) -> list[float
         bounds=[(0, _MOST)] * len(slopes) + [(None, None)],
         options={"ftol": 1e-16, "maxiter": 300},
     ).x
-    # The same to the last digit that is written, on every machine.
-    *each, shift = (float(f"{value:.4g}") for value in found)
+    # The same to the last digit that is written, on every machine; below the
+    # tolerance of the search all digits are chance.
+    *each, shift = (0.0 if abs(v) < _ZERO else float(f"{v:.4g}") for v in found)
     return [each[0], each[-1], shift]
 
 

@@ -93,8 +93,8 @@ def of_histograms(run: runs.Run, method: str) -> dict[str, Any]:
         with the mean p of each bin; `cases` and `n_voxels`.
 
     Raises:
-        InputError: a run that is not evaluated, files that are not the run's, or no
-            validation case.
+        InputError: a run that is not evaluated, files that are not the run's, no
+            validation case, or a class that all or none of its voxels are.
     """
     run.require("evaluated", f"dscpp evaluate --run {run.folder}")
     run.require_measures()
@@ -110,6 +110,13 @@ def of_histograms(run: runs.Run, method: str) -> dict[str, Any]:
     q, fitted = np.empty_like(p), []
     for target in dict.fromkeys(found.target[rows]):
         own = found.target[rows] == target
+        if lacks := maps.lacking(counts[own]):
+            raise InputError(
+                f"{run.folder}: expected validation voxels with and without {target} "
+                f"to fit a map on, found none {lacks} it in {cases} cases; train with "
+                "a split that has both, or use `dscpp temperature`, which is fitted "
+                "on all classes together"
+            )
         fitted.append(maps.fit(method, counts[own], p[own]))
         q[own] = maps.mapped(method, p[own], fitted[-1])
     before, after = (

@@ -95,7 +95,7 @@ def _measures(study: Study, variant: Variant, target: str) -> dict[str, _Floats]
         places = ("validation", "image"), ("test", "image"), ("test", BAND)
         parts = [_part(one, *place, target) for place in places]
         if own != variant:
-            if not len(parts[0].case):
+            if maps.lacking(parts[0].counts):
                 return {}
             fit = maps.fit(variant.method, parts[0].counts, parts[0].confidence)
             parts = [part.after(variant.method, fit) for part in parts]

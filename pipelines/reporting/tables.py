@@ -18,6 +18,7 @@ from data_io.errors import InputError
 from data_io.files import schema
 from data_io.files.content import file_hash
 from pipelines.measure import metrics, statistics
+from pipelines.record import MeasuredSet
 from pipelines.reporting import data, estimates
 from pipelines.reporting.estimates import Estimate, estimate, mean_of, pm
 from pipelines.reporting.evidence import estimated, training_spread
@@ -332,7 +333,7 @@ def _of_other_set(path: Path) -> list[_Row]:
     """Means of another set, whose measures are as they were written."""
     about = path.with_name("set.json")
     try:
-        found = schema.load(about, dict[str, Any]) if about.exists() else {}
+        found = schema.load(about, MeasuredSet) if about.exists() else {}
     except (OSError, ValueError) as error:
         raise InputError(
             f"{about}: expected what describes the measures of a set, found a file "
