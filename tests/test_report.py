@@ -24,6 +24,7 @@ from data_io.datasets import by_name, phantom
 from data_io.errors import InputError
 from data_io.own_images import describe as own
 from pipelines import cli, stages
+from pipelines.judge import judge
 from pipelines.measure.metrics import overlap_scores
 from pipelines.report import explorer, page
 from pipelines.reporting.pages import Report
@@ -374,6 +375,27 @@ def test_card_of_a_run_that_is_not_measured(tmp_path, phantoms, capsys):
     run.update(state="predicted")
     assert cli.main(["card", str(run.folder)]) == 2
     assert "dscpp evaluate --run" in capsys.readouterr().err
+
+
+def judged(tmp_path: Path) -> Path:
+    """The run folder of probabilities that `dscpp judge` measured."""
+    for name in ("p", "labels"):
+        (tmp_path / name).mkdir()
+    label = np.zeros((16, 16), np.uint8)
+    label[4:9, 4:12] = 1
+    for case in ("a", "b"):
+        np.save(tmp_path / "p" / f"{case}.npy", 0.1 + 0.7 * label)
+        Image.fromarray(255 * label).save(tmp_path / "labels" / f"{case}.png")
+    judge(tmp_path / "p", tmp_path / "labels", tmp_path / "out", "l3")
+    return tmp_path / "out" / "runs" / "l3"
+
+
+def test_no_card_of_judged_probabilities(tmp_path, capsys):
+    assert cli.main(["card", str(judged(tmp_path))]) == 2
+    said = capsys.readouterr()
+    assert "that `dscpp judge` measured" in said.err
+    assert str(tmp_path / "out" / "table.csv") in said.err
+    assert said.out == ""
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from pipelines.reporting.figures.curves import name_of
 from pipelines.reporting.frame import Study, join
 from pipelines.reporting.markdown import table
 from pipelines.reporting.published import Paper, paper_folder
-from pipelines.run import TRUTH, Run
+from pipelines.run import JUDGED, TRUTH, Run
 
 _CALIBRATION = ("ece", "ace", "mce", "nll", "brier")
 
@@ -30,9 +30,8 @@ def card(run: Run, results: Path) -> str:
     Raises:
         InputError: a run that is not evaluated, or no network's.
     """
+    _require_network(run)
     run.require("evaluated", f"dscpp evaluate --run {run.folder}")
-    if run.method == TRUTH:
-        raise InputError(f"{run.folder}: expected a network's run, found the {TRUTH}")
     study = join(run.folder, [run], Paper(paper_folder(results)))
     context = {
         "run": run,
@@ -46,6 +45,19 @@ def card(run: Run, results: Path) -> str:
         "second": calibration.OBSERVERS[1] in set(study.frame["reference"]),
     }
     return template("card.md").render(context)
+
+
+def _require_network(run: Run) -> None:
+    """Refuse what dscpp trained no network for."""
+    if run.method == TRUTH:
+        raise InputError(f"{run.folder}: expected a network's run, found the {TRUTH}")
+    if run.record.get("dataset") == JUDGED:
+        place = run.folder.absolute().parents[1]
+        raise InputError(
+            f"{run.folder}: expected a network that dscpp trained, found probabilities "
+            "that `dscpp judge` measured: nothing is known of what made them. Their "
+            f"measures are in {place / 'table.csv'} and {place / 'calibration.csv'}"
+        )
 
 
 def _measures(study: Study) -> str:
