@@ -257,6 +257,8 @@ class Run:
         try:
             schema.parse(text, Record)
             schema.require_unchanged(record)
+            if "state" not in record:
+                raise ValueError("no state")
         except ValueError as error:
             raise InputError(
                 f"{path}: expected the values of a run, found others ({error}); "

@@ -346,7 +346,7 @@ def test_own_images_with_their_predictions(tmp_path, monkeypatch, capsys):
     assert "expected evaluated runs in own-other/" in capsys.readouterr().err
 
 
-def test_card_says_what_was_measured_and_for_what_it_is_not(results, capsys):
+def test_card_says_what_was_measured_and_for_what_it_is_not(results, written, capsys):
     folder = results / "phantom" / "reduced" / "runs" / "dscpp-s0"
     assert cli.main(["card", str(folder), "--results", str(results)]) == 0
     text = capsys.readouterr().out
@@ -395,6 +395,32 @@ def test_no_card_of_judged_probabilities(tmp_path, capsys):
     said = capsys.readouterr()
     assert "that `dscpp judge` measured" in said.err
     assert str(tmp_path / "out" / "table.csv") in said.err
+    assert said.out == ""
+
+
+def test_card_of_an_older_run(tmp_path, capsys):
+    folder = written_runs.make_run(tmp_path / "results", "DSC")
+    record = json.loads((folder / "run.json").read_text())
+    for key in ("data_hash", "commit", "overrides", "gamma", "method"):
+        del record[key]
+    record["split"] = {"test": record["split"]["test"]}
+    (folder / "run.json").write_text(json.dumps(record))
+    assert cli.main(["card", str(folder)]) == 0, capsys.readouterr().err
+    assert "SHA-256 of the data: not recorded." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "key", ["title", "preset", "loss", "seed", "backend", "split", "test", "state"]
+)
+def test_no_card_of_a_shortened_run(key, tmp_path, capsys):
+    folder = written_runs.make_run(tmp_path / "results", "DSC")
+    record = json.loads((folder / "run.json").read_text())
+    del (record["split"] if key == "test" else record)[key]
+    (folder / "run.json").write_text(json.dumps(record))
+    assert cli.main(["card", str(folder)]) == 2
+    said = capsys.readouterr()
+    assert f"{folder / 'run.json'}: expected" in said.err
+    assert re.search(rf"\bno .*{key}", said.err)
     assert said.out == ""
 
 

@@ -12,7 +12,7 @@ from pipelines.report.page import template
 from pipelines.reporting import calibration, tables
 from pipelines.reporting.evidence import estimated
 from pipelines.reporting.figures.curves import name_of
-from pipelines.reporting.frame import Study, join
+from pipelines.reporting.frame import Study, join, require_described
 from pipelines.reporting.markdown import table
 from pipelines.reporting.published import Paper, paper_folder
 from pipelines.run import JUDGED, TRUTH, Run
@@ -32,6 +32,7 @@ def card(run: Run, results: Path) -> str:
     """
     _require_network(run)
     run.require("evaluated", f"dscpp evaluate --run {run.folder}")
+    require_described(run)
     study = join(run.folder, [run], Paper(paper_folder(results)))
     context = {
         "run": run,
