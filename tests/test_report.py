@@ -424,6 +424,17 @@ def test_no_card_of_a_shortened_run(key, tmp_path, capsys):
     assert said.out == ""
 
 
+@pytest.mark.parametrize("dataset", ["drive", "own-clinic"])
+def test_card_of_a_run_with_overrides_prints_them(dataset, tmp_path, capsys):
+    changed = {"epochs": 3, "input_shape": [64, 64]}
+    folder = written_runs.make_run(
+        tmp_path / "results", "DSC", dataset=dataset, overrides=changed
+    )
+    assert cli.main(["card", str(folder)]) == 0, capsys.readouterr().err
+    said = capsys.readouterr().out.replace("\\", "")
+    assert "differ from the preset's: epochs=3, input_shape=[64,64]." in said
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(browser.found() is None, reason="no Chromium is installed")
 def test_the_slider_is_moved_in_a_browser(written, results, tmp_path):

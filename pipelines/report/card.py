@@ -15,7 +15,7 @@ from pipelines.reporting.figures.curves import name_of
 from pipelines.reporting.frame import Study, join, require_described
 from pipelines.reporting.markdown import table
 from pipelines.reporting.published import Paper, paper_folder
-from pipelines.run import JUDGED, TRUTH, Run
+from pipelines.run import JUDGED, TRUTH, Run, spelled
 
 _CALIBRATION = ("ece", "ace", "mce", "nll", "brier")
 
@@ -33,12 +33,15 @@ def card(run: Run, results: Path) -> str:
     _require_network(run)
     run.require("evaluated", f"dscpp evaluate --run {run.folder}")
     require_described(run)
-    study = join(run.folder, [run], Paper(paper_folder(results)))
+    # No table has runs with overrides; the card of one run compares it with none.
+    alone = Run(run.folder, run.record | {"overrides": {}})
+    study = join(run.folder, [alone], Paper(paper_folder(results)))
     context = {
         "run": run,
         "record": run.record,
         "name": name_of(run.record),
         "label": next(iter(study.runs)).label,
+        "overrides": spelled(run.record.get("overrides", {})),
         "sizes": {part: len(ids) for part, ids in run.record["split"].items()},
         "measures": _measures(study),
         "calibration": _calibration(study),
