@@ -435,6 +435,28 @@ def test_card_of_a_run_with_overrides_prints_them(dataset, tmp_path, capsys):
     assert "differ from the preset's: epochs=3, input_shape=[64,64]." in said
 
 
+def test_card_shows_names_as_they_are(tmp_path, capsys):
+    """In a title, in a list and in a table: one escape, and none of plain names."""
+    name = "it's R&D *a* [l](http://e)|b\n# c &lt; <b> left_kidney __d_ `e`"
+    shown = (
+        r"it's R&D \*a\* \[l\](http://e)\|b # c \&lt; &lt;b> left_kidney \_\_d\_ \`e\`"
+    )
+    folder = written_runs.make_run(
+        tmp_path / "results",
+        "DSC",
+        title=name,
+        targets=[name],
+        classes=["background", name],
+    )
+    assert cli.main(["card", str(folder)]) == 0, capsys.readouterr().err
+    text = capsys.readouterr().out
+    assert text.startswith(f"# Model card: DSC on {shown}\n")
+    assert f"into background, {shown}." in text
+    assert f"\n| {shown}: dice |" in text
+    assert f"\n| {shown}, image: ECE |" in text
+    assert "&#39;" not in text and "&amp;" not in text
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(browser.found() is None, reason="no Chromium is installed")
 def test_the_slider_is_moved_in_a_browser(written, results, tmp_path):

@@ -13,7 +13,7 @@ from pipelines.reporting import calibration, tables
 from pipelines.reporting.evidence import estimated
 from pipelines.reporting.figures.curves import name_of
 from pipelines.reporting.frame import Study, join, require_described
-from pipelines.reporting.markdown import table
+from pipelines.reporting.markdown import escape, table
 from pipelines.reporting.published import Paper, paper_folder
 from pipelines.run import JUDGED, TRUTH, Run, spelled
 
@@ -67,7 +67,7 @@ def _require_network(run: Run) -> None:
 def _measures(study: Study) -> str:
     variant = next(iter(study.runs))
     rows = [
-        [f"{target}: {metric.replace('_', ' ')}", *_cells(vars(one))]
+        [f"{escape(target)}: {metric.replace('_', ' ')}", *_cells(vars(one))]
         for target, metric in product(study.targets, metrics.METRICS)
         for one in [estimated(study, variant, target, metric)]
     ]
@@ -93,8 +93,9 @@ def _calibration(study: Study) -> str:
     found = found[found["measure"].isin(_CALIBRATION)]
     found = found[found["reference"] == calibration.OBSERVERS[0]]
     rows = [
-        [f"{row['target']}, {row['region']}: {row['measure'].upper()}", *_cells(row)]
+        [f"{name}, {row['region']}: {row['measure'].upper()}", *_cells(row)]
         for row in found.to_dict("records")
+        for name in [escape(row["target"])]
     ]
     return table(_HEAD, rows)
 
@@ -102,5 +103,8 @@ def _calibration(study: Study) -> str:
 def _others(study: Study) -> str:
     found = tables.other_sets(study)
     shown = found[found["metric"].isin(["dice", "nll"])].to_dict("records")
-    rows = [[f"{r['set']}, {r['target']}: {r['metric']}", *_cells(r)] for r in shown]
+    rows = [
+        [f"{escape(r['set'])}, {escape(r['target'])}: {r['metric']}", *_cells(r)]
+        for r in shown
+    ]
     return table(_HEAD, rows) if rows else ""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
 from data_io.errors import InputError
 from pipelines import commits
@@ -19,6 +20,7 @@ from pipelines.report import explorer
 from pipelines.reporting import answers, calibration, claims
 from pipelines.reporting.figures import curves, style
 from pipelines.reporting.frame import Study
+from pipelines.reporting.markdown import escape
 from pipelines.reporting.pages import Page, Report
 from pipelines.reporting.tables import OURS
 from pipelines.run import write_atomically
@@ -111,15 +113,21 @@ def html(report: Report, pages: Sequence[Page], locate: explorer.Locate) -> str:
 
 def template(name: str) -> jinja2.Template:
     """One of the templates here; values are escaped, an undefined name is an error."""
+    is_html = name.endswith(".html")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
+        autoescape=is_html,
+        finalize=None if is_html else _in_markdown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
     return environment.get_template(name)
+
+
+def _in_markdown(value: Any) -> Any:
+    return value if isinstance(value, Markup) else escape(str(value))
 
 
 def _table(title: str, file: str, frame: pd.DataFrame) -> _Table:
