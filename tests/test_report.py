@@ -457,6 +457,32 @@ def test_card_shows_names_as_they_are(tmp_path, capsys):
     assert "&#39;" not in text and "&amp;" not in text
 
 
+@pytest.mark.parametrize("targets", [["cup"], ["cup", "disc"]])
+def test_card_has_what_is_of_all_classes_once(targets, tmp_path, capsys):
+    folder = written_runs.make_run(tmp_path / "results", "DSC", targets=targets)
+    assert cli.main(["card", str(folder)]) == 0
+    text = capsys.readouterr().out
+    assert "categorical" not in text
+    assert text.count("| all classes together: nll |") == len(targets) - 1
+    assert text.count("| all classes together: brier |") == len(targets) - 1
+    assert all(text.count(f"| {name}: nll |") == 1 for name in targets)
+
+
+@pytest.mark.parametrize("method", ["isotonic", "temperature"])
+def test_card_says_what_was_fitted_and_no_gamma_of_a_loss_without(
+    method, tmp_path, capsys
+):
+    posthoc = {"run": "dsc-s0"} | ({"temperature": 1.5} if method[0] == "t" else {})
+    folder = written_runs.make_run(
+        tmp_path / "results", "DSC", gamma=1.0, method=method, posthoc=posthoc
+    )
+    assert cli.main(["card", str(folder)]) == 0
+    text = capsys.readouterr().out
+    number = " 1.5" if method[0] == "t" else ""
+    assert f"After training: {method}{number}, fitted on the validation cases." in text
+    assert "gamma" not in text
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(browser.found() is None, reason="no Chromium is installed")
 def test_the_slider_is_moved_in_a_browser(written, results, tmp_path):

@@ -40,7 +40,7 @@ def card(run: Run, results: Path) -> str:
         "run": run,
         "record": run.record,
         "name": name_of(run.record),
-        "label": next(iter(study.runs)).label,
+        "variant": next(iter(study.runs)),
         "overrides": spelled(run.record.get("overrides", {})),
         "sizes": {part: len(ids) for part, ids in run.record["split"].items()},
         "measures": _measures(study),
@@ -66,14 +66,21 @@ def _require_network(run: Run) -> None:
 
 def _measures(study: Study) -> str:
     variant = next(iter(study.runs))
-    rows = [
-        [f"{escape(target)}: {metric.replace('_', ' ')}", *_cells(vars(one))]
-        for target, metric in product(study.targets, metrics.METRICS)
-        for one in [estimated(study, variant, target, metric)]
-    ]
+    found = [*product(study.targets, metrics.METRICS)]
+    shown = [one for one in found if not one[1].endswith(_OF_ALL)]
+    if len(study.targets) > 1:  # of two classes it is the measure of the one itself
+        shown += [one for one in found if one not in shown and one[0] == found[0][0]]
+    rows = []
+    for target, metric in shown:
+        whole = metric.endswith(_OF_ALL)
+        about = "all classes together" if whole else escape(target)
+        own = vars(estimated(study, variant, target, metric))
+        name = metric.removesuffix(_OF_ALL).replace("_", " ")
+        rows.append([f"{about}: {name}", *_cells(own)])
     return table(_HEAD, rows)
 
 
+_OF_ALL = "_categorical"  # end of the measures that every class has the same of
 _HEAD = ("measure", "mean", "95 % interval", "cases")
 
 
