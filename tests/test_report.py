@@ -25,6 +25,7 @@ from data_io.errors import InputError
 from data_io.own_images import describe as own
 from pipelines import cli, stages
 from pipelines.judge import judge
+from pipelines.measure import metrics
 from pipelines.measure.metrics import overlap_scores
 from pipelines.report import explorer, page
 from pipelines.reporting.pages import Report
@@ -481,6 +482,30 @@ def test_card_says_what_was_fitted_and_no_gamma_of_a_loss_without(
     number = " 1.5" if method[0] == "t" else ""
     assert f"After training: {method}{number}, fitted on the validation cases." in text
     assert "gamma" not in text
+
+
+@pytest.mark.parametrize(
+    ("about", "said"),
+    [
+        ({"seen": ["01", "02"]}, "2 of 4 images were among the training's"),
+        ({"seen": []}, "0 of 4 images were among the training's"),
+        ({"seen": None}, "it is not known whether its images were among the"),
+        ({}, "it is not known whether its images were among the"),
+    ],
+)
+def test_card_says_whether_another_set_was_trained_on(about, said, tmp_path, capsys):
+    folder = written_runs.make_run(tmp_path / "results", "DSC")
+    other = folder / "other-sets" / "clinic-b"
+    other.mkdir(parents=True)
+    columns = dict.fromkeys(metrics.METRICS, (0.5, 0.6, 0.7, 0.8))
+    written_runs.write_cases(other / "cases.csv", {"loss": "DSC"}, columns, ["vessel"])
+    written = {"set": "clinic-b", "cases": list(written_runs.CASES), **about}
+    (other / "set.json").write_text(json.dumps(written))
+    assert cli.main(["card", str(folder)]) == 0, capsys.readouterr().err
+    text = capsys.readouterr().out
+    assert "| clinic-b, vessel: dice |" in text
+    assert f"- clinic-b: {said}" in text
+    assert ("this was not measured" in text) == (about.get("seen") != [])
 
 
 @pytest.mark.slow

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from data_io.errors import InputError
+from data_io.files.content import read_json
 from pipelines.measure import metrics
 from pipelines.report.page import template
 from pipelines.reporting import calibration, tables
@@ -15,7 +17,7 @@ from pipelines.reporting.figures.curves import name_of
 from pipelines.reporting.frame import Study, join, require_described
 from pipelines.reporting.markdown import escape, table
 from pipelines.reporting.published import Paper, paper_folder
-from pipelines.run import JUDGED, TRUTH, Run, spelled
+from pipelines.run import JUDGED, OTHER_SETS, TRUTH, Run, spelled
 
 _CALIBRATION = ("ece", "ace", "mce", "nll", "brier")
 
@@ -36,6 +38,7 @@ def card(run: Run, results: Path) -> str:
     # No table has runs with overrides; the card of one run compares it with none.
     alone = Run(run.folder, run.record | {"overrides": {}})
     study = join(run.folder, [alone], Paper(paper_folder(results)))
+    sets = list(_seen(run))
     context = {
         "run": run,
         "record": run.record,
@@ -46,6 +49,8 @@ def card(run: Run, results: Path) -> str:
         "measures": _measures(study),
         "calibration": _calibration(study),
         "others": _others(study),
+        "sets": sets,
+        "elsewhere": any(one["seen"] == 0 for one in sets),
         "second": calibration.OBSERVERS[1] in set(study.frame["reference"]),
     }
     return template("card.md").render(context)
@@ -105,6 +110,19 @@ def _calibration(study: Study) -> str:
         for name in [escape(row["target"])]
     ]
     return table(_HEAD, rows)
+
+
+def _seen(run: Run) -> Iterator[dict[str, Any]]:
+    """Of each other set its images, and how many were trained on; None: not known."""
+    for path in sorted(run.path(OTHER_SETS).glob("*/cases.csv")):
+        about = read_json(path.with_name("set.json")) or {}
+        seen, cases = about.get("seen"), about.get("cases")
+        known = isinstance(seen, list) and isinstance(cases, list)
+        yield {
+            "name": path.parent.name,
+            "seen": len(seen) if known else None,
+            "n": len(cases) if known else None,
+        }
 
 
 def _others(study: Study) -> str:
