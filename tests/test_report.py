@@ -108,7 +108,7 @@ def written(results, phantoms, volumes, tmp_path_factory) -> Path:
     report.write()
     path = tmp_path_factory.mktemp("page") / "report.html"
     locate = located(results, phantoms, volumes)
-    return page.write(report, report.pages, locate, path)
+    return page.write(page.html(report, report.pages, locate), path)
 
 
 def test_one_well_formed_file_that_needs_no_other(written):
@@ -135,7 +135,8 @@ def test_the_committed_runs_make_a_page_whose_figures_are_theirs(
         raise InputError("no images of patients in this test")
 
     report = Report(project / "results")
-    output = page.write(report, report.pages, nowhere, tmp_path / "report.html")
+    made = page.html(report, report.pages, nowhere)
+    output = page.write(made, tmp_path / "report.html")
     text = output.read_text()
     assert Parsed(text).open == []
     entries = kept(text)["entries"]
@@ -506,6 +507,16 @@ def test_card_says_whether_another_set_was_trained_on(about, said, tmp_path, cap
     assert "| clinic-b, vessel: dice |" in text
     assert f"- clinic-b: {said}" in text
     assert ("this was not measured" in text) == (about.get("seen") != [])
+
+
+def test_nothing_is_written_where_data_are_of_no_use(results, tmp_path, capsys):
+    run = results / "phantom" / "reduced" / "runs" / "dscpp-s0"
+    output, data = tmp_path / "report.html", tmp_path / "none"
+    data.mkdir()
+    command = ["report", run, "--data", data, "--output", output, "--work", tmp_path]
+    assert cli.main([str(part) for part in command]) == 2
+    assert f"--data {data}: expected the images" in capsys.readouterr().err
+    assert not output.exists()
 
 
 @pytest.mark.slow

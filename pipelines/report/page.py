@@ -62,23 +62,15 @@ def require_replaceable(path: Path) -> None:
         )
 
 
-def write(
-    report: Report, pages: Sequence[Page], locate: explorer.Locate, output: Path
-) -> Path:
-    """Write the page.
-
-    Args:
-        report: of all runs at hand.
-        pages: of it, those that the page is about.
-        locate: see `explorer.Locate`.
-        output: the HTML file.
+def write(page: str, output: Path) -> Path:
+    """Write a page, the text of `html`, into a file.
 
     Raises:
         InputError: another file is there, it cannot be written, or it has more than
             `LIMIT` bytes.
     """
     require_replaceable(output)
-    text = html(report, pages, locate).encode()
+    text = page.encode()
     if len(text) > LIMIT:
         raise InputError(
             f"{output}: expected a page of at most {LIMIT / 1e6:g} MB, made one of "
@@ -88,7 +80,13 @@ def write(
 
 
 def html(report: Report, pages: Sequence[Page], locate: explorer.Locate) -> str:
-    """Make the text of the page; arguments as for `write`."""
+    """Make the text of the page.
+
+    Args:
+        report: of all runs at hand.
+        pages: of it, those that the page is about.
+        locate: see `explorer.Locate`.
+    """
     studies = [page.study for page in pages]
     over_all = report.over_all if any(len(one.cells) for one in studies) else {}
     records = [run.record for one in studies for run in one.every_run]
