@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import shutil
 import zlib
 from html.parser import HTMLParser
 from pathlib import Path
@@ -271,7 +272,7 @@ def test_volumes_are_shown_slice_by_slice(results, volumes):
     run = Run.open(results / "kits19" / "reduced" / "runs" / "dscpp-s0")
     case = run.record["split"]["test"][0]
     locate = test_illustrate.locate(volumes, results / "work")
-    pictures, scene = explorer._read({"DSC++": run}, locate, case)
+    pictures, scene = explorer._read({"DSC++": run}, locate(run), case)
     label = by_name("kits19").references(volumes, case)["observer1"]
     slices = scene["slices"]
     there = np.flatnonzero(label.any(axis=(1, 2)))
@@ -319,19 +320,28 @@ def test_no_other_file_is_replaced(tmp_path, written):
         page.require_replaceable(tmp_path)
 
 
-def test_own_images_with_their_predictions(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def own_run(test: int = 2) -> Path:
+    """A run on own images in the current folder, in `photos` and `labels`."""
     random = np.random.default_rng(0)
     for folder in ("photos", "labels"):
         Path(folder).mkdir()
-    for case in ("a", "b", "c", "d"):
+    for case in "abcdefgh"[: 2 + test]:
         label = np.zeros((24, 32), np.uint8)
         label[6:18, 8 : 20 + ord(case) % 4] = 255
         noise = random.integers(0, 255, (24, 32, 3), np.uint8)
         Image.fromarray(noise).save(f"photos/{case}.png")
         Image.fromarray(label).save(f"labels/{case}.png")
     root = own.describe(Path("photos"), Path("labels"), Path(".work")).root
-    test_illustrate.make_run(Path("results"), root.absolute(), "DSC++", dataset="own")
+    run = test_illustrate.make_run(
+        Path("results"), root.absolute(), "DSC++", dataset="own"
+    )
+    shutil.copytree(root, run.path("own-data"))
+    return run.folder
+
+
+def test_own_images_with_their_predictions(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    own_run()
     capsys.readouterr()
     command = "report --images photos --masks labels --output my-report.html"
     assert cli.main(command.split()) == 0, capsys.readouterr().err
@@ -517,6 +527,67 @@ def test_nothing_is_written_where_data_are_of_no_use(results, tmp_path, capsys):
     assert cli.main([str(part) for part in command]) == 2
     assert f"--data {data}: expected the images" in capsys.readouterr().err
     assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "left"),
+    [
+        (lambda path: path.unlink(), 2),
+        (lambda path: path.write_bytes(path.read_bytes()[:50]), 2),
+        (lambda path: path.parent.rename("elsewhere"), 0),
+    ],
+    ids=["gone", "damaged", "moved"],
+)
+@pytest.mark.parametrize("folder", ["photos", "labels"])
+def test_pictures_of_intact_own_images_stay_and_why_others_do_not_is_said(
+    folder, change, left, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    run = own_run(test=3)
+    change(Path(folder) / "d.png")
+    capsys.readouterr()
+    assert cli.main(["report", str(run)]) == 0
+    said = capsys.readouterr().err.splitlines()
+    reasons = [line for line in said if line.startswith("dscpp: warning: not every")]
+    assert len(reasons) == len(set(reasons)) > 0
+    assert any(str(run) in one for one in reasons)
+    if left:
+        assert any(f"{folder}/d.png" in one for one in reasons)
+    found = kept(Path("report.html").read_text())
+    assert check_pictures(found) == left
+    assert not any("SIMULATED" in one["dataset"] for one in found["entries"])
+    notes = [one["note"] for one in found["entries"] if "scene" in one]
+    assert all("not compared with the training's" in note for note in notes)
+
+
+def test_another_label_map_than_the_measured_one_is_not_shown(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    run = own_run(test=3)
+    pixels = np.array(Image.open("labels/d.png"))
+    Image.fromarray(np.roll(pixels, 1) | pixels).save("labels/d.png")
+    Image.new("RGB", (9, 9)).save("photos/e.png")
+    assert cli.main(["report", str(run)]) == 0
+    said = capsys.readouterr().err
+    assert "case d: expected the label map that" in said
+    assert "case e: expected an image of its label map's size" in said
+    assert check_pictures(kept(Path("report.html").read_text())) == 1
+
+
+def test_no_simulated_image_beside_named_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run = written_runs.make_run(tmp_path / "results", "DSC")
+    for named, why in (
+        (run, "the probabilities are not on this machine; git has none"),
+        (judged(tmp_path), "`dscpp judge` keeps no probabilities"),
+    ):
+        assert cli.main(["report", str(named)]) == 0, capsys.readouterr().err
+        assert capsys.readouterr().err.count(why) == 1
+        found = kept(Path("report.html").read_text())
+        assert found["scenes"] == {}
+        assert not any("SIMULATED" in one["dataset"] for one in found["entries"])
+        assert any(why in one["note"] for one in found["entries"])
 
 
 @pytest.mark.slow

@@ -101,7 +101,7 @@ def html(report: Report, pages: Sequence[Page], locate: explorer.Locate) -> str:
             "forest": _svg(forest) if forest else "",
             "tables": list(_tables(over_all, pages)),
             "diagrams": list(_diagrams(studies)),
-            "explorer": explorer.data(pages, locate),
+            "explorer": explorer.data(pages, locate, bool(over_all)),
             "costs": _costs(pages),
             "hours": seconds / 3600,
             "made": _table("Runs", "run.json", pd.DataFrame(map(_made, studies))),
