@@ -384,7 +384,7 @@ def studies(results: Path) -> list[Study]:
         raise InputError(
             f"{results}: expected evaluated runs in <dataset>/<preset>/runs/, found "
             "none; make some with `make demo` or `make reproduce-drive DATA=...`, or "
-            "name a run: `dscpp tables RUN`"
+            "name a run where the command takes one, such as `dscpp report RUN`"
         )
     return found
 
