@@ -590,6 +590,60 @@ def test_no_simulated_image_beside_named_runs(tmp_path, monkeypatch, capsys):
         assert any(why in one["note"] for one in found["entries"])
 
 
+def test_page_of_judged_probabilities_speaks_of_no_training(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["report", str(judged(tmp_path))]) == 0, capsys.readouterr().err
+    text = Path("report.html").read_text()
+    said = text.partition('<script type="application/json"')
+    said = re.sub("<[^>]*>", "", said[0] + said[2])
+    assert "labels: 2 test images, 1 set of probabilities that another program" in said
+    assert "dscpp judge measures every case" in said
+    assert "Nothing was trained." in said
+    for wrong in ("preset", "dscpp train", "dscpp evaluate", "segmentation losses gi"):
+        assert wrong not in said.replace("Segmentation losses and", "")
+    assert all(one["dataset"] == "labels" for one in kept(text)["entries"])
+
+
+def test_page_counts_runs_by_what_they_are(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    plain = written_runs.make_run(
+        Path("results"), "DSC", dataset="own-a", overrides={"epochs": 3}
+    )
+    assert cli.main(["report", str(plain)]) == 0, capsys.readouterr().err
+    text = Path("report.html").read_text()
+    assert "</strong>: 4 test images, 1 run</li>" in text
+    assert "<p>1 run, 0.0 hours of training in all.</p>" in text
+    assert "<td>epochs=3</td>" in text
+    scaled = written_runs.make_run(
+        Path("results"), "DSC", dataset="own-a", overrides={"epochs": 3},
+        method="isotonic", posthoc={"run": "dsc-s0"},
+    )  # fmt: skip
+    assert cli.main(["report", str(plain), str(scaled)]) == 0
+    text = Path("report.html").read_text()
+    assert "2 runs (those after temperature scaling or another method cou" in text
+
+
+def test_without_runs_the_message_names_the_command(tmp_path, capsys):
+    output = tmp_path / "report.html"
+    command = ["report", "--results", str(tmp_path), "--output", str(output)]
+    assert cli.main(command) == 2
+    assert "name a run where the command takes one, such as `dscpp report RUN`" in (
+        capsys.readouterr().err
+    )
+    assert not output.exists()
+
+
+def test_a_scaled_run_alone_needs_the_run_it_was_made_from(tmp_path, capsys):
+    results, posthoc = tmp_path / "results", {"run": "dsc-s0"}
+    written_runs.make_run(results, "DSC")
+    scaled = written_runs.make_run(results, "DSC", method="beta", posthoc=posthoc)
+    assert cli.main(["card", str(scaled), "--results", str(results)]) == 0
+    assert cli.main(["report", str(scaled), "--output", str(tmp_path / "r.html")]) == 2
+    assert f"name {scaled.with_name('dsc-s0')} too" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(browser.found() is None, reason="no Chromium is installed")
 def test_the_slider_is_moved_in_a_browser(written, results, tmp_path):

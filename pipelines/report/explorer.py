@@ -92,6 +92,12 @@ def data(
     }
 
 
+def named(study: Study) -> str:
+    """A data set and its preset, in print; nothing was trained without a preset."""
+    preset = f", preset {study.preset}" if study.preset else ""
+    return f"{curves.name_of(study.record)}{preset}"
+
+
 def code(p: npt.ArrayLike) -> npt.NDArray[np.uint8]:
     """Keep probabilities as bytes, with every threshold exact.
 
@@ -114,7 +120,7 @@ def _of_page(
 ) -> Iterator[_Entry]:
     """The entries of a study: means first, then cases; pictures go into `scenes`."""
     study = page.study
-    about = {"dataset": f"{curves.name_of(study.record)}, preset {study.preset}"}
+    about = {"dataset": named(study)}
     yield from (about | one for one in _means(page))
     losses = {variant.label: _likeliest(study.runs[variant])
               for variant in (study.main or list(study.runs))[:_LOSSES]}  # fmt: skip

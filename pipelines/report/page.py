@@ -23,7 +23,7 @@ from pipelines.reporting.frame import Study
 from pipelines.reporting.markdown import escape
 from pipelines.reporting.pages import Page, Report
 from pipelines.reporting.tables import OURS
-from pipelines.run import write_atomically
+from pipelines.run import spelled, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,7 +96,9 @@ def html(report: Report, pages: Sequence[Page], locate: explorer.Locate) -> str:
         context = {
             "mark": MARK,
             "commit": commits.commit(),
-            "studies": [(_named(one), one) for one in studies],
+            "studies": [(explorer.named(one), one) for one in studies],
+            "trained": any(one.preset for one in studies),
+            "judged": not all(one.preset for one in studies),
             "questions": list(_questions(over_all)),
             "forest": _svg(forest) if forest else "",
             "tables": list(_tables(over_all, pages)),
@@ -164,12 +166,8 @@ def _tables(
         own = {} if len(page.study.cells) else {OURS: "all measures"}
         for name, what in (own | _OF_PAGE).items():
             if name in page.files:
-                title = f"{_named(page.study)}: {what}"
+                title = f"{explorer.named(page.study)}: {what}"
                 yield _table(title, name, page.files[name])
-
-
-def _named(study: Study) -> str:
-    return f"{curves.name_of(study.record)}, preset {study.preset}"
 
 
 def _svg(figure: Figure) -> str:
@@ -184,7 +182,7 @@ def _diagrams(studies: Sequence[Study]) -> Iterator[dict[str, str]]:
     """A reliability diagram of each data set, class, region and loss."""
     each = ((study, variant) for study in studies for variant in study.main)
     for study, variant in each:
-        about = {"dataset": _named(study), "loss": variant.label}
+        about = {"dataset": explorer.named(study), "loss": variant.label}
         for target, region, reference in calibration.Reader(study, variant).places():
             if reference == calibration.OBSERVERS[0]:
                 image = _svg(curves.diagram(study, target, variant, region))
@@ -194,7 +192,8 @@ def _diagrams(studies: Sequence[Study]) -> Iterator[dict[str, str]]:
 
 def _costs(pages: Sequence[Page]) -> _Table:
     parts = [
-        page.files["costs.csv"].assign(dataset=_named(page.study)) for page in pages
+        page.files["costs.csv"].assign(dataset=explorer.named(page.study))
+        for page in pages
     ]
     found = pd.concat(parts, ignore_index=True)
     found.insert(0, "dataset", found.pop("dataset"))
@@ -206,10 +205,11 @@ def _made(study: Study) -> dict[str, object]:
     records = [run.record for run in study.every_run]
     versions = [one.get("versions", {}) for one in records]
     return {
-        "data set": _named(study),
+        "data set": explorer.named(study),
         "runs": len(records),
         "test images": len(study.cases),
         "data (SHA-256)": str(study.record.get("data_hash", ""))[:12],
+        "overrides": _each(spelled(one.get("overrides", {})) for one in records),
         "commits": _each(str(one.get("commit", ""))[:12] for one in records),
         "backends": _each(one.get("backend") for one in records),
         "Keras": _each(one.get("keras") for one in versions),
