@@ -118,10 +118,10 @@ def _seen(run: Run) -> Iterator[dict[str, Any]]:
         about = read_json(path.with_name("set.json")) or {}
         seen, cases = about.get("seen"), about.get("cases")
         known = isinstance(seen, list) and isinstance(cases, list)
+        counts = (len(seen or ()), len(cases or ())) if known else (None, None)
         yield {
             "name": path.parent.name,
-            "seen": len(seen) if known else None,
-            "n": len(cases) if known else None,
+            **dict(zip(("seen", "n"), counts, strict=True)),
         }
 
 

@@ -247,17 +247,13 @@ def _read(
     label = module.references(root, case)["observer1"]
     _require_measured(first, label, case)
     place = module.geometry(root, case)
-    image = module.picture(root, case) if place is None else None
-    shape = place.shape if image is None else image.shape[:2]
-    if shape != label.shape:
-        raise InputError(
-            f"case {case}: expected an image of its label map's size, {label.shape}, "
-            f"found {shape}; restore it"
-        )
-    if image is not None:
+    if place is None:
+        image = module.picture(root, case)
+        _require_size(label, image.shape[:2], case)
         each = {loss: stored.as_kept(run, module, root, case)[np.newaxis]
                 for loss, run in here.items()}  # fmt: skip
         return _thinned(each, label[np.newaxis], [image])
+    _require_size(label, place.shape, case)
     planes, each = _planes(place, label > 0), {}
     for loss, run in here.items():
         softmax, _ = stored.volume(run, module, root, case)
@@ -281,6 +277,15 @@ def _require_measured(run: Run, label: _Array, case: str) -> None:
                 f"case {case}: expected the label map that {run.folder} was measured "
                 f"with, {counted} voxels of {target}, found {found}; restore it"
             )
+
+
+def _require_size(label: _Array, shape: tuple[int, ...], case: str) -> None:
+    """Refuse an image of another size than its label map."""
+    if tuple(shape) != label.shape:
+        raise InputError(
+            f"case {case}: expected an image of its label map's size, {label.shape}, "
+            f"found {tuple(shape)}; restore it"
+        )
 
 
 def _planes(place: nifti.Geometry, target: _Array) -> list[Plane]:
