@@ -118,11 +118,8 @@ def _seen(run: Run) -> Iterator[dict[str, Any]]:
         about = read_json(path.with_name("set.json")) or {}
         seen, cases = about.get("seen"), about.get("cases")
         known = isinstance(seen, list) and isinstance(cases, list)
-        counts = (len(seen or ()), len(cases or ())) if known else (None, None)
-        yield {
-            "name": path.parent.name,
-            **dict(zip(("seen", "n"), counts, strict=True)),
-        }
+        k = len(seen or ()) if known else None
+        yield {"name": path.parent.name, "seen": k, "n": len(cases or ())}
 
 
 def _others(study: Study) -> str:
