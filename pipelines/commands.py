@@ -365,7 +365,8 @@ def report(options: argparse.Namespace) -> Path:
         arguments.take_own(options)
     found, pages = _pages(options)
     with _located(options) as locate:
-        return page.write(found, pages, locate, options.output)
+        text = page.html(found, pages, locate)
+    return page.write(text, options.output)
 
 
 def card(options: argparse.Namespace) -> str:

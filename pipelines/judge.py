@@ -116,9 +116,6 @@ def judge(
     return run
 
 
-_DATASET = "judged"
-
-
 def _folder(output: Path, name: str) -> Path:
     """The run's folder, if the name and what is there allow it."""
     if unfit(name):
@@ -128,7 +125,9 @@ def _folder(output: Path, name: str) -> Path:
         )
     folder = output / "runs" / name
     runs.require_replaceable(
-        folder, "judged probabilities", lambda run: run.record["dataset"] == _DATASET
+        folder,
+        "judged probabilities",
+        lambda run: run.record["dataset"] == runs.JUDGED,
     )
     return folder
 
@@ -175,7 +174,7 @@ def _require_same(output: Path, folder: Path, wanted: Mapping[str, Any]) -> None
 def _record(name: str, classes: tuple[str, ...]) -> dict[str, Any]:
     """The rest of `run.json`."""
     return {
-        "dataset": _DATASET,
+        "dataset": runs.JUDGED,
         "simulated": False,
         "classes": list(classes),
         "preset": "",

@@ -40,6 +40,7 @@ OTHER_SETS = "other-sets"
 OWN_DATA = "own-data"  # folder: where own images are, how they are read; not in git
 CUSTOM = "custom-"  # folders of runs with overrides begin so
 SEEN = "seen-images.json"  # SHA-256 by case of training and validation; not in git
+JUDGED = "judged"  # data set of what `dscpp judge` measured: no network of ours
 TRUTH = "true posterior"  # method of the one run that nothing was trained for
 _NAMES = ("dataset", "preset", "loss", "method", "backend")
 _LONGEST = 100  # of what a folder's name says of overrides
@@ -256,6 +257,8 @@ class Run:
         try:
             schema.parse(text, Record)
             schema.require_unchanged(record)
+            if "state" not in record:
+                raise ValueError("no state")
         except ValueError as error:
             raise InputError(
                 f"{path}: expected the values of a run, found others ({error}); "

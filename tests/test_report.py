@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import shutil
 import zlib
 from html.parser import HTMLParser
 from pathlib import Path
@@ -24,6 +25,8 @@ from data_io.datasets import by_name, phantom
 from data_io.errors import InputError
 from data_io.own_images import describe as own
 from pipelines import cli, stages
+from pipelines.judge import judge
+from pipelines.measure import metrics
 from pipelines.measure.metrics import overlap_scores
 from pipelines.report import explorer, page
 from pipelines.reporting.pages import Report
@@ -106,7 +109,7 @@ def written(results, phantoms, volumes, tmp_path_factory) -> Path:
     report.write()
     path = tmp_path_factory.mktemp("page") / "report.html"
     locate = located(results, phantoms, volumes)
-    return page.write(report, report.pages, locate, path)
+    return page.write(page.html(report, report.pages, locate), path)
 
 
 def test_one_well_formed_file_that_needs_no_other(written):
@@ -133,7 +136,8 @@ def test_the_committed_runs_make_a_page_whose_figures_are_theirs(
         raise InputError("no images of patients in this test")
 
     report = Report(project / "results")
-    output = page.write(report, report.pages, nowhere, tmp_path / "report.html")
+    made = page.html(report, report.pages, nowhere)
+    output = page.write(made, tmp_path / "report.html")
     text = output.read_text()
     assert Parsed(text).open == []
     entries = kept(text)["entries"]
@@ -268,7 +272,7 @@ def test_volumes_are_shown_slice_by_slice(results, volumes):
     run = Run.open(results / "kits19" / "reduced" / "runs" / "dscpp-s0")
     case = run.record["split"]["test"][0]
     locate = test_illustrate.locate(volumes, results / "work")
-    pictures, scene = explorer._read({"DSC++": run}, locate, case)
+    pictures, scene = explorer._read({"DSC++": run}, locate(run), case)
     label = by_name("kits19").references(volumes, case)["observer1"]
     slices = scene["slices"]
     there = np.flatnonzero(label.any(axis=(1, 2)))
@@ -316,19 +320,28 @@ def test_no_other_file_is_replaced(tmp_path, written):
         page.require_replaceable(tmp_path)
 
 
-def test_own_images_with_their_predictions(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def own_run(test: int = 2) -> Path:
+    """A run on own images in the current folder, in `photos` and `labels`."""
     random = np.random.default_rng(0)
     for folder in ("photos", "labels"):
         Path(folder).mkdir()
-    for case in ("a", "b", "c", "d"):
+    for case in "abcdefgh"[: 2 + test]:
         label = np.zeros((24, 32), np.uint8)
         label[6:18, 8 : 20 + ord(case) % 4] = 255
         noise = random.integers(0, 255, (24, 32, 3), np.uint8)
         Image.fromarray(noise).save(f"photos/{case}.png")
         Image.fromarray(label).save(f"labels/{case}.png")
     root = own.describe(Path("photos"), Path("labels"), Path(".work")).root
-    test_illustrate.make_run(Path("results"), root.absolute(), "DSC++", dataset="own")
+    run = test_illustrate.make_run(
+        Path("results"), root.absolute(), "DSC++", dataset="own"
+    )
+    shutil.copytree(root, run.path("own-data"))
+    return run.folder
+
+
+def test_own_images_with_their_predictions(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    own_run()
     capsys.readouterr()
     command = "report --images photos --masks labels --output my-report.html"
     assert cli.main(command.split()) == 0, capsys.readouterr().err
@@ -345,7 +358,7 @@ def test_own_images_with_their_predictions(tmp_path, monkeypatch, capsys):
     assert "expected evaluated runs in own-other/" in capsys.readouterr().err
 
 
-def test_card_says_what_was_measured_and_for_what_it_is_not(results, capsys):
+def test_card_says_what_was_measured_and_for_what_it_is_not(results, written, capsys):
     folder = results / "phantom" / "reduced" / "runs" / "dscpp-s0"
     assert cli.main(["card", str(folder), "--results", str(results)]) == 0
     text = capsys.readouterr().out
@@ -374,6 +387,261 @@ def test_card_of_a_run_that_is_not_measured(tmp_path, phantoms, capsys):
     run.update(state="predicted")
     assert cli.main(["card", str(run.folder)]) == 2
     assert "dscpp evaluate --run" in capsys.readouterr().err
+
+
+def judged(tmp_path: Path) -> Path:
+    """The run folder of probabilities that `dscpp judge` measured."""
+    for name in ("p", "labels"):
+        (tmp_path / name).mkdir()
+    label = np.zeros((16, 16), np.uint8)
+    label[4:9, 4:12] = 1
+    for case in ("a", "b"):
+        np.save(tmp_path / "p" / f"{case}.npy", 0.1 + 0.7 * label)
+        Image.fromarray(255 * label).save(tmp_path / "labels" / f"{case}.png")
+    judge(tmp_path / "p", tmp_path / "labels", tmp_path / "out", "l3")
+    return tmp_path / "out" / "runs" / "l3"
+
+
+def test_no_card_of_judged_probabilities(tmp_path, capsys):
+    assert cli.main(["card", str(judged(tmp_path))]) == 2
+    said = capsys.readouterr()
+    assert "that `dscpp judge` measured" in said.err
+    assert str(tmp_path / "out" / "table.csv") in said.err
+    assert said.out == ""
+
+
+def test_card_of_an_older_run(tmp_path, capsys):
+    folder = written_runs.make_run(tmp_path / "results", "DSC")
+    record = json.loads((folder / "run.json").read_text())
+    for key in ("data_hash", "commit", "overrides", "gamma", "method"):
+        del record[key]
+    record["split"] = {"test": record["split"]["test"]}
+    (folder / "run.json").write_text(json.dumps(record))
+    assert cli.main(["card", str(folder)]) == 0, capsys.readouterr().err
+    assert "SHA-256 of the data: not recorded." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "key", ["title", "preset", "loss", "seed", "backend", "split", "test", "state"]
+)
+def test_no_card_of_a_shortened_run(key, tmp_path, capsys):
+    folder = written_runs.make_run(tmp_path / "results", "DSC")
+    record = json.loads((folder / "run.json").read_text())
+    del (record["split"] if key == "test" else record)[key]
+    (folder / "run.json").write_text(json.dumps(record))
+    assert cli.main(["card", str(folder)]) == 2
+    said = capsys.readouterr()
+    assert f"{folder / 'run.json'}: expected" in said.err
+    assert re.search(rf"\bno .*{key}", said.err)
+    assert said.out == ""
+
+
+@pytest.mark.parametrize("dataset", ["drive", "own-clinic"])
+def test_card_of_a_run_with_overrides_prints_them(dataset, tmp_path, capsys):
+    changed = {"epochs": 3, "input_shape": [64, 64]}
+    folder = written_runs.make_run(
+        tmp_path / "results", "DSC", dataset=dataset, overrides=changed
+    )
+    assert cli.main(["card", str(folder)]) == 0, capsys.readouterr().err
+    said = capsys.readouterr().out.replace("\\", "")
+    assert "differ from the preset's: epochs=3, input_shape=[64,64]." in said
+
+
+def test_card_shows_names_as_they_are(tmp_path, capsys):
+    """In a title, in a list and in a table: one escape, and none of plain names."""
+    name = "it's R&D *a* [l](http://e)|b\n# c &lt; <b> left_kidney __d_ `e`"
+    shown = (
+        r"it's R&D \*a\* \[l\](http://e)\|b # c \&lt; &lt;b> left_kidney \_\_d\_ \`e\`"
+    )
+    folder = written_runs.make_run(
+        tmp_path / "results",
+        "DSC",
+        title=name,
+        targets=[name],
+        classes=["background", name],
+    )
+    assert cli.main(["card", str(folder)]) == 0, capsys.readouterr().err
+    text = capsys.readouterr().out
+    assert text.startswith(f"# Model card: DSC on {shown}\n")
+    assert f"into background, {shown}." in text
+    assert f"\n| {shown}: dice |" in text
+    assert f"\n| {shown}, image: ECE |" in text
+    assert "&#39;" not in text and "&amp;" not in text
+
+
+@pytest.mark.parametrize("targets", [["cup"], ["cup", "disc"]])
+def test_card_has_what_is_of_all_classes_once(targets, tmp_path, capsys):
+    folder = written_runs.make_run(tmp_path / "results", "DSC", targets=targets)
+    assert cli.main(["card", str(folder)]) == 0
+    text = capsys.readouterr().out
+    assert "categorical" not in text
+    assert text.count("| all classes together: nll |") == len(targets) - 1
+    assert text.count("| all classes together: brier |") == len(targets) - 1
+    assert all(text.count(f"| {name}: nll |") == 1 for name in targets)
+
+
+@pytest.mark.parametrize("method", ["isotonic", "temperature"])
+def test_card_says_what_was_fitted_and_no_gamma_of_a_loss_without(
+    method, tmp_path, capsys
+):
+    posthoc = {"run": "dsc-s0"} | ({"temperature": 1.5} if method[0] == "t" else {})
+    folder = written_runs.make_run(
+        tmp_path / "results", "DSC", gamma=1.0, method=method, posthoc=posthoc
+    )
+    assert cli.main(["card", str(folder)]) == 0
+    text = capsys.readouterr().out
+    number = " 1.5" if method[0] == "t" else ""
+    assert f"After training: {method}{number}, fitted on the validation cases." in text
+    assert "gamma" not in text
+
+
+@pytest.mark.parametrize(
+    ("about", "said"),
+    [
+        ({"seen": ["01", "02"]}, "2 of 4 images were among the training's"),
+        ({"seen": []}, "0 of 4 images were among the training's"),
+        ({"seen": None}, "it is not known whether its images were among the"),
+        ({}, "it is not known whether its images were among the"),
+    ],
+)
+def test_card_says_whether_another_set_was_trained_on(about, said, tmp_path, capsys):
+    folder = written_runs.make_run(tmp_path / "results", "DSC")
+    other = folder / "other-sets" / "clinic-b"
+    other.mkdir(parents=True)
+    columns = dict.fromkeys(metrics.METRICS, (0.5, 0.6, 0.7, 0.8))
+    written_runs.write_cases(other / "cases.csv", {"loss": "DSC"}, columns, ["vessel"])
+    written = {"set": "clinic-b", "cases": list(written_runs.CASES), **about}
+    (other / "set.json").write_text(json.dumps(written))
+    assert cli.main(["card", str(folder)]) == 0, capsys.readouterr().err
+    text = capsys.readouterr().out
+    assert "| clinic-b, vessel: dice |" in text
+    assert f"- clinic-b: {said}" in text
+    assert ("this was not measured" in text) == (about.get("seen") != [])
+
+
+def test_nothing_is_written_where_data_are_of_no_use(results, tmp_path, capsys):
+    run = results / "phantom" / "reduced" / "runs" / "dscpp-s0"
+    output, data = tmp_path / "report.html", tmp_path / "none"
+    data.mkdir()
+    command = ["report", run, "--data", data, "--output", output, "--work", tmp_path]
+    assert cli.main([str(part) for part in command]) == 2
+    assert f"--data {data}: expected the images" in capsys.readouterr().err
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "left"),
+    [
+        (lambda path: path.unlink(), 2),
+        (lambda path: path.write_bytes(path.read_bytes()[:50]), 2),
+        (lambda path: path.parent.rename("elsewhere"), 0),
+    ],
+    ids=["gone", "damaged", "moved"],
+)
+@pytest.mark.parametrize("folder", ["photos", "labels"])
+def test_pictures_of_intact_own_images_stay_and_why_others_do_not_is_said(
+    folder, change, left, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    run = own_run(test=3)
+    change(Path(folder) / "d.png")
+    capsys.readouterr()
+    assert cli.main(["report", str(run)]) == 0
+    said = capsys.readouterr().err.splitlines()
+    reasons = [line for line in said if line.startswith("dscpp: warning: not every")]
+    assert len(reasons) == len(set(reasons)) > 0
+    assert any(str(run) in one for one in reasons)
+    if left:
+        assert any(f"{folder}/d.png" in one for one in reasons)
+    found = kept(Path("report.html").read_text())
+    assert check_pictures(found) == left
+    assert not any("SIMULATED" in one["dataset"] for one in found["entries"])
+    notes = [one["note"] for one in found["entries"] if "scene" in one]
+    assert all("not compared with the training's" in note for note in notes)
+
+
+def test_another_label_map_than_the_measured_one_is_not_shown(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    run = own_run(test=3)
+    pixels = np.array(Image.open("labels/d.png"))
+    Image.fromarray(np.roll(pixels, 1) | pixels).save("labels/d.png")
+    Image.new("RGB", (9, 9)).save("photos/e.png")
+    assert cli.main(["report", str(run)]) == 0
+    said = capsys.readouterr().err
+    assert "case d: expected the label map that" in said
+    assert "case e: expected an image of its label map's size" in said
+    assert check_pictures(kept(Path("report.html").read_text())) == 1
+
+
+def test_no_simulated_image_beside_named_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run = written_runs.make_run(tmp_path / "results", "DSC")
+    for named, why in (
+        (run, "the probabilities are not on this machine; git has none"),
+        (judged(tmp_path), "`dscpp judge` keeps no probabilities"),
+    ):
+        assert cli.main(["report", str(named)]) == 0, capsys.readouterr().err
+        assert capsys.readouterr().err.count(why) == 1
+        found = kept(Path("report.html").read_text())
+        assert found["scenes"] == {}
+        assert not any("SIMULATED" in one["dataset"] for one in found["entries"])
+        assert any(why in one["note"] for one in found["entries"])
+
+
+def test_page_of_judged_probabilities_speaks_of_no_training(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["report", str(judged(tmp_path))]) == 0, capsys.readouterr().err
+    text = Path("report.html").read_text()
+    said = text.partition('<script type="application/json"')
+    said = re.sub("<[^>]*>", "", said[0] + said[2])
+    assert "labels: 2 test images, 1 set of probabilities that another program" in said
+    assert "dscpp judge measures every case" in said
+    assert "Nothing was trained." in said
+    for wrong in ("preset", "dscpp train", "dscpp evaluate", "segmentation losses gi"):
+        assert wrong not in said.replace("Segmentation losses and", "")
+    assert all(one["dataset"] == "labels" for one in kept(text)["entries"])
+
+
+def test_page_counts_runs_by_what_they_are(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    plain = written_runs.make_run(
+        Path("results"), "DSC", dataset="own-a", overrides={"epochs": 3}
+    )
+    assert cli.main(["report", str(plain)]) == 0, capsys.readouterr().err
+    text = Path("report.html").read_text()
+    assert "</strong>: 4 test images, 1 run</li>" in text
+    assert "<p>1 run, 0.0 hours of training in all.</p>" in text
+    assert "<td>epochs=3</td>" in text
+    scaled = written_runs.make_run(
+        Path("results"), "DSC", dataset="own-a", overrides={"epochs": 3},
+        method="isotonic", posthoc={"run": "dsc-s0"},
+    )  # fmt: skip
+    assert cli.main(["report", str(plain), str(scaled)]) == 0
+    text = Path("report.html").read_text()
+    assert "2 runs (those after temperature scaling or another method cou" in text
+
+
+def test_without_runs_the_message_names_the_command(tmp_path, capsys):
+    output = tmp_path / "report.html"
+    command = ["report", "--results", str(tmp_path), "--output", str(output)]
+    assert cli.main(command) == 2
+    assert "name a run where the command takes one, such as `dscpp report RUN`" in (
+        capsys.readouterr().err
+    )
+    assert not output.exists()
+
+
+def test_a_scaled_run_alone_needs_the_run_it_was_made_from(tmp_path, capsys):
+    results, posthoc = tmp_path / "results", {"run": "dsc-s0"}
+    written_runs.make_run(results, "DSC")
+    scaled = written_runs.make_run(results, "DSC", method="beta", posthoc=posthoc)
+    assert cli.main(["card", str(scaled), "--results", str(results)]) == 0
+    assert cli.main(["report", str(scaled), "--output", str(tmp_path / "r.html")]) == 2
+    assert f"name {scaled.with_name('dsc-s0')} too" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from data_io.errors import InputError
+from data_io.files.content import read_json
 from pipelines.measure import metrics
 from pipelines.report.page import template
 from pipelines.reporting import calibration, tables
 from pipelines.reporting.evidence import estimated
 from pipelines.reporting.figures.curves import name_of
-from pipelines.reporting.frame import Study, join
-from pipelines.reporting.markdown import table
+from pipelines.reporting.frame import Study, join, require_described
+from pipelines.reporting.markdown import escape, table
 from pipelines.reporting.published import Paper, paper_folder
-from pipelines.run import TRUTH, Run
+from pipelines.run import JUDGED, OTHER_SETS, TRUTH, Run, spelled
 
 _CALIBRATION = ("ece", "ace", "mce", "nll", "brier")
 
@@ -30,34 +32,60 @@ def card(run: Run, results: Path) -> str:
     Raises:
         InputError: a run that is not evaluated, or no network's.
     """
+    _require_network(run)
     run.require("evaluated", f"dscpp evaluate --run {run.folder}")
-    if run.method == TRUTH:
-        raise InputError(f"{run.folder}: expected a network's run, found the {TRUTH}")
-    study = join(run.folder, [run], Paper(paper_folder(results)))
+    require_described(run)
+    # No table has runs with overrides; the card of one run compares it with none.
+    alone = Run(run.folder, run.record | {"overrides": {}})
+    study = join(run.folder, [alone], Paper(paper_folder(results)))
+    sets = list(_seen(run))
     context = {
         "run": run,
         "record": run.record,
         "name": name_of(run.record),
-        "label": next(iter(study.runs)).label,
+        "variant": next(iter(study.runs)),
+        "overrides": spelled(run.record.get("overrides", {})),
         "sizes": {part: len(ids) for part, ids in run.record["split"].items()},
         "measures": _measures(study),
         "calibration": _calibration(study),
         "others": _others(study),
+        "sets": sets,
+        "elsewhere": any(one["seen"] == 0 for one in sets),
         "second": calibration.OBSERVERS[1] in set(study.frame["reference"]),
     }
     return template("card.md").render(context)
 
 
+def _require_network(run: Run) -> None:
+    """Refuse what dscpp trained no network for."""
+    if run.method == TRUTH:
+        raise InputError(f"{run.folder}: expected a network's run, found the {TRUTH}")
+    if run.record.get("dataset") == JUDGED:
+        place = run.folder.absolute().parents[1]
+        raise InputError(
+            f"{run.folder}: expected a network that dscpp trained, found probabilities "
+            "that `dscpp judge` measured: nothing is known of what made them. Their "
+            f"measures are in {place / 'table.csv'} and {place / 'calibration.csv'}"
+        )
+
+
 def _measures(study: Study) -> str:
     variant = next(iter(study.runs))
-    rows = [
-        [f"{target}: {metric.replace('_', ' ')}", *_cells(vars(one))]
-        for target, metric in product(study.targets, metrics.METRICS)
-        for one in [estimated(study, variant, target, metric)]
-    ]
+    found = [*product(study.targets, metrics.METRICS)]
+    shown = [one for one in found if not one[1].endswith(_OF_ALL)]
+    if len(study.targets) > 1:  # of two classes it is the measure of the one itself
+        shown += [one for one in found if one not in shown and one[0] == found[0][0]]
+    rows = []
+    for target, metric in shown:
+        whole = metric.endswith(_OF_ALL)
+        about = "all classes together" if whole else escape(target)
+        own = vars(estimated(study, variant, target, metric))
+        name = metric.removesuffix(_OF_ALL).replace("_", " ")
+        rows.append([f"{about}: {name}", *_cells(own)])
     return table(_HEAD, rows)
 
 
+_OF_ALL = "_categorical"  # end of the measures that every class has the same of
 _HEAD = ("measure", "mean", "95 % interval", "cases")
 
 
@@ -77,14 +105,28 @@ def _calibration(study: Study) -> str:
     found = found[found["measure"].isin(_CALIBRATION)]
     found = found[found["reference"] == calibration.OBSERVERS[0]]
     rows = [
-        [f"{row['target']}, {row['region']}: {row['measure'].upper()}", *_cells(row)]
+        [f"{name}, {row['region']}: {row['measure'].upper()}", *_cells(row)]
         for row in found.to_dict("records")
+        for name in [escape(row["target"])]
     ]
     return table(_HEAD, rows)
+
+
+def _seen(run: Run) -> Iterator[dict[str, Any]]:
+    """Of each other set its images, and how many were trained on; None: not known."""
+    for path in sorted(run.path(OTHER_SETS).glob("*/cases.csv")):
+        about = read_json(path.with_name("set.json")) or {}
+        seen, cases = about.get("seen"), about.get("cases")
+        known = isinstance(seen, list) and isinstance(cases, list)
+        k = len(seen or ()) if known else None
+        yield {"name": path.parent.name, "seen": k, "n": len(cases or ())}
 
 
 def _others(study: Study) -> str:
     found = tables.other_sets(study)
     shown = found[found["metric"].isin(["dice", "nll"])].to_dict("records")
-    rows = [[f"{r['set']}, {r['target']}: {r['metric']}", *_cells(r)] for r in shown]
+    rows = [
+        [f"{escape(r['set'])}, {escape(r['target'])}: {r['metric']}", *_cells(r)]
+        for r in shown
+    ]
     return table(_HEAD, rows) if rows else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +20,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from data_io import datasets
+from data_io import bars, datasets
+from data_io.datasets import is_own
+from data_io.datasets.layout import ABOUT
 from data_io.datasets.phantom import vessels
 from data_io.errors import InputError
 from data_io.files import nifti
@@ -31,7 +34,7 @@ from pipelines.reporting.figures import curves, panels, photographs, style
 from pipelines.reporting.figures.planes import Plane
 from pipelines.reporting.frame import Study, selected
 from pipelines.reporting.pages import Page
-from pipelines.run import Run
+from pipelines.run import JUDGED, OWN_DATA, Run
 
 SUBDIVISIONS = 12
 """Bytes between two thresholds: 20 x 12 of them are used."""
@@ -46,27 +49,35 @@ _WHERE = {"split": "test", "region": "image", "reference": "observer1"}
 _Array = npt.NDArray[Any]
 _Entry = dict[str, Any]
 _Scenes = dict[str, _Entry]
+_Reasons = dict[str, None]  # in order, each once
 Locate = Callable[[Run], Path]
 """Finds the folder of the images that a run was trained on, or raises InputError."""
 
 
-def data(pages: Sequence[Page], locate: Locate) -> dict[str, Any]:
+def data(
+    pages: Sequence[Page], locate: Locate, simulated: bool = True
+) -> dict[str, Any]:
     """Everything that the explorer shows, for JSON.
+
+    Why a picture is not there is said once for each reason, on standard error.
 
     Args:
         pages: of the runs at hand.
         locate: see `Locate`.
+        simulated: show simulated images where there is no picture at all.
 
     Returns:
         "thresholds", (19,); "entries", one for each data set, class, case and loss,
         with the figures at each threshold; "scenes": images and labels of the cases
-        with a picture; "heat" and "key": the colours of bytes, and of errors. Where no
-        network's probabilities are at hand, simulated images with their true one come
-        first.
+        with a picture; "heat" and "key": the colours of bytes, and of errors. Simulated
+        images, with their true probability, come first.
     """
     scenes: _Scenes = {}
-    entries = [one for page in pages for one in _of_page(page, locate, scenes)]
-    if not scenes:
+    reasons: _Reasons = {}
+    entries = [one for page in pages for one in _of_page(page, locate, scenes, reasons)]
+    for reason in reasons:
+        bars.note(f"dscpp: warning: not every picture is shown: {reason}", sys.stderr)
+    if simulated and not scenes:
         entries = [*_phantoms(scenes), *entries]
     from matplotlib import colormaps
 
@@ -79,6 +90,12 @@ def data(pages: Sequence[Page], locate: Locate) -> dict[str, Any]:
         "entries": entries,
         "scenes": scenes,
     }
+
+
+def named(study: Study) -> str:
+    """A data set and its preset, in print; nothing was trained without a preset."""
+    preset = f", preset {study.preset}" if study.preset else ""
+    return f"{curves.name_of(study.record)}{preset}"
 
 
 def code(p: npt.ArrayLike) -> npt.NDArray[np.uint8]:
@@ -98,20 +115,24 @@ def code(p: npt.ArrayLike) -> npt.NDArray[np.uint8]:
     return np.asarray(level * SUBDIVISIONS + within, np.uint8)
 
 
-def _of_page(page: Page, locate: Locate, scenes: _Scenes) -> Iterator[_Entry]:
+def _of_page(
+    page: Page, locate: Locate, scenes: _Scenes, reasons: _Reasons
+) -> Iterator[_Entry]:
     """The entries of a study: means first, then cases; pictures go into `scenes`."""
     study = page.study
-    about = {"dataset": f"{curves.name_of(study.record)}, preset {study.preset}"}
+    about = {"dataset": named(study)}
     yield from (about | one for one in _means(page))
     losses = {variant.label: _likeliest(study.runs[variant])
               for variant in (study.main or list(study.runs))[:_LOSSES]}  # fmt: skip
     for case, rank in _ranked(study, list(losses.values())[-1]).items():
         name, more = f"{about['dataset']}, {case}", ""
         try:
-            pictures, scenes[name] = _read(losses, locate, case)
+            root, more = _root(losses, locate, reasons)
+            pictures, scenes[name] = _read(losses, root, case)
             if scenes[name]["slices"]:
-                more = " The figures are of the whole volume."
+                more += " The figures are of the whole volume."
         except InputError as error:
+            reasons[str(error)] = None
             pictures, more = {}, f" No picture: {str(error).splitlines()[0]}"
         for index, target in enumerate(study.targets, start=1):
             for loss, run in losses.items():
@@ -185,25 +206,54 @@ def _of_run(study: Study, run: Run, case: str, target: str) -> _Entry:
     return _figures(counts, confidence, one.edges)
 
 
+def _root(
+    losses: Mapping[str, Run], locate: Locate, reasons: _Reasons
+) -> tuple[Path, str]:
+    """The folder of the images, and what a picture of them must say.
+
+    Of own images some may be gone or changed: the others are where they were.
+    """
+    run = next(iter(losses.values()))
+    if run.record["dataset"] == JUDGED:
+        raise InputError("`dscpp judge` keeps no probabilities")
+    here = next(filter(_is_here, losses.values()), None)
+    if here is None:
+        raise InputError("the probabilities are not on this machine; git has none")
+    try:
+        return locate(here), ""
+    except InputError as error:
+        kept = here.trained / OWN_DATA
+        if not is_own(here.record["dataset"]) or not (kept / ABOUT).is_file():
+            raise
+        reasons[str(error)] = None
+        return kept, (
+            " Files of this data set are gone or changed: the label map fits the "
+            "run's measures, the image is not compared with the training's."
+        )
+
+
 def _read(
-    losses: Mapping[str, Run], locate: Locate, case: str
+    losses: Mapping[str, Run], root: Path, case: str
 ) -> tuple[dict[str, _Array], _Entry]:
     """Probabilities of a case by loss, (S, rows, columns, C), thinned; its scene.
 
     Raises:
-        InputError: its image or all probabilities are not here.
+        InputError: its image or its probabilities are not here, or its label map is
+            another than the one that was measured.
     """
     here = {loss: run for loss, run in losses.items() if _is_here(run)}
-    if not here:
-        raise InputError("the probabilities are not on this machine; git has none")
     first = next(iter(here.values()))
-    module, root = datasets.by_name(first.record["dataset"]), locate(first)
+    module = datasets.by_name(first.record["dataset"])
     label = module.references(root, case)["observer1"]
+    _require_measured(first, label, case)
     place = module.geometry(root, case)
     if place is None:
+        image = module.picture(root, case)
+        _require_size(label, image.shape[:2], case)
         each = {loss: stored.as_kept(run, module, root, case)[np.newaxis]
                 for loss, run in here.items()}  # fmt: skip
-        return _thinned(each, label[np.newaxis], [module.picture(root, case)])
+        return _thinned(each, label[np.newaxis], [image])
+    _require_size(label, place.shape, case)
     planes, each = _planes(place, label > 0), {}
     for loss, run in here.items():
         softmax, _ = stored.volume(run, module, root, case)
@@ -214,6 +264,28 @@ def _read(
     pictures, scene = _thinned(each, labels, images)
     slices = [int(one.index) for one in planes]
     return pictures, scene | {"slices": slices, "aspect": planes[0].aspect}
+
+
+def _require_measured(run: Run, label: _Array, case: str) -> None:
+    """Refuse a label map with other numbers of voxels than those measured."""
+    one = histograms.load(run.path("histograms.npz"))
+    for index, target in enumerate(run.record.get("classes", [])[1:], start=1):
+        row = one.where(target=target, case=case, **_WHERE)
+        counted, found = one.counts[row, 1].sum(), np.count_nonzero(label == index)
+        if row.any() and counted != found:
+            raise InputError(
+                f"case {case}: expected the label map that {run.folder} was measured "
+                f"with, {counted} voxels of {target}, found {found}; restore it"
+            )
+
+
+def _require_size(label: _Array, shape: tuple[int, ...], case: str) -> None:
+    """Refuse an image of another size than its label map."""
+    if tuple(shape) != label.shape:
+        raise InputError(
+            f"case {case}: expected an image of its label map's size, {label.shape}, "
+            f"found {tuple(shape)}; restore it"
+        )
 
 
 def _planes(place: nifti.Geometry, target: _Array) -> list[Plane]:

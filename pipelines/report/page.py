@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
 from data_io.errors import InputError
 from pipelines import commits
@@ -19,9 +20,10 @@ from pipelines.report import explorer
 from pipelines.reporting import answers, calibration, claims
 from pipelines.reporting.figures import curves, style
 from pipelines.reporting.frame import Study
+from pipelines.reporting.markdown import escape
 from pipelines.reporting.pages import Page, Report
 from pipelines.reporting.tables import OURS
-from pipelines.run import write_atomically
+from pipelines.run import spelled, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,23 +62,15 @@ def require_replaceable(path: Path) -> None:
         )
 
 
-def write(
-    report: Report, pages: Sequence[Page], locate: explorer.Locate, output: Path
-) -> Path:
-    """Write the page.
-
-    Args:
-        report: of all runs at hand.
-        pages: of it, those that the page is about.
-        locate: see `explorer.Locate`.
-        output: the HTML file.
+def write(page: str, output: Path) -> Path:
+    """Write a page, the text of `html`, into a file.
 
     Raises:
         InputError: another file is there, it cannot be written, or it has more than
             `LIMIT` bytes.
     """
     require_replaceable(output)
-    text = html(report, pages, locate).encode()
+    text = page.encode()
     if len(text) > LIMIT:
         raise InputError(
             f"{output}: expected a page of at most {LIMIT / 1e6:g} MB, made one of "
@@ -86,7 +80,13 @@ def write(
 
 
 def html(report: Report, pages: Sequence[Page], locate: explorer.Locate) -> str:
-    """Make the text of the page; arguments as for `write`."""
+    """Make the text of the page.
+
+    Args:
+        report: of all runs at hand.
+        pages: of it, those that the page is about.
+        locate: see `explorer.Locate`.
+    """
     studies = [page.study for page in pages]
     over_all = report.over_all if any(len(one.cells) for one in studies) else {}
     records = [run.record for one in studies for run in one.every_run]
@@ -96,12 +96,14 @@ def html(report: Report, pages: Sequence[Page], locate: explorer.Locate) -> str:
         context = {
             "mark": MARK,
             "commit": commits.commit(),
-            "studies": [(_named(one), one) for one in studies],
+            "studies": [(explorer.named(one), one) for one in studies],
+            "trained": any(one.preset for one in studies),
+            "judged": not all(one.preset for one in studies),
             "questions": list(_questions(over_all)),
             "forest": _svg(forest) if forest else "",
             "tables": list(_tables(over_all, pages)),
             "diagrams": list(_diagrams(studies)),
-            "explorer": explorer.data(pages, locate),
+            "explorer": explorer.data(pages, locate, bool(over_all)),
             "costs": _costs(pages),
             "hours": seconds / 3600,
             "made": _table("Runs", "run.json", pd.DataFrame(map(_made, studies))),
@@ -111,15 +113,21 @@ def html(report: Report, pages: Sequence[Page], locate: explorer.Locate) -> str:
 
 def template(name: str) -> jinja2.Template:
     """One of the templates here; values are escaped, an undefined name is an error."""
+    is_html = name.endswith(".html")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
+        autoescape=is_html,
+        finalize=None if is_html else _in_markdown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
     return environment.get_template(name)
+
+
+def _in_markdown(value: Any) -> Any:
+    return value if isinstance(value, Markup) else escape(str(value))
 
 
 def _table(title: str, file: str, frame: pd.DataFrame) -> _Table:
@@ -158,12 +166,8 @@ def _tables(
         own = {} if len(page.study.cells) else {OURS: "all measures"}
         for name, what in (own | _OF_PAGE).items():
             if name in page.files:
-                title = f"{_named(page.study)}: {what}"
+                title = f"{explorer.named(page.study)}: {what}"
                 yield _table(title, name, page.files[name])
-
-
-def _named(study: Study) -> str:
-    return f"{curves.name_of(study.record)}, preset {study.preset}"
 
 
 def _svg(figure: Figure) -> str:
@@ -178,7 +182,7 @@ def _diagrams(studies: Sequence[Study]) -> Iterator[dict[str, str]]:
     """A reliability diagram of each data set, class, region and loss."""
     each = ((study, variant) for study in studies for variant in study.main)
     for study, variant in each:
-        about = {"dataset": _named(study), "loss": variant.label}
+        about = {"dataset": explorer.named(study), "loss": variant.label}
         for target, region, reference in calibration.Reader(study, variant).places():
             if reference == calibration.OBSERVERS[0]:
                 image = _svg(curves.diagram(study, target, variant, region))
@@ -188,7 +192,8 @@ def _diagrams(studies: Sequence[Study]) -> Iterator[dict[str, str]]:
 
 def _costs(pages: Sequence[Page]) -> _Table:
     parts = [
-        page.files["costs.csv"].assign(dataset=_named(page.study)) for page in pages
+        page.files["costs.csv"].assign(dataset=explorer.named(page.study))
+        for page in pages
     ]
     found = pd.concat(parts, ignore_index=True)
     found.insert(0, "dataset", found.pop("dataset"))
@@ -200,10 +205,11 @@ def _made(study: Study) -> dict[str, object]:
     records = [run.record for run in study.every_run]
     versions = [one.get("versions", {}) for one in records]
     return {
-        "data set": _named(study),
+        "data set": explorer.named(study),
         "runs": len(records),
         "test images": len(study.cases),
         "data (SHA-256)": str(study.record.get("data_hash", ""))[:12],
+        "overrides": _each(spelled(one.get("overrides", {})) for one in records),
         "commits": _each(str(one.get("commit", ""))[:12] for one in records),
         "backends": _each(one.get("backend") for one in records),
         "Keras": _each(one.get("keras") for one in versions),

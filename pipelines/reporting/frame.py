@@ -72,13 +72,25 @@ def finished(runs: Iterable[Run]) -> list[Run]:
     """
     runs = [run for run in runs if run.state == "evaluated"]
     for run in runs:
-        if missing := [key for key in _DESCRIBED if key not in run.record]:
-            raise InputError(
-                f"{run.path(runs_module.RECORD)}: expected {', '.join(_DESCRIBED)}, "
-                f"found no {', '.join(missing)}; restore the file, or move the run's "
-                "folder away"
-            )
+        require_described(run)
     return [run for run in runs if _is_clean(run)]
+
+
+def require_described(run: Run) -> None:
+    """Refuse a run whose `run.json` lacks what every table needs.
+
+    Raises:
+        InputError: names the file and what it lacks.
+    """
+    missing = [key for key in _DESCRIBED if run.record.get(key) is None]
+    if "split" not in missing and "test" not in run.record["split"]:
+        missing.append("test cases in split")
+    if missing:
+        raise InputError(
+            f"{run.path(runs_module.RECORD)}: expected {', '.join(_DESCRIBED)}, "
+            f"found no {', '.join(missing)}; restore the file, or move the run's "
+            "folder away"
+        )
 
 
 def unclean(results: Path) -> list[str]:
@@ -372,7 +384,7 @@ def studies(results: Path) -> list[Study]:
         raise InputError(
             f"{results}: expected evaluated runs in <dataset>/<preset>/runs/, found "
             "none; make some with `make demo` or `make reproduce-drive DATA=...`, or "
-            "name a run: `dscpp tables RUN`"
+            "name a run where the command takes one, such as `dscpp report RUN`"
         )
     return found
 

@@ -7,6 +7,15 @@ from pathlib import Path
 from data_io.errors import InputError
 
 
+def escape(text: str) -> str:
+    """Write a name so that Markdown shows it as it is, in one line, in a cell too."""
+    line = " ".join(text.split())
+    # An underscore between letters begins no emphasis.
+    special = r"[\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)"
+    marked = re.sub(f"({special})", r"\\\1", line)
+    return marked.replace("<", "&lt;")
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lay out a table: the first column to the left, the others right."""
 

@@ -178,9 +178,10 @@ def _joined(results: Path, named: Sequence[Run], output: Path) -> Study:
         names = ", ".join(str(run.folder) for run in named)
         raise InputError(f"expected runs that are evaluated, found none in {names}")
     if all(run.method for run in runs):
+        origin = runs[0].trained if runs[0].origin else "one"
         raise InputError(
             f"{runs[0].folder}: expected a run as it was trained beside one after "
-            f"{runs[0].method}, found none; name {runs[0].origin or 'one'} too"
+            f"{runs[0].method}, found none; name {origin} too"
         )
     return join(output, runs, Paper(paper_folder(results)))
 
