@@ -160,7 +160,7 @@ test-slurm: $(VENV)/.ready ## runs as jobs of a real SLURM on this machine (5 mi
 			exit 1; \
 		}; \
 	done
-	@$(VENV)/bin/python -m pytest -m slurm
+	@DSCPP_REQUIRE_SLURM=1 $(VENV)/bin/python -m pytest -m slurm
 
 .venv-peers/.ready: requirements/peers.txt requirements/peers-sdist.txt
 .venv-peers/.ready: requirements/install.sh setup.cfg pyproject.toml

@@ -513,10 +513,7 @@ def real(monkeypatch) -> Iterator[Path]:
         munge |= {"pid-file": "munged.pid", "seed-file": "seed"}
         options = [f"--{key}={folder / file}" for key, file in munge.items()]
         try:
-            say("munged", "--force", *options)
-            say("slurmctld", "-c")
-            say("slurmd", "-c")
-            wait_until(lambda: "idle" in say("sinfo", "--noheader"), 30)
+            start(options)
             yield folder
             print((folder / "slurmctld.log").read_text())  # where the test failed
         finally:
@@ -527,6 +524,19 @@ def real(monkeypatch) -> Iterator[Path]:
                 with contextlib.suppress(OSError, ValueError):
                     os.kill(int((folder / f"{daemon}.pid").read_text()), signal.SIGTERM)
             time.sleep(2)  # they write what they know before they end
+
+
+def start(options: list[str]) -> None:
+    """Start SLURM; a machine that does not let it run is no fault of ours."""
+    try:
+        say("munged", "--force", *options)
+        say("slurmctld", "-c")
+        say("slurmd", "-c")
+        wait_until(lambda: "idle" in say("sinfo", "--noheader"), 30)
+    except (AssertionError, subprocess.CalledProcessError) as error:
+        if os.environ.get("DSCPP_REQUIRE_SLURM"):  # as `make test-slurm` says
+            raise
+        pytest.skip(f"SLURM does not start on this machine: {error}")
 
 
 def in_queue() -> set[str]:
