@@ -768,7 +768,7 @@ def test_a_scaled_run_alone_is_no_table(results, capsys):
     scaling = {"method": "temperature", "posthoc": {"run": "dsc-s0", "temperature": 2}}
     trained, scaled = make_own(results), make_own(results, **scaling)
     assert cli.main(["tables", str(scaled)]) == 2
-    assert "found none; name dsc-s0 too" in capsys.readouterr().err
+    assert "runs/dsc-s0 too" in capsys.readouterr().err
     output = results.with_name("out")
     both = ["tables", str(trained), str(scaled), "--output", str(output)]
     assert cli.main(both) == 0

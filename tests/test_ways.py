@@ -99,7 +99,7 @@ CHOSEN = ["--dataset", "phantom", "--preset", "demo"]
 def test_the_way_of_a_loss_from_train_to_the_fit() -> None:
     with stops(HAS_LOSS) as way, pytest.raises(Arrived):
         cli.main(["train", *CHOSEN, "--loss", "DSC++", "--output", "run"])
-    assert shown("loss, dscpp train", way) <= 29
+    assert shown("loss, dscpp train", way) <= 30
 
 
 @pytest.mark.usefixtures("fitted")
@@ -116,7 +116,7 @@ def test_the_way_of_a_loss_from_reproduce_to_the_fit(
     with stops(HAS_LOSS) as way, pytest.raises(Arrived):
         cli.main(["reproduce", *CHOSEN, "--losses", "DSC++"])
         cli.main(["run", str(files[0])])
-    assert shown("loss, dscpp reproduce", way) <= 43
+    assert shown("loss, dscpp reproduce", way) <= 44
 
 
 def test_the_way_of_an_image_from_its_file_to_a_batch(

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import numpy as np
 import pandas as pd
-from markupsafe import Markup
 
 from data_io.errors import InputError
 from pipelines import commits
@@ -127,7 +126,8 @@ def template(name: str) -> jinja2.Template:
 
 
 def _in_markdown(value: Any) -> Any:
-    return value if isinstance(value, Markup) else escape(str(value))
+    """Escape what a template has not called safe, which then has `__html__`."""
+    return value if hasattr(value, "__html__") else escape(str(value))
 
 
 def _table(title: str, file: str, frame: pd.DataFrame) -> _Table:
