@@ -107,7 +107,7 @@ def is_unchanged(value: Any) -> bool:
         return True
     kept = {k: v for k, v in value.items() if k != SEAL}
     # Older hashes are over numbers as they were written, such as 15.0.
-    return value[SEAL] in (digest(_plain(kept)), digest(kept))
+    return value[SEAL] == digest(_plain(kept)) or value[SEAL] == digest(kept)
 
 
 def _plain(value: Any) -> Any:
