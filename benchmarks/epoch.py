@@ -130,7 +130,7 @@ def _train(
             vessels, root, cases, settings, folder / "cache", False
         )
         material = fit.Material(prepared, split, len(record.classes), record.channels)
-        run = runs.Run.create(folder / "run", {"times": {}})
+        run = runs.Run.create(folder / "run", {"times": {}} | task.identity())
         fit.train(task, material, run, watchers=[watcher])
 
 
