@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
 from pipelines import evaluate
 from pipelines.measure import histograms, metrics
+from pipelines.measure.calibration import Bins
 from pipelines.reporting import calibration, frame, pages
 from pipelines.reporting.figures import curves, style
 
@@ -406,6 +408,23 @@ def test_drawn_diagrams_are_those_of_the_table(written):
         assert f"ECE {float(ece['pooled']):.3f}" in axis.texts[0].get_text()
 
 
+def test_the_interval_of_a_bin_takes_a_case_as_the_unit():
+    # With as many voxels in each case it is Student's interval of the cases' shares.
+    n, target = np.full((6, 1), 50.0), np.array([[5.0], [9], [7], [12], [4], [8]])
+    bins = Bins(n, target, np.zeros_like(n))
+    shares = target[:, 0] / 50
+    of_mean = stats.t.interval(0.95, 5, shares.mean(), stats.sem(shares))
+    assert calibration.frequency_interval(bins)[:, 0] == pytest.approx(of_mean)
+    # By hand: 10 of 20 and 20 of 80. R = 0.3; residuals 4 and -4 of 100 voxels;
+    # error sqrt(2 * 32) / 100 = 0.08; t with one degree of freedom 12.706: cut at 0, 1.
+    two = Bins(np.array([[20.0], [80]]), np.array([[10.0], [20]]), np.zeros((2, 1)))
+    assert calibration.frequency_interval(two).tolist() == [[0], [1]]
+    three = Bins(*(np.vstack([part, [[0.0]]]) for part in (two.n, two.target, two.n)))
+    assert calibration.frequency_interval(three).tolist() == [[0], [1]]  # as before
+    alone = Bins(np.array([[20.0]]), np.array([[10.0]]), np.zeros((1, 1)))
+    assert np.isnan(calibration.frequency_interval(alone)).all()
+
+
 def test_many_cases_are_drawn_as_their_spread(written, monkeypatch):
     monkeypatch.setattr(curves, "_MANY", 2)
     found = frame.open_study(written / "drive" / "reduced")
@@ -418,7 +437,7 @@ def test_many_cases_are_drawn_as_their_spread(written, monkeypatch):
     assert (row["loss"], row["region"]) == ("CE", "image")
     with style.drawing():
         axis = curves.reliability(found).axes[0]
-    (band,) = axis.collections
+    band, _ = axis.collections  # and the intervals
     (outline,) = band.get_paths()
     ends = [float(row[f"frequency_p{q}"]) for q in (10, 90)]
     x = float(row["confidence"])

@@ -246,3 +246,30 @@ def test_a_name_in_a_table_is_no_column_and_no_html():
         r"| a\|b&lt;script> | 1 |",
         r"| a\|b | < 2 |",
     ]
+
+
+def test_learning_curves_are_those_of_the_history(results):
+    run = study_of(results).runs[Variant("DSC")][0]
+    assert curves.learning(run) is None  # judged, or its history was not kept
+    path = run.path("history.csv")
+    path.write_text(
+        "epoch,loss,val_loss,learning_rate\n1,0.5,0.4,0.1\n2,0.4,0.2,0.1\n3,0.3,0.3,0.05\n"
+    )
+    with style.drawing():
+        (axis,) = curves.learning(run).axes
+    found = lines(axis)
+    assert found["training"].tolist() == [[1, 0.5], [2, 0.4], [3, 0.3]]
+    assert found["validation"].tolist() == [[1, 0.4], [2, 0.2], [3, 0.3]]
+    assert found["lowest validation loss"].tolist() == [[2, 0.2]]
+    falls = [line for line in axis.get_lines() if line.get_color() == "0.8"]
+    assert [line.get_xdata()[0] for line in falls] == [3]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "epoch,loss\n1,0.5\n", "epoch,loss,val_loss,learning_rate\n1,a,2,3\n"]
+)
+def test_a_damaged_history_is_named(results, text):
+    run = study_of(results).runs[Variant("DSC")][0]
+    run.path("history.csv").write_text(text)
+    with pytest.raises(InputError, match=r"history\.csv: expected the columns epoch, "):
+        curves.learning(run)

@@ -81,7 +81,11 @@ def results(tmp_path_factory, phantoms, volumes) -> Path:
             classes=["background", MARKUP],
         )
         test_illustrate.make_run(results, phantoms, loss, gamma, noise=0.9)
-    test_illustrate.make_run(results, volumes, "DSC++", dataset="kits19", noise=0.9)
+    made = test_illustrate.make_run(
+        results, volumes, "DSC++", dataset="kits19", noise=0.9
+    )
+    history = "epoch,loss,val_loss,learning_rate\n1,0.5,0.4,0.1\n2,0.4,0.2,0.1\n"
+    made.path("history.csv").write_text(history)
     return results
 
 
@@ -153,6 +157,13 @@ def test_names_with_markup_are_shown_as_text(written):
     assert "&lt;img src=x onerror=" in text
     parsed = Parsed(text).found
     assert not any("onerror" in given for _, given in parsed)
+
+
+def test_a_run_with_a_history_has_a_learning_curve(written, results):
+    panels = [given for _, given in Parsed(written.read_text()).found]
+    runs = [one["data-run"] for one in panels if "data-run" in one]
+    (history,) = results.rglob("history.csv")
+    assert runs == [history.parent.name]
 
 
 def test_means_equal_the_tables(written, results, phantoms, volumes):

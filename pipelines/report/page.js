@@ -1,7 +1,7 @@
 "use strict";
 
 const NAMES = { dataset: "Data set", target: "Class", class: "Class", case: "Case",
-  loss: "Loss", region: "Region", table: "Table" };
+  loss: "Loss", region: "Region", run: "Run", table: "Table" };
 
 // Selects for some fields of items; each offers what the ones before it leave.
 // `show` is called with the one item that is chosen.

@@ -102,6 +102,7 @@ def html(report: Report, pages: Sequence[Page], locate: explorer.Locate) -> str:
             "forest": _svg(forest) if forest else "",
             "tables": list(_tables(over_all, pages)),
             "diagrams": list(_diagrams(studies)),
+            "learning": list(_learning(studies)),
             "explorer": explorer.data(pages, locate, bool(over_all)),
             "costs": _costs(pages),
             "hours": seconds / 3600,
@@ -188,6 +189,16 @@ def _diagrams(studies: Sequence[Study]) -> Iterator[dict[str, str]]:
                 image = _svg(curves.diagram(study, target, variant, region))
                 words = "whole image" if region == "image" else region
                 yield about | {"class": target, "region": words, "image": image}
+
+
+def _learning(studies: Sequence[Study]) -> Iterator[dict[str, str]]:
+    """The learning curve of each run that has a history."""
+    for study in studies:
+        for variant, runs in study.runs.items():
+            for run in runs:
+                if figure := curves.learning(run):
+                    about = {"dataset": explorer.named(study), "loss": variant.label}
+                    yield about | {"run": run.folder.name, "image": _svg(figure)}
 
 
 def _costs(pages: Sequence[Page]) -> _Table:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy import special
 
 from pipelines.measure import calibration, histograms
 from pipelines.measure.calibration import Bins
@@ -260,6 +261,26 @@ def frequency_spread(cases: Bins) -> _Array:
         if (n >= ENOUGH).any():
             ends[:, index] = np.percentile(share[n >= ENOUGH], [10, 90])
     return ends
+
+
+def frequency_interval(cases: Bins) -> _Array:
+    """The 95 % interval of the share of all cases together in each bin, (2, M).
+
+    A case is the unit: its voxels depend on each other. The share is a ratio of two
+    sums over cases; its standard error is that of Cochran (1977, section 2.11), used
+    with Student's t. NaN where fewer than two cases have voxels.
+
+    Args:
+        cases: the bins of every case, (cases, M).
+    """
+    together = cases.pooled(axis=0)
+    voxels = np.where(together.n > 0, together.n, np.nan)
+    residuals = (cases.target - together.frequency * cases.n) / voxels
+    of_use = np.sum(cases.n > 0, axis=0)
+    n = np.where(of_use > 1, of_use, np.nan)
+    error = np.sqrt(n / (n - 1) * np.nansum(residuals**2, axis=0))
+    reach = special.stdtrit(n - 1, 0.975) * error
+    return np.clip(together.frequency + np.array([[-1.0], [1.0]]) * reach, 0, 1)
 
 
 def _human(pairs: _Array) -> _Found:

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
+from data_io.errors import InputError
 from pipelines.measure import calibration
 from pipelines.reporting import data
 from pipelines.reporting.answers import compared
@@ -25,6 +27,7 @@ from pipelines.reporting.calibration import (
     OBSERVERS,
     REGIONS,
     Reader,
+    frequency_interval,
     frequency_spread,
 )
 from pipelines.reporting.evidence import estimated
@@ -32,6 +35,7 @@ from pipelines.reporting.figures import style
 from pipelines.reporting.frame import Study, studies
 from pipelines.reporting.published import THRESHOLDS, Paper, Variant
 from pipelines.reporting.tables import usable
+from pipelines.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,6 +52,7 @@ _HEADROOM = 0.38  # of the height of the steps
 _MANY = 50  # cases: more lines than that are a blot
 _BASE = 1e-3  # of the steps: below any count, as a logarithmic axis has no 0
 _AT_THRESHOLDS = {"Recall": "recall", "Precision": "precision", "Dice": "dice"}
+_HISTORY = ("epoch", "loss", "val_loss", "learning_rate")
 _RULED: dict[str, Any] = {"color": "0.92", "linewidth": 0.6}
 _DASHED: dict[str, Any] = {"color": "0.35", "linewidth": 0.7, "dashes": (4, 3)}
 
@@ -263,27 +268,26 @@ def reliability(study: Study, shown: Sequence[Variant] = ()) -> Figure | None:
     if len(study.cases) > _MANY:
         spread = "band: 10th to 90th percentile of"
     texts = _texts("reliability", study, columns.values(), spread=spread, enough=ENOUGH)
-    draw, below = partial(_diagram, study), {"xlabel": "mean softmax value"}
-    heights = 1.15, min(2.6, style.width() / len(columns))
-    figure = _grid(study, columns, heights, texts, draw, below, legend=False)
+    draw = partial(_diagram, study)
+    heights = (1.15, min(3.4, 1.2 * style.width() / len(columns)))
+    figure = _grid(study, columns, heights, texts, draw, {}, legend=False)
     figure.set_layout_engine("compressed")  # square panels stay side by side
     return figure
 
 
 def diagram(study: Study, target: str, variant: Variant, region: str) -> Figure:
     """Draw the reliability diagram of one variant, class and region by itself."""
-    figure = style.sheet((3.4, 3.2), "")
-    axis = figure.subplots(subplot_kw={"aspect": "equal"})
+    figure = style.sheet((3.4, 3.9), "")
+    axis = figure.subplots()
     _diagram(study, axis, target, variant, region)
-    words = {"xlabel": "mean softmax value", "ylabel": f"share that is {target}"}
-    axis.set(**words)
+    axis.set_ylabel(f"share that is {target}")
     return figure
 
 
 def _diagram(
     study: Study, axis: Axes, target: str, variant: Variant, region: str = REGIONS[0]
 ) -> None:
-    """Draw one diagram: the diagonal, the cases, and all of them together.
+    """Draw one diagram: the diagonal, the cases, all of them together, and counts.
 
     Where most cases have few voxels, all together are faded.
     """
@@ -305,12 +309,71 @@ def _diagram(
     axis.plot(*points, ".-", label=variant.label, alpha=0.35, **dots)
     supported = np.mean(cases.n >= ENOUGH, axis=0)[together.n > 0] >= 0.5
     axis.plot(points[0], np.where(supported, points[1], np.nan), ".-", **dots)
+    ends = np.round(frequency_interval(cases)[:, together.n > 0], 5)
+    faded = np.where(supported, 1, 0.35)
+    axis.vlines(points[0], *ends, color=look, linewidth=0.8, alpha=faded, zorder=3)
+    _counts(axis, together.n, look)
     measures = (calibration.ece, calibration.ace)
     ece, ace = (float(np.mean(one(bins.pooled(axis=1)))) for one in measures)
     axis.text(0.03, 0.98, f"ECE {ece:.3f}\nACE {ace:.3f}", va="top", fontsize=7,
               transform=axis.transAxes)  # fmt: skip
     ticks = [0, 0.5, 1]
     axis.set(xlim=(0, 1), ylim=(0, 1), xticks=ticks, yticks=ticks, box_aspect=1)
+
+
+def learning(run: Run) -> Figure | None:
+    """Draw the training and the validation loss of a run over its epochs.
+
+    Grey lines: the learning rate fell. None where the run has no history: it was not
+    trained, or its table was not kept.
+
+    Raises:
+        InputError: a history that cannot be read.
+    """
+    history = _history(run.path("history.csv"))
+    if history is None:
+        return None
+    look: dict[str, Any] = {"color": style.colour(str(run.record["loss"]))}
+    figure = style.sheet((4.6, 3.2), "", legend=True)
+    axis = figure.subplots()
+    epoch, best = history["epoch"], history["val_loss"].idxmin()
+    for at in epoch[history["learning_rate"].diff() < 0]:
+        axis.axvline(at, color="0.8", linewidth=0.8)
+    axis.plot(epoch, _rounded(history["loss"]), "--", label="training", **look)
+    axis.plot(epoch, _rounded(history["val_loss"]), "-", label="validation", **look)
+    lowest = epoch[best], history["val_loss"][best]
+    axis.plot(*lowest, "o", label="lowest validation loss", linestyle="", **look)
+    axis.set(xlabel="epoch", ylabel="loss")
+    style.legend(figure)
+    return figure
+
+
+def _history(path: Path) -> pd.DataFrame | None:
+    """The losses and the learning rate of each epoch; None: no file, or no epoch."""
+    try:
+        history = pd.read_csv(path, encoding="utf-8")[list(_HISTORY)].astype(float)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path}: expected the columns {', '.join(_HISTORY)} with a number in each "
+            f"line, found a file that cannot be read ({error}); copy it again, or "
+            "delete it to go without its curve"
+        ) from error
+    return history if history["val_loss"].notna().any() else None
+
+
+def _counts(axis: Axes, n: _Floats, look: str) -> None:
+    """Draw how many lie in each bin below a diagram."""
+    strip = axis.inset_axes((0, -0.3, 1, 0.22), sharex=axis)
+    strip.stairs(n, _BINS, fill=True, baseline=0.5, color=look, alpha=0.55)
+    strip.set_yscale("log")
+    strip.set_ylim(0.5, 10 ** np.ceil(np.log10(max(n.sum(), 10))))
+    strip.yaxis.set_major_formatter(_power)
+    strip.locator_params(axis="y", numticks=3)
+    strip.minorticks_off()
+    strip.set_xlabel("mean softmax value")
+    axis.tick_params(labelbottom=False)
 
 
 def forest(studies: Sequence[Study]) -> Figure | None:
