@@ -76,7 +76,7 @@ def overlap(
 
     `alpha` weighs false positives, `beta` misses; errors are to the power of `gamma`.
     """
-    if not torch.jit.is_scripting() and gamma in (1, 2) and _by_hand(v):
+    if not torch.jit.is_scripting():
         counts = _overlap_by_hand(p, v, (v.kind != "soft", gamma, alpha, beta))
         if counts is not None:
             return counts
@@ -88,7 +88,9 @@ class _SoftLabels(Exception):
 
 
 def _overlap_by_hand(p: Tensor, v: Voxels, how: tuple[Any, ...]) -> Any:
-    """`_Overlap`, or None where the formula asks for 0 and 1 and the labels differ."""
+    """`_Overlap`, or None where it does not hold: see there."""
+    if how[1] not in (1, 2) or not _by_hand(v):
+        return None
     try:
         return _Overlap.apply(p, v.y, v.w, how, v.kind == "formula")
     except _SoftLabels:
