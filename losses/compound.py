@@ -89,12 +89,10 @@ def unified_focal_loss(
     loss = lambda_ * focal_tversky + (1 - lambda_) * focal
     ```
 
-    with `asymmetric_focal_tversky_loss` and `asymmetric_focal_loss`. Class 0 is
-    background, all others are foreground.
+    with `asymmetric_focal_tversky_loss` and `asymmetric_focal_loss`.
 
     Hyperparameters:
-        lambda_: weight of the focal Tversky part, in [0, 1]; the focal part has the
-            rest.
+        lambda_: weight of the focal Tversky part, in [0, 1].
         delta: weight of the missed against the false positives, and of foreground
             against background, in [0, 1].
         focal_gamma: in [0, 1); the larger, the less an easy background voxel weighs,
@@ -114,14 +112,8 @@ def unified_focal_loss(
         Eq. 18 has it on the focal part. At 0.5 they agree. The symmetric form is not
         in the paper.
     """
-    checks.hyperparameters(
-        checks.BELOW_ONE,
-        lambda_=lambda_,
-        delta=delta,
-        focal_gamma=focal_gamma,
-        gamma=gamma,
-        epsilon=epsilon,
-    )
+    checks.BELOW_ONE("focal_gamma", focal_gamma)
+    checks.hyperparameters(lambda_=lambda_, delta=delta, gamma=gamma, epsilon=epsilon)
     voxels = prepare(y_true, y_pred, weight, **options)
     own = (delta, focal_gamma, symmetric)
     tversky = overlap.asymmetric_focal_tversky_of(voxels, *own, gamma, epsilon)

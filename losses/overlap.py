@@ -309,15 +309,11 @@ def asymmetric_focal_tversky_loss(
         classes of a 2D image and is NaN where `TI` is 1; the symmetric form is not in
         the paper.
     """
-    own = checks.hyperparameters(
-        checks.BELOW_ONE,
-        delta=delta,
-        focal_gamma=focal_gamma,
-        gamma=gamma,
-        epsilon=epsilon,
-    )
+    checks.BELOW_ONE("focal_gamma", focal_gamma)
+    checks.hyperparameters(delta=delta, gamma=gamma, epsilon=epsilon)
     voxels = prepare(y_true, y_pred, weight, **options)
-    return asymmetric_focal_tversky_of(voxels, symmetric=symmetric, **own)
+    own = (delta, focal_gamma, symmetric, gamma, epsilon)
+    return asymmetric_focal_tversky_of(voxels, *own)
 
 
 def asymmetric_focal_tversky_of(

@@ -8,7 +8,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
-from torch.nn.functional import mse_loss
 
 
 def power(x: Tensor, exponent: float) -> Tensor:
@@ -78,11 +77,24 @@ def overlap(
     `alpha` weighs false positives, `beta` misses; errors are to the power of `gamma`.
     """
     if not torch.jit.is_scripting():
-        fast = gamma in (1, 2) and _by_hand(v)
-        hard = v.kind == "hard" or (fast and v.kind == "formula" and _are_hard(v.y))
-        if fast and (hard or v.kind == "soft"):
-            return _Overlap.apply(p, v.y, v.w, (hard, gamma, alpha, beta))
+        counts = _overlap_by_hand(p, v, (v.kind != "soft", gamma, alpha, beta))
+        if counts is not None:
+            return counts
     return _plain_overlap(p, v.y, v.w, v.kind == "soft", (gamma, alpha, beta))
+
+
+class _SoftLabels(Exception):
+    """Labels between 0 and 1 where hard ones were hoped for."""
+
+
+def _overlap_by_hand(p: Tensor, v: Voxels, how: tuple[Any, ...]) -> Any:
+    """`_Overlap`, or None where it does not hold: see there."""
+    if how[1] not in (1, 2) or not _by_hand(v):
+        return None
+    try:
+        return _Overlap.apply(p, v.y, v.w, how, v.kind == "formula")
+    except _SoftLabels:
+        return None
 
 
 def _by_hand(v: Voxels) -> bool:
@@ -134,21 +146,14 @@ class _InParts(torch.autograd.Function):
 PART = 2**19  # values for each thread: what stays in a processor's cache
 
 
-def _parts(*tensors: Tensor | None) -> Iterator[Any]:
+def _parts(*tensors: Tensor | None) -> Iterator[list[Any]]:
     """Split along the first spatial axis, on a CPU into parts that its cache holds."""
     first = next(x for x in tensors if x is not None)
     size = PART * torch.get_num_threads() if first.is_cpu else first.numel()
     step = max(1, first.shape[2] * size // max(1, first.numel()))
-    count = max(1, -(-first.shape[2] // step))
-    split = ([None] * count if x is None else x.split(step, 2) for x in tensors)
-    return zip(*split, strict=True)
-
-
-def _are_hard(y: Tensor) -> bool:
-    """Whether all labels are 0 or 1. A GPU is waited for."""
-    if y.is_cuda and torch.cuda.is_current_stream_capturing():
-        return False
-    return all(torch.addcmul(x, x, x, value=-1).sum() == 0 for (x,) in _parts(y))
+    for start in range(0, max(1, first.shape[2]), step):
+        part = slice(start, start + step)
+        yield [None if x is None else x[:, :, part] for x in tensors]
 
 
 def _plain_overlap(
@@ -172,15 +177,15 @@ class _Overlap(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        p: Tensor, y: Tensor, w: Tensor | None, how: tuple[Any, ...]
+        p: Tensor, y: Tensor, w: Tensor | None, how: tuple[Any, ...], unsure: bool
     ) -> tuple[Tensor, Tensor]:
-        parts = [_hits_and_errors(how, *part) for part in _parts(p, y, w)]
-        hits, errors = map(torch.stack, zip(*parts, strict=True))
-        return hits.sum(0), errors.sum(0)
+        parts = [_hits_and_errors(how, unsure, *part) for part in _parts(p, y, w)]
+        hits, errors = zip(*parts, strict=True)
+        return sum(hits[1:], hits[0]), sum(errors[1:], errors[0])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        *tensors, ctx.how = inputs
+        *tensors, ctx.how, _ = inputs
         ctx.save_for_backward(*tensors)
 
     @staticmethod
@@ -189,22 +194,33 @@ class _Overlap(torch.autograd.Function):
         if torch.is_grad_enabled():  # a second derivative is asked for
             counts = _plain_overlap(p, y, w, not ctx.how[0], ctx.how[1:])
             slopes = torch.autograd.grad(counts, p, (hits, errors), create_graph=True)
-            return *slopes, None, None, None
+            return *slopes, None, None, None, None
         shape = [*hits.shape, *[1] * (p.dim() - 2)]
         hits, errors = hits.view(shape), ctx.how[1] * errors.view(shape)
         whole = torch.empty_like(p)
         for part in _parts(p, y, w, whole):
             _write_slope(ctx.how, hits, errors, *part)
-        return whole, None, None, None
+        return whole, None, None, None, None
 
 
 def _hits_and_errors(
-    how: tuple[Any, ...], p: Tensor, y: Tensor, w: Tensor | None
+    how: tuple[Any, ...], unsure: bool, p: Tensor, y: Tensor, w: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     hard, gamma = how[:2]
-    hits = over_voxels(y * p if hard else torch.minimum(y, p), w)
-    errors = (p - y).abs_() if gamma == 1 else mse_loss(p, y, reduction="none")
+    each = torch.empty_like(p)  # one room for all terms, which a cache then holds
+    if unsure and not _are_hard(y, each):
+        raise _SoftLabels
+    hits = over_voxels((torch.mul if hard else torch.minimum)(y, p, out=each), w)
+    torch.sub(p, y, out=each)
+    errors = each.abs_() if gamma == 1 else each.mul_(each)
     return hits, over_voxels(_weigh(errors, p, y, how), w)
+
+
+def _are_hard(y: Tensor, room: Tensor) -> bool:
+    """Whether all labels are 0 or 1. A GPU is waited for."""
+    if y.is_cuda and torch.cuda.is_current_stream_capturing():
+        return False
+    return bool(torch.addcmul(y, y, y, value=-1, out=room).sum() == 0)
 
 
 def _write_slope(

@@ -180,14 +180,9 @@ class Loss(torch.nn.Module):
             TypeError: no tensor, such as the list of a network with deep supervision.
             ValueError: shapes that do not fit.
         """
-        # Of MONAI's MetaTensor the numbers alone: each operation on it copies the rest.
         if not torch.jit.is_scripting() and not torch.compiler.is_compiling():
-            for what, given in (("input", input), ("target", target)):
-                if not isinstance(given, Tensor):
-                    found = type(given).__name__
-                    raise TypeError(f"{what}: expected a tensor, found {found}")
-            input, target = input.as_subclass(Tensor), target.as_subclass(Tensor)
-            mask = None if mask is None else mask.as_subclass(Tensor)
+            input, target = _plain("input", input), _plain("target", target)
+            mask = None if mask is None else _plain("mask", mask)
         scores = input if input.dtype == torch.float64 else input.float()
         y, w = self._labels(scores, target, mask)
         hard = self.to_onehot_y or not target.is_floating_point()
@@ -278,7 +273,9 @@ class Loss(torch.nn.Module):
         tp, errors = overlap(p, v, self.gamma, alpha, beta)
         tp, errors = self._total(tp), self._total(errors)
         total = hits * tp + errors + self.smooth_dr
-        return (errors + (self.smooth_dr - self.smooth_nr)).clamp(min=0) / total
+        if self.smooth_nr != self.smooth_dr:
+            errors = (errors + (self.smooth_dr - self.smooth_nr)).clamp(min=0)
+        return errors / total
 
     def _entropy(self, v: Voxels, how: Weights, binary: bool = False) -> Tensor:
         """Cross entropy, (N, C), of the right class of each voxel; of regions, binary.
@@ -461,6 +458,13 @@ class SymmetricUnifiedFocalPlusPlus(
 def _expect(name: str, holds: bool, expected: str, found: object) -> None:
     if not holds:
         raise ValueError(f"{name}: expected {expected}, found {found!r}")
+
+
+def _plain(name: str, x: Tensor) -> Tensor:
+    """The numbers of MONAI's MetaTensor: each operation on it copies the rest."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: expected a tensor, found {type(x).__name__}")
+    return x if type(x) is Tensor else x.as_subclass(Tensor)
 
 
 def _one_hot(y: Tensor, like: Tensor) -> Tensor:
