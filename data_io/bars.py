@@ -45,10 +45,7 @@ def note(text: str, stream: Any = None, end: str = "\n") -> None:
 def bar(items: Iterable[Any] | None = None, desc: str = "", **options: Any) -> Any:
     """A bar as tqdm has it where standard error is a terminal, else `Lines`.
 
-    Args:
-        items: to go through; None where `update` is called.
-        desc: what is done.
-        **options: as tqdm takes them.
+    `options` are as tqdm takes them; without `items`, `update` is called.
     """
     options = {"unit": "step", "dynamic_ncols": True, **options}
     options["disable"] = quiet() or options.get("disable", False)

@@ -14,7 +14,7 @@ from conformance.reference import reference
 from data_io.datasets.kits19 import kits19
 from data_io.files import nifti
 from data_io.prepare.native import resampled_shape
-from data_io.prepare.patches import Grid
+from data_io.prepare.patches import Grid, Join
 from data_io.simulation import ct
 from errata.images import highest_class, last_class_of_half
 from errata.registry import Row, measured
@@ -27,7 +27,8 @@ REDRAWS = 25
 @measured("pairwise-means", "constructed", "patches over 130x250x250 voxels")
 def pairwise_means() -> Iterator[Row]:
     """Weights of overlapping patches, and how far a joined probability can be off."""
-    shape, joins = (130, 250, 250), ("miscnn", "mean")
+    shape = (130, 250, 250)
+    joins: tuple[Join, ...] = ("miscnn", "mean")
     grids = [Grid(shape, PATCH, OVERLAP, join).axes() for join in joins]
     axes = [_tables(*three) for three in zip(*grids, shape, strict=True)]
     one, other = axes[0]

@@ -8,31 +8,44 @@ import itertools
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from data_io import bars, datasets, splits
+from data_io.datasets.folder import ABOUT
 from data_io.datasets.folder import own as own_images
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.files import content, nifti, schema
 from data_io.files.names import is_formula
 from data_io.own_images import describe as own
-from data_io.prepare import cache, native
-from data_io.prepare.preprocessing import Settings
-from pipelines import commits, evaluate, export, provenance, stored, written
+from data_io.prepare import native
+from pipelines import (
+    backend,
+    commits,
+    evaluate,
+    export,
+    installed,
+    provenance,
+    stored,
+    written,
+)
 from pipelines import run as runs
 from pipelines.posthoc import decision as decision_file
 from pipelines.posthoc import scaling
 from pipelines.record import MeasuredSet
-from pipelines.training import predict, protocol
+from pipelines.training import protocol
 from pipelines.training.protocol import Protocol
+
+if TYPE_CHECKING:  # What can be refused without a backend is, before one is imported.
+    import keras
+
+    from data_io.prepare.preprocessing import Settings
 
 _SET = (*runs.MEASURES, "set.json")  # files of another set
 _CHANNELS = (1, 3)  # of own images: grey or RGB
@@ -101,6 +114,9 @@ def open_model(path: Path) -> Trained:
             no fixed input size, or one that does not go from grey or RGB images to two
             classes or more.
     """
+    from data_io.prepare.preprocessing import Settings
+    from pipelines.training import predict
+
     file = path / runs.MODEL if path.is_dir() else path
     if runs.is_run(file.parent) and file.name == runs.MODEL:
         run = runs.Run.open(file.parent)
@@ -159,20 +175,21 @@ def _classes(run: runs.Run) -> tuple[str, ...]:
     return tuple(named or datasets.by_name(run.record["dataset"]).RECORD.classes)
 
 
-def predict_files(
+def predict_images(
     model: Path,
     images: Path,
     output: Path,
     threshold: float | None = None,
-    work: Path = Path(".work"),
+    work: Path = runs.WORK,
     volume_probabilities: bool = False,
     pictures: bool = False,
     decision: decision_file.Decision | None = None,
 ) -> list[Path]:
     """Predicts images that need no label maps: see `export.files_of`.
 
-    What an earlier call with other options wrote of these images, such as pictures, is
-    deleted.
+    What can be refused without a backend is refused before one is imported. What an
+    earlier call with other options wrote of these images, such as pictures, is deleted.
+    The label files are given back.
 
     Args:
         model: as for `open_model`.
@@ -186,56 +203,125 @@ def predict_files(
             `volumes.csv` has the volume of each class to expect, in voxels; the
             decision is kept beside it.
 
-    Returns:
-        The label files.
-
     Raises:
-        InputError: bad images, a bad model, or an output folder that cannot be written
-            or has a file in the place of another.
+        InputError: bad images, a bad model, or an output folder that cannot be written,
+            lies among images, label maps or a run's files, or has a file of a name to
+            be written that no prediction wrote, or that was changed since.
     """
+    asked = _Asked(output, threshold, volume_probabilities, pictures, decision)
+    installed.require_training()
+    written.require_apart("--output", output, _taken(model, images, output))
+    written.require_own(output, _names(model, images, asked))
+    require_model(model)
+    backend.start(work)
     trained = open_model(model)
     if decision:
         decision_file.require_classes(decision, trained.classes, model)
         trained = trained.scaled(decision)
-        threshold = decision["threshold"]
     found = own.describe(images, None, work, like=trained.record())
-    labels, volumes = [], list[dict[str, Any]]()
-    with runs.writing(output), written.anew(output, _possible(trained, found.root)):
-        output.mkdir(parents=True, exist_ok=True)
-        for case, softmax in _predictions(trained, found.root):
-            place = own_images.geometry(found.root, case)
-            if decision:
-                volumes += _volumes(case, softmax, place, trained, decision)
-            if pictures:
-                shown = own_images, found.root, trained.classes, threshold
-                export.write_pictures(output, case, softmax, *shown)
-            if place and volume_probabilities:
-                export.write_probabilities(output, case, softmax, place)
-            labels.append(_write_labels(output, case, softmax, place, threshold))
-        if decision:
-            _write_decided(output, decision, volumes)
-    return labels
+    return asked.write(trained, found.root)
 
 
-def _possible(trained: Trained, root: Path) -> list[str]:
-    """Names of all files that one or another call writes of these images."""
-    is_3d = trained.settings.is_3d
-    each = (export.files_of(c, is_3d, True, True) for c in own_images.cases(root))
-    return [*decision_file.WRITTEN, *itertools.chain(*each)]
+def require_model(model: Path, option: str = "") -> None:
+    """Refuse what is no network, as far as that is seen without a backend."""
+    if runs.is_run(model):
+        model = scaling.trained(runs.Run.open(model)).folder
+    if not (model / runs.MODEL if model.is_dir() else model).is_file():
+        raise InputError(
+            f"{option}{model}: expected a run folder with its weights, {runs.MODEL}, "
+            "or a .keras file, found none. Weights are not kept in git: train again "
+            "into another --output to have them"
+        )
 
 
-def _write_decided(
-    output: Path, decision: decision_file.Decision, rows: Sequence[dict[str, Any]]
-) -> None:
-    """Write the volumes and the decision."""
-    volumes, applied = map(output.joinpath, decision_file.WRITTEN)
-    written.write(volumes, functools.partial(_write_volumes, rows))
-    said = schema.sealed(decision)
-    written.write(applied, lambda aside: runs.write_json(aside, said))
+def _taken(model: Path, images: Path, output: Path) -> set[Path]:
+    """Folders that no prediction is written to: of images, and of a run's own data."""
+    beside = images.is_file() and output.resolve() == images.parent.resolve()
+    taken = {images.parent if beside else images}
+    run = _run_of(model)
+    described = run.trained / runs.OWN_DATA if run else None
+    if described and (described / ABOUT).is_file():
+        taken |= own_images.places(own_images.locate(described))
+    return taken
 
 
-def _volumes(
-    case: str,
+def _run_of(model: Path) -> runs.Run | None:
+    """The run that a network lies in."""
+    place = model if model.is_dir() else model.parent
+    return runs.Run.open(place) if runs.is_run(place) else None
+
+
+def _names(model: Path, images: Path, asked: _Asked) -> list[str]:
+    """Names of the files that are written of images."""
+    run, names = _run_of(model), list(decision_file.WRITTEN if asked.decision else ())
+    numbers = run.record.get("preprocessing", {}).get("modalities") if run else None
+    # With the pictures of a volume its probabilities are written anyway.
+    kinds = asked.probabilities and not asked.pictures, asked.pictures
+    for case, path in own.files_of(images, numbers).items():
+        names += export.files_of(case, nifti.is_volume(path), *kinds)
+    return names
+
+
+@dataclass
+class _Asked:
+    """What is to be written of predicted images, and where; see `predict_images`."""
+
+    output: Path
+    threshold: float | None
+    probabilities: bool
+    pictures: bool
+    decision: decision_file.Decision | None
+    volumes: list[dict[str, Any]] = field(default_factory=list)
+
+    def write(self, trained: Trained, root: Path) -> list[Path]:
+        """Predict and write; the label files."""
+        if self.decision:
+            self.threshold = self.decision["threshold"]
+        is_3d, cases = trained.settings.is_3d, own_images.cases(root)
+        each = [export.files_of(case, is_3d, True, True) for case in cases]
+        possible = [*decision_file.WRITTEN, *itertools.chain(*each)]
+        with runs.writing(self.output), written.anew(self.output, possible):
+            self.output.mkdir(parents=True, exist_ok=True)
+            predicted = _predictions(trained, root)
+            labels = [self._case(trained, root, *found) for found in predicted]
+            if self.decision:
+                self._write_decided(self.decision)
+        return labels
+
+    def _case(self, trained: Trained, root: Path, case: str, softmax: _Array) -> Path:
+        """Write the files of a case; its label map."""
+        given, place = (self.output, case, softmax), own_images.geometry(root, case)
+        if self.decision:
+            expected = _expected(softmax, place, trained, self.decision)
+            self.volumes += [{"case": case, **row} for row in expected]
+        if self.pictures:
+            classes, threshold = trained.classes, self.threshold
+            export.write_pictures(*given, own_images, root, classes, threshold)
+        elif place and self.probabilities:
+            export.write_probabilities(*given, place)
+        if place:
+            return export.write_labels(*given, place, self.threshold)
+        written.write(
+            self.output / f"{case}.npy",
+            lambda aside: np.save(aside, softmax, allow_pickle=False),
+        )
+        image = Image.fromarray(export.labels(softmax, self.threshold))
+        return written.write(self.output / f"{case}.png", image.save)
+
+    def _write_decided(self, decision: decision_file.Decision) -> None:
+        """Write the volumes and the decision."""
+        volumes, applied = map(self.output.joinpath, decision_file.WRITTEN)
+
+        def table(path: Path) -> None:
+            path.unlink(missing_ok=True)  # empty, it is no table that could be replaced
+            runs.write_csv(path, ("case", "target", "expected"), self.volumes)
+
+        written.write(volumes, table)
+        said = schema.sealed(decision)
+        written.write(applied, lambda aside: runs.write_json(aside, said))
+
+
+def _expected(
     softmax: _Array,
     place: nifti.Geometry | None,
     trained: Trained,
@@ -248,16 +334,14 @@ def _volumes(
     names = zip(trained.classes, decision["classes"], np.atleast_1d(sums), strict=True)
     for name, theirs, total in list(names)[1:]:
         factor = decision["volume_factors"].get(theirs, 1.0)
-        yield {"case": case, "target": name, "expected": float(total) * factor}
-
-
-def _write_volumes(rows: Sequence[dict[str, Any]], path: Path) -> Path:
-    path.unlink(missing_ok=True)  # empty, it is no table that could be replaced
-    return runs.write_csv(path, ("case", "target", "expected"), rows)
+        yield {"target": name, "expected": float(total) * factor}
 
 
 def _predictions(trained: Trained, root: Path) -> Iterator[tuple[str, _Array]]:
     """Predicts own images one by one; nothing of them stays in a cache."""
+    from data_io.prepare import cache
+    from pipelines.training import predict
+
     for case in bars.bar(own_images.cases(root), "predict", unit="case"):
         with tempfile.TemporaryDirectory() as place:
             prepared = cache.prepare(
@@ -269,31 +353,13 @@ def _predictions(trained: Trained, root: Path) -> Iterator[tuple[str, _Array]]:
             yield case, trained.scale(found)
 
 
-def _write_labels(
-    output: Path,
-    case: str,
-    softmax: _Array,
-    place: nifti.Geometry | None,
-    threshold: float | None,
-) -> Path:
-    """Write the label map of a case, and the probabilities of an image."""
-    if place:
-        return export.write_labels(output, case, softmax, place, threshold)
-    image = Image.fromarray(export.labels(softmax, threshold))
-    written.write(
-        output / f"{case}.npy",
-        lambda aside: np.save(aside, softmax, allow_pickle=False),
-    )
-    return written.write(output / f"{case}.png", image.save)
-
-
 def evaluate_set(
     folder: Path,
     images: Path,
     masks: Path,
     name: str,
     classes: Sequence[str] = (),
-    work: Path = Path(".work"),
+    work: Path = runs.WORK,
     threshold: float | None = None,
 ) -> Path:
     """Measures a trained run on another set of images; the run's own measures stay.
@@ -311,9 +377,6 @@ def evaluate_set(
         work: where the look at the images is remembered.
         threshold: measure at it too: `threshold-<threshold>.csv` beside `cases.csv`.
 
-    Returns:
-        The folder written.
-
     Raises:
         InputError: a run without weights, images that do not fit, or a name that is a
             part of the run's own split or would be a formula in a table.
@@ -329,6 +392,7 @@ def evaluate_set(
             "received one that a spreadsheet takes for a formula"
         )
     run = runs.Run.open(folder)
+    backend.start(work)
     with runs.lock_folder(folder):
         trained = open_model(folder)
         like = trained.record()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -33,40 +34,34 @@ def number(text: str) -> int:
     return int(text)
 
 
-def threshold(text: str) -> float | str:
-    """A softmax threshold as typed: a number between 0 and 1, or "auto"."""
-    try:
-        if text == "auto" or 0 < float(text) < 1:
-            return text if text == "auto" else float(text)
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(
-        f"expected a number between 0 and 1, or auto, received {text!r}"
-    )
+def _fraction(
+    expected: str, fits: Callable[[float], bool], *words: str
+) -> Callable[[str], float | str]:
+    """The type of a number as typed that fits, or of one of some words."""
+
+    def read(text: str) -> float | str:
+        if text in words:
+            return text
+        with contextlib.suppress(ValueError):
+            if fits(float(text)):
+                return float(text)
+        raise argparse.ArgumentTypeError(f"expected {expected}, received {text!r}")
+
+    return read
 
 
-def share(text: str) -> float:
-    """A share as typed: a number between 0 and 1."""
-    found = threshold(text)
-    if isinstance(found, str):
-        raise argparse.ArgumentTypeError(
-            f"expected a number between 0 and 1, received {text!r}"
-        )
-    return found
+def _is_share(number: float) -> bool:
+    return 0 < number < 1
 
 
-def inches(text: str) -> float:
-    """The width of a figure as typed: 1 to 20 inches."""
-    try:
-        if 1 <= float(text) <= 20:
-            return float(text)
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"expected 1 to 20 inches, received {text!r}")
-
-
+_SHARE = "a number between 0 and 1"
 _TYPES: Mapping[str, Callable[[str], Any]] = {
-    **{one.__name__: one for one in (int, float, number, threshold, share, inches)},
+    "int": int,
+    "float": float,
+    "number": number,
+    "threshold": _fraction(f"{_SHARE}, or auto", _is_share, "auto"),
+    "share": _fraction(_SHARE, _is_share),
+    "inches": _fraction("1 to 20 inches", lambda number: 1 <= number <= 20),
     "path": folder,
     "text": str,
 }
@@ -107,12 +102,11 @@ def add(parser: argparse._ActionsContainer, wanted: Mapping[str, Any]) -> None:
 def take_own(options: argparse.Namespace) -> Record | None:
     """Look at own images where they are given, and say what was found.
 
+    The record is that of own images; None for other data sets.
+
     Args:
         options: those of own images, `--dataset`, `--data` and `--work`; its `dataset`
             and `data` become those of the own images.
-
-    Returns:
-        The record of own images; None for other data sets.
 
     Raises:
         InputError: images that do not fit, neither images nor a data set, or groups

@@ -47,9 +47,7 @@ def of_run(folder: Path, missed: float | None = None) -> decision.Decision:
     Needs neither images nor probabilities. The temperature is that of a run after
     temperature scaling, 1 of others.
 
-    Args:
-        folder: the run.
-        missed: see `decision.made`.
+    For `missed` see `decision.made`.
 
     Raises:
         InputError: a run that is not evaluated, or that `maps` scaled; else as
@@ -88,11 +86,7 @@ def of_files(
 ) -> decision.Decision:
     """Decide from probabilities of any program: fit a temperature, then count.
 
-    Args:
-        probabilities: as `judge.judge` takes them, as are the next two.
-        labels: the label maps.
-        classes: names of the classes.
-        missed: see `decision.made`.
+    The files are as `judge.judge` takes them; for `missed` see `decision.made`.
 
     Raises:
         InputError: files that cannot be read or do not fit; else as

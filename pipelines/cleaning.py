@@ -59,12 +59,8 @@ class Thing:
 def find(results: Path, work: Path, weights: bool = False) -> list[Thing]:
     """Everything that can be made again, the largest first.
 
-    Args:
-        results: folder of all results; probabilities are listed where the weights that
-            make them are here.
-        work: folder of the cache.
-        weights: whether weights and the states of finished trainings are listed too,
-            which only a new training makes again.
+    With `weights`, those and the states of finished trainings too, which only a new
+    training makes again. Probabilities are listed where the weights that make them are.
 
     Raises:
         InputError: a process is working on a run, or with the cache.

@@ -25,8 +25,7 @@ _NO_READER = 141  # exit code, as where SIGPIPE ends a process
 def main(typed: Sequence[str] | None = None) -> int:
     """Run a command.
 
-    Args:
-        typed: the arguments as typed; None for those of this process.
+    `typed` are the arguments; None for those of this process.
 
     Returns:
         0 on success, 1 when a run failed, 2 on bad input (message on stderr).
@@ -47,7 +46,10 @@ def _result(typed: Sequence[str] | None) -> int:
     """Run a command, and say what is wrong where it fails."""
     try:
         with _bars_closed_first():
-            options = _parser().parse_args(typed)
+            try:
+                options = _parser().parse_args(typed)
+            finally:
+                sys.stdout.flush()  # argparse itself does not mind a full disk
             _require_text(sys.argv[1:] if typed is None else typed)
             with bars.quiet_if(options.quiet):
                 backend.clear_environment()

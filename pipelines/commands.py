@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_io import bars, datasets
-from data_io.errors import InputError
-from pipelines import arguments, backend, installed, loss_names
+from data_io.errors import InputError, Problems
+from pipelines import arguments, installed, loss_names
 from pipelines import run as runs
 from pipelines.run import Run
 
 if TYPE_CHECKING:
+    from data_io.verification.report import Report
     from pipelines.posthoc.decision import Decision
-    from pipelines.reporting.pages import Page, Report
+    from pipelines.reporting import pages
 
 
 def fetch(options: argparse.Namespace) -> None:
@@ -37,6 +38,50 @@ def fetch(options: argparse.Namespace) -> None:
     done = fetching.fetch(module, options.output)
     print(f"{done}\nnext: dscpp verify --dataset {module.RECORD.name}", end="")
     print(f" --data {done.root}" if options.output else "")
+
+
+def verify(options: argparse.Namespace) -> Report:
+    """`dscpp verify`: its report, written as JSON too where `options.json` says so.
+
+    Raises:
+        Problems: all that is wrong; the report is written all the same.
+        InputError: in place of the JSON file is another file than a report.
+    """
+    from data_io.verification.report import Finding, Report
+    from pipelines import written
+
+    if options.json:
+        written.require_report(options.json, Report("", Path(), {}).as_dict())
+    try:
+        arguments.take_own(options)
+        report = _verified(options)
+        failed: Problems | None = None if report.ok else report.error()
+    except Problems as error:  # images that could not be made a data set
+        found = [Finding("own", text) for text in error.problems]
+        name = options.dataset or "own"
+        report = Report(error.title, Path(), {}, name=name, problems=found)
+        failed = error
+    if options.json:
+        runs.write_json(options.json, report.as_dict())
+    if failed:
+        raise failed
+    return report
+
+
+def _verified(options: argparse.Namespace) -> Report:
+    """Every file decoded, and leaks looked for where there is a split."""
+    from data_io import splits
+    from data_io.verification import leaks, verify
+
+    module, work = datasets.by_name(options.dataset), options.work
+    root = Path(module.locate(options.data))
+    state = work / "verify" / f"{module.RECORD.name}.json"
+    report = verify.audit(module, root, state, jobs=options.jobs)
+    fixed = options.split or module.split(root) is not None
+    if fixed or len(splits.cases(module, root)) > 2:
+        asked = options.split_seed, options.split, work / "cache"
+        leaks.audit(module, root, report, *asked)
+    return report
 
 
 def run(options: argparse.Namespace) -> None:
@@ -135,8 +180,11 @@ def predict(options: argparse.Namespace) -> None:
             "expected --run RUN, or --run RUN or --model M with --images PATH and "
             "--output DIR; received another combination"
         )
+    _refuse(options, "--images", "data", "again", "nifti")
+    from pipelines import apply
+
     decision = _decision(options)
-    written = stages.predict_images(
+    written = apply.predict_images(
         model,
         options.input,
         options.output,
@@ -147,6 +195,28 @@ def predict(options: argparse.Namespace) -> None:
         decision,
     )
     print(f"{options.output}: {len(written)} label maps")
+
+
+def _refuse(options: argparse.Namespace, beside: str, *names: str) -> None:
+    """Refuse options that would change nothing beside another one.
+
+    Raises:
+        InputError: names the first.
+    """
+    for name in names:
+        if getattr(options, name):
+            raise InputError(
+                f"--{name}: expected none beside {beside}, where it changes nothing"
+            )
+
+
+def _note_unused(options: argparse.Namespace, done: bool) -> None:
+    """Say that `--data` is not looked at, as a run has passed this stage."""
+    if options.data and done and not options.again:
+        bars.note(
+            f"  note     --data {options.data} is not looked at: this was done before; "
+            "--again does it anew"
+        )
 
 
 def _decision(options: argparse.Namespace) -> Decision | None:
@@ -162,7 +232,7 @@ def _decision(options: argparse.Namespace) -> Decision | None:
 
 
 def _predict_run(options: argparse.Namespace) -> None:
-    from pipelines import stages
+    from pipelines import export, stages
 
     if options.decision is not None:
         raise InputError(
@@ -181,7 +251,9 @@ def _predict_run(options: argparse.Namespace) -> None:
             "written on the network's grid, RUN/probabilities/CASE.npy"
         )
     files = options.nifti, options.probabilities, options.pictures
-    stages.require_free(options.run_folder, *files)
+    known = Run.open(options.run_folder)
+    _note_unused(options, known.reached("predicted") and not any(files))
+    export.require_free(known, *files)
     run = stages.predict(options.run_folder, options.data, options.work, options.again)
     print(_predicted(run))
     if not (options.nifti or options.pictures):
@@ -197,16 +269,17 @@ def evaluate(options: argparse.Namespace) -> None:
     from pipelines import stages
 
     if options.images is None and options.masks is None:
+        _refuse(options, "the run's own cases", "name", "classes")
         _evaluate_run(options)
         return
     if options.images is None or options.masks is None or options.data:
         raise InputError(
             "expected both --images DIR and --masks DIR of the other set, and no --data"
         )
-    threshold = stages.choose_threshold(options.run_folder, options.threshold)
-    backend.start(options.work)
+    _refuse(options, "--images", "again")
     from pipelines import apply
 
+    threshold = stages.choose_threshold(options.run_folder, options.threshold)
     folder = apply.evaluate_set(
         options.run_folder,
         options.images,
@@ -228,7 +301,9 @@ def evaluate(options: argparse.Namespace) -> None:
 def _evaluate_run(options: argparse.Namespace) -> None:
     from pipelines import stages
 
-    given = options.run_folder, options.data
+    given, known = (options.run_folder, options.data), Run.open(options.run_folder)
+    done = known.reached("evaluated") and known.has_measures
+    _note_unused(options, done and options.threshold is None)
     print(_evaluated(stages.evaluate(*given, options.work, options.again)))
     threshold = stages.choose_threshold(options.run_folder, options.threshold)
     if threshold is not None:
@@ -249,6 +324,7 @@ def scale(options: argparse.Namespace) -> str:
     from pipelines import stages
 
     given = options.run_folder, options.data, options.work, options.again
+    _note_unused(options, stages.is_scaled(options.run_folder, options.method))
     return _scaled(stages.scale(*given, options.method))
 
 
@@ -268,19 +344,21 @@ def tables(options: argparse.Namespace) -> None:
         report.update(path)
 
 
-def _pages(options: argparse.Namespace) -> tuple[Report, list[Page]]:
+def _pages(
+    options: argparse.Namespace,
+) -> tuple[pages.Report, list[pages.Page]]:
     """The tables of the runs that were named, or of what was asked for in results."""
-    from pipelines.reporting.pages import Report
+    from pipelines.reporting.pages import Report as Tables
 
     if not options.folders:
         _warn_unrecorded(options)
-        report = Report(options.results)
+        report = Tables(options.results)
         return report, report.chosen(options.dataset, options.preset)
     named = runs.listed(options.folders)
     for run in named:
         if run.state != "evaluated":
             print(f"dscpp: warning: left out: {_unfinished(run)}", file=sys.stderr)
-    report = Report(options.results, named, options.output)
+    report = Tables(options.results, named, options.output)
     return report, report.pages
 
 
@@ -327,6 +405,8 @@ def _column(options: argparse.Namespace) -> tuple[Path | None, list[str], Any, b
             "--losses, --width, --no-title: expected --output DIR with them, so "
             "that the figures beside the runs stay as they are"
         )
+    if options.output:
+        _refuse(options, "--output", "data")
     return options.output, losses, options.width, not options.no_title
 
 
@@ -347,6 +427,11 @@ def _located(options: argparse.Namespace) -> Iterator[Callable[[Run], Path]]:
         return stages.located(found, data, options.work)
 
     yield locate
+    if options.data and not asked:
+        bars.note(
+            f"  note     --data {options.data} is not looked at: no run that was asked "
+            "for has probabilities here to show beside its images"
+        )
     if asked and options.data not in asked:
         raise InputError(
             f"--data {options.data}: expected the images of a data set whose "

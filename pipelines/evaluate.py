@@ -135,8 +135,7 @@ def measure_case(
 def at_threshold(run: runs.Run, root: Path, threshold: float) -> Path:
     """Measure a run's test cases at a threshold, anew each time.
 
-    Returns:
-        `threshold-<threshold>.csv` of the run, with the columns of `cases.csv`.
+    They go to `threshold-<threshold>.csv` of the run, with the columns of `cases.csv`.
 
     Raises:
         InputError: as `evaluate`.
@@ -247,11 +246,7 @@ def write(
 ) -> None:
     """Write `cases.csv` and `histograms.npz` into a folder.
 
-    Args:
-        folder: where to.
-        record: `run.json` of the run measured.
-        rows: from `measure`.
-        pairs: from `measure`.
+    `record` is that of the run measured; rows and pairs are from `measure`.
     """
     write_cases(folder / "cases.csv", record, rows)
     table = histograms.Histograms.from_rows(rows, pairs)

@@ -37,10 +37,7 @@ _Labels = npt.NDArray[np.uint8]
 def volumes(run: runs.Run, root: Path, with_probabilities: bool = False) -> list[Path]:
     """Write what a run predicts of its validation and test volumes.
 
-    Args:
-        run: a run in state "predicted" or past it, with its local files.
-        root: the data set's folder, for the images' geometry.
-        with_probabilities: write them too: float32, large.
+    The run is predicted, with its local files; probabilities are float32, and large.
 
     Returns:
         The label maps, `nifti/<case>.nii.gz` of the run; the probabilities lie beside
@@ -58,7 +55,7 @@ def volumes(run: runs.Run, root: Path, with_probabilities: bool = False) -> list
         )
     folder, made = run.path(FOLDER), []
     cases = [case for _, case in stored.cases(run)]
-    require_free(run, with_probabilities)
+    require_free(run, with_probabilities=with_probabilities)
     with written.anew(folder):
         for case in bars.bar(cases, f"{run.name} nifti", unit="case"):
             softmax, place = stored.volume(run, module, root, case)
@@ -71,8 +68,7 @@ def volumes(run: runs.Run, root: Path, with_probabilities: bool = False) -> list
 def pictures(run: runs.Run, root: Path) -> list[Path]:
     """Draw what a run predicts of its validation and test cases.
 
-    Returns:
-        The pictures, see `write_pictures`, in `pictures/` of the run.
+    They go to `pictures/` of the run, see `write_pictures`.
 
     Raises:
         InputError: as `volumes`, but for a run of images.
@@ -81,7 +77,7 @@ def pictures(run: runs.Run, root: Path) -> list[Path]:
     classes = run.record.get("classes") or module.RECORD.classes
     folder, made = run.path(PICTURES), []
     cases = [case for _, case in stored.cases(run)]
-    require_pictures_free(run)
+    require_free(run, volumes=False, pictures=True)
     with written.anew(folder):
         for case in bars.bar(cases, f"{run.name} pictures", unit="case"):
             softmax = stored.as_kept(run, module, root, case)
@@ -89,21 +85,25 @@ def pictures(run: runs.Run, root: Path) -> list[Path]:
     return made
 
 
-def require_pictures_free(run: runs.Run) -> None:
-    """As `require_free`, of what `pictures` writes."""
-    is_3d = len(run.record["settings"]["input_shape"]) == 3
-    names = [n for _, case in stored.cases(run) for n in pictures_of(case, is_3d)]
-    written.require_own(run.path(PICTURES), names)
-
-
-def require_free(run: runs.Run, with_probabilities: bool = False) -> None:
-    """Refuse to replace other files than those that `volumes` wrote.
+def require_free(
+    run: runs.Run,
+    volumes: bool = True,
+    with_probabilities: bool = False,
+    pictures: bool = False,
+) -> None:
+    """Refuse to replace other files than those that `volumes` and `pictures` wrote.
 
     Raises:
         InputError: see `written.require_own`.
     """
-    each = [files_of(case, True, with_probabilities) for _, case in stored.cases(run)]
-    written.require_own(run.path(FOLDER), list(itertools.chain(*each)))
+    cases = [case for _, case in stored.cases(run)]
+    if volumes:
+        each = [files_of(case, True, with_probabilities) for case in cases]
+        written.require_own(run.path(FOLDER), list(itertools.chain(*each)))
+    if pictures:
+        is_3d = len(run.record["settings"]["input_shape"]) == 3
+        each = [pictures_of(case, is_3d) for case in cases]
+        written.require_own(run.path(PICTURES), list(itertools.chain(*each)))
 
 
 def files_of(
@@ -175,8 +175,7 @@ def write_labels(
 ) -> Path:
     """Write a volume's label map, uint8, with the affine and header of its image.
 
-    Returns:
-        `<case>.nii.gz`.
+    It is `<case>.nii.gz`.
     """
     label = native_labels(softmax, place.shape, threshold)
     return written.write(

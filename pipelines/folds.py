@@ -38,9 +38,7 @@ def pool_with_methods(folders: Sequence[Path], output: Path) -> None:
 def pool(folders: Sequence[Path], output: Path) -> runs.Run:
     """Write the run of all folds: the measures of each case where it was in the test.
 
-    Args:
-        folders: the run of each fold, evaluated.
-        output: the pooled run's folder; one that is there is written anew.
+    A pooled run that is there is written anew.
 
     Returns:
         It: its record is that of the first fold, with the number of `folds`, all cases

@@ -22,8 +22,7 @@ _PIP = {
 def require_training(backend: str | None = None) -> None:
     """Look for Keras, its backend and MIScnn, without importing any.
 
-    Args:
-        backend: the backend wanted; None for that of this process.
+    `backend` is the one wanted; None for that of this process.
 
     Raises:
         InputError: one is not installed, or `KERAS_BACKEND` names no backend; the

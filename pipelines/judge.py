@@ -90,9 +90,6 @@ def judge(
         decision: what is applied to the probabilities first; its classes are those of
             the probabilities.
 
-    Returns:
-        The run, in state "evaluated".
-
     Raises:
         InputError: files that cannot be read or do not fit; nothing is written then.
     """
@@ -225,14 +222,13 @@ def measured(
 ) -> tuple[evaluate.Measured, tuple[str, ...]]:
     """Measure probabilities case by case.
 
+    The names of the classes are given back too.
+
     Args:
         files: of each case its name, the file of its probabilities and its label map.
         classes: names of the classes; () to name them by their number.
         part: what the rows say under `split`.
         temperature: that the probabilities are scaled by.
-
-    Returns:
-        What was found, and the names of the classes.
 
     Raises:
         InputError: as `data_io.own_images.probabilities.read`; another number of

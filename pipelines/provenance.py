@@ -46,9 +46,8 @@ _DO_NOT = (
 def environment(with_backend: bool = True) -> dict[str, Any]:
     """What besides a run's settings decides its numbers, as `run.json` keeps it.
 
-    Args:
-        with_backend: whether the backend is imported and computes; without it there
-            are neither `threads` nor `variables`.
+    `with_backend`: it is imported and computes; else there are neither `threads` nor
+    `variables`.
     """
     found: dict[str, Any] = {
         "commit": commits.commit(),
@@ -63,12 +62,8 @@ def environment(with_backend: bool = True) -> dict[str, Any]:
 def changes(record: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """What of an environment is not as it was when a run was last worked on.
 
-    Args:
-        record: the run's; what an older run does not say has not changed.
-        now: from `environment`.
-
-    Returns:
-        The values of now that differ.
+    What an older run does not say has not changed.
+    The values of now that differ are given back.
     """
     before = {key: record[key] for key in now if key in record}
     for change in record.get("environment_changes", ()):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
-import hashlib
 import itertools
 import json
 import os
@@ -30,7 +29,8 @@ from data_io.files.writing import write_atomically, write_json, writing
 from pipelines import loss_names
 from pipelines.record import FORMAT, STATES, Record
 
-WORK = Path(".work")  # cache, logs and unpacked zips; safe to delete
+# Cache, logs and unpacked zips; safe to delete while no jobs of a cluster are queued.
+WORK = Path(".work")
 RECORD = "run.json"
 MEASURES = ("cases.csv", "histograms.npz")
 COMMITTED = (RECORD, "history.csv", *MEASURES)
@@ -141,8 +141,7 @@ def run_folder(
 
 
 def _group(dataset: str, preset: str, overrides: Mapping[str, Any]) -> str:
-    text = json.dumps([preset, overrides], sort_keys=True)
-    name = CUSTOM + hashlib.sha256(text.encode()).hexdigest()[:8]
+    name = CUSTOM + schema.digest([preset, overrides])[:8]
     # No brackets, quotes, commas or spaces: they would have to be quoted in a shell.
     said = spelled(overrides).replace("[]", "none").replace(", ", "-")
     said = re.sub(r'[]["]', "", said.replace(",", "x"))
@@ -303,7 +302,7 @@ class Run:
 
     def reached(self, state: str) -> bool:
         """Whether the run is at `state` or past it."""
-        return STATES.index(self.state) >= STATES.index(state)
+        return STATES.index(self.record["state"]) >= STATES.index(state)
 
     def path(self, name: str) -> Path:
         """A file or folder of the run."""
@@ -320,11 +319,11 @@ class Run:
                 self.record[key] = {**old, **value}
             else:
                 self.record[key] = value
-        hashes = {name: file_hash(self.path(name)) for name in files}
+        hashes = {name: file_hash(self.folder / name) for name in files}
         if hashes:
             self.record["files"] = {**self.record.get("files", {}), **hashes}
         self.record = schema.sealed(self.record)
-        write_json(self.path(RECORD), self.record)
+        write_json(self.folder / RECORD, self.record)
 
     def remake(self) -> str:
         """The command that writes the run's probabilities, or writes them anew."""
@@ -377,9 +376,7 @@ class Run:
     def require_same(self, wanted: Mapping[str, Any]) -> None:
         """Refuse to go on when the command asks for something else than the run is.
 
-        Args:
-            wanted: the identity (`IDENTITY` keys) that the command asks for; keys
-                that it leaves out are not compared.
+        Keys of `IDENTITY` that `wanted` leaves out are not compared.
 
         Raises:
             InputError: names each value that differs.
@@ -542,10 +539,7 @@ def require_free(folder: Path) -> None:
 def require_replaceable(folder: Path, what: str, is_it: Callable[[Run], bool]) -> None:
     """Refuse to write over files, or over a run that is not the one to be made anew.
 
-    Args:
-        folder: of the run to be made.
-        what: it is, in words.
-        is_it: whether the run that is there is that one.
+    `what` the run to be made is, in words; `is_it` says whether the one there is that.
 
     Raises:
         InputError: the folder holds files and is no run, or another run.
@@ -577,11 +571,7 @@ def _unrecorded(folder: Path) -> str:
 def unrecorded(results: Path) -> list[str]:
     """Say which folders in the place of runs hold files but no `run.json`.
 
-    Args:
-        results: the folder of all results.
-
-    Returns:
-        A line for each, in order; `find` leaves these folders out.
+    A line for each, in order; `find` leaves these folders out.
     """
     return [
         f"{folder}: expected a run folder with a {RECORD}, {_unrecorded(folder)}"
@@ -606,11 +596,7 @@ def is_run(folder: Path) -> bool:
 def find(folder: Path) -> list[Run]:
     """All runs in `<folder>/runs/`, by name.
 
-    Args:
-        folder: `results/<dataset>/<preset>`.
-
-    Returns:
-        The runs; folders without a `run.json` are left out: see `unrecorded`.
+    Folders without a `run.json` are left out: see `unrecorded`.
     """
     return _runs_in(Path(folder) / "runs")
 
@@ -623,9 +609,8 @@ def _runs_in(folder: Path) -> list[Run]:
 def listed(folders: Iterable[Path]) -> list[Run]:
     """The runs that folders are or hold, each once, in the order given.
 
-    Args:
-        folders: a run; or a folder of runs, as of `results/<dataset>/<preset>`, or one
-            with runs directly in it.
+    A folder is a run, or one of runs, as of `results/<dataset>/<preset>`, or one with
+    runs directly in it.
 
     Raises:
         InputError: a folder that is no run and holds none.

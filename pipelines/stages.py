@@ -18,13 +18,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data_io import bars, splits
 from data_io.datasets.folder import ABOUT, READING, own
 from data_io.datasets.record import Record
 from data_io.errors import InputError
-from data_io.files import content, nifti, schema
+from data_io.files import content, schema
 from data_io.files.writing import sweep
 from data_io.verification import leaks, verify
 from pipelines import backend, installed, provenance, stored, written
@@ -32,23 +32,13 @@ from pipelines import run as runs
 from pipelines.training import tracking
 from pipelines.training.task import Task, from_record
 
-if TYPE_CHECKING:
-    from pipelines.posthoc.decision import Decision
-
 
 def train(
     task: Task, data: Path | None, output: Path, work: Path = runs.WORK
 ) -> runs.Run:
     """Train a run, or go on with one that was stopped or is asked for more epochs.
 
-    Args:
-        task: what to train.
-        data: see the module.
-        output: the run folder, made if needed.
-        work: see the module.
-
-    Returns:
-        The run, in state "trained" or past it.
+    `output` is the run folder, made if needed.
 
     Raises:
         InputError: bad data, an output that cannot be written, a run that another
@@ -75,8 +65,9 @@ def train(
         root = task.module.locate(data)
         material, identity = _prepare(task, root, work, run)
         record = task.module.record(root)
-        begun = output / runs.STATE
-        weights = None if begun.is_file() else _initial(task, material, root, work)
+        weights = None
+        if task.protocol.initial_weights and not (output / runs.STATE).is_file():
+            weights = _initial(task, material, root, work)
         if run:
             run.require_same(_with_epochs_of(run, identity))
             _note_environment(run, "train")
@@ -101,9 +92,7 @@ def _require_asked(run: runs.Run, task: Task, data: Path | None, work: Path) -> 
 
 
 def _initial(task: Task, material: Any, root: Path, work: Path) -> Any:
-    """The weights that a training begins with, if they fit; None for fresh ones."""
-    if task.initial is None and not task.protocol.initial_weights:
-        return None
+    """The weights of another run that a training begins with, if they fit."""
     if task.initial is None:
         raise InputError(
             "initial_weights: expected --from RUN, whose weights these are, received "
@@ -183,7 +172,9 @@ def predict(
             task = _task(run)
             data = _place(run, task, data)
             _require_backend(run.folder, task.backend)
-            material, identity = _prepare(task, data, work, run, _split_of(run))
+            parts = run.record["split"].items()
+            split = {part: tuple(ids) for part, ids in parts}
+            material, identity = _prepare(task, data, work, run, split)
             run.require_same(identity)
             if run.reached("evaluated"):
                 bars.note(
@@ -196,85 +187,6 @@ def predict(
 
             prediction.predict(task, material, run)
     return run
-
-
-def predict_images(
-    model: Path,
-    images: Path,
-    output: Path,
-    threshold: float | None = None,
-    work: Path = runs.WORK,
-    volume_probabilities: bool = False,
-    pictures: bool = False,
-    decision: Decision | None = None,
-) -> list[Path]:
-    """Predict any images with a trained network; see `pipelines.apply.predict_files`.
-
-    What can be refused without a backend is refused before one is imported.
-
-    Raises:
-        InputError: as `apply.predict_files`; an output among images, label maps or a
-            run's files, or one that holds a file of a name to be written that no
-            prediction wrote, or that was changed since.
-    """
-    installed.require_training()
-    written.require_apart("--output", output, _taken(model, images, output))
-    # With the pictures of a volume its probabilities are written anyway.
-    kinds = volume_probabilities and not pictures, pictures
-    written.require_own(output, _predicted(model, images, *kinds, bool(decision)))
-    _require_model(model)
-    backend.start(work)
-    from pipelines import apply
-
-    return apply.predict_files(
-        model, images, output, threshold, work, *kinds, decision=decision
-    )
-
-
-def _require_model(model: Path, option: str = "") -> None:
-    """Refuse what is no network, as far as that is seen without a backend."""
-    if runs.is_run(model):
-        from pipelines.posthoc import scaling
-
-        model = scaling.trained(runs.Run.open(model)).folder
-    if not (model / runs.MODEL if model.is_dir() else model).is_file():
-        raise InputError(
-            f"{option}{model}: expected a run folder with its weights, {runs.MODEL}, "
-            "or a .keras file, found none. Weights are not kept in git: train again "
-            "into another --output to have them"
-        )
-
-
-def _taken(model: Path, images: Path, output: Path) -> set[Path]:
-    """Folders that no prediction is written to: of images, and of a run's own data."""
-    beside = images.is_file() and output.resolve() == images.parent.resolve()
-    taken = {images.parent if beside else images}
-    run = _run_of(model)
-    described = run.trained / runs.OWN_DATA if run else None
-    if described and (described / ABOUT).is_file():
-        taken |= own.places(own.locate(described))
-    return taken
-
-
-def _run_of(model: Path) -> runs.Run | None:
-    """The run that a network lies in."""
-    place = model if model.is_dir() else model.parent
-    return runs.Run.open(place) if runs.is_run(place) else None
-
-
-def _predicted(
-    model: Path, images: Path, volume_probabilities: bool, pictures: bool, decided: bool
-) -> list[str]:
-    """Names of the files that are written of images."""
-    from data_io.own_images.describe import files_of as images_of
-    from pipelines.export import files_of
-    from pipelines.posthoc.decision import WRITTEN
-
-    run, names = _run_of(model), list(WRITTEN if decided else ())
-    numbers = run.record.get("preprocessing", {}).get("modalities") if run else None
-    for case, path in images_of(images, numbers).items():
-        names += files_of(case, nifti.is_volume(path), volume_probabilities, pictures)
-    return names
 
 
 def evaluate(
@@ -331,7 +243,7 @@ def choose_threshold(model: Path, asked: float | str | None) -> float | None:
 def evaluate_at(
     folder: Path, data: Path | None, threshold: float, work: Path = runs.WORK
 ) -> Path:
-    """Measure a predicted run at a threshold; see `pipelines.evaluate.at_threshold`.
+    """Measure a predicted run at a threshold; see `evaluate.at_threshold`.
 
     Raises:
         InputError: as `evaluate`.
@@ -352,9 +264,6 @@ def scale(
     """Scale a predicted run by a method, and measure what comes out.
 
     See `pipelines.posthoc.scaling`. The new run lies beside the run.
-
-    Returns:
-        The scaled run, in state "evaluated".
 
     Raises:
         InputError: as in `evaluate`; a run that is scaled already.
@@ -422,6 +331,16 @@ def _temperature_or_note(run: runs.Run, data: Path | None, work: Path) -> runs.R
             return held
 
 
+def is_scaled(folder: Path, method: str) -> bool:
+    """Whether `scale` has nothing left to do for a run."""
+    from pipelines.posthoc import scaling
+
+    run = runs.Run.open(folder)
+    twin = scaling.folder_of(run, method)
+    same = _scaled(twin, scaling.model_of(run))
+    return same and runs.Run.open(twin).reached("evaluated")
+
+
 def is_complete(run: runs.Run) -> bool:
     """Whether `complete` has nothing left to do for a run."""
     from pipelines.posthoc import scaling
@@ -432,22 +351,7 @@ def is_complete(run: runs.Run) -> bool:
         return True
     if run.record.get("temperature_at_bound") == scaling.model_of(run):
         return True
-    twin = scaling.folder_of(run)
-    same = _scaled(twin, scaling.model_of(run))
-    return same and runs.Run.open(twin).reached("evaluated")
-
-
-def require_free(
-    folder: Path, nifti: bool, with_probabilities: bool, pictures: bool
-) -> None:
-    """Refuse what `export` would refuse to replace, before anything is predicted."""
-    from pipelines import export as exporting
-
-    run = runs.Run.open(folder)
-    if nifti:
-        exporting.require_free(run, with_probabilities)
-    if pictures:
-        exporting.require_pictures_free(run)
+    return is_scaled(run.folder, "temperature")
 
 
 def export(
@@ -461,8 +365,8 @@ def export(
     """Write what a run predicted as files to look at.
 
     Returns:
-        Label maps, see `pipelines.export.volumes`, where `nifti` asks for them; and
-        `pipelines.export.pictures`, where `pictures` does.
+        Label maps, see `export.volumes`, where `nifti` asks for them; and pictures, see
+        `export.pictures`, where `pictures` does.
 
     Raises:
         InputError: as in `evaluate`; of NIfTI a run of images.
@@ -477,9 +381,6 @@ def export(
 
 def located(run: runs.Run, data: Path | None, work: Path = runs.WORK) -> Path:
     """Find the data that a run was trained on.
-
-    Returns:
-        The data set's folder.
 
     Raises:
         InputError: they are not there, or are others than the run's.
@@ -496,7 +397,9 @@ def initial(folder: Path) -> runs.Run:
     Raises:
         InputError: no such run, or none with a trained network here.
     """
-    _require_model(folder, "--from ")
+    from pipelines import apply
+
+    apply.require_model(folder, "--from ")
     run = runs.Run.open(folder)
     run.require("trained", f"dscpp train … --output {folder}")
     return run
@@ -526,7 +429,7 @@ def _remember(run: runs.Run, task: Task, root: Path, work: Path) -> None:
     """Keep what later stages ask of the data: images seen, where own ones are."""
     # A run from git has no weights to measure on other sets: nothing to note.
     if not run.reached("trained") or run.path(runs.MODEL).is_file():
-        parts = _split_of(run)
+        parts = run.record["split"]
         seen = [*parts["training"], *parts["validation"]]
         hashes = content.images(task.module, root, seen, work / "cache")
         if task.initial:  # what its weights have seen, these have too
@@ -634,10 +537,6 @@ def _prepare(
     return material, identity
 
 
-def _split_of(run: runs.Run) -> splits.Split:
-    return {part: tuple(ids) for part, ids in run.record["split"].items()}
-
-
 def _new_record(task: Task, identity: dict[str, Any], record: Record) -> dict[str, Any]:
     initial = {}
     if task.initial:
@@ -699,7 +598,7 @@ def _require_same_data(run: runs.Run, task: Task, root: Path, work: Path) -> Non
     """A finished run must have been made from the data that are given."""
     module = task.module
     known = set(splits.cases(module, root))
-    cases = [case for ids in _split_of(run).values() for case in ids]
+    cases = [case for ids in run.record["split"].values() for case in ids]
     gone = [
         case
         for case in cases

@@ -23,8 +23,7 @@ _ending = threading.Lock()  # held from the first order to end until the process
 def end(code: int) -> None:
     """Save what there is to be saved, and end this process now, from any thread.
 
-    Args:
-        code: the exit code, 128 and the number of the signal that asks for it.
+    `code` is the exit code, 128 and the number of the signal that asks for it.
     """
     with _ending:
         try:
@@ -51,8 +50,7 @@ def saving(save: Callable[[], object]) -> Iterator[None]:
     A signal that is ignored (nohup) or handled already is left alone, and so are all
     where this is not the main thread, which alone may handle them.
 
-    Args:
-        save: called from any thread, at any moment; a second time it does nothing.
+    `save` may be called from any thread, at any moment; a second time it does nothing.
     """
     _savers.append(save)
     try:

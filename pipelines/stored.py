@@ -129,9 +129,8 @@ def discard_derived(run: runs.Run) -> None:
     sets, where they are of other weights or scaled otherwise. What is not as it
     was written stays, and is named. `cases.csv` is left to the next evaluation.
 
-    Args:
-        run: held by the caller; its probabilities are others than before, its record
-            still has the hashes of what was made of those.
+    The caller holds the run; its probabilities are others than before, its record still
+    has the hashes of what was made of those.
     """
     files = run.record.get("files", {})
     thresholds = sorted(run.folder.glob(_THRESHOLDS))
@@ -268,12 +267,6 @@ def _say_unlisted(run: runs.Run) -> None:
 def as_kept(run: runs.Run, module: Dataset, root: Path, case: str) -> _Array:
     """Read a case's probabilities as the run keeps them.
 
-    Args:
-        run: as for `probabilities`.
-        module: the data set.
-        root: its folder.
-        case: the case's id.
-
     Returns:
         Softmax values, float32, memory-mapped: of an image (*native shape, C), of a
         volume (*network's grid, C).
@@ -309,12 +302,6 @@ def volume(
 ) -> tuple[_Array, nifti.Geometry]:
     """Read a volume's probabilities, which are on the network's grid.
 
-    Args:
-        run: as for `probabilities`.
-        module: the data set.
-        root: its folder.
-        case: the case's id.
-
     Returns:
         Softmax values, (*network's grid, C), float32, memory-mapped; and where the
         volume's own voxels lie.
@@ -335,12 +322,7 @@ def slabs(
 ) -> Iterator[tuple[Any, _Array]]:
     """Read a case's probabilities at native resolution, of volumes slab by slab.
 
-    Args:
-        run: as for `volume`, as are the next three.
-        module: the data set.
-        root: its folder.
-        case: the case's id.
-        shape: the native spatial shape, from its label.
+    `shape` is the native spatial one, from its label.
 
     Yields:
         where, an index of a volume's last axis (of an image all of it); softmax values

@@ -20,6 +20,7 @@ class _Named:
     def __init__(self, stream: Any, name: str) -> None:
         self._stream = stream
         self._name = name
+        self._failed: OSError | None = None
 
     def __getattr__(self, key: str) -> Any:
         return getattr(self._stream, key)
@@ -29,6 +30,8 @@ class _Named:
             return self._stream.write(text)
 
     def flush(self) -> None:
+        if self._failed:  # which somebody may have kept silent about
+            raise self._failed
         with self._naming():
             self._stream.flush()
 
@@ -37,7 +40,7 @@ class _Named:
         try:
             yield
         except OSError as error:
-            error.filename = self._name
+            error.filename, self._failed = self._name, error
             raise
 
 

@@ -33,9 +33,7 @@ _SHARED = (
 def measure(group: Path, root: Path) -> runs.Run | None:
     """Measure the truth beside the evaluated runs of a group.
 
-    Args:
-        group: `results/<dataset>/<preset>`.
-        root: the data set's folder.
+    `group` is `results/<dataset>/<preset>`, `root` the data set's folder.
 
     Returns:
         The run `runs/true-posterior`, with method `run.TRUTH` and no loss; None where

@@ -38,9 +38,6 @@ def known(folder: Path) -> dict[str, list[str]]:
     A name has several, oldest first, where a command was stopped: its file is one of
     them.
 
-    Returns:
-        {} where there is no list.
-
     Raises:
         InputError: the list cannot be read.
     """
@@ -63,15 +60,7 @@ def known(folder: Path) -> dict[str, list[str]]:
 
 
 def seal(folder: Path, names: Iterable[str]) -> Path:
-    """Write the list of files of a folder, and of no others.
-
-    Args:
-        folder: that holds them.
-        names: of the files, all of which are there.
-
-    Returns:
-        The list.
-    """
+    """Write the list of files of a folder, and of no others."""
     return _write(folder, {name: [file_hash(folder / name)] for name in names})
 
 
@@ -146,10 +135,6 @@ def write(path: Path, writer: Callable[[Path], object]) -> Path:
 def require_own(folder: Path, names: Sequence[str]) -> None:
     """Refuse to replace files that dscpp did not write into a folder.
 
-    Args:
-        folder: to be written to.
-        names: of all files to be written.
-
     Raises:
         InputError: a file is there that is not in the folder's list, was changed since,
             or is a link; the list is a link; or two files would have one name.
@@ -187,11 +172,6 @@ def require_apart(option: str, output: Path, taken: Iterable[Path]) -> None:
     Folders are compared as the file system does: through links, and whatever their
     spelling where case does not count.
 
-    Args:
-        option: that named the output, such as "--output".
-        output: to be written to; need not be there.
-        taken: folders of images and label maps.
-
     Raises:
         InputError: the output is one of these folders, or within one or within a run.
     """
@@ -216,9 +196,7 @@ def _is_run(folder: Path) -> bool:
 def require_report(path: Path, keys: Iterable[str]) -> None:
     """Refuse to replace a file that is no JSON report, or one that was changed.
 
-    Args:
-        path: of the report.
-        keys: that every report has; with `schema.SEAL` one without its hash is refused.
+    All reports have the `keys`; with `schema.SEAL` one without its hash is refused.
 
     Raises:
         InputError: a file is there that is no JSON object with these keys, or whose

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import written_runs
 from imitations import write_drive
 from PIL import Image
 
@@ -141,6 +142,38 @@ def test_unknown_names(phantoms, tmp_path, capsys):
             cli.main([command, "--dataset", "phantom", "--split-seed", "-1"])
         assert "--split-seed: expected a whole number" in capsys.readouterr().err
     assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "named"),
+    [
+        ("predict --model m --images x --output o --data d", "--data"),
+        ("predict --run m --images x --output o --again", "--again"),
+        ("predict --run m --images x --output o --nifti", "--nifti"),
+        ("evaluate --run r --name n", "--name"),
+        ("evaluate --run r --classes a,b", "--classes"),
+        ("evaluate --run r --images x --masks y --again", "--again"),
+        ("figures --output o --data d", "--data"),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused(
+    tmp_path, monkeypatch, capsys, typed, named
+):
+    monkeypatch.chdir(tmp_path)
+    message = refused(capsys, typed.split())
+    assert f"{named}: expected none beside" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_that_is_not_looked_at_is_said(tmp_path, capsys):
+    folder = str(written_runs.make_run(tmp_path / "results"))
+    given = ["--run", folder, "--data", "elsewhere"]
+    for command in ("predict", "evaluate"):
+        assert cli.main([command, *given]) == 0
+        assert "--data elsewhere is not looked at" in capsys.readouterr().out
+    given = ["--results", str(tmp_path / "results"), "--data", "elsewhere"]
+    assert cli.main(["figures", *given]) == 0
+    assert "--data elsewhere is not looked at" in capsys.readouterr().out
 
 
 def test_no_run_and_no_runs(tmp_path, capsys):

@@ -113,9 +113,10 @@ def trained(directions: str | None) -> apply.Trained:
 
 def predicted(tmp_path, monkeypatch, images: Path, directions="LPS") -> dict[str, Path]:
     monkeypatch.setattr(apply, "open_model", lambda path: trained(directions))
+    monkeypatch.setattr(apply, "require_model", lambda path: None)
     monkeypatch.setattr(predict, "volume", left_half)
     output = tmp_path / f"out-{images.parent.name}-{directions}"
-    written = apply.predict_files(
+    written = apply.predict_images(
         Path("run"), images, output, work=tmp_path / "work", volume_probabilities=True
     )
     return {path.name: path for path in written}

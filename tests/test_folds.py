@@ -118,8 +118,12 @@ def test_each_fold_is_a_run_in_a_folder_of_its_own(tmp_path):
         assert task.identity()["fold"] == [k, 3]
         pooled = task.folder(tmp_path, pooled=True)
         assert pooled == group / "reduced-3folds" / "runs" / "ce-s0"
-    with pytest.raises(InputError, match=r"such as \[2, 5\], received \['a'\]"):
-        Task.make("dsb2018", "CE", fold=["a"])
+    for fold in ("[a]", "[1]", "[1, 2, 3]", "2"):
+        (tmp_path / "run.json").write_text(
+            f"{{dataset: dsb2018, loss: CE, fold: {fold}}}"
+        )
+        with pytest.raises(InputError, match=r"run\.json: run: fold"):
+            plan.load(tmp_path / "run.json")
     whole = Task.make("dsb2018", "CE", preset="reduced")
     assert whole.folder(tmp_path) == whole.folder(tmp_path, pooled=True)
     assert "fold" not in whole.identity()

@@ -248,8 +248,13 @@ def test_every_kind_of_image(tmp_path):
     with pytest.raises(InputError, match=r"transparent.*without transparency"):
         read(save(tmp_path / "t.png", clear))
     same = np.repeat(colour[..., :1], 3, axis=-1)
-    labels = folder.read_labels(save(tmp_path / "s.png", same))
-    np.testing.assert_array_equal(labels, colour[..., 0])
+    opaque = np.stack([same[..., 0], np.full((2, 3), 255, np.uint8)], axis=-1)
+    for pixels in (same, opaque, same[..., 0]):
+        labels = folder.read_labels(save(tmp_path / "s.png", pixels))
+        np.testing.assert_array_equal(labels, colour[..., 0])
+    opaque[0, 0, 1] = 3
+    with pytest.raises(InputError, match="mode LA with transparent pixels"):
+        folder.read_labels(save(tmp_path / "t.png", opaque))
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png", "tif"])

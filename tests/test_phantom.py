@@ -244,7 +244,15 @@ def test_a_damaged_description(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"size": 50}, {"size": 16}, {"training": 0}, {"test": -1}]
+    "wrong",
+    [
+        {"size": 50},
+        {"size": 16},
+        {"training": 0},
+        {"test": -1},
+        {"size": 2**20},
+        {"training": 10**12},
+    ],
 )
 def test_settings_are_checked(wrong: dict[str, int]) -> None:
     with pytest.raises(InputError, match="expected"):

@@ -134,7 +134,7 @@ def test_same_seed_same_bytes_and_no_kind_takes_anothers_place(tmp_path) -> None
     # Asked for in the place of another kind, the other kind is replaced.
     place = tmp_path / "phantom-0"
     phantom.generate(settings, place, phantoms.SKIN)
-    assert phantom.about(place)["dataset"] == "phantom-skin"
+    assert phantom._about(place)["dataset"] == "phantom-skin"
 
 
 def test_the_vessels_are_those_of_before() -> None:

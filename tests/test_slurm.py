@@ -267,13 +267,18 @@ def test_slurm_that_does_not_answer_is_said(tmp_path, cluster, profile):
     ("text", "words"),
     [
         ("- 3", ["profile.yaml", "any of sbatch, tables, attempts, warning, price"]),
-        ("partition: gpu", ["partition: Unexpected keyword"]),
+        ("partition: gpu", ["partition: expected no such key"]),
         ("sbatch: gpu", ["sbatch"]),
         ("sbatch: {array: 1-3}", ["'array'"]),
         ("sbatch: {-p: gpu}", ["long names", "'-p'"]),
         ("tables: {output: mine}", ["'output'"]),
         ("attempts: many", ["attempts", "many"]),
-        ("attempts: 0", ["attempts", "from 1 on"]),
+        ("attempts: 0", ["attempts", "than or equal to 1, found '0'"]),
+        ("warning: 70000", ["warning", "than or equal to 65535, found '70000'"]),
+        *(
+            (f"{{warning: 300, sbatch: {{time: {time}}}}}", ["time", "warning 300 s"])
+            for time in ("5", "4:59", "0:05:00", "0-0:05", '"1"')
+        ),
         ("price: -1", ["price", "-1"]),
         ("price: .nan", ["price", "nan"]),
         ("sbatch: {clusters: other}", ["'clusters'"]),
@@ -289,6 +294,12 @@ def test_what_a_profile_cannot_say_is_named(tmp_path, cluster, profile, text, wo
     assert code == 2
     assert all(word in said for word in words), said
     assert cluster.asked == []
+
+
+@pytest.mark.parametrize("time", ["6", "5:01", "1:00:00", "1-0", "0", "UNLIMITED"])
+def test_a_time_limit_longer_than_the_warning_is_taken(profile, time):
+    profile.write_text(f"{{warning: 300, sbatch: {{time: {time}}}}}")
+    assert slurm.read(profile).sbatch == {"time": time}
 
 
 def test_an_empty_profile_asks_for_what_the_cluster_gives(tmp_path, cluster, profile):
@@ -362,7 +373,8 @@ def job(cluster, tmp_path):
     def start(text: str, restarts: str = "") -> subprocess.Popen[str]:
         again = {"SLURM_RESTART_COUNT": restarts} if restarts else {}
         return subprocess.Popen(
-            ["bash", str(slurm.SCRIPT), "3", "sh", "-c", text],
+            ["bash", str(slurm.SCRIPT), "3", str(tmp_path), "sh", "-c", text],
+            cwd=tmp_path,
             env={**os.environ, "SLURM_JOB_ID": "42", **again},
             stdout=subprocess.PIPE,
             text=True,
@@ -372,6 +384,9 @@ def job(cluster, tmp_path):
     return start
 
 
+FURTHER = "echo an epoch >> state.npz"
+
+
 @pytest.mark.parametrize(
     ("text", "restarts", "code", "requeued"),
     [
@@ -379,9 +394,10 @@ def job(cluster, tmp_path):
         ("exit 1", "", 1, False),  # a loss that is not finite
         ("exit 2", "", 2, False),  # bad input
         ("kill -TERM $$", "", 143, False),  # not by the time limit
-        ("kill -KILL $$", "", 137, True),
-        ("kill -KILL $$", "1", 137, True),
-        ("kill -KILL $$", "2", 137, False),  # the third of three attempts
+        (f"{FURTHER}; kill -KILL $$", "", 137, True),
+        (f"{FURTHER}; kill -KILL $$", "1", 137, True),
+        (f"{FURTHER}; kill -KILL $$", "2", 137, False),  # the third of three attempts
+        ("kill -KILL $$", "1", 137, False),  # it would be killed there again
     ],
 )
 def test_a_job_goes_back_where_it_was_killed(job, text, restarts, code, requeued):
@@ -390,6 +406,8 @@ def test_a_job_goes_back_where_it_was_killed(job, text, restarts, code, requeued
     assert process.returncode == code
     assert job.requeued() == (requeued and "requeue 42\n")
     assert ("expected the run to be done in 3 attempts" in said) == (restarts == "2")
+    stuck = code == 137 and FURTHER not in text
+    assert ("ask for more memory in the profile" in said) == stuck
 
 
 def warned(job, text: str, times: int = 1) -> int:

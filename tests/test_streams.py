@@ -40,11 +40,13 @@ def test_a_reader_that_has_seen_enough(tmp_path, unbuffered):
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_full_disk_is_said_once(tmp_path, unbuffered):
+@pytest.mark.parametrize(
+    ("asked", "unbuffered"), [("runs", ""), ("runs", "1"), ("-h", ""), ("-h", "1")]
+)
+def test_a_full_disk_is_said_once(tmp_path, asked, unbuffered):
     with FULL.open("w") as full:
         given = {"stdout": full, "stderr": subprocess.PIPE, "unbuffered": unbuffered}
-        result = dscpp(tmp_path, "runs", **given)
+        result = dscpp(tmp_path, asked, **given)
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
     assert line.startswith("dscpp: standard output: expected a place that can be used")

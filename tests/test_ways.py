@@ -99,7 +99,7 @@ CHOSEN = ["--dataset", "phantom", "--preset", "demo"]
 def test_the_way_of_a_loss_from_train_to_the_fit() -> None:
     with stops(HAS_LOSS) as way, pytest.raises(Arrived):
         cli.main(["train", *CHOSEN, "--loss", "DSC++", "--output", "run"])
-    assert shown("loss, dscpp train", way) <= 30
+    assert shown("loss, dscpp train", way) <= 27
 
 
 @pytest.mark.usefixtures("fitted")
@@ -116,7 +116,7 @@ def test_the_way_of_a_loss_from_reproduce_to_the_fit(
     with stops(HAS_LOSS) as way, pytest.raises(Arrived):
         cli.main(["reproduce", *CHOSEN, "--losses", "DSC++"])
         cli.main(["run", str(files[0])])
-    assert shown("loss, dscpp reproduce", way) <= 44
+    assert shown("loss, dscpp reproduce", way) <= 41
 
 
 def test_the_way_of_an_image_from_its_file_to_a_batch(
@@ -136,4 +136,4 @@ def test_the_way_of_an_image_from_its_file_to_a_batch(
         drawn = batches.Batches(prepared, ["21"], classes=2, seed=0, augment=True)
         image, _ = drawn.draw(epoch=0, index=0)
     assert image.shape == (1, 64, 64, 3) and np.isfinite(image).all()
-    assert shown("image", way) <= 35
+    assert shown("image", way) <= 34

@@ -17,6 +17,7 @@ from data_io.datasets import folder as own_images
 from data_io.errors import InputError
 from data_io.verification.report import Report
 from pipelines import (
+    apply,
     backend,
     export,
     stages,
@@ -68,7 +69,7 @@ def predict(output: str, images: str = "in", model: str = "run", **options) -> N
             raise Reached
 
         patch.setattr(backend, "start", reached)
-        stages.predict_images(
+        apply.predict_images(
             Path(model), Path(images), Path(output), work=Path("work"), **options
         )
 

@@ -166,9 +166,7 @@ class Dataset:
     def look(path: Path, role: str) -> dict[str, Any]:
         """Returns what verification asks of a file, as JSON can keep it.
 
-        Args:
-            path: a file, or a folder of masks of single objects.
-            role: of the file, see `roles`.
+        `path` may be a folder of masks of single objects; for `role` see `roles`.
 
         Returns:
             Facts, see `data_io.verification.images.facts` and of volumes

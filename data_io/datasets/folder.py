@@ -22,9 +22,9 @@ from data_io.datasets.layout import ABOUT
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.files import nifti, schema
-from data_io.files.content import read_json
+from data_io.files.content import read_json, stamp_of
 from data_io.files.names import plain
-from data_io.files.reading import decode, described, is_colour
+from data_io.files.reading import decode, described, is_colour, one_channel
 from data_io.prepare.native import by_axis
 from data_io.verification import images, volumes
 
@@ -99,22 +99,22 @@ class OwnImages(Dataset):
 
     def places(self, root: Path) -> set[Path]:
         """Returns the folders in which images and label maps lie."""
-        cases = _about(root)["cases"].values()
+        cases = _read(root)["cases"].values()
         return {Path(path).parent for files in cases for path in files.values()}
 
     def record(self, root: Path) -> Record:
         """Returns the facts of the images described at `root`."""
-        about, channels = schema.tuples(_about(root)), _reading(root)["channels"]
+        about, channels = schema.tuples(_read(root)), _read(root, READING)["channels"]
         known = {name: about[name] for name in _OF_RECORD if name in about}
         return replace(self.RECORD, channels=channels, **known)
 
     def cases(self, root: Path) -> tuple[str, ...]:
         """Returns the ids of the images: their names without the ending."""
-        return tuple(_about(root)["cases"])
+        return tuple(_read(root)["cases"])
 
     def roles(self, root: Path, case: str) -> dict[str, Path]:
         """Returns `image`, further channels (`image_0001`), a label map `observer1`."""
-        known = _about(root)["cases"]
+        known = _read(root)["cases"]
         if case not in known:
             raise InputError(f"{root}: expected one of its cases, received {case!r}.")
         return {role: Path(path) for role, path in known[case].items()}
@@ -128,7 +128,7 @@ class OwnImages(Dataset):
         roles = self.roles(root, case).items()
         paths = [path for role, path in roles if role.startswith("image")]
         if len(paths) == 1:
-            return _with_channels(paths[0], _reading(root)["channels"])
+            return _with_channels(paths[0], _read(root, READING)["channels"])
         return np.concatenate([_with_channels(path, 1) for path in paths], axis=-1)
 
     def picture(self, root: Path, case: str) -> np.ndarray:
@@ -142,11 +142,11 @@ class OwnImages(Dataset):
     def references(self, root: Path, case: str) -> dict[str, np.ndarray]:
         """Returns the label map of a case, uint8 class numbers, as `observer1`."""
         path = self.roles(root, case)["observer1"]
-        return {"observer1": _classes(path, _reading(root)["values"])}
+        return {"observer1": _classes(path, _read(root, READING)["values"])}
 
     def values(self, root: Path) -> list[int]:
         """Returns the label value of each class, background first."""
-        return list(_reading(root)["values"])
+        return list(_read(root, READING)["values"])
 
     def check(self, root: Path) -> list[str]:
         """Returns a problem for each file that is gone since it was described."""
@@ -189,7 +189,7 @@ class OwnImages(Dataset):
 
     def home(self, root: Path) -> Path:
         """Returns the folder of the first image."""
-        return Path(next(iter(_about(root)["cases"].values()))["image"]).parent
+        return Path(next(iter(_read(root)["cases"].values()))["image"]).parent
 
 
 def _check(root: Path) -> None:
@@ -288,7 +288,8 @@ def read_labels(path: Path) -> np.ndarray:
     """Reads a label map as it is: whole numbers, of a palette the indices.
 
     Args:
-        path: one channel, or colours that are all grey. Or a NIfTI volume.
+        path: one channel, or colours that are all grey, either with an opaque alpha
+            channel. Or a NIfTI volume.
 
     Returns:
         whole numbers or bool, (rows, columns) or (*shape).
@@ -299,16 +300,15 @@ def read_labels(path: Path) -> np.ndarray:
     if nifti.is_volume(path):
         return nifti.read_label(path)
     mode, pixels = decode(path)
-    if is_colour(mode, pixels) and (pixels[..., :3] == pixels[..., :1]).all():
-        pixels = pixels[..., 0]
     if pixels.ndim == 2 and pixels.dtype.kind == "f":
         return nifti.as_label(path, pixels)
-    if pixels.ndim != 2 or pixels.dtype.kind not in "bui":
+    found = one_channel(mode, pixels)
+    if found is None:
         raise InputError(
             f"{path}: expected a label map with one number a pixel, found "
             f"{described(mode, pixels)}. Save class numbers, not colours."
         )
-    return pixels
+    return found
 
 
 def _with_channels(path: Path, channels: int) -> np.ndarray:
@@ -340,26 +340,17 @@ def _classes(path: Path, values: list[int]) -> np.ndarray:
     return label
 
 
-def _about(root: Path) -> dict[str, Any]:
-    return _read(Path(root) / ABOUT)
-
-
-def _reading(root: Path) -> dict[str, Any]:
-    return _read(Path(root) / READING)
-
-
-def _read(path: Path) -> dict[str, Any]:
+def _read(root: Path, name: str = ABOUT) -> dict[str, Any]:
     """Reads one of the two files, once while it is the same; {} where that fails."""
+    path = Path(root) / name
     try:
-        state = path.stat()
+        return _parsed(path.absolute(), *stamp_of(path))
     except OSError:
         return {}
-    stamp = (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
-    return _parsed(path.absolute(), stamp)
 
 
 @lru_cache(8)
-def _parsed(path: Path, stamp: tuple[int, ...]) -> dict[str, Any]:
+def _parsed(path: Path, *stamp: int) -> dict[str, Any]:
     return read_json(path) or {}
 
 

@@ -5,11 +5,10 @@ say phantom. Over the label maps of KiTS19 (which come without the CT images), o
 drawn ones where there are none.
 """
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import nibabel
 import numpy as np
@@ -23,7 +22,7 @@ from data_io.errors import InputError
 from data_io.files import nifti
 from data_io.files.content import file_hash
 from data_io.files.schema import digest, sealed
-from data_io.files.writing import folder_aside, writing
+from data_io.files.writing import folder_aside, write_json, writing
 from data_io.simulation import ct
 
 FORMAT = 1
@@ -111,7 +110,8 @@ class SimulatedKits19(Kits19):
     def expected(self, root: Path) -> list[Path]:
         """Returns every file of the set but its description."""
         names = (self.IMAGE, self.LABEL)
-        return [Path(root) / case / n for case in _about(root)["over"] for n in names]
+        over = layout.described(root, _About, "simulated volumes")["over"]
+        return [Path(root) / case / name for case in over for name in names]
 
     def check(self, root: Path) -> list[str]:
         """Compares the folder with its description, without opening a volume."""
@@ -147,7 +147,7 @@ def _simulate(sources: dict[str, Path | None], folder: Path) -> Path:
             for case, path in sources.items()
         },
     }
-    (folder / ABOUT).write_text(json.dumps(sealed(text), indent=2) + "\n", "utf-8")
+    write_json(folder / ABOUT, sealed(text))
     return folder
 
 
@@ -177,12 +177,6 @@ def _draw(path: Path, random: np.random.Generator) -> None:
     image.header["descrip"] = NOTE.encode()
     image.header.set_xyzt_units("mm")
     nibabel.save(image, path)
-
-
-def _about(root: Path) -> dict[str, Any]:
-    """Reads `dataset.json`; raises as `layout.described`."""
-    found: dict[str, Any] = layout.described(root, _About, "simulated volumes")
-    return found
 
 
 kits19_simulated = SimulatedKits19()

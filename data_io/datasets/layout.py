@@ -123,8 +123,7 @@ def found(path: Path) -> str:
 def unpack(archive: Path, into: Path | None = None) -> Path:
     """Unpacks a zip once, below a folder; the same content again costs nothing.
 
-    Returns:
-        The folder `<into>/<hash of names, sizes and checksums>`.
+    The folder is `<into>/<hash of names, sizes and checksums>`.
 
     Raises:
         InputError: not a zip, damaged, not safe (`data_io.files.archives`), or
@@ -146,19 +145,20 @@ def key(members: Iterable[zipfile.ZipInfo]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
-def described(root: Path, kind: Any, what: str) -> Any:
+def described(root: Path, kind: Any, what: str) -> dict[str, Any]:
     """Reads the description of a simulated set, JSON of a kind.
 
     Raises:
         InputError: missing, damaged, or of another kind.
     """
     try:
-        return schema.load(Path(root) / ABOUT, kind)
+        found: dict[str, Any] = schema.load(Path(root) / ABOUT, kind)
     except (OSError, ValueError) as error:
         raise InputError(
             f"{Path(root) / ABOUT}: expected the description of {what}, found {error}. "
             "Delete the folder: it is simulated again."
         ) from error
+    return found
 
 
 def missing(

@@ -26,10 +26,11 @@ from data_io.datasets.layout import ABOUT
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.files.schema import sealed
-from data_io.files.writing import folder_aside, writing
+from data_io.files.writing import folder_aside, write_json, writing
 from data_io.simulation.phantoms import KINDS, VESSEL, Kind
 
 FORMAT = 1
+MOST = 10_000  # cases of a part; rows of an image
 WORK = Path(".work")
 NOTE = "Simulated phantom, not a photograph: no patient, no camera."
 AGAIN = "Delete the folder: phantoms are generated again."
@@ -54,12 +55,13 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, count in self.counts.items():
-            if count < 1:
-                raise InputError(f"phantom: expected 1 or more {name} cases, received "
-                                 f"{count}. Ask for more.")  # fmt: skip
-        if self.size < 32 or self.size % 16:
+            if not 1 <= count <= MOST:
+                raise InputError(
+                    f"phantom: expected 1 to {MOST} {name} cases, received {count}."
+                )
+        if not 32 <= self.size <= MOST or self.size % 16:
             raise InputError(
-                "phantom: expected a size of 32 or more that 16 divides, received "
+                f"phantom: expected a size of 32 to {MOST} that 16 divides, received "
                 f"{self.size}. Use 64, for instance."
             )
 
@@ -76,18 +78,10 @@ class Settings:
 PHANTOM = Settings()
 
 
-class _Settings(TypedDict):
-    training: int
-    validation: int
-    test: int
-    size: int
-    seed: int
-
-
 class _About(TypedDict):
     dataset: str
     format: Literal[1]
-    settings: _Settings
+    settings: Settings
 
 
 def record_of(kind: Kind) -> Record:
@@ -145,7 +139,7 @@ class Phantom(Dataset):
             return folder if complete(folder) else generate(PHANTOM, folder, self.kind)
         for folder in (Path(data), Path(data) / name):
             if (folder / ABOUT).is_file():
-                other = about(folder)["dataset"]
+                other = _about(folder)["dataset"]
                 if other == name:
                     return folder
                 raise InputError(
@@ -195,15 +189,13 @@ def complete(folder: Path) -> bool:
     return (folder / ABOUT).is_file() and not vessels.check(folder)
 
 
-def about(root: Path) -> dict[str, Any]:
-    """Reads `dataset.json`; raises as `layout.described`."""
-    found: dict[str, Any] = layout.described(root, _About, "a phantom set")
-    return found
+def _about(root: Path) -> dict[str, Any]:
+    return layout.described(root, _About, "a phantom set")
 
 
 def settings_of(root: Path) -> Settings:
     """What the set at `root` was made from."""
-    known = about(root)["settings"]
+    known = _about(root)["settings"]
     return Settings(**{field.name: known[field.name] for field in fields(Settings)})
 
 
@@ -252,7 +244,7 @@ def discard(folder: Path, settings: Settings, kind: Kind) -> bool:
             "Name another folder for the phantoms."
         )
     wanted = {"settings": asdict(settings), "dataset": kind.dataset}
-    same = complete(folder) and wanted.items() <= about(folder).items()
+    same = complete(folder) and wanted.items() <= _about(folder).items()
     if not same:
         shutil.rmtree(folder)
     return not same
@@ -273,7 +265,7 @@ def write(settings: Settings, folder: Path, kind: Kind) -> None:
         "formula": kind.formula,
         "split": parts,
     }
-    (folder / ABOUT).write_text(json.dumps(sealed(text), indent=2) + "\n", "utf-8")
+    write_json(folder / ABOUT, sealed(text))
 
 
 def write_case(

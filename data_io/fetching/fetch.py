@@ -69,8 +69,7 @@ class Fetched:
 def plan(dataset: Dataset, output: Path | None = None) -> str:
     """What `fetch` would download, from where, and on which terms, in a few lines.
 
-    Returns:
-        "" where it can download nothing, or did before.
+    "" where it can download nothing, or did before.
     """
     record = dataset.RECORD
     wanted = record.downloads
@@ -103,12 +102,7 @@ def plan(dataset: Dataset, output: Path | None = None) -> str:
 def fetch(dataset: Dataset, output: Path | None = None) -> Fetched:
     """Downloads a data set; where it is there, checks it and gets what is damaged.
 
-    Args:
-        dataset: the data set, from `data_io.datasets.by_name`.
-        output: its folder; None for where `locate` looks by default.
-
-    Returns:
-        What was done.
+    `output` is its folder; None for where `locate` looks by default.
 
     Raises:
         InputError: an account is needed (says which page, files and folder); too little

@@ -84,9 +84,7 @@ def decode(path: Path, colours: bool = False) -> tuple[str, np.ndarray]:
 def decoding(path: Path, *broken: type[Exception]) -> Iterator[None]:
     """Turns what a decoder raises on a bad file into one clear error.
 
-    Args:
-        path: the file.
-        *broken: what is raised where it is damaged or of another kind.
+    `broken` is what is raised where the file is damaged or of another kind.
 
     Raises:
         InputError: in place of these, and of a file that is missing or closed to us.

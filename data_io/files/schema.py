@@ -28,9 +28,7 @@ class Changed(ValueError):
 def parse(text: str | bytes, kind: Any) -> Any:
     """Read JSON of a kind.
 
-    Args:
-        text: JSON.
-        kind: a type; numbers, text and lists are not turned into each other.
+    Numbers, text and lists are not turned into each other.
 
     Returns:
         What `json.loads` gives: keys beyond those of the kind stay, in their order.
@@ -39,7 +37,7 @@ def parse(text: str | bytes, kind: Any) -> Any:
         ValueError: no JSON, or nested too deep, or a value of another type; names the
             first of them, by key.
     """
-    _checked(kind, "validate_json", text, strict=True)
+    _checked(kind, text, strict=True)
     try:
         return json.loads(text)
     except RecursionError:
@@ -47,12 +45,14 @@ def parse(text: str | bytes, kind: Any) -> Any:
 
 
 def typed(value: Any, kind: Any) -> Any:
-    """Turn what a file says as text, such as {"a": "3"}, into a kind.
+    """Make a kind, such as a dataclass, of values that JSON knows.
+
+    Text becomes a number, unless the kind is strict: `__pydantic_config__`.
 
     Raises:
         ValueError: it is of another kind; as `parse`.
     """
-    return _checked(kind, "validate_python", value)
+    return _checked(kind, json.dumps(value, default=str))
 
 
 def load(path: Path, kind: Any) -> Any:
@@ -146,11 +146,11 @@ def tuples(values: Mapping[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
 
 
-def _checked(kind: Any, method: str, value: Any, **options: Any) -> Any:
+def _checked(kind: Any, text: str | bytes, **options: Any) -> Any:
     import pydantic  # not above: --help needs none of it
 
     try:
-        return getattr(_adapter(kind), method)(value, **options)
+        return _adapter(kind).validate_json(text, **options)
     except pydantic.ValidationError as error:
         raise ValueError("; ".join(map(_said, error.errors()[:_SHOWN]))) from None
 
@@ -162,11 +162,21 @@ def _adapter(kind: Any) -> Any:
     return pydantic.TypeAdapter(kind)
 
 
+_WORDS = {
+    "missing": "expected a value, found none",
+    "extra_forbidden": "expected no such key",
+    "unexpected_keyword_argument": "expected no such key",
+}
+
+
 def _said(fault: Any) -> str:
-    place = ".".join(map(str, fault["loc"]))
-    what = fault["msg"].replace("Input should be", "expected")
-    found = "" if fault["type"] in ("json_invalid", "missing") else _found(fault)
-    return f"{place}: {what}{found}" if place else f"{what}{found}"
+    # Of what may be one of several types it names each: "tuple[int, ...]".
+    place = ".".join(str(part) for part in fault["loc"] if "[" not in str(part))
+    what = _WORDS.get(fault["type"], "")
+    if not what:
+        what = fault["msg"].replace("Input should be", "expected")
+        what += "" if fault["type"] == "json_invalid" else _found(fault)
+    return f"{place}: {what}" if place else what
 
 
 def _found(fault: Any) -> str:

@@ -36,9 +36,6 @@ def write_atomically(path: Path, writer: Callable[[Path], object]) -> Path:
         path: the file to make or replace; its folder is made.
         writer: called with the path to write; it ends as `path` does.
 
-    Returns:
-        `path`.
-
     Raises:
         InputError: the folder cannot be written, or the disk is full.
     """

@@ -215,13 +215,8 @@ def files_of(
 ) -> dict[str, Path]:
     """The image files of a folder, or one file, by the names of their cases.
 
-    Args:
-        images: the folder or file.
-        numbers: of the channels that a network takes, see `Record.modalities`.
-        option: that named the folder; "" for none.
-
-    Returns:
-        of a case with several files the first.
+    `numbers` are of the channels that a network takes, see `Record.modalities`.
+    Of a case with several files, the first.
 
     Raises:
         InputError: there are none, or ones whose names cannot be used.

@@ -188,9 +188,6 @@ def prepare(
     `folder` is the cache of all data sets, made where it is missing. Of the settings
     the augmentation's do not matter here.
 
-    Returns:
-        the cache with all cases in it.
-
     Raises:
         InputError: the folder cannot be written, or raw files change meanwhile.
     """

@@ -63,12 +63,11 @@ def by_axis(sizes: Sequence[float] | np.ndarray) -> str:
 def against(found: str | None, wanted: str | None) -> tuple[int, ...]:
     """The axes along which a volume runs against the directions that are wanted.
 
+    () also where either is not known, or the axes are in another order.
+
     Args:
         found: of the volume, such as `LAS`; see `nifti.Geometry.directions`.
         wanted: such as `RAS`, for which axis 0 is turned round.
-
-    Returns:
-        () also where either is not known, or the axes are in another order.
     """
     if not found or not wanted:
         return ()

@@ -12,10 +12,12 @@ they are added to.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 
-JOINS = ("miscnn", "mean", "gaussian")
+Join = Literal["miscnn", "mean", "gaussian"]
+JOINS: tuple[Join, ...] = get_args(Join)
 _SIGMA = 1 / 8  # of the patch: what nnU-Net and MONAI take
 
 
@@ -36,7 +38,7 @@ class Grid:
     shape: tuple[int, ...]
     patch: tuple[int, ...]
     overlap: tuple[int, ...]
-    join: str = "miscnn"
+    join: Join = "miscnn"
 
     def axes(self) -> list[list[tuple[slice, np.ndarray]]]:
         """The patches along each axis; those of the volume are their product.

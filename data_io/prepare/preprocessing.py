@@ -124,9 +124,6 @@ def subfunctions(settings: Settings) -> list[Any]:
     over the whole image or volume and all its channels; where channels are files of
     their own, over each of them.
 
-    Args:
-        settings: shape or voxel size, orders, range.
-
     Returns:
         fresh instances: [Resize, Normalization] for images, [SlabResampling, Clipping,
         Normalization] for volumes, less the first two where `settings` has no such
@@ -169,9 +166,6 @@ def augmentation(
     Args:
         settings: ranges and the probability; see `Settings`.
         mirror_axes: the axes that may be mirrored; "all" as in the released code.
-
-    Returns:
-        a `Data_Augmentation` with one cycle.
     """
     augment = Data_Augmentation(
         cycles=1,

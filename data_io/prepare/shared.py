@@ -49,13 +49,7 @@ class Shared:
 
     @classmethod
     def here(cls, cache: Cache, *decides: object, classes: int) -> Shared | None:
-        """Those of the folder that `VARIABLE` names; None where it names none.
-
-        Args:
-            cache: the prepared samples that are augmented.
-            *decides: what else decides a sample.
-            classes: as above.
-        """
+        """Those of the folder that `VARIABLE` names; None where it names none."""
         if not (name := os.environ.get(VARIABLE)):
             return None
         prepared = (cache.key, cache.settings.as_dict())

@@ -90,15 +90,14 @@ def find(
 ) -> list[Leak]:
     """Returns the leaks of a split, the surest kind of each pair only.
 
+    They are sorted by kind, then by case.
+
     Args:
         split: ids by part.
         bytes_: the hash of each case's image file.
         pixels: the hash of what is decoded; may lack cases.
         turned: the same however the image is turned or mirrored; may lack cases.
         groups: the group of each case, such as a patient; may lack cases.
-
-    Returns:
-        leaks by kind, then by case.
     """
     part_of = {case: part for part, ids in split.items() for case in ids}
     keys = {

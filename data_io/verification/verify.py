@@ -48,9 +48,6 @@ def audit(
             are processors where much is to be decoded, else for 0. What is found is
             the same.
 
-    Returns:
-        Problems, in the order of the cases, counts, sizes and label values.
-
     Raises:
         InputError: no data set at all.
     """

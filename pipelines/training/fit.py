@@ -46,11 +46,6 @@ def build(protocol: Protocol, channels: int, classes: int) -> keras.Model:
 
     It has the form that the backend computes faster; see `unet`. From now on the
     backend multiplies as the protocol's precision says.
-
-    Args:
-        protocol: its input shape, filters, depth and precision decide the network.
-        channels: channels of the images.
-        classes: classes, background included.
     """
     backend.set_precision(protocol.precision)
     network = unet.UNet(
@@ -104,12 +99,8 @@ def train(
     however often the process was killed in between, and also where the run was
     finished before with fewer epochs.
 
-    Args:
-        task: what to train.
-        material: the data.
-        run: the run, locked by the caller.
-        weights: to begin with, in the order of `get_weights`; None for fresh ones.
-        watchers: callbacks beside those of the training, called after them.
+    The caller holds the run. `weights` are to begin with, in the order of
+    `get_weights`; None for fresh ones. `watchers` are further callbacks, called last.
 
     Raises:
         callbacks.NotFinite: the loss became NaN or infinite.
@@ -263,10 +254,7 @@ def _finish(
 def estimate(task: Task, material: Material, steps: int = 4) -> dict[str, Any]:
     """Time a few real training steps.
 
-    Args:
-        task: what would be trained.
-        material: its data.
-        steps: steps to time, after one that is not timed (it compiles).
+    The first step, which compiles, is not timed.
 
     Returns:
         `seconds_per_epoch`, `epochs` (the most there may be) and `device`.

@@ -36,11 +36,6 @@ from pipelines.training.task import Task
 def load(path: Path, run: runs.Run, protocol: Protocol) -> keras.Model:
     """A run's best checkpoint, in the form that `fit.build` gives.
 
-    Args:
-        path: the model file.
-        run: the run whose weights they are.
-        protocol: of its training.
-
     Raises:
         InputError: no model, a damaged one, one of another architecture, or one that
             is not the run's own.
@@ -118,13 +113,10 @@ def predict(task: Task, material: fit.Material, run: runs.Run) -> None:
 
     Each file is float32: of an image (*native shape, classes), softmax values resized
     to native resolution (protocol: order 1); of a volume (*prepared shape, classes), on
-    the grid that it was resampled to. Their list is `pipelines.written.LIST`. A folder
-    half written is never left under its name.
+    the grid that it was resampled to. Their list is `written.LIST`. A folder half
+    written is never left under its name.
 
-    Args:
-        task: the run's task.
-        material: the data.
-        run: the run, in state "trained" or past it, locked by the caller.
+    The caller holds the run, in state "trained" or past it.
     """
     require_free(run)
     model = load(run.path(fit.MODEL), run, task.protocol)

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import itertools
 import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Le
 
 from data_io.datasets import is_own
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.files import schema
 from data_io.prepare import patches
+
+_Epochs = Annotated[int, Ge(1), Le(10**6)]
 
 
 @dataclass(frozen=True)
@@ -61,27 +64,31 @@ class Protocol:
             with; "" for fresh ones (section 2.7).
     """
 
-    input_shape: tuple[int, ...]
-    filters: int = 32
-    depth: int = 4
-    learning_rate: float = 0.1
-    momentum: float = 0.9
+    __pydantic_config__: ClassVar = {"strict": True, "allow_inf_nan": False}
+
+    # What is absurd is refused here, and not for lack of memory or time once the
+    # training has begun. Keras refuses a factor of 1.
+    input_shape: tuple[Annotated[int, Ge(1), Le(2**24)], ...]
+    filters: Annotated[int, Ge(1), Le(4096)] = 32
+    depth: Annotated[int, Ge(1), Le(10)] = 4
+    learning_rate: Annotated[float, Ge(1e-12), Le(1e38)] = 0.1  # as float32 knows them
+    momentum: Annotated[float, Ge(0), Le(0.999999)] = 0.9
     nesterov: bool = True
-    batch_size: int = 1
-    epochs: int = 1000
-    plateau_factor: float = 0.1
-    plateau_patience: int = 25
-    plateau_cooldown: int = 1
-    min_learning_rate: float = 1e-4
-    stopping_patience: int = 50
-    min_delta: float = 1e-7
+    batch_size: Literal[1] = 1  # losses are per image
+    epochs: _Epochs = 1000
+    plateau_factor: Annotated[float, Ge(0), Le(0.999999)] = 0.1
+    plateau_patience: _Epochs = 25
+    plateau_cooldown: Annotated[int, Ge(0), Le(10**6)] = 1
+    min_learning_rate: Annotated[float, Ge(0), Le(1e38)] = 1e-4
+    stopping_patience: _Epochs = 50
+    min_delta: Annotated[float, Ge(0), Le(10**6)] = 1e-7
     augment: bool = True
-    overlap: tuple[int, ...] = ()
-    join: str = patches.JOINS[0]
+    overlap: tuple[Annotated[int, Ge(0), Le(2**24)], ...] = ()
+    join: patches.Join = "miscnn"
     fixed_validation: bool = False
-    precision: str = "float32"
-    xla: bool | str = "auto"
-    mirror_axes: str | tuple[int, ...] = "all"
+    precision: Literal["float32", "tf32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    xla: bool | Literal["auto"] = "auto"
+    mirror_axes: Literal["all"] | tuple[int, ...] = "all"
     initial_weights: str = ""
 
     def as_dict(self) -> dict[str, Any]:
@@ -91,25 +98,18 @@ class Protocol:
         default: runs of before are the same as those of today.
         """
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        for key, choices in _ADDED.items():
-            if values[key] == choices[0]:
+        for key, default in _ADDED.items():
+            if values[key] == default:
                 del values[key]
         of_volumes = len(self.input_shape) == 3
         return {k: v for k, v in values.items() if of_volumes or k not in _OF_VOLUMES}
 
 
 _OF_VOLUMES = ("overlap", "join", "fixed_validation")
-_SOME_AXES = [
-    list(axes) for n in range(3) for axes in itertools.combinations(range(3), n)
-]
-# What values can be chosen from, the default first.
-_ADDED: dict[str, tuple[Any, ...]] = {
-    "precision": ("float32", "tf32", "mixed_float16", "mixed_bfloat16"),
-    "xla": ("auto", True, False),
-    "mirror_axes": ("all", *_SOME_AXES),
-    "initial_weights": ("",),
-}
-_CHOICES = {"join": patches.JOINS, **_ADDED}
+_ADDED = {"precision": "float32", "xla": "auto", "mirror_axes": "all"}
+_FROM = "initial_weights"  # which `--from RUN` sets
+_ADDED[_FROM] = ""
+KEYS = tuple(f.name for f in dataclasses.fields(Protocol) if f.name != _FROM)
 
 
 def from_dict(values: Mapping[str, Any]) -> Protocol:
@@ -119,10 +119,6 @@ def from_dict(values: Mapping[str, Any]) -> Protocol:
         TypeError: a value has another name.
     """
     return Protocol(**schema.tuples(values))
-
-
-_FROM = "initial_weights"  # which `--from RUN` sets
-KEYS = tuple(f.name for f in dataclasses.fields(Protocol) if f.name != _FROM)
 
 
 # For a machine without a GPU: half the filters, and a smaller input than Table 1's
@@ -250,13 +246,8 @@ def _parse(text: str) -> tuple[str, Any]:
     _check_key(key if equals else "", text)
     try:
         return key, json.loads(value)
-    except ValueError as error:
-        if key in _CHOICES:
-            return key, value
-        raise InputError(
-            f"--set {key}: expected a value in JSON, such as 16, 0.1, true or "
-            f"[256, 256], received {value!r}"
-        ) from error
+    except ValueError:
+        return key, value
 
 
 def _check_key(key: str, received: str) -> None:
@@ -275,114 +266,71 @@ def override(
 ) -> tuple[Protocol, dict[str, Any]]:
     """Change values of a protocol.
 
+    The overrides that really are come back too.
+
     Args:
         protocol: the preset's.
         values: new values by name; one equal to the preset's is no override. Another
             patch has its own overlap, half of it, unless that is given too.
 
-    Returns:
-        The changed protocol and the overrides that really are.
-
     Raises:
         InputError: a value of another type, or out of range.
     """
-    default = {key: choices[0] for key, choices in _ADDED.items()}
-    current = default | protocol.as_dict()
+    current = _ADDED | protocol.as_dict()
     if values.get("mirror_axes") == list(range(len(protocol.input_shape))):
         values = {**values, "mirror_axes": "all"}
-    for key, value in values.items():
-        if key == _FROM:
-            continue
+    for key in values.keys() - {_FROM}:
         _check_key(key, key)
         if key not in current:
             raise InputError(f"--set {key}: for volumes alone, received for images")
-        _check(key, value, current[key])
-    changed = {key: value for key, value in values.items() if value != current[key]}
-    fields = schema.tuples(changed)
-    if protocol.overlap and "input_shape" in fields:
-        fields.setdefault("overlap", _half(fields["input_shape"]))
-    result = dataclasses.replace(protocol, **fields)
-    _check_shape(result)
+    changed = {k: v for k, v in values.items() if not _same(v, current[k])}
+    try:
+        result: Protocol = schema.typed(vars(protocol) | changed, Protocol)
+    except ValueError as error:
+        raise InputError(f"--set {error}") from error
+    if protocol.overlap and "input_shape" in changed and "overlap" not in changed:
+        result = dataclasses.replace(result, overlap=_half(result.input_shape))
+    _check_shape(result, protocol)
     return result, changed
 
 
-# What values may be, both ends included. What is absurd fails here, and not for lack of
-# memory or time once the training has begun. Keras refuses a factor of 1.
-_MANY = 10**6
-_RANGES: dict[str, tuple[float, float]] = {
-    "input_shape": (1, 2**24),
-    "filters": (1, 4096),
-    "depth": (1, 10),
-    "learning_rate": (1e-12, 1e38),  # as float32 knows them
-    "momentum": (0, 0.999999),
-    "plateau_factor": (0, 0.999999),
-    "plateau_cooldown": (0, _MANY),
-    "min_learning_rate": (0, 1e38),
-    "min_delta": (0, _MANY),
-    "overlap": (0, 2**24),
-}
+def _same(value: Any, other: Any) -> bool:
+    """Whether two values are one in JSON too, where 1 is no true."""
+    return bool(value == other) and isinstance(value, bool) == isinstance(other, bool)
+
+
 _LARGEST = {"voxels": 2**24, "filters": 4096}  # of the input; of the deepest level
 
 
-def _check(key: str, value: Any, like: Any) -> None:
-    if key in _CHOICES:
-        _check_choice(key, value)
-        return
-    low, high = _RANGES.get(key, (1, _MANY))
-    if isinstance(like, list):
-        good = isinstance(value, list) and len(value) == len(like)
-        good = good and all(type(size) is int and low <= size <= high for size in value)
-    elif isinstance(like, bool):
-        good = isinstance(value, bool)
-    else:
-        kinds = (int,) if isinstance(like, int) else (int, float)
-        good = type(value) in kinds and low <= value <= high
-    if not good:
-        ends = "" if isinstance(like, bool) else f" and from {low:g} to {high:g}"
-        raise InputError(
-            f"--set {key}: expected a value like {json.dumps(like)}{ends}, "
-            f"received {json.dumps(value)}"
-        )
-    if key == "batch_size" and value != 1:
-        raise InputError(
-            f"--set batch_size: expected 1 (the study's), received {value}; losses "
-            "are per image, larger batches are not supported yet"
-        )
-
-
-def _check_choice(key: str, value: Any) -> None:
-    # As JSON: 1 is no true, it would be another run's name.
-    choices = [json.dumps(choice) for choice in _CHOICES[key]]
-    if json.dumps(value) in choices:
-        return
-    raise InputError(
-        f"--set {key}: expected one of {', '.join(choices)}, received "
-        f"{json.dumps(value)}"
-    )
-
-
-def _check_shape(protocol: Protocol) -> None:
+def _check_shape(protocol: Protocol, before: Protocol) -> None:
+    """Refuse values that do not fit each other, or have not as many axes as before."""
+    number = len(before.input_shape)
+    for key in ("input_shape", "overlap"):
+        sizes, wanted = getattr(protocol, key), len(getattr(before, key))
+        if len(sizes) != wanted:
+            raise InputError(
+                f"--set {key}: expected {wanted} whole numbers, received {list(sizes)}"
+            )
     multiple = 2**protocol.depth
     if any(size % multiple for size in protocol.input_shape):
         raise InputError(
             f"input_shape: expected multiples of {multiple} (depth {protocol.depth}), "
             f"received {list(protocol.input_shape)}"
         )
-    sizes = {
+    products = {
         "voxels": (math.prod(protocol.input_shape), "input_shape"),
         "filters": (protocol.filters * multiple, f"filters x {multiple} (depth)"),
     }
-    for kind, (size, what) in sizes.items():
+    for kind, (size, what) in products.items():
         if size > _LARGEST[kind]:
             raise InputError(
                 f"{what}: expected {_LARGEST[kind]} {kind} at most, received {size}"
             )
-    number = len(protocol.input_shape)
     axes = () if protocol.mirror_axes == "all" else protocol.mirror_axes
-    if any(axis not in range(number) for axis in axes):
+    if list(axes) != sorted(set(axes) & set(range(number))):
         raise InputError(
-            f"mirror_axes: expected axes from 0 to {number - 1}, received "
-            f"{list(protocol.mirror_axes)}"
+            f"mirror_axes: expected axes from 0 to {number - 1} in order, received "
+            f"{list(axes)}"
         )
     pairs = zip(protocol.overlap, protocol.input_shape, strict=False)
     if any(overlap >= size for overlap, size in pairs):

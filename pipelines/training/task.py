@@ -72,7 +72,7 @@ class Task:
         record: Record | None = None,
         replicate: int = 1,
         backend: str | None = None,
-        fold: Sequence[int] | None = None,
+        fold: Fold | None = None,
         initial: runs.Run | None = None,
     ) -> Task:
         """Check what was asked and fill in the defaults.
@@ -106,7 +106,7 @@ class Task:
             split_files=tuple(Path(path) for path in split_files),
             replicate=replicate,
             backend=_checked_backend(backend),
-            fold=_checked_fold(fold),
+            fold=fold,
             initial=initial.folder if initial else None,
         )
 
@@ -149,9 +149,7 @@ class Task:
     def folder(self, results: Path, pooled: bool = False) -> Path:
         """Where this run belongs below the folder of all results.
 
-        Args:
-            results: that folder.
-            pooled: of a fold: where the run of all folds belongs.
+        `pooled`: of a fold, where the run of all folds belongs.
         """
         name = runs.folder_name(
             self.loss, self.gamma, self.seed, self.backend, replicate=self.replicate
@@ -192,17 +190,6 @@ def _check_numbers(**numbers: Any) -> None:
                 f"{name}: expected a whole number from {lowest} to {_SEEDS - 1}, "
                 f"received {value!r}"
             )
-
-
-def _checked_fold(fold: Sequence[int] | None) -> Fold | None:
-    if fold is None:
-        return None
-    if [type(number) for number in fold] != [int, int]:
-        raise InputError(
-            f"fold: expected its number and how many there are, such as [2, 5], "
-            f"received {fold!r}"
-        )
-    return fold[0], fold[1]
 
 
 def _checked_backend(name: Any) -> str:

@@ -43,9 +43,7 @@ class Cost:
 def measure(planned: Sequence[plan.Planned], folder: Path) -> list[Cost]:
     """Time a few steps of each run, up to the first that has a GPU.
 
-    Args:
-        planned: runs to time; later ones matter where there is no GPU only.
-        folder: where to write their run files.
+    Later ones matter where there is no GPU only; run files go to `folder`.
 
     Returns:
         As many costs as were timed; none where that failed, which is no reason to
@@ -73,11 +71,8 @@ def describe(
 ) -> list[str]:
     """Lines that say what to expect of the first task, and what the others take.
 
-    Args:
-        tasks: the training at the preset asked for, then at smaller ones.
-        costs: from `measure`, in the same order.
-        runs: how many runs are to be made.
-        jobs: runs at a time.
+    The tasks are the training at the preset asked for, then at smaller ones; the costs
+    those of `measure`; so many `runs` are to be made, `jobs` at a time.
     """
     lines = []
     for task, cost in zip(tasks[:1], costs[:1], strict=False):

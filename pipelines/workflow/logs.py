@@ -26,9 +26,7 @@ def size(log: Path) -> int:
 def reason(log: Path, start: int = 0) -> str:
     """Why a run ended, from its log.
 
-    Args:
-        log: of a run's commands, appended to at each attempt.
-        start: bytes of it that were there before this attempt.
+    `start` is how many bytes of the log were there before this attempt.
 
     Returns:
         The last message of the command line with all its lines; after a traceback, what

@@ -8,12 +8,17 @@ Both are YAML; JSON is YAML too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Required, get_type_hints
 
 import yaml
+from annotated_types import MinLen
+from typing_extensions import TypedDict
 
 from data_io import datasets
 from data_io.datasets.record import Record
@@ -24,27 +29,39 @@ from pipelines.training.task import Task
 
 EXPERIMENTS = Path(__file__).parent / "experiments"
 RESULTS = Path("results")
-# The keys of the two kinds of files, and of what type their values are.
-_SHARED: dict[str, Any] = {
-    "dataset": str,
-    "preset": str,
-    "overrides": dict,
-    "replicate": int,
-    "split_seed": int | None,
-    "split_files": list,
-    "backend": str,
-}
-_BLOCK = {**_SHARED, "losses": list, "seeds": list}
-_RUN = {
-    **_SHARED,
-    "loss": str,
-    "gamma": float | int | None,
-    "seed": int,
-    "fold": list | None,
-    "data": str | None,
-    "folder": str,
-    "work": str,
-}
+_MOST_FOLDS = 1000
+
+
+class _Shared(TypedDict, total=False):
+    """The keys of both kinds of files; the arguments of `Task.make`."""
+
+    dataset: Required[str]
+    preset: str
+    overrides: dict[str, Any]
+    replicate: int
+    split_seed: int | None
+    split_files: tuple[Path, ...]
+    backend: str
+
+
+class _Block(_Shared, total=False):
+    losses: Required[Annotated[tuple[str, ...], MinLen(1)]]
+    seeds: Annotated[tuple[int, ...], MinLen(1)]
+
+
+class _Run(_Shared, total=False):
+    loss: Required[str]
+    gamma: float | None
+    seed: int
+    fold: tuple[int, int] | None
+    data: Path | None
+    folder: Path
+    work: Path
+
+
+_ALONE = {"extra": "forbid", "strict": True}
+_Block.__pydantic_config__ = _ALONE  # type: ignore[attr-defined]
+_Run.__pydantic_config__ = _ALONE  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -80,28 +97,33 @@ class Experiment:
         shared = {
             each.name: getattr(self, each.name)
             for each in fields(self)
-            if each.name not in ("losses", "seeds", "folds")
+            if each.name not in ("losses", "seeds", "folds", "source")
         }
-        numbers = range(1, self.folds + 1) if self.folds else [None]
-        tasks = [
-            _make(
-                loss=loss, gamma=gamma, seed=seed, fold=k and (k, self.folds), **shared
+        if self.folds and not 2 <= self.folds <= _MOST_FOLDS:
+            raise InputError(
+                f"folds: expected 2 to {_MOST_FOLDS}, or 0 for none, received "
+                f"{self.folds}"
             )
-            for seed in self.seeds
-            for loss, gamma in self.losses
-            for k in numbers
-        ]
+        folds: list[tuple[int, int] | None] = [None]
+        if self.folds:
+            folds = [(k, self.folds) for k in range(1, self.folds + 1)]
         # A loss with its default exponent written out is no other run than without.
-        return [task for n, task in enumerate(tasks) if task not in tasks[:n]]
+        found: dict[str, Task] = {}
+        with _said_of(self.source):
+            for seed, (loss, gamma), fold in product(self.seeds, self.losses, folds):
+                own = {"loss": loss, "gamma": gamma, "seed": seed, "fold": fold}
+                task = Task.make(**{**shared, **own})
+                found.setdefault(json.dumps(task.arguments(), sort_keys=True), task)
+        return list(found.values())
 
 
-def _make(source: str, **arguments: Any) -> Task:
-    """Make a task; what is wrong with it is said of `source`, where that is known."""
-    before = f"{source}: " if source else ""
+@contextlib.contextmanager
+def _said_of(source: str) -> Iterator[None]:
+    """Say what is wrong of its source, where that is known."""
     try:
-        return Task.make(**arguments)
+        yield
     except InputError as error:
-        raise InputError(f"{before}{error}") from error
+        raise InputError(f"{source}: {error}" if source else str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -174,18 +196,15 @@ def load(path: Path) -> Planned:
     Raises:
         InputError: no such file, or one that describes no run.
     """
-    found = _checked(path, "run", _yaml(path), _RUN, ("dataset", "loss"))
-    data = Path(found["data"]) if found.get("data") else None
-    kept = {key: found[key] for key in _RUN if key in found and key not in _PLACES}
+    found = _typed(path, "run", _yaml(path), _Run)
+    data, folder = found.pop("data", None), found.pop("folder", None)
+    work = found.pop("work", runs.WORK)
     module = datasets.by_name(found["dataset"])
     if module is datasets.by_name("own"):
-        kept["record"] = module.record(module.locate(data))
-    task = _make(str(path), **kept)
-    folder = Path(found["folder"]) if "folder" in found else task.folder(RESULTS)
-    return Planned(task, folder, data, Path(found.get("work", runs.WORK)))
-
-
-_PLACES = ("data", "folder", "work")
+        found["record"] = module.record(module.locate(data))
+    with _said_of(str(path)):
+        task = Task.make(**found)
+    return Planned(task, folder or task.folder(RESULTS), data, work)
 
 
 def plan(experiments: Sequence[Experiment], results: Path) -> list[Planned]:
@@ -249,58 +268,19 @@ def _yaml(path: Path) -> Any:
 
 def _experiment(path: Path, number: int, block: Any) -> Experiment:
     name = f"block {number}"
-    found = _checked(path, name, block, _BLOCK, ("dataset", "losses"))
-    losses = found["losses"]
-    if not losses or not all(isinstance(loss, str) for loss in losses):
-        raise InputError(
-            f'{path}: {name}: losses: expected a list such as [CE, DSC++, "DSC++ 1.5"]'
-            f", found {losses!r}"
-        )
-    if found.get("seeds") == []:
-        raise InputError(f"{path}: {name}: seeds: expected one or more, found none")
-    found["losses"] = tuple(_parse_loss(loss.strip()) for loss in losses)
-    found["seeds"] = tuple(found.get("seeds", [0]))
-    found["split_files"] = tuple(Path(file) for file in found.get("split_files", []))
+    found = _typed(path, name, block, _Block)
+    found["losses"] = tuple(_parse_loss(loss.strip()) for loss in found["losses"])
     return Experiment(**found, source=f"{path}: {name}")
 
 
-def _checked(
-    path: Path, name: str, found: Any, types: Mapping[str, Any], required: Sequence[str]
-) -> dict[str, Any]:
-    """A mapping of a file, its keys and the types of its values looked at."""
-    keys = f"the keys {', '.join(required)} and any of {', '.join(types)}"
-    if not isinstance(found, dict):
-        raise InputError(
-            f"{path}: {name}: expected {keys}, found {type(found).__name__}"
-        )
-    wrong = [str(key) for key in found if key not in types]
-    missing = [key for key in required if key not in found]
-    if wrong or missing:
-        raise InputError(
-            f"{path}: {name}: expected {keys}; unknown: {', '.join(wrong) or 'none'}, "
-            f"missing: {', '.join(missing) or 'none'}"
-        )
-    for key, value in found.items():
-        if not isinstance(value, types[key]) or isinstance(value, bool):
-            kind = getattr(types[key], "__name__", str(types[key]))
-            raise InputError(
-                f"{path}: {name}: {key}: expected {_KINDS.get(kind, kind)}, found "
-                f"{value!r}"
-            )
-    if not all(isinstance(file, str) for file in found.get("split_files", [])):
-        raise InputError(f"{path}: {name}: split_files: expected a list of file names")
-    return dict(found)
-
-
-_KINDS = {
-    "str": "a word",
-    "int": "a whole number",
-    "int | None": "a whole number or null",
-    "float | int | None": "a number or null",
-    "str | None": "a word or null",
-    "list": "a list, such as [a, b]",
-    "dict": "keys with values, such as {epochs: 3}",
-}
+def _typed(path: Path, name: str, value: Any, kind: Any) -> dict[str, Any]:
+    """The values of a file, which are of a kind."""
+    try:
+        found: dict[str, Any] = schema.typed(value, kind)
+    except ValueError as error:
+        keys = ", ".join(get_type_hints(kind))
+        raise InputError(f"{path}: {name}: {error}; its keys are {keys}") from error
+    return found
 
 
 def parse_losses(text: str) -> tuple[tuple[str, float | None], ...]:

@@ -85,13 +85,8 @@ class Job:
 def make(jobs: Sequence[Job], number: int, env: Mapping[str, str]) -> list[str]:
     """Run commands, the first ones first; one that fails stops no other.
 
-    Args:
-        jobs: the commands.
-        number: of them at a time.
-        env: their environment.
-
-    Returns:
-        Of each, why it failed; "" where it did not.
+    So many at a time, in an environment.
+    Of each is said why it failed; "" where it did not.
     """
     running = _Running(env)
     with concurrent.futures.ThreadPoolExecutor(number) as workers:

@@ -9,7 +9,7 @@ What the functions take, each the same:
 
     planned: all runs that were asked for; one without data is not looked at.
     results: folder of all results.
-    work: folder of cache and logs, which may be deleted at any time.
+    work: folder of cache and logs.
     jobs: runs at a time.
     profile: what SLURM is asked for; None where runs are made here.
 """
@@ -101,6 +101,10 @@ def command(args: argparse.Namespace) -> int:
         )
     # Volumes are simulated over label maps that may be given; images over nothing.
     drawn = args.phantom and not module.RECORD.is_3d
+    if drawn and args.data:
+        bars.note(
+            f"  note     --data {args.data} is not looked at: images are simulated"
+        )
     data = None if drawn else args.data
     return reproduce(experiments, data, args)
 
@@ -112,10 +116,8 @@ def reproduce(
 ) -> int:
     """Make every run of experiments, then the tables of all runs there are.
 
-    Args:
-        experiments: of one data set.
-        data: the data set's own folder or the folder above it; None: its default.
-        options: how runs are made, checked by `take_runner`.
+    The experiments are of one data set; `data` is its own folder or the folder above
+    it, None for its default.
 
     Returns:
         0; 1 when a run or the tables failed; 130 when interrupted.
@@ -289,9 +291,7 @@ class Call:
     ) -> int:
         """Write the tables, and what else needs all runs; say which runs failed.
 
-        Args:
-            todo: the runs that were made, with their data.
-            failed: those that failed, with what each said last.
+        `todo` are the runs that were made; `failed` the others, with their last words.
         """
         try:
             _each_group(todo, "The truth was not measured", _measure_truth)
@@ -479,10 +479,6 @@ def shared(jobs: int, samples: Path) -> dict[str, str]:
 
     They count when a backend is imported, so that they go into the environment of the
     runs, behind what the user has set.
-
-    Args:
-        jobs: runs at a time.
-        samples: folder for what `data_io.prepare.shared` keeps.
     """
     threads = str(max(1, pool.processors() // jobs))
     return dict.fromkeys(_THREADS, threads) | _MEMORY | {VARIABLE: str(samples)}

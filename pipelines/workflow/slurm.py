@@ -9,7 +9,6 @@ kept of what was submitted, and accounting (`sacct`) is not needed.
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import re
 import shlex
@@ -20,9 +19,10 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import yaml
+from annotated_types import Ge, Le
 
 from data_io import bars
 from data_io.errors import InputError
@@ -54,13 +54,13 @@ class Profile:
         price: of one hour of one run, in any currency; None where it has none.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "allow_inf_nan": False}
 
     sbatch: Mapping[str, str] = field(default_factory=dict)
     tables: Mapping[str, str] | None = None
-    attempts: int = 20
-    warning: int = 120
-    price: float | None = None
+    attempts: Annotated[int, Ge(1)] = 20
+    warning: Annotated[int, Ge(1), Le(65535)] = 120  # as far as SLURM counts
+    price: Annotated[float, Ge(0)] | None = None
 
     @property
     def has_gpu(self) -> bool:
@@ -101,14 +101,28 @@ def read(path: Path) -> Profile:
                 f"{path}: expected long names of options of sbatch, such as partition, "
                 f"and none of {', '.join(_OURS)}; found {key!r}: {value!r}"
             )
-    if min(profile.attempts, profile.warning) < 1 or not (
-        0 <= (profile.price or 0) < math.inf
-    ):
+    limit = _seconds(profile.sbatch.get("time", ""))
+    if limit is not None and limit <= profile.warning:
         raise InputError(
-            f"{path}: expected attempts and warning from 1 on and a price from 0 on, "
-            f"found {profile.attempts}, {profile.warning} and {profile.price}"
+            f"{path}: expected a time limit longer than the warning before it, found "
+            f"time {profile.sbatch['time']!r} ({limit} s) and warning "
+            f"{profile.warning} s: a run would be stopped when it begins"
         )
     return profile
+
+
+def _seconds(time: str) -> int | None:
+    """A time limit of `sbatch`, [days-]hours:minutes:seconds; None of another form."""
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", time)
+    if not found:
+        return None
+    days, *parts = found.groups()
+    numbers = [int(part) for part in parts if part]
+    # Behind days hours come first; else one number is minutes, two have seconds too.
+    first = 0 if days or len(numbers) == 3 else 1
+    padded = [*[0] * first, *numbers, 0, 0, 0][:3]
+    seconds = padded[0] * 3600 + padded[1] * 60 + padded[2]
+    return int(days or 0) * 86400 + seconds or None  # 0 is no limit
 
 
 def require() -> None:
@@ -150,11 +164,7 @@ def submit(
 ) -> None:
     """Submit what is neither done nor queued, and a job that writes the tables then.
 
-    Args:
-        planned: all runs that were asked for.
-        pending: those with data that are not done.
-        folder: of this call's notes; where run files are written.
-        given: the profile.
+    `pending` are those with data that are not done; notes and run files go to `folder`.
 
     Raises:
         InputError: SLURM refuses a job; those before it are in the queue.
@@ -201,7 +211,8 @@ def _submit_run(run: Planned, file: Path, given: Profile) -> str:
     from pipelines.workflow import reproduce
 
     more = ("--requeue", f"--signal=B:USR1@{given.warning}")
-    command = [str(given.attempts), *reproduce.dscpp(), "run", str(file)]
+    place = [str(given.attempts), str(run.folder)]
+    command = [*place, *reproduce.dscpp(), "run", str(file)]
     return _sbatch(given.sbatch, run.folder, run.log, [*more, str(SCRIPT), *command])
 
 

@@ -40,13 +40,6 @@ def show(planned: Sequence[Planned], options: argparse.Namespace) -> int:
     """Print of each run whether it is done, running, queued, stopped or left.
 
     Then their counts, and the hours to expect.
-
-    Args:
-        planned: the runs, in their order.
-        options: from `reproduce.take_runner`.
-
-    Returns:
-        The exit code, 0.
     """
     placed = [replace(run, work=options.work.absolute()) for run in planned]
     print("\n".join(_lines(placed, options.jobs, options.slurm)))
@@ -137,11 +130,6 @@ def expect(
 
     Finished runs of the same data set and preset count first; else the epochs of one
     that has begun, and then it is the most that it may take.
-
-    Args:
-        pending: runs that are not done.
-        jobs: runs at a time.
-        profile: of the cluster that makes them; None for this machine.
 
     Returns:
         A line for each data set and preset; the runs for which nothing is known; and

@@ -30,9 +30,6 @@ STUDY = EXPERIMENTS / "study.yaml"
 def command(options: argparse.Namespace) -> int:
     """`dscpp study`: see the module.
 
-    Returns:
-        As `reproduce.reproduce`.
-
     Raises:
         InputError: the file describes no runs; none of its data sets is there; or the
             code has changes and a run at the preset paper is to be made; or a package
