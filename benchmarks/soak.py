@@ -255,7 +255,6 @@ def disturb(
     ended = "SIGKILL" if code < 0 else "exit code 2"
     row: dict[str, object] = {"stage": stage, "after_s": f"{after:.3f}", "ended": ended}
     row |= {"disk": "full" if full else "", "state": place.state}
-    print(row, flush=True)
     return row
 
 
@@ -300,6 +299,9 @@ def soak(
                 after = chance.uniform(0, spans[stage])
                 found = disturb(place, stage, after, done + len(rows) in on_full)
                 rows += [found] if found else []
+                print(f"{done + len(rows)} of {kills}: {stage}: {found}", flush=True)
+        if not rows:
+            raise SystemExit(f"run {number} ended before each kill: add --epochs")
         place.finish(TABLES)
         made = place.made()
         names = expected.keys() | made.keys()
@@ -320,6 +322,9 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default, metavar="N")
     parser.add_argument("--output", type=Path, default=OUTPUT, metavar="CSV")
     options = parser.parse_args()
+    fewest = min(options.kills, options.epochs)
+    if fewest < 1 or not 0 <= options.full <= options.kills:
+        parser.error("expected kills and epochs from 1 on, full from 0 to kills")
     with tempfile.TemporaryDirectory() as folder:
         asked = (options.kills, options.full, options.seed, options.epochs)
         where = {"backend": provenance.backend(), "machine": provenance.machine()}

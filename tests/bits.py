@@ -341,12 +341,12 @@ def main() -> None:
             done.update([(kind.what, what.partition(" ")[0]), (kind.what, outcome)])
             wrong += bool(fault)
             print(number, kind.what, what, outcome, fault, sep=": ", flush=True)
-    rows = [
-        {"file": kind.what, "command": " ".join(kind.command)}
-        | {name: done[kind.what, name] for name in COLUMNS[2:]}
-        for kind in KINDS
-    ]
-    write_csv(options.output, COLUMNS, rows)
+            rows = [
+                {"file": kind.what, "command": " ".join(kind.command)}
+                | {name: done[kind.what, name] for name in COLUMNS[2:]}
+                for kind in KINDS
+            ]
+            write_csv(options.output, COLUMNS, rows)
     if wrong:
         raise SystemExit(f"{wrong} faults")
 

@@ -383,3 +383,25 @@ def test_the_soak_tells_a_run_that_resumes_exactly(
     assert sum(row["disk"] == "full" for row in rows) == 2
     assert {row["ended"] for row in rows if not row["disk"]} == {"SIGKILL"}
     assert ("no" in {row["same"] for row in rows}) == bool(counted)
+
+
+def test_a_soak_in_which_no_kill_lands_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each command that is to be killed has ended by then."""
+    script = tmp_path / "dscpp.py"
+    script.write_text(STATED.replace("COUNTED", "0"))
+    monkeypatch.setattr(soak, "dscpp", lambda: [sys.executable, str(script)])
+    monkeypatch.setattr(soak, "disturb", lambda *_: None)
+    with pytest.raises(SystemExit, match="run 1 ended before each kill"):
+        list(soak.soak(tmp_path, kills=3, full=0, seed=0, epochs=1))
+
+
+@pytest.mark.parametrize("asked", ["--full=5", "--full=-1", "--kills=0", "--epochs=0"])
+def test_a_soak_that_cannot_be_is_refused(
+    asked: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["soak", "--kills=3", asked])
+    with pytest.raises(SystemExit, match="2"):
+        soak.main()
+    assert "full from 0 to kills" in capsys.readouterr().err
