@@ -232,8 +232,8 @@ def of_dataset(path: Path, dataset: str) -> list[Experiment]:
     if not chosen:
         known = ", ".join(dict.fromkeys(block.dataset for block in blocks))
         raise InputError(
-            f"{path}: lists no losses for the data set {dataset!r}, only for {known}; "
-            "add it there"
+            f"{path}: expected losses for the data set {dataset!r}, found them only "
+            f"for {known}; add it there"
         )
     return chosen
 
@@ -268,18 +268,16 @@ def _checked(
     path: Path, name: str, found: Any, types: Mapping[str, Any], required: Sequence[str]
 ) -> dict[str, Any]:
     """A mapping of a file, its keys and the types of its values looked at."""
-    keys = f"the keys {', '.join(required)} and any of {', '.join(types)}"
+    others = ", ".join(key for key in types if key not in required)
+    keys = f"the keys {', '.join(required)} and any of {others}"
     if not isinstance(found, dict):
         raise InputError(
             f"{path}: {name}: expected {keys}, found {type(found).__name__}"
         )
-    wrong = [str(key) for key in found if key not in types]
-    missing = [key for key in required if key not in found]
-    if wrong or missing:
-        raise InputError(
-            f"{path}: {name}: expected {keys}; unknown: {', '.join(wrong) or 'none'}, "
-            f"missing: {', '.join(missing) or 'none'}"
-        )
+    wrong = [f"the unknown {key}" for key in found if key not in types]
+    wrong += [f"no {key}" for key in required if key not in found]
+    if wrong:
+        raise InputError(f"{path}: {name}: expected {keys}, found {', '.join(wrong)}")
     for key, value in found.items():
         if not isinstance(value, types[key]) or isinstance(value, bool):
             kind = getattr(types[key], "__name__", str(types[key]))
@@ -288,7 +286,10 @@ def _checked(
                 f"{value!r}"
             )
     if not all(isinstance(file, str) for file in found.get("split_files", [])):
-        raise InputError(f"{path}: {name}: split_files: expected a list of file names")
+        raise InputError(
+            f"{path}: {name}: split_files: expected a list of file names, found "
+            f"{found['split_files']}"
+        )
     return dict(found)
 
 
