@@ -56,7 +56,7 @@ _CLOCKS = ("times", "peak_memory_mb", "sha256")
 COSTS = ["train_s", "seconds_per_epoch", "fit_s", "predict_s", "evaluate_s",
           "peak_memory_mb"]  # fmt: skip
 _PATIENCE_S = 10.0  # with a command on a full disk, before it is killed
-_POLL_S = 0.002
+_POLL_S = 0.01
 
 
 def fingerprint(folder: Path, without: Collection[str] = ()) -> dict[str, str]:
