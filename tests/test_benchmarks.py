@@ -9,6 +9,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
 import losses
@@ -385,6 +386,24 @@ def test_the_soak_tells_a_run_that_resumes_exactly(
     assert ("no" in {row["same"] for row in rows}) == bool(counted)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="sets limits of other processes")
+def test_a_soak_goes_on_where_it_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script, output = tmp_path / "dscpp.py", tmp_path / "soak.csv"
+    script.write_text(STATED.replace("COUNTED", "0"))
+    monkeypatch.setattr(soak, "dscpp", lambda: [sys.executable, str(script)])
+    row = dict.fromkeys(soak.COLUMNS, "yes") | {"kill": "1", "run": "7"}
+    runs.write_csv(output, soak.COLUMNS, [row])
+    asked = ["--kills=3", "--full=0", f"--output={output}"]
+    monkeypatch.setattr(sys, "argv", ["soak", *asked])
+    soak.main()
+    rows = pd.read_csv(output)
+    assert list(rows["kill"]) == [1, 2, 3]
+    assert rows["run"].tolist()[:2] == [7, 8]
+    assert set(rows["same"]) == {"yes"}
+
+
 def test_a_soak_in_which_no_kill_lands_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -393,7 +412,7 @@ def test_a_soak_in_which_no_kill_lands_ends(
     script.write_text(STATED.replace("COUNTED", "0"))
     monkeypatch.setattr(soak, "dscpp", lambda: [sys.executable, str(script)])
     monkeypatch.setattr(soak, "disturb", lambda *_: None)
-    with pytest.raises(SystemExit, match="run 1 ended before each kill"):
+    with pytest.raises(SystemExit, match="3 runs ended before each kill"):
         list(soak.soak(tmp_path, kills=3, full=0, seed=0, epochs=1))
 
 
