@@ -4,8 +4,8 @@ Phantoms of 32 x 32 are drawn, 200, 2,000 and 20,000; and committed runs are cop
 other seeds: 10, 100 and 1,000. Each part is done once in a process of its own:
 processor time with its children's and what it imports, and peak memory. Each row is
 written when it is measured.
-`python -m benchmarks.growth` writes `growth.csv` and `growth.png`, in a quarter of an
-hour; `--most 2000` leaves the largest out.
+`python -m benchmarks.growth` writes `growth.csv` and `growth.png`; `--most 2000` leaves
+the largest out.
 """
 
 from __future__ import annotations
