@@ -2,9 +2,10 @@
 
 Phantoms of 32 x 32 are drawn, 200, 2,000 and 20,000; and committed runs are copied to
 other seeds: 10, 100 and 1,000. Each part is done once in a process of its own:
-processor time with its children's and what it imports, and peak memory.
-`python -m benchmarks.growth` writes `growth.csv` and `growth.png`, in a quarter of an
-hour; `--most 2000` leaves the largest out.
+processor time with its children's and what it imports, and peak memory. Each row is
+written when it is measured.
+`python -m benchmarks.growth` writes `growth.csv` and `growth.png`; `--most 2000` leaves
+the largest out.
 """
 
 from __future__ import annotations
@@ -198,17 +199,15 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=CASES[-1], metavar="N")
     parser.add_argument("--output", type=Path, default=OUTPUT, metavar="CSV")
     options = parser.parse_args()
-    rows = [
-        row
-        for make, numbers, parts, of in (
-            (simulate, CASES, OF_CASES, "cases"),
-            (copies, RUNS, {"tables": tables_of_runs}, "runs"),
-        )
-        for number in numbers
-        if number <= options.most
-        for row in grow(make, number, parts, of)
-    ]
-    write_csv(options.output, COLUMNS, rows)
+    rows = list[dict[str, Any]]()
+    for make, numbers, parts, of in (
+        (simulate, CASES, OF_CASES, "cases"),
+        (copies, RUNS, {"tables": tables_of_runs}, "runs"),
+    ):
+        for number in (number for number in numbers if number <= options.most):
+            for row in grow(make, number, parts, of):
+                rows.append(row)
+                write_csv(options.output, COLUMNS, rows)
     draw(pd.read_csv(options.output), options.output.with_suffix(""))
 
 

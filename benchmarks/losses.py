@@ -6,12 +6,10 @@
 
 from __future__ import annotations
 
-import argparse
 import signal
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -350,10 +348,9 @@ def _peak_megabytes(step: Callable[[], object], device: str) -> np.ndarray:
 
 def main() -> None:
     """Measure one part, print it and write it to the CSV file."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = timing.parser(__doc__)
     parser.add_argument("part", choices=("step", "peers", "port"))
     parser.add_argument("--draws", type=int, default=DRAWS)
-    parser.add_argument("--output", type=Path, default=timing.RESULTS)
     about = "of the port, comma-separated; else all"
     parser.add_argument("--losses", metavar="NAMES", help=about)
     arguments = parser.parse_args()
@@ -363,10 +360,7 @@ def main() -> None:
         "peers": against_monai,
         "port": partial(port_against_monai, names=names),
     }
-    rows = parts[arguments.part](arguments.draws)
-    for row in rows:
-        print(timing.describe(row))
-    timing.write(rows, arguments.output)
+    timing.record(parts[arguments.part](arguments.draws), arguments.output)
 
 
 if __name__ == "__main__":

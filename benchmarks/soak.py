@@ -5,7 +5,8 @@ undisturbed, then again and again in fresh folders, each time with a SIGKILL in 
 stage at a moment drawn from a seed. In some of them the disk is full from that moment
 on: no file may grow (RLIMIT_FSIZE), until the command ends or is killed. Each run and
 its tables must then be the undisturbed ones to the bit, but for what clocks say.
-`python -m benchmarks.soak` writes `soak.csv`: some 15 minutes. Linux only.
+`python -m benchmarks.soak` writes `soak.csv`, and goes on with one that has fewer kills
+than asked for. It takes half an hour. Linux only.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import argparse
 import contextlib
 import hashlib
 import io
-import itertools
 import json
 import random
 import resource
@@ -56,7 +56,8 @@ _CLOCKS = ("times", "peak_memory_mb", "sha256")
 COSTS = ["train_s", "seconds_per_epoch", "fit_s", "predict_s", "evaluate_s",
           "peak_memory_mb"]  # fmt: skip
 _PATIENCE_S = 10.0  # with a command on a full disk, before it is killed
-_POLL_S = 0.002
+_POLL_S = 0.01
+_MISSED = 3  # runs in a row without a kill, before it is given up
 
 
 def fingerprint(folder: Path, without: Collection[str] = ()) -> dict[str, str]:
@@ -268,7 +269,12 @@ def own_images(folder: Path) -> Path:
 
 
 def soak(
-    folder: Path, kills: int, full: int, seed: int, epochs: int
+    folder: Path,
+    kills: int,
+    full: int,
+    seed: int,
+    epochs: int,
+    before: tuple[int, int] = (0, 0),
 ) -> Iterator[dict[str, object]]:
     """Disturb runs until there were so many kills; see the module.
 
@@ -278,39 +284,64 @@ def soak(
         full: so many of them on a full disk.
         seed: of the moments.
         epochs: of the training.
+        before: kills and runs that were done before.
 
     Yields:
         A row a kill: `COLUMNS`.
     """
-    chance = random.Random(seed)
     own = own_images(folder)
     alone = Place(folder / "alone")
     alone.prepare(own, epochs)
     spans, expected = watched(alone), alone.made()
     print(f"undisturbed: {spans}", flush=True)
-    on_full, done = set(chance.sample(range(kills), full)), 0
-    for number in itertools.count(1):
+    on_full = set(random.Random(seed).sample(range(kills), full))
+    (done, number), missed = before, 0
+    while done < kills and missed < _MISSED:
+        number += 1
         place = Place(folder / f"disturbed-{number}")
         place.prepare(own, epochs)
-        rows = list[dict[str, object]]()
-        for stage in STAGES:
-            if stage == TABLES:
-                place.finish(RUN)
-            if done + len(rows) < kills:
-                after = chance.uniform(0, spans[stage])
-                found = disturb(place, stage, after, done + len(rows) in on_full)
-                rows += [found] if found else []
-        place.finish(TABLES)
+        chance = random.Random(f"{seed} {number}")
+        rows = _rows(place, spans, chance, [n in on_full for n in range(done, kills)])
         made = place.made()
         names = expected.keys() | made.keys()
         other = sorted(n for n in names if expected.get(n) != made.get(n))
-        print(f"run {number}: {', '.join(other) or 'the same to the bit'}", flush=True)
         same = {"run": number, "same": "no" if other else "yes"}
         yield from (row | same | {"kill": done + n} for n, row in enumerate(rows, 1))
-        done += len(rows)
-        if done >= kills:
-            return
+        done, missed = done + len(rows), 0 if rows else missed + 1
+        said = ", ".join(other) or "the same to the bit"
+        print(f"run {number}, {done} of {kills} kills: {said}", flush=True)
         shutil.rmtree(place.folder)
+    if done < kills:
+        raise SystemExit(f"{missed} runs ended before each kill: add --epochs")
+
+
+def _rows(
+    place: Place, spans: dict[str, float], chance: random.Random, full: list[bool]
+) -> list[dict[str, object]]:
+    """Make a run and its tables, killed in each stage; a row a kill.
+
+    `full`: of each kill that is left, whether the disk is full. A stage that ended
+    before its kill has a shorter span from then on: the machine is faster by now.
+    """
+    rows = list[dict[str, object]]()
+    for stage in STAGES:
+        if stage == TABLES:
+            place.finish(RUN)
+        if len(rows) < len(full):
+            after = chance.uniform(0, spans[stage])
+            found = disturb(place, stage, after, full[len(rows)])
+            rows += [found] if found else []
+            spans[stage] /= 1 if found else 2
+    place.finish(TABLES)
+    return rows
+
+
+def _before(path: Path, kills: int) -> list[dict[str, Any]]:
+    """The rows of a soak that was stopped; none of one that came to its end."""
+    if not path.exists():
+        return []
+    rows = pd.read_csv(path, keep_default_na=False, dtype=str).to_dict("records")
+    return rows if len(rows) < kills else []
 
 
 def main() -> None:
@@ -320,11 +351,15 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default, metavar="N")
     parser.add_argument("--output", type=Path, default=OUTPUT, metavar="CSV")
     options = parser.parse_args()
+    fewest = min(options.kills, options.epochs)
+    if fewest < 1 or not 0 <= options.full <= options.kills:
+        parser.error("expected kills and epochs from 1 on, full from 0 to kills")
+    rows = _before(options.output, options.kills)
+    before = (len(rows), max((int(row["run"]) for row in rows), default=0))
     with tempfile.TemporaryDirectory() as folder:
         asked = (options.kills, options.full, options.seed, options.epochs)
         where = {"backend": provenance.backend(), "machine": provenance.machine()}
-        rows = list[dict[str, object]]()
-        for row in soak(Path(folder).resolve(), *asked):
+        for row in soak(Path(folder).resolve(), *asked, before):
             rows.append(row | where)
             write_csv(options.output, COLUMNS, rows)
     if any(row["same"] == "no" for row in rows):

@@ -115,13 +115,10 @@ def compare(
     name, theirs = peer or ("", np.full(len(ours), 1 / factor))
     typical = np.mean if by == "mean" else np.median
     ratio = float(typical(ours) / typical(theirs))
-    low, high = np.percentile(ours / theirs, [25, 75])
-    used = provenance.backend() if backend is None else backend
-    versions = (f"{name} {importlib.metadata.version(name)}" for name in packages)
+    spread = np.subtract(*np.percentile(ours / theirs, [75, 25]))
     return Row(
         part=part,
         what=what,
-        backend=used,
         shape="x".join(map(str, shape)),
         unit=unit,
         ours=f"{np.median(ours) * factor:.4g}",
@@ -134,11 +131,21 @@ def compare(
         target="" if target is None else f"{target:.4g}",
         met="" if target is None else ("yes" if ratio <= target else "no"),
         n=len(ours),
-        spread=f"{high - low:.2g}",
-        device=provenance.device() if used else "CPU",
-        machine=provenance.machine(),
-        versions="; ".join(versions),
+        spread=f"{spread:.2g}",
+        **_where(backend, packages),
     )
+
+
+def _where(backend: str | None, packages: Sequence[str]) -> dict[str, str]:
+    """What a row was measured on, and of which versions."""
+    used = provenance.backend() if backend is None else backend
+    versions = (f"{name} {importlib.metadata.version(name)}" for name in packages)
+    return {
+        "backend": used,
+        "device": provenance.device() if used else "CPU",
+        "machine": provenance.machine(),
+        "versions": "; ".join(versions),
+    }
 
 
 def packages() -> tuple[str, ...]:

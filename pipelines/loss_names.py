@@ -45,8 +45,8 @@ def checked(name: str, gamma: float | None = None) -> tuple[str, float | None]:
     own = ". Its own exponent is focal_gamma" if "Focal" in found else ""
     if default is None:
         raise InputError(
-            f"gamma: {found} has no ++ exponent, received {gamma!r}"
-            f"{own or '. Leave gamma out'}"
+            f"gamma: expected none, since {found} has no ++ exponent, received "
+            f"{gamma!r}{own or '. Leave gamma out'}"
         )
     number = isinstance(gamma, int | float) and not isinstance(gamma, bool)
     if not (number and math.isfinite(gamma) and gamma > 0):

@@ -91,7 +91,8 @@ def probabilities(run: runs.Run, case: str, shape: tuple[int, ...]) -> _Array:
         return scaled(probabilities(_origin(run), case, shape), run)
     file = path(run, case)
     try:
-        found = np.load(file, mmap_mode="r", allow_pickle=False)
+        # Not by `np.load`, which gives an archive of arrays for an .npz so named.
+        found = np.lib.format.open_memmap(file, mode="r")
     except (OSError, ValueError, EOFError) as error:
         raise InputError(
             f"{file}: expected the probabilities of case {case}, found none that can "

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
 import losses
@@ -383,3 +384,43 @@ def test_the_soak_tells_a_run_that_resumes_exactly(
     assert sum(row["disk"] == "full" for row in rows) == 2
     assert {row["ended"] for row in rows if not row["disk"]} == {"SIGKILL"}
     assert ("no" in {row["same"] for row in rows}) == bool(counted)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sets limits of other processes")
+def test_a_soak_goes_on_where_it_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script, output = tmp_path / "dscpp.py", tmp_path / "soak.csv"
+    script.write_text(STATED.replace("COUNTED", "0"))
+    monkeypatch.setattr(soak, "dscpp", lambda: [sys.executable, str(script)])
+    row = dict.fromkeys(soak.COLUMNS, "yes") | {"kill": "1", "run": "7"}
+    runs.write_csv(output, soak.COLUMNS, [row])
+    asked = ["--kills=3", "--full=0", f"--output={output}"]
+    monkeypatch.setattr(sys, "argv", ["soak", *asked])
+    soak.main()
+    rows = pd.read_csv(output)
+    assert list(rows["kill"]) == [1, 2, 3]
+    assert rows["run"].tolist()[:2] == [7, 8]
+    assert set(rows["same"]) == {"yes"}
+
+
+def test_a_soak_in_which_no_kill_lands_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each command that is to be killed has ended by then."""
+    script = tmp_path / "dscpp.py"
+    script.write_text(STATED.replace("COUNTED", "0"))
+    monkeypatch.setattr(soak, "dscpp", lambda: [sys.executable, str(script)])
+    monkeypatch.setattr(soak, "disturb", lambda *_: None)
+    with pytest.raises(SystemExit, match="3 runs ended before each kill"):
+        list(soak.soak(tmp_path, kills=3, full=0, seed=0, epochs=1))
+
+
+@pytest.mark.parametrize("asked", ["--full=5", "--full=-1", "--kills=0", "--epochs=0"])
+def test_a_soak_that_cannot_be_is_refused(
+    asked: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["soak", "--kills=3", asked])
+    with pytest.raises(SystemExit, match="2"):
+        soak.main()
+    assert "full from 0 to kills" in capsys.readouterr().err

@@ -149,6 +149,17 @@ def test_raw_files_are_read_once(raw, store, monkeypatch):
     assert [path.name for path in read[4:]] == ["a-image.npy"]
 
 
+def test_what_is_remembered_of_all_cases_is_loaded_once(raw, store, monkeypatch):
+    """Not again for each case: the cost would grow with the square of the cases."""
+    loaded = []
+    recall = hashes.schema.recall
+    monkeypatch.setattr(
+        hashes.schema, "recall", lambda p, kind: loaded.append(p) or recall(p, kind)
+    )
+    ready(raw, store)
+    assert [path.name for path in loaded].count("raw-files.json") == 1
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"x": 3}', "{"])
 def test_a_broken_memory_of_hashes_is_no_harm(raw, store, text):
     expected = ready(raw, store).data_hash

@@ -728,3 +728,15 @@ def test_the_interval_of_a_pair_has_the_spread_over_seeds(results):
     reach = 4.302653 * s * math.hypot(0.65, 0.45) / math.sqrt(2)
     ends = (0.2 - reach, 0.2 + reach)
     assert (difference.ci_low, difference.ci_high) == pytest.approx(ends)
+
+
+def test_published_values_that_are_cut_short_are_named(tmp_path, project):
+    """In the last cell of the last line nothing is left of the number."""
+    shutil.copytree(project / "results" / "paper", tmp_path / "paper")
+    path = tmp_path / "paper" / "thresholds.csv"
+    header, line = path.read_text().splitlines()[:2]
+    at = header.split(",").index("value")
+    cells = line.split(",")
+    path.write_text(f"{header}\n{','.join([*cells[:at], '', *cells[at + 1 :]])}\n")
+    with pytest.raises(InputError, match=r"thresholds\.csv: expected published values"):
+        _ = published.Paper(tmp_path / "paper").thresholds

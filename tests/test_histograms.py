@@ -439,6 +439,24 @@ def test_a_flipped_byte_is_noticed(tmp_path, histograms):
         load(path)
 
 
+def test_a_flipped_bit_in_the_list_of_an_archive_is_noticed(tmp_path, histograms):
+    """It may say that an entry is encrypted, or compressed in an unknown way."""
+    path = tmp_path / "flipped.npz"
+    save(path, histograms)
+    whole = path.read_bytes()
+    start = whole.index(b"PK\x01\x02")
+    for bit in range(8 * 46):  # of the first entry's record
+        content = bytearray(whole)
+        content[start + bit // 8] ^= 1 << bit % 8
+        path.write_bytes(content)
+        try:
+            found = load(path)
+        except InputError:
+            continue
+        for name, array in vars(histograms).items():
+            np.testing.assert_array_equal(getattr(found, name), array)
+
+
 class Trap:
     """Writes a file when it is unpickled."""
 

@@ -286,10 +286,19 @@ def test_the_model_file_is_of_keras_own_layers(done):
         assert layer["config"].get("data_format") in (None, "channels_last")
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a state"])
-def test_a_damaged_state_is_named(data, work, tmp_path, cut, content):
+def encrypted(content: bytes) -> bytes:
+    """A flipped bit in the archive's list says so of its first entry."""
+    flags = content.index(b"PK\x01\x02") + 8
+    return content[:flags] + bytes([content[flags] ^ 1]) + content[flags + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda _: b"", lambda _: b"PK\x03\x04 not a state", encrypted]
+)
+def test_a_damaged_state_is_named(data, work, tmp_path, cut, damage):
     run = copy(cut, tmp_path / "r")
-    run.path("state.npz").write_bytes(content)
+    path = run.path("state.npz")
+    path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(InputError, match=r"state\.npz"):
         stages.train(task(3), data, run.folder, work)
 

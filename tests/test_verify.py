@@ -307,6 +307,11 @@ def test_a_posterior_outside_0_to_1(tmp_path: Path) -> None:
     np.save(path, np.full((32, 32), 1.5, np.float32))
     with pytest.raises(InputError, match=r"in \[0, 1\], found 1\.5 to 1\.5"):
         verify(phantom.vessels, root)
+    with path.open("wb") as file:
+        np.savez(file, np.zeros((32, 32), np.float32))
+    with pytest.raises(InputError, match=r"expected a whole \.npy file"):
+        verify(phantom.vessels, root)
+    np.save(path, np.zeros((32, 32), np.float32))
     cut(path)
     with pytest.raises(InputError, match=r"expected a whole \.npy file"):
         verify(phantom.vessels, root)

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -313,7 +314,8 @@ def test_what_an_experiment_file_cannot_say_is_named(
     Path("broken.yaml").write_text(text)
     assert cli.main(["study", "broken.yaml"]) == 2
     message = capsys.readouterr().err
-    assert all(word in message for word in words), message
+    assert all(word in message for word in (*words, "expected")), message
+    assert re.search("found|received|gave", message), message
     assert [path.name for path in tmp_path.iterdir()] == ["broken.yaml"]
 
 
@@ -340,7 +342,8 @@ def test_what_a_run_file_cannot_say_is_named(
     Path("run.yaml").write_text(text)
     assert cli.main(["run", "run.yaml"]) == 2
     message = capsys.readouterr().err
-    assert all(word in message for word in words), message
+    assert all(word in message for word in (*words, "expected")), message
+    assert re.search("found|received|gave", message), message
     assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
 
 

@@ -25,6 +25,7 @@ from data_io.datasets.dataset import Dataset
 from data_io.datasets.layout import ABOUT
 from data_io.datasets.record import Record
 from data_io.errors import InputError
+from data_io.files.reading import read_npy
 from data_io.files.schema import sealed
 from data_io.files.writing import folder_aside, write_json, writing
 from data_io.simulation.phantoms import KINDS, VESSEL, Kind
@@ -169,7 +170,7 @@ class Phantom(Dataset):
 
     def posterior(self, root: Path, case: str) -> np.ndarray:
         """Returns the true P(y = 1 | image), float32 (size, size), [0.002, 0.998]."""
-        return np.load(self.roles(root, case)["posterior"], allow_pickle=False)
+        return read_npy(self.roles(root, case)["posterior"])
 
     def remarks(self, root: Path) -> list[str]:
         """Returns what is unusual about the folder but stops nothing."""

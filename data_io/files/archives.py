@@ -20,8 +20,7 @@ MOST_GROWTH = 100
 DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
-    RuntimeError,  # encrypted
-    NotImplementedError,  # an unknown compression
+    RuntimeError,  # encrypted, or of an unknown compression
     EOFError,
 )
 

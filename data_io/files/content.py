@@ -90,9 +90,15 @@ def stamp_of(path: Path) -> list[int]:
 
 
 def content(
-    dataset: "Dataset", root: Path, cases: Iterable[str], folder: Path
+    dataset: "Dataset", root: Path, cases: Iterable[str], folder: Path | None
 ) -> dict[str, str]:
     """Hash the raw files of cases; those that `folder` remembers are not read.
+
+    Args:
+        dataset: the data set.
+        root: its folder.
+        cases: ids.
+        folder: cache of all data sets; None to read every file.
 
     Returns:
         SHA-256 over names and content of its files, in their order, by case.

@@ -43,6 +43,17 @@ _SPREAD = {"L;2": 85, "L;4": 17}
 _BAD_EXIF = (KeyError, SyntaxError, TypeError, ValueError, struct.error)
 
 
+def read_npy(path: Path) -> np.ndarray:
+    """Reads a whole `.npy` file; `np.load` would take other files of that name too.
+
+    Raises:
+        OSError: it is not there.
+        ValueError: it is damaged, or another kind of file.
+    """
+    with path.open("rb") as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
 def decode(path: Path, colours: bool = False) -> tuple[str, np.ndarray]:
     """Decodes a whole image file.
 

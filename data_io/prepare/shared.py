@@ -61,7 +61,7 @@ class Shared:
 
         try:
             with self._path(epoch, index).open("rb") as file:
-                image, numbers = np.load(file), np.load(file)
+                image, numbers = (np.lib.format.read_array(file) for _ in range(2))
         except (OSError, ValueError, EOFError):
             return None
         return image, augment.one_hot(numbers, self.classes)

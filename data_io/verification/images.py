@@ -18,6 +18,7 @@ from data_io.files.reading import (
     has_two_values,
     is_colour,
     one_channel,
+    read_npy,
     union,
 )
 from data_io.verification.report import AGAIN, KEPT_VALUES, Finding, Say, shown
@@ -168,7 +169,7 @@ def _array(path: Path) -> tuple[str, np.ndarray]:
     """Reads a whole `.npy` file of finite floats."""
     try:
         with decoding(path):
-            array = np.load(path, allow_pickle=False)
+            array = read_npy(path)
         if array.dtype.kind == "f" and array.size and np.isfinite(array).all():
             return "float", array
         found = f"{array.dtype} of shape {array.shape}"

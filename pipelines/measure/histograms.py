@@ -16,7 +16,6 @@ import functools
 import io
 import math
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -26,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_io.errors import InputError
+from data_io.files import archives
 from pipelines.measure import voxels
 from pipelines.measure.metrics import overlap_scores
 
@@ -465,7 +465,7 @@ def load(file: Path | str | BinaryIO) -> Histograms:
         InputError: no such file, damaged, or not a file of histograms.
     """
     names = [field.name for field in fields(Histograms)]
-    damage = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error)
+    damage = (*archives.DAMAGED, OSError, KeyError, ValueError)
     try:
         with zipfile.ZipFile(file) as archive:
             if "means.npy" not in archive.namelist():

@@ -188,7 +188,15 @@ class Paper:
     def thresholds(self) -> list[dict[str, str]]:
         """The figures at softmax thresholds that the text prints, as text."""
         columns = ("dataset", "loss", "threshold", "metric", "value")
-        return read_rows(self.folder / "thresholds.csv", columns)
+        path = self.folder / "thresholds.csv"
+        rows = read_rows(path, columns)
+        try:
+            for row in rows:
+                Variant.parse(f"{row['loss']}@{row['threshold']}")
+                float(row["value"])
+        except (KeyError, ValueError) as error:
+            raise _unreadable(path, repr(error)) from error
+        return rows
 
     @cached_property
     def p_values(self) -> list[dict[str, str]]:

@@ -11,7 +11,6 @@ stopped. Batches need no random state: their content follows from seed, epoch an
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +22,12 @@ import numpy.typing as npt
 from typing_extensions import TypedDict
 
 from data_io.errors import InputError
-from data_io.files import schema
+from data_io.files import archives, schema
 from pipelines import run as runs
 
 Arrays = dict[str, Any]  # NumPy arrays by name
 
-_DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile)
+_DAMAGE = (*archives.DAMAGED, OSError, ValueError, KeyError, TypeError)
 
 
 @dataclass

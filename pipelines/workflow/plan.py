@@ -251,8 +251,8 @@ def of_dataset(path: Path, dataset: str) -> list[Experiment]:
     if not chosen:
         known = ", ".join(dict.fromkeys(block.dataset for block in blocks))
         raise InputError(
-            f"{path}: lists no losses for the data set {dataset!r}, only for {known}; "
-            "add it there"
+            f"{path}: expected losses for the data set {dataset!r}, found them only "
+            f"for {known}; add it there"
         )
     return chosen
 

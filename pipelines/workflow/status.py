@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ import numpy as np
 from data_io import bars
 from data_io.bars import duration
 from data_io.errors import InputError
-from data_io.files import schema
+from data_io.files import archives, schema
 from pipelines import provenance
 from pipelines import run as runs
 from pipelines.workflow import logs, slurm
@@ -241,5 +240,5 @@ def _progress(run: runs.Run) -> tuple[int, float]:
         with np.load(run.path(runs.STATE), allow_pickle=False) as file:
             found = schema.parse(str(file["progress"]), dict[str, Any])
         return int(found["epoch"]), float(found["seconds"])
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+    except (*archives.DAMAGED, OSError, ValueError, KeyError, TypeError):
         return 0, 0.0
