@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -169,13 +170,15 @@ _WORDS = {
 }
 
 
+_EXPECTED = re.compile("Input should be|[A-Z][a-z]+ should have")
+
+
 def _said(fault: Any) -> str:
     # Of what may be one of several types it names each: "tuple[int, ...]".
     place = ".".join(str(part) for part in fault["loc"] if "[" not in str(part))
-    what = _WORDS.get(fault["type"], "")
-    if not what:
-        what = fault["msg"].replace("Input should be", "expected")
-        what += "" if fault["type"] == "json_invalid" else _found(fault)
+    what = _WORDS.get(fault["type"]) or _EXPECTED.sub("expected", fault["msg"])
+    if fault["type"] not in ("missing", "json_invalid"):
+        what += _found(fault)
     return f"{place}: {what}" if place else what
 
 
