@@ -180,15 +180,14 @@ class Study:
         return [variant for variant in self.runs if variant.is_main]
 
     def standing_in(self, variant: Variant) -> Variant | None:
-        """The variant at hand that is the same training; None: it was not run.
+        """The key of `runs` that is the same training; None: it was not run.
 
         Eq. 9 with gamma 1 is Eq. 5: the paper's row at gamma 1 is the plain loss.
         """
         own = replace(variant, threshold=None)
         if own not in self.runs and own.gamma == 1.0:
-            own = Variant(own.loss.removesuffix("++"))
-        known = own in self.runs
-        return replace(own, threshold=variant.threshold) if known else None
+            own = replace(own, loss=own.loss.removesuffix("++"), gamma=None)
+        return own if own in self.runs else None
 
     def seeds(self, variant: Variant) -> tuple[int, ...]:
         """Training seeds at hand, each once."""
@@ -213,8 +212,8 @@ class Study:
         return [_training(run) for run in self.of(variant)]
 
     def of(self, variant: Variant) -> list[Run]:
-        """The runs of a variant, at whichever threshold."""
-        return self.runs[replace(variant, threshold=None)]
+        """The runs of a variant, at whichever threshold; see `standing_in`."""
+        return self.runs[self.standing_in(variant) or variant]
 
     def by_seed(
         self, variant: Variant, values: npt.ArrayLike, rows: Sequence[int] | None = None
@@ -274,9 +273,10 @@ class Study:
             own = replace(variant, threshold=None)
             return _at_thresholds(self, own, target)[metric][:, :, at]
         found, nothing = self._by_case[metric], np.full(len(self.cases), np.nan)
-        names = (str(run.folder) for run in self.of(variant))
-        each = [found.get((name, target, region, reference), nothing) for name in names]
-        return np.stack(each)
+        keys = (
+            (str(run.folder), target, region, reference) for run in self.of(variant)
+        )
+        return np.stack([found.get(key, nothing) for key in keys])
 
     @cached_property
     def _by_case(self) -> dict[str, dict[tuple[str, ...], _Floats]]:
@@ -454,14 +454,12 @@ def _measures(run: Run) -> object:
 _Settings = set[tuple[str, Any]]
 
 
-def _overrides(record: Mapping[str, Any]) -> _Settings:
-    found = record.get("overrides", {}).items()
-    return {(key, tuple(v) if isinstance(v, list) else v) for key, v in found}
-
-
 def _common(records: Iterable[Mapping[str, Any]]) -> _Settings:
-    """The overrides that all runs have."""
-    return set.intersection(*map(_overrides, records))
+    """The overrides that all of the records have."""
+    each = (record.get("overrides", {}).items() for record in records)
+    return set.intersection(
+        *({(k, tuple(v) if isinstance(v, list) else v) for k, v in own} for own in each)
+    )
 
 
 def _variant(run: Run, usual_backend: str, common: _Settings) -> Variant:
@@ -471,7 +469,7 @@ def _variant(run: Run, usual_backend: str, common: _Settings) -> Variant:
         Variant.standard(str(run.record["loss"]), exponent),
         method=str(run.record.get("method") or ""),
         backend="" if backend == usual_backend else backend,
-        settings=spelled(dict(_overrides(run.record) - common)),
+        settings=spelled(dict(_common([run.record]) - common)),
     )
 
 

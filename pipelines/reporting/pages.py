@@ -6,6 +6,7 @@ All of it comes from the same frames: each file of a run is read once.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -186,11 +187,11 @@ def _joined(results: Path, named: Sequence[Run], output: Path) -> Study:
     return join(output, runs, Paper(paper_folder(results)))
 
 
+@dataclass(frozen=True, eq=False)
 class Page:
     """The tables of one study."""
 
-    def __init__(self, study: Study) -> None:
-        self.study = study
+    study: Study
 
     @property
     def name(self) -> str:

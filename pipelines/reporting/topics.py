@@ -68,7 +68,9 @@ class Block(NamedTuple):
 
     def plain(self) -> str:
         """Lay it out for a terminal: the first column to the left, others right."""
-        first, *widths = (max(map(len, cells)) for cells in zip(*self.rows, strict=True))
+        first, *widths = (
+            max(map(len, cells)) for cells in zip(*self.rows, strict=True)
+        )
         lines = []
         for name, *cells in self.rows:
             padded = map(str.rjust, cells, widths)
@@ -264,7 +266,11 @@ def _said(study: Study, found: pd.DataFrame, target: str) -> str:
     shown = {("observer1", "dice"): _PM, ("observer2", "dice"): _PM}
     shown |= {(EITHER, name): "{mean:.2f}" for name in ("mean_p_one", "near_half_one")}
     lines = [
-        [one.label, str(one.rows(found)["seeds"].max()), *_cells(one.rows(found), shown)]
+        [
+            one.label,
+            str(one.rows(found)["seeds"].max()),
+            *_cells(one.rows(found), shown),
+        ]
         for one in study.main
     ]
     human = HUMAN.rows(found)

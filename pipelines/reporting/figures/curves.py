@@ -288,7 +288,8 @@ def _diagram(
     Where most cases have few voxels, all together are faded.
     """
     place = (target, region, OBSERVERS[0])
-    look, bins = style.colour(variant.loss), Reader(study, variant).binned(place).bins()
+    look, binned = style.colour(variant.loss), Reader(study, variant).binned(place)
+    bins = calibration.join(*binned, study.edges)
     axis.plot([0, 1], [0, 1], **_DASHED, zorder=2.5)
     cases, together = bins.pooled(axis=0), bins.pooled(axis=(0, 1))
     # To 5 digits: more would differ between machines, and no eye would see it.
