@@ -219,13 +219,14 @@ def _diagram(bins: Bins, pairs: _Array | None, edges: _Array) -> list[_Row]:
         "frequency_p90": high,
     }
     # Shares of voxels that both, one or no observer marked.
-    rows = None if pairs is None else pairs.sum(axis=(0, 1))
-    for name, which in _SAID.items() if rows is not None else ():
-        # As if these voxels were the target.
-        part = rows[list(which)].sum(axis=0)
-        counts = np.stack([rows.sum(axis=0) - part, part])
-        joined = calibration.join(counts, histograms.centres(edges), edges)
-        columns[f"share_{name}"] = joined.frequency
+    for name, which in _SAID.items():
+        if pairs is not None:
+            rows = pairs.sum(axis=(0, 1))
+            # As if these voxels were the target.
+            part = rows[list(which)].sum(axis=0)
+            counts = np.stack([rows.sum(axis=0) - part, part])
+            joined = calibration.join(counts, histograms.centres(edges), edges)
+            columns[f"share_{name}"] = joined.frequency
     return pd.DataFrame(columns).to_dict("records")
 
 

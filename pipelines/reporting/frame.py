@@ -266,17 +266,14 @@ class Study:
         reference: str = _SELECTION["reference"],
     ) -> _Floats:
         """The same of every training, (trainings, cases)."""
-        if metric == EXTREMES:
-            return _extremes(self, variant, target)
-        if variant.threshold is not None:
-            at = THRESHOLDS.index(variant.threshold)
-            own = replace(variant, threshold=None)
-            return _at_thresholds(self, own, target)[metric][:, :, at]
+        own, at = replace(variant, threshold=None), variant.threshold
+        if at is not None or metric == EXTREMES:
+            values = _at_thresholds(self, own, target)[metric]
+            return values if at is None else values[:, :, THRESHOLDS.index(at)]
         found, nothing = self._by_case[metric], np.full(len(self.cases), np.nan)
-        keys = (
-            (str(run.folder), target, region, reference) for run in self.of(variant)
-        )
-        return np.stack([found.get(key, nothing) for key in keys])
+        names = (str(run.folder) for run in self.of(own))
+        each = [found.get((name, target, region, reference), nothing) for name in names]
+        return np.stack(each)
 
     @cached_property
     def _by_case(self) -> dict[str, dict[tuple[str, ...], _Floats]]:
@@ -341,18 +338,13 @@ class Study:
 
 @lru_cache(maxsize=256)
 def _at_thresholds(study: Study, variant: Variant, target: str) -> dict[str, _Floats]:
-    """Overlap measures at `THRESHOLDS`, each (trainings, cases, thresholds)."""
-    counts = study.counts(variant, target)
-    return histograms.threshold_metrics(counts, edges=study.edges)
-
-
-@lru_cache(maxsize=256)
-def _extremes(study: Study, variant: Variant, target: str) -> _Floats:
-    """`EXTREMES` of each training and case, (trainings, cases), from histograms."""
-    by_bin, low = study.counts(variant, target).sum(axis=2), study.edges[:-1]
+    """Overlap at `THRESHOLDS`, (trainings, cases, thresholds); `EXTREMES` of each."""
+    counts, low = study.counts(variant, target), study.edges[:-1]
+    by_bin = counts.sum(axis=2)
     between = (low >= THRESHOLDS[0]) & (low < THRESHOLDS[-1])
-    shares: _Floats = by_bin[..., ~between].sum(axis=-1) / by_bin.sum(axis=-1)
-    return shares
+    extremes = by_bin[..., ~between].sum(axis=-1) / by_bin.sum(axis=-1)
+    found = histograms.threshold_metrics(counts, edges=study.edges)
+    return found | {EXTREMES: extremes}
 
 
 def in_words(seeds: Iterable[int]) -> str:

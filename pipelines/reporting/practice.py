@@ -150,9 +150,8 @@ _Files = Mapping[str, pd.DataFrame]
 def described(study: Study, files: _Files) -> str:
     """Lay out the losses of Table 4, each as it is and after a temperature."""
     found = files[FILE]
-    return _laid_out(
-        study, found[~found["method"].isin(maps.METHODS)], list(_CELLS)[3:]
-    )
+    found = found[~found["method"].isin(maps.METHODS)]
+    return _laid_out(study, found, list(_CELLS)[3:])
 
 
 def scaled(study: Study, files: _Files) -> str:
@@ -174,17 +173,17 @@ def _laid_out(study: Study, found: pd.DataFrame, shown: Sequence[str]) -> str:
     for (loss, _, method, target), part in own.groupby(keys, sort=False, dropna=False):
         name = " + ".join(filter(None, (loss, method)))
         several = f", {target}" if len(study.targets) > 1 else ""
-        values = part.set_index("measure").loc[known]
-        cells = zip(values.to_dict("records"), map(_CELLS.get, known), strict=True)
-        rows.append([name + several, *(_cell(row, *how) for row, how in cells)])
+        values = part.set_index("measure")
+        cells = [_cell(values.loc[one], *_CELLS[one]) for one in known]
+        rows.append([name + several, *cells])
     return markdown.table(["", *(_CELLS[name][0] for name in known)], rows)
 
 
-def _cell(row: Mapping[str, float], _: str, form: str, interval: bool = False) -> str:
-    """A mean in its format of `data/pages.yaml`, with its interval where that says so."""
+def _cell(row: pd.Series, _: str, form: str, interval: bool = False) -> str:
+    """A mean in its format, with its `interval` where there is one."""
     if row["mean"] != row["mean"]:
         return ""
-    ends = (
-        f" [{{ci_low:{form}}}, {{ci_high:{form}}}]" if interval and row["n"] > 1 else ""
-    )
-    return f"{{mean:{form}}}{ends}".format(**row)
+    text = f"{row['mean']:{form}}"
+    if interval and row["n"] > 1:
+        text += f" [{row['ci_low']:{form}}, {row['ci_high']:{form}}]"
+    return text

@@ -68,9 +68,8 @@ class Block(NamedTuple):
 
     def plain(self) -> str:
         """Lay it out for a terminal: the first column to the left, others right."""
-        first, *widths = (
-            max(map(len, cells)) for cells in zip(*self.rows, strict=True)
-        )
+        columns = zip(*self.rows, strict=True)
+        first, *widths = (max(map(len, cells)) for cells in columns)
         lines = []
         for name, *cells in self.rows:
             padded = map(str.rjust, cells, widths)
@@ -265,14 +264,8 @@ def _said(study: Study, found: pd.DataFrame, target: str) -> str:
     """A sentence and a table on one class."""
     shown = {("observer1", "dice"): _PM, ("observer2", "dice"): _PM}
     shown |= {(EITHER, name): "{mean:.2f}" for name in ("mean_p_one", "near_half_one")}
-    lines = [
-        [
-            one.label,
-            str(one.rows(found)["seeds"].max()),
-            *_cells(one.rows(found), shown),
-        ]
-        for one in study.main
-    ]
+    each = [(one.label, one.rows(found)) for one in study.main]
+    lines = [[name, str(o["seeds"].max()), *_cells(o, shown)] for name, o in each]
     human = HUMAN.rows(found)
     said = _WORDS["observers"].format(
         target=target,
