@@ -98,10 +98,7 @@ class Runs:
     def pair(self, a: Variant, b: Variant, metric: str) -> Pair:
         """Compare two variants that were run, over the cases defined for both."""
         column = self.column(metric)
-        one, other = (
-            self.study.measures(side, self.target, column, rows)
-            for side, rows in zip((a, b), self.study.shared(a, b), strict=True)
-        )
+        one, other = self.study.paired(a, b, self.target, column)
         difference, effect = (
             contrast(one, other, self._spreads(a, b, column, ratio), ratio)
             for ratio in (False, estimates.is_ratio(metric))
@@ -172,14 +169,6 @@ def method_spread(
     The effect is what the scaled form of a training differs by from the training, in a
     `column` of `cases.csv`: their `ratio`, else the difference.
     """
-    found = []
-    for plain in (variant for variant in study.runs if not variant.method):
-        scaled = replace(plain, method=method)
-        if scaled in study.runs:
-            rows = study.shared(plain, scaled)
-            before, after = (
-                study.measures(one, target, column, own)
-                for one, own in zip((plain, scaled), rows, strict=True)
-            )
-            found.append(estimates.effects(after, before, ratio))
-    return estimates.pooled(found, ratio)
+    pairs = ((replace(one, method=method), one) for one in study.runs if not one.method)
+    each = (study.paired(*two, target, column) for two in pairs if two[0] in study.runs)
+    return estimates.pooled([estimates.effects(*v, ratio) for v in each], ratio)

@@ -227,11 +227,13 @@ class Study:
         rows = range(len(seeds)) if rows is None else rows
         return by_seed(each[list(rows)], [seeds[row] for row in rows])
 
-    def shared(self, a: Variant, b: Variant) -> tuple[list[int], list[int]]:
-        """The trainings of two variants that are compared: rows of their `runs`.
+    def paired(
+        self, a: Variant, b: Variant, target: str, metric: str
+    ) -> tuple[_Floats, _Floats]:
+        """One metric of two variants that are compared, (seeds, cases) each.
 
-        Those of the seeds that both have; of a loss and what a method made of it those
-        that are the same training. All of each where they have none in common.
+        Of the seeds that both have; of a loss and what a method made of it, of the
+        trainings that are the same. Of all of each where they have none in common.
         """
         same = a.trained == b.trained
         keys = [
@@ -239,8 +241,13 @@ class Study:
             for variant in (a, b)
         ]
         both = set(keys[0]) & set(keys[1]) or {*keys[0], *keys[1]}
-        own_a, own_b = ([i for i, k in enumerate(own) if k in both] for own in keys)
-        return own_a, own_b
+        one, other = (
+            self.measures(
+                variant, target, metric, [i for i, k in enumerate(own) if k in both]
+            )
+            for variant, own in zip((a, b), keys, strict=True)
+        )
+        return one, other
 
     def measures(
         self,

@@ -127,12 +127,8 @@ class Report:
     def update(self, readme: Path) -> list[str]:
         """Put the present tables between the markers of a Markdown file.
 
-        Markers are `<!-- <dataset>-<preset>:begin -->` and `<!-- <dataset>-<preset>:end
-        -->`, such as `drive-reduced`; of what `topics` names,
-        `drive-reduced-temperature`; `answer-1` to `answer-6` have the questions of
-        `answers`, `questions` a line of each, `claims` the numbers over all, `counts`
-        how many they are. Tables without markers are left out, and so are markers
-        without runs.
+        Markers are `<!-- NAME:begin -->` and `<!-- NAME:end -->` with the names of
+        `_parts`. Tables without markers are left out, and so are markers without runs.
 
         Returns:
             The names of the markers whose part was written.
@@ -157,7 +153,12 @@ class Report:
         return names
 
     def _parts(self) -> dict[str, Callable[[], str]]:
-        """What makes the text between markers, by their name."""
+        """What makes the text between markers, by their name.
+
+        `drive-reduced` has the table of a study, `drive-reduced-temperature` one of the
+        `topics`, `answer-1` to `answer-6` the questions, `questions` a line of each,
+        `claims` the numbers over all, `counts` how many they are.
+        """
         parts: dict[str, Callable[[], str]] = {"margins": topics.margins}
         for page in self.pages:
             parts[page.name] = page.markdown

@@ -200,10 +200,8 @@ def comparisons(study: Study) -> pd.DataFrame:
 def _family(study: Study, target: str, metric: str, test: str) -> list[_Row]:
     rows: list[_Row] = []
     for a, b in combinations(study.main, 2):
-        values_a, values_b = (
-            mean_of(study.measures(variant, target, metric, own), axis=0)
-            for variant, own in zip((a, b), study.shared(a, b), strict=True)
-        )
+        each = study.paired(a, b, target, metric)
+        values_a, values_b = (mean_of(values, axis=0) for values in each)
         both = ~np.isnan(values_a) & ~np.isnan(values_b)
         result = _TESTS[test](values_a[both], values_b[both])
         row: _Row = {f"{key}_a": value for key, value in a.columns.items()}
@@ -293,14 +291,11 @@ def _temperature(study: Study, scaled: Variant, target: str, metric: str) -> _Ro
 
 def _paired(
     study: Study, a: Variant, b: Variant, target: str, metric: str
-) -> list[np.ndarray]:
-    """One metric of both variants for the seeds that both have, (seeds, cases) each."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """See `Study.paired`; empty where a was not run, or with none of the seeds of b."""
     if a not in study.runs or not set(study.seeds(a)) & set(study.seeds(b)):
-        return [np.empty((0, len(study.cases)))] * 2
-    return [
-        study.measures(variant, target, metric, rows)
-        for variant, rows in zip((a, b), study.shared(a, b), strict=True)
-    ]
+        return (np.empty((0, len(study.cases))),) * 2
+    return study.paired(a, b, target, metric)
 
 
 def other_sets(study: Study) -> pd.DataFrame:
