@@ -135,13 +135,9 @@ def _counted(one: Histograms) -> set[_Place]:
 def tables(study: Study) -> dict[str, pd.DataFrame]:
     """Every measure, reliability diagram and observer of a study, by file name.
 
-    "calibration.csv": `mean` is over cases, with the error and interval of `estimate`
-    by the loss's own seeds: with one of them they are over cases alone. `pooled` is
-    that of all test cases' voxels together, the mean over seeds.
-    "reliability.csv": a row is a bin of width 0.05, with the voxels of all test cases
-    and seeds; beside it how far the cases lie apart. "observers.csv", without a row
-    where there is one observer: first the second against the first, then each variant
-    against both.
+    Errors and intervals are those of `estimate` by the loss's own seeds: with one of
+    them they are over cases alone. "observers.csv" has no row where there is one
+    observer; else first the second against the first, then each variant against both.
     """
     measured: list[_Row] = []
     diagrams: list[_Row] = []

@@ -92,14 +92,10 @@ class Report:
         return found
 
     def write(self, pages: Sequence[Page] | None = None) -> list[Path]:
-        """Write tables; all are made before any is written.
+        """Write the tables of `pages`, None for all; each made before any is written.
 
-        Args:
-            pages: of these alone; None for all. What stands over all is written where
-                one of them has cells of the paper.
-
-        Returns:
-            The files written.
+        What stands over all is written where one of them has cells of the paper.
+        Returns the files written.
         """
         pages = self.pages if pages is None else pages
         every = [(page.study.folder, page.files) for page in pages]

@@ -52,15 +52,9 @@ class _Part:
 def table(study: Study) -> pd.DataFrame:
     """A row for each variant, class and measure; the means are over cases and seeds.
 
-    `dice_half` is Dice at 0.5; `dice_chosen` at `threshold_chosen`, that of 0.05, 0.1,
-    ..., 0.95 with the best mean Dice on the validation cases; `dice_expected` at the
-    threshold with the largest expected Dice of each image. `volume_expected` is the sum
-    of the probabilities over the true volume less 1, `volume_half` the same of the
-    voxels at 0.5 or above. `threshold_conformal` promises that at most `ALPHA` of the
-    true voxels are missed; `missed` is the share missed at it, `set_size` the positive
-    voxels over the true ones; nothing where no threshold can promise it. `aurc` has
-    1 - Dice as risk and the expected Dice as confidence. `nll` and `brier` have the
-    mean p of each bin for all its voxels; `ece_band` is the ECE in the band.
+    `results/README.md` says what each measure is. Thresholds are chosen, and the
+    conformal one promised (`ALPHA`), on the validation cases of each training. `nll`
+    and `brier` have the mean p of each bin for all its voxels.
 
     The losses `SHOWN` have rows after each method of `maps` too, as far as no run has
     it: fitted on the validation histograms of each training, applied to all of its.

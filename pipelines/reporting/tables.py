@@ -255,10 +255,9 @@ def costs(study: Study) -> pd.DataFrame:
 def temperatures(study: Study) -> pd.DataFrame:
     """What temperature scaling does to each loss, and whether it makes up for it.
 
-    Only seeds with both runs count, the trained and the scaled; with one of them the
-    intervals are over images alone. Differences are of the
-    same cases: `difference` is after - before, `to_dscpp` the scaled loss less the
-    unscaled DSC++ of the seeds that both have, with the signed-rank p.
+    Only seeds with both runs count; with one of them intervals are over images alone.
+    Differences are of the same cases: `difference` is after - before, `to_dscpp` the
+    scaled loss less the unscaled DSC++ of the seeds that both have.
     """
     scaled = [variant for variant in study.runs if variant.method == TEMPERATURE]
     each = product(scaled, study.targets, _SCALED_METRICS)

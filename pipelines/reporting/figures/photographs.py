@@ -340,11 +340,9 @@ def entropy(softmax: _Array) -> _Array:
 
 
 def picture(run: Run, root: Path) -> Path:
-    """Draw a run's first test case: image, truth, softmax heat map with colour bar.
+    """Draw a run's first test case: a row a class; `root` is the data set's folder.
 
-    Of several classes there is a row for each. Of a volume the slice with most
-    foreground is drawn, see `Plane`. `root` is the data
-    set's folder. Returns the run's `pictures/<case>.png`.
+    Returns the run's `pictures/<case>.png`.
     """
     case = str(run.record["split"]["test"][0])
     path = run.path(_FOLDER) / f"{case}.png"
@@ -354,13 +352,8 @@ def picture(run: Run, root: Path) -> Path:
 def compare(group: Path, root: Path, backend: str) -> Path | None:
     """Draw CE, DSC and DSC++ side by side on the first test case (as Fig. 1).
 
-    Args:
-        group: `results/<dataset>/<preset>`.
-        root: the data set's folder.
-        backend: of the runs; of several seeds the lowest is shown.
-
-    Returns:
-        The PNG file, or None where DSC and DSC++ have no probabilities here.
+    Of `results/<dataset>/<preset>` the runs of a backend, of several seeds the lowest.
+    None where DSC and DSC++ have no probabilities here.
     """
     here = [r for r in runs.find(group) if r.path(stored.PROBABILITIES).is_dir()]
     chosen = {}
