@@ -89,7 +89,7 @@ def _measured(
     line: _Line, study: Study, target: str, corrected: bool = False
 ) -> dict[str, object]:
     """Our ratio or difference with its interval; {} where it was not run."""
-    scaled, found = line.sides[0], ()
+    scaled, found = line.sides[0], tuple[float, ...]()
     if line.form == "value":
         found = _temperature(study, scaled) if scaled in study.runs else ()
     elif pair := compared(study, target, line.metric, line.sides, corrected):
