@@ -16,7 +16,7 @@ from pipelines import cli, evaluate, export
 from pipelines import run as runs
 from pipelines.measure import histograms, metrics, regions, voxels
 from pipelines.reporting.figures import photographs
-from pipelines.reporting.figures.planes import Plane
+from pipelines.reporting.figures.photographs import Plane
 from pipelines.reporting.published import Variant
 from pipelines.training.task import Task
 

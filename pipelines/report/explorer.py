@@ -31,7 +31,7 @@ from pipelines.measure import decisions, histograms
 from pipelines.measure.histograms import THRESHOLDS
 from pipelines.measure.metrics import ratio
 from pipelines.reporting.figures import curves, panels, photographs, style
-from pipelines.reporting.figures.planes import Plane
+from pipelines.reporting.figures.photographs import Plane
 from pipelines.reporting.frame import Study, selected
 from pipelines.reporting.pages import Page
 from pipelines.run import JUDGED, OWN_DATA, Run

@@ -76,30 +76,26 @@ def compared(
     return runs.pair(a, b, metric) if runs.has(a) and runs.has(b) else None
 
 
-def _temperature(study: Study, scaled: Variant) -> dict[str, object]:
-    """The mean fitted temperature over seeds, with Student's t; {}: not scaled."""
-    runs = study.runs.get(scaled)
-    if runs is None:
-        return {}
-    fitted = [run.record["posthoc"]["temperature"] for run in runs]
+def _temperature(study: Study, scaled: Variant) -> tuple[float, float, float, int]:
+    """Mean fitted temperature over seeds, interval by Student's t, number of seeds."""
+    fitted = [run.record["posthoc"]["temperature"] for run in study.runs[scaled]]
     values = study.by_seed(scaled, fitted)
     spread, mean, n = pooled([values[:, np.newaxis]]), float(values.mean()), len(values)
     half = student(spread.df) * spread.s / math.sqrt(n)
-    return {"ours": mean, "ci_low": mean - half, "ci_high": mean + half, "seeds": n}
+    return mean, mean - half, mean + half, n
 
 
 def _measured(
     line: _Line, study: Study, target: str, corrected: bool = False
 ) -> dict[str, object]:
     """Our ratio or difference with its interval; {} where it was not run."""
+    scaled, found = line.sides[0], tuple[float, ...]()
     if line.form == "value":
-        return _temperature(study, line.sides[0])
-    pair = compared(study, target, line.metric, line.sides, corrected)
-    if pair is None:
-        return {}
-    ours = pair.effect
-    ends = {"ci_low": ours.ci_low, "ci_high": ours.ci_high}
-    return {"ours": ours.mean, **ends, "seeds": pair.seeds}
+        found = _temperature(study, scaled) if scaled in study.runs else ()
+    elif pair := compared(study, target, line.metric, line.sides, corrected):
+        ours = pair.effect
+        found = ours.mean, ours.ci_low, ours.ci_high, pair.seeds
+    return dict(zip(("ours", "ci_low", "ci_high", "seeds"), found, strict=False))
 
 
 def summary(

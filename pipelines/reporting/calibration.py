@@ -10,7 +10,6 @@ near one half where people disagree.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain, product
 from typing import Any
 
@@ -56,28 +55,6 @@ _Found = dict[tuple[str, str], _Array]
 """Values by training and case, of each reference and measure."""
 
 
-@dataclass(frozen=True, eq=False)
-class Binned:
-    """The histograms of one variant's test cases: one region, reference and target.
-
-    Attributes:
-        counts: voxels by truth and fine bin, (seeds, cases, 2, B); 0 throughout where a
-            case has none of the region. Against `EITHER` there are halves.
-        confidence: mean p in each fine bin, (seeds, cases, B).
-        edges: of the fine bins, (B + 1,).
-        exact: whether `confidence` was measured; else it is the bins' centres.
-    """
-
-    counts: _Array
-    confidence: _Array
-    edges: _Array
-    exact: bool
-
-    def bins(self, wanted: _Array | None = calibration.WIDE) -> Bins:
-        """Bins of every seed and case, (seeds, cases, M); see `calibration.join`."""
-        return calibration.join(self.counts, self.confidence, self.edges, wanted)
-
-
 class Reader:
     """The histograms of one variant of a study.
 
@@ -97,33 +74,36 @@ class Reader:
         self.seeds = [study.trainings(variant)[row][0] for row in self.rows]
         self._files = [files[row] for row in self.rows]
         self._shared = set.intersection(*(each[row] for row in self.rows))
+        exact = all(one.means is not None for one in self._files)
+        self.p_in_bins = "mean" if exact else "centre"
 
     def places(self) -> Iterator[_Place]:
         """Target, region and reference of what every training has, in order."""
         every = product(self.study.targets, REGIONS, (*OBSERVERS, EITHER))
         return (place for place in every if place in self._shared)
 
-    def binned(self, place: _Place) -> Binned:
-        """Gather what `places` named."""
+    def binned(self, place: _Place) -> tuple[_Array, _Array]:
+        """What the trainings counted at one of `places`.
+
+        Returns:
+            Voxels by truth and fine bin, (trainings, cases, 2, B), 0 throughout where a
+            case has none of the region, halves against `EITHER`; mean p in each fine
+            bin, (trainings, cases, B).
+        """
         target, region, reference = place
         # What p says in a bin does not depend on whose labels stand beside it.
         labels = OBSERVERS[0] if reference == EITHER else reference
         where = {"target": target, "region": region, "reference": labels}
-        confidence = []
-        for one in self._files:
-            rows = one.where(split="test", **where)
-            placed = self.study.placed(one.confidence()[rows], one.case[rows])
-            confidence.append(placed)
+        rows = [(one, one.where(split="test", **where)) for one in self._files]
+        placed = self.study.placed
+        p = np.stack([placed(one.confidence()[at], one.case[at]) for one, at in rows])
         if reference == EITHER:
-            counts = calibration.mean_label(self.pairs(target, region))
-        else:
-            whole = self.study.counts(self.variant, **where)[self.rows]
-            counts = whole.astype(np.float64)
-        exact = all(one.means is not None for one in self._files)
-        return Binned(counts, np.stack(confidence), self.study.edges, exact)
+            return calibration.mean_label(self.pairs(target, region)), p
+        counts = self.study.counts(self.variant, **where)[self.rows]
+        return counts.astype(np.float64), p
 
     def pairs(self, target: str, region: str) -> _Array:
-        """Voxels by the labels of both observers, (seeds, cases, 4, B)."""
+        """Voxels by the labels of both observers, (trainings, cases, 4, B)."""
         result = []
         for one in self._files:
             where = (one.pair_split == "test") & (one.pair_target == target)
@@ -156,39 +136,38 @@ def _counted(one: Histograms) -> set[_Place]:
 def tables(study: Study) -> dict[str, pd.DataFrame]:
     """Every measure, reliability diagram and observer of a study, by file name.
 
-    "calibration.csv": `mean` is over cases, with the error and interval of `estimate`
-    by the loss's own seeds: with one of them they are over cases alone. `pooled` is
-    that of all test cases' voxels together, the mean over seeds.
-    "reliability.csv": a row is a bin of width 0.05, with the voxels of all test cases
-    and seeds; beside it how far the cases lie apart. "observers.csv", without a row
-    where there is one observer: first the second against the first, then each variant
-    against both.
+    Errors and intervals are those of `estimate` by the loss's own seeds: with one of
+    them they are over cases alone. "observers.csv" has no row where there is one
+    observer; else first the second against the first, then each variant against both.
     """
     measured: list[_Row] = []
     diagrams: list[_Row] = []
     people: dict[tuple[str, str], list[_Row]] = {}
     networks: list[_Row] = []
-    for reader in (Reader(study, variant) for variant in study.runs):
-        for place in reader.places():
-            binned, seeds = reader.binned(place), reader.seeds
-            about: _Row = reader.variant.columns | dict(zip(_PLACE, place, strict=True))
-            about["p_in_bins"] = "mean" if binned.exact else "centre"
-            measured += [about | row for row in _measured(reader, place, binned)]
-            pairs = reader.pairs(*place[:2]) if place[-1] == EITHER else None
-            about["seeds"] = len(set(seeds))
-            diagrams += [about | row for row in _diagram(binned, pairs)]
-            if pairs is None:
-                continue
-            if place[:2] not in people:
-                human = about | HUMAN.columns
-                people[place[:2]] = _estimates(human, _human(pairs), [0])
-            both = _against_each(reader, place) | _against_both(binned, pairs)
-            networks += _estimates(about, both, seeds)
-    observers = [*chain(*people.values()), *networks]
+    readers = (Reader(study, variant) for variant in study.runs)
+    for reader, place in ((one, place) for one in readers for place in one.places()):
+        counts, p = reader.binned(place)
+        wide, fine = (
+            calibration.join(counts, p, study.edges, wanted)
+            for wanted in (calibration.WIDE, None)
+        )
+        about: _Row = reader.variant.columns | dict(zip(_PLACE, place, strict=True))
+        about |= {"p_in_bins": reader.p_in_bins}
+        measured += [about | row for row in _measured(reader, place, wide, fine)]
+        about["seeds"] = len(set(reader.seeds))
+        pairs = reader.pairs(*place[:2]) if place[-1] == EITHER else None
+        diagrams += [about | row for row in _diagram(wide, pairs, study.edges)]
+        if pairs is None:
+            continue
+        if place[:2] not in people:
+            people[place[:2]] = _estimates(about | HUMAN.columns, _human(pairs), [0])
+        found = _against_each(reader, place)
+        found |= _against_both(wide, p, pairs, study.edges)
+        networks += _estimates(about, found, reader.seeds)
     return {
         "calibration.csv": framed(measured, "calibration"),
         "reliability.csv": framed(diagrams, "reliability"),
-        "observers.csv": framed(observers, "observers"),
+        "observers.csv": framed([*chain(*people.values()), *networks], "observers"),
     }
 
 
@@ -202,9 +181,8 @@ def _estimates(about: _Row, found: _Found, seeds: Sequence[int]) -> list[_Row]:
     ]
 
 
-def _measured(reader: Reader, place: _Place, binned: Binned) -> Iterator[_Row]:
+def _measured(reader: Reader, place: _Place, wide: Bins, fine: Bins) -> Iterator[_Row]:
     """Each measure over cases, and of the pooled voxels."""
-    wide, fine = binned.bins(), binned.bins(None)
     by_case = {name: reader.score(place, name) for name in _SCORES}
     pooled = {}
     for name, values in by_case.items():
@@ -223,9 +201,8 @@ def _measured(reader: Reader, place: _Place, binned: Binned) -> Iterator[_Row]:
         yield {"measure": name, "pooled": together} | vars(own)
 
 
-def _diagram(binned: Binned, pairs: _Array | None) -> list[_Row]:
+def _diagram(bins: Bins, pairs: _Array | None, edges: _Array) -> list[_Row]:
     """A row for each bin of a reliability diagram; `pairs` where two observers are."""
-    bins = binned.bins()
     everything, cases = bins.pooled(axis=(0, 1)), bins.pooled(axis=0)
     low, high = frequency_spread(cases)
     columns = {
@@ -245,8 +222,7 @@ def _diagram(binned: Binned, pairs: _Array | None) -> list[_Row]:
             # As if these voxels were the target.
             part = rows[list(which)].sum(axis=0)
             counts = np.stack([rows.sum(axis=0) - part, part])
-            centres = histograms.centres(binned.edges)
-            joined = calibration.join(counts, centres, binned.edges)
+            joined = calibration.join(counts, histograms.centres(edges), edges)
             columns[f"share_{name}"] = joined.frequency
     return pd.DataFrame(columns).to_dict("records")
 
@@ -304,19 +280,17 @@ def _against_each(reader: Reader, place: _Place) -> _Found:
     }
 
 
-def _against_both(binned: Binned, pairs: _Array) -> _Found:
+def _against_both(bins: Bins, p: _Array, pairs: _Array, edges: _Array) -> _Found:
     """One variant against the mean of both labels, and p by what they say."""
-    bins = binned.bins()
     found = {(EITHER, "ece"): calibration.ece(bins)}
     found |= {(EITHER, "ace"): calibration.ace(bins)}
-    low, high = (np.abs(binned.edges - edge).argmin() for edge in NEAR_HALF)
+    low, high = (np.abs(edges - edge).argmin() for edge in NEAR_HALF)
     for name, which in _SAID.items():
         counts = pairs[..., list(which), :].sum(axis=-2)
         voxels = _or_nan(counts.sum(axis=-1))
         # A bin's mean p is that of all its voxels, whatever their labels: what comes
         # out is off by less than the width of a bin.
-        mean = (counts * binned.confidence).sum(axis=-1)
-        found[EITHER, f"mean_p_{name}"] = mean / voxels
+        found[EITHER, f"mean_p_{name}"] = (counts * p).sum(axis=-1) / voxels
         near = counts[..., low:high].sum(axis=-1)
         found[EITHER, f"near_half_{name}"] = near / voxels
     return found

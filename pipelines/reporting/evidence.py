@@ -87,23 +87,18 @@ class Runs:
 
     def estimate(self, variant: Variant, metric: str) -> Estimate:
         """Mean over cases and seeds, as in the tables."""
-        own = self._at_hand(variant)
-        return estimated(self.study, own, self.target, self._column(metric))
+        return estimated(self.study, variant, self.target, self.column(metric))
 
     def means(self, variants: Sequence[Variant], metric: str) -> dict[Variant, float]:
         """Means of those that were run."""
-        column, known = self._column(metric), filter(self.has, variants)
-        measures, at_hand = self.study.measures, self._at_hand
-        each = {one: measures(at_hand(one), self.target, column) for one in known}
+        at, known = (self.target, self.column(metric)), filter(self.has, variants)
+        each = {one: self.study.measures(one, *at) for one in known}
         return {one: float(mean_of(mean_of(v, 0), 0)) for one, v in each.items()}
 
     def pair(self, a: Variant, b: Variant, metric: str) -> Pair:
         """Compare two variants that were run, over the cases defined for both."""
-        sides, column = [self._at_hand(one) for one in (a, b)], self._column(metric)
-        one, other = (
-            self.study.measures(side, self.target, column, rows)
-            for side, rows in zip(sides, self.study.shared(*sides), strict=True)
-        )
+        column = self.column(metric)
+        one, other = self.study.paired(a, b, self.target, column)
         difference, effect = (
             contrast(one, other, self._spreads(a, b, column, ratio), ratio)
             for ratio in (False, estimates.is_ratio(metric))
@@ -116,8 +111,8 @@ class Runs:
 
     def spread(self, variant: Variant, metric: str) -> Spread:
         """What two seeds of one loss differ by, pooled over the losses."""
-        at, column = (variant.threshold,), self._column(metric)
-        return training_spread(self.study, self.target, column, at, variant.method)
+        of = self.study, self.target, self.column(metric)
+        return training_spread(*of, (variant.threshold,), variant.method)
 
     def _spreads(
         self, a: Variant, b: Variant, column: str, ratio: bool
@@ -130,13 +125,8 @@ class Runs:
             return [method_spread(*of, a.method or b.method, ratio)]
         return [training_spread(*of, (one.threshold,), one.method) for one in (a, b)]
 
-    def _at_hand(self, variant: Variant) -> Variant:
-        own = self.study.standing_in(variant)
-        if own is None:
-            raise KeyError(variant.label)
-        return own
-
-    def _column(self, metric: str) -> str:
+    def column(self, metric: str) -> str:
+        """Of `cases.csv`, for a word of the paper."""
         return metric if self.corrected else metrics.PAPER_COLUMN.get(metric, metric)
 
 
@@ -179,14 +169,6 @@ def method_spread(
     The effect is what the scaled form of a training differs by from the training, in a
     `column` of `cases.csv`: their `ratio`, else the difference.
     """
-    found = []
-    for plain in (variant for variant in study.runs if not variant.method):
-        scaled = replace(plain, method=method)
-        if scaled in study.runs:
-            rows = study.shared(plain, scaled)
-            before, after = (
-                study.measures(one, target, column, own)
-                for one, own in zip((plain, scaled), rows, strict=True)
-            )
-            found.append(estimates.effects(after, before, ratio))
-    return estimates.pooled(found, ratio)
+    pairs = ((replace(one, method=method), one) for one in study.runs if not one.method)
+    each = (study.paired(*two, target, column) for two in pairs if two[0] in study.runs)
+    return estimates.pooled([estimates.effects(*v, ratio) for v in each], ratio)

@@ -180,15 +180,14 @@ class Study:
         return [variant for variant in self.runs if variant.is_main]
 
     def standing_in(self, variant: Variant) -> Variant | None:
-        """The variant at hand that is the same training; None: it was not run.
+        """The key of `runs` that is the same training; None: it was not run.
 
         Eq. 9 with gamma 1 is Eq. 5: the paper's row at gamma 1 is the plain loss.
         """
         own = replace(variant, threshold=None)
         if own not in self.runs and own.gamma == 1.0:
-            own = Variant(own.loss.removesuffix("++"))
-        known = own in self.runs
-        return replace(own, threshold=variant.threshold) if known else None
+            own = replace(own, loss=own.loss.removesuffix("++"), gamma=None)
+        return own if own in self.runs else None
 
     def seeds(self, variant: Variant) -> tuple[int, ...]:
         """Training seeds at hand, each once."""
@@ -213,8 +212,8 @@ class Study:
         return [_training(run) for run in self.of(variant)]
 
     def of(self, variant: Variant) -> list[Run]:
-        """The runs of a variant, at whichever threshold."""
-        return self.runs[replace(variant, threshold=None)]
+        """The runs of a variant, at whichever threshold; see `standing_in`."""
+        return self.runs[self.standing_in(variant) or variant]
 
     def by_seed(
         self, variant: Variant, values: npt.ArrayLike, rows: Sequence[int] | None = None
@@ -228,11 +227,13 @@ class Study:
         rows = range(len(seeds)) if rows is None else rows
         return by_seed(each[list(rows)], [seeds[row] for row in rows])
 
-    def shared(self, a: Variant, b: Variant) -> tuple[list[int], list[int]]:
-        """The trainings of two variants that are compared: rows of their `runs`.
+    def paired(
+        self, a: Variant, b: Variant, target: str, metric: str
+    ) -> tuple[_Floats, _Floats]:
+        """One metric of two variants that are compared, (seeds, cases) each.
 
-        Those of the seeds that both have; of a loss and what a method made of it those
-        that are the same training. All of each where they have none in common.
+        Of the seeds that both have; of a loss and what a method made of it, of the
+        trainings that are the same. Of all of each where they have none in common.
         """
         same = a.trained == b.trained
         keys = [
@@ -240,8 +241,13 @@ class Study:
             for variant in (a, b)
         ]
         both = set(keys[0]) & set(keys[1]) or {*keys[0], *keys[1]}
-        own_a, own_b = ([i for i, k in enumerate(own) if k in both] for own in keys)
-        return own_a, own_b
+        one, other = (
+            self.measures(
+                variant, target, metric, [i for i, k in enumerate(own) if k in both]
+            )
+            for variant, own in zip((a, b), keys, strict=True)
+        )
+        return one, other
 
     def measures(
         self,
@@ -267,14 +273,12 @@ class Study:
         reference: str = _SELECTION["reference"],
     ) -> _Floats:
         """The same of every training, (trainings, cases)."""
-        if metric == EXTREMES:
-            return _extremes(self, variant, target)
-        if variant.threshold is not None:
-            at = THRESHOLDS.index(variant.threshold)
-            own = replace(variant, threshold=None)
-            return _at_thresholds(self, own, target)[metric][:, :, at]
+        own, at = replace(variant, threshold=None), variant.threshold
+        if at is not None or metric == EXTREMES:
+            values = _at_thresholds(self, own, target)[metric]
+            return values if at is None else values[:, :, THRESHOLDS.index(at)]
         found, nothing = self._by_case[metric], np.full(len(self.cases), np.nan)
-        names = (str(run.folder) for run in self.of(variant))
+        names = (str(run.folder) for run in self.of(own))
         each = [found.get((name, target, region, reference), nothing) for name in names]
         return np.stack(each)
 
@@ -341,18 +345,13 @@ class Study:
 
 @lru_cache(maxsize=256)
 def _at_thresholds(study: Study, variant: Variant, target: str) -> dict[str, _Floats]:
-    """Overlap measures at `THRESHOLDS`, each (trainings, cases, thresholds)."""
-    counts = study.counts(variant, target)
-    return histograms.threshold_metrics(counts, edges=study.edges)
-
-
-@lru_cache(maxsize=256)
-def _extremes(study: Study, variant: Variant, target: str) -> _Floats:
-    """`EXTREMES` of each training and case, (trainings, cases), from histograms."""
-    by_bin, low = study.counts(variant, target).sum(axis=2), study.edges[:-1]
+    """Overlap at `THRESHOLDS`, (trainings, cases, thresholds); `EXTREMES` of each."""
+    counts, low = study.counts(variant, target), study.edges[:-1]
+    by_bin = counts.sum(axis=2)
     between = (low >= THRESHOLDS[0]) & (low < THRESHOLDS[-1])
-    shares: _Floats = by_bin[..., ~between].sum(axis=-1) / by_bin.sum(axis=-1)
-    return shares
+    extremes = by_bin[..., ~between].sum(axis=-1) / by_bin.sum(axis=-1)
+    found = histograms.threshold_metrics(counts, edges=study.edges)
+    return found | {EXTREMES: extremes}
 
 
 def in_words(seeds: Iterable[int]) -> str:
@@ -454,14 +453,12 @@ def _measures(run: Run) -> object:
 _Settings = set[tuple[str, Any]]
 
 
-def _overrides(record: Mapping[str, Any]) -> _Settings:
-    found = record.get("overrides", {}).items()
-    return {(key, tuple(v) if isinstance(v, list) else v) for key, v in found}
-
-
 def _common(records: Iterable[Mapping[str, Any]]) -> _Settings:
-    """The overrides that all runs have."""
-    return set.intersection(*map(_overrides, records))
+    """The overrides that all of the records have."""
+    each = (record.get("overrides", {}).items() for record in records)
+    return set.intersection(
+        *({(k, tuple(v) if isinstance(v, list) else v) for k, v in own} for own in each)
+    )
 
 
 def _variant(run: Run, usual_backend: str, common: _Settings) -> Variant:
@@ -471,7 +468,7 @@ def _variant(run: Run, usual_backend: str, common: _Settings) -> Variant:
         Variant.standard(str(run.record["loss"]), exponent),
         method=str(run.record.get("method") or ""),
         backend="" if backend == usual_backend else backend,
-        settings=spelled(dict(_overrides(run.record) - common)),
+        settings=spelled(dict(_common([run.record]) - common)),
     )
 
 

@@ -6,6 +6,7 @@ All of it comes from the same frames: each file of a run is read once.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -91,14 +92,10 @@ class Report:
         return found
 
     def write(self, pages: Sequence[Page] | None = None) -> list[Path]:
-        """Write tables; all are made before any is written.
+        """Write the tables of `pages`, None for all; each made before any is written.
 
-        Args:
-            pages: of these alone; None for all. What stands over all is written where
-                one of them has cells of the paper.
-
-        Returns:
-            The files written.
+        What stands over all is written where one of them has cells of the paper.
+        Returns the files written.
         """
         pages = self.pages if pages is None else pages
         every = [(page.study.folder, page.files) for page in pages]
@@ -126,12 +123,8 @@ class Report:
     def update(self, readme: Path) -> list[str]:
         """Put the present tables between the markers of a Markdown file.
 
-        Markers are `<!-- <dataset>-<preset>:begin -->` and `<!-- <dataset>-<preset>:end
-        -->`, such as `drive-reduced`; of what `topics` names,
-        `drive-reduced-temperature`; `answer-1` to `answer-6` have the questions of
-        `answers`, `questions` a line of each, `claims` the numbers over all, `counts`
-        how many they are. Tables without markers are left out, and so are markers
-        without runs.
+        Markers are `<!-- NAME:begin -->` and `<!-- NAME:end -->` with the names of
+        `_parts`. Tables without markers are left out, and so are markers without runs.
 
         Returns:
             The names of the markers whose part was written.
@@ -156,7 +149,12 @@ class Report:
         return names
 
     def _parts(self) -> dict[str, Callable[[], str]]:
-        """What makes the text between markers, by their name."""
+        """What makes the text between markers, by their name.
+
+        `drive-reduced` has the table of a study, `drive-reduced-temperature` one of the
+        `topics`, `answer-1` to `answer-6` the questions, `questions` a line of each,
+        `claims` the numbers over all, `counts` how many they are.
+        """
         parts: dict[str, Callable[[], str]] = {"margins": topics.margins}
         for page in self.pages:
             parts[page.name] = page.markdown
@@ -186,11 +184,11 @@ def _joined(results: Path, named: Sequence[Run], output: Path) -> Study:
     return join(output, runs, Paper(paper_folder(results)))
 
 
+@dataclass(frozen=True, eq=False)
 class Page:
     """The tables of one study."""
 
-    def __init__(self, study: Study) -> None:
-        self.study = study
+    study: Study
 
     @property
     def name(self) -> str:

@@ -6,7 +6,7 @@ validation cases of each training, and measured on its test cases.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -20,20 +20,17 @@ from pipelines.measure.histograms import THRESHOLDS, Histograms
 from pipelines.measure.metrics import ratio
 from pipelines.measure.regions import BAND
 from pipelines.posthoc import maps
-from pipelines.reporting import markdown
+from pipelines.reporting import data, markdown, tables
 from pipelines.reporting.estimates import estimate
 from pipelines.reporting.frame import Study
 from pipelines.reporting.published import KEYS, Variant
+from pipelines.reporting.tables import framed
 
 FILE = "practice.csv"
 ALPHA = 0.1
 """The share of missed voxels that the conformal threshold promises."""
 
-COLUMNS = (
-    *KEYS, "target", "measure", "mean", "standard_error", "ci_low", "ci_high", "n",
-    "seeds", "n_undefined",
-)  # fmt: skip
-
+COLUMNS = tables.COLUMNS["practice"]
 _Floats = npt.NDArray[np.float64]
 _HALF = 0.5
 
@@ -55,35 +52,23 @@ class _Part:
 def table(study: Study) -> pd.DataFrame:
     """A row for each variant, class and measure; the means are over cases and seeds.
 
-    `dice_half` is Dice at 0.5; `dice_chosen` at `threshold_chosen`, that of 0.05, 0.1,
-    ..., 0.95 with the best mean Dice on the validation cases; `dice_expected` at the
-    threshold with the largest expected Dice of each image. `volume_expected` is the sum
-    of the probabilities over the true volume less 1, `volume_half` the same of the
-    voxels at 0.5 or above. `threshold_conformal` promises that at most `ALPHA` of the
-    true voxels are missed; `missed` is the share missed at it, `set_size` the positive
-    voxels over the true ones; nothing where no threshold can promise it. `aurc` has
-    1 - Dice as risk and the expected Dice as confidence. `nll` and `brier` have the
-    mean p of each bin for all its voxels; `ece_band` is the ECE in the band.
+    `results/README.md` says what each measure is. Thresholds are chosen, and the
+    conformal one promised (`ALPHA`), on the validation cases of each training. `nll`
+    and `brier` have the mean p of each bin for all its voxels.
 
-    The losses `SHOWN` have rows after each method of `maps` too: fitted on the
-    validation histograms of each training, applied to all its histograms.
+    The losses `SHOWN` have rows after each method of `maps` too, as far as no run has
+    it: fitted on the validation histograms of each training, applied to all of its.
     """
-    each = product([*study.runs, *_after_maps(study)], study.targets)
+    each = (Variant.standard(loss) for loss in SHOWN)
+    plain = [one for one in each if one in study.runs]
+    found = [replace(one, method=name) for one, name in product(plain, maps.METHODS)]
+    variants = dict.fromkeys([*study.runs, *found])
     rows = (
         variant.columns | {"target": target, "measure": name} | vars(estimate(values))
-        for variant, target in each
+        for variant, target in product(variants, study.targets)
         for name, values in _measures(study, variant, target).items()
     )
-    return pd.DataFrame(list(rows), columns=list(COLUMNS))
-
-
-def _after_maps(study: Study) -> Iterator[Variant]:
-    """What maps make of the losses `SHOWN`, as far as no run has it."""
-    for loss, method in product(SHOWN, maps.METHODS):
-        variant = Variant.standard(loss)
-        found = replace(variant, method=method)
-        if variant in study.runs and found not in study.runs:
-            yield found
+    return framed(rows, "practice")
 
 
 def _measures(study: Study, variant: Variant, target: str) -> dict[str, _Floats]:
@@ -152,31 +137,15 @@ def _bin(edges: _Floats, threshold: float) -> int:
 
 
 SHOWN = ("CE", "Focal", "DSC", "DSC++")
-_CELLS = {
-    "dice_half": ("Dice at 0.5", "{:.3f}"),
-    "threshold_chosen": ("threshold chosen", "{:.2f}"),
-    "dice_chosen": ("Dice there", "{:.3f}"),
-    "dice_expected": ("Dice, expected-Dice decoding", "{:.3f}"),
-    "volume_expected": ("bias of the expected volume", "{:+.1%}"),
-    "volume_half": ("bias at 0.5", "{:+.1%}"),
-    "threshold_conformal": ("threshold for 10 % missed", "{:.2f}"),
-    "missed": ("missed there", "{:.1%}"),
-    "set_size": ("size there / true size", "{:.2f}"),
-    "aurc": ("AURC", "{:.3f}"),
-}
-_SCORES = {
-    "nll": ("NLL", "{:.3f}"),
-    "brier": ("Brier", "{:.4f}"),
-    "ece_band": ("ECE in the band", "{:.3f}"),
-}
-_WITH_INTERVAL = (*_SCORES, "dice_half", "dice_chosen", "volume_expected")
+_CELLS: Mapping[str, Sequence[Any]] = data("pages")["practice"]
 _Files = Mapping[str, pd.DataFrame]
 
 
 def described(study: Study, files: _Files) -> str:
     """Lay out the losses of Table 4, each as it is and after a temperature."""
     found = files[FILE]
-    return _laid_out(study, found[~found["method"].isin(maps.METHODS)], _CELLS)
+    found = found[~found["method"].isin(maps.METHODS)]
+    return _laid_out(study, found, list(_CELLS)[3:])
 
 
 def scaled(study: Study, files: _Files) -> str:
@@ -186,31 +155,29 @@ def scaled(study: Study, files: _Files) -> str:
     found = found.sort_values(
         "loss", key=lambda names: names.map(SHOWN.index), kind="stable"
     )
-    names = ("dice_half", "threshold_chosen", "dice_chosen")
-    return _laid_out(study, found, _SCORES | {name: _CELLS[name] for name in names})
+    return _laid_out(study, found, list(_CELLS)[:6])
 
 
-def _laid_out(
-    study: Study, found: pd.DataFrame, cells: Mapping[str, tuple[str, str]]
-) -> str:
+def _laid_out(study: Study, found: pd.DataFrame, shown: Sequence[str]) -> str:
     """A row for each loss and method, with columns of measures, in Markdown."""
     own = found[found["loss"].isin(SHOWN) & found["gamma"].isin([2.0, np.nan])]
-    known = [name for name in cells if own.loc[own["measure"] == name, "mean"].any()]
+    known = [name for name in shown if own.loc[own["measure"] == name, "mean"].any()]
     rows = []
     keys = [*KEYS, "target"]
     for (loss, _, method, target), part in own.groupby(keys, sort=False, dropna=False):
         name = " + ".join(filter(None, (loss, method)))
         several = f", {target}" if len(study.targets) > 1 else ""
         values = part.set_index("measure")
-        rows.append([name + several, *(_cell(values.loc[key]) for key in known)])
-    return markdown.table(["", *(cells[name][0] for name in known)], rows)
+        cells = [_cell(values.loc[one], *_CELLS[one]) for one in known]
+        rows.append([name + several, *cells])
+    return markdown.table(["", *(_CELLS[name][0] for name in known)], rows)
 
 
-def _cell(row: pd.Series) -> str:
+def _cell(row: pd.Series, _: str, form: str, interval: bool = False) -> str:
+    """A mean in its format, with its `interval` where there is one."""
     if row["mean"] != row["mean"]:
         return ""
-    form = (_CELLS | _SCORES)[str(row.name)][1].format
-    text = form(row["mean"])
-    if row.name in _WITH_INTERVAL and row["n"] > 1:
-        text += f" [{form(row['ci_low'])}, {form(row['ci_high'])}]"
+    text = f"{row['mean']:{form}}"
+    if interval and row["n"] > 1:
+        text += f" [{row['ci_low']:{form}}, {row['ci_high']:{form}}]"
     return text

@@ -161,6 +161,7 @@ class Figure(NamedTuple):
     standard_error: float
 
 
+@dataclass(frozen=True)
 class Paper:
     """What the paper prints; each file of the folder is read when first asked for.
 
@@ -168,8 +169,7 @@ class Paper:
         InputError: by each property: a file is missing or is not as expected.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
+    folder: Path
 
     @cached_property
     def cells(self) -> pd.DataFrame:

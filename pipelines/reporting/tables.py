@@ -113,24 +113,18 @@ def _beside(study: Study, cells: pd.DataFrame) -> Iterator[_Row]:
         cell = found.get((variant, target, metric))
         ours = _estimated(study, variant, target, metric)
         row = _place(variant, target, metric) | (vars(ours) if ours else {})
-        if cell is not None:
-            yield row | _judged(study, cell, places, ours)
-        elif ours:
-            yield row
+        if cell or ours:
+            yield row | (_judged(study, cell, places, ours) if cell else {})
 
 
 def _place(variant: Variant, target: str, metric: str) -> _Row:
     return variant.columns | {"target": target, "metric": metric}
 
 
-def _estimated(
-    study: Study, variant: Variant, target: str, metric: str
-) -> Estimate | None:
-    """Our estimate; None where the variant was not run."""
-    trained = study.standing_in(variant)
-    if trained is None or target not in study.targets:
-        return None
-    return estimated(study, trained, target, metric)
+def _estimated(study: Study, *place: Any) -> Estimate | None:
+    """Our estimate of a variant, target and metric; None where it was not run."""
+    known = place[1] in study.targets and study.standing_in(place[0])
+    return estimated(study, *place) if known else None
 
 
 def _judged(study: Study, cell: Cell, places: _Places, ours: Estimate | None) -> _Row:
@@ -172,21 +166,16 @@ def _p_same(ours: Estimate, cell: Cell, error: float, df: int) -> float:
 
 def _others(cell: Cell, places: _Places, limit: float) -> str:
     """How many other losses' published values the limit does not tell from this one."""
-    values = [
-        one.value
-        for one in places.values()
-        if (one.target, one.metric) == (cell.target, cell.metric)
-        and one.variant != cell.variant
-    ]
-    near = sum(abs(value - cell.value) <= limit + 1e-12 for value in values)
-    return f"{near} of {len(values)}"
+    same = (cell.target, cell.metric)
+    others = (one for one in places.values() if one.variant != cell.variant)
+    gaps = [abs(o.value - cell.value) for o in others if (o.target, o.metric) == same]
+    return f"{sum(gap <= limit + 1e-12 for gap in gaps)} of {len(gaps)}"
 
 
 def _direction(study: Study, cell: Cell, partner: Cell, ours: Estimate) -> str:
-    """Say whether we differ from the cell's partner the way the paper does.
+    """Whether we differ from the partner as the paper does: "same", "opposite" or "".
 
-    "same" or "opposite"; "" where the paper's own difference is not beyond 1.96
-    sqrt(SE^2 + SE^2), or where the partner was not run.
+    "" where the paper's own difference is within its errors, or the partner not run.
     """
     theirs = _estimated(study, partner.variant, partner.target, partner.metric)
     published = cell.value - partner.value
@@ -211,10 +200,8 @@ def comparisons(study: Study) -> pd.DataFrame:
 def _family(study: Study, target: str, metric: str, test: str) -> list[_Row]:
     rows: list[_Row] = []
     for a, b in combinations(study.main, 2):
-        values_a, values_b = (
-            mean_of(study.measures(variant, target, metric, own), axis=0)
-            for variant, own in zip((a, b), study.shared(a, b), strict=True)
-        )
+        each = study.paired(a, b, target, metric)
+        values_a, values_b = (mean_of(values, axis=0) for values in each)
         both = ~np.isnan(values_a) & ~np.isnan(values_b)
         result = _TESTS[test](values_a[both], values_b[both])
         row: _Row = {f"{key}_a": value for key, value in a.columns.items()}
@@ -268,10 +255,9 @@ def costs(study: Study) -> pd.DataFrame:
 def temperatures(study: Study) -> pd.DataFrame:
     """What temperature scaling does to each loss, and whether it makes up for it.
 
-    Only seeds with both runs count, the trained and the scaled; with one of them the
-    intervals are over images alone. Differences are of the
-    same cases: `difference` is after - before, `to_dscpp` the scaled loss less the
-    unscaled DSC++ of the seeds that both have, with the signed-rank p.
+    Only seeds with both runs count; with one of them intervals are over images alone.
+    Differences are of the same cases: `difference` is after - before, `to_dscpp` the
+    scaled loss less the unscaled DSC++ of the seeds that both have.
     """
     scaled = [variant for variant in study.runs if variant.method == TEMPERATURE]
     each = product(scaled, study.targets, _SCALED_METRICS)
@@ -304,14 +290,11 @@ def _temperature(study: Study, scaled: Variant, target: str, metric: str) -> _Ro
 
 def _paired(
     study: Study, a: Variant, b: Variant, target: str, metric: str
-) -> list[np.ndarray]:
-    """One metric of both variants for the seeds that both have, (seeds, cases) each."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """See `Study.paired`; empty where a was not run, or with none of the seeds of b."""
     if a not in study.runs or not set(study.seeds(a)) & set(study.seeds(b)):
-        return [np.empty((0, len(study.cases)))] * 2
-    return [
-        study.measures(variant, target, metric, rows)
-        for variant, rows in zip((a, b), study.shared(a, b), strict=True)
-    ]
+        return (np.empty((0, len(study.cases))),) * 2
+    return study.paired(a, b, target, metric)
 
 
 def other_sets(study: Study) -> pd.DataFrame:

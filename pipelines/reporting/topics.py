@@ -54,6 +54,7 @@ _P_ROWS = (
     ("p signed-rank, Holm", "signed_rank", "p_holm"),
 )
 _PM = "{mean:.3f} ± {standard_error:.3f}"
+_PM_4 = _PM.replace(".3f", ".4f")
 _WORDS: Mapping[str, Any] = data("pages")
 _ALONE = _WORDS["one seed"]
 
@@ -66,14 +67,13 @@ class Block(NamedTuple):
     notes: list[str]
 
     def plain(self) -> str:
-        """Lay it out for a terminal."""
-        grid = pd.DataFrame(self.rows)
-        padded = grid.apply(
-            lambda cells: cells.str.pad(
-                cells.str.len().max(), "left" if cells.name else "right"
-            )
-        )
-        lines = list(padded.agg("  ".join, axis=1).str.rstrip())
+        """Lay it out for a terminal: the first column to the left, others right."""
+        columns = zip(*self.rows, strict=True)
+        first, *widths = (max(map(len, cells)) for cells in columns)
+        lines = []
+        for name, *cells in self.rows:
+            padded = map(str.rjust, cells, widths)
+            lines.append("  ".join([name.ljust(first), *padded]).rstrip())
         rule = "-" * max(map(len, lines))
         notes = [textwrap.fill(note, len(rule)) for note in self.notes]
         body = [rule, lines[0], rule, *lines[1:], rule]
@@ -136,10 +136,7 @@ def _name(study: Study, variant: Variant, every: list[int]) -> str:
 
 
 def _as_published(study: Study, variant: Variant, target: str) -> list[str]:
-    """The column that the paper's figure under each of `_HEADINGS` is of.
-
-    With two classes the published Brier is the corrected one: one column, then.
-    """
+    """The paper's column for each of `_HEADINGS`: one Brier where both forms agree."""
     forms = ("brier", "brier_published")
     ours, theirs = (study.measures(variant, target, one) for one in forms)
     same = np.array_equal(ours, theirs, equal_nan=True)
@@ -225,28 +222,27 @@ def calibrated(study: Study, files: _Files) -> str:
     found = files["calibration.csv"]
     found = found[found["reference"] == OBSERVERS[0]]
     each = [set(variant.rows(found)["region"]) for variant in study.main]
-    known = set(found["region"])
     region = [one for one in REGIONS if all(one in own for own in each)][-1]
-    regions = [one for one in REGIONS if one in known]
-    shown = {(one, "ece"): f"ECE, {one}" for one in regions}
-    # By then the last of them has its ECE.
-    shown |= {(region, "ace"): "ACE", (region, "reliability"): "reliability"}
-    shown |= {(region, "resolution"): "resolution"}
+    regions = [one for one in REGIONS if one in set(found["region"])]
+    heads = {(one, "ece"): f"ECE, {one}" for one in regions} | {(region, "ace"): "ACE"}
+    heads |= {(region, name): name for name in ("reliability", "resolution")}
+    shown = {key: _PM if key[1] in ("ece", "ace") else _PM_4 for key in heads}
     lines = []
     for variant, target in product(study.main, study.targets):
-        rows = variant.rows(found).set_index(["target", "region", "measure"])
-        cells = [_cell(rows, (target, *one)) for one in shown]
+        rows = variant.rows(found[found["target"] == target])
+        cells = _cells(rows.set_index(["region", "measure"]), shown)
         name = _of_class(study, variant.label, target)
         lines.append([name, str(rows["seeds"].max()), *cells])
     note = _WORDS["calibration"].format(one_seed=_ALONE, region=region)
-    return f"{table(['loss', 'seeds', *shown.values()], lines)}\n\n{note}"
+    return f"{table(['loss', 'seeds', *heads.values()], lines)}\n\n{note}"
 
 
-def _cell(rows: pd.DataFrame, key: tuple[str, str, str]) -> str:
-    if key not in rows.index:
-        return ""
-    form = _PM if key[-1] in ("ece", "ace") else _PM.replace(".3f", ".4f")
-    return form.format(**rows.loc[key, ["mean", "standard_error"]])
+def _cells(rows: pd.DataFrame, shown: Mapping[tuple[str, str], str]) -> list[str]:
+    """Print the rows named by the keys of `shown`; "" for one that is not there."""
+    return [
+        form.format(**rows.loc[key]) if key in rows.index else ""
+        for key, form in shown.items()
+    ]
 
 
 def _of_class(study: Study, name: str, target: object) -> str:
@@ -259,72 +255,55 @@ def observed(study: Study, files: _Files) -> str:
     if "observers.csv" not in files:
         return "*These images have one observer.*"
     found = files["observers.csv"]
-    found = found[found["region"] == "image"]
+    found = found[found["region"] == "image"].set_index(["reference", "measure"])
     each = ((one, found[found["target"] == one]) for one in study.targets)
     return "\n\n".join(_said(study, rows, target) for target, rows in each)
 
 
 def _said(study: Study, found: pd.DataFrame, target: str) -> str:
     """A sentence and a table on one class."""
-    keys = ["reference", "measure"]
-    columns = {
-        "Dice, first observer": ("observer1", "dice"),
-        "Dice, second": ("observer2", "dice"),
-        "mean p where they disagree": (EITHER, "mean_p_one"),
-        "share of that with p from 0.25 to 0.75": (EITHER, "near_half_one"),
-    }
-    lines = []
-    for variant in study.main:
-        rows = variant.rows(found).set_index(keys)
-        cells = [
-            (_PM if measure == "dice" else "{mean:.2f}").format(
-                **rows.loc[(of, measure)]
-            )
-            for of, measure in columns.values()
-        ]
-        lines.append([variant.label, str(rows["seeds"].max()), *cells])
-    human = HUMAN.rows(found).set_index(keys)
+    shown = {("observer1", "dice"): _PM, ("observer2", "dice"): _PM}
+    shown |= {(EITHER, name): "{mean:.2f}" for name in ("mean_p_one", "near_half_one")}
+    each = [(one.label, one.rows(found)) for one in study.main]
+    lines = [[name, str(o["seeds"].max()), *_cells(o, shown)] for name, o in each]
+    human = HUMAN.rows(found)
     said = _WORDS["observers"].format(
         target=target,
         dice=_PM.format(**human.loc[("observer1", "dice")]),
         share=f"{100 * human.loc[(EITHER, 'share_one'), 'mean']:.1f}",
         one_seed=_ALONE,
     )
-    return f"{said}\n\n{table([target, 'seeds', *columns], lines)}"
+    heads = ["Dice, first observer", "Dice, second", "mean p where they disagree"]
+    heads.append("share of that with p from 0.25 to 0.75")
+    return f"{said}\n\n{table([target, 'seeds', *heads], lines)}"
 
 
 def scaled(study: Study, files: _Files) -> str:
     """Lay out the temperatures of one study: a row a loss and class."""
     if "temperature.csv" not in files:
         return "*No run was scaled yet.*"
-    found = files["temperature.csv"]
+    found = files["temperature.csv"].set_index(["loss", "gamma", "target"])
     nll, brier = (found[found["metric"] == one] for one in ("nll", "brier"))
-    both = zip(nll.to_dict("records"), brier.to_dict("records"), strict=True)
-    lines = [_scaled_line(study, *pair) for pair in both]
+    rows = nll.join(brier[["before", "after"]].add_prefix("brier_")).reset_index()
+    lines = [_scaled_line(study, row) for row in rows.to_dict("records")]
     header = ["loss", "seeds", "temperature", "NLL", "scaled", "Brier", "scaled"]
     header.append("scaled NLL less that of DSC++")
     return f"{table(header, lines)}\n\nIntervals in brackets. {_ALONE}"
 
 
-def _scaled_line(
-    study: Study, row: dict[str, float], brier: dict[str, float]
-) -> list[str]:
+def _scaled_line(study: Study, row: dict[str, Any]) -> list[str]:
     gamma = row["gamma"] if row["gamma"] == row["gamma"] else None
-    name = Variant(str(row["loss"]), gamma).label
+    name = Variant(row["loss"], gamma).label
     # Replicates included.
     method = f"{name} + {TEMPERATURE}"
     trainings = sum(len(r) for one, r in study.runs.items() if one.label == method)
+    more = f" ({trainings} trainings)" if trainings > row["seeds"] else ""
     spread = " ({temperature_low:.2f} to {temperature_high:.2f})"
     gap = "{to_dscpp:+.3f} ({to_dscpp_low:+.3f} to {to_dscpp_high:+.3f})"
-    cells = [
-        "{seeds}" + (f" ({trainings} trainings)" if trainings > row["seeds"] else ""),
-        "{temperature:.2f}" + ("" if row["seeds"] == 1 else spread),
-        "{before:.3f}",
-        "{after:.3f}",
-        f"{brier['before']:.3f}",
-        f"{brier['after']:.3f}",
-        gap if row["to_dscpp"] == row["to_dscpp"] else "",
-    ]
+    cells = ["{seeds}" + more]
+    cells.append("{temperature:.2f}" + ("" if row["seeds"] == 1 else spread))
+    cells += ["{before:.3f}", "{after:.3f}", "{brier_before:.3f}", "{brier_after:.3f}"]
+    cells.append(gap if row["to_dscpp"] == row["to_dscpp"] else "")
     named = _of_class(study, name, row["target"])
     return [named, *(cell.format(**row) for cell in cells)]
 

@@ -85,15 +85,9 @@ def name_of(record: Mapping[str, Any]) -> str:
 
 def by_exponent(variants: Iterable[Variant]) -> list[Variant]:
     """Sort by loss, as given, and each family by its exponent: 1 of the plain form."""
-    listed = list(variants)
-    families = list(dict.fromkeys(map(_family, listed)))
-    return sorted(
-        listed, key=lambda one: (families.index(_family(one)), one.gamma or 1.0)
-    )
-
-
-def _family(variant: Variant) -> str:
-    return variant.loss.removesuffix("++")
+    each = [(one.loss.removesuffix("++"), one.gamma or 1.0, one) for one in variants]
+    families = [family for family, *_ in each]
+    return [one for *_, one in sorted(each, key=lambda e: (families.index(e[0]), e[1]))]
 
 
 def label(variant: Variant) -> str:
@@ -292,7 +286,8 @@ def _diagram(
     Where most cases have few voxels, all together are faded.
     """
     place = (target, region, OBSERVERS[0])
-    look, bins = style.colour(variant.loss), Reader(study, variant).binned(place).bins()
+    look, binned = style.colour(variant.loss), Reader(study, variant).binned(place)
+    bins = calibration.join(*binned, study.edges)
     axis.plot([0, 1], [0, 1], **_DASHED, zorder=2.5)
     cases, together = bins.pooled(axis=0), bins.pooled(axis=(0, 1))
     # To 5 digits: more would differ between machines, and no eye would see it.
@@ -481,7 +476,7 @@ def write_figures(
     Raises:
         InputError: runs that cannot be joined; a folder that cannot be written.
     """
-    found = studies(results)
+    found, root = studies(results), output or results
     drawn: dict[Path, Figure | None] = {}
     with style.drawing(width=width):
         for study in found:
@@ -490,20 +485,17 @@ def write_figures(
                 for variant, runs in study.runs.items()
                 if not losses or variant.loss.partition(" [")[0] in losses
             }
-            if not kept:
-                continue
-            folder = (output or results) / study.folder.relative_to(results) / "figures"
-            for name, draw in _OF_STUDY.items():
+            folder = root / study.folder.relative_to(results) / "figures"
+            for name, draw in _OF_STUDY.items() if kept else ():
                 drawn[folder / name] = draw(replace(study, runs=kept))
-        drawn[(output or results) / "figures" / "forest"] = forest(found)
+        drawn[root / "figures" / "forest"] = forest(found)
         written = []
         for stem, figure in drawn.items():
-            if figure is not None:
-                if not titled:
-                    style.leave_bare(figure)
+            if figure and not titled:
+                style.leave_bare(figure)
+            if figure:
                 written += style.save(figure, stem, FORMATS)
-                continue
-            for kind in FORMATS:
+            for kind in () if figure else FORMATS:
                 stem.with_name(f"{stem.name}.{kind}").unlink(missing_ok=True)
     return written
 

@@ -28,7 +28,6 @@ from pipelines import run as runs
 from pipelines import stored, written
 from pipelines.reporting.figures import curves, panels, style
 from pipelines.reporting.figures.panels import Panel, Row, Sheet, Window
-from pipelines.reporting.figures.planes import Plane
 from pipelines.reporting.frame import Study, in_words, selected, studies
 from pipelines.reporting.published import Variant
 from pipelines.run import Run
@@ -38,10 +37,76 @@ _THRESHOLDS = (0.2, 0.4, 0.6, 0.8)  # of the overlays (Fig. 5, bottom)
 _DETAIL = 128  # pixels: what a fine vessel needs to be seen
 _PLAIN, _PLUS = Variant("DSC"), Variant.standard("DSC++")
 _COMPARED = (Variant("CE"), _PLAIN, _PLUS)
+_EQUAL = 0.999  # of the largest voxel size: what counts as large, see `Plane.of`
+_ALONG = {"L": 0, "R": 0, "P": 1, "A": 1, "I": 2, "S": 2}
+_ON_THE_PAGE = "LPI"  # towards what columns and rows run
 
 _Array = npt.NDArray[Any]
 Locate = Callable[[Run], Path]
 """Finds the folder of the images that a run was trained on, or raises InputError."""
+
+
+@dataclass(frozen=True)
+class Plane:
+    """A plane of a volume, as readers of such images look at it.
+
+    The head is at the top, or else the front; the patient's right is on the left, or
+    else the front. Where the header does not say how the volume lies, rows and columns
+    are those of the array.
+
+    Attributes:
+        axis: of the array, across which the plane is cut.
+        index: of the plane along it.
+        aspect: height over width of a pixel, from the voxel size in mm.
+        turned: whether rows and columns of the array are exchanged.
+        flipped: axes on the page, 0 rows and 1 columns, that run against the array's.
+    """
+
+    axis: int
+    index: int
+    aspect: float
+    turned: bool = False
+    flipped: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, place: nifti.Geometry, target: npt.ArrayLike) -> Plane:
+        """Choose the plane of highest resolution that has most of a target.
+
+        It is cut across the axis with the largest voxels, the first of equal ones.
+
+        Args:
+            place: of the volume.
+            target: (*shape); not 0 where the target is. Where it is nowhere, the plane
+                in the middle is taken; of several equal ones the first.
+        """
+        sizes = np.array(place.spacing_mm)
+        axis = int(np.argmax(sizes >= _EQUAL * sizes.max()))
+        rest = [other for other in range(3) if other != axis]
+        number = np.count_nonzero(target, axis=tuple(rest))
+        index = int(number.argmax()) if number.any() else len(number) // 2
+        code = place.directions or "IPL"
+        along = [_ALONG[code[other]] for other in rest]
+        turned = bool(place.directions) and along[0] < along[1]
+        rows, columns = rest[::-1] if turned else rest
+        flipped = [
+            page
+            for page, other in enumerate((rows, columns))
+            if place.directions and code[other] not in _ON_THE_PAGE
+        ]
+        aspect = float(sizes[rows] / sizes[columns])
+        return cls(axis, index, aspect, turned, tuple(flipped))
+
+    def shown(self, array: _Array) -> _Array:
+        """A plane of the array, (two of its axes[, channels]), as it is on the page."""
+        turned = np.swapaxes(array, 0, 1) if self.turned else array
+        return np.flip(turned, self.flipped)
+
+    def cut(self, volume: _Array) -> _Array:
+        """The plane of a volume, (*shape[, channels]), as it is on the page."""
+        return self.shown(np.take(volume, self.index, self.axis))
+
+    def __str__(self) -> str:
+        return f"Slice {self.index} of axis {self.axis}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,11 +176,6 @@ class Example:
         return next(iter(self.runs.values())).record
 
     @property
-    def number(self) -> str:
-        """The case's id without "case_"."""
-        return self.case.removeprefix("case_")
-
-    @property
     def truth(self) -> _Array:
         """Where there is any foreground, (rows, columns)."""
         return np.asarray(self.label > 0)
@@ -174,11 +234,16 @@ class Example:
         """A panel of the whole image that shows where the enlarged part is."""
         return replace(panel, frame=self.window)
 
+    @property
+    def here(self) -> str:
+        """Which variants it has, in words."""
+        return f"here are those of {', '.join(one.label for one in self.runs)}"
+
     def title(self, what: str, shown: Iterable[Variant]) -> str:
         """What a figure shows, and of which data, seeds and case."""
         return (
             f"{what}: {curves.name_of(self.record)}, preset {self.record['preset']}, "
-            f"{self.seeds(shown)}, case {self.number}"
+            f"{self.seeds(shown)}, case {self.case.removeprefix('case_')}"
         )
 
     def seeds(self, shown: Iterable[Variant]) -> str:
@@ -275,11 +340,9 @@ def entropy(softmax: _Array) -> _Array:
 
 
 def picture(run: Run, root: Path) -> Path:
-    """Draw a run's first test case: image, truth, softmax heat map with colour bar.
+    """Draw a run's first test case: a row a class; `root` is the data set's folder.
 
-    Of several classes there is a row for each. Of a volume the slice with most
-    foreground is drawn, see `planes.Plane`. `root` is the data
-    set's folder. Returns the run's `pictures/<case>.png`.
+    Returns the run's `pictures/<case>.png`.
     """
     case = str(run.record["split"]["test"][0])
     path = run.path(_FOLDER) / f"{case}.png"
@@ -289,13 +352,8 @@ def picture(run: Run, root: Path) -> Path:
 def compare(group: Path, root: Path, backend: str) -> Path | None:
     """Draw CE, DSC and DSC++ side by side on the first test case (as Fig. 1).
 
-    Args:
-        group: `results/<dataset>/<preset>`.
-        root: the data set's folder.
-        backend: of the runs; of several seeds the lowest is shown.
-
-    Returns:
-        The PNG file, or None where DSC and DSC++ have no probabilities here.
+    Of `results/<dataset>/<preset>` the runs of a backend, of several seeds the lowest.
+    None where DSC and DSC++ have no probabilities here.
     """
     here = [r for r in runs.find(group) if r.path(stored.PROBABILITIES).is_dir()]
     chosen = {}
@@ -327,7 +385,7 @@ def _side_by_side(shown: dict[Variant, Run], root: Path, case: str, path: Path) 
         if of.window:
             rows.append([replace(panel.cut(of.window), title="") for panel in row])
     simulated = " (simulated)" if record["simulated"] else ""
-    title = f"{record['title']}{simulated}, case {of.number}"
+    title = f"{record['title']}{simulated}, case {case.removeprefix('case_')}"
     sheet = Sheet(rows, f"{title}, preset {record['preset']}", "", labels)
     return sheet.draw(path.with_suffix(""), ["png"])[0]
 
@@ -422,7 +480,7 @@ def median_case(study: Study, run: Run) -> str:
 def _figure1(of: Example) -> Sheet | str:
     """Image, truth; of DSC and DSC++ heat map, a part enlarged, errors (Fig. 1)."""
     if not {_PLAIN, _PLUS} <= of.runs.keys():
-        return f"probabilities of DSC and DSC++ are needed, {_here(of)}"
+        return f"probabilities of DSC and DSC++ are needed, {of.here}"
     rows: list[Row] = []
     for variant, panel in zip((_PLAIN, _PLUS), of.beside(), strict=True):
         heat, likeliest = of.heat(variant), of.softmax[variant].argmax(axis=-1)
@@ -430,17 +488,15 @@ def _figure1(of: Example) -> Sheet | str:
         if of.window:
             row.append(replace(heat.cut(of.window), title=f"{heat.title}, detail"))
         rows.append([*row, of.wrong(likeliest > 0, f"{variant.label}, errors")])
-    title = of.title("DSC and DSC++", [_PLAIN, _PLUS])
-    return Sheet(
-        rows, title, of.note("Prediction: the likeliest class."), key=panels.KEY
-    )
+    title, note = of.title("DSC and DSC++", [_PLAIN, _PLUS]), "the likeliest class."
+    return Sheet(rows, title, of.note(f"Prediction: {note}"), key=panels.KEY)
 
 
 def _figure2(of: Example) -> Sheet | str:
     """Heat maps of DSC++ with each gamma, DSC as gamma 1 (Fig. 2, top)."""
     shown = [v for v in curves.by_exponent(of.runs) if v.loss in ("DSC", "DSC++")]
     if len(shown) < 2:
-        return f"two exponents of DSC++ are needed (DSC is 1), {_here(of)}"
+        return f"two exponents of DSC++ are needed (DSC is 1), {of.here}"
     image, truth = of.beside()
     drawn: Row = [of.framed(image), truth.cut(of.window)]
     drawn += [of.heat(v, curves.label(v)).cut(of.window) for v in shown]
@@ -469,17 +525,11 @@ def _figure3(preset: str, parts: Sequence[Example | str]) -> Sheet | str:
     return Sheet(rows, f"Softmax values by loss, preset {preset}", rules, names)
 
 
-def _figure4(of: Example) -> Sheet:
-    """A slice of a volume: a row for each class, a heat map for each loss (Fig. 4)."""
-    title = of.title("Softmax values by class", of.runs)
-    return Sheet(of.by_class(), title, of.note(together=False), of.targets)
-
-
 def _figure5(of: Example) -> Sheet | str:
     """Overlays at softmax thresholds (Fig. 5, bottom)."""
     shown = [variant for variant in (_PLAIN, _PLUS) if variant in of.runs]
     if not shown:
-        return f"probabilities of DSC or DSC++ are needed, {_here(of)}"
+        return f"probabilities of DSC or DSC++ are needed, {of.here}"
     rows: list[Row] = [
         [panel.cut(of.window), *(_overlay(of, variant, t) for t in _THRESHOLDS)]
         for variant, panel in zip(shown, of.beside(), strict=False)
@@ -500,14 +550,15 @@ def _overlay(of: Example, variant: Variant, threshold: float) -> Panel:
     return replace(panel, note=f"recall {recall}, precision {precision}")
 
 
-def _here(of: Example) -> str:
-    return f"here are those of {', '.join(variant.label for variant in of.runs)}"
-
-
 _OF_VOLUMES = "figure4-slice"
 _FIGURES: Mapping[str, Callable[[Example], Sheet | str]] = {
     "figure1-heat-maps": _figure1,
     "figure2-gamma": _figure2,
     "figure5-overlays": _figure5,
-    _OF_VOLUMES: _figure4,
+    _OF_VOLUMES: lambda of: Sheet(
+        of.by_class(),
+        of.title("Softmax values by class", of.runs),
+        of.note(together=False),
+        of.targets,
+    ),
 }
