@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 import time
 from pathlib import Path
 
 import keras
 import numpy as np
+import planted
 import pytest
 
 import losses
@@ -383,3 +385,11 @@ def test_the_soak_tells_a_run_that_resumes_exactly(
     assert sum(row["disk"] == "full" for row in rows) == 2
     assert {row["ended"] for row in rows if not row["disk"]} == {"SIGKILL"}
     assert ("no" in {row["same"] for row in rows}) == bool(counted)
+
+
+@pytest.mark.parametrize("fault", planted.FAULTS, ids=lambda fault: fault.what)
+def test_every_planted_fault_can_still_be_planted(fault: planted.Fault) -> None:
+    assert (planted.ROOT / fault.file).read_text("utf-8").count(fault.old) == 1
+    file, _, name = fault.tests.partition("::")
+    found = (planted.ROOT / "tests" / file).read_text("utf-8")
+    assert name in re.findall(r"^def (test_\w+)", found, re.MULTILINE) or not name
