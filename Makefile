@@ -53,7 +53,8 @@ DATA_FLAGS = $(call flag,DATA,data)$(if $(PHANTOM), --phantom)
 .PHONY: help install demo study reproduce-drive reproduce-bus2017 reproduce-dsb2018
 .PHONY: reproduce-isic2018 reproduce-cvc-clinicdb reproduce-hippocampus kits19
 .PHONY: tables figures report docs site
-.PHONY: errata test test-all lint test-backends test-backend test-ports test-slurm recipes bench
+.PHONY: errata test test-all lint test-backends test-backend test-ports test-torch test-slurm
+.PHONY: recipes bench
 .PHONY: bench-losses bench-training bench-step bench-coverage bench-verdicts bench-evaluation lock clean
 
 help: ## list the targets
@@ -116,8 +117,10 @@ site: .venv-site/.ready ## build the documentation site into .work/site
 errata: $(VENV)/.ready ## measure what each errata entry does (DATA=folder of DRIVE, kits19)
 	@nice $(VENV)/bin/python -m errata --write$(call flag,DATA,data)
 
-# A file's tests share what they have trained: a process takes whole files.
+# A file's tests share what they have trained: a process takes whole files, in the order
+# of tests/conftest.py.
 PYTEST := bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+PYTEST += --no-loadscope-reorder
 
 test: lint ## style, types, import rules and the quick tests (minutes)
 	@$(VENV)/$(PYTEST) -m "not slow"
@@ -152,6 +155,11 @@ recipes: .venv-peers/.ready ## the recipes, with the libraries that they are for
 
 test-ports: .venv-peers/.ready ## the PyTorch port: its losses, MONAI, nnU-Net, its wheel
 	@KERAS_BACKEND=torch DSCPP_REQUIRE_PEERS=1 .venv-peers/$(PYTEST) -m ports
+
+# The lock of the peers holds that of PyTorch: one environment for all three.
+test-torch: .venv-peers/.ready ## all that needs PyTorch: Keras on it, the recipes, the port
+	@KERAS_BACKEND=torch DSCPP_REQUIRE_BACKEND=torch DSCPP_REQUIRE_PEERS=1 \
+		.venv-peers/$(PYTEST) -m "backend or peers or ports"
 
 test-slurm: $(VENV)/.ready ## runs as jobs of a real SLURM on this machine (5 minutes; as root)
 	@for name in munged slurmctld slurmd; do \

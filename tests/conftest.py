@@ -12,9 +12,22 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-# JAX compiles each operation for each shape, which is most of what its tests take.
-if os.environ.get("KERAS_BACKEND") == "jax":
-    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# One thread for each process, and for those that it starts: the tests are small and run
+# side by side, and threads without work would spin (PyTorch's take five times as long).
+# JAX compiles each operation for each shape, which is most of what its tests take: what
+# one process has compiled is there for all.
+SETTINGS = {
+    "OMP_NUM_THREADS": "1",
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+    "PJRT_NPROC": "1",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".work" / "jax"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+for name, value in SETTINGS.items():
+    os.environ.setdefault(name, value)
 # The libraries that the recipes are for.
 PEERS = ("monai", "nnunetv2")
 # Where DRIVE may lie: as DSCPP_DRIVE says, or where the README says to put it.
@@ -43,12 +56,20 @@ def pytest_configure(config: pytest.Config) -> None:
 SLOW_FIXTURES = {"scenes", "tiny", "trained", "typed", "wheels"}
 
 
+# The files that take minutes. They begin first, so that no process is left with one of
+# them while the others have nothing to do.
+LONGEST = ("slurm", "own", "workflow", "training", "damage", "own_volumes", "report")
+LONGEST += ("regenerate", "port_nnunet", "recipes", "truth", "illustrate", "losses")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Mark the tests that need one of the slow fixtures."""
+    """Mark the tests that need one of the slow fixtures; the longest files first."""
     for item in items:
         if SLOW_FIXTURES & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
+    place = {f"test_{name}": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost", None, "")

@@ -92,7 +92,6 @@ def test_more_classes_than_a_case_shows(cache):
 
 
 @pytest.mark.parametrize("augment", [True, False])
-@pytest.mark.backend
 def test_equals_miscnns_own_way_from_the_raw_files(raw, cache, augment):
     items = Batches(cache, cache.cases, seed=4, augment=augment)
     items.epoch = 2
@@ -211,7 +210,6 @@ print(json.dumps([hashlib.sha256(text).hexdigest(), items.order()]))
 """
 
 
-@pytest.mark.backend
 @pytest.mark.slow
 def test_another_process_draws_the_same_bytes(raw, cache, tmp_path, project):
     ended = subprocess.run(
@@ -313,7 +311,6 @@ def test_tensorflow_does_not_tune_what_fit_is_fed(cache):
     assert not feed(training(cache)).options().autotune.enabled
 
 
-@pytest.mark.backend
 def test_the_number_of_workers_changes_nothing(cache):
     found = set()
     for workers in (1, 2, 5, 16):
@@ -458,7 +455,6 @@ def test_keras_draws_every_item_of_the_epoch_it_is_in(cache, monkeypatch):
         assert [item for item in drawn if item[0] == epoch][-3:] == expected
 
 
-@pytest.mark.backend
 def test_prediction_input_is_the_prepared_image(raw, cache):
     image = prediction_input(cache, "b")
     assert image.dtype == np.float32

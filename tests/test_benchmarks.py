@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
+import planted
 import pytest
 
 import losses
@@ -424,3 +426,11 @@ def test_a_soak_that_cannot_be_is_refused(
     with pytest.raises(SystemExit, match="2"):
         soak.main()
     assert "full from 0 to kills" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fault", planted.FAULTS, ids=lambda fault: fault.what)
+def test_every_planted_fault_can_still_be_planted(fault: planted.Fault) -> None:
+    assert (planted.ROOT / fault.file).read_text("utf-8").count(fault.old) == 1
+    file, _, name = fault.tests.partition("::")
+    found = (planted.ROOT / "tests" / file).read_text("utf-8")
+    assert name in re.findall(r"^def (test_\w+)", found, re.MULTILINE) or not name

@@ -186,6 +186,7 @@ def test_no_run_and_no_runs(tmp_path, capsys):
     assert "make demo" in message
 
 
+@pytest.mark.slow
 def test_stages_and_a_model_of_another_architecture(phantoms, tmp_path, capsys):
 
     from pipelines.training import unet

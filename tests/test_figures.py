@@ -53,6 +53,7 @@ def test_files_in_all_formats(results):
             assert trace not in content
 
 
+@pytest.mark.slow
 def test_same_runs_same_bytes_in_another_process(tmp_path, project):
     results = tmp_path / "results"
     make_run(results, "DSC", gamma=1.0)

@@ -80,6 +80,7 @@ def open_group(results: Path, name: str = "phantom/reduced") -> Study:
     return frame.open_study(results / name)
 
 
+@pytest.mark.slow
 def test_every_figure_is_drawn_the_same_each_time(tmp_path, data):
     results = tmp_path / "results"
     for loss in ("CE", "DSC", "DSC++"):
@@ -114,6 +115,7 @@ def test_without_probabilities_it_is_said_once_what_to_do(tmp_path, data):
     assert not (folder / "pictures").exists()
 
 
+@pytest.mark.slow
 def test_data_go_to_their_own_data_set_alone(
     tmp_path, data, volumes, capsys, monkeypatch
 ):

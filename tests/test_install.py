@@ -88,6 +88,11 @@ def test_the_environments_share_their_versions(project: Path) -> None:
         assert {n: first[n] for n in shared} == {n: other[n] for n in shared}
 
 
+def test_the_peers_are_added_to_pytorchs_environment(project: Path) -> None:
+    """`make test-torch` tests the backend there."""
+    assert entries(project, "torch").keys() <= entries(project, "peers").keys()
+
+
 @pytest.mark.parametrize("lock", ["gpu", "jax-gpu"])
 def test_the_gpu_locks_still_run_on_a_p100(project: Path, lock: str) -> None:
     version = entries(project, lock)["nvidia-cudnn-cu12"].split()[0].split("==")[1]

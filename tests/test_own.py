@@ -350,7 +350,6 @@ def test_from_two_folders_to_a_table(run, capsys):
     assert float(means["nll"]["mean"]) == pytest.approx(np.mean(tests), rel=1e-5)
 
 
-@pytest.mark.backend
 def test_another_set_has_rows_of_its_own(run, capsys):
     before = (run / "cases.csv").read_bytes()
     other = ["--images", "photos", "--masks", "labels", "--name", "elsewhere"]
@@ -382,7 +381,6 @@ def test_another_set_has_rows_of_its_own(run, capsys):
     assert not (run.parents[1] / "other-sets.csv").exists()
 
 
-@pytest.mark.backend
 def test_other_images_do_not_replace_a_set_of_the_same_name(run, tmp_path, capsys):
     save(tmp_path / "in" / "x.png", grey(blob((30, 44), 9), 9))
     save(tmp_path / "on" / "x.png", blob((30, 44), 9).astype(np.uint8) * 255)
@@ -434,7 +432,6 @@ def test_a_temperature_of_files_comes_on_top_of_a_runs_own(kind, expected):
     np.testing.assert_allclose(found, scaling.scale(p, expected), 1e-6)
 
 
-@pytest.mark.backend
 def test_a_decision_file_is_applied_to_new_images(run, tmp_path, capsys):
     file, out = tmp_path / "decision.json", tmp_path / "out"
     assert main(["calibrate", "--run", str(run), "--output", str(file)]) == 0
@@ -539,7 +536,6 @@ def test_temperature_and_threshold_on_new_images(run, tmp_path, capsys):
     (run / "threshold-0.33.csv").unlink()
 
 
-@pytest.mark.backend
 def test_pictures_of_every_predicted_case(run, tmp_path, capsys):
     split = json.loads((run / "run.json").read_text())["split"]
     assert main(["predict", "--run", str(run), "--pictures"]) == 0
@@ -561,7 +557,6 @@ def test_pictures_of_every_predicted_case(run, tmp_path, capsys):
     assert "a1_picture.png: expected no file, or one" in capsys.readouterr().err
 
 
-@pytest.mark.backend
 def test_new_predictions_leave_nothing_of_those_before(run, tmp_path, monkeypatch):
     """`threshold-0.4.csv` and pictures once stayed after `predict --again`."""
     copy, twin = tmp_path / "copy", tmp_path / "copy-temperature"
@@ -622,7 +617,6 @@ def test_other_files_in_the_place_of_a_set(run, capsys):
     shutil.rmtree(run / "other-sets")
 
 
-@pytest.mark.backend
 def test_one_image_and_a_model_alone(run, tmp_path):
     shutil.copy(run / "model.keras", tmp_path / "net.keras")
     one = ["--input", str(Path("photos/a1.png")), "--output"]
@@ -691,7 +685,6 @@ def test_a_model_of_another_kind_is_refused(
     assert "net.keras: expected" in error and message in error
 
 
-@pytest.mark.backend
 def test_a_network_of_whole_images_or_two_outputs_is_refused(run, tmp_path, capsys):
     import keras
 
@@ -1000,13 +993,13 @@ def test_the_commands_of_the_page(tmp_path, monkeypatch, capsys):
         save(tmp_path / "NEW" / f"x{number}.png", grey(mask, number))
         label = labelled(mask, number).astype(np.uint8)
         save(tmp_path / "NEW-LABELS" / f"x{number}.png", label)
-    own_page.type_all(monkeypatch, brief)
+    own_page.type_all(monkeypatch, brief, "CE,DSC++")
     said = capsys.readouterr().out
     assert "own-clinic-a, foreground, preset reduced (epochs=20)" in said
     for place in ("tables", "results/own-clinic-a/reduced", "comparison"):
         assert len(rows(Path(place) / "table.csv")) >= 10, place
     joined = {row["loss"] for row in rows(Path("comparison/table.csv"))}
-    assert joined == {"CE", "DSC", "DSC++", "DSC++ [epochs=20]"}
+    assert joined == {"CE", "DSC++", "DSC++ [epochs=20]"}
     for place in ("OUT", "SCALED"):
         assert Image.open(Path(place) / "x8.png").size == (41, 33)
     assert Path("RUN/other-sets/clinic-b/cases.csv").is_file()

@@ -465,6 +465,7 @@ def test_written_runs_fill_the_papers_cells(name: str, tmp_path: Path, project) 
         ("cvc-clinicdb-sequence", "polyp"),
     ],
 )
+@pytest.mark.slow
 def test_from_files_to_tables(name, target, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     if name == "bus2017":

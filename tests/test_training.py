@@ -130,6 +130,7 @@ def train_until_killed(
 
 
 @pytest.mark.backend
+@pytest.mark.slow
 def test_the_seed_decides_the_run(data, work, tmp_path, done):
     same_run(done, stages.train(task(4), data, tmp_path / "same", work))
     other = stages.train(task(1, seed=4), data, tmp_path / "other", work)
@@ -192,7 +193,6 @@ def test_weights_are_kept_at_each_new_lowest_loss_only(tmp_path, monkeypatch):
     assert written == [1, 6]
 
 
-@pytest.mark.backend
 def test_ctrl_c_in_an_epoch_loses_that_epoch_alone(
     data, work, tmp_path, monkeypatch, done
 ):
@@ -217,6 +217,7 @@ def test_ctrl_c_in_an_epoch_loses_that_epoch_alone(
 
 
 @pytest.mark.backend
+@pytest.mark.slow
 def test_resume_is_exact_through_plateaus_and_early_stopping(
     data, work, tmp_path, alone
 ):
@@ -244,7 +245,6 @@ def test_optimiser_and_epoch_survive_the_state_file(data, work, cut):
     assert any(float(keras.ops.max(keras.ops.abs(v))) > 0 for v in momentum)
 
 
-@pytest.mark.backend
 def test_the_state_of_another_training_is_refused(data, work, cut):
     """Of the same network: nothing but what it says tells it apart."""
     material, _ = stages._prepare(task(3), data, work)
@@ -255,7 +255,7 @@ def test_the_state_of_another_training_is_refused(data, work, cut):
         state.load(path, model, "another")
 
 
-@pytest.mark.backend
+@pytest.mark.slow
 def test_a_number_typed_another_way_is_the_same_training(data, work, tmp_path):
     """Settings of 0 and 0.0 are equal, and so is what the state says it is of."""
     out = tmp_path / "run"
@@ -265,6 +265,7 @@ def test_a_number_typed_another_way_is_the_same_training(data, work, tmp_path):
 
 
 @pytest.mark.backend
+@pytest.mark.slow
 def test_a_run_in_float16_resumes_exactly_with_its_loss_scale(data, work, tmp_path):
     chosen = task(3, precision="mixed_float16")
     alone = stages.train(chosen, data, tmp_path / "alone", work)
@@ -373,7 +374,7 @@ def test_a_finished_run_trains_on_as_if_it_had_never_ended(data, work, tmp_path,
         stages.train(task(5), data, run.folder, work)
 
 
-@pytest.mark.backend
+@pytest.mark.slow
 def test_a_run_that_stopped_by_itself_is_as_it_would_be_with_more_epochs(
     data, work, tmp_path, alone, capsys
 ):
@@ -399,7 +400,7 @@ def test_a_run_that_cannot_train_on_says_why(data, work, tmp_path, done):
         assert runs.Run.open(folder).state == "evaluated"
 
 
-@pytest.mark.backend
+@pytest.mark.slow
 def test_a_training_begins_with_the_weights_of_another_run(data, work, tmp_path, done):
     """With steps of no length it ends with them too."""
     still = {"learning_rate": 1e-12, "min_learning_rate": 1e-12, "epochs": 1}
@@ -567,6 +568,7 @@ def test_a_model_that_is_not_the_runs_is_refused(data, work, tmp_path, done):
 
 
 @pytest.mark.backend
+@pytest.mark.slow
 def test_estimate(data, work):
     found = stages.estimate(task(7), data, work)
     assert found["epochs"] == 7
@@ -579,7 +581,6 @@ def test_predicting_needs_no_finished_state_twice(data, work, tmp_path, done):
     assert stages.predict(run.folder, data, work).state == "evaluated"
 
 
-@pytest.mark.backend
 def test_probabilities_that_are_gone_are_made_again(data, work, tmp_path, done, capsys):
     run = copy(done, tmp_path / "r")
     shutil.rmtree(run.path("probabilities"))
@@ -675,6 +676,7 @@ def test_a_long_epoch_does_not_hide_a_bad_step(tmp_path, monkeypatch):
 # --- what is logged elsewhere ----------------------------------------------------
 
 
+@pytest.mark.slow
 def test_other_logs_change_no_result_and_go_on_with_the_run(
     data, work, cut, tmp_path, monkeypatch
 ):
