@@ -25,7 +25,7 @@ import pandas as pd
 from pipelines.measure import statistics
 from pipelines.reporting import markdown
 from pipelines.reporting.estimates import estimate
-from pipelines.run import write_csv
+from pipelines.runs.run import write_csv
 
 OUTPUT = Path(__file__).with_suffix(".csv")
 PAGE = OUTPUT.with_name("README.md")

@@ -25,8 +25,8 @@ from data_io.datasets.phantom import vessels
 from data_io.prepare import cache
 from data_io.prepare.batches import Batches
 from data_io.prepare.preprocessing import Settings
-from pipelines import provenance
-from pipelines import run as runs
+from pipelines.environment import provenance
+from pipelines.runs import run as runs
 from pipelines.training import fit
 from pipelines.training.task import Task
 

@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks import timing
 from data_io.datasets.kits19 import kits19
 from data_io.files import nifti
-from pipelines import provenance
+from pipelines.environment import provenance
 
 Work = Callable[[], object]
 # KiTS19's first case, and one as long as its longest.
@@ -92,8 +92,8 @@ def _label(shape: tuple[int, ...]) -> np.ndarray:
 
 def evaluation(folder: Path) -> Work:
     """Measure the case as `dscpp evaluate` does."""
-    from pipelines import evaluate
-    from pipelines import run as runs
+    from pipelines.prediction import evaluate
+    from pipelines.runs import run as runs
 
     values = {"spacing_mm": kits19.RECORD.spacing_mm}
     run = runs.Run(folder / "run", {"state": "predicted", "preprocessing": values})

@@ -27,10 +27,12 @@ import pandas as pd
 from benchmarks.evaluation import alone
 from data_io.datasets import phantom
 from data_io.files import content
-from pipelines import cli, provenance, stages, stored, written
-from pipelines import run as runs
+from pipelines import cli, stages
+from pipelines.environment import provenance
 from pipelines.reporting.figures import style
-from pipelines.run import write_csv
+from pipelines.runs import run as runs
+from pipelines.runs import stored, written
+from pipelines.runs.run import write_csv
 from pipelines.training.task import Task
 
 OUTPUT = Path(__file__).with_suffix(".csv")

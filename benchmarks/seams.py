@@ -21,8 +21,10 @@ import numpy.typing as npt
 from data_io import datasets
 from data_io.errors import InputError
 from data_io.prepare import cache, patches
-from pipelines import apply, stages, stored
-from pipelines import run as runs
+from pipelines import stages
+from pipelines.prediction import apply
+from pipelines.runs import run as runs
+from pipelines.runs import stored
 from pipelines.training import predict
 
 _Array = npt.NDArray[np.floating]

@@ -35,9 +35,9 @@ import pandas as pd
 from data_io.datasets import phantom
 from data_io.files import content
 from data_io.own_images import describe
-from pipelines import provenance
-from pipelines import run as runs
-from pipelines.run import write_csv
+from pipelines.environment import provenance
+from pipelines.runs import run as runs
+from pipelines.runs.run import write_csv
 from pipelines.workflow.reproduce import dscpp
 
 OUTPUT = Path(__file__).with_suffix(".csv")

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines import provenance
-from pipelines.run import write_csv
+from pipelines.environment import provenance
+from pipelines.runs.run import write_csv
 
 RESULTS = Path(__file__).with_name("results.csv")
 Series = tuple[str, np.ndarray]

@@ -39,7 +39,7 @@ from pipelines.reporting.estimates import (
 from pipelines.reporting.frame import open_study
 from pipelines.reporting.markdown import replace_marked, table
 from pipelines.reporting.published import Variant
-from pipelines.run import write_csv
+from pipelines.runs.run import write_csv
 
 OUTPUT = Path(__file__).with_suffix(".csv")
 README = Path(__file__).parents[1] / "results" / "README.md"

@@ -10,7 +10,7 @@ from data_io.errors import InputError
 from errata.registry import COLUMNS, PROJECT, SOURCES, parts
 from pipelines.reporting import markdown
 from pipelines.reporting.published import read_rows
-from pipelines.run import write_atomically, write_csv
+from pipelines.runs.run import write_atomically, write_csv
 
 CSV = PROJECT / "docs" / "errata.csv"
 PAGE = CSV.with_suffix(".md")

@@ -17,7 +17,8 @@ from typing import Any
 
 from data_io import bars, datasets
 from data_io.errors import InputError, NotFinite, escaped, is_text, not_text
-from pipelines import arguments, backend, installed, loss_names, streams
+from pipelines import arguments, loss_names
+from pipelines.environment import backend, installed, streams
 
 _NO_READER = 141  # exit code, as where SIGPIPE ends a process
 

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from data_io import bars, datasets
 from data_io.errors import InputError, Problems
-from pipelines import arguments, installed, loss_names
-from pipelines import run as runs
-from pipelines.run import Run
+from pipelines import arguments, loss_names
+from pipelines.environment import installed
+from pipelines.runs import run as runs
+from pipelines.runs.run import Run
 
 if TYPE_CHECKING:
     from data_io.verification.report import Report
@@ -48,7 +49,7 @@ def verify(options: argparse.Namespace) -> Report:
         InputError: in place of the JSON file is another file than a report.
     """
     from data_io.verification.report import Finding, Report
-    from pipelines import written
+    from pipelines.runs import written
 
     if options.json:
         written.require_report(options.json, Report("", Path(), {}).as_dict())
@@ -181,7 +182,7 @@ def predict(options: argparse.Namespace) -> None:
             "--output DIR; received another combination"
         )
     _refuse(options, "--images", "data", "again", "nifti")
-    from pipelines import apply
+    from pipelines.prediction import apply
 
     decision = _decision(options)
     written = apply.predict_images(
@@ -232,7 +233,8 @@ def _decision(options: argparse.Namespace) -> Decision | None:
 
 
 def _predict_run(options: argparse.Namespace) -> None:
-    from pipelines import export, stages
+    from pipelines import stages
+    from pipelines.prediction import export
 
     if options.decision is not None:
         raise InputError(
@@ -277,7 +279,7 @@ def evaluate(options: argparse.Namespace) -> None:
             "expected both --images DIR and --masks DIR of the other set, and no --data"
         )
     _refuse(options, "--images", "again")
-    from pipelines import apply
+    from pipelines.prediction import apply
 
     threshold = stages.choose_threshold(options.run_folder, options.threshold)
     folder = apply.evaluate_set(
@@ -289,7 +291,7 @@ def evaluate(options: argparse.Namespace) -> None:
         options.work,
         threshold,
     )
-    from pipelines import evaluate as evaluation
+    from pipelines.prediction import evaluate as evaluation
     from pipelines.reporting import tables
 
     print("\n".join(tables.set_summary(folder / "cases.csv")))
@@ -379,8 +381,8 @@ def _warn_unrecorded(options: argparse.Namespace) -> None:
 
 def figures(options: argparse.Namespace) -> None:
     """`dscpp figures`: those of run files, and those with images where they are."""
-    from pipelines import written
     from pipelines.reporting.figures import curves, photographs
+    from pipelines.runs import written
 
     written.require_figures(options.output or options.results)
     _warn_unrecorded(options)
@@ -500,7 +502,7 @@ def _listed(run: Run) -> str:
 
 def clean(options: argparse.Namespace) -> None:
     """`dscpp clean`: list or delete what can be made again."""
-    from pipelines import cleaning
+    from pipelines.runs import cleaning
 
     found = cleaning.find(options.results, options.work, options.weights)
     print("\n".join(cleaning.lines(found)))

@@ -27,8 +27,9 @@ from data_io.errors import InputError
 from data_io.files import content, schema
 from data_io.files.writing import sweep
 from data_io.verification import leaks, verify
-from pipelines import backend, installed, provenance, stored, written
-from pipelines import run as runs
+from pipelines.environment import backend, installed, provenance
+from pipelines.runs import run as runs
+from pipelines.runs import stored, written
 from pipelines.training import tracking
 from pipelines.training.task import Task, from_record
 
@@ -201,7 +202,7 @@ def evaluate(
     """
     with _held(folder, "predicted") as run:
         if again or not run.reached("evaluated") or not run.has_measures:
-            from pipelines import evaluate as evaluation
+            from pipelines.prediction import evaluate as evaluation
             from pipelines.reporting.figures import photographs
 
             root = located(run, data, work)
@@ -248,7 +249,7 @@ def evaluate_at(
     Raises:
         InputError: as `evaluate`.
     """
-    from pipelines import evaluate as evaluation
+    from pipelines.prediction import evaluate as evaluation
 
     with _held(folder, "predicted") as run:
         return evaluation.at_threshold(run, located(run, data, work), threshold)
@@ -372,7 +373,7 @@ def export(
         InputError: as in `evaluate`; of NIfTI a run of images.
     """
     with _held(folder, "predicted") as run:
-        from pipelines import export as exporting
+        from pipelines.prediction import export as exporting
 
         root = located(run, data, work)
         labels = exporting.volumes(run, root, with_probabilities) if nifti else []
@@ -397,7 +398,7 @@ def initial(folder: Path) -> runs.Run:
     Raises:
         InputError: no such run, or none with a trained network here.
     """
-    from pipelines import apply
+    from pipelines.prediction import apply
 
     apply.require_model(folder, "--from ")
     run = runs.Run.open(folder)

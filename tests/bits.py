@@ -46,7 +46,7 @@ from damages import (
 from PIL import Image
 
 from benchmarks.soak import fingerprint
-from pipelines.run import write_csv
+from pipelines.runs.run import write_csv
 
 __all__ = ["KINDS", "Bits", "Kind"]
 

@@ -381,7 +381,7 @@ def shut(name: str) -> Callable[[], Any]:
 
 def held(name: str) -> Callable[[], Any]:
     """A run on which another process works."""
-    from pipelines import run as runs
+    from pipelines.runs import run as runs
 
     return lambda: runs.lock_folder(Path(name))
 

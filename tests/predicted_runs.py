@@ -8,9 +8,9 @@ import numpy as np
 
 from data_io.datasets import phantom
 from data_io.files import content
-from pipelines import run as runs
-from pipelines import stored, written
 from pipelines.posthoc import scaling
+from pipelines.runs import run as runs
+from pipelines.runs import stored, written
 from pipelines.training.task import Task
 
 

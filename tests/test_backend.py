@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from pipelines import backend, provenance
+from pipelines.environment import backend, provenance
 from pipelines.training import fit
 from pipelines.training.protocol import Protocol
 
@@ -160,7 +160,7 @@ HOSTILE = {
 }
 SHOW = """
 import json
-from pipelines import backend
+from pipelines.environment import backend
 backend.start()
 import keras, test_backend
 print(json.dumps(test_backend.values()))

@@ -21,9 +21,9 @@ from benchmarks import losses as loss_benchmark
 from benchmarks import step as step_benchmark
 from data_io.prepare import patches
 from data_io.prepare.batches import Batches
-from pipelines import provenance
-from pipelines import run as runs
+from pipelines.environment import provenance
 from pipelines.reporting.frame import open_study
+from pipelines.runs import run as runs
 from pipelines.training import unet
 from pipelines.training.protocol import Protocol
 

@@ -12,9 +12,9 @@ from scipy import stats
 
 from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
-from pipelines import evaluate
 from pipelines.measure import histograms, metrics
 from pipelines.measure.calibration import Bins
+from pipelines.prediction import evaluate
 from pipelines.reporting import calibration, frame, pages
 from pipelines.reporting.figures import curves, style
 

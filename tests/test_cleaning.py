@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import cleaning, cli
-from pipelines import run as runs
+from pipelines import cli
+from pipelines.runs import cleaning
+from pipelines.runs import run as runs
 
 KEPT = ("history.csv", *runs.MEASURES, "pictures/a.png", "nifti/a.nii.gz")
 REMADE = ("probabilities/a.npy", "probabilities/dscpp.sha256")

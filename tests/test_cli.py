@@ -20,7 +20,7 @@ from PIL import Image
 from data_io import bars
 from data_io.datasets import phantom
 from pipelines import arguments, cli
-from pipelines import run as runs
+from pipelines.runs import run as runs
 
 TINY = ("input_shape=[32,32]", "filters=2", "depth=1", "epochs=1")
 

@@ -13,11 +13,12 @@ from written_runs import make_run as write_run
 
 from data_io.datasets import phantom
 from data_io.errors import InputError
-from pipelines import run as runs
-from pipelines import stages, truth
+from pipelines import stages
 from pipelines.cli import main
 from pipelines.reporting.figures import photographs
 from pipelines.reporting.pages import Report
+from pipelines.runs import run as runs
+from pipelines.runs import truth
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from data_io.own_images import describe as own
 from data_io.prepare import cache, native
 from data_io.prepare.preprocessing import Settings
 from data_io.verification import verify
-from pipelines import apply
+from pipelines.prediction import apply
 from pipelines.training import predict
 from pipelines.training.protocol import Protocol
 

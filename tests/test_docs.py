@@ -17,9 +17,9 @@ import pytest
 import yaml
 
 import losses
-from pipelines.record import Record
 from pipelines.reporting import data
 from pipelines.reporting.figures import style
+from pipelines.runs.record import Record
 from pipelines.workflow import plan
 
 

@@ -11,10 +11,11 @@ import pytest
 from written_runs import CASES, DSC_NLL, make_run, one, read
 
 from data_io.errors import InputError
-from pipelines import cli, folds
-from pipelines import run as runs
+from pipelines import cli
 from pipelines.measure import histograms
 from pipelines.reporting import frame, pages
+from pipelines.runs import folds
+from pipelines.runs import run as runs
 from pipelines.training.task import Task
 from pipelines.workflow import plan
 

@@ -11,7 +11,7 @@ from data_io.datasets.kits19 import kits19
 from data_io.prepare import native
 from data_io.prepare.cache import prepare
 from data_io.prepare.preprocessing import Settings
-from pipelines import export
+from pipelines.prediction import export
 
 CASE = "case_00003"
 SETTINGS = Settings.of(kits19.RECORD, (40, 80, 80))

@@ -14,12 +14,13 @@ from data_io import splits
 from data_io.datasets import by_name, phantom
 from data_io.errors import InputError
 from data_io.files import content
-from pipelines import cli, evaluate, stages
-from pipelines import run as runs
+from pipelines import cli, stages
+from pipelines.prediction import evaluate
 from pipelines.reporting import frame
 from pipelines.reporting.figures import photographs
 from pipelines.reporting.frame import Study
 from pipelines.reporting.published import Variant
+from pipelines.runs import run as runs
 from pipelines.training.task import Task
 
 NAMES = ("figure1-heat-maps", "figure2-gamma", "figure5-overlays")

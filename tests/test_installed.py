@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from written_runs import make_run
 
-from pipelines import cli, installed
+from pipelines import cli
+from pipelines.environment import installed
 from pipelines.reporting import published
+from pipelines.runs.run import Run
 
 TRAIN = ["train", "--dataset", "phantom", "--loss", "DSC", "--preset", "demo"]
 COMMANDS = [
@@ -19,7 +21,7 @@ COMMANDS = [
     ["demo"],
     ["reproduce", "--dataset", "phantom", "--preset", "demo", "--losses", "DSC"],
     ["predict", "--model", "run", "--input", "photos", "--output", "labels"],
-    ["evaluate", "--run", "run", "--images", "photos", "--masks", "labels"],
+    ["evaluate", "--run", "../run", "--images", "photos", "--masks", "labels"],
 ]
 
 
@@ -47,6 +49,7 @@ def empty(tmp_path, monkeypatch) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
     monkeypatch.chdir(folder)
+    Run.create(tmp_path / "run", {})
     # So that what the tests of one backend do not have is no other reason.
     for name in ("keras", "tensorflow", "miscnn"):
         if not installed.is_here(name):

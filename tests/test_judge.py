@@ -16,7 +16,8 @@ from PIL import Image
 from predicted_runs import make_run
 
 from data_io.datasets import phantom
-from pipelines import cli, evaluate
+from pipelines import cli
+from pipelines.prediction import evaluate
 
 LABEL = np.array([[0, 1, 1], [0, 0, 1]], np.uint8)
 P = np.array([[0.25, 0.75, 0.4375], [0.0, 1.0, 0.875]], np.float32)

@@ -349,7 +349,7 @@ def test_importing_losses_in_a_new_process(tmp_path: Path) -> None:
 def test_the_command_lines_names_do_not_cost_keras() -> None:
     program = """
         import sys
-        from pipelines import cli, loss_names, run
+        from pipelines import cli, loss_names; from pipelines.runs import run
         assert "DSC++" in loss_names.NAMES
         heavy = {"keras", "losses", "tensorflow", "torch", "jax"}
         print(sorted(heavy & set(sys.modules)))

@@ -14,11 +14,13 @@ from sklearn.linear_model import LogisticRegression
 
 from data_io.datasets import phantom
 from data_io.errors import InputError
-from pipelines import calibrate, cli, stages, stored
-from pipelines import run as runs
+from pipelines import cli, stages
 from pipelines.measure import calibration, histograms
 from pipelines.measure.histograms import EDGES, N_BINS, bins_of, centres
 from pipelines.posthoc import maps, scaling
+from pipelines.prediction import calibrate
+from pipelines.runs import run as runs
+from pipelines.runs import stored
 
 
 def counted(p, y):

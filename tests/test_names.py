@@ -15,10 +15,10 @@ from data_io.datasets import folder
 from data_io.errors import InputError
 from data_io.files import names
 from data_io.own_images import describe as own
-from pipelines import evaluate
-from pipelines import run as runs
 from pipelines.cli import main
+from pipelines.prediction import evaluate
 from pipelines.reporting.frame import read_cases
+from pipelines.runs import run as runs
 from pipelines.training.task import Task
 
 HOSTILE = (

@@ -20,7 +20,7 @@ from data_io.errors import InputError, escaped, not_text
 from data_io.own_images import describe as own
 from data_io.verification import leaks
 from pipelines import arguments, cli
-from pipelines import run as runs
+from pipelines.runs import run as runs
 from pipelines.workflow import plan, reproduce
 
 # What a shell, make, glob and format would each take for their own.

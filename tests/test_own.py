@@ -22,12 +22,13 @@ from data_io.errors import InputError
 from data_io.files import content, schema
 from data_io.own_images import describe as own
 from data_io.prepare.interface import RawInterface
-from pipelines import run as runs
-from pipelines import stages, stored
-from pipelines.apply import Trained
+from pipelines import stages
 from pipelines.arguments import class_names
 from pipelines.cli import main
 from pipelines.posthoc import scaling
+from pipelines.prediction.apply import Trained
+from pipelines.runs import run as runs
+from pipelines.runs import stored
 from pipelines.training import predict as prediction
 from pipelines.training import protocol
 from pipelines.training.task import Task

@@ -18,9 +18,9 @@ from data_io.own_images import grids as own_grids
 from data_io.prepare import cache
 from data_io.prepare.interface import RawInterface
 from data_io.prepare.preprocessing import Settings
-from pipelines import apply
-from pipelines import run as runs
 from pipelines.cli import main
+from pipelines.prediction import apply
+from pipelines.runs import run as runs
 from pipelines.training import protocol
 from pipelines.training.protocol import Protocol
 

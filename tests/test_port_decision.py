@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipelines.measure.metrics import predicted
-from pipelines.stored import scale
+from pipelines.runs.stored import scale
 
 pytest.importorskip("torch")
 pytestmark = pytest.mark.ports

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from data_io.datasets import phantom
-from pipelines import evaluate
 from pipelines.measure import histograms, metrics
 from pipelines.measure.regions import band, band_radius
+from pipelines.prediction import evaluate
 
 SMALL = phantom.Settings(training=1, validation=1, test=1, size=64)
 

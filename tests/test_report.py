@@ -25,12 +25,12 @@ from data_io.datasets import by_name, phantom
 from data_io.errors import InputError
 from data_io.own_images import describe as own
 from pipelines import cli, stages
-from pipelines.judge import judge
 from pipelines.measure import metrics
 from pipelines.measure.metrics import overlap_scores
+from pipelines.prediction.judge import judge
 from pipelines.report import explorer, page
 from pipelines.reporting.pages import Report
-from pipelines.run import Run
+from pipelines.runs.run import Run
 
 MARKUP = '<img src=x onerror="alert(1)">'
 VOID = {"meta", "img", "input"}

@@ -20,8 +20,9 @@ import pytest
 from data_io.errors import InputError
 from data_io.files import schema
 from data_io.files.writing import sweep
-from pipelines import commits, written
-from pipelines import run as runs
+from pipelines.environment import commits
+from pipelines.runs import run as runs
+from pipelines.runs import written
 
 RECORD = {
     "dataset": "drive",
@@ -310,7 +311,7 @@ def test_no_run(tmp_path):
 def test_the_second_process_is_refused_and_the_lock_dies_with_its_owner(tmp_path):
     code = (
         "import sys, pathlib\n"
-        "from pipelines import run\n"
+        "from pipelines.runs import run\n"
         "with run.lock_folder(pathlib.Path(sys.argv[1])):\n"
         "    print('held', flush=True)\n"
         "    sys.stdin.read()\n"
@@ -440,10 +441,12 @@ def refusing(original, command):
 
 
 def test_git_archive_writes_the_commit(tmp_path, project):
-    if commits.is_clean((project / "pipelines/commit.txt").read_text().strip()):
+    if commits.is_clean(
+        (project / "pipelines/environment/commit.txt").read_text().strip()
+    ):
         pytest.skip("this tree is such an archive")
-    for file in (".gitattributes", "pipelines/commit.txt"):
-        (tmp_path / file).parent.mkdir(exist_ok=True)
+    for file in (".gitattributes", "pipelines/environment/commit.txt"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(project / file, tmp_path / file)
     git(tmp_path, "init", "-q")
     git(tmp_path, "add", "-A")
@@ -451,7 +454,8 @@ def test_git_archive_writes_the_commit(tmp_path, project):
     head = git(tmp_path, "rev-parse", "HEAD")
     git(tmp_path, "archive", "--output", "tree.tar", "HEAD")
     with tarfile.open(tmp_path / "tree.tar") as tar:
-        assert tar.extractfile("pipelines/commit.txt").read().decode().strip() == head
+        packed = tar.extractfile("pipelines/environment/commit.txt")
+        assert packed.read().decode().strip() == head
 
 
 def test_a_link_in_the_place_of_the_lock_or_the_run_is_named(tmp_path):
@@ -531,7 +535,7 @@ def test_a_report_to_standard_output(tmp_path, capfd):
 def test_what_killed_processes_left_is_swept_and_not_what_others_write(tmp_path):
     code = (
         "import os, sys, pathlib\n"
-        "from pipelines import run\n"
+        "from pipelines.runs import run\n"
         "run.write_atomically(pathlib.Path(sys.argv[1]), lambda _: os._exit(1))\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.csv")], check=False)
@@ -556,7 +560,9 @@ def test_a_system_without_posix_has_the_command_line_and_the_writer(tmp_path):
         import pathlib, signal, sys
         sys.modules.update(fcntl=None, resource=None)
         del signal.SIGHUP
-        from pipelines import cli, provenance, run, stopping
+        from pipelines import cli
+        from pipelines.environment import provenance, stopping
+        from pipelines.runs import run
         from pipelines.workflow import processes
         run.write_json(pathlib.Path(sys.argv[1]), {"a": provenance.peak_memory_mb()})
     """

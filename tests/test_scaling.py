@@ -14,10 +14,12 @@ from written_runs import DSC_NLL, make_run, one, read
 from data_io.datasets import phantom
 from data_io.errors import InputError
 from data_io.files import schema
-from pipelines import apply, cli, commands, stages, stored, written
-from pipelines import run as runs
+from pipelines import cli, commands, stages
 from pipelines.posthoc import scaling
+from pipelines.prediction import apply
 from pipelines.reporting import frame, pages
+from pipelines.runs import run as runs
+from pipelines.runs import stored, written
 from pipelines.training.task import Task
 
 TINY = {"input_shape": [32, 32], "filters": 2, "depth": 1, "epochs": 1}

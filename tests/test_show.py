@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from data_io.datasets import phantom
-from pipelines import provenance
-from pipelines import run as runs
+from pipelines.environment import provenance
 from pipelines.reporting.figures import photographs
+from pipelines.runs import run as runs
 
 
 @pytest.fixture(scope="module")

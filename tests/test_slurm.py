@@ -24,7 +24,7 @@ from test_workflow import assert_same_run, begun, saved_state, wait_until
 
 from data_io.errors import InputError
 from pipelines import cli
-from pipelines import run as runs
+from pipelines.runs import run as runs
 from pipelines.workflow import plan, processes, reproduce, slurm, study
 
 # Each notes what it was asked, a line each; the queue is a file.

@@ -23,9 +23,9 @@ from data_io.prepare.miscnn_compat import (
 )
 from data_io.prepare.preprocessing import Settings, augmentation, subfunctions
 from data_io.prepare.resampling import SlabResampling
-from pipelines import run as runs
 from pipelines import stages
 from pipelines.reporting import pages
+from pipelines.runs import run as runs
 from pipelines.training import protocol
 from pipelines.training.task import Task
 

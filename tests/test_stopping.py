@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import stopping
+from pipelines.environment import stopping
 
 # One call into C that does not come back to Python, and without a handler of its own.
 SCRIPT = """
 import hashlib, sys
 from pathlib import Path
-from pipelines import stopping
+from pipelines.environment import stopping
 with stopping.saving(lambda: Path("saved").write_text("x")):
     print("busy", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"a", b"b", int(sys.argv[1]))
@@ -112,7 +112,7 @@ def test_in_another_thread_it_only_saves():
 
 SLOW = """
 import threading, time
-from pipelines import stopping
+from pipelines.environment import stopping
 lock, saved = threading.Lock(), []
 begun, ordered = threading.Event(), threading.Event()
 def save():

@@ -14,10 +14,11 @@ from predicted_runs import make_run
 from data_io.datasets import phantom
 from data_io.errors import InputError
 from data_io.files import content
-from pipelines import evaluate, stored, written
-from pipelines import run as runs
 from pipelines.posthoc import scaling
+from pipelines.prediction import evaluate
 from pipelines.reporting.figures import photographs
+from pipelines.runs import run as runs
+from pipelines.runs import stored, written
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,6 @@ from written_runs import CASES, DSC_NLL, PLUS_NLL, make_run, one, read
 from data_io.errors import InputError
 from data_io.files.content import file_hash
 from pipelines import cli, stages
-from pipelines import run as runs
 from pipelines.measure import histograms, metrics
 from pipelines.posthoc import threshold
 from pipelines.reporting import (
@@ -33,6 +32,7 @@ from pipelines.reporting import (
 )
 from pipelines.reporting.evidence import estimated, training_spread
 from pipelines.reporting.published import Variant
+from pipelines.runs import run as runs
 
 # Written whatever was run.
 ALWAYS = ("tests.csv", "thresholds.csv", "calibration.csv", "reliability.csv")

@@ -23,8 +23,9 @@ import pytest
 from data_io.datasets import phantom
 from data_io.errors import InputError
 from data_io.files.writing import sweep
-from pipelines import commits, provenance, stages
-from pipelines import run as runs
+from pipelines import stages
+from pipelines.environment import commits, provenance
+from pipelines.runs import run as runs
 from pipelines.training import callbacks, fit, state, tracking, unet
 from pipelines.training.task import Task
 

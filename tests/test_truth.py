@@ -12,10 +12,11 @@ from scipy import stats
 from data_io.datasets import phantom
 from data_io.datasets.drive import drive
 from data_io.files.schema import sealed
-from pipelines import run as runs
-from pipelines import stages, truth
+from pipelines import stages
 from pipelines.measure import calibration, histograms
 from pipelines.reporting import frame, pages
+from pipelines.runs import run as runs
+from pipelines.runs import truth
 from pipelines.training.task import Task
 
 SETTINGS = phantom.Settings(training=12, validation=3, test=50, size=64, seed=11)

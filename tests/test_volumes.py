@@ -12,12 +12,13 @@ from data_io.errors import InputError
 from data_io.files import content, nifti
 from data_io.prepare import native
 from data_io.prepare.miscnn_compat import Resampling, Sample
-from pipelines import cli, evaluate, export
-from pipelines import run as runs
+from pipelines import cli
 from pipelines.measure import histograms, metrics, regions, voxels
+from pipelines.prediction import evaluate, export
 from pipelines.reporting.figures import photographs
 from pipelines.reporting.figures.photographs import Plane
 from pipelines.reporting.published import Variant
+from pipelines.runs import run as runs
 from pipelines.training.task import Task
 
 CASE = "case_00003"

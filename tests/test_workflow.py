@@ -22,8 +22,10 @@ from written_runs import make_run
 
 from data_io import splits
 from data_io.errors import InputError
-from pipelines import cli, provenance, truth
-from pipelines import run as runs
+from pipelines import cli
+from pipelines.environment import provenance
+from pipelines.runs import run as runs
+from pipelines.runs import truth
 from pipelines.training.task import Task
 from pipelines.workflow import estimate, plan, processes, reproduce, study
 

@@ -16,18 +16,13 @@ from conformance.__main__ import main as conformance
 from data_io.datasets import folder as own_images
 from data_io.errors import InputError
 from data_io.verification.report import Report
-from pipelines import (
-    apply,
-    backend,
-    export,
-    stages,
-    stored,
-    truth,
-    written,
-)
-from pipelines import run as runs
+from pipelines import stages
 from pipelines.cli import main
+from pipelines.environment import backend
+from pipelines.prediction import apply, export
 from pipelines.reporting.figures import photographs, style
+from pipelines.runs import run as runs
+from pipelines.runs import stored, truth, written
 
 FOREIGN = b"a manual label"
 

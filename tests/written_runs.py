@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.measure import histograms, metrics
-from pipelines.run import CASE_KEYS, folder_name
+from pipelines.runs.run import CASE_KEYS, folder_name
 
 CASES = ("01", "02", "03", "04")
 # One value a case; the rest of the metrics are the same for every run.

@@ -18,11 +18,12 @@ from typing_extensions import TypedDict
 
 from data_io.errors import InputError
 from data_io.files import schema
-from pipelines import commits, written
-from pipelines import run as runs
+from pipelines.environment import commits
 from pipelines.measure import decisions
 from pipelines.measure.histograms import Histograms
 from pipelines.posthoc import scaling, threshold
+from pipelines.runs import run as runs
+from pipelines.runs import written
 
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Cut = Annotated[float, Field(gt=0, lt=1)]

@@ -10,7 +10,7 @@ All methods scale these: after an image was brought back to its size, and before
 volume is. Histograms of volumes are at native size, so a map does not fit these quite.
 
 The scaled run lies beside the run, `<run>-<method>`. It keeps what was fitted and no
-probabilities: `pipelines.stored` scales those of the run where they are read.
+probabilities: `pipelines.runs.stored` scales those of the run where they are read.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from data_io import bars, datasets
 from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
 from data_io.prepare import native
-from pipelines import run as runs
-from pipelines import stored
 from pipelines.measure import calibration, histograms
 from pipelines.posthoc import maps, threshold
-from pipelines.stored import SMALLEST, scale
+from pipelines.runs import run as runs
+from pipelines.runs import stored
+from pipelines.runs.stored import SMALLEST, scale
 
 TEMPERATURE = "temperature"
 METHODS = (TEMPERATURE, *maps.METHODS)

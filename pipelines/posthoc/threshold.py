@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from data_io.errors import InputError
-from pipelines import run as runs
 from pipelines.measure import decisions, histograms
+from pipelines.runs import run as runs
 
 OF_RUN = {"split": "validation", "region": "image", "reference": "observer1"}
 """What a threshold is chosen on."""

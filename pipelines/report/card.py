@@ -17,7 +17,7 @@ from pipelines.reporting.figures.curves import name_of
 from pipelines.reporting.frame import Study, join, require_described
 from pipelines.reporting.markdown import escape, table
 from pipelines.reporting.published import Paper, paper_folder
-from pipelines.run import JUDGED, OTHER_SETS, TRUTH, Run, spelled
+from pipelines.runs.run import JUDGED, OTHER_SETS, TRUTH, Run, spelled
 
 _CALIBRATION = ("ece", "ace", "mce", "nll", "brier")
 

@@ -26,7 +26,6 @@ from data_io.datasets.layout import ABOUT
 from data_io.datasets.phantom import vessels
 from data_io.errors import InputError
 from data_io.files import nifti
-from pipelines import stored
 from pipelines.measure import decisions, histograms
 from pipelines.measure.histograms import THRESHOLDS
 from pipelines.measure.metrics import ratio
@@ -34,7 +33,8 @@ from pipelines.reporting.figures import curves, panels, photographs, style
 from pipelines.reporting.figures.photographs import Plane
 from pipelines.reporting.frame import Study, selected
 from pipelines.reporting.pages import Page
-from pipelines.run import JUDGED, OWN_DATA, Run
+from pipelines.runs import stored
+from pipelines.runs.run import JUDGED, OWN_DATA, Run
 
 SUBDIVISIONS = 12
 """Bytes between two thresholds: 20 x 12 of them are used."""

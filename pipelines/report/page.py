@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from data_io.errors import InputError
-from pipelines import commits
+from pipelines.environment import commits
 from pipelines.report import explorer
 from pipelines.reporting import answers, calibration, claims
 from pipelines.reporting.figures import curves, style
@@ -22,7 +22,7 @@ from pipelines.reporting.frame import Study
 from pipelines.reporting.markdown import escape
 from pipelines.reporting.pages import Page, Report
 from pipelines.reporting.tables import OURS
-from pipelines.run import spelled, write_atomically
+from pipelines.runs.run import spelled, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

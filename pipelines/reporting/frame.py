@@ -20,8 +20,7 @@ import pandas as pd
 from data_io.datasets import is_own
 from data_io.errors import InputError
 from data_io.files.names import from_cell
-from pipelines import run as runs_module
-from pipelines.commits import from_clean_commit, unclean_commit
+from pipelines.environment.commits import from_clean_commit, unclean_commit
 from pipelines.measure import histograms, metrics
 from pipelines.measure.histograms import Histograms
 from pipelines.reporting.estimates import by_seed
@@ -33,7 +32,8 @@ from pipelines.reporting.published import (
     Variant,
     paper_folder,
 )
-from pipelines.run import CUSTOM, TRUTH, Run, spelled
+from pipelines.runs import run as runs_module
+from pipelines.runs.run import CUSTOM, TRUTH, Run, spelled
 
 EXTREMES = "extremes"
 """A measure of confidence: the share of voxels with p < 0.05 or p >= 0.95."""

@@ -24,7 +24,7 @@ from pipelines.reporting import (
 from pipelines.reporting.frame import Study, finished, join, studies
 from pipelines.reporting.markdown import replace_marked
 from pipelines.reporting.published import Paper, paper_folder
-from pipelines.run import Run, require_table, write_atomically, writing
+from pipelines.runs.run import Run, require_table, write_atomically, writing
 
 # Only written where they have a row.
 _OPTIONAL = ("observers.csv", "other-sets.csv", "temperature.csv")

@@ -18,7 +18,6 @@ from data_io.errors import InputError
 from data_io.files import schema
 from data_io.files.content import file_hash
 from pipelines.measure import metrics, statistics
-from pipelines.record import MeasuredSet
 from pipelines.reporting import data, estimates
 from pipelines.reporting.estimates import Estimate, estimate, mean_of, pm
 from pipelines.reporting.evidence import estimated, training_spread
@@ -30,7 +29,8 @@ from pipelines.reporting.published import (
     each_cell,
     partner_of,
 )
-from pipelines.run import OTHER_SETS
+from pipelines.runs.record import MeasuredSet
+from pipelines.runs.run import OTHER_SETS
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     kind: tuple(names.split()) for kind, names in data("columns").items()

@@ -17,7 +17,7 @@ import pandas as pd
 from scipy.stats import bartlett, false_discovery_control
 
 from data_io.datasets import is_own
-from pipelines.commits import from_clean_commit
+from pipelines.environment.commits import from_clean_commit
 from pipelines.measure import metrics
 from pipelines.reporting import claims, data, practice
 from pipelines.reporting.calibration import EITHER, HUMAN, OBSERVERS, REGIONS
@@ -35,7 +35,7 @@ from pipelines.reporting.markdown import table
 from pipelines.reporting.published import Cell, Variant, each_cell
 from pipelines.reporting.rules import FAILS
 from pipelines.reporting.tables import TEMPERATURE
-from pipelines.run import TRUTH
+from pipelines.runs.run import TRUTH
 
 COUNTS = "counts.csv"
 _Files = Mapping[str, pd.DataFrame]

@@ -13,7 +13,7 @@ import numpy as np
 
 from data_io import bars
 from data_io.errors import NotFinite
-from pipelines import run as runs
+from pipelines.runs import run as runs
 from pipelines.training import state
 
 _Logs = dict[str, Any] | None

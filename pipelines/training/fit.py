@@ -14,8 +14,8 @@ import losses
 from data_io import bars, pool
 from data_io.files.schema import digest
 from data_io.prepare import batches, cache
-from pipelines import backend, provenance, stopping
-from pipelines import run as runs
+from pipelines.environment import backend, provenance, stopping
+from pipelines.runs import run as runs
 from pipelines.training import callbacks, state, unet
 from pipelines.training.protocol import Protocol
 from pipelines.training.task import Task

@@ -18,9 +18,10 @@ from data_io import bars
 from data_io.errors import InputError
 from data_io.files.content import file_hash
 from data_io.prepare import batches, cache, patches
-from pipelines import provenance, written
-from pipelines import run as runs
-from pipelines.stored import (
+from pipelines.environment import provenance
+from pipelines.runs import run as runs
+from pipelines.runs import written
+from pipelines.runs.stored import (
     LIST,
     PROBABILITIES,
     SPLITS,

@@ -23,7 +23,7 @@ from typing_extensions import TypedDict
 
 from data_io.errors import InputError
 from data_io.files import archives, schema
-from pipelines import run as runs
+from pipelines.runs import run as runs
 
 Arrays = dict[str, Any]  # NumPy arrays by name
 

@@ -11,8 +11,9 @@ from data_io import datasets
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.files.content import file_hash
-from pipelines import loss_names, provenance
-from pipelines import run as runs
+from pipelines import loss_names
+from pipelines.environment import provenance
+from pipelines.runs import run as runs
 from pipelines.training import protocol
 
 if TYPE_CHECKING:  # Names of data sets are wanted where nothing is read.

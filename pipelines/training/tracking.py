@@ -11,8 +11,8 @@ from typing import Any
 
 from data_io.errors import InputError
 from data_io.files import schema
-from pipelines import installed
-from pipelines import run as runs
+from pipelines.environment import installed
+from pipelines.runs import run as runs
 
 VARIABLE = "DSCPP_TRACK"
 # What each needs; Keras writes TensorBoard's files with TensorFlow on every backend.

@@ -24,7 +24,7 @@ from data_io import datasets
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.files import schema
-from pipelines import run as runs
+from pipelines.runs import run as runs
 from pipelines.training.task import Task
 
 EXPERIMENTS = Path(__file__).parent / "experiments"
@@ -166,7 +166,7 @@ class Planned:
     @property
     def done(self) -> bool:
         """Whether its folder says that nothing is left to do."""
-        from pipelines import stages  # not above: --help needs none of it
+        from pipelines import stages
 
         try:
             if (run := self.run) is None:

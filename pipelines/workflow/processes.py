@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from data_io import bars
-from pipelines import stopping
+from pipelines.environment import stopping
 from pipelines.workflow import logs
 
 VARIABLE = "DSCPP_LEADER"

@@ -34,8 +34,9 @@ from data_io import bars, datasets, pool
 from data_io.errors import InputError
 from data_io.files.writing import writing
 from data_io.prepare.shared import VARIABLE
-from pipelines import arguments, commits, installed, provenance
-from pipelines import run as runs
+from pipelines import arguments
+from pipelines.environment import commits, installed, provenance
+from pipelines.runs import run as runs
 from pipelines.workflow import estimate, processes, slurm, status
 from pipelines.workflow.plan import (
     EXPERIMENTS,
@@ -321,7 +322,7 @@ class Call:
 
     def _pool(self, made: Sequence[Planned]) -> None:
         """Join the folds of each run that has them all."""
-        from pipelines import folds
+        from pipelines.runs import folds
 
         joined: dict[Path, list[Path]] = {}
         for run in made:
@@ -447,7 +448,7 @@ def _each_group(
 
 def _measure_truth(group: Path, data: Path) -> None:
     """Of simulated images, measure the true probabilities beside the networks."""
-    from pipelines import truth
+    from pipelines.runs import truth
 
     truth.measure(group, data)
 

@@ -27,7 +27,7 @@ from annotated_types import Ge, Le
 from data_io import bars
 from data_io.errors import InputError
 from data_io.files import schema
-from pipelines import streams
+from pipelines.environment import streams
 from pipelines.workflow import logs, processes
 from pipelines.workflow.plan import Planned, load
 

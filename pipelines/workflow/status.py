@@ -17,8 +17,8 @@ from data_io import bars
 from data_io.bars import duration
 from data_io.errors import InputError
 from data_io.files import archives, schema
-from pipelines import provenance
-from pipelines import run as runs
+from pipelines.environment import provenance
+from pipelines.runs import run as runs
 from pipelines.workflow import logs, slurm
 from pipelines.workflow.plan import RESULTS, Planned
 

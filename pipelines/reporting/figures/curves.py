@@ -35,7 +35,7 @@ from pipelines.reporting.figures import style
 from pipelines.reporting.frame import Study, studies
 from pipelines.reporting.published import THRESHOLDS, Paper, Variant
 from pipelines.reporting.tables import usable
-from pipelines.run import Run
+from pipelines.runs.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -24,13 +24,13 @@ from data_io.datasets.phantom import Phantom
 from data_io.errors import InputError
 from data_io.files import nifti
 from data_io.prepare import native
-from pipelines import run as runs
-from pipelines import stored, written
 from pipelines.reporting.figures import curves, panels, style
 from pipelines.reporting.figures.panels import Panel, Row, Sheet, Window
 from pipelines.reporting.frame import Study, in_words, selected, studies
 from pipelines.reporting.published import Variant
-from pipelines.run import Run
+from pipelines.runs import run as runs
+from pipelines.runs import stored, written
+from pipelines.runs.run import Run
 
 _FOLDER = "pictures"
 _THRESHOLDS = (0.2, 0.4, 0.6, 0.8)  # of the overlays (Fig. 5, bottom)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.reporting import DATA, data
-from pipelines.run import write_atomically
+from pipelines.runs.run import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

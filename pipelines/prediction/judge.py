@@ -26,14 +26,16 @@ from data_io.files.names import unfit
 from data_io.files.schema import digest
 from data_io.own_images import probabilities as given
 from data_io.own_images.describe import class_names
-from pipelines import arguments, commits, evaluate
-from pipelines import run as runs
+from pipelines import arguments
+from pipelines.environment import commits
 from pipelines.measure import decisions
 from pipelines.measure.histograms import EDGES
 from pipelines.measure.metrics import ratio
 from pipelines.measure.regions import BAND
 from pipelines.posthoc import decision as decision_file
-from pipelines.stored import scale
+from pipelines.prediction import evaluate
+from pipelines.runs import run as runs
+from pipelines.runs.stored import scale
 
 if TYPE_CHECKING:
     import pandas as pd

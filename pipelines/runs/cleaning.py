@@ -16,8 +16,8 @@ from tqdm import tqdm
 from data_io import datasets
 from data_io.datasets import layout
 from data_io.errors import InputError
-from pipelines import run as runs
-from pipelines import stored
+from pipelines.runs import run as runs
+from pipelines.runs import stored
 
 # Folders of `work`, and what they hold.
 _WORK = {

@@ -8,7 +8,7 @@ import shlex
 import sys
 
 from data_io.errors import InputError
-from pipelines.provenance import BACKENDS
+from pipelines.environment.provenance import BACKENDS
 
 _PIP = {
     # It asks for a TensorFlow that today's Pythons do not have; see setup.cfg.

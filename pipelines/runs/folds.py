@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from data_io.errors import InputError
-from pipelines import run as runs
 from pipelines.measure import histograms
+from pipelines.runs import run as runs
 
 # What folds differ in, and what is of one training alone.
 _OWN = ("fold", "split", "times", "files", "state", "history", "environment_changes")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from data_io import bars
 from data_io.errors import InputError
-from pipelines import installed, provenance
+from pipelines.environment import installed, provenance
 
 _NOTES = ("I0000 ", "WARNING: All log messages before absl")
 _MOST_COMPILED = 2**30  # bytes; what was not used for longest goes first

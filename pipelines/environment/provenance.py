@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from data_io import pool
-from pipelines import commits
+from pipelines.environment import commits
 
 BACKENDS = ("tensorflow", "torch", "jax")
 

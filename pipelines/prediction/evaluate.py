@@ -22,10 +22,11 @@ import numpy.typing as npt
 
 from data_io import bars, datasets, pool
 from data_io.datasets.dataset import Dataset
-from pipelines import provenance, stored
-from pipelines import run as runs
+from pipelines.environment import provenance
 from pipelines.measure import histograms, metrics, voxels
 from pipelines.measure.regions import BAND, band, band_radius
+from pipelines.runs import run as runs
+from pipelines.runs import stored
 
 COLUMNS = (*runs.CASE_KEYS, *metrics.COLUMNS)
 _PAIR = ("observer1", "observer2")

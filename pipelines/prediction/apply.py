@@ -25,20 +25,13 @@ from data_io.files import content, nifti, schema
 from data_io.files.names import is_formula
 from data_io.own_images import describe as own
 from data_io.prepare import native
-from pipelines import (
-    backend,
-    commits,
-    evaluate,
-    export,
-    installed,
-    provenance,
-    stored,
-    written,
-)
-from pipelines import run as runs
+from pipelines.environment import backend, commits, installed, provenance
 from pipelines.posthoc import decision as decision_file
 from pipelines.posthoc import scaling
-from pipelines.record import MeasuredSet
+from pipelines.prediction import evaluate, export
+from pipelines.runs import run as runs
+from pipelines.runs import stored, written
+from pipelines.runs.record import MeasuredSet
 from pipelines.training import protocol
 from pipelines.training.protocol import Protocol
 

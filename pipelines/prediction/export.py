@@ -24,9 +24,9 @@ from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
 from data_io.files import nifti
 from data_io.prepare import native
-from pipelines import run as runs
-from pipelines import stored, written
 from pipelines.measure import metrics
+from pipelines.runs import run as runs
+from pipelines.runs import stored, written
 
 FOLDER, PICTURES = stored.MADE
 

@@ -20,10 +20,10 @@ from data_io.errors import InputError
 from data_io.files import nifti, schema
 from data_io.files.content import file_hash, stamp_of
 from data_io.prepare import native
-from pipelines import run as runs
-from pipelines import written
 from pipelines.posthoc import maps
-from pipelines.record import MeasuredSet
+from pipelines.runs import run as runs
+from pipelines.runs import written
+from pipelines.runs.record import MeasuredSet
 
 MADE = ("nifti", "pictures")
 """Folders of a run: label maps, and pictures, made of its probabilities."""

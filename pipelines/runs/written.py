@@ -22,7 +22,7 @@ from data_io.errors import InputError
 from data_io.files import schema
 from data_io.files.content import file_hash, read_json
 from data_io.files.writing import is_stream
-from pipelines import run as runs
+from pipelines.runs import run as runs
 
 LIST = "dscpp.sha256"
 

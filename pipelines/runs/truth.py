@@ -18,8 +18,9 @@ import numpy.typing as npt
 from data_io import datasets
 from data_io.datasets.phantom import Phantom
 from data_io.files.content import file_hash
-from pipelines import evaluate, stored
-from pipelines import run as runs
+from pipelines.prediction import evaluate
+from pipelines.runs import run as runs
+from pipelines.runs import stored
 
 FOLDER = "true-posterior"
 """Its run's folder, beside those of the networks."""

@@ -27,7 +27,7 @@ from data_io.files.content import file_hash
 from data_io.files.names import plain, to_cell
 from data_io.files.writing import write_atomically, write_json, writing
 from pipelines import loss_names
-from pipelines.record import FORMAT, STATES, Record
+from pipelines.runs.record import FORMAT, STATES, Record
 
 # Cache, logs and unpacked zips; safe to delete while no jobs of a cluster are queued.
 WORK = Path(".work")

@@ -13,10 +13,11 @@ from data_io.errors import InputError
 from data_io.files.content import file_hash
 from data_io.files.schema import digest
 from data_io.own_images import probabilities as given
-from pipelines import arguments, judge
-from pipelines import run as runs
+from pipelines import arguments
 from pipelines.measure import histograms
 from pipelines.posthoc import decision, maps, scaling
+from pipelines.prediction import judge
+from pipelines.runs import run as runs
 
 _VOXELS = 2**24
 """Held at most to fit a temperature on, shared equally among the cases."""

@@ -1,0 +1,1 @@
+"""Probabilities: of a trained network or of any program; their measures."""

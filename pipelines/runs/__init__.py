@@ -1,0 +1,1 @@
+"""Run folders: their files, what may be replaced in them, runs made from others."""
