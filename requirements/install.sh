@@ -43,7 +43,10 @@ if [[ $(cat "$folder/.ready" 2>/dev/null) != "$digest" ]]; then
     [[ -z $sdists ]] || install --no-build-isolation --require-hashes -r "$sdists"
     [[ $lock != */torch.txt && $lock != */peers.txt ]] || install_torch
 fi
-# setuptools comes with the lock, so this downloads nothing.
+# setuptools comes with the lock, so this downloads nothing. It writes beside setup.cfg:
+# where two environments are built at a time, one after the other.
+exec 9<setup.cfg
+! command -v flock >/dev/null || flock 9
 install --no-build-isolation -e .
 echo "$digest" >"$folder/.ready"
 echo "$folder is ready."
