@@ -134,6 +134,46 @@ def test_the_workflow_runs_commands_that_are_there(project: Path) -> None:
         assert os.access(project / command, os.X_OK), command
 
 
+# Notes what it is asked for, and fails where $FAILS is in it; to install takes time.
+MAKE = """#!/bin/sh
+case "$*" in *"$FAILS"*) exit 3;; install*) sleep $TIME;; esac
+echo "$*"
+"""
+BUILT = {"install", "install BACKEND=jax", ".venv-peers/.ready .venv-site/.ready"}
+
+
+@pytest.mark.parametrize(
+    ("fails", "done"),
+    [
+        (
+            "nothing",
+            BUILT | {"test-all", "test-backend BACKEND=jax", "test-torch", "site"},
+        ),
+        ("BACKEND=jax", BUILT - {"install BACKEND=jax"}),
+        ("peers", set()),
+        ("test-all", BUILT),
+    ],
+)
+def test_ci_ends_at_the_first_failure_and_leaves_nothing_running(
+    project: Path, tmp_path: Path, fails: str, done: set[str]
+) -> None:
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(project / ".ci" / "run", tmp_path / ".ci" / "run")
+    for name in ("make", "chromium", "slurmd", "munged"):
+        (tmp_path / name).write_text(MAKE)
+        (tmp_path / name).chmod(0o755)
+    path, time = f"{tmp_path}:/usr/bin:/bin", "20" if fails == "peers" else "0"
+    result = subprocess.run(  # returns when no process can write to the pipe any more
+        [tmp_path / ".ci" / "run"],
+        env={"PATH": path, "FAILS": fails, "TIME": time},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == (0 if fails == "nothing" else 3), result.stderr
+    assert set(result.stdout.splitlines()) == done
+
+
 STUB = '#!/bin/sh\nprintf "%s\\n" "$0" "$KERAS_BACKEND" "$@"\n'
 INSTALL = f"""#!/bin/sh
 echo "$1 from $2"
