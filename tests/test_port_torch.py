@@ -524,6 +524,24 @@ def test_autocast_computes_in_float32(name: str, dtype: str) -> None:
     assert slope(value, low).isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", NAMES)
+def test_an_activation_in_half_precision(name: str, dtype: str) -> None:
+    """As a layer under autocast returns it; 160,000 hits are too many for float16."""
+    logits, labels = batch(1, 3, 400, 400)
+
+    def act(x: torch.Tensor) -> torch.Tensor:
+        return x.softmax(1).to(getattr(torch, dtype))
+
+    loss = port.by_name(name, **{**RAW, "softmax": False}, other_act=act)
+    value = loss(logits, labels)
+    assert value.dtype == logits.dtype
+    expected = port.by_name(name, **{**RAW, "softmax": False})(
+        act(logits).to(logits), labels
+    )
+    torch.testing.assert_close(value, expected)
+
+
 def test_the_input_is_left_alone() -> None:
     p = torch.tensor([[[0.0, 1.0]], [[1.0, 0.0]]])
     for options in ({}, {"other_act": lambda x: x}):

@@ -72,7 +72,8 @@ class Loss(torch.nn.Module):
         sigmoid: whether to take the sigmoid of the input. Then each channel is a region
             of its own against the rest, and regions may overlap.
         softmax: whether to take the softmax of the input over the channels.
-        other_act: another activation, a function of the input.
+        other_act: another activation, a function of the input. What it returns in half
+            precision is computed with in that of the input.
         reduction: "mean" over images and classes, "sum", or "none" for one value an
             image and class.
         smooth_nr: in the numerator of the overlap, at least 0.
@@ -241,7 +242,7 @@ class Loss(torch.nn.Module):
         elif self.sigmoid:
             p = torch.sigmoid(scores)
         elif self.other_act is not None:
-            p = self.other_act(scores)
+            p = self.other_act(scores).to(scores)
         low, high = 1e-7, 1 - 1e-7
         fresh = self.softmax or self.sigmoid
         if not fresh or torch.jit.is_scripting() or torch.compiler.is_compiling():
