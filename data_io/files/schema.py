@@ -51,9 +51,16 @@ def typed(value: Any, kind: Any) -> Any:
     Text becomes a number, unless the kind is strict: `__pydantic_config__`.
 
     Raises:
-        ValueError: it is of another kind; as `parse`.
+        ValueError: it is of another kind; as `parse`. A key is a date, for instance, or
+            text is no Unicode.
     """
-    return _checked(kind, json.dumps(value, default=str))
+    try:
+        text = json.dumps(value, default=str, ensure_ascii=False).encode()
+    except TypeError as error:
+        raise ValueError(f"expected text as each key, found {error}") from None
+    except UnicodeEncodeError as error:
+        raise ValueError(f"expected text in Unicode, found {error}") from None
+    return _checked(kind, text)
 
 
 def load(path: Path, kind: Any) -> Any:
@@ -171,11 +178,13 @@ _WORDS = {
 
 
 _EXPECTED = re.compile("Input should be|[A-Z][a-z]+ should have")
+# What pydantic calls one of several types: "tuple[int, ...]", no key such as "a[1]".
+_TYPE = re.compile(r"(tuple|list|dict|set|literal|nullable|function-[a-z]+)\[.*\]")
 
 
 def _said(fault: Any) -> str:
-    # Of what may be one of several types it names each: "tuple[int, ...]".
-    place = ".".join(str(part) for part in fault["loc"] if "[" not in str(part))
+    keys = [str(key) for key in fault["loc"]]
+    place = ".".join(key for key in keys if not _TYPE.fullmatch(key))
     what = _WORDS.get(fault["type"]) or _EXPECTED.sub("expected", fault["msg"])
     if fault["type"] not in ("missing", "json_invalid"):
         what += _found(fault)
