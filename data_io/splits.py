@@ -18,7 +18,7 @@ import numpy as np
 
 from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
-from data_io.files import content, names, schema
+from data_io.files import hashing, names, schema
 
 PARTS = ("training", "validation", "test")
 Split = dict[str, tuple[str, ...]]
@@ -73,7 +73,7 @@ def of(
     if fixed is not None:
         return _fixed(fixed, root, record.title)
     seed = 0 if seed is None else seed
-    images = content.images(dataset, root, known, folder)
+    images = hashing.image_hashes(dataset, root, known, folder)
     if fold:
         alone = {case: case for case in known}
         groups = _groups(dataset, root, record.title) if record.split_by else alone

@@ -25,7 +25,7 @@ import numpy as np
 import tiny_volumes
 
 from data_io.datasets import phantom
-from data_io.files.content import file_hash
+from data_io.files.hashing import file_hash
 
 __all__ = ["STAGES", "Damage", "Met", "Scenes", "table"]
 

@@ -283,7 +283,7 @@ def model(change: Callable[[Any], Any]) -> Act:
 
 
 def owned(scene: Path) -> None:
-    from data_io.files.content import file_hash
+    from data_io.files.hashing import file_hash
 
     found = file_hash(scene / "run" / "model.keras")
     json_of("run/run.json", lambda r: r["files"].update({"model.keras": found}))(scene)

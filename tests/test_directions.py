@@ -11,8 +11,8 @@ import tiny_volumes
 
 from data_io.datasets import folder
 from data_io.datasets.kits19 import kits19
-from data_io.own_images import describe as own
-from data_io.prepare import cache, native
+from data_io.own_images import describe
+from data_io.prepare import cache, native_grid
 from data_io.prepare.preprocessing import Settings
 from data_io.verification import verify
 from pipelines.prediction import apply
@@ -37,7 +37,7 @@ LPS[:3, 3] = 40, 20, 7
     ],
 )
 def test_which_axes_run_against_what_is_wanted(found, wanted, axes):
-    assert native.against(found, wanted) == axes
+    assert native_grid.flipped_axes(found, wanted) == axes
 
 
 def volume(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -76,12 +76,12 @@ def sets(place: Path, flips=(), number=6, **options) -> tuple[Path, Path]:
 
 
 def prepared(place: Path, sets_) -> tuple[str, cache.Cache]:
-    found = own.describe(*sets_, place / "work")
-    settings = Settings.of(folder.own.record(found.root), (8, 16, 16))
+    found = describe.describe(*sets_, place / "work")
+    settings = Settings.of(folder.own_images.record(found.root), (8, 16, 16))
     settings = dataclasses.replace(settings, spacing_mm=(3.3, 1.8, 2.1))
-    cases = folder.own.cases(found.root)
+    cases = folder.own_images.cases(found.root)
     return str(found), cache.prepare(
-        folder.own, found.root, cases, settings, place / "c"
+        folder.own_images, found.root, cases, settings, place / "c"
     )
 
 
@@ -146,7 +146,7 @@ def test_a_mirrored_copy_is_measured_alike(tmp_path, monkeypatch):
     network, measured = trained("LPS"), {}
     for name, flips in (("a", ()), ("b", (0, 1))):
         given = sets(tmp_path / name, flips, number=2)
-        found = own.describe(*given, tmp_path / "work", like=network.record())
+        found = describe.describe(*given, tmp_path / "work", like=network.record())
         ((rows, _),) = apply._measure(network, found.root, name, [None])
         measured[name] = {
             row["case"]: row["dice"] for row in rows if row["region"] == "image"
@@ -158,11 +158,11 @@ def test_a_mirrored_copy_is_measured_alike(tmp_path, monkeypatch):
 def test_what_cannot_be_turned_is_said(tmp_path, monkeypatch):
     silent = sets(tmp_path / "a", said=False, number=1)
     like = trained("LPS").record()
-    found = str(own.describe(*silent, tmp_path / "work", like=like))
+    found = str(describe.describe(*silent, tmp_path / "work", like=like))
     assert "1 of 1 headers do not say how their volume lies, such as v0: taken" in found
     before = dataclasses.replace(like, directions=None)
     known = sets(tmp_path / "b", number=1)
-    found = str(own.describe(*known, tmp_path / "work", like=before))
+    found = str(describe.describe(*known, tmp_path / "work", like=before))
     assert "turned   none: towards what axes run was not noted in training" in found
 
 
@@ -177,10 +177,10 @@ def test_an_oblique_volume_runs_towards_what_is_nearest(tmp_path):
     cos, sin = np.cos(0.5), np.sin(0.5)  # 29 degrees
     turn = np.array([[cos, -sin, 0, 0], [sin, cos, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
     given = sets(tmp_path, (0,), affine=turn @ LPS)
-    found = own.describe(*given, tmp_path / "work")
-    assert folder.own.record(found.root).directions == "LPS"
+    found = describe.describe(*given, tmp_path / "work")
+    assert folder.own_images.record(found.root).directions == "LPS"
     assert "1 of 6 volumes are mirrored" in str(found)
-    assert folder.own.geometry(found.root, "v1").directions == "RPS"
+    assert folder.own_images.geometry(found.root, "v1").directions == "RPS"
 
 
 def test_a_mirrored_case_of_a_data_set_is_a_warning(tmp_path):

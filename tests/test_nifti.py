@@ -256,7 +256,10 @@ def test_labels_that_a_scale_moved_a_little_are_class_numbers(tmp_path, slope):
 def test_the_value_that_is_no_class_number_is_named(tmp_path):
     path = stored(tmp_path / "a.nii", scl_slope=1.25, scl_inter=0)
     found = r"found (1\.25|2\.5) among values from 0 to 2\.5"
-    for read in (nifti.read_label, lambda path: folder.own.look(path, "observer1")):
+    for read in (
+        nifti.read_label,
+        lambda path: folder.own_images.look(path, "observer1"),
+    ):
         with pytest.raises(InputError, match=found):
             read(path)
 
@@ -283,9 +286,9 @@ def test_sizes_that_are_absurd_are_refused_at_once(tmp_path):
     with sparse.open("r+b") as file:
         file.truncate(50_000_000_000 + 1000)
     for each in (path, tmp_path / "a.nii.gz", sparse):
-        for read in (nifti.geometry, nifti.read_label, folder.own.look):
+        for read in (nifti.geometry, nifti.read_label, folder.own_images.look):
             with pytest.raises(InputError, match="expected a volume of at most"):
-                read(each, "image") if read is folder.own.look else read(each)
+                read(each, "image") if read is folder.own_images.look else read(each)
 
 
 def test_what_is_written_says_nothing_of_the_patient(tmp_path, volume):

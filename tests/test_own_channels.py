@@ -13,8 +13,7 @@ from PIL import Image
 
 from data_io.datasets import folder
 from data_io.errors import InputError
-from data_io.own_images import channels
-from data_io.own_images import describe as own
+from data_io.own_images import channels, describe
 from data_io.prepare import cache
 from data_io.prepare.preprocessing import Settings
 
@@ -43,30 +42,35 @@ def sets(tmp_path: Path) -> tuple[Path, Path]:
 
 def refused(sets, tmp_path, **options) -> str:
     with pytest.raises(InputError) as caught:
-        own.describe(*sets, tmp_path / "work", **options)
+        describe.describe(*sets, tmp_path / "work", **options)
     return str(caught.value)
 
 
 def test_files_of_a_case_are_its_channels(sets, tmp_path):
-    found = own.describe(*sets, tmp_path / "work")
-    record = folder.own.record(found.root)
-    assert folder.own.cases(found.root) == ("n0", "n1", "n2")
+    found = describe.describe(*sets, tmp_path / "work")
+    record = folder.own_images.record(found.root)
+    assert folder.own_images.cases(found.root) == ("n0", "n1", "n2")
     assert (record.channels, record.modalities) == (2, ("0000", "0001"))
     assert "2 channels (_0000, _0001)" in str(found)
-    image = folder.own.image(found.root, "n1")
+    image = folder.own_images.image(found.root, "n1")
     for number in (0, 1):
         path = sets[0] / f"n1_000{number}.nii.gz"
         np.testing.assert_array_equal(image[..., number], nibabel.load(path).dataobj)
-    names = [path.name for path in folder.own.files(found.root, "n1")]
+    names = [path.name for path in folder.own_images.files(found.root, "n1")]
     assert names[1:] == ["n1_0000.nii.gz", "n1_0001.nii.gz", "n1.nii.gz"]
 
 
 def test_each_has_its_own_z_score(sets, tmp_path):
-    found = own.describe(*sets, tmp_path / "work")
-    settings = Settings.of(folder.own.record(found.root), SHAPE)
+    found = describe.describe(*sets, tmp_path / "work")
+    settings = Settings.of(folder.own_images.record(found.root), SHAPE)
     assert Settings.from_dict(settings.as_dict()) == settings
     prepared = cache.prepare(
-        folder.own, found.root, ["n0"], settings, tmp_path / "cache", progress=False
+        folder.own_images,
+        found.root,
+        ["n0"],
+        settings,
+        tmp_path / "cache",
+        progress=False,
     )
     image = prepared.image("n0")
     np.testing.assert_allclose(image.mean(axis=(0, 1, 2)), [0, 0], atol=1e-4)
@@ -96,9 +100,9 @@ def test_channels_on_other_grids_are_named(sets, tmp_path):
 
 
 def test_a_network_of_two_channels_wants_two(sets, tmp_path):
-    like = folder.own.record(own.describe(*sets, tmp_path / "work").root)
-    found = own.describe(sets[0], None, tmp_path / "work", like=like)
-    assert folder.own.cases(found.root) == ("n0", "n1", "n2")
+    like = folder.own_images.record(describe.describe(*sets, tmp_path / "work").root)
+    found = describe.describe(sets[0], None, tmp_path / "work", like=like)
+    assert folder.own_images.cases(found.root) == ("n0", "n1", "n2")
     one = sets[0] / "n1_0000.nii.gz"
     asked = "expected the images _0000, _0001 of each case, as the network takes them"
     message = refused((one, None), tmp_path, like=like)
@@ -149,9 +153,9 @@ def test_grey_pictures_of_a_case_are_channels(tmp_path):
         label = np.eye(9, 7, dtype=np.uint8)
         Image.fromarray(label).save(tmp_path / "out" / f"{name}_seg.png")
     sets = tmp_path / "in", tmp_path / "out"
-    root = own.describe(*sets, tmp_path / "work").root
-    assert folder.own.image(root, "b").shape == (9, 7, 2)
-    assert folder.own.picture(root, "b").shape == (9, 7, 3)
+    root = describe.describe(*sets, tmp_path / "work").root
+    assert folder.own_images.image(root, "b").shape == (9, 7, 2)
+    assert folder.own_images.picture(root, "b").shape == (9, 7, 3)
     colours = np.repeat(pixels[..., None], 3, axis=-1)
     Image.fromarray(colours).save(tmp_path / "in" / "b_0001.png")
     assert "case b: expected grey images where several" in refused(sets, tmp_path)
@@ -163,8 +167,8 @@ def test_problems_are_the_same_in_each_process(sets, tmp_path):
         for old, new in (("0000", "t1"), ("0001", "t2")):
             path = sets[0] / f"n{number}_{old}.nii.gz"
             path.rename(sets[0] / f"n{number}_{new}.nii.gz")
-    code = "import sys; from data_io.own_images import describe as own; "
-    code += "print(own.match_names(sys.argv[1].split(), sys.argv[2].split()))"
+    code = "import sys; from data_io.own_images import describe; "
+    code += "print(describe.match_names(sys.argv[1].split(), sys.argv[2].split()))"
     images = [path.name.removesuffix(".nii.gz") for path in sorted(sets[0].iterdir())]
     asked = [sys.executable, "-c", code, " ".join(images), "n0 n1 n2"]
     found = {

@@ -23,7 +23,7 @@ from PIL import Image
 from data_io.datasets import phantom
 from data_io.datasets.drive import drive
 from data_io.errors import InputError
-from data_io.files.content import stamp_of
+from data_io.files.hashing import stamp_of
 from data_io.verification import images
 
 IMAGE = "training/images/21_training.tif"

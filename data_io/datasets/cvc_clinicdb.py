@@ -63,7 +63,7 @@ _RECORD = Record(
 
 
 class CvcClinicDB(Pairs):
-    """The doors of CVC-ClinicDB."""
+    """The data set CVC-ClinicDB."""
 
     RECORD = _RECORD
     DEFAULT = Path("data/CVC-ClinicDB")

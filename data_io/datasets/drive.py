@@ -58,7 +58,7 @@ _RECORD = Record(
 
 
 class Drive(Dataset):
-    """The doors of DRIVE."""
+    """The data set DRIVE."""
 
     RECORD = _RECORD
     DEFAULT = Path("data/DRIVE")

@@ -44,7 +44,7 @@ _RECORD = Record(
 
 
 class Dsb2018(Dataset):
-    """The doors of 2018DSB; a zip of it may hold the images' folders at its top."""
+    """The data set 2018DSB; a zip of it may hold the images' folders at its top."""
 
     RECORD = _RECORD
     DEFAULT = Path("data/stage1_train")

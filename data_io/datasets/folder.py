@@ -22,10 +22,10 @@ from data_io.datasets.layout import ABOUT
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.files import nifti, schema
-from data_io.files.content import read_json, stamp_of
+from data_io.files.hashing import read_json, stamp_of
 from data_io.files.names import plain
 from data_io.files.reading import decode, described, is_colour, one_channel
-from data_io.prepare.native import by_axis
+from data_io.prepare.native_grid import by_axis
 from data_io.verification import images, volumes
 
 READING = "reading.json"
@@ -77,7 +77,7 @@ class _Reading(TypedDict):
 
 
 class OwnImages(Dataset):
-    """The doors of own images; its root is the folder of the two small files."""
+    """A data set of own images; its root is the folder of the two small files."""
 
     RECORD = _RECORD
 
@@ -354,4 +354,4 @@ def _parsed(path: Path, *stamp: int) -> dict[str, Any]:
     return read_json(path) or {}
 
 
-own = OwnImages()
+own_images = OwnImages()

@@ -41,7 +41,7 @@ _RECORD = Record(
 
 
 class Hippocampus(Dataset):
-    """The doors of Hippocampus."""
+    """The data set Hippocampus."""
 
     RECORD = _RECORD
     DEFAULT = Path("data/Task04_Hippocampus")

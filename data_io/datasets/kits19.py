@@ -47,7 +47,7 @@ _RECORD = Record(
 
 
 class Kits19(Dataset):
-    """The doors of KiTS19."""
+    """The data set KiTS19."""
 
     RECORD = _RECORD
     DEFAULT = Path("data/kits19")

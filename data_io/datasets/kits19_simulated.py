@@ -20,7 +20,7 @@ from data_io.datasets.kits19 import Kits19, kits19
 from data_io.datasets.layout import ABOUT
 from data_io.errors import InputError
 from data_io.files import nifti
-from data_io.files.content import file_hash
+from data_io.files.hashing import file_hash
 from data_io.files.schema import digest, sealed
 from data_io.files.writing import folder_aside, write_json, writing
 from data_io.simulation import ct
@@ -63,7 +63,7 @@ class _About(TypedDict):
 
 
 class SimulatedKits19(Kits19):
-    """The doors of KiTS19's phantoms.
+    """The data set of simulated KiTS19 volumes.
 
     Attributes:
         FOLDER: where they are simulated to.

@@ -112,7 +112,7 @@ def record_of(kind: Kind) -> Record:
 
 
 class Phantom(Dataset):
-    """The doors of one kind's phantoms.
+    """The data set of one kind of phantoms.
 
     Args:
         kind: what they show.
@@ -279,11 +279,11 @@ def write_case(
     paths = paths_of(folder, case)
     for path in paths.values():
         path.parent.mkdir(exist_ok=True)
-    told = PngInfo()
-    told.add_text("Description", NOTE)
-    Image.fromarray(image).save(paths["image"], pnginfo=told)
+    png_info = PngInfo()
+    png_info.add_text("Description", NOTE)
+    Image.fromarray(image).save(paths["image"], pnginfo=png_info)
     grey = np.where(label, 255, 0).astype(np.uint8)
-    Image.fromarray(grey).save(paths["observer1"], pnginfo=told)
+    Image.fromarray(grey).save(paths["observer1"], pnginfo=png_info)
     np.save(paths["posterior"], chance)
 
 

@@ -13,7 +13,7 @@ import urllib3
 from data_io import bars
 from data_io.errors import InputError
 from data_io.fetching.downloads import Download
-from data_io.files import content, schema
+from data_io.files import hashing, schema
 
 ATTEMPTS = 5  # in a row that bring nothing
 WAIT_S, LONGEST_WAIT_S = 1.0, 120.0  # first, then doubled; whatever a server asks for
@@ -121,7 +121,7 @@ class Resuming:
 
     def attempt(self, url: str) -> None:
         """Asks for what is missing, once, and writes what comes."""
-        mark = content.read_json(self.mark) or {}
+        mark = hashing.read_json(self.mark) or {}
         here = self.received() if mark.get("version") else 0
         if here and here == mark["total"]:
             return  # All but the renaming was done.
@@ -212,7 +212,7 @@ class Resuming:
             problem = f"expected {expected} bytes, received {self.received()}"
         elif not start.startswith(begin):
             problem = f"expected {kind}, received one that begins with {start!r}"
-        elif self.stated and content.file_hash(self.part) != self.stated:
+        elif self.stated and hashing.file_hash(self.part) != self.stated:
             problem = f"received other bytes than the server's SHA-256, {self.stated}"
         if problem:
             self.forget()

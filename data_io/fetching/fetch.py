@@ -21,7 +21,7 @@ from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.fetching import download
 from data_io.fetching.downloads import Download
-from data_io.files import archives, content, schema
+from data_io.files import archives, hashing, schema
 from data_io.files.writing import write_json
 
 SPARE = 100_000_000  # bytes of disk that are left alone
@@ -79,18 +79,18 @@ def plan(dataset: Dataset, output: Path | None = None) -> str:
     if target.is_dir() and lock_of(target).exists():
         return ""
     hosts = dict.fromkeys(one.urls[0].split("/")[2] for one in wanted)
-    told = sum(one.sha256 is not None for one in wanted)
+    checked = sum(one.sha256 is not None for one in wanted)
     lines = [
         f"{record.title}: {len(wanted)} file{'s' * (len(wanted) > 1)}, "
         f"{amount(expected(wanted))}, from "
         f"{', '.join(hosts)}, into {target}",
         f"  terms    {record.licence}",
         f"  cite     {record.citation}",
-        f"  checked  {told} of {len(wanted)} by a published SHA-256"
-        + ", which the host does not confirm" * bool(told),
+        f"  checked  {checked} of {len(wanted)} by a published SHA-256"
+        + ", which the host does not confirm" * bool(checked),
     ]
-    if told < len(wanted):
-        which = "the others have no" if told else "no"
+    if checked < len(wanted):
+        which = "the others have no" if checked else "no"
         lines.append(
             f"           {which} published checksum: the first download's SHA-256 is "
             f"recorded in {lock_of(target)}, and later ones must equal it"
@@ -233,7 +233,7 @@ class Work:
             files, "check", unit="file", delay=1, leave=False
         ):
             file = folder / name
-            if not file.is_file() or content.file_hash(file) != sha256:
+            if not file.is_file() or hashing.file_hash(file) != sha256:
                 good.discard(one.path)
         return [one for one in self.record.downloads if one.path not in good]
 
@@ -262,7 +262,7 @@ class Work:
             known = entry["sha256"], f"of the first download, in {lock_of(self.target)}"
         folder = self.aside / "archives" if one.is_archive else self.folder
         path, url = download.retrieve(one, folder, self.aside / "parts", known)
-        sha256 = known[0] if known else content.file_hash(path)
+        sha256 = known[0] if known else hashing.file_hash(path)
         files = self.unpack(path) if one.is_archive else {one.path: sha256}
         return {
             "url": url or (entry or {}).get("url", ""),

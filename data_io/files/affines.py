@@ -12,7 +12,7 @@ from nibabel.affines import voxel_sizes
 from nibabel.orientations import aff2axcodes
 from nibabel.spatialimages import HeaderDataError
 
-from data_io.prepare.native import by_axis
+from data_io.prepare.native_grid import by_axis
 
 # Programs round: to 0.01 mm, but of small voxels to a twentieth of one, it is the same.
 _SAME_MM, _SAME_SHARE = 0.01, 0.05

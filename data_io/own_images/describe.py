@@ -22,7 +22,7 @@ from data_io.files.schema import digest, sealed
 from data_io.files.writing import write_json
 from data_io.own_images import channels
 from data_io.own_images import grids as own_grids
-from data_io.prepare.native import by_axis
+from data_io.prepare.native_grid import by_axis
 from data_io.verification.verify import examine
 
 ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif", ".nii", ".nii.gz")
@@ -86,7 +86,7 @@ def describe(
     pairs, numbers = _pairs(Path(images), masks and Path(masks), like, problems)
     root = work / "own" / f"{name}-{_key(pairs, classes, like)[:12]}"
     files = [(c, role, Path(p)) for c, r in pairs.items() for role, p in r.items()]
-    seen = examine(files, folder.own.look, work / "verify" / f"{name}.json")
+    seen = examine(files, folder.own_images.look, work / "verify" / f"{name}.json")
     problems += _first([text for *_, text in seen.faults])
     facts = seen.facts
     title = f"own data {name!r}: {images}" + (f" with {masks}" if masks else "")

@@ -13,7 +13,7 @@ import numpy as np
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.own_images import channels
-from data_io.prepare import native
+from data_io.prepare import native_grid
 from data_io.verification import volumes
 
 _CANONICAL = (0, 1, 2)
@@ -93,7 +93,7 @@ def _resampled(
 ) -> list[int]:
     """The shape at another voxel size; its own where none is wanted."""
     shape, size_mm = image["shape"], image["spacing_mm"]
-    return list(native.resampled_shape(shape, size_mm, wanted_mm or size_mm, name))
+    return list(native_grid.resampled_shape(shape, size_mm, wanted_mm or size_mm, name))
 
 
 def _volumes(facts: _Facts) -> dict[str, dict[str, Any]]:
@@ -137,7 +137,7 @@ def _voxels(
         if _resampled(image, wanted_mm, case) != image["shape"]
     ]
     return (
-        f"  voxels   {native.by_axis(wanted_mm)} mm, {whose}; {len(others)} of "
+        f"  voxels   {native_grid.by_axis(wanted_mm)} mm, {whose}; {len(others)} of "
         f"{len(images)} volumes are resampled to it"
     )
 
@@ -149,7 +149,9 @@ def _turned(wanted: str | None, images: Mapping[str, Mapping[str, Any]]) -> list
         return [
             "  turned   none: towards what axes run was not noted in training"
         ] * any(known.values())
-    turned = [case for case, code in known.items() if native.against(code, wanted)]
+    turned = [
+        case for case, code in known.items() if native_grid.flipped_axes(code, wanted)
+    ]
     silent = [case for case, code in known.items() if not code]
     such = f", such as {turned[0]} ({known[turned[0]]})" if turned else ""
     shown = [

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.ndimage import zoom
 
 from data_io.prepare.miscnn_compat import Resampling
-from data_io.prepare.native import resampled_shape
+from data_io.prepare.native_grid import resampled_shape
 
 _SLAB = 16  # columns at a time; 512 rows of 611 slices are 40 MB as float64
 
@@ -23,7 +23,7 @@ class SlabResampling(Resampling):
 
     It reads `spacing` (mm, by axis) from the sample's details, as MIScnn does, and
     leaves `original_shape` there for the way back, which is MIScnn's own; slab by slab
-    it is that of `data_io.prepare.native`.
+    it is that of `data_io.prepare.native_grid`.
 
     Args:
         new_spacing: voxel size to resample to, mm, by axis.

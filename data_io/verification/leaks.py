@@ -11,7 +11,7 @@ from pathlib import Path
 from data_io import splits
 from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
-from data_io.files import content
+from data_io.files import hashing
 from data_io.verification.report import Finding, Leak, Report
 
 _ENDING = re.compile(r"\.(png|tiff?|jpe?g|bmp|gif|npy|nii|gz|dcm|mha|nrrd)$")
@@ -53,7 +53,7 @@ def audit(
         return {}
     named = [case for ids in split.values() for case in ids]
     report.split = {part: len(ids) for part, ids in split.items()}
-    bytes_ = content.images(dataset, root, named, folder)
+    bytes_ = hashing.image_hashes(dataset, root, named, folder)
     groups = dataset.groups(root)
     report.leaks = find(split, bytes_, report.pixels, report.turned, groups)
     report.warnings += absent(split, report.classes, dataset.record(root).classes)

@@ -9,11 +9,11 @@ import numpy as np
 
 from data_io import bars, pool, splits
 from data_io.datasets.dataset import Dataset
-from data_io.datasets.folder import own
+from data_io.datasets.folder import own_images
 from data_io.datasets.record import Record
 from data_io.errors import InputError, Problems, is_text, not_text
-from data_io.files.content import Memory, stamp_of
-from data_io.prepare import native
+from data_io.files.hashing import Memory, stamp_of
+from data_io.prepare import native_grid
 from data_io.verification import images, volumes
 from data_io.verification.report import AGAIN, Finding, Report, Say, counted
 
@@ -37,7 +37,7 @@ def audit(
     """Decodes every file of a data set and compares it with the record.
 
     A file decoded before is not decoded again while it is the same
-    (`data_io.files.content.stamp_of`); what it held is judged anew each time.
+    (`data_io.files.hashing.stamp_of`); what it held is judged anew each time.
 
     Args:
         dataset: the data set, from `data_io.datasets.by_name`.
@@ -81,7 +81,7 @@ def _problems(
     record = replace(record, axes=dataset.AXES or record.axes)
     judge = (volumes if record.is_3d else images).judge
     problems = [
-        speaker(home, case, role, path)("unreadable", text)
+        finding_maker(home, case, role, path)("unreadable", text)
         for case, role, path, text in found.faults
     ]
     # Of a folder in a file's place both are true; what was opened says more.
@@ -91,8 +91,8 @@ def _problems(
     for case, role, path in files:
         known = found.facts.get(case, {})
         # Own images are judged by `data_io.own_images.describe.describe`.
-        if role in known and dataset is not own:
-            say = speaker(home, case, role, path)
+        if role in known and dataset is not own_images:
+            say = finding_maker(home, case, role, path)
             problems += judge(record, role, say, known[role], known)
     return problems
 
@@ -231,7 +231,7 @@ def relative(path: Path, root: Path) -> str:
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 
-def speaker(root: Path, case: str, role: str, path: Path) -> Say:
+def finding_maker(root: Path, case: str, role: str, path: Path) -> Say:
     """Makes findings about a file, which they name by its path below the root."""
 
     def say(kind: str, text: str) -> Finding:
@@ -296,7 +296,11 @@ def _of_images(
     others = [c for c, k in images.items() if record.any_mode and k["mode"] != "RGB"]
     modes = ", ".join(sorted({images[case]["mode"] for case in others}))
     runs = {case: known.get("directions") for case, known in images.items()}
-    turned = [case for case, code in runs.items() if native.against(code, directions)]
+    turned = [
+        case
+        for case, code in runs.items()
+        if native_grid.flipped_axes(code, directions)
+    ]
     how = f" ({runs[turned[0]]}, as distributed {directions})" if turned else ""
     return {
         **counted(others, facts, f"images are not RGB (mode {modes}): read as RGB"),

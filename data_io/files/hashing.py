@@ -89,7 +89,7 @@ def stamp_of(path: Path) -> list[int]:
     ]
 
 
-def content(
+def case_hashes(
     dataset: "Dataset", root: Path, cases: Iterable[str], folder: Path | None
 ) -> dict[str, str]:
     """Hash the raw files of cases; those that `folder` remembers are not read.
@@ -111,7 +111,7 @@ def content(
     }
 
 
-def images(
+def image_hashes(
     dataset: "Dataset", root: Path, cases: Iterable[str], folder: Path | None
 ) -> dict[str, str]:
     """Hash the image file of each case, whatever its name: equal means a copy.
@@ -143,7 +143,7 @@ def _hashes(
 
 
 def data_hash(hashes: Mapping[str, str]) -> str:
-    """SHA-256 of the raw content of cases, from the hash of each (`content`)."""
+    """SHA-256 of the raw content of cases, from the hash of each (`case_hashes`)."""
     return digest(sorted(hashes.items()))
 
 

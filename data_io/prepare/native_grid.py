@@ -60,7 +60,7 @@ def by_axis(sizes: Sequence[float] | np.ndarray) -> str:
     return " x ".join(f"{size:g}" for size in sizes)
 
 
-def against(found: str | None, wanted: str | None) -> tuple[int, ...]:
+def flipped_axes(found: str | None, wanted: str | None) -> tuple[int, ...]:
     """The axes along which a volume runs against the directions that are wanted.
 
     () also where either is not known, or the axes are in another order.
