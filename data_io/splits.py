@@ -360,9 +360,9 @@ def _lists(files: Sequence[Path]) -> Split:
 
 
 def _own(path: Path) -> Split:
-    found = _json(path)
-    lists = found.get("split", found)
-    if "TRAINING" in found:
+    content = _json(path)
+    lists = content.get("split", content)
+    if "TRAINING" in content:
         raise InputError(
             f"{path}: expected also the list of test cases, received training and "
             "validation alone. Give both: --split sample_list.json testing.json"
@@ -375,23 +375,23 @@ def _own(path: Path) -> Split:
 def _json(path: Path) -> dict[str, Any]:
     try:
         # The user's own: a key "sha256" is theirs, no hash of ours.
-        found: dict[str, Any] = schema.parse(schema.read(path), dict[str, Any])
+        content: dict[str, Any] = schema.parse(schema.read(path), dict[str, Any])
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: expected a JSON object with lists of cases, found: {error}."
         ) from error
-    return found
+    return content
 
 
 def _names(path: Path, lists: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    found = lists.get(key)
-    if not isinstance(found, list) or not all(isinstance(n, str | int) for n in found):
+    ids = lists.get(key)
+    if not isinstance(ids, list) or not all(isinstance(n, str | int) for n in ids):
         raise InputError(
             f'{path}: expected a list of cases under "{key}", found '
-            f"{'nothing' if found is None else 'something else'}. Keys there: "
+            f"{'nothing' if ids is None else 'something else'}. Keys there: "
             f"{', '.join(lists) or 'none'}."
         )
-    return tuple(names.plain(str(name), path, "case") for name in found)
+    return tuple(names.plain(str(name), path, "case") for name in ids)
 
 
 def _refuse_unknown(

@@ -105,8 +105,8 @@ class OwnImages(Dataset):
     def record(self, root: Path) -> Record:
         """Returns the facts of the images described at `root`."""
         about, channels = schema.tuples(_read(root)), _read(root, READING)["channels"]
-        known = {name: about[name] for name in _OF_RECORD if name in about}
-        return replace(self.RECORD, channels=channels, **known)
+        facts = {name: about[name] for name in _OF_RECORD if name in about}
+        return replace(self.RECORD, channels=channels, **facts)
 
     def cases(self, root: Path) -> tuple[str, ...]:
         """Returns the ids of the images: their names without the ending."""
@@ -114,10 +114,10 @@ class OwnImages(Dataset):
 
     def roles(self, root: Path, case: str) -> dict[str, Path]:
         """Returns `image`, further channels (`image_0001`), a label map `observer1`."""
-        known = _read(root)["cases"]
-        if case not in known:
+        cases = _read(root)["cases"]
+        if case not in cases:
             raise InputError(f"{root}: expected one of its cases, received {case!r}.")
-        return {role: Path(path) for role, path in known[case].items()}
+        return {role: Path(path) for role, path in cases[case].items()}
 
     def files(self, root: Path, case: str) -> tuple[Path, ...]:
         """Returns how the case is read, then its raw files."""
@@ -180,12 +180,12 @@ class OwnImages(Dataset):
         if role == "image":
             pixels = read_pixels(path)
             shape, channels = list(pixels.shape[:-1]), pixels.shape[-1]
-            found = {"mode": "image", "shape": shape, "channels": channels}
-            return found | images.copies(pixels)
+            facts = {"mode": "image", "shape": shape, "channels": channels}
+            return facts | images.copies(pixels)
         labels = read_labels(path)
         jpeg = path.suffix.lower() in (".jpg", ".jpeg")
-        found = {"mode": "labels", "shape": list(labels.shape), "jpeg": jpeg}
-        return {**found, "values": images.counted(labels)}
+        facts = {"mode": "labels", "shape": list(labels.shape), "jpeg": jpeg}
+        return {**facts, "values": images.counted(labels)}
 
     def home(self, root: Path) -> Path:
         """Returns the folder of the first image."""
@@ -198,49 +198,49 @@ def _check(root: Path) -> None:
     Raises:
         InputError: names the file and what is wrong with it.
     """
-    found = more = ""
+    fault = hint = ""
     try:
         about = schema.load(root / ABOUT, _Described)
         schema.load(root / READING, _Reading)
     except (OSError, ValueError) as error:
-        found = str(error)
+        fault = str(error)
         if isinstance(error, schema.Changed):
-            more = f" To keep a change of your own, such as new paths, {schema.UNSEAL}."
+            hint = f" To keep a change of your own, such as new paths, {schema.UNSEAL}."
     else:
         if not datasets.is_own(about["name"]):
-            found = f"the name {about['name']!a}"
+            fault = f"the name {about['name']!a}"
         for case, paths in about["cases"].items():
             plain(case, root / ABOUT, "case")
             whole = all(Path(path).is_absolute() for path in paths.values())
-            known = all(map(_ROLE.fullmatch, paths)) and "image" in paths
-            if not (whole and known):
-                found = f"other files of case {case}"
-    if found:
+            named = all(map(_ROLE.fullmatch, paths)) and "image" in paths
+            if not (whole and named):
+                fault = f"other files of case {case}"
+    if fault:
         raise InputError(
-            f"{root / ABOUT}: expected a description that dscpp wrote, found {found}. "
+            f"{root / ABOUT}: expected a description that dscpp wrote, found {fault}. "
             "Name the images with --images FOLDER and --masks FOLDER, for a run in its "
-            f"`dscpp train` command: it is written anew.{more}"
+            f"`dscpp train` command: it is written anew.{hint}"
         )
 
 
 def _look_at_volume(path: Path, role: str) -> dict[str, Any]:
-    found = volumes.facts(path, role)
-    sizes = found["spacing_mm"]
-    if not (np.isfinite(found["affine"]).all() and all(sizes)):
+    facts = volumes.facts(path, role)
+    sizes = facts["spacing_mm"]
+    if not (np.isfinite(facts["affine"]).all() and all(sizes)):
         raise InputError(
             f"{path}: expected voxels of a size above 0 mm, found "
             f"{by_axis(sizes)}. Correct the affine in its header."
         )
-    if volumes.wrong_unit(found["unit"]):
-        raise InputError(f"{path}: {volumes.wrong_unit(found['unit'])}")
+    if volumes.wrong_unit(facts["unit"]):
+        raise InputError(f"{path}: {volumes.wrong_unit(facts['unit'])}")
     if role == "image":
-        if found["missing"]:
+        if facts["missing"]:
             raise _not_finite(path)
-        return {**found, "channels": 1}
-    odd = [value for value, _ in found["values"] if value not in range(256)]
-    if odd or found["missing"]:
-        raise nifti.no_label(path, odd[0] if odd else np.nan, found["range"])
-    return found
+        return {**facts, "channels": 1}
+    odd = [value for value, _ in facts["values"] if value not in range(256)]
+    if odd or facts["missing"]:
+        raise nifti.no_label(path, odd[0] if odd else np.nan, facts["range"])
+    return facts
 
 
 def _not_finite(path: Path) -> InputError:
@@ -302,13 +302,13 @@ def read_labels(path: Path) -> np.ndarray:
     mode, pixels = decode(path)
     if pixels.ndim == 2 and pixels.dtype.kind == "f":
         return nifti.as_label(path, pixels)
-    found = one_channel(mode, pixels)
-    if found is None:
+    label = one_channel(mode, pixels)
+    if label is None:
         raise InputError(
             f"{path}: expected a label map with one number a pixel, found "
             f"{described(mode, pixels)}. Save class numbers, not colours."
         )
-    return found
+    return label
 
 
 def _with_channels(path: Path, channels: int) -> np.ndarray:

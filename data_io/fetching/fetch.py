@@ -136,8 +136,8 @@ def fetch(dataset: Dataset, output: Path | None = None) -> Fetched:
 
 def place(dataset: Dataset, output: Path | None) -> Path:
     """The data set's folder; behind a link, so that renaming stays on one disk."""
-    given = Path(dataset.DEFAULT if output is None else output)
-    return given.resolve() if given.is_symlink() else given
+    folder = Path(dataset.DEFAULT if output is None else output)
+    return folder.resolve() if folder.is_symlink() else folder
 
 
 def by_hand(dataset: Dataset, output: Path | None) -> Fetched:
@@ -200,8 +200,8 @@ class Work:
     def recall(self) -> dict[str, dict[str, Any]]:
         """What the lock file says of earlier downloads, by their paths."""
         lock = lock_of(self.target)
-        found = schema.recall(lock, _Lock)
-        if lock.exists() and found is None:
+        recorded = schema.recall(lock, _Lock)
+        if lock.exists() and recorded is None:
             raise InputError(
                 f"{lock}: expected what an earlier fetch recorded, found something "
                 "else. Move it away to trust what is downloaded now."
@@ -213,7 +213,7 @@ class Work:
                 f"{self.record.name} --data {self.target}. To fetch, name another "
                 "place with --output, or move them away."
             )
-        return dict(found["downloads"]) if found else {}
+        return dict(recorded["downloads"]) if recorded else {}
 
     def missing(self, kept: dict[str, dict[str, Any]]) -> list[Download]:
         """Downloads of which a file is not there, or not as it was."""
@@ -241,8 +241,8 @@ class Work:
         """Raises InputError where downloads, and what is unpacked, would not fit."""
         unpacked = sum(one.expected for one in missing if one.is_archive)
         kept = [*self.aside.glob("parts/*.part"), *self.aside.glob("archives/*")]
-        here = sum(path.stat().st_size for path in kept)
-        self.require(max(0, expected(missing) - here) + unpacked)
+        downloaded = sum(path.stat().st_size for path in kept)
+        self.require(max(0, expected(missing) - downloaded) + unpacked)
 
     def require(self, wanted: int) -> None:
         """Raises InputError where the disk has not so many bytes left."""

@@ -83,8 +83,8 @@ class Geometry:
         An oblique axis counts as the one it is nearest to. None where the header does
         not say how the array lies.
         """
-        said = self.header["sform_code"] or self.header["qform_code"]
-        if not said or not np.isfinite(self.affine).all():
+        code = self.header["sform_code"] or self.header["qform_code"]
+        if not code or not np.isfinite(self.affine).all():
             return None
         codes = aff2axcodes(self.affine)
         return None if None in codes else "".join(codes)
@@ -97,14 +97,14 @@ class Geometry:
         known: the header doesn't say how the array lies, or it lies obliquely, more
         than 37 degrees off.
         """
-        said = self.header["sform_code"] or self.header["qform_code"]
+        code = self.header["sform_code"] or self.header["qform_code"]
         sizes = voxel_sizes(self.affine)
-        if not (said and np.isfinite(self.affine).all() and (sizes > 0).all()):
+        if not (code and np.isfinite(self.affine).all() and (sizes > 0).all()):
             return None
         first, second, third = np.nan_to_num(io_orientation(self.affine)[:, 0])
-        found = (int(first), int(second), int(third))
-        along = np.abs(self.affine[found, range(3)])
-        return found if (along >= _OBLIQUE * sizes).all() else None
+        order = (int(first), int(second), int(third))
+        along = np.abs(self.affine[order, range(3)])
+        return order if (along >= _OBLIQUE * sizes).all() else None
 
 
 def is_volume(path: Path) -> bool:
@@ -121,14 +121,14 @@ def geometry(path: Path) -> Geometry:
     """
     with decoding(path, *_BROKEN):
         image = _open(path)
-        found = _geometry(path, image)
+        result = _geometry(path, image)
         with ImageOpener(str(path)) as file:
             # As it is stored: nibabel makes 1 of a voxel size of 0 on loading.
             header = type(image.header).from_fileobj(file, check=False)
     fault = affines.fault(header) or _scale_fault(header)
     if fault:
         raise InputError(f"{path}: {fault}")
-    return found
+    return result
 
 
 def _scale_fault(header: nibabel.Nifti1Header) -> str:
@@ -160,10 +160,10 @@ def read(path: Path) -> np.ndarray:
     with decoding(path, *_BROKEN):
         image = _open(path)
         shape = _geometry(path, image).shape
-        found = np.empty(shape, _dtype(image.dataobj), order="F")
+        voxels = np.empty(shape, _dtype(image.dataobj), order="F")
     for start, slab in zip(range(0, shape[2], _SLAB), slabs(path), strict=True):
-        found[:, :, start : start + _SLAB] = slab
-    return found
+        voxels[:, :, start : start + _SLAB] = slab
+    return voxels
 
 
 def read_channels(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -210,12 +210,12 @@ def read_label(path: Path) -> np.ndarray:
 
 def as_label(path: Path, values: np.ndarray) -> np.ndarray:
     """Makes class numbers, uint8, of the values of a file; raises as `read_label`."""
-    found = rounded(values)
+    whole = rounded(values)
     with np.errstate(invalid="ignore"):  # NaN is refused below
-        label = found.astype(np.uint8, copy=False)
-    if label.dtype != found.dtype and not np.array_equal(label, found):
-        odd = found[found != label].flat[0]
-        raise no_label(path, odd, [found.min(), found.max()])
+        label = whole.astype(np.uint8, copy=False)
+    if label.dtype != whole.dtype and not np.array_equal(label, whole):
+        odd = whole[whole != label].flat[0]
+        raise no_label(path, odd, [whole.min(), whole.max()])
     return label
 
 

@@ -157,22 +157,22 @@ def _refuse_tiff(path: Path, image: Image.Image) -> None:
     (depth, kind), planes = _samples(image), tags.get(_IMAGE_DEPTH, 1)
     bits = tags.get(Base.BitsPerSample, (1,))
     channels = max(len(bits), tags.get(Base.SamplesPerPixel, 1))
-    found = ""
+    content = ""
     if channels != len(image.getbands()):
-        found = f"{channels} channels"
+        content = f"{channels} channels"
     elif (depth, kind) not in _TIFF_SAMPLES[mode]:
-        found = f"{depth} bits a channel{_NUMBERS.get(kind, '')}"
+        content = f"{depth} bits a channel{_NUMBERS.get(kind, '')}"
     elif planes != 1:
-        found = f"a volume of {planes} planes"
+        content = f"a volume of {planes} planes"
     elif tags.get(Base.PhotometricInterpretation) == 0:
         # Of a mask, nobody can say whether the value or the colour is meant.
-        found = f"{depth} bit{'s' * (depth > 1)} of which 0 is white"
+        content = f"{depth} bit{'s' * (depth > 1)} of which 0 is white"
     elif mode in "IF" and tags.prefix == b"MM" and tags.get(Base.Compression, 1) != 1:
-        found = f"{depth} bits that are big-endian and compressed"
-    if found:
+        content = f"{depth} bits that are big-endian and compressed"
+    if content:
         raise InputError(
             f"{path}: expected a TIFF of 8 bits a channel, or grey of 16 bits or "
-            f"32-bit floats, found {found}, which would be read wrongly. Convert it."
+            f"32-bit floats, found {content}, which would be read wrongly. Convert it."
         )
 
 
@@ -236,12 +236,12 @@ def describe(path: Path) -> str:
         return what + "an empty file. Copy it again from the original download"
     if not any(byte < 9 or 13 < byte < 32 for byte in head):
         return what + f"{size} bytes of text. Copy the image itself in its place"
-    found = f"{size} bytes that can't be decoded to the end, cut short or damaged"
+    content = f"{size} bytes that can't be decoded to the end, cut short or damaged"
     again = "Copy it again from the original download"
     if head.startswith((b"II*\0", b"MM\0*")):
-        found += ", or a TIFF of a kind that is not read, such as 64-bit floats"
+        content += ", or a TIFF of a kind that is not read, such as 64-bit floats"
         again += ", or convert it to PNG"
-    return f"{what}{found}. {again}"
+    return f"{what}{content}. {again}"
 
 
 def reason(error: Exception) -> str:
@@ -268,13 +268,13 @@ def read_image(path: Path) -> np.ndarray:
         InputError: not decodable, or neither of these.
     """
     mode, pixels = decode(path, colours=True)
-    found = as_rgb(mode, pixels)
-    if found is None:
+    rgb = as_rgb(mode, pixels)
+    if rgb is None:
         raise InputError(
             f"{path}: expected an RGB or a grey image of 8 bits, found "
             f"{described(mode, pixels)}. Copy it again from the original download."
         )
-    return found
+    return rgb
 
 
 def as_rgb(mode: str, pixels: np.ndarray) -> np.ndarray | None:
@@ -321,14 +321,14 @@ def read_mask(path: Path, grey: bool = False) -> np.ndarray:
             none of which is a grey of `GREY` or above.
     """
     mode, pixels = decode(path)
-    found = as_binary(mode, pixels) if grey else pixels > 0
-    if found is None or found.ndim != 2:
+    mask = as_binary(mode, pixels) if grey else pixels > 0
+    if mask is None or mask.ndim != 2:
         kind = "0 and one other value, or of 8-bit greys" if grey else "one channel"
         raise InputError(
             f"{path}: expected a mask of {kind}, found "
             f"{described(mode, pixels)}. Copy it again from the original download."
         )
-    return found.astype(np.uint8)
+    return mask.astype(np.uint8)
 
 
 def as_binary(mode: str, pixels: np.ndarray) -> np.ndarray | None:
@@ -415,5 +415,5 @@ def _added(path: Path, mask: np.ndarray, total: np.ndarray | None) -> np.ndarray
 
 def masks(folder: Path) -> list[Path]:
     """The mask files of a folder, by name."""
-    found = folder.glob("*.png") if folder.is_dir() else []
-    return sorted(path for path in found if not path.name.startswith("."))
+    files = folder.glob("*.png") if folder.is_dir() else []
+    return sorted(path for path in files if not path.name.startswith("."))

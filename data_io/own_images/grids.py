@@ -38,8 +38,8 @@ def axes(facts: _Facts) -> tuple[int, ...] | None:
 
 def directions(facts: _Facts) -> str | None:
     """Towards what the axes of most volumes run; None where no header says it."""
-    found = [image["directions"] for image in _volumes(facts).values()]
-    usual = Counter(code for code in found if code).most_common(1)
+    codes = [image["directions"] for image in _volumes(facts).values()]
+    usual = Counter(code for code in codes if code).most_common(1)
     return usual[0][0] if usual else None
 
 
@@ -52,12 +52,12 @@ def _other_grids(facts: _Facts) -> list[str]:
     """Files of the right size that lie elsewhere, such as mirrored label maps."""
     return [
         f"case {case}: expected {channels.named(role)} with "
-        f"{volumes.elsewhere(found, roles['image'])}"
+        f"{volumes.elsewhere(file, roles['image'])}"
         for case, roles in facts.items()
-        for role, found in roles.items()
+        for role, file in roles.items()
         if "image" in roles
-        and roles["image"]["shape"] == found["shape"]
-        and not volumes.same_place(roles["image"], found)
+        and roles["image"]["shape"] == file["shape"]
+        and not volumes.same_place(roles["image"], file)
     ]
 
 
@@ -69,23 +69,23 @@ def _other_axes(facts: _Facts, like: Record | None) -> list[str]:
     how = "as_closest_canonical" if expected == _CANONICAL else "as_reoriented"
     return [
         f"case {case}: expected axes in the order {volumes.directions(expected)}, as "
-        f"{whose}, found {volumes.directions(found)}. Reorder those of the image and "
+        f"{whose}, found {volumes.directions(order)}. Reorder those of the image and "
         f"of its label map, for instance with nibabel's {how}."
-        for case, found in _known_axes(facts).items()
-        if expected and found != expected
+        for case, order in _known_axes(facts).items()
+        if expected and order != expected
     ]
 
 
 def _thin(facts: _Facts, like: Record | None) -> list[str]:
     """Volumes of less than a voxel of the size that all are resampled to."""
     wanted = like.spacing_mm if like else spacing_mm(facts)
-    found = []
+    faults = []
     for case, image in _volumes(facts).items():
         try:
             _resampled(image, wanted, f"case {case}")
         except InputError as error:
-            found.append(str(error))
-    return found
+            faults.append(str(error))
+    return faults
 
 
 def _resampled(
@@ -104,8 +104,8 @@ def _volumes(facts: _Facts) -> dict[str, dict[str, Any]]:
 
 def _known_axes(facts: _Facts) -> dict[str, tuple[int, ...]]:
     """The order of axes of each volume whose header says it; oblique: the nearest."""
-    found = {case: _order(image) for case, image in _volumes(facts).items()}
-    return {case: tuple(order) for case, order in found.items() if order}
+    orders = {case: _order(image) for case, image in _volumes(facts).items()}
+    return {case: tuple(order) for case, order in orders.items() if order}
 
 
 def _order(image: Mapping[str, Any]) -> Sequence[int] | None:
