@@ -94,8 +94,8 @@ class CvcClinicDB(Pairs):
         """
         if self.is_prepared(root):
             return {}
-        found = {case: sequence(case) for case in self.cases(root)}
-        return found if all(found.values()) else {}
+        group_of = {case: sequence(case) for case in self.cases(root)}
+        return group_of if all(group_of.values()) else {}
 
 
 class BySequence(CvcClinicDB):
@@ -116,8 +116,8 @@ class BySequence(CvcClinicDB):
 def sequence(case: str) -> str:
     """The sequence of a frame; "" where its number is none of the data set's."""
     number = int(case)
-    found = [n for n, frames in enumerate(SEQUENCES, 1) if number in frames]
-    return f"sequence {found[0]}" if found else ""
+    numbers = [n for n, frames in enumerate(SEQUENCES, 1) if number in frames]
+    return f"sequence {numbers[0]}" if numbers else ""
 
 
 cvc_clinicdb = CvcClinicDB()

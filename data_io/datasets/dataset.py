@@ -56,8 +56,8 @@ class Dataset:
     def is_prepared(self, root: Path) -> bool:
         """True for the layout of the authors' copies, where it is one of `MARKS`."""
         raw = [mark for mark in self.MARKS if mark != layout.PREPARED]
-        found = (path for mark in raw for path in Path(root).glob(mark))
-        return len(raw) < len(self.MARKS) and not any(p.is_dir() for p in found)
+        matches = (path for mark in raw for path in Path(root).glob(mark))
+        return len(raw) < len(self.MARKS) and not any(p.is_dir() for p in matches)
 
     def record(self, root: Path) -> Record:
         """Returns the facts of the copy at `root`; mostly `RECORD`."""
@@ -123,16 +123,16 @@ class Dataset:
         """
         paths = self.roles(root, case).items()
         labels = {role: p for role, p in paths if role.startswith("observer")}
-        there = {role: path for role, path in labels.items() if path.exists()}
-        found = {}
-        for role, path in (there or labels).items():
+        existing = {role: path for role, path in labels.items() if path.exists()}
+        references = {}
+        for role, path in (existing or labels).items():
             if nifti.is_volume(path):
-                found[role] = nifti.read_label(path)
+                references[role] = nifti.read_label(path)
             elif path.is_dir():
-                found[role] = union(path)[0]
+                references[role] = union(path)[0]
             else:
-                found[role] = read_mask(path, grey=self.RECORD.grey_masks)
-        return found
+                references[role] = read_mask(path, grey=self.RECORD.grey_masks)
+        return references
 
     def values(self, root: Path) -> list[int]:
         """Returns the label value of each class, as `look` finds it, background first.
@@ -198,10 +198,10 @@ class Dataset:
 
     def remarks(self, root: Path) -> list[str]:
         """Returns what is unusual about the folder but stops nothing."""
-        found = len(self.cases(root))
-        if found == self.RECORD.cases:
+        count = len(self.cases(root))
+        if count == self.RECORD.cases:
             return []
         return [
-            f"{found} cases, the whole data set has {self.RECORD.cases}; the split is "
+            f"{count} cases, the whole data set has {self.RECORD.cases}; the split is "
             "80/20 and 80/20, so its sizes are others too"
         ]

@@ -99,15 +99,15 @@ class Drive(Dataset):
             return layout.prepared(root, case)
         part = "test" if case in self.TEST else "training"
         folder = Path(root) / part
-        found = {
+        files = {
             "image": folder / "images" / f"{case}_{part}.tif",
             "observer1": folder / "1st_manual" / f"{case}_manual1.gif",
             "observer2": folder / "2nd_manual" / f"{case}_manual2.gif",
             "field of view": folder / "mask" / f"{case}_{part}_mask.gif",
         }
         if part == "training":
-            del found["observer2"]
-        return found
+            del files["observer2"]
+        return files
 
     def regions(self, root: Path, case: str) -> dict[str, np.ndarray]:
         """Returns the whole image and, where its mask is there, the field of view."""

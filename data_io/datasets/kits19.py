@@ -98,17 +98,17 @@ class Kits19(Dataset):
 
     def remarks(self, root: Path) -> list[str]:
         """Returns what is unusual about the folder but stops nothing."""
-        here, found = _folders(root), self.cases(root)
+        folders, cases = _folders(root), self.cases(root)
         lines = []
-        if len(found) != self.RECORD.cases:
+        if len(cases) != self.RECORD.cases:
             lines.append(
-                f"{len(found)} cases, not the paper's {self.RECORD.cases}: the split "
+                f"{len(cases)} cases, not the paper's {self.RECORD.cases}: the split "
                 "has other sizes than Table 1"
             )
-        left_out = [case for case in here if case in self.EXCLUDED]
+        left_out = [case for case in folders if case in self.EXCLUDED]
         if left_out:
             lines.append(f"left out, as in the paper: {', '.join(left_out)}")
-        others = len(here) - len(found) - len(left_out)
+        others = len(folders) - len(cases) - len(left_out)
         if others:
             lines.append(
                 f"{others} cases from case_{self.LABELLED:05d} on have no labels: not "
@@ -119,8 +119,8 @@ class Kits19(Dataset):
 
 def _folders(root: Path) -> list[str]:
     """The names of all folders of cases, in order."""
-    found = (path.name for path in Path(root).iterdir() if path.is_dir())
-    return sorted(name for name in found if re.fullmatch(r"case_\d{5}", name))
+    names = (path.name for path in Path(root).iterdir() if path.is_dir())
+    return sorted(name for name in names if re.fullmatch(r"case_\d{5}", name))
 
 
 kits19 = Kits19()

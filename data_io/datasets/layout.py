@@ -40,8 +40,8 @@ def locate(
     """
     start = default if data is None else Path(data)
     for folder in candidates(start, default.name):
-        there = ((p, mark) for mark in marks for p in folder.glob(mark))
-        if any(p.is_file() if mark == PREPARED else p.is_dir() for p, mark in there):
+        matches = ((p, mark) for mark in marks for p in folder.glob(mark))
+        if any(p.is_file() if mark == PREPARED else p.is_dir() for p, mark in matches):
             return folder
     raise absent(record, start, default)
 
@@ -66,8 +66,8 @@ def picture(folder: Path, stem: str, ending: str) -> Path:
     likeliest = folder / f"{stem}{ending}"
     if likeliest.is_file():
         return likeliest
-    found = (folder / f"{stem}{other}" for other in ENDINGS)
-    return next((path for path in found if path.is_file()), likeliest)
+    paths = (folder / f"{stem}{other}" for other in ENDINGS)
+    return next((path for path in paths if path.is_file()), likeliest)
 
 
 def prepared(root: Path, case: str) -> dict[str, Path]:
@@ -152,13 +152,13 @@ def described(root: Path, kind: Any, what: str) -> dict[str, Any]:
         InputError: missing, damaged, or of another kind.
     """
     try:
-        found: dict[str, Any] = schema.load(Path(root) / ABOUT, kind)
+        content: dict[str, Any] = schema.load(Path(root) / ABOUT, kind)
     except (OSError, ValueError) as error:
         raise InputError(
             f"{Path(root) / ABOUT}: expected the description of {what}, found {error}. "
             "Delete the folder: it is simulated again."
         ) from error
-    return found
+    return content
 
 
 def missing(

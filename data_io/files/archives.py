@@ -72,9 +72,9 @@ def members(archive: Path, content: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
             is a link or device, or falls together with another; or the archive, where
             it declares far more than it can hold.
     """
-    found = [m for m in content.infolist() if not is_litter(m.filename)]
-    refuse_unsafe(archive, found)
-    return found
+    entries = [m for m in content.infolist() if not is_litter(m.filename)]
+    refuse_unsafe(archive, entries)
+    return entries
 
 
 def refuse_unsafe(archive: Path, members: list[zipfile.ZipInfo]) -> None:
@@ -111,16 +111,16 @@ def unsafe(member: zipfile.ZipInfo) -> str:
 def collision(member: zipfile.ZipInfo, taken: dict[str, str]) -> str:
     """What was expected of an entry in another's place; adds it to those `taken`."""
     # Names that differ in case or accents alone are one file on some systems.
-    place = PurePosixPath(unicodedata.normalize("NFC", str(inside(member))).casefold())
+    path = PurePosixPath(unicodedata.normalize("NFC", str(inside(member))).casefold())
     kind = "folder" if member.is_dir() else "file"
-    for parent in place.parents:
+    for parent in path.parents:
         if taken.setdefault(str(parent), "folder") != "folder":
             return "no file where another entry has a folder"
-    if taken.get(str(place), "folder") != "folder" or (
-        kind == "file" and str(place) in taken
+    if taken.get(str(path), "folder") != "folder" or (
+        kind == "file" and str(path) in taken
     ):
         return "every file once"
-    taken[str(place)] = kind
+    taken[str(path)] = kind
     return ""
 
 

@@ -25,12 +25,12 @@ def plain(name: object, where: object, what: str = "name") -> str:
         InputError: no text; empty; a separator of either kind, a drive, a leading dot,
             a control character; or longer than `LONGEST`.
     """
-    found = unfit(name)
-    if found or not isinstance(name, str):
+    fault = unfit(name)
+    if fault or not isinstance(name, str):
         shown = ascii(name) if len(ascii(name)) <= 80 else f"{ascii(name)[:77]}..."
         raise InputError(
             f"{where}: expected a {what} that can be the name of a file, found {shown}:"
-            f" {found}. Correct it, or take this file from its author anew."
+            f" {fault}. Correct it, or take this file from its author anew."
         )
     return name
 

@@ -94,12 +94,13 @@ def plan(
 
 
 def _check(augmentation: Data_Augmentation) -> None:
-    asked = [name for name in _UNSUPPORTED if getattr(augmentation, name)]
-    if asked or augmentation.cycles != 1 or not augmentation.seg_augmentation:
+    unsupported = [name for name in _UNSUPPORTED if getattr(augmentation, name)]
+    if unsupported or augmentation.cycles != 1 or not augmentation.seg_augmentation:
         raise ValueError(
             "augmentation: expected one cycle of mirroring, brightness, elastic "
             "deformation, rotation and scaling, received "
-            f"{augmentation.cycles} with {', '.join(asked) or 'labels left alone'}"
+            f"{augmentation.cycles} with "
+            f"{', '.join(unsupported) or 'labels left alone'}"
         )
 
 
@@ -143,8 +144,8 @@ def _warp(
     if coordinates is not None:  # so far counted from the patch's centre
         for axis, (size, side) in enumerate(zip(shape, sides, strict=True)):
             half = side // 2
-            place = random.uniform(half, size - half) if patch else size / 2.0 - 0.5
-            coordinates[axis] += place
+            middle = random.uniform(half, size - half) if patch else size / 2.0 - 0.5
+            coordinates[axis] += middle
     return coordinates
 
 
@@ -197,13 +198,13 @@ def _reach(
     """What an interpolation needs of the sample; coordinates then count from there."""
     if len(shape) == 2:  # all of it: MIScnn's values to the bit
         return tuple((0, size) for size in shape)
-    place = []
+    ranges = []
     for axis, size in zip(coordinates, shape, strict=True):
         start = min(max(int(np.floor(axis.min())) - _MARGIN, 0), size)
         stop = min(max(int(np.ceil(axis.max())) + _MARGIN + 1, start), size)
         np.subtract(axis, start, out=axis)
-        place.append((start, stop))
-    return tuple(place)
+        ranges.append((start, stop))
+    return tuple(ranges)
 
 
 def _crop(
@@ -306,8 +307,10 @@ def one_hot(label: np.ndarray, classes: int) -> np.ndarray:
         return _table(classes).take(label, axis=0)
     # Two voxels at a time, looked up as one number: three times as fast.
     pairs = np.ascontiguousarray(label).reshape(-1).view(np.uint16)
-    found = _table_of_pairs(classes).take(pairs.astype(np.intp), axis=0, mode="clip")
-    return found.reshape(*label.shape, classes)
+    pairs_of_rows = _table_of_pairs(classes).take(
+        pairs.astype(np.intp), axis=0, mode="clip"
+    )
+    return pairs_of_rows.reshape(*label.shape, classes)
 
 
 def _table(classes: int) -> np.ndarray:

@@ -162,8 +162,8 @@ class Cache:
         sample = self._source.sample_loader(case, load_seg=True)
         native_shape = sample.img_data.shape[:-1]
         # A volume that is stored mirrored is turned first.
-        found = sample.get_extended_data().get("directions")
-        turned = native_grid.flipped_axes(found, self.settings.directions)
+        directions = sample.get_extended_data().get("directions")
+        turned = native_grid.flipped_axes(directions, self.settings.directions)
         sample.img_data = np.flip(sample.img_data, turned)
         sample.seg_data = np.flip(sample.seg_data, turned)
         for step in subfunctions(self.settings):
@@ -193,12 +193,12 @@ def prepare(
         InputError: the folder cannot be written, or raw files change meanwhile.
     """
     folder = Path(folder)
-    own = folder / dataset.RECORD.name
-    with writing(own):
-        own.mkdir(parents=True, exist_ok=True)
-    _sweep(own)
+    folder_of_set = folder / dataset.RECORD.name
+    with writing(folder_of_set):
+        folder_of_set.mkdir(parents=True, exist_ok=True)
+    _sweep(folder_of_set)
     hashes = case_hashes(dataset, root, cases, folder)
-    cache = Cache(dataset, Path(root), settings, own, hashes)
+    cache = Cache(dataset, Path(root), settings, folder_of_set, hashes)
     missing = [case for case in hashes if _read_sheet(cache._path(case)) is None]
     for case in bars.bar(missing, "preparing", unit="case", disable=not progress):
         cache._entry(case)

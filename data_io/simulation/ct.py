@@ -67,15 +67,17 @@ class Grid:
             for voxels, cells in zip(self.voxels, self.positions, strict=True)
         ]
         places[0] = places[0][[index]]
-        for axis, place in enumerate(places, 1):
-            fields = between(fields, axis, place)
+        for axis, position in enumerate(places, 1):
+            fields = between(fields, axis, position)
         return fields[:, 0]
 
 
-def between(field: np.ndarray, axis: int, place: np.ndarray) -> np.ndarray:
+def between(field: np.ndarray, axis: int, positions: np.ndarray) -> np.ndarray:
     """Interpolates linearly at places in cells; a matrix product may round anyhow."""
-    first = np.minimum(place.astype(int), field.shape[axis] - 2)
-    share = (place - first).reshape([-1 if a == axis else 1 for a in range(field.ndim)])
+    first = np.minimum(positions.astype(int), field.shape[axis] - 2)
+    share = (positions - first).reshape(
+        [-1 if a == axis else 1 for a in range(field.ndim)]
+    )
     low = np.take(field, first, axis)
     return low + share * (np.take(field, first + 1, axis) - low)
 
@@ -105,13 +107,13 @@ def simulate(
     coarse = np.stack([body(label, grid, random), 12 * smooth(random, grid, 6)])
     noise = random.uniform(15, 25)
     blur = tuple(0.7 / size for size in spacing_mm[1:])
-    found = np.empty(label.shape, np.int16)
+    volume = np.empty(label.shape, np.int16)
     for index, plane in enumerate(label):
         around, uneven = grid.plane(coarse, index)
         values = embed(plane, around, uneven, inside, blur)
         values += noise * grain(random, plane.shape)
-        found[index] = np.clip(np.round(values), LOWEST, HIGHEST)
-    return found
+        volume[index] = np.clip(np.round(values), LOWEST, HIGHEST)
+    return volume
 
 
 def embed(
@@ -123,11 +125,11 @@ def embed(
 ) -> np.ndarray:
     """Puts kidney and tumour (`inside`, HU) of a slice into the body around them."""
     values = around
-    for number, own in enumerate(inside, 1):
+    for number, brightness in enumerate(inside, 1):
         where = plane == number
         if where.any():
             share = gaussian_filter(where.astype(np.float32), blur)
-            values = values + share * (own + uneven - around)
+            values = values + share * (brightness + uneven - around)
     return values
 
 
@@ -184,10 +186,10 @@ def depth_in_body(
 
 def organs(values: np.ndarray, grid: Grid, random: np.random.Generator) -> None:
     """Fills about half of the inside with soft organs of several kinds, and gas."""
-    place, kind = smooth(random, grid, 25), smooth(random, grid, 30)
+    where, kind = smooth(random, grid, 25), smooth(random, grid, 30)
     levels = np.array(ORGANS) + random.normal(0, 5, len(ORGANS))
     soft = levels[np.digitize(kind, (-0.8, 0, 0.8))]
-    np.copyto(values, soft, where=place > 0)
+    np.copyto(values, soft, where=where > 0)
     values[smooth(random, grid, 10) > 2.3] = GAS
 
 
@@ -233,17 +235,17 @@ def draw_label(
     axes = [
         (np.arange(n) + 0.5) * size for n, size in zip(shape, spacing_mm, strict=True)
     ]
-    found = np.zeros(tuple(shape), np.uint8)
+    drawn = np.zeros(tuple(shape), np.uint8)
     for side in (-1, 1):
         offset = np.array([random.uniform(-15, 15), 35, side * random.uniform(60, 75)])
         half = random.uniform((40, 22, 24), (55, 30, 32))
-        found[ellipsoid(axes, extent / 2 + offset, half)] = 1
+        drawn[ellipsoid(axes, extent / 2 + offset, half)] = 1
         if side == 1:
             towards = random.standard_normal(3)
             edge = offset + half * towards / np.linalg.norm(towards)
             size = random.uniform(8, 28)
-            found[ellipsoid(axes, extent / 2 + edge, np.full(3, size))] = 2
-    return found
+            drawn[ellipsoid(axes, extent / 2 + edge, np.full(3, size))] = 2
+    return drawn
 
 
 def ellipsoid(

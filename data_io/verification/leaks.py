@@ -68,17 +68,17 @@ def absent(
     `marked` are the numbers of the classes in the label map of each case; it may lack
     cases.
     """
-    found = []
+    lacking = []
     for part, ids in split.items():
         known = [marked[case] for case in ids if case in marked]
-        there: set[int] = set().union(*known)
+        named: set[int] = set().union(*known)
         so = "the network can't learn it" if part == "training" else "no measure of it"
-        found += [
+        lacking += [
             f"{part}: none of its {len(known)} label maps has the class {name}: {so}"
             for number, name in enumerate(classes)
-            if number and known and number not in there
+            if number and known and number not in named
         ]
-    return found
+    return lacking
 
 
 def find(
@@ -107,12 +107,12 @@ def find(
         "id": {case: normal(case) for case in part_of},
         "group": groups,
     }
-    found: list[Leak] = []
+    leaks: list[Leak] = []
     for kind, key_of in keys.items():
         for cases in _across(part_of, key_of):
-            if not any(set(cases) <= set(leak.cases) for leak in found):
-                found.append(_leak(kind, cases, part_of, str(key_of[cases[0]])))
-    return found
+            if not any(set(cases) <= set(leak.cases) for leak in leaks):
+                leaks.append(_leak(kind, cases, part_of, str(key_of[cases[0]])))
+    return leaks
 
 
 def _across(
