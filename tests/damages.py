@@ -118,7 +118,9 @@ def deep_colour(path: Path) -> None:
 
     head = struct.pack(">IIBBBBB", 30, 24, 16, 2, 0, 0, 0)
     chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*content) for content in chunks)
+    )
 
 
 def deep_planes(path: Path) -> None:
@@ -285,8 +287,8 @@ def model(change: Callable[[Any], Any]) -> Act:
 def owned(scene: Path) -> None:
     from data_io.files.hashing import file_hash
 
-    found = file_hash(scene / "run" / "model.keras")
-    json_of("run/run.json", lambda r: r["files"].update({"model.keras": found}))(scene)
+    sha256 = file_hash(scene / "run" / "model.keras")
+    json_of("run/run.json", lambda r: r["files"].update({"model.keras": sha256}))(scene)
 
 
 def doubled(network: Any) -> Any:

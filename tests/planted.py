@@ -118,10 +118,10 @@ def caught(fault: Fault, copy: Path) -> str:
         check=False,
     )
     path.write_text(sound, "utf-8")
-    found = re.search(r"^FAILED \S+::(\w+)", ended.stdout, re.MULTILINE)
-    if found is None and ended.returncode:
+    failed = re.search(r"^FAILED \S+::(\w+)", ended.stdout, re.MULTILINE)
+    if failed is None and ended.returncode:
         raise RuntimeError(f"{fault.what}: {ended.stdout[-2000:]}{ended.stderr}")
-    return found[1] if found else ""
+    return failed[1] if failed else ""
 
 
 def main() -> None:

@@ -28,9 +28,9 @@ def turned(affine: np.ndarray, degrees: float) -> np.ndarray:
 
 
 def moved(affine: np.ndarray, *by_mm: float) -> np.ndarray:
-    found = affine.copy()
-    found[:3, 3] += by_mm
-    return found
+    result = affine.copy()
+    result[:3, 3] += by_mm
+    return result
 
 
 def resized(affine: np.ndarray, *by: float) -> np.ndarray:
@@ -109,9 +109,13 @@ def test_a_header_that_contradicts_itself_is_refused(tmp_path, name):
     header, expected = CONTRADICTIONS[name]
     with pytest.raises(InputError, match=expected) as caught:
         describe.describe(*sets(tmp_path, **header), tmp_path / "work")
-    said = str(caught.value)
-    assert "2 problems" in said and "ct/v1.nii: " in said and "seg/v1.nii: " in said
-    assert "Resample it" not in said
+    message = str(caught.value)
+    assert (
+        "2 problems" in message
+        and "ct/v1.nii: " in message
+        and "seg/v1.nii: " in message
+    )
+    assert "Resample it" not in message
 
 
 HARMLESS = {
@@ -131,11 +135,13 @@ HARMLESS = {
 
 @pytest.mark.parametrize("name", HARMLESS)
 def test_what_is_rounding_or_changes_no_voxel_is_read(tmp_path, name):
-    found = describe.describe(*sets(tmp_path, **HARMLESS[name]), tmp_path / "work")
-    spacing = folder.own_images.geometry(found.root, "v1").spacing_mm
+    description = describe.describe(
+        *sets(tmp_path, **HARMLESS[name]), tmp_path / "work"
+    )
+    spacing = folder.own_images.geometry(description.root, "v1").spacing_mm
     assert spacing == pytest.approx((1.4, 1.4, 9.0), rel=1e-5)
     doubtful = name in ("another place", "turned by 2 degrees")
-    assert ("1 of 6 volumes have a qform" in str(found)) == doubtful
+    assert ("1 of 6 volumes have a qform" in str(description)) == doubtful
 
 
 def test_a_label_map_may_have_the_qform_of_its_image(tmp_path):
@@ -155,9 +161,9 @@ def test_label_maps_lie_on_their_images(tmp_path, off_mm, same):
         return
     with pytest.raises(InputError) as caught:
         describe.describe(images, labels, tmp_path / "work")
-    said = str(caught.value)
-    assert "from (40, -20, 7), found 1.4 x 1.4 x 9 mm, LPS, from (41.4" in said
-    assert "copy the image's header: to resample it would move it" in said
+    message = str(caught.value)
+    assert "from (40, -20, 7), found 1.4 x 1.4 x 9 mm, LPS, from (41.4" in message
+    assert "copy the image's header: to resample it would move it" in message
 
 
 def test_the_data_sets_are_read_no_less_carefully(tmp_path):

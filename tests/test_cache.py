@@ -64,8 +64,8 @@ def from_raw(raw, case, settings=SETTINGS):
 
 
 def entry(store, case="a") -> Path:
-    (found,) = store.glob(f"tiny/{case}-*")
-    return found
+    (folder,) = store.glob(f"tiny/{case}-*")
+    return folder
 
 
 def test_holds_what_miscnn_makes_of_the_raw_files(raw, store):

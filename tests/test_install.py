@@ -295,12 +295,14 @@ def build(project: Path, stub: Path, lock: str) -> tuple[int, str]:
 def test_an_environment_is_built_from_hashes_and_marked_last(
     project: Path, stub: Path
 ) -> None:
-    code, asked = build(project, stub, "requirements/jax.txt")
+    code, commands = build(project, stub, "requirements/jax.txt")
     assert code == 0
-    assert "-m venv --clear" in asked
-    assert "--no-deps --only-binary :all: --require-hashes -r requirements/jax" in asked
-    assert asked.rstrip().endswith("--no-deps --no-build-isolation -e .")
-    assert "torch" not in asked
+    assert "-m venv --clear" in commands
+    assert (
+        "--no-deps --only-binary :all: --require-hashes -r requirements/jax" in commands
+    )
+    assert commands.rstrip().endswith("--no-deps --no-build-isolation -e .")
+    assert "torch" not in commands
     assert (stub.parents[1] / ".ready").read_text() == "digest\n"
 
 
@@ -315,9 +317,9 @@ def test_what_has_no_wheel_is_built_from_a_hashed_source_after_the_wheels(
     )
     assert packages == ["acvl-utils"]
     assert "acvl-utils" not in entries(project, "peers")
-    _, asked = build(project, stub, "requirements/peers.txt")
-    wheels = asked.index("-r requirements/peers.txt")
-    source = asked.index(
+    _, commands = build(project, stub, "requirements/peers.txt")
+    wheels = commands.index("-r requirements/peers.txt")
+    source = commands.index(
         "--no-build-isolation --require-hashes -r requirements/peers-sdist.txt"
     )
     assert wheels < source
@@ -327,10 +329,10 @@ def test_an_environment_whose_lock_is_unchanged_is_kept(
     project: Path, stub: Path
 ) -> None:
     (stub.parents[1] / ".ready").write_text("digest\n")
-    code, asked = build(project, stub, "requirements/jax.txt")
+    code, commands = build(project, stub, "requirements/jax.txt")
     assert code == 0
-    assert "venv" not in asked
-    assert "--require-hashes" not in asked
+    assert "venv" not in commands
+    assert "--require-hashes" not in commands
 
 
 def test_an_environment_that_failed_is_not_marked_ready(
@@ -345,9 +347,9 @@ def test_an_environment_that_failed_is_not_marked_ready(
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere torch has no CUDA")
 @pytest.mark.parametrize("lock", ["torch", "peers"])
 def test_torch_is_the_cpu_build(project: Path, stub: Path, lock: str) -> None:
-    code, asked = build(project, stub, f"requirements/{lock}.txt")
+    code, commands = build(project, stub, f"requirements/{lock}.txt")
     assert code == 0
-    assert re.search(r"--no-deps torch==[0-9.]+\+cpu$", asked, re.MULTILINE)
+    assert re.search(r"--no-deps torch==[0-9.]+\+cpu$", commands, re.MULTILINE)
 
 
 KEPT = (

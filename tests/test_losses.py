@@ -539,11 +539,11 @@ def test_training_on_logits_and_indices(channels: int) -> None:
 @pytest.mark.parametrize("module", ["", ".overlap", ".cross_entropy", ".compound"])
 def test_examples_in_the_docstrings(module: str) -> None:
     names = {"np": np, "losses": losses, "model": _tiny_model("mse")}
-    found = doctest.testmod(
+    outcome = doctest.testmod(
         importlib.import_module(f"losses{module}"), extraglobs=names
     )
-    assert found.attempted > 0
-    assert found.failed == 0
+    assert outcome.attempted > 0
+    assert outcome.failed == 0
 
 
 # --- soft labels ---------------------------------------------------------------------
@@ -650,12 +650,12 @@ def test_defaults_are_those_of_table_2() -> None:
 @pytest.mark.parametrize("name", losses.names())
 def test_the_configuration_holds_each_argument(name: str) -> None:
     loss = losses.by_name(name)
-    found = loss.get_config()
-    assert found == type(loss)().get_config()
-    assert found["name"] == losses.slug(name)
+    config = loss.get_config()
+    assert config == type(loss)().get_config()
+    assert config["name"] == losses.slug(name)
     signature = inspect.signature(type(loss)).parameters
     assert {k: v.default for k, v in signature.items()} == {
-        **found,
+        **config,
         "name": None,
         "dtype": None,
     }
@@ -782,9 +782,9 @@ def test_a_tensor_of_another_framework_is_refused(place: str) -> None:
     message += (
         rf"of {other}\. Set the environment variable KERAS_BACKEND={other} before"
     )
-    with pytest.raises(ValueError, match=message) as found:
+    with pytest.raises(ValueError, match=message) as caught:
         losses.by_name("DSC++")(**given)
-    assert found.value.__cause__ is None
+    assert caught.value.__cause__ is None
     given["weight"] = given.pop("sample_weight")
     message = message.replace("sample_weight", "weight")
     with pytest.raises(ValueError, match=message):

@@ -58,18 +58,20 @@ def write_sets(place: Path, channels: int = 1) -> tuple[Path, Path]:
 
 
 def test_what_is_derived(tmp_path):
-    found = describe.describe(*write_sets(tmp_path), tmp_path / "work")
-    record = folder.own_images.record(found.root)
+    description = describe.describe(*write_sets(tmp_path), tmp_path / "work")
+    record = folder.own_images.record(description.root)
     assert record.is_3d and record.channels == 1
     assert record.input_shape == (16, 32, 16)  # nearest to 14, 30 and 22; 16 at least
     assert record.spacing_mm == (3.0, 1.5, 2.0)
-    assert "7 of 14 x 30 x 22" in str(found)
-    assert "3 x 1.5 x 2 mm, the median; 1 of 7 volumes are resampled" in str(found)
+    assert "7 of 14 x 30 x 22" in str(description)
+    assert "3 x 1.5 x 2 mm, the median; 1 of 7 volumes are resampled" in str(
+        description
+    )
     assert record.axes == (0, 1, 2)
-    assert "left-right, back-front, foot-head" in str(found)
-    place = folder.own_images.geometry(found.root, "v6")
+    assert "left-right, back-front, foot-head" in str(description)
+    place = folder.own_images.geometry(description.root, "v6")
     assert place.spacing_mm == pytest.approx((3.6, 1.5, 2.0))
-    image, details = RawInterface(folder.own_images, found.root).load_image("v6")
+    image, details = RawInterface(folder.own_images, description.root).load_image("v6")
     assert image.shape == (*SHAPE, 1)
     assert details["spacing"] == pytest.approx([3.6, 1.5, 2.0])
 
@@ -85,11 +87,11 @@ def write_alike(place: Path, affine, shape=SHAPE, number=6) -> tuple[Path, Path]
 
 def test_one_voxel_size_is_kept_to_the_last_digit(tmp_path):
     affine = np.diag([0.7123456, 0.703125, 5.0, 1.0]).astype(np.float32)
-    found = describe.describe(*write_alike(tmp_path, affine), tmp_path / "work")
-    spacing = folder.own_images.record(found.root).spacing_mm
+    description = describe.describe(*write_alike(tmp_path, affine), tmp_path / "work")
+    spacing = folder.own_images.record(description.root).spacing_mm
     assert spacing == pytest.approx((0.7123456, 0.703125, 5.0), rel=1e-6)
-    assert spacing == folder.own_images.geometry(found.root, "v1").spacing_mm
-    assert "mm, the median; 0 of 6 volumes are resampled to it" in str(found)
+    assert spacing == folder.own_images.geometry(description.root, "v1").spacing_mm
+    assert "mm, the median; 0 of 6 volumes are resampled to it" in str(description)
 
 
 def test_what_a_network_takes_decides_the_voxel_size_of_another_set(tmp_path):
@@ -98,9 +100,9 @@ def test_what_a_network_takes_decides_the_voxel_size_of_another_set(tmp_path):
     )
     coarse = AFFINE @ np.diag([1, 2, 2, 1])
     other = write_alike(tmp_path / "other", coarse)
-    found = describe.describe(*other, tmp_path / "work", "own-b", like=like)
-    assert folder.own_images.record(found.root).spacing_mm == (3.0, 1.5, 2.0)
-    assert "the network's; 6 of 6 volumes are resampled to it" in str(found)
+    description = describe.describe(*other, tmp_path / "work", "own-b", like=like)
+    assert folder.own_images.record(description.root).spacing_mm == (3.0, 1.5, 2.0)
+    assert "the network's; 6 of 6 volumes are resampled to it" in str(description)
 
 
 # Slices first, the rest as it was: no mirror, another order.
@@ -155,9 +157,11 @@ def test_problems_of_voxel_sizes(tmp_path):
         nibabel.save(empty, place / "v5.nii.gz")
     with pytest.raises(InputError) as caught:
         describe.describe(images, labels, tmp_path / "work")
-    found = str(caught.value)
-    assert "case v4: expected a volume of at least one voxel of 3 x 1.5 x 2" in found
-    assert "ct/v5.nii.gz: expected voxels of a size above 0 mm, found 0 x 1 x" in found
+    message = str(caught.value)
+    assert "case v4: expected a volume of at least one voxel of 3 x 1.5 x 2" in message
+    assert (
+        "ct/v5.nii.gz: expected voxels of a size above 0 mm, found 0 x 1 x" in message
+    )
 
 
 def test_problems_of_volumes(tmp_path):
@@ -167,11 +171,11 @@ def test_problems_of_volumes(tmp_path):
     (images / "v2_0000.nii.gz").write_bytes(b"\x1f\x8b cut")
     with pytest.raises(InputError) as caught:
         describe.describe(images, labels, tmp_path / "work")
-    found = str(caught.value)
-    assert "3 problems" in found
-    assert "v0_0000.nii.gz: expected finite numbers" in found
-    assert "v2_0000.nii.gz: expected a whole NIfTI volume" in found
-    assert "label map of 14 x 30 x 22, as its image is, found 14 x 30 x 21" in found
+    message = str(caught.value)
+    assert "3 problems" in message
+    assert "v0_0000.nii.gz: expected finite numbers" in message
+    assert "v2_0000.nii.gz: expected a whole NIfTI volume" in message
+    assert "label map of 14 x 30 x 22, as its image is, found 14 x 30 x 21" in message
 
 
 def test_a_label_map_on_another_grid_is_refused(tmp_path):
@@ -408,9 +412,9 @@ def test_what_is_written_of_oblique_volumes_lies_where_they_lie(typed):
 def test_an_oblique_set_has_the_numbers_of_its_axis_aligned_copy(typed):
     run = typed / "RUN"
     there = measures(run / "other-sets" / "clinic-b" / "cases.csv")
-    found = measures(run / "cases.csv")
-    assert len(found) >= 3 and min(row[0] for row in found.values()) > 0.1
-    for case, row in found.items():
+    oblique = measures(run / "cases.csv")
+    assert len(oblique) >= 3 and min(row[0] for row in oblique.values()) > 0.1
+    for case, row in oblique.items():
         assert row == pytest.approx(there[case], rel=1e-4), case
     prepared = [
         cached(typed / images, typed / labels, typed / "work")

@@ -338,8 +338,8 @@ def test_combo_of_several_classes_is_exact_where_p_is_near_1() -> None:
     expected = torch.nn.functional.binary_cross_entropy_with_logits(odds, hot) / 2
     value = port.Combo(**RAW, alpha=1)(logits, labels)
     torch.testing.assert_close(value.double(), expected, rtol=1e-6, atol=0)
-    found, wanted = slope(value, logits).double(), slope(expected, exact)
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-9)
+    slopes, wanted = slope(value, logits).double(), slope(expected, exact)
+    torch.testing.assert_close(slopes, wanted, rtol=1e-4, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -494,8 +494,8 @@ def test_exported_and_with_functional_gradients(options: dict[str, Any]) -> None
     expected = loss(logits, labels)
     program = torch.export.export(loss, (logits, labels))
     torch.testing.assert_close(program.module()(logits, labels), expected)
-    found = torch.func.grad(loss)(logits.detach(), labels)
-    torch.testing.assert_close(found, slope(expected, logits))
+    slopes = torch.func.grad(loss)(logits.detach(), labels)
+    torch.testing.assert_close(slopes, slope(expected, logits))
 
 
 @pytest.mark.parametrize("memory", ["channels_last", "channels_last_3d"])
