@@ -309,8 +309,10 @@ def asymmetric_focal_tversky_loss(
         classes of a 2D image and is NaN where `TI` is 1; the symmetric form is not in
         the paper.
     """
-    checks.BELOW_ONE("focal_gamma", focal_gamma)
-    checks.hyperparameters(delta=delta, gamma=gamma, epsilon=epsilon)
+    focal_gamma = checks.BELOW_ONE("focal_gamma", focal_gamma)
+    delta, gamma, epsilon = checks.hyperparameters(
+        delta=delta, gamma=gamma, epsilon=epsilon
+    ).values()
     voxels = prepare(y_true, y_pred, weight, **options)
     hyperparameters = (delta, focal_gamma, symmetric, gamma, epsilon)
     return asymmetric_focal_tversky_of(voxels, *hyperparameters)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from keras import ops
 
 import conformance
 import losses
+from losses import checks
 from pipelines import loss_names
 
 # Every loss, the ++ with exponents below and above 1, focal exponents at their ends.
@@ -298,6 +300,17 @@ def _tiny_model(loss: Any, seed: int = 0) -> keras.Model:
     )
     model.compile(optimizer=keras.optimizers.SGD(0.1), loss=loss)
     return model
+
+
+@pytest.mark.parametrize("name", sorted(n for n in vars(losses) if n.endswith("_loss")))
+def test_a_hyperparameter_may_be_any_kind_of_number(name: str) -> None:
+    function = getattr(losses, name)
+    parameters = inspect.signature(function).parameters
+    values = {k: v.default for k, v in parameters.items() if k in checks.RANGES}
+    y, p = sample((1, 4, 5, 2))
+    fractions = {key: Fraction(value) for key, value in values.items()}
+    expected = numbers(function(y, p, **values))
+    np.testing.assert_array_equal(numbers(function(y, p, **fractions)), expected)
 
 
 @pytest.mark.backend

@@ -732,7 +732,7 @@ def test_the_readme_names_every_argument_and_default() -> None:
 
     text = README.read_text()
     arguments = inspect.signature(port.losses.Loss.__init__).parameters
-    for name in set(arguments) - {"self", "own"}:
+    for name in set(arguments) - {"self", "hyperparameters"}:
         assert f"`{name}`" in text or f"`{name}=" in text, name
     for name, loss in port.NAMES.items():
         assert name in text
