@@ -341,7 +341,7 @@ def read(files: Sequence[Path], known: Sequence[str], name: str) -> Split:
 
 def _lists(files: Sequence[Path]) -> Split:
     if len(files) == 1:
-        return _own(files[0])
+        return _one_file(files[0])
     if len(files) != 2:
         raise InputError(f"--split: expected one or two files, received {len(files)}.")
     first, second = files
@@ -359,7 +359,7 @@ def _lists(files: Sequence[Path]) -> Split:
     }
 
 
-def _own(path: Path) -> Split:
+def _one_file(path: Path) -> Split:
     content = _json(path)
     lists = content.get("split", content)
     if "TRAINING" in content:

@@ -54,7 +54,7 @@ def absent(record: Record, start: Path, default: Path) -> InputError:
     simulated = ", and PHANTOM=1 (dscpp reproduce: --phantom) simulates such images"
     return InputError(
         f"{record.title}: expected the data set in {start}, found "
-        f"{found(start)}.\n{record.access}{fetch}\nLayout:\n{record.layout}\n"
+        f"{contents_of(start)}.\n{record.access}{fetch}\nLayout:\n{record.layout}\n"
         f"Then give DATA=FOLDER to make, --data FOLDER to dscpp, or put it in "
         f"{default}. Without the data, `make demo` runs the same pipeline on phantoms"
         f"{simulated * (record.name in datasets.SIMULATED)}."
@@ -106,7 +106,7 @@ def candidates(start: Path, name: str) -> Iterator[Path]:
             yield from (outer, outer / name)
 
 
-def found(path: Path) -> str:
+def contents_of(path: Path) -> str:
     """What is at a path, in a few words."""
     if path.is_file():
         is_zip = path.suffix.lower() == ".zip"

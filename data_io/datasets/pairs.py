@@ -49,7 +49,7 @@ class Pairs(Dataset):
         places = self._places(root)
         if places is None:
             return layout.prepared_cases(root)
-        ids = {case for folder in places for case, _ in self._found(*folder)}
+        ids = {case for folder in places for case, _ in self._pictures(*folder)}
         return layout.in_order(ids)
 
     def roles(self, root: Path, case: str) -> dict[str, Path]:
@@ -87,7 +87,7 @@ class Pairs(Dataset):
                 return (images, ""), (masks, self.SUFFIX)
         return None
 
-    def _found(self, folder: Path, suffix: str) -> Iterator[tuple[str, Path]]:
+    def _pictures(self, folder: Path, suffix: str) -> Iterator[tuple[str, Path]]:
         """The id and path of every file of a case in a folder, in order."""
         whole = re.compile(f"({self.PATTERN}){re.escape(suffix)}")
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -97,14 +97,14 @@ class Pairs(Dataset):
 
     def _others(self, folder: Path, suffix: str) -> list[Path]:
         """What else lies in a folder, but for what operating systems put there."""
-        known = {path for _, path in self._found(folder, suffix)}
+        known = {path for _, path in self._pictures(folder, suffix)}
         every = sorted(folder.iterdir()) if folder.is_dir() else []
         return [p for p in every if p not in known and not archives.is_litter(p.name)]
 
     def _twice(self, folder: Path, suffix: str) -> Iterator[tuple[Path, str]]:
         """Further files of one case; 7 and 007 are one number."""
         first: dict[str, Path] = {}
-        for case, path in self._found(folder, suffix):
+        for case, path in self._pictures(folder, suffix):
             other = first.setdefault(case.lstrip("0"), path)
             if other != path:
                 text = f"expected one file of this case, found {other.name} too. "

@@ -150,7 +150,7 @@ class Phantom(Dataset):
                 )
         raise InputError(
             f"{name}: expected a phantom set ({ABOUT}) in {data}, found "
-            f"{layout.found(Path(data))}. {self.RECORD.access}"
+            f"{layout.contents_of(Path(data))}. {self.RECORD.access}"
         )
 
     def record(self, root: Path) -> Record:

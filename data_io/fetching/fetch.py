@@ -75,7 +75,7 @@ def plan(dataset: Dataset, output: Path | None = None) -> str:
     wanted = record.downloads
     if not wanted:
         return ""
-    target = place(dataset, output)
+    target = target_folder(dataset, output)
     if target.is_dir() and lock_of(target).exists():
         return ""
     hosts = dict.fromkeys(one.urls[0].split("/")[2] for one in wanted)
@@ -111,7 +111,7 @@ def fetch(dataset: Dataset, output: Path | None = None) -> Fetched:
     """
     if not dataset.RECORD.downloads:
         return by_hand(dataset, output)
-    target = place(dataset, output)
+    target = target_folder(dataset, output)
     aside = target.with_name(f".{target.name}.fetching")
     try:
         aside.mkdir(parents=True, exist_ok=True)
@@ -134,7 +134,7 @@ def fetch(dataset: Dataset, output: Path | None = None) -> Fetched:
     return done
 
 
-def place(dataset: Dataset, output: Path | None) -> Path:
+def target_folder(dataset: Dataset, output: Path | None) -> Path:
     """The data set's folder; behind a link, so that renaming stays on one disk."""
     folder = Path(dataset.DEFAULT if output is None else output)
     return folder.resolve() if folder.is_symlink() else folder
@@ -148,7 +148,7 @@ def by_hand(dataset: Dataset, output: Path | None) -> Fetched:
             f"{record.title}: expected a data set with files to download, found one "
             "that is simulated. It is made when it is needed."
         )
-    target = place(dataset, output)
+    target = target_folder(dataset, output)
     try:
         return Fetched(record.title, dataset.locate(target))
     except InputError:

@@ -105,7 +105,7 @@ def _unlike(
     ending = path_of_one.name[len(f"{case}_{number}" if number else case) :]
     expected = f"the images {shown(wanted)} of each case, as {whose}"
     missing = [
-        f"{path}: expected {expected}, found {_found(path)}, or take case {case} out."
+        f"{path}: expected {expected}, found {_fault(path)}, or take case {case} out."
         for number in wanted
         if number not in files
         for path in [path_of_one.with_name(f"{case}_{number}{ending}")]
@@ -117,7 +117,7 @@ def _unlike(
     ]
 
 
-def _found(path: Path) -> str:
+def _fault(path: Path) -> str:
     if path.exists():
         return "another of them alone. Give their folder"
     return "no such file. Put it there"

@@ -39,7 +39,7 @@ def pairs(probabilities: Path, labels: Path) -> dict[str, tuple[Path, Path]]:
             label map.
     """
     problems: list[str] = []
-    probability_files = _ours(Path(probabilities), problems)
+    probability_files = _probability_files(Path(probabilities), problems)
     if problems:
         raise Problems(f"{probabilities}", problems)
     label_files = files_of(Path(labels), option="")
@@ -61,7 +61,7 @@ def pairs(probabilities: Path, labels: Path) -> dict[str, tuple[Path, Path]]:
     }
 
 
-def _ours(source: Path, problems: list[str]) -> dict[str, Path]:
+def _probability_files(source: Path, problems: list[str]) -> dict[str, Path]:
     """Files of probabilities by case; of nnU-Net's folder not its label maps."""
     if not (source.is_dir() and any(map(_is_of_nnunet, source.glob("*.npz")))):
         return by_stem(source, problems, endings=ENDINGS)

@@ -40,15 +40,15 @@ class Plan:
     Attributes:
         mirrored: whether each axis is turned round.
         factors: by which each channel is multiplied; () for none.
-        place: what is needed of the mirrored sample, (start, stop) by axis; where
+        region: what is needed of the mirrored sample, (start, stop) by axis; where
             nothing is warped it is the result, and may reach out of the sample.
         coordinates: where each voxel of the result comes from, counted from the first
-            voxel of `place`, (axes, *result) float64; None where nothing is warped.
+            voxel of `region`, (axes, *result) float64; None where nothing is warped.
     """
 
     mirrored: tuple[bool, ...]
     factors: tuple[float, ...]
-    place: tuple[tuple[int, int], ...]
+    region: tuple[tuple[int, int], ...]
     coordinates: np.ndarray | None = None
 
 
@@ -89,8 +89,8 @@ def plan(
             return Plan(mirrored, factors, _reach(coordinates, shape), coordinates)
     firsts = [0] * len(shape) if patch is None else _crop(shape, patch, random)
     ends = zip(firsts, patch or shape, strict=True)
-    place = tuple((first, first + size) for first, size in ends)
-    return Plan(mirrored, factors, place)
+    region = tuple((first, first + size) for first, size in ends)
+    return Plan(mirrored, factors, region)
 
 
 def _check(augmentation: Data_Augmentation) -> None:
@@ -235,7 +235,7 @@ def carry_out(
     """
     part = tuple(
         slice(min(max(start, 0), size), min(max(stop, 0), size))
-        for (start, stop), size in zip(todo.place, label.shape, strict=True)
+        for (start, stop), size in zip(todo.region, label.shape, strict=True)
     )
     stored = tuple(map(_stored, part, label.shape, todo.mirrored))
     turn = tuple(slice(None, None, -1 if turned else 1) for turned in todo.mirrored)
@@ -259,13 +259,13 @@ def _placed(
     values: np.ndarray, todo: Plan, part: Sequence[slice], outside: int
 ) -> np.ndarray:
     """Copy a part to where it belongs in the result."""
-    result = tuple(stop - start for start, stop in todo.place)
+    result = tuple(stop - start for start, stop in todo.region)
     if values.shape[: len(result)] == result:
         return np.array(values, order="C")
     placed = np.full(result + values.shape[len(result) :], outside, values.dtype)
     inside = tuple(
         slice(axis.start - start, axis.stop - start)
-        for axis, (start, _) in zip(part, todo.place, strict=True)
+        for axis, (start, _) in zip(part, todo.region, strict=True)
     )
     placed[inside] = values
     return placed

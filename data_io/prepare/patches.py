@@ -137,13 +137,13 @@ def predict(
     return _joined(grid.axes(), of_patch)
 
 
-_Place = tuple[slice, ...]
+_Index = tuple[slice, ...]
 
 
 def _joined(
     axes: Sequence[Sequence[tuple[slice, np.ndarray]]],
-    of_patch: Callable[[_Place], np.ndarray],
-    index: _Place = (),
+    of_patch: Callable[[_Index], np.ndarray],
+    index: _Index = (),
 ) -> np.ndarray:
     """Add up patches along the last axis first, which decides how sums are rounded."""
     axis = len(index)

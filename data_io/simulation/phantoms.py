@@ -73,7 +73,7 @@ def texture(random: Random, size: int, sigma: float, spread: float) -> np.ndarra
 
 
 def blob(
-    random: Random, size: int, radius: float, place: np.ndarray, soft: float
+    random: Random, size: int, radius: float, centre: np.ndarray, soft: float
 ) -> np.ndarray:
     """An uneven round patch, (size, size) in [0, 1].
 
@@ -81,11 +81,11 @@ def blob(
         random: decides its outline.
         size: of the image.
         radius: in pixels.
-        place: row and column of the middle, pixels.
+        centre: row and column of the middle, pixels.
         soft: how wide its edge is, in radii.
     """
     rows, columns = np.mgrid[:size, :size]
-    across, down = columns - place[1], (rows - place[0]) * random.uniform(0.8, 1.25)
+    across, down = columns - centre[1], (rows - centre[0]) * random.uniform(0.8, 1.25)
     angle, edge = np.arctan2(down, across), np.ones((size, size))
     for waves in (2, 3, 5):
         height = random.uniform(0, 0.3 / waves)
@@ -212,8 +212,8 @@ class Kind:
 
 def draw_lesion(random: Random, size: int) -> Image:
     """Draws ultrasound: a dark lesion with a shadow below it, in layers of speckle."""
-    place = somewhere(random, size, 0.3)
-    lesion = blob(random, size, random.uniform(0.13, 0.25) * size, place, 0.12)
+    centre = somewhere(random, size, 0.3)
+    lesion = blob(random, size, random.uniform(0.13, 0.25) * size, centre, 0.12)
     layers = 14 * np.sin(np.arange(size)[:, None] / size * random.uniform(12, 22))
     shadow = np.cumsum(lesion, axis=0) / size * random.uniform(0, 50)
     level = 130 + layers + texture(random, size, 5, 9) - shadow * (1 - lesion)
@@ -252,8 +252,8 @@ def hair(random: Random, size: int) -> np.ndarray:
 
 def draw_polyp(random: Random, size: int) -> Image:
     """Draws a redder bump on folds of mucosa, lit from the middle, with reflections."""
-    place = somewhere(random, size, 0.3)
-    bump = blob(random, size, random.uniform(0.13, 0.26) * size, place, 0.12)
+    centre = somewhere(random, size, 0.3)
+    bump = blob(random, size, random.uniform(0.13, 0.26) * size, centre, 0.12)
     rows, columns = np.mgrid[:size, :size] / size - 0.5
     light = 1.1 - 0.8 * (rows**2 + columns**2)
     folds = 10 * np.sin(rows * random.uniform(8, 20) + random.uniform(0, 6))
@@ -264,8 +264,8 @@ def draw_polyp(random: Random, size: int) -> Image:
         for base, share in ((165, 0.5), (95, -0.5), (80, -0.4))
     ]
     for _ in range(random.integers(1, 5)):
-        place = somewhere(random, size, 0.1)
-        spot = blob(random, size, random.uniform(1, 2.5), place, 0.3)
+        centre = somewhere(random, size, 0.1)
+        spot = blob(random, size, random.uniform(1, 2.5), centre, 0.3)
         channels = [channel + (250 - channel) * spot for channel in channels]
     return clipped(channels)
 
@@ -274,8 +274,8 @@ def draw_nuclei(random: Random, size: int) -> Image:
     """Draws bright nuclei of many strengths on a dark ground, as fluorescence shows."""
     level = 25 + texture(random, size, 10, 5)
     for _ in range(int(random.uniform(0.002, 0.005) * size**2)):
-        place = somewhere(random, size, 0)
-        nucleus = blob(random, size, random.uniform(2.5, 5), place, 0.15)
+        centre = somewhere(random, size, 0)
+        nucleus = blob(random, size, random.uniform(2.5, 5), centre, 0.15)
         strength = random.uniform(15, 130) * (1 + texture(random, size, 2, 0.1))
         level = np.maximum(level, 25 + strength * nucleus)
     return clipped([level + random.normal(0, 4, level.shape)] * 3)
