@@ -418,11 +418,11 @@ def _expect_equal(subject: Subject, usual: Sample, other: Sample) -> None:
 
 
 def _expect_rising(
-    subject: Subject, base: Sample, place: tuple[int, int, slice]
+    subject: Subject, base: Sample, voxels: tuple[int, int, slice]
 ) -> None:
-    """Move p at `place` in both images from the label to the opposite, in steps."""
-    row, column, classes = place
-    title = f"p of voxel {place[:2]}, classes {classes.start} to {classes.stop - 1}"
+    """Move p at `voxels` in both images from the label to the opposite, in steps."""
+    row, column, classes = voxels
+    title = f"p of voxel {voxels[:2]}, classes {classes.start} to {classes.stop - 1}"
     each = []
     for step in _STEPS:
         p = base.y_pred.copy()

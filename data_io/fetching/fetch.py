@@ -78,8 +78,8 @@ def plan(dataset: Dataset, output: Path | None = None) -> str:
     target = target_folder(dataset, output)
     if target.is_dir() and lock_of(target).exists():
         return ""
-    hosts = dict.fromkeys(one.urls[0].split("/")[2] for one in wanted)
-    checked = sum(one.sha256 is not None for one in wanted)
+    hosts = dict.fromkeys(item.urls[0].split("/")[2] for item in wanted)
+    checked = sum(item.sha256 is not None for item in wanted)
     lines = [
         f"{record.title}: {len(wanted)} file{'s' * (len(wanted) > 1)}, "
         f"{amount(expected(wanted))}, from "
@@ -175,17 +175,17 @@ class Work:
         missing = self.missing(kept)
         self.require_room(missing)
         quiet = len(missing) < 2  # each file has a bar of its own
-        for one in bars.bar(missing, self.record.title, unit="file", disable=quiet):
-            kept[one.path] = self.obtain(one, kept.get(one.path))
+        for item in bars.bar(missing, self.record.title, unit="file", disable=quiet):
+            kept[item.path] = self.obtain(item, kept.get(item.path))
             value = {"format": 1, "dataset": self.record.name, "downloads": kept}
             write_json(lock_of(self.target), value)
-            (self.aside / "archives" / one.path).unlink(missing_ok=True)
+            (self.aside / "archives" / item.path).unlink(missing_ok=True)
         if self.folder != self.target:
             if self.target.is_dir():  # and empty: renaming on some systems minds it
                 self.target.rmdir()
             self.folder.rename(self.target)
         files = sum(len(entry["files"]) for entry in kept.values())
-        new = [one.path for one in missing]
+        new = [item.path for item in missing]
         untold = sum(not kept[path]["vouched"] for path in new)
         return Fetched(
             self.record.title, self.target, files, new, untold, lock_of(self.target)
@@ -218,28 +218,28 @@ class Work:
     def missing(self, kept: dict[str, dict[str, Any]]) -> list[Download]:
         """Downloads of which a file is not there, or not as it was."""
         files = [
-            (one, name, sha256)
-            for one in self.record.downloads
-            for name, sha256 in kept.get(one.path, {}).get("files", {}).items()
+            (item, name, sha256)
+            for item in self.record.downloads
+            for name, sha256 in kept.get(item.path, {}).get("files", {}).items()
         ]
         # Those that the lock file has, with the checksum that is published now.
         good = {
-            one.path
-            for one in self.record.downloads
-            if one.path in kept and one.sha256 in (None, kept[one.path]["sha256"])
+            item.path
+            for item in self.record.downloads
+            if item.path in kept and item.sha256 in (None, kept[item.path]["sha256"])
         }
         folder = self.folder
-        for one, name, sha256 in bars.bar(
+        for item, name, sha256 in bars.bar(
             files, "check", unit="file", delay=1, leave=False
         ):
             file = folder / name
             if not file.is_file() or hashing.file_hash(file) != sha256:
-                good.discard(one.path)
-        return [one for one in self.record.downloads if one.path not in good]
+                good.discard(item.path)
+        return [item for item in self.record.downloads if item.path not in good]
 
     def require_room(self, missing: Sequence[Download]) -> None:
         """Raises InputError where downloads, and what is unpacked, would not fit."""
-        unpacked = sum(one.expected for one in missing if one.is_archive)
+        unpacked = sum(item.expected for item in missing if item.is_archive)
         kept = [*self.aside.glob("parts/*.part"), *self.aside.glob("archives/*")]
         downloaded = sum(path.stat().st_size for path in kept)
         self.require(max(0, expected(missing) - downloaded) + unpacked)
@@ -253,21 +253,21 @@ class Work:
                 f"{amount(free)} free. Make room, or name another place with --output."
             )
 
-    def obtain(self, one: Download, entry: dict[str, Any] | None) -> dict[str, Any]:
+    def obtain(self, item: Download, entry: dict[str, Any] | None) -> dict[str, Any]:
         """Downloads, checks and unpacks one file; returns what the lock file keeps."""
         known = None
-        if one.sha256:
-            known = one.sha256, f"published: {one.source}"
+        if item.sha256:
+            known = item.sha256, f"published: {item.source}"
         elif entry:
             known = entry["sha256"], f"of the first download, in {lock_of(self.target)}"
-        folder = self.aside / "archives" if one.is_archive else self.folder
-        path, url = download.retrieve(one, folder, self.aside / "parts", known)
+        folder = self.aside / "archives" if item.is_archive else self.folder
+        path, url = download.retrieve(item, folder, self.aside / "parts", known)
         sha256 = known[0] if known else hashing.file_hash(path)
-        files = self.unpack(path) if one.is_archive else {one.path: sha256}
+        files = self.unpack(path) if item.is_archive else {item.path: sha256}
         return {
             "url": url or (entry or {}).get("url", ""),
             "sha256": sha256,
-            "vouched": one.sha256 is not None,
+            "vouched": item.sha256 is not None,
             "files": files,
         }
 
@@ -298,7 +298,7 @@ def lock_of(target: Path) -> Path:
 
 def expected(downloads: Iterable[Download]) -> int:
     """Bytes to download, as far as known."""
-    return sum(one.expected for one in downloads)
+    return sum(item.expected for item in downloads)
 
 
 def amount(size: int) -> str:

@@ -82,9 +82,9 @@ def _contradiction(affines: dict[str, np.ndarray], pixdim: np.ndarray) -> str:
     sizes = {name: voxel_sizes(affine) for name, affine in affines.items()}
     if all(same(size, pixdim, pixdim) for size in sizes.values()) and _alike(affines):
         return ""
-    statements = [f"{name} {shown(affine)}" for name, affine in affines.items()]
+    text = [f"{name} {shown(affine)}" for name, affine in affines.items()]
     return (
-        f"expected one geometry, found {'; '.join(statements)}; pixdim {by_axis(pixdim)} mm. "
+        f"expected one geometry, found {'; '.join(text)}; pixdim {by_axis(pixdim)} mm. "
         f"{_KEEP}."
     )
 

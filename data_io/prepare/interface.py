@@ -49,14 +49,14 @@ class RawInterface(ReadOnly):
         `directions`, see `data_io.files.nifti.Geometry`.
         """
         image = self.dataset.image(self.root, index)
-        place = self.dataset.geometry(self.root, index)
-        if place is None:
+        geometry = self.dataset.geometry(self.root, index)
+        if geometry is None:
             return image, {"type": "image"}
         return image, {
             "type": "nifti",
-            "affine": place.affine,
-            "spacing": np.array(place.spacing_mm),
-            "directions": place.directions,
+            "affine": geometry.affine,
+            "spacing": np.array(geometry.spacing_mm),
+            "directions": geometry.directions,
         }
 
     def load_segmentation(self, index: str) -> np.ndarray:

@@ -281,11 +281,11 @@ def _of_masks(names: _Names, facts: _ByCase) -> dict[str, list[str]]:
     }
 
 
-def _alike(files: list[str], one: str, several: str) -> dict[str, list[str]]:
+def _alike(files: list[str], of_one: str, of_several: str) -> dict[str, list[str]]:
     """A warning about files: of one by its name, of several by their number."""
     if len(files) < 2:
-        return {f"{file} {one}": files for file in files}
-    return {f"{len(files)} {several}, such as {files[0]}": files}
+        return {f"{file} {of_one}": files for file in files}
+    return {f"{len(files)} {of_several}, such as {files[0]}": files}
 
 
 def _of_images(

@@ -192,11 +192,13 @@ def same_place(one: Facts, other: Facts) -> bool:
     if "affine" not in one or "affine" not in other:
         return "affine" not in one and "affine" not in other
     sizes = _sizes(one)
-    ours, theirs = (
+    affines_of_one, affines_of_other = (
         [np.array(a) for a in (facts["affine"], facts.get("other")) if a is not None]
         for facts in (one, other)
     )
-    return any(affines.same(a, b, sizes) for a in ours for b in theirs)
+    return any(
+        affines.same(a, b, sizes) for a in affines_of_one for b in affines_of_other
+    )
 
 
 def _sizes(known: Facts) -> np.ndarray:
