@@ -72,7 +72,7 @@ def keep_memory() -> None:
 def each(
     function: Callable[[_Item], Any], items: Sequence[_Item], jobs: int
 ) -> Iterator[tuple[int, Any]]:
-    """Calls a function on each item.
+    """Call a function on each item.
 
     Args:
         function: found by its name in a module; what it takes and gives can be pickled.

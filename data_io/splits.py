@@ -43,7 +43,7 @@ def of(
     folder: Path | None = None,
     fold: Fold | None = None,
 ) -> Split:
-    """Returns the split of a data set; for leaks see `data_io.verification.leaks`.
+    """Return the split of a data set; for leaks see `data_io.verification.leaks`.
 
     Args:
         dataset: the data set.
@@ -109,7 +109,7 @@ def _groups(dataset: Dataset, root: Path, name: str) -> dict[str, str]:
 
 
 def sizes(number: int, counts: Mapping[str, int], name: str) -> dict[str, int]:
-    """Returns how many cases each part gets.
+    """Return how many cases each part gets.
 
     Returns:
         `counts`, Table 1's, where they are of as many cases; else a fifth for `test`,
@@ -138,7 +138,7 @@ def sizes(number: int, counts: Mapping[str, int], name: str) -> dict[str, int]:
 def seeded(
     images: Mapping[str, str], counts: Mapping[str, int], seed: int, name: str
 ) -> Split:
-    """Splits cases at random.
+    """Split cases at random.
 
     The sorted ids are permuted by `numpy.random.default_rng(seed)`; the first are the
     test cases, the next those of validation, the rest of training. Then identical
@@ -177,7 +177,7 @@ def grouped(
     seed: int,
     name: str,
 ) -> Split:
-    """Splits cases at random, whole groups at a time.
+    """Split cases at random, whole groups at a time.
 
     The groups, in order of their first case, are permuted by
     `numpy.random.default_rng(seed)`. The first are the test cases, the next those of
@@ -217,7 +217,7 @@ def folded(
     seed: int,
     name: str,
 ) -> Split:
-    """Splits cases for one fold of a cross-validation, whole groups at a time.
+    """Split cases for one fold of a cross-validation, whole groups at a time.
 
     The groups, those that share identical images as one, are permuted as in `grouped`
     and dealt out to the folds in turn. The fold's own are the test cases, so that over
@@ -286,7 +286,7 @@ def _bring_together(
     images: Mapping[str, str],
     name: str,
 ) -> None:
-    """Moves copies into one part, each in exchange for a case without a copy."""
+    """Move copies into one part, each in exchange for a case without a copy."""
     number = Counter(images.values())
     for part in (part_of[copies[0]], *PARTS):
         free = [c for c, p in part_of.items() if p == part and number[images[c]] == 1]
@@ -304,7 +304,7 @@ def _bring_together(
 
 
 def read(files: Sequence[Path], known: Sequence[str], name: str) -> Split:
-    """Reads a split from JSON.
+    """Read a split from JSON.
 
     Args:
         files: the authors' two files: first `sample_list.json` with lists "TRAINING"

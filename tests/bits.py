@@ -275,7 +275,7 @@ def _said(met: Met) -> str:
 
 
 def add_files() -> None:
-    """Adds to the scene, which is the working folder, what `damage` has no need of."""
+    """Add to the scene, which is the working folder, what `damage` has no need of."""
     from damage import _dscpp
 
     shutil.copytree(ROOT / "results" / "paper", "results/paper")

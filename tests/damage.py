@@ -100,7 +100,7 @@ class Scenes:
         shutil.copytree(self.place, self._sound)
 
     def meet(self, damage: Damage) -> Met:
-        """Damages a sound scene and gives the command."""
+        """Damage a sound scene and give the command."""
         self._restore()
         output, error = io.StringIO(), io.StringIO()
         with contextlib.chdir(self.place):
@@ -191,7 +191,7 @@ def train_command(output: str, *more: str, epochs: int = 1) -> list[str]:
 
 
 def _train() -> None:
-    """Makes `run`, evaluated, and `cut`, stopped between two epochs."""
+    """Make `run`, evaluated, and `cut`, stopped between two epochs."""
     from pipelines.training import fit
 
     run_and_data = ("--run", "run", "--data", "phantom")

@@ -62,7 +62,7 @@ def text(content: str) -> Act:
 
 
 def pixels(change: Callable[[np.ndarray], np.ndarray], **options: Any) -> Act:
-    """Writes an image with other pixels."""
+    """Write an image with other pixels."""
 
     def act(path: Path) -> None:
         with Image.open(path) as image:
@@ -163,7 +163,7 @@ def voxels(
     affine: np.ndarray | None = tiny_volumes.AFFINE,
     header: Callable[[Any], object] = lambda header: None,
 ) -> Act:
-    """Writes a volume with other voxels or another header."""
+    """Write a volume with other voxels or another header."""
 
     def act(path: Path) -> None:
         old = np.asarray(nibabel.load(path).dataobj)

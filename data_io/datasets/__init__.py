@@ -41,7 +41,7 @@ def is_own(name: str) -> bool:
 
 
 def by_name(name: str) -> "Dataset":
-    """Returns a data set, the same object each time.
+    """Return a data set, the same object each time.
 
     Args:
         name: one of `NAMES`, in any case; or `own`, `own-...`: a user's own images.

@@ -77,7 +77,7 @@ class CvcClinicDB(Pairs):
     ENDINGS = (".tif", ".tif")
 
     def check(self, root: Path) -> list[str]:
-        """Compares the folder with the layout; frames are numbered from 1 to 612."""
+        """Compare the folder with the layout; frames are numbered from 1 to 612."""
         known = () if self.is_prepared(root) else self.cases(root)
         return super().check(root) + [
             f"{self.roles(root, case)['image'].relative_to(root)}: expected a frame "
@@ -87,7 +87,7 @@ class CvcClinicDB(Pairs):
         ]
 
     def groups(self, root: Path) -> dict[str, str]:
-        """Returns the sequence of each frame, such as `sequence 7`, by case.
+        """Return the sequence of each frame, such as `sequence 7`, by case.
 
         Returns:
             {} in the layout of the authors' copies, whose frames may be renumbered.

@@ -82,7 +82,7 @@ class OwnImages(Dataset):
     RECORD = _RECORD
 
     def locate(self, data: Path | None) -> Path:
-        """Finds the description that `data_io.own_images.describe.describe` wrote.
+        """Find the description that `data_io.own_images.describe.describe` wrote.
 
         Raises:
             InputError: it is not there, of another version, or damaged.
@@ -98,33 +98,33 @@ class OwnImages(Dataset):
         )
 
     def places(self, root: Path) -> set[Path]:
-        """Returns the folders in which images and label maps lie."""
+        """Return the folders in which images and label maps lie."""
         cases = _read(root)["cases"].values()
         return {Path(path).parent for files in cases for path in files.values()}
 
     def record(self, root: Path) -> Record:
-        """Returns the facts of the images described at `root`."""
+        """Return the facts of the images described at `root`."""
         about, channels = schema.tuples(_read(root)), _read(root, READING)["channels"]
         facts = {name: about[name] for name in _OF_RECORD if name in about}
         return replace(self.RECORD, channels=channels, **facts)
 
     def cases(self, root: Path) -> tuple[str, ...]:
-        """Returns the ids of the images: their names without the ending."""
+        """Return the ids of the images: their names without the ending."""
         return tuple(_read(root)["cases"])
 
     def roles(self, root: Path, case: str) -> dict[str, Path]:
-        """Returns `image`, further channels (`image_0001`), a label map `observer1`."""
+        """Return `image`, further channels (`image_0001`), a label map `observer1`."""
         cases = _read(root)["cases"]
         if case not in cases:
             raise InputError(f"{root}: expected one of its cases, received {case!r}.")
         return {role: Path(path) for role, path in cases[case].items()}
 
     def files(self, root: Path, case: str) -> tuple[Path, ...]:
-        """Returns how the case is read, then its raw files."""
+        """Return how the case is read, then its raw files."""
         return (Path(root) / READING, *self.roles(root, case).values())
 
     def image(self, root: Path, case: str) -> np.ndarray:
-        """Returns an image with the channels of the set, uint8 or float32."""
+        """Return an image with the channels of the set, uint8 or float32."""
         roles = self.roles(root, case).items()
         paths = [path for role, path in roles if role.startswith("image")]
         if len(paths) == 1:
@@ -132,7 +132,7 @@ class OwnImages(Dataset):
         return np.concatenate([_with_channels(path, 1) for path in paths], axis=-1)
 
     def picture(self, root: Path, case: str) -> np.ndarray:
-        """Returns an image, or its first file, to look at: uint8 RGB, whole range."""
+        """Return an image, or its first file, to look at: uint8 RGB, whole range."""
         pixels = _with_channels(self.roles(root, case)["image"], 3)
         if pixels.dtype == np.uint8:
             return pixels
@@ -140,16 +140,16 @@ class OwnImages(Dataset):
         return np.asarray(255 * (pixels - low) / max(high - low, 1e-6), np.uint8)
 
     def references(self, root: Path, case: str) -> dict[str, np.ndarray]:
-        """Returns the label map of a case, uint8 class numbers, as `observer1`."""
+        """Return the label map of a case, uint8 class numbers, as `observer1`."""
         path = self.roles(root, case)["observer1"]
         return {"observer1": _classes(path, _read(root, READING)["values"])}
 
     def values(self, root: Path) -> list[int]:
-        """Returns the label value of each class, background first."""
+        """Return the label value of each class, background first."""
         return list(_read(root, READING)["values"])
 
     def check(self, root: Path) -> list[str]:
-        """Returns a problem for each file that is gone since it was described."""
+        """Return a problem for each file that is gone since it was described."""
         return [
             f"{path}: expected a file, found none. Put it back; or, where it was "
             "moved, give the `dscpp train` command with --images and --masks of today."
@@ -158,12 +158,12 @@ class OwnImages(Dataset):
         ]
 
     def remarks(self, root: Path) -> list[str]:
-        """Returns nothing: what is unusual is said when the images are described."""
+        """Return nothing: what is unusual is said when the images are described."""
         return []
 
     @staticmethod
     def look(path: Path, role: str) -> dict[str, Any]:
-        """Returns what there is to know of a file; see `Dataset.look`.
+        """Return what there is to know of a file; see `Dataset.look`.
 
         A further channel (`image_0001`) is looked at as an image.
 
@@ -188,12 +188,12 @@ class OwnImages(Dataset):
         return {**facts, "values": images.counted(labels)}
 
     def home(self, root: Path) -> Path:
-        """Returns the folder of the first image."""
+        """Return the folder of the first image."""
         return Path(next(iter(_read(root)["cases"].values()))["image"]).parent
 
 
 def _check(root: Path) -> None:
-    """Refuses a description that dscpp would not have written.
+    """Refuse a description that dscpp would not have written.
 
     Raises:
         InputError: names the file and what is wrong with it.
@@ -251,7 +251,7 @@ def _not_finite(path: Path) -> InputError:
 
 
 def read_pixels(path: Path) -> np.ndarray:
-    """Reads an image as it is, one channel or three.
+    """Read an image as it is, one channel or three.
 
     Args:
         path: grey (8 or 16 bits, or finite floats), one bit, palette or RGB. A palette
@@ -285,7 +285,7 @@ def read_pixels(path: Path) -> np.ndarray:
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """Reads a label map as it is: whole numbers, of a palette the indices.
+    """Read a label map as it is: whole numbers, of a palette the indices.
 
     Args:
         path: one channel, or colours that are all grey, either with an opaque alpha
@@ -312,7 +312,7 @@ def read_labels(path: Path) -> np.ndarray:
 
 
 def _with_channels(path: Path, channels: int) -> np.ndarray:
-    """Reads an image with so many channels; grey becomes colour, not the reverse."""
+    """Read an image with so many channels; grey becomes colour, not the reverse."""
     pixels = read_pixels(path)
     if pixels.shape[-1] == channels:
         return pixels
@@ -325,7 +325,7 @@ def _with_channels(path: Path, channels: int) -> np.ndarray:
 
 
 def _classes(path: Path, values: list[int]) -> np.ndarray:
-    """Reads a label map and numbers its values: the first is class 0, and so on."""
+    """Read a label map and number its values: the first is class 0, and so on."""
     pixels = read_labels(path)
     label = np.zeros(pixels.shape, np.uint8)
     known = pixels == values[0]
@@ -341,7 +341,7 @@ def _classes(path: Path, values: list[int]) -> np.ndarray:
 
 
 def _read(root: Path, name: str = ABOUT) -> dict[str, Any]:
-    """Reads one of the two files, once while it is the same; {} where that fails."""
+    """Read one of the two files, once while it is the same; {} where that fails."""
     path = Path(root) / name
     try:
         return _parsed(path.absolute(), *stamp_of(path))

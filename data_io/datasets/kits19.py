@@ -62,7 +62,7 @@ class Kits19(Dataset):
     EXCLUDED = tuple(f"case_{n:05d}" for n in (15, 23, 37, 68, 125, 133))
 
     def locate(self, data: Path | None) -> Path:
-        """Finds the folder of the cases, also from that of the repository."""
+        """Find the folder of the cases, also from that of the repository."""
         start = self.DEFAULT if data is None else Path(data)
         for folder in (start / "data", start / "kits19" / "data"):
             if any(folder.glob("case_*")):
@@ -70,17 +70,17 @@ class Kits19(Dataset):
         return super().locate(data)
 
     def cases(self, root: Path) -> tuple[str, ...]:
-        """Returns the labelled cases there are, less those the paper leaves out."""
+        """Return the labelled cases there are, less those the paper leaves out."""
         labelled = [name for name in _folders(root) if int(name[-5:]) < self.LABELLED]
         return tuple(name for name in labelled if name not in self.EXCLUDED)
 
     def roles(self, root: Path, case: str) -> dict[str, Path]:
-        """Returns `image` and `observer1`, whether or not they are there."""
+        """Return `image` and `observer1`, whether or not they are there."""
         folder = Path(root) / case
         return {"image": folder / self.IMAGE, "observer1": folder / self.LABEL}
 
     def check(self, root: Path) -> list[str]:
-        """Compares the folder with the layout, without opening a file."""
+        """Compare the folder with the layout, without opening a file."""
         expected = [self.roles(root, case) for case in self.cases(root)]
         if not expected:
             return [f"{root}: expected cases from case_00000 on, found none. {AGAIN}"]
@@ -97,7 +97,7 @@ class Kits19(Dataset):
         return problems + layout.gone(root, images, self.RECORD.access)
 
     def remarks(self, root: Path) -> list[str]:
-        """Returns what is unusual about the folder but stops nothing."""
+        """Return what is unusual about the folder but stops nothing."""
         folders, cases = _folders(root), self.cases(root)
         lines = []
         if len(cases) != self.RECORD.cases:

@@ -30,7 +30,7 @@ def locate(
     default: Path,
     marks: tuple[str, ...],
 ) -> Path:
-    """Finds the folder of a data set, see `Dataset.locate`.
+    """Find the folder of a data set, see `Dataset.locate`.
 
     It has one at least of the subfolders `marks` (or what `PREPARED` stands for), in
     which `*` is any name.
@@ -121,7 +121,7 @@ def contents_of(path: Path) -> str:
 
 
 def unpack(archive: Path, into: Path | None = None) -> Path:
-    """Unpacks a zip once, below a folder; the same content again costs nothing.
+    """Unpack a zip once, below a folder; the same content again costs nothing.
 
     The folder is `<into>/<hash of names, sizes and checksums>`.
 
@@ -146,7 +146,7 @@ def key(members: Iterable[zipfile.ZipInfo]) -> str:
 
 
 def described(root: Path, kind: Any, what: str) -> dict[str, Any]:
-    """Reads the description of a simulated set, JSON of a kind.
+    """Read the description of a simulated set, JSON of a kind.
 
     Raises:
         InputError: missing, damaged, or of another kind.
@@ -164,7 +164,7 @@ def described(root: Path, kind: Any, what: str) -> dict[str, Any]:
 def missing(
     title: str, root: Path, expected: Iterable[Path], hints: Mapping[str, str]
 ) -> list[str]:
-    """Says which files are not there: a folder that lacks all of them in one line.
+    """Say which files are not there: a folder that lacks all of them in one line.
 
     The hints say what to do where a whole folder is missing, by folder relative to
     `root`; "" for all others and for single files.
@@ -197,13 +197,13 @@ def ignored(title: str, names: Sequence[str]) -> list[str]:
 
 
 def gone(root: Path, paths: Iterable[Path], hint: str) -> list[str]:
-    """Says which files are not there, a line each."""
+    """Say which files are not there, a line each."""
     absent = [path.relative_to(root) for path in paths if not path.exists()]
     return [f"{path}: expected a file, found none. {hint}" for path in absent]
 
 
 def by_folder(root: Path, paths: Iterable[Path]) -> dict[str, list[Path]]:
-    """Groups files by their folder relative to `root`, in order."""
+    """Group files by their folder relative to `root`, in order."""
     groups: dict[str, list[Path]] = {}
     for path in paths:
         groups.setdefault(path.parent.relative_to(root).as_posix(), []).append(path)

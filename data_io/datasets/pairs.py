@@ -45,7 +45,7 @@ class Pairs(Dataset):
         cls.MARKS = (*(name for pair in cls.FOLDERS for name in pair), layout.PREPARED)
 
     def cases(self, root: Path) -> tuple[str, ...]:
-        """Returns the ids of the images and of the masks, in order."""
+        """Return the ids of the images and of the masks, in order."""
         places = self._places(root)
         if places is None:
             return layout.prepared_cases(root)
@@ -53,7 +53,7 @@ class Pairs(Dataset):
         return layout.in_order(ids)
 
     def roles(self, root: Path, case: str) -> dict[str, Path]:
-        """Returns `image` and `observer1`, whether or not they are there."""
+        """Return `image` and `observer1`, whether or not they are there."""
         places = self._places(root)
         if places is None:
             return layout.prepared(root, case)
@@ -64,7 +64,7 @@ class Pairs(Dataset):
         }
 
     def check(self, root: Path) -> list[str]:
-        """Compares the folder with the layout, without opening a file."""
+        """Compare the folder with the layout, without opening a file."""
         if not self.cases(root):
             return [f"{root}: expected images with masks, found none. {AGAIN}"]
         return super().check(root) + [
@@ -74,7 +74,7 @@ class Pairs(Dataset):
         ]
 
     def remarks(self, root: Path) -> list[str]:
-        """Returns what is unusual about the folder but stops nothing."""
+        """Return what is unusual about the folder but stops nothing."""
         places = self._places(root) or ()
         extra = [path.name for folder in places for path in self._others(*folder)]
         return layout.ignored(self.RECORD.title, extra) + super().remarks(root)

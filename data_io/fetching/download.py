@@ -40,7 +40,7 @@ def retrieve(
     parts: Path,
     known: tuple[str, str] | None,
 ) -> tuple[Path, str]:
-    """Downloads a file, unless it is there as it should be.
+    """Download a file, unless it is there as it should be.
 
     Args:
         download: what to get.
@@ -102,7 +102,7 @@ class Resuming:
         self.called = False
 
     def __call__(self, url: str, output_file: str, _: Any = None) -> None:
-        """Writes the file behind `url` to `output_file`, or raises `Failure`."""
+        """Write the file behind `url` to `output_file`, or raises `Failure`."""
         self.called = True
         failures, best = 0, 0
         while True:
@@ -120,7 +120,7 @@ class Resuming:
         self.mark.unlink()
 
     def attempt(self, url: str) -> None:
-        """Asks for what is missing, once, and writes what comes."""
+        """Ask for what is missing, once, and write what comes."""
         mark = hashing.read_json(self.mark) or {}
         start = self.received() if mark.get("version") else 0
         if start and start == mark["total"]:
@@ -140,7 +140,7 @@ class Resuming:
             raise Cut(f"the connection failed: {error}") from error
 
     def refuse(self, response: requests.Response, url: str) -> None:
-        """Raises what an answer means that is neither all nor the rest of the file."""
+        """Raise what an answer means that is neither all nor the rest of the file."""
         status = response.status_code
         if url.startswith("https:") and response.url.startswith("http:"):
             raise Failure(f"redirected without encryption to {response.url}")
@@ -182,7 +182,7 @@ class Resuming:
         return 0, total
 
     def write(self, response: requests.Response, start: int, total: int | None) -> None:
-        """Appends what comes; raises `Cut` where it ends early."""
+        """Append what comes; raise `Cut` where it ends early."""
         stated = self.download.size if total is None else total
         bar = bars.bar(
             desc=self.download.path[-40:], initial=start, total=total, unit="B",
@@ -204,7 +204,7 @@ class Resuming:
             raise Cut(f"the connection ended after {self.received()} of {total} bytes")
 
     def check(self) -> None:
-        """Raises Failure, and forgets all, where what came can't be the file."""
+        """Raise Failure, and forget all, where what came can't be the file."""
         expected = self.download.size
         begin, kind = MAGIC.get(Path(self.download.path).suffix, (b"", "a file"))
         with self.part.open("rb") as file:
@@ -225,7 +225,7 @@ class Resuming:
         return self.part.stat().st_size if self.part.exists() else 0
 
     def forget(self) -> None:
-        """Removes what was received."""
+        """Remove what was received."""
         self.part.unlink(missing_ok=True)
         self.mark.unlink(missing_ok=True)
 
@@ -247,5 +247,5 @@ def _stated_hash(response: requests.Response) -> str:
 
 
 def pause(seconds: float) -> None:
-    """Waits before the next attempt."""
+    """Wait before the next attempt."""
     time.sleep(seconds)

@@ -100,7 +100,7 @@ def plan(dataset: Dataset, output: Path | None = None) -> str:
 
 
 def fetch(dataset: Dataset, output: Path | None = None) -> Fetched:
-    """Downloads a data set; where it is there, checks it and gets what is damaged.
+    """Download a data set; where it is there, check it and get what is damaged.
 
     `output` is its folder; None for where `locate` looks by default.
 
@@ -170,7 +170,7 @@ class Work:
     aside: Path
 
     def run(self) -> Fetched:
-        """Gets what is not there, and puts it where it belongs."""
+        """Get what is not there, and put it where it belongs."""
         kept = self.recall()
         missing = self.missing(kept)
         self.require_room(missing)
@@ -238,14 +238,14 @@ class Work:
         return [item for item in self.record.downloads if item.path not in good]
 
     def require_room(self, missing: Sequence[Download]) -> None:
-        """Raises InputError where downloads, and what is unpacked, would not fit."""
+        """Raise InputError where downloads, and what is unpacked, would not fit."""
         unpacked = sum(item.expected for item in missing if item.is_archive)
         kept = [*self.aside.glob("parts/*.part"), *self.aside.glob("archives/*")]
         downloaded = sum(path.stat().st_size for path in kept)
         self.require(max(0, expected(missing) - downloaded) + unpacked)
 
     def require(self, wanted: int) -> None:
-        """Raises InputError where the disk has not so many bytes left."""
+        """Raise InputError where the disk has not so many bytes left."""
         free = shutil.disk_usage(self.aside).free
         if wanted and free < wanted + SPARE:
             raise InputError(
@@ -272,7 +272,7 @@ class Work:
         }
 
     def unpack(self, archive: Path) -> dict[str, str]:
-        """Moves the files of an archive into the folder; returns their SHA-256."""
+        """Move the files of an archive into the folder; return their SHA-256."""
         fresh = self.aside / "unpacking"
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir()

@@ -47,7 +47,7 @@ def stated(header: nibabel.Nifti1Header) -> dict[str, np.ndarray]:
 
 
 def fault(header: nibabel.Nifti1Header) -> str:
-    """Says what is wrong with what a header says; "" where nothing is.
+    """Say what is wrong with what a header says; "" where nothing is.
 
     Voxels of size 0 or NaN by the sform are left to those who judge sizes.
 

@@ -31,7 +31,7 @@ class Distrusted(InputError):
 
 @contextlib.contextmanager
 def opened(archive: Path, into: Path) -> Iterator[zipfile.ZipFile]:
-    """Opens a zip to read it, and to unpack it into a folder.
+    """Open a zip to read it, and to unpack it into a folder.
 
     Raises:
         Distrusted: not a zip, damaged, encrypted.
@@ -78,7 +78,7 @@ def members(archive: Path, content: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
 
 
 def refuse_unsafe(archive: Path, members: list[zipfile.ZipInfo]) -> None:
-    """Refuses what no data set holds and an attacker may."""
+    """Refuse what no data set holds and an attacker may."""
     taken: dict[str, str] = {}
     for member in members:
         problem = unsafe(member) or collision(member, taken)
@@ -132,7 +132,7 @@ def inside(member: zipfile.ZipInfo) -> PurePosixPath:
 def extract(
     content: zipfile.ZipFile, members: list[zipfile.ZipInfo], folder: Path
 ) -> dict[str, str]:
-    """Writes what `members` gave into an empty folder.
+    """Write what `members` gave into an empty folder.
 
     Returns:
         SHA-256 of each file by its path within `folder`, with forward slashes.
@@ -150,7 +150,7 @@ def extract(
 
 
 def extract_file(content: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> str:
-    """Writes one file, never more of it than was declared; returns its SHA-256."""
+    """Write one file, never more of it than was declared; return its SHA-256."""
     digest, size = hashlib.sha256(), 0
     with content.open(member) as source, path.open("xb") as target:
         while chunk := source.read(CHUNK):

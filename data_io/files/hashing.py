@@ -52,11 +52,11 @@ class Memory:
         return None
 
     def put(self, file: Path, kind: str, stamp: list[int], facts: Any) -> None:
-        """Notes what was found in a file that had this stamp."""
+        """Note what was found in a file that had this stamp."""
         self.files[_key(file, kind)] = {"stamp": stamp, "found": facts}
 
     def save(self) -> str:
-        """Writes it down; returns why that failed, or ""."""
+        """Write the file; return why that failed, or ""."""
         if self.path is None:
             return ""
         files = self.files.items()

@@ -11,7 +11,7 @@ LONGEST = 200
 
 
 def plain(name: object, where: object, what: str = "name") -> str:
-    """Refuses a name that is more than the name of one file.
+    """Refuse a name that is more than the name of one file.
 
     What run folders, splits and descriptions of others name is joined to a folder, and
     must not lead out of it, on any system.
@@ -36,7 +36,7 @@ def plain(name: object, where: object, what: str = "name") -> str:
 
 
 def unfit(name: object) -> str:
-    """Says why a name is no plain name; "" where it is one."""
+    """Say why a name is no plain name; "" where it is one."""
     if not isinstance(name, str):
         return "it is no text"
     if not name:

@@ -44,7 +44,7 @@ _BAD_EXIF = (KeyError, SyntaxError, TypeError, ValueError, struct.error)
 
 
 def read_npy(path: Path) -> np.ndarray:
-    """Reads a whole `.npy` file; `np.load` would take other files of that name too.
+    """Read a whole `.npy` file; `np.load` would take other files of that name too.
 
     Raises:
         OSError: it is not there.
@@ -55,7 +55,7 @@ def read_npy(path: Path) -> np.ndarray:
 
 
 def decode(path: Path, colours: bool = False) -> tuple[str, np.ndarray]:
-    """Decodes a whole image file.
+    """Decode a whole image file.
 
     A grey or RGB image that declares one value to be transparent gets an alpha channel,
     where any pixel has that value.
@@ -93,7 +93,7 @@ def decode(path: Path, colours: bool = False) -> tuple[str, np.ndarray]:
 
 @contextlib.contextmanager
 def decoding(path: Path, *broken: type[Exception]) -> Iterator[None]:
-    """Turns what a decoder raises on a bad file into one clear error.
+    """Turn what a decoder raises on a bad file into one clear error.
 
     `broken` is what is raised where the file is damaged or of another kind.
 
@@ -121,7 +121,7 @@ def decoding(path: Path, *broken: type[Exception]) -> Iterator[None]:
 
 
 def _refuse_what_would_be_lost(path: Path, image: Image.Image) -> None:
-    """Refuses further pages and deeper channels, of which Pillow says nothing."""
+    """Refuse further pages and deeper channels, of which Pillow says nothing."""
     # The second picture in a camera's JPEG (MPO) is a preview.
     pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     if pages > 1:
@@ -144,7 +144,7 @@ def _rawmodes(image: Image.Image) -> list[str]:
 
 
 def _refuse_tiff(path: Path, image: Image.Image) -> None:
-    """Raises InputError for a TIFF that declares other pixels than Pillow decodes.
+    """Raise InputError for a TIFF that declares other pixels than Pillow decodes.
 
     Pillow takes planes of 16 bits for 8, and 8 bits with a sign for 8 without; it
     leaves out channels besides colour and alpha, and planes of a volume; where 0 is
@@ -207,7 +207,7 @@ def _colours(image: Image.Image) -> tuple[str, np.ndarray]:
 
 
 def _refuse_turned(path: Path, image: Image.Image) -> None:
-    """Refuses pixels that viewers turn: Pillow does so for TIFF alone."""
+    """Refuse pixels that viewers turn: Pillow does so for TIFF alone."""
     if image.format == "PNG":
         image.load()  # The tag may come after the pixels.
     try:
@@ -222,7 +222,7 @@ def _refuse_turned(path: Path, image: Image.Image) -> None:
 
 
 def describe(path: Path) -> str:
-    """Says what a file that can't be decoded seems to be."""
+    """Say what a file that can't be decoded seems to be."""
     kind = f"{path.suffix.lstrip('.').upper()} image"
     if ".nii" in path.suffixes:
         kind = "NIfTI volume"
@@ -255,7 +255,7 @@ def reason(error: Exception) -> str:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Reads an image as RGB; copies of a data set store it in different ways.
+    """Read an image as RGB; copies of a data set store it in different ways.
 
     Args:
         path: an image of 8 bits a channel: RGB, grey (three equal channels then), one
@@ -278,7 +278,7 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def as_rgb(mode: str, pixels: np.ndarray) -> np.ndarray | None:
-    """Makes RGB of a image decoded to its colours; None where it can't be.
+    """Make RGB of a image decoded to its colours; None where it can't be.
 
     Returns:
         uint8, (rows, columns, 3).
@@ -305,7 +305,7 @@ def described(mode: str, pixels: np.ndarray) -> str:
 
 
 def read_mask(path: Path, grey: bool = False) -> np.ndarray:
-    """Reads a binary mask: foreground is every index or value above 0.
+    """Read a binary mask: foreground is every index or value above 0.
 
     Args:
         path: a palette, grey or one-bit image file.
@@ -332,7 +332,7 @@ def read_mask(path: Path, grey: bool = False) -> np.ndarray:
 
 
 def as_binary(mode: str, pixels: np.ndarray) -> np.ndarray | None:
-    """Makes a mask of a decoded file as `read_mask` does with `grey`, or None.
+    """Make a mask of a decoded file as `read_mask` does with `grey`, or None.
 
     Returns:
         bool, (rows, columns).
@@ -367,7 +367,7 @@ def has_two_values(grey: np.ndarray) -> bool:
 
 
 def union(folder: Path) -> tuple[np.ndarray, int, list[str]]:
-    """Joins the masks of single objects, one file each.
+    """Join the masks of single objects, one file each.
 
     Args:
         folder: of nothing but masks, all of one size.

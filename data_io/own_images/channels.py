@@ -24,7 +24,7 @@ def grouped(
     labels: Collection[str] | None = None,
     known: Sequence[str] | None = None,
 ) -> Groups:
-    """Groups image files by case.
+    """Group image files by case.
 
     Numbers tell channels where some file has `_0000` and no label map is named after a
     numbered file. Without label maps: where they did in the network's training; and of

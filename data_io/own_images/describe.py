@@ -59,7 +59,7 @@ def describe(
     classes: Sequence[str] = (),
     like: Record | None = None,
 ) -> Description:
-    """Looks at own images and label maps, and writes their description.
+    """Look at own images and label maps, and write their description.
 
     Args:
         images: a folder of images or NIfTI volumes, or one file. Those named as
@@ -112,7 +112,7 @@ def _key(pairs: _Pairs, classes: Sequence[str], like: Record | None) -> str:
 
 
 def _check(name: str, images: Path, masks: Path | None) -> None:
-    """Refuses a name that can't be used, and one folder as both."""
+    """Refuse a name that can't be used, and one folder as both."""
     if not is_own(name):
         raise InputError(
             f"--name: expected small letters, digits and hyphens, received {name!r}. "
@@ -357,7 +357,7 @@ def _unlike(images: Sequence[Facts], like: Record) -> list[str]:
 
 
 def _other_names(classes: Sequence[str], like: Record) -> list[str]:
-    """Refuses some of the network's names and some others: a misunderstanding."""
+    """Refuse some of the network's names and some others: a misunderstanding."""
     wanted, of_network = (
         [n.casefold() for n in names] for names in (classes, like.classes)
     )

@@ -128,7 +128,7 @@ def lines(about: Mapping[str, Any], facts: _Facts, whose: str) -> list[str]:
 def _voxels(
     wanted_mm: Sequence[float] | None, images: Mapping[str, Any], whose: str
 ) -> str:
-    """Says to what voxel size volumes are resampled."""
+    """Say to what voxel size volumes are resampled."""
     if not wanted_mm:
         return "  voxels   each volume's own size, as the network was trained"
     others = [

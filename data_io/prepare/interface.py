@@ -39,11 +39,11 @@ class RawInterface(ReadOnly):
         self.root = root
 
     def initialize(self, input_path: str | None = None) -> list[str]:
-        """Returns the cases; the path is known already and not looked at."""
+        """Return the cases; the path is known already and not looked at."""
         return list(self.dataset.cases(self.root))
 
     def load_image(self, index: str) -> tuple[np.ndarray, dict[str, Any]]:
-        """Returns the image, channels last, and what MIScnn's subfunctions ask for.
+        """Return the image, channels last, and what MIScnn's subfunctions ask for.
 
         That is of volumes `spacing` in mm by axis, which its Resampling reads, and
         `directions`, see `data_io.files.nifti.Geometry`.
@@ -60,7 +60,7 @@ class RawInterface(ReadOnly):
         }
 
     def load_segmentation(self, index: str) -> np.ndarray:
-        """Returns observer 1's label map, uint8 class numbers; 0 where there is none.
+        """Return observer 1's label map, uint8 class numbers; 0 where there is none.
 
         Of a volume it has a last axis of 1.
         """

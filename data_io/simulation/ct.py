@@ -73,7 +73,7 @@ class Grid:
 
 
 def between(field: np.ndarray, axis: int, positions: np.ndarray) -> np.ndarray:
-    """Interpolates linearly at places in cells; a matrix product may round anyhow."""
+    """Interpolate linearly at places in cells; a matrix product may round anyhow."""
     first = np.minimum(positions.astype(int), field.shape[axis] - 2)
     share = (positions - first).reshape(
         [-1 if a == axis else 1 for a in range(field.ndim)]
@@ -85,7 +85,7 @@ def between(field: np.ndarray, axis: int, positions: np.ndarray) -> np.ndarray:
 def simulate(
     label: np.ndarray, spacing_mm: Sequence[float], random: np.random.Generator
 ) -> np.ndarray:
-    """Simulates a CT volume over a label map.
+    """Simulate a CT volume over a label map.
 
     Kidneys have about 165 HU and tumours 25 to 60 less, with texture; the body around
     them is `body`. Edges of what is labelled are blurred by 0.7 mm within a slice.
@@ -123,7 +123,7 @@ def embed(
     inside: tuple[float, float],
     blur: tuple[float, ...],
 ) -> np.ndarray:
-    """Puts kidney and tumour (`inside`, HU) of a slice into the body around them."""
+    """Put kidney and tumour (`inside`, HU) of a slice into the body around them."""
     values = around
     for number, brightness in enumerate(inside, 1):
         where = plane == number
@@ -147,7 +147,7 @@ def smooth(random: np.random.Generator, grid: Grid, size_mm: float) -> np.ndarra
 
 
 def body(label: np.ndarray, grid: Grid, random: np.random.Generator) -> np.ndarray:
-    """Draws a body around labelled kidneys, without them: HU, (*grid.shape).
+    """Draw a body around labelled kidneys, without them: HU, (*grid.shape).
 
     From outside: air, skin fat, muscle, then fat with organs, gas, spine and vessels;
     fat of varying thickness around the kidneys, which organs touch here and there.
@@ -185,7 +185,7 @@ def depth_in_body(
 
 
 def organs(values: np.ndarray, grid: Grid, random: np.random.Generator) -> None:
-    """Fills about half of the inside with soft organs of several kinds, and gas."""
+    """Fill about half of the inside with soft organs of several kinds, and gas."""
     where, kind = smooth(random, grid, 25), smooth(random, grid, 30)
     levels = np.array(ORGANS) + random.normal(0, 5, len(ORGANS))
     soft = levels[np.digitize(kind, (-0.8, 0, 0.8))]
@@ -194,7 +194,7 @@ def organs(values: np.ndarray, grid: Grid, random: np.random.Generator) -> None:
 
 
 def loops(values: np.ndarray, grid: Grid, random: np.random.Generator) -> None:
-    """Adds ellipsoids as bright as kidneys, which only shape and place tell apart."""
+    """Add ellipsoids as bright as kidneys, which only shape and place tell apart."""
     mesh = grid.mesh()
     for _ in range(random.integers(4, 8)):
         centre = [random.uniform(axis[0], axis[-1]) for axis in grid.positions]
@@ -210,7 +210,7 @@ def midline(
     centre: tuple[float, float],
     random: np.random.Generator,
 ) -> None:
-    """Draws spine, aorta and vena cava along the slices, behind the body's middle."""
+    """Draw spine, aorta and vena cava along the slices, behind the body's middle."""
     _, rows, columns = grid.mesh()
     parts = (
         (55, 0, 19, BONE + 80 * smooth(random, grid, 5)),
@@ -226,7 +226,7 @@ def midline(
 def draw_label(
     shape: Sequence[int], spacing_mm: Sequence[float], random: np.random.Generator
 ) -> np.ndarray:
-    """Draws a label map of two kidneys, one of them with a tumour at its edge.
+    """Draw a label map of two kidneys, one of them with a tumour at its edge.
 
     Returns:
         uint8 (slices, rows, columns): 0 background, 1 kidney, 2 tumour.

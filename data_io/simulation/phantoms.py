@@ -123,7 +123,7 @@ def vessel_probability(image: Image) -> np.ndarray:
 
 
 def draw_vessel_image(random: Random, size: int) -> Image:
-    """Draws dark vessels on a textured, noisy, reddish ground.
+    """Draw dark vessels on a textured, noisy, reddish ground.
 
     Returns:
         uint8 (size, size, 3).
@@ -140,7 +140,7 @@ def draw_vessel_image(random: Random, size: int) -> Image:
 
 
 def draw_vessels(random: Random, size: int) -> np.ndarray:
-    """Draws vessels; returns how deep their shadow is, (size, size), in [0, 1]."""
+    """Draw vessels; return how deep their shadow is, (size, size), in [0, 1]."""
     rows, columns = np.mgrid[:size, :size].astype(np.float32)
     depth = np.zeros((size, size), np.float32)
     for points, width, contrast in grow_tree(random, size):
@@ -154,7 +154,7 @@ def draw_vessels(random: Random, size: int) -> np.ndarray:
 
 
 def grow_tree(random: Random, size: int) -> Iterator[tuple[np.ndarray, float, float]]:
-    """Grows branches: points (K, 2) and half width in pixels, contrast in [0, 1]."""
+    """Grow branches: points (K, 2) and half width in pixels, contrast in [0, 1]."""
     starts = random.uniform(0, size, (3, 2))
     starts[:, 0] = 0, size - 1, random.uniform(0, size)
     starts[2, 1] = random.choice([0, size - 1])
@@ -178,7 +178,7 @@ def grow_tree(random: Random, size: int) -> Iterator[tuple[np.ndarray, float, fl
 def walk(
     random: Random, start: np.ndarray, angle: float, length: float
 ) -> tuple[np.ndarray, float]:
-    """Walks on, turning slowly: points (K, 2) in pixels, last direction in radians."""
+    """Walk on, turning slowly: points (K, 2) in pixels, last direction in radians."""
     steps = max(6, int(random.uniform(0.5, 0.9) * length))
     angles = angle + np.cumsum(random.normal(0, 0.08, steps))
     moves = np.stack([np.cos(angles), np.sin(angles)], -1)
@@ -211,7 +211,7 @@ class Kind:
 
 
 def draw_lesion(random: Random, size: int) -> Image:
-    """Draws ultrasound: a dark lesion with a shadow below it, in layers of speckle."""
+    """Draw ultrasound: a dark lesion with a shadow below it, in layers of speckle."""
     centre = somewhere(random, size, 0.3)
     lesion = blob(random, size, random.uniform(0.13, 0.25) * size, centre, 0.12)
     layers = 14 * np.sin(np.arange(size)[:, None] / size * random.uniform(12, 22))
@@ -224,7 +224,7 @@ def draw_lesion(random: Random, size: int) -> Image:
 
 
 def draw_skin(random: Random, size: int) -> Image:
-    """Draws a brown mole on skin, with a fainter spot beside it and hairs across."""
+    """Draw a brown mole on skin, with a fainter spot beside it and hairs across."""
     radius = random.uniform(0.15, 0.3) * size
     depth = blob(random, size, radius, somewhere(random, size, 0.35), 0.1)
     faint = blob(random, size, radius / 2, somewhere(random, size, 0.2), 0.2)
@@ -251,7 +251,7 @@ def hair(random: Random, size: int) -> np.ndarray:
 
 
 def draw_polyp(random: Random, size: int) -> Image:
-    """Draws a redder bump on folds of mucosa, lit from the middle, with reflections."""
+    """Draw a redder bump on folds of mucosa, lit from the middle, with reflections."""
     centre = somewhere(random, size, 0.3)
     bump = blob(random, size, random.uniform(0.13, 0.26) * size, centre, 0.12)
     rows, columns = np.mgrid[:size, :size] / size - 0.5
@@ -271,7 +271,7 @@ def draw_polyp(random: Random, size: int) -> Image:
 
 
 def draw_nuclei(random: Random, size: int) -> Image:
-    """Draws bright nuclei of many strengths on a dark ground, as fluorescence shows."""
+    """Draw bright nuclei of many strengths on a dark ground, as fluorescence shows."""
     level = 25 + texture(random, size, 10, 5)
     for _ in range(int(random.uniform(0.002, 0.005) * size**2)):
         centre = somewhere(random, size, 0)

@@ -166,7 +166,7 @@ def _turned(pixels: np.ndarray, way: tuple[int, ...]) -> np.ndarray:
 
 
 def _array(path: Path) -> tuple[str, np.ndarray]:
-    """Reads a whole `.npy` file of finite floats."""
+    """Read a whole `.npy` file of finite floats."""
     try:
         with decoding(path):
             array = read_npy(path)
@@ -188,7 +188,7 @@ def _array(path: Path) -> tuple[str, np.ndarray]:
 def judge(
     record: Record, role: str, say: Say, known: Facts, others: Mapping[str, Facts]
 ) -> list[Finding]:
-    """Returns the problems of a file, `image`, `posterior`, or else a mask.
+    """Return the problems of a file, `image`, `posterior`, or else a mask.
 
     `known` are its facts, `others` those of all files of the case, by role.
     """

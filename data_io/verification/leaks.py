@@ -39,7 +39,7 @@ def audit(
     folder: Path | None = None,
     fold: splits.Fold | None = None,
 ) -> splits.Split:
-    """Looks for leaks in the split that a training would take, see `data_io.splits.of`.
+    """Look for leaks in the split that a training would take, see `data_io.splits.of`.
 
     They go into the report, which is that of `data_io.verification.verify.audit`.
 
@@ -63,7 +63,7 @@ def audit(
 def absent(
     split: splits.Split, marked: Mapping[str, set[int]], classes: Sequence[str]
 ) -> list[str]:
-    """Returns a warning for each class that no case of a part has.
+    """Return a warning for each class that no case of a part has.
 
     `marked` are the numbers of the classes in the label map of each case; it may lack
     cases.
@@ -88,7 +88,7 @@ def find(
     turned: Mapping[str, str],
     groups: Mapping[str, str],
 ) -> list[Leak]:
-    """Returns the leaks of a split, the surest kind of each pair only.
+    """Return the leaks of a split, the surest kind of each pair only.
 
     They are sorted by kind, then by case.
 
@@ -157,7 +157,7 @@ def normal(case: str) -> str:
 
 
 def require(report: Report) -> None:
-    """Refuses to train on what is damaged, or measured under another name too.
+    """Refuse to train on what is damaged, or measured under another name too.
 
     An image that is turned, and a name that is nearly another's, stop no training:
     `dscpp verify` names them.

@@ -34,7 +34,7 @@ def audit(
     state: Path | None = None,
     jobs: int | None = None,
 ) -> Report:
-    """Decodes every file of a data set and compares it with the record.
+    """Decode every file of a data set and compare it with the record.
 
     A file decoded before is not decoded again while it is the same
     (`data_io.files.hashing.stamp_of`); what it held is judged anew each time.
@@ -122,7 +122,7 @@ def examine(
     state: Path | None = None,
     jobs: int | None = None,
 ) -> Examined:
-    """Decodes files, of which case, role and path are given, unless they are known.
+    """Decode files, of which case, role and path are given, unless they are known.
 
     `look` gives the facts of a path and role; all else is as for `audit`.
     """
@@ -154,7 +154,7 @@ def examine(
 
 
 def decode(items: Sequence[_Item], jobs: int | None) -> Iterator[tuple[int, _Found]]:
-    """Decodes files; yields index and what `examined` gives, in no order.
+    """Decode files; yield index and what `examined` gives, in no order.
 
     The bar counts bytes: of volumes one may be a hundred times another.
     """
@@ -232,7 +232,7 @@ def relative(path: Path, root: Path) -> str:
 
 
 def finding_maker(root: Path, case: str, role: str, path: Path) -> Say:
-    """Makes findings about a file, which they name by its path below the root."""
+    """Make findings about a file, which they name by its path below the root."""
 
     def say(kind: str, text: str) -> Finding:
         name = relative(path, root)

@@ -75,7 +75,7 @@ def _voxels(path: Path, role: str, shape: tuple[int, ...]) -> Facts:
 def judge(
     record: Record, role: str, say: Say, known: Facts, others: Mapping[str, Facts]
 ) -> list[Finding]:
-    """Returns the problems of a volume, `image` or else a label map.
+    """Return the problems of a volume, `image` or else a label map.
 
     `known` are its facts, `others` those of all files of the case, by role.
     """
@@ -116,7 +116,7 @@ def doubts(images: Mapping[str, Facts]) -> dict[str, list[str]]:
 
 
 def wrong_unit(unit: str) -> str:
-    """Says what is wrong with a unit of length; "" where it is mm or not said."""
+    """Say what is wrong with a unit of length; "" where it is mm or not said."""
     if unit in ("mm", "unknown"):
         return ""
     return f"expected voxel sizes in mm, found them in {unit}. Correct the header."
