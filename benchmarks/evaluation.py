@@ -44,7 +44,7 @@ def simulate(folder: Path, shape: tuple[int, ...]) -> None:
         folder: gets `data/<case>/` and `run/probabilities/<case>.npy`.
         shape: of the volume.
     """
-    from data_io.prepare import native
+    from data_io.prepare import native_grid
 
     random = np.random.default_rng(0)
     label = _label(shape)
@@ -63,7 +63,9 @@ def simulate(folder: Path, shape: tuple[int, ...]) -> None:
     nifti.write_like(case / kits19.LABEL, label, place)
     nifti.write_like(case / kits19.IMAGE, image, place)
 
-    grid = native.resampled_shape(shape, SPACING_MM, kits19.RECORD.spacing_mm or ())
+    grid = native_grid.resampled_shape(
+        shape, SPACING_MM, kits19.RECORD.spacing_mm or ()
+    )
     nearest = [
         np.arange(new) * old // new for old, new in zip(shape, grid, strict=True)
     ]

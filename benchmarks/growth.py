@@ -26,7 +26,7 @@ import pandas as pd
 
 from benchmarks.evaluation import alone
 from data_io.datasets import phantom
-from data_io.files import content
+from data_io.files import hashing
 from pipelines import cli, stages
 from pipelines.environment import provenance
 from pipelines.reporting.figures import style
@@ -54,10 +54,12 @@ def simulate(folder: Path, number: int) -> None:
     data = phantom.generate(counts, folder / "data")
     split = {part: list(cases) for part, cases in phantom.vessels.split(data).items()}
     task, cases = _task(), [case for ids in split.values() for case in ids]
-    hashes = content.content(phantom.vessels, data, cases, folder / "work" / "cache")
+    hashes = hashing.case_hashes(
+        phantom.vessels, data, cases, folder / "work" / "cache"
+    )
     record = {"title": "phantom", "simulated": True, **task.identity(), "split": split}
     record |= {"classes": ["background", "vessel"], "preprocessing": {}, "files": {}}
-    record |= {"data_hash": content.data_hash(hashes)}
+    record |= {"data_hash": hashing.data_hash(hashes)}
     run = runs.Run.create(folder / "run", record)
     run.path(stored.PROBABILITIES).mkdir()
     for _, case in stored.cases(run):

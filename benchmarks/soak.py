@@ -33,7 +33,7 @@ import numpy as np
 import pandas as pd
 
 from data_io.datasets import phantom
-from data_io.files import content
+from data_io.files import hashing
 from data_io.own_images import describe
 from pipelines.environment import provenance
 from pipelines.runs import run as runs
@@ -179,7 +179,7 @@ class Place:
     @property
     def state(self) -> str:
         """The run's state; "" before it begins."""
-        record = content.read_json(self.folder / RUN / runs.RECORD) or {}
+        record = hashing.read_json(self.folder / RUN / runs.RECORD) or {}
         return str(record.get("state", ""))
 
     def made(self) -> dict[str, str]:

@@ -33,31 +33,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code, 0 or 1; argparse exits with 2 by itself.
     """
     parser = _parser()
-    given = parser.parse_args(arguments)
-    if given.list:
+    options = parser.parse_args(arguments)
+    if options.list:
         print("\n".join(f"- `{each.name}`: {each.description}" for each in CHECKS))
         return 0
-    if not given.target or not given.loss:
+    if not options.target or not options.loss:
         parser.error("expected MODULE:CALLABLE and --loss NAME (or --list)")
     try:
-        adapter, hyperparameters = _adapter(given)
+        adapter, hyperparameters = _adapter(options)
     except (ImportError, AttributeError, ValueError) as error:
-        parser.error(f"{given.target}: {error}")
-    if given.json and not _is_free(Path(given.json)):
+        parser.error(f"{options.target}: {error}")
+    if options.json and not _is_free(Path(options.json)):
         parser.error(
-            f"--json {given.json}: expected no file, or an earlier report, found "
+            f"--json {options.json}: expected no file, or an earlier report, found "
             "another, which would be replaced; move it away or name another file"
         )
     report = run(
         adapter,
-        given.loss,
-        precisions=given.precision,
-        checks=given.checks,
+        options.loss,
+        precisions=options.precision,
+        checks=options.checks,
         **hyperparameters,
     )
     print(report.text())
-    if given.json:
-        Path(given.json).write_text(report.json() + "\n", encoding="utf-8")
+    if options.json:
+        Path(options.json).write_text(report.json() + "\n", encoding="utf-8")
     return 0 if report.ok else 1
 
 
@@ -66,10 +66,10 @@ def _is_free(path: Path) -> bool:
     if not os.path.lexists(path):
         return True
     try:
-        found = json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(found, dict) and {"ok", "loss", "results"} <= found.keys()
+    return isinstance(content, dict) and {"ok", "loss", "results"} <= content.keys()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -108,31 +108,34 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _adapter(given: argparse.Namespace) -> tuple[Adapter, dict[str, float]]:
+def _adapter(options: argparse.Namespace) -> tuple[Adapter, dict[str, float]]:
     """The adapter, and the hyperparameters that differ from the defaults."""
-    named = [*given.set, *([] if given.gamma is None else [f"gamma={given.gamma}"])]
+    named = [
+        *options.set,
+        *([] if options.gamma is None else [f"gamma={options.gamma}"]),
+    ]
     settings = dict(_setting(each) for each in named)
-    own = MEMBERS[given.loss].defaults
-    hyperparameters = {k: _number(k, v) for k, v in settings.items() if k in own}
-    if given.gamma is not None and "gamma" not in own:
-        raise ValueError(f"{given.loss} has no ++ exponent, received --gamma")
-    adapter = FRAMEWORKS[given.framework](
-        _imported(given.target),
-        name=given.target,
-        axis=given.axis,
-        settings={k: v for k, v in settings.items() if k not in own},
-        soft_labels=not given.hard_labels,
-        weight=given.weight,
-        pred_first=given.pred_first,
-        from_logits=given.from_logits,
+    defaults = MEMBERS[options.loss].defaults
+    hyperparameters = {k: _number(k, v) for k, v in settings.items() if k in defaults}
+    if options.gamma is not None and "gamma" not in defaults:
+        raise ValueError(f"{options.loss} has no ++ exponent, received --gamma")
+    adapter = FRAMEWORKS[options.framework](
+        _imported(options.target),
+        name=options.target,
+        axis=options.axis,
+        settings={k: v for k, v in settings.items() if k not in defaults},
+        soft_labels=not options.hard_labels,
+        weight=options.weight,
+        pred_first=options.pred_first,
+        from_logits=options.from_logits,
     )
     return adapter, hyperparameters
 
 
 def _setting(text: str) -> tuple[str, Any]:
     """`name=value`, the value a number, True, False, None or text."""
-    name, found, value = text.partition("=")
-    if not found:
+    name, separator, value = text.partition("=")
+    if not separator:
         raise ValueError(f"--set: expected NAME=VALUE, received {text!r}")
     try:
         return name, ast.literal_eval(value)
@@ -147,8 +150,8 @@ def _number(name: str, value: Any) -> float:
 
 
 def _imported(target: str) -> Callable[..., Any]:
-    module, found, name = target.partition(":")
-    if not found:
+    module, separator, name = target.partition(":")
+    if not separator:
         raise ValueError('expected MODULE:CALLABLE, such as "my_package.losses:dice"')
     loss = operator.attrgetter(name)(importlib.import_module(module))
     if not callable(loss):

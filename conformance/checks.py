@@ -266,9 +266,9 @@ def errors_never_pay(subject: Subject) -> None:
     alone = [slice(c, c + 1) for c in range(3)]
     if subject.adapter.from_logits:  # a softmax moves the others too
         alone = []
-    for place in ((0, 0), (2, 4)):
+    for class_and_row in ((0, 0), (2, 4)):
         for classes in (*alone, together):
-            _expect_rising(subject, base, (*place, classes))
+            _expect_rising(subject, base, (*class_and_row, classes))
 
 
 # --- options -------------------------------------------------------------------------
@@ -401,12 +401,12 @@ _OTHERS = {
 
 def _variants(member: Member) -> Iterator[dict[str, Any]]:
     """Hyperparameters to try: one by one away from Table 2's, then all at once."""
-    own = {name: _OTHERS[name] for name in member.defaults}
-    yield from ({name: value} for name, value in own.items())
-    if len(own) > 1:
-        yield own
-    if "gamma" in own:
-        yield from (own | {"gamma": gamma} for gamma in (0.5, 1.5))
+    values = {name: _OTHERS[name] for name in member.defaults}
+    yield from ({name: value} for name, value in values.items())
+    if len(values) > 1:
+        yield values
+    if "gamma" in values:
+        yield from (values | {"gamma": gamma} for gamma in (0.5, 1.5))
     if member.name == "Focal":
         yield {"alpha": 1.0, "focal_gamma": 0.0}
 
@@ -418,11 +418,11 @@ def _expect_equal(subject: Subject, usual: Sample, other: Sample) -> None:
 
 
 def _expect_rising(
-    subject: Subject, base: Sample, place: tuple[int, int, slice]
+    subject: Subject, base: Sample, voxels: tuple[int, int, slice]
 ) -> None:
-    """Move p at `place` in both images from the label to the opposite, in steps."""
-    row, column, classes = place
-    title = f"p of voxel {place[:2]}, classes {classes.start} to {classes.stop - 1}"
+    """Move p at `voxels` in both images from the label to the opposite, in steps."""
+    row, column, classes = voxels
+    title = f"p of voxel {voxels[:2]}, classes {classes.start} to {classes.stop - 1}"
     each = []
     for step in _STEPS:
         p = base.y_pred.copy()

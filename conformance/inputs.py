@@ -45,9 +45,9 @@ class Sample(NamedTuple):
 
     def image(self, index: int) -> "Sample":
         """One image, as a batch of one."""
-        one = slice(index, index + 1)
+        part = slice(index, index + 1)
         return Sample(
-            f"image {index} of {self.title}", self.y_true[one], self.y_pred[one]
+            f"image {index} of {self.title}", self.y_true[part], self.y_pred[part]
         )
 
 

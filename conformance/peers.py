@@ -55,16 +55,16 @@ def main(arguments: Iterable[str] | None = None) -> int:
     Raises:
         ValueError: a file has no markers.
     """
-    made = table(PEERS)
+    report = table(PEERS)
     names = list(sys.argv[1:] if arguments is None else arguments)
     if not names:
-        print(made)
+        print(report)
     for path in map(Path, names):
         before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
         _, end, after = rest.partition(END)
         if not (begin and end):
             raise ValueError(f"{path}: expected the markers {BEGIN} and {END}")
-        path.write_text(f"{before}{BEGIN}\n{made}\n{END}{after}", encoding="utf-8")
+        path.write_text(f"{before}{BEGIN}\n{report}\n{END}{after}", encoding="utf-8")
     return 0
 
 
@@ -85,10 +85,10 @@ def table(peers: Iterable[Peer]) -> str:
 def _row(peer: Peer, report: Report) -> str:
     failed = dict.fromkeys(each.check for each in report.failures)
     passed = sum(each.outcome == "pass" for each in report.results)
-    given = "".join(f", {k} {v:g}" for k, v in peer.hyperparameters.items())
+    values = "".join(f", {k} {v:g}" for k, v in peer.hyperparameters.items())
     names = ", ".join(f"`{name}`" for name in failed) or "none"
     return (
-        f"| `{peer.name}` | {peer.loss}{given} | {passed} | {len(report.failures)} | "
+        f"| `{peer.name}` | {peer.loss}{values} | {passed} | {len(report.failures)} | "
         f"{names} | {peer.remark} |"
     )
 

@@ -127,15 +127,15 @@ def reference(
     >>> reference("DSC", y, p).value  # (1/4 + 1/2) / 2
     array([0.375])
     """
-    found = member(name)
-    unknown = sorted(set(hyperparameters) - set(found.defaults))
+    info = member(name)
+    unknown = sorted(set(hyperparameters) - set(info.defaults))
     if unknown:
         raise ValueError(
-            f"{name}: expected hyperparameters among {', '.join(found.defaults)}, "
+            f"{name}: expected hyperparameters among {', '.join(info.defaults)}, "
             f"received {', '.join(unknown)}"
         )
     batch = _batch(y_true, y_pred, axis, weight, ignore_background, soft_labels)
-    terms = found.formula(batch, **{**found.defaults, **hyperparameters})
+    terms = info.formula(batch, **{**info.defaults, **hyperparameters})
     return Terms(np.sum(terms, axis=0), np.sum(np.abs(terms), axis=0))
 
 
@@ -269,13 +269,16 @@ def _unified_focal(
 
 
 def _pair(
-    name: str, formula: _Formula, own: Mapping[str, float], asymmetric: bool = False
+    name: str,
+    formula: _Formula,
+    defaults: Mapping[str, float],
+    asymmetric: bool = False,
 ) -> list[Member]:
     """A loss of overlap in its plain form, g = 1, and in its ++ form, g = 2."""
-    own = {**own, "epsilon": 1e-7}
+    defaults = {**defaults, "epsilon": 1e-7}
     return [
-        Member(name, partial(formula, gamma=1.0), own, asymmetric=asymmetric),
-        Member(f"{name}++", formula, {**own, "gamma": 2.0}, name, asymmetric),
+        Member(name, partial(formula, gamma=1.0), defaults, asymmetric=asymmetric),
+        Member(f"{name}++", formula, {**defaults, "gamma": 2.0}, name, asymmetric),
     ]
 
 

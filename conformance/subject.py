@@ -81,14 +81,14 @@ class Subject:
         self, sample: Sample, dtype: str | None = None, **options: Any
     ) -> Array:
         """What the implementation returns: (N,), or () for a mean over the images."""
-        found = self._given(self.adapter.values, sample, dtype, options)
-        if found.shape not in ((), (len(sample.y_true),)):
+        values = self._given(self.adapter.values, sample, dtype, options)
+        if values.shape not in ((), (len(sample.y_true),)):
             raise Failed(
                 f"{sample.title}: expected one value per image, shape "
                 f"({len(sample.y_true)},), or their mean, shape (), received shape "
-                f"{found.shape}"
+                f"{values.shape}"
             )
-        return found
+        return values
 
     def gradient(
         self, sample: Sample, dtype: str | None = None, **options: Any
@@ -138,8 +138,10 @@ class Subject:
     ) -> Array:
         """Call the adapter with all that it takes of what differs from Table 2."""
         fixed = {k: v for k, v in self.fixed.items() if self.takes(k)}
-        given = {**fixed, **options}
-        return method(sample.y_true, sample.y_pred, dtype or self.precision, **given)
+        arguments = {**fixed, **options}
+        return method(
+            sample.y_true, sample.y_pred, dtype or self.precision, **arguments
+        )
 
 
 def expect_close(
@@ -187,8 +189,10 @@ def _images(
     """Each image as a batch of one, and the options for it: of a weight its part."""
     parts = []
     for i in range(len(sample.y_true)):
-        own = {k: v[i : i + 1] if k == "weight" else v for k, v in options.items()}
-        parts.append((sample.image(i), own))
+        image_options = {
+            k: v[i : i + 1] if k == "weight" else v for k, v in options.items()
+        }
+        parts.append((sample.image(i), image_options))
     return parts
 
 

@@ -69,8 +69,12 @@ class Report:
 
     def text(self) -> str:
         """A table, check by check."""
-        given = "".join(f", {k}={v:g}" for k, v in self.hyperparameters.items())
-        lines = [f"{self.loss}{given}: {self.implementation} ({self.framework})"]
+        hyperparameters = "".join(
+            f", {k}={v:g}" for k, v in self.hyperparameters.items()
+        )
+        lines = [
+            f"{self.loss}{hyperparameters}: {self.implementation} ({self.framework})"
+        ]
         width = max((len(each.check) for each in self.results), default=0)
         lines += [
             f"{each.check:{width}}  {each.precision}  {each.outcome:4}  "
@@ -118,18 +122,18 @@ def run(
     >>> report = conformance.run(TorchAdapter(my_loss, axis=1), "DSC++", gamma=1.5)
     >>> print(report.text())
     """
-    found, precisions = member(loss), tuple(precisions)
+    info, precisions = member(loss), tuple(precisions)
     wanted = [each.name for each in CHECKS] if checks is None else list(checks)
     _expect_among("precision", precisions, PRECISIONS)
     _expect_among("check", wanted, [each.name for each in CHECKS])
-    _expect_among(f"hyperparameter of {loss}", hyperparameters, found.defaults)
-    subjects = [Subject(adapter, found, each, hyperparameters) for each in precisions]
+    _expect_among(f"hyperparameter of {loss}", hyperparameters, info.defaults)
+    subjects = [Subject(adapter, info, each, hyperparameters) for each in precisions]
     results = tuple(
         _result(check, subject)
         for subject in subjects
         for check in CHECKS
         if check.name in wanted
-        and check.concerns(found)
+        and check.concerns(info)
         and subject.precision in check.precisions
     )
     return Report(loss, adapter.name, adapter.framework, hyperparameters, results)

@@ -41,9 +41,9 @@ def threads() -> int:
     One for each processor that it may use, or as many as OMP_NUM_THREADS says: runs
     that share a machine are given it. At most 8.
     """
-    asked = os.environ.get("OMP_NUM_THREADS", "")
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
     most = min(processors(), _MOST_THREADS)
-    return min(max(int(asked), 1), most) if asked.isdecimal() else most
+    return min(max(int(wanted), 1), most) if wanted.isdecimal() else most
 
 
 def still_blas() -> None:
@@ -72,7 +72,7 @@ def keep_memory() -> None:
 def each(
     function: Callable[[_Item], Any], items: Sequence[_Item], jobs: int
 ) -> Iterator[tuple[int, Any]]:
-    """Calls a function on each item.
+    """Call a function on each item.
 
     Args:
         function: found by its name in a module; what it takes and gives can be pickled.

@@ -18,7 +18,7 @@ import numpy as np
 
 from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
-from data_io.files import content, names, schema
+from data_io.files import hashing, names, schema
 
 PARTS = ("training", "validation", "test")
 Split = dict[str, tuple[str, ...]]
@@ -43,7 +43,7 @@ def of(
     folder: Path | None = None,
     fold: Fold | None = None,
 ) -> Split:
-    """Returns the split of a data set; for leaks see `data_io.verification.leaks`.
+    """Return the split of a data set; for leaks see `data_io.verification.leaks`.
 
     Args:
         dataset: the data set.
@@ -73,7 +73,7 @@ def of(
     if fixed is not None:
         return _fixed(fixed, root, record.title)
     seed = 0 if seed is None else seed
-    images = content.images(dataset, root, known, folder)
+    images = hashing.image_hashes(dataset, root, known, folder)
     if fold:
         alone = {case: case for case in known}
         groups = _groups(dataset, root, record.title) if record.split_by else alone
@@ -109,7 +109,7 @@ def _groups(dataset: Dataset, root: Path, name: str) -> dict[str, str]:
 
 
 def sizes(number: int, counts: Mapping[str, int], name: str) -> dict[str, int]:
-    """Returns how many cases each part gets.
+    """Return how many cases each part gets.
 
     Returns:
         `counts`, Table 1's, where they are of as many cases; else a fifth for `test`,
@@ -138,7 +138,7 @@ def sizes(number: int, counts: Mapping[str, int], name: str) -> dict[str, int]:
 def seeded(
     images: Mapping[str, str], counts: Mapping[str, int], seed: int, name: str
 ) -> Split:
-    """Splits cases at random.
+    """Split cases at random.
 
     The sorted ids are permuted by `numpy.random.default_rng(seed)`; the first are the
     test cases, the next those of validation, the rest of training. Then identical
@@ -177,7 +177,7 @@ def grouped(
     seed: int,
     name: str,
 ) -> Split:
-    """Splits cases at random, whole groups at a time.
+    """Split cases at random, whole groups at a time.
 
     The groups, in order of their first case, are permuted by
     `numpy.random.default_rng(seed)`. The first are the test cases, the next those of
@@ -217,7 +217,7 @@ def folded(
     seed: int,
     name: str,
 ) -> Split:
-    """Splits cases for one fold of a cross-validation, whole groups at a time.
+    """Split cases for one fold of a cross-validation, whole groups at a time.
 
     The groups, those that share identical images as one, are permuted as in `grouped`
     and dealt out to the folds in turn. The fold's own are the test cases, so that over
@@ -286,7 +286,7 @@ def _bring_together(
     images: Mapping[str, str],
     name: str,
 ) -> None:
-    """Moves copies into one part, each in exchange for a case without a copy."""
+    """Move copies into one part, each in exchange for a case without a copy."""
     number = Counter(images.values())
     for part in (part_of[copies[0]], *PARTS):
         free = [c for c, p in part_of.items() if p == part and number[images[c]] == 1]
@@ -304,7 +304,7 @@ def _bring_together(
 
 
 def read(files: Sequence[Path], known: Sequence[str], name: str) -> Split:
-    """Reads a split from JSON.
+    """Read a split from JSON.
 
     Args:
         files: the authors' two files: first `sample_list.json` with lists "TRAINING"
@@ -341,7 +341,7 @@ def read(files: Sequence[Path], known: Sequence[str], name: str) -> Split:
 
 def _lists(files: Sequence[Path]) -> Split:
     if len(files) == 1:
-        return _own(files[0])
+        return _one_file(files[0])
     if len(files) != 2:
         raise InputError(f"--split: expected one or two files, received {len(files)}.")
     first, second = files
@@ -359,10 +359,10 @@ def _lists(files: Sequence[Path]) -> Split:
     }
 
 
-def _own(path: Path) -> Split:
-    found = _json(path)
-    lists = found.get("split", found)
-    if "TRAINING" in found:
+def _one_file(path: Path) -> Split:
+    content = _json(path)
+    lists = content.get("split", content)
+    if "TRAINING" in content:
         raise InputError(
             f"{path}: expected also the list of test cases, received training and "
             "validation alone. Give both: --split sample_list.json testing.json"
@@ -375,23 +375,23 @@ def _own(path: Path) -> Split:
 def _json(path: Path) -> dict[str, Any]:
     try:
         # The user's own: a key "sha256" is theirs, no hash of ours.
-        found: dict[str, Any] = schema.parse(schema.read(path), dict[str, Any])
+        content: dict[str, Any] = schema.parse(schema.read(path), dict[str, Any])
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: expected a JSON object with lists of cases, found: {error}."
         ) from error
-    return found
+    return content
 
 
 def _names(path: Path, lists: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    found = lists.get(key)
-    if not isinstance(found, list) or not all(isinstance(n, str | int) for n in found):
+    ids = lists.get(key)
+    if not isinstance(ids, list) or not all(isinstance(n, str | int) for n in ids):
         raise InputError(
             f'{path}: expected a list of cases under "{key}", found '
-            f"{'nothing' if found is None else 'something else'}. Keys there: "
+            f"{'nothing' if ids is None else 'something else'}. Keys there: "
             f"{', '.join(lists) or 'none'}."
         )
-    return tuple(names.plain(str(name), path, "case") for name in found)
+    return tuple(names.plain(str(name), path, "case") for name in ids)
 
 
 def _refuse_unknown(

@@ -58,15 +58,15 @@ def curves(name: str, **hyperparameters: Any) -> list[Any]:
         for a foreground and for a background voxel: probability (P,), value and slope,
         both times the number of voxels; the value is 0 where the voxel is right.
     """
-    found = []
+    lines = []
     for label in (1, 0):
         p = np.linspace(0.01, 0.99, 50)
         up, down = (
             _with_voxel(name, label, p + s, hyperparameters) for s in (STEP, -STEP)
         )
         at = _with_voxel(name, label, np.append(p, float(label)), hyperparameters)
-        found.append((p, at[:-1] - at[-1], (up - down) / (2 * STEP)))
-    return found
+        lines.append((p, at[:-1] - at[-1], (up - down) / (2 * STEP)))
+    return lines
 
 
 def _with_voxel(
@@ -168,16 +168,16 @@ def main(folder: Path = FOLDER) -> None:
     with mpl.rc_context(STYLE):
         lines = [("CE", "", "-", curves("CE"))]
         for exponent, dashes in FOCAL_DASHES.items():
-            own = curves("Focal", alpha=1.0, focal_gamma=exponent)
-            lines.append(("Focal", f", focal_gamma {exponent:g}", dashes, own))
+            focal = curves("Focal", alpha=1.0, focal_gamma=exponent)
+            lines.append(("Focal", f", focal_gamma {exponent:g}", dashes, focal))
         draw_curves(lines, folder / "cross_entropy.svg")
         for name in PAIRS:
             lines = []
             for gamma, dashes in DASHES.items():
-                own = curves(f"{name}++", gamma=gamma)
+                focal = curves(f"{name}++", gamma=gamma)
                 plain = (name, " (gamma 1)")
                 named = plain if gamma == 1 else (f"{name}++", f", gamma {gamma:g}")
-                lines.append((*named, dashes, own))
+                lines.append((*named, dashes, focal))
             draw_curves(lines, folder / f"{losses.slug(name)}.svg")
         draw_wanted(folder / "wanted.svg")
 

@@ -28,8 +28,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         path = ROOT / name
         if files.get_file_from_path(name) or not path.is_file():
             continue
-        place = config.site_dir, config.use_directory_urls
-        files.append(File(name, str(ROOT), *place))
+        site = config.site_dir, config.use_directory_urls
+        files.append(File(name, str(ROOT), *site))
         if path.suffix == ".md":
             folder = posixpath.dirname(name)
             links = _LINK.findall(path.read_text("utf-8"))
@@ -51,10 +51,13 @@ def commands() -> str:
     """The help of every command as its parser gives it, in Markdown."""
     os.environ["COLUMNS"] = "84"
     parser = cli._parser()
-    (found,) = (one for one in parser._actions if isinstance(one, cli._Commands))
+    (subcommands,) = (
+        action for action in parser._actions if isinstance(action, cli._Commands)
+    )
     helps: dict[str, argparse.ArgumentParser] = {"dscpp": parser}
-    helps |= {f"dscpp {name}": one for name, one in found.choices.items()}
+    helps |= {f"dscpp {name}": action for name, action in subcommands.choices.items()}
     sections = [
-        f"## {name}\n\n```text\n{one.format_help()}```\n" for name, one in helps.items()
+        f"## {name}\n\n```text\n{action.format_help()}```\n"
+        for name, action in helps.items()
     ]
     return "\n".join(["# Command line\n", *sections])

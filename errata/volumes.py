@@ -13,7 +13,7 @@ from scipy.special import softmax
 from conformance.reference import reference
 from data_io.datasets.kits19 import kits19
 from data_io.files import nifti
-from data_io.prepare.native import resampled_shape
+from data_io.prepare.native_grid import resampled_shape
 from data_io.prepare.patches import Grid, Join
 from data_io.simulation import ct
 from errata.images import highest_class, last_class_of_half

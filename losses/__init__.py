@@ -91,7 +91,7 @@ def by_name(name: str, /, **arguments: Any) -> PerImageLoss:
         >>> losses.by_name("DSC++", gamma=1.5).gamma
         1.5
     """
-    found, gamma = titles.find(name), arguments.get("gamma")
-    if gamma is None or gamma == titles.default_gamma(found) == 1:
+    title, gamma = titles.find(name), arguments.get("gamma")
+    if gamma is None or gamma == titles.default_gamma(title) == 1:
         arguments.pop("gamma", None)
-    return _REGISTRY[found](**arguments)
+    return _REGISTRY[title](**arguments)

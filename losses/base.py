@@ -327,13 +327,13 @@ class PerImageLoss(keras.losses.Loss):
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         parameters = inspect.signature(cls.function).parameters
-        found = {k: v.default for k, v in parameters.items() if k in checks.RANGES}
+        defaults = {k: v.default for k, v in parameters.items() if k in checks.RANGES}
         if cls.title.endswith("++"):
-            found["gamma"] = 2.0
+            defaults["gamma"] = 2.0
         else:
-            found.pop("gamma", None)
-        cls.defaults = found
-        cls.__init__ = _with_signature(found)  # type: ignore[method-assign]
+            defaults.pop("gamma", None)
+        cls.defaults = defaults
+        cls.__init__ = _with_signature(defaults)  # type: ignore[method-assign]
 
     def __init__(
         self,
@@ -347,8 +347,8 @@ class PerImageLoss(keras.losses.Loss):
         super().__init__(name or slug(self.title), reduction=reduction, dtype=dtype)
         self._refuse_unknown(arguments)
         options = {k: v for k, v in arguments.items() if k in checks.OPTIONS}
-        own = {k: arguments.get(k, v) for k, v in self.defaults.items()}
-        values = checks.hyperparameters(self.focal_range, **own)
+        hyperparameters = {k: arguments.get(k, v) for k, v in self.defaults.items()}
+        values = checks.hyperparameters(self.focal_range, **hyperparameters)
         values |= checks.options(options)
         self._arguments = tuple(values)
         for argument, value in values.items():
@@ -389,8 +389,8 @@ class PerImageLoss(keras.losses.Loss):
                 Keras runs on.
         """
         backend = keras.backend.backend()
-        given = {"y_true": y_true, "y_pred": y_pred, "sample_weight": sample_weight}
-        checks.tensors(backend, **given)
+        tensors = {"y_true": y_true, "y_pred": y_pred, "sample_weight": sample_weight}
+        checks.tensors(backend, **tensors)
         if sample_weight is not None:
             sample_weight = ops.convert_to_tensor(sample_weight)
             y_pred = ops.convert_to_tensor(y_pred)

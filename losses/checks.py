@@ -68,9 +68,9 @@ def hyperparameters(
     return {name: ranges[name](name, value) for name, value in values.items()}
 
 
-def options(given: Mapping[str, Any]) -> dict[str, Any]:
+def options(values: Mapping[str, Any]) -> dict[str, Any]:
     """Check options, and fill in those that are not given."""
-    for name, value in given.items():
+    for name, value in values.items():
         if name not in OPTIONS:
             raise ValueError(
                 f"options: expected some of {', '.join(OPTIONS)} besides the "
@@ -79,23 +79,23 @@ def options(given: Mapping[str, Any]) -> dict[str, Any]:
         if type(value) is not type(OPTIONS[name]):
             kind = "a whole number" if name == "axis" else "True or False"
             raise ValueError(f"{name}: expected {kind}, received {value!r}")
-    return {**OPTIONS, **given}
+    return {**OPTIONS, **values}
 
 
-def tensors(backend: str, **given: Any) -> None:
+def tensors(backend: str, **arguments: Any) -> None:
     """Refuse tensors of another framework than Keras runs on.
 
     Keras would make them NumPy arrays where it can, and lose the gradient.
     """
-    for argument, tensor in given.items():
+    for argument, tensor in arguments.items():
         homes = {each.__module__.partition(".")[0] for each in type(tensor).__mro__}
-        found = {_FRAMEWORKS[home] for home in homes if home in _FRAMEWORKS}
-        if found and backend not in found:
+        frameworks = {_FRAMEWORKS[home] for home in homes if home in _FRAMEWORKS}
+        if frameworks and backend not in frameworks:
             raise ValueError(
                 f"{argument}: expected a tensor of {backend}, on which Keras runs "
-                f"here, or a NumPy array, received a tensor of {min(found)}. Set the "
-                f"environment variable KERAS_BACKEND={min(found)} before Keras or the "
-                "losses are imported"
+                f"here, or a NumPy array, received a tensor of {min(frameworks)}. "
+                f"Set the environment variable KERAS_BACKEND={min(frameworks)} before "
+                "Keras or the losses are imported"
             )
 
 
@@ -231,8 +231,8 @@ def _without_classes(
     return tuple(bare), tuple(thin)
 
 
-def _fit(one: tuple[int | None, ...], other: tuple[int | None, ...]) -> bool:
+def _fit(shape: tuple[int | None, ...], other: tuple[int | None, ...]) -> bool:
     """Whether two shapes agree in all that is known of both."""
-    return len(one) == len(other) and all(
-        a == b for a, b in zip(one, other, strict=True) if None not in (a, b)
+    return len(shape) == len(other) and all(
+        a == b for a, b in zip(shape, other, strict=True) if None not in (a, b)
     )

@@ -62,7 +62,9 @@ def combo_loss(
         Eqs. 13 and 14, the sign of Eq. 14 mended as in `modified_cross_entropy_loss`.
         Combo++ was never released; here it is Eq. 13 with the DSC of Eq. 9.
     """
-    checks.hyperparameters(alpha=alpha, beta=beta, gamma=gamma, epsilon=epsilon)
+    alpha, beta, gamma, epsilon = checks.hyperparameters(
+        alpha=alpha, beta=beta, gamma=gamma, epsilon=epsilon
+    ).values()
     voxels = prepare(y_true, y_pred, weight, **options)
     entropy = cross_entropy.modified_cross_entropy_of(voxels, beta)
     dice = overlap.dice_of(overlap.counts_of(voxels, gamma), epsilon)
@@ -112,12 +114,14 @@ def unified_focal_loss(
         Eq. 18 has it on the focal part. At 0.5 they agree. The symmetric form is not
         in the paper.
     """
-    checks.BELOW_ONE("focal_gamma", focal_gamma)
-    checks.hyperparameters(lambda_=lambda_, delta=delta, gamma=gamma, epsilon=epsilon)
+    focal_gamma = checks.BELOW_ONE("focal_gamma", focal_gamma)
+    lambda_, delta, gamma, epsilon = checks.hyperparameters(
+        lambda_=lambda_, delta=delta, gamma=gamma, epsilon=epsilon
+    ).values()
     voxels = prepare(y_true, y_pred, weight, **options)
-    own = (delta, focal_gamma, symmetric)
-    tversky = overlap.asymmetric_focal_tversky_of(voxels, *own, gamma, epsilon)
-    focal = cross_entropy.asymmetric_focal_of(voxels, *own)
+    shared = (delta, focal_gamma, symmetric)
+    tversky = overlap.asymmetric_focal_tversky_of(voxels, *shared, gamma, epsilon)
+    focal = cross_entropy.asymmetric_focal_of(voxels, *shared)
     return lambda_ * tversky + (1 - lambda_) * focal
 
 

@@ -106,9 +106,9 @@ def counts_of(voxels: Voxels, gamma: float) -> _Counts:
     return tp, fn, fp
 
 
-def _lesser(one: Tensor, other: Tensor) -> Tensor:
+def _lesser(a: Tensor, b: Tensor) -> Tensor:
     """Not `ops.minimum`, which takes float64 through float32 on PyTorch."""
-    return ops.where(one < other, one, other)
+    return ops.where(a < b, a, b)
 
 
 def dice_loss(
@@ -207,9 +207,9 @@ def tversky_loss(
     Reference:
         Eqs. 15 and 16, with the mean over classes of the released code; Table 2.
     """
-    own = checks.hyperparameters(alpha=alpha, beta=beta, epsilon=epsilon)
+    hyperparameters = checks.hyperparameters(alpha=alpha, beta=beta, epsilon=epsilon)
     counts = soft_counts(y_true, y_pred, gamma, weight, **options)
-    return mean(_tversky_errors(counts, **own), axis=-1)
+    return mean(_tversky_errors(counts, **hyperparameters), axis=-1)
 
 
 def focal_tversky_loss(
@@ -257,10 +257,10 @@ def focal_tversky_loss(
         that below 1 it focuses on hard examples; its Table 2 has 4/3, and the code the
         power 0.75.
     """
-    own = checks.hyperparameters(alpha=alpha, beta=beta, epsilon=epsilon)
+    hyperparameters = checks.hyperparameters(alpha=alpha, beta=beta, epsilon=epsilon)
     focal_gamma = checks.POSITIVE("focal_gamma", focal_gamma)
     counts = soft_counts(y_true, y_pred, gamma, weight, **options)
-    errors = _tversky_errors(counts, **own)
+    errors = _tversky_errors(counts, **hyperparameters)
     return mean(power_of_error(errors, 1 / focal_gamma), axis=-1)
 
 
@@ -309,11 +309,13 @@ def asymmetric_focal_tversky_loss(
         classes of a 2D image and is NaN where `TI` is 1; the symmetric form is not in
         the paper.
     """
-    checks.BELOW_ONE("focal_gamma", focal_gamma)
-    checks.hyperparameters(delta=delta, gamma=gamma, epsilon=epsilon)
+    focal_gamma = checks.BELOW_ONE("focal_gamma", focal_gamma)
+    delta, gamma, epsilon = checks.hyperparameters(
+        delta=delta, gamma=gamma, epsilon=epsilon
+    ).values()
     voxels = prepare(y_true, y_pred, weight, **options)
-    own = (delta, focal_gamma, symmetric, gamma, epsilon)
-    return asymmetric_focal_tversky_of(voxels, *own)
+    hyperparameters = (delta, focal_gamma, symmetric, gamma, epsilon)
+    return asymmetric_focal_tversky_of(voxels, *hyperparameters)
 
 
 def asymmetric_focal_tversky_of(

@@ -24,15 +24,15 @@ def find(name: str) -> str:
         ValueError: no such loss; the message lists them and names the nearest.
     """
     names = {each.casefold(): each for each in NAMES}
-    found = names.get(name.casefold()) if isinstance(name, str) else None
-    if found is None:
+    title = names.get(name.casefold()) if isinstance(name, str) else None
+    if title is None:
         names |= {slug(each): each for each in NAMES}
         near = difflib.get_close_matches(str(name).casefold(), names, n=1)
         hint = f". Did you mean {names[near[0]]}?" if near else ""
         raise ValueError(
             f"loss: expected one of {', '.join(NAMES)}, received {name!r}{hint}"
         )
-    return found
+    return title
 
 
 def slug(title: str) -> str:

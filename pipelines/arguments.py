@@ -130,10 +130,10 @@ def take_own(options: argparse.Namespace) -> Record | None:
             "expected both --images DIR and --masks DIR, and neither --dataset nor "
             "--data; received another combination"
         )
-    from data_io.own_images import describe as own
+    from data_io.own_images import describe
 
     name = f"own-{options.name}" if options.name else "own"
-    found = own.describe(
+    found = describe.describe(
         options.images, options.masks, options.work, name, class_names(options)
     )
     bars.note(str(found))

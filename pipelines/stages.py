@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from data_io import bars, splits
-from data_io.datasets.folder import ABOUT, READING, own
+from data_io.datasets.folder import ABOUT, READING, own_images
 from data_io.datasets.record import Record
 from data_io.errors import InputError
-from data_io.files import content, schema
+from data_io.files import hashing, schema
 from data_io.files.writing import sweep
 from data_io.verification import leaks, verify
 from pipelines.environment import backend, installed, provenance
@@ -50,8 +50,8 @@ def train(
     if not runs.is_run(output):
         installed.require_training()
         root = task.module.locate(data)  # A wrong path leaves no empty run behind.
-        if task.module is own:
-            written.require_apart("--output", output, own.places(root))
+        if task.module is own_images:
+            written.require_apart("--output", output, own_images.places(root))
     with runs.lock_folder(output):
         run = runs.Run.open(output) if runs.is_run(output) else None
         if run:
@@ -110,7 +110,7 @@ def _initial(task: Task, material: Any, root: Path, work: Path) -> Any:
             f"{material.channels} channel(s), found {model.input_shape[-1]}"
         )
     tested = material.split["test"]
-    hashes = content.images(task.module, root, tested, work / "cache")
+    hashes = hashing.image_hashes(task.module, root, tested, work / "cache")
     seen = run.seen()
     if seen is None:
         bars.note(f"  note     which images {run.folder} was trained on is not known")
@@ -432,27 +432,27 @@ def _remember(run: runs.Run, task: Task, root: Path, work: Path) -> None:
     if not run.reached("trained") or run.path(runs.MODEL).is_file():
         parts = run.record["split"]
         seen = [*parts["training"], *parts["validation"]]
-        hashes = content.images(task.module, root, seen, work / "cache")
+        hashes = hashing.image_hashes(task.module, root, seen, work / "cache")
         if task.initial:  # what its weights have seen, these have too
             before = runs.Run.open(task.initial).seen() or set()
             hashes |= {f"before {number}": h for number, h in enumerate(sorted(before))}
         _write_if_other(run.path(runs.SEEN), hashes)
-    if task.module is own:
+    if task.module is own_images:
         for name in (ABOUT, READING):
-            described = content.read_json(root / name) or {}
+            described = hashing.read_json(root / name) or {}
             _write_if_other(run.path(runs.OWN_DATA) / name, described)
 
 
 def _write_if_other(path: Path, value: dict[str, Any]) -> None:
     """A finished run is left as it is where there is nothing new to note."""
-    if content.read_json(path) != value:
+    if hashing.read_json(path) != value:
         # The reading is a part of the data, whose hash runs have.
         runs.write_json(path, value if path.name == READING else schema.sealed(value))
 
 
 def _place(run: runs.Run, task: Task, data: Path | None) -> Path | None:
     """Where the data are: as said, or for own images where they were in training."""
-    if data is not None or task.module is not own:
+    if data is not None or task.module is not own_images:
         return data
     root = run.trained / runs.OWN_DATA
     found = "no note of where that was"
@@ -518,7 +518,7 @@ def _prepare(
 
     record = module.record(root)
     settings = Settings.of(record, task.protocol.input_shape)
-    if run and module is own:
+    if run and module is own_images:
         # Another version may have derived other settings of the same images.
         settings = Settings.from_dict(run.record["preprocessing"])
     cases = [case for ids in split.values() for case in ids]
@@ -580,7 +580,7 @@ def _as_begun(task: Task, run: runs.Run) -> Task:
     Earlier versions joined those as the released code does.
     """
     join = run.record.get("settings", {}).get("join")
-    if task.module is not own or join is None or "join" in task.overrides:
+    if task.module is not own_images or join is None or "join" in task.overrides:
         return task
     return replace(task, protocol=replace(task.protocol, join=join))
 
@@ -610,5 +610,5 @@ def _require_same_data(run: runs.Run, task: Task, root: Path, work: Path) -> Non
             f"{run.folder}: expected the {len(cases)} cases of its split in {root}, "
             f"found {len(gone)} gone: {', '.join(gone[:3])}. Put them back."
         )
-    hashes = content.content(module, root, cases, work / "cache")
-    run.require_same({"data_hash": content.data_hash(hashes)})
+    hashes = hashing.case_hashes(module, root, cases, work / "cache")
+    run.require_same({"data_hash": hashing.data_hash(hashes)})

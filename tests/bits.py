@@ -246,27 +246,28 @@ class Bits:
     ) -> tuple[str, str]:
         """The outcome of a damage, and what is wrong with it or ""."""
         if met.code == 2:
-            found = faults(kind.damage(), met)
+            fault = faults(kind.damage(), met)
             names = (*kind.says, Path(path).stem)
             if not any(name in met.error for name in names):
-                found.append(f"expected one of {names} to be named in: {met.message}")
-            return "refused", "; ".join(found)
+                fault.append(f"expected one of {names} to be named in: {met.message}")
+            return "refused", "; ".join(fault)
         if met.code or "Traceback" in met.error:
             return "fault", f"exit code {met.code}: {met.error}"
-        before, there = sound
+        before, sound_files = sound
         # Of the damaged file what the command made of it, where it touched it.
         left = {path} - set(met.changed)
         after = fingerprint(self.scenes.place, left)
         other = [
             name
-            for name in (there.keys() | after.keys()) - left
-            if there.get(name) != after.get(name) and not name.startswith(".work/")
+            for name in (sound_files.keys() | after.keys()) - left
+            if sound_files.get(name) != after.get(name)
+            and not name.startswith(".work/")
         ]
-        said = set(_said(before).splitlines()) ^ set(_said(met).splitlines())
-        if not other and not said:
+        lines = set(_said(before).splitlines()) ^ set(_said(met).splitlines())
+        if not other and not lines:
             return "same", ""
-        found = f"another result: {sorted(said)[:4]}, in the files {sorted(other)}"
-        return "other", "" if kind.free else found
+        fault = f"another result: {sorted(lines)[:4]}, in the files {sorted(other)}"
+        return "other", "" if kind.free else fault
 
 
 def _said(met: Met) -> str:
@@ -274,7 +275,7 @@ def _said(met: Met) -> str:
 
 
 def add_files() -> None:
-    """Adds to the scene, which is the working folder, what `damage` has no need of."""
+    """Add to the scene, which is the working folder, what `damage` has no need of."""
     from damage import _dscpp
 
     shutil.copytree(ROOT / "results" / "paper", "results/paper")
@@ -289,16 +290,16 @@ def add_files() -> None:
         _write_probabilities(case)
     for name, text in FILES.items():
         Path(name).write_text(text)
-    own = ["train", "--images", "photos", "--masks", "labels", "--loss", "CE"]
-    own += ["--preset", "demo", "--epochs", "1", "--output", "own"]
-    own += [part for text in TINY for part in ("--set", text)]
-    place = ("--run", "run", "--data", "phantom")
+    train_own = ["train", "--images", "photos", "--masks", "labels", "--loss", "CE"]
+    train_own += ["--preset", "demo", "--epochs", "1", "--output", "own"]
+    train_own += [part for text in TINY for part in ("--set", text)]
+    run_and_data = ("--run", "run", "--data", "phantom")
     for command in (
-        own,
+        train_own,
         ("predict", "--run", "own"),
         ("evaluate", "--run", "own"),
-        ("temperature", *place),
-        ("evaluate", *place, "--threshold", "0.5"),
+        ("temperature", *run_and_data),
+        ("evaluate", *run_and_data, "--threshold", "0.5"),
         OTHER_OF_OWN,
         ("calibrate", "--run", "run"),
         MODEL,

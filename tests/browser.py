@@ -46,7 +46,7 @@ class Browser:
         self._session: dict[str, str] = {}
         self.errors: list[str] = []
         pages = self.call("Target.getTargets")["targetInfos"]
-        target = next(one["targetId"] for one in pages if one["type"] == "page")
+        target = next(entry["targetId"] for entry in pages if entry["type"] == "page")
         attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
         self._session = {"sessionId": attached["sessionId"]}
         for domain in ("Page", "Runtime", "Log"):
@@ -86,8 +86,8 @@ class Browser:
 
     def run(self, script: str) -> Any:
         """The value of an expression in the page; a promise is waited for."""
-        given = {"expression": script, "returnByValue": True, "awaitPromise": True}
-        result = self.call("Runtime.evaluate", **given)
+        parameters = {"expression": script, "returnByValue": True, "awaitPromise": True}
+        result = self.call("Runtime.evaluate", **parameters)
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
@@ -125,7 +125,7 @@ class Browser:
 
     def screenshot(self, path: Path) -> Path:
         """Write all of the page as PNG."""
-        given = {"captureBeyondViewport": True, "format": "png"}
-        image = self.call("Page.captureScreenshot", **given)
+        parameters = {"captureBeyondViewport": True, "format": "png"}
+        image = self.call("Page.captureScreenshot", **parameters)
         path.write_bytes(base64.b64decode(image["data"]))
         return path

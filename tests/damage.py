@@ -25,7 +25,7 @@ import numpy as np
 import tiny_volumes
 
 from data_io.datasets import phantom
-from data_io.files.content import file_hash
+from data_io.files.hashing import file_hash
 
 __all__ = ["STAGES", "Damage", "Met", "Scenes", "table"]
 
@@ -100,7 +100,7 @@ class Scenes:
         shutil.copytree(self.place, self._sound)
 
     def meet(self, damage: Damage) -> Met:
-        """Damages a sound scene and gives the command."""
+        """Damage a sound scene and give the command."""
         self._restore()
         output, error = io.StringIO(), io.StringIO()
         with contextlib.chdir(self.place):
@@ -113,8 +113,8 @@ class Scenes:
             ):
                 code = _dscpp(damage.command)
             changed = _changed(before, _files(Path()))
-        said = error.getvalue() if code else output.getvalue()
-        message = _message(said, damage, place=self.place)
+        printed = error.getvalue() if code else output.getvalue()
+        message = _message(printed, damage, folder=self.place)
         return Met(code, error.getvalue(), message, changed, output.getvalue())
 
     def with_more(self, add: Callable[[], object]) -> Scenes:
@@ -191,11 +191,15 @@ def train_command(output: str, *more: str, epochs: int = 1) -> list[str]:
 
 
 def _train() -> None:
-    """Makes `run`, evaluated, and `cut`, stopped between two epochs."""
+    """Make `run`, evaluated, and `cut`, stopped between two epochs."""
     from pipelines.training import fit
 
-    place = ("--run", "run", "--data", "phantom")
-    ways = [train_command("run"), ["predict", *place], ["evaluate", *place]]
+    run_and_data = ("--run", "run", "--data", "phantom")
+    ways = [
+        train_command("run"),
+        ["predict", *run_and_data],
+        ["evaluate", *run_and_data],
+    ]
     with contextlib.redirect_stdout(io.StringIO()):
         for command in ways:
             if code := _dscpp(command):
@@ -218,40 +222,40 @@ def _changed(before: dict[str, str], after: dict[str, str]) -> tuple[str, ...]:
     return tuple(name for name in names if before.get(name) != after.get(name))
 
 
-def _message(said: str, damage: Damage, place: Path) -> str:
+def _message(text: str, damage: Damage, folder: Path) -> str:
     """What was said, without bars and what differs between machines."""
     if damage.code:
-        said = said[said.rfind("dscpp: ") :] if "dscpp: " in said else said
-        said = re.split(r"\r|\n\n", said)[0]
+        text = text[text.rfind("dscpp: ") :] if "dscpp: " in text else text
+        text = re.split(r"\r|\n\n", text)[0]
     else:
-        lines = [line.strip() for line in said.splitlines() if "warning:" in line]
-        said = "\n".join(line for line in lines if damage.names in line)
-    said = said.replace(f"{place.resolve()}/", "").replace(f"{place}/", "")
-    said = re.sub(r"\.work/(own|data)/[\w-]*?[0-9a-f]{12,}", r".work/\1/…", said)
-    said = re.sub(r"\b\d+ bytes", "N bytes", said)
-    said = re.sub(r"line \d+ column \d+ \(char \d+\)", "line N", said)
-    said = re.sub(r"\b0x[0-9a-f]+", "0x…", said)
-    said = re.sub(r"\b[0-9a-f]{12}\.\.\.", "(hash)", said)
-    said = re.sub(r"'?\b[0-9a-f]{64}\b'?", "(hash)", said)
-    return said.strip()
+        lines = [line.strip() for line in text.splitlines() if "warning:" in line]
+        text = "\n".join(line for line in lines if damage.names in line)
+    text = text.replace(f"{folder.resolve()}/", "").replace(f"{folder}/", "")
+    text = re.sub(r"\.work/(own|data)/[\w-]*?[0-9a-f]{12,}", r".work/\1/…", text)
+    text = re.sub(r"\b\d+ bytes", "N bytes", text)
+    text = re.sub(r"line \d+ column \d+ \(char \d+\)", "line N", text)
+    text = re.sub(r"\b0x[0-9a-f]+", "0x…", text)
+    text = re.sub(r"\b[0-9a-f]{12}\.\.\.", "(hash)", text)
+    text = re.sub(r"'?\b[0-9a-f]{64}\b'?", "(hash)", text)
+    return text.strip()
 
 
 def faults(damage: Damage, met: Met) -> list[str]:
     """What is not as it should be when damage is met."""
-    message, found = met.message, []
+    message, problems = met.message, []
     if met.code != damage.code:
-        found.append(f"expected exit code {damage.code}, found {met.code}")
+        problems.append(f"expected exit code {damage.code}, found {met.code}")
     if "Traceback" in met.error:
-        found.append(f"a traceback: {met.error}")
+        problems.append(f"a traceback: {met.error}")
     if damage.names not in message:
-        found.append(f"expected {damage.names!r} to be named in: {message}")
+        problems.append(f"expected {damage.names!r} to be named in: {message}")
     if met.code == 2 and not _is_whole(message):
-        found.append(f"expected what was expected and found in: {message}")
+        problems.append(f"expected what was expected and found in: {message}")
     free = (*FREE, *damage.leaves)
     written = [name for name in met.changed if not _fits(name, free)]
     if written:
-        found.append(f"expected nothing to be written, found {written}")
-    return found
+        problems.append(f"expected nothing to be written, found {written}")
+    return problems
 
 
 def _is_whole(message: str) -> bool:
@@ -260,8 +264,8 @@ def _is_whole(message: str) -> bool:
     changed = "changed since this run began"  # says what the run has, and what is asked
     if held in message or changed in message:
         return True
-    said = ("expected", "found|received|gave")
-    return all(re.search(part, message) for part in said)
+    words = ("expected", "found|received|gave")
+    return all(re.search(part, message) for part in words)
 
 
 def _fits(name: str, patterns: Sequence[str]) -> bool:

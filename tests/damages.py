@@ -62,7 +62,7 @@ def text(content: str) -> Act:
 
 
 def pixels(change: Callable[[np.ndarray], np.ndarray], **options: Any) -> Act:
-    """Writes an image with other pixels."""
+    """Write an image with other pixels."""
 
     def act(path: Path) -> None:
         with Image.open(path) as image:
@@ -118,7 +118,9 @@ def deep_colour(path: Path) -> None:
 
     head = struct.pack(">IIBBBBB", 30, 24, 16, 2, 0, 0, 0)
     chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*content) for content in chunks)
+    )
 
 
 def deep_planes(path: Path) -> None:
@@ -161,7 +163,7 @@ def voxels(
     affine: np.ndarray | None = tiny_volumes.AFFINE,
     header: Callable[[Any], object] = lambda header: None,
 ) -> Act:
-    """Writes a volume with other voxels or another header."""
+    """Write a volume with other voxels or another header."""
 
     def act(path: Path) -> None:
         old = np.asarray(nibabel.load(path).dataobj)
@@ -283,10 +285,10 @@ def model(change: Callable[[Any], Any]) -> Act:
 
 
 def owned(scene: Path) -> None:
-    from data_io.files.content import file_hash
+    from data_io.files.hashing import file_hash
 
-    found = file_hash(scene / "run" / "model.keras")
-    json_of("run/run.json", lambda r: r["files"].update({"model.keras": found}))(scene)
+    sha256 = file_hash(scene / "run" / "model.keras")
+    json_of("run/run.json", lambda r: r["files"].update({"model.keras": sha256}))(scene)
 
 
 def doubled(network: Any) -> Any:

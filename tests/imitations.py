@@ -33,7 +33,7 @@ def verify(
 
 
 def vessels(seed: int) -> np.ndarray:
-    """Draws a few crooked lines; bool (584, 565), about a tenth of it True."""
+    """Draw a few crooked lines; bool (584, 565), about a tenth of it True."""
     random = np.random.default_rng(seed)
     canvas = Image.new("L", (COLUMNS, ROWS))
     draw = ImageDraw.Draw(canvas)
@@ -62,14 +62,14 @@ def photograph(label: np.ndarray, inside: np.ndarray) -> np.ndarray:
 
 
 def write_grey(path: Path, mask: np.ndarray) -> None:
-    """Writes a GIF that reads as mode L with values 0 and 255, as `1st_manual` does."""
+    """Write a GIF that reads as mode L with values 0 and 255, as `1st_manual` does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     grey = Image.fromarray(np.where(mask, 255, 0).astype(np.uint8))
     grey.save(path, optimize=False)  # Pillow would turn two greys into a palette
 
 
 def write_palette(path: Path, indices: np.ndarray, palette: list[int]) -> None:
-    """Writes a GIF that reads as mode P, as `2nd_manual` does: indices, not greys."""
+    """Write a GIF that reads as mode P, as `2nd_manual` does: indices, not greys."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(indices.astype(np.uint8), mode="P")
     image.putpalette(palette)
@@ -77,13 +77,13 @@ def write_palette(path: Path, indices: np.ndarray, palette: list[int]) -> None:
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
-    """Writes an RGB TIFF with LZW, as the real photographs are."""
+    """Write an RGB TIFF with LZW, as the real photographs are."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(path, compression="tiff_lzw")
 
 
 def write_drive(root: Path, seed: int = 0) -> Path:
-    """Writes an imitation of DRIVE, 40 cases in the layout as distributed.
+    """Write an imitation of DRIVE, 40 cases in the layout as distributed.
 
     Args:
         root: folder in which `DRIVE` is made.
@@ -107,7 +107,7 @@ def write_drive(root: Path, seed: int = 0) -> Path:
 
 
 def blob(size: tuple[int, int], seed: int) -> np.ndarray:
-    """Draws one lesion: an ellipse off the centre; bool (rows, columns)."""
+    """Draw one lesion: an ellipse off the centre; bool (rows, columns)."""
     random = np.random.default_rng(seed)
     canvas = Image.new("L", size[::-1])
     row, column = (int(random.uniform(0.35, 0.65) * side) for side in size)
@@ -125,7 +125,7 @@ def shaded(mask: np.ndarray, seed: int, inside: int, outside: int) -> np.ndarray
 
 
 def save(path: Path, pixels: np.ndarray, **options: object) -> None:
-    """Writes an image file in the format that its name says."""
+    """Write an image file in the format that its name says."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, **options)
 
@@ -136,7 +136,7 @@ def as_grey(mask: np.ndarray) -> np.ndarray:
 
 
 def write_bus2017(root: Path, number: int = 6) -> Path:
-    """Writes an imitation of dataset B: BUS/original and BUS/GT, 000001.png and so on.
+    """Write an imitation of dataset B: BUS/original and BUS/GT, 000001.png and so on.
 
     Ultrasound is grey and of many sizes. The images come as grey, RGB, opaque RGBA and
     palette files in turn, the masks as 0/255, 0/1 and with three channels.
@@ -166,7 +166,7 @@ def write_bus2017(root: Path, number: int = 6) -> Path:
 
 
 def write_isic2018(root: Path, number: int = 6) -> Path:
-    """Writes an imitation of ISIC2018, task 1: JPEG images, PNG masks 0/255.
+    """Write an imitation of ISIC2018, task 1: JPEG images, PNG masks 0/255.
 
     The ids have gaps; the archives also hold two text files, and those of 2017
     superpixels beside the images.
@@ -192,7 +192,7 @@ def write_isic2018(root: Path, number: int = 6) -> Path:
 
 
 def write_cvc_clinicdb(root: Path, frames: tuple[int, ...]) -> Path:
-    """Writes an imitation of CVC-ClinicDB: TIFF frames of 288 x 384, not padded.
+    """Write an imitation of CVC-ClinicDB: TIFF frames of 288 x 384, not padded.
 
     Args:
         root: folder in which `CVC-ClinicDB` is made.
@@ -213,7 +213,7 @@ def write_cvc_clinicdb(root: Path, frames: tuple[int, ...]) -> Path:
 
 
 def write_prepared(root: Path, cases: dict[str, tuple[np.ndarray, np.ndarray]]) -> Path:
-    """Writes the layout that MIScnn's interfaces read, and so the authors' copies have.
+    """Write the layout that MIScnn's interfaces read, and so the authors' copies have.
 
     Args:
         root: folder of the cases.

@@ -42,7 +42,7 @@ def type_all(
 
     patch.setitem(protocol.PRESETS, "reduced", reduced)
     patch.setattr(reproduce.processes, "make", make)
-    patch.setattr(reproduce.Call, "_dscpp", lambda _, *given, **__: main(given))
+    patch.setattr(reproduce.Call, "_dscpp", lambda _, *arguments, **__: main(arguments))
     patch.setattr(reproduce.Call, "_expect", lambda *_: None)
     for line in (line for page in pages for line in lines(page)):
         typed = line.replace("CE,DSC,DSC++", losses).replace("scans", "photos")

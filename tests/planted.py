@@ -118,10 +118,10 @@ def caught(fault: Fault, copy: Path) -> str:
         check=False,
     )
     path.write_text(sound, "utf-8")
-    found = re.search(r"^FAILED \S+::(\w+)", ended.stdout, re.MULTILINE)
-    if found is None and ended.returncode:
+    failed = re.search(r"^FAILED \S+::(\w+)", ended.stdout, re.MULTILINE)
+    if failed is None and ended.returncode:
         raise RuntimeError(f"{fault.what}: {ended.stdout[-2000:]}{ended.stderr}")
-    return found[1] if found else ""
+    return failed[1] if failed else ""
 
 
 def main() -> None:
@@ -139,6 +139,8 @@ def main() -> None:
         table = markdown.table(("fault", "caught by"), rows)
         text = PAGE.read_text("utf-8")
         PAGE.write_text(markdown.replace_marked(PAGE, text, "faults", table), "utf-8")
+    if not rows:
+        raise SystemExit(f"no fault has the words {sys.argv[1:]}")
     if any(test == "nothing" for _, test in rows):
         raise SystemExit("not every fault was caught")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from data_io.datasets import phantom
-from data_io.files import content
+from data_io.files import hashing
 from pipelines.posthoc import scaling
 from pipelines.runs import run as runs
 from pipelines.runs import stored, written
@@ -19,10 +19,10 @@ def make_run(folder: Path, data: Path, power: float = 0.5) -> runs.Run:
     split = {part: list(cases) for part, cases in phantom.vessels.split(data).items()}
     task = Task.make("phantom", "DSC", seed=0, preset="demo")
     cases = [case for ids in split.values() for case in ids]
-    hashes = content.content(phantom.vessels, data, cases, folder / ".cache")
+    hashes = hashing.case_hashes(phantom.vessels, data, cases, folder / ".cache")
     record = {"title": "phantom", "simulated": True, **task.identity(), "split": split}
     record |= {"classes": ["background", "vessel"], "preprocessing": {}, "files": {}}
-    record |= {"data_hash": content.data_hash(hashes), "backend": "tensorflow"}
+    record |= {"data_hash": hashing.data_hash(hashes), "backend": "tensorflow"}
     run = runs.Run.create(folder, record)
     run.path(stored.PROBABILITIES).mkdir()
     for _, case in stored.cases(run):

@@ -11,7 +11,7 @@ from data_io.datasets import folder
 from data_io.datasets.kits19 import kits19
 from data_io.errors import InputError
 from data_io.files import nifti
-from data_io.own_images import describe as own
+from data_io.own_images import describe
 from data_io.verification import verify
 
 SHAPE = (14, 30, 22)
@@ -28,9 +28,9 @@ def turned(affine: np.ndarray, degrees: float) -> np.ndarray:
 
 
 def moved(affine: np.ndarray, *by_mm: float) -> np.ndarray:
-    found = affine.copy()
-    found[:3, 3] += by_mm
-    return found
+    result = affine.copy()
+    result[:3, 3] += by_mm
+    return result
 
 
 def resized(affine: np.ndarray, *by: float) -> np.ndarray:
@@ -108,10 +108,14 @@ CONTRADICTIONS = {
 def test_a_header_that_contradicts_itself_is_refused(tmp_path, name):
     header, expected = CONTRADICTIONS[name]
     with pytest.raises(InputError, match=expected) as caught:
-        own.describe(*sets(tmp_path, **header), tmp_path / "work")
-    said = str(caught.value)
-    assert "2 problems" in said and "ct/v1.nii: " in said and "seg/v1.nii: " in said
-    assert "Resample it" not in said
+        describe.describe(*sets(tmp_path, **header), tmp_path / "work")
+    message = str(caught.value)
+    assert (
+        "2 problems" in message
+        and "ct/v1.nii: " in message
+        and "seg/v1.nii: " in message
+    )
+    assert "Resample it" not in message
 
 
 HARMLESS = {
@@ -131,11 +135,13 @@ HARMLESS = {
 
 @pytest.mark.parametrize("name", HARMLESS)
 def test_what_is_rounding_or_changes_no_voxel_is_read(tmp_path, name):
-    found = own.describe(*sets(tmp_path, **HARMLESS[name]), tmp_path / "work")
-    spacing = folder.own.geometry(found.root, "v1").spacing_mm
+    description = describe.describe(
+        *sets(tmp_path, **HARMLESS[name]), tmp_path / "work"
+    )
+    spacing = folder.own_images.geometry(description.root, "v1").spacing_mm
     assert spacing == pytest.approx((1.4, 1.4, 9.0), rel=1e-5)
     doubtful = name in ("another place", "turned by 2 degrees")
-    assert ("1 of 6 volumes have a qform" in str(found)) == doubtful
+    assert ("1 of 6 volumes have a qform" in str(description)) == doubtful
 
 
 def test_a_label_map_may_have_the_qform_of_its_image(tmp_path):
@@ -143,7 +149,7 @@ def test_a_label_map_may_have_the_qform_of_its_image(tmp_path):
     qform = moved(SFORM, 0, 0, 30)
     images, labels = sets(tmp_path, qform=qform)
     write(labels / "v1.nii", label=True, sform=qform)
-    assert own.describe(images, labels, tmp_path / "work")
+    assert describe.describe(images, labels, tmp_path / "work")
 
 
 @pytest.mark.parametrize(("off_mm", "same"), [(0.004, True), (1.4, False)])
@@ -151,13 +157,13 @@ def test_label_maps_lie_on_their_images(tmp_path, off_mm, same):
     images, labels = sets(tmp_path)
     write(labels / "v1.nii", label=True, sform=moved(SFORM, off_mm, 0, 0))
     if same:
-        assert own.describe(images, labels, tmp_path / "work")
+        assert describe.describe(images, labels, tmp_path / "work")
         return
     with pytest.raises(InputError) as caught:
-        own.describe(images, labels, tmp_path / "work")
-    said = str(caught.value)
-    assert "from (40, -20, 7), found 1.4 x 1.4 x 9 mm, LPS, from (41.4" in said
-    assert "copy the image's header: to resample it would move it" in said
+        describe.describe(images, labels, tmp_path / "work")
+    message = str(caught.value)
+    assert "from (40, -20, 7), found 1.4 x 1.4 x 9 mm, LPS, from (41.4" in message
+    assert "copy the image's header: to resample it would move it" in message
 
 
 def test_the_data_sets_are_read_no_less_carefully(tmp_path):

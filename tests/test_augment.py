@@ -164,7 +164,7 @@ def test_a_mirrored_patch_by_hand():
     drawn, classes = augment.carry_out(plan, image, label, 2)
     assert drawn.ravel().tolist() == [14, 12, 10]
     assert classes.argmax(-1).ravel().tolist() == [0, 1, 1]
-    plan = dataclasses.replace(plan, place=((-1, 2), (0, 1), (0, 1)), factors=())
+    plan = dataclasses.replace(plan, region=((-1, 2), (0, 1), (0, 1)), factors=())
     drawn, classes = augment.carry_out(plan, image, label, 2)
     assert drawn.ravel().tolist() == [0, 7, 6]
     assert classes.sum(-1).ravel().tolist() == [0, 1, 1]

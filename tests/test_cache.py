@@ -13,8 +13,8 @@ import pytest
 import tiny_dataset
 
 from data_io.errors import InputError
-from data_io.files import content as hashes
-from data_io.files.content import content
+from data_io.files import hashing
+from data_io.files.hashing import case_hashes
 from data_io.prepare import cache as module
 from data_io.prepare.cache import prepare
 from data_io.prepare.interface import RawInterface
@@ -64,8 +64,8 @@ def from_raw(raw, case, settings=SETTINGS):
 
 
 def entry(store, case="a") -> Path:
-    (found,) = store.glob(f"tiny/{case}-*")
-    return found
+    (folder,) = store.glob(f"tiny/{case}-*")
+    return folder
 
 
 def test_holds_what_miscnn_makes_of_the_raw_files(raw, store):
@@ -138,23 +138,23 @@ def test_data_hash_knows_neither_path_nor_order(raw, store, tmp_path):
 
 def test_raw_files_are_read_once(raw, store, monkeypatch):
     read = []
-    hashing = hashes.file_hash
-    monkeypatch.setattr(hashes, "file_hash", lambda p: read.append(p) or hashing(p))
-    first = content(tiny_dataset.module(), raw, ["a", "b"], store)
+    file_hash = hashing.file_hash
+    monkeypatch.setattr(hashing, "file_hash", lambda p: read.append(p) or file_hash(p))
+    first = case_hashes(tiny_dataset.module(), raw, ["a", "b"], store)
     assert len(read) == 4
-    assert content(tiny_dataset.module(), raw, ["a", "b"], store) == first
+    assert case_hashes(tiny_dataset.module(), raw, ["a", "b"], store) == first
     assert len(read) == 4
     os.utime(raw / "a-image.npy", ns=(0, 12345))
-    assert content(tiny_dataset.module(), raw, ["a", "b"], store) == first
+    assert case_hashes(tiny_dataset.module(), raw, ["a", "b"], store) == first
     assert [path.name for path in read[4:]] == ["a-image.npy"]
 
 
 def test_what_is_remembered_of_all_cases_is_loaded_once(raw, store, monkeypatch):
     """Not again for each case: the cost would grow with the square of the cases."""
     loaded = []
-    recall = hashes.schema.recall
+    recall = hashing.schema.recall
     monkeypatch.setattr(
-        hashes.schema, "recall", lambda p, kind: loaded.append(p) or recall(p, kind)
+        hashing.schema, "recall", lambda p, kind: loaded.append(p) or recall(p, kind)
     )
     ready(raw, store)
     assert [path.name for path in loaded].count("raw-files.json") == 1

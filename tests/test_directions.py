@@ -11,8 +11,8 @@ import tiny_volumes
 
 from data_io.datasets import folder
 from data_io.datasets.kits19 import kits19
-from data_io.own_images import describe as own
-from data_io.prepare import cache, native
+from data_io.own_images import describe
+from data_io.prepare import cache, native_grid
 from data_io.prepare.preprocessing import Settings
 from data_io.verification import verify
 from pipelines.prediction import apply
@@ -37,7 +37,7 @@ LPS[:3, 3] = 40, 20, 7
     ],
 )
 def test_which_axes_run_against_what_is_wanted(found, wanted, axes):
-    assert native.against(found, wanted) == axes
+    assert native_grid.flipped_axes(found, wanted) == axes
 
 
 def volume(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -52,13 +52,13 @@ def volume(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return image.astype(np.int16), label
 
 
-def save(path: Path, array: np.ndarray, flips=(), affine=LPS, said=True) -> Path:
+def save(path: Path, array: np.ndarray, flips=(), affine=LPS, coded=True) -> Path:
     """Stores an array turned along some axes, and an affine that says so."""
     turn = np.eye(4)
     for axis in flips:
         turn[axis, axis], turn[axis, 3] = -1, SHAPE[axis] - 1
     stored = nibabel.Nifti1Image(np.flip(array, flips), affine @ turn)
-    if not said:
+    if not coded:
         stored.set_sform(None, code=0)
         stored.set_qform(None, code=0)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,24 +76,27 @@ def sets(place: Path, flips=(), number=6, **options) -> tuple[Path, Path]:
 
 
 def prepared(place: Path, sets_) -> tuple[str, cache.Cache]:
-    found = own.describe(*sets_, place / "work")
-    settings = Settings.of(folder.own.record(found.root), (8, 16, 16))
+    description = describe.describe(*sets_, place / "work")
+    settings = Settings.of(folder.own_images.record(description.root), (8, 16, 16))
     settings = dataclasses.replace(settings, spacing_mm=(3.3, 1.8, 2.1))
-    cases = folder.own.cases(found.root)
-    return str(found), cache.prepare(
-        folder.own, found.root, cases, settings, place / "c"
+    cases = folder.own_images.cases(description.root)
+    return str(description), cache.prepare(
+        folder.own_images, description.root, cases, settings, place / "c"
     )
 
 
 @pytest.mark.parametrize("flips", [(0,), (1, 2), (0, 1, 2)])
 def test_a_folder_of_several_directions_is_turned_to_one(tmp_path, flips):
     _, expected = prepared(tmp_path / "a", sets(tmp_path / "a"))
-    said, found = prepared(tmp_path / "b", sets(tmp_path / "b", flips))
-    assert "1 of 6 volumes are mirrored on reading so that all run towards LPS" in said
-    assert found.settings.directions == "LPS"
-    assert found.turned("v1") == flips and found.turned("v0") == ()
-    np.testing.assert_allclose(found.image("v1"), expected.image("v1"), atol=1e-5)
-    np.testing.assert_array_equal(found.label("v1"), expected.label("v1"))
+    description, samples = prepared(tmp_path / "b", sets(tmp_path / "b", flips))
+    assert (
+        "1 of 6 volumes are mirrored on reading so that all run towards LPS"
+        in description
+    )
+    assert samples.settings.directions == "LPS"
+    assert samples.turned("v1") == flips and samples.turned("v0") == ()
+    np.testing.assert_allclose(samples.image("v1"), expected.image("v1"), atol=1e-5)
+    np.testing.assert_array_equal(samples.label("v1"), expected.label("v1"))
     assert expected.label("v1").any()
 
 
@@ -132,10 +135,10 @@ def test_a_mirrored_copy_is_predicted_alike_and_on_its_own_grid(
 ):
     images, labels = sets(tmp_path / "set", flips, number=2)
     for name, path in predicted(tmp_path, monkeypatch, images).items():
-        given, found = nibabel.load(images / name), nibabel.load(path)
-        np.testing.assert_array_equal(found.affine, given.affine)
+        image, prediction = nibabel.load(images / name), nibabel.load(path)
+        np.testing.assert_array_equal(prediction.affine, image.affine)
         truth = np.asarray(nibabel.load(labels / name).dataobj)
-        assert dice(np.asarray(found.dataobj), truth) > 0.95
+        assert dice(np.asarray(prediction.dataobj), truth) > 0.95
         chances = path.with_name(name.replace(".nii", "_probabilities.nii"))
         foreground = nibabel.load(chances).get_fdata()[..., 1]
         assert dice((foreground > 0.5).astype(np.uint8), truth) > 0.95
@@ -146,8 +149,10 @@ def test_a_mirrored_copy_is_measured_alike(tmp_path, monkeypatch):
     network, measured = trained("LPS"), {}
     for name, flips in (("a", ()), ("b", (0, 1))):
         given = sets(tmp_path / name, flips, number=2)
-        found = own.describe(*given, tmp_path / "work", like=network.record())
-        ((rows, _),) = apply._measure(network, found.root, name, [None])
+        description = describe.describe(
+            *given, tmp_path / "work", like=network.record()
+        )
+        ((rows, _),) = apply._measure(network, description.root, name, [None])
         measured[name] = {
             row["case"]: row["dice"] for row in rows if row["region"] == "image"
         }
@@ -156,31 +161,31 @@ def test_a_mirrored_copy_is_measured_alike(tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_turned_is_said(tmp_path, monkeypatch):
-    silent = sets(tmp_path / "a", said=False, number=1)
+    silent = sets(tmp_path / "a", coded=False, number=1)
     like = trained("LPS").record()
-    found = str(own.describe(*silent, tmp_path / "work", like=like))
-    assert "1 of 1 headers do not say how their volume lies, such as v0: taken" in found
+    lines = str(describe.describe(*silent, tmp_path / "work", like=like))
+    assert "1 of 1 headers do not say how their volume lies, such as v0: taken" in lines
     before = dataclasses.replace(like, directions=None)
     known = sets(tmp_path / "b", number=1)
-    found = str(own.describe(*known, tmp_path / "work", like=before))
-    assert "turned   none: towards what axes run was not noted in training" in found
+    lines = str(describe.describe(*known, tmp_path / "work", like=before))
+    assert "turned   none: towards what axes run was not noted in training" in lines
 
 
 def test_a_run_of_before_sees_volumes_as_they_are_stored(tmp_path, monkeypatch):
     images, labels = sets(tmp_path / "set", (0,), number=2)
-    found = predicted(tmp_path, monkeypatch, images, None)["v1.nii.gz"]
+    prediction = predicted(tmp_path, monkeypatch, images, None)["v1.nii.gz"]
     label = np.asarray(nibabel.load(labels / "v1.nii.gz").dataobj)
-    assert dice(np.asarray(nibabel.load(found).dataobj), label) < 0.5
+    assert dice(np.asarray(nibabel.load(prediction).dataobj), label) < 0.5
 
 
 def test_an_oblique_volume_runs_towards_what_is_nearest(tmp_path):
     cos, sin = np.cos(0.5), np.sin(0.5)  # 29 degrees
     turn = np.array([[cos, -sin, 0, 0], [sin, cos, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
     given = sets(tmp_path, (0,), affine=turn @ LPS)
-    found = own.describe(*given, tmp_path / "work")
-    assert folder.own.record(found.root).directions == "LPS"
-    assert "1 of 6 volumes are mirrored" in str(found)
-    assert folder.own.geometry(found.root, "v1").directions == "RPS"
+    description = describe.describe(*given, tmp_path / "work")
+    assert folder.own_images.record(description.root).directions == "LPS"
+    assert "1 of 6 volumes are mirrored" in str(description)
+    assert folder.own_images.geometry(description.root, "v1").directions == "RPS"
 
 
 def test_a_mirrored_case_of_a_data_set_is_a_warning(tmp_path):

@@ -134,16 +134,16 @@ def names(folder: str) -> set[str]:
 
 
 def test_a_data_set_comes_to_where_all_commands_look(dsb: Web, capsys) -> None:
-    said = run(capsys, "dsb2018")
+    output = run(capsys, "dsb2018")
     assert files(Path("data/stage1_train")) == FILES
     assert names("data") == {"stage1_train", "stage1_train.lock.json"}
     assert dsb2018.locate(None) == Path("data/stage1_train")
-    assert "127.0.0.1" in said
-    assert "CC0 1.0" in said
-    assert "checked  1 of 1 by a published SHA-256" in said
-    assert "a paper" in said
-    assert "2018DSB in data/stage1_train: 9 files as expected, 1 downloaded" in said
-    assert said.endswith("next: dscpp verify --dataset dsb2018\n")
+    assert "127.0.0.1" in output
+    assert "CC0 1.0" in output
+    assert "checked  1 of 1 by a published SHA-256" in output
+    assert "a paper" in output
+    assert "2018DSB in data/stage1_train: 9 files as expected, 1 downloaded" in output
+    assert output.endswith("next: dscpp verify --dataset dsb2018\n")
 
 
 def test_again_it_only_checks(dsb: Web, capsys) -> None:
@@ -160,9 +160,9 @@ def test_again_it_only_checks(dsb: Web, capsys) -> None:
 
 
 def test_another_place(dsb: Web, capsys) -> None:
-    said = run(capsys, "dsb2018", "--output", "else/where")
+    output = run(capsys, "dsb2018", "--output", "else/where")
     assert files(Path("else/where")) == FILES
-    assert said.endswith("dscpp verify --dataset dsb2018 --data else/where\n")
+    assert output.endswith("dscpp verify --dataset dsb2018 --data else/where\n")
     assert not Path("data").exists()
 
 
@@ -178,10 +178,10 @@ def test_what_is_damaged_is_got_again(dsb: Web, capsys, damage: str) -> None:
 
 
 def test_one_damaged_file_of_many_is_got_alone(kits: Web, capsys) -> None:
-    said = run(capsys, "kits19")
-    assert "4 files as expected, 4 downloaded" in said
-    assert "checked  0 of 4 by a published SHA-256\n           no published" in said
-    assert "no published checksum for 4 of them" in said
+    output = run(capsys, "kits19")
+    assert "4 files as expected, 4 downloaded" in output
+    assert "checked  0 of 4 by a published SHA-256\n           no published" in output
+    assert "no published checksum for 4 of them" in output
     assert kits19.locate(None) == Path("data/kits19/data")
     Path("data/kits19/data/case_00001/imaging.nii.gz").unlink()
     kits.asked.clear()
@@ -310,8 +310,8 @@ def test_stopped_between_two_files_it_goes_on(kits: Web, capsys) -> None:
     assert "the same command goes on from here" in capsys.readouterr().err
     assert not Path("data/kits19").exists()  # half of a data set is none
     assert "4 files as expected, 2 downloaded" in run(capsys, "kits19")
-    asked = [path for path, _ in kits.asked]
-    assert asked.count("/data/case_00000/imaging.nii.gz") == 1
+    paths = [path for path, _ in kits.asked]
+    assert paths.count("/data/case_00000/imaging.nii.gz") == 1
 
 
 def test_stopped_while_unpacking_it_goes_on_without_another_download(

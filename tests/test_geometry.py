@@ -8,7 +8,7 @@ import pytest
 from scipy.ndimage import maximum_filter, minimum_filter
 
 from data_io.datasets.kits19 import kits19
-from data_io.prepare import native
+from data_io.prepare import native_grid
 from data_io.prepare.cache import prepare
 from data_io.prepare.preprocessing import Settings
 from pipelines.prediction import export
@@ -110,7 +110,7 @@ def test_labels_survive_there_and_back(name, tmp_path, monkeypatch):
     label = draw(shape)
     write(tmp_path / CASE, label, axes(spacing_mm))
     # Several slabs, the last one thinner.
-    monkeypatch.setattr(native, "_VOXELS", 10 * shape[0] * shape[1])
+    monkeypatch.setattr(native_grid, "_VOXELS", 10 * shape[0] * shape[1])
     softmax, path = there_and_back(tmp_path, CASE, SETTINGS)
     extent = np.array(shape) * spacing_mm
     grid_mm = np.array(kits19.RECORD.spacing_mm)

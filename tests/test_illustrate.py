@@ -13,7 +13,7 @@ import tiny_volumes
 from data_io import splits
 from data_io.datasets import by_name, phantom
 from data_io.errors import InputError
-from data_io.files import content
+from data_io.files import hashing
 from pipelines import cli, stages
 from pipelines.prediction import evaluate
 from pipelines.reporting import frame
@@ -43,7 +43,7 @@ def make_run(results, data, loss, gamma=None, seed=0, noise=0.1, dataset="phanto
     own = by_name(dataset).record(data) if dataset == "own" else None
     task = Task.make(dataset, loss, gamma, seed, preset="reduced", record=own)
     module, cases = task.module, splits.cases(by_name(dataset), data)
-    hashes = content.content(module, data, cases, results / "work")
+    hashes = hashing.case_hashes(module, data, cases, results / "work")
     record = {
         **task.identity(),
         "title": module.record(data).title,
@@ -55,7 +55,7 @@ def make_run(results, data, loss, gamma=None, seed=0, noise=0.1, dataset="phanto
             "validation": cases[1:2],
             "test": cases[2:],
         },
-        "data_hash": content.data_hash(hashes),
+        "data_hash": hashing.data_hash(hashes),
     }
     run = runs.Run.create(task.folder(results), record)
     run.path("probabilities").mkdir()

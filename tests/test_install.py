@@ -134,6 +134,46 @@ def test_the_workflow_runs_commands_that_are_there(project: Path) -> None:
         assert os.access(project / command, os.X_OK), command
 
 
+# Notes what it is asked for, and fails where $FAILS is in it; to install takes time.
+MAKE = """#!/bin/sh
+case "$*" in *"$FAILS"*) exit 3;; install*) sleep $TIME;; esac
+echo "$*"
+"""
+BUILT = {"install", "install BACKEND=jax", ".venv-peers/.ready .venv-site/.ready"}
+
+
+@pytest.mark.parametrize(
+    ("fails", "done"),
+    [
+        (
+            "nothing",
+            BUILT | {"test-all", "test-backend BACKEND=jax", "test-torch", "site"},
+        ),
+        ("BACKEND=jax", BUILT - {"install BACKEND=jax"}),
+        ("peers", set()),
+        ("test-all", BUILT),
+    ],
+)
+def test_ci_ends_at_the_first_failure_and_leaves_nothing_running(
+    project: Path, tmp_path: Path, fails: str, done: set[str]
+) -> None:
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(project / ".ci" / "run", tmp_path / ".ci" / "run")
+    for name in ("make", "chromium", "slurmd", "munged"):
+        (tmp_path / name).write_text(MAKE)
+        (tmp_path / name).chmod(0o755)
+    path, time = f"{tmp_path}:/usr/bin:/bin", "20" if fails == "peers" else "0"
+    result = subprocess.run(  # returns when no process can write to the pipe any more
+        [tmp_path / ".ci" / "run"],
+        env={"PATH": path, "FAILS": fails, "TIME": time},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == (0 if fails == "nothing" else 3), result.stderr
+    assert set(result.stdout.splitlines()) == done
+
+
 STUB = '#!/bin/sh\nprintf "%s\\n" "$0" "$KERAS_BACKEND" "$@"\n'
 INSTALL = f"""#!/bin/sh
 echo "$1 from $2"
@@ -255,12 +295,14 @@ def build(project: Path, stub: Path, lock: str) -> tuple[int, str]:
 def test_an_environment_is_built_from_hashes_and_marked_last(
     project: Path, stub: Path
 ) -> None:
-    code, asked = build(project, stub, "requirements/jax.txt")
+    code, commands = build(project, stub, "requirements/jax.txt")
     assert code == 0
-    assert "-m venv --clear" in asked
-    assert "--no-deps --only-binary :all: --require-hashes -r requirements/jax" in asked
-    assert asked.rstrip().endswith("--no-deps --no-build-isolation -e .")
-    assert "torch" not in asked
+    assert "-m venv --clear" in commands
+    assert (
+        "--no-deps --only-binary :all: --require-hashes -r requirements/jax" in commands
+    )
+    assert commands.rstrip().endswith("--no-deps --no-build-isolation -e .")
+    assert "torch" not in commands
     assert (stub.parents[1] / ".ready").read_text() == "digest\n"
 
 
@@ -275,9 +317,9 @@ def test_what_has_no_wheel_is_built_from_a_hashed_source_after_the_wheels(
     )
     assert packages == ["acvl-utils"]
     assert "acvl-utils" not in entries(project, "peers")
-    _, asked = build(project, stub, "requirements/peers.txt")
-    wheels = asked.index("-r requirements/peers.txt")
-    source = asked.index(
+    _, commands = build(project, stub, "requirements/peers.txt")
+    wheels = commands.index("-r requirements/peers.txt")
+    source = commands.index(
         "--no-build-isolation --require-hashes -r requirements/peers-sdist.txt"
     )
     assert wheels < source
@@ -287,10 +329,10 @@ def test_an_environment_whose_lock_is_unchanged_is_kept(
     project: Path, stub: Path
 ) -> None:
     (stub.parents[1] / ".ready").write_text("digest\n")
-    code, asked = build(project, stub, "requirements/jax.txt")
+    code, commands = build(project, stub, "requirements/jax.txt")
     assert code == 0
-    assert "venv" not in asked
-    assert "--require-hashes" not in asked
+    assert "venv" not in commands
+    assert "--require-hashes" not in commands
 
 
 def test_an_environment_that_failed_is_not_marked_ready(
@@ -305,9 +347,9 @@ def test_an_environment_that_failed_is_not_marked_ready(
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere torch has no CUDA")
 @pytest.mark.parametrize("lock", ["torch", "peers"])
 def test_torch_is_the_cpu_build(project: Path, stub: Path, lock: str) -> None:
-    code, asked = build(project, stub, f"requirements/{lock}.txt")
+    code, commands = build(project, stub, f"requirements/{lock}.txt")
     assert code == 0
-    assert re.search(r"--no-deps torch==[0-9.]+\+cpu$", asked, re.MULTILINE)
+    assert re.search(r"--no-deps torch==[0-9.]+\+cpu$", commands, re.MULTILINE)
 
 
 KEPT = (

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from keras import ops
 
 import conformance
 import losses
+from losses import checks
 from pipelines import loss_names
 
 # Every loss, the ++ with exponents below and above 1, focal exponents at their ends.
@@ -300,6 +302,17 @@ def _tiny_model(loss: Any, seed: int = 0) -> keras.Model:
     return model
 
 
+@pytest.mark.parametrize("name", sorted(n for n in vars(losses) if n.endswith("_loss")))
+def test_a_hyperparameter_may_be_any_kind_of_number(name: str) -> None:
+    function = getattr(losses, name)
+    parameters = inspect.signature(function).parameters
+    values = {k: v.default for k, v in parameters.items() if k in checks.RANGES}
+    y, p = sample((1, 4, 5, 2))
+    fractions = {key: Fraction(value) for key, value in values.items()}
+    expected = numbers(function(y, p, **values))
+    np.testing.assert_array_equal(numbers(function(y, p, **fractions)), expected)
+
+
 @pytest.mark.backend
 @pytest.mark.parametrize(("name", "values"), LOSSES[:14], ids=IDS[:14])
 def test_a_step_of_training(name: str, values: dict) -> None:
@@ -539,11 +552,11 @@ def test_training_on_logits_and_indices(channels: int) -> None:
 @pytest.mark.parametrize("module", ["", ".overlap", ".cross_entropy", ".compound"])
 def test_examples_in_the_docstrings(module: str) -> None:
     names = {"np": np, "losses": losses, "model": _tiny_model("mse")}
-    found = doctest.testmod(
+    outcome = doctest.testmod(
         importlib.import_module(f"losses{module}"), extraglobs=names
     )
-    assert found.attempted > 0
-    assert found.failed == 0
+    assert outcome.attempted > 0
+    assert outcome.failed == 0
 
 
 # --- soft labels ---------------------------------------------------------------------
@@ -650,12 +663,12 @@ def test_defaults_are_those_of_table_2() -> None:
 @pytest.mark.parametrize("name", losses.names())
 def test_the_configuration_holds_each_argument(name: str) -> None:
     loss = losses.by_name(name)
-    found = loss.get_config()
-    assert found == type(loss)().get_config()
-    assert found["name"] == losses.slug(name)
+    config = loss.get_config()
+    assert config == type(loss)().get_config()
+    assert config["name"] == losses.slug(name)
     signature = inspect.signature(type(loss)).parameters
     assert {k: v.default for k, v in signature.items()} == {
-        **found,
+        **config,
         "name": None,
         "dtype": None,
     }
@@ -782,9 +795,9 @@ def test_a_tensor_of_another_framework_is_refused(place: str) -> None:
     message += (
         rf"of {other}\. Set the environment variable KERAS_BACKEND={other} before"
     )
-    with pytest.raises(ValueError, match=message) as found:
+    with pytest.raises(ValueError, match=message) as caught:
         losses.by_name("DSC++")(**given)
-    assert found.value.__cause__ is None
+    assert caught.value.__cause__ is None
     given["weight"] = given.pop("sample_weight")
     message = message.replace("sample_weight", "weight")
     with pytest.raises(ValueError, match=message):

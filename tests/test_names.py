@@ -14,7 +14,7 @@ from data_io import datasets, splits
 from data_io.datasets import folder
 from data_io.errors import InputError
 from data_io.files import names
-from data_io.own_images import describe as own
+from data_io.own_images import describe
 from pipelines.cli import main
 from pipelines.prediction import evaluate
 from pipelines.reporting.frame import read_cases
@@ -112,7 +112,7 @@ def test_a_name_of_own_data(name):
 
 
 def write_own(place: Path, **change) -> Path:
-    """A description as `own.describe` writes it, of images that are not there."""
+    """A description as `describe.describe` writes it, of images that are not there."""
     image = str(place / "photos" / "a.png")
     about = {"format": 1, "name": "own", "title": "own", "classes": ["no", "yes"]}
     about |= {"input_shape": [32, 32], "spacing_mm": None, "cases": {}, **change}
@@ -126,8 +126,8 @@ def write_own(place: Path, **change) -> Path:
 
 def test_a_description_of_own_data(tmp_path):
     root = write_own(tmp_path / "own")
-    assert folder.own.cases(folder.own.locate(root)) == ("a",)
-    assert folder.own.places(root) == {root / "photos"}
+    assert folder.own_images.cases(folder.own_images.locate(root)) == ("a",)
+    assert folder.own_images.places(root) == {root / "photos"}
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_description_of_own_data(tmp_path):
 def test_a_hostile_description(tmp_path, change):
     root = write_own(tmp_path / "own", **change)
     with pytest.raises(InputError, match=r"own/dataset\.json: expected"):
-        folder.own.locate(root)
+        folder.own_images.locate(root)
 
 
 def test_paths_that_were_corrected_by_hand_after_a_move(tmp_path):
@@ -166,28 +166,28 @@ def test_paths_that_were_corrected_by_hand_after_a_move(tmp_path):
         pixels = np.random.default_rng(0).integers(0, 2, (32, 32), np.uint8)
         Image.fromarray(pixels * 255).save(before / name / "a.png")
     given = before / "photos", before / "labels", tmp_path / "work"
-    root = own.describe(*given).root
+    root = describe.describe(*given).root
     before.rename(after)
-    assert len(folder.own.check(folder.own.locate(root))) == 2
+    assert len(folder.own_images.check(folder.own_images.locate(root))) == 2
     about = root / folder.ABOUT
     about.write_text(about.read_text().replace(str(before), str(after)))
     with pytest.raises(InputError, match=r"by something else.*delete its first"):
-        folder.own.locate(root)
+        folder.own_images.locate(root)
     lines = about.read_text().splitlines()
     lines.remove(next(line for line in lines if '"sha256"' in line))
     about.write_text("\n".join(lines))
-    assert folder.own.check(folder.own.locate(root)) == []
-    assert folder.own.image(root, "a").shape == (32, 32, 1)
+    assert folder.own_images.check(folder.own_images.locate(root)) == []
+    assert folder.own_images.image(root, "a").shape == (32, 32, 1)
     about.write_text(about.read_text()[:-9])
     with pytest.raises(InputError, match=r"JSON.*it is written anew\.$"):
-        folder.own.locate(root)
+        folder.own_images.locate(root)
 
 
 def test_a_hostile_note_of_where_own_images_are(tmp_path, capsys):
     """The reported input: predict would have written outside of the run."""
     hostile = {"../../../../evil": {"image": "/a.png", "observer1": "/a.png"}}
     root = write_own(tmp_path / "run" / runs.OWN_DATA, cases=hostile)
-    task = Task.make("own", "DSC", preset="demo", record=folder.own.record(root))
+    task = Task.make("own", "DSC", preset="demo", record=folder.own_images.record(root))
     split = {"training": ["a"], "validation": ["b"], "test": ["c"]}
     record = {**task.identity(), "split": split, "state": "trained"}
     record |= {"preprocessing": {}, "data_hash": "", "backend": "tensorflow"}
@@ -199,7 +199,7 @@ def test_a_hostile_note_of_where_own_images_are(tmp_path, capsys):
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": 1}', '{"data": ""}', "{}"])
 def test_a_note_that_is_none(tmp_path, capsys, text):
     root = write_own(tmp_path / "run" / runs.OWN_DATA)
-    task = Task.make("own", "DSC", preset="demo", record=folder.own.record(root))
+    task = Task.make("own", "DSC", preset="demo", record=folder.own_images.record(root))
     record = {**task.identity(), "state": "trained", "preprocessing": {}}
     run = write_run(tmp_path / "run", **record)
     (root / folder.ABOUT).write_text(text)
@@ -238,7 +238,7 @@ def test_an_image_whose_name_is_no_plain_name(tmp_path):
     (tmp_path / "photos" / "a\\b.png").write_bytes(b"")
     (tmp_path / "photos" / f"{'x' * 210}.png").write_bytes(b"")
     with pytest.raises(InputError) as caught:
-        own.describe(tmp_path / "photos", None, tmp_path / "work")
+        describe.describe(tmp_path / "photos", None, tmp_path / "work")
     assert "it leads to another folder. Rename" in str(caught.value)
     assert "it has more than 200 bytes. Rename" in str(caught.value)
 
@@ -246,7 +246,7 @@ def test_an_image_whose_name_is_no_plain_name(tmp_path):
 @pytest.mark.parametrize("name", ["../x", "a/b", "/x", "a\0"])
 def test_the_name_of_another_set(tmp_path, name):
     with pytest.raises(InputError, match="--name"):
-        own.describe(tmp_path, tmp_path, tmp_path / "work", f"own-{name}")
+        describe.describe(tmp_path, tmp_path, tmp_path / "work", f"own-{name}")
 
 
 def test_an_experiment_of_a_hostile_data_set(tmp_path, capsys):

@@ -29,9 +29,9 @@ def volume():
 
 def test_whole_numbers_stay_as_they_are_stored(tmp_path, volume):
     for name in ("a.nii", "a.nii.gz"):
-        found = nifti.read(write(tmp_path / name, volume))
-        assert found.dtype == np.int16
-        np.testing.assert_array_equal(found, volume)
+        voxels = nifti.read(write(tmp_path / name, volume))
+        assert voxels.dtype == np.int16
+        np.testing.assert_array_equal(voxels, volume)
 
 
 def test_scaled_and_64_bit_values_become_float32(tmp_path, volume):
@@ -39,12 +39,12 @@ def test_scaled_and_64_bit_values_become_float32(tmp_path, volume):
     image.header.set_slope_inter(0.5, -1000)
     nibabel.save(image, tmp_path / "scaled.nii.gz")
     stored = nibabel.load(tmp_path / "scaled.nii.gz").get_fdata()
-    found = nifti.read(tmp_path / "scaled.nii.gz")
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, stored.astype(np.float32))
-    found = nifti.read(write(tmp_path / "b.nii.gz", volume.astype(np.float64)))
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, volume)
+    voxels = nifti.read(tmp_path / "scaled.nii.gz")
+    assert voxels.dtype == np.float32
+    np.testing.assert_array_equal(voxels, stored.astype(np.float32))
+    voxels = nifti.read(write(tmp_path / "b.nii.gz", volume.astype(np.float64)))
+    assert voxels.dtype == np.float32
+    np.testing.assert_array_equal(voxels, volume)
 
 
 def test_axes_of_length_one_behind_the_third_are_dropped(tmp_path, volume):
@@ -56,10 +56,10 @@ def test_axes_of_length_one_behind_the_third_are_dropped(tmp_path, volume):
 def test_geometry_needs_no_voxels(tmp_path, volume):
     path = write(tmp_path / "a.nii", volume)
     path.write_bytes(path.read_bytes()[:400])
-    found = nifti.geometry(path)
-    assert found.shape == SHAPE
-    np.testing.assert_array_equal(found.affine, AFFINE)
-    assert found.spacing_mm == (5, 0.75, 0.75)
+    geometry = nifti.geometry(path)
+    assert geometry.shape == SHAPE
+    np.testing.assert_array_equal(geometry.affine, AFFINE)
+    assert geometry.spacing_mm == (5, 0.75, 0.75)
 
 
 def test_spacing_goes_with_the_axes_of_the_array(tmp_path, volume):
@@ -74,11 +74,11 @@ def test_what_is_written_lies_on_the_grid_of_the_image(tmp_path, volume):
     chance = np.random.default_rng(1).random((*SHAPE, 3)).astype(np.float32)
     for name, array in (("label.nii.gz", label), ("chance.nii.gz", chance)):
         nifti.write_like(tmp_path / name, array, like)
-        found = nibabel.load(tmp_path / name)
-        np.testing.assert_array_equal(found.affine, AFFINE)
-        assert found.get_data_dtype() == array.dtype
-        assert found.header["sform_code"] == like.header["sform_code"]
-        np.testing.assert_array_equal(np.asarray(found.dataobj), array)
+        written = nibabel.load(tmp_path / name)
+        np.testing.assert_array_equal(written.affine, AFFINE)
+        assert written.get_data_dtype() == array.dtype
+        assert written.header["sform_code"] == like.header["sform_code"]
+        np.testing.assert_array_equal(np.asarray(written.dataobj), array)
     with pytest.raises(ValueError, match=r"expected shape \(5, 7, 19\)"):
         nifti.write_like(tmp_path / "b.nii", label[1:], like)
 
@@ -86,9 +86,9 @@ def test_what_is_written_lies_on_the_grid_of_the_image(tmp_path, volume):
 def test_labels_are_class_numbers(tmp_path):
     label = np.arange(np.prod(SHAPE)).reshape(SHAPE) % 3
     for dtype in (np.uint8, np.int16, np.float64):
-        found = nifti.read_label(write(tmp_path / "a.nii.gz", label.astype(dtype)))
-        assert found.dtype == np.uint8
-        np.testing.assert_array_equal(found, label)
+        read = nifti.read_label(write(tmp_path / "a.nii.gz", label.astype(dtype)))
+        assert read.dtype == np.uint8
+        np.testing.assert_array_equal(read, label)
     for wrong in (label + 0.5, label - 1.0, np.where(label, label, np.nan)):
         write(tmp_path / "a.nii.gz", wrong)
         with pytest.raises(InputError, match="expected class numbers"):
@@ -129,9 +129,9 @@ def test_a_slice_is_that_of_the_volume(tmp_path, volume):
     path = write(tmp_path / "a.nii.gz", volume)
     for axis, size in enumerate(SHAPE):
         for index in (0, size - 1):
-            found = nifti.read_slice(path, index, axis)
-            assert found.dtype == volume.dtype
-            np.testing.assert_array_equal(found, volume.take(index, axis))
+            plane = nifti.read_slice(path, index, axis)
+            assert plane.dtype == volume.dtype
+            np.testing.assert_array_equal(plane, volume.take(index, axis))
 
 
 def unpacked(path):
@@ -191,15 +191,15 @@ def test_a_header_without_orientation_says_no_order_of_axes(tmp_path, volume):
 
 def test_colours_and_complex_numbers_are_refused(tmp_path, volume):
     colours = np.zeros(SHAPE, [(name, np.uint8) for name in "RGB"])
-    for array, found in [
+    for array, kind in [
         (colours, "found colours"),
         (volume.astype(np.complex64), "found type complex64"),
     ]:
         path = write(tmp_path / "a.nii.gz", array)
         for read in (nifti.read, nifti.read_label, nifti.geometry):
-            with pytest.raises(InputError, match=rf"a\.nii\.gz: .* {found}"):
+            with pytest.raises(InputError, match=rf"a\.nii\.gz: .* {kind}"):
                 read(path)
-        with pytest.raises(InputError, match=found):
+        with pytest.raises(InputError, match=kind):
             nifti.read_slice(path, 0)
 
 
@@ -255,9 +255,12 @@ def test_labels_that_a_scale_moved_a_little_are_class_numbers(tmp_path, slope):
 
 def test_the_value_that_is_no_class_number_is_named(tmp_path):
     path = stored(tmp_path / "a.nii", scl_slope=1.25, scl_inter=0)
-    found = r"found (1\.25|2\.5) among values from 0 to 2\.5"
-    for read in (nifti.read_label, lambda path: folder.own.look(path, "observer1")):
-        with pytest.raises(InputError, match=found):
+    message = r"found (1\.25|2\.5) among values from 0 to 2\.5"
+    for read in (
+        nifti.read_label,
+        lambda path: folder.own_images.look(path, "observer1"),
+    ):
+        with pytest.raises(InputError, match=message):
             read(path)
 
 
@@ -283,9 +286,9 @@ def test_sizes_that_are_absurd_are_refused_at_once(tmp_path):
     with sparse.open("r+b") as file:
         file.truncate(50_000_000_000 + 1000)
     for each in (path, tmp_path / "a.nii.gz", sparse):
-        for read in (nifti.geometry, nifti.read_label, folder.own.look):
+        for read in (nifti.geometry, nifti.read_label, folder.own_images.look):
             with pytest.raises(InputError, match="expected a volume of at most"):
-                read(each, "image") if read is folder.own.look else read(each)
+                read(each, "image") if read is folder.own_images.look else read(each)
 
 
 def test_what_is_written_says_nothing_of_the_patient(tmp_path, volume):

@@ -17,7 +17,7 @@ import pytest
 
 from data_io import splits
 from data_io.errors import InputError, escaped, not_text
-from data_io.own_images import describe as own
+from data_io.own_images import describe
 from data_io.verification import leaks
 from pipelines import arguments, cli
 from pipelines.runs import run as runs
@@ -209,7 +209,7 @@ def test_a_terminal_that_lacks_a_letter_is_shown_its_number(tmp_path, monkeypatc
 def test_an_accent_may_be_written_in_two_ways(tmp_path):
     images(tmp_path, [ONE, "b", TWO + "1"], [TWO + "_mask", "b", ONE + "1"])
     photos, labels = tmp_path / "photos", tmp_path / "labels"
-    found = own.describe(photos, labels, tmp_path)
+    found = describe.describe(photos, labels, tmp_path)
     about = json.loads((found.root / "dataset.json").read_text())["cases"]
     assert about == {
         case: {"image": str(photos / image), "observer1": str(labels / label)}
@@ -232,7 +232,7 @@ def test_an_accent_may_be_written_in_two_ways(tmp_path):
 def test_two_names_that_differ_in_that_alone_are_refused(tmp_path):
     images(tmp_path, [ONE, TWO, "b"], [ONE, "c", "b"])
     with pytest.raises(InputError, match=f"expected one file named {ONE}, found 2"):
-        own.describe(tmp_path / "photos", tmp_path / "labels", tmp_path)
+        describe.describe(tmp_path / "photos", tmp_path / "labels", tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ from PIL import Image
 from data_io import splits
 from data_io.datasets import folder
 from data_io.errors import InputError
-from data_io.files import content, schema
-from data_io.own_images import describe as own
+from data_io.files import hashing, schema
+from data_io.own_images import describe
 from data_io.prepare.interface import RawInterface
 from pipelines import stages
 from pipelines.arguments import class_names
@@ -75,33 +75,33 @@ def sets(tmp_path: Path) -> tuple[Path, Path]:
     return write_sets(tmp_path)
 
 
-def describe(sets, tmp_path, **options):
-    return own.describe(*sets, tmp_path / "work", **options)
+def describe_sets(sets, tmp_path, **options):
+    return describe.describe(*sets, tmp_path / "work", **options)
 
 
 def refused(sets, tmp_path, **options) -> str:
     with pytest.raises(InputError) as caught:
-        describe(sets, tmp_path, **options)
+        describe_sets(sets, tmp_path, **options)
     return str(caught.value)
 
 
 def test_what_is_derived_is_shown(sets, tmp_path):
-    found = describe(sets, tmp_path)
-    record = folder.own.record(found.root)
+    description = describe_sets(sets, tmp_path)
+    record = folder.own_images.record(description.root)
     assert (record.channels, record.classes) == (1, ("background", "foreground"))
     assert record.input_shape == (32, 48)  # nearest to 30 and 44
-    assert folder.own.cases(found.root) == tuple(f"a{k}" for k in range(8))
-    label = folder.own.references(found.root, "a3")["observer1"]
+    assert folder.own_images.cases(description.root) == tuple(f"a{k}" for k in range(8))
+    label = folder.own_images.references(description.root, "a3")["observer1"]
     np.testing.assert_array_equal(label, labelled(blob((30, 44), 3), 3))
     for text in ("8 of 30 x 44", "1 channel (grey)", "foreground (255)", "32 x 48"):
-        assert text in str(found)
+        assert text in str(description)
 
 
 def test_a_file_looked_at_is_not_decoded_again(sets, tmp_path, monkeypatch):
-    describe(sets, tmp_path)
+    describe_sets(sets, tmp_path)
     monkeypatch.setattr(folder, "read_pixels", None)
     monkeypatch.setattr(folder, "read_labels", None)
-    describe(sets, tmp_path)
+    describe_sets(sets, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_file_looked_at_is_not_decoded_again(sets, tmp_path, monkeypatch):
     ],
 )
 def test_pairs(images, labels, expected):
-    assert own.match_names(images, labels) == expected
+    assert describe.match_names(images, labels) == expected
 
 
 def test_all_problems_of_pairs_and_sizes_at_once(sets, tmp_path):
@@ -127,13 +127,13 @@ def test_all_problems_of_pairs_and_sizes_at_once(sets, tmp_path):
     save(labels / "a2_mask.png", np.zeros((29, 44), np.uint8))
     (images / "a3.png").write_bytes(b"no image at all")
     save(labels / "a4_mask.png", np.full((30, 44, 3), [9, 8, 7], np.uint8))
-    found = refused(sets, tmp_path)
-    assert "5 problems" in found
-    assert "a0.png: expected a label map a0.* or a0_*.*" in found
-    assert "a1_mask.png: expected an image of this name" in found
-    assert "case a2: expected a label map of 30 x 44, as its image is" in found
-    assert "a3.png: expected a whole PNG image" in found
-    assert "a4_mask.png: expected a label map with one number a pixel" in found
+    problems = refused(sets, tmp_path)
+    assert "5 problems" in problems
+    assert "a0.png: expected a label map a0.* or a0_*.*" in problems
+    assert "a1_mask.png: expected an image of this name" in problems
+    assert "case a2: expected a label map of 30 x 44, as its image is" in problems
+    assert "a3.png: expected a whole PNG image" in problems
+    assert "a4_mask.png: expected a label map with one number a pixel" in problems
 
 
 @pytest.mark.parametrize(
@@ -167,9 +167,9 @@ def test_several_classes(sets, tmp_path):
         save(path, label)
     assert "without a gap" in refused(sets, tmp_path)
     names = ["background", "kidney", "tumour", "cyst"]
-    found = describe(sets, tmp_path, classes=names)
-    assert folder.own.record(found.root).classes == tuple(names)
-    assert folder.own.references(found.root, "a0")["observer1"].max() == 3
+    description = describe_sets(sets, tmp_path, classes=names)
+    assert folder.own_images.record(description.root).classes == tuple(names)
+    assert folder.own_images.references(description.root, "a0")["observer1"].max() == 3
     assert "0 to 2 for the 3 classes" in refused(sets, tmp_path, classes=names[:3])
 
 
@@ -180,7 +180,9 @@ def test_one_other_value_for_three_classes_is_all_that_is_said(sets, tmp_path):
 
 def test_images_for_a_network_of_volumes_are_one_problem(sets, tmp_path):
     save(sets[0] / "a0.png", np.arange(3960, dtype=np.uint8).reshape(30, 44, 3))
-    like = dataclasses.replace(folder.own.RECORD, input_shape=(16, 16, 16), channels=1)
+    like = dataclasses.replace(
+        folder.own_images.RECORD, input_shape=(16, 16, 16), channels=1
+    )
     message = refused(sets, tmp_path, like=like)
     assert message.endswith(
         "1 problem.\n  1. expected volumes, as the network takes, found images."
@@ -190,11 +192,11 @@ def test_images_for_a_network_of_volumes_are_one_problem(sets, tmp_path):
 def test_another_reading_of_the_same_files_is_other_data(sets, tmp_path):
     for path in sets[1].iterdir():
         save(path, (blob((30, 44), 1) * 1).astype(np.uint8))
-    two = describe(sets, tmp_path).root
-    three = describe(sets, tmp_path, classes=["background", "a", "b"]).root
+    two = describe_sets(sets, tmp_path).root
+    three = describe_sets(sets, tmp_path, classes=["background", "a", "b"]).root
     read = [
         next(
-            p for p in folder.own.files(root, "a0") if p.name == "reading.json"
+            p for p in folder.own_images.files(root, "a0") if p.name == "reading.json"
         ).read_text()
         for root in (two, three)
     ]
@@ -277,10 +279,10 @@ def test_an_image_that_viewers_turn_is_refused(tmp_path, ending):
 def test_grey_and_colour_together_become_colour(sets, tmp_path):
     image = np.repeat(grey(blob((30, 44), 0), 0)[..., None], 3, axis=-1)
     save(sets[0] / "a0.png", image)
-    found = describe(sets, tmp_path)
-    assert folder.own.record(found.root).channels == 3
-    assert "grey ones become RGB" in str(found)
-    pixels, _ = RawInterface(folder.own, found.root).load_image("a1")
+    description = describe_sets(sets, tmp_path)
+    assert folder.own_images.record(description.root).channels == 3
+    assert "grey ones become RGB" in str(description)
+    pixels, _ = RawInterface(folder.own_images, description.root).load_image("a1")
     assert pixels.shape == (30, 44, 3)
 
 
@@ -295,7 +297,7 @@ def test_grey_and_colour_together_become_colour(sets, tmp_path):
     ],
 )
 def test_the_input_is_the_median_size(shapes, expected):
-    assert own._input_shape(np.array(shapes)) == expected
+    assert describe._input_shape(np.array(shapes)) == expected
 
 
 def tiny(record):
@@ -355,9 +357,10 @@ def test_another_set_has_rows_of_its_own(run, capsys):
     before = (run / "cases.csv").read_bytes()
     other = ["--images", "photos", "--masks", "labels", "--name", "elsewhere"]
     assert main(["evaluate", "--run", str(run), *other]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert (
-        "foreground: nll" in said and "6 of 8 images of this set were trained" in said
+        "foreground: nll" in output
+        and "6 of 8 images of this set were trained" in output
     )
     assert (run / "cases.csv").read_bytes() == before
     there = whole(run / "other-sets" / "elsewhere" / "cases.csv")
@@ -429,8 +432,8 @@ def test_a_temperature_of_files_comes_on_top_of_a_runs_own(kind, expected):
     network = Trained(None, None, None, ("background", "foreground"), own)
     decision = {"inputs": {"kind": kind}, "temperature": 1.5}
     p = np.array([[0.1, 0.9]], np.float32)
-    found = network.scaled(decision).scale(p)
-    np.testing.assert_allclose(found, scaling.scale(p, expected), 1e-6)
+    scaled = network.scaled(decision).scale(p)
+    np.testing.assert_allclose(scaled, scaling.scale(p, expected), 1e-6)
 
 
 def test_a_decision_file_is_applied_to_new_images(run, tmp_path, capsys):
@@ -477,12 +480,12 @@ def labels_in(folder: Path) -> dict[str, np.ndarray]:
 
 def mean_dice(folder: Path, cases: Sequence[str]) -> float:
     """Of label maps that were written, against the masks."""
-    found = []
+    values = []
     for case in cases:
         truth = np.asarray(Image.open(Path("labels") / f"{case}_mask.png")) > 0
         label = labels_in(folder)[case] == 1
-        found.append(2 * (label & truth).sum() / (label.sum() + truth.sum()))
-    return float(np.mean(found))
+        values.append(2 * (label & truth).sum() / (label.sum() + truth.sum()))
+    return float(np.mean(values))
 
 
 @pytest.mark.backend
@@ -494,7 +497,7 @@ def test_temperature_and_threshold_on_new_images(run, tmp_path, capsys):
     for one in (run, twin):
         kept = (one / "cases.csv").read_bytes()
         assert main(["evaluate", "--run", str(one), "--threshold", "0.33"]) == 0
-        said = capsys.readouterr().out
+        output = capsys.readouterr().out
         out = tmp_path / one.name
         command = ["predict", "--run", str(one), "--images", "photos"]
         more = ["--output", str(out), "--threshold", "0.33"]
@@ -507,15 +510,15 @@ def test_temperature_and_threshold_on_new_images(run, tmp_path, capsys):
         assert (one / "cases.csv").read_bytes() == kept
         measured = whole(one / "threshold-0.33.csv")
         assert sorted(row["case"] for row in measured) == sorted(split["test"])
-        found = np.mean([float(row["dice"]) for row in measured])
-        assert found == pytest.approx(mean_dice(out, split["test"]))
-        assert f"threshold-0.33: foreground: dice {found:.3f}" in said
+        mean = np.mean([float(row["dice"]) for row in measured])
+        assert mean == pytest.approx(mean_dice(out, split["test"]))
+        assert f"threshold-0.33: foreground: dice {mean:.3f}" in output
 
     out = tmp_path / "auto"
     command = ["predict", "--run", str(twin), "--input", "photos", "--threshold"]
     assert main([*command, "auto", "--output", str(out)]) == 0
-    said = capsys.readouterr().out
-    best = float(said.partition("mean Dice ")[2].partition(" of 2")[0])
+    output = capsys.readouterr().out
+    best = float(output.partition("mean Dice ")[2].partition(" of 2")[0])
     assert mean_dice(out, split["validation"]) == pytest.approx(best, abs=5e-4)
     for at in ("0.05", "0.5", "0.95"):
         assert main([*command, at, "--output", str(tmp_path / at)]) == 0
@@ -540,8 +543,8 @@ def test_temperature_and_threshold_on_new_images(run, tmp_path, capsys):
 def test_pictures_of_every_predicted_case(run, tmp_path, capsys):
     split = json.loads((run / "run.json").read_text())["split"]
     assert main(["predict", "--run", str(run), "--pictures"]) == 0
-    found = {path.name for path in (run / "pictures").glob("*_picture.png")}
-    assert found == {
+    pictures = {path.name for path in (run / "pictures").glob("*_picture.png")}
+    assert pictures == {
         f"{case}_picture.png" for part in ("validation", "test") for case in split[part]
     }
     assert f"{run / 'pictures'}: 4 pictures" in capsys.readouterr().out
@@ -577,8 +580,8 @@ def test_new_predictions_leave_nothing_of_those_before(run, tmp_path, monkeypatc
     (former / "set.json").write_text(json.dumps(about))
 
     def made() -> set[str]:
-        found = [*copy.glob("threshold*"), *copy.glob("pictures/*_*"), *sets_.iterdir()]
-        return {path.name for path in (*found, *twin.glob("threshold*"))}
+        left = [*copy.glob("threshold*"), *copy.glob("pictures/*_*"), *sets_.iterdir()]
+        return {path.name for path in (*left, *twin.glob("threshold*"))}
 
     before = made()
     assert main(["predict", *given, "--again"]) == 0
@@ -626,9 +629,9 @@ def test_one_image_and_a_model_alone(run, tmp_path):
         assert main(["predict", "--model", str(model), *one, output]) == 0
     names = sorted(path.name for path in (tmp_path / "with").iterdir())
     assert names == ["a1.npy", "a1.png", "dscpp.sha256"]
-    found = [np.load(tmp_path / out / "a1.npy") for out in ("with", "bare")]
+    predictions = [np.load(tmp_path / out / "a1.npy") for out in ("with", "bare")]
     # Beside its run a network has its fast form, alone the plain one of its file.
-    np.testing.assert_allclose(found[0], found[1], atol=1e-5)
+    np.testing.assert_allclose(predictions[0], predictions[1], atol=1e-5)
 
 
 def test_what_cannot_be_predicted_is_named(run, tmp_path, capsys):
@@ -727,9 +730,12 @@ def write_dummy_run(place: Path) -> list[str]:
     task, root = task_of(place)
     material = {
         "split": splits.of(task.module, root, 0),
-        "data_hash": content.data_hash(
-            content.content(
-                folder.own, root, folder.own.cases(root), place / ".work" / "cache"
+        "data_hash": hashing.data_hash(
+            hashing.case_hashes(
+                folder.own_images,
+                root,
+                folder.own_images.cases(root),
+                place / ".work" / "cache",
             )
         ),
     }
@@ -739,8 +745,8 @@ def write_dummy_run(place: Path) -> list[str]:
 
 
 def task_of(place: Path) -> tuple[Task, Path]:
-    root = own.describe(place / "photos", place / "labels", place / ".work").root
-    task = Task.make("own", "CE", preset="demo", record=folder.own.record(root))
+    root = describe.describe(place / "photos", place / "labels", place / ".work").root
+    task = Task.make("own", "CE", preset="demo", record=folder.own_images.record(root))
     return task, root
 
 
@@ -768,7 +774,7 @@ def test_images_that_moved_are_found_by_the_same_training(dummy, tmp_path, capsy
     error = capsys.readouterr().err
     assert "found 8 files gone" in error and "`dscpp train` command" in error
     assert main([word.replace("photos", "elsewhere") for word in dummy]) == 0
-    roles = folder.own.roles(Path("run/own-data"), "a1")
+    roles = folder.own_images.roles(Path("run/own-data"), "a1")
     assert roles["image"] == tmp_path / "elsewhere" / "a1.png"
     shutil.rmtree("run/own-data")
     assert main(["predict", "--run", "run"]) == 2
@@ -778,10 +784,10 @@ def test_images_that_moved_are_found_by_the_same_training(dummy, tmp_path, capsy
 def test_without_the_work_folder_a_run_still_knows_its_images(dummy, tmp_path):
     assert main(dummy) == 0
     run = runs.Run.open(Path("run"))
-    found = stages.located(run, None, tmp_path / ".work")
+    folder_of_set = stages.located(run, None, tmp_path / ".work")
     shutil.rmtree(".work")
-    assert stages.located(run, None, tmp_path / ".work") == found
-    roles = folder.own.roles(found, "a1")
+    assert stages.located(run, None, tmp_path / ".work") == folder_of_set
+    roles = folder.own_images.roles(folder_of_set, "a1")
     assert {role: path.is_file() for role, path in roles.items()} == {
         "image": True,
         "observer1": True,
@@ -808,8 +814,8 @@ def three(tmp_path) -> tuple[tuple[Path, Path], object]:
         label[5:7, 4:9] = 2
         save(path, label)
     names = ["background", "kidney", "tumour"]
-    found = describe(place, tmp_path, classes=names)
-    return place, folder.own.record(found.root)
+    description = describe_sets(place, tmp_path, classes=names)
+    return place, folder.own_images.record(description.root)
 
 
 @pytest.mark.parametrize(
@@ -830,8 +836,8 @@ def test_names_of_classes_are_the_networks_or_all_others(three, tmp_path, names,
     sets, like = three
     given = [name.strip() for name in names.split(",")]
     if good:
-        found = describe(sets, tmp_path, classes=given, like=like)
-        assert folder.own.record(found.root).classes == tuple(given)
+        description = describe_sets(sets, tmp_path, classes=given, like=like)
+        assert folder.own_images.record(description.root).classes == tuple(given)
         return
     message = refused(sets, tmp_path, classes=given, like=like)
     assert "1 problem." in message
@@ -840,10 +846,13 @@ def test_names_of_classes_are_the_networks_or_all_others(three, tmp_path, names,
 
 
 def test_two_classes_may_have_other_names_for_the_foreground(sets, tmp_path):
-    like = folder.own.record(describe(sets, tmp_path).root)
+    like = folder.own_images.record(describe_sets(sets, tmp_path).root)
     names = ["background", "vessel"]
-    found = describe(sets, tmp_path, classes=names, like=like)
-    assert folder.own.record(found.root).classes == ("background", "vessel")
+    description = describe_sets(sets, tmp_path, classes=names, like=like)
+    assert folder.own_images.record(description.root).classes == (
+        "background",
+        "vessel",
+    )
     wrong = refused(sets, tmp_path, classes=["foreground", "background"], like=like)
     assert "expected the network's names in their order" in wrong
 
@@ -851,7 +860,7 @@ def test_two_classes_may_have_other_names_for_the_foreground(sets, tmp_path):
 def test_what_a_network_takes_has_a_description_of_its_own(three, tmp_path):
     sets, like = three
     names = list(like.classes)
-    root = describe(sets, tmp_path, classes=names).root
+    root = describe_sets(sets, tmp_path, classes=names).root
     written = (root / "dataset.json").read_text()
     pairs = json.loads(written)["cases"]
     # Named as before networks counted, so that what runs note of it stays true.
@@ -859,14 +868,14 @@ def test_what_a_network_takes_has_a_description_of_its_own(three, tmp_path):
     larger = dataclasses.replace(like, input_shape=(64, 64))
     colour = dataclasses.replace(like, channels=3)
     other = [
-        describe(sets, tmp_path, classes=names, like=network).root
+        describe_sets(sets, tmp_path, classes=names, like=network).root
         for network in (like, larger, colour)
     ]
     assert len({root, *other}) == 4
     assert (root / "dataset.json").read_text() == written
-    assert folder.own.record(other[1]).input_shape == (64, 64)
-    assert folder.own.record(other[2]).channels == 3
-    assert describe(sets, tmp_path, classes=names, like=like).root == other[0]
+    assert folder.own_images.record(other[1]).input_shape == (64, 64)
+    assert folder.own_images.record(other[2]).channels == 3
+    assert describe_sets(sets, tmp_path, classes=names, like=like).root == other[0]
 
 
 def test_one_folder_as_images_and_masks_is_refused(sets, tmp_path):
@@ -880,13 +889,13 @@ def test_one_folder_as_images_and_masks_is_refused(sets, tmp_path):
 
 
 def test_a_file_that_moved_is_named_with_what_to_do(sets, tmp_path):
-    root = describe(sets, tmp_path).root
+    root = describe_sets(sets, tmp_path).root
     (sets[0] / "a1.png").rename(tmp_path / "a1.png")
-    (problem,) = folder.own.check(root)
+    (problem,) = folder.own_images.check(root)
     assert "a1.png: expected a file, found none" in problem
     assert "`dscpp train` command with --images and --masks of today" in problem
     with pytest.raises(InputError, match="in its `dscpp train` command"):
-        folder.own.locate(tmp_path)
+        folder.own_images.locate(tmp_path)
 
 
 def test_bad_combinations_are_named(sets, tmp_path, capsys):
@@ -915,8 +924,8 @@ def test_more_than_32_classes_where_they_are_named(tmp_path):
     )
     assert "JPEG" not in text
     names = tuple(f"c{k}" for k in range(41))
-    found = describe((images, labels), tmp_path, classes=names)
-    assert folder.own.references(found.root, "a")["observer1"].max() == 40
+    description = describe_sets((images, labels), tmp_path, classes=names)
+    assert folder.own_images.references(description.root, "a")["observer1"].max() == 40
     too_many = tuple(f"c{k}" for k in range(257))
     assert "expected at most 256" in refused(
         (images, labels), tmp_path, classes=too_many
@@ -924,20 +933,20 @@ def test_more_than_32_classes_where_they_are_named(tmp_path):
 
 
 def test_the_description_is_parsed_once_not_for_each_case(sets, tmp_path, monkeypatch):
-    root = describe(sets, tmp_path).root
+    root = describe_sets(sets, tmp_path).root
     parsed = []
     read = folder.read_json
     monkeypatch.setattr(
         folder, "read_json", lambda path: parsed.append(path) or read(path)
     )
     folder._parsed.cache_clear()
-    for case in folder.own.cases(root):
-        folder.own.references(root, case)
-        folder.own.files(root, case)
+    for case in folder.own_images.cases(root):
+        folder.own_images.references(root, case)
+        folder.own_images.files(root, case)
     assert len(parsed) == 2  # dataset.json and reading.json
     about = {**json.loads((root / folder.ABOUT).read_text()), "title": "x"}
     (root / folder.ABOUT).write_text(json.dumps(schema.sealed(about)))
-    assert folder.own.record(root).title == "x"  # one that changed is read again
+    assert folder.own_images.record(root).title == "x"  # one that changed is read again
 
 
 def test_a_class_that_a_part_lacks_is_said(sets, tmp_path, monkeypatch, capsys):
@@ -949,11 +958,11 @@ def test_a_class_that_a_part_lacks_is_said(sets, tmp_path, monkeypatch, capsys):
     Path("split.json").write_text(json.dumps(parts))
     command = ["verify", "--images", str(sets[0]), "--masks", str(sets[1])]
     assert main([*command, "--split", "split.json"]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for part, count in (("training", 3), ("validation", 1)):
         text = f"{part}: none of its {count} label maps has the class foreground"
-        assert text in said
-    assert "test: none" not in said
+        assert text in output
+    assert "test: none" not in output
 
 
 def test_jpeg_is_named_where_a_label_map_is_one(sets, tmp_path):
@@ -995,8 +1004,8 @@ def test_the_commands_of_the_page(tmp_path, monkeypatch, capsys):
         label = labelled(mask, number).astype(np.uint8)
         save(tmp_path / "NEW-LABELS" / f"x{number}.png", label)
     own_page.type_all(monkeypatch, brief, "CE,DSC++")
-    said = capsys.readouterr().out
-    assert "own-clinic-a, foreground, preset reduced (epochs=20)" in said
+    output = capsys.readouterr().out
+    assert "own-clinic-a, foreground, preset reduced (epochs=20)" in output
     for place in ("tables", "results/own-clinic-a/reduced", "comparison"):
         assert len(rows(Path(place) / "table.csv")) >= 10, place
     joined = {row["loss"] for row in rows(Path("comparison/table.csv"))}

@@ -13,8 +13,7 @@ from PIL import Image
 
 from data_io.datasets import folder
 from data_io.errors import InputError
-from data_io.own_images import channels
-from data_io.own_images import describe as own
+from data_io.own_images import channels, describe
 from data_io.prepare import cache
 from data_io.prepare.preprocessing import Settings
 
@@ -43,30 +42,35 @@ def sets(tmp_path: Path) -> tuple[Path, Path]:
 
 def refused(sets, tmp_path, **options) -> str:
     with pytest.raises(InputError) as caught:
-        own.describe(*sets, tmp_path / "work", **options)
+        describe.describe(*sets, tmp_path / "work", **options)
     return str(caught.value)
 
 
 def test_files_of_a_case_are_its_channels(sets, tmp_path):
-    found = own.describe(*sets, tmp_path / "work")
-    record = folder.own.record(found.root)
-    assert folder.own.cases(found.root) == ("n0", "n1", "n2")
+    description = describe.describe(*sets, tmp_path / "work")
+    record = folder.own_images.record(description.root)
+    assert folder.own_images.cases(description.root) == ("n0", "n1", "n2")
     assert (record.channels, record.modalities) == (2, ("0000", "0001"))
-    assert "2 channels (_0000, _0001)" in str(found)
-    image = folder.own.image(found.root, "n1")
+    assert "2 channels (_0000, _0001)" in str(description)
+    image = folder.own_images.image(description.root, "n1")
     for number in (0, 1):
         path = sets[0] / f"n1_000{number}.nii.gz"
         np.testing.assert_array_equal(image[..., number], nibabel.load(path).dataobj)
-    names = [path.name for path in folder.own.files(found.root, "n1")]
+    names = [path.name for path in folder.own_images.files(description.root, "n1")]
     assert names[1:] == ["n1_0000.nii.gz", "n1_0001.nii.gz", "n1.nii.gz"]
 
 
 def test_each_has_its_own_z_score(sets, tmp_path):
-    found = own.describe(*sets, tmp_path / "work")
-    settings = Settings.of(folder.own.record(found.root), SHAPE)
+    description = describe.describe(*sets, tmp_path / "work")
+    settings = Settings.of(folder.own_images.record(description.root), SHAPE)
     assert Settings.from_dict(settings.as_dict()) == settings
     prepared = cache.prepare(
-        folder.own, found.root, ["n0"], settings, tmp_path / "cache", progress=False
+        folder.own_images,
+        description.root,
+        ["n0"],
+        settings,
+        tmp_path / "cache",
+        progress=False,
     )
     image = prepared.image("n0")
     np.testing.assert_allclose(image.mean(axis=(0, 1, 2)), [0, 0], atol=1e-4)
@@ -76,11 +80,11 @@ def test_each_has_its_own_z_score(sets, tmp_path):
 def test_a_missing_channel_is_named(sets, tmp_path):
     (sets[0] / "n1_0001.nii.gz").unlink()
     shutil.copy(sets[0] / "n0_0001.nii.gz", sets[0] / "n2_0002.nii.gz")
-    found = refused(sets, tmp_path)
-    assert "2 problems" in found
-    asked = "expected the images _0000, _0001 of each case, as most cases have them"
-    assert f"n1_0001.nii.gz: {asked}, found no such file. Put it there" in found
-    assert f"n2_0002.nii.gz: {asked}, found this one too. Take it out" in found
+    problems = refused(sets, tmp_path)
+    assert "2 problems" in problems
+    expected = "expected the images _0000, _0001 of each case, as most cases have them"
+    assert f"n1_0001.nii.gz: {expected}, found no such file. Put it there" in problems
+    assert f"n2_0002.nii.gz: {expected}, found this one too. Take it out" in problems
 
 
 def test_channels_on_other_grids_are_named(sets, tmp_path):
@@ -88,24 +92,26 @@ def test_channels_on_other_grids_are_named(sets, tmp_path):
     moved = AFFINE + np.array([[0, 0, 0, 5]] * 3 + [[0] * 4])
     write(sets[0] / "n1_0001.nii.gz", np.ones(SHAPE) * np.arange(7), moved)
     write(sets[0] / "n2_0001.nii.gz", np.ones(SHAPE))
-    found = refused(sets, tmp_path)
-    assert "3 problems" in found
-    assert "case n0: expected an image _0001 of 6 x 8 x 7, as its image is" in found
-    assert "case n1: expected an image _0001 with the affine of its image" in found
-    assert "case n2: expected an image _0001 of something" in found
+    problems = refused(sets, tmp_path)
+    assert "3 problems" in problems
+    assert "case n0: expected an image _0001 of 6 x 8 x 7, as its image is" in problems
+    assert "case n1: expected an image _0001 with the affine of its image" in problems
+    assert "case n2: expected an image _0001 of something" in problems
 
 
 def test_a_network_of_two_channels_wants_two(sets, tmp_path):
-    like = folder.own.record(own.describe(*sets, tmp_path / "work").root)
-    found = own.describe(sets[0], None, tmp_path / "work", like=like)
-    assert folder.own.cases(found.root) == ("n0", "n1", "n2")
+    like = folder.own_images.record(describe.describe(*sets, tmp_path / "work").root)
+    description = describe.describe(sets[0], None, tmp_path / "work", like=like)
+    assert folder.own_images.cases(description.root) == ("n0", "n1", "n2")
     one = sets[0] / "n1_0000.nii.gz"
-    asked = "expected the images _0000, _0001 of each case, as the network takes them"
+    expected = (
+        "expected the images _0000, _0001 of each case, as the network takes them"
+    )
     message = refused((one, None), tmp_path, like=like)
-    assert f"n1_0001.nii.gz: {asked}, found another of them alone" in message
+    assert f"n1_0001.nii.gz: {expected}, found another of them alone" in message
     shutil.copy(one, tmp_path / "plain.nii.gz")
     message = refused((tmp_path / "plain.nii.gz", None), tmp_path, like=like)
-    assert f"plain_0000.nii.gz: {asked}, found no such file" in message
+    assert f"plain_0000.nii.gz: {expected}, found no such file" in message
 
 
 FRAMES = {f"f_{number:04}": Path(f"f_{number:04}.png") for number in range(3)}
@@ -149,9 +155,9 @@ def test_grey_pictures_of_a_case_are_channels(tmp_path):
         label = np.eye(9, 7, dtype=np.uint8)
         Image.fromarray(label).save(tmp_path / "out" / f"{name}_seg.png")
     sets = tmp_path / "in", tmp_path / "out"
-    root = own.describe(*sets, tmp_path / "work").root
-    assert folder.own.image(root, "b").shape == (9, 7, 2)
-    assert folder.own.picture(root, "b").shape == (9, 7, 3)
+    root = describe.describe(*sets, tmp_path / "work").root
+    assert folder.own_images.image(root, "b").shape == (9, 7, 2)
+    assert folder.own_images.picture(root, "b").shape == (9, 7, 3)
     colours = np.repeat(pixels[..., None], 3, axis=-1)
     Image.fromarray(colours).save(tmp_path / "in" / "b_0001.png")
     assert "case b: expected grey images where several" in refused(sets, tmp_path)
@@ -163,17 +169,17 @@ def test_problems_are_the_same_in_each_process(sets, tmp_path):
         for old, new in (("0000", "t1"), ("0001", "t2")):
             path = sets[0] / f"n{number}_{old}.nii.gz"
             path.rename(sets[0] / f"n{number}_{new}.nii.gz")
-    code = "import sys; from data_io.own_images import describe as own; "
-    code += "print(own.match_names(sys.argv[1].split(), sys.argv[2].split()))"
+    code = "import sys; from data_io.own_images import describe; "
+    code += "print(describe.match_names(sys.argv[1].split(), sys.argv[2].split()))"
     images = [path.name.removesuffix(".nii.gz") for path in sorted(sets[0].iterdir())]
-    asked = [sys.executable, "-c", code, " ".join(images), "n0 n1 n2"]
-    found = {
+    command = [sys.executable, "-c", code, " ".join(images), "n0 n1 n2"]
+    outputs = {
         subprocess.run(
-            asked, env={**os.environ, "PYTHONHASHSEED": seed},
+            command, env={**os.environ, "PYTHONHASHSEED": seed},
             capture_output=True, text=True, check=True,
         ).stdout
         for seed in "012"
     }  # fmt: skip
-    assert found == {"{}\n"}
+    assert outputs == {"{}\n"}
     message = refused(sets, tmp_path)
     assert "n1_t1.nii.gz: expected a label map n1_t1.* or" in message

@@ -13,7 +13,7 @@ import pytest
 
 from data_io.datasets import folder
 from data_io.errors import InputError
-from data_io.own_images import describe as own
+from data_io.own_images import describe
 from data_io.own_images import grids as own_grids
 from data_io.prepare import cache
 from data_io.prepare.interface import RawInterface
@@ -58,18 +58,20 @@ def write_sets(place: Path, channels: int = 1) -> tuple[Path, Path]:
 
 
 def test_what_is_derived(tmp_path):
-    found = own.describe(*write_sets(tmp_path), tmp_path / "work")
-    record = folder.own.record(found.root)
+    description = describe.describe(*write_sets(tmp_path), tmp_path / "work")
+    record = folder.own_images.record(description.root)
     assert record.is_3d and record.channels == 1
     assert record.input_shape == (16, 32, 16)  # nearest to 14, 30 and 22; 16 at least
     assert record.spacing_mm == (3.0, 1.5, 2.0)
-    assert "7 of 14 x 30 x 22" in str(found)
-    assert "3 x 1.5 x 2 mm, the median; 1 of 7 volumes are resampled" in str(found)
+    assert "7 of 14 x 30 x 22" in str(description)
+    assert "3 x 1.5 x 2 mm, the median; 1 of 7 volumes are resampled" in str(
+        description
+    )
     assert record.axes == (0, 1, 2)
-    assert "left-right, back-front, foot-head" in str(found)
-    place = folder.own.geometry(found.root, "v6")
+    assert "left-right, back-front, foot-head" in str(description)
+    place = folder.own_images.geometry(description.root, "v6")
     assert place.spacing_mm == pytest.approx((3.6, 1.5, 2.0))
-    image, details = RawInterface(folder.own, found.root).load_image("v6")
+    image, details = RawInterface(folder.own_images, description.root).load_image("v6")
     assert image.shape == (*SHAPE, 1)
     assert details["spacing"] == pytest.approx([3.6, 1.5, 2.0])
 
@@ -85,22 +87,22 @@ def write_alike(place: Path, affine, shape=SHAPE, number=6) -> tuple[Path, Path]
 
 def test_one_voxel_size_is_kept_to_the_last_digit(tmp_path):
     affine = np.diag([0.7123456, 0.703125, 5.0, 1.0]).astype(np.float32)
-    found = own.describe(*write_alike(tmp_path, affine), tmp_path / "work")
-    spacing = folder.own.record(found.root).spacing_mm
+    description = describe.describe(*write_alike(tmp_path, affine), tmp_path / "work")
+    spacing = folder.own_images.record(description.root).spacing_mm
     assert spacing == pytest.approx((0.7123456, 0.703125, 5.0), rel=1e-6)
-    assert spacing == folder.own.geometry(found.root, "v1").spacing_mm
-    assert "mm, the median; 0 of 6 volumes are resampled to it" in str(found)
+    assert spacing == folder.own_images.geometry(description.root, "v1").spacing_mm
+    assert "mm, the median; 0 of 6 volumes are resampled to it" in str(description)
 
 
 def test_what_a_network_takes_decides_the_voxel_size_of_another_set(tmp_path):
-    like = folder.own.record(
-        own.describe(*write_sets(tmp_path), tmp_path / "work", "own-a").root
+    like = folder.own_images.record(
+        describe.describe(*write_sets(tmp_path), tmp_path / "work", "own-a").root
     )
     coarse = AFFINE @ np.diag([1, 2, 2, 1])
     other = write_alike(tmp_path / "other", coarse)
-    found = own.describe(*other, tmp_path / "work", "own-b", like=like)
-    assert folder.own.record(found.root).spacing_mm == (3.0, 1.5, 2.0)
-    assert "the network's; 6 of 6 volumes are resampled to it" in str(found)
+    description = describe.describe(*other, tmp_path / "work", "own-b", like=like)
+    assert folder.own_images.record(description.root).spacing_mm == (3.0, 1.5, 2.0)
+    assert "the network's; 6 of 6 volumes are resampled to it" in str(description)
 
 
 # Slices first, the rest as it was: no mirror, another order.
@@ -114,7 +116,7 @@ def test_another_order_of_axes_in_one_folder_is_refused(tmp_path):
     write(labels / "v3.nii.gz", label, SLICES_FIRST)
     for _ in range(2):  # decoded, then remembered
         with pytest.raises(InputError) as caught:
-            own.describe(images, labels, tmp_path / "work")
+            describe.describe(images, labels, tmp_path / "work")
         assert "1 problem." in str(caught.value)
         assert (
             "case v3: expected axes in the order left-right, back-front, "
@@ -124,13 +126,13 @@ def test_another_order_of_axes_in_one_folder_is_refused(tmp_path):
 
 
 def test_another_order_of_axes_than_the_networks_is_refused(tmp_path):
-    like = folder.own.record(
-        own.describe(*write_sets(tmp_path / "a"), tmp_path / "work").root
+    like = folder.own_images.record(
+        describe.describe(*write_sets(tmp_path / "a"), tmp_path / "work").root
     )
     other = write_alike(tmp_path / "b", SLICES_FIRST, number=2)
-    assert own.describe(*other, tmp_path / "work")  # by itself it is good
+    assert describe.describe(*other, tmp_path / "work")  # by itself it is good
     with pytest.raises(InputError) as caught:
-        own.describe(*other, tmp_path / "work", like=like)
+        describe.describe(*other, tmp_path / "work", like=like)
     assert "2 problems" in str(caught.value)
     assert "as the network was trained on, found foot-head" in str(caught.value)
     # A header that doesn't say how its array lies is taken at its word.
@@ -140,7 +142,7 @@ def test_another_order_of_axes_than_the_networks_is_refused(tmp_path):
         silent.set_sform(None, code=0)
         silent.set_qform(None, code=0)
         nibabel.save(silent, path)
-    assert own.describe(*other, tmp_path / "work", like=like)
+    assert describe.describe(*other, tmp_path / "work", like=like)
 
 
 def test_problems_of_voxel_sizes(tmp_path):
@@ -154,10 +156,12 @@ def test_problems_of_voxel_sizes(tmp_path):
         empty = nibabel.Nifti1Image(np.ones(SHAPE, array), None, header)
         nibabel.save(empty, place / "v5.nii.gz")
     with pytest.raises(InputError) as caught:
-        own.describe(images, labels, tmp_path / "work")
-    found = str(caught.value)
-    assert "case v4: expected a volume of at least one voxel of 3 x 1.5 x 2" in found
-    assert "ct/v5.nii.gz: expected voxels of a size above 0 mm, found 0 x 1 x" in found
+        describe.describe(images, labels, tmp_path / "work")
+    message = str(caught.value)
+    assert "case v4: expected a volume of at least one voxel of 3 x 1.5 x 2" in message
+    assert (
+        "ct/v5.nii.gz: expected voxels of a size above 0 mm, found 0 x 1 x" in message
+    )
 
 
 def test_problems_of_volumes(tmp_path):
@@ -166,12 +170,12 @@ def test_problems_of_volumes(tmp_path):
     write(labels / "v1.nii.gz", volume(1, (14, 30, 21))[1])
     (images / "v2_0000.nii.gz").write_bytes(b"\x1f\x8b cut")
     with pytest.raises(InputError) as caught:
-        own.describe(images, labels, tmp_path / "work")
-    found = str(caught.value)
-    assert "3 problems" in found
-    assert "v0_0000.nii.gz: expected finite numbers" in found
-    assert "v2_0000.nii.gz: expected a whole NIfTI volume" in found
-    assert "label map of 14 x 30 x 22, as its image is, found 14 x 30 x 21" in found
+        describe.describe(images, labels, tmp_path / "work")
+    message = str(caught.value)
+    assert "3 problems" in message
+    assert "v0_0000.nii.gz: expected finite numbers" in message
+    assert "v2_0000.nii.gz: expected a whole NIfTI volume" in message
+    assert "label map of 14 x 30 x 22, as its image is, found 14 x 30 x 21" in message
 
 
 def test_a_label_map_on_another_grid_is_refused(tmp_path):
@@ -185,7 +189,7 @@ def test_a_label_map_on_another_grid_is_refused(tmp_path):
     nibabel.save(nibabel.Nifti1Image(array, whole.affine @ mirror), path)
     for _ in range(2):  # decoded, then remembered
         with pytest.raises(InputError, match="v1: expected a label map with the"):
-            own.describe(images, labels, tmp_path / "work")
+            describe.describe(images, labels, tmp_path / "work")
 
 
 def tiny(record) -> Protocol:
@@ -270,9 +274,9 @@ def test_another_set_is_seen_at_the_voxel_size_of_training(tmp_path, monkeypatch
     write(tmp_path / "truth" / "x.nii.gz", label, coarse)
     other = ["--images", "other", "--masks", "truth"]
     grids = []
-    slabs = apply.native.slabs
+    slabs = apply.native_grid.slabs
     monkeypatch.setattr(
-        apply.native,
+        apply.native_grid,
         "slabs",
         lambda softmax, shape: grids.append(softmax.shape) or slabs(softmax, shape),
     )
@@ -408,9 +412,9 @@ def test_what_is_written_of_oblique_volumes_lies_where_they_lie(typed):
 def test_an_oblique_set_has_the_numbers_of_its_axis_aligned_copy(typed):
     run = typed / "RUN"
     there = measures(run / "other-sets" / "clinic-b" / "cases.csv")
-    found = measures(run / "cases.csv")
-    assert len(found) >= 3 and min(row[0] for row in found.values()) > 0.1
-    for case, row in found.items():
+    oblique = measures(run / "cases.csv")
+    assert len(oblique) >= 3 and min(row[0] for row in oblique.values()) > 0.1
+    for case, row in oblique.items():
         assert row == pytest.approx(there[case], rel=1e-4), case
     prepared = [
         cached(typed / images, typed / labels, typed / "work")
@@ -430,6 +434,8 @@ def measures(path: Path) -> dict[str, list[float]]:
 
 def cached(images: Path, labels: Path, work: Path) -> cache.Cache:
     """What a training sees."""
-    root = own.describe(images, labels, work).root
-    settings = Settings.of(folder.own.record(root), (8, 16, 16))
-    return cache.prepare(folder.own, root, folder.own.cases(root), settings, work / "c")
+    root = describe.describe(images, labels, work).root
+    settings = Settings.of(folder.own_images.record(root), (8, 16, 16))
+    return cache.prepare(
+        folder.own_images, root, folder.own_images.cases(root), settings, work / "c"
+    )

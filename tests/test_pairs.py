@@ -105,9 +105,9 @@ def test_bus_in_every_way_it_is_stored(bus: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(label, mask)
         assert bus2017.regions(bus, case)["image"].shape == mask.shape
     assert modes == {"L", "RGB", "RGBA", "P"}
-    found = verify(bus2017, bus)
-    assert found.values == {"observer1": {0, 1, 255}}
-    text = "\n".join(found.warnings)
+    report = verify(bus2017, bus)
+    assert report.values == {"observer1": {0, 1, 255}}
+    text = "\n".join(report.warnings)
     assert "3 of 6 images are not RGB (mode L, P): read as RGB, such as 000001" in text
     assert "6 cases, the whole data set has 163" in text
 
@@ -134,9 +134,9 @@ def test_greys_of_a_jpeg_are_cut_at_half_and_counted(isic: Path) -> None:
         path.unlink()
         stored = np.asarray(Image.open(path.with_suffix(".JPEG")))
         expected += int(((stored > 0) & (stored < 255)).sum())
-        found = isic2018.references(isic, case)["observer1"]
-        np.testing.assert_array_equal(found, stored >= 128)
-        np.testing.assert_array_equal(found, true)  # artefacts stay below half
+        mask = isic2018.references(isic, case)["observer1"]
+        np.testing.assert_array_equal(mask, stored >= 128)
+        np.testing.assert_array_equal(mask, true)  # artefacts stay below half
     assert expected > 100
     text = warnings(isic2018, isic)
     assert f"2 of 6 masks have greys ({expected} pixels between 0 and 255)" in text
@@ -147,8 +147,8 @@ def test_class_numbers_are_not_taken_for_greys(isic: Path) -> None:
     classes = np.zeros((96, 128), np.uint8)
     classes[20:40, 20:60], classes[50:60, 20:60] = 1, 2
     imitations.save(path, classes)
-    found = problems(isic2018, isic)
-    assert "0 and one other value, found the values 0, 1, 2" in found
+    lines = problems(isic2018, isic)
+    assert "0 and one other value, found the values 0, 1, 2" in lines
     with pytest.raises(InputError, match="expected a mask of 0 and one other value"):
         isic2018.references(isic, "ISIC_0000003")
 
@@ -156,8 +156,8 @@ def test_class_numbers_are_not_taken_for_greys(isic: Path) -> None:
 def test_a_lesion_may_fill_the_image(isic: Path) -> None:
     path = isic2018.roles(isic, "ISIC_0000003")["observer1"]
     imitations.save(path, np.full((96, 128), 255, np.uint8))
-    found = verify(isic2018, isic)
-    assert found.values == {"observer1": {0, 255}}
+    report = verify(isic2018, isic)
+    assert report.values == {"observer1": {0, 255}}
     assert isic2018.references(isic, "ISIC_0000003")["observer1"].all()
     imitations.save(path, np.zeros((96, 128), np.uint8))
     assert "ISIC_0000003_segmentation.png has no foreground" in warnings(isic2018, isic)
@@ -214,7 +214,7 @@ def test_all_problems_are_reported_together(bus: Path) -> None:
     (bus / "original" / "000006.png").write_bytes(b"")
     colours = np.random.default_rng(0).integers(0, 255, (118, 110, 3), dtype=np.uint8)
     imitations.save(bus / "GT" / "000004.png", colours)
-    found = problems(bus2017, bus)
+    lines = problems(bus2017, bus)
     for expected in (
         "GT/000001.png: expected a file, found none",
         "original/000002.png: expected a file, found none",
@@ -224,22 +224,22 @@ def test_all_problems_are_reported_together(bus: Path) -> None:
         "original/000006.png: expected a whole PNG image, found an empty file",
         "GT/000004.png: expected a mask of one channel, found mode RGB",
     ):
-        assert expected in found, found
+        assert expected in lines, lines
 
 
 def test_one_id_in_two_formats(cvc: Path) -> None:
     path = cvc / "Ground Truth" / "68.tif"
     Image.open(path).save(path.with_suffix(".png"))
     imitations.save(cvc / "Original" / "613.tif", np.zeros((288, 384, 3), np.uint8))
-    found = problems(cvc_clinicdb, cvc)
-    assert "68.tif: expected one file of this case, found 68.png too" in found
-    assert "Original/613.tif: expected a frame from 1 to 612" in found
+    lines = problems(cvc_clinicdb, cvc)
+    assert "68.tif: expected one file of this case, found 68.png too" in lines
+    assert "Original/613.tif: expected a frame from 1 to 612" in lines
 
 
 def test_no_masks_at_all(cvc: Path) -> None:
     shutil.rmtree(cvc / "Ground Truth")
-    found = problems(cvc_clinicdb, cvc)
-    assert "expected 6 files in Ground Truth (1.tif to 69.tif), found 0" in found
+    lines = problems(cvc_clinicdb, cvc)
+    assert "expected 6 files in Ground Truth (1.tif to 69.tif), found 0" in lines
 
 
 def test_the_sequences_are_the_published_ones() -> None:
@@ -360,12 +360,12 @@ def test_split_by_names_the_other_data_set(capsys) -> None:
 
 def pictures(number: int, size: tuple[int, int]) -> dict:
     """Images with masks, by name, as the authors' copies have them."""
-    found = {}
+    by_name = {}
     for n in range(number):
         mask = imitations.blob(size, n)
         image = np.repeat(imitations.shaded(mask, n, 60, 140)[..., None], 3, -1)
-        found[f"case_{n}"] = image, mask
-    return found
+        by_name[f"case_{n}"] = image, mask
+    return by_name
 
 
 @pytest.mark.parametrize(
@@ -500,5 +500,5 @@ def test_from_files_to_tables(name, target, tmp_path, monkeypatch, capsys) -> No
         with Path("results/table4.csv").open() as file:
             cells = [row for row in csv.DictReader(file) if row["preset"]]
         title = datasets.by_name(name).RECORD.title
-        found = {(row["dataset"], row["preset"], row["loss"]) for row in cells}
-        assert found == {(title, "reduced", "CE")}
+        keys = {(row["dataset"], row["preset"], row["loss"]) for row in cells}
+        assert keys == {(title, "reduced", "CE")}

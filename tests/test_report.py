@@ -23,7 +23,7 @@ from PIL import Image
 
 from data_io.datasets import by_name, phantom
 from data_io.errors import InputError
-from data_io.own_images import describe as own
+from data_io.own_images import describe
 from pipelines import cli, stages
 from pipelines.measure import metrics
 from pipelines.measure.metrics import overlap_scores
@@ -342,7 +342,7 @@ def own_run(test: int = 2) -> Path:
         noise = random.integers(0, 255, (24, 32, 3), np.uint8)
         Image.fromarray(noise).save(f"photos/{case}.png")
         Image.fromarray(label).save(f"labels/{case}.png")
-    root = own.describe(Path("photos"), Path("labels"), Path(".work")).root
+    root = describe.describe(Path("photos"), Path("labels"), Path(".work")).root
     run = test_illustrate.make_run(
         Path("results"), root.absolute(), "DSC++", dataset="own"
     )

@@ -5,7 +5,7 @@ import pytest
 
 from data_io.errors import InputError
 from data_io.prepare.miscnn_compat import Resampling, Sample
-from data_io.prepare.native import resampled_shape
+from data_io.prepare.native_grid import resampled_shape
 from data_io.prepare.resampling import SlabResampling
 
 KITS19 = (3.22, 1.62, 1.62)

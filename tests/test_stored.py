@@ -13,7 +13,7 @@ from predicted_runs import make_run
 
 from data_io.datasets import phantom
 from data_io.errors import InputError
-from data_io.files import content
+from data_io.files import hashing
 from pipelines.posthoc import scaling
 from pipelines.prediction import evaluate
 from pipelines.reporting.figures import photographs
@@ -168,7 +168,7 @@ def test_a_file_is_hashed_once(run, data, monkeypatch):
 
     def counted(path: Path) -> str:
         seen.append(path.name)
-        return content.file_hash(path)
+        return hashing.file_hash(path)
 
     monkeypatch.setattr(stored, "file_hash", counted)
     case = run.record["split"]["test"][0]
@@ -188,7 +188,7 @@ def test_the_list_is_one_of_sha256sum(run):
     names = sorted(line.split("  ")[1] for line in lines)
     assert names == sorted(f"{case}.npy" for _, case in stored.cases(run))
     first = lines[0].split("  ")
-    assert first[0] == content.file_hash(run.path("probabilities") / first[1])
+    assert first[0] == hashing.file_hash(run.path("probabilities") / first[1])
 
 
 def test_a_set_whose_description_is_of_another_kind_stays(run, capfd):

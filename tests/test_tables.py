@@ -19,7 +19,7 @@ from scipy import stats
 from written_runs import CASES, DSC_NLL, PLUS_NLL, make_run, one, read
 
 from data_io.errors import InputError
-from data_io.files.content import file_hash
+from data_io.files.hashing import file_hash
 from pipelines import cli, stages
 from pipelines.measure import histograms, metrics
 from pipelines.posthoc import threshold

@@ -23,7 +23,7 @@ from PIL import Image
 from data_io.datasets import phantom
 from data_io.datasets.drive import drive
 from data_io.errors import InputError
-from data_io.files.content import stamp_of
+from data_io.files.hashing import stamp_of
 from data_io.verification import images
 
 IMAGE = "training/images/21_training.tif"
@@ -157,11 +157,11 @@ def test_the_command_line_says_it_and_ends_with_2(
     where, damage, _ = DAMAGES[name]
     damage(root / where)
     assert main(["verify", "--dataset", "drive", "--data", str(root)]) == 2
-    said = capsys.readouterr()
-    assert said.err.count("dscpp: DRIVE in") == 1
-    assert where in said.err
-    assert "Traceback" not in said.err
-    assert said.out == ""
+    printed = capsys.readouterr()
+    assert printed.err.count("dscpp: DRIVE in") == 1
+    assert where in printed.err
+    assert "Traceback" not in printed.err
+    assert printed.out == ""
 
 
 def test_the_command_line_with_a_wrong_path(

@@ -9,8 +9,8 @@ import pytest
 
 from data_io.datasets.kits19 import kits19
 from data_io.errors import InputError
-from data_io.files import content, nifti
-from data_io.prepare import native
+from data_io.files import hashing, nifti
+from data_io.prepare import native_grid
 from data_io.prepare.miscnn_compat import Resampling, Sample
 from pipelines import cli
 from pipelines.measure import histograms, metrics, regions, voxels
@@ -77,7 +77,7 @@ def volume(tmp_path):
 
 @pytest.mark.parametrize("planes", [1, 4, 100])
 def test_measures_slab_by_slab_are_those_of_the_whole(monkeypatch, volume, planes):
-    monkeypatch.setattr(native, "_VOXELS", planes * SHAPE[0] * SHAPE[1])
+    monkeypatch.setattr(native_grid, "_VOXELS", planes * SHAPE[0] * SHAPE[1])
     rows, pairs = evaluate.measure(volume.run, kits19, volume.root, [("test", CASE)])
     whole = miscnn(softmax_of(GRID), SHAPE)
     near = regions.band(volume.label, regions.band_radius(3, SPACING_MM))
@@ -97,7 +97,7 @@ def test_measures_slab_by_slab_are_those_of_the_whole(monkeypatch, volume, plane
 
 
 def test_measures_do_not_depend_on_the_number_of_cores(monkeypatch, volume):
-    monkeypatch.setattr(native, "_VOXELS", SHAPE[0] * SHAPE[1])
+    monkeypatch.setattr(native_grid, "_VOXELS", SHAPE[0] * SHAPE[1])
     found = []
     for cores in (1, 2, 5):
         monkeypatch.setattr(evaluate.pool, "threads", lambda cores=cores: cores)
@@ -111,7 +111,7 @@ def test_measures_do_not_depend_on_the_number_of_cores(monkeypatch, volume):
 
 
 def test_a_mistake_in_a_slab_is_raised(monkeypatch, volume):
-    monkeypatch.setattr(native, "_VOXELS", SHAPE[0] * SHAPE[1])
+    monkeypatch.setattr(native_grid, "_VOXELS", SHAPE[0] * SHAPE[1])
     softmax = softmax_of(GRID)
     softmax[:, :, -1] = np.nan
     np.save(volume.run.path("probabilities") / f"{CASE}.npy", softmax)
@@ -267,7 +267,7 @@ def test_a_plane_without_a_target_or_directions():
 
 @pytest.mark.parametrize("planes", [2, 100])
 def test_nifti_files_lie_on_the_grid_of_the_image(monkeypatch, volume, planes):
-    monkeypatch.setattr(native, "_VOXELS", planes * SHAPE[0] * SHAPE[1])
+    monkeypatch.setattr(native_grid, "_VOXELS", planes * SHAPE[0] * SHAPE[1])
     (path,) = export.volumes(volume.run, volume.root, with_probabilities=True)
     assert path == volume.run.path("nifti") / f"{CASE}.nii.gz"
     given = nibabel.load(volume.root / CASE / kits19.IMAGE)
@@ -302,12 +302,14 @@ def test_a_threshold_leaves_the_rest_to_the_background():
 
 def test_the_command_writes_nifti_files(volume, tmp_path, capsys):
     task = Task.make("kits19", "DSC", preset="reduced")
-    hashes = content.content(kits19, volume.root, [CASE], tmp_path / "work" / "cache")
+    hashes = hashing.case_hashes(
+        kits19, volume.root, [CASE], tmp_path / "work" / "cache"
+    )
     volume.run.record.update(
         task.identity(),
         format=runs.FORMAT,
         state="evaluated",
-        data_hash=content.data_hash(hashes),
+        data_hash=hashing.data_hash(hashes),
     )
     runs.write_json(volume.run.path("run.json"), volume.run.record)
     folder, data = str(volume.run.folder), str(volume.root)
@@ -332,7 +334,7 @@ def test_a_volume_is_measured_in_a_fraction_of_its_softmax(monkeypatch, volume):
         nibabel.save(file, volume.root / CASE / name)
     softmax = np.full((*shape, 3), 1 / 3, np.float32)
     np.save(volume.run.path("probabilities") / f"{CASE}.npy", softmax)
-    monkeypatch.setattr(native, "_VOXELS", 2 * shape[0] * shape[1])
+    monkeypatch.setattr(native_grid, "_VOXELS", 2 * shape[0] * shape[1])
     monkeypatch.setattr(voxels, "_BLOCK", 2 * shape[0] * shape[1])
     tracemalloc.start()
     try:

@@ -285,6 +285,9 @@ def broken(key, value):
         ("a: [\n", ["YAML"]),
         ("- {dataset: phantom}\n", ["losses: expected a value, found none"]),
         (broken("lose", "1"), ["lose: expected no such key"]),
+        (broken('"seeds[0]"', "1"), ["block 1: seeds[0]: expected no such key"]),
+        (broken("2020-01-01", "1"), ["block 1: expected text as each key", "date"]),
+        (broken("preset", '"\\ud800"'), ["block 1", "surrogates not allowed"]),
         (broken("seeds", "3"), ["seeds: expected a valid array, found 3"]),
         (
             broken("seeds", "[a]"),

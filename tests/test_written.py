@@ -13,7 +13,7 @@ from PIL import Image
 from written_runs import make_run
 
 from conformance.__main__ import main as conformance
-from data_io.datasets import folder as own_images
+from data_io.datasets import folder
 from data_io.errors import InputError
 from data_io.verification.report import Report
 from pipelines import stages
@@ -45,9 +45,9 @@ def scene(tmp_path, monkeypatch) -> Path:
     about = {"format": 1, "name": "own", "title": "own", "classes": ["no", "yes"]}
     about["cases"] = {"a": files}
     about |= {"input_shape": [32, 32], "spacing_mm": None}
-    (own / own_images.ABOUT).write_text(json.dumps(about))
+    (own / folder.ABOUT).write_text(json.dumps(about))
     reading = json.dumps({"channels": 1, "values": [0, 1]})
-    (own / own_images.READING).write_text(reading)
+    (own / folder.READING).write_text(reading)
     run.path(runs.MODEL).touch()
     return tmp_path
 
@@ -102,7 +102,7 @@ def test_the_reported_label(scene, capsys):
     """`predict --model R --input in --output labels`: exit 0 and the label was gone."""
     Path("in/a.png").rename("in/a.nii.gz")
     (
-        scene / "run" / runs.OWN_DATA / own_images.ABOUT
+        scene / "run" / runs.OWN_DATA / folder.ABOUT
     ).unlink()  # nor does the run know the folder
     command = ["predict", "--model", "run", "--input", "in", "--output", "labels"]
     assert main(command) == 2
@@ -349,7 +349,7 @@ def test_a_run_among_own_images(scene, capsys):
     from pipelines.training.task import Task
 
     root = scene / "run" / runs.OWN_DATA
-    record = own_images.own.record(own_images.own.locate(root))
+    record = folder.own_images.record(folder.own_images.locate(root))
     task = Task.make("own", "DSC", preset="demo", record=record)
     for output in ("photos/run", "labels/run"):
         with pytest.raises(InputError, match="expected a folder apart from images"):

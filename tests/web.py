@@ -48,7 +48,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: Any) -> None:
-        """Says nothing."""
+        """Say nothing."""
 
     def do_GET(self) -> None:
         site: Web = self.server.site  # type: ignore[attr-defined]
@@ -89,16 +89,19 @@ class Handler(BaseHTTPRequestHandler):
 
     def wanted(self, page: Page) -> tuple[bytes, int, dict[str, str]]:
         """The part that is asked for, or all of it."""
-        asked, marks = self.headers.get("Range"), list(page.marks.values())
+        byte_range, marks = self.headers.get("Range"), list(page.marks.values())
         condition = self.headers.get("If-Range")
         stale = page.heeds and condition is not None and condition not in marks
-        if not asked or not page.ranges or stale:
+        if not byte_range or not page.ranges or stale:
             return page.content, 200, {}
-        start, size = int(asked.removeprefix("bytes=").rstrip("-")), len(page.content)
+        start, size = (
+            int(byte_range.removeprefix("bytes=").rstrip("-")),
+            len(page.content),
+        )
         if start >= size:
             return b"", 416, {"Content-Range": f"bytes */{size}"}
-        given = {"Content-Range": f"bytes {start}-{size - 1}/{size}"}
-        return page.content[start:], 206, given
+        headers = {"Content-Range": f"bytes {start}-{size - 1}/{size}"}
+        return page.content[start:], 206, headers
 
 
 @dataclass

@@ -110,6 +110,6 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 def one(rows, **wanted):
-    found = [row for row in rows if all(row[k] == v for k, v in wanted.items())]
-    assert len(found) == 1, found
-    return found[0]
+    matching = [row for row in rows if all(row[k] == v for k, v in wanted.items())]
+    assert len(matching) == 1, matching
+    return matching[0]

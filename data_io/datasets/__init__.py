@@ -41,7 +41,7 @@ def is_own(name: str) -> bool:
 
 
 def by_name(name: str) -> "Dataset":
-    """Returns a data set, the same object each time.
+    """Return a data set, the same object each time.
 
     Args:
         name: one of `NAMES`, in any case; or `own`, `own-...`: a user's own images.
@@ -58,10 +58,10 @@ def by_name(name: str) -> "Dataset":
         )
     from data_io.datasets.dataset import Dataset
 
-    place = _MODULES.get(wanted, wanted.replace("-", "_"))
-    objects = vars(import_module(f"{__name__}.{place}")).values()
-    found = (each for each in objects if isinstance(each, Dataset))
-    return next(each for each in found if each.RECORD.name == wanted)
+    module = _MODULES.get(wanted, wanted.replace("-", "_"))
+    objects = vars(import_module(f"{__name__}.{module}")).values()
+    sets = (each for each in objects if isinstance(each, Dataset))
+    return next(each for each in sets if each.RECORD.name == wanted)
 
 
 def split_by(name: str, kind: str) -> str:
@@ -76,8 +76,8 @@ def split_by(name: str, kind: str) -> str:
     whole = f"{name.lower()}-{kind}"
     if whole in NAMES and by_name(whole).RECORD.split_by == kind:
         return whole
-    own = (by_name(other).RECORD for other in NAMES)
-    known = [r.name.removesuffix(f"-{kind}") for r in own if r.split_by == kind]
+    records = (by_name(other).RECORD for other in NAMES)
+    known = [r.name.removesuffix(f"-{kind}") for r in records if r.split_by == kind]
     raise InputError(
         f"--split-by {kind}: expected a data set whose files tell such groups "
         f"({', '.join(known) or 'none does'}), received {name}. Give a split of yours: "

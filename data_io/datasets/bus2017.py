@@ -39,7 +39,7 @@ _RECORD = Record(
 
 
 class Bus2017(Pairs):
-    """The doors of BUS2017."""
+    """The data set BUS2017."""
 
     RECORD = _RECORD
     DEFAULT = Path("data/BUS")

@@ -63,7 +63,7 @@ _RECORD = Record(
 
 
 class CvcClinicDB(Pairs):
-    """The doors of CVC-ClinicDB."""
+    """The data set CVC-ClinicDB."""
 
     RECORD = _RECORD
     DEFAULT = Path("data/CVC-ClinicDB")
@@ -77,7 +77,7 @@ class CvcClinicDB(Pairs):
     ENDINGS = (".tif", ".tif")
 
     def check(self, root: Path) -> list[str]:
-        """Compares the folder with the layout; frames are numbered from 1 to 612."""
+        """Compare the folder with the layout; frames are numbered from 1 to 612."""
         known = () if self.is_prepared(root) else self.cases(root)
         return super().check(root) + [
             f"{self.roles(root, case)['image'].relative_to(root)}: expected a frame "
@@ -87,15 +87,15 @@ class CvcClinicDB(Pairs):
         ]
 
     def groups(self, root: Path) -> dict[str, str]:
-        """Returns the sequence of each frame, such as `sequence 7`, by case.
+        """Return the sequence of each frame, such as `sequence 7`, by case.
 
         Returns:
             {} in the layout of the authors' copies, whose frames may be renumbered.
         """
         if self.is_prepared(root):
             return {}
-        found = {case: sequence(case) for case in self.cases(root)}
-        return found if all(found.values()) else {}
+        group_of = {case: sequence(case) for case in self.cases(root)}
+        return group_of if all(group_of.values()) else {}
 
 
 class BySequence(CvcClinicDB):
@@ -116,8 +116,8 @@ class BySequence(CvcClinicDB):
 def sequence(case: str) -> str:
     """The sequence of a frame; "" where its number is none of the data set's."""
     number = int(case)
-    found = [n for n, frames in enumerate(SEQUENCES, 1) if number in frames]
-    return f"sequence {found[0]}" if found else ""
+    numbers = [n for n, frames in enumerate(SEQUENCES, 1) if number in frames]
+    return f"sequence {numbers[0]}" if numbers else ""
 
 
 cvc_clinicdb = CvcClinicDB()

@@ -42,7 +42,7 @@ class Dataset:
     DIRECTIONS: str | None = None
 
     def locate(self, data: Path | None) -> Path:
-        """Finds the data set's own folder.
+        """Find the data set's own folder.
 
         Args:
             data: that folder, its zip, or the folder that contains either; None for
@@ -56,15 +56,15 @@ class Dataset:
     def is_prepared(self, root: Path) -> bool:
         """True for the layout of the authors' copies, where it is one of `MARKS`."""
         raw = [mark for mark in self.MARKS if mark != layout.PREPARED]
-        found = (path for mark in raw for path in Path(root).glob(mark))
-        return len(raw) < len(self.MARKS) and not any(p.is_dir() for p in found)
+        matches = (path for mark in raw for path in Path(root).glob(mark))
+        return len(raw) < len(self.MARKS) and not any(p.is_dir() for p in matches)
 
     def record(self, root: Path) -> Record:
-        """Returns the facts of the copy at `root`; mostly `RECORD`."""
+        """Return the facts of the copy at `root`; mostly `RECORD`."""
         return self.RECORD
 
     def split(self, root: Path) -> dict[str, tuple[str, ...]] | None:
-        """Returns the cases of `training`, `validation` and `test`.
+        """Return the cases of `training`, `validation` and `test`.
 
         None where the split is drawn by seed; {} where it is fixed, but the names in
         this copy do not say it.
@@ -72,15 +72,15 @@ class Dataset:
         return None
 
     def cases(self, root: Path) -> tuple[str, ...]:
-        """Returns the ids of all cases."""
+        """Return the ids of all cases."""
         return tuple(c for part in (self.split(root) or {}).values() for c in part)
 
     def groups(self, root: Path) -> dict[str, str]:
-        """Returns the group of each case, such as its patient; {} where unknown."""
+        """Return the group of each case, such as its patient; {} where unknown."""
         return {}
 
     def roles(self, root: Path, case: str) -> dict[str, Path]:
-        """Returns what the files of a case are, whether or not they are there.
+        """Return what the files of a case are, whether or not they are there.
 
         Returns:
             Paths by role: `image`, `observer1` (its label map), further observers. A
@@ -89,12 +89,12 @@ class Dataset:
         raise NotImplementedError
 
     def files(self, root: Path, case: str) -> tuple[Path, ...]:
-        """Returns every raw file of a case that is there."""
+        """Return every raw file of a case that is there."""
         paths = [path for path in self.roles(root, case).values() if path.exists()]
         return tuple(f for p in paths for f in (masks(p) if p.is_dir() else [p]))
 
     def image(self, root: Path, case: str) -> np.ndarray:
-        """Returns the image of a case as the network's preprocessing takes it.
+        """Return the image of a case as the network's preprocessing takes it.
 
         Returns:
             uint8 (rows, columns, channels), or of a volume (slices, rows, columns, 1).
@@ -108,11 +108,11 @@ class Dataset:
         return read_image(path)
 
     def picture(self, root: Path, case: str) -> np.ndarray:
-        """Returns an image to look at: uint8 (rows, columns, 3)."""
+        """Return an image to look at: uint8 (rows, columns, 3)."""
         return self.image(root, case)
 
     def references(self, root: Path, case: str) -> dict[str, np.ndarray]:
-        """Returns the label maps of a case that are there, at native size.
+        """Return the label maps of a case that are there, at native size.
 
         Returns:
             uint8 class numbers, (rows, columns) or (slices, rows, columns), by
@@ -123,26 +123,26 @@ class Dataset:
         """
         paths = self.roles(root, case).items()
         labels = {role: p for role, p in paths if role.startswith("observer")}
-        there = {role: path for role, path in labels.items() if path.exists()}
-        found = {}
-        for role, path in (there or labels).items():
+        existing = {role: path for role, path in labels.items() if path.exists()}
+        references = {}
+        for role, path in (existing or labels).items():
             if nifti.is_volume(path):
-                found[role] = nifti.read_label(path)
+                references[role] = nifti.read_label(path)
             elif path.is_dir():
-                found[role] = union(path)[0]
+                references[role] = union(path)[0]
             else:
-                found[role] = read_mask(path, grey=self.RECORD.grey_masks)
-        return found
+                references[role] = read_mask(path, grey=self.RECORD.grey_masks)
+        return references
 
     def values(self, root: Path) -> list[int]:
-        """Returns the label value of each class, as `look` finds it, background first.
+        """Return the label value of each class, as `look` finds it, background first.
 
         Of two classes the second is any value that is not the first.
         """
         return list(range(len(self.RECORD.classes)))
 
     def regions(self, root: Path, case: str) -> dict[str, np.ndarray]:
-        """Returns where to measure: bool, of the label map's shape, by name.
+        """Return where to measure: bool, of the label map's shape, by name.
 
         The whole `image` alone: one True seen from everywhere, read-only, no memory.
         """
@@ -154,7 +154,7 @@ class Dataset:
         return {"image": np.broadcast_to(np.True_, shape)}
 
     def geometry(self, root: Path, case: str) -> nifti.Geometry | None:
-        """Returns where the voxels of a case's volume lie; None for an image.
+        """Return where the voxels of a case's volume lie; None for an image.
 
         Raises:
             InputError: the volume is missing or damaged.
@@ -164,7 +164,7 @@ class Dataset:
 
     @staticmethod
     def look(path: Path, role: str) -> dict[str, Any]:
-        """Returns what verification asks of a file, as JSON can keep it.
+        """Return what verification asks of a file, as JSON can keep it.
 
         `path` may be a folder of masks of single objects; for `role` see `roles`.
 
@@ -179,16 +179,16 @@ class Dataset:
         return facts(path, role)
 
     def home(self, root: Path) -> Path:
-        """Returns the folder of the raw files, to which messages are relative."""
+        """Return the folder of the raw files, to which messages are relative."""
         return Path(root)
 
     def expected(self, root: Path) -> list[Path]:
-        """Returns every file of the data set, as distributed."""
+        """Return every file of the data set, as distributed."""
         cases = self.cases(root)
         return [path for case in cases for path in self.roles(root, case).values()]
 
     def check(self, root: Path) -> list[str]:
-        """Compares the folder with the layout, without opening a file.
+        """Compare the folder with the layout, without opening a file.
 
         Returns:
             One line for each problem: which file, expected, found, what to do.
@@ -197,11 +197,11 @@ class Dataset:
         return layout.missing(title, Path(root), expected, self.HINTS)
 
     def remarks(self, root: Path) -> list[str]:
-        """Returns what is unusual about the folder but stops nothing."""
-        found = len(self.cases(root))
-        if found == self.RECORD.cases:
+        """Return what is unusual about the folder but stops nothing."""
+        count = len(self.cases(root))
+        if count == self.RECORD.cases:
             return []
         return [
-            f"{found} cases, the whole data set has {self.RECORD.cases}; the split is "
+            f"{count} cases, the whole data set has {self.RECORD.cases}; the split is "
             "80/20 and 80/20, so its sizes are others too"
         ]

@@ -58,7 +58,7 @@ _RECORD = Record(
 
 
 class Drive(Dataset):
-    """The doors of DRIVE."""
+    """The data set DRIVE."""
 
     RECORD = _RECORD
     DEFAULT = Path("data/DRIVE")
@@ -75,13 +75,13 @@ class Drive(Dataset):
     TEST = tuple(f"{number:02d}" for number in range(1, 21))
 
     def cases(self, root: Path) -> tuple[str, ...]:
-        """Returns the ids of all cases: 21 to 40, then 01 to 20, or those of a copy."""
+        """Return the ids of all cases: 21 to 40, then 01 to 20, or those of a copy."""
         if self.is_prepared(root):
             return layout.prepared_cases(root)
         return self.TRAINING + self.TEST
 
     def split(self, root: Path) -> dict[str, tuple[str, ...]]:
-        """Returns the cases of `training` (21-36), `validation` (37-40), `test`.
+        """Return the cases of `training` (21-36), `validation` (37-40), `test`.
 
         {} for a copy whose names do not say it.
         """
@@ -91,7 +91,7 @@ class Drive(Dataset):
         return {"training": first, "validation": last, "test": self.TEST}
 
     def roles(self, root: Path, case: str) -> dict[str, Path]:
-        """Returns `image`, `observer1`, `observer2` (of the test), `field of view`.
+        """Return `image`, `observer1`, `observer2` (of the test), `field of view`.
 
         Of a copy in the authors' layout the first two.
         """
@@ -99,18 +99,18 @@ class Drive(Dataset):
             return layout.prepared(root, case)
         part = "test" if case in self.TEST else "training"
         folder = Path(root) / part
-        found = {
+        files = {
             "image": folder / "images" / f"{case}_{part}.tif",
             "observer1": folder / "1st_manual" / f"{case}_manual1.gif",
             "observer2": folder / "2nd_manual" / f"{case}_manual2.gif",
             "field of view": folder / "mask" / f"{case}_{part}_mask.gif",
         }
         if part == "training":
-            del found["observer2"]
-        return found
+            del files["observer2"]
+        return files
 
     def regions(self, root: Path, case: str) -> dict[str, np.ndarray]:
-        """Returns the whole image and, where its mask is there, the field of view."""
+        """Return the whole image and, where its mask is there, the field of view."""
         roles = self.roles(root, case)
         if "field of view" not in roles:
             return super().regions(root, case)
@@ -118,12 +118,12 @@ class Drive(Dataset):
         return {"image": np.ones_like(inside), "field of view": inside}
 
     def expected(self, root: Path) -> list[Path]:
-        """Returns every file of the data set, those of the test first."""
+        """Return every file of the data set, those of the test first."""
         ids = self.cases(root) if self.is_prepared(root) else self.TEST + self.TRAINING
         return [path for case in ids for path in self.roles(root, case).values()]
 
     def check(self, root: Path) -> list[str]:
-        """Compares the folder with the layout, without opening a file.
+        """Compare the folder with the layout, without opening a file.
 
         A copy without any label of the second observer lacks nothing.
         """
@@ -139,7 +139,7 @@ class Drive(Dataset):
         ]
 
     def remarks(self, root: Path) -> list[str]:
-        """Returns what is unusual about the folder but stops nothing."""
+        """Return what is unusual about the folder but stops nothing."""
         extra = [
             str(path.relative_to(root))
             for path in self._surplus(root)

@@ -44,27 +44,27 @@ _RECORD = Record(
 
 
 class Dsb2018(Dataset):
-    """The doors of 2018DSB; a zip of it may hold the images' folders at its top."""
+    """The data set 2018DSB; a zip of it may hold the images' folders at its top."""
 
     RECORD = _RECORD
     DEFAULT = Path("data/stage1_train")
     MARKS = ("*/images", "*/masks", layout.PREPARED)
 
     def locate(self, data: Path | None) -> Path:
-        """Finds the folder that holds a folder for each image."""
+        """Find the folder that holds a folder for each image."""
         root = super().locate(data)
         if not self.cases(root):
             raise layout.absent(self.RECORD, root, self.DEFAULT)
         return root
 
     def cases(self, root: Path) -> tuple[str, ...]:
-        """Returns the ids of the images: folders with `images` or `masks`."""
+        """Return the ids of the images: folders with `images` or `masks`."""
         folders = (f for f in Path(root).iterdir() if not archives.is_litter(f.name))
         raw = tuple(sorted(folder.name for folder in folders if _is_raw(folder)))
         return raw or layout.prepared_cases(root)
 
     def roles(self, root: Path, case: str) -> dict[str, Path]:
-        """Returns `image`, and `observer1`: the folder of the nuclei's masks.
+        """Return `image`, and `observer1`: the folder of the nuclei's masks.
 
         In the authors' layout `observer1` is the file of their union.
         """
@@ -75,7 +75,7 @@ class Dsb2018(Dataset):
         return {"image": image, "observer1": folder / "masks"}
 
     def check(self, root: Path) -> list[str]:
-        """Compares the folder with the layout, without opening a file."""
+        """Compare the folder with the layout, without opening a file."""
         problems = []
         for case in self.cases(root):
             parts = self.roles(root, case)

@@ -22,10 +22,10 @@ from data_io.datasets.layout import ABOUT
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.files import nifti, schema
-from data_io.files.content import read_json, stamp_of
+from data_io.files.hashing import read_json, stamp_of
 from data_io.files.names import plain
 from data_io.files.reading import decode, described, is_colour, one_channel
-from data_io.prepare.native import by_axis
+from data_io.prepare.native_grid import by_axis
 from data_io.verification import images, volumes
 
 READING = "reading.json"
@@ -77,12 +77,12 @@ class _Reading(TypedDict):
 
 
 class OwnImages(Dataset):
-    """The doors of own images; its root is the folder of the two small files."""
+    """A data set of own images; its root is the folder of the two small files."""
 
     RECORD = _RECORD
 
     def locate(self, data: Path | None) -> Path:
-        """Finds the description that `data_io.own_images.describe.describe` wrote.
+        """Find the description that `data_io.own_images.describe.describe` wrote.
 
         Raises:
             InputError: it is not there, of another version, or damaged.
@@ -98,33 +98,33 @@ class OwnImages(Dataset):
         )
 
     def places(self, root: Path) -> set[Path]:
-        """Returns the folders in which images and label maps lie."""
+        """Return the folders in which images and label maps lie."""
         cases = _read(root)["cases"].values()
         return {Path(path).parent for files in cases for path in files.values()}
 
     def record(self, root: Path) -> Record:
-        """Returns the facts of the images described at `root`."""
+        """Return the facts of the images described at `root`."""
         about, channels = schema.tuples(_read(root)), _read(root, READING)["channels"]
-        known = {name: about[name] for name in _OF_RECORD if name in about}
-        return replace(self.RECORD, channels=channels, **known)
+        facts = {name: about[name] for name in _OF_RECORD if name in about}
+        return replace(self.RECORD, channels=channels, **facts)
 
     def cases(self, root: Path) -> tuple[str, ...]:
-        """Returns the ids of the images: their names without the ending."""
+        """Return the ids of the images: their names without the ending."""
         return tuple(_read(root)["cases"])
 
     def roles(self, root: Path, case: str) -> dict[str, Path]:
-        """Returns `image`, further channels (`image_0001`), a label map `observer1`."""
-        known = _read(root)["cases"]
-        if case not in known:
+        """Return `image`, further channels (`image_0001`), a label map `observer1`."""
+        cases = _read(root)["cases"]
+        if case not in cases:
             raise InputError(f"{root}: expected one of its cases, received {case!r}.")
-        return {role: Path(path) for role, path in known[case].items()}
+        return {role: Path(path) for role, path in cases[case].items()}
 
     def files(self, root: Path, case: str) -> tuple[Path, ...]:
-        """Returns how the case is read, then its raw files."""
+        """Return how the case is read, then its raw files."""
         return (Path(root) / READING, *self.roles(root, case).values())
 
     def image(self, root: Path, case: str) -> np.ndarray:
-        """Returns an image with the channels of the set, uint8 or float32."""
+        """Return an image with the channels of the set, uint8 or float32."""
         roles = self.roles(root, case).items()
         paths = [path for role, path in roles if role.startswith("image")]
         if len(paths) == 1:
@@ -132,7 +132,7 @@ class OwnImages(Dataset):
         return np.concatenate([_with_channels(path, 1) for path in paths], axis=-1)
 
     def picture(self, root: Path, case: str) -> np.ndarray:
-        """Returns an image, or its first file, to look at: uint8 RGB, whole range."""
+        """Return an image, or its first file, to look at: uint8 RGB, whole range."""
         pixels = _with_channels(self.roles(root, case)["image"], 3)
         if pixels.dtype == np.uint8:
             return pixels
@@ -140,16 +140,16 @@ class OwnImages(Dataset):
         return np.asarray(255 * (pixels - low) / max(high - low, 1e-6), np.uint8)
 
     def references(self, root: Path, case: str) -> dict[str, np.ndarray]:
-        """Returns the label map of a case, uint8 class numbers, as `observer1`."""
+        """Return the label map of a case, uint8 class numbers, as `observer1`."""
         path = self.roles(root, case)["observer1"]
         return {"observer1": _classes(path, _read(root, READING)["values"])}
 
     def values(self, root: Path) -> list[int]:
-        """Returns the label value of each class, background first."""
+        """Return the label value of each class, background first."""
         return list(_read(root, READING)["values"])
 
     def check(self, root: Path) -> list[str]:
-        """Returns a problem for each file that is gone since it was described."""
+        """Return a problem for each file that is gone since it was described."""
         return [
             f"{path}: expected a file, found none. Put it back; or, where it was "
             "moved, give the `dscpp train` command with --images and --masks of today."
@@ -158,12 +158,12 @@ class OwnImages(Dataset):
         ]
 
     def remarks(self, root: Path) -> list[str]:
-        """Returns nothing: what is unusual is said when the images are described."""
+        """Return nothing: what is unusual is said when the images are described."""
         return []
 
     @staticmethod
     def look(path: Path, role: str) -> dict[str, Any]:
-        """Returns what there is to know of a file; see `Dataset.look`.
+        """Return what there is to know of a file; see `Dataset.look`.
 
         A further channel (`image_0001`) is looked at as an image.
 
@@ -180,67 +180,67 @@ class OwnImages(Dataset):
         if role == "image":
             pixels = read_pixels(path)
             shape, channels = list(pixels.shape[:-1]), pixels.shape[-1]
-            found = {"mode": "image", "shape": shape, "channels": channels}
-            return found | images.copies(pixels)
+            facts = {"mode": "image", "shape": shape, "channels": channels}
+            return facts | images.copies(pixels)
         labels = read_labels(path)
         jpeg = path.suffix.lower() in (".jpg", ".jpeg")
-        found = {"mode": "labels", "shape": list(labels.shape), "jpeg": jpeg}
-        return {**found, "values": images.counted(labels)}
+        facts = {"mode": "labels", "shape": list(labels.shape), "jpeg": jpeg}
+        return {**facts, "values": images.counted(labels)}
 
     def home(self, root: Path) -> Path:
-        """Returns the folder of the first image."""
+        """Return the folder of the first image."""
         return Path(next(iter(_read(root)["cases"].values()))["image"]).parent
 
 
 def _check(root: Path) -> None:
-    """Refuses a description that dscpp would not have written.
+    """Refuse a description that dscpp would not have written.
 
     Raises:
         InputError: names the file and what is wrong with it.
     """
-    found = more = ""
+    fault = hint = ""
     try:
         about = schema.load(root / ABOUT, _Described)
         schema.load(root / READING, _Reading)
     except (OSError, ValueError) as error:
-        found = str(error)
+        fault = str(error)
         if isinstance(error, schema.Changed):
-            more = f" To keep a change of your own, such as new paths, {schema.UNSEAL}."
+            hint = f" To keep a change of your own, such as new paths, {schema.UNSEAL}."
     else:
         if not datasets.is_own(about["name"]):
-            found = f"the name {about['name']!a}"
+            fault = f"the name {about['name']!a}"
         for case, paths in about["cases"].items():
             plain(case, root / ABOUT, "case")
             whole = all(Path(path).is_absolute() for path in paths.values())
-            known = all(map(_ROLE.fullmatch, paths)) and "image" in paths
-            if not (whole and known):
-                found = f"other files of case {case}"
-    if found:
+            named = all(map(_ROLE.fullmatch, paths)) and "image" in paths
+            if not (whole and named):
+                fault = f"other files of case {case}"
+    if fault:
         raise InputError(
-            f"{root / ABOUT}: expected a description that dscpp wrote, found {found}. "
+            f"{root / ABOUT}: expected a description that dscpp wrote, found {fault}. "
             "Name the images with --images FOLDER and --masks FOLDER, for a run in its "
-            f"`dscpp train` command: it is written anew.{more}"
+            f"`dscpp train` command: it is written anew.{hint}"
         )
 
 
 def _look_at_volume(path: Path, role: str) -> dict[str, Any]:
-    found = volumes.facts(path, role)
-    sizes = found["spacing_mm"]
-    if not (np.isfinite(found["affine"]).all() and all(sizes)):
+    facts = volumes.facts(path, role)
+    sizes = facts["spacing_mm"]
+    if not (np.isfinite(facts["affine"]).all() and all(sizes)):
         raise InputError(
             f"{path}: expected voxels of a size above 0 mm, found "
             f"{by_axis(sizes)}. Correct the affine in its header."
         )
-    if volumes.wrong_unit(found["unit"]):
-        raise InputError(f"{path}: {volumes.wrong_unit(found['unit'])}")
+    if volumes.wrong_unit(facts["unit"]):
+        raise InputError(f"{path}: {volumes.wrong_unit(facts['unit'])}")
     if role == "image":
-        if found["missing"]:
+        if facts["missing"]:
             raise _not_finite(path)
-        return {**found, "channels": 1}
-    odd = [value for value, _ in found["values"] if value not in range(256)]
-    if odd or found["missing"]:
-        raise nifti.no_label(path, odd[0] if odd else np.nan, found["range"])
-    return found
+        return {**facts, "channels": 1}
+    odd = [value for value, _ in facts["values"] if value not in range(256)]
+    if odd or facts["missing"]:
+        raise nifti.no_label(path, odd[0] if odd else np.nan, facts["range"])
+    return facts
 
 
 def _not_finite(path: Path) -> InputError:
@@ -251,7 +251,7 @@ def _not_finite(path: Path) -> InputError:
 
 
 def read_pixels(path: Path) -> np.ndarray:
-    """Reads an image as it is, one channel or three.
+    """Read an image as it is, one channel or three.
 
     Args:
         path: grey (8 or 16 bits, or finite floats), one bit, palette or RGB. A palette
@@ -285,7 +285,7 @@ def read_pixels(path: Path) -> np.ndarray:
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """Reads a label map as it is: whole numbers, of a palette the indices.
+    """Read a label map as it is: whole numbers, of a palette the indices.
 
     Args:
         path: one channel, or colours that are all grey, either with an opaque alpha
@@ -302,17 +302,17 @@ def read_labels(path: Path) -> np.ndarray:
     mode, pixels = decode(path)
     if pixels.ndim == 2 and pixels.dtype.kind == "f":
         return nifti.as_label(path, pixels)
-    found = one_channel(mode, pixels)
-    if found is None:
+    label = one_channel(mode, pixels)
+    if label is None:
         raise InputError(
             f"{path}: expected a label map with one number a pixel, found "
             f"{described(mode, pixels)}. Save class numbers, not colours."
         )
-    return found
+    return label
 
 
 def _with_channels(path: Path, channels: int) -> np.ndarray:
-    """Reads an image with so many channels; grey becomes colour, not the reverse."""
+    """Read an image with so many channels; grey becomes colour, not the reverse."""
     pixels = read_pixels(path)
     if pixels.shape[-1] == channels:
         return pixels
@@ -325,7 +325,7 @@ def _with_channels(path: Path, channels: int) -> np.ndarray:
 
 
 def _classes(path: Path, values: list[int]) -> np.ndarray:
-    """Reads a label map and numbers its values: the first is class 0, and so on."""
+    """Read a label map and number its values: the first is class 0, and so on."""
     pixels = read_labels(path)
     label = np.zeros(pixels.shape, np.uint8)
     known = pixels == values[0]
@@ -341,7 +341,7 @@ def _classes(path: Path, values: list[int]) -> np.ndarray:
 
 
 def _read(root: Path, name: str = ABOUT) -> dict[str, Any]:
-    """Reads one of the two files, once while it is the same; {} where that fails."""
+    """Read one of the two files, once while it is the same; {} where that fails."""
     path = Path(root) / name
     try:
         return _parsed(path.absolute(), *stamp_of(path))
@@ -354,4 +354,4 @@ def _parsed(path: Path, *stamp: int) -> dict[str, Any]:
     return read_json(path) or {}
 
 
-own = OwnImages()
+own_images = OwnImages()

@@ -41,7 +41,7 @@ _RECORD = Record(
 
 
 class Hippocampus(Dataset):
-    """The doors of Hippocampus."""
+    """The data set Hippocampus."""
 
     RECORD = _RECORD
     DEFAULT = Path("data/Task04_Hippocampus")
@@ -49,7 +49,7 @@ class Hippocampus(Dataset):
     ENDING = ".nii.gz"
 
     def cases(self, root: Path) -> tuple[str, ...]:
-        """Returns the names without ending, of images and of label maps.
+        """Return the names without ending, of images and of label maps.
 
         The archive's hidden files, `._hippocampus_001.nii.gz`, are none of them.
         """
@@ -58,7 +58,7 @@ class Hippocampus(Dataset):
         return tuple(sorted({path.name.removesuffix(self.ENDING) for path in paths}))
 
     def roles(self, root: Path, case: str) -> dict[str, Path]:
-        """Returns `image` and `observer1`, whether or not they are there."""
+        """Return `image` and `observer1`, whether or not they are there."""
         image, label = (root / part / f"{case}{self.ENDING}" for part in self.MARKS)
         return {"image": image, "observer1": label}
 

@@ -45,7 +45,7 @@ _RECORD = Record(
 
 
 class Isic2018(Pairs):
-    """The doors of ISIC2018."""
+    """The data set ISIC2018."""
 
     RECORD = _RECORD
     DEFAULT = Path("data/ISIC2018")

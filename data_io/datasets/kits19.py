@@ -47,7 +47,7 @@ _RECORD = Record(
 
 
 class Kits19(Dataset):
-    """The doors of KiTS19."""
+    """The data set KiTS19."""
 
     RECORD = _RECORD
     DEFAULT = Path("data/kits19")
@@ -62,7 +62,7 @@ class Kits19(Dataset):
     EXCLUDED = tuple(f"case_{n:05d}" for n in (15, 23, 37, 68, 125, 133))
 
     def locate(self, data: Path | None) -> Path:
-        """Finds the folder of the cases, also from that of the repository."""
+        """Find the folder of the cases, also from that of the repository."""
         start = self.DEFAULT if data is None else Path(data)
         for folder in (start / "data", start / "kits19" / "data"):
             if any(folder.glob("case_*")):
@@ -70,17 +70,17 @@ class Kits19(Dataset):
         return super().locate(data)
 
     def cases(self, root: Path) -> tuple[str, ...]:
-        """Returns the labelled cases there are, less those the paper leaves out."""
+        """Return the labelled cases there are, less those the paper leaves out."""
         labelled = [name for name in _folders(root) if int(name[-5:]) < self.LABELLED]
         return tuple(name for name in labelled if name not in self.EXCLUDED)
 
     def roles(self, root: Path, case: str) -> dict[str, Path]:
-        """Returns `image` and `observer1`, whether or not they are there."""
+        """Return `image` and `observer1`, whether or not they are there."""
         folder = Path(root) / case
         return {"image": folder / self.IMAGE, "observer1": folder / self.LABEL}
 
     def check(self, root: Path) -> list[str]:
-        """Compares the folder with the layout, without opening a file."""
+        """Compare the folder with the layout, without opening a file."""
         expected = [self.roles(root, case) for case in self.cases(root)]
         if not expected:
             return [f"{root}: expected cases from case_00000 on, found none. {AGAIN}"]
@@ -97,18 +97,18 @@ class Kits19(Dataset):
         return problems + layout.gone(root, images, self.RECORD.access)
 
     def remarks(self, root: Path) -> list[str]:
-        """Returns what is unusual about the folder but stops nothing."""
-        here, found = _folders(root), self.cases(root)
+        """Return what is unusual about the folder but stops nothing."""
+        folders, cases = _folders(root), self.cases(root)
         lines = []
-        if len(found) != self.RECORD.cases:
+        if len(cases) != self.RECORD.cases:
             lines.append(
-                f"{len(found)} cases, not the paper's {self.RECORD.cases}: the split "
+                f"{len(cases)} cases, not the paper's {self.RECORD.cases}: the split "
                 "has other sizes than Table 1"
             )
-        left_out = [case for case in here if case in self.EXCLUDED]
+        left_out = [case for case in folders if case in self.EXCLUDED]
         if left_out:
             lines.append(f"left out, as in the paper: {', '.join(left_out)}")
-        others = len(here) - len(found) - len(left_out)
+        others = len(folders) - len(cases) - len(left_out)
         if others:
             lines.append(
                 f"{others} cases from case_{self.LABELLED:05d} on have no labels: not "
@@ -119,8 +119,8 @@ class Kits19(Dataset):
 
 def _folders(root: Path) -> list[str]:
     """The names of all folders of cases, in order."""
-    found = (path.name for path in Path(root).iterdir() if path.is_dir())
-    return sorted(name for name in found if re.fullmatch(r"case_\d{5}", name))
+    names = (path.name for path in Path(root).iterdir() if path.is_dir())
+    return sorted(name for name in names if re.fullmatch(r"case_\d{5}", name))
 
 
 kits19 = Kits19()

@@ -20,7 +20,7 @@ from data_io.datasets.kits19 import Kits19, kits19
 from data_io.datasets.layout import ABOUT
 from data_io.errors import InputError
 from data_io.files import nifti
-from data_io.files.content import file_hash
+from data_io.files.hashing import file_hash
 from data_io.files.schema import digest, sealed
 from data_io.files.writing import folder_aside, write_json, writing
 from data_io.simulation import ct
@@ -63,7 +63,7 @@ class _About(TypedDict):
 
 
 class SimulatedKits19(Kits19):
-    """The doors of KiTS19's phantoms.
+    """The data set of simulated KiTS19 volumes.
 
     Attributes:
         FOLDER: where they are simulated to.
@@ -77,7 +77,7 @@ class SimulatedKits19(Kits19):
     DRAWN = 15
 
     def locate(self, data: Path | None) -> Path:
-        """Finds simulated volumes, or simulates them.
+        """Find simulated volumes, or simulates them.
 
         Args:
             data: folder of simulated volumes; or of KiTS19's label maps, as
@@ -108,28 +108,28 @@ class SimulatedKits19(Kits19):
             return folder if complete else _simulate(sources, folder)
 
     def expected(self, root: Path) -> list[Path]:
-        """Returns every file of the set but its description."""
+        """Return every file of the set but its description."""
         names = (self.IMAGE, self.LABEL)
         over = layout.described(root, _About, "simulated volumes")["over"]
         return [Path(root) / case / name for case in over for name in names]
 
     def check(self, root: Path) -> list[str]:
-        """Compares the folder with its description, without opening a volume."""
+        """Compare the folder with its description, without opening a volume."""
         return layout.gone(root, self.expected(root), AGAIN)
 
     def remarks(self, root: Path) -> list[str]:
-        """Returns what to know about the set that stops nothing."""
+        """Return what to know about the set that stops nothing."""
         return [f"{NOTE}; no result says anything about patients"]
 
 
 def _key(sources: dict[str, Path | None]) -> str:
-    """Names a set by all that decides its content."""
+    """Name a set by all that decides its content."""
     hashes = {case: path and file_hash(path) for case, path in sources.items()}
     return digest([FORMAT, hashes])[:12]
 
 
 def _simulate(sources: dict[str, Path | None], folder: Path) -> Path:
-    """Writes what is missing of a set, each case aside first; returns its folder."""
+    """Write what is missing of a set, each case aside first; return its folder."""
     folder.mkdir(parents=True, exist_ok=True)
     files = kits19.IMAGE, kits19.LABEL
     missing = [c for c in sources if not all((folder / c / f).is_file() for f in files)]
@@ -152,7 +152,7 @@ def _simulate(sources: dict[str, Path | None], folder: Path) -> Path:
 
 
 def _write_case(folder: Path, case: str, source: Path | None) -> None:
-    """Writes a label map, as it is or drawn, and a volume; its number is the seed."""
+    """Write a label map, as it is or drawn, and a volume; its number is the seed."""
     random = np.random.default_rng([FORMAT, int(case[-5:])])
     target = folder / kits19.LABEL
     if source is None:
@@ -165,7 +165,7 @@ def _write_case(folder: Path, case: str, source: Path | None) -> None:
 
 
 def _draw(path: Path, random: np.random.Generator) -> None:
-    """Draws a label map on a grid of its own, with KiTS19's axes."""
+    """Draw a label map on a grid of its own, with KiTS19's axes."""
     slice_mm = random.choice([2.0, 3.0, 4.0, 5.0])
     pixel_mm = random.uniform(2.0, 2.6)
     slices = int(random.uniform(150, 230) / slice_mm)

@@ -30,7 +30,7 @@ def locate(
     default: Path,
     marks: tuple[str, ...],
 ) -> Path:
-    """Finds the folder of a data set, see `Dataset.locate`.
+    """Find the folder of a data set, see `Dataset.locate`.
 
     It has one at least of the subfolders `marks` (or what `PREPARED` stands for), in
     which `*` is any name.
@@ -40,8 +40,8 @@ def locate(
     """
     start = default if data is None else Path(data)
     for folder in candidates(start, default.name):
-        there = ((p, mark) for mark in marks for p in folder.glob(mark))
-        if any(p.is_file() if mark == PREPARED else p.is_dir() for p, mark in there):
+        matches = ((p, mark) for mark in marks for p in folder.glob(mark))
+        if any(p.is_file() if mark == PREPARED else p.is_dir() for p, mark in matches):
             return folder
     raise absent(record, start, default)
 
@@ -54,7 +54,7 @@ def absent(record: Record, start: Path, default: Path) -> InputError:
     simulated = ", and PHANTOM=1 (dscpp reproduce: --phantom) simulates such images"
     return InputError(
         f"{record.title}: expected the data set in {start}, found "
-        f"{found(start)}.\n{record.access}{fetch}\nLayout:\n{record.layout}\n"
+        f"{contents_of(start)}.\n{record.access}{fetch}\nLayout:\n{record.layout}\n"
         f"Then give DATA=FOLDER to make, --data FOLDER to dscpp, or put it in "
         f"{default}. Without the data, `make demo` runs the same pipeline on phantoms"
         f"{simulated * (record.name in datasets.SIMULATED)}."
@@ -66,8 +66,8 @@ def picture(folder: Path, stem: str, ending: str) -> Path:
     likeliest = folder / f"{stem}{ending}"
     if likeliest.is_file():
         return likeliest
-    found = (folder / f"{stem}{other}" for other in ENDINGS)
-    return next((path for path in found if path.is_file()), likeliest)
+    paths = (folder / f"{stem}{other}" for other in ENDINGS)
+    return next((path for path in paths if path.is_file()), likeliest)
 
 
 def prepared(root: Path, case: str) -> dict[str, Path]:
@@ -106,7 +106,7 @@ def candidates(start: Path, name: str) -> Iterator[Path]:
             yield from (outer, outer / name)
 
 
-def found(path: Path) -> str:
+def contents_of(path: Path) -> str:
     """What is at a path, in a few words."""
     if path.is_file():
         is_zip = path.suffix.lower() == ".zip"
@@ -121,7 +121,7 @@ def found(path: Path) -> str:
 
 
 def unpack(archive: Path, into: Path | None = None) -> Path:
-    """Unpacks a zip once, below a folder; the same content again costs nothing.
+    """Unpack a zip once, below a folder; the same content again costs nothing.
 
     The folder is `<into>/<hash of names, sizes and checksums>`.
 
@@ -146,25 +146,25 @@ def key(members: Iterable[zipfile.ZipInfo]) -> str:
 
 
 def described(root: Path, kind: Any, what: str) -> dict[str, Any]:
-    """Reads the description of a simulated set, JSON of a kind.
+    """Read the description of a simulated set, JSON of a kind.
 
     Raises:
         InputError: missing, damaged, or of another kind.
     """
     try:
-        found: dict[str, Any] = schema.load(Path(root) / ABOUT, kind)
+        content: dict[str, Any] = schema.load(Path(root) / ABOUT, kind)
     except (OSError, ValueError) as error:
         raise InputError(
             f"{Path(root) / ABOUT}: expected the description of {what}, found {error}. "
             "Delete the folder: it is simulated again."
         ) from error
-    return found
+    return content
 
 
 def missing(
     title: str, root: Path, expected: Iterable[Path], hints: Mapping[str, str]
 ) -> list[str]:
-    """Says which files are not there: a folder that lacks all of them in one line.
+    """Say which files are not there: a folder that lacks all of them in one line.
 
     The hints say what to do where a whole folder is missing, by folder relative to
     `root`; "" for all others and for single files.
@@ -197,13 +197,13 @@ def ignored(title: str, names: Sequence[str]) -> list[str]:
 
 
 def gone(root: Path, paths: Iterable[Path], hint: str) -> list[str]:
-    """Says which files are not there, a line each."""
+    """Say which files are not there, a line each."""
     absent = [path.relative_to(root) for path in paths if not path.exists()]
     return [f"{path}: expected a file, found none. {hint}" for path in absent]
 
 
 def by_folder(root: Path, paths: Iterable[Path]) -> dict[str, list[Path]]:
-    """Groups files by their folder relative to `root`, in order."""
+    """Group files by their folder relative to `root`, in order."""
     groups: dict[str, list[Path]] = {}
     for path in paths:
         groups.setdefault(path.parent.relative_to(root).as_posix(), []).append(path)

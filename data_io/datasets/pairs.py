@@ -45,15 +45,15 @@ class Pairs(Dataset):
         cls.MARKS = (*(name for pair in cls.FOLDERS for name in pair), layout.PREPARED)
 
     def cases(self, root: Path) -> tuple[str, ...]:
-        """Returns the ids of the images and of the masks, in order."""
+        """Return the ids of the images and of the masks, in order."""
         places = self._places(root)
         if places is None:
             return layout.prepared_cases(root)
-        ids = {case for folder in places for case, _ in self._found(*folder)}
+        ids = {case for folder in places for case, _ in self._pictures(*folder)}
         return layout.in_order(ids)
 
     def roles(self, root: Path, case: str) -> dict[str, Path]:
-        """Returns `image` and `observer1`, whether or not they are there."""
+        """Return `image` and `observer1`, whether or not they are there."""
         places = self._places(root)
         if places is None:
             return layout.prepared(root, case)
@@ -64,7 +64,7 @@ class Pairs(Dataset):
         }
 
     def check(self, root: Path) -> list[str]:
-        """Compares the folder with the layout, without opening a file."""
+        """Compare the folder with the layout, without opening a file."""
         if not self.cases(root):
             return [f"{root}: expected images with masks, found none. {AGAIN}"]
         return super().check(root) + [
@@ -74,7 +74,7 @@ class Pairs(Dataset):
         ]
 
     def remarks(self, root: Path) -> list[str]:
-        """Returns what is unusual about the folder but stops nothing."""
+        """Return what is unusual about the folder but stops nothing."""
         places = self._places(root) or ()
         extra = [path.name for folder in places for path in self._others(*folder)]
         return layout.ignored(self.RECORD.title, extra) + super().remarks(root)
@@ -87,7 +87,7 @@ class Pairs(Dataset):
                 return (images, ""), (masks, self.SUFFIX)
         return None
 
-    def _found(self, folder: Path, suffix: str) -> Iterator[tuple[str, Path]]:
+    def _pictures(self, folder: Path, suffix: str) -> Iterator[tuple[str, Path]]:
         """The id and path of every file of a case in a folder, in order."""
         whole = re.compile(f"({self.PATTERN}){re.escape(suffix)}")
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -97,14 +97,14 @@ class Pairs(Dataset):
 
     def _others(self, folder: Path, suffix: str) -> list[Path]:
         """What else lies in a folder, but for what operating systems put there."""
-        known = {path for _, path in self._found(folder, suffix)}
+        known = {path for _, path in self._pictures(folder, suffix)}
         every = sorted(folder.iterdir()) if folder.is_dir() else []
         return [p for p in every if p not in known and not archives.is_litter(p.name)]
 
     def _twice(self, folder: Path, suffix: str) -> Iterator[tuple[Path, str]]:
         """Further files of one case; 7 and 007 are one number."""
         first: dict[str, Path] = {}
-        for case, path in self._found(folder, suffix):
+        for case, path in self._pictures(folder, suffix):
             other = first.setdefault(case.lstrip("0"), path)
             if other != path:
                 text = f"expected one file of this case, found {other.name} too. "

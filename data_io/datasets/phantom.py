@@ -112,7 +112,7 @@ def record_of(kind: Kind) -> Record:
 
 
 class Phantom(Dataset):
-    """The doors of one kind's phantoms.
+    """The data set of one kind of phantoms.
 
     Args:
         kind: what they show.
@@ -125,7 +125,7 @@ class Phantom(Dataset):
         self.RECORD = record_of(kind)
 
     def locate(self, data: Path | None) -> Path:
-        """Finds a phantom set, or generates the default one.
+        """Find a phantom set, or generates the default one.
 
         Args:
             data: folder of a phantom set, or the folder that contains one named as the
@@ -150,37 +150,37 @@ class Phantom(Dataset):
                 )
         raise InputError(
             f"{name}: expected a phantom set ({ABOUT}) in {data}, found "
-            f"{layout.found(Path(data))}. {self.RECORD.access}"
+            f"{layout.contents_of(Path(data))}. {self.RECORD.access}"
         )
 
     def record(self, root: Path) -> Record:
-        """Returns the facts of the set at `root`: its own counts and size."""
+        """Return the facts of the set at `root`: its own counts and size."""
         settings = settings_of(root)
         shape = (settings.size, settings.size)
         counts = settings.counts
         return replace(self.RECORD, input_shape=shape, raw_shape=shape, counts=counts)
 
     def split(self, root: Path) -> dict[str, tuple[str, ...]]:
-        """Returns the cases of `training`, `validation` and `test`."""
+        """Return the cases of `training`, `validation` and `test`."""
         return names(settings_of(root))
 
     def roles(self, root: Path, case: str) -> dict[str, Path]:
-        """Returns `image`, `observer1` (the drawn label) and `posterior`."""
+        """Return `image`, `observer1` (the drawn label) and `posterior`."""
         return paths_of(Path(root), case)
 
     def posterior(self, root: Path, case: str) -> np.ndarray:
-        """Returns the true P(y = 1 | image), float32 (size, size), [0.002, 0.998]."""
+        """Return the true P(y = 1 | image), float32 (size, size), [0.002, 0.998]."""
         return read_npy(self.roles(root, case)["posterior"])
 
     def remarks(self, root: Path) -> list[str]:
-        """Returns what is unusual about the folder but stops nothing."""
+        """Return what is unusual about the folder but stops nothing."""
         known = [*self.expected(root), Path(root) / ABOUT]
         extra = [str(p.relative_to(root)) for p in layout.unexpected(Path(root), known)]
         return layout.ignored("the set", extra)
 
 
 def key(settings: Settings, kind: Kind = VESSEL) -> str:
-    """Names a set by all that decides its content."""
+    """Name a set by all that decides its content."""
     text = json.dumps([FORMAT, kind.formula, asdict(settings)])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -220,7 +220,7 @@ def paths_of(root: Path, case: str) -> dict[str, Path]:
 
 
 def generate(settings: Settings, folder: Path, kind: Kind = VESSEL) -> Path:
-    """Writes a phantom set, aside first and then renamed.
+    """Write a phantom set, aside first and then renamed.
 
     What is in the folder already is replaced where it is not a complete set of these
     settings and kind, and kept where it is.
@@ -238,7 +238,7 @@ def generate(settings: Settings, folder: Path, kind: Kind = VESSEL) -> Path:
 
 
 def discard(folder: Path, settings: Settings, kind: Kind) -> bool:
-    """Removes a broken or different phantom set; False where it is the right one."""
+    """Remove a broken or different phantom set; False where it is the right one."""
     if not (folder / ABOUT).is_file() and any(folder.iterdir()):
         raise InputError(
             f"{folder}: expected no folder or a phantom set, found other files. "
@@ -252,7 +252,7 @@ def discard(folder: Path, settings: Settings, kind: Kind) -> bool:
 
 
 def write(settings: Settings, folder: Path, kind: Kind) -> None:
-    """Writes all files of a set into an existing folder."""
+    """Write all files of a set into an existing folder."""
     parts = names(settings)
     for number, case in enumerate(c for cases in parts.values() for c in cases):
         random = np.random.default_rng([settings.seed, number])
@@ -272,18 +272,18 @@ def write(settings: Settings, folder: Path, kind: Kind) -> None:
 def write_case(
     folder: Path, case: str, random: np.random.Generator, size: int, kind: Kind
 ) -> None:
-    """Draws one case and writes its three files."""
+    """Draw one case and write its three files."""
     image = kind.draw(random, size)
     chance = kind.probability(image)
     label = random.random(chance.shape) < chance
     paths = paths_of(folder, case)
     for path in paths.values():
         path.parent.mkdir(exist_ok=True)
-    told = PngInfo()
-    told.add_text("Description", NOTE)
-    Image.fromarray(image).save(paths["image"], pnginfo=told)
+    png_info = PngInfo()
+    png_info.add_text("Description", NOTE)
+    Image.fromarray(image).save(paths["image"], pnginfo=png_info)
     grey = np.where(label, 255, 0).astype(np.uint8)
-    Image.fromarray(grey).save(paths["observer1"], pnginfo=told)
+    Image.fromarray(grey).save(paths["observer1"], pnginfo=png_info)
     np.save(paths["posterior"], chance)
 
 

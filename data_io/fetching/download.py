@@ -13,7 +13,7 @@ import urllib3
 from data_io import bars
 from data_io.errors import InputError
 from data_io.fetching.downloads import Download
-from data_io.files import content, schema
+from data_io.files import hashing, schema
 
 ATTEMPTS = 5  # in a row that bring nothing
 WAIT_S, LONGEST_WAIT_S = 1.0, 120.0  # first, then doubled; whatever a server asks for
@@ -40,7 +40,7 @@ def retrieve(
     parts: Path,
     known: tuple[str, str] | None,
 ) -> tuple[Path, str]:
-    """Downloads a file, unless it is there as it should be.
+    """Download a file, unless it is there as it should be.
 
     Args:
         download: what to get.
@@ -62,10 +62,10 @@ def retrieve(
         part = parts / f"{schema.digest(url)[:16]}.part"
         resuming = Resuming(part, download)
         try:
-            found = pooch.retrieve(
+            path = pooch.retrieve(
                 url, known and known[0], download.path, folder, downloader=resuming
             )
-            return Path(found), url if resuming.called else ""
+            return Path(path), url if resuming.called else ""
         except Failure as error:
             problems.append(f"{url}: {error}")
         except ValueError as error:  # pooch's, for another hash
@@ -102,7 +102,7 @@ class Resuming:
         self.called = False
 
     def __call__(self, url: str, output_file: str, _: Any = None) -> None:
-        """Writes the file behind `url` to `output_file`, or raises `Failure`."""
+        """Write the file behind `url` to `output_file`, or raises `Failure`."""
         self.called = True
         failures, best = 0, 0
         while True:
@@ -120,27 +120,27 @@ class Resuming:
         self.mark.unlink()
 
     def attempt(self, url: str) -> None:
-        """Asks for what is missing, once, and writes what comes."""
-        mark = content.read_json(self.mark) or {}
-        here = self.received() if mark.get("version") else 0
-        if here and here == mark["total"]:
+        """Ask for what is missing, once, and write what comes."""
+        mark = hashing.read_json(self.mark) or {}
+        start = self.received() if mark.get("version") else 0
+        if start and start == mark["total"]:
             return  # All but the renaming was done.
         # Encoded by the way, parts would not fit together.
         headers = {"Accept-Encoding": "identity", "User-Agent": "dscpp"}
-        if here:
-            headers |= {"Range": f"bytes={here}-", "If-Range": mark["version"]}
+        if start:
+            headers |= {"Range": f"bytes={start}-", "If-Range": mark["version"]}
         try:
             with requests.get(
                 url, headers=headers, stream=True, timeout=TIMEOUT_S
             ) as response:
                 self.refuse(response, url)
                 self.stated = _stated_hash(response)
-                self.write(response, *self.begin(response, here, mark))
+                self.write(response, *self.begin(response, start, mark))
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise Cut(f"the connection failed: {error}") from error
 
     def refuse(self, response: requests.Response, url: str) -> None:
-        """Raises what an answer means that is neither all nor the rest of the file."""
+        """Raise what an answer means that is neither all nor the rest of the file."""
         status = response.status_code
         if url.startswith("https:") and response.url.startswith("http:"):
             raise Failure(f"redirected without encryption to {response.url}")
@@ -148,25 +148,27 @@ class Resuming:
             self.forget()
         if status in BUSY:
             cut = Cut(f"HTTP {status} {response.reason}")
-            asked = response.headers.get("Retry-After", "")
-            cut.wait_s = min(float(asked), LONGEST_WAIT_S) if asked.isdecimal() else 0
+            wait = response.headers.get("Retry-After", "")
+            cut.wait_s = min(float(wait), LONGEST_WAIT_S) if wait.isdecimal() else 0
             raise cut
         if status not in (200, 206):
             raise Failure(f"HTTP {status} {response.reason}")
 
     def begin(
-        self, response: requests.Response, here: int, mark: dict[str, Any]
+        self, response: requests.Response, start: int, mark: dict[str, Any]
     ) -> tuple[int, int | None]:
         """Where to write what comes, and the size of the whole file."""
         if response.status_code == 206:
-            given = response.headers.get("Content-Range", "")
-            found = re.fullmatch(rf"bytes {here}-\d+/(\d+|\*)", given)
-            total = int(found[1]) if found and found[1] != "*" else None
+            content_range = response.headers.get("Content-Range", "")
+            match = re.fullmatch(rf"bytes {start}-\d+/(\d+|\*)", content_range)
+            total = int(match[1]) if match and match[1] != "*" else None
             same = mark.get("total") in (None, total)
-            if here and found and same and _version(response) in ("", mark["version"]):
-                return here, total
+            if start and match and same and _version(response) in ("", mark["version"]):
+                return start, total
             self.forget()
-            raise Cut(f"another part, or of another file, than asked for: {given!r}")
+            raise Cut(
+                f"another part, or of another file, than asked for: {content_range!r}"
+            )
         length = response.headers.get("Content-Length", "")
         total = int(length) if length.isdecimal() else None
         if total is None and "Transfer-Encoding" not in response.headers:
@@ -179,19 +181,19 @@ class Resuming:
         self.mark.write_text(json.dumps(known))
         return 0, total
 
-    def write(self, response: requests.Response, here: int, total: int | None) -> None:
-        """Appends what comes; raises `Cut` where it ends early."""
+    def write(self, response: requests.Response, start: int, total: int | None) -> None:
+        """Append what comes; raise `Cut` where it ends early."""
         stated = self.download.size if total is None else total
         bar = bars.bar(
-            desc=self.download.path[-40:], initial=here, total=total, unit="B",
+            desc=self.download.path[-40:], initial=start, total=total, unit="B",
             unit_scale=True, delay=1, leave=False,
         )  # fmt: skip
-        with self.part.open("ab" if here else "wb") as file, bar:
+        with self.part.open("ab" if start else "wb") as file, bar:
             began, came = time.monotonic(), 0
             # The bytes as sent: a server may call a .gz file's own gzip an encoding.
             while chunk := response.raw.read1(CHUNK, decode_content=False):
                 came += len(chunk)
-                if stated is not None and here + came > stated:
+                if stated is not None and start + came > stated:
                     self.forget()
                     raise Failure(f"expected {stated} bytes, received more")
                 if came < SLOWEST * (time.monotonic() - began - GRACE_S):
@@ -202,7 +204,7 @@ class Resuming:
             raise Cut(f"the connection ended after {self.received()} of {total} bytes")
 
     def check(self) -> None:
-        """Raises Failure, and forgets all, where what came can't be the file."""
+        """Raise Failure, and forget all, where what came can't be the file."""
         expected = self.download.size
         begin, kind = MAGIC.get(Path(self.download.path).suffix, (b"", "a file"))
         with self.part.open("rb") as file:
@@ -212,7 +214,7 @@ class Resuming:
             problem = f"expected {expected} bytes, received {self.received()}"
         elif not start.startswith(begin):
             problem = f"expected {kind}, received one that begins with {start!r}"
-        elif self.stated and content.file_hash(self.part) != self.stated:
+        elif self.stated and hashing.file_hash(self.part) != self.stated:
             problem = f"received other bytes than the server's SHA-256, {self.stated}"
         if problem:
             self.forget()
@@ -223,7 +225,7 @@ class Resuming:
         return self.part.stat().st_size if self.part.exists() else 0
 
     def forget(self) -> None:
-        """Removes what was received."""
+        """Remove what was received."""
         self.part.unlink(missing_ok=True)
         self.mark.unlink(missing_ok=True)
 
@@ -238,12 +240,12 @@ def _version(response: requests.Response) -> str:
 def _stated_hash(response: requests.Response) -> str:
     """The SHA-256 in `X-Linked-Etag`, where Hugging Face redirects; "" for none."""
     for answer in (*response.history, response):
-        found = str(answer.headers.get("X-Linked-Etag", "")).strip('"')
-        if re.fullmatch("[0-9a-f]{64}", found):
-            return found
+        sha256 = str(answer.headers.get("X-Linked-Etag", "")).strip('"')
+        if re.fullmatch("[0-9a-f]{64}", sha256):
+            return sha256
     return ""
 
 
 def pause(seconds: float) -> None:
-    """Waits before the next attempt."""
+    """Wait before the next attempt."""
     time.sleep(seconds)

@@ -21,7 +21,7 @@ from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.fetching import download
 from data_io.fetching.downloads import Download
-from data_io.files import archives, content, schema
+from data_io.files import archives, hashing, schema
 from data_io.files.writing import write_json
 
 SPARE = 100_000_000  # bytes of disk that are left alone
@@ -75,22 +75,22 @@ def plan(dataset: Dataset, output: Path | None = None) -> str:
     wanted = record.downloads
     if not wanted:
         return ""
-    target = place(dataset, output)
+    target = target_folder(dataset, output)
     if target.is_dir() and lock_of(target).exists():
         return ""
-    hosts = dict.fromkeys(one.urls[0].split("/")[2] for one in wanted)
-    told = sum(one.sha256 is not None for one in wanted)
+    hosts = dict.fromkeys(item.urls[0].split("/")[2] for item in wanted)
+    checked = sum(item.sha256 is not None for item in wanted)
     lines = [
         f"{record.title}: {len(wanted)} file{'s' * (len(wanted) > 1)}, "
         f"{amount(expected(wanted))}, from "
         f"{', '.join(hosts)}, into {target}",
         f"  terms    {record.licence}",
         f"  cite     {record.citation}",
-        f"  checked  {told} of {len(wanted)} by a published SHA-256"
-        + ", which the host does not confirm" * bool(told),
+        f"  checked  {checked} of {len(wanted)} by a published SHA-256"
+        + ", which the host does not confirm" * bool(checked),
     ]
-    if told < len(wanted):
-        which = "the others have no" if told else "no"
+    if checked < len(wanted):
+        which = "the others have no" if checked else "no"
         lines.append(
             f"           {which} published checksum: the first download's SHA-256 is "
             f"recorded in {lock_of(target)}, and later ones must equal it"
@@ -100,7 +100,7 @@ def plan(dataset: Dataset, output: Path | None = None) -> str:
 
 
 def fetch(dataset: Dataset, output: Path | None = None) -> Fetched:
-    """Downloads a data set; where it is there, checks it and gets what is damaged.
+    """Download a data set; where it is there, check it and get what is damaged.
 
     `output` is its folder; None for where `locate` looks by default.
 
@@ -111,7 +111,7 @@ def fetch(dataset: Dataset, output: Path | None = None) -> Fetched:
     """
     if not dataset.RECORD.downloads:
         return by_hand(dataset, output)
-    target = place(dataset, output)
+    target = target_folder(dataset, output)
     aside = target.with_name(f".{target.name}.fetching")
     try:
         aside.mkdir(parents=True, exist_ok=True)
@@ -134,10 +134,10 @@ def fetch(dataset: Dataset, output: Path | None = None) -> Fetched:
     return done
 
 
-def place(dataset: Dataset, output: Path | None) -> Path:
+def target_folder(dataset: Dataset, output: Path | None) -> Path:
     """The data set's folder; behind a link, so that renaming stays on one disk."""
-    given = Path(dataset.DEFAULT if output is None else output)
-    return given.resolve() if given.is_symlink() else given
+    folder = Path(dataset.DEFAULT if output is None else output)
+    return folder.resolve() if folder.is_symlink() else folder
 
 
 def by_hand(dataset: Dataset, output: Path | None) -> Fetched:
@@ -148,7 +148,7 @@ def by_hand(dataset: Dataset, output: Path | None) -> Fetched:
             f"{record.title}: expected a data set with files to download, found one "
             "that is simulated. It is made when it is needed."
         )
-    target = place(dataset, output)
+    target = target_folder(dataset, output)
     try:
         return Fetched(record.title, dataset.locate(target))
     except InputError:
@@ -170,22 +170,22 @@ class Work:
     aside: Path
 
     def run(self) -> Fetched:
-        """Gets what is not there, and puts it where it belongs."""
+        """Get what is not there, and put it where it belongs."""
         kept = self.recall()
         missing = self.missing(kept)
         self.require_room(missing)
         quiet = len(missing) < 2  # each file has a bar of its own
-        for one in bars.bar(missing, self.record.title, unit="file", disable=quiet):
-            kept[one.path] = self.obtain(one, kept.get(one.path))
+        for item in bars.bar(missing, self.record.title, unit="file", disable=quiet):
+            kept[item.path] = self.obtain(item, kept.get(item.path))
             value = {"format": 1, "dataset": self.record.name, "downloads": kept}
             write_json(lock_of(self.target), value)
-            (self.aside / "archives" / one.path).unlink(missing_ok=True)
+            (self.aside / "archives" / item.path).unlink(missing_ok=True)
         if self.folder != self.target:
             if self.target.is_dir():  # and empty: renaming on some systems minds it
                 self.target.rmdir()
             self.folder.rename(self.target)
         files = sum(len(entry["files"]) for entry in kept.values())
-        new = [one.path for one in missing]
+        new = [item.path for item in missing]
         untold = sum(not kept[path]["vouched"] for path in new)
         return Fetched(
             self.record.title, self.target, files, new, untold, lock_of(self.target)
@@ -200,8 +200,8 @@ class Work:
     def recall(self) -> dict[str, dict[str, Any]]:
         """What the lock file says of earlier downloads, by their paths."""
         lock = lock_of(self.target)
-        found = schema.recall(lock, _Lock)
-        if lock.exists() and found is None:
+        recorded = schema.recall(lock, _Lock)
+        if lock.exists() and recorded is None:
             raise InputError(
                 f"{lock}: expected what an earlier fetch recorded, found something "
                 "else. Move it away to trust what is downloaded now."
@@ -213,39 +213,39 @@ class Work:
                 f"{self.record.name} --data {self.target}. To fetch, name another "
                 "place with --output, or move them away."
             )
-        return dict(found["downloads"]) if found else {}
+        return dict(recorded["downloads"]) if recorded else {}
 
     def missing(self, kept: dict[str, dict[str, Any]]) -> list[Download]:
         """Downloads of which a file is not there, or not as it was."""
         files = [
-            (one, name, sha256)
-            for one in self.record.downloads
-            for name, sha256 in kept.get(one.path, {}).get("files", {}).items()
+            (item, name, sha256)
+            for item in self.record.downloads
+            for name, sha256 in kept.get(item.path, {}).get("files", {}).items()
         ]
         # Those that the lock file has, with the checksum that is published now.
         good = {
-            one.path
-            for one in self.record.downloads
-            if one.path in kept and one.sha256 in (None, kept[one.path]["sha256"])
+            item.path
+            for item in self.record.downloads
+            if item.path in kept and item.sha256 in (None, kept[item.path]["sha256"])
         }
         folder = self.folder
-        for one, name, sha256 in bars.bar(
+        for item, name, sha256 in bars.bar(
             files, "check", unit="file", delay=1, leave=False
         ):
             file = folder / name
-            if not file.is_file() or content.file_hash(file) != sha256:
-                good.discard(one.path)
-        return [one for one in self.record.downloads if one.path not in good]
+            if not file.is_file() or hashing.file_hash(file) != sha256:
+                good.discard(item.path)
+        return [item for item in self.record.downloads if item.path not in good]
 
     def require_room(self, missing: Sequence[Download]) -> None:
-        """Raises InputError where downloads, and what is unpacked, would not fit."""
-        unpacked = sum(one.expected for one in missing if one.is_archive)
+        """Raise InputError where downloads, and what is unpacked, would not fit."""
+        unpacked = sum(item.expected for item in missing if item.is_archive)
         kept = [*self.aside.glob("parts/*.part"), *self.aside.glob("archives/*")]
-        here = sum(path.stat().st_size for path in kept)
-        self.require(max(0, expected(missing) - here) + unpacked)
+        downloaded = sum(path.stat().st_size for path in kept)
+        self.require(max(0, expected(missing) - downloaded) + unpacked)
 
     def require(self, wanted: int) -> None:
-        """Raises InputError where the disk has not so many bytes left."""
+        """Raise InputError where the disk has not so many bytes left."""
         free = shutil.disk_usage(self.aside).free
         if wanted and free < wanted + SPARE:
             raise InputError(
@@ -253,26 +253,26 @@ class Work:
                 f"{amount(free)} free. Make room, or name another place with --output."
             )
 
-    def obtain(self, one: Download, entry: dict[str, Any] | None) -> dict[str, Any]:
+    def obtain(self, item: Download, entry: dict[str, Any] | None) -> dict[str, Any]:
         """Downloads, checks and unpacks one file; returns what the lock file keeps."""
         known = None
-        if one.sha256:
-            known = one.sha256, f"published: {one.source}"
+        if item.sha256:
+            known = item.sha256, f"published: {item.source}"
         elif entry:
             known = entry["sha256"], f"of the first download, in {lock_of(self.target)}"
-        folder = self.aside / "archives" if one.is_archive else self.folder
-        path, url = download.retrieve(one, folder, self.aside / "parts", known)
-        sha256 = known[0] if known else content.file_hash(path)
-        files = self.unpack(path) if one.is_archive else {one.path: sha256}
+        folder = self.aside / "archives" if item.is_archive else self.folder
+        path, url = download.retrieve(item, folder, self.aside / "parts", known)
+        sha256 = known[0] if known else hashing.file_hash(path)
+        files = self.unpack(path) if item.is_archive else {item.path: sha256}
         return {
             "url": url or (entry or {}).get("url", ""),
             "sha256": sha256,
-            "vouched": one.sha256 is not None,
+            "vouched": item.sha256 is not None,
             "files": files,
         }
 
     def unpack(self, archive: Path) -> dict[str, str]:
-        """Moves the files of an archive into the folder; returns their SHA-256."""
+        """Move the files of an archive into the folder; return their SHA-256."""
         fresh = self.aside / "unpacking"
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir()
@@ -298,7 +298,7 @@ def lock_of(target: Path) -> Path:
 
 def expected(downloads: Iterable[Download]) -> int:
     """Bytes to download, as far as known."""
-    return sum(one.expected for one in downloads)
+    return sum(item.expected for item in downloads)
 
 
 def amount(size: int) -> str:

@@ -12,7 +12,7 @@ from nibabel.affines import voxel_sizes
 from nibabel.orientations import aff2axcodes
 from nibabel.spatialimages import HeaderDataError
 
-from data_io.prepare.native import by_axis
+from data_io.prepare.native_grid import by_axis
 
 # Programs round: to 0.01 mm, but of small voxels to a twentieth of one, it is the same.
 _SAME_MM, _SAME_SHARE = 0.01, 0.05
@@ -30,24 +30,24 @@ def stated(header: nibabel.Nifti1Header) -> dict[str, np.ndarray]:
     Raises:
         ValueError: the qform is no rotation.
     """
-    found, header = {}, header.copy()
+    forms, header = {}, header.copy()
     # 0 counts as 1 by the standard, and many programs write it; and they round.
     if abs(header["pixdim"][0]) != 1:
         header["pixdim"][0] = 1
     if header["sform_code"] > 0:
-        found["sform"] = np.asarray(header.get_sform())
+        forms["sform"] = np.asarray(header.get_sform())
     if header["qform_code"] > 0:
         try:
-            found["qform"] = np.asarray(header.get_qform())
+            forms["qform"] = np.asarray(header.get_qform())
         except HeaderDataError as error:
             raise ValueError(str(error)) from error
-        if not np.isfinite(found["qform"]).all():
+        if not np.isfinite(forms["qform"]).all():
             raise ValueError("not finite")
-    return found
+    return forms
 
 
 def fault(header: nibabel.Nifti1Header) -> str:
-    """Says what is wrong with what a header says; "" where nothing is.
+    """Say what is wrong with what a header says; "" where nothing is.
 
     Voxels of size 0 or NaN by the sform are left to those who judge sizes.
 
@@ -82,9 +82,9 @@ def _contradiction(affines: dict[str, np.ndarray], pixdim: np.ndarray) -> str:
     sizes = {name: voxel_sizes(affine) for name, affine in affines.items()}
     if all(same(size, pixdim, pixdim) for size in sizes.values()) and _alike(affines):
         return ""
-    said = [f"{name} {shown(affine)}" for name, affine in affines.items()]
+    text = [f"{name} {shown(affine)}" for name, affine in affines.items()]
     return (
-        f"expected one geometry, found {'; '.join(said)}; pixdim {by_axis(pixdim)} mm. "
+        f"expected one geometry, found {'; '.join(text)}; pixdim {by_axis(pixdim)} mm. "
         f"{_KEEP}."
     )
 

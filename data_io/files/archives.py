@@ -31,7 +31,7 @@ class Distrusted(InputError):
 
 @contextlib.contextmanager
 def opened(archive: Path, into: Path) -> Iterator[zipfile.ZipFile]:
-    """Opens a zip to read it, and to unpack it into a folder.
+    """Open a zip to read it, and to unpack it into a folder.
 
     Raises:
         Distrusted: not a zip, damaged, encrypted.
@@ -72,13 +72,13 @@ def members(archive: Path, content: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
             is a link or device, or falls together with another; or the archive, where
             it declares far more than it can hold.
     """
-    found = [m for m in content.infolist() if not is_litter(m.filename)]
-    refuse_unsafe(archive, found)
-    return found
+    entries = [m for m in content.infolist() if not is_litter(m.filename)]
+    refuse_unsafe(archive, entries)
+    return entries
 
 
 def refuse_unsafe(archive: Path, members: list[zipfile.ZipInfo]) -> None:
-    """Refuses what no data set holds and an attacker may."""
+    """Refuse what no data set holds and an attacker may."""
     taken: dict[str, str] = {}
     for member in members:
         problem = unsafe(member) or collision(member, taken)
@@ -111,16 +111,16 @@ def unsafe(member: zipfile.ZipInfo) -> str:
 def collision(member: zipfile.ZipInfo, taken: dict[str, str]) -> str:
     """What was expected of an entry in another's place; adds it to those `taken`."""
     # Names that differ in case or accents alone are one file on some systems.
-    place = PurePosixPath(unicodedata.normalize("NFC", str(inside(member))).casefold())
+    path = PurePosixPath(unicodedata.normalize("NFC", str(inside(member))).casefold())
     kind = "folder" if member.is_dir() else "file"
-    for parent in place.parents:
+    for parent in path.parents:
         if taken.setdefault(str(parent), "folder") != "folder":
             return "no file where another entry has a folder"
-    if taken.get(str(place), "folder") != "folder" or (
-        kind == "file" and str(place) in taken
+    if taken.get(str(path), "folder") != "folder" or (
+        kind == "file" and str(path) in taken
     ):
         return "every file once"
-    taken[str(place)] = kind
+    taken[str(path)] = kind
     return ""
 
 
@@ -132,7 +132,7 @@ def inside(member: zipfile.ZipInfo) -> PurePosixPath:
 def extract(
     content: zipfile.ZipFile, members: list[zipfile.ZipInfo], folder: Path
 ) -> dict[str, str]:
-    """Writes what `members` gave into an empty folder.
+    """Write what `members` gave into an empty folder.
 
     Returns:
         SHA-256 of each file by its path within `folder`, with forward slashes.
@@ -150,7 +150,7 @@ def extract(
 
 
 def extract_file(content: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> str:
-    """Writes one file, never more of it than was declared; returns its SHA-256."""
+    """Write one file, never more of it than was declared; return its SHA-256."""
     digest, size = hashlib.sha256(), 0
     with content.open(member) as source, path.open("xb") as target:
         while chunk := source.read(CHUNK):

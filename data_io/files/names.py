@@ -11,7 +11,7 @@ LONGEST = 200
 
 
 def plain(name: object, where: object, what: str = "name") -> str:
-    """Refuses a name that is more than the name of one file.
+    """Refuse a name that is more than the name of one file.
 
     What run folders, splits and descriptions of others name is joined to a folder, and
     must not lead out of it, on any system.
@@ -25,18 +25,18 @@ def plain(name: object, where: object, what: str = "name") -> str:
         InputError: no text; empty; a separator of either kind, a drive, a leading dot,
             a control character; or longer than `LONGEST`.
     """
-    found = unfit(name)
-    if found or not isinstance(name, str):
+    fault = unfit(name)
+    if fault or not isinstance(name, str):
         shown = ascii(name) if len(ascii(name)) <= 80 else f"{ascii(name)[:77]}..."
         raise InputError(
             f"{where}: expected a {what} that can be the name of a file, found {shown}:"
-            f" {found}. Correct it, or take this file from its author anew."
+            f" {fault}. Correct it, or take this file from its author anew."
         )
     return name
 
 
 def unfit(name: object) -> str:
-    """Says why a name is no plain name; "" where it is one."""
+    """Say why a name is no plain name; "" where it is one."""
     if not isinstance(name, str):
         return "it is no text"
     if not name:

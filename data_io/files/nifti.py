@@ -83,8 +83,8 @@ class Geometry:
         An oblique axis counts as the one it is nearest to. None where the header does
         not say how the array lies.
         """
-        said = self.header["sform_code"] or self.header["qform_code"]
-        if not said or not np.isfinite(self.affine).all():
+        code = self.header["sform_code"] or self.header["qform_code"]
+        if not code or not np.isfinite(self.affine).all():
             return None
         codes = aff2axcodes(self.affine)
         return None if None in codes else "".join(codes)
@@ -97,14 +97,14 @@ class Geometry:
         known: the header doesn't say how the array lies, or it lies obliquely, more
         than 37 degrees off.
         """
-        said = self.header["sform_code"] or self.header["qform_code"]
+        code = self.header["sform_code"] or self.header["qform_code"]
         sizes = voxel_sizes(self.affine)
-        if not (said and np.isfinite(self.affine).all() and (sizes > 0).all()):
+        if not (code and np.isfinite(self.affine).all() and (sizes > 0).all()):
             return None
         first, second, third = np.nan_to_num(io_orientation(self.affine)[:, 0])
-        found = (int(first), int(second), int(third))
-        along = np.abs(self.affine[found, range(3)])
-        return found if (along >= _OBLIQUE * sizes).all() else None
+        order = (int(first), int(second), int(third))
+        along = np.abs(self.affine[order, range(3)])
+        return order if (along >= _OBLIQUE * sizes).all() else None
 
 
 def is_volume(path: Path) -> bool:
@@ -113,7 +113,7 @@ def is_volume(path: Path) -> bool:
 
 
 def geometry(path: Path) -> Geometry:
-    """Reads where a volume's voxels lie, without reading the voxels.
+    """Read where a volume's voxels lie, without reading the voxels.
 
     Raises:
         InputError: no file, not NIfTI, not three axes, colours or complex numbers, or
@@ -121,18 +121,18 @@ def geometry(path: Path) -> Geometry:
     """
     with decoding(path, *_BROKEN):
         image = _open(path)
-        found = _geometry(path, image)
+        result = _geometry(path, image)
         with ImageOpener(str(path)) as file:
             # As it is stored: nibabel makes 1 of a voxel size of 0 on loading.
             header = type(image.header).from_fileobj(file, check=False)
     fault = affines.fault(header) or _scale_fault(header)
     if fault:
         raise InputError(f"{path}: {fault}")
-    return found
+    return result
 
 
 def _scale_fault(header: nibabel.Nifti1Header) -> str:
-    """Says what is wrong with the scale of values; 0 and NaN stand for none."""
+    """Say what is wrong with the scale of values; 0 and NaN stand for none."""
     slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
     if not np.isinf(slope):
         return ""
@@ -143,7 +143,7 @@ def _scale_fault(header: nibabel.Nifti1Header) -> str:
 
 
 def read(path: Path) -> np.ndarray:
-    """Reads a volume, slab by slab.
+    """Read a volume, slab by slab.
 
     Args:
         path: a `.nii` or `.nii.gz` file with three axes (further ones of length 1 are
@@ -160,14 +160,14 @@ def read(path: Path) -> np.ndarray:
     with decoding(path, *_BROKEN):
         image = _open(path)
         shape = _geometry(path, image).shape
-        found = np.empty(shape, _dtype(image.dataobj), order="F")
+        voxels = np.empty(shape, _dtype(image.dataobj), order="F")
     for start, slab in zip(range(0, shape[2], _SLAB), slabs(path), strict=True):
-        found[:, :, start : start + _SLAB] = slab
-    return found
+        voxels[:, :, start : start + _SLAB] = slab
+    return voxels
 
 
 def read_channels(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Reads a volume that may have channels, such as probabilities of classes.
+    """Read a volume that may have channels, such as probabilities of classes.
 
     Returns:
         float32, (*shape) or (*shape, channels), in the order of the file; and its
@@ -182,7 +182,7 @@ def read_channels(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def slabs(path: Path) -> Iterator[np.ndarray]:
-    """Reads a volume in the order of its file, holding no more than a slab of it.
+    """Read a volume in the order of its file, holding no more than a slab of it.
 
     Yields:
         (*shape[:2], n) of the type that `read` gives: planes of the last axis; raises
@@ -197,7 +197,7 @@ def slabs(path: Path) -> Iterator[np.ndarray]:
 
 
 def read_label(path: Path) -> np.ndarray:
-    """Reads a label map.
+    """Read a label map.
 
     Returns:
         uint8 (*shape), class numbers, in the order of the file.
@@ -209,13 +209,13 @@ def read_label(path: Path) -> np.ndarray:
 
 
 def as_label(path: Path, values: np.ndarray) -> np.ndarray:
-    """Makes class numbers, uint8, of the values of a file; raises as `read_label`."""
-    found = rounded(values)
+    """Make class numbers, uint8, of the values of a file; raise as `read_label`."""
+    whole = rounded(values)
     with np.errstate(invalid="ignore"):  # NaN is refused below
-        label = found.astype(np.uint8, copy=False)
-    if label.dtype != found.dtype and not np.array_equal(label, found):
-        odd = found[found != label].flat[0]
-        raise no_label(path, odd, [found.min(), found.max()])
+        label = whole.astype(np.uint8, copy=False)
+    if label.dtype != whole.dtype and not np.array_equal(label, whole):
+        odd = whole[whole != label].flat[0]
+        raise no_label(path, odd, [whole.min(), whole.max()])
     return label
 
 
@@ -237,7 +237,7 @@ def no_label(path: Path, value: float, ends: Sequence[float]) -> InputError:
 
 
 def read_slice(path: Path, index: int, axis: int = 0) -> np.ndarray:
-    """Reads one slice of an axis, (*the two others), as `read`, a slab in memory."""
+    """Read one slice of an axis, (*the two others), as `read`, a slab in memory."""
     if axis == 2:
         slab = next(itertools.islice(slabs(path), index // _SLAB, None))
         return slab[..., index % _SLAB]
@@ -248,7 +248,7 @@ def read_slice(path: Path, index: int, axis: int = 0) -> np.ndarray:
 def write_like(
     path: Path, array: np.ndarray, like: Geometry, description: str = ""
 ) -> None:
-    """Writes an array on the grid of a volume: its affine and its header.
+    """Write an array on the grid of a volume: its affine and its header.
 
     What the header says of the values and of the patient is left out: the range to
     show, what they mean, texts, extensions.
@@ -274,7 +274,7 @@ def write_blocks(
     dtype: npt.DTypeLike,
     like: Geometry,
 ) -> None:
-    """Writes an array on the grid of a volume, as `write_like`, but never holds it.
+    """Write an array on the grid of a volume, as `write_like`, but never hold it.
 
     Args:
         path: ends in `.nii` or `.nii.gz`.
@@ -320,7 +320,7 @@ def _image_like(
 
 
 def check_whole(path: Path) -> None:
-    """Unpacks a file to its end, where its checksum is; the voxels may end before.
+    """Unpack a file to its end, where its checksum is; the voxels may end before.
 
     Raises:
         InputError: it is cut short or damaged.

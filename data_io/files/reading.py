@@ -44,7 +44,7 @@ _BAD_EXIF = (KeyError, SyntaxError, TypeError, ValueError, struct.error)
 
 
 def read_npy(path: Path) -> np.ndarray:
-    """Reads a whole `.npy` file; `np.load` would take other files of that name too.
+    """Read a whole `.npy` file; `np.load` would take other files of that name too.
 
     Raises:
         OSError: it is not there.
@@ -55,7 +55,7 @@ def read_npy(path: Path) -> np.ndarray:
 
 
 def decode(path: Path, colours: bool = False) -> tuple[str, np.ndarray]:
-    """Decodes a whole image file.
+    """Decode a whole image file.
 
     A grey or RGB image that declares one value to be transparent gets an alpha channel,
     where any pixel has that value.
@@ -93,7 +93,7 @@ def decode(path: Path, colours: bool = False) -> tuple[str, np.ndarray]:
 
 @contextlib.contextmanager
 def decoding(path: Path, *broken: type[Exception]) -> Iterator[None]:
-    """Turns what a decoder raises on a bad file into one clear error.
+    """Turn what a decoder raises on a bad file into one clear error.
 
     `broken` is what is raised where the file is damaged or of another kind.
 
@@ -121,7 +121,7 @@ def decoding(path: Path, *broken: type[Exception]) -> Iterator[None]:
 
 
 def _refuse_what_would_be_lost(path: Path, image: Image.Image) -> None:
-    """Refuses further pages and deeper channels, of which Pillow says nothing."""
+    """Refuse further pages and deeper channels, of which Pillow says nothing."""
     # The second picture in a camera's JPEG (MPO) is a preview.
     pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     if pages > 1:
@@ -144,7 +144,7 @@ def _rawmodes(image: Image.Image) -> list[str]:
 
 
 def _refuse_tiff(path: Path, image: Image.Image) -> None:
-    """Raises InputError for a TIFF that declares other pixels than Pillow decodes.
+    """Raise InputError for a TIFF that declares other pixels than Pillow decodes.
 
     Pillow takes planes of 16 bits for 8, and 8 bits with a sign for 8 without; it
     leaves out channels besides colour and alpha, and planes of a volume; where 0 is
@@ -157,22 +157,22 @@ def _refuse_tiff(path: Path, image: Image.Image) -> None:
     (depth, kind), planes = _samples(image), tags.get(_IMAGE_DEPTH, 1)
     bits = tags.get(Base.BitsPerSample, (1,))
     channels = max(len(bits), tags.get(Base.SamplesPerPixel, 1))
-    found = ""
+    content = ""
     if channels != len(image.getbands()):
-        found = f"{channels} channels"
+        content = f"{channels} channels"
     elif (depth, kind) not in _TIFF_SAMPLES[mode]:
-        found = f"{depth} bits a channel{_NUMBERS.get(kind, '')}"
+        content = f"{depth} bits a channel{_NUMBERS.get(kind, '')}"
     elif planes != 1:
-        found = f"a volume of {planes} planes"
+        content = f"a volume of {planes} planes"
     elif tags.get(Base.PhotometricInterpretation) == 0:
         # Of a mask, nobody can say whether the value or the colour is meant.
-        found = f"{depth} bit{'s' * (depth > 1)} of which 0 is white"
+        content = f"{depth} bit{'s' * (depth > 1)} of which 0 is white"
     elif mode in "IF" and tags.prefix == b"MM" and tags.get(Base.Compression, 1) != 1:
-        found = f"{depth} bits that are big-endian and compressed"
-    if found:
+        content = f"{depth} bits that are big-endian and compressed"
+    if content:
         raise InputError(
             f"{path}: expected a TIFF of 8 bits a channel, or grey of 16 bits or "
-            f"32-bit floats, found {found}, which would be read wrongly. Convert it."
+            f"32-bit floats, found {content}, which would be read wrongly. Convert it."
         )
 
 
@@ -207,7 +207,7 @@ def _colours(image: Image.Image) -> tuple[str, np.ndarray]:
 
 
 def _refuse_turned(path: Path, image: Image.Image) -> None:
-    """Refuses pixels that viewers turn: Pillow does so for TIFF alone."""
+    """Refuse pixels that viewers turn: Pillow does so for TIFF alone."""
     if image.format == "PNG":
         image.load()  # The tag may come after the pixels.
     try:
@@ -222,7 +222,7 @@ def _refuse_turned(path: Path, image: Image.Image) -> None:
 
 
 def describe(path: Path) -> str:
-    """Says what a file that can't be decoded seems to be."""
+    """Say what a file that can't be decoded seems to be."""
     kind = f"{path.suffix.lstrip('.').upper()} image"
     if ".nii" in path.suffixes:
         kind = "NIfTI volume"
@@ -236,12 +236,12 @@ def describe(path: Path) -> str:
         return what + "an empty file. Copy it again from the original download"
     if not any(byte < 9 or 13 < byte < 32 for byte in head):
         return what + f"{size} bytes of text. Copy the image itself in its place"
-    found = f"{size} bytes that can't be decoded to the end, cut short or damaged"
+    content = f"{size} bytes that can't be decoded to the end, cut short or damaged"
     again = "Copy it again from the original download"
     if head.startswith((b"II*\0", b"MM\0*")):
-        found += ", or a TIFF of a kind that is not read, such as 64-bit floats"
+        content += ", or a TIFF of a kind that is not read, such as 64-bit floats"
         again += ", or convert it to PNG"
-    return f"{what}{found}. {again}"
+    return f"{what}{content}. {again}"
 
 
 def reason(error: Exception) -> str:
@@ -255,7 +255,7 @@ def reason(error: Exception) -> str:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Reads an image as RGB; copies of a data set store it in different ways.
+    """Read an image as RGB; copies of a data set store it in different ways.
 
     Args:
         path: an image of 8 bits a channel: RGB, grey (three equal channels then), one
@@ -268,17 +268,17 @@ def read_image(path: Path) -> np.ndarray:
         InputError: not decodable, or neither of these.
     """
     mode, pixels = decode(path, colours=True)
-    found = as_rgb(mode, pixels)
-    if found is None:
+    rgb = as_rgb(mode, pixels)
+    if rgb is None:
         raise InputError(
             f"{path}: expected an RGB or a grey image of 8 bits, found "
             f"{described(mode, pixels)}. Copy it again from the original download."
         )
-    return found
+    return rgb
 
 
 def as_rgb(mode: str, pixels: np.ndarray) -> np.ndarray | None:
-    """Makes RGB of a image decoded to its colours; None where it can't be.
+    """Make RGB of a image decoded to its colours; None where it can't be.
 
     Returns:
         uint8, (rows, columns, 3).
@@ -305,7 +305,7 @@ def described(mode: str, pixels: np.ndarray) -> str:
 
 
 def read_mask(path: Path, grey: bool = False) -> np.ndarray:
-    """Reads a binary mask: foreground is every index or value above 0.
+    """Read a binary mask: foreground is every index or value above 0.
 
     Args:
         path: a palette, grey or one-bit image file.
@@ -321,18 +321,18 @@ def read_mask(path: Path, grey: bool = False) -> np.ndarray:
             none of which is a grey of `GREY` or above.
     """
     mode, pixels = decode(path)
-    found = as_binary(mode, pixels) if grey else pixels > 0
-    if found is None or found.ndim != 2:
+    mask = as_binary(mode, pixels) if grey else pixels > 0
+    if mask is None or mask.ndim != 2:
         kind = "0 and one other value, or of 8-bit greys" if grey else "one channel"
         raise InputError(
             f"{path}: expected a mask of {kind}, found "
             f"{described(mode, pixels)}. Copy it again from the original download."
         )
-    return found.astype(np.uint8)
+    return mask.astype(np.uint8)
 
 
 def as_binary(mode: str, pixels: np.ndarray) -> np.ndarray | None:
-    """Makes a mask of a decoded file as `read_mask` does with `grey`, or None.
+    """Make a mask of a decoded file as `read_mask` does with `grey`, or None.
 
     Returns:
         bool, (rows, columns).
@@ -367,7 +367,7 @@ def has_two_values(grey: np.ndarray) -> bool:
 
 
 def union(folder: Path) -> tuple[np.ndarray, int, list[str]]:
-    """Joins the masks of single objects, one file each.
+    """Join the masks of single objects, one file each.
 
     Args:
         folder: of nothing but masks, all of one size.
@@ -415,5 +415,5 @@ def _added(path: Path, mask: np.ndarray, total: np.ndarray | None) -> np.ndarray
 
 def masks(folder: Path) -> list[Path]:
     """The mask files of a folder, by name."""
-    found = folder.glob("*.png") if folder.is_dir() else []
-    return sorted(path for path in found if not path.name.startswith("."))
+    files = folder.glob("*.png") if folder.is_dir() else []
+    return sorted(path for path in files if not path.name.startswith("."))

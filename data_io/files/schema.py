@@ -51,9 +51,16 @@ def typed(value: Any, kind: Any) -> Any:
     Text becomes a number, unless the kind is strict: `__pydantic_config__`.
 
     Raises:
-        ValueError: it is of another kind; as `parse`.
+        ValueError: it is of another kind; as `parse`. A key is a date, for instance, or
+            text is no Unicode.
     """
-    return _checked(kind, json.dumps(value, default=str))
+    try:
+        text = json.dumps(value, default=str, ensure_ascii=False).encode()
+    except TypeError as error:
+        raise ValueError(f"expected text as each key, found {error}") from None
+    except UnicodeEncodeError as error:
+        raise ValueError(f"expected text in Unicode, found {error}") from None
+    return _checked(kind, text)
 
 
 def load(path: Path, kind: Any) -> Any:
@@ -63,11 +70,11 @@ def load(path: Path, kind: Any) -> Any:
         OSError: the file cannot be read.
         ValueError: as `parse` and `require_unchanged`.
     """
-    found = parse(read(path), kind)
-    require_unchanged(found)
-    if isinstance(found, dict):
-        found.pop(SEAL, None)
-    return found
+    content = parse(read(path), kind)
+    require_unchanged(content)
+    if isinstance(content, dict):
+        content.pop(SEAL, None)
+    return content
 
 
 def digest(value: Any) -> str:
@@ -81,7 +88,7 @@ def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
 
     First, so that who changes a value by hand can delete the line.
     """
-    kept = {key: found for key, found in value.items() if key != SEAL}
+    kept = {k: v for k, v in value.items() if k != SEAL}
     # Through JSON, so that what is written and what is read have the same hash.
     return {SEAL: digest(_plain(json.loads(json.dumps(kept)))), **kept}
 
@@ -114,9 +121,9 @@ def is_unchanged(value: Any) -> bool:
 def _plain(value: Any) -> Any:
     """The value with whole numbers as int, as other programs write them."""
     if isinstance(value, dict):
-        return {key: _plain(found) for key, found in value.items()}
+        return {key: _plain(part) for key, part in value.items()}
     if isinstance(value, list):
-        return [_plain(found) for found in value]
+        return [_plain(part) for part in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -153,7 +160,7 @@ def _checked(kind: Any, text: str | bytes, **options: Any) -> Any:
     try:
         return _adapter(kind).validate_json(text, **options)
     except pydantic.ValidationError as error:
-        raise ValueError("; ".join(map(_said, error.errors()[:_SHOWN]))) from None
+        raise ValueError("; ".join(map(_message, error.errors()[:_SHOWN]))) from None
 
 
 @functools.cache
@@ -171,17 +178,18 @@ _WORDS = {
 
 
 _EXPECTED = re.compile("Input should be|[A-Z][a-z]+ should have")
+# What pydantic calls one of several types: "tuple[int, ...]", no key such as "a[1]".
+_TYPE = re.compile(r"(tuple|list|dict|set|literal|nullable|function-[a-z]+)\[.*\]")
 
 
-def _said(fault: Any) -> str:
-    # Of what may be one of several types it names each: "tuple[int, ...]".
-    place = ".".join(str(part) for part in fault["loc"] if "[" not in str(part))
-    what = _WORDS.get(fault["type"]) or _EXPECTED.sub("expected", fault["msg"])
+def _message(fault: Any) -> str:
+    keys = [str(key) for key in fault["loc"]]
+    path = ".".join(key for key in keys if not _TYPE.fullmatch(key))
+    text = _WORDS.get(fault["type"]) or _EXPECTED.sub("expected", fault["msg"])
     if fault["type"] not in ("missing", "json_invalid"):
-        what += _found(fault)
-    return f"{place}: {what}" if place else what
+        text += f", found {_shortened(repr(fault['input']))}"
+    return f"{path}: {text}" if path else text
 
 
-def _found(fault: Any) -> str:
-    text = repr(fault["input"])
-    return f", found {text if len(text) <= 60 else text[:57] + '...'}"
+def _shortened(text: str) -> str:
+    return text if len(text) <= 60 else text[:57] + "..."

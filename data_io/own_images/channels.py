@@ -24,7 +24,7 @@ def grouped(
     labels: Collection[str] | None = None,
     known: Sequence[str] | None = None,
 ) -> Groups:
-    """Groups image files by case.
+    """Group image files by case.
 
     Numbers tell channels where some file has `_0000` and no label map is named after a
     numbered file. Without label maps: where they did in the network's training; and of
@@ -35,13 +35,13 @@ def grouped(
         labels: names of the label maps without ending; None where there are none.
         known: numbers of the channels that a network takes; None for one file a case.
     """
-    found: Groups = {}
+    groups: Groups = {}
     are_channels = _are_channels(files, labels, known)
     for stem, path in files.items():
         match = _NUMBERED.fullmatch(stem) if are_channels else None
         case, number = match.groups() if match else (stem, "")
-        found.setdefault(case, {})[number] = path
-    return found
+        groups.setdefault(case, {})[number] = path
+    return groups
 
 
 def _are_channels(
@@ -63,8 +63,8 @@ def _are_channels(
 
 def usual(groups: Groups) -> tuple[str, ...] | None:
     """The numbers that half of the cases or more have; None where files have none."""
-    found = Counter(number for files in groups.values() for number in files if number)
-    return tuple(sorted(n for n in found if 2 * found[n] >= len(groups))) or None
+    counts = Counter(number for files in groups.values() for number in files if number)
+    return tuple(sorted(n for n in counts if 2 * counts[n] >= len(groups))) or None
 
 
 def complete(
@@ -101,23 +101,23 @@ def _unlike(
     case: str, files: Mapping[str, Path], wanted: Sequence[str], whose: str
 ) -> list[str]:
     """The images of a case that are missing, or are too many."""
-    number, place = next(iter(files.items()))
-    ending = place.name[len(f"{case}_{number}" if number else case) :]
-    asked = f"the images {shown(wanted)} of each case, as {whose}"
+    number, path_of_one = next(iter(files.items()))
+    ending = path_of_one.name[len(f"{case}_{number}" if number else case) :]
+    expected = f"the images {shown(wanted)} of each case, as {whose}"
     missing = [
-        f"{path}: expected {asked}, found {_found(path)}, or take case {case} out."
+        f"{path}: expected {expected}, found {_fault(path)}, or take case {case} out."
         for number in wanted
         if number not in files
-        for path in [place.with_name(f"{case}_{number}{ending}")]
+        for path in [path_of_one.with_name(f"{case}_{number}{ending}")]
     ]
     return missing + [
-        f"{path}: expected {asked}, found this one too. Take it out."
+        f"{path}: expected {expected}, found this one too. Take it out."
         for number, path in files.items()
         if number not in wanted
     ]
 
 
-def _found(path: Path) -> str:
+def _fault(path: Path) -> str:
     if path.exists():
         return "another of them alone. Give their folder"
     return "no such file. Put it there"

@@ -22,7 +22,7 @@ from data_io.files.schema import digest, sealed
 from data_io.files.writing import write_json
 from data_io.own_images import channels
 from data_io.own_images import grids as own_grids
-from data_io.prepare.native import by_axis
+from data_io.prepare.native_grid import by_axis
 from data_io.verification.verify import examine
 
 ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif", ".nii", ".nii.gz")
@@ -59,7 +59,7 @@ def describe(
     classes: Sequence[str] = (),
     like: Record | None = None,
 ) -> Description:
-    """Looks at own images and label maps, and writes their description.
+    """Look at own images and label maps, and write their description.
 
     Args:
         images: a folder of images or NIfTI volumes, or one file. Those named as
@@ -86,9 +86,9 @@ def describe(
     pairs, numbers = _pairs(Path(images), masks and Path(masks), like, problems)
     root = work / "own" / f"{name}-{_key(pairs, classes, like)[:12]}"
     files = [(c, role, Path(p)) for c, r in pairs.items() for role, p in r.items()]
-    seen = examine(files, folder.own.look, work / "verify" / f"{name}.json")
-    problems += _first([text for *_, text in seen.faults])
-    facts = seen.facts
+    examined = examine(files, folder.own_images.look, work / "verify" / f"{name}.json")
+    problems += _first([text for *_, text in examined.faults])
+    facts = examined.facts
     title = f"own data {name!r}: {images}" + (f" with {masks}" if masks else "")
     reading = _reading(facts, classes, like, problems)
     if problems:
@@ -104,15 +104,15 @@ def describe(
 
 def _key(pairs: _Pairs, classes: Sequence[str], like: Record | None) -> str:
     """What the description depends on; for a network also on what it takes."""
-    asked: list[Any] = [pairs, list(classes)]
+    depends_on: list[Any] = [pairs, list(classes)]
     if like:
-        asked += [like.classes, like.channels, like.input_shape]
-        asked += [like.spacing_mm, like.axes, like.directions, like.modalities]
-    return digest(asked)
+        depends_on += [like.classes, like.channels, like.input_shape]
+        depends_on += [like.spacing_mm, like.axes, like.directions, like.modalities]
+    return digest(depends_on)
 
 
 def _check(name: str, images: Path, masks: Path | None) -> None:
-    """Refuses a name that can't be used, and one folder as both."""
+    """Refuse a name that can't be used, and one folder as both."""
     if not is_own(name):
         raise InputError(
             f"--name: expected small letters, digits and hyphens, received {name!r}. "
@@ -131,10 +131,10 @@ def _pairs(
 ) -> tuple[_Pairs, tuple[str, ...] | None]:
     """Files by case and role, and numbers of channels; adds what has no partner."""
     # Images without label maps are those of `dscpp predict`.
-    found = by_stem(images, problems, "images")
+    image_files = by_stem(images, problems, "images")
     labels = by_stem(masks, problems, "masks") if masks else {}
     known = like.modalities if like else None
-    groups = channels.grouped(found, labels if masks else None, known)
+    groups = channels.grouped(image_files, labels if masks else None, known)
     numbers = known if like else channels.usual(groups)
     whose = "the network takes them" if like else "most cases have them"
     whole, wrong = channels.complete(groups, numbers, whose)
@@ -143,7 +143,7 @@ def _pairs(
     if masks is None:
         return pairs, numbers
     partners = match_names(list(groups), list(labels))
-    if found and labels:
+    if image_files and labels:
         named = {case: min(files.values()) for case, files in groups.items()}
         problems += _alone(named, labels, partners, masks)
     for case in pairs.keys() & partners.keys():
@@ -159,7 +159,7 @@ def _roles(files: Mapping[str, Path]) -> dict[str, str]:
 
 
 def by_stem(
-    place: Path,
+    source: Path,
     problems: list[str],
     option: str = "",
     endings: tuple[str, ...] = ENDINGS,
@@ -167,7 +167,7 @@ def by_stem(
     """Find the files of a folder, or one file, by name without ending.
 
     Args:
-        place: the folder or file.
+        source: the folder or file.
         problems: what is wrong is added to them: no such place, no files, names that
             cannot be used, two files of one name.
         option: that named the place, such as "images"; "" for none.
@@ -176,11 +176,11 @@ def by_stem(
     Returns:
         Absolute paths, sorted by file name.
     """
-    named = f"--{option} {place}" if option else f"{place}"
-    if not place.exists():
+    named = f"--{option} {source}" if option else f"{source}"
+    if not source.exists():
         problems.append(f"{named}: expected a folder or file, found none.")
         return {}
-    entries = [place] if place.is_file() else sorted(place.iterdir())
+    entries = [source] if source.is_file() else sorted(source.iterdir())
     files = [
         path.absolute()
         for path in entries
@@ -195,13 +195,13 @@ def by_stem(
         )
     stems = [_stem(path, endings) for path in files]
     problems += [
-        f"{place}: expected a name that can be used on every system, found "
+        f"{source}: expected a name that can be used on every system, found "
         f"{path.name!a}: {unfit(stem)}. Rename the file."
         for path, stem in zip(files, stems, strict=True)
         if unfit(stem)
     ]
     problems += [
-        f"{place}: expected one file named {stem}, found {count}, with other endings "
+        f"{source}: expected one file named {stem}, found {count}, with other endings "
         "or an accent written otherwise."
         for stem, count in Counter(stems).items()
         if count > 1
@@ -248,11 +248,11 @@ def match_names(images: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
     partners = {stem: stem for stem in images if stem in labels}
     free = set(labels) - set(partners)
     waiting = sorted(set(images) - set(partners), key=len, reverse=True)
-    for _, alike in itertools.groupby(waiting, key=len):
-        found = {image: _nearest(image, free) for image in alike}
-        number = Counter(found.values())
+    for _, same_length in itertools.groupby(waiting, key=len):
+        nearest = {image: _nearest(image, free) for image in same_length}
+        number = Counter(nearest.values())
         # Where two fit one label map, none of them is taken.
-        sure = {image: label for image, label in found.items() if number[label] == 1}
+        sure = {image: label for image, label in nearest.items() if number[label] == 1}
         partners |= {image: label for image, label in sure.items() if label}
         free -= set(sure.values())
     return {stem: partners[stem] for stem in images if stem in partners}
@@ -325,7 +325,7 @@ def _reading(
 
 def _images_of(roles: Mapping[str, Facts]) -> dict[str, Facts]:
     """Facts of the images of a case, of which several are its channels."""
-    return {role: found for role, found in roles.items() if role.startswith("image")}
+    return {role: image for role, image in roles.items() if role.startswith("image")}
 
 
 def _coloured(facts: _ByCase) -> list[str]:
@@ -333,8 +333,8 @@ def _coloured(facts: _ByCase) -> list[str]:
         f"case {case}: expected grey images where several are the channels of a case, "
         f"found RGB ({role})."
         for case, roles in facts.items()
-        for role, found in _images_of(roles).items()
-        if len(_images_of(roles)) > 1 and found["channels"] > 1
+        for role, image in _images_of(roles).items()
+        if len(_images_of(roles)) > 1 and image["channels"] > 1
     ]
 
 
@@ -357,15 +357,17 @@ def _unlike(images: Sequence[Facts], like: Record) -> list[str]:
 
 
 def _other_names(classes: Sequence[str], like: Record) -> list[str]:
-    """Refuses some of the network's names and some others: a misunderstanding."""
-    given, known = ([n.casefold() for n in names] for names in (classes, like.classes))
-    if len(given) != len(known):
+    """Refuse some of the network's names and some others: a misunderstanding."""
+    wanted, of_network = (
+        [n.casefold() for n in names] for names in (classes, like.classes)
+    )
+    if len(wanted) != len(of_network):
         return [
-            f"--classes: expected the network's {len(known)} classes, "
-            f"received {len(given)}."
+            f"--classes: expected the network's {len(of_network)} classes, "
+            f"received {len(wanted)}."
         ]
-    same_background = set(given[:1]) & set(known[:1])
-    if given == known or not set(given) & set(known) - same_background:
+    same_background = set(wanted[:1]) & set(of_network[:1])
+    if wanted == of_network or not set(wanted) & set(of_network) - same_background:
         return []
     return [
         f"--classes: expected the network's names in their order, "
@@ -380,8 +382,8 @@ def _constant(facts: _ByCase) -> list[str]:
         f"case {case}: expected {channels.named(role)} of something, found the same "
         "value everywhere. Copy it again, or take it out."
         for case, roles in facts.items()
-        for role, found in _images_of(roles).items()
-        if found.get("constant")
+        for role, image in _images_of(roles).items()
+        if image.get("constant")
     ]
 
 
@@ -389,10 +391,10 @@ def _other_sizes(facts: _ByCase) -> list[str]:
     return [
         f"case {case}: expected {channels.named(role)} of "
         f"{by_axis(roles['image']['shape'])}, as its image is, found "
-        f"{by_axis(found['shape'])}."
+        f"{by_axis(file['shape'])}."
         for case, roles in facts.items()
-        for role, found in roles.items()
-        if "image" in roles and roles["image"]["shape"] != found["shape"]
+        for role, file in roles.items()
+        if "image" in roles and roles["image"]["shape"] != file["shape"]
     ]
 
 
@@ -426,7 +428,7 @@ def _wrong_values(
         else "0 and one other, or 0, 1, 2, ... without a gap (name the classes with "
         f"--classes where one is absent, or where there are more than {MOST_DERIVED})"
     )
-    found = (
+    message = (
         f"expected label maps with the values {expected}, found {_few([0, *other])}."
     )
     number = Counter(v for facts in labels.values() for v, _ in facts["values"] if v)
@@ -434,12 +436,12 @@ def _wrong_values(
     odd = [c for c, f in labels.items() if {v for v, _ in f["values"]} - usual]
     which = [f"{case} ({_few([v for v, _ in labels[case]['values']])})" for case in odd]
     if odd:
-        found += (
+        message += (
             f" {len(odd)} of {len(labels)} have others than {_few(sorted(usual))}, "
             f"such as {'; '.join(which[:3])}."
         )
     blurred = any(facts.get("jpeg") for facts in labels.values())
-    return found + (" JPEG blurs labels: save them as PNG." if blurred else "")
+    return message + (" JPEG blurs labels: save them as PNG." if blurred else "")
 
 
 def _few(values: Sequence[int]) -> str:

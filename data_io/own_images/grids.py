@@ -13,7 +13,7 @@ import numpy as np
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.own_images import channels
-from data_io.prepare import native
+from data_io.prepare import native_grid
 from data_io.verification import volumes
 
 _CANONICAL = (0, 1, 2)
@@ -38,8 +38,8 @@ def axes(facts: _Facts) -> tuple[int, ...] | None:
 
 def directions(facts: _Facts) -> str | None:
     """Towards what the axes of most volumes run; None where no header says it."""
-    found = [image["directions"] for image in _volumes(facts).values()]
-    usual = Counter(code for code in found if code).most_common(1)
+    codes = [image["directions"] for image in _volumes(facts).values()]
+    usual = Counter(code for code in codes if code).most_common(1)
     return usual[0][0] if usual else None
 
 
@@ -52,12 +52,12 @@ def _other_grids(facts: _Facts) -> list[str]:
     """Files of the right size that lie elsewhere, such as mirrored label maps."""
     return [
         f"case {case}: expected {channels.named(role)} with "
-        f"{volumes.elsewhere(found, roles['image'])}"
+        f"{volumes.elsewhere(file, roles['image'])}"
         for case, roles in facts.items()
-        for role, found in roles.items()
+        for role, file in roles.items()
         if "image" in roles
-        and roles["image"]["shape"] == found["shape"]
-        and not volumes.same_place(roles["image"], found)
+        and roles["image"]["shape"] == file["shape"]
+        and not volumes.same_place(roles["image"], file)
     ]
 
 
@@ -69,23 +69,23 @@ def _other_axes(facts: _Facts, like: Record | None) -> list[str]:
     how = "as_closest_canonical" if expected == _CANONICAL else "as_reoriented"
     return [
         f"case {case}: expected axes in the order {volumes.directions(expected)}, as "
-        f"{whose}, found {volumes.directions(found)}. Reorder those of the image and "
+        f"{whose}, found {volumes.directions(order)}. Reorder those of the image and "
         f"of its label map, for instance with nibabel's {how}."
-        for case, found in _known_axes(facts).items()
-        if expected and found != expected
+        for case, order in _known_axes(facts).items()
+        if expected and order != expected
     ]
 
 
 def _thin(facts: _Facts, like: Record | None) -> list[str]:
     """Volumes of less than a voxel of the size that all are resampled to."""
     wanted = like.spacing_mm if like else spacing_mm(facts)
-    found = []
+    faults = []
     for case, image in _volumes(facts).items():
         try:
             _resampled(image, wanted, f"case {case}")
         except InputError as error:
-            found.append(str(error))
-    return found
+            faults.append(str(error))
+    return faults
 
 
 def _resampled(
@@ -93,7 +93,7 @@ def _resampled(
 ) -> list[int]:
     """The shape at another voxel size; its own where none is wanted."""
     shape, size_mm = image["shape"], image["spacing_mm"]
-    return list(native.resampled_shape(shape, size_mm, wanted_mm or size_mm, name))
+    return list(native_grid.resampled_shape(shape, size_mm, wanted_mm or size_mm, name))
 
 
 def _volumes(facts: _Facts) -> dict[str, dict[str, Any]]:
@@ -104,8 +104,8 @@ def _volumes(facts: _Facts) -> dict[str, dict[str, Any]]:
 
 def _known_axes(facts: _Facts) -> dict[str, tuple[int, ...]]:
     """The order of axes of each volume whose header says it; oblique: the nearest."""
-    found = {case: _order(image) for case, image in _volumes(facts).items()}
-    return {case: tuple(order) for case, order in found.items() if order}
+    orders = {case: _order(image) for case, image in _volumes(facts).items()}
+    return {case: tuple(order) for case, order in orders.items() if order}
 
 
 def _order(image: Mapping[str, Any]) -> Sequence[int] | None:
@@ -128,7 +128,7 @@ def lines(about: Mapping[str, Any], facts: _Facts, whose: str) -> list[str]:
 def _voxels(
     wanted_mm: Sequence[float] | None, images: Mapping[str, Any], whose: str
 ) -> str:
-    """Says to what voxel size volumes are resampled."""
+    """Say to what voxel size volumes are resampled."""
     if not wanted_mm:
         return "  voxels   each volume's own size, as the network was trained"
     others = [
@@ -137,7 +137,7 @@ def _voxels(
         if _resampled(image, wanted_mm, case) != image["shape"]
     ]
     return (
-        f"  voxels   {native.by_axis(wanted_mm)} mm, {whose}; {len(others)} of "
+        f"  voxels   {native_grid.by_axis(wanted_mm)} mm, {whose}; {len(others)} of "
         f"{len(images)} volumes are resampled to it"
     )
 
@@ -149,7 +149,9 @@ def _turned(wanted: str | None, images: Mapping[str, Mapping[str, Any]]) -> list
         return [
             "  turned   none: towards what axes run was not noted in training"
         ] * any(known.values())
-    turned = [case for case, code in known.items() if native.against(code, wanted)]
+    turned = [
+        case for case, code in known.items() if native_grid.flipped_axes(code, wanted)
+    ]
     silent = [case for case, code in known.items() if not code]
     such = f", such as {turned[0]} ({known[turned[0]]})" if turned else ""
     shown = [

@@ -39,37 +39,40 @@ def pairs(probabilities: Path, labels: Path) -> dict[str, tuple[Path, Path]]:
             label map.
     """
     problems: list[str] = []
-    ours = _ours(Path(probabilities), problems)
+    probability_files = _probability_files(Path(probabilities), problems)
     if problems:
         raise Problems(f"{probabilities}", problems)
-    theirs = files_of(Path(labels), option="")
-    if len(ours) == len(theirs) == 1 and Path(labels).is_file():
-        ((case, path),), (label,) = ours.items(), theirs.values()
+    label_files = files_of(Path(labels), option="")
+    if len(probability_files) == len(label_files) == 1 and Path(labels).is_file():
+        ((case, path),), (label,) = probability_files.items(), label_files.values()
         return {case: (path, label)}
-    found = match_names(list(ours), list(theirs))
+    partners = match_names(list(probability_files), list(label_files))
     problems = [
         f"{path}: expected a label map {case}.* or {case}_*.* in {labels}, found none "
         "or several."
-        for case, path in ours.items()
-        if case not in found
+        for case, path in probability_files.items()
+        if case not in partners
     ]
     if problems:
         raise Problems(f"{probabilities} with {labels}", problems)
-    return {case: (ours[case], theirs[label]) for case, label in found.items()}
+    return {
+        case: (probability_files[case], label_files[label])
+        for case, label in partners.items()
+    }
 
 
-def _ours(place: Path, problems: list[str]) -> dict[str, Path]:
+def _probability_files(source: Path, problems: list[str]) -> dict[str, Path]:
     """Files of probabilities by case; of nnU-Net's folder not its label maps."""
-    if not (place.is_dir() and any(map(_is_of_nnunet, place.glob("*.npz")))):
-        return by_stem(place, problems, endings=ENDINGS)
-    found = by_stem(place, problems, endings=_ARRAYS)
+    if not (source.is_dir() and any(map(_is_of_nnunet, source.glob("*.npz")))):
+        return by_stem(source, problems, endings=ENDINGS)
+    arrays = by_stem(source, problems, endings=_ARRAYS)
     problems += [
         f"{path}: expected {case}.npz beside it, as for other cases of nnU-Net, found "
         "none. Predict it with --save_probabilities, or move it away."
-        for case, path in by_stem(place, [], endings=_PICTURES).items()
-        if case not in found
+        for case, path in by_stem(source, [], endings=_PICTURES).items()
+        if case not in arrays
     ]
-    return found
+    return arrays
 
 
 def _is_of_nnunet(path: Path) -> bool:
@@ -125,8 +128,8 @@ def _numbered(path: Path, label: np.ndarray, classes: int) -> np.ndarray:
 
 def _of_volume(path: Path, label: Path) -> np.ndarray:
     values, affine = nifti.read_channels(path)
-    there = nifti.geometry(label).affine if nifti.is_volume(label) else None
-    if there is not None and np.abs(affine - there).max() > _GRID_MM:
+    label_affine = nifti.geometry(label).affine if nifti.is_volume(label) else None
+    if label_affine is not None and np.abs(affine - label_affine).max() > _GRID_MM:
         raise InputError(
             f"{path}: expected the affine of {label}, found another. Export the "
             "probabilities on the grid of the label map."
@@ -136,21 +139,21 @@ def _of_volume(path: Path, label: Path) -> np.ndarray:
 
 def _of_numpy(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     with decoding(path, Exception):
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return np.asarray(found, np.float32)
-        names = list(found)
-        theirs = _NNUNET in names
-        if not theirs and len(names) != 1:
+        content = np.load(path, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            return np.asarray(content, np.float32)
+        names = list(content)
+        is_nnunet = _NNUNET in names
+        if not is_nnunet and len(names) != 1:
             raise InputError(
                 f"{path}: expected one array, or one named {_NNUNET!r}, found "
                 f"{', '.join(names) or 'none'}."
             )
-        values = np.asarray(found[_NNUNET if theirs else names[0]], np.float32)
-    if theirs and values.ndim == 4:
+        values = np.asarray(content[_NNUNET if is_nnunet else names[0]], np.float32)
+    if is_nnunet and values.ndim == 4:
         # (classes, z, y, x) of a NIfTI file's (x, y, z); an image has one slice.
         values = values[:, 0] if len(shape) == 2 else values.transpose(0, 3, 2, 1)
-    return np.moveaxis(values, 0, -1) if theirs else values
+    return np.moveaxis(values, 0, -1) if is_nnunet else values
 
 
 def _of_image(path: Path) -> np.ndarray:

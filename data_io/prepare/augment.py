@@ -40,15 +40,15 @@ class Plan:
     Attributes:
         mirrored: whether each axis is turned round.
         factors: by which each channel is multiplied; () for none.
-        place: what is needed of the mirrored sample, (start, stop) by axis; where
+        region: what is needed of the mirrored sample, (start, stop) by axis; where
             nothing is warped it is the result, and may reach out of the sample.
         coordinates: where each voxel of the result comes from, counted from the first
-            voxel of `place`, (axes, *result) float64; None where nothing is warped.
+            voxel of `region`, (axes, *result) float64; None where nothing is warped.
     """
 
     mirrored: tuple[bool, ...]
     factors: tuple[float, ...]
-    place: tuple[tuple[int, int], ...]
+    region: tuple[tuple[int, int], ...]
     coordinates: np.ndarray | None = None
 
 
@@ -89,17 +89,18 @@ def plan(
             return Plan(mirrored, factors, _reach(coordinates, shape), coordinates)
     firsts = [0] * len(shape) if patch is None else _crop(shape, patch, random)
     ends = zip(firsts, patch or shape, strict=True)
-    place = tuple((first, first + size) for first, size in ends)
-    return Plan(mirrored, factors, place)
+    region = tuple((first, first + size) for first, size in ends)
+    return Plan(mirrored, factors, region)
 
 
 def _check(augmentation: Data_Augmentation) -> None:
-    asked = [name for name in _UNSUPPORTED if getattr(augmentation, name)]
-    if asked or augmentation.cycles != 1 or not augmentation.seg_augmentation:
+    unsupported = [name for name in _UNSUPPORTED if getattr(augmentation, name)]
+    if unsupported or augmentation.cycles != 1 or not augmentation.seg_augmentation:
         raise ValueError(
             "augmentation: expected one cycle of mirroring, brightness, elastic "
             "deformation, rotation and scaling, received "
-            f"{augmentation.cycles} with {', '.join(asked) or 'labels left alone'}"
+            f"{augmentation.cycles} with "
+            f"{', '.join(unsupported) or 'labels left alone'}"
         )
 
 
@@ -143,8 +144,8 @@ def _warp(
     if coordinates is not None:  # so far counted from the patch's centre
         for axis, (size, side) in enumerate(zip(shape, sides, strict=True)):
             half = side // 2
-            place = random.uniform(half, size - half) if patch else size / 2.0 - 0.5
-            coordinates[axis] += place
+            middle = random.uniform(half, size - half) if patch else size / 2.0 - 0.5
+            coordinates[axis] += middle
     return coordinates
 
 
@@ -197,13 +198,13 @@ def _reach(
     """What an interpolation needs of the sample; coordinates then count from there."""
     if len(shape) == 2:  # all of it: MIScnn's values to the bit
         return tuple((0, size) for size in shape)
-    place = []
+    ranges = []
     for axis, size in zip(coordinates, shape, strict=True):
         start = min(max(int(np.floor(axis.min())) - _MARGIN, 0), size)
         stop = min(max(int(np.ceil(axis.max())) + _MARGIN + 1, start), size)
         np.subtract(axis, start, out=axis)
-        place.append((start, stop))
-    return tuple(place)
+        ranges.append((start, stop))
+    return tuple(ranges)
 
 
 def _crop(
@@ -234,7 +235,7 @@ def carry_out(
     """
     part = tuple(
         slice(min(max(start, 0), size), min(max(stop, 0), size))
-        for (start, stop), size in zip(todo.place, label.shape, strict=True)
+        for (start, stop), size in zip(todo.region, label.shape, strict=True)
     )
     stored = tuple(map(_stored, part, label.shape, todo.mirrored))
     turn = tuple(slice(None, None, -1 if turned else 1) for turned in todo.mirrored)
@@ -258,13 +259,13 @@ def _placed(
     values: np.ndarray, todo: Plan, part: Sequence[slice], outside: int
 ) -> np.ndarray:
     """Copy a part to where it belongs in the result."""
-    result = tuple(stop - start for start, stop in todo.place)
+    result = tuple(stop - start for start, stop in todo.region)
     if values.shape[: len(result)] == result:
         return np.array(values, order="C")
     placed = np.full(result + values.shape[len(result) :], outside, values.dtype)
     inside = tuple(
         slice(axis.start - start, axis.stop - start)
-        for axis, (start, _) in zip(part, todo.place, strict=True)
+        for axis, (start, _) in zip(part, todo.region, strict=True)
     )
     placed[inside] = values
     return placed
@@ -306,8 +307,10 @@ def one_hot(label: np.ndarray, classes: int) -> np.ndarray:
         return _table(classes).take(label, axis=0)
     # Two voxels at a time, looked up as one number: three times as fast.
     pairs = np.ascontiguousarray(label).reshape(-1).view(np.uint16)
-    found = _table_of_pairs(classes).take(pairs.astype(np.intp), axis=0, mode="clip")
-    return found.reshape(*label.shape, classes)
+    pairs_of_rows = _table_of_pairs(classes).take(
+        pairs.astype(np.intp), axis=0, mode="clip"
+    )
+    return pairs_of_rows.reshape(*label.shape, classes)
 
 
 def _table(classes: int) -> np.ndarray:

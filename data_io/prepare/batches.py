@@ -23,7 +23,7 @@ from data_io.prepare.preprocessing import EVERY_AXIS, augmentation, subfunctions
 from data_io.prepare.shared import Shared
 
 _Item = tuple[np.ndarray, np.ndarray]
-_Place = tuple[int, int]
+_EpochAndIndex = tuple[int, int]
 
 
 class CachedInterface(ReadOnly):
@@ -153,9 +153,9 @@ class Batches(keras.utils.PyDataset):
             self._shared.leave(epoch, index, item)
         return item
 
-    def after(self, place: _Place) -> Iterator[_Place]:
+    def after(self, position: _EpochAndIndex) -> Iterator[_EpochAndIndex]:
         """The items that follow one, this epoch and the next."""
-        epoch, index = place
+        epoch, index = position
         yield from ((epoch, later) for later in range(index + 1, len(self)))
         following = epoch + 1 if self.redraw else epoch
         yield from ((following, first) for first in range(len(self)))
@@ -173,7 +173,7 @@ class Batches(keras.utils.PyDataset):
         epoch = self._epoch() if epoch is None else epoch
         # A third number keeps this stream apart from those of the items.
         generator = np.random.default_rng([self.seed, epoch, 2**32 - 1])
-        return [self.cases[place] for place in generator.permutation(len(self))]
+        return [self.cases[index] for index in generator.permutation(len(self))]
 
     def _epoch(self) -> int:
         return self.epoch if self.redraw else 0
@@ -217,13 +217,13 @@ class _Ahead:
         self.workers = workers
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="batches")
-        self._futures: dict[_Place, Future[_Item]] = {}
+        self._futures: dict[_EpochAndIndex, Future[_Item]] = {}
 
-    def take(self, batches: Batches, place: _Place) -> _Item:
+    def take(self, batches: Batches, position: _EpochAndIndex) -> _Item:
         """Give an item, and begin those that follow it."""
         with self._lock:
-            wanted = [place]
-            for later in batches.after(place):
+            wanted = [position]
+            for later in batches.after(position):
                 if len(wanted) > self.workers or later in wanted:
                     break
                 wanted.append(later)
@@ -232,7 +232,7 @@ class _Ahead:
             for new in wanted:
                 if new not in self._futures:
                     self._futures[new] = self._pool.submit(batches.draw, *new)
-            future = self._futures.pop(place)
+            future = self._futures.pop(position)
         return future.result()
 
 

@@ -29,10 +29,10 @@ from data_io import bars
 from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
 from data_io.files import schema
-from data_io.files.content import content, data_hash, file_hash
+from data_io.files.hashing import case_hashes, data_hash, file_hash
 from data_io.files.schema import digest
 from data_io.files.writing import MAKING, folder_aside, writing
-from data_io.prepare import native
+from data_io.prepare import native_grid
 from data_io.prepare.interface import RawInterface
 from data_io.prepare.miscnn_compat import Data_IO
 from data_io.prepare.preprocessing import Settings, subfunctions
@@ -139,7 +139,7 @@ class Cache:
             if sheet is not None:
                 return entry, sheet
             # Read anew: all that the cache remembers is too much to load for one case.
-            now = content(self.dataset, self.root, [case], None)[case]
+            now = case_hashes(self.dataset, self.root, [case], None)[case]
             if now != self.content[case]:
                 raise InputError(
                     f"{self.dataset.RECORD.name}, case {case}: its raw files changed "
@@ -162,8 +162,8 @@ class Cache:
         sample = self._source.sample_loader(case, load_seg=True)
         native_shape = sample.img_data.shape[:-1]
         # A volume that is stored mirrored is turned first.
-        found = sample.get_extended_data().get("directions")
-        turned = native.against(found, self.settings.directions)
+        directions = sample.get_extended_data().get("directions")
+        turned = native_grid.flipped_axes(directions, self.settings.directions)
         sample.img_data = np.flip(sample.img_data, turned)
         sample.seg_data = np.flip(sample.seg_data, turned)
         for step in subfunctions(self.settings):
@@ -193,12 +193,12 @@ def prepare(
         InputError: the folder cannot be written, or raw files change meanwhile.
     """
     folder = Path(folder)
-    own = folder / dataset.RECORD.name
-    with writing(own):
-        own.mkdir(parents=True, exist_ok=True)
-    _sweep(own)
-    hashes = content(dataset, root, cases, folder)
-    cache = Cache(dataset, Path(root), settings, own, hashes)
+    folder_of_set = folder / dataset.RECORD.name
+    with writing(folder_of_set):
+        folder_of_set.mkdir(parents=True, exist_ok=True)
+    _sweep(folder_of_set)
+    hashes = case_hashes(dataset, root, cases, folder)
+    cache = Cache(dataset, Path(root), settings, folder_of_set, hashes)
     missing = [case for case in hashes if _read_sheet(cache._path(case)) is None]
     for case in bars.bar(missing, "preparing", unit="case", disable=not progress):
         cache._entry(case)

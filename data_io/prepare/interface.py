@@ -39,28 +39,28 @@ class RawInterface(ReadOnly):
         self.root = root
 
     def initialize(self, input_path: str | None = None) -> list[str]:
-        """Returns the cases; the path is known already and not looked at."""
+        """Return the cases; the path is known already and not looked at."""
         return list(self.dataset.cases(self.root))
 
     def load_image(self, index: str) -> tuple[np.ndarray, dict[str, Any]]:
-        """Returns the image, channels last, and what MIScnn's subfunctions ask for.
+        """Return the image, channels last, and what MIScnn's subfunctions ask for.
 
         That is of volumes `spacing` in mm by axis, which its Resampling reads, and
         `directions`, see `data_io.files.nifti.Geometry`.
         """
         image = self.dataset.image(self.root, index)
-        place = self.dataset.geometry(self.root, index)
-        if place is None:
+        geometry = self.dataset.geometry(self.root, index)
+        if geometry is None:
             return image, {"type": "image"}
         return image, {
             "type": "nifti",
-            "affine": place.affine,
-            "spacing": np.array(place.spacing_mm),
-            "directions": place.directions,
+            "affine": geometry.affine,
+            "spacing": np.array(geometry.spacing_mm),
+            "directions": geometry.directions,
         }
 
     def load_segmentation(self, index: str) -> np.ndarray:
-        """Returns observer 1's label map, uint8 class numbers; 0 where there is none.
+        """Return observer 1's label map, uint8 class numbers; 0 where there is none.
 
         Of a volume it has a last axis of 1.
         """

@@ -129,35 +129,35 @@ def predict(
     # Not above: the names of the joins are wanted where Keras is not.
     from data_io.prepare.miscnn_compat import crop_patch, pad_patch
 
-    def of_patch(place: tuple[slice, ...]) -> np.ndarray:
-        patch = np.array(image[place], dtype=np.float32, order="C")[np.newaxis]
+    def of_patch(index: tuple[slice, ...]) -> np.ndarray:
+        patch = np.array(image[index], dtype=np.float32, order="C")[np.newaxis]
         padded, inside = pad_patch(patch, grid.patch, return_slicer=True)
         return np.asarray(crop_patch(network(padded), inside)[0], dtype=np.float32)
 
     return _joined(grid.axes(), of_patch)
 
 
-_Place = tuple[slice, ...]
+_Index = tuple[slice, ...]
 
 
 def _joined(
     axes: Sequence[Sequence[tuple[slice, np.ndarray]]],
-    of_patch: Callable[[_Place], np.ndarray],
-    place: _Place = (),
+    of_patch: Callable[[_Index], np.ndarray],
+    index: _Index = (),
 ) -> np.ndarray:
     """Add up patches along the last axis first, which decides how sums are rounded."""
-    axis = len(place)
+    axis = len(index)
     if axis == len(axes):
-        return of_patch(place)
+        return of_patch(index)
     total = np.empty(0)
     for part, weights in axes[axis]:
-        found = _joined(axes, of_patch, (*place, part))
+        part_sum = _joined(axes, of_patch, (*index, part))
         if not total.size:
             size = axes[axis][-1][0].stop
-            shape = (*found.shape[:axis], size, *found.shape[axis + 1 :])
+            shape = (*part_sum.shape[:axis], size, *part_sum.shape[axis + 1 :])
             total = np.zeros(shape, np.float32)
-        found = found * weights.astype(np.float32).reshape(
-            -1, *[1] * (found.ndim - axis - 1)
+        part_sum = part_sum * weights.astype(np.float32).reshape(
+            -1, *[1] * (part_sum.ndim - axis - 1)
         )
-        total[(*[slice(None)] * axis, part)] += found
+        total[(*[slice(None)] * axis, part)] += part_sum
     return total

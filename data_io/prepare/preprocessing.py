@@ -109,12 +109,12 @@ class _EachChannel(Normalization):
 
     def preprocessing(self, sample: Any, training: bool = True) -> None:
         """Normalise an image, (*spatial, channels)."""
-        found = []
+        channels = []
         for channel in np.moveaxis(sample.img_data, -1, 0):
             sample.img_data = channel
             super().preprocessing(sample, training)
-            found.append(sample.img_data)
-        sample.img_data = np.stack(found, axis=-1)
+            channels.append(sample.img_data)
+        sample.img_data = np.stack(channels, axis=-1)
 
 
 def subfunctions(settings: Settings) -> list[Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.ndimage import zoom
 
 from data_io.prepare.miscnn_compat import Resampling
-from data_io.prepare.native import resampled_shape
+from data_io.prepare.native_grid import resampled_shape
 
 _SLAB = 16  # columns at a time; 512 rows of 611 slices are 40 MB as float64
 
@@ -23,7 +23,7 @@ class SlabResampling(Resampling):
 
     It reads `spacing` (mm, by axis) from the sample's details, as MIScnn does, and
     leaves `original_shape` there for the way back, which is MIScnn's own; slab by slab
-    it is that of `data_io.prepare.native`.
+    it is that of `data_io.prepare.native_grid`.
 
     Args:
         new_spacing: voxel size to resample to, mm, by axis.
@@ -79,8 +79,8 @@ def resample_image(
     part = np.empty((*shape[:2], image.shape[2]))
     for start in range(0, image.shape[2], _SLAB):
         slab = np.moveaxis(image[..., start : start + _SLAB], 2, 0).astype(np.float64)
-        found = slices @ slab @ rows.T
-        part[..., start : start + _SLAB] = np.moveaxis(found, 0, 2)
+        resampled = slices @ slab @ rows.T
+        part[..., start : start + _SLAB] = np.moveaxis(resampled, 0, 2)
     whole = part @ columns.T
     return np.clip(whole, image.min(), image.max(), out=whole)
 
@@ -114,14 +114,14 @@ def resample_label(
     nearest = _zoom(label, shape, 0, np.uint8)
     if order == 0:
         return nearest
-    best, own = np.zeros(shape), np.zeros(shape)
-    found = np.zeros(shape, np.uint8)
+    best, score_of_nearest = np.zeros(shape), np.zeros(shape)
+    result = np.zeros(shape, np.uint8)
     for value in _values(label):
         score = np.clip(_zoom(label == value, shape, order, np.float64), 0, 1)
-        np.copyto(own, score, where=nearest == value)
-        np.copyto(found, value, where=score > best)
+        np.copyto(score_of_nearest, score, where=nearest == value)
+        np.copyto(result, value, where=score > best)
         np.maximum(best, score, out=best)
-    return np.where(own == best, nearest, found)
+    return np.where(score_of_nearest == best, nearest, result)
 
 
 def _zoom(

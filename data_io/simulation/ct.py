@@ -67,15 +67,17 @@ class Grid:
             for voxels, cells in zip(self.voxels, self.positions, strict=True)
         ]
         places[0] = places[0][[index]]
-        for axis, place in enumerate(places, 1):
-            fields = between(fields, axis, place)
+        for axis, position in enumerate(places, 1):
+            fields = between(fields, axis, position)
         return fields[:, 0]
 
 
-def between(field: np.ndarray, axis: int, place: np.ndarray) -> np.ndarray:
-    """Interpolates linearly at places in cells; a matrix product may round anyhow."""
-    first = np.minimum(place.astype(int), field.shape[axis] - 2)
-    share = (place - first).reshape([-1 if a == axis else 1 for a in range(field.ndim)])
+def between(field: np.ndarray, axis: int, positions: np.ndarray) -> np.ndarray:
+    """Interpolate linearly at places in cells; a matrix product may round anyhow."""
+    first = np.minimum(positions.astype(int), field.shape[axis] - 2)
+    share = (positions - first).reshape(
+        [-1 if a == axis else 1 for a in range(field.ndim)]
+    )
     low = np.take(field, first, axis)
     return low + share * (np.take(field, first + 1, axis) - low)
 
@@ -83,7 +85,7 @@ def between(field: np.ndarray, axis: int, place: np.ndarray) -> np.ndarray:
 def simulate(
     label: np.ndarray, spacing_mm: Sequence[float], random: np.random.Generator
 ) -> np.ndarray:
-    """Simulates a CT volume over a label map.
+    """Simulate a CT volume over a label map.
 
     Kidneys have about 165 HU and tumours 25 to 60 less, with texture; the body around
     them is `body`. Edges of what is labelled are blurred by 0.7 mm within a slice.
@@ -105,13 +107,13 @@ def simulate(
     coarse = np.stack([body(label, grid, random), 12 * smooth(random, grid, 6)])
     noise = random.uniform(15, 25)
     blur = tuple(0.7 / size for size in spacing_mm[1:])
-    found = np.empty(label.shape, np.int16)
+    volume = np.empty(label.shape, np.int16)
     for index, plane in enumerate(label):
         around, uneven = grid.plane(coarse, index)
         values = embed(plane, around, uneven, inside, blur)
         values += noise * grain(random, plane.shape)
-        found[index] = np.clip(np.round(values), LOWEST, HIGHEST)
-    return found
+        volume[index] = np.clip(np.round(values), LOWEST, HIGHEST)
+    return volume
 
 
 def embed(
@@ -121,13 +123,13 @@ def embed(
     inside: tuple[float, float],
     blur: tuple[float, ...],
 ) -> np.ndarray:
-    """Puts kidney and tumour (`inside`, HU) of a slice into the body around them."""
+    """Put kidney and tumour (`inside`, HU) of a slice into the body around them."""
     values = around
-    for number, own in enumerate(inside, 1):
+    for number, brightness in enumerate(inside, 1):
         where = plane == number
         if where.any():
             share = gaussian_filter(where.astype(np.float32), blur)
-            values = values + share * (own + uneven - around)
+            values = values + share * (brightness + uneven - around)
     return values
 
 
@@ -145,7 +147,7 @@ def smooth(random: np.random.Generator, grid: Grid, size_mm: float) -> np.ndarra
 
 
 def body(label: np.ndarray, grid: Grid, random: np.random.Generator) -> np.ndarray:
-    """Draws a body around labelled kidneys, without them: HU, (*grid.shape).
+    """Draw a body around labelled kidneys, without them: HU, (*grid.shape).
 
     From outside: air, skin fat, muscle, then fat with organs, gas, spine and vessels;
     fat of varying thickness around the kidneys, which organs touch here and there.
@@ -183,16 +185,16 @@ def depth_in_body(
 
 
 def organs(values: np.ndarray, grid: Grid, random: np.random.Generator) -> None:
-    """Fills about half of the inside with soft organs of several kinds, and gas."""
-    place, kind = smooth(random, grid, 25), smooth(random, grid, 30)
+    """Fill about half of the inside with soft organs of several kinds, and gas."""
+    where, kind = smooth(random, grid, 25), smooth(random, grid, 30)
     levels = np.array(ORGANS) + random.normal(0, 5, len(ORGANS))
     soft = levels[np.digitize(kind, (-0.8, 0, 0.8))]
-    np.copyto(values, soft, where=place > 0)
+    np.copyto(values, soft, where=where > 0)
     values[smooth(random, grid, 10) > 2.3] = GAS
 
 
 def loops(values: np.ndarray, grid: Grid, random: np.random.Generator) -> None:
-    """Adds ellipsoids as bright as kidneys, which only shape and place tell apart."""
+    """Add ellipsoids as bright as kidneys, which only shape and place tell apart."""
     mesh = grid.mesh()
     for _ in range(random.integers(4, 8)):
         centre = [random.uniform(axis[0], axis[-1]) for axis in grid.positions]
@@ -208,7 +210,7 @@ def midline(
     centre: tuple[float, float],
     random: np.random.Generator,
 ) -> None:
-    """Draws spine, aorta and vena cava along the slices, behind the body's middle."""
+    """Draw spine, aorta and vena cava along the slices, behind the body's middle."""
     _, rows, columns = grid.mesh()
     parts = (
         (55, 0, 19, BONE + 80 * smooth(random, grid, 5)),
@@ -224,7 +226,7 @@ def midline(
 def draw_label(
     shape: Sequence[int], spacing_mm: Sequence[float], random: np.random.Generator
 ) -> np.ndarray:
-    """Draws a label map of two kidneys, one of them with a tumour at its edge.
+    """Draw a label map of two kidneys, one of them with a tumour at its edge.
 
     Returns:
         uint8 (slices, rows, columns): 0 background, 1 kidney, 2 tumour.
@@ -233,17 +235,17 @@ def draw_label(
     axes = [
         (np.arange(n) + 0.5) * size for n, size in zip(shape, spacing_mm, strict=True)
     ]
-    found = np.zeros(tuple(shape), np.uint8)
+    drawn = np.zeros(tuple(shape), np.uint8)
     for side in (-1, 1):
         offset = np.array([random.uniform(-15, 15), 35, side * random.uniform(60, 75)])
         half = random.uniform((40, 22, 24), (55, 30, 32))
-        found[ellipsoid(axes, extent / 2 + offset, half)] = 1
+        drawn[ellipsoid(axes, extent / 2 + offset, half)] = 1
         if side == 1:
             towards = random.standard_normal(3)
             edge = offset + half * towards / np.linalg.norm(towards)
             size = random.uniform(8, 28)
-            found[ellipsoid(axes, extent / 2 + edge, np.full(3, size))] = 2
-    return found
+            drawn[ellipsoid(axes, extent / 2 + edge, np.full(3, size))] = 2
+    return drawn
 
 
 def ellipsoid(

@@ -73,7 +73,7 @@ def texture(random: Random, size: int, sigma: float, spread: float) -> np.ndarra
 
 
 def blob(
-    random: Random, size: int, radius: float, place: np.ndarray, soft: float
+    random: Random, size: int, radius: float, centre: np.ndarray, soft: float
 ) -> np.ndarray:
     """An uneven round patch, (size, size) in [0, 1].
 
@@ -81,11 +81,11 @@ def blob(
         random: decides its outline.
         size: of the image.
         radius: in pixels.
-        place: row and column of the middle, pixels.
+        centre: row and column of the middle, pixels.
         soft: how wide its edge is, in radii.
     """
     rows, columns = np.mgrid[:size, :size]
-    across, down = columns - place[1], (rows - place[0]) * random.uniform(0.8, 1.25)
+    across, down = columns - centre[1], (rows - centre[0]) * random.uniform(0.8, 1.25)
     angle, edge = np.arctan2(down, across), np.ones((size, size))
     for waves in (2, 3, 5):
         height = random.uniform(0, 0.3 / waves)
@@ -123,7 +123,7 @@ def vessel_probability(image: Image) -> np.ndarray:
 
 
 def draw_vessel_image(random: Random, size: int) -> Image:
-    """Draws dark vessels on a textured, noisy, reddish ground.
+    """Draw dark vessels on a textured, noisy, reddish ground.
 
     Returns:
         uint8 (size, size, 3).
@@ -140,7 +140,7 @@ def draw_vessel_image(random: Random, size: int) -> Image:
 
 
 def draw_vessels(random: Random, size: int) -> np.ndarray:
-    """Draws vessels; returns how deep their shadow is, (size, size), in [0, 1]."""
+    """Draw vessels; return how deep their shadow is, (size, size), in [0, 1]."""
     rows, columns = np.mgrid[:size, :size].astype(np.float32)
     depth = np.zeros((size, size), np.float32)
     for points, width, contrast in grow_tree(random, size):
@@ -154,7 +154,7 @@ def draw_vessels(random: Random, size: int) -> np.ndarray:
 
 
 def grow_tree(random: Random, size: int) -> Iterator[tuple[np.ndarray, float, float]]:
-    """Grows branches: points (K, 2) and half width in pixels, contrast in [0, 1]."""
+    """Grow branches: points (K, 2) and half width in pixels, contrast in [0, 1]."""
     starts = random.uniform(0, size, (3, 2))
     starts[:, 0] = 0, size - 1, random.uniform(0, size)
     starts[2, 1] = random.choice([0, size - 1])
@@ -178,7 +178,7 @@ def grow_tree(random: Random, size: int) -> Iterator[tuple[np.ndarray, float, fl
 def walk(
     random: Random, start: np.ndarray, angle: float, length: float
 ) -> tuple[np.ndarray, float]:
-    """Walks on, turning slowly: points (K, 2) in pixels, last direction in radians."""
+    """Walk on, turning slowly: points (K, 2) in pixels, last direction in radians."""
     steps = max(6, int(random.uniform(0.5, 0.9) * length))
     angles = angle + np.cumsum(random.normal(0, 0.08, steps))
     moves = np.stack([np.cos(angles), np.sin(angles)], -1)
@@ -211,9 +211,9 @@ class Kind:
 
 
 def draw_lesion(random: Random, size: int) -> Image:
-    """Draws ultrasound: a dark lesion with a shadow below it, in layers of speckle."""
-    place = somewhere(random, size, 0.3)
-    lesion = blob(random, size, random.uniform(0.13, 0.25) * size, place, 0.12)
+    """Draw ultrasound: a dark lesion with a shadow below it, in layers of speckle."""
+    centre = somewhere(random, size, 0.3)
+    lesion = blob(random, size, random.uniform(0.13, 0.25) * size, centre, 0.12)
     layers = 14 * np.sin(np.arange(size)[:, None] / size * random.uniform(12, 22))
     shadow = np.cumsum(lesion, axis=0) / size * random.uniform(0, 50)
     level = 130 + layers + texture(random, size, 5, 9) - shadow * (1 - lesion)
@@ -224,7 +224,7 @@ def draw_lesion(random: Random, size: int) -> Image:
 
 
 def draw_skin(random: Random, size: int) -> Image:
-    """Draws a brown mole on skin, with a fainter spot beside it and hairs across."""
+    """Draw a brown mole on skin, with a fainter spot beside it and hairs across."""
     radius = random.uniform(0.15, 0.3) * size
     depth = blob(random, size, radius, somewhere(random, size, 0.35), 0.1)
     faint = blob(random, size, radius / 2, somewhere(random, size, 0.2), 0.2)
@@ -251,9 +251,9 @@ def hair(random: Random, size: int) -> np.ndarray:
 
 
 def draw_polyp(random: Random, size: int) -> Image:
-    """Draws a redder bump on folds of mucosa, lit from the middle, with reflections."""
-    place = somewhere(random, size, 0.3)
-    bump = blob(random, size, random.uniform(0.13, 0.26) * size, place, 0.12)
+    """Draw a redder bump on folds of mucosa, lit from the middle, with reflections."""
+    centre = somewhere(random, size, 0.3)
+    bump = blob(random, size, random.uniform(0.13, 0.26) * size, centre, 0.12)
     rows, columns = np.mgrid[:size, :size] / size - 0.5
     light = 1.1 - 0.8 * (rows**2 + columns**2)
     folds = 10 * np.sin(rows * random.uniform(8, 20) + random.uniform(0, 6))
@@ -264,18 +264,18 @@ def draw_polyp(random: Random, size: int) -> Image:
         for base, share in ((165, 0.5), (95, -0.5), (80, -0.4))
     ]
     for _ in range(random.integers(1, 5)):
-        place = somewhere(random, size, 0.1)
-        spot = blob(random, size, random.uniform(1, 2.5), place, 0.3)
+        centre = somewhere(random, size, 0.1)
+        spot = blob(random, size, random.uniform(1, 2.5), centre, 0.3)
         channels = [channel + (250 - channel) * spot for channel in channels]
     return clipped(channels)
 
 
 def draw_nuclei(random: Random, size: int) -> Image:
-    """Draws bright nuclei of many strengths on a dark ground, as fluorescence shows."""
+    """Draw bright nuclei of many strengths on a dark ground, as fluorescence shows."""
     level = 25 + texture(random, size, 10, 5)
     for _ in range(int(random.uniform(0.002, 0.005) * size**2)):
-        place = somewhere(random, size, 0)
-        nucleus = blob(random, size, random.uniform(2.5, 5), place, 0.15)
+        centre = somewhere(random, size, 0)
+        nucleus = blob(random, size, random.uniform(2.5, 5), centre, 0.15)
         strength = random.uniform(15, 130) * (1 + texture(random, size, 2, 0.1))
         level = np.maximum(level, 25 + strength * nucleus)
     return clipped([level + random.normal(0, 4, level.shape)] * 3)

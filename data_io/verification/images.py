@@ -55,16 +55,16 @@ def facts(path: Path, role: str) -> Facts:
         more: Facts = {"overlap": overlap, "empty": empty}
         return {**_facts("masks", pixels), "values": counted(pixels), **more}
     mode, pixels = decode(path) if path.suffix != ".npy" else _array(path)
-    found = _facts(mode, pixels)
+    kept = _facts(mode, pixels)
     if role != "image" and pixels.ndim == 2 and pixels.dtype.kind != "f":
-        found["values"] = counted(pixels)
+        kept["values"] = counted(pixels)
     if role == "image":
         if mode == "P":  # read as colours, whatever the indices
             mode, pixels = decode(path, colours=True)
             if not is_colour(mode, pixels):
-                found |= {"rgb": False, "mode": _CLEAR}
-        found |= copies(pixels[..., :3] if found["mode"] == "RGB" else pixels)
-    return found
+                kept |= {"rgb": False, "mode": _CLEAR}
+        kept |= copies(pixels[..., :3] if kept["mode"] == "RGB" else pixels)
+    return kept
 
 
 def copies(pixels: np.ndarray) -> Facts:
@@ -80,16 +80,16 @@ def copies(pixels: np.ndarray) -> Facts:
 
 
 def _facts(mode: str, pixels: np.ndarray) -> Facts:
-    found: Facts = {"mode": mode, "shape": list(pixels.shape[:2])}
-    found["rgb"] = mode == "P" or as_rgb(mode, pixels) is not None
-    found |= _mask(mode, pixels)
+    kept: Facts = {"mode": mode, "shape": list(pixels.shape[:2])}
+    kept["rgb"] = mode == "P" or as_rgb(mode, pixels) is not None
+    kept |= _mask(mode, pixels)
     if is_colour(mode, pixels):
-        found["mode"] = "RGB"
+        kept["mode"] = "RGB"
     elif mode == "RGBA":
-        found["mode"] = _CLEAR
+        kept["mode"] = _CLEAR
     if pixels.dtype.kind == "f":
-        found["range"] = [float(pixels.min()), float(pixels.max())]
-    return found
+        kept["range"] = [float(pixels.min()), float(pixels.max())]
+    return kept
 
 
 def counted(pixels: np.ndarray) -> list[list[int]]:
@@ -105,12 +105,12 @@ def _mask(mode: str, pixels: np.ndarray) -> Facts:
     if binary is None or grey is None:
         return {}
     exact = has_two_values(grey)
-    found = {
+    mask = {
         "values": sorted({int(grey.min()), int(grey.max())}) if exact else [],
         "foreground": float(binary.mean()),
         "greys": 0 if exact else int(((grey > 0) & (grey < 255)).sum()),
     }
-    return {"mask": found}
+    return {"mask": mask}
 
 
 def pixel_hash(pixels: np.ndarray) -> str:
@@ -161,26 +161,26 @@ def _profile(sums: tuple[np.ndarray, ...], way: tuple[int, ...]) -> list[list[in
 
 def _turned(pixels: np.ndarray, way: tuple[int, ...]) -> np.ndarray:
     swap, rows, columns = way
-    found = pixels.swapaxes(0, 1) if swap else pixels
-    return found[:: -1 if rows else 1, :: -1 if columns else 1]
+    axes_swapped = pixels.swapaxes(0, 1) if swap else pixels
+    return axes_swapped[:: -1 if rows else 1, :: -1 if columns else 1]
 
 
 def _array(path: Path) -> tuple[str, np.ndarray]:
-    """Reads a whole `.npy` file of finite floats."""
+    """Read a whole `.npy` file of finite floats."""
     try:
         with decoding(path):
             array = read_npy(path)
         if array.dtype.kind == "f" and array.size and np.isfinite(array).all():
             return "float", array
-        found = f"{array.dtype} of shape {array.shape}"
+        fault = f"{array.dtype} of shape {array.shape}"
         if array.dtype.kind == "f":
-            found += f", {(~np.isfinite(array)).sum()} values NaN or infinite"
+            fault += f", {(~np.isfinite(array)).sum()} values NaN or infinite"
     except (OSError, ValueError, EOFError) as error:
         if isinstance(error, InputError):
             raise
-        found = str(error)
+        fault = str(error)
     raise InputError(
-        f"{path}: expected a whole .npy file of finite floats, found: {found}. "
+        f"{path}: expected a whole .npy file of finite floats, found: {fault}. "
         + GENERATED
     )
 
@@ -188,7 +188,7 @@ def _array(path: Path) -> tuple[str, np.ndarray]:
 def judge(
     record: Record, role: str, say: Say, known: Facts, others: Mapping[str, Facts]
 ) -> list[Finding]:
-    """Returns the problems of a file, `image`, `posterior`, or else a mask.
+    """Return the problems of a file, `image`, `posterior`, or else a mask.
 
     `known` are its facts, `others` those of all files of the case, by role.
     """

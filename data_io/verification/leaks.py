@@ -11,7 +11,7 @@ from pathlib import Path
 from data_io import splits
 from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
-from data_io.files import content
+from data_io.files import hashing
 from data_io.verification.report import Finding, Leak, Report
 
 _ENDING = re.compile(r"\.(png|tiff?|jpe?g|bmp|gif|npy|nii|gz|dcm|mha|nrrd)$")
@@ -39,7 +39,7 @@ def audit(
     folder: Path | None = None,
     fold: splits.Fold | None = None,
 ) -> splits.Split:
-    """Looks for leaks in the split that a training would take, see `data_io.splits.of`.
+    """Look for leaks in the split that a training would take, see `data_io.splits.of`.
 
     They go into the report, which is that of `data_io.verification.verify.audit`.
 
@@ -53,7 +53,7 @@ def audit(
         return {}
     named = [case for ids in split.values() for case in ids]
     report.split = {part: len(ids) for part, ids in split.items()}
-    bytes_ = content.images(dataset, root, named, folder)
+    bytes_ = hashing.image_hashes(dataset, root, named, folder)
     groups = dataset.groups(root)
     report.leaks = find(split, bytes_, report.pixels, report.turned, groups)
     report.warnings += absent(split, report.classes, dataset.record(root).classes)
@@ -63,22 +63,22 @@ def audit(
 def absent(
     split: splits.Split, marked: Mapping[str, set[int]], classes: Sequence[str]
 ) -> list[str]:
-    """Returns a warning for each class that no case of a part has.
+    """Return a warning for each class that no case of a part has.
 
     `marked` are the numbers of the classes in the label map of each case; it may lack
     cases.
     """
-    found = []
+    lacking = []
     for part, ids in split.items():
         known = [marked[case] for case in ids if case in marked]
-        there: set[int] = set().union(*known)
+        named: set[int] = set().union(*known)
         so = "the network can't learn it" if part == "training" else "no measure of it"
-        found += [
+        lacking += [
             f"{part}: none of its {len(known)} label maps has the class {name}: {so}"
             for number, name in enumerate(classes)
-            if number and known and number not in there
+            if number and known and number not in named
         ]
-    return found
+    return lacking
 
 
 def find(
@@ -88,7 +88,7 @@ def find(
     turned: Mapping[str, str],
     groups: Mapping[str, str],
 ) -> list[Leak]:
-    """Returns the leaks of a split, the surest kind of each pair only.
+    """Return the leaks of a split, the surest kind of each pair only.
 
     They are sorted by kind, then by case.
 
@@ -107,12 +107,12 @@ def find(
         "id": {case: normal(case) for case in part_of},
         "group": groups,
     }
-    found: list[Leak] = []
+    leaks: list[Leak] = []
     for kind, key_of in keys.items():
         for cases in _across(part_of, key_of):
-            if not any(set(cases) <= set(leak.cases) for leak in found):
-                found.append(_leak(kind, cases, part_of, str(key_of[cases[0]])))
-    return found
+            if not any(set(cases) <= set(leak.cases) for leak in leaks):
+                leaks.append(_leak(kind, cases, part_of, str(key_of[cases[0]])))
+    return leaks
 
 
 def _across(
@@ -157,7 +157,7 @@ def normal(case: str) -> str:
 
 
 def require(report: Report) -> None:
-    """Refuses to train on what is damaged, or measured under another name too.
+    """Refuse to train on what is damaged, or measured under another name too.
 
     An image that is turned, and a name that is nearly another's, stop no training:
     `dscpp verify` names them.

@@ -9,11 +9,11 @@ import numpy as np
 
 from data_io import bars, pool, splits
 from data_io.datasets.dataset import Dataset
-from data_io.datasets.folder import own
+from data_io.datasets.folder import own_images
 from data_io.datasets.record import Record
 from data_io.errors import InputError, Problems, is_text, not_text
-from data_io.files.content import Memory, stamp_of
-from data_io.prepare import native
+from data_io.files.hashing import Memory, stamp_of
+from data_io.prepare import native_grid
 from data_io.verification import images, volumes
 from data_io.verification.report import AGAIN, Finding, Report, Say, counted
 
@@ -34,10 +34,10 @@ def audit(
     state: Path | None = None,
     jobs: int | None = None,
 ) -> Report:
-    """Decodes every file of a data set and compares it with the record.
+    """Decode every file of a data set and compare it with the record.
 
     A file decoded before is not decoded again while it is the same
-    (`data_io.files.content.stamp_of`); what it held is judged anew each time.
+    (`data_io.files.hashing.stamp_of`); what it held is judged anew each time.
 
     Args:
         dataset: the data set, from `data_io.datasets.by_name`.
@@ -60,40 +60,40 @@ def audit(
     counts = {part: len(ids) for part, ids in fixed.items()}
     report = Report(record.title, home, counts, name=record.name)
     files = present(dataset, root)
-    found = examine(files, dataset.look, state, jobs)
-    report.decoded, report.skipped = found.decoded, found.skipped
-    report.problems = _problems(dataset, root, files, found)
-    summarise(report, found.facts)
-    report.classes = _marked(dataset.values(root), found.facts)
+    examined_files = examine(files, dataset.look, state, jobs)
+    report.decoded, report.skipped = examined_files.decoded, examined_files.skipped
+    report.problems = _problems(dataset, root, files, examined_files)
+    summarise(report, examined_files.facts)
+    report.classes = _marked(dataset.values(root), examined_files.facts)
     names = {(case, role): relative(path, home) for case, role, path in files}
-    report.warned = _of_masks(names, found.facts)
-    report.warned |= _of_images(record, dataset.DIRECTIONS, found.facts)
-    report.warnings += [found.warning] if found.warning else []
+    report.warned = _of_masks(names, examined_files.facts)
+    report.warned |= _of_images(record, dataset.DIRECTIONS, examined_files.facts)
+    report.warnings += [examined_files.warning] if examined_files.warning else []
     report.warnings += [*dataset.remarks(root), *report.warned]
     return report
 
 
 def _problems(
-    dataset: Dataset, root: Path, files: Sequence[_File], found: "Examined"
+    dataset: Dataset, root: Path, files: Sequence[_File], examined_files: "Examined"
 ) -> list[Finding]:
     """All that is wrong with the folder and its files."""
     home, record = dataset.home(root), dataset.record(root)
     record = replace(record, axes=dataset.AXES or record.axes)
     judge = (volumes if record.is_3d else images).judge
     problems = [
-        speaker(home, case, role, path)("unreadable", text)
-        for case, role, path, text in found.faults
+        finding_maker(home, case, role, path)("unreadable", text)
+        for case, role, path, text in examined_files.faults
     ]
     # Of a folder in a file's place both are true; what was opened says more.
     named = {problem.file for problem in problems}
     layout = [t for t in dataset.check(root) if t.partition(": ")[0] not in named]
     problems = [*(Finding("layout", text) for text in layout), *problems]
     for case, role, path in files:
-        known = found.facts.get(case, {})
+        facts = examined_files.facts.get(case, {})
         # Own images are judged by `data_io.own_images.describe.describe`.
-        if role in known and dataset is not own:
-            say = speaker(home, case, role, path)
-            problems += judge(record, role, say, known[role], known)
+        if role in facts and dataset is not own_images:
+            say = finding_maker(home, case, role, path)
+            problems += judge(record, role, say, facts[role], facts)
     return problems
 
 
@@ -122,39 +122,39 @@ def examine(
     state: Path | None = None,
     jobs: int | None = None,
 ) -> Examined:
-    """Decodes files, of which case, role and path are given, unless they are known.
+    """Decode files, of which case, role and path are given, unless they are known.
 
     `look` gives the facts of a path and role; all else is as for `audit`.
     """
     memory = Memory(state)
-    known = [_remembered(memory, path, role) for _, role, path in files]
-    todo = [index for index, facts in enumerate(known) if facts is None]
-    found = Examined(skipped=len(files) - len(todo))
+    facts_of = [_remembered(memory, path, role) for _, role, path in files]
+    todo = [index for index, facts in enumerate(facts_of) if facts is None]
+    result = Examined(skipped=len(files) - len(todo))
     broken: dict[int, list[str]] = {}
     try:
         items = [(look, files[index][2], files[index][1]) for index in todo]
         for number, (stamp, facts, texts) in decode(items, jobs):
             index = todo[number]
-            known[index], broken[index] = facts, texts
+            facts_of[index], broken[index] = facts, texts
             if facts is not None:
                 memory.put(files[index][2], files[index][1], stamp, facts)
-                found.decoded += 1
+                result.decoded += 1
     finally:  # What was decoded before a stop is not decoded again.
         failed = memory.save() if todo else ""
     for index, (case, role, path) in enumerate(files):
-        facts = known[index]
+        facts = facts_of[index]
         if facts is not None:
-            found.facts.setdefault(case, {})[role] = facts
-        found.faults += [(case, role, path, text) for text in broken.get(index, [])]
+            result.facts.setdefault(case, {})[role] = facts
+        result.faults += [(case, role, path, text) for text in broken.get(index, [])]
     if failed:
-        found.warning = (
+        result.warning = (
             f"{state} can't be written ({failed}): next time all is decoded again"
         )
-    return found
+    return result
 
 
 def decode(items: Sequence[_Item], jobs: int | None) -> Iterator[tuple[int, _Found]]:
-    """Decodes files; yields index and what `examined` gives, in no order.
+    """Decode files; yield index and what `examined` gives, in no order.
 
     The bar counts bytes: of volumes one may be a hundred times another.
     """
@@ -173,8 +173,8 @@ def decode(items: Sequence[_Item], jobs: int | None) -> Iterator[tuple[int, _Fou
 
 
 def _crash(path: Path) -> _Found:
-    found = "found one that makes the decoder crash"
-    text = f"{path}: expected a file that can be decoded, {found}. {AGAIN}"
+    fault = "found one that makes the decoder crash"
+    text = f"{path}: expected a file that can be decoded, {fault}. {AGAIN}"
     return [], None, [text]
 
 
@@ -188,8 +188,8 @@ def examined(item: _Item) -> _Found:
     except InputError as error:
         return [], None, [str(error)]
     except Exception as error:  # A decoder may raise anything; the next file goes on.
-        found = f"found {type(error).__name__} ({error})"
-        text = f"{path}: expected a file that can be decoded, {found}. {AGAIN}"
+        fault = f"found {type(error).__name__} ({error})"
+        text = f"{path}: expected a file that can be decoded, {fault}. {AGAIN}"
         return [], None, [text]
 
 
@@ -231,8 +231,8 @@ def relative(path: Path, root: Path) -> str:
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 
-def speaker(root: Path, case: str, role: str, path: Path) -> Say:
-    """Makes findings about a file, which they name by its path below the root."""
+def finding_maker(root: Path, case: str, role: str, path: Path) -> Say:
+    """Make findings about a file, which they name by its path below the root."""
 
     def say(kind: str, text: str) -> Finding:
         name = relative(path, root)
@@ -248,22 +248,22 @@ def speaker(root: Path, case: str, role: str, path: Path) -> Say:
 def _of_masks(names: _Names, facts: _ByCase) -> dict[str, list[str]]:
     """What is unusual in masks: warnings, and the files of each."""
     masks = {
-        (case, role): known
+        (case, role): file
         for case, by_role in facts.items()
-        for role, known in by_role.items()
-        if role not in ("image", "posterior") and is_mask(known)
+        for role, file in by_role.items()
+        if role not in ("image", "posterior") and is_mask(file)
     }
     overlaps = {c: k["overlap"] for (c, _), k in masks.items() if k.get("overlap")}
     greys = {
-        case: known["mask"]["greys"]
-        for (case, role), known in masks.items()
-        if role == "observer1" and known.get("mask", {}).get("greys")
+        case: file["mask"]["greys"]
+        for (case, role), file in masks.items()
+        if role == "observer1" and file.get("mask", {}).get("greys")
     }
-    without = [names[key] for key, known in masks.items() if not share_of(known)]
+    without = [names[key] for key, file in masks.items() if not share_of(file)]
     full = [
         names[case, role]
-        for (case, role), known in masks.items()
-        if role.startswith("observer") and known.get("mask", {}).get("foreground") == 1
+        for (case, role), file in masks.items()
+        if role.startswith("observer") and file.get("mask", {}).get("foreground") == 1
     ]
     empty = [f"{names[k]}/{n}" for k, m in masks.items() for n in m.get("empty", ())]
     cut = f"masks have greys ({sum(greys.values())} pixels between 0 and 255)"
@@ -281,11 +281,11 @@ def _of_masks(names: _Names, facts: _ByCase) -> dict[str, list[str]]:
     }
 
 
-def _alike(files: list[str], one: str, several: str) -> dict[str, list[str]]:
+def _alike(files: list[str], of_one: str, of_several: str) -> dict[str, list[str]]:
     """A warning about files: of one by its name, of several by their number."""
     if len(files) < 2:
-        return {f"{file} {one}": files for file in files}
-    return {f"{len(files)} {several}, such as {files[0]}": files}
+        return {f"{file} {of_one}": files for file in files}
+    return {f"{len(files)} {of_several}, such as {files[0]}": files}
 
 
 def _of_images(
@@ -295,8 +295,12 @@ def _of_images(
     images = {case: roles["image"] for case, roles in facts.items() if "image" in roles}
     others = [c for c, k in images.items() if record.any_mode and k["mode"] != "RGB"]
     modes = ", ".join(sorted({images[case]["mode"] for case in others}))
-    runs = {case: known.get("directions") for case, known in images.items()}
-    turned = [case for case, code in runs.items() if native.against(code, directions)]
+    runs = {case: image.get("directions") for case, image in images.items()}
+    turned = [
+        case
+        for case, code in runs.items()
+        if native_grid.flipped_axes(code, directions)
+    ]
     how = f" ({runs[turned[0]]}, as distributed {directions})" if turned else ""
     return {
         **counted(others, facts, f"images are not RGB (mode {modes}): read as RGB"),
@@ -311,46 +315,46 @@ def _of_images(
     }
 
 
-def is_mask(known: Facts) -> bool:
+def is_mask(file: Facts) -> bool:
     """True where there is a share of foreground to speak of."""
-    return "mask" in known or bool(known.get("values"))
+    return "mask" in file or bool(file.get("values"))
 
 
-def share_of(known: Facts) -> float:
+def share_of(file: Facts) -> float:
     """The share of foreground of a file that is a mask, in [0, 1]."""
-    if "mask" in known:
-        return float(known["mask"]["foreground"])
-    numbers = dict(known["values"])
+    if "mask" in file:
+        return float(file["mask"]["foreground"])
+    numbers = dict(file["values"])
     return float(1 - numbers.get(0, 0) / sum(numbers.values()))
 
 
 def _marked(values: Sequence[int], facts: _ByCase) -> dict[str, set[int]]:
     """The classes that observer 1 marked, by case."""
-    found = {}
+    marked = {}
     for case, by_role in facts.items():
-        known = by_role.get("observer1", {})
-        if is_mask(known) and len(values) == 2:
-            found[case] = {1} if share_of(known) else set()
-        elif is_mask(known):
-            seen = {value for value, number in known.get("values", []) if number}
-            found[case] = {k for k, value in enumerate(values) if k and value in seen}
-    return found
+        file = by_role.get("observer1", {})
+        if is_mask(file) and len(values) == 2:
+            marked[case] = {1} if share_of(file) else set()
+        elif is_mask(file):
+            seen = {value for value, number in file.get("values", []) if number}
+            marked[case] = {k for k, value in enumerate(values) if k and value in seen}
+    return marked
 
 
 def summarise(report: Report, facts: _ByCase) -> None:
     """Fills in the numbers, and what tells copies of an image."""
     shares: dict[str, list[float]] = {}
     for case, by_role in facts.items():
-        for role, known in by_role.items():
+        for role, file in by_role.items():
             report.files[role] = report.files.get(role, 0) + 1
             if role == "image":
-                size = tuple(known["shape"])
+                size = tuple(file["shape"])
                 report.sizes[size] = report.sizes.get(size, 0) + 1
-                report.pixels[case] = known["pixels"]
-                report.turned[case] = str(known.get("turned", known["pixels"]))
-            elif is_mask(known):
-                seen = [value for value, _ in known.get("values", [])]
-                seen = known["mask"]["values"] if "mask" in known else seen
+                report.pixels[case] = file["pixels"]
+                report.turned[case] = str(file.get("turned", file["pixels"]))
+            elif is_mask(file):
+                seen = [value for value, _ in file.get("values", [])]
+                seen = file["mask"]["values"] if "mask" in file else seen
                 report.values.setdefault(role, set()).update(seen)
-                shares.setdefault(role, []).append(share_of(known))
+                shares.setdefault(role, []).append(share_of(file))
     report.foreground = {role: float(np.mean(s)) for role, s in shares.items()}

@@ -38,7 +38,7 @@ def facts(path: Path, role: str) -> Facts:
     """
     nifti.check_whole(path)
     where = nifti.geometry(path)
-    found: Facts = {
+    kept: Facts = {
         "mode": "volume",
         "shape": list(where.shape),
         "affine": where.affine.tolist(),
@@ -48,7 +48,7 @@ def facts(path: Path, role: str) -> Facts:
         "other": where.other.tolist() if where.other is not None else None,
         "unit": where.unit,
     }
-    return found | _voxels(path, role, where.shape)
+    return kept | _voxels(path, role, where.shape)
 
 
 def _voxels(path: Path, role: str, shape: tuple[int, ...]) -> Facts:
@@ -64,18 +64,18 @@ def _voxels(path: Path, role: str, shape: tuple[int, ...]) -> Facts:
         elif len(counts) <= KEPT_VALUES:
             values, numbers = np.unique(nifti.rounded(slab), return_counts=True)
             counts.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
-    found: Facts = {"missing": missing, "range": [min(ends), max(ends)]}
+    kept: Facts = {"missing": missing, "range": [min(ends), max(ends)]}
     if role == "image":
         constant = len(ends) == 1 and not missing
-        return {**found, "pixels": whole.hexdigest(), "constant": constant}
+        return {**kept, "pixels": whole.hexdigest(), "constant": constant}
     pairs = sorted((v, n) for v, n in counts.items() if np.isfinite(v))[:KEPT_VALUES]
-    return {**found, "values": [[int(v) if v == int(v) else v, n] for v, n in pairs]}
+    return {**kept, "values": [[int(v) if v == int(v) else v, n] for v, n in pairs]}
 
 
 def judge(
     record: Record, role: str, say: Say, known: Facts, others: Mapping[str, Facts]
 ) -> list[Finding]:
-    """Returns the problems of a volume, `image` or else a label map.
+    """Return the problems of a volume, `image` or else a label map.
 
     `known` are its facts, `others` those of all files of the case, by role.
     """
@@ -116,7 +116,7 @@ def doubts(images: Mapping[str, Facts]) -> dict[str, list[str]]:
 
 
 def wrong_unit(unit: str) -> str:
-    """Says what is wrong with a unit of length; "" where it is mm or not said."""
+    """Say what is wrong with a unit of length; "" where it is mm or not said."""
     if unit in ("mm", "unknown"):
         return ""
     return f"expected voxel sizes in mm, found them in {unit}. Correct the header."
@@ -151,12 +151,12 @@ def _judge_label(record: Record, say: Say, known: Facts) -> list[Finding]:
     classes = range(len(record.classes))
     if not known["missing"] and all(value in classes for value, _ in known["values"]):
         return []
-    found = [f"{value:g}" for value, _ in known["values"][:_SHOWN]]
-    found += ["NaN"] if known["missing"] else []
+    values = [f"{value:g}" for value, _ in known["values"][:_SHOWN]]
+    values += ["NaN"] if known["missing"] else []
     more = ", ..." if len(known["values"]) >= _SHOWN else ""
     text = (
         f"expected the values {', '.join(str(value) for value in classes)} "
-        f"({', '.join(record.classes)}), found {', '.join(found)}{more}. {AGAIN}"
+        f"({', '.join(record.classes)}), found {', '.join(values)}{more}. {AGAIN}"
     )
     return [say("values", text)]
 
@@ -192,11 +192,13 @@ def same_place(one: Facts, other: Facts) -> bool:
     if "affine" not in one or "affine" not in other:
         return "affine" not in one and "affine" not in other
     sizes = _sizes(one)
-    ours, theirs = (
+    affines_of_one, affines_of_other = (
         [np.array(a) for a in (facts["affine"], facts.get("other")) if a is not None]
         for facts in (one, other)
     )
-    return any(affines.same(a, b, sizes) for a in ours for b in theirs)
+    return any(
+        affines.same(a, b, sizes) for a in affines_of_one for b in affines_of_other
+    )
 
 
 def _sizes(known: Facts) -> np.ndarray:

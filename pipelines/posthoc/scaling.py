@@ -28,7 +28,7 @@ from scipy import optimize
 from data_io import bars, datasets
 from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
-from data_io.prepare import native
+from data_io.prepare import native_grid
 from pipelines.measure import calibration, histograms
 from pipelines.posthoc import maps, threshold
 from pipelines.runs import run as runs
@@ -227,7 +227,7 @@ class Sample:
             yield self.label, softmax
             return
         for label, number in zip(self.label, self.slices, strict=True):
-            yield label, native.plane(softmax, self.shape, number)
+            yield label, native_grid.plane(softmax, self.shape, number)
 
 
 def _nll(samples: Sequence[Sample], temperature: float) -> float:

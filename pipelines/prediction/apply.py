@@ -17,14 +17,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from data_io import bars, datasets, splits
-from data_io.datasets.folder import ABOUT
-from data_io.datasets.folder import own as own_images
+from data_io.datasets.folder import ABOUT, own_images
 from data_io.datasets.record import Record
 from data_io.errors import InputError
-from data_io.files import content, nifti, schema
+from data_io.files import hashing, nifti, schema
 from data_io.files.names import is_formula
-from data_io.own_images import describe as own
-from data_io.prepare import native
+from data_io.own_images import describe
+from data_io.prepare import native_grid
 from pipelines.environment import backend, commits, installed, provenance
 from pipelines.posthoc import decision as decision_file
 from pipelines.posthoc import scaling
@@ -211,7 +210,7 @@ def predict_images(
     if decision:
         decision_file.require_classes(decision, trained.classes, model)
         trained = trained.scaled(decision)
-    found = own.describe(images, None, work, like=trained.record())
+    found = describe.describe(images, None, work, like=trained.record())
     return asked.write(trained, found.root)
 
 
@@ -250,7 +249,7 @@ def _names(model: Path, images: Path, asked: _Asked) -> list[str]:
     numbers = run.record.get("preprocessing", {}).get("modalities") if run else None
     # With the pictures of a volume its probabilities are written anyway.
     kinds = asked.probabilities and not asked.pictures, asked.pictures
-    for case, path in own.files_of(images, numbers).items():
+    for case, path in describe.files_of(images, numbers).items():
         names += export.files_of(case, nifti.is_volume(path), *kinds)
     return names
 
@@ -389,7 +388,7 @@ def evaluate_set(
     with runs.lock_folder(folder):
         trained = open_model(folder)
         like = trained.record()
-        found = own.describe(images, masks, work, f"own-{name}", classes, like)
+        found = describe.describe(images, masks, work, f"own-{name}", classes, like)
         bars.note(str(found))
         return _evaluate_set(trained, run, found.root, name, work, threshold)
 
@@ -403,13 +402,13 @@ def _evaluate_set(
     threshold: float | None,
 ) -> Path:
     cases = own_images.cases(root)
-    hashes = content.content(own_images, root, cases, work / "cache")
+    hashes = hashing.case_hashes(own_images, root, cases, work / "cache")
     target = run.path(runs.OTHER_SETS) / name
     about = {
         "format": runs.FORMAT,
         "set": name,
         "cases": list(cases),
-        "data_hash": content.data_hash(hashes),
+        "data_hash": hashing.data_hash(hashes),
         "seen": _seen(run, root, work),
         "model": scaling.trained(run).record["files"][runs.MODEL],
         "commit": commits.commit(),
@@ -428,7 +427,7 @@ def _evaluate_set(
             else:
                 path = aside / evaluate.threshold_file(at)
                 evaluate.write_cases(path, run.record, rows)
-        hashes = {path.name: content.file_hash(path) for path in aside.iterdir()}
+        hashes = {path.name: hashing.file_hash(path) for path in aside.iterdir()}
         about = schema.sealed(about | {"files": hashes})
         runs.write_json(aside / "set.json", about)
         shutil.rmtree(target, ignore_errors=True)
@@ -470,7 +469,7 @@ def _seen(run: runs.Run, root: Path, work: Path) -> list[str] | None:
         )
         return None
     cases = own_images.cases(root)
-    images = content.images(own_images, root, cases, work / "cache")
+    images = hashing.image_hashes(own_images, root, cases, work / "cache")
     seen = [case for case in cases if images[case] in known]
     bars.note(
         f"  seen     {len(seen)} of {len(cases)} images of this set were trained on "
@@ -495,4 +494,4 @@ def _slabs(
     softmax: _Array, is_3d: bool, shape: tuple[int, ...]
 ) -> Iterable[tuple[Any, _Array]]:
     """Probabilities in hand at native resolution, as `stored.slabs` reads them."""
-    return native.slabs(softmax, shape) if is_3d else [(..., softmax)]
+    return native_grid.slabs(softmax, shape) if is_3d else [(..., softmax)]

@@ -10,7 +10,7 @@ import numpy as np
 
 from data_io import bars
 from data_io.errors import InputError
-from data_io.files.content import file_hash
+from data_io.files.hashing import file_hash
 from data_io.files.schema import digest
 from data_io.own_images import probabilities as given
 from pipelines import arguments

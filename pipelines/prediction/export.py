@@ -23,7 +23,7 @@ from data_io import bars, datasets
 from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
 from data_io.files import nifti
-from data_io.prepare import native
+from data_io.prepare import native_grid
 from pipelines.measure import metrics
 from pipelines.runs import run as runs
 from pipelines.runs import stored, written
@@ -206,7 +206,7 @@ def _write_entropy(
     from pipelines.reporting.figures.photographs import entropy
 
     def write(aside: Path) -> None:
-        blocks = (entropy(slab) for _, slab in native.slabs(softmax, place.shape))
+        blocks = (entropy(slab) for _, slab in native_grid.slabs(softmax, place.shape))
         nifti.write_blocks(aside, blocks, 1, np.float32, place)
 
     written.write(folder / f"{case}_entropy.nii.gz", write)
@@ -215,7 +215,7 @@ def _write_entropy(
 def _blocks(softmax: _Array, shape: tuple[int, ...]) -> Iterator[_Array]:
     """Probabilities at native resolution in the order of a NIfTI file."""
     for channel in range(softmax.shape[-1]):
-        for _, slab in native.slabs(softmax[..., channel, np.newaxis], shape):
+        for _, slab in native_grid.slabs(softmax[..., channel, np.newaxis], shape):
             yield slab[..., 0]
 
 
@@ -224,7 +224,7 @@ def native_labels(
 ) -> _Labels:
     """Label map at native resolution, (*shape), from probabilities slab by slab."""
     found = np.empty(shape, np.uint8)
-    for part, slab in native.slabs(softmax, shape):
+    for part, slab in native_grid.slabs(softmax, shape):
         found[part] = labels(slab, threshold)
     return found
 

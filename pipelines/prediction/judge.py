@@ -17,11 +17,11 @@ import numpy as np
 
 from data_io import bars
 from data_io.datasets.dataset import Dataset
-from data_io.datasets.folder import own
+from data_io.datasets.folder import own_images
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.files import nifti
-from data_io.files.content import file_hash
+from data_io.files.hashing import file_hash
 from data_io.files.names import unfit
 from data_io.files.schema import digest
 from data_io.own_images import probabilities as given
@@ -197,7 +197,7 @@ class _Case(Dataset):
 
     def record(self, root: Path) -> Record:
         """Returns a record with the classes."""
-        return replace(own.RECORD, classes=self.classes)
+        return replace(own_images.RECORD, classes=self.classes)
 
     def references(self, root: Path, case: str) -> dict[str, np.ndarray]:
         """Returns the label map."""

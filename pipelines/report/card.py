@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data_io.errors import InputError
-from data_io.files.content import read_json
+from data_io.files.hashing import read_json
 from pipelines.measure import metrics
 from pipelines.report.page import template
 from pipelines.reporting import calibration, tables

@@ -16,7 +16,7 @@ import pandas as pd
 
 from data_io.errors import InputError
 from data_io.files import schema
-from data_io.files.content import file_hash
+from data_io.files.hashing import file_hash
 from pipelines.measure import metrics, statistics
 from pipelines.reporting import data, estimates
 from pipelines.reporting.estimates import Estimate, estimate, mean_of, pm

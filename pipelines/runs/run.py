@@ -23,7 +23,7 @@ import filelock
 from data_io import datasets
 from data_io.errors import InputError
 from data_io.files import schema
-from data_io.files.content import file_hash
+from data_io.files.hashing import file_hash
 from data_io.files.names import plain, to_cell
 from data_io.files.writing import write_atomically, write_json, writing
 from pipelines import loss_names

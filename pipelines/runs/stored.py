@@ -18,8 +18,8 @@ from data_io import bars
 from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
 from data_io.files import nifti, schema
-from data_io.files.content import file_hash, stamp_of
-from data_io.prepare import native
+from data_io.files.hashing import file_hash, stamp_of
+from data_io.prepare import native_grid
 from pipelines.posthoc import maps
 from pipelines.runs import run as runs
 from pipelines.runs import written
@@ -314,7 +314,7 @@ def volume(
     if place is None:
         raise ValueError(f"case {case}: expected a volume, found an image")
     spacing_mm = run.record["preprocessing"].get("spacing_mm", place.spacing_mm)
-    shape = native.resampled_shape(place.shape, place.spacing_mm, spacing_mm)
+    shape = native_grid.resampled_shape(place.shape, place.spacing_mm, spacing_mm)
     return probabilities(run, case, shape), place
 
 
@@ -333,6 +333,6 @@ def slabs(
         InputError: as `probabilities`.
     """
     if module.record(root).is_3d:
-        yield from native.slabs(volume(run, module, root, case)[0], shape)
+        yield from native_grid.slabs(volume(run, module, root, case)[0], shape)
     else:
         yield ..., probabilities(run, case, shape)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from data_io import datasets
 from data_io.datasets.phantom import Phantom
-from data_io.files.content import file_hash
+from data_io.files.hashing import file_hash
 from pipelines.prediction import evaluate
 from pipelines.runs import run as runs
 from pipelines.runs import stored

@@ -20,7 +20,7 @@ from typing import Any
 from data_io import bars
 from data_io.errors import InputError
 from data_io.files import schema
-from data_io.files.content import file_hash, read_json
+from data_io.files.hashing import file_hash, read_json
 from data_io.files.writing import is_stream
 from pipelines.runs import run as runs
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from data_io import bars
 from data_io.errors import InputError
-from data_io.files.content import file_hash
+from data_io.files.hashing import file_hash
 from data_io.prepare import batches, cache, patches
 from pipelines.environment import provenance
 from pipelines.runs import run as runs

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from data_io import datasets
 from data_io.datasets.record import Record
 from data_io.errors import InputError
-from data_io.files.content import file_hash
+from data_io.files.hashing import file_hash
 from pipelines import loss_names
 from pipelines.environment import provenance
 from pipelines.runs import run as runs

@@ -23,7 +23,7 @@ from data_io.datasets.dataset import Dataset
 from data_io.datasets.phantom import Phantom
 from data_io.errors import InputError
 from data_io.files import nifti
-from data_io.prepare import native
+from data_io.prepare import native_grid
 from pipelines.reporting.figures import curves, panels, style
 from pipelines.reporting.figures.panels import Panel, Row, Sheet, Window
 from pipelines.reporting.frame import Study, in_words, selected, studies
@@ -269,7 +269,7 @@ class Example:
 
 def plane_softmax(found: _Array, place: nifti.Geometry, plane: Plane) -> _Array:
     """Softmax values of a plane, from those of a volume on the network's grid."""
-    return plane.shown(native.plane(found, place.shape, plane.index, plane.axis))
+    return plane.shown(native_grid.plane(found, place.shape, plane.index, plane.axis))
 
 
 def plane_image(module: Dataset, root: Path, case: str, plane: Plane) -> _Array:

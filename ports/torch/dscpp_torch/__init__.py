@@ -26,7 +26,7 @@ def by_name(name: str, **arguments: Any) -> losses.Loss:
         ValueError: no such loss, or an argument out of its range.
         TypeError: an argument that it does not take.
     """
-    found = {each.casefold(): made for each, made in NAMES.items()}
-    if name.casefold() not in found:
+    classes = {each.casefold(): loss for each, loss in NAMES.items()}
+    if name.casefold() not in classes:
         raise ValueError(f"loss: expected one of {', '.join(NAMES)}, found {name!r}")
-    return found[name.casefold()](**arguments)
+    return classes[name.casefold()](**arguments)

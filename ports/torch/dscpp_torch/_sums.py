@@ -84,15 +84,15 @@ def overlap(
 
 
 class _SoftLabels(Exception):
-    """Labels between 0 and 1 where hard ones were hoped for."""
+    """Some label is neither 0 nor 1, so `_Overlap` does not hold."""
 
 
-def _overlap_by_hand(p: Tensor, v: Voxels, how: tuple[Any, ...]) -> Any:
-    """`_Overlap`, or None where it does not hold: see there."""
-    if how[1] not in (1, 2) or not _by_hand(v):
+def _overlap_by_hand(p: Tensor, v: Voxels, settings: tuple[Any, ...]) -> Any:
+    """Compute `_Overlap`; None where its conditions do not hold."""
+    if settings[1] not in (1, 2) or not _by_hand(v):
         return None
     try:
-        return _Overlap.apply(p, v.y, v.w, how, v.kind == "formula")
+        return _Overlap.apply(p, v.y, v.w, settings, v.kind == "formula")
     except _SoftLabels:
         return None
 
@@ -132,15 +132,15 @@ class _InParts(torch.autograd.Function):
         x, y, w = ctx.saved_tensors
         if torch.is_grad_enabled():  # a second derivative is asked for
             sums = ctx.function(x, y, w, *ctx.how)
-            (whole,) = torch.autograd.grad(sums, x, slope, create_graph=True)
-            return None, whole, None, None, None
-        whole = torch.empty_like(x)
-        for part, *others, out in _parts(x, y, w, whole):
+            (gradient,) = torch.autograd.grad(sums, x, slope, create_graph=True)
+            return None, gradient, None, None, None
+        gradient = torch.empty_like(x)
+        for part, *others, out in _parts(x, y, w, gradient):
             with torch.enable_grad():
                 leaf = part.detach().requires_grad_()
                 sums = ctx.function(leaf, *others, *ctx.how)
             out.copy_(torch.autograd.grad(sums, leaf, slope)[0])
-        return None, whole, None, None, None
+        return None, gradient, None, None, None
 
 
 PART = 2**19  # values for each thread: what stays in a processor's cache
@@ -157,10 +157,14 @@ def _parts(*tensors: Tensor | None) -> Iterator[list[Any]]:
 
 
 def _plain_overlap(
-    p: Tensor, y: Tensor, w: Tensor | None, soft: bool, how: tuple[float, float, float]
+    p: Tensor,
+    y: Tensor,
+    w: Tensor | None,
+    soft: bool,
+    settings: tuple[float, float, float],
 ) -> tuple[Tensor, Tensor]:
     """`overlap` as it is written, with the slopes of PyTorch."""
-    gamma, alpha, beta = how
+    gamma, alpha, beta = settings
     # y - y p and p - y p are y (1 - p) and (1 - y) p.
     both = torch.minimum(y, p) if soft else y * p
     fn = over_voxels(power(y - both, gamma), w)
@@ -172,14 +176,21 @@ class _Overlap(torch.autograd.Function):
     """`overlap` of hard or soft labels at gamma 1 or 2.
 
     Then an error is |y - p|, weighted by `beta` where p is below y, else by `alpha`.
-    `how` is whether labels are hard, gamma, alpha and beta.
+    `settings` are whether labels are hard, gamma, alpha and beta; `check_labels` is
+    whether labels that should be hard may be others: then `_SoftLabels` is raised.
     """
 
     @staticmethod
     def forward(
-        p: Tensor, y: Tensor, w: Tensor | None, how: tuple[Any, ...], unsure: bool
+        p: Tensor,
+        y: Tensor,
+        w: Tensor | None,
+        settings: tuple[Any, ...],
+        check_labels: bool,
     ) -> tuple[Tensor, Tensor]:
-        parts = [_hits_and_errors(how, unsure, *part) for part in _parts(p, y, w)]
+        parts = [
+            _hits_and_errors(settings, check_labels, *part) for part in _parts(p, y, w)
+        ]
         hits, errors = zip(*parts, strict=True)
         return sum(hits[1:], hits[0]), sum(errors[1:], errors[0])
 
@@ -197,34 +208,38 @@ class _Overlap(torch.autograd.Function):
             return *slopes, None, None, None, None
         shape = [*hits.shape, *[1] * (p.dim() - 2)]
         hits, errors = hits.view(shape), ctx.how[1] * errors.view(shape)
-        whole = torch.empty_like(p)
-        for part in _parts(p, y, w, whole):
+        slope = torch.empty_like(p)
+        for part in _parts(p, y, w, slope):
             _write_slope(ctx.how, hits, errors, *part)
-        return whole, None, None, None, None
+        return slope, None, None, None, None
 
 
 def _hits_and_errors(
-    how: tuple[Any, ...], unsure: bool, p: Tensor, y: Tensor, w: Tensor | None
+    settings: tuple[Any, ...],
+    check_labels: bool,
+    p: Tensor,
+    y: Tensor,
+    w: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    hard, gamma = how[:2]
-    each = torch.empty_like(p)  # one room for all terms, which a cache then holds
-    if unsure and not _are_hard(y, each):
+    hard, gamma = settings[:2]
+    terms = torch.empty_like(p)  # one buffer for all terms, so that it stays in a cache
+    if check_labels and not _are_hard(y, terms):
         raise _SoftLabels
-    hits = over_voxels((torch.mul if hard else torch.minimum)(y, p, out=each), w)
-    torch.sub(p, y, out=each)
-    errors = each.abs_() if gamma == 1 else each.mul_(each)
-    return hits, over_voxels(_weigh(errors, p, y, how), w)
+    hits = over_voxels((torch.mul if hard else torch.minimum)(y, p, out=terms), w)
+    torch.sub(p, y, out=terms)
+    errors = terms.abs_() if gamma == 1 else terms.mul_(terms)
+    return hits, over_voxels(_weigh(errors, p, y, settings), w)
 
 
-def _are_hard(y: Tensor, room: Tensor) -> bool:
-    """Whether all labels are 0 or 1. A GPU is waited for."""
+def _are_hard(y: Tensor, buffer: Tensor) -> bool:
+    """Whether all labels are 0 or 1; waits for a GPU, and is False in its capture."""
     if y.is_cuda and torch.cuda.is_current_stream_capturing():
         return False
-    return bool(torch.addcmul(y, y, y, value=-1, out=room).sum() == 0)
+    return bool(torch.addcmul(y, y, y, value=-1, out=buffer).sum() == 0)
 
 
 def _write_slope(
-    how: tuple[Any, ...],
+    settings: tuple[Any, ...],
     hits: Tensor,
     errors: Tensor,
     p: Tensor,
@@ -232,12 +247,12 @@ def _write_slope(
     w: Tensor | None,
     slope: Tensor,
 ) -> None:
-    hard, gamma, alpha, beta = how
+    hard, gamma, alpha, beta = settings
     if gamma == 2 and alpha == beta == 1 and hard:  # DSC++: in two passes
         torch.mul(p, errors, out=slope).addcmul_(y, hits - errors)
     else:
         torch.sub(p, y, out=slope)
-        _weigh((slope.sign_() if gamma == 1 else slope).mul_(errors), p, y, how)
+        _weigh((slope.sign_() if gamma == 1 else slope).mul_(errors), p, y, settings)
         slope.addcmul_(_below(p, y, hard), hits)
     if w is not None:
         slope.mul_(w)
@@ -248,9 +263,9 @@ def _below(p: Tensor, y: Tensor, hard: bool) -> Tensor:
     return y if hard else (p < y).to(p)
 
 
-def _weigh(x: Tensor, p: Tensor, y: Tensor, how: tuple[Any, ...]) -> Tensor:
+def _weigh(x: Tensor, p: Tensor, y: Tensor, settings: tuple[Any, ...]) -> Tensor:
     """Weigh each voxel, in place: by `beta` where p is below y, else by `alpha`."""
-    hard, _, alpha, beta = how
+    hard, _, alpha, beta = settings
     if alpha == beta:
         return x if alpha == 1 else x.mul_(alpha)
     return x.mul_(_below(p, y, hard).mul(beta - alpha).add_(alpha))

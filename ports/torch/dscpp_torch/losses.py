@@ -72,7 +72,8 @@ class Loss(torch.nn.Module):
         sigmoid: whether to take the sigmoid of the input. Then each channel is a region
             of its own against the rest, and regions may overlap.
         softmax: whether to take the softmax of the input over the channels.
-        other_act: another activation, a function of the input.
+        other_act: another activation, a function of the input. What it returns in half
+            precision is computed with in that of the input.
         reduction: "mean" over images and classes, "sum", or "none" for one value an
             image and class.
         smooth_nr: in the numerator of the overlap, at least 0.
@@ -86,7 +87,7 @@ class Loss(torch.nn.Module):
             the formulas as they are.
         ignore_index: label of the voxels that do not count.
         ddp: whether, with `batch`, sums run over the batches of all processes.
-        **own: the loss's own hyperparameters: see its `hyperparameters`.
+        **hyperparameters: the loss's own hyperparameters: see its `hyperparameters`.
 
     Raises:
         ValueError: an argument out of its range.
@@ -99,8 +100,10 @@ class Loss(torch.nn.Module):
     }
     class_weight: Tensor | None
 
-    def __init_subclass__(cls, name: str = "", **own: Hyperparameter) -> None:
-        cls.hyperparameters = cls.hyperparameters | own
+    def __init_subclass__(
+        cls, name: str = "", **hyperparameters: Hyperparameter
+    ) -> None:
+        cls.hyperparameters = cls.hyperparameters | hyperparameters
         if name:
             NAMES[name] = cls
 
@@ -120,12 +123,12 @@ class Loss(torch.nn.Module):
         soft_label: bool = False,
         ignore_index: int | None = None,
         ddp: bool = False,
-        **own: float,
+        **hyperparameters: float,
     ) -> None:
         super().__init__()
         reduction = str(getattr(reduction, "value", reduction))  # MONAI has an enum
-        given = [bool(sigmoid), bool(softmax), other_act is not None]
-        _expect("sigmoid, softmax, other_act", sum(given) < 2, "one at most", given)
+        acts = [bool(sigmoid), bool(softmax), other_act is not None]
+        _expect("sigmoid, softmax, other_act", sum(acts) < 2, "one at most", acts)
         known = other_act is None or callable(other_act)
         _expect("other_act", known, "a function", other_act)
         known = reduction in ("mean", "sum", "none")
@@ -143,11 +146,11 @@ class Loss(torch.nn.Module):
             allowed = classes.dim() < 2 and bool((classes >= 0).all())
             _expect("weight", allowed, "0 or more each, in one row", classes)
         self.register_buffer("class_weight", classes)
-        self._set({"smooth_nr": smooth_nr, "smooth_dr": smooth_dr, **own})
+        self._set({"smooth_nr": smooth_nr, "smooth_dr": smooth_dr, **hyperparameters})
 
-    def _set(self, given: dict[str, float]) -> None:
+    def _set(self, values: dict[str, float]) -> None:
         """Set the numbers; `gamma` is 1 where it is none of them."""
-        unknown = ", ".join(name for name in given if name not in self.hyperparameters)
+        unknown = ", ".join(name for name in values if name not in self.hyperparameters)
         if unknown:
             name, known = type(self).__name__, list(self.hyperparameters)
             raise TypeError(
@@ -156,7 +159,7 @@ class Loss(torch.nn.Module):
             )
         self.gamma = 1.0
         for name, (default, (words, holds)) in self.hyperparameters.items():
-            value = given.get(name, default)
+            value = values.get(name, default)
             _expect(name, holds(value), f"a number {words}", value)
             setattr(self, name, float(value))
 
@@ -218,12 +221,12 @@ class Loss(torch.nn.Module):
                 "input: expected two channels or more with softmax=True or "
                 "include_background=False, found one; for one take sigmoid=True"
             )
-        one = list(shape)
-        one[1] = 1
+        one_channel = list(shape)
+        one_channel[1] = 1
         hint = "" if self.to_onehot_y else "; of class indices with to_onehot_y=True"
-        y = _fitting("target", y, one if self.to_onehot_y else shape, hint)
+        y = _fitting("target", y, one_channel if self.to_onehot_y else shape, hint)
         if w is not None:
-            w = _fitting("mask", w, one, "").to(scores)
+            w = _fitting("mask", w, one_channel, "").to(scores)
         if self.ignore_index is not None:
             seen = (y != self.ignore_index).all(1, keepdim=True)
             y = y.masked_fill(~seen, 0)
@@ -241,7 +244,7 @@ class Loss(torch.nn.Module):
         elif self.sigmoid:
             p = torch.sigmoid(scores)
         elif self.other_act is not None:
-            p = self.other_act(scores)
+            p = self.other_act(scores).to(scores)
         low, high = 1e-7, 1 - 1e-7
         fresh = self.softmax or self.sigmoid
         if not fresh or torch.jit.is_scripting() or torch.compiler.is_compiling():
@@ -455,9 +458,9 @@ class SymmetricUnifiedFocalPlusPlus(
     """Unified Focal++ loss with both effects on every class; not in the paper."""
 
 
-def _expect(name: str, holds: bool, expected: str, found: object) -> None:
+def _expect(name: str, holds: bool, expected: str, value: object) -> None:
     if not holds:
-        raise ValueError(f"{name}: expected {expected}, found {found!r}")
+        raise ValueError(f"{name}: expected {expected}, found {value!r}")
 
 
 def _plain(name: str, x: Tensor) -> Tensor:
@@ -485,6 +488,6 @@ def _fitting(name: str, x: Tensor, shape: list[int], hint: str) -> Tensor:
     if x.dim() == len(shape) - 1 and shape[1] == 1:
         x = x.unsqueeze(1)
     if list(x.shape) != shape:
-        found = list(x.shape)
-        raise ValueError(f"{name}: expected shape {shape}, found {found}{hint}")
+        shape_of_x = list(x.shape)
+        raise ValueError(f"{name}: expected shape {shape}, found {shape_of_x}{hint}")
     return x

@@ -44,15 +44,15 @@ def resampled_shape(
     """
     ratio = np.asarray(spacing_mm) / np.array(new_spacing_mm)
     ratio[np.abs(ratio - 1) <= _SAME] = 1
-    found = tuple(int(size) for size in np.floor(np.asarray(shape) * ratio))
-    if 0 in found:
+    new_shape = tuple(int(size) for size in np.floor(np.asarray(shape) * ratio))
+    if 0 in new_shape:
         extent_mm = np.asarray(shape) * spacing_mm
         raise InputError(
             f"{name}: expected a volume of at least one voxel of "
             f"{by_axis(new_spacing_mm)} mm, found one of {by_axis(extent_mm)} mm. "
             "Check its voxel size, or take it out."
         )
-    return found
+    return new_shape
 
 
 def by_axis(sizes: Sequence[float] | np.ndarray) -> str:
@@ -60,18 +60,18 @@ def by_axis(sizes: Sequence[float] | np.ndarray) -> str:
     return " x ".join(f"{size:g}" for size in sizes)
 
 
-def against(found: str | None, wanted: str | None) -> tuple[int, ...]:
+def flipped_axes(codes: str | None, wanted: str | None) -> tuple[int, ...]:
     """The axes along which a volume runs against the directions that are wanted.
 
     () also where either is not known, or the axes are in another order.
 
     Args:
-        found: of the volume, such as `LAS`; see `nifti.Geometry.directions`.
+        codes: of the volume, such as `LAS`; see `nifti.Geometry.directions`.
         wanted: such as `RAS`, for which axis 0 is turned round.
     """
-    if not found or not wanted:
+    if not codes or not wanted:
         return ()
-    pairs = list(zip(found, wanted, strict=True))
+    pairs = list(zip(codes, wanted, strict=True))
     if any(a not in _BOTH_WAYS[b] for a, b in pairs):
         return ()
     return tuple(axis for axis, (a, b) in enumerate(pairs) if a != b)
@@ -100,18 +100,18 @@ def slabs(
     for start in range(0, shape[2], count):
         part = slice(start, min(start + count, shape[2]))
         backwards = (softmax.shape[3], part.stop - start, shape[1], shape[0])
-        found = np.empty(backwards, np.float32)
+        slab = np.empty(backwards, np.float32)
         for number in range(start, part.stop):
-            ends = int(befores[number]), int(afters[number])
+            pair = int(befores[number]), int(afters[number])
             # Several planes of the volume lie between the same two.
             planes = {
-                k: planes[k] if k in planes else _plane(softmax, shape, k) for k in ends
+                k: planes[k] if k in planes else _plane(softmax, shape, k) for k in pair
             }
-            before, after = (planes[k] for k in ends)
-            here = np.subtract(after, before, out=found[:, number - start])
-            here *= weights[number]
-            here += before
-        yield np.s_[:, :, part], found.T
+            before, after = (planes[k] for k in pair)
+            values = np.subtract(after, before, out=slab[:, number - start])
+            values *= weights[number]
+            values += before
+        yield np.s_[:, :, part], slab.T
 
 
 def _plane(softmax: np.ndarray, shape: Sequence[int], number: int) -> np.ndarray:
@@ -131,30 +131,30 @@ def plane(
     Returns:
         (*the two other axes of shape, classes) float32.
     """
-    found = softmax
+    values = softmax
     # The plane's own axis first: the others are interpolated in it alone.
     for each in sorted(range(3), key=lambda other: other != axis):
         chosen = slice(index, index + 1) if each == axis else slice(None)
         taps = _taps(softmax.shape[each], shape[each], chosen)
-        found = _interpolate(found, taps, each)
-    return found.take(0, axis)
+        values = _interpolate(values, taps, each)
+    return values.take(0, axis)
 
 
 def _taps(size: int, new_size: int, part: slice) -> _Taps:
     """Of each new voxel the old one before, the one after, and the latter's weight."""
     # Voxels are cells: the ends of the axis, not the last cells' centres, stay.
-    place = (np.arange(new_size)[part] + 0.5) * (size / new_size) - 0.5
-    place = np.clip(place, 0, size - 1)
-    before = np.floor(place).astype(np.intp)
+    position = (np.arange(new_size)[part] + 0.5) * (size / new_size) - 0.5
+    position = np.clip(position, 0, size - 1)
+    before = np.floor(position).astype(np.intp)
     after = np.minimum(before + 1, size - 1)
-    return before, after, (place - before).astype(np.float32)
+    return before, after, (position - before).astype(np.float32)
 
 
 def _interpolate(array: np.ndarray, taps: _Taps, axis: int) -> np.ndarray:
     before, after, weight = taps
-    found = np.take(array, before, axis, mode="clip")  # "raise" checks each
+    values = np.take(array, before, axis, mode="clip")  # "raise" checks each
     step = np.take(array, after, axis, mode="clip")
-    step -= found
+    step -= values
     step *= weight.reshape(-1, *[1] * (array.ndim - axis - 1))
-    found += step
-    return found
+    values += step
+    return values

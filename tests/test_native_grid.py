@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data_io.errors import InputError
-from data_io.prepare import native
+from data_io.prepare import native_grid
 from data_io.prepare.miscnn_compat import Resampling, Sample
 
 # The network's grid and the volume's own: finer, coarser, both, the same, one slice.
@@ -32,11 +32,11 @@ def whole(softmax, shape):
 @pytest.mark.parametrize(("grid", "shape"), GRIDS)
 @pytest.mark.parametrize("planes", [1, 3, 100])
 def test_slabs_are_miscnns_whole(monkeypatch, grid, shape, planes):
-    monkeypatch.setattr(native, "_VOXELS", planes * shape[0] * shape[1])
+    monkeypatch.setattr(native_grid, "_VOXELS", planes * shape[0] * shape[1])
     softmax = softmax_of(grid)
     expected = whole(softmax, shape)
     found = np.full_like(expected, np.nan)
-    for part, slab in native.slabs(softmax, shape):
+    for part, slab in native_grid.slabs(softmax, shape):
         assert slab.dtype == np.float32
         assert slab.shape[2] <= planes
         found[part] = slab
@@ -47,14 +47,14 @@ def test_slabs_are_miscnns_whole(monkeypatch, grid, shape, planes):
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_a_single_plane_is_that_of_the_whole(axis):
     softmax = softmax_of((7, 9, 11))
-    found = native.plane(softmax, (29, 37, 23), 12, axis)
+    found = native_grid.plane(softmax, (29, 37, 23), 12, axis)
     expected = whole(softmax, (29, 37, 23)).take(12, axis)
     np.testing.assert_allclose(found, expected, rtol=0, atol=3e-7)
 
 
 def test_the_same_grid_changes_no_bit():
     softmax = softmax_of((6, 5, 4))
-    ((part, found),) = native.slabs(softmax, (6, 5, 4))
+    ((part, found),) = native_grid.slabs(softmax, (6, 5, 4))
     assert part == np.s_[:, :, 0:4]
     np.testing.assert_array_equal(found, softmax)
 
@@ -62,18 +62,18 @@ def test_the_same_grid_changes_no_bit():
 def test_two_voxels_to_four_by_hand():
     # Cells of half the size: centres at -1/4, 1/4, 3/4 and 5/4, the outer ones clipped.
     softmax = np.array([0.0, 1.0], np.float32).reshape(2, 1, 1, 1)
-    found = native.plane(softmax, (4, 1, 1), 0, 2)
+    found = native_grid.plane(softmax, (4, 1, 1), 0, 2)
     np.testing.assert_array_equal(found.ravel(), [0, 0.25, 0.75, 1])
 
 
 def test_sizes_that_differ_by_rounding_cost_no_voxel():
     shape, wanted = (512, 512, 1059), (0.7, 0.7, 0.5)
     near = (np.nextafter(0.7, 0), 0.699994, 0.5000049)
-    assert native.resampled_shape(shape, near, wanted) == shape
+    assert native_grid.resampled_shape(shape, near, wanted) == shape
     # Further off it is another size: 512 x 0.6999 / 0.7 = 511.93
-    assert native.resampled_shape(shape, (0.6999, 0.7, 0.5), wanted)[0] == 511
+    assert native_grid.resampled_shape(shape, (0.6999, 0.7, 0.5), wanted)[0] == 511
 
 
 def test_a_thin_volume_is_named():
     with pytest.raises(InputError, match=r"^case b7: expected a volume"):
-        native.resampled_shape((1, 8, 8), (2, 1, 1), (3, 1, 1), "case b7")
+        native_grid.resampled_shape((1, 8, 8), (2, 1, 1), (3, 1, 1), "case b7")

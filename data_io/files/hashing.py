@@ -51,20 +51,20 @@ class Memory:
                 return entry["found"]
         return None
 
-    def put(self, file: Path, kind: str, stamp: list[int], found: Any) -> None:
-        """Notes what was found in a file that had this stamp."""
-        self.files[_key(file, kind)] = {"stamp": stamp, "found": found}
+    def put(self, file: Path, kind: str, stamp: list[int], facts: Any) -> None:
+        """Note what was found in a file that had this stamp."""
+        self.files[_key(file, kind)] = {"stamp": stamp, "found": facts}
 
     def save(self) -> str:
-        """Writes it down; returns why that failed, or ""."""
+        """Write the file; return why that failed, or ""."""
         if self.path is None:
             return ""
         files = self.files.items()
         kept = {k: v for k, v in files if Path(k.partition(" ")[2]).exists()}
         try:
             # What is wrong with a file may be a number that is not finite.
-            found = schema.sealed({"format": 5, "files": kept})
-            write_json(self.path, found, indent=None, allow_nan=True)
+            content = schema.sealed({"format": 5, "files": kept})
+            write_json(self.path, content, indent=None, allow_nan=True)
         except InputError as error:
             return str(error.__cause__)
         return ""
@@ -89,7 +89,7 @@ def stamp_of(path: Path) -> list[int]:
     ]
 
 
-def content(
+def case_hashes(
     dataset: "Dataset", root: Path, cases: Iterable[str], folder: Path | None
 ) -> dict[str, str]:
     """Hash the raw files of cases; those that `folder` remembers are not read.
@@ -111,7 +111,7 @@ def content(
     }
 
 
-def images(
+def image_hashes(
     dataset: "Dataset", root: Path, cases: Iterable[str], folder: Path | None
 ) -> dict[str, str]:
     """Hash the image file of each case, whatever its name: equal means a copy.
@@ -129,21 +129,21 @@ def _hashes(
 ) -> dict[Path, str]:
     """SHA-256 of files, from memory where they are as they were."""
     memory = Memory(folder and folder / dataset.RECORD.name / "raw-files.json")
-    found: dict[Path, str] = {}
+    hashes: dict[Path, str] = {}
     new = False
     for path in paths:
         known = memory.get(path, "sha256")
         if not isinstance(known, str):
             stamp, known, new = stamp_of(path), file_hash(path), True
             memory.put(path, "sha256", stamp, known)
-        found[path] = known
+        hashes[path] = known
     if new:
         memory.save()
-    return found
+    return hashes
 
 
 def data_hash(hashes: Mapping[str, str]) -> str:
-    """SHA-256 of the raw content of cases, from the hash of each (`content`)."""
+    """SHA-256 of the raw content of cases, from the hash of each (`case_hashes`)."""
     return digest(sorted(hashes.items()))
 
 
