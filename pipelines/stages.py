@@ -337,9 +337,11 @@ def is_scaled(folder: Path, method: str) -> bool:
     from pipelines.posthoc import scaling
 
     run = runs.Run.open(folder)
-    twin = scaling.folder_of(run, method)
-    same = _scaled(twin, scaling.model_of(run))
-    return same and runs.Run.open(twin).reached("evaluated")
+    folder = scaling.folder_of(run, method)
+    if not _scaled(folder, scaling.model_of(run)):
+        return False
+    scaled = runs.Run.open(folder)
+    return scaled.reached("evaluated") and scaled.has_measures
 
 
 def is_complete(run: runs.Run) -> bool:

@@ -105,6 +105,17 @@ def test_a_temperature_at_the_bounds_fails_no_run(tmp_path, monkeypatch, capsys)
     assert commands._SAID["temperature"](found) == said
 
 
+def test_a_scaled_run_whose_measures_are_gone_is_not_done(tmp_path):
+    run = runs.Run.create(tmp_path / "dsc-s0", {"files": {runs.MODEL: "of now"}})
+    posthoc = {"run": "dsc-s0", "model": "of now"}
+    scaled = runs.Run.create(tmp_path / "dsc-s0-temperature", {"posthoc": posthoc})
+    scaled.update(state="evaluated")
+    assert not stages.is_scaled(run.folder, "temperature")
+    for name in runs.MEASURES:
+        scaled.path(name).touch()
+    assert stages.is_scaled(run.folder, "temperature")
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("temperature")

@@ -74,7 +74,7 @@ class Protocol:
     learning_rate: Annotated[float, Ge(1e-12), Le(1e38)] = 0.1  # as float32 knows them
     momentum: Annotated[float, Ge(0), Le(0.999999)] = 0.9
     nesterov: bool = True
-    batch_size: Literal[1] = 1  # losses are per image
+    batch_size: Annotated[int, Ge(1), Le(1)] = 1  # losses are per image
     epochs: _Epochs = 1000
     plateau_factor: Annotated[float, Ge(0), Le(0.999999)] = 0.1
     plateau_patience: _Epochs = 25
@@ -279,7 +279,7 @@ def override(
     current = _ADDED | protocol.as_dict()
     if values.get("mirror_axes") == list(range(len(protocol.input_shape))):
         values = {**values, "mirror_axes": "all"}
-    for key in values.keys() - {_FROM}:
+    for key in (key for key in values if key != _FROM):
         _check_key(key, key)
         if key not in current:
             raise InputError(f"--set {key}: for volumes alone, received for images")
