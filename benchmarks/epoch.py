@@ -129,9 +129,11 @@ def _train(
         prepared = cache.prepare(
             vessels, root, cases, settings, folder / "cache", False
         )
-        material = fit.Material(prepared, split, len(record.classes), record.channels)
+        training_data = fit.TrainingData(
+            prepared, split, len(record.classes), record.channels
+        )
         run = runs.Run.create(folder / "run", {"times": {}} | task.identity())
-        fit.train(task, material, run, watchers=[watcher])
+        fit.train(task, training_data, run, watchers=[watcher])
 
 
 def epochs_beside_steps(

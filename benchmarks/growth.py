@@ -30,8 +30,8 @@ from data_io.files import content
 from pipelines import cli, stages
 from pipelines.environment import provenance
 from pipelines.reporting.figures import style
+from pipelines.runs import predictions, written
 from pipelines.runs import run as runs
-from pipelines.runs import stored, written
 from pipelines.runs.run import write_csv
 from pipelines.training.task import Task
 
@@ -59,13 +59,13 @@ def simulate(folder: Path, number: int) -> None:
     record |= {"classes": ["background", "vessel"], "preprocessing": {}, "files": {}}
     record |= {"data_hash": content.data_hash(hashes)}
     run = runs.Run.create(folder / "run", record)
-    run.path(stored.PROBABILITIES).mkdir()
-    for _, case in stored.cases(run):
+    run.path(predictions.PROBABILITIES).mkdir()
+    for _, case in predictions.cases(run):
         p = phantom.vessels.posterior(data, case)
-        np.save(stored.path(run, case), np.stack([1 - p, p], axis=-1))
-    names = [f"{case}.npy" for _, case in stored.cases(run)]
-    written.seal(run.path(stored.PROBABILITIES), names)
-    run.update(files=[stored.LIST], state="predicted")
+        np.save(predictions.path(run, case), np.stack([1 - p, p], axis=-1))
+    names = [f"{case}.npy" for _, case in predictions.cases(run)]
+    written.seal(run.path(predictions.PROBABILITIES), names)
+    run.update(files=[predictions.LIST], state="predicted")
 
 
 def copies(folder: Path, number: int) -> None:

@@ -22,9 +22,9 @@ from data_io import datasets
 from data_io.errors import InputError
 from data_io.prepare import cache, patches
 from pipelines import stages
-from pipelines.prediction import apply
+from pipelines.prediction import new_images
+from pipelines.runs import predictions
 from pipelines.runs import run as runs
-from pipelines.runs import stored
 from pipelines.training import predict
 
 _Array = npt.NDArray[np.floating]
@@ -73,7 +73,7 @@ def measure(folder: Path, work: Path = runs.WORK) -> dict[str, tuple[float, floa
 
 def _predicted(folder: Path, work: Path) -> Iterator[tuple[str, _Array, patches.Grid]]:
     run = runs.Run.open(folder)
-    trained = apply.open_model(folder)
+    trained = new_images.open_model(folder)
     if not trained.settings.is_3d:
         raise InputError(f"{folder}: expected a run of volumes, found one of images")
     root, module = (
@@ -81,7 +81,7 @@ def _predicted(folder: Path, work: Path) -> Iterator[tuple[str, _Array, patches.
         datasets.by_name(run.record["dataset"]),
     )
     with tempfile.TemporaryDirectory() as place:
-        cases = [case for _, case in stored.cases(run)]
+        cases = [case for _, case in predictions.cases(run)]
         prepared = cache.prepare(module, root, cases, trained.settings, Path(place))
         for case in cases:
             image = prepared.image(case)

@@ -182,10 +182,10 @@ def predict(options: argparse.Namespace) -> None:
             "--output DIR; received another combination"
         )
     _refuse(options, "--images", "data", "again", "nifti")
-    from pipelines.prediction import apply
+    from pipelines.prediction import new_images
 
     decision = _decision(options)
-    written = apply.predict_images(
+    written = new_images.predict_images(
         model,
         options.input,
         options.output,
@@ -279,10 +279,10 @@ def evaluate(options: argparse.Namespace) -> None:
             "expected both --images DIR and --masks DIR of the other set, and no --data"
         )
     _refuse(options, "--images", "again")
-    from pipelines.prediction import apply
+    from pipelines.prediction import new_images
 
     threshold = stages.choose_threshold(options.run_folder, options.threshold)
-    folder = apply.evaluate_set(
+    folder = new_images.evaluate_set(
         options.run_folder,
         options.images,
         options.masks,

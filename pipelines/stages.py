@@ -28,8 +28,8 @@ from data_io.files import content, schema
 from data_io.files.writing import sweep
 from data_io.verification import leaks, verify
 from pipelines.environment import backend, installed, provenance
+from pipelines.runs import predictions, written
 from pipelines.runs import run as runs
-from pipelines.runs import stored, written
 from pipelines.training import tracking
 from pipelines.training.task import Task, from_record
 
@@ -64,11 +64,11 @@ def train(
         _require_backend(output, task.backend)
         tracking.asked()
         root = task.module.locate(data)
-        material, identity = _prepare(task, root, work, run)
+        training_data, identity = _prepare(task, root, work, run)
         record = task.module.record(root)
         weights = None
         if task.protocol.initial_weights and not (output / runs.STATE).is_file():
-            weights = _initial(task, material, root, work)
+            weights = _initial(task, training_data, root, work)
         if run:
             run.require_same(_with_epochs_of(run, identity))
             _note_environment(run, "train")
@@ -77,7 +77,7 @@ def train(
         _remember(run, task, root, work)
         from pipelines.training import fit
 
-        fit.train(task, material, run, weights, tracking.watchers(run))
+        fit.train(task, training_data, run, weights, tracking.watchers(run))
     return run
 
 
@@ -92,7 +92,7 @@ def _require_asked(run: runs.Run, task: Task, data: Path | None, work: Path) -> 
     _remember(run, task, root, work)
 
 
-def _initial(task: Task, material: Any, root: Path, work: Path) -> Any:
+def _initial(task: Task, training_data: Any, root: Path, work: Path) -> Any:
     """The weights of another run that a training begins with, if they fit."""
     if task.initial is None:
         raise InputError(
@@ -104,12 +104,12 @@ def _initial(task: Task, material: Any, root: Path, work: Path) -> Any:
     run = runs.Run.open(task.initial)
     prediction.require_own(run.path(runs.MODEL), run)
     model = prediction.read_model(run.path(runs.MODEL))
-    if model.input_shape[-1] != material.channels:
+    if model.input_shape[-1] != training_data.channels:
         raise InputError(
             f"--from {task.initial}: expected weights of a network for "
-            f"{material.channels} channel(s), found {model.input_shape[-1]}"
+            f"{training_data.channels} channel(s), found {model.input_shape[-1]}"
         )
-    tested = material.split["test"]
+    tested = training_data.split["test"]
     hashes = content.images(task.module, root, tested, work / "cache")
     seen = run.seen()
     if seen is None:
@@ -175,7 +175,7 @@ def predict(
             _require_backend(run.folder, task.backend)
             parts = run.record["split"].items()
             split = {part: tuple(ids) for part, ids in parts}
-            material, identity = _prepare(task, data, work, run, split)
+            training_data, identity = _prepare(task, data, work, run, split)
             run.require_same(identity)
             if run.reached("evaluated"):
                 bars.note(
@@ -186,7 +186,7 @@ def predict(
             _note_environment(run, "predict")
             from pipelines.training import predict as prediction
 
-            prediction.predict(task, material, run)
+            prediction.predict(task, training_data, run)
     return run
 
 
@@ -315,7 +315,7 @@ def complete(
     yield "train", run
     yield "predict", predict(run.folder, data, work)
     yield "evaluate", evaluate(run.folder, data, work)
-    if run.path(stored.PROBABILITIES).is_dir():
+    if run.path(predictions.PROBABILITIES).is_dir():
         yield "temperature", _temperature_or_note(run, data, work)
 
 
@@ -350,7 +350,7 @@ def is_complete(run: runs.Run) -> bool:
 
     if not run.reached("evaluated") or not run.has_measures:
         return False
-    if not run.path(stored.PROBABILITIES).is_dir():
+    if not run.path(predictions.PROBABILITIES).is_dir():
         return True
     if run.record.get("temperature_at_bound") == scaling.model_of(run):
         return True
@@ -400,9 +400,9 @@ def initial(folder: Path) -> runs.Run:
     Raises:
         InputError: no such run, or none with a trained network here.
     """
-    from pipelines.prediction import apply
+    from pipelines.prediction import new_images
 
-    apply.require_model(folder, "--from ")
+    new_images.require_model(folder, "--from ")
     run = runs.Run.open(folder)
     run.require("trained", f"dscpp train … --output {folder}")
     return run
@@ -488,10 +488,10 @@ def _task(run: runs.Run) -> Task:
 
 def estimate(task: Task, data: Path | None, work: Path = runs.WORK) -> dict[str, Any]:
     """Time a few training steps; see `pipelines.training.fit.estimate`."""
-    material, _ = _prepare(task, data, work)
+    training_data, _ = _prepare(task, data, work)
     from pipelines.training import fit
 
-    return fit.estimate(task, material)
+    return fit.estimate(task, training_data)
 
 
 def _prepare(
@@ -516,7 +516,7 @@ def _prepare(
     backend.start(work)
     from data_io.prepare import cache
     from data_io.prepare.preprocessing import Settings
-    from pipelines.training.fit import Material
+    from pipelines.training.fit import TrainingData
 
     record = module.record(root)
     settings = Settings.of(record, task.protocol.input_shape)
@@ -525,7 +525,7 @@ def _prepare(
         settings = Settings.from_dict(run.record["preprocessing"])
     cases = [case for ids in split.values() for case in ids]
     prepared = cache.prepare(module, root, cases, settings, work / "cache")
-    material = Material(
+    training_data = TrainingData(
         cache=prepared,
         split=split,
         classes=len(record.classes),
@@ -537,7 +537,7 @@ def _prepare(
         "split": {name: list(ids) for name, ids in split.items()},
         "data_hash": prepared.data_hash,
     }
-    return material, identity
+    return training_data, identity
 
 
 def _new_record(task: Task, identity: dict[str, Any], record: Record) -> dict[str, Any]:

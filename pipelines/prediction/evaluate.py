@@ -1,4 +1,4 @@
-"""From stored probabilities to `cases.csv` and `histograms.npz`: no network needed.
+"""From a run's probabilities to `cases.csv` and `histograms.npz`: needs no network.
 
 What the functions take, each the same:
 
@@ -25,8 +25,8 @@ from data_io.datasets.dataset import Dataset
 from pipelines.environment import provenance
 from pipelines.measure import histograms, metrics, voxels
 from pipelines.measure.regions import BAND, band, band_radius
+from pipelines.runs import predictions
 from pipelines.runs import run as runs
-from pipelines.runs import stored
 
 COLUMNS = (*runs.CASE_KEYS, *metrics.COLUMNS)
 _PAIR = ("observer1", "observer2")
@@ -49,7 +49,7 @@ def evaluate(run: runs.Run, root: Path) -> None:
     """
     start = time.perf_counter()
     module = datasets.by_name(run.record["dataset"])
-    measured = measure(run, module, root, stored.cases(run))
+    measured = measure(run, module, root, predictions.cases(run))
     write(run.folder, run.record, *measured)
     run.update(
         files=runs.MEASURES,
@@ -73,7 +73,7 @@ def measure(
             root,
             split,
             case,
-            functools.partial(stored.slabs, run, module, root, case),
+            functools.partial(predictions.slabs, run, module, root, case),
             threshold,
         )
         for split, case in bars.bar(cases, f"{run.name} evaluate", unit="case")
@@ -104,7 +104,7 @@ def measure_case(
     not depend on the number of cores.
 
     Args: the module's, the case and its part of the split, and
-        slabs_of: gives the probabilities as `stored.slabs` does, from the native shape.
+        slabs_of: from the native shape to probabilities, as `predictions.slabs`.
     """
     references = module.references(root, case)
     regions = _regions(module, root, case, references)
@@ -142,7 +142,7 @@ def at_threshold(run: runs.Run, root: Path, threshold: float) -> Path:
         InputError: as `evaluate`.
     """
     module = datasets.by_name(run.record["dataset"])
-    cases = [named for named in stored.cases(run) if named[0] == "test"]
+    cases = [named for named in predictions.cases(run) if named[0] == "test"]
     rows, _ = measure(run, module, root, cases, threshold)
     path = run.path(threshold_file(threshold))
     write_cases(path, run.record, rows)

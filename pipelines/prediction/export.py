@@ -25,10 +25,10 @@ from data_io.errors import InputError
 from data_io.files import nifti
 from data_io.prepare import native
 from pipelines.measure import metrics
+from pipelines.runs import predictions, written
 from pipelines.runs import run as runs
-from pipelines.runs import stored, written
 
-FOLDER, PICTURES = stored.MADE
+FOLDER, PICTURES = predictions.MADE
 
 _Array = npt.NDArray[Any]
 _Labels = npt.NDArray[np.uint8]
@@ -51,14 +51,14 @@ def volumes(run: runs.Run, root: Path, with_probabilities: bool = False) -> list
     if not module.record(root).is_3d:
         raise InputError(
             f"{run.folder}: expected a run on volumes for --nifti, found one on images,"
-            f" whose probabilities are in {stored.PROBABILITIES}/"
+            f" whose probabilities are in {predictions.PROBABILITIES}/"
         )
     folder, made = run.path(FOLDER), []
-    cases = [case for _, case in stored.cases(run)]
+    cases = [case for _, case in predictions.cases(run)]
     require_free(run, with_probabilities=with_probabilities)
     with written.anew(folder):
         for case in bars.bar(cases, f"{run.name} nifti", unit="case"):
-            softmax, place = stored.volume(run, module, root, case)
+            softmax, place = predictions.volume(run, module, root, case)
             made.append(write_labels(folder, case, softmax, place))
             if with_probabilities:
                 write_probabilities(folder, case, softmax, place)
@@ -76,11 +76,11 @@ def pictures(run: runs.Run, root: Path) -> list[Path]:
     module = datasets.by_name(run.record["dataset"])
     classes = run.record.get("classes") or module.RECORD.classes
     folder, made = run.path(PICTURES), []
-    cases = [case for _, case in stored.cases(run)]
+    cases = [case for _, case in predictions.cases(run)]
     require_free(run, volumes=False, pictures=True)
     with written.anew(folder):
         for case in bars.bar(cases, f"{run.name} pictures", unit="case"):
-            softmax = stored.as_kept(run, module, root, case)
+            softmax = predictions.as_kept(run, module, root, case)
             made.append(write_pictures(folder, case, softmax, module, root, classes))
     return made
 
@@ -96,7 +96,7 @@ def require_free(
     Raises:
         InputError: see `written.require_own`.
     """
-    cases = [case for _, case in stored.cases(run)]
+    cases = [case for _, case in predictions.cases(run)]
     if volumes:
         each = [files_of(case, True, with_probabilities) for case in cases]
         written.require_own(run.path(FOLDER), list(itertools.chain(*each)))

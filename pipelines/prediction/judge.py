@@ -35,7 +35,7 @@ from pipelines.measure.regions import BAND
 from pipelines.posthoc import decision as decision_file
 from pipelines.prediction import evaluate
 from pipelines.runs import run as runs
-from pipelines.runs.stored import scale
+from pipelines.runs.predictions import scale
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,8 +16,8 @@ from tqdm import tqdm
 from data_io import datasets
 from data_io.datasets import layout
 from data_io.errors import InputError
+from pipelines.runs import predictions
 from pipelines.runs import run as runs
-from pipelines.runs import stored
 
 # Folders of `work`, and what they hold.
 _WORK = {
@@ -90,7 +90,7 @@ def _of_run(run: runs.Run, weights: bool) -> dict[Path, str]:
         return {}
     # Of a run after a method the weights are those of the run it came from.
     can_predict = (run.trained / runs.MODEL).is_file()
-    names = {stored.PROBABILITIES: "probabilities"} if can_predict else {}
+    names = {predictions.PROBABILITIES: "probabilities"} if can_predict else {}
     names |= _WEIGHTS if weights else {}
     return {run.path(name): what for name, what in names.items()}
 

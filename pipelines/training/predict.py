@@ -21,7 +21,7 @@ from data_io.prepare import batches, cache, patches
 from pipelines.environment import provenance
 from pipelines.runs import run as runs
 from pipelines.runs import written
-from pipelines.runs.stored import (
+from pipelines.runs.predictions import (
     LIST,
     PROBABILITIES,
     SPLITS,
@@ -109,7 +109,7 @@ def _describe(model: keras.Model) -> str:
     )
 
 
-def predict(task: Task, material: fit.Material, run: runs.Run) -> None:
+def predict(task: Task, training_data: fit.TrainingData, run: runs.Run) -> None:
     """Write `probabilities/<case>.npy` for each validation and test case.
 
     Each file is float32: of an image (*native shape, classes), softmax values resized
@@ -123,7 +123,7 @@ def predict(task: Task, material: fit.Material, run: runs.Run) -> None:
     model = load(run.path(fit.MODEL), run, task.protocol)
     start = time.perf_counter()
     with runs.writing(run.path(PROBABILITIES)):
-        _write_probabilities(task, model, material, run)
+        _write_probabilities(task, model, training_data, run)
     if file_hash(run.path(LIST)) != listed(run):
         discard_derived(run)
     run.update(
@@ -169,15 +169,15 @@ def probabilities(
 
 
 def _write_probabilities(
-    task: Task, model: keras.Model, material: fit.Material, run: runs.Run
+    task: Task, model: keras.Model, training_data: fit.TrainingData, run: runs.Run
 ) -> None:
     aside = run.path(f".{PROBABILITIES}")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
-    cases = [case for split in SPLITS for case in material.split[split]]
+    cases = [case for split in SPLITS for case in training_data.split[split]]
     try:
         for case in bars.bar(cases, f"{run.name} predict", unit="case"):
-            found = probabilities(model, material.cache, case, task.protocol)
+            found = probabilities(model, training_data.cache, case, task.protocol)
             np.save(aside / f"{case}.npy", found)
         written.seal(aside, [f"{case}.npy" for case in cases])
         shutil.rmtree(run.path(PROBABILITIES), ignore_errors=True)

@@ -39,8 +39,8 @@ def environment() -> dict[str, str]:
 
 def follow() -> None:
     """End this process when the one that started it with `environment` ends."""
-    if leader := os.environ.get(VARIABLE):
-        _end_with(leader)
+    if parent := os.environ.get(VARIABLE):
+        _end_with(parent)
 
 
 def follow_make() -> None:

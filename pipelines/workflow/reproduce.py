@@ -295,7 +295,7 @@ class Call:
         `todo` are the runs that were made; `failed` the others, with their last words.
         """
         try:
-            _each_group(todo, "The truth was not measured", _measure_truth)
+            _each_group(todo, "The truth was not measured", _measure_posterior)
             self._pool(todo)
             tables = self._tables()
             _each_group(todo, "No picture side by side", _draw_picture)
@@ -446,11 +446,11 @@ def _each_group(
             print(f"{failed}: {error}", file=sys.stderr)
 
 
-def _measure_truth(group: Path, data: Path) -> None:
+def _measure_posterior(group: Path, data: Path) -> None:
     """Of simulated images, measure the true probabilities beside the networks."""
-    from pipelines.runs import truth
+    from pipelines.runs import true_posterior
 
-    truth.measure(group, data)
+    true_posterior.measure(group, data)
 
 
 def _draw_picture(group: Path, data: Path) -> None:

@@ -29,8 +29,8 @@ from pipelines.environment import backend, commits, installed, provenance
 from pipelines.posthoc import decision as decision_file
 from pipelines.posthoc import scaling
 from pipelines.prediction import evaluate, export
+from pipelines.runs import predictions, written
 from pipelines.runs import run as runs
-from pipelines.runs import stored, written
 from pipelines.runs.record import MeasuredSet
 from pipelines.training import protocol
 from pipelines.training.protocol import Protocol
@@ -78,8 +78,10 @@ class Trained:
 
     def scale(self, softmax: _Array) -> _Array:
         """Scale what the network gives, (*spatial, C)."""
-        found = stored.scaled(softmax, self.run) if self.run else softmax
-        return found if self.temperature == 1 else stored.scale(found, self.temperature)
+        scaled = predictions.scaled(softmax, self.run) if self.run else softmax
+        if self.temperature == 1:
+            return scaled
+        return predictions.scale(scaled, self.temperature)
 
     def record(self) -> Record:
         """What images must be like to be given to the network."""
@@ -494,5 +496,5 @@ def _measure(
 def _slabs(
     softmax: _Array, is_3d: bool, shape: tuple[int, ...]
 ) -> Iterable[tuple[Any, _Array]]:
-    """Probabilities in hand at native resolution, as `stored.slabs` reads them."""
+    """Probabilities in hand at native resolution, as `predictions.slabs` reads them."""
     return native.slabs(softmax, shape) if is_3d else [(..., softmax)]

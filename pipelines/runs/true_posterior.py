@@ -19,8 +19,8 @@ from data_io import datasets
 from data_io.datasets.phantom import Phantom
 from data_io.files.content import file_hash
 from pipelines.prediction import evaluate
+from pipelines.runs import predictions
 from pipelines.runs import run as runs
-from pipelines.runs import stored
 
 FOLDER = "true-posterior"
 """Its run's folder, beside those of the networks."""
@@ -81,11 +81,11 @@ def _measured(module: Phantom, root: Path, run: runs.Run) -> evaluate.Measured:
         said = functools.partial(_softmax, module.posterior(root, case))
         return evaluate.measure_case(module, root, part, case, said)
 
-    return evaluate.joined(case_of(*named) for named in stored.cases(run))
+    return evaluate.joined(case_of(*named) for named in predictions.cases(run))
 
 
 def _softmax(
     p: npt.NDArray[Any], shape: tuple[int, ...]
 ) -> Iterable[tuple[Any, npt.NDArray[Any]]]:
-    """All of an image at once, as `stored.slabs` gives it."""
+    """All of an image at once, as `predictions.slabs` gives it."""
     return [(..., np.stack([1 - p, p], axis=-1).reshape(*shape, 2))]
