@@ -82,19 +82,19 @@ def _words() -> dict[str, str]:
     """What stands for the names in braces."""
     from pipelines.training import protocol
 
-    each = {"datasets": datasets.NAMES, "losses": loss_names.NAMES}
-    each["settings"] = protocol.KEYS
-    return {key: ", ".join(names) for key, names in each.items()}
+    values = {"datasets": datasets.NAMES, "losses": loss_names.NAMES}
+    values["settings"] = protocol.KEYS
+    return {key: ", ".join(names) for key, names in values.items()}
 
 
 def add(parser: argparse._ActionsContainer, wanted: Mapping[str, Any]) -> None:
     """Add arguments as `commands.yaml` has them; what has no help is a group."""
-    for name, said in wanted.items():
-        if "help" not in said:
-            add(parser.add_argument_group(name), said)
+    for name, entry in wanted.items():
+        if "help" not in entry:
+            add(parser.add_argument_group(name), entry)
             continue
-        options = {**said, "help": said["help"].format(**_words())}
-        for kind in _TYPES.keys() & said.keys():
+        options = {**entry, "help": entry["help"].format(**_words())}
+        for kind in _TYPES.keys() & entry.keys():
             options |= {"type": _TYPES[kind], "metavar": options.pop(kind)}
         parser.add_argument(*name.split(), **options)
 
@@ -130,14 +130,14 @@ def take_own(options: argparse.Namespace) -> Record | None:
             "expected both --images DIR and --masks DIR, and neither --dataset nor "
             "--data; received another combination"
         )
-    from data_io.own_images import describe as own
+    from data_io.own_images import describe
 
     name = f"own-{options.name}" if options.name else "own"
-    found = own.describe(
+    described = describe.describe(
         options.images, options.masks, options.work, name, class_names(options)
     )
-    bars.note(str(found))
-    options.dataset, options.data = name, found.root.absolute()
+    bars.note(str(described))
+    options.dataset, options.data = name, described.root.absolute()
     return _record_of(name, options.data)
 
 
@@ -180,5 +180,5 @@ def class_names(options: argparse.Namespace) -> list[str]:
 def _record_of(dataset: str, data: Path | None) -> Record | None:
     """The record of own images; None where the data set's module has one for all."""
     module = datasets.by_name(dataset)
-    own = module is datasets.by_name("own")
-    return module.record(module.locate(data)) if own else None
+    is_own = module is datasets.by_name("own")
+    return module.record(module.locate(data)) if is_own else None

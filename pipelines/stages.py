@@ -59,10 +59,10 @@ def train(
             task = _as_begun(task, run)
             longer = _is_longer(run, task)
             if run.reached("trained") and not longer:
-                _require_asked(run, task, data, work)
+                _require_named_data(run, task, data, work)
                 return run
         _require_backend(output, task.backend)
-        tracking.asked()
+        tracking.requested()
         root = task.module.locate(data)
         training_data, identity = _prepare(task, root, work, run)
         record = task.module.record(root)
@@ -81,8 +81,10 @@ def train(
     return run
 
 
-def _require_asked(run: runs.Run, task: Task, data: Path | None, work: Path) -> None:
-    """Refuse a finished run for other data than those that were named."""
+def _require_named_data(
+    run: runs.Run, task: Task, data: Path | None, work: Path
+) -> None:
+    """Refuse data named by the user that are not those of a finished run."""
     if data is None:
         return
     root = task.module.locate(data)
@@ -93,7 +95,7 @@ def _require_asked(run: runs.Run, task: Task, data: Path | None, work: Path) -> 
 
 
 def _initial(task: Task, training_data: Any, root: Path, work: Path) -> Any:
-    """The weights of another run that a training begins with, if they fit."""
+    """Return the weights of another run to begin with, if they fit."""
     if task.initial is None:
         raise InputError(
             "initial_weights: expected --from RUN, whose weights these are, received "
@@ -126,22 +128,22 @@ def _initial(task: Task, training_data: Any, root: Path, work: Path) -> Any:
 
 def _is_longer(run: runs.Run, task: Task) -> bool:
     """Whether a run is asked for more epochs; refuses anything else that differs."""
-    asked, begun = task.protocol.epochs, run.record.get("settings", {}).get("epochs")
-    if type(begun) is not int or asked <= begun:
+    epochs, begun = task.protocol.epochs, run.record.get("settings", {}).get("epochs")
+    if type(begun) is not int or epochs <= begun:
         run.require_same(task.identity())
         return False
     run.require_same(_with_epochs_of(run, task.identity()))
-    place = run.folder.absolute().parent
-    if place.name == "runs" and place.parent.name == task.preset:
+    parent = run.folder.absolute().parent
+    if parent.name == "runs" and parent.parent.name == task.preset:
         raise InputError(
             f"{run.folder}: expected the {begun} epochs of the preset {task.preset}, "
-            f"whose tables this run is in, received {asked}. Train a copy of it on: "
+            f"whose tables this run is in, received {epochs}. Train a copy of it on: "
             f"cp -r {run.folder} my-run, then the same command with --output my-run"
         )
     if run.reached("trained") and not run.path(runs.STATE).is_file():
         raise InputError(
             f"{run.folder}: expected the state in which its training ended, "
-            f"{runs.STATE}, to train on with up to {asked} epochs, found none: it is "
+            f"{runs.STATE}, to train on with up to {epochs} epochs, found none: it is "
             "not kept in git, and `dscpp clean --weights` deletes it. Train from the "
             f"start into another --output; with --from {run.folder} that begins with "
             "its weights"
@@ -150,11 +152,11 @@ def _is_longer(run: runs.Run, task: Task) -> bool:
 
 
 def _with_epochs_of(run: runs.Run, identity: dict[str, Any]) -> dict[str, Any]:
-    """What a command asks for, with the number of epochs that a run was begun with."""
+    """Return what a command asks for, with the epochs that a run was begun with."""
     changed = dict(identity)
     for key in ("overrides", "settings"):
-        kept = {k: v for k, v in run.record[key].items() if k == "epochs"}
-        changed[key] = {k: v for k, v in identity[key].items() if k != "epochs"} | kept
+        begun = {k: v for k, v in run.record[key].items() if k == "epochs"}
+        changed[key] = {k: v for k, v in identity[key].items() if k != "epochs"} | begun
     return changed
 
 
@@ -171,7 +173,7 @@ def predict(
             run.require_network()
             run.require("trained", f"dscpp train … --output {folder}")
             task = _task(run)
-            data = _place(run, task, data)
+            data = _data_folder(run, task, data)
             _require_backend(run.folder, task.backend)
             parts = run.record["split"].items()
             split = {part: tuple(ids) for part, ids in parts}
@@ -215,18 +217,18 @@ def evaluate(
     return run
 
 
-def choose_threshold(model: Path, asked: float | str | None) -> float | None:
-    """The threshold that was asked for; "auto" is chosen on validation, and said.
+def choose_threshold(model: Path, wanted: float | str | None) -> float | None:
+    """Return the threshold wanted; choose "auto" on validation, and print it.
 
     Args:
         model: a run folder, or a `.keras` file.
-        asked: a number in (0, 1), "auto", or None for the most probable class.
+        wanted: a number in (0, 1), "auto", or None for the most probable class.
 
     Raises:
         InputError: "auto" and a network without its run; see `threshold.choose`.
     """
-    if not isinstance(asked, str):
-        return asked
+    if not isinstance(wanted, str):
+        return wanted
     from pipelines.posthoc import threshold
 
     folder = model.parent if model.name == runs.MODEL else model
@@ -236,9 +238,9 @@ def choose_threshold(model: Path, asked: float | str | None) -> float | None:
             f"chosen on, found a network alone, {model}; give a number, such as "
             "--threshold 0.5"
         )
-    found = threshold.choose(runs.Run.open(folder))
-    print(found, flush=True)
-    return found.threshold
+    choice = threshold.choose(runs.Run.open(folder))
+    print(choice, flush=True)
+    return choice.threshold
 
 
 def evaluate_at(
@@ -277,7 +279,7 @@ def scale(
         runs.require_replaceable(
             output,
             f"{run.name} after {method}",
-            lambda found: found.method == method and found.origin == run.name,
+            lambda existing: existing.method == method and existing.origin == run.name,
         )
         with runs.lock_folder(output):
             if not again and _scaled(output, scaling.model_of(run)):
@@ -292,9 +294,9 @@ def _scaled(output: Path, model: str) -> bool:
     """Whether the scaled run is there, and of the weights that the run has now."""
     if not runs.is_run(output):
         return False
-    found = runs.Run.open(output)
-    same = found.record.get("posthoc", {}).get("model") == model
-    return same and found.reached("predicted")
+    scaled = runs.Run.open(output)
+    same = scaled.record.get("posthoc", {}).get("model") == model
+    return same and scaled.reached("predicted")
 
 
 def complete(
@@ -389,7 +391,7 @@ def located(run: runs.Run, data: Path | None, work: Path = runs.WORK) -> Path:
         InputError: they are not there, or are others than the run's.
     """
     task = _task(run)
-    root = Path(task.module.locate(_place(run, task, data)))
+    root = Path(task.module.locate(_data_folder(run, task, data)))
     _require_same_data(run, task, root, work)
     return root
 
@@ -429,7 +431,7 @@ def _held(folder: Path, state: str = "training") -> Iterator[runs.Run]:
 
 
 def _remember(run: runs.Run, task: Task, root: Path, work: Path) -> None:
-    """Keep what later stages ask of the data: images seen, where own ones are."""
+    """Keep what later stages need: the images seen; the place of own images."""
     # A run from git has no weights to measure on other sets: nothing to note.
     if not run.reached("trained") or run.path(runs.MODEL).is_file():
         parts = run.record["split"]
@@ -446,25 +448,25 @@ def _remember(run: runs.Run, task: Task, root: Path, work: Path) -> None:
 
 
 def _write_if_other(path: Path, value: dict[str, Any]) -> None:
-    """A finished run is left as it is where there is nothing new to note."""
+    """Write a note, unless it is there already with the same content."""
     if content.read_json(path) != value:
         # The reading is a part of the data, whose hash runs have.
         runs.write_json(path, value if path.name == READING else schema.sealed(value))
 
 
-def _place(run: runs.Run, task: Task, data: Path | None) -> Path | None:
-    """Where the data are: as said, or for own images where they were in training."""
+def _data_folder(run: runs.Run, task: Task, data: Path | None) -> Path | None:
+    """Return the data folder given; without it, that of own images in training."""
     if data is not None or task.module is not own:
         return data
     root = run.trained / runs.OWN_DATA
-    found = "no note of where that was"
+    problem = "no note of where that was"
     if (root / ABOUT).is_file():
         gone = len(task.module.check(task.module.locate(root)))
-        found = f"{gone} files gone" if gone else ""
-    if found:
+        problem = f"{gone} files gone" if gone else ""
+    if problem:
         raise InputError(
             f"{run.folder}: expected its images where they were in training, found "
-            f"{found}. Put them back; or, where they were moved, give this run's "
+            f"{problem}. Put them back; or, where they were moved, give this run's "
             "`dscpp train` command with their --images and --masks of today and "
             f"--output {run.trained}: it trains nothing. Then give this command again."
         )
@@ -507,9 +509,9 @@ def _prepare(
     root = module.locate(data)
     report = verify.audit(module, root, work / "verify" / f"{task.dataset}.json")
     if split is None:
-        asked = task.split_seed, task.split_files, work / "cache", task.fold
+        split_options = task.split_seed, task.split_files, work / "cache", task.fold
         known = len(report.warnings)
-        split = leaks.audit(module, root, report, *asked)
+        split = leaks.audit(module, root, report, *split_options)
         for text in report.warnings[known:]:
             bars.note(f"  warning: {text}")
     leaks.require(report)
@@ -543,9 +545,11 @@ def _prepare(
 def _new_record(task: Task, identity: dict[str, Any], record: Record) -> dict[str, Any]:
     initial = {}
     if task.initial:
-        theirs = runs.Run.open(task.initial).record
-        about = {key: str(theirs[key]) for key in ("dataset", "loss", "data_hash")}
-        initial = {"initial": {"run": task.initial.name, **about}}
+        start_record = runs.Run.open(task.initial).record
+        origin = {
+            key: str(start_record[key]) for key in ("dataset", "loss", "data_hash")
+        }
+        initial = {"initial": {"run": task.initial.name, **origin}}
     return {
         **initial,
         "title": record.title,
@@ -588,17 +592,17 @@ def _as_begun(task: Task, run: runs.Run) -> Task:
 
 
 def _require_backend(folder: Path, wanted: str) -> None:
-    """Probabilities are part of a run, and a run is of one backend."""
-    here = provenance.backend()
-    if wanted != here:
+    """Refuse another backend than the run's: its probabilities are of one."""
+    current = provenance.backend()
+    if wanted != current:
         raise InputError(
-            f"{folder}: expected backend {wanted!r}, found {here!r}; "
+            f"{folder}: expected backend {wanted!r}, found {current!r}; "
             f"set KERAS_BACKEND={wanted} or use its environment"
         )
 
 
 def _require_same_data(run: runs.Run, task: Task, root: Path, work: Path) -> None:
-    """A finished run must have been made from the data that are given."""
+    """Refuse data that a finished run was not made from."""
     module = task.module
     known = set(splits.cases(module, root))
     cases = [case for ids in run.record["split"].values() for case in ids]

@@ -101,8 +101,8 @@ def test_a_temperature_at_the_bounds_fails_no_run(tmp_path, monkeypatch, capsys)
     assert stages.is_complete(found)
     # Of `dscpp run`, which ended in a KeyError.
     said = f"{run.folder}: evaluated, no temperature"
-    assert commands._SAID["temperature"](noted) == said
-    assert commands._SAID["temperature"](found) == said
+    assert commands._STAGE_MESSAGES["temperature"](noted) == said
+    assert commands._STAGE_MESSAGES["temperature"](found) == said
 
 
 def test_a_scaled_run_whose_measures_are_gone_is_not_done(tmp_path):

@@ -252,7 +252,7 @@ def test_the_state_of_another_training_is_refused(data, work, cut):
     """Of the same network: nothing but what it says tells it apart."""
     training_data, _ = stages._prepare(task(3), data, work)
     model, path = fit._compiled(task(3), training_data), cut.path("state.npz")
-    of = fit._training(runs.Run.open(cut.folder))
+    of = fit._fingerprint(runs.Run.open(cut.folder))
     assert state.load(path, model, of).of == of
     with pytest.raises(InputError, match=r"state\.npz: .*of another training"):
         state.load(path, model, "another")
@@ -727,7 +727,7 @@ def test_logs_that_cannot_be_are_refused_before_a_run_begins(
     monkeypatch.setenv(tracking.VARIABLE, asked)
     monkeypatch.setattr(tracking.installed, "is_here", lambda _: here)
     with pytest.raises(InputError, match=words):
-        tracking.asked()
+        tracking.requested()
     monkeypatch.setattr(tracking.installed, "require_training", lambda *_: None)
     with pytest.raises(InputError, match=words):
         stages.train(task(1), data, tmp_path / "run", work)

@@ -127,7 +127,7 @@ def _import_keras() -> None:
     would bury what matters; warnings and errors still come through.
     """
     sys.stderr.flush()
-    kept = os.dup(2)
+    stderr_copy = os.dup(2)
     with tempfile.TemporaryFile() as notes:
         os.dup2(notes.fileno(), 2)
         try:
@@ -142,8 +142,8 @@ def _import_keras() -> None:
                 "another, or use the environment of that backend"
             ) from error
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+            os.dup2(stderr_copy, 2)
+            os.close(stderr_copy)
             notes.seek(0)
             for line in notes.read().decode(errors="replace").splitlines():
                 if not line.startswith(_NOTES):

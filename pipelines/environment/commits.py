@@ -28,7 +28,7 @@ def commit() -> str:
     # A repository around an installed or unpacked tree is not this code's.
     name = _git("ls-files", "--error-unmatch", __file__) and _git("rev-parse", "HEAD")
     if not name:
-        return _told() or _archived()
+        return _from_variable() or _archived()
     written = (f":(top,exclude){path}" for path in ("results", "README.md", "docs"))
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", *written)
     return name if changed == "" else name + "+"
@@ -46,23 +46,25 @@ def from_clean_commit(record: Mapping[str, Any]) -> bool:
         record: a run's `run.json`: its `commit`, and where other stages or a resumed
             training were of other commits, those in `environment_changes`.
     """
-    return all(map(is_clean, _of_run(record)))
+    return all(map(is_clean, _commits_of_run(record)))
 
 
 def unclean_commit(record: Mapping[str, Any]) -> str:
     """The first commit of a run that is unknown or has changes, as a message has it."""
-    name = next((one for one in _of_run(record) if not is_clean(one)), "")
+    name = next(
+        (commit for commit in _commits_of_run(record) if not is_clean(commit)), ""
+    )
     return f"{name!r}" if name else "none"
 
 
-def _of_run(record: Mapping[str, Any]) -> list[object]:
+def _commits_of_run(record: Mapping[str, Any]) -> list[object]:
     """Every commit whose code worked on a run; None where none is named."""
     changes = record.get("environment_changes", [])
     later = [change["commit"] for change in changes if "commit" in change]
     return [record.get("commit"), *later]
 
 
-def _told() -> str:
+def _from_variable() -> str:
     name = os.environ.get(VARIABLE, "").strip()
     if name and not is_clean(name.removesuffix("+")):
         raise InputError(
@@ -83,10 +85,10 @@ def _archived() -> str:
 
 def _git(*arguments: str) -> str | None:
     """What git says; None where it is not there or refuses."""
-    here = Path(__file__).resolve().parent
+    folder = Path(__file__).resolve().parent
     try:
         result = subprocess.run(
-            ["git", *arguments], cwd=here, capture_output=True, text=True, check=False
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=False
         )
     except OSError:
         return None

@@ -49,21 +49,21 @@ def environment(with_backend: bool = True) -> dict[str, Any]:
     `with_backend`: it is imported and computes; else there are neither `threads` nor
     `variables`.
     """
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "commit": commits.commit(),
         "versions": versions(),
         "machine": machine(),
     }
     if with_backend:
-        found |= {"threads": threads(), "variables": variables()}
-    return found
+        values |= {"threads": threads(), "variables": variables()}
+    return values
 
 
 def changes(record: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """What of an environment is not as it was when a run was last worked on.
 
-    What an older run does not say has not changed.
-    The values of now that differ are given back.
+    Return the values of now that differ. What an older run does not record counts as
+    unchanged.
     """
     before = {key: record[key] for key in now if key in record}
     for change in record.get("environment_changes", ()):
@@ -82,11 +82,13 @@ def threads() -> int:
         import tensorflow as tf
 
         set_in_code = tf.config.threading.get_intra_op_parallelism_threads()
-        return set_in_code or _asked("TF_NUM_INTRAOP_THREADS") or pool.processors()
-    return _asked("PJRT_NPROC") or _asked("NPROC") or pool.processors()
+        return (
+            set_in_code or _thread_count("TF_NUM_INTRAOP_THREADS") or pool.processors()
+        )
+    return _thread_count("PJRT_NPROC") or _thread_count("NPROC") or pool.processors()
 
 
-def _asked(variable: str) -> int:
+def _thread_count(variable: str) -> int:
     """A number of threads that the environment asks for; 0 where it asks for none."""
     text = os.environ.get(variable, "")
     return int(text) if text.isdecimal() else 0
@@ -94,12 +96,12 @@ def _asked(variable: str) -> int:
 
 def variables() -> dict[str, str]:
     """Environment variables that decide how the backend computes, without paths."""
-    found = {
+    texts = {
         name: " ".join(word for word in value.split() if "/" not in word)
         for name, value in sorted(os.environ.items())
         if name.startswith(_DECIDE) and not name.startswith(_DO_NOT)
     }
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in texts.items() if value}
 
 
 def backend() -> str:
@@ -111,13 +113,13 @@ def backend() -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that a result depends on."""
-    found = {"python": platform.python_version()}
+    by_package = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            by_package[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return by_package
 
 
 def machine() -> str:

@@ -38,7 +38,7 @@ Measured = tuple[_Rows, _Rows]
 """Rows of `cases.csv` with the counts of `histograms.npz`; rows of observer pairs."""
 
 _Item = TypeVar("_Item")
-_Found = TypeVar("_Found")
+_Result = TypeVar("_Result")
 
 
 def evaluate(run: runs.Run, root: Path) -> None:
@@ -108,24 +108,26 @@ def measure_case(
     """
     references = module.references(root, case)
     regions = _regions(module, root, case, references)
-    names = dict(enumerate(module.record(root).classes))
-    del names[0]
+    targets = dict(enumerate(module.record(root).classes))
+    del targets[0]
     shape = next(iter(references.values())).shape
 
     def measure_slab(slab: _Slab) -> dict[str, _Tally]:
         where, softmax = slab
         labels = {name: label[where] for name, label in references.items()}
-        found = {region: _Tally(names, references, threshold) for region in regions}
-        for region, tally in found.items():
+        slab_tallies = {
+            region: _Tally(targets, references, threshold) for region in regions
+        }
+        for region, tally in slab_tallies.items():
             tally.add(softmax, labels, regions[region][where])
-        return found
+        return slab_tallies
 
-    tallies = {region: _Tally(names, references) for region in regions}
-    for found in _side_by_side(measure_slab, slabs_of(shape)):
-        for region, tally in found.items():
+    tallies = {region: _Tally(targets, references) for region in regions}
+    for slab_tallies in _side_by_side(measure_slab, slabs_of(shape)):
+        for region, tally in slab_tallies.items():
             tallies[region].join(tally)
     rows, pairs = [], []
-    for target, name in names.items():
+    for target, name in targets.items():
         for region, tally in tallies.items():
             keys = {"split": split, "case": case, "target": name, "region": region}
             rows += [{**keys, **row} for row in tally.rows(target)]
@@ -161,19 +163,21 @@ def _regions(
     """The data set's own regions, and the band around what observer 1 marked."""
     regions = dict(module.regions(root, case))
     label = next(iter(references.values()))
-    place = module.geometry(root, case)
-    around = band(label, band_radius(label.ndim, place.spacing_mm if place else None))
-    if around.any():
-        regions[BAND] = around
+    geometry = module.geometry(root, case)
+    near = band(
+        label, band_radius(label.ndim, geometry.spacing_mm if geometry else None)
+    )
+    if near.any():
+        regions[BAND] = near
     return regions
 
 
 def _side_by_side(
-    function: Callable[[_Item], _Found], items: Iterable[_Item]
-) -> Iterator[_Found]:
+    function: Callable[[_Item], _Result], items: Iterable[_Item]
+) -> Iterator[_Result]:
     """Results of a function in threads, in the items' order, drawn a few ahead."""
     threads = pool.threads()
-    waiting: deque[Future[_Found]] = deque()
+    waiting: deque[Future[_Result]] = deque()
     with ThreadPoolExecutor(threads) as workers:
         for item in items:
             waiting.append(workers.submit(function, item))
@@ -208,15 +212,15 @@ class _Tally:
         for name, label in labels.items():
             self._measures[name].add_block(label, p)
         for target in self._targets:
-            truth = {name: label == target for name, label in labels.items()}
+            is_target = {name: label == target for name, label in labels.items()}
             bins = histograms.bins_of(p[target])
             self._totals["sums", target] += histograms.sum_bins(bins, p[target])
             for name in labels:
-                counts = histograms.count_bins(bins, [truth[name]])
+                counts = histograms.count_bins(bins, [is_target[name]])
                 self._totals["counts", target, name] += counts
             if all(name in labels for name in _PAIR):
-                both = [truth[name] for name in _PAIR]
-                self._totals["pairs", target] += histograms.count_bins(bins, both)
+                pair = [is_target[name] for name in _PAIR]
+                self._totals["pairs", target] += histograms.count_bins(bins, pair)
 
     def join(self, other: _Tally) -> None:
         """Add what another one summed up, of the same targets and observers."""
@@ -261,5 +265,5 @@ def write_cases(
 ) -> Path:
     """Write the rows of a `cases.csv`; arguments as for `write`."""
     # "split" is a row's own here, and the whole split in the record.
-    own = {key: record[key] for key in runs.CASE_KEYS[:6]}
-    return runs.write_csv(path, COLUMNS, [{**row, **own} for row in rows])
+    run_values = {key: record[key] for key in runs.CASE_KEYS[:6]}
+    return runs.write_csv(path, COLUMNS, [{**row, **run_values} for row in rows])

@@ -80,9 +80,11 @@ def find(results: Path, work: Path, weights: bool = False) -> list[Thing]:
                     "it to end"
                 )
             places |= _of_run(run, weights)
-    there = {p: what for p, what in places.items() if p.exists() and not p.is_symlink()}
-    found = [Thing.at(path, what) for path, what in there.items()]
-    return sorted(found, key=lambda thing: -thing.size)
+    present = {
+        p: what for p, what in places.items() if p.exists() and not p.is_symlink()
+    }
+    things = [Thing.at(path, what) for path, what in present.items()]
+    return sorted(things, key=lambda thing: -thing.size)
 
 
 def _of_run(run: runs.Run, weights: bool) -> dict[Path, str]:
@@ -97,8 +99,10 @@ def _of_run(run: runs.Run, weights: bool) -> dict[Path, str]:
 
 def lines(things: Sequence[Thing]) -> list[str]:
     """A line for each thing, and one for all together."""
-    shown = [f"{_bytes(one.size):>9}  {one.path}  ({one.what})" for one in things]
-    return [*shown, f"{_bytes(sum(one.size for one in things)):>9}  in all"]
+    shown = [
+        f"{_bytes(thing.size):>9}  {thing.path}  ({thing.what})" for thing in things
+    ]
+    return [*shown, f"{_bytes(sum(thing.size for thing in things)):>9}  in all"]
 
 
 def _bytes(size: float) -> str:

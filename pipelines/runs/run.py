@@ -112,8 +112,8 @@ def folder_name(
 
 def replicate_of(folder: Path) -> int:
     """Which replicate a run folder's name says it is: 2 for `dsc-s0.r2`; else 1."""
-    found = re.search(r"\.r([1-9]\d{0,5})$", Path(folder).name)
-    return int(found[1]) if found else 1
+    match = re.search(r"\.r([1-9]\d{0,5})$", Path(folder).name)
+    return int(match[1]) if match else 1
 
 
 def run_folder(
@@ -143,17 +143,17 @@ def run_folder(
 def _group(dataset: str, preset: str, overrides: Mapping[str, Any]) -> str:
     name = CUSTOM + schema.digest([preset, overrides])[:8]
     # No brackets, quotes, commas or spaces: they would have to be quoted in a shell.
-    said = spelled(overrides).replace("[]", "none").replace(", ", "-")
-    said = re.sub(r'[]["]', "", said.replace(",", "x"))
-    is_short = len(said) <= _LONGEST
-    return f"{preset}-{said}" if datasets.is_own(dataset) and is_short else name
+    text = spelled(overrides).replace("[]", "none").replace(", ", "-")
+    text = re.sub(r'[]["]', "", text.replace(",", "x"))
+    is_short = len(text) <= _LONGEST
+    return f"{preset}-{text}" if datasets.is_own(dataset) and is_short else name
 
 
 def spelled(overrides: Mapping[str, Any]) -> str:
     """Such as "epochs=3, input_shape=[64,64]"; "" for none."""
-    each = sorted(overrides.items())
+    items = sorted(overrides.items())
     return ", ".join(
-        f"{key}={json.dumps(value, separators=(',', ':'))}" for key, value in each
+        f"{key}={json.dumps(value, separators=(',', ':'))}" for key, value in items
     )
 
 
@@ -193,10 +193,10 @@ def require_table(path: Path, columns: Sequence[str]) -> None:
         return
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            found = next(csv.reader(file), [])
+            header = next(csv.reader(file), [])
     except (OSError, UnicodeDecodeError, csv.Error):
-        found = []
-    if 2 * len(set(found) & set(columns)) < len(columns):
+        header = []
+    if 2 * len(set(header) & set(columns)) < len(columns):
         raise InputError(
             f"{path}: expected no file, or a table with the columns "
             f"{', '.join(columns[:3])}, ..., found another file, which would be "
@@ -332,8 +332,9 @@ class Run:
             return "dscpp reproduce"  # which measures it in passing
         if self.method:
             origin = self.folder.with_name(self.origin or "RUN")
-            of = "" if self.method == "temperature" else f" --method {self.method}"
-            return f"dscpp {'scale' if of else self.method}{of}{again} --run {origin}"
+            option = "" if self.method == "temperature" else f" --method {self.method}"
+            command = f"scale{option}" if option else self.method
+            return f"dscpp {command}{again} --run {origin}"
         return f"dscpp predict{again} --run {self.folder}"
 
     def require_network(self) -> None:
@@ -398,7 +399,7 @@ class Run:
         """
         path = self.trained / SEEN
         try:
-            found = schema.load(path, dict[str, str])
+            hashes = schema.load(path, dict[str, str])
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
@@ -407,7 +408,7 @@ class Run:
                 f"({error}); delete it and give the run's `dscpp train` command again, "
                 "which writes it anew and trains nothing"
             ) from error
-        return set(found.values())
+        return set(hashes.values())
 
 
 def _check_names(path: Path, record: Mapping[str, Any]) -> None:
@@ -428,9 +429,9 @@ def _check_names(path: Path, record: Mapping[str, Any]) -> None:
 
 def _refuse_links(folder: Path) -> None:
     whole = folder.resolve()
-    for place, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder):
         for name in (*folders, *files):
-            entry = Path(place, name)
+            entry = Path(parent, name)
             if entry.is_symlink() and not entry.resolve().is_relative_to(whole):
                 raise InputError(
                     f"{entry}: expected a run's own file or folder, found a link that "
@@ -501,14 +502,14 @@ def _differences(
         if prefix == "" and key not in IDENTITY:
             continue
         have = record.get(key, _ABSENT.get(key) if prefix == "" else None)
-        asked = json.loads(json.dumps(want))
-        if isinstance(have, dict) and isinstance(asked, dict):
-            gone = dict.fromkeys(have.keys() - asked.keys())
-            yield from _differences(have, {**asked, **gone}, f"{prefix}{key}.")
-        elif have != asked:
+        value = json.loads(json.dumps(want))
+        if isinstance(have, dict) and isinstance(value, dict):
+            gone = dict.fromkeys(have.keys() - value.keys())
+            yield from _differences(have, {**value, **gone}, f"{prefix}{key}.")
+        elif have != value:
             yield (
                 f"{prefix}{key}: the run has {_short(have)}, the command asks "
-                f"{_short(asked)}"
+                f"{_short(value)}"
             )
 
 
@@ -527,11 +528,11 @@ def require_free(folder: Path) -> None:
         InputError: the folder holds files and is no run.
     """
     # Looked at in this order: the first file that a run gets is its record.
-    found = [path.name for path in _visible(Path(folder))]
-    if found and not is_run(folder):
+    names = [path.name for path in _visible(Path(folder))]
+    if names and not is_run(folder):
         raise InputError(
             f"{folder}: expected a run, or a folder that is new or empty, found "
-            f"{', '.join(sorted(found)[:3])}; choose another --output, or, where this "
+            f"{', '.join(sorted(names)[:3])}; choose another --output, or, where this "
             f"is a run that lost its {RECORD}, restore that"
         )
 
@@ -559,11 +560,11 @@ def _visible(folder: Path) -> Iterator[Path]:
 
 def _unrecorded(folder: Path) -> str:
     """What there is in place of a run, and what to do."""
-    found = sorted(path.name for path in _visible(Path(folder)))
-    if not found:
+    names = sorted(path.name for path in _visible(Path(folder)))
+    if not names:
         return "found none; make one with `dscpp train … --output FOLDER`"
     return (
-        f"found {', '.join(found[:3])} without one; restore it, or move the folder "
+        f"found {', '.join(names[:3])} without one; restore it, or move the folder "
         "away and train again"
     )
 
@@ -615,9 +616,9 @@ def listed(folders: Iterable[Path]) -> list[Run]:
     Raises:
         InputError: a folder that is no run and holds none.
     """
-    found: dict[Path, Run] = {}
+    by_folder: dict[Path, Run] = {}
     for folder in folders:
-        here = [] if is_run(folder) else find(folder) or _runs_in(folder)
-        for run in here or [Run.open(folder)]:
-            found.setdefault(run.folder.resolve(), run)
-    return list(found.values())
+        members = [] if is_run(folder) else find(folder) or _runs_in(folder)
+        for run in members or [Run.open(folder)]:
+            by_folder.setdefault(run.folder.resolve(), run)
+    return list(by_folder.values())

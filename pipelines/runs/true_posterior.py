@@ -67,19 +67,19 @@ def _is_current(folder: Path, record: dict[str, Any]) -> bool:
     """Whether this was measured before, and its files are as they were written."""
     if not runs.is_run(folder):
         return False
-    found = runs.Run.open(folder).record
-    same = all(found.get(key) == value for key, value in record.items())
-    if not same or found["state"] != "evaluated":
+    present = runs.Run.open(folder).record
+    same = all(present.get(key) == value for key, value in record.items())
+    if not same or present["state"] != "evaluated":
         return False
     paths = [folder / name for name in runs.MEASURES]
     hashes = [file_hash(path) for path in paths if path.is_file()]
-    return hashes == [found["files"][name] for name in runs.MEASURES]
+    return hashes == [present["files"][name] for name in runs.MEASURES]
 
 
 def _measured(module: Phantom, root: Path, run: runs.Run) -> evaluate.Measured:
     def case_of(part: str, case: str) -> evaluate.Measured:
-        said = functools.partial(_softmax, module.posterior(root, case))
-        return evaluate.measure_case(module, root, part, case, said)
+        slabs_of = functools.partial(_softmax, module.posterior(root, case))
+        return evaluate.measure_case(module, root, part, case, slabs_of)
 
     return evaluate.joined(case_of(*named) for named in predictions.cases(run))
 

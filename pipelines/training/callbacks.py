@@ -132,9 +132,9 @@ class StateWriter(keras.callbacks.Callback):
         """Put back the state of the callbacks, and start the clock."""
         for callback in self.resumable:
             kind = type(callback).__name__
-            kept = self.progress.callbacks.get(kind, {})
-            for name in kept.keys() & _KEPT[kind]:
-                setattr(callback, name, kept[name])
+            values = self.progress.callbacks.get(kind, {})
+            for name in values.keys() & _KEPT[kind]:
+                setattr(callback, name, values[name])
         self._clock = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: _Logs = None) -> None:

@@ -112,14 +112,16 @@ def train(
     if weights is not None:
         model.set_weights(weights)
     path = run.path(STATE)
-    of = _training(run)
-    progress = state.load(path, model, of) if path.exists() else state.Progress()
-    progress.of = of
+    fingerprint = _fingerprint(run)
+    progress = (
+        state.load(path, model, fingerprint) if path.exists() else state.Progress()
+    )
+    progress.of = fingerprint
     ended = progress.stopped or progress.epoch >= task.protocol.epochs
-    asked = task.identity()
+    identity = task.identity()
     for key in ("overrides", "settings"):  # equal but for epochs: 0 stays 0, not 0.0
         same = {name: v for name, v in run.record[key].items() if name != "epochs"}
-        run.record[key] = {**asked[key], **same}
+        run.record[key] = {**identity[key], **same}
     if run.reached("trained") and ended:
         run.update()
         bars.note(
@@ -133,13 +135,15 @@ def train(
     _finish(task, training_data, run, progress)
 
 
-def _training(run: runs.Run) -> str:
+def _fingerprint(run: runs.Run) -> str:
     """What a run's state is of, however many epochs are asked for."""
     known = {key: run.record.get(key) for key in runs.IDENTITY}
-    own = {key: value for key, value in known.items() if value is not None}
+    identity = {key: value for key, value in known.items() if value is not None}
     for key in ("overrides", "settings"):
-        own[key] = {k: v for k, v in own.get(key, {}).items() if k != "epochs"}
-    return digest(own)
+        identity[key] = {
+            k: v for k, v in identity.get(key, {}).items() if k != "epochs"
+        }
+    return digest(identity)
 
 
 def _compiled(task: Task, training_data: TrainingData) -> keras.Model:

@@ -41,20 +41,20 @@ def load(path: Path, run: runs.Run, protocol: Protocol) -> keras.Model:
         InputError: no model, a damaged one, one of another architecture, or one that
             is not the run's own.
     """
-    found = read_model(path)
-    if len(found.inputs) != 1 or len(found.outputs) != 1:
+    saved = read_model(path)
+    if len(saved.inputs) != 1 or len(saved.outputs) != 1:
         raise InputError(
             f"{path}: expected the run's U-Net, with one input and one output, found a "
-            f"model with {len(found.inputs)} and {len(found.outputs)}; restore the "
+            f"model with {len(saved.inputs)} and {len(saved.outputs)}; restore the "
             f"run's own {fit.MODEL}, or train again into another --output"
         )
-    model = fit.build(protocol, found.input_shape[-1], found.output_shape[-1])
+    model = fit.build(protocol, saved.input_shape[-1], saved.output_shape[-1])
     try:
-        model.set_weights(found.get_weights())
+        model.set_weights(saved.get_weights())
     except ValueError as error:  # of other shapes
         raise InputError(
             f"{path}: expected the run's U-Net, {_describe(model)}; found a model of "
-            f"another architecture, {_describe(found)}; restore the run's own "
+            f"another architecture, {_describe(saved)}; restore the run's own "
             f"{fit.MODEL}, or train again into another --output"
         ) from error
     require_own(path, run)
@@ -81,10 +81,10 @@ def read_model(path: Path) -> keras.Model:
     try:
         return keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras raises many kinds for a damaged archive.
-        said = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"{path}: expected a Keras model, found a file that cannot be loaded "
-            f"({said}); restore it, or train again into another --output"
+            f"({reason}); restore it, or train again into another --output"
         ) from error
 
 
@@ -153,19 +153,19 @@ def probabilities(
         InputError: the network gives values that are no numbers.
     """
     if protocol.overlap:
-        found = volume(model, prepared.image(case), protocol)
-        found = np.flip(found, prepared.turned(case))
+        values = volume(model, prepared.image(case), protocol)
+        values = np.flip(values, prepared.turned(case))
     else:
         image = batches.prediction_input(prepared, case)
         softmax = np.asarray(model.predict_on_batch(image))[0]
-        found = batches.to_native(prepared, case, softmax)
-    if not np.isfinite(found).all():
+        values = batches.to_native(prepared, case, softmax)
+    if not np.isfinite(values).all():
         raise InputError(
             f"case {case}: expected probabilities, found NaN or infinite values from "
             "this network; its weights or the case's values are damaged: restore the "
             "run's own, or train again into another --output"
         )
-    return np.ascontiguousarray(found, np.float32)
+    return np.ascontiguousarray(values, np.float32)
 
 
 def _write_probabilities(
@@ -177,8 +177,8 @@ def _write_probabilities(
     cases = [case for split in SPLITS for case in training_data.split[split]]
     try:
         for case in bars.bar(cases, f"{run.name} predict", unit="case"):
-            found = probabilities(model, training_data.cache, case, task.protocol)
-            np.save(aside / f"{case}.npy", found)
+            values = probabilities(model, training_data.cache, case, task.protocol)
+            np.save(aside / f"{case}.npy", values)
         written.seal(aside, [f"{case}.npy" for case in cases])
         shutil.rmtree(run.path(PROBABILITIES), ignore_errors=True)
         aside.rename(run.path(PROBABILITIES))

@@ -266,7 +266,7 @@ def override(
 ) -> tuple[Protocol, dict[str, Any]]:
     """Change values of a protocol.
 
-    The overrides that really are come back too.
+    Return also the values that differ from the preset's.
 
     Args:
         protocol: the preset's.

@@ -90,13 +90,13 @@ def save(path: Path, arrays: Arrays) -> None:
     runs.write_atomically(path, write)
 
 
-def load(path: Path, model: keras.Model, of: str = "") -> Progress:
+def load(path: Path, model: keras.Model, fingerprint: str = "") -> Progress:
     """Put a saved state into a compiled model.
 
     Args:
         path: of the state.
         model: compiled.
-        of: the training that it must be of, where the state says of which it is.
+        fingerprint: of the training; a state that names another one is refused.
 
     Raises:
         InputError: the file is damaged, of another network or of another training.
@@ -108,7 +108,7 @@ def load(path: Path, model: keras.Model, of: str = "") -> Progress:
         with np.load(path, allow_pickle=False) as file:
             text = str(file["progress"])
             progress = Progress(**schema.parse(text, _Saved))
-            if progress.of and of and progress.of != of:
+            if progress.of and fingerprint and progress.of != fingerprint:
                 raise ValueError("it is of another training")
             if progress.best is not None:
                 indices = range(len(model.weights))

@@ -146,8 +146,8 @@ class UNet(Abstract_Architecture):
         return 1 if self.channels_first else -1
 
     def _normalization(self) -> layers.Layer:
-        own = self.channels_first and _on_torch()
-        kind = _InstanceNormalization if own else layers.GroupNormalization
+        is_torch_first = self.channels_first and _on_torch()
+        kind = _InstanceNormalization if is_torch_first else layers.GroupNormalization
         return kind(groups=-1, axis=self._axis, epsilon=1e-3, dtype=self.precision)
 
     def _layer(

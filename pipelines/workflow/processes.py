@@ -85,8 +85,8 @@ class Job:
 def make(jobs: Sequence[Job], number: int, env: Mapping[str, str]) -> list[str]:
     """Run commands, the first ones first; one that fails stops no other.
 
-    So many at a time, in an environment.
-    Of each is said why it failed; "" where it did not.
+    `number` run at a time, with the environment `env`. Return why each failed; "" for
+    one that did not.
     """
     running = _Running(env)
     with concurrent.futures.ThreadPoolExecutor(number) as workers:
@@ -137,8 +137,10 @@ class _Running:
         if name and name not in _ASKED:  # it could not say so itself
             note = f" {_KILLED}" if name == "SIGKILL" else ""
             start = "" if line.endswith(b"\n") else "\n"
-            said = f"{start}dscpp: ended by signal {name.removeprefix('SIG')}.{note}\n"
-            _say(said.encode(), job, log)
+            message = (
+                f"{start}dscpp: ended by signal {name.removeprefix('SIG')}.{note}\n"
+            )
+            _say(message.encode(), job, log)
         return code
 
     def terminate(self) -> None:

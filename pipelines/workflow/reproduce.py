@@ -70,9 +70,9 @@ def take_runner(options: argparse.Namespace) -> None:
 
 def demo(args: argparse.Namespace) -> int:
     """`dscpp demo`: `reproduce` on simulated phantoms."""
-    given = {"dataset": "phantom", "phantom": False, "experiment": DEMO}
-    given |= dict.fromkeys(("data", "images", "masks"))
-    return command(argparse.Namespace(**vars(args), **given))
+    defaults = {"dataset": "phantom", "phantom": False, "experiment": DEMO}
+    defaults |= dict.fromkeys(("data", "images", "masks"))
+    return command(argparse.Namespace(**vars(args), **defaults))
 
 
 def command(args: argparse.Namespace) -> int:
@@ -80,7 +80,7 @@ def command(args: argparse.Namespace) -> int:
     record = arguments.take_own(args)
     module = datasets.by_name(args.dataset)
     name = datasets.simulated(args.dataset) if args.phantom else args.dataset
-    said = {
+    options = {
         "preset": args.preset or None,
         "losses": parse_losses(args.losses) if args.losses else None,
         "seeds": parse_seeds(args.seeds) if args.seeds else None,
@@ -88,7 +88,7 @@ def command(args: argparse.Namespace) -> int:
         "split_seed": args.split_seed,
         "split_files": tuple(args.split) or None,
     }
-    changes: dict[str, Any] = {k: v for k, v in said.items() if v is not None}
+    changes: dict[str, Any] = {k: v for k, v in options.items() if v is not None}
     # Some of it is from the command line, so no file is the source of what is wrong.
     changes |= {"dataset": name, "record": record, "source": "", "folds": args.folds}
     more = {} if args.epochs is None else {"epochs": args.epochs}
@@ -136,8 +136,8 @@ def reproduce(
     if wrong := unclean([run for run in placed if not run.done]):
         bars.note(f"These runs will count in no verdict. {wrong}", sys.stderr)
     group = planned[0].group
-    place = Path(group.parent.name) / group.name
-    return make(placed, place, options)
+    subfolder = Path(group.parent.name) / group.name
+    return make(placed, subfolder, options)
 
 
 def require_installed(planned: Sequence[Planned]) -> None:
@@ -173,24 +173,26 @@ def unclean(pending: Sequence[Planned]) -> str:
     name = commits.commit()
     if commits.is_clean(name):
         return ""
-    found = f"changes on top of {name[:12]}" if name else "one without a commit"
+    state = f"changes on top of {name[:12]}" if name else "one without a commit"
     return (
         f"{Path(__file__).parents[2]}: expected a checkout of a commit without "
-        f"changes for runs at the preset paper, found {found}. Start from one of "
+        f"changes for runs at the preset paper, found {state}. Start from one of "
         "its own: `git worktree add ../study HEAD` or a clone (see README.md). "
         f"Where there is no git, set {commits.VARIABLE} to the commit."
     )
 
 
-def make(planned: Sequence[Planned], place: Path, options: argparse.Namespace) -> int:
+def make(
+    planned: Sequence[Planned], subfolder: Path, options: argparse.Namespace
+) -> int:
     """Make runs as `reproduce` does, each with its data.
 
-    `place` is where in `work` this call keeps its notes; one call at a time has it.
+    `subfolder` of `work` is where this call keeps its notes; one call at a time has it.
     """
     results, work = options.results.absolute(), options.work.absolute()
     planned = [dataclasses.replace(run, work=work) for run in planned]
     processes.follow_make()
-    folder = work / "workflow" / place
+    folder = work / "workflow" / subfolder
     with alone(folder):
         try:
             call = Call(planned, results, work, folder, options.jobs, options.slurm)
@@ -228,18 +230,19 @@ def _other_split(planned: Sequence[Planned], root: Path, cache: Path) -> str:
     for run in {run.group: run for run in planned}.values():
         wanted = run.task.split(root, cache)
         for record in sorted((run.group / "runs").glob("*/run.json")):
-            there = runs.readable(record.parent)
-            if there is None:
+            other = runs.readable(record.parent)
+            if other is None:
                 continue
             try:
-                there.require_same({"split": wanted})
+                other.require_same({"split": wanted})
             except InputError:
-                have, found = map(_sizes, (there.record["split"], wanted))
+                other_sizes, sizes = map(_sizes, (other.record["split"], wanted))
                 return (
                     f"{run.group}: expected data and split of the runs there, such "
-                    f"as {there.name} ({have} cases), found others in {root} ({found} "
-                    "cases). Tables cannot join the two. Give another folder for your "
-                    "own runs: --results my-results (make: RESULTS=my-results)."
+                    f"as {other.name} ({other_sizes} cases), found others in {root} "
+                    f"({sizes} cases). Tables cannot join the two. Give another folder "
+                    "for your own runs: --results my-results (make: "
+                    "RESULTS=my-results)."
                 )
     return ""
 
@@ -276,13 +279,13 @@ class Call:
             f"do. Logs: {os.path.commonpath([run.log.parent for run in self.planned])}"
         )
         if pending and self.profile:
-            given = [
+            submitted = [
                 dataclasses.replace(run, data=None)
                 if run.task.dataset in refused
                 else run
                 for run in self.planned
             ]
-            slurm.submit(given, pending, self.folder, self.profile)
+            slurm.submit(submitted, pending, self.folder, self.profile)
             return 1 if left > len(pending) else 0
         self._expect(pending)
         return self.finish(todo, self._make(todo))
@@ -314,21 +317,23 @@ class Call:
             for name, root in roots.items()
         }
         for name in [name for name, code in codes.items() if not code]:
-            own = [run for run in placed if run.task.dataset == name]
-            if other := _other_split(own, Path(roots[name]), self.work / "cache"):
+            of_data_set = [run for run in placed if run.task.dataset == name]
+            if other := _other_split(
+                of_data_set, Path(roots[name]), self.work / "cache"
+            ):
                 print(other, file=sys.stderr)
                 codes[name] = 2
         return {name: code for name, code in codes.items() if code}
 
-    def _pool(self, made: Sequence[Planned]) -> None:
+    def _pool(self, finished: Sequence[Planned]) -> None:
         """Join the folds of each run that has them all."""
         from pipelines.runs import folds
 
         joined: dict[Path, list[Path]] = {}
-        for run in made:
+        for run in finished:
             if run.task.fold:
-                place = run.task.folder(self.results, pooled=True)
-                joined.setdefault(place, []).append(run.folder)
+                pooled = run.task.folder(self.results, pooled=True)
+                joined.setdefault(pooled, []).append(run.folder)
         for output, folders in joined.items():
             try:
                 folds.pool_with_methods(folders, output)
@@ -428,17 +433,17 @@ class Call:
             return
         lines = [f"\n{len(failed)} of {len(self.planned)} run(s) failed:"]
         for run, reason in failed:
-            said = f"{run.name}: {reason}\n  {run.log}"
-            lines.append(textwrap.indent(said, "  "))
+            text = f"{run.name}: {reason}\n  {run.log}"
+            lines.append(textwrap.indent(text, "  "))
         lines.append("The same command tries them again.")
         print("\n".join(lines), file=sys.stderr)
 
 
 def _each_group(
-    made: Sequence[Planned], failed: str, do: Callable[[Path, Path], None]
+    finished: Sequence[Planned], failed: str, do: Callable[[Path, Path], None]
 ) -> None:
     """Do something with each `results/<dataset>/<preset>` of runs, and its data."""
-    groups = {run.group: run.data for run in made if run.data is not None}
+    groups = {run.group: run.data for run in finished if run.data is not None}
     for group, data in groups.items():
         try:
             do(group, data)

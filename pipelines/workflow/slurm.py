@@ -87,15 +87,15 @@ def read(path: Path) -> Profile:
     """
     try:
         # As typed: YAML would read the time 4:00:00 as the number 14400.
-        found = yaml.load(schema.read(path), yaml.BaseLoader)
-        profile: Profile = schema.typed(found, Profile)
+        document = yaml.load(schema.read(path), yaml.BaseLoader)
+        profile: Profile = schema.typed(document, Profile)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        keys = ", ".join(each.name for each in dataclasses.fields(Profile))
+        keys = ", ".join(attribute.name for attribute in dataclasses.fields(Profile))
         raise InputError(
             f"{path}: expected a profile in YAML with any of {keys}, found {error}"
         ) from error
     for key, value in [*profile.sbatch.items(), *(profile.tables or {}).items()]:
-        ours = any(own.startswith(key) for own in _OURS)
+        ours = any(option.startswith(key) for option in _OURS)
         if ours or not re.fullmatch("[a-z][a-z-]*", key) or not value.isprintable():
             raise InputError(
                 f"{path}: expected long names of options of sbatch, such as partition, "
@@ -113,10 +113,10 @@ def read(path: Path) -> Profile:
 
 def _seconds(time: str) -> int | None:
     """A time limit of `sbatch`, [days-]hours:minutes:seconds; None of another form."""
-    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", time)
-    if not found:
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", time)
+    if not match:
         return None
-    days, *parts = found.groups()
+    days, *parts = match.groups()
     numbers = [int(part) for part in parts if part]
     # Behind days hours come first; else one number is minutes, two have seconds too.
     first = 0 if days or len(numbers) == 3 else 1
@@ -148,8 +148,8 @@ def queue() -> dict[str, Job]:
     """
     if shutil.which("squeue") is None:
         return {}
-    said = _answer("squeue", "--me", "--noheader", "--format=%A %T %j")
-    jobs = re.findall(r"^(\d+) (\S+) (dscpp-\S+)$", said, re.MULTILINE)
+    listing = _answer("squeue", "--me", "--noheader", "--format=%A %T %j")
+    jobs = re.findall(r"^(\d+) (\S+) (dscpp-\S+)$", listing, re.MULTILINE)
     return {name: Job(number, state) for number, state, name in jobs}
 
 
@@ -160,7 +160,10 @@ def job_name(folder: Path) -> str:
 
 
 def submit(
-    planned: Sequence[Planned], pending: Sequence[Planned], folder: Path, given: Profile
+    planned: Sequence[Planned],
+    pending: Sequence[Planned],
+    folder: Path,
+    profile: Profile,
 ) -> None:
     """Submit what is neither done nor queued, and a job that writes the tables then.
 
@@ -169,22 +172,22 @@ def submit(
     Raises:
         InputError: SLURM refuses a job; those before it are in the queue.
     """
-    there = queue()
-    files = _write(planned, folder / "slurm", there)
+    queued = queue()
+    files = _write(planned, folder / "slurm", queued)
     # Of earlier calls too: their runs are in these tables as well.
-    kept = sorted((folder / "slurm").glob("*.json"))
-    numbers = [there[file.stem].number for file in kept if file.stem in there]
-    fresh = [run for run in pending if job_name(run.folder) not in there]
+    run_files = sorted((folder / "slurm").glob("*.json"))
+    numbers = [queued[file.stem].number for file in run_files if file.stem in queued]
+    fresh = [run for run in pending if job_name(run.folder) not in queued]
     for done, run in enumerate(fresh):
         try:
-            numbers.append(_submit_run(run, files[run.folder], given))
+            numbers.append(_submit_run(run, files[run.folder], profile))
         except InputError as error:
             raise InputError(
                 f"{error}\n{len(pending) - len(fresh) + done} of {len(pending)} run(s) "
                 "are in the queue; the same command submits the rest"
             ) from error
-    if fresh or job_name(folder) not in there:
-        _submit_tables(folder, numbers, given)
+    if fresh or job_name(folder) not in queued:
+        _submit_tables(folder, numbers, profile)
     bars.note(
         f"{len(fresh)} run(s) submitted to SLURM, {len(pending) - len(fresh)} were in "
         f"its queue. A last job writes the tables; its log: {_log(folder)}"
@@ -192,33 +195,34 @@ def submit(
 
 
 def _write(
-    planned: Sequence[Planned], place: Path, there: Mapping[str, Job]
+    planned: Sequence[Planned], folder: Path, queued: Mapping[str, Job]
 ) -> dict[Path, Path]:
     """Write the run files, and delete those of runs that nobody asks for any more.
 
     A job in the queue reads its file when it starts.
     """
     files = {
-        run.folder: run.write(place / f"{job_name(run.folder)}.json") for run in planned
+        run.folder: run.write(folder / f"{job_name(run.folder)}.json")
+        for run in planned
     }
-    for old in set(place.glob("*.json")) - set(files.values()):
-        if old.stem not in there:
+    for old in set(folder.glob("*.json")) - set(files.values()):
+        if old.stem not in queued:
             old.unlink()
     return files
 
 
-def _submit_run(run: Planned, file: Path, given: Profile) -> str:
+def _submit_run(run: Planned, file: Path, profile: Profile) -> str:
     from pipelines.workflow import reproduce
 
-    more = ("--requeue", f"--signal=B:USR1@{given.warning}")
-    place = [str(given.attempts), str(run.folder)]
-    command = [*place, *reproduce.dscpp(), "run", str(file)]
-    return _sbatch(given.sbatch, run.folder, run.log, [*more, str(SCRIPT), *command])
+    more = ("--requeue", f"--signal=B:USR1@{profile.warning}")
+    script_arguments = [str(profile.attempts), str(run.folder)]
+    command = [*script_arguments, *reproduce.dscpp(), "run", str(file)]
+    return _sbatch(profile.sbatch, run.folder, run.log, [*more, str(SCRIPT), *command])
 
 
-def _submit_tables(folder: Path, numbers: Sequence[str], given: Profile) -> str:
+def _submit_tables(folder: Path, numbers: Sequence[str], profile: Profile) -> str:
     """Submit the job that waits for others, however they end."""
-    options = given.sbatch if given.tables is None else given.tables
+    options = profile.sbatch if profile.tables is None else profile.tables
     after = f"--dependency=afterany:{':'.join(numbers)}"
     command = [sys.executable, "-m", "pipelines.workflow.slurm", str(folder)]
     wrapped = f"--wrap=exec {shlex.join(command)}"
@@ -241,10 +245,10 @@ def _sbatch(
         f"--{key}={value}" if value else f"--{key}"
         for key, value in {**options, **ours}.items()
     ]
-    said = _answer("sbatch", "--parsable", *words, *more).strip()
-    number = said.rpartition("\n")[2].partition(";")[0]  # behind a site's own lines
+    answer = _answer("sbatch", "--parsable", *words, *more).strip()
+    number = answer.rpartition("\n")[2].partition(";")[0]  # behind a site's own lines
     if not number.isdecimal():
-        raise InputError(f"sbatch: expected the number of a job, found {said!r}")
+        raise InputError(f"sbatch: expected the number of a job, found {answer!r}")
     return number
 
 
@@ -282,13 +286,16 @@ def main() -> int:
     try:
         with reproduce.alone(folder):
             planned = [load(file) for file in sorted((folder / "slurm").glob("*.json"))]
-            places = {run.group.parents[1] for run in planned}
-            if not places:
+            results = {run.group.parents[1] for run in planned}
+            if not results:
                 raise InputError(
                     f"{folder / 'slurm'}: expected the files of the runs, found none; "
                     "`dscpp tables` writes the tables of what was made"
                 )
-            return max(_finish(folder, planned, place) for place in sorted(places))
+            return max(
+                _finish(folder, planned, folder_of_results)
+                for folder_of_results in sorted(results)
+            )
     except InputError as error:
         streams.say(str(error))
         return 2
@@ -298,14 +305,14 @@ def _finish(folder: Path, planned: Sequence[Planned], results: Path) -> int:
     """Write the tables of the runs in one folder of results."""
     from pipelines.workflow import reproduce
 
-    own = [run for run in planned if run.group.parents[1] == results]
+    placed = [run for run in planned if run.group.parents[1] == results]
     failed = [
         (run, logs.reason(run.log) or "it was not started")
-        for run in own
+        for run in placed
         if not run.done
     ]
-    call = reproduce.Call(own, results, own[0].work, folder)
-    return call.finish([run for run in own if run.data], failed)
+    call = reproduce.Call(placed, results, placed[0].work, folder)
+    return call.finish([run for run in placed if run.data], failed)
 
 
 if __name__ == "__main__":

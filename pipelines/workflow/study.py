@@ -54,8 +54,8 @@ def command(options: argparse.Namespace) -> int:
     os.nice(19)
     # Two lists of one name are two studies.
     number = zlib.crc32(str(options.file.resolve()).encode())
-    place = Path("study") / f"{options.file.stem}-{number:08x}"
-    return reproduce.make(placed, place, options)
+    subfolder = Path("study") / f"{options.file.stem}-{number:08x}"
+    return reproduce.make(placed, subfolder, options)
 
 
 def _locate(pending: Sequence[Planned], data: Path | None) -> dict[str, Path]:
