@@ -116,8 +116,8 @@ def _train(
 ) -> None:
     """Train on phantoms in a folder that is deleted."""
     long = {"epochs": epochs, "stopping_patience": epochs, "input_shape": list(size)}
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         drawn = phantom.Settings(size=max(size), **COUNTS)
         root = phantom.generate(drawn, folder / "phantom")
         record, split = vessels.record(root), vessels.split(root)

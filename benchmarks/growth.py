@@ -100,8 +100,8 @@ def _command(*typed: object) -> Work:
 
 def verify(folder: Path) -> Work:
     """`dscpp verify` of data that were not verified before."""
-    place = ("--data", folder / "data", "--work", folder / "fresh")
-    return _command("verify", "--dataset", "phantom", *place)
+    options = ("--data", folder / "data", "--work", folder / "fresh")
+    return _command("verify", "--dataset", "phantom", *options)
 
 
 def preparation(folder: Path) -> Work:
@@ -116,8 +116,8 @@ def start(folder: Path) -> Work:
 
 def evaluation(folder: Path) -> Work:
     """`dscpp evaluate` of the validation and test cases."""
-    place = ("--data", folder / "data", "--work", folder / "work")
-    return _command("evaluate", "--run", folder / "run", *place)
+    options = ("--data", folder / "data", "--work", folder / "work")
+    return _command("evaluate", "--run", folder / "run", *options)
 
 
 def tables(folder: Path) -> Work:
@@ -161,15 +161,15 @@ def grow(
     make: Callable[[Path, int], None],
     number: int,
     parts: Mapping[str, Callable[[Path], Work]],
-    of: str,
+    kind: str,
 ) -> Iterator[dict[str, Any]]:
     """Rows of all parts for one number of cases or runs, a process each."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place).resolve()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary).resolve()
         alone(make, folder, number)
         for part, prepare in parts.items():
             seconds, peak = alone(measure, prepare, folder)
-            row = {"part": part, "of": of, "number": number, "seconds": seconds}
+            row = {"part": part, "of": kind, "number": number, "seconds": seconds}
             print(row, peak, "MB", flush=True)
             yield row | {"peak_mb": peak, "machine": provenance.machine()}
 
@@ -182,9 +182,9 @@ def draw(rows: pd.DataFrame, stem: Path) -> None:
         axes = figure.subplots(1, 2)
         names = {"seconds": "processor time (s)", "peak_mb": "peak memory (MB)"}
         for axis, (value, name) in zip(axes, names.items(), strict=True):
-            for (part, of), own in rows.groupby(["part", "of"], sort=False):
-                label = part if of == "cases" else f"{part} of {of}"
-                axis.plot(own["number"], own[value], marker="o", label=label)
+            for (part, kind), points in rows.groupby(["part", "of"], sort=False):
+                label = part if kind == "cases" else f"{part} of {kind}"
+                axis.plot(points["number"], points[value], marker="o", label=label)
             axis.set(xscale="log", xlabel="cases; runs", ylabel=name)
             axis.xaxis.set_major_formatter("{x:,.0f}")
         axes[0].set(yscale="log")
@@ -202,12 +202,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=OUTPUT, metavar="CSV")
     options = parser.parse_args()
     rows = list[dict[str, Any]]()
-    for make, numbers, parts, of in (
+    for make, numbers, parts, kind in (
         (simulate, CASES, OF_CASES, "cases"),
         (copies, RUNS, {"tables": tables_of_runs}, "runs"),
     ):
         for number in (number for number in numbers if number <= options.most):
-            for row in grow(make, number, parts, of):
+            for row in grow(make, number, parts, kind):
                 rows.append(row)
                 write_csv(options.output, COLUMNS, rows)
     draw(pd.read_csv(options.output), options.output.with_suffix(""))

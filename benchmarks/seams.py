@@ -45,8 +45,10 @@ def jumps(foreground: _Array, grid: patches.Grid) -> tuple[float, float]:
     across, beside = [], []
     for axis, parts in enumerate(grid.axes()):
         steps = np.moveaxis(np.abs(np.diff(foreground, axis=axis)), axis, 0)
-        ends = {end for part, _ in parts for end in (part.start, part.stop)}
-        for border in sorted(end for end in ends if 2 <= end <= grid.shape[axis] - 2):
+        borders = {end for part, _ in parts for end in (part.start, part.stop)}
+        for border in sorted(
+            end for end in borders if 2 <= end <= grid.shape[axis] - 2
+        ):
             across.append(steps[border - 1].ravel())
             beside += [steps[border - 2].ravel(), steps[border].ravel()]
     if not across:
@@ -64,10 +66,10 @@ def measure(folder: Path, work: Path = runs.WORK) -> dict[str, tuple[float, floa
     Raises:
         InputError: a run of images, or one whose network or volumes are not here.
     """
-    found: dict[str, list[tuple[float, float]]] = {join: [] for join in patches.JOINS}
+    pairs: dict[str, list[tuple[float, float]]] = {join: [] for join in patches.JOINS}
     for join, foreground, grid in _predicted(folder, work):
-        found[join].append(jumps(foreground, grid))
-    means = {join: np.nanmean(each, axis=0) for join, each in found.items()}
+        pairs[join].append(jumps(foreground, grid))
+    means = {join: np.nanmean(values, axis=0) for join, values in pairs.items()}
     return {join: (float(a), float(b)) for join, (a, b) in means.items()}
 
 
@@ -80,9 +82,9 @@ def _predicted(folder: Path, work: Path) -> Iterator[tuple[str, _Array, patches.
         stages.located(run, None, work),
         datasets.by_name(run.record["dataset"]),
     )
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as temporary:
         cases = [case for _, case in predictions.cases(run)]
-        prepared = cache.prepare(module, root, cases, trained.settings, Path(place))
+        prepared = cache.prepare(module, root, cases, trained.settings, Path(temporary))
         for case in cases:
             image = prepared.image(case)
             for join in patches.JOINS:
