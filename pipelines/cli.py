@@ -86,7 +86,7 @@ def _result(typed: Sequence[str] | None) -> int:
 
 
 def _done(options: argparse.Namespace) -> int:
-    """Run a command, print what it returns, unless that is its exit code."""
+    """Run a command; print what it returns, unless it is an exit code."""
     result = pkgutil.resolve_name(options.run)(options)
     if result is None or isinstance(result, int):
         return int(result or 0)
@@ -95,7 +95,7 @@ def _done(options: argparse.Namespace) -> int:
 
 
 def _require_text(names: Iterable[str]) -> None:
-    """Refuse names that could not be written into a record; that of this folder too.
+    """Refuse arguments, and a working folder, whose names are not valid text.
 
     Raises:
         InputError: the first that is no text, or this folder was deleted.
@@ -155,7 +155,7 @@ _Commands = argparse._SubParsersAction
 def _add_command(
     commands: _Commands[argparse.ArgumentParser], name: str, entry: Mapping[str, Any]
 ) -> None:
-    """Add a command as `commands.yaml` has it."""
+    """Add a command of `commands.yaml`."""
     text = entry["help"]
     examples = (f"  dscpp {example}" for example in entry["examples"])
     parser = commands.add_parser(

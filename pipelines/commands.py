@@ -42,7 +42,7 @@ def fetch(options: argparse.Namespace) -> None:
 
 
 def verify(options: argparse.Namespace) -> Report:
-    """`dscpp verify`: its report, written as JSON too where `options.json` says so.
+    """`dscpp verify`: return its report; write it to `options.json` too, if given.
 
     Raises:
         Problems: all that is wrong; the report is written all the same.
@@ -212,7 +212,7 @@ def _refuse(options: argparse.Namespace, beside: str, *names: str) -> None:
 
 
 def _note_unused(options: argparse.Namespace, done: bool) -> None:
-    """Say that `--data` is not looked at, as a run has passed this stage."""
+    """Print that `--data` is not used, as the run has passed this stage."""
     if options.data and done and not options.again:
         bars.note(
             f"  note     --data {options.data} is not looked at: this was done before; "
@@ -373,7 +373,7 @@ def _unfinished(run: Run) -> str:
 
 
 def _warn_unrecorded(options: argparse.Namespace) -> None:
-    """Say which folders are left out because their record is gone."""
+    """Name the folders that are left out because their record is gone."""
     from pipelines.reporting.frame import unclean
 
     for line in [*runs.unrecorded(options.results), *unclean(options.results)]:
@@ -400,7 +400,7 @@ def figures(options: argparse.Namespace) -> None:
 
 
 def _column(options: argparse.Namespace) -> tuple[Path | None, list[str], Any, bool]:
-    """Where curves go, of which losses, how wide, and whether they have titles."""
+    """Return the output folder, losses, width and use of titles of the curves."""
     named = (options.losses or "").split(",")
     losses = [loss_names.checked(name.strip())[0] for name in named if name.strip()]
     if options.output is None and any((losses, options.width, options.no_title)):
@@ -483,7 +483,7 @@ def list_runs(options: argparse.Namespace) -> str:
 
 
 def _listed(run: Run) -> str:
-    """A line on one run: its state, epochs, measures and folder."""
+    """Return a line on one run: its state, epochs, measures and folder."""
     from pipelines.reporting import tables
 
     trained = f"{run.record.get('times', {}).get('epochs', 0):>5} epochs"

@@ -20,12 +20,12 @@ NAMES: tuple[str, ...] = _TITLES.NAMES
 
 
 def slug(name: str) -> str:
-    """The name in file names: "DSC++" gives "dscpp"."""
+    """Return the name in file names: "dscpp" for "DSC++"."""
     return str(_TITLES.slug(checked(name)[0]))
 
 
 def checked(name: str, gamma: float | None = None) -> tuple[str, float | None]:
-    """A loss as the paper prints it, and its ++ exponent; None where it has none.
+    """Return a loss as the paper prints it, and its ++ exponent or None.
 
     Args:
         name: a loss, any case.

@@ -42,7 +42,7 @@ _OVERRULING = {
 
 
 def clear_environment() -> None:
-    """Take away what would overrule a run's settings, before a backend reads it.
+    """Remove environment variables that would overrule a run's settings.
 
     Each variable that is taken away is named on stderr. No `keras.json` is read or
     written: of the folders it could be in, this process and its children see none.
@@ -82,7 +82,7 @@ def start(work: Path | None = None) -> None:
 
 
 def _keep_compiled(folder: Path) -> None:
-    """Let JAX compile a step once for all processes; a folder that is set stays."""
+    """Let JAX compile a step once for all processes; keep a folder that is set."""
     import jax
 
     if jax.config.jax_compilation_cache_dir is None:
@@ -93,7 +93,7 @@ def _keep_compiled(folder: Path) -> None:
 
 
 def set_precision(precision: str) -> None:
-    """Say how the backend multiplies float32 from now on.
+    """Set how the backend multiplies float32 from now on.
 
     NVIDIA's GPUs since Ampere round the factors of convolutions and products to TF32,
     10 bits of mantissa instead of 23, and all three backends allow it by default for

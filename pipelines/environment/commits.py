@@ -16,7 +16,7 @@ VARIABLE = "DSCPP_COMMIT"
 
 
 def commit() -> str:
-    """Commit of the code, with "+" when code differs from it; "" where it is unknown.
+    """Return the code's commit, with "+" if code differs from it; "" if unknown.
 
     What runs and tables write (`results`, the README, `docs`) is not code, nor is what
     git does not track. Without git the environment variable `VARIABLE` says it, or the
@@ -35,12 +35,12 @@ def commit() -> str:
 
 
 def is_clean(name: object) -> bool:
-    """Whether a commit, as `commit` gives it, is known and without changes."""
+    """Return whether a commit, from `commit`, is known and without changes."""
     return isinstance(name, str) and bool(re.fullmatch("[0-9a-f]{40,64}", name))
 
 
 def from_clean_commit(record: Mapping[str, Any]) -> bool:
-    """Whether all code that worked on a run is that of a known, unchanged commit.
+    """Return whether all code that made a run is of known, unchanged commits.
 
     Args:
         record: a run's `run.json`: its `commit`, and where other stages or a resumed
@@ -50,7 +50,7 @@ def from_clean_commit(record: Mapping[str, Any]) -> bool:
 
 
 def unclean_commit(record: Mapping[str, Any]) -> str:
-    """The first commit of a run that is unknown or has changes, as a message has it."""
+    """Return the first commit of a run that is unknown or changed, for a message."""
     name = next(
         (commit for commit in _commits_of_run(record) if not is_clean(commit)), ""
     )
@@ -58,7 +58,7 @@ def unclean_commit(record: Mapping[str, Any]) -> str:
 
 
 def _commits_of_run(record: Mapping[str, Any]) -> list[object]:
-    """Every commit whose code worked on a run; None where none is named."""
+    """Return every commit whose code made a run; None for one not named."""
     changes = record.get("environment_changes", [])
     later = [change["commit"] for change in changes if "commit" in change]
     return [record.get("commit"), *later]
@@ -75,7 +75,7 @@ def _from_variable() -> str:
 
 
 def _archived() -> str:
-    """What `git archive` wrote; in a checkout the file holds a placeholder."""
+    """Return the commit that `git archive` wrote; a checkout has a placeholder."""
     try:
         name = Path(__file__).with_name("commit.txt").read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError):
@@ -84,7 +84,7 @@ def _archived() -> str:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git says; None where it is not there or refuses."""
+    """Return the output of git; None where git is missing or fails."""
     folder = Path(__file__).resolve().parent
     try:
         result = subprocess.run(

@@ -55,7 +55,7 @@ def require(*modules: str) -> None:
 
 
 def missing(*modules: str) -> InputError:
-    """What to say of modules that are not installed."""
+    """Return the error for modules that are not installed."""
     pip = (sys.executable, "-m", "pip", "install")
     commands = [shlex.join((*pip, *_PIP.get(name, (name,)))) for name in modules]
     lines = "\n  ".join(commands)
@@ -67,7 +67,7 @@ def missing(*modules: str) -> InputError:
 
 
 def is_here(name: str) -> bool:
-    """Whether a module is installed; a folder that another left behind is none."""
+    """Return whether a module is installed; an empty folder left behind is none."""
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):

@@ -21,7 +21,7 @@ _ending = threading.Lock()  # held from the first order to end until the process
 
 
 def end(code: int) -> None:
-    """Save what there is to be saved, and end this process now, from any thread.
+    """Call what `saving` holds, and end this process now, from any thread.
 
     `code` is the exit code, 128 and the number of the signal that asks for it.
     """
