@@ -127,7 +127,7 @@ def _initial(task: Task, training_data: Any, root: Path, work: Path) -> Any:
 
 
 def _is_longer(run: runs.Run, task: Task) -> bool:
-    """Whether a run is asked for more epochs; refuses anything else that differs."""
+    """Return whether more epochs are asked for; refuse any other difference."""
     epochs, begun = task.protocol.epochs, run.record.get("settings", {}).get("epochs")
     if type(begun) is not int or epochs <= begun:
         run.require_same(task.identity())
@@ -291,7 +291,7 @@ def scale(
 
 
 def _scaled(output: Path, model: str) -> bool:
-    """Whether the scaled run is there, and of the weights that the run has now."""
+    """Return whether the scaled run exists and is of the run's current weights."""
     if not runs.is_run(output):
         return False
     scaled = runs.Run.open(output)
@@ -302,7 +302,7 @@ def _scaled(output: Path, model: str) -> bool:
 def complete(
     task: Task, data: Path | None, output: Path, work: Path = runs.WORK
 ) -> Iterator[tuple[str, runs.Run]]:
-    """Do all stages of a run that are missing: train to temperature.
+    """Do all missing stages of a run, from train to temperature.
 
     Args: as in `train`.
 
@@ -322,7 +322,7 @@ def complete(
 
 
 def _temperature_or_note(run: runs.Run, data: Path | None, work: Path) -> runs.Run:
-    """The scaled run; where no temperature fits, the run itself, with a note of it."""
+    """Return the scaled run; if no temperature fits, the run with a note of it."""
     from pipelines.posthoc import scaling
 
     try:
@@ -335,7 +335,7 @@ def _temperature_or_note(run: runs.Run, data: Path | None, work: Path) -> runs.R
 
 
 def is_scaled(folder: Path, method: str) -> bool:
-    """Whether `scale` has nothing left to do for a run."""
+    """Return whether `scale` has nothing left to do for a run."""
     from pipelines.posthoc import scaling
 
     run = runs.Run.open(folder)
@@ -347,7 +347,7 @@ def is_scaled(folder: Path, method: str) -> bool:
 
 
 def is_complete(run: runs.Run) -> bool:
-    """Whether `complete` has nothing left to do for a run."""
+    """Return whether `complete` has nothing left to do for a run."""
     from pipelines.posthoc import scaling
 
     if not run.reached("evaluated") or not run.has_measures:
@@ -397,7 +397,7 @@ def located(run: runs.Run, data: Path | None, work: Path = runs.WORK) -> Path:
 
 
 def initial(folder: Path) -> runs.Run:
-    """The run whose weights a training is to begin with.
+    """Return the run whose weights a training is to begin with.
 
     Raises:
         InputError: no such run, or none with a trained network here.
@@ -411,7 +411,7 @@ def initial(folder: Path) -> runs.Run:
 
 
 def own_data(run: runs.Run, data: Path | None) -> Path | None:
-    """The data that a user named, where they are of a run's data set; else None."""
+    """Return the data that a user named if they are of the run's data set, or None."""
     try:
         if data is not None:
             _task(run).module.locate(data)
@@ -422,7 +422,7 @@ def own_data(run: runs.Run, data: Path | None) -> Path | None:
 
 @contextlib.contextmanager
 def _held(folder: Path, state: str = "training") -> Iterator[runs.Run]:
-    """Hold a run that has reached a state, as it is once nobody else works on it."""
+    """Lock a run that has reached a state; read it once it is locked."""
     runs.Run.open(folder)  # a folder that is no run is not made one by its lock
     with runs.lock_folder(folder):
         run = runs.Run.open(folder)
@@ -503,7 +503,7 @@ def _prepare(
     run: runs.Run | None = None,
     split: splits.Split | None = None,
 ) -> tuple[Any, dict[str, Any]]:
-    """Verify and preprocess the data; the task's identity then includes it."""
+    """Verify and preprocess the data; return them, and the identity with the data."""
     installed.require_training()
     module = task.module
     root = module.locate(data)
@@ -563,7 +563,7 @@ def _new_record(task: Task, identity: dict[str, Any], record: Record) -> dict[st
 
 
 def _note_environment(run: runs.Run, stage: str, with_backend: bool = True) -> None:
-    """Record what of the environment has changed; warn where a training goes on."""
+    """Record changes of the environment; warn if a training goes on."""
     now = provenance.environment(with_backend)
     changed = provenance.changes(run.record, now)
     if not changed:
@@ -581,7 +581,7 @@ def _note_environment(run: runs.Run, stage: str, with_backend: bool = True) -> N
 
 
 def _as_begun(task: Task, run: runs.Run) -> Task:
-    """The task with the join of patches that its run of own volumes began with.
+    """Return the task with the join of patches that its run began with.
 
     Earlier versions joined those as the released code does.
     """

@@ -24,7 +24,7 @@ _VOXELS = 2**24
 
 
 def command(options: argparse.Namespace) -> str:
-    """`dscpp calibrate`: write the file; returns what it says, in words."""
+    """`dscpp calibrate`: write the file; return a summary of it."""
     places = options.probabilities, options.labels
     files = (*places, options.classes)
     if any(files) if options.run_folder else not all(places):
@@ -110,7 +110,7 @@ def of_files(
 
 
 def _samples(files: Mapping[str, tuple[Path, Path]]) -> list[scaling.Sample]:
-    """The voxels of each case, of a large one a part: so many, drawn by fixed seeds."""
+    """Read the voxels of each case; of a large one, draw a sample by a fixed seed."""
     most, samples = _VOXELS // len(files), []
     for number, pair in enumerate(bars.bar(files.values(), "read", unit="case")):
         p, label = probability_files.read(*pair)

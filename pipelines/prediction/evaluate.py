@@ -81,7 +81,7 @@ def measure(
 
 
 def joined(measured: Iterable[Measured]) -> Measured:
-    """What `measure_case` gives of one case after the other, as of all."""
+    """Join what `measure_case` returned for each case."""
     rows: _Rows = []
     pairs: _Rows = []
     for of_case, of_pairs in measured:
@@ -153,14 +153,14 @@ def at_threshold(run: runs.Run, root: Path, threshold: float) -> Path:
 
 
 def threshold_file(threshold: float) -> str:
-    """Name of the file with the measures at a threshold."""
+    """Return the name of the file with the measures at a threshold."""
     return f"threshold-{threshold:g}.csv"
 
 
 def _regions(
     module: Dataset, root: Path, case: str, references: Mapping[str, _Array]
 ) -> dict[str, _Array]:
-    """The data set's own regions, and the band around what observer 1 marked."""
+    """Return the data set's regions, and the band around observer 1's label."""
     regions = dict(module.regions(root, case))
     label = next(iter(references.values()))
     geometry = module.geometry(root, case)
@@ -175,7 +175,7 @@ def _regions(
 def _side_by_side(
     function: Callable[[_Item], _Result], items: Iterable[_Item]
 ) -> Iterator[_Result]:
-    """Results of a function in threads, in the items' order, drawn a few ahead."""
+    """Yield a function's results in the items' order, a few computed ahead."""
     threads = pool.threads()
     waiting: deque[Future[_Result]] = deque()
     with ThreadPoolExecutor(threads) as workers:
@@ -188,7 +188,7 @@ def _side_by_side(
 
 
 class _Tally:
-    """What is summed up in one region of a case, by class and observer."""
+    """Sums over one region of a case, by class and observer."""
 
     def __init__(
         self,
@@ -223,7 +223,7 @@ class _Tally:
                 self._totals["pairs", target] += histograms.count_bins(bins, pair)
 
     def join(self, other: _Tally) -> None:
-        """Add what another one summed up, of the same targets and observers."""
+        """Add the sums of another tally of the same targets and observers."""
         for name, measures in other._measures.items():
             self._measures[name].join(measures)
         for key, total in other._totals.items():

@@ -112,7 +112,7 @@ def files_of(
     with_probabilities: bool = False,
     with_pictures: bool = False,
 ) -> list[str]:
-    """Names of the files that are written of a case, at its own size.
+    """Return the names of the files written for a case, at its own size.
 
     Of an image `<case>.png`, grey of 8 bits whose values are class numbers, and
     `<case>.npy`, the probabilities, float32 (rows, columns, classes). Of a volume
@@ -126,7 +126,7 @@ def files_of(
 
 
 def pictures_of(case: str, is_volume: bool) -> list[str]:
-    """Names of the files that `write_pictures` writes of a case."""
+    """Return the names of the files that `write_pictures` writes for a case."""
     maps = [f"{case}_probabilities.nii.gz", f"{case}_entropy.nii.gz"]
     return [f"{case}_picture.png", *(maps if is_volume else [])]
 
@@ -140,7 +140,7 @@ def write_pictures(
     classes: Sequence[str],
     threshold: float | None = None,
 ) -> Path:
-    """Draw a predicted case; of a volume write its maps too.
+    """Draw a predicted case; for a volume, write its maps too.
 
     Args: the module's, and the data set, its folder and the names of the classes,
         background first.
@@ -214,7 +214,7 @@ def _write_entropy(
 
 
 def _blocks(softmax: _Array, shape: tuple[int, ...]) -> Iterator[_Array]:
-    """Probabilities at native resolution in the order of a NIfTI file."""
+    """Yield probabilities at native resolution in the order of a NIfTI file."""
     for channel in range(softmax.shape[-1]):
         for _, slab in native.slabs(softmax[..., channel, np.newaxis], shape):
             yield slab[..., 0]
@@ -223,7 +223,7 @@ def _blocks(softmax: _Array, shape: tuple[int, ...]) -> Iterator[_Array]:
 def native_labels(
     softmax: _Array, shape: tuple[int, ...], threshold: float | None = None
 ) -> _Labels:
-    """Label map at native resolution, (*shape), from probabilities slab by slab."""
+    """Return the label map at native resolution, (*shape), computed slab by slab."""
     label_map = np.empty(shape, np.uint8)
     for part, slab in native.slabs(softmax, shape):
         label_map[part] = labels(slab, threshold)
@@ -231,7 +231,7 @@ def native_labels(
 
 
 def labels(softmax: _Array, threshold: float | None = None) -> _Labels:
-    """Class numbers from probabilities.
+    """Return class numbers from probabilities.
 
     Args:
         softmax: (..., classes), in [0, 1].

@@ -56,7 +56,7 @@ _CALIBRATION = {
 
 
 def command(options: argparse.Namespace) -> str:
-    """`dscpp judge`: measure, write the tables; returns the main measures."""
+    """`dscpp judge`: measure, write the tables; return the main measures."""
     name = options.name or options.probabilities.resolve().name.partition(".")[0]
     classes = tuple(arguments.class_names(options))
     judge(
@@ -116,7 +116,7 @@ def judge(
 
 
 def _folder(output: Path, name: str) -> Path:
-    """The run's folder, if the name and what is there allow it."""
+    """Return the run's folder; refuse a bad name, or another run in its place."""
     if unfit(name):
         raise InputError(
             f"--name: expected a name that a folder can have, received {name!r}: "
@@ -134,7 +134,7 @@ def _folder(output: Path, name: str) -> Path:
 def _classes_of(
     decision: decision_file.Decision, named: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Names of the classes of a decision file that can be applied to histograms."""
+    """Return a decision file's classes; refuse a threshold that histograms lack."""
     classes, threshold = tuple(decision["classes"]), decision["threshold"]
     if named not in ((), classes):
         raise InputError(
@@ -153,7 +153,7 @@ def _classes_of(
 def _label_record(
     labels: Path, files: Mapping[str, tuple[Path, Path]]
 ) -> dict[str, Any]:
-    """What all that is judged by these label maps shares."""
+    """Return the part of `run.json` that follows from the label maps."""
     return {
         "title": labels.resolve().name,
         "split": {"training": [], "validation": [], "test": list(files)},
@@ -162,7 +162,7 @@ def _label_record(
 
 
 def _require_same(output: Path, folder: Path, wanted: Mapping[str, Any]) -> None:
-    """Refuse what could not stand in one table with what is there."""
+    """Refuse other cases or label maps than those of the runs in the folder."""
     for other in runs.find(output):
         values = {key: other.record.get(key) for key in ("split", "data_hash")}
         if other.folder != folder and not values.items() <= wanted.items():
@@ -173,7 +173,7 @@ def _require_same(output: Path, folder: Path, wanted: Mapping[str, Any]) -> None
 
 
 def _record(name: str, classes: tuple[str, ...]) -> dict[str, Any]:
-    """The rest of `run.json`."""
+    """Return the rest of `run.json`."""
     return {
         "dataset": runs.JUDGED,
         "simulated": False,
@@ -190,7 +190,7 @@ def _record(name: str, classes: tuple[str, ...]) -> dict[str, Any]:
 
 @dataclass
 class _Case(Dataset):
-    """One case, read already, as `evaluate.measure_case` takes a data set."""
+    """One case in memory, as a data set for `evaluate.measure_case`."""
 
     p: np.ndarray
     label: np.ndarray
@@ -198,23 +198,23 @@ class _Case(Dataset):
     place: nifti.Geometry | None
 
     def record(self, root: Path) -> Record:
-        """Returns a record with the classes."""
+        """Return a record with the classes."""
         return replace(own.RECORD, classes=self.classes)
 
     def references(self, root: Path, case: str) -> dict[str, np.ndarray]:
-        """Returns the label map."""
+        """Return the label map."""
         return {"observer1": self.label}
 
     def regions(self, root: Path, case: str) -> dict[str, np.ndarray]:
-        """Returns the whole image."""
+        """Return the whole image."""
         return {"image": np.broadcast_to(np.True_, self.label.shape)}
 
     def geometry(self, root: Path, case: str) -> nifti.Geometry | None:
-        """Returns where the voxels lie."""
+        """Return the geometry of the label map."""
         return self.place
 
     def slabs(self, _: tuple[int, ...]) -> list[tuple[Any, np.ndarray]]:
-        """Returns the probabilities, all at once."""
+        """Return all probabilities as one slab."""
         return [(..., self.p)]
 
 
@@ -293,7 +293,7 @@ def report(output: Path) -> str:
 
 
 def volumes(study: Study) -> pd.DataFrame:
-    """How far volumes are off, by method, class and case.
+    """Return the errors of volumes, by method, class and case.
 
     `expected` is the sum of the probabilities, times the factor of a decision file
     where one was applied, `at_half` the voxels with 0.5 or more,
@@ -325,14 +325,14 @@ def volumes(study: Study) -> pd.DataFrame:
 
 
 def _expected(table: Histograms, run: runs.Run) -> np.ndarray:
-    """Expected volume of each row of a run's histograms, in voxels."""
+    """Return the expected volume of each row of a run's histograms, in voxels."""
     factors = run.record.get("decision", {}).get("volume_factors", {})
     sums = decisions.expected_volume(table.counts, table.confidence())
     return sums * np.array([factors.get(str(target), 1.0) for target in table.target])
 
 
 def decided(study: Study) -> pd.DataFrame:
-    """What comes of the decision files that were applied, with `practice.COLUMNS`.
+    """Return the measures at the decision files' thresholds, as `practice.COLUMNS`.
 
     At the file's threshold, of each class against all others: `dice`; `missed`, the
     share of the true voxels that is missed; `set_size`, the positive voxels over the
@@ -364,7 +364,7 @@ def decided(study: Study) -> pd.DataFrame:
 
 
 def _printed(frames: Mapping[str, pd.DataFrame]) -> Iterator[str]:
-    """A line for each method and class."""
+    """Yield lines for each method and class."""
     table, measured = frames["table.csv"], frames["calibration.csv"]
     bias = frames["volumes.csv"].groupby(["loss", "target"])["bias"].mean()
     for (loss, target), rows in table.groupby(["loss", "target"], sort=False):
@@ -393,7 +393,7 @@ def _printed(frames: Mapping[str, pd.DataFrame]) -> Iterator[str]:
 
 
 def _interval(row: pd.Series) -> str:
-    """A mean with its interval; of one case there is none."""
+    """Format a mean with its interval; one case has no interval."""
     text = f"{row['mean']:.4f}"
     return (
         text + f" [{row['ci_low']:.4f}, {row['ci_high']:.4f}]" if row["n"] > 1 else text

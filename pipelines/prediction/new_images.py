@@ -67,7 +67,7 @@ class Trained:
     temperature: float = 1.0
 
     def scaled(self, decision: decision_file.Decision) -> Trained:
-        """The network with the temperature of a decision file.
+        """Return the network with the temperature of a decision file.
 
         One made from a run takes the place of the network's own scaling; one made from
         files scales what the network gives after it.
@@ -85,7 +85,7 @@ class Trained:
         return predictions.scale(scaled, self.temperature)
 
     def record(self) -> Record:
-        """What images must be like to be given to the network."""
+        """Return what the network requires of images, as a record."""
         return dataclasses.replace(
             own_images.RECORD,
             classes=self.classes,
@@ -167,7 +167,7 @@ def _shown(shapes: Sequence[tuple[int | None, ...]]) -> str:
 
 
 def _classes(run: runs.Run) -> tuple[str, ...]:
-    """The names in `run.json`; runs of before they were kept have the data set's."""
+    """Return the classes in `run.json`; older runs have those of the data set."""
     named = run.record.get("classes")
     return tuple(named or datasets.by_name(run.record["dataset"]).RECORD.classes)
 
@@ -232,7 +232,7 @@ def require_model(model: Path, option: str = "") -> None:
 
 
 def _taken(model: Path, images: Path, output: Path) -> set[Path]:
-    """Folders that no prediction is written to: of images, and of a run's own data."""
+    """Return folders that predictions must not go to: images, a run's own data."""
     beside = images.is_file() and output.resolve() == images.parent.resolve()
     taken = {images.parent if beside else images}
     run = _run_of(model)
@@ -326,7 +326,7 @@ def _expected(
     trained: Trained,
     decision: decision_file.Decision,
 ) -> Iterator[dict[str, Any]]:
-    """The corrected sum of the probabilities of each class, in voxels of the image."""
+    """Yield the corrected sum of the probabilities of each class, in voxels."""
     shape = geometry.shape if geometry else softmax.shape[:-1]
     slabs = _slabs(softmax, trained.settings.is_3d, shape)
     sums = sum(p.reshape(-1, p.shape[-1]).sum(0, np.float64) for _, p in slabs)
@@ -488,7 +488,7 @@ def _seen(run: runs.Run, root: Path, work: Path) -> list[str] | None:
 def _measure(
     trained: Trained, root: Path, name: str, thresholds: Sequence[float | None]
 ) -> list[evaluate.Measured]:
-    """Predict and measure case by case: probabilities of one are held at a time."""
+    """Predict and measure case by case; hold the probabilities of one at a time."""
     measured: list[list[evaluate.Measured]] = [[] for _ in thresholds]
     for case, softmax in _predictions(trained, root):
         slabs = functools.partial(_slabs, softmax, trained.settings.is_3d)
@@ -502,5 +502,5 @@ def _measure(
 def _slabs(
     softmax: _Array, is_3d: bool, shape: tuple[int, ...]
 ) -> Iterable[tuple[Any, _Array]]:
-    """Probabilities in hand at native resolution, as `predictions.slabs` reads them."""
+    """Yield probabilities at native resolution, as `predictions.slabs` does."""
     return native.slabs(softmax, shape) if is_3d else [(..., softmax)]

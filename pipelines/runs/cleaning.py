@@ -51,13 +51,13 @@ class Thing:
 
     @classmethod
     def at(cls, path: Path, what: str) -> Thing:
-        """The thing at a path that is there; links are not followed."""
+        """Return the thing at an existing path; do not follow links."""
         files = [path, *path.rglob("*")] if path.is_dir() else [path]
         return cls(path, what, sum(f.lstat().st_size for f in files if not f.is_dir()))
 
 
 def find(results: Path, work: Path, weights: bool = False) -> list[Thing]:
-    """Everything that can be made again, the largest first.
+    """Return everything that can be made again, the largest first.
 
     With `weights`, those and the states of finished trainings too, which only a new
     training makes again. Probabilities are listed where the weights that make them are.
@@ -98,7 +98,7 @@ def _of_run(run: runs.Run, weights: bool) -> dict[Path, str]:
 
 
 def lines(things: Sequence[Thing]) -> list[str]:
-    """A line for each thing, and one for all together."""
+    """Return a line for each thing, and one for their sum."""
     shown = [
         f"{_bytes(thing.size):>9}  {thing.path}  ({thing.what})" for thing in things
     ]

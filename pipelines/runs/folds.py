@@ -18,7 +18,7 @@ _OWN = ("fold", "split", "times", "files", "state", "history", "environment_chan
 
 
 def pool_with_methods(folders: Sequence[Path], output: Path) -> None:
-    """Pool the folds of a run, and what methods such as a temperature made of them.
+    """Pool the folds of a run, and their runs after methods such as a temperature.
 
     Raises:
         InputError: as `pool`.
@@ -38,7 +38,7 @@ def pool_with_methods(folders: Sequence[Path], output: Path) -> None:
 
 
 def pool(folders: Sequence[Path], output: Path) -> runs.Run:
-    """Write the run of all folds: the measures of each case where it was in the test.
+    """Write the run of all folds: the measures of each case in its test fold.
 
     A pooled run that is there is written anew.
 
@@ -76,7 +76,7 @@ def pool(folders: Sequence[Path], output: Path) -> runs.Run:
 
 
 def _record(folds: Sequence[runs.Run]) -> dict[str, Any]:
-    """The record of the pooled run."""
+    """Return the record of the pooled run."""
     first, number = folds[0].record, folds[0].record["fold"][1]
     test = sorted(case for run in folds for case in run.record["split"]["test"])
     every = {case for ids in first["split"].values() for case in ids}

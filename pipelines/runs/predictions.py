@@ -44,12 +44,12 @@ _Array = npt.NDArray[Any]
 
 
 def cases(run: runs.Run) -> list[tuple[str, str]]:
-    """Pairs of a part of the split and a case of it: all that are predicted."""
+    """Return all predicted cases, as pairs of the part of the split and the case."""
     return [(part, case) for part in SPLITS for case in run.record["split"][part]]
 
 
 def require_free(run: runs.Run) -> None:
-    """Refuse to write probabilities anew where other files lie among them.
+    """Refuse to rewrite probabilities that have other files among them.
 
     Raises:
         InputError: a file that is no case's.
@@ -65,7 +65,7 @@ def require_free(run: runs.Run) -> None:
 
 
 def path(run: runs.Run, case: str) -> Path:
-    """Where a case's probabilities are, or will be."""
+    """Return the file of a case's probabilities."""
     return run.path(PROBABILITIES) / f"{case}.npy"
 
 
@@ -109,7 +109,7 @@ def probabilities(run: runs.Run, case: str, shape: tuple[int, ...]) -> _Array:
 
 
 def _origin(run: runs.Run) -> runs.Run:
-    """The run whose probabilities a scaled run was fitted on.
+    """Return the run whose probabilities a scaled run was fitted on.
 
     Raises:
         InputError: it is gone, or its probabilities were written anew.
@@ -124,7 +124,7 @@ def _origin(run: runs.Run) -> runs.Run:
 
 
 def discard_derived(run: runs.Run) -> None:
-    """Delete what was made of a run's former probabilities, and say so.
+    """Delete what was made from a run's former probabilities, and print its names.
 
     These are measures at thresholds, label maps and pictures; and measures on other
     sets, where they are of other weights or scaled otherwise. What is not as it
@@ -150,7 +150,7 @@ def discard_derived(run: runs.Run) -> None:
 
 
 def _discard(hashes: Mapping[Path, str | None]) -> list[Path]:
-    """Delete the files that have their SHA-256; name the others, and leave them."""
+    """Delete the files with the expected SHA-256; keep and name the others."""
     unchanged = [path for path, expected in hashes.items() if _is_as(path, expected)]
     for path in unchanged:
         path.unlink()
@@ -171,7 +171,7 @@ def _note_kept(paths: Iterable[Path]) -> None:
 
 
 def _discard_set(set_file: Path, run: runs.Run) -> list[Path]:
-    """Delete the measures on another set if they are of other probabilities."""
+    """Delete the measures on another set if they are of former probabilities."""
     measured_set, folder = schema.recall(set_file, MeasuredSet) or {}, set_file.parent
     weights = run.record.get("files", {}).get(runs.MODEL)
     if measured_set and not run.method and measured_set.get("model") == weights:
@@ -188,12 +188,12 @@ def _discard_set(set_file: Path, run: runs.Run) -> list[Path]:
 
 
 def listed(run: runs.Run) -> str:
-    """SHA-256 of the list of a run's probabilities; "" where it has none."""
+    """Return the SHA-256 of the list of a run's probabilities; "" without a list."""
     return str(run.record.get("files", {}).get(LIST, ""))
 
 
 def scaled(softmax: npt.ArrayLike, run: runs.Run) -> _Array:
-    """Scale probabilities by what a run has fitted; of a run without it they stay."""
+    """Scale probabilities by what a run has fitted; return them as they are without."""
     fitted = run.record.get("posthoc", {})
     if "maps" in fitted:
         return maps.softmax(run.method, softmax, fitted["maps"])
@@ -227,7 +227,7 @@ def scale(softmax: npt.ArrayLike, temperature: float) -> _Array:
 
 
 def _require_own(run: runs.Run, file: Path) -> None:
-    """Refuse a file that the run did not write, whatever its values."""
+    """Refuse a file that the run did not write, by its SHA-256."""
     sums = run.path(LIST)
     expected = run.record.get("files", {}).get(LIST)
     if expected is None and not sums.exists():
@@ -252,7 +252,7 @@ def _hash(path: Path) -> str:
 
 @functools.cache
 def _hash_of(path: Path, *stamp: int) -> str:
-    """A file is hashed once in a process, while it is the same."""
+    """Hash an unchanged file once in a process."""
     return file_hash(path)
 
 
@@ -284,7 +284,7 @@ def as_kept(run: runs.Run, module: Dataset, root: Path, case: str) -> _Array:
 
 
 def _wrong(values: _Array, shape: tuple[int, ...]) -> str:
-    """Says why an array is not the probabilities of this shape; "" where it is."""
+    """Return why an array is not probabilities of this shape; "" if it is."""
     if values.shape != shape:
         return f"shape {shape}, the last classes, found {values.shape}"
     if values.dtype != np.float32:

@@ -88,7 +88,7 @@ def folder_name(
     method: str = "",
     replicate: int = 1,
 ) -> str:
-    """Name of a run's folder.
+    """Return the name of a run's folder.
 
     It is `<loss>[-g<gamma>]-s<seed>[-<backend>][.r<replicate>][-<method>]`.
 
@@ -111,7 +111,7 @@ def folder_name(
 
 
 def replicate_of(folder: Path) -> int:
-    """Which replicate a run folder's name says it is: 2 for `dsc-s0.r2`; else 1."""
+    """Return the replicate in a run folder's name: 2 for `dsc-s0.r2`; else 1."""
     match = re.search(r"\.r([1-9]\d{0,5})$", Path(folder).name)
     return int(match[1]) if match else 1
 
@@ -123,7 +123,7 @@ def run_folder(
     name: str,
     overrides: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Where a run belongs; one with overrides lies apart from the preset's runs.
+    """Return a run's folder; runs with overrides are apart from the preset's runs.
 
     Of own images its group is named after the overrides, such as `reduced-epochs=3`;
     there is no paper to compare with, so it has tables as any other. Of other data
@@ -150,7 +150,7 @@ def _group(dataset: str, preset: str, overrides: Mapping[str, Any]) -> str:
 
 
 def spelled(overrides: Mapping[str, Any]) -> str:
-    """Such as "epochs=3, input_shape=[64,64]"; "" for none."""
+    """Format overrides, as "epochs=3, input_shape=[64,64]"; "" for none."""
     items = sorted(overrides.items())
     return ", ".join(
         f"{key}={json.dumps(value, separators=(',', ':'))}" for key, value in items
@@ -184,7 +184,7 @@ def write_csv(
 
 
 def require_table(path: Path, columns: Sequence[str]) -> None:
-    """Refuse to replace a file that is no table with columns such as these.
+    """Refuse to replace a file that is no table with similar columns.
 
     Raises:
         InputError: a file is there that shares less than half of the columns.
@@ -301,7 +301,7 @@ class Run:
         return self.folder.absolute().with_name(self.origin)
 
     def reached(self, state: str) -> bool:
-        """Whether the run is at `state` or past it."""
+        """Return whether the run is at `state` or past it."""
         return STATES.index(self.record["state"]) >= STATES.index(state)
 
     def path(self, name: str) -> Path:
@@ -326,7 +326,7 @@ class Run:
         write_json(self.folder / RECORD, self.record)
 
     def remake(self) -> str:
-        """The command that writes the run's probabilities, or writes them anew."""
+        """Return the command that writes, or rewrites, the run's probabilities."""
         again = " --again" * self.reached("predicted")
         if self.method == TRUTH:
             return "dscpp reproduce"  # which measures it in passing
@@ -361,7 +361,7 @@ class Run:
             )
 
     def require_measures(self) -> None:
-        """Refuse measures that are not the ones the run wrote: edited, merged, cut off.
+        """Refuse measures that the run did not write: edited, merged or cut files.
 
         Files that are not there are not looked at: old runs may lack one.
         """
@@ -375,7 +375,7 @@ class Run:
                 )
 
     def require_same(self, wanted: Mapping[str, Any]) -> None:
-        """Refuse to go on when the command asks for something else than the run is.
+        """Refuse a command whose settings or data differ from the run's.
 
         Keys of `IDENTITY` that `wanted` leaves out are not compared.
 
@@ -392,7 +392,7 @@ class Run:
             )
 
     def seen(self) -> set[str] | None:
-        """SHA-256 of the images of training and validation; None where not known.
+        """Return the SHA-256 of the training and validation images; None if unknown.
 
         Raises:
             InputError: the list is there and is not the one that was written.
@@ -412,7 +412,7 @@ class Run:
 
 
 def _check_names(path: Path, record: Mapping[str, Any]) -> None:
-    """Refuse names in `run.json` that could lead out of the folders they are used in.
+    """Refuse names in `run.json` that could lead out of the run's folders.
 
     Also refuse a run folder that holds a link to somewhere else: what is written to
     the run would be written there.
@@ -477,12 +477,12 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a process is working on a run."""
+    """Return whether a process is working on a run."""
     return is_locked(Path(folder) / ".lock")
 
 
 def is_locked(path: Path, unknown: bool = False) -> bool:
-    """Whether a process holds a lock file; `unknown` where it cannot be asked for."""
+    """Return whether a process holds a lock file; `unknown` if it can't be tested."""
     if not path.exists():
         return False
     try:
@@ -514,7 +514,7 @@ def _differences(
 
 
 def _short(value: object) -> str:
-    """A value in one line; of a long list, such as a split's cases, the beginning."""
+    """Format a value in one line; shorten a long list, such as a split's cases."""
     text = repr(value)
     if not isinstance(value, list) or len(text) <= 80:
         return text
@@ -559,7 +559,7 @@ def _visible(folder: Path) -> Iterator[Path]:
 
 
 def _unrecorded(folder: Path) -> str:
-    """What there is in place of a run, and what to do."""
+    """Describe what is in place of a run, and what to do."""
     names = sorted(path.name for path in _visible(Path(folder)))
     if not names:
         return "found none; make one with `dscpp train … --output FOLDER`"
@@ -570,7 +570,7 @@ def _unrecorded(folder: Path) -> str:
 
 
 def unrecorded(results: Path) -> list[str]:
-    """Say which folders in the place of runs hold files but no `run.json`.
+    """Return lines on folders in the place of runs with files but no `run.json`.
 
     A line for each, in order; `find` leaves these folders out.
     """
@@ -582,7 +582,7 @@ def unrecorded(results: Path) -> list[str]:
 
 
 def readable(folder: Path) -> Run | None:
-    """The run in a folder; None where there is none that can be read."""
+    """Return the run in a folder; None if there is none that can be read."""
     try:
         return Run.open(folder)
     except InputError:
@@ -590,12 +590,12 @@ def readable(folder: Path) -> Run | None:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether the folder holds a run."""
+    """Return whether the folder holds a run."""
     return (Path(folder) / RECORD).is_file()
 
 
 def find(folder: Path) -> list[Run]:
-    """All runs in `<folder>/runs/`, by name.
+    """Return all runs in `<folder>/runs/`, by name.
 
     Folders without a `run.json` are left out: see `unrecorded`.
     """
@@ -608,7 +608,7 @@ def _runs_in(folder: Path) -> list[Run]:
 
 
 def listed(folders: Iterable[Path]) -> list[Run]:
-    """The runs that folders are or hold, each once, in the order given.
+    """Return the runs that folders are or hold, each once, in the order given.
 
     A folder is a run, or one of runs, as of `results/<dataset>/<preset>`, or one with
     runs directly in it.

@@ -32,7 +32,7 @@ _SHARED = (
 
 
 def measure(group: Path, root: Path) -> runs.Run | None:
-    """Measure the truth beside the evaluated runs of a group.
+    """Measure the true probabilities beside the evaluated runs of a group.
 
     `group` is `results/<dataset>/<preset>`, `root` the data set's folder.
 
@@ -64,7 +64,7 @@ def measure(group: Path, root: Path) -> runs.Run | None:
 
 
 def _is_current(folder: Path, record: dict[str, Any]) -> bool:
-    """Whether this was measured before, and its files are as they were written."""
+    """Return whether this was measured before, and its files are unchanged."""
     if not runs.is_run(folder):
         return False
     present = runs.Run.open(folder).record
@@ -87,5 +87,5 @@ def _measured(module: Phantom, root: Path, run: runs.Run) -> evaluate.Measured:
 def _softmax(
     p: npt.NDArray[Any], shape: tuple[int, ...]
 ) -> Iterable[tuple[Any, npt.NDArray[Any]]]:
-    """All of an image at once, as `predictions.slabs` gives it."""
+    """Return an image as one slab, as `predictions.slabs` yields them."""
     return [(..., np.stack([1 - p, p], axis=-1).reshape(*shape, 2))]

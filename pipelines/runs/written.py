@@ -33,7 +33,7 @@ _DOTS_A_METRE = (7874, 11811)  # of 200 and 300 dots an inch, as figures have th
 
 
 def known(folder: Path) -> dict[str, list[str]]:
-    """SHA-256 of the files that were written into a folder, by their names.
+    """Return the SHA-256 of the files written into a folder, by name.
 
     A name has several, oldest first, where a command was stopped: its file is one of
     them.
@@ -72,7 +72,7 @@ def _write(folder: Path, hashes: Mapping[str, Iterable[str]]) -> Path:
 
 @contextlib.contextmanager
 def anew(folder: Path, possible: Iterable[str] = ()) -> Iterator[None]:
-    """Write files into a folder (`write`); then leave one line for each in its list.
+    """Write files into a folder (`write`); then keep one line for each in its list.
 
     What an earlier call wrote of the `possible` names, and this one does not, is
     deleted; what was changed since stays, and is named.
@@ -190,7 +190,7 @@ def require_apart(option: str, output: Path, taken: Iterable[Path]) -> None:
 
 
 def _is_run(folder: Path) -> bool:
-    """Whether a folder holds a run, and not another program's `run.json`."""
+    """Return whether a folder holds a run, not another program's `run.json`."""
     record = read_json(folder / runs.RECORD)
     return runs.is_run(folder) and (record is None or "state" in record)
 
@@ -222,7 +222,7 @@ def require_report(path: Path, keys: Iterable[str]) -> None:
 
 
 def require_figures(results: Path) -> None:
-    """Refuse to replace files that bear a figure's name and are none of ours.
+    """Refuse to replace files with a figure's name that dscpp did not draw.
 
     Raises:
         InputError: see `require_figure`.
@@ -234,7 +234,7 @@ def require_figures(results: Path) -> None:
 
 
 def require_figure(path: Path) -> None:
-    """Refuse to replace a picture that was not drawn here.
+    """Refuse to replace a picture that dscpp did not draw.
 
     Raises:
         InputError: a file is there that Matplotlib did not write as here: PNG without

@@ -42,7 +42,7 @@ class TrainingData:
 
 
 def build(protocol: Protocol, channels: int, classes: int) -> keras.Model:
-    """The U-Net for a protocol, with fresh weights (section 2.7: Xavier).
+    """Build the U-Net for a protocol, with fresh weights (section 2.7: Xavier).
 
     It has the form that the backend computes faster; see `unet`. From now on the
     backend multiplies as the protocol's precision says.
@@ -93,7 +93,7 @@ def train(
     weights: list[npt.NDArray[Any]] | None = None,
     watchers: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
-    """Train a run to its end, from the start or from where it stands.
+    """Train a run to its end, from the start or from its saved state.
 
     The same task and data give the same history and weights, to the bit on a CPU,
     however often the process was killed in between, and also where the run was
@@ -136,7 +136,7 @@ def train(
 
 
 def _fingerprint(run: runs.Run) -> str:
-    """What a run's state is of, however many epochs are asked for."""
+    """Return the hash of a run's identity without its number of epochs."""
     known = {key: run.record.get(key) for key in runs.IDENTITY}
     identity = {key: value for key, value in known.items() if value is not None}
     for key in ("overrides", "settings"):

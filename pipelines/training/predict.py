@@ -35,7 +35,7 @@ from pipelines.training.task import Task
 
 
 def load(path: Path, run: runs.Run, protocol: Protocol) -> keras.Model:
-    """A run's best checkpoint, in the form that `fit.build` gives.
+    """Read a run's best checkpoint, in the form that `fit.build` returns.
 
     Raises:
         InputError: no model, a damaged one, one of another architecture, or one that
@@ -89,7 +89,7 @@ def read_model(path: Path) -> keras.Model:
 
 
 def require_own(path: Path, run: runs.Run) -> None:
-    """Refuse weights that are not those a run was measured with.
+    """Refuse weights that are not the run's.
 
     Raises:
         InputError: the file's hash is not the one in `run.json`.

@@ -32,7 +32,7 @@ _DAMAGE = (*archives.DAMAGED, OSError, ValueError, KeyError, TypeError)
 
 @dataclass
 class Progress:
-    """What is known of a training besides its weights.
+    """The progress of a training besides its weights.
 
     Attributes:
         epoch: epochs finished.
@@ -56,7 +56,7 @@ class Progress:
 
 
 class _Saved(TypedDict):
-    """What is saved of a `Progress` beside its weights."""
+    """The part of a `Progress` that is saved as JSON."""
 
     epoch: int
     stopped: bool
@@ -125,7 +125,7 @@ def load(path: Path, model: keras.Model, fingerprint: str = "") -> Progress:
 
 
 def _fitting(file: Any, name: str, variable: keras.Variable) -> npt.NDArray[Any]:
-    """An array of the file that has its variable's shape."""
+    """Return an array of the file; refuse another shape than its variable's."""
     value: npt.NDArray[Any] = file[name]
     if value.shape != tuple(variable.shape):
         raise ValueError(

@@ -112,7 +112,7 @@ class Task:
         )
 
     def arguments(self) -> dict[str, Any]:
-        """The arguments of `make` that give this task, as JSON knows them."""
+        """Return the arguments of `make` that give this task, as JSON knows them."""
         of_protocol = ("method", "settings")
         return {k: v for k, v in self.identity().items() if k not in of_protocol} | {
             "split_files": [str(path.absolute()) for path in self.split_files]
@@ -124,14 +124,14 @@ class Task:
         return datasets.by_name(self.dataset)
 
     def split(self, root: Path, cache: Path) -> dict[str, tuple[str, ...]]:
-        """The split of the data set at `root`; see `data_io.splits.of`."""
+        """Return the split of the data set at `root`; see `data_io.splits.of`."""
         from data_io import splits  # not above: --help needs none of it
 
         options = self.split_seed, self.split_files, cache, self.fold
         return splits.of(self.module, root, *options)
 
     def identity(self) -> dict[str, Any]:
-        """What a run must agree in to be this task, but for the data."""
+        """Return the values that a run of this task must have, but for its data."""
         return {
             "dataset": self.dataset,
             "preset": self.preset,
@@ -148,7 +148,7 @@ class Task:
         }
 
     def folder(self, results: Path, pooled: bool = False) -> Path:
-        """Where this run belongs below the folder of all results.
+        """Return the run's folder below the folder of all results.
 
         `pooled`: of a fold, where the run of all folds belongs.
         """
@@ -203,7 +203,7 @@ def _checked_backend(name: Any) -> str:
 
 
 def from_record(record: Mapping[str, Any]) -> Task:
-    """The task of a run, from its `run.json`: whatever its preset is today."""
+    """Make the task of a run from its `run.json`, even if its preset has changed."""
     loss, gamma = loss_names.checked(record["loss"], record["gamma"])
     return Task(
         dataset=record["dataset"],

@@ -53,7 +53,7 @@ def watchers(run: runs.Run) -> list[Any]:
 
 
 def _mlflow(run: runs.Run) -> Any:
-    """MLflow's own callback, on the run there that belongs to this one."""
+    """Return MLflow's callback, on the MLflow run that belongs to this run."""
     import mlflow
     import mlflow.keras
 

@@ -26,12 +26,12 @@ from data_io.prepare.miscnn_compat import Abstract_Architecture
 
 
 def channels_first_is_faster() -> bool:
-    """Whether this backend computes the channels-first form faster."""
+    """Return whether this backend computes the channels-first form faster."""
     return _on_torch()
 
 
 def computes_channels_first() -> bool:
-    """Whether the backend computes the channels-first form here.
+    """Return whether the backend computes the channels-first form here.
 
     TensorFlow does on a GPU; on a processor it takes oneDNN for it, which it uses by
     itself where there is AVX-512.

@@ -89,7 +89,7 @@ class Experiment:
     source: str = ""
 
     def tasks(self) -> list[Task]:
-        """Every training of it, in the order in which they are made: seed by seed.
+        """Return its trainings, in the order in which they are made: seed by seed.
 
         Raises:
             InputError: unknown data set, preset or loss, or a value out of range.
@@ -156,18 +156,18 @@ class Planned:
 
     @property
     def log(self) -> Path:
-        """Where its output is kept."""
+        """The file of its output."""
         folder = self.work / "logs" / self.group.parent.name / self.group.name
         return folder / f"{self.name}.log"
 
     @property
     def run(self) -> runs.Run | None:
-        """The run as far as it has come; `dscpp run` says why one can't be read."""
+        """The run in its folder; None if there is none that can be read."""
         return runs.readable(self.folder)
 
     @property
     def done(self) -> bool:
-        """Whether its folder says that nothing is left to do."""
+        """Whether its folder shows that nothing is left to do."""
         from pipelines import stages
 
         try:
@@ -179,7 +179,7 @@ class Planned:
             return False
 
     def write(self, path: Path) -> Path:
-        """Write it as a run file, which `load` reads."""
+        """Write the run file that `load` reads."""
         places = {
             "data": None if self.data is None else str(self.data),
             "folder": str(self.folder),
@@ -210,7 +210,7 @@ def load(path: Path) -> Planned:
 
 
 def plan(experiments: Sequence[Experiment], results: Path) -> list[Planned]:
-    """The runs of experiments and where each belongs below `results`, in order.
+    """Return the runs of experiments, in order, and their folders in `results`.
 
     Raises:
         InputError: see `Experiment.tasks`; or two different runs in one folder.
@@ -242,7 +242,7 @@ def read(path: Path) -> list[Experiment]:
 
 
 def of_dataset(path: Path, dataset: str) -> list[Experiment]:
-    """The blocks of an experiment file that are about one data set.
+    """Return the blocks of an experiment file that are about one data set.
 
     Raises:
         InputError: as `read`; no such data set in it.

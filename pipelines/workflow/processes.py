@@ -33,7 +33,7 @@ _KILLED = (
 
 
 def environment() -> dict[str, str]:
-    """The environment of a process that is to end with this one; see `follow`."""
+    """Return the environment of a process that ends with this one; see `follow`."""
     return {**os.environ, VARIABLE: str(os.getpid())}
 
 
@@ -101,14 +101,14 @@ def make(jobs: Sequence[Job], number: int, env: Mapping[str, str]) -> list[str]:
 
 
 class _Running:
-    """The processes that are there now, all with one environment."""
+    """The running processes, all with one environment."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
         self._env = env
         self._processes: set[subprocess.Popen[bytes]] = set()
 
     def run(self, job: Job) -> str:
-        """Why a command failed; "" where it did not."""
+        """Run a command; return why it failed, or ""."""
         before = logs.size(job.log)
         try:
             job.log.parent.mkdir(parents=True, exist_ok=True)
@@ -150,7 +150,7 @@ class _Running:
 
 
 def _say(line: bytes, job: Job, log: BinaryIO) -> None:
-    """Write to log and terminal; a full disk or a closed terminal ends no training."""
+    """Write to log and terminal; ignore a full disk and a closed terminal."""
     with contextlib.suppress(OSError):
         log.write(line)
     text = line.decode(errors="backslashreplace")

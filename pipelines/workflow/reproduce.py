@@ -149,7 +149,7 @@ def require_installed(planned: Sequence[Planned]) -> None:
 
 
 def unclean(pending: Sequence[Planned]) -> str:
-    """Why runs would count in no verdict at the preset paper; "" where they would.
+    """Return why runs at the preset paper would count in no verdict; "" if they do.
 
     Args:
         pending: runs that are not done. Of own images there is no verdict.
@@ -203,7 +203,7 @@ def make(
 
 
 def alone(folder: Path) -> filelock.AcquireReturnProxy:
-    """Hold a call's folder of notes; wait for whoever has it."""
+    """Lock a call's folder of notes; wait for the process that holds it."""
     holder = folder / "process"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -226,7 +226,7 @@ def _wait_for(lock: filelock.BaseFileLock, holder: Path) -> filelock.AcquireRetu
 
 
 def _other_split(planned: Sequence[Planned], root: Path, cache: Path) -> str:
-    """Why runs of a data set could not stand in a table beside those that are there."""
+    """Return why runs could not be in one table with those that are there, or ""."""
     for run in {run.group: run for run in planned}.values():
         wanted = run.task.split(root, cache)
         for record in sorted((run.group / "runs").glob("*/run.json")):
@@ -266,7 +266,7 @@ class Call:
     profile: slurm.Profile | None = None
 
     def run(self) -> int:
-        """Verify, say what to expect, make or submit the runs, and the tables."""
+        """Verify, print the time to expect, make or submit runs, write the tables."""
         placed = [run for run in self.planned if run.data is not None]
         refused = self._refused(placed)
         todo = [run for run in placed if run.task.dataset not in refused]
@@ -293,7 +293,7 @@ class Call:
     def finish(
         self, todo: Sequence[Planned], failed: Sequence[tuple[Planned, str]]
     ) -> int:
-        """Write the tables, and what else needs all runs; say which runs failed.
+        """Write the tables and what else needs all runs; print which runs failed.
 
         `todo` are the runs that were made; `failed` the others, with their last words.
         """
@@ -307,7 +307,7 @@ class Call:
         return 1 if failed or tables else 0
 
     def _refused(self, placed: Sequence[Planned]) -> dict[str, int]:
-        """Data sets that are not as they should be, with the exit codes of verify."""
+        """Return the data sets that `verify` refuses, with its exit codes."""
         roots = {run.task.dataset: str(run.data) for run in placed}
         work = ("--work", str(self.work))
         codes = {
@@ -365,7 +365,7 @@ class Call:
         return self._dscpp("tables", "--results", str(self.results), *only)
 
     def _expect(self, pending: Sequence[Planned]) -> None:
-        """Say how long it takes: from runs that are there, else from a few steps."""
+        """Print the time to expect: from earlier runs, else from a few steps."""
         pending = [
             run
             for run in pending
@@ -392,7 +392,7 @@ class Call:
             bars.note(line)
 
     def _make(self, todo: Sequence[Planned]) -> list[tuple[Planned, str]]:
-        """Make the runs; those that failed, with what each said last."""
+        """Make the runs; return those that failed, with the reason of each."""
         jobs = [self._job(number, run) for number, run in enumerate(todo)]
         shutil.rmtree(self._samples, ignore_errors=True)  # of a call that was killed
         try:
@@ -442,7 +442,7 @@ class Call:
 def _each_group(
     finished: Sequence[Planned], failed: str, do: Callable[[Path, Path], None]
 ) -> None:
-    """Do something with each `results/<dataset>/<preset>` of runs, and its data."""
+    """Call `do` with each `results/<dataset>/<preset>` of runs and its data."""
     groups = {run.group: run.data for run in finished if run.data is not None}
     for group, data in groups.items():
         try:
@@ -481,7 +481,7 @@ _MEMORY = {
 
 
 def shared(jobs: int, samples: Path) -> dict[str, str]:
-    """The variables by which runs at a time share a machine, and their samples.
+    """Return the variables by which runs at a time share a machine and samples.
 
     They count when a backend is imported, so that they go into the environment of the
     runs, behind what the user has set.
@@ -491,6 +491,6 @@ def shared(jobs: int, samples: Path) -> dict[str, str]:
 
 
 def dscpp() -> list[str]:
-    """The command `dscpp` of this environment."""
+    """Return the command `dscpp` of this environment."""
     script = Path(sys.executable).with_name("dscpp")
     return [str(script)] if script.exists() else [sys.executable, "-m", "pipelines.cli"]

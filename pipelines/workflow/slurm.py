@@ -43,7 +43,7 @@ _OURS = (
 
 @dataclass(frozen=True)
 class Profile:
-    """What a cluster is asked for, as a profile file says it.
+    """The settings of a profile file: what a job asks of a cluster.
 
     Attributes:
         sbatch: options of `sbatch` by their long names; "" for one without a value.
@@ -112,7 +112,11 @@ def read(path: Path) -> Profile:
 
 
 def _seconds(time: str) -> int | None:
-    """A time limit of `sbatch`, [days-]hours:minutes:seconds; None of another form."""
+    """Return the seconds of a time limit of `sbatch`; None for 0, which is no limit.
+
+    Its forms are minutes[:seconds], hours:minutes:seconds and
+    days-hours[:minutes[:seconds]]; None of others, such as UNLIMITED.
+    """
     match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", time)
     if not match:
         return None
@@ -126,7 +130,7 @@ def _seconds(time: str) -> int | None:
 
 
 def require() -> None:
-    """Refuse to submit where the commands of SLURM are not.
+    """Refuse to submit without the commands of SLURM.
 
     Raises:
         InputError: one is missing.
@@ -141,7 +145,7 @@ def require() -> None:
 
 
 def queue() -> dict[str, Job]:
-    """This user's jobs by name; none where there is no SLURM.
+    """Return this user's jobs by name; {} without SLURM.
 
     Raises:
         InputError: SLURM does not answer.
@@ -154,7 +158,7 @@ def queue() -> dict[str, Job]:
 
 
 def job_name(folder: Path) -> str:
-    """The name of the job that works on a folder."""
+    """Return the name of the job that works on a folder."""
     name = re.sub(r"[^\w.-]", "_", folder.name)
     return f"dscpp-{name}-{zlib.crc32(os.path.realpath(folder).encode()):08x}"
 
@@ -165,7 +169,7 @@ def submit(
     folder: Path,
     profile: Profile,
 ) -> None:
-    """Submit what is neither done nor queued, and a job that writes the tables then.
+    """Submit the runs that are not queued, and a job that then writes the tables.
 
     `pending` are those with data that are not done; notes and run files go to `folder`.
 
@@ -197,7 +201,7 @@ def submit(
 def _write(
     planned: Sequence[Planned], folder: Path, queued: Mapping[str, Job]
 ) -> dict[Path, Path]:
-    """Write the run files, and delete those of runs that nobody asks for any more.
+    """Write the run files; delete those of runs that are no longer asked for.
 
     A job in the queue reads its file when it starts.
     """
@@ -221,7 +225,7 @@ def _submit_run(run: Planned, file: Path, profile: Profile) -> str:
 
 
 def _submit_tables(folder: Path, numbers: Sequence[str], profile: Profile) -> str:
-    """Submit the job that waits for others, however they end."""
+    """Submit the job that waits for all others, however they end."""
     options = profile.sbatch if profile.tables is None else profile.tables
     after = f"--dependency=afterany:{':'.join(numbers)}"
     command = [sys.executable, "-m", "pipelines.workflow.slurm", str(folder)]
@@ -232,7 +236,7 @@ def _submit_tables(folder: Path, numbers: Sequence[str], profile: Profile) -> st
 def _sbatch(
     options: Mapping[str, str], folder: Path, log: Path, more: Sequence[str]
 ) -> str:
-    """Submit a job; its number."""
+    """Submit a job; return its number."""
     if "\\" in str(log):  # sbatch leaves it out, and nothing could be written
         raise InputError(f"{log}: expected a place without a backslash, for SLURM")
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -257,7 +261,7 @@ def _log(folder: Path) -> Path:
 
 
 def _answer(*command: str) -> str:
-    """What a command of SLURM says.
+    """Return the output of a command of SLURM.
 
     A filter of the user's, such as SQUEUE_STATES, would hide jobs that are queued.
     """
@@ -279,7 +283,7 @@ def _answer(*command: str) -> str:
 
 
 def main() -> int:
-    """Write the tables of a call, given its folder; the exit code is that of a call."""
+    """Write the tables of a call, given its folder; return its exit code."""
     from pipelines.workflow import reproduce
 
     folder = Path(sys.argv[1])

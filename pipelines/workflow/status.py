@@ -28,7 +28,7 @@ _STATES = ("done", "running", "queued", "stopped", "left")
 
 @dataclass(frozen=True)
 class _Pace:
-    """Seconds of a whole run, what they were taken from, and whether it may be less."""
+    """Seconds of a whole run, their source, and whether they are an upper limit."""
 
     seconds: float
     source: str
@@ -36,7 +36,7 @@ class _Pace:
 
 
 def show(planned: Sequence[Planned], options: argparse.Namespace) -> int:
-    """Print of each run whether it is done, running, queued, stopped or left.
+    """Print for each run whether it is done, running, queued, stopped or left.
 
     Then their counts, and the hours to expect.
     """
@@ -68,7 +68,7 @@ def _lines(
 
 
 def _queue() -> dict[str, slurm.Job]:
-    """The jobs in the queue; none where SLURM is installed and of no cluster."""
+    """Return the jobs in the queue; none if SLURM is installed but does not answer."""
     try:
         return slurm.queue()
     except InputError as error:
@@ -77,7 +77,7 @@ def _queue() -> dict[str, slurm.Job]:
 
 
 def _sum(hours: float, unknown: int, profile: slurm.Profile) -> str:
-    """The hours of all runs and their price."""
+    """Format the hours of all runs and their price."""
     kind = "GPU hours" if profile.has_gpu else "hours"
     text = f"In sum about {hours:.1f} {kind}"
     if profile.price is not None:
@@ -86,7 +86,7 @@ def _sum(hours: float, unknown: int, profile: slurm.Profile) -> str:
 
 
 def _state(planned: Planned, job: slurm.Job | None) -> tuple[str, str]:
-    """One of `_STATES`, and what more there is to say."""
+    """Return one of `_STATES`, and a note."""
     state, note = _state_here(planned)
     if job is None or state == "done":
         return state, note
@@ -95,7 +95,7 @@ def _state(planned: Planned, job: slurm.Job | None) -> tuple[str, str]:
 
 
 def _state_here(planned: Planned) -> tuple[str, str]:
-    """The state as the folder and this machine tell it."""
+    """Return the state by the folder and this machine, and a note."""
     run = planned.run
     if run is None:
         return "left", _reason(planned)
@@ -113,7 +113,7 @@ def _state_here(planned: Planned) -> tuple[str, str]:
 
 
 def _reason(planned: Planned) -> str:
-    """Why its last attempt ended, in one line."""
+    """Return why the last attempt ended, in one line."""
     return logs.reason(planned.log).partition("\n")[0]
 
 
@@ -122,7 +122,7 @@ def expect(
     jobs: int = 1,
     profile: slurm.Profile | None = None,
 ) -> tuple[list[str], list[Planned], float]:
-    """Say how long runs take, from what others took on this kind of machine.
+    """Estimate how long runs take, from others on this kind of machine.
 
     For a cluster, others count that were made on a GPU, or on processors, as its
     profile asks; the line says on which.
@@ -158,7 +158,7 @@ def _title(run: Planned) -> str:
 def _near(
     planned: Planned, profile: slurm.Profile | None
 ) -> tuple[list[runs.Run], str]:
-    """Runs of its group that it may take as long as, and where they were made."""
+    """Return comparable runs of the group, and where they were made."""
     group = planned.group
     if profile is None:
         wanted = {"machine": provenance.machine(), "backend": planned.task.backend}
@@ -187,7 +187,7 @@ def _hardware(run: runs.Run) -> str:
 def _pace(
     pending: Sequence[Planned], near: Sequence[runs.Run], where: str
 ) -> _Pace | None:
-    """The pace of `near`, which were made in `place`; None where they say nothing."""
+    """Return the pace of `near`, runs made `where`; None if they have no times."""
     took = [_took(run) for run in near if run.reached("evaluated")]
     finished = [cost for cost in took if cost]
     if finished:
@@ -211,13 +211,13 @@ def _pace(
 
 
 def _trainings(group: Path) -> Iterator[runs.Run]:
-    """Runs of a group as they were trained; one that cannot be read says nothing."""
+    """Yield the trained runs of a group that can be read."""
     readable = map(runs.readable, sorted((group / "runs").glob("*")))
     yield from (run for run in readable if run and not run.method)
 
 
 def _remaining(planned: Planned, pace: _Pace) -> float:
-    """Seconds that are left of a run."""
+    """Return the seconds that are left of a run."""
     run = planned.run
     if run is None:
         return pace.seconds
@@ -227,7 +227,7 @@ def _remaining(planned: Planned, pace: _Pace) -> float:
 
 
 def _took(run: runs.Run) -> tuple[float, int] | None:
-    """Seconds of all stages and epochs of a finished run; None where it has no note."""
+    """Return seconds and epochs of a finished run; None if it has none noted."""
     try:
         times = run.record["times"]
         return float(sum(times[stage] for stage in _STAGES)), int(times["epochs"])
@@ -236,7 +236,7 @@ def _took(run: runs.Run) -> tuple[float, int] | None:
 
 
 def _progress(run: runs.Run) -> tuple[int, float]:
-    """Epochs and seconds of a training that is not at its end; 0 before the first."""
+    """Return epochs and seconds of an unfinished training; 0 before the first."""
     try:
         # What `pipelines.training.state` writes, read without Keras.
         with np.load(run.path(runs.STATE), allow_pickle=False) as file:
