@@ -15,10 +15,10 @@ from data_io.datasets import phantom
 from data_io.errors import InputError
 from pipelines import stages
 from pipelines.cli import main
+from pipelines.prediction import true_posterior
 from pipelines.reporting.figures import photographs
 from pipelines.reporting.pages import Report
 from pipelines.runs import run as runs
-from pipelines.runs import true_posterior
 
 
 @pytest.fixture(scope="module")

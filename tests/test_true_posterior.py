@@ -14,9 +14,9 @@ from data_io.datasets.drive import drive
 from data_io.files.schema import sealed
 from pipelines import stages
 from pipelines.measure import calibration, histograms
+from pipelines.prediction import true_posterior
 from pipelines.reporting import frame, pages
 from pipelines.runs import run as runs
-from pipelines.runs import true_posterior
 from pipelines.training.task import Task
 
 SETTINGS = phantom.Settings(training=12, validation=3, test=50, size=64, seed=11)

@@ -24,8 +24,8 @@ from data_io import splits
 from data_io.errors import InputError
 from pipelines import cli
 from pipelines.environment import provenance
+from pipelines.prediction import true_posterior
 from pipelines.runs import run as runs
-from pipelines.runs import true_posterior
 from pipelines.training.task import Task
 from pipelines.workflow import estimate, plan, processes, reproduce, study
 

@@ -19,9 +19,9 @@ from data_io.verification.report import Report
 from pipelines import stages
 from pipelines.cli import main
 from pipelines.environment import backend
-from pipelines.prediction import export, new_images
+from pipelines.prediction import export, new_images, true_posterior
 from pipelines.reporting.figures import photographs, style
-from pipelines.runs import predictions, true_posterior, written
+from pipelines.runs import predictions, written
 from pipelines.runs import run as runs
 
 FOREIGN = b"a manual label"

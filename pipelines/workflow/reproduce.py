@@ -453,7 +453,7 @@ def _each_group(
 
 def _measure_posterior(group: Path, data: Path) -> None:
     """Of simulated images, measure the true probabilities beside the networks."""
-    from pipelines.runs import true_posterior
+    from pipelines.prediction import true_posterior
 
     true_posterior.measure(group, data)
 
