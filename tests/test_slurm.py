@@ -32,7 +32,7 @@ SBATCH = """#!{python}
 import json, os, pathlib, sys
 asked = pathlib.Path({asked!r})
 lines = asked.read_text().splitlines() if asked.exists() else []
-if os.environ.get("DSCPP_LEADER") or len(lines) >= {most}:
+if os.environ.get("DSCPP_PARENT") or len(lines) >= {most}:
     sys.exit("sbatch: error: QOSMaxSubmitJobPerUserLimit")
 asked.write_text("\\n".join([*lines, json.dumps(sys.argv[1:])]))
 print("Welcome.", f"{{len(lines) + 1}};cluster", sep="\\n")

@@ -1,4 +1,4 @@
-"""What a process that is told to stop saves before it ends.
+"""What a process saves before it ends at a signal.
 
 Ctrl-C raises KeyboardInterrupt in the main thread, once a step is over. SIGTERM (the
 time limit of a cluster) and SIGHUP (a closed terminal) must not wait for that: a step

@@ -22,7 +22,7 @@ from data_io import bars
 from pipelines.environment import stopping
 from pipelines.workflow import logs
 
-VARIABLE = "DSCPP_LEADER"
+VARIABLE = "DSCPP_PARENT"
 ENDED = 143  # what a shell reports for a process that was terminated
 _PATIENCE = 2.0  # seconds for jobs that Ctrl-C has reached too
 # Their last words are those of the process itself, or none are needed.
