@@ -268,8 +268,8 @@ def report(output: Path) -> str:
     from pipelines.reporting.frame import open_study
 
     study = open_study(output)
-    calibration_tables = calibration.tables(study)
-    frames = {name: calibration_tables[name] for name in _FILES}
+    by_file = calibration.tables(study)
+    frames = {name: by_file[name] for name in _FILES}
     frames |= {"table.csv": tables.papers(study)["table.csv"]}
     frames |= {
         "thresholds.csv": tables.thresholds(study),
