@@ -70,25 +70,25 @@ def with_seeds(seed_deviation: float) -> tuple[Draw, float]:
 
 def populations() -> dict[tuple[str, str], tuple[Draw, float]]:
     """What is drawn from and its mean, by kind of interval and name."""
-    found: dict[tuple[str, str], tuple[Draw, float]] = {
+    draws: dict[tuple[str, str], tuple[Draw, float]] = {
         ("mean", "normal"): (lambda random, n: random.normal(size=n), 0.0)
     }
     for sigma in (0.5, 1.0):  # of the logarithm
-        found["mean", f"lognormal, sigma {sigma:g}"] = (
+        draws["mean", f"lognormal, sigma {sigma:g}"] = (
             partial(_lognormal, sigma),
             math.exp(sigma**2 / 2),
         )
     for metric in ("nll", "dice"):
         values = {loss: read(run, metric) for loss, run in LOSSES.items()}
-        for loss, one in values.items():
-            found["mean", f"2018DSB, {metric} of {loss}"] = measured(one)
+        for loss, case_values in values.items():
+            draws["mean", f"2018DSB, {metric} of {loss}"] = measured(case_values)
         for loss in ("DSC", "CE"):
             name = f"2018DSB, {metric} of DSC++ less {loss}"
-            found["paired difference", name] = measured(values["DSC++"] - values[loss])
+            draws["paired difference", name] = measured(values["DSC++"] - values[loss])
     for deviation in (0.0, 0.1, 0.3, 0.6, 1.0):
         name = f"normal, trainings differ by {deviation:g}"
-        found["mean over seeds", name] = with_seeds(deviation)
-    return found
+        draws["mean over seeds", name] = with_seeds(deviation)
+    return draws
 
 
 def _lognormal(sigma: float, random: np.random.Generator, n: int) -> _Floats:
@@ -114,15 +114,15 @@ def simulate(
         A row with `COLUMNS`: `error` is the binomial standard error of `coverage`.
     """
     kind, name = key
-    draw, truth = populations()[key]
+    draw, mean = populations()[key]
     random = np.random.default_rng([zlib.crc32(name.encode()), n])
-    ends = np.array(
+    bounds = np.array(
         [interval(draw(random, n), seed) for seed in range(replications)], dtype=float
     )
     # An interval of width 0 about 0 would come down to the last bits.
     slack = 1e-12
-    below = float(np.mean(ends[:, 1] < truth - slack))
-    above = float(np.mean(ends[:, 0] > truth + slack))
+    below = float(np.mean(bounds[:, 1] < mean - slack))
+    above = float(np.mean(bounds[:, 0] > mean + slack))
     coverage = 1 - below - above
     return {
         "interval": kind,
@@ -134,7 +134,7 @@ def simulate(
         "error": f"{math.sqrt(coverage * (1 - coverage) / replications):.4f}",
         "below": f"{below:.4f}",
         "above": f"{above:.4f}",
-        "width": f"{np.mean(ends[:, 1] - ends[:, 0]):.4g}",
+        "width": f"{np.mean(bounds[:, 1] - bounds[:, 0]):.4g}",
     }
 
 
@@ -147,10 +147,10 @@ def interval(values: _Floats, seed: int) -> tuple[float, float]:
             replications have to be independent.
     """
     if values.ndim == 1:
-        one = statistics.bootstrap(values, seed=seed)
-        return one.ci_low, one.ci_high
-    both = estimate(values)
-    return both.ci_low, both.ci_high
+        bootstrapped = statistics.bootstrap(values, seed=seed)
+        return bootstrapped.ci_low, bootstrapped.ci_high
+    over_seeds = estimate(values)
+    return over_seeds.ci_low, over_seeds.ci_high
 
 
 def table(rows: pd.DataFrame) -> str:
@@ -167,8 +167,8 @@ def table(rows: pd.DataFrame) -> str:
 
 def update(page: Path = PAGE) -> None:
     """Put the table of `coverage.csv` between the markers of a page."""
-    text, content = page.read_text("utf-8"), table(pd.read_csv(OUTPUT))
-    page.write_text(markdown.replace_marked(page, text, "coverage", content), "utf-8")
+    text, block = page.read_text("utf-8"), table(pd.read_csv(OUTPUT))
+    page.write_text(markdown.replace_marked(page, text, "coverage", block), "utf-8")
 
 
 def main() -> None:

@@ -116,8 +116,8 @@ def _train(
 ) -> None:
     """Train on phantoms in a folder that is deleted."""
     long = {"epochs": epochs, "stopping_patience": epochs, "input_shape": list(size)}
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         drawn = phantom.Settings(size=max(size), **COUNTS)
         root = phantom.generate(drawn, folder / "phantom")
         record, split = vessels.record(root), vessels.split(root)
@@ -129,9 +129,11 @@ def _train(
         prepared = cache.prepare(
             vessels, root, cases, settings, folder / "cache", False
         )
-        material = fit.Material(prepared, split, len(record.classes), record.channels)
+        training_data = fit.TrainingData(
+            prepared, split, len(record.classes), record.channels
+        )
         run = runs.Run.create(folder / "run", {"times": {}} | task.identity())
-        fit.train(task, material, run, watchers=[watcher])
+        fit.train(task, training_data, run, watchers=[watcher])
 
 
 def epochs_beside_steps(

@@ -57,11 +57,11 @@ def simulate(folder: Path, shape: tuple[int, ...]) -> None:
     affine[[0, 1, 2, 3], [2, 1, 0, 3]] = *(-mm for mm in SPACING_MM[::-1]), 1
     header = nibabel.Nifti1Header()
     header.set_data_shape(shape)
-    place = nifti.Geometry(shape, affine, header)
+    geometry = nifti.Geometry(shape, affine, header)
     case = folder / "data" / CASE
     case.mkdir(parents=True)
-    nifti.write_like(case / kits19.LABEL, label, place)
-    nifti.write_like(case / kits19.IMAGE, image, place)
+    nifti.write_like(case / kits19.LABEL, label, geometry)
+    nifti.write_like(case / kits19.IMAGE, image, geometry)
 
     grid = native_grid.resampled_shape(
         shape, SPACING_MM, kits19.RECORD.spacing_mm or ()
@@ -131,15 +131,15 @@ def notebooks_evaluation(folder: Path) -> Work:
 def _notebooks_measures(
     label: np.ndarray, predicted: np.ndarray, p: np.ndarray, target: int
 ) -> dict[str, float]:
-    truth, guess = label == target, predicted == target
-    tp = np.logical_and(truth, guess).sum()
+    is_target, is_predicted = label == target, predicted == target
+    tp = np.logical_and(is_target, is_predicted).sum()
     return {
         "nll": -np.mean(label * np.log(np.clip(p, 1e-7, 1 - 1e-7))),
         "brier": np.mean((label - p) ** 2),
-        "dice": 2 * tp / (truth.sum() + guess.sum()),
-        "jaccard": tp / np.logical_or(truth, guess).sum(),
-        "precision": tp / guess.sum(),
-        "recall": tp / truth.sum(),
+        "dice": 2 * tp / (is_target.sum() + is_predicted.sum()),
+        "jaccard": tp / np.logical_or(is_target, is_predicted).sum(),
+        "precision": tp / is_predicted.sum(),
+        "recall": tp / is_target.sum(),
     }
 
 
@@ -179,14 +179,14 @@ def beside_notebooks(draws: int = 3) -> list[timing.Row]:
     Returns:
         By the clock; of the processor; peak memory.
     """
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         alone(simulate, folder, LONG)
         works = [evaluation, notebooks_evaluation] * draws
-        found = [alone(measure, work, folder) for work in works]
+        costs = [alone(measure, work, folder) for work in works]
     ours, theirs = (
         {kind: np.array([draw[kind] for draw in part]) for kind in part[0]}
-        for part in (found[::2], found[1::2])
+        for part in (costs[::2], costs[1::2])
     )
     row = partial(
         timing.compare, "evaluation", shape=LONG, packages=PACKAGES, backend=""
@@ -205,14 +205,14 @@ def beside_notebooks(draws: int = 3) -> list[timing.Row]:
 
 def longest_case() -> timing.Row:
     """Measure ours on a case as long as KiTS19's longest: its peak memory."""
-    with tempfile.TemporaryDirectory() as place:
-        alone(simulate, Path(place), LONGEST)
-        found = alone(measure, evaluation, Path(place))
+    with tempfile.TemporaryDirectory() as temporary:
+        alone(simulate, Path(temporary), LONGEST)
+        cost = alone(measure, evaluation, Path(temporary))
     return timing.compare(
         "evaluation",
         "evaluation, longest case: peak memory",
         LONGEST,
-        np.array([found["peak memory"]]),
+        np.array([cost["peak memory"]]),
         None,
         PACKAGES,
         MOST_MB,

@@ -30,8 +30,8 @@ from data_io.files import hashing
 from pipelines import cli, stages
 from pipelines.environment import provenance
 from pipelines.reporting.figures import style
+from pipelines.runs import predictions, written
 from pipelines.runs import run as runs
-from pipelines.runs import stored, written
 from pipelines.runs.run import write_csv
 from pipelines.training.task import Task
 
@@ -61,13 +61,13 @@ def simulate(folder: Path, number: int) -> None:
     record |= {"classes": ["background", "vessel"], "preprocessing": {}, "files": {}}
     record |= {"data_hash": hashing.data_hash(hashes)}
     run = runs.Run.create(folder / "run", record)
-    run.path(stored.PROBABILITIES).mkdir()
-    for _, case in stored.cases(run):
+    run.path(predictions.PROBABILITIES).mkdir()
+    for _, case in predictions.cases(run):
         p = phantom.vessels.posterior(data, case)
-        np.save(stored.path(run, case), np.stack([1 - p, p], axis=-1))
-    names = [f"{case}.npy" for _, case in stored.cases(run)]
-    written.seal(run.path(stored.PROBABILITIES), names)
-    run.update(files=[stored.LIST], state="predicted")
+        np.save(predictions.path(run, case), np.stack([1 - p, p], axis=-1))
+    names = [f"{case}.npy" for _, case in predictions.cases(run)]
+    written.seal(run.path(predictions.PROBABILITIES), names)
+    run.update(files=[predictions.LIST], state="predicted")
 
 
 def copies(folder: Path, number: int) -> None:
@@ -102,8 +102,8 @@ def _command(*typed: object) -> Work:
 
 def verify(folder: Path) -> Work:
     """`dscpp verify` of data that were not verified before."""
-    place = ("--data", folder / "data", "--work", folder / "fresh")
-    return _command("verify", "--dataset", "phantom", *place)
+    options = ("--data", folder / "data", "--work", folder / "fresh")
+    return _command("verify", "--dataset", "phantom", *options)
 
 
 def preparation(folder: Path) -> Work:
@@ -118,8 +118,8 @@ def start(folder: Path) -> Work:
 
 def evaluation(folder: Path) -> Work:
     """`dscpp evaluate` of the validation and test cases."""
-    place = ("--data", folder / "data", "--work", folder / "work")
-    return _command("evaluate", "--run", folder / "run", *place)
+    options = ("--data", folder / "data", "--work", folder / "work")
+    return _command("evaluate", "--run", folder / "run", *options)
 
 
 def tables(folder: Path) -> Work:
@@ -163,15 +163,15 @@ def grow(
     make: Callable[[Path, int], None],
     number: int,
     parts: Mapping[str, Callable[[Path], Work]],
-    of: str,
+    kind: str,
 ) -> Iterator[dict[str, Any]]:
     """Rows of all parts for one number of cases or runs, a process each."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place).resolve()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary).resolve()
         alone(make, folder, number)
         for part, prepare in parts.items():
             seconds, peak = alone(measure, prepare, folder)
-            row = {"part": part, "of": of, "number": number, "seconds": seconds}
+            row = {"part": part, "of": kind, "number": number, "seconds": seconds}
             print(row, peak, "MB", flush=True)
             yield row | {"peak_mb": peak, "machine": provenance.machine()}
 
@@ -184,9 +184,9 @@ def draw(rows: pd.DataFrame, stem: Path) -> None:
         axes = figure.subplots(1, 2)
         names = {"seconds": "processor time (s)", "peak_mb": "peak memory (MB)"}
         for axis, (value, name) in zip(axes, names.items(), strict=True):
-            for (part, of), own in rows.groupby(["part", "of"], sort=False):
-                label = part if of == "cases" else f"{part} of {of}"
-                axis.plot(own["number"], own[value], marker="o", label=label)
+            for (part, kind), points in rows.groupby(["part", "of"], sort=False):
+                label = part if kind == "cases" else f"{part} of {kind}"
+                axis.plot(points["number"], points[value], marker="o", label=label)
             axis.set(xscale="log", xlabel="cases; runs", ylabel=name)
             axis.xaxis.set_major_formatter("{x:,.0f}")
         axes[0].set(yscale="log")
@@ -204,12 +204,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=OUTPUT, metavar="CSV")
     options = parser.parse_args()
     rows = list[dict[str, Any]]()
-    for make, numbers, parts, of in (
+    for make, numbers, parts, kind in (
         (simulate, CASES, OF_CASES, "cases"),
         (copies, RUNS, {"tables": tables_of_runs}, "runs"),
     ):
         for number in (number for number in numbers if number <= options.most):
-            for row in grow(make, number, parts, of):
+            for row in grow(make, number, parts, kind):
                 rows.append(row)
                 write_csv(options.output, COLUMNS, rows)
     draw(pd.read_csv(options.output), options.output.with_suffix(""))

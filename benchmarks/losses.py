@@ -213,8 +213,11 @@ def port_against_monai(
         row
         for device in devices
         for shape in PORT_SHAPES
-        for mode, own in (*((mode, names) for mode in EAGER), ("compiled", compiled))
-        for row in _port_beside(device, shape, mode, draws, own)
+        for mode, selected in (
+            *((mode, names) for mode in EAGER),
+            ("compiled", compiled),
+        )
+        for row in _port_beside(device, shape, mode, draws, selected)
     ]
 
 
@@ -230,33 +233,33 @@ def _port_beside(
     indices, logits = labels_and_logits(shape, axis=1)
     y_true = torch.from_numpy(indices[:, None]).long().to(device)
     y_pred = torch.from_numpy(logits).to(device)
-    own = list(dscpp_torch.NAMES if names is None else names)
+    selected = list(dscpp_torch.NAMES if names is None else names)
     raw = {"softmax": True, "to_onehot_y": True}
     if mode in EAGER[1:]:
-        own = [name for name in own if name in DICE]
+        selected = [name for name in selected if name in DICE]
         y_true = functional.one_hot(y_true[:, 0], shape[1]).movedim(-1, 1)
         raw = {"softmax": True}
         if mode.endswith("regions"):  # each holds the one before it
             y_true, raw = y_true.cumsum(1), {"sigmoid": True}
         y_true = y_true.float().contiguous()
-    peers = {_nearest(name) for name in own}
+    peers = {_nearest(name) for name in selected}
     modules = {name: getattr(monai.losses, name)(**raw) for name in sorted(peers)}
-    modules |= {name: dscpp_torch.by_name(name, **raw) for name in own}
+    modules |= {name: dscpp_torch.by_name(name, **raw) for name in selected}
     if mode == "compiled":
         # All are one function to the compiler, which gives up after eight forms of it.
         torch._dynamo.config.recompile_limit = max(8, 2 * len(modules))
-        modules = {name: torch.compile(each) for name, each in modules.items()}
-    steps = {name: _step(each, y_true, y_pred) for name, each in modules.items()}
+        modules = {name: torch.compile(module) for name, module in modules.items()}
+    steps = {name: _step(module, y_true, y_pred) for name, module in modules.items()}
     if mode == "compiled":
         steps = {name: step for name, step in steps.items() if _compiles(name, step)}
-        own = [name for name in own if {name, _nearest(name)} <= steps.keys()]
+        selected = [name for name in selected if {name, _nearest(name)} <= steps.keys()]
     clock = time.process_time if device == "cpu" else time.perf_counter
     seconds = timing.alternate(steps, draws, clock=clock)
     megabytes = {name: _peak_megabytes(step, device) for name, step in steps.items()}
     return [
-        _port_row(name, mode, device, shape, what, found)
-        for name in own
-        for what, found in (("time", seconds), ("memory", megabytes))
+        _port_row(name, mode, device, shape, what, values)
+        for name in selected
+        for what, values in (("time", seconds), ("memory", megabytes))
     ]
 
 
@@ -266,15 +269,15 @@ def _port_row(
     device: str,
     shape: tuple[int, ...],
     what: str,
-    found: dict[str, np.ndarray],
+    values: dict[str, np.ndarray],
 ) -> timing.Row:
     peer = _nearest(name)
     return timing.compare(
         "port",
         f"{name} ({mode}, {device}), {what}",
         shape,
-        found[name],
-        (f"MONAI {peer}", found[peer]),
+        values[name],
+        (f"MONAI {peer}", values[peer]),
         ("torch", "monai"),
         PORT_TARGET if name == "DSC++" and mode != "compiled" else None,
         unit="ms" if what == "time" else "MB",
@@ -340,9 +343,9 @@ def _peak_megabytes(step: Callable[[], object], device: str) -> np.ndarray:
     ) as profile:
         step()
     events = profile.profiler.kineto_results.events()
-    memory = [each for each in events if each.name() == "[memory]"]
-    memory.sort(key=lambda each: each.start_ns())
-    held = np.cumsum([each.nbytes() for each in memory])
+    memory = [event for event in events if event.name() == "[memory]"]
+    memory.sort(key=lambda event: event.start_ns())
+    held = np.cumsum([event.nbytes() for event in memory])
     return np.array([held.max() / 1e6])
 
 
@@ -351,8 +354,8 @@ def main() -> None:
     parser = timing.parser(__doc__)
     parser.add_argument("part", choices=("step", "peers", "port"))
     parser.add_argument("--draws", type=int, default=DRAWS)
-    about = "of the port, comma-separated; else all"
-    parser.add_argument("--losses", metavar="NAMES", help=about)
+    help_text = "of the port, comma-separated; else all"
+    parser.add_argument("--losses", metavar="NAMES", help=help_text)
     arguments = parser.parse_args()
     names = arguments.losses.split(",") if arguments.losses else None
     parts: dict[str, Callable[[int], list[timing.Row]]] = {

@@ -29,12 +29,14 @@ def table(rows: Sequence[timing.Row]) -> str:
     wanted += _largest([row for row in rows if row.target and row.part == "losses"])
     wanted.sort(key=lambda row: ORDER.index(row.part))
     # A mark for each machine and device, for that of most rows none.
-    places = Counter(map(_place, wanted)).most_common()
-    marks = {place: r"\*" * number for number, (place, _) in enumerate(places)}
-    machines = "; ".join(f"{mark} {place}".strip() for place, mark in marks.items())
+    places = Counter(map(_machine, wanted)).most_common()
+    marks = {machine: r"\*" * number for number, (machine, _) in enumerate(places)}
+    machines = "; ".join(f"{mark} {machine}".strip() for machine, mark in marks.items())
     return "\n".join(
         (
-            markdown.table(HEADER, [_cells(row, marks[_place(row)]) for row in wanted]),
+            markdown.table(
+                HEADER, [_cells(row, marks[_machine(row)]) for row in wanted]
+            ),
             "",
             f"Machine: {machines}. Ratio: ours over the other's, of medians, for "
             "samples of means; met where it is at most what is wanted.",
@@ -42,15 +44,15 @@ def table(rows: Sequence[timing.Row]) -> str:
     )
 
 
-def _place(row: timing.Row) -> str:
+def _machine(row: timing.Row) -> str:
     return row.machine if row.device == "CPU" else f"{row.device}, {row.machine}"
 
 
 def _largest(rows: Sequence[timing.Row]) -> list[timing.Row]:
     """Of each backend's losses on a device that of the largest share of a step."""
     by_share = sorted(rows, key=lambda row: float(row.ratio))
-    found = {(row.backend, row.device): row for row in by_share}
-    return sorted(found.values(), key=lambda row: row.key)
+    by_device = {(row.backend, row.device): row for row in by_share}
+    return sorted(by_device.values(), key=lambda row: row.key)
 
 
 def _cells(row: timing.Row, mark: str) -> list[str]:
@@ -68,9 +70,11 @@ def _cells(row: timing.Row, mark: str) -> list[str]:
 def growth(rows: pd.DataFrame) -> str:
     """Lay out `growth.csv`: seconds and MB of each part, a column a number."""
     lines = []
-    for (part, of), own in rows.groupby(["part", "of"], sort=False):
-        cells = [f"{n:,.0f}: {s:g} s, {mb:g} MB" for n, s, mb in own[_GROWN].to_numpy()]
-        lines.append([part, of, *cells])
+    for (part, kind), points in rows.groupby(["part", "of"], sort=False):
+        cells = [
+            f"{n:,.0f}: {s:g} s, {mb:g} MB" for n, s, mb in points[_GROWN].to_numpy()
+        ]
+        lines.append([part, kind, *cells])
     width = max(map(len, lines))
     lines = [line + [""] * (width - len(line)) for line in lines]
     heads = ["part", "of", *("number: processor, peak memory" for _ in lines[0][2:])]
@@ -83,12 +87,12 @@ _GROWN = ["number", "seconds", "peak_mb"]
 def soak(rows: pd.DataFrame) -> str:
     """Lay out `soak.csv`: a line a stage."""
     lines = []
-    for stage, own in rows.groupby("stage", sort=False):
-        full = own["disk"] == "full"
-        refused = (own["ended"] != "SIGKILL").sum()
-        runs = own.drop_duplicates("run")["same"]
+    for stage, kills in rows.groupby("stage", sort=False):
+        full = kills["disk"] == "full"
+        refused = (kills["ended"] != "SIGKILL").sum()
+        runs = kills.drop_duplicates("run")["same"]
         same = f"{(runs == 'yes').sum()} of {len(runs)}"
-        lines.append([stage, len(own), full.sum(), refused, same])
+        lines.append([stage, len(kills), full.sum(), refused, same])
     heads = ["stage", "disturbed", "on a full disk", "of these refused by itself",
              "runs that ended the same to the bit"]  # fmt: skip
     return markdown.table(heads, [list(map(str, line)) for line in lines])
@@ -110,8 +114,8 @@ def update(page: Path = PAGE) -> None:
         path = PAGE.with_name(f"{make.__name__}.csv")
         if path.exists():
             parts[make.__name__] = make(pd.read_csv(path, keep_default_na=False))
-    for name, content in parts.items():
-        text = markdown.replace_marked(page, text, name, content)
+    for name, block in parts.items():
+        text = markdown.replace_marked(page, text, name, block)
     page.write_text(text, encoding="utf-8")
 
 

@@ -34,13 +34,13 @@ class PlainUNet(nn.Module):
         widths = [filters * 2**level for level in range(depth + 1)]
         transposed = getattr(nn, f"ConvTranspose{rank}d")
         self.down = nn.ModuleList(
-            _two_convolutions(rank, *ends) for ends in pairwise([channels, *widths])
+            _two_convolutions(rank, *sizes) for sizes in pairwise([channels, *widths])
         )
         self.up = nn.ModuleList(
             nn.ModuleList(
-                [transposed(*ends, 2, stride=2), _two_convolutions(rank, *ends)]
+                [transposed(*sizes, 2, stride=2), _two_convolutions(rank, *sizes)]
             )
-            for ends in pairwise(widths[::-1])
+            for sizes in pairwise(widths[::-1])
         )
         self.pool = getattr(nn, f"MaxPool{rank}d")(2)
         self.logits = getattr(nn, f"Conv{rank}d")(filters, classes, 1)
@@ -59,9 +59,9 @@ class PlainUNet(nn.Module):
     def take(self, weights: list[np.ndarray]) -> None:
         """Copy the weights of ours, in Keras' order and with kernels turned."""
         with torch.no_grad():
-            for parameter, given in zip(self.parameters(), weights, strict=True):
-                kernel = given.ndim > 1
-                turned = np.moveaxis(given, (-1, -2), (0, 1)) if kernel else given
+            for parameter, value in zip(self.parameters(), weights, strict=True):
+                kernel = value.ndim > 1
+                turned = np.moveaxis(value, (-1, -2), (0, 1)) if kernel else value
                 if parameter.shape != turned.shape:
                     raise ValueError(
                         f"expected a weight of shape {tuple(parameter.shape)}, "

@@ -151,8 +151,8 @@ def beside_miscnn(
     """
     shape, patch, channels, classes = kind
     axes = len(shape)
-    with tempfile.TemporaryDirectory() as place, _one_core():
-        cache, source = simulated(Path(place), *kind)
+    with tempfile.TemporaryDirectory() as temporary, _one_core():
+        cache, source = simulated(Path(temporary), *kind)
         generator = miscnn_generator(cache, source, augment)
         batches = Batches(cache, cache.cases, classes, augment=augment)
         # The first again for each call that is not timed: then those of the other rows.

@@ -22,9 +22,9 @@ from data_io import datasets
 from data_io.errors import InputError
 from data_io.prepare import cache, patches
 from pipelines import stages
-from pipelines.prediction import apply
+from pipelines.prediction import new_images
+from pipelines.runs import predictions
 from pipelines.runs import run as runs
-from pipelines.runs import stored
 from pipelines.training import predict
 
 _Array = npt.NDArray[np.floating]
@@ -45,8 +45,10 @@ def jumps(foreground: _Array, grid: patches.Grid) -> tuple[float, float]:
     across, beside = [], []
     for axis, parts in enumerate(grid.axes()):
         steps = np.moveaxis(np.abs(np.diff(foreground, axis=axis)), axis, 0)
-        ends = {end for part, _ in parts for end in (part.start, part.stop)}
-        for border in sorted(end for end in ends if 2 <= end <= grid.shape[axis] - 2):
+        borders = {end for part, _ in parts for end in (part.start, part.stop)}
+        for border in sorted(
+            end for end in borders if 2 <= end <= grid.shape[axis] - 2
+        ):
             across.append(steps[border - 1].ravel())
             beside += [steps[border - 2].ravel(), steps[border].ravel()]
     if not across:
@@ -64,25 +66,25 @@ def measure(folder: Path, work: Path = runs.WORK) -> dict[str, tuple[float, floa
     Raises:
         InputError: a run of images, or one whose network or volumes are not here.
     """
-    found: dict[str, list[tuple[float, float]]] = {join: [] for join in patches.JOINS}
+    pairs: dict[str, list[tuple[float, float]]] = {join: [] for join in patches.JOINS}
     for join, foreground, grid in _predicted(folder, work):
-        found[join].append(jumps(foreground, grid))
-    means = {join: np.nanmean(each, axis=0) for join, each in found.items()}
+        pairs[join].append(jumps(foreground, grid))
+    means = {join: np.nanmean(values, axis=0) for join, values in pairs.items()}
     return {join: (float(a), float(b)) for join, (a, b) in means.items()}
 
 
 def _predicted(folder: Path, work: Path) -> Iterator[tuple[str, _Array, patches.Grid]]:
     run = runs.Run.open(folder)
-    trained = apply.open_model(folder)
+    trained = new_images.open_model(folder)
     if not trained.settings.is_3d:
         raise InputError(f"{folder}: expected a run of volumes, found one of images")
     root, module = (
         stages.located(run, None, work),
         datasets.by_name(run.record["dataset"]),
     )
-    with tempfile.TemporaryDirectory() as place:
-        cases = [case for _, case in stored.cases(run)]
-        prepared = cache.prepare(module, root, cases, trained.settings, Path(place))
+    with tempfile.TemporaryDirectory() as temporary:
+        cases = [case for _, case in predictions.cases(run)]
+        prepared = cache.prepare(module, root, cases, trained.settings, Path(temporary))
         for case in cases:
             image = prepared.image(case)
             for join in patches.JOINS:

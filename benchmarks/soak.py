@@ -74,18 +74,20 @@ def fingerprint(folder: Path, without: Collection[str] = ()) -> dict[str, str]:
 
 
 def _digest(path: Path) -> str:
-    kept = _KEPT.get(path.name)
-    data = kept(path) if kept else path.read_bytes()
+    reader = _KEPT.get(path.name)
+    data = reader(path) if reader else path.read_bytes()
     return hashlib.sha256(data).hexdigest()
 
 
 def _of_record(path: Path) -> bytes:
     """A `run.json`; the archive of a network has the time at which it was written."""
     record = json.loads(path.read_bytes())
-    kept = {key: value for key, value in record.items() if key not in _CLOCKS}
-    kept["files"] = {k: v for k, v in kept.get("files", {}).items() if k != runs.MODEL}
-    kept.get("posthoc", {}).pop("model", None)
-    return json.dumps(kept).encode()
+    values = {key: value for key, value in record.items() if key not in _CLOCKS}
+    values["files"] = {
+        k: v for k, v in values.get("files", {}).items() if k != runs.MODEL
+    }
+    values.get("posthoc", {}).pop("model", None)
+    return json.dumps(values).encode()
 
 
 def _of_network(path: Path) -> bytes:
@@ -93,14 +95,14 @@ def _of_network(path: Path) -> bytes:
 
     with zipfile.ZipFile(path) as file:
         parts = [file.read("config.json")]
-        stored = io.BytesIO(file.read("model.weights.h5"))
+        weights_file = io.BytesIO(file.read("model.weights.h5"))
 
     def add(name: str, item: Any) -> None:
         parts.append(name.encode())
         if isinstance(item, h5py.Dataset):
             parts.append(item[()].tobytes())
 
-    with h5py.File(stored) as weights:
+    with h5py.File(weights_file) as weights:
         weights.visititems(add)
     return b"".join(parts)
 
@@ -126,7 +128,7 @@ _KEPT: dict[str, Callable[[Path], bytes]] = {
 
 
 @dataclass(frozen=True)
-class Place:
+class Attempt:
     """A folder in which the run and its tables are made.
 
     Attributes:
@@ -137,18 +139,20 @@ class Place:
 
     def commands(self) -> dict[str, list[str]]:
         """What is started: the run, then the tables of it."""
-        made = [str(path) for path in (self.folder / RUN, *self.folder.glob(SCALED))]
+        run_folders = [
+            str(path) for path in (self.folder / RUN, *self.folder.glob(SCALED))
+        ]
         out = ["--output", str(self.folder / TABLES)]
         return {
             RUN: ["run", str(self.folder / "run.yaml")],
-            TABLES: ["tables", *made, *out],
+            TABLES: ["tables", *run_folders, *out],
         }
 
     def prepare(self, data: Path, epochs: int) -> None:
         """Write the run's file, of own images: their overrides may be in tables."""
         self.folder.mkdir()
         small = {"input_shape": [32, 32], "filters": 2, "depth": 1, "epochs": epochs}
-        asked = {
+        run_file = {
             "dataset": "own",
             "data": str(data),
             "loss": "DSC++",
@@ -158,7 +162,7 @@ class Place:
             "folder": str(self.folder / RUN),
             "work": str(self.folder / "work"),
         }
-        (self.folder / "run.yaml").write_text(json.dumps(asked))
+        (self.folder / "run.yaml").write_text(json.dumps(run_file))
 
     def start(self, name: str) -> subprocess.Popen[str]:
         """Start one of the commands."""
@@ -170,10 +174,10 @@ class Place:
     def finish(self, name: str) -> None:
         """Let a command end; it must succeed."""
         process = self.start(name)
-        _, said = process.communicate()
+        _, message = process.communicate()
         if process.returncode:
             raise SystemExit(
-                f"{self.folder}: {name}: exit code {process.returncode}: {said}"
+                f"{self.folder}: {name}: exit code {process.returncode}: {message}"
             )
 
     @property
@@ -203,20 +207,20 @@ class Place:
         return STAGES[stage] in ("", self.state)
 
 
-def watched(place: Place) -> dict[str, float]:
+def watched(attempt: Attempt) -> dict[str, float]:
     """Make the undisturbed run and its tables; seconds that each stage takes."""
     stages = [stage for stage in STAGES if stage != TABLES]
     begun: dict[str, float] = {}
-    process = place.start(RUN)
+    process = attempt.start(RUN)
     while process.poll() is None:
         for stage in stages:
-            if place.begun(stage, 0):
+            if attempt.begun(stage, 0):
                 begun.setdefault(stage, time.monotonic())
         time.sleep(_POLL_S)
     end = time.monotonic()
-    place.finish(RUN)
+    attempt.finish(RUN)
     begin = time.monotonic()
-    place.finish(TABLES)
+    attempt.finish(TABLES)
     times = [begun.get(stage, end) for stage in stages]
     # A stage that was too short to be seen is disturbed at once.
     spans = np.maximum(np.diff([*times, end]), 0).tolist()
@@ -224,12 +228,12 @@ def watched(place: Place) -> dict[str, float]:
 
 
 def disturb(
-    place: Place, stage: str, after: float, full: bool
+    attempt: Attempt, stage: str, after: float, full: bool
 ) -> dict[str, object] | None:
     """Start a command and kill it in a stage.
 
     Args:
-        place: where the run is.
+        attempt: where the run is.
         stage: one of `STAGES`.
         after: seconds from the moment at which the stage can be disturbed.
         full: whether the disk is full from then on.
@@ -237,8 +241,8 @@ def disturb(
     Returns:
         What became of it; None where it had ended by then.
     """
-    saved, process = place.saved, place.start(TABLES if stage == TABLES else RUN)
-    while process.poll() is None and not place.begun(stage, saved):
+    saved, process = attempt.saved, attempt.start(TABLES if stage == TABLES else RUN)
+    while process.poll() is None and not attempt.begun(stage, saved):
         time.sleep(_POLL_S)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(after)
@@ -247,15 +251,15 @@ def disturb(
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_PATIENCE_S)
     process.kill()
-    said, code = process.communicate()[1], process.wait()
+    message, code = process.communicate()[1], process.wait()
     known = (0, -signal.SIGKILL, 2) if full else (0, -signal.SIGKILL)
-    if "Traceback" in said or code not in known:
-        raise SystemExit(f"{place.folder}: {stage}: exit code {code}: {said}")
+    if "Traceback" in message or code not in known:
+        raise SystemExit(f"{attempt.folder}: {stage}: exit code {code}: {message}")
     if code == 0:
         return None
     ended = "SIGKILL" if code < 0 else "exit code 2"
     row: dict[str, object] = {"stage": stage, "after_s": f"{after:.3f}", "ended": ended}
-    row |= {"disk": "full" if full else "", "state": place.state}
+    row |= {"disk": "full" if full else "", "state": attempt.state}
     print(row, flush=True)
     return row
 
@@ -289,34 +293,34 @@ def soak(
     Yields:
         A row a kill: `COLUMNS`.
     """
-    own = own_images(folder)
-    alone = Place(folder / "alone")
-    alone.prepare(own, epochs)
+    data = own_images(folder)
+    alone = Attempt(folder / "alone")
+    alone.prepare(data, epochs)
     spans, expected = watched(alone), alone.made()
     print(f"undisturbed: {spans}", flush=True)
     on_full = set(random.Random(seed).sample(range(kills), full))
     (done, number), missed = before, 0
     while done < kills and missed < _MISSED:
         number += 1
-        place = Place(folder / f"disturbed-{number}")
-        place.prepare(own, epochs)
+        attempt = Attempt(folder / f"disturbed-{number}")
+        attempt.prepare(data, epochs)
         chance = random.Random(f"{seed} {number}")
-        rows = _rows(place, spans, chance, [n in on_full for n in range(done, kills)])
-        made = place.made()
-        names = expected.keys() | made.keys()
-        other = sorted(n for n in names if expected.get(n) != made.get(n))
+        rows = _rows(attempt, spans, chance, [n in on_full for n in range(done, kills)])
+        result = attempt.made()
+        names = expected.keys() | result.keys()
+        other = sorted(n for n in names if expected.get(n) != result.get(n))
         same = {"run": number, "same": "no" if other else "yes"}
         yield from (row | same | {"kill": done + n} for n, row in enumerate(rows, 1))
         done, missed = done + len(rows), 0 if rows else missed + 1
-        said = ", ".join(other) or "the same to the bit"
-        print(f"run {number}, {done} of {kills} kills: {said}", flush=True)
-        shutil.rmtree(place.folder)
+        verdict = ", ".join(other) or "the same to the bit"
+        print(f"run {number}, {done} of {kills} kills: {verdict}", flush=True)
+        shutil.rmtree(attempt.folder)
     if done < kills:
         raise SystemExit(f"{missed} runs ended before each kill: add --epochs")
 
 
 def _rows(
-    place: Place, spans: dict[str, float], chance: random.Random, full: list[bool]
+    attempt: Attempt, spans: dict[str, float], chance: random.Random, full: list[bool]
 ) -> list[dict[str, object]]:
     """Make a run and its tables, killed in each stage; a row a kill.
 
@@ -326,13 +330,13 @@ def _rows(
     rows = list[dict[str, object]]()
     for stage in STAGES:
         if stage == TABLES:
-            place.finish(RUN)
+            attempt.finish(RUN)
         if len(rows) < len(full):
             after = chance.uniform(0, spans[stage])
-            found = disturb(place, stage, after, full[len(rows)])
-            rows += [found] if found else []
-            spans[stage] /= 1 if found else 2
-    place.finish(TABLES)
+            row = disturb(attempt, stage, after, full[len(rows)])
+            rows += [row] if row else []
+            spans[stage] /= 1 if row else 2
+    attempt.finish(TABLES)
     return rows
 
 
@@ -357,9 +361,9 @@ def main() -> None:
     rows = _before(options.output, options.kills)
     before = (len(rows), max((int(row["run"]) for row in rows), default=0))
     with tempfile.TemporaryDirectory() as folder:
-        asked = (options.kills, options.full, options.seed, options.epochs)
+        numbers = (options.kills, options.full, options.seed, options.epochs)
         where = {"backend": provenance.backend(), "machine": provenance.machine()}
-        for row in soak(Path(folder).resolve(), *asked, before):
+        for row in soak(Path(folder).resolve(), *numbers, before):
             rows.append(row | where)
             write_csv(options.output, COLUMNS, rows)
     if any(row["same"] == "no" for row in rows):

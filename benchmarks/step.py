@@ -50,19 +50,19 @@ def sides(protocol: Protocol, channels: int, classes: int) -> dict[str, Step]:
     model = fit.build(protocol, channels, classes)
     weights = model.get_weights()
     fit.compile_model(model, protocol, losses.by_name("DSC++"))
-    made = {OURS: _waited(partial(model.train_on_batch, image, label))}
-    given = protocol, weights, image, label
+    steps = {OURS: _waited(partial(model.train_on_batch, image, label))}
+    arguments = protocol, weights, image, label
     backend = keras.backend.backend()
     if backend == "torch":
-        made["plain PyTorch, same U-Net"] = _plain(*given)
+        steps["plain PyTorch, same U-Net"] = _plain(*arguments)
     elif backend == "tensorflow":
-        made["MIScnn, same U-Net"] = _miscnn(*given)
+        steps["MIScnn, same U-Net"] = _miscnn(*arguments)
     first = not unet.channels_first_is_faster()
     if unet.computes_channels_first() or not first:
         other = unet.UNet(protocol.filters, protocol.depth, channels_first=first)
         name = f"our U-Net, channels-{'first' if first else 'last'}"
-        made[name] = _network(other, *given)
-    return made
+        steps[name] = _network(other, *arguments)
+    return steps
 
 
 def _plain(
@@ -86,14 +86,14 @@ def _plain(
     )
 
 
-def _miscnn(protocol: Protocol, *given: Any) -> Step:
+def _miscnn(protocol: Protocol, *arguments: Any) -> Step:
     def normalization(momentum: float) -> keras.layers.Layer:
         del momentum  # of batch normalisation
         return keras.layers.GroupNormalization(groups=-1, epsilon=1e-3)
 
     network = standard_unet.Architecture(protocol.filters, protocol.depth)
     with mock.patch.object(standard_unet, "BatchNormalization", normalization):
-        return _network(network, protocol, *given)
+        return _network(network, protocol, *arguments)
 
 
 def _network(
@@ -104,9 +104,9 @@ def _network(
     label: np.ndarray,
 ) -> Step:
     create = getattr(network, f"create_model_{len(protocol.input_shape)}D")
-    theirs = create(image.shape[1:], n_labels=label.shape[-1])
-    theirs.set_weights(weights)
-    theirs.compile(
+    model = create(image.shape[1:], n_labels=label.shape[-1])
+    model.set_weights(weights)
+    model.compile(
         optimizer=keras.optimizers.SGD(
             protocol.learning_rate,
             momentum=protocol.momentum,
@@ -115,7 +115,7 @@ def _network(
         loss=losses.by_name("DSC++"),
         jit_compile=keras.backend.backend() == "jax",  # as ours
     )
-    return _waited(partial(theirs.train_on_batch, image, label))
+    return _waited(partial(model.train_on_batch, image, label))
 
 
 def _waited(step: Callable[[], Any]) -> Step:

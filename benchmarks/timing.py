@@ -150,9 +150,9 @@ def _where(backend: str | None, packages: Sequence[str]) -> dict[str, str]:
 
 def packages() -> tuple[str, ...]:
     """Keras and what it runs on, as they are installed."""
-    found = [name for name in provenance.versions() if name.startswith("tensorflow")]
+    backends = [name for name in provenance.versions() if name.startswith("tensorflow")]
     used = provenance.backend()
-    return ("keras", found[0] if used == "tensorflow" else used)
+    return ("keras", backends[0] if used == "tensorflow" else used)
 
 
 def describe(row: Row) -> str:
@@ -166,11 +166,11 @@ def describe(row: Row) -> str:
     )
 
 
-def parser(about: str | None) -> argparse.ArgumentParser:
+def parser(text: str | None) -> argparse.ArgumentParser:
     """The arguments of every benchmark, with the first line of its docstring."""
-    made = argparse.ArgumentParser(description=(about or "").partition("\n")[0])
-    made.add_argument("--output", type=Path, default=RESULTS, metavar="CSV")
-    return made
+    result = argparse.ArgumentParser(description=(text or "").partition("\n")[0])
+    result.add_argument("--output", type=Path, default=RESULTS, metavar="CSV")
+    return result
 
 
 def record(rows: Sequence[Row], path: Path) -> None:
@@ -182,9 +182,9 @@ def record(rows: Sequence[Row], path: Path) -> None:
 
 def write(rows: Sequence[Row], path: Path = RESULTS) -> None:
     """Write rows to a CSV file, sorted, in the place of older ones of the same key."""
-    kept = {row.key: row for row in (*(read(path) if path.exists() else ()), *rows)}
+    by_key = {row.key: row for row in (*(read(path) if path.exists() else ()), *rows)}
     columns = [field.name for field in fields(Row)]
-    write_csv(path, columns, (asdict(kept[key]) for key in sorted(kept)))
+    write_csv(path, columns, (asdict(by_key[key]) for key in sorted(by_key)))
 
 
 def read(path: Path = RESULTS) -> list[Row]:

@@ -69,18 +69,20 @@ def components() -> Components:
     """Of CE, DSC and DSC++ on DRIVE, of equally many seeds: analysis of variance."""
     study = open_study(RUNS)
     losses = [Variant("CE"), Variant("DSC"), Variant.standard("DSC++")]
-    values = np.stack([study.measures(one, "vessel", "dice") for one in losses])
+    values = np.stack([study.measures(loss, "vessel", "dice") for loss in losses])
     trainings, cases = values.shape[1:]
     centred = values - values.mean(axis=2, keepdims=True)
     by_loss = centred.mean(axis=1)
     case = by_loss.mean(axis=0)
     left = centred - by_loss[:, np.newaxis]
     rest = float((left**2).sum()) / (len(losses) * (trainings - 1) * (cases - 1))
-    own = float(((by_loss - case) ** 2).sum()) / ((len(losses) - 1) * (cases - 1))
+    loss_variance = float(((by_loss - case) ** 2).sum()) / (
+        (len(losses) - 1) * (cases - 1)
+    )
     spread = pooled(values).s ** 2 - rest / cases
     return Components(
         float(case.std(ddof=1)),
-        math.sqrt(max(own - rest / trainings, 0.0)),
+        math.sqrt(max(loss_variance - rest / trainings, 0.0)),
         math.sqrt(max(spread, 0.0)),
         math.sqrt(rest),
     )
@@ -106,8 +108,8 @@ class World:
         # The image and what this loss makes of it, of three losses.
         self.losses = [self.of_loss(self.images) for _ in range(3)]
         times = (noisy, 1.0, 1.0)
-        each = zip(self.losses, times, strict=True)
-        trained = [self.trained(one, seeds, more) for one, more in each]
+        noisiness = zip(self.losses, times, strict=True)
+        trained = [self.trained(loss, seeds, more) for loss, more in noisiness]
         self.a, self.b = trained[:2]
         if seeds == 1:
             trained = [self.trained(self.of_loss(self.images), 3) for _ in range(3)]
@@ -174,7 +176,7 @@ Rule = Callable[[World, float], bool]
 RULES: dict[tuple[str, str], tuple[Rule, float, float]] = {}
 NONE, APART = ("no difference", 0.0), (f"differ by {GAP}", GAP)
 ANOTHER, BETTER = ("one more training", 0.0), (f"a loss {GAP} better", GAP)
-_ASKED: dict[str, tuple[Rule, tuple[tuple[str, float], ...]]] = {
+_QUESTIONS: dict[str, tuple[Rule, tuple[tuple[str, float], ...]]] = {
     "differs over seeds": (differs, (NONE, APART)),
     "differs, spread pooled": (differs_pooled, (NONE,)),
     "the same": (same, (APART, NONE)),
@@ -182,7 +184,7 @@ _ASKED: dict[str, tuple[Rule, tuple[tuple[str, float], ...]]] = {
     "within, other images": (partial(within, False), (ANOTHER, BETTER)),
 }
 for _noisy, _said in ((1.0, ""), (NOISY, f", spreads differ by {NOISY:g}")):
-    for _name, (_rule, _truths) in _ASKED.items():
+    for _name, (_rule, _truths) in _QUESTIONS.items():
         for _truth, _gap in _truths:
             RULES[_name, _truth + _said] = _rule, _gap, _noisy
 for _test in ("signed_rank", "rank_sum"):
@@ -224,13 +226,13 @@ def layout(rows: Iterable[Mapping[str, object]]) -> str:
         [*map(str, key), *(f"{rate:.2f}" for rate in values)]
         for key, values in zip(grid.index, grid.to_numpy(), strict=True)
     ]
-    one = frame.iloc[0]
+    first = frame.iloc[0]
     drawn = (
-        f"Standard deviations drawn: images {one['case']}, loss and image "
-        f"{one['loss_in_case']}, seed {one['training']}, the rest {one['rest']}. "
-        f"{one['replications']} replications a cell: Monte Carlo error at most "
+        f"Standard deviations drawn: images {first['case']}, loss and image "
+        f"{first['loss_in_case']}, seed {first['training']}, the rest {first['rest']}. "
+        f"{first['replications']} replications a cell: Monte Carlo error at most "
         f"{frame['error'].astype(float).max():.3f}, of a rate of 0.05 "
-        f"{math.sqrt(0.05 * 0.95 / float(one['replications'])):.3f}."
+        f"{math.sqrt(0.05 * 0.95 / float(first['replications'])):.3f}."
     )
     return table(["says", "truth", *heads], lines) + "\n\n" + drawn
 

@@ -18,7 +18,7 @@ from pipelines import loss_names
 
 
 def folder(text: str) -> Path:
-    """A path as typed; `~` is the home folder, also where no shell expanded it."""
+    """Return the path typed; expand `~` where no shell did."""
     try:
         return Path(text).expanduser()
     except RuntimeError:  # ~name of nobody here: a name as any other, as in a shell
@@ -26,7 +26,7 @@ def folder(text: str) -> Path:
 
 
 def number(text: str) -> int:
-    """A whole number, 0 or more, as typed."""
+    """Read a whole number, 0 or more."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(
             f"expected a whole number, 0 or more, received {text!r}"
@@ -37,7 +37,7 @@ def number(text: str) -> int:
 def _fraction(
     expected: str, fits: Callable[[float], bool], *words: str
 ) -> Callable[[str], float | str]:
-    """The type of a number as typed that fits, or of one of some words."""
+    """Return a function that reads a number in a range, or one of some words."""
 
     def read(text: str) -> float | str:
         if text in words:
@@ -69,7 +69,7 @@ _TYPES: Mapping[str, Callable[[str], Any]] = {
 
 @cache
 def commands() -> dict[str, Any]:
-    """What `commands.yaml` says of each command."""
+    """Read the table of commands, `commands.yaml`."""
     import yaml
 
     text = Path(__file__).with_name("commands.yaml").read_text("utf-8")
@@ -79,28 +79,28 @@ def commands() -> dict[str, Any]:
 
 @cache
 def _words() -> dict[str, str]:
-    """What stands for the names in braces."""
+    """Return what replaces the names in braces in the help texts."""
     from pipelines.training import protocol
 
-    each = {"datasets": datasets.NAMES, "losses": loss_names.NAMES}
-    each["settings"] = protocol.KEYS
-    return {key: ", ".join(names) for key, names in each.items()}
+    values = {"datasets": datasets.NAMES, "losses": loss_names.NAMES}
+    values["settings"] = protocol.KEYS
+    return {key: ", ".join(names) for key, names in values.items()}
 
 
 def add(parser: argparse._ActionsContainer, wanted: Mapping[str, Any]) -> None:
-    """Add arguments as `commands.yaml` has them; what has no help is a group."""
-    for name, said in wanted.items():
-        if "help" not in said:
-            add(parser.add_argument_group(name), said)
+    """Add the arguments of `commands.yaml`; an entry without help is a group."""
+    for name, entry in wanted.items():
+        if "help" not in entry:
+            add(parser.add_argument_group(name), entry)
             continue
-        options = {**said, "help": said["help"].format(**_words())}
-        for kind in _TYPES.keys() & said.keys():
+        options = {**entry, "help": entry["help"].format(**_words())}
+        for kind in _TYPES.keys() & entry.keys():
             options |= {"type": _TYPES[kind], "metavar": options.pop(kind)}
         parser.add_argument(*name.split(), **options)
 
 
 def take_own(options: argparse.Namespace) -> Record | None:
-    """Look at own images where they are given, and say what was found.
+    """Describe own images where they are given, and print the description.
 
     The record is that of own images; None for other data sets.
 
@@ -133,16 +133,16 @@ def take_own(options: argparse.Namespace) -> Record | None:
     from data_io.own_images import describe
 
     name = f"own-{options.name}" if options.name else "own"
-    found = describe.describe(
+    described = describe.describe(
         options.images, options.masks, options.work, name, class_names(options)
     )
-    bars.note(str(found))
-    options.dataset, options.data = name, found.root.absolute()
+    bars.note(str(described))
+    options.dataset, options.data = name, described.root.absolute()
     return _record_of(name, options.data)
 
 
 def _take_split_by(options: argparse.Namespace) -> None:
-    """Where groups are to stay together, take the data set that keeps them so."""
+    """Take the data set whose split keeps the groups of `--split-by` together."""
     kind = getattr(options, "split_by", None)
     if not kind:
         return
@@ -155,7 +155,7 @@ def _take_split_by(options: argparse.Namespace) -> None:
 
 
 def class_names(options: argparse.Namespace) -> list[str]:
-    """The names that `--classes` lists; [] where it is not given.
+    """Return the names that `--classes` lists; [] without it.
 
     Raises:
         InputError: a name twice, or one that a spreadsheet takes for a formula.
@@ -178,7 +178,7 @@ def class_names(options: argparse.Namespace) -> list[str]:
 
 
 def _record_of(dataset: str, data: Path | None) -> Record | None:
-    """The record of own images; None where the data set's module has one for all."""
+    """Return the record of own images; None for other data sets."""
     module = datasets.by_name(dataset)
-    own = module is datasets.by_name("own")
-    return module.record(module.locate(data)) if own else None
+    is_own = module is datasets.by_name("own")
+    return module.record(module.locate(data)) if is_own else None

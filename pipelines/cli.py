@@ -44,7 +44,7 @@ def main(typed: Sequence[str] | None = None) -> int:
 
 
 def _result(typed: Sequence[str] | None) -> int:
-    """Run a command, and say what is wrong where it fails."""
+    """Run a command; print what is wrong where it fails."""
     try:
         with _bars_closed_first():
             try:
@@ -86,35 +86,35 @@ def _result(typed: Sequence[str] | None) -> int:
 
 
 def _done(options: argparse.Namespace) -> int:
-    """Run a command, print what it returns, unless that is its exit code."""
-    said = pkgutil.resolve_name(options.run)(options)
-    if said is None or isinstance(said, int):
-        return int(said or 0)
-    print(said)
+    """Run a command; print what it returns, unless it is an exit code."""
+    result = pkgutil.resolve_name(options.run)(options)
+    if result is None or isinstance(result, int):
+        return int(result or 0)
+    print(result)
     return 0
 
 
 def _require_text(names: Iterable[str]) -> None:
-    """Refuse names that could not be written into a record; that of this folder too.
+    """Refuse arguments, and a working folder, whose names are not valid text.
 
     Raises:
         InputError: the first that is no text, or this folder was deleted.
     """
     try:
-        here = str(Path.cwd())
+        working_folder = str(Path.cwd())
     except FileNotFoundError as error:
         raise InputError(
             "expected a folder to work in, found that this one was deleted; change to "
             "another"
         ) from error
-    for name in (*names, here):
+    for name in (*names, working_folder):
         if not is_text(name):
             raise InputError(not_text(name))
 
 
 @contextlib.contextmanager
 def _bars_closed_first() -> Iterator[None]:
-    """Let what is said of an error begin on a line of its own, and be the last."""
+    """Close progress bars, so that an error message has the last line to itself."""
     try:
         yield
     except BaseException:
@@ -144,8 +144,8 @@ def _parser() -> argparse.ArgumentParser:
         help="print the script by which a shell completes commands, options and files",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name, said in arguments.commands().items():
-        _add_command(commands, name, said)
+    for name, entry in arguments.commands().items():
+        _add_command(commands, name, entry)
     return parser
 
 
@@ -153,21 +153,22 @@ _Commands = argparse._SubParsersAction
 
 
 def _add_command(
-    commands: _Commands[argparse.ArgumentParser], name: str, said: Mapping[str, Any]
+    commands: _Commands[argparse.ArgumentParser], name: str, entry: Mapping[str, Any]
 ) -> None:
-    """Add a command as `commands.yaml` has it."""
-    text, examples = said["help"], (f"  dscpp {one}" for one in said["examples"])
+    """Add a command of `commands.yaml`."""
+    text = entry["help"]
+    examples = (f"  dscpp {example}" for example in entry["examples"])
     parser = commands.add_parser(
         name,
-        aliases=said.get("aliases", ()),
+        aliases=entry.get("aliases", ()),
         help=text,
         description=text[0].upper() + text[1:] + ".",
-        epilog="\n".join([said.get("note", ""), "examples:", *examples]),
+        epilog="\n".join([entry.get("note", ""), "examples:", *examples]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_quiet(parser, default=argparse.SUPPRESS)  # what stands before it counts too
-    parser.set_defaults(run=said["run"])
-    arguments.add(parser, said["arguments"])
+    parser.set_defaults(run=entry["run"])
+    arguments.add(parser, entry["arguments"])
 
 
 def _add_quiet(parser: argparse.ArgumentParser, default: Any) -> None:
@@ -204,7 +205,9 @@ class _Completion(argparse.Action):
         known = {"dataset": list(datasets.NAMES), "loss": list(loss_names.NAMES)}
         known["preset"] = list(protocol.PRESETS)
         (commands,) = (a for a in parser._actions if isinstance(a, _Commands))
-        for action in (a for each in commands.choices.values() for a in each._actions):
+        for action in (
+            a for command in commands.choices.values() for a in command._actions
+        ):
             action.choices = known.get(action.dest, action.choices)
             if action.type is arguments.folder:
                 action.complete = shtab.FILE

@@ -42,7 +42,7 @@ def fetch(options: argparse.Namespace) -> None:
 
 
 def verify(options: argparse.Namespace) -> Report:
-    """`dscpp verify`: its report, written as JSON too where `options.json` says so.
+    """`dscpp verify`: return its report; write it to `options.json` too, if given.
 
     Raises:
         Problems: all that is wrong; the report is written all the same.
@@ -58,9 +58,9 @@ def verify(options: argparse.Namespace) -> Report:
         report = _verified(options)
         failed: Problems | None = None if report.ok else report.error()
     except Problems as error:  # images that could not be made a data set
-        found = [Finding("own", text) for text in error.problems]
+        findings = [Finding("own", text) for text in error.problems]
         name = options.dataset or "own"
-        report = Report(error.title, Path(), {}, name=name, problems=found)
+        report = Report(error.title, Path(), {}, name=name, problems=findings)
         failed = error
     if options.json:
         runs.write_json(options.json, report.as_dict())
@@ -70,7 +70,7 @@ def verify(options: argparse.Namespace) -> Report:
 
 
 def _verified(options: argparse.Namespace) -> Report:
-    """Every file decoded, and leaks looked for where there is a split."""
+    """Decode every file; look for leaks where there is a split."""
     from data_io import splits
     from data_io.verification import leaks, verify
 
@@ -80,8 +80,8 @@ def _verified(options: argparse.Namespace) -> Report:
     report = verify.audit(module, root, state, jobs=options.jobs)
     fixed = options.split or module.split(root) is not None
     if fixed or len(splits.cases(module, root)) > 2:
-        asked = options.split_seed, options.split, work / "cache"
-        leaks.audit(module, root, report, *asked)
+        split_options = options.split_seed, options.split, work / "cache"
+        leaks.audit(module, root, report, *split_options)
     return report
 
 
@@ -92,9 +92,9 @@ def run(options: argparse.Namespace) -> None:
 
     planned = plan.load(options.file)
     os.environ["KERAS_BACKEND"] = planned.task.backend
-    given = (planned.task, planned.data, planned.folder, planned.work)
-    for stage, done in stages.complete(*given):
-        print(_SAID[stage](done), flush=True)
+    finished = stages.complete(planned.task, planned.data, planned.folder, planned.work)
+    for stage, run in finished:
+        print(_STAGE_MESSAGES[stage](run), flush=True)
 
 
 def _trained(run: Run) -> str:
@@ -127,8 +127,8 @@ def _scaled(run: Run) -> str:
     )
 
 
-# What is said when a stage is done.
-_SAID: dict[str, Callable[[Run], str]] = {
+# What is printed when a stage is done.
+_STAGE_MESSAGES: dict[str, Callable[[Run], str]] = {
     "train": _trained,
     "predict": _predicted,
     "evaluate": _evaluated,
@@ -171,21 +171,21 @@ def predict(options: argparse.Namespace) -> None:
     from pipelines import stages
 
     model = options.model or options.run_folder
-    given = [options.model, options.input, options.output]
-    if options.run_folder and not any(given):
+    image_options = [options.model, options.input, options.output]
+    if options.run_folder and not any(image_options):
         _predict_run(options)
         return
     both = options.model and options.run_folder
-    if both or not all([model, *given[1:]]):
+    if both or not all([model, *image_options[1:]]):
         raise InputError(
             "expected --run RUN, or --run RUN or --model M with --images PATH and "
             "--output DIR; received another combination"
         )
     _refuse(options, "--images", "data", "again", "nifti")
-    from pipelines.prediction import apply
+    from pipelines.prediction import new_images
 
     decision = _decision(options)
-    written = apply.predict_images(
+    written = new_images.predict_images(
         model,
         options.input,
         options.output,
@@ -212,7 +212,7 @@ def _refuse(options: argparse.Namespace, beside: str, *names: str) -> None:
 
 
 def _note_unused(options: argparse.Namespace, done: bool) -> None:
-    """Say that `--data` is not looked at, as a run has passed this stage."""
+    """Print that `--data` is not used, as the run has passed this stage."""
     if options.data and done and not options.again:
         bars.note(
             f"  note     --data {options.data} is not looked at: this was done before; "
@@ -260,8 +260,8 @@ def _predict_run(options: argparse.Namespace) -> None:
     print(_predicted(run))
     if not (options.nifti or options.pictures):
         return
-    made = stages.export(run.folder, options.data, options.work, *files)
-    for paths, what in zip(made, ("label maps", "pictures"), strict=True):
+    exported = stages.export(run.folder, options.data, options.work, *files)
+    for paths, what in zip(exported, ("label maps", "pictures"), strict=True):
         if paths:
             print(f"{paths[0].parent}: {len(paths)} {what}")
 
@@ -279,10 +279,10 @@ def evaluate(options: argparse.Namespace) -> None:
             "expected both --images DIR and --masks DIR of the other set, and no --data"
         )
     _refuse(options, "--images", "again")
-    from pipelines.prediction import apply
+    from pipelines.prediction import new_images
 
     threshold = stages.choose_threshold(options.run_folder, options.threshold)
-    folder = apply.evaluate_set(
+    folder = new_images.evaluate_set(
         options.run_folder,
         options.images,
         options.masks,
@@ -303,13 +303,14 @@ def evaluate(options: argparse.Namespace) -> None:
 def _evaluate_run(options: argparse.Namespace) -> None:
     from pipelines import stages
 
-    given, known = (options.run_folder, options.data), Run.open(options.run_folder)
+    run_and_data = options.run_folder, options.data
+    known = Run.open(options.run_folder)
     done = known.reached("evaluated") and known.has_measures
     _note_unused(options, done and options.threshold is None)
-    print(_evaluated(stages.evaluate(*given, options.work, options.again)))
+    print(_evaluated(stages.evaluate(*run_and_data, options.work, options.again)))
     threshold = stages.choose_threshold(options.run_folder, options.threshold)
     if threshold is not None:
-        path = stages.evaluate_at(*given, threshold, options.work)
+        path = stages.evaluate_at(*run_and_data, threshold, options.work)
         _print_at_threshold(path, "test")
 
 
@@ -325,9 +326,9 @@ def scale(options: argparse.Namespace) -> str:
     """`dscpp scale`: map a run's probabilities."""
     from pipelines import stages
 
-    given = options.run_folder, options.data, options.work, options.again
+    scale_options = options.run_folder, options.data, options.work, options.again
     _note_unused(options, stages.is_scaled(options.run_folder, options.method))
-    return _scaled(stages.scale(*given, options.method))
+    return _scaled(stages.scale(*scale_options, options.method))
 
 
 def tables(options: argparse.Namespace) -> None:
@@ -336,8 +337,8 @@ def tables(options: argparse.Namespace) -> None:
     written = report.write(pages)
     for page in pages:
         print(page.text(), end="\n\n")
-        own = [path for path in written if path.parent == page.study.folder]
-        print("\n".join(str(path) for path in own))
+        page_files = [path for path in written if path.parent == page.study.folder]
+        print("\n".join(str(path) for path in page_files))
     over_all = [path for path in written if path.parent == options.results]
     if over_all:
         print(report.counts(), end="\n\n")
@@ -349,7 +350,7 @@ def tables(options: argparse.Namespace) -> None:
 def _pages(
     options: argparse.Namespace,
 ) -> tuple[pages.Report, list[pages.Page]]:
-    """The tables of the runs that were named, or of what was asked for in results."""
+    """Return the tables of the runs named, or of the results chosen."""
     from pipelines.reporting.pages import Report as Tables
 
     if not options.folders:
@@ -372,7 +373,7 @@ def _unfinished(run: Run) -> str:
 
 
 def _warn_unrecorded(options: argparse.Namespace) -> None:
-    """Say which folders are left out because their record is gone."""
+    """Name the folders that are left out because their record is gone."""
     from pipelines.reporting.frame import unclean
 
     for line in [*runs.unrecorded(options.results), *unclean(options.results)]:
@@ -399,9 +400,9 @@ def figures(options: argparse.Namespace) -> None:
 
 
 def _column(options: argparse.Namespace) -> tuple[Path | None, list[str], Any, bool]:
-    """Where curves go, of which losses, how wide, and whether they have titles."""
+    """Return the output folder, losses, width and use of titles of the curves."""
     named = (options.losses or "").split(",")
-    losses = [loss_names.checked(one.strip())[0] for one in named if one.strip()]
+    losses = [loss_names.checked(name.strip())[0] for name in named if name.strip()]
     if options.output is None and any((losses, options.width, options.no_title)):
         raise InputError(
             "--losses, --width, --no-title: expected --output DIR with them, so "
@@ -414,30 +415,30 @@ def _column(options: argparse.Namespace) -> tuple[Path | None, list[str], Any, b
 
 @contextlib.contextmanager
 def _located(options: argparse.Namespace) -> Iterator[Callable[[Run], Path]]:
-    """Give what finds the images of a run; in the end `--data` was of use, or refused.
+    """Yield a function that finds the images of a run; then refuse an unused `--data`.
 
     Raises:
         InputError: `--data` has the images of none of the runs that were asked for.
     """
     from pipelines import stages
 
-    asked: dict[Path | None, str] = {}
+    dataset_by_data: dict[Path | None, str] = {}
 
-    def locate(found: Run) -> Path:
-        data = stages.own_data(found, options.data)
-        asked[data] = found.record["dataset"]
-        return stages.located(found, data, options.work)
+    def locate(run: Run) -> Path:
+        data = stages.own_data(run, options.data)
+        dataset_by_data[data] = run.record["dataset"]
+        return stages.located(run, data, options.work)
 
     yield locate
-    if options.data and not asked:
+    if options.data and not dataset_by_data:
         bars.note(
             f"  note     --data {options.data} is not looked at: no run that was asked "
             "for has probabilities here to show beside its images"
         )
-    if asked and options.data not in asked:
+    if dataset_by_data and options.data not in dataset_by_data:
         raise InputError(
             f"--data {options.data}: expected the images of a data set whose "
-            f"probabilities are here, such as {asked[None]}, found others"
+            f"probabilities are here, such as {dataset_by_data[None]}, found others"
         )
 
 
@@ -450,9 +451,9 @@ def report(options: argparse.Namespace) -> Path:
     options.dataset = options.preset = None  # of all, but for own images
     if options.images is not None or options.masks is not None:
         arguments.take_own(options)
-    found, pages = _pages(options)
+    all_tables, pages = _pages(options)
     with _located(options) as locate:
-        text = page.html(found, pages, locate)
+        text = page.html(all_tables, pages, locate)
     return page.write(text, options.output)
 
 
@@ -467,46 +468,46 @@ def card(options: argparse.Namespace) -> str:
 def list_runs(options: argparse.Namespace) -> str:
     """`dscpp runs`: a line for each run."""
     if options.folders:
-        found = runs.listed(options.folders)
+        shown_runs = runs.listed(options.folders)
     else:
         groups = sorted(options.results.glob("*/*/runs"))
-        found = [run for group in groups for run in runs.find(group.parent)]
+        shown_runs = [run for group in groups for run in runs.find(group.parent)]
         _warn_unrecorded(options)
-    if not found:
+    if not shown_runs:
         return (
             f"{options.results}: no runs yet; `dscpp demo` makes some. One elsewhere "
             "is listed by name: `dscpp runs RUN`"
         )
     last = "Dice and NLL: means over test images, then over classes"
-    return "\n".join([*map(_listed, found), last])
+    return "\n".join([*map(_listed, shown_runs), last])
 
 
 def _listed(run: Run) -> str:
-    """A line on one run: its state, epochs, measures and folder."""
+    """Return a line on one run: its state, epochs, measures and folder."""
     from pipelines.reporting import tables
 
     trained = f"{run.record.get('times', {}).get('epochs', 0):>5} epochs"
     if run.method:
         scaled_by = run.record.get("posthoc", {}).get("temperature")
         trained = f"T = {scaled_by:.3g}" if scaled_by else run.method
-    said = " " * 23
+    measures = " " * 23
     if run.state == "evaluated":
         try:
-            said = "Dice {dice:.3f}, NLL {nll:.3f}".format(
+            measures = "Dice {dice:.3f}, NLL {nll:.3f}".format(
                 **tables.brief_means(run.path("cases.csv"))
             )
         except InputError:  # `dscpp tables` says what is wrong with them
-            said = "measures damaged"
-    return f"{run.state:10} {trained:12}  {said:23}  {run.folder}"
+            measures = "measures damaged"
+    return f"{run.state:10} {trained:12}  {measures:23}  {run.folder}"
 
 
 def clean(options: argparse.Namespace) -> None:
     """`dscpp clean`: list or delete what can be made again."""
     from pipelines.runs import cleaning
 
-    found = cleaning.find(options.results, options.work, options.weights)
-    print("\n".join(cleaning.lines(found)))
+    things = cleaning.find(options.results, options.work, options.weights)
+    print("\n".join(cleaning.lines(things)))
     if options.yes:
-        cleaning.remove(found)
-    elif found:
+        cleaning.remove(things)
+    elif things:
         bars.note("Nothing was deleted; --yes deletes what is listed.")

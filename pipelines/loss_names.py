@@ -20,12 +20,12 @@ NAMES: tuple[str, ...] = _TITLES.NAMES
 
 
 def slug(name: str) -> str:
-    """The name in file names: "DSC++" gives "dscpp"."""
+    """Return the name in file names: "dscpp" for "DSC++"."""
     return str(_TITLES.slug(checked(name)[0]))
 
 
 def checked(name: str, gamma: float | None = None) -> tuple[str, float | None]:
-    """A loss as the paper prints it, and its ++ exponent; None where it has none.
+    """Return a loss as the paper prints it, and its ++ exponent or None.
 
     Args:
         name: a loss, any case.
@@ -36,24 +36,24 @@ def checked(name: str, gamma: float | None = None) -> tuple[str, float | None]:
             or it is a plain form and `gamma` is not 1.
     """
     try:
-        found: str = _TITLES.find(name)
+        title: str = _TITLES.find(name)
     except ValueError as error:
         raise InputError(str(error)) from error
-    default: float | None = _TITLES.default_gamma(found)
+    default: float | None = _TITLES.default_gamma(title)
     if gamma is None:
-        return found, default
-    own = ". Its own exponent is focal_gamma" if "Focal" in found else ""
+        return title, default
+    hint = ". Its own exponent is focal_gamma" if "Focal" in title else ""
     if default is None:
         raise InputError(
-            f"gamma: expected none, since {found} has no ++ exponent, received "
-            f"{gamma!r}{own or '. Leave gamma out'}"
+            f"gamma: expected none, since {title} has no ++ exponent, received "
+            f"{gamma!r}{hint or '. Leave gamma out'}"
         )
     number = isinstance(gamma, int | float) and not isinstance(gamma, bool)
     if not (number and math.isfinite(gamma) and gamma > 0):
         raise InputError(f"gamma: expected a number above 0, received {gamma!r}")
     if default == 1 and gamma != 1:
         raise InputError(
-            f"gamma: {found} is the plain form, expected 1, received {gamma:g}. "
-            f"For another exponent take {found}++{own}"
+            f"gamma: {title} is the plain form, expected 1, received {gamma:g}. "
+            f"For another exponent take {title}++{hint}"
         )
-    return found, float(gamma)
+    return title, float(gamma)

@@ -28,8 +28,8 @@ from data_io.files import hashing, schema
 from data_io.files.writing import sweep
 from data_io.verification import leaks, verify
 from pipelines.environment import backend, installed, provenance
+from pipelines.runs import predictions, written
 from pipelines.runs import run as runs
-from pipelines.runs import stored, written
 from pipelines.training import tracking
 from pipelines.training.task import Task, from_record
 
@@ -59,16 +59,16 @@ def train(
             task = _as_begun(task, run)
             longer = _is_longer(run, task)
             if run.reached("trained") and not longer:
-                _require_asked(run, task, data, work)
+                _require_named_data(run, task, data, work)
                 return run
         _require_backend(output, task.backend)
-        tracking.asked()
+        tracking.requested()
         root = task.module.locate(data)
-        material, identity = _prepare(task, root, work, run)
+        training_data, identity = _prepare(task, root, work, run)
         record = task.module.record(root)
         weights = None
         if task.protocol.initial_weights and not (output / runs.STATE).is_file():
-            weights = _initial(task, material, root, work)
+            weights = _initial(task, training_data, root, work)
         if run:
             run.require_same(_with_epochs_of(run, identity))
             _note_environment(run, "train")
@@ -77,12 +77,14 @@ def train(
         _remember(run, task, root, work)
         from pipelines.training import fit
 
-        fit.train(task, material, run, weights, tracking.watchers(run))
+        fit.train(task, training_data, run, weights, tracking.watchers(run))
     return run
 
 
-def _require_asked(run: runs.Run, task: Task, data: Path | None, work: Path) -> None:
-    """Refuse a finished run for other data than those that were named."""
+def _require_named_data(
+    run: runs.Run, task: Task, data: Path | None, work: Path
+) -> None:
+    """Refuse data named by the user that are not those of a finished run."""
     if data is None:
         return
     root = task.module.locate(data)
@@ -92,8 +94,8 @@ def _require_asked(run: runs.Run, task: Task, data: Path | None, work: Path) -> 
     _remember(run, task, root, work)
 
 
-def _initial(task: Task, material: Any, root: Path, work: Path) -> Any:
-    """The weights of another run that a training begins with, if they fit."""
+def _initial(task: Task, training_data: Any, root: Path, work: Path) -> Any:
+    """Return the weights of another run to begin with, if they fit."""
     if task.initial is None:
         raise InputError(
             "initial_weights: expected --from RUN, whose weights these are, received "
@@ -104,12 +106,12 @@ def _initial(task: Task, material: Any, root: Path, work: Path) -> Any:
     run = runs.Run.open(task.initial)
     prediction.require_own(run.path(runs.MODEL), run)
     model = prediction.read_model(run.path(runs.MODEL))
-    if model.input_shape[-1] != material.channels:
+    if model.input_shape[-1] != training_data.channels:
         raise InputError(
             f"--from {task.initial}: expected weights of a network for "
-            f"{material.channels} channel(s), found {model.input_shape[-1]}"
+            f"{training_data.channels} channel(s), found {model.input_shape[-1]}"
         )
-    tested = material.split["test"]
+    tested = training_data.split["test"]
     hashes = hashing.image_hashes(task.module, root, tested, work / "cache")
     seen = run.seen()
     if seen is None:
@@ -125,23 +127,23 @@ def _initial(task: Task, material: Any, root: Path, work: Path) -> Any:
 
 
 def _is_longer(run: runs.Run, task: Task) -> bool:
-    """Whether a run is asked for more epochs; refuses anything else that differs."""
-    asked, begun = task.protocol.epochs, run.record.get("settings", {}).get("epochs")
-    if type(begun) is not int or asked <= begun:
+    """Return whether more epochs are asked for; refuse any other difference."""
+    epochs, begun = task.protocol.epochs, run.record.get("settings", {}).get("epochs")
+    if type(begun) is not int or epochs <= begun:
         run.require_same(task.identity())
         return False
     run.require_same(_with_epochs_of(run, task.identity()))
-    place = run.folder.absolute().parent
-    if place.name == "runs" and place.parent.name == task.preset:
+    parent = run.folder.absolute().parent
+    if parent.name == "runs" and parent.parent.name == task.preset:
         raise InputError(
             f"{run.folder}: expected the {begun} epochs of the preset {task.preset}, "
-            f"whose tables this run is in, received {asked}. Train a copy of it on: "
+            f"whose tables this run is in, received {epochs}. Train a copy of it on: "
             f"cp -r {run.folder} my-run, then the same command with --output my-run"
         )
     if run.reached("trained") and not run.path(runs.STATE).is_file():
         raise InputError(
             f"{run.folder}: expected the state in which its training ended, "
-            f"{runs.STATE}, to train on with up to {asked} epochs, found none: it is "
+            f"{runs.STATE}, to train on with up to {epochs} epochs, found none: it is "
             "not kept in git, and `dscpp clean --weights` deletes it. Train from the "
             f"start into another --output; with --from {run.folder} that begins with "
             "its weights"
@@ -150,11 +152,11 @@ def _is_longer(run: runs.Run, task: Task) -> bool:
 
 
 def _with_epochs_of(run: runs.Run, identity: dict[str, Any]) -> dict[str, Any]:
-    """What a command asks for, with the number of epochs that a run was begun with."""
+    """Return what a command asks for, with the epochs that a run was begun with."""
     changed = dict(identity)
     for key in ("overrides", "settings"):
-        kept = {k: v for k, v in run.record[key].items() if k == "epochs"}
-        changed[key] = {k: v for k, v in identity[key].items() if k != "epochs"} | kept
+        begun = {k: v for k, v in run.record[key].items() if k == "epochs"}
+        changed[key] = {k: v for k, v in identity[key].items() if k != "epochs"} | begun
     return changed
 
 
@@ -171,11 +173,11 @@ def predict(
             run.require_network()
             run.require("trained", f"dscpp train … --output {folder}")
             task = _task(run)
-            data = _place(run, task, data)
+            data = _data_folder(run, task, data)
             _require_backend(run.folder, task.backend)
             parts = run.record["split"].items()
             split = {part: tuple(ids) for part, ids in parts}
-            material, identity = _prepare(task, data, work, run, split)
+            training_data, identity = _prepare(task, data, work, run, split)
             run.require_same(identity)
             if run.reached("evaluated"):
                 bars.note(
@@ -186,7 +188,7 @@ def predict(
             _note_environment(run, "predict")
             from pipelines.training import predict as prediction
 
-            prediction.predict(task, material, run)
+            prediction.predict(task, training_data, run)
     return run
 
 
@@ -215,18 +217,18 @@ def evaluate(
     return run
 
 
-def choose_threshold(model: Path, asked: float | str | None) -> float | None:
-    """The threshold that was asked for; "auto" is chosen on validation, and said.
+def choose_threshold(model: Path, wanted: float | str | None) -> float | None:
+    """Return the threshold wanted; choose "auto" on validation, and print it.
 
     Args:
         model: a run folder, or a `.keras` file.
-        asked: a number in (0, 1), "auto", or None for the most probable class.
+        wanted: a number in (0, 1), "auto", or None for the most probable class.
 
     Raises:
         InputError: "auto" and a network without its run; see `threshold.choose`.
     """
-    if not isinstance(asked, str):
-        return asked
+    if not isinstance(wanted, str):
+        return wanted
     from pipelines.posthoc import threshold
 
     folder = model.parent if model.name == runs.MODEL else model
@@ -236,9 +238,9 @@ def choose_threshold(model: Path, asked: float | str | None) -> float | None:
             f"chosen on, found a network alone, {model}; give a number, such as "
             "--threshold 0.5"
         )
-    found = threshold.choose(runs.Run.open(folder))
-    print(found, flush=True)
-    return found.threshold
+    choice = threshold.choose(runs.Run.open(folder))
+    print(choice, flush=True)
+    return choice.threshold
 
 
 def evaluate_at(
@@ -277,7 +279,7 @@ def scale(
         runs.require_replaceable(
             output,
             f"{run.name} after {method}",
-            lambda found: found.method == method and found.origin == run.name,
+            lambda existing: existing.method == method and existing.origin == run.name,
         )
         with runs.lock_folder(output):
             if not again and _scaled(output, scaling.model_of(run)):
@@ -289,18 +291,18 @@ def scale(
 
 
 def _scaled(output: Path, model: str) -> bool:
-    """Whether the scaled run is there, and of the weights that the run has now."""
+    """Return whether the scaled run exists and is of the run's current weights."""
     if not runs.is_run(output):
         return False
-    found = runs.Run.open(output)
-    same = found.record.get("posthoc", {}).get("model") == model
-    return same and found.reached("predicted")
+    scaled = runs.Run.open(output)
+    same = scaled.record.get("posthoc", {}).get("model") == model
+    return same and scaled.reached("predicted")
 
 
 def complete(
     task: Task, data: Path | None, output: Path, work: Path = runs.WORK
 ) -> Iterator[tuple[str, runs.Run]]:
-    """Do all stages of a run that are missing: train to temperature.
+    """Do all missing stages of a run, from train to temperature.
 
     Args: as in `train`.
 
@@ -315,12 +317,12 @@ def complete(
     yield "train", run
     yield "predict", predict(run.folder, data, work)
     yield "evaluate", evaluate(run.folder, data, work)
-    if run.path(stored.PROBABILITIES).is_dir():
+    if run.path(predictions.PROBABILITIES).is_dir():
         yield "temperature", _temperature_or_note(run, data, work)
 
 
 def _temperature_or_note(run: runs.Run, data: Path | None, work: Path) -> runs.Run:
-    """The scaled run; where no temperature fits, the run itself, with a note of it."""
+    """Return the scaled run; if no temperature fits, the run with a note of it."""
     from pipelines.posthoc import scaling
 
     try:
@@ -333,22 +335,24 @@ def _temperature_or_note(run: runs.Run, data: Path | None, work: Path) -> runs.R
 
 
 def is_scaled(folder: Path, method: str) -> bool:
-    """Whether `scale` has nothing left to do for a run."""
+    """Return whether `scale` has nothing left to do for a run."""
     from pipelines.posthoc import scaling
 
     run = runs.Run.open(folder)
-    twin = scaling.folder_of(run, method)
-    same = _scaled(twin, scaling.model_of(run))
-    return same and runs.Run.open(twin).reached("evaluated")
+    folder = scaling.folder_of(run, method)
+    if not _scaled(folder, scaling.model_of(run)):
+        return False
+    scaled = runs.Run.open(folder)
+    return scaled.reached("evaluated") and scaled.has_measures
 
 
 def is_complete(run: runs.Run) -> bool:
-    """Whether `complete` has nothing left to do for a run."""
+    """Return whether `complete` has nothing left to do for a run."""
     from pipelines.posthoc import scaling
 
     if not run.reached("evaluated") or not run.has_measures:
         return False
-    if not run.path(stored.PROBABILITIES).is_dir():
+    if not run.path(predictions.PROBABILITIES).is_dir():
         return True
     if run.record.get("temperature_at_bound") == scaling.model_of(run):
         return True
@@ -387,27 +391,27 @@ def located(run: runs.Run, data: Path | None, work: Path = runs.WORK) -> Path:
         InputError: they are not there, or are others than the run's.
     """
     task = _task(run)
-    root = Path(task.module.locate(_place(run, task, data)))
+    root = Path(task.module.locate(_data_folder(run, task, data)))
     _require_same_data(run, task, root, work)
     return root
 
 
 def initial(folder: Path) -> runs.Run:
-    """The run whose weights a training is to begin with.
+    """Return the run whose weights a training is to begin with.
 
     Raises:
         InputError: no such run, or none with a trained network here.
     """
-    from pipelines.prediction import apply
+    from pipelines.prediction import new_images
 
-    apply.require_model(folder, "--from ")
+    new_images.require_model(folder, "--from ")
     run = runs.Run.open(folder)
     run.require("trained", f"dscpp train … --output {folder}")
     return run
 
 
 def own_data(run: runs.Run, data: Path | None) -> Path | None:
-    """The data that a user named, where they are of a run's data set; else None."""
+    """Return the data that a user named if they are of the run's data set, or None."""
     try:
         if data is not None:
             _task(run).module.locate(data)
@@ -418,7 +422,7 @@ def own_data(run: runs.Run, data: Path | None) -> Path | None:
 
 @contextlib.contextmanager
 def _held(folder: Path, state: str = "training") -> Iterator[runs.Run]:
-    """Hold a run that has reached a state, as it is once nobody else works on it."""
+    """Lock a run that has reached a state; read it once it is locked."""
     runs.Run.open(folder)  # a folder that is no run is not made one by its lock
     with runs.lock_folder(folder):
         run = runs.Run.open(folder)
@@ -427,7 +431,7 @@ def _held(folder: Path, state: str = "training") -> Iterator[runs.Run]:
 
 
 def _remember(run: runs.Run, task: Task, root: Path, work: Path) -> None:
-    """Keep what later stages ask of the data: images seen, where own ones are."""
+    """Keep what later stages need: the images seen; the place of own images."""
     # A run from git has no weights to measure on other sets: nothing to note.
     if not run.reached("trained") or run.path(runs.MODEL).is_file():
         parts = run.record["split"]
@@ -444,25 +448,25 @@ def _remember(run: runs.Run, task: Task, root: Path, work: Path) -> None:
 
 
 def _write_if_other(path: Path, value: dict[str, Any]) -> None:
-    """A finished run is left as it is where there is nothing new to note."""
+    """Write a note, unless it is there already with the same content."""
     if hashing.read_json(path) != value:
         # The reading is a part of the data, whose hash runs have.
         runs.write_json(path, value if path.name == READING else schema.sealed(value))
 
 
-def _place(run: runs.Run, task: Task, data: Path | None) -> Path | None:
-    """Where the data are: as said, or for own images where they were in training."""
+def _data_folder(run: runs.Run, task: Task, data: Path | None) -> Path | None:
+    """Return the data folder given; without it, that of own images in training."""
     if data is not None or task.module is not own_images:
         return data
     root = run.trained / runs.OWN_DATA
-    found = "no note of where that was"
+    problem = "no note of where that was"
     if (root / ABOUT).is_file():
         gone = len(task.module.check(task.module.locate(root)))
-        found = f"{gone} files gone" if gone else ""
-    if found:
+        problem = f"{gone} files gone" if gone else ""
+    if problem:
         raise InputError(
             f"{run.folder}: expected its images where they were in training, found "
-            f"{found}. Put them back; or, where they were moved, give this run's "
+            f"{problem}. Put them back; or, where they were moved, give this run's "
             "`dscpp train` command with their --images and --masks of today and "
             f"--output {run.trained}: it trains nothing. Then give this command again."
         )
@@ -486,10 +490,10 @@ def _task(run: runs.Run) -> Task:
 
 def estimate(task: Task, data: Path | None, work: Path = runs.WORK) -> dict[str, Any]:
     """Time a few training steps; see `pipelines.training.fit.estimate`."""
-    material, _ = _prepare(task, data, work)
+    training_data, _ = _prepare(task, data, work)
     from pipelines.training import fit
 
-    return fit.estimate(task, material)
+    return fit.estimate(task, training_data)
 
 
 def _prepare(
@@ -499,22 +503,22 @@ def _prepare(
     run: runs.Run | None = None,
     split: splits.Split | None = None,
 ) -> tuple[Any, dict[str, Any]]:
-    """Verify and preprocess the data; the task's identity then includes it."""
+    """Verify and preprocess the data; return them, and the identity with the data."""
     installed.require_training()
     module = task.module
     root = module.locate(data)
     report = verify.audit(module, root, work / "verify" / f"{task.dataset}.json")
     if split is None:
-        asked = task.split_seed, task.split_files, work / "cache", task.fold
+        split_options = task.split_seed, task.split_files, work / "cache", task.fold
         known = len(report.warnings)
-        split = leaks.audit(module, root, report, *asked)
+        split = leaks.audit(module, root, report, *split_options)
         for text in report.warnings[known:]:
             bars.note(f"  warning: {text}")
     leaks.require(report)
     backend.start(work)
     from data_io.prepare import cache
     from data_io.prepare.preprocessing import Settings
-    from pipelines.training.fit import Material
+    from pipelines.training.fit import TrainingData
 
     record = module.record(root)
     settings = Settings.of(record, task.protocol.input_shape)
@@ -523,7 +527,7 @@ def _prepare(
         settings = Settings.from_dict(run.record["preprocessing"])
     cases = [case for ids in split.values() for case in ids]
     prepared = cache.prepare(module, root, cases, settings, work / "cache")
-    material = Material(
+    training_data = TrainingData(
         cache=prepared,
         split=split,
         classes=len(record.classes),
@@ -535,15 +539,17 @@ def _prepare(
         "split": {name: list(ids) for name, ids in split.items()},
         "data_hash": prepared.data_hash,
     }
-    return material, identity
+    return training_data, identity
 
 
 def _new_record(task: Task, identity: dict[str, Any], record: Record) -> dict[str, Any]:
     initial = {}
     if task.initial:
-        theirs = runs.Run.open(task.initial).record
-        about = {key: str(theirs[key]) for key in ("dataset", "loss", "data_hash")}
-        initial = {"initial": {"run": task.initial.name, **about}}
+        start_record = runs.Run.open(task.initial).record
+        origin = {
+            key: str(start_record[key]) for key in ("dataset", "loss", "data_hash")
+        }
+        initial = {"initial": {"run": task.initial.name, **origin}}
     return {
         **initial,
         "title": record.title,
@@ -557,7 +563,7 @@ def _new_record(task: Task, identity: dict[str, Any], record: Record) -> dict[st
 
 
 def _note_environment(run: runs.Run, stage: str, with_backend: bool = True) -> None:
-    """Record what of the environment has changed; warn where a training goes on."""
+    """Record changes of the environment; warn if a training goes on."""
     now = provenance.environment(with_backend)
     changed = provenance.changes(run.record, now)
     if not changed:
@@ -575,7 +581,7 @@ def _note_environment(run: runs.Run, stage: str, with_backend: bool = True) -> N
 
 
 def _as_begun(task: Task, run: runs.Run) -> Task:
-    """The task with the join of patches that its run of own volumes began with.
+    """Return the task with the join of patches that its run began with.
 
     Earlier versions joined those as the released code does.
     """
@@ -586,17 +592,17 @@ def _as_begun(task: Task, run: runs.Run) -> Task:
 
 
 def _require_backend(folder: Path, wanted: str) -> None:
-    """Probabilities are part of a run, and a run is of one backend."""
-    here = provenance.backend()
-    if wanted != here:
+    """Refuse another backend than the run's: its probabilities are of one."""
+    current = provenance.backend()
+    if wanted != current:
         raise InputError(
-            f"{folder}: expected backend {wanted!r}, found {here!r}; "
+            f"{folder}: expected backend {wanted!r}, found {current!r}; "
             f"set KERAS_BACKEND={wanted} or use its environment"
         )
 
 
 def _require_same_data(run: runs.Run, task: Task, root: Path, work: Path) -> None:
-    """A finished run must have been made from the data that are given."""
+    """Refuse data that a finished run was not made from."""
     module = task.module
     known = set(splits.cases(module, root))
     cases = [case for ids in run.record["split"].values() for case in ids]

@@ -61,9 +61,9 @@ def validate(model: UNet, loader: DataLoader, device: torch.device) -> float:
     with torch.no_grad():
         for batch in loader:
             logits = model(batch["image"].to(device))
-            predicted = [prediction(each) for each in decollate_batch(logits)]
+            predicted = [prediction(sample) for sample in decollate_batch(logits)]
             labels = [
-                label(each) for each in decollate_batch(batch["label"].to(device))
+                label(sample) for sample in decollate_batch(batch["label"].to(device))
             ]
             metric(predicted, labels)
     model.train()

@@ -96,8 +96,8 @@ def train(folder: Path, epochs: int) -> list[float]:
 def main(folder: str, epochs: int = 3) -> list[float]:
     """Do all of it in a folder; return the training loss of each epoch."""
     # nnU-Net reads these; one process is enough to augment so little.
-    names = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-    folders = {name: f"{folder}/{name}" for name in names}
+    variables = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+    folders = {name: f"{folder}/{name}" for name in variables}
     os.environ.update(folders, nnUNet_n_proc_DA="1")
     write_raw_data(Path(folders["nnUNet_raw"]))
     plan_and_preprocess()

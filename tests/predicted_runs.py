@@ -9,8 +9,8 @@ import numpy as np
 from data_io.datasets import phantom
 from data_io.files import hashing
 from pipelines.posthoc import scaling
+from pipelines.runs import predictions, written
 from pipelines.runs import run as runs
-from pipelines.runs import stored, written
 from pipelines.training.task import Task
 
 
@@ -24,12 +24,12 @@ def make_run(folder: Path, data: Path, power: float = 0.5) -> runs.Run:
     record |= {"classes": ["background", "vessel"], "preprocessing": {}, "files": {}}
     record |= {"data_hash": hashing.data_hash(hashes), "backend": "tensorflow"}
     run = runs.Run.create(folder, record)
-    run.path(stored.PROBABILITIES).mkdir()
-    for _, case in stored.cases(run):
+    run.path(predictions.PROBABILITIES).mkdir()
+    for _, case in predictions.cases(run):
         p = phantom.vessels.posterior(data, case)
         softmax = scaling.scale(np.stack([1 - p, p], -1), 1 / power)
-        np.save(stored.path(run, case), softmax)
-    names = [f"{case}.npy" for _, case in stored.cases(run)]
-    written.seal(run.path(stored.PROBABILITIES), names)
-    run.update(files=[stored.LIST], state="predicted")
+        np.save(predictions.path(run, case), softmax)
+    names = [f"{case}.npy" for _, case in predictions.cases(run)]
+    written.seal(run.path(predictions.PROBABILITIES), names)
+    run.update(files=[predictions.LIST], state="predicted")
     return run

@@ -14,7 +14,7 @@ from PIL import Image
 from pipelines import cli
 from pipelines.measure import decisions, histograms
 from pipelines.posthoc import decision
-from pipelines.runs.stored import scale
+from pipelines.runs.predictions import scale
 
 T = 2.0
 """The probabilities of these tests are sharpened by it."""

@@ -15,10 +15,10 @@ from data_io.datasets import phantom
 from data_io.errors import InputError
 from pipelines import stages
 from pipelines.cli import main
+from pipelines.prediction import true_posterior
 from pipelines.reporting.figures import photographs
 from pipelines.reporting.pages import Report
 from pipelines.runs import run as runs
-from pipelines.runs import truth
 
 
 @pytest.fixture(scope="module")
@@ -117,13 +117,13 @@ def test_a_scaled_run_that_was_stopped(run, data, tmp_path):
 
 def test_the_truth_that_lost_its_measures(run, data, tmp_path):
     group = run.folder.parent.parent
-    made = truth.measure(group, data)
+    made = true_posterior.measure(group, data)
     before = made.path("cases.csv").read_bytes()
     made.path("cases.csv").unlink()
     with pytest.raises(InputError) as caught:
         stages.evaluate(made.folder, data, tmp_path / "work")
     assert advised(str(caught.value)) == ["reproduce"]
-    truth.measure(group, data)  # as reproduce does
+    true_posterior.measure(group, data)  # as reproduce does
     assert made.path("cases.csv").read_bytes() == before
 
 

@@ -15,7 +15,7 @@ from data_io.own_images import describe
 from data_io.prepare import cache, native_grid
 from data_io.prepare.preprocessing import Settings
 from data_io.verification import verify
-from pipelines.prediction import apply
+from pipelines.prediction import new_images
 from pipelines.training import predict
 from pipelines.training.protocol import Protocol
 
@@ -107,19 +107,19 @@ def left_half(model, image, protocol):
     return np.stack([~bright, bright], -1).astype(np.float32)
 
 
-def trained(directions: str | None) -> apply.Trained:
+def trained(directions: str | None) -> new_images.Trained:
     model = types.SimpleNamespace(input_shape=(None, 8, 16, 16, 1))
     settings = Settings((8, 16, 16), directions=directions, axes=(0, 1, 2))
     protocol = Protocol((8, 16, 16), overlap=(4, 8, 8))
-    return apply.Trained(model, settings, protocol, ("background", "left"))
+    return new_images.Trained(model, settings, protocol, ("background", "left"))
 
 
 def predicted(tmp_path, monkeypatch, images: Path, directions="LPS") -> dict[str, Path]:
-    monkeypatch.setattr(apply, "open_model", lambda path: trained(directions))
-    monkeypatch.setattr(apply, "require_model", lambda path: None)
+    monkeypatch.setattr(new_images, "open_model", lambda path: trained(directions))
+    monkeypatch.setattr(new_images, "require_model", lambda path: None)
     monkeypatch.setattr(predict, "volume", left_half)
     output = tmp_path / f"out-{images.parent.name}-{directions}"
-    written = apply.predict_images(
+    written = new_images.predict_images(
         Path("run"), images, output, work=tmp_path / "work", volume_probabilities=True
     )
     return {path.name: path for path in written}
@@ -149,10 +149,8 @@ def test_a_mirrored_copy_is_measured_alike(tmp_path, monkeypatch):
     network, measured = trained("LPS"), {}
     for name, flips in (("a", ()), ("b", (0, 1))):
         given = sets(tmp_path / name, flips, number=2)
-        description = describe.describe(
-            *given, tmp_path / "work", like=network.record()
-        )
-        ((rows, _),) = apply._measure(network, description.root, name, [None])
+        found = describe.describe(*given, tmp_path / "work", like=network.record())
+        ((rows, _),) = new_images._measure(network, found.root, name, [None])
         measured[name] = {
             row["case"]: row["dice"] for row in rows if row["region"] == "image"
         }

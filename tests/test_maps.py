@@ -19,8 +19,8 @@ from pipelines.measure import calibration, histograms
 from pipelines.measure.histograms import EDGES, N_BINS, bins_of, centres
 from pipelines.posthoc import maps, scaling
 from pipelines.prediction import calibrate
+from pipelines.runs import predictions
 from pipelines.runs import run as runs
-from pipelines.runs import stored
 
 
 def counted(p, y):
@@ -283,16 +283,16 @@ def test_what_a_mapped_run_cannot_do_is_said(run, evaluated):
         calibrate.of_run(new.folder)
     with pytest.raises(InputError, match="expected a run as it was trained"):
         stages.scale(new.folder, evaluated[1], method="isotonic")
-    shutil.rmtree(run.path(stored.PROBABILITIES))
-    run.path(stored.PROBABILITIES).mkdir()
+    shutil.rmtree(run.path(predictions.PROBABILITIES))
+    run.path(predictions.PROBABILITIES).mkdir()
     with pytest.raises(InputError, match=r"not kept in git: run `dscpp predict"):
         stages.scale(run.folder, evaluated[1], again=True, method="beta")
     run.update(files=[], sha256="")
-    run.record["files"][stored.LIST] = "of others"
+    run.record["files"][predictions.LIST] = "of others"
     run.update()
     again = f"dscpp scale --method beta --again --run {run.folder}"
     with pytest.raises(InputError, match=f"fitted on, found others; run `{again}`"):
-        stored.probabilities(new, run.record["split"]["test"][0], (32, 32))
+        predictions.probabilities(new, run.record["split"]["test"][0], (32, 32))
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,9 @@ from pipelines import stages
 from pipelines.arguments import class_names
 from pipelines.cli import main
 from pipelines.posthoc import scaling
-from pipelines.prediction.apply import Trained
+from pipelines.prediction.new_images import Trained
+from pipelines.runs import predictions
 from pipelines.runs import run as runs
-from pipelines.runs import stored
 from pipelines.training import predict as prediction
 from pipelines.training import protocol
 from pipelines.training.task import Task
@@ -503,7 +503,7 @@ def test_temperature_and_threshold_on_new_images(run, tmp_path, capsys):
         more = ["--output", str(out), "--threshold", "0.33"]
         assert main([*command, *more]) == 0
         for case in split["test"] + split["validation"]:
-            saved = stored.probabilities(runs.Run.open(one), case, (30, 44))
+            saved = predictions.probabilities(runs.Run.open(one), case, (30, 44))
             np.testing.assert_array_equal(np.load(out / f"{case}.npy"), saved)
             wanted = saved[..., 1] >= 0.33
             np.testing.assert_array_equal(labels_in(out)[case], wanted)
@@ -728,7 +728,7 @@ def write_dummy_run(place: Path) -> list[str]:
     given = ["--images", str(images), "--masks", str(labels), "--loss", "CE"]
     command = ["train", *given, "--preset", "demo", "--output", "run"]
     task, root = task_of(place)
-    material = {
+    prepared = {
         "split": splits.of(task.module, root, 0),
         "data_hash": hashing.data_hash(
             hashing.case_hashes(
@@ -739,7 +739,7 @@ def write_dummy_run(place: Path) -> list[str]:
             )
         ),
     }
-    record = {**task.identity(), **material, "best_val_loss": 1, "times": {"epochs": 1}}
+    record = {**task.identity(), **prepared, "best_val_loss": 1, "times": {"epochs": 1}}
     runs.Run.create(place / "run", record).update(state="trained")
     return command
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipelines.measure.metrics import predicted
-from pipelines.runs.stored import scale
+from pipelines.runs.predictions import scale
 
 pytest.importorskip("torch")
 pytestmark = pytest.mark.ports

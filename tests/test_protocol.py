@@ -71,7 +71,8 @@ def test_overrides_say_only_what_differs():
         ("plateau_patience=2.5", "plateau_patience: expected a valid integer"),
         ("min_learning_rate=null", "min_learning_rate: expected a valid number"),
         ("input_shape=[64, 70]", "multiples of 16"),
-        ("batch_size=2", "expected 1"),
+        ("batch_size=2", "batch_size: expected less than or equal to 1, found 2"),
+        ("batch_size=true", "batch_size: expected a valid integer, found True"),
         ("momentum=1.5", "momentum: expected less than or equal to 0.999999"),
         ("plateau_factor=1", "plateau_factor.*to 0.999999, found 1"),
         ("learning_rate=1e400", "learning_rate"),
@@ -156,9 +157,10 @@ def test_a_way_to_compute_that_there_is_not(text, message):
         )
 
 
-def test_an_unknown_value_in_a_file_is_named():
-    with pytest.raises(InputError, match="did you mean filters"):
-        protocol.override(protocol.preset("paper", DRIVE), {"filter": 3})
+def test_the_first_unknown_value_in_a_file_is_named():
+    unknown = {"filter": 3, **{f"unknown{number}": 0 for number in range(8)}}
+    with pytest.raises(InputError, match="received 'filter'; did you mean filters"):
+        protocol.override(protocol.preset("paper", DRIVE), unknown)
 
 
 def test_unknown_preset():

@@ -16,10 +16,10 @@ from data_io.errors import InputError
 from data_io.files import schema
 from pipelines import cli, commands, stages
 from pipelines.posthoc import scaling
-from pipelines.prediction import apply
+from pipelines.prediction import new_images
 from pipelines.reporting import frame, pages
+from pipelines.runs import predictions, written
 from pipelines.runs import run as runs
-from pipelines.runs import stored, written
 from pipelines.training.task import Task
 
 TINY = {"input_shape": [32, 32], "filters": 2, "depth": 1, "epochs": 1}
@@ -101,8 +101,19 @@ def test_a_temperature_at_the_bounds_fails_no_run(tmp_path, monkeypatch, capsys)
     assert stages.is_complete(found)
     # Of `dscpp run`, which ended in a KeyError.
     said = f"{run.folder}: evaluated, no temperature"
-    assert commands._SAID["temperature"](noted) == said
-    assert commands._SAID["temperature"](found) == said
+    assert commands._STAGE_MESSAGES["temperature"](noted) == said
+    assert commands._STAGE_MESSAGES["temperature"](found) == said
+
+
+def test_a_scaled_run_whose_measures_are_gone_is_not_done(tmp_path):
+    run = runs.Run.create(tmp_path / "dsc-s0", {"files": {runs.MODEL: "of now"}})
+    posthoc = {"run": "dsc-s0", "model": "of now"}
+    scaled = runs.Run.create(tmp_path / "dsc-s0-temperature", {"posthoc": posthoc})
+    scaled.update(state="evaluated")
+    assert not stages.is_scaled(run.folder, "temperature")
+    for name in runs.MEASURES:
+        scaled.path(name).touch()
+    assert stages.is_scaled(run.folder, "temperature")
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +144,8 @@ def test_the_scaled_run_is_a_run_beside_the_run(trained, capsys, monkeypatch):
     assert set(new.record["files"]) == {"cases.csv", "histograms.npz"}
     assert list(folder.rglob("*.npy")) == []  # derived, not kept twice
     case = old.record["split"]["test"][0]
-    before, after = (stored.probabilities(run, case, (32, 32)) for run in (old, new))
+    before = predictions.probabilities(old, case, (32, 32))
+    after = predictions.probabilities(new, case, (32, 32))
     logit = np.log(before[..., 1].astype(float)) - np.log(before[..., 0].astype(float))
     expected = 1 / (1 + np.exp(-logit / fitted["temperature"]))
     np.testing.assert_allclose(after[..., 1], expected, atol=1e-5)
@@ -182,19 +194,19 @@ def test_other_probabilities_than_those_fitted_are_refused(trained, tmp_path):
         runs.Run.open(tmp_path / n) for n in ("dsc-s0", "dsc-s0-temperature")
     )
     case = run.record["split"]["test"][0]
-    np.save(stored.path(run, case), np.full((32, 32, 2), 0.5, np.float32))
+    np.save(predictions.path(run, case), np.full((32, 32, 2), 0.5, np.float32))
     names = [path.name for path in run.path("probabilities").glob("*.npy")]
     written.seal(run.path("probabilities"), names)
-    run.update(files=[stored.LIST])
+    run.update(files=[predictions.LIST])
     again = f"dscpp temperature --again --run {run.folder}"
     with pytest.raises(InputError, match=f"was fitted on, found others; run `{again}`"):
-        stored.probabilities(scaled, case, (32, 32))
+        predictions.probabilities(scaled, case, (32, 32))
     stages.scale(run.folder, trained.data, trained.work, again=True)
-    found = stored.probabilities(runs.Run.open(scaled.folder), case, (32, 32))
+    found = predictions.probabilities(runs.Run.open(scaled.folder), case, (32, 32))
     np.testing.assert_array_equal(found, np.float32(0.5))
     shutil.rmtree(run.folder)
     with pytest.raises(InputError, match="dsc-s0: expected a run folder"):
-        stored.probabilities(runs.Run.open(scaled.folder), case, (32, 32))
+        predictions.probabilities(runs.Run.open(scaled.folder), case, (32, 32))
 
 
 def test_a_scaled_run_is_not_scaled_again(trained):
@@ -205,10 +217,10 @@ def test_a_scaled_run_is_not_scaled_again(trained):
 
 def test_a_scaled_run_has_the_network_and_notes_of_its_run(trained):
     made = stages.scale(trained.run, trained.data, trained.work)
-    found = apply.open_model(made.folder)
+    found = new_images.open_model(made.folder)
     assert found.run.record["posthoc"] == made.record["posthoc"]
     assert made.record["posthoc"]["temperature"] != 1
-    weights = apply.open_model(trained.run).model.get_weights()
+    weights = new_images.open_model(trained.run).model.get_weights()
     for own, other in zip(found.model.get_weights(), weights, strict=True):
         np.testing.assert_array_equal(own, other)
     assert made.seen() == runs.Run.open(trained.run).seen() is not None
@@ -307,13 +319,13 @@ def test_no_scaled_run_no_table(tmp_path):
 )
 def test_what_is_wrong_in_the_place_of_a_set_is_said(tmp_path, content, reason):
     """It said that there was no set.json."""
-    apply._require_same_set(tmp_path / "none", "a hash")
+    new_images._require_same_set(tmp_path / "none", "a hash")
     if content:
         (tmp_path / "set.json").write_text(content)
     with pytest.raises(InputError, match=f"measures of a set, found {reason}"):
-        apply._require_same_set(tmp_path, "a hash")
+        new_images._require_same_set(tmp_path, "a hash")
     sealed = schema.sealed({"data_hash": "a hash"})
     (tmp_path / "set.json").write_text(json.dumps(sealed))
-    apply._require_same_set(tmp_path, "a hash")
+    new_images._require_same_set(tmp_path, "a hash")
     with pytest.raises(InputError, match=r"images that the set .* was measured"):
-        apply._require_same_set(tmp_path, "another")
+        new_images._require_same_set(tmp_path, "another")

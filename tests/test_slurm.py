@@ -32,7 +32,7 @@ SBATCH = """#!{python}
 import json, os, pathlib, sys
 asked = pathlib.Path({asked!r})
 lines = asked.read_text().splitlines() if asked.exists() else []
-if os.environ.get("DSCPP_LEADER") or len(lines) >= {most}:
+if os.environ.get("DSCPP_PARENT") or len(lines) >= {most}:
     sys.exit("sbatch: error: QOSMaxSubmitJobPerUserLimit")
 asked.write_text("\\n".join([*lines, json.dumps(sys.argv[1:])]))
 print("Welcome.", f"{{len(lines) + 1}};cluster", sep="\\n")
@@ -124,7 +124,7 @@ def test_each_run_is_a_job_and_a_last_one_writes_the_tables(
     group = odd / "results" / "drive" / "reduced" / "runs"
     for words, name in zip(asked, ("dsc-s0", "ce-s0", "focal-s0"), strict=True):
         at = words.index(str(slurm.SCRIPT))
-        options, (attempts, *run, file) = words[:at], words[at + 1 :]
+        options, (attempts, folder, *run, file) = words[:at], words[at + 1 :]
         log = odd / "work" / "logs" / "drive" / "reduced" / f"{name}.log"
         assert set(options) == {
             "--parsable", "--partition=gpu", "--gres=gpu:1", "--time=4:00:00",
@@ -132,7 +132,8 @@ def test_each_run_is_a_job_and_a_last_one_writes_the_tables(
             f"--job-name={slurm.job_name(group / name)}",
             "--output=" + str(log).replace("%", "%%"),
         }  # fmt: skip
-        assert (attempts, run) == ("7", [*reproduce.dscpp(), "run"])
+        assert (attempts, folder) == ("7", str(group / name))
+        assert run == [*reproduce.dscpp(), "run"]
         planned = plan.load(Path(file))
         assert (planned.folder, planned.data) == (group / name, odd / "DRIVE")
         assert (planned.log, log.parent.is_dir()) == (log, True)

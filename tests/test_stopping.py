@@ -128,10 +128,10 @@ def save():
             print("saved", flush=True)
     if again:
         time.sleep(0.3)  # the main thread is ready to go meanwhile
-def leader_ends():
+def parent_ends():
     begun.wait()
     stopping.end(143)
-threading.Thread(target=leader_ends, daemon=True).start()
+threading.Thread(target=parent_ends, daemon=True).start()
 with stopping.saving(save):
     raise KeyboardInterrupt
 """

@@ -163,10 +163,12 @@ def test_a_training_is_complete(data, work, done):
 
 @pytest.mark.backend
 def test_the_model_kept_has_the_lowest_validation_loss(data, work, done):
-    material, _ = stages._prepare(task(4), data, work)
-    model = fit._compiled(task(4), material)
+    training_data, _ = stages._prepare(task(4), data, work)
+    model = fit._compiled(task(4), training_data)
     model.set_weights(weights(done))
-    found = model.evaluate(fit._batches(task(4), material, "validation"), verbose=0)
+    found = model.evaluate(
+        fit._batches(task(4), training_data, "validation"), verbose=0
+    )
     best = min(float(row["val_loss"]) for row in history(done))
     assert found == pytest.approx(best, rel=1e-5)
 
@@ -236,8 +238,8 @@ def test_resume_is_exact_through_plateaus_and_early_stopping(
 
 @pytest.mark.backend
 def test_optimiser_and_epoch_survive_the_state_file(data, work, cut):
-    material, _ = stages._prepare(task(3), data, work)
-    model = fit._compiled(task(3), material)
+    training_data, _ = stages._prepare(task(3), data, work)
+    model = fit._compiled(task(3), training_data)
     progress = state.load(cut.path("state.npz"), model)
     assert progress.epoch == 1
     assert len(progress.history) == 1
@@ -248,9 +250,9 @@ def test_optimiser_and_epoch_survive_the_state_file(data, work, cut):
 
 def test_the_state_of_another_training_is_refused(data, work, cut):
     """Of the same network: nothing but what it says tells it apart."""
-    material, _ = stages._prepare(task(3), data, work)
-    model, path = fit._compiled(task(3), material), cut.path("state.npz")
-    of = fit._training(runs.Run.open(cut.folder))
+    training_data, _ = stages._prepare(task(3), data, work)
+    model, path = fit._compiled(task(3), training_data), cut.path("state.npz")
+    of = fit._fingerprint(runs.Run.open(cut.folder))
     assert state.load(path, model, of).of == of
     with pytest.raises(InputError, match=r"state\.npz: .*of another training"):
         state.load(path, model, "another")
@@ -271,8 +273,8 @@ def test_a_run_in_float16_resumes_exactly_with_its_loss_scale(data, work, tmp_pa
     chosen = task(3, precision="mixed_float16")
     alone = stages.train(chosen, data, tmp_path / "alone", work)
     train_until_killed(chosen, data, tmp_path / "cut", work, after=2)
-    material, _ = stages._prepare(chosen, data, work)
-    model = fit._compiled(chosen, material)
+    training_data, _ = stages._prepare(chosen, data, work)
+    model = fit._compiled(chosen, training_data)
     state.load(tmp_path / "cut" / "state.npz", model)
     # Steps since the scale was last changed: it has been counting, not begun anew.
     assert int(model.optimizer.step_counter) > 0
@@ -725,7 +727,7 @@ def test_logs_that_cannot_be_are_refused_before_a_run_begins(
     monkeypatch.setenv(tracking.VARIABLE, asked)
     monkeypatch.setattr(tracking.installed, "is_here", lambda _: here)
     with pytest.raises(InputError, match=words):
-        tracking.asked()
+        tracking.requested()
     monkeypatch.setattr(tracking.installed, "require_training", lambda *_: None)
     with pytest.raises(InputError, match=words):
         stages.train(task(1), data, tmp_path / "run", work)

@@ -24,8 +24,8 @@ from data_io import splits
 from data_io.errors import InputError
 from pipelines import cli
 from pipelines.environment import provenance
+from pipelines.prediction import true_posterior
 from pipelines.runs import run as runs
-from pipelines.runs import truth
 from pipelines.training.task import Task
 from pipelines.workflow import estimate, plan, processes, reproduce, study
 
@@ -60,7 +60,7 @@ def finish(process, timeout=1500):
 def run_folders(folder):
     """The runs that were trained, without their scaled twins and the truth."""
     found = sorted((folder / "results" / "phantom").glob("*/runs/*"))
-    other = ("-temperature", truth.FOLDER)
+    other = ("-temperature", true_posterior.FOLDER)
     return [run for run in found if not run.name.endswith(other)]
 
 

@@ -19,10 +19,10 @@ from data_io.verification.report import Report
 from pipelines import stages
 from pipelines.cli import main
 from pipelines.environment import backend
-from pipelines.prediction import apply, export
+from pipelines.prediction import export, new_images, true_posterior
 from pipelines.reporting.figures import photographs, style
+from pipelines.runs import predictions, written
 from pipelines.runs import run as runs
-from pipelines.runs import stored, truth, written
 
 FOREIGN = b"a manual label"
 
@@ -64,7 +64,7 @@ def predict(output: str, images: str = "in", model: str = "run", **options) -> N
             raise Reached
 
         patch.setattr(backend, "start", reached)
-        apply.predict_images(
+        new_images.predict_images(
             Path(model), Path(images), Path(output), work=Path("work"), **options
         )
 
@@ -241,10 +241,10 @@ def test_other_files_among_probabilities(tmp_path):
     run.path("probabilities").mkdir()
     for name in ("a.npy", written.LIST):
         (run.path("probabilities") / name).write_bytes(b"")
-    stored.require_free(run)
+    predictions.require_free(run)
     (run.path("probabilities") / "notes.txt").write_bytes(b"")
     with pytest.raises(InputError, match=r"notes\.txt, which would be deleted"):
-        stored.require_free(run)
+        predictions.require_free(run)
 
 
 @pytest.mark.parametrize("content", [FOREIGN, b"[]", b'{"title": 1}', b""])
@@ -338,10 +338,11 @@ def test_a_run_in_the_place_of_a_scaled_run(tmp_path, record):
 
 def test_a_run_in_the_place_of_the_truth(tmp_path):
     group = make_run(tmp_path, dataset="phantom").parent.parent
-    other = runs.Run.create(group / "runs" / truth.FOLDER, {"method": "", "split": {}})
+    folder = group / "runs" / true_posterior.FOLDER
+    other = runs.Run.create(folder, {"method": "", "split": {}})
     before = snapshot(other.folder)
     with pytest.raises(InputError, match="expected no run, or the truth"):
-        truth.measure(group, tmp_path)
+        true_posterior.measure(group, tmp_path)
     assert snapshot(other.folder) == before
 
 

@@ -42,7 +42,7 @@ _OVERRULING = {
 
 
 def clear_environment() -> None:
-    """Take away what would overrule a run's settings, before a backend reads it.
+    """Remove environment variables that would overrule a run's settings.
 
     Each variable that is taken away is named on stderr. No `keras.json` is read or
     written: of the folders it could be in, this process and its children see none.
@@ -82,7 +82,7 @@ def start(work: Path | None = None) -> None:
 
 
 def _keep_compiled(folder: Path) -> None:
-    """Let JAX compile a step once for all processes; a folder that is set stays."""
+    """Let JAX compile a step once for all processes; keep a folder that is set."""
     import jax
 
     if jax.config.jax_compilation_cache_dir is None:
@@ -93,7 +93,7 @@ def _keep_compiled(folder: Path) -> None:
 
 
 def set_precision(precision: str) -> None:
-    """Say how the backend multiplies float32 from now on.
+    """Set how the backend multiplies float32 from now on.
 
     NVIDIA's GPUs since Ampere round the factors of convolutions and products to TF32,
     10 bits of mantissa instead of 23, and all three backends allow it by default for
@@ -127,7 +127,7 @@ def _import_keras() -> None:
     would bury what matters; warnings and errors still come through.
     """
     sys.stderr.flush()
-    kept = os.dup(2)
+    stderr_copy = os.dup(2)
     with tempfile.TemporaryFile() as notes:
         os.dup2(notes.fileno(), 2)
         try:
@@ -142,8 +142,8 @@ def _import_keras() -> None:
                 "another, or use the environment of that backend"
             ) from error
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+            os.dup2(stderr_copy, 2)
+            os.close(stderr_copy)
             notes.seek(0)
             for line in notes.read().decode(errors="replace").splitlines():
                 if not line.startswith(_NOTES):

@@ -16,7 +16,7 @@ VARIABLE = "DSCPP_COMMIT"
 
 
 def commit() -> str:
-    """Commit of the code, with "+" when code differs from it; "" where it is unknown.
+    """Return the code's commit, with "+" if code differs from it; "" if unknown.
 
     What runs and tables write (`results`, the README, `docs`) is not code, nor is what
     git does not track. Without git the environment variable `VARIABLE` says it, or the
@@ -28,41 +28,43 @@ def commit() -> str:
     # A repository around an installed or unpacked tree is not this code's.
     name = _git("ls-files", "--error-unmatch", __file__) and _git("rev-parse", "HEAD")
     if not name:
-        return _told() or _archived()
+        return _from_variable() or _archived()
     written = (f":(top,exclude){path}" for path in ("results", "README.md", "docs"))
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", *written)
     return name if changed == "" else name + "+"
 
 
 def is_clean(name: object) -> bool:
-    """Whether a commit, as `commit` gives it, is known and without changes."""
+    """Return whether a commit, from `commit`, is known and without changes."""
     return isinstance(name, str) and bool(re.fullmatch("[0-9a-f]{40,64}", name))
 
 
 def from_clean_commit(record: Mapping[str, Any]) -> bool:
-    """Whether all code that worked on a run is that of a known, unchanged commit.
+    """Return whether all code that made a run is of known, unchanged commits.
 
     Args:
         record: a run's `run.json`: its `commit`, and where other stages or a resumed
             training were of other commits, those in `environment_changes`.
     """
-    return all(map(is_clean, _of_run(record)))
+    return all(map(is_clean, _commits_of_run(record)))
 
 
 def unclean_commit(record: Mapping[str, Any]) -> str:
-    """The first commit of a run that is unknown or has changes, as a message has it."""
-    name = next((one for one in _of_run(record) if not is_clean(one)), "")
+    """Return the first commit of a run that is unknown or changed, for a message."""
+    name = next(
+        (commit for commit in _commits_of_run(record) if not is_clean(commit)), ""
+    )
     return f"{name!r}" if name else "none"
 
 
-def _of_run(record: Mapping[str, Any]) -> list[object]:
-    """Every commit whose code worked on a run; None where none is named."""
+def _commits_of_run(record: Mapping[str, Any]) -> list[object]:
+    """Return every commit whose code made a run; None for one not named."""
     changes = record.get("environment_changes", [])
     later = [change["commit"] for change in changes if "commit" in change]
     return [record.get("commit"), *later]
 
 
-def _told() -> str:
+def _from_variable() -> str:
     name = os.environ.get(VARIABLE, "").strip()
     if name and not is_clean(name.removesuffix("+")):
         raise InputError(
@@ -73,7 +75,7 @@ def _told() -> str:
 
 
 def _archived() -> str:
-    """What `git archive` wrote; in a checkout the file holds a placeholder."""
+    """Return the commit that `git archive` wrote; a checkout has a placeholder."""
     try:
         name = Path(__file__).with_name("commit.txt").read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError):
@@ -82,11 +84,11 @@ def _archived() -> str:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git says; None where it is not there or refuses."""
-    here = Path(__file__).resolve().parent
+    """Return the output of git; None where git is missing or fails."""
+    folder = Path(__file__).resolve().parent
     try:
         result = subprocess.run(
-            ["git", *arguments], cwd=here, capture_output=True, text=True, check=False
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=False
         )
     except OSError:
         return None

@@ -28,15 +28,15 @@ def require_training(backend: str | None = None) -> None:
         InputError: one is not installed, or `KERAS_BACKEND` names no backend; the
             message has the command that installs it.
     """
-    said = "KERAS_BACKEND" if backend is None else "backend"
+    source = "KERAS_BACKEND" if backend is None else "backend"
     backend = backend or os.environ.get("KERAS_BACKEND") or "tensorflow"
-    here = [name for name in BACKENDS if is_here(name)]
-    if backend in here:
+    available = [name for name in BACKENDS if is_here(name)]
+    if backend in available:
         require("keras", "miscnn")
         return
     wrong = (
-        f"{said}: expected one of {', '.join(BACKENDS)} that is installed, "
-        f"received {backend!r}; installed: {', '.join(here) or 'none'}"
+        f"{source}: expected one of {', '.join(BACKENDS)} that is installed, "
+        f"received {backend!r}; installed: {', '.join(available) or 'none'}"
     )
     if backend not in BACKENDS:
         raise InputError(f"{wrong}. Set another.")
@@ -55,7 +55,7 @@ def require(*modules: str) -> None:
 
 
 def missing(*modules: str) -> InputError:
-    """What to say of modules that are not installed."""
+    """Return the error for modules that are not installed."""
     pip = (sys.executable, "-m", "pip", "install")
     commands = [shlex.join((*pip, *_PIP.get(name, (name,)))) for name in modules]
     lines = "\n  ".join(commands)
@@ -67,9 +67,9 @@ def missing(*modules: str) -> InputError:
 
 
 def is_here(name: str) -> bool:
-    """Whether a module is installed; a folder that another left behind is none."""
+    """Return whether a module is installed; an empty folder left behind is none."""
     try:
-        found = importlib.util.find_spec(name)
+        spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
         return False
-    return found is not None and found.origin is not None
+    return spec is not None and spec.origin is not None

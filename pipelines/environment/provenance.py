@@ -44,26 +44,26 @@ _DO_NOT = (
 
 
 def environment(with_backend: bool = True) -> dict[str, Any]:
-    """What besides a run's settings decides its numbers, as `run.json` keeps it.
+    """Return what decides a run's numbers besides its settings, for `run.json`.
 
     `with_backend`: it is imported and computes; else there are neither `threads` nor
     `variables`.
     """
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "commit": commits.commit(),
         "versions": versions(),
         "machine": machine(),
     }
     if with_backend:
-        found |= {"threads": threads(), "variables": variables()}
-    return found
+        values |= {"threads": threads(), "variables": variables()}
+    return values
 
 
 def changes(record: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """What of an environment is not as it was when a run was last worked on.
+    """Return what has changed in the environment since a run was last worked on.
 
-    What an older run does not say has not changed.
-    The values of now that differ are given back.
+    Return the values of now that differ. What an older run does not record counts as
+    unchanged.
     """
     before = {key: record[key] for key in now if key in record}
     for change in record.get("environment_changes", ()):
@@ -72,7 +72,7 @@ def changes(record: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]
 
 
 def threads() -> int:
-    """How many threads the backend computes one operation with, on the processor."""
+    """Return the number of threads of one operation of the backend, on the CPU."""
     name = backend()
     if name == "torch":
         import torch
@@ -82,42 +82,44 @@ def threads() -> int:
         import tensorflow as tf
 
         set_in_code = tf.config.threading.get_intra_op_parallelism_threads()
-        return set_in_code or _asked("TF_NUM_INTRAOP_THREADS") or pool.processors()
-    return _asked("PJRT_NPROC") or _asked("NPROC") or pool.processors()
+        return (
+            set_in_code or _thread_count("TF_NUM_INTRAOP_THREADS") or pool.processors()
+        )
+    return _thread_count("PJRT_NPROC") or _thread_count("NPROC") or pool.processors()
 
 
-def _asked(variable: str) -> int:
-    """A number of threads that the environment asks for; 0 where it asks for none."""
+def _thread_count(variable: str) -> int:
+    """Return the number of threads in an environment variable; 0 if unset."""
     text = os.environ.get(variable, "")
     return int(text) if text.isdecimal() else 0
 
 
 def variables() -> dict[str, str]:
-    """Environment variables that decide how the backend computes, without paths."""
-    found = {
+    """Return the variables that decide how the backend computes, without paths."""
+    texts = {
         name: " ".join(word for word in value.split() if "/" not in word)
         for name, value in sorted(os.environ.items())
         if name.startswith(_DECIDE) and not name.startswith(_DO_NOT)
     }
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in texts.items() if value}
 
 
 def backend() -> str:
-    """The Keras backend that this process would use, without importing Keras."""
+    """Return the Keras backend that this process would use; do not import Keras."""
     if "keras" in sys.modules:
         return str(sys.modules["keras"].backend.backend())
     return os.environ.get("KERAS_BACKEND", "tensorflow")
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a result depends on."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of the packages that results depend on."""
+    by_package = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            by_package[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return by_package
 
 
 def machine() -> str:
@@ -133,13 +135,13 @@ def machine() -> str:
 
 
 def processor_hash() -> str:
-    """One name for processors that run each other's machine code: 8 hex digits."""
+    """Return 8 hex digits, the same for processors that share machine code."""
     kind = [machine(), _cpuinfo("flags"), _cpuinfo("Features")]
     return hashlib.sha256("\n".join(kind).encode()).hexdigest()[:8]
 
 
 def _cpuinfo(key: str) -> str:
-    """What Linux says of the first processor, "" where it says nothing of that."""
+    """Return a value of `/proc/cpuinfo` for the first processor; "" without one."""
     try:
         lines = _CPUINFO.read_text("utf-8").splitlines()
     except OSError:
@@ -149,7 +151,7 @@ def _cpuinfo(key: str) -> str:
 
 
 def device() -> str:
-    """What the backend computes on: the GPU's name, or "CPU"."""
+    """Return what the backend computes on: the GPU's name, or "CPU"."""
     name = backend()
     if name == "tensorflow":
         import tensorflow as tf
@@ -170,7 +172,7 @@ def device() -> str:
 
 
 def peak_memory_mb(record: Mapping[str, Any] | None = None) -> float:
-    """Peak resident memory of this process, in MB (1e6 bytes); 0 where unknown.
+    """Return the peak resident memory of this process, in MB (1e6 bytes); 0 if unknown.
 
     Of a run's record, that of the processes that worked on it before counts too.
     """

@@ -1,4 +1,4 @@
-"""What a process that is told to stop saves before it ends.
+"""What a process saves before it ends at a signal.
 
 Ctrl-C raises KeyboardInterrupt in the main thread, once a step is over. SIGTERM (the
 time limit of a cluster) and SIGHUP (a closed terminal) must not wait for that: a step
@@ -21,7 +21,7 @@ _ending = threading.Lock()  # held from the first order to end until the process
 
 
 def end(code: int) -> None:
-    """Save what there is to be saved, and end this process now, from any thread.
+    """Call what `saving` holds, and end this process now, from any thread.
 
     `code` is the exit code, 128 and the number of the signal that asks for it.
     """
@@ -71,24 +71,26 @@ def _listening() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    signals = [one for one in _SIGNALS if signal.getsignal(one) is signal.SIG_DFL]
-    ours, theirs = os.pipe()
-    os.set_blocking(theirs, False)
-    thread = threading.Thread(target=_listen, args=(ours, signals), daemon=True)
+    signals = [
+        number for number in _SIGNALS if signal.getsignal(number) is signal.SIG_DFL
+    ]
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    thread = threading.Thread(target=_listen, args=(read_end, signals), daemon=True)
     thread.start()
-    before = signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
-    for one in signals:
-        signal.signal(one, lambda *_: None)  # Python writes its number to the pipe.
+    before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    for number in signals:
+        signal.signal(number, lambda *_: None)  # Python writes its number to the pipe.
     try:
         yield
     finally:
-        for one in signals:
-            signal.signal(one, signal.SIG_DFL)
+        for number in signals:
+            signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(before)
-        os.write(theirs, _ENOUGH)
+        os.write(write_end, _ENOUGH)
         thread.join()
-        os.close(ours)
-        os.close(theirs)
+        os.close(read_end)
+        os.close(write_end)
 
 
 def _listen(pipe: int, signals: list[signal.Signals]) -> None:

@@ -68,7 +68,7 @@ def named() -> Iterator[None]:
 
 
 def _nothing(number: int) -> io.TextIOWrapper:
-    """A stream to nowhere; its file descriptor too, where that is not in use by now."""
+    """Return a stream to nowhere; point its file descriptor there too, if unused."""
     try:
         os.fstat(number)
     except OSError:
@@ -78,7 +78,7 @@ def _nothing(number: int) -> io.TextIOWrapper:
 
 
 def _drain(stream: Any) -> None:
-    """Drop what a stream does not take: Python would try again at its exit."""
+    """Drop what a stream refuses: Python would try again at its exit."""
     try:
         stream.flush()
     except OSError:

@@ -10,7 +10,7 @@ All methods scale these: after an image was brought back to its size, and before
 volume is. Histograms of volumes are at native size, so a map does not fit these quite.
 
 The scaled run lies beside the run, `<run>-<method>`. It keeps what was fitted and no
-probabilities: `pipelines.runs.stored` scales those of the run where they are read.
+probabilities: `pipelines.runs.predictions` scales those of the run where they are read.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from data_io.errors import InputError
 from data_io.prepare import native_grid
 from pipelines.measure import calibration, histograms
 from pipelines.posthoc import maps, threshold
+from pipelines.runs import predictions
 from pipelines.runs import run as runs
-from pipelines.runs import stored
-from pipelines.runs.stored import SMALLEST, scale
+from pipelines.runs.predictions import SMALLEST, scale
 
 TEMPERATURE = "temperature"
 METHODS = (TEMPERATURE, *maps.METHODS)
@@ -213,8 +213,8 @@ class Sample:
         """Read what a run keeps of a case, and its label."""
         label = next(iter(module.references(root, case).values()))
         if not module.record(root).is_3d:
-            return cls(stored.probabilities(run, case, label.shape), label)
-        softmax, _ = stored.volume(run, module, root, case)
+            return cls(predictions.probabilities(run, case, label.shape), label)
+        softmax, _ = predictions.volume(run, module, root, case)
         count = min(_SLICES, label.shape[0])
         # The middle of each of `count` equal parts.
         slices = [int((part + 0.5) * label.shape[0] / count) for part in range(count)]
@@ -289,18 +289,19 @@ def make(
     """
     start = time.perf_counter()
     module = datasets.by_name(run.record["dataset"])
-    for _, case in stored.cases(run):  # all are looked at before anything is written
-        stored.as_kept(run, module, root, case)
+    # All are looked at before anything is written.
+    for _, case in predictions.cases(run):
+        predictions.as_kept(run, module, root, case)
     is_map = method in maps.METHODS
     found = of_histograms(run, method) if is_map else asdict(fit(run, root))
     kept = {key: value for key, value in run.record.items() if key not in _OWN}
     origin = {"run": run.name, "model": model_of(run), **found}
-    origin["probabilities"] = stored.listed(run)
+    origin["probabilities"] = predictions.listed(run)
     added = {"method": method, "posthoc": origin, "times": {}, "files": {}}
     before = runs.Run.open(output).record if runs.is_run(output) else {}
     if before.get("posthoc") != origin:
         former = added | {"files": before.get("files", {})}
-        stored.discard_derived(runs.Run(output, former))
+        predictions.discard_derived(runs.Run(output, former))
     new = runs.Run.create(output, kept | added)
     seconds = round(time.perf_counter() - start, 1)
     new.update(state="predicted", times={"fit_s": seconds})

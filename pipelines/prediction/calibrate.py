@@ -12,7 +12,7 @@ from data_io import bars
 from data_io.errors import InputError
 from data_io.files.hashing import file_hash
 from data_io.files.schema import digest
-from data_io.own_images import probabilities as given
+from data_io.own_images import probabilities as probability_files
 from pipelines import arguments
 from pipelines.measure import histograms
 from pipelines.posthoc import decision, maps, scaling
@@ -24,7 +24,7 @@ _VOXELS = 2**24
 
 
 def command(options: argparse.Namespace) -> str:
-    """`dscpp calibrate`: write the file; returns what it says, in words."""
+    """`dscpp calibrate`: write the file; return a summary of it."""
     places = options.probabilities, options.labels
     files = (*places, options.classes)
     if any(files) if options.run_folder else not all(places):
@@ -34,12 +34,12 @@ def command(options: argparse.Namespace) -> str:
         )
     decision.require_free(options.output)
     if options.run_folder:
-        made = of_run(options.run_folder, options.missed)
+        new_decision = of_run(options.run_folder, options.missed)
     else:
         classes = tuple(arguments.class_names(options))
-        made = of_files(*places, classes, options.missed)
-    decision.save(options.output, made)
-    return "\n".join([*_said(made), str(options.output)])
+        new_decision = of_files(*places, classes, options.missed)
+    decision.save(options.output, new_decision)
+    return "\n".join([*_summary(new_decision), str(options.output)])
 
 
 def of_run(folder: Path, missed: float | None = None) -> decision.Decision:
@@ -63,7 +63,7 @@ def of_run(folder: Path, missed: float | None = None) -> decision.Decision:
             f"as a decision file holds no other scaling, found one after {run.method}; "
             f"give {run.trained}"
         )
-    found = histograms.load(run.path("histograms.npz"))
+    table = histograms.load(run.path("histograms.npz"))
     inputs: decision.Inputs = {
         "kind": "run",
         "probabilities": f"run {run.name}",
@@ -73,10 +73,10 @@ def of_run(folder: Path, missed: float | None = None) -> decision.Decision:
     }
     classes = run.record.get("classes") or (
         "background",
-        *dict.fromkeys(map(str, found.target)),
+        *dict.fromkeys(map(str, table.target)),
     )
     scaled_by = float(run.record.get("posthoc", {}).get("temperature", 1))
-    return decision.made(found, classes, scaled_by, missed, inputs)
+    return decision.made(table, classes, scaled_by, missed, inputs)
 
 
 def of_files(
@@ -94,7 +94,7 @@ def of_files(
             `scaling.fitted` and `decision.made`.
     """
     decision.require_unapplied(probabilities)
-    files = given.pairs(probabilities, labels)
+    files = probability_files.pairs(probabilities, labels)
     fitted = scaling.fitted(_samples(files), probabilities.resolve())
     shown = bars.bar(files.items(), "calibrate", unit="case")
     measured, classes = judge.measured(shown, classes, "validation", fitted.temperature)
@@ -105,15 +105,15 @@ def of_files(
         "cases": len(files),
         "sha256": digest([file_hash(path) for pair in files.values() for path in pair]),
     }
-    found = histograms.Histograms.from_rows(*measured)
-    return decision.made(found, classes, fitted.temperature, missed, inputs)
+    table = histograms.Histograms.from_rows(*measured)
+    return decision.made(table, classes, fitted.temperature, missed, inputs)
 
 
 def _samples(files: Mapping[str, tuple[Path, Path]]) -> list[scaling.Sample]:
-    """The voxels of each case, of a large one a part: so many, drawn by fixed seeds."""
+    """Read the voxels of each case; of a large one, draw a sample by a fixed seed."""
     most, samples = _VOXELS // len(files), []
     for number, pair in enumerate(bars.bar(files.values(), "read", unit="case")):
-        p, label = given.read(*pair)
+        p, label = probability_files.read(*pair)
         p, label = p.reshape(-1, p.shape[-1]), label.ravel()
         if label.size > most:
             drawn = np.random.default_rng(number).integers(0, label.size, most)
@@ -122,12 +122,12 @@ def _samples(files: Mapping[str, tuple[Path, Path]]) -> list[scaling.Sample]:
     return samples
 
 
-def _said(made: decision.Decision) -> list[str]:
-    best, promise = made["best_dice"], made["missed"]
-    cases = made["inputs"]["cases"]
+def _summary(new_decision: decision.Decision) -> list[str]:
+    best, promise = new_decision["best_dice"], new_decision["missed"]
+    cases = new_decision["inputs"]["cases"]
     lines = [
-        f"{made['inputs']['probabilities']}: {cases} case{'s' * (cases != 1)}",
-        f"  temperature {made['temperature']:g}",
+        f"{new_decision['inputs']['probabilities']}: {cases} case{'s' * (cases != 1)}",
+        f"  temperature {new_decision['temperature']:g}",
         f"  best Dice {best['dice']:.3f} at threshold {best['threshold']:g}",
     ]
     if promise:
@@ -135,6 +135,6 @@ def _said(made: decision.Decision) -> list[str]:
             f"  threshold {promise['threshold']:.4g}: at most {promise['at_most']:g} "
             f"missed on average ({promise['observed']:.3f} in these cases)"
         )
-    factors = made["volume_factors"].items()
+    factors = new_decision["volume_factors"].items()
     lines += [f"  volume of {name} times {factor:.3f}" for name, factor in factors]
     return lines

@@ -1,4 +1,4 @@
-"""From stored probabilities to `cases.csv` and `histograms.npz`: no network needed.
+"""From a run's probabilities to `cases.csv` and `histograms.npz`: needs no network.
 
 What the functions take, each the same:
 
@@ -25,8 +25,8 @@ from data_io.datasets.dataset import Dataset
 from pipelines.environment import provenance
 from pipelines.measure import histograms, metrics, voxels
 from pipelines.measure.regions import BAND, band, band_radius
+from pipelines.runs import predictions
 from pipelines.runs import run as runs
-from pipelines.runs import stored
 
 COLUMNS = (*runs.CASE_KEYS, *metrics.COLUMNS)
 _PAIR = ("observer1", "observer2")
@@ -38,7 +38,7 @@ Measured = tuple[_Rows, _Rows]
 """Rows of `cases.csv` with the counts of `histograms.npz`; rows of observer pairs."""
 
 _Item = TypeVar("_Item")
-_Found = TypeVar("_Found")
+_Result = TypeVar("_Result")
 
 
 def evaluate(run: runs.Run, root: Path) -> None:
@@ -49,7 +49,7 @@ def evaluate(run: runs.Run, root: Path) -> None:
     """
     start = time.perf_counter()
     module = datasets.by_name(run.record["dataset"])
-    measured = measure(run, module, root, stored.cases(run))
+    measured = measure(run, module, root, predictions.cases(run))
     write(run.folder, run.record, *measured)
     run.update(
         files=runs.MEASURES,
@@ -73,7 +73,7 @@ def measure(
             root,
             split,
             case,
-            functools.partial(stored.slabs, run, module, root, case),
+            functools.partial(predictions.slabs, run, module, root, case),
             threshold,
         )
         for split, case in bars.bar(cases, f"{run.name} evaluate", unit="case")
@@ -81,7 +81,7 @@ def measure(
 
 
 def joined(measured: Iterable[Measured]) -> Measured:
-    """What `measure_case` gives of one case after the other, as of all."""
+    """Join what `measure_case` returned for each case."""
     rows: _Rows = []
     pairs: _Rows = []
     for of_case, of_pairs in measured:
@@ -104,28 +104,30 @@ def measure_case(
     not depend on the number of cores.
 
     Args: the module's, the case and its part of the split, and
-        slabs_of: gives the probabilities as `stored.slabs` does, from the native shape.
+        slabs_of: from the native shape to probabilities, as `predictions.slabs`.
     """
     references = module.references(root, case)
     regions = _regions(module, root, case, references)
-    names = dict(enumerate(module.record(root).classes))
-    del names[0]
+    targets = dict(enumerate(module.record(root).classes))
+    del targets[0]
     shape = next(iter(references.values())).shape
 
     def measure_slab(slab: _Slab) -> dict[str, _Tally]:
         where, softmax = slab
         labels = {name: label[where] for name, label in references.items()}
-        found = {region: _Tally(names, references, threshold) for region in regions}
-        for region, tally in found.items():
+        slab_tallies = {
+            region: _Tally(targets, references, threshold) for region in regions
+        }
+        for region, tally in slab_tallies.items():
             tally.add(softmax, labels, regions[region][where])
-        return found
+        return slab_tallies
 
-    tallies = {region: _Tally(names, references) for region in regions}
-    for found in _side_by_side(measure_slab, slabs_of(shape)):
-        for region, tally in found.items():
+    tallies = {region: _Tally(targets, references) for region in regions}
+    for slab_tallies in _side_by_side(measure_slab, slabs_of(shape)):
+        for region, tally in slab_tallies.items():
             tallies[region].join(tally)
     rows, pairs = [], []
-    for target, name in names.items():
+    for target, name in targets.items():
         for region, tally in tallies.items():
             keys = {"split": split, "case": case, "target": name, "region": region}
             rows += [{**keys, **row} for row in tally.rows(target)]
@@ -142,7 +144,7 @@ def at_threshold(run: runs.Run, root: Path, threshold: float) -> Path:
         InputError: as `evaluate`.
     """
     module = datasets.by_name(run.record["dataset"])
-    cases = [named for named in stored.cases(run) if named[0] == "test"]
+    cases = [named for named in predictions.cases(run) if named[0] == "test"]
     rows, _ = measure(run, module, root, cases, threshold)
     path = run.path(threshold_file(threshold))
     write_cases(path, run.record, rows)
@@ -151,29 +153,31 @@ def at_threshold(run: runs.Run, root: Path, threshold: float) -> Path:
 
 
 def threshold_file(threshold: float) -> str:
-    """Name of the file with the measures at a threshold."""
+    """Return the name of the file with the measures at a threshold."""
     return f"threshold-{threshold:g}.csv"
 
 
 def _regions(
     module: Dataset, root: Path, case: str, references: Mapping[str, _Array]
 ) -> dict[str, _Array]:
-    """The data set's own regions, and the band around what observer 1 marked."""
+    """Return the data set's regions, and the band around observer 1's label."""
     regions = dict(module.regions(root, case))
     label = next(iter(references.values()))
-    place = module.geometry(root, case)
-    around = band(label, band_radius(label.ndim, place.spacing_mm if place else None))
-    if around.any():
-        regions[BAND] = around
+    geometry = module.geometry(root, case)
+    near = band(
+        label, band_radius(label.ndim, geometry.spacing_mm if geometry else None)
+    )
+    if near.any():
+        regions[BAND] = near
     return regions
 
 
 def _side_by_side(
-    function: Callable[[_Item], _Found], items: Iterable[_Item]
-) -> Iterator[_Found]:
-    """Results of a function in threads, in the items' order, drawn a few ahead."""
+    function: Callable[[_Item], _Result], items: Iterable[_Item]
+) -> Iterator[_Result]:
+    """Yield a function's results in the items' order, a few computed ahead."""
     threads = pool.threads()
-    waiting: deque[Future[_Found]] = deque()
+    waiting: deque[Future[_Result]] = deque()
     with ThreadPoolExecutor(threads) as workers:
         for item in items:
             waiting.append(workers.submit(function, item))
@@ -184,7 +188,7 @@ def _side_by_side(
 
 
 class _Tally:
-    """What is summed up in one region of a case, by class and observer."""
+    """Sums over one region of a case, by class and observer."""
 
     def __init__(
         self,
@@ -208,18 +212,18 @@ class _Tally:
         for name, label in labels.items():
             self._measures[name].add_block(label, p)
         for target in self._targets:
-            truth = {name: label == target for name, label in labels.items()}
+            is_target = {name: label == target for name, label in labels.items()}
             bins = histograms.bins_of(p[target])
             self._totals["sums", target] += histograms.sum_bins(bins, p[target])
             for name in labels:
-                counts = histograms.count_bins(bins, [truth[name]])
+                counts = histograms.count_bins(bins, [is_target[name]])
                 self._totals["counts", target, name] += counts
             if all(name in labels for name in _PAIR):
-                both = [truth[name] for name in _PAIR]
-                self._totals["pairs", target] += histograms.count_bins(bins, both)
+                pair = [is_target[name] for name in _PAIR]
+                self._totals["pairs", target] += histograms.count_bins(bins, pair)
 
     def join(self, other: _Tally) -> None:
-        """Add what another one summed up, of the same targets and observers."""
+        """Add the sums of another tally of the same targets and observers."""
         for name, measures in other._measures.items():
             self._measures[name].join(measures)
         for key, total in other._totals.items():
@@ -261,5 +265,5 @@ def write_cases(
 ) -> Path:
     """Write the rows of a `cases.csv`; arguments as for `write`."""
     # "split" is a row's own here, and the whole split in the record.
-    own = {key: record[key] for key in runs.CASE_KEYS[:6]}
-    return runs.write_csv(path, COLUMNS, [{**row, **own} for row in rows])
+    run_values = {key: record[key] for key in runs.CASE_KEYS[:6]}
+    return runs.write_csv(path, COLUMNS, [{**row, **run_values} for row in rows])

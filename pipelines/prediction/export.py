@@ -5,7 +5,7 @@ What the functions that write take, each the same:
     folder: where to; made where it is missing.
     case: its id, and the name of its files without the ending.
     softmax: (*spatial, classes) float32; of a volume on the network's grid.
-    place: geometry of a volume's image.
+    geometry: of a volume's image.
     threshold: see `labels`.
 """
 
@@ -25,10 +25,10 @@ from data_io.errors import InputError
 from data_io.files import nifti
 from data_io.prepare import native_grid
 from pipelines.measure import metrics
+from pipelines.runs import predictions, written
 from pipelines.runs import run as runs
-from pipelines.runs import stored, written
 
-FOLDER, PICTURES = stored.MADE
+FOLDER, PICTURES = predictions.DERIVED
 
 _Array = npt.NDArray[Any]
 _Labels = npt.NDArray[np.uint8]
@@ -51,18 +51,18 @@ def volumes(run: runs.Run, root: Path, with_probabilities: bool = False) -> list
     if not module.record(root).is_3d:
         raise InputError(
             f"{run.folder}: expected a run on volumes for --nifti, found one on images,"
-            f" whose probabilities are in {stored.PROBABILITIES}/"
+            f" whose probabilities are in {predictions.PROBABILITIES}/"
         )
-    folder, made = run.path(FOLDER), []
-    cases = [case for _, case in stored.cases(run)]
+    folder, label_maps = run.path(FOLDER), []
+    cases = [case for _, case in predictions.cases(run)]
     require_free(run, with_probabilities=with_probabilities)
     with written.anew(folder):
         for case in bars.bar(cases, f"{run.name} nifti", unit="case"):
-            softmax, place = stored.volume(run, module, root, case)
-            made.append(write_labels(folder, case, softmax, place))
+            softmax, geometry = predictions.volume(run, module, root, case)
+            label_maps.append(write_labels(folder, case, softmax, geometry))
             if with_probabilities:
-                write_probabilities(folder, case, softmax, place)
-    return made
+                write_probabilities(folder, case, softmax, geometry)
+    return label_maps
 
 
 def pictures(run: runs.Run, root: Path) -> list[Path]:
@@ -75,14 +75,14 @@ def pictures(run: runs.Run, root: Path) -> list[Path]:
     """
     module = datasets.by_name(run.record["dataset"])
     classes = run.record.get("classes") or module.RECORD.classes
-    folder, made = run.path(PICTURES), []
-    cases = [case for _, case in stored.cases(run)]
+    folder, paths = run.path(PICTURES), []
+    cases = [case for _, case in predictions.cases(run)]
     require_free(run, volumes=False, pictures=True)
     with written.anew(folder):
         for case in bars.bar(cases, f"{run.name} pictures", unit="case"):
-            softmax = stored.as_kept(run, module, root, case)
-            made.append(write_pictures(folder, case, softmax, module, root, classes))
-    return made
+            softmax = predictions.as_kept(run, module, root, case)
+            paths.append(write_pictures(folder, case, softmax, module, root, classes))
+    return paths
 
 
 def require_free(
@@ -96,14 +96,14 @@ def require_free(
     Raises:
         InputError: see `written.require_own`.
     """
-    cases = [case for _, case in stored.cases(run)]
+    cases = [case for _, case in predictions.cases(run)]
     if volumes:
-        each = [files_of(case, True, with_probabilities) for case in cases]
-        written.require_own(run.path(FOLDER), list(itertools.chain(*each)))
+        names_by_case = [files_of(case, True, with_probabilities) for case in cases]
+        written.require_own(run.path(FOLDER), list(itertools.chain(*names_by_case)))
     if pictures:
         is_3d = len(run.record["settings"]["input_shape"]) == 3
-        each = [pictures_of(case, is_3d) for case in cases]
-        written.require_own(run.path(PICTURES), list(itertools.chain(*each)))
+        names_by_case = [pictures_of(case, is_3d) for case in cases]
+        written.require_own(run.path(PICTURES), list(itertools.chain(*names_by_case)))
 
 
 def files_of(
@@ -112,7 +112,7 @@ def files_of(
     with_probabilities: bool = False,
     with_pictures: bool = False,
 ) -> list[str]:
-    """Names of the files that are written of a case, at its own size.
+    """Return the names of the files written for a case, at its own size.
 
     Of an image `<case>.png`, grey of 8 bits whose values are class numbers, and
     `<case>.npy`, the probabilities, float32 (rows, columns, classes). Of a volume
@@ -126,7 +126,7 @@ def files_of(
 
 
 def pictures_of(case: str, is_volume: bool) -> list[str]:
-    """Names of the files that `write_pictures` writes of a case."""
+    """Return the names of the files that `write_pictures` writes for a case."""
     maps = [f"{case}_probabilities.nii.gz", f"{case}_entropy.nii.gz"]
     return [f"{case}_picture.png", *(maps if is_volume else [])]
 
@@ -140,7 +140,7 @@ def write_pictures(
     classes: Sequence[str],
     threshold: float | None = None,
 ) -> Path:
-    """Draw a predicted case; of a volume write its maps too.
+    """Draw a predicted case; for a volume, write its maps too.
 
     Args: the module's, and the data set, its folder and the names of the classes,
         background first.
@@ -152,11 +152,11 @@ def write_pictures(
     """
     from pipelines.reporting.figures import photographs
 
-    place = module.geometry(root, case)
-    if place:
-        write_probabilities(folder, case, softmax, place)
-        _write_entropy(folder, case, softmax, place)
-        label = native_labels(softmax, place.shape, threshold)
+    geometry = module.geometry(root, case)
+    if geometry:
+        write_probabilities(folder, case, softmax, geometry)
+        _write_entropy(folder, case, softmax, geometry)
+        label = native_labels(softmax, geometry.shape, threshold)
     else:
         label = labels(softmax, threshold)
     sheet = photographs.predicted(module, root, case, softmax, label, classes)
@@ -170,21 +170,22 @@ def write_labels(
     folder: Path,
     case: str,
     softmax: _Array,
-    place: nifti.Geometry,
+    geometry: nifti.Geometry,
     threshold: float | None = None,
 ) -> Path:
     """Write a volume's label map, uint8, with the affine and header of its image.
 
     It is `<case>.nii.gz`.
     """
-    label = native_labels(softmax, place.shape, threshold)
+    label = native_labels(softmax, geometry.shape, threshold)
     return written.write(
-        folder / f"{case}.nii.gz", lambda aside: nifti.write_like(aside, label, place)
+        folder / f"{case}.nii.gz",
+        lambda aside: nifti.write_like(aside, label, geometry),
     )
 
 
 def write_probabilities(
-    folder: Path, case: str, softmax: _Array, place: nifti.Geometry
+    folder: Path, case: str, softmax: _Array, geometry: nifti.Geometry
 ) -> Path:
     """Write a volume's probabilities at native resolution, without ever holding them.
 
@@ -194,26 +195,28 @@ def write_probabilities(
     classes = softmax.shape[-1]
 
     def write(aside: Path) -> None:
-        blocks = _blocks(softmax, place.shape)
-        nifti.write_blocks(aside, blocks, classes, np.float32, place)
+        blocks = _blocks(softmax, geometry.shape)
+        nifti.write_blocks(aside, blocks, classes, np.float32, geometry)
 
     return written.write(folder / f"{case}_probabilities.nii.gz", write)
 
 
 def _write_entropy(
-    folder: Path, case: str, softmax: _Array, place: nifti.Geometry
+    folder: Path, case: str, softmax: _Array, geometry: nifti.Geometry
 ) -> None:
     from pipelines.reporting.figures.photographs import entropy
 
     def write(aside: Path) -> None:
-        blocks = (entropy(slab) for _, slab in native_grid.slabs(softmax, place.shape))
-        nifti.write_blocks(aside, blocks, 1, np.float32, place)
+        blocks = (
+            entropy(slab) for _, slab in native_grid.slabs(softmax, geometry.shape)
+        )
+        nifti.write_blocks(aside, blocks, 1, np.float32, geometry)
 
     written.write(folder / f"{case}_entropy.nii.gz", write)
 
 
 def _blocks(softmax: _Array, shape: tuple[int, ...]) -> Iterator[_Array]:
-    """Probabilities at native resolution in the order of a NIfTI file."""
+    """Yield probabilities at native resolution in the order of a NIfTI file."""
     for channel in range(softmax.shape[-1]):
         for _, slab in native_grid.slabs(softmax[..., channel, np.newaxis], shape):
             yield slab[..., 0]
@@ -222,19 +225,19 @@ def _blocks(softmax: _Array, shape: tuple[int, ...]) -> Iterator[_Array]:
 def native_labels(
     softmax: _Array, shape: tuple[int, ...], threshold: float | None = None
 ) -> _Labels:
-    """Label map at native resolution, (*shape), from probabilities slab by slab."""
-    found = np.empty(shape, np.uint8)
+    """Return the label map at native resolution, (*shape), computed slab by slab."""
+    label_map = np.empty(shape, np.uint8)
     for part, slab in native_grid.slabs(softmax, shape):
-        found[part] = labels(slab, threshold)
-    return found
+        label_map[part] = labels(slab, threshold)
+    return label_map
 
 
 def labels(softmax: _Array, threshold: float | None = None) -> _Labels:
-    """Class numbers from probabilities.
+    """Return class numbers from probabilities.
 
     Args:
         softmax: (..., classes), in [0, 1].
         threshold: see `metrics.predicted`.
     """
-    found = metrics.predicted(np.moveaxis(softmax, -1, 0), threshold)
-    return found.astype(np.uint8)
+    numbers = metrics.predicted(np.moveaxis(softmax, -1, 0), threshold)
+    return numbers.astype(np.uint8)

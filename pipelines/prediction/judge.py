@@ -24,7 +24,7 @@ from data_io.files import nifti
 from data_io.files.hashing import file_hash
 from data_io.files.names import unfit
 from data_io.files.schema import digest
-from data_io.own_images import probabilities as given
+from data_io.own_images import probabilities as probability_files
 from data_io.own_images.describe import class_names
 from pipelines import arguments
 from pipelines.environment import commits
@@ -35,7 +35,7 @@ from pipelines.measure.regions import BAND
 from pipelines.posthoc import decision as decision_file
 from pipelines.prediction import evaluate
 from pipelines.runs import run as runs
-from pipelines.runs.stored import scale
+from pipelines.runs.predictions import scale
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +56,7 @@ _CALIBRATION = {
 
 
 def command(options: argparse.Namespace) -> str:
-    """`dscpp judge`: measure, write the tables; returns the main measures."""
+    """`dscpp judge`: measure, write the tables; return the main measures."""
     name = options.name or options.probabilities.resolve().name.partition(".")[0]
     classes = tuple(arguments.class_names(options))
     judge(
@@ -97,26 +97,26 @@ def judge(
     """
     if decision:
         decision_file.require_unapplied(probabilities)
-    files = given.pairs(probabilities, labels)
+    files = probability_files.pairs(probabilities, labels)
     folder = _folder(output, name)
-    of_labels = _of_labels(labels, files)
-    _require_same(output, folder, of_labels)
+    label_record = _label_record(labels, files)
+    _require_same(output, folder, label_record)
     if decision:
         classes = _classes_of(decision, classes)
     temperature = decision["temperature"] if decision else 1
     shown = bars.bar(files.items(), "judge", unit="case")
-    found, classes = measured(shown, classes, "test", temperature)
-    record = _record(name, classes) | of_labels
+    measures, classes = measured(shown, classes, "test", temperature)
+    record = _record(name, classes) | label_record
     if decision:
         record["decision"] = decision
     run = runs.Run.create(folder, record)
-    evaluate.write(folder, record, *found)
+    evaluate.write(folder, record, *measures)
     run.update(files=runs.MEASURES, state="evaluated")
     return run
 
 
 def _folder(output: Path, name: str) -> Path:
-    """The run's folder, if the name and what is there allow it."""
+    """Return the run's folder; refuse a bad name, or another run in its place."""
     if unfit(name):
         raise InputError(
             f"--name: expected a name that a folder can have, received {name!r}: "
@@ -132,14 +132,14 @@ def _folder(output: Path, name: str) -> Path:
 
 
 def _classes_of(
-    decision: decision_file.Decision, asked: tuple[str, ...]
+    decision: decision_file.Decision, named: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Names of the classes of a decision file that can be applied to histograms."""
+    """Return a decision file's classes; refuse a threshold that histograms lack."""
     classes, threshold = tuple(decision["classes"]), decision["threshold"]
-    if asked not in ((), classes):
+    if named not in ((), classes):
         raise InputError(
             f"--classes: expected those of the decision file, {', '.join(classes)}, or "
-            f"none, received {', '.join(asked)}."
+            f"none, received {', '.join(named)}."
         )
     if np.abs(EDGES - threshold).min() > 1e-9:
         raise InputError(
@@ -150,8 +150,10 @@ def _classes_of(
     return classes
 
 
-def _of_labels(labels: Path, files: Mapping[str, tuple[Path, Path]]) -> dict[str, Any]:
-    """What all that is judged by these label maps shares."""
+def _label_record(
+    labels: Path, files: Mapping[str, tuple[Path, Path]]
+) -> dict[str, Any]:
+    """Return the part of `run.json` that follows from the label maps."""
     return {
         "title": labels.resolve().name,
         "split": {"training": [], "validation": [], "test": list(files)},
@@ -160,10 +162,10 @@ def _of_labels(labels: Path, files: Mapping[str, tuple[Path, Path]]) -> dict[str
 
 
 def _require_same(output: Path, folder: Path, wanted: Mapping[str, Any]) -> None:
-    """Refuse what could not stand in one table with what is there."""
+    """Refuse other cases or label maps than those of the runs in the folder."""
     for other in runs.find(output):
-        found = {key: other.record.get(key) for key in ("split", "data_hash")}
-        if other.folder != folder and not found.items() <= wanted.items():
+        values = {key: other.record.get(key) for key in ("split", "data_hash")}
+        if other.folder != folder and not values.items() <= wanted.items():
             raise InputError(
                 f"{output}: expected probabilities of the cases and label maps of "
                 f"{other.name} there, received others. Choose another --output."
@@ -171,7 +173,7 @@ def _require_same(output: Path, folder: Path, wanted: Mapping[str, Any]) -> None
 
 
 def _record(name: str, classes: tuple[str, ...]) -> dict[str, Any]:
-    """The rest of `run.json`."""
+    """Return the rest of `run.json`."""
     return {
         "dataset": runs.JUDGED,
         "simulated": False,
@@ -188,7 +190,7 @@ def _record(name: str, classes: tuple[str, ...]) -> dict[str, Any]:
 
 @dataclass
 class _Case(Dataset):
-    """One case, read already, as `evaluate.measure_case` takes a data set."""
+    """One case in memory, as a data set for `evaluate.measure_case`."""
 
     p: np.ndarray
     label: np.ndarray
@@ -196,23 +198,23 @@ class _Case(Dataset):
     place: nifti.Geometry | None
 
     def record(self, root: Path) -> Record:
-        """Returns a record with the classes."""
+        """Return a record with the classes."""
         return replace(own_images.RECORD, classes=self.classes)
 
     def references(self, root: Path, case: str) -> dict[str, np.ndarray]:
-        """Returns the label map."""
+        """Return the label map."""
         return {"observer1": self.label}
 
     def regions(self, root: Path, case: str) -> dict[str, np.ndarray]:
-        """Returns the whole image."""
+        """Return the whole image."""
         return {"image": np.broadcast_to(np.True_, self.label.shape)}
 
     def geometry(self, root: Path, case: str) -> nifti.Geometry | None:
-        """Returns where the voxels lie."""
+        """Return the geometry of the label map."""
         return self.place
 
     def slabs(self, _: tuple[int, ...]) -> list[tuple[Any, np.ndarray]]:
-        """Returns the probabilities, all at once."""
+        """Return all probabilities as one slab."""
         return [(..., self.p)]
 
 
@@ -224,7 +226,7 @@ def measured(
 ) -> tuple[evaluate.Measured, tuple[str, ...]]:
     """Measure probabilities case by case.
 
-    The names of the classes are given back too.
+    Return also the names of the classes.
 
     Args:
         files: of each case its name, the file of its probabilities and its label map.
@@ -236,20 +238,20 @@ def measured(
         InputError: as `data_io.own_images.probabilities.read`; another number of
             classes than those named, or in another case.
     """
-    found = []
+    results = []
     for case, (path, label_path) in files:
-        p, label = given.read(path, label_path)
+        p, label = probability_files.read(path, label_path)
         classes = classes or tuple(class_names(p.shape[-1]))
         if len(classes) != p.shape[-1]:
             raise InputError(
                 f"{path}: expected probabilities of {len(classes)} classes "
                 f"({', '.join(classes)}), found {p.shape[-1]}."
             )
-        place = nifti.geometry(label_path) if nifti.is_volume(label_path) else None
+        geometry = nifti.geometry(label_path) if nifti.is_volume(label_path) else None
         p = p if temperature == 1 else scale(p, temperature)
-        one = _Case(p, label, classes, place)
-        found.append(evaluate.measure_case(one, Path(), part, case, one.slabs))
-    return evaluate.joined(found), classes
+        data = _Case(p, label, classes, geometry)
+        results.append(evaluate.measure_case(data, Path(), part, case, data.slabs))
+    return evaluate.joined(results), classes
 
 
 def report(output: Path) -> str:
@@ -266,27 +268,32 @@ def report(output: Path) -> str:
     from pipelines.reporting.frame import open_study
 
     study = open_study(output)
-    found = calibration.tables(study)
-    made = {name: found[name] for name in _FILES}
-    made |= {"table.csv": tables.papers(study)["table.csv"]}
-    made |= {"thresholds.csv": tables.thresholds(study), "volumes.csv": volumes(study)}
-    made |= {_DECIDED: decided(study)}
-    for name, frame in made.items():
+    by_file = calibration.tables(study)
+    frames = {name: by_file[name] for name in _FILES}
+    frames |= {"table.csv": tables.papers(study)["table.csv"]}
+    frames |= {
+        "thresholds.csv": tables.thresholds(study),
+        "volumes.csv": volumes(study),
+    }
+    frames |= {_DECIDED: decided(study)}
+    for name, frame in frames.items():
         runs.require_table(output / name, list(frame))
-    if made[_DECIDED].empty:
-        del made[_DECIDED]
+    if frames[_DECIDED].empty:
+        del frames[_DECIDED]
         (output / _DECIDED).unlink(missing_ok=True)
-    for name, frame in made.items():
+    for name, frame in frames.items():
         runs.write_csv(output / name, list(frame), frame.to_dict("records"))
     with style.drawing():
         figure = curves.reliability(study, list(study.runs))
         drawn = figure and style.save(figure, output / "reliability", ("png", "svg"))
-    paths = [str(output / name) for name in made] + [str(path) for path in drawn or ()]
-    return "\n".join([*_printed(made), "", *paths])
+    paths = [str(output / name) for name in frames] + [
+        str(path) for path in drawn or ()
+    ]
+    return "\n".join([*_printed(frames), "", *paths])
 
 
 def volumes(study: Study) -> pd.DataFrame:
-    """How far volumes are off, by method, class and case.
+    """Return the errors of volumes, by method, class and case.
 
     `expected` is the sum of the probabilities, times the factor of a decision file
     where one was applied, `at_half` the voxels with 0.5 or more,
@@ -297,17 +304,17 @@ def volumes(study: Study) -> pd.DataFrame:
 
     rows = []
     for variant, trainings in study.runs.items():
-        one = study.histograms[str(trainings[0].folder)]
-        sums = _expected(one, trainings[0])
-        half = int(np.abs(one.edges - 0.5).argmin())
-        above = decisions.positives(one.counts)[:, half]
-        for row in np.flatnonzero(one.where(region="image")):
-            true = int(one.counts[row, 1].sum())
+        table = study.histograms[str(trainings[0].folder)]
+        sums = _expected(table, trainings[0])
+        half = int(np.abs(table.edges - 0.5).argmin())
+        above = decisions.positives(table.counts)[:, half]
+        for row in np.flatnonzero(table.where(region="image")):
+            true = int(table.counts[row, 1].sum())
             rows.append(
                 {
                     **variant.columns,
-                    "target": str(one.target[row]),
-                    "case": str(one.case[row]),
+                    "target": str(table.target[row]),
+                    "case": str(table.case[row]),
                     "expected": float(sums[row]),
                     "at_half": int(above[row]),
                     "true": true,
@@ -317,15 +324,15 @@ def volumes(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _expected(one: Histograms, run: runs.Run) -> np.ndarray:
-    """Expected volume of each row of a run's histograms, in voxels."""
+def _expected(table: Histograms, run: runs.Run) -> np.ndarray:
+    """Return the expected volume of each row of a run's histograms, in voxels."""
     factors = run.record.get("decision", {}).get("volume_factors", {})
-    found = decisions.expected_volume(one.counts, one.confidence())
-    return found * np.array([factors.get(str(target), 1.0) for target in one.target])
+    sums = decisions.expected_volume(table.counts, table.confidence())
+    return sums * np.array([factors.get(str(target), 1.0) for target in table.target])
 
 
 def decided(study: Study) -> pd.DataFrame:
-    """What comes of the decision files that were applied, with `practice.COLUMNS`.
+    """Return the measures at the decision files' thresholds, as `practice.COLUMNS`.
 
     At the file's threshold, of each class against all others: `dice`; `missed`, the
     share of the true voxels that is missed; `set_size`, the positive voxels over the
@@ -340,39 +347,41 @@ def decided(study: Study) -> pd.DataFrame:
     for (variant, (run, *_)), target in product(study.runs.items(), study.targets):
         if not (applied := run.record.get("decision")):
             continue
-        one = study.histograms[str(run.folder)]
-        of = one.where(region="image", target=target)
-        cut = int(np.abs(one.edges[:-1] - applied["threshold"]).argmin())
-        counts, true = one.counts[of], one.counts[of, 1].sum(axis=-1)
-        found = {
+        table = study.histograms[str(run.folder)]
+        selected = table.where(region="image", target=target)
+        cut = int(np.abs(table.edges[:-1] - applied["threshold"]).argmin())
+        counts, true = table.counts[selected], table.counts[selected, 1].sum(axis=-1)
+        measures = {
             "dice": decisions.dice(counts)[:, cut],
             "missed": decisions.false_negatives(counts)[:, cut],
             "set_size": ratio(decisions.positives(counts)[:, cut], true),
-            "volume_expected": ratio(_expected(one, run)[of], true) - 1,
+            "volume_expected": ratio(_expected(table, run)[selected], true) - 1,
         }
-        about = variant.columns | {"target": target}
-        for name, values in found.items():
-            rows.append(about | {"measure": name} | vars(estimate(values[np.newaxis])))
+        keys = variant.columns | {"target": target}
+        for name, values in measures.items():
+            rows.append(keys | {"measure": name} | vars(estimate(values[np.newaxis])))
     return pd.DataFrame(rows, columns=list(practice.COLUMNS))
 
 
-def _printed(made: Mapping[str, pd.DataFrame]) -> Iterator[str]:
-    """A line for each method and class."""
-    table, measured = made["table.csv"], made["calibration.csv"]
-    bias = made["volumes.csv"].groupby(["loss", "target"])["bias"].mean()
+def _printed(frames: Mapping[str, pd.DataFrame]) -> Iterator[str]:
+    """Yield lines for each method and class."""
+    table, measured = frames["table.csv"], frames["calibration.csv"]
+    bias = frames["volumes.csv"].groupby(["loss", "target"])["bias"].mean()
     for (loss, target), rows in table.groupby(["loss", "target"], sort=False):
         values = rows.set_index("metric")
         parts = [
             f"{title} {_interval(values.loc[key])}" for key, title in _MEANS.items()
         ]
-        mine = measured[(measured["loss"] == loss) & (measured["target"] == target)]
-        by = mine.set_index(["region", "measure"])["pooled"]
+        of_class = measured[(measured["loss"] == loss) & (measured["target"] == target)]
+        pooled = of_class.set_index(["region", "measure"])["pooled"]
         parts += [
-            f"{title} {by[key]:.4f}" for key, title in _CALIBRATION.items() if key in by
+            f"{title} {pooled[key]:.4f}"
+            for key, title in _CALIBRATION.items()
+            if key in pooled
         ]
         parts.append(f"volume {bias[loss, target]:+.1%}")
-        if _DECIDED in made:
-            applied = made[_DECIDED].set_index(["loss", "target", "measure"])
+        if _DECIDED in frames:
+            applied = frames[_DECIDED].set_index(["loss", "target", "measure"])
             parts += [
                 f"{title} {_interval(applied.loc[(loss, target, key)])}"
                 for key, title in _OF_DECISION.items()
@@ -384,7 +393,7 @@ def _printed(made: Mapping[str, pd.DataFrame]) -> Iterator[str]:
 
 
 def _interval(row: pd.Series) -> str:
-    """A mean with its interval; of one case there is none."""
+    """Format a mean with its interval; one case has no interval."""
     text = f"{row['mean']:.4f}"
     return (
         text + f" [{row['ci_low']:.4f}, {row['ci_high']:.4f}]" if row["n"] > 1 else text

@@ -33,7 +33,7 @@ from pipelines.reporting.figures import curves, panels, photographs, style
 from pipelines.reporting.figures.photographs import Plane
 from pipelines.reporting.frame import Study, selected
 from pipelines.reporting.pages import Page
-from pipelines.runs import stored
+from pipelines.runs import predictions
 from pipelines.runs.run import JUDGED, OWN_DATA, Run
 
 SUBDIVISIONS = 12
@@ -150,7 +150,7 @@ def _likeliest(runs: Sequence[Run]) -> Run:
 
 
 def _is_here(run: Run) -> bool:
-    return run.path(stored.PROBABILITIES).is_dir()
+    return run.path(predictions.PROBABILITIES).is_dir()
 
 
 def _means(page: Page) -> Iterator[_Entry]:
@@ -250,13 +250,13 @@ def _read(
     if place is None:
         image = module.picture(root, case)
         _require_size(label, image.shape[:2], case)
-        each = {loss: stored.as_kept(run, module, root, case)[np.newaxis]
+        each = {loss: predictions.as_kept(run, module, root, case)[np.newaxis]
                 for loss, run in here.items()}  # fmt: skip
         return _thinned(each, label[np.newaxis], [image])
     _require_size(label, place.shape, case)
     planes, each = _planes(place, label > 0), {}
     for loss, run in here.items():
-        softmax, _ = stored.volume(run, module, root, case)
+        softmax, _ = predictions.volume(run, module, root, case)
         cut = [photographs.plane_softmax(softmax, place, one) for one in planes]
         each[loss] = np.stack(cut)
     labels = np.stack([one.cut(label) for one in planes])
@@ -326,7 +326,7 @@ def _phantoms(scenes: _Scenes) -> Iterator[_Entry]:
         p = vessels.posterior(root, case)
         each = {"true probability": np.stack([1 - p, p], axis=-1)}
         name = f"overconfident: logits of the true probability x {_OVERCONFIDENT:g}"
-        each[name] = stored.scale(each["true probability"], 1 / _OVERCONFIDENT)
+        each[name] = predictions.scale(each["true probability"], 1 / _OVERCONFIDENT)
         label = vessels.references(root, case)["observer1"]
         given = {loss: softmax[np.newaxis] for loss, softmax in each.items()}
         image = vessels.picture(root, case)

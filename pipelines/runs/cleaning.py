@@ -16,8 +16,8 @@ from tqdm import tqdm
 from data_io import datasets
 from data_io.datasets import layout
 from data_io.errors import InputError
+from pipelines.runs import predictions
 from pipelines.runs import run as runs
-from pipelines.runs import stored
 
 # Folders of `work`, and what they hold.
 _WORK = {
@@ -51,13 +51,13 @@ class Thing:
 
     @classmethod
     def at(cls, path: Path, what: str) -> Thing:
-        """The thing at a path that is there; links are not followed."""
+        """Return the thing at an existing path; do not follow links."""
         files = [path, *path.rglob("*")] if path.is_dir() else [path]
         return cls(path, what, sum(f.lstat().st_size for f in files if not f.is_dir()))
 
 
 def find(results: Path, work: Path, weights: bool = False) -> list[Thing]:
-    """Everything that can be made again, the largest first.
+    """Return everything that can be made again, the largest first.
 
     With `weights`, those and the states of finished trainings too, which only a new
     training makes again. Probabilities are listed where the weights that make them are.
@@ -80,9 +80,11 @@ def find(results: Path, work: Path, weights: bool = False) -> list[Thing]:
                     "it to end"
                 )
             places |= _of_run(run, weights)
-    there = {p: what for p, what in places.items() if p.exists() and not p.is_symlink()}
-    found = [Thing.at(path, what) for path, what in there.items()]
-    return sorted(found, key=lambda thing: -thing.size)
+    present = {
+        p: what for p, what in places.items() if p.exists() and not p.is_symlink()
+    }
+    things = [Thing.at(path, what) for path, what in present.items()]
+    return sorted(things, key=lambda thing: -thing.size)
 
 
 def _of_run(run: runs.Run, weights: bool) -> dict[Path, str]:
@@ -90,15 +92,17 @@ def _of_run(run: runs.Run, weights: bool) -> dict[Path, str]:
         return {}
     # Of a run after a method the weights are those of the run it came from.
     can_predict = (run.trained / runs.MODEL).is_file()
-    names = {stored.PROBABILITIES: "probabilities"} if can_predict else {}
+    names = {predictions.PROBABILITIES: "probabilities"} if can_predict else {}
     names |= _WEIGHTS if weights else {}
     return {run.path(name): what for name, what in names.items()}
 
 
 def lines(things: Sequence[Thing]) -> list[str]:
-    """A line for each thing, and one for all together."""
-    shown = [f"{_bytes(one.size):>9}  {one.path}  ({one.what})" for one in things]
-    return [*shown, f"{_bytes(sum(one.size for one in things)):>9}  in all"]
+    """Return a line for each thing, and one for their sum."""
+    shown = [
+        f"{_bytes(thing.size):>9}  {thing.path}  ({thing.what})" for thing in things
+    ]
+    return [*shown, f"{_bytes(sum(thing.size for thing in things)):>9}  in all"]
 
 
 def _bytes(size: float) -> str:

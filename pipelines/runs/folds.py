@@ -18,7 +18,7 @@ _OWN = ("fold", "split", "times", "files", "state", "history", "environment_chan
 
 
 def pool_with_methods(folders: Sequence[Path], output: Path) -> None:
-    """Pool the folds of a run, and what methods such as a temperature made of them.
+    """Pool the folds of a run, and their runs after methods such as a temperature.
 
     Raises:
         InputError: as `pool`.
@@ -30,13 +30,15 @@ def pool_with_methods(folders: Sequence[Path], output: Path) -> None:
         if runs.is_run(path) and runs.Run.open(path).origin == folders[0].name
     }
     for ending in sorted(endings):
-        made = [folder.with_name(f"{folder.name}-{ending}") for folder in folders]
-        if all(map(runs.is_run, made)):
-            pool(made, output.with_name(f"{output.name}-{ending}"))
+        method_folders = [
+            folder.with_name(f"{folder.name}-{ending}") for folder in folders
+        ]
+        if all(map(runs.is_run, method_folders)):
+            pool(method_folders, output.with_name(f"{output.name}-{ending}"))
 
 
 def pool(folders: Sequence[Path], output: Path) -> runs.Run:
-    """Write the run of all folds: the measures of each case where it was in the test.
+    """Write the run of all folds: the measures of each case in its test fold.
 
     A pooled run that is there is written anew.
 
@@ -48,15 +50,15 @@ def pool(folders: Sequence[Path], output: Path) -> runs.Run:
         InputError: a fold that is missing or not evaluated; cases that are not in the
             test of one fold each; another run in the place.
     """
-    each = [runs.Run.open(folder) for folder in folders]
-    for run in each:
+    folds = [runs.Run.open(folder) for folder in folders]
+    for run in folds:
         run.require("evaluated", f"dscpp evaluate --run {run.folder}")
         run.require_measures()
-    record = _record(each)
+    record = _record(folds)
     runs.require_replaceable(output, "its folds", lambda run: "folds" in run.record)
     with runs.lock_folder(output):
         new = runs.Run.create(output, record)
-        paths = [run.path("cases.csv") for run in each]
+        paths = [run.path("cases.csv") for run in folds]
         # As they stand there.
         tables = [pd.read_csv(path, dtype=str, keep_default_na=False) for path in paths]
         pooled = pd.concat([rows[rows["split"] == "test"] for rows in tables])
@@ -64,8 +66,8 @@ def pool(folders: Sequence[Path], output: Path) -> runs.Run:
             new.path("cases.csv"),
             lambda aside: pooled.to_csv(aside, index=False, lineterminator="\n"),
         )
-        counts = [histograms.load(run.path("histograms.npz")) for run in each]
-        joined = histograms.joined([one.part("test") for one in counts])
+        counts = [histograms.load(run.path("histograms.npz")) for run in folds]
+        joined = histograms.joined([table.part("test") for table in counts])
         runs.write_atomically(
             new.path("histograms.npz"), lambda aside: histograms.save(aside, joined)
         )
@@ -73,18 +75,18 @@ def pool(folders: Sequence[Path], output: Path) -> runs.Run:
     return new
 
 
-def _record(each: Sequence[runs.Run]) -> dict[str, Any]:
-    """The record of the pooled run."""
-    first, number = each[0].record, each[0].record["fold"][1]
-    test = sorted(case for run in each for case in run.record["split"]["test"])
+def _record(folds: Sequence[runs.Run]) -> dict[str, Any]:
+    """Return the record of the pooled run."""
+    first, number = folds[0].record, folds[0].record["fold"][1]
+    test = sorted(case for run in folds for case in run.record["split"]["test"])
     every = {case for ids in first["split"].values() for case in ids}
     if sorted(every) != test:
         raise InputError(
-            f"{each[0].folder}: expected {number} folds with each of {len(every)} "
-            f"cases in the test of one, found {len(each)} with {len(test)} test cases"
+            f"{folds[0].folder}: expected {number} folds with each of {len(every)} "
+            f"cases in the test of one, found {len(folds)} with {len(test)} test cases"
         )
     times: dict[str, float] = {}
-    for run in each:
+    for run in folds:
         for key, seconds in run.record.get("times", {}).items():
             times[key] = round(times.get(key, 0) + seconds, 3)
     record = {key: value for key, value in first.items() if key not in _OWN}
@@ -93,7 +95,7 @@ def _record(each: Sequence[runs.Run]) -> dict[str, Any]:
     if "posthoc" in first:
         record["posthoc"] = {"run": first["posthoc"]["run"]}
         if "temperature" in first["posthoc"]:
-            fitted = [run.record["posthoc"]["temperature"] for run in each]
+            fitted = [run.record["posthoc"]["temperature"] for run in folds]
             mean = float(f"{statistics.fmean(fitted):.4g}")
             record["posthoc"]["temperature"] = mean
     return record

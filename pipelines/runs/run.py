@@ -88,7 +88,7 @@ def folder_name(
     method: str = "",
     replicate: int = 1,
 ) -> str:
-    """Name of a run's folder.
+    """Return the name of a run's folder.
 
     It is `<loss>[-g<gamma>]-s<seed>[-<backend>][.r<replicate>][-<method>]`.
 
@@ -111,9 +111,9 @@ def folder_name(
 
 
 def replicate_of(folder: Path) -> int:
-    """Which replicate a run folder's name says it is: 2 for `dsc-s0.r2`; else 1."""
-    found = re.search(r"\.r([1-9]\d{0,5})$", Path(folder).name)
-    return int(found[1]) if found else 1
+    """Return the replicate in a run folder's name: 2 for `dsc-s0.r2`; else 1."""
+    match = re.search(r"\.r([1-9]\d{0,5})$", Path(folder).name)
+    return int(match[1]) if match else 1
 
 
 def run_folder(
@@ -123,7 +123,7 @@ def run_folder(
     name: str,
     overrides: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Where a run belongs; one with overrides lies apart from the preset's runs.
+    """Return a run's folder; runs with overrides are apart from the preset's runs.
 
     Of own images its group is named after the overrides, such as `reduced-epochs=3`;
     there is no paper to compare with, so it has tables as any other. Of other data
@@ -143,17 +143,17 @@ def run_folder(
 def _group(dataset: str, preset: str, overrides: Mapping[str, Any]) -> str:
     name = CUSTOM + schema.digest([preset, overrides])[:8]
     # No brackets, quotes, commas or spaces: they would have to be quoted in a shell.
-    said = spelled(overrides).replace("[]", "none").replace(", ", "-")
-    said = re.sub(r'[]["]', "", said.replace(",", "x"))
-    is_short = len(said) <= _LONGEST
-    return f"{preset}-{said}" if datasets.is_own(dataset) and is_short else name
+    text = spelled(overrides).replace("[]", "none").replace(", ", "-")
+    text = re.sub(r'[]["]', "", text.replace(",", "x"))
+    is_short = len(text) <= _LONGEST
+    return f"{preset}-{text}" if datasets.is_own(dataset) and is_short else name
 
 
 def spelled(overrides: Mapping[str, Any]) -> str:
-    """Such as "epochs=3, input_shape=[64,64]"; "" for none."""
-    each = sorted(overrides.items())
+    """Format overrides, as "epochs=3, input_shape=[64,64]"; "" for none."""
+    items = sorted(overrides.items())
     return ", ".join(
-        f"{key}={json.dumps(value, separators=(',', ':'))}" for key, value in each
+        f"{key}={json.dumps(value, separators=(',', ':'))}" for key, value in items
     )
 
 
@@ -184,7 +184,7 @@ def write_csv(
 
 
 def require_table(path: Path, columns: Sequence[str]) -> None:
-    """Refuse to replace a file that is no table with columns such as these.
+    """Refuse to replace a file that is no table with similar columns.
 
     Raises:
         InputError: a file is there that shares less than half of the columns.
@@ -193,10 +193,10 @@ def require_table(path: Path, columns: Sequence[str]) -> None:
         return
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            found = next(csv.reader(file), [])
+            header = next(csv.reader(file), [])
     except (OSError, UnicodeDecodeError, csv.Error):
-        found = []
-    if 2 * len(set(found) & set(columns)) < len(columns):
+        header = []
+    if 2 * len(set(header) & set(columns)) < len(columns):
         raise InputError(
             f"{path}: expected no file, or a table with the columns "
             f"{', '.join(columns[:3])}, ..., found another file, which would be "
@@ -301,7 +301,7 @@ class Run:
         return self.folder.absolute().with_name(self.origin)
 
     def reached(self, state: str) -> bool:
-        """Whether the run is at `state` or past it."""
+        """Return whether the run is at `state` or past it."""
         return STATES.index(self.record["state"]) >= STATES.index(state)
 
     def path(self, name: str) -> Path:
@@ -326,14 +326,15 @@ class Run:
         write_json(self.folder / RECORD, self.record)
 
     def remake(self) -> str:
-        """The command that writes the run's probabilities, or writes them anew."""
+        """Return the command that writes, or rewrites, the run's probabilities."""
         again = " --again" * self.reached("predicted")
         if self.method == TRUTH:
             return "dscpp reproduce"  # which measures it in passing
         if self.method:
             origin = self.folder.with_name(self.origin or "RUN")
-            of = "" if self.method == "temperature" else f" --method {self.method}"
-            return f"dscpp {'scale' if of else self.method}{of}{again} --run {origin}"
+            option = "" if self.method == "temperature" else f" --method {self.method}"
+            command = f"scale{option}" if option else self.method
+            return f"dscpp {command}{again} --run {origin}"
         return f"dscpp predict{again} --run {self.folder}"
 
     def require_network(self) -> None:
@@ -360,7 +361,7 @@ class Run:
             )
 
     def require_measures(self) -> None:
-        """Refuse measures that are not the ones the run wrote: edited, merged, cut off.
+        """Refuse measures that the run did not write: edited, merged or cut files.
 
         Files that are not there are not looked at: old runs may lack one.
         """
@@ -374,7 +375,7 @@ class Run:
                 )
 
     def require_same(self, wanted: Mapping[str, Any]) -> None:
-        """Refuse to go on when the command asks for something else than the run is.
+        """Refuse a command whose settings or data differ from the run's.
 
         Keys of `IDENTITY` that `wanted` leaves out are not compared.
 
@@ -391,14 +392,14 @@ class Run:
             )
 
     def seen(self) -> set[str] | None:
-        """SHA-256 of the images of training and validation; None where not known.
+        """Return the SHA-256 of the training and validation images; None if unknown.
 
         Raises:
             InputError: the list is there and is not the one that was written.
         """
         path = self.trained / SEEN
         try:
-            found = schema.load(path, dict[str, str])
+            hashes = schema.load(path, dict[str, str])
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
@@ -407,11 +408,11 @@ class Run:
                 f"({error}); delete it and give the run's `dscpp train` command again, "
                 "which writes it anew and trains nothing"
             ) from error
-        return set(found.values())
+        return set(hashes.values())
 
 
 def _check_names(path: Path, record: Mapping[str, Any]) -> None:
-    """Refuse names in `run.json` that could lead out of the folders they are used in.
+    """Refuse names in `run.json` that could lead out of the run's folders.
 
     Also refuse a run folder that holds a link to somewhere else: what is written to
     the run would be written there.
@@ -428,9 +429,9 @@ def _check_names(path: Path, record: Mapping[str, Any]) -> None:
 
 def _refuse_links(folder: Path) -> None:
     whole = folder.resolve()
-    for place, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder):
         for name in (*folders, *files):
-            entry = Path(place, name)
+            entry = Path(parent, name)
             if entry.is_symlink() and not entry.resolve().is_relative_to(whole):
                 raise InputError(
                     f"{entry}: expected a run's own file or folder, found a link that "
@@ -476,12 +477,12 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a process is working on a run."""
+    """Return whether a process is working on a run."""
     return is_locked(Path(folder) / ".lock")
 
 
 def is_locked(path: Path, unknown: bool = False) -> bool:
-    """Whether a process holds a lock file; `unknown` where it cannot be asked for."""
+    """Return whether a process holds a lock file; `unknown` if it can't be tested."""
     if not path.exists():
         return False
     try:
@@ -501,19 +502,19 @@ def _differences(
         if prefix == "" and key not in IDENTITY:
             continue
         have = record.get(key, _ABSENT.get(key) if prefix == "" else None)
-        asked = json.loads(json.dumps(want))
-        if isinstance(have, dict) and isinstance(asked, dict):
-            gone = dict.fromkeys(have.keys() - asked.keys())
-            yield from _differences(have, {**asked, **gone}, f"{prefix}{key}.")
-        elif have != asked:
+        value = json.loads(json.dumps(want))
+        if isinstance(have, dict) and isinstance(value, dict):
+            gone = dict.fromkeys(have.keys() - value.keys())
+            yield from _differences(have, {**value, **gone}, f"{prefix}{key}.")
+        elif have != value:
             yield (
                 f"{prefix}{key}: the run has {_short(have)}, the command asks "
-                f"{_short(asked)}"
+                f"{_short(value)}"
             )
 
 
 def _short(value: object) -> str:
-    """A value in one line; of a long list, such as a split's cases, the beginning."""
+    """Format a value in one line; shorten a long list, such as a split's cases."""
     text = repr(value)
     if not isinstance(value, list) or len(text) <= 80:
         return text
@@ -527,11 +528,11 @@ def require_free(folder: Path) -> None:
         InputError: the folder holds files and is no run.
     """
     # Looked at in this order: the first file that a run gets is its record.
-    found = [path.name for path in _visible(Path(folder))]
-    if found and not is_run(folder):
+    names = [path.name for path in _visible(Path(folder))]
+    if names and not is_run(folder):
         raise InputError(
             f"{folder}: expected a run, or a folder that is new or empty, found "
-            f"{', '.join(sorted(found)[:3])}; choose another --output, or, where this "
+            f"{', '.join(sorted(names)[:3])}; choose another --output, or, where this "
             f"is a run that lost its {RECORD}, restore that"
         )
 
@@ -558,18 +559,18 @@ def _visible(folder: Path) -> Iterator[Path]:
 
 
 def _unrecorded(folder: Path) -> str:
-    """What there is in place of a run, and what to do."""
-    found = sorted(path.name for path in _visible(Path(folder)))
-    if not found:
+    """Describe what is in place of a run, and what to do."""
+    names = sorted(path.name for path in _visible(Path(folder)))
+    if not names:
         return "found none; make one with `dscpp train … --output FOLDER`"
     return (
-        f"found {', '.join(found[:3])} without one; restore it, or move the folder "
+        f"found {', '.join(names[:3])} without one; restore it, or move the folder "
         "away and train again"
     )
 
 
 def unrecorded(results: Path) -> list[str]:
-    """Say which folders in the place of runs hold files but no `run.json`.
+    """Return lines on folders in the place of runs with files but no `run.json`.
 
     A line for each, in order; `find` leaves these folders out.
     """
@@ -581,7 +582,7 @@ def unrecorded(results: Path) -> list[str]:
 
 
 def readable(folder: Path) -> Run | None:
-    """The run in a folder; None where there is none that can be read."""
+    """Return the run in a folder; None if there is none that can be read."""
     try:
         return Run.open(folder)
     except InputError:
@@ -589,12 +590,12 @@ def readable(folder: Path) -> Run | None:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether the folder holds a run."""
+    """Return whether the folder holds a run."""
     return (Path(folder) / RECORD).is_file()
 
 
 def find(folder: Path) -> list[Run]:
-    """All runs in `<folder>/runs/`, by name.
+    """Return all runs in `<folder>/runs/`, by name.
 
     Folders without a `run.json` are left out: see `unrecorded`.
     """
@@ -607,7 +608,7 @@ def _runs_in(folder: Path) -> list[Run]:
 
 
 def listed(folders: Iterable[Path]) -> list[Run]:
-    """The runs that folders are or hold, each once, in the order given.
+    """Return the runs that folders are or hold, each once, in the order given.
 
     A folder is a run, or one of runs, as of `results/<dataset>/<preset>`, or one with
     runs directly in it.
@@ -615,9 +616,9 @@ def listed(folders: Iterable[Path]) -> list[Run]:
     Raises:
         InputError: a folder that is no run and holds none.
     """
-    found: dict[Path, Run] = {}
+    by_folder: dict[Path, Run] = {}
     for folder in folders:
-        here = [] if is_run(folder) else find(folder) or _runs_in(folder)
-        for run in here or [Run.open(folder)]:
-            found.setdefault(run.folder.resolve(), run)
-    return list(found.values())
+        members = [] if is_run(folder) else find(folder) or _runs_in(folder)
+        for run in members or [Run.open(folder)]:
+            by_folder.setdefault(run.folder.resolve(), run)
+    return list(by_folder.values())

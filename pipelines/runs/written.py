@@ -33,7 +33,7 @@ _DOTS_A_METRE = (7874, 11811)  # of 200 and 300 dots an inch, as figures have th
 
 
 def known(folder: Path) -> dict[str, list[str]]:
-    """SHA-256 of the files that were written into a folder, by their names.
+    """Return the SHA-256 of the files written into a folder, by name.
 
     A name has several, oldest first, where a command was stopped: its file is one of
     them.
@@ -42,7 +42,7 @@ def known(folder: Path) -> dict[str, list[str]]:
         InputError: the list cannot be read.
     """
     path = Path(folder) / LIST
-    found = defaultdict(list)
+    hashes = defaultdict(list)
     try:
         text = path.read_text("utf-8", errors="surrogateescape")
     except (FileNotFoundError, NotADirectoryError):
@@ -55,8 +55,8 @@ def known(folder: Path) -> dict[str, list[str]]:
     for line in text.split("\n"):
         sha256, _, name = line.partition("  ")
         if len(sha256) == 64 and name:
-            found[name].append(sha256)
-    return dict(found)
+            hashes[name].append(sha256)
+    return dict(hashes)
 
 
 def seal(folder: Path, names: Iterable[str]) -> Path:
@@ -66,26 +66,28 @@ def seal(folder: Path, names: Iterable[str]) -> Path:
 
 def _write(folder: Path, hashes: Mapping[str, Iterable[str]]) -> Path:
     lines = [f"{sha256}  {name}\n" for name, all_ in hashes.items() for sha256 in all_]
-    content = "".join(lines).encode("utf-8", "surrogateescape")
-    return runs.write_atomically(folder / LIST, lambda path: path.write_bytes(content))
+    data = "".join(lines).encode("utf-8", "surrogateescape")
+    return runs.write_atomically(folder / LIST, lambda path: path.write_bytes(data))
 
 
 @contextlib.contextmanager
 def anew(folder: Path, possible: Iterable[str] = ()) -> Iterator[None]:
-    """Write files into a folder (`write`); then leave one line for each in its list.
+    """Write files into a folder (`write`); then keep one line for each in its list.
 
     What an earlier call wrote of the `possible` names, and this one does not, is
     deleted; what was changed since stays, and is named.
     """
     before = known(folder)
     yield
-    made = [
+    renewed = [
         n for n, all_ in known(folder).items() if len(all_) > len(before.get(n, ()))
     ]
-    for name in discard(folder, [name for name in possible if name not in made]):
+    for name in discard(folder, [name for name in possible if name not in renewed]):
         bars.note(f"  note     {folder / name} was changed and stays as it was")
     left = known(folder).items()
-    _write(folder, {name: all_[-1:] if name in made else all_ for name, all_ in left})
+    _write(
+        folder, {name: all_[-1:] if name in renewed else all_ for name, all_ in left}
+    )
 
 
 def discard(folder: Path, only: Collection[str] | None = None) -> list[str]:
@@ -100,9 +102,9 @@ def discard(folder: Path, only: Collection[str] | None = None) -> list[str]:
     """
     listed = known(folder)
     wanted = listed if only is None else [name for name in only if name in listed]
-    there = [name for name in wanted if os.path.lexists(folder / name)]
-    changed = [name for name in there if not _is_own(folder / name, listed)]
-    for name in set(there) - set(changed):
+    present = [name for name in wanted if os.path.lexists(folder / name)]
+    changed = [name for name in present if not _is_own(folder / name, listed)]
+    for name in set(present) - set(changed):
         (folder / name).unlink()
     left = {n: h for n, h in listed.items() if n in changed or n not in wanted}
     if left:
@@ -177,8 +179,8 @@ def require_apart(option: str, output: Path, taken: Iterable[Path]) -> None:
     """
     whole = output.resolve()
     parents = [path for path in (whole, *whole.parents) if path.is_dir()]
-    there = [place for place in taken if place.exists()]
-    inside = [p for p in there if any(p.samefile(parent) for parent in parents)]
+    existing = [taken_folder for taken_folder in taken if taken_folder.exists()]
+    inside = [p for p in existing if any(p.samefile(parent) for parent in parents)]
     inside += [parent for parent in parents if _is_run(parent)]
     if inside:
         raise InputError(
@@ -188,7 +190,7 @@ def require_apart(option: str, output: Path, taken: Iterable[Path]) -> None:
 
 
 def _is_run(folder: Path) -> bool:
-    """Whether a folder holds a run, and not another program's `run.json`."""
+    """Return whether a folder holds a run, not another program's `run.json`."""
     record = read_json(folder / runs.RECORD)
     return runs.is_run(folder) and (record is None or "state" in record)
 
@@ -205,12 +207,12 @@ def require_report(path: Path, keys: Iterable[str]) -> None:
     if not os.path.lexists(path) or is_stream(path):
         return
     try:
-        found = schema.parse(schema.read(path), dict[str, Any])
+        report = schema.parse(schema.read(path), dict[str, Any])
     except (OSError, ValueError):
-        found = {}
-    missing, wrong = set(keys) - found.keys(), "another"
+        report = {}
+    missing, wrong = set(keys) - report.keys(), "another"
     if missing <= {schema.SEAL}:
-        same = not missing and schema.is_unchanged(found)
+        same = not missing and schema.is_unchanged(report)
         wrong = "" if same else "one that was changed since it was written"
     if wrong:
         raise InputError(
@@ -220,7 +222,7 @@ def require_report(path: Path, keys: Iterable[str]) -> None:
 
 
 def require_figures(results: Path) -> None:
-    """Refuse to replace files that bear a figure's name and are none of ours.
+    """Refuse to replace files with a figure's name that dscpp did not draw.
 
     Raises:
         InputError: see `require_figure`.
@@ -232,7 +234,7 @@ def require_figures(results: Path) -> None:
 
 
 def require_figure(path: Path) -> None:
-    """Refuse to replace a picture that was not drawn here.
+    """Refuse to replace a picture that dscpp did not draw.
 
     Raises:
         InputError: a file is there that Matplotlib did not write as here: PNG without
@@ -240,11 +242,11 @@ def require_figure(path: Path) -> None:
     """
     if not os.path.lexists(path) or path.suffix not in (".png", ".svg", ".pdf"):
         return
-    content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+    data = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
     drawn = {
-        ".png": _is_png(content),
-        ".svg": _SVG in content[:4000],
-        ".pdf": content.startswith(_PDF),
+        ".png": _is_png(data),
+        ".svg": _SVG in data[:4000],
+        ".pdf": data.startswith(_PDF),
     }
     if not drawn[path.suffix]:
         raise InputError(
@@ -253,12 +255,12 @@ def require_figure(path: Path) -> None:
         )
 
 
-def _is_png(content: bytes) -> bool:
-    kinds, dots, at = set(), 0, 8
-    while len(content) >= at + 17:
-        size, kind = struct.unpack(">I4s", content[at : at + 8])
+def _is_png(data: bytes) -> bool:
+    kinds, dots, position = set(), 0, 8
+    while len(data) >= position + 17:
+        size, kind = struct.unpack(">I4s", data[position : position + 8])
         if kind == b"pHYs":
-            (dots,) = struct.unpack(">I", content[at + 8 : at + 12])
+            (dots,) = struct.unpack(">I", data[position + 8 : position + 12])
         kinds.add(kind)
-        at += 12 + size
+        position += 12 + size
     return kinds <= {b"IHDR", b"pHYs", b"IDAT", b"IEND"} and dots in _DOTS_A_METRE

@@ -28,7 +28,7 @@ _LOOK = 1.0
 
 
 class NotFiniteStop(keras.callbacks.Callback):
-    """Stops where a loss is not finite, and keeps the batch of the first step that was.
+    """Stop where a loss is not finite, and keep the batch of the first such step.
 
     Validation counts too: the last step of an epoch may spoil the weights without a
     training loss that shows it, and neither they nor such a validation loss may get
@@ -94,7 +94,7 @@ class NotFiniteStop(keras.callbacks.Callback):
 
 
 class StateWriter(keras.callbacks.Callback):
-    """Keeps the best weights and, after each epoch, the state to resume from.
+    """Keep the best weights and, after each epoch, the state to resume from.
 
     The state is copied after each epoch and written every so often, and by `flush` at
     the end: what is written is always the state of a finished epoch.
@@ -132,9 +132,9 @@ class StateWriter(keras.callbacks.Callback):
         """Put back the state of the callbacks, and start the clock."""
         for callback in self.resumable:
             kind = type(callback).__name__
-            kept = self.progress.callbacks.get(kind, {})
-            for name in kept.keys() & _KEPT[kind]:
-                setattr(callback, name, kept[name])
+            values = self.progress.callbacks.get(kind, {})
+            for name in values.keys() & _KEPT[kind]:
+                setattr(callback, name, values[name])
         self._clock = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: _Logs = None) -> None:
@@ -164,7 +164,7 @@ class StateWriter(keras.callbacks.Callback):
         self.flush()
 
     def flush(self) -> None:
-        """Write the state of the last finished epoch, where that is not done yet.
+        """Write the state of the last finished epoch, unless it is written.
 
         From any thread, at any moment.
         """
@@ -179,12 +179,12 @@ class StateWriter(keras.callbacks.Callback):
 
 
 def _plain(value: Any) -> Any:
-    """A number as JSON knows it, whatever Keras made of it."""
+    """Return Keras' value as a number that JSON knows."""
     return value if value is None or isinstance(value, int) else float(value)
 
 
 class ProgressBar(keras.callbacks.Callback):
-    """One bar over all steps: epoch, losses, and the time to go at most.
+    """One bar over all steps: epoch, losses, and the most time left.
 
     The loss is shown anew once a second: a look at it waits for the device. Where
     there is no terminal, a line an epoch, at most one a minute.
@@ -238,7 +238,7 @@ class ProgressBar(keras.callbacks.Callback):
             self._begun = time.monotonic()
 
     def _pace(self, done: int) -> str:
-        """Seconds an epoch and the time left; not by the first, which compiles."""
+        """Return seconds an epoch and the time left; skip the first, which compiles."""
         since = time.monotonic() - self._begun
         seconds = since / max(1, done - self.initial_epoch - 1)
         left = bars.duration(seconds * (self.epochs - done) / 3600)

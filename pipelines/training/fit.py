@@ -25,7 +25,7 @@ HISTORY = ("epoch", "loss", "val_loss", "learning_rate")
 
 
 @dataclass(frozen=True)
-class Material:
+class TrainingData:
     """The data of a training, checked and preprocessed.
 
     Attributes:
@@ -42,7 +42,7 @@ class Material:
 
 
 def build(protocol: Protocol, channels: int, classes: int) -> keras.Model:
-    """The U-Net for a protocol, with fresh weights (section 2.7: Xavier).
+    """Build the U-Net for a protocol, with fresh weights (section 2.7: Xavier).
 
     It has the form that the backend computes faster; see `unet`. From now on the
     backend multiplies as the protocol's precision says.
@@ -88,12 +88,12 @@ def compile_model(
 
 def train(
     task: Task,
-    material: Material,
+    training_data: TrainingData,
     run: runs.Run,
     weights: list[npt.NDArray[Any]] | None = None,
     watchers: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
-    """Train a run to its end, from the start or from where it stands.
+    """Train a run to its end, from the start or from its saved state.
 
     The same task and data give the same history and weights, to the bit on a CPU,
     however often the process was killed in between, and also where the run was
@@ -108,18 +108,20 @@ def train(
     """
     pool.keep_memory()
     keras.utils.set_random_seed(task.seed)
-    model = _compiled(task, material)
+    model = _compiled(task, training_data)
     if weights is not None:
         model.set_weights(weights)
     path = run.path(STATE)
-    of = _training(run)
-    progress = state.load(path, model, of) if path.exists() else state.Progress()
-    progress.of = of
+    fingerprint = _fingerprint(run)
+    progress = (
+        state.load(path, model, fingerprint) if path.exists() else state.Progress()
+    )
+    progress.of = fingerprint
     ended = progress.stopped or progress.epoch >= task.protocol.epochs
-    asked = task.identity()
+    identity = task.identity()
     for key in ("overrides", "settings"):  # equal but for epochs: 0 stays 0, not 0.0
         same = {name: v for name, v in run.record[key].items() if name != "epochs"}
-        run.record[key] = {**asked[key], **same}
+        run.record[key] = {**identity[key], **same}
     if run.reached("trained") and ended:
         run.update()
         bars.note(
@@ -129,33 +131,35 @@ def train(
         return
     run.update(state="training")
     if not ended:
-        _fit(task, material, run, model, progress, watchers)
-    _finish(task, material, run, progress)
+        _fit(task, training_data, run, model, progress, watchers)
+    _finish(task, training_data, run, progress)
 
 
-def _training(run: runs.Run) -> str:
-    """What a run's state is of, however many epochs are asked for."""
+def _fingerprint(run: runs.Run) -> str:
+    """Return the hash of a run's identity without its number of epochs."""
     known = {key: run.record.get(key) for key in runs.IDENTITY}
-    own = {key: value for key, value in known.items() if value is not None}
+    identity = {key: value for key, value in known.items() if value is not None}
     for key in ("overrides", "settings"):
-        own[key] = {k: v for k, v in own.get(key, {}).items() if k != "epochs"}
-    return digest(own)
+        identity[key] = {
+            k: v for k, v in identity.get(key, {}).items() if k != "epochs"
+        }
+    return digest(identity)
 
 
-def _compiled(task: Task, material: Material) -> keras.Model:
+def _compiled(task: Task, training_data: TrainingData) -> keras.Model:
     values = task.protocol
-    model = build(values, material.channels, material.classes)
+    model = build(values, training_data.channels, training_data.classes)
     gamma = {} if task.gamma is None else {"gamma": task.gamma}
     compile_model(model, values, losses.by_name(task.loss, **gamma))
     return model
 
 
-def _batches(task: Task, material: Material, split: str) -> batches.Batches:
+def _batches(task: Task, training_data: TrainingData, split: str) -> batches.Batches:
     training = split == "training"
     return batches.Batches(
-        material.cache,
-        material.split[split],
-        classes=material.classes,
+        training_data.cache,
+        training_data.split[split],
+        classes=training_data.classes,
         seed=task.seed,
         augment=training and task.protocol.augment,
         shuffle=training,
@@ -167,14 +171,14 @@ def _batches(task: Task, material: Material, split: str) -> batches.Batches:
 
 def _fit(
     task: Task,
-    material: Material,
+    training_data: TrainingData,
     run: runs.Run,
     model: keras.Model,
     progress: state.Progress,
     watchers: Sequence[keras.callbacks.Callback],
 ) -> None:
-    training = _batches(task, material, "training")
-    validation = _batches(task, material, "validation")
+    training = _batches(task, training_data, "training")
+    validation = _batches(task, training_data, "validation")
     resumable = _resumable(task.protocol)
 
     def begin(epoch: int, logs: Any) -> None:
@@ -225,11 +229,13 @@ def _resumable(values: Protocol) -> list[Any]:
 
 
 def _finish(
-    task: Task, material: Material, run: runs.Run, progress: state.Progress
+    task: Task, training_data: TrainingData, run: runs.Run, progress: state.Progress
 ) -> None:
     # The plain form, which any Keras loads on any backend.
     network = unet.UNet(task.protocol.filters, task.protocol.depth)
-    model = _create(network, task.protocol, material.channels, material.classes)
+    model = _create(
+        network, task.protocol, training_data.channels, training_data.classes
+    )
     model.set_weights(progress.best_weights)
     # Without the optimiser, which would triple the file and serves no prediction.
     runs.write_atomically(
@@ -251,7 +257,7 @@ def _finish(
     )
 
 
-def estimate(task: Task, material: Material, steps: int = 4) -> dict[str, Any]:
+def estimate(task: Task, training_data: TrainingData, steps: int = 4) -> dict[str, Any]:
     """Time a few real training steps.
 
     The first step, which compiles, is not timed.
@@ -259,15 +265,15 @@ def estimate(task: Task, material: Material, steps: int = 4) -> dict[str, Any]:
     Returns:
         `seconds_per_epoch`, `epochs` (the most there may be) and `device`.
     """
-    model = _compiled(task, material)
-    training = _batches(task, material, "training")
+    model = _compiled(task, training_data)
+    training = _batches(task, training_data, "training")
     model.train_on_batch(*training[0])
     start = time.perf_counter()
     for index in range(steps):
         model.train_on_batch(*training[index % len(training)])
     step = (time.perf_counter() - start) / steps
     # A validation step has no backward pass: about a third of a training step.
-    seconds = step * (len(training) + len(material.split["validation"]) / 3)
+    seconds = step * (len(training) + len(training_data.split["validation"]) / 3)
     return {
         "seconds_per_epoch": seconds,
         "epochs": task.protocol.epochs,

@@ -21,7 +21,7 @@ from data_io.prepare import batches, cache, patches
 from pipelines.environment import provenance
 from pipelines.runs import run as runs
 from pipelines.runs import written
-from pipelines.runs.stored import (
+from pipelines.runs.predictions import (
     LIST,
     PROBABILITIES,
     SPLITS,
@@ -35,26 +35,26 @@ from pipelines.training.task import Task
 
 
 def load(path: Path, run: runs.Run, protocol: Protocol) -> keras.Model:
-    """A run's best checkpoint, in the form that `fit.build` gives.
+    """Read a run's best checkpoint, in the form that `fit.build` returns.
 
     Raises:
         InputError: no model, a damaged one, one of another architecture, or one that
             is not the run's own.
     """
-    found = read_model(path)
-    if len(found.inputs) != 1 or len(found.outputs) != 1:
+    saved = read_model(path)
+    if len(saved.inputs) != 1 or len(saved.outputs) != 1:
         raise InputError(
             f"{path}: expected the run's U-Net, with one input and one output, found a "
-            f"model with {len(found.inputs)} and {len(found.outputs)}; restore the "
+            f"model with {len(saved.inputs)} and {len(saved.outputs)}; restore the "
             f"run's own {fit.MODEL}, or train again into another --output"
         )
-    model = fit.build(protocol, found.input_shape[-1], found.output_shape[-1])
+    model = fit.build(protocol, saved.input_shape[-1], saved.output_shape[-1])
     try:
-        model.set_weights(found.get_weights())
+        model.set_weights(saved.get_weights())
     except ValueError as error:  # of other shapes
         raise InputError(
             f"{path}: expected the run's U-Net, {_describe(model)}; found a model of "
-            f"another architecture, {_describe(found)}; restore the run's own "
+            f"another architecture, {_describe(saved)}; restore the run's own "
             f"{fit.MODEL}, or train again into another --output"
         ) from error
     require_own(path, run)
@@ -81,15 +81,15 @@ def read_model(path: Path) -> keras.Model:
     try:
         return keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras raises many kinds for a damaged archive.
-        said = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"{path}: expected a Keras model, found a file that cannot be loaded "
-            f"({said}); restore it, or train again into another --output"
+            f"({reason}); restore it, or train again into another --output"
         ) from error
 
 
 def require_own(path: Path, run: runs.Run) -> None:
-    """Refuse weights that are not those a run was measured with.
+    """Refuse weights that are not the run's.
 
     Raises:
         InputError: the file's hash is not the one in `run.json`.
@@ -109,7 +109,7 @@ def _describe(model: keras.Model) -> str:
     )
 
 
-def predict(task: Task, material: fit.Material, run: runs.Run) -> None:
+def predict(task: Task, training_data: fit.TrainingData, run: runs.Run) -> None:
     """Write `probabilities/<case>.npy` for each validation and test case.
 
     Each file is float32: of an image (*native shape, classes), softmax values resized
@@ -123,7 +123,7 @@ def predict(task: Task, material: fit.Material, run: runs.Run) -> None:
     model = load(run.path(fit.MODEL), run, task.protocol)
     start = time.perf_counter()
     with runs.writing(run.path(PROBABILITIES)):
-        _write_probabilities(task, model, material, run)
+        _write_probabilities(task, model, training_data, run)
     if file_hash(run.path(LIST)) != listed(run):
         discard_derived(run)
     run.update(
@@ -153,32 +153,32 @@ def probabilities(
         InputError: the network gives values that are no numbers.
     """
     if protocol.overlap:
-        found = volume(model, prepared.image(case), protocol)
-        found = np.flip(found, prepared.turned(case))
+        values = volume(model, prepared.image(case), protocol)
+        values = np.flip(values, prepared.turned(case))
     else:
         image = batches.prediction_input(prepared, case)
         softmax = np.asarray(model.predict_on_batch(image))[0]
-        found = batches.to_native(prepared, case, softmax)
-    if not np.isfinite(found).all():
+        values = batches.to_native(prepared, case, softmax)
+    if not np.isfinite(values).all():
         raise InputError(
             f"case {case}: expected probabilities, found NaN or infinite values from "
             "this network; its weights or the case's values are damaged: restore the "
             "run's own, or train again into another --output"
         )
-    return np.ascontiguousarray(found, np.float32)
+    return np.ascontiguousarray(values, np.float32)
 
 
 def _write_probabilities(
-    task: Task, model: keras.Model, material: fit.Material, run: runs.Run
+    task: Task, model: keras.Model, training_data: fit.TrainingData, run: runs.Run
 ) -> None:
     aside = run.path(f".{PROBABILITIES}")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
-    cases = [case for split in SPLITS for case in material.split[split]]
+    cases = [case for split in SPLITS for case in training_data.split[split]]
     try:
         for case in bars.bar(cases, f"{run.name} predict", unit="case"):
-            found = probabilities(model, material.cache, case, task.protocol)
-            np.save(aside / f"{case}.npy", found)
+            values = probabilities(model, training_data.cache, case, task.protocol)
+            np.save(aside / f"{case}.npy", values)
         written.seal(aside, [f"{case}.npy" for case in cases])
         shutil.rmtree(run.path(PROBABILITIES), ignore_errors=True)
         aside.rename(run.path(PROBABILITIES))

@@ -74,7 +74,7 @@ class Protocol:
     learning_rate: Annotated[float, Ge(1e-12), Le(1e38)] = 0.1  # as float32 knows them
     momentum: Annotated[float, Ge(0), Le(0.999999)] = 0.9
     nesterov: bool = True
-    batch_size: Literal[1] = 1  # losses are per image
+    batch_size: Annotated[int, Ge(1), Le(1)] = 1  # losses are per image
     epochs: _Epochs = 1000
     plateau_factor: Annotated[float, Ge(0), Le(0.999999)] = 0.1
     plateau_patience: _Epochs = 25
@@ -92,7 +92,7 @@ class Protocol:
     initial_weights: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """The values as JSON knows them; for images without those of volumes.
+        """Return the values as JSON knows them; for images without those of volumes.
 
         What could not be chosen in earlier versions is in it only where it is not the
         default: runs of before are the same as those of today.
@@ -113,7 +113,7 @@ KEYS = tuple(f.name for f in dataclasses.fields(Protocol) if f.name != _FROM)
 
 
 def from_dict(values: Mapping[str, Any]) -> Protocol:
-    """The protocol that `Protocol.as_dict` gave.
+    """Make the protocol that `Protocol.as_dict` wrote.
 
     Raises:
         TypeError: a value has another name.
@@ -205,7 +205,7 @@ PRESETS: dict[str, Callable[[Record], Protocol]] = {
 
 
 def preset(name: str, record: Record) -> Protocol:
-    """The protocol of a preset for a data set.
+    """Return the protocol of a preset for a data set.
 
     Patches of own volumes are joined by Gaussian weights: there is no released code to
     reproduce, whose join leaves seams.
@@ -220,7 +220,7 @@ def preset(name: str, record: Record) -> Protocol:
 
 
 def known_preset(name: str) -> str:
-    """The name of a preset, checked.
+    """Return the name of a preset; refuse an unknown one.
 
     Raises:
         InputError: no such preset.
@@ -266,7 +266,7 @@ def override(
 ) -> tuple[Protocol, dict[str, Any]]:
     """Change values of a protocol.
 
-    The overrides that really are come back too.
+    Return also the values that differ from the preset's.
 
     Args:
         protocol: the preset's.
@@ -279,7 +279,7 @@ def override(
     current = _ADDED | protocol.as_dict()
     if values.get("mirror_axes") == list(range(len(protocol.input_shape))):
         values = {**values, "mirror_axes": "all"}
-    for key in values.keys() - {_FROM}:
+    for key in (key for key in values if key != _FROM):
         _check_key(key, key)
         if key not in current:
             raise InputError(f"--set {key}: for volumes alone, received for images")
@@ -295,7 +295,7 @@ def override(
 
 
 def _same(value: Any, other: Any) -> bool:
-    """Whether two values are one in JSON too, where 1 is no true."""
+    """Return whether two values are the same in JSON, where 1 is not true."""
     return bool(value == other) and isinstance(value, bool) == isinstance(other, bool)
 
 
@@ -303,7 +303,7 @@ _LARGEST = {"voxels": 2**24, "filters": 4096}  # of the input; of the deepest le
 
 
 def _check_shape(protocol: Protocol, before: Protocol) -> None:
-    """Refuse values that do not fit each other, or have not as many axes as before."""
+    """Refuse values that contradict each other, or with another number of axes."""
     number = len(before.input_shape)
     for key in ("input_shape", "overlap"):
         sizes, wanted = getattr(protocol, key), len(getattr(before, key))

@@ -32,7 +32,7 @@ _DAMAGE = (*archives.DAMAGED, OSError, ValueError, KeyError, TypeError)
 
 @dataclass
 class Progress:
-    """What is known of a training besides its weights.
+    """The progress of a training besides its weights.
 
     Attributes:
         epoch: epochs finished.
@@ -56,7 +56,7 @@ class Progress:
 
 
 class _Saved(TypedDict):
-    """What is saved of a `Progress` beside its weights."""
+    """The part of a `Progress` that is saved as JSON."""
 
     epoch: int
     stopped: bool
@@ -90,13 +90,13 @@ def save(path: Path, arrays: Arrays) -> None:
     runs.write_atomically(path, write)
 
 
-def load(path: Path, model: keras.Model, of: str = "") -> Progress:
+def load(path: Path, model: keras.Model, fingerprint: str = "") -> Progress:
     """Put a saved state into a compiled model.
 
     Args:
         path: of the state.
         model: compiled.
-        of: the training that it must be of, where the state says of which it is.
+        fingerprint: of the training; a state that names another one is refused.
 
     Raises:
         InputError: the file is damaged, of another network or of another training.
@@ -108,7 +108,7 @@ def load(path: Path, model: keras.Model, of: str = "") -> Progress:
         with np.load(path, allow_pickle=False) as file:
             text = str(file["progress"])
             progress = Progress(**schema.parse(text, _Saved))
-            if progress.of and of and progress.of != of:
+            if progress.of and fingerprint and progress.of != fingerprint:
                 raise ValueError("it is of another training")
             if progress.best is not None:
                 indices = range(len(model.weights))
@@ -125,7 +125,7 @@ def load(path: Path, model: keras.Model, of: str = "") -> Progress:
 
 
 def _fitting(file: Any, name: str, variable: keras.Variable) -> npt.NDArray[Any]:
-    """An array of the file that has its variable's shape."""
+    """Return an array of the file; refuse another shape than its variable's."""
     value: npt.NDArray[Any] = file[name]
     if value.shape != tuple(variable.shape):
         raise ValueError(

@@ -90,10 +90,10 @@ class Task:
         drawn = 0 if split_seed is None else split_seed
         _check_numbers(seed=seed, split_seed=drawn, replicate=replicate)
         loss, gamma = loss_names.checked(loss, gamma)
-        asked = dict(overrides or {})
+        settings = dict(overrides or {})
         if initial:
-            asked["initial_weights"] = file_hash(initial.path(runs.MODEL))
-        values, changed = protocol.override(protocol.preset(preset, record), asked)
+            settings["initial_weights"] = file_hash(initial.path(runs.MODEL))
+        values, changed = protocol.override(protocol.preset(preset, record), settings)
         _require_same_network(initial, values, record)
         return cls(
             dataset=record.name,
@@ -112,7 +112,7 @@ class Task:
         )
 
     def arguments(self) -> dict[str, Any]:
-        """The arguments of `make` that give this task, as JSON knows them."""
+        """Return the arguments of `make` that give this task, as JSON knows them."""
         of_protocol = ("method", "settings")
         return {k: v for k, v in self.identity().items() if k not in of_protocol} | {
             "split_files": [str(path.absolute()) for path in self.split_files]
@@ -124,14 +124,14 @@ class Task:
         return datasets.by_name(self.dataset)
 
     def split(self, root: Path, cache: Path) -> dict[str, tuple[str, ...]]:
-        """The split of the data set at `root`; see `data_io.splits.of`."""
+        """Return the split of the data set at `root`; see `data_io.splits.of`."""
         from data_io import splits  # not above: --help needs none of it
 
-        asked = self.split_seed, self.split_files, cache, self.fold
-        return splits.of(self.module, root, *asked)
+        options = self.split_seed, self.split_files, cache, self.fold
+        return splits.of(self.module, root, *options)
 
     def identity(self) -> dict[str, Any]:
-        """What a run must agree in to be this task, but for the data."""
+        """Return the values that a run of this task must have, but for its data."""
         return {
             "dataset": self.dataset,
             "preset": self.preset,
@@ -148,7 +148,7 @@ class Task:
         }
 
     def folder(self, results: Path, pooled: bool = False) -> Path:
-        """Where this run belongs below the folder of all results.
+        """Return the run's folder below the folder of all results.
 
         `pooled`: of a fold, where the run of all folds belongs.
         """
@@ -157,8 +157,8 @@ class Task:
         )
         preset = self.preset
         if self.fold:
-            of = f"{self.fold[1]}folds"
-            preset += f"-{of}" if pooled else f"-{of}-fold{self.fold[0]}"
+            folds = f"{self.fold[1]}folds"
+            preset += f"-{folds}" if pooled else f"-{folds}-fold{self.fold[0]}"
         return runs.run_folder(results, self.dataset, preset, name, self.overrides)
 
 
@@ -168,18 +168,18 @@ def _require_same_network(
     """Refuse weights of a network of another shape, as far as its record tells."""
     if run is None:
         return
-    theirs = run.record["settings"]
-    found = {key: theirs[key] for key in ("filters", "depth")}
-    found |= {"axes": len(theirs["input_shape"])}
-    found |= {"classes": len(run.record.get("classes", record.classes))}
+    settings = run.record["settings"]
+    present = {key: settings[key] for key in ("filters", "depth")}
+    present |= {"axes": len(settings["input_shape"])}
+    present |= {"classes": len(run.record.get("classes", record.classes))}
     wanted = {"filters": values.filters, "depth": values.depth}
     wanted |= {"axes": len(values.input_shape), "classes": len(record.classes)}
     for key, value in wanted.items():
-        if found[key] != value:
+        if present[key] != value:
             raise InputError(
                 f"--from {run.folder}: expected weights of a network with {key} "
-                f"{value}, found {found[key]}; choose the preset, --set and images of "
-                "that run, or another run"
+                f"{value}, found {present[key]}; choose the preset, --set and images "
+                "of that run, or another run"
             )
 
 
@@ -203,7 +203,7 @@ def _checked_backend(name: Any) -> str:
 
 
 def from_record(record: Mapping[str, Any]) -> Task:
-    """The task of a run, from its `run.json`: whatever its preset is today."""
+    """Make the task of a run from its `run.json`, even if its preset has changed."""
     loss, gamma = loss_names.checked(record["loss"], record["gamma"])
     return Task(
         dataset=record["dataset"],

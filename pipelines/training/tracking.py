@@ -19,8 +19,8 @@ VARIABLE = "DSCPP_TRACK"
 _NEEDS = {"tensorboard": ("tensorboard", "tensorflow"), "mlflow": ("mlflow",)}
 
 
-def asked() -> list[str]:
-    """Which of tensorboard and mlflow are asked for; looked for, none imported.
+def requested() -> list[str]:
+    """Return which trackers are requested: tensorboard, mlflow. Import none.
 
     Raises:
         InputError: another name, or a package that is not installed.
@@ -36,38 +36,38 @@ def asked() -> list[str]:
 
 
 def watchers(run: runs.Run) -> list[Any]:
-    """The callbacks of what is asked for; a run that goes on goes on in its logs.
+    """Return the callbacks of the trackers; a resumed run goes on in its logs.
 
     Raises:
-        InputError: as `asked`; or MLflow takes no run.
+        InputError: as `requested`; or MLflow takes no run.
     """
-    names, found = asked(), list[Any]()
-    if "tensorboard" in names:
+    trackers, callbacks = requested(), list[Any]()
+    if "tensorboard" in trackers:
         import keras
 
         folder = str(run.path("tensorboard"))
-        found.append(keras.callbacks.TensorBoard(folder, write_graph=False))
-    if "mlflow" in names:
-        found.append(_mlflow(run))
-    return found
+        callbacks.append(keras.callbacks.TensorBoard(folder, write_graph=False))
+    if "mlflow" in trackers:
+        callbacks.append(_mlflow(run))
+    return callbacks
 
 
 def _mlflow(run: runs.Run) -> Any:
-    """MLflow's own callback, on the run there that belongs to this one."""
+    """Return MLflow's callback, on the MLflow run that belongs to this run."""
     import mlflow
     import mlflow.keras
 
-    kept = run.path("mlflow.json")
-    known = schema.recall(kept, dict[str, str]) or {}
-    about = {key: run.record[key] for key in ("dataset", "preset", "loss", "gamma")}
+    note = run.path("mlflow.json")
+    known = schema.recall(note, dict[str, str]) or {}
+    settings = {key: run.record[key] for key in ("dataset", "preset", "loss", "gamma")}
     mlflow.end_run()  # that of a training before, in the same process
     try:
         begun = mlflow.start_run(known.get("run_id"), run_name=run.name)
-        mlflow.log_params({**about, "seed": run.record["seed"]})
+        mlflow.log_params({**settings, "seed": run.record["seed"]})
     except mlflow.MlflowException as error:
         raise InputError(
             f"{VARIABLE}: expected MLflow to take this run, found: {error}. Check "
-            f"MLFLOW_TRACKING_URI; where the run there was deleted, delete {kept}"
+            f"MLFLOW_TRACKING_URI; where the run there was deleted, delete {note}"
         ) from error
-    runs.write_json(kept, {"run_id": begun.info.run_id})
+    runs.write_json(note, {"run_id": begun.info.run_id})
     return mlflow.keras.MlflowCallback()

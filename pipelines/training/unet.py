@@ -26,12 +26,12 @@ from data_io.prepare.miscnn_compat import Abstract_Architecture
 
 
 def channels_first_is_faster() -> bool:
-    """Whether this backend computes the channels-first form faster."""
+    """Return whether this backend computes the channels-first form faster."""
     return _on_torch()
 
 
 def computes_channels_first() -> bool:
-    """Whether the backend computes the channels-first form here.
+    """Return whether the backend computes the channels-first form here.
 
     TensorFlow does on a GPU; on a processor it takes oneDNN for it, which it uses by
     itself where there is AVX-512.
@@ -146,8 +146,8 @@ class UNet(Abstract_Architecture):
         return 1 if self.channels_first else -1
 
     def _normalization(self) -> layers.Layer:
-        own = self.channels_first and _on_torch()
-        kind = _InstanceNormalization if own else layers.GroupNormalization
+        is_torch_first = self.channels_first and _on_torch()
+        kind = _InstanceNormalization if is_torch_first else layers.GroupNormalization
         return kind(groups=-1, axis=self._axis, epsilon=1e-3, dtype=self.precision)
 
     def _layer(

@@ -36,7 +36,7 @@ class Cost:
     device: str
 
     def hours(self, runs: int, jobs: int = 1) -> float:
-        """Hours that so many runs take at most."""
+        """Return the hours that so many runs take at most."""
         return self.seconds_per_epoch * self.epochs * runs / min(jobs, runs) / 3600
 
 
@@ -69,7 +69,7 @@ def measure(planned: Sequence[plan.Planned], folder: Path) -> list[Cost]:
 def describe(
     tasks: Sequence[Task], costs: Sequence[Cost], runs: int, jobs: int
 ) -> list[str]:
-    """Lines that say what to expect of the first task, and what the others take.
+    """Return lines on the time of the first task, and on that of the others.
 
     The tasks are the training at the preset asked for, then at smaller ones; the costs
     those of `measure`; so many `runs` are to be made, `jobs` at a time.

@@ -19,12 +19,12 @@ LITTLE = 2**20  # bytes free, of a disk on which a log may have lost its end
 
 
 def size(log: Path) -> int:
-    """Bytes of a log; 0 where there is none."""
+    """Return the bytes of a log; 0 if there is none."""
     return log.stat().st_size if log.is_file() else 0
 
 
 def reason(log: Path, start: int = 0) -> str:
-    """Why a run ended, from its log.
+    """Return why a run ended, from its log.
 
     `start` is how many bytes of the log were there before this attempt.
 
@@ -50,7 +50,7 @@ def reason(log: Path, start: int = 0) -> str:
 
 
 def _lines(log: Path, start: int = 0) -> list[str]:
-    """Lines with something in them; of one that was redrawn, what was drawn last."""
+    """Return the lines that are not blank; of a redrawn one, its last content."""
     text = log.read_bytes()[start:].decode("utf-8", errors="backslashreplace")
     lines = [line.rstrip().split("\r")[-1] for line in text.split("\n")]
     return [escaped(line) for line in lines if line.strip()]

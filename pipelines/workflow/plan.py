@@ -89,15 +89,15 @@ class Experiment:
     source: str = ""
 
     def tasks(self) -> list[Task]:
-        """Every training of it, in the order in which they are made: seed by seed.
+        """Return its trainings, in the order in which they are made: seed by seed.
 
         Raises:
             InputError: unknown data set, preset or loss, or a value out of range.
         """
         shared = {
-            each.name: getattr(self, each.name)
-            for each in fields(self)
-            if each.name not in ("losses", "seeds", "folds", "source")
+            attribute.name: getattr(self, attribute.name)
+            for attribute in fields(self)
+            if attribute.name not in ("losses", "seeds", "folds", "source")
         }
         if self.folds and not 2 <= self.folds <= _MOST_FOLDS:
             raise InputError(
@@ -108,18 +108,20 @@ class Experiment:
         if self.folds:
             folds = [(k, self.folds) for k in range(1, self.folds + 1)]
         # A loss with its default exponent written out is no other run than without.
-        found: dict[str, Task] = {}
-        with _said_of(self.source):
+        by_identity: dict[str, Task] = {}
+        with _errors_of(self.source):
             for seed, (loss, gamma), fold in product(self.seeds, self.losses, folds):
-                own = {"loss": loss, "gamma": gamma, "seed": seed, "fold": fold}
-                task = Task.make(**{**shared, **own})
-                found.setdefault(json.dumps(task.arguments(), sort_keys=True), task)
-        return list(found.values())
+                training = {"loss": loss, "gamma": gamma, "seed": seed, "fold": fold}
+                task = Task.make(**{**shared, **training})
+                by_identity.setdefault(
+                    json.dumps(task.arguments(), sort_keys=True), task
+                )
+        return list(by_identity.values())
 
 
 @contextlib.contextmanager
-def _said_of(source: str) -> Iterator[None]:
-    """Say what is wrong of its source, where that is known."""
+def _errors_of(source: str) -> Iterator[None]:
+    """Put the source, where it is known, before the message of an error."""
     try:
         yield
     except InputError as error:
@@ -154,18 +156,18 @@ class Planned:
 
     @property
     def log(self) -> Path:
-        """Where its output is kept."""
-        place = self.work / "logs" / self.group.parent.name / self.group.name
-        return place / f"{self.name}.log"
+        """The file of its output."""
+        folder = self.work / "logs" / self.group.parent.name / self.group.name
+        return folder / f"{self.name}.log"
 
     @property
     def run(self) -> runs.Run | None:
-        """The run as far as it has come; `dscpp run` says why one can't be read."""
+        """The run in its folder; None if there is none that can be read."""
         return runs.readable(self.folder)
 
     @property
     def done(self) -> bool:
-        """Whether its folder says that nothing is left to do."""
+        """Whether its folder shows that nothing is left to do."""
         from pipelines import stages
 
         try:
@@ -177,7 +179,7 @@ class Planned:
             return False
 
     def write(self, path: Path) -> Path:
-        """Write it as a run file, which `load` reads."""
+        """Write the run file that `load` reads."""
         places = {
             "data": None if self.data is None else str(self.data),
             "folder": str(self.folder),
@@ -196,32 +198,32 @@ def load(path: Path) -> Planned:
     Raises:
         InputError: no such file, or one that describes no run.
     """
-    found = _typed(path, "run", _yaml(path), _Run)
-    data, folder = found.pop("data", None), found.pop("folder", None)
-    work = found.pop("work", runs.WORK)
-    module = datasets.by_name(found["dataset"])
+    values = _typed(path, "run", _yaml(path), _Run)
+    data, folder = values.pop("data", None), values.pop("folder", None)
+    work = values.pop("work", runs.WORK)
+    module = datasets.by_name(values["dataset"])
     if module is datasets.by_name("own"):
-        found["record"] = module.record(module.locate(data))
-    with _said_of(str(path)):
-        task = Task.make(**found)
+        values["record"] = module.record(module.locate(data))
+    with _errors_of(str(path)):
+        task = Task.make(**values)
     return Planned(task, folder or task.folder(RESULTS), data, work)
 
 
 def plan(experiments: Sequence[Experiment], results: Path) -> list[Planned]:
-    """The runs of experiments and where each belongs below `results`, in order.
+    """Return the runs of experiments, in order, and their folders in `results`.
 
     Raises:
         InputError: see `Experiment.tasks`; or two different runs in one folder.
     """
-    found: dict[Path, Task] = {}
+    task_of_folder: dict[Path, Task] = {}
     for task in (task for experiment in experiments for task in experiment.tasks()):
         folder = task.folder(results)
-        if found.setdefault(folder, task) != task:
+        if task_of_folder.setdefault(folder, task) != task:
             raise InputError(
                 f"{folder}: expected one run, found two that differ in their split; "
                 "give another --results, or leave one out"
             )
-    return [Planned(task, folder) for folder, task in found.items()]
+    return [Planned(task, folder) for folder, task in task_of_folder.items()]
 
 
 def read(path: Path) -> list[Experiment]:
@@ -230,17 +232,17 @@ def read(path: Path) -> list[Experiment]:
     Raises:
         InputError: no such file, or one of another form.
     """
-    content = _yaml(path)
-    if not isinstance(content, list) or not content:
+    blocks = _yaml(path)
+    if not isinstance(blocks, list) or not blocks:
         raise InputError(
             f"{path}: expected a list of runs, each with dataset and losses, found "
-            f"{type(content).__name__}; see {EXPERIMENTS / 'paper.yaml'}"
+            f"{type(blocks).__name__}; see {EXPERIMENTS / 'paper.yaml'}"
         )
-    return [_experiment(path, number, block) for number, block in enumerate(content, 1)]
+    return [_experiment(path, number, block) for number, block in enumerate(blocks, 1)]
 
 
 def of_dataset(path: Path, dataset: str) -> list[Experiment]:
-    """The blocks of an experiment file that are about one data set.
+    """Return the blocks of an experiment file that are about one data set.
 
     Raises:
         InputError: as `read`; no such data set in it.
@@ -268,19 +270,19 @@ def _yaml(path: Path) -> Any:
 
 def _experiment(path: Path, number: int, block: Any) -> Experiment:
     name = f"block {number}"
-    found = _typed(path, name, block, _Block)
-    found["losses"] = tuple(_parse_loss(loss.strip()) for loss in found["losses"])
-    return Experiment(**found, source=f"{path}: {name}")
+    values = _typed(path, name, block, _Block)
+    values["losses"] = tuple(_parse_loss(loss.strip()) for loss in values["losses"])
+    return Experiment(**values, source=f"{path}: {name}")
 
 
 def _typed(path: Path, name: str, value: Any, kind: Any) -> dict[str, Any]:
-    """The values of a file, which are of a kind."""
+    """Return the values of a file, checked against a kind."""
     try:
-        found: dict[str, Any] = schema.typed(value, kind)
+        values: dict[str, Any] = schema.typed(value, kind)
     except ValueError as error:
         keys = ", ".join(get_type_hints(kind))
         raise InputError(f"{path}: {name}: {error}; its keys are {keys}") from error
-    return found
+    return values
 
 
 def parse_losses(text: str) -> tuple[tuple[str, float | None], ...]:
@@ -291,12 +293,12 @@ def parse_losses(text: str) -> tuple[tuple[str, float | None], ...]:
     Raises:
         InputError: nothing is named.
     """
-    found = [_parse_loss(part.strip()) for part in text.split(",") if part.strip()]
-    if not found:
+    losses = [_parse_loss(part.strip()) for part in text.split(",") if part.strip()]
+    if not losses:
         raise InputError(
             f'losses: expected names such as "CE,DSC,DSC++", received {text!r}'
         )
-    return tuple(found)
+    return tuple(losses)
 
 
 def _parse_loss(entry: str) -> tuple[str, float | None]:

@@ -22,7 +22,7 @@ from data_io import bars
 from pipelines.environment import stopping
 from pipelines.workflow import logs
 
-VARIABLE = "DSCPP_LEADER"
+VARIABLE = "DSCPP_PARENT"
 ENDED = 143  # what a shell reports for a process that was terminated
 _PATIENCE = 2.0  # seconds for jobs that Ctrl-C has reached too
 # Their last words are those of the process itself, or none are needed.
@@ -33,14 +33,14 @@ _KILLED = (
 
 
 def environment() -> dict[str, str]:
-    """The environment of a process that is to end with this one; see `follow`."""
+    """Return the environment of a process that ends with this one; see `follow`."""
     return {**os.environ, VARIABLE: str(os.getpid())}
 
 
 def follow() -> None:
     """End this process when the one that started it with `environment` ends."""
-    if leader := os.environ.get(VARIABLE):
-        _end_with(leader)
+    if parent := os.environ.get(VARIABLE):
+        _end_with(parent)
 
 
 def follow_make() -> None:
@@ -85,8 +85,8 @@ class Job:
 def make(jobs: Sequence[Job], number: int, env: Mapping[str, str]) -> list[str]:
     """Run commands, the first ones first; one that fails stops no other.
 
-    So many at a time, in an environment.
-    Of each is said why it failed; "" where it did not.
+    `number` run at a time, with the environment `env`. Return why each failed; "" for
+    one that did not.
     """
     running = _Running(env)
     with concurrent.futures.ThreadPoolExecutor(number) as workers:
@@ -101,14 +101,14 @@ def make(jobs: Sequence[Job], number: int, env: Mapping[str, str]) -> list[str]:
 
 
 class _Running:
-    """The processes that are there now, all with one environment."""
+    """The running processes, all with one environment."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
         self._env = env
         self._processes: set[subprocess.Popen[bytes]] = set()
 
     def run(self, job: Job) -> str:
-        """Why a command failed; "" where it did not."""
+        """Run a command; return why it failed, or ""."""
         before = logs.size(job.log)
         try:
             job.log.parent.mkdir(parents=True, exist_ok=True)
@@ -137,8 +137,10 @@ class _Running:
         if name and name not in _ASKED:  # it could not say so itself
             note = f" {_KILLED}" if name == "SIGKILL" else ""
             start = "" if line.endswith(b"\n") else "\n"
-            said = f"{start}dscpp: ended by signal {name.removeprefix('SIG')}.{note}\n"
-            _say(said.encode(), job, log)
+            message = (
+                f"{start}dscpp: ended by signal {name.removeprefix('SIG')}.{note}\n"
+            )
+            _say(message.encode(), job, log)
         return code
 
     def terminate(self) -> None:
@@ -148,7 +150,7 @@ class _Running:
 
 
 def _say(line: bytes, job: Job, log: BinaryIO) -> None:
-    """Write to log and terminal; a full disk or a closed terminal ends no training."""
+    """Write to log and terminal; ignore a full disk and a closed terminal."""
     with contextlib.suppress(OSError):
         log.write(line)
     text = line.decode(errors="backslashreplace")

@@ -70,9 +70,9 @@ def take_runner(options: argparse.Namespace) -> None:
 
 def demo(args: argparse.Namespace) -> int:
     """`dscpp demo`: `reproduce` on simulated phantoms."""
-    given = {"dataset": "phantom", "phantom": False, "experiment": DEMO}
-    given |= dict.fromkeys(("data", "images", "masks"))
-    return command(argparse.Namespace(**vars(args), **given))
+    defaults = {"dataset": "phantom", "phantom": False, "experiment": DEMO}
+    defaults |= dict.fromkeys(("data", "images", "masks"))
+    return command(argparse.Namespace(**vars(args), **defaults))
 
 
 def command(args: argparse.Namespace) -> int:
@@ -80,7 +80,7 @@ def command(args: argparse.Namespace) -> int:
     record = arguments.take_own(args)
     module = datasets.by_name(args.dataset)
     name = datasets.simulated(args.dataset) if args.phantom else args.dataset
-    said = {
+    options = {
         "preset": args.preset or None,
         "losses": parse_losses(args.losses) if args.losses else None,
         "seeds": parse_seeds(args.seeds) if args.seeds else None,
@@ -88,7 +88,7 @@ def command(args: argparse.Namespace) -> int:
         "split_seed": args.split_seed,
         "split_files": tuple(args.split) or None,
     }
-    changes: dict[str, Any] = {k: v for k, v in said.items() if v is not None}
+    changes: dict[str, Any] = {k: v for k, v in options.items() if v is not None}
     # Some of it is from the command line, so no file is the source of what is wrong.
     changes |= {"dataset": name, "record": record, "source": "", "folds": args.folds}
     more = {} if args.epochs is None else {"epochs": args.epochs}
@@ -136,8 +136,8 @@ def reproduce(
     if wrong := unclean([run for run in placed if not run.done]):
         bars.note(f"These runs will count in no verdict. {wrong}", sys.stderr)
     group = planned[0].group
-    place = Path(group.parent.name) / group.name
-    return make(placed, place, options)
+    subfolder = Path(group.parent.name) / group.name
+    return make(placed, subfolder, options)
 
 
 def require_installed(planned: Sequence[Planned]) -> None:
@@ -149,7 +149,7 @@ def require_installed(planned: Sequence[Planned]) -> None:
 
 
 def unclean(pending: Sequence[Planned]) -> str:
-    """Why runs would count in no verdict at the preset paper; "" where they would.
+    """Return why runs at the preset paper would count in no verdict; "" if they do.
 
     Args:
         pending: runs that are not done. Of own images there is no verdict.
@@ -173,24 +173,26 @@ def unclean(pending: Sequence[Planned]) -> str:
     name = commits.commit()
     if commits.is_clean(name):
         return ""
-    found = f"changes on top of {name[:12]}" if name else "one without a commit"
+    state = f"changes on top of {name[:12]}" if name else "one without a commit"
     return (
         f"{Path(__file__).parents[2]}: expected a checkout of a commit without "
-        f"changes for runs at the preset paper, found {found}. Start from one of "
+        f"changes for runs at the preset paper, found {state}. Start from one of "
         "its own: `git worktree add ../study HEAD` or a clone (see README.md). "
         f"Where there is no git, set {commits.VARIABLE} to the commit."
     )
 
 
-def make(planned: Sequence[Planned], place: Path, options: argparse.Namespace) -> int:
+def make(
+    planned: Sequence[Planned], subfolder: Path, options: argparse.Namespace
+) -> int:
     """Make runs as `reproduce` does, each with its data.
 
-    `place` is where in `work` this call keeps its notes; one call at a time has it.
+    `subfolder` of `work` is where this call keeps its notes; one call at a time has it.
     """
     results, work = options.results.absolute(), options.work.absolute()
     planned = [dataclasses.replace(run, work=work) for run in planned]
     processes.follow_make()
-    folder = work / "workflow" / place
+    folder = work / "workflow" / subfolder
     with alone(folder):
         try:
             call = Call(planned, results, work, folder, options.jobs, options.slurm)
@@ -201,7 +203,7 @@ def make(planned: Sequence[Planned], place: Path, options: argparse.Namespace) -
 
 
 def alone(folder: Path) -> filelock.AcquireReturnProxy:
-    """Hold a call's folder of notes; wait for whoever has it."""
+    """Lock a call's folder of notes; wait for the process that holds it."""
     holder = folder / "process"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -224,22 +226,23 @@ def _wait_for(lock: filelock.BaseFileLock, holder: Path) -> filelock.AcquireRetu
 
 
 def _other_split(planned: Sequence[Planned], root: Path, cache: Path) -> str:
-    """Why runs of a data set could not stand in a table beside those that are there."""
+    """Return why runs could not be in one table with those that are there, or ""."""
     for run in {run.group: run for run in planned}.values():
         wanted = run.task.split(root, cache)
         for record in sorted((run.group / "runs").glob("*/run.json")):
-            there = runs.readable(record.parent)
-            if there is None:
+            other = runs.readable(record.parent)
+            if other is None:
                 continue
             try:
-                there.require_same({"split": wanted})
+                other.require_same({"split": wanted})
             except InputError:
-                have, found = map(_sizes, (there.record["split"], wanted))
+                other_sizes, sizes = map(_sizes, (other.record["split"], wanted))
                 return (
                     f"{run.group}: expected data and split of the runs there, such "
-                    f"as {there.name} ({have} cases), found others in {root} ({found} "
-                    "cases). Tables cannot join the two. Give another folder for your "
-                    "own runs: --results my-results (make: RESULTS=my-results)."
+                    f"as {other.name} ({other_sizes} cases), found others in {root} "
+                    f"({sizes} cases). Tables cannot join the two. Give another folder "
+                    "for your own runs: --results my-results (make: "
+                    "RESULTS=my-results)."
                 )
     return ""
 
@@ -263,7 +266,7 @@ class Call:
     profile: slurm.Profile | None = None
 
     def run(self) -> int:
-        """Verify, say what to expect, make or submit the runs, and the tables."""
+        """Verify, print the time to expect, make or submit runs, write the tables."""
         placed = [run for run in self.planned if run.data is not None]
         refused = self._refused(placed)
         todo = [run for run in placed if run.task.dataset not in refused]
@@ -276,13 +279,13 @@ class Call:
             f"do. Logs: {os.path.commonpath([run.log.parent for run in self.planned])}"
         )
         if pending and self.profile:
-            given = [
+            submitted = [
                 dataclasses.replace(run, data=None)
                 if run.task.dataset in refused
                 else run
                 for run in self.planned
             ]
-            slurm.submit(given, pending, self.folder, self.profile)
+            slurm.submit(submitted, pending, self.folder, self.profile)
             return 1 if left > len(pending) else 0
         self._expect(pending)
         return self.finish(todo, self._make(todo))
@@ -290,12 +293,12 @@ class Call:
     def finish(
         self, todo: Sequence[Planned], failed: Sequence[tuple[Planned, str]]
     ) -> int:
-        """Write the tables, and what else needs all runs; say which runs failed.
+        """Write the tables and what else needs all runs; print which runs failed.
 
         `todo` are the runs that were made; `failed` the others, with their last words.
         """
         try:
-            _each_group(todo, "The truth was not measured", _measure_truth)
+            _each_group(todo, "The truth was not measured", _measure_posterior)
             self._pool(todo)
             tables = self._tables()
             _each_group(todo, "No picture side by side", _draw_picture)
@@ -304,7 +307,7 @@ class Call:
         return 1 if failed or tables else 0
 
     def _refused(self, placed: Sequence[Planned]) -> dict[str, int]:
-        """Data sets that are not as they should be, with the exit codes of verify."""
+        """Return the data sets that `verify` refuses, with its exit codes."""
         roots = {run.task.dataset: str(run.data) for run in placed}
         work = ("--work", str(self.work))
         codes = {
@@ -314,21 +317,23 @@ class Call:
             for name, root in roots.items()
         }
         for name in [name for name, code in codes.items() if not code]:
-            own = [run for run in placed if run.task.dataset == name]
-            if other := _other_split(own, Path(roots[name]), self.work / "cache"):
+            of_data_set = [run for run in placed if run.task.dataset == name]
+            if other := _other_split(
+                of_data_set, Path(roots[name]), self.work / "cache"
+            ):
                 print(other, file=sys.stderr)
                 codes[name] = 2
         return {name: code for name, code in codes.items() if code}
 
-    def _pool(self, made: Sequence[Planned]) -> None:
+    def _pool(self, finished: Sequence[Planned]) -> None:
         """Join the folds of each run that has them all."""
         from pipelines.runs import folds
 
         joined: dict[Path, list[Path]] = {}
-        for run in made:
+        for run in finished:
             if run.task.fold:
-                place = run.task.folder(self.results, pooled=True)
-                joined.setdefault(place, []).append(run.folder)
+                pooled = run.task.folder(self.results, pooled=True)
+                joined.setdefault(pooled, []).append(run.folder)
         for output, folders in joined.items():
             try:
                 folds.pool_with_methods(folders, output)
@@ -360,7 +365,7 @@ class Call:
         return self._dscpp("tables", "--results", str(self.results), *only)
 
     def _expect(self, pending: Sequence[Planned]) -> None:
-        """Say how long it takes: from runs that are there, else from a few steps."""
+        """Print the time to expect: from earlier runs, else from a few steps."""
         pending = [
             run
             for run in pending
@@ -387,7 +392,7 @@ class Call:
             bars.note(line)
 
     def _make(self, todo: Sequence[Planned]) -> list[tuple[Planned, str]]:
-        """Make the runs; those that failed, with what each said last."""
+        """Make the runs; return those that failed, with the reason of each."""
         jobs = [self._job(number, run) for number, run in enumerate(todo)]
         shutil.rmtree(self._samples, ignore_errors=True)  # of a call that was killed
         try:
@@ -428,17 +433,17 @@ class Call:
             return
         lines = [f"\n{len(failed)} of {len(self.planned)} run(s) failed:"]
         for run, reason in failed:
-            said = f"{run.name}: {reason}\n  {run.log}"
-            lines.append(textwrap.indent(said, "  "))
+            text = f"{run.name}: {reason}\n  {run.log}"
+            lines.append(textwrap.indent(text, "  "))
         lines.append("The same command tries them again.")
         print("\n".join(lines), file=sys.stderr)
 
 
 def _each_group(
-    made: Sequence[Planned], failed: str, do: Callable[[Path, Path], None]
+    finished: Sequence[Planned], failed: str, do: Callable[[Path, Path], None]
 ) -> None:
-    """Do something with each `results/<dataset>/<preset>` of runs, and its data."""
-    groups = {run.group: run.data for run in made if run.data is not None}
+    """Call `do` with each `results/<dataset>/<preset>` of runs and its data."""
+    groups = {run.group: run.data for run in finished if run.data is not None}
     for group, data in groups.items():
         try:
             do(group, data)
@@ -446,11 +451,11 @@ def _each_group(
             print(f"{failed}: {error}", file=sys.stderr)
 
 
-def _measure_truth(group: Path, data: Path) -> None:
+def _measure_posterior(group: Path, data: Path) -> None:
     """Of simulated images, measure the true probabilities beside the networks."""
-    from pipelines.runs import truth
+    from pipelines.prediction import true_posterior
 
-    truth.measure(group, data)
+    true_posterior.measure(group, data)
 
 
 def _draw_picture(group: Path, data: Path) -> None:
@@ -476,7 +481,7 @@ _MEMORY = {
 
 
 def shared(jobs: int, samples: Path) -> dict[str, str]:
-    """The variables by which runs at a time share a machine, and their samples.
+    """Return the variables by which runs at a time share a machine and samples.
 
     They count when a backend is imported, so that they go into the environment of the
     runs, behind what the user has set.
@@ -486,6 +491,6 @@ def shared(jobs: int, samples: Path) -> dict[str, str]:
 
 
 def dscpp() -> list[str]:
-    """The command `dscpp` of this environment."""
+    """Return the command `dscpp` of this environment."""
     script = Path(sys.executable).with_name("dscpp")
     return [str(script)] if script.exists() else [sys.executable, "-m", "pipelines.cli"]

@@ -43,7 +43,7 @@ _OURS = (
 
 @dataclass(frozen=True)
 class Profile:
-    """What a cluster is asked for, as a profile file says it.
+    """The settings of a profile file: what a job asks of a cluster.
 
     Attributes:
         sbatch: options of `sbatch` by their long names; "" for one without a value.
@@ -87,15 +87,15 @@ def read(path: Path) -> Profile:
     """
     try:
         # As typed: YAML would read the time 4:00:00 as the number 14400.
-        found = yaml.load(schema.read(path), yaml.BaseLoader)
-        profile: Profile = schema.typed(found, Profile)
+        document = yaml.load(schema.read(path), yaml.BaseLoader)
+        profile: Profile = schema.typed(document, Profile)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        keys = ", ".join(each.name for each in dataclasses.fields(Profile))
+        keys = ", ".join(attribute.name for attribute in dataclasses.fields(Profile))
         raise InputError(
             f"{path}: expected a profile in YAML with any of {keys}, found {error}"
         ) from error
     for key, value in [*profile.sbatch.items(), *(profile.tables or {}).items()]:
-        ours = any(own.startswith(key) for own in _OURS)
+        ours = any(option.startswith(key) for option in _OURS)
         if ours or not re.fullmatch("[a-z][a-z-]*", key) or not value.isprintable():
             raise InputError(
                 f"{path}: expected long names of options of sbatch, such as partition, "
@@ -112,11 +112,15 @@ def read(path: Path) -> Profile:
 
 
 def _seconds(time: str) -> int | None:
-    """A time limit of `sbatch`, [days-]hours:minutes:seconds; None of another form."""
-    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", time)
-    if not found:
+    """Return the seconds of a time limit of `sbatch`; None for 0, which is no limit.
+
+    Its forms are minutes[:seconds], hours:minutes:seconds and
+    days-hours[:minutes[:seconds]]; None of others, such as UNLIMITED.
+    """
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", time)
+    if not match:
         return None
-    days, *parts = found.groups()
+    days, *parts = match.groups()
     numbers = [int(part) for part in parts if part]
     # Behind days hours come first; else one number is minutes, two have seconds too.
     first = 0 if days or len(numbers) == 3 else 1
@@ -126,7 +130,7 @@ def _seconds(time: str) -> int | None:
 
 
 def require() -> None:
-    """Refuse to submit where the commands of SLURM are not.
+    """Refuse to submit without the commands of SLURM.
 
     Raises:
         InputError: one is missing.
@@ -141,50 +145,53 @@ def require() -> None:
 
 
 def queue() -> dict[str, Job]:
-    """This user's jobs by name; none where there is no SLURM.
+    """Return this user's jobs by name; {} without SLURM.
 
     Raises:
         InputError: SLURM does not answer.
     """
     if shutil.which("squeue") is None:
         return {}
-    said = _answer("squeue", "--me", "--noheader", "--format=%A %T %j")
-    jobs = re.findall(r"^(\d+) (\S+) (dscpp-\S+)$", said, re.MULTILINE)
+    listing = _answer("squeue", "--me", "--noheader", "--format=%A %T %j")
+    jobs = re.findall(r"^(\d+) (\S+) (dscpp-\S+)$", listing, re.MULTILINE)
     return {name: Job(number, state) for number, state, name in jobs}
 
 
 def job_name(folder: Path) -> str:
-    """The name of the job that works on a folder."""
+    """Return the name of the job that works on a folder."""
     name = re.sub(r"[^\w.-]", "_", folder.name)
     return f"dscpp-{name}-{zlib.crc32(os.path.realpath(folder).encode()):08x}"
 
 
 def submit(
-    planned: Sequence[Planned], pending: Sequence[Planned], folder: Path, given: Profile
+    planned: Sequence[Planned],
+    pending: Sequence[Planned],
+    folder: Path,
+    profile: Profile,
 ) -> None:
-    """Submit what is neither done nor queued, and a job that writes the tables then.
+    """Submit the runs that are not queued, and a job that then writes the tables.
 
     `pending` are those with data that are not done; notes and run files go to `folder`.
 
     Raises:
         InputError: SLURM refuses a job; those before it are in the queue.
     """
-    there = queue()
-    files = _write(planned, folder / "slurm", there)
+    queued = queue()
+    files = _write(planned, folder / "slurm", queued)
     # Of earlier calls too: their runs are in these tables as well.
-    kept = sorted((folder / "slurm").glob("*.json"))
-    numbers = [there[file.stem].number for file in kept if file.stem in there]
-    fresh = [run for run in pending if job_name(run.folder) not in there]
+    run_files = sorted((folder / "slurm").glob("*.json"))
+    numbers = [queued[file.stem].number for file in run_files if file.stem in queued]
+    fresh = [run for run in pending if job_name(run.folder) not in queued]
     for done, run in enumerate(fresh):
         try:
-            numbers.append(_submit_run(run, files[run.folder], given))
+            numbers.append(_submit_run(run, files[run.folder], profile))
         except InputError as error:
             raise InputError(
                 f"{error}\n{len(pending) - len(fresh) + done} of {len(pending)} run(s) "
                 "are in the queue; the same command submits the rest"
             ) from error
-    if fresh or job_name(folder) not in there:
-        _submit_tables(folder, numbers, given)
+    if fresh or job_name(folder) not in queued:
+        _submit_tables(folder, numbers, profile)
     bars.note(
         f"{len(fresh)} run(s) submitted to SLURM, {len(pending) - len(fresh)} were in "
         f"its queue. A last job writes the tables; its log: {_log(folder)}"
@@ -192,33 +199,34 @@ def submit(
 
 
 def _write(
-    planned: Sequence[Planned], place: Path, there: Mapping[str, Job]
+    planned: Sequence[Planned], folder: Path, queued: Mapping[str, Job]
 ) -> dict[Path, Path]:
-    """Write the run files, and delete those of runs that nobody asks for any more.
+    """Write the run files; delete those of runs that are no longer asked for.
 
     A job in the queue reads its file when it starts.
     """
     files = {
-        run.folder: run.write(place / f"{job_name(run.folder)}.json") for run in planned
+        run.folder: run.write(folder / f"{job_name(run.folder)}.json")
+        for run in planned
     }
-    for old in set(place.glob("*.json")) - set(files.values()):
-        if old.stem not in there:
+    for old in set(folder.glob("*.json")) - set(files.values()):
+        if old.stem not in queued:
             old.unlink()
     return files
 
 
-def _submit_run(run: Planned, file: Path, given: Profile) -> str:
+def _submit_run(run: Planned, file: Path, profile: Profile) -> str:
     from pipelines.workflow import reproduce
 
-    more = ("--requeue", f"--signal=B:USR1@{given.warning}")
-    place = [str(given.attempts), str(run.folder)]
-    command = [*place, *reproduce.dscpp(), "run", str(file)]
-    return _sbatch(given.sbatch, run.folder, run.log, [*more, str(SCRIPT), *command])
+    more = ("--requeue", f"--signal=B:USR1@{profile.warning}")
+    script_arguments = [str(profile.attempts), str(run.folder)]
+    command = [*script_arguments, *reproduce.dscpp(), "run", str(file)]
+    return _sbatch(profile.sbatch, run.folder, run.log, [*more, str(SCRIPT), *command])
 
 
-def _submit_tables(folder: Path, numbers: Sequence[str], given: Profile) -> str:
-    """Submit the job that waits for others, however they end."""
-    options = given.sbatch if given.tables is None else given.tables
+def _submit_tables(folder: Path, numbers: Sequence[str], profile: Profile) -> str:
+    """Submit the job that waits for all others, however they end."""
+    options = profile.sbatch if profile.tables is None else profile.tables
     after = f"--dependency=afterany:{':'.join(numbers)}"
     command = [sys.executable, "-m", "pipelines.workflow.slurm", str(folder)]
     wrapped = f"--wrap=exec {shlex.join(command)}"
@@ -228,7 +236,7 @@ def _submit_tables(folder: Path, numbers: Sequence[str], given: Profile) -> str:
 def _sbatch(
     options: Mapping[str, str], folder: Path, log: Path, more: Sequence[str]
 ) -> str:
-    """Submit a job; its number."""
+    """Submit a job; return its number."""
     if "\\" in str(log):  # sbatch leaves it out, and nothing could be written
         raise InputError(f"{log}: expected a place without a backslash, for SLURM")
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -241,10 +249,10 @@ def _sbatch(
         f"--{key}={value}" if value else f"--{key}"
         for key, value in {**options, **ours}.items()
     ]
-    said = _answer("sbatch", "--parsable", *words, *more).strip()
-    number = said.rpartition("\n")[2].partition(";")[0]  # behind a site's own lines
+    answer = _answer("sbatch", "--parsable", *words, *more).strip()
+    number = answer.rpartition("\n")[2].partition(";")[0]  # behind a site's own lines
     if not number.isdecimal():
-        raise InputError(f"sbatch: expected the number of a job, found {said!r}")
+        raise InputError(f"sbatch: expected the number of a job, found {answer!r}")
     return number
 
 
@@ -253,7 +261,7 @@ def _log(folder: Path) -> Path:
 
 
 def _answer(*command: str) -> str:
-    """What a command of SLURM says.
+    """Return the output of a command of SLURM.
 
     A filter of the user's, such as SQUEUE_STATES, would hide jobs that are queued.
     """
@@ -275,20 +283,23 @@ def _answer(*command: str) -> str:
 
 
 def main() -> int:
-    """Write the tables of a call, given its folder; the exit code is that of a call."""
+    """Write the tables of a call, given its folder; return its exit code."""
     from pipelines.workflow import reproduce
 
     folder = Path(sys.argv[1])
     try:
         with reproduce.alone(folder):
             planned = [load(file) for file in sorted((folder / "slurm").glob("*.json"))]
-            places = {run.group.parents[1] for run in planned}
-            if not places:
+            results = {run.group.parents[1] for run in planned}
+            if not results:
                 raise InputError(
                     f"{folder / 'slurm'}: expected the files of the runs, found none; "
                     "`dscpp tables` writes the tables of what was made"
                 )
-            return max(_finish(folder, planned, place) for place in sorted(places))
+            return max(
+                _finish(folder, planned, folder_of_results)
+                for folder_of_results in sorted(results)
+            )
     except InputError as error:
         streams.say(str(error))
         return 2
@@ -298,14 +309,14 @@ def _finish(folder: Path, planned: Sequence[Planned], results: Path) -> int:
     """Write the tables of the runs in one folder of results."""
     from pipelines.workflow import reproduce
 
-    own = [run for run in planned if run.group.parents[1] == results]
+    placed = [run for run in planned if run.group.parents[1] == results]
     failed = [
         (run, logs.reason(run.log) or "it was not started")
-        for run in own
+        for run in placed
         if not run.done
     ]
-    call = reproduce.Call(own, results, own[0].work, folder)
-    return call.finish([run for run in own if run.data], failed)
+    call = reproduce.Call(placed, results, placed[0].work, folder)
+    return call.finish([run for run in placed if run.data], failed)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 # One run as a job of SLURM: `sbatch slurm.sh ATTEMPTS RUN COMMAND...` (see slurm.py).
 #
 # SLURM sends USR1 before the time limit. The run then saves its state, and the job
-# goes back into the queue. So does a job whose run was killed, unless it had got no
-# further than before: for want of memory it would be killed there again. Any other end is the end of the job: what failed once would fail again, and `scancel`
-# means what it says.
+# goes back into the queue. So does a job whose run was killed, unless the run had got no
+# further than before: where memory ran out it would be killed there again. Any other end
+# is the end of the job: what failed once would fail again, and `scancel` must work.
 attempts=$1
 folder=$2
 shift 2

@@ -28,7 +28,7 @@ _STATES = ("done", "running", "queued", "stopped", "left")
 
 @dataclass(frozen=True)
 class _Pace:
-    """Seconds of a whole run, what they were taken from, and whether it may be less."""
+    """Seconds of a whole run, their source, and whether they are an upper limit."""
 
     seconds: float
     source: str
@@ -36,7 +36,7 @@ class _Pace:
 
 
 def show(planned: Sequence[Planned], options: argparse.Namespace) -> int:
-    """Print of each run whether it is done, running, queued, stopped or left.
+    """Print for each run whether it is done, running, queued, stopped or left.
 
     Then their counts, and the hours to expect.
     """
@@ -56,8 +56,8 @@ def _lines(
     ]
     counts = Counter(state for state, _ in states)
     names = [name for name in _STATES if name != "queued" or counts[name]]
-    said = ", ".join(f"{counts[name]} {name}" for name in names)
-    lines.append(f"{len(planned)} run(s): {said}")
+    summary = ", ".join(f"{counts[name]} {name}" for name in names)
+    lines.append(f"{len(planned)} run(s): {summary}")
     pending = [run for run in planned if not run.done]
     known, unknown, hours = expect(pending, jobs, profile)
     groups = dict.fromkeys(_title(run) for run in unknown)
@@ -68,7 +68,7 @@ def _lines(
 
 
 def _queue() -> dict[str, slurm.Job]:
-    """The jobs in the queue; none where SLURM is installed and of no cluster."""
+    """Return the jobs in the queue; none if SLURM is installed but does not answer."""
     try:
         return slurm.queue()
     except InputError as error:
@@ -77,7 +77,7 @@ def _queue() -> dict[str, slurm.Job]:
 
 
 def _sum(hours: float, unknown: int, profile: slurm.Profile) -> str:
-    """The hours of all runs and their price."""
+    """Format the hours of all runs and their price."""
     kind = "GPU hours" if profile.has_gpu else "hours"
     text = f"In sum about {hours:.1f} {kind}"
     if profile.price is not None:
@@ -86,7 +86,7 @@ def _sum(hours: float, unknown: int, profile: slurm.Profile) -> str:
 
 
 def _state(planned: Planned, job: slurm.Job | None) -> tuple[str, str]:
-    """One of `_STATES`, and what more there is to say."""
+    """Return one of `_STATES`, and a note."""
     state, note = _state_here(planned)
     if job is None or state == "done":
         return state, note
@@ -95,7 +95,7 @@ def _state(planned: Planned, job: slurm.Job | None) -> tuple[str, str]:
 
 
 def _state_here(planned: Planned) -> tuple[str, str]:
-    """The state as the folder and this machine tell it."""
+    """Return the state by the folder and this machine, and a note."""
     run = planned.run
     if run is None:
         return "left", _reason(planned)
@@ -113,7 +113,7 @@ def _state_here(planned: Planned) -> tuple[str, str]:
 
 
 def _reason(planned: Planned) -> str:
-    """Why its last attempt ended, in one line."""
+    """Return why the last attempt ended, in one line."""
     return logs.reason(planned.log).partition("\n")[0]
 
 
@@ -122,7 +122,7 @@ def expect(
     jobs: int = 1,
     profile: slurm.Profile | None = None,
 ) -> tuple[list[str], list[Planned], float]:
-    """Say how long runs take, from what others took on this kind of machine.
+    """Estimate how long runs take, from others on this kind of machine.
 
     For a cluster, others count that were made on a GPU, or on processors, as its
     profile asks; the line says on which.
@@ -136,17 +136,17 @@ def expect(
     """
     lines, unknown, total = [], list[Planned](), 0.0
     for group in dict.fromkeys(run.group for run in pending):
-        own = [run for run in pending if run.group == group]
-        pace = _pace(own, *_near(own[0], profile))
+        group_runs = [run for run in pending if run.group == group]
+        pace = _pace(group_runs, *_near(group_runs[0], profile))
         if pace is None:
-            unknown += own
+            unknown += group_runs
             continue
-        hours = sum(_remaining(run, pace) for run in own) / 3600
+        hours = sum(_remaining(run, pace) for run in group_runs) / 3600
         total += hours
-        about = "at most" if pace.most else "about"
+        qualifier = "at most" if pace.most else "about"
         lines.append(
-            f"{_title(own[0])}: {len(own)} run(s) take {about} "
-            f"{duration(hours / min(jobs, len(own)))} ({pace.source})"
+            f"{_title(group_runs[0])}: {len(group_runs)} run(s) take {qualifier} "
+            f"{duration(hours / min(jobs, len(group_runs)))} ({pace.source})"
         )
     return lines, unknown, total
 
@@ -158,41 +158,43 @@ def _title(run: Planned) -> str:
 def _near(
     planned: Planned, profile: slurm.Profile | None
 ) -> tuple[list[runs.Run], str]:
-    """Runs of its group that it may take as long as, and where they were made."""
+    """Return comparable runs of the group, and where they were made."""
     group = planned.group
     if profile is None:
-        like = {"machine": provenance.machine(), "backend": planned.task.backend}
-        near = [run for run in _trainings(group) if like.items() <= run.record.items()]
+        wanted = {"machine": provenance.machine(), "backend": planned.task.backend}
+        near = [
+            run for run in _trainings(group) if wanted.items() <= run.record.items()
+        ]
         return near, "on this kind of machine"
     usual = RESULTS.absolute() / group.parent.name / group.name
-    found = [
+    candidates = [
         run
-        for place in dict.fromkeys([group, usual])
-        for run in _trainings(place)
+        for where in dict.fromkeys([group, usual])
+        for run in _trainings(where)
         if (run.record.get("device", "CPU") != "CPU") == profile.has_gpu
     ]
-    places = Counter(map(_made, found)).most_common(1)
-    place = places[0][0] if places else ""
-    return [run for run in found if _made(run) == place], place
+    places = Counter(map(_hardware, candidates)).most_common(1)
+    where = places[0][0] if places else ""
+    return [run for run in candidates if _hardware(run) == where], where
 
 
-def _made(run: runs.Run) -> str:
+def _hardware(run: runs.Run) -> str:
     device = run.record.get("device", "CPU")
-    place = run.record.get("machine") if device == "CPU" else device
-    return f"with {run.record.get('backend')} on {place}"
+    name = run.record.get("machine") if device == "CPU" else device
+    return f"with {run.record.get('backend')} on {name}"
 
 
 def _pace(
-    pending: Sequence[Planned], near: Sequence[runs.Run], place: str
+    pending: Sequence[Planned], near: Sequence[runs.Run], where: str
 ) -> _Pace | None:
-    """The pace of `near`, which were made in `place`; None where they say nothing."""
+    """Return the pace of `near`, runs made `where`; None if they have no times."""
     took = [_took(run) for run in near if run.reached("evaluated")]
-    finished = [each for each in took if each]
+    finished = [cost for cost in took if cost]
     if finished:
         seconds, epochs = map(statistics.mean, zip(*finished, strict=True))
         return _Pace(
             seconds,
-            f"{len(finished)} finished {place}: "
+            f"{len(finished)} finished {where}: "
             f"{duration(seconds / 3600)} and {epochs:.0f} epochs a run",
         )
     for run in near:
@@ -201,7 +203,7 @@ def _pace(
             most = pending[0].task.protocol.epochs
             return _Pace(
                 seconds / epochs * most,
-                f"{epochs} epochs of {run.name} {place}: {seconds / epochs:.1f} s "
+                f"{epochs} epochs of {run.name} {where}: {seconds / epochs:.1f} s "
                 f"each, at most {most}; early stopping mostly ends a run sooner",
                 most=True,
             )
@@ -209,13 +211,13 @@ def _pace(
 
 
 def _trainings(group: Path) -> Iterator[runs.Run]:
-    """Runs of a group as they were trained; one that cannot be read says nothing."""
-    found = map(runs.readable, sorted((group / "runs").glob("*")))
-    yield from (run for run in found if run and not run.method)
+    """Yield the trained runs of a group that can be read."""
+    readable = map(runs.readable, sorted((group / "runs").glob("*")))
+    yield from (run for run in readable if run and not run.method)
 
 
 def _remaining(planned: Planned, pace: _Pace) -> float:
-    """Seconds that are left of a run."""
+    """Return the seconds that are left of a run."""
     run = planned.run
     if run is None:
         return pace.seconds
@@ -225,7 +227,7 @@ def _remaining(planned: Planned, pace: _Pace) -> float:
 
 
 def _took(run: runs.Run) -> tuple[float, int] | None:
-    """Seconds of all stages and epochs of a finished run; None where it has no note."""
+    """Return seconds and epochs of a finished run; None if it has none noted."""
     try:
         times = run.record["times"]
         return float(sum(times[stage] for stage in _STAGES)), int(times["epochs"])
@@ -234,11 +236,11 @@ def _took(run: runs.Run) -> tuple[float, int] | None:
 
 
 def _progress(run: runs.Run) -> tuple[int, float]:
-    """Epochs and seconds of a training that is not at its end; 0 before the first."""
+    """Return epochs and seconds of an unfinished training; 0 before the first."""
     try:
         # What `pipelines.training.state` writes, read without Keras.
         with np.load(run.path(runs.STATE), allow_pickle=False) as file:
-            found = schema.parse(str(file["progress"]), dict[str, Any])
-        return int(found["epoch"]), float(found["seconds"])
+            progress = schema.parse(str(file["progress"]), dict[str, Any])
+        return int(progress["epoch"]), float(progress["seconds"])
     except (*archives.DAMAGED, OSError, ValueError, KeyError, TypeError):
         return 0, 0.0

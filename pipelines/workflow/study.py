@@ -54,12 +54,12 @@ def command(options: argparse.Namespace) -> int:
     os.nice(19)
     # Two lists of one name are two studies.
     number = zlib.crc32(str(options.file.resolve()).encode())
-    place = Path("study") / f"{options.file.stem}-{number:08x}"
-    return reproduce.make(placed, place, options)
+    subfolder = Path("study") / f"{options.file.stem}-{number:08x}"
+    return reproduce.make(placed, subfolder, options)
 
 
 def _locate(pending: Sequence[Planned], data: Path | None) -> dict[str, Path]:
-    """Find each data set; runs of one that is not there are left out, and named."""
+    """Find each data set; leave out and name runs of one that is missing."""
     roots: dict[str, Path] = {}
     errors: list[InputError] = []
     for name in dict.fromkeys(run.task.dataset for run in pending):
@@ -76,7 +76,7 @@ def _locate(pending: Sequence[Planned], data: Path | None) -> dict[str, Path]:
 
 
 def _place(module: Dataset, data: Path | None) -> Path | None:
-    """Where to look for a data set: by its usual name in the folder of all."""
+    """Return where to look for a data set: its usual name in the folder of all."""
     # Images are simulated over nothing; volumes over label maps that may be given.
     if data is None or (module.RECORD.simulated and not module.RECORD.is_3d):
         return None

@@ -28,8 +28,8 @@ from pipelines.reporting.figures import curves, panels, style
 from pipelines.reporting.figures.panels import Panel, Row, Sheet, Window
 from pipelines.reporting.frame import Study, in_words, selected, studies
 from pipelines.reporting.published import Variant
+from pipelines.runs import predictions, written
 from pipelines.runs import run as runs
-from pipelines.runs import stored, written
 from pipelines.runs.run import Run
 
 _FOLDER = "pictures"
@@ -155,13 +155,17 @@ class Example:
         label = module.references(root, case)["observer1"]
         if not module.record(root).is_3d:
             shape = label.shape
-            each = {v: stored.probabilities(r, case, shape) for v, r in shown.items()}
+            each = {
+                v: predictions.probabilities(r, case, shape) for v, r in shown.items()
+            }
             image = module.picture(root, case)
             return cls(shown, case, targets, rule, image, label, each)
         target = label == len(targets)
         if whole or not target.any():
             target = label > 0
-        volumes = {v: stored.volume(r, module, root, case) for v, r in shown.items()}
+        volumes = {
+            v: predictions.volume(r, module, root, case) for v, r in shown.items()
+        }
         place = next(iter(volumes.values()))[1]
         plane = Plane.of(place, target)
         each = {
@@ -355,7 +359,7 @@ def compare(group: Path, root: Path, backend: str) -> Path | None:
     Of `results/<dataset>/<preset>` the runs of a backend, of several seeds the lowest.
     None where DSC and DSC++ have no probabilities here.
     """
-    here = [r for r in runs.find(group) if r.path(stored.PROBABILITIES).is_dir()]
+    here = [r for r in runs.find(group) if r.path(predictions.PROBABILITIES).is_dir()]
     chosen = {}
     for variant in _COMPARED:
         names = partial(runs.folder_name, variant.loss, None, backend=backend)
@@ -465,7 +469,7 @@ def example(study: Study, locate: Locate) -> Example:
 
 def _has(run: Run, case: str) -> bool:
     """Whether a run's probabilities of a case are here."""
-    return stored.path(run, case).is_file()
+    return predictions.path(run, case).is_file()
 
 
 def median_case(study: Study, run: Run) -> str:

@@ -14,9 +14,9 @@ from data_io.datasets.drive import drive
 from data_io.files.schema import sealed
 from pipelines import stages
 from pipelines.measure import calibration, histograms
+from pipelines.prediction import true_posterior
 from pipelines.reporting import frame, pages
 from pipelines.runs import run as runs
-from pipelines.runs import truth
 from pipelines.training.task import Task
 
 SETTINGS = phantom.Settings(training=12, validation=3, test=50, size=64, seed=11)
@@ -40,7 +40,7 @@ def group(data, tmp_path_factory):
         stages.train(task, data, run, group / "work")
         stages.predict(run, data, group / "work")
         stages.evaluate(run, data, group / "work")
-    truth.measure(group, data)
+    true_posterior.measure(group, data)
     return group
 
 
@@ -77,7 +77,7 @@ def gaps(found, data):
 
 
 def test_the_truth_lies_on_the_diagonal_within_sampling_error(group, data):
-    found = histograms.load(group / "runs" / truth.FOLDER / "histograms.npz")
+    found = histograms.load(group / "runs" / true_posterior.FOLDER / "histograms.npz")
     gap, error = gaps(found, data)
     assert len(gap) == 20
     z = gap / error
@@ -108,7 +108,7 @@ def test_a_slightly_overconfident_network_would_be_noticed(data):
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("metric", ["nll", "brier"])
 def test_no_trained_network_is_ahead_of_the_truth(group, loss, metric):
-    best = runs.Run.open(group / "runs" / truth.FOLDER)
+    best = runs.Run.open(group / "runs" / true_posterior.FOLDER)
     gamma = {"DSC": 1.0, "DSC++": 2.0}.get(loss)
     trained = runs.Run.open(group / "runs" / runs.folder_name(loss, gamma, 0))
     theirs, ours = measures(trained, metric), measures(best, metric)
@@ -127,7 +127,7 @@ def test_no_trained_network_is_ahead_of_the_truth(group, loss, metric):
 
 def test_its_nll_and_brier_are_what_theory_says(group, data):
     """Mean of the entropy and of p (1 - p), within sampling error."""
-    run = runs.Run.open(group / "runs" / truth.FOLDER)
+    run = runs.Run.open(group / "runs" / true_posterior.FOLDER)
     p = np.stack(
         [
             phantom.vessels.posterior(data, case)
@@ -167,17 +167,17 @@ def test_it_is_a_row_of_the_tables_and_in_no_test(group, data, tmp_path):
 
 
 def test_without_known_probabilities_there_is_none(group, data, monkeypatch, tmp_path):
-    assert truth.measure(tmp_path, data) is None
-    monkeypatch.setattr(truth.datasets, "by_name", lambda name: drive)
-    assert truth.measure(group, data) is None
+    assert true_posterior.measure(tmp_path, data) is None
+    monkeypatch.setattr(true_posterior.datasets, "by_name", lambda name: drive)
+    assert true_posterior.measure(group, data) is None
 
 
 def test_measured_once_and_again_where_a_file_is_not_as_written(group, data):
-    run = group / "runs" / truth.FOLDER
+    run = group / "runs" / true_posterior.FOLDER
     paths = [run / name for name in ("run.json", "cases.csv", "histograms.npz")]
     before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in paths]
-    truth.measure(group, data)
+    true_posterior.measure(group, data)
     assert [(p.read_bytes(), p.stat().st_mtime_ns) for p in paths] == before
     paths[1].write_text("damaged")
-    truth.measure(group, data)
+    true_posterior.measure(group, data)
     assert [p.read_bytes() for p in paths] == [content for content, _ in before]

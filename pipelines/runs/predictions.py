@@ -25,7 +25,7 @@ from pipelines.runs import run as runs
 from pipelines.runs import written
 from pipelines.runs.record import MeasuredSet
 
-MADE = ("nifti", "pictures")
+DERIVED = ("nifti", "pictures")
 """Folders of a run: label maps, and pictures, made of its probabilities."""
 
 PROBABILITIES = "probabilities"
@@ -44,28 +44,28 @@ _Array = npt.NDArray[Any]
 
 
 def cases(run: runs.Run) -> list[tuple[str, str]]:
-    """Pairs of a part of the split and a case of it: all that are predicted."""
+    """Return all predicted cases, as pairs of the part of the split and the case."""
     return [(part, case) for part in SPLITS for case in run.record["split"][part]]
 
 
 def require_free(run: runs.Run) -> None:
-    """Refuse to write probabilities anew where other files lie among them.
+    """Refuse to rewrite probabilities that have other files among them.
 
     Raises:
         InputError: a file that is no case's.
     """
-    own = {written.LIST, *(f"{case}.npy" for _, case in cases(run))}
-    other = {path.name for path in run.path(PROBABILITIES).glob("*")} - own
-    if other:
+    expected = {written.LIST, *(f"{case}.npy" for _, case in cases(run))}
+    unexpected = {path.name for path in run.path(PROBABILITIES).glob("*")} - expected
+    if unexpected:
         raise InputError(
             f"{run.path(PROBABILITIES)}: expected the probabilities of the run's cases "
-            f"alone, found {', '.join(sorted(other)[:3])}, which would be deleted; "
-            "move it away"
+            f"alone, found {', '.join(sorted(unexpected)[:3])}, which would be "
+            "deleted; move it away"
         )
 
 
 def path(run: runs.Run, case: str) -> Path:
-    """Where a case's probabilities are, or will be."""
+    """Return the file of a case's probabilities."""
     return run.path(PROBABILITIES) / f"{case}.npy"
 
 
@@ -92,7 +92,7 @@ def probabilities(run: runs.Run, case: str, shape: tuple[int, ...]) -> _Array:
     file = path(run, case)
     try:
         # Not by `np.load`, which gives an archive of arrays for an .npz so named.
-        found = np.lib.format.open_memmap(file, mode="r")
+        values = np.lib.format.open_memmap(file, mode="r")
     except (OSError, ValueError, EOFError) as error:
         raise InputError(
             f"{file}: expected the probabilities of case {case}, found none that can "
@@ -100,16 +100,16 @@ def probabilities(run: runs.Run, case: str, shape: tuple[int, ...]) -> _Array:
             "the weights are"
         ) from error
     classes = run.record.get("classes")  # runs of before they were kept have none
-    number = len(classes) if classes else (0, *found.shape)[-1]
-    wrong = _wrong(found, (*shape, number))
+    number = len(classes) if classes else (0, *values.shape)[-1]
+    wrong = _wrong(values, (*shape, number))
     if wrong:
         raise InputError(f"{file}: expected {wrong}; run `{run.remake()}`")
     _require_own(run, file)
-    return np.asarray(found)
+    return np.asarray(values)
 
 
 def _origin(run: runs.Run) -> runs.Run:
-    """The run whose probabilities a scaled run was fitted on.
+    """Return the run whose probabilities a scaled run was fitted on.
 
     Raises:
         InputError: it is gone, or its probabilities were written anew.
@@ -124,7 +124,7 @@ def _origin(run: runs.Run) -> runs.Run:
 
 
 def discard_derived(run: runs.Run) -> None:
-    """Delete what was made of a run's former probabilities, and say so.
+    """Delete what was made from a run's former probabilities, and print its names.
 
     These are measures at thresholds, label maps and pictures; and measures on other
     sets, where they are of other weights or scaled otherwise. What is not as it
@@ -136,12 +136,12 @@ def discard_derived(run: runs.Run) -> None:
     files = run.record.get("files", {})
     thresholds = sorted(run.folder.glob(_THRESHOLDS))
     gone = _discard({path: files.get(path.name) for path in thresholds})
-    for place in map(run.path, MADE):
-        there, changed = written.known(place), written.discard(place)
-        gone += [place] if len(changed) < len(there) else []
-        _note_kept(place / name for name in changed)
-    for about in sorted(run.path(runs.OTHER_SETS).glob("*/set.json")):
-        gone += _discard_set(about, run)
+    for folder in map(run.path, DERIVED):
+        known_files, changed = written.known(folder), written.discard(folder)
+        gone += [folder] if len(changed) < len(known_files) else []
+        _note_kept(folder / name for name in changed)
+    for set_file in sorted(run.path(runs.OTHER_SETS).glob("*/set.json")):
+        gone += _discard_set(set_file, run)
     if gone:
         bars.note(
             "  note     deleted, as they were of the probabilities before: "
@@ -150,12 +150,12 @@ def discard_derived(run: runs.Run) -> None:
 
 
 def _discard(hashes: Mapping[Path, str | None]) -> list[Path]:
-    """Delete the files that have their SHA-256; name the others, and leave them."""
-    own = [path for path, expected in hashes.items() if _is_as(path, expected)]
-    for path in own:
+    """Delete the files with the expected SHA-256; keep and name the others."""
+    unchanged = [path for path, expected in hashes.items() if _is_as(path, expected)]
+    for path in unchanged:
         path.unlink()
-    _note_kept(path for path in hashes if path not in own)
-    return own
+    _note_kept(path for path in hashes if path not in unchanged)
+    return unchanged
 
 
 def _is_as(path: Path, expected: str | None) -> bool:
@@ -170,15 +170,17 @@ def _note_kept(paths: Iterable[Path]) -> None:
         )
 
 
-def _discard_set(about: Path, run: runs.Run) -> list[Path]:
-    """Delete the measures on another set if they are of other probabilities."""
-    said, folder = schema.recall(about, MeasuredSet) or {}, about.parent
+def _discard_set(set_file: Path, run: runs.Run) -> list[Path]:
+    """Delete the measures on another set if they are of former probabilities."""
+    measured_set, folder = schema.recall(set_file, MeasuredSet) or {}, set_file.parent
     weights = run.record.get("files", {}).get(runs.MODEL)
-    if said and not run.method and said.get("model") == weights:
+    if measured_set and not run.method and measured_set.get("model") == weights:
         return []
-    hashes = said.get("files", {})
-    there = {path: hashes.get(path.name) for path in folder.iterdir() if path != about}
-    if not said or not all(_is_as(path, there[path]) for path in there):
+    hashes = measured_set.get("files", {})
+    files = {
+        path: hashes.get(path.name) for path in folder.iterdir() if path != set_file
+    }
+    if not measured_set or not all(_is_as(path, files[path]) for path in files):
         _note_kept([folder])
         return []
     shutil.rmtree(folder)
@@ -186,12 +188,12 @@ def _discard_set(about: Path, run: runs.Run) -> list[Path]:
 
 
 def listed(run: runs.Run) -> str:
-    """SHA-256 of the list of a run's probabilities; "" where it has none."""
+    """Return the SHA-256 of the list of a run's probabilities; "" without a list."""
     return str(run.record.get("files", {}).get(LIST, ""))
 
 
 def scaled(softmax: npt.ArrayLike, run: runs.Run) -> _Array:
-    """Scale probabilities by what a run has fitted; of a run without it they stay."""
+    """Scale probabilities by what a run has fitted; return them as they are without."""
     fitted = run.record.get("posthoc", {})
     if "maps" in fitted:
         return maps.softmax(run.method, softmax, fitted["maps"])
@@ -219,13 +221,13 @@ def scale(softmax: npt.ArrayLike, temperature: float) -> _Array:
     logits = np.log(np.maximum(np.asarray(softmax, np.float32), SMALLEST))
     logits /= np.float32(temperature)
     logits -= logits.max(axis=-1, keepdims=True)
-    found = np.exp(logits, out=logits)
-    found /= found.sum(axis=-1, keepdims=True)
-    return found
+    powers = np.exp(logits, out=logits)
+    powers /= powers.sum(axis=-1, keepdims=True)
+    return powers
 
 
 def _require_own(run: runs.Run, file: Path) -> None:
-    """Refuse a file that the run did not write, whatever its values."""
+    """Refuse a file that the run did not write, by its SHA-256."""
     sums = run.path(LIST)
     expected = run.record.get("files", {}).get(LIST)
     if expected is None and not sums.exists():
@@ -250,7 +252,7 @@ def _hash(path: Path) -> str:
 
 @functools.cache
 def _hash_of(path: Path, *stamp: int) -> str:
-    """A file is hashed once in a process, while it is the same."""
+    """Hash an unchanged file once in a process."""
     return file_hash(path)
 
 
@@ -281,14 +283,14 @@ def as_kept(run: runs.Run, module: Dataset, root: Path, case: str) -> _Array:
     return probabilities(run, case, label.shape)
 
 
-def _wrong(found: _Array, shape: tuple[int, ...]) -> str:
-    """Says why an array is not the probabilities of this shape; "" where it is."""
-    if found.shape != shape:
-        return f"shape {shape}, the last classes, found {found.shape}"
-    if found.dtype != np.float32:
-        return f"float32, found {found.dtype}"
-    for start in range(0, len(found), _SLICES):
-        part = found[start : start + _SLICES]
+def _wrong(values: _Array, shape: tuple[int, ...]) -> str:
+    """Return why an array is not probabilities of this shape; "" if it is."""
+    if values.shape != shape:
+        return f"shape {shape}, the last classes, found {values.shape}"
+    if values.dtype != np.float32:
+        return f"float32, found {values.dtype}"
+    for start in range(0, len(values), _SLICES):
+        part = values[start : start + _SLICES]
         low, high = float(part.min()), float(part.max())
         if not -_SLACK <= low <= high <= 1 + _SLACK:
             return f"probabilities in [0, 1], found {low:g} to {high:g}"
@@ -310,12 +312,12 @@ def volume(
     Raises:
         InputError: as `probabilities`.
     """
-    place = module.geometry(root, case)
-    if place is None:
+    geometry = module.geometry(root, case)
+    if geometry is None:
         raise ValueError(f"case {case}: expected a volume, found an image")
-    spacing_mm = run.record["preprocessing"].get("spacing_mm", place.spacing_mm)
-    shape = native_grid.resampled_shape(place.shape, place.spacing_mm, spacing_mm)
-    return probabilities(run, case, shape), place
+    spacing_mm = run.record["preprocessing"].get("spacing_mm", geometry.spacing_mm)
+    shape = native_grid.resampled_shape(geometry.shape, geometry.spacing_mm, spacing_mm)
+    return probabilities(run, case, shape), geometry
 
 
 def slabs(

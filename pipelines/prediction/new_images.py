@@ -28,8 +28,8 @@ from pipelines.environment import backend, commits, installed, provenance
 from pipelines.posthoc import decision as decision_file
 from pipelines.posthoc import scaling
 from pipelines.prediction import evaluate, export
+from pipelines.runs import predictions, written
 from pipelines.runs import run as runs
-from pipelines.runs import stored, written
 from pipelines.runs.record import MeasuredSet
 from pipelines.training import protocol
 from pipelines.training.protocol import Protocol
@@ -66,22 +66,25 @@ class Trained:
     temperature: float = 1.0
 
     def scaled(self, decision: decision_file.Decision) -> Trained:
-        """The network with the temperature of a decision file.
+        """Return the network with the temperature of a decision file.
 
         One made from a run takes the place of the network's own scaling; one made from
         files scales what the network gives after it.
         """
         before = self.run if decision["inputs"]["kind"] == "files" else None
-        found = decision["temperature"]
-        return dataclasses.replace(self, run=before, temperature=found)
+        return dataclasses.replace(
+            self, run=before, temperature=decision["temperature"]
+        )
 
     def scale(self, softmax: _Array) -> _Array:
         """Scale what the network gives, (*spatial, C)."""
-        found = stored.scaled(softmax, self.run) if self.run else softmax
-        return found if self.temperature == 1 else stored.scale(found, self.temperature)
+        scaled = predictions.scaled(softmax, self.run) if self.run else softmax
+        if self.temperature == 1:
+            return scaled
+        return predictions.scale(scaled, self.temperature)
 
     def record(self) -> Record:
-        """What images must be like to be given to the network."""
+        """Return what the network requires of images, as a record."""
         return dataclasses.replace(
             own_images.RECORD,
             classes=self.classes,
@@ -92,7 +95,7 @@ class Trained:
 
 
 def open_model(path: Path) -> Trained:
-    """Opens a run's network, or a Keras model by itself.
+    """Open a run's network, or a Keras model by itself.
 
     Args:
         path: a run folder, or a `.keras` file. `run.json` beside it says how images are
@@ -121,40 +124,41 @@ def open_model(path: Path) -> Trained:
     _require_alone(file, model)
     shape = tuple(model.input_shape[1:-1])
     number = int(model.output_shape[-1])
-    names = ("background", *map(str, range(1, number)))
-    return Trained(model, Settings(shape), Protocol(shape), names)
+    classes = ("background", *map(str, range(1, number)))
+    return Trained(model, Settings(shape), Protocol(shape), classes)
 
 
 def _require_alone(file: Path, model: keras.Model) -> None:
-    """Refuses a network that can't be used without its run."""
-    given, made = (_shapes(ends) for ends in (model.inputs, model.outputs))
-    if [len(shape) for shape in given] == [5]:
+    """Refuse a network that can't be used without its run."""
+    inputs, outputs = (_shapes(tensors) for tensors in (model.inputs, model.outputs))
+    if [len(shape) for shape in inputs] == [5]:
         raise InputError(
             f"{file}: expected {runs.RECORD} beside a network for volumes, found none. "
             "Give the run's folder: it says to which voxel size volumes are resampled."
         )
-    if [(len(shape), shape[-1] in _CHANNELS) for shape in given] != [(4, True)]:
+    if [(len(shape), shape[-1] in _CHANNELS) for shape in inputs] != [(4, True)]:
         raise InputError(
             f"{file}: expected a network that takes (batch, rows, columns, channels) "
-            f"with 1 channel (grey) or 3 (RGB), found {_shown(given)}. Give one made "
+            f"with 1 channel (grey) or 3 (RGB), found {_shown(inputs)}. Give one made "
             "for such images."
         )
-    if None in given[0][1:-1]:
+    if None in inputs[0][1:-1]:
         raise InputError(
             f"{file}: expected {runs.RECORD} beside a network of no fixed input size, "
-            f"found none; its input is {_shown(given)}. Give the run's folder, or a "
+            f"found none; its input is {_shown(inputs)}. Give the run's folder, or a "
             "network built for one size."
         )
-    if [shape[1:-1] for shape in made] != [given[0][1:-1]] or made[0][-1] in (None, 1):
+    same_size = [shape[1:-1] for shape in outputs] == [inputs[0][1:-1]]
+    if not same_size or outputs[0][-1] in (None, 1):
         raise InputError(
             f"{file}: expected a network that gives each pixel a probability for each "
-            f"of two classes or more, found {_shown(made)} for {_shown(given)}. Give "
-            "one with a softmax over the classes, background first."
+            f"of two classes or more, found {_shown(outputs)} for {_shown(inputs)}. "
+            "Give one with a softmax over the classes, background first."
         )
 
 
-def _shapes(ends: Sequence[Any] | None) -> list[tuple[int | None, ...]]:
-    return [tuple(tensor.shape) for tensor in ends or []]
+def _shapes(tensors: Sequence[Any] | None) -> list[tuple[int | None, ...]]:
+    return [tuple(tensor.shape) for tensor in tensors or []]
 
 
 def _shown(shapes: Sequence[tuple[int | None, ...]]) -> str:
@@ -162,7 +166,7 @@ def _shown(shapes: Sequence[tuple[int | None, ...]]) -> str:
 
 
 def _classes(run: runs.Run) -> tuple[str, ...]:
-    """The names in `run.json`; runs of before they were kept have the data set's."""
+    """Return the classes in `run.json`; older runs have those of the data set."""
     named = run.record.get("classes")
     return tuple(named or datasets.by_name(run.record["dataset"]).RECORD.classes)
 
@@ -177,11 +181,11 @@ def predict_images(
     pictures: bool = False,
     decision: decision_file.Decision | None = None,
 ) -> list[Path]:
-    """Predicts images that need no label maps: see `export.files_of`.
+    """Predict images that need no label maps: see `export.files_of`.
 
     What can be refused without a backend is refused before one is imported. What an
     earlier call with other options wrote of these images, such as pictures, is deleted.
-    The label files are given back.
+    Return the label files.
 
     Args:
         model: as for `open_model`.
@@ -200,22 +204,22 @@ def predict_images(
             lies among images, label maps or a run's files, or has a file of a name to
             be written that no prediction wrote, or that was changed since.
     """
-    asked = _Asked(output, threshold, volume_probabilities, pictures, decision)
+    writer = _Writer(output, threshold, volume_probabilities, pictures, decision)
     installed.require_training()
     written.require_apart("--output", output, _taken(model, images, output))
-    written.require_own(output, _names(model, images, asked))
+    written.require_own(output, _names(model, images, writer))
     require_model(model)
     backend.start(work)
     trained = open_model(model)
     if decision:
         decision_file.require_classes(decision, trained.classes, model)
         trained = trained.scaled(decision)
-    found = describe.describe(images, None, work, like=trained.record())
-    return asked.write(trained, found.root)
+    described = describe.describe(images, None, work, like=trained.record())
+    return writer.write(trained, described.root)
 
 
 def require_model(model: Path, option: str = "") -> None:
-    """Refuse what is no network, as far as that is seen without a backend."""
+    """Refuse what is no network, as far as it can be told without a backend."""
     if runs.is_run(model):
         model = scaling.trained(runs.Run.open(model)).folder
     if not (model / runs.MODEL if model.is_dir() else model).is_file():
@@ -227,7 +231,7 @@ def require_model(model: Path, option: str = "") -> None:
 
 
 def _taken(model: Path, images: Path, output: Path) -> set[Path]:
-    """Folders that no prediction is written to: of images, and of a run's own data."""
+    """Return folders that predictions must not go to: images, a run's own data."""
     beside = images.is_file() and output.resolve() == images.parent.resolve()
     taken = {images.parent if beside else images}
     run = _run_of(model)
@@ -238,25 +242,25 @@ def _taken(model: Path, images: Path, output: Path) -> set[Path]:
 
 
 def _run_of(model: Path) -> runs.Run | None:
-    """The run that a network lies in."""
-    place = model if model.is_dir() else model.parent
-    return runs.Run.open(place) if runs.is_run(place) else None
+    """Return the run in whose folder a network lies."""
+    folder = model if model.is_dir() else model.parent
+    return runs.Run.open(folder) if runs.is_run(folder) else None
 
 
-def _names(model: Path, images: Path, asked: _Asked) -> list[str]:
-    """Names of the files that are written of images."""
-    run, names = _run_of(model), list(decision_file.WRITTEN if asked.decision else ())
+def _names(model: Path, images: Path, writer: _Writer) -> list[str]:
+    """Return the names of the files to be written."""
+    run, names = _run_of(model), list(decision_file.WRITTEN if writer.decision else ())
     numbers = run.record.get("preprocessing", {}).get("modalities") if run else None
     # With the pictures of a volume its probabilities are written anyway.
-    kinds = asked.probabilities and not asked.pictures, asked.pictures
+    kinds = writer.probabilities and not writer.pictures, writer.pictures
     for case, path in describe.files_of(images, numbers).items():
         names += export.files_of(case, nifti.is_volume(path), *kinds)
     return names
 
 
 @dataclass
-class _Asked:
-    """What is to be written of predicted images, and where; see `predict_images`."""
+class _Writer:
+    """Write predicted images; the attributes are arguments of `predict_images`."""
 
     output: Path
     threshold: float | None
@@ -266,33 +270,35 @@ class _Asked:
     volumes: list[dict[str, Any]] = field(default_factory=list)
 
     def write(self, trained: Trained, root: Path) -> list[Path]:
-        """Predict and write; the label files."""
+        """Predict and write; return the label files."""
         if self.decision:
             self.threshold = self.decision["threshold"]
         is_3d, cases = trained.settings.is_3d, own_images.cases(root)
-        each = [export.files_of(case, is_3d, True, True) for case in cases]
-        possible = [*decision_file.WRITTEN, *itertools.chain(*each)]
+        names = [export.files_of(case, is_3d, True, True) for case in cases]
+        possible = [*decision_file.WRITTEN, *itertools.chain(*names)]
         with runs.writing(self.output), written.anew(self.output, possible):
             self.output.mkdir(parents=True, exist_ok=True)
             predicted = _predictions(trained, root)
-            labels = [self._case(trained, root, *found) for found in predicted]
+            labels = [
+                self._case(trained, root, *prediction) for prediction in predicted
+            ]
             if self.decision:
                 self._write_decided(self.decision)
         return labels
 
     def _case(self, trained: Trained, root: Path, case: str, softmax: _Array) -> Path:
-        """Write the files of a case; its label map."""
-        given, place = (self.output, case, softmax), own_images.geometry(root, case)
+        """Write the files of a case; return its label map."""
+        target, geometry = (self.output, case, softmax), own_images.geometry(root, case)
         if self.decision:
-            expected = _expected(softmax, place, trained, self.decision)
+            expected = _expected(softmax, geometry, trained, self.decision)
             self.volumes += [{"case": case, **row} for row in expected]
         if self.pictures:
             classes, threshold = trained.classes, self.threshold
-            export.write_pictures(*given, own_images, root, classes, threshold)
-        elif place and self.probabilities:
-            export.write_probabilities(*given, place)
-        if place:
-            return export.write_labels(*given, place, self.threshold)
+            export.write_pictures(*target, own_images, root, classes, threshold)
+        elif geometry and self.probabilities:
+            export.write_probabilities(*target, geometry)
+        if geometry:
+            return export.write_labels(*target, geometry, self.threshold)
         written.write(
             self.output / f"{case}.npy",
             lambda aside: np.save(aside, softmax, allow_pickle=False),
@@ -309,40 +315,40 @@ class _Asked:
             runs.write_csv(path, ("case", "target", "expected"), self.volumes)
 
         written.write(volumes, table)
-        said = schema.sealed(decision)
-        written.write(applied, lambda aside: runs.write_json(aside, said))
+        sealed = schema.sealed(decision)
+        written.write(applied, lambda aside: runs.write_json(aside, sealed))
 
 
 def _expected(
     softmax: _Array,
-    place: nifti.Geometry | None,
+    geometry: nifti.Geometry | None,
     trained: Trained,
     decision: decision_file.Decision,
 ) -> Iterator[dict[str, Any]]:
-    """The corrected sum of the probabilities of each class, in voxels of the image."""
-    shape = place.shape if place else softmax.shape[:-1]
+    """Yield the corrected sum of the probabilities of each class, in voxels."""
+    shape = geometry.shape if geometry else softmax.shape[:-1]
     slabs = _slabs(softmax, trained.settings.is_3d, shape)
     sums = sum(p.reshape(-1, p.shape[-1]).sum(0, np.float64) for _, p in slabs)
-    names = zip(trained.classes, decision["classes"], np.atleast_1d(sums), strict=True)
-    for name, theirs, total in list(names)[1:]:
-        factor = decision["volume_factors"].get(theirs, 1.0)
+    rows = zip(trained.classes, decision["classes"], np.atleast_1d(sums), strict=True)
+    for name, decision_class, total in list(rows)[1:]:
+        factor = decision["volume_factors"].get(decision_class, 1.0)
         yield {"target": name, "expected": float(total) * factor}
 
 
 def _predictions(trained: Trained, root: Path) -> Iterator[tuple[str, _Array]]:
-    """Predicts own images one by one; nothing of them stays in a cache."""
+    """Predict own images one by one; keep none of them in a cache."""
     from data_io.prepare import cache
     from pipelines.training import predict
 
     for case in bars.bar(own_images.cases(root), "predict", unit="case"):
-        with tempfile.TemporaryDirectory() as place:
+        with tempfile.TemporaryDirectory() as folder:
             prepared = cache.prepare(
-                own_images, root, [case], trained.settings, Path(place), progress=False
+                own_images, root, [case], trained.settings, Path(folder), progress=False
             )
-            found = predict.probabilities(
+            softmax = predict.probabilities(
                 trained.model, prepared, case, trained.protocol
             )
-            yield case, trained.scale(found)
+            yield case, trained.scale(softmax)
 
 
 def evaluate_set(
@@ -354,7 +360,7 @@ def evaluate_set(
     work: Path = runs.WORK,
     threshold: float | None = None,
 ) -> Path:
-    """Measures a trained run on another set of images; the run's own measures stay.
+    """Measure a trained run on another set of images; the run's own measures stay.
 
     Writes `other-sets/<name>/` in the run's folder: `cases.csv` and `histograms.npz` as
     the run's own, with the set's name as their split, and `set.json`. All of the set is
@@ -388,9 +394,9 @@ def evaluate_set(
     with runs.lock_folder(folder):
         trained = open_model(folder)
         like = trained.record()
-        found = describe.describe(images, masks, work, f"own-{name}", classes, like)
-        bars.note(str(found))
-        return _evaluate_set(trained, run, found.root, name, work, threshold)
+        described = describe.describe(images, masks, work, f"own-{name}", classes, like)
+        bars.note(str(described))
+        return _evaluate_set(trained, run, described.root, name, work, threshold)
 
 
 def _evaluate_set(
@@ -404,7 +410,7 @@ def _evaluate_set(
     cases = own_images.cases(root)
     hashes = hashing.case_hashes(own_images, root, cases, work / "cache")
     target = run.path(runs.OTHER_SETS) / name
-    about = {
+    record = {
         "format": runs.FORMAT,
         "set": name,
         "cases": list(cases),
@@ -414,7 +420,7 @@ def _evaluate_set(
         "commit": commits.commit(),
         "versions": provenance.versions(),
     }
-    _require_same_set(target, about["data_hash"])
+    _require_same_set(target, record["data_hash"])
     thresholds = [None] if threshold is None else [None, threshold]
     measured = _measure(trained, root, name, thresholds)
     # Not in `other-sets`, where what is there is taken for a set.
@@ -428,8 +434,8 @@ def _evaluate_set(
                 path = aside / evaluate.threshold_file(at)
                 evaluate.write_cases(path, run.record, rows)
         hashes = {path.name: hashing.file_hash(path) for path in aside.iterdir()}
-        about = schema.sealed(about | {"files": hashes})
-        runs.write_json(aside / "set.json", about)
+        record = schema.sealed(record | {"files": hashes})
+        runs.write_json(aside / "set.json", record)
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(exist_ok=True)
         aside.rename(target)
@@ -437,22 +443,22 @@ def _evaluate_set(
 
 
 def _require_same_set(target: Path, data_hash: str) -> None:
-    """Refuses to replace other files, or measures of other images of the same name."""
-    own = {*_SET, *(path.name for path in target.glob("threshold-*.csv"))}
-    other = {path.name for path in target.glob("*")} - own
-    kept, found = {}, ", ".join(sorted(other)[:3])
+    """Refuse to replace other files, or measures of other images of the same name."""
+    expected = {*_SET, *(path.name for path in target.glob("threshold-*.csv"))}
+    unexpected = {path.name for path in target.glob("*")} - expected
+    measured_set, problem = {}, ", ".join(sorted(unexpected)[:3])
     try:
-        kept = schema.load(target / "set.json", MeasuredSet)
+        measured_set = schema.load(target / "set.json", MeasuredSet)
     except FileNotFoundError:
-        found = found or "no set.json" * target.exists()
+        problem = problem or "no set.json" * target.exists()
     except (OSError, ValueError) as error:
-        found = found or f"a set.json that cannot be used ({error})"
-    if found:
+        problem = problem or f"a set.json that cannot be used ({error})"
+    if problem:
         raise InputError(
-            f"{target}: expected no folder, or the measures of a set, found {found}. "
+            f"{target}: expected no folder, or the measures of a set, found {problem}. "
             "Give another --name, or move what is there away."
         )
-    if kept and kept.get("data_hash") != data_hash:
+    if measured_set and measured_set.get("data_hash") != data_hash:
         raise InputError(
             f"{target}: expected the images that the set {target.name!r} was measured "
             "on, found others. Give these another --name, or delete that folder."
@@ -460,7 +466,7 @@ def _require_same_set(target: Path, data_hash: str) -> None:
 
 
 def _seen(run: runs.Run, root: Path, work: Path) -> list[str] | None:
-    """Says which images of a set the run was trained on; None where it is not known."""
+    """Return which images of a set the run was trained on; None where not known."""
     known = run.seen()
     if known is None:
         bars.note(
@@ -481,17 +487,19 @@ def _seen(run: runs.Run, root: Path, work: Path) -> list[str] | None:
 def _measure(
     trained: Trained, root: Path, name: str, thresholds: Sequence[float | None]
 ) -> list[evaluate.Measured]:
-    """Predicts and measures case by case: probabilities of one are held at a time."""
+    """Predict and measure case by case; hold the probabilities of one at a time."""
     measured: list[list[evaluate.Measured]] = [[] for _ in thresholds]
     for case, softmax in _predictions(trained, root):
         slabs = functools.partial(_slabs, softmax, trained.settings.is_3d)
-        for at, found in zip(thresholds, measured, strict=True):
-            found.append(evaluate.measure_case(own_images, root, name, case, slabs, at))
-    return [evaluate.joined(found) for found in measured]
+        for at, per_case in zip(thresholds, measured, strict=True):
+            per_case.append(
+                evaluate.measure_case(own_images, root, name, case, slabs, at)
+            )
+    return [evaluate.joined(per_case) for per_case in measured]
 
 
 def _slabs(
     softmax: _Array, is_3d: bool, shape: tuple[int, ...]
 ) -> Iterable[tuple[Any, _Array]]:
-    """Probabilities in hand at native resolution, as `stored.slabs` reads them."""
+    """Yield probabilities at native resolution, as `predictions.slabs` does."""
     return native_grid.slabs(softmax, shape) if is_3d else [(..., softmax)]

@@ -17,8 +17,8 @@ from data_io.files import hashing
 from pipelines.posthoc import scaling
 from pipelines.prediction import evaluate
 from pipelines.reporting.figures import photographs
+from pipelines.runs import predictions, written
 from pipelines.runs import run as runs
-from pipelines.runs import stored, written
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +33,10 @@ def run(tmp_path, data) -> runs.Run:
 
 
 def test_what_was_written_is_read(run, data):
-    for _, case in stored.cases(run):
+    for _, case in predictions.cases(run):
         p = phantom.vessels.posterior(data, case)
         odds = np.sqrt(p / (1 - p))
-        found = stored.as_kept(run, phantom.vessels, data, case)
+        found = predictions.as_kept(run, phantom.vessels, data, case)
         np.testing.assert_allclose(found[..., 1], odds / (1 + odds), atol=1e-5)
 
 
@@ -121,7 +121,7 @@ READERS = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_nothing_measures_damaged_or_swapped_ones(run, data, tmp_path, damage, reader):
     # The picture shows the first test case.
-    path = stored.path(run, run.record["split"]["test"][0])
+    path = predictions.path(run, run.record["split"]["test"][0])
     DAMAGES[damage](path, run)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(InputError, match=r"dscpp predict --again --run .*dsc-s0`"):
@@ -139,28 +139,28 @@ def test_all_of_another_run_are_not_this_runs(run, data, tmp_path):
 
 
 def test_a_run_of_before_the_list_is_read_and_it_is_said_once(run, data, capsys):
-    run.path(stored.LIST).unlink()
+    run.path(predictions.LIST).unlink()
     run.record["files"] = {}
-    for _, case in stored.cases(run):
-        stored.as_kept(run, phantom.vessels, data, case)
+    for _, case in predictions.cases(run):
+        predictions.as_kept(run, phantom.vessels, data, case)
     said = capsys.readouterr().out
     assert said.count("note") == 1 and "not whether the files are the run's" in said
-    zeroed_tail(stored.path(run, case), run)
+    zeroed_tail(predictions.path(run, case), run)
     with pytest.raises(InputError, match="sum off by 1"):
-        stored.as_kept(run, phantom.vessels, data, case)
+        predictions.as_kept(run, phantom.vessels, data, case)
 
 
 def test_the_scaled_run_reads_none_but_those_of_its_origin(run, data, tmp_path):
     new = scaling.make(run, data, tmp_path / "runs" / "dsc-s0-temperature")
     assert new.record["posthoc"]["temperature"] == pytest.approx(0.5, abs=0.15)
     case = run.record["split"]["test"][0]
-    found = stored.as_kept(new, phantom.vessels, data, case)
-    kept = stored.as_kept(run, phantom.vessels, data, case)
+    found = predictions.as_kept(new, phantom.vessels, data, case)
+    kept = predictions.as_kept(run, phantom.vessels, data, case)
     fitted = new.record["posthoc"]["temperature"]
-    np.testing.assert_array_equal(found, stored.scale(kept, fitted))
-    of_another_run(stored.path(run, case), run)
+    np.testing.assert_array_equal(found, predictions.scale(kept, fitted))
+    of_another_run(predictions.path(run, case), run)
     with pytest.raises(InputError, match=r"dscpp predict --again --run .*runs/dsc-s0`"):
-        stored.as_kept(new, phantom.vessels, data, case)
+        predictions.as_kept(new, phantom.vessels, data, case)
 
 
 def test_a_file_is_hashed_once(run, data, monkeypatch):
@@ -170,23 +170,23 @@ def test_a_file_is_hashed_once(run, data, monkeypatch):
         seen.append(path.name)
         return hashing.file_hash(path)
 
-    monkeypatch.setattr(stored, "file_hash", counted)
+    monkeypatch.setattr(predictions, "file_hash", counted)
     case = run.record["split"]["test"][0]
     for _ in range(3):
-        stored.as_kept(run, phantom.vessels, data, case)
+        predictions.as_kept(run, phantom.vessels, data, case)
     assert sorted(seen) == sorted([written.LIST, f"{case}.npy"])
-    path = stored.path(run, case)
+    path = predictions.path(run, case)
     state = path.stat()
     of_another_run(path, run)  # of the same size and, set back, the same mtime
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
     with pytest.raises(InputError, match="expected the probabilities that the run"):
-        stored.as_kept(run, phantom.vessels, data, case)
+        predictions.as_kept(run, phantom.vessels, data, case)
 
 
 def test_the_list_is_one_of_sha256sum(run):
-    lines = run.path(stored.LIST).read_text().splitlines()
+    lines = run.path(predictions.LIST).read_text().splitlines()
     names = sorted(line.split("  ")[1] for line in lines)
-    assert names == sorted(f"{case}.npy" for _, case in stored.cases(run))
+    assert names == sorted(f"{case}.npy" for _, case in predictions.cases(run))
     first = lines[0].split("  ")
     assert first[0] == hashing.file_hash(run.path("probabilities") / first[1])
 
@@ -196,5 +196,5 @@ def test_a_set_whose_description_is_of_another_kind_stays(run, capfd):
     about.parent.mkdir(parents=True)
     (about.parent / "cases.csv").write_text("mine")
     about.write_text('{"files": "x", "model": "another"}')
-    stored.discard_derived(run)
+    predictions.discard_derived(run)
     assert (about.parent / "cases.csv").read_text() == "mine"

@@ -19,8 +19,8 @@ from data_io import datasets
 from data_io.datasets.phantom import Phantom
 from data_io.files.hashing import file_hash
 from pipelines.prediction import evaluate
+from pipelines.runs import predictions
 from pipelines.runs import run as runs
-from pipelines.runs import stored
 
 FOLDER = "true-posterior"
 """Its run's folder, beside those of the networks."""
@@ -32,7 +32,7 @@ _SHARED = (
 
 
 def measure(group: Path, root: Path) -> runs.Run | None:
-    """Measure the truth beside the evaluated runs of a group.
+    """Measure the true probabilities beside the evaluated runs of a group.
 
     `group` is `results/<dataset>/<preset>`, `root` the data set's folder.
 
@@ -64,28 +64,28 @@ def measure(group: Path, root: Path) -> runs.Run | None:
 
 
 def _is_current(folder: Path, record: dict[str, Any]) -> bool:
-    """Whether this was measured before, and its files are as they were written."""
+    """Return whether this was measured before, and its files are unchanged."""
     if not runs.is_run(folder):
         return False
-    found = runs.Run.open(folder).record
-    same = all(found.get(key) == value for key, value in record.items())
-    if not same or found["state"] != "evaluated":
+    present = runs.Run.open(folder).record
+    same = all(present.get(key) == value for key, value in record.items())
+    if not same or present["state"] != "evaluated":
         return False
     paths = [folder / name for name in runs.MEASURES]
     hashes = [file_hash(path) for path in paths if path.is_file()]
-    return hashes == [found["files"][name] for name in runs.MEASURES]
+    return hashes == [present["files"][name] for name in runs.MEASURES]
 
 
 def _measured(module: Phantom, root: Path, run: runs.Run) -> evaluate.Measured:
     def case_of(part: str, case: str) -> evaluate.Measured:
-        said = functools.partial(_softmax, module.posterior(root, case))
-        return evaluate.measure_case(module, root, part, case, said)
+        slabs_of = functools.partial(_softmax, module.posterior(root, case))
+        return evaluate.measure_case(module, root, part, case, slabs_of)
 
-    return evaluate.joined(case_of(*named) for named in stored.cases(run))
+    return evaluate.joined(case_of(*named) for named in predictions.cases(run))
 
 
 def _softmax(
     p: npt.NDArray[Any], shape: tuple[int, ...]
 ) -> Iterable[tuple[Any, npt.NDArray[Any]]]:
-    """All of an image at once, as `stored.slabs` gives it."""
+    """Return an image as one slab, as `predictions.slabs` yields them."""
     return [(..., np.stack([1 - p, p], axis=-1).reshape(*shape, 2))]
