@@ -122,7 +122,9 @@ def against(rule: str, said: str) -> Iterator[Row]:
     seen = set()
     claims = (one for one in published_claims(PAPER) if one.row["rule"] == rule)
     for own, part in ((one, part) for one in claims for part in one.parts):
-        found = PAPER.figures(part.dataset, part.target, part.measured, part.metric)
+        found = PAPER.printed_means(
+            part.dataset, part.target, part.measured, part.metric
+        )
         for a, b in product(part.a, part.b) if part.b else combinations(part.a, 2):
             alone = dataclasses.replace(part, a=(a,), b=(b,))
             key = (part.name, frozenset((a, b)))

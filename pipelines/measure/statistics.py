@@ -56,7 +56,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class ImageMean:
     """A mean over images and how well it is known.
 
     Attributes:
@@ -177,8 +177,8 @@ def bootstrap(
     level: float = 0.95,
     n_resamples: int = 10_000,
     seed: int = 0,
-) -> Estimate:
-    """Estimate the mean over images, its standard error and an interval.
+) -> ImageMean:
+    """ImageMean the mean over images, its standard error and an interval.
 
     Images are drawn with replacement, as `scipy.stats.bootstrap` draws them; its
     numbers come out, without drawing anew for each measure. The interval is the
@@ -205,19 +205,19 @@ def bootstrap(
     nan = float("nan")
     mean = float(used.mean()) if n else nan
     if n < 2:
-        return Estimate(mean, nan, nan, nan, n, left_out)
+        return ImageMean(mean, nan, nan, nan, n, left_out)
     scale = float(np.abs(used).max())
     # Equal but for the last bits: BCa would divide noise by noise.
     if np.ptp(used) <= _EQUAL * scale:
-        return Estimate(mean, 0.0, mean, mean, n, left_out)
+        return ImageMean(mean, 0.0, mean, mean, n, left_out)
     if n > _DRAWN:
-        return Estimate(mean, *_abc(used, (1 - level) / 2), n, left_out)
+        return ImageMean(mean, *_abc(used, (1 - level) / 2), n, left_out)
     # Not by BLAS, whose threads wait for one another on so little.
     drawn = np.einsum("i,ij->j", used, _shares(n, n_resamples, seed))
     means = np.sort(_rounded(drawn, scale))
     places = (n_resamples - 1) * _bca(used, means, (1 - level) / 2, scale)
     low, high = map(float, np.interp(places, np.arange(n_resamples), means))
-    return Estimate(mean, float(means.std(ddof=1)), low, high, n, left_out)
+    return ImageMean(mean, float(means.std(ddof=1)), low, high, n, left_out)
 
 
 @lru_cache(maxsize=8)

@@ -261,12 +261,12 @@ def report(output: Path) -> str:
     Raises:
         InputError: what was judged there is not of the same label maps.
     """
-    from pipelines.reporting import calibration, tables
+    from pipelines.reporting import calibration_tables, tables
     from pipelines.reporting.figures import curves, style
     from pipelines.reporting.frame import open_study
 
     study = open_study(output)
-    found = calibration.tables(study)
+    found = calibration_tables.tables(study)
     made = {name: found[name] for name in _FILES}
     made |= {"table.csv": tables.papers(study)["table.csv"]}
     made |= {"thresholds.csv": tables.thresholds(study), "volumes.csv": volumes(study)}

@@ -11,7 +11,7 @@ from data_io.errors import InputError
 from data_io.files.content import read_json
 from pipelines.measure import metrics
 from pipelines.report.page import template
-from pipelines.reporting import calibration, tables
+from pipelines.reporting import calibration_tables, tables
 from pipelines.reporting.evidence import estimated
 from pipelines.reporting.figures.curves import name_of
 from pipelines.reporting.frame import Study, join, require_described
@@ -51,7 +51,7 @@ def card(run: Run, results: Path) -> str:
         "others": _others(study),
         "sets": sets,
         "elsewhere": any(one["seen"] == 0 for one in sets),
-        "second": calibration.OBSERVERS[1] in set(study.frame["reference"]),
+        "second": calibration_tables.OBSERVERS[1] in set(study.frame["reference"]),
     }
     return template("card.md").render(context)
 
@@ -101,9 +101,9 @@ def _cells(row: Any) -> list[str]:
 
 
 def _calibration(study: Study) -> str:
-    found = calibration.tables(study)["calibration.csv"]
+    found = calibration_tables.tables(study)["calibration.csv"]
     found = found[found["measure"].isin(_CALIBRATION)]
-    found = found[found["reference"] == calibration.OBSERVERS[0]]
+    found = found[found["reference"] == calibration_tables.OBSERVERS[0]]
     rows = [
         [f"{name}, {row['region']}: {row['measure'].upper()}", *_cells(row)]
         for row in found.to_dict("records")

@@ -16,7 +16,7 @@ import pandas as pd
 from data_io.errors import InputError
 from pipelines.environment import commits
 from pipelines.report import explorer
-from pipelines.reporting import answers, calibration, claims
+from pipelines.reporting import answers, calibration_tables, claims
 from pipelines.reporting.figures import curves, style
 from pipelines.reporting.frame import Study
 from pipelines.reporting.markdown import escape
@@ -184,8 +184,10 @@ def _diagrams(studies: Sequence[Study]) -> Iterator[dict[str, str]]:
     each = ((study, variant) for study in studies for variant in study.main)
     for study, variant in each:
         about = {"dataset": explorer.named(study), "loss": variant.label}
-        for target, region, reference in calibration.Reader(study, variant).places():
-            if reference == calibration.OBSERVERS[0]:
+        for target, region, reference in calibration_tables.Reader(
+            study, variant
+        ).places():
+            if reference == calibration_tables.OBSERVERS[0]:
                 image = _svg(curves.diagram(study, target, variant, region))
                 words = "whole image" if region == "image" else region
                 yield about | {"class": target, "region": words, "image": image}

@@ -157,7 +157,7 @@ def _claim(
 def _printed(line: _Line, study: Study, target: str, paper: Paper) -> float:
     """The paper's figure; NaN where it prints none."""
     named = target if len(study.targets) > 1 else ""
-    found = paper.figures(study.title, named, line.sides, line.metric)
+    found = paper.printed_means(study.title, named, line.sides, line.metric)
     if len(found) < len(line.sides):
         return math.nan
     a, b = (found[one].mean for one in line.sides)

@@ -19,7 +19,14 @@ from pipelines.reporting.estimates import ALPHA
 from pipelines.reporting.evidence import Runs
 from pipelines.reporting.frame import EXTREMES, Study
 from pipelines.reporting.published import Paper, Variant, read_rows
-from pipelines.reporting.rules import FAILS, HOLDS, NOT_RUN, UNDECIDED, Outcome, Part
+from pipelines.reporting.rules import (
+    FAILS,
+    HOLDS,
+    NOT_RUN,
+    UNDECIDED,
+    Comparison,
+    Outcome,
+)
 from pipelines.reporting.tables import deciding, framed, usable
 
 FILE = "claims.csv"
@@ -49,7 +56,7 @@ class Claim:
 
     row: Mapping[str, str]
     rule: rules.Rule
-    parts: tuple[Part, ...]
+    parts: tuple[Comparison, ...]
     at_least: int
 
     @classmethod
@@ -81,7 +88,7 @@ class Claim:
             ) from error
         a, b = (tuple(map(Variant.parse, lists[side])) for side in ("a", "b"))
         parts = tuple(
-            Part(*_dataset(place), metric, tuple(one), tuple(other))
+            Comparison(*_dataset(place), metric, tuple(one), tuple(other))
             for place in lists["dataset"]
             for metric in lists["metric"] or [""]
             for one, other in rule.split(a, b)
@@ -160,7 +167,7 @@ def decide(paper: Paper, studies: Sequence[Study]) -> pd.DataFrame:
 class _Judged(NamedTuple):
     """A part of a claim, the runs it was put to, and what came of it."""
 
-    part: Part
+    part: Comparison
     runs: Runs | None
     outcome: Outcome
 
@@ -194,7 +201,7 @@ class _Decision:
         words = {} if at_paper else {HOLDS: SEEN, FAILS: NOT_SEEN}
         self.worded = words.get(self.verdict, self.verdict)
 
-    def _judged(self, part: Part, corrected: bool) -> _Judged:
+    def _judged(self, part: Comparison, corrected: bool) -> _Judged:
         """By the preset with most of what it compares, in the order of the studies.
 
         A printed figure says nothing of another preset: there the paper's comes first.
@@ -268,7 +275,7 @@ class _Decision:
         return "; ".join(same)
 
 
-def _listed(part: Part, means: Mapping[Variant, float]) -> str:
+def _listed(part: Comparison, means: Mapping[Variant, float]) -> str:
     values = ", ".join(
         f"{one.label} {'undefined' if math.isnan(mean) else f'{mean:.4g}'}"
         for one, mean in means.items()
@@ -287,7 +294,9 @@ def _paper_side(claim: Claim, paper: Paper) -> _Row:
     """What the paper prints of it, and whether its own tables agree with its text."""
     verdicts, texts = [], []
     for part in claim.parts:
-        found = paper.figures(part.dataset, part.target, part.measured, part.metric)
+        found = paper.printed_means(
+            part.dataset, part.target, part.measured, part.metric
+        )
         verdicts.append(claim.rule.in_print(part, found))
         text = _listed(part, {one: figure.mean for one, figure in found.items()})
         if len(part.a) == len(part.b) == 1:

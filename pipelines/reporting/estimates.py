@@ -308,7 +308,7 @@ def _over_seeds(
 
 
 @cache
-def over_cases(values: bytes) -> statistics.Estimate:
+def over_cases(values: bytes) -> statistics.ImageMean:
     """Bootstrap once what several tables show."""
     return statistics.bootstrap(np.frombuffer(values, dtype=np.float64))
 

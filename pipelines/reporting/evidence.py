@@ -83,7 +83,7 @@ class Runs:
     def has(self, variant: Variant) -> bool:
         """Whether it was run."""
         known = self.target in self.study.targets
-        return known and self.study.standing_in(variant) is not None
+        return known and self.study.same_training(variant) is not None
 
     def estimate(self, variant: Variant, metric: str) -> Estimate:
         """Mean over cases and seeds, as in the tables."""

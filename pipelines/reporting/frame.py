@@ -179,7 +179,7 @@ class Study:
         """The variants that the paper's cells, tests and thresholds are made of."""
         return [variant for variant in self.runs if variant.is_main]
 
-    def standing_in(self, variant: Variant) -> Variant | None:
+    def same_training(self, variant: Variant) -> Variant | None:
         """The key of `runs` that is the same training; None: it was not run.
 
         Eq. 9 with gamma 1 is Eq. 5: the paper's row at gamma 1 is the plain loss.
@@ -212,8 +212,8 @@ class Study:
         return [_training(run) for run in self.of(variant)]
 
     def of(self, variant: Variant) -> list[Run]:
-        """The runs of a variant, at whichever threshold; see `standing_in`."""
-        return self.runs[self.standing_in(variant) or variant]
+        """The runs of a variant, at whichever threshold; see `same_training`."""
+        return self.runs[self.same_training(variant) or variant]
 
     def by_seed(
         self, variant: Variant, values: npt.ArrayLike, rows: Sequence[int] | None = None

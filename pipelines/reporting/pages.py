@@ -15,7 +15,7 @@ import pandas as pd
 from data_io.errors import InputError
 from pipelines.reporting import (
     answers,
-    calibration,
+    calibration_tables,
     claims,
     practice,
     tables,
@@ -202,7 +202,7 @@ class Page:
         files = tables.papers(study) | {
             "tests.csv": tables.comparisons(study),
             "thresholds.csv": tables.thresholds(study),
-            **calibration.tables(study),
+            **calibration_tables.tables(study),
             practice.FILE: practice.table(study),
             "costs.csv": tables.costs(study),
             "other-sets.csv": tables.other_sets(study),

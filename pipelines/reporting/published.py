@@ -154,7 +154,7 @@ class Cell(NamedTuple):
         return self.table, self.target, self.metric, self.variant
 
 
-class Figure(NamedTuple):
+class PrintedMean(NamedTuple):
     """A printed mean and its standard error; NaN where none is printed."""
 
     mean: float
@@ -218,27 +218,27 @@ class Paper:
         return ""
 
     @cached_property
-    def _figures(self) -> dict[tuple[str, str, str, Variant], Figure]:
+    def _printed_means(self) -> dict[tuple[str, str, str, Variant], PrintedMean]:
         """By data set, target, metric and variant; of several tables the first."""
-        found: dict[tuple[str, str, str, Variant], Figure] = {}
+        found: dict[tuple[str, str, str, Variant], PrintedMean] = {}
         for one in each_cell(self.cells):
             key = (one.dataset, one.target, one.metric, one.variant)
-            found.setdefault(key, Figure(one.value, one.judged_error))
+            found.setdefault(key, PrintedMean(one.value, one.judged_error))
         for row in self.thresholds:
             variant = Variant.parse(f"{row['loss']}@{row['threshold']}")
             key = (row["dataset"], "", row["metric"], variant)
-            found[key] = Figure(float(row["value"]), math.nan)
+            found[key] = PrintedMean(float(row["value"]), math.nan)
         return found
 
-    def figures(
+    def printed_means(
         self, dataset: str, target: str, variants: Sequence[Variant], metric: str
-    ) -> dict[Variant, Figure]:
+    ) -> dict[Variant, PrintedMean]:
         """Those that are printed; with two classes argmax is threshold 0.5."""
         column = metrics.PAPER_COLUMN.get(metric, metric)
         found = {}
         for one in variants:
             plain = replace(one, threshold=None) if one.threshold == 0.5 else one
-            if figure := self._figures.get((dataset, target, column, plain)):
+            if figure := self._printed_means.get((dataset, target, column, plain)):
                 found[one] = figure
         return found
 

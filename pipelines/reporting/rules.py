@@ -20,7 +20,7 @@ from pipelines.measure import statistics
 from pipelines.reporting import data, estimates
 from pipelines.reporting.estimates import ALPHA, MARGINS, ROUNDING, Margin, Z, is_ratio
 from pipelines.reporting.evidence import Pair, Runs
-from pipelines.reporting.published import Figure, Variant
+from pipelines.reporting.published import PrintedMean, Variant
 
 HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "fails", "undecided", "not run"
 CITED = "cited, not tested"
@@ -32,7 +32,7 @@ _Steps = list[tuple[Variant, Variant]]
 
 
 @dataclass(frozen=True)
-class Part:
+class Comparison:
     """One comparison of a claim: `a` is what it is about, `b` may be empty.
 
     Attributes:
@@ -118,7 +118,9 @@ def p_of(pair: Pair, sign: int) -> dict[str, float]:
     }
 
 
-def agreeing(metric: str, a: Figure, b: Figure, sign: int) -> dict[str, bool | None]:
+def agreeing(
+    metric: str, a: PrintedMean, b: PrintedMean, sign: int
+) -> dict[str, bool | None]:
     """What two printed means are to each other; None: no errors are printed."""
     less, limit = a.mean - b.mean, Z * math.hypot(a.standard_error, b.standard_error)
     # Rounded, as 0.3 - 0.1 - 0.2 is not 0.
@@ -188,7 +190,7 @@ class Rule:
         pairs = zip(a, b, strict=True) if len(a) == len(b) else product(a, b)
         yield from (((one,), (other,)) for one, other in pairs)
 
-    def decide(self, part: Part, runs: Runs | None) -> Outcome:
+    def decide(self, part: Comparison, runs: Runs | None) -> Outcome:
         """Decide a part from our runs of its data set; None where there are none."""
         if self.name == "cited":
             return Outcome(CITED)
@@ -211,7 +213,7 @@ class Rule:
         )
 
     def _of_pairs(
-        self, pairs: list[Pair], part: Part, missing: tuple[str, ...]
+        self, pairs: list[Pair], part: Comparison, missing: tuple[str, ...]
     ) -> Outcome:
         """Decide from what was run, given with its p after Holm's correction."""
         shown_by = [p_of(pair, self.sign) for pair in pairs]
@@ -232,7 +234,9 @@ class Rule:
         shown = pairs[holds.index(max(among))]
         return Outcome(verdict, self._why(shown), shown, missing, p_holds, p_fails)
 
-    def _as_printed(self, part: Part, runs: Runs, missing: tuple[str, ...]) -> Outcome:
+    def _as_printed(
+        self, part: Comparison, runs: Runs, missing: tuple[str, ...]
+    ) -> Outcome:
         """Whether one more training of ours could have the printed figure."""
         if missing:
             return Outcome(NOT_RUN, missing=missing)
@@ -249,7 +253,7 @@ class Rule:
         verdict = HOLDS if abs(found.mean - self.value) <= limit + 1e-12 else FAILS
         return Outcome.plain(verdict, f"{why}, limit {limit:.3f}")
 
-    def _steps(self, part: Part, known: _Side) -> _Steps:
+    def _steps(self, part: Comparison, known: _Side) -> _Steps:
         """Which pairs are compared, of what is known."""
         if self.joined == "last":
             own = [one for one in part.a if one in known]
@@ -288,7 +292,7 @@ class Rule:
                 said[-1] += f" ({pair.p_holm:.2g} after Holm's correction)"
         return names + ", ".join(said)
 
-    def in_print(self, part: Part, printed: Mapping[Variant, Figure]) -> str:
+    def in_print(self, part: Comparison, printed: Mapping[Variant, PrintedMean]) -> str:
         """Decide a part from the paper's own tables; "" where they do not say."""
         if not self.pairs or not all(one in printed for one in part.quantities):
             return ""

@@ -123,7 +123,7 @@ def _place(variant: Variant, target: str, metric: str) -> _Row:
 
 def _estimated(study: Study, *place: Any) -> Estimate | None:
     """Our estimate of a variant, target and metric; None where it was not run."""
-    known = place[1] in study.targets and study.standing_in(place[0])
+    known = place[1] in study.targets and study.same_training(place[0])
     return estimated(study, *place) if known else None
 
 

@@ -20,7 +20,12 @@ from data_io.datasets import is_own
 from pipelines.environment.commits import from_clean_commit
 from pipelines.measure import metrics
 from pipelines.reporting import claims, data, practice
-from pipelines.reporting.calibration import EITHER, HUMAN, OBSERVERS, REGIONS
+from pipelines.reporting.calibration_tables import (
+    HUMAN,
+    MEAN_OF_BOTH,
+    OBSERVERS,
+    REGIONS,
+)
 from pipelines.reporting.estimates import (
     ALPHA,
     MARGINS,
@@ -203,7 +208,7 @@ def _notes(study: Study, target: str, trained: list[Variant]) -> list[str]:
     notes = [_WORDS["notes"][name].format(**words) for name in applies if applies[name]]
     for row in study.paper.thresholds if len(study.cells) else ():
         variant = Variant.parse(f"{row['loss']}@{row['threshold']}")
-        if row["dataset"] == study.title and study.standing_in(variant):
+        if row["dataset"] == study.title and study.same_training(variant):
             ours = estimated(study, variant, target, row["metric"])
             notes.append(
                 f"{row['loss']} at threshold {row['threshold']}: {row['metric']} "
@@ -263,14 +268,16 @@ def observed(study: Study, files: _Files) -> str:
 def _said(study: Study, found: pd.DataFrame, target: str) -> str:
     """A sentence and a table on one class."""
     shown = {("observer1", "dice"): _PM, ("observer2", "dice"): _PM}
-    shown |= {(EITHER, name): "{mean:.2f}" for name in ("mean_p_one", "near_half_one")}
+    shown |= {
+        (MEAN_OF_BOTH, name): "{mean:.2f}" for name in ("mean_p_one", "near_half_one")
+    }
     each = [(one.label, one.rows(found)) for one in study.main]
     lines = [[name, str(o["seeds"].max()), *_cells(o, shown)] for name, o in each]
     human = HUMAN.rows(found)
     said = _WORDS["observers"].format(
         target=target,
         dice=_PM.format(**human.loc[("observer1", "dice")]),
-        share=f"{100 * human.loc[(EITHER, 'share_one'), 'mean']:.1f}",
+        share=f"{100 * human.loc[(MEAN_OF_BOTH, 'share_one'), 'mean']:.1f}",
         one_seed=_ALONE,
     )
     heads = ["Dice, first observer", "Dice, second", "mean p where they disagree"]

@@ -22,7 +22,7 @@ from data_io.errors import InputError
 from pipelines.measure import calibration
 from pipelines.reporting import data
 from pipelines.reporting.answers import compared
-from pipelines.reporting.calibration import (
+from pipelines.reporting.calibration_tables import (
     ENOUGH,
     OBSERVERS,
     REGIONS,
@@ -431,7 +431,7 @@ def _draw_line(axes: Mapping[str, Axes], at: float, line: _Line, paper: Paper) -
     if study is None:
         look: dict[str, Any] = {"markersize": 5, "linestyle": "", "label": "paper"}
         for metric, axis in axes.items():
-            found = paper.figures(name, target, _PAIR, metric)
+            found = paper.printed_means(name, target, _PAIR, metric)
             a, b = (found[one].mean for one in _PAIR)
             at_x = _rounded([a / b if metric == "nll" else a - b])
             axis.plot(at_x, [at], marker="D", color=style.PUBLISHED, **look)

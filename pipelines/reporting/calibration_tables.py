@@ -30,7 +30,7 @@ from pipelines.reporting.tables import framed
 
 _PLACE = ("target", "region", "reference")
 
-EITHER = "mean of both"
+MEAN_OF_BOTH = "mean of both"
 """The reference where both observers' labels are averaged."""
 
 ENOUGH = 10
@@ -79,7 +79,7 @@ class Reader:
 
     def places(self) -> Iterator[_Place]:
         """Target, region and reference of what every training has, in order."""
-        every = product(self.study.targets, REGIONS, (*OBSERVERS, EITHER))
+        every = product(self.study.targets, REGIONS, (*OBSERVERS, MEAN_OF_BOTH))
         return (place for place in every if place in self._shared)
 
     def binned(self, place: _Place) -> tuple[_Array, _Array]:
@@ -87,17 +87,17 @@ class Reader:
 
         Returns:
             Voxels by truth and fine bin, (trainings, cases, 2, B), 0 throughout where a
-            case has none of the region, halves against `EITHER`; mean p in each fine
-            bin, (trainings, cases, B).
+            case has none of the region, halves against `MEAN_OF_BOTH`; mean p in each
+            fine bin, (trainings, cases, B).
         """
         target, region, reference = place
         # What p says in a bin does not depend on whose labels stand beside it.
-        labels = OBSERVERS[0] if reference == EITHER else reference
+        labels = OBSERVERS[0] if reference == MEAN_OF_BOTH else reference
         where = {"target": target, "region": region, "reference": labels}
         rows = [(one, one.where(split="test", **where)) for one in self._files]
         placed = self.study.placed
         p = np.stack([placed(one.confidence()[at], one.case[at]) for one, at in rows])
-        if reference == EITHER:
+        if reference == MEAN_OF_BOTH:
             return calibration.mean_label(self.pairs(target, region)), p
         counts = self.study.counts(self.variant, **where)[self.rows]
         return counts.astype(np.float64), p
@@ -113,12 +113,13 @@ class Reader:
         return np.stack(result)
 
     def score(self, place: _Place, metric: str) -> _Array:
-        """One metric by case, (trainings, cases); against `EITHER` the observers' mean.
+        """Return one metric by case, (trainings, cases).
 
-        Of NLL and Brier score that is what to expect of an observer drawn at random.
+        Against `MEAN_OF_BOTH` it is the mean over the observers: of NLL and Brier score
+        what to expect of an observer drawn at random.
         """
         target, region, reference = place
-        wanted = OBSERVERS if reference == EITHER else (reference,)
+        wanted = OBSERVERS if reference == MEAN_OF_BOTH else (reference,)
         each, variant = self.study.of_trainings, self.variant
         values = [each(variant, target, metric, region, one) for one in wanted]
         return np.mean(values, axis=0)[self.rows]
@@ -129,7 +130,7 @@ def _counted(one: Histograms) -> set[_Place]:
     found = set(zip(one.target, one.region, one.reference, strict=True))
     for place in set(zip(one.pair_target, one.pair_region, strict=True)):
         if all((*place, observer) in found for observer in OBSERVERS):
-            found.add((*place, EITHER))
+            found.add((*place, MEAN_OF_BOTH))
     return found | ({("", "", "mean p")} if one.means is not None else set())
 
 
@@ -155,7 +156,7 @@ def tables(study: Study) -> dict[str, pd.DataFrame]:
         about |= {"p_in_bins": reader.p_in_bins}
         measured += [about | row for row in _measured(reader, place, wide, fine)]
         about["seeds"] = len(set(reader.seeds))
-        pairs = reader.pairs(*place[:2]) if place[-1] == EITHER else None
+        pairs = reader.pairs(*place[:2]) if place[-1] == MEAN_OF_BOTH else None
         diagrams += [about | row for row in _diagram(wide, pairs, study.edges)]
         if pairs is None:
             continue
@@ -267,7 +268,9 @@ def _human(pairs: _Array) -> _Found:
     # 0 and 1 in the place of p: the Brier score is the share that they disagree on.
     scores["brier"] = (first + second) / voxels
     said = {"both": both, "one": first + second, "none": none}
-    shares = {(EITHER, f"share_{name}"): part / voxels for name, part in said.items()}
+    shares = {
+        (MEAN_OF_BOTH, f"share_{name}"): part / voxels for name, part in said.items()
+    }
     return {(OBSERVERS[0], name): found for name, found in scores.items()} | shares
 
 
@@ -276,23 +279,23 @@ def _against_each(reader: Reader, place: _Place) -> _Found:
     return {
         (one, measure): reader.score((*place[:2], one), measure)
         for measure in (*_OVERLAP, *_SCORES)
-        for one in (*OBSERVERS, *([EITHER] if measure in _SCORES else []))
+        for one in (*OBSERVERS, *([MEAN_OF_BOTH] if measure in _SCORES else []))
     }
 
 
 def _against_both(bins: Bins, p: _Array, pairs: _Array, edges: _Array) -> _Found:
     """One variant against the mean of both labels, and p by what they say."""
-    found = {(EITHER, "ece"): calibration.ece(bins)}
-    found |= {(EITHER, "ace"): calibration.ace(bins)}
+    found = {(MEAN_OF_BOTH, "ece"): calibration.ece(bins)}
+    found |= {(MEAN_OF_BOTH, "ace"): calibration.ace(bins)}
     low, high = (np.abs(edges - edge).argmin() for edge in NEAR_HALF)
     for name, which in _SAID.items():
         counts = pairs[..., list(which), :].sum(axis=-2)
         voxels = _or_nan(counts.sum(axis=-1))
         # A bin's mean p is that of all its voxels, whatever their labels: what comes
         # out is off by less than the width of a bin.
-        found[EITHER, f"mean_p_{name}"] = (counts * p).sum(axis=-1) / voxels
+        found[MEAN_OF_BOTH, f"mean_p_{name}"] = (counts * p).sum(axis=-1) / voxels
         near = counts[..., low:high].sum(axis=-1)
-        found[EITHER, f"near_half_{name}"] = near / voxels
+        found[MEAN_OF_BOTH, f"near_half_{name}"] = near / voxels
     return found
 
 
