@@ -39,8 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    about = (__doc__ or "").partition("\n\n")[2]
-    parser = argparse.ArgumentParser("python -m errata", description=about)
+    text = (__doc__ or "").partition("\n\n")[2]
+    parser = argparse.ArgumentParser("python -m errata", description=text)
     add, sources = parser.add_argument, list(registry.SOURCES)
     add("entries", nargs="*", metavar="ENTRY")
     add("--write", action="store_true", help="write docs/errata.*")
@@ -86,15 +86,15 @@ def _measure(chosen: list[Measurement], data: Path | None, fast: bool) -> page.R
             continue
         try:
             root = by_name(part.needs).locate(data) if part.needs else None
-            found = part.rows(root)
+            measured = part.rows(root)
         except InputError as error:
             print(f"{title}: skipped, no data.\n  {error}")
             continue
         print(f"{title}: {part.measured_on}")
-        for row in found:
+        for row in measured:
             pair = (f"{form} {row[form] or '-'}" for form in ("published", "corrected"))
             print(f"  {row['quantity']}: {', '.join(pair)} {row['unit']}".rstrip())
-        rows += found
+        rows += measured
     return rows
 
 

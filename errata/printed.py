@@ -89,9 +89,9 @@ def count(metric: str, losses: list[str], lowest: bool) -> str | int:
     cells = printed("table4").query("metric == @metric")
     table = cells.pivot_table("value", "dataset", "loss")
     first = table.eq(table.min(axis=1) if lowest else table.max(axis=1), axis=0)
-    own = first[losses].any(axis=1)
+    best = first[losses].any(axis=1)
     others = first.drop(columns=losses).any(axis=1)
-    alone, tied = int((own & ~others).sum()), int((own & others).sum())
+    alone, tied = int((best & ~others).sum()), int((best & others).sum())
     return f"{alone} and {tied} tied" if tied else alone
 
 
@@ -107,34 +107,34 @@ def table4_claims() -> Iterator[Row]:
         ("Focal has the lowest Jaccard", "jaccard", ["Focal"], 4),
         ("DSC++ has the lowest NLL", "nll", ["DSC++"], None),
     )
-    for text, metric, losses, said in claims:
-        found = count(metric, losses, "lowest" in text)
-        yield Row(text, said, found, unit="of five data sets")
+    for text, metric, losses, claimed in claims:
+        counted = count(metric, losses, "lowest" in text)
+        yield Row(text, claimed, counted, unit="of five data sets")
 
 
-def against(rule: str, said: str) -> Iterator[Row]:
+def against(rule: str, claimed: str) -> Iterator[Row]:
     """P of each pair of printed means that does not bear out a claim.
 
     Args:
         rule: of the claims, "differs" or "no difference".
-        said: what the text says of p.
+        claimed: what the text says of p.
     """
     seen = set()
     claims = (one for one in published_claims(PAPER) if one.row["rule"] == rule)
-    for own, part in ((one, part) for one in claims for part in one.parts):
-        found = PAPER.printed_means(
+    for claim, part in ((one, part) for one in claims for part in one.parts):
+        means = PAPER.printed_means(
             part.dataset, part.target, part.measured, part.metric
         )
         for a, b in product(part.a, part.b) if part.b else combinations(part.a, 2):
             alone = dataclasses.replace(part, a=(a,), b=(b,))
             key = (part.name, frozenset((a, b)))
-            if key not in seen and own.rule.in_print(alone, found) == FAILS:
+            if key not in seen and claim.rule.in_print(alone, means) == FAILS:
                 seen.add(key)
                 where = part.name.removesuffix(f" {part.metric}")
                 text = (
                     f"p of {NAMES[part.metric]}, {a.label} against {b.label}, {where}"
                 )
-                yield Row(text, said, p_of(found[a], found[b]))
+                yield Row(text, claimed, p_of(means[a], means[b]))
 
 
 @measured("no-difference-claims", "paper", "all such claims: p by printed SE")
@@ -250,11 +250,11 @@ def image_sizes() -> Iterator[Row]:
         "DRIVE": ((584, 768), (584, 565)),
         "CVC-ClinicDB": ((288, 368), (288, 384)),
     }
-    for name, (said, real) in sizes.items():
+    for name, (claimed, real) in sizes.items():
         yield Row(
-            f"{name}, rows x columns", *("x".join(map(str, s)) for s in (said, real))
+            f"{name}, rows x columns", *("x".join(map(str, s)) for s in (claimed, real))
         )
-        yield Row(f"{name}, pixels", math.prod(said), math.prod(real))
+        yield Row(f"{name}, pixels", math.prod(claimed), math.prod(real))
 
 
 @measured("p-of-20", "paper", "printed p of DRIVE; two samples of 20, fully separated")
@@ -272,7 +272,7 @@ def many_tests() -> Iterator[Row]:
     """Those below 0.05 without a correction, and with Holm's over what is printed."""
     p = np.array([float(row["p"]) for row in PAPER.p_values])
     corrected = statistics.holm(p)
-    below = ((one < 0.05).sum() for one in (p, corrected))
+    below = ((values < 0.05).sum() for values in (p, corrected))
     yield Row("p values below 0.05", *below, unit=f"of {len(p)}")
     yield Row("largest p", p.max(), corrected.max())
     # The p values of the other two data sets are not printed: they are above 0.05.
@@ -283,11 +283,11 @@ def many_tests() -> Iterator[Row]:
 @measured("kits19-p-values", "paper", "section 3.2.2 against Table 5")
 def kits19_p_values() -> Iterator[Row]:
     """Which calibration score the printed p can be of: DSC++ against DSC, by SE."""
-    for target, said in (("kidney", 3e-8), ("kidney tumour", 2e-8)):
+    for target, claimed in (("kidney", 3e-8), ("kidney tumour", 2e-8)):
         for metric, name in (("nll", "NLL"), ("brier", "Brier")):
             p = p_of(*(_kits19(target, loss, metric) for loss in ("DSC", "DSC++")))
             where = f"p of {target}, {name} (the text: of calibration scores)"
-            yield Row(where, said, p)
+            yield Row(where, claimed, p)
 
 
 @measured("threshold-cost", "paper", "section 3.4: DSC++ on DRIVE")

@@ -98,10 +98,10 @@ class Measurement:
         Args:
             root: the folder of the data set that it needs.
         """
-        found = self.measure(root) if self.needs else self.measure()
-        about = (self.entry, self.source, self.measured_on)
-        named = dict(zip(COLUMNS, about, strict=False))
-        return [{**named, **row.cells()} for row in found]
+        results = self.measure(root) if self.needs else self.measure()
+        values = (self.entry, self.source, self.measured_on)
+        named = dict(zip(COLUMNS, values, strict=False))
+        return [{**named, **row.cells()} for row in results]
 
 
 _MEASUREMENTS: list[Measurement] = []
