@@ -170,8 +170,8 @@ def ace(bins: Bins) -> _Floats:
 
 def mce(bins: Bins) -> _Floats:
     """Compute the maximum calibration error, (...), over the bins with a voxel."""
-    found = np.nan_to_num(_gaps(bins), nan=-1.0).max(axis=-1)
-    return np.where(found < 0, np.nan, found)
+    largest = np.nan_to_num(_gaps(bins), nan=-1.0).max(axis=-1)
+    return np.where(largest < 0, np.nan, largest)
 
 
 def scores(bins: Bins) -> dict[str, _Floats]:
@@ -184,13 +184,13 @@ def scores(bins: Bins) -> dict[str, _Floats]:
         "nll" and "brier" as in `metrics.case_metrics`, each (...); NaN where there is
         no voxel.
     """
-    p, other = np.nan_to_num(bins.confidence), bins.n - bins.target
+    p, n_other = np.nan_to_num(bins.confidence), bins.n - bins.target
     right = np.clip(np.stack([1 - p, p]), EPSILON, 1 - EPSILON)
-    nll = -(np.log(right) * np.stack([other, bins.target])).sum(axis=0)
-    squares = bins.target * (1 - p) ** 2 + other * p**2
+    nll = -(np.log(right) * np.stack([n_other, bins.target])).sum(axis=0)
+    squares = bins.target * (1 - p) ** 2 + n_other * p**2
     n = bins.n.sum(axis=-1)
-    each = {"nll": nll, "brier": squares}
-    return {name: ratio(sums.sum(axis=-1), n) for name, sums in each.items()}
+    summed = {"nll": nll, "brier": squares}
+    return {name: ratio(sums.sum(axis=-1), n) for name, sums in summed.items()}
 
 
 def _gaps(bins: Bins) -> _Floats:

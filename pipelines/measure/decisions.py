@@ -18,8 +18,8 @@ _Floats = npt.NDArray[np.float64]
 def _from(values: npt.ArrayLike) -> _Floats:
     """Sums over a bin and all above it, (..., B)."""
     array = np.asarray(values, dtype=np.float64)
-    found: _Floats = np.cumsum(array[..., ::-1], axis=-1)[..., ::-1]
-    return found
+    sums: _Floats = np.cumsum(array[..., ::-1], axis=-1)[..., ::-1]
+    return sums
 
 
 def positives(counts: npt.ArrayLike) -> _Floats:
@@ -55,8 +55,8 @@ def best(dice: npt.ArrayLike, thresholds: npt.ArrayLike) -> int | None:
 def expected_volume(counts: npt.ArrayLike, confidence: npt.ArrayLike) -> _Floats:
     """Sum of the probabilities, (...), in voxels."""
     n = np.asarray(counts).sum(axis=-2)
-    found: _Floats = (n * np.asarray(confidence, np.float64)).sum(axis=-1)
-    return found
+    volume: _Floats = (n * np.asarray(confidence, np.float64)).sum(axis=-1)
+    return volume
 
 
 def expected_dice(counts: npt.ArrayLike, confidence: npt.ArrayLike) -> _Floats:

@@ -93,9 +93,9 @@ def bins_of(p: _Array) -> _Array:
         # In float32, 0.35 is less than 0.35: compare in float64, as the edges are.
         return np.searchsorted(EDGES[1:-1], p.astype(np.float64), side="right")
     first, bins = _cells()
-    place = _place(p)
-    cell = (place.view(np.uint32) >> _SHIFT).astype(np.intp)
-    higher = place >= first.take(cell)
+    spread = _place(p)
+    cell = (spread.view(np.uint32) >> _SHIFT).astype(np.intp)
+    higher = spread >= first.take(cell)
     cell *= 2
     cell += higher
     return bins.take(cell).astype(np.intp)
@@ -106,9 +106,9 @@ def _place(p: _Array) -> _Array:
     # From p > 1/2 it takes 1 + 2^-23. Nothing is rounded, since both are multiples of
     # 2^-24 and the difference is below 1. So p <= 1/2 stay, the others become negative,
     # and within each half the order is as it was.
-    place = np.rint(p)
-    place *= np.float32(1 + 2**-23)
-    return np.subtract(p, place, out=place)
+    spread = np.rint(p)
+    spread *= np.float32(1 + 2**-23)
+    return np.subtract(p, spread, out=spread)
 
 
 @functools.cache
@@ -137,11 +137,11 @@ def _cells() -> tuple[_Array, _Array]:
     bins[half:] += edges.size - negative
     table = np.repeat(bins.astype(np.uint8), 2)
     first = np.full(bits.size, np.inf, np.float32)
-    for number, place in enumerate(edges, start=1):
-        cell = int(place.view(np.uint32)) >> _SHIFT
-        if place > lowest[cell]:
+    for number, lower_edge in enumerate(edges, start=1):
+        cell = int(lower_edge.view(np.uint32)) >> _SHIFT
+        if lower_edge > lowest[cell]:
             # Where two edges lie between two float32, the later number stays.
-            first[cell], table[2 * cell + 1] = place, number
+            first[cell], table[2 * cell + 1] = lower_edge, number
     return first, table
 
 
@@ -397,11 +397,11 @@ def joined(each: Sequence[Histograms]) -> Histograms:
     Raises:
         ValueError: some keep mean probabilities and others do not, or other edges.
     """
-    if any(not np.array_equal(one.edges, each[0].edges) for one in each):
+    if any(not np.array_equal(histogram.edges, each[0].edges) for histogram in each):
         raise ValueError("edges: expected the same in all histograms, received others.")
     kept: dict[str, Any] = {"edges": each[0].edges}
     for field in fields(Histograms):
-        values = [getattr(one, field.name) for one in each]
+        values = [getattr(histogram, field.name) for histogram in each]
         if field.name != "edges" and not all(value is None for value in values):
             kept[field.name] = np.concatenate(values)
     return Histograms(**kept)
