@@ -135,9 +135,9 @@ def _table(title: str, file: str, frame: pd.DataFrame) -> _Table:
     """A table for the page, without columns that say nothing."""
     shown = frame.replace("", np.nan).dropna(axis="columns", how="all")
     shown.columns = [str(name).replace("_", " ") for name in shown]
-    look: dict[str, Any] = {"classes": "sortable", "border": 0, "na_rep": ""}
+    options: dict[str, Any] = {"classes": "sortable", "border": 0, "na_rep": ""}
     with pd.option_context("display.max_colwidth", None):
-        text = shown.to_html(index=False, float_format="{:.4g}".format, **look)
+        text = shown.to_html(index=False, float_format="{:.4g}".format, **options)
     return {"title": title, "file": file, "n": len(shown), "html": text}
 
 
@@ -145,11 +145,11 @@ def _questions(over_all: Mapping[str, pd.DataFrame]) -> Iterator[dict[str, Any]]
     """Each question with its headline and every comparison of it."""
     if answers.FILE not in over_all:
         return
-    found = over_all[answers.FILE]
-    for headline in answers.headlines(found).to_dict("records"):
-        asked = headline["question"]
-        lines = answers.answered(found, asked).replace("`", "", regex=True)
-        yield {"headline": headline, "table": _table(asked, answers.FILE, lines)}
+    rows = over_all[answers.FILE]
+    for headline in answers.headlines(rows).to_dict("records"):
+        question = headline["question"]
+        lines = answers.answered(rows, question).replace("`", "", regex=True)
+        yield {"headline": headline, "table": _table(question, answers.FILE, lines)}
 
 
 def _tables(
@@ -161,11 +161,11 @@ def _tables(
             title = f"Table {name[5]} of the paper, published and ours"
             yield _table(title, name, over_all[name].drop(columns=_LEFT_OUT))
     if claims.FILE in over_all:
-        told = over_all[claims.FILE][_CLAIMED]
-        yield _table("Claims of the paper", claims.FILE, told)
+        rows = over_all[claims.FILE][_CLAIMED]
+        yield _table("Claims of the paper", claims.FILE, rows)
     for page in pages:
-        own = {} if len(page.study.cells) else {OURS: "all measures"}
-        for name, what in (own | _OF_PAGE).items():
+        extra = {} if len(page.study.cells) else {OURS: "all measures"}
+        for name, what in (extra | _OF_PAGE).items():
             if name in page.files:
                 title = f"{explorer.named(page.study)}: {what}"
                 yield _table(title, name, page.files[name])
@@ -173,24 +173,24 @@ def _tables(
 
 def _svg(figure: Figure) -> str:
     """A figure as an address that holds all of it."""
-    with tempfile.TemporaryDirectory() as place:
-        (path,) = style.save(figure, Path(place) / "figure", ["svg"])
+    with tempfile.TemporaryDirectory() as folder:
+        (path,) = style.save(figure, Path(folder) / "figure", ["svg"])
         text = base64.b64encode(path.read_bytes()).decode()
     return f"data:image/svg+xml;base64,{text}"
 
 
 def _diagrams(studies: Sequence[Study]) -> Iterator[dict[str, str]]:
     """A reliability diagram of each data set, class, region and loss."""
-    each = ((study, variant) for study in studies for variant in study.main)
-    for study, variant in each:
-        about = {"dataset": explorer.named(study), "loss": variant.label}
+    pairs = ((study, variant) for study in studies for variant in study.main)
+    for study, variant in pairs:
+        fields = {"dataset": explorer.named(study), "loss": variant.label}
         for target, region, reference in calibration_tables.Reader(
             study, variant
-        ).places():
+        ).groups():
             if reference == calibration_tables.OBSERVERS[0]:
                 image = _svg(curves.diagram(study, target, variant, region))
                 words = "whole image" if region == "image" else region
-                yield about | {"class": target, "region": words, "image": image}
+                yield fields | {"class": target, "region": words, "image": image}
 
 
 def _learning(studies: Sequence[Study]) -> Iterator[dict[str, str]]:
@@ -199,8 +199,8 @@ def _learning(studies: Sequence[Study]) -> Iterator[dict[str, str]]:
         for variant, runs in study.runs.items():
             for run in runs:
                 if figure := curves.learning(run):
-                    about = {"dataset": explorer.named(study), "loss": variant.label}
-                    yield about | {"run": run.folder.name, "image": _svg(figure)}
+                    fields = {"dataset": explorer.named(study), "loss": variant.label}
+                    yield fields | {"run": run.folder.name, "image": _svg(figure)}
 
 
 def _costs(pages: Sequence[Page]) -> _Table:
@@ -208,9 +208,9 @@ def _costs(pages: Sequence[Page]) -> _Table:
         page.files["costs.csv"].assign(dataset=explorer.named(page.study))
         for page in pages
     ]
-    found = pd.concat(parts, ignore_index=True)
-    found.insert(0, "dataset", found.pop("dataset"))
-    return _table("Costs", "costs.csv", found)
+    costs = pd.concat(parts, ignore_index=True)
+    costs.insert(0, "dataset", costs.pop("dataset"))
+    return _table("Costs", "costs.csv", costs)
 
 
 def _made(study: Study) -> dict[str, object]:
@@ -231,4 +231,4 @@ def _made(study: Study) -> dict[str, object]:
 
 
 def _each(values: Iterable[object]) -> str:
-    return ", ".join(sorted({str(one) for one in values if one}))
+    return ", ".join(sorted({str(value) for value in values if value}))

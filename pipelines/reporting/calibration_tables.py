@@ -28,7 +28,7 @@ from pipelines.reporting.frame import Study
 from pipelines.reporting.published import Variant
 from pipelines.reporting.tables import framed
 
-_PLACE = ("target", "region", "reference")
+_GROUP = ("target", "region", "reference")
 
 MEAN_OF_BOTH = "mean of both"
 """The reference where both observers' labels are averaged."""
@@ -47,11 +47,11 @@ REGIONS = ("image", "field of view", BAND)
 _OVERLAP = ("dice", "jaccard", "precision", "recall")
 _SCORES = ("nll", "brier")
 # Rows of two observers: 00, 01, 10, 11.
-_SAID = {"both": (3,), "one": (1, 2), "none": (0,)}
+_LABEL_ROWS = {"both": (3,), "one": (1, 2), "none": (0,)}
 _Array = npt.NDArray[np.float64]
 _Row = dict[str, Any]
-_Place = tuple[str, str, str]
-_Found = dict[tuple[str, str], _Array]
+_Group = tuple[str, str, str]
+_Values = dict[tuple[str, str], _Array]
 """Values by training and case, of each reference and measure."""
 
 
@@ -67,36 +67,38 @@ class Reader:
     def __init__(self, study: Study, variant: Variant) -> None:
         self.study, self.variant = study, variant
         files = [study.histograms[str(run.folder)] for run in study.runs[variant]]
-        each = [_counted(one) for one in files]
-        everything = set().union(*each)
-        whole = [row for row, has in enumerate(each) if has == everything]
+        counted = [_counted(file) for file in files]
+        every_group = set().union(*counted)
+        whole = [row for row, has in enumerate(counted) if has == every_group]
         self.rows = whole or list(range(len(files)))
         self.seeds = [study.trainings(variant)[row][0] for row in self.rows]
         self._files = [files[row] for row in self.rows]
-        self._shared = set.intersection(*(each[row] for row in self.rows))
-        exact = all(one.means is not None for one in self._files)
+        self._shared = set.intersection(*(counted[row] for row in self.rows))
+        exact = all(file.means is not None for file in self._files)
         self.p_in_bins = "mean" if exact else "centre"
 
-    def places(self) -> Iterator[_Place]:
+    def groups(self) -> Iterator[_Group]:
         """Target, region and reference of what every training has, in order."""
         every = product(self.study.targets, REGIONS, (*OBSERVERS, MEAN_OF_BOTH))
-        return (place for place in every if place in self._shared)
+        return (group for group in every if group in self._shared)
 
-    def binned(self, place: _Place) -> tuple[_Array, _Array]:
-        """What the trainings counted at one of `places`.
+    def binned(self, group: _Group) -> tuple[_Array, _Array]:
+        """What the trainings counted at one of `groups`.
 
         Returns:
             Voxels by truth and fine bin, (trainings, cases, 2, B), 0 throughout where a
             case has none of the region, halves against `MEAN_OF_BOTH`; mean p in each
             fine bin, (trainings, cases, B).
         """
-        target, region, reference = place
+        target, region, reference = group
         # What p says in a bin does not depend on whose labels stand beside it.
         labels = OBSERVERS[0] if reference == MEAN_OF_BOTH else reference
         where = {"target": target, "region": region, "reference": labels}
-        rows = [(one, one.where(split="test", **where)) for one in self._files]
+        rows = [(file, file.where(split="test", **where)) for file in self._files]
         placed = self.study.placed
-        p = np.stack([placed(one.confidence()[at], one.case[at]) for one, at in rows])
+        p = np.stack(
+            [placed(file.confidence()[at], file.case[at]) for file, at in rows]
+        )
         if reference == MEAN_OF_BOTH:
             return calibration.mean_label(self.pairs(target, region)), p
         counts = self.study.counts(self.variant, **where)[self.rows]
@@ -105,33 +107,35 @@ class Reader:
     def pairs(self, target: str, region: str) -> _Array:
         """Voxels by the labels of both observers, (trainings, cases, 4, B)."""
         result = []
-        for one in self._files:
-            where = (one.pair_split == "test") & (one.pair_target == target)
-            where &= one.pair_region == region
-            counts = one.pair_counts[where].astype(np.float64)
-            result.append(self.study.placed(counts, one.pair_case[where]))
+        for file in self._files:
+            where = (file.pair_split == "test") & (file.pair_target == target)
+            where &= file.pair_region == region
+            counts = file.pair_counts[where].astype(np.float64)
+            result.append(self.study.placed(counts, file.pair_case[where]))
         return np.stack(result)
 
-    def score(self, place: _Place, metric: str) -> _Array:
+    def score(self, group: _Group, metric: str) -> _Array:
         """Return one metric by case, (trainings, cases).
 
         Against `MEAN_OF_BOTH` it is the mean over the observers: of NLL and Brier score
         what to expect of an observer drawn at random.
         """
-        target, region, reference = place
+        target, region, reference = group
         wanted = OBSERVERS if reference == MEAN_OF_BOTH else (reference,)
-        each, variant = self.study.of_trainings, self.variant
-        values = [each(variant, target, metric, region, one) for one in wanted]
+        measure, variant = self.study.of_trainings, self.variant
+        values = [
+            measure(variant, target, metric, region, observer) for observer in wanted
+        ]
         return np.mean(values, axis=0)[self.rows]
 
 
-def _counted(one: Histograms) -> set[_Place]:
+def _counted(file: Histograms) -> set[_Group]:
     """Target, region and reference that a run counted; ("", "", "mean p") if it did."""
-    found = set(zip(one.target, one.region, one.reference, strict=True))
-    for place in set(zip(one.pair_target, one.pair_region, strict=True)):
-        if all((*place, observer) in found for observer in OBSERVERS):
-            found.add((*place, MEAN_OF_BOTH))
-    return found | ({("", "", "mean p")} if one.means is not None else set())
+    groups = set(zip(file.target, file.region, file.reference, strict=True))
+    for group in set(zip(file.pair_target, file.pair_region, strict=True)):
+        if all((*group, observer) in groups for observer in OBSERVERS):
+            groups.add((*group, MEAN_OF_BOTH))
+    return groups | ({("", "", "mean p")} if file.means is not None else set())
 
 
 def tables(study: Study) -> dict[str, pd.DataFrame]:
@@ -146,25 +150,25 @@ def tables(study: Study) -> dict[str, pd.DataFrame]:
     people: dict[tuple[str, str], list[_Row]] = {}
     networks: list[_Row] = []
     readers = (Reader(study, variant) for variant in study.runs)
-    for reader, place in ((one, place) for one in readers for place in one.places()):
-        counts, p = reader.binned(place)
+    for reader, group in ((one, group) for one in readers for group in one.groups()):
+        counts, p = reader.binned(group)
         wide, fine = (
             calibration.join(counts, p, study.edges, wanted)
             for wanted in (calibration.WIDE, None)
         )
-        about: _Row = reader.variant.columns | dict(zip(_PLACE, place, strict=True))
-        about |= {"p_in_bins": reader.p_in_bins}
-        measured += [about | row for row in _measured(reader, place, wide, fine)]
-        about["seeds"] = len(set(reader.seeds))
-        pairs = reader.pairs(*place[:2]) if place[-1] == MEAN_OF_BOTH else None
-        diagrams += [about | row for row in _diagram(wide, pairs, study.edges)]
+        columns: _Row = reader.variant.columns | dict(zip(_GROUP, group, strict=True))
+        columns |= {"p_in_bins": reader.p_in_bins}
+        measured += [columns | row for row in _measured(reader, group, wide, fine)]
+        columns["seeds"] = len(set(reader.seeds))
+        pairs = reader.pairs(*group[:2]) if group[-1] == MEAN_OF_BOTH else None
+        diagrams += [columns | row for row in _diagram(wide, pairs, study.edges)]
         if pairs is None:
             continue
-        if place[:2] not in people:
-            people[place[:2]] = _estimates(about | HUMAN.columns, _human(pairs), [0])
-        found = _against_each(reader, place)
-        found |= _against_both(wide, p, pairs, study.edges)
-        networks += _estimates(about, found, reader.seeds)
+        if group[:2] not in people:
+            people[group[:2]] = _estimates(columns | HUMAN.columns, _human(pairs), [0])
+        values = _against_each(reader, group)
+        values |= _against_both(wide, p, pairs, study.edges)
+        networks += _estimates(columns, values, reader.seeds)
     return {
         "calibration.csv": framed(measured, "calibration"),
         "reliability.csv": framed(diagrams, "reliability"),
@@ -172,19 +176,19 @@ def tables(study: Study) -> dict[str, pd.DataFrame]:
     }
 
 
-def _estimates(about: _Row, found: _Found, seeds: Sequence[int]) -> list[_Row]:
+def _estimates(columns: _Row, measures: _Values, seeds: Sequence[int]) -> list[_Row]:
     """A row for each reference and measure, from its values by training and case."""
     return [
-        about
+        columns
         | {"reference": reference, "measure": measure}
         | vars(estimate(by_seed(values, seeds)))
-        for (reference, measure), values in found.items()
+        for (reference, measure), values in measures.items()
     ]
 
 
-def _measured(reader: Reader, place: _Place, wide: Bins, fine: Bins) -> Iterator[_Row]:
+def _measured(reader: Reader, group: _Group, wide: Bins, fine: Bins) -> Iterator[_Row]:
     """Each measure over cases, and of the pooled voxels."""
-    by_case = {name: reader.score(place, name) for name in _SCORES}
+    by_case = {name: reader.score(group, name) for name in _SCORES}
     pooled = {}
     for name, values in by_case.items():
         # Over all voxels of a seed, from cases' means.
@@ -198,8 +202,8 @@ def _measured(reader: Reader, place: _Place, wide: Bins, fine: Bins) -> Iterator
     pooled |= calibration.murphy(fine.pooled(axis=1), pooled["brier"])
     for name, values in by_case.items():
         together = float(mean_of(by_seed(pooled[name], reader.seeds), axis=0))
-        own = estimate(by_seed(values, reader.seeds))
-        yield {"measure": name, "pooled": together} | vars(own)
+        over_cases = estimate(by_seed(values, reader.seeds))
+        yield {"measure": name, "pooled": together} | vars(over_cases)
 
 
 def _diagram(bins: Bins, pairs: _Array | None, edges: _Array) -> list[_Row]:
@@ -217,7 +221,7 @@ def _diagram(bins: Bins, pairs: _Array | None, edges: _Array) -> list[_Row]:
         "frequency_p90": high,
     }
     # Shares of voxels that both, one or no observer marked.
-    for name, which in _SAID.items():
+    for name, which in _LABEL_ROWS.items():
         if pairs is not None:
             rows = pairs.sum(axis=(0, 1))
             # As if these voxels were the target.
@@ -260,43 +264,43 @@ def frequency_interval(cases: Bins) -> _Array:
     return np.clip(together.frequency + np.array([[-1.0], [1.0]]) * reach, 0, 1)
 
 
-def _human(pairs: _Array) -> _Found:
+def _human(pairs: _Array) -> _Values:
     """The second observer, measured as if it were a network's prediction."""
     none, second, first, both = np.moveaxis(pairs[:1].sum(axis=-1), -1, 0)
     voxels = _or_nan(none + second + first + both)
     scores = overlap_scores(both, second, first)
     # 0 and 1 in the place of p: the Brier score is the share that they disagree on.
     scores["brier"] = (first + second) / voxels
-    said = {"both": both, "one": first + second, "none": none}
+    marked = {"both": both, "one": first + second, "none": none}
     shares = {
-        (MEAN_OF_BOTH, f"share_{name}"): part / voxels for name, part in said.items()
+        (MEAN_OF_BOTH, f"share_{name}"): part / voxels for name, part in marked.items()
     }
-    return {(OBSERVERS[0], name): found for name, found in scores.items()} | shares
+    return {(OBSERVERS[0], name): value for name, value in scores.items()} | shares
 
 
-def _against_each(reader: Reader, place: _Place) -> _Found:
+def _against_each(reader: Reader, group: _Group) -> _Values:
     """One variant against each observer, and what to expect of one drawn at random."""
     return {
-        (one, measure): reader.score((*place[:2], one), measure)
+        (observer, measure): reader.score((*group[:2], observer), measure)
         for measure in (*_OVERLAP, *_SCORES)
-        for one in (*OBSERVERS, *([MEAN_OF_BOTH] if measure in _SCORES else []))
+        for observer in (*OBSERVERS, *([MEAN_OF_BOTH] if measure in _SCORES else []))
     }
 
 
-def _against_both(bins: Bins, p: _Array, pairs: _Array, edges: _Array) -> _Found:
+def _against_both(bins: Bins, p: _Array, pairs: _Array, edges: _Array) -> _Values:
     """One variant against the mean of both labels, and p by what they say."""
-    found = {(MEAN_OF_BOTH, "ece"): calibration.ece(bins)}
-    found |= {(MEAN_OF_BOTH, "ace"): calibration.ace(bins)}
+    values = {(MEAN_OF_BOTH, "ece"): calibration.ece(bins)}
+    values |= {(MEAN_OF_BOTH, "ace"): calibration.ace(bins)}
     low, high = (np.abs(edges - edge).argmin() for edge in NEAR_HALF)
-    for name, which in _SAID.items():
+    for name, which in _LABEL_ROWS.items():
         counts = pairs[..., list(which), :].sum(axis=-2)
         voxels = _or_nan(counts.sum(axis=-1))
         # A bin's mean p is that of all its voxels, whatever their labels: what comes
         # out is off by less than the width of a bin.
-        found[MEAN_OF_BOTH, f"mean_p_{name}"] = (counts * p).sum(axis=-1) / voxels
+        values[MEAN_OF_BOTH, f"mean_p_{name}"] = (counts * p).sum(axis=-1) / voxels
         near = counts[..., low:high].sum(axis=-1)
-        found[MEAN_OF_BOTH, f"near_half_{name}"] = near / voxels
-    return found
+        values[MEAN_OF_BOTH, f"near_half_{name}"] = near / voxels
+    return values
 
 
 def _or_nan(voxels: _Array) -> _Array:

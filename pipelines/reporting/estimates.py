@@ -292,9 +292,10 @@ def _over_seeds(
     units: Sequence[float],
 ) -> tuple[list[float], float]:
     """Errors over seeds, and their part of Satterthwaite's sum; NaN: not known."""
-    own = [pooled([v], s.relative) for v, s in zip(each, spreads, strict=True)]
+    own_spreads = [pooled([v], s.relative) for v, s in zip(each, spreads, strict=True)]
     used = [
-        o if o.df >= OWN_SEEDS - 1 else s for o, s in zip(own, spreads, strict=True)
+        o if o.df >= OWN_SEEDS - 1 else s
+        for o, s in zip(own_spreads, spreads, strict=True)
     ]
     if not all(spread.df for spread in used):
         return [], math.nan
@@ -303,7 +304,9 @@ def _over_seeds(
         for spread, mean, unit, values in zip(used, means, units, each, strict=True)
     ]
     parts = [t**2 / math.sqrt(s.df) for t, s in zip(terms, used, strict=True)]
-    alone = all(one is mine for one, mine in zip(used, own, strict=True))
+    alone = all(
+        spread_used is mine for spread_used, mine in zip(used, own_spreads, strict=True)
+    )
     return terms, math.hypot(*parts) ** 2 if alone else sum(parts) ** 2
 
 

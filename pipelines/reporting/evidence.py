@@ -92,8 +92,10 @@ class Runs:
     def means(self, variants: Sequence[Variant], metric: str) -> dict[Variant, float]:
         """Means of those that were run."""
         at, known = (self.target, self.column(metric)), filter(self.has, variants)
-        each = {one: self.study.measures(one, *at) for one in known}
-        return {one: float(mean_of(mean_of(v, 0), 0)) for one, v in each.items()}
+        values = {variant: self.study.measures(variant, *at) for variant in known}
+        return {
+            variant: float(mean_of(mean_of(v, 0), 0)) for variant, v in values.items()
+        }
 
     def pair(self, a: Variant, b: Variant, metric: str) -> Pair:
         """Compare two variants that were run, over the cases defined for both."""

@@ -50,8 +50,8 @@ class Report:
     ) -> None:
         self.results = Path(results)
         self._named = bool(named)
-        found = [_joined(self.results, named, output)] if named else studies(results)
-        self.pages = [Page(one) for one in found]
+        joined = [_joined(self.results, named, output)] if named else studies(results)
+        self.pages = [Page(study) for study in joined]
         self.paper = self.pages[0].study.paper
 
     @cached_property
@@ -63,13 +63,13 @@ class Report:
         of_paper = any(len(page.study.cells) for page in self.pages)
         if self._named or not of_paper:
             return {}
-        made = {page.study: page.files for page in self.pages}
-        found = tables.over_all(self.paper.cells, made)
-        said = claims.decide(self.paper, list(made))
-        counts = tables.summary(found, said, claims.VERDICTS)
-        answered = answers.summary(self.paper, list(made), said)
-        found |= {claims.FILE: said, topics.COUNTS: counts}
-        return found | {answers.FILE: answered}
+        files = {page.study: page.files for page in self.pages}
+        frames = tables.over_all(self.paper.cells, files)
+        verdicts = claims.decide(self.paper, list(files))
+        counts = tables.summary(frames, verdicts, claims.VERDICTS)
+        answered = answers.summary(self.paper, list(files), verdicts)
+        frames |= {claims.FILE: verdicts, topics.COUNTS: counts}
+        return frames | {answers.FILE: answered}
 
     def chosen(self, dataset: str | None, preset: str | None) -> list[Page]:
         """The pages of a data set and a preset; None takes all.
@@ -77,19 +77,19 @@ class Report:
         Raises:
             InputError: there is none.
         """
-        found = [
+        pages = [
             page
             for page in self.pages
             if dataset in (None, page.study.folder.parent.name)
             and preset in (None, page.study.folder.name)
         ]
-        if not found:
+        if not pages:
             raise InputError(
                 f"{self.results}: expected evaluated runs in {dataset or '<dataset>'}/"
                 f"{preset or '<preset>'}/runs/, found none; there are "
                 f"{', '.join(page.name for page in self.pages)}"
             )
-        return found
+        return pages
 
     def write(self, pages: Sequence[Page] | None = None) -> list[Path]:
         """Write the tables of `pages`, None for all; each made before any is written.
@@ -101,11 +101,13 @@ class Report:
         every = [(page.study.folder, page.files) for page in pages]
         if any(len(page.study.cells) for page in pages):
             every.append((self.results, self.over_all))
-        made = {folder / name: f for folder, own in every for name, f in own.items()}
+        frames = {
+            folder / name: f for folder, files in every for name, f in files.items()
+        }
         stale = {page.study.folder / name for page in pages for name in _OPTIONAL}
-        for path, frame in made.items():
+        for path, frame in frames.items():
             require_table(path, list(frame))
-        for path in stale - made.keys():
+        for path in stale - frames.keys():
             require_table(path, ("target",))
             with writing(path):
                 path.unlink(missing_ok=True)
@@ -113,7 +115,7 @@ class Report:
         style = {"index": False, "float_format": "%.6g", "lineterminator": "\n"}
         return [
             write_atomically(path, partial(frame.to_csv, **style))
-            for path, frame in made.items()
+            for path, frame in frames.items()
         ]
 
     def counts(self) -> str:
@@ -165,8 +167,10 @@ class Report:
             parts["claims"] = partial(topics.claimed, self.over_all)
             parts["counts"] = self.counts
             parts["questions"] = partial(answers.brief, answered)
-            for number, asked in enumerate(answers.QUESTIONS, start=1):
-                parts[f"answer-{number}"] = partial(answers.markdown, answered, asked)
+            for number, question in enumerate(answers.QUESTIONS, start=1):
+                parts[f"answer-{number}"] = partial(
+                    answers.markdown, answered, question
+                )
         return parts
 
 
@@ -223,12 +227,14 @@ class Page:
 
         A row for each loss with mean and standard error, the paper's values, then p.
         """
-        return "\n\n".join(one.plain() for one in self._blocks())
+        return "\n\n".join(block.plain() for block in self._blocks())
 
     def markdown(self) -> str:
         """Lay out the runs as Markdown; content as in `text`."""
-        return "\n\n".join(one.markdown() for one in self._blocks())
+        return "\n\n".join(block.markdown() for block in self._blocks())
 
     def _blocks(self) -> list[topics.Block]:
         tests = self.files["tests.csv"]
-        return [topics.block(self.study, one, tests) for one in self.study.targets]
+        return [
+            topics.block(self.study, target, tests) for target in self.study.targets
+        ]

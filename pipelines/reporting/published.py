@@ -76,15 +76,15 @@ class Variant:
         Raises:
             InputError: written otherwise, or a threshold that is not measured.
         """
-        found = _WRITTEN.fullmatch(text)
-        threshold = float(found["at"]) if found and found["at"] else None
-        if found is None or (threshold is not None and threshold not in THRESHOLDS):
+        match = _WRITTEN.fullmatch(text)
+        threshold = float(match["at"]) if match and match["at"] else None
+        if match is None or (threshold is not None and threshold not in THRESHOLDS):
             raise InputError(
                 f"{text!r}: expected a loss such as DSC, DSC++ g=2.5 or DSC++@0.8 "
                 "(thresholds 0.05 to 0.95 in steps of 0.05); correct claims.csv"
             )
-        plain = cls.standard(found["loss"], float(found["gamma"] or STANDARD_GAMMA))
-        return replace(plain, method=found["method"] or "", threshold=threshold)
+        plain = cls.standard(match["loss"], float(match["gamma"] or STANDARD_GAMMA))
+        return replace(plain, method=match["method"] or "", threshold=threshold)
 
     @property
     def trained(self) -> Self:
@@ -112,12 +112,12 @@ class Variant:
 
     def rows(self, table: pd.DataFrame, side: str = "") -> pd.DataFrame:
         """Its rows of a table; `side`, such as "_a", ends the names of the keys."""
-        own = table
+        kept = table
         for key, value in self.columns.items():
             if f"{key}{side}" in table:
-                column = own[f"{key}{side}"]
-                own = own[column.eq(value) | (column.isna() & (value != value))]
-        return own
+                column = kept[f"{key}{side}"]
+                kept = kept[column.eq(value) | (column.isna() & (value != value))]
+        return kept
 
     @property
     def is_main(self) -> bool:
@@ -149,8 +149,8 @@ class Cell(NamedTuple):
     variant: Variant
 
     @property
-    def place(self) -> tuple[object, ...]:
-        """Where it stands: no other cell of its data set does."""
+    def key(self) -> tuple[object, ...]:
+        """Return what no other cell of its data set has: table, class and so on."""
         return self.table, self.target, self.metric, self.variant
 
 
@@ -174,15 +174,15 @@ class Paper:
     @cached_property
     def cells(self) -> pd.DataFrame:
         """All published values, with the columns of `Cell`."""
-        found: list[Cell] = []
+        rows: list[Cell] = []
         for table in PAPER_TABLES:
             path = self.folder / f"{table}.csv"
             columns = ("dataset", "loss", "metric", "value", "standard_error")
             try:
-                found += [_cell(table, row) for row in read_rows(path, columns)]
+                rows += [_cell(table, row) for row in read_rows(path, columns)]
             except (KeyError, ValueError) as error:
                 raise _unreadable(path, repr(error)) from error
-        return pd.DataFrame(found, columns=list(Cell._fields))
+        return pd.DataFrame(rows, columns=list(Cell._fields))
 
     @cached_property
     def thresholds(self) -> list[dict[str, str]]:
@@ -212,35 +212,41 @@ class Paper:
         The metric is the paper's word, such as "nll"; target "" is the only class.
         """
         for row in self.p_values:
-            own = tuple(row[key] for key in ("dataset", "metric", "loss_a", "loss_b"))
-            if own == (dataset, metric, *pair) and target in ("", row["target"]):
+            identity = tuple(
+                row[key] for key in ("dataset", "metric", "loss_a", "loss_b")
+            )
+            if identity == (dataset, metric, *pair) and target in ("", row["target"]):
                 return row["p"]
         return ""
 
     @cached_property
     def _printed_means(self) -> dict[tuple[str, str, str, Variant], PrintedMean]:
         """By data set, target, metric and variant; of several tables the first."""
-        found: dict[tuple[str, str, str, Variant], PrintedMean] = {}
-        for one in each_cell(self.cells):
-            key = (one.dataset, one.target, one.metric, one.variant)
-            found.setdefault(key, PrintedMean(one.value, one.judged_error))
+        means: dict[tuple[str, str, str, Variant], PrintedMean] = {}
+        for cell in each_cell(self.cells):
+            key = (cell.dataset, cell.target, cell.metric, cell.variant)
+            means.setdefault(key, PrintedMean(cell.value, cell.judged_error))
         for row in self.thresholds:
             variant = Variant.parse(f"{row['loss']}@{row['threshold']}")
             key = (row["dataset"], "", row["metric"], variant)
-            found[key] = PrintedMean(float(row["value"]), math.nan)
-        return found
+            means[key] = PrintedMean(float(row["value"]), math.nan)
+        return means
 
     def printed_means(
         self, dataset: str, target: str, variants: Sequence[Variant], metric: str
     ) -> dict[Variant, PrintedMean]:
         """Those that are printed; with two classes argmax is threshold 0.5."""
         column = metrics.PAPER_COLUMN.get(metric, metric)
-        found = {}
-        for one in variants:
-            plain = replace(one, threshold=None) if one.threshold == 0.5 else one
+        means = {}
+        for variant in variants:
+            plain = (
+                replace(variant, threshold=None)
+                if variant.threshold == 0.5
+                else variant
+            )
             if figure := self._printed_means.get((dataset, target, column, plain)):
-                found[one] = figure
-        return found
+                means[variant] = figure
+        return means
 
 
 def paper_folder(results: Path) -> Path:
@@ -249,8 +255,8 @@ def paper_folder(results: Path) -> Path:
     Raises:
         InputError: neither is there.
     """
-    own = Path(__file__).resolve().parents[2] / "results" / "paper"
-    for folder in (Path(results) / "paper", own, *_installed()):
+    committed = Path(__file__).resolve().parents[2] / "results" / "paper"
+    for folder in (Path(results) / "paper", committed, *_installed()):
         if (folder / "table4.csv").is_file():
             return folder
     raise InputError(
@@ -271,15 +277,15 @@ def partner_of(cell: Cell, cells: Mapping[tuple[object, ...], Cell]) -> Cell | N
     """The cell to compare with: ++ with its plain form, the others with DSC++.
 
     In Table 3 every gamma is compared with the standard one, and that with gamma 1.
-    `cells` are those of the data set, by their `place`; None where there is none.
+    `cells` are those of the data set, by their `key`; None where there is none.
     """
-    loss, own = cell.variant.loss, cell.variant
+    loss, compared = cell.variant.loss, cell.variant
     plain = loss.removesuffix("++")
     wanted = [Variant(f"{plain}++", STANDARD_GAMMA), Variant("DSC++", STANDARD_GAMMA)]
-    if own.gamma is not None:
+    if compared.gamma is not None:
         wanted[1:1] = [Variant(plain), Variant(loss, 1.0)]
-    places = ((*cell.place[:-1], variant) for variant in wanted if variant != own)
-    return next((cells[place] for place in places if place in cells), None)
+    keys = ((*cell.key[:-1], variant) for variant in wanted if variant != compared)
+    return next((cells[key] for key in keys if key in cells), None)
 
 
 def each_cell(cells: pd.DataFrame) -> Iterator[Cell]:
@@ -290,19 +296,19 @@ def each_cell(cells: pd.DataFrame) -> Iterator[Cell]:
 def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """Read a file of published values that has at least these columns, as text."""
     try:
-        found = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
     except (OSError, ValueError) as error:
         raise _unreadable(path, str(error)) from error
-    missing = [name for name in columns if name not in found]
+    missing = [name for name in columns if name not in table]
     if missing:
         raise _unreadable(path, f"no column {', '.join(missing)}")
-    return found.to_dict("records")
+    return table.to_dict("records")
 
 
-def _unreadable(path: Path, found: str) -> InputError:
+def _unreadable(path: Path, reason: str) -> InputError:
     return InputError(
         f"{path}: expected published values, found a file that cannot be read as such "
-        f"({found}); restore it from the repository"
+        f"({reason}); restore it from the repository"
     )
 
 

@@ -102,7 +102,9 @@ def p_of(pair: Pair, sign: int) -> dict[str, float]:
     """
     low, high, _ = MARGINS.get(pair.metric, _NO_MARGIN)
     above, none = pair.effect.p_above, 1.0 if pair.effect.ratio else 0.0
-    ahead, behind = (2 * above(none, below=one < 0) for one in (sign, -sign))
+    ahead, behind = (
+        2 * above(none, below=direction < 0) for direction in (sign, -sign)
+    )
     not_behind = above(low if sign > 0 else high, below=sign < 0)
     unseen = pair.p_same if pair.p_seeds >= ALPHA else 1.0
     return {
@@ -207,9 +209,9 @@ class Rule:
             return Outcome(NOT_RUN, missing=missing)
         pairs = [runs.pair(*step, part.metric) for step in steps]
         adjusted = statistics.holm([pair.p_seeds for pair in pairs])
-        each = zip(pairs, map(float, adjusted), strict=True)
+        corrected = zip(pairs, map(float, adjusted), strict=True)
         return self._of_pairs(
-            [replace(one, p_holm=p) for one, p in each], part, missing
+            [replace(one, p_holm=p) for one, p in corrected], part, missing
         )
 
     def _of_pairs(
@@ -240,27 +242,27 @@ class Rule:
         """Whether one more training of ours could have the printed figure."""
         if missing:
             return Outcome(NOT_RUN, missing=missing)
-        found = runs.estimate(part.a[0], part.metric)
+        ours = runs.estimate(part.a[0], part.metric)
         spread, same = runs.spread(part.a[0], part.metric), runs.study.same_images
-        error = estimates.prediction_error(found, spread, math.nan, same)
+        error = estimates.prediction_error(ours, spread, math.nan, same)
         limit = estimates.prediction_limit(error, spread.df)
-        why = f"ours {found.mean:.3f} ± {found.standard_error:.3f}"
+        why = f"ours {ours.mean:.3f} ± {ours.standard_error:.3f}"
         if runs.study.preset != "paper":
             why += "; a figure is judged on preset paper alone"
             return Outcome(UNDECIDED, why)
         if math.isnan(limit):
             return Outcome(UNDECIDED, f"{why}; no loss has two seeds")
-        verdict = HOLDS if abs(found.mean - self.value) <= limit + 1e-12 else FAILS
+        verdict = HOLDS if abs(ours.mean - self.value) <= limit + 1e-12 else FAILS
         return Outcome.plain(verdict, f"{why}, limit {limit:.3f}")
 
     def _steps(self, part: Comparison, known: _Side) -> _Steps:
         """Which pairs are compared, of what is known."""
         if self.joined == "last":
-            own = [one for one in part.a if one in known]
-            steps = [(after, before) for before, after in pairwise(own)]
-            return steps + ([(own[-1], own[0])] if len(own) > 2 else [])
-        found = product(part.a, part.b) if part.b else combinations(part.a, 2)
-        return [step for step in found if all(one in known for one in step)]
+            present = [variant for variant in part.a if variant in known]
+            steps = [(after, before) for before, after in pairwise(present)]
+            return steps + ([(present[-1], present[0])] if len(present) > 2 else [])
+        pairs = product(part.a, part.b) if part.b else combinations(part.a, 2)
+        return [step for step in pairs if all(variant in known for variant in step)]
 
     def _joined(
         self, steps: _Steps, holds: Sequence[float], fails: Sequence[float]
@@ -268,8 +270,8 @@ class Rule:
         """P of the part to hold and to fail, out of those of its pairs."""
         if self.joined == "one of a":
             rows = [
-                [i for i, step in enumerate(steps) if step[0] == one]
-                for one in dict.fromkeys(step[0] for step in steps)
+                [i for i, step in enumerate(steps) if step[0] == variant]
+                for variant in dict.fromkeys(step[0] for step in steps)
             ]
             ahead = len(rows) * min(max(holds[i] for i in row) for row in rows)
             return ahead, max(_one_fails([fails[i] for i in row]) for row in rows)
@@ -283,14 +285,14 @@ class Rule:
         names = f"{pair.a.label} against {pair.b.label}: "
         if pair.difference.n < 2:
             return f"{names}{pair.difference.n} cases are defined for both"
-        said = [str(pair.effect)]
+        texts = [str(pair.effect)]
         if self.holds != "ahead" or pair.p_same < ALPHA:
-            said.append("margin {:g} to {:g}".format(*MARGINS[pair.metric]))
+            texts.append("margin {:g} to {:g}".format(*MARGINS[pair.metric]))
         if "over seeds" in self.test and not math.isnan(pair.effect.df):
-            said.append(f"p over seeds {pair.p_seeds:.2g}")
+            texts.append(f"p over seeds {pair.p_seeds:.2g}")
             if pair.p_holm != pair.p_seeds:
-                said[-1] += f" ({pair.p_holm:.2g} after Holm's correction)"
-        return names + ", ".join(said)
+                texts[-1] += f" ({pair.p_holm:.2g} after Holm's correction)"
+        return names + ", ".join(texts)
 
     def in_print(self, part: Comparison, printed: Mapping[Variant, PrintedMean]) -> str:
         """Decide a part from the paper's own tables; "" where they do not say."""
