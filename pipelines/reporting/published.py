@@ -4,11 +4,11 @@ import contextlib
 import importlib.metadata
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import pandas as pd
 
@@ -30,6 +30,7 @@ SAME_TEST_IMAGES = ("DRIVE",)
 THRESHOLDS = [round(float(one), 9) for one in histograms.THRESHOLDS]
 """Softmax thresholds that are measured."""
 
+_T = TypeVar("_T")
 _WRITTEN = re.compile(
     r"(?P<loss>.+?)(?: g=(?P<gamma>[\d.]+))?"
     r"(?: \+ (?P<method>\w+))?(?:@(?P<at>[\d.]+))?"
@@ -178,31 +179,20 @@ class Paper:
         for table in PAPER_TABLES:
             path = self.folder / f"{table}.csv"
             columns = ("dataset", "loss", "metric", "value", "standard_error")
-            try:
-                rows += [_cell(table, row) for row in read_rows(path, columns)]
-            except (KeyError, ValueError) as error:
-                raise _unreadable(path, repr(error)) from error
+            rows += _parsed(path, columns, partial(_cell, table))
         return pd.DataFrame(rows, columns=list(Cell._fields))
 
     @cached_property
     def thresholds(self) -> list[dict[str, str]]:
         """The figures at softmax thresholds that the text prints, as text."""
         columns = ("dataset", "loss", "threshold", "metric", "value")
-        path = self.folder / "thresholds.csv"
-        rows = read_rows(path, columns)
-        try:
-            for row in rows:
-                Variant.parse(f"{row['loss']}@{row['threshold']}")
-                float(row["value"])
-        except (KeyError, ValueError) as error:
-            raise _unreadable(path, repr(error)) from error
-        return rows
+        return _parsed(self.folder / "thresholds.csv", columns, _at_threshold)
 
     @cached_property
     def p_values(self) -> list[dict[str, str]]:
         """The p values that the text prints, as text."""
         columns = ("dataset", "target", "metric", "loss_a", "loss_b", "p")
-        return read_rows(self.folder / "pvalues.csv", columns)
+        return _parsed(self.folder / "pvalues.csv", columns, _p_value)
 
     def printed_p(
         self, dataset: str, target: str, metric: str, pair: tuple[str, str]
@@ -303,6 +293,35 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     if missing:
         raise _unreadable(path, f"no column {', '.join(missing)}")
     return table.to_dict("records")
+
+
+def _parsed(
+    path: Path, columns: Sequence[str], parse: Callable[[dict[str, str]], _T]
+) -> list[_T]:
+    """Parse every row of a file of published values; name the line that cannot be."""
+    parsed = []
+    for number, row in enumerate(read_rows(path, columns), start=2):
+        try:
+            parsed.append(parse(row))
+        except (KeyError, ValueError) as error:
+            text = ",".join(row.values())
+            raise _unreadable(path, f"line {number}: {text}") from error
+    return parsed
+
+
+def _at_threshold(row: dict[str, str]) -> dict[str, str]:
+    """Check a row of `thresholds.csv`."""
+    Variant.parse(f"{row['loss']}@{row['threshold']}")
+    _ = metrics.PAPER_COLUMN[row["metric"]], float(row["value"])
+    return row
+
+
+def _p_value(row: dict[str, str]) -> dict[str, str]:
+    """Check a row of `pvalues.csv`."""
+    if not 0 <= float(row["p"]) <= 1:
+        raise ValueError("p")
+    _ = metrics.PAPER_COLUMN[row["metric"]]
+    return row
 
 
 def _unreadable(path: Path, reason: str) -> InputError:
