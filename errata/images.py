@@ -207,12 +207,12 @@ def last_class_of_half(label: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
     Each class on its own, linearly; a voxel has the last class that reaches 0.5, or 0.
     """
-    found = np.zeros(shape, label.dtype)
+    classes = np.zeros(shape, label.dtype)
     for value in np.unique(label):
         mask = (label == value).astype(float)
         share = resize(mask, shape, 1, mode="edge", clip=True, anti_aliasing=False)
-        found[share >= 0.5] = value
-    return found
+        classes[share >= 0.5] = value
+    return classes
 
 
 def highest_class(label: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

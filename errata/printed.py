@@ -120,8 +120,8 @@ def against(rule: str, claimed: str) -> Iterator[Row]:
         claimed: what the text says of p.
     """
     seen = set()
-    claims = (one for one in published_claims(PAPER) if one.row["rule"] == rule)
-    for claim, part in ((one, part) for one in claims for part in one.parts):
+    claims = [claim for claim in published_claims(PAPER) if claim.row["rule"] == rule]
+    for claim, part in ((c, part) for c in claims for part in c.parts):
         means = PAPER.printed_means(
             part.dataset, part.target, part.measured, part.metric
         )
@@ -162,29 +162,29 @@ def one_rule_for_both() -> Iterator[Row]:
 
     for metric in ("dice", "jaccard"):
         plus = drive(metric, "DSC++")
-        for name, other, said in (
+        for name, rival, claimed in (
             ("Focal", drive(metric, "Focal"), significant),
             ("gamma 4.5", cell("table3", metric, gamma=4.5), none),
         ):
             where = f"{NAMES[metric]}, DSC++ at gamma 2 against {name}, DRIVE"
-            yield Row(f"mean of {where}", plus[0], other[0])
-            yield Row(f"p of {where}", said, p_of(plus, other))
-    for metric, said in (("dice", significant), ("nll", none)):
+            yield Row(f"mean of {where}", plus[0], rival[0])
+            yield Row(f"p of {where}", claimed, p_of(plus, rival))
+    for metric, claimed in (("dice", significant), ("nll", none)):
         p = p_of(drive(metric, "DSC++"), drive(metric, "CE"))
-        yield Row(f"p of {NAMES[metric]}, DSC++ against CE, DRIVE", said, p)
-    for loss, said_p in (("DSC", 2e-6), ("CE", 4e-7), ("Focal", 0.0002)):
-        p = p_of(*(_kits19("kidney tumour", one, "dice") for one in (loss, "DSC++")))
-        yield Row(f"p of Dice, DSC++ against {loss}, KiTS19 tumour", said_p, p)
+        yield Row(f"p of {NAMES[metric]}, DSC++ against CE, DRIVE", claimed, p)
+    for loss, claimed_p in (("DSC", 2e-6), ("CE", 4e-7), ("Focal", 0.0002)):
+        p = p_of(*(_kits19("kidney tumour", name, "dice") for name in (loss, "DSC++")))
+        yield Row(f"p of Dice, DSC++ against {loss}, KiTS19 tumour", claimed_p, p)
     others = ("Tversky", "Focal Tversky")
     for metric in ("dice", "jaccard"):
         for loss in ("Combo", "Unified Focal"):
-            rivals = [cell("table6", metric, loss=one) for one in others]
+            rivals = [cell("table6", metric, loss=name) for name in others]
             rivals.append(drive(metric, "DSC"))
-            own = cell("table6", metric, loss=loss)
+            mean, _ = cell("table6", metric, loss=loss)
             names = ", ".join(("DSC", *others))
-            said = f"{loss} has a higher {NAMES[metric]} than {names}"
-            ahead = sum(own[0] > value for value, _ in rivals)
-            yield Row(said, "generally", ahead, unit="of three")
+            text = f"{loss} has a higher {NAMES[metric]} than {names}"
+            ahead = sum(mean > value for value, _ in rivals)
+            yield Row(text, "generally", ahead, unit="of three")
 
 
 def _kits19(target: str, loss: str, metric: str) -> Cell:
@@ -215,7 +215,7 @@ def table3_errors() -> Iterator[Row]:
     for gamma in (1.0, 2.5):
         value, error = cell("table3", "jaccard", gamma=gamma)
         yield Row(f"standard error at gamma {gamma:g}", error, error / 10)
-        p = (p_of((value, one), standard) for one in (error, error / 10))
+        p = (p_of((value, spread), standard) for spread in (error, error / 10))
         yield Row(f"p of gamma {gamma:g} against 2", *p)
 
 

@@ -31,9 +31,9 @@ def pairwise_means() -> Iterator[Row]:
     joins: tuple[Join, ...] = ("miscnn", "mean")
     grids = [Grid(shape, PATCH, OVERLAP, join).axes() for join in joins]
     axes = [_tables(*three) for three in zip(*grids, shape, strict=True)]
-    one, other = axes[0]
-    index = int(np.argmax((one > 0).sum(axis=0)))  # where most patches lie
-    weights = (table[:, index] for table in (one, other))
+    miscnn, mean = axes[0]
+    index = int(np.argmax((miscnn > 0).sum(axis=0)))  # where most patches lie
+    weights = (table[:, index] for table in (miscnn, mean))
     for number, pair in enumerate(zip(*weights, strict=True), 1):
         yield Row(f"weight of patch {number} at slice {index}, along the slices", *pair)
     same = [np.mean(np.abs(a - b).max(axis=0) < 1e-9) for a, b in axes]
@@ -41,10 +41,10 @@ def pairwise_means() -> Iterator[Row]:
     yield Row("largest error of a joined probability", _largest(axes), 0.0)
 
 
-def _tables(one: Any, other: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _tables(first: Any, second: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Two joins' weights along an axis, (patches, size) each; 0 where no patch is."""
-    tables = np.zeros((2, len(one), size))
-    for table, patches in zip(tables, (one, other), strict=True):
+    tables = np.zeros((2, len(first), size))
+    for table, patches in zip(tables, (first, second), strict=True):
         for number, (part, weights) in enumerate(patches):
             table[number, part] = weights
     return tables[0], tables[1]

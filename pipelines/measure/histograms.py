@@ -391,17 +391,17 @@ class Histograms:
         return type(self)(**kept)
 
 
-def joined(each: Sequence[Histograms]) -> Histograms:
+def joined(parts: Sequence[Histograms]) -> Histograms:
     """Histograms with the same edges as one, in the order given.
 
     Raises:
         ValueError: some keep mean probabilities and others do not, or other edges.
     """
-    if any(not np.array_equal(histogram.edges, each[0].edges) for histogram in each):
+    if any(not np.array_equal(histogram.edges, parts[0].edges) for histogram in parts):
         raise ValueError("edges: expected the same in all histograms, received others.")
-    kept: dict[str, Any] = {"edges": each[0].edges}
+    kept: dict[str, Any] = {"edges": parts[0].edges}
     for field in fields(Histograms):
-        values = [getattr(histogram, field.name) for histogram in each]
+        values = [getattr(histogram, field.name) for histogram in parts]
         if field.name != "edges" and not all(value is None for value in values):
             kept[field.name] = np.concatenate(values)
     return Histograms(**kept)

@@ -150,7 +150,7 @@ def tables(study: Study) -> dict[str, pd.DataFrame]:
     people: dict[tuple[str, str], list[_Row]] = {}
     networks: list[_Row] = []
     readers = (Reader(study, variant) for variant in study.runs)
-    for reader, group in ((one, group) for one in readers for group in one.groups()):
+    for reader, group in ((r, group) for r in readers for group in r.groups()):
         counts, p = reader.binned(group)
         wide, fine = (
             calibration.join(counts, p, study.edges, wanted)

@@ -75,19 +75,21 @@ class Spread(NamedTuple):
 
 def by_seed(values: npt.ArrayLike, seeds: Sequence[int]) -> _Floats:
     """Average rows of the same seed: (trainings, ...) to (seeds, ...), in order."""
-    rows, own = np.asarray(values, dtype=np.float64), np.asarray(seeds)
+    rows, seed_of_row = np.asarray(values, dtype=np.float64), np.asarray(seeds)
     if len(set(seeds)) == len(seeds):  # no replicates, as nearly always
         return rows
-    return np.stack([mean_of(rows[own == seed], 0) for seed in dict.fromkeys(seeds)])
+    return np.stack(
+        [mean_of(rows[seed_of_row == seed], 0) for seed in dict.fromkeys(seeds)]
+    )
 
 
-def pooled(each: Iterable[_Floats], relative: bool = False) -> Spread:
+def pooled(losses: Iterable[_Floats], relative: bool = False) -> Spread:
     """Pool the variance over seeds of several losses, (seeds, cases) each.
 
     `relative` pools the deviations as parts of each loss's own mean.
     """
     df, squares = 0, 0.0
-    for values in each:
+    for values in losses:
         means = mean_of(values, axis=1)
         means = means[~np.isnan(means)]
         if len(means) > 1:
@@ -167,8 +169,8 @@ def prediction_error(
         return error
     theirs = ours.case_error if math.isnan(published_se) else published_se
     # One image has no standard error: the paper's alone is left.
-    own = 0.0 if math.isnan(ours.case_error) else ours.case_error
-    return math.hypot(error, own, theirs)
+    error_of_mean = 0.0 if math.isnan(ours.case_error) else ours.case_error
+    return math.hypot(error, error_of_mean, theirs)
 
 
 def prediction_limit(error: float, df: int) -> float:
@@ -201,10 +203,10 @@ class Contrast:
     def __str__(self) -> str:
         """In words, such as "ratio 0.351 (0.320 to 0.385)"."""
         word, form = ("ratio", ".3f") if self.ratio else ("difference", "+.4f")
-        ends = f"{self.ci_low:{form}} to {self.ci_high:{form}}"
+        interval = f"{self.ci_low:{form}} to {self.ci_high:{form}}"
         if math.isnan(self.df):
-            ends = "no interval: no loss has two seeds"
-        return f"{word} {self.mean:{form}} ({ends})"
+            interval = "no interval: no loss has two seeds"
+        return f"{word} {self.mean:{form}} ({interval})"
 
     def p_above(self, limit: float, below: bool = False) -> float:
         """One-sided p of "the effect is not above this limit"; `below`: not below."""
@@ -254,21 +256,27 @@ def contrast(
         ratio: whether to compare by the ratio.
     """
     a, b = (np.asarray(values, dtype=np.float64) for values in (a, b))
-    one, other = (mean_of(values, axis=0) for values in (a, b))
-    both = ~np.isnan(one) & ~np.isnan(other)
-    one, other, n = one[both], other[both], int(both.sum())
-    means = [float(values.mean()) if n else math.nan for values in (one, other)]
+    by_case_a, by_case_b = (mean_of(values, axis=0) for values in (a, b))
+    both = ~np.isnan(by_case_a) & ~np.isnan(by_case_b)
+    by_case_a, by_case_b, n = by_case_a[both], by_case_b[both], int(both.sum())
+    means = [
+        float(values.mean()) if n else math.nan for values in (by_case_a, by_case_b)
+    ]
     if n < 2 or (ratio and not min(means) > 0):
         mean = means[0] - means[1]
         return Contrast(math.nan if ratio else mean, *(math.nan,) * 4, n, ratio)
     units = means if ratio else [1.0, 1.0]
-    effect = math.log(means[0] / means[1]) if ratio else float((one - other).mean())
-    parts = one / units[0] - other / units[1]
+    effect = (
+        math.log(means[0] / means[1])
+        if ratio
+        else float((by_case_a - by_case_b).mean())
+    )
+    parts = by_case_a / units[0] - by_case_b / units[1]
     error, df = float(parts.std(ddof=1)) / math.sqrt(n), float(n - 1)
-    each = [a, b]
+    measured = [a, b]
     if len(spreads) == 1:
-        each, means, units = [effects(a, b, ratio)], [1.0], [1.0]
-    terms, squares = _over_seeds(each, spreads, means, units)
+        measured, means, units = [effects(a, b, ratio)], [1.0], [1.0]
+    terms, squares = _over_seeds(measured, spreads, means, units)
     squares += error**4 / df
     error = math.hypot(error, *terms)
     df = error**4 / squares if squares else df
@@ -279,20 +287,22 @@ def contrast(
 
 
 def effects(a: _Floats, b: _Floats, ratio: bool) -> _Floats:
-    """What a differs from b by in each seed, (seeds, 1), over the same cases."""
-    sides = (np.where(np.isnan(a + b), np.nan, one) for one in (a, b))
-    one, other = (mean_of(values, axis=1)[:, np.newaxis] for values in sides)
-    return one / other if ratio else one - other
+    """Compare a with b in each seed, (seeds, 1), over the same cases."""
+    sides = (np.where(np.isnan(a + b), np.nan, values) for values in (a, b))
+    mean_a, mean_b = (mean_of(values, axis=1)[:, np.newaxis] for values in sides)
+    return mean_a / mean_b if ratio else mean_a - mean_b
 
 
 def _over_seeds(
-    each: Sequence[_Floats],
+    measured: Sequence[_Floats],
     spreads: Sequence[Spread],
     means: Sequence[float],
     units: Sequence[float],
 ) -> tuple[list[float], float]:
     """Errors over seeds, and their part of Satterthwaite's sum; NaN: not known."""
-    own_spreads = [pooled([v], s.relative) for v, s in zip(each, spreads, strict=True)]
+    own_spreads = [
+        pooled([v], s.relative) for v, s in zip(measured, spreads, strict=True)
+    ]
     used = [
         o if o.df >= OWN_SEEDS - 1 else s
         for o, s in zip(own_spreads, spreads, strict=True)
@@ -301,7 +311,7 @@ def _over_seeds(
         return [], math.nan
     terms = [
         spread.of(mean) / unit / math.sqrt(len(values))
-        for spread, mean, unit, values in zip(used, means, units, each, strict=True)
+        for spread, mean, unit, values in zip(used, means, units, measured, strict=True)
     ]
     parts = [t**2 / math.sqrt(s.df) for t, s in zip(terms, used, strict=True)]
     alone = all(

@@ -50,10 +50,10 @@ class Pair:
     @property
     def columns(self) -> dict[str, object]:
         """Its columns in `claims.csv`."""
-        own = ("seeds", "p_seeds", "p_holm", "p_same", "p_rank_sum")
+        names = ("seeds", "p_seeds", "p_holm", "p_same", "p_rank_sum")
         of_difference = ("ci_low", "ci_high", "n")
         return {
-            **{name: getattr(self, name) for name in own},
+            **{name: getattr(self, name) for name in names},
             **{name: getattr(self.difference, name) for name in of_difference},
             "a": self.a.label,
             "b": self.b.label,
@@ -100,15 +100,15 @@ class Runs:
     def pair(self, a: Variant, b: Variant, metric: str) -> Pair:
         """Compare two variants that were run, over the cases defined for both."""
         column = self.column(metric)
-        one, other = self.study.paired(a, b, self.target, column)
+        values_a, values_b = self.study.paired(a, b, self.target, column)
         difference, effect = (
-            contrast(one, other, self._spreads(a, b, column, ratio), ratio)
+            contrast(values_a, values_b, self._spreads(a, b, column, ratio), ratio)
             for ratio in (False, estimates.is_ratio(metric))
         )
-        means = [mean_of(values, axis=0) for values in (one, other)]
+        means = [mean_of(values, axis=0) for values in (values_a, values_b)]
         both = ~np.isnan(means).any(axis=0)
         ranks = statistics.rank_sum(*(values[both] for values in means))
-        fewer = min(len(one), len(other))
+        fewer = min(len(values_a), len(values_b))
         return Pair(a, b, metric, fewer, effect, difference, ranks.p, effect.p)
 
     def spread(self, variant: Variant, metric: str) -> Spread:
@@ -153,13 +153,13 @@ def training_spread(
     (of two of them it is that of the difference); `method` that of the losses, "" for
     those as they were trained.
     """
-    each = (
+    values = (
         [study.measures(replace(variant, threshold=one), target, column) for one in at]
         for variant in study.runs
         if variant.method == method
     )
-    found = (v[0] if len(v) == 1 else v[0] - v[1] for v in each)
-    return estimates.pooled(found, estimates.is_ratio(column))
+    spread_of = (v[0] if len(v) == 1 else v[0] - v[1] for v in values)
+    return estimates.pooled(spread_of, estimates.is_ratio(column))
 
 
 @lru_cache(maxsize=4096)
@@ -171,6 +171,12 @@ def method_spread(
     The effect is what the scaled form of a training differs by from the training, in a
     `column` of `cases.csv`: their `ratio`, else the difference.
     """
-    pairs = ((replace(one, method=method), one) for one in study.runs if not one.method)
-    each = (study.paired(*two, target, column) for two in pairs if two[0] in study.runs)
-    return estimates.pooled([estimates.effects(*v, ratio) for v in each], ratio)
+    pairs = (
+        (replace(variant, method=method), variant)
+        for variant in study.runs
+        if not variant.method
+    )
+    values = (
+        study.paired(*two, target, column) for two in pairs if two[0] in study.runs
+    )
+    return estimates.pooled([estimates.effects(*v, ratio) for v in values], ratio)

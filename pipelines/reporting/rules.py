@@ -200,8 +200,8 @@ class Rule:
             return Outcome(NOT_RUN, missing=("all",))
         if self.name == "by eye":
             return Outcome(UNDECIDED, "seen in pictures, measured nowhere")
-        known = [one for one in part.quantities if runs.has(one)]
-        missing = tuple(one.label for one in part.quantities if one not in known)
+        known = [variant for variant in part.quantities if runs.has(variant)]
+        missing = tuple(v.label for v in part.quantities if v not in known)
         if self.name == "figure":
             return self._as_printed(part, runs, missing)
         steps = self._steps(part, known)
@@ -211,7 +211,7 @@ class Rule:
         adjusted = statistics.holm([pair.p_seeds for pair in pairs])
         corrected = zip(pairs, map(float, adjusted), strict=True)
         return self._of_pairs(
-            [replace(one, p_holm=p) for one, p in corrected], part, missing
+            [replace(pair, p_holm=p) for pair, p in corrected], part, missing
         )
 
     def _of_pairs(

@@ -229,11 +229,12 @@ def calibrated(study: Study, files: _Files) -> str:
     measured = files["calibration.csv"]
     measured = measured[measured["reference"] == OBSERVERS[0]]
     region_sets = [set(variant.rows(measured)["region"]) for variant in study.main]
-    region = [
-        one for one in REGIONS if all(one in measured_in for measured_in in region_sets)
-    ][-1]
-    regions = [one for one in REGIONS if one in set(measured["region"])]
-    heads = {(one, "ece"): f"ECE, {one}" for one in regions} | {(region, "ace"): "ACE"}
+    # The narrowest, as `REGIONS` begins with the whole image.
+    common = [name for name in REGIONS if all(name in names for names in region_sets)]
+    region = common[-1]
+    regions = [name for name in REGIONS if name in set(measured["region"])]
+    heads = {(name, "ece"): f"ECE, {name}" for name in regions}
+    heads[region, "ace"] = "ACE"
     heads |= {(region, name): name for name in ("reliability", "resolution")}
     shown = {key: _PM if key[1] in ("ece", "ace") else _PM_4 for key in heads}
     lines = []
@@ -275,7 +276,7 @@ def _agreement(study: Study, rows: pd.DataFrame, target: str) -> str:
     shown |= {
         (MEAN_OF_BOTH, name): "{mean:.2f}" for name in ("mean_p_one", "near_half_one")
     }
-    by_loss = [(one.label, one.rows(rows)) for one in study.main]
+    by_loss = [(variant.label, variant.rows(rows)) for variant in study.main]
     lines = [[name, str(o["seeds"].max()), *_cells(o, shown)] for name, o in by_loss]
     human = HUMAN.rows(rows)
     sentence = _WORDS["observers"].format(

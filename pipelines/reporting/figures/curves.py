@@ -295,8 +295,8 @@ def _diagram(
 
     Where most cases have few voxels, all together are faded.
     """
-    place = (target, region, OBSERVERS[0])
-    colour, binned = style.colour(variant.loss), Reader(study, variant).binned(place)
+    key = (target, region, OBSERVERS[0])
+    colour, binned = style.colour(variant.loss), Reader(study, variant).binned(key)
     bins = calibration.join(*binned, study.edges)
     axis.plot([0, 1], [0, 1], **_DASHED, zorder=2.5)
     cases, together = bins.pooled(axis=0), bins.pooled(axis=(0, 1))

@@ -187,7 +187,7 @@ class Sheet:
     def draw(self, stem: Path, formats: Sequence[str] = ("pdf", "png")) -> list[Path]:
         """Draw it; the same panels give the same bytes. See `style.save`."""
         with style.drawing("pictures"):
-            ratios = [max(one.ratio for one in row if one) for row in self.rows]
+            ratios = [max(shown.ratio for shown in row if shown) for row in self.rows]
             figure = style.sheet(
                 self._size(ratios), self.title, self.note, bool(self.key)
             )

@@ -81,17 +81,17 @@ class Plane:
         """
         sizes = np.array(geometry.spacing_mm)
         axis = int(np.argmax(sizes >= _EQUAL * sizes.max()))
-        rest = [other for other in range(3) if other != axis]
+        rest = [side for side in range(3) if side != axis]
         number = np.count_nonzero(target, axis=tuple(rest))
         index = int(number.argmax()) if number.any() else len(number) // 2
         code = geometry.directions or "IPL"
-        along = [_ALONG[code[other]] for other in rest]
+        along = [_ALONG[code[side]] for side in rest]
         turned = bool(geometry.directions) and along[0] < along[1]
         rows, columns = rest[::-1] if turned else rest
         flipped = [
             page
-            for page, other in enumerate((rows, columns))
-            if geometry.directions and code[other] not in _ON_THE_PAGE
+            for page, side in enumerate((rows, columns))
+            if geometry.directions and code[side] not in _ON_THE_PAGE
         ]
         aspect = float(sizes[rows] / sizes[columns])
         return cls(axis, index, aspect, turned, tuple(flipped))
@@ -155,21 +155,21 @@ class Example:
         label = module.references(root, case)["observer1"]
         if not module.record(root).is_3d:
             shape = label.shape
-            each = {v: stored.probabilities(r, case, shape) for v, r in shown.items()}
+            values = {v: stored.probabilities(r, case, shape) for v, r in shown.items()}
             image = module.picture(root, case)
-            return cls(shown, case, targets, rule, image, label, each)
+            return cls(shown, case, targets, rule, image, label, values)
         target = label == len(targets)
         if whole or not target.any():
             target = label > 0
         volumes = {v: stored.volume(r, module, root, case) for v, r in shown.items()}
         geometry = next(iter(volumes.values()))[1]
         plane = Plane.of(geometry, target)
-        each = {
+        values = {
             v: plane_softmax(softmax, geometry, plane)
             for v, (softmax, _) in volumes.items()
         }
         image, label = plane_image(module, root, case, plane), plane.cut(label)
-        return cls(shown, case, targets, rule, image, label, each, plane)
+        return cls(shown, case, targets, rule, image, label, values, plane)
 
     @property
     def record(self) -> Mapping[str, Any]:

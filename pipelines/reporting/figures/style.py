@@ -132,8 +132,8 @@ def leave_bare(figure: Figure) -> None:
     figure.set_figheight(figure.get_figheight() - _TEXTS)
     figure.suptitle("\n ".join(" " * rows), **_HEADING)
     figure.supxlabel("")
-    for one in figure.legends:
-        one.set_bbox_to_anchor((0, 1))
+    for key in figure.legends:
+        key.set_bbox_to_anchor((0, 1))
 
 
 def save(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:
