@@ -119,7 +119,7 @@ def join(
 
 
 def _starts(edges: _Array, wanted: _Floats) -> list[int]:
-    """Where each wanted bin begins among the fine ones."""
+    """Find where each wanted bin begins among the fine ones."""
     nearest = [int(np.abs(edges - edge).argmin()) for edge in wanted]
     if not np.all(np.abs(edges[nearest] - wanted) <= 1e-9) or (
         nearest[0] != 0 or nearest[-1] != len(edges) - 1 or np.any(np.diff(nearest) < 1)

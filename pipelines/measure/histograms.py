@@ -299,7 +299,7 @@ class Histograms:
             )
 
     def confidence(self) -> _Floats:
-        """Mean probability in each bin, (K, B), float64: the bin's centre if unknown.
+        """Return mean p in each bin, (K, B), float64: the bin's centre if unknown.
 
         Unknown are the bins that are empty, and all bins of files without `means`.
         """
@@ -382,7 +382,7 @@ class Histograms:
         return match
 
     def part(self, split: str) -> Self:
-        """The histograms of one part of the split alone."""
+        """Return the histograms of one part of the split alone."""
         rows, pairs = self.split == split, self.pair_split == split
         kept = {f.name: getattr(self, f.name) for f in fields(self)}
         for name, values in kept.items():
@@ -392,7 +392,7 @@ class Histograms:
 
 
 def joined(parts: Sequence[Histograms]) -> Histograms:
-    """Histograms with the same edges as one, in the order given.
+    """Join histograms with the same edges, in the order given.
 
     Raises:
         ValueError: some keep mean probabilities and others do not, or other edges.
@@ -418,7 +418,7 @@ def _stacked(rows: Sequence[Mapping[str, object]], n_labels: int) -> _Counts:
 
 
 def _means(rows: Sequence[Mapping[str, object]], voxels: _Counts) -> _Array | None:
-    """Mean probability in each bin, (K, B), NaN where it is empty; None: no sums.
+    """Average p in each bin, (K, B), NaN where it is empty; None: no sums.
 
     `voxels` are the counts in each bin, (K, B).
     """

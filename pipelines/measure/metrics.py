@@ -208,7 +208,7 @@ def overlap_scores(
 def _sums(
     label: _Array, probabilities: _Array, chosen: _Array, targets: Sequence[int]
 ) -> dict[int, _Sums]:
-    """Sums over the voxels of one block by target, named after what they lead to."""
+    """Sum over the voxels of one block by target, named after the metrics."""
     _check_classes(label, probabilities)
     marked = np.flatnonzero(label)
     sums_of: dict[int, _Sums] = {}
@@ -271,7 +271,7 @@ def _published(label: _Array, p: _Array, error: _Floats, squares: float) -> _Sum
 
 
 def predicted(probabilities: _Array, threshold: float | None = None) -> _Array:
-    """Class numbers from probabilities.
+    """Choose class numbers from probabilities.
 
     Args:
         probabilities: classes first, (C, ...), in [0, 1].
@@ -292,7 +292,7 @@ def predicted(probabilities: _Array, threshold: float | None = None) -> _Array:
 
 
 def _argmax(probabilities: _Array) -> _Array:
-    """The most probable class, (n,); the lower one of two that are equal."""
+    """Find the most probable class, (n,); the lower one of two that are equal."""
     best = probabilities[0]
     classes = np.zeros(best.shape, np.min_scalar_type(len(probabilities) - 1))
     for index, p in enumerate(probabilities[1:], start=1):

@@ -188,7 +188,7 @@ def choose(
 def _promise(
     histogram: Histograms, at_most: float, classes: Sequence[str], source: str
 ) -> Missed:
-    """The conformal threshold, or why there is none."""
+    """Choose the conformal threshold, or raise InputError if there is none."""
     if len(classes) != 2:
         raise InputError(
             f"{source}: --missed: expected one class besides the background, found "
@@ -217,7 +217,7 @@ def _promise(
 
 
 def _factors(histogram: Histograms, classes: Sequence[str]) -> dict[str, float]:
-    """True over expected voxels of all cases; no factor where either is 0."""
+    """Divide true by expected voxels of all cases; no factor where either is 0."""
     factors = {}
     for target in classes[1:]:
         rows = _rows(histogram, target)

@@ -61,7 +61,7 @@ def fit(method: str, counts: npt.ArrayLike, confidence: npt.ArrayLike) -> list[f
 
 
 def lacking(counts: npt.ArrayLike) -> str:
-    """Say what a map cannot be fitted without, and these voxels are.
+    """Name the voxels that a map needs and these lack: with or without the class.
 
     Args:
         counts: as `fit` takes them.

@@ -223,7 +223,7 @@ class Sample:
         return cls(softmax, label[slices], label.shape, slices)
 
     def scaled(self, temperature: float) -> Iterator[tuple[_Array, _Array]]:
-        """Labels and scaled probabilities, part by part."""
+        """Yield labels and scaled probabilities, slice by slice."""
         softmax = scale(self.softmax, temperature)
         if self.shape is None:
             yield self.label, softmax
@@ -233,7 +233,7 @@ class Sample:
 
 
 def _nll(samples: Sequence[Sample], temperature: float) -> float:
-    """Mean of -log p of the true class over all voxels."""
+    """Average -log p of the true class over all voxels."""
     total, voxels = 0.0, 0
     for sample in samples:
         for label, softmax in sample.scaled(temperature):
@@ -245,12 +245,12 @@ def _nll(samples: Sequence[Sample], temperature: float) -> float:
 
 
 def folder_of(run: runs.Run, method: str = TEMPERATURE) -> Path:
-    """The folder of a run's scaled twin: `<run>-<method>`, beside it."""
+    """Return the folder of a scaled run, `<run>-<method>`, beside the run."""
     return run.folder.with_name(f"{run.folder.name}-{method}")
 
 
 def trained(run: runs.Run) -> runs.Run:
-    """The run whose network gives a run's probabilities.
+    """Return the run whose network gives a run's probabilities.
 
     Returns:
         Of a scaled run what it was made from, beside it; else the run itself.
@@ -314,5 +314,5 @@ _OWN = ("times", "files", "state", "peak_memory_mb")
 
 
 def model_of(run: runs.Run) -> str:
-    """SHA-256 of a run's weights, "" where it names none: what a fit belongs to."""
+    """Return the SHA-256 of a run's weights, "" where it names none."""
     return str(run.record.get("files", {}).get(runs.MODEL, ""))

@@ -94,7 +94,7 @@ def best_of(
 
 
 def _without(run: runs.Run) -> float:
-    """Mean Dice of the most probable class, from `cases.csv`."""
+    """Average Dice of the most probable class, from `cases.csv`."""
     rows = pd.read_csv(run.path("cases.csv"), dtype={"case": str})
     for key, value in OF_RUN.items():
         rows = rows[rows[key] == value]

@@ -57,7 +57,7 @@ def card(run: Run, results: Path) -> str:
 
 
 def _require_network(run: Run) -> None:
-    """Refuse what dscpp trained no network for."""
+    """Refuse runs without a network that dscpp trained."""
     if run.method == TRUTH:
         raise InputError(f"{run.folder}: expected a network's run, found the {TRUTH}")
     if run.record.get("dataset") == JUDGED:
@@ -113,7 +113,7 @@ def _calibration(study: Study) -> str:
 
 
 def _seen(run: Run) -> Iterator[dict[str, Any]]:
-    """Of each other set its images, and how many were trained on; None: not known."""
+    """Count the images of each other set, and those trained on; None: not known."""
     for path in sorted(run.path(OTHER_SETS).glob("*/cases.csv")):
         record = read_json(path.with_name("set.json")) or {}
         seen, cases = record.get("seen"), record.get("cases")

@@ -57,7 +57,7 @@ Locate = Callable[[Run], Path]
 def data(
     pages: Sequence[Page], locate: Locate, simulated: bool = True
 ) -> dict[str, Any]:
-    """Everything that the explorer shows, for JSON.
+    """Collect everything that the explorer shows, for JSON.
 
     Why a picture is not there is said once for each reason, on standard error.
 
@@ -95,7 +95,7 @@ def data(
 
 
 def named(study: Study) -> str:
-    """A data set and its preset, in print; nothing was trained without a preset."""
+    """Name a data set and its preset; without a preset nothing was trained."""
     preset = f", preset {study.preset}" if study.preset else ""
     return f"{curves.name_of(study.record)}{preset}"
 
@@ -120,7 +120,7 @@ def code(p: npt.ArrayLike) -> npt.NDArray[np.uint8]:
 def _of_page(
     page: Page, locate: Locate, scenes: _Scenes, reasons: _Reasons
 ) -> Iterator[_Entry]:
-    """The entries of a study: means first, then cases; pictures go into `scenes`."""
+    """Yield the entries of a study: means, then cases; pictures go into `scenes`."""
     study = page.study
     fields = {"dataset": named(study)}
     yield from (fields | mean for mean in _means(page))
@@ -147,7 +147,7 @@ def _of_page(
 
 
 def _likeliest(runs: Sequence[Run]) -> Run:
-    """The first run with its probabilities; without any the first."""
+    """Return the first run with probabilities here; without any the first run."""
     return next((run for run in runs if _is_here(run)), runs[0])
 
 
@@ -156,7 +156,7 @@ def _is_here(run: Run) -> bool:
 
 
 def _means(page: Page) -> Iterator[_Entry]:
-    """What thresholds.csv and practice.csv have of every loss and class."""
+    """Yield the entries of thresholds.csv and practice.csv by loss and class."""
     study = page.study
     table, practice = page.files["thresholds.csv"], page.files["practice.csv"]
     for target in study.targets:
@@ -173,13 +173,13 @@ def _means(page: Page) -> Iterator[_Entry]:
 
 
 def _rounded(values: Any) -> list[float | None]:
-    """To 6 digits, as in the tables; None where undefined."""
+    """Round to 6 digits, as in the tables; None where undefined."""
     array = np.asarray(values, np.float64)
     return [None if np.isnan(number) else float(f"{number:.6g}") for number in array]
 
 
 def _figures(counts: _Array, confidence: _Array, edges: _Array) -> _Entry:
-    """The figures of one case at each threshold, from its histogram, (2, B)."""
+    """Measure one case at each threshold, from its histogram, (2, B)."""
     overlap = histograms.threshold_metrics(counts, edges=edges)
     parts = [histograms.confusion(counts, float(at), edges) for at in THRESHOLDS]
     true, positive = counts[1].sum(), [tp + fp for tp, fp, *_ in parts]
@@ -192,7 +192,7 @@ def _figures(counts: _Array, confidence: _Array, edges: _Array) -> _Entry:
 
 
 def _ranked(study: Study, run: Run) -> dict[str, str]:
-    """Three test cases by the Dice of a run, and how they rank, in words."""
+    """Choose three test cases by the Dice of a run, and name their ranks."""
     rows = study.frame[study.frame["run"] == str(run.folder)]
     dice = selected(rows).groupby("case")["dice"].mean().reindex(study.cases)
     ranked = dice.dropna().sort_values(kind="stable").index
@@ -213,7 +213,7 @@ def _of_run(study: Study, run: Run, case: str, target: str) -> _Entry:
 def _root(
     losses: Mapping[str, Run], locate: Locate, reasons: _Reasons
 ) -> tuple[Path, str]:
-    """The folder of the images, and what a picture of them must say.
+    """Find the folder of the images, and a warning for their pictures.
 
     Of own images some may be gone or changed: the others are where they were.
     """
@@ -239,7 +239,7 @@ def _root(
 def _read(
     losses: Mapping[str, Run], root: Path, case: str
 ) -> tuple[dict[str, _Array], _Entry]:
-    """Probabilities of a case by loss, (S, rows, columns, C), thinned; its scene.
+    """Read p of a case by loss, (S, rows, columns, C), thinned, and its scene.
 
     Raises:
         InputError: its image or its probabilities are not here, or its label map is
@@ -296,7 +296,7 @@ def _require_size(label: _Array, shape: tuple[int, ...], case: str) -> None:
 
 
 def _planes(geometry: nifti.Geometry, target: _Array) -> list[Plane]:
-    """Slices of a volume from end to end of its foreground, the fullest among them."""
+    """Choose slices from end to end of the foreground, the fullest among them."""
     fullest = Plane.of(geometry, target)
     there = np.flatnonzero(np.moveaxis(target, fullest.axis, 0).any(axis=(1, 2)))
     if not len(there):
@@ -329,7 +329,7 @@ def _thinned(
 
 
 def _phantoms(scenes: _Scenes) -> Iterator[_Entry]:
-    """Simulated images with their true probability, and with an overconfident one."""
+    """Yield simulated images with the true and with an overconfident probability."""
     root, target = vessels.locate(None), vessels.RECORD.classes[1]
     for case in vessels.split(root)["test"][:3]:
         p = vessels.posterior(root, case)

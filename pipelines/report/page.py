@@ -112,7 +112,7 @@ def html(report: Report, pages: Sequence[Page], locate: explorer.Locate) -> str:
 
 
 def template(name: str) -> jinja2.Template:
-    """One of the templates here; values are escaped, an undefined name is an error."""
+    """Load a template; values are escaped, an undefined name is an error."""
     is_html = name.endswith(".html")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -132,7 +132,7 @@ def _in_markdown(value: Any) -> Any:
 
 
 def _table(title: str, file: str, frame: pd.DataFrame) -> _Table:
-    """A table for the page, without columns that say nothing."""
+    """Make a table for the page, without empty columns."""
     shown = frame.replace("", np.nan).dropna(axis="columns", how="all")
     shown.columns = [str(name).replace("_", " ") for name in shown]
     options: dict[str, Any] = {"classes": "sortable", "border": 0, "na_rep": ""}
@@ -142,7 +142,7 @@ def _table(title: str, file: str, frame: pd.DataFrame) -> _Table:
 
 
 def _questions(over_all: Mapping[str, pd.DataFrame]) -> Iterator[dict[str, Any]]:
-    """Each question with its headline and every comparison of it."""
+    """Yield each question with its headline and all its comparisons."""
     if answers.FILE not in over_all:
         return
     rows = over_all[answers.FILE]
@@ -155,7 +155,7 @@ def _questions(over_all: Mapping[str, pd.DataFrame]) -> Iterator[dict[str, Any]]
 def _tables(
     over_all: Mapping[str, pd.DataFrame], pages: Sequence[Page]
 ) -> Iterator[_Table]:
-    """Published cells beside ours, the claims, and what each data set has besides."""
+    """Yield published cells beside ours, the claims, and tables of each data set."""
     for name in ("table4.csv", "table3.csv", "table5.csv", "table6.csv"):
         if name in over_all:
             title = f"Table {name[5]} of the paper, published and ours"
@@ -172,7 +172,7 @@ def _tables(
 
 
 def _svg(figure: Figure) -> str:
-    """A figure as an address that holds all of it."""
+    """Encode a figure as a data address."""
     with tempfile.TemporaryDirectory() as folder:
         (path,) = style.save(figure, Path(folder) / "figure", ["svg"])
         text = base64.b64encode(path.read_bytes()).decode()
@@ -180,7 +180,7 @@ def _svg(figure: Figure) -> str:
 
 
 def _diagrams(studies: Sequence[Study]) -> Iterator[dict[str, str]]:
-    """A reliability diagram of each data set, class, region and loss."""
+    """Draw a reliability diagram of each data set, class, region and loss."""
     pairs = ((study, variant) for study in studies for variant in study.main)
     for study, variant in pairs:
         fields = {"dataset": explorer.named(study), "loss": variant.label}
@@ -194,7 +194,7 @@ def _diagrams(studies: Sequence[Study]) -> Iterator[dict[str, str]]:
 
 
 def _learning(studies: Sequence[Study]) -> Iterator[dict[str, str]]:
-    """The learning curve of each run that has a history."""
+    """Draw the learning curve of each run that has a history."""
     for study in studies:
         for variant, runs in study.runs.items():
             for run in runs:
@@ -214,7 +214,7 @@ def _costs(pages: Sequence[Page]) -> _Table:
 
 
 def _made(study: Study) -> dict[str, object]:
-    """What the runs of a data set were made with."""
+    """Describe the software and hardware of a data set's runs."""
     records = [run.record for run in study.every_run]
     versions = [one.get("versions", {}) for one in records]
     return {

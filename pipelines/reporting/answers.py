@@ -47,12 +47,12 @@ class _Line:
 
     @property
     def sides(self) -> list[Variant]:
-        """Both of them."""
+        """Return both variants."""
         return [Variant.parse(self.a), Variant.parse(self.b)]
 
     @property
     def comparison(self) -> str:
-        """What is compared, in words."""
+        """Describe the comparison in words."""
         if self.form == "value":
             return f"best temperature of {self.b} (above 1: overconfident)"
         a, b = (one.replace("@", " at threshold ") for one in (self.a, self.b))
@@ -77,7 +77,7 @@ def compared(
 
 
 def _temperature(study: Study, scaled: Variant) -> tuple[float, float, float, int]:
-    """Mean fitted temperature over seeds, interval by Student's t, number of seeds."""
+    """Return the mean fitted temperature, its interval (Student's t), and the seeds."""
     fitted = [run.record["posthoc"]["temperature"] for run in study.runs[scaled]]
     values = study.by_seed(scaled, fitted)
     spread, mean, n = pooled([values[:, np.newaxis]]), float(values.mean()), len(values)
@@ -88,7 +88,7 @@ def _temperature(study: Study, scaled: Variant) -> tuple[float, float, float, in
 def _measured(
     line: _Line, study: Study, target: str, corrected: bool = False
 ) -> dict[str, object]:
-    """Our ratio or difference with its interval; {} where it was not run."""
+    """Return our ratio or difference with its interval; {} where it was not run."""
     scaled, values = line.sides[0], tuple[float, ...]()
     if line.form == "value":
         values = _temperature(study, scaled) if scaled in study.runs else ()
@@ -122,7 +122,7 @@ def summary(
 def _row(
     line: _Line, study: Study, target: str, claims: pd.DataFrame, paper: Paper
 ) -> dict[str, object]:
-    """One comparison on one data set; {} where it was not run."""
+    """Make the row of one comparison on one data set; {} where it was not run."""
     claim = _claim(line, study.title, target, claims)
     ours = _measured(line, study, target)
     if not ours or (line.claims and not claim):
@@ -149,7 +149,7 @@ def _row(
 def _claim(
     line: _Line, title: str, target: str, claims: pd.DataFrame
 ) -> Mapping[str, object]:
-    """The first claim of the line that is about a data set, or its class; else {}."""
+    """Find the line's first claim about a data set, or its class; else {}."""
     for pattern in filter(None, line.claims.split("|")):
         for row in claims[claims["id"].str.fullmatch(pattern)].to_dict("records"):
             if {title, f"{title} ({target})"} & set(str(row["dataset"]).split("; ")):
@@ -158,7 +158,7 @@ def _claim(
 
 
 def _printed(line: _Line, study: Study, target: str, paper: Paper) -> float:
-    """The paper's figure; NaN where it prints none."""
+    """Return the paper's ratio or difference; NaN where it prints none."""
     named = target if len(study.targets) > 1 else ""
     means = paper.printed_means(study.title, named, line.sides, line.metric)
     if len(means) < len(line.sides):
@@ -184,7 +184,7 @@ def markdown(comparisons: pd.DataFrame, question: str) -> str:
 
 
 def headlines(comparisons: pd.DataFrame) -> pd.DataFrame:
-    """A line for each question, as text: of the paper's first data set that was run."""
+    """Make a line for each question, as text, of the first data set that was run."""
     lines = []
     for question in _ASKED:
         rows = comparisons[comparisons["comparison"] == question["headline"]].to_dict(
@@ -207,7 +207,7 @@ def brief(comparisons: pd.DataFrame) -> str:
 
 
 def _cells(row: Mapping[str, object]) -> dict[str, str]:
-    """What the page says of a row of `summary`, by the head of the column."""
+    """Return the cells for a row of `summary`, by column head."""
     n = row["seeds"]
     on = f"{row['dataset']}, {row['target']}, preset {row['preset']}, {n} seed"
     return {
@@ -221,7 +221,7 @@ def _cells(row: Mapping[str, object]) -> dict[str, str]:
 
 
 def _number(row: Mapping[str, object], *names: str) -> str:
-    """A value with its interval, each empty where there is none."""
+    """Write a value with its interval, each empty where there is none."""
     form = "{:+.3f}" if row["form"] == "difference" else "{:.2f}"
     value, *ends = (float(str(row[name])) for name in names)
     if math.isnan(value):
@@ -231,7 +231,7 @@ def _number(row: Mapping[str, object], *names: str) -> str:
 
 
 def _verdict_text(row: Mapping[str, object]) -> str:
-    """The verdict on the claim, with what bears on it; "" without a claim."""
+    """Write the verdict on the claim, with its parts; "" without a claim."""
     if not isinstance(row["claim"], str):
         return ""
     text, (parts, hold, lacking) = str(row["verdict"]), (row[n] for n in _OF_CLAIM)

@@ -78,12 +78,12 @@ class Reader:
         self.p_in_bins = "mean" if exact else "centre"
 
     def groups(self) -> Iterator[_Group]:
-        """Target, region and reference of what every training has, in order."""
+        """Yield target, region and reference that every training has, in order."""
         every = product(self.study.targets, REGIONS, (*OBSERVERS, MEAN_OF_BOTH))
         return (group for group in every if group in self._shared)
 
     def binned(self, group: _Group) -> tuple[_Array, _Array]:
-        """What the trainings counted at one of `groups`.
+        """Return the counts of the trainings for one of `groups`.
 
         Returns:
             Voxels by truth and fine bin, (trainings, cases, 2, B), 0 throughout where a
@@ -105,7 +105,7 @@ class Reader:
         return counts.astype(np.float64), p
 
     def pairs(self, target: str, region: str) -> _Array:
-        """Voxels by the labels of both observers, (trainings, cases, 4, B)."""
+        """Count voxels by the labels of both observers, (trainings, cases, 4, B)."""
         result = []
         for file in self._files:
             where = (file.pair_split == "test") & (file.pair_target == target)
@@ -139,7 +139,7 @@ def _counted(file: Histograms) -> set[_Group]:
 
 
 def tables(study: Study) -> dict[str, pd.DataFrame]:
-    """Every measure, reliability diagram and observer of a study, by file name.
+    """Make the tables of measures, diagrams and observers of a study, by file name.
 
     Errors and intervals are those of `estimate` by the loss's own seeds: with one of
     them they are over cases alone. "observers.csv" has no row where there is one
@@ -177,7 +177,7 @@ def tables(study: Study) -> dict[str, pd.DataFrame]:
 
 
 def _estimates(columns: _Row, measures: _Values, seeds: Sequence[int]) -> list[_Row]:
-    """A row for each reference and measure, from its values by training and case."""
+    """Make a row for each reference and measure, from values by training and case."""
     return [
         columns
         | {"reference": reference, "measure": measure}
@@ -187,7 +187,7 @@ def _estimates(columns: _Row, measures: _Values, seeds: Sequence[int]) -> list[_
 
 
 def _measured(reader: Reader, group: _Group, wide: Bins, fine: Bins) -> Iterator[_Row]:
-    """Each measure over cases, and of the pooled voxels."""
+    """Yield a row for each measure, over cases and of the pooled voxels."""
     by_case = {name: reader.score(group, name) for name in _SCORES}
     pooled = {}
     for name, values in by_case.items():
@@ -207,7 +207,7 @@ def _measured(reader: Reader, group: _Group, wide: Bins, fine: Bins) -> Iterator
 
 
 def _diagram(bins: Bins, pairs: _Array | None, edges: _Array) -> list[_Row]:
-    """A row for each bin of a reliability diagram; `pairs` where two observers are."""
+    """Make a row for each bin of a reliability diagram; `pairs`: by two observers."""
     everything, cases = bins.pooled(axis=(0, 1)), bins.pooled(axis=0)
     low, high = frequency_spread(cases)
     columns = {
@@ -233,7 +233,7 @@ def _diagram(bins: Bins, pairs: _Array | None, edges: _Array) -> list[_Row]:
 
 
 def frequency_spread(cases: Bins) -> _Array:
-    """The 10th and 90th percentile over cases in each bin, (2, M), of `ENOUGH` voxels.
+    """Compute the 10th and 90th percentile over cases with `ENOUGH` voxels, (2, M).
 
     `cases` are the bins of every case, (cases, M).
     """
@@ -245,7 +245,7 @@ def frequency_spread(cases: Bins) -> _Array:
 
 
 def frequency_interval(cases: Bins) -> _Array:
-    """The 95 % interval of the share of all cases together in each bin, (2, M).
+    """Compute the 95 % interval of the share of all cases in each bin, (2, M).
 
     A case is the unit: its voxels depend on each other. The share is a ratio of two
     sums over cases; its standard error is that of Cochran (1977, section 2.11), used
@@ -265,7 +265,7 @@ def frequency_interval(cases: Bins) -> _Array:
 
 
 def _human(pairs: _Array) -> _Values:
-    """The second observer, measured as if it were a network's prediction."""
+    """Measure the second observer as if it were a network's prediction."""
     none, second, first, both = np.moveaxis(pairs[:1].sum(axis=-1), -1, 0)
     voxels = _or_nan(none + second + first + both)
     scores = overlap_scores(both, second, first)
@@ -279,7 +279,7 @@ def _human(pairs: _Array) -> _Values:
 
 
 def _against_each(reader: Reader, group: _Group) -> _Values:
-    """One variant against each observer, and what to expect of one drawn at random."""
+    """Measure one variant against each observer, and against one drawn at random."""
     return {
         (observer, measure): reader.score((*group[:2], observer), measure)
         for measure in (*_OVERLAP, *_SCORES)
@@ -288,7 +288,7 @@ def _against_each(reader: Reader, group: _Group) -> _Values:
 
 
 def _against_both(bins: Bins, p: _Array, pairs: _Array, edges: _Array) -> _Values:
-    """One variant against the mean of both labels, and p by what they say."""
+    """Measure one variant against the mean of both labels, and p by both labels."""
     values = {(MEAN_OF_BOTH, "ece"): calibration.ece(bins)}
     values |= {(MEAN_OF_BOTH, "ace"): calibration.ace(bins)}
     low, high = (np.abs(edges - edge).argmin() for edge in NEAR_HALF)
@@ -304,5 +304,5 @@ def _against_both(bins: Bins, p: _Array, pairs: _Array, edges: _Array) -> _Value
 
 
 def _or_nan(voxels: _Array) -> _Array:
-    """A number to divide by: none is undefined, not infinite."""
+    """Replace 0 by NaN, so that a division by it is undefined, not infinite."""
     return np.where(voxels > 0, voxels, np.nan)

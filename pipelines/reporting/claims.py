@@ -101,7 +101,7 @@ class Claim:
         return cls(row, rule, parts, at_least or len(parts))
 
     def combined(self, outcomes: Sequence[Outcome]) -> tuple[str, float, float]:
-        """The claim's verdict out of those of its parts, its p to hold and to fail.
+        """Combine the verdicts of the parts: verdict, p to hold, p to fail.
 
         Each p is that of the partial conjunction of its parts (Benjamini and Heller
         2008): to hold, of `at_least` parts; to fail, of so many that fewer are left.
@@ -116,7 +116,7 @@ class Claim:
         return seen, p_holds, p_fails
 
     def of_other(self, loss: str) -> Self | None:
-        """The same claim of another loss; None: it is not about one loss's thresholds.
+        """Make the same claim of another loss; None: not about one loss's thresholds.
 
         Such a claim may be true of any loss.
         """
@@ -177,7 +177,7 @@ class _Judged(NamedTuple):
 
     @property
     def ours(self) -> str:
-        """Our means of all that it compares."""
+        """Return our means of all that it compares."""
         if self.runs is None:
             return ""
         return _listed(self.part, self.runs.means(self.part.measured, self.part.metric))
@@ -210,7 +210,7 @@ class _Decision:
         self.worded = words.get(self.verdict, self.verdict)
 
     def _judged(self, part: Comparison, corrected: bool) -> _Judged:
-        """By the preset with most of what it compares, in the order of the studies.
+        """Judge a part by the preset with most of its variants, in the studies' order.
 
         A printed figure says nothing of another preset: there the paper's comes first.
         """
@@ -225,7 +225,7 @@ class _Decision:
         return _Judged(part, runs, self.claim.rule.decide(part, runs))
 
     def row(self) -> _Row:
-        """Its row of `claims.csv`, but for the paper's side."""
+        """Make its row of `claims.csv`, but for the paper's side."""
         claim, parts, pair = self.claim, self.claim.parts, self.shown.outcome.pair
         count = Counter(judged.outcome.verdict for judged in self.judged)
         test, enough = claim.rule.test, claim.at_least
@@ -256,7 +256,7 @@ class _Decision:
         }
 
     def _why(self) -> str:
-        """What decided, of which part, and what was not run."""
+        """Describe the reason, the part it is of, and what was not run."""
         part, _, outcome = self.shown
         why = outcome.why
         if why and len(self.claim.parts) > 1 and part.metric:
@@ -271,7 +271,7 @@ class _Decision:
         return "; ".join(text for text in (why, lacking) if text)
 
     def _others(self) -> str:
-        """Of a claim on thresholds of one loss: which others have the same verdict."""
+        """List losses with the same verdict, for a claim on one loss's thresholds."""
         if self.verdict not in (HOLDS, FAILS):
             return ""
         claims = {loss: self.claim.of_other(loss) for loss in _OTHERS}
@@ -299,7 +299,7 @@ def _some(texts: Iterable[str]) -> str:
 
 
 def _paper_side(claim: Claim, paper: Paper) -> _Row:
-    """What the paper prints of it, and whether its own tables agree with its text."""
+    """Return what the paper prints, and whether its tables agree with its text."""
     verdicts, texts = [], []
     for part in claim.parts:
         printed = paper.printed_means(

@@ -51,7 +51,7 @@ def is_ratio(metric: str) -> bool:
 
 
 def margin_of(metric: str) -> Margin:
-    """The margin of a column of `cases.csv`, such as "nll_published"."""
+    """Return the margin of a column of `cases.csv`, such as "nll_published"."""
     return MARGINS[metric.split("_")[0]]
 
 
@@ -69,7 +69,7 @@ class Spread(NamedTuple):
     relative: bool = False
 
     def of(self, mean: float) -> float:
-        """The standard deviation of seeds with this mean."""
+        """Return the standard deviation over seeds with this mean."""
         return self.s * mean if self.relative else self.s
 
 
@@ -158,7 +158,7 @@ def estimate(values: npt.ArrayLike, spread: Spread | None = None) -> Estimate:
 def prediction_error(
     ours: Estimate, spread: Spread, published_se: float, same_images: bool
 ) -> float:
-    """Standard error of our mean less that of one more training, such as the paper's.
+    """Compute the standard error of our mean less that of one more training.
 
     s sqrt(1 + 1 / S), S our seeds, s their spread. Where the paper measured other
     images, the errors over cases of both sides are added in squares; one that is not
@@ -174,7 +174,7 @@ def prediction_error(
 
 
 def prediction_limit(error: float, df: int) -> float:
-    """How far a published mean may be from ours: t `prediction_error` + `ROUNDING`."""
+    """Compute the limit to a published mean: t `prediction_error` + `ROUNDING`."""
     return student(df) * error + ROUNDING
 
 
@@ -201,7 +201,7 @@ class Contrast:
     ratio: bool
 
     def __str__(self) -> str:
-        """In words, such as "ratio 0.351 (0.320 to 0.385)"."""
+        """Write it such as "ratio 0.351 (0.320 to 0.385)"."""
         word, form = ("ratio", ".3f") if self.ratio else ("difference", "+.4f")
         interval = f"{self.ci_low:{form}} to {self.ci_high:{form}}"
         if math.isnan(self.df):
@@ -209,7 +209,7 @@ class Contrast:
         return f"{word} {self.mean:{form}} ({interval})"
 
     def p_above(self, limit: float, below: bool = False) -> float:
-        """One-sided p of "the effect is not above this limit"; `below`: not below."""
+        """Return p of "not above this limit", one-sided; `below`: of "not below"."""
         value = math.log(self.mean / limit) if self.ratio else self.mean - limit
         # Rounded, as the last bits differ between machines and might have a sign.
         off = round(value, 12)
@@ -220,7 +220,7 @@ class Contrast:
 
     @property
     def p(self) -> float:
-        """Two-sided p of no difference; 1 where there is none at all."""
+        """Return the two-sided p of no difference; 1 where there is none at all."""
         none = 1.0 if self.ratio else 0.0
         return 2 * min(self.p_above(none), self.p_above(none, below=True))
 
@@ -299,7 +299,7 @@ def _over_seeds(
     means: Sequence[float],
     units: Sequence[float],
 ) -> tuple[list[float], float]:
-    """Errors over seeds, and their part of Satterthwaite's sum; NaN: not known."""
+    """Compute errors over seeds, and their part of Satterthwaite's sum, or NaN."""
     own_spreads = [
         pooled([v], s.relative) for v, s in zip(measured, spreads, strict=True)
     ]
@@ -322,24 +322,24 @@ def _over_seeds(
 
 @cache
 def over_cases(values: bytes) -> statistics.ImageMean:
-    """Bootstrap once what several tables show."""
+    """Bootstrap the mean over cases, once for all tables."""
     return statistics.bootstrap(np.frombuffer(values, dtype=np.float64))
 
 
 def student(df: float) -> float:
-    """The 97.5 % quantile of Student's distribution for `df` degrees of freedom."""
+    """Return the 97.5 % quantile of Student's t for `df` degrees of freedom."""
     return float(special.stdtrit(df, 0.975))
 
 
 def pm(mean: float, error: float) -> str:
-    """A mean and its standard error in print, such as "0.300 ± 0.078"."""
+    """Write a mean and its standard error, such as "0.300 ± 0.078"."""
     if math.isnan(mean):
         return "undefined"
     return f"{mean:.3f}" + ("" if math.isnan(error) else f" ± {error:.3f}")
 
 
 def mean_of(values: npt.NDArray[np.float64], axis: int) -> npt.NDArray[np.float64]:
-    """Mean over what is defined; NaN where nothing is (numpy's nanmean warns)."""
+    """Average what is defined; NaN where nothing is (numpy's nanmean warns)."""
     defined = ~np.isnan(values)
     count = defined.sum(axis=axis)
     total = np.where(defined, values, 0.0).sum(axis=axis)

@@ -38,18 +38,18 @@ class Pair:
 
     @property
     def p_seeds(self) -> float:
-        """Of no difference over seeds and cases (Student's t, two-sided)."""
+        """Return p of no difference over seeds and cases (Student's t, two-sided)."""
         return self.effect.p
 
     @property
     def p_same(self) -> float:
-        """Of two one-sided tests against the metric's margin; NaN without one."""
+        """Return p of two one-sided tests against the margin; NaN without one."""
         margin = estimates.MARGINS.get(self.metric)
         return self.effect.p_same(margin) if margin else math.nan
 
     @property
     def columns(self) -> dict[str, object]:
-        """Its columns in `claims.csv`."""
+        """Return its columns in `claims.csv`."""
         names = ("seeds", "p_seeds", "p_holm", "p_same", "p_rank_sum")
         of_difference = ("ci_low", "ci_high", "n")
         return {
@@ -81,16 +81,16 @@ class Runs:
         return self.name or self.study.targets[0]
 
     def has(self, variant: Variant) -> bool:
-        """Whether it was run."""
+        """Whether a variant was run on this class."""
         known = self.target in self.study.targets
         return known and self.study.same_training(variant) is not None
 
     def estimate(self, variant: Variant, metric: str) -> Estimate:
-        """Mean over cases and seeds, as in the tables."""
+        """Estimate the mean over cases and seeds, as in the tables."""
         return estimated(self.study, variant, self.target, self.column(metric))
 
     def means(self, variants: Sequence[Variant], metric: str) -> dict[Variant, float]:
-        """Means of those that were run."""
+        """Return the means of the variants that were run."""
         at, known = (self.target, self.column(metric)), filter(self.has, variants)
         values = {variant: self.study.measures(variant, *at) for variant in known}
         return {
@@ -112,14 +112,14 @@ class Runs:
         return Pair(a, b, metric, fewer, effect, difference, ranks.p, effect.p)
 
     def spread(self, variant: Variant, metric: str) -> Spread:
-        """What two seeds of one loss differ by, pooled over the losses."""
+        """Pool the spread over seeds of one loss over the losses."""
         of = self.study, self.target, self.column(metric)
         return training_spread(*of, (variant.threshold,), variant.method)
 
     def _spreads(
         self, a: Variant, b: Variant, column: str, ratio: bool
     ) -> list[Spread]:
-        """That of each; one alone, of the effect, for two of the same trainings."""
+        """Return a spread for each; of the same trainings one alone, of the effect."""
         of = self.study, self.target, column
         if replace(a, threshold=None) == replace(b, threshold=None):
             return [training_spread(*of, (a.threshold, b.threshold), a.method)]
@@ -128,7 +128,7 @@ class Runs:
         return [training_spread(*of, (one.threshold,), one.method) for one in (a, b)]
 
     def column(self, metric: str) -> str:
-        """Of `cases.csv`, for a word of the paper."""
+        """Return the column of `cases.csv` for the paper's word of a metric."""
         return metric if self.corrected else metrics.PAPER_COLUMN.get(metric, metric)
 
 
@@ -147,7 +147,7 @@ def training_spread(
     at: tuple[float | None, ...] = (None,),
     method: str = "",
 ) -> Spread:
-    """What two seeds of one loss differ by, pooled over the losses of a study.
+    """Pool the spread over seeds of one loss over the losses of a study.
 
     `column` as in `Study.measures`; `at` a softmax threshold, None for argmax
     (of two of them it is that of the difference); `method` that of the losses, "" for
@@ -166,7 +166,7 @@ def training_spread(
 def method_spread(
     study: Study, target: str, column: str, method: str, ratio: bool
 ) -> Spread:
-    """What the effect of a method differs by between seeds, pooled over losses.
+    """Pool the spread over seeds of the effect of a method over losses.
 
     The effect is what the scaled form of a training differs by from the training, in a
     `column` of `cases.csv`: their `ratio`, else the difference.

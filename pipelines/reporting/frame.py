@@ -134,22 +134,22 @@ class Study:
 
     @property
     def every_run(self) -> list[Run]:
-        """The runs of all variants."""
+        """Return the runs of all variants."""
         return [run for runs in self.runs.values() for run in runs]
 
     @property
     def record(self) -> dict[str, Any]:
-        """`run.json` of the first run: for what all runs share."""
+        """Return `run.json` of the first run: for what all runs share."""
         return self.every_run[0].record
 
     @property
     def preset(self) -> str:
-        """Such as "paper" or "reduced"."""
+        """Return the preset, such as "paper" or "reduced"."""
         return str(self.record["preset"])
 
     @property
     def title(self) -> str:
-        """The data set as the paper's tables print it."""
+        """Return the data set's name as the paper's tables print it."""
         return str(self.record["title"])
 
     @property
@@ -164,7 +164,7 @@ class Study:
 
     @cached_property
     def cells(self) -> pd.DataFrame:
-        """The data set's published cells with their class.
+        """Return the data set's published cells with their class.
 
         None of simulated data, nor of a cross-validation, whose test cases are all.
         """
@@ -176,11 +176,11 @@ class Study:
 
     @property
     def main(self) -> list[Variant]:
-        """The variants that the paper's cells, tests and thresholds are made of."""
+        """Return the variants that the tests and the tables of thresholds have."""
         return [variant for variant in self.runs if variant.is_main]
 
     def same_training(self, variant: Variant) -> Variant | None:
-        """The key of `runs` that is the same training; None: it was not run.
+        """Return the key of `runs` with the same training; None: it was not run.
 
         Eq. 9 with gamma 1 is Eq. 5: the paper's row at gamma 1 is the plain loss.
         """
@@ -190,7 +190,7 @@ class Study:
         return trained if trained in self.runs else None
 
     def seeds(self, variant: Variant) -> tuple[int, ...]:
-        """Training seeds at hand, each once."""
+        """Return the training seeds at hand, each once."""
         return tuple(dict.fromkeys(seed for seed, _ in self.trainings(variant)))
 
     def about(self, shown: Iterable[Variant]) -> str:
@@ -208,11 +208,11 @@ class Study:
         return f"preset {self.preset}{settings}, {seeds}, {images}"
 
     def trainings(self, variant: Variant) -> list[tuple[int, int]]:
-        """Seed and replicate of each training, in the order of `runs`."""
+        """Return seed and replicate of each training, in the order of `runs`."""
         return [_training(run) for run in self.of(variant)]
 
     def of(self, variant: Variant) -> list[Run]:
-        """The runs of a variant, at whichever threshold; see `same_training`."""
+        """Return the runs of a variant at any threshold; see `same_training`."""
         return self.runs[self.same_training(variant) or variant]
 
     def by_seed(
@@ -230,7 +230,7 @@ class Study:
     def paired(
         self, a: Variant, b: Variant, target: str, metric: str
     ) -> tuple[_Floats, _Floats]:
-        """One metric of two variants that are compared, (seeds, cases) each.
+        """Return one metric of two variants to compare, (seeds, cases) each.
 
         Of the seeds that both have; of a loss and what a method made of it, of the
         trainings that are the same. Of all of each where they have none in common.
@@ -256,7 +256,7 @@ class Study:
         metric: str,
         rows: Sequence[int] | None = None,
     ) -> _Floats:
-        """One metric of every seed and test case, (seeds, cases); see `by_seed`.
+        """Return one metric by seed and test case, (seeds, cases); see `by_seed`.
 
         A column of `cases.csv`, `EXTREMES` or, at a threshold, a measure of overlap.
         NaN where undefined, and where a case has no such row.
@@ -272,7 +272,7 @@ class Study:
         region: str = _SELECTION["region"],
         reference: str = _SELECTION["reference"],
     ) -> _Floats:
-        """The same of every training, (trainings, cases)."""
+        """Return one metric by training and test case, (trainings, cases)."""
         trained, at = replace(variant, threshold=None), variant.threshold
         if at is not None or metric == EXTREMES:
             values = _at_thresholds(self, trained, target)[metric]
@@ -286,7 +286,7 @@ class Study:
 
     @cached_property
     def _by_case(self) -> dict[str, dict[tuple[str, ...], _Floats]]:
-        """Each metric by run, target, region and reference: its values by case."""
+        """Index values by case by metric, run, target, region and reference."""
         wide = self.frame.pivot(index=["run", *_KEYS], columns="case")
         tables = {name: wide[name][[*self.cases]] for name in metrics.METRICS}
         return {
@@ -296,7 +296,7 @@ class Study:
 
     @cached_property
     def histograms(self) -> dict[str, Histograms]:
-        """What each run counted, by the run's folder.
+        """Read the histograms of each run, by the run's folder.
 
         Raises:
             InputError: a damaged file, or one that lacks a test case.
@@ -312,7 +312,7 @@ class Study:
 
     @cached_property
     def edges(self) -> _Floats:
-        """Of the bins of all histograms, (B + 1,)."""
+        """Return the edges of the bins of all histograms, (B + 1,)."""
         return next(iter(self.histograms.values())).edges
 
     def counts(
@@ -322,7 +322,7 @@ class Study:
         region: str = _SELECTION["region"],
         reference: str = _SELECTION["reference"],
     ) -> _Counts:
-        """Voxels by truth and bin of the softmax value, (trainings, cases, 2, B).
+        """Count voxels by truth and bin of softmax, (trainings, cases, 2, B).
 
         As `histograms.count` has them; 0 where a case has none of the region.
         """
@@ -334,7 +334,7 @@ class Study:
         )
 
     def n_with_class(self, target: str) -> int:
-        """Test cases in whose truth (the first observer's) a class occurs."""
+        """Count the test cases in which a class occurs, by the first observer."""
         counts = self.counts(next(iter(self.runs)), target)
         return int(counts[0, :, 1].any(axis=-1).sum())
 
@@ -359,7 +359,7 @@ def _at_thresholds(study: Study, variant: Variant, target: str) -> dict[str, _Fl
 
 
 def in_words(seeds: Iterable[int]) -> str:
-    """Such as "seed 0", "2 seeds (0, 1)" or "3 seeds (0-2)"."""
+    """Write seeds as "seed 0", "2 seeds (0, 1)" or "3 seeds (0-2)"."""
     numbers = sorted(map(int, seeds))
     if len(numbers) == 1:
         return f"seed {numbers[0]}"
@@ -393,13 +393,13 @@ def studies(results: Path) -> list[Study]:
 
 
 def open_study(folder: Path) -> Study:
-    """One of `studies`: of `results/<dataset>/<preset>`, which has a finished run."""
+    """Open one of `studies`, `results/<dataset>/<preset>` with a finished run."""
     runs = finished(runs_module.find(folder))
     return join(folder, runs, Paper(paper_folder(folder.absolute().parents[1])))
 
 
 def join(folder: Path, runs: Sequence[Run], paper: Paper) -> Study:
-    """The study of finished runs, whose tables are in `folder`; see `studies`."""
+    """Join finished runs to a study with its tables in `folder`; see `studies`."""
     for other in runs:
         _check_joinable(runs[0], other)
         other.require_measures()
@@ -417,7 +417,7 @@ def join(folder: Path, runs: Sequence[Run], paper: Paper) -> Study:
 
 
 def selected(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows that the paper's tables are about: the whole image, its own labels."""
+    """Return the rows of the whole image and the first observer, as in the paper."""
     kept = [rows[key] == _SELECTION[key] for key in ("region", "reference")]
     return rows[np.logical_and(*kept)]
 
@@ -445,12 +445,12 @@ def _variants(runs: Sequence[Run], order: Sequence[str]) -> dict[Variant, list[R
 
 
 def _training(run: Run) -> tuple[int, int]:
-    """Seed and replicate of a run."""
+    """Return seed and replicate of a run."""
     return int(run.record["seed"]), int(run.record.get("replicate", 1))
 
 
 def _measures(run: Run) -> object:
-    """What tells the measures of two trainings apart."""
+    """Return what differs where the measures of two trainings do."""
     return run.record.get("files", {}).get("cases.csv", run.name)
 
 
@@ -458,7 +458,7 @@ _Settings = set[tuple[str, Any]]
 
 
 def _common(records: Iterable[Mapping[str, Any]]) -> _Settings:
-    """The overrides that all of the records have."""
+    """Return the overrides that all of the records have."""
     overrides = (record.get("overrides", {}).items() for record in records)
     return set.intersection(
         *(
@@ -521,7 +521,7 @@ def _short(value: object) -> str:
 
 
 def _test_rows(run: Run) -> pd.DataFrame:
-    """The test rows of a run's `cases.csv`, with the run's name."""
+    """Read the test rows of a run's `cases.csv`, and add the run's name."""
     path, command = run.path("cases.csv"), f"dscpp evaluate --run {run.folder}"
     rows = read_cases(path, command)
     rows = rows[rows["split"] == _SELECTION["split"]]
@@ -558,7 +558,7 @@ def read_cases(path: Path, command: str) -> pd.DataFrame:
 def _check_cases(
     path: Path, names: Sequence[str], expected: Sequence[str], target: str
 ) -> None:
-    """Every test case once, so that no mean is over other cases than it says."""
+    """Require every test case once, so that all means are over the same cases."""
     if sorted(names) != sorted(expected):
         missing = sorted(set(expected) - set(names))
         extra = sorted(set(names) - set(expected))

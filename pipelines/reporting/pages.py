@@ -56,7 +56,7 @@ class Report:
 
     @cached_property
     def over_all(self) -> dict[str, pd.DataFrame]:
-        """What stands in `results` itself, by file name: cells, claims, their numbers.
+        """Make the tables over all data sets, by file name: cells, claims and counts.
 
         Nothing where no study has cells of the paper, and nothing of named runs.
         """
@@ -72,7 +72,7 @@ class Report:
         return frames | {answers.FILE: answered}
 
     def chosen(self, dataset: str | None, preset: str | None) -> list[Page]:
-        """The pages of a data set and a preset; None takes all.
+        """Return the pages of a data set and a preset; None takes all.
 
         Raises:
             InputError: there is none.
@@ -119,7 +119,7 @@ class Report:
         ]
 
     def counts(self) -> str:
-        """How many published cells and claims came out how, in two lines."""
+        """Count verdicts on published cells and claims, in two lines."""
         return topics.counts(self.over_all)
 
     def update(self, readme: Path) -> list[str]:
@@ -151,7 +151,7 @@ class Report:
         return names
 
     def _parts(self) -> dict[str, Callable[[], str]]:
-        """What makes the text between markers, by their name.
+        """Return the functions that make the text between markers, by their name.
 
         `drive-reduced` has the table of a study, `drive-reduced-temperature` one of the
         `topics`, `answer-1` to `answer-6` the questions, `questions` a line of each,
@@ -196,12 +196,12 @@ class Page:
 
     @property
     def name(self) -> str:
-        """Such as "drive-reduced"."""
+        """Return a name such as "drive-reduced"."""
         return f"{self.study.folder.parent.name}-{self.study.folder.name}"
 
     @cached_property
     def files(self) -> dict[str, pd.DataFrame]:
-        """Every table beside `runs/`, by file name."""
+        """Make every table beside `runs/`, by file name."""
         study = self.study
         files = tables.papers(study) | {
             "tests.csv": tables.comparisons(study),
@@ -219,7 +219,7 @@ class Page:
         }
 
     def topic(self, name: str) -> str:
-        """What `topics` says of the study in Markdown: a key of `topics.TOPICS`."""
+        """Return a topic of the study in Markdown; `name` is a key of `TOPICS`."""
         return topics.TOPICS[name](self.study, self.files)
 
     def text(self) -> str:

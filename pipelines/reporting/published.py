@@ -67,7 +67,7 @@ class Variant:
 
     @classmethod
     def standard(cls, loss: str, gamma: float = STANDARD_GAMMA) -> Self:
-        """A loss with the paper's exponent, or another; only ++ losses have one."""
+        """Make a loss with the paper's exponent or another; only ++ losses have one."""
         return cls(loss, gamma if loss.endswith("++") else None)
 
     @classmethod
@@ -89,12 +89,12 @@ class Variant:
 
     @property
     def trained(self) -> Self:
-        """What was trained for it: without a method or a threshold."""
+        """Return it without a method or a threshold: what was trained."""
         return replace(self, method="", threshold=None)
 
     @property
     def label(self) -> str:
-        """Such as "DSC++", "DSC++ g=2.5" or "DSC + temperature [torch]"."""
+        """Return such as "DSC++", "DSC++ g=2.5" or "DSC + temperature [torch]"."""
         text = self.loss
         if self.gamma is not None and self.gamma != STANDARD_GAMMA:
             text += f" g={self.gamma:g}"
@@ -105,14 +105,14 @@ class Variant:
 
     @property
     def columns(self) -> dict[str, object]:
-        """How every table names it: `KEYS`; NaN for no gamma."""
+        """Return its `KEYS` in every table; NaN for no gamma."""
         name = replace(self, gamma=None, method="").label
         # None in every row would make a column of objects, which no table can join.
         gamma = float("nan") if self.gamma is None else self.gamma
         return dict(zip(KEYS, (name, gamma, self.method), strict=True))
 
     def rows(self, table: pd.DataFrame, side: str = "") -> pd.DataFrame:
-        """Its rows of a table; `side`, such as "_a", ends the names of the keys."""
+        """Return its rows of a table; `side`, such as "_a", ends the keys' names."""
         kept = table
         for key, value in self.columns.items():
             if f"{key}{side}" in table:
@@ -174,7 +174,7 @@ class Paper:
 
     @cached_property
     def cells(self) -> pd.DataFrame:
-        """All published values, with the columns of `Cell`."""
+        """Read all published values, with the columns of `Cell`."""
         rows: list[Cell] = []
         for table in PAPER_TABLES:
             path = self.folder / f"{table}.csv"
@@ -184,20 +184,20 @@ class Paper:
 
     @cached_property
     def thresholds(self) -> list[dict[str, str]]:
-        """The figures at softmax thresholds that the text prints, as text."""
+        """Read the values at softmax thresholds that the text prints, as text."""
         columns = ("dataset", "loss", "threshold", "metric", "value")
         return _parsed(self.folder / "thresholds.csv", columns, _at_threshold)
 
     @cached_property
     def p_values(self) -> list[dict[str, str]]:
-        """The p values that the text prints, as text."""
+        """Read the p values that the text prints, as text."""
         columns = ("dataset", "target", "metric", "loss_a", "loss_b", "p")
         return _parsed(self.folder / "pvalues.csv", columns, _p_value)
 
     def printed_p(
         self, dataset: str, target: str, metric: str, pair: tuple[str, str]
     ) -> str:
-        """What the text prints of p for two losses, in its order; "" for nothing.
+        """Return p as the text prints it for two losses; "" for nothing.
 
         The metric is the paper's word, such as "nll"; target "" is the only class.
         """
@@ -211,7 +211,7 @@ class Paper:
 
     @cached_property
     def _printed_means(self) -> dict[tuple[str, str, str, Variant], PrintedMean]:
-        """By data set, target, metric and variant; of several tables the first."""
+        """Index means by data set, target, metric, variant; the first table counts."""
         means: dict[tuple[str, str, str, Variant], PrintedMean] = {}
         for cell in each_cell(self.cells):
             key = (cell.dataset, cell.target, cell.metric, cell.variant)
@@ -225,7 +225,7 @@ class Paper:
     def printed_means(
         self, dataset: str, target: str, variants: Sequence[Variant], metric: str
     ) -> dict[Variant, PrintedMean]:
-        """Those that are printed; with two classes argmax is threshold 0.5."""
+        """Return the printed means; with two classes argmax is threshold 0.5."""
         column = metrics.PAPER_COLUMN.get(metric, metric)
         means = {}
         for variant in variants:
@@ -240,7 +240,7 @@ class Paper:
 
 
 def paper_folder(results: Path) -> Path:
-    """Folder of the published values: `<results>/paper`, or as the project has them.
+    """Find the published values: `<results>/paper`, else those of the project.
 
     Raises:
         InputError: neither is there.
@@ -256,7 +256,7 @@ def paper_folder(results: Path) -> Path:
 
 
 def _installed() -> Iterator[Path]:
-    """The folder of the values that came with the package, where it is installed."""
+    """Find the folder of the values that came with an installed package."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         for file in importlib.metadata.files("dscpp") or ():
             if file.match("share/dscpp/paper/table4.csv"):
@@ -264,7 +264,7 @@ def _installed() -> Iterator[Path]:
 
 
 def partner_of(cell: Cell, cells: Mapping[tuple[object, ...], Cell]) -> Cell | None:
-    """The cell to compare with: ++ with its plain form, the others with DSC++.
+    """Find the cell to compare with: ++ with its plain form, others with DSC++.
 
     In Table 3 every gamma is compared with the standard one, and that with gamma 1.
     `cells` are those of the data set, by their `key`; None where there is none.
@@ -279,7 +279,7 @@ def partner_of(cell: Cell, cells: Mapping[tuple[object, ...], Cell]) -> Cell | N
 
 
 def each_cell(cells: pd.DataFrame) -> Iterator[Cell]:
-    """The rows of `Paper.cells`, or of a part of it."""
+    """Iterate over the rows of `Paper.cells`, or of a part of it."""
     return map(Cell._make, cells.itertuples(index=False, name=None))
 
 

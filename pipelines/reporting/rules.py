@@ -49,23 +49,23 @@ class Comparison:
 
     @property
     def name(self) -> str:
-        """Such as "KiTS19 (kidney) dice"."""
+        """Return a name such as "KiTS19 (kidney) dice"."""
         target = f" ({self.target})" if self.target else ""
         return f"{self.dataset}{target} {self.metric}"
 
     @property
     def quantities(self) -> tuple[Variant, ...]:
-        """All that have to be run for it."""
+        """Return all variants that have to be run for it."""
         return (*self.a, *self.b)
 
     @property
     def measured(self) -> tuple[Variant, ...]:
-        """Those that a metric is asked of; none where the claim is about pictures."""
+        """Return the variants to measure; none where the claim is about pictures."""
         return self.quantities if self.metric else ()
 
 
 class Outcome(NamedTuple):
-    """What a rule says of one part.
+    """The verdict of a rule on one comparison.
 
     Attributes:
         verdict: `HOLDS`, `FAILS`, `UNDECIDED`, `NOT_RUN` or `CITED`.
@@ -86,7 +86,7 @@ class Outcome(NamedTuple):
 
     @classmethod
     def plain(cls, verdict: str, why: str = "") -> "Outcome":
-        """One that no p is known of, such as that of printed means."""
+        """Make an outcome without a p, such as that of printed means."""
         return cls(verdict, why, None, (), verdict != HOLDS, verdict != FAILS)
 
 
@@ -95,7 +95,7 @@ KINDS: Mapping[str, Mapping[str, Any]] = data("rules")
 
 
 def p_of(pair: Pair, sign: int) -> dict[str, float]:
-    """What a pair shows, each with the p of what has to be refuted for it.
+    """Return what a pair can show, each with the p of its null hypothesis.
 
     Of two directions p is two-sided, above 1 where it is the other one. `sign` is 1
     where a is to be higher, else -1.
@@ -123,7 +123,7 @@ def p_of(pair: Pair, sign: int) -> dict[str, float]:
 def agreeing(
     metric: str, a: PrintedMean, b: PrintedMean, sign: int
 ) -> dict[str, bool | None]:
-    """What two printed means are to each other; None: no errors are printed."""
+    """Compare two printed means; None: no errors are printed."""
     less, limit = a.mean - b.mean, Z * math.hypot(a.standard_error, b.standard_error)
     # Rounded, as 0.3 - 0.1 - 0.2 is not 0.
     apart = None if math.isnan(limit) else round(abs(less), 9) > limit
@@ -177,7 +177,7 @@ class Rule:
         return cls(name, words.format(sense=sense), value, sign, **kind)
 
     def split(self, a: _Side, b: _Side) -> Iterator[tuple[_Side, _Side]]:
-        """Which parts the two columns of `claims.csv` stand for.
+        """Split the two columns of `claims.csv` into comparisons.
 
         Pairs: two lists one by one, or one quantity with each of a list.
         """
@@ -239,7 +239,7 @@ class Rule:
     def _as_printed(
         self, part: Comparison, runs: Runs, missing: tuple[str, ...]
     ) -> Outcome:
-        """Whether one more training of ours could have the printed figure."""
+        """Decide whether one more training of ours could have the printed value."""
         if missing:
             return Outcome(NOT_RUN, missing=missing)
         ours = runs.estimate(part.a[0], part.metric)
@@ -256,7 +256,7 @@ class Rule:
         return Outcome.plain(verdict, f"{why}, limit {limit:.3f}")
 
     def _steps(self, part: Comparison, known: _Side) -> _Steps:
-        """Which pairs are compared, of what is known."""
+        """List the pairs to compare among the variants that were run."""
         if self.joined == "last":
             present = [variant for variant in part.a if variant in known]
             steps = [(after, before) for before, after in pairwise(present)]
@@ -267,7 +267,7 @@ class Rule:
     def _joined(
         self, steps: _Steps, holds: Sequence[float], fails: Sequence[float]
     ) -> tuple[float, float]:
-        """P of the part to hold and to fail, out of those of its pairs."""
+        """Combine the p of pairs into p of the comparison to hold and to fail."""
         if self.joined == "one of a":
             rows = [
                 [i for i, step in enumerate(steps) if step[0] == variant]
@@ -281,7 +281,7 @@ class Rule:
         return max(holds), failed
 
     def _why(self, pair: Pair) -> str:
-        """The effect of the pair shown, and what decides on it."""
+        """Describe the effect of the pair shown, and what decides on it."""
         names = f"{pair.a.label} against {pair.b.label}: "
         if pair.difference.n < 2:
             return f"{names}{pair.difference.n} cases are defined for both"
@@ -315,5 +315,5 @@ class Rule:
 
 
 def _one_fails(fails: Sequence[float]) -> float:
-    """P that none fails, after Holm's correction for their number."""
+    """Return the p of "none fails", after Holm's correction for their number."""
     return float(min(statistics.holm([min(p, 1.0) for p in fails])))

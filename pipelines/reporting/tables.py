@@ -83,7 +83,7 @@ def verdict(preset: str, ours: Estimate, published: float, limit: float) -> str:
 
 
 def papers(study: Study) -> dict[str, pd.DataFrame]:
-    """Our means, and the paper's tables beside them, by file name.
+    """Make the tables of our means, alone and beside the paper's, by file name.
 
     `OURS` has every variant, "table3.csv" to "table6.csv" those of the paper, where the
     data set is in that table. Corrected metrics follow the published ones.
@@ -105,7 +105,7 @@ def papers(study: Study) -> dict[str, pd.DataFrame]:
 
 
 def _beside(study: Study, cells: pd.DataFrame) -> Iterator[_Row]:
-    """Rows of one table of the paper: published cells, then corrected metrics."""
+    """Make rows of a table of the paper: published cells, then corrected metrics."""
     cells_by_key = {published.key: published for published in each_cell(cells)}
     by_key = {
         (published.variant, published.target, published.metric): published
@@ -133,7 +133,7 @@ def _estimated(
 
 
 def _judged(study: Study, cell: Cell, cells: _Cells, ours: Estimate | None) -> _Row:
-    """What a published cell adds to the row of our estimate."""
+    """Return the columns that a published cell adds to the row of our estimate."""
     partner = partner_of(cell, cells)
     row: _Row = {"published": cell.value, "published_se": cell.standard_error}
     if ours is None:
@@ -157,7 +157,7 @@ def _judged(study: Study, cell: Cell, cells: _Cells, ours: Estimate | None) -> _
 
 
 def _p_same(ours: Estimate, cell: Cell, error: float, df: int) -> float:
-    """P of two one-sided tests that ours and the published mean are the same."""
+    """Test that ours and the published mean are the same: p of two one-sided tests."""
     ratio = estimates.is_ratio(cell.metric)
     mean = ours.mean / cell.value if ratio else ours.mean - cell.value
     if ratio and not mean > 0:
@@ -170,7 +170,7 @@ def _p_same(ours: Estimate, cell: Cell, error: float, df: int) -> float:
 
 
 def _others(cell: Cell, cells: _Cells, limit: float) -> str:
-    """How many other losses' published values the limit does not tell from this one."""
+    """Count other losses whose published values are within the limit of this one."""
     same = (cell.target, cell.metric)
     others = (other for other in cells.values() if other.variant != cell.variant)
     gaps = [abs(o.value - cell.value) for o in others if (o.target, o.metric) == same]
@@ -178,7 +178,7 @@ def _others(cell: Cell, cells: _Cells, limit: float) -> str:
 
 
 def _direction(study: Study, cell: Cell, partner: Cell, ours: Estimate) -> str:
-    """Whether we differ from the partner as the paper does: "same", "opposite" or "".
+    """Compare the sign of a difference with the paper: "same", "opposite" or "".
 
     "" where the paper's own difference is within its errors, or the partner not run.
     """
@@ -223,7 +223,7 @@ def _family(study: Study, target: str, metric: str, test: str) -> list[_Row]:
 
 
 def same_loss(study: Study, target: str, metric: str, test: str) -> tuple[int, int]:
-    """How many pairs of trainings of one loss have p < 0.05, and of how many.
+    """Count the pairs of trainings of one loss with p < 0.05, and all of them.
 
     Of more than `_MOST_PAIRS` pairs so many are compared at most, evenly spread: their
     number grows with the square of that of the trainings.
@@ -238,7 +238,7 @@ def same_loss(study: Study, target: str, metric: str, test: str) -> tuple[int, i
 
 
 def thresholds(study: Study) -> pd.DataFrame:
-    """The main variants at each softmax threshold, from the histograms alone."""
+    """Measure the main variants at each softmax threshold, from the histograms."""
     keys = product(study.targets, study.main, THRESHOLDS, _THRESHOLD_METRICS)
     rows = (
         variant.columns
@@ -250,7 +250,7 @@ def thresholds(study: Study) -> pd.DataFrame:
 
 
 def costs(study: Study) -> pd.DataFrame:
-    """What each run cost: hours, memory and the hardware that it took."""
+    """Make the table of costs: hours, memory and hardware of each run."""
     rows = [
         {"replicate": 1} | run.record | run.record.get("times", {}) | variant.columns
         for variant, runs in study.runs.items()
@@ -260,7 +260,7 @@ def costs(study: Study) -> pd.DataFrame:
 
 
 def temperatures(study: Study) -> pd.DataFrame:
-    """What temperature scaling does to each loss, and whether it makes up for it.
+    """Compare each loss before and after temperature scaling, and with DSC++.
 
     Only seeds with both runs count; with one of them intervals are over images alone.
     Differences are of the same cases: `difference` is after - before, `to_dscpp` the
@@ -305,7 +305,7 @@ def _paired(
 
 
 def other_sets(study: Study) -> pd.DataFrame:
-    """A row for each run, other set, class and metric; none where none was measured.
+    """Make a row for each run, other set, class and metric that was measured.
 
     Seeds are not joined: each row is one network on all images of one set.
     """
@@ -320,7 +320,7 @@ def other_sets(study: Study) -> pd.DataFrame:
 
 
 def _of_other_set(path: Path) -> list[_Row]:
-    """Means of another set, whose measures are as they were written."""
+    """Return the means of another set, after a check of its file hash."""
     description = path.with_name("set.json")
     try:
         record = schema.load(description, MeasuredSet) if description.exists() else {}
@@ -344,7 +344,7 @@ def set_summary(
     split: str | None = None,
     shown: Sequence[str] = ("nll", "brier", "dice", "jaccard"),
 ) -> list[str]:
-    """What a `cases.csv` says, in a line for each class.
+    """Summarise a `cases.csv` in a line for each class.
 
     Args:
         path: the file.
@@ -365,7 +365,7 @@ def set_summary(
 
 
 def _of_set(path: Path, split: str | None = None) -> list[_Row]:
-    """Means of one set by class and metric; see `frame.read_cases`."""
+    """Return means of one set by class and metric; see `frame.read_cases`."""
     rows = read_cases(path, "dscpp evaluate --run … --images … --masks …")
     if split is not None:
         rows = rows[rows["split"] == split]
@@ -379,14 +379,14 @@ def _of_set(path: Path, split: str | None = None) -> list[_Row]:
 
 
 def brief_means(path: Path) -> dict[str, float]:
-    """Mean Dice and NLL of a run's `cases.csv` over test images, then over classes."""
+    """Average Dice and NLL of a run's `cases.csv` over test images, then classes."""
     rows = selected(read_cases(path, "dscpp evaluate --run …"))
     by_class = rows[rows["split"] == "test"].groupby("target")
     return by_class[["dice", "nll"]].mean().mean().to_dict()
 
 
 def usable(studies: Iterable[Study]) -> list[Study]:
-    """Those that may fill a published cell, the paper's preset before others."""
+    """Return the studies that may fill a published cell, preset paper first."""
     kept = [
         study for study in studies if not study.simulated and study.preset in PRESETS
     ]
@@ -394,7 +394,7 @@ def usable(studies: Iterable[Study]) -> list[Study]:
 
 
 def deciding(studies: Iterable[Study]) -> list[Study]:
-    """`usable`, last those in which no loss has two seeds: they decide nothing."""
+    """Sort `usable` studies; last those that decide nothing: no loss has two seeds."""
     return sorted(
         usable(studies),
         key=lambda study: all(len(study.seeds(loss)) < 2 for loss in study.main),
@@ -404,7 +404,7 @@ def deciding(studies: Iterable[Study]) -> list[Study]:
 def over_all(
     cells: pd.DataFrame, files_of: Mapping[Study, Mapping[str, pd.DataFrame]]
 ) -> dict[str, pd.DataFrame]:
-    """Every published cell once, whichever preset fills it, by file name.
+    """Make tables with every published cell once, filled by any preset, by file name.
 
     `cells` (`Paper.cells`) give the order; `files_of` has each study's own tables.
     """
@@ -421,7 +421,7 @@ def over_all(
 
 
 def _every_cell(cells: pd.DataFrame, parts: list[pd.DataFrame]) -> pd.DataFrame:
-    """One table over all data sets; of several parts the first fills a cell."""
+    """Make one table over all data sets; of several parts the first fills a cell."""
     published = {"value": "published", "standard_error": "published_se"}
     empty = cells.rename(columns=published).assign(verdict="not run")
     columns = [*COLUMNS["over all"], "class"]
@@ -463,7 +463,7 @@ def summary(
 
 
 def _comparison(row: Mapping[str, Any]) -> tuple[object, ...]:
-    """What is compared in a cell, whichever table or side it stands on."""
+    """Return what a cell compares, the same for either table and side."""
     gamma = row["gamma"] if row["gamma"] == row["gamma"] else None
     labels = (Variant(row["loss"], gamma).label, row["partner"])
     # Gamma 1 is the plain loss.

@@ -109,7 +109,7 @@ def block(study: Study, target: str, tests: pd.DataFrame) -> Block:
 def _loss_rows(
     study: Study, target: str, trained: list[Variant]
 ) -> Iterator[list[str]]:
-    """A row of ours for each variant; the paper's under it where there is one."""
+    """Make a row of ours for each variant, and the paper's under it if it has one."""
     # Table 3 repeats cells of Table 4: whichever comes first is shown, they agree.
     published: dict[tuple[Variant, str], Cell] = {}
     for cell in each_cell(study.cells[study.cells["target"] == target]):
@@ -133,7 +133,7 @@ def _loss_rows(
 
 
 def _name(study: Study, variant: Variant, every: list[int]) -> str:
-    """A variant's label; with its seeds where the headline names others too."""
+    """Return a variant's label, with its seeds where the headline names others too."""
     seeds, trainings = study.seeds(variant), len(study.runs[variant])
     if variant.method == TRUTH:
         return variant.label
@@ -143,7 +143,7 @@ def _name(study: Study, variant: Variant, every: list[int]) -> str:
 
 
 def _as_published(study: Study, variant: Variant, target: str) -> list[str]:
-    """The paper's column for each of `_HEADINGS`: one Brier where both forms agree."""
+    """Return the paper's columns for `_HEADINGS`; one Brier if both forms agree."""
     forms = ("brier", "brier_published")
     ours, theirs = (study.measures(variant, target, metric) for metric in forms)
     same = np.array_equal(ours, theirs, equal_nan=True)
@@ -151,7 +151,7 @@ def _as_published(study: Study, variant: Variant, target: str) -> list[str]:
 
 
 def _p_rows(study: Study, target: str, tests: pd.DataFrame) -> list[list[str]]:
-    """P of DSC++ against DSC: both tests, the paired one also after Holm."""
+    """Make rows of p of DSC++ against DSC: both tests, the paired also after Holm."""
     # In the order of the paper's losses, as `tables.comparisons` pairs them.
     tested = _PAIR[0].rows(_PAIR[1].rows(tests, "_a"), "_b")
     tested = tested[tested["target"] == target].set_index(["test", "metric"])
@@ -177,7 +177,7 @@ def _p(p: float) -> str:
 
 
 def _notes(study: Study, target: str, trained: list[Variant]) -> list[str]:
-    """The notes that apply; last the thresholds whose figures the text prints."""
+    """Return the notes that apply; last the thresholds that the text has values at."""
     changed = [
         run.name
         for variant in trained
@@ -256,7 +256,7 @@ def _cells(rows: pd.DataFrame, shown: Mapping[tuple[str, str], str]) -> list[str
 
 
 def _of_class(study: Study, name: str, target: object) -> str:
-    """A loss, with the class where there are several."""
+    """Return a loss, with the class where there are several."""
     return name + (f", {target}" if len(study.targets) > 1 else "")
 
 
@@ -325,7 +325,7 @@ def _scaled_line(study: Study, row: dict[str, Any]) -> list[str]:
 
 
 def margins() -> str:
-    """The margins of "the same", with their reasons."""
+    """List the margins of "the same", with their reasons."""
     words = {True: "ratio", False: "difference"}
     lines = [
         [f"`{metric}`", f"{words[is_ratio(metric)]} {low:g} to {high:g}", reason]
@@ -335,7 +335,7 @@ def margins() -> str:
 
 
 def same_loss(study: Study, files: _Files) -> str:
-    """How often each test tells two trainings of the same loss apart, by metric."""
+    """Count how often each test separates two trainings of one loss, by metric."""
     rows = files["tests.csv"]
     rows = rows[rows["same_loss"].ne("")].drop_duplicates(["target", "metric", "test"])
     if rows.empty:
@@ -347,7 +347,7 @@ def same_loss(study: Study, files: _Files) -> str:
 
 
 def others_within(study: Study, files: _Files) -> str:
-    """How many other losses' printed values `within` does not tell from a cell's."""
+    """Count other losses whose printed values would be `within` too, by metric."""
     frames = [frame for frame in files.values() if "others_within" in frame]
     rows = pd.concat(frames) if frames else pd.DataFrame(columns=["others_within"])
     rows = rows[rows["others_within"].notna()]
@@ -362,7 +362,7 @@ def others_within(study: Study, files: _Files) -> str:
 
 
 def spreads(study: Study, files: _Files) -> str:
-    """What seeds of each loss with `OWN_SEEDS` of them differ by, and all pooled."""
+    """List the spread over seeds of each loss with `OWN_SEEDS` seeds, and pooled."""
     several = [
         variant for variant in study.main if len(study.seeds(variant)) >= OWN_SEEDS
     ]
@@ -416,7 +416,7 @@ def counts(over_all: _Files) -> str:
 
 
 def claimed(over_all: _Files) -> str:
-    """Counts by table and section, and claims worth a look, of all data sets."""
+    """Count verdicts by table and section, and list notable claims."""
     parts = []
     for kind, rows in over_all[COUNTS].groupby("kind", sort=False):
         grid = rows.pivot(index="group", columns="verdict", values="count")
