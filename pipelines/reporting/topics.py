@@ -308,10 +308,11 @@ def scaled(study: Study, files: _Files) -> str:
 def _scaled_line(study: Study, row: dict[str, Any]) -> list[str]:
     gamma = row["gamma"] if row["gamma"] == row["gamma"] else None
     name = Variant(row["loss"], gamma).label
-    # Replicates included.
-    method = f"{name} + {TEMPERATURE}"
-    trainings = sum(
-        len(r) for variant, r in study.runs.items() if variant.label == method
+    trainings = sum(  # replicates included
+        len(runs)
+        for variant, runs in study.runs.items()
+        if variant.method == TEMPERATURE
+        and (variant.columns["loss"], variant.gamma) == (row["loss"], gamma)
     )
     more = f" ({trainings} trainings)" if trainings > row["seeds"] else ""
     spread = " ({temperature_low:.2f} to {temperature_high:.2f})"
