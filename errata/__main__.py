@@ -18,7 +18,7 @@ from pathlib import Path
 from data_io.datasets import by_name
 from data_io.errors import InputError
 from errata import GROUPS, page, registry
-from errata.registry import Part
+from errata.registry import Measurement
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,8 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    about = (__doc__ or "").partition("\n\n")[2]
-    parser = argparse.ArgumentParser("python -m errata", description=about)
+    text = (__doc__ or "").partition("\n\n")[2]
+    parser = argparse.ArgumentParser("python -m errata", description=text)
     add, sources = parser.add_argument, list(registry.SOURCES)
     add("entries", nargs="*", metavar="ENTRY")
     add("--write", action="store_true", help="write docs/errata.*")
@@ -51,14 +51,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def load() -> list[Part]:
+def load() -> list[Measurement]:
     """Import the modules of all entries, which registers them; gives their parts."""
     for group in GROUPS:
         importlib.import_module(f"errata.{group}")
-    return registry.parts()
+    return registry.measurements()
 
 
-def _chosen(names: list[str], sources: Sequence[str]) -> list[Part]:
+def _chosen(names: list[str], sources: Sequence[str]) -> list[Measurement]:
     parts = load()
     known = list(dict.fromkeys(part.entry for part in parts))
     for name in names:
@@ -70,13 +70,13 @@ def _chosen(names: list[str], sources: Sequence[str]) -> list[Part]:
     return [part for part in parts if part.entry in wanted and part.source in sources]
 
 
-def _list(chosen: list[Part]) -> None:
+def _list(chosen: list[Measurement]) -> None:
     for name in dict.fromkeys(part.entry for part in chosen):
         sources = (part.source for part in chosen if part.entry == name)
         print(f"{name:28s} {', '.join(sources)}")
 
 
-def _measure(chosen: list[Part], data: Path | None, fast: bool) -> page.Rows:
+def _measure(chosen: list[Measurement], data: Path | None, fast: bool) -> page.Rows:
     """Measure and print parts; those that are skipped say why."""
     rows = []
     for part in chosen:
@@ -86,15 +86,15 @@ def _measure(chosen: list[Part], data: Path | None, fast: bool) -> page.Rows:
             continue
         try:
             root = by_name(part.needs).locate(data) if part.needs else None
-            found = part.rows(root)
+            measured = part.rows(root)
         except InputError as error:
             print(f"{title}: skipped, no data.\n  {error}")
             continue
         print(f"{title}: {part.measured_on}")
-        for row in found:
+        for row in measured:
             pair = (f"{form} {row[form] or '-'}" for form in ("published", "corrected"))
             print(f"  {row['quantity']}: {', '.join(pair)} {row['unit']}".rstrip())
-        rows += found
+        rows += measured
     return rows
 
 

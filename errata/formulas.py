@@ -65,15 +65,15 @@ def _gradient(classes: int, factor: int) -> Floats:
     random = np.random.default_rng(0)
     y = one_hot(random.integers(classes, size=1000), classes)
     logits = random.normal(size=y.shape) + 2 * y
-    step, found = 1e-4, np.empty(50)
-    for number in range(found.size):
+    step, gradient = 1e-4, np.empty(50)
+    for number in range(gradient.size):
         shift = np.zeros_like(logits)
         shift[0, number, 0] = step
         up, down = (
             value("Tversky", y, softmax(logits + x, axis=-1)) for x in (shift, -shift)
         )
-        found[number] = factor * (up - down) / (2 * step)
-    return found
+        gradient[number] = factor * (up - down) / (2 * step)
+    return gradient
 
 
 @measured("eq14-sign", "constructed", "one background voxel, beta 0.5")
@@ -144,12 +144,12 @@ def nan_at_zero() -> Iterator[Row]:
 
 def _perfect_counts(exponent: float) -> tuple[np.float32, np.float32, np.float32]:
     """TP, FN, FP of the foreground, a tenth of 512x512, p clipped, in float32."""
-    truth = np.zeros(512 * 512, np.float32)
-    truth[: truth.size // 10] = 1
-    p = np.clip(truth, np.float32(FLOOR), np.float32(1 - FLOOR))
+    label = np.zeros(512 * 512, np.float32)
+    label[: label.size // 10] = 1
+    p = np.clip(label, np.float32(FLOOR), np.float32(1 - FLOOR))
     power = np.float32(exponent)
-    fn, fp = (truth * (1 - p)) ** power, ((1 - truth) * p) ** power
-    return (truth * p).sum(), fn.sum(), fp.sum()
+    fn, fp = (label * (1 - p)) ** power, ((1 - label) * p) ** power
+    return (label * p).sum(), fn.sum(), fp.sum()
 
 
 @measured("one-minus-ratio", "constructed", "perfect prediction of 512x512, float32")
@@ -164,12 +164,12 @@ def one_minus_ratio() -> Iterator[Row]:
 @measured("clipped-labels", "constructed", "512x512 voxels, a tenth foreground")
 def clipped_labels() -> Iterator[Row]:
     """DSC++ with the labels clipped to [1e-7, 1 - 1e-7] like p, and not."""
-    truth = np.zeros(512 * 512, np.intp)
-    truth[: truth.size // 10] = 1
+    label = np.zeros(512 * 512, np.intp)
+    label[: label.size // 10] = 1
     cases = {
-        "perfect prediction": (truth, truth.astype(float)),
-        "p = 0.6 for the true class": (truth, np.where(truth == 1, 0.6, 0.4)),
-        "no foreground, p = 1e-4": (0 * truth, np.full(truth.size, 1e-4)),
+        "perfect prediction": (label, label.astype(float)),
+        "p = 0.6 for the true class": (label, np.where(label == 1, 0.6, 0.4)),
+        "no foreground, p = 1e-4": (0 * label, np.full(label.size, 1e-4)),
     }
     for name, (labels, chance) in cases.items():
         y, p = one_hot(labels), pair(chance)
@@ -234,8 +234,8 @@ def keras_tversky() -> Iterator[Row]:
     import keras
 
     p = np.array([0.5, 1.0])
-    for name, truth in (("a false positive", [0.0, 1.0]), ("a miss", [1.0, 1.0])):
-        y = np.array(truth)
+    for name, labels in (("a false positive", [0.0, 1.0]), ("a miss", [1.0, 1.0])):
+        y = np.array(labels)
         theirs = keras.losses.tversky(y[None], p[None], alpha=0.3, beta=0.7)
         tp, errors = y @ p, 0.3 * (1 - y) @ p + 0.7 * y @ (1 - p)
         yield Row(

@@ -45,7 +45,7 @@ def classless_pixels() -> Iterator[Row]:
     """Pixels without any class after augmentation, and what a perfect network pays."""
     label = np.eye(2)[phantom_label(*SIZE)][None]
     drawn = list(_augmented(label, DRAWS))
-    lost = np.array([1 - one.sum(axis=-1).mean() for one in drawn])
+    lost = np.array([1 - sample.sum(axis=-1).mean() for sample in drawn])
     yield Row("share of samples with pixels of no class", np.mean(lost > 0), 0.0)
     mean = 100 * lost[lost > 0].mean()
     yield Row("pixels of no class in such a sample, mean", mean, 0.0, unit="%")
@@ -59,9 +59,9 @@ def _of_perfect(name: str, label: np.ndarray) -> list[float]:
     """A loss with pixels of no class as they are, and as background."""
     whole = label.copy()
     whole[label.sum(axis=-1) == 0, 0] = 1
-    found = (reference(name, y[None], whole[None]).value for y in (label, whole))
+    values = (reference(name, y[None], whole[None]).value for y in (label, whole))
     # What p is held from 0 by, 1e-7 a voxel, is not what is looked for.
-    return [round(float(value[0]), 5) for value in found]
+    return [round(float(value[0]), 5) for value in values]
 
 
 def _augmented(label: np.ndarray, draws: int) -> Iterator[np.ndarray]:
@@ -88,7 +88,7 @@ def mirroring() -> Iterator[Row]:
         augment.rotations = augment.scaling = False
         with seeded(0):
             drawn = [augment.run(image.copy(), image.copy())[0] for _ in range(4000)]
-        share = np.mean([not np.array_equal(one, image) for one in drawn])
+        share = np.mean([not np.array_equal(sample, image) for sample in drawn])
         what = f"share of samples mirrored, {axes}D: code, paper (0.15 an axis)"
         yield Row(what, share, 1 - 0.85**axes)
     what = "share of samples left as they are, 2D: code, paper"
@@ -104,9 +104,9 @@ def scaling_sense() -> Iterator[Row]:
         mesh = warps.scale_coords(
             warps.create_zero_centered_coordinate_mesh((200, 200)), factor
         )
-        found = warps.interpolate_img(image, mesh + 99.5, order=1)
+        scaled = warps.interpolate_img(image, mesh + 99.5, order=1)
         what = f"edge of the square at scale {factor}: code, paper's words"
-        yield Row(what, math.sqrt(found.sum()), 100 * factor, unit="pixels")
+        yield Row(what, math.sqrt(scaled.sum()), 100 * factor, unit="pixels")
     # Half the draws are from 0.85 to 1, half from 1 to 1.25.
     yield Row("share of draws below 1: code, even over the range", 0.5, 0.15 / 0.4)
 
@@ -207,12 +207,12 @@ def last_class_of_half(label: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
     Each class on its own, linearly; a voxel has the last class that reaches 0.5, or 0.
     """
-    found = np.zeros(shape, label.dtype)
+    classes = np.zeros(shape, label.dtype)
     for value in np.unique(label):
         mask = (label == value).astype(float)
         share = resize(mask, shape, 1, mode="edge", clip=True, anti_aliasing=False)
-        found[share >= 0.5] = value
-    return found
+        classes[share >= 0.5] = value
+    return classes
 
 
 def highest_class(label: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -247,7 +247,9 @@ def jpeg_masks() -> Iterator[Row]:
     read = np.asarray(Image.open(memory, formats=["JPEG"]))
     grey = 100 * np.mean((read > 0) & (read < 255))
     yield Row("pixels that are neither 0 nor 255", grey, 0.0, unit="%")
-    shares = (found.sum() / (mask > 0).sum() for found in (read > 0, read >= 128))
+    shares = (
+        foreground.sum() / (mask > 0).sum() for foreground in (read > 0, read >= 128)
+    )
     yield Row("foreground by value > 0 / by value >= 128", *shares)
 
 

@@ -29,15 +29,15 @@ def label_map_scores_of_kits19(root: Path) -> Iterator[Row]:
     from data_io.datasets.kits19 import kits19
     from data_io.files import nifti
 
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in TARGETS}
+    scores: dict[str, list[dict[str, float]]] = {name: [] for name in TARGETS}
     cases = kits19.cases(root)
     for case in cases:
         measures = CaseMetrics([*TARGETS.values()])
         for plane in nifti.read_label(kits19.roles(root, case)["observer1"]):
             measures.add(plane, np.eye(3, dtype=np.float32)[plane])
-        for name, values in found.items():
+        for name, values in scores.items():
             values.append(measures.of(TARGETS[name]))
-    for name, values in found.items():
+    for name, values in scores.items():
         means = pd.DataFrame(values).mean(skipna=False).to_dict()
         yield from _perfect(f"{name}, mean of {len(cases)} cases", means)
 
@@ -55,8 +55,8 @@ def undefined_scores() -> Iterator[Row]:
     image = np.array([0, 1, 1, 1]), np.array([0, 0, 1, 1])
     empty = np.zeros((2, 4), int)
     scores = [
-        case_metrics(truth, np.eye(2)[guess], target=1)["dice"]
-        for truth, guess in (image, image, image, image, empty)
+        case_metrics(label, np.eye(2)[guess], target=1)["dice"]
+        for label, guess in (image, image, image, image, empty)
     ]
     yield Row("mean Dice", np.mean(scores), np.nanmean(scores))
 
@@ -71,20 +71,20 @@ def native_size() -> Iterator[Row]:
     """
     from data_io.prepare.miscnn_compat import Resize, Sample
 
-    truth = phantom_label(292, 283)
-    resized = Sample("x", np.zeros((*truth.shape, 1)), 1, 2, {})
-    resized.add_segmentation(truth[..., np.newaxis])
+    label = phantom_label(292, 283)
+    resized = Sample("x", np.zeros((*label.shape, 1)), 1, 2, {})
+    resized.add_segmentation(label[..., np.newaxis])
     Resize((128, 128)).preprocessing(resized, training=True)
     wrong = np.roll(resized.seg_data[..., 0], 1, axis=1)
     softmax = np.stack([1 - wrong, wrong], axis=-1).astype(np.float64)
     forms = []
     for order in (1, 0):
-        sample = Sample("x", np.zeros((1, 1, 1)), 1, 2, {"original_shape": truth.shape})
+        sample = Sample("x", np.zeros((1, 1, 1)), 1, 2, {"original_shape": label.shape})
         step = Resize((128, 128), order_seg=order)
-        native = step.postprocessing(sample, softmax, activation_output=True)
-        forms.append(case_metrics(truth, np.clip(native, 0, 1), target=1))
+        restored = step.postprocessing(sample, softmax, activation_output=True)
+        forms.append(case_metrics(label, np.clip(restored, 0, 1), target=1))
     for metric, name in (("nll", "NLL"), ("brier", "Brier"), ("dice", "Dice")):
-        yield Row(name, *(found[metric] for found in forms))
+        yield Row(name, *(scores[metric] for scores in forms))
 
 
 @measured("argmax-threshold", "constructed", "all probabilities of three classes, even")

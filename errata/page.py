@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 from data_io.errors import InputError
-from errata.registry import COLUMNS, PROJECT, SOURCES, parts
+from errata.registry import COLUMNS, PROJECT, SOURCES, measurements
 from pipelines.reporting import markdown
 from pipelines.reporting.published import read_rows
 from pipelines.runs.run import write_atomically, write_csv
@@ -40,7 +40,7 @@ def merge(old: Rows, new: Rows) -> Rows:
         return row["entry"], row["source"]
 
     again = {key(row) for row in new}
-    order = {part.key: place for place, part in enumerate(parts())}
+    order = {part.key: number for number, part in enumerate(measurements())}
     rows = [*(row for row in old if key(row) not in again), *new]
     return sorted((r for r in rows if key(r) in order), key=lambda r: order[key(r)])
 
@@ -69,8 +69,8 @@ def update(page: Path, rows: Rows) -> None:
             f"difference in {', '.join(odd)}; write or remove its section"
         )
     for name in named:
-        own = [row for row in rows if row["entry"] == name]
-        text = markdown.replace_marked(page, text, name, table(name, own))
+        entry_rows = [row for row in rows if row["entry"] == name]
+        text = markdown.replace_marked(page, text, name, table(name, entry_rows))
     write_atomically(page, lambda aside: aside.write_text(text, "utf-8"))
 
 
@@ -94,5 +94,5 @@ def _table(rows: Rows) -> str:
         )
         for row in rows
     ]
-    made = markdown.table(("", "published", "corrected"), cells)
-    return made.replace("  ", " ")  # of empty cells
+    text = markdown.table(("", "published", "corrected"), cells)
+    return text.replace("  ", " ")  # of empty cells

@@ -89,9 +89,9 @@ def count(metric: str, losses: list[str], lowest: bool) -> str | int:
     cells = printed("table4").query("metric == @metric")
     table = cells.pivot_table("value", "dataset", "loss")
     first = table.eq(table.min(axis=1) if lowest else table.max(axis=1), axis=0)
-    own = first[losses].any(axis=1)
+    best = first[losses].any(axis=1)
     others = first.drop(columns=losses).any(axis=1)
-    alone, tied = int((own & ~others).sum()), int((own & others).sum())
+    alone, tied = int((best & ~others).sum()), int((best & others).sum())
     return f"{alone} and {tied} tied" if tied else alone
 
 
@@ -107,32 +107,34 @@ def table4_claims() -> Iterator[Row]:
         ("Focal has the lowest Jaccard", "jaccard", ["Focal"], 4),
         ("DSC++ has the lowest NLL", "nll", ["DSC++"], None),
     )
-    for text, metric, losses, said in claims:
-        found = count(metric, losses, "lowest" in text)
-        yield Row(text, said, found, unit="of five data sets")
+    for text, metric, losses, claimed in claims:
+        counted = count(metric, losses, "lowest" in text)
+        yield Row(text, claimed, counted, unit="of five data sets")
 
 
-def against(rule: str, said: str) -> Iterator[Row]:
+def against(rule: str, claimed: str) -> Iterator[Row]:
     """P of each pair of printed means that does not bear out a claim.
 
     Args:
         rule: of the claims, "differs" or "no difference".
-        said: what the text says of p.
+        claimed: what the text says of p.
     """
     seen = set()
-    claims = (one for one in published_claims(PAPER) if one.row["rule"] == rule)
-    for own, part in ((one, part) for one in claims for part in one.parts):
-        found = PAPER.figures(part.dataset, part.target, part.measured, part.metric)
+    claims = [claim for claim in published_claims(PAPER) if claim.row["rule"] == rule]
+    for claim, part in ((c, part) for c in claims for part in c.parts):
+        means = PAPER.printed_means(
+            part.dataset, part.target, part.measured, part.metric
+        )
         for a, b in product(part.a, part.b) if part.b else combinations(part.a, 2):
             alone = dataclasses.replace(part, a=(a,), b=(b,))
             key = (part.name, frozenset((a, b)))
-            if key not in seen and own.rule.in_print(alone, found) == FAILS:
+            if key not in seen and claim.rule.in_print(alone, means) == FAILS:
                 seen.add(key)
                 where = part.name.removesuffix(f" {part.metric}")
                 text = (
                     f"p of {NAMES[part.metric]}, {a.label} against {b.label}, {where}"
                 )
-                yield Row(text, said, p_of(found[a], found[b]))
+                yield Row(text, claimed, p_of(means[a], means[b]))
 
 
 @measured("no-difference-claims", "paper", "all such claims: p by printed SE")
@@ -160,29 +162,29 @@ def one_rule_for_both() -> Iterator[Row]:
 
     for metric in ("dice", "jaccard"):
         plus = drive(metric, "DSC++")
-        for name, other, said in (
+        for name, rival, claimed in (
             ("Focal", drive(metric, "Focal"), significant),
             ("gamma 4.5", cell("table3", metric, gamma=4.5), none),
         ):
             where = f"{NAMES[metric]}, DSC++ at gamma 2 against {name}, DRIVE"
-            yield Row(f"mean of {where}", plus[0], other[0])
-            yield Row(f"p of {where}", said, p_of(plus, other))
-    for metric, said in (("dice", significant), ("nll", none)):
+            yield Row(f"mean of {where}", plus[0], rival[0])
+            yield Row(f"p of {where}", claimed, p_of(plus, rival))
+    for metric, claimed in (("dice", significant), ("nll", none)):
         p = p_of(drive(metric, "DSC++"), drive(metric, "CE"))
-        yield Row(f"p of {NAMES[metric]}, DSC++ against CE, DRIVE", said, p)
-    for loss, said_p in (("DSC", 2e-6), ("CE", 4e-7), ("Focal", 0.0002)):
-        p = p_of(*(_kits19("kidney tumour", one, "dice") for one in (loss, "DSC++")))
-        yield Row(f"p of Dice, DSC++ against {loss}, KiTS19 tumour", said_p, p)
+        yield Row(f"p of {NAMES[metric]}, DSC++ against CE, DRIVE", claimed, p)
+    for loss, claimed_p in (("DSC", 2e-6), ("CE", 4e-7), ("Focal", 0.0002)):
+        p = p_of(*(_kits19("kidney tumour", name, "dice") for name in (loss, "DSC++")))
+        yield Row(f"p of Dice, DSC++ against {loss}, KiTS19 tumour", claimed_p, p)
     others = ("Tversky", "Focal Tversky")
     for metric in ("dice", "jaccard"):
         for loss in ("Combo", "Unified Focal"):
-            rivals = [cell("table6", metric, loss=one) for one in others]
+            rivals = [cell("table6", metric, loss=name) for name in others]
             rivals.append(drive(metric, "DSC"))
-            own = cell("table6", metric, loss=loss)
+            mean, _ = cell("table6", metric, loss=loss)
             names = ", ".join(("DSC", *others))
-            said = f"{loss} has a higher {NAMES[metric]} than {names}"
-            ahead = sum(own[0] > value for value, _ in rivals)
-            yield Row(said, "generally", ahead, unit="of three")
+            text = f"{loss} has a higher {NAMES[metric]} than {names}"
+            ahead = sum(mean > value for value, _ in rivals)
+            yield Row(text, "generally", ahead, unit="of three")
 
 
 def _kits19(target: str, loss: str, metric: str) -> Cell:
@@ -213,7 +215,7 @@ def table3_errors() -> Iterator[Row]:
     for gamma in (1.0, 2.5):
         value, error = cell("table3", "jaccard", gamma=gamma)
         yield Row(f"standard error at gamma {gamma:g}", error, error / 10)
-        p = (p_of((value, one), standard) for one in (error, error / 10))
+        p = (p_of((value, spread), standard) for spread in (error, error / 10))
         yield Row(f"p of gamma {gamma:g} against 2", *p)
 
 
@@ -248,11 +250,11 @@ def image_sizes() -> Iterator[Row]:
         "DRIVE": ((584, 768), (584, 565)),
         "CVC-ClinicDB": ((288, 368), (288, 384)),
     }
-    for name, (said, real) in sizes.items():
+    for name, (claimed, real) in sizes.items():
         yield Row(
-            f"{name}, rows x columns", *("x".join(map(str, s)) for s in (said, real))
+            f"{name}, rows x columns", *("x".join(map(str, s)) for s in (claimed, real))
         )
-        yield Row(f"{name}, pixels", math.prod(said), math.prod(real))
+        yield Row(f"{name}, pixels", math.prod(claimed), math.prod(real))
 
 
 @measured("p-of-20", "paper", "printed p of DRIVE; two samples of 20, fully separated")
@@ -270,7 +272,7 @@ def many_tests() -> Iterator[Row]:
     """Those below 0.05 without a correction, and with Holm's over what is printed."""
     p = np.array([float(row["p"]) for row in PAPER.p_values])
     corrected = statistics.holm(p)
-    below = ((one < 0.05).sum() for one in (p, corrected))
+    below = ((values < 0.05).sum() for values in (p, corrected))
     yield Row("p values below 0.05", *below, unit=f"of {len(p)}")
     yield Row("largest p", p.max(), corrected.max())
     # The p values of the other two data sets are not printed: they are above 0.05.
@@ -281,11 +283,11 @@ def many_tests() -> Iterator[Row]:
 @measured("kits19-p-values", "paper", "section 3.2.2 against Table 5")
 def kits19_p_values() -> Iterator[Row]:
     """Which calibration score the printed p can be of: DSC++ against DSC, by SE."""
-    for target, said in (("kidney", 3e-8), ("kidney tumour", 2e-8)):
+    for target, claimed in (("kidney", 3e-8), ("kidney tumour", 2e-8)):
         for metric, name in (("nll", "NLL"), ("brier", "Brier")):
             p = p_of(*(_kits19(target, loss, metric) for loss in ("DSC", "DSC++")))
             where = f"p of {target}, {name} (the text: of calibration scores)"
-            yield Row(where, said, p)
+            yield Row(where, claimed, p)
 
 
 @measured("threshold-cost", "paper", "section 3.4: DSC++ on DRIVE")

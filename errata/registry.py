@@ -68,7 +68,7 @@ Measure = Callable[..., Iterator[Row]]
 
 
 @dataclass(frozen=True)
-class Part:
+class Measurement:
     """The part of an entry that one function measures.
 
     Attributes:
@@ -98,37 +98,39 @@ class Part:
         Args:
             root: the folder of the data set that it needs.
         """
-        found = self.measure(root) if self.needs else self.measure()
-        about = (self.entry, self.source, self.measured_on)
-        named = dict(zip(COLUMNS, about, strict=False))
-        return [{**named, **row.cells()} for row in found]
+        results = self.measure(root) if self.needs else self.measure()
+        values = (self.entry, self.source, self.measured_on)
+        named = dict(zip(COLUMNS, values, strict=False))
+        return [{**named, **row.cells()} for row in results]
 
 
-_PARTS: list[Part] = []
+_MEASUREMENTS: list[Measurement] = []
 
 
 def measured(
     entry: str, source: str, measured_on: str, needs: str = "", slow: bool = False
 ) -> Callable[[Measure], Measure]:
-    """Register a function as a part of an entry; arguments as in `Part`.
+    """Register a function as a part of an entry; arguments as in `Measurement`.
 
     Raises:
         ValueError: no such source, or the entry has a part of that source already.
     """
     if source not in SOURCES:
         raise ValueError(f"source: expected one of {list(SOURCES)}, received {source}")
-    if any(part.key == (entry, source) for part in _PARTS):
+    if any(part.key == (entry, source) for part in _MEASUREMENTS):
         raise ValueError(f"{entry}: expected one part from {source}, received two")
 
     def register(measure: Measure) -> Measure:
         slowly = slow or bool(needs)
-        _PARTS.append(Part(entry, source, measured_on, measure, needs, slowly))
+        _MEASUREMENTS.append(
+            Measurement(entry, source, measured_on, measure, needs, slowly)
+        )
         return measure
 
     return register
 
 
-def parts() -> list[Part]:
+def measurements() -> list[Measurement]:
     """All parts, those of one entry together; entries as they were registered."""
-    entries = list(dict.fromkeys(part.entry for part in _PARTS))
-    return sorted(_PARTS, key=lambda part: entries.index(part.entry))
+    entries = list(dict.fromkeys(part.entry for part in _MEASUREMENTS))
+    return sorted(_MEASUREMENTS, key=lambda part: entries.index(part.entry))

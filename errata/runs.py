@@ -89,20 +89,20 @@ def forms(
     }
 
 
-def lowest(found: dict[str, tuple[float, float]]) -> Iterator[str]:
+def lowest(pairs: dict[str, tuple[float, float]]) -> Iterator[str]:
     """The loss with the lowest published value, and with the lowest corrected one."""
     for form in (0, 1):
-        yield min(found, key=lambda loss: found[loss][form])
+        yield min(pairs, key=lambda loss: pairs[loss][form])
 
 
 @measured("foreground-nll", "run", "DRIVE and 2018DSB, preset reduced, seed 0, test")
 def foreground_nll() -> Iterator[Row]:
     """NLL without and with the background term, and who is ahead by each."""
     for title, group in (("DRIVE", DRIVE), ("2018DSB", DSB)):
-        found = forms(group, "nll")
-        for loss, pair in found.items():
+        values = forms(group, "nll")
+        for loss, pair in values.items():
             yield Row(f"NLL of {loss}, {title}", *pair)
-        yield Row(f"lowest NLL of the three, {title}", *lowest(found))
+        yield Row(f"lowest NLL of the three, {title}", *lowest(values))
         p = (
             statistics.signed_rank(*(column(group, x, name) for x in ("DSC++", "CE"))).p
             for name in ("nll_published", "nll")
@@ -120,10 +120,10 @@ def foreground_nll() -> Iterator[Row]:
 def label_map_scores() -> Iterator[Row]:
     """NLL and Brier of the tumour against the label map, and one against the rest."""
     for metric, name in (("nll", "NLL"), ("brier", "Brier")):
-        found = forms(KITS, metric, TUMOUR, ("DSC", "DSC++"))
-        for loss, pair in found.items():
+        values = forms(KITS, metric, TUMOUR, ("DSC", "DSC++"))
+        for loss, pair in values.items():
             yield Row(f"{name} of the tumour, {loss}", *pair)
-        yield Row(f"lower {name} of the tumour", *lowest(found))
+        yield Row(f"lower {name} of the tumour", *lowest(values))
 
 
 @measured("brier-over-classes", "run", "preset reduced, seed 0, test, DSC++")
@@ -170,13 +170,13 @@ def undefined_scores() -> Iterator[Row]:
 @measured("threshold-comparison", "run", "DRIVE, preset reduced, DSC++, seed 0, test")
 def threshold_comparison() -> Iterator[Row]:
     """Overlap where s < T is called foreground, and where s >= T is."""
-    found = histograms.load(_file(DRIVE, "DSC++", "histograms.npz"))
-    rows = found.where(
+    histogram = histograms.load(_file(DRIVE, "DSC++", "histograms.npz"))
+    rows = histogram.where(
         target="vessel", split="test", region="image", reference="observer1"
     )
-    counts = found.counts[rows]
+    counts = histogram.counts[rows]
     for threshold, metric in ((0.5, "dice"), (0.8, "precision"), (0.2, "recall")):
-        tp, fp, fn, tn = histograms.confusion(counts, threshold, found.edges)
+        tp, fp, fn, tn = histograms.confusion(counts, threshold, histogram.edges)
         pair = (
             np.nanmean(histograms.overlap_scores(*three)[metric])
             for three in ((fn, tn, tp), (tp, fp, fn))
@@ -209,7 +209,7 @@ def counts() -> Iterator[Row]:
 
     record = json.loads(_file(DSB, "DSC", "run.json").read_text("utf-8"))
     parts = ("training", "validation", "test")
-    found = [len(record["split"][part]) for part in parts]
-    names, ours = ("images", *parts), (sum(found), *found)
-    for name, said, own in zip(names, TABLE_1["2018DSB"], ours, strict=True):
-        yield Row(f"2018DSB, {name}: paper, ours", said, own)
+    sizes = [len(record["split"][part]) for part in parts]
+    names, ours = ("images", *parts), (sum(sizes), *sizes)
+    for name, printed, counted in zip(names, TABLE_1["2018DSB"], ours, strict=True):
+        yield Row(f"2018DSB, {name}: paper, ours", printed, counted)

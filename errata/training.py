@@ -31,11 +31,11 @@ def effective_step() -> Iterator[Row]:
 
 def _distance(steps: int, momentum: float) -> float:
     """Keras' SGD with Nesterov momentum: v = m v + lr g, w = w - m v - lr g."""
-    velocity = place = 0.0
+    velocity = weight = 0.0
     for _ in range(steps):
         velocity = momentum * velocity + 0.1
-        place += momentum * velocity + 0.1
-    return place
+        weight += momentum * velocity + 0.1
+    return weight
 
 
 DEMO = "phantom, preset demo, DSC++, seed 0, 25 epochs"
@@ -68,8 +68,8 @@ def _trained(command: list[str]) -> Iterator[Path]:
     """Train by `dscpp train`; a run that is there for a while."""
     from pipelines import cli
 
-    with tempfile.TemporaryDirectory() as place:
-        run = Path(place) / "run"
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
         with contextlib.redirect_stdout(io.StringIO()):
             code = cli.main(["train", *command, "--output", str(run)])
         if code:
@@ -88,9 +88,9 @@ def at_both_sizes(root: Path) -> Iterator[Row]:
     for loss in ("DSC", "DSC++"):
         command = ["--dataset", "drive", "--data", str(root), "--preset", "reduced"]
         with _trained([*command, "--loss", loss]) as run:
-            found = _sizes(run, drive, root)
-        for name in found[0]:
-            yield Row(f"{loss}: {name}", *(values[name] for values in found))
+            sizes = _sizes(run, drive, root)
+        for name in sizes[0]:
+            yield Row(f"{loss}: {name}", *(values[name] for values in sizes))
 
 
 def _sizes(run: Path, dataset: Dataset, root: Path) -> list[dict[str, float]]:
@@ -106,21 +106,23 @@ def _sizes(run: Path, dataset: Dataset, root: Path) -> list[dict[str, float]]:
     validation, test = split["validation"], split["test"]
     raw = RawInterface(dataset, root)
     measures: list[list[dict[str, float]]] = [[], []]
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as folder:
         settings = Settings.of(dataset.RECORD, model.input_shape[1:-1])
         prepared = cache.prepare(
-            dataset, root, [*validation, *test], settings, Path(place)
+            dataset, root, [*validation, *test], settings, Path(folder)
         )
-        given = {case: (prepared.label(case), _softmax(model, prepared, case))
+        outputs = {case: (prepared.label(case), _softmax(model, prepared, case))
                  for case in [*validation, *test]}  # fmt: skip
-        fitted = scaling.best(partial(_scaled_nll, [given[c] for c in validation]))
+        fitted = scaling.best(partial(_scaled_nll, [outputs[c] for c in validation]))
         for case in test:
-            label, softmax = given[case]
-            native = batches.to_native(prepared, case, softmax)
-            own = np.asarray(raw.load_segmentation(case)).reshape(native.shape[:-1])
+            label, softmax = outputs[case]
+            restored = batches.to_native(prepared, case, softmax)
+            full_label = np.asarray(raw.load_segmentation(case)).reshape(
+                restored.shape[:-1]
+            )
             scaled = scaling.scale(softmax, fitted)
             back = batches.to_native(prepared, case, scaled)
-            measures[0].append(_measured(own, native, back))
+            measures[0].append(_measured(full_label, restored, back))
             measures[1].append(_measured(label, softmax, scaled))
     means = [pd.DataFrame(part).mean(skipna=False).to_dict() for part in measures]
     return [{"temperature, fitted at the network's size": fitted} | m for m in means]
@@ -138,8 +140,8 @@ def _softmax(model: Any, prepared: Any, case: str) -> np.ndarray:
 
 def _scaled_nll(cases: Sequence[tuple[np.ndarray, np.ndarray]], t: float) -> float:
     """Mean over cases, of labels and probabilities as the network gives them."""
-    each = [_nll(label, scaling.scale(softmax, t)) for label, softmax in cases]
-    return float(np.mean(each))
+    values = [_nll(label, scaling.scale(softmax, t)) for label, softmax in cases]
+    return float(np.mean(values))
 
 
 def _nll(label: np.ndarray, softmax: np.ndarray) -> float:
@@ -150,15 +152,15 @@ def _measured(
     label: np.ndarray, softmax: np.ndarray, scaled: np.ndarray
 ) -> dict[str, float]:
     """Measures of a case, and how far those at a threshold move with it."""
-    found = {"NLL": _nll(label, softmax), "NLL, scaled": _nll(label, scaled)}
+    measures = {"NLL": _nll(label, softmax), "NLL, scaled": _nll(label, scaled)}
     counts = histograms.count(softmax[..., 1], label == 1)
     thresholds = (0.5, 0.2, 0.3, 0.7, 0.8)
     for name, values in histograms.threshold_metrics(counts, thresholds).items():
         if name == "dice":
-            found["Dice at T = 0.5"] = values[0]
+            measures["Dice at T = 0.5"] = values[0]
             for t, value in zip(thresholds[1:], values[1:], strict=True):
-                found[f"Dice at T = 0.5 less that at {t}"] = values[0] - value
+                measures[f"Dice at T = 0.5 less that at {t}"] = values[0] - value
         elif name != "jaccard":
             what = f"{name.capitalize()} at T = 0.2 less that at 0.8"
-            found[what] = values[1] - values[4]
-    return found
+            measures[what] = values[1] - values[4]
+    return measures

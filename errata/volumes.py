@@ -31,20 +31,20 @@ def pairwise_means() -> Iterator[Row]:
     joins: tuple[Join, ...] = ("miscnn", "mean")
     grids = [Grid(shape, PATCH, OVERLAP, join).axes() for join in joins]
     axes = [_tables(*three) for three in zip(*grids, shape, strict=True)]
-    one, other = axes[0]
-    place = int(np.argmax((one > 0).sum(axis=0)))  # where most patches lie
-    weights = (table[:, place] for table in (one, other))
+    miscnn, mean = axes[0]
+    index = int(np.argmax((miscnn > 0).sum(axis=0)))  # where most patches lie
+    weights = (table[:, index] for table in (miscnn, mean))
     for number, pair in enumerate(zip(*weights, strict=True), 1):
-        yield Row(f"weight of patch {number} at slice {place}, along the slices", *pair)
+        yield Row(f"weight of patch {number} at slice {index}, along the slices", *pair)
     same = [np.mean(np.abs(a - b).max(axis=0) < 1e-9) for a, b in axes]
     yield Row("share of voxels whose weights differ", 1 - np.prod(same), 0.0)
     yield Row("largest error of a joined probability", _largest(axes), 0.0)
 
 
-def _tables(one: Any, other: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _tables(first: Any, second: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Two joins' weights along an axis, (patches, size) each; 0 where no patch is."""
-    tables = np.zeros((2, len(one), size))
-    for table, patches in zip(tables, (one, other), strict=True):
+    tables = np.zeros((2, len(first), size))
+    for table, patches in zip(tables, (first, second), strict=True):
         for number, (part, weights) in enumerate(patches):
             table[number, part] = weights
     return tables[0], tables[1]
@@ -125,14 +125,14 @@ def redrawn_validation() -> Iterator[Row]:
 
 def _losses(batches: Any, epochs: Iterable[int]) -> dict[str, list[float]]:
     """The mean loss of a fixed network over the batches, at each epoch's draw."""
-    found: dict[str, list[float]] = {"CE": [], "DSC": [], "DSC++": []}
+    losses: dict[str, list[float]] = {"CE": [], "DSC": [], "DSC++": []}
     for epoch in epochs:
         batches.epoch = epoch
         drawn = [batches[index] for index in range(len(batches))]
-        for name, values in found.items():
-            each = [reference(name, y, _rule(x)).value[0] for x, y in drawn]
-            values.append(float(np.mean(each)))
-    return found
+        for name, values in losses.items():
+            drawn_losses = [reference(name, y, _rule(x)).value[0] for x, y in drawn]
+            values.append(float(np.mean(drawn_losses)))
+    return losses
 
 
 def _rule(image: np.ndarray) -> np.ndarray:
@@ -161,12 +161,12 @@ def integer_resampling() -> Iterator[Row]:
     random = np.random.default_rng(0)
     shape, spacing = (20, 60, 60), (3.0, 3.0, 3.0)
     volume = ct.simulate(ct.draw_label(shape, spacing, random), spacing, random)
-    found = []
+    resampled = []
     for step in (Resampling, SlabResampling):
         sample = Sample("x", volume[..., None], 1, 3, {"spacing": np.array(spacing)})
         step((3.3, 4.1, 4.1)).preprocessing(sample, training=False)
-        found.append(np.asarray(sample.img_data, np.float64))
-    apart = np.abs(found[0] - found[1])
+        resampled.append(np.asarray(sample.img_data, np.float64))
+    apart = np.abs(resampled[0] - resampled[1])
     yield Row("largest difference of integers from floats", apart.max(), 0.0, unit="HU")
     yield Row("mean difference", apart.mean(), 0.0, unit="HU")
 
@@ -177,11 +177,14 @@ GRIDS = "grids of the KiTS19 label maps at hand"
 @cache
 def _grids(root: Path) -> dict[str, tuple[tuple[int, ...], tuple[float, ...]]]:
     """Shape and voxel size (mm) of each of KiTS19's label maps that the study takes."""
-    places = {
+    geometries = {
         case: nifti.geometry(kits19.roles(root, case)["observer1"])
         for case in kits19.cases(root)
     }
-    return {case: (one.shape, one.spacing_mm) for case, one in places.items()}
+    return {
+        case: (geometry.shape, geometry.spacing_mm)
+        for case, geometry in geometries.items()
+    }
 
 
 def _resampled(root: Path) -> dict[str, tuple[int, ...]]:
@@ -226,7 +229,7 @@ def label_resize_of_kits19(root: Path) -> Iterator[Row]:
             continue
         label = nifti.read_label(kits19.roles(root, case)["observer1"])
         old, new = (rule(label, shape) for rule in (last_class_of_half, highest_class))
-        counts += [np.bincount(one.ravel(), minlength=3) for one in (old, new)]
+        counts += [np.bincount(resized.ravel(), minlength=3) for resized in (old, new)]
         differ += int((old != new).sum())
     for value, name in enumerate(("background", "kidney", "tumour")):
         yield Row(f"{name} voxels", *counts[:, value])

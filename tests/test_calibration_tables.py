@@ -15,7 +15,7 @@ from data_io.errors import InputError
 from pipelines.measure import histograms, metrics
 from pipelines.measure.calibration import Bins
 from pipelines.prediction import evaluate
-from pipelines.reporting import calibration, frame, pages
+from pipelines.reporting import calibration_tables, frame, pages
 from pipelines.reporting.figures import curves, style
 
 SHAPE = (40, 30)
@@ -135,7 +135,9 @@ def gaps(p, y):
 
 
 @pytest.mark.parametrize("region", ["image", "field of view", "band"])
-@pytest.mark.parametrize("reference", ["observer1", "observer2", calibration.EITHER])
+@pytest.mark.parametrize(
+    "reference", ["observer1", "observer2", calibration_tables.MEAN_OF_BOTH]
+)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_measure_equals_that_of_the_voxels(
     written, images, region, reference, loss
@@ -185,7 +187,7 @@ def test_murphys_parts_add_up_to_the_brier_score(written, column):
 def test_reliability_diagrams(written, images):
     rows = read(written, "reliability.csv")
     assert len(rows) == 2 * 3 * 3 * 20
-    both = [r for r in rows if r["reference"] == calibration.EITHER]
+    both = [r for r in rows if r["reference"] == calibration_tables.MEAN_OF_BOTH]
     for row in both:
         p, y = (
             np.concatenate(part)
@@ -218,7 +220,7 @@ def test_spread_of_the_cases_in_a_bin(written, images):
     shares = []
     for case in CASES:
         p, y = voxels(images, case, "image", "observer1")
-        assert (p < 0.05).sum() >= calibration.ENOUGH
+        assert (p < 0.05).sum() >= calibration_tables.ENOUGH
         shares.append(y[p < 0.05].mean())
     assert row["n_cases"] == "3"
     ends = np.percentile(shares, [10, 90])
@@ -414,15 +416,18 @@ def test_the_interval_of_a_bin_takes_a_case_as_the_unit():
     bins = Bins(n, target, np.zeros_like(n))
     shares = target[:, 0] / 50
     of_mean = stats.t.interval(0.95, 5, shares.mean(), stats.sem(shares))
-    assert calibration.frequency_interval(bins)[:, 0] == pytest.approx(of_mean)
+    assert calibration_tables.frequency_interval(bins)[:, 0] == pytest.approx(of_mean)
     # By hand: 10 of 20 and 20 of 80. R = 0.3; residuals 4 and -4 of 100 voxels;
     # error sqrt(2 * 32) / 100 = 0.08; t with one degree of freedom 12.706: cut at 0, 1.
     two = Bins(np.array([[20.0], [80]]), np.array([[10.0], [20]]), np.zeros((2, 1)))
-    assert calibration.frequency_interval(two).tolist() == [[0], [1]]
+    assert calibration_tables.frequency_interval(two).tolist() == [[0], [1]]
     three = Bins(*(np.vstack([part, [[0.0]]]) for part in (two.n, two.target, two.n)))
-    assert calibration.frequency_interval(three).tolist() == [[0], [1]]  # as before
+    assert calibration_tables.frequency_interval(three).tolist() == [
+        [0],
+        [1],
+    ]  # as before
     alone = Bins(np.array([[20.0]]), np.array([[10.0]]), np.zeros((1, 1)))
-    assert np.isnan(calibration.frequency_interval(alone)).all()
+    assert np.isnan(calibration_tables.frequency_interval(alone)).all()
 
 
 def test_many_cases_are_drawn_as_their_spread(written, monkeypatch):

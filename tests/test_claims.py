@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 from written_runs import CASES, DSC_NLL, PLUS_NLL, make_run, one, read
@@ -730,13 +731,28 @@ def test_the_interval_of_a_pair_has_the_spread_over_seeds(results):
     assert (difference.ci_low, difference.ci_high) == pytest.approx(ends)
 
 
-def test_published_values_that_are_cut_short_are_named(tmp_path, project):
-    """In the last cell of the last line nothing is left of the number."""
+@pytest.mark.parametrize(
+    ("name", "column", "cell", "read"),
+    [
+        ("thresholds", "value", "", "thresholds"),
+        ("thresholds", "metric", "preci", "thresholds"),
+        ("thresholds", "threshold", "0.83", "thresholds"),
+        ("pvalues", "p", "", "p_values"),
+        ("pvalues", "p", "6e-", "p_values"),
+        ("pvalues", "metric", "nl", "p_values"),
+        ("table4", "value", "0.9.1", "cells"),
+    ],
+)
+def test_damaged_published_values_are_refused_by_line(
+    tmp_path, project, name, column, cell, read
+):
+    """The message names the file and the line, and no other file."""
     shutil.copytree(project / "results" / "paper", tmp_path / "paper")
-    path = tmp_path / "paper" / "thresholds.csv"
-    header, line = path.read_text().splitlines()[:2]
-    at = header.split(",").index("value")
-    cells = line.split(",")
-    path.write_text(f"{header}\n{','.join([*cells[:at], '', *cells[at + 1 :]])}\n")
-    with pytest.raises(InputError, match=r"thresholds\.csv: expected published values"):
-        _ = published.Paper(tmp_path / "paper").thresholds
+    path = tmp_path / "paper" / f"{name}.csv"
+    rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    rows.loc[1, column] = cell
+    rows.to_csv(path, index=False)
+    match = rf"{name}\.csv: expected published values.*\(line 3: .*{cell}"
+    with pytest.raises(InputError, match=match) as caught:
+        getattr(published.Paper(tmp_path / "paper"), read)
+    assert "claims.csv" not in str(caught.value)

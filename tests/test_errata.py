@@ -11,7 +11,7 @@ import pytest
 
 from errata import __main__ as command
 from errata import page
-from errata.registry import Part
+from errata.registry import Measurement
 
 MENDED = (
     "other numbers come out now: run `python -m errata --write`, for those of runs "
@@ -54,7 +54,7 @@ def test_every_entry_is_described_once_with_its_numbers(
     ids=lambda part: "-".join(part.key),
 )
 def test_numbers_are_those_that_are_measured(
-    part: Part, committed: list[dict[str, str]]
+    part: Measurement, committed: list[dict[str, str]]
 ) -> None:
     stood = [row for row in committed if (row["entry"], row["source"]) == part.key]
     found = part.rows()

@@ -632,7 +632,9 @@ def test_replicates_of_a_seed_are_averaged_and_no_seeds(results):
     assert studied.seeds(dsc) == (0,)
     assert studied.trainings(dsc) == [(0, 1), (0, 2)]
     # Paired by seed, whichever the replicates; a scaled run with its own training.
-    assert studied.shared(dsc, plus) == ([0, 1], [0])
+    ours, others = studied.paired(dsc, plus, "vessel", "nll_published")
+    assert ours == pytest.approx(measured)
+    assert others == pytest.approx(np.array([PLUS_NLL]))
     # What seeds differ by is not known: nothing is decided.
     assert training_spread(studied, "vessel", "nll_published").df == 0
     make_run(results, "DSC", DSC_NLL, seed=1)
@@ -640,7 +642,9 @@ def test_replicates_of_a_seed_are_averaged_and_no_seeds(results):
     make_run(results, "DSC", PLUS_NLL, name="dsc-s0-t", **scaling)
     studied = frame.open_study(results / "drive" / "paper")
     scaled = Variant("DSC", None, "temperature")
-    assert studied.shared(dsc, scaled) == ([0], [0])
+    before, after = studied.paired(dsc, scaled, "vessel", "nll_published")
+    assert before == pytest.approx(np.array([DSC_NLL]))
+    assert after == pytest.approx(np.array([PLUS_NLL]))
     # Two seeds, .175 and .3: s = .0883883 of their mean .2375, one degree of freedom.
     spread = training_spread(studied, "vessel", "nll_published")
     assert spread == pytest.approx((0.0883883 / 0.2375, 1, True))
@@ -653,6 +657,19 @@ def test_replicates_of_a_seed_are_averaged_and_no_seeds(results):
         ).seeds
         == 2
     )
+
+
+def test_scaled_replicates_are_counted_for_each_backend(results):
+    scaling = {"method": "temperature", "posthoc": {"temperature": 3.5}}
+    for loss in ("CE", "DSC", "Focal", "DSC++"):  # TensorFlow is the usual backend
+        make_run(results, loss, DSC_NLL)
+    for number, nll in ((1, DSC_NLL), (2, PLUS_NLL)):
+        for more in ({}, scaling):
+            name = f"dsc-s0.r{number}-torch" + "-temperature" * bool(more)
+            options = {"replicate": number, "backend": "torch", "name": name}
+            make_run(results, "DSC", nll, **options, **more)
+    (page,) = pages.Report(results).pages
+    assert "| DSC [torch] | 1 (2 trainings) |" in page.topic("temperature")
 
 
 def test_pages_name_seeds_and_replicates(results):

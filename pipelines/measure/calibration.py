@@ -119,7 +119,7 @@ def join(
 
 
 def _starts(edges: _Array, wanted: _Floats) -> list[int]:
-    """Where each wanted bin begins among the fine ones."""
+    """Find where each wanted bin begins among the fine ones."""
     nearest = [int(np.abs(edges - edge).argmin()) for edge in wanted]
     if not np.all(np.abs(edges[nearest] - wanted) <= 1e-9) or (
         nearest[0] != 0 or nearest[-1] != len(edges) - 1 or np.any(np.diff(nearest) < 1)
@@ -170,8 +170,8 @@ def ace(bins: Bins) -> _Floats:
 
 def mce(bins: Bins) -> _Floats:
     """Compute the maximum calibration error, (...), over the bins with a voxel."""
-    found = np.nan_to_num(_gaps(bins), nan=-1.0).max(axis=-1)
-    return np.where(found < 0, np.nan, found)
+    largest = np.nan_to_num(_gaps(bins), nan=-1.0).max(axis=-1)
+    return np.where(largest < 0, np.nan, largest)
 
 
 def scores(bins: Bins) -> dict[str, _Floats]:
@@ -184,13 +184,13 @@ def scores(bins: Bins) -> dict[str, _Floats]:
         "nll" and "brier" as in `metrics.case_metrics`, each (...); NaN where there is
         no voxel.
     """
-    p, other = np.nan_to_num(bins.confidence), bins.n - bins.target
+    p, n_other = np.nan_to_num(bins.confidence), bins.n - bins.target
     right = np.clip(np.stack([1 - p, p]), EPSILON, 1 - EPSILON)
-    nll = -(np.log(right) * np.stack([other, bins.target])).sum(axis=0)
-    squares = bins.target * (1 - p) ** 2 + other * p**2
+    nll = -(np.log(right) * np.stack([n_other, bins.target])).sum(axis=0)
+    squares = bins.target * (1 - p) ** 2 + n_other * p**2
     n = bins.n.sum(axis=-1)
-    each = {"nll": nll, "brier": squares}
-    return {name: ratio(sums.sum(axis=-1), n) for name, sums in each.items()}
+    summed = {"nll": nll, "brier": squares}
+    return {name: ratio(sums.sum(axis=-1), n) for name, sums in summed.items()}
 
 
 def _gaps(bins: Bins) -> _Floats:

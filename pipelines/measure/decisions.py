@@ -16,19 +16,19 @@ _Floats = npt.NDArray[np.float64]
 
 
 def _from(values: npt.ArrayLike) -> _Floats:
-    """Sums over a bin and all above it, (..., B)."""
+    """Sum over a bin and all above it, (..., B)."""
     array = np.asarray(values, dtype=np.float64)
-    found: _Floats = np.cumsum(array[..., ::-1], axis=-1)[..., ::-1]
-    return found
+    sums: _Floats = np.cumsum(array[..., ::-1], axis=-1)[..., ::-1]
+    return sums
 
 
 def positives(counts: npt.ArrayLike) -> _Floats:
-    """Positive voxels at each threshold, (..., B)."""
+    """Count positive voxels at each threshold, (..., B)."""
     return _from(np.asarray(counts).sum(axis=-2))
 
 
 def dice(counts: npt.ArrayLike) -> _Floats:
-    """Dice at each threshold, (..., B), in [0, 1]; NaN where 0 / 0."""
+    """Compute Dice at each threshold, (..., B), in [0, 1]; NaN where 0 / 0."""
     right = _from(np.asarray(counts)[..., 1, :])
     return ratio(2 * right, positives(counts) + right[..., :1])
 
@@ -53,14 +53,14 @@ def best(dice: npt.ArrayLike, thresholds: npt.ArrayLike) -> int | None:
 
 
 def expected_volume(counts: npt.ArrayLike, confidence: npt.ArrayLike) -> _Floats:
-    """Sum of the probabilities, (...), in voxels."""
+    """Sum the probabilities, (...), in voxels."""
     n = np.asarray(counts).sum(axis=-2)
-    found: _Floats = (n * np.asarray(confidence, np.float64)).sum(axis=-1)
-    return found
+    volume: _Floats = (n * np.asarray(confidence, np.float64)).sum(axis=-1)
+    return volume
 
 
 def expected_dice(counts: npt.ArrayLike, confidence: npt.ArrayLike) -> _Floats:
-    """Dice to expect at each threshold if the probabilities are right, (..., B).
+    """Compute Dice at each threshold if the probabilities are right, (..., B).
 
     2 sum_{p >= t} p / (positives + sum p): the ratio of the expected numerator and
     denominator, which for many voxels is near the expectation of the ratio. Its
@@ -73,7 +73,7 @@ def expected_dice(counts: npt.ArrayLike, confidence: npt.ArrayLike) -> _Floats:
 
 
 def false_negatives(counts: npt.ArrayLike) -> _Floats:
-    """Share of the true voxels that are missed at each threshold, (..., B).
+    """Compute the share of true voxels missed at each threshold, (..., B).
 
     It never falls from one threshold to the next. NaN where nothing is true.
     """
@@ -106,7 +106,7 @@ def conformal(missed: npt.ArrayLike, alpha: float) -> int | None:
 def aurc(
     risk: Sequence[float] | _Floats, confidence: Sequence[float] | _Floats
 ) -> float:
-    """Area under the risk-coverage curve (Geifman et al. 2019) over cases.
+    """Compute the area under the risk-coverage curve (Geifman et al. 2019).
 
     The mean over k of the mean risk of the k cases of highest confidence.
 

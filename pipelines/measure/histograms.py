@@ -93,9 +93,9 @@ def bins_of(p: _Array) -> _Array:
         # In float32, 0.35 is less than 0.35: compare in float64, as the edges are.
         return np.searchsorted(EDGES[1:-1], p.astype(np.float64), side="right")
     first, bins = _cells()
-    place = _place(p)
-    cell = (place.view(np.uint32) >> _SHIFT).astype(np.intp)
-    higher = place >= first.take(cell)
+    spread = _place(p)
+    cell = (spread.view(np.uint32) >> _SHIFT).astype(np.intp)
+    higher = spread >= first.take(cell)
     cell *= 2
     cell += higher
     return bins.take(cell).astype(np.intp)
@@ -106,9 +106,9 @@ def _place(p: _Array) -> _Array:
     # From p > 1/2 it takes 1 + 2^-23. Nothing is rounded, since both are multiples of
     # 2^-24 and the difference is below 1. So p <= 1/2 stay, the others become negative,
     # and within each half the order is as it was.
-    place = np.rint(p)
-    place *= np.float32(1 + 2**-23)
-    return np.subtract(p, place, out=place)
+    spread = np.rint(p)
+    spread *= np.float32(1 + 2**-23)
+    return np.subtract(p, spread, out=spread)
 
 
 @functools.cache
@@ -137,11 +137,11 @@ def _cells() -> tuple[_Array, _Array]:
     bins[half:] += edges.size - negative
     table = np.repeat(bins.astype(np.uint8), 2)
     first = np.full(bits.size, np.inf, np.float32)
-    for number, place in enumerate(edges, start=1):
-        cell = int(place.view(np.uint32)) >> _SHIFT
-        if place > lowest[cell]:
+    for number, lower_edge in enumerate(edges, start=1):
+        cell = int(lower_edge.view(np.uint32)) >> _SHIFT
+        if lower_edge > lowest[cell]:
             # Where two edges lie between two float32, the later number stays.
-            first[cell], table[2 * cell + 1] = place, number
+            first[cell], table[2 * cell + 1] = lower_edge, number
     return first, table
 
 
@@ -299,7 +299,7 @@ class Histograms:
             )
 
     def confidence(self) -> _Floats:
-        """Mean probability in each bin, (K, B), float64: the bin's centre if unknown.
+        """Return mean p in each bin, (K, B), float64: the bin's centre if unknown.
 
         Unknown are the bins that are empty, and all bins of files without `means`.
         """
@@ -382,7 +382,7 @@ class Histograms:
         return match
 
     def part(self, split: str) -> Self:
-        """The histograms of one part of the split alone."""
+        """Return the histograms of one part of the split alone."""
         rows, pairs = self.split == split, self.pair_split == split
         kept = {f.name: getattr(self, f.name) for f in fields(self)}
         for name, values in kept.items():
@@ -391,17 +391,17 @@ class Histograms:
         return type(self)(**kept)
 
 
-def joined(each: Sequence[Histograms]) -> Histograms:
-    """Histograms with the same edges as one, in the order given.
+def joined(parts: Sequence[Histograms]) -> Histograms:
+    """Join histograms with the same edges, in the order given.
 
     Raises:
         ValueError: some keep mean probabilities and others do not, or other edges.
     """
-    if any(not np.array_equal(one.edges, each[0].edges) for one in each):
+    if any(not np.array_equal(histogram.edges, parts[0].edges) for histogram in parts):
         raise ValueError("edges: expected the same in all histograms, received others.")
-    kept: dict[str, Any] = {"edges": each[0].edges}
+    kept: dict[str, Any] = {"edges": parts[0].edges}
     for field in fields(Histograms):
-        values = [getattr(one, field.name) for one in each]
+        values = [getattr(histogram, field.name) for histogram in parts]
         if field.name != "edges" and not all(value is None for value in values):
             kept[field.name] = np.concatenate(values)
     return Histograms(**kept)
@@ -418,7 +418,7 @@ def _stacked(rows: Sequence[Mapping[str, object]], n_labels: int) -> _Counts:
 
 
 def _means(rows: Sequence[Mapping[str, object]], voxels: _Counts) -> _Array | None:
-    """Mean probability in each bin, (K, B), NaN where it is empty; None: no sums.
+    """Average p in each bin, (K, B), NaN where it is empty; None: no sums.
 
     `voxels` are the counts in each bin, (K, B).
     """

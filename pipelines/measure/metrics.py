@@ -152,8 +152,8 @@ class CaseMetrics:
         """
         self._n_classes = len(probabilities)
         chosen = predicted(probabilities, self._threshold)
-        found = _sums(label, probabilities, chosen, list(self._parts))
-        for target, sums in found.items():
+        sums_of = _sums(label, probabilities, chosen, list(self._parts))
+        for target, sums in sums_of.items():
             self._parts[target].append(sums)
 
     def join(self, other: "CaseMetrics") -> None:
@@ -208,16 +208,16 @@ def overlap_scores(
 def _sums(
     label: _Array, probabilities: _Array, chosen: _Array, targets: Sequence[int]
 ) -> dict[int, _Sums]:
-    """Sums over the voxels of one block by target, named after what they lead to."""
+    """Sum over the voxels of one block by target, named after the metrics."""
     _check_classes(label, probabilities)
     marked = np.flatnonzero(label)
-    found: dict[int, _Sums] = {}
+    sums_of: dict[int, _Sums] = {}
     nll = brier = 0.0
     for index, p in enumerate(probabilities):
-        truth = label == index
-        error, log_right = _errors(truth, p)
+        is_class = label == index
+        error, log_right = _errors(is_class, p)
         squares = float(np.square(error).sum())
-        nll -= _sum_where(log_right, truth)
+        nll -= _sum_where(log_right, is_class)
         brier += squares
         if index not in targets:
             continue
@@ -227,19 +227,19 @@ def _sums(
             where = marked if index else slice(None)
             sums |= _published(label[where], p[where], error[where], squares)
         else:
-            sums["nll_published"] = -_sum_where(log_right, truth)
+            sums["nll_published"] = -_sum_where(log_right, is_class)
             sums["brier_published"] = squares
-        found[index] = _counts(truth, chosen == index) | sums
+        sums_of[index] = _counts(is_class, chosen == index) | sums
     categorical = {"nll_categorical": nll, "brier_categorical": brier}
-    return {target: sums | categorical for target, sums in found.items()}
+    return {target: sums | categorical for target, sums in sums_of.items()}
 
 
-def _errors(truth: npt.NDArray[np.bool_], p: _Array) -> tuple[_Floats, _Floats]:
+def _errors(is_class: npt.NDArray[np.bool_], p: _Array) -> tuple[_Floats, _Floats]:
     """Compute |y - p|, and the log of the probability given to what is true.
 
     That is log(1 - |y - p|), of p or 1 - p: one logarithm a voxel.
     """
-    error = np.subtract(truth, p, dtype=np.float64)
+    error = np.subtract(is_class, p, dtype=np.float64)
     np.abs(error, out=error)
     log_right = np.clip(error, EPSILON, 1 - EPSILON)
     np.negative(log_right, out=log_right)
@@ -271,7 +271,7 @@ def _published(label: _Array, p: _Array, error: _Floats, squares: float) -> _Sum
 
 
 def predicted(probabilities: _Array, threshold: float | None = None) -> _Array:
-    """Class numbers from probabilities.
+    """Choose class numbers from probabilities.
 
     Args:
         probabilities: classes first, (C, ...), in [0, 1].
@@ -285,27 +285,29 @@ def predicted(probabilities: _Array, threshold: float | None = None) -> _Array:
     if threshold is None:
         return _argmax(probabilities)
     foreground = probabilities[1:]
-    found = _argmax(foreground) + np.uint8(1)
-    return np.where(foreground.max(axis=0) >= threshold, found, 0).astype(found.dtype)
+    likeliest = _argmax(foreground) + np.uint8(1)
+    return np.where(foreground.max(axis=0) >= threshold, likeliest, 0).astype(
+        likeliest.dtype
+    )
 
 
 def _argmax(probabilities: _Array) -> _Array:
-    """The most probable class, (n,); the lower one of two that are equal."""
+    """Find the most probable class, (n,); the lower one of two that are equal."""
     best = probabilities[0]
-    found = np.zeros(best.shape, np.min_scalar_type(len(probabilities) - 1))
+    classes = np.zeros(best.shape, np.min_scalar_type(len(probabilities) - 1))
     for index, p in enumerate(probabilities[1:], start=1):
         # Of a higher class than all before: the larger number is the newer one.
-        np.maximum(found, (p > best) * found.dtype.type(index), out=found)
+        np.maximum(classes, (p > best) * classes.dtype.type(index), out=classes)
         best = np.maximum(best, p)
-    return found
+    return classes
 
 
-def _counts(truth: _Array, predicted: _Array) -> _Sums:
+def _counts(is_class: _Array, predicted: _Array) -> _Sums:
     return {
-        "n_voxels": truth.size,
-        "n_foreground": int(np.count_nonzero(truth)),
+        "n_voxels": is_class.size,
+        "n_foreground": int(np.count_nonzero(is_class)),
         "n_predicted": int(np.count_nonzero(predicted)),
-        "true_positives": int(np.count_nonzero(truth & predicted)),
+        "true_positives": int(np.count_nonzero(is_class & predicted)),
     }
 
 

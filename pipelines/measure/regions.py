@@ -54,9 +54,9 @@ def band(label: npt.ArrayLike, radius: Sequence[int]) -> npt.NDArray[np.bool_]:
             f"radius: expected {marked.ndim} numbers of at least 0, received "
             f"{tuple(radius)}."
         )
-    found = np.zeros(marked.shape, np.bool_, "F" if marked.flags.fnc else "C")
+    mask = np.zeros(marked.shape, np.bool_, "F" if marked.flags.fnc else "C")
     if not marked.any():
-        return found
+        return mask
     (whole,) = ndimage.find_objects(marked.view(np.int8))
     box = tuple(
         slice(max(0, side.start - reach), side.stop + reach)
@@ -64,5 +64,5 @@ def band(label: npt.ArrayLike, radius: Sequence[int]) -> npt.NDArray[np.bool_]:
     )
     near: npt.NDArray[Any] = marked[box].view(np.uint8)
     sides = [2 * reach + 1 for reach in radius]
-    found[box] = ndimage.maximum_filter(near, sides, mode="constant").view(np.bool_)
-    return found
+    mask[box] = ndimage.maximum_filter(near, sides, mode="constant").view(np.bool_)
+    return mask

@@ -56,7 +56,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class ImageMean:
     """A mean over images and how well it is known.
 
     Attributes:
@@ -177,7 +177,7 @@ def bootstrap(
     level: float = 0.95,
     n_resamples: int = 10_000,
     seed: int = 0,
-) -> Estimate:
+) -> ImageMean:
     """Estimate the mean over images, its standard error and an interval.
 
     Images are drawn with replacement, as `scipy.stats.bootstrap` draws them; its
@@ -205,24 +205,24 @@ def bootstrap(
     nan = float("nan")
     mean = float(used.mean()) if n else nan
     if n < 2:
-        return Estimate(mean, nan, nan, nan, n, left_out)
+        return ImageMean(mean, nan, nan, nan, n, left_out)
     scale = float(np.abs(used).max())
     # Equal but for the last bits: BCa would divide noise by noise.
     if np.ptp(used) <= _EQUAL * scale:
-        return Estimate(mean, 0.0, mean, mean, n, left_out)
+        return ImageMean(mean, 0.0, mean, mean, n, left_out)
     if n > _DRAWN:
-        return Estimate(mean, *_abc(used, (1 - level) / 2), n, left_out)
+        return ImageMean(mean, *_abc(used, (1 - level) / 2), n, left_out)
     # Not by BLAS, whose threads wait for one another on so little.
     drawn = np.einsum("i,ij->j", used, _shares(n, n_resamples, seed))
     means = np.sort(_rounded(drawn, scale))
     places = (n_resamples - 1) * _bca(used, means, (1 - level) / 2, scale)
     low, high = map(float, np.interp(places, np.arange(n_resamples), means))
-    return Estimate(mean, float(means.std(ddof=1)), low, high, n, left_out)
+    return ImageMean(mean, float(means.std(ddof=1)), low, high, n, left_out)
 
 
 @lru_cache(maxsize=8)
 def _shares(n: int, n_resamples: int, seed: int) -> _Floats:
-    """How often each of n images is in each resample, over n: (n, n_resamples)."""
+    """Draw the share of each of n images in each resample, (n, n_resamples)."""
     # The draws of `scipy.stats.bootstrap`; all measures of the same images share them.
     drawn = np.random.default_rng(seed).integers(0, n, (n_resamples, n))
     drawn += n * np.arange(n_resamples)[:, np.newaxis]
@@ -231,7 +231,7 @@ def _shares(n: int, n_resamples: int, seed: int) -> _Floats:
 
 
 def _bca(used: _Floats, means: _Floats, tail: float, scale: float) -> _Floats:
-    """Where the interval ends, as shares of the sorted resampled means: (2,).
+    """Compute the interval's ends, as shares of the sorted resampled means: (2,).
 
     Efron and Tibshirani, An Introduction to the Bootstrap, Eqs. 14.10, 14.14 and 14.15.
     """
@@ -246,7 +246,7 @@ def _bca(used: _Floats, means: _Floats, tail: float, scale: float) -> _Floats:
 
 
 def _abc(used: _Floats, tail: float) -> tuple[float, float, float]:
-    """Standard error and ends of the BCa interval of infinitely many resamples.
+    """Compute standard error and BCa interval of infinitely many resamples.
 
     With a = skewness / (6 sqrt(n)), which for a mean is both BCa's acceleration and
     its bias, w = a + (a + z) / (1 - a (a + z)) for each quantile z, and the resampled
@@ -272,7 +272,7 @@ def _abc(used: _Floats, tail: float) -> tuple[float, float, float]:
 
 
 def _rounded(means: npt.ArrayLike, scale: float) -> _Floats:
-    """Means of resamples, rounded to 12 digits of `scale`."""
+    """Round means of resamples to 12 digits of `scale`."""
     # BCa counts the resamples below the sample's mean. A resample of the same values in
     # another order ties with it, but its sum may differ in the last bit, and the bit
     # depends on the processor. With few images there are many: 4 % of them with five.

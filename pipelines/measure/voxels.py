@@ -57,9 +57,9 @@ def blocks(
     keep = None if mask is None else mask.reshape(-1)
     for start in range(0, len(p), _BLOCK):
         part = slice(start, start + _BLOCK)
-        found = _chosen([a[part] for a in flat], p[part], keep, part)
-        if found:
-            yield found[0], _in_range(found[1])
+        chosen = _chosen([a[part] for a in flat], p[part], keep, part)
+        if chosen:
+            yield chosen[0], _in_range(chosen[1])
 
 
 def _chosen(

@@ -81,7 +81,7 @@ def load(path: Path) -> Decision:
         InputError: it cannot be read, or a value is missing or out of range.
     """
     try:
-        found: Decision = schema.load(path, Decision)
+        decision: Decision = schema.load(path, Decision)
     except (OSError, ValueError) as error:
         changed = isinstance(error, schema.Changed)
         raise InputError(
@@ -90,7 +90,7 @@ def load(path: Path) -> Decision:
             + changed * f"; if you changed a value on purpose, {schema.UNSEAL}"
             + "."
         ) from error
-    return found
+    return decision
 
 
 def require_free(path: Path) -> None:
@@ -148,8 +148,8 @@ def require_unapplied(probabilities: Path) -> None:
         )
 
 
-def made(
-    found: Histograms,
+def choose(
+    histogram: Histograms,
     classes: Sequence[str],
     scaled_by: float,
     missed: float | None,
@@ -158,7 +158,7 @@ def made(
     """Choose threshold and volume correction from counts of scaled probabilities.
 
     Args:
-        found: histograms; of the part "validation" all cases are used.
+        histogram: counts of voxels; of the part "validation" all cases are used.
         classes: names, background first.
         scaled_by: the temperature.
         missed: share of the true voxels that may be missed, in (0, 1); None: no promise
@@ -169,9 +169,9 @@ def made(
         InputError: a promise that so few cases cannot give, or that is wanted for
             several classes; no case with foreground.
     """
-    place = inputs["probabilities"]
-    best, dice, _ = threshold.best_of(found, place)
-    promise = None if missed is None else _promise(found, missed, classes, place)
+    source = inputs["probabilities"]
+    best, dice, _ = threshold.best_of(histogram, source)
+    promise = None if missed is None else _promise(histogram, missed, classes, source)
     return {
         "format": 1,
         "written_by": f"dscpp {_version()}, commit {commits.commit() or 'unknown'}",
@@ -181,33 +181,33 @@ def made(
         "threshold": promise["threshold"] if promise else best,
         "best_dice": {"threshold": best, "dice": round(dice, 6)},
         "missed": promise,
-        "volume_factors": _factors(found, classes),
+        "volume_factors": _factors(histogram, classes),
     }
 
 
 def _promise(
-    found: Histograms, at_most: float, classes: Sequence[str], place: str
+    histogram: Histograms, at_most: float, classes: Sequence[str], source: str
 ) -> Missed:
-    """The conformal threshold, or why there is none."""
+    """Choose the conformal threshold, or raise InputError if there is none."""
     if len(classes) != 2:
         raise InputError(
-            f"{place}: --missed: expected one class besides the background, found "
+            f"{source}: --missed: expected one class besides the background, found "
             f"{', '.join(classes[1:])}. Calibrate one class at a time, as the "
             "foreground."
         )
-    shares = decisions.false_negatives(found.counts[_rows(found, classes[1])])
+    shares = decisions.false_negatives(histogram.counts[_rows(histogram, classes[1])])
     shares = shares[~np.isnan(shares).any(axis=-1)]
     cut, n = decisions.conformal(shares, at_most), len(shares)
     if not cut:  # at the first edge, 0, everything is marked
         raise InputError(
-            f"{place}: impossible to promise that at most {at_most:.3g} of the "
+            f"{source}: impossible to promise that at most {at_most:.3g} of the "
             f"foreground is missed, from {n} cases with foreground: {n} cases can "
             f"promise {1 / (n + 1):.3g} at best, by marking everything. Give more "
             "cases, a larger --missed, or none."
         )
     return {
         "at_most": at_most,
-        "threshold": float(found.edges[cut]),
+        "threshold": float(histogram.edges[cut]),
         "observed": round(float(shares[:, cut].mean()), 6),
         "cases": n,
         "guarantee": f"the share missed in a new case from the same source is at most "
@@ -216,22 +216,22 @@ def _promise(
     }
 
 
-def _factors(found: Histograms, classes: Sequence[str]) -> dict[str, float]:
-    """True over expected voxels of all cases; no factor where either is 0."""
+def _factors(histogram: Histograms, classes: Sequence[str]) -> dict[str, float]:
+    """Divide true by expected voxels of all cases; no factor where either is 0."""
     factors = {}
     for target in classes[1:]:
-        rows = _rows(found, target)
-        true = found.counts[rows, 1].sum()
+        rows = _rows(histogram, target)
+        true = histogram.counts[rows, 1].sum()
         expected = decisions.expected_volume(
-            found.counts[rows], found.confidence()[rows]
+            histogram.counts[rows], histogram.confidence()[rows]
         ).sum()
         if true and expected:
             factors[target] = float(f"{true / expected:.6g}")
     return factors
 
 
-def _rows(found: Histograms, target: str) -> Any:
-    return found.where(target=target, **threshold.OF_RUN)
+def _rows(histogram: Histograms, target: str) -> Any:
+    return histogram.where(target=target, **threshold.OF_RUN)
 
 
 def _version() -> str:

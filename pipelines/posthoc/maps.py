@@ -55,13 +55,13 @@ def fit(method: str, counts: npt.ArrayLike, confidence: npt.ArrayLike) -> list[f
         Its parameters: a, b, c (of "affine" a, a, b); of "isotonic" q of each bin.
     """
     counts = np.asarray(counts, np.float64)
-    each = counts.sum(axis=-2)
-    n, true = each.sum(axis=0), counts[:, 1].sum(axis=0)
-    return METHODS[method][0](n, true, ratio((each * confidence).sum(axis=0), n))
+    voxels = counts.sum(axis=-2)
+    n, true = voxels.sum(axis=0), counts[:, 1].sum(axis=0)
+    return METHODS[method][0](n, true, ratio((voxels * confidence).sum(axis=0), n))
 
 
 def lacking(counts: npt.ArrayLike) -> str:
-    """Say what a map cannot be fitted without, and these voxels are.
+    """Name the voxels that a map needs and these lack: with or without the class.
 
     Args:
         counts: as `fit` takes them.
@@ -102,12 +102,12 @@ def of_bins(
     # In float32 a mean may be rounded out of its bin.
     inside = np.clip(confidence, EDGES[:-1], np.nextafter(EDGES[1:], 0))
     q, n = mapped(method, inside, parameters), counts.sum(axis=-2)
-    place = np.arange(len(q))[:, np.newaxis], bins_of(q)
-    found, sums = np.zeros_like(counts), np.zeros(q.shape)
-    np.add.at(found.swapaxes(1, 2), place, counts.swapaxes(1, 2))
-    np.add.at(sums, place, n * q)
-    held = found.sum(axis=-2)
-    return found, np.where(held, ratio(sums, held), centres())
+    cells = np.arange(len(q))[:, np.newaxis], bins_of(q)
+    moved, sums = np.zeros_like(counts), np.zeros(q.shape)
+    np.add.at(moved.swapaxes(1, 2), cells, counts.swapaxes(1, 2))
+    np.add.at(sums, cells, n * q)
+    held = moved.sum(axis=-2)
+    return moved, np.where(held, ratio(sums, held), centres())
 
 
 def softmax(
@@ -124,13 +124,13 @@ def softmax(
         float32, (*spatial, C), with sum 1 over the classes.
     """
     p = np.asarray(p, np.float32)
-    found = np.empty_like(p)
-    for number, own in enumerate(parameters, start=1):
-        found[..., number] = mapped(method, p[..., number], own)
-    total = found[..., 1:].sum(axis=-1)
-    found[..., 0] = np.maximum(1 - total, 0)
-    found /= np.maximum(total, 1)[..., np.newaxis]
-    return found
+    q = np.empty_like(p)
+    for number, fitted in enumerate(parameters, start=1):
+        q[..., number] = mapped(method, p[..., number], fitted)
+    total = q[..., 1:].sum(axis=-1)
+    q[..., 0] = np.maximum(1 - total, 0)
+    q /= np.maximum(total, 1)[..., np.newaxis]
+    return q
 
 
 def _logits(p: _Array) -> tuple[_Array, _Array]:
@@ -150,7 +150,7 @@ def _logistic(shared: bool, n: _Floats, true: _Floats, p: _Floats) -> list[float
         value = n @ np.logaddexp(0, z) - true @ z
         return value / n.sum(), (n * special.expit(z) - true) @ x / n.sum()
 
-    found = optimize.minimize(
+    solution = optimize.minimize(
         nll,
         np.array([1.0] * len(slopes) + [0.0]),
         jac=True,
@@ -160,8 +160,8 @@ def _logistic(shared: bool, n: _Floats, true: _Floats, p: _Floats) -> list[float
     ).x
     # The same to the last digit that is written, on every machine; below the
     # tolerance of the search all digits are chance.
-    *each, shift = (0.0 if abs(v) < _ZERO else float(f"{v:.4g}") for v in found)
-    return [each[0], each[-1], shift]
+    *fitted, shift = (0.0 if abs(v) < _ZERO else float(f"{v:.4g}") for v in solution)
+    return [fitted[0], fitted[-1], shift]
 
 
 def _beta(p: _Array, parameters: Sequence[float]) -> _Array:

@@ -75,13 +75,13 @@ def best(nll: Callable[[float], float]) -> float:
     Args:
         nll: of a temperature; with one minimum.
     """
-    found = optimize.minimize_scalar(
+    minimum = optimize.minimize_scalar(
         lambda log_temperature: nll(float(np.exp(log_temperature))),
         bounds=np.log(BOUNDS),
         method="bounded",
         options={"xatol": _TOLERANCE},
     )
-    return float(np.exp(found.x))
+    return float(np.exp(minimum.x))
 
 
 def of_histograms(run: runs.Run, method: str) -> dict[str, Any]:
@@ -98,30 +98,32 @@ def of_histograms(run: runs.Run, method: str) -> dict[str, Any]:
     """
     run.require("evaluated", f"dscpp evaluate --run {run.folder}")
     run.require_measures()
-    found = histograms.load(run.path("histograms.npz"))
-    rows = found.where(**threshold.OF_RUN)
-    cases = len(np.unique(found.case[rows]))
+    histogram = histograms.load(run.path("histograms.npz"))
+    rows = histogram.where(**threshold.OF_RUN)
+    cases = len(np.unique(histogram.case[rows]))
     if not cases:
         raise InputError(
             f"{run.folder}: expected histograms of validation cases to fit a map on, "
             "found none; train with another split"
         )
-    counts, p = found.counts[rows], found.confidence()[rows]
+    counts, p = histogram.counts[rows], histogram.confidence()[rows]
     q, fitted = np.empty_like(p), []
-    for target in dict.fromkeys(found.target[rows]):
-        own = found.target[rows] == target
-        if lacks := maps.lacking(counts[own]):
+    for target in dict.fromkeys(histogram.target[rows]):
+        of_class = histogram.target[rows] == target
+        if lacks := maps.lacking(counts[of_class]):
             raise InputError(
                 f"{run.folder}: expected validation voxels with and without {target} "
                 f"to fit a map on, found none {lacks} it in {cases} cases; train with "
                 "a split that has both, or use `dscpp temperature`, which is fitted "
                 "on all classes together"
             )
-        fitted.append(maps.fit(method, counts[own], p[own]))
-        q[own] = maps.mapped(method, p[own], fitted[-1])
+        fitted.append(maps.fit(method, counts[of_class], p[of_class]))
+        q[of_class] = maps.mapped(method, p[of_class], fitted[-1])
     before, after = (
-        calibration.scores(calibration.join(counts, each, found.edges, None).pooled())
-        for each in (p, q)
+        calibration.scores(
+            calibration.join(counts, values, histogram.edges, None).pooled()
+        )
+        for values in (p, q)
     )
     return {
         "maps": fitted,
@@ -160,17 +162,17 @@ def fit(run: runs.Run, root: Path) -> Fit:
     return fitted([Sample.read(run, module, root, case) for case in cases], run.folder)
 
 
-def fitted(samples: Sequence[Sample], place: Path) -> Fit:
+def fitted(samples: Sequence[Sample], source: Path) -> Fit:
     """Find the temperature with the lowest NLL over samples; see `fit`.
 
     Args:
         samples: one a case.
-        place: where they are from, for the bar and the message.
+        source: where they are from, for the bar and the message.
 
     Raises:
         AtBound: as `fit`.
     """
-    with bars.bar(desc=f"{place.name} {TEMPERATURE}", total=25) as bar:
+    with bars.bar(desc=f"{source.name} {TEMPERATURE}", total=25) as bar:
 
         def nll(temperature: float) -> float:
             bar.update()
@@ -180,7 +182,7 @@ def fitted(samples: Sequence[Sample], place: Path) -> Fit:
         before = nll(1.0)
     if min(temperature / BOUNDS[0], BOUNDS[1] / temperature) < 1.01:
         raise AtBound(
-            f"{place}: expected a best temperature between {BOUNDS[0]} and "
+            f"{source}: expected a best temperature between {BOUNDS[0]} and "
             f"{BOUNDS[1]}, found {temperature:.3g}: its probabilities say nothing "
             "about the validation cases"
         )
@@ -221,7 +223,7 @@ class Sample:
         return cls(softmax, label[slices], label.shape, slices)
 
     def scaled(self, temperature: float) -> Iterator[tuple[_Array, _Array]]:
-        """Labels and scaled probabilities, part by part."""
+        """Yield labels and scaled probabilities, slice by slice."""
         softmax = scale(self.softmax, temperature)
         if self.shape is None:
             yield self.label, softmax
@@ -231,7 +233,7 @@ class Sample:
 
 
 def _nll(samples: Sequence[Sample], temperature: float) -> float:
-    """Mean of -log p of the true class over all voxels."""
+    """Average -log p of the true class over all voxels."""
     total, voxels = 0.0, 0
     for sample in samples:
         for label, softmax in sample.scaled(temperature):
@@ -243,12 +245,12 @@ def _nll(samples: Sequence[Sample], temperature: float) -> float:
 
 
 def folder_of(run: runs.Run, method: str = TEMPERATURE) -> Path:
-    """The folder of a run's scaled twin: `<run>-<method>`, beside it."""
+    """Return the folder of a scaled run, `<run>-<method>`, beside the run."""
     return run.folder.with_name(f"{run.folder.name}-{method}")
 
 
 def trained(run: runs.Run) -> runs.Run:
-    """The run whose network gives a run's probabilities.
+    """Return the run whose network gives a run's probabilities.
 
     Returns:
         Of a scaled run what it was made from, beside it; else the run itself.
@@ -260,13 +262,13 @@ def trained(run: runs.Run) -> runs.Run:
     if run.method not in METHODS:
         run.require_network()
         return run
-    found = runs.Run.open(run.trained)
-    if model_of(found) != run.record["posthoc"]["model"]:
+    origin = runs.Run.open(run.trained)
+    if model_of(origin) != run.record["posthoc"]["model"]:
         raise InputError(
-            f"{run.folder}: expected the weights in {found.folder} to be those that "
+            f"{run.folder}: expected the weights in {origin.folder} to be those that "
             f"its {run.method} was fitted to, found others; run `{run.remake()}`"
         )
-    return found
+    return origin
 
 
 def make(
@@ -293,9 +295,9 @@ def make(
     for _, case in predictions.cases(run):
         predictions.as_kept(run, module, root, case)
     is_map = method in maps.METHODS
-    found = of_histograms(run, method) if is_map else asdict(fit(run, root))
+    parameters = of_histograms(run, method) if is_map else asdict(fit(run, root))
     kept = {key: value for key, value in run.record.items() if key not in _OWN}
-    origin = {"run": run.name, "model": model_of(run), **found}
+    origin = {"run": run.name, "model": model_of(run), **parameters}
     origin["probabilities"] = predictions.listed(run)
     added = {"method": method, "posthoc": origin, "times": {}, "files": {}}
     before = runs.Run.open(output).record if runs.is_run(output) else {}
@@ -313,5 +315,5 @@ _OWN = ("times", "files", "state", "peak_memory_mb")
 
 
 def model_of(run: runs.Run) -> str:
-    """SHA-256 of a run's weights, "" where it names none: what a fit belongs to."""
+    """Return the SHA-256 of a run's weights, "" where it names none."""
     return str(run.record.get("files", {}).get(runs.MODEL, ""))

@@ -56,17 +56,19 @@ def choose(run: runs.Run) -> Choice:
     """
     run.require("evaluated", f"dscpp evaluate --run {run.folder}")
     run.require_measures()
-    found = histograms.load(run.path("histograms.npz"))
-    best, dice, cases = best_of(found, run.folder)
+    histogram = histograms.load(run.path("histograms.npz"))
+    best, dice, cases = best_of(histogram, run.folder)
     return Choice(best, dice, _without(run), cases)
 
 
-def best_of(found: histograms.Histograms, place: object) -> tuple[float, float, int]:
+def best_of(
+    histogram: histograms.Histograms, source: object
+) -> tuple[float, float, int]:
     """Choose a threshold as `choose` does, from the validation part of histograms.
 
     Args:
-        found: the histograms.
-        place: where they are from, for the message.
+        histogram: counts of voxels.
+        source: where they are from, for the message.
 
     Returns:
         The threshold, the mean Dice there and the number of cases.
@@ -74,22 +76,26 @@ def best_of(found: histograms.Histograms, place: object) -> tuple[float, float, 
     Raises:
         InputError: no validation case with foreground.
     """
-    rows = found.where(**OF_RUN)
-    dice = histograms.threshold_metrics(found.counts[rows], edges=found.edges)["dice"]
-    means = pd.DataFrame(dice, index=found.target[rows]).groupby(level=0).mean().mean()
+    rows = histogram.where(**OF_RUN)
+    dice = histograms.threshold_metrics(histogram.counts[rows], edges=histogram.edges)[
+        "dice"
+    ]
+    means = (
+        pd.DataFrame(dice, index=histogram.target[rows]).groupby(level=0).mean().mean()
+    )
     best = decisions.best(means, histograms.THRESHOLDS)
     if best is None:
         raise InputError(
-            f"{place}: expected validation cases with foreground to choose a "
+            f"{source}: expected validation cases with foreground to choose a "
             "threshold on, found none; give other cases, or choose a number yourself"
         )
     threshold = round(float(histograms.THRESHOLDS[best]), 9)
-    return threshold, float(means[best]), len(np.unique(found.case[rows]))
+    return threshold, float(means[best]), len(np.unique(histogram.case[rows]))
 
 
 def _without(run: runs.Run) -> float:
-    """Mean Dice of the most probable class, from `cases.csv`."""
-    found = pd.read_csv(run.path("cases.csv"), dtype={"case": str})
+    """Average Dice of the most probable class, from `cases.csv`."""
+    rows = pd.read_csv(run.path("cases.csv"), dtype={"case": str})
     for key, value in OF_RUN.items():
-        found = found[found[key] == value]
-    return float(found.groupby("target")["dice"].mean().mean())
+        rows = rows[rows[key] == value]
+    return float(rows.groupby("target")["dice"].mean().mean())

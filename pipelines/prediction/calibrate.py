@@ -48,11 +48,11 @@ def of_run(folder: Path, missed: float | None = None) -> decision.Decision:
     Needs neither images nor probabilities. The temperature is that of a run after
     temperature scaling, 1 of others.
 
-    For `missed` see `decision.made`.
+    For `missed` see `decision.choose`.
 
     Raises:
         InputError: a run that is not evaluated, or that `maps` scaled; else as
-            `decision.made`.
+            `decision.choose`.
     """
     run = runs.Run.open(folder)
     run.require("evaluated", f"dscpp evaluate --run {run.folder}")
@@ -76,7 +76,7 @@ def of_run(folder: Path, missed: float | None = None) -> decision.Decision:
         *dict.fromkeys(map(str, table.target)),
     )
     scaled_by = float(run.record.get("posthoc", {}).get("temperature", 1))
-    return decision.made(table, classes, scaled_by, missed, inputs)
+    return decision.choose(table, classes, scaled_by, missed, inputs)
 
 
 def of_files(
@@ -87,11 +87,11 @@ def of_files(
 ) -> decision.Decision:
     """Decide from probabilities of any program: fit a temperature, then count.
 
-    The files are as `judge.judge` takes them; for `missed` see `decision.made`.
+    The files are as `judge.judge` takes them; for `missed` see `decision.choose`.
 
     Raises:
         InputError: files that cannot be read or do not fit; else as
-            `scaling.fitted` and `decision.made`.
+            `scaling.fitted` and `decision.choose`.
     """
     decision.require_unapplied(probabilities)
     files = probability_files.pairs(probabilities, labels)
@@ -106,7 +106,7 @@ def of_files(
         "sha256": digest([file_hash(path) for pair in files.values() for path in pair]),
     }
     table = histograms.Histograms.from_rows(*measured)
-    return decision.made(table, classes, fitted.temperature, missed, inputs)
+    return decision.choose(table, classes, fitted.temperature, missed, inputs)
 
 
 def _samples(files: Mapping[str, tuple[Path, Path]]) -> list[scaling.Sample]:

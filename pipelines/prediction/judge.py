@@ -263,12 +263,12 @@ def report(output: Path) -> str:
     Raises:
         InputError: what was judged there is not of the same label maps.
     """
-    from pipelines.reporting import calibration, tables
+    from pipelines.reporting import calibration_tables, tables
     from pipelines.reporting.figures import curves, style
     from pipelines.reporting.frame import open_study
 
     study = open_study(output)
-    by_file = calibration.tables(study)
+    by_file = calibration_tables.tables(study)
     frames = {name: by_file[name] for name in _FILES}
     frames |= {"table.csv": tables.papers(study)["table.csv"]}
     frames |= {

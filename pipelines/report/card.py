@@ -11,7 +11,7 @@ from data_io.errors import InputError
 from data_io.files.hashing import read_json
 from pipelines.measure import metrics
 from pipelines.report.page import template
-from pipelines.reporting import calibration, tables
+from pipelines.reporting import calibration_tables, tables
 from pipelines.reporting.evidence import estimated
 from pipelines.reporting.figures.curves import name_of
 from pipelines.reporting.frame import Study, join, require_described
@@ -50,38 +50,38 @@ def card(run: Run, results: Path) -> str:
         "calibration": _calibration(study),
         "others": _others(study),
         "sets": sets,
-        "elsewhere": any(one["seen"] == 0 for one in sets),
-        "second": calibration.OBSERVERS[1] in set(study.frame["reference"]),
+        "elsewhere": any(other["seen"] == 0 for other in sets),
+        "second": calibration_tables.OBSERVERS[1] in set(study.frame["reference"]),
     }
     return template("card.md").render(context)
 
 
 def _require_network(run: Run) -> None:
-    """Refuse what dscpp trained no network for."""
+    """Refuse runs without a network that dscpp trained."""
     if run.method == TRUTH:
         raise InputError(f"{run.folder}: expected a network's run, found the {TRUTH}")
     if run.record.get("dataset") == JUDGED:
-        place = run.folder.absolute().parents[1]
+        folder = run.folder.absolute().parents[1]
         raise InputError(
             f"{run.folder}: expected a network that dscpp trained, found probabilities "
             "that `dscpp judge` measured: nothing is known of what made them. Their "
-            f"measures are in {place / 'table.csv'} and {place / 'calibration.csv'}"
+            f"measures are in {folder / 'table.csv'} and {folder / 'calibration.csv'}"
         )
 
 
 def _measures(study: Study) -> str:
     variant = next(iter(study.runs))
-    found = [*product(study.targets, metrics.METRICS)]
-    shown = [one for one in found if not one[1].endswith(_OF_ALL)]
+    keys = [*product(study.targets, metrics.METRICS)]
+    shown = [key for key in keys if not key[1].endswith(_OF_ALL)]
     if len(study.targets) > 1:  # of two classes it is the measure of the one itself
-        shown += [one for one in found if one not in shown and one[0] == found[0][0]]
+        shown += [key for key in keys if key not in shown and key[0] == keys[0][0]]
     rows = []
     for target, metric in shown:
         whole = metric.endswith(_OF_ALL)
-        about = "all classes together" if whole else escape(target)
-        own = vars(estimated(study, variant, target, metric))
+        subject = "all classes together" if whole else escape(target)
+        values = vars(estimated(study, variant, target, metric))
         name = metric.removesuffix(_OF_ALL).replace("_", " ")
-        rows.append([f"{about}: {name}", *_cells(own)])
+        rows.append([f"{subject}: {name}", *_cells(values)])
     return table(_HEAD, rows)
 
 
@@ -101,30 +101,30 @@ def _cells(row: Any) -> list[str]:
 
 
 def _calibration(study: Study) -> str:
-    found = calibration.tables(study)["calibration.csv"]
-    found = found[found["measure"].isin(_CALIBRATION)]
-    found = found[found["reference"] == calibration.OBSERVERS[0]]
+    measured = calibration_tables.tables(study)["calibration.csv"]
+    measured = measured[measured["measure"].isin(_CALIBRATION)]
+    measured = measured[measured["reference"] == calibration_tables.OBSERVERS[0]]
     rows = [
         [f"{name}, {row['region']}: {row['measure'].upper()}", *_cells(row)]
-        for row in found.to_dict("records")
+        for row in measured.to_dict("records")
         for name in [escape(row["target"])]
     ]
     return table(_HEAD, rows)
 
 
 def _seen(run: Run) -> Iterator[dict[str, Any]]:
-    """Of each other set its images, and how many were trained on; None: not known."""
+    """Count the images of each other set, and those trained on; None: not known."""
     for path in sorted(run.path(OTHER_SETS).glob("*/cases.csv")):
-        about = read_json(path.with_name("set.json")) or {}
-        seen, cases = about.get("seen"), about.get("cases")
+        record = read_json(path.with_name("set.json")) or {}
+        seen, cases = record.get("seen"), record.get("cases")
         known = isinstance(seen, list) and isinstance(cases, list)
         k = len(seen or ()) if known else None
         yield {"name": path.parent.name, "seen": k, "n": len(cases or ())}
 
 
 def _others(study: Study) -> str:
-    found = tables.other_sets(study)
-    shown = found[found["metric"].isin(["dice", "nll"])].to_dict("records")
+    measured = tables.other_sets(study)
+    shown = measured[measured["metric"].isin(["dice", "nll"])].to_dict("records")
     rows = [
         [f"{escape(r['set'])}, {escape(r['target'])}: {r['metric']}", *_cells(r)]
         for r in shown

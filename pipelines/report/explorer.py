@@ -57,7 +57,7 @@ Locate = Callable[[Run], Path]
 def data(
     pages: Sequence[Page], locate: Locate, simulated: bool = True
 ) -> dict[str, Any]:
-    """Everything that the explorer shows, for JSON.
+    """Collect everything that the explorer shows, for JSON.
 
     Why a picture is not there is said once for each reason, on standard error.
 
@@ -74,7 +74,9 @@ def data(
     """
     scenes: _Scenes = {}
     reasons: _Reasons = {}
-    entries = [one for page in pages for one in _of_page(page, locate, scenes, reasons)]
+    entries = [
+        entry for page in pages for entry in _of_page(page, locate, scenes, reasons)
+    ]
     for reason in reasons:
         bars.note(f"dscpp: warning: not every picture is shown: {reason}", sys.stderr)
     if simulated and not scenes:
@@ -93,7 +95,7 @@ def data(
 
 
 def named(study: Study) -> str:
-    """A data set and its preset, in print; nothing was trained without a preset."""
+    """Name a data set and its preset; without a preset nothing was trained."""
     preset = f", preset {study.preset}" if study.preset else ""
     return f"{curves.name_of(study.record)}{preset}"
 
@@ -118,14 +120,14 @@ def code(p: npt.ArrayLike) -> npt.NDArray[np.uint8]:
 def _of_page(
     page: Page, locate: Locate, scenes: _Scenes, reasons: _Reasons
 ) -> Iterator[_Entry]:
-    """The entries of a study: means first, then cases; pictures go into `scenes`."""
+    """Yield the entries of a study: means, then cases; pictures go into `scenes`."""
     study = page.study
-    about = {"dataset": named(study)}
-    yield from (about | one for one in _means(page))
+    fields = {"dataset": named(study)}
+    yield from (fields | mean for mean in _means(page))
     losses = {variant.label: _likeliest(study.runs[variant])
               for variant in (study.main or list(study.runs))[:_LOSSES]}  # fmt: skip
     for case, rank in _ranked(study, list(losses.values())[-1]).items():
-        name, more = f"{about['dataset']}, {case}", ""
+        name, more = f"{fields['dataset']}, {case}", ""
         try:
             root, more = _root(losses, locate, reasons)
             pictures, scenes[name] = _read(losses, root, case)
@@ -136,7 +138,7 @@ def _of_page(
             pictures, more = {}, f" No picture: {str(error).splitlines()[0]}"
         for index, target in enumerate(study.targets, start=1):
             for loss, run in losses.items():
-                entry: _Entry = about | {"target": target, "loss": loss, "case": rank}
+                entry: _Entry = fields | {"target": target, "loss": loss, "case": rank}
                 note = f"This image alone, run {run.name}.{more}"
                 entry |= {"note": note, "index": index}
                 if loss in pictures:
@@ -145,7 +147,7 @@ def _of_page(
 
 
 def _likeliest(runs: Sequence[Run]) -> Run:
-    """The first run with its probabilities; without any the first."""
+    """Return the first run with probabilities here; without any the first run."""
     return next((run for run in runs if _is_here(run)), runs[0])
 
 
@@ -154,7 +156,7 @@ def _is_here(run: Run) -> bool:
 
 
 def _means(page: Page) -> Iterator[_Entry]:
-    """What thresholds.csv and practice.csv have of every loss and class."""
+    """Yield the entries of thresholds.csv and practice.csv by loss and class."""
     study = page.study
     table, practice = page.files["thresholds.csv"], page.files["practice.csv"]
     for target in study.targets:
@@ -171,59 +173,61 @@ def _means(page: Page) -> Iterator[_Entry]:
 
 
 def _rounded(values: Any) -> list[float | None]:
-    """To 6 digits, as in the tables; None where undefined."""
-    each = np.asarray(values, np.float64)
-    return [None if np.isnan(one) else float(f"{one:.6g}") for one in each]
+    """Round to 6 digits, as in the tables; None where undefined."""
+    array = np.asarray(values, np.float64)
+    return [None if np.isnan(number) else float(f"{number:.6g}") for number in array]
 
 
 def _figures(counts: _Array, confidence: _Array, edges: _Array) -> _Entry:
-    """The figures of one case at each threshold, from its histogram, (2, B)."""
-    found = histograms.threshold_metrics(counts, edges=edges)
+    """Measure one case at each threshold, from its histogram, (2, B)."""
+    overlap = histograms.threshold_metrics(counts, edges=edges)
     parts = [histograms.confusion(counts, float(at), edges) for at in THRESHOLDS]
     true, positive = counts[1].sum(), [tp + fp for tp, fp, *_ in parts]
-    named = {name: found[name] for name in _METRICS} | {"volume": ratio(positive, true)}
+    named = {name: overlap[name] for name in _METRICS} | {
+        "volume": ratio(positive, true)
+    }
     expected = ratio(decisions.expected_volume(counts, confidence), true)
-    figures: _Entry = {key: {"mean": _rounded(each)} for key, each in named.items()}
+    figures: _Entry = {key: {"mean": _rounded(values)} for key, values in named.items()}
     return figures | {"expected": _rounded([expected])[0]}
 
 
 def _ranked(study: Study, run: Run) -> dict[str, str]:
-    """Three test cases by the Dice of a run, and how they rank, in words."""
-    own = study.frame[study.frame["run"] == str(run.folder)]
-    dice = selected(own).groupby("case")["dice"].mean().reindex(study.cases)
+    """Choose three test cases by the Dice of a run, and name their ranks."""
+    rows = study.frame[study.frame["run"] == str(run.folder)]
+    dice = selected(rows).groupby("case")["dice"].mean().reindex(study.cases)
     ranked = dice.dropna().sort_values(kind="stable").index
     ranked = ranked if len(ranked) else study.cases  # undefined of all
     places = {"median": (len(ranked) - 1) // 2, "lowest": 0, "highest": -1}
-    found = {str(ranked[at]): word for word, at in reversed(places.items())}
-    by = run.record["loss"]
-    return {case: f"{case}: {found[case]} Dice with {by}" for case in reversed(found)}
+    ranks = {str(ranked[at]): word for word, at in reversed(places.items())}
+    loss = run.record["loss"]
+    return {case: f"{case}: {ranks[case]} Dice with {loss}" for case in reversed(ranks)}
 
 
 def _of_run(study: Study, run: Run, case: str, target: str) -> _Entry:
-    one = study.histograms[str(run.folder)]
-    row = one.where(target=target, case=case, **_WHERE)
-    (counts,), (confidence,) = one.counts[row], one.confidence()[row]
-    return _figures(counts, confidence, one.edges)
+    histogram = study.histograms[str(run.folder)]
+    row = histogram.where(target=target, case=case, **_WHERE)
+    (counts,), (confidence,) = histogram.counts[row], histogram.confidence()[row]
+    return _figures(counts, confidence, histogram.edges)
 
 
 def _root(
     losses: Mapping[str, Run], locate: Locate, reasons: _Reasons
 ) -> tuple[Path, str]:
-    """The folder of the images, and what a picture of them must say.
+    """Find the folder of the images, and a warning for their pictures.
 
     Of own images some may be gone or changed: the others are where they were.
     """
     run = next(iter(losses.values()))
     if run.record["dataset"] == JUDGED:
         raise InputError("`dscpp judge` keeps no probabilities")
-    here = next(filter(_is_here, losses.values()), None)
-    if here is None:
+    available = next(filter(_is_here, losses.values()), None)
+    if available is None:
         raise InputError("the probabilities are not on this machine; git has none")
     try:
-        return locate(here), ""
+        return locate(available), ""
     except InputError as error:
-        kept = here.trained / OWN_DATA
-        if not is_own(here.record["dataset"]) or not (kept / ABOUT).is_file():
+        kept = available.trained / OWN_DATA
+        if not is_own(available.record["dataset"]) or not (kept / ABOUT).is_file():
             raise
         reasons[str(error)] = None
         return kept, (
@@ -235,47 +239,50 @@ def _root(
 def _read(
     losses: Mapping[str, Run], root: Path, case: str
 ) -> tuple[dict[str, _Array], _Entry]:
-    """Probabilities of a case by loss, (S, rows, columns, C), thinned; its scene.
+    """Read p of a case by loss, (S, rows, columns, C), thinned, and its scene.
 
     Raises:
         InputError: its image or its probabilities are not here, or its label map is
             another than the one that was measured.
     """
-    here = {loss: run for loss, run in losses.items() if _is_here(run)}
-    first = next(iter(here.values()))
+    available = {loss: run for loss, run in losses.items() if _is_here(run)}
+    first = next(iter(available.values()))
     module = datasets.by_name(first.record["dataset"])
     label = module.references(root, case)["observer1"]
     _require_measured(first, label, case)
-    place = module.geometry(root, case)
-    if place is None:
+    geometry = module.geometry(root, case)
+    if geometry is None:
         image = module.picture(root, case)
         _require_size(label, image.shape[:2], case)
-        each = {loss: predictions.as_kept(run, module, root, case)[np.newaxis]
-                for loss, run in here.items()}  # fmt: skip
-        return _thinned(each, label[np.newaxis], [image])
-    _require_size(label, place.shape, case)
-    planes, each = _planes(place, label > 0), {}
-    for loss, run in here.items():
+        by_loss = {loss: predictions.as_kept(run, module, root, case)[np.newaxis]
+                for loss, run in available.items()}  # fmt: skip
+        return _thinned(by_loss, label[np.newaxis], [image])
+    _require_size(label, geometry.shape, case)
+    planes, by_loss = _planes(geometry, label > 0), {}
+    for loss, run in available.items():
         softmax, _ = predictions.volume(run, module, root, case)
-        cut = [photographs.plane_softmax(softmax, place, one) for one in planes]
-        each[loss] = np.stack(cut)
-    labels = np.stack([one.cut(label) for one in planes])
-    images = [photographs.plane_image(module, root, case, one) for one in planes]
-    pictures, scene = _thinned(each, labels, images)
-    slices = [int(one.index) for one in planes]
+        cut = [photographs.plane_softmax(softmax, geometry, plane) for plane in planes]
+        by_loss[loss] = np.stack(cut)
+    labels = np.stack([plane.cut(label) for plane in planes])
+    images = [photographs.plane_image(module, root, case, plane) for plane in planes]
+    pictures, scene = _thinned(by_loss, labels, images)
+    slices = [int(plane.index) for plane in planes]
     return pictures, scene | {"slices": slices, "aspect": planes[0].aspect}
 
 
 def _require_measured(run: Run, label: _Array, case: str) -> None:
     """Refuse a label map with other numbers of voxels than those measured."""
-    one = histograms.load(run.path("histograms.npz"))
+    histogram = histograms.load(run.path("histograms.npz"))
     for index, target in enumerate(run.record.get("classes", [])[1:], start=1):
-        row = one.where(target=target, case=case, **_WHERE)
-        counted, found = one.counts[row, 1].sum(), np.count_nonzero(label == index)
-        if row.any() and counted != found:
+        row = histogram.where(target=target, case=case, **_WHERE)
+        counted, labelled = (
+            histogram.counts[row, 1].sum(),
+            np.count_nonzero(label == index),
+        )
+        if row.any() and counted != labelled:
             raise InputError(
                 f"case {case}: expected the label map that {run.folder} was measured "
-                f"with, {counted} voxels of {target}, found {found}; restore it"
+                f"with, {counted} voxels of {target}, found {labelled}; restore it"
             )
 
 
@@ -288,9 +295,9 @@ def _require_size(label: _Array, shape: tuple[int, ...], case: str) -> None:
         )
 
 
-def _planes(place: nifti.Geometry, target: _Array) -> list[Plane]:
-    """Slices of a volume from end to end of its foreground, the fullest among them."""
-    fullest = Plane.of(place, target)
+def _planes(geometry: nifti.Geometry, target: _Array) -> list[Plane]:
+    """Choose slices from end to end of the foreground, the fullest among them."""
+    fullest = Plane.of(geometry, target)
     there = np.flatnonzero(np.moveaxis(target, fullest.axis, 0).any(axis=(1, 2)))
     if not len(there):
         return [fullest]
@@ -300,7 +307,7 @@ def _planes(place: nifti.Geometry, target: _Array) -> list[Plane]:
 
 
 def _thinned(
-    each: Mapping[str, _Array], labels: _Array, images: Sequence[_Array]
+    by_loss: Mapping[str, _Array], labels: _Array, images: Sequence[_Array]
 ) -> tuple[dict[str, _Array], _Entry]:
     """Leave out rows and columns until a picture is small enough."""
     step = 1
@@ -314,24 +321,28 @@ def _thinned(
         "slices": [],
         "first": int(np.count_nonzero(kept, axis=(1, 2)).argmax()),
         "labels": _zipped(kept),
-        "images": [_jpeg(panels.photo(one).pixels[::step, ::step]) for one in images],
+        "images": [
+            _jpeg(panels.photo(image).pixels[::step, ::step]) for image in images
+        ],
     }
-    return {loss: p[:, ::step, ::step] for loss, p in each.items()}, scene
+    return {loss: p[:, ::step, ::step] for loss, p in by_loss.items()}, scene
 
 
 def _phantoms(scenes: _Scenes) -> Iterator[_Entry]:
-    """Simulated images with their true probability, and with an overconfident one."""
+    """Yield simulated images with the true and with an overconfident probability."""
     root, target = vessels.locate(None), vessels.RECORD.classes[1]
     for case in vessels.split(root)["test"][:3]:
         p = vessels.posterior(root, case)
-        each = {"true probability": np.stack([1 - p, p], axis=-1)}
+        by_loss = {"true probability": np.stack([1 - p, p], axis=-1)}
         name = f"overconfident: logits of the true probability x {_OVERCONFIDENT:g}"
-        each[name] = predictions.scale(each["true probability"], 1 / _OVERCONFIDENT)
+        by_loss[name] = predictions.scale(
+            by_loss["true probability"], 1 / _OVERCONFIDENT
+        )
         label = vessels.references(root, case)["observer1"]
-        given = {loss: softmax[np.newaxis] for loss, softmax in each.items()}
+        pictures = {loss: softmax[np.newaxis] for loss, softmax in by_loss.items()}
         image = vessels.picture(root, case)
-        _, scenes[case] = _thinned(given, label[np.newaxis], [image])
-        for loss, softmax in each.items():
+        _, scenes[case] = _thinned(pictures, label[np.newaxis], [image])
+        for loss, softmax in by_loss.items():
             p = softmax[..., 1].ravel()
             counts = histograms.count(p, label.ravel())
             sums = histograms.sum_bins(histograms.bins_of(p), p)

@@ -16,7 +16,7 @@ import pandas as pd
 from data_io.errors import InputError
 from pipelines.environment import commits
 from pipelines.report import explorer
-from pipelines.reporting import answers, calibration, claims
+from pipelines.reporting import answers, calibration_tables, claims
 from pipelines.reporting.figures import curves, style
 from pipelines.reporting.frame import Study
 from pipelines.reporting.markdown import escape
@@ -112,7 +112,7 @@ def html(report: Report, pages: Sequence[Page], locate: explorer.Locate) -> str:
 
 
 def template(name: str) -> jinja2.Template:
-    """One of the templates here; values are escaped, an undefined name is an error."""
+    """Load a template; values are escaped, an undefined name is an error."""
     is_html = name.endswith(".html")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -132,73 +132,75 @@ def _in_markdown(value: Any) -> Any:
 
 
 def _table(title: str, file: str, frame: pd.DataFrame) -> _Table:
-    """A table for the page, without columns that say nothing."""
+    """Make a table for the page, without empty columns."""
     shown = frame.replace("", np.nan).dropna(axis="columns", how="all")
     shown.columns = [str(name).replace("_", " ") for name in shown]
-    look: dict[str, Any] = {"classes": "sortable", "border": 0, "na_rep": ""}
+    options: dict[str, Any] = {"classes": "sortable", "border": 0, "na_rep": ""}
     with pd.option_context("display.max_colwidth", None):
-        text = shown.to_html(index=False, float_format="{:.4g}".format, **look)
+        text = shown.to_html(index=False, float_format="{:.4g}".format, **options)
     return {"title": title, "file": file, "n": len(shown), "html": text}
 
 
 def _questions(over_all: Mapping[str, pd.DataFrame]) -> Iterator[dict[str, Any]]:
-    """Each question with its headline and every comparison of it."""
+    """Yield each question with its headline and all its comparisons."""
     if answers.FILE not in over_all:
         return
-    found = over_all[answers.FILE]
-    for headline in answers.headlines(found).to_dict("records"):
-        asked = headline["question"]
-        lines = answers.answered(found, asked).replace("`", "", regex=True)
-        yield {"headline": headline, "table": _table(asked, answers.FILE, lines)}
+    rows = over_all[answers.FILE]
+    for headline in answers.headlines(rows).to_dict("records"):
+        question = headline["question"]
+        lines = answers.answered(rows, question).replace("`", "", regex=True)
+        yield {"headline": headline, "table": _table(question, answers.FILE, lines)}
 
 
 def _tables(
     over_all: Mapping[str, pd.DataFrame], pages: Sequence[Page]
 ) -> Iterator[_Table]:
-    """Published cells beside ours, the claims, and what each data set has besides."""
+    """Yield published cells beside ours, the claims, and tables of each data set."""
     for name in ("table4.csv", "table3.csv", "table5.csv", "table6.csv"):
         if name in over_all:
             title = f"Table {name[5]} of the paper, published and ours"
             yield _table(title, name, over_all[name].drop(columns=_LEFT_OUT))
     if claims.FILE in over_all:
-        told = over_all[claims.FILE][_CLAIMED]
-        yield _table("Claims of the paper", claims.FILE, told)
+        rows = over_all[claims.FILE][_CLAIMED]
+        yield _table("Claims of the paper", claims.FILE, rows)
     for page in pages:
-        own = {} if len(page.study.cells) else {OURS: "all measures"}
-        for name, what in (own | _OF_PAGE).items():
+        extra = {} if len(page.study.cells) else {OURS: "all measures"}
+        for name, what in (extra | _OF_PAGE).items():
             if name in page.files:
                 title = f"{explorer.named(page.study)}: {what}"
                 yield _table(title, name, page.files[name])
 
 
 def _svg(figure: Figure) -> str:
-    """A figure as an address that holds all of it."""
-    with tempfile.TemporaryDirectory() as place:
-        (path,) = style.save(figure, Path(place) / "figure", ["svg"])
+    """Encode a figure as a data address."""
+    with tempfile.TemporaryDirectory() as folder:
+        (path,) = style.save(figure, Path(folder) / "figure", ["svg"])
         text = base64.b64encode(path.read_bytes()).decode()
     return f"data:image/svg+xml;base64,{text}"
 
 
 def _diagrams(studies: Sequence[Study]) -> Iterator[dict[str, str]]:
-    """A reliability diagram of each data set, class, region and loss."""
-    each = ((study, variant) for study in studies for variant in study.main)
-    for study, variant in each:
-        about = {"dataset": explorer.named(study), "loss": variant.label}
-        for target, region, reference in calibration.Reader(study, variant).places():
-            if reference == calibration.OBSERVERS[0]:
+    """Draw a reliability diagram of each data set, class, region and loss."""
+    pairs = ((study, variant) for study in studies for variant in study.main)
+    for study, variant in pairs:
+        fields = {"dataset": explorer.named(study), "loss": variant.label}
+        for target, region, reference in calibration_tables.Reader(
+            study, variant
+        ).groups():
+            if reference == calibration_tables.OBSERVERS[0]:
                 image = _svg(curves.diagram(study, target, variant, region))
                 words = "whole image" if region == "image" else region
-                yield about | {"class": target, "region": words, "image": image}
+                yield fields | {"class": target, "region": words, "image": image}
 
 
 def _learning(studies: Sequence[Study]) -> Iterator[dict[str, str]]:
-    """The learning curve of each run that has a history."""
+    """Draw the learning curve of each run that has a history."""
     for study in studies:
         for variant, runs in study.runs.items():
             for run in runs:
                 if figure := curves.learning(run):
-                    about = {"dataset": explorer.named(study), "loss": variant.label}
-                    yield about | {"run": run.folder.name, "image": _svg(figure)}
+                    fields = {"dataset": explorer.named(study), "loss": variant.label}
+                    yield fields | {"run": run.folder.name, "image": _svg(figure)}
 
 
 def _costs(pages: Sequence[Page]) -> _Table:
@@ -206,13 +208,13 @@ def _costs(pages: Sequence[Page]) -> _Table:
         page.files["costs.csv"].assign(dataset=explorer.named(page.study))
         for page in pages
     ]
-    found = pd.concat(parts, ignore_index=True)
-    found.insert(0, "dataset", found.pop("dataset"))
-    return _table("Costs", "costs.csv", found)
+    costs = pd.concat(parts, ignore_index=True)
+    costs.insert(0, "dataset", costs.pop("dataset"))
+    return _table("Costs", "costs.csv", costs)
 
 
 def _made(study: Study) -> dict[str, object]:
-    """What the runs of a data set were made with."""
+    """Describe the software and hardware of a data set's runs."""
     records = [run.record for run in study.every_run]
     versions = [one.get("versions", {}) for one in records]
     return {
@@ -229,4 +231,4 @@ def _made(study: Study) -> dict[str, object]:
 
 
 def _each(values: Iterable[object]) -> str:
-    return ", ".join(sorted({str(one) for one in values if one}))
+    return ", ".join(sorted({str(value) for value in values if value}))

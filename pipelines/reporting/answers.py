@@ -47,12 +47,12 @@ class _Line:
 
     @property
     def sides(self) -> list[Variant]:
-        """Both of them."""
+        """Return both variants."""
         return [Variant.parse(self.a), Variant.parse(self.b)]
 
     @property
     def comparison(self) -> str:
-        """What is compared, in words."""
+        """Describe the comparison in words."""
         if self.form == "value":
             return f"best temperature of {self.b} (above 1: overconfident)"
         a, b = (one.replace("@", " at threshold ") for one in (self.a, self.b))
@@ -77,7 +77,7 @@ def compared(
 
 
 def _temperature(study: Study, scaled: Variant) -> tuple[float, float, float, int]:
-    """Mean fitted temperature over seeds, interval by Student's t, number of seeds."""
+    """Return the mean fitted temperature, its interval (Student's t), and the seeds."""
     fitted = [run.record["posthoc"]["temperature"] for run in study.runs[scaled]]
     values = study.by_seed(scaled, fitted)
     spread, mean, n = pooled([values[:, np.newaxis]]), float(values.mean()), len(values)
@@ -88,14 +88,14 @@ def _temperature(study: Study, scaled: Variant) -> tuple[float, float, float, in
 def _measured(
     line: _Line, study: Study, target: str, corrected: bool = False
 ) -> dict[str, object]:
-    """Our ratio or difference with its interval; {} where it was not run."""
-    scaled, found = line.sides[0], tuple[float, ...]()
+    """Return our ratio or difference with its interval; {} where it was not run."""
+    scaled, values = line.sides[0], tuple[float, ...]()
     if line.form == "value":
-        found = _temperature(study, scaled) if scaled in study.runs else ()
+        values = _temperature(study, scaled) if scaled in study.runs else ()
     elif pair := compared(study, target, line.metric, line.sides, corrected):
         ours = pair.effect
-        found = ours.mean, ours.ci_low, ours.ci_high, pair.seeds
-    return dict(zip(("ours", "ci_low", "ci_high", "seeds"), found, strict=False))
+        values = ours.mean, ours.ci_low, ours.ci_high, pair.seeds
+    return dict(zip(("ours", "ci_low", "ci_high", "seeds"), values, strict=False))
 
 
 def summary(
@@ -106,8 +106,11 @@ def summary(
     Of each data set the preset is taken that its claims (`claims.decide`) are put to.
     """
     rows: dict[tuple[_Line, str, str], dict[str, object]] = {}
-    for asked in _ASKED:
-        for line in (_Line(asked["question"], **one) for one in asked["comparisons"]):
+    for question in _ASKED:
+        for line in (
+            _Line(question["question"], **comparison)
+            for comparison in question["comparisons"]
+        ):
             for study in deciding(studies):
                 for target in study.targets:
                     key = (line, study.title, target)
@@ -119,7 +122,7 @@ def summary(
 def _row(
     line: _Line, study: Study, target: str, claims: pd.DataFrame, paper: Paper
 ) -> dict[str, object]:
-    """One comparison on one data set; {} where it was not run."""
+    """Make the row of one comparison on one data set; {} where it was not run."""
     claim = _claim(line, study.title, target, claims)
     ours = _measured(line, study, target)
     if not ours or (line.claims and not claim):
@@ -137,8 +140,8 @@ def _row(
         "claim": claim.get("id"),
     }
     if line.metric == "nll":
-        ends = _measured(line, study, target, corrected=True)
-        row |= {name: ends[of] for name, of in _PROPER.items()}
+        proper = _measured(line, study, target, corrected=True)
+        row |= {name: proper[column] for name, column in _PROPER.items()}
         row["verdict_proper"] = claim.get("verdict_corrected")
     return row
 
@@ -146,7 +149,7 @@ def _row(
 def _claim(
     line: _Line, title: str, target: str, claims: pd.DataFrame
 ) -> Mapping[str, object]:
-    """The first claim of the line that is about a data set, or its class; else {}."""
+    """Find the line's first claim about a data set, or its class; else {}."""
     for pattern in filter(None, line.claims.split("|")):
         for row in claims[claims["id"].str.fullmatch(pattern)].to_dict("records"):
             if {title, f"{title} ({target})"} & set(str(row["dataset"]).split("; ")):
@@ -155,37 +158,39 @@ def _claim(
 
 
 def _printed(line: _Line, study: Study, target: str, paper: Paper) -> float:
-    """The paper's figure; NaN where it prints none."""
+    """Return the paper's ratio or difference; NaN where it prints none."""
     named = target if len(study.targets) > 1 else ""
-    found = paper.figures(study.title, named, line.sides, line.metric)
-    if len(found) < len(line.sides):
+    means = paper.printed_means(study.title, named, line.sides, line.metric)
+    if len(means) < len(line.sides):
         return math.nan
-    a, b = (found[one].mean for one in line.sides)
+    a, b = (means[variant].mean for variant in line.sides)
     return a / b if line.form == "ratio" else a - b
 
 
-def answered(found: pd.DataFrame, question: str) -> pd.DataFrame:
-    """The cells of one of `QUESTIONS` of what `summary` found, as text."""
-    rows = found[found["question"] == question].to_dict("records")
+def answered(comparisons: pd.DataFrame, question: str) -> pd.DataFrame:
+    """Return the cells of one of `QUESTIONS` out of `summary`, as text."""
+    rows = comparisons[comparisons["question"] == question].to_dict("records")
     lines = pd.DataFrame([_cells(row) for row in rows])
-    # Columns that say nothing on this question are left out.
+    # Columns without an entry are left out.
     return lines.loc[:, lines.ne("").any()]
 
 
-def markdown(found: pd.DataFrame, question: str) -> str:
+def markdown(comparisons: pd.DataFrame, question: str) -> str:
     """Lay out `answered` in Markdown."""
-    lines = answered(found, question)
+    lines = answered(comparisons, question)
     if lines.empty:
         return "*Not run yet.*"
     return table(list(lines), lines.to_numpy().tolist())
 
 
-def headlines(found: pd.DataFrame) -> pd.DataFrame:
-    """A line for each question, as text: of the paper's first data set that was run."""
+def headlines(comparisons: pd.DataFrame) -> pd.DataFrame:
+    """Make a line for each question, as text, of the first data set that was run."""
     lines = []
-    for asked in _ASKED:
-        rows = found[found["comparison"] == asked["headline"]].to_dict("records")
-        line = {"question": asked["question"], "compared": "not run yet"}
+    for question in _ASKED:
+        rows = comparisons[comparisons["comparison"] == question["headline"]].to_dict(
+            "records"
+        )
+        line = {"question": question["question"], "compared": "not run yet"}
         for row in rows[:1]:
             cells = _cells(row)
             on = f"{cells['comparison']} ({row['dataset']}, {row['preset']})"
@@ -195,14 +200,14 @@ def headlines(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines).fillna("")
 
 
-def brief(found: pd.DataFrame) -> str:
+def brief(comparisons: pd.DataFrame) -> str:
     """Lay out `headlines` in Markdown."""
-    rows = headlines(found)
+    rows = headlines(comparisons)
     return table(list(rows), rows.to_numpy().tolist())
 
 
 def _cells(row: Mapping[str, object]) -> dict[str, str]:
-    """What the page says of a row of `summary`, by the head of the column."""
+    """Return the cells for a row of `summary`, by column head."""
     n = row["seeds"]
     on = f"{row['dataset']}, {row['target']}, preset {row['preset']}, {n} seed"
     return {
@@ -211,12 +216,12 @@ def _cells(row: Mapping[str, object]) -> dict[str, str]:
         "paper": _number(row, "paper"),
         "ours": _number(row, "ours", "ci_low", "ci_high"),
         "ours, both terms": _number(row, "proper", "proper_low", "proper_high"),
-        "verdict on the claim": _said(row),
+        "verdict on the claim": _verdict_text(row),
     }
 
 
 def _number(row: Mapping[str, object], *names: str) -> str:
-    """A value with its interval, each empty where there is none."""
+    """Write a value with its interval, each empty where there is none."""
     form = "{:+.3f}" if row["form"] == "difference" else "{:.2f}"
     value, *ends = (float(str(row[name])) for name in names)
     if math.isnan(value):
@@ -225,15 +230,15 @@ def _number(row: Mapping[str, object], *names: str) -> str:
     return form.format(value) + (f" [{', '.join(known)}]" if known else "")
 
 
-def _said(row: Mapping[str, object]) -> str:
-    """The verdict on the claim, with what bears on it; "" without a claim."""
+def _verdict_text(row: Mapping[str, object]) -> str:
+    """Write the verdict on the claim, with its parts; "" without a claim."""
     if not isinstance(row["claim"], str):
         return ""
-    said, (parts, hold, lacking) = f"{row['verdict']}", (row[one] for one in _OF_CLAIM)
+    text, (parts, hold, lacking) = str(row["verdict"]), (row[n] for n in _OF_CLAIM)
     if hold != parts:
         known = f"{hold:g} of {parts:g} parts hold"
-        said += f", {known}, {lacking:g} not run" if lacking else f", {known}"
+        text += f", {known}, {lacking:g} not run" if lacking else f", {known}"
     other = row["verdict_proper"]
     if isinstance(other, str) and other not in ("", row["verdict"]):
-        said += f"; {other} by both terms"
-    return f"{said} (`{row['claim']}`)"
+        text += f"; {other} by both terms"
+    return f"{text} (`{row['claim']}`)"

@@ -19,7 +19,14 @@ from pipelines.reporting.estimates import ALPHA
 from pipelines.reporting.evidence import Runs
 from pipelines.reporting.frame import EXTREMES, Study
 from pipelines.reporting.published import Paper, Variant, read_rows
-from pipelines.reporting.rules import FAILS, HOLDS, NOT_RUN, UNDECIDED, Outcome, Part
+from pipelines.reporting.rules import (
+    FAILS,
+    HOLDS,
+    NOT_RUN,
+    UNDECIDED,
+    Comparison,
+    Outcome,
+)
 from pipelines.reporting.tables import deciding, framed, usable
 
 FILE = "claims.csv"
@@ -49,7 +56,7 @@ class Claim:
 
     row: Mapping[str, str]
     rule: rules.Rule
-    parts: tuple[Part, ...]
+    parts: tuple[Comparison, ...]
     at_least: int
 
     @classmethod
@@ -81,8 +88,8 @@ class Claim:
             ) from error
         a, b = (tuple(map(Variant.parse, lists[side])) for side in ("a", "b"))
         parts = tuple(
-            Part(*_dataset(place), metric, tuple(one), tuple(other))
-            for place in lists["dataset"]
+            Comparison(*_dataset(title), metric, tuple(one), tuple(other))
+            for title in lists["dataset"]
             for metric in lists["metric"] or [""]
             for one, other in rule.split(a, b)
         )
@@ -94,37 +101,41 @@ class Claim:
         return cls(row, rule, parts, at_least or len(parts))
 
     def combined(self, outcomes: Sequence[Outcome]) -> tuple[str, float, float]:
-        """The claim's verdict out of those of its parts, its p to hold and to fail.
+        """Combine the verdicts of the parts: verdict, p to hold, p to fail.
 
         Each p is that of the partial conjunction of its parts (Benjamini and Heller
         2008): to hold, of `at_least` parts; to fail, of so many that fewer are left.
         """
         spare = len(outcomes) - self.at_least
-        p_holds = _enough([one.p_holds for one in outcomes], self.at_least)
-        p_fails = _enough([one.p_fails for one in outcomes], spare + 1)
+        p_holds = _enough([outcome.p_holds for outcome in outcomes], self.at_least)
+        p_fails = _enough([outcome.p_fails for outcome in outcomes], spare + 1)
         for verdict in (rules.CITED, NOT_RUN):
-            if all(one.verdict == verdict for one in outcomes):
+            if all(outcome.verdict == verdict for outcome in outcomes):
                 return verdict, math.nan, math.nan
         seen = HOLDS if p_holds < ALPHA else FAILS if p_fails < ALPHA else UNDECIDED
         return seen, p_holds, p_fails
 
     def of_other(self, loss: str) -> Self | None:
-        """The same claim of another loss; None: it is not about one loss's thresholds.
+        """Make the same claim of another loss; None: not about one loss's thresholds.
 
         Such a claim may be true of any loss.
         """
-        every = [one for part in self.parts for one in part.quantities]
-        own = {replace(one, threshold=None).label for one in every}
-        if len(own) != 1 or own == {loss} or any(x.threshold is None for x in every):
+        every = [variant for part in self.parts for variant in part.quantities]
+        labels = {replace(variant, threshold=None).label for variant in every}
+        if (
+            len(labels) != 1
+            or labels == {loss}
+            or any(x.threshold is None for x in every)
+        ):
             return None
-        (name,) = own
+        (name,) = labels
         sides = {side: self.row[side].replace(name, loss) for side in ("a", "b")}
         return self.parse({**self.row, **sides})
 
 
-def _enough(each: Iterable[float], number: int) -> float:
+def _enough(p_values: Iterable[float], number: int) -> float:
     """P of "fewer than `number` of these are so", by Bonferroni's correction."""
-    ordered = sorted(each)
+    ordered = sorted(p_values)
     return min(1.0, (len(ordered) - number + 1) * ordered[number - 1])
 
 
@@ -160,13 +171,13 @@ def decide(paper: Paper, studies: Sequence[Study]) -> pd.DataFrame:
 class _Judged(NamedTuple):
     """A part of a claim, the runs it was put to, and what came of it."""
 
-    part: Part
+    part: Comparison
     runs: Runs | None
     outcome: Outcome
 
     @property
     def ours(self) -> str:
-        """Our means of all that it compares."""
+        """Return our means of all that it compares."""
         if self.runs is None:
             return ""
         return _listed(self.part, self.runs.means(self.part.measured, self.part.metric))
@@ -180,43 +191,47 @@ class _Decision:
     ) -> None:
         self.claim, self.studies = claim, studies
         self.judged = [self._judged(part, corrected) for part in claim.parts]
-        outcomes = [one.outcome for one in self.judged]
+        outcomes = [judged.outcome for judged in self.judged]
         self.verdict, *self.p = claim.combined(outcomes)
-        self.was_run = [one for one in self.judged if one.outcome.verdict != NOT_RUN]
+        self.was_run = [
+            judged for judged in self.judged if judged.outcome.verdict != NOT_RUN
+        ]
         # The weakest of the parts that the verdict comes from.
-        own = [one for one in self.judged if one.outcome.verdict == self.verdict]
-        among = own or self.was_run or self.judged
-        self.shown = max(among, key=lambda one: one.outcome.p_holds)
-        measured = (one.runs for one in self.was_run if one.part.measured)
+        same_verdict = [
+            judged for judged in self.judged if judged.outcome.verdict == self.verdict
+        ]
+        among = same_verdict or self.was_run or self.judged
+        self.shown = max(among, key=lambda judged: judged.outcome.p_holds)
+        measured = (judged.runs for judged in self.was_run if judged.part.measured)
         self.presets = list(dict.fromkeys(r.study.preset for r in measured if r))
         # In the words of the preset that it is from.
         at_paper = set(self.presets) <= {"paper"}
         words = {} if at_paper else {HOLDS: SEEN, FAILS: NOT_SEEN}
         self.worded = words.get(self.verdict, self.verdict)
 
-    def _judged(self, part: Part, corrected: bool) -> _Judged:
-        """By the preset with most of what it compares, in the order of the studies.
+    def _judged(self, part: Comparison, corrected: bool) -> _Judged:
+        """Judge a part by the preset with most of its variants, in the studies' order.
 
         A printed figure says nothing of another preset: there the paper's comes first.
         """
         printed = not math.isnan(self.claim.rule.value)
-        found = [
+        candidates = [
             Runs(study, part.target, corrected)
             for study in (usable(self.studies) if printed else self.studies)
             if study.title == part.dataset
         ]
         every = part.quantities
-        runs = max(found, key=lambda runs: sum(map(runs.has, every)), default=None)
+        runs = max(candidates, key=lambda runs: sum(map(runs.has, every)), default=None)
         return _Judged(part, runs, self.claim.rule.decide(part, runs))
 
     def row(self) -> _Row:
-        """Its row of `claims.csv`, but for the paper's side."""
+        """Make its row of `claims.csv`, but for the paper's side."""
         claim, parts, pair = self.claim, self.claim.parts, self.shown.outcome.pair
-        count = Counter(one.outcome.verdict for one in self.judged)
+        count = Counter(judged.outcome.verdict for judged in self.judged)
         test, enough = claim.rule.test, claim.at_least
         if enough != len(parts):
             test += f"; in at least {enough} of {len(parts)}"
-        ours = _some(one.ours for one in self.was_run)
+        ours = _some(judged.ours for judged in self.was_run)
         if len(self.was_run) > _SHOWN:
             ours = f"{self.shown.ours}; {len(self.was_run) - 1} more"
         corrected = ""
@@ -241,22 +256,22 @@ class _Decision:
         }
 
     def _why(self) -> str:
-        """What decided, of which part, and what was not run."""
+        """Describe the reason, the part it is of, and what was not run."""
         part, _, outcome = self.shown
         why = outcome.why
         if why and len(self.claim.parts) > 1 and part.metric:
             why = f"{part.name}: {why}"
-        several = len({one.part.dataset for one in self.judged}) > 1
+        several = len({judged.part.dataset for judged in self.judged}) > 1
         missing = dict.fromkeys(
-            f"{label} on {one.part.dataset}" if several or label == "all" else label
-            for one in self.judged
-            for label in one.outcome.missing
+            f"{label} on {judged.part.dataset}" if several or label == "all" else label
+            for judged in self.judged
+            for label in judged.outcome.missing
         )
         lacking = f"not run: {', '.join(missing)}" if missing else ""
         return "; ".join(text for text in (why, lacking) if text)
 
     def _others(self) -> str:
-        """Of a claim on thresholds of one loss: which others have the same verdict."""
+        """List losses with the same verdict, for a claim on one loss's thresholds."""
         if self.verdict not in (HOLDS, FAILS):
             return ""
         claims = {loss: self.claim.of_other(loss) for loss in _OTHERS}
@@ -268,28 +283,30 @@ class _Decision:
         return "; ".join(same)
 
 
-def _listed(part: Part, means: Mapping[Variant, float]) -> str:
+def _listed(part: Comparison, means: Mapping[Variant, float]) -> str:
     values = ", ".join(
-        f"{one.label} {'undefined' if math.isnan(mean) else f'{mean:.4g}'}"
-        for one, mean in means.items()
+        f"{variant.label} {'undefined' if math.isnan(mean) else f'{mean:.4g}'}"
+        for variant, mean in means.items()
     )
     return f"{part.name}: {values}" if values else ""
 
 
 def _some(texts: Iterable[str]) -> str:
     """Join the first few, each once, and say how many more there are."""
-    found = [text for text in dict.fromkeys(texts) if text]
-    more = len(found) - _SHOWN
-    return "; ".join(found[:_SHOWN] + ([f"{more} more"] if more > 0 else []))
+    kept = [text for text in dict.fromkeys(texts) if text]
+    more = len(kept) - _SHOWN
+    return "; ".join(kept[:_SHOWN] + ([f"{more} more"] if more > 0 else []))
 
 
 def _paper_side(claim: Claim, paper: Paper) -> _Row:
-    """What the paper prints of it, and whether its own tables agree with its text."""
+    """Return what the paper prints, and whether its tables agree with its text."""
     verdicts, texts = [], []
     for part in claim.parts:
-        found = paper.figures(part.dataset, part.target, part.measured, part.metric)
-        verdicts.append(claim.rule.in_print(part, found))
-        text = _listed(part, {one: figure.mean for one, figure in found.items()})
+        printed = paper.printed_means(
+            part.dataset, part.target, part.measured, part.metric
+        )
+        verdicts.append(claim.rule.in_print(part, printed))
+        text = _listed(part, {variant: mean.mean for variant, mean in printed.items()})
         if len(part.a) == len(part.b) == 1:
             pair = (part.a[0].label, part.b[0].label)
             p = paper.printed_p(part.dataset, part.target, part.metric, pair)

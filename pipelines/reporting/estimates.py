@@ -51,7 +51,7 @@ def is_ratio(metric: str) -> bool:
 
 
 def margin_of(metric: str) -> Margin:
-    """The margin of a column of `cases.csv`, such as "nll_published"."""
+    """Return the margin of a column of `cases.csv`, such as "nll_published"."""
     return MARGINS[metric.split("_")[0]]
 
 
@@ -69,25 +69,27 @@ class Spread(NamedTuple):
     relative: bool = False
 
     def of(self, mean: float) -> float:
-        """The standard deviation of seeds with this mean."""
+        """Return the standard deviation over seeds with this mean."""
         return self.s * mean if self.relative else self.s
 
 
 def by_seed(values: npt.ArrayLike, seeds: Sequence[int]) -> _Floats:
     """Average rows of the same seed: (trainings, ...) to (seeds, ...), in order."""
-    rows, own = np.asarray(values, dtype=np.float64), np.asarray(seeds)
+    rows, seed_of_row = np.asarray(values, dtype=np.float64), np.asarray(seeds)
     if len(set(seeds)) == len(seeds):  # no replicates, as nearly always
         return rows
-    return np.stack([mean_of(rows[own == seed], 0) for seed in dict.fromkeys(seeds)])
+    return np.stack(
+        [mean_of(rows[seed_of_row == seed], 0) for seed in dict.fromkeys(seeds)]
+    )
 
 
-def pooled(each: Iterable[_Floats], relative: bool = False) -> Spread:
+def pooled(losses: Iterable[_Floats], relative: bool = False) -> Spread:
     """Pool the variance over seeds of several losses, (seeds, cases) each.
 
     `relative` pools the deviations as parts of each loss's own mean.
     """
     df, squares = 0, 0.0
-    for values in each:
+    for values in losses:
         means = mean_of(values, axis=1)
         means = means[~np.isnan(means)]
         if len(means) > 1:
@@ -156,7 +158,7 @@ def estimate(values: npt.ArrayLike, spread: Spread | None = None) -> Estimate:
 def prediction_error(
     ours: Estimate, spread: Spread, published_se: float, same_images: bool
 ) -> float:
-    """Standard error of our mean less that of one more training, such as the paper's.
+    """Compute the standard error of our mean less that of one more training.
 
     s sqrt(1 + 1 / S), S our seeds, s their spread. Where the paper measured other
     images, the errors over cases of both sides are added in squares; one that is not
@@ -167,12 +169,12 @@ def prediction_error(
         return error
     theirs = ours.case_error if math.isnan(published_se) else published_se
     # One image has no standard error: the paper's alone is left.
-    own = 0.0 if math.isnan(ours.case_error) else ours.case_error
-    return math.hypot(error, own, theirs)
+    error_of_mean = 0.0 if math.isnan(ours.case_error) else ours.case_error
+    return math.hypot(error, error_of_mean, theirs)
 
 
 def prediction_limit(error: float, df: int) -> float:
-    """How far a published mean may be from ours: t `prediction_error` + `ROUNDING`."""
+    """Compute the limit to a published mean: t `prediction_error` + `ROUNDING`."""
     return student(df) * error + ROUNDING
 
 
@@ -199,15 +201,15 @@ class Contrast:
     ratio: bool
 
     def __str__(self) -> str:
-        """In words, such as "ratio 0.351 (0.320 to 0.385)"."""
+        """Write it such as "ratio 0.351 (0.320 to 0.385)"."""
         word, form = ("ratio", ".3f") if self.ratio else ("difference", "+.4f")
-        ends = f"{self.ci_low:{form}} to {self.ci_high:{form}}"
+        interval = f"{self.ci_low:{form}} to {self.ci_high:{form}}"
         if math.isnan(self.df):
-            ends = "no interval: no loss has two seeds"
-        return f"{word} {self.mean:{form}} ({ends})"
+            interval = "no interval: no loss has two seeds"
+        return f"{word} {self.mean:{form}} ({interval})"
 
     def p_above(self, limit: float, below: bool = False) -> float:
-        """One-sided p of "the effect is not above this limit"; `below`: not below."""
+        """Return p of "not above this limit", one-sided; `below`: of "not below"."""
         value = math.log(self.mean / limit) if self.ratio else self.mean - limit
         # Rounded, as the last bits differ between machines and might have a sign.
         off = round(value, 12)
@@ -218,7 +220,7 @@ class Contrast:
 
     @property
     def p(self) -> float:
-        """Two-sided p of no difference; 1 where there is none at all."""
+        """Return the two-sided p of no difference; 1 where there is none at all."""
         none = 1.0 if self.ratio else 0.0
         return 2 * min(self.p_above(none), self.p_above(none, below=True))
 
@@ -254,21 +256,27 @@ def contrast(
         ratio: whether to compare by the ratio.
     """
     a, b = (np.asarray(values, dtype=np.float64) for values in (a, b))
-    one, other = (mean_of(values, axis=0) for values in (a, b))
-    both = ~np.isnan(one) & ~np.isnan(other)
-    one, other, n = one[both], other[both], int(both.sum())
-    means = [float(values.mean()) if n else math.nan for values in (one, other)]
+    by_case_a, by_case_b = (mean_of(values, axis=0) for values in (a, b))
+    both = ~np.isnan(by_case_a) & ~np.isnan(by_case_b)
+    by_case_a, by_case_b, n = by_case_a[both], by_case_b[both], int(both.sum())
+    means = [
+        float(values.mean()) if n else math.nan for values in (by_case_a, by_case_b)
+    ]
     if n < 2 or (ratio and not min(means) > 0):
         mean = means[0] - means[1]
         return Contrast(math.nan if ratio else mean, *(math.nan,) * 4, n, ratio)
     units = means if ratio else [1.0, 1.0]
-    effect = math.log(means[0] / means[1]) if ratio else float((one - other).mean())
-    parts = one / units[0] - other / units[1]
+    effect = (
+        math.log(means[0] / means[1])
+        if ratio
+        else float((by_case_a - by_case_b).mean())
+    )
+    parts = by_case_a / units[0] - by_case_b / units[1]
     error, df = float(parts.std(ddof=1)) / math.sqrt(n), float(n - 1)
-    each = [a, b]
+    measured = [a, b]
     if len(spreads) == 1:
-        each, means, units = [effects(a, b, ratio)], [1.0], [1.0]
-    terms, squares = _over_seeds(each, spreads, means, units)
+        measured, means, units = [effects(a, b, ratio)], [1.0], [1.0]
+    terms, squares = _over_seeds(measured, spreads, means, units)
     squares += error**4 / df
     error = math.hypot(error, *terms)
     df = error**4 / squares if squares else df
@@ -279,54 +287,59 @@ def contrast(
 
 
 def effects(a: _Floats, b: _Floats, ratio: bool) -> _Floats:
-    """What a differs from b by in each seed, (seeds, 1), over the same cases."""
-    sides = (np.where(np.isnan(a + b), np.nan, one) for one in (a, b))
-    one, other = (mean_of(values, axis=1)[:, np.newaxis] for values in sides)
-    return one / other if ratio else one - other
+    """Compare a with b in each seed, (seeds, 1), over the same cases."""
+    sides = (np.where(np.isnan(a + b), np.nan, values) for values in (a, b))
+    mean_a, mean_b = (mean_of(values, axis=1)[:, np.newaxis] for values in sides)
+    return mean_a / mean_b if ratio else mean_a - mean_b
 
 
 def _over_seeds(
-    each: Sequence[_Floats],
+    measured: Sequence[_Floats],
     spreads: Sequence[Spread],
     means: Sequence[float],
     units: Sequence[float],
 ) -> tuple[list[float], float]:
-    """Errors over seeds, and their part of Satterthwaite's sum; NaN: not known."""
-    own = [pooled([v], s.relative) for v, s in zip(each, spreads, strict=True)]
+    """Compute errors over seeds, and their part of Satterthwaite's sum, or NaN."""
+    own_spreads = [
+        pooled([v], s.relative) for v, s in zip(measured, spreads, strict=True)
+    ]
     used = [
-        o if o.df >= OWN_SEEDS - 1 else s for o, s in zip(own, spreads, strict=True)
+        o if o.df >= OWN_SEEDS - 1 else s
+        for o, s in zip(own_spreads, spreads, strict=True)
     ]
     if not all(spread.df for spread in used):
         return [], math.nan
     terms = [
         spread.of(mean) / unit / math.sqrt(len(values))
-        for spread, mean, unit, values in zip(used, means, units, each, strict=True)
+        for spread, mean, unit, values in zip(used, means, units, measured, strict=True)
     ]
     parts = [t**2 / math.sqrt(s.df) for t, s in zip(terms, used, strict=True)]
-    alone = all(one is mine for one, mine in zip(used, own, strict=True))
+    alone = all(
+        spread_used is mine for spread_used, mine in zip(used, own_spreads, strict=True)
+    )
     return terms, math.hypot(*parts) ** 2 if alone else sum(parts) ** 2
 
 
 @cache
-def over_cases(values: bytes) -> statistics.Estimate:
-    """Bootstrap once what several tables show."""
+def over_cases(values: bytes) -> statistics.ImageMean:
+    """Bootstrap the mean over cases, once for all tables."""
     return statistics.bootstrap(np.frombuffer(values, dtype=np.float64))
 
 
 def student(df: float) -> float:
-    """The 97.5 % quantile of Student's distribution for `df` degrees of freedom."""
+    """Return the 97.5 % quantile of Student's t for `df` degrees of freedom."""
     return float(special.stdtrit(df, 0.975))
 
 
 def pm(mean: float, error: float) -> str:
-    """A mean and its standard error in print, such as "0.300 ± 0.078"."""
+    """Write a mean and its standard error, such as "0.300 ± 0.078"."""
     if math.isnan(mean):
         return "undefined"
     return f"{mean:.3f}" + ("" if math.isnan(error) else f" ± {error:.3f}")
 
 
 def mean_of(values: npt.NDArray[np.float64], axis: int) -> npt.NDArray[np.float64]:
-    """Mean over what is defined; NaN where nothing is (numpy's nanmean warns)."""
+    """Average what is defined; NaN where nothing is (numpy's nanmean warns)."""
     defined = ~np.isnan(values)
     count = defined.sum(axis=axis)
     total = np.where(defined, values, 0.0).sum(axis=axis)

@@ -38,22 +38,22 @@ class Pair:
 
     @property
     def p_seeds(self) -> float:
-        """Of no difference over seeds and cases (Student's t, two-sided)."""
+        """Return p of no difference over seeds and cases (Student's t, two-sided)."""
         return self.effect.p
 
     @property
     def p_same(self) -> float:
-        """Of two one-sided tests against the metric's margin; NaN without one."""
+        """Return p of two one-sided tests against the margin; NaN without one."""
         margin = estimates.MARGINS.get(self.metric)
         return self.effect.p_same(margin) if margin else math.nan
 
     @property
     def columns(self) -> dict[str, object]:
-        """Its columns in `claims.csv`."""
-        own = ("seeds", "p_seeds", "p_holm", "p_same", "p_rank_sum")
+        """Return its columns in `claims.csv`."""
+        names = ("seeds", "p_seeds", "p_holm", "p_same", "p_rank_sum")
         of_difference = ("ci_low", "ci_high", "n")
         return {
-            **{name: getattr(self, name) for name in own},
+            **{name: getattr(self, name) for name in names},
             **{name: getattr(self.difference, name) for name in of_difference},
             "a": self.a.label,
             "b": self.b.label,
@@ -81,43 +81,45 @@ class Runs:
         return self.name or self.study.targets[0]
 
     def has(self, variant: Variant) -> bool:
-        """Whether it was run."""
+        """Whether a variant was run on this class."""
         known = self.target in self.study.targets
-        return known and self.study.standing_in(variant) is not None
+        return known and self.study.same_training(variant) is not None
 
     def estimate(self, variant: Variant, metric: str) -> Estimate:
-        """Mean over cases and seeds, as in the tables."""
+        """Estimate the mean over cases and seeds, as in the tables."""
         return estimated(self.study, variant, self.target, self.column(metric))
 
     def means(self, variants: Sequence[Variant], metric: str) -> dict[Variant, float]:
-        """Means of those that were run."""
+        """Return the means of the variants that were run."""
         at, known = (self.target, self.column(metric)), filter(self.has, variants)
-        each = {one: self.study.measures(one, *at) for one in known}
-        return {one: float(mean_of(mean_of(v, 0), 0)) for one, v in each.items()}
+        values = {variant: self.study.measures(variant, *at) for variant in known}
+        return {
+            variant: float(mean_of(mean_of(v, 0), 0)) for variant, v in values.items()
+        }
 
     def pair(self, a: Variant, b: Variant, metric: str) -> Pair:
         """Compare two variants that were run, over the cases defined for both."""
         column = self.column(metric)
-        one, other = self.study.paired(a, b, self.target, column)
+        values_a, values_b = self.study.paired(a, b, self.target, column)
         difference, effect = (
-            contrast(one, other, self._spreads(a, b, column, ratio), ratio)
+            contrast(values_a, values_b, self._spreads(a, b, column, ratio), ratio)
             for ratio in (False, estimates.is_ratio(metric))
         )
-        means = [mean_of(values, axis=0) for values in (one, other)]
+        means = [mean_of(values, axis=0) for values in (values_a, values_b)]
         both = ~np.isnan(means).any(axis=0)
         ranks = statistics.rank_sum(*(values[both] for values in means))
-        fewer = min(len(one), len(other))
+        fewer = min(len(values_a), len(values_b))
         return Pair(a, b, metric, fewer, effect, difference, ranks.p, effect.p)
 
     def spread(self, variant: Variant, metric: str) -> Spread:
-        """What two seeds of one loss differ by, pooled over the losses."""
+        """Pool the spread over seeds of one loss over the losses."""
         of = self.study, self.target, self.column(metric)
         return training_spread(*of, (variant.threshold,), variant.method)
 
     def _spreads(
         self, a: Variant, b: Variant, column: str, ratio: bool
     ) -> list[Spread]:
-        """That of each; one alone, of the effect, for two of the same trainings."""
+        """Return a spread for each; of the same trainings one alone, of the effect."""
         of = self.study, self.target, column
         if replace(a, threshold=None) == replace(b, threshold=None):
             return [training_spread(*of, (a.threshold, b.threshold), a.method)]
@@ -126,7 +128,7 @@ class Runs:
         return [training_spread(*of, (one.threshold,), one.method) for one in (a, b)]
 
     def column(self, metric: str) -> str:
-        """Of `cases.csv`, for a word of the paper."""
+        """Return the column of `cases.csv` for the paper's word of a metric."""
         return metric if self.corrected else metrics.PAPER_COLUMN.get(metric, metric)
 
 
@@ -145,30 +147,36 @@ def training_spread(
     at: tuple[float | None, ...] = (None,),
     method: str = "",
 ) -> Spread:
-    """What two seeds of one loss differ by, pooled over the losses of a study.
+    """Pool the spread over seeds of one loss over the losses of a study.
 
     `column` as in `Study.measures`; `at` a softmax threshold, None for argmax
     (of two of them it is that of the difference); `method` that of the losses, "" for
     those as they were trained.
     """
-    each = (
+    values = (
         [study.measures(replace(variant, threshold=one), target, column) for one in at]
         for variant in study.runs
         if variant.method == method
     )
-    found = (v[0] if len(v) == 1 else v[0] - v[1] for v in each)
-    return estimates.pooled(found, estimates.is_ratio(column))
+    spread_of = (v[0] if len(v) == 1 else v[0] - v[1] for v in values)
+    return estimates.pooled(spread_of, estimates.is_ratio(column))
 
 
 @lru_cache(maxsize=4096)
 def method_spread(
     study: Study, target: str, column: str, method: str, ratio: bool
 ) -> Spread:
-    """What the effect of a method differs by between seeds, pooled over losses.
+    """Pool the spread over seeds of the effect of a method over losses.
 
     The effect is what the scaled form of a training differs by from the training, in a
     `column` of `cases.csv`: their `ratio`, else the difference.
     """
-    pairs = ((replace(one, method=method), one) for one in study.runs if not one.method)
-    each = (study.paired(*two, target, column) for two in pairs if two[0] in study.runs)
-    return estimates.pooled([estimates.effects(*v, ratio) for v in each], ratio)
+    pairs = (
+        (replace(variant, method=method), variant)
+        for variant in study.runs
+        if not variant.method
+    )
+    values = (
+        study.paired(*two, target, column) for two in pairs if two[0] in study.runs
+    )
+    return estimates.pooled([estimates.effects(*v, ratio) for v in values], ratio)

@@ -53,22 +53,22 @@ _Floats = npt.NDArray[np.float64]
 
 
 def _folders(results: Path) -> list[Path]:
-    """Those of tables: of own images with any settings, else the presets' alone."""
-    found = sorted(path.parent for path in Path(results).glob("*/*/runs"))
+    """List the folders that have tables: own images with any settings, else presets."""
+    folders = sorted(path.parent for path in Path(results).glob("*/*/runs"))
     return [
         folder
-        for folder in found
+        for folder in folders
         if not _ONE_FOLD.search(folder.name)
         and (not folder.name.startswith(CUSTOM) or is_own(folder.parent.name))
     ]
 
 
 def finished(runs: Iterable[Run]) -> list[Run]:
-    """The evaluated ones of runs.
+    """Return the evaluated runs.
 
-    At the preset "paper" those alone whose commit is known and without changes:
-    verdicts rest on them, so anybody must be able to get their code. Own images have
-    no verdicts.
+    At the preset "paper" only those whose commit is known and has no changes: verdicts
+    rest on them, so anybody must be able to get their code. Own images have no
+    verdicts.
     """
     runs = [run for run in runs if run.state == "evaluated"]
     for run in runs:
@@ -95,18 +95,18 @@ def require_described(run: Run) -> None:
 
 def unclean(results: Path) -> list[str]:
     """A line for each evaluated run at "paper" that `finished` leaves out, and why."""
-    found = (runs_module.find(folder) for folder in _folders(results))
+    groups = (runs_module.find(folder) for folder in _folders(results))
     return [
         f"{run.folder}: expected commits without changes, found "
         f"{unclean_commit(run.record)}; train it again from a clean checkout, as a "
         "replicate"
-        for run in chain.from_iterable(found)
+        for run in chain.from_iterable(groups)
         if run.state == "evaluated" and not _is_clean(run)
     ]
 
 
 def _is_clean(run: Run) -> bool:
-    """Whether a table may have it: any at a preset other than "paper", or of own."""
+    """Whether a table may have it: own images, or a preset other than "paper"."""
     if run.record.get("preset") != "paper" or run.record.get("method") == TRUTH:
         return True
     return is_own(str(run.record.get("dataset"))) or from_clean_commit(run.record)
@@ -134,22 +134,22 @@ class Study:
 
     @property
     def every_run(self) -> list[Run]:
-        """The runs of all variants."""
+        """Return the runs of all variants."""
         return [run for runs in self.runs.values() for run in runs]
 
     @property
     def record(self) -> dict[str, Any]:
-        """`run.json` of the first run: for what all runs share."""
+        """Return `run.json` of the first run: for what all runs share."""
         return self.every_run[0].record
 
     @property
     def preset(self) -> str:
-        """Such as "paper" or "reduced"."""
+        """Return the preset, such as "paper" or "reduced"."""
         return str(self.record["preset"])
 
     @property
     def title(self) -> str:
-        """The data set as the paper's tables print it."""
+        """Return the data set's name as the paper's tables print it."""
         return str(self.record["title"])
 
     @property
@@ -164,56 +164,56 @@ class Study:
 
     @cached_property
     def cells(self) -> pd.DataFrame:
-        """The data set's published cells with their class.
+        """Return the data set's published cells with their class.
 
         None of simulated data, nor of a cross-validation, whose test cases are all.
         """
         cells = self.paper.cells
         if self.simulated or "folds" in self.record:
             return cells.iloc[:0]
-        own = cells[cells["dataset"] == self.title]
-        return own.assign(target=own["target"].replace("", self.targets[0]))
+        published = cells[cells["dataset"] == self.title]
+        return published.assign(target=published["target"].replace("", self.targets[0]))
 
     @property
     def main(self) -> list[Variant]:
-        """The variants that the paper's cells, tests and thresholds are made of."""
+        """Return the variants that the tests and the tables of thresholds have."""
         return [variant for variant in self.runs if variant.is_main]
 
-    def standing_in(self, variant: Variant) -> Variant | None:
-        """The key of `runs` that is the same training; None: it was not run.
+    def same_training(self, variant: Variant) -> Variant | None:
+        """Return the key of `runs` with the same training; None: it was not run.
 
         Eq. 9 with gamma 1 is Eq. 5: the paper's row at gamma 1 is the plain loss.
         """
-        own = replace(variant, threshold=None)
-        if own not in self.runs and own.gamma == 1.0:
-            own = replace(own, loss=own.loss.removesuffix("++"), gamma=None)
-        return own if own in self.runs else None
+        trained = replace(variant, threshold=None)
+        if trained not in self.runs and trained.gamma == 1.0:
+            trained = replace(trained, loss=trained.loss.removesuffix("++"), gamma=None)
+        return trained if trained in self.runs else None
 
     def seeds(self, variant: Variant) -> tuple[int, ...]:
-        """Training seeds at hand, each once."""
+        """Return the training seeds at hand, each once."""
         return tuple(dict.fromkeys(seed for seed, _ in self.trainings(variant)))
 
     def about(self, shown: Iterable[Variant]) -> str:
-        """What values are of, such as "preset reduced, seed 0, 20 test images"."""
+        """Describe the data, such as "preset reduced, seed 0, 20 test images"."""
         trained = [self.trainings(variant) for variant in shown]
-        each = [{seed for seed, _ in one} for one in trained]
-        more = sum(map(len, trained)) - sum(map(len, each))
+        seed_sets = [{seed for seed, _ in pairs} for pairs in trained]
+        more = sum(map(len, trained)) - sum(map(len, seed_sets))
         replicates = f" and {more} replicate{'s' * (more > 1)}" if more else ""
         images = f"{len(self.cases)} test image" + "s" * (len(self.cases) != 1)
         if not self.preset:  # nothing was trained here
             return images
-        seeds = in_words(set().union(*each)) + replicates
+        seeds = in_words(set().union(*seed_sets)) + replicates
         shared = spelled(dict(_common(run.record for run in self.every_run)))
         settings = f" ({shared})" if shared else ""
         return f"preset {self.preset}{settings}, {seeds}, {images}"
 
     def trainings(self, variant: Variant) -> list[tuple[int, int]]:
-        """Seed and replicate of each training, in the order of `runs`."""
+        """Return seed and replicate of each training, in the order of `runs`."""
         return [_training(run) for run in self.of(variant)]
 
     def of(self, variant: Variant) -> list[Run]:
-        """The runs of a variant, at whichever threshold; see `standing_in`."""
-        return self.runs[self.standing_in(variant) or variant]
+        """Return the runs of a variant at any threshold; see `same_training`."""
+        return self.runs[self.same_training(variant) or variant]
 
     def by_seed(
         self, variant: Variant, values: npt.ArrayLike, rows: Sequence[int] | None = None
@@ -223,31 +223,31 @@ class Study:
         The seed is the unit: its replicates share first weights and order of images, so
         they narrow no interval as another seed would. `rows`: of these trainings alone.
         """
-        seeds, each = [seed for seed, _ in self.trainings(variant)], np.asarray(values)
+        seeds, array = [seed for seed, _ in self.trainings(variant)], np.asarray(values)
         rows = range(len(seeds)) if rows is None else rows
-        return by_seed(each[list(rows)], [seeds[row] for row in rows])
+        return by_seed(array[list(rows)], [seeds[row] for row in rows])
 
     def paired(
         self, a: Variant, b: Variant, target: str, metric: str
     ) -> tuple[_Floats, _Floats]:
-        """One metric of two variants that are compared, (seeds, cases) each.
+        """Return one metric of two variants to compare, (seeds, cases) each.
 
         Of the seeds that both have; of a loss and what a method made of it, of the
         trainings that are the same. Of all of each where they have none in common.
         """
         same = a.trained == b.trained
-        keys = [
-            [one if same else one[0] for one in self.trainings(variant)]
+        trainings_a, trainings_b = (
+            [training if same else training[0] for training in self.trainings(variant)]
             for variant in (a, b)
-        ]
-        both = set(keys[0]) & set(keys[1]) or {*keys[0], *keys[1]}
-        one, other = (
-            self.measures(
-                variant, target, metric, [i for i, k in enumerate(own) if k in both]
-            )
-            for variant, own in zip((a, b), keys, strict=True)
         )
-        return one, other
+        shared = {*trainings_a} & {*trainings_b} or {*trainings_a, *trainings_b}
+        values_a, values_b = (
+            self.measures(
+                variant, target, metric, [i for i, k in enumerate(keys) if k in shared]
+            )
+            for variant, keys in ((a, trainings_a), (b, trainings_b))
+        )
+        return values_a, values_b
 
     def measures(
         self,
@@ -256,13 +256,13 @@ class Study:
         metric: str,
         rows: Sequence[int] | None = None,
     ) -> _Floats:
-        """One metric of every seed and test case, (seeds, cases); see `by_seed`.
+        """Return one metric by seed and test case, (seeds, cases); see `by_seed`.
 
         A column of `cases.csv`, `EXTREMES` or, at a threshold, a measure of overlap.
         NaN where undefined, and where a case has no such row.
         """
-        each = self.of_trainings(variant, target, metric)
-        return self.by_seed(variant, each, rows)
+        by_training = self.of_trainings(variant, target, metric)
+        return self.by_seed(variant, by_training, rows)
 
     def of_trainings(
         self,
@@ -272,45 +272,47 @@ class Study:
         region: str = _SELECTION["region"],
         reference: str = _SELECTION["reference"],
     ) -> _Floats:
-        """The same of every training, (trainings, cases)."""
-        own, at = replace(variant, threshold=None), variant.threshold
+        """Return one metric by training and test case, (trainings, cases)."""
+        trained, at = replace(variant, threshold=None), variant.threshold
         if at is not None or metric == EXTREMES:
-            values = _at_thresholds(self, own, target)[metric]
+            values = _at_thresholds(self, trained, target)[metric]
             return values if at is None else values[:, :, THRESHOLDS.index(at)]
-        found, nothing = self._by_case[metric], np.full(len(self.cases), np.nan)
-        names = (str(run.folder) for run in self.of(own))
-        each = [found.get((name, target, region, reference), nothing) for name in names]
-        return np.stack(each)
+        by_run, undefined = self._by_case[metric], np.full(len(self.cases), np.nan)
+        names = (str(run.folder) for run in self.of(trained))
+        stacked = [
+            by_run.get((name, target, region, reference), undefined) for name in names
+        ]
+        return np.stack(stacked)
 
     @cached_property
     def _by_case(self) -> dict[str, dict[tuple[str, ...], _Floats]]:
-        """Each metric by run, target, region and reference: its values by case."""
+        """Index values by case by metric, run, target, region and reference."""
         wide = self.frame.pivot(index=["run", *_KEYS], columns="case")
-        each = {name: wide[name][[*self.cases]] for name in metrics.METRICS}
+        tables = {name: wide[name][[*self.cases]] for name in metrics.METRICS}
         return {
             name: dict(zip(rows.index, rows.to_numpy(), strict=True))
-            for name, rows in each.items()
+            for name, rows in tables.items()
         }
 
     @cached_property
     def histograms(self) -> dict[str, Histograms]:
-        """What each run counted, by the run's folder.
+        """Read the histograms of each run, by the run's folder.
 
         Raises:
             InputError: a damaged file, or one that lacks a test case.
         """
-        found = {}
+        by_folder = {}
         for run in self.every_run:
             path = run.path("histograms.npz")
-            found[str(run.folder)] = one = histograms.load(path)
+            by_folder[str(run.folder)] = counted = histograms.load(path)
             for target in self.targets:
-                names = one.case[one.where(target=target, **_SELECTION)]
+                names = counted.case[counted.where(target=target, **_SELECTION)]
                 _check_cases(path, list(map(str, names)), self.cases, target)
-        return found
+        return by_folder
 
     @cached_property
     def edges(self) -> _Floats:
-        """Of the bins of all histograms, (B + 1,)."""
+        """Return the edges of the bins of all histograms, (B + 1,)."""
         return next(iter(self.histograms.values())).edges
 
     def counts(
@@ -320,17 +322,19 @@ class Study:
         region: str = _SELECTION["region"],
         reference: str = _SELECTION["reference"],
     ) -> _Counts:
-        """Voxels by truth and bin of the softmax value, (trainings, cases, 2, B).
+        """Count voxels by truth and bin of softmax, (trainings, cases, 2, B).
 
         As `histograms.count` has them; 0 where a case has none of the region.
         """
         where = {"target": target, "region": region, "reference": reference}
-        found = [self.histograms[str(run.folder)] for run in self.of(variant)]
-        each = [(one, one.where(split="test", **where)) for one in found]
-        return np.stack([self.placed(h.counts[rows], h.case[rows]) for h, rows in each])
+        files = [self.histograms[str(run.folder)] for run in self.of(variant)]
+        pairs = [(file, file.where(split="test", **where)) for file in files]
+        return np.stack(
+            [self.placed(h.counts[rows], h.case[rows]) for h, rows in pairs]
+        )
 
     def n_with_class(self, target: str) -> int:
-        """Test cases in whose truth (the first observer's) a class occurs."""
+        """Count the test cases in which a class occurs, by the first observer."""
         counts = self.counts(next(iter(self.runs)), target)
         return int(counts[0, :, 1].any(axis=-1).sum())
 
@@ -350,19 +354,19 @@ def _at_thresholds(study: Study, variant: Variant, target: str) -> dict[str, _Fl
     by_bin = counts.sum(axis=2)
     between = (low >= THRESHOLDS[0]) & (low < THRESHOLDS[-1])
     extremes = by_bin[..., ~between].sum(axis=-1) / by_bin.sum(axis=-1)
-    found = histograms.threshold_metrics(counts, edges=study.edges)
-    return found | {EXTREMES: extremes}
+    overlap = histograms.threshold_metrics(counts, edges=study.edges)
+    return overlap | {EXTREMES: extremes}
 
 
 def in_words(seeds: Iterable[int]) -> str:
-    """Such as "seed 0", "2 seeds (0, 1)" or "3 seeds (0-2)"."""
-    found = sorted(map(int, seeds))
-    if len(found) == 1:
-        return f"seed {found[0]}"
+    """Write seeds as "seed 0", "2 seeds (0, 1)" or "3 seeds (0-2)"."""
+    numbers = sorted(map(int, seeds))
+    if len(numbers) == 1:
+        return f"seed {numbers[0]}"
     # A list without brackets would run into the number that follows it.
-    row = len(found) > 2 and found[-1] - found[0] == len(found) - 1
-    named = f"{found[0]}-{found[-1]}" if row else ", ".join(map(str, found))
-    return f"{len(found)} seeds ({named})"
+    row = len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1
+    named = f"{numbers[0]}-{numbers[-1]}" if row else ", ".join(map(str, numbers))
+    return f"{len(numbers)} seeds ({named})"
 
 
 def studies(results: Path) -> list[Study]:
@@ -377,25 +381,25 @@ def studies(results: Path) -> list[Study]:
     """
     paper = Paper(paper_folder(results))
     folders = ((folder, runs_module.find(folder)) for folder in _folders(results))
-    each = ((folder, finished(runs)) for folder, runs in folders)
-    found = [join(folder, runs, paper) for folder, runs in each if runs]
-    if not found:
+    groups = ((folder, finished(runs)) for folder, runs in folders)
+    joined = [join(folder, runs, paper) for folder, runs in groups if runs]
+    if not joined:
         raise InputError(
             f"{results}: expected evaluated runs in <dataset>/<preset>/runs/, found "
             "none; make some with `make demo` or `make reproduce-drive DATA=...`, or "
             "name a run where the command takes one, such as `dscpp report RUN`"
         )
-    return found
+    return joined
 
 
 def open_study(folder: Path) -> Study:
-    """One of `studies`: of `results/<dataset>/<preset>`, which has a finished run."""
+    """Open one of `studies`, `results/<dataset>/<preset>` with a finished run."""
     runs = finished(runs_module.find(folder))
     return join(folder, runs, Paper(paper_folder(folder.absolute().parents[1])))
 
 
 def join(folder: Path, runs: Sequence[Run], paper: Paper) -> Study:
-    """The study of finished runs, whose tables are in `folder`; see `studies`."""
+    """Join finished runs to a study with its tables in `folder`; see `studies`."""
     for other in runs:
         _check_joinable(runs[0], other)
         other.require_measures()
@@ -403,9 +407,9 @@ def join(folder: Path, runs: Sequence[Run], paper: Paper) -> Study:
     read = [_test_rows(run) for run in runs]
     targets = tuple(map(str, selected(read[0])["target"].unique()))
     for run, rows in zip(runs, read, strict=True):
-        own = selected(rows)
+        kept = selected(rows)
         for target in targets:
-            names = list(own["case"][own["target"] == target])
+            names = list(kept["case"][kept["target"] == target])
             _check_cases(run.path("cases.csv"), names, cases, target)
     order = tuple(paper.cells["loss"].unique())
     frame = pd.concat(read, ignore_index=True)
@@ -413,7 +417,7 @@ def join(folder: Path, runs: Sequence[Run], paper: Paper) -> Study:
 
 
 def selected(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows that the paper's tables are about: the whole image, its own labels."""
+    """Return the rows of the whole image and the first observer, as in the paper."""
     kept = [rows[key] == _SELECTION[key] for key in ("region", "reference")]
     return rows[np.logical_and(*kept)]
 
@@ -422,31 +426,31 @@ def _variants(runs: Sequence[Run], order: Sequence[str]) -> dict[Variant, list[R
     """Sort runs into variants: main ones first, then by loss and gamma; by seed."""
     # The most frequent; of equally many TensorFlow, as the default.
     counts = Counter(str(run.record["backend"]) for run in runs)
-    usual = max(sorted(counts), key=lambda one: (counts[one], one == "tensorflow"))
+    usual = max(sorted(counts), key=lambda name: (counts[name], name == "tensorflow"))
     common = _common(run.record for run in runs)
-    found: dict[Variant, list[Run]] = {}
+    variants: dict[Variant, list[Run]] = {}
     for run in sorted(runs, key=_training):
-        own = found.setdefault(_variant(run, usual, common), [])
-        # A training made again to the bit says nothing that the first has not said.
-        if _training(run)[1] == 1 or _measures(run) not in map(_measures, own):
-            own.append(run)
+        group = variants.setdefault(_variant(run, usual, common), [])
+        # A replicate that is equal to the bit adds nothing.
+        if _training(run)[1] == 1 or _measures(run) not in map(_measures, group):
+            group.append(run)
 
-    def place(item: tuple[Variant, list[Run]]) -> tuple[object, ...]:
-        one, _ = item
-        listed = order.index(one.loss) if one.loss in order else len(order)
-        own = (one.loss, one.gamma or 0.0, one.method, one.backend, one.settings)
-        return (not one.is_main, listed, *own)
+    def rank(item: tuple[Variant, list[Run]]) -> tuple[object, ...]:
+        key, _ = item
+        listed = order.index(key.loss) if key.loss in order else len(order)
+        names = (key.loss, key.gamma or 0.0, key.method, key.backend, key.settings)
+        return (not key.is_main, listed, *names)
 
-    return dict(sorted(found.items(), key=place))
+    return dict(sorted(variants.items(), key=rank))
 
 
 def _training(run: Run) -> tuple[int, int]:
-    """Seed and replicate of a run."""
+    """Return seed and replicate of a run."""
     return int(run.record["seed"]), int(run.record.get("replicate", 1))
 
 
 def _measures(run: Run) -> object:
-    """What tells the measures of two trainings apart."""
+    """Return what differs where the measures of two trainings do."""
     return run.record.get("files", {}).get("cases.csv", run.name)
 
 
@@ -454,10 +458,13 @@ _Settings = set[tuple[str, Any]]
 
 
 def _common(records: Iterable[Mapping[str, Any]]) -> _Settings:
-    """The overrides that all of the records have."""
-    each = (record.get("overrides", {}).items() for record in records)
+    """Return the overrides that all of the records have."""
+    overrides = (record.get("overrides", {}).items() for record in records)
     return set.intersection(
-        *({(k, tuple(v) if isinstance(v, list) else v) for k, v in own} for own in each)
+        *(
+            {(k, tuple(v) if isinstance(v, list) else v) for k, v in items}
+            for items in overrides
+        )
     )
 
 
@@ -484,22 +491,23 @@ _SHARED = {
 
 def _check_joinable(first: Run, other: Run) -> None:
     """Refuse runs whose per-case values cannot be set side by side."""
-    own = is_own(str(other.record["dataset"]))
+    own_images = is_own(str(other.record["dataset"]))
     # Of own images other settings are named: `_variant`.
     free = {key for run in (first, other) for key in run.record.get("overrides", {})}
     for key, meaning in _SHARED.items():
-        found = [run.record.get(key) for run in (first, other)]
-        if own and key == "settings":
-            found = [
-                {k: v for k, v in (one or {}).items() if k not in free} for one in found
+        values = [run.record.get(key) for run in (first, other)]
+        if own_images and key == "settings":
+            values = [
+                {k: v for k, v in (value or {}).items() if k not in free}
+                for value in values
             ]
-        if found[0] != found[1]:
+        if values[0] != values[1]:
             raise InputError(
                 f"{first.folder} and {other.folder}: expected runs that share the "
-                f"{meaning}, found {_short(found[0])} and {_short(found[1])}; leave "
+                f"{meaning}, found {_short(values[0])} and {_short(values[1])}; leave "
                 "one of them out, or train it again"
             )
-    if other.record.get("overrides") and not own:
+    if other.record.get("overrides") and not own_images:
         raise InputError(
             f"{other.folder}: expected a run with the preset's own values, found "
             f"overrides {other.record['overrides']}; such a run belongs in "
@@ -513,7 +521,7 @@ def _short(value: object) -> str:
 
 
 def _test_rows(run: Run) -> pd.DataFrame:
-    """The test rows of a run's `cases.csv`, with the run's name."""
+    """Read the test rows of a run's `cases.csv`, and add the run's name."""
     path, command = run.path("cases.csv"), f"dscpp evaluate --run {run.folder}"
     rows = read_cases(path, command)
     rows = rows[rows["split"] == _SELECTION["split"]]
@@ -548,15 +556,15 @@ def read_cases(path: Path, command: str) -> pd.DataFrame:
 
 
 def _check_cases(
-    path: Path, found: Sequence[str], expected: Sequence[str], target: str
+    path: Path, names: Sequence[str], expected: Sequence[str], target: str
 ) -> None:
-    """Every test case once, so that no mean is over other cases than it says."""
-    if sorted(found) != sorted(expected):
-        missing = sorted(set(expected) - set(found))
-        extra = sorted(set(found) - set(expected))
-        repeated = sorted(name for name, n in Counter(found).items() if n > 1)
+    """Require every test case once, so that all means are over the same cases."""
+    if sorted(names) != sorted(expected):
+        missing = sorted(set(expected) - set(names))
+        extra = sorted(set(names) - set(expected))
+        repeated = sorted(name for name, n in Counter(names).items() if n > 1)
         raise InputError(
             f"{path}: {target}: expected each of the {len(expected)} test cases once, "
-            f"found {len(found)} rows (missing: {missing or 'none'}, not in the split: "
+            f"found {len(names)} rows (missing: {missing or 'none'}, not in the split: "
             f"{extra or 'none'}, repeated: {repeated or 'none'}); evaluate it again"
         )

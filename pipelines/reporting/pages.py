@@ -15,7 +15,7 @@ import pandas as pd
 from data_io.errors import InputError
 from pipelines.reporting import (
     answers,
-    calibration,
+    calibration_tables,
     claims,
     practice,
     tables,
@@ -50,46 +50,46 @@ class Report:
     ) -> None:
         self.results = Path(results)
         self._named = bool(named)
-        found = [_joined(self.results, named, output)] if named else studies(results)
-        self.pages = [Page(one) for one in found]
+        joined = [_joined(self.results, named, output)] if named else studies(results)
+        self.pages = [Page(study) for study in joined]
         self.paper = self.pages[0].study.paper
 
     @cached_property
     def over_all(self) -> dict[str, pd.DataFrame]:
-        """What stands in `results` itself, by file name: cells, claims, their numbers.
+        """Make the tables over all data sets, by file name: cells, claims and counts.
 
         Nothing where no study has cells of the paper, and nothing of named runs.
         """
         of_paper = any(len(page.study.cells) for page in self.pages)
         if self._named or not of_paper:
             return {}
-        made = {page.study: page.files for page in self.pages}
-        found = tables.over_all(self.paper.cells, made)
-        said = claims.decide(self.paper, list(made))
-        counts = tables.summary(found, said, claims.VERDICTS)
-        answered = answers.summary(self.paper, list(made), said)
-        found |= {claims.FILE: said, topics.COUNTS: counts}
-        return found | {answers.FILE: answered}
+        files = {page.study: page.files for page in self.pages}
+        frames = tables.over_all(self.paper.cells, files)
+        verdicts = claims.decide(self.paper, list(files))
+        counts = tables.summary(frames, verdicts, claims.VERDICTS)
+        answered = answers.summary(self.paper, list(files), verdicts)
+        frames |= {claims.FILE: verdicts, topics.COUNTS: counts}
+        return frames | {answers.FILE: answered}
 
     def chosen(self, dataset: str | None, preset: str | None) -> list[Page]:
-        """The pages of a data set and a preset; None takes all.
+        """Return the pages of a data set and a preset; None takes all.
 
         Raises:
             InputError: there is none.
         """
-        found = [
+        pages = [
             page
             for page in self.pages
             if dataset in (None, page.study.folder.parent.name)
             and preset in (None, page.study.folder.name)
         ]
-        if not found:
+        if not pages:
             raise InputError(
                 f"{self.results}: expected evaluated runs in {dataset or '<dataset>'}/"
                 f"{preset or '<preset>'}/runs/, found none; there are "
                 f"{', '.join(page.name for page in self.pages)}"
             )
-        return found
+        return pages
 
     def write(self, pages: Sequence[Page] | None = None) -> list[Path]:
         """Write the tables of `pages`, None for all; each made before any is written.
@@ -101,11 +101,13 @@ class Report:
         every = [(page.study.folder, page.files) for page in pages]
         if any(len(page.study.cells) for page in pages):
             every.append((self.results, self.over_all))
-        made = {folder / name: f for folder, own in every for name, f in own.items()}
+        frames = {
+            folder / name: f for folder, files in every for name, f in files.items()
+        }
         stale = {page.study.folder / name for page in pages for name in _OPTIONAL}
-        for path, frame in made.items():
+        for path, frame in frames.items():
             require_table(path, list(frame))
-        for path in stale - made.keys():
+        for path in stale - frames.keys():
             require_table(path, ("target",))
             with writing(path):
                 path.unlink(missing_ok=True)
@@ -113,11 +115,11 @@ class Report:
         style = {"index": False, "float_format": "%.6g", "lineterminator": "\n"}
         return [
             write_atomically(path, partial(frame.to_csv, **style))
-            for path, frame in made.items()
+            for path, frame in frames.items()
         ]
 
     def counts(self) -> str:
-        """How many published cells and claims came out how, in two lines."""
+        """Count verdicts on published cells and claims, in two lines."""
         return topics.counts(self.over_all)
 
     def update(self, readme: Path) -> list[str]:
@@ -149,7 +151,7 @@ class Report:
         return names
 
     def _parts(self) -> dict[str, Callable[[], str]]:
-        """What makes the text between markers, by their name.
+        """Return the functions that make the text between markers, by their name.
 
         `drive-reduced` has the table of a study, `drive-reduced-temperature` one of the
         `topics`, `answer-1` to `answer-6` the questions, `questions` a line of each,
@@ -165,8 +167,10 @@ class Report:
             parts["claims"] = partial(topics.claimed, self.over_all)
             parts["counts"] = self.counts
             parts["questions"] = partial(answers.brief, answered)
-            for number, asked in enumerate(answers.QUESTIONS, start=1):
-                parts[f"answer-{number}"] = partial(answers.markdown, answered, asked)
+            for number, question in enumerate(answers.QUESTIONS, start=1):
+                parts[f"answer-{number}"] = partial(
+                    answers.markdown, answered, question
+                )
         return parts
 
 
@@ -192,17 +196,17 @@ class Page:
 
     @property
     def name(self) -> str:
-        """Such as "drive-reduced"."""
+        """Return a name such as "drive-reduced"."""
         return f"{self.study.folder.parent.name}-{self.study.folder.name}"
 
     @cached_property
     def files(self) -> dict[str, pd.DataFrame]:
-        """Every table beside `runs/`, by file name."""
+        """Make every table beside `runs/`, by file name."""
         study = self.study
         files = tables.papers(study) | {
             "tests.csv": tables.comparisons(study),
             "thresholds.csv": tables.thresholds(study),
-            **calibration.tables(study),
+            **calibration_tables.tables(study),
             practice.FILE: practice.table(study),
             "costs.csv": tables.costs(study),
             "other-sets.csv": tables.other_sets(study),
@@ -215,7 +219,7 @@ class Page:
         }
 
     def topic(self, name: str) -> str:
-        """What `topics` says of the study in Markdown: a key of `topics.TOPICS`."""
+        """Return a topic of the study in Markdown; `name` is a key of `TOPICS`."""
         return topics.TOPICS[name](self.study, self.files)
 
     def text(self) -> str:
@@ -223,12 +227,14 @@ class Page:
 
         A row for each loss with mean and standard error, the paper's values, then p.
         """
-        return "\n\n".join(one.plain() for one in self._blocks())
+        return "\n\n".join(block.plain() for block in self._blocks())
 
     def markdown(self) -> str:
         """Lay out the runs as Markdown; content as in `text`."""
-        return "\n\n".join(one.markdown() for one in self._blocks())
+        return "\n\n".join(block.markdown() for block in self._blocks())
 
     def _blocks(self) -> list[topics.Block]:
         tests = self.files["tests.csv"]
-        return [topics.block(self.study, one, tests) for one in self.study.targets]
+        return [
+            topics.block(self.study, target, tests) for target in self.study.targets
+        ]

@@ -36,15 +36,15 @@ _HALF = 0.5
 
 
 @dataclass(frozen=True)
-class _Part:
+class _Cases:
     """Cases of one training: names (cases,), (cases, 2, B), (cases, B)."""
 
     case: npt.NDArray[Any]
     counts: npt.NDArray[Any]
     confidence: _Floats
 
-    def after(self, method: str, fitted: list[float]) -> _Part:
-        return _Part(
+    def after(self, method: str, fitted: list[float]) -> _Cases:
+        return _Cases(
             self.case, *maps.of_bins(method, self.counts, self.confidence, fitted)
         )
 
@@ -59,10 +59,10 @@ def table(study: Study) -> pd.DataFrame:
     The losses `SHOWN` have rows after each method of `maps` too, as far as no run has
     it: fitted on the validation histograms of each training, applied to all of its.
     """
-    each = (Variant.standard(loss) for loss in SHOWN)
-    plain = [one for one in each if one in study.runs]
-    found = [replace(one, method=name) for one, name in product(plain, maps.METHODS)]
-    variants = dict.fromkeys([*study.runs, *found])
+    standard = (Variant.standard(loss) for loss in SHOWN)
+    plain = [one for one in standard if one in study.runs]
+    mapped = [replace(one, method=name) for one, name in product(plain, maps.METHODS)]
+    variants = dict.fromkeys([*study.runs, *mapped])
     rows = (
         variant.columns | {"target": target, "measure": name} | vars(estimate(values))
         for variant, target in product(variants, study.targets)
@@ -73,31 +73,31 @@ def table(study: Study) -> pd.DataFrame:
 
 def _measures(study: Study, variant: Variant, target: str) -> dict[str, _Floats]:
     """Each measure, (seeds, cases); of a threshold and the AURC (seeds, 1)."""
-    each: dict[str, list[_Floats]] = {}
-    own = variant if variant in study.runs else variant.trained
-    for run in study.runs[own]:
-        one = study.histograms[str(run.folder)]
-        places = ("validation", "image"), ("test", "image"), ("test", BAND)
-        parts = [_part(one, *place, target) for place in places]
-        if own != variant:
+    by_name: dict[str, list[_Floats]] = {}
+    trained = variant if variant in study.runs else variant.trained
+    for run in study.runs[trained]:
+        file = study.histograms[str(run.folder)]
+        selections = ("validation", "image"), ("test", "image"), ("test", BAND)
+        parts = [_cases(file, *selection, target) for selection in selections]
+        if trained != variant:
             if maps.lacking(parts[0].counts):
                 return {}
             fit = maps.fit(variant.method, parts[0].counts, parts[0].confidence)
             parts = [part.after(variant.method, fit) for part in parts]
         chosen, test, band = parts
         for name, values in _of_training(chosen, test, band, study.edges):
-            each.setdefault(name, []).append(np.atleast_1d(values))
-    return {name: study.by_seed(own, np.stack(v)) for name, v in each.items()}
+            by_name.setdefault(name, []).append(np.atleast_1d(values))
+    return {name: study.by_seed(trained, np.stack(v)) for name, v in by_name.items()}
 
 
-def _part(one: Histograms, split: str, region: str, target: str) -> _Part:
+def _cases(file: Histograms, split: str, region: str, target: str) -> _Cases:
     where = {"split": split, "region": region, "target": target}
-    rows = one.where(reference="observer1", **where)
-    return _Part(one.case[rows], one.counts[rows], one.confidence()[rows])
+    rows = file.where(reference="observer1", **where)
+    return _Cases(file.case[rows], file.counts[rows], file.confidence()[rows])
 
 
 def _of_training(
-    chosen: _Part, test: _Part, band: _Part, edges: _Floats
+    chosen: _Cases, test: _Cases, band: _Cases, edges: _Floats
 ) -> Iterator[tuple[str, npt.ArrayLike]]:
     """The measures of one training: of its test cases, (cases,), or one number."""
     fine = calibration.join(test.counts, test.confidence, edges, None)
@@ -143,32 +143,34 @@ _Files = Mapping[str, pd.DataFrame]
 
 def described(study: Study, files: _Files) -> str:
     """Lay out the losses of Table 4, each as it is and after a temperature."""
-    found = files[FILE]
-    found = found[~found["method"].isin(maps.METHODS)]
-    return _laid_out(study, found, list(_CELLS)[3:])
+    rows = files[FILE]
+    rows = rows[~rows["method"].isin(maps.METHODS)]
+    return _laid_out(study, rows, list(_CELLS)[3:])
 
 
 def scaled(study: Study, files: _Files) -> str:
     """Lay out the losses of Table 4, each as it is and after every method."""
-    found = files[FILE]
-    found = found[found["loss"].isin(SHOWN)]
-    found = found.sort_values(
+    rows = files[FILE]
+    rows = rows[rows["loss"].isin(SHOWN)]
+    rows = rows.sort_values(
         "loss", key=lambda names: names.map(SHOWN.index), kind="stable"
     )
-    return _laid_out(study, found, list(_CELLS)[:6])
+    return _laid_out(study, rows, list(_CELLS)[:6])
 
 
-def _laid_out(study: Study, found: pd.DataFrame, shown: Sequence[str]) -> str:
+def _laid_out(study: Study, measures: pd.DataFrame, shown: Sequence[str]) -> str:
     """A row for each loss and method, with columns of measures, in Markdown."""
-    own = found[found["loss"].isin(SHOWN) & found["gamma"].isin([2.0, np.nan])]
-    known = [name for name in shown if own.loc[own["measure"] == name, "mean"].any()]
+    kept = measures[
+        measures["loss"].isin(SHOWN) & measures["gamma"].isin([2.0, np.nan])
+    ]
+    known = [name for name in shown if kept.loc[kept["measure"] == name, "mean"].any()]
     rows = []
     keys = [*KEYS, "target"]
-    for (loss, _, method, target), part in own.groupby(keys, sort=False, dropna=False):
+    for (loss, _, method, target), part in kept.groupby(keys, sort=False, dropna=False):
         name = " + ".join(filter(None, (loss, method)))
         several = f", {target}" if len(study.targets) > 1 else ""
         values = part.set_index("measure")
-        cells = [_cell(values.loc[one], *_CELLS[one]) for one in known]
+        cells = [_cell(values.loc[measure], *_CELLS[measure]) for measure in known]
         rows.append([name + several, *cells])
     return markdown.table(["", *(_CELLS[name][0] for name in known)], rows)
 

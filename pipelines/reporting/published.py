@@ -4,11 +4,11 @@ import contextlib
 import importlib.metadata
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import pandas as pd
 
@@ -30,6 +30,7 @@ SAME_TEST_IMAGES = ("DRIVE",)
 THRESHOLDS = [round(float(one), 9) for one in histograms.THRESHOLDS]
 """Softmax thresholds that are measured."""
 
+_T = TypeVar("_T")
 _WRITTEN = re.compile(
     r"(?P<loss>.+?)(?: g=(?P<gamma>[\d.]+))?"
     r"(?: \+ (?P<method>\w+))?(?:@(?P<at>[\d.]+))?"
@@ -66,7 +67,7 @@ class Variant:
 
     @classmethod
     def standard(cls, loss: str, gamma: float = STANDARD_GAMMA) -> Self:
-        """A loss with the paper's exponent, or another; only ++ losses have one."""
+        """Make a loss with the paper's exponent or another; only ++ losses have one."""
         return cls(loss, gamma if loss.endswith("++") else None)
 
     @classmethod
@@ -76,24 +77,24 @@ class Variant:
         Raises:
             InputError: written otherwise, or a threshold that is not measured.
         """
-        found = _WRITTEN.fullmatch(text)
-        threshold = float(found["at"]) if found and found["at"] else None
-        if found is None or (threshold is not None and threshold not in THRESHOLDS):
+        match = _WRITTEN.fullmatch(text)
+        threshold = float(match["at"]) if match and match["at"] else None
+        if match is None or (threshold is not None and threshold not in THRESHOLDS):
             raise InputError(
                 f"{text!r}: expected a loss such as DSC, DSC++ g=2.5 or DSC++@0.8 "
                 "(thresholds 0.05 to 0.95 in steps of 0.05); correct claims.csv"
             )
-        plain = cls.standard(found["loss"], float(found["gamma"] or STANDARD_GAMMA))
-        return replace(plain, method=found["method"] or "", threshold=threshold)
+        plain = cls.standard(match["loss"], float(match["gamma"] or STANDARD_GAMMA))
+        return replace(plain, method=match["method"] or "", threshold=threshold)
 
     @property
     def trained(self) -> Self:
-        """What was trained for it: without a method or a threshold."""
+        """Return it without a method or a threshold: what was trained."""
         return replace(self, method="", threshold=None)
 
     @property
     def label(self) -> str:
-        """Such as "DSC++", "DSC++ g=2.5" or "DSC + temperature [torch]"."""
+        """Return such as "DSC++", "DSC++ g=2.5" or "DSC + temperature [torch]"."""
         text = self.loss
         if self.gamma is not None and self.gamma != STANDARD_GAMMA:
             text += f" g={self.gamma:g}"
@@ -104,20 +105,20 @@ class Variant:
 
     @property
     def columns(self) -> dict[str, object]:
-        """How every table names it: `KEYS`; NaN for no gamma."""
+        """Return its `KEYS` in every table; NaN for no gamma."""
         name = replace(self, gamma=None, method="").label
         # None in every row would make a column of objects, which no table can join.
         gamma = float("nan") if self.gamma is None else self.gamma
         return dict(zip(KEYS, (name, gamma, self.method), strict=True))
 
     def rows(self, table: pd.DataFrame, side: str = "") -> pd.DataFrame:
-        """Its rows of a table; `side`, such as "_a", ends the names of the keys."""
-        own = table
+        """Return its rows of a table; `side`, such as "_a", ends the keys' names."""
+        kept = table
         for key, value in self.columns.items():
             if f"{key}{side}" in table:
-                column = own[f"{key}{side}"]
-                own = own[column.eq(value) | (column.isna() & (value != value))]
-        return own
+                column = kept[f"{key}{side}"]
+                kept = kept[column.eq(value) | (column.isna() & (value != value))]
+        return kept
 
     @property
     def is_main(self) -> bool:
@@ -149,12 +150,12 @@ class Cell(NamedTuple):
     variant: Variant
 
     @property
-    def place(self) -> tuple[object, ...]:
-        """Where it stands: no other cell of its data set does."""
+    def key(self) -> tuple[object, ...]:
+        """Return what no other cell of its data set has: table, class and so on."""
         return self.table, self.target, self.metric, self.variant
 
 
-class Figure(NamedTuple):
+class PrintedMean(NamedTuple):
     """A printed mean and its standard error; NaN where none is printed."""
 
     mean: float
@@ -173,84 +174,79 @@ class Paper:
 
     @cached_property
     def cells(self) -> pd.DataFrame:
-        """All published values, with the columns of `Cell`."""
-        found: list[Cell] = []
+        """Read all published values, with the columns of `Cell`."""
+        rows: list[Cell] = []
         for table in PAPER_TABLES:
             path = self.folder / f"{table}.csv"
             columns = ("dataset", "loss", "metric", "value", "standard_error")
-            try:
-                found += [_cell(table, row) for row in read_rows(path, columns)]
-            except (KeyError, ValueError) as error:
-                raise _unreadable(path, repr(error)) from error
-        return pd.DataFrame(found, columns=list(Cell._fields))
+            rows += _parsed(path, columns, partial(_cell, table))
+        return pd.DataFrame(rows, columns=list(Cell._fields))
 
     @cached_property
     def thresholds(self) -> list[dict[str, str]]:
-        """The figures at softmax thresholds that the text prints, as text."""
+        """Read the values at softmax thresholds that the text prints, as text."""
         columns = ("dataset", "loss", "threshold", "metric", "value")
-        path = self.folder / "thresholds.csv"
-        rows = read_rows(path, columns)
-        try:
-            for row in rows:
-                Variant.parse(f"{row['loss']}@{row['threshold']}")
-                float(row["value"])
-        except (KeyError, ValueError) as error:
-            raise _unreadable(path, repr(error)) from error
-        return rows
+        return _parsed(self.folder / "thresholds.csv", columns, _at_threshold)
 
     @cached_property
     def p_values(self) -> list[dict[str, str]]:
-        """The p values that the text prints, as text."""
+        """Read the p values that the text prints, as text."""
         columns = ("dataset", "target", "metric", "loss_a", "loss_b", "p")
-        return read_rows(self.folder / "pvalues.csv", columns)
+        return _parsed(self.folder / "pvalues.csv", columns, _p_value)
 
     def printed_p(
         self, dataset: str, target: str, metric: str, pair: tuple[str, str]
     ) -> str:
-        """What the text prints of p for two losses, in its order; "" for nothing.
+        """Return p as the text prints it for two losses; "" for nothing.
 
         The metric is the paper's word, such as "nll"; target "" is the only class.
         """
         for row in self.p_values:
-            own = tuple(row[key] for key in ("dataset", "metric", "loss_a", "loss_b"))
-            if own == (dataset, metric, *pair) and target in ("", row["target"]):
+            identity = tuple(
+                row[key] for key in ("dataset", "metric", "loss_a", "loss_b")
+            )
+            if identity == (dataset, metric, *pair) and target in ("", row["target"]):
                 return row["p"]
         return ""
 
     @cached_property
-    def _figures(self) -> dict[tuple[str, str, str, Variant], Figure]:
-        """By data set, target, metric and variant; of several tables the first."""
-        found: dict[tuple[str, str, str, Variant], Figure] = {}
-        for one in each_cell(self.cells):
-            key = (one.dataset, one.target, one.metric, one.variant)
-            found.setdefault(key, Figure(one.value, one.judged_error))
+    def _printed_means(self) -> dict[tuple[str, str, str, Variant], PrintedMean]:
+        """Index means by data set, target, metric, variant; the first table counts."""
+        means: dict[tuple[str, str, str, Variant], PrintedMean] = {}
+        for cell in each_cell(self.cells):
+            key = (cell.dataset, cell.target, cell.metric, cell.variant)
+            means.setdefault(key, PrintedMean(cell.value, cell.judged_error))
         for row in self.thresholds:
             variant = Variant.parse(f"{row['loss']}@{row['threshold']}")
             key = (row["dataset"], "", row["metric"], variant)
-            found[key] = Figure(float(row["value"]), math.nan)
-        return found
+            means[key] = PrintedMean(float(row["value"]), math.nan)
+        return means
 
-    def figures(
+    def printed_means(
         self, dataset: str, target: str, variants: Sequence[Variant], metric: str
-    ) -> dict[Variant, Figure]:
-        """Those that are printed; with two classes argmax is threshold 0.5."""
+    ) -> dict[Variant, PrintedMean]:
+        """Return the printed means; with two classes argmax is threshold 0.5."""
         column = metrics.PAPER_COLUMN.get(metric, metric)
-        found = {}
-        for one in variants:
-            plain = replace(one, threshold=None) if one.threshold == 0.5 else one
-            if figure := self._figures.get((dataset, target, column, plain)):
-                found[one] = figure
-        return found
+        means = {}
+        for variant in variants:
+            plain = (
+                replace(variant, threshold=None)
+                if variant.threshold == 0.5
+                else variant
+            )
+            if figure := self._printed_means.get((dataset, target, column, plain)):
+                means[variant] = figure
+        return means
 
 
 def paper_folder(results: Path) -> Path:
-    """Folder of the published values: `<results>/paper`, or as the project has them.
+    """Find the published values: `<results>/paper`, else those of the project.
 
     Raises:
         InputError: neither is there.
     """
-    own = Path(__file__).resolve().parents[2] / "results" / "paper"
-    for folder in (Path(results) / "paper", own, *_installed()):
+    committed = Path(__file__).resolve().parents[2] / "results" / "paper"
+    for folder in (Path(results) / "paper", committed, *_installed()):
         if (folder / "table4.csv").is_file():
             return folder
     raise InputError(
@@ -260,7 +256,7 @@ def paper_folder(results: Path) -> Path:
 
 
 def _installed() -> Iterator[Path]:
-    """The folder of the values that came with the package, where it is installed."""
+    """Find the folder of the values that came with an installed package."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         for file in importlib.metadata.files("dscpp") or ():
             if file.match("share/dscpp/paper/table4.csv"):
@@ -268,41 +264,70 @@ def _installed() -> Iterator[Path]:
 
 
 def partner_of(cell: Cell, cells: Mapping[tuple[object, ...], Cell]) -> Cell | None:
-    """The cell to compare with: ++ with its plain form, the others with DSC++.
+    """Find the cell to compare with: ++ with its plain form, others with DSC++.
 
     In Table 3 every gamma is compared with the standard one, and that with gamma 1.
-    `cells` are those of the data set, by their `place`; None where there is none.
+    `cells` are those of the data set, by their `key`; None where there is none.
     """
-    loss, own = cell.variant.loss, cell.variant
+    loss, compared = cell.variant.loss, cell.variant
     plain = loss.removesuffix("++")
     wanted = [Variant(f"{plain}++", STANDARD_GAMMA), Variant("DSC++", STANDARD_GAMMA)]
-    if own.gamma is not None:
+    if compared.gamma is not None:
         wanted[1:1] = [Variant(plain), Variant(loss, 1.0)]
-    places = ((*cell.place[:-1], variant) for variant in wanted if variant != own)
-    return next((cells[place] for place in places if place in cells), None)
+    keys = ((*cell.key[:-1], variant) for variant in wanted if variant != compared)
+    return next((cells[key] for key in keys if key in cells), None)
 
 
 def each_cell(cells: pd.DataFrame) -> Iterator[Cell]:
-    """The rows of `Paper.cells`, or of a part of it."""
+    """Iterate over the rows of `Paper.cells`, or of a part of it."""
     return map(Cell._make, cells.itertuples(index=False, name=None))
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """Read a file of published values that has at least these columns, as text."""
     try:
-        found = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
     except (OSError, ValueError) as error:
         raise _unreadable(path, str(error)) from error
-    missing = [name for name in columns if name not in found]
+    missing = [name for name in columns if name not in table]
     if missing:
         raise _unreadable(path, f"no column {', '.join(missing)}")
-    return found.to_dict("records")
+    return table.to_dict("records")
 
 
-def _unreadable(path: Path, found: str) -> InputError:
+def _parsed(
+    path: Path, columns: Sequence[str], parse: Callable[[dict[str, str]], _T]
+) -> list[_T]:
+    """Parse every row of a file of published values; name the line that cannot be."""
+    parsed = []
+    for number, row in enumerate(read_rows(path, columns), start=2):
+        try:
+            parsed.append(parse(row))
+        except (KeyError, ValueError) as error:
+            text = ",".join(row.values())
+            raise _unreadable(path, f"line {number}: {text}") from error
+    return parsed
+
+
+def _at_threshold(row: dict[str, str]) -> dict[str, str]:
+    """Check a row of `thresholds.csv`."""
+    Variant.parse(f"{row['loss']}@{row['threshold']}")
+    _ = metrics.PAPER_COLUMN[row["metric"]], float(row["value"])
+    return row
+
+
+def _p_value(row: dict[str, str]) -> dict[str, str]:
+    """Check a row of `pvalues.csv`."""
+    if not 0 <= float(row["p"]) <= 1:
+        raise ValueError("p")
+    _ = metrics.PAPER_COLUMN[row["metric"]]
+    return row
+
+
+def _unreadable(path: Path, reason: str) -> InputError:
     return InputError(
         f"{path}: expected published values, found a file that cannot be read as such "
-        f"({found}); restore it from the repository"
+        f"({reason}); restore it from the repository"
     )
 
 

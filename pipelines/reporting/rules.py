@@ -20,7 +20,7 @@ from pipelines.measure import statistics
 from pipelines.reporting import data, estimates
 from pipelines.reporting.estimates import ALPHA, MARGINS, ROUNDING, Margin, Z, is_ratio
 from pipelines.reporting.evidence import Pair, Runs
-from pipelines.reporting.published import Figure, Variant
+from pipelines.reporting.published import PrintedMean, Variant
 
 HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "fails", "undecided", "not run"
 CITED = "cited, not tested"
@@ -32,7 +32,7 @@ _Steps = list[tuple[Variant, Variant]]
 
 
 @dataclass(frozen=True)
-class Part:
+class Comparison:
     """One comparison of a claim: `a` is what it is about, `b` may be empty.
 
     Attributes:
@@ -49,23 +49,23 @@ class Part:
 
     @property
     def name(self) -> str:
-        """Such as "KiTS19 (kidney) dice"."""
+        """Return a name such as "KiTS19 (kidney) dice"."""
         target = f" ({self.target})" if self.target else ""
         return f"{self.dataset}{target} {self.metric}"
 
     @property
     def quantities(self) -> tuple[Variant, ...]:
-        """All that have to be run for it."""
+        """Return all variants that have to be run for it."""
         return (*self.a, *self.b)
 
     @property
     def measured(self) -> tuple[Variant, ...]:
-        """Those that a metric is asked of; none where the claim is about pictures."""
+        """Return the variants to measure; none where the claim is about pictures."""
         return self.quantities if self.metric else ()
 
 
 class Outcome(NamedTuple):
-    """What a rule says of one part.
+    """The verdict of a rule on one comparison.
 
     Attributes:
         verdict: `HOLDS`, `FAILS`, `UNDECIDED`, `NOT_RUN` or `CITED`.
@@ -86,7 +86,7 @@ class Outcome(NamedTuple):
 
     @classmethod
     def plain(cls, verdict: str, why: str = "") -> "Outcome":
-        """One that no p is known of, such as that of printed means."""
+        """Make an outcome without a p, such as that of printed means."""
         return cls(verdict, why, None, (), verdict != HOLDS, verdict != FAILS)
 
 
@@ -95,14 +95,16 @@ KINDS: Mapping[str, Mapping[str, Any]] = data("rules")
 
 
 def p_of(pair: Pair, sign: int) -> dict[str, float]:
-    """What a pair shows, each with the p of what has to be refuted for it.
+    """Return what a pair can show, each with the p of its null hypothesis.
 
     Of two directions p is two-sided, above 1 where it is the other one. `sign` is 1
     where a is to be higher, else -1.
     """
     low, high, _ = MARGINS.get(pair.metric, _NO_MARGIN)
     above, none = pair.effect.p_above, 1.0 if pair.effect.ratio else 0.0
-    ahead, behind = (2 * above(none, below=one < 0) for one in (sign, -sign))
+    ahead, behind = (
+        2 * above(none, below=direction < 0) for direction in (sign, -sign)
+    )
     not_behind = above(low if sign > 0 else high, below=sign < 0)
     unseen = pair.p_same if pair.p_seeds >= ALPHA else 1.0
     return {
@@ -118,8 +120,10 @@ def p_of(pair: Pair, sign: int) -> dict[str, float]:
     }
 
 
-def agreeing(metric: str, a: Figure, b: Figure, sign: int) -> dict[str, bool | None]:
-    """What two printed means are to each other; None: no errors are printed."""
+def agreeing(
+    metric: str, a: PrintedMean, b: PrintedMean, sign: int
+) -> dict[str, bool | None]:
+    """Compare two printed means; None: no errors are printed."""
     less, limit = a.mean - b.mean, Z * math.hypot(a.standard_error, b.standard_error)
     # Rounded, as 0.3 - 0.1 - 0.2 is not 0.
     apart = None if math.isnan(limit) else round(abs(less), 9) > limit
@@ -173,7 +177,7 @@ class Rule:
         return cls(name, words.format(sense=sense), value, sign, **kind)
 
     def split(self, a: _Side, b: _Side) -> Iterator[tuple[_Side, _Side]]:
-        """Which parts the two columns of `claims.csv` stand for.
+        """Split the two columns of `claims.csv` into comparisons.
 
         Pairs: two lists one by one, or one quantity with each of a list.
         """
@@ -188,7 +192,7 @@ class Rule:
         pairs = zip(a, b, strict=True) if len(a) == len(b) else product(a, b)
         yield from (((one,), (other,)) for one, other in pairs)
 
-    def decide(self, part: Part, runs: Runs | None) -> Outcome:
+    def decide(self, part: Comparison, runs: Runs | None) -> Outcome:
         """Decide a part from our runs of its data set; None where there are none."""
         if self.name == "cited":
             return Outcome(CITED)
@@ -196,8 +200,8 @@ class Rule:
             return Outcome(NOT_RUN, missing=("all",))
         if self.name == "by eye":
             return Outcome(UNDECIDED, "seen in pictures, measured nowhere")
-        known = [one for one in part.quantities if runs.has(one)]
-        missing = tuple(one.label for one in part.quantities if one not in known)
+        known = [variant for variant in part.quantities if runs.has(variant)]
+        missing = tuple(v.label for v in part.quantities if v not in known)
         if self.name == "figure":
             return self._as_printed(part, runs, missing)
         steps = self._steps(part, known)
@@ -205,13 +209,13 @@ class Rule:
             return Outcome(NOT_RUN, missing=missing)
         pairs = [runs.pair(*step, part.metric) for step in steps]
         adjusted = statistics.holm([pair.p_seeds for pair in pairs])
-        each = zip(pairs, map(float, adjusted), strict=True)
+        corrected = zip(pairs, map(float, adjusted), strict=True)
         return self._of_pairs(
-            [replace(one, p_holm=p) for one, p in each], part, missing
+            [replace(pair, p_holm=p) for pair, p in corrected], part, missing
         )
 
     def _of_pairs(
-        self, pairs: list[Pair], part: Part, missing: tuple[str, ...]
+        self, pairs: list[Pair], part: Comparison, missing: tuple[str, ...]
     ) -> Outcome:
         """Decide from what was run, given with its p after Holm's correction."""
         shown_by = [p_of(pair, self.sign) for pair in pairs]
@@ -232,40 +236,42 @@ class Rule:
         shown = pairs[holds.index(max(among))]
         return Outcome(verdict, self._why(shown), shown, missing, p_holds, p_fails)
 
-    def _as_printed(self, part: Part, runs: Runs, missing: tuple[str, ...]) -> Outcome:
-        """Whether one more training of ours could have the printed figure."""
+    def _as_printed(
+        self, part: Comparison, runs: Runs, missing: tuple[str, ...]
+    ) -> Outcome:
+        """Decide whether one more training of ours could have the printed value."""
         if missing:
             return Outcome(NOT_RUN, missing=missing)
-        found = runs.estimate(part.a[0], part.metric)
+        ours = runs.estimate(part.a[0], part.metric)
         spread, same = runs.spread(part.a[0], part.metric), runs.study.same_images
-        error = estimates.prediction_error(found, spread, math.nan, same)
+        error = estimates.prediction_error(ours, spread, math.nan, same)
         limit = estimates.prediction_limit(error, spread.df)
-        why = f"ours {found.mean:.3f} ± {found.standard_error:.3f}"
+        why = f"ours {ours.mean:.3f} ± {ours.standard_error:.3f}"
         if runs.study.preset != "paper":
             why += "; a figure is judged on preset paper alone"
             return Outcome(UNDECIDED, why)
         if math.isnan(limit):
             return Outcome(UNDECIDED, f"{why}; no loss has two seeds")
-        verdict = HOLDS if abs(found.mean - self.value) <= limit + 1e-12 else FAILS
+        verdict = HOLDS if abs(ours.mean - self.value) <= limit + 1e-12 else FAILS
         return Outcome.plain(verdict, f"{why}, limit {limit:.3f}")
 
-    def _steps(self, part: Part, known: _Side) -> _Steps:
-        """Which pairs are compared, of what is known."""
+    def _steps(self, part: Comparison, known: _Side) -> _Steps:
+        """List the pairs to compare among the variants that were run."""
         if self.joined == "last":
-            own = [one for one in part.a if one in known]
-            steps = [(after, before) for before, after in pairwise(own)]
-            return steps + ([(own[-1], own[0])] if len(own) > 2 else [])
-        found = product(part.a, part.b) if part.b else combinations(part.a, 2)
-        return [step for step in found if all(one in known for one in step)]
+            present = [variant for variant in part.a if variant in known]
+            steps = [(after, before) for before, after in pairwise(present)]
+            return steps + ([(present[-1], present[0])] if len(present) > 2 else [])
+        pairs = product(part.a, part.b) if part.b else combinations(part.a, 2)
+        return [step for step in pairs if all(variant in known for variant in step)]
 
     def _joined(
         self, steps: _Steps, holds: Sequence[float], fails: Sequence[float]
     ) -> tuple[float, float]:
-        """P of the part to hold and to fail, out of those of its pairs."""
+        """Combine the p of pairs into p of the comparison to hold and to fail."""
         if self.joined == "one of a":
             rows = [
-                [i for i, step in enumerate(steps) if step[0] == one]
-                for one in dict.fromkeys(step[0] for step in steps)
+                [i for i, step in enumerate(steps) if step[0] == variant]
+                for variant in dict.fromkeys(step[0] for step in steps)
             ]
             ahead = len(rows) * min(max(holds[i] for i in row) for row in rows)
             return ahead, max(_one_fails([fails[i] for i in row]) for row in rows)
@@ -275,20 +281,20 @@ class Rule:
         return max(holds), failed
 
     def _why(self, pair: Pair) -> str:
-        """The effect of the pair shown, and what decides on it."""
+        """Describe the effect of the pair shown, and what decides on it."""
         names = f"{pair.a.label} against {pair.b.label}: "
         if pair.difference.n < 2:
             return f"{names}{pair.difference.n} cases are defined for both"
-        said = [str(pair.effect)]
+        texts = [str(pair.effect)]
         if self.holds != "ahead" or pair.p_same < ALPHA:
-            said.append("margin {:g} to {:g}".format(*MARGINS[pair.metric]))
+            texts.append("margin {:g} to {:g}".format(*MARGINS[pair.metric]))
         if "over seeds" in self.test and not math.isnan(pair.effect.df):
-            said.append(f"p over seeds {pair.p_seeds:.2g}")
+            texts.append(f"p over seeds {pair.p_seeds:.2g}")
             if pair.p_holm != pair.p_seeds:
-                said[-1] += f" ({pair.p_holm:.2g} after Holm's correction)"
-        return names + ", ".join(said)
+                texts[-1] += f" ({pair.p_holm:.2g} after Holm's correction)"
+        return names + ", ".join(texts)
 
-    def in_print(self, part: Part, printed: Mapping[Variant, Figure]) -> str:
+    def in_print(self, part: Comparison, printed: Mapping[Variant, PrintedMean]) -> str:
         """Decide a part from the paper's own tables; "" where they do not say."""
         if not self.pairs or not all(one in printed for one in part.quantities):
             return ""
@@ -309,5 +315,5 @@ class Rule:
 
 
 def _one_fails(fails: Sequence[float]) -> float:
-    """P that none fails, after Holm's correction for their number."""
+    """Return the p of "none fails", after Holm's correction for their number."""
     return float(min(statistics.holm([min(p, 1.0) for p in fails])))

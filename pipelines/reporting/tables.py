@@ -56,7 +56,7 @@ _CELLS = ("within", "outside", "undecided", "reduced", "not run")
 _DIRECTIONS = ("same", "opposite", "no direction")
 
 _Row = dict[str, Any]
-_Places = Mapping[tuple[object, ...], Cell]
+_Cells = Mapping[tuple[object, ...], Cell]
 
 
 def framed(rows: Iterable[Mapping[str, object]], kind: str) -> pd.DataFrame:
@@ -65,7 +65,7 @@ def framed(rows: Iterable[Mapping[str, object]], kind: str) -> pd.DataFrame:
 
 
 def verdict(preset: str, ours: Estimate, published: float, limit: float) -> str:
-    """Say whether a published mean was reproduced.
+    """Judge whether a published mean was reproduced.
 
     Returns:
         "reduced" for any preset but "paper": there only the direction is judged;
@@ -83,19 +83,19 @@ def verdict(preset: str, ours: Estimate, published: float, limit: float) -> str:
 
 
 def papers(study: Study) -> dict[str, pd.DataFrame]:
-    """Our means, and the paper's tables beside them, by file name.
+    """Make the tables of our means, alone and beside the paper's, by file name.
 
     `OURS` has every variant, "table3.csv" to "table6.csv" those of the paper, where the
     data set is in that table. Corrected metrics follow the published ones.
     """
     cells = study.cells
     tables = {
-        f"{table}.csv": framed(_beside(study, own), "table")
-        for table, own in cells.groupby("table")
+        f"{table}.csv": framed(_beside(study, group), "table")
+        for table, group in cells.groupby("table")
     }
     ours = [
-        _place(*one) | vars(estimated(study, *one))
-        for one in product(study.runs, study.targets, metrics.METRICS)
+        _keys(*key) | vars(estimated(study, *key))
+        for key in product(study.runs, study.targets, metrics.METRICS)
     ]
     tables[OURS] = framed(ours, "ours")
     held = {target: study.n_with_class(target) for target in study.targets}
@@ -105,31 +105,36 @@ def papers(study: Study) -> dict[str, pd.DataFrame]:
 
 
 def _beside(study: Study, cells: pd.DataFrame) -> Iterator[_Row]:
-    """Rows of one table of the paper: published cells, then corrected metrics."""
-    places = {one.place: one for one in each_cell(cells)}
-    found = {(one.variant, one.target, one.metric): one for one in places.values()}
-    measured = dict.fromkeys(key[:2] for key in found)
+    """Make rows of a table of the paper: published cells, then corrected metrics."""
+    cells_by_key = {published.key: published for published in each_cell(cells)}
+    by_key = {
+        (published.variant, published.target, published.metric): published
+        for published in cells_by_key.values()
+    }
+    measured = dict.fromkeys(key[:2] for key in by_key)
     for (variant, target), metric in product(measured, metrics.METRICS):
-        cell = found.get((variant, target, metric))
+        cell = by_key.get((variant, target, metric))
         ours = _estimated(study, variant, target, metric)
-        row = _place(variant, target, metric) | (vars(ours) if ours else {})
+        row = _keys(variant, target, metric) | (vars(ours) if ours else {})
         if cell or ours:
-            yield row | (_judged(study, cell, places, ours) if cell else {})
+            yield row | (_judged(study, cell, cells_by_key, ours) if cell else {})
 
 
-def _place(variant: Variant, target: str, metric: str) -> _Row:
+def _keys(variant: Variant, target: str, metric: str) -> _Row:
     return variant.columns | {"target": target, "metric": metric}
 
 
-def _estimated(study: Study, *place: Any) -> Estimate | None:
-    """Our estimate of a variant, target and metric; None where it was not run."""
-    known = place[1] in study.targets and study.standing_in(place[0])
-    return estimated(study, *place) if known else None
+def _estimated(
+    study: Study, variant: Variant, target: str, metric: str
+) -> Estimate | None:
+    """Return our estimate; None where the variant was not run."""
+    known = target in study.targets and study.same_training(variant)
+    return estimated(study, variant, target, metric) if known else None
 
 
-def _judged(study: Study, cell: Cell, places: _Places, ours: Estimate | None) -> _Row:
-    """What a published cell adds to the row of our estimate."""
-    partner = partner_of(cell, places)
+def _judged(study: Study, cell: Cell, cells: _Cells, ours: Estimate | None) -> _Row:
+    """Return the columns that a published cell adds to the row of our estimate."""
+    partner = partner_of(cell, cells)
     row: _Row = {"published": cell.value, "published_se": cell.standard_error}
     if ours is None:
         return row | {"verdict": "not run"}
@@ -141,7 +146,7 @@ def _judged(study: Study, cell: Cell, places: _Places, ours: Estimate | None) ->
     )
     limit = estimates.prediction_limit(error, spread.df)
     if spread.df:
-        row |= {"limit": limit, "others_within": _others(cell, places, limit)}
+        row |= {"limit": limit, "others_within": _others(cell, cells, limit)}
     row["verdict"] = verdict(study.preset, ours, cell.value, limit)
     if study.preset == PRESETS[0]:
         row["p_same"] = _p_same(ours, cell, error, spread.df)
@@ -152,28 +157,28 @@ def _judged(study: Study, cell: Cell, places: _Places, ours: Estimate | None) ->
 
 
 def _p_same(ours: Estimate, cell: Cell, error: float, df: int) -> float:
-    """P of two one-sided tests that ours and the published mean are the same."""
+    """Test that ours and the published mean are the same: p of two one-sided tests."""
     ratio = estimates.is_ratio(cell.metric)
     mean = ours.mean / cell.value if ratio else ours.mean - cell.value
     if ratio and not mean > 0:
         return math.nan
     error = error / ours.mean if ratio else error
-    found = estimates.Contrast(
+    contrast = estimates.Contrast(
         mean, error, df or math.nan, math.nan, math.nan, ours.n, ratio
     )
-    return found.p_same(estimates.margin_of(cell.metric))
+    return contrast.p_same(estimates.margin_of(cell.metric))
 
 
-def _others(cell: Cell, places: _Places, limit: float) -> str:
-    """How many other losses' published values the limit does not tell from this one."""
+def _others(cell: Cell, cells: _Cells, limit: float) -> str:
+    """Count other losses whose published values are within the limit of this one."""
     same = (cell.target, cell.metric)
-    others = (one for one in places.values() if one.variant != cell.variant)
+    others = (other for other in cells.values() if other.variant != cell.variant)
     gaps = [abs(o.value - cell.value) for o in others if (o.target, o.metric) == same]
     return f"{sum(gap <= limit + 1e-12 for gap in gaps)} of {len(gaps)}"
 
 
 def _direction(study: Study, cell: Cell, partner: Cell, ours: Estimate) -> str:
-    """Whether we differ from the partner as the paper does: "same", "opposite" or "".
+    """Compare the sign of a difference with the paper: "same", "opposite" or "".
 
     "" where the paper's own difference is within its errors, or the partner not run.
     """
@@ -194,14 +199,16 @@ def comparisons(study: Study) -> pd.DataFrame:
     says how often they find a difference between two trainings of the same loss.
     """
     families = product(study.targets, _TEST_METRICS, _TESTS)
-    return framed((row for one in families for row in _family(study, *one)), "tests")
+    return framed(
+        (row for family in families for row in _family(study, *family)), "tests"
+    )
 
 
 def _family(study: Study, target: str, metric: str, test: str) -> list[_Row]:
     rows: list[_Row] = []
     for a, b in combinations(study.main, 2):
-        each = study.paired(a, b, target, metric)
-        values_a, values_b = (mean_of(values, axis=0) for values in each)
+        sides = study.paired(a, b, target, metric)
+        values_a, values_b = (mean_of(values, axis=0) for values in sides)
         both = ~np.isnan(values_a) & ~np.isnan(values_b)
         result = _TESTS[test](values_a[both], values_b[both])
         row: _Row = {f"{key}_a": value for key, value in a.columns.items()}
@@ -209,14 +216,14 @@ def _family(study: Study, target: str, metric: str, test: str) -> list[_Row]:
         row |= {"metric": metric, "test": test, "n": int(both.sum()), "target": target}
         rows.append(row | {"statistic": result.statistic, "p": result.p})
     adjusted = statistics.holm([row["p"] for row in rows])
-    below, of = same_loss(study, target, metric, test)
+    below, total = same_loss(study, target, metric, test)
     for row, p in zip(rows, adjusted, strict=True):
-        row |= {"p_holm": float(p), "same_loss": f"{below} of {of}" if of else ""}
+        row |= {"p_holm": float(p), "same_loss": f"{below} of {total}" if total else ""}
     return rows
 
 
 def same_loss(study: Study, target: str, metric: str, test: str) -> tuple[int, int]:
-    """How many pairs of trainings of one loss have p < 0.05, and of how many.
+    """Count the pairs of trainings of one loss with p < 0.05, and all of them.
 
     Of more than `_MOST_PAIRS` pairs so many are compared at most, evenly spread: their
     number grows with the square of that of the trainings.
@@ -231,19 +238,19 @@ def same_loss(study: Study, target: str, metric: str, test: str) -> tuple[int, i
 
 
 def thresholds(study: Study) -> pd.DataFrame:
-    """The main variants at each softmax threshold, from the histograms alone."""
-    each = product(study.targets, study.main, THRESHOLDS, _THRESHOLD_METRICS)
+    """Measure the main variants at each softmax threshold, from the histograms."""
+    keys = product(study.targets, study.main, THRESHOLDS, _THRESHOLD_METRICS)
     rows = (
         variant.columns
         | {"threshold": at, "metric": metric, "target": target}
         | vars(estimated(study, replace(variant, threshold=at), target, metric))
-        for target, variant, at, metric in each
+        for target, variant, at, metric in keys
     )
     return framed(rows, "thresholds")
 
 
 def costs(study: Study) -> pd.DataFrame:
-    """What each run cost: hours, memory and the hardware that it took."""
+    """Make the table of costs: hours, memory and hardware of each run."""
     rows = [
         {"replicate": 1} | run.record | run.record.get("times", {}) | variant.columns
         for variant, runs in study.runs.items()
@@ -253,15 +260,15 @@ def costs(study: Study) -> pd.DataFrame:
 
 
 def temperatures(study: Study) -> pd.DataFrame:
-    """What temperature scaling does to each loss, and whether it makes up for it.
+    """Compare each loss before and after temperature scaling, and with DSC++.
 
     Only seeds with both runs count; with one of them intervals are over images alone.
     Differences are of the same cases: `difference` is after - before, `to_dscpp` the
     scaled loss less the unscaled DSC++ of the seeds that both have.
     """
     scaled = [variant for variant in study.runs if variant.method == TEMPERATURE]
-    each = product(scaled, study.targets, _SCALED_METRICS)
-    return framed((_temperature(study, *one) for one in each), "temperature")
+    keys = product(scaled, study.targets, _SCALED_METRICS)
+    return framed((_temperature(study, *key) for key in keys), "temperature")
 
 
 def _temperature(study: Study, scaled: Variant, target: str, metric: str) -> _Row:
@@ -269,11 +276,11 @@ def _temperature(study: Study, scaled: Variant, target: str, metric: str) -> _Ro
     before, after = _paired(study, unscaled, scaled, target, metric)
     change = estimate(after - before)
     fitted = [run.record["posthoc"]["temperature"] for run in study.runs[scaled]]
-    found = study.by_seed(scaled, fitted)
-    row = _place(scaled, target, metric) | {
-        "temperature": float(np.mean(found)),
-        "temperature_low": float(min(found)),
-        "temperature_high": float(max(found)),
+    fitted_by_seed = study.by_seed(scaled, fitted)
+    row = _keys(scaled, target, metric) | {
+        "temperature": float(np.mean(fitted_by_seed)),
+        "temperature_low": float(min(fitted_by_seed)),
+        "temperature_high": float(max(fitted_by_seed)),
         "before": estimate(before).mean,
         "after": estimate(after).mean,
     }
@@ -298,7 +305,7 @@ def _paired(
 
 
 def other_sets(study: Study) -> pd.DataFrame:
-    """A row for each run, other set, class and metric; none where none was measured.
+    """Make a row for each run, other set, class and metric that was measured.
 
     Seeds are not joined: each row is one network on all images of one set.
     """
@@ -313,20 +320,21 @@ def other_sets(study: Study) -> pd.DataFrame:
 
 
 def _of_other_set(path: Path) -> list[_Row]:
-    """Means of another set, whose measures are as they were written."""
-    about = path.with_name("set.json")
+    """Return the means of another set, after a check of its file hash."""
+    description = path.with_name("set.json")
     try:
-        found = schema.load(about, MeasuredSet) if about.exists() else {}
+        record = schema.load(description, MeasuredSet) if description.exists() else {}
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{about}: expected what describes the measures of a set, found a file "
-            f"that cannot be read ({error}); delete the folder and measure it again"
+            f"{description}: expected what describes the measures of a set, found a "
+            f"file that cannot be read ({error}); delete the folder and measure it "
+            "again"
         ) from error
-    expected = found.get("files", {}).get(path.name)  # older sets have none
+    expected = record.get("files", {}).get(path.name)  # older sets have none
     if expected and file_hash(path) != expected:
         raise InputError(
-            f"{path}: expected the file that {about.name} describes, found another; "
-            "restore it, or delete the folder and measure the set again"
+            f"{path}: expected the file that {description.name} describes, found "
+            "another; restore it, or delete the folder and measure the set again"
         )
     return _of_set(path)
 
@@ -336,7 +344,7 @@ def set_summary(
     split: str | None = None,
     shown: Sequence[str] = ("nll", "brier", "dice", "jaccard"),
 ) -> list[str]:
-    """What a `cases.csv` says, in a line for each class.
+    """Summarise a `cases.csv` in a line for each class.
 
     Args:
         path: the file.
@@ -344,8 +352,9 @@ def set_summary(
         shown: the metrics.
     """
     lines = []
-    for target, own in pd.DataFrame(_of_set(path, split)).groupby("target", sort=False):
-        rows, n = own.set_index("metric"), own["n"].max()
+    by_target = pd.DataFrame(_of_set(path, split)).groupby("target", sort=False)
+    for target, group in by_target:
+        rows, n = group.set_index("metric"), group["n"].max()
         values = []
         for name, row in rows.loc[list(shown)].iterrows():
             fewer = f" (of {row['n']})" if row["n"] < n else ""
@@ -356,75 +365,77 @@ def set_summary(
 
 
 def _of_set(path: Path, split: str | None = None) -> list[_Row]:
-    """Means of one set by class and metric; see `frame.read_cases`."""
-    found = read_cases(path, "dscpp evaluate --run … --images … --masks …")
+    """Return means of one set by class and metric; see `frame.read_cases`."""
+    rows = read_cases(path, "dscpp evaluate --run … --images … --masks …")
     if split is not None:
-        found = found[found["split"] == split]
+        rows = rows[rows["split"] == split]
     # As in the tables: all of the image, and not its band once more.
-    by_target = selected(found).groupby("target", sort=False)
+    by_target = selected(rows).groupby("target", sort=False)
     return [
         {"set": path.parent.name, "target": target, "metric": metric}
-        | vars(estimate([own[metric]]))
-        for (target, own), metric in product(by_target, metrics.METRICS)
+        | vars(estimate([group[metric]]))
+        for (target, group), metric in product(by_target, metrics.METRICS)
     ]
 
 
 def brief_means(path: Path) -> dict[str, float]:
-    """Mean Dice and NLL of a run's `cases.csv` over test images, then over classes."""
-    found = selected(read_cases(path, "dscpp evaluate --run …"))
-    own = found[found["split"] == "test"].groupby("target")
-    return own[["dice", "nll"]].mean().mean().to_dict()
+    """Average Dice and NLL of a run's `cases.csv` over test images, then classes."""
+    rows = selected(read_cases(path, "dscpp evaluate --run …"))
+    by_class = rows[rows["split"] == "test"].groupby("target")
+    return by_class[["dice", "nll"]].mean().mean().to_dict()
 
 
 def usable(studies: Iterable[Study]) -> list[Study]:
-    """Those that may fill a published cell, the paper's preset before others."""
-    found = [one for one in studies if not one.simulated and one.preset in PRESETS]
-    return sorted(found, key=lambda one: PRESETS.index(one.preset))
+    """Return the studies that may fill a published cell, preset paper first."""
+    kept = [
+        study for study in studies if not study.simulated and study.preset in PRESETS
+    ]
+    return sorted(kept, key=lambda study: PRESETS.index(study.preset))
 
 
 def deciding(studies: Iterable[Study]) -> list[Study]:
-    """`usable`, last those in which no loss has two seeds: they decide nothing."""
+    """Sort `usable` studies; last those that decide nothing: no loss has two seeds."""
     return sorted(
         usable(studies),
-        key=lambda one: all(len(one.seeds(loss)) < 2 for loss in one.main),
+        key=lambda study: all(len(study.seeds(loss)) < 2 for loss in study.main),
     )
 
 
 def over_all(
-    cells: pd.DataFrame, made: Mapping[Study, Mapping[str, pd.DataFrame]]
+    cells: pd.DataFrame, files_of: Mapping[Study, Mapping[str, pd.DataFrame]]
 ) -> dict[str, pd.DataFrame]:
-    """Every published cell once, whichever preset fills it, by file name.
+    """Make tables with every published cell once, filled by any preset, by file name.
 
-    `cells` (`Paper.cells`) give the order; `made` has each study's own tables.
+    `cells` (`Paper.cells`) give the order; `files_of` has each study's own tables.
     """
-    found = {}
+    tables = {}
     for table, rows in cells.groupby("table"):
         name = f"{table}.csv"
-        own = [
-            made[study][name].assign(dataset=study.title, preset=study.preset)
-            for study in usable(made)
-            if name in made[study]
+        frames = [
+            files_of[study][name].assign(dataset=study.title, preset=study.preset)
+            for study in usable(files_of)
+            if name in files_of[study]
         ]
-        found[name] = _every_cell(rows, own)
-    return found
+        tables[name] = _every_cell(rows, frames)
+    return tables
 
 
 def _every_cell(cells: pd.DataFrame, parts: list[pd.DataFrame]) -> pd.DataFrame:
-    """One table over all data sets; of several parts the first fills a cell."""
+    """Make one table over all data sets; of several parts the first fills a cell."""
     published = {"value": "published", "standard_error": "published_se"}
     empty = cells.rename(columns=published).assign(verdict="not run")
     columns = [*COLUMNS["over all"], "class"]
-    found = pd.concat([*parts, empty], ignore_index=True).reindex(columns=columns)
-    found = found.astype({"gamma": float})  # None of several losses is an object.
-    run = found["published"].notna() & (found["verdict"] != "not run")
+    joined = pd.concat([*parts, empty], ignore_index=True).reindex(columns=columns)
+    joined = joined.astype({"gamma": float})  # None of several losses is an object.
+    run = joined["published"].notna() & (joined["verdict"] != "not run")
     # Last come the cells themselves, for what nothing fills.
-    found = found[run | (found.index >= len(found) - len(empty))]
+    joined = joined[run | (joined.index >= len(joined) - len(empty))]
     # Only tables whose cells name the class have several.
-    named = found["target"] if cells["target"].ne("").any() else ""
+    named = joined["target"] if cells["target"].ne("").any() else ""
     key = ["dataset", "loss", "gamma", "class", "metric"]
-    found = found.assign(**{"class": named}).drop_duplicates(key)
+    joined = joined.assign(**{"class": named}).drop_duplicates(key)
     order = empty.assign(**{"class": cells["target"]})[key]
-    return order.merge(found, on=key, how="left")[columns[:-1]]
+    return order.merge(joined, on=key, how="left")[columns[:-1]]
 
 
 def summary(
@@ -452,7 +463,7 @@ def summary(
 
 
 def _comparison(row: Mapping[str, Any]) -> tuple[object, ...]:
-    """What is compared in a cell, whichever table or side it stands on."""
+    """Return what a cell compares, the same for either table and side."""
     gamma = row["gamma"] if row["gamma"] == row["gamma"] else None
     labels = (Variant(row["loss"], gamma).label, row["partner"])
     # Gamma 1 is the plain loss.
@@ -461,9 +472,9 @@ def _comparison(row: Mapping[str, Any]) -> tuple[object, ...]:
 
 
 def _counted(
-    kind: str, groups: pd.Series, found: pd.Series, verdicts: Sequence[str]
+    kind: str, groups: pd.Series, values: pd.Series, verdicts: Sequence[str]
 ) -> pd.DataFrame:
-    count = pd.crosstab(groups.to_numpy(), found.to_numpy())
+    count = pd.crosstab(groups.to_numpy(), values.to_numpy())
     count = count.reindex(groups.unique(), columns=list(verdicts), fill_value=0)
     count.loc["all"] = count.sum()
     rows = count.rename_axis(index="group", columns="verdict").stack()

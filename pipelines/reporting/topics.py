@@ -1,4 +1,4 @@
-"""What the pages say, from the frames at hand: the readable table and what is beside.
+"""Texts of the pages, from the frames at hand: the readable table and its notes.
 
 A readable table has a row for each loss, the paper's values under it, then p. Sentences
 are in `data/pages.yaml`.
@@ -20,7 +20,12 @@ from data_io.datasets import is_own
 from pipelines.environment.commits import from_clean_commit
 from pipelines.measure import metrics
 from pipelines.reporting import claims, data, practice
-from pipelines.reporting.calibration import EITHER, HUMAN, OBSERVERS, REGIONS
+from pipelines.reporting.calibration_tables import (
+    HUMAN,
+    MEAN_OF_BOTH,
+    OBSERVERS,
+    REGIONS,
+)
 from pipelines.reporting.estimates import (
     ALPHA,
     MARGINS,
@@ -60,7 +65,7 @@ _ALONE = _WORDS["one seed"]
 
 
 class Block(NamedTuple):
-    """What a readable table says, before it is laid out."""
+    """A readable table before it is laid out: headline, rows and notes."""
 
     headline: str
     rows: list[list[str]]
@@ -95,14 +100,16 @@ def block(study: Study, target: str, tests: pd.DataFrame) -> Block:
     rows += _loss_rows(study, target, trained)
     if set(_PAIR) <= study.runs.keys():
         rows += _p_rows(study, target, tests)
-    about = f"{study.about(trained)}, mean ± standard error"
-    return Block(f"{title}, {target}, {about}", rows, _notes(study, target, trained))
+    description = f"{study.about(trained)}, mean ± standard error"
+    return Block(
+        f"{title}, {target}, {description}", rows, _notes(study, target, trained)
+    )
 
 
 def _loss_rows(
     study: Study, target: str, trained: list[Variant]
 ) -> Iterator[list[str]]:
-    """A row of ours for each variant; the paper's under it where there is one."""
+    """Make a row of ours for each variant, and the paper's under it if it has one."""
     # Table 3 repeats cells of Table 4: whichever comes first is shown, they agree.
     published: dict[tuple[Variant, str], Cell] = {}
     for cell in each_cell(study.cells[study.cells["target"] == target]):
@@ -119,45 +126,45 @@ def _loss_rows(
         hours = f"{float(np.mean(known)) / 3600:.2f}" if known else ""
         yield [_name(study, variant, every), *cells, hours]
         columns = _as_published(study, variant, target)
-        found = [published.get((variant, column)) for column in columns]
-        if any(found):
-            theirs = [pm(c.value, c.standard_error) if c else "" for c in found]
+        printed = [published.get((variant, column)) for column in columns]
+        if any(printed):
+            theirs = [pm(c.value, c.standard_error) if c else "" for c in printed]
             yield ["  paper", *theirs, ""]
 
 
 def _name(study: Study, variant: Variant, every: list[int]) -> str:
-    """A variant's label; with its seeds where the headline names others too."""
+    """Return a variant's label, with its seeds where the headline names others too."""
     seeds, trainings = study.seeds(variant), len(study.runs[variant])
     if variant.method == TRUTH:
         return variant.label
-    said = [in_words(seeds)] if list(seeds) != every else []
-    said += [f"{trainings} trainings"] if trainings > len(seeds) else []
-    return variant.label + (f" ({', '.join(said)})" if said else "")
+    details = [in_words(seeds)] if list(seeds) != every else []
+    details += [f"{trainings} trainings"] if trainings > len(seeds) else []
+    return variant.label + (f" ({', '.join(details)})" if details else "")
 
 
 def _as_published(study: Study, variant: Variant, target: str) -> list[str]:
-    """The paper's column for each of `_HEADINGS`: one Brier where both forms agree."""
+    """Return the paper's columns for `_HEADINGS`; one Brier if both forms agree."""
     forms = ("brier", "brier_published")
-    ours, theirs = (study.measures(variant, target, one) for one in forms)
+    ours, theirs = (study.measures(variant, target, metric) for metric in forms)
     same = np.array_equal(ours, theirs, equal_nan=True)
-    return [forms[same] if one == "brier" else one for one in _HEADINGS]
+    return [forms[same] if metric == "brier" else metric for metric in _HEADINGS]
 
 
 def _p_rows(study: Study, target: str, tests: pd.DataFrame) -> list[list[str]]:
-    """P of DSC++ against DSC: both tests, the paired one also after Holm."""
+    """Make rows of p of DSC++ against DSC: both tests, the paired also after Holm."""
     # In the order of the paper's losses, as `tables.comparisons` pairs them.
-    found = _PAIR[0].rows(_PAIR[1].rows(tests, "_a"), "_b")
-    found = found[found["target"] == target].set_index(["test", "metric"])
+    tested = _PAIR[0].rows(_PAIR[1].rows(tests, "_a"), "_b")
+    tested = tested[tested["target"] == target].set_index(["test", "metric"])
     rows = [
-        [text, *(_p(found.loc[(test, name), key]) for name in _HEADINGS), ""]
+        [text, *(_p(tested.loc[(test, name), key]) for name in _HEADINGS), ""]
         for text, test, key in _P_ROWS
     ]
     # The paper has the rank-sum test alone: its figures stand under ours.
     words = {column: word for word, column in metrics.PAPER_COLUMN.items()}
     named = study.title if len(study.cells) else ""
     printed = (
-        study.paper.printed_p(named, target, words.get(one, ""), ("DSC++", "DSC"))
-        for one in _as_published(study, _PAIR[0], target)
+        study.paper.printed_p(named, target, words.get(metric, ""), ("DSC++", "DSC"))
+        for metric in _as_published(study, _PAIR[0], target)
     )
     paper = [_p(float(p)) if p else "" for p in printed]
     return [*rows[:1], *([["  paper", *paper, ""]] if any(paper) else []), *rows[1:]]
@@ -170,7 +177,7 @@ def _p(p: float) -> str:
 
 
 def _notes(study: Study, target: str, trained: list[Variant]) -> list[str]:
-    """The notes that apply; last the thresholds whose figures the text prints."""
+    """Return the notes that apply; last the thresholds that the text has values at."""
     changed = [
         run.name
         for variant in trained
@@ -182,28 +189,28 @@ def _notes(study: Study, target: str, trained: list[Variant]) -> list[str]:
         for run in study.every_run
         if "train_s" in run.record.get("times", {})
     }
-    truth = any(variant.method == TRUTH for variant in study.runs)
+    has_truth = any(variant.method == TRUTH for variant in study.runs)
     held, n = study.n_with_class(target), len(study.cases)
-    own = is_own(str(study.record["dataset"]))
-    other = not (own or study.simulated) and study.preset != "paper"
+    own_images = is_own(str(study.record["dataset"]))
+    other = not (own_images or study.simulated) and study.preset != "paper"
     applies = {
         "some without": held < n,
         "tested": set(_PAIR) <= study.runs.keys(),
         "always": True,
         "simulated": study.simulated,
-        "truth": study.simulated and truth,
+        "truth": study.simulated and has_truth,
         "another preset": other,
         "unclean": changed,
         "timed": hardware,
     }
     words = {"held": held, "n": n, "target": target, "truth": TRUTH.capitalize()}
     words |= {"preset": study.preset, "changed": ", ".join(changed)}
-    claimed = "" if own else " (Student's t over seeds is in claims.csv)"
+    claimed = "" if own_images else " (Student's t over seeds is in claims.csv)"
     words |= {"hardware": "; ".join(sorted(hardware)), "claimed": claimed}
     notes = [_WORDS["notes"][name].format(**words) for name in applies if applies[name]]
     for row in study.paper.thresholds if len(study.cells) else ():
         variant = Variant.parse(f"{row['loss']}@{row['threshold']}")
-        if row["dataset"] == study.title and study.standing_in(variant):
+        if row["dataset"] == study.title and study.same_training(variant):
             ours = estimated(study, variant, target, row["metric"])
             notes.append(
                 f"{row['loss']} at threshold {row['threshold']}: {row['metric']} "
@@ -219,17 +226,20 @@ def calibrated(study: Study, files: _Files) -> str:
     ECE of the whole image beside the measures of the narrowest region that all of the
     losses were measured in.
     """
-    found = files["calibration.csv"]
-    found = found[found["reference"] == OBSERVERS[0]]
-    each = [set(variant.rows(found)["region"]) for variant in study.main]
-    region = [one for one in REGIONS if all(one in own for own in each)][-1]
-    regions = [one for one in REGIONS if one in set(found["region"])]
-    heads = {(one, "ece"): f"ECE, {one}" for one in regions} | {(region, "ace"): "ACE"}
+    measured = files["calibration.csv"]
+    measured = measured[measured["reference"] == OBSERVERS[0]]
+    region_sets = [set(variant.rows(measured)["region"]) for variant in study.main]
+    # The narrowest, as `REGIONS` begins with the whole image.
+    common = [name for name in REGIONS if all(name in names for names in region_sets)]
+    region = common[-1]
+    regions = [name for name in REGIONS if name in set(measured["region"])]
+    heads = {(name, "ece"): f"ECE, {name}" for name in regions}
+    heads[region, "ace"] = "ACE"
     heads |= {(region, name): name for name in ("reliability", "resolution")}
     shown = {key: _PM if key[1] in ("ece", "ace") else _PM_4 for key in heads}
     lines = []
     for variant, target in product(study.main, study.targets):
-        rows = variant.rows(found[found["target"] == target])
+        rows = variant.rows(measured[measured["target"] == target])
         cells = _cells(rows.set_index(["region", "measure"]), shown)
         name = _of_class(study, variant.label, target)
         lines.append([name, str(rows["seeds"].max()), *cells])
@@ -246,44 +256,48 @@ def _cells(rows: pd.DataFrame, shown: Mapping[tuple[str, str], str]) -> list[str
 
 
 def _of_class(study: Study, name: str, target: object) -> str:
-    """A loss, with the class where there are several."""
+    """Return a loss, with the class where there are several."""
     return name + (f", {target}" if len(study.targets) > 1 else "")
 
 
 def observed(study: Study, files: _Files) -> str:
-    """Say how far observers agree, and what p is where they do not."""
+    """Describe how far observers agree, and what p is where they do not."""
     if "observers.csv" not in files:
         return "*These images have one observer.*"
-    found = files["observers.csv"]
-    found = found[found["region"] == "image"].set_index(["reference", "measure"])
-    each = ((one, found[found["target"] == one]) for one in study.targets)
-    return "\n\n".join(_said(study, rows, target) for target, rows in each)
+    rows = files["observers.csv"]
+    rows = rows[rows["region"] == "image"].set_index(["reference", "measure"])
+    by_class = ((rows[rows["target"] == name], name) for name in study.targets)
+    return "\n\n".join(_agreement(study, *item) for item in by_class)
 
 
-def _said(study: Study, found: pd.DataFrame, target: str) -> str:
-    """A sentence and a table on one class."""
+def _agreement(study: Study, rows: pd.DataFrame, target: str) -> str:
+    """Return a sentence and a table on one class."""
     shown = {("observer1", "dice"): _PM, ("observer2", "dice"): _PM}
-    shown |= {(EITHER, name): "{mean:.2f}" for name in ("mean_p_one", "near_half_one")}
-    each = [(one.label, one.rows(found)) for one in study.main]
-    lines = [[name, str(o["seeds"].max()), *_cells(o, shown)] for name, o in each]
-    human = HUMAN.rows(found)
-    said = _WORDS["observers"].format(
+    shown |= {
+        (MEAN_OF_BOTH, name): "{mean:.2f}" for name in ("mean_p_one", "near_half_one")
+    }
+    by_loss = [(variant.label, variant.rows(rows)) for variant in study.main]
+    lines = [[name, str(o["seeds"].max()), *_cells(o, shown)] for name, o in by_loss]
+    human = HUMAN.rows(rows)
+    sentence = _WORDS["observers"].format(
         target=target,
         dice=_PM.format(**human.loc[("observer1", "dice")]),
-        share=f"{100 * human.loc[(EITHER, 'share_one'), 'mean']:.1f}",
+        share=f"{100 * human.loc[(MEAN_OF_BOTH, 'share_one'), 'mean']:.1f}",
         one_seed=_ALONE,
     )
     heads = ["Dice, first observer", "Dice, second", "mean p where they disagree"]
     heads.append("share of that with p from 0.25 to 0.75")
-    return f"{said}\n\n{table([target, 'seeds', *heads], lines)}"
+    return f"{sentence}\n\n{table([target, 'seeds', *heads], lines)}"
 
 
 def scaled(study: Study, files: _Files) -> str:
     """Lay out the temperatures of one study: a row a loss and class."""
     if "temperature.csv" not in files:
         return "*No run was scaled yet.*"
-    found = files["temperature.csv"].set_index(["loss", "gamma", "target"])
-    nll, brier = (found[found["metric"] == one] for one in ("nll", "brier"))
+    temperatures = files["temperature.csv"].set_index(["loss", "gamma", "target"])
+    nll, brier = (
+        temperatures[temperatures["metric"] == metric] for metric in ("nll", "brier")
+    )
     rows = nll.join(brier[["before", "after"]].add_prefix("brier_")).reset_index()
     lines = [_scaled_line(study, row) for row in rows.to_dict("records")]
     header = ["loss", "seeds", "temperature", "NLL", "scaled", "Brier", "scaled"]
@@ -294,9 +308,12 @@ def scaled(study: Study, files: _Files) -> str:
 def _scaled_line(study: Study, row: dict[str, Any]) -> list[str]:
     gamma = row["gamma"] if row["gamma"] == row["gamma"] else None
     name = Variant(row["loss"], gamma).label
-    # Replicates included.
-    method = f"{name} + {TEMPERATURE}"
-    trainings = sum(len(r) for one, r in study.runs.items() if one.label == method)
+    trainings = sum(  # replicates included
+        len(runs)
+        for variant, runs in study.runs.items()
+        if variant.method == TEMPERATURE
+        and (variant.columns["loss"], variant.gamma) == (row["loss"], gamma)
+    )
     more = f" ({trainings} trainings)" if trainings > row["seeds"] else ""
     spread = " ({temperature_low:.2f} to {temperature_high:.2f})"
     gap = "{to_dscpp:+.3f} ({to_dscpp_low:+.3f} to {to_dscpp_high:+.3f})"
@@ -309,7 +326,7 @@ def _scaled_line(study: Study, row: dict[str, Any]) -> list[str]:
 
 
 def margins() -> str:
-    """The margins of "the same", with their reasons."""
+    """List the margins of "the same", with their reasons."""
     words = {True: "ratio", False: "difference"}
     lines = [
         [f"`{metric}`", f"{words[is_ratio(metric)]} {low:g} to {high:g}", reason]
@@ -319,7 +336,7 @@ def margins() -> str:
 
 
 def same_loss(study: Study, files: _Files) -> str:
-    """How often each test tells two trainings of the same loss apart, by metric."""
+    """Count how often each test separates two trainings of one loss, by metric."""
     rows = files["tests.csv"]
     rows = rows[rows["same_loss"].ne("")].drop_duplicates(["target", "metric", "test"])
     if rows.empty:
@@ -331,34 +348,41 @@ def same_loss(study: Study, files: _Files) -> str:
 
 
 def others_within(study: Study, files: _Files) -> str:
-    """How many other losses' printed values `within` does not tell from a cell's."""
-    frames = [own for own in files.values() if "others_within" in own]
+    """Count other losses whose printed values would be `within` too, by metric."""
+    frames = [frame for frame in files.values() if "others_within" in frame]
     rows = pd.concat(frames) if frames else pd.DataFrame(columns=["others_within"])
     rows = rows[rows["others_within"].notna()]
     if rows.empty:
         return "*No loss has two seeds.*"
     both = rows["others_within"].str.split(" of ", expand=True).astype(int)
-    found = both.groupby(rows["metric"].to_numpy()).sum()
-    lines = [[f"`{name}`", f"{near} of {of}"] for name, near, of in found.itertuples()]
+    sums = both.groupby(rows["metric"].to_numpy()).sum()
+    lines = [
+        [f"`{name}`", f"{near} of {total}"] for name, near, total in sums.itertuples()
+    ]
     return table(["metric", "would pass too"], lines)
 
 
 def spreads(study: Study, files: _Files) -> str:
-    """What seeds of each loss with `OWN_SEEDS` of them differ by, and all pooled."""
-    several = [one for one in study.main if len(study.seeds(one)) >= OWN_SEEDS]
+    """List the spread over seeds of each loss with `OWN_SEEDS` seeds, and pooled."""
+    several = [
+        variant for variant in study.main if len(study.seeds(variant)) >= OWN_SEEDS
+    ]
     if len(several) < 2:
         return f"*Fewer than two losses have {OWN_SEEDS} seeds.*"
     lines = []
     for target, name in product(study.targets, _HEADINGS):
-        means = [study.measures(one, target, name).mean(axis=1) for one in several]
+        means = [
+            study.measures(variant, target, name).mean(axis=1) for variant in several
+        ]
         if is_ratio(name):
             means = [values / values.mean() for values in means]
-        each = [pooled([values[:, np.newaxis]]).s for values in means]
+        by_loss = [pooled([values[:, np.newaxis]]).s for values in means]
         every = pooled([values[:, np.newaxis] for values in means]).s
-        p = f"{bartlett(*means).pvalue:.2f}" if min(each) else ""
-        cells = [f"{s:.4f}" for s in (*each, every)]
+        p = f"{bartlett(*means).pvalue:.2f}" if min(by_loss) else ""
+        cells = [f"{s:.4f}" for s in (*by_loss, every)]
         lines.append([f"{target}, `{name}`", *cells, p])
-    heads = ["s over seeds", *(one.label for one in several), "pooled", "Bartlett's p"]
+    labels = [variant.label for variant in several]
+    heads = ["s over seeds", *labels, "pooled", "Bartlett's p"]
     return table(heads, lines)
 
 
@@ -372,7 +396,7 @@ TOPICS: Mapping[str, Callable[[Study, _Files], str]] = {
     "others-within": others_within,
     "spreads": spreads,
 }
-"""What else is said of a study and its tables, by the end of the marker's name."""
+"""Texts about a study and its tables, by the last part of the marker's name."""
 
 _KINDS = {
     "cells": "Published cells",
@@ -382,18 +406,18 @@ _KINDS = {
 
 
 def counts(over_all: _Files) -> str:
-    """How many published cells and claims came out how, in two lines of `COUNTS`."""
-    found = over_all[COUNTS]
+    """Count verdicts on published cells and on claims, a line each, from `COUNTS`."""
+    counted = over_all[COUNTS]
     lines = []
-    for kind, rows in found[found["group"] == "all"].groupby("kind", sort=False):
+    for kind, rows in counted[counted["group"] == "all"].groupby("kind", sort=False):
         pairs = rows[["verdict", "count"]].itertuples(index=False)
-        said = "; ".join(f"{verdict} {count}" for verdict, count in pairs)
-        lines.append(f"{_KINDS[kind]} ({rows['count'].sum()}): {said}.")
+        verdicts = "; ".join(f"{verdict} {count}" for verdict, count in pairs)
+        lines.append(f"{_KINDS[kind]} ({rows['count'].sum()}): {verdicts}.")
     return "\n".join(lines)
 
 
 def claimed(over_all: _Files) -> str:
-    """Counts by table and section, and claims worth a look, of all data sets."""
+    """Count verdicts by table and section, and list notable claims."""
     parts = []
     for kind, rows in over_all[COUNTS].groupby("kind", sort=False):
         grid = rows.pivot(index="group", columns="verdict", values="count")
@@ -404,7 +428,7 @@ def claimed(over_all: _Files) -> str:
 
 
 def _named(rows: pd.DataFrame) -> str:
-    """The claims that came out against the paper, and by what; others by their ids."""
+    """List claims with a verdict against the paper, and why; others by their ids."""
     failing = rows[rows["verdict"].isin([FAILS, claims.NOT_SEEN])]
     words = " or ".join(failing["verdict"].unique()) or "fails"
     lines = [f"- Verdict {words} ({len(failing)}), and by what:"]
@@ -418,14 +442,14 @@ def _named(rows: pd.DataFrame) -> str:
             rows["paper_tables"].eq("fails")
         ),
     }
-    for said, wanted in lists.items():
-        ids = [f"`{one}`" for one in rows.loc[wanted, "id"]]
-        lines.append(f"- {said} ({len(ids)}): {', '.join(ids) or 'none'}.")
+    for heading, wanted in lists.items():
+        ids = [f"`{claim}`" for claim in rows.loc[wanted, "id"]]
+        lines.append(f"- {heading} ({len(ids)}): {', '.join(ids) or 'none'}.")
     return "\n".join([*lines, _family(rows)])
 
 
 def _family(rows: pd.DataFrame) -> str:
-    """How many of the verdicts on facts may be false, and how many withstand it."""
+    """Count verdicts on facts: all, false by chance, and left after correction."""
     facts = rows[rows["fact"].eq(rows["id"]) & rows["p_holds"].notna()]
     if facts.empty:
         return "- No fact was tested."
@@ -438,13 +462,13 @@ def _family(rows: pd.DataFrame) -> str:
 
 
 def _failed(row: Mapping[str, object]) -> str:
-    """A claim: by what, from how many seeds, and what bears on the cause."""
+    """Describe a failed claim: the reason, the seeds and what bears on the cause."""
     number = float(str(row["seeds"]))
     seeds = "" if number != number else f" ({number:g} seeds)"
     seeds = " (one seed)" if number == 1 else seeds
-    said = [f"`{row['id']}`{seeds}: {str(row['why']).partition('; not run:')[0]}"]
+    texts = [f"`{row['id']}`{seeds}: {str(row['why']).partition('; not run:')[0]}"]
     if row["verdict_corrected"] not in ("", row["verdict"]):
-        said.append(f"{row['verdict_corrected']} by the proper form")
+        texts.append(f"{row['verdict_corrected']} by the proper form")
     if row["paper_tables"] == "fails":
-        said.append("not borne out by the paper's own tables either")
-    return "; ".join(said)
+        texts.append("not borne out by the paper's own tables either")
+    return "; ".join(texts)

@@ -22,7 +22,7 @@ from data_io.errors import InputError
 from pipelines.measure import calibration
 from pipelines.reporting import data
 from pipelines.reporting.answers import compared
-from pipelines.reporting.calibration import (
+from pipelines.reporting.calibration_tables import (
     ENOUGH,
     OBSERVERS,
     REGIONS,
@@ -85,9 +85,15 @@ def name_of(record: Mapping[str, Any]) -> str:
 
 def by_exponent(variants: Iterable[Variant]) -> list[Variant]:
     """Sort by loss, as given, and each family by its exponent: 1 of the plain form."""
-    each = [(one.loss.removesuffix("++"), one.gamma or 1.0, one) for one in variants]
-    families = [family for family, *_ in each]
-    return [one for *_, one in sorted(each, key=lambda e: (families.index(e[0]), e[1]))]
+    keyed = [
+        (variant.loss.removesuffix("++"), variant.gamma or 1.0, variant)
+        for variant in variants
+    ]
+    families = [family for family, *_ in keyed]
+    return [
+        variant
+        for *_, variant in sorted(keyed, key=lambda e: (families.index(e[0]), e[1]))
+    ]
 
 
 def label(variant: Variant) -> str:
@@ -108,13 +114,13 @@ def _texts(
     """Title and note of a figure; `printed`: it has values of the paper."""
     words, listed = data("figures")[name], list(shown)
     several = any(len(study.seeds(variant)) > 1 for variant in listed)
-    own = "" if study.preset == "paper" else study.preset
+    preset = "" if study.preset == "paper" else study.preset
     known = more | {
         "about": about(study, listed),
         "elements": style.elements(study.record),
         "seeds": " and spread of seeds" if several else "",
         "mean": "Mean over seeds. " if several else "",
-        "protocol": f" (its own protocol, not preset {own})" if own else "",
+        "protocol": f" (its own protocol, not preset {preset})" if preset else "",
     }
     note = words["note"] + (words["printed"] if printed else "")
     return words["title"].format(**known), note.format(**known)
@@ -139,8 +145,8 @@ def _grid(
     figure = style.sheet(size, *texts, legend=legend)
     axes = figure.subplots(n, len(columns), sharex=True, sharey=True, squeeze=False)
     for row, target in zip(axes, study.targets, strict=True):
-        for axis, one in zip(row, columns.values(), strict=True):
-            draw(axis, target, one)
+        for axis, column in zip(row, columns.values(), strict=True):
+            draw(axis, target, column)
         row[0].set_ylabel(target)
     for axis, last, title in zip(axes[0], axes[-1], columns, strict=True):
         axis.set_title(title)
@@ -162,24 +168,26 @@ def thresholds(study: Study) -> Figure | None:
     shown = [variant for variant in _COMPARED if variant in study.runs]
     if not shown:
         return None
-    own = [] if study.simulated else study.paper.thresholds
-    points = [row for row in own if row["dataset"] == study.title]
+    printed = [] if study.simulated else study.paper.thresholds
+    points = [row for row in printed if row["dataset"] == study.title]
 
     def draw(axis: Axes, target: str, metric: str) -> None:
         for variant in shown:
-            each = (replace(variant, threshold=at) for at in THRESHOLDS)
-            found = [estimated(study, one, target, metric) for one in each]
-            mean, low, high = _rounded([(e.mean, e.ci_low, e.ci_high) for e in found]).T
-            at, look = _rounded(THRESHOLDS), style.line(variant.loss)
-            axis.fill_between(at, low, high, color=look["color"], alpha=0.2, lw=0)
-            axis.plot(at, mean, label=variant.label, **look)
+            cuts = (replace(variant, threshold=at) for at in THRESHOLDS)
+            estimates = [estimated(study, one, target, metric) for one in cuts]
+            mean, low, high = _rounded(
+                [(e.mean, e.ci_low, e.ci_high) for e in estimates]
+            ).T
+            at, options = _rounded(THRESHOLDS), style.line(variant.loss)
+            axis.fill_between(at, low, high, color=options["color"], alpha=0.2, lw=0)
+            axis.plot(at, mean, label=variant.label, **options)
         for row in (one for one in points if one["metric"] == metric):
-            look = {
+            options = {
                 "color": style.colour(row["loss"]),
                 "label": f"{row['loss']}, paper",
             }
-            look |= {"markerfacecolor": "white", "markersize": 5, "zorder": 3}
-            axis.plot(float(row["threshold"]), float(row["value"]), "D", **look)
+            options |= {"markerfacecolor": "white", "markersize": 5, "zorder": 3}
+            axis.plot(float(row["threshold"]), float(row["value"]), "D", **options)
         axis.grid(axis="y", **_RULED)
 
     texts = _texts("thresholds", study, shown, bool(points))
@@ -231,8 +239,8 @@ def _histogram(axis: Axes, study: Study, variant: Variant, target: str) -> None:
     everything = of_truth.sum(axis=0)
     axis.set_yscale("log")
     axis.yaxis.set_major_formatter(_power)
-    look: dict[str, Any] = {"color": style.colour(variant.loss), "alpha": 0.55}
-    axis.stairs(_rounded(everything), _BINS, fill=True, baseline=_BASE, **look)
+    options: dict[str, Any] = {"color": style.colour(variant.loss), "alpha": 0.55}
+    axis.stairs(_rounded(everything), _BINS, fill=True, baseline=_BASE, **options)
     axis.stairs(_rounded(of_truth[1]), _BINS, baseline=_BASE, color="black", lw=0.9)
     between = everything[1:-1].sum() / everything.sum()
     axis.text(0.5, 0.98, f"{100 * between:.1f} %\nfrom 0.05 to 0.95", ha="center",
@@ -255,7 +263,9 @@ def reliability(study: Study, shown: Sequence[Variant] = ()) -> Figure | None:
     """
     cells = study.paper.cells
     table4 = cells.loc[cells["table"] == "table4", "variant"].unique()
-    columns = {one.label: one for one in shown or table4 if one in study.runs}
+    columns = {
+        variant.label: variant for variant in shown or table4 if variant in study.runs
+    }
     if not columns:
         return None
     spread = "thin: single"
@@ -285,8 +295,8 @@ def _diagram(
 
     Where most cases have few voxels, all together are faded.
     """
-    place = (target, region, OBSERVERS[0])
-    look, binned = style.colour(variant.loss), Reader(study, variant).binned(place)
+    key = (target, region, OBSERVERS[0])
+    colour, binned = style.colour(variant.loss), Reader(study, variant).binned(key)
     bins = calibration.join(*binned, study.edges)
     axis.plot([0, 1], [0, 1], **_DASHED, zorder=2.5)
     cases, together = bins.pooled(axis=0), bins.pooled(axis=(0, 1))
@@ -294,22 +304,22 @@ def _diagram(
     if len(study.cases) > _MANY:
         ends = frequency_spread(cases)
         band = np.round((together.confidence, *ends), 5)[:, ~np.isnan(ends[0])]
-        axis.fill_between(*band, color=look, alpha=0.2, linewidth=0)
+        axis.fill_between(*band, color=colour, alpha=0.2, linewidth=0)
     else:
         for x, y, n in zip(cases.confidence, cases.frequency, cases.n, strict=True):
             points = np.round((x, y), 5)[:, n >= ENOUGH]
-            axis.plot(*points, color=look, alpha=0.25, linewidth=0.5)
+            axis.plot(*points, color=colour, alpha=0.25, linewidth=0.5)
     points = np.round((together.confidence, together.frequency), 5)[:, together.n > 0]
-    dots: dict[str, Any] = {"color": look, "markersize": 3.5, "zorder": 3}
+    dots: dict[str, Any] = {"color": colour, "markersize": 3.5, "zorder": 3}
     axis.plot(*points, ".-", label=variant.label, alpha=0.35, **dots)
     supported = np.mean(cases.n >= ENOUGH, axis=0)[together.n > 0] >= 0.5
     axis.plot(points[0], np.where(supported, points[1], np.nan), ".-", **dots)
     ends = np.round(frequency_interval(cases)[:, together.n > 0], 5)
     faded = np.where(supported, 1, 0.35)
-    axis.vlines(points[0], *ends, color=look, linewidth=0.8, alpha=faded, zorder=3)
-    _counts(axis, together.n, look)
+    axis.vlines(points[0], *ends, color=colour, linewidth=0.8, alpha=faded, zorder=3)
+    _counts(axis, together.n, colour)
     measures = (calibration.ece, calibration.ace)
-    ece, ace = (float(np.mean(one(bins.pooled(axis=1)))) for one in measures)
+    ece, ace = (float(np.mean(measure(bins.pooled(axis=1)))) for measure in measures)
     axis.text(0.03, 0.98, f"ECE {ece:.3f}\nACE {ace:.3f}", va="top", fontsize=7,
               transform=axis.transAxes)  # fmt: skip
     ticks = [0, 0.5, 1]
@@ -328,16 +338,16 @@ def learning(run: Run) -> Figure | None:
     history = _history(run.path("history.csv"))
     if history is None:
         return None
-    look: dict[str, Any] = {"color": style.colour(str(run.record["loss"]))}
+    options: dict[str, Any] = {"color": style.colour(str(run.record["loss"]))}
     figure = style.sheet((4.6, 3.2), "", legend=True)
     axis = figure.subplots()
     epoch, best = history["epoch"], history["val_loss"].idxmin()
     for at in epoch[history["learning_rate"].diff() < 0]:
         axis.axvline(at, color="0.8", linewidth=0.8)
-    axis.plot(epoch, _rounded(history["loss"]), "--", label="training", **look)
-    axis.plot(epoch, _rounded(history["val_loss"]), "-", label="validation", **look)
+    axis.plot(epoch, _rounded(history["loss"]), "--", label="training", **options)
+    axis.plot(epoch, _rounded(history["val_loss"]), "-", label="validation", **options)
     lowest = epoch[best], history["val_loss"][best]
-    axis.plot(*lowest, "o", label="lowest validation loss", linestyle="", **look)
+    axis.plot(*lowest, "o", label="lowest validation loss", linestyle="", **options)
     axis.set(xlabel="epoch", ylabel="loss")
     style.legend(figure)
     return figure
@@ -358,10 +368,10 @@ def _history(path: Path) -> pd.DataFrame | None:
     return history if history["val_loss"].notna().any() else None
 
 
-def _counts(axis: Axes, n: _Floats, look: str) -> None:
+def _counts(axis: Axes, n: _Floats, colour: str) -> None:
     """Draw how many lie in each bin below a diagram."""
     strip = axis.inset_axes((0, -0.3, 1, 0.22), sharex=axis)
-    strip.stairs(n, _BINS, fill=True, baseline=0.5, color=look, alpha=0.55)
+    strip.stairs(n, _BINS, fill=True, baseline=0.5, color=colour, alpha=0.55)
     strip.set_yscale("log")
     strip.set_ylim(0.5, 10 ** np.ceil(np.log10(max(n.sum(), 10))))
     strip.yaxis.set_major_formatter(_power)
@@ -419,31 +429,31 @@ def _lines(studies: Sequence[Study]) -> Iterator[_Line]:
         title = f"{name}, {target}" if target else name
         yield name, target, None, f"{title}: paper"
         for study in (one for one in studies if one.title == name):
-            own = target or study.targets[0]
-            if found := compared(study, own, "nll", _PAIR):
-                seeds = f"{found.seeds} seed{'s' * (found.seeds > 1)}"
-                yield name, own, study, f"ours, preset {study.preset}, {seeds}"
+            class_name = target or study.targets[0]
+            if pair := compared(study, class_name, "nll", _PAIR):
+                seeds = f"{pair.seeds} seed{'s' * (pair.seeds > 1)}"
+                yield name, class_name, study, f"ours, preset {study.preset}, {seeds}"
 
 
 def _draw_line(axes: Mapping[str, Axes], at: float, line: _Line, paper: Paper) -> None:
     """The paper's diamonds; or both forms of our NLL, and the Dice difference."""
     name, target, study, _ = line
     if study is None:
-        look: dict[str, Any] = {"markersize": 5, "linestyle": "", "label": "paper"}
+        options: dict[str, Any] = {"markersize": 5, "linestyle": "", "label": "paper"}
         for metric, axis in axes.items():
-            found = paper.figures(name, target, _PAIR, metric)
-            a, b = (found[one].mean for one in _PAIR)
+            means = paper.printed_means(name, target, _PAIR, metric)
+            a, b = (means[variant].mean for variant in _PAIR)
             at_x = _rounded([a / b if metric == "nll" else a - b])
-            axis.plot(at_x, [at], marker="D", color=style.PUBLISHED, **look)
+            axis.plot(at_x, [at], marker="D", color=style.PUBLISHED, **options)
         return
     for metric, corrected, down, marker, words in _OURS:
         if pair := compared(study, target, metric, _PAIR, corrected):
             e = pair.effect
             value, low, high = _rounded((e.mean, e.ci_low, e.ci_high))
             ends = None if math.isnan(low) else [[value - low], [high - value]]
-            look = {"linestyle": "", "ms": 4, "elinewidth": 1.3, "zorder": 3}
-            look |= {"color": "black", "label": words, **marker}
-            axes[metric].errorbar([value], [at + down], xerr=ends, **look)
+            options = {"linestyle": "", "ms": 4, "elinewidth": 1.3, "zorder": 3}
+            options |= {"color": "black", "label": words, **marker}
+            axes[metric].errorbar([value], [at + down], xerr=ends, **options)
 
 
 def _rounded(values: npt.ArrayLike) -> _Floats:
@@ -476,10 +486,10 @@ def write_figures(
     Raises:
         InputError: runs that cannot be joined; a folder that cannot be written.
     """
-    found, root = studies(results), output or results
+    joined, root = studies(results), output or results
     drawn: dict[Path, Figure | None] = {}
     with style.drawing(width=width):
-        for study in found:
+        for study in joined:
             kept = {
                 variant: runs
                 for variant, runs in study.runs.items()
@@ -488,7 +498,7 @@ def write_figures(
             folder = root / study.folder.relative_to(results) / "figures"
             for name, draw in _OF_STUDY.items() if kept else ():
                 drawn[folder / name] = draw(replace(study, runs=kept))
-        drawn[root / "figures" / "forest"] = forest(found)
+        drawn[root / "figures" / "forest"] = forest(joined)
         written = []
         for stem, figure in drawn.items():
             if figure and not titled:

@@ -120,8 +120,8 @@ def errors(
     where the target is, or is predicted.
     """
     pixels = _dipped(image)
-    true, found = np.asarray(truth) > 0, np.asarray(positive) > 0
-    parts = (true & found, found & ~true, true & ~found)
+    true, predicted = np.asarray(truth) > 0, np.asarray(positive) > 0
+    parts = (true & predicted, predicted & ~true, true & ~predicted)
     for part, colour in zip(parts, KEY.values(), strict=True):
         pixels[part] = list(bytes.fromhex(colour[1:]))
     return Panel(pixels, title)
@@ -136,8 +136,8 @@ def overlay(image: npt.ArrayLike, label: _Array, title: str) -> Panel:
     pixels = _dipped(image)
     for number in np.unique(label[label > 0]):
         colour = list(bytes.fromhex(CLASSES[(number - 1) % len(CLASSES)][1:]))
-        here = label == number
-        pixels[here] = pixels[here] // 2 + np.array(colour, np.uint8) // 2
+        inside = label == number
+        pixels[inside] = pixels[inside] // 2 + np.array(colour, np.uint8) // 2
     return Panel(pixels, title)
 
 
@@ -187,7 +187,7 @@ class Sheet:
     def draw(self, stem: Path, formats: Sequence[str] = ("pdf", "png")) -> list[Path]:
         """Draw it; the same panels give the same bytes. See `style.save`."""
         with style.drawing("pictures"):
-            ratios = [max(one.ratio for one in row if one) for row in self.rows]
+            ratios = [max(shown.ratio for shown in row if shown) for row in self.rows]
             figure = style.sheet(
                 self._size(ratios), self.title, self.note, bool(self.key)
             )
@@ -229,6 +229,8 @@ def _explain(figure: Figure, key: Mapping[str, str], scale: str) -> None:
         bar.set_ticks([0, 0.25, 0.5, 0.75, 1])
         bar.outline.set_linewidth(0.4)
     if key:
-        look: dict[str, Any] = {"edgecolor": "black", "linewidth": 0.4}
-        patches = {name: Patch(facecolor=one, **look) for name, one in key.items()}
+        options: dict[str, Any] = {"edgecolor": "black", "linewidth": 0.4}
+        patches = {
+            name: Patch(facecolor=colour, **options) for name, colour in key.items()
+        }
         style.legend(figure, patches)

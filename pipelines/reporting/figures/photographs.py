@@ -69,29 +69,29 @@ class Plane:
     flipped: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, place: nifti.Geometry, target: npt.ArrayLike) -> Plane:
+    def of(cls, geometry: nifti.Geometry, target: npt.ArrayLike) -> Plane:
         """Choose the plane of highest resolution that has most of a target.
 
         It is cut across the axis with the largest voxels, the first of equal ones.
 
         Args:
-            place: of the volume.
+            geometry: of the volume.
             target: (*shape); not 0 where the target is. Where it is nowhere, the plane
                 in the middle is taken; of several equal ones the first.
         """
-        sizes = np.array(place.spacing_mm)
+        sizes = np.array(geometry.spacing_mm)
         axis = int(np.argmax(sizes >= _EQUAL * sizes.max()))
-        rest = [other for other in range(3) if other != axis]
+        rest = [side for side in range(3) if side != axis]
         number = np.count_nonzero(target, axis=tuple(rest))
         index = int(number.argmax()) if number.any() else len(number) // 2
-        code = place.directions or "IPL"
-        along = [_ALONG[code[other]] for other in rest]
-        turned = bool(place.directions) and along[0] < along[1]
+        code = geometry.directions or "IPL"
+        along = [_ALONG[code[side]] for side in rest]
+        turned = bool(geometry.directions) and along[0] < along[1]
         rows, columns = rest[::-1] if turned else rest
         flipped = [
             page
-            for page, other in enumerate((rows, columns))
-            if place.directions and code[other] not in _ON_THE_PAGE
+            for page, side in enumerate((rows, columns))
+            if geometry.directions and code[side] not in _ON_THE_PAGE
         ]
         aspect = float(sizes[rows] / sizes[columns])
         return cls(axis, index, aspect, turned, tuple(flipped))
@@ -155,24 +155,25 @@ class Example:
         label = module.references(root, case)["observer1"]
         if not module.record(root).is_3d:
             shape = label.shape
-            each = {
+            values = {
                 v: predictions.probabilities(r, case, shape) for v, r in shown.items()
             }
             image = module.picture(root, case)
-            return cls(shown, case, targets, rule, image, label, each)
+            return cls(shown, case, targets, rule, image, label, values)
         target = label == len(targets)
         if whole or not target.any():
             target = label > 0
         volumes = {
             v: predictions.volume(r, module, root, case) for v, r in shown.items()
         }
-        place = next(iter(volumes.values()))[1]
-        plane = Plane.of(place, target)
-        each = {
-            v: plane_softmax(found, place, plane) for v, (found, _) in volumes.items()
+        geometry = next(iter(volumes.values()))[1]
+        plane = Plane.of(geometry, target)
+        values = {
+            v: plane_softmax(softmax, geometry, plane)
+            for v, (softmax, _) in volumes.items()
         }
         image, label = plane_image(module, root, case, plane), plane.cut(label)
-        return cls(shown, case, targets, rule, image, label, each, plane)
+        return cls(shown, case, targets, rule, image, label, values, plane)
 
     @property
     def record(self) -> Mapping[str, Any]:
@@ -223,8 +224,10 @@ class Example:
         image, rows = self.beside()[0], list[Row]()
         for number in range(1, len(self.targets) + 1):
             drawn = [panels.truth_of(self.label == number)]
-            each = self.softmax.items()
-            drawn += [Panel(values[..., number], one.label) for one, values in each]
+            items = self.softmax.items()
+            drawn += [
+                Panel(values[..., number], variant.label) for variant, values in items
+            ]
             beside = image.cut(self.window) if rows else self.framed(image)
             cut = (self.fitted(panel).cut(self.window) for panel in drawn)
             rows.append([beside, *cut])
@@ -239,9 +242,9 @@ class Example:
         return replace(panel, frame=self.window)
 
     @property
-    def here(self) -> str:
-        """Which variants it has, in words."""
-        return f"here are those of {', '.join(one.label for one in self.runs)}"
+    def available(self) -> str:
+        """Name the variants that it has."""
+        return f"here are those of {', '.join(variant.label for variant in self.runs)}"
 
     def title(self, what: str, shown: Iterable[Variant]) -> str:
         """What a figure shows, and of which data, seeds and case."""
@@ -252,7 +255,7 @@ class Example:
 
     def seeds(self, shown: Iterable[Variant]) -> str:
         """Such as "seed 0"."""
-        return in_words({self.runs[one].record["seed"] for one in shown})
+        return in_words({self.runs[variant].record["seed"] for variant in shown})
 
     def note(self, more: str = "", enlarged: bool = True, together: bool = True) -> str:
         """Why this case and, where it is shown, this part of it; and more.
@@ -271,9 +274,11 @@ class Example:
         return " ".join([*parts, more]).strip()
 
 
-def plane_softmax(found: _Array, place: nifti.Geometry, plane: Plane) -> _Array:
+def plane_softmax(softmax: _Array, geometry: nifti.Geometry, plane: Plane) -> _Array:
     """Softmax values of a plane, from those of a volume on the network's grid."""
-    return plane.shown(native_grid.plane(found, place.shape, plane.index, plane.axis))
+    return plane.shown(
+        native_grid.plane(softmax, geometry.shape, plane.index, plane.axis)
+    )
 
 
 def plane_image(module: Dataset, root: Path, case: str, plane: Plane) -> _Array:
@@ -304,14 +309,14 @@ def predicted(
         label: the prediction at native resolution, class numbers.
         classes: their names, background first.
     """
-    place, aspect = module.geometry(root, case), 1.0
+    geometry, aspect = module.geometry(root, case), 1.0
     note = "Entropy is 1 where all classes are equally probable."
-    if place is None:
+    if geometry is None:
         image = module.picture(root, case)
     else:
-        plane = Plane.of(place, label)
+        plane = Plane.of(geometry, label)
         image, label = plane_image(module, root, case, plane), plane.cut(label)
-        softmax, aspect = plane_softmax(softmax, place, plane), plane.aspect
+        softmax, aspect = plane_softmax(softmax, geometry, plane), plane.aspect
         note = f"{plane}: the one with most foreground. {note}"
     heats = zip(np.moveaxis(softmax, -1, 0)[1:], classes[1:], strict=True)
     drawn = [
@@ -339,8 +344,8 @@ def entropy(softmax: _Array) -> _Array:
     Returns:
         (...), float32.
     """
-    found = scipy.special.entr(np.clip(softmax, 0, 1)).sum(axis=-1)
-    return np.asarray(found / np.log(softmax.shape[-1]), np.float32)
+    total = scipy.special.entr(np.clip(softmax, 0, 1)).sum(axis=-1)
+    return np.asarray(total / np.log(softmax.shape[-1]), np.float32)
 
 
 def picture(run: Run, root: Path) -> Path:
@@ -359,13 +364,17 @@ def compare(group: Path, root: Path, backend: str) -> Path | None:
     Of `results/<dataset>/<preset>` the runs of a backend, of several seeds the lowest.
     None where DSC and DSC++ have no probabilities here.
     """
-    here = [r for r in runs.find(group) if r.path(predictions.PROBABILITIES).is_dir()]
+    available = [
+        r for r in runs.find(group) if r.path(predictions.PROBABILITIES).is_dir()
+    ]
     chosen = {}
     for variant in _COMPARED:
         names = partial(runs.folder_name, variant.loss, None, backend=backend)
-        own = [run for run in here if run.name == names(seed=run.record["seed"])]
-        if own:
-            chosen[variant] = min(own, key=lambda run: int(run.record["seed"]))
+        matching = [
+            run for run in available if run.name == names(seed=run.record["seed"])
+        ]
+        if matching:
+            chosen[variant] = min(matching, key=lambda run: int(run.record["seed"]))
     if not {_PLAIN, _PLUS} <= chosen.keys():
         return None
     case = str(chosen[_PLAIN].record["split"]["test"][0])
@@ -378,16 +387,16 @@ def _side_by_side(shown: dict[Variant, Run], root: Path, case: str, path: Path) 
     record = next(iter(shown.values())).record
     module = datasets.by_name(record["dataset"])
     names = record.get("classes") or module.RECORD.classes
-    of = Example.read(shown, root, case, tuple(names[1:]), whole=True)
-    rows, labels = of.by_class(), of.targets
+    sample = Example.read(shown, root, case, tuple(names[1:]), whole=True)
+    rows, labels = sample.by_class(), sample.targets
     if len(labels) == 1:
-        row = of.beside()
+        row = sample.beside()
         if isinstance(module, Phantom):
             row.append(Panel(module.posterior(root, case), "true probability"))
-        row += [of.heat(variant, variant.loss) for variant in of.runs]
-        rows, labels = [list(map(of.framed, row))], ("", "detail")
-        if of.window:
-            rows.append([replace(panel.cut(of.window), title="") for panel in row])
+        row += [sample.heat(variant, variant.loss) for variant in sample.runs]
+        rows, labels = [list(map(sample.framed, row))], ("", "detail")
+        if sample.window:
+            rows.append([replace(panel.cut(sample.window), title="") for panel in row])
     simulated = " (simulated)" if record["simulated"] else ""
     title = f"{record['title']}{simulated}, case {case.removeprefix('case_')}"
     sheet = Sheet(rows, f"{title}, preset {record['preset']}", "", labels)
@@ -409,14 +418,14 @@ def write_pictures(results: Path, locate: Locate) -> tuple[list[Path], str]:
     by_preset = defaultdict(list)
     for study in studies(results):
         try:
-            found: Example | str = example(study, locate)
+            drawn: Example | str = example(study, locate)
         except InputError as error:
-            found = str(error).split("\n", 1)[0]
-        by_preset[study.preset].append(found)
+            drawn = str(error).split("\n", 1)[0]
+        by_preset[study.preset].append(drawn)
         for name, make in _FIGURES.items():
             if name == _OF_VOLUMES and style.elements(study.record) != "voxels":
                 continue
-            sheet = found if isinstance(found, str) else make(found)
+            sheet = drawn if isinstance(drawn, str) else make(drawn)
             sheets[study.folder / _FOLDER / name] = sheet
     for preset, parts in by_preset.items():
         stem = results / _FOLDER / f"figure3-losses-{preset}"
@@ -427,12 +436,14 @@ def write_pictures(results: Path, locate: Locate) -> tuple[list[Path], str]:
             places[sheet].append(str(stem.parent))
         else:
             files += sheet.draw(stem)
-    told = [
+    skipped = [
         f"  {len(all_)} of {', '.join(dict.fromkeys(all_))}: {reason}"
         for reason, all_ in places.items()
     ]
     number = sum(map(len, places.values()))
-    return files, "\n".join([f"Pictures skipped: {number}", *told] if told else [])
+    return files, "\n".join(
+        [f"Pictures skipped: {number}", *skipped] if skipped else []
+    )
 
 
 def example(study: Study, locate: Locate) -> Example:
@@ -457,8 +468,8 @@ def example(study: Study, locate: Locate) -> Example:
     case = median_case(study, first)
     shown: dict[Variant, Run] = {}
     for variant in study.main:
-        here = [run for run in study.runs[variant] if _has(run, case)]
-        shown |= {variant: here[0]} if here else {}
+        available = [run for run in study.runs[variant] if _has(run, case)]
+        shown |= {variant: available[0]} if available else {}
     rule = (
         f"Case {case.removeprefix('case_')} has the median Dice of the "
         f"{len(study.cases)} test cases with {first.record['loss']} "
@@ -474,38 +485,38 @@ def _has(run: Run, case: str) -> bool:
 
 def median_case(study: Study, run: Run) -> str:
     """The test case whose Dice is the median; see `example`."""
-    own = study.frame[study.frame["run"] == str(run.folder)]
-    dice = selected(own).groupby("case")["dice"].mean().reindex(study.cases)
+    rows = study.frame[study.frame["run"] == str(run.folder)]
+    dice = selected(rows).groupby("case")["dice"].mean().reindex(study.cases)
     ranked = dice.dropna().sort_values(kind="stable").index
     # Where nothing is defined, any case is as good as another.
     return str(ranked[(len(ranked) - 1) // 2]) if len(ranked) else study.cases[0]
 
 
-def _figure1(of: Example) -> Sheet | str:
+def _figure1(sample: Example) -> Sheet | str:
     """Image, truth; of DSC and DSC++ heat map, a part enlarged, errors (Fig. 1)."""
-    if not {_PLAIN, _PLUS} <= of.runs.keys():
-        return f"probabilities of DSC and DSC++ are needed, {of.here}"
+    if not {_PLAIN, _PLUS} <= sample.runs.keys():
+        return f"probabilities of DSC and DSC++ are needed, {sample.available}"
     rows: list[Row] = []
-    for variant, panel in zip((_PLAIN, _PLUS), of.beside(), strict=True):
-        heat, likeliest = of.heat(variant), of.softmax[variant].argmax(axis=-1)
-        row: Row = [of.framed(panel), of.framed(heat)]
-        if of.window:
-            row.append(replace(heat.cut(of.window), title=f"{heat.title}, detail"))
-        rows.append([*row, of.wrong(likeliest > 0, f"{variant.label}, errors")])
-    title, note = of.title("DSC and DSC++", [_PLAIN, _PLUS]), "the likeliest class."
-    return Sheet(rows, title, of.note(f"Prediction: {note}"), key=panels.KEY)
+    for variant, panel in zip((_PLAIN, _PLUS), sample.beside(), strict=True):
+        heat, likeliest = sample.heat(variant), sample.softmax[variant].argmax(axis=-1)
+        row: Row = [sample.framed(panel), sample.framed(heat)]
+        if sample.window:
+            row.append(replace(heat.cut(sample.window), title=f"{heat.title}, detail"))
+        rows.append([*row, sample.wrong(likeliest > 0, f"{variant.label}, errors")])
+    title, note = sample.title("DSC and DSC++", [_PLAIN, _PLUS]), "the likeliest class."
+    return Sheet(rows, title, sample.note(f"Prediction: {note}"), key=panels.KEY)
 
 
-def _figure2(of: Example) -> Sheet | str:
+def _figure2(sample: Example) -> Sheet | str:
     """Heat maps of DSC++ with each gamma, DSC as gamma 1 (Fig. 2, top)."""
-    shown = [v for v in curves.by_exponent(of.runs) if v.loss in ("DSC", "DSC++")]
+    shown = [v for v in curves.by_exponent(sample.runs) if v.loss in ("DSC", "DSC++")]
     if len(shown) < 2:
-        return f"two exponents of DSC++ are needed (DSC is 1), {of.here}"
-    image, truth = of.beside()
-    drawn: Row = [of.framed(image), truth.cut(of.window)]
-    drawn += [of.heat(v, curves.label(v)).cut(of.window) for v in shown]
+        return f"two exponents of DSC++ are needed (DSC is 1), {sample.available}"
+    image, truth = sample.beside()
+    drawn: Row = [sample.framed(image), truth.cut(sample.window)]
+    drawn += [sample.heat(v, curves.label(v)).cut(sample.window) for v in shown]
     rows = panels.in_rows(drawn)
-    return Sheet(rows, of.title("Exponent γ of DSC++", shown), of.note())
+    return Sheet(rows, sample.title("Exponent γ of DSC++", shown), sample.note())
 
 
 def _figure3(preset: str, parts: Sequence[Example | str]) -> Sheet | str:
@@ -516,7 +527,7 @@ def _figure3(preset: str, parts: Sequence[Example | str]) -> Sheet | str:
         reasons = {part for part in parts if isinstance(part, str)}
         return reasons.pop() if len(reasons) == 1 else "none of its data sets is here"
     every = dict.fromkeys(v for part in shown for v in part.runs)
-    losses = [one for one in every if one == Variant.standard(one.loss)]
+    losses = [variant for variant in every if variant == Variant.standard(variant.loss)]
     rows: list[Row] = [
         [*part.beside(), *(part.heat(v) if v in part.runs else None for v in losses)]
         for part in shown
@@ -529,28 +540,30 @@ def _figure3(preset: str, parts: Sequence[Example | str]) -> Sheet | str:
     return Sheet(rows, f"Softmax values by loss, preset {preset}", rules, names)
 
 
-def _figure5(of: Example) -> Sheet | str:
+def _figure5(sample: Example) -> Sheet | str:
     """Overlays at softmax thresholds (Fig. 5, bottom)."""
-    shown = [variant for variant in (_PLAIN, _PLUS) if variant in of.runs]
+    shown = [variant for variant in (_PLAIN, _PLUS) if variant in sample.runs]
     if not shown:
-        return f"probabilities of DSC or DSC++ are needed, {of.here}"
+        return f"probabilities of DSC or DSC++ are needed, {sample.available}"
     rows: list[Row] = [
-        [panel.cut(of.window), *(_overlay(of, variant, t) for t in _THRESHOLDS)]
-        for variant, panel in zip(shown, of.beside(), strict=False)
+        [panel.cut(sample.window), *(_overlay(sample, variant, t) for t in _THRESHOLDS)]
+        for variant, panel in zip(shown, sample.beside(), strict=False)
     ]
-    note = of.note("Recall and precision are those of the whole image.")
+    note = sample.note("Recall and precision are those of the whole image.")
     labels = [variant.label for variant in shown]
-    return Sheet(rows, of.title("Thresholds T", shown), note, labels, key=panels.KEY)
+    return Sheet(
+        rows, sample.title("Thresholds T", shown), note, labels, key=panels.KEY
+    )
 
 
-def _overlay(of: Example, variant: Variant, threshold: float) -> Panel:
-    positive = of.probability(variant) >= threshold
-    true = np.count_nonzero(positive & of.truth)
+def _overlay(sample: Example, variant: Variant, threshold: float) -> Panel:
+    positive = sample.probability(variant) >= threshold
+    true = np.count_nonzero(positive & sample.truth)
     recall, precision = (
         f"{true / size:.2f}" if size else "undefined"
-        for size in (np.count_nonzero(of.truth), np.count_nonzero(positive))
+        for size in (np.count_nonzero(sample.truth), np.count_nonzero(positive))
     )
-    panel = of.wrong(positive, f"T = {threshold}")
+    panel = sample.wrong(positive, f"T = {threshold}")
     return replace(panel, note=f"recall {recall}, precision {precision}")
 
 
@@ -559,10 +572,10 @@ _FIGURES: Mapping[str, Callable[[Example], Sheet | str]] = {
     "figure1-heat-maps": _figure1,
     "figure2-gamma": _figure2,
     "figure5-overlays": _figure5,
-    _OF_VOLUMES: lambda of: Sheet(
-        of.by_class(),
-        of.title("Softmax values by class", of.runs),
-        of.note(together=False),
-        of.targets,
+    _OF_VOLUMES: lambda sample: Sheet(
+        sample.by_class(),
+        sample.title("Softmax values by class", sample.runs),
+        sample.note(together=False),
+        sample.targets,
     ),
 }

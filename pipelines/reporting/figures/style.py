@@ -69,8 +69,8 @@ def drawing(*more: str, width: float | None = None) -> Iterator[None]:
     import matplotlib.style
 
     sheets = [DATA / f"{name}.mplstyle" for name in ("figures", *more)]
-    own = {"figure.figsize": (width, 1)} if width else {}
-    with matplotlib.style.context(["default", *sheets, own]):
+    size = {"figure.figsize": (width, 1)} if width else {}
+    with matplotlib.style.context(["default", *sheets, size]):
         yield
 
 
@@ -108,21 +108,21 @@ def legend(figure: Figure, key: Mapping[str, Any] | None = None) -> None:
 
     `key` has what stands for each name; None takes what the panels have.
     """
-    found = dict(key or {})
+    handles = dict(key or {})
     for axis in () if key else figure.axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
+            handles.setdefault(label, handle)
     title_lines = figure.get_suptitle().count("\n")
     below_title = 1 - (0.02 + 0.18 * title_lines) / figure.get_figheight()
-    columns = min(len(found), max(1, int(width() / _LEGEND_COLUMN)))
+    columns = min(len(handles), max(1, int(width() / _LEGEND_COLUMN)))
     figure.legend(
-        list(found.values()),
-        list(found),
+        list(handles.values()),
+        list(handles),
         loc="upper left",
         bbox_to_anchor=(0, below_title),
         ncols=columns,
     )
-    if more := -(-len(found) // columns) - 1:
+    if more := -(-len(handles) // columns) - 1:
         figure.suptitle(figure.get_suptitle() + "\n " * more, **_HEADING)
 
 
@@ -132,8 +132,8 @@ def leave_bare(figure: Figure) -> None:
     figure.set_figheight(figure.get_figheight() - _TEXTS)
     figure.suptitle("\n ".join(" " * rows), **_HEADING)
     figure.supxlabel("")
-    for one in figure.legends:
-        one.set_bbox_to_anchor((0, 1))
+    for key in figure.legends:
+        key.set_bbox_to_anchor((0, 1))
 
 
 def save(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:

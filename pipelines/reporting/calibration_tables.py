@@ -28,9 +28,9 @@ from pipelines.reporting.frame import Study
 from pipelines.reporting.published import Variant
 from pipelines.reporting.tables import framed
 
-_PLACE = ("target", "region", "reference")
+_GROUP = ("target", "region", "reference")
 
-EITHER = "mean of both"
+MEAN_OF_BOTH = "mean of both"
 """The reference where both observers' labels are averaged."""
 
 ENOUGH = 10
@@ -47,11 +47,11 @@ REGIONS = ("image", "field of view", BAND)
 _OVERLAP = ("dice", "jaccard", "precision", "recall")
 _SCORES = ("nll", "brier")
 # Rows of two observers: 00, 01, 10, 11.
-_SAID = {"both": (3,), "one": (1, 2), "none": (0,)}
+_LABEL_ROWS = {"both": (3,), "one": (1, 2), "none": (0,)}
 _Array = npt.NDArray[np.float64]
 _Row = dict[str, Any]
-_Place = tuple[str, str, str]
-_Found = dict[tuple[str, str], _Array]
+_Group = tuple[str, str, str]
+_Values = dict[tuple[str, str], _Array]
 """Values by training and case, of each reference and measure."""
 
 
@@ -67,74 +67,79 @@ class Reader:
     def __init__(self, study: Study, variant: Variant) -> None:
         self.study, self.variant = study, variant
         files = [study.histograms[str(run.folder)] for run in study.runs[variant]]
-        each = [_counted(one) for one in files]
-        everything = set().union(*each)
-        whole = [row for row, has in enumerate(each) if has == everything]
+        counted = [_counted(file) for file in files]
+        every_group = set().union(*counted)
+        whole = [row for row, has in enumerate(counted) if has == every_group]
         self.rows = whole or list(range(len(files)))
         self.seeds = [study.trainings(variant)[row][0] for row in self.rows]
         self._files = [files[row] for row in self.rows]
-        self._shared = set.intersection(*(each[row] for row in self.rows))
-        exact = all(one.means is not None for one in self._files)
+        self._shared = set.intersection(*(counted[row] for row in self.rows))
+        exact = all(file.means is not None for file in self._files)
         self.p_in_bins = "mean" if exact else "centre"
 
-    def places(self) -> Iterator[_Place]:
-        """Target, region and reference of what every training has, in order."""
-        every = product(self.study.targets, REGIONS, (*OBSERVERS, EITHER))
-        return (place for place in every if place in self._shared)
+    def groups(self) -> Iterator[_Group]:
+        """Yield target, region and reference that every training has, in order."""
+        every = product(self.study.targets, REGIONS, (*OBSERVERS, MEAN_OF_BOTH))
+        return (group for group in every if group in self._shared)
 
-    def binned(self, place: _Place) -> tuple[_Array, _Array]:
-        """What the trainings counted at one of `places`.
+    def binned(self, group: _Group) -> tuple[_Array, _Array]:
+        """Return the counts of the trainings for one of `groups`.
 
         Returns:
             Voxels by truth and fine bin, (trainings, cases, 2, B), 0 throughout where a
-            case has none of the region, halves against `EITHER`; mean p in each fine
-            bin, (trainings, cases, B).
+            case has none of the region, halves against `MEAN_OF_BOTH`; mean p in each
+            fine bin, (trainings, cases, B).
         """
-        target, region, reference = place
+        target, region, reference = group
         # What p says in a bin does not depend on whose labels stand beside it.
-        labels = OBSERVERS[0] if reference == EITHER else reference
+        labels = OBSERVERS[0] if reference == MEAN_OF_BOTH else reference
         where = {"target": target, "region": region, "reference": labels}
-        rows = [(one, one.where(split="test", **where)) for one in self._files]
+        rows = [(file, file.where(split="test", **where)) for file in self._files]
         placed = self.study.placed
-        p = np.stack([placed(one.confidence()[at], one.case[at]) for one, at in rows])
-        if reference == EITHER:
+        p = np.stack(
+            [placed(file.confidence()[at], file.case[at]) for file, at in rows]
+        )
+        if reference == MEAN_OF_BOTH:
             return calibration.mean_label(self.pairs(target, region)), p
         counts = self.study.counts(self.variant, **where)[self.rows]
         return counts.astype(np.float64), p
 
     def pairs(self, target: str, region: str) -> _Array:
-        """Voxels by the labels of both observers, (trainings, cases, 4, B)."""
+        """Count voxels by the labels of both observers, (trainings, cases, 4, B)."""
         result = []
-        for one in self._files:
-            where = (one.pair_split == "test") & (one.pair_target == target)
-            where &= one.pair_region == region
-            counts = one.pair_counts[where].astype(np.float64)
-            result.append(self.study.placed(counts, one.pair_case[where]))
+        for file in self._files:
+            where = (file.pair_split == "test") & (file.pair_target == target)
+            where &= file.pair_region == region
+            counts = file.pair_counts[where].astype(np.float64)
+            result.append(self.study.placed(counts, file.pair_case[where]))
         return np.stack(result)
 
-    def score(self, place: _Place, metric: str) -> _Array:
-        """One metric by case, (trainings, cases); against `EITHER` the observers' mean.
+    def score(self, group: _Group, metric: str) -> _Array:
+        """Return one metric by case, (trainings, cases).
 
-        Of NLL and Brier score that is what to expect of an observer drawn at random.
+        Against `MEAN_OF_BOTH` it is the mean over the observers: of NLL and Brier score
+        what to expect of an observer drawn at random.
         """
-        target, region, reference = place
-        wanted = OBSERVERS if reference == EITHER else (reference,)
-        each, variant = self.study.of_trainings, self.variant
-        values = [each(variant, target, metric, region, one) for one in wanted]
+        target, region, reference = group
+        wanted = OBSERVERS if reference == MEAN_OF_BOTH else (reference,)
+        measure, variant = self.study.of_trainings, self.variant
+        values = [
+            measure(variant, target, metric, region, observer) for observer in wanted
+        ]
         return np.mean(values, axis=0)[self.rows]
 
 
-def _counted(one: Histograms) -> set[_Place]:
+def _counted(file: Histograms) -> set[_Group]:
     """Target, region and reference that a run counted; ("", "", "mean p") if it did."""
-    found = set(zip(one.target, one.region, one.reference, strict=True))
-    for place in set(zip(one.pair_target, one.pair_region, strict=True)):
-        if all((*place, observer) in found for observer in OBSERVERS):
-            found.add((*place, EITHER))
-    return found | ({("", "", "mean p")} if one.means is not None else set())
+    groups = set(zip(file.target, file.region, file.reference, strict=True))
+    for group in set(zip(file.pair_target, file.pair_region, strict=True)):
+        if all((*group, observer) in groups for observer in OBSERVERS):
+            groups.add((*group, MEAN_OF_BOTH))
+    return groups | ({("", "", "mean p")} if file.means is not None else set())
 
 
 def tables(study: Study) -> dict[str, pd.DataFrame]:
-    """Every measure, reliability diagram and observer of a study, by file name.
+    """Make the tables of measures, diagrams and observers of a study, by file name.
 
     Errors and intervals are those of `estimate` by the loss's own seeds: with one of
     them they are over cases alone. "observers.csv" has no row where there is one
@@ -145,25 +150,25 @@ def tables(study: Study) -> dict[str, pd.DataFrame]:
     people: dict[tuple[str, str], list[_Row]] = {}
     networks: list[_Row] = []
     readers = (Reader(study, variant) for variant in study.runs)
-    for reader, place in ((one, place) for one in readers for place in one.places()):
-        counts, p = reader.binned(place)
+    for reader, group in ((r, group) for r in readers for group in r.groups()):
+        counts, p = reader.binned(group)
         wide, fine = (
             calibration.join(counts, p, study.edges, wanted)
             for wanted in (calibration.WIDE, None)
         )
-        about: _Row = reader.variant.columns | dict(zip(_PLACE, place, strict=True))
-        about |= {"p_in_bins": reader.p_in_bins}
-        measured += [about | row for row in _measured(reader, place, wide, fine)]
-        about["seeds"] = len(set(reader.seeds))
-        pairs = reader.pairs(*place[:2]) if place[-1] == EITHER else None
-        diagrams += [about | row for row in _diagram(wide, pairs, study.edges)]
+        columns: _Row = reader.variant.columns | dict(zip(_GROUP, group, strict=True))
+        columns |= {"p_in_bins": reader.p_in_bins}
+        measured += [columns | row for row in _measured(reader, group, wide, fine)]
+        columns["seeds"] = len(set(reader.seeds))
+        pairs = reader.pairs(*group[:2]) if group[-1] == MEAN_OF_BOTH else None
+        diagrams += [columns | row for row in _diagram(wide, pairs, study.edges)]
         if pairs is None:
             continue
-        if place[:2] not in people:
-            people[place[:2]] = _estimates(about | HUMAN.columns, _human(pairs), [0])
-        found = _against_each(reader, place)
-        found |= _against_both(wide, p, pairs, study.edges)
-        networks += _estimates(about, found, reader.seeds)
+        if group[:2] not in people:
+            people[group[:2]] = _estimates(columns | HUMAN.columns, _human(pairs), [0])
+        values = _against_each(reader, group)
+        values |= _against_both(wide, p, pairs, study.edges)
+        networks += _estimates(columns, values, reader.seeds)
     return {
         "calibration.csv": framed(measured, "calibration"),
         "reliability.csv": framed(diagrams, "reliability"),
@@ -171,19 +176,19 @@ def tables(study: Study) -> dict[str, pd.DataFrame]:
     }
 
 
-def _estimates(about: _Row, found: _Found, seeds: Sequence[int]) -> list[_Row]:
-    """A row for each reference and measure, from its values by training and case."""
+def _estimates(columns: _Row, measures: _Values, seeds: Sequence[int]) -> list[_Row]:
+    """Make a row for each reference and measure, from values by training and case."""
     return [
-        about
+        columns
         | {"reference": reference, "measure": measure}
         | vars(estimate(by_seed(values, seeds)))
-        for (reference, measure), values in found.items()
+        for (reference, measure), values in measures.items()
     ]
 
 
-def _measured(reader: Reader, place: _Place, wide: Bins, fine: Bins) -> Iterator[_Row]:
-    """Each measure over cases, and of the pooled voxels."""
-    by_case = {name: reader.score(place, name) for name in _SCORES}
+def _measured(reader: Reader, group: _Group, wide: Bins, fine: Bins) -> Iterator[_Row]:
+    """Yield a row for each measure, over cases and of the pooled voxels."""
+    by_case = {name: reader.score(group, name) for name in _SCORES}
     pooled = {}
     for name, values in by_case.items():
         # Over all voxels of a seed, from cases' means.
@@ -197,12 +202,12 @@ def _measured(reader: Reader, place: _Place, wide: Bins, fine: Bins) -> Iterator
     pooled |= calibration.murphy(fine.pooled(axis=1), pooled["brier"])
     for name, values in by_case.items():
         together = float(mean_of(by_seed(pooled[name], reader.seeds), axis=0))
-        own = estimate(by_seed(values, reader.seeds))
-        yield {"measure": name, "pooled": together} | vars(own)
+        over_cases = estimate(by_seed(values, reader.seeds))
+        yield {"measure": name, "pooled": together} | vars(over_cases)
 
 
 def _diagram(bins: Bins, pairs: _Array | None, edges: _Array) -> list[_Row]:
-    """A row for each bin of a reliability diagram; `pairs` where two observers are."""
+    """Make a row for each bin of a reliability diagram; `pairs`: by two observers."""
     everything, cases = bins.pooled(axis=(0, 1)), bins.pooled(axis=0)
     low, high = frequency_spread(cases)
     columns = {
@@ -216,7 +221,7 @@ def _diagram(bins: Bins, pairs: _Array | None, edges: _Array) -> list[_Row]:
         "frequency_p90": high,
     }
     # Shares of voxels that both, one or no observer marked.
-    for name, which in _SAID.items():
+    for name, which in _LABEL_ROWS.items():
         if pairs is not None:
             rows = pairs.sum(axis=(0, 1))
             # As if these voxels were the target.
@@ -228,7 +233,7 @@ def _diagram(bins: Bins, pairs: _Array | None, edges: _Array) -> list[_Row]:
 
 
 def frequency_spread(cases: Bins) -> _Array:
-    """The 10th and 90th percentile over cases in each bin, (2, M), of `ENOUGH` voxels.
+    """Compute the 10th and 90th percentile over cases with `ENOUGH` voxels, (2, M).
 
     `cases` are the bins of every case, (cases, M).
     """
@@ -240,7 +245,7 @@ def frequency_spread(cases: Bins) -> _Array:
 
 
 def frequency_interval(cases: Bins) -> _Array:
-    """The 95 % interval of the share of all cases together in each bin, (2, M).
+    """Compute the 95 % interval of the share of all cases in each bin, (2, M).
 
     A case is the unit: its voxels depend on each other. The share is a ratio of two
     sums over cases; its standard error is that of Cochran (1977, section 2.11), used
@@ -259,43 +264,45 @@ def frequency_interval(cases: Bins) -> _Array:
     return np.clip(together.frequency + np.array([[-1.0], [1.0]]) * reach, 0, 1)
 
 
-def _human(pairs: _Array) -> _Found:
-    """The second observer, measured as if it were a network's prediction."""
+def _human(pairs: _Array) -> _Values:
+    """Measure the second observer as if it were a network's prediction."""
     none, second, first, both = np.moveaxis(pairs[:1].sum(axis=-1), -1, 0)
     voxels = _or_nan(none + second + first + both)
     scores = overlap_scores(both, second, first)
     # 0 and 1 in the place of p: the Brier score is the share that they disagree on.
     scores["brier"] = (first + second) / voxels
-    said = {"both": both, "one": first + second, "none": none}
-    shares = {(EITHER, f"share_{name}"): part / voxels for name, part in said.items()}
-    return {(OBSERVERS[0], name): found for name, found in scores.items()} | shares
+    marked = {"both": both, "one": first + second, "none": none}
+    shares = {
+        (MEAN_OF_BOTH, f"share_{name}"): part / voxels for name, part in marked.items()
+    }
+    return {(OBSERVERS[0], name): value for name, value in scores.items()} | shares
 
 
-def _against_each(reader: Reader, place: _Place) -> _Found:
-    """One variant against each observer, and what to expect of one drawn at random."""
+def _against_each(reader: Reader, group: _Group) -> _Values:
+    """Measure one variant against each observer, and against one drawn at random."""
     return {
-        (one, measure): reader.score((*place[:2], one), measure)
+        (observer, measure): reader.score((*group[:2], observer), measure)
         for measure in (*_OVERLAP, *_SCORES)
-        for one in (*OBSERVERS, *([EITHER] if measure in _SCORES else []))
+        for observer in (*OBSERVERS, *([MEAN_OF_BOTH] if measure in _SCORES else []))
     }
 
 
-def _against_both(bins: Bins, p: _Array, pairs: _Array, edges: _Array) -> _Found:
-    """One variant against the mean of both labels, and p by what they say."""
-    found = {(EITHER, "ece"): calibration.ece(bins)}
-    found |= {(EITHER, "ace"): calibration.ace(bins)}
+def _against_both(bins: Bins, p: _Array, pairs: _Array, edges: _Array) -> _Values:
+    """Measure one variant against the mean of both labels, and p by both labels."""
+    values = {(MEAN_OF_BOTH, "ece"): calibration.ece(bins)}
+    values |= {(MEAN_OF_BOTH, "ace"): calibration.ace(bins)}
     low, high = (np.abs(edges - edge).argmin() for edge in NEAR_HALF)
-    for name, which in _SAID.items():
+    for name, which in _LABEL_ROWS.items():
         counts = pairs[..., list(which), :].sum(axis=-2)
         voxels = _or_nan(counts.sum(axis=-1))
         # A bin's mean p is that of all its voxels, whatever their labels: what comes
         # out is off by less than the width of a bin.
-        found[EITHER, f"mean_p_{name}"] = (counts * p).sum(axis=-1) / voxels
+        values[MEAN_OF_BOTH, f"mean_p_{name}"] = (counts * p).sum(axis=-1) / voxels
         near = counts[..., low:high].sum(axis=-1)
-        found[EITHER, f"near_half_{name}"] = near / voxels
-    return found
+        values[MEAN_OF_BOTH, f"near_half_{name}"] = near / voxels
+    return values
 
 
 def _or_nan(voxels: _Array) -> _Array:
-    """A number to divide by: none is undefined, not infinite."""
+    """Replace 0 by NaN, so that a division by it is undefined, not infinite."""
     return np.where(voxels > 0, voxels, np.nan)
