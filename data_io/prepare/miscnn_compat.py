@@ -1,4 +1,4 @@
-"""The only door to MIScnn, and what today's packages need mended in it.
+"""The only import of MIScnn, and what today's packages need mended in it.
 
 MIScnn 1.4.0 pins TensorFlow 2.7 and packages of its time. Its data side (Data I/O,
 subfunctions, augmentation, Preprocessor) works with today's once four things are
