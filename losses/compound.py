@@ -110,14 +110,12 @@ def unified_focal_loss(
         0.45519
 
     Reference:
-        Eqs. 18 to 21, with `lambda_` on the Tversky part as in the released code;
-        Eq. 18 has it on the focal part. At 0.5 they agree. The symmetric form is not
-        in the paper.
+        Eqs. 18 to 21, but `lambda_` is on the Tversky part, as in the released code; at
+        0.5 that is the same. The symmetric form is not in the paper.
     """
     focal_gamma = checks.BELOW_ONE("focal_gamma", focal_gamma)
-    lambda_, delta, gamma, epsilon = checks.hyperparameters(
-        lambda_=lambda_, delta=delta, gamma=gamma, epsilon=epsilon
-    ).values()
+    others = {"lambda_": lambda_, "delta": delta, "gamma": gamma, "epsilon": epsilon}
+    lambda_, delta, gamma, epsilon = checks.hyperparameters(**others).values()
     voxels = prepare(y_true, y_pred, weight, **options)
     shared = (delta, focal_gamma, symmetric)
     tversky = overlap.asymmetric_focal_tversky_of(voxels, *shared, gamma, epsilon)

@@ -305,14 +305,12 @@ def asymmetric_focal_tversky_loss(
     which is (0.6/2.1 + (0.65/0.9)**0.5) / 2.
 
     Reference:
-        Eqs. 20 and 21, with the mean over classes of the released code, which knows two
-        classes of a 2D image and is NaN where `TI` is 1; the symmetric form is not in
-        the paper.
+        Eqs. 20 and 21, with the mean over classes of the released code, which takes two
+        classes of a 2D image alone; the symmetric form is not in the paper.
     """
     focal_gamma = checks.BELOW_ONE("focal_gamma", focal_gamma)
-    delta, gamma, epsilon = checks.hyperparameters(
-        delta=delta, gamma=gamma, epsilon=epsilon
-    ).values()
+    others = {"delta": delta, "gamma": gamma, "epsilon": epsilon}
+    delta, gamma, epsilon = checks.hyperparameters(**others).values()
     voxels = prepare(y_true, y_pred, weight, **options)
     hyperparameters = (delta, focal_gamma, symmetric, gamma, epsilon)
     return asymmetric_focal_tversky_of(voxels, *hyperparameters)

@@ -266,12 +266,8 @@ def contrast(
         mean = means[0] - means[1]
         return Contrast(math.nan if ratio else mean, *(math.nan,) * 4, n, ratio)
     units = means if ratio else [1.0, 1.0]
-    effect = (
-        math.log(means[0] / means[1])
-        if ratio
-        else float((by_case_a - by_case_b).mean())
-    )
     parts = by_case_a / units[0] - by_case_b / units[1]
+    effect = math.log(means[0] / means[1]) if ratio else float(parts.mean())
     error, df = float(parts.std(ddof=1)) / math.sqrt(n), float(n - 1)
     measured = [a, b]
     if len(spreads) == 1:
