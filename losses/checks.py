@@ -61,7 +61,7 @@ _FRAMEWORKS = {
 
 
 def hyperparameters(
-    focal_range: Range = NOT_NEGATIVE, **values: Any
+    focal_range: Range = NOT_NEGATIVE, /, **values: Any
 ) -> dict[str, float]:
     """Check hyperparameters by their names, and return them as floats."""
     ranges = {**RANGES, "focal_gamma": focal_range}
