@@ -9,6 +9,7 @@ its own.
 """
 
 import hashlib
+import itertools
 import json
 import shutil
 from dataclasses import asdict, dataclass, fields, replace
@@ -69,11 +70,8 @@ class Settings:
     @property
     def counts(self) -> dict[str, int]:
         """Number of cases by part of the split."""
-        return {
-            "training": self.training,
-            "validation": self.validation,
-            "test": self.test,
-        }
+        parts = ("training", "validation", "test")
+        return {part: getattr(self, part) for part in parts}
 
 
 PHANTOM = Settings()
@@ -166,7 +164,11 @@ class Phantom(Dataset):
 
     def roles(self, root: Path, case: str) -> dict[str, Path]:
         """Return `image`, `observer1` (the drawn label) and `posterior`."""
-        return paths_of(Path(root), case)
+        return {
+            "image": Path(root) / "images" / f"{case}_image.png",
+            "observer1": Path(root) / "labels" / f"{case}_label.png",
+            "posterior": Path(root) / "posteriors" / f"{case}_posterior.npy",
+        }
 
     def posterior(self, root: Path, case: str) -> np.ndarray:
         """Return the true P(y = 1 | image), float32 (size, size), [0.002, 0.998]."""
@@ -202,20 +204,10 @@ def settings_of(root: Path) -> Settings:
 
 def names(settings: Settings) -> dict[str, tuple[str, ...]]:
     """Case names by part, numbered from 1 through all parts."""
-    cases = [f"phantom-{n:03d}" for n in range(1, sum(settings.counts.values()) + 1)]
-    taken = iter(cases)
+    numbers = itertools.count(1)
     return {
-        part: tuple(next(taken) for _ in range(count))
+        part: tuple(f"phantom-{next(numbers):03d}" for _ in range(count))
         for part, count in settings.counts.items()
-    }
-
-
-def paths_of(root: Path, case: str) -> dict[str, Path]:
-    """The files of a case by role, whether or not they are there."""
-    return {
-        "image": root / "images" / f"{case}_image.png",
-        "observer1": root / "labels" / f"{case}_label.png",
-        "posterior": root / "posteriors" / f"{case}_posterior.npy",
     }
 
 
@@ -276,7 +268,7 @@ def write_case(
     image = kind.draw(random, size)
     chance = kind.probability(image)
     label = random.random(chance.shape) < chance
-    paths = paths_of(folder, case)
+    paths = vessels.roles(folder, case)
     for path in paths.values():
         path.parent.mkdir(exist_ok=True)
     png_info = PngInfo()
