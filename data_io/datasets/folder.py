@@ -174,9 +174,7 @@ class OwnImages(Dataset):
         """
         role = "image" if role.startswith("image") else role
         if nifti.is_volume(path):
-            return volumes.facts(path, role) | (
-                {"channels": 1} if role == "image" else {}
-            )
+            return {**volumes.facts(path, role), "channels": 1}
         if role == "image":
             pixels = read_pixels(path)
             shape, channels = list(pixels.shape[:-1]), pixels.shape[-1]
