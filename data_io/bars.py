@@ -63,6 +63,7 @@ class Lines(tqdm):
     def __init__(self, items: Iterable[Any] | None, desc: str, **options: Any) -> None:
         once = {"mininterval": _PAUSE, "miniters": 1, "delay": _PAUSE, "ascii": True}
         super().__init__(items, desc, **{**options, **once})
+        self.sp = None  # with nothing to clear, closing writes nothing
 
     @property
     def due(self) -> bool:
@@ -72,18 +73,12 @@ class Lines(tqdm):
     def say(self, text: str) -> None:
         """Write a line of one's own."""
         if not self.disable:
-            print(f"{self.desc}{text}", file=sys.stderr, flush=True)
+            print(f"{self.desc}: {text}", file=sys.stderr, flush=True)
             self.last_print_t = self._time()
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Write what tqdm would show."""
         print(str(self), file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        """Write no last line: the work is done."""
-        if not self.disable:
-            self.disable = True
-            self._decr_instances(self)
 
 
 def duration(hours: float) -> str:
