@@ -11,6 +11,7 @@ from data_io.datasets import folder
 from data_io.errors import InputError
 from data_io.files import nifti
 from data_io.verification import volumes
+from data_io.verification.report import Finding
 from data_io.verification.volumes import order
 
 SHAPE = (5, 7, 19)
@@ -257,12 +258,12 @@ def test_labels_that_a_scale_moved_a_little_are_class_numbers(tmp_path, slope):
 def test_the_value_that_is_no_class_number_is_named(tmp_path):
     path = stored(tmp_path / "a.nii", scl_slope=1.25, scl_inter=0)
     message = r"found (1\.25|2\.5) among values from 0 to 2\.5"
-    for read in (
-        nifti.read_label,
-        lambda path: folder.own_images.look(path, "observer1"),
-    ):
-        with pytest.raises(InputError, match=message):
-            read(path)
+    with pytest.raises(InputError, match=message):
+        nifti.read_label(path)
+    known = folder.own_images.look(path, "observer1")
+    record = folder.own_images.RECORD
+    (fault,) = volumes.judge(record, "observer1", Finding, known, {})
+    assert fault.message.startswith("expected the values 0 to 255, found 0, 1.25, 2.5")
 
 
 @pytest.mark.parametrize(("slope", "inter"), [(np.inf, 0), (-np.inf, 0), (1, np.nan)])

@@ -305,15 +305,22 @@ def _first(lines: list[str]) -> list[str]:
 
 
 def _judged(
-    record: Record, files: Sequence[tuple[str, str, Path]], facts: _ByCase
+    record: Record,
+    files: Sequence[tuple[str, str, Path]],
+    facts: dict[str, dict[str, Facts]],
 ) -> list[str]:
-    """What is wrong with files that can be decoded: the first of each kind."""
+    """What is wrong with files that can be decoded: the first of each kind.
+
+    Facts of label maps whose values are no class numbers are taken out: it is said.
+    """
     found: dict[str, list[str]] = {}
     for case, role, path in files:
         if role in facts.get(case, {}):
             say = finding_maker(Path(), case, role, path)
             for finding in judge(record, role, say, facts[case]):
                 found.setdefault(finding.kind, []).append(finding.message)
+                if finding.kind == "values":
+                    facts[case].pop(role)
     return [text for texts in found.values() for text in _first(texts)]
 
 
@@ -404,8 +411,8 @@ def _values(
     number = len(classes) or (2 if len(other) <= 1 else max(other) + 1)
     if number == 2 and len(other) == 1:
         return (0, other[0])
-    every = bool(classes) or other == list(range(1, number))
     few = number <= (MOST_CLASSES if classes else MOST_DERIVED)
+    every = bool(classes) or other == list(range(1, number))
     if other and few and set(other) < set(range(number)) and every:
         return range(number)
     problems.append(_wrong_values(labels, classes, other))

@@ -83,6 +83,9 @@ def judge(
     """
     is_image = role.startswith("image")
     problems = (_judge_image if is_image else _judge_label)(record, say, known)
+    if known["unit"] not in ("mm", "unknown"):
+        text = f"expected voxel sizes in mm, found them in {known['unit']}."
+        problems.append(say("unit", f"{text} Correct the header."))
     if role == "image":
         return problems
     return problems + _judge_grid(say, known, others.get("image", known))
@@ -99,9 +102,6 @@ def _judge_image(record: Record, say: Say, known: Facts) -> list[Finding]:
     if known["constant"]:
         text = "expected an image of something, found the same value in all its voxels."
         problems.append(say("constant", f"{text} {AGAIN}"))
-    if known["unit"] not in ("mm", "unknown"):
-        text = f"expected voxel sizes in mm, found them in {known['unit']}."
-        problems.append(say("unit", f"{text} Correct the header."))
     if record.axes and axes and tuple(record.axes) != axes:
         text = (
             f"expected axes in the order {directions(record.axes)}, found "
