@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -54,60 +53,32 @@ def bar(items: Iterable[Any] | None = None, desc: str = "", **options: Any) -> A
 
 
 class Lines(tqdm):
-    """What tqdm is to a terminal, for a file: nothing at all within the first minute.
+    """What tqdm is to a terminal, for a file: its text as a line, once a minute.
 
-    It takes what tqdm takes, and counts in its place.
+    It takes what tqdm takes. Nothing at all is written within the first minute.
     """
 
-    def __init__(
-        self,
-        items: Iterable[Any] | None,
-        desc: str,
-        *,
-        unit: str,
-        disable: bool,
-        unit_scale: bool = False,
-        **options: Any,
-    ) -> None:
-        super().__init__(items, desc, disable=True, **options)
-        self._desc, self._unit, self._scaled = desc, unit, unit_scale
-        self._silent, self._initial = disable, self.n
-        self._start = self._said = time.monotonic()
+    disable: bool
 
-    def __iter__(self) -> Iterator[Any]:
-        for item in self.iterable:
-            yield item
-            self.update()
-
-    def update(self, n: float = 1) -> None:
-        """Count steps, and say so once a minute."""
-        self.n += n
-        if self.due:
-            self.say(self._progress())
+    def __init__(self, items: Iterable[Any] | None, desc: str, **options: Any) -> None:
+        once = {"mininterval": _PAUSE, "miniters": 1, "delay": _PAUSE, "ascii": True}
+        super().__init__(items, desc, **{**options, **once})
+        self.sp = None  # with nothing to clear, closing writes nothing
 
     @property
     def due(self) -> bool:
         """Whether the last line is a minute old."""
-        return time.monotonic() - self._said >= _PAUSE
+        return not self.disable and self._time() - self.last_print_t >= _PAUSE
 
     def say(self, text: str) -> None:
-        """Write a line."""
-        if not self._silent:
-            print(f"{self._desc}: {text}", file=sys.stderr, flush=True)
-        self._said = time.monotonic()
+        """Write a line of one's own."""
+        if not self.disable:
+            print(f"{self.desc}: {text}", file=sys.stderr, flush=True)
+            self.last_print_t = self._time()
 
-    def _progress(self) -> str:
-        if not self.total:
-            return f"{self._shown(self.n)} so far"
-        pace = (time.monotonic() - self._start) / max(self.n - self._initial, 1)
-        left = duration(pace * max(self.total - self.n, 0) / 3600)
-        done = self._shown(self.n) if self._scaled else f"{self.n:g}"
-        return f"{done} of {self._shown(self.total)}, about {left} left"
-
-    def _shown(self, number: float) -> str:
-        if self._scaled:
-            return tqdm.format_sizeof(number, self._unit)
-        return f"{number:g} {self._unit}" + "s" * (number != 1)
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Write what tqdm would show."""
+        print(str(self), file=sys.stderr, flush=True)
 
 
 def duration(hours: float) -> str:

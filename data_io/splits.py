@@ -10,7 +10,7 @@ split can also be read from files.
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def of(
     Raises:
         InputError: too few cases, a file that is no split of these cases, or a copy
             that does not say its fixed split or its groups. A seeded split keeps
-            identical images together.
+            identical images together, so that its sizes may be off by some cases.
     """
     record, known = dataset.record(root), cases(dataset, root)
     if fold and (files or dataset.split(root) is not None):
@@ -74,15 +74,13 @@ def of(
         return _fixed(fixed, root, record.title)
     seed = 0 if seed is None else seed
     images = hashing.image_hashes(dataset, root, known, folder)
-    if fold:
-        alone = {case: case for case in known}
-        groups = _groups(dataset, root, record.title) if record.split_by else alone
-        return folded(groups, images, fold, seed, record.title)
-    counts = sizes(len(known), record.counts, record.title)
+    groups = {case: case for case in known}
     if record.split_by:
         groups = _groups(dataset, root, record.title)
-        return grouped(groups, images, counts, seed, record.title)
-    return seeded(images, counts, seed, record.title)
+    if fold:
+        return folded(groups, images, fold, seed, record.title)
+    counts = sizes(len(known), record.counts, record.title)
+    return grouped(groups, images, counts, seed, record.title)
 
 
 def _fixed(split: Split, root: Path, name: str) -> Split:
@@ -135,41 +133,6 @@ def sizes(number: int, counts: Mapping[str, int], name: str) -> dict[str, int]:
     }
 
 
-def seeded(
-    images: Mapping[str, str], counts: Mapping[str, int], seed: int, name: str
-) -> Split:
-    """Split cases at random.
-
-    The sorted ids are permuted by `numpy.random.default_rng(seed)`; the first are the
-    test cases, the next those of validation, the rest of training. Then identical
-    images are brought together: where copies lie in two parts, all move to the part of
-    the first (where it is too small: to training), in exchange for that part's last
-    cases without a copy.
-
-    Args:
-        images: the hash of each case's image, by case.
-        counts: size of each part.
-        seed: of the permutation.
-        name: of the data set, for the message.
-
-    Returns:
-        ids by part, each part sorted.
-
-    Raises:
-        InputError: there are too many identical images for parts of these sizes.
-    """
-    order = sorted(images)
-    order = [order[k] for k in np.random.default_rng(seed).permutation(len(order))]
-    parts = (part for part in reversed(PARTS) for _ in range(counts[part]))
-    part_of = dict(zip(order, parts, strict=True))
-    for copies in _copies(images, order):
-        _bring_together(copies, part_of, images, name)
-    return {
-        part: tuple(sorted(case for case in order if part_of[case] == part))
-        for part in PARTS
-    }
-
-
 def grouped(
     groups: Mapping[str, str],
     images: Mapping[str, str],
@@ -184,30 +147,31 @@ def grouped(
     validation, as many groups as come nearest to the size of the part; the rest is for
     training. Groups that share identical images count as one.
 
-    Takes the group of each case, by case, and what `seeded` takes; the sizes are those
-    wanted.
+    Args:
+        groups: the group of each case, by case; of a case alone: itself.
+        images: the hash of each case's image, by case.
+        counts: size of each part, as wanted; exact where each case is alone.
+        seed: of the permutation.
+        name: of the data set, for the message.
 
     Returns:
         ids by part, each part sorted.
 
     Raises:
-        InputError: fewer than three groups.
+        InputError: fewer than three groups of different images.
     """
-    joined = _joined(groups, images)
-    if len(joined) < len(PARTS):
+    rest = _permuted(groups, images, seed)
+    if len(rest) < len(PARTS):
         raise InputError(
             f"{name}: expected 3 groups of cases or more, so that training, validation "
-            f"and test have one each, found {len(joined)}. Add cases."
+            f"and test have one each, found {len(rest)}. Identical images are one "
+            "group. Add cases."
         )
-    order = np.random.default_rng(seed).permutation(len(joined))
-    rest = [joined[k] for k in order]
-    split: Split = {}
+    parts: dict[str, list[list[str]]] = {}
     for others, part in ((2, "test"), (1, "validation")):
         number = _nearest(rest[: len(rest) - others], counts[part])
-        split[part] = tuple(sorted(case for group in rest[:number] for case in group))
-        rest = rest[number:]
-    split["training"] = tuple(sorted(case for group in rest for case in group))
-    return {part: split[part] for part in PARTS}
+        parts[part], rest = rest[:number], rest[number:]
+    return _split(rest, parts["validation"], parts["test"])
 
 
 def folded(
@@ -219,13 +183,12 @@ def folded(
 ) -> Split:
     """Split cases for one fold of a cross-validation, whole groups at a time.
 
-    The groups, those that share identical images as one, are permuted as in `grouped`
-    and dealt out to the folds in turn. The fold's own are the test cases, so that over
-    all folds each case is in the test once. Of the others, the first groups that have
-    together nearest to a fifth of the cases are those of validation.
+    The groups are permuted as in `grouped` and dealt out to the folds in turn. The
+    fold's own are the test cases, so that over all folds each case is in the test once.
+    Of the others, the first groups that have together nearest to a fifth of the cases
+    are those of validation.
 
-    Takes the group of each case, by case (of a case alone: itself), and what `seeded`
-    takes, but for the fold.
+    Takes what `grouped` takes, but for the fold.
 
     Returns:
         ids by part, each part sorted.
@@ -234,73 +197,51 @@ def folded(
         InputError: a fold that there is not; too few groups for so many folds.
     """
     number, folds = fold
-    joined = _joined(groups, images)
-    if not (1 <= number <= folds and 2 <= folds <= len(joined) and len(joined) > 2):
+    order = _permuted(groups, images, seed)
+    if not (1 <= number <= folds and 2 <= folds <= len(order) and len(order) > 2):
         raise InputError(
-            f"{name}: expected 2 or more folds, of {len(joined)} groups of cases or "
+            f"{name}: expected 2 or more folds, of {len(order)} groups of cases or "
             f"different images at most so many, received fold {number} of {folds}"
         )
-    order = np.random.default_rng(seed).permutation(len(joined))
-    dealt = [[joined[k] for k in order[start::folds]] for start in range(folds)]
+    dealt = [order[start::folds] for start in range(folds)]
     test = dealt.pop(number - 1)
     rest = [group for groups in dealt for group in groups]
-    wanted = -(-sum(map(len, rest)) // 5)
-    size = _nearest(rest[: len(rest) - 1], wanted)
-    parts = {"training": rest[size:], "validation": rest[:size], "test": test}
-    return {
-        part: tuple(sorted(case for group in each for case in group))
-        for part, each in parts.items()
-    }
+    size = _nearest(rest[: len(rest) - 1], -(-sum(map(len, rest)) // 5))
+    return _split(rest[size:], rest[:size], test)
 
 
-def _joined(groups: Mapping[str, str], images: Mapping[str, str]) -> list[list[str]]:
-    """The cases of each group, in order; groups that share an image are one."""
+def _split(*parts: Sequence[Sequence[str]]) -> Split:
+    """The cases of the groups of each of the `PARTS`, sorted."""
+    cases_of = (tuple(sorted(c for group in part for c in group)) for part in parts)
+    return dict(zip(PARTS, cases_of, strict=True))
+
+
+def _permuted(
+    groups: Mapping[str, str], images: Mapping[str, str], seed: int
+) -> list[list[str]]:
+    """The cases of each group, at random; groups that share an image are one."""
     group_of = dict(groups)
-    for copies in _copies(images, sorted(images)):
-        shared = {group_of[case] for case in copies}
-        first = group_of[copies[0]]
-        group_of = {c: first if g in shared else g for c, g in group_of.items()}
+    copies_of: dict[str, list[str]] = {}
+    for case in sorted(images):
+        copies_of.setdefault(images[case], []).append(case)
+    for first, *others in copies_of.values():
+        same = {group_of[case] for case in others}
+        if same:
+            group_of = {
+                c: group_of[first] if g in same else g for c, g in group_of.items()
+            }
     members: dict[str, list[str]] = {}
     for case in sorted(group_of):
         members.setdefault(group_of[case], []).append(case)
-    return list(members.values())
+    order = np.random.default_rng(seed).permutation(len(members))
+    listed = list(members.values())
+    return [listed[k] for k in order]
 
 
 def _nearest(groups: Sequence[Sequence[str]], wanted: int) -> int:
     """How many of the groups, from the first on, have together nearest to `wanted`."""
     totals = np.cumsum([len(group) for group in groups])
     return int(np.argmin(np.abs(totals - wanted))) + 1
-
-
-def _copies(images: Mapping[str, str], order: Iterable[str]) -> list[list[str]]:
-    """Groups of two or more cases with the same image, in order."""
-    groups: dict[str, list[str]] = {}
-    for case in order:
-        groups.setdefault(images[case], []).append(case)
-    return [group for group in groups.values() if len(group) > 1]
-
-
-def _bring_together(
-    copies: Sequence[str],
-    part_of: dict[str, str],
-    images: Mapping[str, str],
-    name: str,
-) -> None:
-    """Move copies into one part, each in exchange for a case without a copy."""
-    number = Counter(images.values())
-    for part in (part_of[copies[0]], *PARTS):
-        free = [c for c, p in part_of.items() if p == part and number[images[c]] == 1]
-        moving = [case for case in copies if part_of[case] != part]
-        if len(moving) <= len(free):
-            break
-    else:
-        raise InputError(
-            f"{name}: expected different images, found so many identical ones that no "
-            "split keeps them together; one group has the image of case "
-            f"{copies[0]}. Take out the copies."
-        )
-    for case, other in zip(moving, reversed(free), strict=False):
-        part_of[other], part_of[case] = part_of[case], part
 
 
 def read(files: Sequence[Path], known: Sequence[str], name: str) -> Split:
@@ -340,36 +281,30 @@ def read(files: Sequence[Path], known: Sequence[str], name: str) -> Split:
 
 
 def _lists(files: Sequence[Path]) -> Split:
-    if len(files) == 1:
-        return _one_file(files[0])
-    if len(files) != 2:
+    if len(files) not in (1, 2):
         raise InputError(f"--split: expected one or two files, received {len(files)}.")
-    first, second = files
+    contents = [_json(path) for path in files]
+    first, second = files[0], files[-1]
+    if len(files) == 1:
+        if "TRAINING" in contents[0]:
+            raise InputError(
+                f"{first}: expected also the list of test cases, received training and "
+                "validation alone. Give both: --split sample_list.json testing.json"
+            )
+        lists = contents[0].get("split", contents[0])
+        lists = lists if isinstance(lists, dict) else {}
+        return {part: _names(first, lists, part) for part in PARTS}
     if "test" in first.name.lower() and "test" not in second.name.lower():
         raise InputError(
             f"--split: expected the list of training and validation first, then that "
             f"of the test cases, received {first.name} before {second.name}. "
             "Give them the other way round."
         )
-    sample, testing = _json(first), _json(second)
     return {
-        "training": _names(first, sample, "TRAINING"),
-        "validation": _names(first, sample, "VALIDATION"),
-        "test": _names(second, testing, "VALIDATION"),
+        "training": _names(first, contents[0], "TRAINING"),
+        "validation": _names(first, contents[0], "VALIDATION"),
+        "test": _names(second, contents[1], "VALIDATION"),
     }
-
-
-def _one_file(path: Path) -> Split:
-    content = _json(path)
-    lists = content.get("split", content)
-    if "TRAINING" in content:
-        raise InputError(
-            f"{path}: expected also the list of test cases, received training and "
-            "validation alone. Give both: --split sample_list.json testing.json"
-        )
-    if not isinstance(lists, dict):
-        lists = {}
-    return {part: _names(path, lists, part) for part in PARTS}
 
 
 def _json(path: Path) -> dict[str, Any]:

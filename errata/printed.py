@@ -224,9 +224,7 @@ def same_run_two_errors() -> Iterator[Row]:
     """One model in two tables: the bootstrap was drawn anew."""
     one = cell("table3", "nll", gamma=1.0)
     other = cell("table4", "nll", dataset="DRIVE", loss="DSC")
-    for name, pair in zip(
-        ("mean", "standard error"), zip(one, other, strict=True), strict=True
-    ):
+    for name, *pair in zip(("mean", "standard error"), one, other, strict=True):
         yield Row(f"{name} of NLL: Table 3, Table 4", *pair)
 
 

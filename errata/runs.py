@@ -77,19 +77,16 @@ def mean(group: str, loss: str, name: str, **where: str) -> float:
 
 def forms(
     group: str, metric: str, target: str = "", losses: Sequence[str] = tuple(LOSSES)
-) -> dict[str, tuple[float, float]]:
+) -> dict[str, tuple[float, ...]]:
     """The published and the corrected mean of NLL or Brier, by loss."""
     names = f"{metric}_published", metric
     return {
-        loss: (
-            mean(group, loss, names[0], target=target),
-            mean(group, loss, names[1], target=target),
-        )
+        loss: tuple(mean(group, loss, name, target=target) for name in names)
         for loss in losses
     }
 
 
-def lowest(pairs: dict[str, tuple[float, float]]) -> Iterator[str]:
+def lowest(pairs: dict[str, tuple[float, ...]]) -> Iterator[str]:
     """The loss with the lowest published value, and with the lowest corrected one."""
     for form in (0, 1):
         yield min(pairs, key=lambda loss: pairs[loss][form])

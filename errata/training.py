@@ -6,8 +6,7 @@ import contextlib
 import io
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +112,12 @@ def _sizes(run: Path, dataset: Dataset, root: Path) -> list[dict[str, float]]:
         )
         outputs = {case: (prepared.label(case), _softmax(model, prepared, case))
                  for case in [*validation, *test]}  # fmt: skip
-        fitted = scaling.best(partial(_scaled_nll, [outputs[c] for c in validation]))
+        held_out = [outputs[case] for case in validation]
+        fitted = scaling.best(
+            lambda t: float(
+                np.mean([_nll(y, scaling.scale(p, t)) for y, p in held_out])
+            )
+        )
         for case in test:
             label, softmax = outputs[case]
             restored = batches.to_native(prepared, case, softmax)
@@ -136,12 +140,6 @@ def _softmax(model: Any, prepared: Any, case: str) -> np.ndarray:
     image = batches.prediction_input(prepared, case)
     softmax: np.ndarray = keras.ops.convert_to_numpy(model(image, training=False))[0]
     return softmax
-
-
-def _scaled_nll(cases: Sequence[tuple[np.ndarray, np.ndarray]], t: float) -> float:
-    """Mean over cases, of labels and probabilities as the network gives them."""
-    values = [_nll(label, scaling.scale(softmax, t)) for label, softmax in cases]
-    return float(np.mean(values))
 
 
 def _nll(label: np.ndarray, softmax: np.ndarray) -> float:

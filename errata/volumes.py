@@ -96,10 +96,6 @@ class _Volumes:
         """The label map, (*shape) uint8."""
         return self._arrays[case][1]
 
-    def native_shape(self, case: str) -> tuple[int, ...]:
-        """The shape of the label map."""
-        return self._arrays[case][1].shape
-
 
 REDRAWN = f"fixed predictions of 6 simulated volumes, {REDRAWS} epochs"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import stat
 import struct
 import zipfile
@@ -22,7 +21,7 @@ def zipped(path: Path, *entries: tuple[str | zipfile.ZipInfo, bytes]) -> Path:
     return path
 
 
-def unpack(archive: Path, folder: Path) -> dict[str, str]:
+def unpack(archive: Path, folder: Path) -> list[str]:
     folder.mkdir()
     with archives.opened(archive, folder) as content:
         members = archives.members(archive, content)
@@ -37,7 +36,7 @@ def special(name: str, mode: int) -> zipfile.ZipInfo:
     return info
 
 
-def test_files_and_their_hashes(tmp_path: Path) -> None:
+def test_files_and_their_contents(tmp_path: Path) -> None:
     archive = zipped(
         tmp_path / "a.zip",
         ("set/", b""),
@@ -47,10 +46,9 @@ def test_files_and_their_hashes(tmp_path: Path) -> None:
         ("set/empty/", b""),
     )
     written = unpack(archive, tmp_path / "out")
-    assert written == {
-        "set/images/1.png": hashlib.sha256(b"one").hexdigest(),
-        "set/masks/1.png": hashlib.sha256(b"two").hexdigest(),
-    }
+    assert written == ["set/images/1.png", "set/masks/1.png"]
+    contents = [(tmp_path / "out" / name).read_bytes() for name in written]
+    assert contents == [b"one", b"two"]
     found = {p.relative_to(tmp_path / "out").as_posix() for p in out(tmp_path)}
     assert found == set(written)
     assert (tmp_path / "out" / "set" / "empty").is_dir()

@@ -15,7 +15,8 @@ from pipelines.workflow import logs
 def clock(monkeypatch):
     """A clock that is turned by hand."""
     now = [0.0]
-    monkeypatch.setattr(bars.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
     return now
 
 
@@ -24,9 +25,9 @@ def test_a_file_gets_whole_lines_once_a_minute(capsys, clock):
         clock[0] += 25
     lines = capsys.readouterr().err.split("\n")
     assert lines == [
-        "dsc-s0 predict: 3 of 10 cases, about 3 min left",
-        "dsc-s0 predict: 6 of 10 cases, about 100.0 s left",
-        "dsc-s0 predict: 9 of 10 cases, about 25.0 s left",
+        "dsc-s0 predict:  30%|###       | 3/10 [01:15<02:55, 25.00s/case]",
+        "dsc-s0 predict:  60%|######    | 6/10 [02:30<01:40, 25.00s/case]",
+        "dsc-s0 predict:  90%|######### | 9/10 [03:45<00:25, 25.00s/case]",
         "",
     ]
     assert all(logs.BAR.search(line) for line in lines[:-1])
@@ -49,7 +50,8 @@ def test_bytes_and_work_of_unknown_length(capsys, clock):
     other.update()
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        "v: 2.00GB of 4.00GB, about 120.0 s left", "scale: 1 case so far"
+        "v:  50%|#####     | 2.00G/4.00G [01:00<02:00, 16.7MB/s]",
+        "scale: 1case [01:00, 60.00s/case]",
     ]  # fmt: skip
     assert all(logs.BAR.search(line) for line in lines)
 

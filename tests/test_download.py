@@ -44,7 +44,7 @@ def web(server: Web, monkeypatch: pytest.MonkeyPatch) -> Web:
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     noted: list[float] = []
-    monkeypatch.setattr(download, "pause", noted.append)
+    monkeypatch.setattr(download.time, "sleep", noted.append)
     return noted
 
 
@@ -208,7 +208,8 @@ def test_wrong_bytes_are_deleted(web: Web, tmp_path: Path) -> None:
     web.pages["/file"] = Page(wrong)
     message = refused(web, tmp_path, known=PUBLISHED)
     received = hashlib.sha256(wrong).hexdigest()
-    assert f"{received}, expected {SHA256} (published: a paper)" in message
+    assert f"expected {SHA256} but got {received}" in message
+    assert "Expected by: published: a paper" in message
     assert web.url("/file") in message
     assert left(tmp_path) == []
 

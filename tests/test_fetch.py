@@ -63,7 +63,7 @@ def web(server: Web, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Web:
     """The server, with the zip of 2018DSB; commands run in an empty folder."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(download, "pause", lambda _: None)
+    monkeypatch.setattr(download.time, "sleep", lambda _: None)
     monkeypatch.chdir(tmp_path)
     server.pages, server.asked = {"/dsb.zip": Page(ZIP)}, []
     return server
@@ -317,16 +317,16 @@ def test_stopped_between_two_files_it_goes_on(kits: Web, capsys) -> None:
 def test_stopped_while_unpacking_it_goes_on_without_another_download(
     untold: Web, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, done = archives.extract_file, []
+    whole, done = shutil.copyfileobj, []
 
-    def stopped(*given) -> str:
+    def stopped(*given) -> None:
         if len(done) == 4:
             raise KeyboardInterrupt
         done.append(given)
-        return whole(*given)
+        whole(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(archives, "extract_file", stopped)
+        patch.setattr(archives.shutil, "copyfileobj", stopped)
         assert cli.main(["fetch", "dsb2018"]) == 130
     assert not Path("data/stage1_train").exists()
     run(capsys, "dsb2018")

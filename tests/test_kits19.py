@@ -180,8 +180,8 @@ def test_every_problem_is_named_at_once(root):
     for text in (
         "case_00000/imaging.nii.gz: expected a whole NIfTI volume",
         "case_00001/imaging.nii.gz: expected numbers, found 2 voxels that are NaN",
-        "case_00002/segmentation.nii.gz: expected 8x20x24 voxels, as its image, found "
-        "8x20x23",
+        "case_00002/segmentation.nii.gz: expected 8 x 20 x 24 voxels, as its "
+        "image, found 8 x 20 x 23",
         "case_00003/segmentation.nii.gz: expected the values 0, 1, 2 (background, "
         "kidney, kidney tumour), found 7",
         "case_00004/segmentation.nii.gz: expected the affine of its image",

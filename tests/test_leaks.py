@@ -155,7 +155,7 @@ def test_many_warnings_of_one_kind_are_one_line_and_a_list_in_the_json(tmp_path)
     lines = [line for line in str(report).splitlines() if "group" in line]
     assert len(lines) == 1 and "parts, found 2 groups that lie in several" in lines[0]
     assert "such as (x): a1 (training), a4 (validation)" in lines[0]
-    empty = "6 masks have no foreground, such as a1-label.png"
+    empty = "6 of 6 masks have no foreground, such as a1-label.png"
     assert empty in report.warnings and str(report).count("no foreground") == 1
     assert len(report.as_dict()["warned"][empty]) == 6
 

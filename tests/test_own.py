@@ -131,7 +131,8 @@ def test_all_problems_of_pairs_and_sizes_at_once(sets, tmp_path):
     assert "5 problems" in problems
     assert "a0.png: expected a label map a0.* or a0_*.*" in problems
     assert "a1_mask.png: expected an image of this name" in problems
-    assert "case a2: expected a label map of 30 x 44, as its image is" in problems
+    size = "expected 30 rows x 44 columns, the size of its image, found 29 rows"
+    assert f"a2_mask.png: {size}" in problems
     assert "a3.png: expected a whole PNG image" in problems
     assert "a4_mask.png: expected a label map with one number a pixel" in problems
 

@@ -83,7 +83,7 @@ def test_a_missing_channel_is_named(sets, tmp_path):
     problems = refused(sets, tmp_path)
     assert "2 problems" in problems
     expected = "expected the images _0000, _0001 of each case, as most cases have them"
-    assert f"n1_0001.nii.gz: {expected}, found no such file. Put it there" in problems
+    assert f"n1_0001.nii.gz: {expected}, found no such file among" in problems
     assert f"n2_0002.nii.gz: {expected}, found this one too. Take it out" in problems
 
 
@@ -94,9 +94,10 @@ def test_channels_on_other_grids_are_named(sets, tmp_path):
     write(sets[0] / "n2_0001.nii.gz", np.ones(SHAPE))
     problems = refused(sets, tmp_path)
     assert "3 problems" in problems
-    assert "case n0: expected an image _0001 of 6 x 8 x 7, as its image is" in problems
-    assert "case n1: expected an image _0001 with the affine of its image" in problems
-    assert "case n2: expected an image _0001 of something" in problems
+    size = "expected 6 x 8 x 7 voxels, as its image, found 6 x 8 x 9"
+    assert f"n0_0001.nii.gz: {size}" in problems
+    assert "n1_0001.nii.gz: expected the affine of its image" in problems
+    assert "n2_0001.nii.gz: expected an image of something" in problems
 
 
 def test_a_network_of_two_channels_wants_two(sets, tmp_path):
@@ -108,7 +109,7 @@ def test_a_network_of_two_channels_wants_two(sets, tmp_path):
         "expected the images _0000, _0001 of each case, as the network takes them"
     )
     message = refused((one, None), tmp_path, like=like)
-    assert f"n1_0001.nii.gz: {expected}, found another of them alone" in message
+    assert f"n1_0001.nii.gz: {expected}, found no such file among" in message
     shutil.copy(one, tmp_path / "plain.nii.gz")
     message = refused((tmp_path / "plain.nii.gz", None), tmp_path, like=like)
     assert f"plain_0000.nii.gz: {expected}, found no such file" in message

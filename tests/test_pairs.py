@@ -160,7 +160,8 @@ def test_a_lesion_may_fill_the_image(isic: Path) -> None:
     assert report.values == {"observer1": {0, 255}}
     assert isic2018.references(isic, "ISIC_0000003")["observer1"].all()
     imitations.save(path, np.zeros((96, 128), np.uint8))
-    assert "ISIC_0000003_segmentation.png has no foreground" in warnings(isic2018, isic)
+    such = "masks have no foreground, such as ISIC2018_Task1_Training_GroundTruth/"
+    assert f"{such}ISIC_0000003_segmentation.png" in warnings(isic2018, isic)
 
 
 @pytest.mark.parametrize("part", ["TIF", "PNG", None])

@@ -540,6 +540,7 @@ def test_what_killed_processes_left_is_swept_and_not_what_others_write(tmp_path)
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.csv")], check=False)
     (left,) = tmp_path.iterdir()
+    os.utime(left, (1, 1))
     mine = tmp_path / ".dscpp-notes"
     mine.touch()
 
@@ -552,6 +553,13 @@ def test_what_killed_processes_left_is_swept_and_not_what_others_write(tmp_path)
     runs.write_atomically(tmp_path / "b.csv", other)
     assert sorted(tmp_path.iterdir()) == [mine, tmp_path / "b.csv"]
     assert left.name.startswith(".dscpp-")
+
+
+def test_what_may_still_be_written_is_not_swept(tmp_path):
+    young = tmp_path / ".dscpp-abcd1234-a.csv"
+    young.touch()
+    runs.write_atomically(tmp_path / "b.csv", lambda aside: aside.touch())
+    assert young.exists()
 
 
 def test_a_system_without_posix_has_the_command_line_and_the_writer(tmp_path):

@@ -28,44 +28,42 @@ speak. A sequence of the table stays whole, so that a split by sequence cuts nei
 """
 
 
-_RECORD = Record(
-    name="cvc-clinicdb",
-    title="CVC-ClinicDB",
-    classes=("background", "polyp"),
-    channels=3,
-    input_shape=(288, 384),
-    counts={"training": 392, "validation": 98, "test": 122},
-    raw_shape=(288, 384),
-    source="https://polyp.grand-challenge.org/CVCClinicDB/",
-    licence=(
-        "For research and education only, not for commercial use. Images: Hospital "
-        "Clinic, Barcelona; annotations: Computer Vision Center, Barcelona"
-    ),
-    citation=(
-        "J. Bernal, F. J. Sánchez, G. Fernández-Esparrach, D. Gil, C. Rodríguez and F. "
-        "Vilariño, WM-DOVA maps for accurate polyp highlighting in colonoscopy: "
-        "Validation vs. saliency maps from physicians, Computerized Medical Imaging "
-        "and Graphics 43:99-111, 2015"
-    ),
-    access=(
-        "Get CVC-ClinicDB.rar from https://polyp.grand-challenge.org/CVCClinicDB/ (an "
-        "account may be needed) and unpack it; the copy of "
-        "https://www.kaggle.com/datasets/balraj98/cvcclinicdb (account) will do too."
-    ),
-    layout="""\
+class CvcClinicDB(Pairs):
+    """The data set CVC-ClinicDB."""
+
+    RECORD = Record(
+        name="cvc-clinicdb",
+        title="CVC-ClinicDB",
+        classes=("background", "polyp"),
+        channels=3,
+        input_shape=(288, 384),
+        counts={"training": 392, "validation": 98, "test": 122},
+        raw_shape=(288, 384),
+        source="https://polyp.grand-challenge.org/CVCClinicDB/",
+        licence=(
+            "For research and education only, not for commercial use. Images: Hospital "
+            "Clinic, Barcelona; annotations: Computer Vision Center, Barcelona"
+        ),
+        citation=(
+            "J. Bernal, F. J. Sánchez, G. Fernández-Esparrach, D. Gil, C. Rodríguez "
+            "and F. Vilariño, WM-DOVA maps for accurate polyp highlighting in "
+            "colonoscopy: Validation vs. saliency maps from physicians, Computerized "
+            "Medical Imaging and Graphics 43:99-111, 2015"
+        ),
+        access=(
+            "Get CVC-ClinicDB.rar from https://polyp.grand-challenge.org/CVCClinicDB/ "
+            "(an account may be needed) and unpack it; the copy of "
+            "https://www.kaggle.com/datasets/balraj98/cvcclinicdb (account) will do "
+            "too."
+        ),
+        layout="""\
   CVC-ClinicDB/
     Original/       1.tif ... 612.tif
     Ground Truth/   1.tif ... 612.tif
   or both folders in TIF/ or in PNG/ (*.png)""",
-    grey_masks=True,
-    any_mode=True,
-)
-
-
-class CvcClinicDB(Pairs):
-    """The data set CVC-ClinicDB."""
-
-    RECORD = _RECORD
+        grey_masks=True,
+        any_mode=True,
+    )
     DEFAULT = Path("data/CVC-ClinicDB")
     FOLDERS = (
         ("Original", "Ground Truth"),
@@ -115,9 +113,8 @@ class BySequence(CvcClinicDB):
 
 def sequence(case: str) -> str:
     """The sequence of a frame; "" where its number is none of the data set's."""
-    number = int(case)
-    numbers = [n for n, frames in enumerate(SEQUENCES, 1) if number in frames]
-    return f"sequence {numbers[0]}" if numbers else ""
+    numbered = enumerate(SEQUENCES, 1)
+    return next((f"sequence {n}" for n, each in numbered if int(case) in each), "")
 
 
 cvc_clinicdb = CvcClinicDB()

@@ -28,7 +28,7 @@ class Dataset:
         MARKS: subfolders of which at least one tells the data set's own folder, see
             `data_io.datasets.layout.locate`.
         HINTS: what to do where files are missing, see `layout.missing`.
-        AXES: order of the axes that volumes must have, see `nifti.Geometry.axes`; of
+        AXES: order of the axes that volumes must have, see `Record.axes`; of
             sets whose `RECORD.axes` must stay None, since runs of before noted none.
         DIRECTIONS: towards what the axes of volumes run as distributed; None where
             that is not laid down.

@@ -15,37 +15,39 @@ import numpy as np
 from data_io.datasets import layout
 from data_io.datasets.dataset import AGAIN, Dataset
 from data_io.datasets.record import Record
-from data_io.files import archives
 from data_io.files.reading import read_mask
 
 _SECOND = "test/2nd_manual"
 
 
-_RECORD = Record(
-    name="drive",
-    title="DRIVE",
-    classes=("background", "vessel"),
-    channels=3,
-    input_shape=(512, 512),
-    counts={"training": 16, "validation": 4, "test": 20},
-    raw_shape=(584, 565),
-    source="https://drive.grand-challenge.org",
-    licence=(
-        "Original page: research and education only, no redistribution. Later "
-        "listings (MedSegBench, Scientific Data 2024) say CC BY 4.0. Keep to the "
-        "stricter terms"
-    ),
-    citation=(
-        "J. Staal, M. D. Abramoff, M. Niemeijer, M. A. Viergever and B. van Ginneken, "
-        "Ridge-based vessel segmentation in color images of the retina, IEEE "
-        "Transactions on Medical Imaging 23(4):501-509, 2004"
-    ),
-    access=(
-        "Get it from https://drive.grand-challenge.org (free, an account is needed) "
-        "and unpack it. The test labels (test/1st_manual) must be in it; today's "
-        "download is said to lack them."
-    ),
-    layout="""\
+class Drive(Dataset):
+    """The data set DRIVE."""
+
+    RECORD = Record(
+        name="drive",
+        title="DRIVE",
+        classes=("background", "vessel"),
+        channels=3,
+        input_shape=(512, 512),
+        counts={"training": 16, "validation": 4, "test": 20},
+        raw_shape=(584, 565),
+        source="https://drive.grand-challenge.org",
+        licence=(
+            "Original page: research and education only, no redistribution. Later "
+            "listings (MedSegBench, Scientific Data 2024) say CC BY 4.0. Keep to the "
+            "stricter terms"
+        ),
+        citation=(
+            "J. Staal, M. D. Abramoff, M. Niemeijer, M. A. Viergever and B. van "
+            "Ginneken, Ridge-based vessel segmentation in color images of the retina, "
+            "IEEE Transactions on Medical Imaging 23(4):501-509, 2004"
+        ),
+        access=(
+            "Get it from https://drive.grand-challenge.org (free, an account is "
+            "needed) and unpack it. The test labels (test/1st_manual) must be in it; "
+            "today's download is said to lack them."
+        ),
+        layout="""\
   DRIVE/
     training/  images/21_training.tif ... 40_training.tif
                1st_manual/21_manual1.gif ... 40_manual1.gif
@@ -54,13 +56,7 @@ _RECORD = Record(
                1st_manual/01_manual1.gif ... 20_manual1.gif
                2nd_manual/01_manual2.gif ... 20_manual2.gif
                mask/01_test_mask.gif ... 20_test_mask.gif""",
-)
-
-
-class Drive(Dataset):
-    """The data set DRIVE."""
-
-    RECORD = _RECORD
+    )
     DEFAULT = Path("data/DRIVE")
     MARKS = ("training", "test", layout.PREPARED)
     HINTS: ClassVar = {
@@ -130,22 +126,13 @@ class Drive(Dataset):
         wanted = self.expected(root)
         if self._lacks_second_observer(root):
             wanted = [path for path in wanted if path.parent != Path(root) / _SECOND]
-        problems = layout.missing("DRIVE", Path(root), wanted, self.HINTS)
-        return problems + [
-            f"{path.relative_to(root)}: expected the 40 cases 01 to 40, found another "
-            "one. Take it out of the folder."
-            for path in self._surplus(root)
-            if _is_another_case(path)
-        ]
+        return layout.missing("DRIVE", Path(root), wanted, self.HINTS)
 
     def remarks(self, root: Path) -> list[str]:
         """Return what is unusual about the folder but stops nothing."""
-        extra = [
-            str(path.relative_to(root))
-            for path in self._surplus(root)
-            if not _is_another_case(path)
-        ]
-        lines = layout.ignored("DRIVE", extra)
+        extra = layout.unexpected(Path(root), self.expected(root))
+        names = [str(path.relative_to(root)) for path in extra]
+        lines = layout.ignored("DRIVE", names)
         if self.is_prepared(root):
             lines.append(
                 f"{len(self.cases(root))} cases in the layout of the authors' copies: "
@@ -162,16 +149,6 @@ class Drive(Dataset):
         if self.is_prepared(root):
             return True
         return not any(self.roles(root, c)["observer2"].exists() for c in self.TEST)
-
-    def _surplus(self, root: Path) -> list[Path]:
-        """Files that do not belong to DRIVE."""
-        return layout.unexpected(Path(root), self.expected(root))
-
-
-def _is_another_case(path: Path) -> bool:
-    """True for an image that would make a 41st case."""
-    in_place = path.parent.name == "images" and path.suffix.lower() == ".tif"
-    return in_place and not archives.is_litter(path.name)
 
 
 drive = Drive()

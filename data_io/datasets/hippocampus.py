@@ -12,38 +12,35 @@ from pathlib import Path
 from data_io.datasets.dataset import Dataset
 from data_io.datasets.record import Record
 
-_RECORD = Record(
-    name="hippocampus",
-    title="Hippocampus",
-    classes=("background", "anterior hippocampus", "posterior hippocampus"),
-    channels=1,
-    # Multiples of 16 nearest to the median size.
-    input_shape=(32, 48, 32),
-    counts={"training": 166, "validation": 42, "test": 52},
-    raw_shape=None,
-    source="http://medicaldecathlon.com",
-    licence="CC BY-SA 4.0",
-    citation=(
-        "M. Antonelli, A. Reinke, S. Bakas and others, The Medical Segmentation "
-        "Decathlon, Nature Communications 13:4128, 2022"
-    ),
-    access=(
-        "Get Task04_Hippocampus.tar from http://medicaldecathlon.com (no account) and "
-        "unpack it."
-    ),
-    layout="""\
-  Task04_Hippocampus/
-    imagesTr/  hippocampus_001.nii.gz ...
-    labelsTr/  hippocampus_001.nii.gz ...""",
-    axes=(0, 1, 2),
-    directions="RAS",
-)
-
 
 class Hippocampus(Dataset):
     """The data set Hippocampus."""
 
-    RECORD = _RECORD
+    RECORD = Record(
+        name="hippocampus",
+        title="Hippocampus",
+        classes=("background", "anterior hippocampus", "posterior hippocampus"),
+        channels=1,
+        # Multiples of 16 nearest to the median size.
+        input_shape=(32, 48, 32),
+        counts={"training": 166, "validation": 42, "test": 52},
+        source="http://medicaldecathlon.com",
+        licence="CC BY-SA 4.0",
+        citation=(
+            "M. Antonelli, A. Reinke, S. Bakas and others, The Medical Segmentation "
+            "Decathlon, Nature Communications 13:4128, 2022"
+        ),
+        access=(
+            "Get Task04_Hippocampus.tar from http://medicaldecathlon.com (no account) "
+            "and unpack it."
+        ),
+        layout="""\
+  Task04_Hippocampus/
+    imagesTr/  hippocampus_001.nii.gz ...
+    labelsTr/  hippocampus_001.nii.gz ...""",
+        axes=(0, 1, 2),
+        directions="RAS",
+    )
     DEFAULT = Path("data/Task04_Hippocampus")
     MARKS = ("imagesTr", "labelsTr")
     ENDING = ".nii.gz"

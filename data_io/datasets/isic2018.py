@@ -12,42 +12,40 @@ from data_io.datasets.pairs import Pairs
 from data_io.datasets.record import Record
 from data_io.fetching import downloads
 
-_RECORD = Record(
-    name="isic2018",
-    title="ISIC2018",
-    classes=("background", "lesion"),
-    channels=3,
-    input_shape=(512, 512),
-    counts={"training": 1661, "validation": 415, "test": 518},
-    raw_shape=None,
-    source="https://challenge.isic-archive.com/data/#2018",
-    licence="CC BY-NC 4.0",
-    citation=(
-        "N. Codella, V. Rotemberg, P. Tschandl and others, Skin lesion analysis toward "
-        "melanoma detection 2018: a challenge hosted by the International Skin Imaging "
-        "Collaboration, arXiv:1902.03368, 2019; P. Tschandl, C. Rosendahl and H. "
-        "Kittler, The HAM10000 dataset, Scientific Data 5:180161, 2018"
-    ),
-    access=(
-        "Get the training data and ground truth of tasks 1 and 2 from "
-        "https://challenge.isic-archive.com/data/#2018 (free, no account), "
-        "ISIC2018_Task1-2_Training_Input.zip (10 GB) and "
-        "ISIC2018_Task1_Training_GroundTruth.zip, and unpack both into one folder."
-    ),
-    layout="""\
-  ISIC2018/
-    ISIC2018_Task1-2_Training_Input/       ISIC_0000000.jpg ...
-    ISIC2018_Task1_Training_GroundTruth/   ISIC_0000000_segmentation.png ...""",
-    downloads=downloads.ISIC2018,
-    grey_masks=True,
-    any_mode=True,
-)
-
 
 class Isic2018(Pairs):
     """The data set ISIC2018."""
 
-    RECORD = _RECORD
+    RECORD = Record(
+        name="isic2018",
+        title="ISIC2018",
+        classes=("background", "lesion"),
+        channels=3,
+        input_shape=(512, 512),
+        counts={"training": 1661, "validation": 415, "test": 518},
+        source="https://challenge.isic-archive.com/data/#2018",
+        licence="CC BY-NC 4.0",
+        citation=(
+            "N. Codella, V. Rotemberg, P. Tschandl and others, Skin lesion analysis "
+            "toward melanoma detection 2018: a challenge hosted by the International "
+            "Skin Imaging Collaboration, arXiv:1902.03368, 2019; P. Tschandl, C. "
+            "Rosendahl and H. Kittler, The HAM10000 dataset, Scientific Data 5:180161, "
+            "2018"
+        ),
+        access=(
+            "Get the training data and ground truth of tasks 1 and 2 from "
+            "https://challenge.isic-archive.com/data/#2018 (free, no account), "
+            "ISIC2018_Task1-2_Training_Input.zip (10 GB) and "
+            "ISIC2018_Task1_Training_GroundTruth.zip, and unpack both into one folder."
+        ),
+        layout="""\
+  ISIC2018/
+    ISIC2018_Task1-2_Training_Input/       ISIC_0000000.jpg ...
+    ISIC2018_Task1_Training_GroundTruth/   ISIC_0000000_segmentation.png ...""",
+        downloads=downloads.ISIC2018,
+        grey_masks=True,
+        any_mode=True,
+    )
     DEFAULT = Path("data/ISIC2018")
     FOLDERS = (
         ("ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth"),

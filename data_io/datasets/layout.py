@@ -164,28 +164,32 @@ def described(root: Path, kind: Any, what: str) -> dict[str, Any]:
 def missing(
     title: str, root: Path, expected: Iterable[Path], hints: Mapping[str, str]
 ) -> list[str]:
-    """Say which files are not there: a folder that lacks all of them in one line.
+    """Say which files are not there: a folder that lacks several and all in one line.
 
     The hints say what to do where a whole folder is missing, by folder relative to
     `root`; "" for all others and for single files.
     """
+    by_folder: dict[str, list[Path]] = {}
+    for path in expected:
+        by_folder.setdefault(path.parent.relative_to(root).as_posix(), []).append(path)
     problems = []
-    for folder, paths in by_folder(root, expected).items():
+    for folder, paths in by_folder.items():
         absent = [path for path in paths if not path.exists()]
-        if absent and len(absent) == len(paths):
+        if len(absent) == len(paths) > 2:
             names = f"{paths[0].name} to {paths[-1].name}"
             hint = hints.get(folder, hints[""])
             problems.append(
                 f"{title}: expected {len(paths)} files in {folder} ({names}), "
                 f"found 0. {hint}"
             )
-        else:
-            count = f"{len(paths) - len(absent)} of {len(paths)} files of this kind"
-            problems += [
-                f"{path.relative_to(root)}: expected a file, found none "
-                f"({count} are there). {hints['']}"
-                for path in absent
-            ]
+            continue
+        there = f"{len(paths) - len(absent)} of {len(paths)} files of this kind are"
+        others = f" ({there} there)" if len(paths) > 2 else ""
+        problems += [
+            f"{path.relative_to(root)}: expected a file, found none{others}. "
+            f"{hints['']}"
+            for path in absent
+        ]
     return problems
 
 
@@ -194,20 +198,6 @@ def ignored(title: str, names: Sequence[str]) -> list[str]:
     more = f" and {len(names) - 5} more" * (len(names) > 5)
     line = f"not part of {title}, ignored: {', '.join(names[:5])}{more}"
     return [line] if names else []
-
-
-def gone(root: Path, paths: Iterable[Path], hint: str) -> list[str]:
-    """Say which files are not there, a line each."""
-    absent = [path.relative_to(root) for path in paths if not path.exists()]
-    return [f"{path}: expected a file, found none. {hint}" for path in absent]
-
-
-def by_folder(root: Path, paths: Iterable[Path]) -> dict[str, list[Path]]:
-    """Group files by their folder relative to `root`, in order."""
-    groups: dict[str, list[Path]] = {}
-    for path in paths:
-        groups.setdefault(path.parent.relative_to(root).as_posix(), []).append(path)
-    return {folder: sorted(group) for folder, group in groups.items()}
 
 
 def unexpected(root: Path, expected: Iterable[Path]) -> list[Path]:

@@ -28,8 +28,9 @@ class Record:
         spacing_mm: for volumes, the voxel size to resample to, by axis; None to keep
             each volume's own.
         clip: range to clip raw values to, such as Hounsfield units; None for none.
-        axes: for volumes, which axis of the body each axis of the array runs along, see
-            `data_io.files.nifti.Geometry.axes`; None where it is not laid down.
+        axes: for volumes, which axis of the body each axis of the array runs along,
+            either way: 0 is left to right, 1 back to front, 2 foot to head; of an
+            oblique axis the nearest. None where it is not laid down.
         directions: for volumes, towards what each axis of the array runs, see
             `data_io.files.nifti.Geometry.directions`; volumes that run the other way
             are turned. None to take each as it is stored.
@@ -49,12 +50,12 @@ class Record:
     channels: int
     input_shape: tuple[int, ...]
     counts: dict[str, int]
-    raw_shape: tuple[int, ...] | None
     source: str
     licence: str
     citation: str
     access: str
     layout: str
+    raw_shape: tuple[int, ...] | None = None
     downloads: tuple[Download, ...] = ()
     simulated: bool = False
     spacing_mm: tuple[float, float, float] | None = None

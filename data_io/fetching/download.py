@@ -69,22 +69,11 @@ def retrieve(
         except Failure as error:
             problems.append(f"{url}: {error}")
         except ValueError as error:  # pooch's, for another hash
-            problems.append(f"{url}: {_another(str(error), known)}")
+            problems.append(f"{url}: {error} Expected by: {known and known[1]}")
     raise InputError(
         f"{download.path}: expected to download it, found\n"
         + "\n".join(f"  {problem}" for problem in problems)
         + "\nThe same command goes on from here."
-    )
-
-
-def _another(message: str, known: tuple[str, str] | None) -> str:
-    """What pooch found of a file with another hash, and who says what it should be."""
-    hashes = re.findall(r"\b[0-9a-f]{64}\b", message)
-    if not (hashes and known):
-        return message
-    return (
-        f"received a file with the SHA-256 {hashes[-1]}, expected {known[0]} "
-        f"({known[1]}); it was deleted"
     )
 
 
@@ -114,7 +103,7 @@ class Resuming:
                 best = max(best, self.received())
                 if failures >= ATTEMPTS:
                     raise Failure(f"{cut} ({ATTEMPTS} times)") from cut
-                pause(max(WAIT_S * 2 ** (failures - 1), cut.wait_s))
+                time.sleep(max(WAIT_S * 2 ** (failures - 1), cut.wait_s))
         self.check()
         self.part.replace(output_file)
         self.mark.unlink()
@@ -244,8 +233,3 @@ def _stated_hash(response: requests.Response) -> str:
         if re.fullmatch("[0-9a-f]{64}", sha256):
             return sha256
     return ""
-
-
-def pause(seconds: float) -> None:
-    """Wait before the next attempt."""
-    time.sleep(seconds)

@@ -280,11 +280,12 @@ class Work:
             with archives.opened(archive, fresh) as opened:
                 members = archives.members(archive, opened)
                 self.require(archives.room(members))
-                files = archives.extract(opened, members, fresh)
+                names = archives.extract(opened, members, fresh)
         except archives.Distrusted:
             archive.unlink()
             raise
         folder = self.folder
+        files = {name: hashing.file_hash(fresh / name) for name in names}
         for name in files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (fresh / name).replace(folder / name)

@@ -79,20 +79,16 @@ def no_rotation(error: Exception) -> str:
 
 def _contradiction(affines: dict[str, np.ndarray], pixdim: np.ndarray) -> str:
     """Voxel sizes or directions of which two are stated."""
-    sizes = {name: voxel_sizes(affine) for name, affine in affines.items()}
-    if all(same(size, pixdim, pixdim) for size in sizes.values()) and _alike(affines):
+    sizes = [voxel_sizes(affine) for affine in affines.values()]
+    axes = [a[:3, :3] / size for a, size in zip(affines.values(), sizes, strict=True)]
+    alike = not axes or ((axes[0] * axes[-1]).sum(axis=0) >= _ALONG).all()
+    if alike and all(same(size, pixdim, pixdim) for size in sizes):
         return ""
     text = [f"{name} {shown(affine)}" for name, affine in affines.items()]
     return (
         f"expected one geometry, found {'; '.join(text)}; pixdim {by_axis(pixdim)} mm. "
         f"{_KEEP}."
     )
-
-
-def _alike(affines: dict[str, np.ndarray]) -> bool:
-    """Whether each axis runs the same way by all that is stated."""
-    axes = [affine[:3, :3] / voxel_sizes(affine) for affine in affines.values()]
-    return len(axes) < 2 or bool(((axes[0] * axes[1]).sum(axis=0) >= _ALONG).all())
 
 
 def _shear(affines: dict[str, np.ndarray]) -> str:

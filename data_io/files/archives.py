@@ -1,11 +1,12 @@
 """Zips from outside: what may be unpacked, and nothing of it by halves."""
 
 import contextlib
-import hashlib
+import shutil
 import stat
 import unicodedata
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
@@ -73,29 +74,26 @@ def members(archive: Path, content: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
             it declares far more than it can hold.
     """
     entries = [m for m in content.infolist() if not is_litter(m.filename)]
-    refuse_unsafe(archive, entries)
-    return entries
-
-
-def refuse_unsafe(archive: Path, members: list[zipfile.ZipInfo]) -> None:
-    """Refuse what no data set holds and an attacker may."""
-    taken: dict[str, str] = {}
-    for member in members:
-        problem = unsafe(member) or collision(member, taken)
-        if problem:
-            raise Distrusted(
-                f"{archive}: expected {problem}, found {member.filename!r}. Do not "
-                "trust this file: download it again from the data set's own page."
-            )
+    problems = [
+        f"{problem}, found {member.filename!r}"
+        for member in entries
+        if (problem := unsafe(member))
+    ]
+    if name := collision(entries):
+        problems.append(f"every file once, found {name!r} again")
     size = archive.stat().st_size
-    packed = sum(member.compress_size for member in members)
-    declared = sum(member.file_size for member in members)
+    packed = sum(member.compress_size for member in entries)
+    declared = sum(member.file_size for member in entries)
     if packed > size or declared > max(HARMLESS, MOST_GROWTH * size):
-        raise Distrusted(
-            f"{archive}: expected an archive of images, found {size} bytes that claim "
-            f"to hold {declared}. Do not trust this file: download it again from the "
-            "data set's own page."
+        problems.append(
+            f"an archive of images, found {size} bytes that claim to hold {declared}"
         )
+    if problems:
+        raise Distrusted(
+            f"{archive}: expected {problems[0]}. Do not trust this file: download it "
+            "again from the data set's own page."
+        )
+    return entries
 
 
 def unsafe(member: zipfile.ZipInfo) -> str:
@@ -108,20 +106,17 @@ def unsafe(member: zipfile.ZipInfo) -> str:
     return "entries without a password" if member.flag_bits & 1 else ""
 
 
-def collision(member: zipfile.ZipInfo, taken: dict[str, str]) -> str:
-    """What was expected of an entry in another's place; adds it to those `taken`."""
+def collision(entries: Iterable[zipfile.ZipInfo]) -> str:
+    """A file that another file or folder takes the place of; "" for none."""
     # Names that differ in case or accents alone are one file on some systems.
-    path = PurePosixPath(unicodedata.normalize("NFC", str(inside(member))).casefold())
-    kind = "folder" if member.is_dir() else "file"
-    for parent in path.parents:
-        if taken.setdefault(str(parent), "folder") != "folder":
-            return "no file where another entry has a folder"
-    if taken.get(str(path), "folder") != "folder" or (
-        kind == "file" and str(path) in taken
-    ):
-        return "every file once"
-    taken[str(path)] = kind
-    return ""
+    files = Counter(
+        PurePosixPath(unicodedata.normalize("NFC", str(inside(member))).casefold())
+        for member in entries
+        if not member.is_dir()
+    )
+    folders = {folder for path in files for folder in path.parents}
+    taken = (path for path, number in files.items() if number > 1 or path in folders)
+    return str(next(taken, ""))
 
 
 def inside(member: zipfile.ZipInfo) -> PurePosixPath:
@@ -131,34 +126,24 @@ def inside(member: zipfile.ZipInfo) -> PurePosixPath:
 
 def extract(
     content: zipfile.ZipFile, members: list[zipfile.ZipInfo], folder: Path
-) -> dict[str, str]:
+) -> list[str]:
     """Write what `members` gave into an empty folder.
 
     Returns:
-        SHA-256 of each file by its path within `folder`, with forward slashes.
+        The path of each file within `folder`, with forward slashes.
 
     Raises:
         zipfile.BadZipFile: an entry is not what the archive declares.
     """
-    written = {}
+    written = []
     for member in members:
         path = folder / inside(member)
         (path if member.is_dir() else path.parent).mkdir(parents=True, exist_ok=True)
-        if not member.is_dir():
-            written[inside(member).as_posix()] = extract_file(content, member, path)
+        if member.is_dir():
+            continue
+        with content.open(member) as source, path.open("xb") as target:
+            shutil.copyfileobj(source, target, CHUNK)  # no more than is declared
+        if path.stat().st_size != member.file_size:
+            raise zipfile.BadZipFile(f"{member.filename}, which is shorter than stated")
+        written.append(inside(member).as_posix())
     return written
-
-
-def extract_file(content: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> str:
-    """Write one file, never more of it than was declared; return its SHA-256."""
-    digest, size = hashlib.sha256(), 0
-    with content.open(member) as source, path.open("xb") as target:
-        while chunk := source.read(CHUNK):
-            size += len(chunk)
-            digest.update(chunk)
-            target.write(chunk)
-    if size != member.file_size:
-        raise zipfile.BadZipFile(
-            f"{member.filename} with {size} bytes, {member.file_size} declared"
-        )
-    return digest.hexdigest()

@@ -9,7 +9,7 @@ import itertools
 import logging
 import math
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from nibabel import imageglobals
 from nibabel.affines import voxel_sizes
 from nibabel.filebasedimages import ImageFileError
 from nibabel.openers import ImageOpener
-from nibabel.orientations import aff2axcodes, io_orientation
+from nibabel.orientations import aff2axcodes
 from nibabel.spatialimages import HeaderDataError
 
 from data_io.errors import InputError
@@ -36,7 +36,6 @@ nibabel.Nifti1Header.quaternion_threshold = np.float32(-1e-4)
 _MOST_VOXELS = 1 << 32  # 15 times KiTS19's largest
 _UNITS = {0: "unknown", 1: "meter", 2: "mm", 3: "micron"}
 _SLAB = 16  # planes of the last axis, which lie together in the file
-_OBLIQUE = 0.8  # the cosine of 37 degrees; at 45 an axis is as near to another one
 _SCALE = "expected a finite scale of the voxel values"
 _WHOLE = 1e-3  # from a whole number: that number, in a label map
 _BROKEN = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)
@@ -88,23 +87,6 @@ class Geometry:
             return None
         codes = aff2axcodes(self.affine)
         return None if None in codes else "".join(codes)
-
-    @property
-    def axes(self) -> tuple[int, int, int] | None:
-        """Which axis of the body each axis of the array runs along, either way.
-
-        0 is left to right, 1 back to front, 2 foot to head. None where that is not
-        known: the header doesn't say how the array lies, or it lies obliquely, more
-        than 37 degrees off.
-        """
-        code = self.header["sform_code"] or self.header["qform_code"]
-        sizes = voxel_sizes(self.affine)
-        if not (code and np.isfinite(self.affine).all() and (sizes > 0).all()):
-            return None
-        first, second, third = np.nan_to_num(io_orientation(self.affine)[:, 0])
-        order = (int(first), int(second), int(third))
-        along = np.abs(self.affine[order, range(3)])
-        return order if (along >= _OBLIQUE * sizes).all() else None
 
 
 def is_volume(path: Path) -> bool:
@@ -215,7 +197,10 @@ def as_label(path: Path, values: np.ndarray) -> np.ndarray:
         label = whole.astype(np.uint8, copy=False)
     if label.dtype != whole.dtype and not np.array_equal(label, whole):
         odd = whole[whole != label].flat[0]
-        raise no_label(path, odd, [whole.min(), whole.max()])
+        raise InputError(
+            f"{path}: expected class numbers, 0 to 255, found {odd:g} among values "
+            f"from {whole.min():g} to {whole.max():g}. Is this the label map?"
+        )
     return label
 
 
@@ -226,14 +211,6 @@ def rounded(labels: np.ndarray) -> np.ndarray:
     near = np.rint(labels)
     with np.errstate(invalid="ignore"):  # of infinite ones
         return np.where(np.abs(labels - near) <= _WHOLE, near, labels)
-
-
-def no_label(path: Path, value: float, ends: Sequence[float]) -> InputError:
-    """The error for a value that is no class number, among others from end to end."""
-    return InputError(
-        f"{path}: expected class numbers, 0 to 255, found {value:g} among values from "
-        f"{ends[0]:g} to {ends[1]:g}. Is this the label map?"
-    )
 
 
 def read_slice(path: Path, index: int, axis: int = 0) -> np.ndarray:

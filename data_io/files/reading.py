@@ -384,10 +384,18 @@ def union(folder: Path) -> tuple[np.ndarray, int, list[str]]:
     for path in masks(folder):
         try:
             mask = read_mask(path)
-            total = _added(path, mask, total)
         except InputError as error:
             problems.append(str(error))
             continue
+        total = np.zeros(mask.shape, np.uint16) if total is None else total
+        if mask.shape != total.shape:
+            problems.append(
+                f"{path}: expected {total.shape} (rows, columns), the size of the "
+                f"other masks of this image, found {mask.shape}. Copy it again from "
+                "the original download."
+            )
+            continue
+        total += mask
         if not mask.any():
             empty.append(path.name)
     if problems:
@@ -398,19 +406,6 @@ def union(folder: Path) -> tuple[np.ndarray, int, list[str]]:
             "Copy the folder again from the original download."
         )
     return (total > 0).astype(np.uint8), int((total > 1).sum()), empty
-
-
-def _added(path: Path, mask: np.ndarray, total: np.ndarray | None) -> np.ndarray:
-    """How many masks claim each pixel, with one more mask."""
-    if total is None:
-        return mask.astype(np.uint16)
-    if mask.shape != total.shape:
-        raise InputError(
-            f"{path}: expected {total.shape} (rows, columns), the size of the other "
-            f"masks of this image, found {mask.shape}. "
-            "Copy it again from the original download."
-        )
-    return total + mask
 
 
 def masks(folder: Path) -> list[Path]:

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import re
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -187,9 +188,5 @@ def _message(fault: Any) -> str:
     path = ".".join(key for key in keys if not _TYPE.fullmatch(key))
     text = _WORDS.get(fault["type"]) or _EXPECTED.sub("expected", fault["msg"])
     if fault["type"] not in ("missing", "json_invalid"):
-        text += f", found {_shortened(repr(fault['input']))}"
+        text += f", found {reprlib.repr(fault['input'])}"
     return f"{path}: {text}" if path else text
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= 60 else text[:57] + "..."

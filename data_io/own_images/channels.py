@@ -105,7 +105,8 @@ def _unlike(
     ending = path_of_one.name[len(f"{case}_{number}" if number else case) :]
     expected = f"the images {shown(wanted)} of each case, as {whose}"
     missing = [
-        f"{path}: expected {expected}, found {_fault(path)}, or take case {case} out."
+        f"{path}: expected {expected}, found no such file among those given. Put it "
+        f"there, or take case {case} out."
         for number in wanted
         if number not in files
         for path in [path_of_one.with_name(f"{case}_{number}{ending}")]
@@ -117,17 +118,6 @@ def _unlike(
     ]
 
 
-def _fault(path: Path) -> str:
-    if path.exists():
-        return "another of them alone. Give their folder"
-    return "no such file. Put it there"
-
-
 def shown(numbers: Sequence[str]) -> str:
     """Such as `_0000, _0001`."""
     return ", ".join(f"_{number}" for number in numbers)
-
-
-def named(role: str) -> str:
-    """What a file of a case is, by its role: such as "an image _0001"."""
-    return "a label map" if role == "observer1" else f"an {role.replace('_', ' _')}"

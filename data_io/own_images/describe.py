@@ -8,7 +8,7 @@ import itertools
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from data_io.files.writing import write_json
 from data_io.own_images import channels
 from data_io.own_images import grids as own_grids
 from data_io.prepare.native_grid import by_axis
-from data_io.verification.verify import examine
+from data_io.verification.verify import examine, finding_maker, judge
 
 ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif", ".nii", ".nii.gz")
 MULTIPLE = 16  # what a U-Net of depth 4 can halve
@@ -90,11 +90,24 @@ def describe(
     problems += _first([text for *_, text in examined.faults])
     facts = examined.facts
     title = f"own data {name!r}: {images}" + (f" with {masks}" if masks else "")
+    usual = own_grids.usual(facts)
+    grid = {key: getattr(like, key) for key in usual} if like else usual
+    expected = {**grid, "axes": grid["axes"] or usual["axes"]}
+    problems += _judged(replace(folder.own_images.RECORD, **expected), files, facts)
     reading = _reading(facts, classes, like, problems)
     if problems:
         raise Problems(title, problems)
-    about = _about(name, pairs, facts, reading, like)
-    about["modalities"] = numbers
+    shapes = [roles["image"]["shape"] for roles in facts.values()]
+    about = {
+        "format": 1,
+        "name": name,
+        "title": name,
+        "classes": reading["classes"],
+        "input_shape": list(like.input_shape if like else _input_shape(shapes)),
+        **grid,
+        "cases": pairs,
+        "modalities": numbers,
+    }
     kept = {key: reading[key] for key in ("channels", "values")}
     write_json(root / folder.ABOUT, sealed(about))
     # Not sealed: its bytes are a part of the data, whose hash runs have.
@@ -139,23 +152,28 @@ def _pairs(
     whose = "the network takes them" if like else "most cases have them"
     whole, wrong = channels.complete(groups, numbers, whose)
     problems += _first(wrong)
-    pairs = {case: _roles(files) for case, files in whole.items()}
+    pairs = {
+        # The first is the case's image, the others are further channels.
+        case: {f"image_{number}" if n else "image": str(path)
+               for n, (number, path) in enumerate(files.items())}
+        for case, files in whole.items()
+    }  # fmt: skip
     if masks is None:
         return pairs, numbers
     partners = match_names(list(groups), list(labels))
     if image_files and labels:
         named = {case: min(files.values()) for case, files in groups.items()}
-        problems += _alone(named, labels, partners, masks)
+        problems += _first(
+            without_label(named, partners, masks)
+            + [
+                f"{labels[stem]}: expected an image of this name, found none. Take the "
+                "label map out."
+                for stem in sorted(set(labels) - set(partners.values()))
+            ]
+        )
     for case in pairs.keys() & partners.keys():
         pairs[case]["observer1"] = str(labels[partners[case]])
     return {case: pairs[case] for case in partners if case in pairs}, numbers
-
-
-def _roles(files: Mapping[str, Path]) -> dict[str, str]:
-    """The image files of a case by role: the first is the case's `image`."""
-    first, *others = files.items()
-    more = {f"image_{number}": str(path) for number, path in others}
-    return {"image": str(first[1]), **more}
 
 
 def by_stem(
@@ -260,40 +278,50 @@ def match_names(images: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
 
 def _nearest(image: str, labels: Iterable[str]) -> str:
     """The longest name that fits an image; "" where none or several do."""
-    fitting = sorted((s for s in labels if _fits(image, s)), key=len, reverse=True)
-    alone = len(fitting) == 1 or (fitting and len(fitting[0]) > len(fitting[1]))
-    return fitting[0] if alone else ""
+    fitting = []
+    for label in labels:
+        short, long = sorted((image, label), key=len)
+        if long.startswith(short) and not long[len(short)].isalnum():
+            fitting.append(label)
+    longest = [s for s in fitting if len(s) == max(map(len, fitting))]
+    return longest[0] if len(longest) == 1 else ""
 
 
-def _fits(image: str, label: str) -> bool:
-    short, long = sorted((image, label), key=len)
-    return long.startswith(short) and not long[len(short)].isalnum()
-
-
-def _alone(
-    images: Mapping[str, Path],
-    labels: Mapping[str, Path],
-    partners: Mapping[str, str],
-    masks: Path,
+def without_label(
+    files: Mapping[str, Path], partners: Mapping[str, str], labels: Path
 ) -> list[str]:
-    without = [stem for stem in images if stem not in partners]
-    surplus = sorted(set(labels) - set(partners.values()))
-    lines = [
-        f"{images[stem]}: expected a label map {stem}.* or {stem}_*.* in {masks}, "
-        "found none or several."
-        for stem in without
+    """A line for each file, by the name of its case, that has not one label map."""
+    return [
+        f"{path}: expected a label map {case}.* or {case}_*.* in {labels}, found none "
+        "or several."
+        for case, path in files.items()
+        if case not in partners
     ]
-    lines += [
-        f"{labels[stem]}: expected an image of this name, found none. Take the label "
-        "map out."
-        for stem in surplus
-    ]
-    return _first(lines)
 
 
 def _first(lines: list[str]) -> list[str]:
     more = len(lines) - SHOWN
     return lines[:SHOWN] + ([f"and {more} more of this kind."] if more > 0 else [])
+
+
+def _judged(
+    record: Record,
+    files: Sequence[tuple[str, str, Path]],
+    facts: dict[str, dict[str, Facts]],
+) -> list[str]:
+    """What is wrong with files that can be decoded: the first of each kind.
+
+    Facts of label maps whose values are no class numbers are taken out: it is said.
+    """
+    found: dict[str, list[str]] = {}
+    for case, role, path in files:
+        if role in facts.get(case, {}):
+            say = finding_maker(Path(), case, role, path)
+            for finding in judge(record, role, say, facts[case]):
+                found.setdefault(finding.kind, []).append(finding.message)
+                if finding.kind == "values":
+                    facts[case].pop(role)
+    return [text for texts in found.values() for text in _first(texts)]
 
 
 def _reading(
@@ -303,9 +331,6 @@ def _reading(
     problems: list[str],
 ) -> dict[str, Any]:
     """Channels, label values and names of classes; adds to `problems`."""
-    problems += _first(_constant(facts))
-    problems += _first(_other_sizes(facts))
-    problems += [text for k in own_grids.problems(facts, like) for text in _first(k)]
     problems += _first(_coloured(facts))
     images = [roles["image"] for roles in facts.values() if "image" in roles]
     if len({len(image["shape"]) for image in images}) > 1:
@@ -377,27 +402,6 @@ def _other_names(classes: Sequence[str], like: Record) -> list[str]:
     ]
 
 
-def _constant(facts: _ByCase) -> list[str]:
-    return [
-        f"case {case}: expected {channels.named(role)} of something, found the same "
-        "value everywhere. Copy it again, or take it out."
-        for case, roles in facts.items()
-        for role, image in _images_of(roles).items()
-        if image.get("constant")
-    ]
-
-
-def _other_sizes(facts: _ByCase) -> list[str]:
-    return [
-        f"case {case}: expected {channels.named(role)} of "
-        f"{by_axis(roles['image']['shape'])}, as its image is, found "
-        f"{by_axis(file['shape'])}."
-        for case, roles in facts.items()
-        for role, file in roles.items()
-        if "image" in roles and roles["image"]["shape"] != file["shape"]
-    ]
-
-
 def _values(
     labels: Mapping[str, Facts], classes: Sequence[str], problems: list[str]
 ) -> Sequence[int]:
@@ -407,8 +411,8 @@ def _values(
     number = len(classes) or (2 if len(other) <= 1 else max(other) + 1)
     if number == 2 and len(other) == 1:
         return (0, other[0])
-    every = bool(classes) or other == list(range(1, number))
     few = number <= (MOST_CLASSES if classes else MOST_DERIVED)
+    every = bool(classes) or other == list(range(1, number))
     if other and few and set(other) < set(range(number)) and every:
         return range(number)
     problems.append(_wrong_values(labels, classes, other))
@@ -448,29 +452,7 @@ def _few(values: Sequence[int]) -> str:
     return ", ".join(str(v) for v in values[:6]) + (", ..." if len(values) > 6 else "")
 
 
-def _about(
-    name: str,
-    pairs: _Pairs,
-    facts: _ByCase,
-    reading: Mapping[str, Any],
-    like: Record | None,
-) -> dict[str, Any]:
-    """The content of `dataset.json`."""
-    shapes = np.array([roles["image"]["shape"] for roles in facts.values()])
-    return {
-        "format": 1,
-        "name": name,
-        "title": name,
-        "classes": reading["classes"],
-        "input_shape": list(like.input_shape if like else _input_shape(shapes)),
-        "spacing_mm": like.spacing_mm if like else own_grids.spacing_mm(facts),
-        "axes": like.axes if like else own_grids.axes(facts),
-        "directions": like.directions if like else own_grids.directions(facts),
-        "cases": pairs,
-    }
-
-
-def _input_shape(shapes: np.ndarray) -> list[int]:
+def _input_shape(shapes: Sequence[Sequence[int]] | np.ndarray) -> list[int]:
     """The multiple of 16 nearest to the median of shapes, at most the study's."""
     median = np.median(shapes, axis=0)
     largest = np.full(len(median), LARGEST)

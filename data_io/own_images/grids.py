@@ -5,113 +5,44 @@ a grid, and of images each function here gives nothing.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from data_io.datasets.record import Record
-from data_io.errors import InputError
-from data_io.own_images import channels
 from data_io.prepare import native_grid
 from data_io.verification import volumes
 
-_CANONICAL = (0, 1, 2)
-_AXIS = {"L": 0, "R": 0, "P": 1, "A": 1, "I": 2, "S": 2}
 _Facts = Mapping[str, Mapping[str, dict[str, Any]]]
 
 
-def spacing_mm(facts: _Facts) -> list[float] | None:
-    """The median voxel size, by axis; None of images.
+def usual(facts: _Facts) -> dict[str, Any]:
+    """The grid that most volumes have, by attribute of `Record`; of images None.
 
-    Not rounded: at 0.7 mm a ten thousandth more is a voxel of 512 less.
+    That is the median voxel size, the order of axes of most, and towards what the axes
+    of most run; None also for what no volume says.
     """
-    sizes = [image["spacing_mm"] for image in _volumes(facts).values()]
-    return [float(size) for size in np.median(sizes, axis=0)] if sizes else None
+    images = _volumes(facts).values()
+    sizes = [image["spacing_mm"] for image in images]
+    # Not rounded: at 0.7 mm a ten thousandth more is a voxel of 512 less.
+    median = [float(size) for size in np.median(sizes, axis=0)] if sizes else None
+    return {
+        "spacing_mm": median,
+        "axes": _usual(volumes.order(image) for image in images),
+        "directions": _usual(image["directions"] for image in images),
+    }
 
 
-def axes(facts: _Facts) -> tuple[int, ...] | None:
-    """The order of axes that most volumes have; None where no header says one."""
-    usual = Counter(_known_axes(facts).values()).most_common(1)
+def _usual(values: Iterable[Any]) -> Any:
+    """The most frequent value that is known; None where none is."""
+    usual = Counter(value for value in values if value).most_common(1)
     return usual[0][0] if usual else None
-
-
-def directions(facts: _Facts) -> str | None:
-    """Towards what the axes of most volumes run; None where no header says it."""
-    codes = [image["directions"] for image in _volumes(facts).values()]
-    usual = Counter(code for code in codes if code).most_common(1)
-    return usual[0][0] if usual else None
-
-
-def problems(facts: _Facts, like: Record | None) -> list[list[str]]:
-    """What is wrong with volumes, by kind; `like` is of what a network saw, if any."""
-    return [_other_grids(facts), _other_axes(facts, like), _thin(facts, like)]
-
-
-def _other_grids(facts: _Facts) -> list[str]:
-    """Files of the right size that lie elsewhere, such as mirrored label maps."""
-    return [
-        f"case {case}: expected {channels.named(role)} with "
-        f"{volumes.elsewhere(file, roles['image'])}"
-        for case, roles in facts.items()
-        for role, file in roles.items()
-        if "image" in roles
-        and roles["image"]["shape"] == file["shape"]
-        and not volumes.same_place(roles["image"], file)
-    ]
-
-
-def _other_axes(facts: _Facts, like: Record | None) -> list[str]:
-    """Volumes whose axes are in another order than the network's, or than most."""
-    expected, whose = axes(facts), "most volumes here have them"
-    if like and like.axes:
-        expected, whose = like.axes, "the network was trained on"
-    how = "as_closest_canonical" if expected == _CANONICAL else "as_reoriented"
-    return [
-        f"case {case}: expected axes in the order {volumes.directions(expected)}, as "
-        f"{whose}, found {volumes.directions(order)}. Reorder those of the image and "
-        f"of its label map, for instance with nibabel's {how}."
-        for case, order in _known_axes(facts).items()
-        if expected and order != expected
-    ]
-
-
-def _thin(facts: _Facts, like: Record | None) -> list[str]:
-    """Volumes of less than a voxel of the size that all are resampled to."""
-    wanted = like.spacing_mm if like else spacing_mm(facts)
-    faults = []
-    for case, image in _volumes(facts).items():
-        try:
-            _resampled(image, wanted, f"case {case}")
-        except InputError as error:
-            faults.append(str(error))
-    return faults
-
-
-def _resampled(
-    image: Mapping[str, Any], wanted_mm: Sequence[float] | None, name: str
-) -> list[int]:
-    """The shape at another voxel size; its own where none is wanted."""
-    shape, size_mm = image["shape"], image["spacing_mm"]
-    return list(native_grid.resampled_shape(shape, size_mm, wanted_mm or size_mm, name))
 
 
 def _volumes(facts: _Facts) -> dict[str, dict[str, Any]]:
     """Facts of the images that are volumes, by case."""
     images = {case: roles.get("image", {}) for case, roles in facts.items()}
     return {case: image for case, image in images.items() if "spacing_mm" in image}
-
-
-def _known_axes(facts: _Facts) -> dict[str, tuple[int, ...]]:
-    """The order of axes of each volume whose header says it; oblique: the nearest."""
-    orders = {case: _order(image) for case, image in _volumes(facts).items()}
-    return {case: tuple(order) for case, order in orders.items() if order}
-
-
-def _order(image: Mapping[str, Any]) -> Sequence[int] | None:
-    axes: Sequence[int] | None = image["axes"]
-    nearest = [_AXIS[letter] for letter in image["directions"] or ""]
-    return axes or nearest or None
 
 
 def lines(about: Mapping[str, Any], facts: _Facts, whose: str) -> list[str]:
@@ -132,9 +63,10 @@ def _voxels(
     if not wanted_mm:
         return "  voxels   each volume's own size, as the network was trained"
     others = [
-        case
-        for case, image in images.items()
-        if _resampled(image, wanted_mm, case) != image["shape"]
+        image
+        for image in images.values()
+        if native_grid.resampled_shape(image["shape"], image["spacing_mm"], wanted_mm)
+        != tuple(image["shape"])
     ]
     return (
         f"  voxels   {native_grid.by_axis(wanted_mm)} mm, {whose}; {len(others)} of "

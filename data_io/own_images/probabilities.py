@@ -9,7 +9,12 @@ from data_io.datasets.folder import read_labels
 from data_io.errors import InputError, Problems
 from data_io.files import nifti
 from data_io.files.reading import decode, decoding
-from data_io.own_images.describe import by_stem, files_of, match_names
+from data_io.own_images.describe import (
+    by_stem,
+    files_of,
+    match_names,
+    without_label,
+)
 
 _ARRAYS = (".npz", ".npy")
 _PICTURES = (".nii.gz", ".nii", ".png", ".tif", ".tiff")
@@ -47,12 +52,7 @@ def pairs(probabilities: Path, labels: Path) -> dict[str, tuple[Path, Path]]:
         ((case, path),), (label,) = probability_files.items(), label_files.values()
         return {case: (path, label)}
     partners = match_names(list(probability_files), list(label_files))
-    problems = [
-        f"{path}: expected a label map {case}.* or {case}_*.* in {labels}, found none "
-        "or several."
-        for case, path in probability_files.items()
-        if case not in partners
-    ]
+    problems = without_label(probability_files, partners, labels)
     if problems:
         raise Problems(f"{probabilities} with {labels}", problems)
     return {

@@ -10,7 +10,6 @@ volumes up to the error of an interpolation that knows a part of the volume alon
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,7 +29,6 @@ _ORDER = 3  # of the image's interpolation, MIScnn's own; the label's is 0
 # their distance: 12 voxels leave an error of 1e-7, and are what SciPy itself pads.
 _MARGIN = 12
 _NO_CLASS = 255
-_UNSUPPORTED = ("contrast", "gamma", "gaussian_noise", "infaug")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,16 +63,13 @@ def plan(
         shape: of the sample, voxels by axis; two or three.
         channels: of its image.
         patch: shape of the random patch to cut ("patchwise-crop"); None: all of it.
-        augmentation: MIScnn's, with its settings; None: none.
+        augmentation: from `data_io.prepare.preprocessing.augmentation`, whose steps
+            alone are carried out here; None: none.
         random: a generator as NumPy's global one, in the state that MIScnn would find.
-
-    Raises:
-        ValueError: `augmentation` asks for steps that are not carried out here.
     """
     mirrored: tuple[bool, ...] = (False,) * len(shape)
     factors: tuple[float, ...] = ()
     if augmentation is not None:
-        _check(augmentation)
         if augmentation.mirror:
             random.uniform()  # whether to mirror at all: always
             axes = augmentation.config_mirror_axes
@@ -91,17 +86,6 @@ def plan(
     ends = zip(firsts, patch or shape, strict=True)
     region = tuple((first, first + size) for first, size in ends)
     return Plan(mirrored, factors, region)
-
-
-def _check(augmentation: Data_Augmentation) -> None:
-    unsupported = [name for name in _UNSUPPORTED if getattr(augmentation, name)]
-    if unsupported or augmentation.cycles != 1 or not augmentation.seg_augmentation:
-        raise ValueError(
-            "augmentation: expected one cycle of mirroring, brightness, elastic "
-            "deformation, rotation and scaling, received "
-            f"{augmentation.cycles} with "
-            f"{', '.join(unsupported) or 'labels left alone'}"
-        )
 
 
 def _brightness(
@@ -303,23 +287,5 @@ def one_hot(label: np.ndarray, classes: int) -> np.ndarray:
     Returns:
         (*spatial, classes) float32.
     """
-    if label.size % 2:
-        return _table(classes).take(label, axis=0)
-    # Two voxels at a time, looked up as one number: three times as fast.
-    pairs = np.ascontiguousarray(label).reshape(-1).view(np.uint16)
-    pairs_of_rows = _table_of_pairs(classes).take(
-        pairs.astype(np.intp), axis=0, mode="clip"
-    )
-    return pairs_of_rows.reshape(*label.shape, classes)
-
-
-def _table(classes: int) -> np.ndarray:
-    """One-hot rows by class number; zeros for what is no class."""
-    return np.eye(_NO_CLASS + 1, classes, dtype=np.float32)
-
-
-@functools.cache
-def _table_of_pairs(classes: int) -> np.ndarray:
-    """The rows of two voxels, by the number that their two bytes make together."""
-    bytes_ = np.arange(2**16, dtype=np.uint16).view(np.uint8).reshape(-1, 2)
-    return _table(classes)[bytes_].reshape(-1, 2 * classes)
+    # Zeros in the rows of what is no class.
+    return np.eye(_NO_CLASS + 1, classes, dtype=np.float32).take(label, axis=0)

@@ -19,6 +19,7 @@ import numpy as np
 Join = Literal["miscnn", "mean", "gaussian"]
 JOINS: tuple[Join, ...] = get_args(Join)
 _SIGMA = 1 / 8  # of the patch: what nnU-Net and MONAI take
+_Weighed = tuple[slice, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -40,20 +41,23 @@ class Grid:
     overlap: tuple[int, ...]
     join: Join = "miscnn"
 
-    def axes(self) -> list[list[tuple[slice, np.ndarray]]]:
+    def axes(self) -> list[list[_Weighed]]:
         """The patches along each axis; those of the volume are their product.
 
         Returns:
             by axis and patch: its place, and its weights there, (length of the place,)
             in (0, 1]; at each voxel they sum to 1.
         """
-        weigh = _WEIGHTS[self.join]
-        return [
-            weigh(_parts(size, patch, overlap), patch)
-            for size, patch, overlap in zip(
-                self.shape, self.patch, self.overlap, strict=True
-            )
-        ]
+        along = zip(self.shape, self.patch, self.overlap, strict=True)
+        return [self._weighed(_parts(*three), three[1]) for three in along]
+
+    def _weighed(self, parts: list[slice], patch: int) -> list[_Weighed]:
+        if self.join == "miscnn":
+            return _pairwise(parts)
+        if self.join == "mean":
+            return _normalised(parts, np.ones(patch))
+        distance = (np.arange(patch) - (patch - 1) / 2) / (_SIGMA * patch)
+        return _normalised(parts, np.exp(-(distance**2) / 2))
 
 
 def _parts(size: int, patch: int, overlap: int) -> list[slice]:
@@ -66,7 +70,7 @@ def _parts(size: int, patch: int, overlap: int) -> list[slice]:
     ]
 
 
-def _pairwise(parts: list[slice], patch: int) -> list[tuple[slice, np.ndarray]]:
+def _pairwise(parts: list[slice]) -> list[_Weighed]:
     """MIScnn's: each patch halves with all that lay there before it."""
     weights = [np.ones(part.stop - part.start) for part in parts]
     for number in range(1, len(parts)):
@@ -77,18 +81,7 @@ def _pairwise(parts: list[slice], patch: int) -> list[tuple[slice, np.ndarray]]:
     return list(zip(parts, weights, strict=True))
 
 
-def _mean(parts: list[slice], patch: int) -> list[tuple[slice, np.ndarray]]:
-    return _normalised(parts, np.ones(patch))
-
-
-def _gaussian(parts: list[slice], patch: int) -> list[tuple[slice, np.ndarray]]:
-    distance = (np.arange(patch) - (patch - 1) / 2) / (_SIGMA * patch)
-    return _normalised(parts, np.exp(-(distance**2) / 2))
-
-
-def _normalised(
-    parts: list[slice], profile: np.ndarray
-) -> list[tuple[slice, np.ndarray]]:
+def _normalised(parts: list[slice], profile: np.ndarray) -> list[_Weighed]:
     """A profile for each patch, divided by their sum at each voxel."""
     # A patch that the volume does not fill has one place alone, and the weight 1.
     profiles = [profile[: part.stop - part.start] for part in parts]
@@ -99,13 +92,6 @@ def _normalised(
         (part, values / total[part])
         for part, values in zip(parts, profiles, strict=True)
     ]
-
-
-_WEIGHTS: dict[str, Callable[[list[slice], int], list[tuple[slice, np.ndarray]]]] = {
-    "miscnn": _pairwise,
-    "mean": _mean,
-    "gaussian": _gaussian,
-}
 
 
 def predict(
@@ -141,7 +127,7 @@ _Index = tuple[slice, ...]
 
 
 def _joined(
-    axes: Sequence[Sequence[tuple[slice, np.ndarray]]],
+    axes: Sequence[Sequence[_Weighed]],
     of_patch: Callable[[_Index], np.ndarray],
     index: _Index = (),
 ) -> np.ndarray:

@@ -130,22 +130,11 @@ def subfunctions(settings: Settings) -> list[Any]:
         value.
     """
     steps: list[Any] = []
+    orders = {"order_img": settings.order_image, "order_seg": settings.order_label}
     if not settings.is_3d:
-        steps.append(
-            Resize(
-                new_shape=tuple(settings.input_shape),
-                order_img=settings.order_image,
-                order_seg=settings.order_label,
-            )
-        )
+        steps.append(Resize(tuple(settings.input_shape), **orders))
     elif settings.spacing_mm is not None:
-        steps.append(
-            SlabResampling(
-                new_spacing=settings.spacing_mm,
-                order_img=settings.order_image,
-                order_seg=settings.order_label,
-            )
-        )
+        steps.append(SlabResampling(settings.spacing_mm, **orders))
     if settings.clip is not None:
         steps.append(Clipping(*settings.clip))
     several = len(settings.modalities or ()) > 1

@@ -195,12 +195,10 @@ def organs(values: np.ndarray, grid: Grid, random: np.random.Generator) -> None:
 
 def loops(values: np.ndarray, grid: Grid, random: np.random.Generator) -> None:
     """Add ellipsoids as bright as kidneys, which only shape and place tell apart."""
-    mesh = grid.mesh()
     for _ in range(random.integers(4, 8)):
         centre = [random.uniform(axis[0], axis[-1]) for axis in grid.positions]
         half = random.uniform(10, 35, 3)
-        parts = zip(mesh, centre, half, strict=True)
-        where = sum(((at - c) / h) ** 2 for at, c, h in parts) < 1
+        where = ellipsoid(grid.positions, centre, half)
         values[where] = random.uniform(110, 175)
 
 
@@ -232,9 +230,7 @@ def draw_label(
         uint8 (slices, rows, columns): 0 background, 1 kidney, 2 tumour.
     """
     extent = np.array(shape) * spacing_mm
-    axes = [
-        (np.arange(n) + 0.5) * size for n, size in zip(shape, spacing_mm, strict=True)
-    ]
+    axes = Grid.over(shape, spacing_mm).voxels
     drawn = np.zeros(tuple(shape), np.uint8)
     for side in (-1, 1):
         offset = np.array([random.uniform(-15, 15), 35, side * random.uniform(60, 75)])
@@ -249,7 +245,7 @@ def draw_label(
 
 
 def ellipsoid(
-    axes: Sequence[np.ndarray], centre: np.ndarray, half: np.ndarray
+    axes: Sequence[np.ndarray], centre: Sequence[float] | np.ndarray, half: np.ndarray
 ) -> np.ndarray:
     """True inside an ellipsoid; centre and half axes in mm."""
     parts = zip(np.ix_(*axes), centre, half, strict=True)

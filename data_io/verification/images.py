@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from data_io.datasets import is_own
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.files.reading import (
@@ -146,17 +147,14 @@ def turned_hash(pixels: np.ndarray) -> str:
         return pixel_hash(pixels)
     flat = pixels if pixels.ndim == 2 else pixels.sum(axis=2, dtype=np.int64)
     sums = flat.sum(axis=1, dtype=np.int64), flat.sum(axis=0, dtype=np.int64)
-    signs = {way: _profile(sums, way) for way in itertools.product((0, 1), repeat=3)}
+    signs = {}
+    for swap, *flips in itertools.product((0, 1), repeat=3):
+        pairs = zip(sums[::-1] if swap else sums, flips, strict=True)
+        ends = [(along[::-1] if flip else along).tolist() for along, flip in pairs]
+        signs[(swap, *flips)] = ends
     first = min(signs.values())
     ways = [way for way, sign in signs.items() if sign == first]
     return min(pixel_hash(_turned(pixels, way)) for way in ways)
-
-
-def _profile(sums: tuple[np.ndarray, ...], way: tuple[int, ...]) -> list[list[int]]:
-    """Sums along rows and columns of an image that was turned (`_turned`)."""
-    swap, *flips = way
-    pairs = zip(sums[::-1] if swap else sums, flips, strict=True)
-    return [(each[::-1] if flip else each).tolist() for each, flip in pairs]
 
 
 def _turned(pixels: np.ndarray, way: tuple[int, ...]) -> np.ndarray:
@@ -188,9 +186,10 @@ def _array(path: Path) -> tuple[str, np.ndarray]:
 def judge(
     record: Record, role: str, say: Say, known: Facts, others: Mapping[str, Facts]
 ) -> list[Finding]:
-    """Return the problems of a file, `image`, `posterior`, or else a mask.
+    """Return the problems of a file: an image, `posterior`, or else a mask.
 
-    `known` are its facts, `others` those of all files of the case, by role.
+    `known` are its facts, `others` those of all files of the case, by role. Own images
+    may have any channels, and their label maps any class numbers.
     """
     expected = record.raw_shape or others.get("image", known)["shape"]
     problems = []
@@ -198,17 +197,18 @@ def judge(
         pair = "" if role == "image" else ", the size of its image"
         text = f"expected {shown(expected)}{pair}, found {shown(known['shape'])}."
         problems.append(say("shape", f"{text} {AGAIN}"))
-    if role == "image":
+    if role.startswith("image"):
         return problems or _judge_image(record, say, known)
     if role == "posterior":
         return problems + _judge_posterior(say, known)
-    return problems + _judge_mask(record, say, known)
+    return problems + ([] if is_own(record.name) else _judge_mask(record, say, known))
 
 
 def _judge_image(record: Record, say: Say, known: Facts) -> list[Finding]:
     """A problem where the image has not the record's channels, or nothing in it."""
-    mode = {1: "L", 3: "RGB"}[record.channels]
-    if known["mode"] != mode and not (record.any_mode and known["rgb"]):
+    mode = "L" if record.channels == 1 else "RGB"
+    fits = known["mode"] == mode or (record.any_mode and known["rgb"])
+    if not (fits or is_own(record.name)):
         text = f"expected an {mode} image, found mode {known['mode']}. {AGAIN}"
         return [say("channels", text)]
     if known["constant"]:

@@ -1,5 +1,6 @@
 """What `dscpp verify` has to say, for people and for programs."""
 
+from collections import Counter
 from collections.abc import Callable, Sized
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -126,7 +127,12 @@ class Report:
     def _shown_counts(self) -> list[str]:
         parts = ", ".join(f"{n} {part}" for part, n in self.counts.items())
         lines = [f"  cases   {sum(self.counts.values())} ({parts})"]
-        lines += [f"  images  {self._shown_sizes()}"] if self.sizes else []
+        if self.sizes:
+            commonest = Counter(self.sizes).most_common()
+            sizes = ", ".join(f"{n} of {shown(s)}" for s, n in commonest[:MOST_SIZES])
+            others = sum(n for _, n in commonest[MOST_SIZES:])
+            more = f" and {others} of other sizes" if others else ""
+            lines.append(f"  images  {sizes}{more}")
         for role, values in self.values.items():
             seen = ", ".join(str(value) for value in sorted(values)[:MOST_SIZES])
             seen += ", ..." if len(values) > MOST_SIZES else ""
@@ -140,12 +146,6 @@ class Report:
             parts = ", ".join(f"{n} {part}" for part, n in self.split.items())
             lines.append(f"  split   {parts}: {len(self.leaks) or 'no'} leaks")
         return lines
-
-    def _shown_sizes(self) -> str:
-        commonest = sorted(self.sizes.items(), key=lambda pair: -pair[1])
-        sizes = ", ".join(f"{n} of {shown(s)}" for s, n in commonest[:MOST_SIZES])
-        others = sum(n for _, n in commonest[MOST_SIZES:])
-        return sizes + (f" and {others} of other sizes" if others else "")
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON keeps it; docs/verify.md has the schema."""

@@ -9,7 +9,6 @@ import numpy as np
 
 from data_io import bars, pool, splits
 from data_io.datasets.dataset import Dataset
-from data_io.datasets.folder import own_images
 from data_io.datasets.record import Record
 from data_io.errors import InputError, Problems, is_text, not_text
 from data_io.files.hashing import Memory, stamp_of
@@ -79,7 +78,6 @@ def _problems(
     """All that is wrong with the folder and its files."""
     home, record = dataset.home(root), dataset.record(root)
     record = replace(record, axes=dataset.AXES or record.axes)
-    judge = (volumes if record.is_3d else images).judge
     problems = [
         finding_maker(home, case, role, path)("unreadable", text)
         for case, role, path, text in examined_files.faults
@@ -90,11 +88,18 @@ def _problems(
     problems = [*(Finding("layout", text) for text in layout), *problems]
     for case, role, path in files:
         facts = examined_files.facts.get(case, {})
-        # Own images are judged by `data_io.own_images.describe.describe`.
-        if role in facts and dataset is not own_images:
+        if role in facts:
             say = finding_maker(home, case, role, path)
-            problems += judge(record, role, say, facts[role], facts)
+            problems += judge(record, role, say, facts)
     return problems
+
+
+def judge(
+    record: Record, role: str, say: Say, facts: Mapping[str, Facts]
+) -> list[Finding]:
+    """Return the problems of a file, of facts of all files of its case, by role."""
+    kind = volumes if facts[role]["mode"] == "volume" else images
+    return kind.judge(record, role, say, facts[role], facts)
 
 
 @dataclass
@@ -127,7 +132,7 @@ def examine(
     `look` gives the facts of a path and role; all else is as for `audit`.
     """
     memory = Memory(state)
-    facts_of = [_remembered(memory, path, role) for _, role, path in files]
+    facts_of = [memory.get(path, role) for _, role, path in files]
     todo = [index for index, facts in enumerate(facts_of) if facts is None]
     result = Examined(skipped=len(files) - len(todo))
     broken: dict[int, list[str]] = {}
@@ -166,16 +171,13 @@ def decode(items: Sequence[_Item], jobs: int | None) -> Iterator[tuple[int, _Fou
         leave=False,
     )  # fmt: skip
     with bar:
-        for number, entry in pool.each(examined, items, jobs):
+        for number, found in pool.each(examined, items, jobs):
             bar.update(sizes[number])
-            crashed = isinstance(entry, pool.Crash)
-            yield number, _crash(items[number][1]) if crashed else entry
-
-
-def _crash(path: Path) -> _Found:
-    fault = "found one that makes the decoder crash"
-    text = f"{path}: expected a file that can be decoded, {fault}. {AGAIN}"
-    return [], None, [text]
+            if isinstance(found, pool.Crash):
+                fault = "found one that makes the decoder crash"
+                yield number, _undecodable(items[number][1], fault)
+            else:
+                yield number, found
 
 
 def examined(item: _Item) -> _Found:
@@ -188,9 +190,12 @@ def examined(item: _Item) -> _Found:
     except InputError as error:
         return [], None, [str(error)]
     except Exception as error:  # A decoder may raise anything; the next file goes on.
-        fault = f"found {type(error).__name__} ({error})"
-        text = f"{path}: expected a file that can be decoded, {fault}. {AGAIN}"
-        return [], None, [text]
+        return _undecodable(path, f"found {type(error).__name__} ({error})")
+
+
+def _undecodable(path: Path, fault: str) -> _Found:
+    text = f"{path}: expected a file that can be decoded, {fault}. {AGAIN}"
+    return [], None, [text]
 
 
 def present(dataset: Dataset, root: Path) -> list[_File]:
@@ -201,21 +206,6 @@ def present(dataset: Dataset, root: Path) -> list[_File]:
         for role, path in dataset.roles(root, case).items()
         if path.exists()
     ]
-
-
-def _remembered(memory: Memory, path: Path, role: str) -> Facts | None:
-    """What was found in a file before, where it is facts as JSON gives them back."""
-    facts = memory.get(path, role)
-    try:
-        sound = (
-            isinstance(facts["mode"], str)
-            and len(facts["shape"]) in (2, 3)
-            and all(len(pair) == 2 for pair in facts.get("values", []))
-            and (role != "image" or isinstance(facts["pixels"], str))
-        )
-    except (AttributeError, KeyError, TypeError):
-        return None
-    return facts if sound else None
 
 
 def _size_of(path: Path) -> int:
@@ -266,26 +256,20 @@ def _of_masks(names: _Names, facts: _ByCase) -> dict[str, list[str]]:
         if role.startswith("observer") and file.get("mask", {}).get("foreground") == 1
     ]
     empty = [f"{names[k]}/{n}" for k, m in masks.items() for n in m.get("empty", ())]
+    alone = "masks of single objects are empty"
     cut = f"masks have greys ({sum(greys.values())} pixels between 0 and 255)"
     return {
-        **_alike(without, "has no foreground", "masks have no foreground"),
+        **counted(without, masks, "masks have no foreground"),
         **counted(
             list(overlaps),
             facts,
             "images have masks of single objects that overlap "
             f"({sum(overlaps.values())} pixels, each counted once)",
         ),
-        **_alike(empty, "is empty", "masks of single objects are empty"),
+        **({f"{len(empty)} {alone}, such as {empty[0]}": empty} if empty else {}),
         **counted(list(greys), facts, f"{cut}: foreground from 128 on"),
-        **_alike(full, "has no background", "masks have no background"),
+        **counted(full, masks, "masks have no background"),
     }
-
-
-def _alike(files: list[str], of_one: str, of_several: str) -> dict[str, list[str]]:
-    """A warning about files: of one by its name, of several by their number."""
-    if len(files) < 2:
-        return {f"{file} {of_one}": files for file in files}
-    return {f"{len(files)} {of_several}, such as {files[0]}": files}
 
 
 def _of_images(

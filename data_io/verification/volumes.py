@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from data_io.datasets import is_own
 from data_io.datasets.record import Record
 from data_io.files import affines, nifti
+from data_io.prepare.native_grid import by_axis
 from data_io.verification.report import AGAIN, KEPT_VALUES, Finding, Say, counted
 
+_AXIS = {"L": 0, "R": 0, "P": 1, "A": 1, "I": 2, "S": 2}
 _DIRECTIONS = ("left-right", "back-front", "foot-head")
 SIZES_MM = (0.01, 50.0)  # of voxels; beyond, the voxel size is implausible
 _SHOWN = 9  # values
@@ -26,8 +29,8 @@ def facts(path: Path, role: str) -> Facts:
         role: `image`, or another.
 
     Returns:
-        `mode`, `shape` (slices, rows, columns), `affine`, `spacing_mm`, `axes`,
-        `directions`, `other` and `unit` (see `nifti.Geometry`), `missing` (voxels that
+        `mode`, `shape` (slices, rows, columns), `affine`, `spacing_mm`, `directions`,
+        `other` and `unit` (see `nifti.Geometry`), `missing` (voxels that
         are NaN or infinite), `range`; of an image `pixels`, a hash of shape and voxels,
         and `constant`, where all voxels are the same; of a label map `values`, pairs of
         a value and its number of voxels (the lowest `KEPT_VALUES`; where there are
@@ -43,7 +46,6 @@ def facts(path: Path, role: str) -> Facts:
         "shape": list(where.shape),
         "affine": where.affine.tolist(),
         "spacing_mm": list(where.spacing_mm),
-        "axes": list(where.axes) if where.axes else None,
         "directions": where.directions,
         "other": where.other.tolist() if where.other is not None else None,
         "unit": where.unit,
@@ -75,18 +77,22 @@ def _voxels(path: Path, role: str, shape: tuple[int, ...]) -> Facts:
 def judge(
     record: Record, role: str, say: Say, known: Facts, others: Mapping[str, Facts]
 ) -> list[Finding]:
-    """Return the problems of a volume, `image` or else a label map.
+    """Return the problems of a volume, of an image or else a label map.
 
     `known` are its facts, `others` those of all files of the case, by role.
     """
+    is_image = role.startswith("image")
+    problems = (_judge_image if is_image else _judge_label)(record, say, known)
+    if known["unit"] not in ("mm", "unknown"):
+        text = f"expected voxel sizes in mm, found them in {known['unit']}."
+        problems.append(say("unit", f"{text} Correct the header."))
     if role == "image":
-        return _judge_image(record, say, known)
-    problems = _judge_label(record, say, known)
+        return problems
     return problems + _judge_grid(say, known, others.get("image", known))
 
 
 def _judge_image(record: Record, say: Say, known: Facts) -> list[Finding]:
-    problems, axes = [], record.axes
+    problems, axes = [], order(known)
     if known["missing"]:
         text = (
             f"expected numbers, found {known['missing']} voxels that are NaN or "
@@ -96,16 +102,22 @@ def _judge_image(record: Record, say: Say, known: Facts) -> list[Finding]:
     if known["constant"]:
         text = "expected an image of something, found the same value in all its voxels."
         problems.append(say("constant", f"{text} {AGAIN}"))
-    if wrong_unit(known["unit"]):
-        problems.append(say("unit", wrong_unit(known["unit"])))
-    if axes and known["axes"] and list(axes) != known["axes"]:
+    if record.axes and axes and tuple(record.axes) != axes:
         text = (
-            f"expected axes in the order {directions(axes)}, found "
-            f"{directions(known['axes'])}. {AGAIN} Or reorder the axes of image and "
+            f"expected axes in the order {directions(record.axes)}, found "
+            f"{directions(axes)}. {AGAIN} Or reorder the axes of image and "
             "label map, for instance with nibabel's as_reoriented."
         )
         problems.append(say("axes", text))
     return problems + _judge_spacing(record, say, known)
+
+
+def order(known: Facts) -> tuple[int, ...] | None:
+    """The axis of the body along which each axis of a volume runs, see `Record.axes`.
+
+    That of an oblique axis is the nearest; None where its header does not say them.
+    """
+    return tuple(_AXIS[letter] for letter in known["directions"] or "") or None
 
 
 def doubts(images: Mapping[str, Facts]) -> dict[str, list[str]]:
@@ -115,96 +127,79 @@ def doubts(images: Mapping[str, Facts]) -> dict[str, list[str]]:
     return counted(others, images, f"{what} degrees", ": the sform is taken")
 
 
-def wrong_unit(unit: str) -> str:
-    """Say what is wrong with a unit of length; "" where it is mm or not said."""
-    if unit in ("mm", "unknown"):
-        return ""
-    return f"expected voxel sizes in mm, found them in {unit}. Correct the header."
-
-
 def directions(order: Sequence[int]) -> str:
-    """An order of axes in words, see `nifti.Geometry.axes`."""
+    """An order of axes in words, see `Record.axes`."""
     return ", ".join(_DIRECTIONS[axis] for axis in order)
 
 
 def _judge_spacing(record: Record, say: Say, known: Facts) -> list[Finding]:
     """A voxel size of 0 or beyond reason, or a volume thinner than a new voxel."""
-    sizes = _sizes(known)
-    shown = " x ".join(f"{size:g}" for size in sizes)
-    low, high = SIZES_MM
-    if not ((sizes >= low) & (sizes <= high)).all():
-        text = f"expected voxels of {low:g} to {high:g} mm, found {shown}."
+    sizes, wanted = _sizes(known), record.spacing_mm
+    low, high = (0.0, np.inf) if is_own(record.name) else SIZES_MM
+    if not ((sizes > 0) & (sizes >= low) & (sizes <= high) & (sizes < np.inf)).all():
+        allowed = "above 0" if is_own(record.name) else f"of {low:g} to {high:g}"
+        text = f"expected voxels {allowed} mm, found {by_axis(sizes)}."
         return [say("spacing", f"{text} Correct the affine in its header.")]
-    wanted = record.spacing_mm
     if wanted and (sizes * known["shape"] < np.array(wanted)).any():
         text = (
-            "expected a volume of one voxel of "
-            f"{' x '.join(f'{size:g}' for size in wanted)} mm at least, found "
-            f"{_shape(known)} voxels of {shown} mm. Take it out."
+            f"expected a volume of one voxel of {by_axis(wanted)} mm at least, found "
+            f"{by_axis(known['shape'])} voxels of {by_axis(sizes)} mm. Take it out."
         )
         return [say("thin", text)]
     return []
 
 
 def _judge_label(record: Record, say: Say, known: Facts) -> list[Finding]:
-    """Values that are no class."""
-    classes = range(len(record.classes))
+    """Values that are no class; of own label maps, that are no class numbers."""
+    own = is_own(record.name)
+    classes = range(256 if own else len(record.classes))
     if not known["missing"] and all(value in classes for value, _ in known["values"]):
         return []
     values = [f"{value:g}" for value, _ in known["values"][:_SHOWN]]
     values += ["NaN"] if known["missing"] else []
     more = ", ..." if len(known["values"]) >= _SHOWN else ""
+    named = f"{', '.join(map(str, classes))} ({', '.join(record.classes)})"
     text = (
-        f"expected the values {', '.join(str(value) for value in classes)} "
-        f"({', '.join(record.classes)}), found {', '.join(values)}{more}. {AGAIN}"
+        f"expected the values {'0 to 255' if own else named}, found "
+        f"{', '.join(values)}{more}. {AGAIN}"
     )
     return [say("values", text)]
 
 
 def _judge_grid(say: Say, known: Facts, image: Facts) -> list[Finding]:
-    """A label map that does not lie on the voxels of its image."""
+    """A file that does not lie on the voxels of its image."""
     if known["shape"] != image["shape"]:
-        text = f"expected {_shape(image)} voxels, as its image, found {_shape(known)}."
-        return [say("shape", f"{text} {AGAIN}")]
-    sound = np.isfinite(image["affine"]).all() and _sizes(image).all()
+        found = by_axis(known["shape"])
+        text = f"expected {by_axis(image['shape'])} voxels, as its image, found {found}"
+        return [say("shape", f"{text}. {AGAIN}")]
+    if same_place(known, image):
+        return []
     # Of an image whose own voxels have no size, that is said; no label is compared.
-    if sound and not same_place(known, image):
-        return [say("affine", f"expected {elsewhere(known, image)} {AGAIN}")]
-    return []
-
-
-def elsewhere(label: Facts, image: Facts) -> str:
-    """What a label map was expected to have and has, and what to do."""
-    grids = [affines.shown(np.array(facts["affine"])) for facts in (label, image)]
-    return (
-        f"the affine of its image, {grids[1]}, found {grids[0]}. Where it was "
+    if not (np.isfinite(image["affine"]).all() and _sizes(image).all()):
+        return []
+    grids = [affines.shown(np.array(facts["affine"])) for facts in (known, image)]
+    text = (
+        f"expected the affine of its image, {grids[1]}, found {grids[0]}. Where it was "
         "drawn on the image's voxels, copy the image's header: to resample it would "
         "move it. Where it was drawn on its own grid, resample it to the image's, by "
         "nearest neighbour."
     )
+    return [say("affine", f"{text} {AGAIN}")]
 
 
 def same_place(one: Facts, other: Facts) -> bool:
-    """Whether two files have the same affine, or none as images have.
+    """Whether two files of a size have the same affine.
 
     Programs that write label maps take the sform or the qform: either will do.
     """
-    if "affine" not in one or "affine" not in other:
-        return "affine" not in one and "affine" not in other
     sizes = _sizes(one)
-    affines_of_one, affines_of_other = (
+    first, second = (
         [np.array(a) for a in (facts["affine"], facts.get("other")) if a is not None]
         for facts in (one, other)
     )
-    return any(
-        affines.same(a, b, sizes) for a in affines_of_one for b in affines_of_other
-    )
+    return any(affines.same(a, b, sizes) for a in first for b in second)
 
 
 def _sizes(known: Facts) -> np.ndarray:
     """Voxel sizes by axis, mm."""
     return np.array(known["spacing_mm"])
-
-
-def _shape(known: Facts) -> str:
-    return "x".join(str(size) for size in known["shape"])
