@@ -17,6 +17,7 @@ from pipelines import cli
 
 ROOT = Path(__file__).parents[1]
 _LINK = re.compile(r"\]\(([^)#\s:]+)")  # to a file of the project
+_BADGE = re.compile(r"^.*/badge[./].*\n", re.MULTILINE)  # a line with one
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -36,6 +37,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             joined = (posixpath.join(folder, link) for link in links)
             waiting += map(posixpath.normpath, joined)
     return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Leave out the badges: their images load from the network."""
+    return _BADGE.sub("", markdown)
 
 
 def _pages(nav: Any) -> Iterator[str]:

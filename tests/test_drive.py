@@ -344,7 +344,7 @@ def test_the_real_set(drive_root: Path) -> None:
 def test_the_committed_runs_are_of_the_real_set(
     drive_root: Path, tmp_path: Path, project: Path
 ) -> None:
-    """The README's command trains nothing: split and content are the runs' own."""
+    """`dscpp train` on the same data trains nothing: split and content are the same."""
     run = tmp_path / "dscpp-s0"
     run.mkdir()
     kept = project / "results" / "drive" / "reduced" / "runs" / "dscpp-s0" / "run.json"
