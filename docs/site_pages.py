@@ -45,7 +45,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def _pages(nav: Any) -> Iterator[str]:
-    """The file names in the navigation, which is nested."""
+    """Yield the file names in the navigation, which is nested."""
     if isinstance(nav, str):
         yield nav
     else:
@@ -54,7 +54,7 @@ def _pages(nav: Any) -> Iterator[str]:
 
 
 def commands() -> str:
-    """The help of every command as its parser gives it, in Markdown."""
+    """Return the help of every command from its parser, in Markdown."""
     os.environ["COLUMNS"] = "84"
     parser = cli._parser()
     (subcommands,) = (
