@@ -665,7 +665,7 @@ def test_summary_in_the_readme(results, tmp_path):
         if line.startswith("- ") and "`" in line
     )
     # The proper NLL is the same for both here: what held by the published one fails.
-    other = named["Another verdict by the proper NLL and Brier"]
+    other = named["Different verdict by the NLL and Brier score of both terms"]
     assert "`3.1-nll-gamma-2`" in other
     # Each claim that fails is there with its reason, and no other.
     with (results / "claims.csv").open(newline="") as file:
@@ -679,7 +679,7 @@ def test_summary_in_the_readme(results, tmp_path):
             f"  - `{row['id']}` (2 seeds): {row['why'].split('; not run:')[0]}"
         )
     assert not any("`3.1-nll-gamma-2`" in line for line in listed)
-    said = named["Not borne out by the paper's own printed means and errors"]
+    said = named["Not supported by the paper's own printed means and errors"]
     assert "`3.2.1-focal-lowest-dice`" in said and "`3.1-brier-lowest`" not in said
     # How many may be false: of each fact that was tested, and of no other.
     with (results / "claims.csv").open(newline="") as file:

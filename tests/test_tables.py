@@ -183,7 +183,7 @@ def test_cases_without_the_class_are_counted(results):
         found = {r["loss"]: (r["n"], r["n_with_class"]) for r in rows
                  if r["metric"] == "dice" and r["n"]}  # fmt: skip
         assert found == {"DSC": ("3", "2"), "CE": ("2", "2")}
-    assert "Only 2 of 4 test images have vessel in truth:" in page.markdown()
+    assert "Only 2 of 4 test images have vessel in the label map." in page.markdown()
     missing = one(rows, loss="Focal", metric="dice")
     assert (missing["verdict"], missing["n_with_class"]) == ("not run", "")
 
