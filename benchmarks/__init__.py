@@ -1,1 +1,1 @@
-"""Ours against peers: `make bench-losses`, `make bench-evaluation`."""
+"""Compare our time and memory with others': `make bench`."""

@@ -1,10 +1,10 @@
-"""How often the 95 % intervals of the tables hold the true mean, by simulation.
+"""Simulate how often the 95 % intervals of the tables contain the true mean.
 
-Values of n images are drawn from a population whose mean is known, the interval is made
-as the tables make it (`statistics.bootstrap`, 10,000 resamples, BCa), and what is
-counted is how often it holds that mean. Populations are normal, lognormal as NLL is
-skewed, and the per-image values of committed runs, drawn with replacement; for
-differences of two losses on the same images, pairs are drawn. The last rows add seeds:
+Values of n images are drawn from a population with a known mean. The interval is
+computed as in the tables (`statistics.bootstrap`, 10,000 resamples, BCa), and we count
+how often it contains that mean. Populations are normal, lognormal (skewed like NLL),
+and the per-image values of committed runs, drawn with replacement; for differences of
+two losses on the same images, pairs are drawn. The last rows add seeds:
 `estimates.estimate` with three of them. `make bench-coverage` writes `coverage.csv` and
 the table in README.md.
 """
@@ -38,7 +38,7 @@ SIZES = (20, 41, 134)
 """Test images of DRIVE, KiTS19 and 2018DSB."""
 
 REPLICATIONS = 2000
-MEASURED = Path("dsb2018/reduced/runs")  # 133 test images: the most there are
+MEASURED = Path("dsb2018/reduced/runs")  # 133 test images, the most of all runs
 LOSSES = {"CE": "ce-s0", "DSC": "dsc-s0", "DSC++": "dscpp-s0"}
 N_SEEDS = 3
 
@@ -47,17 +47,17 @@ Draw = Callable[[np.random.Generator, int], _Floats]
 
 
 def read(run: str, metric: str) -> _Floats:
-    """Per-image values of a committed run, (images,), in the order of the file."""
+    """Return per-image values of a committed run, (images,), in file order."""
     cases = pd.read_csv(RESULTS / MEASURED / run / "cases.csv")
     return cases.query("split == 'test' and region == 'image'")[metric].to_numpy()
 
 
 def with_seeds(seed_deviation: float) -> tuple[Draw, float]:
-    """Three trainings: images, trainings and their joint noise are normal.
+    """Draw three trainings with normal noise of images, trainings and the rest.
 
     Args:
-        seed_deviation: standard deviation of the trainings' own means, where that over
-            images is 1 and that of what is left 0.3.
+        seed_deviation: standard deviation of the trainings' own means; that over images
+            is 1 and that of the rest 0.3.
     """
 
     def draw(random: np.random.Generator, n: int) -> _Floats:
@@ -69,7 +69,7 @@ def with_seeds(seed_deviation: float) -> tuple[Draw, float]:
 
 
 def populations() -> dict[tuple[str, str], tuple[Draw, float]]:
-    """What is drawn from and its mean, by kind of interval and name."""
+    """Return the populations and their means, by kind of interval and name."""
     draws: dict[tuple[str, str], tuple[Draw, float]] = {
         ("mean", "normal"): (lambda random, n: random.normal(size=n), 0.0)
     }
@@ -96,14 +96,14 @@ def _lognormal(sigma: float, random: np.random.Generator, n: int) -> _Floats:
 
 
 def measured(values: _Floats) -> tuple[Draw, float]:
-    """The images of a run as the population."""
+    """Return the images of a run as the population."""
     return lambda random, n: random.choice(values, size=n), float(values.mean())
 
 
 def simulate(
     key: tuple[str, str], n: int, replications: int = REPLICATIONS
 ) -> dict[str, Any]:
-    """Count how often the interval holds the mean.
+    """Count how often the interval contains the mean.
 
     Args:
         key: of `populations`.
@@ -119,7 +119,7 @@ def simulate(
     bounds = np.array(
         [interval(draw(random, n), seed) for seed in range(replications)], dtype=float
     )
-    # An interval of width 0 about 0 would come down to the last bits.
+    # An interval of width 0 around 0 would depend on the last bits.
     slack = 1e-12
     below = float(np.mean(bounds[:, 1] < mean - slack))
     above = float(np.mean(bounds[:, 0] > mean + slack))
@@ -139,12 +139,12 @@ def simulate(
 
 
 def interval(values: _Floats, seed: int) -> tuple[float, float]:
-    """The interval of the tables: of one value an image, or of (seeds, images).
+    """Return the interval of the tables: of one value per image, or of (seeds, images).
 
     Args:
         values: (n,) or (seeds, n).
-        seed: of the bootstrap; the tables always take 0, but draws of different
-            replications have to be independent.
+        seed: of the bootstrap; the tables always use 0, but replications must be
+            independent.
     """
     if values.ndim == 1:
         bootstrapped = statistics.bootstrap(values, seed=seed)
@@ -154,7 +154,7 @@ def interval(values: _Floats, seed: int) -> tuple[float, float]:
 
 
 def table(rows: pd.DataFrame) -> str:
-    """The coverage of each population by number of images, as a Markdown table.
+    """Lay out the coverage of each population by number of images, in Markdown.
 
     Args:
         rows: of `coverage.csv`.

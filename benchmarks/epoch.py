@@ -1,9 +1,9 @@
-"""What goes on around the steps of a training: time and memory.
+"""Measure time and memory of a training beyond its steps.
 
 A training as `dscpp train` does it, on as many phantoms as DRIVE has images. After some
-epochs the steps of one are taken alone, on a batch that lies ready on the device: what
-an epoch takes beyond them is drawing samples beside them, waiting for samples, and all
-that goes on around. `python -m benchmarks.epoch`.
+epochs the steps of one epoch are run alone, on a batch that is already on the device.
+An epoch takes longer than these steps because it draws samples, waits for samples and
+does other work around the steps. Run `python -m benchmarks.epoch`.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from pipelines.training.task import Task
 
 # DRIVE's split: 16 images to train on, 4 to validate with, 20 to test.
 COUNTS = {"training": 16, "validation": 4, "test": 20}
-# Targets: over pure steps; peak memory after the last epoch over an early one, of some
-# 900 MB: one sample of 128x128 left behind an epoch adds 3 to 4 %, as tried.
+# Targets: time of an epoch over its steps; peak memory after the last epoch over that
+# after an early one (some 900 MB; leaking one 128x128 sample an epoch adds 3 to 4 %).
 OVER_STEPS, GROWTH = 1.05, 1.02
-# The first compiles and is not counted. JAX takes three times as long on a CPU.
+# The first compiles and is not counted. JAX is three times slower on a CPU.
 EPOCHS = 13 if keras.backend.backend() == "jax" else 49
-# Epochs between two looks at the steps alone. Training would seem to stand still else:
-# its state is written when some seconds have passed.
+# Epochs between two timings of the steps alone. Several, since the training state is
+# written only every few seconds.
 BLOCK = 4
 PRESETS = {"reduced": (256, 256), "paper": (512, 512)}
 _Take = Callable[[Batches, int], Any]
@@ -48,9 +48,9 @@ class _Clock(keras.callbacks.Callback):
     """Times blocks of epochs and the wait for their samples; in between, steps alone.
 
     Attributes:
-        epochs: seconds of an epoch, a value a block.
-        waits: seconds of it in which a sample was asked for and not ready.
-        steps: seconds of its steps alone.
+        epochs: seconds per epoch, one value for each block.
+        waits: seconds per epoch spent waiting for samples.
+        steps: seconds per epoch of the steps alone.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class _Clock(keras.callbacks.Callback):
         self._item: Any = None
 
     def watched(self, take: _Take) -> _Take:
-        """A way to take samples of which it is known how long it waits."""
+        """Wrap a function that takes samples, and record how long it waits."""
 
         def taken(batches: Batches, index: int) -> Any:
             start = time.perf_counter()
@@ -74,7 +74,7 @@ class _Clock(keras.callbacks.Callback):
         return taken
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Note the time of a block, take its steps alone, and start anew."""
+        """Record the time of a block, time its steps alone, and start again."""
         if epoch % BLOCK:
             return
         if epoch:
@@ -84,7 +84,7 @@ class _Clock(keras.callbacks.Callback):
         self._start, self._waited = time.perf_counter(), 0.0
 
     def _steps_alone(self) -> float:
-        # On the device already: bringing it there is the epoch's.
+        # Already on the device: the transfer counts for the epoch.
         item = [keras.ops.convert_to_tensor(x) for x in self._item]
         for _ in range(2):  # the first time compiles, or fills caches
             start = time.perf_counter()
@@ -96,14 +96,14 @@ class _Clock(keras.callbacks.Callback):
 
 
 class _Peaks(keras.callbacks.Callback):
-    """Notes the process's peak memory after each epoch, MB."""
+    """Records the peak memory of the process after each epoch, MB."""
 
     def __init__(self) -> None:
         super().__init__()
         self.after: list[float] = []
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Note it."""
+        """Record the peak memory."""
         self.after.append(provenance.peak_memory_mb())
 
 
@@ -147,11 +147,11 @@ def epochs_beside_steps(
     Args:
         preset: "reduced" (256x256, 16 filters) or "paper" (512x512, 32 filters).
         epochs: one more than are counted.
-        size: of the network's input, pixels by axis; () for the preset's.
-        **overrides: of the preset's values.
+        size: input size of the network, pixels by axis; () for the preset's.
+        **overrides: overrides of the preset's values.
 
     Returns:
-        Rows of the epoch, beside its steps, and of its waiting for samples.
+        Rows of an epoch compared with its steps, and of its wait for samples.
     """
     size = size or PRESETS[preset]
     clock = _Clock()
@@ -176,14 +176,14 @@ def epochs_beside_steps(
 def memory_over_epochs(
     size: int = 128, epochs: int = 200, early: int = 100, **overrides: Any
 ) -> timing.Row:
-    """Train a small network for long, and look at the memory.
+    """Train a small network for many epochs, and record the memory.
 
     Args:
-        size: of the images, pixels by side.
-        epochs: how long.
-        early: the epoch after which nothing should be added: what is asked for once,
-            such as by threads of the backend, has been by then.
-        **overrides: of the preset's values.
+        size: size of the images, pixels by side.
+        epochs: number of epochs.
+        early: the epoch after which memory should not grow; allocations that happen
+            once, such as by threads of the backend, are done by then.
+        **overrides: overrides of the preset's values.
     """
     peaks = _Peaks()
     _train("reduced", (size, size), epochs, {"filters": 4, **overrides}, peaks)
@@ -200,11 +200,11 @@ def memory_over_epochs(
 
 
 def main() -> None:
-    """Measure, print it and write it to the CSV file."""
+    """Measure, print and write the rows to the CSV file."""
     parser = timing.parser(__doc__)
     parser.add_argument("--preset", choices=PRESETS, default="reduced")
     arguments = parser.parse_args()
-    # First, since a peak is that of the process.
+    # First, since the peak is that of the whole process.
     rows = [memory_over_epochs(), *epochs_beside_steps(arguments.preset)]
     timing.record(rows, arguments.output)
 

@@ -1,9 +1,9 @@
-"""What it costs to measure a volume: our way beside the released notebooks'.
+"""Measure the cost of evaluating a volume: ours and the released notebooks' way.
 
-Volumes of KiTS19's sizes are simulated from a seed: their sizes decide, not what they
-show. Every draw is a process of its own, so that its peak is its own. One runs at a
-time, ours and the notebooks' in turn. `make bench-evaluation`; the notebooks' way takes
-8 GB of memory.
+Volumes of KiTS19's sizes are simulated from a seed, since only their sizes matter here.
+Every draw is a process of its own, to measure its own peak memory. One runs at a time,
+ours and the notebooks' in turn. Run `make bench-evaluation`; the notebooks' way takes 8
+GB of memory.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Work = Callable[[], object]
 LONG, LONGEST = (611, 512, 512), (1059, 512, 512)
 SPACING_MM = (0.5, 0.919921875, 0.919921875)
 CASE = "case_00000"
-# Wanted: of the notebooks' way at most, and of the longest case.
+# Targets: share of the notebooks' cost at most; memory of the longest case.
 TARGETS, MOST_MB = {"time": 1 / 10, "peak memory": 1 / 3}, 4000
 PACKAGES = ("numpy", "scipy", "miscnn", "scikit-image")
 
@@ -38,11 +38,11 @@ PACKAGES = ("numpy", "scipy", "miscnn", "scikit-image")
 def simulate(folder: Path, shape: tuple[int, ...]) -> None:
     """Write a case in KiTS19's layout, and a run that has predicted it.
 
-    Two ellipsoids with a sphere in each, noise around and in them.
+    The case has two ellipsoids with a sphere in each, with noise around and in them.
 
     Args:
-        folder: gets `data/<case>/` and `run/probabilities/<case>.npy`.
-        shape: of the volume.
+        folder: receives `data/<case>/` and `run/probabilities/<case>.npy`.
+        shape: shape of the volume.
     """
     from data_io.prepare import native_grid
 
@@ -78,7 +78,7 @@ def simulate(folder: Path, shape: tuple[int, ...]) -> None:
 
 
 def _label(shape: tuple[int, ...]) -> np.ndarray:
-    """Two kidneys, each with a tumour; uint8."""
+    """Draw two kidneys, each with a tumour; uint8."""
     label = np.zeros(shape, np.uint8)
     z, y, x = np.ogrid[tuple(slice(-1, 1, size * 1j) for size in shape)]
     for side in (-0.5, 0.5):
@@ -89,7 +89,7 @@ def _label(shape: tuple[int, ...]) -> np.ndarray:
     return label
 
 
-# Each of these imports what it needs beside KiTS19's reading, and gives the work.
+# Each of these imports what it needs and returns the work.
 
 
 def evaluation(folder: Path) -> Work:
@@ -105,7 +105,7 @@ def evaluation(folder: Path) -> Work:
 def notebooks_evaluation(folder: Path) -> Work:
     """Measure the case as the released notebooks do: all of it at once.
 
-    The softmax goes through MIScnn's resampling whole, the label map is read as
+    The softmax goes through MIScnn's resampling as a whole, the label map is read as
     float64, and each measure is an expression over whole arrays (protocol: metrics).
     """
     from data_io.prepare.miscnn_compat import Resampling, Sample
@@ -144,15 +144,15 @@ def _notebooks_measures(
 
 
 def measure(prepare: Callable[[Path], Work], folder: Path) -> dict[str, float]:
-    """Do one thing in this process.
+    """Run one piece of work in this process.
 
     Args:
-        prepare: gives the work to do.
-        folder: that `simulate` filled.
+        prepare: returns the work to do.
+        folder: the folder that `simulate` filled.
 
     Returns:
-        Seconds by the clock and of the processor, all threads together, without what
-        was imported before; the process's peak memory, MB (1e6 bytes).
+        Seconds of wall time and of processor time, all threads together, without
+        imports; the peak memory of the process, MB (1e6 bytes).
     """
     work = prepare(folder)
     start, busy = time.perf_counter(), time.process_time()
@@ -165,7 +165,7 @@ def measure(prepare: Callable[[Path], Work], folder: Path) -> dict[str, float]:
 
 
 def alone(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function gives, called in a process of its own."""
+    """Call a function in a process of its own, and return its result."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(function, *arguments).result()
 
@@ -174,10 +174,10 @@ def beside_notebooks(draws: int = 3) -> list[timing.Row]:
     """Measure both ways in turn, in processes of their own.
 
     Args:
-        draws: of each.
+        draws: number of draws of each.
 
     Returns:
-        By the clock; of the processor; peak memory.
+        Rows of wall time, of processor time, and of peak memory.
     """
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -204,7 +204,7 @@ def beside_notebooks(draws: int = 3) -> list[timing.Row]:
 
 
 def longest_case() -> timing.Row:
-    """Measure ours on a case as long as KiTS19's longest: its peak memory."""
+    """Measure our peak memory on a case as long as KiTS19's longest."""
     with tempfile.TemporaryDirectory() as temporary:
         alone(simulate, Path(temporary), LONGEST)
         cost = alone(measure, evaluation, Path(temporary))
@@ -222,7 +222,7 @@ def longest_case() -> timing.Row:
 
 
 def main() -> None:
-    """Measure all, print it and write it to the CSV file."""
+    """Measure, print and write the rows to the CSV file."""
     arguments = timing.parser(__doc__).parse_args()
     timing.record(beside_notebooks(), arguments.output)
     timing.record([longest_case()], arguments.output)

@@ -1,11 +1,10 @@
-"""How cost grows with cases and with runs: processor time and peak memory.
+"""Measure how cost grows with cases and with runs: processor time, peak memory.
 
-Phantoms of 32 x 32 are drawn, 200, 2,000 and 20,000; and committed runs are copied to
-other seeds: 10, 100 and 1,000. Each part is done once in a process of its own:
-processor time with its children's and what it imports, and peak memory. Each row is
-written when it is measured.
+Phantoms of 32 x 32 are drawn: 200, 2,000 and 20,000. Committed runs are copied to other
+seeds: 10, 100 and 1,000. Each part runs once in a process of its own. Processor time
+includes child processes and imports. Each row is written as soon as it is measured.
 `python -m benchmarks.growth` writes `growth.csv` and `growth.png`; `--most 2000` leaves
-the largest out.
+the largest number out.
 """
 
 from __future__ import annotations
@@ -43,11 +42,12 @@ Work = Callable[[], object]
 
 
 def simulate(folder: Path, number: int) -> None:
-    """Draw phantoms, and a run that says their true probabilities.
+    """Draw phantoms, and a run that predicted their true probabilities.
 
     Args:
-        folder: gets `data` and `run`.
-        number: of cases, a tenth of them for validation and four tenths for the test.
+        folder: receives `data` and `run`.
+        number: number of cases, a tenth of them for validation and four tenths for the
+            test.
     """
     validation, test = number // 10, 4 * number // 10
     counts = phantom.Settings(number - validation - test, validation, test, size=32)
@@ -97,38 +97,38 @@ def _command(*typed: object) -> Work:
     return work
 
 
-# Each imports what it needs, and gives the work.
+# Each imports what it needs and returns the work.
 
 
 def verify(folder: Path) -> Work:
-    """`dscpp verify` of data that were not verified before."""
+    """Run `dscpp verify` on data that were not verified before."""
     options = ("--data", folder / "data", "--work", folder / "fresh")
     return _command("verify", "--dataset", "phantom", *options)
 
 
 def preparation(folder: Path) -> Work:
-    """What a first training does until its first epoch: verify, prepare all samples."""
+    """Do what a first training does before its first epoch: verify and prepare."""
     return lambda: stages._prepare(_task(), folder / "data", folder / "work")
 
 
 def start(folder: Path) -> Work:
-    """The same where all of it is remembered, as each training after the first does."""
+    """Do the same with all results cached, as each later training does."""
     return preparation(folder)
 
 
 def evaluation(folder: Path) -> Work:
-    """`dscpp evaluate` of the validation and test cases."""
+    """Run `dscpp evaluate` on the validation and test cases."""
     options = ("--data", folder / "data", "--work", folder / "work")
     return _command("evaluate", "--run", folder / "run", *options)
 
 
 def tables(folder: Path) -> Work:
-    """`dscpp tables` of one run."""
+    """Run `dscpp tables` on one run."""
     return _command("tables", folder / "run", "--output", folder / "tables")
 
 
 def tables_of_runs(folder: Path) -> Work:
-    """`dscpp tables` of all runs."""
+    """Run `dscpp tables` on all runs."""
     return _command("tables", "--results", folder)
 
 
@@ -142,11 +142,11 @@ OF_CASES = {
 
 
 def measure(prepare: Callable[[Path], Work], folder: Path) -> tuple[float, float]:
-    """Do one part in this process.
+    """Run one part in this process.
 
     Returns:
-        Seconds of the processor, children included; peak memory in MB, of this process
-        or of the largest child.
+        Processor seconds, children included; peak memory in MB, of this process or of
+        the largest child.
     """
     work = prepare(folder)
     begin = sum(os.times()[:4])
@@ -165,7 +165,7 @@ def grow(
     parts: Mapping[str, Callable[[Path], Work]],
     kind: str,
 ) -> Iterator[dict[str, Any]]:
-    """Rows of all parts for one number of cases or runs, a process each."""
+    """Yield rows of all parts for one number of cases or runs, a process for each."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary).resolve()
         alone(make, folder, number)
@@ -177,7 +177,7 @@ def grow(
 
 
 def draw(rows: pd.DataFrame, stem: Path) -> None:
-    """Draw seconds and MB over numbers, a line a part."""
+    """Draw seconds and MB over numbers, with a line for each part."""
     title = "Processor time and peak memory, imports included"
     with style.drawing():
         figure = style.sheet((style.width(), 3.0), title, legend=True)

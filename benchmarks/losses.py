@@ -1,7 +1,7 @@
-"""What the losses cost: of a training step, and beside MONAI's.
+"""Measure the cost of the losses: within a training step, and beside MONAI's.
 
-`make bench-losses` runs all parts, each in the environment that it needs:
-`python -m benchmarks.losses step`, `peers` (Keras' losses) and `port` (PyTorch's).
+`make bench-losses` runs all parts, each in the environment that it needs: `python -m
+benchmarks.losses step`, `peers` (Keras' losses) and `port` (PyTorch's).
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from benchmarks import timing
 from pipelines.training import fit
 from pipelines.training.protocol import Protocol
 
-# Of a training step, at most; and draws of each.
+# Target: largest share of a training step; number of draws.
 SHARE, DRAWS = 0.05, 21
 IMAGE, CLASSES, FILTERS = (1, 256, 256), 2, 32
 # (N, C, *spatial): an image of DRIVE and a patch of KiTS19.
 SHAPES = ((1, 2, 512, 512), (1, 3, 80, 160, 160))
 DICE, TVERSKY = ("DSC", "DSC++"), ("Tversky", "Tversky++")
-# Of the port: two volumes and two images, and DSC++ beside DiceLoss at most.
+# For the port: two volumes and two images; target of DSC++ over DiceLoss.
 PORT_SHAPES = ((2, 3, 96, 96, 96), (2, 2, 512, 512))
 PORT_TARGET = 1.2
-# Losses that are compiled too, and the seconds that one may take for it.
+# Losses that are also compiled, and the longest time for that in seconds.
 COMPILED, COMPILE_LIMIT = DICE, 180
 EAGER = ("eager", "eager, one-hot", "eager, regions")
 
@@ -47,18 +47,18 @@ def labels_and_logits(
 def value_and_gradient(
     loss: Callable[[Any, Any], Any], y_true: np.ndarray, y_pred: np.ndarray
 ) -> Callable[[], object]:
-    """A function that computes a loss and its gradient for `y_pred`.
+    """Return a function that computes a loss and its gradient for `y_pred`.
 
-    Compiled as Keras compiles a training step: a graph on TensorFlow, XLA on JAX,
+    It is compiled as Keras compiles a training step: a graph on TensorFlow, XLA on JAX,
     nothing on PyTorch.
 
     Args:
-        loss: from labels and predictions to one number.
+        loss: takes labels and predictions, returns one number.
         y_true: labels.
         y_pred: predictions.
 
     Returns:
-        A function without arguments that returns both, computed anew each time.
+        A function without arguments that computes and returns both at each call.
     """
     y_true, y_pred = map(keras.ops.convert_to_tensor, (y_true, y_pred))
     backend = keras.backend.backend()
@@ -112,10 +112,10 @@ def in_a_step(
     The step is that of the study's network with DSC++: float32, batch 1, SGD.
 
     Args:
-        draws: timed calls of each.
+        draws: number of timed calls of each.
         image: shape of the images, (N, rows, columns).
-        filters: of the network's first level.
-        **overrides: of the protocol's values.
+        filters: filters of the network's first level.
+        **overrides: overrides of the protocol's values.
     """
     values = Protocol(image[1:], filters, **overrides)
     model = fit.build(values, 3, CLASSES)
@@ -126,7 +126,7 @@ def in_a_step(
     images = np.random.default_rng(1).normal(size=(*image, 3)).astype("float32")
     functions: dict[str, Callable[[], object]] = {
         "step": partial(model.train_on_batch, images, y_true),
-        # The first loss after the step finds cold caches: it is called, not counted.
+        # The first loss after the step has cold caches: it is called, not counted.
         "first": value_and_gradient(losses.by_name("DSC++"), y_true, y_pred),
     }
     for name in losses.names():
@@ -142,10 +142,10 @@ def in_a_step(
 
 
 def against_monai(draws: int = DRAWS) -> list[timing.Row]:
-    """Time DSC, DSC++, Tversky and Tversky++ beside what MONAI has for them.
+    """Time DSC, DSC++, Tversky and Tversky++ beside MONAI's counterparts.
 
-    Classes are on axis 1. Once both get probabilities and one-hot labels: the losses
-    alone. Once both get logits and class indices: all that a training asks of them.
+    Classes are on axis 1. First both get probabilities and one-hot labels: the losses
+    alone. Then both get logits and class indices: the whole work of a training.
     """
     return [
         row
@@ -193,18 +193,18 @@ def port_against_monai(
     names: Sequence[str] | None = None,
     compiled: Sequence[str] = COMPILED,
 ) -> list[timing.Row]:
-    """Time the port's losses, and weigh their memory, beside those of MONAI.
+    """Measure time and memory of the port's losses beside those of MONAI.
 
-    From logits and class indices, DSC and DSC++ from one-hot labels and of regions that
-    overlap (a sigmoid) too, value and gradient; on the CPU, in processor time, and on
-    the GPU where there is one. A loss of cross entropy stands beside DiceCELoss,
-    Tversky beside TverskyLoss, DSC beside DiceLoss.
+    From logits and class indices; DSC and DSC++ also from one-hot labels and from
+    overlapping regions (one sigmoid each). Value and gradient; on the CPU in processor
+    time, and on the GPU where there is one. A loss with cross entropy is compared with
+    DiceCELoss, Tversky with TverskyLoss, DSC with DiceLoss.
 
     Args:
-        draws: timed calls of each.
+        draws: number of timed calls of each.
         names: losses to time; None for all fourteen.
-        compiled: losses to time compiled as well. What takes more than `COMPILE_LIMIT`
-            seconds to compile is said, and has no row.
+        compiled: losses to time compiled as well. One that takes more than
+            `COMPILE_LIMIT` seconds to compile is reported, and has no row.
     """
     import torch
 
@@ -224,7 +224,7 @@ def port_against_monai(
 def _port_beside(
     device: str, shape: tuple[int, ...], mode: str, draws: int, names: Any
 ) -> list[timing.Row]:
-    """Rows of time and of peak memory of one device, shape and mode."""
+    """Return rows of time and of peak memory for one device, shape and mode."""
     import dscpp_torch
     import monai
     import torch
@@ -239,14 +239,14 @@ def _port_beside(
         selected = [name for name in selected if name in DICE]
         y_true = functional.one_hot(y_true[:, 0], shape[1]).movedim(-1, 1)
         raw = {"softmax": True}
-        if mode.endswith("regions"):  # each holds the one before it
+        if mode.endswith("regions"):  # each contains the one before it
             y_true, raw = y_true.cumsum(1), {"sigmoid": True}
         y_true = y_true.float().contiguous()
     peers = {_nearest(name) for name in selected}
     modules = {name: getattr(monai.losses, name)(**raw) for name in sorted(peers)}
     modules |= {name: dscpp_torch.by_name(name, **raw) for name in selected}
     if mode == "compiled":
-        # All are one function to the compiler, which gives up after eight forms of it.
+        # The compiler sees one function, and gives up after eight forms of it.
         torch._dynamo.config.recompile_limit = max(8, 2 * len(modules))
         modules = {name: torch.compile(module) for name, module in modules.items()}
     steps = {name: _step(module, y_true, y_pred) for name, module in modules.items()}
@@ -286,18 +286,18 @@ def _port_row(
 
 
 def _nearest(name: str) -> str:
-    """The loss of MONAI that stands nearest, of the three that are timed."""
+    """Return the most similar loss of MONAI, of the three that are timed."""
     if "Tversky" in name:
         return "TverskyLoss"
     return "DiceLoss" if name in DICE else "DiceCELoss"
 
 
 class _TooSlow(BaseException):
-    """No Exception, which the compiler would catch."""
+    """Ends a compilation; not an Exception, which the compiler would catch."""
 
 
 def _compiles(name: str, step: Callable[[], object]) -> bool:
-    """Whether the first call of a step ends within `COMPILE_LIMIT` seconds."""
+    """Return whether the first call of a step ends within `COMPILE_LIMIT` seconds."""
 
     def stop(*_: object) -> None:
         raise _TooSlow
@@ -316,7 +316,7 @@ def _compiles(name: str, step: Callable[[], object]) -> bool:
 
 
 def _step(loss: Any, y_true: Any, y_pred: Any) -> Callable[[], object]:
-    """A function that computes value and gradient, and waits for the device."""
+    """Return a function that computes value and gradient, and waits for the device."""
     import torch
 
     def step() -> object:
@@ -330,7 +330,7 @@ def _step(loss: Any, y_true: Any, y_pred: Any) -> Callable[[], object]:
 
 
 def _peak_megabytes(step: Callable[[], object], device: str) -> np.ndarray:
-    """Most memory held at once by what a step allocates, in 1e6 bytes, (1,)."""
+    """Return the peak of memory that a step allocates, in 1e6 bytes, (1,)."""
     import torch
 
     if device == "cuda":

@@ -1,6 +1,6 @@
-"""The tables of README.md: what is wanted, what was measured, what survives.
+"""Write the tables of README.md: targets, measurements, soak and damage.
 
-`python -m benchmarks.page` writes it; `make bench` does so at its end.
+`python -m benchmarks.page` writes them; `make bench` does so at its end.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ HEADER = ("what", "backend", "input", "ours", "beside", "of", "ratio", "wanted",
 
 
 def table(rows: Sequence[timing.Row]) -> str:
-    """Write rows that have a target as a Markdown table; losses as their largest share.
+    """Lay out rows with a target as a Markdown table; of losses only the slowest.
 
     Args:
-        rows: of `results.csv`.
+        rows: rows of `results.csv`.
     """
     wanted = [row for row in rows if row.target and row.part != "losses"]
     wanted += _largest([row for row in rows if row.target and row.part == "losses"])
     wanted.sort(key=lambda row: ORDER.index(row.part))
-    # A mark for each machine and device, for that of most rows none.
+    # A mark for each machine and device; none for that of most rows.
     places = Counter(map(_machine, wanted)).most_common()
     marks = {machine: r"\*" * number for number, (machine, _) in enumerate(places)}
     machines = "; ".join(f"{mark} {machine}".strip() for machine, mark in marks.items())
@@ -49,7 +49,7 @@ def _machine(row: timing.Row) -> str:
 
 
 def _largest(rows: Sequence[timing.Row]) -> list[timing.Row]:
-    """Of each backend's losses on a device that of the largest share of a step."""
+    """Return, by backend and device, the loss with the largest share of a step."""
     by_share = sorted(rows, key=lambda row: float(row.ratio))
     by_device = {(row.backend, row.device): row for row in by_share}
     return sorted(by_device.values(), key=lambda row: row.key)
@@ -68,7 +68,7 @@ def _cells(row: timing.Row, mark: str) -> list[str]:
 
 
 def growth(rows: pd.DataFrame) -> str:
-    """Lay out `growth.csv`: seconds and MB of each part, a column a number."""
+    """Lay out `growth.csv`: seconds and MB of each part, a column for each number."""
     lines = []
     for (part, kind), points in rows.groupby(["part", "of"], sort=False):
         cells = [
@@ -85,7 +85,7 @@ _GROWN = ["number", "seconds", "peak_mb"]
 
 
 def soak(rows: pd.DataFrame) -> str:
-    """Lay out `soak.csv`: a line a stage."""
+    """Lay out `soak.csv`, with a line for each stage."""
     lines = []
     for stage, kills in rows.groupby("stage", sort=False):
         full = kills["disk"] == "full"

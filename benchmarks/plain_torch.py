@@ -1,7 +1,7 @@
-"""The study's network and its training as one would write them in PyTorch alone.
+"""The study's network and training in plain PyTorch.
 
-What ours on Keras is measured against: (N, C, *spatial), PyTorch's own layers, loss and
-optimiser, nothing of this project.
+Our Keras version is measured against it: (N, C, *spatial), PyTorch's own layers, loss
+and optimiser, no code of this project.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from torch import nn
 class PlainUNet(nn.Module):
     """MIScnn's standard U-Net with instance normalisation.
 
-    Its parameters come in the order in which Keras has ours.
+    Its parameters are in Keras' order.
 
     Args:
         rank: 2 for images, 3 for volumes.
-        channels: of the images.
-        classes: of the probabilities.
+        channels: channels of the images.
+        classes: classes of the probabilities.
         filters: feature maps of the first level.
         depth: number of poolings.
     """
@@ -46,7 +46,7 @@ class PlainUNet(nn.Module):
         self.logits = getattr(nn, f"Conv{rank}d")(filters, classes, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Give probabilities (N, classes, *spatial) of images (N, C, *spatial)."""
+        """Return probabilities (N, classes, *spatial) of images (N, C, *spatial)."""
         skips = []
         for block in self.down[:-1]:
             skips.append(block(x))
@@ -57,7 +57,7 @@ class PlainUNet(nn.Module):
         return torch.softmax(self.logits(x), dim=1)
 
     def take(self, weights: list[np.ndarray]) -> None:
-        """Copy the weights of ours, in Keras' order and with kernels turned."""
+        """Copy the weights of our network: in Keras' order, with kernels transposed."""
         with torch.no_grad():
             for parameter, value in zip(self.parameters(), weights, strict=True):
                 kernel = value.ndim > 1
@@ -81,7 +81,7 @@ def _two_convolutions(rank: int, before: int, after: int) -> nn.Sequential:
 
 
 def dice_plus_plus(y_true: torch.Tensor, y_pred: torch.Tensor) -> torch.Tensor:
-    """DSC++ with exponent 2, the mean over images and classes; (N, C, *spatial)."""
+    """Compute DSC++ with exponent 2, mean over images and classes; (N, C, *spatial)."""
     y_pred = y_pred.clamp(1e-7, 1 - 1e-7)
     spatial = tuple(range(2, y_pred.ndim))
     hit = (y_true * y_pred).sum(spatial)
@@ -97,11 +97,13 @@ def training_step(
     learning_rate: float,
     momentum: float,
 ) -> Callable[[], float]:
-    """A function that takes a step of SGD with Nesterov momentum and gives its loss.
+    """Return a function that takes a step of SGD with Nesterov momentum.
+
+    The function returns the loss.
 
     Args:
-        network: what is trained; it is moved to the GPU where there is one.
-        image: (N, C, *spatial), handed over anew at each step, as in a training.
+        network: the network to train; it is moved to the GPU where there is one.
+        image: (N, C, *spatial), copied to the device at each step, as in a training.
         label: one-hot, (N, classes, *spatial).
         learning_rate: of the optimiser.
         momentum: of the optimiser.

@@ -1,10 +1,10 @@
-"""Samples of a training beside those of MIScnn's generator, on one core.
+"""Time training samples beside those of MIScnn's generator, on one core.
 
-Images and volumes are simulated from a seed: their sizes decide, not what they show.
-Both start from the same prepared samples: MIScnn from the files that it keeps of them
-(`prepare_subfunctions`, as the released notebooks do), ours from the cache. Each draw
-gives both the same random numbers, so both warp the same samples.
-`python -m benchmarks.samples`; it needs 1 GB of disk for a while.
+Images and volumes are simulated from a seed, since only their sizes matter here. Both
+start from the same prepared samples: MIScnn from its own files (`prepare_subfunctions`,
+as in the released notebooks), ours from the cache. Each draw gives both the same random
+numbers, so both warp the same samples. Run `python -m benchmarks.samples`; it needs 1
+GB of disk while it runs.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ CASES = 4
 IMAGES = (512, 512), (512, 512), 3, 2
 VOLUMES = (128, 248, 248), (80, 160, 160), 1, 3
 DRAWS = {2: 200, 3: 100}
-# At most this part of MIScnn's time, by axes and augmentation.
+# Targets: largest share of MIScnn's time, by axes and augmentation.
 TARGETS = {(2, True): 1 / 2, (3, True): 1 / 2, (3, False): 1 / 20}
 
 
 class Noise(Dataset):
-    """Arrays that MIScnn's interface reads as they are."""
+    """Arrays of noise that MIScnn's interface can read."""
 
     def __init__(self, shape: tuple[int, ...], channels: int, classes: int) -> None:
         self.RECORD = dataclasses.replace(
@@ -51,20 +51,20 @@ class Noise(Dataset):
         )
 
     def cases(self, root: Path) -> tuple[str, ...]:
-        """Returns the names before `-image.npy`."""
+        """Return the names before `-image.npy`."""
         return tuple(sorted(p.name[:-10] for p in root.glob("*-image.npy")))
 
     def roles(self, root: Path, case: str) -> dict[str, Path]:
-        """Returns the two arrays of a case."""
+        """Return the two arrays of a case."""
         image, label = (root / f"{case}-{kind}.npy" for kind in ("image", "label"))
         return {"image": image, "observer1": label}
 
     def image(self, root: Path, case: str) -> np.ndarray:
-        """Returns an image as it was written."""
+        """Return an image as it was written."""
         return np.load(self.roles(root, case)["image"])
 
     def references(self, root: Path, case: str) -> dict[str, np.ndarray]:
-        """Returns the label as it was written, without the axis that is added."""
+        """Return the label as it was written, without the added axis."""
         return {"observer1": np.load(self.roles(root, case)["observer1"])}
 
 
@@ -78,14 +78,14 @@ def simulated(
     """Write `CASES` images of noise with labels, and prepare them.
 
     Args:
-        folder: gets everything.
-        shape: of an image or volume.
+        folder: receives all files.
+        shape: shape of an image or volume.
         patch: shape of the network's input.
-        channels: of the image.
-        classes: background included.
+        channels: channels of the image.
+        classes: number of classes, background included.
 
     Returns:
-        The cache with the prepared samples, and MIScnn's way to the raw ones.
+        The cache with the prepared samples, and MIScnn's reader of the raw ones.
     """
     raw = folder / "raw"
     raw.mkdir(parents=True)
@@ -98,13 +98,13 @@ def simulated(
         np.save(raw / f"{case}-label.npy", label)
     dataset = Noise(shape, channels, classes)
     cache = prepare(dataset, raw, names, Settings(patch), folder / "cache", False)
-    aside = str(folder / "batches")  # else MIScnn leaves its samples in the cwd
+    aside = str(folder / "batches")  # the default is the current folder
     return cache, Data_IO(RawInterface(dataset, raw), str(raw), batch_path=aside)
 
 
 def miscnn_generator(cache: Cache, source: Data_IO, augment: bool) -> Any:
-    """MIScnn's generator over samples that it has prepared."""
-    # Loaded with MIScnn by miscnn_compat, which alone knows how.
+    """Return MIScnn's generator over samples that it has prepared."""
+    # Only miscnn_compat may import MIScnn.
     from miscnn.neural_network.data_generator import DataGenerator
 
     settings = cache.settings
@@ -123,14 +123,14 @@ def miscnn_generator(cache: Cache, source: Data_IO, augment: bool) -> Any:
 
 
 def seed_miscnn(epoch: int, index: int) -> None:
-    """Let MIScnn draw what `Batches` draws for this item, with seed 0."""
+    """Make MIScnn draw what `Batches` draws for this item, with seed 0."""
     words = np.random.SeedSequence([0, epoch, index]).generate_state(8)
     np.random.seed(words)  # noqa: NPY002 (MIScnn draws from it)
 
 
 @contextlib.contextmanager
 def _one_core() -> Iterator[None]:
-    """Keep this process, and BLAS with it, on one of its cores."""
+    """Keep this process and BLAS on one core inside the block."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {max(cores)})
     try:
@@ -146,8 +146,8 @@ def beside_miscnn(
 
     Args:
         kind: `IMAGES` or `VOLUMES`.
-        augment: with augmentation.
-        draws: samples of each; None for `DRAWS`.
+        augment: whether with augmentation.
+        draws: number of samples of each; None for `DRAWS`.
     """
     shape, patch, channels, classes = kind
     axes = len(shape)
@@ -155,7 +155,7 @@ def beside_miscnn(
         cache, source = simulated(Path(temporary), *kind)
         generator = miscnn_generator(cache, source, augment)
         batches = Batches(cache, cache.cases, classes, augment=augment)
-        # The first again for each call that is not timed: then those of the other rows.
+        # The first two calls, which are not timed, repeat the first sample.
         counters = {name: chain([0] * 2, count()) for name in ("ours", "theirs")}
 
         def theirs() -> Any:
@@ -184,7 +184,7 @@ def beside_miscnn(
 
 
 def main() -> None:
-    """Measure all, print it and write it to the CSV file."""
+    """Measure, print and write the rows to the CSV file."""
     arguments = timing.parser(__doc__).parse_args()
     for kind in (IMAGES, VOLUMES):
         rows = [beside_miscnn(kind, augment) for augment in (True, False)]

@@ -1,10 +1,10 @@
-"""Seams where patches join: jumps of probability across borders, by way to join.
+"""Measure seams between patches: jumps of probability, by way to join.
 
-A run of volumes predicts its validation and test cases, each once for each join. A jump
-is the difference of the foreground's probability between two neighbouring voxels. Those
-across a patch border are compared with those between the next voxels on both sides,
-which lie in the same part of the volume: a ratio of 1 is no seam.
-`python -m benchmarks.seams RUN`.
+A run of volumes predicts its validation and test cases once for each way to join. A
+jump is the difference of the foreground's probability between two neighbouring voxels.
+Jumps across a patch border are compared with those between the next voxels on both
+sides, in the same part of the volume. A ratio of 1 means no seam. Run `python -m
+benchmarks.seams RUN`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _Array = npt.NDArray[np.floating]
 
 
 def jumps(foreground: _Array, grid: patches.Grid) -> tuple[float, float]:
-    """Mean jump across the patch borders of a volume, and beside them.
+    """Return the mean jump across the patch borders of a volume, and beside them.
 
     Args:
         foreground: probability that a voxel is not background, (*grid.shape).
@@ -57,7 +57,7 @@ def jumps(foreground: _Array, grid: patches.Grid) -> tuple[float, float]:
 
 
 def measure(folder: Path, work: Path = runs.WORK) -> dict[str, tuple[float, float]]:
-    """Jumps across and beside borders, by join: means over the cases of a run.
+    """Return jumps across and beside borders, by join: means over the cases of a run.
 
     Args:
         folder: a predicted run of volumes whose network is here.

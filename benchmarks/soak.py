@@ -1,12 +1,12 @@
-"""Soak: a run that is killed again and again ends as one that was left alone.
+"""Soak test: a run that is killed many times equals one that was never killed.
 
-One run of small phantoms is made by `dscpp run`, then tables by `dscpp tables`: once
-undisturbed, then again and again in fresh folders, each time with a SIGKILL in each
-stage at a moment drawn from a seed. In some of them the disk is full from that moment
-on: no file may grow (RLIMIT_FSIZE), until the command ends or is killed. Each run and
-its tables must then be the undisturbed ones to the bit, but for what clocks say.
-`python -m benchmarks.soak` writes `soak.csv`, and goes on with one that has fewer kills
-than asked for. It takes half an hour. Linux only.
+`dscpp run` makes one run of small phantoms, then `dscpp tables` its tables: once
+undisturbed, then many times in fresh folders, each time with a SIGKILL in each stage at
+a random moment from a seed. In some of them the disk is full from that moment on: no
+file may grow (RLIMIT_FSIZE), until the command ends or is killed. Each run and its
+tables must then equal the undisturbed ones bit for bit, except for times. `python -m
+benchmarks.soak` writes `soak.csv`, and resumes one with fewer kills than requested. It
+takes half an hour. Linux only.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from pipelines.workflow.reproduce import dscpp
 OUTPUT = Path(__file__).with_suffix(".csv")
 COLUMNS = ("kill", "run", "stage", "after_s", "disk", "ended", "state", "same",
            "backend", "machine")  # fmt: skip
-# What is waited for before a moment is drawn: the state in which a stage begins.
+# The state in which a stage begins: the moment of a kill is counted from it.
 STAGES = {
     "train": "training",
     "predict": "trained",
@@ -55,17 +55,17 @@ RUN, SCALED, TABLES = "run", "run-temperature", "tables"
 _CLOCKS = ("times", "peak_memory_mb", "sha256")
 COSTS = ["train_s", "seconds_per_epoch", "fit_s", "predict_s", "evaluate_s",
           "peak_memory_mb"]  # fmt: skip
-_PATIENCE_S = 10.0  # with a command on a full disk, before it is killed
+_PATIENCE_S = 10.0  # time for a command on a full disk before it is killed
 _POLL_S = 0.01
-_MISSED = 3  # runs in a row without a kill, before it is given up
+_MISSED = 3  # runs in a row without a kill before the soak stops
 
 
 def fingerprint(folder: Path, without: Collection[str] = ()) -> dict[str, str]:
-    """SHA-256 of each file below a folder, but for what clocks say, and locks.
+    """Return SHA-256 of each file below a folder, without times and locks.
 
     Args:
         folder: the folder.
-        without: names of files in it that are left out.
+        without: names of files to leave out.
     """
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     named = {str(path.relative_to(folder)): path for path in files}
@@ -80,7 +80,7 @@ def _digest(path: Path) -> str:
 
 
 def _of_record(path: Path) -> bytes:
-    """A `run.json`; the archive of a network has the time at which it was written."""
+    """Return a `run.json` without times and without hashes of model archives."""
     record = json.loads(path.read_bytes())
     values = {key: value for key, value in record.items() if key not in _CLOCKS}
     values["files"] = {
@@ -132,13 +132,13 @@ class Attempt:
     """A folder in which the run and its tables are made.
 
     Attributes:
-        folder: all of it; the data lie beside it.
+        folder: the folder; the data are beside it.
     """
 
     folder: Path
 
     def commands(self) -> dict[str, list[str]]:
-        """What is started: the run, then the tables of it."""
+        """Return the two commands: the run, then its tables."""
         run_folders = [
             str(path) for path in (self.folder / RUN, *self.folder.glob(SCALED))
         ]
@@ -149,7 +149,7 @@ class Attempt:
         }
 
     def prepare(self, data: Path, epochs: int) -> None:
-        """Write the run's file, of own images: their overrides may be in tables."""
+        """Write the run file, of own images: tables accept their overrides."""
         self.folder.mkdir()
         small = {"input_shape": [32, 32], "filters": 2, "depth": 1, "epochs": epochs}
         run_file = {
@@ -172,7 +172,7 @@ class Attempt:
         )
 
     def finish(self, name: str) -> None:
-        """Let a command end; it must succeed."""
+        """Wait until a command ends; it must succeed."""
         process = self.start(name)
         _, message = process.communicate()
         if process.returncode:
@@ -182,12 +182,12 @@ class Attempt:
 
     @property
     def state(self) -> str:
-        """The run's state; "" before it begins."""
+        """Return the run's state; "" before it begins."""
         record = hashing.read_json(self.folder / RUN / runs.RECORD) or {}
         return str(record.get("state", ""))
 
     def made(self) -> dict[str, str]:
-        """The fingerprint of the run, its scaled twin and their tables."""
+        """Return the fingerprint of the run, its scaled run and their tables."""
         return {
             f"{part}/{name}": value
             for part in (RUN, SCALED, TABLES)
@@ -196,19 +196,19 @@ class Attempt:
 
     @property
     def saved(self) -> int:
-        """When the state of the training was written last, ns; 0 where it never was."""
+        """Return when the training state was last written, ns; 0 if never."""
         path = self.folder / RUN / runs.STATE
         return path.stat().st_mtime_ns if path.exists() else 0
 
     def begun(self, stage: str, saved: int) -> bool:
-        """Whether a stage can be disturbed by now; `saved` as the process began."""
+        """Return whether a stage can be disturbed now; `saved` is from the start."""
         if stage == "train":  # from its first epoch on: before, it only imports
             return self.saved != saved
         return STAGES[stage] in ("", self.state)
 
 
 def watched(attempt: Attempt) -> dict[str, float]:
-    """Make the undisturbed run and its tables; seconds that each stage takes."""
+    """Make the undisturbed run and its tables; return the seconds of each stage."""
     stages = [stage for stage in STAGES if stage != TABLES]
     begun: dict[str, float] = {}
     process = attempt.start(RUN)
@@ -222,7 +222,7 @@ def watched(attempt: Attempt) -> dict[str, float]:
     begin = time.monotonic()
     attempt.finish(TABLES)
     times = [begun.get(stage, end) for stage in stages]
-    # A stage that was too short to be seen is disturbed at once.
+    # A stage that was too short to be timed is disturbed at once.
     spans = np.maximum(np.diff([*times, end]), 0).tolist()
     return dict(zip(stages, spans, strict=True)) | {TABLES: time.monotonic() - begin}
 
@@ -239,7 +239,7 @@ def disturb(
         full: whether the disk is full from then on.
 
     Returns:
-        What became of it; None where it had ended by then.
+        What happened; None if the command had already ended.
     """
     saved, process = attempt.saved, attempt.start(TABLES if stage == TABLES else RUN)
     while process.poll() is None and not attempt.begun(stage, saved):
@@ -265,7 +265,7 @@ def disturb(
 
 
 def own_images(folder: Path) -> Path:
-    """Draw phantoms and describe them as own images; the folder that says what."""
+    """Draw phantoms and describe them as own images; return the description."""
     drawn = phantom.generate(phantom.Settings(3, 1, 2, size=32), folder / "phantom")
     for path in sorted(drawn.glob("*/*.png")):
         path.rename(path.with_name(f"{path.stem.partition('_')[0]}.png"))
@@ -280,18 +280,18 @@ def soak(
     epochs: int,
     before: tuple[int, int] = (0, 0),
 ) -> Iterator[dict[str, object]]:
-    """Disturb runs until there were so many kills; see the module.
+    """Disturb runs until the number of kills is reached; see the module.
 
     Args:
-        folder: to work in.
-        kills: in all.
-        full: so many of them on a full disk.
-        seed: of the moments.
-        epochs: of the training.
+        folder: folder to work in.
+        kills: number of kills in all.
+        full: number of them on a full disk.
+        seed: seed of the moments.
+        epochs: epochs of the training.
         before: kills and runs that were done before.
 
     Yields:
-        A row a kill: `COLUMNS`.
+        A row for each kill, with `COLUMNS`.
     """
     data = own_images(folder)
     alone = Attempt(folder / "alone")
@@ -322,10 +322,10 @@ def soak(
 def _rows(
     attempt: Attempt, spans: dict[str, float], chance: random.Random, full: list[bool]
 ) -> list[dict[str, object]]:
-    """Make a run and its tables, killed in each stage; a row a kill.
+    """Make a run and its tables, killed in each stage; return a row for each kill.
 
-    `full`: of each kill that is left, whether the disk is full. A stage that ended
-    before its kill has a shorter span from then on: the machine is faster by now.
+    `full`: for each remaining kill, whether the disk is full. When a stage ends before
+    its kill, its later kills come earlier, since the machine has become faster.
     """
     rows = list[dict[str, object]]()
     for stage in STAGES:
@@ -341,7 +341,7 @@ def _rows(
 
 
 def _before(path: Path, kills: int) -> list[dict[str, Any]]:
-    """The rows of a soak that was stopped; none of one that came to its end."""
+    """Return the rows of an interrupted soak; none of a finished one."""
     if not path.exists():
         return []
     rows = pd.read_csv(path, keep_default_na=False, dtype=str).to_dict("records")
@@ -349,7 +349,7 @@ def _before(path: Path, kills: int) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Disturb runs and write what became of them."""
+    """Disturb runs and write what happened."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     for name, default in (("kills", 50), ("full", 5), ("seed", 0), ("epochs", 30)):
         parser.add_argument(f"--{name}", type=int, default=default, metavar="N")
@@ -367,7 +367,7 @@ def main() -> None:
             rows.append(row | where)
             write_csv(options.output, COLUMNS, rows)
     if any(row["same"] == "no" for row in rows):
-        raise SystemExit("a run that was killed is not as the one that was left alone")
+        raise SystemExit("a killed run differs from the undisturbed one: see soak.csv")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""A training step of the study's network, beside that of others of the same shape.
+"""Time a training step of the study's network beside equal networks of others.
 
-On PyTorch beside a U-Net in PyTorch alone, on TensorFlow beside MIScnn's own with its
-normalisation swapped; on all backends beside the form of ours that is not taken there
+On PyTorch a U-Net in plain PyTorch, on TensorFlow MIScnn's own with its normalisation
+replaced; on all backends the form of ours that is not used there
 (`pipelines.training.unet`). Weights, loss and optimiser are the same; ours is built and
-compiled as `dscpp train` does it. On a GPU where there is one. `python -m
+compiled as `dscpp train` does it. Uses a GPU where there is one. Run `python -m
 benchmarks.step`.
 """
 
@@ -23,7 +23,7 @@ from data_io.prepare.miscnn_compat import standard_unet
 from pipelines.training import fit, unet
 from pipelines.training.protocol import Protocol
 
-# At most this of a peer's; and the form that is taken is the faster one.
+# Targets: largest ratio to a peer's step, and to our other form's.
 OTHERS, OTHER_FORM = 1.05, 1.0
 # Input size and draws.
 IMAGES = (((256, 256), 21), ((512, 512), 7))
@@ -32,16 +32,16 @@ Step = Callable[[], float]
 
 
 def sides(protocol: Protocol, channels: int, classes: int) -> dict[str, Step]:
-    """Our training step and the peers', from equal weights on one sample.
+    """Return our training step and the peers', from equal weights on one sample.
 
     Args:
-        protocol: of the network; float32, batch 1.
-        channels: of the sample.
-        classes: of its labels.
+        protocol: protocol of the network; float32, batch 1.
+        channels: channels of the sample.
+        classes: classes of its labels.
 
     Returns:
-        By name, `OURS` first. Each takes a step, waits for the device and gives the
-        loss.
+        Steps by name, `OURS` first. Each takes a step, waits for the device and returns
+        the loss.
     """
     random = np.random.default_rng(0)
     image = random.normal(size=(1, *protocol.input_shape, channels)).astype("float32")
@@ -119,9 +119,9 @@ def _network(
 
 
 def _waited(step: Callable[[], Any]) -> Step:
-    """A step that returns when the device has done all of it, not the loss alone."""
+    """Return a step that waits until the device has finished all work."""
     backend = keras.backend.backend()
-    wait: Callable[[], None] = lambda: None  # noqa: E731  JAX gives all at once
+    wait: Callable[[], None] = lambda: None  # noqa: E731  JAX returns all at once
     if backend == "torch":
         import torch
 
@@ -146,13 +146,13 @@ def beside_peers(
     """Time our training step and the peers' in turn.
 
     Args:
-        shape: input size by axis: of images as DRIVE's, or of volumes as KiTS19's.
-        draws: timed steps of each.
-        filters: of the network's first level.
-        depth: of the network.
+        shape: input size by axis, of images like DRIVE's or volumes like KiTS19's.
+        draws: number of timed steps of each.
+        filters: filters of the network's first level.
+        depth: depth of the network.
 
     Returns:
-        A row a peer.
+        A row for each peer.
     """
     channels, classes = (1, 3) if len(shape) == 3 else (3, 2)
     protocol = Protocol(tuple(shape), filters=filters, depth=depth)
@@ -173,7 +173,7 @@ def beside_peers(
 
 
 def main() -> None:
-    """Measure, print, and write the rows."""
+    """Measure, print and write the rows."""
     parser = timing.parser(__doc__)
     parser.add_argument(
         "--shape", type=int, nargs="+", metavar="N", help="such as 80 160 160"

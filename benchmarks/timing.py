@@ -1,4 +1,4 @@
-"""Ours against a peer, and the rows that say so: shared by all benchmarks."""
+"""Time ours against a peer, and write the rows: shared by all benchmarks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Series = tuple[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison; a line of `results.csv`, whose columns README.md explains."""
+    """One comparison: a line of `results.csv`, whose columns README.md explains."""
 
     part: str
     what: str
@@ -45,13 +45,13 @@ class Row:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What a newer row replaces: the same on another device stands beside it."""
+        """Return what identifies a row that a newer one replaces, device included."""
         device = "" if self.device == "CPU" else self.device
         return self.part, device, self.backend, self.peer, self.shape, self.what
 
     @property
     def values(self) -> tuple[str, str]:
-        """Ours and the peer's, of which the ratio is made."""
+        """Return our value and the peer's, from which the ratio is computed."""
         if self.by == "mean":
             return self.ours_mean, self.peer_mean
         return self.ours, self.peer_median
@@ -63,14 +63,14 @@ def alternate(
     warm_up: int = 2,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, np.ndarray]:
-    """Call all functions in turn, so that a busy moment hits each of them.
+    """Call all functions in turn, so that a busy moment affects each of them.
 
     Args:
         functions: what to time; each returns when its work is done.
-        draws: timed calls of each.
-        warm_up: calls before, which compile and fill caches.
-        clock: what tells the time, in seconds; `time.process_time` leaves out what
-            other processes take, and adds up the threads.
+        draws: number of timed calls of each.
+        warm_up: number of calls before, which compile and fill caches.
+        clock: returns the time in seconds; `time.process_time` leaves out other
+            processes, and adds up the threads.
 
     Returns:
         Seconds of each call, (draws,), by name.
@@ -137,7 +137,7 @@ def compare(
 
 
 def _where(backend: str | None, packages: Sequence[str]) -> dict[str, str]:
-    """What a row was measured on, and of which versions."""
+    """Return the machine and the versions that a row was measured on."""
     used = provenance.backend() if backend is None else backend
     versions = (f"{name} {importlib.metadata.version(name)}" for name in packages)
     return {
@@ -149,14 +149,14 @@ def _where(backend: str | None, packages: Sequence[str]) -> dict[str, str]:
 
 
 def packages() -> tuple[str, ...]:
-    """Keras and what it runs on, as they are installed."""
+    """Return Keras and the packages of its backend, as installed."""
     backends = [name for name in provenance.versions() if name.startswith("tensorflow")]
     used = provenance.backend()
     return ("keras", backends[0] if used == "tensorflow" else used)
 
 
 def describe(row: Row) -> str:
-    """One line to print."""
+    """Return a row as one line to print."""
     ours, theirs = row.values
     beside = f" / {theirs} {row.unit} of {row.peer}" if row.peer else ""
     verdict = f", at most {row.target} wanted: {row.met}" if row.target else ""
@@ -167,7 +167,7 @@ def describe(row: Row) -> str:
 
 
 def parser(text: str | None) -> argparse.ArgumentParser:
-    """The arguments of every benchmark, with the first line of its docstring."""
+    """Return the arguments of every benchmark, with the first line of its docstring."""
     result = argparse.ArgumentParser(description=(text or "").partition("\n")[0])
     result.add_argument("--output", type=Path, default=RESULTS, metavar="CSV")
     return result
@@ -181,7 +181,7 @@ def record(rows: Sequence[Row], path: Path) -> None:
 
 
 def write(rows: Sequence[Row], path: Path = RESULTS) -> None:
-    """Write rows to a CSV file, sorted, in the place of older ones of the same key."""
+    """Write rows to a CSV file, sorted; they replace older rows of the same key."""
     by_key = {row.key: row for row in (*(read(path) if path.exists() else ()), *rows)}
     columns = [field.name for field in fields(Row)]
     write_csv(path, columns, (asdict(by_key[key]) for key in sorted(by_key)))

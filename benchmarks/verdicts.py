@@ -1,13 +1,14 @@
-"""How often the rules of the verdicts err, by simulation.
+"""Simulate how often the rules of the verdicts err.
 
-A loss's value in a case is its mean, what the case adds for every loss, what it adds
-for this loss, what a seed adds and what is left. The standard deviations are those of
-Dice in the committed runs on DRIVE (`components`). Three losses are drawn, as often as
-there are seeds, and put to the functions that the verdicts come from; with one seed a
-loss, the spread over seeds is that of three losses with three seeds more, as in the
-tables where some losses were repeated. In half of the worlds seeds of the first loss
-differ by `NOISY` times as much as those of the others. `make bench-verdicts` writes
-`verdicts.csv` and the table in `results/README.md`.
+The value of a loss in a case is a sum: its mean, an effect of the case on every loss,
+an effect of the case on this loss, an effect of the seed, and a rest. The standard
+deviations are those of Dice in the committed runs on DRIVE (`components`). Three losses
+are drawn, as often as there are seeds, and given to the functions that decide the
+verdicts. With one seed for each loss, the spread over seeds is that of three further
+losses with three seeds, as in the tables where some losses were repeated. In half of
+the worlds the seeds of the first loss differ by `NOISY` times as much as those of the
+others. `make bench-verdicts` writes `verdicts.csv` and the table in
+`results/README.md`.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Components(NamedTuple):
 
 
 def components() -> Components:
-    """Of CE, DSC and DSC++ on DRIVE, of equally many seeds: analysis of variance."""
+    """Estimate those of CE, DSC and DSC++ on DRIVE by analysis of variance."""
     study = open_study(RUNS)
     losses = [Variant("CE"), Variant("DSC"), Variant.standard("DSC++")]
     values = np.stack([study.measures(loss, "vessel", "dice") for loss in losses])
@@ -93,10 +94,10 @@ class World:
 
     Args:
         sizes: the standard deviations.
-        seeds: of each loss.
-        cases: test cases.
-        seed: of the draws.
-        noisy: how much more than those of the others seeds of the first loss differ by.
+        seeds: number of seeds of each loss.
+        cases: number of test cases.
+        seed: seed of the draws.
+        noisy: factor of the spread over seeds of the first loss.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class World:
         self.sizes, self.seeds, self.noisy = sizes, seeds, noisy
         self.random = np.random.default_rng([seed, seeds, cases])
         self.images = self.random.normal(0.8, sizes.case, cases)
-        # The image and what this loss makes of it, of three losses.
+        # Effect of the image, and of the image on each of three losses.
         self.losses = [self.of_loss(self.images) for _ in range(3)]
         times = (noisy, 1.0, 1.0)
         noisiness = zip(self.losses, times, strict=True)
@@ -116,55 +117,55 @@ class World:
         self.spread = pooled(trained)
 
     def of_loss(self, images: _Floats) -> _Floats:
-        """What one loss is expected to have on each image, (cases,)."""
+        """Return the expected values of one loss on each image, (cases,)."""
         return images + self.random.normal(0, self.sizes.loss_in_case, len(images))
 
     def trained(self, loss: _Floats, seeds: int, times: float = 1.0) -> _Floats:
-        """Trainings of one loss, (seeds, cases)."""
+        """Return trainings of one loss, (seeds, cases)."""
         means = self.random.normal(0, times * self.sizes.training, (seeds, 1))
         return loss + means + self.random.normal(0, self.sizes.rest, (seeds, len(loss)))
 
     def contrast(self, gap: float) -> Contrast:
-        """The first two losses compared, the first that much better."""
+        """Compare the first two losses, with the first better by the given amount."""
         return contrast(self.a + gap, self.b, [self.spread] * 2)
 
 
 def differs(world: World, gap: float) -> bool:
-    """Whether Student's t over seeds finds a difference."""
+    """Return whether Student's t over seeds finds a difference."""
     return world.contrast(gap).p < ALPHA
 
 
 def differs_pooled(world: World, gap: float) -> bool:
-    """The same if no loss had a spread of its own."""
+    """Return the same as if no loss had a spread of its own."""
     with patch.object(estimates, "OWN_SEEDS", world.seeds + 1):
         return differs(world, gap)
 
 
 def ranks(test: str, world: World, gap: float) -> bool:
-    """Whether a test over images finds a difference, each averaged over seeds."""
+    """Return whether a test over images, averaged over seeds, finds a difference."""
     sides = ((world.a + gap).mean(axis=0), world.b.mean(axis=0))
     return bool(getattr(statistics, test)(*sides).p < ALPHA)
 
 
 def same(world: World, gap: float) -> bool:
-    """Whether two one-sided tests put two losses within the margin of Dice."""
+    """Return whether two one-sided tests put two losses within the margin of Dice."""
     return world.contrast(gap).p_same(MARGINS["dice"]) < ALPHA
 
 
 def within(same_images: bool, world: World, gap: float) -> bool:
-    """Whether a printed mean is `within` our estimate's limit.
+    """Return whether a printed mean is `within` our estimate's limit.
 
     Args:
         same_images: whether it is of the same test images.
-        world: its first loss is ours.
-        gap: printed is a loss that is so much better; 0: another training of ours.
+        world: the world; its first loss is ours.
+        gap: how much better the printed loss is; 0: it is another training of ours.
     """
     loss = world.losses[1 if gap else 0]
     if not same_images:
         images = world.random.normal(0.8, world.sizes.case, len(world.images))
         loss = world.of_loss(images)
     (theirs,) = world.trained(loss, 1, 1.0 if gap else world.noisy) + gap
-    # As the bootstrap's, which would take most of the time.
+    # By the formula: the bootstrap would take most of the time.
     their_error = float(theirs.std()) / math.sqrt(len(theirs))
     ours = estimate(world.a, world.spread)
     error = prediction_error(ours, world.spread, their_error, same_images)
@@ -194,7 +195,7 @@ for _test in ("signed_rank", "rank_sum"):
 
 
 def simulate(seeds: int, cases: int, replications: int) -> list[dict[str, object]]:
-    """How often each rule says yes.
+    """Count how often each rule says yes.
 
     Returns:
         Rows with `COLUMNS`; `error` is the binomial standard error of `rate`.
@@ -216,7 +217,7 @@ def simulate(seeds: int, cases: int, replications: int) -> list[dict[str, object
 
 
 def layout(rows: Iterable[Mapping[str, object]]) -> str:
-    """Lay out the rates in Markdown: a line a rule and truth; and what was drawn."""
+    """Lay out the rates in Markdown: a line for each rule and truth; what was drawn."""
     frame = pd.DataFrame(rows).astype({"rate": float, "seeds": int, "cases": int})
     keys = ["rule", "truth"]
     grid = frame.pivot(index=keys, columns=["seeds", "cases"], values="rate")

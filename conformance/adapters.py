@@ -131,7 +131,7 @@ class Adapter:
         weight: npt.ArrayLike | None = None,
         **hyperparameters: Any,
     ) -> tuple[Callable[[Any], Any], Any]:
-        """The implementation as a function of the prediction alone, and that."""
+        """Return the implementation as a function of the prediction, and that."""
         p = np.asarray(y_pred, np.float64)
         if self.from_logits:
             p = np.log(np.maximum(p, _SMALLEST))
@@ -156,7 +156,7 @@ class Adapter:
         return self.target(**arguments)
 
     def _precision(self, dtype: str) -> contextlib.AbstractContextManager[Any]:
-        """What must hold while `dtype` is computed in."""
+        """Return a context in which `dtype` can be computed."""
         return contextlib.nullcontext()
 
     def _tensor(self, array: npt.ArrayLike, dtype: str) -> Any:
@@ -166,7 +166,7 @@ class Adapter:
         raise NotImplementedError
 
     def _slopes(self, loss: Callable[[Any], Any], p: Any) -> Any:
-        """Derivative of the sum of `loss(p)` by `p`."""
+        """Return the derivative of the sum of `loss(p)` by `p`."""
         raise NotImplementedError
 
 
@@ -298,7 +298,7 @@ def _jax_slopes(loss: Callable[[Any], Any], p: Any) -> Any:
 
 
 def _jax_precision(dtype: str) -> contextlib.AbstractContextManager[Any]:
-    """JAX has float64 only on demand."""
+    """Return a context in which JAX has float64, which it has only on demand."""
     import jax
 
     if dtype != "float64":
@@ -311,12 +311,12 @@ def _jax_precision(dtype: str) -> contextlib.AbstractContextManager[Any]:
 
 
 def _numpy_first(array: npt.ArrayLike, dtype: str) -> npt.NDArray[Any]:
-    """In a type that NumPy has and that holds `dtype`."""
+    """Convert to a type that NumPy has and that can hold `dtype`."""
     return np.asarray(array, np.float64 if dtype == "float64" else np.float32)
 
 
 def _named(target: Callable[..., Any]) -> list[str]:
-    """The arguments that can be given by name."""
+    """Return the arguments that can be given by name."""
     try:
         parameters = inspect.signature(target).parameters.values()
     except (TypeError, ValueError):  # of some builtins there is none to read

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One implementation under one precision, beside the reference: what a check is given.
+"""One implementation under one precision, beside the reference, as checks get it.
 
-A check says nothing when it is content, and raises `Failed` or `Skipped` otherwise.
+A check returns nothing when it passes, and raises `Failed` or `Skipped` otherwise.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,11 +26,11 @@ TOLERANCES: Mapping[str, float] = {"float32": 1e-5, "float64": 1e-10}
 
 
 class Failed(Exception):
-    """What was expected, and what was received."""
+    """A check failed: what was expected, and what was received."""
 
 
 class Skipped(Exception):
-    """Why a check cannot be made."""
+    """A check cannot be made: the reason."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Subject:
 
     @property
     def tolerance(self) -> float:
-        """Relative to the sum of the terms' absolute values."""
+        """Return the tolerance, relative to the sum of the terms' absolute values."""
         return TOLERANCES[self.precision]
 
     def sample(self, *args: Any, **options: Any) -> Sample:
@@ -60,18 +60,18 @@ class Subject:
         return self.rounded(inputs.sample(*args, **options))
 
     def rounded(self, sample: Sample, dtype: str | None = None) -> Sample:
-        """The sample in the numbers that the implementation will see."""
+        """Return the sample rounded to the implementation's numbers."""
         dtype = dtype or self.precision
         y, p = (inputs.representable(x, dtype) for x in sample[1:])
         return Sample(sample.title, y, p)
 
     @cached_property
     def per_image(self) -> bool:
-        """Whether a value per image is returned, not the mean of all images."""
+        """Return whether the loss has a value per image, not a mean of all."""
         return self.raw_values(self.sample()).ndim == 1
 
     def values(self, sample: Sample, dtype: str | None = None, **options: Any) -> Array:
-        """Loss of each image, (N,), image by image where only a mean is returned."""
+        """Return the loss of each image, (N,), image by image if it returns a mean."""
         if self.per_image:
             return self.raw_values(sample, dtype, **options)
         each = [self.raw_values(x, dtype, **o) for x, o in _images(sample, options)]
@@ -80,7 +80,7 @@ class Subject:
     def raw_values(
         self, sample: Sample, dtype: str | None = None, **options: Any
     ) -> Array:
-        """What the implementation returns: (N,), or () for a mean over the images."""
+        """Return the implementation's result: (N,), or () for a mean of images."""
         values = self._given(self.adapter.values, sample, dtype, options)
         if values.shape not in ((), (len(sample.y_true),)):
             raise Failed(
@@ -93,7 +93,7 @@ class Subject:
     def gradient(
         self, sample: Sample, dtype: str | None = None, **options: Any
     ) -> Array:
-        """Derivative of each image's loss by its probabilities, (N, *spatial, C)."""
+        """Return the derivative of each image's loss by p, (N, *spatial, C)."""
         if not self.adapter.has_gradient:
             raise Skipped(f"{self.adapter.framework} has no gradients")
         parts = [(sample, options)] if self.per_image else _images(sample, options)
@@ -101,19 +101,19 @@ class Subject:
         return np.concatenate([self._given(gradient, x, dtype, o) for x, o in parts])
 
     def reference(self, sample: Sample, **options: Any) -> Terms:
-        """Value and scale of each image, (N,)."""
+        """Return value and scale of each image, (N,)."""
         _, y, p = sample
         if self.adapter.from_logits:
             p = p / p.sum(axis=-1, keepdims=True)
         return reference(self.member.name, y, p, **{**self.fixed, **options})
 
     def plain(self) -> "Subject":
-        """The same implementation, held to be the plain form."""
+        """Return the same implementation as a subject of the plain form."""
         fixed = {k: v for k, v in self.fixed.items() if k != "gamma"}
         return replace(self, member=member(str(self.member.plain)), fixed=fixed)
 
     def takes(self, *options: str) -> bool:
-        """Whether all of these can be given to the implementation."""
+        """Return whether all of these can be given to the implementation."""
         return self.adapter.options.issuperset(options)
 
     def expect_reference(

@@ -1,4 +1,4 @@
-"""The exceptions for what a user can mend."""
+"""Exceptions for errors that the user can fix."""
 
 import sys
 import unicodedata
@@ -14,10 +14,10 @@ class InputError(ValueError):
 
 
 class Problems(InputError):
-    """Several things that are wrong, said at once: a title, then a line for each.
+    """Several problems in one message: a title, then a line for each.
 
     Args:
-        title: what was looked at.
+        title: what was checked.
         problems: one line each.
     """
 
@@ -29,7 +29,7 @@ class Problems(InputError):
         super().__init__("\n".join([f"{title}: {count}.", *lines]))
 
     def __reduce__(self) -> tuple[type, tuple[str, tuple[str, ...]]]:
-        """Let it come whole out of another process."""
+        """Make the exception picklable, to pass it from another process."""
         return type(self), (self.title, self.problems)
 
 
@@ -38,12 +38,12 @@ class NotFinite(RuntimeError):
 
 
 def is_text(name: str) -> bool:
-    """Whether a name is text that can be written; a file's may be any bytes."""
+    """Return whether a name is valid text; a file's name may be any bytes."""
     return not any(unicodedata.category(letter) == "Cs" for letter in name)
 
 
 def not_text(name: str) -> str:
-    """What to say of a name that `is_text` refuses."""
+    """Return the message for a name that `is_text` refuses."""
     encoding = sys.getfilesystemencoding()
     remedy = "Rename it"
     if encoding != "utf-8":
@@ -52,7 +52,7 @@ def not_text(name: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """A text for a terminal, on which a name in it can do nothing.
+    """Escape a text so that names in it cannot control a terminal.
 
     Args:
         text: may have control characters, such as those that move the cursor or change

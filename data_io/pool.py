@@ -1,4 +1,4 @@
-"""How much works at a time; work on many files in processes that may crash."""
+"""Numbers of processors and threads; work on many files in processes that may crash."""
 
 import contextlib
 import ctypes
@@ -25,21 +25,21 @@ _Item = TypeVar("_Item")
 
 
 class Crash(Exception):
-    """The process that worked on an item ended, as by a fault in a C library."""
+    """The process that worked on an item crashed, as by a fault in a C library."""
 
 
 def processors() -> int:
-    """How many processors this process may use."""
+    """Return how many processors this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def threads() -> int:
-    """How many threads of this process should work at a time.
+    """Return how many threads of this process should work at a time.
 
-    One for each processor that it may use, or as many as OMP_NUM_THREADS says: runs
-    that share a machine are given it. At most 8.
+    One for each processor that it may use, or the value of OMP_NUM_THREADS, which runs
+    that share a machine are given. At most 8.
     """
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     most = min(processors(), _MOST_THREADS)
@@ -47,21 +47,21 @@ def threads() -> int:
 
 
 def still_blas() -> None:
-    """Let OpenBLAS compute in one thread, in this process and from now on.
+    """Make OpenBLAS compute in one thread, in this process and from now on.
 
-    The products here are small, and threads of ours work side by side already: those of
-    OpenBLAS would spin between two calls, on the cores that these need.
+    The products here are small, and our own threads already use all cores. Threads of
+    OpenBLAS would spin between two calls on these cores.
     """
     controller = threadpoolctl.ThreadpoolController()
     controller.select(internal_api="openblas").limit(limits=1)
 
 
 def keep_memory() -> None:
-    """Let the C library keep what this process frees, from now on; on Linux alone.
+    """Make the C library keep memory that this process frees; only on Linux.
 
-    By default glibc gives each array of a step back to the system and asks for it again
-    in the next step: millions of pages, each of which the system clears. Elsewhere than
-    with glibc nothing happens.
+    By default glibc returns the arrays of a step to the system and requests them again
+    in the next step: millions of pages, each of which the system clears. Without glibc
+    nothing happens.
     """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
@@ -107,7 +107,7 @@ def _together(
     indices: Sequence[int],
     jobs: int,
 ) -> Iterator[tuple[int, Any]]:
-    """Results until all are there, or until a process crashes."""
+    """Yield results until all are complete, or until a process crashes."""
     jobs = min(jobs, len(indices))
     with ProcessPoolExecutor(jobs, _context(), _end_with_parent) as pool:
         futures = {}
@@ -123,7 +123,7 @@ def _together(
 
 
 def _context() -> Any:
-    """Processes that start from a clean one: threads and backends do not come along."""
+    """Return processes that start clean, without our threads and backends."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -132,7 +132,7 @@ def _context() -> Any:
 
 
 def _end_with_parent() -> None:
-    """A killed parent leaves no process behind that waits for work for ever."""
+    """End this process when its parent is killed."""
     parent = multiprocessing.parent_process()
 
     def watch() -> None:

@@ -17,6 +17,7 @@ from pipelines import cli
 
 ROOT = Path(__file__).parents[1]
 _LINK = re.compile(r"\]\(([^)#\s:]+)")  # to a file of the project
+_BADGE = re.compile(r"^.*/badge[./].*\n", re.MULTILINE)  # a line with one
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -38,8 +39,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Leave out the badges: their images load from the network."""
+    return _BADGE.sub("", markdown)
+
+
 def _pages(nav: Any) -> Iterator[str]:
-    """The file names in the navigation, which is nested."""
+    """Yield the file names in the navigation, which is nested."""
     if isinstance(nav, str):
         yield nav
     else:
@@ -48,7 +54,7 @@ def _pages(nav: Any) -> Iterator[str]:
 
 
 def commands() -> str:
-    """The help of every command as its parser gives it, in Markdown."""
+    """Return the help of every command from its parser, in Markdown."""
     os.environ["COLUMNS"] = "84"
     parser = cli._parser()
     (subcommands,) = (

@@ -1,8 +1,8 @@
-"""What each difference between paper, released code and theory does to the numbers.
+"""What each difference between paper, released code and theory changes.
 
 `python -m errata` lists the entries, `python -m errata ENTRY` measures one, and `make
 errata` writes `docs/errata.csv` and the tables of `docs/errata.md`. Like `benchmarks`
-it is not installed: it uses every room and none uses it.
+this package is not installed: it may import every other package, and none imports it.
 """
 
 GROUPS = ("runs", "measures", "images", "volumes", "training", "formulas", "printed")

@@ -1,10 +1,10 @@
 """Measure entries of the errata: `python -m errata [ENTRY …] [--write] [--data DIR]`.
 
-Without entries and without --write it lists them. With --write the numbers go to
-`docs/errata.csv` and into the tables of `docs/errata.md`; without entries it measures
-all. A part whose data are not there is skipped, with the reason, and keeps the number
-that it has. `--fast` leaves out what takes minutes; `--source run` takes those parts
-alone that come from the committed runs (`make tables` calls it so).
+Without entries and without --write it lists the entries. With --write it writes the
+numbers to `docs/errata.csv` and into the tables of `docs/errata.md`; without entries it
+measures all. A part whose data are missing is skipped, with the reason, and keeps its
+old numbers. `--fast` skips parts that take minutes; `--source run` measures only what
+comes from the committed runs (`make tables` uses it).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from errata.registry import Measurement
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code, 2 for what a user can mend."""
+    """Run the command; return the exit code, 2 for an error that the user can fix."""
     options = _parser().parse_args(arguments)
     try:
         chosen = _chosen(options.entries, options.source)
@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def load() -> list[Measurement]:
-    """Import the modules of all entries, which registers them; gives their parts."""
+    """Import the modules of all entries, which registers them; return their parts."""
     for group in GROUPS:
         importlib.import_module(f"errata.{group}")
     return registry.measurements()
@@ -77,7 +77,7 @@ def _list(chosen: list[Measurement]) -> None:
 
 
 def _measure(chosen: list[Measurement], data: Path | None, fast: bool) -> page.Rows:
-    """Measure and print parts; those that are skipped say why."""
+    """Measure and print the parts; print the reason for each skipped part."""
     rows = []
     for part in chosen:
         title = f"{part.entry} ({part.source})"

@@ -1,7 +1,7 @@
-"""Entries about the losses: the printed or released formula beside the right one.
+"""Entries about the losses: the printed or released formula beside the correct one.
 
-The right ones are `conformance.reference`, in float64; the others are written here from
-the equations as they are printed. No line is taken from the released code.
+The correct values are from `conformance.reference`, in float64. The others are computed
+here from the printed equations. No line is copied from the released code.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ EXAMPLE = "six voxels, two of them foreground"
 
 
 def value(name: str, y: Floats, p: Floats, **hyperparameters: Any) -> float:
-    """A loss of the reference for a batch of one image."""
+    """Return a loss of the reference for a batch of one image."""
     return float(reference(name, y, p, **hyperparameters).value[0])
 
 
 @measured("focal-gamma", "constructed", "one voxel whose class has p = 0.7, alpha 1")
 def focal_gamma() -> Iterator[Row]:
-    """Where the Focal loss equals CE: the paper says at gamma 1, it is at 0."""
+    """Measure at which gamma the Focal loss equals CE: the paper says 1, it is 0."""
     y, p = one_hot([1]), pair([0.7])
 
     def ratio(**hyperparameters: float) -> float:
@@ -44,9 +44,9 @@ def focal_gamma() -> Iterator[Row]:
 
 @measured("class-sums", "constructed", "logits of 1000 voxels from a seed")
 def class_sums() -> Iterator[Row]:
-    """Sum or mean over classes: what a step of SGD moves, and Unified Focal's balance.
+    """Compare the sum with the mean over classes: SGD's step, Unified Focal's balance.
 
-    The gradient is by central differences of the reference over the logits.
+    The gradient is computed by central differences of the reference over the logits.
     """
     for classes in (2, 3):
         moves = [
@@ -78,9 +78,9 @@ def _gradient(classes: int, factor: int) -> Floats:
 
 @measured("eq14-sign", "constructed", "one background voxel, beta 0.5")
 def eq14_sign() -> Iterator[Row]:
-    """The modified CE with its second term outside the minus, and inside.
+    """Compare the modified CE with its second term outside and inside the minus.
 
-    Eq. 14's own form, one channel: the reference is its mean over both classes.
+    Eq. 14 has one channel; the reference is its mean over both classes.
     """
     for p in (0.1, 0.9, 1 - FLOOR):
         term = 0.5 * np.log1p(-p)
@@ -90,7 +90,7 @@ def eq14_sign() -> Iterator[Row]:
 
 @measured("class-weights", "constructed", EXAMPLE)
 def class_weights() -> Iterator[Row]:
-    """The authors' other repository: weights per class of the one-hot CE, summed."""
+    """Compare Eq. 14 with the authors' other repository, which weights classes."""
     for beta in (0.5, 0.7):
         ours = value("Combo", Y, P, alpha=1.0, beta=beta)
         weights = np.array([beta, 1 - beta])
@@ -105,7 +105,7 @@ def class_weights() -> Iterator[Row]:
 
 @measured("focal-tversky-exponent", "constructed", "a class with 1 - TI = 0.8, one 0.1")
 def focal_tversky_exponent() -> Iterator[Row]:
-    """How much the hard class pulls against the easy one: slopes of (1 - TI)^power."""
+    """Compare the slopes of (1 - TI)^power of a hard and an easy class."""
     hard, easy = 0.8, 0.1
     pulls = ((hard / easy) ** (1 / gamma - 1) for gamma in (4 / 3, 3 / 4))
     what = "pull of the hard class / of the easy one: gamma 4/3 (Table 2), 3/4"
@@ -114,7 +114,7 @@ def focal_tversky_exponent() -> Iterator[Row]:
 
 @measured("lambda-side", "constructed", EXAMPLE)
 def lambda_side() -> Iterator[Row]:
-    """Unified Focal with lambda on the focal part (Eq. 18), on the Tversky part."""
+    """Compare Unified Focal with lambda on the focal (Eq. 18) or the Tversky part."""
     for weight in (0.5, 0.3):
         sides = (value("Unified Focal", Y, P, lambda_=x) for x in (1 - weight, weight))
         yield Row(f"Unified Focal at lambda {weight}", *sides)
@@ -122,7 +122,7 @@ def lambda_side() -> Iterator[Row]:
 
 @measured("eq19-class", "constructed", "one background voxel, delta 0.6, gamma 0.5")
 def eq19_class() -> Iterator[Row]:
-    """Eq. 19's background term with the log of the foreground's p, and of its own."""
+    """Compare the log of the foreground's p in Eq. 19 with that of the background's."""
     for p in (0.5, 0.9, 0.999):
         printed = -0.4 * (1 - p) ** 0.5 * np.log(1 - p)
         right = value("Unified Focal", one_hot([0]), pair([1 - p]), lambda_=0.0)
@@ -131,7 +131,7 @@ def eq19_class() -> Iterator[Row]:
 
 @measured("nan-at-zero", "constructed", "perfect prediction of 512x512, float32")
 def nan_at_zero() -> Iterator[Row]:
-    """(1 - TI) (1 - TI)^-gamma in float32, and (1 - TI)^(1 - gamma) from the errors."""
+    """Compare (1 - TI) (1 - TI)^-gamma in float32 with (1 - TI)^(1 - gamma)."""
     for name, exponent in (("Unified Focal", 1.0), ("Unified Focal++", 2.0)):
         tp, fn, fp = _perfect_counts(exponent)
         errors = np.float32(0.4) * fp + np.float32(0.6) * fn
@@ -143,7 +143,7 @@ def nan_at_zero() -> Iterator[Row]:
 
 
 def _perfect_counts(exponent: float) -> tuple[np.float32, np.float32, np.float32]:
-    """TP, FN, FP of the foreground, a tenth of 512x512, p clipped, in float32."""
+    """Return TP, FN, FP in float32: 512x512, a tenth foreground, p clipped."""
     label = np.zeros(512 * 512, np.float32)
     label[: label.size // 10] = 1
     p = np.clip(label, np.float32(FLOOR), np.float32(1 - FLOOR))
@@ -154,7 +154,7 @@ def _perfect_counts(exponent: float) -> tuple[np.float32, np.float32, np.float32
 
 @measured("one-minus-ratio", "constructed", "perfect prediction of 512x512, float32")
 def one_minus_ratio() -> Iterator[Row]:
-    """DSC++ as 1 minus a ratio, and as errors over everything."""
+    """Compare DSC++ as 1 minus a ratio with DSC++ as errors over the total."""
     tp, fn, fp = _perfect_counts(2.0)
     whole = 2 * tp + fn + fp + np.float32(1e-7)
     ratio = np.float32(1) - (2 * tp + np.float32(1e-7)) / whole
@@ -163,7 +163,7 @@ def one_minus_ratio() -> Iterator[Row]:
 
 @measured("clipped-labels", "constructed", "512x512 voxels, a tenth foreground")
 def clipped_labels() -> Iterator[Row]:
-    """DSC++ with the labels clipped to [1e-7, 1 - 1e-7] like p, and not."""
+    """Compare DSC++ with labels clipped to [1e-7, 1 - 1e-7] and unclipped."""
     label = np.zeros(512 * 512, np.intp)
     label[: label.size // 10] = 1
     cases = {
@@ -179,10 +179,10 @@ def clipped_labels() -> Iterator[Row]:
 
 @measured("smoothing", "constructed", "a class absent from 80x160x160 voxels")
 def smoothing() -> Iterator[Row]:
-    """What an absent class costs by its false positives and the smoothing e.
+    """Measure the loss of an absent class from its false positives and smoothing e.
 
-    Published: MIScnn's DSC, e = 1e-5 and p not clipped, for DSC; the notebooks' DSC++
-    with e = 1e-7, TP + e over TP + 0.5 FN + 0.5 FP + e, that is 2e here.
+    Published, DSC: MIScnn's, with e = 1e-5 and p not clipped. Published, DSC++: the
+    notebooks', TP + e over TP + 0.5 FN + 0.5 FP + e with e = 1e-7, which is 2e here.
     """
     voxels = 80 * 160 * 160
     for p in (0.0, 1e-9, 1e-5):
@@ -199,10 +199,10 @@ def _absent(false_positives: float, epsilon: float) -> float:
 
 @measured("wrong-axis", "constructed", "patches of 80x160x160, three classes")
 def wrong_axis() -> Iterator[Row]:
-    """Two classes taken by position from the fourth axis of a tensor.
+    """Measure what taking two classes by position from the fourth axis selects.
 
-    Of images, (N, rows, columns, C), that axis is the classes; of volumes, (N, slices,
-    rows, columns, C), the columns.
+    For images, (N, rows, columns, C), that axis holds the classes; for volumes,
+    (N, slices, rows, columns, C), the columns.
     """
     seen = np.zeros((1, 8, 16, 160, 3))
     seen[:, :, :, :2] = 1
@@ -215,7 +215,7 @@ def wrong_axis() -> Iterator[Row]:
 
 @measured("not-exponential", "constructed", "one error of size p, gamma 2")
 def not_exponential() -> Iterator[Row]:
-    """Penalty and slope of one error: p as in DSC, p^2 as in DSC++."""
+    """Compare penalty and slope of one error with p (DSC) and p^2 (DSC++)."""
     for p in (0.1, 0.5, 0.9):
         yield Row(f"penalty at p = {p}: DSC++ / DSC", "more", p**2 / p)
         yield Row(f"slope at p = {p}: DSC++ / DSC", None, 2 * p)
@@ -223,14 +223,14 @@ def not_exponential() -> Iterator[Row]:
 
 @measured("combo-offset", "constructed", EXAMPLE)
 def combo_offset() -> Iterator[Row]:
-    """Combo's value where the prediction is perfect."""
+    """Measure the value of Combo for a perfect prediction."""
     perfect = value("Combo", Y, Y)
     yield Row("Combo of a perfect prediction; 0 in other losses", perfect, 0)
 
 
 @measured("keras-tversky", "constructed", "two voxels, one of them half wrong")
 def keras_tversky() -> Iterator[Row]:
-    """Keras' own Tversky beside the formula, false positives and negatives alone."""
+    """Compare Keras' Tversky with the formula, for one false positive and one miss."""
     import keras
 
     p = np.array([0.5, 1.0])

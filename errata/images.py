@@ -1,4 +1,4 @@
-"""Entries about images on their way to the network: splits, sizes, augmentation."""
+"""Entries about images before the network: splits, sizes, augmentation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ GREY = "grey levels of 255"
 def resized(
     image: np.ndarray, order: int, shape: tuple[int, int] = SIZE, **options: object
 ) -> Floats:
-    """An image resized channel by channel, as float and without rounding."""
+    """Resize an image channel by channel, as float and without rounding."""
     settings = {"anti_aliasing": False, "clip": True} | options
     channels = [
         resize(image[..., c].astype(float), shape, order, **settings)
@@ -42,7 +42,7 @@ AUGMENTED = f"{DRAWS} augmented phantom labels, 512x512"
 
 @measured("classless-pixels", "constructed", AUGMENTED, slow=True)
 def classless_pixels() -> Iterator[Row]:
-    """Pixels without any class after augmentation, and what a perfect network pays."""
+    """Measure pixels without a class after augmentation, and their cost."""
     label = np.eye(2)[phantom_label(*SIZE)][None]
     drawn = list(_augmented(label, DRAWS))
     lost = np.array([1 - sample.sum(axis=-1).mean() for sample in drawn])
@@ -56,16 +56,16 @@ def classless_pixels() -> Iterator[Row]:
 
 
 def _of_perfect(name: str, label: np.ndarray) -> list[float]:
-    """A loss with pixels of no class as they are, and as background."""
+    """Return a loss with classless pixels as they are, and as background."""
     whole = label.copy()
     whole[label.sum(axis=-1) == 0, 0] = 1
     values = (reference(name, y[None], whole[None]).value for y in (label, whole))
-    # What p is held from 0 by, 1e-7 a voxel, is not what is looked for.
+    # Rounding removes the cost of clipping p at 1e-7, which is not measured here.
     return [round(float(value[0]), 5) for value in values]
 
 
 def _augmented(label: np.ndarray, draws: int) -> Iterator[np.ndarray]:
-    """Draw one-hot labels through MIScnn's augmentation, always the same ones."""
+    """Yield one-hot labels through MIScnn's augmentation, from a fixed seed."""
     from data_io.prepare.preprocessing import Settings, augmentation
 
     augment = augmentation(Settings(SIZE))
@@ -77,7 +77,7 @@ def _augmented(label: np.ndarray, draws: int) -> Iterator[np.ndarray]:
 
 @measured("mirroring", "constructed", "4000 augmented samples; the paper's 0.15")
 def mirroring() -> Iterator[Row]:
-    """Share of samples that are mirrored along any axis, in 2D and 3D."""
+    """Measure the share of samples mirrored along any axis, in 2D and 3D."""
     from data_io.prepare.preprocessing import Settings, augmentation
 
     for axes in (2, 3):
@@ -97,7 +97,7 @@ def mirroring() -> Iterator[Row]:
 
 @measured("scaling-sense", "constructed", "a square of 100x100 pixels, warped")
 def scaling_sense() -> Iterator[Row]:
-    """Which way "0.85-1.25x" goes: edge of the square at both ends of the range."""
+    """Measure the direction of "0.85-1.25x": a square's edge at both ends."""
     image = np.zeros((200, 200), np.float32)
     image[50:150, 50:150] = 1
     for factor in (0.85, 1.25):
@@ -115,7 +115,7 @@ def scaling_sense() -> Iterator[Row]:
     "brightness", "constructed", "a phantom, factor 2 before and after the z-score"
 )
 def brightness() -> Iterator[Row]:
-    """Brightness on z-scored values is contrast: the mean stays at 0."""
+    """Show that brightness on z-scored values is contrast: the mean stays 0."""
     image = phantom_image(*HALF_DRIVE)
     for name, measure in (("mean", np.mean), ("standard deviation", np.std)):
         after = round(float(measure(2 * z_score(image))), 6)
@@ -126,13 +126,13 @@ def brightness() -> Iterator[Row]:
 
 @measured("cubic", "constructed", "a phantom, 292x283 to 256x256")
 def cubic() -> Iterator[Row]:
-    """Cubic against linear interpolation, in grey levels and z-scored."""
+    """Compare cubic with linear interpolation, in grey levels and z-scored."""
     yield from _cubic([phantom_image(*HALF_DRIVE)], HALF)
 
 
 @measured("cubic", "data", "DRIVE's 40 images, 584x565 to 512x512", "drive")
 def cubic_on_drive(root: Path) -> Iterator[Row]:
-    """The same on real images."""
+    """Compare them on real images."""
     from data_io.datasets.drive import drive
     from data_io.files.reading import read_image
 
@@ -159,7 +159,7 @@ HALF_BUS2017 = "a phantom, 380x285 to 64x64, half of BUS2017"
 
 @measured("no-anti-aliasing", "constructed", HALF_BUS2017)
 def no_anti_aliasing() -> Iterator[Row]:
-    """Down by a factor of 5: what of the noise stays without a filter."""
+    """Measure the noise left after shrinking by 5 without a filter."""
     image = phantom_image(380, 285)
     plain, smooth = (
         resized(image, 3, (64, 64), anti_aliasing=on) for on in (False, True)
@@ -172,7 +172,7 @@ def no_anti_aliasing() -> Iterator[Row]:
 
 @measured("eight-bit", "constructed", "a phantom, 292x283 to 256x256, cubic")
 def eight_bit() -> Iterator[Row]:
-    """8-bit values cut off (batchgenerators 0.21) and rounded (0.25)."""
+    """Compare truncated (batchgenerators 0.21) with rounded (0.25) 8-bit values."""
     exact = resized(phantom_image(*HALF_DRIVE), 3, HALF)
     forms = np.trunc(exact), np.rint(exact)
     yield Row("mean shift", *((f - exact).mean() for f in forms), unit="grey levels")
@@ -183,7 +183,7 @@ def eight_bit() -> Iterator[Row]:
 
 @measured("resize-border", "constructed", "a phantom, 292x283 to 256x256, cubic")
 def resize_border() -> Iterator[Row]:
-    """Beyond the image 0 (batchgenerators 0.21) or its mirror (0.25): the rim."""
+    """Measure the rim: outside is 0 (batchgenerators 0.21) or mirrored (0.25)."""
     image = phantom_image(*HALF_DRIVE)
     dark = resized(image, 3, HALF, mode="constant", cval=0)
     difference = np.abs(dark - resized(image, 3, HALF))
@@ -195,7 +195,7 @@ def resize_border() -> Iterator[Row]:
 
 @measured("label-resize", "constructed", "a phantom's label, 292x283 to 256x256")
 def label_resize() -> Iterator[Row]:
-    """Labels of two classes resized by both versions' rules: where they tie."""
+    """Compare how both versions resize labels of two classes, which may tie."""
     label = phantom_label(*HALF_DRIVE)
     old, new = last_class_of_half(label, HALF), highest_class(label, HALF)
     yield Row("share of pixels that differ", np.mean(old != new), 0.0)
@@ -205,7 +205,8 @@ def label_resize() -> Iterator[Row]:
 def last_class_of_half(label: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Resize a label map by the rule of batchgenerators 0.21.
 
-    Each class on its own, linearly; a voxel has the last class that reaches 0.5, or 0.
+    Each class is resized linearly by itself; a voxel gets the last class that reaches
+    0.5, or 0.
     """
     classes = np.zeros(shape, label.dtype)
     for value in np.unique(label):
@@ -222,7 +223,7 @@ def highest_class(label: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 @measured("half-pixel", "constructed", "a phantom of 256x256, a warp by nothing")
 def half_pixel() -> Iterator[Row]:
-    """The centre of a warp at n / 2 (batchgenerators 0.21), at (n - 1) / 2 (0.25)."""
+    """Compare the warp's centre at n / 2 (batchgenerators 0.21), (n - 1) / 2 (0.25)."""
     image, label = z_score(phantom_image(*HALF))[..., 1], phantom_label(*HALF)
     mesh = np.indices(HALF).astype(float)
     moved = {
@@ -230,16 +231,16 @@ def half_pixel() -> Iterator[Row]:
         for shift in (0.5, 0.0)
     }
     yield Row("centre of 256 pixels", 256 / 2, (256 - 1) / 2, unit="pixel")
-    apart = (round(float(np.abs(one - image).mean()), 6) for one in moved.values())
+    apart = (round(float(np.abs(warp - image).mean()), 6) for warp in moved.values())
     yield Row("mean difference of the image from itself", *apart, unit="SD")
-    there = (map_coordinates(label, mesh + by, order=0, cval=0) for by in moved)
-    dice = (2 * (one & label).sum() / (one.sum() + label.sum()) for one in there)
+    labels = (map_coordinates(label, mesh + by, order=0, cval=0) for by in moved)
+    dice = (2 * (warp & label).sum() / (warp.sum() + label.sum()) for warp in labels)
     yield Row("Dice of the vessels' label with itself", *dice)
 
 
 @measured("jpeg-masks", "constructed", "an ellipse of 400x600 pixels, JPEG quality 75")
 def jpeg_masks() -> Iterator[Row]:
-    """Grey values in a mask read from JPEG, and two ways to make classes of them."""
+    """Measure grey values in a mask read from JPEG, and two ways to cut them."""
     rows, columns = np.ogrid[-1:1:400j, -1:1:600j]
     mask = np.where((rows / 0.6) ** 2 + (columns / 0.5) ** 2 < 1, 255, 0)
     memory = io.BytesIO()
@@ -261,7 +262,7 @@ LENGTHS = tuple(map(len, SEQUENCES))  # section 2.6 has 23 sequences
 
 @measured("frame-split", "constructed", "612 frames, 392/98/122 at random")
 def frame_split() -> Iterator[Row]:
-    """Test frames of which a frame before or after is trained on: expected number."""
+    """Compute the expected number of test frames with a neighbour in training."""
     at_an_end = 2 * len(LENGTHS)  # frames with one neighbour
     for part, count in PARTS.items():
         expected = 122 * (
@@ -274,16 +275,16 @@ def frame_split() -> Iterator[Row]:
 
 
 def _chance(count: int, neighbours: int) -> float:
-    """Chance that one of 1 or 2 other frames is among `count` of the other 611."""
+    """Return the chance that one of 1 or 2 other frames is among `count` of 611."""
     none = math.comb(FRAMES - 1 - neighbours, count) / math.comb(FRAMES - 1, count)
     return 1 - none
 
 
 def _recall() -> Iterator[Row]:
-    """Dice of a network that gives the label of the training frame most like the image.
+    """Measure Dice of a network that returns the label of the most similar frame.
 
-    A polyp is a disc that drifts by some 2 % of the picture a frame. Most like it is
-    the image whose disc lies nearest.
+    A polyp is a disc that drifts by some 2 % of the picture per frame. The most similar
+    frame is the one with the nearest disc.
     """
     random = np.random.default_rng(0)
     discs = np.concatenate([_sequence(random, length) for length in LENGTHS])
@@ -296,7 +297,7 @@ def _recall() -> Iterator[Row]:
 
 
 def _sequence(random: np.random.Generator, length: int) -> Floats:
-    """Row, column and radius of a disc in each frame, the picture being 1 by 1."""
+    """Return row, column and radius of a disc in each frame; the picture is 1 by 1."""
     start = random.uniform((0.2, 0.2, 0.05), (0.8, 0.8, 0.2))
     steps = random.normal(0, (0.02, 0.02, 0.002), (length, 3))
     return np.abs(start + np.cumsum(steps, axis=0))
@@ -310,7 +311,7 @@ def _recalled(discs: Floats, test: np.ndarray) -> float:
 
 
 def _dice(one: Floats, other: Floats) -> float:
-    """Dice of two discs, drawn on 200x200 pixels."""
+    """Return Dice of two discs, drawn on 200x200 pixels."""
     rows, columns = np.ogrid[0:1:200j, 0:1:200j]
     a, b = (
         (rows - disc[0]) ** 2 + (columns - disc[1]) ** 2 < disc[2] ** 2

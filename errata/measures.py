@@ -1,4 +1,4 @@
-"""Entries about measures, on examples made for them."""
+"""Entries about measures, on constructed examples."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TARGETS = {"kidney": 1, "tumour": 2}
 
 @measured("label-map-scores", "constructed", "all right, 2 % kidney, 1 % tumour")
 def label_map_scores() -> Iterator[Row]:
-    """A perfect prediction of three classes against the label map, one against rest."""
+    """Score a perfect prediction of three classes by both definitions."""
     label = np.repeat([0, 1, 2], [97, 2, 1])
     for name, target in TARGETS.items():
         yield from _perfect(name, case_metrics(label, np.eye(3)[label], target=target))
@@ -25,7 +25,7 @@ def label_map_scores() -> Iterator[Row]:
 
 @measured("label-map-scores", "data", "KiTS19 label maps, perfect prediction", "kits19")
 def label_map_scores_of_kits19(root: Path) -> Iterator[Row]:
-    """The same for every label map at hand, slice by slice, mean over cases."""
+    """Score perfect predictions of KiTS19's label maps, by slice."""
     from data_io.datasets.kits19 import kits19
     from data_io.files import nifti
 
@@ -51,7 +51,7 @@ def _perfect(name: str, values: Mapping[str, float]) -> Iterator[Row]:
 
 @measured("undefined-scores", "constructed", "five images, one without any foreground")
 def undefined_scores() -> Iterator[Row]:
-    """Mean Dice where one image has none, by a plain mean and over the defined ones."""
+    """Compare the plain mean of Dice with the mean of defined values."""
     image = np.array([0, 1, 1, 1]), np.array([0, 0, 1, 1])
     empty = np.zeros((2, 4), int)
     scores = [
@@ -63,11 +63,11 @@ def undefined_scores() -> Iterator[Row]:
 
 @measured("native-size", "constructed", "phantom of 292x283, network at 128x128")
 def native_size() -> Iterator[Row]:
-    """An overconfident prediction, brought back with order 1 and as it is.
+    """Compare an overconfident prediction resized with order 1 and with order 0.
 
     The network's output is the resized label itself, moved by one pixel: always 0 or 1,
-    often wrong. Published: its values go linearly to the native size. Corrected: the
-    nearest value, as confident as the network was.
+    often wrong. Published: its values are interpolated linearly to the native size.
+    Corrected: the nearest value, as confident as the network was.
     """
     from data_io.prepare.miscnn_compat import Resize, Sample
 
@@ -89,7 +89,7 @@ def native_size() -> Iterator[Row]:
 
 @measured("argmax-threshold", "constructed", "all probabilities of three classes, even")
 def argmax_threshold() -> Iterator[Row]:
-    """Voxels that argmax gives a class, and that no class's p of 0.5 does.
+    """Measure voxels that argmax assigns a class while every p is below 0.5.
 
     Over a grid of the triangle of probabilities; the exact share is 1/4.
     """

@@ -1,4 +1,4 @@
-"""What is written: `docs/errata.csv`, and its tables on the page `docs/errata.md`."""
+"""Write `docs/errata.csv`, and its tables on the page `docs/errata.md`."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ Rows = list[dict[str, str]]
 
 
 def read() -> Rows:
-    """The rows that were measured before."""
+    """Return the rows of the CSV file."""
     return read_rows(CSV, COLUMNS)
 
 
 def write(new: Rows) -> None:
-    """Put measured rows into the CSV file, and all of it into the page."""
+    """Put measured rows into the CSV file, and all rows into the page."""
     rows = merge(read(), new)
     write_csv(CSV, COLUMNS, rows)
     update(PAGE, rows)
 
 
 def merge(old: Rows, new: Rows) -> Rows:
-    """Put measured rows in the place of their part's older ones.
+    """Replace the older rows of each measured part.
 
     A part that was not measured keeps its rows; one that no longer exists loses them.
     """
@@ -46,7 +46,7 @@ def merge(old: Rows, new: Rows) -> Rows:
 
 
 def entries(text: str) -> list[str]:
-    """The entries that a page has markers for, in order."""
+    """Return the entries that have markers on a page, in order."""
     return _MARKER.findall(text)
 
 

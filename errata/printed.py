@@ -1,7 +1,7 @@
 """Entries about what the paper prints: its text against its own tables.
 
-All from `results/paper/*.csv`, the tables cell by cell, and from the numbers that the
-text and Table 1 print, which stand here with their section.
+The numbers are from `results/paper/*.csv`, the tables cell by cell. Numbers from the
+text and from Table 1 are listed here with their section.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ KITS19 = (300, 90, 6)
 
 @cache
 def printed(table: str) -> pd.DataFrame:
-    """The cells of a table, as `Paper.cells` has them, with the paper's metric."""
+    """Return the cells of a table, as in `Paper.cells`, with the paper's metric."""
     words = {column: word for word, column in PAPER_COLUMN.items()}
     cells = PAPER.cells[PAPER.cells["table"] == table]
     return cells.assign(metric=cells["metric"].map(words))
 
 
 def cell(table: str, metric: str, **where: str | float) -> Cell:
-    """A printed mean and its standard error.
+    """Return a printed mean and its standard error.
 
     Args:
         table: such as "table4".
@@ -64,22 +64,22 @@ def cell(table: str, metric: str, **where: str | float) -> Cell:
 
 
 def by_gamma(metric: str) -> pd.Series:
-    """Table 3: the values of a metric, by gamma."""
+    """Return the values of a metric in Table 3, by gamma."""
     return printed("table3").query("metric == @metric").set_index("gamma")["value"]
 
 
 def p_of(a: Cell, b: Cell) -> float:
-    """Two-sided p of a difference of two printed means, by their standard errors.
+    """Return the two-sided p of a difference of two printed means, by their errors.
 
-    For independent samples and a normal mean: not the paper's rank-sum test, but what
-    its table lets a reader check.
+    For independent samples and a normal mean. This is not the paper's rank-sum test,
+    but a reader can compute it from its table.
     """
     z = abs(a[0] - b[0]) / math.hypot(a[1], b[1])
     return float(2 * stats.norm.sf(z))
 
 
 def count(metric: str, losses: list[str], lowest: bool) -> str | int:
-    """Data sets of Table 4 in which one of the losses is first: alone, and with others.
+    """Count data sets of Table 4 in which one of the losses is best: alone, and tied.
 
     Args:
         metric: such as "nll".
@@ -97,7 +97,7 @@ def count(metric: str, losses: list[str], lowest: bool) -> str | int:
 
 @measured("table4-claims", "paper", "section 3.2.1 and abstract against Table 4")
 def table4_claims() -> Iterator[Row]:
-    """How often a loss is best: as the text says, and by the table, ties apart."""
+    """Compare how often a loss is best: in the text, and by the table, with ties."""
     claims = (
         ("DSC++ has the lowest Brier", "brier", ["DSC++"], 5),
         ("DSC++ has the highest Dice", "dice", ["DSC++"], 4),
@@ -113,11 +113,11 @@ def table4_claims() -> Iterator[Row]:
 
 
 def against(rule: str, claimed: str) -> Iterator[Row]:
-    """P of each pair of printed means that does not bear out a claim.
+    """Yield p of each pair of printed means that contradicts a claim.
 
     Args:
-        rule: of the claims, "differs" or "no difference".
-        claimed: what the text says of p.
+        rule: rule of the claims, "differs" or "no difference".
+        claimed: what the text says about p.
     """
     seen = set()
     claims = [claim for claim in published_claims(PAPER) if claim.row["rule"] == rule]
@@ -139,13 +139,13 @@ def against(rule: str, claimed: str) -> Iterator[Row]:
 
 @measured("no-difference-claims", "paper", "all such claims: p by printed SE")
 def no_difference_claims() -> Iterator[Row]:
-    """What the text calls no significant difference, beyond 1.96 printed errors."""
+    """List claims of no difference whose means differ by over 1.96 SE."""
     yield from against("no difference", "not below 0.05")
 
 
 @measured("significant-claims", "paper", "all such claims: p by printed SE")
 def significant_claims() -> Iterator[Row]:
-    """What the text calls a significant difference, within 1.96 printed errors."""
+    """List claims of a difference whose means differ by less than 1.96 SE."""
     yield from against("differs", "below 0.05")
     sets = {row["dataset"] for row in PAPER.p_values if row["metric"] == "brier"}
     text = "data sets with a printed p below 0.05 for Brier, DSC++ against DSC"
@@ -154,7 +154,7 @@ def significant_claims() -> Iterator[Row]:
 
 @measured("one-rule-for-both", "paper", "Tables 3 to 6: p by printed SE")
 def one_rule_for_both() -> Iterator[Row]:
-    """Pairs that the printed errors tell apart alike, and the text does not."""
+    """List pairs with similar printed errors that the text treats unequally."""
     significant, none = "significant", "not significant"
 
     def drive(metric: str, loss: str) -> Cell:
@@ -193,7 +193,7 @@ def _kits19(target: str, loss: str, metric: str) -> Cell:
 
 @measured("gamma-claims", "paper", "section 3.1 against Table 3")
 def gamma_claims() -> Iterator[Row]:
-    """The plateau of the NLL, the rise of both scores above 2.5, by the table."""
+    """Check the NLL's plateau and both scores' rise above gamma 2.5 in the table."""
     nll = by_gamma("nll")
     ratios = nll[nll.index > 2] / nll[2.0]
     yield Row("NLL above gamma 2 over that at 2, lowest", "plateau", ratios.min())
@@ -210,7 +210,7 @@ def gamma_claims() -> Iterator[Row]:
 
 @measured("table3-errors", "paper", "Table 3, Jaccard; p against gamma 2")
 def table3_errors() -> Iterator[Row]:
-    """The standard errors .05 as printed, and as .005."""
+    """Compare the standard errors .05 as printed with .005."""
     standard = cell("table3", "jaccard", gamma=2.0)
     for gamma in (1.0, 2.5):
         value, error = cell("table3", "jaccard", gamma=gamma)
@@ -221,7 +221,7 @@ def table3_errors() -> Iterator[Row]:
 
 @measured("same-run-two-errors", "paper", "Table 3's gamma 1 and Table 4's DSC, DRIVE")
 def same_run_two_errors() -> Iterator[Row]:
-    """One model in two tables: the bootstrap was drawn anew."""
+    """Compare the errors of one model in two tables (two bootstraps)."""
     one = cell("table3", "nll", gamma=1.0)
     other = cell("table4", "nll", dataset="DRIVE", loss="DSC")
     for name, *pair in zip(("mean", "standard error"), one, other, strict=True):
@@ -230,7 +230,7 @@ def same_run_two_errors() -> Iterator[Row]:
 
 @measured("counts", "paper", "Table 1; the text of section 2.6")
 def counts() -> Iterator[Row]:
-    """Numbers of images that do not agree, and KiTS19's, which do."""
+    """List numbers of images that do not agree, and those of KiTS19, which do."""
     for name, (images, *parts) in TABLE_1.items():
         if name in TEXT and (TEXT[name] != images or sum(parts) != images):
             yield Row(f"{name}, images", images, TEXT[name])
@@ -243,7 +243,7 @@ def counts() -> Iterator[Row]:
 
 @measured("image-sizes", "paper", "section 2.6; the files, Table 1")
 def image_sizes() -> Iterator[Row]:
-    """Sizes in the text, and those of the images; pixels by them."""
+    """Compare image sizes in the text with those of the images, in pixels."""
     sizes = {
         "DRIVE": ((584, 768), (584, 565)),
         "CVC-ClinicDB": ((288, 368), (288, 384)),
@@ -257,7 +257,7 @@ def image_sizes() -> Iterator[Row]:
 
 @measured("p-of-20", "paper", "printed p of DRIVE; two samples of 20, fully separated")
 def p_of_20() -> Iterator[Row]:
-    """The smallest p that the test can give for 20 images: it says "separated"."""
+    """Compute the smallest p of the test for 20 images: it means fully separated."""
     low, high = np.arange(1.0, 21), np.arange(1.0, 21) ** 1.1 + 100
     smallest = statistics.rank_sum(low, high).p
     yield Row("p of NLL, DRIVE; the smallest possible", 6e-8, smallest)
@@ -267,7 +267,7 @@ def p_of_20() -> Iterator[Row]:
 
 @measured("many-tests", "paper", "the 13 printed p values")
 def many_tests() -> Iterator[Row]:
-    """Those below 0.05 without a correction, and with Holm's over what is printed."""
+    """Count printed p below 0.05 without a correction, and with Holm's."""
     p = np.array([float(row["p"]) for row in PAPER.p_values])
     corrected = statistics.holm(p)
     below = ((values < 0.05).sum() for values in (p, corrected))
@@ -280,7 +280,7 @@ def many_tests() -> Iterator[Row]:
 
 @measured("kits19-p-values", "paper", "section 3.2.2 against Table 5")
 def kits19_p_values() -> Iterator[Row]:
-    """Which calibration score the printed p can be of: DSC++ against DSC, by SE."""
+    """Compare the printed p with both calibration scores: DSC++ and DSC, by SE."""
     for target, claimed in (("kidney", 3e-8), ("kidney tumour", 2e-8)):
         for metric, name in (("nll", "NLL"), ("brier", "Brier")):
             p = p_of(*(_kits19(target, loss, metric) for loss in ("DSC", "DSC++")))
@@ -290,7 +290,7 @@ def kits19_p_values() -> Iterator[Row]:
 
 @measured("threshold-cost", "paper", "section 3.4: DSC++ on DRIVE")
 def threshold_cost() -> Iterator[Row]:
-    """What "little effect on the DSC score" is in standard errors of Table 4."""
+    """Express "little effect on the DSC score" in standard errors of Table 4."""
     value, error = cell("table4", "dice", dataset="DRIVE", loss="DSC++")
     for row in PAPER.thresholds:
         if row["metric"] == "dice":

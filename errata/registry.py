@@ -1,4 +1,4 @@
-"""The entries of the errata: what is measured, by which function, from what."""
+"""The entries of the errata: what is measured, by which function, on what data."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Row:
 
     Attributes:
         quantity: what is measured.
-        published: as the paper prints it or its released code gives it; None where it
-            has no such number.
-        corrected: as theory, or the corrected form, has it; None likewise.
-        unit: of both; "" for a pure number.
+        published: the paper's printed value or that of its released code; None where
+            there is none.
+        corrected: the value by theory or by the corrected form; None likewise.
+        unit: unit of both; "" for a pure number.
     """
 
     quantity: str
@@ -46,7 +46,7 @@ class Row:
     unit: str = field(default="", kw_only=True)
 
     def cells(self) -> dict[str, str]:
-        """The row's own columns as text; numbers with 4 significant digits."""
+        """Return quantity, values and unit as text; numbers to 4 significant digits."""
         return {
             "quantity": self.quantity,
             "published": _text(self.published),
@@ -74,10 +74,10 @@ class Measurement:
     Attributes:
         entry: the entry's name, such as "foreground-nll".
         source: one of `SOURCES`.
-        measured_on: what exactly, for the reader.
-        measure: gives the rows; takes the data set's folder where one is needed.
+        measured_on: what exactly it is measured on, as printed for the reader.
+        measure: returns the rows; takes the data set's folder where one is needed.
         needs: the data set that it needs, such as "drive"; "" for none.
-        slow: whether it takes more than some seconds.
+        slow: whether it takes more than a few seconds.
     """
 
     entry: str
@@ -89,11 +89,11 @@ class Measurement:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What no other part has: its entry and source."""
+        """Return entry and source, which are unique to a part."""
         return self.entry, self.source
 
     def rows(self, root: Path | None = None) -> list[dict[str, str]]:
-        """Measure, and give the rows as they stand in the CSV file.
+        """Measure, and return the rows as in the CSV file.
 
         Args:
             root: the folder of the data set that it needs.
@@ -131,6 +131,6 @@ def measured(
 
 
 def measurements() -> list[Measurement]:
-    """All parts, those of one entry together; entries as they were registered."""
+    """Return all parts, grouped by entry; entries in the order of registration."""
     entries = list(dict.fromkeys(part.entry for part in _MEASUREMENTS))
     return sorted(_MEASUREMENTS, key=lambda part: entries.index(part.entry))

@@ -1,7 +1,7 @@
-"""Entries measured on the committed runs: their `cases.csv` and `history.csv` alone.
+"""Entries measured on the committed runs: on their `cases.csv` and `history.csv`.
 
-Each names its runs, those of seed 0, so that a further run does not change a number.
-One that is trained anew does, and `make tables` measures these entries again.
+Each entry names its runs, those of seed 0, so a new run does not change a number. A run
+that is trained again does; `make tables` measures these entries again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TUMOUR = "phantom kidney tumour"
 def column(
     group: str, loss: str, name: str, region: str = "image", target: str = ""
 ) -> np.ndarray:
-    """One measure of all test cases of a committed run, by observer 1.
+    """Return one measure of all test cases of a committed run, by observer 1.
 
     Args:
         group: such as "drive/reduced".
@@ -56,10 +56,10 @@ def _cases(path: Path) -> pd.DataFrame:
 
 
 def _file(group: str, loss: str, name: str) -> Path:
-    """A file of a committed run.
+    """Return the path of a file of a committed run.
 
     Raises:
-        InputError: it is not there.
+        InputError: the file is missing.
     """
     path = RESULTS / group / "runs" / f"{LOSSES[loss]}-s0" / name
     if not path.exists():
@@ -71,14 +71,14 @@ def _file(group: str, loss: str, name: str) -> Path:
 
 
 def mean(group: str, loss: str, name: str, **where: str) -> float:
-    """Mean over the test cases for which the measure is defined."""
+    """Return the mean over the test cases where the measure is defined."""
     return float(np.nanmean(column(group, loss, name, **where)))
 
 
 def forms(
     group: str, metric: str, target: str = "", losses: Sequence[str] = tuple(LOSSES)
 ) -> dict[str, tuple[float, ...]]:
-    """The published and the corrected mean of NLL or Brier, by loss."""
+    """Return the published and the corrected mean of NLL or Brier, by loss."""
     names = f"{metric}_published", metric
     return {
         loss: tuple(mean(group, loss, name, target=target) for name in names)
@@ -87,14 +87,14 @@ def forms(
 
 
 def lowest(pairs: dict[str, tuple[float, ...]]) -> Iterator[str]:
-    """The loss with the lowest published value, and with the lowest corrected one."""
+    """Yield the losses with the lowest published and the lowest corrected value."""
     for form in (0, 1):
         yield min(pairs, key=lambda loss: pairs[loss][form])
 
 
 @measured("foreground-nll", "run", "DRIVE and 2018DSB, preset reduced, seed 0, test")
 def foreground_nll() -> Iterator[Row]:
-    """NLL without and with the background term, and who is ahead by each."""
+    """Compare the NLL without and with the background term, and its ranking."""
     for title, group in (("DRIVE", DRIVE), ("2018DSB", DSB)):
         values = forms(group, "nll")
         for loss, pair in values.items():
@@ -115,7 +115,7 @@ def foreground_nll() -> Iterator[Row]:
 
 @measured("label-map-scores", "run", "simulated KiTS19, preset reduced, seed 0, test")
 def label_map_scores() -> Iterator[Row]:
-    """NLL and Brier of the tumour against the label map, and one against the rest."""
+    """Compare NLL and Brier of the tumour by label map and by one-vs-rest."""
     for metric, name in (("nll", "NLL"), ("brier", "Brier")):
         values = forms(KITS, metric, TUMOUR, ("DSC", "DSC++"))
         for loss, pair in values.items():
@@ -125,7 +125,7 @@ def label_map_scores() -> Iterator[Row]:
 
 @measured("brier-over-classes", "run", "preset reduced, seed 0, test, DSC++")
 def brier_over_classes() -> Iterator[Row]:
-    """Brier of the foreground channel beside Eq. 11's mean over all classes."""
+    """Compare Brier of the foreground channel with Eq. 11's mean over classes."""
     names = ("brier", "brier_categorical")
     yield Row(
         "Brier on DRIVE, two classes", *(mean(DRIVE, "DSC++", name) for name in names)
@@ -139,7 +139,7 @@ def brier_over_classes() -> Iterator[Row]:
 
 @measured("rank-sum", "run", "DSC++ against DSC, preset reduced, seed 0, test")
 def rank_sum() -> Iterator[Row]:
-    """P of the test for independent samples, and of the one for the same images."""
+    """Compare p of the test for independent samples with p of the paired test."""
     for title, group in (("DRIVE", DRIVE), ("2018DSB", DSB)):
         for metric in ("nll", "brier", "dice"):
             a, b = (column(group, loss, metric) for loss in ("DSC++", "DSC"))
@@ -152,7 +152,7 @@ def rank_sum() -> Iterator[Row]:
 
 @measured("undefined-scores", "run", "DSC and DSC++, preset reduced, seed 0, test")
 def undefined_scores() -> Iterator[Row]:
-    """How many overlap scores of the committed runs are undefined."""
+    """Count undefined overlap scores of the committed runs."""
     groups = {"DRIVE": DRIVE, "2018DSB": DSB, "simulated KiTS19": KITS}
     names = ("dice", "jaccard", "precision", "recall")
     for title, group in groups.items():
@@ -166,7 +166,7 @@ def undefined_scores() -> Iterator[Row]:
 
 @measured("threshold-comparison", "run", "DRIVE, preset reduced, DSC++, seed 0, test")
 def threshold_comparison() -> Iterator[Row]:
-    """Overlap where s < T is called foreground, and where s >= T is."""
+    """Compare overlap with s < T as foreground and with s >= T."""
     histogram = histograms.load(_file(DRIVE, "DSC++", "histograms.npz"))
     rows = histogram.where(
         target="vessel", split="test", region="image", reference="observer1"
@@ -183,7 +183,7 @@ def threshold_comparison() -> Iterator[Row]:
 
 @measured("field-of-view", "run", "DRIVE, preset reduced, seed 0, test")
 def field_of_view() -> Iterator[Row]:
-    """Measures over the whole photograph, black corners included, and inside."""
+    """Compare measures over the whole photograph and in the field of view."""
     for loss in LOSSES:
         for metric, name in NAMES.items():
             inside = mean(DRIVE, loss, metric, region="field of view")
@@ -192,7 +192,7 @@ def field_of_view() -> Iterator[Row]:
 
 @measured("best-checkpoint", "run", "DRIVE, preset reduced, seed 0")
 def best_checkpoint() -> Iterator[Row]:
-    """Validation loss of the last epoch, and of the epoch whose weights are kept."""
+    """Compare the validation losses of the last and of the saved epoch."""
     for loss in LOSSES:
         values = pd.read_csv(_file(DRIVE, loss, "history.csv"))["val_loss"]
         what = f"validation loss of {loss}, last and best epoch"
@@ -201,7 +201,7 @@ def best_checkpoint() -> Iterator[Row]:
 
 @measured("counts", "run", "run.json of the committed runs on 2018DSB")
 def counts() -> Iterator[Row]:
-    """Images of 2018DSB in Table 1, and in the corrected copy that our runs have."""
+    """Compare images of 2018DSB in Table 1 and in the corrected copy that we used."""
     from errata.printed import TABLE_1
 
     record = json.loads(_file(DSB, "DSC", "run.json").read_text("utf-8"))

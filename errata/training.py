@@ -1,4 +1,4 @@
-"""Entries that need a training: minutes, on phantoms or on DRIVE."""
+"""Entries that need a training of some minutes, on phantoms or on DRIVE."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipelines.posthoc import scaling
 
 @measured("momentum", "constructed", "a constant slope, learning rate 0.1")
 def effective_step() -> Iterator[Row]:
-    """How far SGD goes down a constant slope, with and without momentum."""
+    """Measure how far SGD moves on a constant slope, with and without momentum."""
     for steps in (10, 100):
         ways = (_distance(steps, momentum) / (0.1 * steps) for momentum in (0.9, 0.0))
         what = f"way after {steps} steps / {steps} steps of 0.1: momentum 0.9, none"
@@ -29,7 +29,7 @@ def effective_step() -> Iterator[Row]:
 
 
 def _distance(steps: int, momentum: float) -> float:
-    """Keras' SGD with Nesterov momentum: v = m v + lr g, w = w - m v - lr g."""
+    """Apply Keras' SGD with Nesterov momentum: v = m v + lr g, w = w - m v - lr g."""
     velocity = weight = 0.0
     for _ in range(steps):
         velocity = momentum * velocity + 0.1
@@ -42,7 +42,7 @@ DEMO = "phantom, preset demo, DSC++, seed 0, 25 epochs"
 
 @measured("momentum", "training", DEMO, slow=True)
 def momentum() -> Iterator[Row]:
-    """Plain SGD, as the paper says, beside Nesterov momentum 0.9, as the code has."""
+    """Compare plain SGD (the paper's text) with Nesterov momentum 0.9 (the code)."""
     plain = ["--set", "momentum=0.0", "--set", "nesterov=false"]
     forms = [_history(extra) for extra in ([], plain)]
     for name in forms[0]:
@@ -51,7 +51,7 @@ def momentum() -> Iterator[Row]:
 
 
 def _history(extra: list[str]) -> dict[str, float]:
-    """Train in a folder that is thrown away; what its `history.csv` says."""
+    """Train in a temporary folder, and return numbers from its `history.csv`."""
     command = ["--dataset", "phantom", "--preset", "demo", "--loss", "DSC++", *extra]
     with _trained(command) as run:
         history = pd.read_csv(run / "history.csv")
@@ -64,7 +64,7 @@ def _history(extra: list[str]) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _trained(command: list[str]) -> Iterator[Path]:
-    """Train by `dscpp train`; a run that is there for a while."""
+    """Train by `dscpp train`, and yield the run's folder; it is deleted afterwards."""
     from pipelines import cli
 
     with tempfile.TemporaryDirectory() as folder:
@@ -81,7 +81,7 @@ ON_DRIVE = "DRIVE, test, preset reduced, seed 0, trained anew"
 
 @measured("native-size", "training", ON_DRIVE, needs="drive")
 def at_both_sizes(root: Path) -> Iterator[Row]:
-    """A network's predictions, brought back (published) and as they are (corrected)."""
+    """Compare predictions at native size (published) and network size (corrected)."""
     from data_io.datasets.drive import drive
 
     for loss in ("DSC", "DSC++"):
@@ -93,7 +93,7 @@ def at_both_sizes(root: Path) -> Iterator[Row]:
 
 
 def _sizes(run: Path, dataset: Dataset, root: Path) -> list[dict[str, float]]:
-    """What a run's test cases come to at their own size and at the network's."""
+    """Return measures of a run's test cases at native size and at the network's."""
     import keras
 
     from data_io.prepare import batches, cache
@@ -149,7 +149,7 @@ def _nll(label: np.ndarray, softmax: np.ndarray) -> float:
 def _measured(
     label: np.ndarray, softmax: np.ndarray, scaled: np.ndarray
 ) -> dict[str, float]:
-    """Measures of a case, and how far those at a threshold move with it."""
+    """Return measures of a case, and how much they change with the threshold."""
     measures = {"NLL": _nll(label, softmax), "NLL, scaled": _nll(label, scaled)}
     counts = histograms.count(softmax[..., 1], label == 1)
     thresholds = (0.5, 0.2, 0.3, 0.7, 0.8)

@@ -1,4 +1,4 @@
-"""Entries about volumes: resampling, patches, their joining, their validation."""
+"""Entries about volumes: resampling, patches, how they are joined and validated."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REDRAWS = 25
 
 @measured("pairwise-means", "constructed", "patches over 130x250x250 voxels")
 def pairwise_means() -> Iterator[Row]:
-    """Weights of overlapping patches, and how far a joined probability can be off."""
+    """Measure weights of overlapping patches, and the largest joining error."""
     shape = (130, 250, 250)
     joins: tuple[Join, ...] = ("miscnn", "mean")
     grids = [Grid(shape, PATCH, OVERLAP, join).axes() for join in joins]
@@ -42,7 +42,7 @@ def pairwise_means() -> Iterator[Row]:
 
 
 def _tables(first: Any, second: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two joins' weights along an axis, (patches, size) each; 0 where no patch is."""
+    """Return two joins' weights along an axis, (patches, size) each; 0 outside."""
     tables = np.zeros((2, len(first), size))
     for table, patches in zip(tables, (first, second), strict=True):
         for number, (part, weights) in enumerate(patches):
@@ -51,9 +51,9 @@ def _tables(first: Any, second: Any, size: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def _largest(axes: list[tuple[np.ndarray, np.ndarray]]) -> float:
-    """Half the sum of |difference of weights|, at the worst voxel of the volume.
+    """Return half the sum of |difference of weights| at the worst voxel.
 
-    So far apart are the joined values where each patch says 1 or 0 as it suits.
+    This is the largest possible difference of joined values, with patches of 0 or 1.
     """
     distinct = [
         np.unique(np.concatenate(pair), axis=1).reshape(2, len(pair[0]), -1)
@@ -68,11 +68,11 @@ def _largest(axes: list[tuple[np.ndarray, np.ndarray]]) -> float:
 
 
 class _Volumes:
-    """Simulated CT volumes where `Batches` looks for prepared samples.
+    """Simulated CT volumes with the interface of prepared samples.
 
     Attributes:
-        settings: of the preprocessing: the patch.
-        cases: their names.
+        settings: settings of the preprocessing: the patch.
+        cases: names of the volumes.
     """
 
     def __init__(self, number: int, shape: tuple[int, ...], patch: Any) -> None:
@@ -89,11 +89,11 @@ class _Volumes:
             self._arrays[case] = image.astype(np.float32)[..., None], label
 
     def image(self, case: str) -> np.ndarray:
-        """The z-scored volume, (*shape, 1) float32."""
+        """Return the z-scored volume, (*shape, 1) float32."""
         return self._arrays[case][0]
 
     def label(self, case: str) -> np.ndarray:
-        """The label map, (*shape) uint8."""
+        """Return the label map, (*shape) uint8."""
         return self._arrays[case][1]
 
 
@@ -102,9 +102,10 @@ REDRAWN = f"fixed predictions of 6 simulated volumes, {REDRAWS} epochs"
 
 @measured("redrawn-validation", "constructed", REDRAWN, slow=True)
 def redrawn_validation() -> Iterator[Row]:
-    """Validation loss over epochs without any training: patches drawn anew, and kept.
+    """Compare the validation loss with redrawn and with fixed patches.
 
-    The network is a fixed rule: the nearer the value to a kidney's, the higher p.
+    Nothing is trained. The network is a fixed rule: the nearer the value to a kidney's,
+    the higher p.
     """
     from data_io.prepare.batches import Batches
 
@@ -120,7 +121,7 @@ def redrawn_validation() -> Iterator[Row]:
 
 
 def _losses(batches: Any, epochs: Iterable[int]) -> dict[str, list[float]]:
-    """The mean loss of a fixed network over the batches, at each epoch's draw."""
+    """Return the mean loss of a fixed network over the batches, by epoch."""
     losses: dict[str, list[float]] = {"CE": [], "DSC": [], "DSC++": []}
     for epoch in epochs:
         batches.epoch = epoch
@@ -132,7 +133,7 @@ def _losses(batches: Any, epochs: Iterable[int]) -> dict[str, list[float]]:
 
 
 def _rule(image: np.ndarray) -> np.ndarray:
-    """Probabilities of three classes from z-scored values alone."""
+    """Return probabilities of three classes from z-scored values only."""
     x = image[..., 0].astype(np.float64)
     logits = np.stack([1 - x, 2 * x - 3, x - 2.5], axis=-1)
     return np.asarray(softmax(logits, axis=-1))
@@ -140,7 +141,7 @@ def _rule(image: np.ndarray) -> np.ndarray:
 
 @measured("padded-volumes", "constructed", "a simulated volume, clipped and z-scored")
 def padding_value() -> Iterator[Row]:
-    """What a thin volume is padded with, in training and at prediction."""
+    """Compare the padding of a thin volume in training and at prediction."""
     volumes = _Volumes(1, (32, 96, 96), (16, 48, 48))
     lowest = volumes.image(volumes.cases[0]).min()
     yield Row(
@@ -150,7 +151,7 @@ def padding_value() -> Iterator[Row]:
 
 @measured("integer-resampling", "constructed", "simulated CT, 3 mm to 3.3x4.1x4.1 mm")
 def integer_resampling() -> Iterator[Row]:
-    """MIScnn's resampling of an integer volume, and of its values as float."""
+    """Compare MIScnn's resampling of integers and of the same floats."""
     from data_io.prepare.miscnn_compat import Resampling, Sample
     from data_io.prepare.resampling import SlabResampling
 
@@ -172,7 +173,7 @@ GRIDS = "grids of the KiTS19 label maps at hand"
 
 @cache
 def _grids(root: Path) -> dict[str, tuple[tuple[int, ...], tuple[float, ...]]]:
-    """Shape and voxel size (mm) of each of KiTS19's label maps that the study takes."""
+    """Return shape and voxel size (mm) of each KiTS19 label map of the study."""
     geometries = {
         case: nifti.geometry(kits19.roles(root, case)["observer1"])
         for case in kits19.cases(root)
@@ -184,7 +185,7 @@ def _grids(root: Path) -> dict[str, tuple[tuple[int, ...], tuple[float, ...]]]:
 
 
 def _resampled(root: Path) -> dict[str, tuple[int, ...]]:
-    """Shape of each label map on the grid of the study."""
+    """Return the shape of each label map on the grid of the study."""
     spacing_mm = kits19.RECORD.spacing_mm or ()
     grids = _grids(root).items()
     return {case: resampled_shape(*grid, spacing_mm) for case, grid in grids}
@@ -192,7 +193,7 @@ def _resampled(root: Path) -> dict[str, tuple[int, ...]]:
 
 @measured("unsaid-resampling", "data", GRIDS, "kits19")
 def unsaid_resampling(root: Path) -> Iterator[Row]:
-    """What a patch of 80x160x160 covers at each volume's voxels, and resampled."""
+    """Measure what a patch of 80x160x160 covers, native and resampled."""
     spacings = np.array([spacing for _, spacing in _grids(root).values()])
     resampled = np.array(kits19.RECORD.spacing_mm) * PATCH
     native = np.median(spacings * PATCH, axis=0)
@@ -204,7 +205,7 @@ def unsaid_resampling(root: Path) -> Iterator[Row]:
 
 @measured("padded-volumes", "data", GRIDS, "kits19")
 def padded_volumes(root: Path) -> Iterator[Row]:
-    """Volumes smaller than a patch: padded, with voxels that have no class."""
+    """Count volumes smaller than a patch, which are padded without a class."""
     shapes = np.array(list(_resampled(root).values()))
     thin = (shapes[:, 0] < PATCH[0]).sum()
     filled = np.minimum(1, shapes / PATCH).prod(axis=1)
@@ -218,7 +219,7 @@ def padded_volumes(root: Path) -> Iterator[Row]:
 
 @measured("label-resize", "data", "KiTS19 label maps of under 100 slices", "kits19")
 def label_resize_of_kits19(root: Path) -> Iterator[Row]:
-    """Labels of three classes resampled by both versions' rules."""
+    """Compare how both versions resample labels of three classes."""
     counts, differ = np.zeros((2, 3), int), 0
     for case, shape in _resampled(root).items():
         if _grids(root)[case][0][0] >= 100:

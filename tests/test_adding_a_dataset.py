@@ -39,7 +39,7 @@ def write(root: Path) -> None:
             Image.fromarray(pixels).save(root / part / f"cell{number}.png")
 
 
-def test_the_page_names_what_a_data_set_has(project):
+def test_page_lists_every_attribute_of_a_data_set(project):
     """All but what no data set has needed to give otherwise."""
     page = (project / "docs" / "adding_a_dataset.md").read_text("utf-8")
     doors = re.findall(r"^\| (`.*?`) \|", page, re.MULTILINE)

@@ -105,7 +105,7 @@ CONTRADICTIONS = {
 
 
 @pytest.mark.parametrize("name", CONTRADICTIONS)
-def test_a_header_that_contradicts_itself_is_refused(tmp_path, name):
+def test_contradictory_header_is_refused(tmp_path, name):
     header, expected = CONTRADICTIONS[name]
     with pytest.raises(InputError, match=expected) as caught:
         describe.describe(*sets(tmp_path, **header), tmp_path / "work")
@@ -134,7 +134,7 @@ HARMLESS = {
 
 
 @pytest.mark.parametrize("name", HARMLESS)
-def test_what_is_rounding_or_changes_no_voxel_is_read(tmp_path, name):
+def test_headers_that_differ_by_rounding_are_read(tmp_path, name):
     description = describe.describe(
         *sets(tmp_path, **HARMLESS[name]), tmp_path / "work"
     )
@@ -166,7 +166,7 @@ def test_label_maps_lie_on_their_images(tmp_path, off_mm, same):
     assert "copy the image's header: to resample it would move it" in message
 
 
-def test_the_data_sets_are_read_no_less_carefully(tmp_path):
+def test_built_in_data_sets_get_the_same_header_checks(tmp_path):
     root = tiny_volumes.write(tmp_path / "kits")
     assert not verify.audit(kits19, root).problems
     path = root / "case_00001" / kits19.IMAGE

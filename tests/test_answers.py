@@ -57,7 +57,7 @@ def test_ratio_by_hand_with_the_interval_of_the_verdicts(results):
     assert (row["proper"], row["seeds"], row["preset"]) == (1.0, 2, "paper")
 
 
-def test_a_training_without_its_seed_on_the_other_side_is_left_out(results):
+def test_seed_that_only_one_loss_has_is_left_out(results):
     make_run(results, "DSC++", (9.0,) * 4, gamma=2.0, seed=7)
     make_run(results, "CE", (0.1,) * 4)
     found = summary(results)
@@ -136,7 +136,7 @@ def test_a_scaled_loss_has_the_spread_of_scaled_losses(results):
     assert effect.standard_error == pytest.approx(error, rel=1e-5)
 
 
-def test_verdicts_are_the_words_of_the_claims(results):
+def test_verdicts_are_copied_from_the_claims(results):
     paper, studies = opened(results)
     said = claims.decide(paper, studies)
     own = said["id"].eq("3.2.1-nll-drive")
@@ -151,7 +151,7 @@ def test_verdicts_are_the_words_of_the_claims(results):
     assert row["verdict"] == said.set_index("id").loc["3.2.1-brier-drive", "verdict"]
 
 
-def test_paper_before_reduced_and_simulated_never(results):
+def test_paper_preset_comes_before_reduced_and_simulated_is_excluded(results):
     for loss, gamma in (("DSC", 1.0), ("DSC++", 2.0)):
         make_run(results, loss, (0.9,) * 4, gamma=gamma, preset="reduced")
     assert set(summary(results)["preset"]) == {"paper"}
@@ -170,7 +170,7 @@ def test_one_seed_at_the_preset_paper_does_not_displace_several_at_reduced(tmp_p
     assert (row["preset"], row["seeds"], row["ours"]) == ("reduced", 2, 0.25)
 
 
-def test_nothing_run_is_said(tmp_path):
+def test_text_says_when_nothing_was_run(tmp_path):
     make_run(tmp_path, "DSC", simulated=True)
     found = summary(tmp_path)
     assert found.empty

@@ -101,7 +101,7 @@ def test_a_zip_with_a_password_is_refused(tmp_path: Path) -> None:
         unpack(archive, tmp_path / "out")
 
 
-def test_a_bomb_is_refused_by_what_it_declares(
+def test_zip_bomb_is_refused_by_its_declared_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = zipped(tmp_path / "a.zip", ("1.png", bytes(200_000)))
@@ -128,7 +128,7 @@ def test_entries_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("declared", [10, 5000], ids=["less", "more"])
-def test_other_sizes_than_declared_are_refused(tmp_path: Path, declared: int) -> None:
+def test_sizes_other_than_declared_are_refused(tmp_path: Path, declared: int) -> None:
     archive = zipped(tmp_path / "a.zip", ("1.png", b"x" * 3000))
     data = bytearray(archive.read_bytes())
     struct.pack_into("<L", data, 22, declared)

@@ -127,7 +127,7 @@ class Watched(np.ndarray):
         return np.asarray(found)
 
 
-def test_only_what_is_reached_is_read():
+def test_augmentation_reads_only_the_region_it_needs():
     shape, patch = (60, 200, 200), (8, 16, 16)
     image, label = sample(shape, 1, 2)
     todo = augmentation(Settings(patch, probability=1.0, **FIELDS))
@@ -141,7 +141,7 @@ def test_only_what_is_reached_is_read():
 
 
 @pytest.mark.parametrize("step", ["contrast", "gamma", "gaussian_noise"])
-def test_a_step_that_is_not_carried_out_is_refused(step):
+def test_unsupported_augmentation_step_is_refused(step):
     todo = augmentation(Settings((16, 16)))
     setattr(todo, step, True)
     with pytest.raises(ValueError, match=f"received 1 with {step}"):

@@ -101,7 +101,7 @@ def no_cache_yet():
 
 @pytest.mark.backend
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX alone keeps steps")
-def test_jax_compiles_once_and_again_where_that_is_damaged(no_cache_yet, tmp_path):
+def test_jax_cache_is_reused_and_rebuilt_when_damaged(no_cache_yet, tmp_path):
     import jax
 
     def compute() -> float:
@@ -127,7 +127,7 @@ def test_jax_compiles_once_and_again_where_that_is_damaged(no_cache_yet, tmp_pat
 
 
 @pytest.mark.backend
-def test_what_keras_was_told_before_is_set_back():
+def test_keras_settings_are_reset_to_defaults():
     keras.config.set_floatx("float16")
     keras.config.set_dtype_policy("float16")
     keras.config.set_epsilon(1e-2)
@@ -190,7 +190,7 @@ def test_the_users_configuration_of_keras_changes_nothing(project, tmp_path):
     assert kept.read_text() == text
 
 
-def test_variables_that_would_overrule_a_run_are_taken_away(monkeypatch, capsys):
+def test_variables_that_override_run_settings_are_removed(monkeypatch, capsys):
     for name in backend._OVERRULING:
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("KERAS_HOME", "/home/somebody/.keras")
@@ -218,7 +218,7 @@ def test_variables_that_decide_rounding_are_recorded_without_paths(monkeypatch):
 
 
 @pytest.mark.backend
-def test_the_number_of_threads_is_that_of_the_backend(monkeypatch):
+def test_recorded_number_of_threads_is_the_backends(monkeypatch):
     if keras.backend.backend() == "torch":
         import torch
 

@@ -20,7 +20,7 @@ def clock(monkeypatch):
     return now
 
 
-def test_a_file_gets_whole_lines_once_a_minute(capsys, clock):
+def test_log_file_gets_one_line_per_minute(capsys, clock):
     for _ in bars.bar(range(10), "dsc-s0 predict", unit="case"):
         clock[0] += 25
     lines = capsys.readouterr().err.split("\n")
@@ -33,7 +33,7 @@ def test_a_file_gets_whole_lines_once_a_minute(capsys, clock):
     assert all(logs.BAR.search(line) for line in lines[:-1])
 
 
-def test_short_work_and_work_that_is_not_to_be_shown_say_nothing(capsys, clock):
+def test_short_or_hidden_work_prints_nothing(capsys, clock):
     with bars.bar(desc="a", total=3) as bar:
         clock[0] += 59
         bar.update()
@@ -66,7 +66,7 @@ def test_a_terminal_gets_a_bar(monkeypatch):
 
 
 @pytest.mark.backend
-def test_a_training_says_an_epoch_a_line(capsys, clock, monkeypatch):
+def test_training_prints_one_line_per_epoch(capsys, clock, monkeypatch):
     from pipelines.training import callbacks
 
     bar = callbacks.ProgressBar(100, 20, 11, "dscpp-s0")

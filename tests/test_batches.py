@@ -85,7 +85,7 @@ def test_without_augmentation_a_batch_is_the_cache(cache):
         assert np.array_equal(label[0], np.eye(2)[cache.label(case)])
 
 
-def test_more_classes_than_a_case_shows(cache):
+def test_one_hot_label_has_classes_that_a_case_lacks(cache):
     _, label = Batches(cache, cache.cases, classes=3)[0]
     assert label.shape[-1] == 3
     assert not label[..., 2].any()
@@ -284,7 +284,7 @@ def test_global_generators_are_left_as_they_were(cache):
     assert (np.random.random(), random.random()) == expected  # noqa: NPY002
 
 
-def test_blas_leaves_the_cores_to_the_workers(cache):
+def test_blas_uses_one_thread_beside_the_workers(cache):
     controller = threadpoolctl.ThreadpoolController().select(internal_api="openblas")
     if not controller.lib_controllers:
         pytest.skip("NumPy has no OpenBLAS here")
@@ -294,7 +294,7 @@ def test_blas_leaves_the_cores_to_the_workers(cache):
 
 
 @pytest.mark.backend
-def test_fit_is_fed_each_epochs_items(cache):
+def test_fit_receives_the_items_of_each_epoch(cache):
     items = training(cache)
     fed = feed(items)
     assert len(fed) == len(items)
@@ -304,7 +304,7 @@ def test_fit_is_fed_each_epochs_items(cache):
         assert digest(list(given)) == expected
 
 
-def test_tensorflow_does_not_tune_what_fit_is_fed(cache):
+def test_tensorflow_autotuning_of_the_input_is_off(cache):
     """Its tuning makes epochs wait for seconds; see `feed`."""
     if keras.backend.backend() != "tensorflow":
         pytest.skip("other backends take the batches themselves")
@@ -324,7 +324,7 @@ def test_the_number_of_workers_changes_nothing(cache):
     assert len(found) == 1
 
 
-def test_what_comes_next_is_drawn_already(cache, monkeypatch):
+def test_next_batches_are_drawn_ahead(cache, monkeypatch):
     drawn, draw = [], Batches.draw
 
     def spy(self, *place):
@@ -361,7 +361,7 @@ def test_without_redrawing_every_epoch_is_the_first(cache):
         assert first.order() == again.order()
 
 
-def test_what_goes_wrong_in_a_worker_is_told(cache, monkeypatch):
+def test_error_in_a_worker_is_raised(cache, monkeypatch):
     items = training(cache)
     items[0]
 
@@ -374,7 +374,7 @@ def test_what_goes_wrong_in_a_worker_is_told(cache, monkeypatch):
         items[0]
 
 
-def test_no_process_is_made(cache):
+def test_no_process_is_started(cache):
     items = training(cache)
     for number in range(3):
         items[number]
@@ -506,7 +506,7 @@ def test_to_native_refuses_another_shape(cache):
         to_native(cache, "a", np.zeros((3, 4, 2)))
 
 
-def test_predictions_are_not_kept_behind_the_interface(cache):
+def test_interface_neither_loads_nor_saves_predictions(cache):
     interface = module.CachedInterface(cache)
     assert not interface.check_file_termination(".npy")
     with pytest.raises(NotImplementedError):
@@ -515,7 +515,7 @@ def test_predictions_are_not_kept_behind_the_interface(cache):
         interface.save_prediction(Sample("a", np.zeros((2, 2, 1)), 1, 2), "")
 
 
-def test_the_parent_of_our_preprocessor_is_miscnns():
+def test_our_preprocessor_inherits_from_miscnns():
     assert Preprocessor.__mro__[1].__module__ == "miscnn.processing.preprocessor"
     assert miscnn_compat.Preprocessor is Preprocessor
 
@@ -593,7 +593,7 @@ def test_shared_samples_are_drawn_once_and_the_same(cache, tmp_path, monkeypatch
         monkeypatch.setenv(shared.VARIABLE, str(tmp_path / "samples"))
 
 
-def test_where_there_is_no_room_no_sample_is_left(cache, tmp_path, monkeypatch):
+def test_full_disk_leaves_no_shared_samples(cache, tmp_path, monkeypatch):
     monkeypatch.setenv(shared.VARIABLE, str(tmp_path / "samples"))
     monkeypatch.setattr(shared, "FREE", 2**60)
     alone = drawn(training(cache))

@@ -57,7 +57,7 @@ def test_a_row_is_a_ratio_of_medians_with_the_spread_of_the_draws() -> None:
     assert timing.compare("losses", "DSC", (1,), ours, peer, ("numpy",)).met == ""
 
 
-def test_a_newer_row_takes_the_place_of_its_older_one(tmp_path: Path) -> None:
+def test_newer_row_replaces_the_older_one(tmp_path: Path) -> None:
     def row(what: str, milliseconds: float) -> timing.Row:
         seconds = np.array([milliseconds / 1000])
         return timing.compare(
@@ -146,7 +146,7 @@ def test_the_port_is_timed_and_weighed_beside_monai(
     assert all(float(row.ours) >= 0.072 for row in rows if row.unit == "MB")
 
 
-def test_what_compiles_too_slowly_is_said_and_left_out(
+def test_loss_that_compiles_too_slowly_is_reported_and_skipped(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(loss_benchmark, "COMPILE_LIMIT", 0.01)
@@ -195,7 +195,7 @@ def test_epochs_are_timed_beside_their_steps(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.slow
-def test_memory_after_an_epoch_is_beside_that_of_an_early_one(
+def test_memory_row_compares_late_and_early_epochs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     counts = {"training": 2, "validation": 1, "test": 1}
@@ -206,7 +206,7 @@ def test_memory_after_an_epoch_is_beside_that_of_an_early_one(
     assert float(row.ratio) >= 1
 
 
-def test_the_table_has_what_was_wanted_and_of_losses_the_slowest() -> None:
+def test_table_has_the_targets_and_the_slowest_loss() -> None:
     def row(part: str, what: str, ours: float, target: float | None) -> timing.Row:
         peer = "peer", np.array([1.0, 1.0])
         seconds = np.array([ours, ours])
@@ -247,7 +247,7 @@ def test_the_table_has_what_was_wanted_and_of_losses_the_slowest() -> None:
     ("shape", "channels", "classes"), [((16, 32), 3, 2), ((8, 4, 12), 1, 3)]
 )
 @pytest.mark.slow
-def test_the_peers_steps_are_ours(
+def test_peer_steps_compute_the_same_as_ours(
     shape: tuple[int, ...], channels: int, classes: int
 ) -> None:
     protocol = Protocol(shape, filters=2, depth=1)
@@ -286,7 +286,7 @@ def test_a_step_is_timed_beside_its_peers() -> None:
 
 
 @pytest.mark.backend
-def test_a_network_of_another_shape_is_no_peer() -> None:
+def test_weights_of_another_shape_are_refused() -> None:
     plain_torch = pytest.importorskip("benchmarks.plain_torch", exc_type=ImportError)
     network = plain_torch.PlainUNet(2, 3, 2, filters=2, depth=1)
     weights = [np.zeros(tuple(p.shape), "float32") for p in network.parameters()]
@@ -302,7 +302,7 @@ def test_the_page_has_the_table_of_the_results(tmp_path: Path) -> None:
     assert copy.read_text("utf-8") == committed
 
 
-def test_a_seam_is_a_jump_where_patches_meet() -> None:
+def test_seams_by_hand() -> None:
     """Patches of 8 at steps of 4 on 12 voxels begin or end at 4 and 8."""
     grid = patches.Grid((12, 8), (8, 8), (4, 4))
     smooth = np.broadcast_to(np.linspace(0, 1, 12)[:, np.newaxis], (12, 8))
@@ -316,7 +316,7 @@ def test_a_seam_is_a_jump_where_patches_meet() -> None:
     assert np.isnan(seams.jumps(smooth[:8], patches.Grid((8, 8), (8, 8), (4, 4)))).all()
 
 
-def test_what_clocks_say_is_no_part_of_a_fingerprint(tmp_path: Path) -> None:
+def test_fingerprint_ignores_times(tmp_path: Path) -> None:
     run = runs.Run.create(tmp_path / "a", {"seed": 1, "times": {"train_s": 1.0}})
     runs.write_csv(run.path("costs.csv"), ("seed", *soak.COSTS), [{"train_s": 3}])
     before = soak.fingerprint(tmp_path)
@@ -330,7 +330,7 @@ def test_what_clocks_say_is_no_part_of_a_fingerprint(tmp_path: Path) -> None:
     assert list(soak.fingerprint(tmp_path, ["a/run.json"])) == ["a/costs.csv"]
 
 
-def test_cost_is_measured_on_runs_that_commands_take(tmp_path: Path) -> None:
+def test_growth_benchmark_makes_valid_runs(tmp_path: Path) -> None:
     growth.simulate(tmp_path / "cases", 20)
     growth.evaluation(tmp_path / "cases")()
     assert runs.Run.open(tmp_path / "cases" / "run").state == "evaluated"
@@ -374,7 +374,7 @@ except OSError:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="sets limits of other processes")
 @pytest.mark.parametrize("counted", [0, 1])
-def test_the_soak_tells_a_run_that_resumes_exactly(
+def test_soak_detects_whether_a_run_resumes_exactly(
     counted: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that counts its starts does not."""
@@ -389,9 +389,7 @@ def test_the_soak_tells_a_run_that_resumes_exactly(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="sets limits of other processes")
-def test_a_soak_goes_on_where_it_was_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stopped_soak_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script, output = tmp_path / "dscpp.py", tmp_path / "soak.csv"
     script.write_text(STATED.replace("COUNTED", "0"))
     monkeypatch.setattr(soak, "dscpp", lambda: [sys.executable, str(script)])
@@ -406,7 +404,7 @@ def test_a_soak_goes_on_where_it_was_stopped(
     assert set(rows["same"]) == {"yes"}
 
 
-def test_a_soak_in_which_no_kill_lands_ends(
+def test_soak_ends_when_no_kill_succeeds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each command that is to be killed has ended by then."""
@@ -419,7 +417,7 @@ def test_a_soak_in_which_no_kill_lands_ends(
 
 
 @pytest.mark.parametrize("asked", ["--full=5", "--full=-1", "--kills=0", "--epochs=0"])
-def test_a_soak_that_cannot_be_is_refused(
+def test_invalid_soak_arguments_are_refused(
     asked: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["soak", "--kills=3", asked])
@@ -429,7 +427,7 @@ def test_a_soak_that_cannot_be_is_refused(
 
 
 @pytest.mark.parametrize("fault", planted.FAULTS, ids=lambda fault: fault.what)
-def test_every_planted_fault_can_still_be_planted(fault: planted.Fault) -> None:
+def test_every_planted_fault_still_applies(fault: planted.Fault) -> None:
     assert (planted.ROOT / fault.file).read_text("utf-8").count(fault.old) == 1
     file, _, name = fault.tests.partition("::")
     found = (planted.ROOT / "tests" / file).read_text("utf-8")

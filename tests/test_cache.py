@@ -68,7 +68,7 @@ def entry(store, case="a") -> Path:
     return folder
 
 
-def test_holds_what_miscnn_makes_of_the_raw_files(raw, store):
+def test_cache_holds_what_miscnn_makes_of_the_raw_files(raw, store):
     cache = ready(raw, store)
     for case in tiny_dataset.CASES:
         expected = from_raw(raw, case)
@@ -89,7 +89,7 @@ def test_arrays_are_mapped_and_cannot_be_written(raw, store):
         image[0] = 0
 
 
-def test_is_made_once_and_shared(raw, store, preprocessed):
+def test_cache_is_made_once_and_shared(raw, store, preprocessed):
     ready(raw, store, cases=("a", "b"))
     assert preprocessed == ["a", "b"]
     cache = ready(raw, store)
@@ -98,7 +98,7 @@ def test_is_made_once_and_shared(raw, store, preprocessed):
     assert preprocessed == ["a", "b", "c"]
 
 
-def test_augmentation_settings_share_it_and_others_do_not(raw, store, preprocessed):
+def test_cache_depends_on_all_settings_but_augmentation(raw, store, preprocessed):
     first = ready(raw, store)
     again = ready(raw, store, Settings(tiny_dataset.INPUT, probability=0.9))
     assert again.key == first.key
@@ -128,7 +128,7 @@ def test_new_version_of_a_library_is_a_new_entry(raw, store, monkeypatch):
     assert ready(raw, store).key != before
 
 
-def test_data_hash_knows_neither_path_nor_order(raw, store, tmp_path):
+def test_data_hash_ignores_path_and_order(raw, store, tmp_path):
     shutil.copytree(raw, tmp_path / "elsewhere")
     first = ready(raw, store, cases=("a", "b"))
     second = ready(tmp_path / "elsewhere", tmp_path / "other", cases=("b", "a"))
@@ -149,7 +149,7 @@ def test_raw_files_are_read_once(raw, store, monkeypatch):
     assert [path.name for path in read[4:]] == ["a-image.npy"]
 
 
-def test_what_is_remembered_of_all_cases_is_loaded_once(raw, store, monkeypatch):
+def test_file_of_hashes_is_loaded_once(raw, store, monkeypatch):
     """Not again for each case: the cost would grow with the square of the cases."""
     loaded = []
     recall = hashing.schema.recall
@@ -161,13 +161,13 @@ def test_what_is_remembered_of_all_cases_is_loaded_once(raw, store, monkeypatch)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"x": 3}', "{"])
-def test_a_broken_memory_of_hashes_is_no_harm(raw, store, text):
+def test_damaged_file_of_hashes_is_ignored(raw, store, text):
     expected = ready(raw, store).data_hash
     (store / "tiny" / "raw-files.json").write_text(text)
     assert ready(raw, store).data_hash == expected
 
 
-def test_a_hash_that_was_changed_is_not_believed(raw, store):
+def test_edited_hash_is_not_trusted(raw, store):
     expected = ready(raw, store).data_hash
     path = store / "tiny" / "raw-files.json"
     kept = json.loads(path.read_text())
@@ -241,14 +241,14 @@ def test_damaged_entries_are_made_again(raw, store, preprocessed, damage, when):
     assert preprocessed == ["a", "b", "c", "a"]
 
 
-def test_a_copied_cache_is_as_good(raw, store, tmp_path, preprocessed):
+def test_copied_cache_is_used(raw, store, tmp_path, preprocessed):
     ready(raw, store)
     shutil.copytree(store, tmp_path / "copy", copy_function=shutil.copyfile)
     ready(raw, tmp_path / "copy").image("a")
     assert len(preprocessed) == 3
 
 
-def test_deleting_it_while_in_use_is_safe(raw, store):
+def test_deleting_the_cache_while_in_use_is_safe(raw, store):
     cache = ready(raw, store)
     image = cache.image("a")
     expected = image.copy()
@@ -259,7 +259,7 @@ def test_deleting_it_while_in_use_is_safe(raw, store):
     assert np.array_equal(ready(raw, store).image("a"), expected)
 
 
-def test_raw_files_may_not_change_while_in_use(raw, store):
+def test_change_of_raw_files_while_in_use_is_refused(raw, store):
     cache = ready(raw, store)
     shutil.rmtree(store)
     np.save(raw / "a-image.npy", np.zeros((*tiny_dataset.NATIVE, 3), np.uint8))
@@ -267,7 +267,7 @@ def test_raw_files_may_not_change_while_in_use(raw, store):
         cache.image("a")
 
 
-def test_reading_parses_nothing(raw, store, monkeypatch):
+def test_reading_a_sample_does_not_call_the_python_parser(raw, store, monkeypatch):
     """Samples are read in threads, and Python's parser may fail where two use it."""
     cache = ready(raw, store)
     parsed = []
@@ -282,7 +282,7 @@ def test_reading_parses_nothing(raw, store, monkeypatch):
     assert parsed
 
 
-def test_many_at_once_while_someone_deletes(raw, store):
+def test_many_readers_survive_deletion(raw, store):
     expected = from_raw(raw, "a").img_data.astype(np.float32)
 
     def use(_):
@@ -298,7 +298,7 @@ def test_many_at_once_while_someone_deletes(raw, store):
     assert not list(store.glob("tiny/.making-*"))
 
 
-def test_an_entry_half_deleted_by_another_is_made_again(raw, store, monkeypatch):
+def test_half_deleted_entry_is_made_again(raw, store, monkeypatch):
     fill = module._fill
     entry = ready(raw, store)._path("a")
     shutil.rmtree(entry)
@@ -314,7 +314,7 @@ def test_an_entry_half_deleted_by_another_is_made_again(raw, store, monkeypatch)
     assert ready(raw, store).image("a").shape == (*tiny_dataset.INPUT, 3)
 
 
-def test_the_first_of_two_wins(raw, store, preprocessed, monkeypatch):
+def test_first_of_two_writers_wins(raw, store, preprocessed, monkeypatch):
     fill = module._fill
 
     def overtaken(aside, sample):
@@ -329,7 +329,7 @@ def test_the_first_of_two_wins(raw, store, preprocessed, monkeypatch):
     assert not list(store.glob("tiny/.making-*"))
 
 
-def test_leftovers_of_killed_processes_are_swept_up(raw, store):
+def test_leftovers_of_killed_processes_are_deleted(raw, store):
     old, young = store / "tiny" / ".making-old", store / "tiny" / ".making-young"
     old.mkdir(parents=True)
     young.mkdir()
@@ -358,7 +358,7 @@ def test_a_full_disk_is_named(raw, store, monkeypatch):
     assert not list(store.glob("tiny/.making-*"))
 
 
-def test_entries_say_how_they_are_known_to_be_whole(raw, store):
+def test_entries_record_the_files_that_make_them_complete(raw, store):
     ready(raw, store)
     sheet = json.loads((entry(store) / "sample.json").read_text())
     assert sheet["native_shape"] == list(tiny_dataset.NATIVE)

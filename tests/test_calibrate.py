@@ -46,7 +46,9 @@ def calibrated(folder: Path, *more: object) -> dict[str, Any]:
     return json.loads(file.read_text())
 
 
-def test_it_finds_the_temperature_and_what_the_voxels_say(tmp_path: Path) -> None:
+def test_temperature_threshold_and_factor_equal_those_of_the_voxels(
+    tmp_path: Path,
+) -> None:
     cases = write_cases(tmp_path, 12, 0)
     found = calibrated(tmp_path)
     assert found["temperature"] == pytest.approx(T, rel=0.05)
@@ -72,7 +74,7 @@ def test_it_finds_the_temperature_and_what_the_voxels_say(tmp_path: Path) -> Non
     assert len(found["inputs"]["sha256"]) == 64
 
 
-def test_judge_applies_it_to_other_cases(
+def test_judge_applies_the_file_to_other_cases(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_cases(tmp_path / "validation", 12, 0)
@@ -105,7 +107,7 @@ def test_judge_applies_it_to_other_cases(
     assert nll["decided", "nll"] < nll["as it is", "nll"]
 
 
-def test_its_own_file_beside_the_probabilities_was_not_applied_to_them(
+def test_decision_file_in_the_folder_of_probabilities_does_not_block_calibrate(
     tmp_path: Path,
 ) -> None:
     write_cases(tmp_path, 12, 0, side=8)
@@ -117,7 +119,7 @@ def test_its_own_file_beside_the_probabilities_was_not_applied_to_them(
     assert dscpp("judge", *places, *out, "--decision", file) == 0
 
 
-def test_too_few_cases_cannot_promise(
+def test_too_few_cases_give_no_conformal_threshold(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_cases(tmp_path, 8, 0, side=12)
@@ -129,7 +131,7 @@ def test_too_few_cases_cannot_promise(
     assert not file.exists()
 
 
-def test_several_classes_have_no_promise_together(
+def test_several_classes_give_no_conformal_threshold(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     random = np.random.default_rng(0)
@@ -186,7 +188,7 @@ FAULTS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_file_that_cannot_be_used_is_refused_by_name(
+def test_unusable_file_is_refused_by_name(
     fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_cases(tmp_path, 1, 0, side=4)
@@ -203,7 +205,7 @@ def test_a_file_that_cannot_be_used_is_refused_by_name(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_example_of_these_tests_is_a_decision_file(tmp_path: Path) -> None:
+def test_example_decision_file_loads(tmp_path: Path) -> None:
     decision.save(tmp_path / "d.json", DECISION)  # type: ignore[arg-type]
     assert decision.load(tmp_path / "d.json") == DECISION
 

@@ -105,7 +105,7 @@ def test_equal_to_scikit_learn(given_):
     assert rebuilt + within(p, y, calibration.WIDE) == pytest.approx(brier, abs=1e-12)
 
 
-def test_a_network_that_says_how_often_has_no_error():
+def test_calibrated_probabilities_have_no_error():
     p = np.repeat([0.12, 0.52, 0.92], 100)
     y = np.concatenate([np.arange(100) < share for share in (12, 52, 92)]).astype(int)
     bins = bins_of(p, y)
@@ -115,7 +115,7 @@ def test_a_network_that_says_how_often_has_no_error():
     assert ece(bins_of(np.repeat([0.0, 1.0], 2), np.array([0, 1, 0, 1]))) == 0.5
 
 
-def test_nothing_is_nan_and_hurts_no_neighbour():
+def test_empty_row_is_nan_and_leaves_other_rows_alone():
     one = count(P, Y)
     counts = np.stack([one, np.zeros_like(one)])
     bins = join(counts, np.stack([centres()] * 2))
@@ -126,7 +126,7 @@ def test_nothing_is_nan_and_hurts_no_neighbour():
     assert np.isnan(bins.weight[1]).all()
 
 
-def test_pooled_is_that_of_all_voxels_together():
+def test_pooled_value_equals_that_of_all_voxels_together():
     rng = np.random.default_rng(3)
     p, y = rng.random((3, 50)), rng.integers(0, 2, (3, 50))
     fine = [bins_of(*case) for case in zip(p, y, strict=True)]
@@ -163,6 +163,6 @@ def test_mean_label_counts_halves():
         ),
     ],
 )
-def test_mistakes_are_named(call, message):
+def test_invalid_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -269,7 +269,7 @@ def test_p_where_observers_agree_and_where_not(written, images, loss):
         assert float(row["mean"]) == pytest.approx(np.mean(means), abs=0.005)
 
 
-def test_networks_stand_beside_the_second_observer(written, images):
+def test_table_compares_networks_with_the_second_observer(written, images):
     rows = read(written, "observers.csv")
     keys = [(r["loss"], r["gamma"], r["method"]) for r in rows]
     human = tuple(HUMAN.values())
@@ -304,14 +304,14 @@ def test_seeds_are_averaged(tmp_path, images):
     assert (row["seeds"], row["n"]) == ("2", "3")
 
 
-def test_runs_without_means_say_so(tmp_path, images):
+def test_runs_without_bin_means_use_centres(tmp_path, images):
     make_run(tmp_path, images, "CE", old=True)
     pages.Report(tmp_path).write()
     for name in ("calibration.csv", "reliability.csv"):
         assert {row["p_in_bins"] for row in read(tmp_path, name)} == {"centre"}
 
 
-def test_a_run_that_counted_less_is_left_out(tmp_path, images):
+def test_run_without_a_region_is_left_out(tmp_path, images):
     """As where a run from before the band was measured stands beside a newer one."""
     make_run(tmp_path, images, "DSC")
     for seed in (0, 1):
@@ -386,7 +386,7 @@ def test_damaged_histograms_are_named(tmp_path, images):
         pages.Report(tmp_path).write()
 
 
-def test_drawn_diagrams_are_those_of_the_table(written):
+def test_drawn_diagrams_equal_the_table(written):
     found = frame.open_study(written / "drive" / "reduced")
     rows = read(written, "reliability.csv")
     with style.drawing():
@@ -430,7 +430,7 @@ def test_the_interval_of_a_bin_takes_a_case_as_the_unit():
     assert np.isnan(calibration_tables.frequency_interval(alone)).all()
 
 
-def test_many_cases_are_drawn_as_their_spread(written, monkeypatch):
+def test_many_cases_are_drawn_as_percentiles(written, monkeypatch):
     monkeypatch.setattr(curves, "_MANY", 2)
     found = frame.open_study(written / "drive" / "reduced")
     row = next(
@@ -451,7 +451,7 @@ def test_many_cases_are_drawn_as_their_spread(written, monkeypatch):
     assert len(axis.get_lines()) == 3
 
 
-def test_what_the_readme_says(written):
+def test_calibration_text_equals_the_table(written):
     page = pages.Page(frame.open_study(written / "drive" / "reduced"))
     said = page.topic("calibration")
     rows = read(written, "calibration.csv")

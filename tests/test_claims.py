@@ -167,7 +167,7 @@ def test_sameness_is_tested(results, by, spread, no_difference, steady):
     assert decided(results, "steady", "DSC++", "DSC")["verdict"] == steady
 
 
-def test_a_difference_that_is_seen_inside_the_margin(results):
+def test_significant_difference_inside_the_margin(results):
     run(results, "DSC", (0.500, 0.501, 0.502, 0.503), spread=0.0001)
     run(results, "DSC++", (0.505, 0.506, 0.507, 0.508), spread=0.0001)
     row = decided(results, "no difference", "DSC++", "DSC")
@@ -224,7 +224,7 @@ def test_not_worse_is_less_than_the_margin(results):
     }  # fmt: skip
 
 
-def test_an_order_is_one_over_trainings(results):
+def test_order_is_tested_over_trainings(results):
     run(results, "DSC", DICE)
     run(results, "DSC++", shifted((0.02,) * 4))
     run(results, "CE", shifted((0.001,) * 4))
@@ -296,7 +296,7 @@ def test_p_of_several_pairs_by_hand(results):
     assert (row["verdict"], row["p_holds"]) == ("holds", pytest.approx(p))
 
 
-def test_one_best_waits_for_all_that_may_be(results):
+def test_one_best_needs_every_candidate(results):
     run(results, "CE", shifted((0.01,) * 4))
     run(results, "DSC", DICE)
     said = {"a": "CE; Focal", "b": "DSC", "sense": "lower"}
@@ -364,7 +364,7 @@ def test_printed_figure_on_another_preset_or_not_run(results):
     assert row["why"].endswith("no loss has two seeds")
 
 
-def test_by_eye_and_cited_are_never_decided(results):
+def test_claims_by_eye_and_cited_claims_are_never_decided(results):
     run(results, "DSC")
     row = decided(results, "by eye", "DSC", metric="")
     assert (row["verdict"], row["preset"]) == ("undecided", "")
@@ -390,7 +390,7 @@ def test_thresholds_of_the_same_trainings(results):
     assert (row["verdict"], row["difference"]) == ("fails", pytest.approx(0.05))
 
 
-def test_what_is_true_of_any_loss_says_so(results):
+def test_result_that_holds_for_other_losses_names_them(results):
     run(results, "DSC++")
     run(results, "DSC")
     run(results, "CE", shift=(1, 1, 1, 1))
@@ -411,7 +411,7 @@ def test_share_of_extreme_softmax_values(results):
     assert row["verdict_corrected"] == row["paper"] == row["paper_tables"] == ""
 
 
-def test_corrected_nll_stands_beside(results):
+def test_verdict_by_the_corrected_nll_is_shown_too(results):
     run(results, "DSC", nll=DSC_NLL, measures={"nll": PLUS_NLL})
     run(results, "DSC++", nll=PLUS_NLL, measures={"nll": DSC_NLL})
     row = decided(results, "differs", "DSC++", "DSC", metric="nll", sense="lower")
@@ -453,7 +453,7 @@ def test_simulated_images_decide_nothing(results):
     assert (row["verdict"], row["why"]) == ("not run", "not run: all on DRIVE")
 
 
-def test_a_method_is_not_the_loss(results):
+def test_scaled_run_does_not_stand_in_for_the_loss(results):
     run(results, "DSC++", shifted((0.01,) * 4))
     run(results, "DSC", DICE, method="temperature")
     row = decided(results, "ahead", "DSC++", "DSC", sense="higher")
@@ -483,7 +483,9 @@ def test_seeds_are_averaged(results):
         (0, 0, "2", "not run"),
     ],
 )
-def test_four_out_of_five(results, holding, failing, at_least, verdict):
+def test_required_number_of_parts_must_hold(
+    results, holding, failing, at_least, verdict
+):
     """How many of the parts have to hold, here of three."""
     run(results, "DSC", DICE)
     losses = ("CE", "Focal", "Tversky")
@@ -496,7 +498,7 @@ def test_four_out_of_five(results, holding, failing, at_least, verdict):
     assert row["parts_not_run"] == 3 - holding - failing
 
 
-def test_lists_are_paired(results):
+def test_lists_of_losses_are_compared_in_pairs(results):
     run(results, "Tversky", DICE)
     run(results, "Tversky++", shifted((0.01,) * 4))
     run(results, "Combo", shifted((0.02,) * 4))
@@ -510,7 +512,7 @@ def test_lists_are_paired(results):
     assert (row["parts"], row["a"], row["b"]) == (1, "Tversky", "Combo++")
 
 
-def test_two_classes(results):
+def test_claim_on_two_classes(results):
     shared = {"dataset": "kits19", "title": "KiTS19"}
     targets = ("kidney", "kidney tumour")
     run(results, "CE", DICE, targets=targets, **shared)
@@ -581,7 +583,7 @@ def test_every_printed_p_value_is_a_claim(results):
         assert len(found) == 1, printed
 
 
-def test_where_the_papers_text_and_tables_part(results):
+def test_claims_that_the_papers_own_tables_contradict(results):
     run(results, "CE")
     pages.Report(results).write()
     rows = read(results / "claims.csv")
@@ -597,7 +599,7 @@ def test_where_the_papers_text_and_tables_part(results):
     assert one(rows, id="3.1-brier-increases")["paper_tables"] == "holds"
 
 
-def test_the_same_bytes_again_and_no_nan(results):
+def test_claims_csv_is_reproducible_and_has_no_nan(results):
     run(results, "DSC", nll=DSC_NLL)
     run(results, "DSC++", nll=PLUS_NLL)
     pages.Report(results).write()
@@ -663,7 +665,7 @@ def test_summary_in_the_readme(results, tmp_path):
         if line.startswith("- ") and "`" in line
     )
     # The proper NLL is the same for both here: what held by the published one fails.
-    other = named["Another verdict by the proper NLL and Brier"]
+    other = named["Different verdict by the NLL and Brier score of both terms"]
     assert "`3.1-nll-gamma-2`" in other
     # Each claim that fails is there with its reason, and no other.
     with (results / "claims.csv").open(newline="") as file:
@@ -677,7 +679,7 @@ def test_summary_in_the_readme(results, tmp_path):
             f"  - `{row['id']}` (2 seeds): {row['why'].split('; not run:')[0]}"
         )
     assert not any("`3.1-nll-gamma-2`" in line for line in listed)
-    said = named["Not borne out by the paper's own printed means and errors"]
+    said = named["Not supported by the paper's own printed means and errors"]
     assert "`3.2.1-focal-lowest-dice`" in said and "`3.1-brier-lowest`" not in said
     # How many may be false: of each fact that was tested, and of no other.
     with (results / "claims.csv").open(newline="") as file:
@@ -692,7 +694,7 @@ def test_summary_in_the_readme(results, tmp_path):
     assert readme.read_text() == content
 
 
-def test_a_pair_is_of_the_seeds_that_both_have(results):
+def test_pair_uses_only_shared_seeds(results):
     # Seed 1 alone is shared: 0.5, 0.6, 0.7, 0.8 less 0.1, 0.1, 0.2, 0.2.
     for seed, shift in ((0, 5.0), (1, 0.0)):
         make_run(results, "DSC", np.array((0.5, 0.6, 0.7, 0.8)) + shift, seed=seed)

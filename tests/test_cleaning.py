@@ -56,7 +56,7 @@ def of_run(name: str, files) -> set[str]:
     return {f"results/drive/reduced/runs/{name}/{file}" for file in files}
 
 
-def test_without_yes_it_lists_and_deletes_nothing(place, capsys):
+def test_without_yes_clean_lists_and_deletes_nothing(place, capsys):
     before = contents()
     assert cli.main(["clean"]) == 0
     assert contents() == before
@@ -67,7 +67,7 @@ def test_without_yes_it_lists_and_deletes_nothing(place, capsys):
 
 
 @pytest.mark.parametrize("weights", [False, True])
-def test_it_deletes_what_can_be_made_again_alone(place, weights):
+def test_clean_deletes_only_what_can_be_made_again(place, weights):
     before = contents()
     assert cli.main(["clean", "--yes", *["--weights"] * weights]) == 0
     gone = {f".work/{name}/file" for name in IN_WORK}
@@ -78,7 +78,7 @@ def test_it_deletes_what_can_be_made_again_alone(place, weights):
     assert cleaning.find(Path("results"), Path(".work"), weights) == []
 
 
-def test_another_work_folder_gives_nothing_but_its_cache(place, capsys):
+def test_only_the_cache_of_another_work_folder_is_deleted(place, capsys):
     """Folders that are named like those of .work are the user's own."""
     write(place, "phantom/mine.png")
     shutil.rmtree(".work")
@@ -88,7 +88,7 @@ def test_another_work_folder_gives_nothing_but_its_cache(place, capsys):
     assert not Path("cache").exists()
 
 
-def test_nothing_goes_while_a_command_is_at_work(place, capsys):
+def test_nothing_is_deleted_while_a_command_runs(place, capsys):
     before = contents()
     with runs.lock_folder(Path("results/drive/reduced/runs/dsc-s0")):
         assert cli.main(["clean", "--yes"]) == 2

@@ -156,16 +156,14 @@ def test_unknown_names(phantoms, tmp_path, capsys):
         ("figures --output o --data d", "--data"),
     ],
 )
-def test_an_option_that_would_change_nothing_is_refused(
-    tmp_path, monkeypatch, capsys, typed, named
-):
+def test_option_without_effect_is_refused(tmp_path, monkeypatch, capsys, typed, named):
     monkeypatch.chdir(tmp_path)
     message = refused(capsys, typed.split())
     assert f"{named}: expected none beside" in message
     assert list(tmp_path.iterdir()) == []
 
 
-def test_data_that_is_not_looked_at_is_said(tmp_path, capsys):
+def test_unused_data_option_is_reported(tmp_path, capsys):
     folder = str(written_runs.make_run(tmp_path / "results"))
     given = ["--run", folder, "--data", "elsewhere"]
     for command in ("predict", "evaluate"):
@@ -176,7 +174,7 @@ def test_data_that_is_not_looked_at_is_said(tmp_path, capsys):
     assert "--data elsewhere is not looked at" in capsys.readouterr().out
 
 
-def test_no_run_and_no_runs(tmp_path, capsys):
+def test_missing_run_and_empty_results(tmp_path, capsys):
     for command in ("predict", "evaluate"):
         message = refused(capsys, [command, "--run", str(tmp_path / "none")])
         assert "expected a run folder" in message
@@ -208,7 +206,7 @@ def test_stages_and_a_model_of_another_architecture(phantoms, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("backend", ["theano", ""])
-def test_the_backend_named_must_be_here(phantoms, tmp_path, backend):
+def test_missing_backend_is_refused(phantoms, tmp_path, backend):
     arguments = train(phantoms, tmp_path / "r")
     # Without a name it is TensorFlow, and that is not here.
     code = (
@@ -344,7 +342,7 @@ def test_bash_completes_commands_options_names_and_files(tmp_path):
         assert found.stdout.strip() == expected, found.stderr
 
 
-def test_without_runs_figures_and_tables_fail_alike(tmp_path, capsys):
+def test_figures_and_tables_without_runs_give_the_same_error(tmp_path, capsys):
     for command in ("figures", "tables"):
         message = refused(capsys, [command, "--results", str(tmp_path)])
         assert f"{tmp_path}: expected evaluated runs" in message

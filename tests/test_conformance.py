@@ -73,7 +73,7 @@ def test_our_losses_conform_from_logits_and_channels_first(name: str) -> None:
     assert {each.outcome for each in report.results} == {"pass"}
 
 
-def test_the_family_is_the_same() -> None:
+def test_reference_and_package_have_the_same_losses() -> None:
     assert list(conformance.MEMBERS) == losses.names()
     for name, member in conformance.MEMBERS.items():
         assert member.defaults == losses.by_name(name).defaults
@@ -125,7 +125,7 @@ def test_reference_by_hand(name: str) -> None:
     assert scale.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
-def test_reference_knows_where_the_classes_are() -> None:
+def test_reference_accepts_any_class_axis() -> None:
     first = np.moveaxis(Y, -1, 1), np.moveaxis(P, -1, 1)
     for name in conformance.MEMBERS:
         assert reference(name, *first, axis=1).value == reference(name, Y, P).value
@@ -171,7 +171,7 @@ def test_reference_on_soft_labels_by_hand() -> None:
     assert reference("DSC++", half, half).value.item() == pytest.approx(1 / 5)
 
 
-def test_reference_that_reaches_soft_labels_by_hand() -> None:
+def test_reference_with_soft_labels_option_by_hand() -> None:
     y = np.array([[[0.5, 0.5], [1.0, 0.0], [0.0, 1.0]]])
     p = np.array([[[0.25, 0.75], [0.75, 0.25], [0.5, 0.5]]])
     # Class 0: TP 0.25 + 0.75, FN 0.25² + 0.25², FP 0.5². Class 1: TP 0.5 + 0.5, FN
@@ -193,7 +193,7 @@ def test_reference_holds_p_at_1e_7() -> None:
     assert reference("CE", y, p).value.item() == pytest.approx(-np.log(1e-7))
 
 
-def test_reference_refuses() -> None:
+def test_reference_refuses_invalid_arguments() -> None:
     with pytest.raises(ValueError, match=r"one of CE, Focal, .*received 'dice'"):
         reference("dice", Y, P)
     with pytest.raises(ValueError, match=r"DSC: expected .* epsilon, received gamma"):
@@ -254,7 +254,7 @@ def test_an_adapter_reads_the_signature() -> None:
 
 
 @pytest.mark.parametrize("name", sorted({name for _, name, _ in FAULTS}))
-def test_the_textbook_passes_what_its_faults_fail(name: str) -> None:
+def test_textbook_passes_the_checks_that_catch_its_faults(name: str) -> None:
     # A third implementation, plain and right: what the faults below are planted in.
     checks = sorted({check for _, other, check in FAULTS if other == name})
     report = conformance.run(written_as(Textbook, name), name, checks=checks)
@@ -302,7 +302,7 @@ class NumpyDice:
         return numpy_dice(y, p, self.gamma) + self.smooth
 
 
-def test_a_report_says_what_happened() -> None:
+def test_report_lists_outcomes_with_reasons() -> None:
     adapter = conformance.NumpyAdapter(numpy_dice, axis=1)
     report = conformance.run(adapter, "DSC++", epsilon=1e-5, precisions=["float64"])
     outcomes = {each.check: each.outcome for each in report.results}
@@ -328,7 +328,7 @@ def test_a_failure_names_input_expected_received_and_tolerance() -> None:
     assert "2 of 2 are off" in reason
 
 
-def test_what_an_implementation_raises_is_a_failure() -> None:
+def test_exception_of_an_implementation_is_a_failure() -> None:
     def broken(y: Any, p: Any) -> Any:
         raise TypeError("no NumPy, please")
 
@@ -336,7 +336,7 @@ def test_what_an_implementation_raises_is_a_failure() -> None:
     assert "raised TypeError: no NumPy, please" in report.failures[0].reason
 
 
-def test_run_refuses() -> None:
+def test_run_refuses_invalid_arguments() -> None:
     adapter = conformance.NumpyAdapter(numpy_dice)
     with pytest.raises(ValueError, match="loss: expected one of CE"):
         conformance.run(adapter, "Dice")
@@ -357,7 +357,7 @@ def somebodys(monkeypatch: pytest.MonkeyPatch) -> str:
     return "somebodys_losses"
 
 
-def test_the_command(
+def test_conformance_command(
     somebodys: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     usual = ["--loss", "DSC++", "--framework", "numpy", "--axis", "1"]
@@ -402,7 +402,7 @@ def test_the_command(
         ),
     ],
 )
-def test_the_command_refuses(
+def test_conformance_command_refuses_invalid_arguments(
     somebodys: str,
     arguments: list[str],
     message: str,

@@ -8,7 +8,7 @@ import pytest
 from benchmarks import coverage
 
 
-def test_a_row_counts_intervals_that_hold_the_mean(monkeypatch):
+def test_row_counts_intervals_that_contain_the_mean(monkeypatch):
     # Truth is 0; the intervals hold it, lie below, above, touch it from above.
     ends = [(-1, 1), (-2, -1), (0.5, 2), (0, 1)]
     monkeypatch.setattr(coverage, "interval", lambda values, seed: ends[seed])
@@ -22,7 +22,7 @@ def test_a_row_counts_intervals_that_hold_the_mean(monkeypatch):
 
 
 @pytest.mark.parametrize("key", coverage.populations())
-def test_populations_have_the_mean_they_say(key):
+def test_populations_have_their_stated_mean(key):
     draw, truth = coverage.populations()[key]
     random = np.random.default_rng(0)
     n = 400_000 if key[0] != "mean over seeds" else 1000

@@ -58,7 +58,7 @@ def test_values_are_those_of_a_scanner(label, volume):
     assert (background > 280).any()  # bone
 
 
-def test_brightness_alone_does_not_tell_a_kidney(label, volume):
+def test_brightness_alone_does_not_identify_a_kidney(label, volume):
     low, high = np.percentile(volume[label == 1], (5, 95))
     alike = (volume >= low) & (volume <= high)
     assert (alike & (label == 0)).sum() > (alike & (label > 0)).sum()
@@ -81,7 +81,7 @@ def test_an_edge_is_blurred_by_known_weights():
     np.testing.assert_allclose(found[:, [0, 39]], [[0, 100]] * 9, atol=1e-3)
 
 
-def test_a_map_without_kidneys_is_a_body_too():
+def test_map_without_kidneys_gives_a_body():
     found = ct.simulate(np.zeros((4, 40, 50), np.uint8), (5, 6, 6), generator())
     assert found.std() > 100
 
@@ -123,7 +123,7 @@ def test_simulated_over_given_label_maps(masks):
     assert "no patient" in "\n".join(report.warnings)
 
 
-def test_an_interrupted_simulation_goes_on(masks):
+def test_interrupted_simulation_resumes(masks):
     root = kits19_simulated.locate(masks)
     first = (root / "case_00000" / "imaging.nii.gz").stat()
     lost = root / "case_00160" / "imaging.nii.gz"
@@ -155,7 +155,7 @@ def test_other_masks_are_another_set(masks):
         kits19_simulated.locate(masks)
 
 
-def test_without_masks_they_are_drawn(monkeypatch):
+def test_label_maps_are_drawn_where_none_are_given(monkeypatch):
     monkeypatch.setattr(kits19_simulated, "DRAWN", 2)
     root = kits19_simulated.locate(None)
     shapes = {kits19.geometry(root, case).shape for case in kits19.cases(root)}
@@ -171,7 +171,7 @@ def test_drawn_cases_are_enough_for_a_split():
     assert not names & set(kits19.EXCLUDED)
 
 
-def test_every_row_of_a_table_says_phantom():
+def test_every_table_row_is_marked_phantom():
     record = datasets.by_name("kits19-simulated").RECORD
     assert record.simulated
     assert all("phantom" in name for name in (record.title, *record.classes[1:]))

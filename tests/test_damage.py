@@ -24,20 +24,20 @@ def met() -> list[tuple[Damage, Met]]:
     return []
 
 
-def test_there_are_forty_kinds_and_more_of_each_stage():
+def test_at_least_forty_damages_over_all_stages():
     kinds = {(damage.stage, damage.what) for damage in DAMAGES}
     assert len(kinds) == len(DAMAGES) >= 40
     assert {stage for stage, _ in kinds} == set(STAGES)
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda d: f"{d.stage}: {d.what}")
-def test_damage_is_named_and_spoils_nothing(scenes, met, damage):
+def test_damage_is_reported_and_changes_no_file(scenes, met, damage):
     found = scenes.meet(damage)
     met.append((damage, found))
     assert faults(damage, found) == []
 
 
-def test_random_bits_of_every_kind_of_file_spoil_nothing(scenes):
+def test_random_bit_errors_change_no_result(scenes):
     """One damage a kind, of the 500 that `bits.py` does."""
     found = Bits(scenes)
     met = [found.meet(number) for number in range(0, 3 * len(KINDS), 3)]
@@ -46,14 +46,14 @@ def test_random_bits_of_every_kind_of_file_spoil_nothing(scenes):
 
 
 @pytest.mark.parametrize("command", SOUND, ids=" ".join)
-def test_the_sound_scene_is_sound(scenes, command):
+def test_undamaged_files_give_no_error(scenes, command):
     """Else a damage might be met for another reason than itself."""
     undamaged = Damage("", "", lambda scene: None, command, "", code=0)
     assert scenes.meet(undamaged).code == 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the system's words differ")
-def test_the_page_is_what_is_said(met, project: Path):
+def test_damage_page_equals_the_messages(met, project: Path):
     if len(met) < len(DAMAGES):
         pytest.skip("only part of the damages was done")
     page = (project / "docs" / "damage.md").read_text("utf-8")

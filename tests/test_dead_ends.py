@@ -43,7 +43,7 @@ def advised(message: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", runs.MEASURES)
-def test_measures_that_are_gone_are_made_again(run, data, tmp_path, name):
+def test_missing_measures_are_made_again(run, data, tmp_path, name):
     """The reported dead end: evaluate said "evaluated" and made nothing."""
     before = {each: run.path(each).read_bytes() for each in runs.MEASURES}
     run.path(name).unlink()
@@ -62,7 +62,9 @@ def test_measures_that_are_gone_are_made_again(run, data, tmp_path, name):
     assert found.state == "evaluated" and found.has_measures
 
 
-def test_measures_gone_and_no_probabilities_are_said(run, data, tmp_path, capsys):
+def test_missing_measures_and_probabilities_name_the_command(
+    run, data, tmp_path, capsys
+):
     run.path("cases.csv").unlink()
     shutil.rmtree(run.path("probabilities"))
     command = ["evaluate", "--run", str(run.folder), "--data", str(data)]
@@ -71,7 +73,7 @@ def test_measures_gone_and_no_probabilities_are_said(run, data, tmp_path, capsys
     assert advised(said) == ["predict", "--again", "--run", str(run.folder)]
 
 
-def test_edited_measures_are_made_again_as_advised(run, data, tmp_path):
+def test_advised_command_repairs_edited_measures(run, data, tmp_path):
     before = run.path("cases.csv").read_bytes()
     for content in (before.replace(b",0.", b",1.", 1), b"", b"patient,age\n"):
         run.path("cases.csv").write_bytes(content)
@@ -89,7 +91,7 @@ def test_a_finished_run_is_left_alone(run, tmp_path):
     assert run.path("run.json").read_bytes() == before
 
 
-def test_a_scaled_run_whose_origin_lost_its_probabilities(run, data, tmp_path):
+def test_scaled_run_whose_source_has_no_probabilities(run, data, tmp_path):
     work = tmp_path / "work"
     made = stages.scale(run.folder, data, work)
     run.path("probabilities").rename(tmp_path / "aside")
@@ -115,7 +117,7 @@ def test_a_scaled_run_that_was_stopped(run, data, tmp_path):
     assert runs.Run.open(made.folder).state == "evaluated"
 
 
-def test_the_truth_that_lost_its_measures(run, data, tmp_path):
+def test_true_posterior_without_measures(run, data, tmp_path):
     group = run.folder.parent.parent
     made = true_posterior.measure(group, data)
     before = made.path("cases.csv").read_bytes()

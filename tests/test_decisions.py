@@ -54,7 +54,7 @@ def test_the_largest_expected_dice_is_near_the_best_over_many_labels() -> None:
     assert mean[expected.argmax()] > mean.max() - 0.002
 
 
-def test_nothing_true_is_undefined() -> None:
+def test_measures_without_foreground_are_undefined() -> None:
     counts = histograms.count(np.array([0.2, 0.7]), np.array([0, 0]))
     assert np.isnan(decisions.false_negatives(counts)).all()
     assert decisions.dice(counts)[0] == 0
@@ -70,7 +70,7 @@ def test_a_conformal_threshold_worked_by_hand() -> None:
     assert decisions.conformal(missed, 0.9) == 2
 
 
-def test_the_conformal_promise_is_kept_on_average() -> None:
+def test_conformal_rate_holds_on_average() -> None:
     """Over 400 draws of 30 cases and a new one, of true and of overconfident p."""
     random = np.random.default_rng(1)
     for power in (1.0, 2.5):
@@ -97,7 +97,7 @@ def test_aurc_worked_by_hand() -> None:
     assert np.isnan(decisions.aurc([], []))
 
 
-def test_of_equal_thresholds_the_one_nearest_to_a_half_is_best() -> None:
+def test_tie_of_thresholds_goes_to_the_one_nearest_one_half() -> None:
     assert decisions.best([0.7, 0.8, 0.8 + 1e-15, 0.1], [0.1, 0.4, 0.9, 1.0]) == 1
     assert decisions.best([np.nan, 0.2], [0.4, 0.9]) == 1
     assert decisions.best([np.nan, np.nan], [0.4, 0.9]) is None

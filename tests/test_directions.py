@@ -36,7 +36,7 @@ LPS[:3, 3] = 40, 20, 7
         ("RAS", None, ()),
     ],
 )
-def test_which_axes_run_against_what_is_wanted(found, wanted, axes):
+def test_axes_to_flip_by_hand(found, wanted, axes):
     assert native_grid.flipped_axes(found, wanted) == axes
 
 
@@ -158,7 +158,7 @@ def test_a_mirrored_copy_is_measured_alike(tmp_path, monkeypatch):
     assert min(measured["a"].values()) > 0.95
 
 
-def test_what_cannot_be_turned_is_said(tmp_path, monkeypatch):
+def test_volumes_that_cannot_be_turned_are_reported(tmp_path, monkeypatch):
     silent = sets(tmp_path / "a", coded=False, number=1)
     like = trained("LPS").record()
     lines = str(describe.describe(*silent, tmp_path / "work", like=like))
@@ -169,14 +169,14 @@ def test_what_cannot_be_turned_is_said(tmp_path, monkeypatch):
     assert "turned   none: towards what axes run was not noted in training" in lines
 
 
-def test_a_run_of_before_sees_volumes_as_they_are_stored(tmp_path, monkeypatch):
+def test_older_run_reads_volumes_without_turning(tmp_path, monkeypatch):
     images, labels = sets(tmp_path / "set", (0,), number=2)
     prediction = predicted(tmp_path, monkeypatch, images, None)["v1.nii.gz"]
     label = np.asarray(nibabel.load(labels / "v1.nii.gz").dataobj)
     assert dice(np.asarray(nibabel.load(prediction).dataobj), label) < 0.5
 
 
-def test_an_oblique_volume_runs_towards_what_is_nearest(tmp_path):
+def test_oblique_volume_gets_the_nearest_direction(tmp_path):
     cos, sin = np.cos(0.5), np.sin(0.5)  # 29 degrees
     turn = np.array([[cos, -sin, 0, 0], [sin, cos, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
     given = sets(tmp_path, (0,), affine=turn @ LPS)

@@ -34,7 +34,7 @@ def plots() -> types.ModuleType:
 
 
 @pytest.mark.slow
-def test_the_plots_of_the_losses_are_those_that_make_docs_draws(
+def test_committed_loss_plots_equal_those_of_make_docs(
     plots: types.ModuleType, project: Path, tmp_path: Path
 ) -> None:
     plots.main(tmp_path)
@@ -70,7 +70,7 @@ def test_slopes_of_the_plots_by_hand(plots: types.ModuleType) -> None:
     np.testing.assert_allclose(away, 1 / (1 - q), rtol=1e-6)
 
 
-def test_ce_asks_for_the_share_and_dsc_for_all_or_nothing(
+def test_best_probability_is_the_share_for_ce_and_0_or_1_for_dsc(
     plots: types.ModuleType,
 ) -> None:
     shares = np.array([0.1, 0.25, 0.6])
@@ -92,7 +92,7 @@ def anchors(page: Path) -> set[str]:
     return {line.replace(" ", "-") for line in kept}
 
 
-def test_every_link_between_pages_leads_somewhere(project: Path) -> None:
+def test_every_link_between_pages_has_a_target(project: Path) -> None:
     tracked = subprocess.run(
         ["git", "ls-files", "*.md"],
         cwd=project,
@@ -129,7 +129,7 @@ def test_every_column_and_every_key_of_a_run_is_described(project: Path) -> None
     assert not [one for one in columns if f"`{one}`" not in text]
 
 
-def test_the_lines_for_a_cluster(project: Path, tmp_path: Path) -> None:
+def test_cluster_script_runs_one_file_per_job(project: Path, tmp_path: Path) -> None:
     """Each job of an array makes one run, of a file that `dscpp run` takes."""
     page = (project / "docs" / "cluster.md").read_text("utf-8")
     described, script = re.findall(r"```(?:yaml|sh)\n(.*?)```", page, re.DOTALL)
@@ -174,7 +174,7 @@ def test_own_images_and_their_results_are_ignored_by_git(project: Path) -> None:
 
 
 @pytest.mark.backend
-def test_adding_a_loss(project: Path) -> None:
+def test_example_of_a_new_loss_runs(project: Path) -> None:
     text = (project / "docs" / "losses.md").read_text("utf-8")
     section = text.partition("## Adding a loss\n")[2].partition("\n## ")[0]
     found: dict[str, Any] = {}
@@ -213,7 +213,7 @@ def executed(source: str, monkeypatch: pytest.MonkeyPatch, **given: Any) -> dict
 
 
 @pytest.mark.ports
-def test_the_losses_of_the_readme(
+def test_readme_examples_of_the_losses_run(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both pieces of code run as they stand, on a user's own model and tensors."""
@@ -233,7 +233,7 @@ def test_the_losses_of_the_readme(
 
 
 @pytest.mark.backend
-def test_in_a_keras_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keras_example_runs(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import keras
 
     layers = [keras.Input((8, 8, 1)), keras.layers.Conv2D(3, 1)]
@@ -249,7 +249,7 @@ def test_in_a_keras_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.backend
-def test_in_a_jax_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jax_example_runs(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import keras
 
     if keras.backend.backend() != "jax":
@@ -265,7 +265,7 @@ def test_in_a_jax_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.ports
 @pytest.mark.parametrize("name", ["PyTorch", "MONAI"])
-def test_in_a_pytorch_project(
+def test_pytorch_examples_run(
     project: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     torch = pytest.importorskip("torch")
@@ -282,7 +282,7 @@ def test_in_a_pytorch_project(
 
 
 @pytest.mark.ports
-def test_in_an_nnunet_project(project: Path) -> None:
+def test_nnunet_example_names_a_trainer(project: Path) -> None:
     finder = pytest.importorskip("nnunetv2.utilities.find_class_by_name")
     # nnU-Net's own command is run in test_port_nnunet.py; here what it is given.
     shell = f'python() {{ {shlex.quote(sys.executable)} "$@"; }}\n'
@@ -300,7 +300,7 @@ def test_in_an_nnunet_project(project: Path) -> None:
     assert found.loss_name == "DSC++"
 
 
-def test_the_citation(project: Path) -> None:
+def test_citation_file_is_complete(project: Path) -> None:
     cited = yaml.safe_load((project / "CITATION.cff").read_text("utf-8"))
     required = {"cff-version", "message", "title", "type", "authors", "license"}
     assert required <= cited.keys()

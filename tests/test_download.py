@@ -85,7 +85,7 @@ def test_a_file_with_its_published_checksum(web: Web, tmp_path: Path) -> None:
     assert len(web.asked) == 1
 
 
-def test_a_cut_file_is_resumed_and_is_the_same(
+def test_interrupted_download_resumes_to_the_same_bytes(
     web: Web, tmp_path: Path, waits: list[float]
 ) -> None:
     web.pages["/file"] = Page(FILE, faults=[3000, 2500, 0])
@@ -107,7 +107,7 @@ def test_a_cut_file_is_resumed_and_is_the_same(
     ranges=st.booleans(),
     marked=st.booleans(),
 )
-def test_wherever_it_is_cut_it_is_the_same(
+def test_download_interrupted_anywhere_gives_the_same_bytes(
     web: Web,
     tmp_path_factory: pytest.TempPathFactory,
     waits: list[float],
@@ -123,7 +123,7 @@ def test_wherever_it_is_cut_it_is_the_same(
     assert left(folder) == []
 
 
-def test_a_cut_that_the_library_does_not_notice(
+def test_short_response_without_an_exception_is_resumed(
     web: Web, tmp_path: Path, waits: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As older versions of urllib3 are unless they are told otherwise."""
@@ -139,7 +139,7 @@ def test_a_cut_that_the_library_does_not_notice(
     assert web.ranges() == [None, "bytes=3000-"]
 
 
-def test_a_server_without_ranges_starts_again(
+def test_server_without_ranges_restarts_the_download(
     web: Web, tmp_path: Path, waits: list[float]
 ) -> None:
     web.pages["/file"] = Page(FILE, ranges=False, faults=[3000])
@@ -150,7 +150,7 @@ def test_a_server_without_ranges_starts_again(
 @pytest.mark.parametrize(
     "marks", [{}, {"ETag": 'W/"1"'}], ids=["no mark", "a weak mark"]
 )
-def test_without_a_mark_of_the_version_it_starts_again(
+def test_download_without_etag_or_date_restarts(
     web: Web, tmp_path: Path, waits: list[float], marks: dict[str, str]
 ) -> None:
     web.pages["/file"] = Page(FILE, marks, faults=[3000])
@@ -158,7 +158,7 @@ def test_without_a_mark_of_the_version_it_starts_again(
     assert web.ranges() == [None, None]
 
 
-def test_the_time_of_change_will_do_as_a_mark(
+def test_last_modified_is_enough_to_resume(
     web: Web, tmp_path: Path, waits: list[float]
 ) -> None:
     changed = {"Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}
@@ -169,7 +169,7 @@ def test_the_time_of_change_will_do_as_a_mark(
 
 @pytest.mark.parametrize("heeds", [True, False], ids=["If-Range", "no If-Range"])
 @pytest.mark.parametrize("size", [len(FILE), len(FILE) + 5])
-def test_a_file_that_changed_in_between_is_not_glued_together(
+def test_changed_file_is_downloaded_again(
     web: Web, tmp_path: Path, waits: list[float], heeds: bool, size: int
 ) -> None:
     other = b"x" * size
@@ -181,7 +181,7 @@ def test_a_file_that_changed_in_between_is_not_glued_together(
     assert get(web, tmp_path)[0].read_bytes() == other
 
 
-def test_a_file_that_changed_under_the_same_mark(
+def test_changed_file_with_the_same_etag_is_downloaded_again(
     web: Web, tmp_path: Path, waits: list[float]
 ) -> None:
     other = b"x" * (len(FILE) + 5)
@@ -193,7 +193,7 @@ def test_a_file_that_changed_under_the_same_mark(
     assert get(web, tmp_path)[0].read_bytes() == other
 
 
-def test_a_file_that_became_shorter_than_what_is_here(
+def test_file_shorter_than_the_partial_download(
     web: Web, tmp_path: Path, waits: list[float]
 ) -> None:
     def change(page: Page) -> None:
@@ -214,7 +214,7 @@ def test_wrong_bytes_are_deleted(web: Web, tmp_path: Path) -> None:
     assert left(tmp_path) == []
 
 
-def test_a_mirror_helps_where_the_first_has_wrong_bytes_or_none(
+def test_mirror_is_used_after_wrong_bytes_or_no_answer(
     web: Web, tmp_path: Path
 ) -> None:
     web.pages["/wrong"] = Page(FILE[::-1])
@@ -233,14 +233,14 @@ def test_parts_of_two_mirrors_are_not_joined(
     assert web.asked[-1][1].get("Range") is None
 
 
-def test_no_address_gives_it(web: Web, tmp_path: Path) -> None:
+def test_failure_of_all_addresses_is_reported(web: Web, tmp_path: Path) -> None:
     message = refused(web, tmp_path, "/one", "/two")
     assert f"{web.url('/one')}: HTTP 404 Not Found" in message
     assert f"{web.url('/two')}: HTTP 404 Not Found" in message
     assert "a/file.bin" in message
 
 
-def test_a_busy_server_is_asked_again_when_it_says(
+def test_retry_after_header_is_obeyed(
     web: Web, tmp_path: Path, waits: list[float]
 ) -> None:
     faults = [(503, {}), (429, {"Retry-After": "7"}), (503, {"Retry-After": "9000"})]
@@ -249,7 +249,7 @@ def test_a_busy_server_is_asked_again_when_it_says(
     assert waits == [1, 7, 120]
 
 
-def test_it_gives_up_after_five_attempts_that_bring_nothing(
+def test_download_stops_after_five_attempts_without_progress(
     web: Web, tmp_path: Path, waits: list[float]
 ) -> None:
     web.pages["/file"] = Page(FILE, faults=[3000] + [(500, {})] * 20)
@@ -262,7 +262,7 @@ def test_it_gives_up_after_five_attempts_that_bring_nothing(
     assert web.ranges()[-1] == "bytes=3000-"
 
 
-def test_it_goes_on_while_every_attempt_brings_something(
+def test_download_continues_while_attempts_make_progress(
     web: Web, tmp_path: Path, waits: list[float]
 ) -> None:
     web.pages["/file"] = Page(FILE, faults=[1000] * 9)
@@ -270,7 +270,7 @@ def test_it_goes_on_while_every_attempt_brings_something(
     assert waits == [1] * 9
 
 
-def test_nobody_answers(tmp_path: Path, waits: list[float]) -> None:
+def test_server_that_does_not_answer(tmp_path: Path, waits: list[float]) -> None:
     with served() as site:
         nobody = Web(port=site.port)
     assert "the connection failed" in refused(nobody, tmp_path)
@@ -317,9 +317,7 @@ def test_a_checksum_that_the_host_states_is_checked(
 @pytest.mark.parametrize(
     ("name", "kind"), [("a.nii.gz", "a gzip file"), ("a.zip", "a zip")]
 )
-def test_a_page_that_asks_to_log_in_is_no_file(
-    web: Web, tmp_path: Path, name: str, kind: str
-) -> None:
+def test_login_page_is_refused(web: Web, tmp_path: Path, name: str, kind: str) -> None:
     web.pages["/file"] = Page(b"<!DOCTYPE html><title>Log in</title>")
     message = refused(web, tmp_path, name=name)
     assert f"expected {kind}" in message
@@ -327,9 +325,7 @@ def test_a_page_that_asks_to_log_in_is_no_file(
     assert left(tmp_path) == []
 
 
-def test_another_size_than_stated_is_not_even_downloaded(
-    web: Web, tmp_path: Path
-) -> None:
+def test_file_of_another_size_is_not_downloaded(web: Web, tmp_path: Path) -> None:
     web.pages["/file"] = Page(FILE)
     message = refused(web, tmp_path, size=4)
     assert f"expected 4 bytes, found {len(FILE)} on the server" in message
@@ -345,7 +341,7 @@ def test_a_file_sent_in_chunks(web: Web, tmp_path: Path, waits: list[float]) -> 
     assert left(tmp_path / "other") == []
 
 
-def test_a_server_that_trickles_is_given_up(
+def test_very_slow_server_is_abandoned(
     web: Web, tmp_path: Path, waits: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if the file had to come at a rate that no server has."""
@@ -359,20 +355,18 @@ def test_a_server_that_trickles_is_given_up(
     assert get(web, tmp_path)[0].read_bytes() == FILE
 
 
-def test_a_file_whose_end_can_not_be_told_from_a_cut(web: Web, tmp_path: Path) -> None:
+def test_file_of_unknown_length_is_refused(web: Web, tmp_path: Path) -> None:
     web.pages["/file"] = Page(FILE, length="untold")
     assert "does not say where the file ends" in refused(web, tmp_path)
 
 
-def test_a_gzip_file_stays_one_although_the_server_calls_it_encoded(
-    web: Web, tmp_path: Path
-) -> None:
+def test_gzip_file_is_not_decoded(web: Web, tmp_path: Path) -> None:
     packed = gzip.compress(FILE)
     web.pages["/file"] = Page(packed, headers={"Content-Encoding": "gzip"})
     assert get(web, tmp_path, name="a.nii.gz")[0].read_bytes() == packed
 
 
-def test_ctrl_c_in_the_middle_then_again(
+def test_download_resumes_after_ctrl_c(
     web: Web, tmp_path: Path, waits: list[float]
 ) -> None:
     web.pages["/file"] = Page(FILE, faults=[3000, ctrl_c])
@@ -385,7 +379,7 @@ def test_ctrl_c_in_the_middle_then_again(
     assert web.ranges()[-1] == "bytes=3000-"
 
 
-def test_what_was_whole_but_not_renamed_is_not_asked_for_again(
+def test_complete_partial_file_is_not_downloaded_again(
     web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(_: object) -> None:

@@ -177,7 +177,7 @@ def test_a_damaged_zip(
     assert list(Path(".work/data").iterdir()) == []  # nothing half unpacked
 
 
-def test_no_place_to_unpack_a_zip(
+def test_zip_without_a_writable_folder(
     imitation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -197,7 +197,7 @@ def test_locate_in_folders(
     assert drive.locate(None) == Path("data/DRIVE")
 
 
-def test_absent_data_says_where_to_get_it(
+def test_message_for_missing_data_says_where_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -224,7 +224,7 @@ def test_check_of_a_whole_set(imitation: Path) -> None:
     assert drive.remarks(imitation) == []
 
 
-def test_missing_test_labels_are_one_line_that_says_what_follows(copy: Path) -> None:
+def test_missing_test_labels_give_one_line(copy: Path) -> None:
     shutil.rmtree(copy / "test" / "1st_manual")
     (problem,) = drive.check(copy)
     for part in (
@@ -237,14 +237,14 @@ def test_missing_test_labels_are_one_line_that_says_what_follows(copy: Path) -> 
     assert set(drive.references(copy, "21")) == {"observer1"}
 
 
-def test_a_single_missing_test_label_is_not_the_downloads_fault(copy: Path) -> None:
+def test_single_missing_test_label_is_not_blamed_on_the_download(copy: Path) -> None:
     (copy / "test" / "1st_manual" / "07_manual1.gif").unlink()
     (problem,) = drive.check(copy)
     assert problem.startswith("test/1st_manual/07_manual1.gif: expected a file")
     assert problem.endswith("(19 of 20 files of this kind are there). " + AGAIN)
 
 
-def test_a_missing_second_observer_is_a_remark(copy: Path) -> None:
+def test_missing_second_observer_is_a_remark(copy: Path) -> None:
     one = drive.roles(copy, "03")["observer2"]
     one.unlink()
     (problem,) = drive.check(copy)
@@ -255,7 +255,7 @@ def test_a_missing_second_observer_is_a_remark(copy: Path) -> None:
     assert "observer 2 are left out" in drive.remarks(copy)[0]
 
 
-def test_litter_and_a_41st_case_are_remarks(copy: Path) -> None:
+def test_extra_files_and_a_41st_case_are_remarks(copy: Path) -> None:
     for name in (".DS_Store", "test/Thumbs.db", "training/images/._21_training.tif"):
         (copy / name).touch()
     assert drive.check(copy) == []
@@ -300,7 +300,9 @@ def test_miscnn_draws_samples_through_the_interface(imitation: Path) -> None:
 
 @given(st.data())
 @settings(max_examples=40, deadline=None)
-def test_a_cut_file_is_an_error_or_whole(imitation: Path, data: st.DataObject) -> None:
+def test_truncated_file_is_an_error_or_complete(
+    imitation: Path, data: st.DataObject
+) -> None:
     role = data.draw(st.sampled_from(["image", "observer1", "observer2"]))
     path = drive.roles(imitation, "01")[role]
     content = path.read_bytes()
@@ -328,7 +330,7 @@ def test_finding_and_checking_need_no_framework() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_real_set(drive_root: Path) -> None:
+def test_real_data_set_is_as_expected(drive_root: Path) -> None:
     assert drive.check(drive_root) == []
     label = drive.references(drive_root, "01")
     inside = drive.regions(drive_root, "01")["field of view"]
@@ -341,10 +343,10 @@ def test_the_real_set(drive_root: Path) -> None:
     assert 0.75 < dice < 0.9  # two people who looked at the same eye
 
 
-def test_the_committed_runs_are_of_the_real_set(
+def test_committed_runs_used_the_real_data_set(
     drive_root: Path, tmp_path: Path, project: Path
 ) -> None:
-    """The README's command trains nothing: split and content are the runs' own."""
+    """`dscpp train` on the same data trains nothing: split and content are the same."""
     run = tmp_path / "dscpp-s0"
     run.mkdir()
     kept = project / "results" / "drive" / "reduced" / "runs" / "dscpp-s0" / "run.json"

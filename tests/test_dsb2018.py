@@ -141,7 +141,7 @@ def test_all_problems_in_one_message(root: Path) -> None:
     assert "image3/images/image3.png" in found and "transparent" in found
 
 
-def test_a_size_that_is_not_the_images(root: Path) -> None:
+def test_mask_of_another_size_is_named(root: Path) -> None:
     write(root / "image0" / "images" / "image0.png", np.zeros((21, 24, 3), np.uint8))
     assert "expected 21 rows x 24 columns, the size of its image" in problems(root)
 
@@ -154,7 +154,7 @@ def test_grey_and_deep_images_are_named(root: Path) -> None:
     assert "image1.png: expected an RGB image, found mode I;16" in found
 
 
-def test_another_set_with_folders_of_images_is_none(tmp_path):
+def test_another_data_set_is_not_taken_for_2018dsb(tmp_path):
     (tmp_path / "DRIVE" / "training" / "images").mkdir(parents=True)
     (tmp_path / "DRIVE" / "test" / "images").mkdir(parents=True)
     with pytest.raises(InputError, match="2018DSB: expected the data set in"):

@@ -29,7 +29,7 @@ def numbers(row: dict[str, str]) -> list[str]:
     return [row["published"], row["corrected"]]
 
 
-def test_every_part_has_its_numbers(committed: list[dict[str, str]]) -> None:
+def test_every_part_has_numbers(committed: list[dict[str, str]]) -> None:
     known = {part.key for part in command.load()}
     assert {(row["entry"], row["source"]) for row in committed} == known
     for row in committed:
@@ -53,7 +53,7 @@ def test_every_entry_is_described_once_with_its_numbers(
     [part for part in command.load() if not part.slow],
     ids=lambda part: "-".join(part.key),
 )
-def test_numbers_are_those_that_are_measured(
+def test_page_has_the_measured_numbers(
     part: Measurement, committed: list[dict[str, str]]
 ) -> None:
     stood = [row for row in committed if (row["entry"], row["source"]) == part.key]
@@ -121,7 +121,7 @@ def test_numbers_by_hand(committed: list[dict[str, str]]) -> None:
     assert 9 < pair("momentum", "way after 100 steps", "constructed")[0] < 10
 
 
-def test_printed_tables_by_eye(committed: list[dict[str, str]]) -> None:
+def test_counts_in_the_printed_tables(committed: list[dict[str, str]]) -> None:
     claims = {
         "DSC++ has the lowest Brier": ("5", "3 and 2 tied"),  # CE ties, DRIVE, 2018DSB
         "DSC++ has the highest Dice": ("4", "3 and 1 tied"),  # DSC ties on 2018DSB
@@ -162,7 +162,7 @@ def test_expected_neighbours_of_a_small_set_by_hand() -> None:
     assert images._chance(392, 2) == pytest.approx(1 - 219 * 218 / (611 * 610))
 
 
-def test_a_part_that_is_not_measured_keeps_its_rows(
+def test_part_that_is_not_measured_keeps_its_rows(
     committed: list[dict[str, str]],
 ) -> None:
     new = [{**row, "published": "7"} for row in committed if row["entry"] == "cubic"]
@@ -176,7 +176,7 @@ def test_a_part_that_is_not_measured_keeps_its_rows(
     assert {row["source"] for row in of_cubic} == {"constructed", "data"}
 
 
-def test_without_data_a_part_is_skipped_and_says_why(
+def test_part_without_data_is_skipped_with_a_reason(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command.main(["padded-volumes", "--data", str(tmp_path)]) == 0
@@ -185,7 +185,7 @@ def test_without_data_a_part_is_skipped_and_says_why(
     assert "KiTS19" in said
 
 
-def test_without_its_run_a_part_is_skipped_and_says_why(
+def test_part_without_its_run_is_skipped_with_a_reason(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -232,7 +232,7 @@ def test_the_two_rules_for_labels_by_hand() -> None:
     assert images.highest_class(four, (1, 1)) > 0
 
 
-def test_a_recalling_network_by_hand() -> None:
+def test_network_that_recalls_the_labels_by_hand() -> None:
     from errata import images
 
     disc = np.array([0.5, 0.5, 0.2])
@@ -243,7 +243,7 @@ def test_a_recalling_network_by_hand() -> None:
     assert images._recalled(apart, np.array([1])) == 1
 
 
-def test_the_places_in_the_released_code_name_entries_that_are_there():
+def test_list_of_released_code_names_existing_entries():
     text = page.PAGE.read_text("utf-8")
     places = text.split("## Where in the released code")[1]
     cells = re.findall(r"^\| (`[^|]+`) \|", places, re.MULTILINE)

@@ -16,7 +16,7 @@ def case(tmp_path):
     return tmp_path
 
 
-def test_both_ways_find_the_same(case):
+def test_both_ways_give_the_same_measures(case):
     rows, _ = benchmark.evaluation(case)()
     theirs = benchmark.notebooks_evaluation(case)()
     ours = {row["target"]: row for row in rows if row["region"] == "image"}
@@ -48,7 +48,7 @@ def called(monkeypatch):
     return works
 
 
-def test_ours_and_the_notebooks_are_measured_in_turn(called):
+def test_ours_and_the_notebooks_way_are_timed_in_turn(called):
     time, busy, memory = benchmark.beside_notebooks()
     assert called == [benchmark.evaluation, benchmark.notebooks_evaluation] * 3
     assert (time.ours, time.peer_median, time.ratio) == ("2", "30", "0.0667")

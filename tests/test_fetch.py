@@ -133,7 +133,7 @@ def names(folder: str) -> set[str]:
     return {path.name for path in Path(folder).iterdir()}
 
 
-def test_a_data_set_comes_to_where_all_commands_look(dsb: Web, capsys) -> None:
+def test_fetch_writes_to_the_default_folder(dsb: Web, capsys) -> None:
     output = run(capsys, "dsb2018")
     assert files(Path("data/stage1_train")) == FILES
     assert names("data") == {"stage1_train", "stage1_train.lock.json"}
@@ -146,7 +146,7 @@ def test_a_data_set_comes_to_where_all_commands_look(dsb: Web, capsys) -> None:
     assert output.endswith("next: dscpp verify --dataset dsb2018\n")
 
 
-def test_again_it_only_checks(dsb: Web, capsys) -> None:
+def test_second_fetch_only_checks(dsb: Web, capsys) -> None:
     run(capsys, "dsb2018")
     before = {p: p.stat().st_mtime_ns for p in Path("data").rglob("*") if p.is_file()}
     assert run(capsys, "DSB2018").startswith(
@@ -159,7 +159,7 @@ def test_again_it_only_checks(dsb: Web, capsys) -> None:
     assert before == after
 
 
-def test_another_place(dsb: Web, capsys) -> None:
+def test_output_option(dsb: Web, capsys) -> None:
     output = run(capsys, "dsb2018", "--output", "else/where")
     assert files(Path("else/where")) == FILES
     assert output.endswith("dscpp verify --dataset dsb2018 --data else/where\n")
@@ -167,7 +167,7 @@ def test_another_place(dsb: Web, capsys) -> None:
 
 
 @pytest.mark.parametrize("damage", ["changed", "missing"])
-def test_what_is_damaged_is_got_again(dsb: Web, capsys, damage: str) -> None:
+def test_damaged_file_is_downloaded_again(dsb: Web, capsys, damage: str) -> None:
     run(capsys, "dsb2018")
     own = Path("data/stage1_train/notes.txt")
     own.write_text("not of the data set")
@@ -177,7 +177,7 @@ def test_what_is_damaged_is_got_again(dsb: Web, capsys, damage: str) -> None:
     assert files(Path("data/stage1_train")) == {**FILES, "notes.txt": own.read_bytes()}
 
 
-def test_one_damaged_file_of_many_is_got_alone(kits: Web, capsys) -> None:
+def test_only_the_damaged_file_is_downloaded_again(kits: Web, capsys) -> None:
     output = run(capsys, "kits19")
     assert "4 files as expected, 4 downloaded" in output
     assert "checked  0 of 4 by a published SHA-256\n           no published" in output
@@ -201,7 +201,7 @@ def test_wrong_bytes_leave_nothing_under_the_final_name(dsb: Web, capsys) -> Non
     run(capsys, "dsb2018")
 
 
-def test_the_first_download_decides_where_no_checksum_is_published(
+def test_first_download_sets_the_checksum_where_none_is_published(
     untold: Web, capsys
 ) -> None:
     run(capsys, "dsb2018")
@@ -218,14 +218,14 @@ def test_the_first_download_decides_where_no_checksum_is_published(
     assert "1 downloaded" in run(capsys, "dsb2018")
 
 
-def test_a_lock_file_that_can_not_be_read_is_not_forgotten(untold: Web, capsys) -> None:
+def test_unreadable_lock_file_is_refused(untold: Web, capsys) -> None:
     run(capsys, "dsb2018")
     Path("data/stage1_train.lock.json").write_text("{")
     assert "stage1_train.lock.json: expected" in refused(capsys, "dsb2018")
     assert len(untold.asked) == 1
 
 
-def test_another_checksum_that_is_published_later(
+def test_newly_published_checksum_replaces_the_old_one(
     dsb: Web, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(capsys, "dsb2018")
@@ -245,7 +245,7 @@ def test_another_checksum_that_is_published_later(
         ("twice", {"image0/images/IMAGE.png": b"x"}),
     ],
 )
-def test_a_hostile_archive_leaves_nothing(
+def test_hostile_archive_leaves_no_files(
     untold: Web, capsys, kind: str, entries: dict[str, bytes]
 ) -> None:
     untold.pages["/dsb.zip"].content = zipped({**FILES, **entries})
@@ -257,7 +257,7 @@ def test_a_hostile_archive_leaves_nothing(
     assert files(Path("data/stage1_train")) == FILES
 
 
-def test_an_archive_of_something_else_is_said_so(untold: Web, capsys) -> None:
+def test_archive_of_another_content_is_refused(untold: Web, capsys) -> None:
     untold.pages["/dsb.zip"].content = zipped({"readme.txt": b"moved"})
     assert "expected the data set in data/stage1_train" in refused(capsys, "dsb2018")
 
@@ -267,7 +267,7 @@ def free(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
 
 
-def test_too_little_room_is_said_before_anything_is_downloaded(
+def test_too_little_disk_space_is_reported_before_the_download(
     dsb: Web, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free(monkeypatch, 2 * len(ZIP) - 1)  # the archive, and as much unpacked
@@ -279,7 +279,7 @@ def test_too_little_room_is_said_before_anything_is_downloaded(
     assert "1 downloaded" in run(capsys, "dsb2018")
 
 
-def test_too_little_room_to_unpack_keeps_the_archive(
+def test_too_little_disk_space_to_unpack_keeps_the_archive(
     dsb: Web, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free(monkeypatch, 2 * len(ZIP))
@@ -291,7 +291,7 @@ def test_too_little_room_to_unpack_keeps_the_archive(
     assert len(dsb.asked) == 1
 
 
-def test_room_is_counted_less_what_is_here(
+def test_needed_disk_space_excludes_the_partial_file(
     dsb: Web, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dsb.pages["/dsb.zip"].faults = [10_000] + [(500, {})] * 4
@@ -304,7 +304,7 @@ def test_room_is_counted_less_what_is_here(
     assert dsb.ranges()[-1] == "bytes=10000-"
 
 
-def test_stopped_between_two_files_it_goes_on(kits: Web, capsys) -> None:
+def test_fetch_resumes_between_two_files(kits: Web, capsys) -> None:
     kits.pages["/data/case_00001/imaging.nii.gz"].faults = [ctrl_c]
     assert cli.main(["fetch", "kits19"]) == 130
     assert "the same command goes on from here" in capsys.readouterr().err
@@ -314,7 +314,7 @@ def test_stopped_between_two_files_it_goes_on(kits: Web, capsys) -> None:
     assert paths.count("/data/case_00000/imaging.nii.gz") == 1
 
 
-def test_stopped_while_unpacking_it_goes_on_without_another_download(
+def test_fetch_resumes_unpacking_without_a_download(
     untold: Web, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, done = shutil.copyfileobj, []
@@ -345,7 +345,7 @@ def test_files_that_no_fetch_wrote_are_left_alone(dsb: Web, capsys) -> None:
     run(capsys, "dsb2018")  # an empty folder is none
 
 
-def test_behind_a_link(dsb: Web, capsys, tmp_path: Path) -> None:
+def test_folder_may_be_a_link(dsb: Web, capsys, tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     Path("data").mkdir()
     Path("data/stage1_train").symlink_to(tmp_path / "disk" / "dsb")
@@ -354,7 +354,7 @@ def test_behind_a_link(dsb: Web, capsys, tmp_path: Path) -> None:
     assert dsb2018.locate(None) == Path("data/stage1_train")
 
 
-def test_two_at_once(dsb: Web, capsys) -> None:
+def test_second_fetch_at_the_same_time_is_refused(dsb: Web, capsys) -> None:
     aside = Path("data/.stage1_train.fetching")
     aside.mkdir(parents=True)
     with FileLock(str(aside / "lock")):
@@ -362,7 +362,7 @@ def test_two_at_once(dsb: Web, capsys) -> None:
     run(capsys, "dsb2018")
 
 
-def test_no_place_to_write(dsb: Web, capsys) -> None:
+def test_unwritable_output_is_refused(dsb: Web, capsys) -> None:
     Path("data").write_text("a file")
     assert "expected to write there" in refused(capsys, "dsb2018")
 
@@ -400,7 +400,7 @@ def test_two_archives_of_one_data_set(
         ("cvc-clinicdb-sequence", "data/CVC-ClinicDB", "polyp.grand-chall", "1.tif"),
     ],
 )
-def test_where_an_account_is_needed(
+def test_data_set_that_needs_an_account_says_how(
     web: Web, capsys, name: str, folder: str, page: str, file: str
 ) -> None:
     message = refused(capsys, name)
@@ -413,12 +413,12 @@ def test_where_an_account_is_needed(
     assert web.asked == []
 
 
-def test_what_was_got_by_hand_is_found(web: Web, capsys) -> None:
+def test_manually_downloaded_data_are_found(web: Web, capsys) -> None:
     Path("data/DRIVE/training").mkdir(parents=True)
     assert "DRIVE is in data/DRIVE; there is nothing to fetch" in run(capsys, "drive")
 
 
-def test_what_is_simulated_or_unknown(web: Web, capsys) -> None:
+def test_simulated_and_unknown_names_are_refused(web: Web, capsys) -> None:
     assert "It is made when it is needed" in refused(capsys, "phantom")
     assert "expected drive, bus2017" in refused(capsys, "nothing")
     assert "received own" in refused(capsys, "own")
@@ -428,7 +428,7 @@ PUBLISHED = (downloads.DSB2018, downloads.ISIC2018, downloads.KITS19)
 
 
 @pytest.mark.parametrize("offered", PUBLISHED)
-def test_what_is_known_of_the_hosts(offered: tuple[Download, ...]) -> None:
+def test_list_of_downloads_is_consistent(offered: tuple[Download, ...]) -> None:
     assert len({one.path for one in offered}) == len(offered)
     assert len({url for one in offered for url in one.urls}) == sum(
         len(one.urls) for one in offered
@@ -451,7 +451,7 @@ def test_kits19_is_the_210_labelled_cases() -> None:
 
 
 @pytest.mark.parametrize("name", datasets.NAMES)
-def test_every_set_can_be_had_or_says_how(name: str) -> None:
+def test_every_data_set_has_a_download_or_instructions(name: str) -> None:
     record = datasets.by_name(name).RECORD
     assert record.downloads or record.simulated or record.source in record.access
 
@@ -465,7 +465,7 @@ def test_every_set_can_be_had_or_says_how(name: str) -> None:
         (2 * 10**13, "2e+04 GB"),
     ],
 )
-def test_amounts(size: int, words: str) -> None:
+def test_sizes_in_words(size: int, words: str) -> None:
     assert fetch.amount(size) == words
 
 

@@ -78,7 +78,7 @@ def test_same_runs_same_bytes_in_another_process(tmp_path, project):
     assert {path: path.read_bytes() for path in first} == first
 
 
-def test_a_figure_that_its_runs_cannot_fill_is_removed(tmp_path):
+def test_outdated_figure_without_runs_is_removed(tmp_path):
     results = tmp_path / "results"
     make_run(results, "Focal")
     folder = results / "drive" / "paper" / "figures"
@@ -90,7 +90,7 @@ def test_a_figure_that_its_runs_cannot_fill_is_removed(tmp_path):
     assert names == {"figure2-softmax", "reliability"}
 
 
-def test_thresholds_are_those_of_the_table(results):
+def test_drawn_thresholds_equal_the_table(results):
     study = study_of(results)
     study.paper.thresholds[:] = [
         {"dataset": "DRIVE", "loss": "DSC++", "threshold": "0.8", "metric": "recall",
@@ -119,7 +119,7 @@ def test_thresholds_are_those_of_the_table(results):
     assert dict(lines(recall)["DSC"].round(9).tolist())[0.5] == 0.75
 
 
-def test_published_points_are_not_set_beside_simulated_data(tmp_path):
+def test_published_points_are_left_out_for_simulated_data(tmp_path):
     results = tmp_path / "results"
     make_run(results, "DSC++", gamma=2.0, simulated=True)
     study = study_of(results)
@@ -233,7 +233,7 @@ def test_unwritable_folder(results):
         curves.write_figures(results)
 
 
-def test_a_dollar_in_a_name_is_drawn_as_it_is(tmp_path):
+def test_dollar_sign_in_a_name_is_drawn_as_text(tmp_path):
     r"""A case named `$\frac$` stopped the drawing: matplotlib parsed it."""
     with style.drawing():
         figure = style.sheet((2.0, 1.0), r"$\frac$")
@@ -241,7 +241,7 @@ def test_a_dollar_in_a_name_is_drawn_as_it_is(tmp_path):
     assert (tmp_path / "a.png").is_file()
 
 
-def test_a_name_in_a_table_is_no_column_and_no_html():
+def test_names_are_escaped_in_markdown_tables():
     made = markdown.table(["class", "n"], [["a|b<script>", "1"], [r"a\|b", "< 2"]])
     assert made.splitlines()[2:] == [
         r"| a\|b&lt;script> | 1 |",
@@ -249,7 +249,7 @@ def test_a_name_in_a_table_is_no_column_and_no_html():
     ]
 
 
-def test_learning_curves_are_those_of_the_history(results):
+def test_learning_curves_equal_the_history(results):
     run = study_of(results).runs[Variant("DSC")][0]
     assert curves.learning(run) is None  # judged, or its history was not kept
     path = run.path("history.csv")

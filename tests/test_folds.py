@@ -75,7 +75,7 @@ def test_the_pooled_run_has_every_case_once_and_a_table(two, tmp_path):
     assert folds.pool(two, output).path("run.json").read_bytes() == before
 
 
-def test_what_a_temperature_made_of_the_folds_is_pooled_too(two, tmp_path):
+def test_scaled_runs_of_folds_are_pooled(two, tmp_path):
     results = tmp_path / "results"
     for number, (cases, found) in enumerate([(CASES, 2.0), (SECOND, 3.0)], 1):
         fitted = {"run": "dsc-s0", "temperature": found}
@@ -87,7 +87,7 @@ def test_what_a_temperature_made_of_the_folds_is_pooled_too(two, tmp_path):
     assert len(scaled.record["split"]["test"]) == 8
 
 
-def test_a_fold_that_is_missing_or_not_evaluated(two, tmp_path):
+def test_missing_or_unevaluated_fold_is_named(two, tmp_path):
     output = tmp_path / "results" / "own" / GROUP / "runs" / "dsc-s0"
     with pytest.raises(InputError, match=r"2 folds with each of 8 cases .* found 1"):
         folds.pool(two[:1], output)
@@ -100,13 +100,13 @@ def test_a_fold_that_is_missing_or_not_evaluated(two, tmp_path):
     assert not output.exists()
 
 
-def test_no_other_run_is_replaced(two, tmp_path):
+def test_pooling_replaces_no_other_run(two, tmp_path):
     output = make_run(tmp_path / "results", "DSC", DSC_NLL, group=GROUP)
     with pytest.raises(InputError, match="expected no run, or its folds"):
         folds.pool(two, output)
 
 
-def test_each_fold_is_a_run_in_a_folder_of_its_own(tmp_path):
+def test_each_fold_has_its_own_folder(tmp_path):
     block = plan.Experiment("dsb2018", (("CE", None),), preset="reduced", folds=3)
     planned = plan.plan([block], tmp_path)
     group = tmp_path / "dsb2018"

@@ -105,7 +105,7 @@ def assert_same_grid(path, given):
 
 
 @pytest.mark.parametrize("name", VOLUMES)
-def test_labels_survive_there_and_back(name, tmp_path, monkeypatch):
+def test_labels_survive_resampling_and_back(name, tmp_path, monkeypatch):
     shape, spacing_mm, axes = VOLUMES[name]
     label = draw(shape)
     write(tmp_path / CASE, label, axes(spacing_mm))
@@ -132,7 +132,7 @@ def test_labels_survive_there_and_back(name, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("sform", [True, False])
 @pytest.mark.parametrize("axes", [kits_axes, flipped, diagonal])
-def test_at_their_own_voxel_size_labels_survive_everywhere(tmp_path, axes, sform):
+def test_labels_at_the_networks_voxel_size_are_unchanged(tmp_path, axes, sform):
     label = np.random.default_rng(1).integers(0, 3, (9, 11, 14)).astype(np.uint8)
     write(tmp_path / CASE, label, axes((5.0, 0.75, 1.25)), sform)
     settings = replace(SETTINGS, spacing_mm=kits19.geometry(tmp_path, CASE).spacing_mm)

@@ -39,14 +39,14 @@ def root(tmp_path):
     return folder
 
 
-def test_found_from_wherever_it_is_named(root):
+def test_folder_and_its_parent_are_accepted(root):
     assert datasets.by_name("hippocampus") is hippocampus
     assert hippocampus.locate(root) == hippocampus.locate(root.parent) == root
     with pytest.raises(InputError, match="medicaldecathlon"):
         hippocampus.locate(root / "imagesTr")
 
 
-def test_all_is_well(root):
+def test_complete_data_set_passes(root):
     report = imitations.verify(hippocampus, root)
     assert report.values["observer1"] == {0, 1, 2}
     assert report.decoded == 8
@@ -56,7 +56,7 @@ def test_all_is_well(root):
     ]
 
 
-def test_a_case_that_lacks_a_file_is_named_and_so_are_other_directions(root):
+def test_missing_files_and_other_directions_are_named(root):
     (root / "imagesTr" / "hippocampus_001.nii.gz").unlink()
     (root / "labelsTr" / "hippocampus_003.nii.gz").unlink()
     swapped = np.eye(4)[[2, 1, 0, 3]]

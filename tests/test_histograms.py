@@ -99,7 +99,7 @@ def test_two_by_three_by_hand():
     assert confusion(counts, 0.95) == (0, 0, 3, 3)
 
 
-def test_both_ends_are_counted():
+def test_probabilities_of_0_and_1_are_counted():
     p = np.array([0.0, 1.0, 1e-300, np.nextafter(1, 0)])
     counts = count(p, np.array([0, 1, 0, 1]))
     assert counts[0, 0] == 2
@@ -154,7 +154,7 @@ def test_pairs_add_up_to_each_observer(prediction):
     np.testing.assert_array_equal(pair[[0, 1]] + pair[[2, 3]], count(p, b, mask=mask))
 
 
-def test_order_of_pairs_is_00_01_10_11():
+def test_pairs_of_labels_are_ordered_00_01_10_11():
     p = np.array([0.05, 0.3, 0.3, 0.6, 0.6, 0.6, 0.9, 0.9, 0.9, 0.9])
     a = np.array([0, 0, 0, 1, 1, 1, 1, 1, 1, 1])
     b = np.array([0, 1, 1, 0, 0, 0, 1, 1, 1, 1])
@@ -212,7 +212,7 @@ def test_bins_of_float32_are_those_of_a_search():
     np.testing.assert_array_equal(bins_of(p), expected)
 
 
-def test_a_half_is_positive_here_and_background_for_argmax():
+def test_one_half_is_foreground_in_histograms_and_background_for_argmax():
     p = np.array([0.5, 0.1])
     label = np.array([1, 0])
     assert confusion(count(p, label), 0.5) == (1, 0, 0, 1)
@@ -240,7 +240,7 @@ def test_threshold_metrics_are_nan_where_nothing_is_predicted():
     assert table["recall"][1] == table["dice"][1] == 0
 
 
-def test_a_threshold_that_is_not_exact_to_the_last_bit_means_the_edge():
+def test_threshold_within_rounding_is_the_edge():
     assert 3 * 0.05 != 0.15
     counts = count(np.array([0.15]), np.array([1]))
     assert confusion(counts, 3 * 0.05)[0] == 1
@@ -281,7 +281,7 @@ ZEROS = np.zeros((1, 3), dtype=int)
         ),
     ],
 )
-def test_mistakes_are_named(p, label, mask, message):
+def test_invalid_arguments_are_named(p, label, mask, message):
     with pytest.raises(ValueError, match=message):
         count(p, label, mask=mask)
 
@@ -348,7 +348,7 @@ def test_no_rows_and_no_pairs(tmp_path):
 
 
 @given(predictions())
-def test_sums_are_those_of_the_voxels_of_each_bin(prediction):
+def test_sums_equal_those_of_the_voxels(prediction):
     p, _, mask = prediction
     sums = sum_bins(bins_of(p[mask]), p[mask])
     values = p[mask].astype(np.float64)
@@ -357,7 +357,7 @@ def test_sums_are_those_of_the_voxels_of_each_bin(prediction):
         assert total == pytest.approx(values[inside].sum(), rel=1e-12)
 
 
-def test_means_stand_beside_the_counts_and_are_nan_where_nothing_is(tmp_path):
+def test_means_are_nan_in_empty_bins(tmp_path):
     # By hand: 0.3 and 0.32 share a bin; their mean is 0.31.
     p = np.array([0.3, 0.32, 0.9])
     counts, sums = count(p, np.array([0, 1, 1])), sum_bins(bins_of(p), p)
@@ -394,7 +394,7 @@ def test_means_of_another_shape_are_refused(histograms):
         replace(histograms, means=np.zeros((6, 3)))
 
 
-def test_select(histograms):
+def test_rows_are_selected_by_column(histograms):
     chosen = histograms.where(split="test", region="field of view")
     assert np.flatnonzero(chosen).tolist() == [1, 3]
     assert histograms.case[histograms.where(split="validation")].tolist() == ["37"] * 2
@@ -418,7 +418,7 @@ def test_arrays_that_do_not_fit_together_are_refused(histograms, name, array, me
         Histograms(**vars(histograms) | {name: array})
 
 
-def test_a_file_that_is_no_histogram_is_one_clear_message(tmp_path, histograms):
+def test_file_that_is_not_a_histogram_is_refused(tmp_path, histograms):
     whole = tmp_path / "whole.npz"
     save(whole, histograms)
     (tmp_path / "cut.npz").write_bytes(whole.read_bytes()[:500])
@@ -429,7 +429,7 @@ def test_a_file_that_is_no_histogram_is_one_clear_message(tmp_path, histograms):
             load(tmp_path / name)
 
 
-def test_a_flipped_byte_is_noticed(tmp_path, histograms):
+def test_flipped_byte_is_detected(tmp_path, histograms):
     path = tmp_path / "flipped.npz"
     save(path, histograms)
     content = bytearray(path.read_bytes())
@@ -439,7 +439,7 @@ def test_a_flipped_byte_is_noticed(tmp_path, histograms):
         load(path)
 
 
-def test_a_flipped_bit_in_the_list_of_an_archive_is_noticed(tmp_path, histograms):
+def test_flipped_bit_in_the_archive_list_is_detected(tmp_path, histograms):
     """It may say that an entry is encrypted, or compressed in an unknown way."""
     path = tmp_path / "flipped.npz"
     save(path, histograms)

@@ -101,7 +101,7 @@ def test_every_figure_is_drawn_the_same_each_time(tmp_path, data):
     assert {path: path.read_bytes() for path in paths} == first
 
 
-def test_without_probabilities_it_is_said_once_what_to_do(tmp_path, data):
+def test_missing_probabilities_are_reported_once(tmp_path, data):
     results = tmp_path / "results"
     shutil.rmtree(make_run(results, data, "DSC").path("probabilities"))
     paths, skipped = photographs.write_pictures(
@@ -117,7 +117,7 @@ def test_without_probabilities_it_is_said_once_what_to_do(tmp_path, data):
 
 
 @pytest.mark.slow
-def test_data_go_to_their_own_data_set_alone(
+def test_data_option_applies_to_its_own_data_set(
     tmp_path, data, volumes, capsys, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -137,7 +137,7 @@ def test_data_go_to_their_own_data_set_alone(
     assert f"--data {data}: expected the images" in capsys.readouterr().err
 
 
-def test_images_that_are_not_there_or_others(tmp_path, data):
+def test_missing_or_changed_images_are_skipped(tmp_path, data):
     results = tmp_path / "results"
     make_run(results, data, "DSC")
     paths, skipped = photographs.write_pictures(
@@ -154,7 +154,7 @@ def test_images_that_are_not_there_or_others(tmp_path, data):
     assert "data changed" in skipped
 
 
-def test_what_each_figure_needs(tmp_path, data):
+def test_figures_without_their_losses_are_skipped(tmp_path, data):
     results = tmp_path / "results"
     make_run(results, data, "DSC++")
     drawn, skipped = photographs.write_pictures(
@@ -189,7 +189,7 @@ def test_undefined_dice_is_no_median(tmp_path):
     assert photographs.median_case(study, runs.Run.open(made)) == "01"
 
 
-def test_lowest_seed_that_is_here_decides_and_is_shown(tmp_path, data):
+def test_lowest_seed_with_probabilities_is_shown(tmp_path, data):
     results = tmp_path / "results"
     for seed in (0, 1, 2):
         run = make_run(results, data, "DSC++", seed=seed, noise=2.0)
@@ -207,7 +207,7 @@ def test_lowest_seed_that_is_here_decides_and_is_shown(tmp_path, data):
     )
 
 
-def test_a_run_that_lacks_the_case_is_not_shown(tmp_path, data):
+def test_run_without_the_case_is_not_shown(tmp_path, data):
     results = tmp_path / "results"
     plain, plus = (make_run(results, data, loss) for loss in ("DSC", "DSC++"))
     case = photographs.median_case(open_group(results), plus)

@@ -43,7 +43,7 @@ def entries(project: Path, lock: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("lock", [*LOCKS, "site"])
-def test_every_entry_is_pinned_by_hash_and_names_no_address(
+def test_locks_pin_every_package_by_hash_without_an_address(
     project: Path, lock: str
 ) -> None:
     found = entries(project, lock)
@@ -55,7 +55,7 @@ def test_every_entry_is_pinned_by_hash_and_names_no_address(
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_locks_hold_one_backend_and_miscnn_without_its_old_needs(
+def test_locks_have_one_backend_and_no_old_requirements_of_miscnn(
     project: Path, lock: str
 ) -> None:
     found = entries(project, lock)
@@ -75,7 +75,7 @@ def test_locks_hold_one_backend_and_miscnn_without_its_old_needs(
     assert backends == expected[lock]
 
 
-def test_the_environments_share_their_versions(project: Path) -> None:
+def test_environments_share_their_versions(project: Path) -> None:
     def versions(lock: str) -> dict[str, str]:
         found = entries(project, lock)
         return {name: block.split()[0] for name, block in found.items()}
@@ -125,7 +125,7 @@ def test_make_alone_lists_every_target_on_one_line_each(project: Path) -> None:
     assert sorted(listed) == sorted(set(phony) - {"test-backend", "bench-step"})
 
 
-def test_the_workflow_runs_commands_that_are_there(project: Path) -> None:
+def test_ci_runs_existing_commands(project: Path) -> None:
     text = (project / ".github" / "workflows" / "ci.yml").read_text("utf-8")
     steps = yaml.safe_load(text)["jobs"]["test"]["steps"]
     commands = [step["run"] for step in steps if "run" in step]
@@ -215,7 +215,7 @@ def test_each_backend_is_installed_in_an_environment_of_its_own(
     ]  # fmt: skip
 
 
-def test_what_is_set_reaches_the_command_as_typed(tree: Path) -> None:
+def test_make_variables_reach_the_command_unchanged(tree: Path) -> None:
     result = make(
         tree, "reproduce-drive", "DATA=my $HOME's/DRIVE", "PRESET=reduced",
         "LOSSES=CE, DSC++", "SEEDS=0,1", "EPOCHS=3", "JOBS=2", "PHANTOM=1",
@@ -254,9 +254,7 @@ def test_a_wrong_variable_is_refused(
     assert reason in result.stderr
 
 
-def test_an_environment_needs_a_python_of_the_right_age(
-    project: Path, tmp_path: Path
-) -> None:
+def test_unsupported_python_version_is_refused(project: Path, tmp_path: Path) -> None:
     script = project / "requirements" / "install.sh"
     result = subprocess.run(
         [script, tmp_path / "env", "requirements/torch.txt", ""],
@@ -306,7 +304,7 @@ def test_an_environment_is_built_from_hashes_and_marked_last(
     assert (stub.parents[1] / ".ready").read_text() == "digest\n"
 
 
-def test_what_has_no_wheel_is_built_from_a_hashed_source_after_the_wheels(
+def test_package_without_a_wheel_is_built_from_a_hashed_source(
     project: Path, stub: Path
 ) -> None:
     lock = project / "requirements" / "peers-sdist.txt"

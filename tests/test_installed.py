@@ -66,21 +66,21 @@ def empty(tmp_path, monkeypatch) -> None:
         ("tensorflow", "-m pip install tensorflow\n"),
     ],
 )
-def test_every_command_that_needs_it_says_so(capsys, monkeypatch, command, absent, pip):
+def test_commands_name_missing_packages(capsys, monkeypatch, command, absent, pip):
     take_away(monkeypatch, absent)
     assert pip in refused(capsys, command)
 
 
 @pytest.mark.parametrize("name", ["tensorfow", "TensorFlow", "numpy", " torch", "a.b"])
 @pytest.mark.parametrize("command", COMMANDS[:2], ids=lambda command: command[0])
-def test_a_backend_of_no_name(capsys, monkeypatch, command, name):
+def test_unknown_backend_is_refused(capsys, monkeypatch, command, name):
     monkeypatch.setenv("KERAS_BACKEND", name)
     message = refused(capsys, command)
     assert f"received {name!r}" in message
     assert "installed: tensorflow" in message
 
 
-def test_a_folder_left_behind_is_no_package(tmp_path, monkeypatch):
+def test_empty_folder_is_not_a_package(tmp_path, monkeypatch):
     (tmp_path / "left_behind" / "lib").mkdir(parents=True)
     monkeypatch.syspath_prepend(tmp_path)
     assert not installed.is_here("left_behind")
@@ -88,13 +88,13 @@ def test_a_folder_left_behind_is_no_package(tmp_path, monkeypatch):
     assert installed.is_here("left_behind")
 
 
-def test_what_is_done_needs_no_backend(tmp_path, monkeypatch):
+def test_finished_stage_needs_no_backend(tmp_path, monkeypatch):
     run = make_run(tmp_path, state="predicted")
     take_away(monkeypatch, "miscnn", "keras", "tensorflow")
     assert cli.main(["predict", "--run", str(run)]) == 0
 
 
-def test_any_other_package(capsys, monkeypatch):
+def test_other_missing_packages_are_named(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "pipelines.reporting.pages", None)
     with pytest.raises(ModuleNotFoundError):  # of ours: no command brings it
         cli.main(["tables"])

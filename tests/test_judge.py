@@ -48,7 +48,7 @@ def write_label(place: Path, name: str = "a.png") -> None:
     Image.fromarray(LABEL * 255).save(place / name)
 
 
-def test_measures_are_those_worked_by_hand(
+def test_measures_by_hand(
     places: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     p, labels = places
@@ -89,7 +89,7 @@ KINDS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_way_of_storing_changes_nothing(
+def test_every_file_format_gives_the_same_measures(
     kind: str, places: tuple[Path, Path], tmp_path: Path
 ) -> None:
     p, labels = places
@@ -119,7 +119,7 @@ def test_volumes_of_nifti_and_of_nnunet_are_the_same(
     assert float(one[0]["nll_categorical"]) == pytest.approx(-np.log(right).mean())
 
 
-def test_a_folder_that_nnunet_predicted_is_taken_as_it_is(
+def test_nnunet_prediction_folder_is_accepted(
     places: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`nnUNetv2_predict --save_probabilities` writes these files."""
@@ -144,7 +144,7 @@ def test_a_folder_that_nnunet_predicted_is_taken_as_it_is(
     assert "b.png: expected b.npz beside it" in capsys.readouterr().err
 
 
-def test_the_output_may_be_a_folder_here(
+def test_output_may_be_a_relative_folder(
     places: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     p, labels = places
@@ -155,7 +155,7 @@ def test_the_output_may_be_a_folder_here(
     assert Path("judged/table.csv").exists()
 
 
-def test_a_missing_folder_of_label_maps_is_named_as_it_was_given(
+def test_missing_label_folder_is_named_as_given(
     places: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     np.save(places[0] / "a.npy", P)
@@ -178,7 +178,7 @@ def test_two_sets_of_probabilities_of_one_name_are_refused(
     assert "expected one file named a, found 2" in capsys.readouterr().err
 
 
-def test_a_run_of_ours_is_measured_alike(tmp_path: Path) -> None:
+def test_judge_and_evaluate_give_the_same_measures(tmp_path: Path) -> None:
     settings = phantom.Settings(training=1, validation=1, test=2, size=32, seed=3)
     data = phantom.generate(settings, tmp_path / "data")
     run = make_run(tmp_path / "run", data)
@@ -275,9 +275,7 @@ def test_bad_input_is_refused_and_nothing_written(
     assert not out.exists()
 
 
-def test_the_run_says_of_which_label_maps_it_is(
-    places: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_run_records_its_label_maps(places: tuple[Path, Path], tmp_path: Path) -> None:
     p, labels = places
     write_label(labels)
     np.save(p / "a.npy", P)

@@ -54,7 +54,7 @@ def root(tmp_path):
     return write(tmp_path / "kits19" / "data", range(5))
 
 
-def test_found_from_wherever_it_is_named(root):
+def test_clone_data_folder_and_zip_are_accepted(root):
     for place in (root, root.parent, root.parent.parent):
         assert kits19.locate(place) == root
     flat = write(root.parent.parent / "other" / "kits19", [0])
@@ -142,7 +142,7 @@ def test_a_patch_of_another_size_needs_no_other_cache(root):
     assert other.prepared() != settings[0].prepared()
 
 
-def test_all_is_well(root):
+def test_complete_data_set_passes(root):
     report = imitations.verify(kits19, root)
     assert report.values["observer1"] == {0, 1, 2}
     assert report.sizes == {(6, 20, 24): 2, (7, 20, 24): 2, (8, 20, 24): 1}
@@ -150,7 +150,7 @@ def test_all_is_well(root):
     assert "8 slices x 20 rows x 24 columns" in str(report)
 
 
-def test_a_second_look_decodes_nothing(root, tmp_path):
+def test_second_check_decodes_nothing(root, tmp_path):
     state = tmp_path / "state.json"
     assert imitations.verify(kits19, root, state).decoded == 10
     again = imitations.verify(kits19, root, state)
@@ -194,7 +194,7 @@ def test_every_problem_is_named_at_once(root):
     assert "case_00008" not in message
 
 
-def test_damage_that_still_unpacks_is_found(root):
+def test_damage_that_still_decompresses_is_found(root):
     path = root / "case_00000" / "segmentation.nii.gz"
     content = bytearray(gzip.decompress(path.read_bytes()))
     packed = bytearray(gzip.compress(bytes(content)))
@@ -213,7 +213,7 @@ def test_a_volume_thinner_than_a_new_voxel_is_named(root):
         imitations.verify(kits19, root)
 
 
-def test_label_maps_alone_say_how_to_get_the_images(root):
+def test_label_maps_without_images_say_how_to_get_them(root):
     for path in root.glob("*/imaging.nii.gz"):
         path.unlink()
     with pytest.raises(InputError, match="found none") as caught:

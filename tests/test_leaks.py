@@ -63,7 +63,7 @@ def test_independent_cases_do_not_leak(tmp_path):
     assert "3 training, 1 validation, 2 test: no leaks" in str(report)
 
 
-def test_a_copy_under_another_name(tmp_path):
+def test_copy_under_another_name_is_a_leak(tmp_path):
     dataset = module(tmp_path)
     (tmp_path / "a5.png").write_bytes((tmp_path / "a2.png").read_bytes())
     report = audited(dataset, tmp_path)
@@ -87,7 +87,7 @@ def with_alpha(path: Path, pixels: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("write", [rewritten, in_another_format, with_alpha])
-def test_the_same_pixels_in_another_file(tmp_path, write):
+def test_same_pixels_in_another_file_are_a_leak(tmp_path, write):
     dataset = module(tmp_path)
     write(tmp_path / "a4.png", picture(0))
     assert (tmp_path / "a1.png").read_bytes() not in {
@@ -101,7 +101,7 @@ def test_the_same_pixels_in_another_file(tmp_path, write):
 
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("turns", range(4))
-def test_the_same_image_turned(tmp_path, turns, mirrored):
+def test_rotated_or_mirrored_copy_is_a_leak(tmp_path, turns, mirrored):
     pixels = np.rot90(picture(1), turns)
     pixels = pixels[:, ::-1] if mirrored else pixels
     assert images.turned_hash(pixels) == images.turned_hash(picture(1))
@@ -116,7 +116,7 @@ def test_the_same_image_turned(tmp_path, turns, mirrored):
     ]
 
 
-def test_images_whose_sums_do_not_tell_which_way_they_lie():
+def test_symmetric_sums_hash_all_eight_orientations():
     """Row and column sums of all eight ways are alike: all eight are hashed."""
     square = np.array([[2, 1, 0], [0, 1, 2], [1, 1, 1]], np.uint8)
     hashes = {
@@ -127,7 +127,7 @@ def test_images_whose_sums_do_not_tell_which_way_they_lie():
     assert len(hashes) == 1
 
 
-def test_names_that_differ_in_nothing_that_counts(tmp_path):
+def test_names_that_differ_in_case_or_zeros_are_a_leak(tmp_path):
     split = {"training": ("IMG_007",), "validation": ("c",), "test": ("img_7.PNG",)}
     pixels = {case: case for ids in split.values() for case in ids}
     (leak,) = leaks.find(split, pixels, pixels, pixels, {})
@@ -166,7 +166,7 @@ def test_copies_within_a_part_do_not_leak(tmp_path):
     assert found(audited(dataset, tmp_path)) == []
 
 
-def test_the_surest_kind_alone_is_named():
+def test_only_the_most_certain_kind_is_reported():
     split = {"training": ("x",), "validation": ("y",), "test": ("z",)}
     same = {"x": "1", "y": "2", "z": "1"}
     kinds = [leak.kind for leak in leaks.find(split, same, same, same, same)]

@@ -126,7 +126,7 @@ def test_counts_by_hand() -> None:
 
 
 @pytest.mark.backend
-def test_special_cases_meet() -> None:
+def test_special_cases_are_equal() -> None:
     y, p = sample((2, 3, 5, 3))
 
     def agree(one: Any, other: Any) -> None:
@@ -237,7 +237,7 @@ def test_weights_of_voxels_by_hand() -> None:
 
 
 @pytest.mark.backend
-def test_a_mask_in_training() -> None:
+def test_keras_mask_is_applied_in_training() -> None:
     y, _ = sample((2, 4, 6, 2))
     x = y[..., 1:] + 0.1
     mask = np.zeros((2, 4, 6), "float32")
@@ -273,7 +273,7 @@ def test_a_mask_in_training() -> None:
         ("Combo", {"ignore_background": True, "name": "mine"}),
     ],
 )
-def test_serialisation_goes_round(name: str, values: dict) -> None:
+def test_serialisation_round_trip(name: str, values: dict) -> None:
     loss = losses.by_name(name, **values)
     assert values.items() <= loss.get_config().items()
     again = keras.losses.deserialize(keras.losses.serialize(loss))
@@ -282,7 +282,7 @@ def test_serialisation_goes_round(name: str, values: dict) -> None:
 
 
 @pytest.mark.backend
-def test_a_changed_hyperparameter_counts_from_the_next_call_on() -> None:
+def test_changed_hyperparameter_applies_from_the_next_call() -> None:
     y, p = sample((2, 3, 5, 2))
     loss = losses.by_name("DSC++", gamma=2)
     loss.gamma = 3.0
@@ -315,7 +315,7 @@ def test_a_hyperparameter_may_be_any_kind_of_number(name: str) -> None:
 
 @pytest.mark.backend
 @pytest.mark.parametrize(("name", "values"), LOSSES[:14], ids=IDS[:14])
-def test_a_step_of_training(name: str, values: dict) -> None:
+def test_training_step_lowers_the_loss(name: str, values: dict) -> None:
     y, _ = sample((2, 4, 6, 2))
     x = y[..., 1:] + 0.1
     model = _tiny_model(losses.by_name(name, **values))
@@ -359,7 +359,7 @@ def test_importing_losses_in_a_new_process(tmp_path: Path) -> None:
     assert first == 3 * ["True"]
 
 
-def test_the_command_lines_names_do_not_cost_keras() -> None:
+def test_loss_names_of_the_command_line_do_not_import_keras() -> None:
     program = """
         import sys
         from pipelines import cli, loss_names; from pipelines.runs import run
@@ -453,7 +453,7 @@ def test_large_logits_are_finite(name: str, values: dict, dtype: str) -> None:
 
 
 @pytest.mark.backend
-def test_a_voxel_that_is_wrong_by_far_learns_from_logits() -> None:
+def test_very_wrong_voxel_has_a_gradient_from_logits() -> None:
     # Its probability is 0 in float32, and from there it would not.
     y = np.array([[[1, 0], [0, 1]]], "float32")
     logits = np.array([[[0, 40], [0, 40]]], "float32")
@@ -468,7 +468,9 @@ def test_a_voxel_that_is_wrong_by_far_learns_from_logits() -> None:
 
 @pytest.mark.backend
 @pytest.mark.parametrize("ignore", [False, True])
-def test_a_false_positive_among_three_classes_learns_from_logits(ignore: bool) -> None:
+def test_false_positive_of_three_classes_has_a_gradient_from_logits(
+    ignore: bool,
+) -> None:
     # The label is class 0; class 1 leads by 40. log(1 - p_1) is -40 + log 2, that of
     # the others 0.
     y = np.array([[[1, 0, 0]]], "float32")
@@ -576,7 +578,7 @@ def _pair(values: list[float]) -> np.ndarray:
 @pytest.mark.parametrize("name", REACHED)
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(rows=st.lists(st.tuples(UNIT, UNIT), min_size=6, max_size=6))
-def test_p_equal_to_a_soft_label_costs_least(name: str, rows: list) -> None:
+def test_loss_is_lowest_where_p_equals_the_soft_label(name: str, rows: list) -> None:
     y, p = (_pair(values) for values in zip(*rows, strict=True))
     loss = losses.by_name(name, soft_labels=True, dtype="float64")
     with _float64():
@@ -618,7 +620,7 @@ def test_one_channel_with_soft_labels_is_two_classes() -> None:
 # --- names, and what is refused ------------------------------------------------------
 
 
-def test_names() -> None:
+def test_registered_names_and_slugs() -> None:
     pairs = [n for plain in PLAIN for n in (plain, f"{plain}++")]
     assert losses.names() == ["CE", "Focal", *pairs]
     assert [losses.slug(n) for n in losses.names()] == [
@@ -699,7 +701,7 @@ def test_the_configuration_holds_each_argument(name: str) -> None:
         ("CE", {"alpha": 0.5}, "received alpha"),
     ],
 )
-def test_names_and_arguments_refused(
+def test_invalid_names_and_arguments_are_refused(
     name: str, values: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -727,7 +729,9 @@ def test_names_and_arguments_refused(
         ("Symmetric Unified Focal++", {"focal_gamma": -1}, "0 to below 1, received -1"),
     ],
 )
-def test_values_refused(name: str, values: dict[str, Any], message: str) -> None:
+def test_invalid_values_are_refused(
+    name: str, values: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         losses.by_name(name, **values)
 
@@ -747,7 +751,7 @@ SHAPES_REFUSED = [
 @pytest.mark.backend
 @pytest.mark.parametrize(("true", "predicted", "message"), SHAPES_REFUSED)
 @pytest.mark.parametrize("name", losses.names())
-def test_shapes_refused(
+def test_invalid_shapes_are_refused(
     name: str, true: tuple[int, ...], predicted: tuple[int, ...], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -764,7 +768,7 @@ INDICES_REFUSED = [
 
 @pytest.mark.backend
 @pytest.mark.parametrize(("true", "predicted", "message"), INDICES_REFUSED)
-def test_shapes_of_indices_refused(
+def test_invalid_shapes_of_indices_are_refused(
     true: tuple[int, ...], predicted: tuple[int, ...], message: str
 ) -> None:
     loss = losses.by_name("DSC++", from_indices=True)
@@ -772,7 +776,7 @@ def test_shapes_of_indices_refused(
         loss(np.zeros(true, "int32"), np.zeros(predicted, "float32"))
 
 
-def test_options_of_a_class_refused() -> None:
+def test_invalid_options_of_a_class_are_refused() -> None:
     with pytest.raises(ValueError, match=r"axis, ignore_background.*received from_log"):
         losses.Dice(from_log=True)
     y, p = sample((2, 3, 5, 2))
@@ -806,7 +810,7 @@ def test_a_tensor_of_another_framework_is_refused(place: str) -> None:
 
 @pytest.mark.backend
 @pytest.mark.parametrize("axis", [0, 4, -4])
-def test_axis_refused(axis: int) -> None:
+def test_invalid_axis_is_refused(axis: int) -> None:
     y, p = sample((2, 3, 5, 2))
     with pytest.raises(ValueError, match="axis of the classes"):
         losses.by_name("CE", axis=axis)(y, p)

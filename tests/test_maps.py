@@ -79,7 +79,7 @@ def test_isotonic_by_hand():
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("method", maps.METHODS)
-def test_what_rounding_left_outside_0_and_1_goes_where_0_and_1_go(method, dtype):
+def test_values_just_outside_0_and_1_are_mapped_as_0_and_1(method, dtype):
     """Isotonic sent 1.0000001 to 0: bins of float32 are those of 0 to 1 alone."""
     own = np.linspace(0, 1, N_BINS) if method == "isotonic" else [1, 1, 0]
     p = np.array([-1e-5, -1e-7, -0.0, 0, 1, 1.0000001, 1.00001], dtype)
@@ -113,7 +113,7 @@ def test_isotonic_is_that_of_scikit_learn_on_the_bins(seed):
     np.testing.assert_allclose(found, other.predict(bins), rtol=1e-8)
 
 
-def test_a_network_that_says_the_opposite_is_told_nothing():
+def test_inverted_probabilities_map_to_a_constant():
     """No slope below 0: the best is the share of the target everywhere."""
     p, y = repeated([0.1, 0.9], [0.75, 0.25])
     for method in maps.METHODS:
@@ -123,7 +123,7 @@ def test_a_network_that_says_the_opposite_is_told_nothing():
 
 @given(st.integers(0, 10_000), st.floats(0.1, 3), st.floats(-2, 2))
 @settings(max_examples=15, deadline=None)
-def test_no_map_turns_an_order_around_or_leaves_the_nll_larger(seed, slope, shift):
+def test_maps_keep_the_order_and_do_not_raise_the_nll(seed, slope, shift):
     p, y = drawn(seed, slope, shift, n=300)
     counts, confidence = counted(p, y)
     line = np.linspace(0, 1, 1001)
@@ -137,7 +137,7 @@ def test_no_map_turns_an_order_around_or_leaves_the_nll_larger(seed, slope, shif
         assert after["nll"] <= before["nll"] + 1e-3
 
 
-def test_what_is_calibrated_stays():
+def test_calibrated_probabilities_stay_unchanged():
     p = np.array([0.125, 0.25, 0.5, 0.75, 0.875])
     counts, confidence = counted(*repeated(p, p))
     for method in maps.METHODS:
@@ -148,7 +148,7 @@ def test_what_is_calibrated_stays():
 
 @given(st.integers(0, 10_000))
 @settings(max_examples=15, deadline=None)
-def test_after_isotonic_its_own_voxels_are_calibrated(seed):
+def test_isotonic_calibrates_its_fitting_voxels(seed):
     p, y = drawn(seed, slope=0.4, shift=1)
     counts, confidence = counted(p, y)
     fitted = maps.fit("isotonic", counts, confidence)
@@ -176,7 +176,7 @@ def test_mapped_histograms_are_those_of_mapped_voxels(method):
     assert own["brier"] == pytest.approx(((y - q) ** 2).mean(), rel=2e-3)
 
 
-def test_two_classes_are_one_map_and_its_rest():
+def test_two_classes_use_one_map():
     p = np.array([[0.9, 0.1], [0.2, 0.8], [1, 0], [0, 1]], np.float32)
     found = maps.softmax("beta", p, [[0.5, 0.7, 0.2]])
     expected = maps.mapped("beta", p[:, 1].astype(float), [0.5, 0.7, 0.2])
@@ -185,7 +185,7 @@ def test_two_classes_are_one_map_and_its_rest():
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
 
 
-def test_of_three_classes_the_background_has_what_is_left():
+def test_background_of_three_classes_gets_the_rest():
     p = np.array([[0.5, 0.25, 0.25], [0, 0.5, 0.5]], np.float32)
     same, twice = [1, 1, 0], [1, 1, np.log(3)]
     found = maps.softmax("affine", p, [same, twice])
@@ -277,7 +277,7 @@ def test_isotonic_runs_have_the_histograms_that_tables_compute(run, evaluated):
     np.testing.assert_allclose(found[1], after.confidence(), rtol=1e-5)
 
 
-def test_what_a_mapped_run_cannot_do_is_said(run, evaluated):
+def test_unsupported_uses_of_a_mapped_run_are_refused(run, evaluated):
     new = scaled(run, evaluated[1], "beta")
     with pytest.raises(InputError, match=f"other scaling, .*beta; give .*{run.name}$"):
         calibrate.of_run(new.folder)
@@ -298,7 +298,7 @@ def test_what_a_mapped_run_cannot_do_is_said(run, evaluated):
 @pytest.mark.parametrize(
     ("gone", "other", "lacks"), [(1, 0, "with"), (0, 1, "without")]
 )
-def test_a_class_that_all_or_no_validation_voxels_are_has_no_map(
+def test_constant_class_on_validation_is_refused(
     run, evaluated, tmp_path, gone, other, lacks
 ):
     """Such a map erased the class from every image, or everything else."""

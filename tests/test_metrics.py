@@ -108,7 +108,7 @@ def test_two_by_three_by_hand():
     )
 
 
-def test_published_nll_by_figures():
+def test_published_nll_equals_reference_numbers():
     assert case_metrics(LABEL, SOFTMAX, 1)["nll_published"] == pytest.approx(
         0.2074658, abs=5e-8
     )
@@ -178,7 +178,7 @@ def test_mask_is_the_same_as_cropping():
     )
 
 
-def test_what_lies_outside_the_mask_may_be_anything():
+def test_values_outside_the_mask_are_ignored():
     label, probabilities = LABEL.copy(), SOFTMAX.copy()
     label[0, 0], probabilities[0, 0] = 255, np.nan
     mask = np.ones(label.shape, dtype=bool)
@@ -200,7 +200,7 @@ def test_blocks_do_not_change_the_result(monkeypatch, size):
 
 @settings(deadline=None, max_examples=50)
 @given(cases(), st.data())
-def test_parts_one_after_the_other_are_the_whole(case, data):
+def test_adding_parts_equals_the_whole(case, data):
     label, probabilities, _, mask = case
     targets = range(probabilities.shape[-1])
     cut = data.draw(st.integers(0, len(label)))
@@ -224,7 +224,7 @@ def test_the_order_in_memory_does_not_matter(case):
     assert_same(case_metrics(label, planes, target, mask), expected)
 
 
-def test_no_part_is_no_case():
+def test_case_without_parts_is_refused():
     with pytest.raises(ValueError, match="expected at least one part"):
         metrics.CaseMetrics([1]).of(1)
 
@@ -239,7 +239,7 @@ def test_sums_are_made_in_float64():
 # What the published forms do.
 
 
-def test_published_nll_does_not_see_false_positives():
+def test_published_nll_ignores_false_positives():
     everything = one_hot(np.ones_like(LABEL), 2)
     result = case_metrics(LABEL, everything, 1)
     assert result["nll_published"] == pytest.approx(0, abs=1e-6)
@@ -361,12 +361,12 @@ def test_every_name_in_the_metadata_is_a_metric():
         (np.uint8(1), SOFTMAX[0, 0], 1, None, "at least one axis"),
     ],
 )
-def test_mistakes_are_named(label, probabilities, target, mask, message):
+def test_invalid_arguments_are_named(label, probabilities, target, mask, message):
     with pytest.raises(ValueError, match=message):
         case_metrics(label, probabilities, target, mask)
 
 
-def test_a_rounding_error_of_the_resize_is_taken_off():
+def test_rounding_errors_of_the_resize_are_corrected():
     label = np.array([1, 0])
     probabilities = np.array([[-1e-7, 1 + 1e-7], [1, 0]])
     assert case_metrics(label, probabilities, 1)["brier"] == 0
@@ -389,7 +389,7 @@ def test_measuring_needs_no_network_library():
     assert (run.returncode, run.stdout.strip()) == (0, ""), run.stderr
 
 
-def test_measures_at_a_threshold_are_of_the_label_map_there():
+def test_measures_at_a_threshold_equal_those_of_the_label_map():
     """Of two foreground classes above it a voxel has the more probable one alone."""
     label = np.array([1, 1, 2, 0, 0])
     p = np.array([[0.6, 0.4, 0.0], [0.1, 0.5, 0.4], [0.3, 0.4, 0.3],

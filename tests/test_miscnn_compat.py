@@ -76,7 +76,7 @@ def train_without(hidden: list[str], project: Path, folder: Path) -> dict:
 
 
 @pytest.mark.backend
-def test_trains_without_simpleitk_pydicom_addons_and_tells_no_lies(project, tmp_path):
+def test_training_works_without_simpleitk_pydicom_and_addons(project, tmp_path):
     hidden = ["SimpleITK", "pydicom", "tensorflow_addons"]
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
         hidden.append("tensorflow")
@@ -89,7 +89,7 @@ def test_trains_without_simpleitk_pydicom_addons_and_tells_no_lies(project, tmp_
 
 
 @pytest.mark.backend
-def test_keras_is_not_entered_twice():
+def test_keras_is_not_registered_twice():
     assert [name for name in sys.modules if name.startswith("tensorflow.keras")] == []
 
 
@@ -107,7 +107,7 @@ def test_only_one_module_imports_miscnn(project):
     assert importing == ["miscnn_compat.py"]
 
 
-def test_a_stand_in_says_what_is_missing():
+def test_placeholder_names_the_missing_package():
     absent = miscnn_compat._Absent("SimpleITK")
     assert not hasattr(absent, "ImageSeriesReader")
     with pytest.raises(AttributeError, match=r"SimpleITK\.ReadImage.*not available"):
@@ -147,7 +147,7 @@ def test_resampling_works():
     assert (sample.seg_data == 1).all()
 
 
-def test_without_drops_only_what_is_not_taken():
+def test_only_unsupported_arguments_are_dropped():
     def takes_it(value, cval=0):
         return value, cval
 
@@ -158,7 +158,7 @@ def test_without_drops_only_what_is_not_taken():
     assert miscnn_compat._without(takes_it_not, "cval")(1, cval=3) == 1
 
 
-def test_preprocessors_share_nothing():
+def test_preprocessors_share_no_state():
     first, second = (
         Preprocessor(None, 1, analysis="fullimage"),
         Preprocessor(None, 1, analysis="fullimage"),

@@ -46,13 +46,13 @@ HARMLESS = ("21", "case_00000", "a.b", "Ärzte 3", "true posterior", "x" * 200, 
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=ascii)
-def test_a_name_that_is_more_than_a_name(name):
+def test_hostile_names_are_refused(name):
     with pytest.raises(InputError, match=r"^run\.json: expected a case .*Correct it"):
         names.plain(name, "run.json", "case")
 
 
 @pytest.mark.parametrize("name", HARMLESS)
-def test_a_plain_name(name):
+def test_plain_names_are_accepted(name):
     assert names.plain(name, "run.json") == name
 
 
@@ -67,7 +67,7 @@ def write_run(place: Path, **change) -> Path:
 
 @pytest.mark.parametrize("key", ["dataset", "preset", "loss", "method", "backend"])
 @pytest.mark.parametrize("name", ["../../x", "own-../../x", "/x", "a\0", ["a"], 3])
-def test_a_name_in_a_run(tmp_path, key, name):
+def test_hostile_name_in_a_run_is_refused(tmp_path, key, name):
     run = write_run(tmp_path / "run", **{key: name})
     with pytest.raises(InputError, match=rf"run\.json: expected .*{key}"):
         runs.Run.open(run)
@@ -75,21 +75,21 @@ def test_a_name_in_a_run(tmp_path, key, name):
 
 @pytest.mark.parametrize("part", ["training", "validation", "test"])
 @pytest.mark.parametrize("name", ["../../../../evil", "/evil", "a\\b", None, {}])
-def test_a_case_in_a_run(tmp_path, part, name):
+def test_hostile_case_in_a_run_is_refused(tmp_path, part, name):
     run = write_run(tmp_path / "run", split={part: ["01", name]})
     with pytest.raises(InputError, match=r"run\.json: expected .*(case|split)"):
         runs.Run.open(run)
 
 
 @pytest.mark.parametrize("split", [[], "test", {"test": "01"}, {"test": None}])
-def test_a_split_that_is_none(tmp_path, split):
+def test_invalid_split_in_a_run_is_refused(tmp_path, split):
     run = write_run(tmp_path / "run", split=split)
     with pytest.raises(InputError, match=r"found others \(split"):
         runs.Run.open(run)
 
 
 @pytest.mark.parametrize("name", ["nifti", "probabilities", ".lock", "cases.csv"])
-def test_a_link_that_leads_out_of_a_run(tmp_path, name):
+def test_link_that_leads_out_of_a_run_is_refused(tmp_path, name):
     run = write_run(tmp_path / "run")
     (tmp_path / "mine").mkdir()
     (run / name).symlink_to(tmp_path / "mine")
@@ -106,7 +106,7 @@ def test_links_within_a_run_and_to_it_are_followed(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["own-../../x", "own-", "own-a/b", "own-A b", "own/x"])
-def test_a_name_of_own_data(name):
+def test_hostile_data_set_name_is_refused(name):
     with pytest.raises(InputError, match="expected one of"):
         datasets.by_name(name)
 
@@ -124,7 +124,7 @@ def write_own(place: Path, **change) -> Path:
     return place
 
 
-def test_a_description_of_own_data(tmp_path):
+def test_description_of_own_data_with_hostile_names_is_refused(tmp_path):
     root = write_own(tmp_path / "own")
     assert folder.own_images.cases(folder.own_images.locate(root)) == ("a",)
     assert folder.own_images.places(root) == {root / "photos"}
@@ -152,7 +152,7 @@ def test_a_description_of_own_data(tmp_path):
     ],
     ids=str,
 )
-def test_a_hostile_description(tmp_path, change):
+def test_hostile_description_is_refused(tmp_path, change):
     root = write_own(tmp_path / "own", **change)
     with pytest.raises(InputError, match=r"own/dataset\.json: expected"):
         folder.own_images.locate(root)
@@ -183,7 +183,7 @@ def test_paths_that_were_corrected_by_hand_after_a_move(tmp_path):
         folder.own_images.locate(root)
 
 
-def test_a_hostile_note_of_where_own_images_are(tmp_path, capsys):
+def test_hostile_paths_of_own_images_are_refused(tmp_path, capsys):
     """The reported input: predict would have written outside of the run."""
     hostile = {"../../../../evil": {"image": "/a.png", "observer1": "/a.png"}}
     root = write_own(tmp_path / "run" / runs.OWN_DATA, cases=hostile)
@@ -197,7 +197,7 @@ def test_a_hostile_note_of_where_own_images_are(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": 1}', '{"data": ""}', "{}"])
-def test_a_note_that_is_none(tmp_path, capsys, text):
+def test_damaged_file_of_image_paths_is_refused(tmp_path, capsys, text):
     root = write_own(tmp_path / "run" / runs.OWN_DATA)
     task = Task.make("own", "DSC", preset="demo", record=folder.own_images.record(root))
     record = {**task.identity(), "state": "trained", "preprocessing": {}}
@@ -208,7 +208,7 @@ def test_a_note_that_is_none(tmp_path, capsys, text):
     assert "expected a " in error and str(root) in error and folder.ABOUT in error
 
 
-def test_hashes_of_seen_images_that_are_none(tmp_path):
+def test_damaged_hashes_of_training_images_are_refused(tmp_path):
     run = runs.Run.open(write_run(tmp_path / "run"))
     assert run.seen() is None
     run.path(runs.SEEN).write_text('{"a": "x", "b": "y"}')
@@ -220,7 +220,7 @@ def test_hashes_of_seen_images_that_are_none(tmp_path):
 
 
 @pytest.mark.parametrize("case", ["../../evil", "/evil", "a\\b"])
-def test_a_case_in_a_split(tmp_path, case):
+def test_hostile_case_in_a_split_is_refused(tmp_path, case):
     split = {"training": ["a"], "validation": ["b"], "test": [case]}
     (tmp_path / "split.json").write_text(json.dumps(split))
     with pytest.raises(InputError, match=r"split\.json: expected a case"):
@@ -233,7 +233,7 @@ def test_a_case_in_a_split(tmp_path, case):
         splits.read(files, ["a", "c", case], "own")
 
 
-def test_an_image_whose_name_is_no_plain_name(tmp_path):
+def test_image_with_a_hostile_name_is_refused(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a\\b.png").write_bytes(b"")
     (tmp_path / "photos" / f"{'x' * 210}.png").write_bytes(b"")
@@ -244,12 +244,12 @@ def test_an_image_whose_name_is_no_plain_name(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "/x", "a\0"])
-def test_the_name_of_another_set(tmp_path, name):
+def test_hostile_name_of_another_set_is_refused(tmp_path, name):
     with pytest.raises(InputError, match="--name"):
         describe.describe(tmp_path, tmp_path, tmp_path / "work", f"own-{name}")
 
 
-def test_an_experiment_of_a_hostile_data_set(tmp_path, capsys):
+def test_experiment_with_a_hostile_data_set_is_refused(tmp_path, capsys):
     text = {"preset": "demo", "seeds": [0], "datasets": {"own-../../x": {}}}
     (tmp_path / "e.yaml").write_text(json.dumps(text))
     command = ["reproduce", "--dataset", "own-../../x", "--experiment"]
@@ -257,14 +257,14 @@ def test_an_experiment_of_a_hostile_data_set(tmp_path, capsys):
     assert "--dataset own-../../x: expected one of" in capsys.readouterr().err
 
 
-def test_no_stage_is_fooled(tmp_path, capsys):
+def test_every_stage_refuses_a_hostile_data_set(tmp_path, capsys):
     run = write_run(tmp_path / "run", dataset="own-../../x")
     for command in ("predict", "evaluate", "temperature"):
         assert main([command, "--run", str(run)]) == 2
         assert "expected a dataset that can be the name" in capsys.readouterr().err
 
 
-def test_a_spreadsheet_computes_no_name_and_ours_are_read_back(tmp_path):
+def test_names_are_no_spreadsheet_formulas_and_are_read_back(tmp_path):
     """A case named =1+1 was 2 in a spreadsheet."""
     cases = ["=1+1", "@x", "+a", "-5", "'=1", "''@x", "'a", "a=1", ""]
     empty = dict.fromkeys(evaluate.COLUMNS, None)

@@ -31,7 +31,7 @@ def whole(softmax, shape):
 
 @pytest.mark.parametrize(("grid", "shape"), GRIDS)
 @pytest.mark.parametrize("planes", [1, 3, 100])
-def test_slabs_are_miscnns_whole(monkeypatch, grid, shape, planes):
+def test_slabs_equal_miscnns_whole_volume(monkeypatch, grid, shape, planes):
     monkeypatch.setattr(native_grid, "_VOXELS", planes * shape[0] * shape[1])
     softmax = softmax_of(grid)
     expected = whole(softmax, shape)
@@ -45,7 +45,7 @@ def test_slabs_are_miscnns_whole(monkeypatch, grid, shape, planes):
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_a_single_plane_is_that_of_the_whole(axis):
+def test_single_plane_equals_that_of_the_whole(axis):
     softmax = softmax_of((7, 9, 11))
     found = native_grid.plane(softmax, (29, 37, 23), 12, axis)
     expected = whole(softmax, (29, 37, 23)).take(12, axis)
@@ -66,7 +66,7 @@ def test_two_voxels_to_four_by_hand():
     np.testing.assert_array_equal(found.ravel(), [0, 0.25, 0.75, 1])
 
 
-def test_sizes_that_differ_by_rounding_cost_no_voxel():
+def test_rounding_of_voxel_sizes_loses_no_voxel():
     shape, wanted = (512, 512, 1059), (0.7, 0.7, 0.5)
     near = (np.nextafter(0.7, 0), 0.699994, 0.5000049)
     assert native_grid.resampled_shape(shape, near, wanted) == shape

@@ -70,7 +70,7 @@ def test_spacing_goes_with_the_axes_of_the_array(tmp_path, volume):
     np.testing.assert_allclose(nifti.geometry(path).spacing_mm, (1.5, 2.5, 3.5))
 
 
-def test_what_is_written_lies_on_the_grid_of_the_image(tmp_path, volume):
+def test_written_file_has_the_grid_of_the_image(tmp_path, volume):
     like = nifti.geometry(write(tmp_path / "a.nii.gz", volume))
     label = (volume > 0).astype(np.uint8)
     chance = np.random.default_rng(1).random((*SHAPE, 3)).astype(np.float32)
@@ -120,14 +120,14 @@ def test_damage_after_the_last_voxel_is_found(tmp_path, volume):
         nifti.check_whole(path)
 
 
-def test_a_file_of_another_format_is_no_volume(tmp_path, volume):
+def test_file_of_another_format_is_refused(tmp_path, volume):
     path = tmp_path / "a.mgz"
     nibabel.save(nibabel.MGHImage(volume.astype(np.float32), AFFINE), path)
     with pytest.raises(InputError, match="expected a NIfTI file, found MGHImage"):
         nifti.read(path)
 
 
-def test_a_slice_is_that_of_the_volume(tmp_path, volume):
+def test_slice_equals_that_of_the_volume(tmp_path, volume):
     path = write(tmp_path / "a.nii.gz", volume)
     for axis, size in enumerate(SHAPE):
         for index in (0, size - 1):
@@ -183,7 +183,7 @@ def test_the_order_of_axes(tmp_path, volume, affine, expected):
     assert order({"directions": nifti.geometry(path).directions}) == expected
 
 
-def test_a_header_without_orientation_says_no_order_of_axes(tmp_path, volume):
+def test_header_without_orientation_gives_no_axes(tmp_path, volume):
     image = nibabel.Nifti1Image(volume, AFFINE)
     image.set_sform(None, code=0)
     image.set_qform(None, code=0)
@@ -275,13 +275,13 @@ def test_a_scale_that_is_not_finite_is_an_error(tmp_path, slope, inter):
     assert "damaged" not in str(caught.value)
 
 
-def test_nibabel_says_nothing_itself(tmp_path, capfd):
+def test_nibabel_prints_nothing(tmp_path, capfd):
     path = stored(tmp_path / "a.nii", pixdim=[5, 1, 1, 1, 1, 1, 1, 1], bitpix=8)
     nifti.read(path)
     assert capfd.readouterr() == ("", "")
 
 
-def test_sizes_that_are_absurd_are_refused_at_once(tmp_path):
+def test_absurd_sizes_are_refused_at_once(tmp_path):
     path = stored(tmp_path / "a.nii", dim=[3, 10000, 10000, 10000, 1, 1, 1, 1])
     (tmp_path / "a.nii.gz").write_bytes(gzip.compress(path.read_bytes()))
     sparse = stored(tmp_path / "b.nii", dim=[3, 3000, 3000, 2800, 1, 1, 1, 1])
@@ -293,7 +293,7 @@ def test_sizes_that_are_absurd_are_refused_at_once(tmp_path):
                 read(each, "image") if read is folder.own_images.look else read(each)
 
 
-def test_what_is_written_says_nothing_of_the_patient(tmp_path, volume):
+def test_written_file_has_no_patient_data(tmp_path, volume):
     image = nibabel.Nifti1Image(volume, AFFINE)
     image.header.set_intent("z score", (), name="z")
     image.header["cal_min"], image.header["cal_max"] = 40, 400

@@ -60,7 +60,7 @@ def odd(tmp_path, monkeypatch) -> Path:
     return folder
 
 
-def test_every_place_may_have_any_name(odd):
+def test_every_folder_may_have_any_name(odd):
     one = call(odd)
     assert one._make(one.planned) == []
     asked = [json.loads(line) for line in (odd / "asked").read_text().splitlines()]
@@ -72,7 +72,7 @@ def test_every_place_may_have_any_name(odd):
     assert found.task.split_files == (odd / "split.json",)
 
 
-def test_a_tilde_before_no_user_is_part_of_a_name(monkeypatch):
+def test_tilde_of_an_unknown_user_is_part_of_the_name(monkeypatch):
     monkeypatch.setenv("HOME", "/home/of mine")
     assert arguments.folder("~/x") == Path("/home/of mine/x")
     assert arguments.folder("~no.such.user/x") == Path("~no.such.user/x")
@@ -104,7 +104,7 @@ NAMES = [ODD, "$$x", "$(touch x)", "$$(touch x)", "$(shell touch x)", "`touch x`
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_make_hands_on_a_path_as_typed(front_door: Path, name: str) -> None:
+def test_make_passes_a_path_unchanged(front_door: Path, name: str) -> None:
     """Values were expanded on their way: by make for its environment, by the shell."""
     assert made(front_door, "figures", f"DATA={name}") == ["figures", f"--data={name}"]
     *_, option, said = ["", *made(front_door, "study", f"STUDY={name}")]
@@ -114,7 +114,7 @@ def test_make_hands_on_a_path_as_typed(front_door: Path, name: str) -> None:
 @pytest.mark.parametrize(
     "names", ["a b", "`touch x`", "$$(touch x)", "$(shell touch x)"]
 )
-def test_make_hands_on_the_files_of_a_split(front_door: Path, names: str) -> None:
+def test_make_passes_the_files_of_a_split(front_door: Path, names: str) -> None:
     said = made(front_door, "reproduce-drive", f"SPLIT={names}")
     assert said == ["reproduce", "--dataset", "drive", "--split", *names.split()]
 
@@ -170,7 +170,7 @@ def test_names_that_are_not_utf8_are_refused_once_and_shown(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a name is text there")
-def test_places_that_are_not_utf8_are_refused(tmp_path, capsys, monkeypatch):
+def test_paths_that_are_not_utf8_are_refused(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for command in (
         ["tables", "--results", LATIN],
@@ -187,13 +187,13 @@ def test_places_that_are_not_utf8_are_refused(tmp_path, capsys, monkeypatch):
     assert "this one was deleted" in refused(capsys, "tables")
 
 
-def test_settings_that_take_names_for_ascii_are_named(monkeypatch):
+def test_ascii_locale_is_named_in_the_message(monkeypatch):
     assert "PYTHONUTF8" not in not_text(LATIN)
     monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")
     assert "PYTHONUTF8=1" in not_text(LATIN)
 
 
-def test_a_terminal_that_lacks_a_letter_is_shown_its_number(tmp_path, monkeypatch):
+def test_letters_that_the_terminal_lacks_are_escaped(tmp_path, monkeypatch):
     own_images = images(tmp_path / ONE, ["a", "b", "c"], ["a", "b", "c"])
     said = [io.TextIOWrapper(io.BytesIO(), "ascii") for _ in range(2)]
     monkeypatch.setattr(sys, "stdout", said[0])
@@ -206,7 +206,7 @@ def test_a_terminal_that_lacks_a_letter_is_shown_its_number(tmp_path, monkeypatc
         assert rb"/\xe9/photos" in stream.buffer.getvalue()
 
 
-def test_an_accent_may_be_written_in_two_ways(tmp_path):
+def test_accents_of_both_unicode_forms_match(tmp_path):
     images(tmp_path, [ONE, "b", TWO + "1"], [TWO + "_mask", "b", ONE + "1"])
     photos, labels = tmp_path / "photos", tmp_path / "labels"
     found = describe.describe(photos, labels, tmp_path)
@@ -229,7 +229,7 @@ def test_an_accent_may_be_written_in_two_ways(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="one file there")
-def test_two_names_that_differ_in_that_alone_are_refused(tmp_path):
+def test_names_that_differ_only_in_unicode_form_are_refused(tmp_path):
     images(tmp_path, [ONE, TWO, "b"], [ONE, "c", "b"])
     with pytest.raises(InputError, match=f"expected one file named {ONE}, found 2"):
         describe.describe(tmp_path / "photos", tmp_path / "labels", tmp_path)
@@ -245,7 +245,7 @@ def test_two_names_that_differ_in_that_alone_are_refused(tmp_path):
         ("\ud800", r"\ud800"),
     ],
 )
-def test_a_name_can_do_nothing_to_a_terminal(text, expected):
+def test_control_characters_in_names_are_escaped(text, expected):
     assert escaped(text) == expected
 
 

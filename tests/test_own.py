@@ -85,7 +85,7 @@ def refused(sets, tmp_path, **options) -> str:
     return str(caught.value)
 
 
-def test_what_is_derived_is_shown(sets, tmp_path):
+def test_derived_values_are_printed(sets, tmp_path):
     description = describe_sets(sets, tmp_path)
     record = folder.own_images.record(description.root)
     assert (record.channels, record.classes) == (1, ("background", "foreground"))
@@ -97,7 +97,7 @@ def test_what_is_derived_is_shown(sets, tmp_path):
         assert text in str(description)
 
 
-def test_a_file_looked_at_is_not_decoded_again(sets, tmp_path, monkeypatch):
+def test_checked_file_is_not_decoded_again(sets, tmp_path, monkeypatch):
     describe_sets(sets, tmp_path)
     monkeypatch.setattr(folder, "read_pixels", None)
     monkeypatch.setattr(folder, "read_labels", None)
@@ -116,7 +116,7 @@ def test_a_file_looked_at_is_not_decoded_again(sets, tmp_path, monkeypatch):
         (["a"], ["ab"], {}),
     ],
 )
-def test_pairs(images, labels, expected):
+def test_images_and_label_maps_are_paired_by_name(images, labels, expected):
     assert describe.match_names(images, labels) == expected
 
 
@@ -145,13 +145,13 @@ def test_all_problems_of_pairs_and_sizes_at_once(sets, tmp_path):
         (list(range(200)), "such as a0 (0, 1, 2, 3, 4, 5, ...)."),
     ],
 )
-def test_wrong_values(sets, tmp_path, values, message):
+def test_wrong_label_values_are_refused(sets, tmp_path, values, message):
     label = np.resize(np.array(values, np.uint8), (30, 44))
     save(sets[1] / "a0_mask.png", label)
     assert message in refused(sets, tmp_path)
 
 
-def test_nothing_to_learn(sets, tmp_path):
+def test_empty_or_missing_data_are_refused(sets, tmp_path):
     for path in sets[1].iterdir():
         save(path, np.zeros((30, 44), np.uint8))
     assert "found 0 in all of them" in refused(sets, tmp_path)
@@ -160,7 +160,7 @@ def test_nothing_to_learn(sets, tmp_path):
     assert "found none among 0" in refused((sets[0], tmp_path / "empty"), tmp_path)
 
 
-def test_several_classes(sets, tmp_path):
+def test_several_classes_must_have_no_gap(sets, tmp_path):
     for path in sets[1].iterdir():
         label = np.zeros((30, 44), np.uint8)
         label[3:9, 2:30] = 1
@@ -174,12 +174,12 @@ def test_several_classes(sets, tmp_path):
     assert "0 to 2 for the 3 classes" in refused(sets, tmp_path, classes=names[:3])
 
 
-def test_one_other_value_for_three_classes_is_all_that_is_said(sets, tmp_path):
+def test_too_few_label_values_for_three_classes_are_the_only_problem(sets, tmp_path):
     message = refused(sets, tmp_path, classes=["background", "kidney", "tumour"])
     assert message.endswith("for the 3 classes named, found 0, 255.")
 
 
-def test_images_for_a_network_of_volumes_are_one_problem(sets, tmp_path):
+def test_images_for_a_network_of_volumes_give_one_problem(sets, tmp_path):
     save(sets[0] / "a0.png", np.arange(3960, dtype=np.uint8).reshape(30, 44, 3))
     like = dataclasses.replace(
         folder.own_images.RECORD, input_shape=(16, 16, 16), channels=1
@@ -190,7 +190,7 @@ def test_images_for_a_network_of_volumes_are_one_problem(sets, tmp_path):
     )
 
 
-def test_another_reading_of_the_same_files_is_other_data(sets, tmp_path):
+def test_another_interpretation_of_the_same_files_changes_the_data_hash(sets, tmp_path):
     for path in sets[1].iterdir():
         save(path, (blob((30, 44), 1) * 1).astype(np.uint8))
     two = describe_sets(sets, tmp_path).root
@@ -212,7 +212,7 @@ def palette(path: Path) -> Path:
     return path
 
 
-def test_deep_colour_is_not_cut_to_eight_bits(tmp_path):
+def test_colour_of_16_bits_is_not_cut_to_8(tmp_path):
     """A PNG of 16 bits a channel by hand: 2 rows of 2 pixels."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
@@ -232,7 +232,7 @@ def test_deep_colour_is_not_cut_to_eight_bits(tmp_path):
         folder.read_pixels(tmp_path / "deep.png")
 
 
-def test_every_kind_of_image(tmp_path):
+def test_every_supported_kind_of_image_is_read(tmp_path):
     colour = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
     clear = np.concatenate([colour, np.full((2, 3, 1), 255, np.uint8)], axis=-1)
     read = folder.read_pixels
@@ -262,7 +262,7 @@ def test_every_kind_of_image(tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png", "tif"])
-def test_an_image_that_viewers_turn_is_refused(tmp_path, ending):
+def test_image_with_an_exif_rotation_is_refused(tmp_path, ending):
     pixels = np.arange(16 * 8, dtype=np.uint8).reshape(16, 8)
     path = tmp_path / f"photo.{ending}"
     exif = Image.Exif()
@@ -562,7 +562,9 @@ def test_pictures_of_every_predicted_case(run, tmp_path, capsys):
     assert "a1_picture.png: expected no file, or one" in capsys.readouterr().err
 
 
-def test_new_predictions_leave_nothing_of_those_before(run, tmp_path, monkeypatch):
+def test_new_predictions_delete_what_was_made_of_the_old_ones(
+    run, tmp_path, monkeypatch
+):
     """`threshold-0.4.csv` and pictures once stayed after `predict --again`."""
     copy, twin = tmp_path / "copy", tmp_path / "copy-temperature"
     shutil.copytree(run, copy)
@@ -609,7 +611,7 @@ def test_new_predictions_leave_nothing_of_those_before(run, tmp_path, monkeypatc
     assert made() == {*kept, "threshold-0.4.csv"}  # it was changed by hand
 
 
-def test_other_files_in_the_place_of_a_set(run, capsys):
+def test_evaluate_does_not_replace_other_files(run, capsys):
     target = run / "other-sets" / "mine"
     target.mkdir(parents=True)
     (target / "notes.txt").write_text("mine")
@@ -622,7 +624,7 @@ def test_other_files_in_the_place_of_a_set(run, capsys):
     shutil.rmtree(run / "other-sets")
 
 
-def test_one_image_and_a_model_alone(run, tmp_path):
+def test_single_image_with_a_bare_model(run, tmp_path):
     shutil.copy(run / "model.keras", tmp_path / "net.keras")
     one = ["--input", str(Path("photos/a1.png")), "--output"]
     for model, out in [(run / "model.keras", "with"), (tmp_path / "net.keras", "bare")]:
@@ -635,7 +637,7 @@ def test_one_image_and_a_model_alone(run, tmp_path):
     np.testing.assert_allclose(predictions[0], predictions[1], atol=1e-5)
 
 
-def test_what_cannot_be_predicted_is_named(run, tmp_path, capsys):
+def test_invalid_images_to_predict_are_named(run, tmp_path, capsys):
     save(tmp_path / "in" / "c.png", np.zeros((9, 9, 3), np.uint8))
     for arguments, message in [
         (["--input", str(tmp_path / "in")], "expected images with 1 channel"),
@@ -654,7 +656,7 @@ def test_what_cannot_be_predicted_is_named(run, tmp_path, capsys):
     assert "a3.png: expected no file, or one that dscpp" in capsys.readouterr().err
 
 
-def test_a_model_of_no_fixed_size_needs_its_run(run, tmp_path, capsys):
+def test_model_without_a_fixed_size_needs_its_run(run, tmp_path, capsys):
     import keras
 
     inputs = keras.Input((None, None, 1))
@@ -676,7 +678,7 @@ def test_a_model_of_no_fixed_size_needs_its_run(run, tmp_path, capsys):
         ((32, 32, 1), 1, "two classes or more, found (None, 32, 32, 1)"),
     ],
 )
-def test_a_model_of_another_kind_is_refused(
+def test_model_that_does_not_take_images_is_refused(
     run, tmp_path, capsys, shape, classes, message
 ):
     import keras
@@ -758,7 +760,7 @@ def dummy(tmp_path, monkeypatch) -> list[str]:
     return write_dummy_run(tmp_path)
 
 
-def test_images_added_since_are_another_training(dummy, capsys):
+def test_images_added_later_are_refused(dummy, capsys):
     assert main(dummy) == 0
     capsys.readouterr()
     save(Path("photos/b.png"), grey(blob((30, 44), 9), 9))
@@ -768,7 +770,7 @@ def test_images_added_since_are_another_training(dummy, capsys):
     assert "split.training: the run has" in error and "another --output" in error
 
 
-def test_images_that_moved_are_found_by_the_same_training(dummy, tmp_path, capsys):
+def test_repeated_training_command_finds_moved_images(dummy, tmp_path, capsys):
     assert main(dummy) == 0
     Path("photos").rename("elsewhere")
     assert main(["predict", "--run", "run"]) == 2
@@ -782,7 +784,7 @@ def test_images_that_moved_are_found_by_the_same_training(dummy, tmp_path, capsy
     assert "no note of where that was" in capsys.readouterr().err
 
 
-def test_without_the_work_folder_a_run_still_knows_its_images(dummy, tmp_path):
+def test_run_finds_its_images_without_the_work_folder(dummy, tmp_path):
     assert main(dummy) == 0
     run = runs.Run.open(Path("run"))
     folder_of_set = stages.located(run, None, tmp_path / ".work")
@@ -795,7 +797,7 @@ def test_without_the_work_folder_a_run_still_knows_its_images(dummy, tmp_path):
     }
 
 
-def test_reproduce_hands_the_split_on(tmp_path):
+def test_reproduce_passes_the_split_to_its_runs(tmp_path):
     experiment = plan.Experiment("dsb2018", (("CE", None),), preset="reduced")
     seeded = dataclasses.replace(experiment, split_seed=3)
     files = (tmp_path / "sample_list.json", tmp_path / "testing.json")
@@ -858,7 +860,7 @@ def test_two_classes_may_have_other_names_for_the_foreground(sets, tmp_path):
     assert "expected the network's names in their order" in wrong
 
 
-def test_what_a_network_takes_has_a_description_of_its_own(three, tmp_path):
+def test_description_for_a_network_is_separate(three, tmp_path):
     sets, like = three
     names = list(like.classes)
     root = describe_sets(sets, tmp_path, classes=names).root
@@ -889,7 +891,7 @@ def test_one_folder_as_images_and_masks_is_refused(sets, tmp_path):
         assert "received the same" in message
 
 
-def test_a_file_that_moved_is_named_with_what_to_do(sets, tmp_path):
+def test_moved_file_is_named_with_advice(sets, tmp_path):
     root = describe_sets(sets, tmp_path).root
     (sets[0] / "a1.png").rename(tmp_path / "a1.png")
     (problem,) = folder.own_images.check(root)
@@ -899,7 +901,7 @@ def test_a_file_that_moved_is_named_with_what_to_do(sets, tmp_path):
         folder.own_images.locate(tmp_path)
 
 
-def test_bad_combinations_are_named(sets, tmp_path, capsys):
+def test_invalid_combinations_of_options_are_named(sets, tmp_path, capsys):
     given = ["--images", str(sets[0])]
     for arguments, message in [
         (["train", "--loss", "DSC", *given], "expected both --images DIR and --masks"),
@@ -950,7 +952,7 @@ def test_the_description_is_parsed_once_not_for_each_case(sets, tmp_path, monkey
     assert folder.own_images.record(root).title == "x"  # one that changed is read again
 
 
-def test_a_class_that_a_part_lacks_is_said(sets, tmp_path, monkeypatch, capsys):
+def test_class_missing_from_a_part_is_reported(sets, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for number in (0, 1, 2, 3, 4):
         save(sets[1] / f"a{number}_mask.png", np.zeros((30, 44), np.uint8))
@@ -966,7 +968,7 @@ def test_a_class_that_a_part_lacks_is_said(sets, tmp_path, monkeypatch, capsys):
     assert "test: none" not in output
 
 
-def test_jpeg_is_named_where_a_label_map_is_one(sets, tmp_path):
+def test_jpeg_label_map_is_named(sets, tmp_path):
     (sets[1] / "a0_mask.png").unlink()
     save(sets[1] / "a0_mask.jpg", grey(blob((30, 44), 0), 0))
     assert "JPEG blurs labels: save them as PNG." in refused(sets, tmp_path)
@@ -979,7 +981,7 @@ def test_jpeg_is_named_where_a_label_map_is_one(sets, tmp_path):
         ("background,=1+1", "received '=1[+]1', which a spreadsheet takes"),
     ],
 )
-def test_names_of_classes_that_cannot_be(names, reason):
+def test_invalid_class_names_are_refused(names, reason):
     with pytest.raises(InputError, match=f"--classes: .*{reason}"):
         class_names(Namespace(classes=names))
 
@@ -990,7 +992,7 @@ def brief(record):
 
 
 @pytest.mark.slow
-def test_the_commands_of_the_page(tmp_path, monkeypatch, capsys):
+def test_commands_of_own_images_page_run(tmp_path, monkeypatch, capsys):
     """Own images become tables and label maps as docs/own_images.md says.
 
     `test_own_volumes` types the same for volumes.

@@ -60,7 +60,7 @@ def test_files_of_a_case_are_its_channels(sets, tmp_path):
     assert names[1:] == ["n1_0000.nii.gz", "n1_0001.nii.gz", "n1.nii.gz"]
 
 
-def test_each_has_its_own_z_score(sets, tmp_path):
+def test_each_channel_has_its_own_z_score(sets, tmp_path):
     description = describe.describe(*sets, tmp_path / "work")
     settings = Settings.of(folder.own_images.record(description.root), SHAPE)
     assert Settings.from_dict(settings.as_dict()) == settings
@@ -100,7 +100,7 @@ def test_channels_on_other_grids_are_named(sets, tmp_path):
     assert "n2_0001.nii.gz: expected an image of something" in problems
 
 
-def test_a_network_of_two_channels_wants_two(sets, tmp_path):
+def test_network_of_two_channels_requires_two(sets, tmp_path):
     like = folder.own_images.record(describe.describe(*sets, tmp_path / "work").root)
     description = describe.describe(sets[0], None, tmp_path / "work", like=like)
     assert folder.own_images.cases(description.root) == ("n0", "n1", "n2")
@@ -133,7 +133,9 @@ SCANS = {stem: Path(f"{stem}.nii.gz") for stem in ("a_0000", "b_0000")}
         ({"p_2019": Path("p_2019.png")}, ["p"], None, ["p_2019"]),
     ],
 )
-def test_a_number_is_a_channel_or_part_of_a_name(files, labels, known, cases):
+def test_number_in_a_file_name_is_a_channel_or_part_of_the_name(
+    files, labels, known, cases
+):
     assert list(channels.grouped(files, labels, known)) == cases
 
 

@@ -58,7 +58,7 @@ def write_sets(place: Path, channels: int = 1) -> tuple[Path, Path]:
     return place / "ct", place / "seg"
 
 
-def test_what_is_derived(tmp_path):
+def test_derived_values_of_volumes(tmp_path):
     description = describe.describe(*write_sets(tmp_path), tmp_path / "work")
     record = folder.own_images.record(description.root)
     assert record.is_3d and record.channels == 1
@@ -86,7 +86,7 @@ def write_alike(place: Path, affine, shape=SHAPE, number=6) -> tuple[Path, Path]
     return place / "ct", place / "seg"
 
 
-def test_one_voxel_size_is_kept_to_the_last_digit(tmp_path):
+def test_common_voxel_size_is_kept_exactly(tmp_path):
     affine = np.diag([0.7123456, 0.703125, 5.0, 1.0]).astype(np.float32)
     description = describe.describe(*write_alike(tmp_path, affine), tmp_path / "work")
     spacing = folder.own_images.record(description.root).spacing_mm
@@ -95,7 +95,7 @@ def test_one_voxel_size_is_kept_to_the_last_digit(tmp_path):
     assert "mm, the median; 0 of 6 volumes are resampled to it" in str(description)
 
 
-def test_what_a_network_takes_decides_the_voxel_size_of_another_set(tmp_path):
+def test_another_set_gets_the_voxel_size_of_the_network(tmp_path):
     like = folder.own_images.record(
         describe.describe(*write_sets(tmp_path), tmp_path / "work", "own-a").root
     )
@@ -264,7 +264,7 @@ def train_alike(place: Path) -> list[str]:
     return [*command, "--epochs", "1"]
 
 
-def test_another_set_is_seen_at_the_voxel_size_of_training(tmp_path, monkeypatch):
+def test_another_set_is_predicted_at_the_voxel_size_of_training(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(protocol.PRESETS, "reduced", tiny)
     train_alike(tmp_path)
@@ -291,7 +291,7 @@ def test_another_set_is_seen_at_the_voxel_size_of_training(tmp_path, monkeypatch
     assert main(["predict", "--model", "run", *once]) == 2
 
 
-def test_a_run_of_before_keeps_the_grid_it_was_trained_on(tmp_path, monkeypatch):
+def test_older_run_keeps_its_training_grid(tmp_path, monkeypatch):
     """Runs of one voxel size once had none in their record, nor an order of axes.
 
     And their patches were joined as in the released code.
@@ -319,7 +319,7 @@ def test_a_run_of_before_keeps_the_grid_it_was_trained_on(tmp_path, monkeypatch)
     assert main(["evaluate", "--run", "run", *given]) == 0
 
 
-def test_a_steep_volume_is_of_the_axes_that_it_is_nearest_to():
+def test_steep_oblique_volume_gets_the_nearest_axes():
     """It was let through and read with its axes exchanged."""
     near = {"directions": "RAS"}
     steep = {"directions": "ARS"}
@@ -385,7 +385,7 @@ def typed(tmp_path_factory) -> Path:
     return place
 
 
-def test_the_commands_of_the_page(typed, monkeypatch):
+def test_commands_of_own_volumes_page_run(typed, monkeypatch):
     monkeypatch.chdir(typed)
     for place in ("tables", "results/own-clinic-a/reduced", "comparison"):
         assert len(rows(Path(place) / "table.csv")) >= 5, place
@@ -396,7 +396,7 @@ def test_the_commands_of_the_page(typed, monkeypatch):
     assert Path("SCALED/v8.nii.gz").is_file()
 
 
-def test_what_is_written_of_oblique_volumes_lies_where_they_lie(typed):
+def test_outputs_of_oblique_volumes_keep_their_affine(typed):
     written = {
         "photos": [*typed.glob("RUN/nifti/*.gz"), *typed.glob("RUN/pictures/*.gz")],
         "NEW": [*typed.glob("OUT/*.gz"), *typed.glob("SCALED/*.gz")],
@@ -410,7 +410,7 @@ def test_what_is_written_of_oblique_volumes_lies_where_they_lie(typed):
             np.testing.assert_array_equal(nibabel.load(path).affine, image.affine)
 
 
-def test_an_oblique_set_has_the_numbers_of_its_axis_aligned_copy(typed):
+def test_oblique_set_gives_the_measures_of_its_axis_aligned_copy(typed):
     run = typed / "RUN"
     there = measures(run / "other-sets" / "clinic-b" / "cases.csv")
     oblique = measures(run / "cases.csv")

@@ -85,7 +85,7 @@ def test_the_records_are_table_1s(name, title, counts, shape, project) -> None:
         assert title in {row["dataset"] for row in csv.DictReader(file)}
 
 
-def test_bus_in_every_way_it_is_stored(bus: Path, tmp_path: Path) -> None:
+def test_bus2017_in_every_known_layout(bus: Path, tmp_path: Path) -> None:
     assert bus2017.locate(tmp_path) == bus2017.locate(bus) == bus
     cases = bus2017.cases(bus)
     assert cases == tuple(f"{n:06d}" for n in range(1, 7))
@@ -112,7 +112,7 @@ def test_bus_in_every_way_it_is_stored(bus: Path, tmp_path: Path) -> None:
     assert "6 cases, the whole data set has 163" in text
 
 
-def test_isic_and_its_litter(isic: Path) -> None:
+def test_isic2018_with_extra_files(isic: Path) -> None:
     assert isic2018.cases(isic)[:2] == ("ISIC_0000003", "ISIC_0000010")
     label = isic2018.references(isic, "ISIC_0000010")["observer1"]
     np.testing.assert_array_equal(label, imitations.blob((106, 134), 101))
@@ -124,7 +124,7 @@ def test_isic_and_its_litter(isic: Path) -> None:
     assert "greys" not in text
 
 
-def test_greys_of_a_jpeg_are_cut_at_half_and_counted(isic: Path) -> None:
+def test_jpeg_mask_is_cut_at_half_with_a_warning(isic: Path) -> None:
     masks = isic / "ISIC2018_Task1_Training_GroundTruth"
     expected = 0
     for case in ("ISIC_0000003", "ISIC_0000017"):
@@ -142,7 +142,7 @@ def test_greys_of_a_jpeg_are_cut_at_half_and_counted(isic: Path) -> None:
     assert f"2 of 6 masks have greys ({expected} pixels between 0 and 255)" in text
 
 
-def test_class_numbers_are_not_taken_for_greys(isic: Path) -> None:
+def test_class_numbers_are_not_treated_as_greys(isic: Path) -> None:
     path = isic2018.roles(isic, "ISIC_0000003")["observer1"]
     classes = np.zeros((96, 128), np.uint8)
     classes[20:40, 20:60], classes[50:60, 20:60] = 1, 2
@@ -153,7 +153,7 @@ def test_class_numbers_are_not_taken_for_greys(isic: Path) -> None:
         isic2018.references(isic, "ISIC_0000003")
 
 
-def test_a_lesion_may_fill_the_image(isic: Path) -> None:
+def test_lesion_that_fills_the_image_is_accepted(isic: Path) -> None:
     path = isic2018.roles(isic, "ISIC_0000003")["observer1"]
     imitations.save(path, np.full((96, 128), 255, np.uint8))
     report = verify(isic2018, isic)
@@ -197,7 +197,7 @@ def test_a_zip_is_unpacked(cvc: Path, tmp_path: Path, monkeypatch) -> None:
     assert len(cvc_clinicdb.cases(cvc_clinicdb.locate(tmp_path))) == 6
 
 
-def test_nothing_there_says_where_to_get_it(tmp_path: Path, monkeypatch) -> None:
+def test_missing_data_say_where_to_get_them(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     for module in (bus2017, isic2018, cvc_clinicdb):
         with pytest.raises(InputError) as caught:
@@ -228,7 +228,7 @@ def test_all_problems_are_reported_together(bus: Path) -> None:
         assert expected in lines, lines
 
 
-def test_one_id_in_two_formats(cvc: Path) -> None:
+def test_one_id_in_two_formats_is_a_problem(cvc: Path) -> None:
     path = cvc / "Ground Truth" / "68.tif"
     Image.open(path).save(path.with_suffix(".png"))
     imitations.save(cvc / "Original" / "613.tif", np.zeros((288, 384, 3), np.uint8))
@@ -237,7 +237,7 @@ def test_one_id_in_two_formats(cvc: Path) -> None:
     assert "Original/613.tif: expected a frame from 1 to 612" in lines
 
 
-def test_no_masks_at_all(cvc: Path) -> None:
+def test_missing_masks_are_one_problem(cvc: Path) -> None:
     shutil.rmtree(cvc / "Ground Truth")
     lines = problems(cvc_clinicdb, cvc)
     assert "expected 6 files in Ground Truth (1.tif to 69.tif), found 0" in lines
@@ -264,7 +264,7 @@ def cvc_root() -> Path:
     return cvc_clinicdb.locate(folder)
 
 
-def test_the_frames_bear_the_published_sequences_out(cvc_root: Path) -> None:
+def test_frames_confirm_the_published_sequences(cvc_root: Path) -> None:
     """Where a sequence begins, frames stop being alike, and the border may change.
 
     Alike: the share of a histogram of colours that two frames have in common, and the
@@ -379,7 +379,9 @@ def pictures(number: int, size: tuple[int, int]) -> dict:
         ("drive", (584, 565)),
     ],
 )
-def test_the_authors_layout(name: str, size: tuple[int, int], tmp_path: Path) -> None:
+def test_data_prepared_by_the_authors_script_are_accepted(
+    name: str, size: tuple[int, int], tmp_path: Path
+) -> None:
     given = pictures(11, size)
     imitations.write_prepared(tmp_path / "prepared", given)
     module = datasets.by_name(name)
@@ -401,7 +403,7 @@ def test_the_authors_layout(name: str, size: tuple[int, int], tmp_path: Path) ->
     assert "case_3/segmentation.png: expected a file" in problems(module, root)
 
 
-def test_the_authors_names_say_neither_split_nor_sequence(tmp_path: Path) -> None:
+def test_authors_layout_needs_a_split_file(tmp_path: Path) -> None:
     root = imitations.write_prepared(tmp_path / "p", pictures(6, (30, 40)))
     with pytest.raises(InputError, match=r"--split sample_list.json testing.json"):
         splits.of(datasets.by_name("drive"), root, 0)

@@ -120,7 +120,7 @@ def test_gaussian_weights_by_hand() -> None:
 
 @pytest.mark.parametrize("join", JOINS)
 @pytest.mark.parametrize(("shape", "patch", "overlap"), GRIDS)
-def test_what_every_patch_says_comes_back(
+def test_joining_exact_patches_gives_the_exact_volume(
     shape: tuple, patch: tuple, overlap: tuple, join: str
 ) -> None:
     label = np.random.default_rng(1).integers(0, 3, shape)

@@ -18,7 +18,7 @@ ROUNDING = {
 
 
 @pytest.mark.peers
-def test_the_page_says_what_the_libraries_do(project: Path) -> None:
+def test_conformance_page_lists_the_libraries_failures(project: Path) -> None:
     pytest.importorskip("monai")
     page = (project / "docs" / "conformance.md").read_text()
     table = page.partition(peers.BEGIN)[2].partition(peers.END)[0]
@@ -29,7 +29,7 @@ def test_the_page_says_what_the_libraries_do(project: Path) -> None:
         assert found - ROUNDING == set(written[peer.name]) - ROUNDING, peer.name
 
 
-def test_a_row(
+def test_peer_rows_are_written_into_a_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     def twice(y, p):

@@ -67,7 +67,7 @@ def test_split_counts_and_record(small: Path) -> None:
     assert record.title == "phantom"
 
 
-def test_every_file_says_phantom(small: Path) -> None:
+def test_every_file_is_marked_phantom(small: Path) -> None:
     for case in cases(small):
         for path in phantom.vessels.files(small, case):
             assert path.name.startswith("phantom-")
@@ -108,7 +108,7 @@ def test_posterior_is_the_documented_function_of_the_visible_image(
 
 
 @given(st.integers(0, 40), st.integers(0, 2**32 - 1))
-def test_probability_does_not_see_brightness(shift: int, seed: int) -> None:
+def test_vessel_probability_ignores_brightness(shift: int, seed: int) -> None:
     image = np.random.default_rng(seed).integers(0, 200, (32, 40, 3), dtype=np.uint8)
     found = phantoms.vessel_probability(image)
     assert found.shape == (32, 40)
@@ -152,7 +152,7 @@ def test_the_default_set_is_like_drive_in_what_matters(default: Path) -> None:
     assert sizes[sizes >= 30].sum() > 0.85 * sizes.sum()
 
 
-def test_verify_accepts_it(small: Path) -> None:
+def test_verify_accepts_phantoms(small: Path) -> None:
     report = verify(phantom.vessels, small)
     assert report.sizes == {(48, 48): 9}
     assert report.values == {"observer1": {0, 255}}
@@ -208,7 +208,9 @@ def test_a_damaged_generated_set_is_made_again(
         phantom.vessels.locate(None)
 
 
-def test_two_at_once_end_with_one_whole_set(tmp_path: Path, small: Path) -> None:
+def test_two_simultaneous_generations_make_one_complete_set(
+    tmp_path: Path, small: Path
+) -> None:
     with ThreadPoolExecutor(2) as pool:
         made = list(pool.map(lambda _: phantom.generate(SMALL, tmp_path / "x"), "ab"))
     assert digest(made[0]) == digest(small)
@@ -230,7 +232,7 @@ def test_generate_leaves_other_files_alone(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
-def test_a_place_that_can_not_be_written(tmp_path: Path) -> None:
+def test_unwritable_output_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="expected a place that can be written"):
         phantom.generate(SMALL, tmp_path / "file" / "phantoms")

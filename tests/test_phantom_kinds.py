@@ -82,7 +82,7 @@ def test_labels_follow_the_posterior(made) -> None:
     assert abs((rest[:, :, 1:] * rest[:, :, :-1]).mean()) < 4 / np.sqrt(rest.size)
 
 
-def test_there_is_something_to_find_and_something_to_doubt(made) -> None:
+def test_posteriors_have_certain_and_uncertain_voxels(made) -> None:
     module, root = made
     p = truth(module, root)
     assert 0.08 < p.mean() < 0.25
@@ -137,7 +137,7 @@ def test_same_seed_same_bytes_and_no_kind_takes_anothers_place(tmp_path) -> None
     assert phantom._about(place)["dataset"] == "phantom-skin"
 
 
-def test_the_vessels_are_those_of_before() -> None:
+def test_phantom_keys_are_unchanged() -> None:
     assert phantom.key(phantom.PHANTOM) == "dc1e824015ec"
     keys = {phantom.key(phantom.PHANTOM, kind) for kind in phantoms.KINDS.values()}
     assert len(keys) == 5
@@ -156,7 +156,7 @@ def test_the_vessels_are_those_of_before() -> None:
         *((name, name) for name in phantoms.KINDS),
     ],
 )
-def test_what_stands_in_for_a_data_set(name: str, expected: str) -> None:
+def test_phantom_kind_for_each_data_set(name: str, expected: str) -> None:
     assert datasets.simulated(name) == expected
     (experiment,) = plan.of_dataset(reproduce.PAPER, expected)
     assert [loss for loss, _ in experiment.losses] == ["CE", "DSC", "DSC++"]

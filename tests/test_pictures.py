@@ -143,7 +143,7 @@ def test_rows_are_of_equal_length():
     assert len(panels.in_rows([one] * 4)) == 1
 
 
-def test_a_part_of_a_panel_keeps_its_title():
+def test_cropped_panel_keeps_its_title():
     panel = panels.Panel(np.array([[0.1, 0.2], [0.3, 0.4]]), "DSC")
     part = panel.cut((slice(0, 2), slice(1, 2)))
     assert (part.pixels.tolist(), part.title) == ([[0.2], [0.4]], "DSC")
@@ -179,7 +179,7 @@ def test_gaps_and_both_formats(arrays, tmp_path):
 
 @pytest.mark.parametrize("channels", [(), (1,), (3,)])
 @pytest.mark.parametrize("scale", [1.0, 0.0, -3.5])
-def test_any_image_is_shown(channels, scale, arrays, tmp_path):
+def test_images_of_any_range_and_channels_are_drawn(channels, scale, arrays, tmp_path):
     _, truth, p = arrays
     image = scale * np.random.default_rng(1).normal(size=(*SHAPE, *channels))
     path = draw(image, truth, {"": p}, tmp_path / "a")
@@ -193,7 +193,7 @@ def test_unwritable_folder(arrays, tmp_path):
         draw(image, truth, {"": p}, tmp_path / "file" / "a")
 
 
-def test_no_pyplot(arrays, tmp_path):
+def test_drawing_does_not_import_pyplot(arrays, tmp_path):
     import sys
 
     for name in [name for name in sys.modules if name == "matplotlib.pyplot"]:

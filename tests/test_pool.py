@@ -17,19 +17,19 @@ from data_io.verification import verify
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_a_crash_costs_its_own_item_alone(jobs):
+def test_crash_loses_only_its_own_item(jobs):
     results = dict(pool.each(square, list(range(12)), jobs))
     crashed = results.pop(3)
     assert isinstance(crashed, pool.Crash)
     assert results == {number: number**2 for number in range(12) if number != 3}
 
 
-def test_in_this_process():
+def test_work_without_processes():
     assert list(pool.each(square, [2, 5], 0)) == [(0, 4), (1, 25)]
     assert list(pool.each(square, [], 2)) == []
 
 
-def test_what_is_found_does_not_depend_on_the_number_of_processes(tmp_path):
+def test_verification_does_not_depend_on_the_number_of_processes(tmp_path):
     settings = phantom.Settings(training=3, validation=2, test=2, size=32)
     root = phantom.generate(settings, tmp_path / "set")
     first, second, third = (
@@ -51,7 +51,7 @@ def test_what_is_found_does_not_depend_on_the_number_of_processes(tmp_path):
     ]
 
 
-def test_a_decoder_that_crashes_is_a_problem_of_its_file(tmp_path, monkeypatch):
+def test_crash_of_a_decoder_is_reported_for_its_file(tmp_path, monkeypatch):
     settings = phantom.Settings(training=1, validation=1, test=1, size=32)
     root = phantom.generate(settings, tmp_path / "set")
     bad = Path(phantom.vessels.roles(root, "phantom-002")["image"])
@@ -94,7 +94,7 @@ print((used().ru_minflt - before) // 10, first, used().ru_maxrss)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc alone")
-def test_memory_is_kept_from_step_to_step_and_does_not_grow(project):
+def test_allocated_memory_is_reused_and_does_not_grow(project):
     def run(kind: str) -> list[int]:
         command = [sys.executable, "-c", STEPS, kind]
         printed = subprocess.run(command, cwd=project, capture_output=True, check=True)
@@ -106,7 +106,7 @@ def test_memory_is_kept_from_step_to_step_and_does_not_grow(project):
     assert last < 1.05 * peak_before
 
 
-def test_where_there_is_no_glibc_memory_is_left_alone(monkeypatch):
+def test_memory_settings_are_skipped_without_glibc(monkeypatch):
     monkeypatch.setattr(pool.platform, "libc_ver", lambda: ("", ""))
     monkeypatch.setattr(pool.ctypes, "CDLL", lambda name: pytest.fail("called"))
     pool.keep_memory()

@@ -18,7 +18,7 @@ README = Path(__file__).resolve().parents[1] / "ports" / "torch" / "README.md"
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_the_lines_do_what_dscpp_does(
+def test_readme_lines_equal_dscpp(
     classes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, text = README.read_text().split("## A decision file")

@@ -57,7 +57,7 @@ def test_there_is_a_trainer_for_each_loss(trainers: ModuleType) -> None:
     assert trainers.nnUNetTrainerSymmetricUnifiedFocal.__doc__
 
 
-def test_the_plans_decide_on_the_batch_and_the_processes(trainers: ModuleType) -> None:
+def test_plans_set_batch_dice_and_ddp(trainers: ModuleType) -> None:
     for batch, processes in ((True, True), (False, True)):
         trainer = made(trainers.nnUNetTrainerDSCPlusPlus, batch=batch, deep=False)
         trainer.is_ddp = processes
@@ -122,7 +122,7 @@ class nnUNetTrainerDSCPlusPlus_1epoch(nnUNetTrainerDSCPlusPlus):
 
 @pytest.mark.timeout(900)
 @pytest.mark.slow
-def test_the_command_trains(tmp_path: Path) -> None:
+def test_nnunet_command_trains(tmp_path: Path) -> None:
     # nnU-Net's search imports its Primus trainers, which need timm: empty here.
     for name in (
         "timm/__init__",

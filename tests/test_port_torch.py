@@ -64,7 +64,7 @@ def ours(name: str, **options: Any) -> conformance.Adapter:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_port_conforms(name: str) -> None:
+def test_port_conforms(name: str) -> None:
     report = conformance.run(ours(name), name)
     assert report.ok, report.text()
     skipped = {each.check for each in report.results if each.outcome == "skip"}
@@ -143,7 +143,7 @@ def test_class_indices_are_one_hot_labels(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("options", [RAW, {"sigmoid": True, "soft_label": True}])
-def test_parts_add_up(
+def test_result_does_not_depend_on_the_part_size(
     name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # On a CPU large images are summed part by part.
@@ -169,7 +169,9 @@ unit = st.floats(0, 1, width=32)
 @pytest.mark.parametrize("name", REACH)
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_p_equal_to_a_soft_label_costs_least(name: str, data: st.DataObject) -> None:
+def test_loss_is_lowest_where_p_equals_the_soft_label(
+    name: str, data: st.DataObject
+) -> None:
     def draw() -> Any:
         rows = data.draw(st.lists(unit, min_size=6, max_size=6))
         p = torch.tensor(rows, dtype=torch.float64).reshape(1, 1, 6)
@@ -184,7 +186,7 @@ def test_p_equal_to_a_soft_label_costs_least(name: str, data: st.DataObject) -> 
 
 
 @pytest.mark.parametrize("name", ["DSC++", "Tversky++", "Focal Tversky++"])
-def test_the_least_of_soft_labels_is_0_and_without_a_slope(name: str) -> None:
+def test_minimum_with_soft_labels_is_0_with_zero_gradient(name: str) -> None:
     y = torch.tensor([[[0.25, 0.5, 1.0, 0.0]]], dtype=torch.float64)
     p = y.clone().requires_grad_()
     value = port.by_name(name, soft_label=True)(p, y)
@@ -207,7 +209,9 @@ def test_soft_dice_by_hand() -> None:
 
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 1.5, 2.0, 3.0])
 @pytest.mark.parametrize("alpha", [0.3, 0.5])
-def test_slopes_by_hand_are_the_differences(gamma: float, alpha: float) -> None:
+def test_analytic_gradients_equal_finite_differences(
+    gamma: float, alpha: float
+) -> None:
     random = torch.Generator().manual_seed(0)
     p, y = torch.rand(2, 2, 3, 4, 5, generator=random, dtype=torch.float64)
     loss = port.TverskyPlusPlus(
@@ -217,7 +221,7 @@ def test_slopes_by_hand_are_the_differences(gamma: float, alpha: float) -> None:
     assert torch.autograd.gradcheck(lambda q: loss(q, y, mask), p.requires_grad_())
 
 
-def test_one_soft_voxel_among_hard_labels_is_not_taken_for_hard() -> None:
+def test_one_soft_voxel_among_hard_labels_counts_as_soft() -> None:
     # Labels of 0 and 1 take fewer passes, also when they are not known to be hard.
     random = torch.Generator().manual_seed(0)
     p, y = torch.rand(2, 1, 2, 9, 9, generator=random, dtype=torch.float64)
@@ -234,7 +238,7 @@ def test_one_soft_voxel_among_hard_labels_is_not_taken_for_hard() -> None:
 
 @pytest.mark.parametrize("name", ["CE", "DSC++", "Focal Tversky++", "Combo"])
 @pytest.mark.parametrize("soft_label", [False, True])
-def test_targets_and_masks_may_be_learned(name: str, soft_label: bool) -> None:
+def test_targets_and_masks_may_require_gradients(name: str, soft_label: bool) -> None:
     loss = port.by_name(name, soft_label=soft_label)
     random = torch.Generator().manual_seed(0)
     p, y = torch.rand(2, 1, 2, 2, 3, generator=random, dtype=torch.float64)
@@ -343,7 +347,7 @@ def test_combo_of_several_classes_is_exact_where_p_is_near_1() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_batch_is_one_large_image(name: str) -> None:
+def test_batch_option_joins_the_images(name: str) -> None:
     logits, labels = batch(2, 3, 4, 6)
     value = port.by_name(name, **RAW, batch=True)(logits, labels)
     joined = torch.cat(list(logits), 1)[None], torch.cat(list(labels), 1)[None]
@@ -397,12 +401,12 @@ def test_smoothing_by_hand() -> None:
         ({"ddp": True}, "batch: expected True with ddp=True, found False"),
     ],
 )
-def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
+def test_invalid_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         port.DicePlusPlus(**arguments)
 
 
-def test_bad_names_and_hyperparameters_are_named() -> None:
+def test_invalid_names_and_hyperparameters_are_named() -> None:
     assert isinstance(port.by_name("dsc++", gamma=3), port.DicePlusPlus)
     with pytest.raises(ValueError, match=r"expected one of CE, .*found 'dice'"):
         port.by_name("dice")
@@ -420,7 +424,7 @@ def test_bad_names_and_hyperparameters_are_named() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_class_weights_are_as_many_as_the_classes(channels: int) -> None:
+def test_wrong_number_of_class_weights_is_refused(channels: int) -> None:
     logits, _ = batch(2, channels, 4, 6)
     regions = (logits.detach() > 0).float()
     expected = f"one for each of the {channels} classes that count, found 2"
@@ -434,7 +438,7 @@ def test_class_weights_are_as_many_as_the_classes(channels: int) -> None:
     )
 
 
-def test_bad_types_and_shapes_are_named() -> None:
+def test_invalid_types_and_shapes_are_named() -> None:
     logits, labels = batch(2, 3, 4, 6)
     with pytest.raises(TypeError, match="input: expected a tensor, found list"):
         port.DicePlusPlus(**RAW)([logits], labels)
@@ -457,7 +461,7 @@ def test_bad_types_and_shapes_are_named() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_torchscript(name: str, tmp_path: Path) -> None:
+def test_torchscript_gives_the_same_result(name: str, tmp_path: Path) -> None:
     logits, labels = batch(2, 3, 4, 6)
     for options in (RAW, {"sigmoid": True, "to_onehot_y": True, "soft_label": True}):
         loss = port.by_name(name, **options, ignore_index=2, weight=[1, 2, 3])
@@ -499,7 +503,7 @@ def test_exported_and_with_functional_gradients(options: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize("memory", ["channels_last", "channels_last_3d"])
-def test_channels_last(memory: str) -> None:
+def test_channels_last_memory_gives_the_same_result(memory: str) -> None:
     logits, labels = batch(2, 3, *[4, 6, 5][: 2 + memory.endswith("3d")])
     last = logits.contiguous(memory_format=getattr(torch, memory))
     for name in NAMES:
@@ -542,7 +546,7 @@ def test_an_activation_in_half_precision(name: str, dtype: str) -> None:
     torch.testing.assert_close(value, expected)
 
 
-def test_the_input_is_left_alone() -> None:
+def test_input_is_not_modified() -> None:
     p = torch.tensor([[[0.0, 1.0]], [[1.0, 0.0]]])
     for options in ({}, {"other_act": lambda x: x}):
         port.DicePlusPlus(**options)(p, torch.zeros_like(p))
@@ -552,7 +556,7 @@ def test_the_input_is_left_alone() -> None:
     torch.testing.assert_close(identity, same)
 
 
-def test_a_state_dict_and_a_copy() -> None:
+def test_state_dict_and_deepcopy() -> None:
     loss = port.DicePlusPlus(**RAW, weight=[1.0, 2.0, 3.0])
     assert loss.double().class_weight.dtype == torch.float64
     assert list(loss.state_dict()) == ["class_weight"]
@@ -588,7 +592,7 @@ dist.destroy_process_group()
 """
 
 
-def test_two_processes_are_one_with_the_whole_batch(tmp_path: Path) -> None:
+def test_two_processes_equal_one_with_the_whole_batch(tmp_path: Path) -> None:
     command = [sys.executable, "-c", RANKS]
     started = [
         subprocess.Popen(
@@ -633,7 +637,7 @@ def test_dice_and_tversky_are_monais(options: dict[str, Any]) -> None:
             torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_monai_takes_it_for_deep_supervision() -> None:
+def test_works_in_monais_deep_supervision() -> None:
     monai = pytest.importorskip("monai")
     (logits, labels), (small, _) = batch(2, 3, 8, 8), batch(2, 3, 4, 4, seed=1)
     loss = port.DicePlusPlus(**RAW)
@@ -646,7 +650,7 @@ def test_monai_takes_it_for_deep_supervision() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_meta_tensor_is_a_tensor(name: str) -> None:
+def test_monai_meta_tensor_is_accepted(name: str) -> None:
     data = pytest.importorskip("monai.data")
     logits, labels = batch(2, 3, 5, 7)
     loss = port.by_name(name, **RAW)

@@ -32,7 +32,7 @@ def run(tmp_path, data) -> runs.Run:
     return make_run(tmp_path / "runs" / "dsc-s0", data)
 
 
-def test_what_was_written_is_read(run, data):
+def test_written_probabilities_are_read_back(run, data):
     for _, case in predictions.cases(run):
         p = phantom.vessels.posterior(data, case)
         odds = np.sqrt(p / (1 - p))
@@ -119,7 +119,9 @@ READERS = {
 
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_nothing_measures_damaged_or_swapped_ones(run, data, tmp_path, damage, reader):
+def test_damaged_or_swapped_probabilities_are_refused(
+    run, data, tmp_path, damage, reader
+):
     # The picture shows the first test case.
     path = predictions.path(run, run.record["split"]["test"][0])
     DAMAGES[damage](path, run)
@@ -129,7 +131,7 @@ def test_nothing_measures_damaged_or_swapped_ones(run, data, tmp_path, damage, r
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_all_of_another_run_are_not_this_runs(run, data, tmp_path):
+def test_probabilities_of_another_run_are_refused(run, data, tmp_path):
     """Folder and list swapped together: run.json has the hash of the list."""
     other = make_run(tmp_path / "runs" / "dsc-s1", data, power=0.7)
     shutil.rmtree(run.path("probabilities"))
@@ -138,7 +140,7 @@ def test_all_of_another_run_are_not_this_runs(run, data, tmp_path):
         scaling.make(run, data, tmp_path / "out")
 
 
-def test_a_run_of_before_the_list_is_read_and_it_is_said_once(run, data, capsys):
+def test_older_run_without_the_list_is_read_with_one_note(run, data, capsys):
     run.path(predictions.LIST).unlink()
     run.record["files"] = {}
     for _, case in predictions.cases(run):
@@ -150,7 +152,7 @@ def test_a_run_of_before_the_list_is_read_and_it_is_said_once(run, data, capsys)
         predictions.as_kept(run, phantom.vessels, data, case)
 
 
-def test_the_scaled_run_reads_none_but_those_of_its_origin(run, data, tmp_path):
+def test_scaled_run_reads_only_the_probabilities_of_its_source(run, data, tmp_path):
     new = scaling.make(run, data, tmp_path / "runs" / "dsc-s0-temperature")
     assert new.record["posthoc"]["temperature"] == pytest.approx(0.5, abs=0.15)
     case = run.record["split"]["test"][0]
@@ -183,7 +185,7 @@ def test_a_file_is_hashed_once(run, data, monkeypatch):
         predictions.as_kept(run, phantom.vessels, data, case)
 
 
-def test_the_list_is_one_of_sha256sum(run):
+def test_list_can_be_checked_by_sha256sum(run):
     lines = run.path(predictions.LIST).read_text().splitlines()
     names = sorted(line.split("  ")[1] for line in lines)
     assert names == sorted(f"{case}.npy" for _, case in predictions.cases(run))
@@ -191,7 +193,7 @@ def test_the_list_is_one_of_sha256sum(run):
     assert first[0] == hashing.file_hash(run.path("probabilities") / first[1])
 
 
-def test_a_set_whose_description_is_of_another_kind_stays(run, capfd):
+def test_set_with_a_foreign_description_is_not_deleted(run, capfd):
     about = run.path(runs.OTHER_SETS) / "mine" / "set.json"
     about.parent.mkdir(parents=True)
     (about.parent / "cases.csv").write_text("mine")

@@ -51,7 +51,7 @@ def test_8_bit_images_stay_8_bit_through_the_resize():
     assert sample.img_data.shape == (12, 9, 3)
 
 
-def test_orders_are_miscnns_defaults_or_as_set():
+def test_interpolation_orders_are_miscnns_defaults_or_as_set():
     step = subfunctions(Settings((8, 8)))[0]
     assert (step.order_img, step.order_seg) == (3, 1)
     step = subfunctions(Settings((8, 8), order_image=1, order_label=0))[0]
@@ -90,7 +90,7 @@ def test_augmentation_is_the_protocols_list_in_order(picture, monkeypatch):
     assert not warp.independent_scale_for_each_axis
 
 
-def test_the_defaults_are_the_released_ones():
+def test_defaults_equal_the_released_code():
     ours = augmentation(Settings(SHAPE))
     theirs = released.Data_Augmentation
     names = [name for name in vars(theirs) if name.startswith("config_")]
@@ -149,7 +149,7 @@ def test_brightness_is_a_factor_per_channel(picture):
     assert np.array_equal(drawn_label, label)
 
 
-def test_pixels_from_outside_have_no_class_at_all(picture):
+def test_pixels_from_outside_the_image_have_no_class(picture):
     image, label = picture
     augment = augmentation(Settings(SHAPE, probability=1.0, scaling=(1.25, 1.25)))
     augment.mirror = augment.elastic_deform = augment.rotations = False
@@ -195,7 +195,7 @@ def test_settings_come_back_from_json():
     assert read == settings
 
 
-def test_the_order_of_axes_makes_no_other_cache():
+def test_order_of_axes_does_not_change_the_cache():
     plain = Settings((8, 8, 8), spacing_mm=(3.0, 1.5, 0.7))
     ordered = dataclasses.replace(plain, axes=(2, 1, 0))
     assert "axes" not in plain.as_dict()  # as in runs of before

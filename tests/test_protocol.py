@@ -44,7 +44,7 @@ def test_own_volumes_are_joined_by_gaussian_weights(name):
         assert join(datasets.by_name(other).RECORD) == "miscnn"
 
 
-def test_overrides_say_only_what_differs():
+def test_overrides_list_only_what_differs():
     values, changed = protocol.override(
         protocol.preset("paper", DRIVE),
         protocol.parse_overrides(["epochs=3", "filters=32", "input_shape=[64, 96]"]),
@@ -94,7 +94,7 @@ def test_overrides_say_only_what_differs():
         ("mirror_axes=[1, 0]", "axes from 0 to 1 in order"),
     ],
 )
-def test_bad_overrides(text, message):
+def test_invalid_overrides_are_refused(text, message):
     with pytest.raises(InputError, match=message):
         protocol.override(
             protocol.preset("paper", DRIVE), protocol.parse_overrides([text])
@@ -105,7 +105,7 @@ def test_bad_overrides(text, message):
     "precision=mixed_float16", "precision=tf32", "xla=true", "xla=false",
     "mirror_axes=[0]", "mirror_axes=[]",
 ])  # fmt: skip
-def test_how_steps_are_computed_can_be_chosen(text):
+def test_precision_and_xla_can_be_set(text):
     key, value = next(iter(protocol.parse_overrides([text]).items()))
     default = protocol.preset("paper", DRIVE)
     values, changed = protocol.override(default, {key: value})
@@ -115,7 +115,7 @@ def test_how_steps_are_computed_can_be_chosen(text):
 
 
 @pytest.mark.parametrize("key", ["learning_rate", "momentum", "min_delta"])
-def test_a_whole_number_will_do_for_a_float(key):
+def test_integer_is_accepted_for_a_float(key):
     """Keras refuses a learning rate that is an int."""
     default = protocol.preset("paper", DRIVE)
     values, changed = protocol.override(default, {key: 1 if key[0] == "l" else 0})
@@ -132,7 +132,7 @@ def test_every_axis_by_number_is_the_default():
     assert values.mirror_axes == (0, 1) and changed == {"mirror_axes": [0, 1]}
 
 
-def test_runs_of_before_it_could_be_chosen_are_the_same():
+def test_default_precision_xla_and_mirroring_are_not_recorded():
     values = protocol.preset("paper", DRIVE)
     assert not {"precision", "xla", "mirror_axes"} & values.as_dict().keys()
     same = protocol.parse_overrides(
@@ -150,7 +150,7 @@ def test_runs_of_before_it_could_be_chosen_are_the_same():
         ("xla=yes", "found 'yes'"),
     ],
 )
-def test_a_way_to_compute_that_there_is_not(text, message):
+def test_invalid_precision_or_xla_is_refused(text, message):
     with pytest.raises(InputError, match=message):
         protocol.override(
             protocol.preset("paper", DRIVE), protocol.parse_overrides([text])
@@ -163,12 +163,12 @@ def test_the_first_unknown_value_in_a_file_is_named():
         protocol.override(protocol.preset("paper", DRIVE), unknown)
 
 
-def test_unknown_preset():
+def test_unknown_preset_is_refused():
     with pytest.raises(InputError, match="paper, reduced, demo"):
         protocol.preset("papr", DRIVE)
 
 
-def test_a_losses_exponent():
+def test_default_exponent_of_a_loss():
     assert loss_names.checked("dsc++") == ("DSC++", 2)
     assert loss_names.checked("DSC++", 3) == ("DSC++", 3)
     assert loss_names.checked("DSC", 1) == ("DSC", 1)
@@ -191,6 +191,6 @@ def test_a_losses_exponent():
         ("Focal Tversky", 1.5, r"Tversky\+\+. Its own exponent is focal_gamma"),
     ],
 )
-def test_a_loss_refused(loss, gamma, message):
+def test_invalid_loss_or_exponent_is_refused(loss, gamma, message):
     with pytest.raises(InputError, match=message):
         loss_names.checked(loss, gamma)

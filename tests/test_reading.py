@@ -68,7 +68,7 @@ def same(found: np.ndarray, expected: np.ndarray) -> bool:
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", TYPES)
-def test_a_tiff_is_read_as_it_was_written_or_refused(tmp_path, kind, layout, order):
+def test_tiff_is_read_exactly_or_refused(tmp_path, kind, layout, order):
     shape, options = LAYOUTS[layout]
     path, array = tmp_path / "a.tif", drawn(kind, shape)
     read = 0
@@ -96,7 +96,7 @@ def test_grey_of_more_than_8_bits_is_read_little_endian(tmp_path, kind):
     assert same(folder.read_pixels(path)[..., 0], array.astype(np.float32))
 
 
-def test_16_bits_in_planes_are_refused_by_name(tmp_path):
+def test_tiff_of_16_bits_in_planes_is_refused(tmp_path):
     path = tmp_path / "a.tif"
     array = drawn("u2", (3, *SHAPE))
     tifffile.imwrite(path, array, photometric="rgb", planarconfig="separate")
@@ -105,7 +105,7 @@ def test_16_bits_in_planes_are_refused_by_name(tmp_path):
             read(path)
 
 
-def test_planes_of_a_volume_are_not_left_out(tmp_path):
+def test_tiff_volume_is_refused(tmp_path):
     path = tmp_path / "a.tif"
     array = drawn("u1", (16, 32, 48))
     tifffile.imwrite(path, array, tile=(16, 16, 16), volumetric=True)
@@ -187,7 +187,7 @@ def test_indices_are_labels_whether_or_not_one_is_transparent(tmp_path):
     np.testing.assert_array_equal(folder.read_labels(path), np.array(coloured("P")))
 
 
-def test_a_jpeg_may_be_called_png(tmp_path):
+def test_jpeg_named_png_is_read(tmp_path):
     named, other = tmp_path / "a.jpg", tmp_path / "b.png"
     coloured("RGB").save(named)
     other.write_bytes(named.read_bytes())
@@ -261,7 +261,7 @@ def opener(call: ast.AST) -> str:
     return name if last in OPENERS or name.removeprefix("PIL.") in OPENERS else ""
 
 
-def test_a_mask_of_which_zero_is_white_is_refused(tmp_path):
+def test_mask_with_white_as_zero_is_refused(tmp_path):
     """What tifffile writes of booleans: Pillow reads it with its values exchanged."""
     path = tmp_path / "mask.tif"
     tifffile.imwrite(path, np.eye(16, dtype=bool))
@@ -272,7 +272,7 @@ def test_a_mask_of_which_zero_is_white_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
-def test_few_grey_bits_are_numbers_in_a_label_map_and_greys_in_an_image(tmp_path, bits):
+def test_low_bit_depths_are_classes_in_label_maps_and_greys_in_images(tmp_path, bits):
     highest = 2**bits - 1
     numbers = np.arange(32).reshape(4, 8) % (highest + 1)
     packed = np.unpackbits(numbers.astype(np.uint8)[..., None], axis=-1)[..., -bits:]

@@ -33,13 +33,13 @@ KNOCK = "Traceback (most recent call last):\n  File 'a.py', line 3\n    run()\n"
         ("", ""),
     ],
 )  # fmt: skip
-def test_a_reason_is_the_last_message_whole(tmp_path, text, expected):
+def test_reason_is_the_complete_last_message(tmp_path, text, expected):
     log = tmp_path / "log"
     log.write_text(text)
     assert logs.reason(log) == expected
 
 
-def test_a_reason_is_of_this_attempt(tmp_path):
+def test_reason_ignores_earlier_attempts(tmp_path):
     log = tmp_path / "log"
     assert (logs.size(log), logs.reason(log)) == (0, "")
     log.write_text("dscpp: the first\n")
@@ -50,7 +50,7 @@ def test_a_reason_is_of_this_attempt(tmp_path):
     assert logs.reason(log, before) == "it ended without a message"
 
 
-def test_a_full_disk_is_named_where_it_kept_no_message(tmp_path, monkeypatch):
+def test_full_disk_is_named_when_the_log_has_no_message(tmp_path, monkeypatch):
     log = tmp_path / "log"
     log.write_text(f"{BAR}{BAR}")
     little = shutil.disk_usage(tmp_path)._replace(free=0)
@@ -61,7 +61,7 @@ def test_a_full_disk_is_named_where_it_kept_no_message(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "error", [Problems("set", ["a", "b"]), OSError(28, "full", "x"), KeyError(3)]
 )
-def test_an_error_begins_on_a_line_of_its_own(tmp_path, monkeypatch, capsys, error):
+def test_error_starts_on_a_new_line(tmp_path, monkeypatch, capsys, error):
     from tqdm import tqdm
 
     bars = []
@@ -94,7 +94,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_a_run_that_was_killed_is_said_to_be(tmp_path, monkeypatch, capsys):
+def test_killed_run_is_reported_with_its_signal(tmp_path, monkeypatch, capsys):
     command = tmp_path / "dscpp"
     command.write_text(DSCPP.format(python=sys.executable))
     command.chmod(0o755)

@@ -29,7 +29,7 @@ def test_the_band_ends_at_the_border_and_does_not_wrap():
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_the_band_is_what_is_near_each_voxel(order):
+def test_band_equals_the_union_of_boxes(order):
     random = np.random.default_rng(0)
     label = np.asarray(random.random((17, 12, 20)) < 0.002, order=order)
     label[:, :2] = label[..., 15:] = False
@@ -44,7 +44,7 @@ def test_the_band_is_what_is_near_each_voxel(order):
     assert found.flags[f"{order}_CONTIGUOUS"]  # what is measured lies alike
 
 
-def test_nothing_is_near_where_there_is_no_structure():
+def test_band_is_empty_without_a_structure():
     assert not band(np.zeros((5, 5)), (3, 3)).any()
 
 
@@ -86,7 +86,7 @@ def test_a_case_is_measured_in_its_band(tmp_path):
     np.testing.assert_allclose(row["sums"], sums)
 
 
-def test_without_a_structure_there_is_no_band(tmp_path, monkeypatch):
+def test_case_without_a_structure_has_no_band(tmp_path, monkeypatch):
     root = phantom.generate(SMALL, tmp_path / "phantoms")
     case = phantom.vessels.split(root)["test"][0]
     empty = np.zeros_like(phantom.vessels.references(root, case)["observer1"])

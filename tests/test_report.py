@@ -131,9 +131,7 @@ def test_one_well_formed_file_that_needs_no_other(written):
 
 
 @pytest.mark.slow
-def test_the_committed_runs_make_a_page_whose_figures_are_theirs(
-    project, tmp_path, monkeypatch
-):
+def test_page_of_the_committed_runs_has_their_values(project, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where phantoms are made
 
     def nowhere(run: Run) -> Path:
@@ -246,7 +244,7 @@ def check_pictures(found: dict[str, Any]) -> int:
     return len(pictures)
 
 
-def test_pictures_have_the_figures_beside_them(results, phantoms, volumes):
+def test_pictures_come_with_their_measures(results, phantoms, volumes):
     found = shown(results, phantoms, volumes)
     found["entries"] = [e for e in found["entries"] if "KiTS" not in e["dataset"]]
     assert check_pictures(found) == 2 * 3
@@ -263,7 +261,7 @@ def test_pictures_have_the_figures_beside_them(results, phantoms, volumes):
     assert Image.open(io.BytesIO(image)).size == (32, 32)
 
 
-def test_without_probabilities_simulated_images_are_shown_and_it_is_said(
+def test_page_without_probabilities_shows_simulated_images_and_says_so(
     tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -310,7 +308,7 @@ def test_every_threshold_is_exact_in_a_byte():
     assert np.abs((found + 0.5) / 240 - p).max() <= 0.5 / 240 + 1e-6
 
 
-def test_a_large_image_is_thinned_and_it_is_noted(monkeypatch):
+def test_large_image_is_subsampled_with_a_note(monkeypatch):
     monkeypatch.setattr(explorer, "_PIXELS", 100)
     label = np.arange(1200).reshape(1, 30, 40) % 2
     p = np.zeros((1, 30, 40, 2))
@@ -369,7 +367,7 @@ def test_own_images_with_their_predictions(tmp_path, monkeypatch, capsys):
     assert "expected evaluated runs in own-other/" in capsys.readouterr().err
 
 
-def test_card_says_what_was_measured_and_for_what_it_is_not(results, written, capsys):
+def test_card_has_measures_and_limits_of_use(results, written, capsys):
     folder = results / "phantom" / "reduced" / "runs" / "dscpp-s0"
     assert cli.main(["card", str(folder), "--results", str(results)]) == 0
     text = capsys.readouterr().out
@@ -393,7 +391,7 @@ def test_card_shows_names_with_markup_as_text(results, capsys):
     assert "The images are simulated" not in text
 
 
-def test_card_of_a_run_that_is_not_measured(tmp_path, phantoms, capsys):
+def test_card_of_an_unmeasured_run_is_refused(tmp_path, phantoms, capsys):
     run = test_illustrate.make_run(tmp_path, phantoms, "DSC")
     run.update(state="predicted")
     assert cli.main(["card", str(run.folder)]) == 2
@@ -481,7 +479,7 @@ def test_card_shows_names_as_they_are(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("targets", [["cup"], ["cup", "disc"]])
-def test_card_has_what_is_of_all_classes_once(targets, tmp_path, capsys):
+def test_card_lists_measures_over_all_classes_once(targets, tmp_path, capsys):
     folder = written_runs.make_run(tmp_path / "results", "DSC", targets=targets)
     assert cli.main(["card", str(folder)]) == 0
     text = capsys.readouterr().out
@@ -492,7 +490,7 @@ def test_card_has_what_is_of_all_classes_once(targets, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("method", ["isotonic", "temperature"])
-def test_card_says_what_was_fitted_and_no_gamma_of_a_loss_without(
+def test_card_names_the_fitted_temperature_and_gamma_only_where_it_applies(
     method, tmp_path, capsys
 ):
     posthoc = {"run": "dsc-s0"} | ({"temperature": 1.5} if method[0] == "t" else {})
@@ -515,7 +513,9 @@ def test_card_says_what_was_fitted_and_no_gamma_of_a_loss_without(
         ({}, "it is not known whether its images were among the"),
     ],
 )
-def test_card_says_whether_another_set_was_trained_on(about, said, tmp_path, capsys):
+def test_card_says_whether_another_set_was_used_in_training(
+    about, said, tmp_path, capsys
+):
     folder = written_runs.make_run(tmp_path / "results", "DSC")
     other = folder / "other-sets" / "clinic-b"
     other.mkdir(parents=True)
@@ -530,7 +530,7 @@ def test_card_says_whether_another_set_was_trained_on(about, said, tmp_path, cap
     assert ("this was not measured" in text) == (about.get("seen") != [])
 
 
-def test_nothing_is_written_where_data_are_of_no_use(results, tmp_path, capsys):
+def test_nothing_is_written_when_data_are_unusable(results, tmp_path, capsys):
     run = results / "phantom" / "reduced" / "runs" / "dscpp-s0"
     output, data = tmp_path / "report.html", tmp_path / "none"
     data.mkdir()
@@ -550,7 +550,7 @@ def test_nothing_is_written_where_data_are_of_no_use(results, tmp_path, capsys):
     ids=["gone", "damaged", "moved"],
 )
 @pytest.mark.parametrize("folder", ["photos", "labels"])
-def test_pictures_of_intact_own_images_stay_and_why_others_do_not_is_said(
+def test_damaged_own_images_are_skipped_with_a_warning(
     folder, change, left, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
@@ -571,9 +571,7 @@ def test_pictures_of_intact_own_images_stay_and_why_others_do_not_is_said(
     assert all("not compared with the training's" in note for note in notes)
 
 
-def test_another_label_map_than_the_measured_one_is_not_shown(
-    tmp_path, monkeypatch, capsys
-):
+def test_changed_label_map_is_not_shown(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     run = own_run(test=3)
     pixels = np.array(Image.open("labels/d.png"))
@@ -601,7 +599,7 @@ def test_no_simulated_image_beside_named_runs(tmp_path, monkeypatch, capsys):
         assert any(why in one["note"] for one in found["entries"])
 
 
-def test_page_of_judged_probabilities_speaks_of_no_training(
+def test_page_of_judged_probabilities_does_not_mention_training(
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
@@ -617,7 +615,7 @@ def test_page_of_judged_probabilities_speaks_of_no_training(
     assert all(one["dataset"] == "labels" for one in kept(text)["entries"])
 
 
-def test_page_counts_runs_by_what_they_are(tmp_path, monkeypatch, capsys):
+def test_page_counts_trained_and_scaled_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     plain = written_runs.make_run(
         Path("results"), "DSC", dataset="own-a", overrides={"epochs": 3}
@@ -657,7 +655,7 @@ def test_a_scaled_run_alone_needs_the_run_it_was_made_from(tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.skipif(browser.found() is None, reason="no Chromium is installed")
-def test_the_slider_is_moved_in_a_browser(written, results, tmp_path):
+def test_slider_works_in_a_browser(written, results, tmp_path):
     chromium = browser.Browser(tmp_path / "profile")
     try:
         chromium.look(1200)

@@ -49,7 +49,7 @@ def test_equals_miscnn(shape, spacing_mm, new_spacing_mm, orders):
     assert (ours.img_data.dtype, ours.seg_data.dtype) == (np.float64, np.uint8)
 
 
-def test_without_a_label_the_way_back_is_remembered():
+def test_original_shape_is_recorded_without_a_label():
     image = np.zeros((4, 6, 8), np.float32)
     sample = resample(SlabResampling((2, 1, 1)), image, None, (4, 1, 2), training=False)
     assert sample.img_data.shape == (8, 6, 16, 1)
@@ -74,7 +74,7 @@ def test_every_label_of_a_constant_map_stays():
     np.testing.assert_allclose(sample.img_data, 2, rtol=0, atol=1e-12)
 
 
-def test_a_volume_of_that_size_already_stays_as_it_is():
+def test_volume_of_the_target_voxel_size_is_unchanged():
     random = np.random.default_rng(0)
     image = random.integers(-1000, 1500, (5, 6, 7)).astype(np.int16)
     label = random.integers(0, 3, (5, 6, 7)).astype(np.uint8)

@@ -55,11 +55,11 @@ def test_folder_name(arguments, name):
     ("name", "replicate"),
     [("dsc-s0", 1), ("dscpp-g2.5-s0", 1), ("a/dsc-s0.r2", 2), ("x.r12", 12), ("r2", 1)],
 )
-def test_a_folder_says_which_replicate_it_is(name, replicate):
+def test_folder_name_has_the_replicate(name, replicate):
     assert runs.replicate_of(Path(name)) == replicate
 
 
-def test_a_run_of_before_there_were_replicates_is_the_first(tmp_path):
+def test_older_run_without_a_replicate_is_the_first(tmp_path):
     old = runs.Run.create(tmp_path / "dsc-s0", RECORD)
     old.require_same({"loss": "DSC", "replicate": 1})
     with pytest.raises(InputError, match="replicate: the run has 1, the command asks"):
@@ -87,11 +87,11 @@ CHANGES = "environment_changes"
         ({}, False),
     ],
 )
-def test_a_clean_run_is_of_known_and_unchanged_commits_alone(record, clean):
+def test_clean_run_needs_known_and_unchanged_commits(record, clean):
     assert commits.from_clean_commit(record) is clean
 
 
-def test_a_run_is_held_while_a_process_works_on_it(tmp_path):
+def test_run_is_locked_while_a_process_works_on_it(tmp_path):
     assert not runs.is_held(tmp_path / "none")
     with runs.lock_folder(tmp_path / "r"):
         assert runs.is_held(tmp_path / "r")
@@ -120,7 +120,7 @@ def test_overrides_never_share_a_folder_with_a_preset():
          "reduced-join=gaussian-learning_rate=1e-05"),
     ],
 )  # fmt: skip
-def test_of_own_images_a_group_is_named_after_its_settings(overrides, group):
+def test_group_of_own_images_is_named_after_its_settings(overrides, group):
     found = runs.run_folder(Path("r"), "own-a", "reduced", "dsc-s0", overrides)
     assert found == Path("r") / "own-a" / group / "runs" / "dsc-s0"
 
@@ -178,7 +178,7 @@ def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["state.npz"]
 
 
-def test_csv_cells(tmp_path):
+def test_csv_format_of_cells(tmp_path):
     rows = [{"a": 1 / 3, "b": float("nan"), "c": None, "d": 12}, {"a": "x,y", "d": 0}]
     path = runs.write_csv(tmp_path / "t.csv", ["a", "b", "c", "d"], rows)
     assert path.read_text() == 'a,b,c,d\n0.333333333,,,12\n"x,y",,,0\n'
@@ -200,7 +200,7 @@ def test_states_and_hashes(tmp_path):
         again.require("evaluated", "dscpp evaluate --run r")
 
 
-def test_a_changed_setting_is_named_and_nothing_else(tmp_path):
+def test_only_the_changed_setting_is_named(tmp_path):
     run = runs.Run.create(tmp_path / "r", RECORD)
     run.require_same({**RECORD, "times": {"other": 1}})
     changed = {**RECORD, "settings": {"filters": 32, "epochs": 100}}
@@ -265,7 +265,7 @@ def test_a_record_that_was_edited_is_refused(tmp_path):
     assert runs.Run.open(run.folder).record["loss"] == "DSC++"
 
 
-def test_numbers_in_another_form_are_no_change(tmp_path):
+def test_reformatted_numbers_keep_the_hash(tmp_path):
     """As jq writes them: 15.0 becomes 15 and 1e-05 0.00001, in another order."""
     path = tmp_path / "a.json"
     value = {"b": [15.0, {"c": -0.0}], "a": 1e-05, "d": 1e20, "e": 0.5, "f": True}
@@ -280,7 +280,7 @@ def test_numbers_in_another_form_are_no_change(tmp_path):
             schema.load(path, dict)
 
 
-def test_older_hashes_over_numbers_as_they_were_written_hold(tmp_path, project):
+def test_older_hashes_of_records_are_still_valid(tmp_path, project):
     value = {"b": [15.0], "c": 2}
     path = runs.write_json(
         tmp_path / "a.json", {**value, "sha256": schema.digest(value)}
@@ -303,12 +303,12 @@ def test_a_list_of_images_seen_that_was_changed_is_refused(tmp_path):
         run.seen()
 
 
-def test_no_run(tmp_path):
+def test_missing_run_folder_is_refused(tmp_path):
     with pytest.raises(InputError, match="expected a run folder"):
         runs.Run.open(tmp_path / "none")
 
 
-def test_the_second_process_is_refused_and_the_lock_dies_with_its_owner(tmp_path):
+def test_second_process_is_refused_and_a_dead_owner_releases_the_lock(tmp_path):
     code = (
         "import sys, pathlib\n"
         "from pipelines.runs import run\n"
@@ -334,7 +334,7 @@ def test_the_second_process_is_refused_and_the_lock_dies_with_its_owner(tmp_path
         pass
 
 
-def test_a_thread_is_refused_too(tmp_path):
+def test_second_thread_is_refused(tmp_path):
     found = []
 
     def second() -> None:
@@ -373,7 +373,7 @@ def git(folder, *arguments):
     return done.stdout.strip()
 
 
-def test_the_commit_is_that_of_the_code(tmp_path, monkeypatch):
+def test_commit_excludes_results_and_docs(tmp_path, monkeypatch):
     """A table that was written since the last commit does not change the code."""
 
     for path in ("pipelines/code.py", "results/table.csv", "README.md", "docs/a.md"):
@@ -396,7 +396,7 @@ def test_the_commit_is_that_of_the_code(tmp_path, monkeypatch):
     assert commits.commit() == name + "+"
 
 
-def test_without_git_the_commit_is_told(tmp_path, monkeypatch):
+def test_commit_without_git_comes_from_variable_or_archive(tmp_path, monkeypatch):
     """By the environment, else by the file that `git archive` writes."""
     code = tmp_path / "pipelines" / "commits.py"
     code.parent.mkdir()
@@ -415,7 +415,7 @@ def test_without_git_the_commit_is_told(tmp_path, monkeypatch):
             commits.commit()
 
 
-def test_a_repository_around_a_tree_does_not_say_its_commit(tmp_path, monkeypatch):
+def test_surrounding_repository_gives_no_commit(tmp_path, monkeypatch):
     git(tmp_path, "init", "-q")
     git(tmp_path, "commit", "-q", "--allow-empty", "-m", "of somebody else")
     code = tmp_path / "unpacked" / "commits.py"
@@ -425,7 +425,7 @@ def test_a_repository_around_a_tree_does_not_say_its_commit(tmp_path, monkeypatc
     assert commits.commit() == ""
 
 
-def test_a_tree_that_git_cannot_look_through_is_not_clean(tmp_path, monkeypatch):
+def test_tree_that_git_cannot_read_is_not_clean(tmp_path, monkeypatch):
     code = tmp_path / "commits.py"
     code.write_text("")
     git(tmp_path, "init", "-q")
@@ -458,7 +458,7 @@ def test_git_archive_writes_the_commit(tmp_path, project):
         assert packed.read().decode().strip() == head
 
 
-def test_a_link_in_the_place_of_the_lock_or_the_run_is_named(tmp_path):
+def test_link_instead_of_lock_or_run_is_refused(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".lock").symlink_to(tmp_path / "other")
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
@@ -491,7 +491,7 @@ def test_a_finished_run_that_is_read_only_is_read_without_a_lock(
 
 
 @pytest.mark.parametrize("umask", [0o077, 0o022])
-def test_the_umask_counts(tmp_path, umask):
+def test_written_files_obey_the_umask(tmp_path, umask):
     """Files were 0644 whatever a user had said."""
     before = os.umask(umask)
     try:
@@ -501,7 +501,7 @@ def test_the_umask_counts(tmp_path, umask):
     assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
 
 
-def test_a_link_stays_one_and_its_file_is_written(tmp_path):
+def test_writing_through_a_link_keeps_the_link(tmp_path):
     link, target = tmp_path / "link.json", tmp_path / "deep" / "target.json"
     target.parent.mkdir()
     target.write_text("old")
@@ -510,7 +510,7 @@ def test_a_link_stays_one_and_its_file_is_written(tmp_path):
     assert link.is_symlink() and target.read_text() == "1\n"
 
 
-def test_what_is_no_file_is_written_to_and_not_replaced(tmp_path):
+def test_pipe_is_written_to_and_not_replaced(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     found = []
@@ -532,7 +532,7 @@ def test_a_report_to_standard_output(tmp_path, capfd):
     assert standard.is_symlink()
 
 
-def test_what_killed_processes_left_is_swept_and_not_what_others_write(tmp_path):
+def test_leftovers_of_killed_processes_are_deleted_and_files_in_use_kept(tmp_path):
     code = (
         "import os, sys, pathlib\n"
         "from pipelines.runs import run\n"
@@ -555,14 +555,14 @@ def test_what_killed_processes_left_is_swept_and_not_what_others_write(tmp_path)
     assert left.name.startswith(".dscpp-")
 
 
-def test_what_may_still_be_written_is_not_swept(tmp_path):
+def test_young_temporary_files_are_not_swept(tmp_path):
     young = tmp_path / ".dscpp-abcd1234-a.csv"
     young.touch()
     runs.write_atomically(tmp_path / "b.csv", lambda aside: aside.touch())
     assert young.exists()
 
 
-def test_a_system_without_posix_has_the_command_line_and_the_writer(tmp_path):
+def test_command_line_and_writer_work_without_posix_modules(tmp_path):
     """`fcntl` was imported by all that reads a run."""
     code = """
         import pathlib, signal, sys

@@ -173,7 +173,7 @@ def test_other_weights_are_fitted_anew(trained):
     assert again.record["posthoc"]["model"] == origin["model"]
 
 
-def test_one_that_was_stopped_is_made_again(trained, monkeypatch):
+def test_interrupted_scaling_is_made_again(trained, monkeypatch):
     def stopped(*_):
         raise KeyboardInterrupt
 
@@ -239,7 +239,7 @@ def test_a_temperature_is_not_used_on_other_weights(trained, tmp_path):
         scaling.trained(runs.Run.open(folder))
 
 
-def test_a_run_without_probabilities_is_told(trained, tmp_path):
+def test_run_without_probabilities_names_the_command(trained, tmp_path):
     record = json.loads((trained.run / "run.json").read_text())
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text(json.dumps(record))
@@ -253,7 +253,7 @@ def scaled(results, loss, nll, found, **more):
              **more)  # fmt: skip
 
 
-def test_the_table_by_hand(tmp_path):
+def test_temperature_table_by_hand(tmp_path):
     results = tmp_path / "results"
     for seed, shift in enumerate((0.0, 0.2)):
         nll = np.array([0.4, 0.5, 0.6, 0.9]) + shift
@@ -277,7 +277,7 @@ def test_the_table_by_hand(tmp_path):
     assert float(row["to_dscpp"]) == pytest.approx(0.6 / 4)
 
 
-def test_the_readme_has_a_line_for_each_loss(tmp_path):
+def test_markdown_table_has_a_line_for_each_loss(tmp_path):
     results, readme = tmp_path / "results", tmp_path / "README.md"
     measures = {"nll": (0.4, 0.4, 0.6, 0.6), "brier": (0.1, 0.1, 0.1, 0.3)}
     make_run(results, "DSC", measures=measures)
@@ -317,7 +317,7 @@ def test_no_scaled_run_no_table(tmp_path):
         ("{", "a set.json that cannot be used .*JSON"),
     ],
 )
-def test_what_is_wrong_in_the_place_of_a_set_is_said(tmp_path, content, reason):
+def test_damaged_set_description_is_named(tmp_path, content, reason):
     """It said that there was no set.json."""
     new_images._require_same_set(tmp_path / "none", "a hash")
     if content:

@@ -52,7 +52,7 @@ def test_a_run_has_a_picture_named_by_its_first_test_case(tmp_path, data):
     assert pixels(path).std() > 0
 
 
-def test_nothing_to_compare(tmp_path, data):
+def test_single_loss_gives_no_picture(tmp_path, data):
     assert compare(tmp_path, data) is None
     make_run(tmp_path, data, "DSC++", 2.0)
     assert compare(tmp_path, data) is None

@@ -149,7 +149,7 @@ def test_each_run_is_a_job_and_a_last_one_writes_the_tables(
     assert len(list((Path(folder) / "slurm").glob("*.json"))) == 3
 
 
-def test_what_is_queued_or_done_is_not_submitted_again(tmp_path, cluster, profile):
+def test_queued_and_finished_runs_are_not_submitted_again(tmp_path, cluster, profile):
     assert command(tmp_path, "--slurm", str(profile))[0] == 0
     names = [option(words, "job-name") for words in cluster.asked]
     states = ["PENDING", "RUNNING", "PENDING", "PENDING"]
@@ -240,11 +240,11 @@ def test_tables_of_no_runs_are_refused(tmp_path, monkeypatch, capsys):
         ({}, False),
     ],
 )
-def test_a_gpu_is_asked_for_by_some_options_alone(asked, has_gpu):
+def test_gpu_jobs_are_recognised_by_their_options(asked, has_gpu):
     assert slurm.Profile(asked).has_gpu == has_gpu
 
 
-def test_without_slurm_it_says_where_to_give_the_command(
+def test_without_slurm_the_message_names_the_login_node(
     tmp_path, monkeypatch, cluster, profile
 ):
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -254,7 +254,7 @@ def test_without_slurm_it_says_where_to_give_the_command(
     assert not (tmp_path / "work").exists()
 
 
-def test_slurm_that_does_not_answer_is_said(tmp_path, cluster, profile):
+def test_failing_squeue_is_reported(tmp_path, cluster, profile):
     cluster.write("squeue", "#!/bin/sh\necho Unable to contact controller >&2; exit 1")
     for arguments, expected in ((["--slurm", str(profile)], 2), (["--status"], 0)):
         code, said = command(tmp_path, *arguments)
@@ -289,7 +289,7 @@ def test_slurm_that_does_not_answer_is_said(tmp_path, cluster, profile):
         ("a: [", ["YAML"]),
     ],
 )
-def test_what_a_profile_cannot_say_is_named(tmp_path, cluster, profile, text, words):
+def test_invalid_profile_entries_are_named(tmp_path, cluster, profile, text, words):
     profile.write_text(text)
     code, said = command(tmp_path, "--slurm", str(profile))
     assert code == 2
@@ -298,12 +298,12 @@ def test_what_a_profile_cannot_say_is_named(tmp_path, cluster, profile, text, wo
 
 
 @pytest.mark.parametrize("time", ["6", "5:01", "1:00:00", "1-0", "0", "UNLIMITED"])
-def test_a_time_limit_longer_than_the_warning_is_taken(profile, time):
+def test_time_limit_longer_than_the_warning_is_accepted(profile, time):
     profile.write_text(f"{{warning: 300, sbatch: {{time: {time}}}}}")
     assert slurm.read(profile).sbatch == {"time": time}
 
 
-def test_an_empty_profile_asks_for_what_the_cluster_gives(tmp_path, cluster, profile):
+def test_empty_profile_uses_the_cluster_defaults(tmp_path, cluster, profile):
     profile.write_text("{}")
     assert slurm.read(profile) == slurm.Profile()
     with pytest.raises(InputError, match=r"gone\.yaml"):
@@ -313,7 +313,7 @@ def test_an_empty_profile_asks_for_what_the_cluster_gives(tmp_path, cluster, pro
 # --- how far it is, and what it takes --------------------------------------------
 
 
-def test_the_status_says_what_is_in_the_queue(tmp_path, cluster):
+def test_status_shows_the_queue(tmp_path, cluster):
     group = tmp_path / "results" / "drive" / "reduced" / "runs"
     saved_state(begun(group / "ce-s0"), epoch=10, seconds=20.0)
     cluster.queue += [
@@ -401,7 +401,7 @@ FURTHER = "echo an epoch >> state.npz"
         ("kill -KILL $$", "1", 137, False),  # it would be killed there again
     ],
 )
-def test_a_job_goes_back_where_it_was_killed(job, text, restarts, code, requeued):
+def test_killed_job_is_requeued(job, text, restarts, code, requeued):
     process = job(text, restarts)
     said, _ = process.communicate(timeout=20)
     assert process.returncode == code
@@ -422,7 +422,7 @@ def warned(job, text: str, times: int = 1) -> int:
     return process.returncode
 
 
-def test_a_job_near_its_time_limit_saves_and_goes_back(job):
+def test_job_near_its_time_limit_saves_and_is_requeued(job):
     assert (warned(job, "exit 143"), job.requeued()) == (143, "requeue 42\n")
 
 
@@ -432,11 +432,11 @@ def test_a_second_warning_changes_nothing(job):
 
 
 @pytest.mark.parametrize("code", [0, 1])
-def test_a_job_that_ends_at_its_time_limit_does_not_go_back(job, code):
+def test_job_that_finishes_at_its_time_limit_is_not_requeued(job, code):
     assert (warned(job, f"exit {code}"), job.requeued()) == (code, False)
 
 
-def test_scancel_is_the_end_of_a_job(job):
+def test_scancelled_job_is_not_requeued(job):
     """It sends TERM to all processes of the job, the script among them."""
     process = job("echo begun; exec sleep 20")
     assert process.stdout.readline() == "begun\n"
@@ -594,7 +594,7 @@ def texts(folder: Path) -> dict[Path, bytes]:
 @pytest.mark.slurm
 @pytest.mark.slow
 @pytest.mark.timeout(1200)  # beside other work; alone it takes minutes
-def test_a_real_cluster_makes_what_one_machine_makes(real, tmp_path, monkeypatch):
+def test_real_cluster_and_one_machine_give_the_same_tables(real, tmp_path, monkeypatch):
     """One run reaches its time limit, one is killed; both go on where they were."""
     place = tmp_path / "a $HOME & 100 %a"
     images, masks = write_sets(place)

@@ -44,9 +44,7 @@ def differ(found):
 
 
 @pytest.mark.backend
-def test_training_and_prediction_see_only_what_they_are_given(
-    data, tmp_path, monkeypatch
-):
+def test_training_and_prediction_use_only_prepared_data(data, tmp_path, monkeypatch):
     """What MIScnn prepares and `augment` draws, and, to predict, MIScnn's own way."""
     run, losses = train(data, tmp_path / "as-it-is")
     assert np.min(losses) > 0.1

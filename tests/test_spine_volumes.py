@@ -105,7 +105,7 @@ def test_from_raw_files_to_a_table(done, root):
     assert len(list(done.path("pictures").glob("*.png"))) == 1
 
 
-def test_what_is_stored_lies_on_the_networks_grid(done, root):
+def test_stored_probabilities_have_the_networks_grid(done, root):
     for path in done.path("probabilities").glob("*.npy"):
         found = np.load(path)
         slices = nibabel.load(root / path.stem / "imaging.nii.gz").shape[0]
@@ -162,9 +162,7 @@ def test_validation_patches_are_redrawn_or_fixed(done, root, work, tmp_path):
     assert len({content for _, content in drawn}) == 1
 
 
-def test_training_sees_only_what_is_prepared_and_drawn(
-    root, work, tmp_path, monkeypatch
-):
+def test_training_uses_only_prepared_and_drawn_data(root, work, tmp_path, monkeypatch):
     called = Counter()
 
     def change(owner, name, to_what):
@@ -193,7 +191,7 @@ def test_training_sees_only_what_is_prepared_and_drawn(
     assert len(subfunctions(Settings.of(kits19.RECORD, PATCH))) == 3
 
 
-def test_overlap_is_half_of_another_patch_too():
+def test_default_overlap_is_half_of_any_patch():
     task = Task.make(
         "kits19", "CE", preset="paper", overrides={"input_shape": [32, 64, 96]}
     )

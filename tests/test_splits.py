@@ -77,7 +77,7 @@ def test_sizes_are_table_1s_where_the_number_of_cases_is(name):
     assert sum(other.values()) == sum(counts.values()) - 1
 
 
-def test_two_cases_are_too_few():
+def test_two_cases_cannot_be_split():
     with pytest.raises(InputError, match=r"Tiny: expected 3 cases or more.*found 2"):
         splits.sizes(2, {}, "Tiny")
 
@@ -108,7 +108,7 @@ def test_copies_of_an_image_stay_together(tmp_path, seed):
         assert sum(bool(group & part) for part in parts) == 1
 
 
-def test_nothing_but_copies_cannot_be_split(tmp_path):
+def test_data_of_copies_only_cannot_be_split(tmp_path):
     module = dataset(tmp_path, dict.fromkeys(numbered(5), b"the same"))
     with pytest.raises(InputError, match=r"Tiny: expected 3 groups .*found 1"):
         splits.of(module, tmp_path, seed=0)
@@ -129,7 +129,7 @@ def authors(tmp_path, sample, testing):
     return paths
 
 
-def test_the_authors_files(tmp_path):
+def test_split_files_of_the_authors_are_read(tmp_path):
     module = dataset(tmp_path / "data", numbered(6))
     sample = {"TRAINING": ["c05", "c01"], "VALIDATION": ["c02"]}
     testing = {"TRAINING": ["c05", "c01", "c02"], "VALIDATION": ["c00", "c04"]}
@@ -146,7 +146,7 @@ def test_the_authors_files(tmp_path):
         splits.of(module, tmp_path / "data", None, files[:1])
 
 
-def test_the_split_of_a_run_is_a_split(tmp_path):
+def test_split_of_a_run_is_read(tmp_path):
     module = dataset(tmp_path / "data", numbered(8))
     split = splits.of(module, tmp_path / "data", seed=3)
     path = tmp_path / "run.json"
@@ -167,7 +167,7 @@ def test_the_split_of_a_run_is_a_split(tmp_path):
         (None, 'list of cases under "VALIDATION", found nothing'),
     ],
 )
-def test_files_that_are_no_split(tmp_path, testing, message):
+def test_invalid_split_files_are_refused(tmp_path, testing, message):
     module = dataset(tmp_path / "data", numbered(6))
     sample = {"TRAINING": ["c05", "c01"], "VALIDATION": ["c02"]}
     lists = {} if testing is None else {"VALIDATION": testing}
@@ -177,7 +177,7 @@ def test_files_that_are_no_split(tmp_path, testing, message):
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_renumbered_names_fit_nothing(tmp_path, first):
+def test_renumbered_names_of_the_authors_are_refused(tmp_path, first):
     module = dataset(tmp_path / "data", numbered(6))
     names = [f"case_{k + first:05d}" for k in range(6)]
     sample = {"TRAINING": names[:3], "VALIDATION": names[3:4]}
@@ -187,7 +187,7 @@ def test_renumbered_names_fit_nothing(tmp_path, first):
     assert "such as c00, c01, c02" in str(caught.value)
 
 
-def test_a_given_split_must_not_leak_either(tmp_path):
+def test_given_split_with_leaks_is_refused(tmp_path):
     contents = {**numbered(5), "copy": b"0"}
     module = dataset(tmp_path / "data", contents)
     path = tmp_path / "split.json"
@@ -241,7 +241,7 @@ def test_groups_that_share_an_image_count_as_one():
         assert part_of["b0"] == part_of["b3"] == part_of["f0"] == part_of["f1"]
 
 
-def test_a_record_decides_that_groups_stay_together(tmp_path):
+def test_record_can_require_that_groups_stay_together(tmp_path):
     groups = in_groups()
     module = dataset(tmp_path, {case: case.encode() for case in groups})
     module.RECORD.split_by = "patient"
@@ -254,13 +254,13 @@ def test_a_record_decides_that_groups_stay_together(tmp_path):
         splits.of(module, tmp_path, seed=3)
 
 
-def test_two_groups_are_too_few():
+def test_two_groups_cannot_be_split():
     groups = {"a": "1", "b": "1", "c": "2", "d": "2"}
     with pytest.raises(InputError, match=r"3 groups of cases or more.*found 2"):
         splits.grouped(groups, {c: c for c in groups}, splits.sizes(4, {}, ""), 0, "T")
 
 
-def test_a_copy_that_does_not_say_its_fixed_split(tmp_path):
+def test_copy_without_its_fixed_split_needs_split_files(tmp_path):
     module = dataset(tmp_path, numbered(6))
     module.split = lambda root: {}
     assert len(splits.cases(module, tmp_path)) == 6
@@ -269,14 +269,14 @@ def test_a_copy_that_does_not_say_its_fixed_split(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs /dev/zero")
-def test_a_file_without_an_end_is_refused():
+def test_endless_split_file_is_refused():
     """`--split /dev/zero` was read until no memory was left."""
     with pytest.raises(InputError, match=r"/dev/zero: .*more than 268435456 bytes"):
         splits.read([Path("/dev/zero")], ["a"], "own")
 
 
 @pytest.mark.parametrize("number", [3, 11, 23])
-def test_over_all_folds_each_case_is_in_the_test_once(tmp_path, number):
+def test_each_case_is_in_one_test_fold(tmp_path, number):
     module = dataset(tmp_path / "raw", numbered(number))
     folds = min(number, 5)
     each = [
@@ -314,7 +314,7 @@ def test_folds_keep_copies_and_groups_together(tmp_path):
 
 
 @pytest.mark.parametrize("fold", [(1, 1), (0, 3), (4, 3), (1, 6)])
-def test_folds_that_cannot_be(tmp_path, fold):
+def test_invalid_folds_are_refused(tmp_path, fold):
     module = dataset(tmp_path / "raw", numbered(5))
     with pytest.raises(InputError, match=rf"received fold {fold[0]} of {fold[1]}"):
         splits.of(module, tmp_path / "raw", 0, fold=fold)

@@ -120,7 +120,7 @@ def test_signed_rank_of_many_pairs_uses_the_normal_approximation():
     assert result.p == pytest.approx(math.erfc(-z / math.sqrt(2)))
 
 
-def test_signed_rank_sees_what_rank_sum_cannot():
+def test_signed_rank_detects_what_rank_sum_misses():
     # Images differ much, models little, but always the same way.
     images = np.linspace(0, 10, 20)
     other = images + np.linspace(0.01, 0.02, 20)
@@ -263,7 +263,7 @@ def test_a_higher_level_is_wider():
     assert wide.ci_low < narrow.ci_low < narrow.mean < narrow.ci_high < wide.ci_high
 
 
-def test_nan_is_left_out_and_counted():
+def test_nan_values_are_left_out_and_counted():
     result = bootstrap([1, NAN, 2, 6, NAN])
     assert result.mean == 3
     assert (result.n, result.n_undefined) == (3, 2)
@@ -271,7 +271,7 @@ def test_nan_is_left_out_and_counted():
 
 
 @pytest.mark.parametrize("values", [[], [NAN, NAN]])
-def test_no_value_is_nan(values):
+def test_estimate_of_no_values_is_nan(values):
     result = bootstrap(values)
     assert all(
         math.isnan(x)
@@ -318,7 +318,7 @@ def test_the_interval_is_defined_whatever_the_values(values):
         (lambda: holm([0.1, 1.2]), r"expected values in \[0, 1\]"),
     ],
 )
-def test_mistakes_are_named(call, message):
+def test_invalid_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 

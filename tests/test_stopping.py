@@ -43,9 +43,7 @@ def start(project: Path, folder: Path, rounds: str, **options) -> subprocess.Pop
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
-def test_a_signal_ends_the_process_at_once_with_what_it_has(
-    project, tmp_path, number, code
-):
+def test_signal_saves_and_ends_the_process_at_once(project, tmp_path, number, code):
     process = start(project, tmp_path, LONG)
     process.send_signal(number)
     assert process.wait(60) == code
@@ -53,7 +51,7 @@ def test_a_signal_ends_the_process_at_once_with_what_it_has(
     assert "the same command goes on from here" in process.stderr.read()
 
 
-def test_nohup_is_kept(project, tmp_path):
+def test_ignored_hangup_signal_stays_ignored(project, tmp_path):
     process = start(
         project,
         tmp_path,
@@ -65,9 +63,7 @@ def test_nohup_is_kept(project, tmp_path):
     assert (tmp_path / "saved").exists()
 
 
-def test_what_cannot_be_saved_is_said_and_the_process_ends(
-    tmp_path, capsys, monkeypatch
-):
+def test_failed_save_is_reported_and_the_process_ends(tmp_path, capsys, monkeypatch):
     def full():
         raise OSError("no space left")
 
@@ -80,7 +76,7 @@ def test_what_cannot_be_saved_is_said_and_the_process_ends(
 
 
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt, ValueError])
-def test_everything_is_put_back(error):
+def test_signal_handlers_and_threads_are_restored(error):
     saved, before = [], signal.getsignal(signal.SIGTERM)
     threads = threading.active_count()
     try:
@@ -97,7 +93,7 @@ def test_everything_is_put_back(error):
     assert not stopping._savers
 
 
-def test_in_another_thread_it_only_saves():
+def test_other_thread_only_saves():
     saved = []
 
     def work():
@@ -137,7 +133,7 @@ with stopping.saving(save):
 """
 
 
-def test_a_second_order_to_stop_waits_for_what_is_being_saved(project, tmp_path):
+def test_second_signal_waits_for_the_save(project, tmp_path):
     # Ctrl-C on `reproduce`: its end reaches the run while the run saves.
     done = subprocess.run(
         [sys.executable, "-c", SLOW],

@@ -29,7 +29,7 @@ def dscpp(folder: Path, *arguments: str, unbuffered: str = "", **options):
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_reader_that_has_seen_enough(tmp_path, unbuffered):
+def test_closed_output_pipe_gives_no_traceback(tmp_path, unbuffered):
     """`dscpp ... | head -1` ended with a traceback."""
     ours, theirs = os.pipe()
     os.close(ours)
@@ -43,7 +43,7 @@ def test_a_reader_that_has_seen_enough(tmp_path, unbuffered):
 @pytest.mark.parametrize(
     ("asked", "unbuffered"), [("runs", ""), ("runs", "1"), ("-h", ""), ("-h", "1")]
 )
-def test_a_full_disk_is_said_once(tmp_path, asked, unbuffered):
+def test_full_disk_is_reported_once(tmp_path, asked, unbuffered):
     with FULL.open("w") as full:
         given = {"stdout": full, "stderr": subprocess.PIPE, "unbuffered": unbuffered}
         result = dscpp(tmp_path, asked, **given)

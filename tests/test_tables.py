@@ -91,7 +91,7 @@ def make_dice(results, loss, means, **more):
         make_run(results, loss, seed=seed, measures={"dice": [mean] * 4}, **more)
 
 
-def test_within_is_one_more_training(results):
+def test_limit_of_within_is_one_more_training(results):
     # Dice .802, .806: s = .004 / sqrt(2), one degree of freedom, two trainings. CE,
     # with one, has the same s: its limit is wider.
     make_dice(results, "DSC", (0.802, 0.806))
@@ -148,7 +148,7 @@ def test_other_images_add_the_errors_over_cases(results):
     assert float(row["limit"]) == pytest.approx(12.7062 * error + 0.0005, rel=1e-4)
 
 
-def test_verdict_outside_and_not_run(results):
+def test_verdicts_outside_and_not_run(results):
     make_dice(results, "DSC", (0.770, 0.772, 0.771))
     pages.Report(results).write()
     rows = read(results / "drive" / "paper" / "table4.csv")
@@ -183,7 +183,7 @@ def test_cases_without_the_class_are_counted(results):
         found = {r["loss"]: (r["n"], r["n_with_class"]) for r in rows
                  if r["metric"] == "dice" and r["n"]}  # fmt: skip
         assert found == {"DSC": ("3", "2"), "CE": ("2", "2")}
-    assert "Only 2 of 4 test images have vessel in truth:" in page.markdown()
+    assert "Only 2 of 4 test images have vessel in the label map." in page.markdown()
     missing = one(rows, loss="Focal", metric="dice")
     assert (missing["verdict"], missing["n_with_class"]) == ("not run", "")
 
@@ -200,7 +200,7 @@ def test_a_mean_over_fewer_images_of_another_set_says_so(results):
     assert said.endswith(" (4 images)")
 
 
-def test_corrected_metrics_stand_beside_the_published(results):
+def test_corrected_metrics_are_listed_with_the_published(results):
     make_run(results, "DSC", measures={"nll": (0.25, 0.35, 0.45, 0.15)})
     pages.Report(results).write()
     rows = read(results / "drive" / "paper" / "table4.csv")
@@ -382,7 +382,7 @@ def test_losses_with_three_seeds_have_their_own_spread():
     assert found.df == pytest.approx(sum(parts) ** 2 / bound)
 
 
-def test_equivalence_as_statsmodels_has_it():
+def test_equivalence_equals_statsmodels():
     from statsmodels.stats.weightstats import DescrStatsW
 
     values = np.random.default_rng(0).normal(0.004, 0.01, 25)
@@ -402,7 +402,7 @@ def test_two_seeds_in_the_table(results):
     assert (row["mean"], row["n"], row["seeds"]) == ("0.35", "4", "2")
 
 
-def test_undefined_is_left_out_and_counted(results):
+def test_undefined_values_are_left_out_and_counted(results):
     nan = float("nan")
     first = {"precision": (nan, 0.2, 0.4, nan), "recall": (nan,) * 4}
     second = {"precision": (0.6, 0.4, 0.4, nan), "recall": (nan,) * 4}
@@ -453,7 +453,7 @@ def test_measures_of_another_set_that_were_changed_are_refused(results):
             _ = pages.Report(results).pages[0].files
 
 
-def test_of_very_many_trainings_some_pairs_are_compared(results, monkeypatch):
+def test_number_of_compared_pairs_of_trainings_is_limited(results, monkeypatch):
     monkeypatch.setattr(tables, "_MOST_PAIRS", 2)
     for seed in range(4):
         make_run(results, "DSC", np.add(DSC_NLL, seed / 100), seed=seed)
@@ -463,7 +463,7 @@ def test_of_very_many_trainings_some_pairs_are_compared(results, monkeypatch):
     assert of == 2
 
 
-def test_phantoms_have_a_table_without_published_values(results):
+def test_phantom_table_has_no_published_values(results):
     shared = {"dataset": "phantom", "preset": "demo", "simulated": True}
     # Even a phantom that is called DRIVE is not compared with the paper.
     make_run(results, "DSC", DSC_NLL, **shared)
@@ -529,7 +529,7 @@ def test_tests_csv_against_scipy(results):
     assert {r["same_loss"] for r in rows} == {""}
 
 
-def test_how_often_a_test_parts_trainings_of_one_loss(results):
+def test_tests_between_trainings_of_one_loss_are_counted(results):
     # Three trainings of DSC: two are equal, the third is above both in every case.
     # Four against four, fully separated, has a rank-sum p of .02; the signed-rank test
     # of four pairs of unlike size is never below .125.
@@ -620,7 +620,7 @@ def test_a_smaller_preset_names_runs_of_changed_code(results):
     assert "not to be made again exactly: dsc-s0." in page.text()
 
 
-def test_replicates_of_a_seed_are_averaged_and_no_seeds(results):
+def test_replicates_are_averaged_and_do_not_count_as_seeds(results):
     # DSC was trained twice with seed 0, DSC++ with another replicate of that seed.
     make_run(results, "DSC", DSC_NLL)
     make_run(results, "DSC", PLUS_NLL, name="dsc-s0.r2", replicate=2)
@@ -684,7 +684,7 @@ def test_pages_name_seeds_and_replicates(results):
     assert {"DSC (3 trainings)", "DSC++ (seed 0)"} <= names
 
 
-def test_a_training_made_again_to_the_bit_counts_once(results):
+def test_bit_identical_training_counts_once(results):
     for number in (1, 2, 3):
         nll = PLUS_NLL if number == 3 else DSC_NLL
         run = make_run(results, "DSC", nll, name=f"dsc-s0.r{number}", replicate=number)
@@ -832,7 +832,7 @@ def test_the_threshold_with_the_best_dice_on_validation(results, capsys):
     assert "threshold 0.15: the best of 0.05 to 0.95, mean Dice 0.571" in str(found)
 
 
-def test_a_threshold_cannot_be_chosen(results, tmp_path, capsys):
+def test_automatic_threshold_needs_an_evaluated_run(results, tmp_path, capsys):
     run = make_own(results, state="predicted")
     with pytest.raises(InputError, match=r"'evaluated', found 'predicted'"):
         stages.choose_threshold(run, "auto")
@@ -865,7 +865,7 @@ def test_unfinished_runs_are_left_out(results):
     assert one(rows, loss="CE", metric="dice")["verdict"] == "not run"
 
 
-def test_nothing_evaluated_is_an_error(results):
+def test_results_without_evaluated_runs_are_an_error(results):
     make_run(results, "CE", state="predicted")
     with pytest.raises(InputError, match="make demo"):
         pages.Report(results).write()
@@ -938,7 +938,7 @@ def test_every_table_is_joined_by_the_same_columns(results):
     ]  # fmt: skip
 
 
-def test_torch_alone_is_the_usual_backend(results):
+def test_torch_is_the_main_backend_where_it_is_the_only_one(results):
     make_run(results, "DSC", DSC_NLL, backend="torch")
     pages.Report(results).write()
     folder = results / "drive" / "paper"
@@ -947,7 +947,7 @@ def test_torch_alone_is_the_usual_backend(results):
     assert row["mean"] == "0.3"
 
 
-def test_the_backend_with_most_runs_stands_beside_the_paper(results):
+def test_backend_with_most_runs_is_compared_with_the_paper(results):
     for seed in (0, 1):
         make_run(results, "DSC", DSC_NLL, seed=seed, backend="jax")
     make_run(results, "DSC", PLUS_NLL)
@@ -1009,7 +1009,7 @@ def test_missing_cases_file(results):
         pages.Report(results).write()
 
 
-def test_missing_thresholds_cases(results):
+def test_missing_cases_of_thresholds(results):
     run = make_run(results, "DSC")
     empty = histograms.Histograms.from_rows([])
     histograms.save(run / "histograms.npz", empty)
@@ -1132,7 +1132,7 @@ def test_studies_are_sorted_and_skip_custom(results):
     ]
 
 
-def test_every_published_cell_stands_once_at_the_top(results):
+def test_every_published_cell_is_once_in_the_overall_tables(results):
     make_run(results, "DSC", DSC_NLL)
     make_run(results, "DSC", PLUS_NLL, preset="reduced")
     make_run(results, "CE", PLUS_NLL, preset="reduced")
@@ -1169,7 +1169,7 @@ def test_every_published_cell_stands_once_at_the_top(results):
     assert (found["preset"], found["mean"]) == ("paper", "0.3")
 
 
-def test_simulated_rows_are_not_taken_even_if_offered(results):
+def test_simulated_rows_are_never_used(results):
     run = {"loss": "CE", "gamma": None, "target": "vessel", "metric": "dice"}
     run |= {"published": 0.798, "mean": 0.5, "verdict": "within"}
     columns = list(tables.COLUMNS["table"])
@@ -1184,13 +1184,13 @@ def test_simulated_rows_are_not_taken_even_if_offered(results):
     assert means == [[0.5], []]
 
 
-def test_nothing_at_the_top_without_the_papers_data(results):
+def test_own_data_make_no_overall_tables(results):
     make_run(results, "DSC", dataset="own", title="clinic")
     written = pages.Report(results).write()
     assert {path.parent.name for path in written} == {"paper"}
 
 
-def test_hours_and_hardware_stand_in_the_table(results):
+def test_table_has_hours_and_hardware(results):
     made = {"device": "CPU", "machine": "Linux x86_64, 2 cores, Some CPU"}
     for seed, seconds in ((0, 1800), (1, 5400)):
         make_run(results, seed=seed, times={"train_s": seconds, "epochs": 9}, **made)
@@ -1211,7 +1211,7 @@ def test_hours_and_hardware_stand_in_the_table(results):
     assert "Some GPU, Linux x86_64, 16 cores" in " ".join(shown.split())
 
 
-def test_no_printed_difference_beyond_its_errors_is_the_same(project):
+def test_margins_exclude_differences_beyond_the_papers_errors(project):
     """The margins keep out what the paper's own errors tell apart."""
     cells = published.Paper(project / "results" / "paper").cells
     for _, own in cells.groupby(["table", "dataset", "target", "metric"]):

@@ -140,7 +140,7 @@ def test_the_seed_decides_the_run(data, work, tmp_path, done):
 
 
 @pytest.mark.backend
-def test_a_training_is_complete(data, work, done):
+def test_training_writes_all_files(data, work, done):
     rows = history(done)
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
     assert float(rows[0]["learning_rate"]) == pytest.approx(0.1)
@@ -262,7 +262,7 @@ def test_the_state_of_another_training_is_refused(data, work, cut):
 
 
 @pytest.mark.slow
-def test_a_number_typed_another_way_is_the_same_training(data, work, tmp_path):
+def test_same_number_in_another_form_is_the_same_training(data, work, tmp_path):
     """Settings of 0 and 0.0 are equal, and so is what the state says it is of."""
     out = tmp_path / "run"
     for epochs, delta in ((1, 0), (2, 0.0), (3, 0)):
@@ -365,7 +365,7 @@ def test_killed_at_random_moments(data, work, tmp_path):
 
 
 @pytest.mark.backend
-def test_a_finished_run_trains_on_as_if_it_had_never_ended(data, work, tmp_path, done):
+def test_finished_run_continues_exactly_with_more_epochs(data, work, tmp_path, done):
     whole = stages.train(task(6), data, tmp_path / "whole", work)
     run = copy(done, tmp_path / "r")
     longer = stages.train(task(6), data, run.folder, work)
@@ -381,7 +381,7 @@ def test_a_finished_run_trains_on_as_if_it_had_never_ended(data, work, tmp_path,
 
 
 @pytest.mark.slow
-def test_a_run_that_stopped_by_itself_is_as_it_would_be_with_more_epochs(
+def test_early_stopped_run_is_unchanged_by_more_epochs(
     data, work, tmp_path, alone, capsys
 ):
     run = copy(alone, tmp_path / "r")
@@ -391,7 +391,7 @@ def test_a_run_that_stopped_by_itself_is_as_it_would_be_with_more_epochs(
     assert found.record["settings"]["epochs"] == 99
 
 
-def test_a_run_that_cannot_train_on_says_why(data, work, tmp_path, done):
+def test_run_that_cannot_continue_says_why(data, work, tmp_path, done):
     run = copy(done, tmp_path / "r")
     with pytest.raises(InputError, match=r"settings\.learning_rate: the run has 0\.1"):
         stages.train(task(6, learning_rate=0.2), data, run.folder, work)
@@ -464,7 +464,7 @@ def test_other_settings_or_data_are_refused(data, work, tmp_path, cut, done):
     assert runs.Run.open(done.folder).state == "evaluated"
 
 
-def test_a_training_that_goes_on_elsewhere_says_so(
+def test_training_resumed_elsewhere_is_reported_once(
     data, work, tmp_path, monkeypatch, capsys, cut
 ):
     run = copy(cut, tmp_path / "r", commit="a", threads=64)
@@ -506,7 +506,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(data, work, tmp_path):
 
 
 @pytest.mark.backend
-def test_weights_spoilt_by_the_last_step_are_not_kept(work, tmp_path):
+def test_weights_that_are_not_finite_are_not_kept(work, tmp_path):
     # One step an epoch: its own loss is finite, and only validation sees what it did.
     settings = phantom.Settings(training=1, validation=2, test=1, size=32, seed=1)
     data = phantom.generate(settings, tmp_path / "phantom")
@@ -575,19 +575,19 @@ def test_a_model_that_is_not_the_runs_is_refused(data, work, tmp_path, done):
 
 @pytest.mark.backend
 @pytest.mark.slow
-def test_estimate(data, work):
+def test_estimate_of_training_time(data, work):
     found = stages.estimate(task(7), data, work)
     assert found["epochs"] == 7
     assert found["seconds_per_epoch"] > 0
 
 
-def test_predicting_needs_no_finished_state_twice(data, work, tmp_path, done):
+def test_evaluated_run_needs_no_model_to_predict_again(data, work, tmp_path, done):
     run = copy(done, tmp_path / "r")
     run.path("model.keras").unlink()
     assert stages.predict(run.folder, data, work).state == "evaluated"
 
 
-def test_probabilities_that_are_gone_are_made_again(data, work, tmp_path, done, capsys):
+def test_missing_probabilities_are_made_again(data, work, tmp_path, done, capsys):
     run = copy(done, tmp_path / "r")
     shutil.rmtree(run.path("probabilities"))
     with pytest.raises(InputError, match="dscpp predict --again"):
@@ -606,7 +606,7 @@ def test_a_record_edited_by_hand_is_named(data, work, tmp_path, done):
         stages.predict(run.folder, data, work)
 
 
-def test_a_slow_disk_gets_the_state_less_often(tmp_path, monkeypatch):
+def test_state_is_saved_less_often_on_a_slow_disk(tmp_path, monkeypatch):
     clock, written = [0.0], []
 
     def save(path, epoch):
@@ -636,7 +636,7 @@ class Fetched(float):
         return float.__add__(self, 0.0)
 
 
-def test_losses_are_fetched_once_a_second_and_the_first_bad_step_is_found(
+def test_losses_are_read_once_a_second_and_the_first_bad_step_is_found(
     tmp_path, monkeypatch
 ):
     clock = [0.0]
@@ -683,7 +683,7 @@ def test_a_long_epoch_does_not_hide_a_bad_step(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_other_logs_change_no_result_and_go_on_with_the_run(
+def test_tracking_changes_no_result_and_continues_with_the_run(
     data, work, cut, tmp_path, monkeypatch
 ):
     """The second and third epoch of a run that was killed after its first."""
@@ -724,7 +724,7 @@ def test_other_logs_change_no_result_and_go_on_with_the_run(
         ("mlflow", False, "mlflow: expected to be installed"),
     ],
 )
-def test_logs_that_cannot_be_are_refused_before_a_run_begins(
+def test_invalid_tracking_is_refused_before_a_run_starts(
     data, work, tmp_path, monkeypatch, asked, here, words
 ):
     monkeypatch.setenv(tracking.VARIABLE, asked)

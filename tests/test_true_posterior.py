@@ -76,7 +76,7 @@ def gaps(found, data):
     return (bins.frequency - bins.confidence)[held], (np.sqrt(variance) / bins.n)[held]
 
 
-def test_the_truth_lies_on_the_diagonal_within_sampling_error(group, data):
+def test_true_posterior_is_calibrated_within_sampling_error(group, data):
     found = histograms.load(group / "runs" / true_posterior.FOLDER / "histograms.npz")
     gap, error = gaps(found, data)
     assert len(gap) == 20
@@ -86,7 +86,7 @@ def test_the_truth_lies_on_the_diagonal_within_sampling_error(group, data):
     assert 1e-4 < stats.chi2.sf((z**2).sum(), len(z)) < 1 - 1e-4
 
 
-def test_a_slightly_overconfident_network_would_be_noticed(data):
+def test_slight_overconfidence_is_detected(data):
     """The same labels under 1.15 times the true logit: the check above can fail."""
     total, sums = 0, 0
     for case in phantom.vessels.split(data)["test"]:
@@ -107,7 +107,7 @@ def test_a_slightly_overconfident_network_would_be_noticed(data):
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("metric", ["nll", "brier"])
-def test_no_trained_network_is_ahead_of_the_truth(group, loss, metric):
+def test_no_trained_network_is_better_than_the_true_posterior(group, loss, metric):
     best = runs.Run.open(group / "runs" / true_posterior.FOLDER)
     gamma = {"DSC": 1.0, "DSC++": 2.0}.get(loss)
     trained = runs.Run.open(group / "runs" / runs.folder_name(loss, gamma, 0))
@@ -125,7 +125,7 @@ def test_no_trained_network_is_ahead_of_the_truth(group, loss, metric):
         assert theirs.mean() < 0.8 * guess
 
 
-def test_its_nll_and_brier_are_what_theory_says(group, data):
+def test_nll_and_brier_of_the_true_posterior_equal_theory(group, data):
     """Mean of the entropy and of p (1 - p), within sampling error."""
     run = runs.Run.open(group / "runs" / true_posterior.FOLDER)
     p = np.stack(
@@ -144,7 +144,7 @@ def test_its_nll_and_brier_are_what_theory_says(group, data):
         assert abs(measures(run, metric).mean() - values.mean()) < 4 * error
 
 
-def test_it_is_a_row_of_the_tables_and_in_no_test(group, data, tmp_path):
+def test_true_posterior_is_in_the_tables_but_in_no_test(group, data, tmp_path):
     """With the preset's own values, as `dscpp demo` makes it."""
     copy = tmp_path / "phantom" / "demo"
     for run in runs.find(group):
@@ -166,13 +166,15 @@ def test_it_is_a_row_of_the_tables_and_in_no_test(group, data, tmp_path):
     assert "True posterior: the probability" in shown
 
 
-def test_without_known_probabilities_there_is_none(group, data, monkeypatch, tmp_path):
+def test_no_true_posterior_without_known_probabilities(
+    group, data, monkeypatch, tmp_path
+):
     assert true_posterior.measure(tmp_path, data) is None
     monkeypatch.setattr(true_posterior.datasets, "by_name", lambda name: drive)
     assert true_posterior.measure(group, data) is None
 
 
-def test_measured_once_and_again_where_a_file_is_not_as_written(group, data):
+def test_true_posterior_is_measured_again_where_a_file_changed(group, data):
     run = group / "runs" / true_posterior.FOLDER
     paths = [run / name for name in ("run.json", "cases.csv", "histograms.npz")]
     before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in paths]

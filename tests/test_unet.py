@@ -75,7 +75,7 @@ def test_the_unet_in_3d_takes_unequal_axes_and_three_classes(first):
 
 @CHANNELS_FIRST
 @pytest.mark.parametrize(("shape", "classes"), SHAPES)
-def test_both_forms_begin_equal_and_learn_the_same(shape, classes):
+def test_both_forms_train_to_the_same_weights(shape, classes):
     plain, plain_loss = trained(False, shape, classes)
     first, first_loss = trained(True, shape, classes)
     assert first_loss == pytest.approx(plain_loss, abs=1e-4)
@@ -90,7 +90,7 @@ def test_both_forms_begin_equal_and_learn_the_same(shape, classes):
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="channels-first is faster on PyTorch")
-def test_training_takes_the_plain_form():
+def test_saved_model_has_the_plain_form():
     config = fit.build(protocol(), 3, 2).get_config()
     kinds = {layer["module"] for layer in config["layers"]}
     assert kinds == {"keras.layers"}
@@ -99,7 +99,7 @@ def test_training_takes_the_plain_form():
 
 
 @CHANNELS_FIRST
-def test_one_voxel_at_the_bottom_is_normalised_to_the_shift():
+def test_normalisation_of_one_voxel_gives_the_shift():
     # One value less its mean: PyTorch's functional form refuses it.
     forms = [unet.UNet(4, 2, channels_first=first) for first in (False, True)]
     both = [create(network, (4, 4, 3), 2) for network in forms]
@@ -136,7 +136,7 @@ def test_a_lower_precision_learns_nearly_the_same(precision, shape, classes):
     assert found != expected
 
 
-def test_a_lower_precision_is_that_of_all_layers_but_the_last_two():
+def test_lower_precision_applies_to_all_but_the_last_two_layers():
     model = fit.build(protocol(precision="mixed_bfloat16"), 3, 2)
     kept = [x for x in model.layers[1:] if x.compute_dtype != "bfloat16"]
     kept = [x.name for x in kept if not isinstance(x, keras.layers.Permute)]
@@ -154,7 +154,7 @@ def test_only_float16_scales_its_loss():
         assert scaled == (precision == "mixed_float16")
 
 
-def test_what_is_compiled_is_said_and_not_left_to_keras(monkeypatch):
+def test_jit_compile_is_set_explicitly(monkeypatch):
     # As Keras finds on TensorFlow where there is a GPU.
     monkeypatch.setattr(keras.Model, "_resolve_auto_jit_compile", lambda model: True)
     for xla, expected in (

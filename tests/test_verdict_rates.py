@@ -15,12 +15,12 @@ def committed():
         return list(csv.DictReader(file))
 
 
-def test_the_components_of_the_runs_can_be_drawn_from():
+def test_variance_components_of_the_runs_are_positive():
     """Each part of the committed runs is known, and seeds differ by some."""
     assert all(0 < size < 0.1 for size in verdicts.components())
 
 
-def test_what_is_drawn_has_the_sizes_that_are_asked_for():
+def test_simulated_values_have_the_requested_variances():
     sizes = verdicts.Components(0.016, 0.004, 0.003, 0.005)
     worlds = [verdicts.World(sizes, 5, 200, seed) for seed in range(60)]
     rest = np.mean([(w.a - w.a.mean(axis=0)).std(axis=1, ddof=1) for w in worlds])
@@ -37,7 +37,7 @@ def test_what_is_drawn_has_the_sizes_that_are_asked_for():
     assert verdicts.World(sizes, 1, 20, 0).spread.df == 3 * 2
 
 
-def test_a_world_without_noise_has_no_error():
+def test_rules_without_noise_make_no_error():
     world = verdicts.World(verdicts.Components(0.02, 0.0, 0.0, 0.0), 3, 20, 0)
     assert not verdicts.differs(world, 0.0) and verdicts.same(world, 0.0)
     assert verdicts.differs(world, 0.011) and not verdicts.same(world, 0.011)
@@ -46,7 +46,7 @@ def test_a_world_without_noise_has_no_error():
     assert not verdicts.within(True, world, 0.001)
 
 
-def test_the_rules_keep_to_their_levels(committed):
+def test_error_rates_stay_below_their_levels(committed):
     """What results/README.md says of them, from the committed rates."""
     assert len(committed) == len(verdicts.RULES) * 9
     for row in committed:
@@ -67,5 +67,5 @@ def test_the_rules_keep_to_their_levels(committed):
             assert rate > 0.15
 
 
-def test_the_rates_stand_in_the_readme(committed):
+def test_results_readme_has_the_error_rates(committed):
     assert verdicts.layout(committed) in verdicts.README.read_text("utf-8")

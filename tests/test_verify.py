@@ -144,7 +144,7 @@ def test_each_damage_is_named(copy: tuple[Path, Path], name: str) -> None:
     "name", ["missing image", "cut TIFF", "mask of another size", "0/1/2",
              "text as TIFF"]
 )  # fmt: skip
-def test_the_command_line_says_it_and_ends_with_2(
+def test_command_line_reports_damage_and_exits_with_2(
     copy: tuple[Path, Path],
     name: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -258,7 +258,7 @@ def test_a_file_whose_time_was_set_back_is_decoded_again(
     assert verify(drive, root, own).decoded == 1
 
 
-def test_a_problem_stays_one_the_second_time(copy: tuple[Path, Path]) -> None:
+def test_problem_is_reported_again_the_second_time(copy: tuple[Path, Path]) -> None:
     root, own = copy
     three_values(root / LABEL)
     cut(root / IMAGE)
@@ -285,7 +285,7 @@ def test_a_damaged_state_is_ignored(tmp_path: Path, content: str) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["set", "state.json"]
 
 
-def test_one_state_for_two_folders(tmp_path: Path) -> None:
+def test_state_file_serves_two_folders(tmp_path: Path) -> None:
     settings, state = phantom.Settings(1, 1, 1, 32), tmp_path / "state.json"
     first = phantom.generate(settings, tmp_path / "first")
     second = phantom.generate(settings, tmp_path / "second")
@@ -302,7 +302,7 @@ def test_an_unwritable_state_is_a_warning(tmp_path: Path) -> None:
     assert "can't be written" in report.warnings[0]
 
 
-def test_a_posterior_outside_0_to_1(tmp_path: Path) -> None:
+def test_posterior_outside_0_to_1_is_refused(tmp_path: Path) -> None:
     root = phantom.generate(phantom.Settings(1, 1, 1, 32), tmp_path / "set")
     path = phantom.vessels.roles(root, "phantom-001")["posterior"]
     np.save(path, np.full((32, 32), 1.5, np.float32))
@@ -318,7 +318,7 @@ def test_a_posterior_outside_0_to_1(tmp_path: Path) -> None:
         verify(phantom.vessels, root)
 
 
-def test_the_real_set(drive_root: Path, tmp_path: Path) -> None:
+def test_real_data_set_passes(drive_root: Path, tmp_path: Path) -> None:
     state = tmp_path / "drive.json"
     report = verify(drive, drive_root, state)
     assert report.sizes == {(584, 565): 40}
@@ -330,7 +330,7 @@ def test_the_real_set(drive_root: Path, tmp_path: Path) -> None:
     assert verify(drive, drive_root, state).skipped == 140
 
 
-def test_a_training_names_the_same_problems(
+def test_training_reports_the_same_problems(
     copy: tuple[Path, Path],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -76,7 +76,7 @@ def volume(tmp_path):
 
 
 @pytest.mark.parametrize("planes", [1, 4, 100])
-def test_measures_slab_by_slab_are_those_of_the_whole(monkeypatch, volume, planes):
+def test_measures_by_slab_equal_those_of_the_whole(monkeypatch, volume, planes):
     monkeypatch.setattr(native_grid, "_VOXELS", planes * SHAPE[0] * SHAPE[1])
     rows, pairs = evaluate.measure(volume.run, kits19, volume.root, [("test", CASE)])
     whole = miscnn(softmax_of(GRID), SHAPE)
@@ -110,7 +110,7 @@ def test_measures_do_not_depend_on_the_number_of_cores(monkeypatch, volume):
                 np.testing.assert_array_equal(row[name], value)  # to the last bit
 
 
-def test_a_mistake_in_a_slab_is_raised(monkeypatch, volume):
+def test_error_in_a_slab_is_raised(monkeypatch, volume):
     monkeypatch.setattr(native_grid, "_VOXELS", SHAPE[0] * SHAPE[1])
     softmax = softmax_of(GRID)
     softmax[:, :, -1] = np.nan
@@ -136,7 +136,7 @@ def test_without_a_voxel_size_the_grids_are_the_same(volume):
     assert {name: rows[0][name] for name in expected} == pytest.approx(expected)
 
 
-def test_the_picture_is_of_the_slice_with_most_foreground(monkeypatch, volume):
+def test_picture_shows_the_slice_with_most_foreground(monkeypatch, volume):
     drawn, read = [], photographs.Example.read
 
     def keep(*given, **more):
@@ -154,7 +154,7 @@ def test_the_picture_is_of_the_slice_with_most_foreground(monkeypatch, volume):
     np.testing.assert_allclose(foreground, 1 - background, rtol=0, atol=1e-6)
 
 
-def test_the_picture_is_drawn(volume):
+def test_picture_of_a_volume_is_drawn(volume):
     assert photographs.picture(volume.run, volume.root).stat().st_size > 1000
 
 
@@ -257,7 +257,7 @@ def test_the_plane_of_highest_resolution(code, sizes, axis, aspect, turned, flip
     np.testing.assert_array_equal(plane.cut(volume), expected)
 
 
-def test_a_plane_without_a_target_or_directions():
+def test_plane_of_a_volume_without_target_or_orientation():
     silent = place("LPS", (1, 2, 5))
     silent.header["sform_code"] = 0
     plane = Plane.of(silent, np.zeros((4, 5, 6)))

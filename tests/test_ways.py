@@ -96,14 +96,14 @@ CHOSEN = ["--dataset", "phantom", "--preset", "demo"]
 
 
 @pytest.mark.usefixtures("fitted")
-def test_the_way_of_a_loss_from_train_to_the_fit() -> None:
+def test_loss_reaches_fit_from_dscpp_train() -> None:
     with stops(HAS_LOSS) as way, pytest.raises(Arrived):
         cli.main(["train", *CHOSEN, "--loss", "DSC++", "--output", "run"])
     assert shown("loss, dscpp train", way) <= 27
 
 
 @pytest.mark.usefixtures("fitted")
-def test_the_way_of_a_loss_from_reproduce_to_the_fit(
+def test_loss_reaches_fit_from_dscpp_reproduce(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files: list[Path] = []
@@ -119,7 +119,7 @@ def test_the_way_of_a_loss_from_reproduce_to_the_fit(
     assert shown("loss, dscpp reproduce", way) <= 41
 
 
-def test_the_way_of_an_image_from_its_file_to_a_batch(
+def test_image_reaches_a_batch_from_its_file(
     tmp_path: Path,
 ) -> None:
     root = imitations.write_drive(tmp_path / "DRIVE")

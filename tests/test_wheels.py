@@ -70,7 +70,7 @@ def needs(wheel: Path) -> set[str]:
     return {re.split(r"[^\w-]", each)[0] for each in asked if "extra ==" not in each}
 
 
-def test_no_file_is_in_two_of_them(wheels: dict[str, Path]) -> None:
+def test_no_file_is_in_two_wheels(wheels: dict[str, Path]) -> None:
     assert set(wheels) == {"dscpp", *APACHE}
     held = [set(zipfile.ZipFile(wheel).namelist()) for wheel in wheels.values()]
     assert len(set.union(*held)) == sum(map(len, held))
@@ -87,7 +87,7 @@ def test_no_file_is_in_two_of_them(wheels: dict[str, Path]) -> None:
         ("dscpp_torch", {"torch"}),
     ],
 )
-def test_what_each_needs_and_its_licence(
+def test_requirements_and_licence_of_each_wheel(
     wheels: dict[str, Path], name: str, expected: set[str]
 ) -> None:
     assert needs(wheels[name]) == expected
@@ -145,7 +145,9 @@ def _run(user: Path, target: Path, *command: str, expected: int = 0) -> str:
 
 
 @pytest.mark.backend
-def test_the_losses_beside_a_users_own_folder(user: Path, target: Path) -> None:
+def test_losses_work_beside_a_users_folder_of_that_name(
+    user: Path, target: Path
+) -> None:
     y = np.array([[[1, 0], [1, 0], [0, 1]]], "float32")
     p = np.array([[[0.5, 0.5], [1, 0], [0.5, 0.5]]], "float32")
     model = keras.Sequential([keras.Input((3, 2)), keras.layers.Softmax()])
@@ -163,7 +165,7 @@ def test_the_losses_beside_a_users_own_folder(user: Path, target: Path) -> None:
     assert loaded == "dscpp_losses.overlap 2.5 False"
 
 
-def test_the_installed_command_beside_a_users_own_folder(
+def test_installed_command_works_beside_a_users_folder_of_that_name(
     user: Path, target: Path
 ) -> None:
     command = str(target / "bin" / "dscpp")
@@ -171,7 +173,9 @@ def test_the_installed_command_beside_a_users_own_folder(
     assert "no runs yet" in _run(user, target, command, "runs")
 
 
-def test_the_suite_beside_a_users_own_folder(user: Path, target: Path) -> None:
+def test_suite_works_beside_a_users_folder_of_that_name(
+    user: Path, target: Path
+) -> None:
     (user / "mine.py").write_text("def loss(y, p):\n    return p.sum() * 0\n")
     command = ["-m", "dscpp_conformance", "mine:loss", "--loss", "CE"]
     command += ["--framework", "numpy", "--checks", "values_agree"]

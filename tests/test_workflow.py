@@ -240,7 +240,7 @@ def test_invalid_arguments_fail_early(tmp_path, monkeypatch, capsys, arguments, 
 @pytest.mark.parametrize(
     ("arguments", "split_seed"), [([], 5), (["--split-seed", "0"], 0)]
 )
-def test_the_file_decides_the_split_where_the_command_does_not(
+def test_split_comes_from_the_file_unless_the_command_sets_it(
     tmp_path, monkeypatch, arguments, split_seed
 ):
     path = tmp_path / "file.yaml"
@@ -254,16 +254,14 @@ def test_the_file_decides_the_split_where_the_command_does_not(
     assert [block.split_seed for block in asked] == [split_seed]
 
 
-def test_a_study_refuses_no_runs_at_a_time(tmp_path, monkeypatch, capsys):
+def test_zero_jobs_are_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["study", str(TINY), "--jobs", "0"]) == 2
     assert "jobs: expected" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_the_data_it_says_where_to_get_it_and_names_the_demo(
-    tmp_path, monkeypatch, capsys
-):
+def test_missing_data_name_their_source_and_the_demo(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["reproduce", "--dataset", "drive"]) == 2
     message = capsys.readouterr().err
@@ -312,9 +310,7 @@ def broken(key, value):
         ("- {dataset: fantom, losses: [CE]}\n", ["fantom", "phantom"]),
     ],
 )
-def test_what_an_experiment_file_cannot_say_is_named(
-    tmp_path, monkeypatch, capsys, text, words
-):
+def test_invalid_experiment_files_are_named(tmp_path, monkeypatch, capsys, text, words):
     monkeypatch.chdir(tmp_path)
     Path("broken.yaml").write_text(text)
     assert cli.main(["study", "broken.yaml"]) == 2
@@ -340,9 +336,7 @@ def test_what_an_experiment_file_cannot_say_is_named(
         ("{dataset: drive, loss: DSC, data: gone}", ["DRIVE", "gone"]),
     ],
 )
-def test_what_a_run_file_cannot_say_is_named(
-    tmp_path, monkeypatch, capsys, text, words
-):
+def test_invalid_run_files_are_named(tmp_path, monkeypatch, capsys, text, words):
     monkeypatch.chdir(tmp_path)
     Path("run.yaml").write_text(text)
     assert cli.main(["run", "run.yaml"]) == 2
@@ -360,7 +354,7 @@ def test_what_a_run_file_cannot_say_is_named(
     [("0" * 40 + "+", ["changes on top of 000000000000", "worktree"]),
      ("", ["without a commit", "DSCPP_COMMIT"])],
 )  # fmt: skip
-def test_a_study_at_full_size_wants_a_clean_commit(
+def test_full_size_study_needs_a_clean_commit(
     tmp_path, monkeypatch, capsys, commit, words
 ):
     monkeypatch.chdir(tmp_path)
@@ -375,7 +369,7 @@ def test_a_study_at_full_size_wants_a_clean_commit(
         assert "expected the data set in nowhere" in capsys.readouterr().err
 
 
-def test_a_run_begun_by_changed_code_is_not_gone_on_with(tmp_path, monkeypatch, capsys):
+def test_run_begun_by_changed_code_is_not_continued(tmp_path, monkeypatch, capsys):
     path = study_file(tmp_path, "- {dataset: drive, losses: [DSC]}")
     folder = tmp_path / "results" / "drive" / "paper" / "runs" / "dsc-s0"
     begun(folder, commit="1" * 40 + "+")
@@ -387,7 +381,7 @@ def test_a_run_begun_by_changed_code_is_not_gone_on_with(tmp_path, monkeypatch, 
     assert "replicate" in message
 
 
-def test_data_sets_that_are_not_there_stop_no_others(tmp_path, capsys):
+def test_missing_data_sets_do_not_stop_others(tmp_path, capsys):
     experiments = [plan.Experiment(n, (("DSC", None),)) for n in ("drive", "kits19")]
     (tmp_path / "DRIVE" / "training").mkdir(parents=True)
     found = study._locate(plan.plan(experiments, tmp_path), tmp_path)
@@ -395,7 +389,7 @@ def test_data_sets_that_are_not_there_stop_no_others(tmp_path, capsys):
     assert "Runs left out: KiTS19" in capsys.readouterr().err
 
 
-def test_a_data_set_is_looked_for_by_its_name_in_the_folder_of_all(tmp_path):
+def test_data_set_is_found_by_name_in_the_common_folder(tmp_path):
     # The folder of another data set has the subfolder that 2018DSB is told by.
     (tmp_path / "OTHER" / "images").mkdir(parents=True)
     for part in ("images", "masks"):
@@ -404,7 +398,7 @@ def test_a_data_set_is_looked_for_by_its_name_in_the_folder_of_all(tmp_path):
     assert study._locate(planned, tmp_path) == {"dsb2018": tmp_path / "stage1_train"}
 
 
-def test_a_study_yields_to_other_work_and_makes_what_is_left(tmp_path, monkeypatch):
+def test_study_runs_at_low_priority_and_makes_what_is_left(tmp_path, monkeypatch):
     path = tmp_path / "study.yaml"
     path.write_text("- {dataset: drive, preset: reduced, losses: [DSC, CE, Focal]}")
     (tmp_path / "DRIVE" / "training").mkdir(parents=True)
@@ -421,7 +415,7 @@ def test_a_study_yields_to_other_work_and_makes_what_is_left(tmp_path, monkeypat
     assert yielded == [19]
 
 
-def test_a_study_asks_for_the_commit_once(tmp_path, monkeypatch):
+def test_study_reads_the_commit_once(tmp_path, monkeypatch):
     path = study_file(tmp_path, "- {dataset: drive, losses: [DSC, CE]}")
     (tmp_path / "DRIVE" / "training").mkdir(parents=True)
     asked = []
@@ -435,7 +429,7 @@ def test_a_study_asks_for_the_commit_once(tmp_path, monkeypatch):
     assert len(asked) == 1
 
 
-def test_a_study_draws_no_phantoms_before_it_is_refused(tmp_path, monkeypatch):
+def test_refused_study_draws_no_phantoms(tmp_path, monkeypatch):
     path = tmp_path / "study.yaml"
     path.write_text("- {dataset: phantom, preset: demo, losses: [DSC]}")
 
@@ -448,7 +442,7 @@ def test_a_study_draws_no_phantoms_before_it_is_refused(tmp_path, monkeypatch):
     assert cli.main(["study", str(path), "--work", str(tmp_path / "work")]) == 2
 
 
-def test_runs_that_were_left_out_or_not_started_have_failed(tmp_path, monkeypatch):
+def test_skipped_and_unstarted_runs_count_as_failed(tmp_path, monkeypatch):
     losses = (("DSC", None), ("CE", None), ("Focal", None), ("Combo", None))
     made, stopped, done, left_out = plan.plan(
         [plan.Experiment("drive", losses)], tmp_path
@@ -498,7 +492,7 @@ def test_without_a_gpu_the_reduced_preset_is_named():
     assert "reduced" not in lines
 
 
-def test_what_is_timed_is_also_timed_at_the_reduced_preset(tmp_path, monkeypatch):
+def test_estimate_also_times_the_reduced_preset(tmp_path, monkeypatch):
     split = tmp_path / "split.json"
     experiment = plan.Experiment("drive", (("DSC", None),), split_files=(split,))
     planned = plan.plan([experiment], tmp_path)
@@ -539,7 +533,7 @@ def alive(pid):
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks into /proc")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_children_end_with_the_process_that_started_them(tmp_path, how):
+def test_child_processes_end_with_their_parent(tmp_path, how):
     """Whatever ends it; the second command is not begun."""
     pid_file, script = tmp_path / "pid", tmp_path / "follower.py"
     script.write_text(textwrap.dedent(FOLLOWER))
@@ -559,7 +553,7 @@ def test_children_end_with_the_process_that_started_them(tmp_path, how):
     assert pid_file.read_text() == str(pid)
 
 
-def test_a_child_of_a_process_that_is_gone_does_not_start():
+def test_child_of_a_dead_parent_does_not_start():
     code = subprocess.run(
         [sys.executable, "-c",
          "from pipelines.workflow import processes; processes.follow()"],
@@ -570,7 +564,7 @@ def test_a_child_of_a_process_that_is_gone_does_not_start():
     assert code == processes.ENDED
 
 
-def test_runs_go_side_by_side_and_one_that_fails_stops_no_other(tmp_path, capfd):
+def test_parallel_runs_continue_when_one_fails(tmp_path, capfd):
     """Each waits for a file that the other makes; the third is made behind them."""
     script = "touch {0}; while ! [ -e {1} ]; do sleep 0.01; done; echo {0}; exit {2}"
     programs = [script.format("a", "b", 3), script.format("b", "a", 0), "echo c"]
@@ -584,7 +578,7 @@ def test_runs_go_side_by_side_and_one_that_fails_stops_no_other(tmp_path, capfd)
     assert logs == ["a\n", "b\n", "c\n"]
 
 
-def test_a_command_that_is_not_there_or_says_nothing_is_told(tmp_path):
+def test_missing_or_silent_command_is_reported(tmp_path):
     commands = [["/no/such/dscpp"], ["sh", "-c", "exit 3"]]
     jobs = [processes.Job(command, tmp_path / "log") for command in commands]
     absent, silent = processes.make(jobs, 1, os.environ)
@@ -611,7 +605,7 @@ def test_runs_at_a_time_share_cores_and_gpu(tmp_path, monkeypatch, jobs, threads
     assert found["DSCPP_SAMPLES"].startswith(str(tmp_path))
 
 
-def test_what_the_user_has_set_comes_first(tmp_path, monkeypatch):
+def test_user_environment_variables_take_precedence(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "true")
     found = environment(2, tmp_path)
@@ -619,7 +613,7 @@ def test_what_the_user_has_set_comes_first(tmp_path, monkeypatch):
     assert found["XLA_PYTHON_CLIENT_PREALLOCATE"] == "true"
 
 
-def test_a_run_alone_has_all_of_the_machine(tmp_path, monkeypatch):
+def test_single_run_gets_the_whole_machine(tmp_path, monkeypatch):
     for name in reproduce.shared(2, tmp_path):
         monkeypatch.delenv(name, raising=False)
     assert not reproduce.shared(2, tmp_path).keys() & environment(1, tmp_path).keys()
@@ -637,7 +631,7 @@ def tiny(tmp_path_factory):
     return folder
 
 
-def test_tiny_goes_through(tiny):
+def test_tiny_study_completes(tiny):
     folders = run_folders(tiny)
     assert [folder.name for folder in folders] == ["dsc-s0", "dscpp-s0"]
     for folder in folders:
@@ -678,7 +672,7 @@ def test_done_work_is_not_repeated_nor_are_committed_runs_of_a_fresh_clone(
     assert contents(tmp_path) == before
 
 
-def test_a_failed_run_stops_no_other_and_is_named_with_its_log(tiny, tmp_path):
+def test_failed_run_is_named_with_its_log_and_others_continue(tiny, tmp_path):
     # One run cannot be read; of the other, only the measures are missing.
     whole = {folder.name: folder for folder in run_folders(tiny)}
     group = tmp_path / whole["dsc-s0"].relative_to(tiny).parent
@@ -740,7 +734,7 @@ def shown(folder, path, *arguments):
     return out.getvalue().splitlines()
 
 
-def test_status_says_what_is_done_running_stopped_and_left(tmp_path):
+def test_status_lists_done_running_stopped_and_left(tmp_path):
     path = study_file(tmp_path, "- {dataset: drive, losses: [DSC++, DSC, CE, Focal]}")
     group = tmp_path / "results" / "drive" / "paper" / "runs"
     done = {"train_s": 3400.0, "predict_s": 150.0, "evaluate_s": 50.0, "epochs": 170}
@@ -763,7 +757,7 @@ def test_status_says_what_is_done_running_stopped_and_left(tmp_path):
     assert "about 1.2 h" in shown(tmp_path, path, "--jobs", "2")[5]
 
 
-def test_a_run_is_done_with_its_temperature_where_one_can_be_fitted(tmp_path):
+def test_run_with_probabilities_is_done_only_with_its_temperature(tmp_path):
     (planned,) = plan.plan([plan.Experiment("drive", (("DSC", None),))], tmp_path)
     assert not planned.done
     run = begun(planned.folder, {"epochs": 1}, files={runs.MODEL: "of now"})
@@ -782,7 +776,7 @@ def test_a_run_is_done_with_its_temperature_where_one_can_be_fitted(tmp_path):
     assert not planned.done
 
 
-def test_before_a_run_is_finished_the_time_is_that_of_its_epochs(tmp_path):
+def test_time_is_estimated_from_epochs_before_a_run_finishes(tmp_path):
     path = study_file(tmp_path, "- {dataset: drive, losses: [DSC++, DSC]}")
     group = tmp_path / "results" / "drive" / "paper" / "runs"
     assert shown(tmp_path, path)[3] == "drive at paper: no run to take a time from yet"
@@ -797,7 +791,7 @@ def test_before_a_run_is_finished_the_time_is_that_of_its_epochs(tmp_path):
     assert "18.0 s each, at most 1000" in line
 
 
-def test_a_damaged_record_stops_no_status(tmp_path):
+def test_damaged_record_does_not_stop_status(tmp_path):
     path = study_file(tmp_path, "- {dataset: drive, losses: [DSC++, DSC, CE]}")
     group = tmp_path / "results" / "drive" / "paper" / "runs"
     begun(group / "dscpp-s0", {"seconds": 1.0})

@@ -84,21 +84,21 @@ def refused(scene: Path, output: str, match: str, **options) -> None:
 @pytest.mark.parametrize(
     "name", ["a.png", "a.npy", "b.nii.gz", "b_probabilities.nii.gz"]
 )
-def test_a_label_that_no_prediction_wrote(scene, name):
+def test_label_that_predict_did_not_write_is_not_replaced(scene, name):
     Path("out").mkdir()
     Path("out", name).write_bytes(FOREIGN)
     refused(scene, "out", rf"out/{name}: expected no file", volume_probabilities=True)
 
 
 @pytest.mark.parametrize("name", ["decision.json", "volumes.csv"])
-def test_a_users_file_of_a_decision_is_not_replaced(scene, name):
+def test_users_decision_file_is_not_replaced(scene, name):
     Path("out").mkdir()
     Path("out", name).write_bytes(FOREIGN)
     decision = {"classes": ["background", "foreground"]}
     refused(scene, "out", rf"out/{name}: expected no file", decision=decision)
 
 
-def test_the_reported_label(scene, capsys):
+def test_predict_does_not_overwrite_label_maps(scene, capsys):
     """`predict --model R --input in --output labels`: exit 0 and the label was gone."""
     Path("in/a.png").rename("in/a.nii.gz")
     (
@@ -110,7 +110,7 @@ def test_the_reported_label(scene, capsys):
     assert Path("labels/a.nii.gz").read_bytes() == FOREIGN
 
 
-def test_what_a_prediction_wrote_is_replaced(scene):
+def test_earlier_predictions_are_replaced(scene):
     path = written.write(Path("out/a.png"), lambda aside: aside.write_bytes(b"1"))
     with pytest.raises(Reached):
         predict("out")
@@ -118,7 +118,7 @@ def test_what_a_prediction_wrote_is_replaced(scene):
     refused(scene, "out", r"out/a\.png: expected no file, or one that dscpp wrote")
 
 
-def test_no_images_and_no_model_are_said_by_their_options(scene):
+def test_missing_images_or_model_are_named_by_their_options(scene):
     """`--images nowhere` was refused 12 s later, behind a backend."""
     with pytest.raises(InputError, match="--images nowhere: expected a folder or file"):
         predict("out", images="nowhere")
@@ -127,7 +127,7 @@ def test_no_images_and_no_model_are_said_by_their_options(scene):
     assert not Path("out").exists()
 
 
-def test_a_listed_name_that_is_now_a_link(scene):
+def test_listed_name_that_became_a_link_is_refused(scene):
     path = written.write(Path("out/a.png"), lambda aside: aside.write_bytes(b"1"))
     path.rename("out/kept.png")
     path.symlink_to("kept.png")
@@ -137,20 +137,20 @@ def test_a_listed_name_that_is_now_a_link(scene):
     refused(scene, "out", r"out/a\.png: expected no file")
 
 
-def test_a_hard_link_of_a_label_is_no_prediction(scene):
+def test_hard_link_to_a_label_is_not_replaced(scene):
     Path("out").mkdir()
     os.link("labels/a.nii.gz", "out/b.nii.gz")
     refused(scene, "out", r"out/b\.nii\.gz: expected no file")
 
 
-def test_a_list_that_is_a_link(scene):
+def test_list_that_is_a_link_is_refused(scene):
     Path("out").mkdir()
     Path("notes.txt").write_text("mine\n")
     Path("out", written.LIST).symlink_to(scene / "notes.txt")
     refused(scene, "out", rf"out/{written.LIST}: expected no file")
 
 
-def test_two_predictions_of_one_name(scene):
+def test_two_predictions_of_one_name_are_refused(scene):
     Path("in/b_probabilities.nii.gz").write_bytes(b"")
     refused(scene, "out", "two of them", volume_probabilities=True)
     with pytest.raises(Reached):
@@ -163,12 +163,12 @@ def test_two_predictions_of_one_name(scene):
      "photos", "photos/new", "labels", "labels/new", "run", "run/probabilities",
      "run/new"],
 )  # fmt: skip
-def test_folders_of_images_label_maps_and_runs(scene, output):
+def test_output_in_folders_of_images_labels_or_runs_is_refused(scene, output):
     Path("to-in").symlink_to("in")
     refused(scene, output, "expected a folder apart from images, masks and runs")
 
 
-def test_a_folder_of_another_spelling(scene, monkeypatch):
+def test_output_that_differs_only_in_case_is_refused(scene, monkeypatch):
     """Where case does not count, the file system says that two folders are one."""
     Path("IN").mkdir()
     real = Path.samefile
@@ -180,20 +180,20 @@ def test_a_folder_of_another_spelling(scene, monkeypatch):
     refused(scene, "IN", "expected a folder apart")
 
 
-def test_one_image_and_an_output_below_its_folder(scene):
+def test_output_below_the_folder_of_one_image_is_accepted(scene):
     with pytest.raises(Reached):
         predict("in/new", images="in/a.png")
     refused(scene, "in", "expected a folder apart", images="in/a.png")
 
 
-def test_no_place_that_is_free_is_refused(scene):
+def test_free_output_folders_are_accepted(scene):
     Path("run.json").write_text('{"of": "another program"}')
     for output in ("out", "deep/er/out", "in-predicted", "."):
         with pytest.raises(Reached):
             predict(output)
 
 
-def test_a_command_that_is_killed_knows_its_file_again(tmp_path):
+def test_file_of_a_killed_command_is_recognised(tmp_path):
     path = tmp_path / "a.png"
     written.write(path, lambda aside: aside.write_bytes(b"1"))
     real = Path.replace
@@ -215,14 +215,14 @@ def test_a_command_that_is_killed_knows_its_file_again(tmp_path):
     written.require_own(tmp_path, ["a.png"])
 
 
-def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path):
+def test_file_that_appears_during_the_command_is_not_replaced(tmp_path):
     (tmp_path / "a.png").write_bytes(FOREIGN)
     with pytest.raises(InputError, match="expected no file"):
         written.write(tmp_path / "a.png", lambda aside: aside.write_bytes(b"1"))
     assert (tmp_path / "a.png").read_bytes() == FOREIGN
 
 
-def test_corrected_label_maps_of_a_run(tmp_path, capsys):
+def test_corrected_label_maps_of_a_run_are_not_replaced(tmp_path, capsys):
     split = {"training": ["t"], "validation": [], "test": ["a"]}
     run = runs.Run.create(tmp_path / "run", {"dataset": "kits19", "split": split})
     path = run.path("nifti") / "a.nii.gz"
@@ -235,7 +235,7 @@ def test_corrected_label_maps_of_a_run(tmp_path, capsys):
     assert path.read_bytes() == FOREIGN
 
 
-def test_other_files_among_probabilities(tmp_path):
+def test_other_files_among_probabilities_are_not_deleted(tmp_path):
     split = {"training": ["t"], "validation": [], "test": ["a"]}
     run = runs.Run.create(tmp_path / "run", {"dataset": "drive", "split": split})
     run.path("probabilities").mkdir()
@@ -248,7 +248,7 @@ def test_other_files_among_probabilities(tmp_path):
 
 
 @pytest.mark.parametrize("content", [FOREIGN, b"[]", b'{"title": 1}', b""])
-def test_a_report_in_the_place_of_another_file(tmp_path, capsys, content):
+def test_verification_report_replaces_no_other_file(tmp_path, capsys, content):
     path = tmp_path / "mine.json"
     path.write_bytes(content)
     command = ["verify", "--dataset", "drive", "--data", str(tmp_path), "--json"]
@@ -266,7 +266,7 @@ def test_a_report_replaces_a_report(tmp_path):
     assert json.loads(path.read_text())["title"] == "two"
 
 
-def test_a_report_of_conformance_in_the_place_of_another_file(tmp_path, capsys):
+def test_conformance_report_replaces_no_other_file(tmp_path, capsys):
     path = tmp_path / "mine.json"
     path.write_bytes(FOREIGN)
     target = ["conformance.reference:dsc", "--loss", "DSC", "--json", str(path)]
@@ -275,21 +275,21 @@ def test_a_report_of_conformance_in_the_place_of_another_file(tmp_path, capsys):
     assert path.read_bytes() == FOREIGN
 
 
-def test_a_table_in_the_place_of_another(tmp_path):
+def test_table_replaces_no_other_table(tmp_path):
     path = make_run(tmp_path).parents[1] / "tests.csv"
     path.write_text("patient,age\n1,70\n")
     assert main(["tables", "--results", str(tmp_path)]) == 2
     assert path.read_text() == "patient,age\n1,70\n"
 
 
-def test_a_table_replaces_that_of_another_version(tmp_path):
+def test_table_of_another_version_is_replaced(tmp_path):
     path = tmp_path / "tests.csv"
     runs.write_csv(path, ["metric", "loss", "old"], [])
     runs.write_csv(path, ["metric", "loss", "new", "newer"], [{"loss": "CE"}])
     assert path.read_text() == "metric,loss,new,newer\n,CE,,\n"
 
 
-def test_measures_of_a_run_are_replaced_whatever_they_hold(tmp_path):
+def test_damaged_measures_of_a_run_are_replaced(tmp_path):
     run = runs.Run.create(tmp_path / "run", {})
     run.path("cases.csv").write_text("")  # damaged
     runs.write_csv(run.path("cases.csv"), ["a"], [{"a": 1}])
@@ -297,7 +297,7 @@ def test_measures_of_a_run_are_replaced_whatever_they_hold(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
-def test_a_figure_in_the_place_of_another(tmp_path, kind):
+def test_figure_replaces_no_other_file(tmp_path, kind):
     results = tmp_path / "results"
     stem = results / "drive" / "paper" / "figures" / "reliability"
     with style.drawing():
@@ -312,7 +312,7 @@ def test_a_figure_in_the_place_of_another(tmp_path, kind):
     assert path.is_symlink() and not (tmp_path / "mine").exists()
 
 
-def test_a_photo_in_the_place_of_a_picture(tmp_path):
+def test_picture_replaces_no_photo(tmp_path):
     path = tmp_path / "pictures" / "01.png"
     path.parent.mkdir()
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(path)
@@ -325,7 +325,7 @@ def test_a_photo_in_the_place_of_a_picture(tmp_path):
 @pytest.mark.parametrize(
     "record", [{"method": ""}, {"method": "temperature", "posthoc": {"run": "ce-s0"}}]
 )
-def test_a_run_in_the_place_of_a_scaled_run(tmp_path, record):
+def test_scaling_replaces_no_other_run(tmp_path, record):
     common = {"dataset": "drive", "split": {}}
     run = runs.Run.create(tmp_path / "dsc-s0", common)
     run.update(state="predicted")
@@ -336,7 +336,7 @@ def test_a_run_in_the_place_of_a_scaled_run(tmp_path, record):
     assert snapshot(other.folder) == before
 
 
-def test_a_run_in_the_place_of_the_truth(tmp_path):
+def test_true_posterior_replaces_no_other_run(tmp_path):
     group = make_run(tmp_path, dataset="phantom").parent.parent
     folder = group / "runs" / true_posterior.FOLDER
     other = runs.Run.create(folder, {"method": "", "split": {}})
@@ -346,7 +346,7 @@ def test_a_run_in_the_place_of_the_truth(tmp_path):
     assert snapshot(other.folder) == before
 
 
-def test_a_run_among_own_images(scene, capsys):
+def test_run_inside_own_images_is_refused(scene, capsys):
     from pipelines.training.task import Task
 
     root = scene / "run" / runs.OWN_DATA

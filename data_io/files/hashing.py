@@ -1,6 +1,6 @@
-"""What raw files are: hashes of their content; and what was found in them, remembered.
+"""Hashes of raw files, and facts about them, stored until the files change.
 
-Without MIScnn or Keras, so that a finished run can be compared with its data at once.
+Without MIScnn or Keras, so that a finished run can quickly be compared with its data.
 """
 
 import contextlib
@@ -31,11 +31,11 @@ class _Kept(TypedDict):
 
 
 class Memory:
-    """What was found in files, kept while these are as they were.
+    """Facts about files, kept while the files are unchanged.
 
     Args:
-        path: JSON file to keep it in; None to keep nothing. One that is damaged, or of
-            another format, is as none.
+        path: JSON file to keep them in; None to keep nothing. A damaged file, or one of
+            another format, counts as empty.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -44,7 +44,7 @@ class Memory:
         self.files: dict[str, Any] = kept["files"] if kept else {}
 
     def get(self, file: Path, kind: str) -> Any:
-        """What `put` kept of a file or folder, under a kind; None if it changed."""
+        """Return what `put` stored of a file or folder, by kind; None if changed."""
         entry = self.files.get(_key(file, kind))
         with contextlib.suppress(OSError):
             if entry and entry["stamp"] == stamp_of(file):
@@ -52,7 +52,7 @@ class Memory:
         return None
 
     def put(self, file: Path, kind: str, stamp: list[int], facts: Any) -> None:
-        """Note what was found in a file that had this stamp."""
+        """Store facts of a file that had this stamp."""
         self.files[_key(file, kind)] = {"stamp": stamp, "found": facts}
 
     def save(self) -> str:
@@ -75,10 +75,11 @@ def _key(file: Path, kind: str) -> str:
 
 
 def stamp_of(path: Path) -> list[int]:
-    """Size in bytes, and times of writing and of change in nanoseconds.
+    """Return size in bytes, and times of modification and of change in nanoseconds.
 
-    The first of the times can be set back by programs, the other one not. Of a folder
-    they are the total and the latest, its own too: what comes or leaves changes it.
+    Programs can set back the first time, but not the second. For a folder these are the
+    total size and the latest times, the folder's own included, since a new or deleted
+    file changes it.
     """
     files = [path, *path.iterdir()] if path.is_dir() else [path]
     states = [file.stat() for file in files]
@@ -117,7 +118,7 @@ def image_hashes(
     """Hash the image file of each case, whatever its name: equal means a copy.
 
     Returns:
-        SHA-256 by case; a case whose image is not there has its id, equal to no other.
+        SHA-256 by case; a case without an image has its id, which equals no other.
     """
     paths = {case: dataset.roles(root, case)["image"] for case in cases}
     hashes = _hashes(dataset, folder, (p for p in paths.values() if p.is_file()))
@@ -127,7 +128,7 @@ def image_hashes(
 def _hashes(
     dataset: "Dataset", folder: Path | None, paths: Iterable[Path]
 ) -> dict[Path, str]:
-    """SHA-256 of files, from memory where they are as they were."""
+    """Return SHA-256 of files, from memory where they are unchanged."""
     memory = Memory(folder and folder / dataset.RECORD.name / "raw-files.json")
     hashes: dict[Path, str] = {}
     new = False
@@ -143,7 +144,7 @@ def _hashes(
 
 
 def data_hash(hashes: Mapping[str, str]) -> str:
-    """SHA-256 of the raw content of cases, from the hash of each (`case_hashes`)."""
+    """Return SHA-256 of the raw content of cases, from each hash (`case_hashes`)."""
     return digest(sorted(hashes.items()))
 
 
@@ -153,6 +154,6 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's content."""
+    """Return SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Names that become names of files, checked where they are read."""
+"""Names that become file names, checked where they are read."""
 
 import re
 import unicodedata
@@ -11,15 +11,15 @@ LONGEST = 200
 
 
 def plain(name: object, where: object, what: str = "name") -> str:
-    """Refuse a name that is more than the name of one file.
+    """Refuse a name that is not a plain file name.
 
-    What run folders, splits and descriptions of others name is joined to a folder, and
-    must not lead out of it, on any system.
+    Names in run folders, splits and descriptions are joined to a folder. They must not
+    lead out of it, on any system.
 
     Args:
-        name: what was read, which is returned.
+        name: the name, which is returned.
         where: the file or option that it was read from.
-        what: it is, such as "case".
+        what: what it names, such as "case".
 
     Raises:
         InputError: no text; empty; a separator of either kind, a drive, a leading dot,
@@ -36,7 +36,7 @@ def plain(name: object, where: object, what: str = "name") -> str:
 
 
 def unfit(name: object) -> str:
-    """Say why a name is no plain name; "" where it is one."""
+    """Return why a name is not a plain file name; "" where it is one."""
     if not isinstance(name, str):
         return "it is no text"
     if not name:
@@ -53,19 +53,19 @@ def unfit(name: object) -> str:
 
 
 def is_formula(text: str) -> bool:
-    """Whether a spreadsheet takes a text for a formula, and computes it; no number."""
+    """Return whether a spreadsheet would treat a text as a formula (not a number)."""
     number = re.fullmatch(r"[+-]?[0-9]+\.?[0-9]*(e[+-]?[0-9]+)?", text)
     return text.startswith(("=", "+", "-", "@")) and number is None
 
 
 def to_cell(text: str) -> str:
-    """A text for a CSV file: with ' in front where it would be a formula.
+    """Return a text for a CSV file, with ' in front where it would be a formula.
 
-    `from_cell` gives the text back, also one that had such a sign itself.
+    `from_cell` returns the original text, also one that had such a sign itself.
     """
     return f"'{text}" if is_formula(text.lstrip("'")) else text
 
 
 def from_cell(text: str) -> str:
-    """The text that `to_cell` made a cell of; others stay as they are."""
+    """Return the text from which `to_cell` made a cell; leave others unchanged."""
     return text[1:] if text.startswith("'") and is_formula(text.lstrip("'")) else text

@@ -123,13 +123,13 @@ class Batches(keras.utils.PyDataset):
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Shapes of an item's image and label, the same for all."""
+        """Return the shapes of an item's image and label, the same for all."""
         spatial = (1, *self.cache.settings.input_shape)
         channels = self.cache.image(self.cases[0]).shape[-1]
         return (*spatial, channels), (*spatial, self.classes)
 
     def draw(self, epoch: int, index: int) -> _Item:
-        """Draw an item of any epoch, here and now; see `__getitem__`."""
+        """Draw an item of any epoch in this thread; see `__getitem__`."""
         item = self._shared.load(epoch, index) if self._shared else None
         if item is None:
             item = self._drawn(epoch, index)
@@ -154,7 +154,7 @@ class Batches(keras.utils.PyDataset):
         return item
 
     def after(self, position: _EpochAndIndex) -> Iterator[_EpochAndIndex]:
-        """The items that follow one, this epoch and the next."""
+        """Yield the items that follow one, in this epoch and the next."""
         epoch, index = position
         yield from ((epoch, later) for later in range(index + 1, len(self)))
         following = epoch + 1 if self.redraw else epoch
@@ -167,7 +167,7 @@ class Batches(keras.utils.PyDataset):
         return self.order()[index]
 
     def order(self, epoch: int | None = None) -> list[str]:
-        """An epoch's order of the cases; None: of this one."""
+        """Return the order of the cases in an epoch; None: in this one."""
         if not self.shuffle:
             return list(self.cases)
         epoch = self._epoch() if epoch is None else epoch
@@ -210,7 +210,7 @@ def feed(batches: Batches) -> Any:
 
 
 class _Ahead:
-    """Draws the items that come next, at most one a worker, while one is used."""
+    """Draws the next items, at most one for each worker, while one is used."""
 
     def __init__(self, workers: int) -> None:
         pool.still_blas()
@@ -220,7 +220,7 @@ class _Ahead:
         self._futures: dict[_EpochAndIndex, Future[_Item]] = {}
 
     def take(self, batches: Batches, position: _EpochAndIndex) -> _Item:
-        """Give an item, and begin those that follow it."""
+        """Return an item, and start drawing those that follow it."""
         with self._lock:
             wanted = [position]
             for later in batches.after(position):

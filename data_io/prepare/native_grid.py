@@ -1,9 +1,9 @@
 """The two grids of a volume, the network's and its own, and the way back.
 
-A network sees volumes at one voxel size. Its probabilities are kept on that grid, since
-at native resolution those of a volume of 1059 slices would be 3.3 GB; measures, label
-maps and pictures are of the native grid. So they come back slab by slab, and nobody
-holds more than the slab in hand.
+A network sees volumes at one voxel size. Its probabilities are stored on that grid,
+since at native resolution those of a volume of 1059 slices would take 3.3 GB. Measures,
+label maps and pictures use the native grid. So probabilities are resampled slab by
+slab, and only one slab is in memory.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,16 +28,16 @@ def resampled_shape(
     new_spacing_mm: Sequence[float],
     name: str = "resampling",
 ) -> tuple[int, ...]:
-    """The shape at another voxel size: rounded down, as MIScnn does.
+    """Return the shape at another voxel size: rounded down, as MIScnn does.
 
-    Sizes that differ by rounding alone (1e-5 of them) are the same, which MIScnn does
-    not say: there 512 voxels of 0.6999999 mm become 511 of 0.7 mm.
+    Voxel sizes that differ only by rounding (1e-5 of them) count as equal, unlike in
+    MIScnn, where 512 voxels of 0.6999999 mm become 511 of 0.7 mm.
 
     Args:
         shape: voxels by axis.
         spacing_mm: their size by axis, above 0.
-        new_spacing_mm: the size asked for, by axis, above 0.
-        name: what the error calls the volume.
+        new_spacing_mm: the new size, by axis, above 0.
+        name: name of the volume for the error.
 
     Raises:
         InputError: an axis is thinner than one new voxel.
@@ -56,12 +56,12 @@ def resampled_shape(
 
 
 def by_axis(sizes: Sequence[float] | np.ndarray) -> str:
-    """Sizes in voxels or mm, for people: `3.22 x 1.62 x 1.62`."""
+    """Format sizes in voxels or mm for messages: `3.22 x 1.62 x 1.62`."""
     return " x ".join(f"{size:g}" for size in sizes)
 
 
 def flipped_axes(codes: str | None, wanted: str | None) -> tuple[int, ...]:
-    """The axes along which a volume runs against the directions that are wanted.
+    """Return the axes along which a volume runs against the wanted directions.
 
     () also where either is not known, or the axes are in another order.
 
@@ -115,7 +115,7 @@ def slabs(
 
 
 def _plane(softmax: np.ndarray, shape: Sequence[int], number: int) -> np.ndarray:
-    """A plane of axis 2 on the volume's own grid: (classes, shape[1], shape[0])."""
+    """Return a plane of axis 2 on the native grid: (classes, shape[1], shape[0])."""
     plane = np.ascontiguousarray(softmax[:, :, number].T)
     for axis in (0, 1):
         taps = _taps(softmax.shape[axis], shape[axis], slice(None))
@@ -141,7 +141,7 @@ def plane(
 
 
 def _taps(size: int, new_size: int, part: slice) -> _Taps:
-    """Of each new voxel the old one before, the one after, and the latter's weight."""
+    """Return for each new voxel the old ones around it, and the second one's weight."""
     # Voxels are cells: the ends of the axis, not the last cells' centres, stay.
     position = (np.arange(new_size)[part] + 0.5) * (size / new_size) - 0.5
     position = np.clip(position, 0, size - 1)

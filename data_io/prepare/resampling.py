@@ -86,7 +86,7 @@ def resample_image(
 
 
 def _weights(size: int, new_size: int, order: int) -> np.ndarray:
-    """The spline along one axis as a matrix, (new_size, size): it is linear."""
+    """Return the spline along one axis as a matrix, (new_size, size): it is linear."""
     ratio = new_size / size
     columns = [
         zoom(unit, ratio, order=order, mode="mirror", grid_mode=True)
@@ -127,7 +127,7 @@ def resample_label(
 def _zoom(
     array: np.ndarray, shape: Sequence[int], order: int, dtype: Any
 ) -> np.ndarray:
-    """As skimage's `resize` with the border continued; the input is never copied."""
+    """Resize as skimage's `resize` with continued border, without copying the input."""
     if array.dtype == bool:
         array = array.view(np.uint8)
     ratios = [1 / (old / new) for old, new in zip(array.shape, shape, strict=True)]
@@ -135,5 +135,5 @@ def _zoom(
 
 
 def _values(label: np.ndarray) -> list[np.uint8]:
-    """The class numbers that occur, lowest first; slice by slice to save memory."""
+    """Return the class numbers that occur, lowest first; by slice to save memory."""
     return sorted(set().union(*(np.unique(part) for part in label)))

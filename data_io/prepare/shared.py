@@ -1,10 +1,11 @@
-"""Augmented samples that trainings side by side share.
+"""Augmented samples that parallel trainings share.
 
-A sample follows from the data, the settings, the seed, the epoch and the index, not
-from the loss: all losses of a seed draw the same. Where the environment variable
-`VARIABLE` names a folder, the first training that warps a sample leaves it there, and
-the others read it: the same bits, for a tenth of the time. `dscpp study` and `dscpp
-reproduce` name one where they make several runs at a time, and delete it at the end.
+A sample depends on the data, the settings, the seed, the epoch and the index, but not
+on the loss: all losses of a seed draw the same. Where the environment variable
+`VARIABLE` names a folder, the first training that warps a sample writes it there, and
+the others read it: the same bits, in a tenth of the time. `dscpp study` and `dscpp
+reproduce` set it when they make several runs at a time, and delete the folder at the
+end.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ class Shared:
     """Samples of one order of draws.
 
     Args:
-        folder: where they lie.
-        *decides: all that decides a sample but its epoch and index; equal for equal
-            samples, with a `repr` that says all of it.
+        folder: folder of the samples.
+        *decides: all that a sample depends on besides epoch and index; equal for equal
+            samples, with a complete `repr`.
         classes: number of classes, at most 255.
     """
 
@@ -49,14 +50,14 @@ class Shared:
 
     @classmethod
     def here(cls, cache: Cache, *decides: object, classes: int) -> Shared | None:
-        """Those of the folder that `VARIABLE` names; None where it names none."""
+        """Return the samples in the folder that `VARIABLE` names; None without one."""
         if not (name := os.environ.get(VARIABLE)):
             return None
         prepared = (cache.key, cache.settings.as_dict())
         return cls(Path(name), *prepared, *decides, classes=classes)
 
     def load(self, epoch: int, index: int) -> _Item | None:
-        """A sample's image and one-hot label; None where nobody has left it."""
+        """Return a sample's image and one-hot label; None if it was not written."""
         from data_io.prepare import augment  # not above: --help needs none of it
 
         try:
@@ -67,7 +68,7 @@ class Shared:
         return image, augment.one_hot(numbers, self.classes)
 
     def leave(self, epoch: int, index: int, item: _Item) -> None:
-        """Add a sample, where there is room for it; what fails is left out."""
+        """Write a sample if there is disk space; ignore failures."""
         image, label = item
         numbers = label.argmax(-1).astype(np.uint8)
         numbers[~label.any(-1)] = _NO_CLASS

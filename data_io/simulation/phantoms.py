@@ -1,8 +1,8 @@
-"""What the phantoms show: lesions, moles, polyps or nuclei, besides vessels.
+"""Kinds of phantoms: lesions, moles, polyps, nuclei and vessels.
 
-Each kind draws an image and has a formula for P(y = 1 | image) that sees nothing but
-the visible 8-bit image. What is drawn is not exactly what is likely: noise, hairs,
-shadows and reflections are part of the image, and so of the truth.
+Each kind draws an image and has a formula for P(y = 1 | image) that uses only the
+visible 8-bit image. So the drawn object and the likely foreground differ: noise, hairs,
+shadows and reflections are part of the image, and also of the truth.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ WEAKEST = 0.002  # no probability is nearer to 0 or 1
 
 
 def chance(contrast: np.ndarray, middle: float, width: float) -> np.ndarray:
-    """The logistic curve of all phantoms, float32 in [0.002, 0.998]."""
+    """Apply the logistic curve of all phantoms; float32 in [0.002, 0.998]."""
     share = expit((contrast - middle) / width)
     return (WEAKEST + (1 - 2 * WEAKEST) * share).astype(np.float32)
 
@@ -44,14 +44,14 @@ class Contrast:
     width: float
 
     def __call__(self, image: Image) -> np.ndarray:
-        """The probability of a visible image; float32 (rows, columns)."""
+        """Return the probability of a visible image; float32 (rows, columns)."""
         channel = image.astype(np.float64) @ np.array(self.weights, np.float64)
         smooth = gaussian_filter(channel, self.sigma)
         return chance(smooth - channel.mean(), self.middle, self.width)
 
     @property
     def formula(self) -> str:
-        """The formula in words."""
+        """Return the formula in words."""
         red, green, blue = self.weights
         return (
             f"P(y=1|image) = 0.002 + 0.996 / (1 + exp(-(D - {self.middle:g}) / "
@@ -62,12 +62,12 @@ class Contrast:
 
 
 def clipped(channels: list[np.ndarray]) -> Image:
-    """Channels as an 8-bit image, uint8 (rows, columns, 3)."""
+    """Return channels as an 8-bit image, uint8 (rows, columns, 3)."""
     return np.clip(np.round(np.stack(channels, -1)), 0, 255).astype(np.uint8)
 
 
 def texture(random: Random, size: int, sigma: float, spread: float) -> np.ndarray:
-    """A cloudy ground, (size, size): mean about 0, standard deviation `spread`."""
+    """Draw a cloudy ground, (size, size): mean about 0, standard deviation `spread`."""
     cloud = gaussian_filter(random.standard_normal((size, size)), sigma, mode="wrap")
     return np.asarray(spread * cloud / cloud.std())
 
@@ -75,14 +75,14 @@ def texture(random: Random, size: int, sigma: float, spread: float) -> np.ndarra
 def blob(
     random: Random, size: int, radius: float, centre: np.ndarray, soft: float
 ) -> np.ndarray:
-    """An uneven round patch, (size, size) in [0, 1].
+    """Draw an uneven round patch, (size, size) in [0, 1].
 
     Args:
-        random: decides its outline.
-        size: of the image.
+        random: generator for its outline.
+        size: size of the image.
         radius: in pixels.
         centre: row and column of the middle, pixels.
-        soft: how wide its edge is, in radii.
+        soft: width of its edge, in radii.
     """
     rows, columns = np.mgrid[:size, :size]
     across, down = columns - centre[1], (rows - centre[0]) * random.uniform(0.8, 1.25)
@@ -94,7 +94,7 @@ def blob(
 
 
 def somewhere(random: Random, size: int, margin: float) -> np.ndarray:
-    """Row and column of a place; `margin`, of the size, is the least to the edges."""
+    """Draw row and column of a point; `margin` is the least share to the edges."""
     return random.uniform(margin * size, (1 - margin) * size, 2)
 
 
@@ -106,7 +106,7 @@ VESSEL_FORMULA = (
 
 
 def vessel_probability(image: Image) -> np.ndarray:
-    """The true P(y = 1 | image): how much darker a spot is than its surroundings.
+    """Return P(y = 1 | image): how much darker a spot is than around it.
 
     D = G_5 - G_1, with G_s the green channel smoothed by a Gaussian of s pixels
     (borders reflected, cut at 4 s); P = 0.002 + 0.996 / (1 + exp(-(D - 20) / 4)).
@@ -140,7 +140,7 @@ def draw_vessel_image(random: Random, size: int) -> Image:
 
 
 def draw_vessels(random: Random, size: int) -> np.ndarray:
-    """Draw vessels; return how deep their shadow is, (size, size), in [0, 1]."""
+    """Draw vessels; return the depth of their shadow, (size, size), in [0, 1]."""
     rows, columns = np.mgrid[:size, :size].astype(np.float32)
     depth = np.zeros((size, size), np.float32)
     for points, width, contrast in grow_tree(random, size):
@@ -206,7 +206,7 @@ class Kind:
 
     @classmethod
     def of(cls, name: str, structure: str, draw: Draw, seen: Contrast) -> "Kind":
-        """A kind whose probability is a contrast with the whole image."""
+        """Make a kind whose probability is a contrast with the whole image."""
         return cls(f"phantom-{name}", structure, seen.formula, draw, seen)
 
 
@@ -242,7 +242,7 @@ def draw_skin(random: Random, size: int) -> Image:
 
 
 def hair(random: Random, size: int) -> np.ndarray:
-    """A straight thin line through the image, (size, size) in [0, 1]."""
+    """Draw a straight thin line through the image, (size, size) in [0, 1]."""
     rows, columns = np.mgrid[:size, :size]
     row, column = somewhere(random, size, 0)
     angle = random.uniform(0, np.pi)

@@ -1,6 +1,6 @@
-"""What a user would do with each loss's probabilities: cut, decode, measure volumes.
+"""Uses of each loss's probabilities: thresholds, decoding, volumes.
 
-From the histograms of validation and test cases alone. What is chosen is chosen on the
+Only the histograms of validation and test cases are used. Choices are made on the
 validation cases of each training, and measured on its test cases.
 """
 
@@ -28,7 +28,7 @@ from pipelines.reporting.tables import framed
 
 FILE = "practice.csv"
 ALPHA = 0.1
-"""The share of missed voxels that the conformal threshold promises."""
+"""The highest share of missed voxels that the conformal threshold allows."""
 
 COLUMNS = tables.COLUMNS["practice"]
 _Floats = npt.NDArray[np.float64]
@@ -50,18 +50,20 @@ class _Cases:
 
 
 def table(study: Study) -> pd.DataFrame:
-    """A row for each variant, class and measure; the means are over cases and seeds.
+    """Return a row for each variant, class and measure; means over cases and seeds.
 
-    `results/README.md` says what each measure is. Thresholds are chosen, and the
-    conformal one promised (`ALPHA`), on the validation cases of each training. `nll`
-    and `brier` have the mean p of each bin for all its voxels.
+    `results/README.md` explains each measure. Thresholds, the conformal one (rate
+    `ALPHA`) included, are chosen on the validation cases of each training. For `nll`
+    and `brier` each voxel counts with the mean p of its bin.
 
-    The losses `SHOWN` have rows after each method of `maps` too, as far as no run has
-    it: fitted on the validation histograms of each training, applied to all of its.
+    The losses in `SHOWN` also have rows after each method of `maps` that no run has:
+    fitted on the validation histograms of each training, applied to all its histograms.
     """
     standard = (Variant.standard(loss) for loss in SHOWN)
-    plain = [one for one in standard if one in study.runs]
-    mapped = [replace(one, method=name) for one, name in product(plain, maps.METHODS)]
+    plain = [variant for variant in standard if variant in study.runs]
+    mapped = [
+        replace(variant, method=name) for variant, name in product(plain, maps.METHODS)
+    ]
     variants = dict.fromkeys([*study.runs, *mapped])
     rows = (
         variant.columns | {"target": target, "measure": name} | vars(estimate(values))
@@ -72,7 +74,7 @@ def table(study: Study) -> pd.DataFrame:
 
 
 def _measures(study: Study, variant: Variant, target: str) -> dict[str, _Floats]:
-    """Each measure, (seeds, cases); of a threshold and the AURC (seeds, 1)."""
+    """Return each measure, (seeds, cases); of a threshold and the AURC (seeds, 1)."""
     by_name: dict[str, list[_Floats]] = {}
     trained = variant if variant in study.runs else variant.trained
     for run in study.runs[trained]:
@@ -84,8 +86,8 @@ def _measures(study: Study, variant: Variant, target: str) -> dict[str, _Floats]
                 return {}
             fit = maps.fit(variant.method, parts[0].counts, parts[0].confidence)
             parts = [part.after(variant.method, fit) for part in parts]
-        chosen, test, band = parts
-        for name, values in _of_training(chosen, test, band, study.edges):
+        validation, test, band = parts
+        for name, values in _of_training(validation, test, band, study.edges):
             by_name.setdefault(name, []).append(np.atleast_1d(values))
     return {name: study.by_seed(trained, np.stack(v)) for name, v in by_name.items()}
 
@@ -97,9 +99,9 @@ def _cases(file: Histograms, split: str, region: str, target: str) -> _Cases:
 
 
 def _of_training(
-    chosen: _Cases, test: _Cases, band: _Cases, edges: _Floats
+    validation: _Cases, test: _Cases, band: _Cases, edges: _Floats
 ) -> Iterator[tuple[str, npt.ArrayLike]]:
-    """The measures of one training: of its test cases, (cases,), or one number."""
+    """Yield measures of one training: of its test cases, (cases,), or one number."""
     fine = calibration.join(test.counts, test.confidence, edges, None)
     yield from calibration.scores(fine).items()
     ece = calibration.ece(calibration.join(band.counts, band.confidence, edges))
@@ -108,14 +110,14 @@ def _of_training(
     true = test.counts[:, 1].sum(axis=-1)
     expected = decisions.expected_dice(test.counts, test.confidence)
     yield "dice_half", dice[:, half]
-    places = [_bin(edges, at) for at in THRESHOLDS]
-    curves = decisions.dice(chosen.counts)[:, places]
+    bins = [_bin(edges, at) for at in THRESHOLDS]
+    curves = decisions.dice(validation.counts)[:, bins]
     known = curves[~np.isnan(curves).any(axis=-1)]
-    # Without a case to choose on: the middle, 0.5.
-    means = known.mean(axis=0) if len(known) else np.zeros(len(places))
+    # Without a case to choose on, the threshold is 0.5.
+    means = known.mean(axis=0) if len(known) else np.zeros(len(bins))
     best = decisions.best(means, THRESHOLDS) or 0
     yield "threshold_chosen", float(THRESHOLDS[best])
-    yield "dice_chosen", dice[:, places[best]]
+    yield "dice_chosen", dice[:, bins[best]]
     decoded = np.nan_to_num(expected, nan=-1).argmax(axis=-1)
     yield "dice_expected", np.take_along_axis(dice, decoded[:, None], -1)[:, 0]
     volume = decisions.expected_volume(test.counts, test.confidence)
@@ -123,16 +125,16 @@ def _of_training(
     yield "volume_expected", ratio(volume, true) - 1
     yield "volume_half", ratio(positive[:, half], true) - 1
     missed = decisions.false_negatives(test.counts)
-    cut = decisions.conformal(decisions.false_negatives(chosen.counts), ALPHA)
-    nothing = np.full(len(true), np.nan)
+    cut = decisions.conformal(decisions.false_negatives(validation.counts), ALPHA)
+    undefined = np.full(len(true), np.nan)
     yield "threshold_conformal", np.nan if cut is None else float(edges[cut])
-    yield "missed", nothing if cut is None else missed[:, cut]
-    yield "set_size", nothing if cut is None else ratio(positive[:, cut], true)
+    yield "missed", undefined if cut is None else missed[:, cut]
+    yield "set_size", undefined if cut is None else ratio(positive[:, cut], true)
     yield "aurc", decisions.aurc(1 - dice[:, half], expected[:, half])
 
 
 def _bin(edges: _Floats, threshold: float) -> int:
-    """The bin whose lower edge a threshold is."""
+    """Return the bin whose lower edge is a threshold."""
     return int(np.abs(edges[:-1] - threshold).argmin())
 
 
@@ -142,14 +144,14 @@ _Files = Mapping[str, pd.DataFrame]
 
 
 def described(study: Study, files: _Files) -> str:
-    """Lay out the losses of Table 4, each as it is and after a temperature."""
+    """Lay out the losses of Table 4, each unscaled and after a temperature."""
     rows = files[FILE]
     rows = rows[~rows["method"].isin(maps.METHODS)]
     return _laid_out(study, rows, list(_CELLS)[3:])
 
 
 def scaled(study: Study, files: _Files) -> str:
-    """Lay out the losses of Table 4, each as it is and after every method."""
+    """Lay out the losses of Table 4, each unscaled and after every method."""
     rows = files[FILE]
     rows = rows[rows["loss"].isin(SHOWN)]
     rows = rows.sort_values(
@@ -159,7 +161,7 @@ def scaled(study: Study, files: _Files) -> str:
 
 
 def _laid_out(study: Study, measures: pd.DataFrame, shown: Sequence[str]) -> str:
-    """A row for each loss and method, with columns of measures, in Markdown."""
+    """Lay out a row for each loss and method, with columns of measures, in Markdown."""
     kept = measures[
         measures["loss"].isin(SHOWN) & measures["gamma"].isin([2.0, np.nan])
     ]
@@ -176,7 +178,7 @@ def _laid_out(study: Study, measures: pd.DataFrame, shown: Sequence[str]) -> str
 
 
 def _cell(row: pd.Series, _: str, form: str, interval: bool = False) -> str:
-    """A mean in its format, with its `interval` where there is one."""
+    """Return a mean in its format, with its `interval` where there is one."""
     if row["mean"] != row["mean"]:
         return ""
     text = f"{row['mean']:{form}}"

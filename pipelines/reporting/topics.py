@@ -431,14 +431,14 @@ def _named(rows: pd.DataFrame) -> str:
     """List claims with a verdict against the paper, and why; others by their ids."""
     failing = rows[rows["verdict"].isin([FAILS, claims.NOT_SEEN])]
     words = " or ".join(failing["verdict"].unique()) or "fails"
-    lines = [f"- Verdict {words} ({len(failing)}), and by what:"]
+    lines = [f"- Verdict {words} ({len(failing)}), with the reason:"]
     lines += [f"  - {_failed(row)}." for row in failing.to_dict("records")]
     proper = rows["verdict_corrected"]
     lists = {
-        "Another verdict by the proper NLL and Brier": (
+        "Different verdict by the NLL and Brier score of both terms": (
             proper.ne("") & proper.ne(rows["verdict"])
         ),
-        "Not borne out by the paper's own printed means and errors": (
+        "Not supported by the paper's own printed means and errors": (
             rows["paper_tables"].eq("fails")
         ),
     }
@@ -468,7 +468,7 @@ def _failed(row: Mapping[str, object]) -> str:
     seeds = " (one seed)" if number == 1 else seeds
     texts = [f"`{row['id']}`{seeds}: {str(row['why']).partition('; not run:')[0]}"]
     if row["verdict_corrected"] not in ("", row["verdict"]):
-        texts.append(f"{row['verdict_corrected']} by the proper form")
+        texts.append(f"{row['verdict_corrected']} by both terms")
     if row["paper_tables"] == "fails":
-        texts.append("not borne out by the paper's own tables either")
+        texts.append("not supported by the paper's own tables either")
     return "; ".join(texts)

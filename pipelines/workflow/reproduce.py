@@ -177,7 +177,7 @@ def unclean(pending: Sequence[Planned]) -> str:
     return (
         f"{Path(__file__).parents[2]}: expected a checkout of a commit without "
         f"changes for runs at the preset paper, found {state}. Start from one of "
-        "its own: `git worktree add ../study HEAD` or a clone (see README.md). "
+        "its own: `git worktree add ../study HEAD` or a clone (see docs/cluster.md). "
         f"Where there is no git, set {commits.VARIABLE} to the commit."
     )
 

@@ -1,1 +1,1 @@
-"""The paper's figures from the runs at hand: curves, and pictures with images."""
+"""The paper's figures from our runs: curves, and pictures with images."""

@@ -1,8 +1,8 @@
-"""Figures from run files alone: curves and histograms, no picture of anyone.
+"""Figures from run files only: curves and histograms, without images.
 
-Each takes a study, `forest` all of them, and gives a matplotlib figure, or None where
-it has nothing to show; call them within `style.drawing`. What is written above and
-below them is in `data/figures.yaml`.
+Each function takes a study (`forest` takes all of them) and returns a matplotlib
+figure, or None where there is nothing to show. Call them within `style.drawing`. Titles
+and notes are in `data/figures.yaml`.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ _COMPARED = tuple(Variant.standard(loss) for loss in ("CE", "DSC", "DSC++"))
 _BINS = np.arange(21) / 20  # all of them among the edges of every histogram
 _SOFTMAX_PANEL, _LABELLED = 1.8, 1.3  # inches
 _HEADROOM = 0.38  # of the height of the steps
-_MANY = 50  # cases: more lines than that are a blot
-_BASE = 1e-3  # of the steps: below any count, as a logarithmic axis has no 0
+_MANY = 50  # cases: more lines cannot be told apart
+_BASE = 1e-3  # of the steps: below any count, since a logarithmic axis has no 0
 _AT_THRESHOLDS = {"Recall": "recall", "Precision": "precision", "Dice": "dice"}
 _HISTORY = ("epoch", "loss", "val_loss", "learning_rate")
 _RULED: dict[str, Any] = {"color": "0.92", "linewidth": 0.6}
@@ -59,8 +59,8 @@ _DASHED: dict[str, Any] = {"color": "0.35", "linewidth": 0.7, "dashes": (4, 3)}
 _PAIR = [Variant.standard("DSC++"), Variant("DSC")]
 _TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0)
 _GAP = 0.45  # between data sets, in lines
-# What the forest has of ours: metric, whether of both terms, lines further down, marker
-# (black and white: the colours are those of losses) and name.
+# Our points in the forest plot: metric, whether of both terms, offset in lines, marker
+# (black and white, since colours mean losses) and name.
 _OURS = (
     ("nll", False, -0.17, {"marker": "o"}, "ours, NLL as published"),
     ("nll", True, 0.17, {"marker": "o", "mfc": "white"}, "ours, NLL of both terms"),
@@ -74,17 +74,17 @@ _Line = tuple[str, str, Study | None, str]
 
 
 def about(study: Study, shown: Iterable[Variant]) -> str:
-    """What a figure is of, such as "DRIVE, preset reduced, seed 0, 20 test images"."""
+    """Say what a figure shows: "DRIVE, preset reduced, seed 0, 20 test images"."""
     return f"{name_of(study.record)}, {study.about(shown)}"
 
 
 def name_of(record: Mapping[str, Any]) -> str:
-    """The data set of a `run.json` in print; simulated ones say so in capitals."""
+    """Return the data set's name of a `run.json`; simulated ones are marked."""
     return f"{record['title']}{' (SIMULATED)' if record['simulated'] else ''}"
 
 
 def by_exponent(variants: Iterable[Variant]) -> list[Variant]:
-    """Sort by loss, as given, and each family by its exponent: 1 of the plain form."""
+    """Sort by loss, in the given order, then by exponent (plain form: 1)."""
     keyed = [
         (variant.loss.removesuffix("++"), variant.gamma or 1.0, variant)
         for variant in variants
@@ -97,7 +97,7 @@ def by_exponent(variants: Iterable[Variant]) -> list[Variant]:
 
 
 def label(variant: Variant) -> str:
-    """A loss with its exponent, also where that is the usual one."""
+    """Return a loss with its exponent, also where that is the default."""
     if variant.gamma is None:
         has_exponent = f"{variant.loss}++" in style.LOSSES
         return f"{variant.loss} (γ = 1)" if has_exponent else variant.loss
@@ -111,7 +111,7 @@ def _texts(
     printed: bool = False,
     **more: Any,
 ) -> tuple[str, str]:
-    """Title and note of a figure; `printed`: it has values of the paper."""
+    """Return title and note of a figure; `printed`: it has values of the paper."""
     words, listed = data("figures")[name], list(shown)
     several = any(len(study.seeds(variant)) > 1 for variant in listed)
     preset = "" if study.preset == "paper" else study.preset
@@ -135,7 +135,7 @@ def _grid(
     below: Mapping[str, Any],
     legend: bool = True,
 ) -> Figure:
-    """A row of panels for each class, a column for each title and what it is of.
+    """Make a grid of panels: a row for each class, a column for each title.
 
     `heights`, in inches, are those of the texts and of a row; `below` are settings of
     the lowest panels.
@@ -162,8 +162,8 @@ def _grid(
 def thresholds(study: Study) -> Figure | None:
     """Draw recall, precision and Dice over the softmax threshold (Fig. 5, top).
 
-    A row of panels for each class: those of the losses `_COMPARED` that are at hand
-    (None: none is), and what the paper prints of the data set.
+    A row of panels for each class, with those losses of `_COMPARED` that were run (None
+    if none was) and the paper's printed values for the data set.
     """
     shown = [variant for variant in _COMPARED if variant in study.runs]
     if not shown:
@@ -174,14 +174,14 @@ def thresholds(study: Study) -> Figure | None:
     def draw(axis: Axes, target: str, metric: str) -> None:
         for variant in shown:
             cuts = (replace(variant, threshold=at) for at in THRESHOLDS)
-            estimates = [estimated(study, one, target, metric) for one in cuts]
+            estimates = [estimated(study, cut, target, metric) for cut in cuts]
             mean, low, high = _rounded(
                 [(e.mean, e.ci_low, e.ci_high) for e in estimates]
             ).T
             at, options = _rounded(THRESHOLDS), style.line(variant.loss)
             axis.fill_between(at, low, high, color=options["color"], alpha=0.2, lw=0)
             axis.plot(at, mean, label=variant.label, **options)
-        for row in (one for one in points if one["metric"] == metric):
+        for row in (point for point in points if point["metric"] == metric):
             options = {
                 "color": style.colour(row["loss"]),
                 "label": f"{row['loss']}, paper",
@@ -198,7 +198,7 @@ def thresholds(study: Study) -> Figure | None:
 def softmax(study: Study) -> Figure | None:
     """Draw how many voxels have which softmax value (Fig. 2, bottom).
 
-    Rows of panels for each class: every loss and exponent, exponents in order.
+    A row of panels for each class, with every loss and exponent in order.
     """
     shown = by_exponent(study.main)
     if not shown:
@@ -219,8 +219,8 @@ def softmax(study: Study) -> Figure | None:
             axis.tick_params(labelbottom=True)
         for axis in block[::columns]:
             axis.set_ylabel(f"{style.elements(study.record)}\n({target})")
-    # A logarithmic axis begins not far below the lowest step there is, and ends so far
-    # above the highest that the text is above all of them.
+    # The axis begins just below the lowest step. It ends so far above the highest that
+    # the text overlaps no step.
     steps: list[Any] = [step for axis in figure.axes for step in axis.patches]
     values = np.concatenate([step.get_data().values for step in steps])
     lowest = values[values > 0].min() if values.any() else 1.0
@@ -250,7 +250,7 @@ def _histogram(axis: Axes, study: Study, variant: Variant, target: str) -> None:
 
 
 def _power(value: float, _: float) -> str:
-    """A power of ten without the $ of mathematics, which names may have."""
+    """Return a power of ten without the $ of mathematics, since names may have a $."""
     exponent = str(round(np.log10(value)))
     return "10" + exponent.translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
@@ -258,8 +258,8 @@ def _power(value: float, _: float) -> str:
 def reliability(study: Study, shown: Sequence[Variant] = ()) -> Figure | None:
     """Draw a reliability diagram of each variant, over the whole image.
 
-    `shown` are the losses of Table 4 by default. A row of panels for each class,
-    observer 1 the truth; None where none was run.
+    `shown` are the losses to draw; by default those of Table 4. A row of panels for
+    each class; observer 1 is the truth. None where none of them was run.
     """
     cells = study.paper.cells
     table4 = cells.loc[cells["table"] == "table4", "variant"].unique()
@@ -280,7 +280,7 @@ def reliability(study: Study, shown: Sequence[Variant] = ()) -> Figure | None:
 
 
 def diagram(study: Study, target: str, variant: Variant, region: str) -> Figure:
-    """Draw the reliability diagram of one variant, class and region by itself."""
+    """Draw the reliability diagram of one variant, class and region alone."""
     figure = style.sheet((3.4, 3.9), "")
     axis = figure.subplots()
     _diagram(study, axis, target, variant, region)
@@ -291,16 +291,16 @@ def diagram(study: Study, target: str, variant: Variant, region: str) -> Figure:
 def _diagram(
     study: Study, axis: Axes, target: str, variant: Variant, region: str = REGIONS[0]
 ) -> None:
-    """Draw one diagram: the diagonal, the cases, all of them together, and counts.
+    """Draw one diagram: the diagonal, each case, all cases together, and counts.
 
-    Where most cases have few voxels, all together are faded.
+    Where most cases have few voxels, the curve of all cases is faded.
     """
     key = (target, region, OBSERVERS[0])
     colour, binned = style.colour(variant.loss), Reader(study, variant).binned(key)
     bins = calibration.join(*binned, study.edges)
     axis.plot([0, 1], [0, 1], **_DASHED, zorder=2.5)
     cases, together = bins.pooled(axis=0), bins.pooled(axis=(0, 1))
-    # To 5 digits: more would differ between machines, and no eye would see it.
+    # To 5 digits: further digits differ between machines and are not visible.
     if len(study.cases) > _MANY:
         ends = frequency_spread(cases)
         band = np.round((together.confidence, *ends), 5)[:, ~np.isnan(ends[0])]
@@ -329,11 +329,10 @@ def _diagram(
 def learning(run: Run) -> Figure | None:
     """Draw the training and the validation loss of a run over its epochs.
 
-    Grey lines: the learning rate fell. None where the run has no history: it was not
-    trained, or its table was not kept.
+    Grey lines mark where the learning rate fell. None where the run has no history.
 
     Raises:
-        InputError: a history that cannot be read.
+        InputError: the history cannot be read.
     """
     history = _history(run.path("history.csv"))
     if history is None:
@@ -354,7 +353,7 @@ def learning(run: Run) -> Figure | None:
 
 
 def _history(path: Path) -> pd.DataFrame | None:
-    """The losses and the learning rate of each epoch; None: no file, or no epoch."""
+    """Read losses and learning rate by epoch; None without a file or an epoch."""
     try:
         history = pd.read_csv(path, encoding="utf-8")[list(_HISTORY)].astype(float)
     except FileNotFoundError:
@@ -369,7 +368,7 @@ def _history(path: Path) -> pd.DataFrame | None:
 
 
 def _counts(axis: Axes, n: _Floats, colour: str) -> None:
-    """Draw how many lie in each bin below a diagram."""
+    """Draw the number of voxels in each bin below a diagram."""
     strip = axis.inset_axes((0, -0.3, 1, 0.22), sharex=axis)
     strip.stairs(n, _BINS, fill=True, baseline=0.5, color=colour, alpha=0.55)
     strip.set_yscale("log")
@@ -419,7 +418,7 @@ def forest(studies: Sequence[Study]) -> Figure | None:
 
 
 def _lines(studies: Sequence[Study]) -> Iterator[_Line]:
-    """From the top, each data set of the paper with our presets below it."""
+    """Yield the lines from the top: each data set of the paper, then our presets."""
     if not studies:
         return
     cells = studies[0].paper.cells
@@ -428,7 +427,7 @@ def _lines(studies: Sequence[Study]) -> Iterator[_Line]:
     for name, target in places.itertuples(index=False):
         title = f"{name}, {target}" if target else name
         yield name, target, None, f"{title}: paper"
-        for study in (one for one in studies if one.title == name):
+        for study in (study for study in studies if study.title == name):
             class_name = target or study.targets[0]
             if pair := compared(study, class_name, "nll", _PAIR):
                 seeds = f"{pair.seeds} seed{'s' * (pair.seeds > 1)}"
@@ -436,7 +435,7 @@ def _lines(studies: Sequence[Study]) -> Iterator[_Line]:
 
 
 def _draw_line(axes: Mapping[str, Axes], at: float, line: _Line, paper: Paper) -> None:
-    """The paper's diamonds; or both forms of our NLL, and the Dice difference."""
+    """Draw the paper's diamonds, or both forms of our NLL and the Dice difference."""
     name, target, study, _ = line
     if study is None:
         options: dict[str, Any] = {"markersize": 5, "linestyle": "", "label": "paper"}
@@ -457,7 +456,7 @@ def _draw_line(axes: Mapping[str, Axes], at: float, line: _Line, paper: Paper) -
 
 
 def _rounded(values: npt.ArrayLike) -> _Floats:
-    """To 6 significant digits, as in the tables: more would differ between machines."""
+    """Round to 6 digits, as in tables: further digits depend on the machine."""
     array = np.asarray(values, dtype=np.float64)
     return np.reshape([float(f"{value:.6g}") for value in array.flat], array.shape)
 
@@ -473,15 +472,16 @@ def write_figures(
 
     Args:
         results: folder of all results.
-        output: where to write in its place; None: beside the runs.
-        losses: names of those to draw, in each figure that has several; () for all.
-        width: of each figure in inches; None: that of the style sheet.
+        output: folder to write to instead; None: beside the runs.
+        losses: names of the losses to draw, in each figure that has several; () for
+            all.
+        width: width of each figure in inches; None: that of the style sheet.
         titled: whether a figure has a title and a note.
 
     Returns:
         The files written, in order: `<dataset>/<preset>/figures/*`, then
-        `figures/forest.*` of all data sets, each figure in all `FORMATS`. A figure
-        that its runs cannot fill is removed.
+        `figures/forest.*` of all data sets, each figure in all `FORMATS`. An old figure
+        that the runs no longer support is removed.
 
     Raises:
         InputError: runs that cannot be joined; a folder that cannot be written.

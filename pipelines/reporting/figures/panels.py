@@ -1,6 +1,6 @@
-"""Pictures of images in rows: truth, softmax heat maps, what a prediction gets wrong.
+"""Pictures with images in rows: truth, softmax heat maps, errors of a prediction.
 
-The caller gives arrays; nothing is read here. matplotlib is imported inside the
+The caller gives arrays; this module reads no files. matplotlib is imported inside the
 functions, since it takes half a second.
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _WIDEST = 1.8  # inches of a panel; more columns make narrower ones
 _BAR = 0.75  # inches to the right, for the colour bar
 _FRAME = "#2ca8d2"
-_DIPPED = 0.6  # of its brightness: what an image keeps under coloured errors
+_DIPPED = 0.6  # share of brightness that an image keeps under coloured errors
 KEY = {
     "true positive": "#ffffff",
     "false positive": style.FALSE_POSITIVE,
@@ -46,12 +46,12 @@ Window = tuple[slice, slice]
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """One panel of a picture, with a title above, a small note below.
+    """One panel of a picture, with a title above and a small note below.
 
     Attributes:
         pixels: bytes, (rows, columns, 3); of a heat map softmax values in [0, 1],
             (rows, columns), which are shown on a scale from 0 to 1.
-        frame: a part to draw a frame around.
+        frame: the part to draw a frame around.
         aspect: height over width of a pixel.
     """
 
@@ -63,15 +63,15 @@ class Panel:
 
     @property
     def ratio(self) -> float:
-        """Height over width of the panel."""
+        """Return height over width of the panel."""
         return self.pixels.shape[0] / self.pixels.shape[1] * self.aspect
 
     def cut(self, window: Window | None) -> Panel:
-        """The same panel of a part of the image; None for all of it."""
+        """Return the same panel of a part of the image; None for all of it."""
         return self if window is None else replace(self, pixels=self.pixels[window])
 
     def fill(self, axis: Axes) -> None:
-        """Draw it, and a frame where the detail is."""
+        """Draw the panel, with a frame around the enlarged part."""
         from matplotlib.patches import Rectangle
 
         axis.set_title(self.title, fontsize=7.5, loc="center", pad=3)
@@ -81,7 +81,7 @@ class Panel:
             sides = columns.stop - columns.start, rows.stop - rows.start
             corner = (columns.start - 0.5, rows.start - 0.5)
             axis.add_patch(Rectangle(corner, *sides, fill=False, ec=_FRAME, lw=1))
-        # Enlarged pixels stay pixels: smoothing would make up probabilities.
+        # Enlarged pixels stay sharp: smoothing would invent probabilities.
         scale: dict[str, Any] = {"cmap": style.HEAT, "vmin": 0, "vmax": 1}
         axis.imshow(self.pixels, aspect=self.aspect, **scale)
 
@@ -93,7 +93,7 @@ Row = list[Panel | None]
 def photo(image: npt.ArrayLike, title: str = "image") -> Panel:
     """Make a panel of an image, (rows, columns[, 1]) or RGB (rows, columns, 3).
 
-    Bytes are shown as they are, other values stretched from black to white.
+    Bytes are shown unchanged; other values are stretched from black to white.
     """
     array = np.asarray(image)
     if array.ndim == 2:
@@ -113,11 +113,11 @@ def truth_of(mask: npt.ArrayLike) -> Panel:
 def errors(
     image: npt.ArrayLike, truth: npt.ArrayLike, positive: npt.ArrayLike, title: str
 ) -> Panel:
-    """Lay a prediction and what is wrong in it over an image (as Fig. 5).
+    """Draw a prediction's errors over an image (as Fig. 5).
 
-    The image, as for `photo`, is shown in grey, dipped; true positives are white, false
+    The image, as for `photo`, is grey and darkened; true positives are white, false
     positives magenta, false negatives green. Both masks, (rows, columns), are not 0
-    where the target is, or is predicted.
+    where the target is and where it is predicted.
     """
     pixels = _dipped(image)
     true, predicted = np.asarray(truth) > 0, np.asarray(positive) > 0
@@ -128,10 +128,10 @@ def errors(
 
 
 def overlay(image: npt.ArrayLike, label: _Array, title: str) -> Panel:
-    """Lay classes over an image, half transparent, in the colours of `CLASSES`.
+    """Draw classes over an image, half transparent, in the colours of `CLASSES`.
 
-    The image, as for `photo`, is shown in grey, dipped; `label` has class numbers,
-    (rows, columns).
+    The image, as for `photo`, is grey and darkened; `label` has class numbers, (rows,
+    columns).
     """
     pixels = _dipped(image)
     for number in np.unique(label[label > 0]):
@@ -142,13 +142,13 @@ def overlay(image: npt.ArrayLike, label: _Array, title: str) -> Panel:
 
 
 def _dipped(image: npt.ArrayLike) -> npt.NDArray[np.uint8]:
-    """An image in grey, (rows, columns, 3), so dark that colours on it stand out."""
+    """Return an image in grey, (rows, columns, 3), darkened."""
     grey = photo(image).pixels.mean(axis=-1, keepdims=True) * _DIPPED
     return np.repeat(np.round(grey).astype(np.uint8), 3, axis=-1)
 
 
 def in_rows(drawn: Sequence[Panel | None], most: int = 4) -> list[Row]:
-    """Panels in as few rows as hold them, of equal length."""
+    """Arrange panels in as few rows as possible, of equal length."""
     number = -(-len(drawn) // most)
     columns = -(-len(drawn) // number)
     row: Row = [*drawn, *[None] * (-len(drawn) % columns)]
@@ -156,10 +156,12 @@ def in_rows(drawn: Sequence[Panel | None], most: int = 4) -> list[Row]:
 
 
 def busiest_window(weight: npt.ArrayLike, side: int) -> Window:
-    """Find the square with most in it, as rows and columns: the first of several.
+    """Find the square with the highest total weight, as rows and columns.
+
+    Of several such squares, the first.
 
     Args:
-        weight: how much each pixel counts, a whole number from 0 up, (rows, columns).
+        weight: weight of each pixel, a whole number from 0 up, (rows, columns).
         side: pixels, at most the smaller side of the image.
     """
     sums = np.asarray(weight).astype(np.int64)
@@ -173,8 +175,8 @@ def busiest_window(weight: npt.ArrayLike, side: int) -> Window:
 class Sheet:
     """Panels in rows of equal length; heat maps share one colour bar from 0 to 1.
 
-    `labels` stand at the left of the rows; `key` explains colours, such as `KEY` those
-    of `errors`; `scale` says what the colour bar shows.
+    `labels` are at the left of the rows; `key` explains colours, such as `KEY` those of
+    `errors`; `scale` is the title of the colour bar.
     """
 
     rows: Sequence[Row]
@@ -185,7 +187,7 @@ class Sheet:
     scale: str = "softmax value"
 
     def draw(self, stem: Path, formats: Sequence[str] = ("pdf", "png")) -> list[Path]:
-        """Draw it; the same panels give the same bytes. See `style.save`."""
+        """Draw the sheet; the same panels give the same bytes. See `style.save`."""
         with style.drawing("pictures"):
             ratios = [max(shown.ratio for shown in row if shown) for row in self.rows]
             figure = style.sheet(
@@ -205,10 +207,10 @@ class Sheet:
             return style.save(figure, stem, formats)
 
     def _size(self, ratios: Sequence[float]) -> tuple[float, float]:
-        """Width and height in inches."""
+        """Return width and height in inches."""
         columns = len(self.rows[0])
         side = min(_WIDEST, (style.width() - _BAR) / columns)
-        # What stands above and below panels; the layout takes what it needs of it.
+        # Space above and below panels; the layout uses what it needs.
         notes = [0.12 * any(p and p.note for p in row) for row in self.rows]
         text = sum(0.21 + note for note in notes)
         text += 0.3 + 0.2 * bool(self.key) + 0.25 * bool(self.note)

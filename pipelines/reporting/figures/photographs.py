@@ -1,8 +1,8 @@
-"""Pictures with images in them, of runs whose probabilities are here.
+"""Pictures with images, of runs whose probabilities are on this machine.
 
-A picture beside each run and, as the paper's figures, of all losses together. They may
-show patients, so git ignores them (see `results/README.md`). Which case a figure shows
-is decided by a rule, never by eye: the test case whose Dice with DSC++ is the median.
+One picture beside each run, and the paper's figures of all losses together. They may
+show patients, so git ignores them (see `results/README.md`). A rule chooses the case
+that a figure shows: the test case with the median Dice of DSC++.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _THRESHOLDS = (0.2, 0.4, 0.6, 0.8)  # of the overlays (Fig. 5, bottom)
 _DETAIL = 128  # pixels: what a fine vessel needs to be seen
 _PLAIN, _PLUS = Variant("DSC"), Variant.standard("DSC++")
 _COMPARED = (Variant("CE"), _PLAIN, _PLUS)
-_EQUAL = 0.999  # of the largest voxel size: what counts as large, see `Plane.of`
+_EQUAL = 0.999  # sizes from this share of the largest count as equal (`Plane.of`)
 _ALONG = {"L": 0, "R": 0, "P": 1, "A": 1, "I": 2, "S": 2}
-_ON_THE_PAGE = "LPI"  # towards what columns and rows run
+_ON_THE_PAGE = "LPI"  # directions in which columns and rows run
 
 _Array = npt.NDArray[Any]
 Locate = Callable[[Run], Path]
@@ -48,15 +48,15 @@ Locate = Callable[[Run], Path]
 
 @dataclass(frozen=True)
 class Plane:
-    """A plane of a volume, as readers of such images look at it.
+    """A plane of a volume, in the usual orientation for readers.
 
     The head is at the top, or else the front; the patient's right is on the left, or
-    else the front. Where the header does not say how the volume lies, rows and columns
-    are those of the array.
+    else the front. Where the header has no orientation, rows and columns are those of
+    the array.
 
     Attributes:
-        axis: of the array, across which the plane is cut.
-        index: of the plane along it.
+        axis: axis of the array that the plane cuts.
+        index: index of the plane along this axis.
         aspect: height over width of a pixel, from the voxel size in mm.
         turned: whether rows and columns of the array are exchanged.
         flipped: axes on the page, 0 rows and 1 columns, that run against the array's.
@@ -70,14 +70,14 @@ class Plane:
 
     @classmethod
     def of(cls, geometry: nifti.Geometry, target: npt.ArrayLike) -> Plane:
-        """Choose the plane of highest resolution that has most of a target.
+        """Choose the plane of highest resolution with the most of a target.
 
-        It is cut across the axis with the largest voxels, the first of equal ones.
+        It is cut across the axis with the largest voxels; of equal axes, the first.
 
         Args:
-            geometry: of the volume.
-            target: (*shape); not 0 where the target is. Where it is nowhere, the plane
-                in the middle is taken; of several equal ones the first.
+            geometry: geometry of the volume.
+            target: (*shape); not 0 where the target is. Without any target the middle
+                plane is taken; of several equal planes the first.
         """
         sizes = np.array(geometry.spacing_mm)
         axis = int(np.argmax(sizes >= _EQUAL * sizes.max()))
@@ -97,12 +97,12 @@ class Plane:
         return cls(axis, index, aspect, turned, tuple(flipped))
 
     def shown(self, array: _Array) -> _Array:
-        """A plane of the array, (two of its axes[, channels]), as it is on the page."""
+        """Orient a plane of the array, (two axes[, channels]), for the page."""
         turned = np.swapaxes(array, 0, 1) if self.turned else array
         return np.flip(turned, self.flipped)
 
     def cut(self, volume: _Array) -> _Array:
-        """The plane of a volume, (*shape[, channels]), as it is on the page."""
+        """Cut the plane out of a volume, (*shape[, channels]), oriented."""
         return self.shown(np.take(volume, self.index, self.axis))
 
     def __str__(self) -> str:
@@ -111,18 +111,19 @@ class Plane:
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """One test case, of a volume one slice, with the softmax values at hand.
+    """One test case (of a volume one slice) with its softmax values.
 
     Attributes:
-        runs: the run shown of each variant, with its probabilities; of one data set.
+        runs: the run shown for each variant, with its probabilities; of one data set.
         case: the case's id.
         targets: the classes; of a volume the slice with most of the last one is shown
             (the first of several such slices).
-        rule: why this case, in words.
-        image: (rows, columns[, channels]); of a CT what the network sees of it.
+        rule: why this case is shown, in words.
+        image: (rows, columns[, channels]); of a CT the intensities that the network
+            sees.
         label: class numbers, (rows, columns), of the first observer.
         softmax: softmax values by variant, (rows, columns, C).
-        plane: of the volume; None of an image.
+        plane: the plane of a volume; None for an image.
     """
 
     runs: dict[Variant, Run]
@@ -146,10 +147,10 @@ class Example:
     ) -> Example:
         """Read image, label and softmax values; `root` is the data set's folder.
 
-        Of a volume `whole` takes the slice with most foreground of any class.
+        Of a volume, `whole` takes the slice with most foreground of any class.
 
         Raises:
-            InputError: probabilities or images are not there, or do not fit.
+            InputError: probabilities or images are missing, or do not fit.
         """
         module = datasets.by_name(next(iter(shown.values())).record["dataset"])
         label = module.references(root, case)["observer1"]
@@ -177,50 +178,50 @@ class Example:
 
     @property
     def record(self) -> Mapping[str, Any]:
-        """`run.json` of the first run: for what all share."""
+        """Return `run.json` of the first run, for what all runs share."""
         return next(iter(self.runs.values())).record
 
     @property
     def truth(self) -> _Array:
-        """Where there is any foreground, (rows, columns)."""
+        """Return where there is any foreground, (rows, columns)."""
         return np.asarray(self.label > 0)
 
     @cached_property
     def window(self) -> Window | None:
-        """The part that is shown enlarged; None where the image is small itself."""
+        """Return the part that is shown enlarged; None where the image is small."""
         if min(self.truth.shape) <= 2 * _DETAIL:
             return None
         if self.plane is None:
             from skimage.morphology import skeletonize
 
-            # Centre lines: else the thickest vessels were shown, which all losses find.
+            # Centre lines, since all losses find the thickest vessels.
             interest = skeletonize(self.truth)
         else:
-            # Most of the last class; where that is all in, most of the others.
+            # Most of the last class; where all of it is inside, most of the others.
             last = self.label == len(self.targets)
             interest = np.where(last, _DETAIL**2 + 1, self.truth)
         return panels.busiest_window(interest, _DETAIL)
 
     def probability(self, variant: Variant) -> _Array:
-        """Softmax value of all classes but the background, (rows, columns)."""
+        """Return the sum of softmax over foreground classes, (rows, columns)."""
         return np.asarray(np.clip(1 - self.softmax[variant][..., 0], 0, 1))
 
     def heat(self, variant: Variant, title: str = "") -> Panel:
-        """A heat map of all foreground, with the variant's name or another title."""
+        """Make a heat map of all foreground; the default title is the variant."""
         return self.fitted(Panel(self.probability(variant), title or variant.label))
 
     def wrong(self, positive: _Array, title: str) -> Panel:
-        """What is wrong in a prediction, (rows, columns), in the enlarged part."""
+        """Make a panel of a prediction's errors in the enlarged part."""
         drawn = panels.errors(self.image, self.truth, positive, title)
         return self.fitted(drawn).cut(self.window)
 
     def beside(self) -> list[Panel]:
-        """The image and the truth."""
+        """Return panels of the image and of the truth."""
         drawn = panels.photo(self.image), panels.truth_of(self.truth)
         return list(map(self.fitted, drawn))
 
     def by_class(self) -> list[Row]:
-        """A row for each class: image, truth and a heat map for each variant."""
+        """Return a row for each class: image, truth, a heat map for each variant."""
         image, rows = self.beside()[0], list[Row]()
         for number in range(1, len(self.targets) + 1):
             drawn = [panels.truth_of(self.label == number)]
@@ -234,31 +235,31 @@ class Example:
         return rows
 
     def fitted(self, panel: Panel) -> Panel:
-        """A panel with the aspect of the volume's voxels."""
+        """Return a panel with the aspect of the volume's voxels."""
         return replace(panel, aspect=self.plane.aspect) if self.plane else panel
 
     def framed(self, panel: Panel) -> Panel:
-        """A panel of the whole image that shows where the enlarged part is."""
+        """Return a panel of the whole image with a frame around the enlarged part."""
         return replace(panel, frame=self.window)
 
     @property
     def available(self) -> str:
-        """Name the variants that it has."""
+        """Return the names of its variants."""
         return f"here are those of {', '.join(variant.label for variant in self.runs)}"
 
     def title(self, what: str, shown: Iterable[Variant]) -> str:
-        """What a figure shows, and of which data, seeds and case."""
+        """Return what a figure shows, and of which data, seeds and case."""
         return (
             f"{what}: {curves.name_of(self.record)}, preset {self.record['preset']}, "
             f"{self.seeds(shown)}, case {self.case.removeprefix('case_')}"
         )
 
     def seeds(self, shown: Iterable[Variant]) -> str:
-        """Such as "seed 0"."""
+        """Return the seeds, such as "seed 0"."""
         return in_words({self.runs[variant].record["seed"] for variant in shown})
 
     def note(self, more: str = "", enlarged: bool = True, together: bool = True) -> str:
-        """Why this case and, where it is shown, this part of it; and more.
+        """Return why this case and this part of it are shown, and more.
 
         `together`: the classes are shown as one foreground.
         """
@@ -275,14 +276,14 @@ class Example:
 
 
 def plane_softmax(softmax: _Array, geometry: nifti.Geometry, plane: Plane) -> _Array:
-    """Softmax values of a plane, from those of a volume on the network's grid."""
+    """Return softmax values of a plane, from a volume on the network's grid."""
     return plane.shown(
         native_grid.plane(softmax, geometry.shape, plane.index, plane.axis)
     )
 
 
 def plane_image(module: Dataset, root: Path, case: str, plane: Plane) -> _Array:
-    """A plane of a volume; of a CT what the network sees: beyond lie bone and air."""
+    """Return a plane of a volume; of a CT the intensities that the network sees."""
     path = module.roles(root, case)["image"]
     image = plane.shown(nifti.read_slice(path, plane.index, plane.axis))
     window = module.record(root).clip
@@ -297,9 +298,9 @@ def predicted(
     label: _Array,
     classes: Sequence[str],
 ) -> Sheet:
-    """A predicted case: image, prediction, a probability map a class, entropy.
+    """Make a picture of a prediction: image, label, a map of each class, entropy.
 
-    Of a volume the slice with most predicted foreground is shown.
+    Of a volume, the slice with most predicted foreground is shown.
 
     Args:
         module: the data set.
@@ -336,7 +337,7 @@ def predicted(
 
 
 def entropy(softmax: _Array) -> _Array:
-    """Entropy of probabilities, as a share of its largest value, ln C; in [0, 1].
+    """Return the entropy of probabilities over its maximum, ln C; in [0, 1].
 
     Args:
         softmax: (..., C), in [0, 1]; 0 ln 0 is 0.
@@ -349,9 +350,9 @@ def entropy(softmax: _Array) -> _Array:
 
 
 def picture(run: Run, root: Path) -> Path:
-    """Draw a run's first test case: a row a class; `root` is the data set's folder.
+    """Draw a run's first test case, a row for each class.
 
-    Returns the run's `pictures/<case>.png`.
+    `root` is the data set's folder. Returns the run's `pictures/<case>.png`.
     """
     case = str(run.record["split"]["test"][0])
     path = run.path(_FOLDER) / f"{case}.png"
@@ -361,8 +362,8 @@ def picture(run: Run, root: Path) -> Path:
 def compare(group: Path, root: Path, backend: str) -> Path | None:
     """Draw CE, DSC and DSC++ side by side on the first test case (as Fig. 1).
 
-    Of `results/<dataset>/<preset>` the runs of a backend, of several seeds the lowest.
-    None where DSC and DSC++ have no probabilities here.
+    Takes the runs in `results/<dataset>/<preset>` of one backend; of several seeds the
+    lowest. None where DSC or DSC++ has no probabilities here.
     """
     available = [
         r for r in runs.find(group) if r.path(predictions.PROBABILITIES).is_dir()
@@ -382,7 +383,7 @@ def compare(group: Path, root: Path, backend: str) -> Path | None:
 
 
 def _side_by_side(shown: dict[Variant, Run], root: Path, case: str, path: Path) -> Path:
-    """A row of image, truth and heat maps; below it the enlarged part."""
+    """Draw a row of image, truth and heat maps, and the enlarged part below."""
     written.require_figure(path)
     record = next(iter(shown.values())).record
     module = datasets.by_name(record["dataset"])
@@ -407,12 +408,12 @@ def write_pictures(results: Path, locate: Locate) -> tuple[list[Path], str]:
     """Draw Figs. 1 to 5 where probabilities and images (`locate`) are here.
 
     Returns:
-        The files drawn, `<dataset>/<preset>/pictures/*` and, of all data sets of a
-        preset together, `pictures/*`; and how many figures were skipped, why, and what
-        to do, "" where none was.
+        The files drawn, `<dataset>/<preset>/pictures/*` and `pictures/*` (all data sets
+        of a preset together); and a text: how many figures were skipped, why, and what
+        to do; "" where none was.
 
     Raises:
-        InputError: runs that cannot be joined, a folder that cannot be written.
+        InputError: runs that cannot be joined; a folder that cannot be written.
     """
     sheets: dict[Path, Sheet | str] = {}
     by_preset = defaultdict(list)
@@ -447,14 +448,14 @@ def write_pictures(results: Path, locate: Locate) -> tuple[list[Path], str]:
 
 
 def example(study: Study, locate: Locate) -> Example:
-    """Choose the case that is shown, and read it; `locate` finds a run's images.
+    """Choose the case to show, and read it; `locate` finds a run's images.
 
-    It is the test case whose Dice is the median (of an even number the lower one of the
+    It is the test case with the median Dice (for an even number the lower one of the
     two in the middle), with DSC++ or else the first loss whose probabilities are here;
     Dice of several classes is averaged.
 
     Raises:
-        InputError: no probabilities or no images here; other images than the runs'.
+        InputError: no probabilities or no images here; images other than the runs'.
     """
     likeliest = dict.fromkeys([_PLUS, *study.main])
     choices = [run for variant in likeliest for run in study.runs.get(variant, [])]
@@ -479,21 +480,21 @@ def example(study: Study, locate: Locate) -> Example:
 
 
 def _has(run: Run, case: str) -> bool:
-    """Whether a run's probabilities of a case are here."""
+    """Return whether a run's probabilities of a case are here."""
     return predictions.path(run, case).is_file()
 
 
 def median_case(study: Study, run: Run) -> str:
-    """The test case whose Dice is the median; see `example`."""
+    """Return the test case with the median Dice; see `example`."""
     rows = study.frame[study.frame["run"] == str(run.folder)]
     dice = selected(rows).groupby("case")["dice"].mean().reindex(study.cases)
     ranked = dice.dropna().sort_values(kind="stable").index
-    # Where nothing is defined, any case is as good as another.
+    # Where no Dice is defined, any case will do.
     return str(ranked[(len(ranked) - 1) // 2]) if len(ranked) else study.cases[0]
 
 
 def _figure1(sample: Example) -> Sheet | str:
-    """Image, truth; of DSC and DSC++ heat map, a part enlarged, errors (Fig. 1)."""
+    """Draw image, truth, and heat map, detail, errors of DSC and DSC++ (Fig. 1)."""
     if not {_PLAIN, _PLUS} <= sample.runs.keys():
         return f"probabilities of DSC and DSC++ are needed, {sample.available}"
     rows: list[Row] = []
@@ -508,7 +509,7 @@ def _figure1(sample: Example) -> Sheet | str:
 
 
 def _figure2(sample: Example) -> Sheet | str:
-    """Heat maps of DSC++ with each gamma, DSC as gamma 1 (Fig. 2, top)."""
+    """Draw heat maps of DSC++ at each gamma, with DSC as gamma 1 (Fig. 2, top)."""
     shown = [v for v in curves.by_exponent(sample.runs) if v.loss in ("DSC", "DSC++")]
     if len(shown) < 2:
         return f"two exponents of DSC++ are needed (DSC is 1), {sample.available}"
@@ -520,10 +521,10 @@ def _figure2(sample: Example) -> Sheet | str:
 
 
 def _figure3(preset: str, parts: Sequence[Example | str]) -> Sheet | str:
-    """A row for each data set: image, truth, heat map of each loss (Fig. 3)."""
+    """Draw a row for each data set: image, truth, heat map of each loss (Fig. 3)."""
     shown = [part for part in parts if isinstance(part, Example)]
     if not shown:
-        # All lack the same: said once.
+        # All have the same reason: report it once.
         reasons = {part for part in parts if isinstance(part, str)}
         return reasons.pop() if len(reasons) == 1 else "none of its data sets is here"
     every = dict.fromkeys(v for part in shown for v in part.runs)
@@ -541,7 +542,7 @@ def _figure3(preset: str, parts: Sequence[Example | str]) -> Sheet | str:
 
 
 def _figure5(sample: Example) -> Sheet | str:
-    """Overlays at softmax thresholds (Fig. 5, bottom)."""
+    """Draw overlays at softmax thresholds (Fig. 5, bottom)."""
     shown = [variant for variant in (_PLAIN, _PLUS) if variant in sample.runs]
     if not shown:
         return f"probabilities of DSC or DSC++ are needed, {sample.available}"

@@ -1,4 +1,4 @@
-"""How every figure looks: one colour a loss, sizes of print, the same bytes each time.
+"""How every figure looks: one colour for each loss, font sizes, stable bytes.
 
 matplotlib is imported inside the functions, since it takes half a second.
 """
@@ -42,29 +42,29 @@ _METADATA: dict[str, dict[str, None]] = {
 
 
 def colour(loss: str) -> str:
-    """The colour of a loss in all figures, such as "#0072b2" for DSC++; else grey."""
+    """Return the colour of a loss, such as "#0072b2" for DSC++; grey if unknown."""
     return _COLOURS.get(loss, PUBLISHED)
 
 
 def line(loss: str) -> dict[str, Any]:
-    """Colour and dashes of a loss: ++ forms are solid, so that grey print will do."""
+    """Return colour and dashes of a loss; ++ forms are solid, to work in grey print."""
     plain = "--" if f"{loss}++" in _COLOURS else ":"
     dashes = "-" if loss.endswith("++") else plain
     return {"color": colour(loss), "linestyle": dashes}
 
 
 def elements(record: Mapping[str, Any]) -> str:
-    """What the images of a `run.json` are made of: "pixels", or "voxels" of volumes."""
+    """Return what the images of a `run.json` consist of: "pixels" or "voxels"."""
     shape = record.get("settings", {}).get("input_shape", ())
     return "voxels" if len(shape) == 3 else "pixels"
 
 
 @contextlib.contextmanager
 def drawing(*more: str, width: float | None = None) -> Iterator[None]:
-    """Draw as `figures.mplstyle` lays down, whatever a user's own matplotlibrc says.
+    """Draw with `figures.mplstyle`, whatever the user's own matplotlibrc says.
 
-    `more` names style sheets with what differs, such as "pictures"; `width` in inches
-    replaces the sheet's.
+    `more` names style sheets with further settings, such as "pictures"; `width` in
+    inches replaces the sheet's.
     """
     import matplotlib.style
 
@@ -75,7 +75,7 @@ def drawing(*more: str, width: float | None = None) -> Iterator[None]:
 
 
 def width() -> float:
-    """The width of a figure in inches, within `drawing`."""
+    """Return the width of a figure in inches, within `drawing`."""
     from matplotlib import rcParams
 
     return float(rcParams["figure.figsize"][0])
@@ -86,13 +86,13 @@ def sheet(
 ) -> Figure:
     """Make an empty figure of a width and height in inches; call it within `drawing`.
 
-    The title stands above all panels, the note in small print below, both wrapped to
-    the width. `legend` leaves a line for the function of that name under the title.
+    The title is above all panels, the note in small print below; both are wrapped to
+    the width. `legend` leaves space for a legend under the title.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    # Without pyplot, which would keep a state for all callers.
+    # Without pyplot, which keeps global state.
     figure = Figure(figsize=size, facecolor="white")
     FigureCanvasAgg(figure)
     lines = textwrap.fill(title, int(size[0] * 13))
@@ -104,9 +104,9 @@ def sheet(
 
 
 def legend(figure: Figure, key: Mapping[str, Any] | None = None) -> None:
-    """Put one legend for all panels under the title: each name once.
+    """Put one legend for all panels under the title, with each name once.
 
-    `key` has what stands for each name; None takes what the panels have.
+    `key` has a handle for each name; None takes those of the panels.
     """
     handles = dict(key or {})
     for axis in () if key else figure.axes:
@@ -127,7 +127,7 @@ def legend(figure: Figure, key: Mapping[str, Any] | None = None) -> None:
 
 
 def leave_bare(figure: Figure) -> None:
-    """Remove title and note, which the caption of a paper has."""
+    """Remove title and note, since a paper has a caption."""
     rows = figure.get_suptitle().count("\n ")
     figure.set_figheight(figure.get_figheight() - _TEXTS)
     figure.suptitle("\n ".join(" " * rows), **_HEADING)
@@ -139,7 +139,7 @@ def leave_bare(figure: Figure) -> None:
 def save(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:
     """Write a figure as `stem` with each ending; the same figure gives the same bytes.
 
-    Each file is written as a whole; call it within `drawing`.
+    Each file is written atomically. Call it within `drawing`.
 
     Raises:
         InputError: a file cannot be written.
