@@ -6,8 +6,6 @@ time, ours and the notebooks' in turn. `make bench-evaluation`; the notebooks' w
 8 GB of memory.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import tempfile
 import time

@@ -4,8 +4,6 @@ What ours on Keras is measured against: (N, C, *spatial), PyTorch's own layers, 
 optimiser, nothing of this project.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import pairwise
 

@@ -7,8 +7,6 @@ gives both the same random numbers, so both warp the same samples.
 `python -m benchmarks.samples`; it needs 1 GB of disk for a while.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import os
