@@ -4,12 +4,10 @@ From the histograms of validation and test cases alone. What is chosen is chosen
 validation cases of each training, and measured on its test cases.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -43,8 +41,8 @@ class _Cases:
     counts: npt.NDArray[Any]
     confidence: _Floats
 
-    def after(self, method: str, fitted: list[float]) -> _Cases:
-        return _Cases(
+    def after(self, method: str, fitted: list[float]) -> Self:
+        return type(self)(
             self.case, *maps.of_bins(method, self.counts, self.confidence, fitted)
         )
 
@@ -132,7 +130,6 @@ def _of_training(
 
 
 def _bin(edges: _Floats, threshold: float) -> int:
-    """The bin whose lower edge a threshold is."""
     return int(np.abs(edges[:-1] - threshold).argmin())
 
 

@@ -205,7 +205,6 @@ class Sheet:
             return style.save(figure, stem, formats)
 
     def _size(self, ratios: Sequence[float]) -> tuple[float, float]:
-        """Width and height in inches."""
         columns = len(self.rows[0])
         side = min(_WIDEST, (style.width() - _BAR) / columns)
         # What stands above and below panels; the layout takes what it needs of it.
