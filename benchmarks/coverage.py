@@ -9,8 +9,6 @@ two losses on the same images, pairs are drawn. The last rows add seeds:
 the table in README.md.
 """
 
-from __future__ import annotations
-
 import math
 import zlib
 from collections.abc import Callable
@@ -167,8 +165,7 @@ def table(rows: pd.DataFrame) -> str:
 
 def update(page: Path = PAGE) -> None:
     """Put the table of `coverage.csv` between the markers of a page."""
-    text, block = page.read_text("utf-8"), table(pd.read_csv(OUTPUT))
-    page.write_text(markdown.replace_marked(page, text, "coverage", block), "utf-8")
+    markdown.fill(page, {"coverage": lambda: table(pd.read_csv(OUTPUT))})
 
 
 def main() -> None:

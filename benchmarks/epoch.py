@@ -6,8 +6,6 @@ An epoch takes longer than these steps because it draws samples, waits for sampl
 does other work around the steps. Run `python -m benchmarks.epoch`.
 """
 
-from __future__ import annotations
-
 import tempfile
 import time
 from collections.abc import Callable
@@ -95,18 +93,6 @@ class _Clock(keras.callbacks.Callback):
         return time.perf_counter() - start
 
 
-class _Peaks(keras.callbacks.Callback):
-    """Records the peak memory of the process after each epoch, MB."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.after: list[float] = []
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Record the peak memory."""
-        self.after.append(provenance.peak_memory_mb())
-
-
 def _train(
     preset: str,
     size: tuple[int, ...],
@@ -163,7 +149,6 @@ def epochs_beside_steps(
         timing.compare,
         "epoch",
         shape=(1, *size, vessels.RECORD.channels),
-        packages=timing.packages(),
         unit="s",
     )
     waits = np.array(clock.waits)
@@ -185,16 +170,18 @@ def memory_over_epochs(
             once, such as by threads of the backend, are done by then.
         **overrides: overrides of the preset's values.
     """
-    peaks = _Peaks()
-    _train("reduced", (size, size), epochs, {"filters": 4, **overrides}, peaks)
+    after: list[float] = []  # each epoch, MB
+    watcher = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda *_: after.append(provenance.peak_memory_mb())
+    )
+    _train("reduced", (size, size), epochs, {"filters": 4, **overrides}, watcher)
     return timing.compare(
         "epoch",
         f"peak memory after {epochs} epochs",
         (1, size, size, vessels.RECORD.channels),
-        np.array(peaks.after[-1:]),
-        (f"after {early}", np.array(peaks.after[early - 1 : early])),
-        timing.packages(),
-        GROWTH,
+        np.array(after[-1:]),
+        (f"after {early}", np.array(after[early - 1 : early])),
+        target=GROWTH,
         unit="MB",
     )
 

@@ -6,8 +6,6 @@ ours and the notebooks' in turn. Run `make bench-evaluation`; the notebooks' way
 GB of memory.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import tempfile
 import time

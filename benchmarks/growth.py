@@ -7,9 +7,6 @@ includes child processes and imports. Each row is written as soon as it is measu
 the largest number out.
 """
 
-from __future__ import annotations
-
-import argparse
 import contextlib
 import io
 import os
@@ -23,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks import timing
 from benchmarks.evaluation import alone
 from data_io.datasets import phantom
 from data_io.files import hashing
@@ -38,7 +36,6 @@ OUTPUT = Path(__file__).with_suffix(".csv")
 COLUMNS = ("part", "of", "number", "seconds", "peak_mb", "machine")
 CASES, RUNS = (200, 2_000, 20_000), (10, 100, 1_000)
 SOURCE = Path(__file__).parents[1] / "results" / "drive" / "reduced" / "runs"
-Work = Callable[[], object]
 
 
 def simulate(folder: Path, number: int) -> None:
@@ -89,69 +86,31 @@ def _task() -> Task:
     return Task.make("phantom", "DSC", preset="demo")
 
 
-def _command(*typed: object) -> Work:
-    def work() -> None:
-        if code := cli.main([str(word) for word in typed]):
-            raise SystemExit(code)
-
-    return work
-
-
-# Each imports what it needs and returns the work.
-
-
-def verify(folder: Path) -> Work:
-    """Run `dscpp verify` on data that were not verified before."""
-    options = ("--data", folder / "data", "--work", folder / "fresh")
-    return _command("verify", "--dataset", "phantom", *options)
-
-
-def preparation(folder: Path) -> Work:
-    """Do what a first training does before its first epoch: verify and prepare."""
-    return lambda: stages._prepare(_task(), folder / "data", folder / "work")
-
-
-def start(folder: Path) -> Work:
-    """Do the same with all results cached, as each later training does."""
-    return preparation(folder)
-
-
-def evaluation(folder: Path) -> Work:
-    """Run `dscpp evaluate` on the validation and test cases."""
-    options = ("--data", folder / "data", "--work", folder / "work")
-    return _command("evaluate", "--run", folder / "run", *options)
-
-
-def tables(folder: Path) -> Work:
-    """Run `dscpp tables` on one run."""
-    return _command("tables", folder / "run", "--output", folder / "tables")
-
-
-def tables_of_runs(folder: Path) -> Work:
-    """Run `dscpp tables` on all runs."""
-    return _command("tables", "--results", folder)
-
-
+# The words of `dscpp` in a folder that `simulate` or `copies` filled; "" is what a
+# training does until its first epoch: verify, prepare all samples.
 OF_CASES = {
-    "verify": verify,
-    "preparation": preparation,
-    "start of a training": start,
-    "evaluation": evaluation,
-    "tables": tables,
+    "verify": "verify --dataset phantom --data {0}/data --work {0}/fresh",
+    "preparation": "",
+    "start of a training": "",  # all of it is remembered, as after the first training
+    "evaluation": "evaluate --run {0}/run --data {0}/data --work {0}/work",
+    "tables": "tables {0}/run --output {0}/tables",
 }
+OF_RUNS = {"tables": "tables --results {0}"}
 
 
-def measure(prepare: Callable[[Path], Work], folder: Path) -> tuple[float, float]:
-    """Run one part in this process.
+def measure(words: str, folder: Path) -> tuple[float, float]:
+    """Run one part in this process; `words` as in `OF_CASES`.
 
     Returns:
         Processor seconds, children included; peak memory in MB, of this process or of
         the largest child.
     """
-    work = prepare(folder)
-    begin = sum(os.times()[:4])
+    task, begin = _task(), sum(os.times()[:4])
     with contextlib.redirect_stdout(io.StringIO()):
-        work()
+        if not words:
+            stages._prepare(task, folder / "data", folder / "work")
+        elif code := cli.main(words.format(folder).split()):
+            raise SystemExit(code)
     peaks = [
         resource.getrusage(who).ru_maxrss
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
@@ -162,15 +121,15 @@ def measure(prepare: Callable[[Path], Work], folder: Path) -> tuple[float, float
 def grow(
     make: Callable[[Path, int], None],
     number: int,
-    parts: Mapping[str, Callable[[Path], Work]],
+    parts: Mapping[str, str],
     kind: str,
 ) -> Iterator[dict[str, Any]]:
     """Yield rows of all parts for one number of cases or runs, a process for each."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary).resolve()
         alone(make, folder, number)
-        for part, prepare in parts.items():
-            seconds, peak = alone(measure, prepare, folder)
+        for part, words in parts.items():
+            seconds, peak = alone(measure, words, folder)
             row = {"part": part, "of": kind, "number": number, "seconds": seconds}
             print(row, peak, "MB", flush=True)
             yield row | {"peak_mb": peak, "machine": provenance.machine()}
@@ -199,14 +158,13 @@ def draw(rows: pd.DataFrame, stem: Path) -> None:
 
 def main() -> None:
     """Measure all parts, write the rows and draw them."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = timing.parser(__doc__, OUTPUT)
     parser.add_argument("--most", type=int, default=CASES[-1], metavar="N")
-    parser.add_argument("--output", type=Path, default=OUTPUT, metavar="CSV")
     options = parser.parse_args()
     rows = list[dict[str, Any]]()
     for make, numbers, parts, kind in (
         (simulate, CASES, OF_CASES, "cases"),
-        (copies, RUNS, {"tables": tables_of_runs}, "runs"),
+        (copies, RUNS, OF_RUNS, "runs"),
     ):
         for number in (number for number in numbers if number <= options.most):
             for row in grow(make, number, parts, kind):

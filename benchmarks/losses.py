@@ -4,8 +4,6 @@
 benchmarks.losses step`, `peers` (Keras' losses) and `port` (PyTorch's).
 """
 
-from __future__ import annotations
-
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -61,12 +59,8 @@ def value_and_gradient(
         A function without arguments that computes and returns both at each call.
     """
     y_true, y_pred = map(keras.ops.convert_to_tensor, (y_true, y_pred))
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        return _tensorflow(loss, y_true, y_pred)
-    if backend == "jax":
-        return _jax(loss, y_true, y_pred)
-    return _torch(loss, y_true, y_pred)
+    step = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
+    return step[keras.backend.backend()](loss, y_true, y_pred)
 
 
 def _tensorflow(
@@ -92,10 +86,14 @@ def _jax(loss: Callable[..., Any], y_true: Any, y_pred: Any) -> Callable[[], Any
 
 
 def _torch(loss: Callable[..., Any], y_true: Any, y_pred: Any) -> Callable[[], Any]:
+    import torch
+
     def step() -> Any:
         leaf = y_pred.detach().requires_grad_()
         value = loss(y_true, leaf)
         value.backward()
+        if leaf.is_cuda:
+            torch.cuda.synchronize()
         return value.detach(), leaf.grad
 
     return step
@@ -134,9 +132,8 @@ def in_a_step(
     seconds = timing.alternate(functions, draws)
     del seconds["first"]
     step = f"training step, U-Net, {filters} filters", seconds.pop("step")
-    packages = timing.packages()
     return [
-        timing.compare("losses", name, y_pred.shape, ours, step, packages, SHARE)
+        timing.compare("losses", name, y_pred.shape, ours, step, target=SHARE)
         for name, ours in seconds.items()
     ]
 
@@ -249,7 +246,12 @@ def _port_beside(
         # The compiler sees one function, and gives up after eight forms of it.
         torch._dynamo.config.recompile_limit = max(8, 2 * len(modules))
         modules = {name: torch.compile(module) for name, module in modules.items()}
-    steps = {name: _step(module, y_true, y_pred) for name, module in modules.items()}
+    steps = {
+        name: _torch(
+            lambda y_true, y_pred, of=module: of(y_pred, y_true), y_true, y_pred
+        )
+        for name, module in modules.items()
+    }
     if mode == "compiled":
         steps = {name: step for name, step in steps.items() if _compiles(name, step)}
         selected = [name for name in selected if {name, _nearest(name)} <= steps.keys()]
@@ -257,32 +259,20 @@ def _port_beside(
     seconds = timing.alternate(steps, draws, clock=clock)
     megabytes = {name: _peak_megabytes(step, device) for name, step in steps.items()}
     return [
-        _port_row(name, mode, device, shape, what, values)
+        timing.compare(
+            "port",
+            f"{name} ({mode}, {device}), {what}",
+            shape,
+            values[name],
+            (f"MONAI {_nearest(name)}", values[_nearest(name)]),
+            ("torch", "monai"),
+            PORT_TARGET if name == "DSC++" and mode != "compiled" else None,
+            unit=unit,
+            backend="torch",
+        )
         for name in selected
-        for what, values in (("time", seconds), ("memory", megabytes))
+        for what, unit, values in (("time", "ms", seconds), ("memory", "MB", megabytes))
     ]
-
-
-def _port_row(
-    name: str,
-    mode: str,
-    device: str,
-    shape: tuple[int, ...],
-    what: str,
-    values: dict[str, np.ndarray],
-) -> timing.Row:
-    peer = _nearest(name)
-    return timing.compare(
-        "port",
-        f"{name} ({mode}, {device}), {what}",
-        shape,
-        values[name],
-        (f"MONAI {peer}", values[peer]),
-        ("torch", "monai"),
-        PORT_TARGET if name == "DSC++" and mode != "compiled" else None,
-        unit="ms" if what == "time" else "MB",
-        backend="torch",
-    )
 
 
 def _nearest(name: str) -> str:
@@ -313,20 +303,6 @@ def _compiles(name: str, step: Callable[[], object]) -> bool:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     return True
-
-
-def _step(loss: Any, y_true: Any, y_pred: Any) -> Callable[[], object]:
-    """Return a function that computes value and gradient, and waits for the device."""
-    import torch
-
-    def step() -> object:
-        leaf = y_pred.detach().requires_grad_()
-        loss(leaf, y_true).backward()
-        if leaf.is_cuda:
-            torch.cuda.synchronize()
-        return leaf.grad
-
-    return step
 
 
 def _peak_megabytes(step: Callable[[], object], device: str) -> np.ndarray:

@@ -3,10 +3,9 @@
 `python -m benchmarks.page` writes them; `make bench` does so at its end.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -32,15 +31,11 @@ def table(rows: Sequence[timing.Row]) -> str:
     places = Counter(map(_machine, wanted)).most_common()
     marks = {machine: r"\*" * number for number, (machine, _) in enumerate(places)}
     machines = "; ".join(f"{mark} {machine}".strip() for machine, mark in marks.items())
-    return "\n".join(
-        (
-            markdown.table(
-                HEADER, [_cells(row, marks[_machine(row)]) for row in wanted]
-            ),
-            "",
-            f"Machine: {machines}. Ratio: ours over the other's, of medians, for "
-            "samples of means; met where it is at most what is wanted.",
-        )
+    cells = (_cells(row, marks[_machine(row)]) for row in wanted)
+    return (
+        f"{markdown.table(HEADER, cells)}\n\n"
+        f"Machine: {machines}. Ratio: ours over the other's, of medians, for "
+        "samples of means; met where it is at most what is wanted."
     )
 
 
@@ -68,20 +63,16 @@ def _cells(row: timing.Row, mark: str) -> list[str]:
 
 
 def growth(rows: pd.DataFrame) -> str:
-    """Lay out `growth.csv`: seconds and MB of each part, a column for each number."""
-    lines = []
-    for (part, kind), points in rows.groupby(["part", "of"], sort=False):
-        cells = [
-            f"{n:,.0f}: {s:g} s, {mb:g} MB" for n, s, mb in points[_GROWN].to_numpy()
-        ]
-        lines.append([part, kind, *cells])
+    """Lay out `growth.csv`: seconds and MB of each part, a column a number."""
+    lines = [
+        [*key, *(f"{p.number:,.0f}: {p.seconds:g} s, {p.peak_mb:g} MB"
+                 for p in points.itertuples())]
+        for key, points in rows.groupby(["part", "of"], sort=False)
+    ]  # fmt: skip
     width = max(map(len, lines))
     lines = [line + [""] * (width - len(line)) for line in lines]
-    heads = ["part", "of", *("number: processor, peak memory" for _ in lines[0][2:])]
+    heads = ["part", "of", *["number: processor, peak memory"] * (width - 2)]
     return markdown.table(heads, lines)
-
-
-_GROWN = ["number", "seconds", "peak_mb"]
 
 
 def soak(rows: pd.DataFrame) -> str:
@@ -95,7 +86,7 @@ def soak(rows: pd.DataFrame) -> str:
         lines.append([stage, len(kills), full.sum(), refused, same])
     heads = ["stage", "disturbed", "on a full disk", "of these refused by itself",
              "runs that ended the same to the bit"]  # fmt: skip
-    return markdown.table(heads, [list(map(str, line)) for line in lines])
+    return markdown.table(heads, lines)
 
 
 def damage(rows: pd.DataFrame) -> str:
@@ -103,20 +94,18 @@ def damage(rows: pd.DataFrame) -> str:
     counts = rows.columns[2:]
     sums = {"file": "all", "command": "", **rows[counts].sum()}
     shown = pd.concat([rows, pd.DataFrame([sums])])[["file", *counts]]
-    return markdown.table(list(shown), shown.astype(str).to_numpy().tolist())
+    return markdown.table(shown, shown.to_numpy())
 
 
 def update(page: Path = PAGE) -> None:
     """Put the tables of the CSVs between the markers of a page."""
-    text = page.read_text(encoding="utf-8")
-    parts = {"benchmarks": table(timing.read())}
+    parts = {"benchmarks": lambda: table(timing.read())}
     for make in (growth, soak, damage):
         path = PAGE.with_name(f"{make.__name__}.csv")
         if path.exists():
-            parts[make.__name__] = make(pd.read_csv(path, keep_default_na=False))
-    for name, block in parts.items():
-        text = markdown.replace_marked(page, text, name, block)
-    page.write_text(text, encoding="utf-8")
+            rows = pd.read_csv(path, keep_default_na=False)
+            parts[make.__name__] = partial(make, rows)
+    markdown.fill(page, parts)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,6 @@ Our Keras version is measured against it: (N, C, *spatial), PyTorch's own layers
 and optimiser, no code of this project.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import pairwise
 

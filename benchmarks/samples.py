@@ -7,8 +7,6 @@ numbers, so both warp the same samples. Run `python -m benchmarks.samples`; it n
 GB of disk while it runs.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import os

@@ -7,8 +7,6 @@ sides, in the same part of the volume. A ratio of 1 means no seam. Run `python -
 benchmarks.seams RUN`.
 """
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 from collections.abc import Iterator
@@ -78,10 +76,8 @@ def _predicted(folder: Path, work: Path) -> Iterator[tuple[str, _Array, patches.
     trained = new_images.open_model(folder)
     if not trained.settings.is_3d:
         raise InputError(f"{folder}: expected a run of volumes, found one of images")
-    root, module = (
-        stages.located(run, None, work),
-        datasets.by_name(run.record["dataset"]),
-    )
+    root = stages.located(run, None, work)
+    module = datasets.by_name(run.record["dataset"])
     with tempfile.TemporaryDirectory() as temporary:
         cases = [case for _, case in predictions.cases(run)]
         prepared = cache.prepare(module, root, cases, trained.settings, Path(temporary))

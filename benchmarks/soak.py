@@ -9,9 +9,6 @@ benchmarks.soak` writes `soak.csv`, and resumes one with fewer kills than reques
 takes half an hour. Linux only.
 """
 
-from __future__ import annotations
-
-import argparse
 import contextlib
 import hashlib
 import io
@@ -32,6 +29,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks import timing
 from data_io.datasets import phantom
 from data_io.files import hashing
 from data_io.own_images import describe
@@ -350,10 +348,9 @@ def _before(path: Path, kills: int) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Disturb runs and write what happened."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = timing.parser(__doc__, OUTPUT)
     for name, default in (("kills", 50), ("full", 5), ("seed", 0), ("epochs", 30)):
         parser.add_argument(f"--{name}", type=int, default=default, metavar="N")
-    parser.add_argument("--output", type=Path, default=OUTPUT, metavar="CSV")
     options = parser.parse_args()
     fewest = min(options.kills, options.epochs)
     if fewest < 1 or not 0 <= options.full <= options.kills:

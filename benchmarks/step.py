@@ -7,8 +7,6 @@ compiled as `dscpp train` does it. Uses a GPU where there is one. Run `python -m
 benchmarks.step`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -29,6 +27,7 @@ OTHERS, OTHER_FORM = 1.05, 1.0
 IMAGES = (((256, 256), 21), ((512, 512), 7))
 OURS = "ours"
 Step = Callable[[], float]
+_Sample = tuple[np.ndarray, np.ndarray]
 
 
 def sides(protocol: Protocol, channels: int, classes: int) -> dict[str, Step]:
@@ -51,7 +50,7 @@ def sides(protocol: Protocol, channels: int, classes: int) -> dict[str, Step]:
     weights = model.get_weights()
     fit.compile_model(model, protocol, losses.by_name("DSC++"))
     steps = {OURS: _waited(partial(model.train_on_batch, image, label))}
-    arguments = protocol, weights, image, label
+    arguments = protocol, weights, (image, label)
     backend = keras.backend.backend()
     if backend == "torch":
         steps["plain PyTorch, same U-Net"] = _plain(*arguments)
@@ -65,25 +64,15 @@ def sides(protocol: Protocol, channels: int, classes: int) -> dict[str, Step]:
     return steps
 
 
-def _plain(
-    protocol: Protocol, weights: list[np.ndarray], image: np.ndarray, label: np.ndarray
-) -> Step:
+def _plain(protocol: Protocol, weights: list[np.ndarray], sample: _Sample) -> Step:
     from benchmarks import plain_torch
 
-    network = plain_torch.PlainUNet(
-        len(protocol.input_shape),
-        image.shape[-1],
-        label.shape[-1],
-        protocol.filters,
-        protocol.depth,
-    )
+    image, label = (np.ascontiguousarray(np.moveaxis(x, -1, 1)) for x in sample)
+    axes, sizes = len(protocol.input_shape), (protocol.filters, protocol.depth)
+    network = plain_torch.PlainUNet(axes, image.shape[1], label.shape[1], *sizes)
     network.take(weights)
-    image, label = (np.ascontiguousarray(np.moveaxis(x, -1, 1)) for x in (image, label))
-    return _waited(
-        plain_torch.training_step(
-            network, image, label, protocol.learning_rate, protocol.momentum
-        )
-    )
+    rates = protocol.learning_rate, protocol.momentum
+    return _waited(plain_torch.training_step(network, image, label, *rates))
 
 
 def _miscnn(protocol: Protocol, *arguments: Any) -> Step:
@@ -97,12 +86,9 @@ def _miscnn(protocol: Protocol, *arguments: Any) -> Step:
 
 
 def _network(
-    network: Any,
-    protocol: Protocol,
-    weights: list[np.ndarray],
-    image: np.ndarray,
-    label: np.ndarray,
+    network: Any, protocol: Protocol, weights: list[np.ndarray], sample: _Sample
 ) -> Step:
+    image, label = sample
     create = getattr(network, f"create_model_{len(protocol.input_shape)}D")
     model = create(image.shape[1:], n_labels=label.shape[-1])
     model.set_weights(weights)

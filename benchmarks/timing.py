@@ -1,7 +1,5 @@
 """Time ours against a peer, and write the rows: shared by all benchmarks."""
 
-from __future__ import annotations
-
 import argparse
 import csv
 import importlib.metadata
@@ -91,7 +89,7 @@ def compare(
     shape: Sequence[int],
     ours: np.ndarray,
     peer: Series | None,
-    packages: Sequence[str],
+    packages: Sequence[str] | None = None,
     target: float | None = None,
     by: str = "median",
     unit: str = "ms",
@@ -105,7 +103,8 @@ def compare(
         shape: of the input.
         ours: seconds, or MB for that unit, (draws,).
         peer: name and the same, (draws,), of the other; None for nothing.
-        packages: installed packages whose versions belong to the row.
+        packages: installed packages whose versions belong to the row; None: Keras and
+            what it runs on.
         target: see `part`; without a peer in `unit`.
         by: "mean" where the draws are of several kinds, each with a time of its own.
         unit: see `part`.
@@ -136,10 +135,11 @@ def compare(
     )
 
 
-def _where(backend: str | None, packages: Sequence[str]) -> dict[str, str]:
+def _where(backend: str | None, names: Sequence[str] | None) -> dict[str, str]:
     """Return the machine and the versions that a row was measured on."""
     used = provenance.backend() if backend is None else backend
-    versions = (f"{name} {importlib.metadata.version(name)}" for name in packages)
+    names = packages() if names is None else names
+    versions = (f"{name} {importlib.metadata.version(name)}" for name in names)
     return {
         "backend": used,
         "device": provenance.device() if used else "CPU",
@@ -166,10 +166,10 @@ def describe(row: Row) -> str:
     )
 
 
-def parser(text: str | None) -> argparse.ArgumentParser:
+def parser(text: str | None, output: Path = RESULTS) -> argparse.ArgumentParser:
     """Return the arguments of every benchmark, with the first line of its docstring."""
     result = argparse.ArgumentParser(description=(text or "").partition("\n")[0])
-    result.add_argument("--output", type=Path, default=RESULTS, metavar="CSV")
+    result.add_argument("--output", type=Path, default=output, metavar="CSV")
     return result
 
 

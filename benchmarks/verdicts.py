@@ -11,9 +11,6 @@ others. `make bench-verdicts` writes `verdicts.csv` and the table in
 `results/README.md`.
 """
 
-from __future__ import annotations
-
-import argparse
 import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -25,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from benchmarks import timing
 from pipelines.measure import statistics
 from pipelines.reporting import estimates
 from pipelines.reporting.estimates import (
@@ -38,7 +36,7 @@ from pipelines.reporting.estimates import (
     prediction_limit,
 )
 from pipelines.reporting.frame import open_study
-from pipelines.reporting.markdown import replace_marked, table
+from pipelines.reporting.markdown import fill, table
 from pipelines.reporting.published import Variant
 from pipelines.runs.run import write_csv
 
@@ -224,7 +222,7 @@ def layout(rows: Iterable[Mapping[str, object]]) -> str:
     grid = grid.loc[frame[keys].drop_duplicates().itertuples(index=False, name=None)]
     heads = [f"{seeds} x {cases}" for seeds, cases in grid.columns]
     lines = [
-        [*map(str, key), *(f"{rate:.2f}" for rate in values)]
+        [*key, *(f"{rate:.2f}" for rate in values)]
         for key, values in zip(grid.index, grid.to_numpy(), strict=True)
     ]
     first = frame.iloc[0]
@@ -240,8 +238,7 @@ def layout(rows: Iterable[Mapping[str, object]]) -> str:
 
 def main() -> None:
     """Simulate every number of seeds and cases and write the rows."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--output", type=Path, default=OUTPUT, metavar="CSV")
+    parser = timing.parser(__doc__, OUTPUT)
     parser.add_argument("--replications", type=int, default=REPLICATIONS, metavar="N")
     options = parser.parse_args()
     rows = [
@@ -252,8 +249,7 @@ def main() -> None:
     ]
     write_csv(options.output, COLUMNS, rows)
     if options.output == OUTPUT:
-        text = replace_marked(README, README.read_text("utf-8"), "rates", layout(rows))
-        README.write_text(text, "utf-8")
+        fill(README, {"rates": lambda: layout(rows)})
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from data_io.errors import InputError
 from errata.registry import COLUMNS, PROJECT, SOURCES, measurements
 from pipelines.reporting import markdown
 from pipelines.reporting.published import read_rows
-from pipelines.runs.run import write_atomically, write_csv
+from pipelines.runs.run import write_csv
 
 CSV = PROJECT / "docs" / "errata.csv"
 PAGE = CSV.with_suffix(".md")
@@ -68,10 +69,8 @@ def update(page: Path, rows: Rows) -> None:
             f"{page}: expected markers for each entry and none besides, found a "
             f"difference in {', '.join(odd)}; write or remove its section"
         )
-    for name in named:
-        entry_rows = [row for row in rows if row["entry"] == name]
-        text = markdown.replace_marked(page, text, name, table(name, entry_rows))
-    write_atomically(page, lambda aside: aside.write_text(text, "utf-8"))
+    of = {name: [row for row in rows if row["entry"] == name] for name in named}
+    markdown.fill(page, {name: partial(table, name, of[name]) for name in named})
 
 
 def table(entry: str, rows: Rows) -> str:

@@ -134,7 +134,8 @@ def against(rule: str, claimed: str) -> Iterator[Row]:
                 text = (
                     f"p of {NAMES[part.metric]}, {a.label} against {b.label}, {where}"
                 )
-                yield Row(text, claimed, p_of(means[a], means[b]))
+                pair = ((means[v].value, means[v].judged_error) for v in (a, b))
+                yield Row(text, claimed, p_of(*pair))
 
 
 @measured("no-difference-claims", "paper", "all such claims: p by printed SE")
@@ -292,8 +293,8 @@ def kits19_p_values() -> Iterator[Row]:
 def threshold_cost() -> Iterator[Row]:
     """Express "little effect on the DSC score" in standard errors of Table 4."""
     value, error = cell("table4", "dice", dataset="DRIVE", loss="DSC++")
-    for row in PAPER.thresholds:
-        if row["metric"] == "dice":
-            lost = (value - float(row["value"])) / error
-            where = f"Dice lost at T = {row['threshold']}, in standard errors"
+    for printed in PAPER.thresholds:
+        if printed.metric == "dice":
+            lost = (value - printed.value) / error
+            where = f"Dice lost at T = {printed.variant.threshold}, in standard errors"
             yield Row(where, "little", lost)

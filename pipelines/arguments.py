@@ -1,7 +1,5 @@
 """Arguments of the commands, from `commands.yaml`, and what several of them mean."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 from collections import Counter
@@ -113,22 +111,14 @@ def take_own(options: argparse.Namespace) -> Record | None:
             that the data set does not have.
     """
     _take_split_by(options)
-    if options.images is None and options.masks is None:
-        if options.dataset is None:
-            raise InputError(
-                "expected --dataset NAME, or your own data with --images DIR and "
-                "--masks DIR; received neither"
-            )
+    given = [folder is not None for folder in (options.images, options.masks)]
+    if not any(given) and options.dataset is not None:
         return _record_of(options.dataset, options.data)
-    if (
-        options.images is None
-        or options.masks is None
-        or options.dataset
-        or options.data
-    ):
+    if not all(given) or options.dataset or options.data:
         raise InputError(
-            "expected both --images DIR and --masks DIR, and neither --dataset nor "
-            "--data; received another combination"
+            "expected --dataset NAME, or your own data with both --images DIR and "
+            "--masks DIR, and then neither --dataset nor --data; received another "
+            "combination"
         )
     from data_io.own_images import describe
 
@@ -162,17 +152,12 @@ def class_names(options: argparse.Namespace) -> list[str]:
     """
     texts = [text.strip() for text in (options.classes or "").split(",")]
     names = [name for name in texts if name]
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
+    counts = Counter(names)
+    wrong = [name for name in counts if counts[name] > 1 or is_formula(name)]
+    if wrong:
         raise InputError(
-            f"--classes: expected a name of its own for each class, received "
-            f"{twice[0]!r} more than once."
-        )
-    formulas = [name for name in names if is_formula(name)]
-    if formulas:
-        raise InputError(
-            f"--classes: expected names that begin with a letter or digit, received "
-            f"{formulas[0]!r}, which a spreadsheet takes for a formula."
+            "--classes: expected names that begin with a letter or digit, each once, "
+            f"received {wrong[0]!r}; a spreadsheet takes others for formulas"
         )
     return names
 

@@ -155,7 +155,6 @@ _Commands = argparse._SubParsersAction
 def _add_command(
     commands: _Commands[argparse.ArgumentParser], name: str, entry: Mapping[str, Any]
 ) -> None:
-    """Add a command of `commands.yaml`."""
     text = entry["help"]
     examples = (f"  dscpp {example}" for example in entry["examples"])
     parser = commands.add_parser(

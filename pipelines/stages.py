@@ -11,8 +11,6 @@ What the stages take, each the same:
     again: do it even where the run has passed this stage.
 """
 
-from __future__ import annotations
-
 import contextlib
 import sys
 from collections.abc import Iterator

@@ -137,8 +137,7 @@ def main() -> None:
                 print(*rows[-1], sep=": ", flush=True)
     if not sys.argv[1:]:
         table = markdown.table(("fault", "caught by"), rows)
-        text = PAGE.read_text("utf-8")
-        PAGE.write_text(markdown.replace_marked(PAGE, text, "faults", table), "utf-8")
+        markdown.fill(PAGE, {"faults": lambda: table})
     if not rows:
         raise SystemExit(f"no fault has the words {sys.argv[1:]}")
     if any(test == "nothing" for _, test in rows):

@@ -332,7 +332,7 @@ def test_fingerprint_ignores_times(tmp_path: Path) -> None:
 
 def test_growth_benchmark_makes_valid_runs(tmp_path: Path) -> None:
     growth.simulate(tmp_path / "cases", 20)
-    growth.evaluation(tmp_path / "cases")()
+    growth.measure(growth.OF_CASES["evaluation"], tmp_path / "cases")
     assert runs.Run.open(tmp_path / "cases" / "run").state == "evaluated"
     growth.copies(tmp_path / "runs", 5)
     study = open_study(tmp_path / "runs" / "drive" / "reduced")

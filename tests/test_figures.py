@@ -92,12 +92,9 @@ def test_outdated_figure_without_runs_is_removed(tmp_path):
 
 def test_drawn_thresholds_equal_the_table(results):
     study = study_of(results)
-    study.paper.thresholds[:] = [
-        {"dataset": "DRIVE", "loss": "DSC++", "threshold": "0.8", "metric": "recall",
-         "value": "0.5"},
-        {"dataset": "KiTS19", "loss": "DSC++", "threshold": "0.8", "metric": "recall",
-         "value": "0.1"},
-    ]  # fmt: skip
+    cell = study.paper.thresholds[0]._replace(metric="recall", value=0.5)
+    others = cell._replace(dataset="KiTS19", value=0.1)
+    study.paper.thresholds[:] = [cell, others]
     with style.drawing():
         recall, precision, dice = curves.thresholds(study).axes
     drawn = lines(recall)

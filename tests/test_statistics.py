@@ -25,17 +25,14 @@ def test_twenty_against_twenty_fully_separated_is_the_papers_p_value():
     assert result.statistic == pytest.approx(-200 / math.sqrt(400 * 41 / 12))
     assert result.p == pytest.approx(6.3e-8, rel=0.01)
     assert f"{result.p:.0e}" == "6e-08"
-    assert (result.n_a, result.n_b, result.n, result.n_undefined) == (20, 20, 20, 0)
 
 
 def test_rank_sum_by_hand():
     # Ranks of a: 1 and 3, sum 4; expected 2 * 6 / 2 = 6; variance 2 * 3 * 6 / 12 = 3.
     result = rank_sum([1, 3], [2, 4, 5])
     z = -2 / math.sqrt(3)
-    assert result.test == "rank-sum"
     assert result.statistic == pytest.approx(z)
     assert result.p == pytest.approx(math.erfc(-z / math.sqrt(2)))
-    assert result.n == 2
 
 
 @settings(deadline=None)
@@ -54,10 +51,9 @@ def test_rank_sum_of_equal_samples():
     assert (result.statistic, result.p) == (0, 1)
 
 
-def test_rank_sum_leaves_out_and_counts_nan():
+def test_rank_sum_leaves_out_nan():
     result = rank_sum([1, NAN, 3], [NAN, 2, 4, 5])
     assert result.p == rank_sum([1, 3], [2, 4, 5]).p
-    assert (result.n_a, result.n_b, result.n_undefined) == (2, 3, 2)
 
 
 @pytest.mark.parametrize("b", [[], [NAN, NAN]])
@@ -65,7 +61,6 @@ def test_rank_sum_without_values_is_nan(b):
     result = rank_sum([1, 2], b)
     assert math.isnan(result.p)
     assert math.isnan(result.statistic)
-    assert (result.n_a, result.n_b, result.n_undefined) == (2, 0, len(b))
 
 
 # Paired signed-rank.
@@ -86,9 +81,7 @@ def by_enumeration(difference):
 def test_signed_rank_by_hand():
     # Differences 1, 2, 3, 4, 5, all of one sign: 2 of 32 choices of signs.
     result = signed_rank([1, 2, 3, 4, 5], [0, 0, 0, 0, 0])
-    assert result.test == "signed-rank"
     assert (result.statistic, result.p) == (0, 2 / 32)
-    assert (result.n_a, result.n_b, result.n_zero) == (5, 5, 0)
 
 
 @settings(deadline=None, max_examples=50)
@@ -128,22 +121,21 @@ def test_signed_rank_detects_what_rank_sum_misses():
     assert signed_rank(images, other).p == pytest.approx(2 / 2**20)
 
 
-def test_signed_rank_leaves_out_and_counts_zeros_and_nan():
+def test_signed_rank_leaves_out_zeros_and_nan():
     result = signed_rank([1, 2, 7, NAN, 3], [0, 0, 7, 1, NAN])
     assert result.p == signed_rank([1, 2], [0, 0]).p == 0.5
-    assert (result.n, result.n_zero, result.n_undefined) == (3, 1, 2)
 
 
 def test_signed_rank_of_equal_samples():
     result = signed_rank([1, 2, 3], [1, 2, 3])
-    assert (result.statistic, result.p, result.n_zero) == (0, 1, 3)
+    assert (result.statistic, result.p) == (0, 1)
 
 
 @pytest.mark.parametrize(("a", "b"), [([], []), ([NAN, 1], [2, NAN])])
 def test_signed_rank_without_pairs_is_nan(a, b):
     result = signed_rank(a, b)
     assert math.isnan(result.p)
-    assert (result.n, result.n_undefined) == (0, len(a))
+    assert math.isnan(result.statistic)
 
 
 # Holm.
@@ -175,7 +167,7 @@ def test_standard_error_equals_all_27_resamples_of_three():
     result = bootstrap(values)
     assert result.mean == 3
     assert result.standard_error == pytest.approx(np.std(means), rel=0.03)
-    assert (result.n, result.n_undefined) == (3, 0)
+    assert result.n == 3
 
 
 @pytest.mark.parametrize("n", [20, 134])
@@ -266,7 +258,7 @@ def test_a_higher_level_is_wider():
 def test_nan_values_are_left_out_and_counted():
     result = bootstrap([1, NAN, 2, 6, NAN])
     assert result.mean == 3
-    assert (result.n, result.n_undefined) == (3, 2)
+    assert result.n == 3
     assert result.standard_error == bootstrap([1, 2, 6]).standard_error
 
 
@@ -277,7 +269,7 @@ def test_estimate_of_no_values_is_nan(values):
         math.isnan(x)
         for x in (result.mean, result.standard_error, result.ci_low, result.ci_high)
     )
-    assert (result.n, result.n_undefined) == (0, len(values))
+    assert result.n == 0
 
 
 def test_one_value_has_a_mean_and_no_spread():

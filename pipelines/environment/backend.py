@@ -5,8 +5,6 @@ type of all floats, the number of epochs, how products are rounded. What a run r
 must be what was computed, so they are set here, in code, or taken away.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 import sys

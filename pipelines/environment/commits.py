@@ -1,7 +1,5 @@
 """Which commit of the code made a run, and whether it is one that anybody can get."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """What a command needs beside the project, looked for before anything is begun."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import shlex

@@ -1,7 +1,5 @@
 """Where a run was made: versions, backend, device, machine, environment."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import os
@@ -89,7 +87,6 @@ def threads() -> int:
 
 
 def _thread_count(variable: str) -> int:
-    """Return the number of threads in an environment variable; 0 if unset."""
     text = os.environ.get(variable, "")
     return int(text) if text.isdecimal() else 0
 

@@ -5,8 +5,6 @@ time limit of a cluster) and SIGHUP (a closed terminal) must not wait for that: 
 of a volume takes a minute, and a kill follows soon. So a thread of its own hears them.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -1,7 +1,5 @@
 """Standard output and error, whatever they are connected to."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

@@ -367,15 +367,7 @@ class Histograms:
 
         Returns:
             bool, (K,).
-
-        Raises:
-            ValueError: a name that is no column.
         """
-        if unknown := set(wanted) - set(_KEYS):
-            raise ValueError(
-                f"where: expected some of {', '.join(_KEYS)}, received "
-                f"{', '.join(sorted(unknown))}."
-            )
         match = np.ones(len(self.counts), dtype=np.bool_)
         for key, value in wanted.items():
             match &= getattr(self, key) == value

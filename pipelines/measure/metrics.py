@@ -319,7 +319,6 @@ def ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> _Floats:
 
 
 def _check_case(label: _Array, probabilities: _Array, target: int) -> None:
-    """Check kinds and numbers of axes and the target before anything is summed."""
     if label.ndim == 0 or label.dtype.kind not in "iub":
         raise ValueError(
             "label: expected integer classes with at least one axis, received "
@@ -336,7 +335,6 @@ def _check_case(label: _Array, probabilities: _Array, target: int) -> None:
 
 
 def _check_classes(label: _Array, probabilities: _Array) -> None:
-    """Check that labels are classes and that probabilities add up to 1."""
     n_classes = len(probabilities)
     if label.min() < 0 or label.max() >= n_classes:
         raise ValueError(

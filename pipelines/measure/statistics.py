@@ -1,13 +1,13 @@
 """Tests and intervals over images: rank-sum as published, and what should stand by it.
 
 Every function takes one value per image. An undefined value (NaN: see
-`metrics.case_metrics`) is left out and counted. Where there are several seeds, average
+`metrics.case_metrics`) is left out. Where there are several seeds, average
 each image over them first: two trainings are not two patients.
 """
 
 import gc
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,38 +25,20 @@ _EQUAL = 1e-12
 _DRAWN = 250
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(NamedTuple):
     """The outcome of a test of two samples.
 
     Attributes:
-        test: "rank-sum" or "signed-rank".
         statistic: rank-sum: z, positive where the first sample is higher; signed-rank:
             the smaller of the two rank sums. NaN where there is nothing to compare.
         p: two-sided p value; NaN where there is nothing to compare.
-        n_a: values used of the first sample.
-        n_b: values used of the second sample; equal to n_a in the paired test.
-        n_undefined: values left out (rank-sum) or pairs left out (signed-rank).
-        n_zero: pairs used whose difference is 0; they do not weigh in the statistic.
-            0 in the rank-sum test.
     """
 
-    test: str
     statistic: float
     p: float
-    n_a: int
-    n_b: int
-    n_undefined: int
-    n_zero: int = 0
-
-    @property
-    def n(self) -> int:
-        """Images compared: those of the smaller sample."""
-        return min(self.n_a, self.n_b)
 
 
-@dataclass(frozen=True)
-class ImageMean:
+class ImageMean(NamedTuple):
     """A mean over images and how well it is known.
 
     Attributes:
@@ -64,8 +46,7 @@ class ImageMean:
         standard_error: bootstrap standard error of the mean; NaN below two values.
         ci_low: lower end of the interval; NaN below two values.
         ci_high: upper end of the interval; NaN below two values.
-        n: values used.
-        n_undefined: values left out because they are NaN.
+        n: values used; those that are NaN are left out.
     """
 
     mean: float
@@ -73,7 +54,6 @@ class ImageMean:
     ci_low: float
     ci_high: float
     n: int
-    n_undefined: int
 
 
 def rank_sum(a: npt.ArrayLike, b: npt.ArrayLike) -> Comparison:
@@ -93,11 +73,9 @@ def rank_sum(a: npt.ArrayLike, b: npt.ArrayLike) -> Comparison:
     """
     a, b = _values("a", a), _values("b", b)
     used_a, used_b = a[~np.isnan(a)], b[~np.isnan(b)]
-    statistic = p = float("nan")
-    if used_a.size and used_b.size:
-        statistic, p = map(float, stats.ranksums(used_a, used_b))
-    left_out = a.size - used_a.size + b.size - used_b.size
-    return Comparison("rank-sum", statistic, p, used_a.size, used_b.size, left_out)
+    if not used_a.size or not used_b.size:
+        return Comparison(np.nan, np.nan)
+    return Comparison(*map(float, stats.ranksums(used_a, used_b)))
 
 
 def signed_rank(a: npt.ArrayLike, b: npt.ArrayLike) -> Comparison:
@@ -121,22 +99,15 @@ def signed_rank(a: npt.ArrayLike, b: npt.ArrayLike) -> Comparison:
         )
     difference = a - b
     difference = difference[~np.isnan(difference)]
-    sizes = np.abs(difference[difference != 0])
-    statistic = p = float("nan")
-    if difference.size:
-        statistic, p = 0.0, 1.0
-    if sizes.size:
-        exact = sizes.size <= _EXACT_PAIRS and np.unique(sizes).size == sizes.size
-        statistic, p = map(
-            float,
-            stats.wilcoxon(
-                difference[difference != 0],
-                method="exact" if exact else "asymptotic",
-                correction=False,
-            ),
-        )
-    n, zeros = difference.size, difference.size - sizes.size
-    return Comparison("signed-rank", statistic, p, n, n, a.size - n, zeros)
+    if not difference.size:
+        return Comparison(np.nan, np.nan)
+    difference = difference[difference != 0]
+    n = difference.size
+    if not n:
+        return Comparison(0.0, 1.0)
+    exact = n <= _EXACT_PAIRS and np.unique(np.abs(difference)).size == n
+    method = "exact" if exact else "asymptotic"
+    return Comparison(*map(float, stats.wilcoxon(difference, method=method)))
 
 
 def holm(p_values: npt.ArrayLike) -> _Floats:
@@ -201,23 +172,22 @@ def bootstrap(
     """
     values = _values("values", values)
     used = values[~np.isnan(values)]
-    n, left_out = used.size, values.size - used.size
-    nan = float("nan")
+    n, nan = used.size, float("nan")
     mean = float(used.mean()) if n else nan
     if n < 2:
-        return ImageMean(mean, nan, nan, nan, n, left_out)
+        return ImageMean(mean, nan, nan, nan, n)
     scale = float(np.abs(used).max())
     # Equal but for the last bits: BCa would divide noise by noise.
     if np.ptp(used) <= _EQUAL * scale:
-        return ImageMean(mean, 0.0, mean, mean, n, left_out)
+        return ImageMean(mean, 0.0, mean, mean, n)
     if n > _DRAWN:
-        return ImageMean(mean, *_abc(used, (1 - level) / 2), n, left_out)
+        return ImageMean(mean, *_abc(used, (1 - level) / 2), n)
     # Not by BLAS, whose threads wait for one another on so little.
     drawn = np.einsum("i,ij->j", used, _shares(n, n_resamples, seed))
     means = np.sort(_rounded(drawn, scale))
     places = (n_resamples - 1) * _bca(used, means, (1 - level) / 2, scale)
     low, high = map(float, np.interp(places, np.arange(n_resamples), means))
-    return ImageMean(mean, float(means.std(ddof=1)), low, high, n, left_out)
+    return ImageMean(mean, float(means.std(ddof=1)), low, high, n)
 
 
 @lru_cache(maxsize=8)

@@ -1,7 +1,5 @@
 """`dscpp calibrate`: a decision file from validation probabilities."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Mapping
 from pathlib import Path

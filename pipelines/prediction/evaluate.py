@@ -8,15 +8,13 @@ What the functions take, each the same:
     threshold: for what is predicted, as in `metrics.predicted`.
 """
 
-from __future__ import annotations
-
 import functools
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy.typing as npt
 
@@ -222,7 +220,7 @@ class _Tally:
                 pair = [is_target[name] for name in _PAIR]
                 self._totals["pairs", target] += histograms.count_bins(bins, pair)
 
-    def join(self, other: _Tally) -> None:
+    def join(self, other: Self) -> None:
         """Add the sums of another tally of the same targets and observers."""
         for name, measures in other._measures.items():
             self._measures[name].join(measures)

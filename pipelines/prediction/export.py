@@ -9,8 +9,6 @@ What the functions that write take, each the same:
     threshold: see `labels`.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -155,7 +153,9 @@ def write_pictures(
     geometry = module.geometry(root, case)
     if geometry:
         write_probabilities(folder, case, softmax, geometry)
-        _write_entropy(folder, case, softmax, geometry)
+        slabs = native_grid.slabs(softmax, geometry.shape)
+        entropy = (photographs.entropy(slab) for _, slab in slabs)
+        _write_map(folder / f"{case}_entropy.nii.gz", entropy, 1, geometry)
         label = native_labels(softmax, geometry.shape, threshold)
     else:
         label = labels(softmax, threshold)
@@ -192,33 +192,23 @@ def write_probabilities(
     Returns:
         `<case>_probabilities.nii.gz`, float32, classes last.
     """
-    classes = softmax.shape[-1]
+    path, blocks = folder / f"{case}_probabilities.nii.gz", _blocks(softmax, geometry)
+    return _write_map(path, blocks, softmax.shape[-1], geometry)
 
+
+def _write_map(
+    path: Path, blocks: Iterator[_Array], channels: int, geometry: nifti.Geometry
+) -> Path:
     def write(aside: Path) -> None:
-        blocks = _blocks(softmax, geometry.shape)
-        nifti.write_blocks(aside, blocks, classes, np.float32, geometry)
+        nifti.write_blocks(aside, blocks, channels, np.float32, geometry)
 
-    return written.write(folder / f"{case}_probabilities.nii.gz", write)
-
-
-def _write_entropy(
-    folder: Path, case: str, softmax: _Array, geometry: nifti.Geometry
-) -> None:
-    from pipelines.reporting.figures.photographs import entropy
-
-    def write(aside: Path) -> None:
-        blocks = (
-            entropy(slab) for _, slab in native_grid.slabs(softmax, geometry.shape)
-        )
-        nifti.write_blocks(aside, blocks, 1, np.float32, geometry)
-
-    written.write(folder / f"{case}_entropy.nii.gz", write)
+    return written.write(path, write)
 
 
-def _blocks(softmax: _Array, shape: tuple[int, ...]) -> Iterator[_Array]:
+def _blocks(softmax: _Array, geometry: nifti.Geometry) -> Iterator[_Array]:
     """Yield probabilities at native resolution in the order of a NIfTI file."""
-    for channel in range(softmax.shape[-1]):
-        for _, slab in native_grid.slabs(softmax[..., channel, np.newaxis], shape):
+    for p in np.moveaxis(softmax, -1, 0)[..., np.newaxis]:
+        for _, slab in native_grid.slabs(p, geometry.shape):
             yield slab[..., 0]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,8 +35,8 @@ from pipelines.measure.metrics import ratio
 from pipelines.measure.regions import BAND
 from pipelines.posthoc import decision as decision_file
 from pipelines.prediction import evaluate
+from pipelines.runs import predictions
 from pipelines.runs import run as runs
-from pipelines.runs.predictions import scale
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from pipelines.measure.histograms import Histograms
     from pipelines.reporting.frame import Study
 
-_FILES = ("calibration.csv", "reliability.csv")
+_FILES = ("calibration.csv", "reliability.csv", "table.csv")
 _DECIDED = "decided.csv"
 # Columns of what is printed, by the names of measures.
 _MEANS = {"nll": "NLL", "brier": "Brier", "dice": "Dice"}
@@ -99,7 +100,11 @@ def judge(
         decision_file.require_unapplied(probabilities)
     files = probability_files.pairs(probabilities, labels)
     folder = _folder(output, name)
-    label_record = _label_record(labels, files)
+    label_record = {
+        "title": labels.resolve().name,
+        "split": {"training": [], "validation": [], "test": list(files)},
+        "data_hash": digest([file_hash(label) for _, label in files.values()]),
+    }
     _require_same(output, folder, label_record)
     if decision:
         classes = _classes_of(decision, classes)
@@ -150,17 +155,6 @@ def _classes_of(
     return classes
 
 
-def _label_record(
-    labels: Path, files: Mapping[str, tuple[Path, Path]]
-) -> dict[str, Any]:
-    """Return the part of `run.json` that follows from the label maps."""
-    return {
-        "title": labels.resolve().name,
-        "split": {"training": [], "validation": [], "test": list(files)},
-        "data_hash": digest([file_hash(label) for _, label in files.values()]),
-    }
-
-
 def _require_same(output: Path, folder: Path, wanted: Mapping[str, Any]) -> None:
     """Refuse other cases or label maps than those of the runs in the folder."""
     for other in runs.find(output):
@@ -173,7 +167,6 @@ def _require_same(output: Path, folder: Path, wanted: Mapping[str, Any]) -> None
 
 
 def _record(name: str, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Return the rest of `run.json`."""
     return {
         "dataset": runs.JUDGED,
         "simulated": False,
@@ -192,7 +185,6 @@ def _record(name: str, classes: tuple[str, ...]) -> dict[str, Any]:
 class _Case(Dataset):
     """One case in memory, as a data set for `evaluate.measure_case`."""
 
-    p: np.ndarray
     label: np.ndarray
     classes: tuple[str, ...]
     place: nifti.Geometry | None
@@ -212,10 +204,6 @@ class _Case(Dataset):
     def geometry(self, root: Path, case: str) -> nifti.Geometry | None:
         """Return the geometry of the label map."""
         return self.place
-
-    def slabs(self, _: tuple[int, ...]) -> list[tuple[Any, np.ndarray]]:
-        """Return all probabilities as one slab."""
-        return [(..., self.p)]
 
 
 def measured(
@@ -248,9 +236,10 @@ def measured(
                 f"({', '.join(classes)}), found {p.shape[-1]}."
             )
         geometry = nifti.geometry(label_path) if nifti.is_volume(label_path) else None
-        p = p if temperature == 1 else scale(p, temperature)
-        data = _Case(p, label, classes, geometry)
-        results.append(evaluate.measure_case(data, Path(), part, case, data.slabs))
+        p = p if temperature == 1 else predictions.scale(p, temperature)
+        data = _Case(label, classes, geometry)
+        slabs = partial(predictions.native, p, False)
+        results.append(evaluate.measure_case(data, Path(), part, case, slabs))
     return evaluate.joined(results), classes
 
 
@@ -268,14 +257,12 @@ def report(output: Path) -> str:
     from pipelines.reporting.frame import open_study
 
     study = open_study(output)
-    by_file = calibration_tables.tables(study)
-    frames = {name: by_file[name] for name in _FILES}
-    frames |= {"table.csv": tables.papers(study)["table.csv"]}
-    frames |= {
+    by_file = calibration_tables.tables(study) | tables.papers(study)
+    frames = {name: by_file[name] for name in _FILES} | {
         "thresholds.csv": tables.thresholds(study),
         "volumes.csv": volumes(study),
+        _DECIDED: decided(study),
     }
-    frames |= {_DECIDED: decided(study)}
     for name, frame in frames.items():
         runs.require_table(output / name, list(frame))
     if frames[_DECIDED].empty:
@@ -302,26 +289,21 @@ def volumes(study: Study) -> pd.DataFrame:
     """
     import pandas as pd
 
-    rows = []
-    for variant, trainings in study.runs.items():
-        table = study.histograms[str(trainings[0].folder)]
-        sums = _expected(table, trainings[0])
-        half = int(np.abs(table.edges - 0.5).argmin())
-        above = decisions.positives(table.counts)[:, half]
-        for row in np.flatnonzero(table.where(region="image")):
-            true = int(table.counts[row, 1].sum())
-            rows.append(
-                {
-                    **variant.columns,
-                    "target": str(table.target[row]),
-                    "case": str(table.case[row]),
-                    "expected": float(sums[row]),
-                    "at_half": int(above[row]),
-                    "true": true,
-                    "bias": sums[row] / true - 1 if true else np.nan,
-                }
-            )
-    return pd.DataFrame(rows)
+    parts = []
+    for variant, (run, *_) in study.runs.items():
+        table = study.histograms[str(run.folder)]
+        whole, half = table.where(region="image"), np.abs(table.edges - 0.5).argmin()
+        true, sums = table.counts[whole, 1].sum(axis=-1), _expected(table, run)[whole]
+        values = {
+            "target": table.target[whole],
+            "case": table.case[whole],
+            "expected": sums,
+            "at_half": decisions.positives(table.counts[whole])[:, half].astype(int),
+            "true": true,
+            "bias": ratio(sums, true) - 1,
+        }
+        parts.append(pd.DataFrame(variant.columns | values))
+    return pd.concat(parts, ignore_index=True)
 
 
 def _expected(table: Histograms, run: runs.Run) -> np.ndarray:
@@ -364,7 +346,6 @@ def decided(study: Study) -> pd.DataFrame:
 
 
 def _printed(frames: Mapping[str, pd.DataFrame]) -> Iterator[str]:
-    """Yield lines for each method and class."""
     table, measured = frames["table.csv"], frames["calibration.csv"]
     bias = frames["volumes.csv"].groupby(["loss", "target"])["bias"].mean()
     for (loss, target), rows in table.groupby(["loss", "target"], sort=False):

@@ -7,7 +7,7 @@ import functools
 import itertools
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,6 @@ from data_io.errors import InputError
 from data_io.files import hashing, nifti, schema
 from data_io.files.names import is_formula
 from data_io.own_images import describe
-from data_io.prepare import native_grid
 from pipelines.environment import backend, commits, installed, provenance
 from pipelines.posthoc import decision as decision_file
 from pipelines.posthoc import scaling
@@ -119,7 +118,10 @@ def open_model(path: Path) -> Trained:
         values = protocol.from_dict(run.record["settings"])
         model = predict.load(origin.path(runs.MODEL), origin, values)
         settings = Settings.from_dict(run.record["preprocessing"])
-        return Trained(model, settings, values, _classes(run), run)
+        # Older runs have the classes of the data set.
+        named = run.record.get("classes")
+        named = named or datasets.by_name(run.record["dataset"]).RECORD.classes
+        return Trained(model, settings, values, tuple(named), run)
     model = predict.read_model(file)
     _require_alone(file, model)
     shape = tuple(model.input_shape[1:-1])
@@ -130,45 +132,23 @@ def open_model(path: Path) -> Trained:
 
 def _require_alone(file: Path, model: keras.Model) -> None:
     """Refuse a network that can't be used without its run."""
-    inputs, outputs = (_shapes(tensors) for tensors in (model.inputs, model.outputs))
-    if [len(shape) for shape in inputs] == [5]:
-        raise InputError(
-            f"{file}: expected {runs.RECORD} beside a network for volumes, found none. "
-            "Give the run's folder: it says to which voxel size volumes are resampled."
-        )
-    if [(len(shape), shape[-1] in _CHANNELS) for shape in inputs] != [(4, True)]:
-        raise InputError(
-            f"{file}: expected a network that takes (batch, rows, columns, channels) "
-            f"with 1 channel (grey) or 3 (RGB), found {_shown(inputs)}. Give one made "
-            "for such images."
-        )
-    if None in inputs[0][1:-1]:
-        raise InputError(
-            f"{file}: expected {runs.RECORD} beside a network of no fixed input size, "
-            f"found none; its input is {_shown(inputs)}. Give the run's folder, or a "
-            "network built for one size."
-        )
-    same_size = [shape[1:-1] for shape in outputs] == [inputs[0][1:-1]]
-    if not same_size or outputs[0][-1] in (None, 1):
-        raise InputError(
-            f"{file}: expected a network that gives each pixel a probability for each "
-            f"of two classes or more, found {_shown(outputs)} for {_shown(inputs)}. "
-            "Give one with a softmax over the classes, background first."
-        )
-
-
-def _shapes(tensors: Sequence[Any] | None) -> list[tuple[int | None, ...]]:
-    return [tuple(tensor.shape) for tensor in tensors or []]
-
-
-def _shown(shapes: Sequence[tuple[int | None, ...]]) -> str:
-    return " and ".join(map(str, shapes)) or "none"
-
-
-def _classes(run: runs.Run) -> tuple[str, ...]:
-    """Return the classes in `run.json`; older runs have those of the data set."""
-    named = run.record.get("classes")
-    return tuple(named or datasets.by_name(run.record["dataset"]).RECORD.classes)
+    inputs, outputs = (
+        [tuple(tensor.shape) for tensor in tensors or []]
+        for tensors in (model.inputs, model.outputs)
+    )
+    fits = [(len(shape), shape[-1] in _CHANNELS) for shape in inputs] == [(4, True)]
+    if fits and None not in (size := inputs[0][1:-1]):
+        same_size = [shape[1:-1] for shape in outputs] == [size]
+        if same_size and outputs[0][-1] not in (None, 1):
+            return
+    shapes = (" and ".join(map(str, shapes)) or "none" for shapes in (inputs, outputs))
+    raise InputError(
+        f"{file}: expected {runs.RECORD} beside it, or a network that takes (batch, "
+        "rows, columns, channels) of one size, with 1 channel (grey) or 3 (RGB), and "
+        "gives each pixel a probability for each of two classes or more, background "
+        f"first; found one from {' to '.join(shapes)}. Give the run's folder: it says "
+        "how volumes and images of other sizes are prepared; or another network."
+    )
 
 
 def predict_images(
@@ -248,7 +228,6 @@ def _run_of(model: Path) -> runs.Run | None:
 
 
 def _names(model: Path, images: Path, writer: _Writer) -> list[str]:
-    """Return the names of the files to be written."""
     run, names = _run_of(model), list(decision_file.WRITTEN if writer.decision else ())
     numbers = run.record.get("preprocessing", {}).get("modalities") if run else None
     # With the pictures of a volume its probabilities are written anyway.
@@ -307,7 +286,6 @@ class _Writer:
         return written.write(self.output / f"{case}.png", image.save)
 
     def _write_decided(self, decision: decision_file.Decision) -> None:
-        """Write the volumes and the decision."""
         volumes, applied = map(self.output.joinpath, decision_file.WRITTEN)
 
         def table(path: Path) -> None:
@@ -327,7 +305,7 @@ def _expected(
 ) -> Iterator[dict[str, Any]]:
     """Yield the corrected sum of the probabilities of each class, in voxels."""
     shape = geometry.shape if geometry else softmax.shape[:-1]
-    slabs = _slabs(softmax, trained.settings.is_3d, shape)
+    slabs = predictions.native(softmax, trained.settings.is_3d, shape)
     sums = sum(p.reshape(-1, p.shape[-1]).sum(0, np.float64) for _, p in slabs)
     rows = zip(trained.classes, decision["classes"], np.atleast_1d(sums), strict=True)
     for name, decision_class, total in list(rows)[1:]:
@@ -379,15 +357,10 @@ def evaluate_set(
         InputError: a run without weights, images that do not fit, or a name that is a
             part of the run's own split or would be a formula in a table.
     """
-    if name in splits.PARTS:
+    if name in splits.PARTS or is_formula(name):
         raise InputError(
-            f"--name {name}: expected a name of its own for the other set, received "
-            "that of a part of the run's own split"
-        )
-    if is_formula(name):
-        raise InputError(
-            f"--name {name}: expected a name that begins with a letter or digit, "
-            "received one that a spreadsheet takes for a formula"
+            f"--name {name}: expected a name that begins with a letter or digit and is "
+            f"none of {', '.join(splits.PARTS)}, parts of the run's own split"
         )
     run = runs.Run.open(folder)
     backend.start(work)
@@ -490,16 +463,10 @@ def _measure(
     """Predict and measure case by case; hold the probabilities of one at a time."""
     measured: list[list[evaluate.Measured]] = [[] for _ in thresholds]
     for case, softmax in _predictions(trained, root):
-        slabs = functools.partial(_slabs, softmax, trained.settings.is_3d)
+        is_3d = trained.settings.is_3d
+        slabs = functools.partial(predictions.native, softmax, is_3d)
         for at, per_case in zip(thresholds, measured, strict=True):
             per_case.append(
                 evaluate.measure_case(own_images, root, name, case, slabs, at)
             )
     return [evaluate.joined(per_case) for per_case in measured]
-
-
-def _slabs(
-    softmax: _Array, is_3d: bool, shape: tuple[int, ...]
-) -> Iterable[tuple[Any, _Array]]:
-    """Yield probabilities at native resolution, as `predictions.slabs` does."""
-    return native_grid.slabs(softmax, shape) if is_3d else [(..., softmax)]

@@ -5,15 +5,11 @@ every network's probabilities take, it has to come out calibrated and ahead of e
 network in NLL and Brier score: it shows that the measures are what they say.
 """
 
-from __future__ import annotations
-
 import functools
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from data_io import datasets
 from data_io.datasets.phantom import Phantom
@@ -78,14 +74,9 @@ def _is_current(folder: Path, record: dict[str, Any]) -> bool:
 
 def _measured(module: Phantom, root: Path, run: runs.Run) -> evaluate.Measured:
     def case_of(part: str, case: str) -> evaluate.Measured:
-        slabs_of = functools.partial(_softmax, module.posterior(root, case))
+        p = module.posterior(root, case)
+        softmax = np.stack([1 - p, p], axis=-1)
+        slabs_of = functools.partial(predictions.native, softmax, False)
         return evaluate.measure_case(module, root, part, case, slabs_of)
 
     return evaluate.joined(case_of(*named) for named in predictions.cases(run))
-
-
-def _softmax(
-    p: npt.NDArray[Any], shape: tuple[int, ...]
-) -> Iterable[tuple[Any, npt.NDArray[Any]]]:
-    """Return an image as one slab, as `predictions.slabs` yields them."""
-    return [(..., np.stack([1 - p, p], axis=-1).reshape(*shape, 2))]

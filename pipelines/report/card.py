@@ -1,7 +1,5 @@
 """A model card: what a run was trained on, what it measures, and where it ends."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -57,7 +55,6 @@ def card(run: Run, results: Path) -> str:
 
 
 def _require_network(run: Run) -> None:
-    """Refuse runs without a network that dscpp trained."""
     if run.method == TRUTH:
         raise InputError(f"{run.folder}: expected a network's run, found the {TRUTH}")
     if run.record.get("dataset") == JUDGED:
@@ -89,14 +86,14 @@ _OF_ALL = "_categorical"  # end of the measures that every class has the same of
 _HEAD = ("measure", "mean", "95 % interval", "cases")
 
 
-def _cells(row: Any) -> list[str]:
+def _cells(row: Any) -> list[Any]:
     """Mean, interval and number of cases of a row; "undefined" where there is none."""
     values = [float(row[name]) for name in ("mean", "ci_low", "ci_high")]
     mean, low, high = ("undefined" if v != v else f"{v:.4g}" for v in values)
     return [
         mean,
         "" if "undefined" in (low, high) else f"{low} to {high}",
-        str(row["n"]),
+        row["n"],
     ]
 
 

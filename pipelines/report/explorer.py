@@ -5,13 +5,11 @@ each pixel as a byte in which every threshold is exact (`code`): picture and fig
 agree, but where an image is large and only every second row and column is drawn.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,8 +28,8 @@ from pipelines.measure import decisions, histograms
 from pipelines.measure.histograms import THRESHOLDS
 from pipelines.measure.metrics import ratio
 from pipelines.reporting.figures import curves, panels, photographs, style
-from pipelines.reporting.figures.photographs import Plane
-from pipelines.reporting.frame import Study, selected
+from pipelines.reporting.figures.photographs import Locate, Plane
+from pipelines.reporting.frame import Study, by_dice
 from pipelines.reporting.pages import Page
 from pipelines.runs import predictions
 from pipelines.runs.run import JUDGED, OWN_DATA, Run
@@ -50,8 +48,6 @@ _Array = npt.NDArray[Any]
 _Entry = dict[str, Any]
 _Scenes = dict[str, _Entry]
 _Reasons = dict[str, None]  # in order, each once
-Locate = Callable[[Run], Path]
-"""Finds the folder of the images that a run was trained on, or raises InputError."""
 
 
 def data(
@@ -63,7 +59,7 @@ def data(
 
     Args:
         pages: of the runs at hand.
-        locate: see `Locate`.
+        locate: see `photographs.Locate`.
         simulated: show simulated images where there is no picture at all.
 
     Returns:
@@ -124,8 +120,10 @@ def _of_page(
     study = page.study
     fields = {"dataset": named(study)}
     yield from (fields | mean for mean in _means(page))
-    losses = {variant.label: _likeliest(study.runs[variant])
-              for variant in (study.main or list(study.runs))[:_LOSSES]}  # fmt: skip
+    losses = {}  # the first run with probabilities here; without any the first run
+    for variant in (study.main or list(study.runs))[:_LOSSES]:
+        runs = study.runs[variant]
+        losses[variant.label] = next(filter(_is_here, runs), runs[0])
     for case, rank in _ranked(study, list(losses.values())[-1]).items():
         name, more = f"{fields['dataset']}, {case}", ""
         try:
@@ -143,12 +141,10 @@ def _of_page(
                 entry |= {"note": note, "index": index}
                 if loss in pictures:
                     entry |= {"scene": name, "p": _packed(pictures[loss][..., index])}
-                yield entry | _of_run(study, run, case, target)
-
-
-def _likeliest(runs: Sequence[Run]) -> Run:
-    """Return the first run with probabilities here; without any the first run."""
-    return next((run for run in runs if _is_here(run)), runs[0])
+                histogram = study.histograms[str(run.folder)]
+                row = histogram.where(target=target, case=case, **_WHERE)
+                (counts,), (p,) = histogram.counts[row], histogram.confidence()[row]
+                yield entry | _figures(counts, p, histogram.edges)
 
 
 def _is_here(run: Run) -> bool:
@@ -193,21 +189,11 @@ def _figures(counts: _Array, confidence: _Array, edges: _Array) -> _Entry:
 
 def _ranked(study: Study, run: Run) -> dict[str, str]:
     """Choose three test cases by the Dice of a run, and name their ranks."""
-    rows = study.frame[study.frame["run"] == str(run.folder)]
-    dice = selected(rows).groupby("case")["dice"].mean().reindex(study.cases)
-    ranked = dice.dropna().sort_values(kind="stable").index
-    ranked = ranked if len(ranked) else study.cases  # undefined of all
+    ranked = by_dice(study, run)
     places = {"median": (len(ranked) - 1) // 2, "lowest": 0, "highest": -1}
-    ranks = {str(ranked[at]): word for word, at in reversed(places.items())}
+    ranks = {ranked[at]: word for word, at in reversed(places.items())}
     loss = run.record["loss"]
     return {case: f"{case}: {ranks[case]} Dice with {loss}" for case in reversed(ranks)}
-
-
-def _of_run(study: Study, run: Run, case: str, target: str) -> _Entry:
-    histogram = study.histograms[str(run.folder)]
-    row = histogram.where(target=target, case=case, **_WHERE)
-    (counts,), (confidence,) = histogram.counts[row], histogram.confidence()[row]
-    return _figures(counts, confidence, histogram.edges)
 
 
 def _root(
@@ -251,23 +237,25 @@ def _read(
     label = module.references(root, case)["observer1"]
     _require_measured(first, label, case)
     geometry = module.geometry(root, case)
-    if geometry is None:
-        image = module.picture(root, case)
-        _require_size(label, image.shape[:2], case)
-        by_loss = {loss: predictions.as_kept(run, module, root, case)[np.newaxis]
-                for loss, run in available.items()}  # fmt: skip
-        return _thinned(by_loss, label[np.newaxis], [image])
-    _require_size(label, geometry.shape, case)
-    planes, by_loss = _planes(geometry, label > 0), {}
-    for loss, run in available.items():
-        softmax, _ = predictions.volume(run, module, root, case)
-        cut = [photographs.plane_softmax(softmax, geometry, plane) for plane in planes]
-        by_loss[loss] = np.stack(cut)
-    labels = np.stack([plane.cut(label) for plane in planes])
-    images = [photographs.plane_image(module, root, case, plane) for plane in planes]
-    pictures, scene = _thinned(by_loss, labels, images)
-    slices = [int(plane.index) for plane in planes]
-    return pictures, scene | {"slices": slices, "aspect": planes[0].aspect}
+    shape = geometry.shape if geometry else module.picture(root, case).shape[:2]
+    if shape != label.shape:
+        raise InputError(
+            f"case {case}: expected an image of its label map's size, {label.shape}, "
+            f"found {shape}; restore it"
+        )
+    kept = [predictions.as_kept(one, module, root, case) for one in available.values()]
+    planes = _planes(geometry, label > 0) if geometry else []
+    parts: Sequence[Plane | None] = planes or [None]
+    images, labels, *softmax = zip(
+        *(photographs.seen(module, root, case, plane, label, kept)
+          for plane in parts), strict=True
+    )  # fmt: skip
+    by_loss = dict(zip(available, map(np.stack, softmax), strict=True))
+    pictures, scene = _thinned(by_loss, np.stack(labels), images)
+    if planes:
+        scene["slices"] = [int(plane.index) for plane in planes]
+        scene["aspect"] = planes[0].aspect
+    return pictures, scene
 
 
 def _require_measured(run: Run, label: _Array, case: str) -> None:
@@ -284,15 +272,6 @@ def _require_measured(run: Run, label: _Array, case: str) -> None:
                 f"case {case}: expected the label map that {run.folder} was measured "
                 f"with, {counted} voxels of {target}, found {labelled}; restore it"
             )
-
-
-def _require_size(label: _Array, shape: tuple[int, ...], case: str) -> None:
-    """Refuse an image of another size than its label map."""
-    if tuple(shape) != label.shape:
-        raise InputError(
-            f"case {case}: expected an image of its label map's size, {label.shape}, "
-            f"found {tuple(shape)}; restore it"
-        )
 
 
 def _planes(geometry: nifti.Geometry, target: _Array) -> list[Plane]:
@@ -347,15 +326,17 @@ def _phantoms(scenes: _Scenes) -> Iterator[_Entry]:
             counts = histograms.count(p, label.ravel())
             sums = histograms.sum_bins(histograms.bins_of(p), p)
             confidence = ratio(sums, counts.sum(axis=0))
-            entry: _Entry = {
+            figures = _figures(counts, np.nan_to_num(confidence), histograms.EDGES)
+            yield figures | {
                 "dataset": "phantom (SIMULATED)",
                 "target": target,
                 "case": case,
+                "loss": loss,
+                "scene": case,
+                "p": _packed(softmax[..., 1]),
+                "index": 1,
+                "note": "Simulated: no network, no patient.",
             }
-            entry |= {"loss": loss, "scene": case, "p": _packed(softmax[..., 1])}
-            entry |= {"index": 1, "note": "Simulated: no network, no patient."}
-            figures = _figures(counts, np.nan_to_num(confidence), histograms.EDGES)
-            yield entry | figures
 
 
 def _packed(p: _Array) -> str:

@@ -18,6 +18,7 @@ from pipelines.environment import commits
 from pipelines.report import explorer
 from pipelines.reporting import answers, calibration_tables, claims
 from pipelines.reporting.figures import curves, style
+from pipelines.reporting.figures.photographs import Locate
 from pipelines.reporting.frame import Study
 from pipelines.reporting.markdown import escape
 from pipelines.reporting.pages import Page, Report
@@ -78,13 +79,13 @@ def write(page: str, output: Path) -> Path:
     return write_atomically(output, lambda aside: aside.write_bytes(text))
 
 
-def html(report: Report, pages: Sequence[Page], locate: explorer.Locate) -> str:
+def html(report: Report, pages: Sequence[Page], locate: Locate) -> str:
     """Make the text of the page.
 
     Args:
         report: of all runs at hand.
         pages: of it, those that the page is about.
-        locate: see `explorer.Locate`.
+        locate: see `photographs.Locate`.
     """
     studies = [page.study for page in pages]
     over_all = report.over_all if any(len(one.cells) for one in studies) else {}
@@ -172,7 +173,6 @@ def _tables(
 
 
 def _svg(figure: Figure) -> str:
-    """Encode a figure as a data address."""
     with tempfile.TemporaryDirectory() as folder:
         (path,) = style.save(figure, Path(folder) / "figure", ["svg"])
         text = base64.b64encode(path.read_bytes()).decode()
@@ -180,7 +180,6 @@ def _svg(figure: Figure) -> str:
 
 
 def _diagrams(studies: Sequence[Study]) -> Iterator[dict[str, str]]:
-    """Draw a reliability diagram of each data set, class, region and loss."""
     pairs = ((study, variant) for study in studies for variant in study.main)
     for study, variant in pairs:
         fields = {"dataset": explorer.named(study), "loss": variant.label}
@@ -194,7 +193,6 @@ def _diagrams(studies: Sequence[Study]) -> Iterator[dict[str, str]]:
 
 
 def _learning(studies: Sequence[Study]) -> Iterator[dict[str, str]]:
-    """Draw the learning curve of each run that has a history."""
     for study in studies:
         for variant, runs in study.runs.items():
             for run in runs:

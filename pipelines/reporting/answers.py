@@ -6,6 +6,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -106,16 +107,12 @@ def summary(
     Of each data set the preset is taken that its claims (`claims.decide`) are put to.
     """
     rows: dict[tuple[_Line, str, str], dict[str, object]] = {}
-    for question in _ASKED:
-        for line in (
-            _Line(question["question"], **comparison)
-            for comparison in question["comparisons"]
-        ):
-            for study in deciding(studies):
-                for target in study.targets:
-                    key = (line, study.title, target)
-                    if not rows.get(key):  # the first that has it
-                        rows[key] = _row(line, study, target, claims, paper)
+    lines = [_Line(one["question"], **c) for one in _ASKED for c in one["comparisons"]]
+    for line, study in product(lines, deciding(studies)):
+        for target in study.targets:
+            key = (line, study.title, target)
+            if not rows.get(key):  # the first that has it
+                rows[key] = _row(line, study, target, claims, paper)
     return framed(filter(None, rows.values()), "answers")
 
 
@@ -163,7 +160,7 @@ def _printed(line: _Line, study: Study, target: str, paper: Paper) -> float:
     means = paper.printed_means(study.title, named, line.sides, line.metric)
     if len(means) < len(line.sides):
         return math.nan
-    a, b = (means[variant].mean for variant in line.sides)
+    a, b = (means[variant].value for variant in line.sides)
     return a / b if line.form == "ratio" else a - b
 
 
@@ -180,7 +177,7 @@ def markdown(comparisons: pd.DataFrame, question: str) -> str:
     lines = answered(comparisons, question)
     if lines.empty:
         return "*Not run yet.*"
-    return table(list(lines), lines.to_numpy().tolist())
+    return table(lines, lines.to_numpy())
 
 
 def headlines(comparisons: pd.DataFrame) -> pd.DataFrame:
@@ -203,7 +200,7 @@ def headlines(comparisons: pd.DataFrame) -> pd.DataFrame:
 def brief(comparisons: pd.DataFrame) -> str:
     """Lay out `headlines` in Markdown."""
     rows = headlines(comparisons)
-    return table(list(rows), rows.to_numpy().tolist())
+    return table(rows, rows.to_numpy())
 
 
 def _cells(row: Mapping[str, object]) -> dict[str, str]:

@@ -7,8 +7,6 @@ reference for the networks' Dice. The pair shows what one observer cannot: wheth
 near one half where people disagree.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from itertools import chain, product
 from typing import Any
@@ -237,11 +235,8 @@ def frequency_spread(cases: Bins) -> _Array:
 
     `cases` are the bins of every case, (cases, M).
     """
-    ends = np.full((2, cases.n.shape[-1]), np.nan)
-    for index, (share, n) in enumerate(zip(cases.frequency.T, cases.n.T, strict=True)):
-        if (n >= ENOUGH).any():
-            ends[:, index] = np.percentile(share[n >= ENOUGH], [10, 90])
-    return ends
+    kept = pd.DataFrame(cases.frequency).where(cases.n >= ENOUGH)
+    return kept.quantile([0.1, 0.9]).to_numpy()
 
 
 def frequency_interval(cases: Bins) -> _Array:

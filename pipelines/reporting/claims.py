@@ -140,7 +140,6 @@ def _enough(p_values: Iterable[float], number: int) -> float:
 
 
 def _dataset(text: str) -> tuple[str, str]:
-    """Split "KiTS19 (kidney)" into data set and class."""
     title, _, target = text.removesuffix(")").partition(" (")
     return title, target
 
@@ -306,7 +305,7 @@ def _paper_side(claim: Claim, paper: Paper) -> _Row:
             part.dataset, part.target, part.measured, part.metric
         )
         verdicts.append(claim.rule.in_print(part, printed))
-        text = _listed(part, {variant: mean.mean for variant, mean in printed.items()})
+        text = _listed(part, {variant: cell.value for variant, cell in printed.items()})
         if len(part.a) == len(part.b) == 1:
             pair = (part.a[0].label, part.b[0].label)
             p = paper.printed_p(part.dataset, part.target, part.metric, pair)

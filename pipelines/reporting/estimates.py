@@ -51,8 +51,8 @@ def is_ratio(metric: str) -> bool:
 
 
 def margin_of(metric: str) -> Margin:
-    """Return the margin of a column of `cases.csv`, such as "nll_published"."""
-    return MARGINS[metric.split("_")[0]]
+    """Return the margin of a metric or its column, "nll_published"; NaN without one."""
+    return MARGINS.get(metric.split("_")[0], Margin(math.nan, math.nan, ""))
 
 
 class Spread(NamedTuple):

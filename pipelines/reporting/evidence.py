@@ -1,6 +1,5 @@
 """What claims are decided from: two losses compared, in our runs of one class."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -44,8 +43,7 @@ class Pair:
     @property
     def p_same(self) -> float:
         """Return p of two one-sided tests against the margin; NaN without one."""
-        margin = estimates.MARGINS.get(self.metric)
-        return self.effect.p_same(margin) if margin else math.nan
+        return self.effect.p_same(estimates.margin_of(self.metric))
 
     @property
     def columns(self) -> dict[str, object]:
@@ -85,10 +83,6 @@ class Runs:
         known = self.target in self.study.targets
         return known and self.study.same_training(variant) is not None
 
-    def estimate(self, variant: Variant, metric: str) -> Estimate:
-        """Estimate the mean over cases and seeds, as in the tables."""
-        return estimated(self.study, variant, self.target, self.column(metric))
-
     def means(self, variants: Sequence[Variant], metric: str) -> dict[Variant, float]:
         """Return the means of the variants that were run."""
         at, known = (self.target, self.column(metric)), filter(self.has, variants)
@@ -110,11 +104,6 @@ class Runs:
         ranks = statistics.rank_sum(*(values[both] for values in means))
         fewer = min(len(values_a), len(values_b))
         return Pair(a, b, metric, fewer, effect, difference, ranks.p, effect.p)
-
-    def spread(self, variant: Variant, metric: str) -> Spread:
-        """Pool the spread over seeds of one loss over the losses."""
-        of = self.study, self.target, self.column(metric)
-        return training_spread(*of, (variant.threshold,), variant.method)
 
     def _spreads(
         self, a: Variant, b: Variant, column: str, ratio: bool

@@ -31,6 +31,7 @@ from pipelines.reporting.published import (
     Paper,
     Variant,
     paper_folder,
+    read_table,
 )
 from pipelines.runs import run as runs_module
 from pipelines.runs.run import CUSTOM, TRUTH, Run, spelled
@@ -215,17 +216,13 @@ class Study:
         """Return the runs of a variant at any threshold; see `same_training`."""
         return self.runs[self.same_training(variant) or variant]
 
-    def by_seed(
-        self, variant: Variant, values: npt.ArrayLike, rows: Sequence[int] | None = None
-    ) -> _Floats:
+    def by_seed(self, variant: Variant, values: npt.ArrayLike) -> _Floats:
         """Average (trainings, ...) over the replicates of each seed: (seeds, ...).
 
         The seed is the unit: its replicates share first weights and order of images, so
-        they narrow no interval as another seed would. `rows`: of these trainings alone.
+        they narrow no interval as another seed would.
         """
-        seeds, array = [seed for seed, _ in self.trainings(variant)], np.asarray(values)
-        rows = range(len(seeds)) if rows is None else rows
-        return by_seed(array[list(rows)], [seeds[row] for row in rows])
+        return by_seed(values, [seed for seed, _ in self.trainings(variant)])
 
     def paired(
         self, a: Variant, b: Variant, target: str, metric: str
@@ -235,34 +232,25 @@ class Study:
         Of the seeds that both have; of a loss and what a method made of it, of the
         trainings that are the same. Of all of each where they have none in common.
         """
-        same = a.trained == b.trained
-        trainings_a, trainings_b = (
-            [training if same else training[0] for training in self.trainings(variant)]
-            for variant in (a, b)
-        )
-        shared = {*trainings_a} & {*trainings_b} or {*trainings_a, *trainings_b}
-        values_a, values_b = (
-            self.measures(
-                variant, target, metric, [i for i, k in enumerate(keys) if k in shared]
-            )
-            for variant, keys in ((a, trainings_a), (b, trainings_b))
-        )
-        return values_a, values_b
+        unit = slice(None) if a.trained == b.trained else 0
+        trained_a, trained_b = map(self.trainings, (a, b))
+        units_a, units_b = ({one[unit] for one in t} for t in (trained_a, trained_b))
+        shared = units_a & units_b or units_a | units_b
 
-    def measures(
-        self,
-        variant: Variant,
-        target: str,
-        metric: str,
-        rows: Sequence[int] | None = None,
-    ) -> _Floats:
+        def of(variant: Variant, trained: list[tuple[int, int]]) -> _Floats:
+            rows = [row for row, one in enumerate(trained) if one[unit] in shared]
+            values = self.of_trainings(variant, target, metric)
+            return by_seed(values[rows], [trained[row][0] for row in rows])
+
+        return of(a, trained_a), of(b, trained_b)
+
+    def measures(self, variant: Variant, target: str, metric: str) -> _Floats:
         """Return one metric by seed and test case, (seeds, cases); see `by_seed`.
 
         A column of `cases.csv`, `EXTREMES` or, at a threshold, a measure of overlap.
         NaN where undefined, and where a case has no such row.
         """
-        by_training = self.of_trainings(variant, target, metric)
-        return self.by_seed(variant, by_training, rows)
+        return self.by_seed(variant, self.of_trainings(variant, target, metric))
 
     def of_trainings(
         self,
@@ -277,22 +265,15 @@ class Study:
         if at is not None or metric == EXTREMES:
             values = _at_thresholds(self, trained, target)[metric]
             return values if at is None else values[:, :, THRESHOLDS.index(at)]
-        by_run, undefined = self._by_case[metric], np.full(len(self.cases), np.nan)
-        names = (str(run.folder) for run in self.of(trained))
-        stacked = [
-            by_run.get((name, target, region, reference), undefined) for name in names
-        ]
-        return np.stack(stacked)
+        part = (target, region, reference)
+        rows = [(str(run.folder), *part) for run in self.of(trained)]
+        return self._by_case[metric].reindex(rows).to_numpy()
 
     @cached_property
-    def _by_case(self) -> dict[str, dict[tuple[str, ...], _Floats]]:
-        """Index values by case by metric, run, target, region and reference."""
+    def _by_case(self) -> dict[str, pd.DataFrame]:
+        """By metric: a row for each run, target, region, reference; a column a case."""
         wide = self.frame.pivot(index=["run", *_KEYS], columns="case")
-        tables = {name: wide[name][[*self.cases]] for name in metrics.METRICS}
-        return {
-            name: dict(zip(rows.index, rows.to_numpy(), strict=True))
-            for name, rows in tables.items()
-        }
+        return {name: wide[name][[*self.cases]] for name in metrics.METRICS}
 
     @cached_property
     def histograms(self) -> dict[str, Histograms]:
@@ -304,7 +285,11 @@ class Study:
         by_folder = {}
         for run in self.every_run:
             path = run.path("histograms.npz")
-            by_folder[str(run.folder)] = counted = histograms.load(path)
+            read = histograms.load(path)
+            # No bin has 2^31 voxels; those of a thousand runs are held at once.
+            small = {name: getattr(read, name).astype(np.int32)
+                     for name in ("counts", "pair_counts")}  # fmt: skip
+            by_folder[str(run.folder)] = counted = replace(read, **small)
             for target in self.targets:
                 names = counted.case[counted.where(target=target, **_SELECTION)]
                 _check_cases(path, list(map(str, names)), self.cases, target)
@@ -327,11 +312,9 @@ class Study:
         As `histograms.count` has them; 0 where a case has none of the region.
         """
         where = {"target": target, "region": region, "reference": reference}
-        files = [self.histograms[str(run.folder)] for run in self.of(variant)]
-        pairs = [(file, file.where(split="test", **where)) for file in files]
-        return np.stack(
-            [self.placed(h.counts[rows], h.case[rows]) for h, rows in pairs]
-        )
+        files = (self.histograms[str(run.folder)] for run in self.of(variant))
+        pairs = ((file, file.where(split="test", **where)) for file in files)
+        return np.stack([self.placed(h.counts[at], h.case[at]) for h, at in pairs])
 
     def n_with_class(self, target: str) -> int:
         """Count the test cases in which a class occurs, by the first observer."""
@@ -422,6 +405,15 @@ def selected(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[np.logical_and(*kept)]
 
 
+def by_dice(study: Study, run: Run) -> list[str]:
+    """Sort the test cases by a run's Dice, averaged over classes; all if undefined."""
+    rows = study.frame[study.frame["run"] == str(run.folder)]
+    dice = selected(rows).groupby("case")["dice"].mean().reindex(study.cases)
+    ranked = dice.dropna().sort_values(kind="stable").index
+    # Where nothing is defined, any case is as good as another.
+    return list(map(str, ranked)) or list(study.cases)
+
+
 def _variants(runs: Sequence[Run], order: Sequence[str]) -> dict[Variant, list[Run]]:
     """Sort runs into variants: main ones first, then by loss and gamma; by seed."""
     # The most frequent; of equally many TensorFlow, as the default.
@@ -445,7 +437,6 @@ def _variants(runs: Sequence[Run], order: Sequence[str]) -> dict[Variant, list[R
 
 
 def _training(run: Run) -> tuple[int, int]:
-    """Return seed and replicate of a run."""
     return int(run.record["seed"]), int(run.record.get("replicate", 1))
 
 
@@ -458,7 +449,6 @@ _Settings = set[tuple[str, Any]]
 
 
 def _common(records: Iterable[Mapping[str, Any]]) -> _Settings:
-    """Return the overrides that all of the records have."""
     overrides = (record.get("overrides", {}).items() for record in records)
     return set.intersection(
         *(
@@ -541,18 +531,10 @@ def read_cases(path: Path, command: str) -> pd.DataFrame:
         InputError: it cannot be read, lacks a column, or a measure is no number; names
             the command that writes it.
     """
-    try:
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
-        keys, measures = [*_SELECTION, "case", "target"], list(metrics.METRICS)
-        if missing := [name for name in (*keys, *measures) if name not in rows]:
-            raise ValueError(f"no column {', '.join(missing)}")
-        texts = rows[keys].map(from_cell)
-        return texts.join(rows[measures].replace("", "nan").astype(float))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: expected the measures of an evaluated run, found a file that "
-            f"cannot be read ({error}); run `{command}` again"
-        ) from error
+    keys, measures = [*_SELECTION, "case", "target"], list(metrics.METRICS)
+    words = ("the measures of an evaluated run", f"run `{command}` again")
+    rows = read_table(path, keys, measures, *words)
+    return rows[keys].map(from_cell).join(rows[measures])
 
 
 def _check_cases(

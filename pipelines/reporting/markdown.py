@@ -1,10 +1,11 @@
 """Tables in Markdown, as all generated pages have them, and where they stand."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from data_io.errors import InputError
+from data_io.files.writing import write_atomically
 
 
 def escape(text: str) -> str:
@@ -16,33 +17,46 @@ def escape(text: str) -> str:
     return marked.replace("<", "&lt;")
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(header: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
     """Lay out a table: the first column to the left, the others right."""
+    header = list(header)
 
-    def line(cells: Sequence[str]) -> str:
+    def line(cells: Iterable[object]) -> str:
         # A class name is no column and no HTML.
-        text = (re.sub(r"(?<!\\)\|", r"\|", cell) for cell in cells)
+        text = (re.sub(r"(?<!\\)\|", r"\|", str(cell)) for cell in cells)
         return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", f"| {' | '.join(text)} |")
 
     ruler = "|---|" + "--:|" * (len(header) - 1)
     return "\n".join([line(header), ruler, *map(line, rows)])
 
 
-def replace_marked(path: Path, text: str, name: str, content: str) -> str:
-    """Replace what stands between `<!-- name:begin -->` and `<!-- name:end -->`.
+def fill(path: Path, parts: Mapping[str, Callable[[], str]]) -> list[str]:
+    """Put new text between `<!-- NAME:begin -->` and `<!-- NAME:end -->` of a page.
 
-    Returns:
-        The new text of the file at `path`.
+    `parts` makes the text of each name. Names without markers are left out; returns the
+    others.
 
     Raises:
-        InputError: no such markers, or one that begins and does not end.
+        InputError: no such file, or a marker that begins and does not end.
     """
-    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    if not pattern.search(text):
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"{path}: expected {end} after {begin}, found none; add it where the "
-            "generated part ends"
-        )
-    part = f"{begin}\n{content}\n{end}"
-    return pattern.sub(lambda _: part, text)
+            f"{path}: expected a Markdown file, found one that cannot be read "
+            f"({error}); give the path of the README"
+        ) from error
+    new, names = text, [name for name in parts if f"<!-- {name}:begin -->" in text]
+    for name in names:
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        before, _, rest = new.partition(begin)
+        _, found, after = rest.partition(end)
+        if not found:
+            raise InputError(
+                f"{path}: expected {end} after {begin}, found none; add it where the "
+                "generated part ends"
+            )
+        new = f"{before}{begin}\n{parts[name]()}\n{end}{after}"
+    if new != text:
+        write_atomically(path, lambda aside: aside.write_text(new, "utf-8"))
+    return names

@@ -22,7 +22,7 @@ from pipelines.reporting import (
     topics,
 )
 from pipelines.reporting.frame import Study, finished, join, studies
-from pipelines.reporting.markdown import replace_marked
+from pipelines.reporting.markdown import fill
 from pipelines.reporting.published import Paper, paper_folder
 from pipelines.runs.run import Run, require_table, write_atomically, writing
 
@@ -134,21 +134,7 @@ class Report:
         Raises:
             InputError: no such file, or a marker that begins and does not end.
         """
-        try:
-            text = readme.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(
-                f"{readme}: expected a Markdown file, found one that cannot be read "
-                f"({error}); give the path of the README"
-            ) from error
-        parts = self._parts()
-        names = [name for name in parts if f"<!-- {name}:begin -->" in text]
-        new = text
-        for name in names:
-            new = replace_marked(readme, new, name, parts[name]())
-        if new != text:
-            write_atomically(readme, lambda aside: aside.write_text(new, "utf-8"))
-        return names
+        return fill(readme, self._parts())
 
     def _parts(self) -> dict[str, Callable[[], str]]:
         """Return the functions that make the text between markers, by their name.

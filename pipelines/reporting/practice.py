@@ -4,12 +4,10 @@ Only the histograms of validation and test cases are used. Choices are made on t
 validation cases of each training, and measured on its test cases.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -43,8 +41,8 @@ class _Cases:
     counts: npt.NDArray[Any]
     confidence: _Floats
 
-    def after(self, method: str, fitted: list[float]) -> _Cases:
-        return _Cases(
+    def after(self, method: str, fitted: list[float]) -> Self:
+        return type(self)(
             self.case, *maps.of_bins(method, self.counts, self.confidence, fitted)
         )
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
@@ -30,6 +31,7 @@ SAME_TEST_IMAGES = ("DRIVE",)
 THRESHOLDS = [round(float(one), 9) for one in histograms.THRESHOLDS]
 """Softmax thresholds that are measured."""
 
+_PUBLISHED = ("published values", "restore it from the repository")
 _T = TypeVar("_T")
 _WRITTEN = re.compile(
     r"(?P<loss>.+?)(?: g=(?P<gamma>[\d.]+))?"
@@ -151,15 +153,8 @@ class Cell(NamedTuple):
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Return what no other cell of its data set has: table, class and so on."""
-        return self.table, self.target, self.metric, self.variant
-
-
-class PrintedMean(NamedTuple):
-    """A printed mean and its standard error; NaN where none is printed."""
-
-    mean: float
-    standard_error: float
+        """Return what no other cell of its data set and table has."""
+        return self.variant, self.target, self.metric
 
 
 @dataclass(frozen=True)
@@ -175,18 +170,17 @@ class Paper:
     @cached_property
     def cells(self) -> pd.DataFrame:
         """Read all published values, with the columns of `Cell`."""
-        rows: list[Cell] = []
-        for table in PAPER_TABLES:
-            path = self.folder / f"{table}.csv"
-            columns = ("dataset", "loss", "metric", "value", "standard_error")
-            rows += _parsed(path, columns, partial(_cell, table))
+        rows = chain(*(self._cells(table, "standard_error") for table in PAPER_TABLES))
         return pd.DataFrame(rows, columns=list(Cell._fields))
 
     @cached_property
-    def thresholds(self) -> list[dict[str, str]]:
-        """Read the values at softmax thresholds that the text prints, as text."""
-        columns = ("dataset", "loss", "threshold", "metric", "value")
-        return _parsed(self.folder / "thresholds.csv", columns, _at_threshold)
+    def thresholds(self) -> list[Cell]:
+        """Read the values at softmax thresholds that the text prints."""
+        return self._cells("thresholds", "threshold")
+
+    def _cells(self, table: str, column: str) -> list[Cell]:
+        columns = ("dataset", "loss", "metric", "value", column)
+        return _parsed(self.folder / f"{table}.csv", columns, partial(_cell, table))
 
     @cached_property
     def p_values(self) -> list[dict[str, str]]:
@@ -201,40 +195,31 @@ class Paper:
 
         The metric is the paper's word, such as "nll"; target "" is the only class.
         """
+        wanted = {"dataset": dataset, "metric": metric}
+        wanted |= {"loss_a": pair[0], "loss_b": pair[1]}
         for row in self.p_values:
-            identity = tuple(
-                row[key] for key in ("dataset", "metric", "loss_a", "loss_b")
-            )
-            if identity == (dataset, metric, *pair) and target in ("", row["target"]):
+            if wanted.items() <= row.items() and target in ("", row["target"]):
                 return row["p"]
         return ""
 
     @cached_property
-    def _printed_means(self) -> dict[tuple[str, str, str, Variant], PrintedMean]:
-        """Index means by data set, target, metric, variant; the first table counts."""
-        means: dict[tuple[str, str, str, Variant], PrintedMean] = {}
-        for cell in each_cell(self.cells):
-            key = (cell.dataset, cell.target, cell.metric, cell.variant)
-            means.setdefault(key, PrintedMean(cell.value, cell.judged_error))
-        for row in self.thresholds:
-            variant = Variant.parse(f"{row['loss']}@{row['threshold']}")
-            key = (row["dataset"], "", row["metric"], variant)
-            means[key] = PrintedMean(float(row["value"]), math.nan)
+    def _printed_means(self) -> dict[tuple[object, ...], Cell]:
+        """Index cells by data set and `Cell.key`; the first table counts."""
+        means: dict[tuple[object, ...], Cell] = {}
+        for cell in chain(each_cell(self.cells), self.thresholds):
+            means.setdefault((cell.dataset, *cell.key), cell)
         return means
 
     def printed_means(
         self, dataset: str, target: str, variants: Sequence[Variant], metric: str
-    ) -> dict[Variant, PrintedMean]:
+    ) -> dict[Variant, Cell]:
         """Return the printed means; with two classes argmax is threshold 0.5."""
         column = metrics.PAPER_COLUMN.get(metric, metric)
         means = {}
         for variant in variants:
-            plain = (
-                replace(variant, threshold=None)
-                if variant.threshold == 0.5
-                else variant
-            )
-            if figure := self._printed_means.get((dataset, target, column, plain)):
+            at = None if variant.threshold == 0.5 else variant.threshold
+            plain = replace(variant, threshold=at)
+            if figure := self._printed_means.get((dataset, plain, target, column)):
                 means[variant] = figure
         return means
 
@@ -267,14 +252,14 @@ def partner_of(cell: Cell, cells: Mapping[tuple[object, ...], Cell]) -> Cell | N
     """Find the cell to compare with: ++ with its plain form, others with DSC++.
 
     In Table 3 every gamma is compared with the standard one, and that with gamma 1.
-    `cells` are those of the data set, by their `key`; None where there is none.
+    `cells` are those of the table and data set, by `key`; None where there is none.
     """
     loss, compared = cell.variant.loss, cell.variant
     plain = loss.removesuffix("++")
     wanted = [Variant(f"{plain}++", STANDARD_GAMMA), Variant("DSC++", STANDARD_GAMMA)]
     if compared.gamma is not None:
         wanted[1:1] = [Variant(plain), Variant(loss, 1.0)]
-    keys = ((*cell.key[:-1], variant) for variant in wanted if variant != compared)
+    keys = ((variant, *cell.key[1:]) for variant in wanted if variant != compared)
     return next((cells[key] for key in keys if key in cells), None)
 
 
@@ -285,14 +270,29 @@ def each_cell(cells: pd.DataFrame) -> Iterator[Cell]:
 
 def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """Read a file of published values that has at least these columns, as text."""
+    return read_table(path, columns, (), *_PUBLISHED).to_dict("records")
+
+
+def read_table(
+    path: Path,
+    texts: Sequence[str],
+    numbers: Sequence[str],
+    expected: str,
+    remedy: str,
+) -> pd.DataFrame:
+    """Read a CSV that has the columns `texts` and `numbers`; empty numbers are NaN.
+
+    Raises:
+        InputError: it cannot be read, lacks a column, or has another text for a number;
+            says what was `expected`, and the `remedy`.
+    """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        if missing := [name for name in (*texts, *numbers) if name not in rows]:
+            raise ValueError(f"no column {', '.join(missing)}")
+        return rows.assign(**rows[[*numbers]].replace("", "nan").astype(float))
     except (OSError, ValueError) as error:
-        raise _unreadable(path, str(error)) from error
-    missing = [name for name in columns if name not in table]
-    if missing:
-        raise _unreadable(path, f"no column {', '.join(missing)}")
-    return table.to_dict("records")
+        raise _unreadable(path, str(error), expected, remedy) from error
 
 
 def _parsed(
@@ -305,35 +305,30 @@ def _parsed(
             parsed.append(parse(row))
         except (KeyError, ValueError) as error:
             text = ",".join(row.values())
-            raise _unreadable(path, f"line {number}: {text}") from error
+            raise _unreadable(path, f"line {number}: {text}", *_PUBLISHED) from error
     return parsed
 
 
-def _at_threshold(row: dict[str, str]) -> dict[str, str]:
-    """Check a row of `thresholds.csv`."""
-    Variant.parse(f"{row['loss']}@{row['threshold']}")
-    _ = metrics.PAPER_COLUMN[row["metric"]], float(row["value"])
-    return row
-
-
 def _p_value(row: dict[str, str]) -> dict[str, str]:
-    """Check a row of `pvalues.csv`."""
     if not 0 <= float(row["p"]) <= 1:
         raise ValueError("p")
     _ = metrics.PAPER_COLUMN[row["metric"]]
     return row
 
 
-def _unreadable(path: Path, reason: str) -> InputError:
+def _unreadable(path: Path, reason: str, expected: str, remedy: str) -> InputError:
     return InputError(
-        f"{path}: expected published values, found a file that cannot be read as such "
-        f"({reason}); restore it from the repository"
+        f"{path}: expected {expected}, found a file that cannot be read ({reason}); "
+        f"{remedy}"
     )
 
 
 def _cell(table: str, row: dict[str, Any]) -> Cell:
     variant = Variant.standard(row["loss"], float(row.get("gamma") or STANDARD_GAMMA))
-    metric, error = metrics.PAPER_COLUMN[row["metric"]], float(row["standard_error"])
+    if "threshold" in row:
+        variant = Variant.parse(f"{row['loss']}@{row['threshold']}")
+    metric = metrics.PAPER_COLUMN[row["metric"]]
+    error = float(row.get("standard_error", math.nan))
     return Cell(
         table=table,
         dataset=row["dataset"],

@@ -18,14 +18,12 @@ from typing import Any, NamedTuple, Self
 from data_io.errors import InputError
 from pipelines.measure import statistics
 from pipelines.reporting import data, estimates
-from pipelines.reporting.estimates import ALPHA, MARGINS, ROUNDING, Margin, Z, is_ratio
-from pipelines.reporting.evidence import Pair, Runs
-from pipelines.reporting.published import PrintedMean, Variant
+from pipelines.reporting.estimates import ALPHA, ROUNDING, Z, is_ratio, margin_of
+from pipelines.reporting.evidence import Pair, Runs, estimated, training_spread
+from pipelines.reporting.published import Cell, Variant
 
 HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "fails", "undecided", "not run"
 CITED = "cited, not tested"
-
-_NO_MARGIN = Margin(math.nan, math.nan, "")
 
 _Side = Sequence[Variant]
 _Steps = list[tuple[Variant, Variant]]
@@ -100,7 +98,7 @@ def p_of(pair: Pair, sign: int) -> dict[str, float]:
     Of two directions p is two-sided, above 1 where it is the other one. `sign` is 1
     where a is to be higher, else -1.
     """
-    low, high, _ = MARGINS.get(pair.metric, _NO_MARGIN)
+    low, high, _ = margin_of(pair.metric)
     above, none = pair.effect.p_above, 1.0 if pair.effect.ratio else 0.0
     ahead, behind = (
         2 * above(none, below=direction < 0) for direction in (sign, -sign)
@@ -120,16 +118,14 @@ def p_of(pair: Pair, sign: int) -> dict[str, float]:
     }
 
 
-def agreeing(
-    metric: str, a: PrintedMean, b: PrintedMean, sign: int
-) -> dict[str, bool | None]:
+def agreeing(metric: str, a: Cell, b: Cell, sign: int) -> dict[str, bool | None]:
     """Compare two printed means; None: no errors are printed."""
-    less, limit = a.mean - b.mean, Z * math.hypot(a.standard_error, b.standard_error)
+    less, limit = a.value - b.value, Z * math.hypot(a.judged_error, b.judged_error)
     # Rounded, as 0.3 - 0.1 - 0.2 is not 0.
     apart = None if math.isnan(limit) else round(abs(less), 9) > limit
     # How little "little" is, the paper does not say: the margin is ours.
-    low, high, _ = MARGINS.get(metric, _NO_MARGIN)
-    effect = a.mean / b.mean if is_ratio(metric) else less
+    low, high, _ = margin_of(metric)
+    effect = a.value / b.value if is_ratio(metric) else less
     return {
         "in order": sign * less >= -ROUNDING - 1e-12,
         "no order": None if apart is None else not apart,
@@ -242,9 +238,12 @@ class Rule:
         """Decide whether one more training of ours could have the printed value."""
         if missing:
             return Outcome(NOT_RUN, missing=missing)
-        ours = runs.estimate(part.a[0], part.metric)
-        spread, same = runs.spread(part.a[0], part.metric), runs.study.same_images
-        error = estimates.prediction_error(ours, spread, math.nan, same)
+        (a, *_), at = part.a, (runs.target, runs.column(part.metric))
+        ours = estimated(runs.study, a, *at)
+        spread = training_spread(runs.study, *at, (a.threshold,), a.method)
+        error = estimates.prediction_error(
+            ours, spread, math.nan, runs.study.same_images
+        )
         limit = estimates.prediction_limit(error, spread.df)
         why = f"ours {ours.mean:.3f} ± {ours.standard_error:.3f}"
         if runs.study.preset != "paper":
@@ -267,7 +266,6 @@ class Rule:
     def _joined(
         self, steps: _Steps, holds: Sequence[float], fails: Sequence[float]
     ) -> tuple[float, float]:
-        """Combine the p of pairs into p of the comparison to hold and to fail."""
         if self.joined == "one of a":
             rows = [
                 [i for i, step in enumerate(steps) if step[0] == variant]
@@ -287,14 +285,14 @@ class Rule:
             return f"{names}{pair.difference.n} cases are defined for both"
         texts = [str(pair.effect)]
         if self.holds != "ahead" or pair.p_same < ALPHA:
-            texts.append("margin {:g} to {:g}".format(*MARGINS[pair.metric]))
+            texts.append("margin {:g} to {:g}".format(*margin_of(pair.metric)))
         if "over seeds" in self.test and not math.isnan(pair.effect.df):
             texts.append(f"p over seeds {pair.p_seeds:.2g}")
             if pair.p_holm != pair.p_seeds:
                 texts[-1] += f" ({pair.p_holm:.2g} after Holm's correction)"
         return names + ", ".join(texts)
 
-    def in_print(self, part: Comparison, printed: Mapping[Variant, PrintedMean]) -> str:
+    def in_print(self, part: Comparison, printed: Mapping[Variant, Cell]) -> str:
         """Decide a part from the paper's own tables; "" where they do not say."""
         if not self.pairs or not all(one in printed for one in part.quantities):
             return ""
@@ -309,7 +307,7 @@ class Rule:
         p_holds, _ = self._joined(steps, refuted, [1 - p for p in refuted])
         if self.joined == "last":
             # No change is no trend.
-            first, last = printed[part.a[0]].mean, printed[part.a[-1]].mean
+            first, last = printed[part.a[0]].value, printed[part.a[-1]].value
             p_holds += self.sign * (last - first) <= ROUNDING
         return HOLDS if p_holds < ALPHA else FAILS
 

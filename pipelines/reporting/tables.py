@@ -106,18 +106,14 @@ def papers(study: Study) -> dict[str, pd.DataFrame]:
 
 def _beside(study: Study, cells: pd.DataFrame) -> Iterator[_Row]:
     """Make rows of a table of the paper: published cells, then corrected metrics."""
-    cells_by_key = {published.key: published for published in each_cell(cells)}
-    by_key = {
-        (published.variant, published.target, published.metric): published
-        for published in cells_by_key.values()
-    }
+    by_key = {published.key: published for published in each_cell(cells)}
     measured = dict.fromkeys(key[:2] for key in by_key)
     for (variant, target), metric in product(measured, metrics.METRICS):
         cell = by_key.get((variant, target, metric))
         ours = _estimated(study, variant, target, metric)
         row = _keys(variant, target, metric) | (vars(ours) if ours else {})
         if cell or ours:
-            yield row | (_judged(study, cell, cells_by_key, ours) if cell else {})
+            yield row | (_judged(study, cell, by_key, ours) if cell else {})
 
 
 def _keys(variant: Variant, target: str, metric: str) -> _Row:

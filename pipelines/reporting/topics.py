@@ -4,8 +4,6 @@ A readable table has a row for each loss, the paper's values under it, then p. S
 are in `data/pages.yaml`.
 """
 
-from __future__ import annotations
-
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
@@ -208,14 +206,12 @@ def _notes(study: Study, target: str, trained: list[Variant]) -> list[str]:
     claimed = "" if own_images else " (Student's t over seeds is in claims.csv)"
     words |= {"hardware": "; ".join(sorted(hardware)), "claimed": claimed}
     notes = [_WORDS["notes"][name].format(**words) for name in applies if applies[name]]
-    for row in study.paper.thresholds if len(study.cells) else ():
-        variant = Variant.parse(f"{row['loss']}@{row['threshold']}")
-        if row["dataset"] == study.title and study.same_training(variant):
-            ours = estimated(study, variant, target, row["metric"])
+    for cell in study.paper.thresholds if len(study.cells) else ():
+        if cell.dataset == study.title and study.same_training(cell.variant):
+            ours = estimated(study, cell.variant, target, cell.metric)
             notes.append(
-                f"{row['loss']} at threshold {row['threshold']}: {row['metric']} "
-                f"{pm(ours.mean, ours.standard_error)} "
-                f"(paper {float(row['value']):.3f})."
+                f"{cell.loss} at threshold {cell.variant.threshold}: {cell.metric} "
+                f"{pm(ours.mean, ours.standard_error)} (paper {cell.value:.3f})."
             )
     return notes
 
@@ -242,7 +238,7 @@ def calibrated(study: Study, files: _Files) -> str:
         rows = variant.rows(measured[measured["target"] == target])
         cells = _cells(rows.set_index(["region", "measure"]), shown)
         name = _of_class(study, variant.label, target)
-        lines.append([name, str(rows["seeds"].max()), *cells])
+        lines.append([name, rows["seeds"].max(), *cells])
     note = _WORDS["calibration"].format(one_seed=_ALONE, region=region)
     return f"{table(['loss', 'seeds', *heads.values()], lines)}\n\n{note}"
 
@@ -256,7 +252,6 @@ def _cells(rows: pd.DataFrame, shown: Mapping[tuple[str, str], str]) -> list[str
 
 
 def _of_class(study: Study, name: str, target: object) -> str:
-    """Return a loss, with the class where there are several."""
     return name + (f", {target}" if len(study.targets) > 1 else "")
 
 
@@ -271,13 +266,12 @@ def observed(study: Study, files: _Files) -> str:
 
 
 def _agreement(study: Study, rows: pd.DataFrame, target: str) -> str:
-    """Return a sentence and a table on one class."""
     shown = {("observer1", "dice"): _PM, ("observer2", "dice"): _PM}
     shown |= {
         (MEAN_OF_BOTH, name): "{mean:.2f}" for name in ("mean_p_one", "near_half_one")
     }
     by_loss = [(variant.label, variant.rows(rows)) for variant in study.main]
-    lines = [[name, str(o["seeds"].max()), *_cells(o, shown)] for name, o in by_loss]
+    lines = [[name, o["seeds"].max(), *_cells(o, shown)] for name, o in by_loss]
     human = HUMAN.rows(rows)
     sentence = _WORDS["observers"].format(
         target=target,
@@ -342,9 +336,8 @@ def same_loss(study: Study, files: _Files) -> str:
     if rows.empty:
         return "*No loss was trained twice.*"
     grid = rows.pivot(index=["target", "metric"], columns="test", values="same_loss")
-    lines = [[f"{target}, `{name}`", *cells] for (target, name), *cells in
-             grid.itertuples()]  # fmt: skip
-    return table(["p < 0.05", *(f"`{name}`" for name in grid)], lines)
+    grid.index = [f"{target}, `{name}`" for target, name in grid.index]
+    return table(["p < 0.05", *(f"`{name}`" for name in grid)], grid.itertuples())
 
 
 def others_within(study: Study, files: _Files) -> str:
@@ -421,9 +414,8 @@ def claimed(over_all: _Files) -> str:
     parts = []
     for kind, rows in over_all[COUNTS].groupby("kind", sort=False):
         grid = rows.pivot(index="group", columns="verdict", values="count")
-        grid = grid.loc[rows["group"].unique(), rows["verdict"].unique()].astype(str)
-        lines = [list(line) for line in grid.itertuples()]
-        parts.append(table([_KINDS[kind], *grid.columns], lines))
+        grid = grid.loc[rows["group"].unique(), rows["verdict"].unique()]
+        parts.append(table([_KINDS[kind], *grid], grid.itertuples()))
     return "\n\n".join([*parts, _named(over_all[claims.FILE])])
 
 

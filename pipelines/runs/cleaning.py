@@ -4,12 +4,11 @@ Records, histories, measures and pictures of runs stay, and so does every file t
 dscpp did not write. Weights and training states stay unless they are asked for.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from tqdm import tqdm
 
@@ -50,7 +49,7 @@ class Thing:
     size: int
 
     @classmethod
-    def at(cls, path: Path, what: str) -> Thing:
+    def at(cls, path: Path, what: str) -> Self:
         """Return the thing at an existing path; do not follow links."""
         files = [path, *path.rglob("*")] if path.is_dir() else [path]
         return cls(path, what, sum(f.lstat().st_size for f in files if not f.is_dir()))

@@ -1,7 +1,5 @@
 """Cross-validation: the test cases of all folds, pooled into one run for the tables."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,7 +74,6 @@ def pool(folders: Sequence[Path], output: Path) -> runs.Run:
 
 
 def _record(folds: Sequence[runs.Run]) -> dict[str, Any]:
-    """Return the record of the pooled run."""
     first, number = folds[0].record, folds[0].record["fold"][1]
     test = sorted(case for run in folds for case in run.record["split"]["test"])
     every = {case for ids in first["split"].values() for case in ids}

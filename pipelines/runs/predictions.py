@@ -3,11 +3,9 @@
 A run after scaling keeps none: they are those of the run beside it, scaled.
 """
 
-from __future__ import annotations
-
 import functools
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -231,7 +229,11 @@ def _require_own(run: runs.Run, file: Path) -> None:
     sums = run.path(LIST)
     expected = run.record.get("files", {}).get(LIST)
     if expected is None and not sums.exists():
-        _say_unlisted(run)
+        _say(
+            f"  note     {run.path(PROBABILITIES)} is of a version that kept no list "
+            "of SHA-256: shape and values are checked, not whether the files are the "
+            f"run's own; `{run.remake()}` writes them with the list"
+        )
         return
     if not sums.is_file() or _hash(sums) != expected:
         raise InputError(
@@ -257,14 +259,6 @@ def _hash_of(path: Path, *stamp: int) -> str:
 
 
 _say = functools.cache(bars.note)  # once in a process
-
-
-def _say_unlisted(run: runs.Run) -> None:
-    _say(
-        f"  note     {run.path(PROBABILITIES)} is of a version that kept no list of "
-        "SHA-256: shape and values are checked, not whether the files are the run's "
-        f"own; `{run.remake()}` writes them with the list"
-    )
 
 
 def as_kept(run: runs.Run, module: Dataset, root: Path, case: str) -> _Array:
@@ -322,19 +316,28 @@ def volume(
 
 def slabs(
     run: runs.Run, module: Dataset, root: Path, case: str, shape: tuple[int, ...]
-) -> Iterator[tuple[Any, _Array]]:
+) -> Iterable[tuple[Any, _Array]]:
     """Read a case's probabilities at native resolution, of volumes slab by slab.
 
     `shape` is the native spatial one, from its label.
 
-    Yields:
+    Returns:
         where, an index of a volume's last axis (of an image all of it); softmax values
         there, (*spatial, C), float32.
 
     Raises:
         InputError: as `probabilities`.
     """
-    if module.record(root).is_3d:
-        yield from native_grid.slabs(volume(run, module, root, case)[0], shape)
+    is_3d = module.record(root).is_3d
+    if is_3d:
+        softmax, _ = volume(run, module, root, case)
     else:
-        yield ..., probabilities(run, case, shape)
+        softmax = probabilities(run, case, shape)
+    return native(softmax, is_3d, shape)
+
+
+def native(
+    softmax: _Array, is_3d: bool, shape: tuple[int, ...]
+) -> Iterable[tuple[Any, _Array]]:
+    """Return probabilities at native resolution as `slabs` does; `shape` is native."""
+    return native_grid.slabs(softmax, shape) if is_3d else [(..., softmax)]

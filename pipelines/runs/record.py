@@ -3,8 +3,6 @@
 `results/README.md` says what each key means.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from typing_extensions import TypedDict

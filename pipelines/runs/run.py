@@ -4,8 +4,6 @@ A run is `results/<dataset>/<preset>/runs/<name>/`. What every file holds is lai
 in `results/README.md`. Nothing here imports Keras, so tables and `--help` stay light.
 """
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import errno
@@ -16,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import filelock
 
@@ -227,7 +225,7 @@ class Run:
     record: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, folder: Path) -> Run:
+    def open(cls, folder: Path) -> Self:
         """Read a run.
 
         Raises:
@@ -267,7 +265,7 @@ class Run:
         return cls(Path(folder), record)
 
     @classmethod
-    def create(cls, folder: Path, record: Mapping[str, Any]) -> Run:
+    def create(cls, folder: Path, record: Mapping[str, Any]) -> Self:
         """Start a run: its folder and a `run.json` in state "training"."""
         run = cls(Path(folder), {"format": FORMAT, **record})
         run.update(state="training")

@@ -6,8 +6,6 @@ what was written is written too. `dscpp.sha256` has the lines of `sha256sum`:
 edited, are known by their form.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

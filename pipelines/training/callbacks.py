@@ -1,7 +1,5 @@
 """Callbacks of the fit loop beside those of Keras, which `StateWriter` resumes."""
 
-from __future__ import annotations
-
 import math
 import threading
 import time

@@ -1,7 +1,5 @@
 """One training, from raw files to the best checkpoint, resumable at any moment."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass

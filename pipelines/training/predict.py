@@ -4,8 +4,6 @@ Those of images at native resolution, those of volumes on the network's grid: at
 resolution a volume of 1059 slices has 3.3 GB of them.
 """
 
-from __future__ import annotations
-
 import shutil
 import time
 import zipfile

@@ -5,8 +5,6 @@ come from; the comment names the difference. Losses' hyperparameters (Table 2) a
 `losses`, resizing and augmentation in `data_io.prepare.preprocessing`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import json
@@ -148,40 +146,29 @@ def _paper(record: Record) -> Protocol:
 
 
 def _reduced(record: Record) -> Protocol:
-    if record.is_3d:
-        return _reduced_3d(record)
     # For a machine without a GPU: a quarter of the voxels, half the filters, a tenth
     # of the epochs; patience shrinks less, since 4 validation images are noisy.
     usual = (tuple(min(256, size) for size in record.input_shape), 100, 10, 20)
+    network: dict[str, Any] = {"filters": 16}
+    if record.is_3d:
+        # An eighth of the voxels, a quarter of the filters, one level less (40 / 2**3
+        # is whole). Fewer cases make an epoch of fewer patches: patience stays.
+        usual = (_half(record.input_shape), 60, 10, 20)
+        network = {"filters": 8, "depth": 3}
     shape, epochs, plateau, stopping = _REDUCED.get(record.name, usual)
     return Protocol(
         input_shape=shape,
-        filters=16,
         epochs=epochs,
         plateau_patience=plateau,
         stopping_patience=stopping,
-    )
-
-
-def _reduced_3d(record: Record) -> Protocol:
-    # An eighth of the voxels, a quarter of the filters, one level less (40 / 2**3 is
-    # whole). Fewer cases make an epoch of fewer patches, so patience does not shrink.
-    usual = (_half(record.input_shape), 60, 10, 20)
-    shape, epochs, plateau, stopping = _REDUCED.get(record.name, usual)
-    return Protocol(
-        input_shape=shape,
-        filters=8,
-        depth=3,
-        epochs=epochs,
-        plateau_patience=plateau,
-        stopping_patience=stopping,
-        overlap=_half(shape),
+        overlap=_half(shape) if record.is_3d else (),
+        **network,
     )
 
 
 def _demo(record: Record) -> Protocol:
     if record.is_3d:
-        return dataclasses.replace(_reduced_3d(record), epochs=15)
+        return dataclasses.replace(_reduced(record), epochs=15)
     # For phantoms: minutes on two cores.
     return Protocol(
         input_shape=record.input_shape,

@@ -8,8 +8,6 @@ stopped. Batches need no random state: their content follows from seed, epoch an
 (`data_io.prepare.batches`).
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field

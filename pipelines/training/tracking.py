@@ -4,8 +4,6 @@
 result, and reaches every process and job that makes runs.
 """
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

@@ -13,8 +13,6 @@ not always be right either: where the last axis has as many voxels as there are
 channels, Keras (3.15: `ops.add`) adds the bias along that axis.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from functools import partial
 from typing import Any

@@ -4,8 +4,6 @@ The steps run in a process of their own, so that whoever asks holds no memory of
 backend while the runs go on: `python -m pipelines.workflow.estimate` prints JSON.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os

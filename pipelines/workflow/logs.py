@@ -1,7 +1,5 @@
 """What the log of a run says of how it ended."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from pathlib import Path

@@ -6,12 +6,10 @@ file, which `dscpp run` takes, is one run with the places of its data and result
 Both are YAML; JSON is YAML too.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Required, get_type_hints
@@ -94,28 +92,22 @@ class Experiment:
         Raises:
             InputError: unknown data set, preset or loss, or a value out of range.
         """
-        shared = {
-            attribute.name: getattr(self, attribute.name)
-            for attribute in fields(self)
-            if attribute.name not in ("losses", "seeds", "folds", "source")
-        }
+        own = ("losses", "seeds", "folds", "source")
+        shared = {key: value for key, value in vars(self).items() if key not in own}
         if self.folds and not 2 <= self.folds <= _MOST_FOLDS:
             raise InputError(
                 f"folds: expected 2 to {_MOST_FOLDS}, or 0 for none, received "
                 f"{self.folds}"
             )
-        folds: list[tuple[int, int] | None] = [None]
-        if self.folds:
-            folds = [(k, self.folds) for k in range(1, self.folds + 1)]
+        pairs = [(k, self.folds) for k in range(1, self.folds + 1)]
+        folds: Sequence[tuple[int, int] | None] = pairs or [None]
         # A loss with its default exponent written out is no other run than without.
         by_identity: dict[str, Task] = {}
         with _errors_of(self.source):
             for seed, (loss, gamma), fold in product(self.seeds, self.losses, folds):
-                training = {"loss": loss, "gamma": gamma, "seed": seed, "fold": fold}
-                task = Task.make(**{**shared, **training})
-                by_identity.setdefault(
-                    json.dumps(task.arguments(), sort_keys=True), task
-                )
+                task = Task.make(loss=loss, gamma=gamma, seed=seed, fold=fold, **shared)
+                key = json.dumps(task.arguments(), sort_keys=True)
+                by_identity.setdefault(key, task)
         return list(by_identity.values())
 
 
@@ -238,7 +230,13 @@ def read(path: Path) -> list[Experiment]:
             f"{path}: expected a list of runs, each with dataset and losses, found "
             f"{type(blocks).__name__}; see {EXPERIMENTS / 'paper.yaml'}"
         )
-    return [_experiment(path, number, block) for number, block in enumerate(blocks, 1)]
+    experiments = []
+    for number, block in enumerate(blocks, 1):
+        name = f"block {number}"
+        values = _typed(path, name, block, _Block)
+        values["losses"] = tuple(_parse_loss(loss.strip()) for loss in values["losses"])
+        experiments.append(Experiment(**values, source=f"{path}: {name}"))
+    return experiments
 
 
 def of_dataset(path: Path, dataset: str) -> list[Experiment]:
@@ -268,15 +266,7 @@ def _yaml(path: Path) -> Any:
         ) from error
 
 
-def _experiment(path: Path, number: int, block: Any) -> Experiment:
-    name = f"block {number}"
-    values = _typed(path, name, block, _Block)
-    values["losses"] = tuple(_parse_loss(loss.strip()) for loss in values["losses"])
-    return Experiment(**values, source=f"{path}: {name}")
-
-
 def _typed(path: Path, name: str, value: Any, kind: Any) -> dict[str, Any]:
-    """Return the values of a file, checked against a kind."""
     try:
         values: dict[str, Any] = schema.typed(value, kind)
     except ValueError as error:

@@ -4,8 +4,6 @@ A killed `make` must not leave trainings behind that go on and hold their runs. 
 process that was started here looks whether the one that started it is still there.
 """
 
-from __future__ import annotations
-
 import concurrent.futures
 import contextlib
 import os

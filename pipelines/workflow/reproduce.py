@@ -14,8 +14,6 @@ What the functions take, each the same:
     profile: what SLURM is asked for; None where runs are made here.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import dataclasses
@@ -24,7 +22,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -297,11 +295,21 @@ class Call:
 
         `todo` are the runs that were made; `failed` the others, with their last words.
         """
+        from pipelines.prediction import true_posterior
+        from pipelines.reporting.figures import photographs
+
+        groups = {run.group: run.data for run in todo if run.data is not None}
         try:
-            _each_group(todo, "The truth was not measured", _measure_posterior)
+            for group, data in groups.items():
+                with _noted("The truth was not measured"):
+                    true_posterior.measure(group, data)
             self._pool(todo)
             tables = self._tables()
-            _each_group(todo, "No picture side by side", _draw_picture)
+            for group, data in groups.items():
+                with _noted("No picture side by side"):
+                    path = photographs.compare(group, data, provenance.backend())
+                    if path:
+                        print(f"Picture of a test case, losses side by side: {path}")
         finally:  # why a run failed comes last, whatever came of the rest
             self._report(failed)
         return 1 if failed or tables else 0
@@ -326,7 +334,6 @@ class Call:
         return {name: code for name, code in codes.items() if code}
 
     def _pool(self, finished: Sequence[Planned]) -> None:
-        """Join the folds of each run that has them all."""
         from pipelines.runs import folds
 
         joined: dict[Path, list[Path]] = {}
@@ -335,10 +342,8 @@ class Call:
                 pooled = run.task.folder(self.results, pooled=True)
                 joined.setdefault(pooled, []).append(run.folder)
         for output, folders in joined.items():
-            try:
+            with _noted("The folds were not joined"):
                 folds.pool_with_methods(folders, output)
-            except InputError as error:  # it must not hide which run failed
-                print(f"The folds were not joined: {error}", file=sys.stderr)
 
     def _tables(self) -> int:
         """Write the tables; print those of a single data set and preset."""
@@ -392,7 +397,6 @@ class Call:
             bars.note(line)
 
     def _make(self, todo: Sequence[Planned]) -> list[tuple[Planned, str]]:
-        """Make the runs; return those that failed, with the reason of each."""
         jobs = [self._job(number, run) for number, run in enumerate(todo)]
         shutil.rmtree(self._samples, ignore_errors=True)  # of a call that was killed
         try:
@@ -439,31 +443,13 @@ class Call:
         print("\n".join(lines), file=sys.stderr)
 
 
-def _each_group(
-    finished: Sequence[Planned], failed: str, do: Callable[[Path, Path], None]
-) -> None:
-    """Call `do` with each `results/<dataset>/<preset>` of runs and its data."""
-    groups = {run.group: run.data for run in finished if run.data is not None}
-    for group, data in groups.items():
-        try:
-            do(group, data)
-        except (InputError, OSError) as error:  # it must not hide which run failed
-            print(f"{failed}: {error}", file=sys.stderr)
-
-
-def _measure_posterior(group: Path, data: Path) -> None:
-    """Of simulated images, measure the true probabilities beside the networks."""
-    from pipelines.prediction import true_posterior
-
-    true_posterior.measure(group, data)
-
-
-def _draw_picture(group: Path, data: Path) -> None:
-    """Draw the losses side by side, where their probabilities are."""
-    from pipelines.reporting.figures import photographs
-
-    if path := photographs.compare(group, data, provenance.backend()):
-        print(f"Picture of a test case, losses side by side: {path}")
+@contextlib.contextmanager
+def _noted(failed: str) -> Iterator[None]:
+    """Print an error and go on: it must not hide which run failed."""
+    try:
+        yield
+    except (InputError, OSError) as error:
+        print(f"{failed}: {error}", file=sys.stderr)
 
 
 # PyTorch and NumPy, TensorFlow, JAX.

@@ -6,8 +6,6 @@ A job is found again by its name, which the run's folder decides; so nothing has
 kept of what was submitted, and accounting (`sacct`) is not needed.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import re
@@ -236,7 +234,6 @@ def _submit_tables(folder: Path, numbers: Sequence[str], profile: Profile) -> st
 def _sbatch(
     options: Mapping[str, str], folder: Path, log: Path, more: Sequence[str]
 ) -> str:
-    """Submit a job; return its number."""
     if "\\" in str(log):  # sbatch leaves it out, and nothing could be written
         raise InputError(f"{log}: expected a place without a backslash, for SLURM")
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -306,7 +303,6 @@ def main() -> int:
 
 
 def _finish(folder: Path, planned: Sequence[Planned], results: Path) -> int:
-    """Write the tables of the runs in one folder of results."""
     from pipelines.workflow import reproduce
 
     placed = [run for run in planned if run.group.parents[1] == results]

@@ -1,7 +1,5 @@
 """How far a list of runs is, and how long the rest of it takes."""
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import sys
@@ -77,7 +75,6 @@ def _queue() -> dict[str, slurm.Job]:
 
 
 def _sum(hours: float, unknown: int, profile: slurm.Profile) -> str:
-    """Format the hours of all runs and their price."""
     kind = "GPU hours" if profile.has_gpu else "hours"
     text = f"In sum about {hours:.1f} {kind}"
     if profile.price is not None:
@@ -86,7 +83,6 @@ def _sum(hours: float, unknown: int, profile: slurm.Profile) -> str:
 
 
 def _state(planned: Planned, job: slurm.Job | None) -> tuple[str, str]:
-    """Return one of `_STATES`, and a note."""
     state, note = _state_here(planned)
     if job is None or state == "done":
         return state, note
@@ -211,13 +207,11 @@ def _pace(
 
 
 def _trainings(group: Path) -> Iterator[runs.Run]:
-    """Yield the trained runs of a group that can be read."""
     readable = map(runs.readable, sorted((group / "runs").glob("*")))
     yield from (run for run in readable if run and not run.method)
 
 
 def _remaining(planned: Planned, pace: _Pace) -> float:
-    """Return the seconds that are left of a run."""
     run = planned.run
     if run is None:
         return pace.seconds

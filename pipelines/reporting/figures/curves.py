@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_io.errors import InputError
 from pipelines.measure import calibration
 from pipelines.reporting import data
 from pipelines.reporting.answers import compared
@@ -33,7 +32,7 @@ from pipelines.reporting.calibration_tables import (
 from pipelines.reporting.evidence import estimated
 from pipelines.reporting.figures import style
 from pipelines.reporting.frame import Study, studies
-from pipelines.reporting.published import THRESHOLDS, Paper, Variant
+from pipelines.reporting.published import THRESHOLDS, Paper, Variant, read_table
 from pipelines.reporting.tables import usable
 from pipelines.runs.run import Run
 
@@ -169,7 +168,7 @@ def thresholds(study: Study) -> Figure | None:
     if not shown:
         return None
     printed = [] if study.simulated else study.paper.thresholds
-    points = [row for row in printed if row["dataset"] == study.title]
+    points = [cell for cell in printed if cell.dataset == study.title]
 
     def draw(axis: Axes, target: str, metric: str) -> None:
         for variant in shown:
@@ -181,13 +180,11 @@ def thresholds(study: Study) -> Figure | None:
             at, options = _rounded(THRESHOLDS), style.line(variant.loss)
             axis.fill_between(at, low, high, color=options["color"], alpha=0.2, lw=0)
             axis.plot(at, mean, label=variant.label, **options)
-        for row in (point for point in points if point["metric"] == metric):
-            options = {
-                "color": style.colour(row["loss"]),
-                "label": f"{row['loss']}, paper",
-            }
-            options |= {"markerfacecolor": "white", "markersize": 5, "zorder": 3}
-            axis.plot(float(row["threshold"]), float(row["value"]), "D", **options)
+        for cell in (one for one in points if one.metric == metric):
+            colour, words = style.colour(cell.loss), f"{cell.loss}, paper"
+            options = {"color": colour, "label": words, "zorder": 3}
+            options |= {"markerfacecolor": "white", "markersize": 5}
+            axis.plot(cell.variant.threshold or 0.5, cell.value, "D", **options)
         axis.grid(axis="y", **_RULED)
 
     texts = _texts("thresholds", study, shown, bool(points))
@@ -354,16 +351,11 @@ def learning(run: Run) -> Figure | None:
 
 def _history(path: Path) -> pd.DataFrame | None:
     """Read losses and learning rate by epoch; None without a file or an epoch."""
-    try:
-        history = pd.read_csv(path, encoding="utf-8")[list(_HISTORY)].astype(float)
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{path}: expected the columns {', '.join(_HISTORY)} with a number in each "
-            f"line, found a file that cannot be read ({error}); copy it again, or "
-            "delete it to go without its curve"
-        ) from error
+    expected = f"the columns {', '.join(_HISTORY)} with a number in each line"
+    remedy = "copy it again, or delete it to go without its curve"
+    history = read_table(path, (), _HISTORY, expected, remedy)
     return history if history["val_loss"].notna().any() else None
 
 
@@ -402,9 +394,8 @@ def forest(studies: Sequence[Study]) -> Figure | None:
     for line, at in zip(lines, heights, strict=True):
         _draw_line(panels, at, line, studies[0].paper)
     axes[0].set_yticks(heights, [words for *_, words in lines])
-    axes[0].set_ylim(height - 0.4, _GAP - 0.6)
-    axes[0].set_xscale("log")
-    axes[0].set_title("NLL ratio (below 1: better)")
+    title = "NLL ratio (below 1: better)"
+    axes[0].set(ylim=(height - 0.4, _GAP - 0.6), xscale="log", title=title)
     axes[0].minorticks_off()
     axes[0].xaxis.set_major_locator(FixedLocator(_TICKS))
     axes[0].xaxis.set_major_formatter("{x:g}")
@@ -441,7 +432,7 @@ def _draw_line(axes: Mapping[str, Axes], at: float, line: _Line, paper: Paper) -
         options: dict[str, Any] = {"markersize": 5, "linestyle": "", "label": "paper"}
         for metric, axis in axes.items():
             means = paper.printed_means(name, target, _PAIR, metric)
-            a, b = (means[variant].mean for variant in _PAIR)
+            a, b = (means[variant].value for variant in _PAIR)
             at_x = _rounded([a / b if metric == "nll" else a - b])
             axis.plot(at_x, [at], marker="D", color=style.PUBLISHED, **options)
         return

@@ -26,7 +26,7 @@ from data_io.files import nifti
 from data_io.prepare import native_grid
 from pipelines.reporting.figures import curves, panels, style
 from pipelines.reporting.figures.panels import Panel, Row, Sheet, Window
-from pipelines.reporting.frame import Study, in_words, selected, studies
+from pipelines.reporting.frame import Study, by_dice, in_words, studies
 from pipelines.reporting.published import Variant
 from pipelines.runs import predictions, written
 from pipelines.runs import run as runs
@@ -154,26 +154,16 @@ class Example:
         """
         module = datasets.by_name(next(iter(shown.values())).record["dataset"])
         label = module.references(root, case)["observer1"]
-        if not module.record(root).is_3d:
-            shape = label.shape
-            values = {
-                v: predictions.probabilities(r, case, shape) for v, r in shown.items()
-            }
-            image = module.picture(root, case)
-            return cls(shown, case, targets, rule, image, label, values)
+        softmax = [
+            predictions.as_kept(run, module, root, case) for run in shown.values()
+        ]
         target = label == len(targets)
         if whole or not target.any():
             target = label > 0
-        volumes = {
-            v: predictions.volume(r, module, root, case) for v, r in shown.items()
-        }
-        geometry = next(iter(volumes.values()))[1]
-        plane = Plane.of(geometry, target)
-        values = {
-            v: plane_softmax(softmax, geometry, plane)
-            for v, (softmax, _) in volumes.items()
-        }
-        image, label = plane_image(module, root, case, plane), plane.cut(label)
+        geometry = module.geometry(root, case)
+        plane = Plane.of(geometry, target) if geometry else None
+        image, label, *softmax = seen(module, root, case, plane, label, softmax)
+        values = dict(zip(shown, softmax, strict=True))
         return cls(shown, case, targets, rule, image, label, values, plane)
 
     @property
@@ -275,19 +265,30 @@ class Example:
         return " ".join([*parts, more]).strip()
 
 
-def plane_softmax(softmax: _Array, geometry: nifti.Geometry, plane: Plane) -> _Array:
-    """Return softmax values of a plane, from a volume on the network's grid."""
-    return plane.shown(
-        native_grid.plane(softmax, geometry.shape, plane.index, plane.axis)
-    )
+def seen(
+    module: Dataset,
+    root: Path,
+    case: str,
+    plane: Plane | None,
+    label: _Array,
+    softmax: Sequence[_Array],
+) -> list[_Array]:
+    """Return what is shown of a case: image, label and softmax values, in this order.
 
-
-def plane_image(module: Dataset, root: Path, case: str, plane: Plane) -> _Array:
-    """Return a plane of a volume; of a CT the intensities that the network sees."""
-    path = module.roles(root, case)["image"]
+    Of a volume a plane, of softmax values on the network's grid; of a CT what the
+    network sees: beyond lie bone and air.
+    """
+    geometry = module.geometry(root, case)
+    if plane is None or geometry is None:
+        return [module.picture(root, case), label, *softmax]
+    path, window = module.roles(root, case)["image"], module.record(root).clip
     image = plane.shown(nifti.read_slice(path, plane.index, plane.axis))
-    window = module.record(root).clip
-    return image if window is None else np.clip(image, *window)
+    cuts = (
+        native_grid.plane(values, geometry.shape, plane.index, plane.axis)
+        for values in softmax
+    )
+    image = image if window is None else np.clip(image, *window)
+    return [image, plane.cut(label), *map(plane.shown, cuts)]
 
 
 def predicted(
@@ -310,14 +311,11 @@ def predicted(
         label: the prediction at native resolution, class numbers.
         classes: their names, background first.
     """
-    geometry, aspect = module.geometry(root, case), 1.0
+    geometry = module.geometry(root, case)
+    plane = Plane.of(geometry, label) if geometry else None
+    image, label, softmax = seen(module, root, case, plane, label, [softmax])
     note = "Entropy is 1 where all classes are equally probable."
-    if geometry is None:
-        image = module.picture(root, case)
-    else:
-        plane = Plane.of(geometry, label)
-        image, label = plane_image(module, root, case, plane), plane.cut(label)
-        softmax, aspect = plane_softmax(softmax, geometry, plane), plane.aspect
+    if plane:
         note = f"{plane}: the one with most foreground. {note}"
     heats = zip(np.moveaxis(softmax, -1, 0)[1:], classes[1:], strict=True)
     drawn = [
@@ -328,7 +326,9 @@ def predicted(
     ]
     few = len(classes) <= len(panels.CLASSES) + 1
     return Sheet(
-        panels.in_rows([replace(panel, aspect=aspect) for panel in drawn]),
+        panels.in_rows(
+            [replace(panel, aspect=plane.aspect if plane else 1.0) for panel in drawn]
+        ),
         f"Prediction, case {case.removeprefix('case_')}",
         note,
         key=dict(zip(classes[1:], panels.CLASSES, strict=False)) if few else {},
@@ -486,11 +486,8 @@ def _has(run: Run, case: str) -> bool:
 
 def median_case(study: Study, run: Run) -> str:
     """Return the test case with the median Dice; see `example`."""
-    rows = study.frame[study.frame["run"] == str(run.folder)]
-    dice = selected(rows).groupby("case")["dice"].mean().reindex(study.cases)
-    ranked = dice.dropna().sort_values(kind="stable").index
-    # Where no Dice is defined, any case will do.
-    return str(ranked[(len(ranked) - 1) // 2]) if len(ranked) else study.cases[0]
+    ranked = by_dice(study, run)
+    return ranked[(len(ranked) - 1) // 2]
 
 
 def _figure1(sample: Example) -> Sheet | str:
