@@ -271,6 +271,19 @@ def test_forward_mode_agrees_with_the_gradient(name: str, soft: bool) -> None:
     torch.testing.assert_close(along, (slope * way).sum())
 
 
+@pytest.mark.parametrize("options", [RAW, {"softmax": True}])
+@pytest.mark.parametrize("name", NAMES)
+def test_vmap_is_a_loop(name: str, options: dict[str, Any]) -> None:
+    logits, labels = batch(6, 3, 4, 5)
+    if "to_onehot_y" not in options:
+        labels = torch.nn.functional.one_hot(labels[:, 0], 3).movedim(-1, 1).float()
+    pairs = logits.detach().unflatten(0, (3, 2)), labels.unflatten(0, (3, 2))
+    loss = port.by_name(name, **options, ignore_index=255, weight=[1, 2, 3])
+    for function in (loss, torch.func.grad(loss)):
+        expected = torch.stack([function(*pair) for pair in zip(*pairs, strict=True)])
+        torch.testing.assert_close(torch.func.vmap(function)(*pairs), expected)
+
+
 # --- options -------------------------------------------------------------------------
 
 

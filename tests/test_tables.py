@@ -661,15 +661,22 @@ def test_replicates_are_averaged_and_do_not_count_as_seeds(results):
 
 def test_scaled_replicates_are_counted_for_each_backend(results):
     scaling = {"method": "temperature", "posthoc": {"temperature": 3.5}}
-    for loss in ("CE", "DSC", "Focal", "DSC++"):  # TensorFlow is the usual backend
+    # TensorFlow has the most runs, so it is the usual backend.
+    for loss in ("CE", "DSC", "Focal", "DSC++", "Tversky", "Combo", "Combo++"):
         make_run(results, loss, DSC_NLL)
     for number, nll in ((1, DSC_NLL), (2, PLUS_NLL)):
         for more in ({}, scaling):
             name = f"dsc-s0.r{number}-torch" + "-temperature" * bool(more)
             options = {"replicate": number, "backend": "torch", "name": name}
             make_run(results, "DSC", nll, **options, **more)
+    for more in ({}, scaling):
+        name = "dscpp-g2.5-s0-torch" + "-temperature" * bool(more)
+        options = {"gamma": 2.5, "backend": "torch", "name": name}
+        make_run(results, "DSC++", PLUS_NLL, **options, **more)
     (page,) = pages.Report(results).pages
-    assert "| DSC [torch] | 1 (2 trainings) |" in page.topic("temperature")
+    topic = page.topic("temperature")
+    assert "| DSC [torch] | 1 (2 trainings) |" in topic
+    assert "| DSC++ g=2.5 [torch] | 1 |" in topic
 
 
 def test_pages_name_seeds_and_replicates(results):

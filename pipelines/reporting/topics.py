@@ -301,13 +301,13 @@ def scaled(study: Study, files: _Files) -> str:
 
 def _scaled_line(study: Study, row: dict[str, Any]) -> list[str]:
     gamma = row["gamma"] if row["gamma"] == row["gamma"] else None
-    name = Variant(row["loss"], gamma).label
-    trainings = sum(  # replicates included
-        len(runs)
+    runs = {
+        variant.trained.label: len(runs)
         for variant, runs in study.runs.items()
         if variant.method == TEMPERATURE
         and (variant.columns["loss"], variant.gamma) == (row["loss"], gamma)
-    )
+    }
+    ((name, trainings),) = runs.items()  # replicates included
     more = f" ({trainings} trainings)" if trainings > row["seeds"] else ""
     spread = " ({temperature_low:.2f} to {temperature_high:.2f})"
     gap = "{to_dscpp:+.3f} ({to_dscpp_low:+.3f} to {to_dscpp_high:+.3f})"

@@ -52,6 +52,7 @@ def log_rest(logs: Tensor) -> Tensor:
 
 
 Weights = tuple[float, float, float, float]
+Settings = tuple[bool, float, float, float]  # of the overlap: hard, gamma, alpha, beta
 
 
 class Voxels(NamedTuple):
@@ -80,14 +81,14 @@ def overlap(
         counts = _overlap_by_hand(p, v, (v.kind != "soft", gamma, alpha, beta))
         if counts is not None:
             return counts
-    return _plain_overlap(p, v.y, v.w, v.kind == "soft", (gamma, alpha, beta))
+    return _plain_overlap(p, v.y, v.w, (v.kind != "soft", gamma, alpha, beta))
 
 
 class _SoftLabels(Exception):
     """Some label is neither 0 nor 1, so `_Overlap` does not hold."""
 
 
-def _overlap_by_hand(p: Tensor, v: Voxels, settings: tuple[Any, ...]) -> Any:
+def _overlap_by_hand(p: Tensor, v: Voxels, settings: Settings) -> Any:
     """Compute `_Overlap`; None where its conditions do not hold."""
     if settings[1] not in (1, 2) or not _by_hand(v):
         return None
@@ -97,9 +98,16 @@ def _overlap_by_hand(p: Tensor, v: Voxels, settings: tuple[Any, ...]) -> Any:
         return None
 
 
+@torch.jit.unused
+def transformed() -> bool:
+    """Whether the code is traced, compiled or under a transform of `torch.func`."""
+    functorch = torch._C._are_functorch_transforms_active()
+    return bool(functorch or torch.jit.is_tracing() or torch.compiler.is_compiling())
+
+
 def _by_hand(v: Voxels) -> bool:
     """Whether slopes by the scores alone are asked for, and nobody traces."""
-    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+    if transformed():
         return False
     tensors = [x for x in v[:3] if x is not None]
     forward = any(unpack_dual(x).tangent is not None for x in tensors)
@@ -157,16 +165,12 @@ def _parts(*tensors: Tensor | None) -> Iterator[list[Any]]:
 
 
 def _plain_overlap(
-    p: Tensor,
-    y: Tensor,
-    w: Tensor | None,
-    soft: bool,
-    settings: tuple[float, float, float],
+    p: Tensor, y: Tensor, w: Tensor | None, settings: Settings
 ) -> tuple[Tensor, Tensor]:
     """`overlap` as it is written, with the slopes of PyTorch."""
-    gamma, alpha, beta = settings
+    hard, gamma, alpha, beta = settings
     # y - y p and p - y p are y (1 - p) and (1 - y) p.
-    both = torch.minimum(y, p) if soft else y * p
+    both = y * p if hard else torch.minimum(y, p)
     fn = over_voxels(power(y - both, gamma), w)
     fp = over_voxels(power(p - both, gamma), w)
     return over_voxels(both, w), alpha * fp + beta * fn
@@ -182,16 +186,11 @@ class _Overlap(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        p: Tensor,
-        y: Tensor,
-        w: Tensor | None,
-        settings: tuple[Any, ...],
-        check_labels: bool,
+        p: Tensor, y: Tensor, w: Tensor | None, settings: Settings, check_labels: bool
     ) -> tuple[Tensor, Tensor]:
-        parts = [
-            _hits_and_errors(settings, check_labels, *part) for part in _parts(p, y, w)
-        ]
-        hits, errors = zip(*parts, strict=True)
+        parts = _parts(p, y, w)
+        sums = [_hits_and_errors(settings, check_labels, *part) for part in parts]
+        hits, errors = zip(*sums, strict=True)
         return sum(hits[1:], hits[0]), sum(errors[1:], errors[0])
 
     @staticmethod
@@ -203,7 +202,7 @@ class _Overlap(torch.autograd.Function):
     def backward(ctx: Any, hits: Tensor, errors: Tensor) -> tuple[Tensor | None, ...]:
         p, y, w = ctx.saved_tensors
         if torch.is_grad_enabled():  # a second derivative is asked for
-            counts = _plain_overlap(p, y, w, not ctx.how[0], ctx.how[1:])
+            counts = _plain_overlap(p, y, w, ctx.how)
             slopes = torch.autograd.grad(counts, p, (hits, errors), create_graph=True)
             return *slopes, None, None, None, None
         shape = [*hits.shape, *[1] * (p.dim() - 2)]
@@ -215,11 +214,7 @@ class _Overlap(torch.autograd.Function):
 
 
 def _hits_and_errors(
-    settings: tuple[Any, ...],
-    check_labels: bool,
-    p: Tensor,
-    y: Tensor,
-    w: Tensor | None,
+    settings: Settings, check_labels: bool, p: Tensor, y: Tensor, w: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     hard, gamma = settings[:2]
     terms = torch.empty_like(p)  # one buffer for all terms, so that it stays in a cache
@@ -238,16 +233,10 @@ def _are_hard(y: Tensor, buffer: Tensor) -> bool:
     return bool(torch.addcmul(y, y, y, value=-1, out=buffer).sum() == 0)
 
 
-def _write_slope(
-    settings: tuple[Any, ...],
-    hits: Tensor,
-    errors: Tensor,
-    p: Tensor,
-    y: Tensor,
-    w: Tensor | None,
-    slope: Tensor,
-) -> None:
+def _write_slope(settings: Settings, hits: Tensor, errors: Tensor, *part: Any) -> None:
+    """Write the slope of a part, `p, y, w`, into its last tensor."""
     hard, gamma, alpha, beta = settings
+    p, y, w, slope = part
     if gamma == 2 and alpha == beta == 1 and hard:  # DSC++: in two passes
         torch.mul(p, errors, out=slope).addcmul_(y, hits - errors)
     else:
@@ -263,7 +252,7 @@ def _below(p: Tensor, y: Tensor, hard: bool) -> Tensor:
     return y if hard else (p < y).to(p)
 
 
-def _weigh(x: Tensor, p: Tensor, y: Tensor, settings: tuple[Any, ...]) -> Tensor:
+def _weigh(x: Tensor, p: Tensor, y: Tensor, settings: Settings) -> Tensor:
     """Weigh each voxel, in place: by `beta` where p is below y, else by `alpha`."""
     hard, _, alpha, beta = settings
     if alpha == beta:

@@ -29,25 +29,15 @@ from ._sums import (
     over_voxels,
     overlap,
     power,
+    transformed,
 )
 
 __all__ = [
-    "Combo",
-    "ComboPlusPlus",
-    "CrossEntropy",
-    "Dice",
-    "DicePlusPlus",
-    "Focal",
-    "FocalTversky",
-    "FocalTverskyPlusPlus",
-    "Loss",
-    "SymmetricUnifiedFocal",
-    "SymmetricUnifiedFocalPlusPlus",
-    "Tversky",
-    "TverskyPlusPlus",
-    "UnifiedFocal",
+    "Combo", "ComboPlusPlus", "CrossEntropy", "Dice", "DicePlusPlus", "Focal",
+    "FocalTversky", "FocalTverskyPlusPlus", "Loss", "SymmetricUnifiedFocal",
+    "SymmetricUnifiedFocalPlusPlus", "Tversky", "TverskyPlusPlus", "UnifiedFocal",
     "UnifiedFocalPlusPlus",
-]
+]  # fmt: skip
 
 # What a number may be: the words for it, and the check.
 Range = tuple[str, Callable[[float], bool]]
@@ -188,6 +178,8 @@ class Loss(torch.nn.Module):
             mask = None if mask is None else _plain("mask", mask)
         scores = input if input.dtype == torch.float64 else input.float()
         y, w = self._labels(scores, target, mask)
+        if not torch.jit.is_scripting() and self.other_act is not None:
+            scores = self.other_act(scores).to(scores)
         hard = self.to_onehot_y or not target.is_floating_point()
         kind = "soft" if self.soft_label else "hard" if hard else "formula"
         values = self._per_class(Voxels(scores, y, w, kind))
@@ -238,21 +230,17 @@ class Loss(torch.nn.Module):
 
     def _chances(self, scores: Tensor, clip: bool = True) -> Tensor:
         """Probabilities of the classes that count, clipped to [1e-7, 1 - 1e-7]."""
-        p = scores
+        p, fresh = scores, self.softmax or self.sigmoid
         if self.softmax:
             p = torch.softmax(scores, 1)
         elif self.sigmoid:
             p = torch.sigmoid(scores)
-        elif self.other_act is not None:
-            p = self.other_act(scores).to(scores)
-        low, high = 1e-7, 1 - 1e-7
-        fresh = self.softmax or self.sigmoid
-        if not fresh or torch.jit.is_scripting() or torch.compiler.is_compiling():
-            p = p.clamp(low, high)
+        if torch.jit.is_scripting() or not fresh or transformed():
+            p = p.clamp(1e-7, 1 - 1e-7)
         elif clip:
             # In place, which autograd need not see: where the slope of the clip would
             # be 0, that of the activation is 1e-7.
-            p.data.clamp_(low, high)
+            p.data.clamp_(1e-7, 1 - 1e-7)
         return p if self.include_background else p[:, 1:]
 
     def _total(self, sums: Tensor) -> Tensor:
@@ -287,10 +275,10 @@ class Loss(torch.nn.Module):
         and the exponents of their focal factors. `binary`: each class is a region.
         """
         binary = binary or self._regions(v.scores)
-        if not torch.jit.is_scripting() and self.other_act is None:
-            sums: Tensor = in_parts(self._entropy_sums, v, (how, binary))
-        else:
+        if torch.jit.is_scripting():
             sums = self._entropy_sums(v.scores, v.y, v.w, how, binary)
+        else:
+            sums = in_parts(self._entropy_sums, v, (how, binary))
         return self._mean(sums, v)
 
     def _entropy_sums(
@@ -474,7 +462,7 @@ def _one_hot(y: Tensor, like: Tensor) -> Tensor:
     """Class indices, (N, 1, *spatial), as channels; one channel is that of index 1."""
     count = like.shape[1]
     first = 1 if count == 1 else 0
-    if not torch.jit.is_scripting() and torch.compiler.is_compiling():
+    if not torch.jit.is_scripting() and transformed():
         # A broadcast along the channels keeps the compiler from vector instructions.
         return torch.cat([(y == first + c).to(like) for c in range(count)], 1)
     index = torch.arange(first, first + count, device=y.device).to(like)
