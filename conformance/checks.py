@@ -395,7 +395,7 @@ _STEPS = (0.02, 0.25, 0.5, 0.75, 0.98)
 
 _OTHERS = {
     "alpha": 0.8, "beta": 0.4, "gamma": 3.0, "lambda_": 0.9, "delta": 0.3,
-    "focal_gamma": 0.75, "epsilon": 0.5,
+    "focal_gamma": 0.75, "epsilon": 0.5, "penalty": 3.0, "bins": 7.0,
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 import pandas as pd
 
 from data_io.errors import InputError
+from pipelines import loss_names
 from pipelines.measure import histograms, metrics
 
 KEYS = ("loss", "gamma", "method")
@@ -122,8 +123,12 @@ class Variant:
 
     @property
     def is_main(self) -> bool:
-        """Whether the paper could have a cell for it: no method, the usual backend."""
-        return not self.method and not self.backend
+        """Whether the paper could have a cell for it.
+
+        It has no method, the usual backend, and a loss of the paper's family.
+        """
+        plain = not self.method and not self.backend
+        return plain and self.loss not in loss_names.BEYOND
 
 
 class Cell(NamedTuple):
