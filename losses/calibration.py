@@ -146,7 +146,8 @@ def _calibration_error(voxels: Voxels, bins: int, soft_bins: bool) -> Tensor:
     place = bins * voxels.y_pred
     place = ops.clip(place - 0.5, 0, bins - 1) if soft_bins else ops.floor(place)
     difference = voxels.y_pred - voxels.y_true
-    gaps, filled = 0, 0
+    gaps: Tensor = 0
+    filled: Tensor = 0
     for index in range(bins):
         share = ops.relu(1 - ops.abs(place - index))
         total = voxels.sum(share)

@@ -552,7 +552,9 @@ def test_training_on_logits_and_indices(channels: int) -> None:
 
 
 @pytest.mark.backend
-@pytest.mark.parametrize("module", ["", ".overlap", ".cross_entropy", ".compound", ".calibration"])
+@pytest.mark.parametrize(
+    "module", ["", ".overlap", ".cross_entropy", ".compound", ".calibration"]
+)
 def test_examples_in_the_docstrings(module: str) -> None:
     names = {"np": np, "losses": losses, "model": _tiny_model("mse")}
     outcome = doctest.testmod(
@@ -564,8 +566,8 @@ def test_examples_in_the_docstrings(module: str) -> None:
 
 # --- soft labels ---------------------------------------------------------------------
 
-# Not the asymmetric Unified Focal losses, whose foreground has a plain cross entropy, nor
-# NACL, which wants what is around a voxel.
+# Not the asymmetric Unified Focal losses, whose foreground has a plain cross entropy,
+# nor NACL, which asks for what is around a voxel.
 REACHED = [name for name in losses.names() if not name.startswith(("Unified", "NACL"))]
 UNIT = st.floats(0, 1, width=32)
 

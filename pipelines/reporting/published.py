@@ -127,8 +127,12 @@ class Variant:
 
         It has no method, the usual backend, and a loss of the paper's family.
         """
-        plain = not self.method and not self.backend
-        return plain and self.loss not in loss_names.BEYOND
+        return not self.method and not self.backend and self.is_of_the_family
+
+    @property
+    def is_of_the_family(self) -> bool:
+        """Whether the loss is the paper's: others have rows and no part in verdicts."""
+        return self.loss not in loss_names.BEYOND
 
 
 class Cell(NamedTuple):
