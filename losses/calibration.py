@@ -149,7 +149,8 @@ def _calibration_error(voxels: Voxels, bins: int, soft_bins: bool) -> Tensor:
     gaps: Tensor = 0
     filled: Tensor = 0
     for index in range(bins):
-        share = ops.relu(1 - ops.abs(place - index))
+        away = ops.abs(place - index)
+        share = ops.relu(1 - away) if soft_bins else ops.cast(away < 0.5, away.dtype)
         total = voxels.sum(share)
         full = ops.cast(total >= _EMPTY, total.dtype)
         # 1 in the place of a total near 0, whose slope would be NaN.
