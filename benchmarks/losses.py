@@ -127,7 +127,7 @@ def in_a_step(
         # The first loss after the step has cold caches: it is called, not counted.
         "first": value_and_gradient(losses.by_name("DSC++"), y_true, y_pred),
     }
-    for name in losses.names():
+    for name in losses.titles.FAMILY:  # L1-ACE is not held to the limit
         functions[name] = value_and_gradient(losses.by_name(name), y_true, y_pred)
     seconds = timing.alternate(functions, draws)
     del seconds["first"]

@@ -24,11 +24,12 @@ from .adapters import (
     TorchAdapter,
 )
 from .checks import CHECKS, Check
-from .reference import MEMBERS, Member, Terms, reference
+from .reference import FAMILY, MEMBERS, Member, Terms, reference
 from .suite import PRECISIONS, Report, Result, run
 
 __all__ = [
     "CHECKS",
+    "FAMILY",
     "FRAMEWORKS",
     "MEMBERS",
     "PRECISIONS",

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fourteen losses in float64 NumPy: what an implementation is compared with.
+"""The losses in float64 NumPy: what an implementation is compared with.
 
-Written from the formulas of Yeung et al. and from nothing else, one function a formula,
-as plainly as they read. It is slow on purpose and has no gradient.
+The fourteen are written from the formulas of Yeung et al. and from nothing else, one
+function a formula, as plainly as they read. It is slow on purpose and has no gradient.
 
 With y the labels, p the probabilities and g the ++ exponent, for each image and class,
 summed over voxels:
@@ -16,18 +16,19 @@ where y is 0 or 1:
     TP = sum(min(y, p))    FN = sum(((y - p)+)^g)    FP = sum(((p - y)+)^g)
 
 and the factor of the focal losses is |y - p|. The paper's sums over classes are means
-here, as in its released code.
+here, as in its released code. Hard and Soft L1-ACE and NACL are of others.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FLOOR", "MEMBERS", "Member", "Terms", "member", "reference"]
+__all__ = ["FAMILY", "FLOOR", "MEMBERS", "Member", "Terms", "member", "reference"]
 
 FLOOR = 1e-7
 """Probabilities are held in [FLOOR, 1 - FLOOR]."""
@@ -57,6 +58,7 @@ class _Batch(NamedTuple):
         weight: weight of each voxel, (N, V, 1).
         foreground: whether a class is one, (C,).
         soft: whether soft labels are to be reached.
+        grid: the spatial shape.
     """
 
     y: Array
@@ -64,6 +66,7 @@ class _Batch(NamedTuple):
     weight: Array
     foreground: npt.NDArray[np.bool_]
     soft: bool
+    grid: tuple[int, ...]
 
 
 _Formula = Callable[..., list[Array]]
@@ -71,7 +74,7 @@ _Formula = Callable[..., list[Array]]
 
 @dataclass(frozen=True)
 class Member:
-    """One loss of the family.
+    """One loss.
 
     Attributes:
         name: as the paper prints it, such as "DSC++".
@@ -79,6 +82,7 @@ class Member:
         defaults: hyperparameters with the values of Table 2.
         plain: of a ++ form, the name of the plain form; None otherwise.
         asymmetric: whether class 0, the background, is weighed unlike the others.
+        untrue: names of checks that ask for what its formula does not have.
     """
 
     name: str
@@ -86,6 +90,7 @@ class Member:
     defaults: Mapping[str, float]
     plain: str | None = None
     asymmetric: bool = False
+    untrue: frozenset[str] = frozenset()
 
 
 def reference(
@@ -164,13 +169,14 @@ def _batch(
     if y.shape != p.shape:
         raise ValueError(f"y_true: expected shape {p.shape}, received {y.shape}")
     y, p = (np.moveaxis(x, axis, -1) for x in (y, p))
+    grid = y.shape[1:-1]
     y, p = (x.reshape(len(x), -1, x.shape[-1]) for x in (y, p))
     w = np.ones(p.shape[:2]) if weight is None else np.asarray(weight, np.float64)
     foreground = np.arange(p.shape[-1]) > 0
     kept = foreground if ignore_background else np.ones_like(foreground)
     p = np.clip(p, FLOOR, 1 - FLOOR)
     w = w.reshape(*p.shape[:2], 1)
-    return _Batch(y[..., kept], p[..., kept], w, foreground[kept], soft)
+    return _Batch(y[..., kept], p[..., kept], w, foreground[kept], soft, grid)
 
 
 def _voxel_mean(batch: _Batch, terms: Array) -> Array:
@@ -268,6 +274,45 @@ def _unified_focal(
     return [lambda_ * tversky, (1 - lambda_) * focal]
 
 
+def _l1_ace(
+    batch: _Batch, penalty: float, bins: float, epsilon: float, soft_bins: bool
+) -> list[Array]:
+    """DSC, CE and L1-ACE of Barfoot et al., 2025; of an absent class it is 0."""
+    y, p, weight = batch.y, batch.p, batch.weight
+    count = int(bins)
+    if soft_bins:
+        centres = (np.arange(count) + 0.5) / count
+        shares = np.stack([np.interp(p, centres, each) for each in np.eye(count)])
+    else:
+        index = np.digitize(p, np.linspace(0, 1, count + 1)[1:-1])
+        shares = np.stack([index == each for each in range(count)])
+    total, gap = ((weight * shares * x).sum(axis=2) for x in (np.ones_like(p), p - y))
+    filled = total >= 0.01
+    gaps = np.where(filled, np.abs(gap) / np.where(filled, total, 1), 0)
+    error = gaps.sum(axis=0) / np.maximum(filled.sum(axis=0), 1)
+    present = (weight * y).sum(axis=1) > 0
+    error = penalty * np.where(present, error, 0).mean(axis=-1)
+    return [*_dice(batch, 1.0, epsilon), *_cross_entropy(batch), error]
+
+
+def _nacl(batch: _Batch, penalty: float) -> list[Array]:
+    """CE and the penalty of Murugesan et al., 2023, at the best constant of a voxel."""
+    both = np.concatenate([batch.weight * batch.y, batch.weight], axis=-1)
+    both = both.reshape(len(both), *batch.grid, -1)
+    padded = np.pad(both, [(0, 0), *[(1, 1)] * len(batch.grid), (0, 0)])
+    around = np.zeros_like(both)
+    for start in product(range(3), repeat=len(batch.grid)):
+        sides = zip(start, batch.grid, strict=True)
+        around += padded[(slice(None), *(slice(s, s + n) for s, n in sides))]
+    total = np.where(around[..., -1:] > 0, around[..., -1:], 1)
+    share = (around[..., :-1] / total).reshape(batch.y.shape)
+    rest = np.log(batch.p) - share
+    # The best constant takes one class's rest to 0: a sum of distances is least there.
+    tried = np.abs(rest[..., None] - rest[..., None, :]).mean(axis=-2)
+    distance = _voxel_mean(batch, tried.min(axis=-1, keepdims=True))[:, 0]
+    return [*_cross_entropy(batch), penalty * distance]
+
+
 def _pair(
     name: str,
     formula: _Formula,
@@ -287,6 +332,11 @@ def _members() -> list[Member]:
     unified = {"lambda_": 0.5, "delta": 0.6, "focal_gamma": 0.5}
     asymmetric = partial(_unified_focal, symmetric=False)
     symmetric = partial(_unified_focal, symmetric=True)
+    ace = {"penalty": 1.0, "bins": 20.0, "epsilon": 1e-7}
+    # An error can make up for another one's calibration.
+    not_ace = frozenset({"errors_never_pay"})
+    not_nacl = not_ace | {"perfect_prediction_costs_least", "voxel_order_is_irrelevant"}
+    hard, soft = (partial(_l1_ace, soft_bins=each) for each in (False, True))
     return [
         Member("CE", _cross_entropy, {}),
         Member("Focal", _focal, {"alpha": 0.5, "focal_gamma": 2.0}),
@@ -296,8 +346,14 @@ def _members() -> list[Member]:
         *_pair("Combo", _combo, {"alpha": 0.5, "beta": 0.5}),
         *_pair("Unified Focal", asymmetric, unified, asymmetric=True),
         *_pair("Symmetric Unified Focal", symmetric, unified, asymmetric=True),
+        Member("Hard L1-ACE", hard, ace, untrue=not_ace),
+        Member("Soft L1-ACE", soft, ace, untrue=not_ace),
+        Member("NACL", _nacl, {"penalty": 0.1}, untrue=not_nacl),
     ]
 
 
 MEMBERS: Mapping[str, Member] = {each.name: each for each in _members()}
-"""The losses by name, in the paper's order."""
+"""The losses by name: the fourteen in the paper's order, then those of others."""
+
+FAMILY = tuple(MEMBERS)[:14]
+"""Names of the fourteen."""

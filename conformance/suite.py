@@ -134,6 +134,7 @@ def run(
         for check in CHECKS
         if check.name in wanted
         and check.concerns(info)
+        and check.name not in info.untrue
         and subject.precision in check.precisions
     )
     return Report(loss, adapter.name, adapter.framework, hyperparameters, results)

@@ -43,14 +43,16 @@ except ModuleNotFoundError as error:
         "tensorflow) before Keras or the losses are imported"
     ) from None
 
-from . import compound, cross_entropy, overlap, titles
+from . import calibration, compound, cross_entropy, overlap, titles
 from .base import Options, PerImageLoss, Shell
+from .calibration import *  # noqa: F403
 from .compound import *  # noqa: F403
 from .cross_entropy import *  # noqa: F403
 from .overlap import *  # noqa: F403
 
 __all__ = ["Options", "PerImageLoss", "Shell"]
 __all__ += ["by_name", "default_gamma", "names", "slug"]
+__all__ += calibration.__all__
 __all__ += compound.__all__
 __all__ += cross_entropy.__all__
 __all__ += overlap.__all__
@@ -61,7 +63,7 @@ for _each in _REGISTRY.values():
 
 
 def names() -> list[str]:
-    """Names of the losses, as the paper prints them."""
+    """Names of the losses: the paper's fourteen, then those of others."""
     return list(titles.NAMES)
 
 
@@ -81,8 +83,9 @@ def by_name(name: str, /, **arguments: Any) -> PerImageLoss:
     Args:
         name: one of `names()`, such as "DSC++", in any case.
         **arguments: of its class; what is left out has the value of the paper's
-            Table 2, and `gamma`, the ++ exponent, is 2 in the ++ forms. `gamma=None`
-            means the default; a plain form takes `gamma=1` as well.
+            Table 2, or of the authors of L1-ACE and NACL, and `gamma`, the ++ exponent,
+            is 2 in the ++ forms. `gamma=None` means the default; a plain form takes
+            `gamma=1` as well.
 
     Raises:
         ValueError: no such loss, an argument that it does not take, a bad value.

@@ -46,8 +46,8 @@ class Options(TypedDict, total=False):
             lowest at p = y. Hits are min(y, p), errors (y - p)+ and (p - y)+, and the
             focal factor is |y - p|; with labels of 0 and 1 all are the same as without.
             Default False: the labels are put into the formulas as they are. It does not
-            reach the cross entropy of Combo with `beta` other than 1/2, and that of the
-            foreground in Unified Focal.
+            reach the cross entropy of Combo with `beta` other than 1/2, that of the
+            foreground in Unified Focal, and NACL.
     """
 
     axis: int

@@ -30,15 +30,18 @@ POSITIVE = Range("above 0", lambda x: x > 0)
 NOT_NEGATIVE = Range("of at least 0", lambda x: x >= 0)
 FRACTION = Range("from 0 to 1", lambda x: 0 <= x <= 1)
 BELOW_ONE = Range("from 0 to below 1", lambda x: 0 <= x < 1)
+COUNT = Range("above 0 and whole", lambda x: x > 0 and x == int(x))
 
 RANGES: Mapping[str, Range] = {
     "alpha": FRACTION,
     "beta": FRACTION,
+    "bins": COUNT,
     "delta": FRACTION,
     "epsilon": POSITIVE,
     "focal_gamma": NOT_NEGATIVE,  # some losses have a narrower one
     "gamma": POSITIVE,
     "lambda_": FRACTION,
+    "penalty": NOT_NEGATIVE,
 }
 """All hyperparameters."""
 

@@ -57,7 +57,12 @@ def cross_entropy_loss(
     Reference:
         Eq. 1.
     """
-    voxels = prepare(y_true, y_pred, weight, **options).spread()
+    return cross_entropy_of(prepare(y_true, y_pred, weight, **options))
+
+
+def cross_entropy_of(voxels: Voxels) -> Tensor:
+    """`cross_entropy_loss` from what `prepare` returns."""
+    voxels = voxels.spread()
     return -ops.sum(voxels.mean(voxels.y_true * voxels.log_pred), axis=-1)
 
 

@@ -3,7 +3,7 @@
 
 import difflib
 
-__all__ = ["NAMES", "default_gamma", "find", "slug"]
+__all__ = ["BEYOND", "FAMILY", "NAMES", "default_gamma", "find", "slug"]
 
 _PLAIN = (
     "DSC",
@@ -13,12 +13,18 @@ _PLAIN = (
     "Unified Focal",
     "Symmetric Unified Focal",
 )
-NAMES = ("CE", "Focal", *(name + plus for name in _PLAIN for plus in ("", "++")))
+FAMILY = ("CE", "Focal", *(name + plus for name in _PLAIN for plus in ("", "++")))
 """Names as the paper prints them: two cross entropies, six pairs of plain and ++."""
+
+BEYOND = ("Hard L1-ACE", "Soft L1-ACE", "NACL")
+"""Losses of others, for comparison: not of the paper, and in none of its tables."""
+
+NAMES = FAMILY + BEYOND
+"""All losses."""
 
 
 def find(name: str) -> str:
-    """The name as the paper prints it, from a name in any case: "dsc++" is "DSC++".
+    """The name as it is printed, from a name in any case: "dsc++" is "DSC++".
 
     Raises:
         ValueError: no such loss; the message lists them and names the nearest.
@@ -37,7 +43,7 @@ def find(name: str) -> str:
 
 def slug(title: str) -> str:
     """A name in logs and file names: "DSC++" gives "dscpp"."""
-    return title.casefold().replace(" ", "_").replace("+", "p")
+    return title.casefold().replace(" ", "_").replace("+", "p").replace("-", "")
 
 
 def default_gamma(title: str) -> float | None:

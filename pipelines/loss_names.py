@@ -16,7 +16,10 @@ importlib.machinery.SourceFileLoader(
 ).exec_module(_TITLES)
 
 NAMES: tuple[str, ...] = _TITLES.NAMES
-"""Names as the paper prints them."""
+"""All losses, by the names that are printed."""
+
+BEYOND: tuple[str, ...] = _TITLES.BEYOND
+"""Those that are not of the paper's family."""
 
 
 def slug(name: str) -> str:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,20 @@ def test_reference_and_package_have_the_same_losses() -> None:
         assert member.defaults == losses.by_name(name).defaults
 
 
+@pytest.mark.parametrize("name", ["Hard L1-ACE", "Soft L1-ACE", "NACL"])
+def test_checks_that_are_left_out_are_untrue(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member = conformance.MEMBERS[name]
+    assert member.untrue
+    everything = replace(member, untrue=frozenset())
+    monkeypatch.setitem(conformance.MEMBERS, name, everything)
+    report = conformance.run(
+        ours(name), name, precisions=["float64"], checks=member.untrue
+    )
+    assert {each.check for each in report.failures} == member.untrue
+
+
 # --- the reference, by hand ----------------------------------------------------------
 
 # One 2x3 image. Foreground in the left column; TP 2.75 and 1.75, FN 1.25 and 0.25,
@@ -113,6 +128,15 @@ BY_HAND = {
     )
     / 2,
 }
+# Of each class .75, .5 twice, .25, 1 and 0 have a bin each, the last two no gap.
+# The first four are at the edge of two soft bins, half in each.
+OVERLAP_AND_ENTROPY = BY_HAND["DSC"] + BY_HAND["CE"]
+BY_HAND["Hard L1-ACE"] = OVERLAP_AND_ENTROPY + (0.25 + 0.5 + 0.25) / 5
+BY_HAND["Soft L1-ACE"] = OVERLAP_AND_ENTROPY + 2 * (0.25 + 0.5 + 0.25) / 8
+# Shares of foreground 1/2, 1/3 and 0 by column; logits of 3/4, 1/2, 1/4; end, 1/2, end.
+LAST = np.log(1e7 - 1)
+COLUMNS = (np.log(3) + LAST, 2 / 3, np.log(3) - 1 + LAST - 1)
+BY_HAND["NACL"] = BY_HAND["CE"] + 0.1 * sum(COLUMNS) / 6 / 2
 
 
 @pytest.mark.parametrize("name", conformance.MEMBERS)

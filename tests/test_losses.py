@@ -47,6 +47,9 @@ LOSSES = [
     ("DSC++", {"gamma": 5.0}),
     ("Focal Tversky++", {"focal_gamma": 0.75, "gamma": 0.5}),
     ("Unified Focal++", {"lambda_": 0.2, "focal_gamma": 0, "gamma": 0.5}),
+    ("Hard L1-ACE", {"penalty": 2, "bins": 7}),
+    ("Soft L1-ACE", {"penalty": 0.5, "bins": 10}),
+    ("NACL", {"penalty": 0.3}),
 ]
 PLAIN = ["DSC", "Tversky", "Focal Tversky", "Combo"]
 PLAIN += ["Unified Focal", "Symmetric Unified Focal"]
@@ -551,7 +554,9 @@ def test_training_on_logits_and_indices(channels: int) -> None:
 
 
 @pytest.mark.backend
-@pytest.mark.parametrize("module", ["", ".overlap", ".cross_entropy", ".compound"])
+@pytest.mark.parametrize(
+    "module", ["", ".overlap", ".cross_entropy", ".compound", ".calibration"]
+)
 def test_examples_in_the_docstrings(module: str) -> None:
     names = {"np": np, "losses": losses, "model": _tiny_model("mse")}
     outcome = doctest.testmod(
@@ -563,8 +568,9 @@ def test_examples_in_the_docstrings(module: str) -> None:
 
 # --- soft labels ---------------------------------------------------------------------
 
-# Not the asymmetric Unified Focal losses, whose foreground has a plain cross entropy.
-REACHED = [name for name in losses.names() if not name.startswith("Unified")]
+# Not the asymmetric Unified Focal losses, whose foreground has a plain cross entropy,
+# nor NACL, which asks for what is around a voxel.
+REACHED = [name for name in losses.names() if not name.startswith(("Unified", "NACL"))]
 UNIT = st.floats(0, 1, width=32)
 
 
@@ -622,15 +628,18 @@ def test_one_channel_with_soft_labels_is_two_classes() -> None:
 
 def test_registered_names_and_slugs() -> None:
     pairs = [n for plain in PLAIN for n in (plain, f"{plain}++")]
-    assert losses.names() == ["CE", "Focal", *pairs]
+    beyond = ["Hard L1-ACE", "Soft L1-ACE", "NACL"]
+    assert losses.names() == ["CE", "Focal", *pairs, *beyond]
+    assert list(conformance.FAMILY) == ["CE", "Focal", *pairs]
     assert [losses.slug(n) for n in losses.names()] == [
         "ce", "focal", "dsc", "dscpp", "tversky", "tverskypp",
         "focal_tversky", "focal_tverskypp", "combo", "combopp",
         "unified_focal", "unified_focalpp",
         "symmetric_unified_focal", "symmetric_unified_focalpp",
+        "hard_l1ace", "soft_l1ace", "nacl",
     ]  # fmt: skip
     gammas = [losses.default_gamma(n) for n in losses.names()]
-    assert gammas == [None, None, *6 * [1, 2]]
+    assert gammas == [None, None, *6 * [1, 2], None, None, None]
     assert type(losses.by_name("dsc++")) is losses.DicePlusPlus
 
 
@@ -644,7 +653,7 @@ def test_the_command_line_knows_the_same_names() -> None:
         assert type(losses.by_name(name, gamma=gamma)).title == name
 
 
-def test_defaults_are_those_of_table_2() -> None:
+def test_defaults_are_those_of_table_2_and_of_the_authors() -> None:
     expected = {
         "DSC": {},
         "Tversky": {"alpha": 0.3, "beta": 0.7},
@@ -655,6 +664,9 @@ def test_defaults_are_those_of_table_2() -> None:
     }
     assert losses.CrossEntropy.defaults == {}
     assert losses.Focal.defaults == {"alpha": 0.5, "focal_gamma": 2.0}
+    assert losses.NACL.defaults == {"penalty": 0.1}
+    ace = {"penalty": 1, "bins": 20, "epsilon": 1e-7}
+    assert losses.HardL1ACE.defaults == losses.SoftL1ACE.defaults == ace
     for name, own in expected.items():
         plain = {**own, "epsilon": 1e-7}
         assert losses.by_name(name).defaults == plain

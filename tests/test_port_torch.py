@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning"),
 ]
-NAMES = list(conformance.MEMBERS)
+NAMES = list(conformance.FAMILY)
 RAW = {"softmax": True, "to_onehot_y": True}
 
 

@@ -895,6 +895,32 @@ def test_other_backends_and_methods_have_rows_of_their_own(results):
     assert read(folder / "tests.csv") == []
 
 
+def test_losses_of_others_have_rows_and_no_part_in_verdicts(results):
+    def written():
+        pages.Report(results).write()
+        paths = [results / "drive" / "paper", results]
+        files = (path for folder in paths for path in folder.glob("*.csv"))
+        return {
+            path.relative_to(results).as_posix(): path.read_text() for path in files
+        }
+
+    for seed in (0, 1):
+        make_run(results, "DSC", DSC_NLL, seed=seed)
+        make_run(results, "CE", [*DSC_NLL[:3], 0.6 + seed], seed=seed)
+    before = written()
+    for seed in (0, 1):
+        make_run(results, "NACL", [0.5 + seed, *PLUS_NLL[1:]], seed=seed)
+    after = written()
+    rows = ("table.csv", "calibration.csv", "reliability.csv", "practice.csv")
+    rows += ("costs.csv", "settings.csv")
+    changed = {name for name, text in after.items() if before.get(name) != text}
+    assert changed <= {f"drive/paper/{name}" for name in rows}
+    losses = [row["loss"] for row in read(results / "drive" / "paper" / "table.csv")]
+    assert list(dict.fromkeys(losses)) == ["CE", "DSC", "NACL"]
+    page = pages.Page(frame.open_study(results / "drive" / "paper")).text()
+    assert [line for line in page.splitlines() if line.startswith("NACL ")]
+
+
 def test_the_readable_table_names_the_seeds_of_each_loss(results):
     for seed in (0, 1):
         make_run(results, "DSC", DSC_NLL, seed=seed)

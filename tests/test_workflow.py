@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import itertools
 import json
 import os
 import re
@@ -113,6 +114,30 @@ def wait_until(condition, seconds):
 
 
 # --- what is asked for -----------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["Hard L1-ACE", "Soft L1-ACE", "NACL"])
+def test_a_run_with_a_loss_of_others(loss, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = "{input_shape: [32, 32], filters: 2, depth: 2, epochs: 3}"
+    text = f"{{dataset: phantom, preset: demo, loss: {loss}, overrides: {small}}}"
+    Path("run.yaml").write_text(text)
+    assert cli.main(["run", "run.yaml"]) == 0
+    (trained,) = run_folders(tmp_path)
+    assert json.loads((trained / "run.json").read_text())["state"] == "evaluated"
+    history = np.genfromtxt(trained / "history.csv", delimiter=",", names=True)
+    assert np.isfinite([history["loss"], history["val_loss"]]).all()
+
+
+def test_the_runs_beyond_the_paper():
+    blocks = plan.read(plan.EXPERIMENTS / "beyond.yaml")
+    tasks = [task for block in blocks for task in block.tasks()]
+    data = ("drive", "cvc-clinicdb", "hippocampus")
+    losses = ("Hard L1-ACE", "Soft L1-ACE", "NACL")
+    expected = itertools.product(data, ["reduced"], losses, range(3))
+    runs = [(task.dataset, task.preset, task.loss, task.seed) for task in tasks]
+    assert sorted(runs) == sorted(expected)
 
 
 def test_the_paper_on_drive_is_twenty_runs():

@@ -136,7 +136,7 @@ def training_spread(
     at: tuple[float | None, ...] = (None,),
     method: str = "",
 ) -> Spread:
-    """Pool the spread over seeds of one loss over the losses of a study.
+    """Pool the spread over seeds of one loss over the paper's losses in a study.
 
     `column` as in `Study.measures`; `at` a softmax threshold, None for argmax
     (of two of them it is that of the difference); `method` that of the losses, "" for
@@ -145,7 +145,7 @@ def training_spread(
     values = (
         [study.measures(replace(variant, threshold=one), target, column) for one in at]
         for variant in study.runs
-        if variant.method == method
+        if variant.method == method and variant.is_of_the_family
     )
     spread_of = (v[0] if len(v) == 1 else v[0] - v[1] for v in values)
     return estimates.pooled(spread_of, estimates.is_ratio(column))
@@ -163,7 +163,7 @@ def method_spread(
     pairs = (
         (replace(variant, method=method), variant)
         for variant in study.runs
-        if not variant.method
+        if not variant.method and variant.is_of_the_family
     )
     values = (
         study.paired(*two, target, column) for two in pairs if two[0] in study.runs

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 import pandas as pd
 
 from data_io.errors import InputError
+from pipelines import loss_names
 from pipelines.measure import histograms, metrics
 
 KEYS = ("loss", "gamma", "method")
@@ -124,8 +125,16 @@ class Variant:
 
     @property
     def is_main(self) -> bool:
-        """Whether the paper could have a cell for it: no method, the usual backend."""
-        return not self.method and not self.backend
+        """Whether the paper could have a cell for it.
+
+        It has no method, the usual backend, and a loss of the paper's family.
+        """
+        return not self.method and not self.backend and self.is_of_the_family
+
+    @property
+    def is_of_the_family(self) -> bool:
+        """Whether the loss is the paper's: others have rows and no part in verdicts."""
+        return self.loss not in loss_names.BEYOND
 
 
 class Cell(NamedTuple):
