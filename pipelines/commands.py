@@ -331,6 +331,14 @@ def scale(options: argparse.Namespace) -> str:
     return _scaled(stages.scale(*scale_options, options.method))
 
 
+def ensemble(options: argparse.Namespace) -> str:
+    """`dscpp ensemble`: average runs of several seeds."""
+    from pipelines import stages
+
+    ensemble_options = options.data, options.work, options.again, options.mean
+    return _evaluated(stages.ensemble(options.folders, *ensemble_options))
+
+
 def tables(options: argparse.Namespace) -> None:
     """`dscpp tables`: of all runs, or of those named."""
     report, pages = _pages(options)

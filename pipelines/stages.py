@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -274,12 +274,13 @@ def scale(
     from pipelines.posthoc import scaling
 
     with _held(folder, "predicted") as run:
-        run.require_network()
+        if not run.record.get("posthoc", {}).get("members"):
+            run.require_network()
         output = scaling.folder_of(run, method)
         runs.require_replaceable(
             output,
             f"{run.name} after {method}",
-            lambda existing: existing.method == method and existing.origin == run.name,
+            lambda old: old.last_method == method and old.origin == run.name,
         )
         with runs.lock_folder(output):
             if not again and _scaled(output, scaling.model_of(run)):
@@ -287,6 +288,41 @@ def scale(
             else:
                 root = located(run, data, work)
                 scaling.make(run, root, output, method)
+    return evaluate(output, root, work, again)
+
+
+def ensemble(
+    folders: Sequence[Path],
+    data: Path | None,
+    work: Path = runs.WORK,
+    again: bool = False,
+    mean: str = "probabilities",
+) -> runs.Run:
+    """Average predicted runs that differ in their seed alone, and measure the mean.
+
+    See `pipelines.posthoc.ensemble`. The new run lies beside the runs.
+
+    Raises:
+        InputError: as in `evaluate`; runs that are no ensemble.
+    """
+    from pipelines.posthoc import ensemble as ensembles
+    from pipelines.posthoc import scaling
+
+    members = ensembles.checked([runs.Run.open(folder) for folder in folders])
+    names, method = [m.name for m in members], ensembles.method_of(len(members), mean)
+    output = scaling.folder_of(members[0], method)
+    runs.require_replaceable(
+        output,
+        f"the mean of {', '.join(names)}",
+        lambda old: {*old.record.get("posthoc", {}).get("members", {})} == {*names},
+    )
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(_held(m.folder, "predicted")) for m in members]
+        root = data
+        stack.enter_context(runs.lock_folder(output))
+        if again or not _scaled(output, ensembles.model_of(held)):
+            root = located(held[0], data, work)
+            ensembles.make(held, root, output, mean)
     return evaluate(output, root, work, again)
 
 
