@@ -217,6 +217,27 @@ def evaluate(
     return run
 
 
+def shift(
+    folder: Path, data: Path | None, work: Path = runs.WORK, again: bool = False
+) -> runs.Run:
+    """Measure an evaluated run on its corrupted test images: `shift.csv`.
+
+    Raises:
+        InputError: as in `evaluate`; a run without a network, or of volumes.
+    """
+    with _held(folder) as run:
+        run.require_network()
+        run.require("evaluated", f"dscpp evaluate --run {folder}")
+        if again or not run.path(runs.SHIFT).is_file():
+            _require_backend(folder, _task(run).backend)
+            root = located(run, data, work)
+            backend.start(work)
+            from pipelines.prediction import shift as shifting
+
+            shifting.measure(run, root)
+    return run
+
+
 def choose_threshold(model: Path, wanted: float | str | None) -> float | None:
     """Return the threshold wanted; choose "auto" on validation, and print it.
 

@@ -151,16 +151,17 @@ def _require_listed(origin: runs.Run, run: runs.Run, expected: str) -> None:
 def discard_derived(run: runs.Run) -> None:
     """Delete what was made from a run's former probabilities, and print its names.
 
-    These are measures at thresholds, label maps and pictures; and measures on other
-    sets, where they are of other weights or scaled otherwise. What is not as it
-    was written stays, and is named. `cases.csv` is left to the next evaluation.
+    These are measures at thresholds and of corrupted images, label maps and pictures;
+    and measures on other sets, where they are of other weights or scaled otherwise.
+    What is not as it was written stays, and is named. `cases.csv` is left to the next
+    evaluation.
 
     The caller holds the run; its probabilities are others than before, its record still
     has the hashes of what was made of those.
     """
     files = run.record.get("files", {})
-    thresholds = sorted(run.folder.glob(_THRESHOLDS))
-    gone = _discard({path: files.get(path.name) for path in thresholds})
+    tables = [*sorted(run.folder.glob(_THRESHOLDS)), *run.folder.glob(runs.SHIFT)]
+    gone = _discard({path: files.get(path.name) for path in tables})
     for folder in map(run.path, DERIVED):
         known_files, changed = written.known(folder), written.discard(folder)
         gone += [folder] if len(changed) < len(known_files) else []
