@@ -172,6 +172,7 @@ def test_a_temperature_can_follow(here):
         ({"gamma": 3.0}, "expected the gamma of dsc-s0"),
         ({"preset": "paper"}, "expected the preset of dsc-s0, 'demo', found 'paper'"),
         ({"data_hash": "b" * 64}, "expected the data_hash of dsc-s0"),
+        ({"settings": {"epochs": 99}}, "found {'epochs': 99}; an ensemble is of"),
         ({"dataset": "drive"}, "expected the dataset of dsc-s0"),
         ({"split": {"training": [], "test": ["a"]}}, "expected the split of dsc-s0"),
         ({"method": "temperature"}, "found one after temperature"),

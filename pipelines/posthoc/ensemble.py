@@ -82,6 +82,11 @@ def _require_alike(first: runs.Run, other: runs.Run) -> None:
     for key in _ALIKE:
         ours, theirs = first.record.get(key), other.record.get(key)
         if ours != theirs:
+            if isinstance(ours, dict) and isinstance(theirs, dict):
+                sides = ((ours, theirs), (theirs, ours))
+                ours, theirs = (
+                    {k: v for k, v in a.items() if b.get(k) != v} for a, b in sides
+                )
             raise InputError(
                 f"{other.folder}: expected the {key} of {first.name}, "
                 f"{runs.short(ours)}, found {runs.short(theirs)}; an ensemble is of "

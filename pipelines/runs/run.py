@@ -529,10 +529,12 @@ def _differences(
 
 
 def short(value: object) -> str:
-    """Format a value in one line; shorten a long list, such as a split's cases."""
+    """Format a value in one line; shorten a long one, such as a split's cases."""
     text = repr(value)
-    if not isinstance(value, list) or len(text) <= 80:
+    if len(text) <= 80:
         return text
+    if not isinstance(value, list):
+        return f"{text[:77]}..."
     return f"{len(value)} values, {text[:60]}..."
 
 
