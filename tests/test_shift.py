@@ -190,7 +190,7 @@ def test_given_again_nothing_is_measured(shifted, monkeypatch, capsys):
     before = (shifted.run / "shift.csv").stat().st_mtime_ns
     assert cli.main(shifted.command) == 0
     assert (shifted.run / "shift.csv").stat().st_mtime_ns == before
-    assert "is not looked at" in capsys.readouterr().err
+    assert "is not looked at" in capsys.readouterr().out
 
 
 def test_other_probabilities_take_the_file_away(shifted, tmp_path):
