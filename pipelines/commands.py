@@ -322,6 +322,23 @@ def _print_at_threshold(path: Path, split: str | None = None) -> None:
     print(*(f"{path.stem}: {line}" for line in lines), f"{path}", sep="\n")
 
 
+def shift(options: argparse.Namespace) -> Path:
+    """`dscpp shift`: measure a run on its corrupted test images; print means."""
+    import pandas as pd
+
+    from pipelines import stages
+
+    path = options.run_folder / runs.SHIFT
+    _note_unused(options, path.is_file())
+    stages.shift(options.run_folder, options.data, options.work, options.again)
+    rows = pd.read_csv(path, dtype={"method": str}).fillna({"method": "no method"})
+    for measure in ("nll", "dice"):
+        means = rows.pivot_table(measure, ["method", "kind"], "strength", sort=False)
+        print(f"{measure}, mean of the test images by strength")
+        print(means.to_string(float_format="{:.3f}".format, na_rep=""))
+    return path
+
+
 def scale(options: argparse.Namespace) -> str:
     """`dscpp scale`: map a run's probabilities."""
     from pipelines import stages
@@ -329,6 +346,14 @@ def scale(options: argparse.Namespace) -> str:
     scale_options = options.run_folder, options.data, options.work, options.again
     _note_unused(options, stages.is_scaled(options.run_folder, options.method))
     return _scaled(stages.scale(*scale_options, options.method))
+
+
+def ensemble(options: argparse.Namespace) -> str:
+    """`dscpp ensemble`: average runs of several seeds."""
+    from pipelines import stages
+
+    ensemble_options = options.data, options.work, options.again, options.mean
+    return _evaluated(stages.ensemble(options.folders, *ensemble_options))
 
 
 def tables(options: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ What the stages take, each the same:
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -215,6 +215,27 @@ def evaluate(
     return run
 
 
+def shift(
+    folder: Path, data: Path | None, work: Path = runs.WORK, again: bool = False
+) -> runs.Run:
+    """Measure an evaluated run on its corrupted test images: `shift.csv`.
+
+    Raises:
+        InputError: as in `evaluate`; a run without a network, or of volumes.
+    """
+    with _held(folder) as run:
+        run.require_network()
+        run.require("evaluated", f"dscpp evaluate --run {folder}")
+        if again or not run.path(runs.SHIFT).is_file():
+            _require_backend(folder, _task(run).backend)
+            root = located(run, data, work)
+            backend.start(work)
+            from pipelines.prediction import shift as shifting
+
+            shifting.measure(run, root)
+    return run
+
+
 def choose_threshold(model: Path, wanted: float | str | None) -> float | None:
     """Return the threshold wanted; choose "auto" on validation, and print it.
 
@@ -272,12 +293,13 @@ def scale(
     from pipelines.posthoc import scaling
 
     with _held(folder, "predicted") as run:
-        run.require_network()
+        if not run.record.get("posthoc", {}).get("members"):
+            run.require_network()
         output = scaling.folder_of(run, method)
         runs.require_replaceable(
             output,
             f"{run.name} after {method}",
-            lambda existing: existing.method == method and existing.origin == run.name,
+            lambda old: old.last_method == method and old.origin == run.name,
         )
         with runs.lock_folder(output):
             if not again and _scaled(output, scaling.model_of(run)):
@@ -285,6 +307,41 @@ def scale(
             else:
                 root = located(run, data, work)
                 scaling.make(run, root, output, method)
+    return evaluate(output, root, work, again)
+
+
+def ensemble(
+    folders: Sequence[Path],
+    data: Path | None,
+    work: Path = runs.WORK,
+    again: bool = False,
+    mean: str = "probabilities",
+) -> runs.Run:
+    """Average predicted runs that differ in their seed alone, and measure the mean.
+
+    See `pipelines.posthoc.ensemble`. The new run lies beside the runs.
+
+    Raises:
+        InputError: as in `evaluate`; runs that are no ensemble.
+    """
+    from pipelines.posthoc import ensemble as ensembles
+    from pipelines.posthoc import scaling
+
+    members = ensembles.checked([runs.Run.open(folder) for folder in folders])
+    names, method = [m.name for m in members], ensembles.method_of(len(members), mean)
+    output = scaling.folder_of(members[0], method)
+    runs.require_replaceable(
+        output,
+        f"the mean of {', '.join(names)}",
+        lambda old: {*old.record.get("posthoc", {}).get("members", {})} == {*names},
+    )
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(_held(m.folder, "predicted")) for m in members]
+        root = data
+        stack.enter_context(runs.lock_folder(output))
+        if again or not _scaled(output, ensembles.model_of(held)):
+            root = located(held[0], data, work)
+            ensembles.make(held, root, output, mean)
     return evaluate(output, root, work, again)
 
 

@@ -14,10 +14,12 @@ from pipelines.runs import run as runs
 from pipelines.training.task import Task
 
 
-def make_run(folder: Path, data: Path, power: float = 0.5) -> runs.Run:
+def make_run(
+    folder: Path, data: Path, power: float = 0.5, seed: int = 0, loss: str = "DSC"
+) -> runs.Run:
     """A run that says the truth to a power: below 1 it is less sure than it should."""
     split = {part: list(cases) for part, cases in phantom.vessels.split(data).items()}
-    task = Task.make("phantom", "DSC", seed=0, preset="demo")
+    task = Task.make("phantom", loss, seed=seed, preset="demo")
     cases = [case for ids in split.values() for case in ids]
     hashes = hashing.case_hashes(phantom.vessels, data, cases, folder / ".cache")
     record = {"title": "phantom", "simulated": True, **task.identity(), "split": split}

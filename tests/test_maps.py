@@ -291,7 +291,7 @@ def test_unsupported_uses_of_a_mapped_run_are_refused(run, evaluated):
     run.record["files"][predictions.LIST] = "of others"
     run.update()
     again = f"dscpp scale --method beta --again --run {run.folder}"
-    with pytest.raises(InputError, match=f"fitted on, found others; run `{again}`"):
+    with pytest.raises(InputError, match=f"made from, found others; run `{again}`"):
         predictions.probabilities(new, run.record["split"]["test"][0], (32, 32))
 
 

@@ -199,7 +199,7 @@ def test_other_probabilities_than_those_fitted_are_refused(trained, tmp_path):
     written.seal(run.path("probabilities"), names)
     run.update(files=[predictions.LIST])
     again = f"dscpp temperature --again --run {run.folder}"
-    with pytest.raises(InputError, match=f"was fitted on, found others; run `{again}`"):
+    with pytest.raises(InputError, match=f"was made from, found others; run `{again}`"):
         predictions.probabilities(scaled, case, (32, 32))
     stages.scale(run.folder, trained.data, trained.work, again=True)
     found = predictions.probabilities(runs.Run.open(scaled.folder), case, (32, 32))

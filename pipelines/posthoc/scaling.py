@@ -296,9 +296,27 @@ def make(
         predictions.as_kept(run, module, root, case)
     is_map = method in maps.METHODS
     parameters = of_histograms(run, method) if is_map else asdict(fit(run, root))
-    kept = {key: value for key, value in run.record.items() if key not in _OWN}
     origin = {"run": run.name, "model": model_of(run), **parameters}
     origin["probabilities"] = predictions.listed(run)
+    if run.method:  # an ensemble
+        method, origin["trained"] = f"{run.method} + {method}", run.trained.name
+    return write(run, output, method, origin, start)
+
+
+def write(
+    run: runs.Run, output: Path, method: str, origin: dict[str, Any], start: float
+) -> runs.Run:
+    """Begin the run that a method makes of others, in state "predicted".
+
+    Args:
+        run: whose record it has, but for what is of the training alone.
+        output: its folder, held by the caller.
+        method: what it is called in tables.
+        origin: its `posthoc`. Where another one is in place, what was made of that
+            one's probabilities is deleted.
+        start: of the work, by `time.perf_counter`.
+    """
+    kept = {key: value for key, value in run.record.items() if key not in _OWN}
     added = {"method": method, "posthoc": origin, "times": {}, "files": {}}
     before = runs.Run.open(output).record if runs.is_run(output) else {}
     if before.get("posthoc") != origin:
@@ -315,5 +333,9 @@ _OWN = ("times", "files", "state", "peak_memory_mb")
 
 
 def model_of(run: runs.Run) -> str:
-    """Return the SHA-256 of a run's weights, "" where it names none."""
-    return str(run.record.get("files", {}).get(runs.MODEL, ""))
+    """Return the SHA-256 of a run's weights, "" where it names none.
+
+    Of an ensemble one over those of its members.
+    """
+    made_from = run.record.get("posthoc", {}).get("model", "")
+    return str(run.record.get("files", {}).get(runs.MODEL, made_from))

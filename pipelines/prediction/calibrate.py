@@ -55,7 +55,7 @@ def of_run(folder: Path, missed: float | None = None) -> decision.Decision:
     run = runs.Run.open(folder)
     run.require("evaluated", f"dscpp evaluate --run {run.folder}")
     run.require_measures()
-    if run.method in maps.METHODS:
+    if run.last_method in maps.METHODS:
         raise InputError(
             f"{run.folder}: expected a run as it was trained or after a temperature, "
             f"as a decision file holds no other scaling, found one after {run.method}; "

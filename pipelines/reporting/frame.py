@@ -433,7 +433,22 @@ def _variants(runs: Sequence[Run], order: Sequence[str]) -> dict[Variant, list[R
         names = (key.loss, key.gamma or 0.0, key.method, key.backend, key.settings)
         return (not key.is_main, listed, *names)
 
+    for group in variants.values():
+        _require_disjoint(group)
     return dict(sorted(variants.items(), key=rank))
+
+
+def _require_disjoint(runs: Sequence[Run]) -> None:
+    """Refuse ensembles that share a member: they would pass for independent ones."""
+    ensemble_of: dict[str, Run] = {}
+    for run in runs:
+        for member in run.record.get("posthoc", {}).get("members", ()):
+            other = ensemble_of.setdefault(member, run)
+            if other is not run:
+                raise InputError(
+                    f"{run.folder}: expected an ensemble without a member of "
+                    f"{other.folder}, found {member} in both; leave one of them out"
+                )
 
 
 def _training(run: Run) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from pipelines.reporting import (
     calibration_tables,
     claims,
     practice,
+    shift,
     tables,
     topics,
 )
@@ -27,7 +28,7 @@ from pipelines.reporting.published import Paper, paper_folder
 from pipelines.runs.run import Run, require_table, write_atomically, writing
 
 # Only written where they have a row.
-_OPTIONAL = ("observers.csv", "other-sets.csv", "temperature.csv")
+_OPTIONAL = ("observers.csv", "other-sets.csv", "shift.csv", "temperature.csv")
 
 
 class Report:
@@ -196,6 +197,7 @@ class Page:
             practice.FILE: practice.table(study),
             "costs.csv": tables.costs(study),
             "other-sets.csv": tables.other_sets(study),
+            shift.FILE: shift.table(study),
             "temperature.csv": tables.temperatures(study),
         }
         return {

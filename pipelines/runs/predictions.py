@@ -1,16 +1,22 @@
 """The probabilities that a run keeps beside its measures; not in git.
 
-A run after scaling keeps none: they are those of the run beside it, scaled.
+A run after scaling keeps none: they are those of the run beside it, scaled. Nor does an
+ensemble: they are the mean of those of its members, beside it.
 """
 
 import functools
 import shutil
+<<<<<<< HEAD
 from collections.abc import Iterable, Mapping
+=======
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+>>>>>>> ens
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 
 from data_io import bars
 from data_io.datasets.dataset import Dataset
@@ -78,14 +84,19 @@ def probabilities(run: runs.Run, case: str, shape: tuple[int, ...]) -> _Array:
 
     Returns:
         Softmax values, (*shape, C), float32, memory-mapped; of a run after
-        scaling those of the run that it was fitted on, scaled.
+        scaling those of the run that it was fitted on, scaled; of an ensemble the mean
+        of its members'.
 
     Raises:
         InputError: the file is missing, damaged, of another shape or type, holds no
             probabilities (outside [0, 1], NaN, or not summing to 1), or is not the one
             that the run wrote. A run of before the list was kept says so once.
     """
-    if "probabilities" in run.record.get("posthoc", {}):
+    posthoc = run.record.get("posthoc", {})
+    if "members" in posthoc:
+        kept = [probabilities(member, case, shape) for member in _members(run)]
+        return averaged(kept, posthoc["mean"])
+    if "probabilities" in posthoc:
         return scaled(probabilities(_origin(run), case, shape), run)
     file = path(run, case)
     try:
@@ -112,28 +123,47 @@ def _origin(run: runs.Run) -> runs.Run:
     Raises:
         InputError: it is gone, or its probabilities were written anew.
     """
-    origin = runs.Run.open(run.trained)
-    if listed(origin) != run.record["posthoc"]["probabilities"]:
-        raise InputError(
-            f"{origin.folder}: expected the probabilities that {run.name} was fitted "
-            f"on, found others; run `{run.remake()}`"
-        )
+    origin = runs.Run.open(run.folder.absolute().with_name(run.origin))
+    _require_listed(origin, run, run.record["posthoc"]["probabilities"])
     return origin
+
+
+def _members(run: runs.Run) -> Iterator[runs.Run]:
+    """Yield the members of an ensemble.
+
+    Raises:
+        InputError: one is gone, or its probabilities were written anew.
+    """
+    for name, expected in run.record["posthoc"]["members"].items():
+        member = runs.Run.open(run.folder.absolute().with_name(name))
+        member.require_network()
+        _require_listed(member, run, expected)
+        yield member
+
+
+def _require_listed(origin: runs.Run, run: runs.Run, expected: str) -> None:
+    """Refuse other probabilities of `origin` than those that `run` was made from."""
+    if listed(origin) != expected:
+        raise InputError(
+            f"{origin.folder}: expected the probabilities that {run.name} was made "
+            f"from, found others; run `{run.remake()}`"
+        )
 
 
 def discard_derived(run: runs.Run) -> None:
     """Delete what was made from a run's former probabilities, and print its names.
 
-    These are measures at thresholds, label maps and pictures; and measures on other
-    sets, where they are of other weights or scaled otherwise. What is not as it
-    was written stays, and is named. `cases.csv` is left to the next evaluation.
+    These are measures at thresholds and of corrupted images, label maps and pictures;
+    and measures on other sets, where they are of other weights or scaled otherwise.
+    What is not as it was written stays, and is named. `cases.csv` is left to the next
+    evaluation.
 
     The caller holds the run; its probabilities are others than before, its record still
     has the hashes of what was made of those.
     """
     files = run.record.get("files", {})
-    thresholds = sorted(run.folder.glob(_THRESHOLDS))
-    gone = _discard({path: files.get(path.name) for path in thresholds})
+    tables = [*sorted(run.folder.glob(_THRESHOLDS)), *run.folder.glob(runs.SHIFT)]
+    gone = _discard({path: files.get(path.name) for path in tables})
     for folder in map(run.path, DERIVED):
         known_files, changed = written.known(folder), written.discard(folder)
         gone += [folder] if len(changed) < len(known_files) else []
@@ -186,15 +216,45 @@ def _discard_set(set_file: Path, run: runs.Run) -> list[Path]:
 
 
 def listed(run: runs.Run) -> str:
-    """Return the SHA-256 of the list of a run's probabilities; "" without a list."""
+    """Return the SHA-256 of the list of a run's probabilities; "" without a list.
+
+    Of an ensemble one over the lists of its members.
+    """
+    members = run.record.get("posthoc", {}).get("members")
+    if members:
+        return schema.digest(members)
     return str(run.record.get("files", {}).get(LIST, ""))
+
+
+def averaged(members: Sequence[npt.ArrayLike], mean: str) -> _Array:
+    """Average the probabilities of several networks, block by block.
+
+    Args:
+        members: probabilities of each, (*spatial, C), in [0, 1].
+        mean: "probabilities", or "logits" for the softmax of the mean logits; a p below
+            the smallest normal float32 counts as that there.
+
+    Returns:
+        float32, (*spatial, C).
+    """
+    arrays = [np.asarray(member) for member in members]
+    result = np.empty(arrays[0].shape, np.float32)
+    for start in range(0, len(result), _SLICES):
+        part = slice(start, start + _SLICES)
+        blocks = (array[part].astype(np.float64) for array in arrays)
+        if mean == "logits":
+            logits = sum(np.log(np.maximum(block, SMALLEST)) for block in blocks)
+            result[part] = special.softmax(logits / len(arrays), axis=-1)
+        else:
+            result[part] = sum(blocks) / len(arrays)
+    return result
 
 
 def scaled(softmax: npt.ArrayLike, run: runs.Run) -> _Array:
     """Scale probabilities by what a run has fitted; return them as they are without."""
     fitted = run.record.get("posthoc", {})
     if "maps" in fitted:
-        return maps.softmax(run.method, softmax, fitted["maps"])
+        return maps.softmax(run.last_method, softmax, fitted["maps"])
     if "temperature" in fitted:
         return scale(softmax, fitted["temperature"])
     return np.asarray(softmax)

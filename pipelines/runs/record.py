@@ -12,9 +12,12 @@ STATES = ("training", "trained", "predicted", "evaluated")
 
 
 class Posthoc(TypedDict, total=False):
-    """Of a run that was made from another: which, and what was fitted."""
+    """Of a run that was made from others: which, and what was fitted."""
 
     run: str
+    trained: str
+    members: dict[str, str]
+    mean: Literal["probabilities", "logits"]
     model: str
     temperature: float
     maps: list[list[float]]

@@ -37,6 +37,8 @@ STATE = "state.npz"
 OTHER_SETS = "other-sets"
 OWN_DATA = "own-data"  # folder: where own images are, how they are read; not in git
 CUSTOM = "custom-"  # folders of runs with overrides begin so
+SHIFT = "shift.csv"  # measures of corrupted test images
+SHIFTED = ("nll", "ace_band", "dice", "missed")  # its measures
 SEEN = "seen-images.json"  # SHA-256 by case of training and validation; not in git
 JUDGED = "judged"  # data set of what `dscpp judge` measured: no network of ours
 TRUTH = "true posterior"  # method of the one run that nothing was trained for
@@ -287,16 +289,23 @@ class Run:
         return str(self.record.get("method") or "")
 
     @property
+    def last_method(self) -> str:
+        """The last one of several methods, as of "ensemble-3 + temperature"."""
+        return self.method.rpartition(" + ")[2]
+
+    @property
     def origin(self) -> str:
         """Name of the run that this one was made from; "" where it is none."""
         return str(self.record.get("posthoc", {}).get("run", ""))
 
     @property
     def trained(self) -> Path:
-        """Folder of the run that was trained: this one, or what it was made from."""
-        if not self.origin:
-            return self.folder
-        return self.folder.absolute().with_name(self.origin)
+        """Folder of the run that was trained: this one, or what it was made from.
+
+        Of an ensemble the first of its members.
+        """
+        name = self.record.get("posthoc", {}).get("trained") or self.origin
+        return self.folder.absolute().with_name(name) if name else self.folder
 
     def reached(self, state: str) -> bool:
         """Return whether the run is at `state` or past it."""
@@ -328,10 +337,14 @@ class Run:
         again = " --again" * self.reached("predicted")
         if self.method == TRUTH:
             return "dscpp reproduce"  # which measures it in passing
+        posthoc = self.record.get("posthoc", {})
+        if "members" in posthoc:
+            option = " --mean logits" if posthoc["mean"] == "logits" else ""
+            named = [str(self.folder.with_name(name)) for name in posthoc["members"]]
+            return f"dscpp ensemble{again}{option} {' '.join(named)}"
         if self.method:
-            origin = self.folder.with_name(self.origin or "RUN")
-            option = "" if self.method == "temperature" else f" --method {self.method}"
-            command = f"scale{option}" if option else self.method
+            origin, last = self.folder.with_name(self.origin or "RUN"), self.last_method
+            command = last if last == "temperature" else f"scale --method {last}"
             return f"dscpp {command}{again} --run {origin}"
         return f"dscpp predict{again} --run {self.folder}"
 
@@ -342,7 +355,7 @@ class Run:
                 f"{self.folder}: expected a run as it was trained, with a network, "
                 f"found one after {self.method}; its probabilities come from "
                 f"`{self.remake()}`. Give the run that was trained: "
-                f"{self.origin or 'one beside it'}"
+                f"{self.trained.name if self.origin else 'one beside it'}"
             )
 
     @property
@@ -420,7 +433,9 @@ def _check_names(path: Path, record: Mapping[str, Any]) -> None:
             plain(record[key], path, key)
     for case in itertools.chain(*record.get("split", {}).values()):
         plain(case, path, "case")
-    if origin := record.get("posthoc", {}).get("run"):
+    posthoc = record.get("posthoc", {})
+    origins = (posthoc.get("run"), posthoc.get("trained"), *posthoc.get("members", ()))
+    for origin in filter(None, origins):
         plain(origin, path, "run")
     _refuse_links(path.parent)
 
@@ -506,16 +521,18 @@ def _differences(
             yield from _differences(have, {**value, **gone}, f"{prefix}{key}.")
         elif have != value:
             yield (
-                f"{prefix}{key}: the run has {_short(have)}, the command asks "
-                f"{_short(value)}"
+                f"{prefix}{key}: the run has {short(have)}, the command asks "
+                f"{short(value)}"
             )
 
 
-def _short(value: object) -> str:
-    """Format a value in one line; shorten a long list, such as a split's cases."""
+def short(value: object) -> str:
+    """Format a value in one line; shorten a long one, such as a split's cases."""
     text = repr(value)
-    if not isinstance(value, list) or len(text) <= 80:
+    if len(text) <= 80:
         return text
+    if not isinstance(value, list):
+        return f"{text[:77]}..."
     return f"{len(value)} values, {text[:60]}..."
 
 

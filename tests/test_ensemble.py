@@ -1,0 +1,260 @@
+"""Deep ensembles: the means by hand and by scipy, the run, its place in the tables."""
+
+import csv
+import math
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from predicted_runs import make_run
+from scipy.special import softmax
+from written_runs import make_run as write_run
+from written_runs import one, read
+
+from data_io.datasets import phantom
+from data_io.errors import InputError
+from pipelines import cli, stages
+from pipelines.posthoc import ensemble, scaling
+from pipelines.prediction import new_images
+from pipelines.reporting import frame, pages
+from pipelines.runs import predictions, written
+from pipelines.runs import run as runs
+
+MEANS = ensemble.MEANS
+
+
+def test_the_mean_of_probabilities_by_hand():
+    a, b = [[0.9, 0.1], [0.5, 0.5]], [[0.6, 0.4], [0.2, 0.8]]
+    found = predictions.averaged([a, b], "probabilities")
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, [[0.75, 0.25], [0.35, 0.65]], atol=1e-7)
+
+
+def test_the_mean_of_logits_by_hand():
+    # The square roots of 0.8 x 0.5 and 0.2 x 0.5 are as 2 to 1.
+    found = predictions.averaged([[[0.8, 0.2]], [[0.5, 0.5]]], "logits")
+    np.testing.assert_allclose(found, [[2 / 3, 1 / 3]], atol=1e-7)
+
+
+def test_the_mean_of_logits_is_the_softmax_of_the_mean_logits():
+    # More rows than a block has; each network's logits have a shift of their own.
+    logits = np.random.default_rng(0).normal(scale=4, size=(3, 37, 5, 4))
+    members = [softmax(z + 7 * n, axis=-1) for n, z in enumerate(logits)]
+    found = predictions.averaged(members, "logits")
+    np.testing.assert_allclose(found, softmax(logits.mean(axis=0), axis=-1), atol=1e-6)
+
+
+def test_a_probability_of_zero_leaves_the_mean_of_logits_finite():
+    found = predictions.averaged([[[0.0, 1.0]], [[0.5, 0.5]]], "logits")
+    # The smallest normal float32 is 2^-126; the roots are as 2^-63 to 1.
+    assert found[0, 0] == pytest.approx(2**-63, rel=1e-5)
+
+
+@settings(max_examples=60)
+@pytest.mark.parametrize("mean", MEANS)
+@given(
+    arrays.arrays(np.float64, (3, 6, 3), elements=st.floats(-30, 30)),
+    st.integers(0, 2),
+)
+def test_no_voxel_has_a_higher_nll_than_its_members_on_average(mean, logits, true):
+    members = softmax(logits, axis=-1)
+    found = predictions.averaged(list(members), mean)[:, true]
+    of_members = -np.log(members[..., true]).mean(axis=0)
+    assert np.all(-np.log(found) <= of_members * (1 + 1e-6) + 1e-6)
+
+
+@pytest.fixture
+def here(tmp_path):
+    """Three predicted runs of seeds 0, 1 and 10, side by side."""
+    numbers = phantom.Settings(training=1, validation=2, test=2, size=32, seed=4)
+    data = phantom.generate(numbers, tmp_path / "phantom")
+    group = tmp_path / "runs"
+    powers = {0: 0.5, 1: 1.5, 10: 3.0}
+    members = [make_run(group / f"dsc-s{s}", data, p, s) for s, p in powers.items()]
+    return SimpleNamespace(data=data, group=group, members=members, work=tmp_path / "w")
+
+
+def command(here, *words, members=None):
+    folders = [str(member.folder) for member in members or here.members]
+    places = ["--data", str(here.data), "--work", str(here.work)]
+    return cli.main(["ensemble", *folders, *places, *words])
+
+
+def rows_of(run):
+    with run.path("cases.csv").open(newline="") as file:
+        return [row for row in csv.DictReader(file) if row["region"] == "image"]
+
+
+def test_the_ensemble_is_a_run_beside_its_members(here, capsys):
+    # Given in another order, they are sorted by seed.
+    assert command(here, members=here.members[::-1]) == 0
+    run = runs.Run.open(here.group / "dsc-s0-ensemble-3")
+    assert str(run.folder) in capsys.readouterr().out
+    assert (run.state, run.method, run.record["seed"]) == ("evaluated", "ensemble-3", 0)
+    assert set(run.record["posthoc"]["members"]) == {m.name for m in here.members}
+    assert list(run.folder.rglob("*.npy")) == []
+    for row in rows_of(run):
+        kept = [np.load(predictions.path(m, row["case"])) for m in here.members]
+        p = np.mean(kept, axis=0)[..., 1]
+        y = phantom.vessels.references(here.data, row["case"])["observer1"] == 1
+        nll = -(np.log(p[y]).sum() + np.log(1 - p[~y]).sum()) / y.size
+        assert float(row["nll"]) == pytest.approx(nll, rel=1e-5)
+        dice = 2 * (y & (p > 0.5)).sum() / (y.sum() + (p > 0.5).sum())
+        assert float(row["dice"]) == pytest.approx(dice, rel=1e-8)
+        assert (row["method"], row["seed"]) == ("ensemble-3", "0")
+
+
+def test_the_ensemble_of_logits_is_another_run(here):
+    assert command(here, "--mean", "logits") == 0
+    run = runs.Run.open(here.group / "dsc-s0-ensemble-3-logits")
+    case = run.record["split"]["test"][0]
+    # p to powers whose mean is 5 / 3: the mean of logits has that power.
+    p = phantom.vessels.posterior(here.data, case)
+    expected = scaling.scale(np.stack([1 - p, p], -1), 3 / 5)
+    found = predictions.probabilities(run, case, (32, 32))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert "--mean logits" in run.remake()
+
+
+def test_given_again_nothing_is_averaged(here, monkeypatch):
+    assert command(here) == 0
+    monkeypatch.setattr(ensemble, "make", None)
+    assert command(here) == 0
+
+
+def test_members_of_other_weights_are_averaged_anew(here):
+    command(here)
+    folder = here.group / "dsc-s0-ensemble-3"
+    before = folder.joinpath("cases.csv").read_text()
+    member = here.members[0]
+    for _, case in predictions.cases(member):
+        np.save(predictions.path(member, case), np.full((32, 32, 2), 0.5, np.float32))
+    names = [path.name for path in member.path("probabilities").glob("*.npy")]
+    written.seal(member.path("probabilities"), names)
+    member.update(files=[predictions.LIST])
+    run = runs.Run.open(folder)
+    with pytest.raises(InputError, match="that dsc-s0-ensemble-3 was made from"):
+        predictions.probabilities(run, run.record["split"]["test"][0], (32, 32))
+    member.record["files"][runs.MODEL] = "of other weights"
+    member.update()
+    assert command(here) == 0
+    assert folder.joinpath("cases.csv").read_text() != before
+
+
+def test_a_temperature_can_follow(here):
+    command(here)
+    folder = here.group / "dsc-s0-ensemble-3"
+    words = ["--data", str(here.data), "--work", str(here.work)]
+    assert cli.main(["temperature", "--run", str(folder), *words]) == 0
+    scaled = runs.Run.open(here.group / "dsc-s0-ensemble-3-temperature")
+    assert scaled.method == "ensemble-3 + temperature"
+    assert scaled.trained == here.group / "dsc-s0"
+    fitted, case = scaled.record["posthoc"], scaled.record["split"]["test"][0]
+    assert fitted["nll_after"] < fitted["nll_before"]
+    mean = np.mean(
+        [np.load(predictions.path(m, case)) for m in here.members], axis=0
+    ).astype(np.float64)
+    expected = softmax(np.log(mean) / fitted["temperature"], axis=-1)
+    found = predictions.probabilities(scaled, case, (32, 32))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert scaled.remake() == f"dscpp temperature --again --run {folder}"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 0}, "expected another seed than that of"),
+        ({"loss": "CE"}, "expected the loss of dsc-s0, 'DSC', found 'CE'"),
+        ({"gamma": 3.0}, "expected the gamma of dsc-s0"),
+        ({"preset": "paper"}, "expected the preset of dsc-s0, 'demo', found 'paper'"),
+        ({"data_hash": "b" * 64}, "expected the data_hash of dsc-s0"),
+        ({"settings": {"epochs": 99}}, "found {'epochs': 99}; an ensemble is of"),
+        ({"dataset": "drive"}, "expected the dataset of dsc-s0"),
+        ({"split": {"training": [], "test": ["a"]}}, "expected the split of dsc-s0"),
+        ({"method": "temperature"}, "found one after temperature"),
+    ],
+)
+def test_runs_that_are_no_ensemble_are_refused(here, capsys, change, message):
+    first, second, _ = here.members
+    second.update(**change)
+    if "split" in change:  # dictionaries are merged
+        second.record["split"] = change["split"]
+        second.update()
+    assert command(here, members=[first, second]) == 2
+    found = " ".join(capsys.readouterr().err.split())
+    assert message in found
+    assert str(second.folder) in found
+    assert not (here.group / "dsc-s0-ensemble-2").exists()
+
+
+def test_a_run_with_itself_and_a_run_alone_are_refused(here, capsys):
+    first = here.members[0]
+    assert command(here, members=[first, first]) == 2
+    assert "expected another seed" in capsys.readouterr().err
+    assert command(here, members=[first]) == 2
+    assert "expected two runs or more, received 1" in capsys.readouterr().err
+
+
+def test_a_run_of_another_folder_is_refused(here, capsys):
+    away = here.group.with_name("away") / "dsc-s1"
+    shutil.copytree(here.members[1].folder, away)
+    pair = [here.members[0], runs.Run.open(away)]
+    assert command(here, members=pair) == 2
+    assert "an ensemble is of runs of one folder" in capsys.readouterr().err
+
+
+def test_another_ensemble_in_its_place_is_kept(here, capsys):
+    assert command(here, members=here.members[:2]) == 0
+    pair = [here.members[0], here.members[2]]
+    assert command(here, members=pair) == 2
+    assert "expected no run, or the mean of dsc-s0, dsc-s10" in capsys.readouterr().err
+
+
+def test_an_ensemble_has_no_network_of_its_own(here):
+    command(here)
+    folder = here.group / "dsc-s0-ensemble-3"
+    with pytest.raises(InputError, match="found one after ensemble-3"):
+        new_images.require_model(folder)
+    with pytest.raises(InputError, match="found one after ensemble-3"):
+        stages.predict(folder, here.data, here.work, again=True)
+
+
+MEMBERS = {"members": {"ce-s0": "", "ce-s1": ""}, "run": "ce-s0"}
+
+
+def test_tables_take_an_ensemble_as_one_run(tmp_path):
+    group = tmp_path / "drive" / "paper"
+    write_run(tmp_path, "CE", (0.1, 0.2, 0.4, 0.5))
+    write_run(tmp_path, "CE", (0.3, 0.4, 0.6, 0.7), seed=1)
+    write_run(
+        tmp_path, "CE", (0.1, 0.3, 0.5, 0.7), method="ensemble-2", posthoc=MEMBERS
+    )
+    pages.Report(tmp_path).write()
+    rows = read(group / "table.csv")
+    wanted = {"loss": "CE", "metric": "nll_published"}
+    single = one(rows, **wanted, method="")
+    mean = one(rows, **wanted, method="ensemble-2")
+    assert (single["seeds"], mean["seeds"], mean["mean"]) == ("2", "1", "0.4")
+    # No spread over seeds is known of it: its error is that over images alone.
+    alone = np.std([0.1, 0.3, 0.5, 0.7], ddof=0) / 2
+    assert float(mean["standard_error"]) == pytest.approx(alone, rel=0.1)
+    spread = math.hypot(np.std([0.2, 0.3, 0.5, 0.6]) / 2, 0.2 / math.sqrt(2) ** 2)
+    assert float(single["standard_error"]) == pytest.approx(spread, rel=0.1)
+    assert {row["method"] for row in read(group / "tests.csv") if "method" in row} == (
+        set()
+    )
+    practice = read(group / "practice.csv")
+    assert one(practice, loss="CE", method="ensemble-2", measure="dice_half")
+
+
+def test_tables_refuse_ensembles_that_share_a_member(tmp_path):
+    write_run(tmp_path, "CE")
+    write_run(tmp_path, "CE", method="ensemble-2", posthoc=MEMBERS)
+    other = {"members": {"ce-s1": "", "ce-s2": ""}, "run": "ce-s1"}
+    write_run(tmp_path, "CE", seed=1, method="ensemble-2", posthoc=other)
+    with pytest.raises(InputError, match=r"without a member of .*found ce-s1 in both"):
+        frame.studies(tmp_path)
