@@ -6,11 +6,7 @@ ensemble: they are the mean of those of its members, beside it.
 
 import functools
 import shutil
-<<<<<<< HEAD
-from collections.abc import Iterable, Mapping
-=======
 from collections.abc import Iterable, Iterator, Mapping, Sequence
->>>>>>> ens
 from pathlib import Path
 from typing import Any
 
