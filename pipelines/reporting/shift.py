@@ -7,12 +7,11 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from data_io.errors import InputError
 from data_io.files.hashing import file_hash
-from pipelines.reporting.estimates import estimate
+from pipelines.reporting.estimates import by_seed, estimate
 from pipelines.reporting.frame import Study
 from pipelines.reporting.published import Variant
 from pipelines.reporting.tables import framed
@@ -48,10 +47,9 @@ def _of_variant(study: Study, variant: Variant) -> Iterator[dict[str, Any]]:
         keys |= dict(zip(_SETTING[1:], corruption, strict=True))
         for measure in SHIFTED:
             wide = of_class.pivot(index="training", columns="case", values=measure)
-            values = np.full((len(trainings), len(study.cases)), np.nan)
-            values[have] = wide.reindex(index=have, columns=list(study.cases))
-            by_seed = study.by_seed(variant, values, have)
-            yield keys | {"measure": measure} | vars(estimate(by_seed))
+            values = wide.reindex(index=have, columns=list(study.cases))
+            means = by_seed(values, [study.trainings(variant)[n][0] for n in have])
+            yield keys | {"measure": measure} | vars(estimate(means))
 
 
 def _read(run: Run) -> pd.DataFrame:
