@@ -140,14 +140,6 @@ def test_augmentation_reads_only_the_region_it_needs():
         assert 0 < Watched.largest < image.size / 10
 
 
-@pytest.mark.parametrize("step", ["contrast", "gamma", "gaussian_noise"])
-def test_unsupported_augmentation_step_is_refused(step):
-    todo = augmentation(Settings((16, 16)))
-    setattr(todo, step, True)
-    with pytest.raises(ValueError, match=f"received 1 with {step}"):
-        augment.plan((16, 16), 1, None, todo, np.random.RandomState(0))
-
-
 def test_one_hot_by_hand():
     label = np.array([[0, 2], [255, 1]], np.uint8)
     found = augment.one_hot(label, 3)

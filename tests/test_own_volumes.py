@@ -20,7 +20,7 @@ from data_io.prepare.interface import RawInterface
 from data_io.prepare.preprocessing import Settings
 from data_io.verification import volumes
 from pipelines.cli import main
-from pipelines.prediction import new_images
+from pipelines.runs import predictions
 from pipelines.runs import run as runs
 from pipelines.training import protocol
 from pipelines.training.protocol import Protocol
@@ -274,9 +274,9 @@ def test_another_set_is_predicted_at_the_voxel_size_of_training(tmp_path, monkey
     write(tmp_path / "truth" / "x.nii.gz", label, coarse)
     other = ["--images", "other", "--masks", "truth"]
     grids = []
-    slabs = new_images.native_grid.slabs
+    slabs = predictions.native_grid.slabs
     monkeypatch.setattr(
-        new_images.native_grid,
+        predictions.native_grid,
         "slabs",
         lambda softmax, shape: grids.append(softmax.shape) or slabs(softmax, shape),
     )

@@ -240,7 +240,7 @@ def test_one_id_in_two_formats_is_a_problem(cvc: Path) -> None:
 def test_missing_masks_are_one_problem(cvc: Path) -> None:
     shutil.rmtree(cvc / "Ground Truth")
     lines = problems(cvc_clinicdb, cvc)
-    assert "expected 6 files in Ground Truth (1.tif to 69.tif), found 0" in lines
+    assert "expected 6 files in Ground Truth (1.tif to 128.tif), found 0" in lines
 
 
 def test_the_sequences_are_the_published_ones() -> None:

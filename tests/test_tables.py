@@ -617,7 +617,7 @@ def test_a_smaller_preset_names_runs_of_changed_code(results):
     make_run(results, "DSC", DSC_NLL, preset="reduced", commit="c" * 40 + "+")
     make_run(results, "CE", DSC_NLL, preset="reduced")
     (page,) = pages.Report(results).pages
-    assert "not to be made again exactly: dsc-s0." in page.text()
+    assert "so not exactly repeatable: dsc-s0." in page.text()
 
 
 def test_replicates_are_averaged_and_do_not_count_as_seeds(results):

@@ -61,7 +61,7 @@ def _jpeg(image: _Array, quality: float, _: np.random.Generator) -> _Array:
     pixels, file = image.astype(np.uint8), io.BytesIO()
     picture = Image.fromarray(pixels[..., 0] if grey else pixels)
     picture.save(file, "JPEG", quality=int(quality))
-    decoded = np.asarray(Image.open(file))
+    decoded = np.asarray(Image.open(file, formats=["JPEG"]))
     return decoded[..., np.newaxis] if grey else decoded
 
 
