@@ -53,7 +53,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 # They train, build or damage for many seconds: what needs one of these is slow.
-SLOW_FIXTURES = {"scenes", "tiny", "trained", "typed", "wheels"}
+SLOW_FIXTURES = {"alone", "cut", "group", "phantoms", "scenes", "shifted", "tiny"}
+SLOW_FIXTURES |= {"trained", "typed", "wheels"}
 
 
 # The files that take minutes. They begin first, so that no process is left with one of

@@ -372,6 +372,7 @@ except OSError:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="sets limits of other processes")
 @pytest.mark.parametrize("counted", [0, 1])
 def test_soak_detects_whether_a_run_resumes_exactly(
@@ -388,6 +389,7 @@ def test_soak_detects_whether_a_run_resumes_exactly(
     assert ("no" in {row["same"] for row in rows}) == bool(counted)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="sets limits of other processes")
 def test_stopped_soak_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script, output = tmp_path / "dscpp.py", tmp_path / "soak.csv"
@@ -404,6 +406,7 @@ def test_stopped_soak_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert set(rows["same"]) == {"yes"}
 
 
+@pytest.mark.slow
 def test_soak_ends_when_no_kill_succeeds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

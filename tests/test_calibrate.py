@@ -74,6 +74,7 @@ def test_temperature_threshold_and_factor_equal_those_of_the_voxels(
     assert len(found["inputs"]["sha256"]) == 64
 
 
+@pytest.mark.slow
 def test_judge_applies_the_file_to_other_cases(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -141,6 +141,7 @@ def test_bins_refused(bins: float) -> None:
         losses.by_name("Hard L1-ACE", bins=bins)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Hard L1-ACE", "Soft L1-ACE", "NACL"])
 def test_training_lowers_it(name: str) -> None:
     y = two([0, 0, 1, 1, 0, 1])[:, :, None]

@@ -311,6 +311,7 @@ def test_runs_without_bin_means_use_centres(tmp_path, images):
         assert {row["p_in_bins"] for row in read(tmp_path, name)} == {"centre"}
 
 
+@pytest.mark.slow
 def test_run_without_a_region_is_left_out(tmp_path, images):
     """As where a run from before the band was measured stands beside a newer one."""
     make_run(tmp_path, images, "DSC")
@@ -352,6 +353,7 @@ def test_one_observer_alone_has_no_table_of_two(tmp_path, images):
     assert {row["reference"] for row in found} == {"observer1"}
 
 
+@pytest.mark.slow
 def test_committed_scores_lie_where_their_histograms_allow(project):
     """Each voxel's p is in its bin: that bounds the Brier score of cases.csv."""
     checked = 0

@@ -599,6 +599,7 @@ def test_claims_that_the_papers_own_tables_contradict(results):
     assert one(rows, id="3.1-brier-increases")["paper_tables"] == "holds"
 
 
+@pytest.mark.slow
 def test_claims_csv_is_reproducible_and_has_no_nan(results):
     run(results, "DSC", nll=DSC_NLL)
     run(results, "DSC++", nll=PLUS_NLL)
@@ -621,6 +622,7 @@ def test_claims_csv_is_reproducible_and_has_no_nan(results):
             assert row[name] == "" or row[name] == f"{float(row[name]):.6g}"
 
 
+@pytest.mark.slow
 def test_summary_counts_every_fact_cell_and_comparison_once(results):
     run(results, "DSC", nll=DSC_NLL)
     run(results, "DSC++", nll=PLUS_NLL)
@@ -651,6 +653,7 @@ def test_summary_counts_every_fact_cell_and_comparison_once(results):
     assert shown[2].startswith(f"Facts claimed ({len(facts)}): holds ")
 
 
+@pytest.mark.slow
 def test_summary_in_the_readme(results, tmp_path):
     run(results, "DSC", nll=DSC_NLL, preset="reduced")
     run(results, "DSC++", shifted((0.01,) * 4), nll=PLUS_NLL, preset="reduced")

@@ -163,6 +163,7 @@ def test_option_without_effect_is_refused(tmp_path, monkeypatch, capsys, typed, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_unused_data_option_is_reported(tmp_path, capsys):
     folder = str(written_runs.make_run(tmp_path / "results"))
     given = ["--run", folder, "--data", "elsewhere"]

@@ -70,6 +70,7 @@ def test_a_conformal_threshold_worked_by_hand() -> None:
     assert decisions.conformal(missed, 0.9) == 2
 
 
+@pytest.mark.slow
 def test_conformal_rate_holds_on_average() -> None:
     """Over 400 draws of 30 cases and a new one, of true and of overconfident p."""
     random = np.random.default_rng(1)

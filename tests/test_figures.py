@@ -38,6 +38,7 @@ def lines(axis):
     return {line.get_label(): line.get_xydata() for line in axis.get_lines()}
 
 
+@pytest.mark.slow
 def test_files_in_all_formats(results):
     written = curves.write_figures(results)
     folder = results / "drive" / "paper" / "figures"
@@ -78,6 +79,7 @@ def test_same_runs_same_bytes_in_another_process(tmp_path, project):
     assert {path: path.read_bytes() for path in first} == first
 
 
+@pytest.mark.slow
 def test_outdated_figure_without_runs_is_removed(tmp_path):
     results = tmp_path / "results"
     make_run(results, "Focal")
@@ -179,6 +181,7 @@ def test_points_that_few_cases_support_are_faded(results):
     assert np.isnan(supported.get_ydata()).all()
 
 
+@pytest.mark.slow
 def test_curves_for_the_column_of_a_paper(results, tmp_path, capsys):
     """Chosen losses, a width, no title; those beside the runs are not touched."""
     asked = ["figures", "--results", str(results), "--width", "3.5"]

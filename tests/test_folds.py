@@ -130,6 +130,7 @@ def test_each_fold_has_its_own_folder(tmp_path):
     assert "fold" not in whole.identity()
 
 
+@pytest.mark.slow
 def test_a_data_set_with_a_fixed_split_is_refused(tmp_path, monkeypatch, capsys):
     from imitations import write_drive
 

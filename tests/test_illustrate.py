@@ -222,6 +222,7 @@ def test_run_without_the_case_is_not_shown(tmp_path, data):
         photographs.example(open_group(results), locate(data, tmp_path / "work"))
 
 
+@pytest.mark.slow
 def test_volumes_show_the_slice_with_most_tumour(tmp_path, volumes):
     results = tmp_path / "results"
     for loss in ("DSC", "DSC++"):

@@ -204,6 +204,7 @@ def test_judge_and_evaluate_give_the_same_measures(tmp_path: Path) -> None:
     assert found == wanted and len(found) > 2
 
 
+@pytest.mark.slow
 def test_methods_judged_into_one_folder_share_its_tables(
     places: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

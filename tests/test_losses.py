@@ -316,6 +316,7 @@ def test_a_hyperparameter_may_be_any_kind_of_number(name: str) -> None:
     np.testing.assert_array_equal(numbers(function(y, p, **fractions)), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.backend
 @pytest.mark.parametrize(("name", "values"), LOSSES[:14], ids=IDS[:14])
 def test_training_step_lowers_the_loss(name: str, values: dict) -> None:
@@ -580,6 +581,7 @@ def _pair(values: list[float]) -> np.ndarray:
     return np.stack([1 - foreground, foreground], -1)[None]
 
 
+@pytest.mark.slow
 @pytest.mark.backend
 @pytest.mark.parametrize("name", REACHED)
 @settings(max_examples=25, deadline=None, derandomize=True)
@@ -828,6 +830,7 @@ def test_invalid_axis_is_refused(axis: int) -> None:
         losses.by_name("CE", axis=axis)(y, p)
 
 
+@pytest.mark.slow
 @pytest.mark.backend
 def test_unknown_lengths_pass_when_traced() -> None:
     if keras.backend.backend() != "tensorflow":

@@ -75,6 +75,7 @@ def train_without(hidden: list[str], project: Path, folder: Path) -> dict:
     return json.loads(ended.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.backend
 def test_training_works_without_simpleitk_pydicom_and_addons(project, tmp_path):
     hidden = ["SimpleITK", "pydicom", "tensorflow_addons"]

@@ -207,6 +207,7 @@ def whole(path: Path) -> list[dict[str, str]]:
     return [row for row in rows(path) if row["region"] == "image"]
 
 
+@pytest.mark.slow
 def test_from_two_folders_to_a_table(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(protocol.PRESETS, "reduced", tiny)
@@ -264,6 +265,7 @@ def train_alike(place: Path) -> list[str]:
     return [*command, "--epochs", "1"]
 
 
+@pytest.mark.slow
 def test_another_set_is_predicted_at_the_voxel_size_of_training(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(protocol.PRESETS, "reduced", tiny)
@@ -291,6 +293,7 @@ def test_another_set_is_predicted_at_the_voxel_size_of_training(tmp_path, monkey
     assert main(["predict", "--model", "run", *once]) == 2
 
 
+@pytest.mark.slow
 def test_older_run_keeps_its_training_grid(tmp_path, monkeypatch):
     """Runs of one voxel size once had none in their record, nor an order of axes.
 

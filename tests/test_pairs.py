@@ -369,6 +369,7 @@ def pictures(number: int, size: tuple[int, int]) -> dict:
     return by_name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size"),
     [

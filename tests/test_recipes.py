@@ -44,6 +44,7 @@ def assert_falls(values: list[float], epochs: int, to: float) -> None:
     assert values[-1] < to * values[0]
 
 
+@pytest.mark.slow
 @pytest.mark.backend
 @pytest.mark.peers
 def test_keras_fit(run) -> None:

@@ -79,6 +79,7 @@ def test_jpeg_is_what_pillow_writes(channels):
     assert (found != image).any()
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(
     st.sampled_from(corruptions.STRENGTHS),

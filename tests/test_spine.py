@@ -43,6 +43,7 @@ def differ(found):
     return any(not np.array_equal(one, found[0]) for one in found[1:])
 
 
+@pytest.mark.slow
 @pytest.mark.backend
 def test_training_and_prediction_use_only_prepared_data(data, tmp_path, monkeypatch):
     """What MIScnn prepares and `augment` draws, and, to predict, MIScnn's own way."""

@@ -153,6 +153,7 @@ def test_patches_are_miscnns_from_the_raw_files(root, tmp_path, augment):
         np.testing.assert_array_equal(label, expected[1])
 
 
+@pytest.mark.slow
 def test_validation_patches_are_redrawn_or_fixed(done, root, work, tmp_path):
     assert [epoch for epoch, _ in sorted(done.drawn)] == [0, 1]
     assert len({content for _, content in done.drawn}) == 2
@@ -162,6 +163,7 @@ def test_validation_patches_are_redrawn_or_fixed(done, root, work, tmp_path):
     assert len({content for _, content in drawn}) == 1
 
 
+@pytest.mark.slow
 def test_training_uses_only_prepared_and_drawn_data(root, work, tmp_path, monkeypatch):
     called = Counter()
 

@@ -28,6 +28,7 @@ def dscpp(folder: Path, *arguments: str, unbuffered: str = "", **options):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_closed_output_pipe_gives_no_traceback(tmp_path, unbuffered):
     """`dscpp ... | head -1` ended with a traceback."""

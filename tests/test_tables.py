@@ -480,6 +480,7 @@ def test_phantom_table_has_no_published_values(results):
     )
 
 
+@pytest.mark.slow
 def test_tables_of_one_data_set_leave_the_others_alone(results, capsys):
     """What `dscpp demo` calls: no table of the paper is written, no count printed."""
     make_run(results, "DSC", DSC_NLL)
@@ -500,6 +501,7 @@ def test_tables_of_one_data_set_leave_the_others_alone(results, capsys):
     assert "expected evaluated runs in phantom/paper" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_tests_csv_against_scipy(results):
     make_run(results, "DSC", DSC_NLL)
     make_run(results, "DSC++", PLUS_NLL, gamma=2.0)
@@ -895,6 +897,7 @@ def test_other_backends_and_methods_have_rows_of_their_own(results):
     assert read(folder / "tests.csv") == []
 
 
+@pytest.mark.slow
 def test_losses_of_others_have_rows_and_no_part_in_verdicts(results):
     def written():
         pages.Report(results).write()
@@ -1223,6 +1226,7 @@ def test_own_data_make_no_overall_tables(results):
     assert {path.parent.name for path in written} == {"paper"}
 
 
+@pytest.mark.slow
 def test_table_has_hours_and_hardware(results):
     made = {"device": "CPU", "machine": "Linux x86_64, 2 cores, Some CPU"}
     for seed, seconds in ((0, 1800), (1, 5400)):

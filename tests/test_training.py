@@ -197,6 +197,7 @@ def test_weights_are_kept_at_each_new_lowest_loss_only(tmp_path, monkeypatch):
     assert written == [1, 6]
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_an_epoch_loses_that_epoch_alone(
     data, work, tmp_path, monkeypatch, done
 ):
@@ -364,6 +365,7 @@ def test_killed_at_random_moments(data, work, tmp_path):
     same_run(alone, runs.Run.open(cut))
 
 
+@pytest.mark.slow
 @pytest.mark.backend
 def test_finished_run_continues_exactly_with_more_epochs(data, work, tmp_path, done):
     whole = stages.train(task(6), data, tmp_path / "whole", work)
@@ -493,6 +495,7 @@ def test_files_that_are_no_run_are_left_alone(data, work, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.slow
 @pytest.mark.backend
 def test_a_loss_that_is_not_finite_stops_the_run(data, work, tmp_path):
     chosen = task(3, "CE", learning_rate=1e30)
@@ -505,6 +508,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(data, work, tmp_path):
     assert runs.Run.open(tmp_path / "r").state == "training"
 
 
+@pytest.mark.slow
 @pytest.mark.backend
 def test_weights_that_are_not_finite_are_not_kept(work, tmp_path):
     # One step an epoch: its own loss is finite, and only validation sees what it did.

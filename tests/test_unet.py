@@ -123,6 +123,7 @@ def test_kernels_stay_in_the_order_of_pytorch(shape, classes):
         assert kernel.permute(-1, -2, *spatial).is_contiguous()
 
 
+@pytest.mark.slow
 # TensorFlow pools no volumes in float16 on a CPU.
 @pytest.mark.parametrize(
     ("precision", "shape", "classes"),
@@ -168,6 +169,7 @@ def test_jit_compile_is_set_explicitly(monkeypatch):
         assert model.jit_compile == expected
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     BACKEND != "tensorflow",
     reason="JAX compiles by itself, torch.compile takes minutes",

@@ -95,6 +95,7 @@ HAS_LOSS = functools.partial(holds, name="DSC++")
 CHOSEN = ["--dataset", "phantom", "--preset", "demo"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fitted")
 def test_loss_reaches_fit_from_dscpp_train() -> None:
     with stops(HAS_LOSS) as way, pytest.raises(Arrived):
@@ -102,6 +103,7 @@ def test_loss_reaches_fit_from_dscpp_train() -> None:
     assert shown("loss, dscpp train", way) <= 27
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fitted")
 def test_loss_reaches_fit_from_dscpp_reproduce(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
