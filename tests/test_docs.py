@@ -134,6 +134,8 @@ def test_cluster_script_runs_one_file_per_job(project: Path, tmp_path: Path) -> 
     page = (project / "docs" / "cluster.md").read_text("utf-8")
     described, script = re.findall(r"```(?:yaml|sh)\n(.*?)```", page, re.DOTALL)
     (tmp_path / "jobs").mkdir()
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/bin/activate").touch()
     for number in range(3):
         (tmp_path / "jobs" / f"dscpp-{number}.yaml").write_text(described)
     planned = plan.load(tmp_path / "jobs" / "dscpp-1.yaml")
