@@ -22,8 +22,10 @@ def two(foreground: list[float]) -> np.ndarray:
 
 def calibration_error(name: str, y: Any, p: Any, **given: Any) -> float:
     """What a penalty of 1 adds."""
-    one, none = (losses.by_name(name, penalty=k, **given)(y, p) for k in (1, 0))
-    return float(one) - float(none)
+    weight = given.pop("sample_weight", None)
+    pair = (losses.by_name(name, penalty=k, **given) for k in (1, 0))
+    one, none = (float(loss(y, p, sample_weight=weight)) for loss in pair)
+    return one - none
 
 
 def test_hard_l1_ace_by_hand() -> None:
@@ -60,6 +62,18 @@ def test_soft_l1_ace_by_hand() -> None:
 def test_an_absent_class_counts_as_0(name: str) -> None:
     y, p = two([0, 0]), two([0.25, 0.25])
     assert calibration_error(name, y, p) == pytest.approx(0.25 / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e3, 1, 0.01, 1e-4])
+def test_a_bin_is_empty_beside_the_largest_weight(scale: float) -> None:
+    y, p = two([0, 1]), two([0.1, 0.6])
+    # Two bins with gaps of .1 and .4, of each class the same. The second is filled
+    # where its weight is above 1/100 of the first one's.
+    for second, expected in ((1, 0.25), (0.02, 0.25), (0.005, 0.1), (0, 0.1)):
+        weight = scale * np.array([[1, second]])
+        found = calibration_error("Hard L1-ACE", y, p, bins=2, sample_weight=weight)
+        present = 1 if second else 0.5  # where it weighs 0, the foreground is absent
+        assert found == pytest.approx(expected * present, rel=1e-4)
 
 
 def test_l1_ace_contains_dsc_and_ce() -> None:
