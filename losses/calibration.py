@@ -58,7 +58,7 @@ def l1_ace_loss(
 
     Hyperparameters:
         penalty: weight of the calibration error, at least 0; the paper's lambda.
-        bins: their number, a whole number above 0.
+        bins: their number, 1 to 1000.
         soft_bins: whether a voxel is shared by two bins.
 
     Other arguments: see the package's docstring. Values are from 0, (N,).
