@@ -147,20 +147,21 @@ def _calibration_error(voxels: Voxels, bins: int, soft_bins: bool) -> Tensor:
     place = bins * voxels.y_pred
     place = ops.clip(place - 0.5, 0, bins - 1) if soft_bins else ops.floor(place)
     difference = voxels.y_pred - voxels.y_true
-    empty = _EMPTY * _largest_weight(voxels)
-    gaps: Tensor = 0
-    filled: Tensor = 0
+    totals, sums = [], []
     for index in range(bins):
         away = ops.abs(place - index)
         share = ops.relu(1 - away) if soft_bins else ops.cast(away < 0.5, away.dtype)
-        total = voxels.sum(share)
-        full = ops.cast(total > empty, total.dtype)
-        # 1 in the place of a total near 0, whose slope would be NaN.
-        size = ops.where(total > empty, total, ops.ones_like(total))
-        gaps = gaps + full * ops.abs(voxels.sum(share * difference)) / size
-        filled = filled + full
-    present = ops.cast(voxels.sum(voxels.y_true) > 0, gaps.dtype)
-    return present * gaps / ops.where(filled > 0, filled, ops.ones_like(filled))
+        totals.append(voxels.sum(share))
+        sums.append(voxels.sum(share * difference))
+    total, gap = ops.stack(totals), ops.abs(ops.stack(sums))  # (bins, N, C)
+    filled = total > _EMPTY * _largest_weight(voxels)
+    # 1 in the place of a total near 0, whose slope would be NaN.
+    gap = gap / ops.where(filled, total, ops.ones_like(total))
+    full = ops.cast(filled, gap.dtype)
+    count = ops.sum(full, axis=0)
+    present = ops.cast(voxels.sum(voxels.y_true) > 0, gap.dtype)
+    gap = ops.sum(full * gap, axis=0)
+    return present * gap / ops.where(count > 0, count, ops.ones_like(count))
 
 
 def _largest_weight(voxels: Voxels) -> Tensor:
