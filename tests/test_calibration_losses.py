@@ -127,7 +127,9 @@ def test_nacl_of_logits_does_not_see_what_softmax_does_not() -> None:
     assert float(loss(y, logits)) == pytest.approx(float(plain), rel=1e-5)
 
 
-@pytest.mark.parametrize(("classes", "least"), [(2, 0.95), (3, 0.9 + 0.2 / 3), (4, 0.975)])
+@pytest.mark.parametrize(
+    ("classes", "least"), [(2, 0.95), (3, 0.9 + 0.2 / 3), (4, 0.975)]
+)
 def test_nacl_asks_for_less_than_certainty(classes: int, least: float) -> None:
     # All voxels of class 0: there CE's slope by the logit, 1 - p, is the penalty's 1/10
     # over the number of classes.
