@@ -294,6 +294,24 @@ def a_mask_is_as_if_voxels_were_absent(subject: Subject) -> None:
 
 
 @_check()
+def scale_of_weights_is_irrelevant(subject: Subject) -> None:
+    """Weights of voxels times 1000 or 1/1000 change no value by more than 1e-3.
+
+    They do change it a little where the formula has an epsilon, which stays as it is.
+    """
+    if subject.adapter.weight is None:
+        raise Skipped("takes no weight of voxels")
+    sample = subject.sample()
+    weight = np.random.default_rng(1).uniform(1, 4, sample.y_true.shape[:-1])
+    expected = subject.values(sample, weight=weight)
+    allowed = 1e-3 * subject.reference(sample, weight=weight).scale
+    for scale in (1e3, 1e-3):
+        received = subject.values(sample, weight=scale * weight)
+        title = f"weights times {scale:g}, {sample.title}"
+        expect_close(title, received, expected, allowed)
+
+
+@_check()
 def background_can_be_ignored(subject: Subject) -> None:
     """`ignore_background` leaves class 0 out of the sums and means over classes."""
     if not subject.takes("ignore_background"):

@@ -287,7 +287,7 @@ def _l1_ace(
         index = np.digitize(p, np.linspace(0, 1, count + 1)[1:-1])
         shares = np.stack([index == each for each in range(count)])
     total, gap = ((weight * shares * x).sum(axis=2) for x in (np.ones_like(p), p - y))
-    filled = total >= 0.01
+    filled = total > 0.01 * weight.max(axis=1)
     gaps = np.where(filled, np.abs(gap) / np.where(filled, total, 1), 0)
     error = gaps.sum(axis=0) / np.maximum(filled.sum(axis=0), 1)
     present = (weight * y).sum(axis=1) > 0

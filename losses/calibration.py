@@ -23,7 +23,7 @@ from .base import (
 
 __all__ = ["NACL", "HardL1ACE", "SoftL1ACE", "l1_ace_loss", "nacl_loss"]
 
-# A bin with less than this, in voxels of weight 1, is empty.
+# A bin with this or less is empty, in voxels of the largest weight in the image.
 _EMPTY = 0.01
 
 
@@ -52,12 +52,13 @@ def l1_ace_loss(
     hard bins `u` is 1 where `y_pred` is in the bin, its lower end included, and 0
     elsewhere. In soft bins `u` falls linearly from 1 at the centre of the bin to 0 at
     the centres of its neighbours; below the first centre and above the last it is 1. A
-    bin is filled where `sum(u)` is at least 0.01. A class that is absent from an image
-    counts as 0 in the mean.
+    bin is filled where `sum(u)` is above 0.01; with weights of voxels, above 0.01 of
+    the largest weight in the image. A class that is absent from an image counts as 0 in
+    the mean.
 
     Hyperparameters:
         penalty: weight of the calibration error, at least 0; the paper's lambda.
-        bins: their number, a whole number above 0.
+        bins: their number, 1 to 1000.
         soft_bins: whether a voxel is shared by two bins.
 
     Other arguments: see the package's docstring. Values are from 0, (N,).
@@ -146,19 +147,29 @@ def _calibration_error(voxels: Voxels, bins: int, soft_bins: bool) -> Tensor:
     place = bins * voxels.y_pred
     place = ops.clip(place - 0.5, 0, bins - 1) if soft_bins else ops.floor(place)
     difference = voxels.y_pred - voxels.y_true
-    gaps: Tensor = 0
-    filled: Tensor = 0
+    totals, sums = [], []
     for index in range(bins):
         away = ops.abs(place - index)
         share = ops.relu(1 - away) if soft_bins else ops.cast(away < 0.5, away.dtype)
-        total = voxels.sum(share)
-        full = ops.cast(total >= _EMPTY, total.dtype)
-        # 1 in the place of a total near 0, whose slope would be NaN.
-        size = ops.where(total >= _EMPTY, total, ops.ones_like(total))
-        gaps = gaps + full * ops.abs(voxels.sum(share * difference)) / size
-        filled = filled + full
-    present = ops.cast(voxels.sum(voxels.y_true) > 0, gaps.dtype)
-    return present * gaps / ops.where(filled > 0, filled, ops.ones_like(filled))
+        totals.append(voxels.sum(share))
+        sums.append(voxels.sum(share * difference))
+    total, gap = ops.stack(totals), ops.abs(ops.stack(sums))  # (bins, N, C)
+    filled = total > _EMPTY * _largest_weight(voxels)
+    # 1 in the place of a total near 0, whose slope would be NaN.
+    gap = gap / ops.where(filled, total, ops.ones_like(total))
+    full = ops.cast(filled, gap.dtype)
+    count = ops.sum(full, axis=0)
+    present = ops.cast(voxels.sum(voxels.y_true) > 0, gap.dtype)
+    gap = ops.sum(full * gap, axis=0)
+    return present * gap / ops.where(count > 0, count, ops.ones_like(count))
+
+
+def _largest_weight(voxels: Voxels) -> Tensor:
+    """Largest weight of a voxel in each image, (N, 1)."""
+    if voxels.weight is None:
+        return 1.0
+    axes = [each for each in range(1, len(voxels.weight.shape)) if each != voxels.axis]
+    return ops.max(voxels.weight, axis=axes)
 
 
 def _share_around(voxels: Voxels) -> Tensor:

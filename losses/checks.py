@@ -30,7 +30,7 @@ POSITIVE = Range("above 0", lambda x: x > 0)
 NOT_NEGATIVE = Range("of at least 0", lambda x: x >= 0)
 FRACTION = Range("from 0 to 1", lambda x: 0 <= x <= 1)
 BELOW_ONE = Range("from 0 to below 1", lambda x: 0 <= x < 1)
-COUNT = Range("above 0 and whole", lambda x: x > 0 and x == int(x))
+COUNT = Range("among 1, 2, ..., 1000", lambda x: 1 <= x <= 1000 and x == int(x))
 
 RANGES: Mapping[str, Range] = {
     "alpha": FRACTION,
@@ -151,7 +151,7 @@ def _is_number(value: Any) -> bool:
         return False
     try:
         return math.isfinite(value)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         return False
 
 

@@ -22,8 +22,10 @@ def two(foreground: list[float]) -> np.ndarray:
 
 def calibration_error(name: str, y: Any, p: Any, **given: Any) -> float:
     """What a penalty of 1 adds."""
-    one, none = (losses.by_name(name, penalty=k, **given)(y, p) for k in (1, 0))
-    return float(one) - float(none)
+    weight = given.pop("sample_weight", None)
+    pair = (losses.by_name(name, penalty=k, **given) for k in (1, 0))
+    one, none = (float(loss(y, p, sample_weight=weight)) for loss in pair)
+    return one - none
 
 
 def test_hard_l1_ace_by_hand() -> None:
@@ -60,6 +62,18 @@ def test_soft_l1_ace_by_hand() -> None:
 def test_an_absent_class_counts_as_0(name: str) -> None:
     y, p = two([0, 0]), two([0.25, 0.25])
     assert calibration_error(name, y, p) == pytest.approx(0.25 / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e3, 1, 0.01, 1e-4])
+def test_a_bin_is_empty_beside_the_largest_weight(scale: float) -> None:
+    y, p = two([0, 1]), two([0.1, 0.6])
+    # Two bins with gaps of .1 and .4, of each class the same. The second is filled
+    # where its weight is above 1/100 of the first one's.
+    for second, expected in ((1, 0.25), (0.02, 0.25), (0.005, 0.1), (0, 0.1)):
+        weight = scale * np.array([[1, second]])
+        found = calibration_error("Hard L1-ACE", y, p, bins=2, sample_weight=weight)
+        present = 1 if second else 0.5  # where it weighs 0, the foreground is absent
+        assert found == pytest.approx(expected * present, rel=1e-4)
 
 
 def test_l1_ace_contains_dsc_and_ce() -> None:
@@ -113,11 +127,13 @@ def test_nacl_of_logits_does_not_see_what_softmax_does_not() -> None:
     assert float(loss(y, logits)) == pytest.approx(float(plain), rel=1e-5)
 
 
-@pytest.mark.parametrize(("classes", "least"), [(2, 0.95), (4, 0.975)])
+@pytest.mark.parametrize(
+    ("classes", "least"), [(2, 0.95), (3, 0.9 + 0.2 / 3), (4, 0.975)]
+)
 def test_nacl_asks_for_less_than_certainty(classes: int, least: float) -> None:
     # All voxels of class 0: there CE's slope by the logit, 1 - p, is the penalty's 1/10
     # over the number of classes.
-    chance = np.arange(0.9, 0.999, 0.0025)
+    chance = np.arange(0.9, 0.999, 0.1 / 120)
     p = np.repeat((1 - chance[:, None, None]) / (classes - 1), classes, axis=-1)
     p[..., 0] = chance[:, None]
     y = np.zeros_like(p)
@@ -135,9 +151,9 @@ def test_a_mask_is_not_changed() -> None:
         np.testing.assert_array_equal(ops.convert_to_numpy(tensor), before)
 
 
-@pytest.mark.parametrize("bins", [0, 2.5, -1])
+@pytest.mark.parametrize("bins", [0, 2.5, -1, 1001, 1e30, 10**400, float("inf")])
 def test_bins_refused(bins: float) -> None:
-    with pytest.raises(ValueError, match="bins: expected a number above 0 and whole"):
+    with pytest.raises(ValueError, match=r"bins: .* among 1, 2, \.\.\., 1000, "):
         losses.by_name("Hard L1-ACE", bins=bins)
 
 

@@ -134,7 +134,7 @@ def test_the_runs_beyond_the_paper():
     blocks = plan.read(plan.EXPERIMENTS / "beyond.yaml")
     tasks = [task for block in blocks for task in block.tasks()]
     data = ("drive", "cvc-clinicdb", "hippocampus")
-    losses = ("Hard L1-ACE", "Soft L1-ACE", "NACL")
+    losses = ("CE", "DSC", "DSC++", "Hard L1-ACE", "Soft L1-ACE", "NACL")
     expected = itertools.product(data, ["reduced"], losses, range(3))
     runs = [(task.dataset, task.preset, task.loss, task.seed) for task in tasks]
     assert sorted(runs) == sorted(expected)

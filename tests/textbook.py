@@ -304,6 +304,12 @@ class MeanOverAllVoxels(Textbook):
         return self.over_voxels(terms) / voxels
 
 
+class MeanOverAtLeastOneVoxel(Textbook):
+    def voxel_mean(self, terms: Any) -> Any:
+        voxels = self.over_voxels(1 + 0 * terms)
+        return self.over_voxels(terms) / ops.maximum(voxels, 1.0)
+
+
 class WeightInMeansAlone(Textbook):
     def counts(self, y: Any, p: Any, g: float) -> tuple[Any, Any, Any]:
         weight, self.weight = self.weight, 1 + 0 * self.weight
@@ -396,6 +402,7 @@ FAULTS = [
     (PlusTheCoefficient, "Combo", "errors_never_pay"),
     (AsEquation14Prints, "Combo++", "errors_never_pay"),
     (MeanOverAllVoxels, "CE", "a_mask_is_as_if_voxels_were_absent"),
+    (MeanOverAtLeastOneVoxel, "CE", "scale_of_weights_is_irrelevant"),
     (WeightInMeansAlone, "Combo", "a_mask_is_as_if_voxels_were_absent"),
     (BackgroundVoxelsLeftOut, "DSC", "background_can_be_ignored"),
     (RoundsLabels, "DSC", "soft_labels_follow_the_formula"),
