@@ -265,15 +265,24 @@ class Study:
         if at is not None or metric == EXTREMES:
             values = _at_thresholds(self, trained, target)[metric]
             return values if at is None else values[:, :, THRESHOLDS.index(at)]
+        by_run, undefined = self._by_case[metric], np.full(len(self.cases), np.nan)
         part = (target, region, reference)
-        rows = [(str(run.folder), *part) for run in self.of(trained)]
-        return self._by_case[metric].reindex(rows).to_numpy()
+        keys = ((str(run.folder), *part) for run in self.of(trained))
+        return np.stack([by_run.get(key, undefined) for key in keys])
 
     @cached_property
-    def _by_case(self) -> dict[str, pd.DataFrame]:
-        """By metric: a row for each run, target, region, reference; a column a case."""
+    def _by_case(self) -> dict[str, dict[tuple[str, ...], _Floats]]:
+        """Index values by case by metric, run, target, region and reference.
+
+        Tables ask 20,000 times: a look-up in pandas would take most of their time.
+        """
         wide = self.frame.pivot(index=["run", *_KEYS], columns="case")
-        return {name: wide[name][[*self.cases]] for name in metrics.METRICS}
+        return {
+            name: dict(
+                zip(wide.index, wide[name][[*self.cases]].to_numpy(), strict=True)
+            )
+            for name in metrics.METRICS
+        }
 
     @cached_property
     def histograms(self) -> dict[str, Histograms]:
