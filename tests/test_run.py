@@ -540,7 +540,6 @@ def test_leftovers_of_killed_processes_are_deleted_and_files_in_use_kept(tmp_pat
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.csv")], check=False)
     (left,) = tmp_path.iterdir()
-    os.utime(left, (1, 1))
     mine = tmp_path / ".dscpp-notes"
     mine.touch()
 
@@ -555,11 +554,12 @@ def test_leftovers_of_killed_processes_are_deleted_and_files_in_use_kept(tmp_pat
     assert left.name.startswith(".dscpp-")
 
 
-def test_young_temporary_files_are_not_swept(tmp_path):
-    young = tmp_path / ".dscpp-abcd1234-a.csv"
-    young.touch()
+def test_a_folder_that_another_process_fills_for_hours_is_kept(tmp_path):
+    filling = tmp_path / ".making-0123"
+    filling.mkdir()
+    os.utime(filling, (1, 1))
     runs.write_atomically(tmp_path / "b.csv", lambda aside: aside.touch())
-    assert young.exists()
+    assert filling.exists()
 
 
 def test_command_line_and_writer_work_without_posix_modules(tmp_path):
