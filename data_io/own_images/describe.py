@@ -87,21 +87,17 @@ def describe(
     root = work / "own" / f"{name}-{_key(pairs, classes, like)[:12]}"
     files = [(c, role, Path(p)) for c, r in pairs.items() for role, p in r.items()]
     examined = examine(files, folder.own_images.look, work / "verify" / f"{name}.json")
-    faults = [text.replace(" from the original download", "")
-              for *_, text in examined.faults]  # fmt: skip
-    problems += _first(faults)
+    origin = " from the original download"  # own images have none
+    problems += _first([text.replace(origin, "") for *_, text in examined.faults])
     facts = examined.facts
     title = f"own data {name!r}: {images}" + (f" with {masks}" if masks else "")
     usual = own_grids.usual(facts)
     grid = {key: getattr(like, key) for key in usual} if like else usual
     expected = {**grid, "axes": grid["axes"] or usual["axes"]}
-    most = (
-        "The network was trained on"
-        if grid["axes"] and like
-        else "Most volumes here have"
-    )
+    trained = bool(like and like.axes)
+    whose = "The network was trained on" if trained else "Most volumes here have"
     record = replace(folder.own_images.RECORD, **expected)
-    problems += _judged(record, files, facts, f"{most} the expected order.")
+    problems += _judged(record, files, facts, f"{whose} the expected order.")
     reading = _reading(facts, classes, like, problems)
     if problems:
         raise Problems(title, problems)

@@ -91,8 +91,8 @@ def judge(
         problems.append(say("unit", f"{text} Correct the header."))
     if role == "image":
         limits = (0.0, np.inf) if is_own(record.name) else SIZES_MM
-        problems += _judge_spacing(say, known, *limits)
-        return problems + _judge_axes(record, say, known)
+        sizes = _judge_spacing(say, known, *limits) or _judge_extent(record, say, known)
+        return problems + _judge_axes(record, say, known) + sizes
     return problems + _judge_grid(say, known, others.get("image", known))
 
 
@@ -111,31 +111,31 @@ def _judge_image(say: Say, known: Facts) -> list[Finding]:
 
 
 def _judge_axes(record: Record, say: Say, known: Facts) -> list[Finding]:
-    """Axes in another order; a volume thinner than a new voxel."""
-    problems, axes, wanted = [], order(known), record.spacing_mm
-    if record.axes and axes and tuple(record.axes) != axes:
-        text = (
-            f"expected axes in the order {directions(record.axes)}, found "
-            f"{directions(axes)}. {AGAIN} Or reorder the axes of image and "
-            "label map, for instance with nibabel's as_reoriented."
-        )
-        problems.append(say("axes", text))
-    if wanted and _is_sound(known) and _is_thin(known, wanted):
+    """Axes in another order."""
+    axes = order(known)
+    if not (record.axes and axes) or tuple(record.axes) == axes:
+        return []
+    text = (
+        f"expected axes in the order {directions(record.axes)}, found "
+        f"{directions(axes)}. {AGAIN} Or reorder the axes of image and "
+        "label map, for instance with nibabel's as_reoriented."
+    )
+    return [say("axes", text)]
+
+
+def _judge_extent(record: Record, say: Say, known: Facts) -> list[Finding]:
+    """A volume thinner than one voxel of the size that it is resampled to."""
+    sizes = known["spacing_mm"]
+    wanted = record.spacing_mm or sizes
+    try:
+        resampled_shape(known["shape"], sizes, wanted)
+    except InputError:
         text = (
             f"expected a volume of one voxel of {by_axis(wanted)} mm at least, found "
-            f"{by_axis(known['shape'])} voxels of {by_axis(_sizes(known))} mm. Take it "
-            "out."
+            f"{by_axis(known['shape'])} voxels of {by_axis(sizes)} mm. Take it out."
         )
-        problems.append(say("thin", text))
-    return problems
-
-
-def _is_thin(known: Facts, wanted_mm: Sequence[float]) -> bool:
-    try:
-        resampled_shape(known["shape"], known["spacing_mm"], wanted_mm)
-    except InputError:
-        return True
-    return False
+        return [say("thin", text)]
+    return []
 
 
 def order(known: Facts) -> tuple[int, ...] | None:

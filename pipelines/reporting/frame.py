@@ -286,9 +286,12 @@ class Study:
         for run in self.every_run:
             path = run.path("histograms.npz")
             read = histograms.load(path)
-            small = {name: _small(getattr(read, name))
-                     for name in ("counts", "pair_counts")}  # fmt: skip
-            by_folder[str(run.folder)] = counted = replace(read, **small)
+            counted = replace(
+                read,
+                counts=_small(read.counts),
+                pair_counts=_small(read.pair_counts),
+            )
+            by_folder[str(run.folder)] = counted
             for target in self.targets:
                 names = counted.case[counted.where(target=target, **_SELECTION)]
                 _check_cases(path, list(map(str, names)), self.cases, target)
@@ -330,7 +333,7 @@ class Study:
         return result
 
 
-def _small(counts: _Counts) -> npt.NDArray[np.signedinteger[Any]]:
+def _small(counts: _Counts) -> Any:
     """Return counts in 32 bits where they fit: a thousand runs are held at once."""
     return counts.astype(np.int32) if counts.max(initial=0) < 2**31 else counts
 
