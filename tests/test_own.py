@@ -619,7 +619,7 @@ def test_evaluate_does_not_replace_other_files(run, capsys):
     assert main([*command, "--name", "mine"]) == 2
     assert "mine: expected no folder, or the measures" in capsys.readouterr().err
     assert main([*command, "--name", "=1+1"]) == 2
-    assert "--name =1+1: expected a name that begins" in capsys.readouterr().err
+    assert "run's own split; received '=1+1'" in capsys.readouterr().err
     assert (target / "notes.txt").read_text() == "mine"
     shutil.rmtree(run / "other-sets")
 

@@ -359,8 +359,9 @@ def evaluate_set(
     """
     if name in splits.PARTS or is_formula(name):
         raise InputError(
-            f"--name {name}: expected a name that begins with a letter or digit and is "
-            f"none of {', '.join(splits.PARTS)}, parts of the run's own split"
+            "--name: expected a name that begins with a letter or digit and is none "
+            f"of {', '.join(splits.PARTS)}, parts of the run's own split; received "
+            f"{name!r}"
         )
     run = runs.Run.open(folder)
     backend.start(work)
