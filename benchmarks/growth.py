@@ -109,7 +109,7 @@ def measure(words: str, folder: Path) -> tuple[float, float]:
     with contextlib.redirect_stdout(io.StringIO()):
         if not words:
             stages._prepare(task, folder / "data", folder / "work")
-        elif code := cli.main(words.format(folder).split()):
+        elif code := cli.main([word.format(folder) for word in words.split()]):
             raise SystemExit(code)
     peaks = [
         resource.getrusage(who).ru_maxrss

@@ -10,7 +10,7 @@ split can also be read from files.
 
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def of(
     Raises:
         InputError: too few cases, a file that is no split of these cases, or a copy
             that does not say its fixed split or its groups. A seeded split keeps
-            identical images together, so that its sizes may be off by some cases.
+            identical images together.
     """
     record, known = dataset.record(root), cases(dataset, root)
     if fold and (files or dataset.split(root) is not None):
@@ -80,7 +80,9 @@ def of(
     if fold:
         return folded(groups, images, fold, seed, record.title)
     counts = sizes(len(known), record.counts, record.title)
-    return grouped(groups, images, counts, seed, record.title)
+    if record.split_by:
+        return grouped(groups, images, counts, seed, record.title)
+    return seeded(images, counts, seed, record.title)
 
 
 def _fixed(split: Split, root: Path, name: str) -> Split:
@@ -133,6 +135,41 @@ def sizes(number: int, counts: Mapping[str, int], name: str) -> dict[str, int]:
     }
 
 
+def seeded(
+    images: Mapping[str, str], counts: Mapping[str, int], seed: int, name: str
+) -> Split:
+    """Split cases at random.
+
+    The sorted ids are permuted by `numpy.random.default_rng(seed)`; the first are the
+    test cases, the next those of validation, the rest of training. Then identical
+    images are brought together: where copies lie in two parts, all move to the part of
+    the first (where it is too small: to training), in exchange for that part's last
+    cases without a copy.
+
+    Args:
+        images: the hash of each case's image, by case.
+        counts: size of each part.
+        seed: of the permutation.
+        name: of the data set, for the message.
+
+    Returns:
+        ids by part, each part sorted.
+
+    Raises:
+        InputError: there are too many identical images for parts of these sizes.
+    """
+    order = sorted(images)
+    order = [order[k] for k in np.random.default_rng(seed).permutation(len(order))]
+    parts = (part for part in reversed(PARTS) for _ in range(counts[part]))
+    part_of = dict(zip(order, parts, strict=True))
+    for copies in _copies(images, order):
+        _bring_together(copies, part_of, images, name)
+    return {
+        part: tuple(sorted(case for case in order if part_of[case] == part))
+        for part in PARTS
+    }
+
+
 def grouped(
     groups: Mapping[str, str],
     images: Mapping[str, str],
@@ -147,12 +184,8 @@ def grouped(
     validation, as many groups as come nearest to the size of the part; the rest is for
     training. Groups that share identical images count as one.
 
-    Args:
-        groups: the group of each case, by case; of a case alone: itself.
-        images: the hash of each case's image, by case.
-        counts: size of each part, as wanted; exact where each case is alone.
-        seed: of the permutation.
-        name: of the data set, for the message.
+    Takes the group of each case, by case, and what `seeded` takes; the sizes are those
+    wanted.
 
     Returns:
         ids by part, each part sorted.
@@ -188,7 +221,7 @@ def folded(
     Of the others, the first groups that have together nearest to a fifth of the cases
     are those of validation.
 
-    Takes what `grouped` takes, but for the fold.
+    Takes what `grouped` takes, but for the fold; the group of a case alone is itself.
 
     Returns:
         ids by part, each part sorted.
@@ -221,15 +254,9 @@ def _permuted(
 ) -> list[list[str]]:
     """The cases of each group, at random; groups that share an image are one."""
     group_of = dict(groups)
-    copies_of: dict[str, list[str]] = {}
-    for case in sorted(images):
-        copies_of.setdefault(images[case], []).append(case)
-    for first, *others in copies_of.values():
-        same = {group_of[case] for case in others}
-        if same:
-            group_of = {
-                c: group_of[first] if g in same else g for c, g in group_of.items()
-            }
+    for copies in _copies(images, sorted(images)):
+        shared, first = {group_of[case] for case in copies}, group_of[copies[0]]
+        group_of = {c: first if g in shared else g for c, g in group_of.items()}
     members: dict[str, list[str]] = {}
     for case in sorted(group_of):
         members.setdefault(group_of[case], []).append(case)
@@ -242,6 +269,37 @@ def _nearest(groups: Sequence[Sequence[str]], wanted: int) -> int:
     """How many of the groups, from the first on, have together nearest to `wanted`."""
     totals = np.cumsum([len(group) for group in groups])
     return int(np.argmin(np.abs(totals - wanted))) + 1
+
+
+def _copies(images: Mapping[str, str], order: Iterable[str]) -> list[list[str]]:
+    """Groups of two or more cases with the same image, in order."""
+    groups: dict[str, list[str]] = {}
+    for case in order:
+        groups.setdefault(images[case], []).append(case)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _bring_together(
+    copies: Sequence[str],
+    part_of: dict[str, str],
+    images: Mapping[str, str],
+    name: str,
+) -> None:
+    """Move copies into one part, each in exchange for a case without a copy."""
+    number = Counter(images.values())
+    for part in (part_of[copies[0]], *PARTS):
+        free = [c for c, p in part_of.items() if p == part and number[images[c]] == 1]
+        moving = [case for case in copies if part_of[case] != part]
+        if len(moving) <= len(free):
+            break
+    else:
+        raise InputError(
+            f"{name}: expected different images, found so many identical ones that no "
+            "split keeps them together; one group has the image of case "
+            f"{copies[0]}. Take out the copies."
+        )
+    for case, other in zip(moving, reversed(free), strict=False):
+        part_of[other], part_of[case] = part_of[case], part
 
 
 def read(files: Sequence[Path], known: Sequence[str], name: str) -> Split:

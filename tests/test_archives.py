@@ -77,6 +77,8 @@ def out(folder: Path) -> list[Path]:
         [("set/\u00e9.png", b"a"), ("set/e\u0301.png", b"b")],
         [("set", b"a"), ("set/1.png", b"b")],
         [("set/1.png", b"b"), ("set", b"a")],
+        [("set/x", b"a"), ("set/x/", b"")],
+        [("set/X/", b""), ("set/x", b"a")],
     ],
     ids=lambda entries: " ".join(repr(str(getattr(n, "mode", n))) for n, _ in entries)[
         :40
@@ -89,6 +91,12 @@ def test_a_hostile_zip_is_refused_whole(tmp_path: Path, entries) -> None:
         unpack(archive, tmp_path / "out")
     assert out(tmp_path) == []
     assert {path.name for path in tmp_path.iterdir()} == {"a.zip", "out"}
+
+
+def test_a_collision_is_reported_by_the_name_in_the_archive(tmp_path: Path) -> None:
+    archive = zipped(tmp_path / "a.zip", ("Set/A.png", b"a"), ("set/a.PNG", b"b"))
+    with pytest.raises(archives.Distrusted, match=r"found 'set/a\.PNG' again"):
+        unpack(archive, tmp_path / "out")
 
 
 def test_a_zip_with_a_password_is_refused(tmp_path: Path) -> None:

@@ -331,9 +331,10 @@ def test_fingerprint_ignores_times(tmp_path: Path) -> None:
 
 
 def test_growth_benchmark_makes_valid_runs(tmp_path: Path) -> None:
-    growth.simulate(tmp_path / "cases", 20)
-    growth.measure(growth.OF_CASES["evaluation"], tmp_path / "cases")
-    assert runs.Run.open(tmp_path / "cases" / "run").state == "evaluated"
+    folder = tmp_path / "20 cases"  # a folder with a space
+    growth.simulate(folder, 20)
+    growth.measure(growth.OF_CASES["evaluation"], folder)
+    assert runs.Run.open(folder / "run").state == "evaluated"
     growth.copies(tmp_path / "runs", 5)
     study = open_study(tmp_path / "runs" / "drive" / "reduced")
     found = {variant.loss: study.seeds(variant) for variant in study.runs}

@@ -214,6 +214,17 @@ def test_wrong_bytes_are_deleted(web: Web, tmp_path: Path) -> None:
     assert left(tmp_path) == []
 
 
+def test_a_refusal_without_a_known_hash_names_no_one(
+    web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise ValueError("not a valid address")
+
+    monkeypatch.setattr(download.pooch, "retrieve", fails)
+    message = refused(web, tmp_path)
+    assert f"{web.url('/file')}: not a valid address\n" in message
+
+
 def test_mirror_is_used_after_wrong_bytes_or_no_answer(
     web: Web, tmp_path: Path
 ) -> None:

@@ -266,6 +266,31 @@ def test_learning_curves_equal_the_history(results):
     assert [line.get_xdata()[0] for line in falls] == [3]
 
 
+@pytest.mark.parametrize("missing", ["", "NA", "N/A", "nan"])
+def test_missing_values_of_a_history_are_nan(results, missing):
+    """R writes NA, spreadsheets N/A."""
+    run = study_of(results).runs[Variant("DSC")][0]
+    run.path("history.csv").write_text(
+        f"epoch,loss,val_loss,learning_rate\n1,0.5,{missing},0.1\n2,0.4,0.2,0.1\n"
+    )
+    with style.drawing():
+        (axis,) = curves.learning(run).axes
+    found = lines(axis)
+    assert found["training"].tolist() == [[1, 0.5], [2, 0.4]]
+    np.testing.assert_array_equal(found["validation"], [[1, np.nan], [2, 0.2]])
+
+
+def test_a_page_without_a_marker_is_refused(tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text("<!-- a:begin -->\nold\n<!-- a:end -->\n")
+    parts = {"a": lambda: "new", "b": lambda: "more"}
+    with pytest.raises(InputError, match=r"README\.md: expected <!-- b:begin -->"):
+        markdown.fill(page, parts)
+    assert "old" in page.read_text()
+    assert markdown.fill(page, parts, some=True) == ["a"]
+    assert page.read_text() == "<!-- a:begin -->\nnew\n<!-- a:end -->\n"
+
+
 @pytest.mark.parametrize(
     "text", ["", "epoch,loss\n1,0.5\n", "epoch,loss,val_loss,learning_rate\n1,a,2,3\n"]
 )

@@ -223,6 +223,21 @@ def test_label_maps_without_images_say_how_to_get_them(root):
     assert "5 cases" in str(caught.value)
 
 
+def test_missing_files_are_named_with_where_they_come_from(root):
+    images = sorted(root.glob("*/imaging.nii.gz"))
+    (root / "case_00002" / "segmentation.nii.gz").unlink()
+    images[1].unlink()
+    label, image = kits19.check(root)
+    none = "expected a file, found none."
+    assert label.startswith(f"case_00002/segmentation.nii.gz: {none} Copy it again")
+    assert image == f"case_00001/imaging.nii.gz: {none} {kits19.RECORD.access}"
+    for path in images:
+        path.unlink(missing_ok=True)
+    all_images, label_too = kits19.check(root)
+    assert "beside the label maps of 5 cases, found none." in all_images
+    assert label_too == label
+
+
 def test_a_report_of_many_sizes_is_short():
     sizes = {(n, 20, 24): 1 for n in range(30, 40)}
     report = verify.Report("KiTS19", None, {"to be split": 11}, sizes=sizes)

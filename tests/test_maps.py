@@ -207,6 +207,14 @@ def test_a_mean_outside_its_bin_by_rounding_stays_in_it():
     assert found[0, :, place].tolist() == [2, 6] and means[0, place] == 0.75
 
 
+def test_bins_that_fall_together_are_added_in_64_bits():
+    """`frame` holds counts in 32 bits where they fit."""
+    counts = np.zeros((1, 2, N_BINS), np.int32)
+    counts[0, 1, :3] = 2**30
+    found, _ = maps.of_bins("isotonic", counts, centres()[None], [0.5] * N_BINS)
+    assert found.sum() == found.max() == 3 * 2**30
+
+
 def test_nll_and_brier_from_bins_by_hand():
     bins = calibration.Bins(*np.array([[4.0, 0], [1, 0], [1.2, 0]]))  # mean p .3
     found = calibration.scores(bins)

@@ -83,7 +83,8 @@ def test_a_missing_channel_is_named(sets, tmp_path):
     problems = refused(sets, tmp_path)
     assert "2 problems" in problems
     expected = "expected the images _0000, _0001 of each case, as most cases have them"
-    assert f"n1_0001.nii.gz: {expected}, found no such file among" in problems
+    remedy = "found no such file among those given. Put it there, or take case n1 out."
+    assert f"n1_0001.nii.gz: {expected}, {remedy}" in problems
     assert f"n2_0002.nii.gz: {expected}, found this one too. Take it out" in problems
 
 
@@ -94,10 +95,21 @@ def test_channels_on_other_grids_are_named(sets, tmp_path):
     write(sets[0] / "n2_0001.nii.gz", np.ones(SHAPE))
     problems = refused(sets, tmp_path)
     assert "3 problems" in problems
-    size = "expected 6 x 8 x 7 voxels, as its image, found 6 x 8 x 9"
-    assert f"n0_0001.nii.gz: {size}" in problems
-    assert "n1_0001.nii.gz: expected the affine of its image" in problems
-    assert "n2_0001.nii.gz: expected an image of something" in problems
+    remedy = "Correct it, or take its case out."
+    size = "expected 6 x 8 x 7 voxels, as its image, found 6 x 8 x 9."
+    assert f"n0_0001.nii.gz: {size} {remedy}\n" in problems
+    assert "n1_0001.nii.gz: expected the affine of its image, 3 x 1 x 1.5" in problems
+    assert "to the image's, by nearest neighbour." in problems
+    same = "expected an image of something, found the same value in all its voxels."
+    assert f"n2_0001.nii.gz: {same} {remedy}" in problems
+    assert "download" not in problems
+
+
+def test_axes_in_another_order_are_named_once_per_case(sets, tmp_path):
+    for path in (*sets[0].glob("n2*"), *sets[1].glob("n2*")):
+        write(path, np.asarray(nibabel.load(path).dataobj), AFFINE[[2, 1, 0, 3]])
+    problems = refused(sets, tmp_path)
+    assert "1 problem." in problems and "n2_0000.nii.gz: expected axes" in problems
 
 
 def test_network_of_two_channels_requires_two(sets, tmp_path):
@@ -109,10 +121,13 @@ def test_network_of_two_channels_requires_two(sets, tmp_path):
         "expected the images _0000, _0001 of each case, as the network takes them"
     )
     message = refused((one, None), tmp_path, like=like)
-    assert f"n1_0001.nii.gz: {expected}, found no such file among" in message
+    given = "found no such file among those given."
+    remedy = "Give the folder with it, or take case n1 out."
+    assert f"n1_0001.nii.gz: {expected}, {given} {remedy}" in message
     shutil.copy(one, tmp_path / "plain.nii.gz")
     message = refused((tmp_path / "plain.nii.gz", None), tmp_path, like=like)
-    assert f"plain_0000.nii.gz: {expected}, found no such file" in message
+    remedy = "Put it there, or take case plain out."
+    assert f"plain_0000.nii.gz: {expected}, {given} {remedy}" in message
 
 
 FRAMES = {f"f_{number:04}": Path(f"f_{number:04}.png") for number in range(3)}

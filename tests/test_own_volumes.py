@@ -13,6 +13,7 @@ import pytest
 
 from data_io.datasets import folder
 from data_io.errors import InputError
+from data_io.files import nifti
 from data_io.own_images import describe
 from data_io.own_images import grids as own_grids
 from data_io.prepare import cache
@@ -121,7 +122,10 @@ def test_another_order_of_axes_in_one_folder_is_refused(tmp_path):
         assert "1 problem." in str(caught.value)
         assert (
             "v3_0000.nii.gz: expected axes in the order left-right, back-front, "
-            "foot-head, found foot-head, back-front, left-right."
+            "foot-head, found foot-head, back-front, left-right. Where its header is "
+            "wrong, correct it. Or reorder the axes of image and label map, for "
+            "instance with nibabel's as_reoriented. Most volumes here have the "
+            "expected order."
         ) in str(caught.value)
 
 
@@ -134,7 +138,9 @@ def test_another_order_of_axes_than_the_networks_is_refused(tmp_path):
     with pytest.raises(InputError) as caught:
         describe.describe(*other, tmp_path / "work", like=like)
     assert "2 problems" in str(caught.value)
-    assert "in the order left-right, back-front, foot-head" in str(caught.value)
+    assert "order left-right, back-front, foot-head, found foot" in str(caught.value)
+    assert "The network was trained on the expected order." in str(caught.value)
+    assert "download" not in str(caught.value)
     # A header that doesn't say how its array lies is taken at its word.
     for path in [path for place in other for path in place.iterdir()]:
         silent = nibabel.load(path)
@@ -158,9 +164,60 @@ def test_problems_of_voxel_sizes(tmp_path):
     with pytest.raises(InputError) as caught:
         describe.describe(images, labels, tmp_path / "work")
     message = str(caught.value)
-    thin = "expected a volume of one voxel of 3 x 1.5 x 2 mm at least, found 1 x"
-    assert f"ct/v4.nii.gz: {thin}" in message
-    assert "ct/v5.nii.gz: expected voxels above 0 mm, found 0 x 1 x" in message
+    thin = "expected a volume of one voxel of 3 x 1.5 x 2 mm at least, found 1 x 30 x"
+    assert (
+        f"ct/v4.nii.gz: {thin} 22 voxels of 1.5 x 1.5 x 2 mm. Take it out." in message
+    )
+    empty = "expected voxels above 0 mm, found 0 x 1 x 1. Correct the affine in its"
+    assert f"ct/v5.nii.gz: {empty} header." in message
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "expected"),
+    [
+        ((0, 0), np.nan, "voxels above 0 mm, found nan x 1.5 x 2"),
+        ((0, 0), 0, "voxels above 0 mm, found 0 x 1.5 x 2"),
+        (
+            (1, 3),
+            np.nan,
+            "a finite affine, found 3 x 1.5 x 2 mm, ???, from (40, nan, 7)",
+        ),
+    ],
+)
+@pytest.mark.parametrize("kind", ["ct", "seg"])
+def test_a_file_with_a_wrong_affine_is_named(tmp_path, kind, at, value, expected):
+    write_alike(tmp_path, AFFINE)
+    path = tmp_path / kind / "v2.nii.gz"
+    wrong = AFFINE.copy()
+    wrong[at] = value
+    header = nibabel.Nifti1Header()
+    header.set_sform(wrong, code=1)
+    voxels = np.asarray(nibabel.load(path).dataobj)
+    nibabel.save(nibabel.Nifti1Image(voxels, None, header), path)
+    with pytest.raises(InputError) as caught:
+        describe.describe(tmp_path / "ct", tmp_path / "seg", tmp_path / "work")
+    assert "1 problem." in str(caught.value)
+    remedy = "Correct the affine in its header."
+    assert f"{kind}/v2.nii.gz: expected {expected}. {remedy}" in str(caught.value)
+
+
+def test_single_slices_at_several_angles_are_accepted(tmp_path):
+    """Their thickness differs in the last bit of float32 from the median."""
+    sizes = np.diag([5.0, 0.7, 0.7, 1.0])
+    for number in range(9):
+        cos, sin = np.cos(number / 20), np.sin(number / 20)
+        turn = np.eye(4)
+        turn[:2, :2] = [[cos, -sin], [sin, cos]]
+        image = np.arange(480).reshape(1, 24, 20).astype(np.int16)
+        for place, array in (("ct", image), ("seg", (image > 99).astype(np.uint8))):
+            write(tmp_path / place / f"v{number}.nii.gz", array, turn @ sizes)
+    description = describe.describe(
+        tmp_path / "ct", tmp_path / "seg", tmp_path / "work"
+    )
+    files = (tmp_path / "ct").iterdir()
+    thick = {nifti.geometry(path).spacing_mm[0] for path in files}
+    assert len(thick) > 1 and min(thick) < np.median(list(thick))
+    assert "0 of 9 volumes are resampled to it" in str(description)
 
 
 def test_problems_of_volumes(tmp_path):
@@ -168,14 +225,21 @@ def test_problems_of_volumes(tmp_path):
     write(images / "v0_0000.nii.gz", np.full(SHAPE, np.nan, np.float32))
     write(labels / "v1.nii.gz", volume(1, (14, 30, 21))[1])
     (images / "v2_0000.nii.gz").write_bytes(b"\x1f\x8b cut")
+    write(labels / "v3.nii.gz", volume(3)[1] * np.float32(1.25))
     with pytest.raises(InputError) as caught:
         describe.describe(images, labels, tmp_path / "work")
     message = str(caught.value)
-    assert "3 problems" in message
-    assert "v0_0000.nii.gz: expected numbers, found 9240 voxels that are" in message
+    assert "4 problems" in message
+    missing = "expected numbers, found 9240 voxels that are NaN or infinite. Replace"
+    what = "them by the value of what surrounds the body."
+    assert f"v0_0000.nii.gz: {missing} {what}" in message
     assert "v2_0000.nii.gz: expected a whole NIfTI volume" in message
-    size = "expected 14 x 30 x 22 voxels, as its image, found 14 x 30 x 21"
-    assert f"v1.nii.gz: {size}" in message
+    assert "cut short or damaged. Copy it again (" in message
+    size = "expected 14 x 30 x 22 voxels, as its image, found 14 x 30 x 21."
+    assert f"v1.nii.gz: {size} Correct it, or take its case out." in message
+    values = "expected the values 0 to 255, found 0, 1.25. Is this the label map?"
+    assert f"v3.nii.gz: {values}" in message
+    assert "download" not in message
 
 
 def test_a_label_map_on_another_grid_is_refused(tmp_path):
@@ -322,8 +386,23 @@ def test_older_run_keeps_its_training_grid(tmp_path, monkeypatch):
     assert main(["evaluate", "--run", "run", *given]) == 0
 
 
-def test_steep_oblique_volume_gets_the_nearest_axes():
+def test_steep_oblique_volume_is_refused(tmp_path):
     """It was let through and read with its axes exchanged."""
+    images, labels = write_alike(tmp_path, AFFINE)
+    cos, sin = np.cos(np.radians(60)), np.sin(np.radians(60))
+    turn = np.eye(4)
+    turn[:2, :2] = [[cos, -sin], [sin, cos]]
+    for place, array in zip((images, labels), volume(6), strict=True):
+        write(place / "v6.nii.gz", array, turn @ AFFINE)
+    with pytest.raises(InputError) as caught:
+        describe.describe(images, labels, tmp_path / "work")
+    assert "1 problem." in str(caught.value)
+    found = "found back-front, left-right, foot-head."
+    assert f"left-right, back-front, foot-head, {found}" in str(caught.value)
+    assert "ct/v6.nii.gz: expected axes" in str(caught.value)
+
+
+def test_steep_oblique_volume_gets_the_nearest_axes():
     near = {"directions": "RAS"}
     steep = {"directions": "ARS"}
     silent = {"directions": None}

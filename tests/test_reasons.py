@@ -30,6 +30,9 @@ KNOCK = "Traceback (most recent call last):\n  File 'a.py', line 3\n    run()\n"
         (f"sh: no such command\n{BAR}{BAR}", "sh: no such command"),
         (f"{BAR}{BAR}\n", "it ended without a message"),
         ("scale:  3case [00:01,  2.05case/s]\n", "it ended without a message"),
+        ("scale:  3case [1:01:40,  1234.0s/case]\n", "it ended without a message"),
+        ("dsc-s0: epoch 3 of at most 20, loss 0.4, at most about 9 min left",
+         "it ended without a message"),
         ("", ""),
     ],
 )  # fmt: skip

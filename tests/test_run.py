@@ -532,6 +532,22 @@ def test_a_report_to_standard_output(tmp_path, capfd):
     assert standard.is_symlink()
 
 
+def test_long_settings_that_differ_late_are_told_apart(tmp_path):
+    same = "x" * 100
+    run = runs.Run.create(tmp_path / "r", {**RECORD, "settings": {"filters": same}})
+    with pytest.raises(InputError) as caught:
+        run.require_same({"settings": {"filters": f"{same}, 5 mm"}})
+    shown = f"the run has ...{'x' * 40}', the command asks ...{'x' * 40}, 5 mm'"
+    assert shown in str(caught.value)
+    cases = [f"c{number:02d}" for number in range(40)]
+    other = [*cases[:30], "other", *cases[31:]]
+    before = "40 values, ...4', 'c25', 'c26', 'c27', 'c28', 'c29', "
+    assert runs.short(cases, other) == f"{before}'c30', 'c31', 'c32', ..."
+    assert runs.short(other, cases) == f"{before}'other', 'c31', 'c32'..."
+    assert runs.short([1, 2], [3]) == "[1, 2]"
+    assert runs.short({"a": same}, None) == f"{{'a': '{'x' * 53}..."
+
+
 def test_leftovers_of_killed_processes_are_deleted_and_files_in_use_kept(tmp_path):
     code = (
         "import os, sys, pathlib\n"
@@ -540,7 +556,6 @@ def test_leftovers_of_killed_processes_are_deleted_and_files_in_use_kept(tmp_pat
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.csv")], check=False)
     (left,) = tmp_path.iterdir()
-    os.utime(left, (1, 1))
     mine = tmp_path / ".dscpp-notes"
     mine.touch()
 
@@ -555,11 +570,12 @@ def test_leftovers_of_killed_processes_are_deleted_and_files_in_use_kept(tmp_pat
     assert left.name.startswith(".dscpp-")
 
 
-def test_young_temporary_files_are_not_swept(tmp_path):
-    young = tmp_path / ".dscpp-abcd1234-a.csv"
-    young.touch()
+def test_a_folder_that_another_process_fills_for_hours_is_kept(tmp_path):
+    filling = tmp_path / ".making-0123"
+    filling.mkdir()
+    os.utime(filling, (1, 1))
     runs.write_atomically(tmp_path / "b.csv", lambda aside: aside.touch())
-    assert young.exists()
+    assert filling.exists()
 
 
 def test_command_line_and_writer_work_without_posix_modules(tmp_path):

@@ -47,6 +47,22 @@ def results(tmp_path):
     return tmp_path / "results"
 
 
+def test_counts_beyond_32_bits_are_kept(results):
+    """Half the memory was had by cutting them."""
+    for loss in ("DSC", "DSC++"):
+        run = make_run(results, loss)
+    path = run / "histograms.npz"
+    found = histograms.load(path)
+    many = found.counts.copy()
+    many[0, 0, 0] = 2**31
+    histograms.save(path, dataclasses.replace(found, counts=many))
+    study = frame.open_study(path.parents[2])
+    read = study.histograms[str(path.parent)]
+    assert read.counts[0, 0, 0] == 2**31
+    others = [h.counts.dtype for h in study.histograms.values() if h is not read]
+    assert others and set(others) == {np.dtype(np.int32)}
+
+
 def test_table4_row_by_hand(results):
     make_run(results, "DSC", DSC_NLL)
     written = pages.Report(results).write()

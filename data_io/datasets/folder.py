@@ -163,14 +163,17 @@ class OwnImages(Dataset):
     def look(path: Path, role: str) -> dict[str, Any]:
         """Return what there is to know of a file; see `Dataset.look`.
 
-        A further channel (`image_0001`) is looked at as an image.
+        A further channel (`image_0001`) is looked at as an image. What a volume holds
+        is judged by `data_io.verification.volumes.judge`.
 
         Returns:
-            `shape`; of an image `channels` and what tells copies; of a label map
-            `values`, and `jpeg` where they may be blurred; of a volume where it lies.
+            `mode` and `shape`; of an image `channels` and what tells copies; of a label
+            map `values`, and `jpeg`: whether they may be blurred. Of a volume all that
+            `data_io.verification.volumes.facts` gives, and `channels`, which is 1.
 
         Raises:
-            InputError: it can't be decoded, or is of no use here.
+            InputError: it can't be decoded; an image that is neither grey nor RGB, or
+                has transparent pixels; a label map in colour.
         """
         role = "image" if role.startswith("image") else role
         if nifti.is_volume(path):

@@ -7,8 +7,10 @@ be downloaded by its script.
 """
 
 import re
+from functools import partial
 from pathlib import Path
 
+from data_io.datasets import layout
 from data_io.datasets.dataset import AGAIN, Dataset
 from data_io.datasets.record import Record
 from data_io.fetching import downloads
@@ -77,15 +79,19 @@ class Kits19(Dataset):
 
     def check(self, root: Path) -> list[str]:
         """Compare the folder with the layout, without opening a file."""
-        images = [self.roles(root, case)["image"] for case in self.cases(root)]
-        if not images:
+        files = [self.roles(root, case) for case in self.cases(root)]
+        if not files:
             return [f"{root}: expected cases from case_00000 on, found none. {AGAIN}"]
+        images, labels = ([paths[k] for paths in files] for k in ("image", "observer1"))
+        missing = partial(layout.missing, self.RECORD.title, Path(root))
+        problems = missing(labels, {"": AGAIN})
         if any(path.exists() for path in images):
-            return super().check(root)
+            return problems + missing(images, {"": self.RECORD.access})
         return [
             f"expected {self.IMAGE} beside the label maps of {len(images)} cases, "
             f"found none. {self.RECORD.access} Without them PHANTOM=1 simulates "
-            "images over these label maps."
+            "images over these label maps.",
+            *problems,
         ]
 
     def remarks(self, root: Path) -> list[str]:

@@ -69,7 +69,8 @@ def retrieve(
         except Failure as error:
             problems.append(f"{url}: {error}")
         except ValueError as error:  # pooch's, for another hash
-            problems.append(f"{url}: {error} Expected by: {known and known[1]}")
+            whose = f" Expected by: {known[1]}" if known else ""
+            problems.append(f"{url}: {error}{whose}")
     raise InputError(
         f"{download.path}: expected to download it, found\n"
         + "\n".join(f"  {problem}" for problem in problems)

@@ -6,7 +6,6 @@ import stat
 import unicodedata
 import zipfile
 import zlib
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
@@ -109,14 +108,18 @@ def unsafe(member: zipfile.ZipInfo) -> str:
 def collision(entries: Iterable[zipfile.ZipInfo]) -> str:
     """A file that another file or folder takes the place of; "" for none."""
     # Names that differ in case or accents alone are one file on some systems.
-    files = Counter(
-        PurePosixPath(unicodedata.normalize("NFC", str(inside(member))).casefold())
-        for member in entries
-        if not member.is_dir()
-    )
-    folders = {folder for path in files for folder in path.parents}
-    taken = (path for path, number in files.items() if number > 1 or path in folders)
-    return str(next(taken, ""))
+    paths = [
+        (PurePosixPath(unicodedata.normalize("NFC", str(inside(m))).casefold()), m)
+        for m in entries
+    ]
+    files = [(path, member) for path, member in paths if not member.is_dir()]
+    folders = {folder for path, _ in paths for folder in path.parents}
+    taken = folders | {path for path, member in paths if member.is_dir()}
+    for path, member in files:
+        if path in taken:
+            return member.filename
+        taken.add(path)
+    return ""
 
 
 def inside(member: zipfile.ZipInfo) -> PurePosixPath:

@@ -9,17 +9,22 @@ import os
 import shutil
 import sys
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 from data_io.errors import InputError
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 _ASIDE = ".dscpp-"  # begins the name of what is being written
 MAKING = ".making-"
 """Begins the name of a folder that is being filled."""
-_STALE_SECONDS = 3600
 
 
 def write_atomically(path: Path, writer: Callable[[Path], object]) -> Path:
@@ -81,14 +86,33 @@ def _send(content: bytes, path: Path) -> None:
 
 @contextlib.contextmanager
 def _aside(path: Path) -> Iterator[Path]:
-    """A new file beside `path`, with the rights of any new file, deleted at the end."""
+    """A new file beside `path`, with the rights of any new file, deleted at the end.
+
+    It is locked for as long: `sweep` knows by that what a killed process left.
+    """
     sweep(path.parent)
     aside = path.with_name(f"{_ASIDE}{uuid.uuid4().hex[:8]}-{path.name}")
-    aside.touch(exist_ok=False)
+    handle = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    if not _locked(handle):  # nobody can know; and Windows renames no open file
+        os.close(handle)
+        handle = -1
     try:
         yield aside
     finally:
+        if handle >= 0:
+            os.close(handle)
         aside.unlink(missing_ok=True)
+
+
+def _locked(handle: int) -> bool:
+    """Lock an open file where nobody else has; False too where locks do not exist."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -112,11 +136,11 @@ def folder_aside(target: Path) -> Iterator[Path]:
 
 @functools.cache
 def sweep(folder: Path) -> None:
-    """Delete what killed processes left half made an hour ago; once in a process."""
-    for left in (*folder.glob(f"{_ASIDE}????????-*"), *folder.glob(f"{MAKING}*")):
-        with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > _STALE_SECONDS:
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
+    """Delete what killed processes left half written; once in a process."""
+    for left in folder.glob(f"{_ASIDE}????????-*"):
+        with contextlib.suppress(OSError), left.open("rb") as file:
+            if _locked(file.fileno()):
+                left.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -105,8 +105,9 @@ def _unlike(
     ending = path_of_one.name[len(f"{case}_{number}" if number else case) :]
     expected = f"the images {shown(wanted)} of each case, as {whose}"
     missing = [
-        f"{path}: expected {expected}, found no such file among those given. Put it "
-        f"there, or take case {case} out."
+        f"{path}: expected {expected}, found no such file among those given. "
+        f"{'Give the folder with it' if path.exists() else 'Put it there'}, or take "
+        f"case {case} out."
         for number in wanted
         if number not in files
         for path in [path_of_one.with_name(f"{case}_{number}{ending}")]

@@ -87,13 +87,17 @@ def describe(
     root = work / "own" / f"{name}-{_key(pairs, classes, like)[:12]}"
     files = [(c, role, Path(p)) for c, r in pairs.items() for role, p in r.items()]
     examined = examine(files, folder.own_images.look, work / "verify" / f"{name}.json")
-    problems += _first([text for *_, text in examined.faults])
+    origin = " from the original download"  # own images have none
+    problems += _first([text.replace(origin, "") for *_, text in examined.faults])
     facts = examined.facts
     title = f"own data {name!r}: {images}" + (f" with {masks}" if masks else "")
     usual = own_grids.usual(facts)
     grid = {key: getattr(like, key) for key in usual} if like else usual
     expected = {**grid, "axes": grid["axes"] or usual["axes"]}
-    problems += _judged(replace(folder.own_images.RECORD, **expected), files, facts)
+    trained = bool(like and like.axes)
+    whose = "The network was trained on" if trained else "Most volumes here have"
+    record = replace(folder.own_images.RECORD, **expected)
+    problems += _judged(record, files, facts, f"{whose} the expected order.")
     reading = _reading(facts, classes, like, problems)
     if problems:
         raise Problems(title, problems)
@@ -308,17 +312,20 @@ def _judged(
     record: Record,
     files: Sequence[tuple[str, str, Path]],
     facts: dict[str, dict[str, Facts]],
+    whose_axes: str,
 ) -> list[str]:
     """What is wrong with files that can be decoded: the first of each kind.
 
-    Facts of label maps whose values are no class numbers are taken out: it is said.
+    `whose_axes` is a sentence for axes in another order. Facts of label maps whose
+    values are no class numbers are taken out: it is said.
     """
     found: dict[str, list[str]] = {}
     for case, role, path in files:
         if role in facts.get(case, {}):
             say = finding_maker(Path(), case, role, path)
             for finding in judge(record, role, say, facts[case]):
-                found.setdefault(finding.kind, []).append(finding.message)
+                whose = f" {whose_axes}" if finding.kind == "axes" else ""
+                found.setdefault(finding.kind, []).append(finding.message + whose)
                 if finding.kind == "values":
                     facts[case].pop(role)
     return [text for texts in found.values() for text in _first(texts)]

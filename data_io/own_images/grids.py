@@ -1,7 +1,7 @@
 """Where a user's own volumes lie: their voxel sizes and the order of their axes.
 
-Facts are what `OwnImages.look` gives, by case and role; those of images say nothing of
-a grid, and of images each function here gives nothing.
+Facts are what `OwnImages.look` gives, by case and role. Images have no grid: for them
+`usual` gives None for each attribute, and `lines` gives no line.
 """
 
 from collections import Counter
@@ -24,6 +24,7 @@ def usual(facts: _Facts) -> dict[str, Any]:
     """
     images = _volumes(facts).values()
     sizes = [image["spacing_mm"] for image in images]
+    sizes = [size for size in sizes if all(0 < mm < np.inf for mm in size)]
     # Not rounded: at 0.7 mm a ten thousandth more is a voxel of 512 less.
     median = [float(size) for size in np.median(sizes, axis=0)] if sizes else None
     return {

@@ -8,6 +8,7 @@ missing or damaged entry is made again whenever it is asked for: the cache may b
 deleted at any time, also while a run reads from it.
 """
 
+import contextlib
 import dataclasses
 import errno
 import functools
@@ -15,6 +16,7 @@ import importlib.metadata
 import json
 import math
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -29,7 +31,7 @@ from data_io.errors import InputError
 from data_io.files import schema
 from data_io.files.hashing import case_hashes, data_hash, file_hash
 from data_io.files.schema import digest
-from data_io.files.writing import MAKING, folder_aside, sweep, writing
+from data_io.files.writing import MAKING, folder_aside, writing
 from data_io.prepare import native_grid
 from data_io.prepare.interface import RawInterface
 from data_io.prepare.miscnn_compat import Data_IO
@@ -40,6 +42,7 @@ _LIBRARIES = ("batchgenerators", "miscnn", "scikit-image", "scipy")
 _ARRAYS = {"image": "image.npy", "label": "label.npy"}
 _TYPES = {"image": np.float32, "label": np.uint8}
 _SHEET = "sample.json"
+_STALE_SECONDS = 3600
 _ATTEMPTS = 12  # one deletion can spoil several
 
 
@@ -193,7 +196,7 @@ def prepare(
     folder_of_set = folder / dataset.RECORD.name
     with writing(folder_of_set):
         folder_of_set.mkdir(parents=True, exist_ok=True)
-    sweep(folder_of_set)
+    _sweep(folder_of_set)
     hashes = case_hashes(dataset, root, cases, folder)
     cache = Cache(dataset, Path(root), settings, folder_of_set, hashes)
     missing = [case for case in hashes if _read_sheet(cache._path(case)) is None]
@@ -265,6 +268,14 @@ def _discard(entry: Path) -> None:
     away = entry.parent / f"{MAKING}{uuid.uuid4().hex}"
     entry.rename(away)
     shutil.rmtree(away, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what a killed process left half made an hour ago or more."""
+    for path in folder.glob(f"{MAKING}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _recipe(dataset: Dataset, settings: Settings) -> list[Any]:

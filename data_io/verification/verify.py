@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from data_io import bars, pool, splits
+from data_io.datasets import is_own
 from data_io.datasets.dataset import Dataset
 from data_io.datasets.record import Record
 from data_io.errors import InputError, Problems, is_text, not_text
@@ -18,6 +19,12 @@ from data_io.verification.report import AGAIN, Finding, Report, Say, counted
 
 # Below it all is decoded before other processes would have started.
 FEW_BYTES = 1 << 26
+_OWN_REMEDIES = {
+    "not finite": "Replace them by the value of what surrounds the body.",
+    "values": "Is this the label map?",
+    "axes": "Where its header is wrong, correct it.",
+    "affine": "",  # said already
+}
 Facts = dict[str, Any]
 _ByCase = Mapping[str, Mapping[str, Facts]]
 _Names = Mapping[tuple[str, str], str]  # of files, by case and role
@@ -99,7 +106,14 @@ def judge(
 ) -> list[Finding]:
     """Return the problems of a file, of facts of all files of its case, by role."""
     kind = volumes if facts[role]["mode"] == "volume" else images
-    return kind.judge(record, role, say, facts[role], facts)
+    findings = kind.judge(record, role, say, facts[role], facts)
+    return [_of_own(one) for one in findings] if is_own(record.name) else findings
+
+
+def _of_own(finding: Finding) -> Finding:
+    """The finding with a remedy for own images: they have no original download."""
+    remedy = _OWN_REMEDIES.get(finding.kind, "Correct it, or take its case out.")
+    return replace(finding, message=finding.message.replace(AGAIN, remedy).rstrip())
 
 
 @dataclass

@@ -10,8 +10,9 @@ import numpy as np
 
 from data_io.datasets import is_own
 from data_io.datasets.record import Record
+from data_io.errors import InputError
 from data_io.files import affines, nifti
-from data_io.prepare.native_grid import by_axis
+from data_io.prepare.native_grid import by_axis, resampled_shape
 from data_io.verification.report import AGAIN, KEPT_VALUES, Finding, Say, counted
 
 _AXIS = {"L": 0, "R": 0, "P": 1, "A": 1, "I": 2, "S": 2}
@@ -82,17 +83,21 @@ def judge(
     `known` are its facts, `others` those of all files of the case, by role.
     """
     is_image = role.startswith("image")
-    problems = (_judge_image if is_image else _judge_label)(record, say, known)
+    problems = (
+        _judge_image(say, known) if is_image else _judge_label(record, say, known)
+    )
     if known["unit"] not in ("mm", "unknown"):
         text = f"expected voxel sizes in mm, found them in {known['unit']}."
         problems.append(say("unit", f"{text} Correct the header."))
     if role == "image":
-        return problems
+        limits = (0.0, np.inf) if is_own(record.name) else SIZES_MM
+        sizes = _judge_spacing(say, known, *limits) or _judge_extent(record, say, known)
+        return problems + _judge_axes(record, say, known) + sizes
     return problems + _judge_grid(say, known, others.get("image", known))
 
 
-def _judge_image(record: Record, say: Say, known: Facts) -> list[Finding]:
-    problems, axes = [], order(known)
+def _judge_image(say: Say, known: Facts) -> list[Finding]:
+    problems = []
     if known["missing"]:
         text = (
             f"expected numbers, found {known['missing']} voxels that are NaN or "
@@ -102,14 +107,35 @@ def _judge_image(record: Record, say: Say, known: Facts) -> list[Finding]:
     if known["constant"]:
         text = "expected an image of something, found the same value in all its voxels."
         problems.append(say("constant", f"{text} {AGAIN}"))
-    if record.axes and axes and tuple(record.axes) != axes:
+    return problems
+
+
+def _judge_axes(record: Record, say: Say, known: Facts) -> list[Finding]:
+    """Axes in another order."""
+    axes = order(known)
+    if not (record.axes and axes) or tuple(record.axes) == axes:
+        return []
+    text = (
+        f"expected axes in the order {directions(record.axes)}, found "
+        f"{directions(axes)}. {AGAIN} Or reorder the axes of image and "
+        "label map, for instance with nibabel's as_reoriented."
+    )
+    return [say("axes", text)]
+
+
+def _judge_extent(record: Record, say: Say, known: Facts) -> list[Finding]:
+    """A volume thinner than one voxel of the size that it is resampled to."""
+    sizes = known["spacing_mm"]
+    wanted = record.spacing_mm or sizes
+    try:
+        resampled_shape(known["shape"], sizes, wanted)
+    except InputError:
         text = (
-            f"expected axes in the order {directions(record.axes)}, found "
-            f"{directions(axes)}. {AGAIN} Or reorder the axes of image and "
-            "label map, for instance with nibabel's as_reoriented."
+            f"expected a volume of one voxel of {by_axis(wanted)} mm at least, found "
+            f"{by_axis(known['shape'])} voxels of {by_axis(sizes)} mm. Take it out."
         )
-        problems.append(say("axes", text))
-    return problems + _judge_spacing(record, say, known)
+        return [say("thin", text)]
+    return []
 
 
 def order(known: Facts) -> tuple[int, ...] | None:
@@ -132,21 +158,24 @@ def directions(order: Sequence[int]) -> str:
     return ", ".join(_DIRECTIONS[axis] for axis in order)
 
 
-def _judge_spacing(record: Record, say: Say, known: Facts) -> list[Finding]:
-    """A voxel size of 0 or beyond reason, or a volume thinner than a new voxel."""
-    sizes, wanted = _sizes(known), record.spacing_mm
-    low, high = (0.0, np.inf) if is_own(record.name) else SIZES_MM
-    if not ((sizes > 0) & (sizes >= low) & (sizes <= high) & (sizes < np.inf)).all():
-        allowed = "above 0" if is_own(record.name) else f"of {low:g} to {high:g}"
-        text = f"expected voxels {allowed} mm, found {by_axis(sizes)}."
-        return [say("spacing", f"{text} Correct the affine in its header.")]
-    if wanted and (sizes * known["shape"] < np.array(wanted)).any():
-        text = (
-            f"expected a volume of one voxel of {by_axis(wanted)} mm at least, found "
-            f"{by_axis(known['shape'])} voxels of {by_axis(sizes)} mm. Take it out."
-        )
-        return [say("thin", text)]
-    return []
+def _judge_spacing(
+    say: Say, known: Facts, low: float = 0.0, high: float = np.inf
+) -> list[Finding]:
+    """An affine that is not finite, or a voxel size of 0 or beyond reason, in mm."""
+    sizes = _sizes(known)
+    if _is_sound(known) and ((sizes >= low) & (sizes <= high)).all():
+        return []
+    expected = f"voxels {f'of {low:g} to {high:g}' if low else 'above 0'} mm"
+    found = by_axis(sizes)
+    if np.isfinite(sizes).all() and not np.isfinite(known["affine"]).all():
+        expected, found = "a finite affine", affines.shown(np.array(known["affine"]))
+    text = f"expected {expected}, found {found}. Correct the affine in its header."
+    return [say("spacing", text)]
+
+
+def _is_sound(known: Facts) -> bool:
+    """Whether an affine is finite and its voxels have a size."""
+    return bool(np.isfinite(known["affine"]).all() and (_sizes(known) > 0).all())
 
 
 def _judge_label(record: Record, say: Say, known: Facts) -> list[Finding]:
@@ -174,9 +203,9 @@ def _judge_grid(say: Say, known: Facts, image: Facts) -> list[Finding]:
         return [say("shape", f"{text}. {AGAIN}")]
     if same_place(known, image):
         return []
-    # Of an image whose own voxels have no size, that is said; no label is compared.
-    if not (np.isfinite(image["affine"]).all() and _sizes(image).all()):
-        return []
+    # Where one of the two has no voxel size, that is said and nothing is compared.
+    if not (_is_sound(image) and _is_sound(known)):
+        return _judge_spacing(say, known)
     grids = [affines.shown(np.array(facts["affine"])) for facts in (known, image)]
     text = (
         f"expected the affine of its image, {grids[1]}, found {grids[0]}. Where it was "

@@ -89,8 +89,8 @@ def _require_alike(first: runs.Run, other: runs.Run) -> None:
                 )
             raise InputError(
                 f"{other.folder}: expected the {key} of {first.name}, "
-                f"{runs.short(ours)}, found {runs.short(theirs)}; an ensemble is of "
-                "runs that differ in their seed alone"
+                f"{runs.short(ours, theirs)}, found {runs.short(theirs, ours)}; an "
+                "ensemble is of runs that differ in their seed alone"
             )
 
 

@@ -103,7 +103,7 @@ def of_bins(
     inside = np.clip(confidence, EDGES[:-1], np.nextafter(EDGES[1:], 0))
     q, n = mapped(method, inside, parameters), counts.sum(axis=-2)
     cells = np.arange(len(q))[:, np.newaxis], bins_of(q)
-    moved, sums = np.zeros_like(counts), np.zeros(q.shape)
+    moved, sums = np.zeros(counts.shape, np.int64), np.zeros(q.shape)
     np.add.at(moved.swapaxes(1, 2), cells, counts.swapaxes(1, 2))
     np.add.at(sums, cells, n * q)
     held = moved.sum(axis=-2)

@@ -360,7 +360,7 @@ def evaluate_set(
     if name in splits.PARTS or is_formula(name):
         raise InputError(
             "--name: expected a name that begins with a letter or digit and is none "
-            f"of {', '.join(splits.PARTS)}, parts of the run's own split, received "
+            f"of {', '.join(splits.PARTS)}, parts of the run's own split; received "
             f"{name!r}"
         )
     run = runs.Run.open(folder)

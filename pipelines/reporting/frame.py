@@ -295,10 +295,12 @@ class Study:
         for run in self.every_run:
             path = run.path("histograms.npz")
             read = histograms.load(path)
-            # No bin has 2^31 voxels; those of a thousand runs are held at once.
-            small = {name: getattr(read, name).astype(np.int32)
-                     for name in ("counts", "pair_counts")}  # fmt: skip
-            by_folder[str(run.folder)] = counted = replace(read, **small)
+            counted = replace(
+                read,
+                counts=_small(read.counts),
+                pair_counts=_small(read.pair_counts),
+            )
+            by_folder[str(run.folder)] = counted
             for target in self.targets:
                 names = counted.case[counted.where(target=target, **_SELECTION)]
                 _check_cases(path, list(map(str, names)), self.cases, target)
@@ -323,7 +325,8 @@ class Study:
         where = {"target": target, "region": region, "reference": reference}
         files = (self.histograms[str(run.folder)] for run in self.of(variant))
         pairs = ((file, file.where(split="test", **where)) for file in files)
-        return np.stack([self.placed(h.counts[at], h.case[at]) for h, at in pairs])
+        placed = [self.placed(h.counts[at], h.case[at]) for h, at in pairs]
+        return np.stack(placed, dtype=np.int64)
 
     def n_with_class(self, target: str) -> int:
         """Count the test cases in which a class occurs, by the first observer."""
@@ -337,6 +340,11 @@ class Study:
         result = np.zeros((len(self.cases), *values.shape[1:]), dtype=values.dtype)
         result[[self.cases.index(str(name)) for name in names]] = values
         return result
+
+
+def _small(counts: _Counts) -> Any:
+    """Return counts in 32 bits where they fit: a thousand runs are held at once."""
+    return counts.astype(np.int32) if counts.max(initial=0) < 2**31 else counts
 
 
 @lru_cache(maxsize=256)

@@ -30,14 +30,17 @@ def table(header: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
     return "\n".join([line(header), ruler, *map(line, rows)])
 
 
-def fill(path: Path, parts: Mapping[str, Callable[[], str]]) -> list[str]:
+def fill(
+    path: Path, parts: Mapping[str, Callable[[], str]], some: bool = False
+) -> list[str]:
     """Put new text between `<!-- NAME:begin -->` and `<!-- NAME:end -->` of a page.
 
-    `parts` makes the text of each name. Names without markers are left out; returns the
-    others.
+    `parts` makes the text of each name. With `some`, names without markers are left
+    out; returns the others.
 
     Raises:
-        InputError: no such file, or a marker that begins and does not end.
+        InputError: no such file, a marker that begins and does not end, or, without
+            `some`, a name without markers.
     """
     try:
         text = path.read_text("utf-8")
@@ -47,6 +50,12 @@ def fill(path: Path, parts: Mapping[str, Callable[[], str]]) -> list[str]:
             f"({error}); give the path of the README"
         ) from error
     new, names = text, [name for name in parts if f"<!-- {name}:begin -->" in text]
+    lacking = [name for name in parts if name not in names]
+    if lacking and not some:
+        raise InputError(
+            f"{path}: expected <!-- {lacking[0]}:begin -->, found none; add it where "
+            "the generated part begins"
+        )
     for name in names:
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
         before, _, rest = new.partition(begin)

@@ -135,7 +135,7 @@ class Report:
         Raises:
             InputError: no such file, or a marker that begins and does not end.
         """
-        return fill(readme, self._parts())
+        return fill(readme, self._parts(), some=True)
 
     def _parts(self) -> dict[str, Callable[[], str]]:
         """Return the functions that make the text between markers, by their name.

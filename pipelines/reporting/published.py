@@ -289,7 +289,9 @@ def read_table(
     expected: str,
     remedy: str,
 ) -> pd.DataFrame:
-    """Read a CSV that has the columns `texts` and `numbers`; empty numbers are NaN.
+    """Read a CSV that has the columns `texts` and `numbers`.
+
+    Numbers that are empty are NaN; so are NA and N/A, which R and spreadsheets write.
 
     Raises:
         InputError: it cannot be read, lacks a column, or has another text for a number;
@@ -299,7 +301,9 @@ def read_table(
         rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
         if missing := [name for name in (*texts, *numbers) if name not in rows]:
             raise ValueError(f"no column {', '.join(missing)}")
-        return rows.assign(**rows[[*numbers]].replace("", "nan").astype(float))
+        return rows.assign(
+            **rows[[*numbers]].replace(["", "NA", "N/A"], "nan").astype(float)
+        )
     except (OSError, ValueError) as error:
         raise _unreadable(path, str(error), expected, remedy) from error
 

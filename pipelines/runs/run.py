@@ -521,19 +521,21 @@ def _differences(
             yield from _differences(have, {**value, **gone}, f"{prefix}{key}.")
         elif have != value:
             yield (
-                f"{prefix}{key}: the run has {short(have)}, the command asks "
-                f"{short(value)}"
+                f"{prefix}{key}: the run has {short(have, value)}, the command asks "
+                f"{short(value, have)}"
             )
 
 
-def short(value: object) -> str:
-    """Format a value in one line; shorten a long one, such as a split's cases."""
+def short(value: object, other: object) -> str:
+    """Format a value in one line; of a long one, where it differs from another."""
     text = repr(value)
     if len(text) <= 80:
         return text
-    if not isinstance(value, list):
-        return f"{text[:77]}..."
-    return f"{len(value)} values, {text[:60]}..."
+    pairs = enumerate(zip(text, repr(other), strict=False))
+    begin = max(0, next((at for at, (a, b) in pairs if a != b), 60) - 40)
+    part = f"{'...' * (begin > 0)}{text[begin : begin + 60]}"
+    part += "..." * (begin + 60 < len(text))
+    return f"{len(value)} values, {part}" if isinstance(value, list) else part
 
 
 def require_free(folder: Path) -> None:

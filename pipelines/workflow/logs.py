@@ -8,10 +8,10 @@ from data_io.errors import escaped
 
 MESSAGE = "dscpp: "  # how the command line begins what it says of an error
 TRACEBACK = "Traceback (most recent call last):"
-# "dsc-s0: epoch 3 of at most 20, ..., at most about 9 min left", as `data_io.bars` has
-# it; in older logs
-# "dsc-s0:  25%|##5   | 5/20 [00:01<00:03, 4.1step/s]", and the same without a total.
-BAR = re.compile(r" about [\d.]+ \w+ left$|\w so far$|\d%\||\d\w* \[\d\d:\d\d")
+# Of a training "dsc-s0: epoch 3 of at most 20, ..., at most about 9 min left"; else, as
+# tqdm writes them, "dsc-s0:  25%|##5   | 5/20 [00:01<00:03, 4.1step/s]" and without a
+# total "scale: 3case [1:01:40, 2.05case/s]". In older logs some end in "so far".
+BAR = re.compile(r" about [\d.]+ \w+ left$|\w so far$|\d%\||\d\w* \[\d+:\d\d")
 MOST = 40  # lines of a message
 LITTLE = 2**20  # bytes free, of a disk on which a log may have lost its end
 
