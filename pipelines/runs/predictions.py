@@ -90,10 +90,11 @@ def probabilities(run: runs.Run, case: str, shape: tuple[int, ...]) -> _Array:
     """
     posthoc = run.record.get("posthoc", {})
     if "members" in posthoc:
-        kept = [probabilities(member, case, shape) for member in _members(run)]
+        kept = [probabilities(member, case, shape) for member in _origins(run)]
         return averaged(kept, posthoc["mean"])
     if "probabilities" in posthoc:
-        return scaled(probabilities(_origin(run), case, shape), run)
+        (origin,) = _origins(run)
+        return scaled(probabilities(origin, case, shape), run)
     file = path(run, case)
     try:
         # Not by `np.load`, which gives an archive of arrays for an .npz so named.
@@ -113,37 +114,20 @@ def probabilities(run: runs.Run, case: str, shape: tuple[int, ...]) -> _Array:
     return np.asarray(values)
 
 
-def _origin(run: runs.Run) -> runs.Run:
-    """Return the run whose probabilities a scaled run was fitted on.
-
-    Raises:
-        InputError: it is gone, or its probabilities were written anew.
-    """
-    origin = runs.Run.open(run.folder.absolute().with_name(run.origin))
-    _require_listed(origin, run, run.record["posthoc"]["probabilities"])
-    return origin
-
-
-def _members(run: runs.Run) -> Iterator[runs.Run]:
-    """Yield the members of an ensemble.
+def _origins(run: runs.Run) -> Iterator[runs.Run]:
+    """Yield the runs that a scaled run or an ensemble was made of.
 
     Raises:
         InputError: one is gone, or its probabilities were written anew.
     """
-    for name, expected in run.record["posthoc"]["members"].items():
-        member = runs.Run.open(run.folder.absolute().with_name(name))
-        member.require_network()
-        _require_listed(member, run, expected)
-        yield member
-
-
-def _require_listed(origin: runs.Run, run: runs.Run, expected: str) -> None:
-    """Refuse other probabilities of `origin` than those that `run` was made from."""
-    if listed(origin) != expected:
-        raise InputError(
-            f"{origin.folder}: expected the probabilities that {run.name} was made "
-            f"from, found others; run `{run.remake()}`"
-        )
+    for name, expected in sources(run).items():
+        origin = runs.Run.open(run.folder.absolute().with_name(name))
+        if listed(origin) != expected:
+            raise InputError(
+                f"{origin.folder}: expected the probabilities that {run.name} was made "
+                f"from, found others; run `{run.remake()}`"
+            )
+        yield origin
 
 
 def discard_derived(run: runs.Run) -> None:
@@ -220,6 +204,17 @@ def listed(run: runs.Run) -> str:
     if members:
         return schema.digest(members)
     return str(run.record.get("files", {}).get(LIST, ""))
+
+
+def sources(run: runs.Run) -> dict[str, str]:
+    """Return what `listed` was of each run that a run was made of, by name.
+
+    {} of a run as it was trained, and of older ones after a method.
+    """
+    posthoc = run.record.get("posthoc", {})
+    if "probabilities" in posthoc:
+        return {run.origin: posthoc["probabilities"]}
+    return dict(posthoc.get("members", {}))
 
 
 def averaged(members: Sequence[npt.ArrayLike], mean: str) -> _Array:
