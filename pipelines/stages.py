@@ -348,16 +348,13 @@ def ensemble(
 
 
 def _scaled(output: Path, model: str, origins: Sequence[runs.Run]) -> bool:
-    """Return whether a run exists that was made of these, of weights and probabilities.
-
-    `model` is the hash of the weights. Older scaled runs do not name probabilities.
-    """
+    """Return whether a run was made of weights, by hash, and these runs as they are."""
     if not runs.is_run(output):
         return False
     scaled = runs.Run.open(output)
     same = scaled.record.get("posthoc", {}).get("model") == model
     made_of = {one.name: predictions.listed(one) for one in origins}
-    same = same and predictions.sources(scaled) in ({}, made_of)
+    same = same and predictions.sources(scaled) in ({}, made_of)  # older: {}
     return same and scaled.reached("predicted")
 
 

@@ -23,7 +23,7 @@ from data_io.files import hashing
 from pipelines import cli, stages
 from pipelines.posthoc import ensemble, scaling
 from pipelines.prediction import new_images
-from pipelines.reporting import pages, practice
+from pipelines.reporting import frame, pages, practice
 from pipelines.reporting.published import Variant
 from pipelines.runs import predictions
 from pipelines.runs import run as runs
@@ -360,6 +360,14 @@ def test_the_second_ensemble_that_shares_a_member_is_in_no_table(tmp_path, capsy
     assert f"left out: {second}: expected no member of" in said
     assert "found ce-s1 in both" in said
     assert "found ce-s1-ensemble-2, left out too" in said
+
+
+def test_an_ensemble_left_out_takes_no_member_from_the_next(tmp_path):
+    write_run(tmp_path, "CE")
+    for seeds in ((0, 3), (1, 3), (2, 1)):  # the second shares 3 with the first
+        ensemble_of(tmp_path, seeds, (0.1, 0.2, 0.3, 0.4))
+    (out,) = frame.left_out_of(tmp_path)
+    assert "ce-s1-ensemble-2: expected no member of" in out
 
 
 def ensemble_of(results, seeds, nll, lists=("", ""), **record):

@@ -353,6 +353,21 @@ def test_other_probabilities_take_the_file_away(shifted, tmp_path):
     assert not (tmp_path / "dsc-s0" / "shift.csv").exists()
 
 
+def test_predicting_again_takes_the_file_away_if_something_changed(
+    shifted, tmp_path, monkeypatch
+):
+    from pipelines.training import predict
+
+    folder = tmp_path / "dsc-s0"
+    shutil.copytree(shifted.run, folder)
+    stages.predict(folder, shifted.data, tmp_path / "work", again=True)
+    assert (folder / "shift.csv").is_file()
+    half = np.full((32, 32, 2), 0.5, np.float32)
+    monkeypatch.setattr(predict, "probabilities", lambda *_: half)
+    stages.predict(folder, shifted.data, tmp_path / "work", again=True)
+    assert not (folder / "shift.csv").exists()
+
+
 def test_a_run_without_a_network_is_refused(shifted, capsys):
     scaled = shifted.run.with_name("dsc-s0-temperature")
     assert cli.main(["shift", "--run", str(scaled)]) == 2

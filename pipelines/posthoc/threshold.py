@@ -55,8 +55,7 @@ def choose(run: runs.Run) -> Choice:
             read.
 
     Raises:
-        InputError: a run that is not evaluated, or files that are not the run's.
-        NoCase: see there.
+        InputError: a run that is not evaluated, or whose files are others; `NoCase`.
     """
     run.require("evaluated", f"dscpp evaluate --run {run.folder}")
     run.require_measures()

@@ -21,7 +21,6 @@ import numpy.typing as npt
 from data_io import bars, datasets
 from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
-from data_io.files.hashing import file_hash
 from data_io.simulation import corruptions
 from pipelines.measure import calibration, decisions
 from pipelines.measure.histograms import Histograms
@@ -39,16 +38,16 @@ COLUMNS = (
 _Array = npt.NDArray[Any]
 _Row = dict[str, Any]
 _Scaling = tuple[str, float, float | None]
-_SCALED = ("method", "temperature", "threshold")
 
 
 def is_done(run: runs.Run) -> bool:
     """Return whether `shift.csv` is as the run wrote it, at today's scalings."""
-    path, expected = run.path(runs.SHIFT), run.record.get("files", {}).get(runs.SHIFT)
-    if not expected or not path.is_file() or file_hash(path) != expected:
+    path = run.path(runs.SHIFT)
+    if not predictions.is_as(path, run.record.get("files", {}).get(runs.SHIFT)):
         return False
+    keys = ("method", "temperature", "threshold")
     with path.open(newline="", encoding="utf-8") as file:
-        found = {tuple(map(row.get, _SCALED)) for row in csv.DictReader(file)}
+        found = {tuple(map(row.get, keys)) for row in csv.DictReader(file)}
     return found == {
         (method, f"{temperature:.9g}", "" if cut is None else f"{cut:.9g}")
         for method, temperature, cut in _scalings(run)

@@ -39,6 +39,7 @@ from pipelines.runs.run import CUSTOM, TRUTH, Run, spelled
 EXTREMES = "extremes"
 """A measure of confidence: the share of voxels with p < 0.05 or p >= 0.95."""
 
+_REPLICATE = "train it again from a clean checkout, as a replicate"
 _ONE_FOLD = re.compile(r"-\d+folds-fold\d+$")
 """Folders of a single fold end so; the tables are of all folds together."""
 
@@ -116,10 +117,10 @@ def left_out(runs: Iterable[Run]) -> dict[Path, str]:
 
 
 def _unclean(run: Run) -> str:
-    return "" if _is_clean(run) else (
-        f"expected commits without changes, found {unclean_commit(run.record)}; train "
-        "it again from a clean checkout, as a replicate"
-    )  # fmt: skip
+    if _is_clean(run):
+        return ""
+    found = unclean_commit(run.record)
+    return f"expected commits without changes, found {found}; {_REPLICATE}"
 
 
 def _outdated(run: Run, reasons: Mapping[Path, str]) -> str:
@@ -138,10 +139,11 @@ def _outdated(run: Run, reasons: Mapping[Path, str]) -> str:
 
 def _shared(run: Run, taken: dict[tuple[str, Path], Path]) -> str:
     """Note the members of an ensemble as taken; say which are so by another one."""
-    for name in run.members:
-        other = taken.setdefault((run.method, run.folder.with_name(name)), run.folder)
-        if other != run.folder:
-            return f"expected no member of {other}, found {name} in both; delete one"
+    keys = [(run.method, run.folder.with_name(name)) for name in run.members]
+    for key in keys:
+        if key in taken:
+            return f"expected no member of {taken[key]}, found {key[1].name} in both"
+    taken.update(dict.fromkeys(keys, run.folder))
     return ""
 
 

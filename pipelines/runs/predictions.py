@@ -159,14 +159,15 @@ def discard_derived(run: runs.Run) -> None:
 
 def _discard(hashes: Mapping[Path, str | None]) -> list[Path]:
     """Delete the files with the expected SHA-256; keep and name the others."""
-    unchanged = [path for path, expected in hashes.items() if _is_as(path, expected)]
+    unchanged = [path for path, expected in hashes.items() if is_as(path, expected)]
     for path in unchanged:
         path.unlink()
     _note_kept(path for path in hashes if path not in unchanged)
     return unchanged
 
 
-def _is_as(path: Path, expected: str | None) -> bool:
+def is_as(path: Path, expected: str | None) -> bool:
+    """Return whether a file is there with the expected SHA-256."""
     return expected is not None and path.is_file() and file_hash(path) == expected
 
 
@@ -188,7 +189,7 @@ def _discard_set(set_file: Path, run: runs.Run) -> list[Path]:
     files = {
         path: hashes.get(path.name) for path in folder.iterdir() if path != set_file
     }
-    if not measured_set or not all(_is_as(path, files[path]) for path in files):
+    if not measured_set or not all(is_as(path, files[path]) for path in files):
         _note_kept([folder])
         return []
     shutil.rmtree(folder)
@@ -200,17 +201,13 @@ def listed(run: runs.Run) -> str:
 
     Of an ensemble one over the lists of its members.
     """
-    members = run.record.get("posthoc", {}).get("members")
-    if members:
-        return schema.digest(members)
+    if run.members:
+        return schema.digest(run.record["posthoc"]["members"])
     return str(run.record.get("files", {}).get(LIST, ""))
 
 
 def sources(run: runs.Run) -> dict[str, str]:
-    """Return what `listed` was of each run that a run was made of, by name.
-
-    {} of a run as it was trained, and of older ones after a method.
-    """
+    """Return `listed` of each run that a run was made of, by name; {} if unknown."""
     posthoc = run.record.get("posthoc", {})
     if "probabilities" in posthoc:
         return {run.origin: posthoc["probabilities"]}
