@@ -324,19 +324,20 @@ def _print_at_threshold(path: Path, split: str | None = None) -> None:
 
 def shift(options: argparse.Namespace) -> Path:
     """`dscpp shift`: measure a run on its corrupted test images; print means."""
-    import pandas as pd
-
     from pipelines import stages
+    from pipelines.prediction import shift as shifting
+    from pipelines.reporting import shift as measured
 
-    path = options.run_folder / runs.SHIFT
-    _note_unused(options, path.is_file())
-    stages.shift(options.run_folder, options.data, options.work, options.again)
-    rows = pd.read_csv(path, dtype={"method": str}).fillna({"method": "no method"})
+    folder = options.run_folder
+    _note_unused(options, shifting.is_done(Run.open(folder)))
+    run = stages.shift(folder, options.data, options.work, options.again)
+    rows = measured.read(run).replace({"method": {"": "no method"}})
     for measure in ("nll", "dice"):
-        means = rows.pivot_table(measure, ["method", "kind"], "strength", sort=False)
+        by = ["method", "target", "kind"]
+        means = rows.pivot_table(measure, by, "strength", sort=False)
         print(f"{measure}, mean of the test images by strength")
         print(means.to_string(float_format="{:.3f}".format, na_rep=""))
-    return path
+    return folder / runs.SHIFT
 
 
 def scale(options: argparse.Namespace) -> str:
@@ -376,6 +377,7 @@ def _pages(
     options: argparse.Namespace,
 ) -> tuple[pages.Report, list[pages.Page]]:
     """Return the tables of the runs named, or of the results chosen."""
+    from pipelines.reporting import frame
     from pipelines.reporting.pages import Report as Tables
 
     if not options.folders:
@@ -383,9 +385,9 @@ def _pages(
         report = Tables(options.results)
         return report, report.chosen(options.dataset, options.preset)
     named = runs.listed(options.folders)
-    for run in named:
-        if run.state != "evaluated":
-            print(f"dscpp: warning: left out: {_unfinished(run)}", file=sys.stderr)
+    unfinished = [_unfinished(run) for run in named if run.state != "evaluated"]
+    for line in [*unfinished, *frame.left_out(named).values()]:
+        print(f"dscpp: warning: left out: {line}", file=sys.stderr)
     report = Tables(options.results, named, options.output)
     return report, report.pages
 
@@ -399,9 +401,9 @@ def _unfinished(run: Run) -> str:
 
 def _warn_unrecorded(options: argparse.Namespace) -> None:
     """Name the folders that are left out because their record is gone."""
-    from pipelines.reporting.frame import unclean
+    from pipelines.reporting.frame import left_out_of
 
-    for line in [*runs.unrecorded(options.results), *unclean(options.results)]:
+    for line in [*runs.unrecorded(options.results), *left_out_of(options.results)]:
         bars.note(f"dscpp: warning: left out: {line}", sys.stderr)
 
 

@@ -221,18 +221,19 @@ def shift(
     """Measure an evaluated run on its corrupted test images: `shift.csv`.
 
     Raises:
-        InputError: as in `evaluate`; a run without a network, or of volumes.
+        InputError: as in `evaluate`; a run without a network; see `shift.measure`.
     """
+    from pipelines.prediction import shift as shifting
+
     with _held(folder) as run:
         run.require_network()
         run.require("evaluated", f"dscpp evaluate --run {folder}")
-        if again or not run.path(runs.SHIFT).is_file():
+        if again or not shifting.is_done(run):
             _require_backend(folder, _task(run).backend)
             root = located(run, data, work)
             backend.start(work)
-            from pipelines.prediction import shift as shifting
-
-            shifting.measure(run, root)
+            _note_environment(run, "shift")
+            shifting.measure(run, root, work)
     return run
 
 
@@ -293,7 +294,7 @@ def scale(
     from pipelines.posthoc import scaling
 
     with _held(folder, "predicted") as run:
-        if not run.record.get("posthoc", {}).get("members"):
+        if not run.members:
             run.require_network()
         output = scaling.folder_of(run, method)
         runs.require_replaceable(
@@ -302,7 +303,7 @@ def scale(
             lambda old: old.last_method == method and old.origin == run.name,
         )
         with runs.lock_folder(output):
-            if not again and _scaled(output, scaling.model_of(run)):
+            if not again and _scaled(output, scaling.model_of(run), [run]):
                 root = data
             else:
                 root = located(run, data, work)
@@ -333,24 +334,27 @@ def ensemble(
     runs.require_replaceable(
         output,
         f"the mean of {', '.join(names)}",
-        lambda old: {*old.record.get("posthoc", {}).get("members", {})} == {*names},
+        lambda old: {*old.members} == {*names},
     )
+    ensembles.require_disjoint(output, method, names)
     with contextlib.ExitStack() as stack:
         held = [stack.enter_context(_held(m.folder, "predicted")) for m in members]
         root = data
         stack.enter_context(runs.lock_folder(output))
-        if again or not _scaled(output, ensembles.model_of(held)):
+        if again or not _scaled(output, ensembles.model_of(held), held):
             root = located(held[0], data, work)
             ensembles.make(held, root, output, mean)
     return evaluate(output, root, work, again)
 
 
-def _scaled(output: Path, model: str) -> bool:
-    """Return whether the scaled run exists and is of the run's current weights."""
+def _scaled(output: Path, model: str, origins: Sequence[runs.Run]) -> bool:
+    """Return whether a run was made of weights, by hash, and these runs as they are."""
     if not runs.is_run(output):
         return False
     scaled = runs.Run.open(output)
     same = scaled.record.get("posthoc", {}).get("model") == model
+    made_of = {one.name: predictions.listed(one) for one in origins}
+    same = same and predictions.sources(scaled) in ({}, made_of)  # older: {}
     return same and scaled.reached("predicted")
 
 
@@ -395,7 +399,7 @@ def is_scaled(folder: Path, method: str) -> bool:
 
     run = runs.Run.open(folder)
     folder = scaling.folder_of(run, method)
-    if not _scaled(folder, scaling.model_of(run)):
+    if not _scaled(folder, scaling.model_of(run), [run]):
         return False
     scaled = runs.Run.open(folder)
     return scaled.reached("evaluated") and scaled.has_measures

@@ -31,6 +31,12 @@ def make_run(
         p = phantom.vessels.posterior(data, case)
         softmax = scaling.scale(np.stack([1 - p, p], -1), 1 / power)
         np.save(predictions.path(run, case), softmax)
+    run.record["files"] = {runs.MODEL: f"hash of the weights of seed {seed}"}
+    return seal(run)
+
+
+def seal(run: runs.Run) -> runs.Run:
+    """Note the probabilities that are there as the run's own."""
     names = [f"{case}.npy" for _, case in predictions.cases(run)]
     written.seal(run.path(predictions.PROBABILITIES), names)
     run.update(files=[predictions.LIST], state="predicted")

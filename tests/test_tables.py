@@ -624,7 +624,7 @@ def test_verdicts_rest_on_runs_of_clean_commits_alone(results, capsys):
     studied = frame.open_study(results / "drive" / "paper")
     (variant,) = studied.runs
     assert studied.seeds(variant) == (0,)
-    first, *_ = frame.unclean(results)
+    first, *_ = frame.left_out_of(results)
     assert "dsc-s1: expected commits without changes, found 'ccc" in first
     assert cli.main(["tables", "--results", str(results)]) == 0
     said = capsys.readouterr().err
@@ -826,7 +826,7 @@ def test_runs_of_the_paper_with_overrides_are_joined_by_no_name(results, capsys)
 def test_own_images_need_no_clean_commit(results):
     """Without git, or with changes, runs at the default preset were left out."""
     make_own(results, preset="paper", group="paper", commit="")
-    assert frame.unclean(results) == []
+    assert frame.left_out_of(results) == []
     pages.Report(results).write()
     assert (results / "own-a" / "paper" / "table.csv").is_file()
 

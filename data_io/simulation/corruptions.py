@@ -1,10 +1,11 @@
 """What goes wrong with a photograph, in five strengths: noise, blur, light, JPEG.
 
-The five kinds are those of Hendrycks and Dietterich (2019, section 4.1) that any camera
-can show. Their strengths are for images of things as large as the picture; ours are
-milder, since structures here are a few pixels wide: the first can hardly be seen, the
-last is as bad as a fine vessel of DRIVE (1 or 2 pixels) can take. Levels are in units
-of 8-bit images at native size, before any resize.
+Noise, blur, brightness and JPEG are kinds of Hendrycks and Dietterich (2019, section
+4.1) that any camera can show. A gamma curve takes the place of their contrast, which
+the z-score of a grey image takes away. Their strengths are for images of things as
+large as the picture; ours are milder, since structures here are a few pixels wide: the
+first can hardly be seen, the last is as bad as a fine vessel of DRIVE (1 or 2 pixels)
+can take. Levels are in units of 8-bit images at native size, before any resize.
 """
 
 from __future__ import annotations
@@ -47,9 +48,8 @@ def _blur(image: _Array, sigma: float, _: np.random.Generator) -> _Array:
     return np.asarray(ndimage.gaussian_filter(image, (sigma, sigma, 0)))
 
 
-def _contrast(image: _Array, share: float, _: np.random.Generator) -> _Array:
-    mean = image.mean(axis=(0, 1))
-    return mean + share * (image - mean)
+def _gamma(image: _Array, exponent: float, _: np.random.Generator) -> _Array:
+    return np.asarray(255 * (image / 255) ** exponent)
 
 
 def _brightness(image: _Array, stops: float, _: np.random.Generator) -> _Array:
@@ -68,8 +68,7 @@ def _jpeg(image: _Array, quality: float, _: np.random.Generator) -> _Array:
 KINDS: Mapping[str, Kind] = {
     "noise": Kind("standard deviation, grey levels", (4, 8, 16, 24, 32), _noise),
     "blur": Kind("standard deviation, pixels", (0.5, 1, 1.5, 2, 3), _blur),
-    "contrast": Kind("share left, around each channel's mean",
-                     (0.8, 0.6, 0.4, 0.3, 0.2), _contrast),
+    "gamma": Kind("exponent of the share of 255", (1.2, 1.5, 2, 2.5, 3), _gamma),
     "brightness": Kind("exposure, stops", (0.25, 0.5, 0.75, 1, 1.5), _brightness),
     "jpeg": Kind("quality of Pillow", (50, 30, 20, 10, 5), _jpeg),
 }  # fmt: skip

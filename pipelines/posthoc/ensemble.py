@@ -52,8 +52,9 @@ def checked(members: Sequence[runs.Run]) -> list[runs.Run]:
     """Return the members in the order of their seeds.
 
     Raises:
-        InputError: fewer than two, one that is not as it was trained, members in
-            several folders, two of one seed, or two that differ in more than the seed.
+        InputError: fewer than two, one that is not as it was trained or of a
+            cross-validation, members in several folders, two of one seed, or two that
+            differ in more than the seed.
     """
     if len(members) < 2:
         raise InputError(
@@ -62,6 +63,11 @@ def checked(members: Sequence[runs.Run]) -> list[runs.Run]:
         )
     for member in members:
         member.require_network()
+        if member.record.get("fold"):
+            raise InputError(
+                f"{member.folder}: expected a run without --folds, found one of a "
+                "cross-validation, whose ensembles are not pooled"
+            )
         _require_alike(members[0], member)
     ordered = sorted(members, key=lambda member: int(member.record["seed"]))
     for one, other in itertools.pairwise(ordered):
@@ -91,6 +97,18 @@ def _require_alike(first: runs.Run, other: runs.Run) -> None:
                 f"{other.folder}: expected the {key} of {first.name}, "
                 f"{runs.short(ours, theirs)}, found {runs.short(theirs, ours)}; an "
                 "ensemble is of runs that differ in their seed alone"
+            )
+
+
+def require_disjoint(output: Path, method: str, names: Sequence[str]) -> None:
+    """Refuse a second ensemble of a method that shares members with one beside it."""
+    for path in sorted(output.parent.glob(f"*-{method}")):
+        other = None if path == output else runs.readable(path)
+        if shared := sorted({*names} & {*(other.members if other else ())}):
+            raise InputError(
+                f"{output}: expected an ensemble without a member of {path}, as tables "
+                f"take them as independent, found {', '.join(shared)} in both; give "
+                "other runs, or move that one away"
             )
 
 

@@ -15,6 +15,10 @@ OF_RUN = {"split": "validation", "region": "image", "reference": "observer1"}
 """What a threshold is chosen on."""
 
 
+class NoCase(InputError):
+    """No validation case with foreground: nothing to choose a threshold on."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """A threshold and what it was chosen by.
@@ -51,8 +55,7 @@ def choose(run: runs.Run) -> Choice:
             read.
 
     Raises:
-        InputError: a run that is not evaluated, files that are not the run's, or no
-            validation case with foreground.
+        InputError: a run that is not evaluated, or whose files are others; `NoCase`.
     """
     run.require("evaluated", f"dscpp evaluate --run {run.folder}")
     run.require_measures()
@@ -74,7 +77,7 @@ def best_of(
         The threshold, the mean Dice there and the number of cases.
 
     Raises:
-        InputError: no validation case with foreground.
+        NoCase: no validation case with foreground.
     """
     rows = histogram.where(**OF_RUN)
     dice = histograms.threshold_metrics(histogram.counts[rows], edges=histogram.edges)[
@@ -85,7 +88,7 @@ def best_of(
     )
     best = decisions.best(means, histograms.THRESHOLDS)
     if best is None:
-        raise InputError(
+        raise NoCase(
             f"{source}: expected validation cases with foreground to choose a "
             "threshold on, found none; give other cases, or choose a number yourself"
         )

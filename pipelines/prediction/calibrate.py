@@ -49,10 +49,15 @@ def of_run(folder: Path, missed: float | None = None) -> decision.Decision:
     For `missed` see `decision.choose`.
 
     Raises:
-        InputError: a run that is not evaluated, or that `maps` scaled; else as
-            `decision.choose`.
+        InputError: a run that is not evaluated, an ensemble, or a run that `maps`
+            scaled; else as `decision.choose`.
     """
     run = runs.Run.open(folder)
+    if run.record.get("posthoc", {}).keys() & {"members", "trained"}:
+        raise InputError(
+            f"{run.folder}: expected a run of one network, as a decision file is for, "
+            f"found one after {run.method}; give a member of the ensemble"
+        )
     run.require("evaluated", f"dscpp evaluate --run {run.folder}")
     run.require_measures()
     if run.last_method in maps.METHODS:

@@ -3,12 +3,13 @@
 Each test image is corrupted as `data_io.simulation.corruptions` says, before any
 preprocessing, predicted by the run's network and measured against its labels: as it is,
 and after the temperature of the run's scaled twin. Temperature and threshold are those
-fitted on the validation images as they are.
+fitted on the validation images as they are; `shift.csv` says which.
 """
 
 from __future__ import annotations
 
 import copy
+import csv
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,38 +31,57 @@ from pipelines.runs import predictions
 from pipelines.runs import run as runs
 
 COLUMNS = (
-    "kind", "strength", "level", "method", "target", "case", "threshold",
-    *runs.SHIFTED,
+    "kind", "strength", "level", "method", "target", "case", "temperature",
+    "threshold", *runs.SHIFTED,
 )  # fmt: skip
 
 _Array = npt.NDArray[Any]
 _Row = dict[str, Any]
-_Scaling = tuple[str, float, float]
+_Scaling = tuple[str, float, float | None]
 
 
-def measure(run: runs.Run, root: Path) -> None:
+def is_done(run: runs.Run) -> bool:
+    """Return whether `shift.csv` is as the run wrote it, at today's scalings."""
+    path = run.path(runs.SHIFT)
+    if not predictions.is_as(path, run.record.get("files", {}).get(runs.SHIFT)):
+        return False
+    keys = ("method", "temperature", "threshold")
+    with path.open(newline="", encoding="utf-8") as file:
+        found = {tuple(map(row.get, keys)) for row in csv.DictReader(file)}
+    return found == {
+        (method, f"{temperature:.9g}", "" if cut is None else f"{cut:.9g}")
+        for method, temperature, cut in _scalings(run)
+    }
+
+
+def measure(run: runs.Run, root: Path, work: Path) -> None:
     """Measure a run on its corrupted test images, and write `shift.csv`.
 
     Args:
         run: evaluated, with its network, held by the caller; its temperature is that of
             the scaled run beside it, where there is one.
         root: the data set's folder.
+        work: for the corrupted images, a case at a time.
 
     Raises:
-        InputError: volumes, or images that are not 8-bit; no network here.
+        InputError: volumes, images of several files, or images that are not 8-bit; no
+            network here; a folder that cannot be written.
     """
     module = datasets.by_name(run.record["dataset"])
-    if module.record(root).is_3d:
+    modalities = run.record.get("preprocessing", {}).get("modalities") or ()
+    if module.record(root).is_3d or len(modalities) > 1:
         raise InputError(
-            f"{run.folder}: expected a run of images to corrupt as a camera would, "
-            "found one of volumes"
+            f"{run.folder}: expected a run of photographs, one file each, to corrupt "
+            f"as a camera would, found one of {' and '.join(modalities) or 'volumes'}"
         )
+    run.update()  # a folder that cannot be written is refused now, not after it all
     scalings = list(_scalings(run))
+    _note_lacking(run, scalings)
     trained = new_images.open_model(run.folder)
     rows: list[_Row] = []
     for case in bars.bar(run.record["split"]["test"], f"{run.name} shift", unit="case"):
         for kind, strength in corruptions.STRENGTHS:
-            softmax = _predicted(trained, module, root, case, kind, strength)
+            softmax = _predicted(trained, module, root, case, kind, strength, work)
             level = corruptions.level_of(kind, strength)
             keys = {"kind": kind, "strength": strength, "level": level, "case": case}
             measured = (_measured(module, root, case, softmax, s) for s in scalings)
@@ -72,18 +92,34 @@ def measure(run: runs.Run, root: Path) -> None:
 
 def _scalings(run: runs.Run) -> Iterator[_Scaling]:
     """Yield method, temperature and threshold: as it is, then as it was scaled."""
-    yield "", 1.0, threshold.choose(run).threshold
+    yield "", 1.0, _threshold(run)
     folder = scaling.folder_of(run)
-    if not runs.is_run(folder):
+    if runs.is_run(folder):
+        twin = runs.Run.open(folder)
+        scaling.trained(twin)  # of other weights it is refused
+        fitted = twin.record["posthoc"]["temperature"]
+        yield scaling.TEMPERATURE, fitted, _threshold(twin)
+
+
+def _threshold(run: runs.Run) -> float | None:
+    """Choose the threshold; None without a validation case to choose it on."""
+    try:
+        return threshold.choose(run).threshold
+    except threshold.NoCase:
+        return None
+
+
+def _note_lacking(run: runs.Run, scalings: list[_Scaling]) -> None:
+    if len(scalings) == 1:
         bars.note(
             f"  note     {run.name} is measured without a temperature: there is none "
             f"beside it. `dscpp temperature --run {run.folder}` fits one"
         )
-        return
-    twin = runs.Run.open(folder)
-    scaling.trained(twin)  # of other weights it is refused
-    fitted = twin.record["posthoc"]["temperature"]
-    yield scaling.TEMPERATURE, fitted, threshold.choose(twin).threshold
+    if scalings[0][-1] is None:
+        bars.note(
+            f"  note     {run.name} has no validation case with foreground to choose a "
+            f"threshold on: `threshold` and `missed` are empty in {runs.SHIFT}"
+        )
 
 
 def _predicted(
@@ -93,6 +129,7 @@ def _predicted(
     case: str,
     kind: str,
     strength: int,
+    work: Path,
 ) -> _Array:
     """Corrupt and predict a case; keep nothing of it in a cache."""
     from data_io.prepare import cache
@@ -105,7 +142,9 @@ def _predicted(
 
     # Of the copy alone: an attribute comes before the method of its class.
     vars(shifted)["image"] = image
-    with tempfile.TemporaryDirectory() as folder:
+    place = work / "cache"  # what a killed process leaves there, `clean` deletes
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place) as folder:
         prepared = cache.prepare(
             shifted, root, [case], trained.settings, Path(folder), progress=False
         )
@@ -120,11 +159,12 @@ def _measured(
     p = predictions.scale(softmax, temperature) if method else softmax
     rows, _ = evaluate.measure_case(module, root, "test", case, lambda _: [(..., p)])
     table = Histograms.from_rows(rows)
-    at = int(np.abs(table.edges[:-1] - cut).argmin())
+    at = None if cut is None else int(np.abs(table.edges[:-1] - cut).argmin())
     first = next(iter(module.references(root, case)))
     ace = calibration.ace(
         calibration.join(table.counts, table.confidence(), table.edges)
     )
+    missed = decisions.false_negatives(table.counts)
     for index, row in enumerate(rows):
         if row["region"] != "image" or row["reference"] != first:
             continue
@@ -132,9 +172,10 @@ def _measured(
         yield {
             "method": method,
             "target": row["target"],
+            "temperature": temperature,
             "threshold": cut,
             "nll": row["nll"],
             "ace_band": float(ace[band][0]) if band.any() else None,
             "dice": row["dice"],
-            "missed": float(decisions.false_negatives(table.counts[index])[at]),
+            "missed": None if at is None else float(missed[index, at]),
         }

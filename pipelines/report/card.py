@@ -37,10 +37,13 @@ def card(run: Run, results: Path) -> str:
     alone = Run(run.folder, run.record | {"overrides": {}})
     study = join(run.folder, [alone], Paper(paper_folder(results)))
     sets = list(_seen(run))
+    scaled = "trained" in run.record.get("posthoc", {})  # an ensemble
+    ensemble = Run.open(run.folder.with_name(run.origin)) if scaled else run
     context = {
         "run": run,
         "record": run.record,
         "name": name_of(run.record),
+        "members": ensemble.members,
         "variant": next(iter(study.runs)),
         "overrides": spelled(run.record.get("overrides", {})),
         "sizes": {part: len(ids) for part, ids in run.record["split"].items()},

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +32,14 @@ from pipelines.reporting.published import (
     paper_folder,
     read_table,
 )
+from pipelines.runs import predictions
 from pipelines.runs import run as runs_module
 from pipelines.runs.run import CUSTOM, TRUTH, Run, spelled
 
 EXTREMES = "extremes"
 """A measure of confidence: the share of voxels with p < 0.05 or p >= 0.95."""
 
+_REPLICATE = "train it again from a clean checkout, as a replicate"
 _ONE_FOLD = re.compile(r"-\d+folds-fold\d+$")
 """Folders of a single fold end so; the tables are of all folds together."""
 
@@ -65,16 +66,12 @@ def _folders(results: Path) -> list[Path]:
 
 
 def finished(runs: Iterable[Run]) -> list[Run]:
-    """Return the evaluated runs.
-
-    At the preset "paper" only those whose commit is known and has no changes: verdicts
-    rest on them, so anybody must be able to get their code. Own images have no
-    verdicts.
-    """
+    """Return the evaluated runs, but for those that `left_out` names."""
     runs = [run for run in runs if run.state == "evaluated"]
     for run in runs:
         require_described(run)
-    return [run for run in runs if _is_clean(run)]
+    reasons = left_out(runs)
+    return [run for run in runs if run.folder not in reasons]
 
 
 def require_described(run: Run) -> None:
@@ -94,16 +91,60 @@ def require_described(run: Run) -> None:
         )
 
 
-def unclean(results: Path) -> list[str]:
-    """A line for each evaluated run at "paper" that `finished` leaves out, and why."""
+def left_out_of(results: Path) -> list[str]:
+    """Return the lines of `left_out` for every folder that has tables."""
     groups = (runs_module.find(folder) for folder in _folders(results))
-    return [
-        f"{run.folder}: expected commits without changes, found "
-        f"{unclean_commit(run.record)}; train it again from a clean checkout, as a "
-        "replicate"
-        for run in chain.from_iterable(groups)
-        if run.state == "evaluated" and not _is_clean(run)
-    ]
+    return [line for group in groups for line in left_out(group).values()]
+
+
+def left_out(runs: Iterable[Run]) -> dict[Path, str]:
+    """Return by folder a line on each evaluated run that is in no table, and why.
+
+    At the preset "paper" these are runs whose commit is unknown or has changes:
+    verdicts rest on them, so anybody must be able to get their code. Own images have
+    no verdicts. At any preset they are ensembles that share a member with one of the
+    same method before them, by name; and what was made of a run that is left out, or
+    whose probabilities are others now.
+    """
+    reasons: dict[Path, str] = {}
+    taken: dict[tuple[str, Path], Path] = {}
+    evaluated = [run for run in runs if run.state == "evaluated"]
+    for run in sorted(evaluated, key=lambda run: run.folder):
+        reason = _unclean(run) or _outdated(run, reasons) or _shared(run, taken)
+        if reason:
+            reasons[run.folder] = f"{run.folder}: {reason}"
+    return reasons
+
+
+def _unclean(run: Run) -> str:
+    if _is_clean(run):
+        return ""
+    found = unclean_commit(run.record)
+    return f"expected commits without changes, found {found}; {_REPLICATE}"
+
+
+def _outdated(run: Run, reasons: Mapping[Path, str]) -> str:
+    """Say which run, of those that a run was made of, no table may have or is new."""
+    for name, expected in predictions.sources(run).items():
+        origin = runs_module.readable(run.folder.with_name(name))
+        if origin and (origin.folder in reasons or not _is_clean(origin)):
+            return f"expected runs in tables to be made of, found {name}, left out too"
+        if origin and predictions.listed(origin) != expected:
+            return (
+                f"expected the probabilities of {name} that it was made of, found "
+                f"others; run `{run.remake()}`"
+            )
+    return ""
+
+
+def _shared(run: Run, taken: dict[tuple[str, Path], Path]) -> str:
+    """Note the members of an ensemble as taken; say which are so by another one."""
+    keys = [(run.method, run.folder.with_name(name)) for name in run.members]
+    for key in keys:
+        if key in taken:
+            return f"expected no member of {taken[key]}, found {key[1].name} in both"
+    taken.update(dict.fromkeys(keys, run.folder))
+    return ""
 
 
 def _is_clean(run: Run) -> bool:
@@ -303,7 +344,7 @@ class Study:
             by_folder[str(run.folder)] = counted
             for target in self.targets:
                 names = counted.case[counted.where(target=target, **_SELECTION)]
-                _check_cases(path, list(map(str, names)), self.cases, target)
+                check_cases(path, list(map(str, names)), self.cases, target)
         return by_folder
 
     @cached_property
@@ -410,7 +451,7 @@ def join(folder: Path, runs: Sequence[Run], paper: Paper) -> Study:
         kept = selected(rows)
         for target in targets:
             names = list(kept["case"][kept["target"] == target])
-            _check_cases(run.path("cases.csv"), names, cases, target)
+            check_cases(run.path("cases.csv"), names, cases, target)
     order = tuple(paper.cells["loss"].unique())
     frame = pd.concat(read, ignore_index=True)
     return Study(folder, paper, _variants(runs, order), cases, targets, frame)
@@ -450,22 +491,7 @@ def _variants(runs: Sequence[Run], order: Sequence[str]) -> dict[Variant, list[R
         names = (key.loss, key.gamma or 0.0, key.method, key.backend, key.settings)
         return (not key.is_main, listed, *names)
 
-    for group in variants.values():
-        _require_disjoint(group)
     return dict(sorted(variants.items(), key=rank))
-
-
-def _require_disjoint(runs: Sequence[Run]) -> None:
-    """Refuse ensembles that share a member: they would pass for independent ones."""
-    ensemble_of: dict[str, Run] = {}
-    for run in runs:
-        for member in run.record.get("posthoc", {}).get("members", ()):
-            other = ensemble_of.setdefault(member, run)
-            if other is not run:
-                raise InputError(
-                    f"{run.folder}: expected an ensemble without a member of "
-                    f"{other.folder}, found {member} in both; leave one of them out"
-                )
 
 
 def _training(run: Run) -> tuple[int, int]:
@@ -569,7 +595,7 @@ def read_cases(path: Path, command: str) -> pd.DataFrame:
     return rows[keys].map(from_cell).join(rows[measures])
 
 
-def _check_cases(
+def check_cases(
     path: Path, names: Sequence[str], expected: Sequence[str], target: str
 ) -> None:
     """Require every test case once, so that all means are over the same cases."""
@@ -580,5 +606,5 @@ def _check_cases(
         raise InputError(
             f"{path}: {target}: expected each of the {len(expected)} test cases once, "
             f"found {len(names)} rows (missing: {missing or 'none'}, not in the split: "
-            f"{extra or 'none'}, repeated: {repeated or 'none'}); evaluate it again"
+            f"{extra or 'none'}, repeated: {repeated or 'none'}); measure it again"
         )

@@ -36,7 +36,7 @@ _PUBLISHED = ("published values", "restore it from the repository")
 _T = TypeVar("_T")
 _WRITTEN = re.compile(
     r"(?P<loss>.+?)(?: g=(?P<gamma>[\d.]+))?"
-    r"(?: \+ (?P<method>\w+))?(?:@(?P<at>[\d.]+))?"
+    r"(?: \+ (?P<method>[\w+ -]+))?(?:@(?P<at>[\d.]+))?"
 )
 
 # Table 3 prints .05; the value's neighbours and Table 4's cell of the same network
@@ -75,7 +75,7 @@ class Variant:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read "DSC", "DSC++ g=2.5", "DSC++@0.8" or "DSC + temperature".
+        """Read "DSC", "DSC++ g=2.5", "DSC++@0.8" or "DSC + ensemble-3 + temperature".
 
         Raises:
             InputError: written otherwise, or a threshold that is not measured.
@@ -94,6 +94,11 @@ class Variant:
     def trained(self) -> Self:
         """Return it without a method or a threshold: what was trained."""
         return replace(self, method="", threshold=None)
+
+    @property
+    def before(self) -> Self:
+        """Return it without its last method."""
+        return replace(self, method=self.method.rpartition(" + ")[0])
 
     @property
     def label(self) -> str:

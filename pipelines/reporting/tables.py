@@ -256,19 +256,19 @@ def costs(study: Study) -> pd.DataFrame:
 
 
 def temperatures(study: Study) -> pd.DataFrame:
-    """Compare each loss before and after temperature scaling, and with DSC++.
+    """Compare losses and ensembles before and after a temperature, and with DSC++.
 
     Only seeds with both runs count; with one of them intervals are over images alone.
     Differences are of the same cases: `difference` is after - before, `to_dscpp` the
     scaled loss less the unscaled DSC++ of the seeds that both have.
     """
-    scaled = [variant for variant in study.runs if variant.method == TEMPERATURE]
+    scaled = [one for one in study.runs if one.method.endswith(TEMPERATURE)]
     keys = product(scaled, study.targets, _SCALED_METRICS)
     return framed((_temperature(study, *key) for key in keys), "temperature")
 
 
 def _temperature(study: Study, scaled: Variant, target: str, metric: str) -> _Row:
-    unscaled = replace(scaled, method="")
+    unscaled = scaled.before
     before, after = _paired(study, unscaled, scaled, target, metric)
     change = estimate(after - before)
     fitted = [run.record["posthoc"]["temperature"] for run in study.runs[scaled]]

@@ -35,9 +35,8 @@ from pipelines.reporting.estimates import (
 from pipelines.reporting.evidence import estimated
 from pipelines.reporting.frame import Study, in_words
 from pipelines.reporting.markdown import table
-from pipelines.reporting.published import Cell, Variant, each_cell
+from pipelines.reporting.published import KEYS, Cell, Variant, each_cell
 from pipelines.reporting.rules import FAILS
-from pipelines.reporting.tables import TEMPERATURE
 from pipelines.runs.run import TRUTH
 
 COUNTS = "counts.csv"
@@ -288,7 +287,7 @@ def scaled(study: Study, files: _Files) -> str:
     """Lay out the temperatures of one study: a row a loss and class."""
     if "temperature.csv" not in files:
         return "*No run was scaled yet.*"
-    temperatures = files["temperature.csv"].set_index(["loss", "gamma", "target"])
+    temperatures = files["temperature.csv"].set_index([*KEYS, "target"])
     nll, brier = (
         temperatures[temperatures["metric"] == metric] for metric in ("nll", "brier")
     )
@@ -301,11 +300,11 @@ def scaled(study: Study, files: _Files) -> str:
 
 def _scaled_line(study: Study, row: dict[str, Any]) -> list[str]:
     gamma = row["gamma"] if row["gamma"] == row["gamma"] else None
+    keys = row["loss"], gamma, row["method"]
     runs = {
-        variant.trained.label: len(runs)
+        variant.before.label: len(runs)
         for variant, runs in study.runs.items()
-        if variant.method == TEMPERATURE
-        and (variant.columns["loss"], variant.gamma) == (row["loss"], gamma)
+        if (variant.columns["loss"], variant.gamma, variant.method) == keys
     }
     ((name, trainings),) = runs.items()  # replicates included
     more = f" ({trainings} trainings)" if trainings > row["seeds"] else ""

@@ -90,10 +90,11 @@ def probabilities(run: runs.Run, case: str, shape: tuple[int, ...]) -> _Array:
     """
     posthoc = run.record.get("posthoc", {})
     if "members" in posthoc:
-        kept = [probabilities(member, case, shape) for member in _members(run)]
+        kept = [probabilities(member, case, shape) for member in _origins(run)]
         return averaged(kept, posthoc["mean"])
     if "probabilities" in posthoc:
-        return scaled(probabilities(_origin(run), case, shape), run)
+        (origin,) = _origins(run)
+        return scaled(probabilities(origin, case, shape), run)
     file = path(run, case)
     try:
         # Not by `np.load`, which gives an archive of arrays for an .npz so named.
@@ -113,37 +114,20 @@ def probabilities(run: runs.Run, case: str, shape: tuple[int, ...]) -> _Array:
     return np.asarray(values)
 
 
-def _origin(run: runs.Run) -> runs.Run:
-    """Return the run whose probabilities a scaled run was fitted on.
-
-    Raises:
-        InputError: it is gone, or its probabilities were written anew.
-    """
-    origin = runs.Run.open(run.folder.absolute().with_name(run.origin))
-    _require_listed(origin, run, run.record["posthoc"]["probabilities"])
-    return origin
-
-
-def _members(run: runs.Run) -> Iterator[runs.Run]:
-    """Yield the members of an ensemble.
+def _origins(run: runs.Run) -> Iterator[runs.Run]:
+    """Yield the runs that a scaled run or an ensemble was made of.
 
     Raises:
         InputError: one is gone, or its probabilities were written anew.
     """
-    for name, expected in run.record["posthoc"]["members"].items():
-        member = runs.Run.open(run.folder.absolute().with_name(name))
-        member.require_network()
-        _require_listed(member, run, expected)
-        yield member
-
-
-def _require_listed(origin: runs.Run, run: runs.Run, expected: str) -> None:
-    """Refuse other probabilities of `origin` than those that `run` was made from."""
-    if listed(origin) != expected:
-        raise InputError(
-            f"{origin.folder}: expected the probabilities that {run.name} was made "
-            f"from, found others; run `{run.remake()}`"
-        )
+    for name, expected in sources(run).items():
+        origin = runs.Run.open(run.folder.absolute().with_name(name))
+        if listed(origin) != expected:
+            raise InputError(
+                f"{origin.folder}: expected the probabilities that {run.name} was made "
+                f"from, found others; run `{run.remake()}`"
+            )
+        yield origin
 
 
 def discard_derived(run: runs.Run) -> None:
@@ -175,14 +159,15 @@ def discard_derived(run: runs.Run) -> None:
 
 def _discard(hashes: Mapping[Path, str | None]) -> list[Path]:
     """Delete the files with the expected SHA-256; keep and name the others."""
-    unchanged = [path for path, expected in hashes.items() if _is_as(path, expected)]
+    unchanged = [path for path, expected in hashes.items() if is_as(path, expected)]
     for path in unchanged:
         path.unlink()
     _note_kept(path for path in hashes if path not in unchanged)
     return unchanged
 
 
-def _is_as(path: Path, expected: str | None) -> bool:
+def is_as(path: Path, expected: str | None) -> bool:
+    """Return whether a file is there with the expected SHA-256."""
     return expected is not None and path.is_file() and file_hash(path) == expected
 
 
@@ -204,7 +189,7 @@ def _discard_set(set_file: Path, run: runs.Run) -> list[Path]:
     files = {
         path: hashes.get(path.name) for path in folder.iterdir() if path != set_file
     }
-    if not measured_set or not all(_is_as(path, files[path]) for path in files):
+    if not measured_set or not all(is_as(path, files[path]) for path in files):
         _note_kept([folder])
         return []
     shutil.rmtree(folder)
@@ -216,10 +201,17 @@ def listed(run: runs.Run) -> str:
 
     Of an ensemble one over the lists of its members.
     """
-    members = run.record.get("posthoc", {}).get("members")
-    if members:
-        return schema.digest(members)
+    if run.members:
+        return schema.digest(run.record["posthoc"]["members"])
     return str(run.record.get("files", {}).get(LIST, ""))
+
+
+def sources(run: runs.Run) -> dict[str, str]:
+    """Return `listed` of each run that a run was made of, by name; {} if unknown."""
+    posthoc = run.record.get("posthoc", {})
+    if "probabilities" in posthoc:
+        return {run.origin: posthoc["probabilities"]}
+    return dict(posthoc.get("members", {}))
 
 
 def averaged(members: Sequence[npt.ArrayLike], mean: str) -> _Array:

@@ -307,6 +307,11 @@ class Run:
         name = self.record.get("posthoc", {}).get("trained") or self.origin
         return self.folder.absolute().with_name(name) if name else self.folder
 
+    @property
+    def members(self) -> list[str]:
+        """Names of the runs that an ensemble is the mean of; [] of all others."""
+        return list(self.record.get("posthoc", {}).get("members", ()))
+
     def reached(self, state: str) -> bool:
         """Return whether the run is at `state` or past it."""
         return STATES.index(self.record["state"]) >= STATES.index(state)
@@ -349,7 +354,12 @@ class Run:
         return f"dscpp predict{again} --run {self.folder}"
 
     def require_network(self) -> None:
-        """Refuse a run that was made from another one's probabilities."""
+        """Refuse a run that was made from another one's probabilities, or of folds."""
+        if "folds" in self.record:
+            raise InputError(
+                f"{self.folder}: expected a run with a network, found the cases of all "
+                "folds of a cross-validation; give a run of one fold"
+            )
         if self.method:
             raise InputError(
                 f"{self.folder}: expected a run as it was trained, with a network, "
