@@ -225,20 +225,11 @@ def _port_beside(
     import dscpp_torch
     import monai
     import torch
-    from torch.nn import functional
 
-    indices, logits = labels_and_logits(shape, axis=1)
-    y_true = torch.from_numpy(indices[:, None]).long().to(device)
-    y_pred = torch.from_numpy(logits).to(device)
+    y_true, y_pred, raw = _port_inputs(device, shape, mode)
     selected = list(dscpp_torch.NAMES if names is None else names)
-    raw = {"softmax": True, "to_onehot_y": True}
     if mode in EAGER[1:]:
         selected = [name for name in selected if name in DICE]
-        y_true = functional.one_hot(y_true[:, 0], shape[1]).movedim(-1, 1)
-        raw = {"softmax": True}
-        if mode.endswith("regions"):  # each contains the one before it
-            y_true, raw = y_true.cumsum(1), {"sigmoid": True}
-        y_true = y_true.float().contiguous()
     peers = {_nearest(name) for name in selected}
     modules = {name: getattr(monai.losses, name)(**raw) for name in sorted(peers)}
     modules |= {name: dscpp_torch.by_name(name, **raw) for name in selected}
@@ -273,6 +264,24 @@ def _port_beside(
         for name in selected
         for what, unit, values in (("time", "ms", seconds), ("memory", "MB", megabytes))
     ]
+
+
+def _port_inputs(
+    device: str, shape: tuple[int, ...], mode: str
+) -> tuple[Any, Any, dict[str, bool]]:
+    """Return labels and logits on a device, and what each loss is told of them."""
+    import torch
+    from torch.nn import functional
+
+    indices, logits = labels_and_logits(shape, axis=1)
+    y_true = torch.from_numpy(indices[:, None]).long().to(device)
+    y_pred = torch.from_numpy(logits).to(device)
+    if mode not in EAGER[1:]:
+        return y_true, y_pred, {"softmax": True, "to_onehot_y": True}
+    y_true, raw = functional.one_hot(y_true[:, 0], shape[1]).movedim(-1, 1), "softmax"
+    if mode.endswith("regions"):  # each contains the one before it
+        y_true, raw = y_true.cumsum(1), "sigmoid"
+    return y_true.float().contiguous(), y_pred, {raw: True}
 
 
 def _nearest(name: str) -> str:

@@ -168,6 +168,11 @@ def sum_bins(bins: _Array, p: _Array) -> _Floats:
     return np.asarray(np.bincount(bins, p, N_BINS), np.float64)
 
 
+def bin_of_threshold(edges: _Floats, threshold: float) -> int:
+    """Return the index of the bin, (B + 1,) `edges`, that begins at a threshold."""
+    return int(np.abs(edges[:-1] - threshold).argmin())
+
+
 def centres(edges: npt.ArrayLike = EDGES) -> _Floats:
     """Give the middle of each bin, (B,): half-way in logit; of the outermost in p."""
     edges = np.asarray(edges, dtype=np.float64)

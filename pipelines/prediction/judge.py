@@ -30,7 +30,7 @@ from data_io.own_images.describe import class_names
 from pipelines import arguments
 from pipelines.environment import commits
 from pipelines.measure import decisions
-from pipelines.measure.histograms import EDGES
+from pipelines.measure.histograms import EDGES, bin_of_threshold
 from pipelines.measure.metrics import ratio
 from pipelines.measure.regions import BAND
 from pipelines.posthoc import decision as decision_file
@@ -331,7 +331,7 @@ def decided(study: Study) -> pd.DataFrame:
             continue
         table = study.histograms[str(run.folder)]
         selected = table.where(region="image", target=target)
-        cut = int(np.abs(table.edges[:-1] - applied["threshold"]).argmin())
+        cut = bin_of_threshold(table.edges, applied["threshold"])
         counts, true = table.counts[selected], table.counts[selected, 1].sum(axis=-1)
         measures = {
             "dice": decisions.dice(counts)[:, cut],

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from data_io import bars, datasets
@@ -23,7 +22,7 @@ from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
 from data_io.simulation import corruptions
 from pipelines.measure import calibration, decisions
-from pipelines.measure.histograms import Histograms
+from pipelines.measure.histograms import Histograms, bin_of_threshold
 from pipelines.measure.regions import BAND
 from pipelines.posthoc import scaling, threshold
 from pipelines.prediction import evaluate, new_images
@@ -159,7 +158,7 @@ def _measured(
     p = predictions.scale(softmax, temperature) if method else softmax
     rows, _ = evaluate.measure_case(module, root, "test", case, lambda _: [(..., p)])
     table = Histograms.from_rows(rows)
-    at = None if cut is None else int(np.abs(table.edges[:-1] - cut).argmin())
+    at = None if cut is None else bin_of_threshold(table.edges, cut)
     first = next(iter(module.references(root, case)))
     ace = calibration.ace(
         calibration.join(table.counts, table.confidence(), table.edges)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from pipelines.measure import calibration, decisions
-from pipelines.measure.histograms import THRESHOLDS, Histograms
+from pipelines.measure.histograms import THRESHOLDS, Histograms, bin_of_threshold
 from pipelines.measure.metrics import ratio
 from pipelines.measure.regions import BAND
 from pipelines.posthoc import maps
@@ -104,11 +104,11 @@ def _of_training(
     yield from calibration.scores(fine).items()
     ece = calibration.ece(calibration.join(band.counts, band.confidence, edges))
     yield "ece_band", pd.Series(ece, band.case).reindex(test.case).to_numpy()
-    dice, half = decisions.dice(test.counts), _bin(edges, _HALF)
+    dice, half = decisions.dice(test.counts), bin_of_threshold(edges, _HALF)
     true = test.counts[:, 1].sum(axis=-1)
     expected = decisions.expected_dice(test.counts, test.confidence)
     yield "dice_half", dice[:, half]
-    bins = [_bin(edges, at) for at in THRESHOLDS]
+    bins = [bin_of_threshold(edges, at) for at in THRESHOLDS]
     curves = decisions.dice(validation.counts)[:, bins]
     known = curves[~np.isnan(curves).any(axis=-1)]
     # Without a case to choose on, the threshold is 0.5.
@@ -129,11 +129,6 @@ def _of_training(
     yield "missed", undefined if cut is None else missed[:, cut]
     yield "set_size", undefined if cut is None else ratio(positive[:, cut], true)
     yield "aurc", decisions.aurc(1 - dice[:, half], expected[:, half])
-
-
-def _bin(edges: _Floats, threshold: float) -> int:
-    """Return the bin whose lower edge is a threshold."""
-    return int(np.abs(edges[:-1] - threshold).argmin())
 
 
 SHOWN = ("CE", "Focal", "DSC", "DSC++")
