@@ -118,9 +118,9 @@ errata: $(VENV)/.ready ## measure what each errata entry does (DATA=folder of DR
 	@nice $(VENV)/bin/python -m errata --write$(call flag,DATA,data)
 
 # A file's tests share what they have trained: a process takes whole files, in the order
-# of tests/conftest.py.
+# of tests/conftest.py. A process that crashes ends the run: replaced, it would hang.
 PYTEST := bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
-PYTEST += --no-loadscope-reorder
+PYTEST += --no-loadscope-reorder --max-worker-restart 0
 
 test: lint ## style, types, import rules and the quick tests (minutes)
 	@$(VENV)/$(PYTEST) -m "not slow"

@@ -28,6 +28,9 @@ SETTINGS = {
 }
 for name, value in SETTINGS.items():
     os.environ.setdefault(name, value)
+# A process under make ends with it (`processes.follow_make`): not the tests' own, whose
+# thread for it would be there in all tests.
+os.environ.pop("MAKELEVEL", None)
 # The libraries that the recipes are for.
 PEERS = ("monai", "nnunetv2")
 # Where DRIVE may lie: as DSCPP_DRIVE says, or where the README says to put it.

@@ -44,7 +44,7 @@ def web(server: Web, monkeypatch: pytest.MonkeyPatch) -> Web:
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     noted: list[float] = []
-    monkeypatch.setattr(download.time, "sleep", noted.append)
+    monkeypatch.setattr(download, "sleep", noted.append)
     return noted
 
 

@@ -63,7 +63,7 @@ def web(server: Web, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Web:
     """The server, with the zip of 2018DSB; commands run in an empty folder."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(download.time, "sleep", lambda _: None)
+    monkeypatch.setattr(download, "sleep", lambda _: None)
     monkeypatch.chdir(tmp_path)
     server.pages, server.asked = {"/dsb.zip": Page(ZIP)}, []
     return server

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -614,7 +615,9 @@ def test_state_is_saved_less_often_on_a_slow_disk(tmp_path, monkeypatch):
         clock[0] += 0.0625
         written.append(epoch)
 
-    monkeypatch.setattr(callbacks.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(
+        callbacks, "time", types.SimpleNamespace(monotonic=lambda: clock[0])
+    )
     monkeypatch.setattr(state, "snapshot", lambda model, progress: progress.epoch)
     monkeypatch.setattr(callbacks.state, "save", save)
     model = SimpleNamespace(stop_training=False, get_weights=list)
@@ -641,7 +644,9 @@ def test_losses_are_read_once_a_second_and_the_first_bad_step_is_found(
     tmp_path, monkeypatch
 ):
     clock = [0.0]
-    monkeypatch.setattr(callbacks.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(
+        callbacks, "time", types.SimpleNamespace(monotonic=lambda: clock[0])
+    )
     drawn = []
 
     class Items(SimpleNamespace):
@@ -669,7 +674,9 @@ def test_losses_are_read_once_a_second_and_the_first_bad_step_is_found(
 
 def test_a_long_epoch_does_not_hide_a_bad_step(tmp_path, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(callbacks.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(
+        callbacks, "time", types.SimpleNamespace(monotonic=lambda: clock[0])
+    )
     kind = type("Items", (dict,), {"epoch": 0, "case": lambda self, index: "a"})
     items = kind({1: (np.zeros(1), np.zeros(1))})
     stop = callbacks.NotFiniteStop(items, items, tmp_path / "not-finite.npz")

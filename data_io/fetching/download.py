@@ -2,8 +2,8 @@
 
 import json
 import re
-import time
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import pooch
@@ -104,7 +104,7 @@ class Resuming:
                 best = max(best, self.received())
                 if failures >= ATTEMPTS:
                     raise Failure(f"{cut} ({ATTEMPTS} times)") from cut
-                time.sleep(max(WAIT_S * 2 ** (failures - 1), cut.wait_s))
+                sleep(max(WAIT_S * 2 ** (failures - 1), cut.wait_s))
         self.check()
         self.part.replace(output_file)
         self.mark.unlink()
@@ -179,14 +179,14 @@ class Resuming:
             unit_scale=True, delay=1, leave=False,
         )  # fmt: skip
         with self.part.open("ab" if start else "wb") as file, bar:
-            began, came = time.monotonic(), 0
+            began, came = monotonic(), 0
             # The bytes as sent: a server may call a .gz file's own gzip an encoding.
             while chunk := response.raw.read1(CHUNK, decode_content=False):
                 came += len(chunk)
                 if stated is not None and start + came > stated:
                     self.forget()
                     raise Failure(f"expected {stated} bytes, received more")
-                if came < SLOWEST * (time.monotonic() - began - GRACE_S):
+                if came < SLOWEST * (monotonic() - began - GRACE_S):
                     raise Failure(f"fewer than {SLOWEST} bytes a second come")
                 file.write(chunk)
                 bar.update(len(chunk))
