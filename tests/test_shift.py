@@ -347,6 +347,33 @@ def test_given_again_nothing_is_measured(shifted, monkeypatch, capsys):
     assert "is not looked at" in capsys.readouterr().out
 
 
+def test_a_stopped_measurement_goes_on(shifted, tmp_path, monkeypatch):
+    """The first case is not measured again, and the file is the undisturbed one."""
+    from pipelines.prediction import shift
+
+    run = runs.Run.open(shutil.copytree(shifted.run, tmp_path / "dsc-s0"))
+    shutil.copytree(
+        shifted.run.with_name("dsc-s0-temperature"), tmp_path / "dsc-s0-temperature"
+    )
+    first, second = run.record["split"]["test"]
+    measure, cases = shift._of_case, []
+
+    def counted(trained, module, root, case, *more):
+        if case == second and not cases.count(second):
+            cases.append(case)
+            raise KeyboardInterrupt
+        cases.append(case)
+        return measure(trained, module, root, case, *more)
+
+    monkeypatch.setattr(shift, "_of_case", counted)
+    with pytest.raises(KeyboardInterrupt):
+        shift.measure(run, shifted.data, tmp_path / "work")
+    shift.measure(run, shifted.data, tmp_path / "work")
+    assert cases == [first, second, second]
+    assert read(run.path("shift.csv")) == read(shifted.run / "shift.csv")
+    assert not list((tmp_path / "work" / "cache" / "shift").iterdir())
+
+
 def test_other_probabilities_take_the_file_away(shifted, tmp_path):
     shutil.copytree(shifted.run, tmp_path / "dsc-s0")
     predictions.discard_derived(runs.Run.open(tmp_path / "dsc-s0"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,9 @@ import numpy.typing as npt
 from data_io import bars, datasets
 from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
+from data_io.files import schema
 from data_io.simulation import corruptions
+from pipelines.environment import commits
 from pipelines.measure import calibration, decisions
 from pipelines.measure.histograms import Histograms, bin_of_threshold
 from pipelines.measure.regions import BAND
@@ -77,16 +80,38 @@ def measure(run: runs.Run, root: Path, work: Path) -> None:
     scalings = list(_scalings(run))
     _note_lacking(run, scalings)
     trained = new_images.open_model(run.folder)
+    # What was measured before a stop, by the same code with the same weights.
+    identity = [run.folder.resolve(), run.record["files"], scalings, commits.commit()]
+    memory = work / "cache" / "shift" / schema.digest([*map(str, identity)])
     rows: list[_Row] = []
     for case in bars.bar(run.record["split"]["test"], f"{run.name} shift", unit="case"):
-        for kind, strength in corruptions.STRENGTHS:
-            softmax = _predicted(trained, module, root, case, kind, strength, work)
-            level = corruptions.level_of(kind, strength)
-            keys = {"kind": kind, "strength": strength, "level": level, "case": case}
-            measured = (_measured(module, root, case, softmax, s) for s in scalings)
-            rows += [keys | row for part in measured for row in part]
+        kept = memory / f"{schema.digest(case)}.json"
+        of_case = schema.recall(kept, list[_Row])
+        if of_case is None:
+            of_case = list(_of_case(trained, module, root, case, scalings, work))
+            runs.write_json(kept, of_case, allow_nan=True)
+        rows += of_case
     runs.write_csv(run.path(runs.SHIFT), COLUMNS, rows)
     run.update(files=[runs.SHIFT])
+    shutil.rmtree(memory, ignore_errors=True)
+
+
+def _of_case(
+    trained: new_images.Trained,
+    module: Dataset,
+    root: Path,
+    case: str,
+    scalings: list[_Scaling],
+    work: Path,
+) -> Iterator[_Row]:
+    """Yield the rows of a case: all corruptions, scalings and classes."""
+    for kind, strength in corruptions.STRENGTHS:
+        softmax = _predicted(trained, module, root, case, kind, strength, work)
+        level = corruptions.level_of(kind, strength)
+        keys = {"kind": kind, "strength": strength, "level": level, "case": case}
+        for scaled in scalings:
+            for row in _measured(module, root, case, softmax, scaled):
+                yield keys | row
 
 
 def _scalings(run: runs.Run) -> Iterator[_Scaling]:
