@@ -90,8 +90,7 @@ def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
     First, so that who changes a value by hand can delete the line.
     """
     kept = {k: v for k, v in value.items() if k != SEAL}
-    # Through JSON, so that what is written and what is read have the same hash.
-    return {SEAL: digest(_plain(json.loads(json.dumps(kept)))), **kept}
+    return {SEAL: digest(_plain(kept)), **kept}
 
 
 def require_unchanged(value: Any) -> None:
@@ -120,12 +119,13 @@ def is_unchanged(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """The value with whole numbers as int, as other programs write them."""
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_plain(part) for part in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    """The value as it is read back, with whole numbers as int, as others write them."""
+    return json.loads(json.dumps(value), parse_float=_number)
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    return int(number) if number.is_integer() else number
 
 
 def read(path: Path) -> bytes:
