@@ -238,6 +238,23 @@ def test_unwritable_output_is_refused(tmp_path: Path) -> None:
         phantom.generate(SMALL, tmp_path / "file" / "phantoms")
 
 
+def test_the_description_is_read_once_while_it_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For each case it was parsed anew: the cost grew with the square of the cases."""
+    from data_io.files import schema
+
+    folder = phantom.generate(phantom.Settings(2, 1, 1, size=32), tmp_path / "set")
+    load, loaded = schema.load, []
+    monkeypatch.setattr(schema, "load", lambda *a: loaded.append(a) or load(*a))
+    assert [phantom.vessels.record(folder).counts["test"] for _ in range(3)] == [1] * 3
+    assert len(loaded) == 1
+    about = folder / "dataset.json"
+    about.write_text(about.read_text().replace("{", "{ ", 1))
+    assert phantom.vessels.record(folder).counts["test"] == 1
+    assert len(loaded) == 2
+
+
 @pytest.mark.parametrize("text", ["", "{}", '{"dataset": "drive", "format": 1}'])
 def test_a_damaged_description(tmp_path: Path, text: str) -> None:
     (tmp_path / "dataset.json").write_text(text)

@@ -1,5 +1,6 @@
 """Finding a data set's folder, and comparing it with the layout as distributed."""
 
+import functools
 import hashlib
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,6 +10,7 @@ from typing import Any
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.files import archives, schema
+from data_io.files.hashing import stamp_of
 from data_io.files.writing import folder_aside
 
 ABOUT = "dataset.json"
@@ -146,18 +148,24 @@ def key(members: Iterable[zipfile.ZipInfo]) -> str:
 
 
 def described(root: Path, kind: Any, what: str) -> dict[str, Any]:
-    """Read the description of a simulated set, JSON of a kind.
+    """Read the description of a simulated set, JSON of a kind: once while unchanged.
 
     Raises:
         InputError: missing, damaged, or of another kind.
     """
+    path = Path(root) / ABOUT
     try:
-        content: dict[str, Any] = schema.load(Path(root) / ABOUT, kind)
+        return _loaded(path.absolute(), kind, *stamp_of(path))
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{Path(root) / ABOUT}: expected the description of {what}, found {error}. "
+            f"{path}: expected the description of {what}, found {error}. "
             "Delete the folder: it is simulated again."
         ) from error
+
+
+@functools.lru_cache(8)
+def _loaded(path: Path, kind: Any, *stamp: int) -> dict[str, Any]:
+    content: dict[str, Any] = schema.load(path, kind)
     return content
 
 
