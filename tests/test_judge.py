@@ -100,6 +100,22 @@ def test_every_file_format_gives_the_same_measures(
     assert float(row["dice"]) == pytest.approx(2 / 3)
 
 
+def test_what_predict_wrote_beside_the_probabilities_is_left_out(
+    places: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    p, labels = places
+    write_label(labels)
+    np.save(p / "a.npy", np.stack([1 - P, P], -1))
+    for name in ("a.png", "a_picture.png"):
+        write_label(p, name)
+    (p / "dscpp.sha256").touch()
+    (row, *_) = case_rows(judged(p, labels, tmp_path / "out"))
+    assert float(row["brier"]) == pytest.approx(BRIER)
+    (p / "a.npy").unlink()
+    assert cli.main(["judge", str(p), str(labels), "--output", str(tmp_path / "o")])
+    assert "`dscpp predict --probabilities`" in capsys.readouterr().err
+
+
 def test_volumes_of_nifti_and_of_nnunet_are_the_same(
     places: tuple[Path, Path], tmp_path: Path
 ) -> None:

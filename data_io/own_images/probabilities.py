@@ -8,6 +8,7 @@ import numpy as np
 from data_io.datasets.folder import read_labels
 from data_io.errors import InputError, Problems
 from data_io.files import nifti
+from data_io.files.names import LIST
 from data_io.files.reading import decode, decoding
 from data_io.own_images.describe import (
     by_stem,
@@ -19,6 +20,7 @@ from data_io.own_images.describe import (
 _ARRAYS = (".npz", ".npy")
 _PICTURES = (".nii.gz", ".nii", ".png", ".tif", ".tiff")
 ENDINGS = (*_ARRAYS, *_PICTURES)
+_PREDICTED = (".npy", "_probabilities.nii.gz")  # as `dscpp predict` writes them
 _NNUNET = "probabilities"
 """What nnU-Net v2 calls the array in the .npz of `--save_probabilities`."""
 
@@ -29,9 +31,9 @@ def pairs(probabilities: Path, labels: Path) -> dict[str, tuple[Path, Path]]:
     """Find the label map of each file of probabilities, by name.
 
     Args:
-        probabilities: a folder of files that end in one of `ENDINGS`, or one file. In
-            a folder with .npz of nnU-Net, images and volumes are the label maps that it
-            predicted, and are left out.
+        probabilities: a folder of files that end in one of `ENDINGS`, or one file. The
+            label maps and pictures that nnU-Net or `dscpp predict` wrote beside their
+            probabilities are left out.
         labels: a folder of images or NIfTI volumes, or one file. A label map has the
             name of its probabilities, or either has an ending such as `_mask`.
 
@@ -62,7 +64,12 @@ def pairs(probabilities: Path, labels: Path) -> dict[str, tuple[Path, Path]]:
 
 
 def _probability_files(source: Path, problems: list[str]) -> dict[str, Path]:
-    """Files of probabilities by case; of nnU-Net's folder not its label maps."""
+    """Files of probabilities by case; not what nnU-Net or we predicted beside them."""
+    if (source / LIST).exists():
+        found = by_stem(source, problems, endings=_PREDICTED)
+        if not found:
+            problems[-1] += " Volumes need `dscpp predict --probabilities`."
+        return found
     if not (source.is_dir() and any(map(_is_of_nnunet, source.glob("*.npz")))):
         return by_stem(source, problems, endings=ENDINGS)
     arrays = by_stem(source, problems, endings=_ARRAYS)

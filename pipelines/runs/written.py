@@ -19,10 +19,9 @@ from data_io import bars
 from data_io.errors import InputError
 from data_io.files import schema
 from data_io.files.hashing import file_hash, read_json
+from data_io.files.names import LIST as LIST
 from data_io.files.writing import is_stream
 from pipelines.runs import run as runs
-
-LIST = "dscpp.sha256"
 
 _PDF = b"%PDF-1.4\n%\xac\xdc \xab\xba"  # as Matplotlib begins one
 _SVG = b'id="figure_1"'
