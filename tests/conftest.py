@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,6 +32,9 @@ for name, value in SETTINGS.items():
 # A process under make ends with it (`processes.follow_make`): not the tests' own, whose
 # thread for it would be there in all tests.
 os.environ.pop("MAKELEVEL", None)
+# The machine decides how long an example takes.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 # The libraries that the recipes are for.
 PEERS = ("monai", "nnunetv2")
 # Where DRIVE may lie: as DSCPP_DRIVE says, or where the README says to put it.

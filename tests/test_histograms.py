@@ -26,7 +26,7 @@ from pipelines.measure.histograms import (
     sum_bins,
     threshold_metrics,
 )
-from pipelines.measure.metrics import case_metrics
+from pipelines.measure.metrics import case_metrics, predicted
 
 N_BINS = len(EDGES) - 1
 # As decimal numbers, so that no arithmetic of ours is in them.
@@ -48,6 +48,11 @@ def predictions(draw, n_labels=1):
     mask = draw(hnp.arrays(np.bool_, shape))
     mask.flat[draw(st.integers(0, mask.size - 1))] = True
     return p, *labels, mask
+
+
+def stored(edges, dtype):
+    """The edges, with the thresholds among them as a type has them."""
+    return [float(dtype.type(e)) if e in DECIMALS else e for e in edges]
 
 
 def row(case="01", counts=None, **other):
@@ -114,7 +119,7 @@ def test_confusion_equals_a_direct_count_at_every_threshold(prediction):
     assert counts.sum() == mask.sum()
     assert counts[1].sum() == label[mask].sum()
     for threshold in DECIMALS:
-        positive = np.array([float(x) >= threshold for x in p[mask]])
+        positive = p[mask] >= p.dtype.type(threshold)
         truth = label[mask]
         assert confusion(counts, threshold) == (
             (positive & truth).sum(),
@@ -131,7 +136,8 @@ def test_bins_equal_numpy_histogram(prediction):
     counts = count(p, label, mask=mask)
     for value in (0, 1):
         chosen = p[mask & (label == value)].astype(np.float64)
-        np.testing.assert_array_equal(counts[value], np.histogram(chosen, EDGES)[0])
+        edges = stored(EDGES, p.dtype)
+        np.testing.assert_array_equal(counts[value], np.histogram(chosen, edges)[0])
 
 
 @settings(deadline=None, max_examples=50)
@@ -180,12 +186,15 @@ def test_blocks_do_not_change_the_result(monkeypatch):
     np.testing.assert_array_equal(count(p, label, mask=mask), whole)
 
 
-def test_float32_is_compared_as_float64():
-    # float32 has no 0.35: its nearest number is less, that of 0.05 is more.
-    p = np.array([0.35, 0.05], dtype=np.float32)
-    counts = count(p, np.ones(2, int))
-    assert confusion(counts, 0.35)[0] == 0
-    assert confusion(counts, 0.05)[0] == 2
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("threshold", DECIMALS)
+def test_a_stored_threshold_is_at_least_the_threshold(dtype, threshold):
+    """In float32, 0.35 is below 0.35: histograms said negative, label maps positive."""
+    stored = dtype(threshold)
+    below = np.nextafter(stored, dtype(0))
+    p = np.array([stored, below])
+    assert predicted(np.stack([1 - p, p]), threshold).tolist() == [1, 0]
+    assert confusion(count(p, np.ones(2, int)), threshold)[0] == 1
 
 
 def neighbours(values, steps=3):
@@ -208,7 +217,8 @@ def test_bins_of_float32_are_those_of_a_search():
     p = neighbours(np.concatenate([EDGES, ends, 1 - ends, [0.5]]))
     assert p.min() == 0
     assert p.max() == 1
-    expected = np.searchsorted(EDGES[1:-1], p.astype(np.float64), side="right")
+    edges = stored(EDGES[1:-1], p.dtype)
+    expected = np.searchsorted(edges, p.astype(np.float64), side="right")
     np.testing.assert_array_equal(bins_of(p), expected)
 
 
@@ -352,7 +362,8 @@ def test_sums_equal_those_of_the_voxels(prediction):
     p, _, mask = prediction
     sums = sum_bins(bins_of(p[mask]), p[mask])
     values = p[mask].astype(np.float64)
-    for left, right, total in zip(EDGES[:-1], EDGES[1:], sums, strict=True):
+    edges = stored(EDGES, p.dtype)
+    for left, right, total in zip(edges[:-1], edges[1:], sums, strict=True):
         inside = (values >= left) & ((values < right) | (right == 1))
         assert total == pytest.approx(values[inside].sum(), rel=1e-12)
 

@@ -88,10 +88,10 @@ def count(
 
 
 def bins_of(p: _Array) -> _Array:
-    """Find the bin of each probability: (n,), intp."""
+    """Find the bin of each probability: (n,), intp; see `_edges_in`."""
     if p.dtype != np.float32:
-        # In float32, 0.35 is less than 0.35: compare in float64, as the edges are.
-        return np.searchsorted(EDGES[1:-1], p.astype(np.float64), side="right")
+        dtype = np.promote_types(p.dtype, np.float16)
+        return np.searchsorted(_edges_in(dtype), p.astype(np.float64), side="right")
     first, bins = _cells()
     spread = _place(p)
     cell = (spread.view(np.uint32) >> _SHIFT).astype(np.intp)
@@ -99,6 +99,19 @@ def bins_of(p: _Array) -> _Array:
     cell *= 2
     cell += higher
     return bins.take(cell).astype(np.intp)
+
+
+def _edges_in(dtype: np.dtype[Any]) -> _Floats:
+    """Return the lowest number of each bin but the first, of a type: (B - 1,).
+
+    A threshold is rounded to the type, as `metrics.predicted` does: a stored 0.7 is at
+    least 0.7. Of the other edges it is the next number that is not below the edge.
+    """
+    inner = EDGES[1:-1]
+    rounded = inner.astype(dtype)
+    above = np.where(rounded < inner, np.nextafter(rounded, dtype.type(1)), rounded)
+    lowest = np.where(np.isin(inner, THRESHOLDS), rounded, above)
+    return np.asarray(lowest, np.float64)
 
 
 def _place(p: _Array) -> _Array:
@@ -122,10 +135,7 @@ def _cells() -> tuple[_Array, _Array]:
         By cell, the lowest place that belongs to a higher bin, infinity if none does,
         float32; and twice by cell, the bin below that and the bin from there on, uint8.
     """
-    inner = EDGES[1:-1]
-    edges = inner.astype(np.float32)
-    # The lowest float32 of each bin: p >= edge, in float64, is p >= this.
-    edges = _place(np.where(edges < inner, np.nextafter(edges, np.float32(1)), edges))
+    edges = _place(_edges_in(np.dtype(np.float32)).astype(np.float32))
     bits, half = np.arange(1 << _SHIFT, dtype=np.uint32) << _SHIFT, 1 << (_SHIFT - 1)
     # Negative places rise as their magnitudes, and so their bits, fall.
     bits[half:] |= (1 << _SHIFT) - 1

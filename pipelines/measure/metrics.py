@@ -286,9 +286,9 @@ def predicted(probabilities: _Array, threshold: float | None = None) -> _Array:
         return _argmax(probabilities)
     foreground = probabilities[1:]
     likeliest = _argmax(foreground) + np.uint8(1)
-    return np.where(foreground.max(axis=0) >= threshold, likeliest, 0).astype(
-        likeliest.dtype
-    )
+    # In the precision of the probabilities: a stored 0.7 is at least 0.7.
+    is_certain = foreground.max(axis=0) >= foreground.dtype.type(threshold)
+    return np.where(is_certain, likeliest, 0).astype(likeliest.dtype)
 
 
 def _argmax(probabilities: _Array) -> _Array:
