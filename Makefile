@@ -36,8 +36,9 @@ FOUND = $(shell for python in python3 python3.11 python3.12 python3.13; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
 	2>/dev/null && echo $$python && break; done)
 
-# Nothing from outside leaks in; Keras reads the backend from its variable.
-unexport PYTHONPATH PYTHONHOME
+# Nothing from outside leaks in: without bytecode, each process would compile all that it
+# imports, TensorFlow for ten seconds. Keras reads the backend from its variable.
+unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 export PYTHONNOUSERSITE := 1
 export KERAS_BACKEND := $(BACKEND)
 
