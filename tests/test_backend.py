@@ -167,7 +167,6 @@ print(json.dumps(test_backend.values()))
 """
 
 
-@pytest.mark.backend
 @pytest.mark.slow
 def test_the_users_configuration_of_keras_changes_nothing(project, tmp_path):
     text = '{"floatx": "float64", "epsilon": 1}'

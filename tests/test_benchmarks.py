@@ -100,7 +100,6 @@ def test_value_and_gradient_are_those_of_the_loss() -> None:
     np.testing.assert_allclose(gradient, 2 * (y_pred - y_true))
 
 
-@pytest.mark.backend
 @pytest.mark.slow
 def test_losses_are_timed_beside_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(losses.titles, "FAMILY", ("CE", "DSC++"))

@@ -405,7 +405,6 @@ def test_other_images_do_not_replace_a_set_of_the_same_name(run, tmp_path, capsy
     shutil.rmtree(run / "other-sets")
 
 
-@pytest.mark.backend
 @pytest.mark.parametrize("threshold", [None, "0.3"])
 def test_images_without_labels_are_predicted(run, tmp_path, threshold):
     case = json.loads((run / "run.json").read_text())["split"]["test"][0]
@@ -489,7 +488,6 @@ def mean_dice(folder: Path, cases: Sequence[str]) -> float:
     return float(np.mean(values))
 
 
-@pytest.mark.backend
 def test_temperature_and_threshold_on_new_images(run, tmp_path, capsys):
     """From a fitted temperature and a chosen threshold to label maps, and back."""
     split = json.loads((run / "run.json").read_text())["split"]
@@ -668,7 +666,6 @@ def test_model_without_a_fixed_size_needs_its_run(run, tmp_path, capsys):
     assert shapes in capsys.readouterr().err
 
 
-@pytest.mark.backend
 @pytest.mark.parametrize(
     ("shape", "classes", "found"),
     [

@@ -162,7 +162,6 @@ def test_training_writes_all_files(data, work, done):
     assert done.path("run.json").stat().st_mtime_ns == before
 
 
-@pytest.mark.backend
 def test_the_model_kept_has_the_lowest_validation_loss(data, work, done):
     training_data, _ = stages._prepare(task(4), data, work)
     model = fit._compiled(task(4), training_data)
@@ -269,7 +268,6 @@ def test_same_number_in_another_form_is_the_same_training(data, work, tmp_path):
     assert len(runs.Run.open(out).path("history.csv").read_text().split()) == 4
 
 
-@pytest.mark.backend
 @pytest.mark.slow
 def test_a_run_in_float16_resumes_exactly_with_its_loss_scale(data, work, tmp_path):
     chosen = task(3, precision="mixed_float16")
@@ -364,7 +362,6 @@ def test_killed_at_random_moments(data, work, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.backend
 def test_finished_run_continues_exactly_with_more_epochs(data, work, tmp_path, done):
     whole = stages.train(task(6), data, tmp_path / "whole", work)
     run = copy(done, tmp_path / "r")
@@ -507,7 +504,6 @@ def test_a_loss_that_is_not_finite_stops_the_run(data, work, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.backend
 def test_weights_that_are_not_finite_are_not_kept(work, tmp_path):
     # One step an epoch: its own loss is finite, and only validation sees what it did.
     settings = phantom.Settings(training=1, validation=2, test=1, size=32, seed=1)
@@ -575,7 +571,6 @@ def test_a_model_that_is_not_the_runs_is_refused(data, work, tmp_path, done):
         stages.predict(run.folder, data, work)
 
 
-@pytest.mark.backend
 @pytest.mark.slow
 def test_estimate_of_training_time(data, work):
     found = stages.estimate(task(7), data, work)
