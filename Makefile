@@ -126,8 +126,9 @@ PYTEST += --no-loadscope-reorder --max-worker-restart 0
 test: lint ## style, types, import rules and the quick tests (minutes)
 	@$(VENV)/$(PYTEST) -m "not slow"
 
+# Some tests wait for SLURM, for a signal, for a process: one more uses the processor.
 test-all: lint ## the same with the slow tests: all that continuous integration runs
-	@$(VENV)/$(PYTEST)
+	@$(VENV)/$(PYTEST) --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1))
 
 lint: $(VENV)/.ready ## style, types and import rules alone
 	@$(VENV)/bin/ruff check .
