@@ -228,7 +228,7 @@ def test_resume_is_exact_through_plateaus_and_early_stopping(
     rows = history(alone)
     assert len(rows) == 7
     assert len({row["learning_rate"] for row in rows}) > 1
-    for epoch in (1, 3, 5):
+    for epoch in (2, 5):
         train_until_killed(task(**PLATEAUS), data, tmp_path / "cut", work, epoch)
     (tmp_path / "cut" / ".dscpp-abcd1234-model.keras").write_text("half written")
     sweep.cache_clear()  # as in a new process
@@ -263,9 +263,9 @@ def test_the_state_of_another_training_is_refused(data, work, cut):
 def test_same_number_in_another_form_is_the_same_training(data, work, tmp_path):
     """Settings of 0 and 0.0 are equal, and so is what the state says it is of."""
     out = tmp_path / "run"
-    for epochs, delta in ((1, 0), (2, 0.0), (3, 0)):
+    for epochs, delta in ((1, 0), (2, 0.0)):
         stages.train(task(epochs, min_delta=delta), data, out, work)
-    assert len(runs.Run.open(out).path("history.csv").read_text().split()) == 4
+    assert len(runs.Run.open(out).path("history.csv").read_text().split()) == 3
 
 
 @pytest.mark.slow
@@ -320,7 +320,7 @@ sys.exit(cli.main())
 @pytest.mark.timeout(600)
 @pytest.mark.slow
 def test_killed_at_random_moments(data, work, tmp_path):
-    """SIGKILL from outside, three times, then left alone: the same run."""
+    """SIGKILL from outside, twice, then left alone: the same run."""
     chosen = task(40, "DSC", stopping_patience=40)
     alone = stages.train(chosen, data, tmp_path / "alone", work)
     cut, output = tmp_path / "cut", tmp_path / "cut" / "state.npz"
@@ -345,7 +345,7 @@ def test_killed_at_random_moments(data, work, tmp_path):
 
     chance = random.Random(0)
     killed = 0
-    for _ in range(3):
+    for _ in range(2):
         before, process = saved(), start()
         # From its first saved state on: before that, it only imports.
         while saved() == before and process.poll() is None:
@@ -356,7 +356,7 @@ def test_killed_at_random_moments(data, work, tmp_path):
             process.send_signal(signal.SIGKILL)
             process.wait()
             killed += 1
-    assert killed >= 2
+    assert killed
     assert start().wait() == 0
     same_run(alone, runs.Run.open(cut))
 
