@@ -120,15 +120,19 @@ errata: $(VENV)/.ready ## measure what each errata entry does (DATA=folder of DR
 
 # A file's tests share what they have trained: a process takes whole files, in the order
 # of tests/conftest.py. A process that crashes ends the run: replaced, it would hang.
-PYTEST := bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
-PYTEST += --no-loadscope-reorder --max-worker-restart 0
+PROCESSES ?= auto
+PYTEST = bin/python -m pytest --numprocesses $(PROCESSES) --maxprocesses 4
+PYTEST += --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+# $(call with,MARKERS): the files that have one of them; the others are not imported.
+with = $$(grep -lE 'mark\.($(1))\b' tests/test_*.py)
 
 test: lint ## style, types, import rules and the quick tests (minutes)
 	@$(VENV)/$(PYTEST) -m "not slow"
 
 # Some tests wait for SLURM, for a signal, for a process: one more uses the processor.
+test-all: PROCESSES := $$(($$(getconf _NPROCESSORS_ONLN) + 1))
 test-all: lint ## the same with the slow tests: all that continuous integration runs
-	@$(VENV)/$(PYTEST) --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1))
+	@$(VENV)/$(PYTEST)
 
 lint: $(VENV)/.ready ## style, types and import rules alone
 	@$(VENV)/bin/ruff check .
@@ -149,7 +153,7 @@ test-backends: ## the tests that depend on the backend, on all three (ONLY=...),
 	if [[ -n $$failed ]]; then echo "Failed:$$failed" >&2; exit 1; fi
 
 test-backend: $(VENV)/.ready
-	@DSCPP_REQUIRE_BACKEND=$(BACKEND) $(VENV)/$(PYTEST) -m backend
+	@DSCPP_REQUIRE_BACKEND=$(BACKEND) $(VENV)/$(PYTEST) -m backend $(call with,backend)
 
 # Keras, MONAI and nnU-Net together, in an environment of their own.
 recipes: .venv-peers/.ready ## the recipes, with the libraries that they are for
@@ -161,7 +165,8 @@ test-ports: .venv-peers/.ready ## the PyTorch port: its losses, MONAI, nnU-Net, 
 # The lock of the peers holds that of PyTorch: one environment for all three.
 test-torch: .venv-peers/.ready ## all that needs PyTorch: Keras on it, the recipes, the port
 	@KERAS_BACKEND=torch DSCPP_REQUIRE_BACKEND=torch DSCPP_REQUIRE_PEERS=1 \
-		.venv-peers/$(PYTEST) -m "backend or peers or ports"
+		.venv-peers/$(PYTEST) -m "backend or peers or ports" \
+		$(call with,backend|peers|ports)
 
 test-slurm: $(VENV)/.ready ## runs as jobs of a real SLURM on this machine (5 minutes; as root)
 	@for name in munged slurmctld slurmd; do \
