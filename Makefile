@@ -36,8 +36,9 @@ FOUND = $(shell for python in python3 python3.11 python3.12 python3.13; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
 	2>/dev/null && echo $$python && break; done)
 
-# Nothing from outside leaks in; Keras reads the backend from its variable.
-unexport PYTHONPATH PYTHONHOME
+# Nothing from outside leaks in: without bytecode, each process would compile all that it
+# imports, TensorFlow for ten seconds. Keras reads the backend from its variable.
+unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 export PYTHONNOUSERSITE := 1
 export KERAS_BACKEND := $(BACKEND)
 
@@ -119,12 +120,17 @@ errata: $(VENV)/.ready ## measure what each errata entry does (DATA=folder of DR
 
 # A file's tests share what they have trained: a process takes whole files, in the order
 # of tests/conftest.py. A process that crashes ends the run: replaced, it would hang.
-PYTEST := bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
-PYTEST += --no-loadscope-reorder --max-worker-restart 0
+PROCESSES ?= auto
+PYTEST = bin/python -m pytest --numprocesses $(PROCESSES) --maxprocesses 4
+PYTEST += --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+# $(call with,MARKERS): the files that have one of them; the others are not imported.
+with = $$(grep -lE 'mark\.($(1))\b' tests/test_*.py)
 
 test: lint ## style, types, import rules and the quick tests (minutes)
 	@$(VENV)/$(PYTEST) -m "not slow"
 
+# Some tests wait for SLURM, for a signal, for a process: one more uses the processor.
+test-all: PROCESSES := $$(($$(getconf _NPROCESSORS_ONLN) + 1))
 test-all: lint ## the same with the slow tests: all that continuous integration runs
 	@$(VENV)/$(PYTEST)
 
@@ -147,7 +153,7 @@ test-backends: ## the tests that depend on the backend, on all three (ONLY=...),
 	if [[ -n $$failed ]]; then echo "Failed:$$failed" >&2; exit 1; fi
 
 test-backend: $(VENV)/.ready
-	@DSCPP_REQUIRE_BACKEND=$(BACKEND) $(VENV)/$(PYTEST) -m backend
+	@DSCPP_REQUIRE_BACKEND=$(BACKEND) $(VENV)/$(PYTEST) -m backend $(call with,backend)
 
 # Keras, MONAI and nnU-Net together, in an environment of their own.
 recipes: .venv-peers/.ready ## the recipes, with the libraries that they are for
@@ -159,7 +165,8 @@ test-ports: .venv-peers/.ready ## the PyTorch port: its losses, MONAI, nnU-Net, 
 # The lock of the peers holds that of PyTorch: one environment for all three.
 test-torch: .venv-peers/.ready ## all that needs PyTorch: Keras on it, the recipes, the port
 	@KERAS_BACKEND=torch DSCPP_REQUIRE_BACKEND=torch DSCPP_REQUIRE_PEERS=1 \
-		.venv-peers/$(PYTEST) -m "backend or peers or ports"
+		.venv-peers/$(PYTEST) -m "backend or peers or ports" \
+		$(call with,backend|peers|ports)
 
 test-slurm: $(VENV)/.ready ## runs as jobs of a real SLURM on this machine (5 minutes; as root)
 	@for name in munged slurmctld slurmd; do \

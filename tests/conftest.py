@@ -67,8 +67,8 @@ SLOW_FIXTURES |= {"trained", "typed", "wheels"}
 # The files that take minutes. They begin first, so that no process is left with one of
 # them while the others have nothing to do.
 LONGEST = ("slurm", "own", "workflow", "training", "damage", "own_volumes", "report")
-LONGEST += ("regenerate", "port_nnunet", "recipes", "illustrate", "losses")
-LONGEST += ("true_posterior",)
+LONGEST += ("regenerate", "port_nnunet", "port_torch", "recipes", "conformance")
+LONGEST += ("losses", "illustrate", "true_posterior")
 
 
 @pytest.hookimpl(tryfirst=True)

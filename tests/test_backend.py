@@ -91,11 +91,13 @@ def no_cache_yet():
     import jax
     from jax.experimental.compilation_cache import compilation_cache
 
-    before = jax.config.jax_compilation_cache_dir
+    names = ("jax_compilation_cache_dir", "jax_compilation_cache_max_size")
+    before = {name: getattr(jax.config, name) for name in names}
     jax.config.update("jax_compilation_cache_dir", None)
     compilation_cache.reset_cache()
     yield
-    jax.config.update("jax_compilation_cache_dir", before)
+    for name, value in before.items():
+        jax.config.update(name, value)
     compilation_cache.reset_cache()
 
 
@@ -167,7 +169,6 @@ print(json.dumps(test_backend.values()))
 """
 
 
-@pytest.mark.backend
 @pytest.mark.slow
 def test_the_users_configuration_of_keras_changes_nothing(project, tmp_path):
     text = '{"floatx": "float64", "epsilon": 1}'

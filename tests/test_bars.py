@@ -65,7 +65,6 @@ def test_a_terminal_gets_a_bar(monkeypatch):
     assert "\r" in terminal.getvalue()
 
 
-@pytest.mark.backend
 def test_training_prints_one_line_per_epoch(capsys, clock, monkeypatch):
     from pipelines.training import callbacks
 

@@ -62,7 +62,6 @@ def digest(items):
     return hashlib.sha256(text).hexdigest()
 
 
-@pytest.mark.backend
 def test_shapes_and_types(cache):
     items = Batches(cache, cache.cases, augment=True)
     assert len(items) == 3
@@ -75,7 +74,6 @@ def test_shapes_and_types(cache):
         assert image.flags.writeable
 
 
-@pytest.mark.backend
 def test_without_augmentation_a_batch_is_the_cache(cache):
     items = Batches(cache, ("c", "a"))
     for number, case in enumerate(("c", "a")):
@@ -180,7 +178,6 @@ def test_prediction_goes_through_miscnn_too(cache, monkeypatch):
     ]
 
 
-@pytest.mark.backend
 def test_same_seed_epoch_and_index_give_the_same_bytes(cache):
     first, second = training(cache), training(cache)
     first.epoch = second.epoch = 3

@@ -100,7 +100,6 @@ def test_value_and_gradient_are_those_of_the_loss() -> None:
     np.testing.assert_allclose(gradient, 2 * (y_pred - y_true))
 
 
-@pytest.mark.backend
 @pytest.mark.slow
 def test_losses_are_timed_beside_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(losses.titles, "FAMILY", ("CE", "DSC++"))
@@ -242,9 +241,12 @@ def test_table_has_the_targets_and_the_slowest_loss() -> None:
     assert lines[-1].startswith(r"Machine: m; \* H100, m. ")
 
 
-@pytest.mark.backend
 @pytest.mark.parametrize(
-    ("shape", "channels", "classes"), [((16, 32), 3, 2), ((8, 4, 12), 1, 3)]
+    ("shape", "channels", "classes"),
+    [
+        pytest.param((16, 32), 3, 2, marks=pytest.mark.backend),
+        ((8, 4, 12), 1, 3),
+    ],
 )
 @pytest.mark.slow
 def test_peer_steps_compute_the_same_as_ours(

@@ -175,7 +175,6 @@ def test_own_images_and_their_results_are_ignored_by_git(project: Path) -> None:
     assert set(found.stdout.split()) == files
 
 
-@pytest.mark.backend
 def test_example_of_a_new_loss_runs(project: Path) -> None:
     text = (project / "docs" / "losses.md").read_text("utf-8")
     section = text.partition("## Adding a loss\n")[2].partition("\n## ")[0]

@@ -139,19 +139,18 @@ MAKE = """#!/bin/sh
 case "$*" in *"$FAILS"*) exit 3;; install*) sleep $TIME;; esac
 echo "$*"
 """
-BUILT = {"install", "install BACKEND=jax", ".venv-peers/.ready .venv-site/.ready"}
+BUILT = {"install", "install BACKEND=jax", "lint", ".venv-peers/.ready", "site"}
+JAX = "test-backend BACKEND=jax PROCESSES=1"
 
 
 @pytest.mark.parametrize(
     ("fails", "done"),
     [
-        (
-            "nothing",
-            BUILT | {"test-all", "test-backend BACKEND=jax", "test-torch", "site"},
-        ),
-        ("BACKEND=jax", BUILT - {"install BACKEND=jax"}),
+        ("nothing", BUILT | {"test-all", JAX, "test-torch"}),
+        ("install BACKEND=jax", BUILT - {"install BACKEND=jax", "lint"}),
         ("peers", set()),
         ("test-all", BUILT),
+        ("PROCESSES", BUILT | {"test-all", "test-torch"}),
     ],
 )
 def test_ci_ends_at_the_first_failure_and_leaves_nothing_running(

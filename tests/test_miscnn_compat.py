@@ -76,7 +76,6 @@ def train_without(hidden: list[str], project: Path, folder: Path) -> dict:
 
 
 @pytest.mark.slow
-@pytest.mark.backend
 def test_training_works_without_simpleitk_pydicom_and_addons(project, tmp_path):
     hidden = ["SimpleITK", "pydicom", "tensorflow_addons"]
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":

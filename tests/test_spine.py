@@ -44,7 +44,6 @@ def differ(found):
 
 
 @pytest.mark.slow
-@pytest.mark.backend
 def test_training_and_prediction_use_only_prepared_data(data, tmp_path, monkeypatch):
     """What MIScnn prepares and `augment` draws, and, to predict, MIScnn's own way."""
     run, losses = train(data, tmp_path / "as-it-is")

@@ -162,7 +162,6 @@ def test_training_writes_all_files(data, work, done):
     assert done.path("run.json").stat().st_mtime_ns == before
 
 
-@pytest.mark.backend
 def test_the_model_kept_has_the_lowest_validation_loss(data, work, done):
     training_data, _ = stages._prepare(task(4), data, work)
     model = fit._compiled(task(4), training_data)
@@ -229,7 +228,7 @@ def test_resume_is_exact_through_plateaus_and_early_stopping(
     rows = history(alone)
     assert len(rows) == 7
     assert len({row["learning_rate"] for row in rows}) > 1
-    for epoch in (1, 3, 5):
+    for epoch in (2, 5):
         train_until_killed(task(**PLATEAUS), data, tmp_path / "cut", work, epoch)
     (tmp_path / "cut" / ".dscpp-abcd1234-model.keras").write_text("half written")
     sweep.cache_clear()  # as in a new process
@@ -264,12 +263,11 @@ def test_the_state_of_another_training_is_refused(data, work, cut):
 def test_same_number_in_another_form_is_the_same_training(data, work, tmp_path):
     """Settings of 0 and 0.0 are equal, and so is what the state says it is of."""
     out = tmp_path / "run"
-    for epochs, delta in ((1, 0), (2, 0.0), (3, 0)):
+    for epochs, delta in ((1, 0), (2, 0.0)):
         stages.train(task(epochs, min_delta=delta), data, out, work)
-    assert len(runs.Run.open(out).path("history.csv").read_text().split()) == 4
+    assert len(runs.Run.open(out).path("history.csv").read_text().split()) == 3
 
 
-@pytest.mark.backend
 @pytest.mark.slow
 def test_a_run_in_float16_resumes_exactly_with_its_loss_scale(data, work, tmp_path):
     chosen = task(3, precision="mixed_float16")
@@ -322,7 +320,7 @@ sys.exit(cli.main())
 @pytest.mark.timeout(600)
 @pytest.mark.slow
 def test_killed_at_random_moments(data, work, tmp_path):
-    """SIGKILL from outside, three times, then left alone: the same run."""
+    """SIGKILL from outside, twice, then left alone: the same run."""
     chosen = task(40, "DSC", stopping_patience=40)
     alone = stages.train(chosen, data, tmp_path / "alone", work)
     cut, output = tmp_path / "cut", tmp_path / "cut" / "state.npz"
@@ -347,7 +345,7 @@ def test_killed_at_random_moments(data, work, tmp_path):
 
     chance = random.Random(0)
     killed = 0
-    for _ in range(3):
+    for _ in range(2):
         before, process = saved(), start()
         # From its first saved state on: before that, it only imports.
         while saved() == before and process.poll() is None:
@@ -358,13 +356,12 @@ def test_killed_at_random_moments(data, work, tmp_path):
             process.send_signal(signal.SIGKILL)
             process.wait()
             killed += 1
-    assert killed >= 2
+    assert killed
     assert start().wait() == 0
     same_run(alone, runs.Run.open(cut))
 
 
 @pytest.mark.slow
-@pytest.mark.backend
 def test_finished_run_continues_exactly_with_more_epochs(data, work, tmp_path, done):
     whole = stages.train(task(6), data, tmp_path / "whole", work)
     run = copy(done, tmp_path / "r")
@@ -507,7 +504,6 @@ def test_a_loss_that_is_not_finite_stops_the_run(data, work, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.backend
 def test_weights_that_are_not_finite_are_not_kept(work, tmp_path):
     # One step an epoch: its own loss is finite, and only validation sees what it did.
     settings = phantom.Settings(training=1, validation=2, test=1, size=32, seed=1)
@@ -575,7 +571,6 @@ def test_a_model_that_is_not_the_runs_is_refused(data, work, tmp_path, done):
         stages.predict(run.folder, data, work)
 
 
-@pytest.mark.backend
 @pytest.mark.slow
 def test_estimate_of_training_time(data, work):
     found = stages.estimate(task(7), data, work)

@@ -13,7 +13,6 @@ from pipelines.training import fit, unet
 from pipelines.training.protocol import Protocol
 
 BACKEND = keras.backend.backend()
-pytestmark = pytest.mark.backend
 CHANNELS_FIRST = pytest.mark.skipif(
     not unet.computes_channels_first(),
     reason="TensorFlow computes channels-first on a GPU, or by oneDNN (AVX-512)",
@@ -64,6 +63,7 @@ def test_parameters_of_the_standard_unet():
     assert model.output_shape == (None, 512, 512, 2)
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("first", [False, pytest.param(True, marks=CHANNELS_FIRST)])
 def test_the_unet_in_3d_takes_unequal_axes_and_three_classes(first):
     network = unet.UNet(filters=2, depth=2, channels_first=first)
@@ -73,6 +73,7 @@ def test_the_unet_in_3d_takes_unequal_axes_and_three_classes(first):
     np.testing.assert_allclose(out.sum(-1), 1, rtol=1e-5)
 
 
+@pytest.mark.backend
 @CHANNELS_FIRST
 @pytest.mark.parametrize(("shape", "classes"), SHAPES)
 def test_both_forms_train_to_the_same_weights(shape, classes):
@@ -89,6 +90,7 @@ def test_both_forms_train_to_the_same_weights(shape, classes):
     np.testing.assert_allclose(first.predict_on_batch(image), expected, atol=1e-4)
 
 
+@pytest.mark.backend
 @pytest.mark.skipif(BACKEND == "torch", reason="channels-first is faster on PyTorch")
 def test_saved_model_has_the_plain_form():
     config = fit.build(protocol(), 3, 2).get_config()
@@ -98,6 +100,7 @@ def test_saved_model_has_the_plain_form():
     assert formats == {None, "channels_last"}
 
 
+@pytest.mark.backend
 @CHANNELS_FIRST
 def test_normalisation_of_one_voxel_gives_the_shift():
     # One value less its mean: PyTorch's functional form refuses it.
@@ -109,6 +112,7 @@ def test_normalisation_of_one_voxel_gives_the_shift():
     np.testing.assert_allclose(one, other, atol=1e-5)
 
 
+@pytest.mark.backend
 @pytest.mark.skipif(BACKEND != "torch", reason="memory is laid out on PyTorch alone")
 @pytest.mark.parametrize(("shape", "classes"), SHAPES)
 def test_kernels_stay_in_the_order_of_pytorch(shape, classes):
@@ -123,6 +127,7 @@ def test_kernels_stay_in_the_order_of_pytorch(shape, classes):
         assert kernel.permute(-1, -2, *spatial).is_contiguous()
 
 
+@pytest.mark.backend
 @pytest.mark.slow
 # TensorFlow pools no volumes in float16 on a CPU.
 @pytest.mark.parametrize(
@@ -137,6 +142,7 @@ def test_a_lower_precision_learns_nearly_the_same(precision, shape, classes):
     assert found != expected
 
 
+@pytest.mark.backend
 def test_lower_precision_applies_to_all_but_the_last_two_layers():
     model = fit.build(protocol(precision="mixed_bfloat16"), 3, 2)
     kept = [x for x in model.layers[1:] if x.compute_dtype != "bfloat16"]
@@ -146,6 +152,7 @@ def test_lower_precision_applies_to_all_but_the_last_two_layers():
     assert {variable.dtype for variable in model.variables} == {"float32"}
 
 
+@pytest.mark.backend
 def test_only_float16_scales_its_loss():
     for precision in ("float32", "mixed_bfloat16", "mixed_float16"):
         values = protocol(precision=precision)
@@ -155,6 +162,7 @@ def test_only_float16_scales_its_loss():
         assert scaled == (precision == "mixed_float16")
 
 
+@pytest.mark.backend
 def test_jit_compile_is_set_explicitly(monkeypatch):
     # As Keras finds on TensorFlow where there is a GPU.
     monkeypatch.setattr(keras.Model, "_resolve_auto_jit_compile", lambda model: True)

@@ -144,7 +144,6 @@ def _run(user: Path, target: Path, *command: str, expected: int = 0) -> str:
     return done.stdout.strip()
 
 
-@pytest.mark.backend
 def test_losses_work_beside_a_users_folder_of_that_name(
     user: Path, target: Path
 ) -> None:

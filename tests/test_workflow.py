@@ -117,11 +117,10 @@ def wait_until(condition, seconds):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", ["Hard L1-ACE", "Soft L1-ACE", "NACL"])
-def test_a_run_with_a_loss_of_others(loss, tmp_path, monkeypatch):
+def test_a_run_with_a_loss_of_others(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small = "{input_shape: [32, 32], filters: 2, depth: 2, epochs: 3}"
-    text = f"{{dataset: phantom, preset: demo, loss: {loss}, overrides: {small}}}"
+    text = f"{{dataset: phantom, preset: demo, loss: NACL, overrides: {small}}}"
     Path("run.yaml").write_text(text)
     assert cli.main(["run", "run.yaml"]) == 0
     (trained,) = run_folders(tmp_path)
