@@ -11,7 +11,7 @@ log p_m is the logits of a network less a number that all classes of a voxel sha
 which the softmax takes out. So the probabilities that runs keep are enough. They are
 those at native size (of volumes on the network's grid), also for the mean of logits.
 
-In each voxel the NLL (Eq. 1) of either mean is at most the mean NLL of the networks.
+In each voxel the NLL (Eq. 1), before p is clipped, is at most the networks' mean NLL.
 
 The ensemble lies beside its members, `<first>-ensemble-<M>[-logits]`. It has the seed
 of the first and keeps no probabilities: `pipelines.runs.predictions` averages those of
