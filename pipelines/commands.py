@@ -195,7 +195,8 @@ def predict(options: argparse.Namespace) -> None:
         options.pictures,
         decision,
     )
-    print(f"{options.output}: {len(written)} label maps")
+    maps = f"{len(written)} label map{'s' * (len(written) != 1)}"
+    print(f"{options.output}: {maps}")
 
 
 def _refuse(options: argparse.Namespace, beside: str, *names: str) -> None:

@@ -12,6 +12,7 @@ from pipelines.reporting import answers, claims, frame
 from pipelines.reporting.evidence import Runs, method_spread
 from pipelines.reporting.figures import style
 from pipelines.reporting.figures.curves import forest
+from pipelines.reporting.markdown import interval
 from pipelines.reporting.published import Paper, Variant, paper_folder
 
 SCALED = {"method": "temperature", "posthoc": {"temperature": 2.5}}
@@ -168,6 +169,20 @@ def test_one_seed_at_the_preset_paper_does_not_displace_several_at_reduced(tmp_p
     make_run(tmp_path, "DSC++", (0.9,) * 4, gamma=2.0)
     row = line(summary(tmp_path), "NLL: DSC++ / DSC")
     assert (row["preset"], row["seeds"], row["ours"]) == ("reduced", 2, 0.25)
+
+
+@pytest.mark.parametrize(
+    "ends, limits, text",
+    [
+        ((0.8, 0.825), (0, 1), " [0.80, 0.82]"),
+        ((0.02, 1.28), (0, 1), " (too few seeds)"),
+        ((-1.5, 0.5), (-1, 1), " (too few seeds)"),
+        ((0.1, 73.5), (0, math.inf), " [0.10, 73.50]"),
+        ((math.nan, math.nan), (0, 1), ""),
+    ],
+)
+def test_an_interval_beyond_what_a_measure_can_be_is_not_printed(ends, limits, text):
+    assert interval(ends, ".2f", limits) == text
 
 
 def test_text_says_when_nothing_was_run(tmp_path):

@@ -376,7 +376,7 @@ def test_card_has_measures_and_limits_of_use(results, written, capsys):
     table = pd.read_csv(results / "phantom" / "reduced" / "table.csv")
     own = table[(table["loss"] == "DSC++") & (table["metric"] == "dice")].iloc[0]
     name = own["target"]
-    assert re.search(rf"^\| {name}: dice \| {own['mean']:.4g} \|", text, re.MULTILINE)
+    assert re.search(rf"^\| {name}: dice \| {own['mean']:#.4g} \|", text, re.MULTILINE)
     assert "1 training, 1 validation and 4 test cases" in text
     assert "ECE" in text
     assert "Not measured on any other set of images." in text

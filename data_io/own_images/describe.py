@@ -482,7 +482,8 @@ def _lines(
     """What was found, in words."""
     sizes = Counter(by_axis(roles["image"]["shape"]) for roles in facts.values())
     shown = ", ".join(f"{n} of {size}" for size, n in sizes.most_common(4))
-    more = f", and {len(sizes) - 4} other sizes" if len(sizes) > 4 else ""
+    others = len(facts) - sum(n for _, n in sizes.most_common(4))
+    more = f" and {others} of other sizes" if others else ""
     kinds = {1: "1 channel (grey)", 3: "3 channels (RGB)"}
     numbers = about["modalities"] or ()
     if len(numbers) > 1:

@@ -137,11 +137,12 @@ class Report:
             seen = ", ".join(str(value) for value in sorted(values)[:MOST_SIZES])
             seen += ", ..." if len(values) > MOST_SIZES else ""
             share = f"{100 * self.foreground[role]:.1f} % foreground"
-            lines.append(f"  {role}  {self.files[role]} files, values {seen}, {share}")
+            alone = role == "observer1" and "observer2" not in self.values
+            whose = "labels " if alone else role
+            lines.append(f"  {whose} {self.files[role]} files, values {seen}, {share}")
         if self.decoded or self.skipped:
-            lines.append(
-                f"  decoded {self.decoded}, unchanged since last time {self.skipped}"
-            )
+            known = f" ({self.skipped} before, unchanged)" if self.skipped else ""
+            lines.append(f"  decoded {self.decoded + self.skipped} files{known}")
         if self.split:
             parts = ", ".join(f"{n} {part}" for part, n in self.split.items())
             lines.append(f"  split   {parts}: {len(self.leaks) or 'no'} leaks")

@@ -92,7 +92,7 @@ _HEAD = ("measure", "mean", "95 % interval", "cases")
 def _cells(row: Any) -> list[Any]:
     """Mean, interval and number of cases of a row; "undefined" where there is none."""
     values = [float(row[name]) for name in ("mean", "ci_low", "ci_high")]
-    mean, low, high = ("undefined" if v != v else f"{v:.4g}" for v in values)
+    mean, low, high = ("undefined" if v != v else f"{v:#.4g}" for v in values)
     return [
         mean,
         "" if "undefined" in (low, high) else f"{low} to {high}",

@@ -16,7 +16,7 @@ from pipelines.reporting import data
 from pipelines.reporting.estimates import is_ratio, pooled, student
 from pipelines.reporting.evidence import Pair, Runs
 from pipelines.reporting.frame import Study
-from pipelines.reporting.markdown import table
+from pipelines.reporting.markdown import interval, table
 from pipelines.reporting.published import Paper, Variant
 from pipelines.reporting.tables import deciding, framed
 
@@ -219,12 +219,13 @@ def _cells(row: Mapping[str, object]) -> dict[str, str]:
 
 def _number(row: Mapping[str, object], *names: str) -> str:
     """Write a value with its interval, each empty where there is none."""
-    form = "{:+.3f}" if row["form"] == "difference" else "{:.2f}"
+    # Differences are of Dice, recall or precision.
+    of_difference = row["form"] == "difference"
+    form, limits = ("+.3f", (-1, 1)) if of_difference else (".2f", (0, math.inf))
     value, *ends = (float(str(row[name])) for name in names)
     if math.isnan(value):
         return ""
-    known = [form.format(end) for end in ends if not math.isnan(end)]
-    return form.format(value) + (f" [{', '.join(known)}]" if known else "")
+    return format(value, form) + (interval(ends, form, limits) if ends else "")
 
 
 def _verdict_text(row: Mapping[str, object]) -> str:

@@ -1,7 +1,8 @@
 """Tables in Markdown, as all generated pages have them, and where they stand."""
 
+import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from data_io.errors import InputError
@@ -28,6 +29,22 @@ def table(header: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
 
     ruler = "|---|" + "--:|" * (len(header) - 1)
     return "\n".join([line(header), ruler, *map(line, rows)])
+
+
+def interval(ends: Sequence[float], form: str, limits: tuple[float, float]) -> str:
+    """Write an interval such as " [0.80, 0.82]".
+
+    Args:
+        ends: lower and upper end; "" where one is NaN.
+        form: their format.
+        limits: what the measure can be. An interval beyond it comes from the spread of
+            two or three seeds: this is said in its place.
+    """
+    if any(math.isnan(end) for end in ends):
+        return ""
+    if not all(limits[0] <= end <= limits[1] for end in ends):
+        return " (too few seeds)"
+    return f" [{', '.join(format(end, form) for end in ends)}]"
 
 
 def fill(

@@ -4,6 +4,7 @@ Only the histograms of validation and test cases are used. Choices are made on t
 validation cases of each training, and measured on its test cases.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -176,6 +177,11 @@ def _cell(row: pd.Series, _: str, form: str, interval: bool = False) -> str:
     if row["mean"] != row["mean"]:
         return ""
     text = f"{row['mean']:{form}}"
-    if interval and row["n"] > 1:
-        text += f" [{row['ci_low']:{form}}, {row['ci_high']:{form}}]"
-    return text
+    if not interval or row["n"] == 1:
+        return text
+    # A bias begins at -100 %. What else has an interval begins at 0; only the NLL has
+    # no upper limit.
+    limits = (-1, math.inf) if form.endswith("%") else (0, 1)
+    if row.name == "nll":
+        limits = (0, math.inf)
+    return text + markdown.interval((row["ci_low"], row["ci_high"]), form, limits)
