@@ -34,11 +34,9 @@ def fetch(options: argparse.Namespace) -> None:
         known = ", ".join(datasets.NAMES)
         raise InputError(f"fetch: expected {known}, received {options.name}")
     module = datasets.by_name(options.name)
-    plan = fetching.plan(module, options.output)
-    print(plan, end="\n" * bool(plan), flush=True)
-    done = fetching.fetch(module, options.output)
+    root, done = fetching.fetch(module, options.output)
     print(f"{done}\nnext: dscpp verify --dataset {module.RECORD.name}", end="")
-    print(f" --data {done.root}" if options.output else "")
+    print(f" --data {root}" if options.output else "")
 
 
 def verify(options: argparse.Namespace) -> Report:
