@@ -34,8 +34,11 @@ def fetch(options: argparse.Namespace) -> None:
         known = ", ".join(datasets.NAMES)
         raise InputError(f"fetch: expected {known}, received {options.name}")
     module = datasets.by_name(options.name)
-    root, done = fetching.fetch(module, options.output)
-    print(f"{done}\nnext: dscpp verify --dataset {module.RECORD.name}", end="")
+    root, record = fetching.fetch(module, options.output), module.RECORD
+    print(
+        f"{record.title} is in {root}\nnext: dscpp verify --dataset {record.name}",
+        end="",
+    )
     print(f" --data {root}" if options.output else "")
 
 

@@ -56,7 +56,7 @@ def get(
     folder: Path,
     *paths: str,
     sha256: str | None = None,
-    size: int | None = None,
+    size: int = len(FILE),
     name: str = "a/file.bin",
 ) -> Path:
     urls = tuple(web.url(path) for path in paths or ("/file",))
@@ -79,7 +79,7 @@ def left(folder: Path) -> list[str]:
 
 def test_a_file_with_its_published_checksum(web: Web, tmp_path: Path) -> None:
     web.pages["/file"] = Page(FILE)
-    path = get(web, tmp_path, sha256=SHA256, size=len(FILE))
+    path = get(web, tmp_path, sha256=SHA256)
     assert path == tmp_path / "data" / "a" / "file.bin"
     assert path.read_bytes() == FILE
     assert left(tmp_path) == []
@@ -283,7 +283,7 @@ def test_a_redirect_to_an_address_without_encryption_is_refused(
         "get",
         lambda session, url, **more: plain(session, f"http{url[5:]}", **more),
     )
-    one = Download((f"https{web.url('/file')[4:]}",), "file.bin")
+    one = Download((f"https{web.url('/file')[4:]}",), "file.bin", 1)
     with pytest.raises(InputError, match="without encryption"):
         download.retrieve(one, tmp_path / "data", tmp_path / "parts")
     assert not list((tmp_path / "data").glob("*"))
@@ -314,7 +314,7 @@ def test_login_page_is_refused(web: Web, tmp_path: Path, name: str, kind: str) -
 
 def test_file_of_another_size_is_not_downloaded(web: Web, tmp_path: Path) -> None:
     web.pages["/file"] = Page(FILE)
-    message = refused(web, tmp_path, size=4)
+    message = refused(web, tmp_path, sha256=SHA256, size=4)
     assert f"expected 4 bytes, found {len(FILE)} on the server" in message
 
 

@@ -111,11 +111,11 @@ class Resuming:
 
     def begin(self, response: requests.Response, url: str) -> str:
         """Find what was received of this version; return the server's mark of it."""
-        size, expected = response.headers.get("Content-Length", ""), self.download.size
+        size, wanted = response.headers.get("Content-Length", ""), self.download
         if not size.isdecimal():
             raise Failure("the server does not say how large the file is")
-        if expected not in (None, int(size)):
-            raise Failure(f"expected {expected} bytes, found {size} on the server")
+        if wanted.sha256 and int(size) != wanted.size:
+            raise Failure(f"expected {wanted.size} bytes, found {size} on the server")
         etag = response.headers.get("ETag", "")
         self.part = self.parts / f"{schema.digest([url, etag, size])[:16]}.part"
         self.size, self.stated = int(size), stated_hash(response)
