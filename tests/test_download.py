@@ -61,7 +61,9 @@ def get(
 ) -> Path:
     urls = tuple(web.url(path) for path in paths or ("/file",))
     one = Download(urls, name, size, sha256, "a paper")
-    return download.retrieve(one, folder / "data", folder / "parts")
+    path = folder / "data" / name
+    download.retrieve(one, path, folder / "parts")
+    return path
 
 
 def refused(web: Web, folder: Path, *paths: str, **options) -> str:
@@ -285,7 +287,7 @@ def test_a_redirect_to_an_address_without_encryption_is_refused(
     )
     one = Download((f"https{web.url('/file')[4:]}",), "file.bin", 1)
     with pytest.raises(InputError, match="without encryption"):
-        download.retrieve(one, tmp_path / "data", tmp_path / "parts")
+        download.retrieve(one, tmp_path / "data" / "file", tmp_path / "parts")
     assert not list((tmp_path / "data").glob("*"))
 
 
@@ -362,12 +364,12 @@ def test_download_resumes_after_ctrl_c(
 def test_complete_partial_file_is_not_downloaded_again(
     web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stopped(_: object) -> None:
+    def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     web.pages["/file"] = Page(FILE)
     with monkeypatch.context() as patch:
-        patch.setattr(download.Resuming, "problem", stopped)
+        patch.setattr(download, "hash_matches", stopped)
         with pytest.raises(KeyboardInterrupt):
             get(web, tmp_path)
     web.pages["/file"].faults = [0]  # what the server has is not needed any more

@@ -3,17 +3,16 @@
 import re
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
 
-import pooch
 import requests
 import urllib3
+from pooch.hashes import hash_matches
 from requests.adapters import HTTPAdapter
 
 from data_io import bars
 from data_io.errors import InputError
 from data_io.fetching.downloads import Download
-from data_io.files import hashing, schema
+from data_io.files import schema
 
 ATTEMPTS = 5  # in a row that bring nothing new
 TIMEOUT_S = 30.0
@@ -34,74 +33,78 @@ class Failure(ValueError):
     """An address does not give the file; another one may."""
 
 
-def retrieve(download: Download, folder: Path, parts: Path) -> Path:
-    """Download a file to `folder`, unless it is there with the stated SHA-256.
+def retrieve(download: Download, path: Path, parts: Path) -> None:
+    """Download a file to `path`, unless it is there.
 
-    The file gets its name once all of it is there and checked. What is not whole lies
-    in `parts` and is resumed.
+    It gets its name once all of it is there and checked. Until then it lies in `parts`,
+    and is resumed there.
 
     Raises:
         InputError: no address gave it; one line for each.
     """
-    pooch.get_logger().setLevel("WARNING")
-    parts.mkdir(parents=True, exist_ok=True)
-    name, sha256, resuming = download.path, download.sha256, Resuming(download, parts)
+    if path.exists():
+        return
+    for folder in (path.parent, parts):
+        folder.mkdir(parents=True, exist_ok=True)
     problems = ""
     for url in download.urls:
         try:
-            return Path(pooch.retrieve(url, sha256, name, folder, downloader=resuming))
+            Resuming(download, url, parts).whole().replace(path)
+            return
         except ValueError as error:  # `Failure`, or pooch's for another SHA-256
             problems += f"  {url}: {error}\n"
-    if sha256:
+    if download.sha256:
         problems += f"The SHA-256 is that of {download.source}.\n"
     raise InputError(
-        f"{name}: expected to download it, found\n{problems}"
+        f"{download.path}: expected to download it, found\n{problems}"
         "The same command goes on from here."
     )
 
 
 class Resuming:
-    """Downloader for pooch that goes on where an earlier one stopped.
+    """One file from one address; goes on where an earlier process stopped.
 
     What was received lies in a file that is named after the address, the version
     (`ETag`) and the size of the whole: only the same version is resumed.
     """
 
-    def __init__(self, download: Download, parts: Path):
-        self.download, self.parts = download, parts
+    def __init__(self, download: Download, url: str, parts: Path):
+        self.download, self.url, self.parts = download, url, parts
         self.part, self.size, self.stated = parts, 0, ""
 
-    def __call__(self, url: str, output_file: str, _: Any = None) -> None:
-        """Write the file behind `url` to `output_file`, or raise `Failure`."""
+    def whole(self) -> Path:
+        """Return the file once it is whole and checked, or raise `Failure`."""
         idle = most = 0
-        while not self.attempt(url):
+        while not self.attempt():
             idle = 0 if self.received() > most else idle + 1
             most = max(most, self.received())
             if idle == ATTEMPTS:
                 raise Failure(f"cut {ATTEMPTS} times in a row, at {most} bytes at most")
             sleep(2**idle)
-        if problem := self.problem():
+        try:
+            self.check()
+        except ValueError:
             self.part.unlink()
-            raise Failure(problem)
-        self.part.replace(output_file)
+            raise
+        return self.part
 
-    def attempt(self, url: str) -> bool:
+    def attempt(self) -> bool:
         """Ask for what is missing, and write what comes; return whether all is here."""
         try:
-            with ask(url) as whole:
-                etag = self.begin(whole, url)
+            with ask(self.url) as whole:
+                etag = self.begin(whole)
                 start = self.received()
                 if not start:
                     self.write(whole)
             if 0 < start < self.size:
-                self.resume(url, start, etag)
+                self.resume(start, etag)
         except urllib3.exceptions.HTTPError:
             return False  # cut in the middle of the file
         return self.received() == self.size
 
-    def resume(self, url: str, start: int, etag: str) -> None:
+    def resume(self, start: int, etag: str) -> None:
         """Write the rest of the file, or remove what is here of another version."""
-        with ask(url, {"Range": f"bytes={start}-", "If-Range": etag}) as rest:
+        with ask(self.url, {"Range": f"bytes={start}-", "If-Range": etag}) as rest:
             content_range = f"bytes {start}-{self.size - 1}/{self.size}"
             found = [rest.headers.get(name) for name in ("Content-Range", "ETag")]
             if found == [content_range, etag]:
@@ -109,7 +112,7 @@ class Resuming:
             else:
                 self.part.unlink()
 
-    def begin(self, response: requests.Response, url: str) -> str:
+    def begin(self, response: requests.Response) -> str:
         """Find what was received of this version; return the server's mark of it."""
         size, wanted = response.headers.get("Content-Length", ""), self.download
         if not size.isdecimal():
@@ -117,7 +120,7 @@ class Resuming:
         if wanted.sha256 and int(size) != wanted.size:
             raise Failure(f"expected {wanted.size} bytes, found {size} on the server")
         etag = response.headers.get("ETag", "")
-        self.part = self.parts / f"{schema.digest([url, etag, size])[:16]}.part"
+        self.part = self.parts / f"{schema.digest([self.url, etag, size])[:16]}.part"
         self.size, self.stated = int(size), stated_hash(response)
         if not etag or etag.startswith("W/"):  # may be another version
             self.part.unlink(missing_ok=True)
@@ -140,16 +143,17 @@ class Resuming:
                 file.write(chunk)
                 bar.update(len(chunk))
 
-    def problem(self) -> str:
-        """Say why what came cannot be the file; "" where it can."""
+    def check(self) -> None:
+        """Raise `Failure`, or pooch's ValueError, where what came is not the file."""
         kind = Path(self.download.path).suffix
         with self.part.open("rb") as file:
             start = file.read(40)
         if not start.startswith(FIRST_BYTES.get(kind, b"")):
-            return f"expected a {kind} file, found one that begins with {start!r}"
-        if self.stated and hashing.file_hash(self.part) != self.stated:
-            return f"received other bytes than the server's SHA-256, {self.stated}"
-        return ""
+            raise Failure(
+                f"expected a {kind} file, found one that begins with {start!r}"
+            )
+        sha256 = self.download.sha256 or self.stated or None
+        hash_matches(self.part, sha256, strict=True, source=self.download.path)
 
     def received(self) -> int:
         """Bytes that are here."""

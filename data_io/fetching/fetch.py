@@ -78,7 +78,7 @@ def make(record: Record, target: Path, aside: Path) -> None:
     quiet = len(record.downloads) < 2  # each file has a bar of its own
     for item in bars.bar(record.downloads, record.title, unit="file", disable=quiet):
         folder = zips if item.is_archive else whole
-        download.retrieve(item, folder, aside / "parts")
+        download.retrieve(item, folder / item.path, aside / "parts")
     for archive in sorted(zips.glob("*")):
         try:
             unpacked = layout.unpack(archive, aside / "unpacked")
