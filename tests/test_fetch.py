@@ -140,7 +140,7 @@ def test_fetch_writes_to_the_default_folder(dsb: Web, capsys) -> None:
     assert dsb2018.locate(None) == Path("data/stage1_train")
     assert "127.0.0.1" in output
     assert "CC0 1.0" in output
-    assert "2018DSB: 1 downloads, " in output
+    assert "2018DSB: files to download: 1 (" in output
     assert "checked  by the SHA-256 of a paper; the host does not confirm" in output
     end = "2018DSB is in data/stage1_train\nnext: dscpp verify --dataset dsb2018\n"
     assert output.endswith(end)
@@ -158,7 +158,7 @@ def test_second_fetch_changes_nothing(dsb: Web, capsys) -> None:
 
 def test_files_that_are_no_archives(kits: Web, capsys) -> None:
     output = run(capsys, "kits19")
-    assert "4 downloads, 396B, from 127.0.0.1" in output
+    assert "files to download: 4 (396B), from 127.0.0.1" in output
     assert "checked  only by what each host states" in output
     assert kits19.locate(None) == Path("data/kits19/data")
     case = Path("data/kits19/data/case_00001")

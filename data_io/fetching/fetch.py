@@ -115,7 +115,7 @@ def plan(record: Record, target: Path) -> str:
         for source in sources
     )
     return (
-        f"{record.title}: {count} downloads, {words(size)}, from {', '.join(hosts)}, "
-        f"into {target}\n  terms    {record.licence}\n  cite     {record.citation}\n"
-        f"  checked  {checked}"
+        f"{record.title}: files to download: {count} ({words(size)}), from "
+        f"{', '.join(hosts)}, into {target}\n  terms    {record.licence}\n"
+        f"  cite     {record.citation}\n  checked  {checked}"
     )
