@@ -34,11 +34,12 @@ def fetch(options: argparse.Namespace) -> None:
         known = ", ".join(datasets.NAMES)
         raise InputError(f"fetch: expected {known}, received {options.name}")
     module = datasets.by_name(options.name)
-    plan = fetching.plan(module, options.output)
-    print(plan, end="\n" * bool(plan), flush=True)
-    done = fetching.fetch(module, options.output)
-    print(f"{done}\nnext: dscpp verify --dataset {module.RECORD.name}", end="")
-    print(f" --data {done.root}" if options.output else "")
+    root, record = fetching.fetch(module, options.output), module.RECORD
+    print(
+        f"{record.title} is in {root}\nnext: dscpp verify --dataset {record.name}",
+        end="",
+    )
+    print(f" --data {root}" if options.output else "")
 
 
 def verify(options: argparse.Namespace) -> Report:

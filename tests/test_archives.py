@@ -155,11 +155,3 @@ def test_a_damaged_entry_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected a whole") as caught:
         unpack(archive, tmp_path / "out")
     assert isinstance(caught.value.__cause__, (zlib.error, zipfile.BadZipFile))
-
-
-def test_room_is_counted_in_blocks() -> None:
-    sizes = [0, 1, 4096, 4097]
-    entries = [zipfile.ZipInfo(str(size)) for size in sizes]
-    for entry, size in zip(entries, sizes, strict=True):
-        entry.file_size = size
-    assert archives.room(entries) == 4 * 4096

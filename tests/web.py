@@ -47,6 +47,10 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
 
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):  # the client has enough
+            super().handle()
+
     def log_message(self, *_: Any) -> None:
         """Say nothing."""
 

@@ -1,7 +1,7 @@
 """What can be downloaded without an account, from where, and how it is known.
 
 Sizes and checksums are those that public sources state, named in `source`. Where none
-states a checksum there is none here: then the first download is trusted.
+states a checksum there is none here.
 """
 
 from dataclasses import dataclass
@@ -15,28 +15,21 @@ class Download:
         urls: its addresses, the one to try first and then others with the same file.
         path: where it belongs within the data set's folder, with forward slashes; of a
             zip, what is in it goes into that folder.
-        size: bytes, as stated; None where no source does.
+        size: bytes; exactly so many where `sha256` is stated, else about as many.
         sha256: as stated; None where no source does.
         source: who states size and checksum, "" for nobody.
-        about: bytes to count on where no size is stated.
     """
 
     urls: tuple[str, ...]
     path: str
-    size: int | None = None
+    size: int
     sha256: str | None = None
     source: str = ""
-    about: int = 0
 
     @property
     def is_archive(self) -> bool:
         """True for what is unpacked."""
         return self.path.endswith(".zip")
-
-    @property
-    def expected(self) -> int:
-        """Bytes to download, as far as known."""
-        return self.size or self.about
 
 
 DSB2018 = (
@@ -62,13 +55,7 @@ ISIC_SOURCE = (
     "other public scripts that fetch the same address"
 )
 ISIC2018 = tuple(
-    Download(
-        urls=tuple(host + name for host in ISIC_HOSTS),
-        path=name,
-        size=size,
-        sha256=sha256,
-        source=ISIC_SOURCE,
-    )
+    Download(tuple(host + name for host in ISIC_HOSTS), name, size, sha256, ISIC_SOURCE)
     for name, size, sha256 in (
         (
             "ISIC2018_Task1-2_Training_Input.zip",
@@ -89,7 +76,7 @@ ISIC2018 = tuple(
 # first host states the SHA-256 of a file when it is asked for it.
 KITS19_LABELS = (
     "https://raw.githubusercontent.com/neheller/kits19/"
-    "456b293435b25303bbc7995f094f83a0afdff0eb/data"
+    "456b293435b25303bbc7995f094f83a0afdff0eb/data/case_{:05d}/segmentation.nii.gz",
 )
 KITS19_IMAGES = (
     "https://huggingface.co/datasets/neheller/KiTS-Challenge-Imaging/resolve/"
@@ -98,18 +85,14 @@ KITS19_IMAGES = (
 )
 # About 20 GB in all, as the repository's README once said, and 0.15 MB a label map.
 KITS19 = tuple(
-    download
+    Download(
+        urls=tuple(url.format(number) for url in urls),
+        path=f"data/case_{number:05d}/{name}.nii.gz",
+        size=size,
+    )
     for number in range(210)
-    for download in (
-        Download(
-            urls=(f"{KITS19_LABELS}/case_{number:05d}/segmentation.nii.gz",),
-            path=f"data/case_{number:05d}/segmentation.nii.gz",
-            about=150_000,
-        ),
-        Download(
-            urls=tuple(url.format(number) for url in KITS19_IMAGES),
-            path=f"data/case_{number:05d}/imaging.nii.gz",
-            about=95_000_000,
-        ),
+    for name, urls, size in (
+        ("segmentation", KITS19_LABELS, 150_000),
+        ("imaging", KITS19_IMAGES, 95_000_000),
     )
 )

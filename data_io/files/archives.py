@@ -12,7 +12,6 @@ from pathlib import Path, PurePosixPath
 from data_io.errors import InputError
 
 CHUNK = 1 << 20
-BLOCK = 4096  # a file takes whole blocks of a disk
 # A zip bomb declares more than a disk holds, and a hundred times its own size: images
 # are compressed already, and hardly grow.
 HARMLESS = 1 << 30
@@ -57,11 +56,6 @@ def is_litter(name: str) -> bool:
     parts = name.split("/")
     known = {"__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"}
     return any(part in known or part.startswith("._") for part in parts)
-
-
-def room(members: Iterable[zipfile.ZipInfo]) -> int:
-    """Bytes of disk that the unpacked files take, as the archive declares them."""
-    return sum(-(-member.file_size // BLOCK) * BLOCK for member in members)
 
 
 def members(archive: Path, content: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
