@@ -292,7 +292,7 @@ def stored_as(kind: str, folder: Path, p: Any) -> None:
         most = np.iinfo(kind).max
         Image.fromarray(np.round(p * most).astype(kind)).save(f"{name}.png")
     elif kind == "int16":
-        image = nibabel.Nifti1Image(p, np.eye(4))
+        image = nibabel.Nifti1Image(p * 500, np.eye(4))
         image.header.set_data_dtype(np.int16)
         image.header.set_slope_inter(1 / 500, 0)
         nibabel.save(image, f"{name}.nii")
