@@ -311,7 +311,7 @@ def test_probabilities_that_a_file_rounds_to_0_or_1_do_not_bend_the_temperature(
     for name in "p", "y":
         (tmp_path / name).mkdir()
     p = np.array([[0.2] * 6, [1e-9, 1 - 1e-9] * 3])
-    label = np.uint8([[1, 0, 0, 1, 0, 0], [0, 1, 0, 1, 1, 1]])
+    label = np.array([[1, 0, 0, 1, 0, 0], [0, 1, 0, 1, 1, 1]], np.uint8)
     if kind == "int16":
         p, label = p[..., np.newaxis], label[..., np.newaxis]
         image = nibabel.Nifti1Image(label, np.eye(4))
@@ -329,7 +329,7 @@ def test_p_of_all_classes_in_float32_counts_however_small(tmp_path: Path) -> Non
         (tmp_path / name).mkdir()
     p = np.full((1, 6), 1e-5, np.float32)
     np.save(tmp_path / "p/c.npy", np.stack([1 - p, p], -1))
-    Image.fromarray(np.uint8([[1, 0, 0, 1, 0, 0]])).save(tmp_path / "y/c.png")
+    Image.fromarray(np.array([[1, 0, 0, 1, 0, 0]], np.uint8)).save(tmp_path / "y/c.png")
     found = calibrated(tmp_path)
     assert found["temperature"] == pytest.approx(np.log(1e5) / np.log(2), rel=2e-3)
 
@@ -338,10 +338,10 @@ def test_decided_measures_the_label_maps_that_predict_writes(tmp_path: Path) -> 
     """At p = (0.3, 0.36, 0.34) and 0.33 the label is 1 alone, not 1 and 2."""
     for name in "p", "y":
         (tmp_path / name).mkdir()
-    p = np.float32([[[0.3, 0.36, 0.34], [0.3, 0.34, 0.36], [0.1, 0.2, 0.7],
-                     [0.8, 0.1, 0.1]]])  # fmt: skip
+    p = np.array([[[0.3, 0.36, 0.34], [0.3, 0.34, 0.36], [0.1, 0.2, 0.7],
+                     [0.8, 0.1, 0.1]]], np.float32)  # fmt: skip
     np.save(tmp_path / "p/c.npy", p)
-    Image.fromarray(np.uint8([[1, 1, 2, 0]])).save(tmp_path / "y/c.png")
+    Image.fromarray(np.array([[1, 1, 2, 0]], np.uint8)).save(tmp_path / "y/c.png")
     names = ["background", "a", "b"]
     changed = {"threshold": 0.33, "classes": names, "temperature": 1.0}
     given = tmp_path / "p", tmp_path / "y", tmp_path / "out", "a"

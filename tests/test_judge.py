@@ -284,6 +284,10 @@ def other_affine(p: Path, labels: Path) -> None:
     nibabel.save(nibabel.Nifti1Image(volume / 2, 2 * np.eye(4)), p / "a.nii")
 
 
+def picture_of(colour: list[int]) -> Image.Image:
+    return Image.fromarray(np.array([[colour] * 3] * 2, np.uint8))
+
+
 BAD: dict[str, tuple[Any, str]] = {
     "nothing there": (nothing, "expected files ending in .npz"),
     "no label map": (lambda p, _: np.save(p / "b.npy", P), "expected a label map b.*"),
@@ -305,15 +309,11 @@ BAD: dict[str, tuple[Any, str]] = {
         "expected one file named a, found 2, with other endings",
     ),
     "a palette of colours": (
-        lambda p, _: Image.fromarray(np.uint8([[[9, 90, 0]] * 3] * 2)).quantize(4).save(
-            p / "a.png"
-        ),
+        lambda p, _: picture_of([9, 90, 0]).quantize(4).save(p / "a.png"),
         "expected probabilities in grey",
     ),
     "three greys that sum to 1": (
-        lambda p, _: Image.fromarray(np.uint8([[[51, 51, 153]] * 3] * 2)).save(
-            p / "a.png"
-        ),
+        lambda p, _: picture_of([51, 51, 153]).save(p / "a.png"),
         "expected probabilities in grey",
     ),
     "numbers with a sign": (lambda p, _: tiff_of_int16(p / "a.tif"), "without a sign"),
@@ -380,7 +380,7 @@ def test_report_says_of_how_many_cases_and_gives_both_biases_of_the_volume(
 ) -> None:
     p, labels = places
     # Sums 3.3125 of 3 true voxels, 1.5 of 1, and 0.75 of none.
-    one = np.uint8([[0, 1, 0], [0, 0, 0]])
+    one = np.array([[0, 1, 0], [0, 0, 0]], np.uint8)
     values = {"a": (P, LABEL), "b": (P * 0 + 0.25, one), "c": (P * 0 + 0.125, one * 0)}
     for name, (softmax, label) in values.items():
         np.save(p / f"{name}.npy", softmax)

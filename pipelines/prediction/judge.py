@@ -117,13 +117,25 @@ def judge(
     record = _record(name, classes) | label_record
     if decision:
         record["decision"] = decision
+    at = zip(cuts, at_cuts, strict=True)
+    return _write(folder, record, measures, {cut: rows for cut, (rows, _) in at})
+
+
+def _write(
+    folder: Path,
+    record: dict[str, Any],
+    measures: evaluate.Measured,
+    at_cuts: Mapping[float, list[dict[str, Any]]],
+) -> runs.Run:
+    """Write the run, and the rows at thresholds; delete those at earlier ones."""
     for earlier in folder.glob("threshold-*.csv"):
         earlier.unlink()
     run = runs.Run.create(folder, record)
     evaluate.write(folder, record, *measures)
-    names = [evaluate.threshold_file(cut) for cut in cuts]
-    for file, (rows, _) in zip(names, at_cuts, strict=True):
-        evaluate.write_cases(run.path(file), record, rows)
+    names = [
+        evaluate.write_cases(run.path(evaluate.threshold_file(cut)), record, rows).name
+        for cut, rows in at_cuts.items()
+    ]
     run.update(files=[*runs.MEASURES, *names], state="evaluated")
     return run
 
