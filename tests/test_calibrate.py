@@ -6,14 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from data_io.errors import InputError
 from pipelines import cli
 from pipelines.measure import decisions, histograms
 from pipelines.posthoc import decision
+from pipelines.prediction import judge
+from pipelines.reporting import frame
+from pipelines.runs import run as runs
 from pipelines.runs.predictions import scale
 
 T = 2.0
@@ -184,7 +189,10 @@ FAULTS: dict[str, tuple[Any, str]] = {
     "later format": ({"format": 2}, "format: expected 1"),
     "one class": ({"classes": ["background"]}, "classes"),
     "another number of classes": ({"classes": ["a", "b", "c"]}, "of 3 classes"),
-    "a threshold between two bins": ({"threshold": 0.37}, "found 0.37"),
+    "made from a run": (
+        {"inputs": DECISION["inputs"] | {"kind": "run", "probabilities": "run a"}},
+        "found one from run a, which is for its network",
+    ),
 }
 
 
@@ -275,3 +283,98 @@ def test_a_committed_run_gives_what_practice_csv_says(
     of = one.where(split="validation", region="image", reference="observer1")
     missed = decisions.false_negatives(one.counts[of])
     assert found["missed"]["cases"] == (~np.isnan(missed[:, 0])).sum()
+
+
+def stored_as(kind: str, folder: Path, p: Any) -> None:
+    """Write p of the foreground, one value or more than one that rounds to 0 or 1."""
+    name = folder / "c"
+    if kind.startswith("uint"):
+        most = np.iinfo(kind).max
+        Image.fromarray(np.round(p * most).astype(kind)).save(f"{name}.png")
+    elif kind == "int16":
+        image = nibabel.Nifti1Image(p * 500, np.eye(4))
+        image.header.set_data_dtype(np.int16)
+        image.header.set_slope_inter(1 / 500, 0)
+        nibabel.save(image, f"{name}.nii")
+    else:
+        np.save(f"{name}.npy", p.astype(kind))
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "int16", "float16", "float32"])
+def test_probabilities_that_a_file_rounds_to_0_or_1_do_not_bend_the_temperature(
+    kind: str, tmp_path: Path
+) -> None:
+    """Of voxels with p = 0.2 a third is true: 1 / (1 + 4^(1/T)) = 1/3, so T = 2.
+
+    A stored 0 once counted as the logit -87, and the T of these files was 17 to 20.
+    """
+    for name in "p", "y":
+        (tmp_path / name).mkdir()
+    p = np.array([[0.2] * 6, [1e-9, 1 - 1e-9] * 3])
+    label = np.array([[1, 0, 0, 1, 0, 0], [0, 1, 0, 1, 1, 1]], np.uint8)
+    if kind == "int16":
+        p, label = p[..., np.newaxis], label[..., np.newaxis]
+        image = nibabel.Nifti1Image(label, np.eye(4))
+        nibabel.save(image, tmp_path / "y/c.nii")
+    else:
+        Image.fromarray(label).save(tmp_path / "y/c.png")
+    stored_as(kind, tmp_path / "p", p)
+    found = calibrated(tmp_path)
+    assert found["temperature"] == pytest.approx(2, rel=2e-3)
+
+
+def test_p_of_all_classes_in_float32_counts_however_small(tmp_path: Path) -> None:
+    """Of voxels with p = 1e-5 a third is true: 1 / (1 + 1e5^(1/T)) = 1/3."""
+    for name in "p", "y":
+        (tmp_path / name).mkdir()
+    p = np.full((1, 6), 1e-5, np.float32)
+    np.save(tmp_path / "p/c.npy", np.stack([1 - p, p], -1))
+    Image.fromarray(np.array([[1, 0, 0, 1, 0, 0]], np.uint8)).save(tmp_path / "y/c.png")
+    found = calibrated(tmp_path)
+    assert found["temperature"] == pytest.approx(np.log(1e5) / np.log(2), rel=2e-3)
+
+
+def test_decided_measures_the_label_maps_that_predict_writes(tmp_path: Path) -> None:
+    """At p = (0.3, 0.36, 0.34) and 0.33 the label is 1 alone, not 1 and 2."""
+    for name in "p", "y":
+        (tmp_path / name).mkdir()
+    p = np.array([[[0.3, 0.36, 0.34], [0.3, 0.34, 0.36], [0.1, 0.2, 0.7],
+                     [0.8, 0.1, 0.1]]], np.float32)  # fmt: skip
+    np.save(tmp_path / "p/c.npy", p)
+    Image.fromarray(np.array([[1, 1, 2, 0]], np.uint8)).save(tmp_path / "y/c.png")
+    names = ["background", "a", "b"]
+    changed = {"threshold": 0.33, "classes": names, "temperature": 1.0}
+    given = tmp_path / "p", tmp_path / "y", tmp_path / "out", "a"
+    run = judge.judge(*given, decision=DECISION | changed)  # type: ignore[arg-type]
+    rows = judge.decided(frame.open_study(tmp_path / "out"))
+    table = rows.set_index(["target", "measure"])["mean"]
+    # Labels 1 2 2 0 of 1 1 2 0.
+    assert table["a", "dice"] == pytest.approx(2 / 3)
+    assert table["a", "missed"] == table["a", "set_size"] == 0.5
+    assert table["b", "dice"] == pytest.approx(2 / 3)
+    assert table["b", "missed"] == 0 and table["b", "set_size"] == 2
+    assert run.path("threshold-0.33.csv").exists()
+    judge.judge(*given)
+    assert not run.path("threshold-0.33.csv").exists()
+
+
+def test_a_decision_of_a_run_is_for_its_weights_alone(tmp_path: Path) -> None:
+    made: Any = DECISION | {
+        "inputs": DECISION["inputs"] | {"kind": "run", "model": "1"}
+    }
+    own = {"files": {"model.keras": "1"}, "method": ""}
+    scaled = {"posthoc": {"model": "1"}, "method": "temperature"}
+    for record in own, scaled:
+        decision.require_network(made, tmp_path, runs.Run(tmp_path, record))
+    other = runs.Run(tmp_path, {"files": {"model.keras": "2"}})
+    with pytest.raises(InputError, match=r"expected the weights of p, .* found others"):
+        decision.require_network(made, tmp_path, other)
+    (tmp_path / "model.keras").write_bytes(b"other weights")
+    with pytest.raises(InputError, match="found others"):
+        decision.require_network(made, tmp_path / "model.keras", None)
+    mapped = runs.Run(tmp_path, scaled | {"method": "isotonic"})
+    with pytest.raises(InputError, match="found one after isotonic"):
+        decision.require_network(made, tmp_path, mapped)
+    old: Any = DECISION | {"inputs": DECISION["inputs"] | {"kind": "run"}}
+    decision.require_network(old, tmp_path, other)
+    decision.require_network(DECISION, tmp_path, mapped)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import hashlib
 import json
 import shutil
 import struct
@@ -441,6 +442,8 @@ def test_a_decision_file_is_applied_to_new_images(run, tmp_path, capsys):
     assert main(["calibrate", "--run", str(run), "--output", str(file)]) == 0
     decision = json.loads(file.read_text())
     assert decision["classes"] == ["background", "foreground"]
+    weights = (run / "model.keras").read_bytes()
+    assert decision["inputs"]["model"] == hashlib.sha256(weights).hexdigest()
     decision |= {"temperature": 1.7, "threshold": 0.35}
     del decision["sha256"]  # as who changes it is told to
     decision["volume_factors"] = {"foreground": 0.9}
@@ -472,6 +475,10 @@ def test_a_decision_file_is_applied_to_new_images(run, tmp_path, capsys):
     assert "expected probabilities of 3 classes" in capsys.readouterr().err
     assert main([*command, "--threshold", "0.5"]) == 2
     assert "expected no --threshold beside it" in capsys.readouterr().err
+    decision["inputs"]["model"] = "0" * 64
+    file.write_text(json.dumps(decision))
+    assert main(command) == 2
+    assert "found others. Make a decision file for" in capsys.readouterr().err
 
 
 def labels_in(folder: Path) -> dict[str, np.ndarray]:

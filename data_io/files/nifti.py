@@ -148,19 +148,21 @@ def read(path: Path) -> np.ndarray:
     return voxels
 
 
-def read_channels(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_channels(path: Path) -> tuple[np.ndarray, np.ndarray, float]:
     """Read a volume that may have channels, such as probabilities of classes.
 
     Returns:
-        float32, (*shape) or (*shape, channels), in the order of the file; and its
-        affine, (4, 4).
+        float32, (*shape) or (*shape, channels), in the order of the file; its
+        affine, (4, 4); and how far apart stored whole numbers are, 0 of floats.
 
     Raises:
         InputError: no file, not NIfTI, or cut short.
     """
     with decoding(path, *_BROKEN):
         image = _open(path)
-        return np.asarray(image.dataobj, np.float32), np.asarray(image.affine)
+        whole = image.get_data_dtype().kind in "ui"
+        step = whole * abs(float(getattr(image.dataobj, "slope", 1)))
+        return np.asarray(image.dataobj, np.float32), np.asarray(image.affine), step
 
 
 def slabs(path: Path) -> Iterator[np.ndarray]:

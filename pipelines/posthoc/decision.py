@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
 from pydantic import Field
@@ -18,6 +18,7 @@ from typing_extensions import TypedDict
 
 from data_io.errors import InputError
 from data_io.files import schema
+from data_io.files.hashing import file_hash
 from pipelines.environment import commits
 from pipelines.measure import decisions
 from pipelines.measure.histograms import Histograms
@@ -33,7 +34,8 @@ class Inputs(TypedDict):
     """What a decision was made from.
 
     With `kind` "files" the temperature scales probabilities as they are in these files,
-    with "run" those of the run's network, before any temperature.
+    with "run" those of the run's network, before any temperature; `model` is then the
+    SHA-256 of its weights, which older files lack.
     """
 
     kind: Literal["files", "run"]
@@ -41,6 +43,7 @@ class Inputs(TypedDict):
     labels: str
     cases: Annotated[int, Field(ge=1)]
     sha256: str
+    model: NotRequired[str]
 
 
 class BestDice(TypedDict):
@@ -127,6 +130,45 @@ def require_classes(decision: Decision, names: Sequence[str], what: object) -> N
             f"{what}: expected probabilities of {len(decision['classes'])} classes, as "
             f"the decision file is for {', '.join(decision['classes'])}; found "
             f"{number}. Make a decision file for these: `dscpp calibrate`."
+        )
+
+
+def require_of_files(decision: Decision) -> None:
+    """Refuse a decision of kind "run" where files of probabilities are given.
+
+    Nobody can say whether a temperature scaled these already.
+    """
+    if (inputs := decision["inputs"])["kind"] == "run":
+        raise InputError(
+            "--decision: expected a decision file made from files of probabilities, "
+            f"found one from {inputs['probabilities']}, which is for its network. "
+            "Apply it with `dscpp predict` and judge what that writes without "
+            "--decision; or make a file with `dscpp calibrate PROBABILITIES LABELS`."
+        )
+
+
+def require_network(decision: Decision, model: Path, run: runs.Run | None) -> None:
+    """Refuse a network that a decision of kind "run" was not made for.
+
+    Args:
+        decision: one without the weights' SHA-256 is taken for any network.
+        model: the network, as given.
+        run: in whose folder it lies.
+    """
+    if (inputs := decision["inputs"])["kind"] != "run":
+        return
+    if run and run.method not in ("", scaling.TEMPERATURE):
+        raise InputError(
+            f"{model}: expected a run as it was trained or after a temperature, as the "
+            f"decision file's temperature would replace another scaling, found one "
+            f"after {run.method}. Predict with {run.trained}, or without --decision."
+        )
+    found = scaling.model_of(run) if run else file_hash(model)
+    if inputs.get("model", found) != found:
+        raise InputError(
+            f"{model}: expected the weights of {inputs['probabilities']}, which the "
+            "decision file was made from, found others. Make a decision file for "
+            "these: `dscpp calibrate --run`."
         )
 
 

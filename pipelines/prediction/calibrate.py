@@ -78,6 +78,8 @@ def of_run(folder: Path, missed: float | None = None) -> decision.Decision:
         "background",
         *dict.fromkeys(map(str, table.target)),
     )
+    if model := scaling.model_of(run):
+        inputs["model"] = model
     scaled_by = float(run.record.get("posthoc", {}).get("temperature", 1))
     return decision.choose(table, classes, scaled_by, missed, inputs)
 
@@ -99,8 +101,9 @@ def of_files(
     decision.require_unapplied(probabilities)
     files = probability_files.pairs(probabilities, labels)
     fitted = scaling.fitted(_samples(files), probabilities.resolve())
-    shown = bars.bar(files.items(), "calibrate", unit="case")
-    measured, classes = judge.measured(shown, classes, "validation", fitted.temperature)
+    (measured,), classes = judge.measured(
+        files, "calibrate", classes, "validation", fitted.temperature
+    )
     inputs: decision.Inputs = {
         "kind": "files",
         "probabilities": probabilities.resolve().name,
@@ -113,16 +116,25 @@ def of_files(
 
 
 def _samples(files: Mapping[str, tuple[Path, Path]]) -> list[scaling.Sample]:
-    """Read the voxels of each case; of a large one, draw a sample by a fixed seed."""
-    most, samples = _VOXELS // len(files), []
-    for number, pair in enumerate(bars.bar(files.values(), "read", unit="case")):
-        p, label = probability_files.read(*pair)
-        p, label = p.reshape(-1, p.shape[-1]), label.ravel()
+    """Read the voxels of each case; of a large one, draw a sample by a fixed seed.
+
+    Left out are those with a p that the file has rounded to 0: its logit is not known,
+    and a fit to the others has the same best temperature. Where there are no others, as
+    with hard label maps, all are used.
+    """
+    most, every, known = _VOXELS // len(files), [], []
+    shown = bars.bar(
+        probability_files.read_all(files), "read", total=len(files), unit="case"
+    )
+    for number, (_, case) in enumerate(shown):
+        p, label = case.softmax.reshape(-1, case.softmax.shape[-1]), case.label.ravel()
         if label.size > most:
             drawn = np.random.default_rng(number).integers(0, label.size, most)
             p, label = p[drawn], label[drawn]
-        samples.append(scaling.Sample(p, label))
-    return samples
+        every.append(scaling.Sample(p, label))
+        sure = p.min(axis=-1) >= case.least
+        known.append(every[-1] if sure.all() else scaling.Sample(p[sure], label[sure]))
+    return known if any(sample.label.size for sample in known) else every
 
 
 def _summary(new_decision: decision.Decision) -> list[str]:

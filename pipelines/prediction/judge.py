@@ -7,7 +7,8 @@ the study's are, and the same tables come of it.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -23,14 +24,13 @@ from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.files import nifti
 from data_io.files.hashing import file_hash
-from data_io.files.names import unfit
+from data_io.files.names import from_cell, unfit
 from data_io.files.schema import digest
 from data_io.own_images import probabilities as probability_files
 from data_io.own_images.describe import class_names
 from pipelines import arguments
 from pipelines.environment import commits
 from pipelines.measure import decisions
-from pipelines.measure.histograms import EDGES, bin_of_threshold
 from pipelines.measure.metrics import ratio
 from pipelines.measure.regions import BAND
 from pipelines.posthoc import decision as decision_file
@@ -98,6 +98,7 @@ def judge(
     """
     if decision:
         decision_file.require_unapplied(probabilities)
+        decision_file.require_of_files(decision)
     files = probability_files.pairs(probabilities, labels)
     folder = _folder(output, name)
     label_record = {
@@ -109,14 +110,33 @@ def judge(
     if decision:
         classes = _classes_of(decision, classes)
     temperature = decision["temperature"] if decision else 1
-    shown = bars.bar(files.items(), "judge", unit="case")
-    measures, classes = measured(shown, classes, "test", temperature)
+    cuts = [decision["threshold"]] if decision else []
+    (measures, *at_cuts), classes = measured(
+        files, "judge", classes, "test", temperature, (None, *cuts)
+    )
     record = _record(name, classes) | label_record
     if decision:
         record["decision"] = decision
+    at = zip(cuts, at_cuts, strict=True)
+    return _write(folder, record, measures, {cut: rows for cut, (rows, _) in at})
+
+
+def _write(
+    folder: Path,
+    record: dict[str, Any],
+    measures: evaluate.Measured,
+    at_cuts: Mapping[float, list[dict[str, Any]]],
+) -> runs.Run:
+    """Write the run, and the rows at thresholds; delete those at earlier ones."""
+    for earlier in folder.glob("threshold-*.csv"):
+        earlier.unlink()
     run = runs.Run.create(folder, record)
     evaluate.write(folder, record, *measures)
-    run.update(files=runs.MEASURES, state="evaluated")
+    names = [
+        evaluate.write_cases(run.path(evaluate.threshold_file(cut)), record, rows).name
+        for cut, rows in at_cuts.items()
+    ]
+    run.update(files=[*runs.MEASURES, *names], state="evaluated")
     return run
 
 
@@ -139,18 +159,12 @@ def _folder(output: Path, name: str) -> Path:
 def _classes_of(
     decision: decision_file.Decision, named: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Return a decision file's classes; refuse a threshold that histograms lack."""
-    classes, threshold = tuple(decision["classes"]), decision["threshold"]
+    """Return a decision file's classes; refuse other names."""
+    classes = tuple(decision["classes"])
     if named not in ((), classes):
         raise InputError(
             f"--classes: expected those of the decision file, {', '.join(classes)}, or "
             f"none, received {', '.join(named)}."
-        )
-    if np.abs(EDGES - threshold).min() > 1e-9:
-        raise InputError(
-            f"--decision: threshold: expected one that `dscpp calibrate` writes, as "
-            f"voxels are counted at those alone, found {threshold}; 0.05, 0.10, ..., "
-            "0.95 are among them."
         )
     return classes
 
@@ -207,28 +221,33 @@ class _Case(Dataset):
 
 
 def measured(
-    files: Iterable[tuple[str, tuple[Path, Path]]],
+    files: Mapping[str, tuple[Path, Path]],
+    title: str,
     classes: tuple[str, ...],
     part: str,
     temperature: float,
-) -> tuple[evaluate.Measured, tuple[str, ...]]:
-    """Measure probabilities case by case.
+    thresholds: Sequence[float | None] = (None,),
+) -> tuple[list[evaluate.Measured], tuple[str, ...]]:
+    """Measure probabilities case by case, at each threshold.
 
     Return also the names of the classes.
 
     Args:
-        files: of each case its name, the file of its probabilities and its label map.
+        files: of each case the file of its probabilities and its label map.
+        title: of the bar.
         classes: names of the classes; () to name them by their number.
         part: what the rows say under `split`.
         temperature: that the probabilities are scaled by.
+        thresholds: for what is predicted, as in `metrics.predicted`.
 
     Raises:
-        InputError: as `data_io.own_images.probabilities.read`; another number of
+        InputError: as `data_io.own_images.probabilities.read_all`; another number of
             classes than those named, or in another case.
     """
-    results = []
-    for case, (path, label_path) in files:
-        p, label = probability_files.read(path, label_path)
+    results: list[list[evaluate.Measured]] = [[] for _ in thresholds]
+    read = probability_files.read_all(files)
+    for name, case in bars.bar(read, title, total=len(files), unit="case"):
+        (path, label_path), p = files[name], case.softmax
         classes = classes or tuple(class_names(p.shape[-1]))
         if len(classes) != p.shape[-1]:
             raise InputError(
@@ -237,10 +256,11 @@ def measured(
             )
         geometry = nifti.geometry(label_path) if nifti.is_volume(label_path) else None
         p = p if temperature == 1 else predictions.scale(p, temperature)
-        data = _Case(label, classes, geometry)
+        data = _Case(case.label, classes, geometry)
         slabs = partial(predictions.native, p, False)
-        results.append(evaluate.measure_case(data, Path(), part, case, slabs))
-    return evaluate.joined(results), classes
+        for at, result in zip(thresholds, results, strict=True):
+            result.append(evaluate.measure_case(data, Path(), part, name, slabs, at))
+    return [evaluate.joined(result) for result in results], classes
 
 
 def report(output: Path) -> str:
@@ -316,9 +336,9 @@ def _expected(table: Histograms, run: runs.Run) -> np.ndarray:
 def decided(study: Study) -> pd.DataFrame:
     """Return the measures at the decision files' thresholds, as `practice.COLUMNS`.
 
-    At the file's threshold, of each class against all others: `dice`; `missed`, the
-    share of the true voxels that is missed; `set_size`, the positive voxels over the
-    true ones. `volume_expected` is as `bias` in `volumes`.
+    Of each class in the label maps at the file's threshold (`metrics.predicted`):
+    `dice`; `missed`, the share of the true voxels that is missed; `set_size`, the
+    positive voxels over the true ones. `volume_expected` is as `bias` in `volumes`.
     """
     import pandas as pd
 
@@ -331,12 +351,12 @@ def decided(study: Study) -> pd.DataFrame:
             continue
         table = study.histograms[str(run.folder)]
         selected = table.where(region="image", target=target)
-        cut = bin_of_threshold(table.edges, applied["threshold"])
-        counts, true = table.counts[selected], table.counts[selected, 1].sum(axis=-1)
+        true = table.counts[selected, 1].sum(axis=-1)
+        labels = _of_labels(run, applied["threshold"], target, table.case[selected])
         measures = {
-            "dice": decisions.dice(counts)[:, cut],
-            "missed": decisions.false_negatives(counts)[:, cut],
-            "set_size": ratio(decisions.positives(counts)[:, cut], true),
+            "dice": labels["dice"].to_numpy(),
+            "missed": 1 - labels["recall"].to_numpy(),
+            "set_size": ratio(labels["n_predicted"], true),
             "volume_expected": ratio(_expected(table, run)[selected], true) - 1,
         }
         keys = variant.columns | {"target": target}
@@ -345,37 +365,78 @@ def decided(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(practice.COLUMNS))
 
 
+def _of_labels(
+    run: runs.Run, threshold: float, target: str, cases: Iterable[str]
+) -> pd.DataFrame:
+    """Read the measures of a class in label maps at a threshold, in order of cases."""
+    from pipelines.reporting.published import read_table
+
+    rows = read_table(
+        run.path(evaluate.threshold_file(threshold)),
+        ("case", "target", "region"),
+        ("dice", "recall", "n_predicted"),
+        "the measures at the decision file's threshold",
+        "judge these probabilities again",
+    )
+    names = [rows[key].map(from_cell) for key in ("case", "target")]
+    kept = rows.assign(case=names[0])[
+        (names[1] == target) & (rows["region"] == "image")
+    ]
+    return kept.set_index("case").loc[list(cases)]
+
+
 def _printed(frames: Mapping[str, pd.DataFrame]) -> Iterator[str]:
     table, measured = frames["table.csv"], frames["calibration.csv"]
-    bias = frames["volumes.csv"].groupby(["loss", "target"])["bias"].mean()
+    volume = frames["volumes.csv"].groupby(["loss", "target"])
     for (loss, target), rows in table.groupby(["loss", "target"], sort=False):
         values = rows.set_index("metric")
+        number = int(values["n"]["nll"])
         parts = [
-            f"{title} {_interval(values.loc[key])}" for key, title in _MEANS.items()
+            f"{title} {_interval(values.loc[key], number)}"
+            for key, title in _MEANS.items()
         ]
         of_class = measured[(measured["loss"] == loss) & (measured["target"] == target)]
         pooled = of_class.set_index(["region", "measure"])["pooled"]
         parts += [
-            f"{title} {pooled[key]:.4f}"
+            f"{title} {_shown(pooled[key], '.4f')}"
             for key, title in _CALIBRATION.items()
             if key in pooled
         ]
-        parts.append(f"volume {bias[loss, target]:+.1%}")
+        parts += _biases(volume.get_group((loss, target)))
         if _DECIDED in frames:
             applied = frames[_DECIDED].set_index(["loss", "target", "measure"])
             parts += [
-                f"{title} {_interval(applied.loc[(loss, target, key)])}"
+                f"{title} {_interval(applied.loc[(loss, target, key)], number)}"
                 for key, title in _OF_DECISION.items()
                 if (loss, target, key) in applied.index
             ]
-        number = int(values["n"]["nll"])
         yield f"{loss}, {target}, {number} case{'s' * (number != 1)}"
         yield from (f"  {part}" for part in parts)
 
 
-def _interval(row: pd.Series) -> str:
-    """Format a mean with its interval; one case has no interval."""
-    text = f"{row['mean']:.4f}"
-    return (
-        text + f" [{row['ci_low']:.4f}, {row['ci_high']:.4f}]" if row["n"] > 1 else text
-    )
+def _biases(rows: pd.DataFrame) -> list[str]:
+    """Format the bias of the volume: of all cases together, and the mean of cases."""
+    expected, true = rows["expected"].sum(), rows["true"].sum()
+    total, mean = expected / true - 1 if true else math.nan, rows["bias"].mean()
+    of_cases = _of_cases(rows["bias"].count(), len(rows))
+    return [
+        f"volume of all cases together {_shown(total, '+.1%')}",
+        f"volume, mean over cases {_shown(mean, '+.1%')}{of_cases}",
+    ]
+
+
+def _interval(row: pd.Series, number: int) -> str:
+    """Format a mean with its interval, and of how many cases; one has no interval."""
+    text = _shown(row["mean"], ".4f")
+    if row["n"] > 1:
+        text += f" [{row['ci_low']:.4f}, {row['ci_high']:.4f}]"
+    return text + _of_cases(row["n"], number)
+
+
+def _shown(value: float, form: str) -> str:
+    return "undefined" if math.isnan(value) else format(value, form)
+
+
+def _of_cases(defined: float, number: int) -> str:
+    """Say how many cases have a value, where not all have."""
+    return f" ({defined:.0f} of {number} cases)" if defined != number else ""

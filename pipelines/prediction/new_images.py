@@ -189,6 +189,8 @@ def predict_images(
     written.require_apart("--output", output, _taken(model, images, output))
     written.require_own(output, _names(model, images, writer))
     require_model(model)
+    if decision:
+        decision_file.require_network(decision, model, _run_of(model))
     backend.start(work)
     trained = open_model(model)
     if decision:
