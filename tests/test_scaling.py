@@ -84,7 +84,7 @@ def test_a_temperature_at_the_bounds_is_refused(tmp_path, monkeypatch):
     # Every voxel right: the lower T, the lower the NLL, until it is 0.
     for sure in (0.55, 0.9):
         p, label = np.array([[sure, 1 - sure]]), np.array([[1, 0]], np.uint8)
-        run = run_of(tmp_path, monkeypatch, label, p)
+        run = run_of(tmp_path / str(sure), monkeypatch, label, p)
         with pytest.raises(scaling.AtBound, match=r"found 0.05: lower ones"):
             scaling.fit(run, tmp_path)
 
