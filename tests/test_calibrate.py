@@ -73,7 +73,7 @@ def test_temperature_threshold_and_factor_equal_those_of_the_voxels(
     best = max(means, key=lambda one: means[one])
     assert found["threshold"] == best
     assert found["best_dice"] == {
-        "threshold": best, "dice": pytest.approx(means[best], abs=1e-5)
+        "threshold": best, "dice": pytest.approx(means[best], abs=1e-5), "cases": 12
     }  # fmt: skip
     assert found["missed"] is None and found["inputs"]["cases"] == 12
     assert len(found["inputs"]["sha256"]) == 64
@@ -123,6 +123,74 @@ def test_decision_file_in_the_folder_of_probabilities_does_not_block_calibrate(
         assert dscpp("calibrate", *places, "--output", file) == 0
     out = "--output", tmp_path / "out"
     assert dscpp("judge", *places, *out, "--decision", file) == 0
+
+
+def write(folder: Path, probabilities: list[Any], labels: list[Any]) -> None:
+    for name in ("p", "y"):
+        (folder / name).mkdir()
+    for number, (p, label) in enumerate(zip(probabilities, labels, strict=True)):
+        np.save(folder / "p" / f"c{number}.npy", np.asarray(p, np.float32))
+        image = Image.fromarray(np.asarray(label, np.uint8))
+        image.save(folder / "y" / f"c{number}.png")
+
+
+def test_cases_without_foreground_do_not_choose_the_threshold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The true row has 0.62 and, in one of 8 voxels, 0.3; 1 of 8 below has 0.55. In each
+    # healthy case one voxel has 0.63. As it is T < 1 drives these apart.
+    sick, healthy = np.full((2, 8), 0.02), np.full((2, 8), 0.02)
+    sick[0], sick[0, 0], sick[1, 0], healthy[1, 1] = 0.62, 0.3, 0.55, 0.63
+    label = np.array([[1] * 8, [0] * 8])
+    write(tmp_path, [sick, *[healthy] * 9], [label, *[0 * label] * 9])
+    found = calibrated(tmp_path)
+    scaled = scale(np.stack([1 - sick, sick], -1), found["temperature"])[..., 1]
+    dice = {}
+    for threshold in histograms.THRESHOLDS:
+        cut = scaled >= threshold
+        dice[float(threshold)] = 2 * (cut & (label > 0)).sum() / (cut.sum() + 8)
+    best = max(dice.values())
+    assert found["best_dice"]["dice"] == pytest.approx(best, abs=1e-6)
+    assert dice[found["threshold"]] == best > 0.9
+    assert found["best_dice"]["cases"] == 1
+    assert "(1 of 10 cases has foreground)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("sure", "wrong", "end"), [(0.55, 0, "found 0.05"), (0.9, 8, "found 20")]
+)
+def test_without_a_best_temperature_the_threshold_is_still_chosen(
+    sure: float, wrong: int, end: str, tmp_path: Path, capsys: Any
+) -> None:
+    # 16 voxels of `sure` and 16 of its opposite; `wrong` of each are wrong.
+    p = np.repeat([[sure], [1 - sure]], 16, axis=1)
+    label = np.repeat([[1], [0]], 16, axis=1)
+    label[:, :wrong] = 1 - label[:, :wrong]
+    write(tmp_path, [p], [label])
+    found = calibrated(tmp_path)
+    assert found["temperature"] == 1
+    # At 0.5: 16 - wrong of 16 positive voxels are right, and 16 are true. With half of
+    # them wrong it is better to mark all: 2 x 16 / (32 + 16), up to 0.1.
+    expected = {0: (0.5, 1.0), 8: (0.1, 2 / 3)}[wrong]
+    found_best = found["best_dice"]["threshold"], found["best_dice"]["dice"]
+    assert found_best == pytest.approx(expected, abs=1e-6)
+    said = capsys.readouterr().out
+    assert end in said and "temperature is left at 1" in said
+
+
+def test_size_and_condition_of_a_promise_are_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # One case may miss nothing: (0 + 1) / 2 = 0.5. The true voxel of 0.2 is behind five
+    # false ones of 0.6: 2 + 5 voxels are marked where 2 are true.
+    p = np.array([[0.9, 0.2, 0.6, 0.6, 0.6, 0.6, 0.6, 0.1]])
+    write(tmp_path, [p], [np.array([[1, 1, 0, 0, 0, 0, 0, 0]])])
+    promise = calibrated(tmp_path, "--missed", 0.5)["missed"]
+    assert (promise["observed"], promise["set_size"], promise["cases"]) == (0, 3.5, 1)
+    said = capsys.readouterr().out
+    assert "miss 0.000, and 3.5 times the true size is marked" in said
+    assert promise["guarantee"] in said
+    assert "one for each patient" in said and "must not have chosen" in said
 
 
 def test_too_few_cases_give_no_conformal_threshold(
@@ -283,6 +351,9 @@ def test_a_committed_run_gives_what_practice_csv_says(
     of = one.where(split="validation", region="image", reference="observer1")
     missed = decisions.false_negatives(one.counts[of])
     assert found["missed"]["cases"] == (~np.isnan(missed[:, 0])).sum()
+    sizes = rows[rows["measure"] == "set_size"]
+    assert found["missed"]["set_size"] == pytest.approx(sizes["mean"].item(), abs=0.1)
+    assert "approximate, as these also chose" in found["missed"]["guarantee"]
 
 
 def stored_as(kind: str, folder: Path, p: Any) -> None:

@@ -65,7 +65,7 @@ def test_a_conformal_threshold_worked_by_hand() -> None:
     # Two cases, three thresholds: (sum + 1) / 3 is 1/3, 1.3/3, 2.2/3.
     missed = [[0.0, 0.1, 0.5], [0.0, 0.2, 0.7], [np.nan] * 3]
     assert decisions.conformal(missed, 0.5) == 1
-    assert decisions.conformal(missed, 1 / 3) == 0
+    assert decisions.conformal(missed, 1 / 3) is None  # only by marking everything
     assert decisions.conformal(missed, 0.3) is None  # n + 1 < 1 / alpha
     assert decisions.conformal(missed, 0.9) == 2
 
@@ -100,5 +100,20 @@ def test_aurc_worked_by_hand() -> None:
 
 def test_tie_of_thresholds_goes_to_the_one_nearest_one_half() -> None:
     assert decisions.best([0.7, 0.8, 0.8 + 1e-15, 0.1], [0.1, 0.4, 0.9, 1.0]) == 1
-    assert decisions.best([np.nan, 0.2], [0.4, 0.9]) == 1
-    assert decisions.best([np.nan, np.nan], [0.4, 0.9]) is None
+
+
+def test_the_best_threshold_is_of_the_same_cases_at_each() -> None:
+    # A case with foreground: Dice 1 up to 0.6, then 2/3. Nine without: one false voxel
+    # of 0.63 each, so that at 0.65 and above nothing is positive and Dice undefined.
+    sick = histograms.count(np.array([0.62, 0.97, 0.01]), np.array([1, 1, 0]))
+    healthy = histograms.count(np.array([0.63, 0.02, 0.02]), np.array([0, 0, 0]))
+    cases = np.stack([sick, *[healthy] * 9])
+    assert decisions.has_foreground(cases).tolist() == [True] + [False] * 9
+    assert decisions.best_threshold([cases], EDGES) == (0.5, 1.0)
+    # A class that does not occur is no part of the mean over classes.
+    assert decisions.best_threshold([cases, cases[1:]], EDGES) == (0.5, 1.0)
+    # Another class: Dice 2/3 at 0.5 and 1 at 0.65 to 0.95, where the first has 2/3.
+    other = histograms.count(np.array([0.63, 0.96, 0.02]), np.array([0, 1, 0]))
+    threshold, mean = decisions.best_threshold([cases, other[None]], EDGES) or (0, 0)
+    assert threshold == 0.5 and mean == pytest.approx((1 + 2 / 3) / 2)
+    assert decisions.best_threshold([cases[1:]], EDGES) is None

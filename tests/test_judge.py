@@ -20,7 +20,7 @@ from predicted_runs import make_run
 from data_io.datasets import phantom
 from data_io.own_images import probabilities
 from pipelines import cli
-from pipelines.prediction import evaluate
+from pipelines.prediction import evaluate, judge
 
 LABEL = np.array([[0, 1, 1], [0, 0, 1]], np.uint8)
 P = np.array([[0.25, 0.75, 0.4375], [0.0, 1.0, 0.875]], np.float32)
@@ -375,6 +375,14 @@ def test_foreground_is_one_value_in_all_label_maps(
     assert [case.label.sum() for _, case in read] == [3, 0, 3]
 
 
+@pytest.mark.parametrize(
+    ("n", "low", "shown"), [(9, 0.1, ""), (10, 0.1, " [0.1000, 0.2000]"), (10, 0.2, "")]
+)
+def test_few_or_equal_cases_have_no_interval(n: int, low: float, shown: str) -> None:
+    row = pd.Series({"mean": 0.15, "ci_low": low, "ci_high": 0.2, "n": n})
+    assert judge._interval(row, n) == "0.1500" + shown
+
+
 def test_report_says_of_how_many_cases_and_gives_both_biases_of_the_volume(
     places: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -390,7 +398,7 @@ def test_report_says_of_how_many_cases_and_gives_both_biases_of_the_volume(
     assert "all, foreground, 3 cases\n" in said
     assert "volume of all cases together +39.1%\n" in said  # 5.5625 / 4
     assert "volume, mean over cases +30.2% (2 of 3 cases)\n" in said
-    assert "Dice 0.3333 [" in said and "] (2 of 3 cases)" in said
+    assert "Dice 0.3333 (2 of 3 cases)\n" in said  # no interval of so few
     only_c = str(p / "c.npy"), str(labels / "c.png")
     judged(Path(only_c[0]), Path(only_c[1]), tmp_path / "c")
     said = capsys.readouterr().out

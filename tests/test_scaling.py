@@ -79,8 +79,23 @@ def test_a_temperature_at_the_bounds_is_refused(tmp_path, monkeypatch):
     # Right as often as wrong: the best is 0.5 throughout, at a T without end.
     p, label = np.array([[0.9, 0.9]]), np.array([[1, 0]], np.uint8)
     run = run_of(tmp_path, monkeypatch, label, p)
-    with pytest.raises(scaling.AtBound, match=r"between 0.05 and 20"):
+    with pytest.raises(scaling.AtBound, match=r"found 20.* higher ones"):
         scaling.fit(run, tmp_path)
+    # Every voxel right: the lower T, the lower the NLL, until it is 0.
+    for sure in (0.55, 0.9):
+        p, label = np.array([[sure, 1 - sure]]), np.array([[1, 0]], np.uint8)
+        run = run_of(tmp_path / str(sure), monkeypatch, label, p)
+        with pytest.raises(scaling.AtBound, match=r"found 0.05: lower ones"):
+            scaling.fit(run, tmp_path)
+
+
+def test_where_all_temperatures_are_equal_it_is_1(tmp_path, monkeypatch):
+    run = run_of(
+        tmp_path, monkeypatch, np.array([[1, 0, 0]], np.uint8), np.full((1, 3), 0.5)
+    )
+    found = scaling.fit(run, tmp_path)
+    assert found.temperature == 1
+    assert found.nll_before == found.nll_after == pytest.approx(math.log(2), rel=1e-5)
 
 
 def test_a_temperature_at_the_bounds_fails_no_run(tmp_path, monkeypatch, capsys):

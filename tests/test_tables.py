@@ -855,6 +855,7 @@ def test_the_threshold_with_the_best_dice_on_validation(results, capsys):
     assert found.dice == pytest.approx(8 / 14)
     assert found.without == 9  # what make_run writes into validation rows of cases.csv
     assert "threshold 0.15: the best of 0.05 to 0.95, mean Dice 0.571" in str(found)
+    assert "4 of 4 cases have foreground" in str(found)
 
 
 def test_automatic_threshold_needs_an_evaluated_run(results, tmp_path, capsys):

@@ -71,6 +71,7 @@ def write_cases(path, record, columns, targets):
             row = {key: record.get(key) or "" for key in CASE_KEYS}
             row |= {"split": "test", "region": "image", "reference": "observer1"}
             row |= {"case": case, "target": target}
+            row["n_foreground"] = 4
             values = {name: values[index] for name, values in columns.items()}
             row |= {k: "" if math.isnan(v) else v for k, v in values.items()}
             rows.append(row)
@@ -83,7 +84,7 @@ def write_cases(path, record, columns, targets):
             nines = dict.fromkeys(metrics.METRICS, 9)
             rows += [row | other | nines for other in others]
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*CASE_KEYS, *metrics.METRICS])
+        writer = csv.DictWriter(file, [*CASE_KEYS, "n_foreground", *metrics.METRICS])
         writer.writeheader()
         writer.writerows(rows)
 

@@ -10,7 +10,7 @@ LONGEST = 200
 """Bytes of a name in UTF-8: with what is put around it, it fits in a file's 255."""
 
 LIST = "dscpp.sha256"
-"""What a command writes beside its files: their SHA-256; see `pipelines.runs.written`."""
+"""What a command writes beside its files: SHA-256, see `pipelines.runs.written`."""
 
 
 def plain(name: object, where: object, what: str = "name") -> str:

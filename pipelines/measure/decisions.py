@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.measure.histograms import THRESHOLDS, bin_of_threshold
 from pipelines.measure.metrics import ratio
 
 _Floats = npt.NDArray[np.float64]
@@ -33,21 +34,51 @@ def dice(counts: npt.ArrayLike) -> _Floats:
     return ratio(2 * right, positives(counts) + right[..., :1])
 
 
-def best(dice: npt.ArrayLike, thresholds: npt.ArrayLike) -> int | None:
+def has_foreground(counts: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Tell which histograms have true voxels, (...)."""
+    return np.asarray(np.asarray(counts)[..., 1, :].any(axis=-1))
+
+
+def best_threshold(
+    classes: Sequence[npt.NDArray[np.int64]], edges: _Floats
+) -> tuple[float, float] | None:
+    """Choose of `THRESHOLDS` the one with the best mean Dice.
+
+    Of each class the mean is over the cases that have it: the same cases at every
+    threshold. It is then averaged over the classes that occur. Where nothing is true,
+    Dice is 0 if any voxel is positive, and undefined if none is: such cases would
+    favour a threshold at which they drop out of the mean.
+
+    Args:
+        classes: of each class the histograms of its cases, (cases, 2, B).
+        edges: of the bins, (B + 1,).
+
+    Returns:
+        The threshold and the mean Dice there; None where no case has a class.
+    """
+    bins = [bin_of_threshold(edges, threshold) for threshold in THRESHOLDS]
+    used = [counts[has_foreground(counts)] for counts in classes]
+    curves = [dice(counts)[:, bins].mean(axis=0) for counts in used if len(counts)]
+    if not curves:
+        return None
+    means = np.mean(curves, axis=0)
+    at = best(means, THRESHOLDS)
+    return float(THRESHOLDS[at]), float(means[at])
+
+
+def best(dice: npt.ArrayLike, thresholds: npt.ArrayLike) -> int:
     """Choose the threshold with the best Dice, of equal ones the nearest to 0.5.
 
     Args:
-        dice: mean Dice at each threshold, (T,); NaN where it is undefined.
+        dice: mean Dice at each threshold, (T,).
         thresholds: (T,).
 
     Returns:
-        Its number; None where Dice is defined at none.
+        Its number.
     """
     means = np.asarray(dice, dtype=np.float64)
-    if np.isnan(means).all():
-        return None
     # The last bits of a mean must not decide.
-    equal = np.flatnonzero(means >= np.nanmax(means) - 1e-12)
+    equal = np.flatnonzero(means >= means.max() - 1e-12)
     nearest = np.abs(np.asarray(thresholds)[equal] - 0.5).argmin()
     return int(equal[nearest])
 
@@ -93,14 +124,15 @@ def conformal(missed: npt.ArrayLike, alpha: float) -> int | None:
         alpha: the share wanted, in (0, 1).
 
     Returns:
-        Number of the bin whose lower edge it is; None where n + 1 < 1 / alpha, or
-        there is no such threshold: no promise can be made.
+        Number of the bin whose lower edge it is. None if no threshold above the first
+        one fits: at the first edge, 0, everything is marked. So it is where
+        n + 1 < 1 / alpha.
     """
     shares = np.asarray(missed, dtype=np.float64)
     shares = shares[~np.isnan(shares).any(axis=-1)]
     bound = (shares.sum(axis=0) + 1) / (len(shares) + 1)
     fitting = np.flatnonzero(bound <= alpha)
-    return int(fitting[-1]) if len(fitting) else None
+    return int(fitting[-1]) if len(fitting) and fitting[-1] else None
 
 
 def aurc(

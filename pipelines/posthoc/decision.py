@@ -12,7 +12,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
 
-import numpy as np
 from pydantic import Field
 from typing_extensions import TypedDict
 
@@ -47,18 +46,27 @@ class Inputs(TypedDict):
 
 
 class BestDice(TypedDict):
-    """The threshold of 0.05, 0.10, ..., 0.95 with the best mean Dice."""
+    """The threshold of 0.05, 0.10, ..., 0.95 with the best mean Dice.
+
+    `cases` are those with foreground, which the mean is of; earlier files lack it.
+    """
 
     threshold: _Cut
     dice: _Share
+    cases: NotRequired[Annotated[int, Field(ge=1)]]
 
 
 class Missed(TypedDict):
-    """The conformal threshold: see `decisions.conformal`."""
+    """The conformal threshold: see `decisions.conformal`.
+
+    `observed` and `set_size`, the positive voxels over the true ones, are means over
+    the `cases` with foreground; earlier files lack `set_size`.
+    """
 
     at_most: _Cut
     threshold: _Cut
     observed: _Share
+    set_size: NotRequired[Annotated[float, Field(ge=0, allow_inf_nan=False)]]
     cases: Annotated[int, Field(ge=1)]
     guarantee: str
 
@@ -211,51 +219,69 @@ def choose(
         InputError: a promise that so few cases cannot give, or that is wanted for
             several classes; no case with foreground.
     """
-    source = inputs["probabilities"]
-    best, dice, _ = threshold.best_of(histogram, source)
-    promise = None if missed is None else _promise(histogram, missed, classes, source)
+    best = threshold.best_of(histogram, inputs["probabilities"])
+    promise = None if missed is None else _promise(histogram, missed, classes, inputs)
     return {
         "format": 1,
         "written_by": f"dscpp {_version()}, commit {commits.commit() or 'unknown'}",
         "inputs": inputs,
         "classes": list(classes),
         "temperature": scaled_by,
-        "threshold": promise["threshold"] if promise else best,
-        "best_dice": {"threshold": best, "dice": round(dice, 6)},
+        "threshold": promise["threshold"] if promise else best.threshold,
+        "best_dice": {
+            "threshold": best.threshold,
+            "dice": round(best.dice, 6),
+            "cases": best.cases,
+        },
         "missed": promise,
         "volume_factors": _factors(histogram, classes),
     }
 
 
 def _promise(
-    histogram: Histograms, at_most: float, classes: Sequence[str], source: str
+    histogram: Histograms, at_most: float, classes: Sequence[str], inputs: Inputs
 ) -> Missed:
     """Choose the conformal threshold, or raise InputError if there is none."""
+    source = inputs["probabilities"]
     if len(classes) != 2:
         raise InputError(
             f"{source}: --missed: expected one class besides the background, found "
             f"{', '.join(classes[1:])}. Calibrate one class at a time, as the "
             "foreground."
         )
-    shares = decisions.false_negatives(histogram.counts[_rows(histogram, classes[1])])
-    shares = shares[~np.isnan(shares).any(axis=-1)]
-    cut, n = decisions.conformal(shares, at_most), len(shares)
-    if not cut:  # at the first edge, 0, everything is marked
+    counts = histogram.counts[_rows(histogram, classes[1])]
+    counts = counts[decisions.has_foreground(counts)]
+    shares = decisions.false_negatives(counts)
+    cut, n = decisions.conformal(shares, at_most), len(counts)
+    if cut is None:
         raise InputError(
             f"{source}: impossible to promise that at most {at_most:.3g} of the "
             f"foreground is missed, from {n} cases with foreground: {n} cases can "
             f"promise {1 / (n + 1):.3g} at best, by marking everything. Give more "
             "cases, a larger --missed, or none."
         )
+    sizes = decisions.positives(counts)[:, cut] / counts[:, 1].sum(axis=-1)
     return {
         "at_most": at_most,
         "threshold": float(histogram.edges[cut]),
         "observed": round(float(shares[:, cut].mean()), 6),
+        "set_size": float(f"{sizes.mean():.6g}"),
         "cases": n,
-        "guarantee": f"the share missed in a new case from the same source is at most "
-        f"{at_most:g} on average over draws of it and of these cases, if the cases "
-        "chose nothing else",
+        "guarantee": _guarantee(at_most, inputs["kind"]),
     }
+
+
+def _guarantee(at_most: float, kind: Literal["files", "run"]) -> str:
+    """Say what is promised, and under which conditions."""
+    weights = {
+        "files": "These must not have chosen the network's weights.",
+        "run": "It is approximate, as these also chose the network's weights.",
+    }
+    return (
+        f"At most {at_most:g} of the foreground of a new case from the same source is "
+        "missed, on average over draws of it and of these cases. The cases must be "
+        f"independent, one for each patient. {weights[kind]}"
+    )
 
 
 def _factors(histogram: Histograms, classes: Sequence[str]) -> dict[str, float]:

@@ -41,6 +41,7 @@ BOUNDS = (0.05, 20.0)
 """Temperatures that are looked at."""
 
 _TOLERANCE = 1e-4  # of log T
+_LEAST = 1e-9  # of the NLL: with less, all temperatures are equal
 _SLICES = 16  # of a volume, evenly spread: 4 million voxels of 512x512
 
 _Array = npt.NDArray[Any]
@@ -48,6 +49,18 @@ _Array = npt.NDArray[Any]
 
 class AtBound(InputError):
     """The best temperature lies at `BOUNDS`: nothing is scaled by it."""
+
+
+_AT_BOUND = {
+    BOUNDS[
+        0
+    ]: "lower ones are as good or better. For example, the most probable class is "
+    "the true one in every voxel: give more cases, or harder ones",
+    BOUNDS[
+        1
+    ]: "higher ones are as good or better. For example, the probabilities are 0 "
+    "and 1 alone and some are wrong, or have nothing to do with the labels",
+}
 
 
 @dataclass(frozen=True)
@@ -149,8 +162,7 @@ def fit(run: runs.Run, root: Path) -> Fit:
 
     Raises:
         InputError: no validation case; no probabilities here.
-        AtBound: a best temperature at the bounds, which says that something else is
-            wrong.
+        AtBound: a best temperature at the bounds.
     """
     module = datasets.by_name(run.record["dataset"])
     cases = run.record["split"]["validation"]
@@ -171,8 +183,11 @@ def fitted(samples: Sequence[Sample], source: Path) -> Fit:
 
     Raises:
         AtBound: as `fit`.
+
+    Returns:
+        The fit; T = 1 where another lowers the NLL by less than `_LEAST`.
     """
-    with bars.bar(desc=f"{source.name} {TEMPERATURE}", total=25) as bar:
+    with bars.bar(desc=f"{source.name} {TEMPERATURE}", total=28) as bar:
 
         def nll(temperature: float) -> float:
             bar.update()
@@ -180,12 +195,15 @@ def fitted(samples: Sequence[Sample], source: Path) -> Fit:
 
         temperature = best(nll)
         before = nll(1.0)
-    if min(temperature / BOUNDS[0], BOUNDS[1] / temperature) < 1.01:
-        raise AtBound(
-            f"{source}: expected a best temperature between {BOUNDS[0]} and "
-            f"{BOUNDS[1]}, found {temperature:.3g}: its probabilities say nothing "
-            "about the validation cases"
-        )
+        lowest = nll(temperature)
+        if before < lowest + _LEAST:
+            temperature, lowest = 1.0, -np.inf
+        for bound, meaning in _AT_BOUND.items():
+            if nll(bound) < lowest + _LEAST:
+                raise AtBound(
+                    f"{source}: expected a best temperature between {BOUNDS[0]} and "
+                    f"{BOUNDS[1]}, found {bound}: {meaning}"
+                )
     # The same to the last digit that is written, on every machine.
     temperature = float(f"{temperature:.4g}")
     return Fit(

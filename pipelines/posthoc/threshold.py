@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -25,30 +25,37 @@ class Choice:
 
     Attributes:
         threshold: one of `histograms.THRESHOLDS`.
-        dice: mean Dice of the validation cases there, in [0, 1].
-        without: the same of the most probable class.
-        cases: validation cases.
+        dice: mean Dice there of the validation cases with foreground, in [0, 1].
+        cases: these cases.
+        of: all validation cases.
+        without: mean Dice of the most probable class; NaN where it is not known.
     """
 
     threshold: float
     dice: float
-    without: float
     cases: int
+    of: int
+    without: float = float("nan")
 
     def __str__(self) -> str:
         return (
             f"  threshold {self.threshold:g}: the best of 0.05 to 0.95, mean Dice "
-            f"{self.dice:.3f} of {self.cases} validation cases (most probable class: "
-            f"{self.without:.3f})"
+            f"{self.dice:.3f} (most probable class: {self.without:.3f}) on the "
+            f"validation cases; {counted(self.cases, self.of)}"
         )
+
+
+def counted(cases: int, of: int) -> str:
+    """Say how many cases a mean Dice is of, such as "1 of 10 cases has foreground"."""
+    return f"{cases} of {of} cases {'has' if cases == 1 else 'have'} foreground"
 
 
 def choose(run: runs.Run) -> Choice:
     """Choose the threshold with the best mean Dice on a run's validation cases.
 
     Each class is compared with all others together, p >= threshold, as in
-    `thresholds.csv`; Dice is averaged over cases, those where it is undefined left
-    out, then over classes. Of equal thresholds the one nearest to 0.5 is taken.
+    `thresholds.csv`; Dice is averaged as `decisions.best_threshold` says. Of equal
+    thresholds the one nearest to 0.5 is taken.
 
     Args:
         run: an evaluated run; its `histograms.npz` and `cases.csv` are all that is
@@ -60,45 +67,37 @@ def choose(run: runs.Run) -> Choice:
     run.require("evaluated", f"dscpp evaluate --run {run.folder}")
     run.require_measures()
     histogram = histograms.load(run.path("histograms.npz"))
-    best, dice, cases = best_of(histogram, run.folder)
-    return Choice(best, dice, _without(run), cases)
+    return replace(best_of(histogram, run.folder), without=_without(run))
 
 
-def best_of(
-    histogram: histograms.Histograms, source: object
-) -> tuple[float, float, int]:
+def best_of(histogram: histograms.Histograms, source: object) -> Choice:
     """Choose a threshold as `choose` does, from the validation part of histograms.
 
     Args:
         histogram: counts of voxels.
         source: where they are from, for the message.
 
-    Returns:
-        The threshold, the mean Dice there and the number of cases.
-
     Raises:
         NoCase: no validation case with foreground.
     """
     rows = histogram.where(**OF_RUN)
-    dice = histograms.threshold_metrics(histogram.counts[rows], edges=histogram.edges)[
-        "dice"
-    ]
-    means = (
-        pd.DataFrame(dice, index=histogram.target[rows]).groupby(level=0).mean().mean()
-    )
-    best = decisions.best(means, histograms.THRESHOLDS)
+    counts, target = histogram.counts[rows], histogram.target[rows]
+    classes = [counts[target == name] for name in np.unique(target)]
+    best = decisions.best_threshold(classes, histogram.edges)
     if best is None:
         raise NoCase(
             f"{source}: expected validation cases with foreground to choose a "
             "threshold on, found none; give other cases, or choose a number yourself"
         )
-    threshold = round(float(histograms.THRESHOLDS[best]), 9)
-    return threshold, float(means[best]), len(np.unique(histogram.case[rows]))
+    case = histogram.case[rows]
+    used = np.unique(case[decisions.has_foreground(counts)])
+    return Choice(*best, cases=len(used), of=len(np.unique(case)))
 
 
 def _without(run: runs.Run) -> float:
-    """Average Dice of the most probable class, from `cases.csv`."""
+    """Average Dice of the most probable class over the same cases, from `cases.csv`."""
     rows = pd.read_csv(run.path("cases.csv"), dtype={"case": str})
     for key, value in OF_RUN.items():
         rows = rows[rows[key] == value]
+    rows = rows[rows["n_foreground"] > 0]
     return float(rows.groupby("target")["dice"].mean().mean())

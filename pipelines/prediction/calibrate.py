@@ -13,7 +13,7 @@ from data_io.files.schema import digest
 from data_io.own_images import probabilities as probability_files
 from pipelines import arguments
 from pipelines.measure import histograms
-from pipelines.posthoc import decision, maps, scaling
+from pipelines.posthoc import decision, maps, scaling, threshold
 from pipelines.prediction import judge
 from pipelines.runs import run as runs
 
@@ -96,13 +96,13 @@ def of_files(
 
     Raises:
         InputError: files that cannot be read or do not fit; else as
-            `scaling.fitted` and `decision.choose`.
+            `decision.choose`.
     """
     decision.require_unapplied(probabilities)
     files = probability_files.pairs(probabilities, labels)
-    fitted = scaling.fitted(_samples(files), probabilities.resolve())
+    temperature = _temperature(files, probabilities.resolve())
     (measured,), classes = judge.measured(
-        files, "calibrate", classes, "validation", fitted.temperature
+        files, "calibrate", classes, "validation", temperature
     )
     inputs: decision.Inputs = {
         "kind": "files",
@@ -112,7 +112,16 @@ def of_files(
         "sha256": digest([file_hash(path) for pair in files.values() for path in pair]),
     }
     table = histograms.Histograms.from_rows(*measured)
-    return decision.choose(table, classes, fitted.temperature, missed, inputs)
+    return decision.choose(table, classes, temperature, missed, inputs)
+
+
+def _temperature(files: Mapping[str, tuple[Path, Path]], source: Path) -> float:
+    """Fit a temperature; at the bounds it is 1, with a note."""
+    try:
+        return scaling.fitted(_samples(files), source).temperature
+    except scaling.AtBound as error:
+        bars.note(f"  note     {error}. The temperature is left at 1")
+        return 1.0
 
 
 def _samples(files: Mapping[str, tuple[Path, Path]]) -> list[scaling.Sample]:
@@ -143,13 +152,16 @@ def _summary(new_decision: decision.Decision) -> list[str]:
     lines = [
         f"{new_decision['inputs']['probabilities']}: {cases} case{'s' * (cases != 1)}",
         f"  temperature {new_decision['temperature']:g}",
-        f"  best Dice {best['dice']:.3f} at threshold {best['threshold']:g}",
+        f"  best Dice {best['dice']:.3f} at threshold {best['threshold']:g} "
+        f"({threshold.counted(best['cases'], cases)})",
     ]
     if promise:
-        lines.append(
-            f"  threshold {promise['threshold']:.4g}: at most {promise['at_most']:g} "
-            f"missed on average ({promise['observed']:.3f} in these cases)"
-        )
+        lines += [
+            f"  threshold {promise['threshold']:.4g} by --missed: these cases miss "
+            f"{promise['observed']:.3f}, and {promise['set_size']:.3g} times the true "
+            "size is marked",
+            f"  {promise['guarantee']}",
+        ]
     factors = new_decision["volume_factors"].items()
     lines += [f"  volume of {name} times {factor:.3f}" for name, factor in factors]
     return lines

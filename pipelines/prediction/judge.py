@@ -414,6 +414,9 @@ def _printed(frames: Mapping[str, pd.DataFrame]) -> Iterator[str]:
         yield from (f"  {part}" for part in parts)
 
 
+_ENOUGH = 10  # cases: of five, the "95 %" interval holds the mean in 85 %
+
+
 def _biases(rows: pd.DataFrame) -> list[str]:
     """Format the bias of the volume: of all cases together, and the mean of cases."""
     expected, true = rows["expected"].sum(), rows["true"].sum()
@@ -426,9 +429,9 @@ def _biases(rows: pd.DataFrame) -> list[str]:
 
 
 def _interval(row: pd.Series, number: int) -> str:
-    """Format a mean with its interval, and of how many cases; one has no interval."""
+    """Format a mean and of how many cases; with its interval, unless these are few."""
     text = _shown(row["mean"], ".4f")
-    if row["n"] > 1:
+    if row["n"] >= _ENOUGH and row["ci_low"] < row["ci_high"]:
         text += f" [{row['ci_low']:.4f}, {row['ci_high']:.4f}]"
     return text + _of_cases(row["n"], number)
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from pipelines.measure import calibration, decisions
-from pipelines.measure.histograms import THRESHOLDS, Histograms, bin_of_threshold
+from pipelines.measure.histograms import Histograms, bin_of_threshold
 from pipelines.measure.metrics import ratio
 from pipelines.measure.regions import BAND
 from pipelines.posthoc import maps
@@ -109,14 +109,10 @@ def _of_training(
     true = test.counts[:, 1].sum(axis=-1)
     expected = decisions.expected_dice(test.counts, test.confidence)
     yield "dice_half", dice[:, half]
-    bins = [bin_of_threshold(edges, at) for at in THRESHOLDS]
-    curves = decisions.dice(validation.counts)[:, bins]
-    known = curves[~np.isnan(curves).any(axis=-1)]
     # Without a case to choose on, the threshold is 0.5.
-    means = known.mean(axis=0) if len(known) else np.zeros(len(bins))
-    best = decisions.best(means, THRESHOLDS) or 0
-    yield "threshold_chosen", float(THRESHOLDS[best])
-    yield "dice_chosen", dice[:, bins[best]]
+    chosen, _ = decisions.best_threshold([validation.counts], edges) or (_HALF, None)
+    yield "threshold_chosen", chosen
+    yield "dice_chosen", dice[:, bin_of_threshold(edges, chosen)]
     decoded = np.nan_to_num(expected, nan=-1).argmax(axis=-1)
     yield "dice_expected", np.take_along_axis(dice, decoded[:, None], -1)[:, 0]
     volume = decisions.expected_volume(test.counts, test.confidence)
