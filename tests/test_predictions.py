@@ -14,6 +14,7 @@ from predicted_runs import make_run
 from data_io.datasets import phantom
 from data_io.errors import InputError
 from data_io.files import hashing
+from pipelines import stages
 from pipelines.posthoc import scaling
 from pipelines.prediction import evaluate
 from pipelines.reporting.figures import photographs
@@ -38,6 +39,30 @@ def test_written_probabilities_are_read_back(run, data):
         odds = np.sqrt(p / (1 - p))
         found = predictions.as_kept(run, phantom.vessels, data, case)
         np.testing.assert_allclose(found[..., 1], odds / (1 + odds), atol=1e-5)
+
+
+def test_the_list_of_probabilities_is_read_once(run, monkeypatch):
+    """For each case it was read anew: the cost grew with the square of the cases."""
+    known, read = predictions.written.known, []
+    monkeypatch.setattr(
+        predictions.written, "known", lambda of: read.append(of) or known(of)
+    )
+    cases = predictions.cases(run)
+    for _, case in cases:
+        predictions.probabilities(run, case, (32, 32))
+    assert len(cases) > 1
+    assert len(read) == 1
+
+
+def test_the_run_that_was_scaled_is_opened_once(run, data, tmp_path, monkeypatch):
+    stages.evaluate(run.folder, data, tmp_path / "work")
+    twin = stages.scale(run.folder, data, tmp_path / "work")
+    predictions._open.cache_clear()
+    open_, opened = runs.Run.open, []
+    monkeypatch.setattr(runs.Run, "open", lambda of: opened.append(of) or open_(of))
+    for _, case in predictions.cases(twin):
+        predictions.probabilities(twin, case, (32, 32))
+    assert opened == [run.folder]
 
 
 def zeroed_tail(path: Path, run: runs.Run) -> None:

@@ -4,6 +4,7 @@ A run after scaling keeps none: they are those of the run beside it, scaled. Nor
 ensemble: they are the mean of those of its members, beside it.
 """
 
+import contextlib
 import functools
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -121,13 +122,25 @@ def _origins(run: runs.Run) -> Iterator[runs.Run]:
         InputError: one is gone, or its probabilities were written anew.
     """
     for name, expected in sources(run).items():
-        origin = runs.Run.open(run.folder.absolute().with_name(name))
+        origin = _opened(run.folder.absolute().with_name(name))
         if listed(origin) != expected:
             raise InputError(
                 f"{origin.folder}: expected the probabilities that {run.name} was made "
                 f"from, found others; run `{run.remake()}`"
             )
         yield origin
+
+
+def _opened(folder: Path) -> runs.Run:
+    """Open an unchanged run once, not for each of its cases."""
+    with contextlib.suppress(OSError):
+        return _open(folder, *stamp_of(folder / runs.RECORD))
+    return runs.Run.open(folder)
+
+
+@functools.lru_cache(32)
+def _open(folder: Path, *stamp: int) -> runs.Run:
+    return runs.Run.open(folder)
 
 
 def discard_derived(run: runs.Run) -> None:
@@ -289,11 +302,18 @@ def _require_own(run: runs.Run, file: Path) -> None:
             f"hash of, found {'another' if sums.is_file() else 'none'}; "
             f"run `{run.remake()}`"
         )
-    if _hash(file) not in written.known(file.parent).get(file.name, []):
+    known = _known(file.parent.absolute(), *stamp_of(sums))
+    if _hash(file) not in known.get(file.name, []):
         raise InputError(
             f"{file}: expected the probabilities that the run wrote, found others than "
             f"{written.LIST} beside them has the hash of; run `{run.remake()}`"
         )
+
+
+@functools.lru_cache(8)
+def _known(folder: Path, *stamp: int) -> dict[str, list[str]]:
+    """Read an unchanged list once, not for each of its files."""
+    return written.known(folder)
 
 
 def _hash(path: Path) -> str:
