@@ -301,7 +301,7 @@ def add_files() -> None:
         ("temperature", *run_and_data),
         ("evaluate", *run_and_data, "--threshold", "0.5"),
         OTHER_OF_OWN,
-        ("calibrate", "--run", "run"),
+        ("calibrate", *DECIDED[1:3]),
         MODEL,
         TABLES,
         PAPER,
