@@ -57,7 +57,7 @@ def test_the_list_of_probabilities_is_read_once(run, monkeypatch):
 def test_the_run_that_was_scaled_is_opened_once(run, data, tmp_path, monkeypatch):
     stages.evaluate(run.folder, data, tmp_path / "work")
     twin = stages.scale(run.folder, data, tmp_path / "work")
-    predictions._open.cache_clear()
+    predictions._opened.cache_clear()
     open_, opened = runs.Run.open, []
     monkeypatch.setattr(runs.Run, "open", lambda of: opened.append(of) or open_(of))
     for _, case in predictions.cases(twin):

@@ -9,7 +9,6 @@ data.
 
 import re
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NotRequired
 
@@ -22,7 +21,7 @@ from data_io.datasets.layout import ABOUT
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.files import nifti, schema
-from data_io.files.hashing import read_json, stamp_of
+from data_io.files.hashing import read_json, while_unchanged
 from data_io.files.names import plain
 from data_io.files.reading import decode, described, is_colour, one_channel
 from data_io.verification import images, volumes
@@ -319,15 +318,11 @@ def _classes(path: Path, values: list[int]) -> np.ndarray:
 
 def _read(root: Path, name: str = ABOUT) -> dict[str, Any]:
     """Read one of the two files, once while it is the same; {} where that fails."""
-    path = Path(root) / name
-    try:
-        return _parsed(path.absolute(), *stamp_of(path))
-    except OSError:
-        return {}
+    return _parsed(Path(root) / name)
 
 
-@lru_cache(8)
-def _parsed(path: Path, *stamp: int) -> dict[str, Any]:
+@while_unchanged(8)
+def _parsed(path: Path) -> dict[str, Any]:
     return read_json(path) or {}
 
 

@@ -1,6 +1,5 @@
 """Finding a data set's folder, and comparing it with the layout as distributed."""
 
-import functools
 import hashlib
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,7 +9,7 @@ from typing import Any
 from data_io.datasets.record import Record
 from data_io.errors import InputError
 from data_io.files import archives, schema
-from data_io.files.hashing import stamp_of
+from data_io.files.hashing import while_unchanged
 from data_io.files.writing import folder_aside
 
 ABOUT = "dataset.json"
@@ -155,7 +154,7 @@ def described(root: Path, kind: Any, what: str) -> dict[str, Any]:
     """
     path = Path(root) / ABOUT
     try:
-        return _loaded(path.absolute(), kind, *stamp_of(path))
+        return _loaded(path, kind)
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: expected the description of {what}, found {error}. "
@@ -163,8 +162,8 @@ def described(root: Path, kind: Any, what: str) -> dict[str, Any]:
         ) from error
 
 
-@functools.lru_cache(8)
-def _loaded(path: Path, kind: Any, *stamp: int) -> dict[str, Any]:
+@while_unchanged(8)
+def _loaded(path: Path, kind: Any) -> dict[str, Any]:
     content: dict[str, Any] = schema.load(path, kind)
     return content
 

@@ -4,10 +4,11 @@ Without MIScnn or Keras, so that a finished run can quickly be compared with its
 """
 
 import contextlib
+import functools
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from typing_extensions import TypedDict
 
@@ -18,6 +19,8 @@ from data_io.errors import InputError
 from data_io.files import schema
 from data_io.files.schema import digest
 from data_io.files.writing import write_json
+
+_R = TypeVar("_R")
 
 
 class _Entry(TypedDict):
@@ -88,6 +91,34 @@ def stamp_of(path: Path) -> list[int]:
         max(state.st_mtime_ns for state in states),
         max(state.st_ctime_ns for state in states),
     ]
+
+
+def while_unchanged(
+    most: int | None,
+) -> Callable[[Callable[..., _R]], Callable[..., _R]]:
+    """Decorate a function of a file, `read(path, *more)`: call it once while unchanged.
+
+    What it returns is shared, so nobody may change it. A file that is not there is left
+    to the function. `most` results are kept in the process; None for all.
+    """
+
+    def decorate(read: Callable[..., _R]) -> Callable[..., _R]:
+        @functools.lru_cache(most)
+        def kept(path: Path, stamp: tuple[int, ...], *more: Any) -> _R:
+            return read(path, *more)
+
+        @functools.wraps(read)
+        def call(path: Path, *more: Any) -> _R:
+            try:
+                stamp = tuple(stamp_of(path))
+            except OSError:
+                return read(path, *more)
+            return kept(path.absolute(), stamp, *more)
+
+        vars(call)["cache_clear"] = kept.cache_clear
+        return call
+
+    return decorate
 
 
 def case_hashes(

@@ -243,11 +243,8 @@ def _of_image(path: Path) -> tuple[np.ndarray, _Steps]:
             "found 0 and 1, which look like class numbers. Give the probabilities, of "
             "nnU-Net with --save_probabilities; if these are, save them as .npy."
         )
-    step = 1 / np.iinfo(grey.dtype).max
-    return np.asarray(grey / np.float32(np.iinfo(grey.dtype).max), np.float32), (
-        step,
-        step,
-    )
+    most = np.iinfo(grey.dtype).max
+    return np.asarray(grey / np.float32(most), np.float32), (1 / most, 1 / most)
 
 
 def _classes_last(path: Path, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -51,16 +51,12 @@ class AtBound(InputError):
     """The best temperature lies at `BOUNDS`: nothing is scaled by it."""
 
 
-_AT_BOUND = {
-    BOUNDS[
-        0
-    ]: "lower ones are as good or better. For example, the most probable class is "
-    "the true one in every voxel: give more cases, or harder ones",
-    BOUNDS[
-        1
-    ]: "higher ones are as good or better. For example, the probabilities are 0 "
-    "and 1 alone and some are wrong, or have nothing to do with the labels",
-}
+_AT_BOUND = (  # what it means, for each of `BOUNDS`
+    "lower ones are as good or better. For example, the most probable class is the "
+    "true one in every voxel: give more cases, or harder ones",
+    "higher ones are as good or better. For example, the probabilities are 0 and 1 "
+    "alone and some are wrong, or have nothing to do with the labels",
+)
 
 
 @dataclass(frozen=True)
@@ -181,11 +177,11 @@ def fitted(samples: Sequence[Sample], source: Path) -> Fit:
         samples: one a case.
         source: where they are from, for the bar and the message.
 
-    Raises:
-        AtBound: as `fit`.
-
     Returns:
         The fit; T = 1 where another lowers the NLL by less than `_LEAST`.
+
+    Raises:
+        AtBound: as `fit`.
     """
     with bars.bar(desc=f"{source.name} {TEMPERATURE}", total=28) as bar:
 
@@ -198,7 +194,7 @@ def fitted(samples: Sequence[Sample], source: Path) -> Fit:
         lowest = nll(temperature)
         if before < lowest + _LEAST:
             temperature, lowest = 1.0, -np.inf
-        for bound, meaning in _AT_BOUND.items():
+        for bound, meaning in zip(BOUNDS, _AT_BOUND, strict=True):
             if nll(bound) < lowest + _LEAST:
                 raise AtBound(
                     f"{source}: expected a best temperature between {BOUNDS[0]} and "

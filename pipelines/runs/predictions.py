@@ -4,7 +4,6 @@ A run after scaling keeps none: they are those of the run beside it, scaled. Nor
 ensemble: they are the mean of those of its members, beside it.
 """
 
-import contextlib
 import functools
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from data_io import bars
 from data_io.datasets.dataset import Dataset
 from data_io.errors import InputError
 from data_io.files import nifti, schema
-from data_io.files.hashing import file_hash, stamp_of
+from data_io.files.hashing import file_hash, while_unchanged
 from data_io.prepare import native_grid
 from pipelines.posthoc import maps
 from pipelines.runs import run as runs
@@ -122,7 +121,8 @@ def _origins(run: runs.Run) -> Iterator[runs.Run]:
         InputError: one is gone, or its probabilities were written anew.
     """
     for name, expected in sources(run).items():
-        origin = _opened(run.folder.absolute().with_name(name))
+        folder = run.folder.absolute().with_name(name)
+        origin = _opened(folder / runs.RECORD)
         if listed(origin) != expected:
             raise InputError(
                 f"{origin.folder}: expected the probabilities that {run.name} was made "
@@ -131,16 +131,10 @@ def _origins(run: runs.Run) -> Iterator[runs.Run]:
         yield origin
 
 
-def _opened(folder: Path) -> runs.Run:
-    """Open an unchanged run once, not for each of its cases."""
-    with contextlib.suppress(OSError):
-        return _open(folder, *stamp_of(folder / runs.RECORD))
-    return runs.Run.open(folder)
-
-
-@functools.lru_cache(32)
-def _open(folder: Path, *stamp: int) -> runs.Run:
-    return runs.Run.open(folder)
+@while_unchanged(32)
+def _opened(record: Path) -> runs.Run:
+    """Open a run by its record: once, not for each of its cases."""
+    return runs.Run.open(record.parent)
 
 
 def discard_derived(run: runs.Run) -> None:
@@ -302,27 +296,21 @@ def _require_own(run: runs.Run, file: Path) -> None:
             f"hash of, found {'another' if sums.is_file() else 'none'}; "
             f"run `{run.remake()}`"
         )
-    known = _known(file.parent.absolute(), *stamp_of(sums))
-    if _hash(file) not in known.get(file.name, []):
+    if _hash(file) not in _known(sums).get(file.name, []):
         raise InputError(
             f"{file}: expected the probabilities that the run wrote, found others than "
             f"{written.LIST} beside them has the hash of; run `{run.remake()}`"
         )
 
 
-@functools.lru_cache(8)
-def _known(folder: Path, *stamp: int) -> dict[str, list[str]]:
-    """Read an unchanged list once, not for each of its files."""
-    return written.known(folder)
+@while_unchanged(8)
+def _known(sums: Path) -> dict[str, list[str]]:
+    """Read a list once, not for each of its files."""
+    return written.known(sums.parent)
 
 
+@while_unchanged(None)
 def _hash(path: Path) -> str:
-    return _hash_of(path.absolute(), *stamp_of(path))
-
-
-@functools.cache
-def _hash_of(path: Path, *stamp: int) -> str:
-    """Hash an unchanged file once in a process."""
     return file_hash(path)
 
 
